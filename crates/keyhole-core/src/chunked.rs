@@ -1,0 +1,236 @@
+//! Chunked encryption: C2SP `chunked-encryption` v1 in its instance Cobblestone-256 (see [`format`](crate::format), part 1).
+//!
+//! A message is `salt || commitment || chunk_0 || tag_0 || chunk_1 || tag_1 ...`. Here chunks and tags are given apart, so
+//! that whoever stores them decides where the tags go.
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha512;
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::NotAuthentic;
+use crate::aead::{Aead, Engine};
+use crate::limits::{CHUNK_LEN, CHUNKS_MAX, COMMITMENT_LEN, KEY_LEN, NONCE_LEN, PREFIX_LEN, SALT_LEN, TAG_LEN};
+
+/// The name of the instance, with the zero byte that ends it.
+const LABEL: &[u8] = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0";
+
+/// Bytes of a full chunk with its tag.
+const SEALED_CHUNK_LEN: u64 = (CHUNK_LEN + TAG_LEN) as u64;
+
+/// Chunks, and so tags, of a plaintext of so many bytes: the last chunk is always shorter than a full one.
+pub const fn tag_count(plaintext_len: u64) -> u64 {
+    plaintext_len / CHUNK_LEN as u64 + 1
+}
+
+/// Bytes of the message with a plaintext of so many bytes; `None` where it would have too many chunks.
+pub const fn message_len(plaintext_len: u64) -> Option<u64> {
+    if tag_count(plaintext_len) > CHUNKS_MAX {
+        return None;
+    }
+    Some(PREFIX_LEN as u64 + plaintext_len + tag_count(plaintext_len) * TAG_LEN as u64)
+}
+
+/// Bytes of the plaintext of a message of so many bytes; `None` where no message has this length.
+pub const fn plaintext_len(message_len: u64) -> Option<u64> {
+    let Some(chunks) = message_len.checked_sub(PREFIX_LEN as u64) else { return None };
+    // The last chunk has a tag, and is shorter than a full one.
+    if chunks % SEALED_CHUNK_LEN < TAG_LEN as u64 || chunks / SEALED_CHUNK_LEN >= CHUNKS_MAX {
+        return None;
+    }
+    Some(chunks - TAG_LEN as u64 * (chunks / SEALED_CHUNK_LEN + 1))
+}
+
+/// What is derived for one message: step 1 and 2 of the format.
+struct Derived {
+    key: Zeroizing<[u8; KEY_LEN]>,
+    base_nonce: [u8; NONCE_LEN],
+    commitment: [u8; COMMITMENT_LEN],
+}
+
+/// HKDF-Expand-SHA-512 (RFC 5869 §2.3) to 76 bytes, fed piece by piece so that nothing of `info` needs a buffer.
+fn derive(input_key: &[u8; KEY_LEN], salt: &[u8; SALT_LEN], context: &[&[u8]]) -> Derived {
+    let hmac = Hmac::<Sha512>::new_from_slice(input_key).expect("HMAC takes keys of any length");
+    let block = |previous: &[u8], counter: u8| {
+        let mut mac = hmac.clone();
+        mac.update(previous);
+        mac.update(LABEL);
+        mac.update(salt);
+        context.iter().for_each(|piece| mac.update(piece));
+        mac.update(&[counter]);
+        mac.finalize().into_bytes()
+    };
+    let mut t1 = block(&[], 1);
+    let mut t2 = block(&t1, 2);
+    let mut okm = Zeroizing::new([0; 2 * 64]);
+    okm[..64].copy_from_slice(&t1);
+    okm[64..].copy_from_slice(&t2);
+    t1.as_mut_slice().zeroize();
+    t2.as_mut_slice().zeroize();
+    let mut derived =
+        Derived { key: Zeroizing::new([0; KEY_LEN]), base_nonce: [0; NONCE_LEN], commitment: [0; COMMITMENT_LEN] };
+    derived.key.copy_from_slice(&okm[..32]);
+    derived.base_nonce.copy_from_slice(&okm[32..44]);
+    derived.commitment.copy_from_slice(&okm[44..76]);
+    derived
+}
+
+/// The nonce of a chunk: the base nonce with the chunk's number added by exclusive or.
+fn nonce(base: &[u8; NONCE_LEN], index: u64) -> [u8; NONCE_LEN] {
+    let mut nonce = *base;
+    for (byte, index) in nonce[4..].iter_mut().zip(index.to_be_bytes()) {
+        *byte ^= index;
+    }
+    nonce
+}
+
+/// Seals one message, chunk after chunk.
+pub struct Sealer<A> {
+    aead: A,
+    base_nonce: [u8; NONCE_LEN],
+    prefix: [u8; PREFIX_LEN],
+    next: u64,
+    finished: bool,
+}
+
+impl<A: Aead> Sealer<A> {
+    /// Begins a message. The salt must be fresh and random; the context is what the pieces are when put together.
+    pub fn new<E: Engine<Aead = A>>(
+        engine: &E,
+        input_key: &[u8; KEY_LEN],
+        salt: &[u8; SALT_LEN],
+        context: &[&[u8]],
+    ) -> Self {
+        let derived = derive(input_key, salt, context);
+        let mut prefix = [0; PREFIX_LEN];
+        prefix[..SALT_LEN].copy_from_slice(salt);
+        prefix[SALT_LEN..].copy_from_slice(&derived.commitment);
+        Sealer { aead: engine.aead(&derived.key), base_nonce: derived.base_nonce, prefix, next: 0, finished: false }
+    }
+
+    /// What the message begins with: salt and commitment.
+    pub fn prefix(&self) -> [u8; PREFIX_LEN] {
+        self.prefix
+    }
+
+    /// Encrypts the next chunk in place; its tag. Chunks of [`CHUNK_LEN`] bytes, then exactly one that is shorter and may
+    /// be empty: it ends the message.
+    ///
+    /// # Panics
+    /// On a chunk that is longer, or that comes after the last: that is the caller's mistake, and no input's.
+    pub fn seal_next(&mut self, chunk: &mut [u8]) -> [u8; TAG_LEN] {
+        assert!(chunk.len() <= CHUNK_LEN, "a chunk has at most {CHUNK_LEN} bytes");
+        assert!(!self.finished && self.next < CHUNKS_MAX, "the message has ended");
+        let tag = self.aead.seal(&nonce(&self.base_nonce, self.next), chunk);
+        self.next += 1;
+        self.finished = chunk.len() < CHUNK_LEN;
+        tag
+    }
+
+    /// Whether the last chunk has been sealed.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+}
+
+/// Opens chunks of one message, in any order.
+pub struct Opener<A> {
+    aead: A,
+    base_nonce: [u8; NONCE_LEN],
+}
+
+impl<A: Aead> Opener<A> {
+    /// Begins to open the message that starts with `prefix`.
+    ///
+    /// # Errors
+    /// [`NotAuthentic`] where the commitment is not that of this key, salt and context.
+    pub fn new<E: Engine<Aead = A>>(
+        engine: &E,
+        input_key: &[u8; KEY_LEN],
+        prefix: &[u8; PREFIX_LEN],
+        context: &[&[u8]],
+    ) -> Result<Self, NotAuthentic> {
+        let mut salt = [0; SALT_LEN];
+        salt.copy_from_slice(&prefix[..SALT_LEN]);
+        let derived = derive(input_key, &salt, context);
+        if !bool::from(derived.commitment.ct_eq(&prefix[SALT_LEN..])) {
+            return Err(NotAuthentic);
+        }
+        Ok(Opener { aead: engine.aead(&derived.key), base_nonce: derived.base_nonce })
+    }
+
+    /// Verifies and decrypts chunk number `index` in place. That a chunk is the message's last is known by its length:
+    /// all others have [`CHUNK_LEN`] bytes.
+    ///
+    /// # Errors
+    /// [`NotAuthentic`]; the chunk has been wiped then.
+    pub fn open_at(&mut self, index: u64, chunk: &mut [u8], tag: &[u8; TAG_LEN]) -> Result<(), NotAuthentic> {
+        if chunk.len() > CHUNK_LEN || index >= CHUNKS_MAX {
+            chunk.zeroize();
+            return Err(NotAuthentic);
+        }
+        self.aead.open(&nonce(&self.base_nonce, index), chunk, tag)
+    }
+}
+
+/// Seals a message of one chunk: `out[PREFIX_LEN..PREFIX_LEN + plaintext_len]` holds the plaintext, and `out` the whole
+/// message afterwards; its length. `None` where `out` is too short or the plaintext longer than one chunk can be.
+pub(crate) fn seal_single<E: Engine>(
+    engine: &E,
+    input_key: &[u8; KEY_LEN],
+    salt: &[u8; SALT_LEN],
+    context: &[&[u8]],
+    plaintext_len: usize,
+    out: &mut [u8],
+) -> Option<usize> {
+    if plaintext_len >= CHUNK_LEN {
+        return None;
+    }
+    let (prefix, rest) = out.split_at_mut_checked(PREFIX_LEN)?;
+    let (chunk, rest) = rest.split_at_mut_checked(plaintext_len)?;
+    let tag = rest.get_mut(..TAG_LEN)?;
+    let mut sealer = Sealer::new(engine, input_key, salt, context);
+    prefix.copy_from_slice(&sealer.prefix());
+    tag.copy_from_slice(&sealer.seal_next(chunk));
+    Some(PREFIX_LEN + plaintext_len + TAG_LEN)
+}
+
+/// Opens a message of one chunk in place; its plaintext.
+pub(crate) fn open_single<'m, E: Engine>(
+    engine: &E,
+    input_key: &[u8; KEY_LEN],
+    context: &[&[u8]],
+    message: &'m mut [u8],
+) -> Result<&'m mut [u8], NotAuthentic> {
+    let (prefix, rest) = message.split_first_chunk_mut::<PREFIX_LEN>().ok_or(NotAuthentic)?;
+    let (chunk, tag) = rest.split_last_chunk_mut::<TAG_LEN>().ok_or(NotAuthentic)?;
+    if chunk.len() >= CHUNK_LEN {
+        return Err(NotAuthentic);
+    }
+    Opener::new(engine, input_key, prefix, context)?.open_at(0, chunk, tag)?;
+    Ok(chunk)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_convert_both_ways_and_only_valid_ones() {
+        let (chunk, sealed) = (CHUNK_LEN as u64, SEALED_CHUNK_LEN);
+        for plaintext in [0, 1, 15, 16, chunk - 1, chunk, chunk + 1, 5 * chunk, 5 << 40] {
+            let message = message_len(plaintext).unwrap();
+            assert_eq!(plaintext_len(message), Some(plaintext));
+        }
+        assert_eq!(message_len(0), Some(72));
+        assert_eq!(message_len(chunk), Some(72 + chunk + 16));
+        for invalid in [0, 55, 56, 71, 56 + sealed, 56 + sealed + 15, 56 + 2 * sealed] {
+            assert_eq!(plaintext_len(invalid), None, "{invalid}");
+        }
+        assert_eq!(tag_count((CHUNKS_MAX - 1) * chunk), CHUNKS_MAX);
+        assert!(message_len((CHUNKS_MAX - 1) * chunk + chunk - 1).is_some());
+        assert_eq!(message_len(CHUNKS_MAX * chunk), None);
+        assert_eq!(message_len(u64::MAX), None);
+        assert_eq!(plaintext_len(u64::MAX), None);
+    }
+}

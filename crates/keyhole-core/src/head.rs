@@ -1,0 +1,559 @@
+//! The head of an object: its data key, metadata and checksums, as a deterministic CBOR map (see
+//! [`format`](crate::format), part 2), sealed under the customer key and bound to bucket and key name.
+
+use core::fmt;
+
+use crate::aead::Engine;
+use crate::cbor::{Reader, Writer};
+use crate::chunked::{open_single, seal_single};
+use crate::limits::{BUCKET_MAX, DIGEST_MAX, HEAD_MAX, KEY_LEN, OBJECT_KEY_MAX, PREFIX_LEN, SALT_LEN};
+use crate::{CustomerKey, NotAuthentic};
+
+const LABEL: &[u8] = b"keyhole.head.v1";
+const VERSION: u64 = 1;
+
+/// The keys of the map.
+mod key {
+    pub(super) const VERSION: u64 = 0;
+    pub(super) const DATA_KEY: u64 = 1;
+    pub(super) const PLAINTEXT_LENGTH: u64 = 2;
+    pub(super) const FIRST_FIELD: u64 = 3;
+    pub(super) const LAST_FIELD: u64 = 8;
+    pub(super) const USER_METADATA: u64 = 9;
+    pub(super) const CHECKSUMS: u64 = 10;
+    pub(super) const MANIFEST: u64 = 11;
+    pub(super) const DECLARED: u64 = 12;
+}
+
+/// Why a head cannot be written, or is none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum HeadError {
+    /// It has more bytes than a head may have, or than the buffer has room for.
+    TooLong,
+    /// The input ends in the middle of an item.
+    Truncated,
+    /// Something follows the map.
+    Trailing,
+    /// An item has another type than its key calls for.
+    Type,
+    /// A byte string has another length than its key calls for.
+    Length,
+    /// A number is not in its shortest form, a length is indefinite, or a list that could be absent is empty.
+    NotDeterministic,
+    /// Keys or names do not ascend, or are there twice.
+    Order,
+    /// A key, an algorithm or a type is not known in this version.
+    Unknown,
+    /// The version is another one.
+    Version,
+    /// A value has a control character, or a metadata name is no lower-case token.
+    Text,
+    /// A sealed head has no data key, or another one has.
+    DataKey,
+    /// Bucket or key name is longer than S3 allows.
+    Name,
+}
+
+impl fmt::Display for HeadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            HeadError::TooLong => "longer than a head may be",
+            HeadError::Truncated => "ends in the middle of an item",
+            HeadError::Trailing => "something follows the map",
+            HeadError::Type => "an item has the wrong type",
+            HeadError::Length => "a byte string has the wrong length",
+            HeadError::NotDeterministic => "not in the deterministic encoding",
+            HeadError::Order => "keys or names out of order",
+            HeadError::Unknown => "an unknown key",
+            HeadError::Version => "an unknown version",
+            HeadError::Text => "a value that no header can carry",
+            HeadError::DataKey => "the data key is missing or out of place",
+            HeadError::Name => "bucket or key name is too long",
+        })
+    }
+}
+
+impl core::error::Error for HeadError {}
+
+/// Why a sealed head does not open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another key, other names, or altered.
+    NotAuthentic,
+    /// It authenticates, and holds what is no head.
+    Malformed(HeadError),
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::NotAuthentic => NotAuthentic.fmt(f),
+            OpenError::Malformed(error) => write!(f, "malformed: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for OpenError {}
+
+impl From<NotAuthentic> for OpenError {
+    fn from(_: NotAuthentic) -> Self {
+        OpenError::NotAuthentic
+    }
+}
+
+impl From<HeadError> for OpenError {
+    fn from(error: HeadError) -> Self {
+        OpenError::Malformed(error)
+    }
+}
+
+/// The checksums that S3 knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum ChecksumAlgorithm {
+    /// CRC-32 (ISO HDLC), 4 bytes.
+    Crc32 = 1,
+    /// CRC-32C (Castagnoli), 4 bytes.
+    Crc32c = 2,
+    /// CRC-64/NVME, 8 bytes.
+    Crc64Nvme = 3,
+    /// SHA-1, 20 bytes.
+    Sha1 = 4,
+    /// SHA-256, 32 bytes.
+    Sha256 = 5,
+    /// The MD5 of `Content-MD5`, 16 bytes.
+    ContentMd5 = 6,
+}
+
+impl ChecksumAlgorithm {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [ChecksumAlgorithm; 6] =
+        [Self::Crc32, Self::Crc32c, Self::Crc64Nvme, Self::Sha1, Self::Sha256, Self::ContentMd5];
+
+    /// Bytes of its digest.
+    pub const fn digest_len(self) -> usize {
+        match self {
+            Self::Crc32 | Self::Crc32c => 4,
+            Self::Crc64Nvme => 8,
+            Self::Sha1 => 20,
+            Self::Sha256 => 32,
+            Self::ContentMd5 => 16,
+        }
+    }
+
+    fn from_number(number: u64) -> Result<Self, HeadError> {
+        Self::ALL.into_iter().find(|algorithm| *algorithm as u64 == number).ok_or(HeadError::Unknown)
+    }
+}
+
+/// What the checksum of an object in parts is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum ChecksumType {
+    /// Of the object's bytes.
+    FullObject = 0,
+    /// Of the parts' checksums.
+    Composite = 1,
+}
+
+/// At most one digest of each algorithm.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Checksums([Option<[u8; DIGEST_MAX]>; 6]);
+
+impl Checksums {
+    /// Adds or replaces a digest.
+    ///
+    /// # Errors
+    /// [`HeadError::Length`] where it has not the length of the algorithm's digests.
+    pub fn set(&mut self, algorithm: ChecksumAlgorithm, digest: &[u8]) -> Result<(), HeadError> {
+        if digest.len() != algorithm.digest_len() {
+            return Err(HeadError::Length);
+        }
+        let mut padded = [0; DIGEST_MAX];
+        padded[..digest.len()].copy_from_slice(digest);
+        self.0[algorithm as usize - 1] = Some(padded);
+        Ok(())
+    }
+
+    /// The digest of an algorithm.
+    pub fn get(&self, algorithm: ChecksumAlgorithm) -> Option<&[u8]> {
+        self.0[algorithm as usize - 1].as_ref().map(|padded| &padded[..algorithm.digest_len()])
+    }
+
+    /// All digests, in the order of the algorithms' numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (ChecksumAlgorithm, &[u8])> {
+        ChecksumAlgorithm::ALL.into_iter().filter_map(|algorithm| Some((algorithm, self.get(algorithm)?)))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+}
+
+impl fmt::Debug for Checksums {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+/// The headers that are kept with an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Field {
+    /// `Content-Type`
+    ContentType = 3,
+    /// `Cache-Control`
+    CacheControl = 4,
+    /// `Content-Disposition`
+    ContentDisposition = 5,
+    /// `Content-Encoding`
+    ContentEncoding = 6,
+    /// `Content-Language`
+    ContentLanguage = 7,
+    /// `Expires`
+    Expires = 8,
+}
+
+impl Field {
+    /// All of them, in the order of their numbers: `ALL[i]` is `fields[i]` of a [`Head`].
+    pub const ALL: [Field; 6] = [
+        Self::ContentType,
+        Self::CacheControl,
+        Self::ContentDisposition,
+        Self::ContentEncoding,
+        Self::ContentLanguage,
+        Self::Expires,
+    ];
+
+    /// The header's name, in lower case.
+    pub const fn header_name(self) -> &'static str {
+        match self {
+            Self::ContentType => "content-type",
+            Self::CacheControl => "cache-control",
+            Self::ContentDisposition => "content-disposition",
+            Self::ContentEncoding => "content-encoding",
+            Self::ContentLanguage => "content-language",
+            Self::Expires => "expires",
+        }
+    }
+}
+
+/// User metadata: names without `x-amz-meta-`, each with its value.
+#[derive(Clone, Copy)]
+pub struct UserMetadata<'a>(Entries<'a>);
+
+#[derive(Clone, Copy)]
+enum Entries<'a> {
+    List(&'a [(&'a str, &'a [u8])]),
+    /// As encoded, after the array's header, and verified.
+    Encoded(&'a [u8]),
+}
+
+impl<'a> UserMetadata<'a> {
+    /// Metadata to be written. Names must be lower-case tokens in ascending byte order.
+    pub const fn new(list: &'a [(&'a str, &'a [u8])]) -> Self {
+        UserMetadata(Entries::List(list))
+    }
+
+    /// Names and values, in byte order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        let (list, encoded): (&[_], &[u8]) = match self.0 {
+            Entries::List(list) => (list, &[]),
+            Entries::Encoded(encoded) => (&[], encoded),
+        };
+        let mut reader = Reader::new(encoded);
+        let decoded = core::iter::from_fn(move || match reader.rest() {
+            [] => None,
+            _ => metadata_entry(&mut reader).ok(),
+        });
+        list.iter().copied().chain(decoded)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+}
+
+impl Default for UserMetadata<'_> {
+    fn default() -> Self {
+        UserMetadata::new(&[])
+    }
+}
+
+/// A head: borrowed from what it is written from, or from what was opened.
+#[derive(Clone, Copy, Default)]
+pub struct Head<'a> {
+    /// The data key: in every sealed head, and in no other.
+    pub data_key: Option<&'a [u8; KEY_LEN]>,
+    /// Plaintext bytes of an object that is one body, not uploaded in parts.
+    pub plaintext_length: Option<u64>,
+    /// The kept headers, in the order of [`Field::ALL`].
+    pub fields: [Option<&'a [u8]>; 6],
+    /// The user's own metadata.
+    pub user_metadata: UserMetadata<'a>,
+    /// Checksums of the whole plaintext.
+    pub checksums: Checksums,
+    /// What binds an object in parts to its parts.
+    pub manifest: Option<[u8; 32]>,
+    /// What was declared of checksums when a multipart upload was created.
+    pub declared: Option<(ChecksumAlgorithm, ChecksumType)>,
+}
+
+impl<'a> Head<'a> {
+    /// Writes the map; bytes written.
+    ///
+    /// # Errors
+    /// [`HeadError::TooLong`], and [`HeadError::Text`] or [`HeadError::Order`] for values that the format does not allow.
+    pub fn encode(&self, out: &mut [u8]) -> Result<usize, HeadError> {
+        let room = out.len().min(HEAD_MAX);
+        let mut w = Writer::new(&mut out[..room]);
+        let metadata_len = self.user_metadata.iter().count();
+        let checksums_len = self.checksums.iter().count();
+        let entries = 1
+            + usize::from(self.data_key.is_some())
+            + usize::from(self.plaintext_length.is_some())
+            + self.fields.iter().flatten().count()
+            + usize::from(metadata_len > 0)
+            + usize::from(checksums_len > 0)
+            + usize::from(self.manifest.is_some())
+            + usize::from(self.declared.is_some());
+        w.map(entries)?;
+        w.unsigned(key::VERSION)?;
+        w.unsigned(VERSION)?;
+        if let Some(data_key) = self.data_key {
+            w.unsigned(key::DATA_KEY)?;
+            w.bytes(data_key)?;
+        }
+        if let Some(len) = self.plaintext_length {
+            w.unsigned(key::PLAINTEXT_LENGTH)?;
+            w.unsigned(len)?;
+        }
+        for (field, value) in Field::ALL.into_iter().zip(self.fields) {
+            if let Some(value) = value {
+                w.unsigned(field as u64)?;
+                w.bytes(checked_value(value)?)?;
+            }
+        }
+        if metadata_len > 0 {
+            w.unsigned(key::USER_METADATA)?;
+            self.encode_metadata(&mut w, metadata_len)?;
+        }
+        if checksums_len > 0 {
+            w.unsigned(key::CHECKSUMS)?;
+            w.map(checksums_len)?;
+            for (algorithm, digest) in self.checksums.iter() {
+                w.unsigned(algorithm as u64)?;
+                w.bytes(digest)?;
+            }
+        }
+        if let Some(manifest) = &self.manifest {
+            w.unsigned(key::MANIFEST)?;
+            w.bytes(manifest)?;
+        }
+        if let Some((algorithm, kind)) = self.declared {
+            w.unsigned(key::DECLARED)?;
+            w.array(2)?;
+            w.unsigned(algorithm as u64)?;
+            w.unsigned(kind as u64)?;
+        }
+        Ok(w.len())
+    }
+
+    fn encode_metadata(&self, w: &mut Writer<'_>, len: usize) -> Result<(), HeadError> {
+        w.array(len)?;
+        let mut last = None;
+        for (name, value) in self.user_metadata.iter() {
+            check_order(&mut last, checked_name(name)?)?;
+            w.array(2)?;
+            w.text(name)?;
+            w.bytes(checked_value(value)?)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the map, and takes nothing but the deterministic encoding.
+    ///
+    /// # Errors
+    /// [`HeadError`] says what is wrong.
+    pub fn decode(bytes: &'a [u8]) -> Result<Head<'a>, HeadError> {
+        if bytes.len() > HEAD_MAX {
+            return Err(HeadError::TooLong);
+        }
+        let mut r = Reader::new(bytes);
+        let entries = r.map()?;
+        let mut head = Head::default();
+        // Keys ascend, so the version is first or missing.
+        if entries == 0 || r.unsigned()? != key::VERSION || r.unsigned()? != VERSION {
+            return Err(HeadError::Version);
+        }
+        let mut last = Some(key::VERSION);
+        for _ in 1..entries {
+            let key = r.unsigned()?;
+            check_order(&mut last, key)?;
+            head.decode_entry(key, &mut r)?;
+        }
+        if r.rest().is_empty() { Ok(head) } else { Err(HeadError::Trailing) }
+    }
+
+    fn decode_entry(&mut self, key: u64, r: &mut Reader<'a>) -> Result<(), HeadError> {
+        match key {
+            key::DATA_KEY => self.data_key = Some(r.array_of_bytes()?),
+            key::PLAINTEXT_LENGTH => self.plaintext_length = Some(r.unsigned()?),
+            key::FIRST_FIELD..=key::LAST_FIELD => {
+                self.fields[(key - key::FIRST_FIELD) as usize] = Some(checked_value(r.bytes()?)?);
+            }
+            key::USER_METADATA => self.user_metadata = decode_metadata(r)?,
+            key::CHECKSUMS => self.checksums = decode_checksums(r)?,
+            key::MANIFEST => self.manifest = Some(*r.array_of_bytes()?),
+            key::DECLARED => {
+                if r.array()? != 2 {
+                    return Err(HeadError::Length);
+                }
+                let algorithm = ChecksumAlgorithm::from_number(r.unsigned()?)?;
+                let kind = match r.unsigned()? {
+                    0 => ChecksumType::FullObject,
+                    1 => ChecksumType::Composite,
+                    _ => return Err(HeadError::Unknown),
+                };
+                self.declared = Some((algorithm, kind));
+            }
+            _ => return Err(HeadError::Unknown),
+        }
+        Ok(())
+    }
+
+    /// Whether there is nothing but checksums, as in the info of a part.
+    pub(crate) fn is_checksums_only(&self) -> bool {
+        self.data_key.is_none()
+            && self.plaintext_length.is_none()
+            && self.fields.iter().all(Option::is_none)
+            && self.user_metadata.is_empty()
+            && self.manifest.is_none()
+            && self.declared.is_none()
+    }
+}
+
+/// Shows what a head has, without the data key.
+impl fmt::Debug for Head<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Head")
+            .field("data_key", &self.data_key.map(|_| "(redacted)"))
+            .field("plaintext_length", &self.plaintext_length)
+            .field("fields", &self.fields.iter().flatten().count())
+            .field("user_metadata", &self.user_metadata.iter().count())
+            .field("checksums", &self.checksums)
+            .field("manifest", &self.manifest)
+            .field("declared", &self.declared)
+            .finish()
+    }
+}
+
+/// Seals a head under the customer key for exactly this bucket and key name; bytes written to `out`, for which
+/// [`SEALED_HEAD_MAX`](crate::limits::SEALED_HEAD_MAX) is always enough. The salt must be fresh and random.
+///
+/// # Errors
+/// [`HeadError`]: the head cannot be written, or has no data key.
+pub fn seal_head<E: Engine>(
+    engine: &E,
+    customer_key: &CustomerKey,
+    salt: &[u8; SALT_LEN],
+    bucket: &str,
+    key: &str,
+    head: &Head<'_>,
+    out: &mut [u8],
+) -> Result<usize, HeadError> {
+    if head.data_key.is_none() {
+        return Err(HeadError::DataKey);
+    }
+    let lengths = name_lengths(bucket, key)?;
+    let context = [LABEL, &lengths[0], bucket.as_bytes(), &lengths[1], key.as_bytes()];
+    let len = head.encode(out.get_mut(PREFIX_LEN..).ok_or(HeadError::TooLong)?)?;
+    seal_single(engine, customer_key.expose(), salt, &context, len, out).ok_or(HeadError::TooLong)
+}
+
+/// Opens a sealed head in place. `sealed` holds the data key afterwards: the caller wipes it.
+///
+/// # Errors
+/// [`OpenError::NotAuthentic`] for another key or other names, before anything is decrypted.
+pub fn open_head<'a, E: Engine>(
+    engine: &E,
+    customer_key: &CustomerKey,
+    bucket: &str,
+    key: &str,
+    sealed: &'a mut [u8],
+) -> Result<Head<'a>, OpenError> {
+    let lengths = name_lengths(bucket, key)?;
+    let context = [LABEL, &lengths[0], bucket.as_bytes(), &lengths[1], key.as_bytes()];
+    let head = Head::decode(open_single(engine, customer_key.expose(), &context, sealed)?)?;
+    match head.data_key {
+        Some(_) => Ok(head),
+        None => Err(OpenError::Malformed(HeadError::DataKey)),
+    }
+}
+
+fn name_lengths(bucket: &str, key: &str) -> Result<[[u8; 2]; 2], HeadError> {
+    if bucket.len() > BUCKET_MAX || key.len() > OBJECT_KEY_MAX {
+        return Err(HeadError::Name);
+    }
+    Ok([(bucket.len() as u16).to_be_bytes(), (key.len() as u16).to_be_bytes()])
+}
+
+fn decode_metadata<'a>(r: &mut Reader<'a>) -> Result<UserMetadata<'a>, HeadError> {
+    let entries = r.array()?;
+    if entries == 0 {
+        return Err(HeadError::NotDeterministic);
+    }
+    let start = r.rest();
+    let mut last = None;
+    for _ in 0..entries {
+        let (name, value) = metadata_entry(r)?;
+        check_order(&mut last, checked_name(name)?)?;
+        checked_value(value)?;
+    }
+    Ok(UserMetadata(Entries::Encoded(&start[..start.len() - r.rest().len()])))
+}
+
+fn metadata_entry<'a>(r: &mut Reader<'a>) -> Result<(&'a str, &'a [u8]), HeadError> {
+    if r.array()? != 2 {
+        return Err(HeadError::Length);
+    }
+    Ok((r.text()?, r.bytes()?))
+}
+
+fn decode_checksums(r: &mut Reader<'_>) -> Result<Checksums, HeadError> {
+    let entries = r.map()?;
+    if entries == 0 {
+        return Err(HeadError::NotDeterministic);
+    }
+    let mut checksums = Checksums::default();
+    let mut last = None;
+    for _ in 0..entries {
+        let number = r.unsigned()?;
+        check_order(&mut last, number)?;
+        checksums.set(ChecksumAlgorithm::from_number(number)?, r.bytes()?)?;
+    }
+    Ok(checksums)
+}
+
+fn check_order<T: PartialOrd + Copy>(last: &mut Option<T>, this: T) -> Result<(), HeadError> {
+    match last.replace(this) {
+        Some(last) if last >= this => Err(HeadError::Order),
+        _ => Ok(()),
+    }
+}
+
+/// A value becomes a reply's header, so it has no control character but TAB (RFC 9110 §5.5).
+fn checked_value(value: &[u8]) -> Result<&[u8], HeadError> {
+    let is_control = |byte: &u8| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f;
+    if value.iter().any(is_control) { Err(HeadError::Text) } else { Ok(value) }
+}
+
+/// A name becomes part of a header's name: a token (RFC 9110 §5.6.2), in lower case.
+fn checked_name(name: &str) -> Result<&str, HeadError> {
+    let is_token = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if !name.is_empty() && name.bytes().all(is_token) { Ok(name) } else { Err(HeadError::Text) }
+}

@@ -1,0 +1,460 @@
+//! Signature Version 4 in the `Authorization` header (AWS, "Authenticating Requests: Using the Authorization Header").
+//!
+//! S3 differs from the other services in that a path is neither normalised nor encoded twice.
+
+use std::fmt;
+
+use hmac::{Hmac, KeyInit, Mac};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::http::{Headers, RequestHead};
+use crate::limits::CLOCK_SKEW_MAX_MS;
+use crate::time::{iso8601, parse_amz_date};
+use crate::{Error, ErrorCode};
+
+const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+const TERMINATOR: &str = "aws4_request";
+
+/// What stays as it is in canonical paths and queries: RFC 3986's unreserved characters.
+const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The same for paths, whose slashes stay.
+const ENCODED_IN_PATH: AsciiSet = ENCODED.remove(b'/');
+
+/// The secret half of a credential: wiped when dropped, never printed.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct SecretKey(String);
+
+impl SecretKey {
+    /// Takes a secret.
+    pub fn new(secret: String) -> Self {
+        SecretKey(secret)
+    }
+
+    /// The secret, to sign with or to write into the operator's own file.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Shows that there is a secret, not which.
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretKey(redacted)")
+    }
+}
+
+/// Who may sign requests.
+pub trait Credentials {
+    /// The secret of an access key, if there is such a key.
+    fn secret(&self, access_key: &str) -> Option<&SecretKey>;
+}
+
+/// Who has signed a request, and how its body is signed.
+#[derive(Debug)]
+pub struct Identity {
+    /// The access key.
+    pub access_key: String,
+    /// For the [`BodyDecoder`](crate::body::BodyDecoder).
+    pub payload: Payload,
+}
+
+/// How a body is framed and signed: the values of `x-amz-content-sha256`.
+#[derive(Clone, Debug)]
+pub struct Payload(pub(crate) PayloadKind);
+
+#[derive(Clone, Debug)]
+pub(crate) enum PayloadKind {
+    /// The SHA-256 of the body.
+    Signed([u8; 32]),
+    /// `UNSIGNED-PAYLOAD`
+    Unsigned,
+    /// `STREAMING-...`: chunks, signed each or not, with a trailer or not.
+    Streaming { signer: Option<ChunkSigner>, trailer: bool },
+}
+
+/// Signs the chunks of a body, each over the signature before it.
+#[derive(Clone)]
+pub(crate) struct ChunkSigner {
+    key: Zeroizing<[u8; 32]>,
+    date: String,
+    scope: String,
+    previous: String,
+}
+
+impl fmt::Debug for ChunkSigner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ChunkSigner(redacted)")
+    }
+}
+
+impl ChunkSigner {
+    /// Whether `signature` is that of a chunk with this SHA-256; it is what the next chunk is signed over.
+    pub(crate) fn verify_chunk(&mut self, chunk: [u8; 32], signature: &str) -> Result<(), Error> {
+        let lines = [&hex::encode(Sha256::digest(b""))[..], &hex::encode(chunk)];
+        self.verify("AWS4-HMAC-SHA256-PAYLOAD", &lines, signature)
+    }
+
+    /// The same for the trailer.
+    pub(crate) fn verify_trailer(&mut self, trailer: [u8; 32], signature: &str) -> Result<(), Error> {
+        self.verify("AWS4-HMAC-SHA256-TRAILER", &[&hex::encode(trailer)], signature)
+    }
+
+    fn verify(&mut self, kind: &str, lines: &[&str], signature: &str) -> Result<(), Error> {
+        let text = [&[kind, &self.date, &self.scope, &self.previous], lines].concat().join("\n");
+        self.previous = hex::encode(hmac(&*self.key, &[text.as_bytes()]));
+        match equal(&self.previous, signature) {
+            true => Ok(()),
+            false => Err(Error::new(ErrorCode::SignatureDoesNotMatch)),
+        }
+    }
+}
+
+/// The parts of an `Authorization` header.
+struct Authorization<'h> {
+    access_key: &'h str,
+    /// `date/region/service/aws4_request`
+    scope: &'h str,
+    date: &'h str,
+    region: &'h str,
+    service: &'h str,
+    signed_headers: &'h str,
+    signature: &'h str,
+}
+
+/// Who has signed this request.
+///
+/// # Errors
+/// `AccessDenied` without a signature or with headers that it does not cover, `AuthorizationHeaderMalformed` for another
+/// region among others, `InvalidAccessKeyId`, `RequestTimeTooSkewed`, `SignatureDoesNotMatch`. None of them echoes what
+/// was signed: it has customer keys in it.
+pub fn authenticate(
+    head: &RequestHead,
+    credentials: &dyn Credentials,
+    region: &str,
+    now_ms: u64,
+) -> Result<Identity, Error> {
+    let Some(header) = head.headers.text("authorization") else {
+        if head.query.split('&').any(|pair| pair.starts_with("X-Amz-Algorithm=")) {
+            let message = "Presigned URLs are not supported. Sign the request in the Authorization header.";
+            return Err(Error::new(ErrorCode::NotImplemented).with_message(message));
+        }
+        return Err(Error::new(ErrorCode::AccessDenied));
+    };
+    let authorization = parse(header)?;
+    check_scope(&authorization, region)?;
+    let secret =
+        credentials.secret(authorization.access_key).ok_or_else(|| Error::new(ErrorCode::InvalidAccessKeyId))?;
+    let date = check_date(head, &authorization, now_ms)?;
+    check_coverage(&head.headers, authorization.signed_headers)?;
+    let content = head.headers.text("x-amz-content-sha256").ok_or_else(|| {
+        Error::new(ErrorCode::InvalidRequest)
+            .with_message("Missing required header for this request: x-amz-content-sha256")
+    })?;
+
+    let canonical = canonical_request(head, authorization.signed_headers, content);
+    let key = signing_key(secret, &authorization);
+    let canonical_hash = hex::encode(Sha256::digest(canonical.as_slice()));
+    let text = [ALGORITHM, date, authorization.scope, &canonical_hash].join("\n");
+    let signature = hex::encode(hmac(&*key, &[text.as_bytes()]));
+    if !equal(&signature, authorization.signature) {
+        return Err(Error::new(ErrorCode::SignatureDoesNotMatch));
+    }
+    let signer = ChunkSigner { key, date: date.to_owned(), scope: authorization.scope.to_owned(), previous: signature };
+    let payload = Payload(payload_kind(content, signer)?);
+    Ok(Identity { access_key: authorization.access_key.to_owned(), payload })
+}
+
+fn payload_kind(content: &str, signer: ChunkSigner) -> Result<PayloadKind, Error> {
+    Ok(match content {
+        "UNSIGNED-PAYLOAD" => PayloadKind::Unsigned,
+        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" => PayloadKind::Streaming { signer: Some(signer), trailer: false },
+        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER" => PayloadKind::Streaming { signer: Some(signer), trailer: true },
+        "STREAMING-UNSIGNED-PAYLOAD-TRAILER" => PayloadKind::Streaming { signer: None, trailer: true },
+        _ => {
+            let mut hash = [0; 32];
+            hex::decode_to_slice(content, &mut hash).map_err(|_| {
+                let message = "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, a STREAMING value that S3 defines, or a valid sha256 value.";
+                Error::invalid_argument("x-amz-content-sha256", content, message)
+            })?;
+            PayloadKind::Signed(hash)
+        }
+    })
+}
+
+fn malformed(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorCode::AuthorizationHeaderMalformed).with_message(message)
+}
+
+fn parse(header: &str) -> Result<Authorization<'_>, Error> {
+    let rest = header.strip_prefix(ALGORITHM).and_then(|rest| rest.strip_prefix(' ')).ok_or_else(|| {
+        Error::new(ErrorCode::InvalidRequest).with_message(
+            "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
+        )
+    })?;
+    let (mut credential, mut signed_headers, mut signature) = (None, None, None);
+    for pair in rest.split(',') {
+        let (name, value) =
+            pair.trim().split_once('=').ok_or_else(|| malformed("The authorization header is malformed."))?;
+        let place = match name {
+            "Credential" => &mut credential,
+            "SignedHeaders" => &mut signed_headers,
+            "Signature" => &mut signature,
+            _ => return Err(malformed("The authorization header has an unknown component.")),
+        };
+        if place.replace(value).is_some() {
+            return Err(malformed("The authorization header has a component twice."));
+        }
+    }
+    let (Some(credential), Some(signed_headers), Some(signature)) = (credential, signed_headers, signature) else {
+        return Err(malformed("The authorization header needs Credential, SignedHeaders and Signature."));
+    };
+    let (access_key, scope) = credential.split_once('/').ok_or_else(|| malformed("The Credential has no scope."))?;
+    let mut parts = scope.split('/');
+    let (Some(date), Some(region), Some(service), Some(TERMINATOR), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(malformed("The Credential is malformed; expecting \"KEY/YYYYMMDD/REGION/s3/aws4_request\"."));
+    };
+    Ok(Authorization { access_key, scope, date, region, service, signed_headers, signature })
+}
+
+fn check_scope(authorization: &Authorization<'_>, region: &str) -> Result<(), Error> {
+    if authorization.region != region {
+        let message = format!(
+            "The authorization header is malformed; the region '{}' is wrong; expecting '{region}'",
+            authorization.region
+        );
+        return Err(malformed(message).with_field("Region", region));
+    }
+    if authorization.service != "s3" {
+        return Err(malformed("The authorization header is malformed; the service must be \"s3\"."));
+    }
+    Ok(())
+}
+
+/// The date that was signed: of the scope's day, and not far from the node's clock.
+fn check_date<'h>(head: &'h RequestHead, authorization: &Authorization<'_>, now_ms: u64) -> Result<&'h str, Error> {
+    let denied =
+        || Error::new(ErrorCode::AccessDenied).with_message("AWS authentication requires a valid x-amz-date header.");
+    let date = head.headers.text("x-amz-date").ok_or_else(denied)?;
+    let date_ms = parse_amz_date(date).ok_or_else(denied)?;
+    if !date.starts_with(authorization.date) || authorization.date.len() != 8 {
+        return Err(malformed("The date of the Credential is not that of x-amz-date."));
+    }
+    if date_ms.abs_diff(now_ms) > CLOCK_SKEW_MAX_MS {
+        return Err(Error::new(ErrorCode::RequestTimeTooSkewed)
+            .with_field("RequestTime", date)
+            .with_field("ServerTime", iso8601(now_ms))
+            .with_field("MaxAllowedSkewMilliseconds", CLOCK_SKEW_MAX_MS.to_string()));
+    }
+    Ok(date)
+}
+
+/// The signature covers the host and every header of Amazon's: what is not signed may have been added on the way.
+fn check_coverage(headers: &Headers, signed: &str) -> Result<(), Error> {
+    let is_signed = |name: &str| signed.split(';').any(|signed| signed == name);
+    let unsigned = |name: &&str| (name.starts_with("x-amz-") || name.starts_with("x-keyhole-")) && !is_signed(name);
+    if !is_signed("host") {
+        return Err(malformed("The host header must be among the SignedHeaders."));
+    }
+    match headers.iter().map(|(name, _)| name).find(unsigned) {
+        None => Ok(()),
+        Some(name) => Err(Error::new(ErrorCode::AccessDenied)
+            .with_message("There were headers present in the request which were not signed")
+            .with_field("HeadersNotSigned", name)),
+    }
+}
+
+/// The canonical request; wiped when dropped, since it holds customer keys.
+fn canonical_request(head: &RequestHead, signed_headers: &str, content: &str) -> Zeroizing<Vec<u8>> {
+    let mut out = Zeroizing::new(Vec::with_capacity(2048));
+    let path: Vec<u8> = percent_decode_str(&head.path).collect();
+    out.extend_from_slice(head.method.as_bytes());
+    out.push(b'\n');
+    out.extend_from_slice(percent_encode(&path, &ENCODED_IN_PATH).to_string().as_bytes());
+    out.push(b'\n');
+    out.extend_from_slice(canonical_query(&head.query).as_bytes());
+    out.push(b'\n');
+    for name in signed_headers.split(';') {
+        out.extend_from_slice(name.as_bytes());
+        out.push(b':');
+        for (i, value) in head.headers.all(name).enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            push_trimmed(&mut out, value);
+        }
+        out.push(b'\n');
+    }
+    out.push(b'\n');
+    out.extend_from_slice(signed_headers.as_bytes());
+    out.push(b'\n');
+    out.extend_from_slice(content.as_bytes());
+    out
+}
+
+/// Adds a header's value with runs of spaces made one.
+fn push_trimmed(out: &mut Vec<u8>, value: &[u8]) {
+    let value = value.trim_ascii();
+    for (i, byte) in value.iter().enumerate() {
+        if *byte != b' ' || value.get(i + 1) != Some(&b' ') {
+            out.push(*byte);
+        }
+    }
+}
+
+fn canonical_query(query: &str) -> String {
+    let encode = |text: &str| percent_encode(&percent_decode_str(text).collect::<Vec<u8>>(), &ENCODED).to_string();
+    let mut pairs: Vec<(String, String)> = query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (encode(name), encode(value))
+        })
+        .collect();
+    pairs.sort_unstable();
+    pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
+}
+
+fn signing_key(secret: &SecretKey, authorization: &Authorization<'_>) -> Zeroizing<[u8; 32]> {
+    let start = Zeroizing::new([b"AWS4", secret.expose().as_bytes()].concat());
+    let mut key = Zeroizing::new(hmac(&start, &[authorization.date.as_bytes()]));
+    for part in [authorization.region, authorization.service, TERMINATOR] {
+        key = Zeroizing::new(hmac(&*key, &[part.as_bytes()]));
+    }
+    key
+}
+
+fn hmac(key: &[u8], pieces: &[&[u8]]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    pieces.iter().for_each(|piece| mac.update(piece));
+    mac.finalize().into_bytes().into()
+}
+
+fn equal(ours: &str, theirs: &str) -> bool {
+    ours.as_bytes().ct_eq(theirs.as_bytes()).into()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::http::tests::head;
+
+    pub(crate) struct Example(SecretKey);
+
+    impl Default for Example {
+        fn default() -> Self {
+            Example(SecretKey::new("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned()))
+        }
+    }
+
+    impl Credentials for Example {
+        fn secret(&self, access_key: &str) -> Option<&SecretKey> {
+            (access_key == "AKIAIOSFODNN7EXAMPLE").then_some(&self.0)
+        }
+    }
+
+    /// 2013-05-24T00:00:00Z, the moment of AWS's examples.
+    pub(crate) const NOW_MS: u64 = 1_369_353_600_000;
+
+    fn check(text: &str) -> Result<Identity, ErrorCode> {
+        authenticate(&head(text), &Example::default(), "us-east-1", NOW_MS).map_err(|error| error.code)
+    }
+
+    const SCOPE: &str = "Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request";
+    const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn get_object() -> String {
+        format!(
+            "GET /test.txt HTTP/1.1\nHost: examplebucket.s3.amazonaws.com\nRange: bytes=0-9\nx-amz-content-sha256: {EMPTY}\n\
+            x-amz-date: 20130524T000000Z\nAuthorization: AWS4-HMAC-SHA256 {SCOPE},SignedHeaders=host;range;x-amz-content-sha256;x-amz-date,\
+            Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"
+        )
+    }
+
+    /// The examples of AWS's page "Signature Calculations for the Authorization Header".
+    #[test]
+    fn published_examples() {
+        check(&get_object()).unwrap();
+        check(&format!(
+            "PUT /test%24file.text HTTP/1.1\nHost: examplebucket.s3.amazonaws.com\nDate: Fri, 24 May 2013 00:00:00 GMT\n\
+            x-amz-date: 20130524T000000Z\nx-amz-storage-class: REDUCED_REDUNDANCY\n\
+            x-amz-content-sha256: 44ce7dd67c959e0d3524ffac1771dfbba87d2b6b4b4e99e42034a8b803f8b072\n\
+            Authorization: AWS4-HMAC-SHA256 {SCOPE},SignedHeaders=date;host;x-amz-content-sha256;x-amz-date;x-amz-storage-class,\
+            Signature=98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd"
+        ))
+        .unwrap();
+        check(&format!(
+            "GET /?lifecycle HTTP/1.1\nHost: examplebucket.s3.amazonaws.com\nx-amz-date: 20130524T000000Z\n\
+            x-amz-content-sha256: {EMPTY}\nAuthorization: AWS4-HMAC-SHA256 {SCOPE},SignedHeaders=host;x-amz-content-sha256;x-amz-date,\
+            Signature=fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543"
+        ))
+        .unwrap();
+        check(&format!(
+            "GET /?max-keys=2&prefix=J HTTP/1.1\nHost: examplebucket.s3.amazonaws.com\nx-amz-date: 20130524T000000Z\n\
+            x-amz-content-sha256: {EMPTY}\nAuthorization: AWS4-HMAC-SHA256 {SCOPE}, SignedHeaders=host;x-amz-content-sha256;x-amz-date, \
+            Signature=34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7"
+        ))
+        .unwrap();
+    }
+
+    #[test]
+    fn another_byte_anywhere_is_refused() {
+        let good = get_object();
+        for (from, to) in [
+            ("GET /", "PUT /"),
+            ("test.txt", "test.txu"),
+            ("test.txt HTTP", "test.txt?a HTTP"),
+            ("examplebucket", "examplebuckes"),
+            ("bytes=0-9", "bytes=0-8"),
+            ("000000Z", "000001Z"),
+            ("sha256: e3", "sha256: e4"),
+            ("bdb41", "bdb42"),
+        ] {
+            assert_eq!(check(&good.replacen(from, to, 1)).unwrap_err(), ErrorCode::SignatureDoesNotMatch, "{from}");
+        }
+    }
+
+    #[test]
+    fn each_refusal_has_its_code() {
+        let good = get_object();
+        let case = |from: &str, to: &str, code| {
+            assert!(good.contains(from));
+            assert_eq!(check(&good.replacen(from, to, 1)).unwrap_err(), code, "{from} -> {to}");
+        };
+        case("Authorization: ", "X: ", ErrorCode::AccessDenied);
+        case("AWS4-HMAC-SHA256", "AWS", ErrorCode::InvalidRequest);
+        case("AKIAIOSFODNN7EXAMPLE", "AKIAIOSFODNN7EXAMPLF", ErrorCode::InvalidAccessKeyId);
+        case("us-east-1", "eu-west-1", ErrorCode::AuthorizationHeaderMalformed);
+        case("/s3/", "/ec2/", ErrorCode::AuthorizationHeaderMalformed);
+        case("aws4_request", "aws5_request", ErrorCode::AuthorizationHeaderMalformed);
+        case("Signature=", "Sig=", ErrorCode::AuthorizationHeaderMalformed);
+        case("SignedHeaders=host;", "SignedHeaders=", ErrorCode::AuthorizationHeaderMalformed);
+        case("/20130524/", "/20130525/", ErrorCode::AuthorizationHeaderMalformed);
+        case("x-amz-date: ", "y-amz-date: ", ErrorCode::AccessDenied);
+        case("Range:", "x-amz-meta-a: b\nRange:", ErrorCode::AccessDenied);
+        case("Range:", "x-keyhole-sealed: 1\nRange:", ErrorCode::AccessDenied);
+        case("x-amz-content-sha256:", "y:", ErrorCode::InvalidRequest);
+    }
+
+    #[test]
+    fn a_clock_may_be_off_by_fifteen_minutes() {
+        let at = |now_ms| authenticate(&head(&get_object()), &Example::default(), "us-east-1", now_ms).map(|_| ());
+        for now_ms in [NOW_MS - CLOCK_SKEW_MAX_MS, NOW_MS + CLOCK_SKEW_MAX_MS] {
+            at(now_ms).unwrap();
+        }
+        for now_ms in [NOW_MS - CLOCK_SKEW_MAX_MS - 1, NOW_MS + CLOCK_SKEW_MAX_MS + 1] {
+            assert_eq!(at(now_ms).unwrap_err().code, ErrorCode::RequestTimeTooSkewed);
+        }
+    }
+
+    #[test]
+    fn the_region_we_expect_is_named() {
+        let error = authenticate(&head(&get_object()), &Example::default(), "eu-1", NOW_MS).unwrap_err();
+        assert!(error.message.contains("expecting 'eu-1'") && error.fields == [("Region", "eu-1".to_owned())]);
+    }
+}

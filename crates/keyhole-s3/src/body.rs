@@ -1,0 +1,438 @@
+//! The bodies of requests: their framing, and every digest that a client may declare of them.
+//!
+//! A [`BodyDecoder`] is fed in turns: [`step`](BodyDecoder::step) looks at framing, [`payload`](BodyDecoder::payload) at
+//! the bytes that are the body's own, which can so be received straight to where they belong.
+
+use keyhole_core::head::{ChecksumAlgorithm, Checksums};
+use sha2::{Digest, Sha256};
+
+use crate::auth::{ChunkSigner, Payload, PayloadKind};
+use crate::checksum::{self, Hasher};
+use crate::http::RequestHead;
+use crate::limits::{CHUNK_LINE_MAX, TRAILER_MAX};
+use crate::{Error, ErrorCode};
+
+/// What the node itself wants to know of a body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    /// Nothing.
+    None,
+    /// Its MD5: the ETag of a plaintext object.
+    Md5,
+}
+
+/// What comes next in the input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// So many bytes of framing, now understood.
+    Skip(usize),
+    /// More input is needed before anything can be said.
+    Need,
+    /// Bytes of the body, [`direct`](BodyDecoder::direct) many.
+    Payload,
+    /// Nothing: the body has ended.
+    Done,
+}
+
+/// The verified digests of a body.
+#[derive(Clone, Debug)]
+pub struct Digests {
+    /// Its MD5, if it was [`Wanted`].
+    pub md5: Option<[u8; 16]>,
+    /// The checksums that the client declared.
+    pub checksums: Checksums,
+}
+
+/// A digest that the client has declared, or will in the trailer.
+struct Declared {
+    hasher: Hasher,
+    /// What it must be; `None` until the trailer says.
+    expected: Option<Vec<u8>>,
+    /// Declared in the trailer.
+    in_trailer: bool,
+}
+
+/// Reads one body.
+pub struct BodyDecoder {
+    payload_len: u64,
+    remaining: u64,
+    /// Bytes of the connection that still belong to this body.
+    wire_left: u64,
+    state: State,
+    signer: Option<ChunkSigner>,
+    has_trailer: bool,
+    /// The SHA-256 of the body, or of the chunk at hand.
+    sha256: Option<Sha256>,
+    expected_sha256: Option<[u8; 32]>,
+    md5: Option<Hasher>,
+    declared: Vec<Declared>,
+}
+
+enum State {
+    /// The whole body is payload.
+    Whole,
+    /// A chunk's header line comes next.
+    Line,
+    /// This much of a chunk comes next; its signature.
+    Chunk(u64, String),
+    /// The line that ends the body without trailer comes next.
+    End,
+    /// The trailer comes next.
+    Trailer,
+    Done,
+}
+
+impl BodyDecoder {
+    /// Looks at the head for how the body is framed and what is declared of it.
+    ///
+    /// # Errors
+    /// `MissingContentLength`, `EntityTooLarge` (over `max_len` bytes), `InvalidDigest` and `InvalidRequest` for digests
+    /// that are malformed or ambiguous.
+    pub fn new(head: &RequestHead, payload: Payload, wanted: Wanted, max_len: u64) -> Result<Self, Error> {
+        let wire_len = match head.content_length {
+            Some(len) => len,
+            None if needs_length(head) => return Err(Error::new(ErrorCode::MissingContentLength)),
+            None => 0,
+        };
+        let mut decoder = BodyDecoder {
+            payload_len: wire_len,
+            remaining: wire_len,
+            wire_left: wire_len,
+            state: State::Whole,
+            signer: None,
+            has_trailer: false,
+            sha256: None,
+            expected_sha256: None,
+            md5: (wanted == Wanted::Md5).then(|| Hasher::new(ChecksumAlgorithm::ContentMd5)),
+            declared: declared(head)?,
+        };
+        match payload.0 {
+            PayloadKind::Unsigned => {}
+            PayloadKind::Signed(expected) => {
+                decoder.sha256 = Some(Sha256::new());
+                decoder.expected_sha256 = Some(expected);
+            }
+            PayloadKind::Streaming { signer, trailer } => {
+                decoder.payload_len = decoded_length(head)?;
+                decoder.remaining = decoder.payload_len;
+                decoder.state = State::Line;
+                decoder.sha256 = signer.is_some().then(Sha256::new);
+                decoder.signer = signer;
+                decoder.has_trailer = trailer;
+            }
+        }
+        if decoder.declared.iter().any(|declared| declared.in_trailer) && !decoder.has_trailer {
+            let message = "x-amz-trailer is given, and x-amz-content-sha256 announces no trailer.";
+            return Err(Error::new(ErrorCode::InvalidRequest).with_message(message));
+        }
+        if decoder.payload_len > max_len {
+            return Err(Error::new(ErrorCode::EntityTooLarge)
+                .with_field("ProposedSize", decoder.payload_len.to_string())
+                .with_field("MaxSizeAllowed", max_len.to_string()));
+        }
+        Ok(decoder)
+    }
+
+    /// Bytes of the whole body without framing.
+    pub fn payload_len(&self) -> u64 {
+        self.payload_len
+    }
+
+    /// Bytes of the body that have not been given to [`payload`](Self::payload).
+    pub fn remaining(&self) -> u64 {
+        self.remaining
+    }
+
+    /// Bytes of the body that follow without framing between them.
+    pub fn direct(&self) -> u64 {
+        match self.state {
+            State::Whole => self.remaining,
+            State::Chunk(left, _) => left,
+            _ => 0,
+        }
+    }
+
+    /// Says what the input begins with. After [`Step::Skip`] the input goes on behind what is skipped; after
+    /// [`Step::Payload`], behind what was given to [`payload`](Self::payload).
+    ///
+    /// # Errors
+    /// Framing that is not S3's, a signature that does not match, a body shorter than announced.
+    pub fn step(&mut self, input: &[u8]) -> Result<Step, Error> {
+        let available = usize::try_from(self.wire_left).unwrap_or(usize::MAX).min(input.len());
+        let input = &input[..available];
+        let step = match &self.state {
+            State::Whole if self.remaining == 0 => Step::Done,
+            State::Whole => Step::Payload,
+            State::Chunk(0, _) => self.chunk_end(input)?,
+            State::Chunk(..) => Step::Payload,
+            State::Line => self.chunk_line(input)?,
+            State::End => self.end(input)?,
+            State::Trailer => self.trailer(input)?,
+            State::Done => Step::Done,
+        };
+        match step {
+            Step::Skip(len) => self.wire_left -= len as u64,
+            // All that belongs to the body is here, and more is needed.
+            Step::Need if available as u64 == self.wire_left => return Err(Error::new(ErrorCode::IncompleteBody)),
+            Step::Payload if self.wire_left == 0 => return Err(Error::new(ErrorCode::IncompleteBody)),
+            Step::Done if self.wire_left > 0 => return Err(framing("Something follows the end of the body.")),
+            _ => {}
+        }
+        Ok(step)
+    }
+
+    /// Takes note of bytes of the body, at most [`direct`](Self::direct) many.
+    ///
+    /// # Panics
+    /// On more: that is the caller's mistake.
+    pub fn payload(&mut self, bytes: &[u8]) {
+        let len = bytes.len() as u64;
+        assert!(len <= self.direct(), "more payload than follows");
+        self.remaining -= len;
+        self.wire_left = self.wire_left.saturating_sub(len);
+        if let State::Chunk(left, _) = &mut self.state {
+            *left -= len;
+        }
+        if let Some(sha256) = &mut self.sha256 {
+            sha256.update(bytes);
+        }
+        if let Some(md5) = &mut self.md5 {
+            md5.update(bytes);
+        }
+        for declared in &mut self.declared {
+            declared.hasher.update(bytes);
+        }
+    }
+
+    /// Compares every digest; to be called after [`Step::Done`].
+    ///
+    /// # Errors
+    /// `XAmzContentSHA256Mismatch`, `BadDigest`, `IncompleteBody` where the body has not ended.
+    pub fn finish(self) -> Result<Digests, Error> {
+        if self.remaining > 0 || !matches!(self.state, State::Whole | State::Done) {
+            return Err(Error::new(ErrorCode::IncompleteBody));
+        }
+        if let (Some(sha256), Some(expected)) = (self.sha256, self.expected_sha256)
+            && <[u8; 32]>::from(sha256.finalize()) != expected
+        {
+            return Err(Error::new(ErrorCode::XAmzContentSHA256Mismatch));
+        }
+        let mut checksums = Checksums::default();
+        for declared in self.declared {
+            let algorithm = declared.hasher.algorithm();
+            let digest = declared.hasher.finish();
+            if declared.expected.as_ref() != Some(&digest) {
+                let name = checksum::algorithm_name(algorithm);
+                let message = format!("The {name} you specified did not match the calculated checksum.");
+                return Err(Error::new(ErrorCode::BadDigest).with_message(message));
+            }
+            checksums.set(algorithm, &digest).map_err(|_| Error::new(ErrorCode::InternalError))?;
+        }
+        let md5 = self.md5.and_then(|md5| md5.finish().try_into().ok());
+        Ok(Digests { md5, checksums })
+    }
+
+    /// `size;chunk-signature=hex`, in hexadecimal.
+    fn chunk_line(&mut self, input: &[u8]) -> Result<Step, Error> {
+        let Some((line, len)) = line(input, CHUNK_LINE_MAX)? else { return Ok(Step::Need) };
+        let (size, extension) = line.split_once(';').unwrap_or((line, ""));
+        let is_hex = !size.is_empty() && size.len() <= 16 && size.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let size = u64::from_str_radix(size, 16).ok().filter(|_| is_hex);
+        let size = size.ok_or_else(|| framing("A chunk's size is no hexadecimal number."))?;
+        let signature = match (&self.signer, extension.strip_prefix("chunk-signature=")) {
+            (None, _) => String::new(),
+            (Some(_), Some(signature)) => signature.to_owned(),
+            (Some(_), None) => return Err(framing("A chunk has no signature.")),
+        };
+        if size > self.remaining {
+            return Err(framing("The chunks are longer than x-amz-decoded-content-length."));
+        }
+        if size > 0 {
+            self.state = State::Chunk(size, signature);
+            return Ok(Step::Skip(len));
+        }
+        if self.remaining > 0 {
+            return Err(Error::new(ErrorCode::IncompleteBody));
+        }
+        self.verify_chunk(&signature)?;
+        self.state = if self.has_trailer { State::Trailer } else { State::End };
+        Ok(Step::Skip(len))
+    }
+
+    /// The end of line behind a chunk.
+    fn chunk_end(&mut self, input: &[u8]) -> Result<Step, Error> {
+        match input {
+            [b'\r', b'\n', ..] => {
+                if let State::Chunk(_, signature) = std::mem::replace(&mut self.state, State::Line) {
+                    self.verify_chunk(&signature)?;
+                }
+                Ok(Step::Skip(2))
+            }
+            [] | [b'\r'] => Ok(Step::Need),
+            _ => Err(framing("A chunk is longer than its size.")),
+        }
+    }
+
+    fn end(&mut self, input: &[u8]) -> Result<Step, Error> {
+        match input {
+            [b'\r', b'\n', ..] => {
+                self.state = State::Done;
+                Ok(Step::Skip(2))
+            }
+            [] | [b'\r'] => Ok(Step::Need),
+            _ => Err(framing("The last chunk must be empty.")),
+        }
+    }
+
+    fn verify_chunk(&mut self, signature: &str) -> Result<(), Error> {
+        let Some(signer) = &mut self.signer else { return Ok(()) };
+        let hash = self.sha256.as_mut().map(|sha256| sha256.finalize_reset().into()).unwrap_or_default();
+        signer.verify_chunk(hash, signature)
+    }
+
+    /// All lines of the trailer up to the empty one.
+    fn trailer(&mut self, input: &[u8]) -> Result<Step, Error> {
+        let Some((lines, consumed)) = trailer_lines(input)? else { return Ok(Step::Need) };
+        let mut canonical = String::new();
+        let mut signature = None;
+        for line in lines {
+            let (name, value) = line.split_once(':').ok_or_else(|| framing("A line of the trailer has no colon."))?;
+            let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
+            if signature.is_some() {
+                return Err(framing("Something follows the signature of the trailer."));
+            }
+            if name == "x-amz-trailer-signature" {
+                signature = Some(value.to_owned());
+                continue;
+            }
+            self.trailer_field(&name, value)?;
+            canonical += &format!("{name}:{value}\n");
+        }
+        if let Some(signer) = &mut self.signer {
+            let signature = signature.ok_or_else(|| Error::new(ErrorCode::SignatureDoesNotMatch))?;
+            signer.verify_trailer(Sha256::digest(canonical.as_bytes()).into(), &signature)?;
+        }
+        if self.declared.iter().any(|declared| declared.expected.is_none()) {
+            return Err(
+                Error::new(ErrorCode::InvalidRequest).with_message("The trailer lacks what x-amz-trailer announces.")
+            );
+        }
+        self.state = State::Done;
+        Ok(Step::Skip(consumed))
+    }
+
+    fn trailer_field(&mut self, name: &str, value: &str) -> Result<(), Error> {
+        let announced = |declared: &&mut Declared| {
+            declared.in_trailer && checksum::header_name(declared.hasher.algorithm()) == name
+        };
+        let Some(declared) = self.declared.iter_mut().find(announced) else {
+            let message = "The trailer has a header that x-amz-trailer does not announce.";
+            return Err(Error::new(ErrorCode::InvalidRequest).with_message(message));
+        };
+        let digest = decode(declared.hasher.algorithm(), value.as_bytes())?;
+        match declared.expected.replace(digest) {
+            None => Ok(()),
+            Some(_) => Err(framing("A header of the trailer is there twice.")),
+        }
+    }
+}
+
+/// The lines of the trailer, and the length of all with the empty line that ends them; `None`: it is not all there.
+fn trailer_lines(input: &[u8]) -> Result<Option<(Vec<&str>, usize)>, Error> {
+    let (mut lines, mut len) = (Vec::new(), 0);
+    while let Some((line, line_len)) = line(&input[len..], TRAILER_MAX - len)? {
+        len += line_len;
+        if line.is_empty() {
+            return Ok(Some((lines, len)));
+        }
+        lines.push(line);
+    }
+    Ok(None)
+}
+
+/// A line without its end, and its length with it; `None`: it is not all there.
+fn line(input: &[u8], max: usize) -> Result<Option<(&str, usize)>, Error> {
+    let window = &input[..input.len().min(max)];
+    match window.windows(2).position(|pair| pair == b"\r\n") {
+        Some(end) => {
+            let line = std::str::from_utf8(&window[..end]).map_err(|_| framing("A line of framing is no text."))?;
+            Ok(Some((line, end + 2)))
+        }
+        None if window.len() == max => Err(framing("A line of framing is too long.")),
+        None => Ok(None),
+    }
+}
+
+fn framing(message: &'static str) -> Error {
+    Error::new(ErrorCode::InvalidRequest).with_message(message)
+}
+
+/// PutObject and UploadPart need a length; what has no body by its operation has none without.
+fn needs_length(head: &RequestHead) -> bool {
+    let names_key = head.path[1..].split_once('/').is_some_and(|(_, key)| !key.is_empty());
+    head.method == "PUT" && names_key && head.headers.get("x-amz-copy-source").is_none()
+}
+
+fn decoded_length(head: &RequestHead) -> Result<u64, Error> {
+    let Some(text) = head.headers.text("x-amz-decoded-content-length") else {
+        return Err(Error::new(ErrorCode::MissingContentLength)
+            .with_message("You must provide x-amz-decoded-content-length with a streaming body."));
+    };
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_number).ok_or_else(|| {
+        Error::invalid_argument("x-amz-decoded-content-length", text, "x-amz-decoded-content-length must be a number.")
+    })
+}
+
+/// The digests that the head declares: by value, or to come in the trailer.
+fn declared(head: &RequestHead) -> Result<Vec<Declared>, Error> {
+    let mut declared = Vec::new();
+    let hasher = Hasher::new;
+    if let Some(text) = head.headers.get("content-md5") {
+        let algorithm = ChecksumAlgorithm::ContentMd5;
+        declared.push(Declared {
+            hasher: hasher(algorithm),
+            expected: Some(decode(algorithm, text)?),
+            in_trailer: false,
+        });
+    }
+    // On CompleteMultipartUpload the checksum is the object's, not that of the document.
+    let completes = head.method == "POST" && head.query.split('&').any(|pair| pair.starts_with("uploadId="));
+    if completes {
+        return Ok(declared);
+    }
+    let before = declared.len();
+    for algorithm in checksum::ALGORITHMS {
+        for text in head.headers.all(checksum::header_name(algorithm)) {
+            let expected = Some(decode(algorithm, text)?);
+            declared.push(Declared { hasher: hasher(algorithm), expected, in_trailer: false });
+        }
+    }
+    for name in head.headers.all("x-amz-trailer") {
+        let name = name.trim_ascii().to_ascii_lowercase();
+        let known = checksum::ALGORITHMS.into_iter().find(|it| checksum::header_name(*it).as_bytes() == name);
+        let Some(algorithm) = known else {
+            let message = "The value specified in the x-amz-trailer header is not supported.";
+            return Err(Error::new(ErrorCode::InvalidRequest).with_message(message));
+        };
+        declared.push(Declared { hasher: hasher(algorithm), expected: None, in_trailer: true });
+    }
+    if declared.len() > before + 1 {
+        let message = "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.";
+        return Err(Error::new(ErrorCode::InvalidRequest).with_message(message));
+    }
+    Ok(declared)
+}
+
+fn decode(algorithm: ChecksumAlgorithm, text: &[u8]) -> Result<Vec<u8>, Error> {
+    checksum::decode(algorithm, text).ok_or_else(|| match algorithm {
+        ChecksumAlgorithm::ContentMd5 => {
+            Error::new(ErrorCode::InvalidDigest).with_message("The Content-MD5 you specified is not valid.")
+        }
+        _ => Error::new(ErrorCode::InvalidRequest)
+            .with_message(format!("Value for {} header is invalid.", checksum::header_name(algorithm))),
+    })
+}
+
+#[cfg(test)]
+mod tests;

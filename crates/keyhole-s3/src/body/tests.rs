@@ -1,0 +1,207 @@
+//! Bodies in every framing, cut anywhere, and wrong in every way.
+
+use super::*;
+use crate::auth::authenticate;
+use crate::auth::tests::{Example, NOW_MS};
+use crate::http::parse_head;
+
+/// Reads `wire` in pieces of `piece` bytes; the payload and the digests.
+fn decode_all(mut decoder: BodyDecoder, wire: &[u8], piece: usize) -> Result<(Vec<u8>, Digests), Error> {
+    let (mut got, mut seen, mut received) = (Vec::new(), 0, 0);
+    loop {
+        match decoder.step(&wire[seen..received])? {
+            Step::Skip(len) => seen += len,
+            Step::Need if received == wire.len() => return Err(ErrorCode::IncompleteBody.into()),
+            Step::Need => received = (received + piece).min(wire.len()),
+            Step::Payload if seen == received => {
+                if received == wire.len() {
+                    return Err(ErrorCode::IncompleteBody.into());
+                }
+                received = (received + piece).min(wire.len());
+            }
+            Step::Payload => {
+                let len = (decoder.direct() as usize).min(received - seen);
+                decoder.payload(&wire[seen..seen + len]);
+                got.extend_from_slice(&wire[seen..seen + len]);
+                seen += len;
+            }
+            Step::Done => return decoder.finish().map(|digests| (got, digests)),
+        }
+    }
+}
+
+fn unsigned(headers: &str, wire: &[u8]) -> Result<(Vec<u8>, Digests), ErrorCode> {
+    with_payload(PayloadKind::Unsigned, headers, wire, 7)
+}
+
+fn with_payload(kind: PayloadKind, headers: &str, wire: &[u8], piece: usize) -> Result<(Vec<u8>, Digests), ErrorCode> {
+    let text = format!("PUT /bucket/k HTTP/1.1\nContent-Length: {}{headers}\n\n", wire.len()).replace('\n', "\r\n");
+    let (head, _) = parse_head(text.as_bytes()).unwrap().unwrap();
+    BodyDecoder::new(&head, Payload(kind), Wanted::Md5, 1 << 20)
+        .and_then(|decoder| decode_all(decoder, wire, piece))
+        .map_err(|error| error.code)
+}
+
+#[test]
+fn plain_bodies_and_their_digests() {
+    let (body, digests) =
+        unsigned("\nContent-MD5: JfnnlDI7RTiF9RgfG2JNCw==\nx-amz-checksum-crc32: y/Q5Jg==", b"123456789").unwrap();
+    assert_eq!(body, b"123456789");
+    assert_eq!(hex::encode(digests.md5.unwrap()), "25f9e794323b453885f5181f1b624d0b");
+    assert_eq!(digests.checksums.get(ChecksumAlgorithm::Crc32), Some(&[0xcb, 0xf4, 0x39, 0x26][..]));
+    for (headers, code) in [
+        ("\nContent-MD5: JfnnlDI7RTiF9RgfG2JNCg==", ErrorCode::BadDigest),
+        ("\nContent-MD5: JfnnlDI7", ErrorCode::InvalidDigest),
+        ("\nx-amz-checksum-crc32: y/Q5Jw==", ErrorCode::BadDigest),
+        ("\nx-amz-checksum-crc32: y/Q5", ErrorCode::InvalidRequest),
+        ("\nx-amz-checksum-sha1: y/Q5Jg==", ErrorCode::InvalidRequest),
+        ("\nx-amz-checksum-crc32: y/Q5Jg==\nx-amz-checksum-crc32c: 4waSgw==", ErrorCode::InvalidRequest),
+        ("\nx-amz-trailer: x-amz-checksum-crc32", ErrorCode::InvalidRequest),
+        ("\nx-amz-trailer: x-other", ErrorCode::InvalidRequest),
+    ] {
+        assert_eq!(unsigned(headers, b"123456789").unwrap_err(), code, "{headers}");
+    }
+    let right = Sha256::digest(b"123456789").into();
+    assert!(with_payload(PayloadKind::Signed(right), "", b"123456789", 4).is_ok());
+    let wrong = with_payload(PayloadKind::Signed([0; 32]), "", b"123456789", 4);
+    assert_eq!(wrong.unwrap_err(), ErrorCode::XAmzContentSHA256Mismatch);
+}
+
+#[test]
+fn lengths() {
+    let check = |text: &str, max: u64| {
+        let text = text.replace('\n', "\r\n") + "\r\n\r\n";
+        let (head, _) = parse_head(text.as_bytes()).unwrap().unwrap();
+        BodyDecoder::new(&head, Payload(PayloadKind::Unsigned), Wanted::None, max)
+            .map(|decoder| decoder.payload_len())
+            .map_err(|error| error.code)
+    };
+    assert_eq!(check("PUT /bucket/k HTTP/1.1", 9), Err(ErrorCode::MissingContentLength));
+    assert_eq!(check("PUT /bucket/k HTTP/1.1\nx-amz-copy-source: a", 9), Ok(0));
+    assert_eq!(check("PUT /bucket HTTP/1.1", 9), Ok(0));
+    assert_eq!(check("GET /bucket/k HTTP/1.1", 9), Ok(0));
+    assert_eq!(check("PUT /bucket/k HTTP/1.1\nContent-Length: 9", 9), Ok(9));
+    assert_eq!(check("PUT /bucket/k HTTP/1.1\nContent-Length: 10", 9), Err(ErrorCode::EntityTooLarge));
+}
+
+const TRAILER: &str = "\nx-amz-trailer: x-amz-checksum-crc32\nx-amz-decoded-content-length: 9";
+
+fn trailer(wire: &str, piece: usize) -> Result<Vec<u8>, ErrorCode> {
+    let kind = PayloadKind::Streaming { signer: None, trailer: true };
+    with_payload(kind, TRAILER, wire.replace('\n', "\r\n").as_bytes(), piece).map(|(body, _)| body)
+}
+
+#[test]
+fn unsigned_chunks_with_a_trailer() {
+    for piece in 1..60 {
+        let body = trailer("4\n1234\n5\n56789\n0\nx-amz-checksum-crc32:y/Q5Jg==\n\n", piece).unwrap();
+        assert_eq!(body, b"123456789", "in pieces of {piece}");
+    }
+    for (wire, code) in [
+        ("9\n123456789\n0\nx-amz-checksum-crc32:y/Q5Jw==\n\n", ErrorCode::BadDigest),
+        ("9\n123456789\n0\nx-amz-checksum-crc32:y/Q\n\n", ErrorCode::InvalidRequest),
+        ("9\n123456789\n0\n\n", ErrorCode::InvalidRequest),
+        ("9\n123456789\n0\nx-amz-checksum-sha1:y/Q5Jg==\n\n", ErrorCode::InvalidRequest),
+        (
+            "9\n123456789\n0\nx-amz-checksum-crc32:y/Q5Jg==\nx-amz-checksum-crc32:y/Q5Jg==\n\n",
+            ErrorCode::InvalidRequest,
+        ),
+        ("9\n123456789\n0\nx-amz-checksum-crc32:y/Q5Jg==\n\nmore", ErrorCode::InvalidRequest),
+        ("9\n123456789\n0\nx-amz-checksum-crc32:y/Q5Jg==\n", ErrorCode::IncompleteBody),
+        ("9\n1234567890\n0\nx-amz-checksum-crc32:y/Q5Jg==\n\n", ErrorCode::InvalidRequest),
+        ("8\n12345678\n0\nx-amz-checksum-crc32:y/Q5Jg==\n\n", ErrorCode::IncompleteBody),
+        ("a\n1234567890\n0\nx-amz-checksum-crc32:y/Q5Jg==\n\n", ErrorCode::InvalidRequest),
+        ("9\n123456", ErrorCode::IncompleteBody),
+        ("9", ErrorCode::IncompleteBody),
+        ("+9\n123456789\n", ErrorCode::InvalidRequest),
+        ("\n", ErrorCode::InvalidRequest),
+        ("fffffffffffffffff\n", ErrorCode::InvalidRequest),
+    ] {
+        for piece in [1, 1000] {
+            assert_eq!(trailer(wire, piece).unwrap_err(), code, "{wire:?}");
+        }
+    }
+}
+
+#[test]
+fn lines_and_trailers_have_a_longest_length() {
+    let line = |len: usize| format!("9;{}\n123456789\n0\nx-amz-checksum-crc32:y/Q5Jg==\n\n", "x".repeat(len - 4));
+    assert!(trailer(&line(CHUNK_LINE_MAX), 9).is_ok());
+    assert_eq!(trailer(&line(CHUNK_LINE_MAX + 1), 9).unwrap_err(), ErrorCode::InvalidRequest);
+    let field = "x-amz-checksum-crc32:y/Q5Jg==";
+    let long = |len: usize| format!("9\n123456789\n0\n{field}{}\n\n", " ".repeat(len - field.len() - 4));
+    assert!(trailer(&long(TRAILER_MAX), 9).is_ok());
+    assert_eq!(trailer(&long(TRAILER_MAX + 1), 9).unwrap_err(), ErrorCode::InvalidRequest);
+}
+
+/// The example of AWS's page "Signature Calculations: Transferring Payload in Multiple Chunks".
+fn published(wire: &[u8]) -> Result<Vec<u8>, ErrorCode> {
+    let text = format!(
+        "PUT /examplebucket/chunkObject.txt HTTP/1.1\nHost: s3.amazonaws.com\nx-amz-date: 20130524T000000Z\n\
+        x-amz-storage-class: REDUCED_REDUNDANCY\nAuthorization: AWS4-HMAC-SHA256 \
+        Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,\
+        SignedHeaders=content-encoding;content-length;host;x-amz-content-sha256;x-amz-date;x-amz-decoded-content-length;x-amz-storage-class,\
+        Signature=4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9\n\
+        x-amz-content-sha256: STREAMING-AWS4-HMAC-SHA256-PAYLOAD\nContent-Encoding: aws-chunked\n\
+        x-amz-decoded-content-length: 66560\nContent-Length: 66824\n\n"
+    );
+    let (head, _) = parse_head(text.replace('\n', "\r\n").as_bytes()).unwrap().unwrap();
+    let identity = authenticate(&head, &Example::default(), "us-east-1", NOW_MS).expect("the published signature");
+    BodyDecoder::new(&head, identity.payload, Wanted::None, 1 << 20)
+        .and_then(|decoder| decode_all(decoder, wire, 10_000))
+        .map(|(body, _)| body)
+        .map_err(|error| error.code)
+}
+
+fn published_wire() -> Vec<u8> {
+    let mut wire = Vec::new();
+    for (len, signature) in [
+        (65536, "ad80c730a21e5b8d04586a2213dd63b9a0e99e0e2307b0ade35a65485a288648"),
+        (1024, "0055627c9e194cb4542bae2aa5492e3c1575bbb81b612b7d234b86a503ef5497"),
+        (0, "b6c6ea8a5354eaf15b3cb7646744f4275b71ea724fed81ceb9323e279d449df9"),
+    ] {
+        wire.extend_from_slice(format!("{len:x};chunk-signature={signature}\r\n").as_bytes());
+        wire.extend_from_slice(&vec![b'a'; len]);
+        wire.extend_from_slice(b"\r\n");
+    }
+    wire
+}
+
+#[test]
+fn signed_chunks_as_published() {
+    let wire = published_wire();
+    assert_eq!(wire.len(), 66_824);
+    assert_eq!(published(&wire).unwrap(), vec![b'a'; 66_560]);
+}
+
+#[test]
+fn another_byte_in_a_signed_chunk_is_refused() {
+    // In the data of both chunks, in each signature.
+    let wire = published_wire();
+    for at in [200, 65_000, 66_000, 30, 65_536 + 87 + 2 + 40, wire.len() - 20] {
+        let mut wrong = wire.clone();
+        wrong[at] ^= 1;
+        assert_eq!(published(&wrong).unwrap_err(), ErrorCode::SignatureDoesNotMatch, "{at}");
+    }
+    assert_eq!(published(&wire[..wire.len() - 2]).unwrap_err(), ErrorCode::IncompleteBody);
+}
+
+#[test]
+fn no_bytes_panic() {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed_u64);
+    println!("SEED={seed}");
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 33
+    };
+    let alphabet = b"0129af\r\n;:x-=\x00\xff";
+    for _ in 0..5_000 {
+        let len = next() as usize % 64;
+        let wire: Vec<u8> = (0..len).map(|_| alphabet[next() as usize % alphabet.len()]).collect();
+        let piece = 1 + next() as usize % 20;
+        let kind = PayloadKind::Streaming { signer: None, trailer: next() % 2 == 0 };
+        let _ = with_payload(kind, "\nx-amz-decoded-content-length: 9", &wire, piece);
+        let _ = parse_head(&wire);
+    }
+}

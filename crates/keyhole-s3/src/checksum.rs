@@ -1,0 +1,186 @@
+//! The checksums of S3: their names, digests as they grow, and the checksum of a whole from those of its parts.
+
+use base64ct::{Base64, Encoding};
+use crc_fast::CrcAlgorithm;
+use keyhole_core::head::{ChecksumAlgorithm, ChecksumType};
+use md5::Md5;
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+
+/// The algorithms that have an `x-amz-checksum-` header.
+pub const ALGORITHMS: [ChecksumAlgorithm; 5] = [
+    ChecksumAlgorithm::Crc32,
+    ChecksumAlgorithm::Crc32c,
+    ChecksumAlgorithm::Crc64Nvme,
+    ChecksumAlgorithm::Sha1,
+    ChecksumAlgorithm::Sha256,
+];
+
+/// The header of an algorithm, in lower case.
+pub const fn header_name(algorithm: ChecksumAlgorithm) -> &'static str {
+    match algorithm {
+        ChecksumAlgorithm::Crc32 => "x-amz-checksum-crc32",
+        ChecksumAlgorithm::Crc32c => "x-amz-checksum-crc32c",
+        ChecksumAlgorithm::Crc64Nvme => "x-amz-checksum-crc64nvme",
+        ChecksumAlgorithm::Sha1 => "x-amz-checksum-sha1",
+        ChecksumAlgorithm::Sha256 => "x-amz-checksum-sha256",
+        ChecksumAlgorithm::ContentMd5 => "content-md5",
+    }
+}
+
+/// The name of an algorithm in headers and documents.
+pub const fn algorithm_name(algorithm: ChecksumAlgorithm) -> &'static str {
+    match algorithm {
+        ChecksumAlgorithm::Crc32 => "CRC32",
+        ChecksumAlgorithm::Crc32c => "CRC32C",
+        ChecksumAlgorithm::Crc64Nvme => "CRC64NVME",
+        ChecksumAlgorithm::Sha1 => "SHA1",
+        ChecksumAlgorithm::Sha256 => "SHA256",
+        ChecksumAlgorithm::ContentMd5 => "MD5",
+    }
+}
+
+/// The algorithm of a name, in any case.
+pub fn algorithm_of(name: &str) -> Option<ChecksumAlgorithm> {
+    ALGORITHMS.into_iter().find(|algorithm| algorithm_name(*algorithm).eq_ignore_ascii_case(name))
+}
+
+/// The name of a type of checksum.
+pub const fn type_name(kind: ChecksumType) -> &'static str {
+    match kind {
+        ChecksumType::FullObject => "FULL_OBJECT",
+        ChecksumType::Composite => "COMPOSITE",
+    }
+}
+
+/// The type of a name.
+pub fn type_of(name: &str) -> Option<ChecksumType> {
+    [ChecksumType::FullObject, ChecksumType::Composite].into_iter().find(|kind| type_name(*kind) == name)
+}
+
+const fn crc(algorithm: ChecksumAlgorithm) -> Option<CrcAlgorithm> {
+    match algorithm {
+        ChecksumAlgorithm::Crc32 => Some(CrcAlgorithm::Crc32IsoHdlc),
+        ChecksumAlgorithm::Crc32c => Some(CrcAlgorithm::Crc32Iscsi),
+        ChecksumAlgorithm::Crc64Nvme => Some(CrcAlgorithm::Crc64Nvme),
+        _ => None,
+    }
+}
+
+/// A digest that grows with what it is of.
+#[derive(Clone)]
+pub struct Hasher {
+    algorithm: ChecksumAlgorithm,
+    state: State,
+}
+
+#[derive(Clone)]
+enum State {
+    Crc(crc_fast::Digest),
+    Sha1(Sha1),
+    Sha256(Sha256),
+    Md5(Md5),
+}
+
+impl Hasher {
+    /// Of nothing yet.
+    pub fn new(algorithm: ChecksumAlgorithm) -> Self {
+        let state = match (crc(algorithm), algorithm) {
+            (Some(crc), _) => State::Crc(crc_fast::Digest::new(crc)),
+            (None, ChecksumAlgorithm::Sha1) => State::Sha1(Sha1::new()),
+            (None, ChecksumAlgorithm::Sha256) => State::Sha256(Sha256::new()),
+            (None, _) => State::Md5(Md5::new()),
+        };
+        Hasher { algorithm, state }
+    }
+
+    /// Which digest it is.
+    pub fn algorithm(&self) -> ChecksumAlgorithm {
+        self.algorithm
+    }
+
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match &mut self.state {
+            State::Crc(digest) => digest.update(bytes),
+            State::Sha1(digest) => digest.update(bytes),
+            State::Sha256(digest) => digest.update(bytes),
+            State::Md5(digest) => digest.update(bytes),
+        }
+    }
+
+    /// The digest; CRCs in big-endian order.
+    pub fn finish(self) -> Vec<u8> {
+        match self.state {
+            State::Crc(digest) => crc_bytes(self.algorithm, digest.finalize()),
+            State::Sha1(digest) => digest.finalize().to_vec(),
+            State::Sha256(digest) => digest.finalize().to_vec(),
+            State::Md5(digest) => digest.finalize().to_vec(),
+        }
+    }
+}
+
+fn crc_bytes(algorithm: ChecksumAlgorithm, value: u64) -> Vec<u8> {
+    value.to_be_bytes()[8 - algorithm.digest_len()..].to_vec()
+}
+
+/// The composite checksum of an object in parts: the digest of the parts' digests, one after the other.
+pub fn composite<'d>(algorithm: ChecksumAlgorithm, digests: impl Iterator<Item = &'d [u8]>) -> Vec<u8> {
+    let mut hasher = Hasher::new(algorithm);
+    digests.for_each(|digest| hasher.update(digest));
+    hasher.finish()
+}
+
+/// The checksum of a whole from the checksums and lengths of its parts; `None` for algorithms that do not combine.
+pub fn combine(algorithm: ChecksumAlgorithm, parts: &[(&[u8], u64)]) -> Option<Vec<u8>> {
+    let crc = crc(algorithm)?;
+    let value = |digest: &[u8]| digest.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
+    let empty = crc_fast::Digest::new(crc).finalize();
+    let whole =
+        parts.iter().fold(empty, |whole, (digest, len)| crc_fast::checksum_combine(crc, whole, value(digest), *len));
+    Some(crc_bytes(algorithm, whole))
+}
+
+/// Base64, as headers and documents have digests.
+pub fn encode(digest: &[u8]) -> String {
+    Base64::encode_string(digest)
+}
+
+/// Reads a digest of this algorithm; `None` where it is no base64 or has another length.
+pub fn decode(algorithm: ChecksumAlgorithm, text: &[u8]) -> Option<Vec<u8>> {
+    let digest = Base64::decode_vec(std::str::from_utf8(text).ok()?).ok()?;
+    (digest.len() == algorithm.digest_len()).then_some(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_digests() {
+        // The check values of the CRC catalogue, and FIPS 180-4 and RFC 1321 digests of the same nine digits.
+        for (algorithm, expected) in [
+            (ChecksumAlgorithm::Crc32, "cbf43926"),
+            (ChecksumAlgorithm::Crc32c, "e3069283"),
+            (ChecksumAlgorithm::Crc64Nvme, "ae8b14860a799888"),
+            (ChecksumAlgorithm::Sha1, "f7c3bc1d808e04732adf679965ccc34ca7ae3441"),
+            (ChecksumAlgorithm::Sha256, "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225"),
+            (ChecksumAlgorithm::ContentMd5, "25f9e794323b453885f5181f1b624d0b"),
+        ] {
+            let mut hasher = Hasher::new(algorithm);
+            hasher.update(b"1234");
+            hasher.update(b"56789");
+            assert_eq!(hex::encode(hasher.finish()), expected, "{algorithm:?}");
+        }
+    }
+
+    #[test]
+    fn crcs_of_parts_combine_to_that_of_the_whole() {
+        for algorithm in ALGORITHMS {
+            let digest = |bytes: &[u8]| composite(algorithm, std::iter::once(bytes));
+            let (a, b, c) = (digest(b"12"), digest(b""), digest(b"3456789"));
+            let combined = combine(algorithm, &[(&a, 2), (&b, 0), (&c, 7)]);
+            assert_eq!(combined, crc(algorithm).map(|_| digest(b"123456789")), "{algorithm:?}");
+        }
+    }
+}

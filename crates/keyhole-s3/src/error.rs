@@ -1,0 +1,185 @@
+//! The errors of S3: code, status and message, as clients know them.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::http::Response;
+use crate::xml::Document;
+
+macro_rules! codes {
+    ($($name:ident $status:literal $message:literal,)*) => {
+        /// What went wrong, in S3's words.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[non_exhaustive]
+        pub enum ErrorCode {
+            $(#[doc = concat!($message, " (", stringify!($status), ")")] $name,)*
+        }
+
+        impl ErrorCode {
+            /// All of them.
+            pub const ALL: &[ErrorCode] = &[$(ErrorCode::$name,)*];
+
+            /// The text of `Code` in the reply.
+            pub const fn code(self) -> &'static str {
+                match self {
+                    $(ErrorCode::$name => stringify!($name),)*
+                }
+            }
+
+            /// The reply's status.
+            pub const fn status(self) -> u16 {
+                match self {
+                    $(ErrorCode::$name => $status,)*
+                }
+            }
+
+            /// The message where there is no better one.
+            pub const fn message(self) -> &'static str {
+                match self {
+                    $(ErrorCode::$name => $message,)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    AccessDenied 403 "Access Denied",
+    AuthorizationHeaderMalformed 400 "The authorization header that you provided is not valid.",
+    AuthorizationQueryParametersError 400 "The authorization query parameters that you provided are not valid.",
+    BadDigest 400 "The Content-MD5 or checksum value that you specified did not match what the server received.",
+    BucketNotEmpty 409 "The bucket that you tried to delete is not empty.",
+    ConditionalRequestConflict 409 "A conflicting operation occurred during this request. Send it again.",
+    EntityTooLarge 400 "Your proposed upload exceeds the maximum allowed object size.",
+    EntityTooSmall 400 "Your proposed upload is smaller than the minimum allowed object size.",
+    IncompleteBody 400 "You did not provide the number of bytes specified by the Content-Length HTTP header.",
+    InsufficientStorage 507 "The node has no room left for this. Delete objects, or give it more capacity.",
+    InternalError 500 "An internal error occurred. Try again.",
+    InvalidAccessKeyId 403 "The access key ID that you provided does not exist in our records.",
+    InvalidArgument 400 "An argument of the request is not valid.",
+    InvalidBucketName 400 "The specified bucket is not valid.",
+    InvalidDigest 400 "The Content-MD5 or checksum value that you specified is not valid.",
+    InvalidEncryptionAlgorithmError 400 "The Encryption request you specified is not valid. Supported value: AES256.",
+    InvalidLocationConstraint 400 "The specified location (Region) constraint is not valid.",
+    InvalidPart 400 "One or more of the specified parts could not be found. The part might not have been uploaded, or the specified ETag might not match the part's.",
+    InvalidPartNumber 416 "The requested part number is not satisfiable.",
+    InvalidPartOrder 400 "The list of parts was not in ascending order. The parts list must be specified in order by part number.",
+    InvalidRange 416 "The requested range is not satisfiable.",
+    InvalidRequest 400 "The request is not valid.",
+    InvalidStorageClass 400 "The storage class that you specified is not valid. This node has STANDARD alone.",
+    InvalidURI 400 "The specified URI could not be parsed.",
+    KeyTooLongError 400 "Your key is too long. A key has at most 1,024 bytes.",
+    MalformedXML 400 "The XML that you provided was not well formed or did not validate against our published schema.",
+    MetadataTooLarge 400 "Your metadata headers exceed the maximum allowed metadata size of 2 KB.",
+    MethodNotAllowed 405 "The specified method is not allowed against this resource.",
+    MissingContentLength 411 "You must provide the Content-Length HTTP header.",
+    NoSuchBucket 404 "The specified bucket does not exist.",
+    NoSuchKey 404 "The specified key does not exist.",
+    NoSuchUpload 404 "The specified multipart upload does not exist. The upload ID might be invalid, or the multipart upload might have been aborted or completed.",
+    NotImplemented 501 "A header or an operation that you asked for implies functionality that is not implemented.",
+    PreconditionFailed 412 "At least one of the preconditions that you specified did not hold.",
+    QuotaExceeded 403 "The bucket has reached its quota.",
+    RequestHeaderSectionTooLarge 400 "Your request header section exceeds the maximum allowed size.",
+    RequestTimeTooSkewed 403 "The difference between the request time and the server's time is too large.",
+    RequestTimeout 400 "Your socket connection to the server was not read from or written to within the timeout period.",
+    SignatureDoesNotMatch 403 "The request signature that we calculated does not match the signature that you provided. Check your secret access key and signing method.",
+    SlowDown 503 "Reduce your request rate.",
+    XAmzContentSHA256Mismatch 400 "The provided 'x-amz-content-sha256' header does not match what was computed.",
+}
+
+/// One error, on its way to the client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Error {
+    /// What went wrong.
+    pub code: ErrorCode,
+    /// What to tell the user.
+    pub message: Cow<'static, str>,
+    /// Further elements of the reply's document, such as `ArgumentName`.
+    pub fields: Vec<(&'static str, String)>,
+    /// Further headers of the reply.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl Error {
+    /// An error with the code's own message.
+    pub fn new(code: ErrorCode) -> Self {
+        Error { code, message: Cow::Borrowed(code.message()), fields: Vec::new(), headers: Vec::new() }
+    }
+
+    /// The same with another message.
+    pub fn with_message(mut self, message: impl Into<Cow<'static, str>>) -> Self {
+        self.message = message.into();
+        self
+    }
+
+    /// The same with an element more.
+    pub fn with_field(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.fields.push((name, value.into()));
+        self
+    }
+
+    /// The same with a header more.
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// An [`ErrorCode::InvalidArgument`] about a parameter or a header.
+    pub fn invalid_argument(
+        name: &'static str,
+        value: impl Into<String>,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Error::new(ErrorCode::InvalidArgument)
+            .with_message(message)
+            .with_field("ArgumentName", name)
+            .with_field("ArgumentValue", value)
+    }
+
+    /// The reply that says so: `resource` is the path of the request.
+    pub fn response(&self, resource: &str, request_id: &str) -> Response {
+        let mut document = Document::bare("Error");
+        document.text("Code", self.code.code());
+        document.text("Message", &self.message);
+        for (name, value) in &self.fields {
+            document.text(name, value);
+        }
+        document.text("Resource", resource);
+        document.text("RequestId", request_id);
+        let mut response = Response::xml(self.code.status(), document.finish());
+        for (name, value) in &self.headers {
+            response = response.header(*name, value.clone());
+        }
+        response
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.code(), self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<ErrorCode> for Error {
+    fn from(code: ErrorCode) -> Self {
+        Error::new(code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reply_names_code_message_fields_resource_and_request() {
+        let error = Error::invalid_argument("x-amz-server-side-encryption", "<&>", "no");
+        let response = error.response("/b/a<k", "ID1");
+        assert_eq!(response.status, 400);
+        let expected = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>InvalidArgument</Code><Message>no</Message>\
+            <ArgumentName>x-amz-server-side-encryption</ArgumentName><ArgumentValue>&lt;&amp;&gt;</ArgumentValue>\
+            <Resource>/b/a&lt;k</Resource><RequestId>ID1</RequestId></Error>";
+        assert_eq!(String::from_utf8(response.body).unwrap(), expected);
+    }
+}

@@ -1,0 +1,307 @@
+//! Request heads and replies of HTTP/1.1 (RFC 9112).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use zeroize::Zeroize;
+
+use crate::limits::{HEAD_MAX, HEADERS_MAX};
+use crate::time::http_date;
+use crate::{Error, ErrorCode};
+
+/// What tells a client that its head was accepted and its body is wanted.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// The header fields of a request, in their order. Wiped when dropped: customer keys are among them.
+#[derive(Default)]
+pub struct Headers(Vec<(String, Vec<u8>)>);
+
+impl Headers {
+    /// The value of the first field of this name (in lower case).
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.all(name).next()
+    }
+
+    /// The same where it is text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.get(name)?).ok()
+    }
+
+    /// The values of all fields of this name (in lower case).
+    pub fn all<'h>(&'h self, name: &str) -> impl Iterator<Item = &'h [u8]> {
+        self.iter().filter(move |(field, _)| *field == name).map(|(_, value)| value)
+    }
+
+    /// All fields: names in lower case, values without surrounding white space.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+    }
+}
+
+impl Drop for Headers {
+    fn drop(&mut self) {
+        self.0.iter_mut().for_each(|(_, value)| value.zeroize());
+    }
+}
+
+/// Shows the names, never a value.
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// A request without its body.
+#[derive(Debug)]
+pub struct RequestHead {
+    /// The method, as sent.
+    pub method: String,
+    /// The path of the target, percent-encoded as sent; begins with `/`.
+    pub path: String,
+    /// The query of the target, percent-encoded as sent, without its question mark.
+    pub query: String,
+    /// The header fields.
+    pub headers: Headers,
+    /// Whether the client lets the connection stay open.
+    pub keep_alive: bool,
+    /// Whether the client waits for [`CONTINUE`].
+    pub expects_continue: bool,
+    /// `Content-Length`.
+    pub content_length: Option<u64>,
+}
+
+/// Reads a head off the front of `bytes`; also how many bytes it took. `None`: more bytes are needed.
+///
+/// # Errors
+/// What is no HTTP/1 request ([`ErrorCode::InvalidRequest`]), a head over [`HEAD_MAX`], a length that is not one number,
+/// and `Transfer-Encoding`, which S3 does not know (a second framing is also how requests are smuggled).
+pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
+    let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut fields);
+    let window = &bytes[..bytes.len().min(HEAD_MAX)];
+    let len = match request.parse(window) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) if bytes.len() < HEAD_MAX => return Ok(None),
+        Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+            return Err(Error::new(ErrorCode::RequestHeaderSectionTooLarge));
+        }
+        Err(error) => {
+            return Err(invalid(format!("This is no HTTP/1.1 request: {error}.")));
+        }
+    };
+    let headers = Headers(request.headers.iter().map(|h| (h.name.to_ascii_lowercase(), h.value.to_vec())).collect());
+    let (path, query) = split_target(request.path.unwrap_or_default())?;
+    if headers.get("transfer-encoding").is_some() {
+        let message = "A header you provided implies functionality that is not implemented: Transfer-Encoding. Send Content-Length.";
+        return Err(Error::new(ErrorCode::NotImplemented).with_message(message));
+    }
+    let content_length = content_length(&headers)?;
+    let has_token = |name, token: &str| {
+        headers
+            .all(name)
+            .filter_map(|value| std::str::from_utf8(value).ok())
+            .any(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case(token)))
+    };
+    let keep_alive = match request.version {
+        Some(1) => !has_token("connection", "close"),
+        _ => has_token("connection", "keep-alive"),
+    };
+    let expects_continue = has_token("expect", "100-continue");
+    let method = request.method.unwrap_or_default().to_owned();
+    Ok(Some((RequestHead { method, path, query, headers, keep_alive, expects_continue, content_length }, len)))
+}
+
+fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(ErrorCode::InvalidRequest).with_message(message)
+}
+
+/// Path and query of an origin-form target, or of an absolute one (RFC 9112 §3.2).
+fn split_target(target: &str) -> Result<(String, String), Error> {
+    let target = match target.strip_prefix("http://").or_else(|| target.strip_prefix("https://")) {
+        Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        None => target,
+    };
+    if !target.starts_with('/') {
+        return Err(Error::new(ErrorCode::InvalidURI));
+    }
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    Ok((path.to_owned(), query.to_owned()))
+}
+
+fn content_length(headers: &Headers) -> Result<Option<u64>, Error> {
+    let mut values = headers.all("content-length");
+    let Some(value) = values.next() else { return Ok(None) };
+    // Digits alone: a sign or white space that one reader skips and the next does not splits requests differently.
+    let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    let number = std::str::from_utf8(value).ok().filter(|_| is_number).and_then(|text| text.parse().ok());
+    match (number, values.next()) {
+        (Some(number), None) => Ok(Some(number)),
+        _ => Err(invalid("Content-Length must be one number.")),
+    }
+}
+
+/// A reply, or its head where the body is sent apart.
+#[derive(Debug)]
+pub struct Response {
+    /// The status.
+    pub status: u16,
+    /// The header fields besides those that [`head_bytes`](Self::head_bytes) adds.
+    pub headers: Vec<(Cow<'static, str>, Vec<u8>)>,
+    /// The body.
+    pub body: Vec<u8>,
+    /// The length to announce where it is not that of `body`: in replies to HEAD.
+    pub content_length: Option<u64>,
+}
+
+impl Response {
+    /// A reply without body.
+    pub fn new(status: u16) -> Self {
+        Response { status, headers: Vec::new(), body: Vec::new(), content_length: None }
+    }
+
+    /// A reply with an XML document.
+    pub fn xml(status: u16, document: String) -> Self {
+        let mut response = Response::new(status).header("Content-Type", "application/xml");
+        response.body = document.into_bytes();
+        response
+    }
+
+    /// The same with a header field more.
+    ///
+    /// # Panics
+    /// On a control character but TAB: whoever makes headers of what a client sent has refused it before.
+    pub fn header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Vec<u8>>) -> Self {
+        let (name, value) = (name.into(), value.into());
+        assert!(name.bytes().all(|b| b > b' ' && b < 0x7f && b != b':'), "no header's name: {name:?}");
+        assert!(value.iter().all(|b| (*b >= b' ' || *b == b'\t') && *b != 0x7f), "control character in {name}");
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The same with another length announced.
+    pub fn content_length(mut self, len: u64) -> Self {
+        self.content_length = Some(len);
+        self
+    }
+
+    /// The bytes of the head. `content_length` is `None` for replies that have no body by their status.
+    pub fn head_bytes(&self, content_length: Option<u64>, request_id: &str, now_ms: u64, keep_alive: bool) -> Vec<u8> {
+        let mut out = Vec::with_capacity(512);
+        let mut line = |parts: &[&[u8]]| {
+            parts.iter().for_each(|part| out.extend_from_slice(part));
+            out.extend_from_slice(b"\r\n");
+        };
+        line(&[b"HTTP/1.1 ", self.status.to_string().as_bytes(), b" ", reason(self.status).as_bytes()]);
+        line(&[b"Server: keyhole"]);
+        line(&[b"Date: ", http_date(now_ms).as_bytes()]);
+        line(&[b"x-amz-request-id: ", request_id.as_bytes()]);
+        if let Some(len) = content_length {
+            line(&[b"Content-Length: ", len.to_string().as_bytes()]);
+        }
+        if !keep_alive {
+            line(&[b"Connection: close"]);
+        }
+        for (name, value) in &self.headers {
+            line(&[name.as_bytes(), b": ", value]);
+        }
+        line(&[]);
+        out
+    }
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        204 => "No Content",
+        206 => "Partial Content",
+        304 => "Not Modified",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        409 => "Conflict",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        416 => "Range Not Satisfiable",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        507 => "Insufficient Storage",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The head of a request that is given whole.
+    pub(crate) fn head(text: &str) -> RequestHead {
+        let text = text.replace('\n', "\r\n") + "\r\n\r\n";
+        parse_head(text.as_bytes()).expect("a valid head").expect("a whole head").0
+    }
+
+    #[test]
+    fn a_head_is_read_whatever_the_cuts() {
+        let text = b"PUT /b/k%20y?x=1&y HTTP/1.1\r\nHost: h\r\nContent-Length: 12\r\nExpect: 100-Continue\r\nX-A: a\r\nx-a: b\r\n\r\nbody";
+        let end = text.len() - 4;
+        for cut in 0..end {
+            assert!(parse_head(&text[..cut]).unwrap().is_none(), "{cut}");
+        }
+        let (head, len) = parse_head(text).unwrap().unwrap();
+        assert_eq!(
+            (len, head.method.as_str(), head.path.as_str(), head.query.as_str()),
+            (end, "PUT", "/b/k%20y", "x=1&y")
+        );
+        assert_eq!((head.content_length, head.expects_continue, head.keep_alive), (Some(12), true, true));
+        assert_eq!(head.headers.all("x-a").collect::<Vec<_>>(), [b"a", b"b"]);
+        assert!(!format!("{head:?}").contains("12\""));
+    }
+
+    #[test]
+    fn connections_stay_open_by_version_and_wish() {
+        for (version, connection, expected) in
+            [("1.1", "x", true), ("1.1", "Close", false), ("1.0", "x", false), ("1.0", "TE, Keep-Alive", true)]
+        {
+            let head = head(&format!("GET / HTTP/{version}\nConnection: {connection}"));
+            assert_eq!(head.keep_alive, expected, "{version} {connection}");
+        }
+    }
+
+    #[test]
+    fn what_is_odd_is_refused() {
+        let check = |text: &str, code| {
+            let text = text.replace('\n', "\r\n") + "\r\n\r\n";
+            assert_eq!(parse_head(text.as_bytes()).unwrap_err().code, code, "{text}");
+        };
+        check("GET / HTTP/1.1\nContent-Length: 1\nContent-Length: 1", ErrorCode::InvalidRequest);
+        check("GET / HTTP/1.1\nContent-Length: +1", ErrorCode::InvalidRequest);
+        check("GET / HTTP/1.1\nContent-Length: 1,1", ErrorCode::InvalidRequest);
+        check("GET / HTTP/1.1\nContent-Length: 18446744073709551616", ErrorCode::InvalidRequest);
+        check("GET / HTTP/1.1\nContent-Length:", ErrorCode::InvalidRequest);
+        check("PUT / HTTP/1.1\nTransfer-Encoding: chunked", ErrorCode::NotImplemented);
+        check("GET x HTTP/1.1", ErrorCode::InvalidURI);
+        check("GET / HTTP/2.0", ErrorCode::InvalidRequest);
+        check("\u{1}GET / HTTP/1.1", ErrorCode::InvalidRequest);
+        let fields = |n| "GET / HTTP/1.1".to_owned() + &"\nA: b".repeat(n);
+        assert_eq!(head(&fields(HEADERS_MAX)).headers.iter().count(), HEADERS_MAX);
+        check(&fields(HEADERS_MAX + 1), ErrorCode::RequestHeaderSectionTooLarge);
+    }
+
+    #[test]
+    fn a_head_has_a_longest_length() {
+        let text = |len: usize| {
+            let start = "GET / HTTP/1.1\r\nA: ";
+            format!("{start}{}\r\n\r\n", "b".repeat(len - start.len() - 4))
+        };
+        assert!(parse_head(text(HEAD_MAX).as_bytes()).unwrap().is_some());
+        let error = parse_head(text(HEAD_MAX + 1).as_bytes()).unwrap_err();
+        assert_eq!(error.code, ErrorCode::RequestHeaderSectionTooLarge);
+    }
+
+    #[test]
+    #[should_panic(expected = "control character")]
+    fn a_reply_cannot_be_split() {
+        let _ = Response::new(200).header("a", "b\r\nc: d");
+    }
+}

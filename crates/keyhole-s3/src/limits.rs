@@ -1,0 +1,35 @@
+//! Every bound of the S3 surface, by name.
+
+/// Bytes of a request's head, at most: a key of 1,024 bytes percent-encoded (3 KiB), 2 KiB of metadata, and the other
+/// headers several times over. Also what S3 allows.
+pub const HEAD_MAX: usize = 16 * 1024;
+
+/// Header fields of a request, at most.
+pub const HEADERS_MAX: usize = 128;
+
+/// Bytes of an object's key, at most.
+pub const KEY_MAX: usize = keyhole_core::limits::OBJECT_KEY_MAX;
+
+/// Bytes of the names and values of an object's user metadata together, at most.
+pub const USER_METADATA_MAX: usize = 2 * 1024;
+
+/// Entries of one page of a list, at most.
+pub const PAGE_MAX: usize = 1000;
+
+/// Keys of one DeleteObjects, at most.
+pub const DELETE_MAX: usize = 1000;
+
+/// The highest part number.
+pub const PART_NUMBER_MAX: u16 = keyhole_core::limits::PART_NUMBER_MAX as u16;
+
+/// Milliseconds that a client's clock may be off: 15 minutes.
+pub const CLOCK_SKEW_MAX_MS: u64 = 15 * 60 * 1000;
+
+/// Bytes of a chunk's header line in `aws-chunked` framing, at most: 16 digits of size and 81 of signature, and room.
+pub const CHUNK_LINE_MAX: usize = 256;
+
+/// Bytes of the trailer of an `aws-chunked` body, at most: a checksum and a signature, and room.
+pub const TRAILER_MAX: usize = 4 * 1024;
+
+/// Depth of elements in an XML document, at most: `Delete/Object/Key` has 3.
+pub const XML_DEPTH_MAX: usize = 8;

@@ -1,0 +1,15 @@
+//! Which operation a request is, with its parameters.
+
+mod conditions;
+mod object;
+mod query;
+mod route;
+
+pub use conditions::{Conditions, Decision, WriteCondition, conditions, copy_conditions, range, write_condition};
+pub use object::{
+    CopySource, Directive, Metadata, ReadOptions, checksum_headers, declared_checksum, metadata, metadata_directive,
+    metadata_headers, read_options,
+};
+pub use query::{ListObjects, ListObjectsV2, ListUploads, UploadId};
+pub(crate) use query::{encode_key, encode_token};
+pub use route::{Operation, Target, route};

@@ -1,0 +1,343 @@
+//! What the headers of a request say of an object: metadata, checksums, the source of a copy, options of a read.
+
+use std::borrow::Cow;
+
+use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums, Field};
+use percent_encoding::percent_decode_str;
+
+use super::query::Query;
+use super::route::{check_bucket, check_key};
+use crate::checksum;
+use crate::http::RequestHead;
+use crate::limits::USER_METADATA_MAX;
+use crate::{Error, ErrorCode};
+
+const USER_PREFIX: &str = "x-amz-meta-";
+
+/// What a client says of an object besides its bytes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Metadata {
+    /// The kept headers, in the order of [`Field::ALL`].
+    pub fields: [Option<Vec<u8>>; 6],
+    /// The user's own: names without `x-amz-meta-`, in lower case, ascending and unique.
+    pub user: Vec<(String, Vec<u8>)>,
+}
+
+/// The metadata of a request that makes an object.
+///
+/// # Errors
+/// `MetadataTooLarge`, `InvalidArgument` for what cannot come back as a header; and `NotImplemented` for headers that ask
+/// for what this node has not: ACLs other than the default, tags, locks, redirects, other storage classes.
+pub fn metadata(head: &RequestHead) -> Result<Metadata, Error> {
+    refuse_unsupported(head)?;
+    let mut metadata = Metadata::default();
+    for (place, field) in metadata.fields.iter_mut().zip(Field::ALL) {
+        if let Some(value) = head.headers.get(field.header_name()) {
+            let value = if field == Field::ContentEncoding { without_aws_chunked(value) } else { Some(value.to_vec()) };
+            *place = value.map(checked).transpose()?;
+        }
+    }
+    let mut total = 0;
+    for (name, value) in head.headers.iter() {
+        let Some(name) = name.strip_prefix(USER_PREFIX).filter(|name| !name.is_empty()) else { continue };
+        total += name.len() + value.len();
+        let value = checked(value.to_vec())?;
+        match metadata.user.binary_search_by(|(other, _)| other.as_str().cmp(name)) {
+            // A field that is there twice is one with both values (RFC 9110 §5.3).
+            Ok(at) => metadata.user[at].1 = [&metadata.user[at].1[..], b",", &value].concat(),
+            Err(at) => metadata.user.insert(at, (name.to_owned(), value)),
+        }
+    }
+    if total > USER_METADATA_MAX {
+        return Err(Error::new(ErrorCode::MetadataTooLarge)
+            .with_field("Size", total.to_string())
+            .with_field("MaxSizeAllowed", USER_METADATA_MAX.to_string()));
+    }
+    Ok(metadata)
+}
+
+/// `aws-chunked` is how the body came, not what the object is.
+fn without_aws_chunked(value: &[u8]) -> Option<Vec<u8>> {
+    let codings: Vec<&[u8]> = value
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"aws-chunked"))
+        .collect();
+    if codings.is_empty() { None } else { Some(codings.join(&b","[..])) }
+}
+
+fn checked(value: Vec<u8>) -> Result<Vec<u8>, Error> {
+    match value.iter().any(|byte| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f) {
+        false => Ok(value),
+        true => Err(Error::new(ErrorCode::InvalidArgument).with_message("A metadata header has a control character.")),
+    }
+}
+
+fn refuse_unsupported(head: &RequestHead) -> Result<(), Error> {
+    for (name, value) in head.headers.iter() {
+        let supported = match name {
+            "x-amz-acl" => matches!(value, b"private" | b"bucket-owner-full-control"),
+            "x-amz-tagging" | "x-amz-website-redirect-location" => false,
+            "x-amz-storage-class" if value != b"STANDARD" => return Err(Error::new(ErrorCode::InvalidStorageClass)),
+            "x-amz-object-lock-mode" | "x-amz-object-lock-retain-until-date" => false,
+            "x-amz-object-lock-legal-hold" => value == b"OFF",
+            _ => !name.starts_with("x-amz-grant-"),
+        };
+        if !supported {
+            return Err(Error::new(ErrorCode::NotImplemented)
+                .with_message("A header you provided implies functionality that is not implemented")
+                .with_field("Header", name));
+        }
+    }
+    Ok(())
+}
+
+/// Where the metadata of a copy comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Directive {
+    /// From the source.
+    Copy,
+    /// From the request.
+    Replace,
+}
+
+/// `x-amz-metadata-directive`.
+///
+/// # Errors
+/// `InvalidArgument`.
+pub fn metadata_directive(head: &RequestHead) -> Result<Directive, Error> {
+    match head.headers.get("x-amz-metadata-directive") {
+        None | Some(b"COPY") => Ok(Directive::Copy),
+        Some(b"REPLACE") => Ok(Directive::Replace),
+        Some(other) => Err(Error::invalid_argument(
+            "x-amz-metadata-directive",
+            String::from_utf8_lossy(other),
+            "Unknown metadata directive.",
+        )),
+    }
+}
+
+/// The checksum that CreateMultipartUpload declares. Without a type it is the one that S3 takes by itself: of the object
+/// for CRC64NVME, of the parts for the others.
+///
+/// # Errors
+/// `InvalidRequest` for names that are none, and for types that the algorithm cannot have.
+pub fn declared_checksum(head: &RequestHead) -> Result<Option<(ChecksumAlgorithm, ChecksumType)>, Error> {
+    let invalid = |message: &'static str| Error::new(ErrorCode::InvalidRequest).with_message(message);
+    let kind = match head.headers.text("x-amz-checksum-type") {
+        None => None,
+        Some(text) => {
+            Some(checksum::type_of(text).ok_or_else(|| invalid("Value for x-amz-checksum-type header is invalid."))?)
+        }
+    };
+    let Some(text) = head.headers.text("x-amz-checksum-algorithm") else {
+        return match kind {
+            None => Ok(None),
+            Some(_) => Err(invalid(
+                "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.",
+            )),
+        };
+    };
+    let algorithm = checksum::algorithm_of(text).ok_or_else(|| {
+        invalid("Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]")
+    })?;
+    let combines = !matches!(algorithm, ChecksumAlgorithm::Sha1 | ChecksumAlgorithm::Sha256);
+    let by_itself = match algorithm {
+        ChecksumAlgorithm::Crc64Nvme => ChecksumType::FullObject,
+        _ => ChecksumType::Composite,
+    };
+    match kind.unwrap_or(by_itself) {
+        ChecksumType::FullObject if !combines => {
+            Err(invalid("The FULL_OBJECT checksum type cannot be used with the SHA1 and SHA256 checksum algorithms."))
+        }
+        ChecksumType::Composite if algorithm == ChecksumAlgorithm::Crc64Nvme => {
+            Err(invalid("The COMPOSITE checksum type cannot be used with the crc64nvme checksum algorithm."))
+        }
+        kind => Ok(Some((algorithm, kind))),
+    }
+}
+
+/// The object that a copy reads.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CopySource {
+    /// Its bucket.
+    pub bucket: String,
+    /// Its key.
+    pub key: String,
+}
+
+impl CopySource {
+    /// Reads `x-amz-copy-source`: `bucket/key`, percent-encoded, with or without a slash before.
+    pub(crate) fn parse(value: &[u8]) -> Result<CopySource, Error> {
+        let text = std::str::from_utf8(value).unwrap_or_default();
+        let wrong = || {
+            let message = "Copy Source must mention the source bucket and key: sourcebucket/sourcekey";
+            Error::invalid_argument("x-amz-copy-source", text, message)
+        };
+        let (path, version) = text.split_once('?').unwrap_or((text, ""));
+        if !matches!(version, "" | "versionId=null") {
+            return Err(Error::new(ErrorCode::NotImplemented).with_message("This node has no versions."));
+        }
+        let path = percent_decode_str(path).decode_utf8().map_err(|_| wrong())?;
+        let (bucket, key) = path.strip_prefix('/').unwrap_or(&path).split_once('/').ok_or_else(wrong)?;
+        if key.is_empty() {
+            return Err(wrong());
+        }
+        check_bucket(bucket)?;
+        check_key(key)?;
+        Ok(CopySource { bucket: bucket.to_owned(), key: key.to_owned() })
+    }
+}
+
+/// `x-amz-copy-source-range`: first and last byte.
+pub(crate) fn copy_range(head: &RequestHead) -> Result<Option<(u64, u64)>, Error> {
+    let Some(text) = head.headers.text("x-amz-copy-source-range") else { return Ok(None) };
+    let range = text.strip_prefix("bytes=").and_then(|range| range.split_once('-'));
+    let range = range.and_then(|(first, last)| Some((first.parse::<u64>().ok()?, last.parse::<u64>().ok()?)));
+    match range {
+        Some((first, last)) if first <= last => Ok(Some((first, last))),
+        _ => Err(Error::invalid_argument(
+            "x-amz-copy-source-range",
+            text,
+            "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the \
+            zero-based offsets of the first and last bytes to copy",
+        )),
+    }
+}
+
+/// What a GET or HEAD asks for besides the object.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ReadOptions {
+    /// One part of it.
+    pub part_number: Option<u16>,
+    /// Its checksums.
+    pub checksum_mode: bool,
+    /// Other values for its headers, in the order of [`Field::ALL`].
+    pub overrides: [Option<Vec<u8>>; 6],
+}
+
+/// The options of a GET or HEAD.
+///
+/// # Errors
+/// `InvalidArgument`; `InvalidRequest` for a part and a range at once.
+pub fn read_options(head: &RequestHead) -> Result<ReadOptions, Error> {
+    let query = Query::parse(&head.query)?;
+    let mut options = ReadOptions {
+        part_number: query.has("partNumber").then(|| query.part_number()).transpose()?,
+        checksum_mode: head
+            .headers
+            .get("x-amz-checksum-mode")
+            .is_some_and(|value| value.eq_ignore_ascii_case(b"enabled")),
+        overrides: Default::default(),
+    };
+    for (place, field) in options.overrides.iter_mut().zip(Field::ALL) {
+        let value = query.get(&format!("response-{}", field.header_name()));
+        *place = value.map(|value| checked(value.as_bytes().to_vec())).transpose()?;
+    }
+    if options.part_number.is_some() && head.headers.get("range").is_some() {
+        let message = "Cannot specify both Range header and partNumber query parameter";
+        return Err(Error::new(ErrorCode::InvalidRequest).with_message(message));
+    }
+    Ok(options)
+}
+
+/// The headers of a reply that are the object's metadata.
+pub fn metadata_headers(metadata: &Metadata, options: &ReadOptions) -> Vec<(Cow<'static, str>, Vec<u8>)> {
+    let mut headers = Vec::with_capacity(1 + metadata.user.len());
+    for ((field, stored), wanted) in Field::ALL.into_iter().zip(&metadata.fields).zip(&options.overrides) {
+        let by_default = (field == Field::ContentType).then(|| b"binary/octet-stream".to_vec());
+        if let Some(value) = wanted.clone().or_else(|| stored.clone()).or(by_default) {
+            headers.push((Cow::Borrowed(field.header_name()), value));
+        }
+    }
+    for (name, value) in &metadata.user {
+        headers.push((Cow::Owned(format!("{USER_PREFIX}{name}")), value.clone()));
+    }
+    headers
+}
+
+/// The headers of a reply that are the object's checksums. The MD5 is not among them: S3 tells it as the ETag, if at all.
+pub fn checksum_headers(checksums: &Checksums) -> impl Iterator<Item = (&'static str, String)> {
+    checksum::ALGORITHMS
+        .into_iter()
+        .filter_map(|algorithm| Some((checksum::header_name(algorithm), checksum::encode(checksums.get(algorithm)?))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::tests::head;
+
+    fn put(headers: &str) -> RequestHead {
+        head(&format!("PUT /b/k HTTP/1.1{headers}"))
+    }
+
+    #[test]
+    fn metadata_is_kept_sorted_and_bounded() {
+        let got = metadata(&put(
+            "\nContent-Type: text/plain\nContent-Encoding: aws-chunked, gzip\nX-Amz-Meta-B: 2\nx-amz-meta-a: 1\nx-amz-meta-b: 3",
+        ))
+        .unwrap();
+        assert_eq!(got.fields[0].as_deref(), Some(&b"text/plain"[..]));
+        assert_eq!(got.fields[3].as_deref(), Some(&b"gzip"[..]));
+        assert_eq!(got.user, [("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2,3".to_vec())]);
+        assert_eq!(metadata(&put("\nContent-Encoding: aws-chunked")).unwrap().fields[3], None);
+        let long = |len: usize| metadata(&put(&format!("\nx-amz-meta-abc: {}", "v".repeat(len - 3))));
+        assert!(long(USER_METADATA_MAX).is_ok());
+        assert_eq!(long(USER_METADATA_MAX + 1).unwrap_err().code, ErrorCode::MetadataTooLarge);
+    }
+
+    #[test]
+    fn what_is_not_supported_says_so() {
+        for (header, code) in [
+            ("x-amz-acl: public-read", ErrorCode::NotImplemented),
+            ("x-amz-tagging: a=b", ErrorCode::NotImplemented),
+            ("x-amz-grant-read: x", ErrorCode::NotImplemented),
+            ("x-amz-object-lock-mode: GOVERNANCE", ErrorCode::NotImplemented),
+            ("x-amz-storage-class: GLACIER", ErrorCode::InvalidStorageClass),
+        ] {
+            assert_eq!(metadata(&put(&format!("\n{header}"))).unwrap_err().code, code, "{header}");
+        }
+        assert!(metadata(&put("\nx-amz-acl: private\nx-amz-storage-class: STANDARD")).is_ok());
+    }
+
+    #[test]
+    fn copy_sources() {
+        let check = |text: &str, expected: Result<(&str, &str), ErrorCode>| {
+            let got = CopySource::parse(text.as_bytes()).map_err(|error| error.code);
+            let got = got.as_ref().map(|source| (source.bucket.as_str(), source.key.as_str())).map_err(|code| *code);
+            assert_eq!(got, expected, "{text}");
+        };
+        check("bucket/a/b%20c+d", Ok(("bucket", "a/b c+d")));
+        check("/bucket/k%3Fv", Ok(("bucket", "k?v")));
+        check("bucket%2Fk", Ok(("bucket", "k")));
+        check("bucket/k?versionId=null", Ok(("bucket", "k")));
+        check("bucket/k?versionId=3", Err(ErrorCode::NotImplemented));
+        check("bucket", Err(ErrorCode::InvalidArgument));
+        check("bucket/", Err(ErrorCode::InvalidArgument));
+        check("B/k", Err(ErrorCode::InvalidBucketName));
+        check("bucket/%ff", Err(ErrorCode::InvalidArgument));
+    }
+
+    #[test]
+    fn declared_checksums() {
+        let check = |headers: &str| declared_checksum(&put(headers)).map_err(|error| error.code);
+        use ChecksumAlgorithm::*;
+        use ChecksumType::*;
+        assert_eq!(check(""), Ok(None));
+        assert_eq!(check("\nx-amz-checksum-algorithm: CRC64NVME"), Ok(Some((Crc64Nvme, FullObject))));
+        assert_eq!(check("\nx-amz-checksum-algorithm: crc32"), Ok(Some((Crc32, Composite))));
+        assert_eq!(
+            check("\nx-amz-checksum-algorithm: CRC32\nx-amz-checksum-type: FULL_OBJECT"),
+            Ok(Some((Crc32, FullObject)))
+        );
+        for bad in [
+            "\nx-amz-checksum-algorithm: CRC16",
+            "\nx-amz-checksum-type: COMPOSITE",
+            "\nx-amz-checksum-algorithm: SHA1\nx-amz-checksum-type: FULL_OBJECT",
+            "\nx-amz-checksum-algorithm: CRC64NVME\nx-amz-checksum-type: COMPOSITE",
+        ] {
+            assert_eq!(check(bad), Err(ErrorCode::InvalidRequest), "{bad}");
+        }
+    }
+}

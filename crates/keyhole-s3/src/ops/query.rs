@@ -1,0 +1,252 @@
+//! The parameters in a request's query.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
+
+use crate::limits::{PAGE_MAX, PART_NUMBER_MAX};
+use crate::{Error, ErrorCode};
+
+/// The id of a multipart upload: 32 hex digits on the wire.
+pub type UploadId = [u8; 16];
+
+/// What `encoding-type=url` leaves as it is.
+const KEY_ENCODED: AsciiSet =
+    NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/').remove(b'*');
+
+/// A key as a document has it: percent-encoded where the client asked for that.
+pub(crate) fn encode_key(key: &str, url: bool) -> String {
+    if url { utf8_percent_encode(key, &KEY_ENCODED).to_string() } else { key.to_owned() }
+}
+
+/// A continuation token: the last entry of the page before, in hexadecimal, so that it fits any header and query.
+pub(crate) fn encode_token(last: &str) -> String {
+    hex::encode(last)
+}
+
+fn decode_token(token: &str) -> Result<String, Error> {
+    let bytes = hex::decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    bytes.ok_or_else(|| {
+        Error::invalid_argument("continuation-token", token, "The continuation token provided is incorrect")
+    })
+}
+
+/// ListObjects.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ListObjects {
+    /// Only keys that begin so.
+    pub prefix: String,
+    /// Keys that have this after the prefix are rolled up to common prefixes.
+    pub delimiter: Option<String>,
+    /// Only what comes after.
+    pub marker: Option<String>,
+    /// Entries wanted.
+    pub max_keys: usize,
+    /// `encoding-type=url`
+    pub encoding_url: bool,
+}
+
+/// ListObjectsV2.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ListObjectsV2 {
+    /// Only keys that begin so.
+    pub prefix: String,
+    /// Keys that have this after the prefix are rolled up to common prefixes.
+    pub delimiter: Option<String>,
+    /// The last entry of the page before, out of the continuation token.
+    pub continuation: Option<String>,
+    /// Only what comes after.
+    pub start_after: Option<String>,
+    /// Entries wanted.
+    pub max_keys: usize,
+    /// The owner is wanted with each object.
+    pub fetch_owner: bool,
+    /// `encoding-type=url`
+    pub encoding_url: bool,
+}
+
+/// ListMultipartUploads.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ListUploads {
+    /// Only keys that begin so.
+    pub prefix: String,
+    /// Keys that have this after the prefix are rolled up to common prefixes.
+    pub delimiter: Option<String>,
+    /// Only uploads of keys after this one, and of this one those after `upload_id_marker`.
+    pub key_marker: Option<String>,
+    /// See `key_marker`; without effect alone.
+    pub upload_id_marker: Option<UploadId>,
+    /// Entries wanted.
+    pub max_uploads: usize,
+    /// `encoding-type=url`
+    pub encoding_url: bool,
+}
+
+/// The parameters of a query, decoded.
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Reads a query as it came.
+    ///
+    /// # Errors
+    /// `InvalidURI` where it is no UTF-8, `InvalidArgument` where a parameter is there twice.
+    pub(crate) fn parse(query: &str) -> Result<Query, Error> {
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (decode(name)?, decode(value)?);
+            if pairs.iter().any(|(other, _)| *other == name) {
+                return Err(Error::new(ErrorCode::InvalidArgument)
+                    .with_message(format!("The parameter {name:?} is there twice.")));
+            }
+            pairs.push((name, value));
+        }
+        Ok(Query(pairs))
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
+    fn owned(&self, name: &str) -> Option<String> {
+        self.get(name).filter(|value| !value.is_empty()).map(str::to_owned)
+    }
+
+    fn page(&self, name: &'static str) -> Result<usize, Error> {
+        let Some(text) = self.get(name).filter(|text| !text.is_empty()) else { return Ok(PAGE_MAX) };
+        match text.parse::<u32>() {
+            Ok(number) if number <= i32::MAX as u32 => Ok((number as usize).min(PAGE_MAX)),
+            _ => Err(Error::invalid_argument(name, text, format!("{name} must be a number from 0 to 2147483647."))),
+        }
+    }
+
+    fn encoding_url(&self) -> Result<bool, Error> {
+        match self.get("encoding-type") {
+            None | Some("") => Ok(false),
+            Some("url") => Ok(true),
+            Some(other) => {
+                Err(Error::invalid_argument("encoding-type", other, "Invalid Encoding Method specified in Request"))
+            }
+        }
+    }
+
+    pub(crate) fn list_objects(&self) -> Result<ListObjects, Error> {
+        Ok(ListObjects {
+            prefix: self.owned("prefix").unwrap_or_default(),
+            delimiter: self.owned("delimiter"),
+            marker: self.owned("marker"),
+            max_keys: self.page("max-keys")?,
+            encoding_url: self.encoding_url()?,
+        })
+    }
+
+    pub(crate) fn list_objects_v2(&self) -> Result<ListObjectsV2, Error> {
+        Ok(ListObjectsV2 {
+            prefix: self.owned("prefix").unwrap_or_default(),
+            delimiter: self.owned("delimiter"),
+            continuation: self.get("continuation-token").map(decode_token).transpose()?,
+            start_after: self.owned("start-after"),
+            max_keys: self.page("max-keys")?,
+            fetch_owner: self.get("fetch-owner") == Some("true"),
+            encoding_url: self.encoding_url()?,
+        })
+    }
+
+    pub(crate) fn list_uploads(&self) -> Result<ListUploads, Error> {
+        let marker = self.owned("upload-id-marker");
+        let key_marker = self.owned("key-marker");
+        let upload_id_marker = match (&key_marker, marker) {
+            (Some(_), Some(text)) => Some(
+                parse_upload_id(&text)
+                    .ok_or_else(|| Error::invalid_argument("upload-id-marker", text, "Invalid uploadId marker"))?,
+            ),
+            _ => None,
+        };
+        Ok(ListUploads {
+            prefix: self.owned("prefix").unwrap_or_default(),
+            delimiter: self.owned("delimiter"),
+            key_marker,
+            upload_id_marker,
+            max_uploads: self.page("max-uploads")?,
+            encoding_url: self.encoding_url()?,
+        })
+    }
+
+    pub(crate) fn upload_id(&self) -> Result<UploadId, Error> {
+        self.get("uploadId").and_then(parse_upload_id).ok_or_else(|| Error::new(ErrorCode::NoSuchUpload))
+    }
+
+    pub(crate) fn part_number(&self) -> Result<u16, Error> {
+        let text = self.get("partNumber").unwrap_or_default();
+        text.parse().ok().filter(|number| (1..=PART_NUMBER_MAX).contains(number)).ok_or_else(|| {
+            Error::invalid_argument("partNumber", text, "Part number must be an integer between 1 and 10000, inclusive")
+        })
+    }
+
+    pub(crate) fn part_marker(&self) -> Result<u16, Error> {
+        let Some(text) = self.get("part-number-marker").filter(|text| !text.is_empty()) else { return Ok(0) };
+        text.parse::<u32>()
+            .map(|marker| marker.min(u32::from(u16::MAX)) as u16)
+            .map_err(|_| Error::invalid_argument("part-number-marker", text, "part-number-marker must be a number."))
+    }
+
+    pub(crate) fn max_parts(&self) -> Result<usize, Error> {
+        self.page("max-parts")
+    }
+}
+
+fn parse_upload_id(text: &str) -> Option<UploadId> {
+    let mut id = [0; 16];
+    hex::decode_to_slice(text, &mut id).ok()?;
+    Some(id)
+}
+
+/// A component of a query: `+` is a space there.
+fn decode(text: &str) -> Result<String, Error> {
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode(spaced.as_bytes()).decode_utf8();
+    decoded.map(|text| text.into_owned()).map_err(|_| Error::new(ErrorCode::InvalidURI))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists() {
+        let query = Query::parse("prefix=a%2Fb+c&delimiter=%2F&max-keys=5000&encoding-type=url&marker=").unwrap();
+        let expected = ListObjects {
+            prefix: "a/b c".to_owned(),
+            delimiter: Some("/".to_owned()),
+            marker: None,
+            max_keys: PAGE_MAX,
+            encoding_url: true,
+        };
+        assert_eq!(query.list_objects().unwrap(), expected);
+        let token = encode_token("ké/");
+        let query = Query::parse(&format!("list-type=2&continuation-token={token}&max-keys=0")).unwrap();
+        let list = query.list_objects_v2().unwrap();
+        assert_eq!((list.continuation.as_deref(), list.max_keys), (Some("ké/"), 0));
+        for bad in ["max-keys=-1", "max-keys=a", "max-keys=2147483648", "encoding-type=x", "continuation-token=zz"] {
+            let error = Query::parse(bad).unwrap().list_objects_v2().unwrap_err();
+            assert_eq!(error.code, ErrorCode::InvalidArgument, "{bad}");
+        }
+        assert!(Query::parse("a=1&a=2").is_err() && Query::parse("a=%ff").is_err());
+    }
+
+    #[test]
+    fn part_numbers_have_bounds() {
+        for (text, expected) in
+            [("1", Some(1)), ("10000", Some(10_000)), ("0", None), ("10001", None), ("", None), ("x", None)]
+        {
+            let query = Query::parse(&format!("partNumber={text}")).unwrap();
+            assert_eq!(query.part_number().ok(), expected, "{text}");
+        }
+    }
+}

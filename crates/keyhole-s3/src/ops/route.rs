@@ -1,0 +1,329 @@
+//! From method, path and query to an operation.
+
+use percent_encoding::percent_decode_str;
+
+use super::CopySource;
+use super::object::copy_range;
+use super::query::{ListObjects, ListObjectsV2, ListUploads, Query, UploadId};
+use crate::http::RequestHead;
+use crate::limits::KEY_MAX;
+use crate::{Error, ErrorCode};
+
+/// What a request names: in path-style, `/bucket/key`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// The bucket.
+    pub bucket: Option<String>,
+    /// The key; only with a bucket.
+    pub key: Option<String>,
+}
+
+/// What a request asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)] // The names are S3's.
+pub enum Operation {
+    ListBuckets,
+    CreateBucket,
+    HeadBucket,
+    DeleteBucket,
+    GetBucketLocation,
+    GetBucketVersioning,
+    GetBucketAcl,
+    ListObjects(ListObjects),
+    ListObjectsV2(ListObjectsV2),
+    ListMultipartUploads(ListUploads),
+    DeleteObjects,
+    PutObject,
+    CopyObject(CopySource),
+    GetObject,
+    HeadObject,
+    DeleteObject,
+    GetObjectTagging,
+    GetObjectAcl,
+    CreateMultipartUpload,
+    UploadPart { upload_id: UploadId, number: u16 },
+    UploadPartCopy { upload_id: UploadId, number: u16, source: CopySource, range: Option<(u64, u64)> },
+    CompleteMultipartUpload { upload_id: UploadId },
+    AbortMultipartUpload { upload_id: UploadId },
+    ListParts { upload_id: UploadId, marker: u16, max: usize },
+}
+
+/// Which operation a request is.
+///
+/// # Errors
+/// `NotImplemented` for operations that this node has not, `MethodNotAllowed`, and what is wrong with names and
+/// parameters.
+pub fn route(head: &RequestHead) -> Result<(Target, Operation), Error> {
+    let target = target(&head.path)?;
+    let query = Query::parse(&head.query)?;
+    let operation = match (&target.bucket, &target.key) {
+        (None, _) => service(head, &query)?,
+        (Some(_), None) => bucket(head, &query)?,
+        (Some(_), Some(_)) => object(head, &query)?,
+    };
+    Ok((target, operation))
+}
+
+fn target(path: &str) -> Result<Target, Error> {
+    let decoded = percent_decode_str(path).decode_utf8().map_err(|_| Error::new(ErrorCode::InvalidURI))?;
+    let path = decoded.strip_prefix('/').unwrap_or(&decoded);
+    if path.is_empty() {
+        return Ok(Target { bucket: None, key: None });
+    }
+    let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+    check_bucket(bucket)?;
+    if key.is_empty() {
+        return Ok(Target { bucket: Some(bucket.to_owned()), key: None });
+    }
+    check_key(key)?;
+    Ok(Target { bucket: Some(bucket.to_owned()), key: Some(key.to_owned()) })
+}
+
+/// The rules for names of buckets ("General purpose bucket naming rules" of AWS).
+pub(crate) fn check_bucket(name: &str) -> Result<(), Error> {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let valid =
+        (3..=63).contains(&name.len()) && name.split('.').all(label) && name.parse::<std::net::Ipv4Addr>().is_err();
+    match valid {
+        true => Ok(()),
+        false => Err(Error::new(ErrorCode::InvalidBucketName).with_field("BucketName", name)),
+    }
+}
+
+pub(crate) fn check_key(key: &str) -> Result<(), Error> {
+    match key.len() <= KEY_MAX {
+        true => Ok(()),
+        false => Err(Error::new(ErrorCode::KeyTooLongError)
+            .with_field("Size", key.len().to_string())
+            .with_field("MaxSizeAllowed", KEY_MAX.to_string())),
+    }
+}
+
+/// The one subresource or parameter of the query that says what is asked for. What is known to S3 and not here is
+/// refused; what only tunes an operation passes.
+fn subresource(query: &Query) -> Result<Option<&str>, Error> {
+    const KNOWN: [&str; 9] =
+        ["location", "versioning", "acl", "uploads", "uploadId", "delete", "list-type", "tagging", "partNumber"];
+    const TUNING: [&str; 17] = [
+        "prefix",
+        "delimiter",
+        "marker",
+        "max-keys",
+        "encoding-type",
+        "continuation-token",
+        "start-after",
+        "fetch-owner",
+        "key-marker",
+        "upload-id-marker",
+        "max-uploads",
+        "part-number-marker",
+        "max-parts",
+        "x-id",
+        "max-buckets",
+        "bucket-region",
+        "allow-unordered",
+    ];
+    let mut found = None;
+    for name in query.names() {
+        if name == "versionId" && query.get(name) == Some("null") {
+            continue;
+        }
+        if TUNING.contains(&name) || name.starts_with("response-") {
+            continue;
+        }
+        if !KNOWN.contains(&name) {
+            return Err(Error::new(ErrorCode::NotImplemented)
+                .with_message(format!("The parameter {name:?} implies functionality that is not implemented.")));
+        }
+        // A part is named by its number and its upload's id.
+        if name != "partNumber" || found.is_none() {
+            found = Some(name);
+        }
+    }
+    // With both, the upload's id is what counts, in whatever order they come.
+    Ok(if query.has("uploadId") { Some("uploadId") } else { found })
+}
+
+fn not_implemented() -> Error {
+    Error::new(ErrorCode::NotImplemented)
+}
+
+fn not_allowed() -> Error {
+    Error::new(ErrorCode::MethodNotAllowed)
+}
+
+fn service(head: &RequestHead, query: &Query) -> Result<Operation, Error> {
+    match (head.method.as_str(), subresource(query)?) {
+        ("GET", None) => Ok(Operation::ListBuckets),
+        (_, None) => Err(not_allowed()),
+        _ => Err(not_implemented()),
+    }
+}
+
+fn bucket(head: &RequestHead, query: &Query) -> Result<Operation, Error> {
+    Ok(match (head.method.as_str(), subresource(query)?) {
+        ("PUT", None) => {
+            refuse_bucket_headers(head)?;
+            Operation::CreateBucket
+        }
+        ("HEAD", None) => Operation::HeadBucket,
+        ("DELETE", None) => Operation::DeleteBucket,
+        ("GET", None) => Operation::ListObjects(query.list_objects()?),
+        ("GET", Some("list-type")) if query.get("list-type") == Some("2") => {
+            Operation::ListObjectsV2(query.list_objects_v2()?)
+        }
+        ("GET", Some("location")) => Operation::GetBucketLocation,
+        ("GET", Some("versioning")) => Operation::GetBucketVersioning,
+        ("GET", Some("acl")) => Operation::GetBucketAcl,
+        ("GET", Some("uploads")) => Operation::ListMultipartUploads(query.list_uploads()?),
+        ("POST", Some("delete")) => Operation::DeleteObjects,
+        ("POST", None) => return Err(not_implemented()),
+        (_, None) => return Err(not_allowed()),
+        _ => return Err(not_implemented()),
+    })
+}
+
+/// CreateBucket with an ACL or a lock is not what this node makes.
+fn refuse_bucket_headers(head: &RequestHead) -> Result<(), Error> {
+    let unsupported = |(name, value): &(&str, &[u8])| match *name {
+        "x-amz-acl" => *value != b"private",
+        "x-amz-bucket-object-lock-enabled" => !value.eq_ignore_ascii_case(b"false"),
+        name => name.starts_with("x-amz-grant-"),
+    };
+    match head.headers.iter().find(unsupported) {
+        None => Ok(()),
+        Some((name, _)) => Err(not_implemented().with_field("Header", name)),
+    }
+}
+
+fn object(head: &RequestHead, query: &Query) -> Result<Operation, Error> {
+    let copies = head.headers.get("x-amz-copy-source").map(CopySource::parse).transpose();
+    Ok(match (head.method.as_str(), subresource(query)?) {
+        ("PUT", None) => match copies? {
+            None => Operation::PutObject,
+            Some(source) => Operation::CopyObject(source),
+        },
+        ("GET", None | Some("partNumber")) => Operation::GetObject,
+        ("HEAD", None | Some("partNumber")) => Operation::HeadObject,
+        ("DELETE", None) => Operation::DeleteObject,
+        ("GET", Some("tagging")) => Operation::GetObjectTagging,
+        ("GET", Some("acl")) => Operation::GetObjectAcl,
+        ("POST", Some("uploads")) => Operation::CreateMultipartUpload,
+        ("PUT", Some("uploadId")) => {
+            let (upload_id, number) = (query.upload_id()?, query.part_number()?);
+            match copies? {
+                None => Operation::UploadPart { upload_id, number },
+                Some(source) => Operation::UploadPartCopy { upload_id, number, source, range: copy_range(head)? },
+            }
+        }
+        ("POST", Some("uploadId")) => Operation::CompleteMultipartUpload { upload_id: query.upload_id()? },
+        ("DELETE", Some("uploadId")) => Operation::AbortMultipartUpload { upload_id: query.upload_id()? },
+        ("GET", Some("uploadId")) => Operation::ListParts {
+            upload_id: query.upload_id()?,
+            marker: query.part_marker()?,
+            max: query.max_parts()?,
+        },
+        (_, None) => return Err(not_allowed()),
+        _ => return Err(not_implemented()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::tests::head;
+
+    fn check(line: &str, expected: Result<&str, ErrorCode>) {
+        let got = route(&head(&format!("{line} HTTP/1.1"))).map_err(|error| error.code);
+        let name = got.as_ref().map(|(_, operation)| format!("{operation:?}")).map_err(|code| *code);
+        match (&name, expected) {
+            (Ok(name), Ok(expected)) => assert!(name.starts_with(expected), "{line}: {name}"),
+            (Err(code), Err(expected)) => assert_eq!(*code, expected, "{line}"),
+            _ => panic!("{line}: {name:?}"),
+        }
+    }
+
+    #[test]
+    fn operations() {
+        let id = "00112233445566778899aabbccddeeff";
+        check("GET /", Ok("ListBuckets"));
+        check("PUT /bucket", Ok("CreateBucket"));
+        check("PUT /bucket/", Ok("CreateBucket"));
+        check("HEAD /bucket", Ok("HeadBucket"));
+        check("DELETE /bucket", Ok("DeleteBucket"));
+        check("GET /bucket?location", Ok("GetBucketLocation"));
+        check("GET /bucket?versioning", Ok("GetBucketVersioning"));
+        check("GET /bucket?acl", Ok("GetBucketAcl"));
+        check("GET /bucket?prefix=a", Ok("ListObjects("));
+        check("GET /bucket?list-type=2&prefix=a", Ok("ListObjectsV2("));
+        check("GET /bucket?uploads", Ok("ListMultipartUploads"));
+        check("POST /bucket?delete", Ok("DeleteObjects"));
+        check("PUT /bucket/k?x-id=PutObject", Ok("PutObject"));
+        check("PUT /bucket/k\nx-amz-copy-source: bucket/l\nA: b".split('\n').next().unwrap(), Ok("PutObject"));
+        check("GET /bucket/k", Ok("GetObject"));
+        check("GET /bucket/k?partNumber=2", Ok("GetObject"));
+        check("GET /bucket/k?response-content-type=a", Ok("GetObject"));
+        check("GET /bucket/k?versionId=null", Ok("GetObject"));
+        check("HEAD /bucket/k", Ok("HeadObject"));
+        check("DELETE /bucket/k", Ok("DeleteObject"));
+        check("GET /bucket/k?tagging", Ok("GetObjectTagging"));
+        check("GET /bucket/k?acl", Ok("GetObjectAcl"));
+        check("POST /bucket/k?uploads", Ok("CreateMultipartUpload"));
+        check(&format!("PUT /bucket/k?partNumber=3&uploadId={id}"), Ok("UploadPart {"));
+        check(&format!("PUT /bucket/k?uploadId={id}&partNumber=3"), Ok("UploadPart {"));
+        check(&format!("POST /bucket/k?uploadId={id}"), Ok("CompleteMultipartUpload"));
+        check(&format!("DELETE /bucket/k?uploadId={id}"), Ok("AbortMultipartUpload"));
+        check(&format!("GET /bucket/k?uploadId={id}"), Ok("ListParts"));
+    }
+
+    #[test]
+    fn what_is_not_here_says_so() {
+        for line in [
+            "PUT /bucket?policy",
+            "GET /bucket?lifecycle",
+            "PUT /bucket?acl",
+            "GET /bucket?versions",
+            "PUT /bucket?versioning",
+            "PUT /bucket/k?tagging",
+            "PUT /bucket/k?acl",
+            "POST /bucket/k?select",
+            "GET /bucket/k?torrent",
+            "GET /bucket/k?versionId=1",
+            "POST /bucket",
+            "GET /?x",
+            "GET /bucket/k?attributes",
+            "GET /bucket?list-type=3",
+            "PUT /bucket/k?partNumber=1",
+        ] {
+            check(line, Err(ErrorCode::NotImplemented));
+        }
+        for line in ["POST /", "PATCH /bucket", "POST /bucket/k", "PATCH /bucket/k"] {
+            check(line, Err(ErrorCode::MethodNotAllowed));
+        }
+    }
+
+    #[test]
+    fn names_have_rules() {
+        for bad in ["ab", "Bucket", "-ab", "ab-", "a..b", "a.-b", "1.2.3.4", "a_b", "é00", &"a".repeat(64)] {
+            assert!(check_bucket(bad).is_err(), "{bad}");
+        }
+        for good in ["abc", "a-b", "a.b.c", "123", &"a".repeat(63)] {
+            assert!(check_bucket(good).is_ok(), "{good}");
+        }
+        check(&format!("GET /bucket/{}", "k".repeat(KEY_MAX)), Ok("GetObject"));
+        check(&format!("GET /bucket/{}", "k".repeat(KEY_MAX + 1)), Err(ErrorCode::KeyTooLongError));
+        check("GET /bucket/%ff", Err(ErrorCode::InvalidURI));
+        check("GET /bucket/k?uploadId=xyz", Err(ErrorCode::NoSuchUpload));
+    }
+
+    #[test]
+    fn keys_are_decoded_once() {
+        let (target, _) = route(&head("GET /bucket//a%2Fb%2520+c/ HTTP/1.1")).unwrap();
+        assert_eq!(target.key.as_deref(), Some("/a/b%20+c/"));
+    }
+}

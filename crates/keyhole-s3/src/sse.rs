@@ -1,0 +1,224 @@
+//! The rules of SSE-C over HTTP: which requests bring a customer key, and what is said to those that do it wrong, in the
+//! order in which S3 looks.
+
+use keyhole_core::CustomerKey;
+use keyhole_core::sse_c::{self, KEY_MD5_HEADER, Role, SseCError, Triple};
+
+use crate::http::RequestHead;
+use crate::{Error, ErrorCode};
+
+/// The header that asks for encryption with keys of the server's.
+const MANAGED_HEADER: &str = "x-amz-server-side-encryption";
+
+/// The key to write with; `None` where the request is no SSE-C request. `secure`: whether a key may come over this
+/// connection.
+///
+/// # Errors
+/// One for each way to get it wrong: an insecure connection, managed keys, both kinds at once, a header missing, an
+/// algorithm, key or MD5 that is none.
+pub fn for_write(head: &RequestHead, secure: bool) -> Result<Option<CustomerKey>, Error> {
+    let triple = triple(head, Role::Object, secure)?;
+    if let Some(value) = managed(head) {
+        if triple.is_absent() {
+            let message =
+                "Server-side encryption with managed keys is not supported. Use customer-provided keys (SSE-C).";
+            return Err(Error::new(ErrorCode::NotImplemented).with_message(message));
+        }
+        let message =
+            "Server Side Encryption with Customer provided key is incompatible with the encryption method specified";
+        return Err(argument(message).with_field("ArgumentValue", value));
+    }
+    triple.for_write().map_err(|error| described(error, &triple))
+}
+
+/// A trio on a read, looked at only as far as the connection goes: what else is wrong is said after the object is found.
+pub struct ReadTrio<'h>(Triple<'h>);
+
+/// The trio of a role on a read.
+///
+/// # Errors
+/// An insecure connection, and headers that are there twice or look like one of the trio.
+pub fn for_read(head: &RequestHead, role: Role, secure: bool) -> Result<ReadTrio<'_>, Error> {
+    Ok(ReadTrio(triple(head, role, secure)?))
+}
+
+impl ReadTrio<'_> {
+    /// The key to read the found object with: one if it is sealed, none if it is not.
+    ///
+    /// # Errors
+    /// A key is missing or out of place, then those of the headers themselves.
+    pub fn key_for(&self, sealed: bool) -> Result<Option<CustomerKey>, Error> {
+        match (sealed, self.0.is_absent()) {
+            (true, true) => Err(Error::new(ErrorCode::InvalidRequest).with_message(
+                "The object was stored using a form of Server Side Encryption. \
+                The correct parameters must be provided to retrieve the object.",
+            )),
+            (false, false) => Err(Error::new(ErrorCode::InvalidRequest)
+                .with_message("The encryption parameters are not applicable to this object.")),
+            _ => self.0.for_read().map_err(|error| described(error, &self.0)),
+        }
+    }
+}
+
+/// The key does not open the object.
+pub fn wrong_key() -> Error {
+    Error::new(ErrorCode::AccessDenied).with_message(
+        "Requests specifying Server Side Encryption with Customer provided keys must provide the correct secret key.",
+    )
+}
+
+/// A part comes with a key and its upload was created without, or the other way round.
+pub fn part_mismatch() -> Error {
+    Error::new(ErrorCode::InvalidRequest).with_message(
+        "The multipart upload initiate requested encryption. \
+        Subsequent part requests must include the appropriate encryption parameters.",
+    )
+}
+
+/// A part comes with another key than its upload was created with.
+pub fn part_key() -> Error {
+    Error::new(ErrorCode::InvalidRequest)
+        .with_message("The provided encryption parameters did not match the ones used originally.")
+}
+
+/// The key is missing.
+pub fn key_required() -> Error {
+    argument(
+        "Requests specifying Server Side Encryption with Customer provided keys must provide an appropriate secret key.",
+    )
+}
+
+/// What a reply says of the key: the algorithm, and the MD5 that the client sent along.
+pub fn response_headers(key: &CustomerKey) -> [(&'static str, String); 2] {
+    [
+        (sse_c::ALGORITHM_HEADER, sse_c::ALGORITHM.to_owned()),
+        (KEY_MD5_HEADER, sse_c::key_md5_base64(key).as_str().to_owned()),
+    ]
+}
+
+fn argument(message: &'static str) -> Error {
+    Error::new(ErrorCode::InvalidArgument).with_message(message).with_field("ArgumentName", MANAGED_HEADER)
+}
+
+fn managed(head: &RequestHead) -> Option<String> {
+    head.headers.get(MANAGED_HEADER).map(|value| String::from_utf8_lossy(value).into_owned())
+}
+
+fn triple(head: &RequestHead, role: Role, secure: bool) -> Result<Triple<'_>, Error> {
+    let triple = Triple::from_headers(role, head.headers.iter());
+    let asks = triple.as_ref().map_or(true, |triple| !triple.is_absent());
+    if asks && !secure {
+        return Err(Error::new(ErrorCode::InvalidRequest).with_message(
+            "Requests specifying Server Side Encryption with Customer provided keys must be made over a secure connection.",
+        ));
+    }
+    triple.map_err(|error| described(error, &Triple::default()))
+}
+
+fn described(error: SseCError, triple: &Triple<'_>) -> Error {
+    match error {
+        SseCError::MissingKey => key_required(),
+        SseCError::MissingKeyMd5 => argument(
+            "Requests specifying Server Side Encryption with Customer provided keys must provide \
+            the client calculated MD5 of the secret key.",
+        ),
+        SseCError::MissingAlgorithm => argument(
+            "Requests specifying Server Side Encryption with Customer provided keys must provide \
+            a valid encryption algorithm.",
+        ),
+        SseCError::Algorithm => Error::new(ErrorCode::InvalidEncryptionAlgorithmError)
+            .with_field("ArgumentName", MANAGED_HEADER)
+            .with_field("ArgumentValue", String::from_utf8_lossy(triple.algorithm.unwrap_or_default())),
+        SseCError::Key => argument("The secret key was invalid for the specified algorithm."),
+        SseCError::KeyMd5 => argument("The calculated MD5 hash of the key did not match the hash that was provided."),
+        SseCError::WrongKey => wrong_key(),
+        SseCError::Duplicate => argument("A header of the customer-provided key is there twice. Send each once."),
+        _ => argument(
+            "A header looks like one of a customer-provided key and is none. \
+            They are x-amz-server-side-encryption-customer-algorithm, -key and -key-MD5.",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::tests::head;
+
+    const ALGORITHM: &str = "\nx-amz-server-side-encryption-customer-algorithm: AES256";
+    const KEY: &str = "\nx-amz-server-side-encryption-customer-key: MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    const MD5: &str = "\nx-amz-server-side-encryption-customer-key-MD5: hRasmdxgYDKV3nvbahU1MA==";
+    const KMS: &str = "\nx-amz-server-side-encryption: aws:kms";
+
+    fn write(headers: &str, secure: bool) -> Result<bool, (ErrorCode, String)> {
+        for_write(&head(&format!("PUT /b/k HTTP/1.1{headers}")), secure)
+            .map(|key| key.is_some())
+            .map_err(|error| (error.code, error.message.into_owned()))
+    }
+
+    #[test]
+    fn writes_follow_the_table_in_its_order() {
+        let check = |headers: &[&str], secure, expected: Result<bool, (ErrorCode, &str)>| {
+            let got = write(&headers.concat(), secure);
+            match (got, expected) {
+                (Ok(got), Ok(expected)) => assert_eq!(got, expected, "{headers:?}"),
+                (Err((code, message)), Err((expected, words))) => {
+                    assert!(code == expected && message.contains(words), "{headers:?}: {code:?} {message}");
+                }
+                (got, _) => panic!("{headers:?}: {got:?}"),
+            }
+        };
+        use ErrorCode as C;
+        check(&[], true, Ok(false));
+        check(&[], false, Ok(false));
+        check(&[ALGORITHM, KEY, MD5], true, Ok(true));
+        check(&[ALGORITHM, KEY, MD5, KMS], false, Err((C::InvalidRequest, "secure connection")));
+        check(&[MD5], false, Err((C::InvalidRequest, "secure connection")));
+        check(&[KMS], true, Err((C::NotImplemented, "managed keys")));
+        check(&["\nx-amz-server-side-encryption: AES256"], true, Err((C::NotImplemented, "managed keys")));
+        check(&[ALGORITHM, KMS], true, Err((C::InvalidArgument, "incompatible")));
+        check(&[ALGORITHM, MD5], true, Err((C::InvalidArgument, "appropriate secret key")));
+        check(&[ALGORITHM, KEY], true, Err((C::InvalidArgument, "calculated MD5 of the secret key")));
+        check(&[KEY, MD5], true, Err((C::InvalidArgument, "valid encryption algorithm")));
+        check(
+            &[&ALGORITHM.replace("256", "512"), KEY, MD5],
+            true,
+            Err((C::InvalidEncryptionAlgorithmError, "AES256.")),
+        );
+        check(
+            &[ALGORITHM, &KEY.replace("MDE", "MD"), MD5],
+            true,
+            Err((C::InvalidArgument, "invalid for the specified")),
+        );
+        check(&[ALGORITHM, KEY, &MD5.replace("hR", "hS")], true, Err((C::InvalidArgument, "did not match the hash")));
+        check(&[ALGORITHM, KEY, MD5, MD5], true, Err((C::InvalidArgument, "twice")));
+        check(&["\nx-amz-server-side-encryption-customer-kye: a"], true, Err((C::InvalidArgument, "is none")));
+    }
+
+    #[test]
+    fn reads_follow_the_table_in_its_order() {
+        let read = |headers: &str, sealed, secure| {
+            let head = head(&format!("GET /b/k HTTP/1.1{headers}"));
+            for_read(&head, Role::Object, secure)
+                .and_then(|trio| trio.key_for(sealed).map(|key| key.is_some()))
+                .map_err(|error| (error.code, error.message.into_owned()))
+        };
+        let all = [ALGORITHM, KEY, MD5].concat();
+        assert_eq!(read("", false, false), Ok(false));
+        assert_eq!(read(&all, true, true), Ok(true));
+        let code = |result: Result<bool, (ErrorCode, String)>| result.unwrap_err().0;
+        assert_eq!(code(read(&all, true, false)), ErrorCode::InvalidRequest);
+        assert!(read("", true, true).unwrap_err().1.contains("correct parameters"));
+        assert!(read(MD5, false, true).unwrap_err().1.contains("not applicable"));
+        assert_eq!(code(read(MD5, true, true)), ErrorCode::InvalidArgument);
+        let short = [ALGORITHM, "\nx-amz-server-side-encryption-customer-key: MDEy", MD5].concat();
+        assert_eq!(code(read(&short, true, true)), ErrorCode::AccessDenied);
+    }
+
+    #[test]
+    fn argument_errors_name_the_argument() {
+        let text = format!("PUT /b/k HTTP/1.1{ALGORITHM}{MD5}");
+        let error = for_write(&head(&text), true).unwrap_err();
+        assert_eq!(error.fields, [("ArgumentName", "x-amz-server-side-encryption".to_owned())]);
+    }
+}

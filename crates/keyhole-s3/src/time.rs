@@ -1,0 +1,71 @@
+//! The date formats of S3. Times are milliseconds since 1970-01-01T00:00:00Z.
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use jiff::fmt::strtime;
+use jiff::tz::TimeZone;
+
+fn timestamp(ms: u64) -> Timestamp {
+    // Beyond the year 9999 nothing is printed as itself; no clock is there.
+    i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(Timestamp::MAX)
+}
+
+fn format(pattern: &str, ms: u64) -> String {
+    let zoned = timestamp(ms).to_zoned_datetime(TimeZone::UTC);
+    strtime::format(pattern, &zoned).unwrap_or_default()
+}
+
+/// `Mon, 23 Nov 2026 10:11:12 GMT` (RFC 9110 §5.6.7).
+pub fn http_date(ms: u64) -> String {
+    format("%a, %d %b %Y %H:%M:%S GMT", ms)
+}
+
+/// `2026-11-23T10:11:12.345Z`, as documents have it.
+pub fn iso8601(ms: u64) -> String {
+    format!("{}.{:03}Z", format("%Y-%m-%dT%H:%M:%S", ms), ms % 1000)
+}
+
+/// Reads a date of RFC 9110 §5.6.7 in the preferred form.
+pub fn parse_http_date(text: &str) -> Option<u64> {
+    let zoned = rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_zoned_datetime(text).ok()?;
+    u64::try_from(zoned.timestamp().as_millisecond()).ok()
+}
+
+/// Reads `20261123T101112Z`, the form of `x-amz-date`.
+pub fn parse_amz_date(text: &str) -> Option<u64> {
+    // The pattern is looser than the form: it takes digits alone by this.
+    let digits =
+        |range: std::ops::Range<usize>| text.as_bytes().get(range).is_some_and(|b| b.iter().all(u8::is_ascii_digit));
+    if text.len() != 16 || !digits(0..8) || !digits(9..15) {
+        return None;
+    }
+    let civil = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", text).ok()?;
+    let timestamp = civil.to_zoned_datetime(TimeZone::UTC).ok()?.timestamp();
+    u64::try_from(timestamp.as_millisecond()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats() {
+        let ms = 1_369_353_600_007;
+        assert_eq!(http_date(ms), "Fri, 24 May 2013 00:00:00 GMT");
+        assert_eq!(iso8601(ms), "2013-05-24T00:00:00.007Z");
+        assert_eq!(http_date(0), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(http_date(u64::MAX).len(), 29);
+    }
+
+    #[test]
+    fn parses() {
+        assert_eq!(parse_amz_date("20130524T000000Z"), Some(1_369_353_600_000));
+        assert_eq!(parse_http_date("Fri, 24 May 2013 00:00:00 GMT"), Some(1_369_353_600_000));
+        for bad in ["", "20130524", "20131324T000000Z", "20130524T000000", "2013-524T000000Z", "20130524T250000Z"] {
+            assert_eq!(parse_amz_date(bad), None, "{bad}");
+        }
+        for bad in ["", "yesterday", "Fri, 24 Foo 2013 00:00:00 GMT"] {
+            assert_eq!(parse_http_date(bad), None, "{bad}");
+        }
+    }
+}

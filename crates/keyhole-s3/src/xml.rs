@@ -1,0 +1,11 @@
+//! The documents of S3, in and out, by quick-xml.
+
+mod read;
+mod write;
+
+pub use read::{CompletedPart, DeleteRequest, parse_complete, parse_create_bucket, parse_delete};
+pub use write::{
+    Bucket, Deleted, Document, Entry, PartEntry, UploadEntry, acl, complete_result, copy_object_result,
+    copy_part_result, delete_result, initiate_upload, list_buckets, list_objects_v1, list_objects_v2, list_parts,
+    list_uploads, location, tagging, versioning,
+};

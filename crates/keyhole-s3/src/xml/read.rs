@@ -1,0 +1,264 @@
+//! Documents that come from clients.
+
+use keyhole_core::head::Checksums;
+use quick_xml::Reader;
+use quick_xml::events::Event;
+
+use crate::checksum;
+use crate::limits::{DELETE_MAX, KEY_MAX, PART_NUMBER_MAX, XML_DEPTH_MAX};
+use crate::{Error, ErrorCode};
+
+/// A DeleteObjects.
+#[derive(Debug)]
+pub struct DeleteRequest {
+    /// The keys, in their order.
+    pub objects: Vec<String>,
+    /// Only errors are wanted in the reply.
+    pub quiet: bool,
+}
+
+/// A part that a CompleteMultipartUpload names.
+#[derive(Debug)]
+pub struct CompletedPart {
+    /// Its number.
+    pub number: u16,
+    /// Its ETag, as sent.
+    pub etag: String,
+    /// The checksums that the client expects it to have.
+    pub checksums: Checksums,
+}
+
+fn malformed() -> Error {
+    Error::new(ErrorCode::MalformedXML)
+}
+
+/// Calls `visit` with the path of every element that ends, and its text. Name spaces and attributes are passed over; a
+/// document type, and with it every entity but the predefined, is refused.
+fn walk(document: &[u8], mut visit: impl FnMut(&[&str], &str) -> Result<(), Error>) -> Result<(), Error> {
+    let document = std::str::from_utf8(document).map_err(|_| malformed())?;
+    let mut reader = Reader::from_str(document);
+    let mut path: Vec<String> = Vec::new();
+    let mut text = String::new();
+    let mut roots = 0;
+    loop {
+        match reader.read_event().map_err(|_| malformed())? {
+            Event::Start(element) => {
+                if path.len() == XML_DEPTH_MAX {
+                    return Err(malformed());
+                }
+                roots += usize::from(path.is_empty());
+                let name = element.local_name();
+                path.push(name.as_ref().to_owned());
+                text.clear();
+            }
+            Event::Empty(element) => {
+                roots += usize::from(path.is_empty());
+                let name = element.local_name();
+                path.push(name.as_ref().to_owned());
+                visit(&path.iter().map(String::as_str).collect::<Vec<_>>(), "")?;
+                path.pop();
+            }
+            Event::Text(piece) => text.push_str(&piece.xml10_content()),
+            Event::CData(piece) => text.push_str(&piece.xml10_content()),
+            Event::GeneralRef(reference) => match reference.resolve_char_ref().map_err(|_| malformed())? {
+                Some(c) => text.push(c),
+                None => text.push_str(quick_xml::escape::resolve_predefined_entity(&reference).ok_or_else(malformed)?),
+            },
+            Event::End(_) => {
+                visit(&path.iter().map(String::as_str).collect::<Vec<_>>(), &text)?;
+                path.pop();
+                text.clear();
+            }
+            Event::DocType(_) => return Err(malformed()),
+            Event::Decl(_) | Event::Comment(_) | Event::PI(_) => {}
+            Event::Eof => break,
+        }
+    }
+    if roots == 1 && path.is_empty() { Ok(()) } else { Err(malformed()) }
+}
+
+/// Reads a `Delete` document.
+///
+/// # Errors
+/// `MalformedXML`: also for no key, and for more than [`DELETE_MAX`]. `KeyTooLongError`. `NotImplemented` for versions.
+pub fn parse_delete(document: &[u8]) -> Result<DeleteRequest, Error> {
+    let mut request = DeleteRequest { objects: Vec::new(), quiet: false };
+    let mut key = None;
+    walk(document, |path, text| {
+        match path {
+            ["Delete", "Object", "Key"] => key = Some(text.to_owned()),
+            ["Delete", "Object", "VersionId"] if !text.is_empty() && text != "null" => {
+                return Err(Error::new(ErrorCode::NotImplemented).with_message("This node has no versions."));
+            }
+            ["Delete", "Object"] => {
+                let key = key.take().filter(|key| !key.is_empty()).ok_or_else(malformed)?;
+                if key.len() > KEY_MAX {
+                    return Err(Error::new(ErrorCode::KeyTooLongError));
+                }
+                if request.objects.len() == DELETE_MAX {
+                    return Err(malformed());
+                }
+                request.objects.push(key);
+            }
+            ["Delete", "Quiet"] => request.quiet = text.trim() == "true",
+            ["Delete"] | ["Delete", "Object", _] => {}
+            _ => return Err(malformed()),
+        }
+        Ok(())
+    })?;
+    if request.objects.is_empty() { Err(malformed()) } else { Ok(request) }
+}
+
+/// Reads a `CompleteMultipartUpload` document.
+///
+/// # Errors
+/// `MalformedXML`, also for no part; `InvalidArgument` for part numbers that none can have.
+pub fn parse_complete(document: &[u8]) -> Result<Vec<CompletedPart>, Error> {
+    let mut parts = Vec::new();
+    let (mut number, mut etag, mut checksums) = (None, None, Checksums::default());
+    walk(document, |path, text| {
+        match path {
+            ["CompleteMultipartUpload", "Part", "PartNumber"] => {
+                let value = text.trim().parse().ok().filter(|number| (1..=PART_NUMBER_MAX).contains(number));
+                number = Some(value.ok_or_else(|| {
+                    Error::invalid_argument(
+                        "PartNumber",
+                        text,
+                        "Part number must be an integer between 1 and 10000, inclusive",
+                    )
+                })?);
+            }
+            ["CompleteMultipartUpload", "Part", "ETag"] => etag = Some(text.trim().to_owned()),
+            ["CompleteMultipartUpload", "Part", name] => {
+                if let Some(algorithm) = name.strip_prefix("Checksum").and_then(checksum::algorithm_of) {
+                    let digest = checksum::decode(algorithm, text.trim().as_bytes());
+                    let digest = digest.ok_or_else(|| Error::new(ErrorCode::InvalidPart))?;
+                    checksums.set(algorithm, &digest).map_err(|_| malformed())?;
+                }
+            }
+            ["CompleteMultipartUpload", "Part"] => {
+                let (Some(number), Some(etag)) = (number.take(), etag.take()) else { return Err(malformed()) };
+                if parts.len() == usize::from(PART_NUMBER_MAX) {
+                    return Err(malformed());
+                }
+                parts.push(CompletedPart { number, etag, checksums: std::mem::take(&mut checksums) });
+            }
+            ["CompleteMultipartUpload"] => {}
+            _ => return Err(malformed()),
+        }
+        Ok(())
+    })?;
+    if parts.is_empty() { Err(malformed()) } else { Ok(parts) }
+}
+
+/// Reads a `CreateBucketConfiguration` document; the region it names. No document names none.
+///
+/// # Errors
+/// `MalformedXML`.
+pub fn parse_create_bucket(document: &[u8]) -> Result<Option<String>, Error> {
+    let mut location = None;
+    if document.is_empty() {
+        return Ok(None);
+    }
+    walk(document, |path, text| {
+        match path {
+            ["CreateBucketConfiguration", "LocationConstraint"] if !text.is_empty() => {
+                location = Some(text.trim().to_owned());
+            }
+            ["CreateBucketConfiguration", ..] => {}
+            _ => return Err(malformed()),
+        }
+        Ok(())
+    })?;
+    Ok(location)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deletions() {
+        let check = |document: &str, expected: Result<(&[&str], bool), ErrorCode>| {
+            let got = parse_delete(document.as_bytes());
+            match (got, expected) {
+                (Ok(got), Ok((keys, quiet))) => {
+                    assert!(got.objects == keys && got.quiet == quiet, "{document}: {got:?}")
+                }
+                (Err(got), Err(code)) => assert_eq!(got.code, code, "{document}"),
+                (got, _) => panic!("{document}: {got:?}"),
+            }
+        };
+        let one = "<Object><Key>a</Key></Object>";
+        check(&format!("<Delete xmlns=\"x\">{one}</Delete>"), Ok((&["a"], false)));
+        check(
+            &format!("<?xml version=\"1.0\"?>\n<d:Delete xmlns:d=\"x\"><Quiet>true</Quiet>{one}</d:Delete>\n"),
+            Ok((&["a"], true)),
+        );
+        let escaped = "<Delete><Object><Key> a&amp;&#x1;&#233;<![CDATA[<&]]></Key></Object></Delete>";
+        check(escaped, Ok((&[" a&\u{1}é<&"], false)));
+        check("<Delete></Delete>", Err(ErrorCode::MalformedXML));
+        check("<Delete/>", Err(ErrorCode::MalformedXML));
+        check("", Err(ErrorCode::MalformedXML));
+        check("<Delete><Object></Object></Delete>", Err(ErrorCode::MalformedXML));
+        check("<Delete><Object><Key>a</Key></Delete>", Err(ErrorCode::MalformedXML));
+        check(&format!("<Delete>{one}</Delete><Delete>{one}</Delete>"), Err(ErrorCode::MalformedXML));
+        check(
+            "<!DOCTYPE x [<!ENTITY e \"a\">]><Delete><Object><Key>&e;</Key></Object></Delete>",
+            Err(ErrorCode::MalformedXML),
+        );
+        check("<Delete><Object><Key>&e;</Key></Object></Delete>", Err(ErrorCode::MalformedXML));
+        check(&("<Delete>".to_owned() + &"<a>".repeat(XML_DEPTH_MAX)), Err(ErrorCode::MalformedXML));
+        let key = |len| format!("<Delete><Object><Key>{}</Key></Object></Delete>", "k".repeat(len));
+        assert!(parse_delete(key(KEY_MAX).as_bytes()).is_ok());
+        check(&key(KEY_MAX + 1), Err(ErrorCode::KeyTooLongError));
+        let many = |n| format!("<Delete>{}</Delete>", one.repeat(n));
+        assert_eq!(parse_delete(many(DELETE_MAX).as_bytes()).unwrap().objects.len(), DELETE_MAX);
+        check(&many(DELETE_MAX + 1), Err(ErrorCode::MalformedXML));
+    }
+
+    #[test]
+    fn completions() {
+        let part = |n: &str| {
+            format!(
+                "<Part><ETag>&quot;e&quot;</ETag><PartNumber>{n}</PartNumber><ChecksumCRC32>AAAAAQ==</ChecksumCRC32></Part>"
+            )
+        };
+        let document = |parts: &str| format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
+        let parts = parse_complete(document(&(part("1") + &part("10000"))).as_bytes()).unwrap();
+        assert_eq!((parts[0].number, parts[1].number, parts[0].etag.as_str()), (1, 10_000, "\"e\""));
+        assert_eq!(parts[0].checksums.iter().next().unwrap().1, [0, 0, 0, 1]);
+        for bad in ["0", "10001", "-1", "x", ""] {
+            let error = parse_complete(document(&part(bad)).as_bytes()).unwrap_err();
+            assert_eq!(error.code, ErrorCode::InvalidArgument, "{bad}");
+        }
+        for bad in [document(""), document("<Part><ETag>e</ETag></Part>"), "<Other/>".to_owned()] {
+            assert_eq!(parse_complete(bad.as_bytes()).unwrap_err().code, ErrorCode::MalformedXML, "{bad}");
+        }
+    }
+
+    #[test]
+    fn bucket_configurations() {
+        let document =
+            "<CreateBucketConfiguration><LocationConstraint>eu-1</LocationConstraint></CreateBucketConfiguration>";
+        assert_eq!(parse_create_bucket(document.as_bytes()).unwrap().as_deref(), Some("eu-1"));
+        assert_eq!(parse_create_bucket(b"").unwrap(), None);
+        assert_eq!(parse_create_bucket(b"<X/>").unwrap_err().code, ErrorCode::MalformedXML);
+    }
+
+    #[test]
+    fn no_bytes_panic() {
+        let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed_u64);
+        println!("SEED={seed}");
+        let mut state = seed;
+        let alphabet = b"<>/&;#x\"'=!-[]DeleteObjctKyPar\x00\xc3\xa9 ";
+        for _ in 0..20_000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let len = (state >> 58) as usize;
+            let bytes: Vec<u8> = (0..len)
+                .map(|i| alphabet[(state.rotate_left(i as u32 * 7) % alphabet.len() as u64) as usize])
+                .collect();
+            let _ = (parse_delete(&bytes), parse_complete(&bytes), parse_create_bucket(&bytes));
+        }
+    }
+}

@@ -1,0 +1,472 @@
+//! Documents that go to clients.
+
+use quick_xml::Writer;
+use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
+
+use crate::Error;
+use crate::ops::{ListObjects, ListObjectsV2, ListUploads, UploadId, encode_key, encode_token};
+use crate::time::iso8601;
+
+const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
+
+/// The one owner there is.
+const OWNER: &str = "keyhole";
+
+/// A document that is being written.
+pub struct Document {
+    writer: Writer<Vec<u8>>,
+    open: Vec<&'static str>,
+}
+
+impl Document {
+    /// A document with this root, in the name space of S3.
+    pub fn new(root: &'static str) -> Self {
+        Self::start(BytesStart::new(root).with_attributes([("xmlns", NAMESPACE)]), root)
+    }
+
+    /// A document with this root, without a name space, as errors are.
+    pub fn bare(root: &'static str) -> Self {
+        Self::start(BytesStart::new(root), root)
+    }
+
+    fn start(element: BytesStart<'_>, root: &'static str) -> Self {
+        let mut document = Document { writer: Writer::new(Vec::with_capacity(1024)), open: vec![root] };
+        document.event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)));
+        document.event(Event::Text(BytesText::from_escaped("\n")));
+        document.event(Event::Start(element));
+        document
+    }
+
+    fn event(&mut self, event: Event<'_>) {
+        self.writer.write_event(event).expect("a vector takes all that is written");
+    }
+
+    /// Begins an element.
+    pub fn open(&mut self, name: &'static str) {
+        self.event(Event::Start(BytesStart::new(name)));
+        self.open.push(name);
+    }
+
+    /// Ends the element that was begun last.
+    pub fn close(&mut self) {
+        if let Some(name) = self.open.pop() {
+            self.event(Event::End(BytesEnd::new(name)));
+        }
+    }
+
+    /// Adds an element with a text.
+    pub fn text(&mut self, name: &'static str, text: &str) {
+        self.open(name);
+        self.event(Event::Text(BytesText::from_escaped(escape(text))));
+        self.close();
+    }
+
+    /// Adds an element with a number.
+    pub fn number(&mut self, name: &'static str, number: impl Into<u64>) {
+        self.text(name, &number.into().to_string());
+    }
+
+    /// Adds an element with a truth value.
+    pub fn flag(&mut self, name: &'static str, flag: bool) {
+        self.text(name, if flag { "true" } else { "false" });
+    }
+
+    /// Adds an element with an ETag, which is quoted.
+    pub fn etag(&mut self, etag: &str) {
+        self.text("ETag", &format!("\"{etag}\""));
+    }
+
+    fn owner(&mut self, name: &'static str) {
+        self.open(name);
+        self.text("ID", OWNER);
+        self.text("DisplayName", OWNER);
+        self.close();
+    }
+
+    /// Ends all elements; the text.
+    pub fn finish(mut self) -> String {
+        while !self.open.is_empty() {
+            self.close();
+        }
+        String::from_utf8(self.writer.into_inner()).expect("only text was written")
+    }
+}
+
+/// Escapes what a text cannot have; control characters as numbers, as S3 does, although XML 1.0 has no place for most of
+/// them (clients ask for `encoding-type=url` where keys may have them).
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\u{fffe}' | '\u{ffff}' => out.push_str(&format!("&#x{:x};", u32::from(c))),
+            c if c.is_control() => out.push_str(&format!("&#x{:x};", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// A bucket in a list.
+pub struct Bucket<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// When it was created.
+    pub time_ms: u64,
+}
+
+/// ListBuckets.
+pub fn list_buckets(buckets: &[Bucket<'_>]) -> String {
+    let mut doc = Document::new("ListAllMyBucketsResult");
+    doc.owner("Owner");
+    doc.open("Buckets");
+    for bucket in buckets {
+        doc.open("Bucket");
+        doc.text("Name", bucket.name);
+        doc.text("CreationDate", &iso8601(bucket.time_ms));
+        doc.close();
+    }
+    doc.finish()
+}
+
+/// GetBucketLocation: the first region is the empty text, by history.
+pub fn location(region: &str) -> String {
+    let mut doc = Document::new("LocationConstraint");
+    if region != "us-east-1" {
+        doc.event(Event::Text(BytesText::from_escaped(escape(region))));
+    }
+    doc.finish()
+}
+
+/// GetBucketVersioning: never enabled.
+pub fn versioning() -> String {
+    Document::new("VersioningConfiguration").finish()
+}
+
+/// GetObjectTagging: no tags.
+pub fn tagging() -> String {
+    let mut doc = Document::new("Tagging");
+    doc.open("TagSet");
+    doc.finish()
+}
+
+/// GetBucketAcl and GetObjectAcl: the owner may do everything.
+pub fn acl() -> String {
+    let mut doc = Document::new("AccessControlPolicy");
+    doc.owner("Owner");
+    doc.open("AccessControlList");
+    doc.open("Grant");
+    let grantee = BytesStart::new("Grantee")
+        .with_attributes([("xmlns:xsi", "http://www.w3.org/2001/XMLSchema-instance"), ("xsi:type", "CanonicalUser")]);
+    doc.event(Event::Start(grantee));
+    doc.open.push("Grantee");
+    doc.text("ID", OWNER);
+    doc.text("DisplayName", OWNER);
+    doc.close();
+    doc.text("Permission", "FULL_CONTROL");
+    doc.finish()
+}
+
+/// An entry of a list of objects.
+pub enum Entry<'a> {
+    /// An object.
+    Object {
+        /// Its key.
+        key: &'a str,
+        /// Plaintext bytes.
+        size: u64,
+        /// When it was last modified.
+        time_ms: u64,
+        /// Its ETag, without quotes.
+        etag: String,
+    },
+    /// A common prefix.
+    Prefix(&'a str),
+}
+
+impl Entry<'_> {
+    fn name(&self) -> &str {
+        match self {
+            Entry::Object { key, .. } => key,
+            Entry::Prefix(prefix) => prefix,
+        }
+    }
+}
+
+fn entries(doc: &mut Document, entries: &[Entry<'_>], url: bool, owner: bool) {
+    for entry in entries {
+        if let Entry::Object { key, size, time_ms, etag } = entry {
+            doc.open("Contents");
+            doc.text("Key", &encode_key(key, url));
+            doc.text("LastModified", &iso8601(*time_ms));
+            doc.etag(etag);
+            doc.number("Size", *size);
+            if owner {
+                doc.owner("Owner");
+            }
+            doc.text("StorageClass", "STANDARD");
+            doc.close();
+        }
+    }
+    for entry in entries {
+        if let Entry::Prefix(prefix) = entry {
+            doc.open("CommonPrefixes");
+            doc.text("Prefix", &encode_key(prefix, url));
+            doc.close();
+        }
+    }
+}
+
+/// ListObjects.
+pub fn list_objects_v1(bucket: &str, query: &ListObjects, listed: &[Entry<'_>], truncated: bool) -> String {
+    let url = query.encoding_url;
+    let mut doc = Document::new("ListBucketResult");
+    doc.text("Name", bucket);
+    doc.text("Prefix", &encode_key(&query.prefix, url));
+    doc.text("Marker", &encode_key(query.marker.as_deref().unwrap_or_default(), url));
+    if let (true, Some(last)) = (truncated, listed.last()) {
+        doc.text("NextMarker", &encode_key(last.name(), url));
+    }
+    doc.number("MaxKeys", query.max_keys as u64);
+    if let Some(delimiter) = &query.delimiter {
+        doc.text("Delimiter", &encode_key(delimiter, url));
+    }
+    if url {
+        doc.text("EncodingType", "url");
+    }
+    doc.flag("IsTruncated", truncated);
+    entries(&mut doc, listed, url, true);
+    doc.finish()
+}
+
+/// ListObjectsV2.
+pub fn list_objects_v2(bucket: &str, query: &ListObjectsV2, listed: &[Entry<'_>], truncated: bool) -> String {
+    let url = query.encoding_url;
+    let mut doc = Document::new("ListBucketResult");
+    doc.text("Name", bucket);
+    doc.text("Prefix", &encode_key(&query.prefix, url));
+    if let Some(start_after) = &query.start_after {
+        doc.text("StartAfter", &encode_key(start_after, url));
+    }
+    if let Some(continuation) = &query.continuation {
+        doc.text("ContinuationToken", &encode_token(continuation));
+    }
+    if let (true, Some(last)) = (truncated, listed.last()) {
+        doc.text("NextContinuationToken", &encode_token(last.name()));
+    }
+    doc.number("KeyCount", listed.len() as u64);
+    doc.number("MaxKeys", query.max_keys as u64);
+    if let Some(delimiter) = &query.delimiter {
+        doc.text("Delimiter", &encode_key(delimiter, url));
+    }
+    if url {
+        doc.text("EncodingType", "url");
+    }
+    doc.flag("IsTruncated", truncated);
+    entries(&mut doc, listed, url, query.fetch_owner);
+    doc.finish()
+}
+
+/// What became of one key of a DeleteObjects.
+pub struct Deleted<'a> {
+    /// The key.
+    pub key: &'a str,
+    /// Why it was not deleted.
+    pub error: Option<Error>,
+}
+
+/// DeleteObjects; the quiet form has the errors alone.
+pub fn delete_result(results: &[Deleted<'_>], quiet: bool) -> String {
+    let mut doc = Document::new("DeleteResult");
+    for Deleted { key, error } in results {
+        match error {
+            None if quiet => {}
+            None => {
+                doc.open("Deleted");
+                doc.text("Key", key);
+                doc.close();
+            }
+            Some(error) => {
+                doc.open("Error");
+                doc.text("Key", key);
+                doc.text("Code", error.code.code());
+                doc.text("Message", &error.message);
+                doc.close();
+            }
+        }
+    }
+    doc.finish()
+}
+
+/// CopyObject.
+pub fn copy_object_result(etag: &str, time_ms: u64) -> String {
+    copy_result("CopyObjectResult", etag, time_ms)
+}
+
+/// UploadPartCopy.
+pub fn copy_part_result(etag: &str, time_ms: u64) -> String {
+    copy_result("CopyPartResult", etag, time_ms)
+}
+
+fn copy_result(root: &'static str, etag: &str, time_ms: u64) -> String {
+    let mut doc = Document::new(root);
+    doc.etag(etag);
+    doc.text("LastModified", &iso8601(time_ms));
+    doc.finish()
+}
+
+/// CreateMultipartUpload.
+pub fn initiate_upload(bucket: &str, key: &str, id: &UploadId) -> String {
+    let mut doc = Document::new("InitiateMultipartUploadResult");
+    doc.text("Bucket", bucket);
+    doc.text("Key", key);
+    doc.text("UploadId", &hex::encode(id));
+    doc.finish()
+}
+
+/// CompleteMultipartUpload.
+pub fn complete_result(bucket: &str, key: &str, etag: &str) -> String {
+    let mut doc = Document::new("CompleteMultipartUploadResult");
+    doc.text("Location", &format!("/{bucket}/{key}"));
+    doc.text("Bucket", bucket);
+    doc.text("Key", key);
+    doc.etag(etag);
+    doc.finish()
+}
+
+/// A part in a list.
+pub struct PartEntry {
+    /// Its number.
+    pub number: u16,
+    /// Plaintext bytes.
+    pub size: u64,
+    /// Its ETag, without quotes.
+    pub etag: String,
+    /// When it was uploaded.
+    pub time_ms: u64,
+}
+
+/// ListParts.
+pub fn list_parts(
+    bucket: &str,
+    key: &str,
+    id: &UploadId,
+    marker: u16,
+    max: usize,
+    parts: &[PartEntry],
+    truncated: bool,
+) -> String {
+    let mut doc = Document::new("ListPartsResult");
+    doc.text("Bucket", bucket);
+    doc.text("Key", key);
+    doc.text("UploadId", &hex::encode(id));
+    doc.owner("Initiator");
+    doc.owner("Owner");
+    doc.text("StorageClass", "STANDARD");
+    doc.number("PartNumberMarker", marker);
+    doc.number("NextPartNumberMarker", parts.last().map_or(0, |part| part.number));
+    doc.number("MaxParts", max as u64);
+    doc.flag("IsTruncated", truncated);
+    for part in parts {
+        doc.open("Part");
+        doc.number("PartNumber", part.number);
+        doc.text("LastModified", &iso8601(part.time_ms));
+        doc.etag(&part.etag);
+        doc.number("Size", part.size);
+        doc.close();
+    }
+    doc.finish()
+}
+
+/// An entry of a list of uploads.
+pub enum UploadEntry<'a> {
+    /// An upload.
+    Upload {
+        /// The key it is for.
+        key: &'a str,
+        /// Its id.
+        id: &'a UploadId,
+        /// When it was created.
+        time_ms: u64,
+    },
+    /// A common prefix.
+    Prefix(&'a str),
+}
+
+/// ListMultipartUploads.
+pub fn list_uploads(bucket: &str, query: &ListUploads, listed: &[UploadEntry<'_>], truncated: bool) -> String {
+    let url = query.encoding_url;
+    let mut doc = Document::new("ListMultipartUploadsResult");
+    doc.text("Bucket", bucket);
+    doc.text("KeyMarker", &encode_key(query.key_marker.as_deref().unwrap_or_default(), url));
+    doc.text("UploadIdMarker", &query.upload_id_marker.map(hex::encode).unwrap_or_default());
+    if truncated {
+        match listed.last() {
+            Some(UploadEntry::Upload { key, id, .. }) => {
+                doc.text("NextKeyMarker", &encode_key(key, url));
+                doc.text("NextUploadIdMarker", &hex::encode(id));
+            }
+            Some(UploadEntry::Prefix(prefix)) => doc.text("NextKeyMarker", &encode_key(prefix, url)),
+            None => {}
+        }
+    }
+    doc.text("Prefix", &encode_key(&query.prefix, url));
+    if let Some(delimiter) = &query.delimiter {
+        doc.text("Delimiter", &encode_key(delimiter, url));
+    }
+    if url {
+        doc.text("EncodingType", "url");
+    }
+    doc.number("MaxUploads", query.max_uploads as u64);
+    doc.flag("IsTruncated", truncated);
+    for entry in listed {
+        match entry {
+            UploadEntry::Upload { key, id, time_ms } => {
+                doc.open("Upload");
+                doc.text("Key", &encode_key(key, url));
+                doc.text("UploadId", &hex::encode(id));
+                doc.owner("Initiator");
+                doc.owner("Owner");
+                doc.text("StorageClass", "STANDARD");
+                doc.text("Initiated", &iso8601(*time_ms));
+                doc.close();
+            }
+            UploadEntry::Prefix(prefix) => {
+                doc.open("CommonPrefixes");
+                doc.text("Prefix", &encode_key(prefix, url));
+                doc.close();
+            }
+        }
+    }
+    doc.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_escaped() {
+        let mut doc = Document::bare("A");
+        doc.text("B", "<&>\"\u{1}\r\u{7f}é");
+        let expected = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<A><B>&lt;&amp;&gt;&quot;&#x1;&#xd;&#x7f;é</B></A>";
+        assert_eq!(doc.finish(), expected);
+    }
+
+    #[test]
+    fn a_quiet_deletion_tells_of_errors_alone() {
+        let results = [
+            Deleted { key: "a", error: None },
+            Deleted { key: "b", error: Some(Error::new(crate::ErrorCode::InternalError)) },
+        ];
+        let loud = delete_result(&results, false);
+        let quiet = delete_result(&results, true);
+        assert!(
+            loud.contains("<Deleted><Key>a</Key></Deleted>") && loud.contains("<Error><Key>b</Key><Code>InternalError")
+        );
+        assert!(!quiet.contains("<Deleted>") && quiet.contains("<Error><Key>b</Key>"));
+    }
+}

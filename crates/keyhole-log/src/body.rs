@@ -1,0 +1,213 @@
+//! Writing a body, block by block.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use futures_channel::oneshot;
+
+use crate::Log;
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::limits::{
+    BLOCK_DATA, BLOCKS_IN_FLIGHT, BLOCKS_MAX, BUFFER_LEN, CHUNKS_MAX, INLINE_MAX, PREFIX_MAX, TAGS_MAX,
+};
+use crate::types::BodyId;
+use crate::wire::block;
+use crate::wire::payload::{BodyRecord, Bytes, Payload, Run};
+use crate::writer::{Block, Job, Placed};
+
+/// Blocks of a body of this length; an empty body has one, which is empty.
+pub(crate) const fn block_count(len: u64) -> u64 {
+    let count = len.div_ceil(BLOCK_DATA as u64);
+    if count == 0 { 1 } else { count }
+}
+
+/// Bytes in block `index` of a body of this length; 0 past its end.
+pub(crate) fn block_len(len: u64, index: u64) -> usize {
+    len.saturating_sub(index.saturating_mul(BLOCK_DATA as u64)).min(BLOCK_DATA as u64) as usize
+}
+
+/// Bytes on disk of the blocks of a body of this length, footers included.
+pub(crate) fn stored_len(len: u64) -> u64 {
+    let last = block_count(len) - 1;
+    last * BUFFER_LEN as u64 + block::stored_len(block_len(len, last)) as u64
+}
+
+/// A body whose bytes are written, but which no record names yet. It becomes part of an object or of an upload;
+/// dropped, it is given up.
+pub struct NewBody {
+    id: BodyId,
+    len: u64,
+    record: Vec<u8>,
+    stored: u64,
+}
+
+impl NewBody {
+    /// Its identity.
+    pub fn id(&self) -> BodyId {
+        self.id
+    }
+
+    /// Its bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Payload of its record, and bytes of its blocks on disk.
+    pub(crate) fn into_record(self) -> (Vec<u8>, u64) {
+        (self.record, self.stored)
+    }
+}
+
+impl fmt::Debug for NewBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewBody").field("id", &self.id).field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// The last block of a body: a buffer, how many bytes of it, at most [`BLOCK_DATA`], and their tags.
+pub type LastBlock<'a, Buf> = (Buf, usize, &'a [[u8; 16]]);
+
+/// Writes one body. Full blocks are [`push`](Self::push)ed in order, then [`finish`](Self::finish) takes the rest.
+/// Dropped, it gives the body up; blocks on their way are still written.
+pub struct BodyWriter<D: Disk> {
+    log: Log<D>,
+    /// Given out with the first block, so that what leaves no trace on the disk uses up no number.
+    id: Option<BodyId>,
+    blocks: u32,
+    len: u64,
+    in_flight: VecDeque<oneshot::Receiver<Result<Placed, Error>>>,
+    runs: Vec<Run>,
+}
+
+impl<D: Disk> BodyWriter<D> {
+    pub(crate) fn new(log: Log<D>) -> Self {
+        BodyWriter { log, id: None, blocks: 0, len: 0, in_flight: VecDeque::new(), runs: Vec::new() }
+    }
+
+    /// Writes a full block: the first [`BLOCK_DATA`] bytes of `buf`, with a tag for each chunk or none. Waits only while
+    /// [`BLOCKS_IN_FLIGHT`] blocks of this body are on their way. An error may be one of an earlier block.
+    ///
+    /// # Errors
+    /// `TooLarge` over [`BLOCKS_MAX`] blocks; `Full`, `Io`, `Poisoned`, `Closed`.
+    pub async fn push(&mut self, buf: D::Buf, tags: &[[u8; 16]]) -> Result<(), Error> {
+        assert!(tags.is_empty() || tags.len() == CHUNKS_MAX, "a full block has a tag for each chunk");
+        self.send(buf, BLOCK_DATA, tags).await
+    }
+
+    /// Ends the body with its last block, if there is one more: the first bytes of the buffer, at most [`BLOCK_DATA`], and
+    /// their tags; a body of whole chunks may have one tag more than it has chunks. Waits until all blocks are written. A body
+    /// of at most [`INLINE_MAX`] bytes is not written here, but with its record. `prefix` is kept with the body.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push); `TooLarge` for a prefix over [`PREFIX_MAX`].
+    pub async fn finish(mut self, last: Option<LastBlock<'_, D::Buf>>, prefix: &[u8]) -> Result<NewBody, Error> {
+        if prefix.len() > PREFIX_MAX {
+            return Err(Error::TooLarge("the prefix of a body"));
+        }
+        self.log.shared().check_poison()?;
+        match last {
+            Some((buf, len, tags)) if self.blocks == 0 && len <= INLINE_MAX => {
+                assert!(tags.len() <= TAGS_MAX, "a block has at most one tag more than chunks");
+                let data = buf.as_ref()[..len].to_vec();
+                drop(buf);
+                Ok(self.inline(&data, tags, prefix))
+            }
+            None if self.blocks == 0 => Ok(self.inline(&[], &[], prefix)),
+            Some((buf, len, tags)) => {
+                assert!(len <= BLOCK_DATA && tags.len() <= TAGS_MAX, "a block within its limits");
+                assert!(
+                    len > 0 || tags.is_empty(),
+                    "the tag of an empty last chunk belongs to the full block ahead of it"
+                );
+                if len > 0 {
+                    self.send(buf, len, tags).await?;
+                }
+                self.seal(prefix).await
+            }
+            None => self.seal(prefix).await,
+        }
+    }
+
+    fn inline(&mut self, data: &[u8], tags: &[[u8; 16]], prefix: &[u8]) -> NewBody {
+        let (id, len) = (self.id(), data.len() as u64);
+        let bytes = Bytes::Inline { tags: tags.to_vec(), data };
+        let record = Payload::Body(BodyRecord { id, len, prefix, bytes }).encode();
+        NewBody { id, len, record, stored: 0 }
+    }
+
+    async fn seal(mut self, prefix: &[u8]) -> Result<NewBody, Error> {
+        while !self.in_flight.is_empty() {
+            self.settle_oldest().await?;
+        }
+        let (id, len) = (self.id(), self.len);
+        let bytes = Bytes::Blocks(std::mem::take(&mut self.runs));
+        let record = Payload::Body(BodyRecord { id, len, prefix, bytes }).encode();
+        Ok(NewBody { id, len, record, stored: stored_len(len) })
+    }
+
+    fn id(&mut self) -> BodyId {
+        *self.id.get_or_insert_with(|| self.log.shared().lock().numbers.body())
+    }
+
+    async fn send(&mut self, buf: D::Buf, len: usize, tags: &[[u8; 16]]) -> Result<(), Error> {
+        if self.blocks as usize == BLOCKS_MAX {
+            return Err(Error::TooLarge("a body"));
+        }
+        while self.in_flight.len() >= BLOCKS_IN_FLIGHT {
+            self.settle_oldest().await?;
+        }
+        self.log.shared().check_poison()?;
+        let (done, placed) = oneshot::channel();
+        let (body, tags) = (self.id(), tags.to_vec());
+        let block = Block { buf, body, index: self.blocks, data_len: len as u32, tags, done };
+        self.log.submit(Job::Block(block)).map_err(|_| Error::Closed)?;
+        self.in_flight.push_back(placed);
+        self.blocks += 1;
+        self.len += len as u64;
+        Ok(())
+    }
+
+    /// Waits for the oldest block on its way; they are placed in order.
+    async fn settle_oldest(&mut self) -> Result<(), Error> {
+        let Some(placed) = self.in_flight.pop_front() else { return Ok(()) };
+        let Placed { offset, generation } = placed.await.map_err(|_| Error::Closed)??;
+        match self.runs.last_mut() {
+            // All blocks but the last of the body are full.
+            Some(run)
+                if run.generation == generation && run.offset + u64::from(run.blocks) * BUFFER_LEN as u64 == offset =>
+            {
+                run.blocks += 1;
+            }
+            _ => self.runs.push(Run { offset, generation, blocks: 1 }),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_blocks() {
+        const B: u64 = BLOCK_DATA as u64;
+        for (len, count, last, stored) in [
+            (0, 1, 0, 4096),
+            (1, 1, 1, 8192),
+            (B, 1, BLOCK_DATA, B + 4096),
+            (B + 1, 2, 1, B + 4096 + 8192),
+            (3 * B - 1, 3, BLOCK_DATA - 1, 3 * (B + 4096)),
+        ] {
+            assert_eq!(block_count(len), count, "{len}");
+            assert_eq!(block_len(len, count - 1), last, "{len}");
+            assert_eq!(block_len(len, count), 0, "{len}");
+            assert_eq!(stored_len(len), stored, "{len}");
+        }
+    }
+}

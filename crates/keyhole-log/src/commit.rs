@@ -1,0 +1,347 @@
+//! Group commit: one batch of records, from the queue to the disk to the index.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_channel::oneshot;
+
+use crate::disk::{Disk, is_full};
+use crate::error::Error;
+use crate::index::{Effect, Location};
+use crate::limits::{BATCH_MAX, PAGE};
+use crate::segments::Purpose;
+use crate::shared::{End, OpenMeta, Shared, Sync};
+use crate::types::BodyId;
+use crate::wire::payload::kind;
+use crate::wire::record::{self, FIRST, LAST};
+use crate::wire::{pages, segment};
+
+/// A record to be written.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) seq: u64,
+    pub(crate) kind: u8,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) effect: Effect,
+}
+
+/// The records of one request. They are written next to each other, in one batch.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    pub(crate) drafts: Vec<Draft>,
+    /// Bodies that are pinned until this is decided.
+    pub(crate) pinned: Vec<BodyId>,
+    /// Whether this only takes away: it may use what is reserved for that.
+    pub(crate) deletes: bool,
+    pub(crate) done: oneshot::Sender<Result<(), Error>>,
+}
+
+impl Commit {
+    fn space(&self) -> usize {
+        self.drafts.iter().map(|draft| record::space(draft.payload.len())).sum()
+    }
+}
+
+/// What goes to the disk together.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    commits: Vec<Commit>,
+    pub(crate) flushes: Vec<oneshot::Sender<Result<(), Error>>>,
+}
+
+impl Batch {
+    /// Takes as many as fit into `room`; if not even one does, as many as fit into a fresh segment.
+    pub(crate) fn take(queue: &mut VecDeque<Commit>, room: usize) -> Self {
+        let first = queue.front().map_or(0, Commit::space);
+        let limit = if pages(first) <= room { room.min(BATCH_MAX) } else { BATCH_MAX };
+        let (mut batch, mut space) = (Batch::default(), 0);
+        while let Some(commit) = queue.pop_front() {
+            space += commit.space();
+            if pages(space) > limit {
+                queue.push_front(commit);
+                break;
+            }
+            batch.commits.push(commit);
+        }
+        batch
+    }
+
+    fn space(&self) -> usize {
+        pages(self.commits.iter().map(Commit::space).sum())
+    }
+}
+
+impl OpenMeta {
+    /// Bytes for batches. A page is kept for the record that ends the segment.
+    pub(crate) fn room(&self) -> usize {
+        usize::try_from(self.end - self.at).unwrap_or(usize::MAX).saturating_sub(PAGE)
+    }
+}
+
+/// A worker's access to its disk.
+pub(crate) struct Context<D> {
+    pub(crate) shared: Arc<Shared>,
+    disk: Rc<D>,
+    worker: usize,
+    /// Counts batches, so that each bears witness for another worker.
+    turn: Cell<usize>,
+    /// Whether something was written after the last record that proves what is durable.
+    dirty: Cell<bool>,
+}
+
+/// A segment that has just been begun.
+pub(crate) struct Begun {
+    number: u32,
+    pub(crate) generation: u64,
+    start: u64,
+    /// Where its first batch or block goes.
+    pub(crate) at: u64,
+    pub(crate) end: u64,
+    /// Checksum of its header.
+    crc: u32,
+}
+
+impl<D: Disk> Context<D> {
+    pub(crate) fn new(shared: Arc<Shared>, disk: Rc<D>, worker: usize) -> Self {
+        Context { shared, disk, worker, turn: Cell::new(0), dirty: Cell::new(false) }
+    }
+
+    /// Writes the front of a buffer. A failure poisons the log: whether the bytes are there is unknown from then on.
+    pub(crate) async fn write(&self, offset: u64, buf: D::Buf, len: usize) -> Result<(), Error> {
+        self.dirty.set(true);
+        let (result, buf) = self.disk.write(offset, buf, 0..len).await;
+        drop(buf);
+        self.poison_on(result)
+    }
+
+    fn poison_on(&self, result: std::io::Result<()>) -> Result<(), Error> {
+        result.map_err(|error| {
+            self.shared.poison();
+            error.into()
+        })
+    }
+
+    /// Makes durable what every worker has written so far.
+    async fn sync(&self) -> Result<(), Error> {
+        let syncing = self.shared.lock().begin_sync();
+        let result = self.disk.sync().await;
+        self.poison_on(result)?;
+        // A sync that overlaps a failed write proves nothing about it.
+        self.shared.check_poison()?;
+        self.shared.lock().end_sync(&syncing);
+        Ok(())
+    }
+
+    /// Begins a segment; `None`: the store is full, or the file system is.
+    pub(crate) async fn begin(&self, kind: segment::Kind, purpose: Purpose) -> Result<Option<Begun>, Error> {
+        let (generation, number, start, len) = {
+            let mut state = self.shared.lock();
+            let generation = state.numbers.generation();
+            let Some(number) = state.segments.take(purpose, generation) else { return Ok(None) };
+            (generation, number, state.segments.start(number), state.segments.len)
+        };
+        if let Err(error) = self.disk.allocate(start, len).await {
+            self.shared.lock().segments.give_back(number);
+            return if is_full(&error) { Ok(None) } else { self.poison_on(Err(error)).map(|()| None) };
+        }
+        let mut buf = self.disk.buffer();
+        let header = segment::Header { kind, generation, number };
+        let crc = header.emit(&self.shared.store, &mut buf.as_mut()[..PAGE]);
+        self.write(start, buf, PAGE).await?;
+        Ok(Some(Begun { number, generation, start, at: start + PAGE as u64, end: start + len, crc }))
+    }
+
+    /// Writes records as one batch; the result is where they are. The watermark in them is what is durable now, before.
+    async fn append(&self, meta: &mut OpenMeta, drafts: &[&Draft]) -> Result<Vec<Location>, Error> {
+        let turn = self.turn.replace(self.turn.get().wrapping_add(1));
+        let (watermark, end, witness) = {
+            let state = self.shared.lock();
+            (state.numbers.watermark(), state.ends[self.worker], state.witness(self.worker, turn))
+        };
+        let durable = if end.segment == meta.number { end.durable } else { 0 };
+        let mut buf = self.disk.buffer();
+        let (mut at, mut places) = (0, Vec::with_capacity(drafts.len()));
+        for (i, draft) in drafts.iter().enumerate() {
+            let flags = if i == 0 { FIRST } else { 0 } | if i + 1 == drafts.len() { LAST } else { 0 };
+            let header = record::Header {
+                kind: draft.kind,
+                flags,
+                generation: meta.generation,
+                offset: meta.at + at as u64,
+                seq: draft.seq,
+                watermark,
+                prev: meta.prev,
+                durable,
+                witness,
+            };
+            let (len, next) = (record::HEADER_LEN + draft.payload.len(), at + record::space(draft.payload.len()));
+            meta.prev = header.emit(&self.shared.store, &draft.payload, &mut buf.as_mut()[at..]);
+            buf.as_mut()[at + len..next].fill(0);
+            places.push(Location { offset: header.offset, len: len as u32 });
+            at = next;
+        }
+        let len = pages(at);
+        buf.as_mut()[at..len].fill(0);
+        self.write(meta.at, buf, len).await?;
+        meta.at += len as u64;
+        let mut state = self.shared.lock();
+        state.used += len as u64;
+        state.numbers.written(drafts.iter().map(|draft| draft.seq));
+        let end = state.ends[self.worker];
+        let durable = if end.segment == meta.number { end.durable } else { 0 };
+        state.ends[self.worker] = End { segment: meta.number, written: (meta.at - meta.start) as u32, durable };
+        Ok(places)
+    }
+
+    /// A record of the log's own, without payload.
+    fn housekeeping(&self, kind: u8) -> Draft {
+        let seq = self.shared.lock().numbers.record();
+        Draft { seq, kind, payload: Vec::new(), effect: Effect::Nothing }
+    }
+
+    /// Ends the open segment, if any, and begins another one; `None`: the store is full, and nothing has changed.
+    async fn roll(&self, meta: &mut Option<OpenMeta>, deletions: bool) -> Result<Option<()>, Error> {
+        let purpose = if deletions { Purpose::Deletions } else { Purpose::Meta { first: meta.is_none() } };
+        let Some(begun) = self.begin(segment::Kind::Meta, purpose).await? else { return Ok(None) };
+        match meta {
+            Some(old) => {
+                self.append(old, &[&self.housekeeping(kind::SEGMENT_END)]).await?;
+            }
+            None => self.shared.lock().segments.without_meta -= 1,
+        }
+        let Begun { number, generation, start, at, end, crc } = begun;
+        *meta = Some(OpenMeta { number, generation, start, end, at, prev: crc, reserve: deletions });
+        Ok(Some(()))
+    }
+
+    /// Sees to it that there is room for the batch. What there is no room for fails, and leaves the batch.
+    async fn make_room(&self, meta: &mut Option<OpenMeta>, batch: &mut Batch) -> Result<(), Error> {
+        if let Some(meta) = meta.as_mut().filter(|meta| meta.reserve) {
+            if self.shared.lock().segments.has_spare() {
+                meta.reserve = false;
+            } else {
+                self.shed(batch, |commit| commit.deletes);
+            }
+        }
+        while !batch.commits.is_empty() && meta.as_ref().is_none_or(|meta| meta.room() < batch.space()) {
+            let deletions = batch.commits.iter().all(|commit| commit.deletes);
+            if self.roll(meta, deletions && !self.shared.lock().segments.has_spare()).await?.is_none() {
+                self.shed(batch, |commit| commit.deletes && !deletions);
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails what is not to be kept, as the store is full.
+    fn shed(&self, batch: &mut Batch, keep: impl Fn(&Commit) -> bool) {
+        for commit in batch.commits.extract_if(.., |commit| !keep(commit)) {
+            self.refuse(commit, &Error::Full);
+        }
+    }
+
+    /// Fails a commit that has not been written.
+    pub(crate) fn refuse(&self, commit: Commit, error: &Error) {
+        refuse(&self.shared, commit, error);
+    }
+
+    async fn write_batch(&self, meta: &mut Option<OpenMeta>, batch: &mut Batch) -> Result<Vec<Location>, Error> {
+        self.shared.check_poison()?;
+        self.make_room(meta, batch).await?;
+        let drafts: Vec<&Draft> = batch.commits.iter().flat_map(|commit| &commit.drafts).collect();
+        let places = match meta {
+            Some(meta) if !drafts.is_empty() => self.append(meta, &drafts).await?,
+            _ => Vec::new(),
+        };
+        if !batch.flushes.is_empty() || (self.shared.sync == Sync::Always && !places.is_empty()) {
+            self.sync().await?;
+        }
+        // Another worker's failure may mean that what this one wrote is not there either.
+        self.shared.check_poison()?;
+        Ok(places)
+    }
+}
+
+/// Fails a commit that will not be written, and gives up what it had reserved.
+pub(crate) fn refuse(shared: &Shared, commit: Commit, error: &Error) {
+    let mut state = shared.lock();
+    for draft in &commit.drafts {
+        state.index.release(draft.seq, &draft.effect);
+        // After a failed write nobody knows what is on the disk: the watermark stays below it.
+        if !shared.poisoned() {
+            state.numbers.give_up(draft.seq);
+        }
+    }
+    state.index.unpin(&commit.pinned);
+    drop(state);
+    let _ = commit.done.send(Err(error.clone())); // Nobody waits: the request was given up.
+}
+
+/// Writes a batch, syncs if that is the mode, shows its effects in the index, and wakes everybody who waits for it.
+pub(crate) async fn commit<D: Disk>(
+    context: Rc<Context<D>>,
+    mut meta: Option<OpenMeta>,
+    mut batch: Batch,
+) -> Option<OpenMeta> {
+    match context.write_batch(&mut meta, &mut batch).await {
+        Ok(places) => {
+            apply(&context.shared, batch.commits, places);
+            for flush in batch.flushes {
+                let _ = flush.send(Ok(())); // Nobody waits: the request was given up.
+            }
+        }
+        Err(error) => {
+            for commit in batch.commits {
+                context.refuse(commit, &error);
+            }
+            for flush in batch.flushes {
+                let _ = flush.send(Err(error.clone()));
+            }
+        }
+    }
+    meta
+}
+
+fn apply(shared: &Shared, commits: Vec<Commit>, places: Vec<Location>) {
+    let mut places = places.into_iter();
+    let mut answers = Vec::with_capacity(commits.len());
+    let mut state = shared.lock();
+    for commit in commits {
+        let mut result = Ok(());
+        let mut new_body = None;
+        for (draft, at) in commit.drafts.into_iter().zip(&mut places) {
+            if let Effect::Body { id, .. } = draft.effect {
+                new_body = Some(id);
+            }
+            result = result.and(state.apply(draft.seq, at, &draft.effect));
+        }
+        // A newer write of the name may have made it useless already.
+        if let Some(id) = new_body {
+            state.index.collect(id);
+        }
+        state.index.unpin(&commit.pinned);
+        answers.push((commit.done, result));
+    }
+    drop(state);
+    for (done, result) in answers {
+        let _ = done.send(result); // Nobody waits: the request was given up.
+    }
+}
+
+/// Makes everything durable, and writes a mark that proves it, so that nothing has to be verified when the log is opened again.
+pub(crate) async fn close<D: Disk>(context: &Context<D>, meta: Option<OpenMeta>) {
+    if !context.dirty.get() {
+        return;
+    }
+    // A failure poisons the log; recovery copes as after a crash.
+    if context.sync().await.is_err() {
+        return;
+    }
+    if let Some(mut meta) = meta {
+        let mark = context.housekeeping(kind::MARK);
+        if context.append(&mut meta, &[&mark]).await.is_ok() {
+            let _ = context.sync().await;
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! How the log reaches storage.
+
+use std::io;
+use std::ops::Range;
+
+/// One file or block device, as one thread sees it. Buffers are owned: they go into an operation and come back from it.
+///
+/// A future of this trait that is dropped may still take effect on the storage; the log never drops one that writes.
+/// Offsets and lengths of writes are multiples of [`PAGE`](crate::limits::PAGE), those of reads as well.
+// Every worker polls its own disk on its own thread: nobody needs these futures to be Send.
+#[allow(async_fn_in_trait)]
+// Whether it is empty is nobody's question.
+#[allow(clippy::len_without_is_empty)]
+pub trait Disk: 'static {
+    /// Exactly [`BUFFER_LEN`](crate::limits::BUFFER_LEN) bytes, aligned to a page, initialised. Dropping it gives it back to
+    /// where it came from, wiped of what it held.
+    type Buf: AsRef<[u8]> + AsMut<[u8]> + 'static;
+
+    /// A buffer, at once: callers bound how many they hold.
+    fn buffer(&self) -> Self::Buf;
+
+    /// Reads exactly `at.len()` bytes from `offset` into `buf[at]`; `UnexpectedEof` past the end.
+    async fn read(&self, offset: u64, buf: Self::Buf, at: Range<usize>) -> (io::Result<()>, Self::Buf);
+
+    /// Writes all of `buf[at]` to `offset`.
+    async fn write(&self, offset: u64, buf: Self::Buf, at: Range<usize>) -> (io::Result<()>, Self::Buf);
+
+    /// Makes every write durable that had completed, on any thread, when this was called (fdatasync).
+    async fn sync(&self) -> io::Result<()>;
+
+    /// Length of the file or device.
+    async fn len(&self) -> io::Result<u64>;
+
+    /// Makes the file reach `offset + len`, with the space taken (fallocate). `StorageFull` when there is none.
+    async fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
+}
+
+/// Whether an allocation failed for want of space, which is no failure of the disk.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}

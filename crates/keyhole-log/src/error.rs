@@ -1,0 +1,141 @@
+//! Errors, and reports of damage.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// Why the log refused or failed. Variants are grouped by who is at fault.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Error {
+    // The request, or the state it met.
+    /// There is no bucket of this name.
+    NoSuchBucket,
+    /// The bucket holds objects, or one is being stored into it.
+    BucketNotEmpty,
+    /// `IfMatch` on a name that has no object.
+    NoSuchKey,
+    /// There is no such upload, or it was completed or aborted meanwhile.
+    NoSuchUpload,
+    /// A part that was named is not the current attempt at its number.
+    PartChanged,
+    /// The condition does not hold.
+    ConditionFailed,
+    /// Whether the request may go on depends on another one that is still being written; it can be repeated.
+    Conflict,
+    /// Something is longer than its limit in [`limits`](crate::limits): the name of what it is.
+    TooLarge(&'static str),
+    // The operator.
+    /// The file is not an object file: what it seems to be.
+    Foreign(&'static str),
+    /// The file was written in another version of the format.
+    UnsupportedVersion {
+        /// The version that the file has.
+        found: u32,
+        /// The version that this program reads and writes.
+        supported: u32,
+    },
+    /// The capacity, the segment length or the number of workers do not go together.
+    Capacity(String),
+    // The disk.
+    /// The object file has reached its capacity, or the file system is full.
+    Full,
+    /// The disk failed.
+    Io(Arc<io::Error>),
+    /// A write or a sync has failed before: nothing more is written until the log is opened again. Reads go on.
+    Poisoned,
+    /// The writer of this worker has ended.
+    Closed,
+    /// What was read does not verify.
+    Damaged(Box<Damage>),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::NoSuchBucket => f.write_str("there is no such bucket"),
+            Error::BucketNotEmpty => f.write_str("the bucket is not empty"),
+            Error::NoSuchKey => f.write_str("there is no such object"),
+            Error::NoSuchUpload => f.write_str("there is no such upload"),
+            Error::PartChanged => f.write_str("a part is not the one that was named"),
+            Error::ConditionFailed => f.write_str("the condition does not hold"),
+            Error::Conflict => f.write_str("another write of the same name is under way"),
+            Error::TooLarge(what) => write!(f, "{what}: over its limit"),
+            Error::Foreign(what) => write!(f, "not an object file: {what}"),
+            Error::UnsupportedVersion { found, supported } => {
+                write!(f, "the object file has format version {found}, this program reads version {supported}: ")?;
+                if found > supported {
+                    f.write_str("use the newer release that wrote it")
+                } else {
+                    f.write_str(
+                        "copy the objects out with the older release that wrote it and into a new file with this one",
+                    )
+                }
+            }
+            Error::Capacity(why) => f.write_str(why),
+            Error::Full => f.write_str("the object file is full"),
+            Error::Io(error) => write!(f, "disk: {error}"),
+            Error::Poisoned => f.write_str("an earlier write failed, nothing is written until the log is opened again"),
+            Error::Closed => f.write_str("the log is closed"),
+            Error::Damaged(damage) => write!(f, "damaged: {damage}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Io(error) => Some(error.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Error::Io(Arc::new(error))
+    }
+}
+
+/// Something on the disk that does not verify although it had been durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Damage {
+    /// What it is and what is wrong with it.
+    pub what: &'static str,
+    /// Where it is in the file.
+    pub offset: u64,
+    /// The bucket that it belongs to, where known.
+    pub bucket: Option<String>,
+    /// The object's key, where known.
+    pub key: Option<String>,
+}
+
+impl Damage {
+    pub(crate) fn new(what: &'static str, offset: u64) -> Self {
+        Damage { what, offset, bucket: None, key: None }
+    }
+
+    pub(crate) fn error(what: &'static str, offset: u64) -> Error {
+        Error::Damaged(Box::new(Damage::new(what, offset)))
+    }
+
+    pub(crate) fn of(mut self, bucket: Option<&str>, key: Option<&str>) -> Self {
+        self.bucket = bucket.map(str::to_owned);
+        self.key = key.map(str::to_owned);
+        self
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at offset {}", self.what, self.offset)?;
+        if let Some(bucket) = &self.bucket {
+            write!(f, ", bucket {bucket:?}")?;
+        }
+        if let Some(key) = &self.key {
+            write!(f, ", key {key:?}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! Listings: keys in the binary order of UTF-8, rolled up at a delimiter.
+
+use std::ops::Bound;
+
+use super::Bucket;
+use crate::limits::LIST_MAX;
+use crate::types::{ListObjects, ListUploads, Listed, ListedUpload, Listing, UploadListing};
+
+/// What both listings filter by.
+struct Filter<'a> {
+    prefix: &'a str,
+    delimiter: Option<&'a str>,
+    limit: usize,
+}
+
+/// A place in a listing: before everything with these bytes as its key and at least this number.
+#[derive(Clone)]
+struct Place {
+    key: Vec<u8>,
+    number: u64,
+}
+
+enum Rolled<T> {
+    Item(T),
+    Prefix(String),
+}
+
+impl<'a> Filter<'a> {
+    fn new(prefix: &'a str, delimiter: Option<&'a str>, limit: usize) -> Self {
+        Filter { prefix, delimiter: delimiter.filter(|delimiter| !delimiter.is_empty()), limit: limit.min(LIST_MAX) }
+    }
+
+    /// The common prefix that a key is rolled up into.
+    fn common<'k>(&self, key: &'k str) -> Option<&'k str> {
+        let delimiter = self.delimiter?;
+        let rest = key.strip_prefix(self.prefix)?;
+        let at = rest.find(delimiter)?;
+        Some(&key[..self.prefix.len() + at + delimiter.len()])
+    }
+
+    /// The place after `after`: after everything under it if it is a common prefix, after the key otherwise.
+    fn start(&self, after: Option<&str>) -> Place {
+        let after = match after {
+            None => Place { key: Vec::new(), number: 0 },
+            Some(after) if self.common(after) == Some(after) => past(after),
+            Some(after) => next_key(after),
+        };
+        let prefix = self.prefix.as_bytes();
+        if after.key.as_slice() < prefix { Place { key: prefix.to_vec(), number: 0 } } else { after }
+    }
+
+    /// Collects entries from `start` on. `next` gives the first item at or after a place: its key, itself and the place after it.
+    fn collect<'k, T>(
+        &self,
+        start: Place,
+        next: impl Fn(&Place) -> Option<(&'k str, T, Place)>,
+    ) -> (Vec<Rolled<T>>, bool) {
+        let (mut entries, mut place) = (Vec::new(), start);
+        if self.limit == 0 {
+            return (entries, false);
+        }
+        while let Some((key, item, after)) = next(&place).filter(|(key, ..)| key.starts_with(self.prefix)) {
+            if entries.len() == self.limit {
+                return (entries, true);
+            }
+            match self.common(key) {
+                Some(common) => {
+                    entries.push(Rolled::Prefix(common.to_owned()));
+                    place = past(common);
+                }
+                None => {
+                    entries.push(Rolled::Item(item));
+                    place = after;
+                }
+            }
+        }
+        (entries, false)
+    }
+}
+
+/// The place after a key and everything of the same key.
+fn next_key(key: &str) -> Place {
+    let mut key = key.as_bytes().to_vec();
+    key.push(0);
+    Place { key, number: 0 }
+}
+
+/// The place after every key that begins with `prefix`, which is not empty. UTF-8 has no byte 0xff, so there is a next one.
+fn past(prefix: &str) -> Place {
+    let mut key = prefix.as_bytes().to_vec();
+    if let Some(last) = key.last_mut() {
+        *last += 1;
+    }
+    Place { key, number: 0 }
+}
+
+fn from(place: &Place) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    (Bound::Included(place.key.as_slice()), Bound::Unbounded)
+}
+
+impl Bucket {
+    pub(crate) fn list(&self, list: &ListObjects) -> Listing {
+        let filter = Filter::new(&list.prefix, list.delimiter.as_deref(), list.limit);
+        let (entries, truncated) = filter.collect(filter.start(list.after.as_deref()), |place| {
+            let (key, entry) = self.objects.range::<[u8], _>(from(place)).next()?;
+            Some((&*key.0, (key, entry), next_key(&key.0)))
+        });
+        let entries = entries.into_iter().map(|entry| match entry {
+            Rolled::Prefix(prefix) => Listed::Prefix(prefix),
+            Rolled::Item((key, entry)) => Listed::Object {
+                key: key.0.to_string(),
+                size: entry.size,
+                time_ms: entry.time_ms,
+                etag: entry.etag,
+                sealed: entry.sealed,
+            },
+        });
+        Listing { entries: entries.collect(), truncated }
+    }
+
+    pub(crate) fn list_uploads(&self, list: &ListUploads) -> UploadListing {
+        let filter = Filter::new(&list.prefix, list.delimiter.as_deref(), list.limit);
+        let mut start = filter.start(list.after.as_ref().map(|(key, _)| key.as_str()));
+        if let Some((key, Some(id))) = &list.after {
+            // An upload that has gone meanwhile leaves no place: its key is listed again.
+            let number = self.upload_by_id(key, id).map_or(0, |(seq, _)| seq + 1);
+            start = Place { key: key.as_bytes().to_vec(), number };
+        }
+        let (entries, truncated) = filter.collect(start, |place| self.upload_at(place));
+        let entries = entries.into_iter().map(|entry| match entry {
+            Rolled::Prefix(prefix) => ListedUpload::Prefix(prefix),
+            Rolled::Item(upload) => ListedUpload::Upload(upload),
+        });
+        UploadListing { entries: entries.collect(), truncated }
+    }
+
+    fn upload_at(&self, place: &Place) -> Option<(&str, crate::types::UploadRef, Place)> {
+        let (key, seq) = self.uploads_by_key.range::<[u8], _>(from(place)).find_map(|(key, numbers)| {
+            let least = if key.0.as_bytes() == place.key { place.number } else { 0 };
+            numbers.range(least..).next().map(|&seq| (key, seq))
+        })?;
+        let upload = self.uploads.get(&seq)?;
+        let after = Place { key: key.0.as_bytes().to_vec(), number: seq + 1 };
+        Some((&*key.0, self.upload_ref(seq, upload), after))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn common_prefixes() {
+        let filter = Filter::new("a", Some("//"), 10);
+        assert_eq!(filter.common("ab//c//d"), Some("ab//"));
+        assert_eq!(filter.common("a//"), Some("a//"));
+        assert_eq!(filter.common("ab/c"), None);
+        assert_eq!(filter.common("b//"), None);
+        assert_eq!(Filter::new("", Some(""), 10).common("a/b"), None);
+    }
+}

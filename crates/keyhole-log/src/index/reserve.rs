@@ -1,0 +1,141 @@
+//! Reservations: whether a write may go on, decided before it is written.
+
+use super::{Bucket, Effect, Index, Key, Upload};
+use crate::Error;
+use crate::types::{CompleteUpload, Condition, Etag};
+
+/// What a write makes of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Absent,
+    Present(Etag),
+}
+
+impl Index {
+    /// The bucket, for a write into it.
+    pub(crate) fn writable(&self, name: &str) -> Result<(u64, &Bucket), Error> {
+        self.bucket(name).filter(|(_, bucket)| !bucket.deleting).ok_or(Error::NoSuchBucket)
+    }
+
+    /// Whether a bucket of this name has to be created; if so, its name is taken.
+    pub(crate) fn reserve_bucket(&mut self, name: &str) -> Result<bool, Error> {
+        if let Some((_, bucket)) = self.bucket(name) {
+            return if bucket.deleting { Err(Error::Conflict) } else { Ok(false) };
+        }
+        if self.creating.insert(name.into()) { Ok(true) } else { Err(Error::Conflict) }
+    }
+
+    /// Lets nothing more into a bucket that is empty; the result is its identity.
+    pub(crate) fn reserve_bucket_deletion(&mut self, name: &str) -> Result<u64, Error> {
+        let (id, bucket) = self.bucket(name).ok_or(Error::NoSuchBucket)?;
+        if bucket.deleting {
+            return Err(Error::Conflict);
+        }
+        if !bucket.objects.is_empty() || bucket.pending.values().any(|name| !name.writes.is_empty()) {
+            return Err(Error::BucketNotEmpty);
+        }
+        if let Some(bucket) = self.buckets.get_mut(&id) {
+            bucket.deleting = true;
+        }
+        Ok(id)
+    }
+
+    /// Takes a name for a write.
+    pub(crate) fn reserve_name(&mut self, bucket: u64, key: &str, seq: u64, outcome: Outcome) {
+        if let Some(home) = self.buckets.get_mut(&bucket) {
+            home.pending.entry(key.into()).or_default().writes.push((seq, outcome));
+        }
+    }
+
+    /// Lets no more parts into an upload.
+    pub(crate) fn close_upload(&mut self, bucket: u64, upload: u64) {
+        self.set_closing(bucket, upload, true);
+    }
+
+    fn set_closing(&mut self, bucket: u64, upload: u64, closing: bool) {
+        if let Some(upload) = self.buckets.get_mut(&bucket).and_then(|home| home.uploads.get_mut(&upload)) {
+            upload.closing = closing;
+        }
+    }
+
+    /// Ends the reservation of a write, after it has been applied or instead.
+    pub(crate) fn release(&mut self, seq: u64, effect: &Effect) {
+        match effect {
+            Effect::CreateBucket { name, .. } => {
+                self.creating.remove(name);
+            }
+            Effect::DeleteBucket { bucket } => {
+                if let Some(bucket) = self.buckets.get_mut(bucket) {
+                    bucket.deleting = false;
+                }
+            }
+            Effect::Put(put) => {
+                self.release_name(put.bucket, &put.key, seq);
+                if let Some(upload) = put.upload {
+                    self.set_closing(put.bucket, upload, false);
+                }
+            }
+            Effect::Delete { bucket, key } => self.release_name(*bucket, key, seq),
+            Effect::AbortUpload { bucket, upload } => self.set_closing(*bucket, *upload, false),
+            Effect::Body { .. } | Effect::CreateUpload { .. } | Effect::PutPart { .. } | Effect::Nothing => {}
+        }
+    }
+
+    fn release_name(&mut self, bucket: u64, key: &Key, seq: u64) {
+        let Some(home) = self.buckets.get_mut(&bucket) else { return };
+        let Some(pending) = home.pending.get_mut(key) else { return };
+        pending.writes.retain(|&(write, _)| write != seq);
+        if pending.writes.is_empty() {
+            home.pending.remove(key);
+        }
+    }
+}
+
+impl Bucket {
+    /// Decides the condition of a write. While other writes of the name are on their way, any of them may turn out to be the
+    /// one before this: the condition is decided if it comes out the same after every one of them.
+    pub(crate) fn decide(&self, key: &str, condition: Condition) -> Result<(), Error> {
+        let now = self.object(key).map_or(Outcome::Absent, |entry| Outcome::Present(entry.etag));
+        let pending = self.pending.get(key.as_bytes()).into_iter().flat_map(|pending| &pending.writes);
+        let mut outcomes = std::iter::once(now).chain(pending.map(|&(_, outcome)| outcome));
+        let first = outcomes.next().and_then(|outcome| refusal(condition, outcome));
+        let mut last = first.clone();
+        for outcome in outcomes {
+            last = refusal(condition, outcome);
+            if last.is_some() != first.is_some() {
+                return Err(Error::Conflict);
+            }
+        }
+        last.map_or(Ok(()), Err)
+    }
+
+    /// Whether there is nothing of this name, and no write of it on its way.
+    pub(crate) fn is_absent(&self, key: &str) -> bool {
+        !self.objects.contains_key(key.as_bytes()) && !self.pending.contains_key(key.as_bytes())
+    }
+
+    /// Whether an upload of this identity exists, whatever its key.
+    pub(crate) fn has_upload_id(&self, id: &[u8; 16]) -> bool {
+        self.uploads_by_id.contains_key(id)
+    }
+}
+
+fn refusal(condition: Condition, outcome: Outcome) -> Option<Error> {
+    match (condition, outcome) {
+        (Condition::None, _) | (Condition::IfAbsent, Outcome::Absent) => None,
+        (Condition::IfAbsent, Outcome::Present(_)) => Some(Error::ConditionFailed),
+        (Condition::IfMatch(_), Outcome::Absent) => Some(Error::NoSuchKey),
+        (Condition::IfMatch(wanted), Outcome::Present(etag)) => (wanted != etag).then_some(Error::ConditionFailed),
+    }
+}
+
+impl Upload {
+    /// For a part, a completion or an abortion.
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        if self.closing { Err(Error::Conflict) } else { Ok(()) }
+    }
+
+    pub(crate) fn check_parts(&self, complete: &CompleteUpload) -> Result<(), Error> {
+        if complete.parts.iter().all(|part| self.has(part)) { Ok(()) } else { Err(Error::PartChanged) }
+    }
+}

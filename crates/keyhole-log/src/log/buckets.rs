@@ -1,0 +1,57 @@
+//! Buckets.
+
+use super::{Log, Request, draft, within};
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::limits::BUCKET_MAX;
+use crate::types::BucketInfo;
+use crate::wire::payload::Payload;
+
+impl<D: Disk> Log<D> {
+    /// Creates a bucket; `false`: it existed. The caller has validated the name.
+    ///
+    /// # Errors
+    /// `Conflict` while the creation or deletion of a bucket of this name is on its way; those of every write: `TooLarge`,
+    /// `Full`, `Io`, `Poisoned`, `Closed`.
+    pub async fn create_bucket(&self, name: &str, time_ms: u64) -> Result<bool, Error> {
+        within(name.len(), BUCKET_MAX, "the name of a bucket")?;
+        let shared = self.shared();
+        let seq = {
+            let mut state = shared.lock();
+            shared.check_poison()?;
+            if !state.index.reserve_bucket(name)? {
+                return Ok(false);
+            }
+            state.numbers.record()
+        };
+        let create = draft(seq, &Payload::BucketCreate { time_ms, name });
+        self.write(Request::new(vec![create])).await?;
+        Ok(true)
+    }
+
+    /// Deletes a bucket that has no objects. Uploads in it that were not completed go with it.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`; `BucketNotEmpty`, also while an object is on its way into it; `Conflict` while it is being deleted;
+    /// those of every write.
+    pub async fn delete_bucket(&self, name: &str, time_ms: u64) -> Result<(), Error> {
+        let shared = self.shared();
+        let (seq, bucket) = {
+            let mut state = shared.lock();
+            shared.check_poison()?;
+            let bucket = state.index.reserve_bucket_deletion(name)?;
+            (state.numbers.record(), bucket)
+        };
+        self.write(Request::deletion(draft(seq, &Payload::BucketDelete { bucket, time_ms }))).await
+    }
+
+    /// A bucket, if it exists.
+    pub fn bucket(&self, name: &str) -> Option<BucketInfo> {
+        self.shared().lock().index.bucket(name).map(|(_, bucket)| bucket.info())
+    }
+
+    /// All buckets, by name.
+    pub fn buckets(&self) -> Vec<BucketInfo> {
+        self.shared().lock().index.buckets().collect()
+    }
+}

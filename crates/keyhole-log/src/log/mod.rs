@@ -1,0 +1,137 @@
+//! One worker's view of the log: the operations.
+//!
+//! Each operation that writes decides under the lock, reserves, hands its records over, and waits. There is no await between
+//! the reservation and the hand-over, so a worker's records are queued in the order of their sequence numbers.
+
+mod buckets;
+mod objects;
+mod read;
+mod uploads;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_channel::{mpsc, oneshot};
+
+pub(crate) use read::read_verified;
+pub use read::{Body, Tags};
+
+use crate::body::BodyWriter;
+use crate::commit::{self, Commit, Draft};
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::index::Effect;
+use crate::shared::Shared;
+use crate::types::BodyId;
+use crate::wire::payload::{Payload, kind};
+use crate::writer::{Job, Writer};
+
+/// A log, as one worker uses it. Clones are the same worker's.
+///
+/// Operations that read a record ([`object`](Self::object), [`body`](Self::body), [`upload_head`](Self::upload_head),
+/// [`part_record_info`](Self::part_record_info)) hold one buffer of the disk while they run.
+pub struct Log<D: Disk> {
+    inner: Rc<Inner<D>>,
+}
+
+struct Inner<D: Disk> {
+    shared: Arc<Shared>,
+    disk: Rc<D>,
+    queue: mpsc::UnboundedSender<Job<D>>,
+}
+
+impl<D: Disk> Clone for Log<D> {
+    fn clone(&self) -> Self {
+        Log { inner: Rc::clone(&self.inner) }
+    }
+}
+
+/// Starts the next worker: its log, and its writer, which the caller polls on the same thread.
+///
+/// # Panics
+/// If it is called more often than [`OpenOptions::workers`](crate::OpenOptions::workers) says.
+pub fn worker<D: Disk>(shared: Arc<Shared>, disk: Rc<D>) -> (Log<D>, Writer<D>) {
+    let slot = shared.lock().slots.next();
+    let Some(slot) = slot else { panic!("more workers than the log was opened for") };
+    let (sender, queue) = mpsc::unbounded();
+    let writer = Writer::new(Arc::clone(&shared), Rc::clone(&disk), slot, queue);
+    (Log { inner: Rc::new(Inner { shared, disk, queue: sender }) }, writer)
+}
+
+/// Records of one request, to be handed over.
+struct Request {
+    drafts: Vec<Draft>,
+    pinned: Vec<BodyId>,
+    deletes: bool,
+}
+
+impl Request {
+    fn new(drafts: Vec<Draft>) -> Self {
+        Request { drafts, pinned: Vec::new(), deletes: false }
+    }
+
+    /// One that only takes away.
+    fn deletion(draft: Draft) -> Self {
+        Request { drafts: vec![draft], pinned: Vec::new(), deletes: true }
+    }
+}
+
+fn draft(seq: u64, payload: &Payload<'_>) -> Draft {
+    Draft { seq, kind: payload.kind(), payload: payload.encode(), effect: Effect::of(payload) }
+}
+
+/// The record of a body just written.
+fn body_draft(seq: u64, body: crate::body::NewBody) -> Draft {
+    let id = body.id();
+    let (payload, stored) = body.into_record();
+    Draft { seq, kind: kind::BODY, payload, effect: Effect::Body { id, stored } }
+}
+
+fn within(len: usize, limit: usize, what: &'static str) -> Result<(), Error> {
+    if len <= limit { Ok(()) } else { Err(Error::TooLarge(what)) }
+}
+
+impl<D: Disk> Log<D> {
+    /// The disk of this worker.
+    pub fn disk(&self) -> &Rc<D> {
+        &self.inner.disk
+    }
+
+    /// What the workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
+    /// Begins a body.
+    pub fn body_writer(&self) -> BodyWriter<D> {
+        BodyWriter::new(self.clone())
+    }
+
+    /// Makes everything durable that has been acknowledged so far, by any worker. Only of use with
+    /// [`Sync::Deferred`](crate::Sync::Deferred).
+    ///
+    /// # Errors
+    /// `Io`, `Poisoned`, `Closed`.
+    pub async fn flush(&self) -> Result<(), Error> {
+        let (done, answer) = oneshot::channel();
+        self.submit(Job::Flush(done)).map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Hands over to the writer; gives back what the writer is no longer there to take.
+    pub(crate) fn submit(&self, job: Job<D>) -> Result<(), Job<D>> {
+        self.inner.queue.unbounded_send(job).map_err(mpsc::TrySendError::into_inner)
+    }
+
+    /// Hands over what has been reserved. The reservation is the writer's from here on: it ends whether or not anybody still
+    /// waits for the result.
+    fn write(&self, request: Request) -> impl Future<Output = Result<(), Error>> + use<D> {
+        let (done, answer) = oneshot::channel();
+        let Request { drafts, pinned, deletes } = request;
+        let commit = Commit { drafts, pinned, deletes, done };
+        if let Err(Job::Commit(commit)) = self.submit(Job::Commit(commit)) {
+            commit::refuse(&self.inner.shared, commit, &Error::Closed);
+        }
+        async move { answer.await.map_err(|_| Error::Closed)? }
+    }
+}

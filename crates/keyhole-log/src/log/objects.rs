@@ -1,0 +1,125 @@
+//! Objects.
+
+use super::{Log, Request, body_draft, draft, within};
+use crate::disk::Disk;
+use crate::error::{Damage, Error};
+use crate::index::Outcome;
+use crate::limits::{HEAD_MAX, KEY_MAX};
+use crate::shared::Pin;
+use crate::types::{Condition, Content, ListObjects, Listing, Object, Part, PutObject};
+use crate::wire::payload::{ObjectPut, Payload};
+
+impl<D: Disk> Log<D> {
+    /// Stores an object, in place of the one that has its name.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`; `ConditionFailed`, `NoSuchKey`, and `Conflict` while another write of the name decides the condition;
+    /// `TooLarge`; those of every write.
+    pub async fn put_object(&self, put: PutObject) -> Result<(), Error> {
+        let PutObject { bucket, key, content, head, sealed, etag, size, time_ms, condition } = put;
+        within(key.len(), KEY_MAX, "the key of an object")?;
+        within(head.len(), HEAD_MAX, "the head of an object")?;
+        let (new, parts, source) = match content {
+            Content::New(body, salt) => {
+                let part = Part { number: 0, body: body.id(), size, salt, etag: etag.digest };
+                (Some(body), vec![part], None)
+            }
+            Content::Shared(object) => (None, object.parts, Some(object.pin)),
+        };
+        let shared = self.shared();
+        let pinned: Vec<_> = if new.is_some() { Vec::new() } else { parts.iter().map(|part| part.body).collect() };
+        let (bucket, body_seq, seq) = {
+            let mut state = shared.lock();
+            shared.check_poison()?;
+            let (id, home) = state.index.writable(&bucket)?;
+            home.decide(&key, condition)?;
+            let body_seq = new.is_some().then(|| state.numbers.record());
+            let seq = state.numbers.record();
+            state.index.reserve_name(id, &key, seq, Outcome::Present(etag));
+            state.index.pin(&pinned);
+            (id, body_seq, seq)
+        };
+        drop(source);
+        let (key, head) = (key.as_str(), head.as_slice());
+        let record = ObjectPut { bucket, upload: None, size, time_ms, etag, sealed, key, head, parts };
+        let mut drafts = Vec::with_capacity(2);
+        drafts.extend(new.zip(body_seq).map(|(body, seq)| body_draft(seq, body)));
+        drafts.push(draft(seq, &Payload::ObjectPut(record)));
+        self.write(Request { drafts, pinned, deletes: false }).await
+    }
+
+    /// The object of this name, if there is one.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`; `Damaged`, `Io`.
+    pub async fn object(&self, bucket: &str, key: &str) -> Result<Option<Object>, Error> {
+        let (at, seq, pin) = {
+            let mut state = self.shared().lock();
+            let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
+            let Some(entry) = home.object(key) else { return Ok(None) };
+            let (at, seq, bodies) = (entry.at, entry.seq, entry.bodies.clone());
+            (at, seq, Pin::new(self.shared(), &mut state, bodies))
+        };
+        let object = self.record(at, seq, |payload| match payload {
+            Payload::ObjectPut(put) => Some(Object {
+                size: put.size,
+                time_ms: put.time_ms,
+                etag: put.etag,
+                sealed: put.sealed,
+                head: put.head.to_vec(),
+                parts: put.parts,
+                seq,
+                pin,
+            }),
+            _ => None,
+        });
+        object.await.map(Some).map_err(|error| named(error, bucket, key))
+    }
+
+    /// Deletes an object; `false`: there was none.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`; `ConditionFailed`, `NoSuchKey`, and `Conflict` while another write of the name decides the condition;
+    /// those of every write.
+    pub async fn delete_object(
+        &self,
+        bucket: &str,
+        key: &str,
+        time_ms: u64,
+        condition: Condition,
+    ) -> Result<bool, Error> {
+        let shared = self.shared();
+        let (bucket, seq) = {
+            let mut state = shared.lock();
+            shared.check_poison()?;
+            let (id, home) = state.index.writable(bucket)?;
+            home.decide(key, condition)?;
+            if home.is_absent(key) {
+                return Ok(false);
+            }
+            let seq = state.numbers.record();
+            state.index.reserve_name(id, key, seq, Outcome::Absent);
+            (id, seq)
+        };
+        self.write(Request::deletion(draft(seq, &Payload::Tombstone { bucket, time_ms, key }))).await?;
+        Ok(true)
+    }
+
+    /// Lists objects and common prefixes.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`.
+    pub fn list_objects(&self, bucket: &str, list: &ListObjects) -> Result<Listing, Error> {
+        let state = self.shared().lock();
+        let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
+        Ok(home.list(list))
+    }
+}
+
+/// Says whose record it is that is damaged.
+pub(super) fn named(error: Error, bucket: &str, key: &str) -> Error {
+    match error {
+        Error::Damaged(damage) => Error::Damaged(Box::new(Damage::of(*damage, Some(bucket), Some(key)))),
+        other => other,
+    }
+}

@@ -1,0 +1,210 @@
+//! Reading records and blocks. Everything is verified again on every read: checksum and identity.
+
+use std::ops::Range;
+
+use super::Log;
+use crate::body::{block_count, block_len};
+use crate::disk::Disk;
+use crate::error::{Damage, Error};
+use crate::index::Location;
+use crate::limits::{BLOCK_DATA, BUFFER_LEN, CHUNK_LEN, FOOTER_LEN, PAGE, TAGS_MAX};
+use crate::types::{BodyId, Part};
+use crate::wire::block::{Footer, Identity};
+use crate::wire::payload::{Bytes, Payload, Run};
+use crate::wire::{align_down, align_up, record};
+
+/// Granules ahead of a footer that are read along with it, rather than the footer by itself.
+const GAP_MAX: usize = 4 * CHUNK_LEN;
+
+/// A body that can be read. It stays readable for as long as an [`Object`](crate::Object) that has it is held.
+#[derive(Debug, Clone)]
+pub struct Body {
+    /// Opaque bytes given when it was written.
+    pub prefix: Vec<u8>,
+    /// Its bytes.
+    pub len: u64,
+    id: BodyId,
+    bytes: Stored,
+}
+
+#[derive(Debug, Clone)]
+enum Stored {
+    Inline { tags: Vec<[u8; 16]>, data: Vec<u8> },
+    Blocks(Vec<Run>),
+}
+
+impl Body {
+    /// Its blocks; an empty body has one, which is empty.
+    pub fn blocks(&self) -> u64 {
+        block_count(self.len)
+    }
+
+    /// Bytes in block `index`; 0 past the end.
+    pub fn block_len(&self, index: u64) -> usize {
+        block_len(self.len, index)
+    }
+
+    /// Where block `index` is.
+    fn locate(&self, runs: &[Run], index: u64) -> Option<Identity> {
+        let mut first = 0;
+        for run in runs {
+            let next = first + u64::from(run.blocks);
+            if index < next {
+                return Some(Identity {
+                    generation: run.generation,
+                    offset: run.offset + (index - first) * BUFFER_LEN as u64,
+                    body: self.id.0,
+                    index: u32::try_from(index).ok()?,
+                    data_len: self.block_len(index) as u32,
+                });
+            }
+            first = next;
+        }
+        None
+    }
+}
+
+/// Tags of the chunks that were read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tags {
+    first: usize,
+    tags: Vec<[u8; 16]>,
+}
+
+impl Tags {
+    fn of(all: &[[u8; 16]], chunks: &Range<usize>) -> Self {
+        let tags = all.get(chunks.start..chunks.end.min(all.len())).unwrap_or_default();
+        Tags { first: chunks.start, tags: tags.to_vec() }
+    }
+
+    /// The tag of a chunk of the block, if the chunk is among those read and has one.
+    pub fn get(&self, chunk: usize) -> Option<&[u8; 16]> {
+        self.tags.get(chunk.checked_sub(self.first)?)
+    }
+}
+
+impl<D: Disk> Log<D> {
+    /// A body of an object or of an upload, by its record.
+    ///
+    /// # Errors
+    /// `PartChanged` if nothing refers to it any more; `Damaged`, `Io`.
+    pub async fn body(&self, part: &Part) -> Result<Body, Error> {
+        let at = self.shared().lock().index.body(part.body).ok_or(Error::PartChanged)?;
+        if at == Location::LOST {
+            return Err(Damage::error("a body whose record is lost", 0));
+        }
+        let body = self.verified(at, |header_seq, payload| match payload {
+            Payload::Body(body) if body.id == part.body && header_seq > body.id.0 => Some(Body {
+                prefix: body.prefix.to_vec(),
+                len: body.len,
+                id: body.id,
+                bytes: match body.bytes {
+                    Bytes::Inline { tags, data } => Stored::Inline { tags, data: data.to_vec() },
+                    Bytes::Blocks(runs) => Stored::Blocks(runs),
+                },
+            }),
+            _ => None,
+        });
+        body.await
+    }
+
+    /// Reads chunks of a block. The bytes of chunk c are at `c * CHUNK_LEN` of the buffer that comes back; the rest of the
+    /// buffer is not to be looked at. After an error there is nothing to be looked at. The empty chunk that ends a body of
+    /// whole chunks has no bytes, but a tag: it may be in the range.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    ///
+    /// # Panics
+    /// If the block is not one of the body, or the range runs backwards.
+    pub async fn read_block(
+        &self,
+        body: &Body,
+        index: u64,
+        chunks: Range<usize>,
+        mut buf: D::Buf,
+    ) -> (Result<Tags, Error>, D::Buf) {
+        assert!(index < body.blocks() && chunks.start <= chunks.end, "chunks of a block of the body");
+        let chunks = chunks.start.min(TAGS_MAX)..chunks.end.min(TAGS_MAX);
+        match &body.bytes {
+            Stored::Inline { tags, data } => {
+                let span = (chunks.start * CHUNK_LEN).min(data.len())..(chunks.end * CHUNK_LEN).min(data.len());
+                buf.as_mut()[span.clone()].copy_from_slice(&data[span]);
+                (Ok(Tags::of(tags, &chunks)), buf)
+            }
+            Stored::Blocks(runs) => match body.locate(runs, index) {
+                Some(id) => self.read_chunks(&id, chunks, buf).await,
+                None => (Err(Damage::error("a body that lacks a block", 0)), buf),
+            },
+        }
+    }
+
+    async fn read_chunks(&self, id: &Identity, chunks: Range<usize>, buf: D::Buf) -> (Result<Tags, Error>, D::Buf) {
+        let (result, buf) = read_verified(self.disk().as_ref(), &self.shared().store, id, &chunks, buf).await;
+        (result.map(|footer| Tags::of(footer.tags(), &chunks)), buf)
+    }
+
+    /// Reads the record of this sequence number and takes what is wanted out of it.
+    pub(super) async fn record<T>(
+        &self,
+        at: Location,
+        seq: u64,
+        take: impl FnOnce(Payload<'_>) -> Option<T>,
+    ) -> Result<T, Error> {
+        self.verified(at, |found, payload| if found == seq { take(payload) } else { None }).await
+    }
+
+    async fn verified<T>(&self, at: Location, take: impl FnOnce(u64, Payload<'_>) -> Option<T>) -> Result<T, Error> {
+        let start = align_down(at.offset, PAGE as u64);
+        let len = (align_up(at.offset + u64::from(at.len), PAGE as u64) - start) as usize;
+        let (result, buf) = self.disk().read(start, self.disk().buffer(), 0..len).await;
+        result.map_err(|error| read_error(error, at.offset))?;
+        let bytes = &buf.as_ref()[(at.offset - start) as usize..len];
+        let generation = self.shared().lock().segments.generation(at.offset);
+        let record = record::verify(bytes, &self.shared().store, at.offset)
+            .filter(|record| record.len == at.len && Some(record.header.generation) == generation)
+            .ok_or_else(|| Damage::error("a record that does not verify", at.offset))?;
+        Payload::parse(record.header.kind, record.payload)
+            .and_then(|payload| take(record.header.seq, payload))
+            .ok_or_else(|| Damage::error("a record that is not the one it should be", at.offset))
+    }
+}
+
+/// Reads chunks of a block to their places in the buffer, and verifies them.
+pub(crate) async fn read_verified<D: Disk>(
+    disk: &D,
+    store: &crate::wire::StoreId,
+    id: &Identity,
+    chunks: &Range<usize>,
+    buf: D::Buf,
+) -> (Result<Footer, Error>, D::Buf) {
+    let padded = id.padded();
+    let span = match Footer::span(id.data_len as usize, chunks) {
+        span if span.is_empty() => padded..padded,
+        span => span,
+    };
+    let together = padded - span.end <= GAP_MAX;
+    let (first, footer_at) = if together { (span.start..padded + FOOTER_LEN, padded) } else { (span, BLOCK_DATA) };
+    let (mut result, mut buf) = disk.read(id.offset + first.start as u64, buf, first).await;
+    if result.is_ok() && !together {
+        (result, buf) = disk.read(id.offset + padded as u64, buf, footer_at..footer_at + FOOTER_LEN).await;
+    }
+    if let Err(error) = result {
+        return (Err(read_error(error, id.offset)), buf);
+    }
+    let footer = Footer::parse(&buf.as_ref()[footer_at..][..FOOTER_LEN], id, store);
+    let verdict = match footer {
+        None => Err(Damage::error("a block whose footer does not verify", id.offset)),
+        Some(footer) if footer.verify(chunks, buf.as_ref()) => Ok(footer),
+        Some(_) => Err(Damage::error("a block that does not verify", id.offset)),
+    };
+    (verdict, buf)
+}
+
+/// What lies past the end of the file was there once: the file has been cut short.
+fn read_error(error: std::io::Error, offset: u64) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => Damage::error("something past the end of the file", offset),
+        _ => error.into(),
+    }
+}

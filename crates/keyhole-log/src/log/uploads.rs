@@ -1,0 +1,182 @@
+//! Uploads and their parts.
+
+use super::objects::named;
+use super::{Log, Request, body_draft, draft, within};
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::index::{Bucket, Index, Outcome, Upload};
+use crate::limits::{HEAD_MAX, INFO_MAX, KEY_MAX, PARTS_MAX};
+use crate::types::{CompleteUpload, CreateUpload, ListUploads, Part, PartInfo, PutPart, UploadListing, UploadRef};
+use crate::wire::payload::{ObjectPut, PartPut, Payload, UploadCreate};
+
+impl<D: Disk> Log<D> {
+    /// Creates an upload.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`; `Conflict` if the identity is taken; `TooLarge`; those of every write.
+    pub async fn create_upload(&self, create: CreateUpload) -> Result<(), Error> {
+        let CreateUpload { bucket, key, id, head, sealed, time_ms, declared } = create;
+        within(key.len(), KEY_MAX, "the key of an object")?;
+        within(head.len(), HEAD_MAX, "the head of an upload")?;
+        let shared = self.shared();
+        let (bucket, seq) = {
+            let mut state = shared.lock();
+            shared.check_poison()?;
+            let (bucket, home) = state.index.writable(&bucket)?;
+            if home.has_upload_id(&id) {
+                return Err(Error::Conflict);
+            }
+            (bucket, state.numbers.record())
+        };
+        let record = UploadCreate { bucket, id, time_ms, sealed, declared, key: &key, head: &head };
+        self.write(Request::new(vec![draft(seq, &Payload::UploadCreate(record))])).await
+    }
+
+    /// The upload of this identity, if it exists and is one of this key.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`.
+    pub fn upload(&self, bucket: &str, key: &str, id: &[u8; 16]) -> Result<Option<UploadRef>, Error> {
+        let state = self.shared().lock();
+        let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
+        Ok(home.upload_by_id(key, id).map(|(seq, upload)| home.upload_ref(seq, upload)))
+    }
+
+    /// The head of an upload.
+    ///
+    /// # Errors
+    /// `NoSuchUpload` if it has gone meanwhile; `Damaged`, `Io`.
+    pub async fn upload_head(&self, upload: &UploadRef) -> Result<Vec<u8>, Error> {
+        let at = {
+            let state = self.shared().lock();
+            find(&state.index, upload)?.2.at
+        };
+        let head = self.record(at, upload.seq, |payload| match payload {
+            Payload::UploadCreate(create) => Some(create.head.to_vec()),
+            _ => None,
+        });
+        head.await.map_err(|error| named(error, &upload.bucket, &upload.key))
+    }
+
+    /// Stores a part, in place of an earlier attempt at its number.
+    ///
+    /// # Errors
+    /// `NoSuchUpload` if it has gone, also meanwhile; `Conflict` while it is being completed or aborted; `TooLarge` for a
+    /// number over [`PARTS_MAX`] or 0; those of every write.
+    pub async fn put_part(&self, put: PutPart) -> Result<(), Error> {
+        let PutPart { upload, number, content, salt, etag, size, time_ms, info } = put;
+        if number == 0 || usize::from(number) > PARTS_MAX {
+            return Err(Error::TooLarge("the number of a part"));
+        }
+        within(info.len(), INFO_MAX, "what describes a part")?;
+        let shared = self.shared();
+        let (bucket, body_seq, seq) = {
+            let mut state = shared.lock();
+            shared.check_poison()?;
+            let (bucket, _, open) = find(&state.index, &upload)?;
+            open.check_open()?;
+            (bucket, state.numbers.record(), state.numbers.record())
+        };
+        let part = Part { number, body: content.id(), size, salt, etag };
+        let record = PartPut { bucket, upload: upload.seq, time_ms, part, info: &info };
+        let drafts = vec![body_draft(body_seq, content), draft(seq, &Payload::PartPut(record))];
+        self.write(Request::new(drafts)).await
+    }
+
+    /// The parts of an upload after number `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// `NoSuchUpload` if it has gone meanwhile.
+    pub fn parts(&self, upload: &UploadRef, after: u16, limit: usize) -> Result<Vec<PartInfo>, Error> {
+        let state = self.shared().lock();
+        let (_, _, upload) = find(&state.index, upload)?;
+        Ok(upload.parts(after).take(limit).collect())
+    }
+
+    /// What was stored with a part to describe it.
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    pub async fn part_record_info(&self, part: &PartInfo) -> Result<Vec<u8>, Error> {
+        let info = self.record(part.at, part.seq, |payload| match payload {
+            Payload::PartPut(put) => Some(put.info.to_vec()),
+            _ => None,
+        });
+        info.await
+    }
+
+    /// Makes an object of an upload and ends the upload: one record, so both happen or none.
+    ///
+    /// # Errors
+    /// `NoSuchUpload`; `PartChanged` if a part is not the current attempt at its number; `Conflict` while the upload is being
+    /// completed or aborted; `ConditionFailed`, `NoSuchKey`, and `Conflict` while another write of the name decides the
+    /// condition; `TooLarge`; those of every write.
+    pub async fn complete_upload(&self, complete: CompleteUpload) -> Result<(), Error> {
+        within(complete.head.len(), HEAD_MAX, "the head of an object")?;
+        within(complete.parts.len(), PARTS_MAX, "the parts of an object")?;
+        let pinned: Vec<_> = complete.parts.iter().map(|part| part.body).collect();
+        let shared = self.shared();
+        let (bucket, seq) = {
+            let mut state = shared.lock();
+            shared.check_poison()?;
+            let (bucket, home, upload) = find(&state.index, &complete.upload)?;
+            upload.check_open()?;
+            upload.check_parts(&complete)?;
+            home.decide(&complete.upload.key, complete.condition)?;
+            let seq = state.numbers.record();
+            state.index.reserve_name(bucket, &complete.upload.key, seq, Outcome::Present(complete.etag));
+            state.index.close_upload(bucket, complete.upload.seq);
+            state.index.pin(&pinned);
+            (bucket, seq)
+        };
+        let CompleteUpload { upload, parts, head, etag, size, time_ms, condition: _ } = complete;
+        let record = ObjectPut {
+            bucket,
+            upload: Some(upload.seq),
+            size,
+            time_ms,
+            etag,
+            sealed: upload.sealed,
+            key: &upload.key,
+            head: &head,
+            parts,
+        };
+        let drafts = vec![draft(seq, &Payload::ObjectPut(record))];
+        self.write(Request { drafts, pinned, deletes: false }).await
+    }
+
+    /// Aborts an upload.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`, `NoSuchUpload`; `Conflict` while it is being completed or aborted; those of every write.
+    pub async fn abort_upload(&self, bucket: &str, key: &str, id: &[u8; 16], time_ms: u64) -> Result<(), Error> {
+        let shared = self.shared();
+        let (seq, bucket, upload) = {
+            let mut state = shared.lock();
+            shared.check_poison()?;
+            let (bucket, home) = state.index.writable(bucket)?;
+            let (upload, open) = home.upload_by_id(key, id).ok_or(Error::NoSuchUpload)?;
+            open.check_open()?;
+            state.index.close_upload(bucket, upload);
+            (state.numbers.record(), bucket, upload)
+        };
+        self.write(Request::deletion(draft(seq, &Payload::UploadAbort { bucket, upload, time_ms }))).await
+    }
+
+    /// Lists uploads and common prefixes: by key, those of one key in the order of their creation.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`.
+    pub fn list_uploads(&self, bucket: &str, list: &ListUploads) -> Result<UploadListing, Error> {
+        let state = self.shared().lock();
+        let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
+        Ok(home.list_uploads(list))
+    }
+}
+
+/// The upload that a reference is to, if it is still there.
+fn find<'a>(index: &'a Index, upload: &UploadRef) -> Result<(u64, &'a Bucket, &'a Upload), Error> {
+    let (bucket, home) = index.writable(&upload.bucket).map_err(|_| Error::NoSuchUpload)?;
+    let found = home.upload(upload.seq).ok_or(Error::NoSuchUpload)?;
+    Ok((bucket, home, found))
+}

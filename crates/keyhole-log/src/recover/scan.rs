@@ -1,0 +1,573 @@
+//! Reading the segments of records.
+//!
+//! A segment is read batch by batch, each record chained to the one ahead by its checksum, until something does not fit: zeros,
+//! a torn batch, or the stale bytes of a batch that was cut before. If a later record, here or in another worker's segment,
+//! proves that there had been something durable, it is damage: then the next record that verifies is searched for, and reading
+//! goes on from there. If nothing proves it, this is where the segment ends.
+
+use std::collections::BTreeMap;
+
+use super::window::Window;
+use crate::body::{block_len, stored_len};
+use crate::disk::Disk;
+use crate::error::{Damage, Error};
+use crate::index::{Effect, Location};
+use crate::limits::{BUFFER_LEN, PAGE, SEGMENTS_START};
+use crate::segments::Use;
+use crate::types::BodyId;
+use crate::wire::payload::{Bytes, Payload, Run, kind};
+use crate::wire::record::{self, Claim, FIRST, HEADER_LEN, LAST, Record};
+use crate::wire::segment::{Header, Kind};
+use crate::wire::superblock::Superblock;
+use crate::wire::{align_up, block};
+
+/// A record that was found.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) seq: u64,
+    pub(super) at: Location,
+    /// Whether it is proven to have been durable. Known once the tails have been decided about.
+    pub(super) proven: bool,
+    /// Where its batch begins, and the checksum of what is ahead of the batch.
+    pub(super) batch: u64,
+    pub(super) batch_prev: u32,
+    pub(super) effect: Effect,
+    /// Of a body whose bytes are in blocks: its length and where they are.
+    pub(super) blocks: Option<(u64, Vec<Run>)>,
+}
+
+/// A damaged record: where, and which bucket (by identity) and key it may have been about.
+#[derive(Debug, Clone)]
+pub(super) struct Suspect {
+    pub(super) damage: Damage,
+    pub(super) name: Option<(u64, String)>,
+}
+
+/// What one segment of records holds.
+#[derive(Debug, Clone)]
+pub(super) struct Scan {
+    pub(super) number: u32,
+    pub(super) generation: u64,
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) records: Vec<Found>,
+    /// Where the next batch goes.
+    pub(super) at: u64,
+    /// Checksum of the record ahead of it, or of the segment's header.
+    pub(super) prev: u32,
+    /// Everything of this segment below this offset was durable.
+    pub(super) proven: u64,
+    /// Nothing can follow: it was ended, or is full.
+    pub(super) closed: bool,
+    /// The last record proves that everything ahead of it was durable.
+    pub(super) marked: bool,
+    /// Something follows that was cut: not proven to have been durable.
+    pub(super) tail: bool,
+    /// Something in it was damaged. `lost`: and nothing was found after it, so that its end is not known.
+    pub(super) damaged: bool,
+    pub(super) lost: bool,
+    suspects: Vec<Suspect>,
+    watermark: u64,
+    /// What other segments' records say was durable of others: the segment, its offset, and the sequence number of who says so.
+    witness: Vec<(u32, u32, u64)>,
+    /// Sequence number that an unreadable record at the end claims to have.
+    claim: Option<u64>,
+    highest: u64,
+}
+
+/// What is known from elsewhere when a segment is read.
+#[derive(Debug, Clone, Copy, Default)]
+struct Hints {
+    /// This was durable.
+    proven: u64,
+    /// So were records up to this sequence number.
+    watermark: u64,
+}
+
+/// Everything that was found in the file.
+pub(super) struct Store {
+    pub(super) scans: Vec<Scan>,
+    /// What each segment is used for; blank ones at the end left out.
+    pub(super) table: Vec<Use>,
+    /// The highest watermark: every record up to it was durable.
+    pub(super) watermark: u64,
+    /// The highest number seen anywhere.
+    pub(super) highest: u64,
+    pub(super) damage: Vec<Damage>,
+    pub(super) suspects: Vec<Suspect>,
+    /// Bodies whose blocks cannot all be there.
+    pub(super) bad_bodies: BTreeMap<BodyId, Damage>,
+    /// Headers that are to be written anew: everything in them is known.
+    pub(super) mend: Vec<Header>,
+    /// Segments that were begun, but of which only records are there, and no header: nothing in them was acknowledged.
+    pub(super) leftovers: Vec<u32>,
+    pub(super) file_len: u64,
+    segment_len: u64,
+}
+
+/// Reads the headers of all segments, and then the segments of records.
+pub(super) async fn scan<D: Disk>(disk: &D, superblock: &Superblock) -> Result<Store, Error> {
+    let file_len = disk.len().await?;
+    let reader = Reader { disk, superblock, file_len };
+    let count =
+        file_len.saturating_sub(SEGMENTS_START).div_ceil(superblock.segment_len).min(crate::limits::SEGMENTS_MAX);
+    let (mut table, mut scans, mut headless_numbers) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..count as u32 {
+        table.push(match reader.header(number).await? {
+            Some((header, crc)) => {
+                if header.kind == Kind::Meta {
+                    scans.push(reader.segment(number, Some((header.generation, crc)), Hints::default()).await?);
+                }
+                Use::Used(header.kind, header.generation)
+            }
+            None => {
+                headless_numbers.push(number);
+                Use::Blank
+            }
+        });
+    }
+    let mut store = Store {
+        scans,
+        table,
+        watermark: 0,
+        highest: 0,
+        damage: Vec::new(),
+        suspects: Vec::new(),
+        bad_bodies: BTreeMap::new(),
+        mend: Vec::new(),
+        leftovers: Vec::new(),
+        file_len,
+        segment_len: superblock.segment_len,
+    };
+    store.scan_headless(&reader, &headless_numbers).await?;
+    store.scan_again(&reader).await?;
+    store.summarise();
+    Ok(store)
+}
+
+impl Store {
+    /// Segments without a readable header are blank, unless something says that they are not.
+    async fn scan_headless<D: Disk>(&mut self, reader: &Reader<'_, D>, numbers: &[u32]) -> Result<(), Error> {
+        let watermark = self.scans.iter().map(|scan| scan.watermark).max().unwrap_or(0);
+        for &number in numbers {
+            let scan = reader.segment(number, None, Hints::default()).await?;
+            let witnessed = self.scans.iter().any(|other| other.witness.iter().any(|&(segment, ..)| segment == number));
+            let empty = scan.records.is_empty();
+            let first = scan.records.first().map_or(u64::MAX, |record| record.seq);
+            // The header was written ahead of the first batch, and made durable with it.
+            if !witnessed && scan.proven <= scan.start && first > watermark {
+                if !empty {
+                    self.leftovers.push(number);
+                }
+                continue;
+            }
+            self.damage.push(Damage::new("the header of a segment of records", scan.start));
+            self.table[number as usize] = if empty { Use::Damaged } else { Use::Used(Kind::Meta, scan.generation) };
+            if !empty {
+                self.mend.push(Header { kind: Kind::Meta, generation: scan.generation, number });
+            }
+            self.scans.push(Scan { damaged: true, lost: empty, ..scan });
+        }
+        Ok(())
+    }
+
+    /// Reads again what other segments prove to go on further than it seemed. What is found then may prove more.
+    async fn scan_again<D: Disk>(&mut self, reader: &Reader<'_, D>) -> Result<(), Error> {
+        loop {
+            let watermark = self.scans.iter().map(|scan| scan.watermark).max().unwrap_or(0);
+            let mut again = None;
+            for (i, scan) in self.scans.iter().enumerate().filter(|(_, scan)| !scan.closed && !scan.lost) {
+                let proven = self.proven_elsewhere(scan);
+                let claimed = scan.claim.is_some_and(|seq| seq <= watermark);
+                if proven > scan.at || claimed {
+                    again = Some((i, Hints { proven, watermark }));
+                    break;
+                }
+            }
+            let Some((i, hints)) = again else { return Ok(()) };
+            let (number, damaged) = (self.scans[i].number, self.scans[i].damaged);
+            let header = reader.header(number).await?.map(|(header, crc)| (header.generation, crc));
+            let scan = reader.segment(number, header, hints).await?;
+            // Whatever it has found now, this is as far as it goes.
+            let lost = scan.lost || scan.at <= self.scans[i].at;
+            self.scans[i] = Scan { damaged: scan.damaged || damaged, lost, ..scan };
+        }
+    }
+
+    /// How far other segments' records say that this one was durable. A witness older than the segment's present use is about
+    /// an earlier one.
+    fn proven_elsewhere(&self, scan: &Scan) -> u64 {
+        let witnesses = self.scans.iter().flat_map(|other| &other.witness);
+        let about = witnesses.filter(|&&(segment, _, seq)| segment == scan.number && seq > scan.generation);
+        about.map(|&(_, until, _)| scan.start + u64::from(until)).max().unwrap_or(0)
+    }
+
+    /// Draws together what the segments say, once they have all been read.
+    fn summarise(&mut self) {
+        let end = SEGMENTS_START + self.table.len() as u64 * self.segment_len;
+        // The file grows by whole segments before anything is written into them.
+        if end > self.file_len && self.table.last().is_some_and(|used| *used != Use::Blank) {
+            self.damage.push(Damage::new("the end of the file, which is missing", self.file_len));
+        }
+        for i in 0..self.scans.len() {
+            self.scans[i].proven = self.scans[i].proven.max(self.proven_elsewhere(&self.scans[i]));
+        }
+        for scan in &mut self.scans {
+            self.watermark = self.watermark.max(scan.watermark);
+            self.highest = self.highest.max(scan.highest);
+            self.suspects.append(&mut scan.suspects);
+        }
+        for used in &self.table {
+            if let Use::Used(_, generation) = used {
+                self.highest = self.highest.max(*generation);
+            }
+        }
+        let missing = self.scans.iter().flat_map(|scan| &scan.witness).map(|&(segment, ..)| segment);
+        let missing = missing.filter(|&segment| segment as usize >= self.table.len()).max();
+        if let Some(number) = missing {
+            let offset = SEGMENTS_START + u64::from(number) * self.segment_len;
+            self.damage.push(Damage::new("a segment of records past the end of the file", offset));
+        }
+    }
+
+    /// A segment that records say has blocks is in use, even if its header cannot be read.
+    pub(super) fn claim_segments_of_bodies(&mut self, records: &[Found]) {
+        for record in records {
+            let (Effect::Body { id, .. }, Some((len, runs))) = (&record.effect, &record.blocks) else { continue };
+            for (i, run) in runs.iter().enumerate() {
+                if run_end(run, *len, i + 1 == runs.len()) > self.file_len {
+                    let damage = Damage::new("an object with a block past the end of the file", run.offset);
+                    self.bad_bodies.insert(*id, damage);
+                    continue;
+                }
+                let number = (run.offset.saturating_sub(SEGMENTS_START) / self.segment_len) as u32;
+                let Some(used) = self.table.get_mut(number as usize) else { continue };
+                if *used != Use::Blank {
+                    continue;
+                }
+                *used = Use::Used(Kind::Body, run.generation);
+                self.mend.push(Header { kind: Kind::Body, generation: run.generation, number });
+                // Of a body that was not acknowledged everything may be there but this.
+                if record.proven {
+                    let start = SEGMENTS_START + u64::from(number) * self.segment_len;
+                    self.damage.push(Damage::new("the header of a segment of blocks", start));
+                }
+            }
+        }
+        while self.table.last() == Some(&Use::Blank) {
+            self.table.pop();
+        }
+    }
+
+    /// Where the blocks that records name end, in each segment of blocks.
+    pub(super) fn body_ends(&self, records: &[Found], superblock: &Superblock) -> BTreeMap<u32, u64> {
+        let mut ends = BTreeMap::new();
+        for (used, number) in self.table.iter().zip(0u32..) {
+            if matches!(used, Use::Used(Kind::Body, _)) {
+                ends.insert(number, SEGMENTS_START + u64::from(number) * superblock.segment_len + PAGE as u64);
+            }
+        }
+        for (len, runs) in records.iter().filter_map(|record| record.blocks.as_ref()) {
+            for (i, run) in runs.iter().enumerate() {
+                let number = (run.offset.saturating_sub(SEGMENTS_START) / superblock.segment_len) as u32;
+                if self.table.get(number as usize) == Some(&Use::Used(Kind::Body, run.generation)) {
+                    let end = ends.entry(number).or_insert(0);
+                    *end = run_end(run, *len, i + 1 == runs.len()).max(*end);
+                }
+            }
+        }
+        ends
+    }
+}
+
+/// Where the last block of a run ends. All blocks but the last of the body are full.
+fn run_end(run: &Run, body_len: u64, last: bool) -> u64 {
+    let full = run.offset.saturating_add(u64::from(run.blocks) * BUFFER_LEN as u64);
+    if !last {
+        return full;
+    }
+    let last_block = block_len(body_len, crate::body::block_count(body_len) - 1);
+    debug_assert!(stored_len(body_len) >= block::stored_len(last_block) as u64);
+    full - (BUFFER_LEN - block::stored_len(last_block)) as u64
+}
+
+/// A batch, or how far it could be read.
+struct Batch {
+    found: Vec<Found>,
+    /// Where the next batch begins; `None`: it is not whole.
+    next: Option<u64>,
+    /// Where reading stopped, and what is claimed there.
+    stopped: u64,
+    claim: Option<Claim>,
+    ended: bool,
+    marked: bool,
+}
+
+/// What the search behind an unreadable place has found.
+#[derive(Default)]
+struct Hunt {
+    /// The first record, and whether it begins a batch.
+    first: Option<(u64, bool)>,
+    /// How far the records found prove that everything was durable.
+    proven: u64,
+}
+
+struct Reader<'a, D> {
+    disk: &'a D,
+    superblock: &'a Superblock,
+    file_len: u64,
+}
+
+/// Where in a segment the reader is.
+struct Cursor {
+    at: u64,
+    /// Generation of the segment, if known.
+    generation: Option<u64>,
+    /// Checksum of what is ahead; `None` after damage, when it is not known.
+    prev: Option<u32>,
+}
+
+impl<D: Disk> Reader<'_, D> {
+    fn start(&self, number: u32) -> u64 {
+        SEGMENTS_START + u64::from(number) * self.superblock.segment_len
+    }
+
+    async fn header(&self, number: u32) -> Result<Option<(Header, u32)>, Error> {
+        let offset = self.start(number);
+        if offset + PAGE as u64 > self.file_len {
+            return Ok(None);
+        }
+        let (result, buf) = self.disk.read(offset, self.disk.buffer(), 0..PAGE).await;
+        result?;
+        Ok(Header::parse(&buf.as_ref()[..PAGE], &self.superblock.store, number))
+    }
+
+    /// Reads a segment of records. `header`: its generation and its header's checksum, if that could be read.
+    async fn segment(&self, number: u32, header: Option<(u64, u32)>, hints: Hints) -> Result<Scan, Error> {
+        let start = self.start(number);
+        let end = start + self.superblock.segment_len;
+        let mut window = Window::new(self.disk, self.file_len, end);
+        let (generation, prev) = header.unzip();
+        let mut scan = Scan::new(number, start, end, header);
+        let mut cursor = Cursor { at: scan.at, generation, prev };
+        loop {
+            if cursor.at >= end {
+                scan.closed = true;
+                return Ok(scan);
+            }
+            let batch = self.batch(&mut window, &mut scan, &cursor).await?;
+            scan.take_generation(&mut cursor, &batch);
+            if let Some(next) = batch.next {
+                scan.accept(batch, next, &mut cursor);
+                if scan.closed {
+                    return Ok(scan);
+                }
+                continue;
+            }
+            if cursor.generation.is_none() && scan.records.is_empty() && hints.proven == 0 {
+                return Ok(scan); // Nothing says that this segment was ever used.
+            }
+            let hunt = self.hunt(&mut window, &scan, cursor.generation, batch.stopped).await?;
+            let proven = hunt.proven.max(hints.proven);
+            let claimed = batch.claim.is_some_and(|claim| claim.seq <= hints.watermark.max(scan.watermark));
+            if proven <= cursor.at && !claimed {
+                scan.claim = batch.claim.map(|claim| claim.seq);
+                scan.tail = batch.claim.is_some() || !batch.found.is_empty() || hunt.first.is_some();
+                return Ok(scan);
+            }
+            self.suspect(&mut window, &mut scan, &batch).await?;
+            scan.records.extend(batch.found);
+            match hunt.first {
+                Some((at, first)) if first || at < proven => cursor = Cursor { at, prev: None, ..cursor },
+                _ => {
+                    scan.lost = true;
+                    return Ok(scan);
+                }
+            }
+        }
+    }
+
+    /// Reads one batch. What is read of it holds by itself; it is the caller who knows whether it counts.
+    async fn batch(&self, window: &mut Window<'_, D>, scan: &mut Scan, cursor: &Cursor) -> Result<Batch, Error> {
+        let mut batch =
+            Batch { found: Vec::new(), next: None, stopped: cursor.at, claim: None, ended: false, marked: false };
+        let (mut prev, mut generation) = (cursor.prev, cursor.generation);
+        let batch_prev = cursor.prev.unwrap_or(0);
+        let mut facts = Vec::new();
+        loop {
+            let at = batch.stopped;
+            let bytes = window.bytes(at, HEADER_LEN).await?;
+            let claim = (bytes.len() == HEADER_LEN).then(|| record::claim(bytes, &self.superblock.store, at)).flatten();
+            let Some(claim) = claim else { return Ok(batch) };
+            let bytes = window.bytes(at, claim.len as usize).await?;
+            // A record that does not verify, but is chained to the one ahead: it is no stale one.
+            let next_in_chain = prev == Some(claim.prev) && generation == Some(claim.generation);
+            let Some(record) = record::verify(bytes, &self.superblock.store, at) else {
+                batch.claim = next_in_chain.then_some(claim);
+                return Ok(batch);
+            };
+            let begins = record.header.flags & FIRST != 0;
+            let chained = generation.is_none_or(|generation| generation == record.header.generation)
+                && prev.is_none_or(|prev| prev == record.header.prev)
+                && record.header.watermark >= scan.watermark
+                && (cursor.prev.is_none() || begins == (at == cursor.at));
+            // Stale: of a batch that was cut, or of an earlier use of the segment.
+            if !chained {
+                return Ok(batch);
+            }
+            let Some(payload) = Payload::parse(record.header.kind, record.payload) else {
+                batch.claim = Some(claim);
+                return Ok(batch);
+            };
+            (prev, generation) = (Some(record.crc), Some(record.header.generation));
+            batch.found.push(found(cursor.at, batch_prev, &record, &payload));
+            facts.push((record.header.clone(), record.crc));
+            batch.stopped = align_up(at + u64::from(record.len), record::ALIGN);
+            if record.header.flags & LAST != 0 {
+                (batch.ended, batch.marked) =
+                    (record.header.kind == kind::SEGMENT_END, record.header.kind == kind::MARK);
+                batch.next = Some(align_up(batch.stopped, PAGE as u64));
+                scan.believe(&facts);
+                return Ok(batch);
+            }
+        }
+    }
+
+    /// Searches for records of this segment behind a place that cannot be read. Stale ones have lower watermarks.
+    async fn hunt(
+        &self,
+        window: &mut Window<'_, D>,
+        scan: &Scan,
+        generation: Option<u64>,
+        after: u64,
+    ) -> Result<Hunt, Error> {
+        let mut hunt = Hunt::default();
+        let mut at = align_up(after + 1, record::ALIGN);
+        while at < scan.end {
+            let page_end = align_up(at + 1, PAGE as u64);
+            let bytes = window.bytes(at, (page_end - at) as usize).await?;
+            // Most of what is behind the end is zero; comparing whole pages is many times as fast.
+            let zero = *bytes == [0; PAGE][..bytes.len()];
+            let step = if zero { None } else { bytes.chunks(record::ALIGN as usize).position(record::has_magic) };
+            let Some(step) = step else {
+                at = page_end;
+                continue;
+            };
+            at += step as u64 * record::ALIGN;
+            let bytes = window.bytes(at, HEADER_LEN).await?;
+            let claim = (bytes.len() == HEADER_LEN).then(|| record::claim(bytes, &self.superblock.store, at)).flatten();
+            let mut next = at + record::ALIGN;
+            if let Some(claim) = claim {
+                let bytes = window.bytes(at, claim.len as usize).await?;
+                let live = record::verify(bytes, &self.superblock.store, at).filter(|record| {
+                    record.header.watermark >= scan.watermark
+                        && generation.is_none_or(|generation| generation == record.header.generation)
+                });
+                if let Some(record) = live {
+                    hunt.first.get_or_insert((at, record.header.flags & FIRST != 0));
+                    hunt.proven = hunt.proven.max(scan.start + u64::from(record.header.durable));
+                    next = align_up(at + u64::from(record.len), record::ALIGN);
+                }
+            }
+            at = next;
+        }
+        Ok(hunt)
+    }
+
+    /// Notes a damaged record, and what can still be read of what it was about.
+    async fn suspect(&self, window: &mut Window<'_, D>, scan: &mut Scan, batch: &Batch) -> Result<(), Error> {
+        let damage = Damage::new("a record that does not verify", batch.stopped);
+        let mut name = None;
+        if let Some(claim) = batch.claim {
+            let bytes = window.bytes(batch.stopped, claim.len as usize).await?;
+            let payload = record::suspect(bytes).and_then(|(kind, payload)| Payload::parse(kind, payload));
+            name = payload.as_ref().and_then(|payload| match payload {
+                Payload::ObjectPut(put) => Some((put.bucket, put.key.to_owned())),
+                Payload::Tombstone { bucket, key, .. } => Some((*bucket, (*key).to_owned())),
+                Payload::UploadCreate(create) => Some((create.bucket, create.key.to_owned())),
+                _ => None,
+            });
+        }
+        scan.damaged = true;
+        scan.suspects.push(Suspect { damage, name });
+        Ok(())
+    }
+}
+
+impl Scan {
+    fn new(number: u32, start: u64, end: u64, header: Option<(u64, u32)>) -> Self {
+        let (generation, prev) = header.unwrap_or_default();
+        Scan {
+            number,
+            generation,
+            start,
+            end,
+            records: Vec::new(),
+            at: start + PAGE as u64,
+            prev,
+            proven: 0,
+            closed: false,
+            marked: false,
+            tail: false,
+            damaged: false,
+            lost: false,
+            suspects: Vec::new(),
+            watermark: 0,
+            witness: Vec::new(),
+            claim: None,
+            highest: generation,
+        }
+    }
+
+    /// Of a segment whose header could not be read, the first record tells the generation.
+    fn take_generation(&mut self, cursor: &mut Cursor, batch: &Batch) {
+        if cursor.generation.is_none() && batch.next.is_some() {
+            cursor.generation = Some(self.generation);
+        }
+    }
+
+    /// Takes in what the records of a whole batch say.
+    fn believe(&mut self, facts: &[(record::Header, u32)]) {
+        for (header, crc) in facts {
+            self.generation = header.generation;
+            self.prev = *crc;
+            self.watermark = self.watermark.max(header.watermark);
+            self.highest = self.highest.max(header.seq).max(header.watermark);
+            self.proven = self.proven.max(self.start + u64::from(header.durable));
+            let record::Durable { segment, until } = header.witness;
+            if until > 0 && self.witness.last().is_none_or(|&(last, at, _)| (last, at) != (segment, until)) {
+                self.witness.push((segment, until, header.seq));
+            }
+        }
+    }
+
+    fn accept(&mut self, batch: Batch, next: u64, cursor: &mut Cursor) {
+        for record in &batch.found {
+            if let Effect::Body { id, .. } = record.effect {
+                self.highest = self.highest.max(id.0);
+            }
+        }
+        self.records.extend(batch.found);
+        (self.at, self.closed, self.marked) = (next, batch.ended, batch.marked);
+        (cursor.at, cursor.prev) = (next, Some(self.prev));
+    }
+}
+
+fn found(batch: u64, batch_prev: u32, record: &Record<'_>, payload: &Payload<'_>) -> Found {
+    let blocks = match payload {
+        Payload::Body(body) => match &body.bytes {
+            Bytes::Blocks(runs) => Some((body.len, runs.clone())),
+            Bytes::Inline { .. } => None,
+        },
+        _ => None,
+    };
+    Found {
+        seq: record.header.seq,
+        at: Location { offset: record.header.offset, len: record.len },
+        proven: false,
+        batch,
+        batch_prev,
+        effect: Effect::of(payload),
+        blocks,
+    }
+}

@@ -1,0 +1,179 @@
+//! Deciding about the tails: records that nothing proves to have been durable.
+//!
+//! Such a record was perhaps never acknowledged, and what it refers to may not be there: the device may have written the record
+//! and lost the blocks, which no sync had separated. So the blocks of its bodies are verified, and what it names must exist. If
+//! not, its batch was not acknowledged, for the sync that would have made it so did not complete: the segment is cut at the
+//! beginning of the batch.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::scan::{Found, Scan, Store};
+use crate::body::block_len;
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::index::Effect;
+use crate::limits::{BUFFER_LEN, CHUNKS_MAX};
+use crate::log::read_verified;
+use crate::types::BodyId;
+use crate::wire::block::Identity;
+use crate::wire::payload::Run;
+use crate::wire::superblock::Superblock;
+
+/// Where segments are cut.
+type Cuts = BTreeMap<u32, u64>;
+
+/// Cuts the segments where they have to be; the result is every record that holds, in the order of the sequence numbers.
+pub(super) async fn cut<D: Disk>(disk: &D, superblock: &Superblock, store: &mut Store) -> Result<Vec<Found>, Error> {
+    let mut cuts = Cuts::new();
+    for scan in &store.scans {
+        for record in &scan.records {
+            if proven(store, scan, record) {
+                continue;
+            }
+            let (Effect::Body { id, .. }, Some((len, runs))) = (&record.effect, &record.blocks) else { continue };
+            if !whole(disk, superblock, *id, *len, runs).await? {
+                cuts.insert(scan.number, record.batch);
+                break; // What follows in this segment goes with it.
+            }
+        }
+    }
+    let damaged = !store.damage.is_empty() || store.scans.iter().any(|scan| scan.damaged);
+    let order = order(store);
+    while !damaged && let Some((segment, batch)) = first_orphan(store, &order, &cuts) {
+        let cut = cuts.entry(segment).or_insert(batch);
+        *cut = batch.min(*cut);
+    }
+    for scan in &mut store.scans {
+        if let Some(&cut) = cuts.get(&scan.number) {
+            scan.cut_at(cut);
+        }
+        let (watermark, until) = (store.watermark, scan.proven);
+        for record in &mut scan.records {
+            record.proven = record.seq <= watermark || record.at.offset < until;
+        }
+    }
+    let mut records: Vec<Found> = store.scans.iter_mut().flat_map(|scan| std::mem::take(&mut scan.records)).collect();
+    records.sort_by_key(|record| record.seq);
+    Ok(records)
+}
+
+fn proven(store: &Store, scan: &Scan, record: &Found) -> bool {
+    record.seq <= store.watermark || record.at.offset < scan.proven
+}
+
+/// Whether every block of a body verifies.
+async fn whole<D: Disk>(
+    disk: &D,
+    superblock: &Superblock,
+    body: BodyId,
+    len: u64,
+    runs: &[Run],
+) -> Result<bool, Error> {
+    let mut buf = disk.buffer();
+    let mut index = 0;
+    for run in runs {
+        for i in 0..run.blocks {
+            let id = Identity {
+                generation: run.generation,
+                offset: run.offset + u64::from(i) * BUFFER_LEN as u64,
+                body: body.0,
+                index,
+                data_len: block_len(len, index.into()) as u32,
+            };
+            let (result, back) = read_verified(disk, &superblock.store, &id, &(0..CHUNKS_MAX), buf).await;
+            buf = back;
+            match result {
+                Ok(_) => {}
+                Err(Error::Damaged(_)) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+            index += 1;
+        }
+    }
+    Ok(true)
+}
+
+/// Positions of all records, in the order of the sequence numbers.
+fn order(store: &Store) -> Vec<(usize, usize)> {
+    let scans = store.scans.iter().enumerate();
+    let mut order: Vec<_> = scans.flat_map(|(s, scan)| (0..scan.records.len()).map(move |r| (s, r))).collect();
+    order.sort_by_key(|&(s, r)| store.scans[s].records[r].seq);
+    order
+}
+
+/// The first record that is not proven and refers to something that is not there: its segment and its batch.
+fn first_orphan(store: &Store, order: &[(usize, usize)], cuts: &Cuts) -> Option<(u32, u64)> {
+    let mut world = World::default();
+    for &(s, r) in order {
+        let (scan, record) = (&store.scans[s], &store.scans[s].records[r]);
+        if cuts.get(&scan.number).is_some_and(|&cut| record.at.offset >= cut) {
+            continue;
+        }
+        if !world.admits(record) && !proven(store, scan, record) {
+            return Some((scan.number, record.batch));
+        }
+    }
+    None
+}
+
+/// What exists at a point of the replay.
+#[derive(Default)]
+struct World {
+    buckets: BTreeSet<u64>,
+    bodies: BTreeSet<BodyId>,
+    uploads: BTreeSet<u64>,
+}
+
+impl World {
+    /// Whether what a record refers to exists; if so, what it makes exists from now on.
+    fn admits(&mut self, record: &Found) -> bool {
+        match &record.effect {
+            Effect::CreateBucket { .. } => self.buckets.insert(record.seq),
+            Effect::Body { id, .. } => self.bodies.insert(*id),
+            Effect::Put(put) => {
+                self.buckets.contains(&put.bucket)
+                    && put.bodies.as_slice().iter().all(|body| self.bodies.contains(body))
+            }
+            Effect::CreateUpload { bucket, .. } => self.buckets.contains(bucket) && self.uploads.insert(record.seq),
+            Effect::PutPart { upload, part, .. } => self.uploads.contains(upload) && self.bodies.contains(&part.body),
+            // These take away, or say nothing: if what they take away is not there, all the better.
+            Effect::DeleteBucket { .. } | Effect::Delete { .. } | Effect::AbortUpload { .. } | Effect::Nothing => true,
+        }
+    }
+}
+
+impl Scan {
+    fn cut_at(&mut self, cut: u64) {
+        if let Some(first) = self.records.iter().find(|record| record.at.offset >= cut) {
+            (self.at, self.prev) = (first.batch, first.batch_prev);
+        }
+        self.records.retain(|record| record.at.offset < cut);
+        (self.closed, self.marked, self.tail) = (false, false, true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_not_admitted() {
+        use crate::index::{Bodies, Location, Put};
+        use crate::types::Etag;
+        let at = Location { offset: 0, len: 0 };
+        let record = |seq, effect| Found { seq, at, proven: false, batch: 0, batch_prev: 0, effect, blocks: None };
+        let etag = Etag { digest: [0; 16], parts: 0 };
+        let put = |bucket, body| {
+            let bodies = Bodies::One(BodyId(body));
+            let (key, upload) = ("k".into(), None);
+            Effect::Put(Put { bucket, key, size: 0, time_ms: 0, etag, sealed: false, bodies, upload })
+        };
+        let mut world = World::default();
+        assert!(!world.admits(&record(9, put(1, 2))));
+        assert!(world.admits(&record(1, Effect::CreateBucket { name: "b".into(), time_ms: 0 })));
+        assert!(!world.admits(&record(9, put(1, 2))));
+        assert!(world.admits(&record(3, Effect::Body { id: BodyId(2), stored: 0 })));
+        assert!(world.admits(&record(9, put(1, 2))));
+        assert!(world.admits(&record(10, Effect::DeleteBucket { bucket: 77 })));
+    }
+}

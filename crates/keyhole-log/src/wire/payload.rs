@@ -1,0 +1,428 @@
+//! What records say: one struct for each kind, with its `encode` and the shared [`Payload::parse`].
+
+use super::Cursor;
+use crate::limits::{BATCH_MAX, BUCKET_MAX, INLINE_MAX};
+use crate::limits::{BLOCKS_MAX, HEAD_MAX, INFO_MAX, KEY_MAX, PARTS_MAX, PREFIX_MAX, RECORD_MAX, TAG_LEN, TAGS_MAX};
+use crate::types::{BodyId, Etag, Part};
+
+/// Kinds of records. The numbers are on disk.
+pub(crate) mod kind {
+    pub(crate) const BUCKET_CREATE: u8 = 1;
+    pub(crate) const BUCKET_DELETE: u8 = 2;
+    pub(crate) const BODY: u8 = 3;
+    pub(crate) const OBJECT_PUT: u8 = 4;
+    pub(crate) const TOMBSTONE: u8 = 5;
+    pub(crate) const UPLOAD_CREATE: u8 = 6;
+    pub(crate) const PART_PUT: u8 = 7;
+    pub(crate) const UPLOAD_ABORT: u8 = 8;
+    /// Nothing follows in this segment. No payload.
+    pub(crate) const SEGMENT_END: u8 = 9;
+    /// Says only what its header says: how far everything was durable. No payload.
+    pub(crate) const MARK: u8 = 10;
+}
+
+const SEALED: u8 = 1;
+const DECLARED: u8 = 2;
+const INLINE: u8 = 0;
+const BLOCKS: u8 = 1;
+
+/// Length of an encoded part, and of an encoded run.
+const PART_LEN: usize = 2 + 8 + 8 + 24 + 16;
+const RUN_LEN: usize = 8 + 8 + 4;
+
+/// The longest body record has a run for each block; the longest other record is an object of the most parts.
+/// Both go in one batch, and each is read into one buffer.
+const BODY_RECORD_MAX: usize = {
+    let blocks = BLOCKS_MAX * RUN_LEN;
+    let inline = INLINE_MAX + TAGS_MAX * TAG_LEN;
+    super::record::HEADER_LEN + 24 + PREFIX_MAX + if blocks > inline { blocks } else { inline }
+};
+const OBJECT_RECORD_MAX: usize = super::record::HEADER_LEN + 64 + KEY_MAX + HEAD_MAX + PARTS_MAX * PART_LEN;
+const _: () = {
+    assert!(BODY_RECORD_MAX <= RECORD_MAX && OBJECT_RECORD_MAX <= RECORD_MAX);
+    assert!(BODY_RECORD_MAX + OBJECT_RECORD_MAX + 16 <= BATCH_MAX);
+    assert!(INFO_MAX <= u16::MAX as usize && KEY_MAX <= u16::MAX as usize && BUCKET_MAX <= u16::MAX as usize);
+};
+
+/// Contiguous blocks of a body in one segment. All blocks of a body are full but its last, so their lengths follow from the
+/// body's length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// Where in the file the first block begins.
+    pub(crate) offset: u64,
+    /// Generation of the segment.
+    pub(crate) generation: u64,
+    pub(crate) blocks: u32,
+}
+
+/// Where the bytes of a body are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Bytes<'a> {
+    Inline { tags: Vec<[u8; TAG_LEN]>, data: &'a [u8] },
+    Blocks(Vec<Run>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BodyRecord<'a> {
+    pub(crate) id: BodyId,
+    pub(crate) len: u64,
+    pub(crate) prefix: &'a [u8],
+    pub(crate) bytes: Bytes<'a>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ObjectPut<'a> {
+    pub(crate) bucket: u64,
+    /// The upload that this completes.
+    pub(crate) upload: Option<u64>,
+    pub(crate) size: u64,
+    pub(crate) time_ms: u64,
+    pub(crate) etag: Etag,
+    pub(crate) sealed: bool,
+    pub(crate) key: &'a str,
+    pub(crate) head: &'a [u8],
+    pub(crate) parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UploadCreate<'a> {
+    pub(crate) bucket: u64,
+    pub(crate) id: [u8; 16],
+    pub(crate) time_ms: u64,
+    pub(crate) sealed: bool,
+    pub(crate) declared: Option<(u8, u8)>,
+    pub(crate) key: &'a str,
+    pub(crate) head: &'a [u8],
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PartPut<'a> {
+    pub(crate) bucket: u64,
+    pub(crate) upload: u64,
+    pub(crate) time_ms: u64,
+    pub(crate) part: Part,
+    pub(crate) info: &'a [u8],
+}
+
+/// The payload of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Payload<'a> {
+    /// The bucket's identity is the sequence number of this record.
+    BucketCreate {
+        time_ms: u64,
+        name: &'a str,
+    },
+    BucketDelete {
+        bucket: u64,
+        time_ms: u64,
+    },
+    Body(BodyRecord<'a>),
+    ObjectPut(ObjectPut<'a>),
+    Tombstone {
+        bucket: u64,
+        time_ms: u64,
+        key: &'a str,
+    },
+    /// The upload's identity within the log is the sequence number of this record.
+    UploadCreate(UploadCreate<'a>),
+    PartPut(PartPut<'a>),
+    UploadAbort {
+        bucket: u64,
+        upload: u64,
+        time_ms: u64,
+    },
+    SegmentEnd,
+    Mark,
+}
+
+impl<'a> Payload<'a> {
+    pub(crate) fn kind(&self) -> u8 {
+        match self {
+            Payload::BucketCreate { .. } => kind::BUCKET_CREATE,
+            Payload::BucketDelete { .. } => kind::BUCKET_DELETE,
+            Payload::Body(_) => kind::BODY,
+            Payload::ObjectPut(_) => kind::OBJECT_PUT,
+            Payload::Tombstone { .. } => kind::TOMBSTONE,
+            Payload::UploadCreate(_) => kind::UPLOAD_CREATE,
+            Payload::PartPut(_) => kind::PART_PUT,
+            Payload::UploadAbort { .. } => kind::UPLOAD_ABORT,
+            Payload::SegmentEnd => kind::SEGMENT_END,
+            Payload::Mark => kind::MARK,
+        }
+    }
+
+    /// The caller has checked the lengths against the limits.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Payload::BucketCreate { time_ms, name } => {
+                out.extend(time_ms.to_le_bytes());
+                out.extend((name.len() as u16).to_le_bytes());
+                out.extend(name.as_bytes());
+            }
+            Payload::BucketDelete { bucket, time_ms } => {
+                out.extend(bucket.to_le_bytes());
+                out.extend(time_ms.to_le_bytes());
+            }
+            Payload::Body(body) => body.encode(&mut out),
+            Payload::ObjectPut(put) => put.encode(&mut out),
+            Payload::Tombstone { bucket, time_ms, key } => {
+                out.extend(bucket.to_le_bytes());
+                out.extend(time_ms.to_le_bytes());
+                out.extend((key.len() as u16).to_le_bytes());
+                out.extend(key.as_bytes());
+            }
+            Payload::UploadCreate(create) => create.encode(&mut out),
+            Payload::PartPut(put) => put.encode(&mut out),
+            Payload::UploadAbort { bucket, upload, time_ms } => {
+                out.extend(bucket.to_le_bytes());
+                out.extend(upload.to_le_bytes());
+                out.extend(time_ms.to_le_bytes());
+            }
+            Payload::SegmentEnd | Payload::Mark => {}
+        }
+        out
+    }
+
+    /// `None` if these bytes are no payload of this kind.
+    pub(crate) fn parse(kind: u8, bytes: &'a [u8]) -> Option<Self> {
+        let mut c = Cursor(bytes);
+        let payload = match kind {
+            kind::BUCKET_CREATE => {
+                let (time_ms, len) = (c.u64()?, c.u16()?);
+                Payload::BucketCreate { time_ms, name: c.str(len.into())? }
+            }
+            kind::BUCKET_DELETE => Payload::BucketDelete { bucket: c.u64()?, time_ms: c.u64()? },
+            kind::BODY => Payload::Body(BodyRecord::parse(&mut c)?),
+            kind::OBJECT_PUT => Payload::ObjectPut(ObjectPut::parse(&mut c)?),
+            kind::TOMBSTONE => {
+                let (bucket, time_ms, len) = (c.u64()?, c.u64()?, c.u16()?);
+                Payload::Tombstone { bucket, time_ms, key: c.str(len.into())? }
+            }
+            kind::UPLOAD_CREATE => Payload::UploadCreate(UploadCreate::parse(&mut c)?),
+            kind::PART_PUT => Payload::PartPut(PartPut::parse(&mut c)?),
+            kind::UPLOAD_ABORT => Payload::UploadAbort { bucket: c.u64()?, upload: c.u64()?, time_ms: c.u64()? },
+            kind::SEGMENT_END => Payload::SegmentEnd,
+            kind::MARK => Payload::Mark,
+            _ => return None,
+        };
+        c.end()?;
+        Some(payload)
+    }
+}
+
+impl<'a> BodyRecord<'a> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let (form, count) = match &self.bytes {
+            Bytes::Inline { tags, .. } => (INLINE, tags.len()),
+            Bytes::Blocks(runs) => (BLOCKS, runs.len()),
+        };
+        out.extend(self.id.0.to_le_bytes());
+        out.extend(self.len.to_le_bytes());
+        out.extend([form, self.prefix.len() as u8, 0, 0]);
+        out.extend((count as u32).to_le_bytes());
+        out.extend(self.prefix);
+        match &self.bytes {
+            Bytes::Inline { tags, data } => {
+                out.extend(tags.iter().flatten());
+                out.extend(*data);
+            }
+            Bytes::Blocks(runs) => {
+                for run in runs {
+                    out.extend(run.offset.to_le_bytes());
+                    out.extend(run.generation.to_le_bytes());
+                    out.extend(run.blocks.to_le_bytes());
+                }
+            }
+        }
+    }
+
+    fn parse(c: &mut Cursor<'a>) -> Option<Self> {
+        let (id, len) = (BodyId(c.u64()?), c.u64()?);
+        let [form, prefix_len, 0, 0] = c.array()? else { return None };
+        let count = c.u32()? as usize;
+        let prefix = c.bytes(prefix_len.into())?;
+        let bytes = match form {
+            INLINE => {
+                if count > TAGS_MAX {
+                    return None;
+                }
+                let tags = (0..count).map(|_| c.array()).collect::<Option<_>>()?;
+                Bytes::Inline { tags, data: c.bytes(usize::try_from(len).ok()?)? }
+            }
+            BLOCKS => {
+                if count > BLOCKS_MAX {
+                    return None;
+                }
+                let mut run = || Some(Run { offset: c.u64()?, generation: c.u64()?, blocks: c.u32()? });
+                let runs = (0..count).map(|_| run()).collect::<Option<Vec<_>>>()?;
+                let blocks: u64 = runs.iter().map(|run| u64::from(run.blocks)).sum();
+                if blocks != crate::body::block_count(len) {
+                    return None;
+                }
+                Bytes::Blocks(runs)
+            }
+            _ => return None,
+        };
+        Some(BodyRecord { id, len, prefix, bytes })
+    }
+}
+
+impl<'a> ObjectPut<'a> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend(self.bucket.to_le_bytes());
+        out.extend(self.upload.unwrap_or(0).to_le_bytes());
+        out.extend(self.size.to_le_bytes());
+        out.extend(self.time_ms.to_le_bytes());
+        out.extend(self.etag.digest);
+        out.extend(self.etag.parts.to_le_bytes());
+        out.extend([if self.sealed { SEALED } else { 0 }, 0]);
+        out.extend((self.key.len() as u16).to_le_bytes());
+        out.extend((self.parts.len() as u16).to_le_bytes());
+        out.extend((self.head.len() as u32).to_le_bytes());
+        out.extend(self.key.as_bytes());
+        out.extend(self.head);
+        for part in &self.parts {
+            encode_part(part, out);
+        }
+    }
+
+    fn parse(c: &mut Cursor<'a>) -> Option<Self> {
+        let (bucket, upload, size, time_ms) = (c.u64()?, c.u64()?, c.u64()?, c.u64()?);
+        let etag = Etag { digest: c.array()?, parts: c.u16()? };
+        let [flags @ (0 | SEALED), 0] = c.array()? else { return None };
+        let (key_len, count, head_len) = (c.u16()?, c.u16()?, c.u32()?);
+        let key = c.str(key_len.into())?;
+        let head = c.bytes(head_len as usize)?;
+        let parts = (0..count).map(|_| parse_part(c)).collect::<Option<_>>()?;
+        let upload = (upload != 0).then_some(upload);
+        Some(ObjectPut { bucket, upload, size, time_ms, etag, sealed: flags == SEALED, key, head, parts })
+    }
+}
+
+impl<'a> UploadCreate<'a> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let (algorithm, kind) = self.declared.unwrap_or((0, 0));
+        let flags = if self.sealed { SEALED } else { 0 } | if self.declared.is_some() { DECLARED } else { 0 };
+        out.extend(self.bucket.to_le_bytes());
+        out.extend(self.id);
+        out.extend(self.time_ms.to_le_bytes());
+        out.extend([flags, algorithm, kind, 0]);
+        out.extend((self.key.len() as u16).to_le_bytes());
+        out.extend((self.head.len() as u32).to_le_bytes());
+        out.extend(self.key.as_bytes());
+        out.extend(self.head);
+    }
+
+    fn parse(c: &mut Cursor<'a>) -> Option<Self> {
+        let (bucket, id, time_ms) = (c.u64()?, c.array()?, c.u64()?);
+        let [flags @ 0..=3, algorithm, kind, 0] = c.array()? else { return None };
+        let (key_len, head_len) = (c.u16()?, c.u32()?);
+        let key = c.str(key_len.into())?;
+        let head = c.bytes(head_len as usize)?;
+        let declared = (flags & DECLARED != 0).then_some((algorithm, kind));
+        Some(UploadCreate { bucket, id, time_ms, sealed: flags & SEALED != 0, declared, key, head })
+    }
+}
+
+impl<'a> PartPut<'a> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend(self.bucket.to_le_bytes());
+        out.extend(self.upload.to_le_bytes());
+        out.extend(self.time_ms.to_le_bytes());
+        encode_part(&self.part, out);
+        out.extend((self.info.len() as u16).to_le_bytes());
+        out.extend(self.info);
+    }
+
+    fn parse(c: &mut Cursor<'a>) -> Option<Self> {
+        let (bucket, upload, time_ms) = (c.u64()?, c.u64()?, c.u64()?);
+        let part = parse_part(c)?;
+        let len = c.u16()?;
+        Some(PartPut { bucket, upload, time_ms, part, info: c.bytes(len.into())? })
+    }
+}
+
+fn encode_part(part: &Part, out: &mut Vec<u8>) {
+    out.extend(part.number.to_le_bytes());
+    out.extend(part.body.0.to_le_bytes());
+    out.extend(part.size.to_le_bytes());
+    out.extend(part.salt);
+    out.extend(part.etag);
+}
+
+fn parse_part(c: &mut Cursor<'_>) -> Option<Part> {
+    Some(Part { number: c.u16()?, body: BodyId(c.u64()?), size: c.u64()?, salt: c.array()?, etag: c.array()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(payload: &Payload<'_>) {
+        let bytes = payload.encode();
+        assert_eq!(Payload::parse(payload.kind(), &bytes).as_ref(), Some(payload));
+        for len in 0..bytes.len() {
+            assert_eq!(Payload::parse(payload.kind(), &bytes[..len]), None, "{payload:?} cut to {len}");
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        assert_eq!(Payload::parse(payload.kind(), &longer), None, "{payload:?} with a byte more");
+    }
+
+    #[test]
+    fn every_kind_round_trips_and_refuses_other_lengths() {
+        let part = Part { number: 7, body: BodyId(99), size: 5 << 20, salt: [3; 24], etag: [4; 16] };
+        let etag = Etag { digest: [8; 16], parts: 2 };
+        check(&Payload::BucketCreate { time_ms: 5, name: "photos" });
+        check(&Payload::BucketDelete { bucket: 1, time_ms: 6 });
+        check(&Payload::Tombstone { bucket: 1, time_ms: 7, key: "a/\u{e9}" });
+        check(&Payload::UploadAbort { bucket: 1, upload: 2, time_ms: 3 });
+        check(&Payload::SegmentEnd);
+        check(&Payload::Mark);
+        let inline = Bytes::Inline { tags: vec![[1; 16], [2; 16]], data: b"hello" };
+        check(&Payload::Body(BodyRecord { id: BodyId(4), len: 5, prefix: &[9; 56], bytes: inline }));
+        let runs =
+            vec![Run { offset: 1 << 21, generation: 3, blocks: 2 }, Run { offset: 1 << 30, generation: 8, blocks: 1 }];
+        check(&Payload::Body(BodyRecord {
+            id: BodyId(4),
+            len: (2 << 20) + 1,
+            prefix: b"",
+            bytes: Bytes::Blocks(runs),
+        }));
+        for upload in [None, Some(12)] {
+            let parts = vec![part.clone(), part.clone()];
+            let (key, head) = ("k", &b"head"[..]);
+            check(&Payload::ObjectPut(ObjectPut {
+                bucket: 1,
+                upload,
+                size: 9,
+                time_ms: 8,
+                etag,
+                sealed: true,
+                key,
+                head,
+                parts,
+            }));
+        }
+        for declared in [None, Some((2, 1))] {
+            let create =
+                UploadCreate { bucket: 1, id: [6; 16], time_ms: 1, sealed: false, declared, key: "k", head: b"h" };
+            check(&Payload::UploadCreate(create));
+        }
+        check(&Payload::PartPut(PartPut { bucket: 1, upload: 2, time_ms: 3, part, info: b"info" }));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        assert_eq!(Payload::parse(0, b""), None);
+        assert_eq!(Payload::parse(11, b""), None);
+        // A body of two blocks whose only run has one.
+        let short = Bytes::Blocks(vec![Run { offset: 0, generation: 0, blocks: 1 }]);
+        let body = Payload::Body(BodyRecord { id: BodyId(1), len: 2 << 20, prefix: b"", bytes: short });
+        assert_eq!(Payload::parse(kind::BODY, &body.encode()), None);
+        // A name that is not UTF-8.
+        let mut bytes = Payload::BucketCreate { time_ms: 0, name: "ab" }.encode();
+        *bytes.last_mut().unwrap() = 0xff;
+        assert_eq!(Payload::parse(kind::BUCKET_CREATE, &bytes), None);
+    }
+}

@@ -1,0 +1,206 @@
+//! The header of a record.
+//!
+//! Records stand in *batches*, one write each. A batch begins on a page; its records are aligned to 8 bytes; what is left of
+//! its last page is zero. The first and the last record of a batch say so: a batch counts as a whole or not at all.
+
+use super::{StoreId, align_up, array, crc, put, u16_at, u32_at, u64_at};
+use crate::limits::RECORD_MAX;
+
+const MAGIC: [u8; 4] = *b"khR1";
+
+/// Alignment of a record in its batch.
+pub(crate) const ALIGN: u64 = 8;
+
+/// Length of the header of a record.
+pub(crate) const HEADER_LEN: usize = 80;
+
+/// Flag of the first record of a batch.
+pub(crate) const FIRST: u8 = 1;
+/// Flag of the last record of a batch.
+pub(crate) const LAST: u8 = 2;
+
+mod field {
+    use std::ops::Range;
+    pub(super) const MAGIC: Range<usize> = 0..4;
+    pub(super) const CRC: Range<usize> = 4..8;
+    pub(super) const LEN: Range<usize> = 8..12;
+    pub(super) const KIND: usize = 12;
+    pub(super) const FLAGS: usize = 13;
+    pub(super) const RESERVED: Range<usize> = 14..16;
+    pub(super) const STORE: Range<usize> = 16..32;
+    pub(super) const GENERATION: Range<usize> = 32..40;
+    pub(super) const OFFSET: Range<usize> = 40..48;
+    pub(super) const SEQ: Range<usize> = 48..56;
+    pub(super) const WATERMARK: Range<usize> = 56..64;
+    pub(super) const PREV: Range<usize> = 64..68;
+    pub(super) const DURABLE: Range<usize> = 68..72;
+    pub(super) const WITNESS_SEGMENT: Range<usize> = 72..76;
+    pub(super) const WITNESS_DURABLE: Range<usize> = 76..80;
+    const _: () = assert!(WITNESS_DURABLE.end == super::HEADER_LEN);
+}
+
+/// What is known to be durable of a segment: all of it below this offset within it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Durable {
+    pub(crate) segment: u32,
+    pub(crate) until: u32,
+}
+
+/// What precedes the payload of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) generation: u64,
+    /// Where in the file this record begins.
+    pub(crate) offset: u64,
+    pub(crate) seq: u64,
+    /// Every record with a sequence number up to this was durable when this one was written.
+    pub(crate) watermark: u64,
+    /// Checksum of the record ahead of this one in its segment; of the segment's header for the first.
+    pub(crate) prev: u32,
+    /// This record's own segment was durable below this offset within it when this record was written.
+    pub(crate) durable: u32,
+    /// The same of a segment of another worker; `until` 0 says nothing.
+    pub(crate) witness: Durable,
+}
+
+/// A record whose checksum and identity have been verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record<'a> {
+    pub(crate) header: Header,
+    pub(crate) crc: u32,
+    /// Header and payload, without the padding that aligns the next record.
+    pub(crate) len: u32,
+    pub(crate) payload: &'a [u8],
+}
+
+/// What the header of a record claims to be, before its checksum has been verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) len: u32,
+    pub(crate) seq: u64,
+    pub(crate) generation: u64,
+    pub(crate) prev: u32,
+}
+
+/// Space of a record in its batch, alignment included.
+pub(crate) const fn space(payload_len: usize) -> usize {
+    align_up((HEADER_LEN + payload_len) as u64, ALIGN) as usize
+}
+
+impl Header {
+    /// Writes the record to the front of `out`, which is longer; the result is its checksum.
+    pub(crate) fn emit(&self, store: &StoreId, payload: &[u8], out: &mut [u8]) -> u32 {
+        let len = HEADER_LEN + payload.len();
+        assert!(len <= RECORD_MAX, "a record over its limit");
+        let out = &mut out[..len];
+        put(out, field::MAGIC, &MAGIC);
+        put(out, field::LEN, &(len as u32).to_le_bytes());
+        out[field::KIND] = self.kind;
+        out[field::FLAGS] = self.flags;
+        put(out, field::RESERVED, &[0; 2]);
+        put(out, field::STORE, store);
+        put(out, field::GENERATION, &self.generation.to_le_bytes());
+        put(out, field::OFFSET, &self.offset.to_le_bytes());
+        put(out, field::SEQ, &self.seq.to_le_bytes());
+        put(out, field::WATERMARK, &self.watermark.to_le_bytes());
+        put(out, field::PREV, &self.prev.to_le_bytes());
+        put(out, field::DURABLE, &self.durable.to_le_bytes());
+        put(out, field::WITNESS_SEGMENT, &self.witness.segment.to_le_bytes());
+        put(out, field::WITNESS_DURABLE, &self.witness.until.to_le_bytes());
+        out[HEADER_LEN..].copy_from_slice(payload);
+        let crc = crc(&[&out[field::CRC.end..]]);
+        put(out, field::CRC, &crc.to_le_bytes());
+        crc
+    }
+}
+
+/// Whether a record may begin here: cheap, for searching.
+pub(crate) fn has_magic(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC)
+}
+
+/// Reads what a header claims; `None` if it does not claim to be a record of this store at this offset.
+/// `bytes` begins with the record and has at least a header.
+pub(crate) fn claim(bytes: &[u8], store: &StoreId, offset: u64) -> Option<Claim> {
+    let len = u32_at(bytes, field::LEN);
+    let ours = has_magic(bytes)
+        && bytes[field::STORE] == store[..]
+        && u64_at(bytes, field::OFFSET) == offset
+        && (HEADER_LEN..=RECORD_MAX).contains(&(len as usize));
+    ours.then(|| Claim {
+        len,
+        seq: u64_at(bytes, field::SEQ),
+        generation: u64_at(bytes, field::GENERATION),
+        prev: u32_at(bytes, field::PREV),
+    })
+}
+
+/// Kind and payload as they stand, unverified: only for saying what a damaged record may have been. `bytes` is as long as the
+/// record claims to be.
+pub(crate) fn suspect(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    Some((*bytes.get(field::KIND)?, bytes.get(HEADER_LEN..)?))
+}
+
+/// Verifies the record at the front of `bytes`, which holds all of it; what follows is ignored.
+pub(crate) fn verify<'a>(bytes: &'a [u8], store: &StoreId, offset: u64) -> Option<Record<'a>> {
+    if bytes.len() < HEADER_LEN {
+        return None;
+    }
+    let claim = claim(bytes, store, offset)?;
+    let bytes = bytes.get(..claim.len as usize)?;
+    let crc = u32_at(bytes, field::CRC);
+    if super::crc(&[&bytes[field::CRC.end..]]) != crc || u16_at(bytes, field::RESERVED) != 0 {
+        return None;
+    }
+    let header = Header {
+        kind: bytes[field::KIND],
+        flags: bytes[field::FLAGS],
+        generation: claim.generation,
+        offset,
+        seq: claim.seq,
+        watermark: u64_at(bytes, field::WATERMARK),
+        prev: claim.prev,
+        durable: u32_at(bytes, field::DURABLE),
+        witness: Durable {
+            segment: u32::from_le_bytes(array(bytes, field::WITNESS_SEGMENT)),
+            until: u32_at(bytes, field::WITNESS_DURABLE),
+        },
+    };
+    Some(Record { header, crc, len: claim.len, payload: &bytes[HEADER_LEN..] })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trip_identity_and_flips() {
+        let header = Header {
+            kind: 4,
+            flags: FIRST,
+            generation: 77,
+            offset: 1 << 33,
+            seq: 1234,
+            watermark: 1200,
+            prev: 0xdead_beef,
+            durable: 8192,
+            witness: Durable { segment: 3, until: 4096 },
+        };
+        let mut bytes = vec![0xff; 200];
+        let crc = header.emit(&[1; 16], b"payload", &mut bytes);
+        let record = verify(&bytes, &[1; 16], 1 << 33).unwrap();
+        assert_eq!((record.header, record.crc, record.payload), (header, crc, &b"payload"[..]));
+        assert_eq!(verify(&bytes, &[2; 16], 1 << 33), None, "another store");
+        assert_eq!(verify(&bytes, &[1; 16], 1 << 32), None, "another place");
+        for len in 0..HEADER_LEN + 7 {
+            assert_eq!(verify(&bytes[..len], &[1; 16], 1 << 33), None, "cut to {len}");
+        }
+        for at in 0..HEADER_LEN + 7 {
+            bytes[at] ^= 0x10;
+            assert_eq!(verify(&bytes, &[1; 16], 1 << 33), None, "byte {at}");
+            bytes[at] ^= 0x10;
+        }
+    }
+}

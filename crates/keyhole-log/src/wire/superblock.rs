@@ -1,0 +1,121 @@
+//! The superblock: what the file is, in two copies.
+
+use super::{StoreId, array, crc, is_zero, put, u32_at, u64_at};
+use crate::limits::PAGE;
+
+/// "keyhlog" and a line feed, which a transfer as text would change.
+pub(crate) const MAGIC: [u8; 8] = *b"keyhlog\n";
+
+/// The version of the whole format.
+pub(crate) const VERSION: u32 = 1;
+
+mod field {
+    use std::ops::Range;
+    // Magic, version and checksum stand at these places in every version, so that each can refuse the others.
+    pub(super) const MAGIC: Range<usize> = 0..8;
+    pub(super) const VERSION: Range<usize> = 8..12;
+    pub(super) const CRC: Range<usize> = 12..16;
+    pub(super) const STORE: Range<usize> = 16..32;
+    pub(super) const EPOCH: Range<usize> = 32..40;
+    pub(super) const SEGMENT_LEN: Range<usize> = 40..48;
+    pub(super) const CAPACITY: Range<usize> = 48..56;
+    pub(super) const CREATED_MS: Range<usize> = 56..64;
+    pub(super) const RESERVED: Range<usize> = 64..super::PAGE;
+}
+
+/// One copy of the superblock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Superblock {
+    pub(crate) store: StoreId,
+    /// Counts the changes of the superblock: of two valid copies the higher one is current.
+    pub(crate) epoch: u64,
+    pub(crate) segment_len: u64,
+    pub(crate) capacity: u64,
+    pub(crate) created_ms: u64,
+}
+
+/// Why a page is not a superblock of this version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Invalid {
+    /// Something else: whether every byte is zero.
+    Foreign { empty: bool },
+    /// Another version, and whether its checksum is right.
+    Version { found: u32, sound: bool },
+    /// This version, but the checksum is wrong.
+    Damaged,
+}
+
+impl Superblock {
+    pub(crate) fn emit(&self, page: &mut [u8]) {
+        page.fill(0);
+        put(page, field::MAGIC, &MAGIC);
+        put(page, field::VERSION, &VERSION.to_le_bytes());
+        put(page, field::STORE, &self.store);
+        put(page, field::EPOCH, &self.epoch.to_le_bytes());
+        put(page, field::SEGMENT_LEN, &self.segment_len.to_le_bytes());
+        put(page, field::CAPACITY, &self.capacity.to_le_bytes());
+        put(page, field::CREATED_MS, &self.created_ms.to_le_bytes());
+        let crc = checksum(page);
+        put(page, field::CRC, &crc.to_le_bytes());
+    }
+
+    /// `page` is one page.
+    pub(crate) fn parse(page: &[u8]) -> Result<Self, Invalid> {
+        if page[field::MAGIC] != MAGIC {
+            return Err(Invalid::Foreign { empty: is_zero(page) });
+        }
+        let sound = checksum(page) == u32_at(page, field::CRC);
+        let found = u32_at(page, field::VERSION);
+        if found != VERSION {
+            return Err(Invalid::Version { found, sound });
+        }
+        if !sound || !is_zero(&page[field::RESERVED]) {
+            return Err(Invalid::Damaged);
+        }
+        Ok(Superblock {
+            store: array(page, field::STORE),
+            epoch: u64_at(page, field::EPOCH),
+            segment_len: u64_at(page, field::SEGMENT_LEN),
+            capacity: u64_at(page, field::CAPACITY),
+            created_ms: u64_at(page, field::CREATED_MS),
+        })
+    }
+}
+
+fn checksum(page: &[u8]) -> u32 {
+    crc(&[&page[..field::CRC.start], &page[field::CRC.end..]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Superblock {
+        Superblock { store: [7; 16], epoch: 3, segment_len: 64 << 20, capacity: 1 << 40, created_ms: 1_700_000_000_000 }
+    }
+
+    #[test]
+    fn round_trip_and_every_flipped_byte_is_seen() {
+        let mut page = vec![0xaa; PAGE];
+        sample().emit(&mut page);
+        assert_eq!(Superblock::parse(&page), Ok(sample()));
+        for at in 0..PAGE {
+            page[at] ^= 1;
+            assert!(Superblock::parse(&page).is_err(), "byte {at}");
+            page[at] ^= 1;
+        }
+    }
+
+    #[test]
+    fn what_else_it_may_be() {
+        assert_eq!(Superblock::parse(&[0; PAGE]), Err(Invalid::Foreign { empty: true }));
+        assert_eq!(Superblock::parse(&[1; PAGE]), Err(Invalid::Foreign { empty: false }));
+        let mut page = vec![0; PAGE];
+        sample().emit(&mut page);
+        put(&mut page, field::VERSION, &2u32.to_le_bytes());
+        assert_eq!(Superblock::parse(&page), Err(Invalid::Version { found: 2, sound: false }));
+        let crc = checksum(&page);
+        put(&mut page, field::CRC, &crc.to_le_bytes());
+        assert_eq!(Superblock::parse(&page), Err(Invalid::Version { found: 2, sound: true }));
+    }
+}

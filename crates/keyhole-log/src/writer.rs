@@ -1,0 +1,213 @@
+//! The writer: one task for each worker, which owns every write into that worker's segments.
+//!
+//! Requests hand over buffers and records through a queue, and wait. A request that is given up changes nothing: what it has
+//! handed over is written, or fails, as if it were still there. The queue itself has no bound; what may stand in it is bounded
+//! by what requests may hold: [`BLOCKS_IN_FLIGHT`](crate::limits::BLOCKS_IN_FLIGHT) buffers for each body, one group of records
+//! for each request.
+//!
+//! Blocks are written as they come. Records are written in batches: while one batch is on its way, what arrives is collected
+//! for the next one, so that one sync serves every request that waits (group commit).
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_channel::{mpsc, oneshot};
+use futures_util::future::{Fuse, FusedFuture, FutureExt, LocalBoxFuture};
+use futures_util::select_biased;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use crate::commit::{self, Batch, Commit, Context};
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::segments::Purpose;
+use crate::shared::{OpenBody, OpenMeta, Shared, Slot};
+use crate::types::BodyId;
+use crate::wire::block::{self, Identity};
+use crate::wire::segment::Kind;
+
+/// What requests hand over.
+pub(crate) enum Job<D: Disk> {
+    Block(Block<D>),
+    Commit(Commit),
+    Flush(oneshot::Sender<Result<(), Error>>),
+}
+
+/// A block to be written.
+pub(crate) struct Block<D: Disk> {
+    pub(crate) buf: D::Buf,
+    pub(crate) body: BodyId,
+    pub(crate) index: u32,
+    pub(crate) data_len: u32,
+    pub(crate) tags: Vec<[u8; 16]>,
+    pub(crate) done: oneshot::Sender<Result<Placed, Error>>,
+}
+
+/// Where a block has been written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Placed {
+    pub(crate) offset: u64,
+    pub(crate) generation: u64,
+}
+
+/// Owns every write of one worker. It does nothing until [`run`](Self::run) is polled.
+pub struct Writer<D: Disk> {
+    context: Rc<Context<D>>,
+    queue: mpsc::UnboundedReceiver<Job<D>>,
+    meta: Option<OpenMeta>,
+    body: Option<OpenBody>,
+    /// Blocks that wait for a segment to be begun.
+    blocks: VecDeque<Block<D>>,
+    /// Records for the next batch, and who waits for a sync.
+    records: VecDeque<Commit>,
+    flushes: Vec<oneshot::Sender<Result<(), Error>>>,
+    guard: Guard,
+}
+
+/// Poisons the log if the writer is dropped before its end: what becomes of its writes is then unknown.
+struct Guard {
+    shared: Arc<Shared>,
+    ended: bool,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.shared.poison();
+        }
+    }
+}
+
+type Writes = FuturesUnordered<LocalBoxFuture<'static, ()>>;
+type Beginning = Fuse<LocalBoxFuture<'static, Result<Option<OpenBody>, Error>>>;
+type Committing = Fuse<LocalBoxFuture<'static, Option<OpenMeta>>>;
+
+impl<D: Disk> Writer<D> {
+    pub(crate) fn new(shared: Arc<Shared>, disk: Rc<D>, slot: Slot, queue: mpsc::UnboundedReceiver<Job<D>>) -> Self {
+        Writer {
+            guard: Guard { shared: Arc::clone(&shared), ended: false },
+            context: Rc::new(Context::new(shared, disk, slot.worker)),
+            queue,
+            meta: slot.meta,
+            body: slot.body,
+            blocks: VecDeque::new(),
+            records: VecDeque::new(),
+            flushes: Vec::new(),
+        }
+    }
+
+    /// Writes until every [`Log`](crate::Log) of this worker has been dropped and everything is written and synced. The caller
+    /// keeps polling it on the worker's thread, and drops it only when the process ends.
+    pub async fn run(mut self) {
+        let mut writes: Writes = FuturesUnordered::new();
+        let mut beginning: Beginning = Fuse::terminated();
+        let mut committing: Committing = Fuse::terminated();
+        let mut open = true;
+        loop {
+            while open && let Ok(job) = self.queue.try_recv() {
+                self.accept(job);
+            }
+            self.start_blocks(&mut writes, &mut beginning);
+            self.start_commit(&mut committing);
+            let idle = writes.is_empty() && beginning.is_terminated() && committing.is_terminated();
+            if idle && !open {
+                break;
+            }
+            select_biased! {
+                meta = committing => self.meta = meta,
+                begun = beginning => self.begun(begun),
+                () = writes.select_next_some() => {}
+                job = self.queue.next() => match job {
+                    Some(job) => self.accept(job),
+                    None => open = false,
+                },
+                complete => open = false,
+            }
+        }
+        if !self.context.shared.poisoned() {
+            commit::close(&self.context, self.meta.take()).await;
+        }
+        self.guard.ended = true;
+    }
+
+    fn accept(&mut self, job: Job<D>) {
+        match job {
+            Job::Block(block) => self.blocks.push_back(block),
+            Job::Commit(commit) => self.records.push_back(commit),
+            Job::Flush(done) => self.flushes.push(done),
+        }
+    }
+
+    /// Starts writing the blocks that there is room for, or begins a segment for them.
+    fn start_blocks(&mut self, writes: &mut Writes, beginning: &mut Beginning) {
+        while let Some(block) = self.blocks.pop_front() {
+            if let Err(error) = self.context.shared.check_poison() {
+                let _ = block.done.send(Err(error)); // Nobody waits: the request was given up.
+                continue;
+            }
+            if !beginning.is_terminated() {
+                self.blocks.push_front(block);
+                return;
+            }
+            let len = block::stored_len(block.data_len as usize) as u64;
+            match &mut self.body {
+                Some(body) if body.end - body.at >= len => {
+                    let placed = Placed { offset: body.at, generation: body.generation };
+                    body.at += len;
+                    writes.push(write_block(Rc::clone(&self.context), block, placed).boxed_local());
+                }
+                _ => {
+                    self.blocks.push_front(block);
+                    *beginning = begin_body(Rc::clone(&self.context)).boxed_local().fuse();
+                }
+            }
+        }
+    }
+
+    /// A segment for blocks has been begun, or could not be: then the blocks that wait for it fail.
+    fn begun(&mut self, begun: Result<Option<OpenBody>, Error>) {
+        let error = match begun {
+            Ok(Some(body)) => {
+                self.body = Some(body);
+                return;
+            }
+            Ok(None) => Error::Full,
+            Err(error) => error,
+        };
+        for block in self.blocks.drain(..) {
+            let _ = block.done.send(Err(error.clone())); // Nobody waits: the request was given up.
+        }
+    }
+
+    fn start_commit(&mut self, committing: &mut Committing) {
+        if !committing.is_terminated() || (self.records.is_empty() && self.flushes.is_empty()) {
+            return;
+        }
+        let limit = match &self.meta {
+            Some(meta) => meta.room(),
+            None => 0,
+        };
+        let mut batch = Batch::take(&mut self.records, limit);
+        if self.records.is_empty() {
+            // A flush covers everything that was handed over before it.
+            batch.flushes = std::mem::take(&mut self.flushes);
+        }
+        *committing = commit::commit(Rc::clone(&self.context), self.meta.take(), batch).boxed_local().fuse();
+    }
+}
+
+async fn write_block<D: Disk>(context: Rc<Context<D>>, block: Block<D>, placed: Placed) {
+    let Block { mut buf, body, index, data_len, tags, done } = block;
+    let Placed { offset, generation } = placed;
+    let id = Identity { generation, offset, body: body.0, index, data_len };
+    let len = block::emit(&id, &context.shared.store, &tags, buf.as_mut());
+    let result = context.write(offset, buf, len).await.map(|()| placed);
+    context.shared.lock().used += len as u64;
+    let _ = done.send(result); // Nobody waits: the request was given up.
+}
+
+/// `None`: the store is full.
+async fn begin_body<D: Disk>(context: Rc<Context<D>>) -> Result<Option<OpenBody>, Error> {
+    let begun = context.begin(Kind::Body, Purpose::Body).await?;
+    Ok(begun.map(|begun| OpenBody { generation: begun.generation, at: begun.at, end: begun.end }))
+}

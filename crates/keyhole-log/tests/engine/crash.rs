@@ -1,0 +1,323 @@
+//! Crashes: what was acknowledged is there, what was not is whole or absent, and nothing comes back.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use keyhole_log::{
+    CompleteUpload, Condition, Content, CreateUpload, Error, Log, OpenOptions, PutObject, PutPart, Sync,
+};
+
+use crate::support::store::{CAPACITY, Store, bytes, etag, format, get, keys, options, put, write_body};
+use crate::support::{CRASHES, Crash, Medium, MemDisk, Random};
+
+/// What a key may hold: the seed of an object, or nothing.
+type Value = Option<u64>;
+
+/// What is known of each key. A key is written by one client at a time.
+#[derive(Debug, Default)]
+struct Model {
+    acknowledged: BTreeMap<String, Value>,
+    on_its_way: BTreeMap<String, Value>,
+    next_seed: u64,
+}
+
+type SharedModel = Rc<RefCell<Model>>;
+
+impl Model {
+    fn begin(&mut self, key: &str, value: Value) {
+        assert!(self.on_its_way.insert(key.into(), value).is_none());
+    }
+
+    /// An error is only that of a condition: everything else would be a crash, after which nobody is told anything.
+    fn end(&mut self, key: &str, done: bool) {
+        let value = self.on_its_way.remove(key).expect("it has begun");
+        if done {
+            self.acknowledged.insert(key.into(), value);
+        }
+    }
+
+    fn now(&self, key: &str) -> Value {
+        self.acknowledged.get(key).copied().flatten()
+    }
+
+    fn seed(&mut self) -> u64 {
+        self.next_seed += 1;
+        self.next_seed
+    }
+}
+
+async fn copy(log: &Log<MemDisk>, from: &str, to: &str, seed: u64) -> Result<(), Error> {
+    let Some(source) = log.object("bucket", from).await? else { return Err(Error::NoSuchKey) };
+    let put = PutObject {
+        bucket: "bucket".into(),
+        key: to.into(),
+        head: source.head.clone(),
+        sealed: source.sealed,
+        etag: source.etag,
+        size: source.size,
+        time_ms: seed,
+        condition: Condition::None,
+        content: Content::Shared(source),
+    };
+    log.put_object(put).await
+}
+
+/// Stores an object in parts. A bystander upload is left open or aborted.
+async fn multipart(log: &Log<MemDisk>, key: &str, seed: u64, len: usize) -> Result<(), Error> {
+    let mut id = [1; 16];
+    id[..8].copy_from_slice(&seed.to_le_bytes());
+    let (bucket, sealed) = ("bucket".to_owned(), seed.is_multiple_of(2));
+    let create = CreateUpload { bucket, key: key.into(), id, head: vec![1; 10], sealed, time_ms: seed, declared: None };
+    log.create_upload(create.clone()).await?;
+    id[15] = 2;
+    log.create_upload(CreateUpload { id, ..create.clone() }).await?;
+    let upload = log.upload("bucket", key, &create.id)?.expect("just created");
+    let data = bytes(seed, len);
+    for (number, part) in (1..).zip(data.chunks(len.div_ceil(2).max(1))) {
+        let content = write_body(log, part, sealed).await?;
+        let (upload, size) = (upload.clone(), part.len() as u64);
+        log.put_part(PutPart { upload, number, content, salt: [1; 24], etag: [2; 16], size, time_ms: 1, info: vec![] })
+            .await?;
+    }
+    if seed.is_multiple_of(3) {
+        log.abort_upload("bucket", key, &id, 1).await?;
+    }
+    let parts = log.parts(&upload, 0, 10)?.into_iter().map(|info| info.part).collect();
+    let head = format!("head of {seed}").into_bytes();
+    let (etag, size, condition) = (etag(seed), len as u64, Condition::None);
+    log.complete_upload(CompleteUpload { upload, parts, head, etag, size, time_ms: seed, condition }).await
+}
+
+/// One client: writes its own keys, copies anybody's.
+async fn client(log: Log<MemDisk>, name: u64, model: SharedModel, mut random: Random, steps: u64) {
+    for _ in 0..steps {
+        let key = format!("{name}/{}", random.below(3));
+        let len = match random.below(4) {
+            0 => random.below(3000),
+            1 => random.below(64 << 10),
+            2 => (64 << 10) + random.below(100_000),
+            _ => random.below(2_200_000),
+        } as usize;
+        let seed = model.borrow_mut().seed();
+        match random.below(8) {
+            0 | 1 => {
+                model.borrow_mut().begin(&key, None);
+                let there = model.borrow().now(&key).is_some();
+                assert_eq!(log.delete_object("bucket", &key, seed, Condition::None).await.unwrap(), there);
+                model.borrow_mut().end(&key, true);
+            }
+            2 => {
+                let from = format!("{name}/{}", random.below(3));
+                let value = model.borrow().now(&from);
+                model.borrow_mut().begin(&key, value);
+                let result = copy(&log, &from, &key, seed).await;
+                assert_eq!(result.is_ok(), value.is_some(), "{result:?}");
+                model.borrow_mut().end(&key, result.is_ok());
+            }
+            3 => {
+                model.borrow_mut().begin(&key, Some(seed));
+                multipart(&log, &key, seed, len.max(1)).await.unwrap();
+                model.borrow_mut().end(&key, true);
+            }
+            _ => {
+                model.borrow_mut().begin(&key, Some(seed));
+                put(&log, &key, seed, len).await.unwrap();
+                model.borrow_mut().end(&key, true);
+            }
+        }
+    }
+}
+
+/// Looks at everything after a crash, and takes what is found for acknowledged.
+fn check(store: &mut Store, model: &SharedModel) {
+    assert!(store.recovery.damaged.is_empty(), "{:?}", store.recovery);
+    let log = store.log();
+    let mut model = model.borrow_mut();
+    let mut names: Vec<String> = model.acknowledged.keys().chain(model.on_its_way.keys()).cloned().collect();
+    names.sort();
+    names.dedup();
+    let mut listed = Vec::new();
+    for key in names {
+        let found = if log.bucket("bucket").is_some() { store.run(get(&log, &key)) } else { None };
+        let legal = [Some(model.now(&key)), model.on_its_way.get(&key).copied()];
+        assert!(legal.contains(&Some(found)), "{key} is {found:?}, legal is {legal:?}");
+        if found.is_some() {
+            listed.push(key.clone());
+        }
+        model.acknowledged.insert(key, found);
+    }
+    if log.bucket("bucket").is_some() {
+        assert_eq!(keys(&log), listed);
+    }
+    model.on_its_way.clear();
+}
+
+/// Opens, lets clients write until the disk stops or they are done, crashes, opens and checks.
+/// The result is the number of operations of the disk.
+fn life(
+    medium: &Rc<RefCell<Medium>>,
+    model: &SharedModel,
+    random: &mut Random,
+    steps: u64,
+    stop: Option<u64>,
+    how: Crash,
+) -> u64 {
+    let workers = 1 + random.below(3) as usize;
+    let mut store = Store::open(medium, workers);
+    check(&mut store, model);
+    medium.borrow_mut().operations = 0;
+    medium.borrow_mut().stop_after = stop;
+    let first = store.log();
+    let bucket = first.clone();
+    let ready = Rc::new(std::cell::Cell::new(bucket.bucket("bucket").is_some()));
+    let created = Rc::clone(&ready);
+    if !ready.get() {
+        store.spawn(async move {
+            bucket.create_bucket("bucket", 1).await.unwrap();
+            created.set(true);
+        });
+        store.run_until_stalled();
+    }
+    if ready.get() {
+        for name in 0..4 {
+            let log = store.logs[name as usize % workers].clone();
+            store.spawn(client(log, name, Rc::clone(model), Random::new(random.next()), steps));
+        }
+        store.run_until_stalled();
+    }
+    drop((store, first));
+    medium.borrow_mut().crash(how);
+    medium.borrow().operations
+}
+
+#[test]
+fn a_crash_at_every_operation() {
+    for how in CRASHES {
+        // The same life every time, stopped one operation later, and then a second one on what is left.
+        let mut stop = 0;
+        loop {
+            println!("{how:?} after {stop} operations");
+            let medium = Medium::new(stop);
+            medium.borrow_mut().slowness = 2;
+            format(&medium, CAPACITY).unwrap();
+            let (model, mut random) = (SharedModel::default(), Random::new(7));
+            let operations = life(&medium, &model, &mut random, 6, Some(stop), how);
+            life(&medium, &model, &mut random, 2, Some(stop / 2), how);
+            check(&mut Store::open(&medium, 2), &model);
+            if operations <= stop {
+                break;
+            }
+            stop += 1 + stop / 12;
+        }
+    }
+}
+
+#[test]
+fn lives_of_many_crashes() {
+    let fresh =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
+    let seeds = (1..=30).chain(std::env::var("KEYHOLE_SEED").ok().and_then(|seed| seed.parse().ok())).chain([fresh]);
+    for seed in seeds {
+        println!("seed {seed} (set KEYHOLE_SEED to repeat it)");
+        let medium = Medium::new(seed);
+        let mut random = Random::new(seed);
+        medium.borrow_mut().slowness = random.below(6);
+        format(&medium, 256 << 20).unwrap();
+        let model = SharedModel::default();
+        for _ in 0..5 {
+            let how = CRASHES[random.below(4) as usize];
+            let stop = random.chance(80).then(|| random.below(150));
+            life(&medium, &model, &mut random, 5, stop, how);
+        }
+        let mut store = Store::open(&medium, 1);
+        check(&mut store, &model);
+        store.close();
+        let mut store = Store::open(&medium, 1);
+        assert_eq!(store.recovery.cut, 0, "after an orderly end");
+        check(&mut store, &model);
+    }
+}
+
+/// A batch is torn, the segment is gone on with, and then there is another crash: what is left of the torn batch behind
+/// the new records must not come back.
+#[test]
+fn a_torn_batch_does_not_come_back() {
+    for seed in 0..40 {
+        println!("seed {seed}");
+        let (medium, mut store) = Store::fresh(seed, 1);
+        let log = store.log();
+        store.run(async { log.create_bucket("bucket", 1).await.unwrap() });
+        // One batch of many records, large and small; no sync comes to its end.
+        let operations = medium.borrow().operations;
+        medium.borrow_mut().stop_after = Some(operations + 1);
+        for i in 0..12 {
+            let log = log.clone();
+            store.spawn(async move { put(&log, &format!("torn {i}"), i, 3000 * (i as usize % 4)).await.unwrap() });
+        }
+        store.run_until_stalled();
+        drop((log, store));
+        medium.borrow_mut().crash(Crash::Torn);
+
+        let mut store = Store::open(&medium, 1);
+        let log = store.log();
+        let before = keys(&log);
+        assert!(before.is_empty() || before.len() == 12, "a batch counts as a whole");
+        let how_many = seed % 4;
+        store.run(async {
+            for i in 0..how_many {
+                put(&log, &format!("new {i}"), i, 1000).await.unwrap();
+            }
+            for key in &before {
+                assert!(log.delete_object("bucket", key, 1, Condition::None).await.unwrap());
+            }
+        });
+        drop((log, store));
+        medium.borrow_mut().crash(Crash::Lost);
+        let store = Store::open(&medium, 1);
+        let log = store.log();
+        assert_eq!(keys(&log), (0..how_many).map(|i| format!("new {i}")).collect::<Vec<_>>());
+        assert!(store.recovery.damaged.is_empty());
+    }
+}
+
+/// Deferred syncs lose what was not flushed, but never half of something.
+#[test]
+fn deferred_syncs_lose_whole_objects_only() {
+    let deferred = || OpenOptions { sync: Sync::Deferred, ..options(2) };
+    for seed in 0..30 {
+        println!("seed {seed}");
+        let medium = Medium::new(seed);
+        medium.borrow_mut().slowness = 3;
+        format(&medium, CAPACITY).unwrap();
+        let mut flushed = BTreeMap::<String, u64>::new();
+        for round in 0..3u64 {
+            let mut store = Store::open_with(&medium, deferred()).unwrap();
+            assert!(store.recovery.damaged.is_empty(), "{:?}", store.recovery);
+            let logs = store.logs.clone();
+            store.run(async {
+                if !logs[0].create_bucket("bucket", 1).await.unwrap() {
+                    for (key, value) in &flushed {
+                        let found = get(&logs[0], key).await;
+                        assert!(found >= Some(*value), "{key} is {found:?}, was {value}");
+                    }
+                }
+                // Values only grow, so that what is found may be newer, but not older.
+                for step in 0..12 {
+                    let (key, value) = (format!("k{}", step % 5), round * 100 + step + 1);
+                    let log = &logs[step as usize % 2];
+                    if step == 6 {
+                        logs[1].flush().await.unwrap();
+                        for key in keys(log) {
+                            let value = get(log, &key).await.unwrap();
+                            flushed.insert(key, value);
+                        }
+                    }
+                    put(log, &key, value, 30_000 * (value as usize % 5)).await.unwrap();
+                }
+            });
+            drop((logs, store));
+            medium.borrow_mut().crash(CRASHES[(seed + round) as usize % 4]);
+        }
+    }
+}

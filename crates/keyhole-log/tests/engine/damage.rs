@@ -1,0 +1,239 @@
+//! Damage: reported, never taken for good bytes, never silently dropped.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use keyhole_log::limits::{PAGE, SEGMENT_LEN_MIN, SEGMENTS_START};
+use keyhole_log::{Condition, Error, Log};
+
+use crate::support::store::{CAPACITY, Store, bytes, format, options, put, read};
+use crate::support::{Crash, Medium, MemDisk, Random};
+
+/// Objects of the sample: key, seed, length.
+const OBJECTS: [(&str, u64, usize); 5] =
+    [("small", 1, 100), ("inline", 2, 40_000), ("empty", 3, 0), ("large", 4, 1_200_000), ("medium", 5, 90_000)];
+
+/// A store of two workers, closed in an orderly way (or not), and what is on its medium.
+fn sample(orderly: bool) -> (Rc<RefCell<Medium>>, Vec<u8>) {
+    let medium = Medium::new(1);
+    format(&medium, CAPACITY).unwrap();
+    let mut store = Store::open(&medium, 2);
+    let logs = store.logs.clone();
+    store.run(async {
+        logs[0].create_bucket("bucket", 1).await.unwrap();
+        for (i, (key, seed, len)) in OBJECTS.into_iter().enumerate() {
+            put(&logs[i % 2], key, seed, len).await.unwrap();
+        }
+        put(&logs[0], "gone", 9, 50).await.unwrap();
+        logs[1].delete_object("bucket", "gone", 1, Condition::None).await.unwrap();
+    });
+    drop(logs);
+    if orderly {
+        store.close();
+    } else {
+        drop(store);
+    }
+    medium.borrow_mut().crash(Crash::Lost);
+    let good = medium.borrow_mut().bytes().clone();
+    medium.borrow_mut().reload();
+    (medium, good)
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    Good,
+    Damaged,
+    Absent,
+}
+
+async fn look(log: &Log<MemDisk>, key: &str, seed: u64, len: usize) -> Found {
+    let object = match log.object("bucket", key).await {
+        Ok(Some(object)) => object,
+        Ok(None) | Err(Error::NoSuchBucket) => return Found::Absent,
+        Err(Error::Damaged(damage)) => {
+            assert_eq!((damage.bucket.as_deref(), damage.key.as_deref()), (Some("bucket"), Some(key)));
+            return Found::Damaged;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    match read(log, &object).await {
+        Ok(data) => {
+            assert!(data == bytes(seed, len), "{key}: wrong bytes for good ones");
+            Found::Good
+        }
+        Err(Error::Damaged(_)) => Found::Damaged,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Opens what has been damaged and reads everything. Nothing may be wrong or missing without a word.
+/// The result is whether anything was said.
+fn check(medium: &Rc<RefCell<Medium>>, what: &str) -> bool {
+    medium.borrow_mut().reload();
+    let mut store = match Store::open_with(medium, options(2)) {
+        Ok(store) => store,
+        Err(Error::Damaged(_)) => return true,
+        Err(error) => panic!("{what}: {error}"),
+    };
+    let mut said = !store.recovery.damaged.is_empty() || store.recovery.mended;
+    let log = store.log();
+    let told = said;
+    store.run(async {
+        for (key, seed, len) in OBJECTS {
+            match look(&log, key, seed, len).await {
+                Found::Good => {}
+                Found::Damaged => said = true,
+                Found::Absent => assert!(told, "{what}: {key} is missing, and nothing was said"),
+            }
+        }
+        let gone = log.object("bucket", "gone").await;
+        assert!(told || matches!(gone, Ok(None)), "{what}: a deleted object is back, and nothing was said");
+    });
+    said
+}
+
+/// Where records are: the pages in use of the two segments of records.
+fn pages_of_records(good: &[u8]) -> Vec<usize> {
+    let mut pages = Vec::new();
+    for segment in (SEGMENTS_START as usize..good.len()).step_by(SEGMENT_LEN_MIN as usize) {
+        let records = good[segment..].starts_with(b"keyhseg\n") && good[segment + 8] == 1;
+        for page in (segment..segment + SEGMENT_LEN_MIN as usize).step_by(PAGE).skip(1) {
+            if records && good[page..page + PAGE].iter().any(|&byte| byte != 0) {
+                pages.push(page);
+            }
+        }
+    }
+    pages
+}
+
+#[test]
+fn every_flipped_byte_of_a_record_is_noticed() {
+    let (medium, good) = sample(true);
+    let pages = pages_of_records(&good);
+    assert!(pages.len() > 10, "{}", pages.len());
+    let last = pages.last().copied().unwrap_or_default();
+    let mut random = Random::new(3);
+    let mut noticed = 0;
+    for &page in &pages {
+        // What is in the header and some of the rest; the marks at the end of each segment prove, and hold nothing.
+        for at in (0..80).step_by(7).chain((0..4).map(|_| random.below(PAGE as u64) as usize)) {
+            if good[page + at] == 0 && at >= 80 {
+                continue; // Perhaps padding.
+            }
+            *medium.borrow_mut().bytes() = good.clone();
+            medium.borrow_mut().bytes()[page + at] ^= 0x20;
+            if check(&medium, &format!("byte {at} of page {page}")) {
+                noticed += 1;
+            } else {
+                let mark = good[page + 12] == 10;
+                assert!(mark || page == last, "byte {at} of page {page}: nothing was said");
+            }
+        }
+    }
+    assert!(noticed > 100, "{noticed}");
+}
+
+#[test]
+fn flipped_bytes_anywhere_never_give_wrong_bytes() {
+    let (medium, good) = sample(false);
+    let seed = 17;
+    println!("seed {seed}");
+    let mut random = Random::new(seed);
+    for _ in 0..150 {
+        let at = random.below(good.len() as u64) as usize;
+        *medium.borrow_mut().bytes() = good.clone();
+        medium.borrow_mut().bytes()[at] ^= 1 << random.below(8);
+        check(&medium, &format!("byte {at}"));
+    }
+    // Every header of a segment.
+    for segment in (SEGMENTS_START as usize..good.len()).step_by(SEGMENT_LEN_MIN as usize) {
+        *medium.borrow_mut().bytes() = good.clone();
+        medium.borrow_mut().bytes()[segment + 33] ^= 1;
+        assert!(check(&medium, &format!("header at {segment}")), "a header in use");
+        // It has been mended: the second time nothing is said.
+        medium.borrow_mut().crash(Crash::Lost);
+        assert!(!check(&medium, &format!("header at {segment}, again")));
+        medium.borrow_mut().crash(Crash::Lost);
+    }
+}
+
+#[test]
+fn pages_that_were_lost_are_noticed() {
+    let (medium, good) = sample(true);
+    let pages = pages_of_records(&good);
+    for &page in &pages {
+        if good[page + 12] == 10 && good[page..].starts_with(b"khR1") {
+            continue; // A mark at the end.
+        }
+        *medium.borrow_mut().bytes() = good.clone();
+        medium.borrow_mut().bytes()[page..page + PAGE].fill(0);
+        assert!(check(&medium, &format!("page {page}")), "page {page} was lost, and nothing was said");
+    }
+}
+
+/// What one worker lost at the very end of its segment, another worker's later record knows of.
+#[test]
+fn another_worker_bears_witness() {
+    let (medium, mut store) = Store::fresh(1, 2);
+    let logs = store.logs.clone();
+    store.run(async {
+        logs[0].create_bucket("bucket", 1).await.unwrap();
+        put(&logs[0], "first", 1, 100).await.unwrap();
+        put(&logs[1], "second", 2, 100).await.unwrap();
+    });
+    drop((logs, store));
+    medium.borrow_mut().crash(Crash::Lost);
+    let good = medium.borrow_mut().bytes().clone();
+    let start = SEGMENTS_START as usize;
+    let put_page = start + 2 * PAGE;
+    assert!(good[put_page..].starts_with(b"khR1"), "the first worker's second batch");
+    for flipped in [false, true] {
+        *medium.borrow_mut().bytes() = good.clone();
+        if flipped {
+            medium.borrow_mut().bytes()[put_page + 300] ^= 1;
+        } else {
+            medium.borrow_mut().bytes()[put_page..put_page + PAGE].fill(0);
+        }
+        medium.borrow_mut().reload();
+        // Whatever is opened and closed in between, it stays known.
+        for _ in 0..3 {
+            let mut store = Store::open(&medium, 2);
+            assert_eq!(store.recovery.damaged.len(), 1, "{:?}", store.recovery);
+            assert_eq!(store.recovery.damaged[0].offset as usize / PAGE, put_page / PAGE);
+            let log = store.log();
+            store.run(async {
+                assert_eq!(look(&log, "first", 1, 100).await, Found::Absent);
+                assert_eq!(look(&log, "second", 2, 100).await, Found::Good);
+                put(&log, "third", 3, 100).await.unwrap();
+            });
+            drop((log, store));
+            medium.borrow_mut().crash(Crash::Lost);
+        }
+    }
+}
+
+#[test]
+fn damage_is_named() {
+    let (medium, good) = sample(true);
+    // The object record of the small one: its key stands in it, after the body's record.
+    let at = good.windows(5).position(|bytes| bytes == b"small").expect("its key is in its record");
+    medium.borrow_mut().bytes()[at + 6] ^= 1; // In its head.
+    medium.borrow_mut().reload();
+    let store = Store::open(&medium, 2);
+    let [damage] = &store.recovery.damaged[..] else { panic!("{:?}", store.recovery) };
+    assert_eq!((damage.bucket.as_deref(), damage.key.as_deref()), (Some("bucket"), Some("small")));
+    assert!(damage.to_string().contains("\"small\""), "{damage}");
+}
+
+#[test]
+fn a_file_that_was_cut_short() {
+    let (medium, good) = sample(true);
+    let mut said = 0;
+    for len in (SEGMENTS_START as usize + PAGE..good.len()).step_by(300_001) {
+        let mut cut = good.clone();
+        cut.truncate(len);
+        *medium.borrow_mut().bytes() = cut;
+        said += u32::from(check(&medium, &format!("cut to {len}")));
+    }
+    assert!(said > 10, "{said}");
+}

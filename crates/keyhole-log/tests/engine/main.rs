@@ -1,0 +1,10 @@
+//! The engine on a disk in memory: what it does when all goes well, and when it does not.
+
+mod crash;
+mod damage;
+mod objects;
+mod order;
+mod trouble;
+mod uploads;
+
+mod support;

@@ -1,0 +1,271 @@
+//! Buckets and objects, without anything going wrong.
+
+use keyhole_log::limits::{BLOCK_DATA, BLOCKS_IN_FLIGHT, CHUNK_LEN, HEAD_MAX, INLINE_MAX, KEY_MAX, PREFIX_MAX};
+use keyhole_log::{Condition, Content, Disk, Error, ListObjects, Listed, PutObject};
+
+use crate::support::store::{Store, bytes, etag, get, keys, put, put_if, read, tag, write_body};
+
+#[test]
+fn buckets() {
+    let (medium, mut store) = Store::fresh(1, 1);
+    let log = store.log();
+    store.run(async {
+        assert!(log.create_bucket("b", 10).await.unwrap());
+        assert!(!log.create_bucket("b", 11).await.unwrap());
+        assert!(log.create_bucket("a", 12).await.unwrap());
+        let names: Vec<_> = log.buckets().into_iter().map(|bucket| (bucket.name, bucket.time_ms)).collect();
+        assert_eq!(names, [("a".to_owned(), 12), ("b".to_owned(), 10)]);
+        assert!(matches!(log.delete_bucket("c", 1).await, Err(Error::NoSuchBucket)));
+        log.delete_bucket("a", 13).await.unwrap();
+        assert_eq!(log.bucket("a"), None);
+        assert!(matches!(log.object("a", "k").await, Err(Error::NoSuchBucket)));
+        assert!(matches!(log.create_bucket(&"x".repeat(64), 1).await, Err(Error::TooLarge(_))));
+    });
+    drop(log);
+    store.close();
+    let store = Store::open(&medium, 1);
+    assert_eq!(store.log().buckets().len(), 1);
+    assert_eq!(store.recovery.cut, 0);
+}
+
+#[test]
+fn bodies_of_every_size_survive_reopening() {
+    let lens = [
+        0,
+        1,
+        CHUNK_LEN - 1,
+        CHUNK_LEN,
+        INLINE_MAX,
+        INLINE_MAX + 1,
+        5 * CHUNK_LEN,
+        BLOCK_DATA - 1,
+        BLOCK_DATA,
+        BLOCK_DATA + 1,
+        (BLOCKS_IN_FLIGHT + 2) * BLOCK_DATA,
+        (BLOCKS_IN_FLIGHT + 2) * BLOCK_DATA + 12345,
+    ];
+    let (medium, mut store) = Store::fresh(2, 1);
+    medium.borrow_mut().slowness = 3;
+    let log = store.log();
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        for (seed, len) in lens.into_iter().enumerate() {
+            put(&log, &format!("key {seed}"), seed as u64, len).await.unwrap();
+            assert_eq!(get(&log, &format!("key {seed}")).await, Some(seed as u64));
+        }
+    });
+    let usage = log.shared().usage();
+    assert_eq!((usage.objects, usage.bodies, usage.buckets), (lens.len() as u64, lens.len() as u64, 1));
+    drop(log);
+    store.close();
+    for workers in [1, 3] {
+        let mut store = Store::open(&medium, workers);
+        let log = store.log();
+        assert_eq!((store.recovery.objects, store.recovery.cut), (lens.len() as u64, 0));
+        assert!(store.recovery.damaged.is_empty());
+        store.run(async {
+            for seed in 0..lens.len() {
+                assert_eq!(get(&log, &format!("key {seed}")).await, Some(seed as u64));
+            }
+        });
+        assert_eq!(log.shared().usage().live, usage.live);
+        drop(log);
+        store.close();
+    }
+}
+
+#[test]
+fn ranges_of_chunks() {
+    let (_, mut store) = Store::fresh(3, 1);
+    let log = store.log();
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        let len = BLOCK_DATA + 3 * CHUNK_LEN;
+        put(&log, "k", 4, len).await.unwrap();
+        let object = log.object("bucket", "k").await.unwrap().unwrap();
+        let body = log.body(&object.parts[0]).await.unwrap();
+        let data = bytes(4, len);
+        for (index, chunks) in
+            [(0, 0..1), (0, 5..7), (0, 63..64), (0, 60..64), (1, 0..1), (1, 2..4), (1, 3..4), (1, 0..0)]
+        {
+            let (tags, buf) = log.read_block(&body, index, chunks.clone(), log.disk().buffer()).await;
+            let tags = tags.unwrap();
+            let block = &data[index as usize * BLOCK_DATA..];
+            for chunk in chunks.clone() {
+                let span = (chunk * CHUNK_LEN).min(body.block_len(index))
+                    ..((chunk + 1) * CHUNK_LEN).min(body.block_len(index));
+                assert_eq!(buf.as_ref()[span.clone()], block[span], "block {index} chunk {chunk}");
+                let wanted = tag(index * 64 + chunk as u64);
+                assert_eq!(tags.get(chunk), Some(&wanted), "block {index} chunk {chunk}");
+            }
+            assert_eq!(tags.get(chunks.end), None);
+        }
+    });
+}
+
+#[test]
+fn overwriting_deleting_and_held_objects() {
+    let (_, mut store) = Store::fresh(4, 1);
+    let log = store.log();
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        put(&log, "k", 1, 100_000).await.unwrap();
+        let old = log.object("bucket", "k").await.unwrap().unwrap();
+        put(&log, "k", 2, 200_000).await.unwrap();
+        assert_eq!(get(&log, "k").await, Some(2));
+        assert!(matches!(log.delete_bucket("bucket", 1).await, Err(Error::BucketNotEmpty)));
+        assert!(log.delete_object("bucket", "k", 5, Condition::None).await.unwrap());
+        assert!(!log.delete_object("bucket", "k", 5, Condition::None).await.unwrap());
+        assert_eq!(get(&log, "k").await, None);
+        // Held, it can still be read; let go, its body is gone.
+        assert_eq!(read(&log, &old).await.unwrap(), bytes(1, 100_000));
+        assert_eq!(log.shared().usage().bodies, 1);
+        let part = old.parts[0].clone();
+        drop(old);
+        assert_eq!(log.shared().usage().bodies, 0);
+        assert!(matches!(log.body(&part).await, Err(Error::PartChanged)));
+        log.delete_bucket("bucket", 1).await.unwrap();
+        let usage = log.shared().usage();
+        assert_eq!((usage.live, usage.objects), (0, 0));
+        assert!(usage.dead > 300_000);
+    });
+}
+
+#[test]
+fn copies_share_bodies() {
+    let (medium, mut store) = Store::fresh(5, 1);
+    let log = store.log();
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        put(&log, "a", 7, 3 << 20).await.unwrap();
+        let before = log.shared().usage();
+        let source = log.object("bucket", "a").await.unwrap().unwrap();
+        let copy = PutObject {
+            bucket: "bucket".into(),
+            key: "b".into(),
+            head: source.head.clone(),
+            sealed: source.sealed,
+            etag: source.etag,
+            size: source.size,
+            time_ms: 9,
+            condition: Condition::None,
+            content: Content::Shared(source),
+        };
+        log.put_object(copy).await.unwrap();
+        let after = log.shared().usage();
+        assert_eq!(after.bodies, before.bodies);
+        assert!(after.live - before.live < 1000, "a copy costs a record");
+        assert!(log.delete_object("bucket", "a", 5, Condition::None).await.unwrap());
+        assert_eq!(get(&log, "b").await, Some(7));
+    });
+    drop(log);
+    store.close();
+    let mut store = Store::open(&medium, 1);
+    let log = store.log();
+    store.run(async {
+        assert_eq!(get(&log, "b").await, Some(7));
+        assert!(log.delete_object("bucket", "b", 5, Condition::None).await.unwrap());
+        assert_eq!(log.shared().usage().bodies, 0);
+    });
+}
+
+#[test]
+fn conditions() {
+    let (_, mut store) = Store::fresh(6, 1);
+    let log = store.log();
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        let is = |seed| Condition::IfMatch(etag(seed));
+        assert!(matches!(put_if(&log, "k", 1, 10, is(1)).await, Err(Error::NoSuchKey)));
+        put_if(&log, "k", 1, 10, Condition::IfAbsent).await.unwrap();
+        assert!(matches!(put_if(&log, "k", 2, 10, Condition::IfAbsent).await, Err(Error::ConditionFailed)));
+        assert!(matches!(put_if(&log, "k", 2, 10, is(2)).await, Err(Error::ConditionFailed)));
+        put_if(&log, "k", 2, 10, is(1)).await.unwrap();
+        assert!(matches!(log.delete_object("bucket", "k", 1, is(1)).await, Err(Error::ConditionFailed)));
+        assert!(log.delete_object("bucket", "k", 1, is(2)).await.unwrap());
+        assert!(matches!(log.delete_object("bucket", "k", 1, is(2)).await, Err(Error::NoSuchKey)));
+    });
+}
+
+#[test]
+fn listings() {
+    let (_, mut store) = Store::fresh(7, 1);
+    let log = store.log();
+    let all = ["a", "a/b", "a/c/d", "a0", "b/", "b/x", "b/y/z", "c", "\u{e9}/1", "\u{10ffff}/1"];
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        for (seed, key) in all.into_iter().enumerate() {
+            put(&log, key, seed as u64, 5).await.unwrap();
+        }
+    });
+    assert_eq!(keys(&log), all);
+    let check = |prefix: &str, delimiter: Option<&str>, after: Option<&str>, expected: &[&str]| {
+        // Whatever the size of the pages, the same comes out.
+        for limit in [1, 2, 100] {
+            let (mut list, mut out) = (
+                ListObjects {
+                    prefix: prefix.into(),
+                    delimiter: delimiter.map(Into::into),
+                    after: after.map(Into::into),
+                    limit,
+                },
+                Vec::new(),
+            );
+            loop {
+                let listing = log.list_objects("bucket", &list).unwrap();
+                assert!(listing.entries.len() <= limit);
+                out.extend(listing.entries.iter().map(|entry| match entry {
+                    Listed::Object { key, .. } => key.clone(),
+                    Listed::Prefix(prefix) => format!("[{prefix}]"),
+                }));
+                if !listing.truncated {
+                    break;
+                }
+                list.after = out.last().map(|last| last.trim_matches(['[', ']']).to_owned());
+            }
+            assert_eq!(out, expected, "{prefix:?} {delimiter:?} {after:?} by {limit}");
+        }
+    };
+    check("", Some("/"), None, &["a", "[a/]", "a0", "[b/]", "c", "[\u{e9}/]", "[\u{10ffff}/]"]);
+    check("a", Some("/"), None, &["a", "[a/]", "a0"]);
+    check("a/", Some("/"), None, &["a/b", "[a/c/]"]);
+    check("b/", Some("/"), None, &["b/", "b/x", "[b/y/]"]);
+    check("", Some("/"), Some("a/"), &["a0", "[b/]", "c", "[\u{e9}/]", "[\u{10ffff}/]"]);
+    check("", None, Some("a/"), &["a/b", "a/c/d", "a0", "b/", "b/x", "b/y/z", "c", "\u{e9}/1", "\u{10ffff}/1"]);
+    check("", Some("/"), Some("a/b"), &["[a/]", "a0", "[b/]", "c", "[\u{e9}/]", "[\u{10ffff}/]"]);
+    check("b", None, Some("a"), &["b/", "b/x", "b/y/z"]);
+    check("zz", Some("/"), None, &[]);
+    check("a", None, Some("b"), &[]);
+    let nothing = log.list_objects("bucket", &ListObjects::default()).unwrap();
+    assert!(nothing.entries.is_empty() && !nothing.truncated, "a limit of 0");
+}
+
+#[test]
+fn limits_on_both_sides() {
+    let (_, mut store) = Store::fresh(8, 1);
+    let log = store.log();
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        put(&log, &"k".repeat(KEY_MAX), 1, 5).await.unwrap();
+        assert!(matches!(put(&log, &"k".repeat(KEY_MAX + 1), 1, 5).await, Err(Error::TooLarge(_))));
+        for (len, fits) in [(HEAD_MAX, true), (HEAD_MAX + 1, false)] {
+            let content = Content::New(write_body(&log, b"x", false).await.unwrap(), [0; 24]);
+            let put = PutObject {
+                bucket: "bucket".into(),
+                key: "k".into(),
+                content,
+                head: vec![7; len],
+                sealed: false,
+                etag: etag(1),
+                size: 1,
+                time_ms: 1,
+                condition: Condition::None,
+            };
+            assert_eq!(log.put_object(put).await.is_ok(), fits);
+        }
+        assert_eq!(log.object("bucket", "k").await.unwrap().unwrap().head, vec![7; HEAD_MAX]);
+        for (len, fits) in [(PREFIX_MAX, true), (PREFIX_MAX + 1, false)] {
+            assert_eq!(log.body_writer().finish(None, &vec![1; len]).await.is_ok(), fits);
+        }
+    });
+}

@@ -1,0 +1,186 @@
+//! Two workers whose records become durable in another order than their sequence numbers.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use futures_executor::LocalPool;
+use futures_util::future::{Either, select};
+use futures_util::task::LocalSpawnExt;
+
+use keyhole_log::{Condition, Error, Log, open, worker};
+
+use crate::support::store::{CAPACITY, etag, format, get, options, put, put_if};
+use crate::support::{Crash, Medium, MemDisk, Turn};
+
+/// Worker 0's syncs can be held up.
+struct Two {
+    medium: Rc<std::cell::RefCell<Medium>>,
+    pool: LocalPool,
+    slow: Log<MemDisk>,
+    fast: Log<MemDisk>,
+    hold: Rc<Cell<bool>>,
+}
+
+fn two() -> Two {
+    let medium = Medium::new(1);
+    format(&medium, CAPACITY).unwrap();
+    let mut pool = LocalPool::new();
+    let (shared, _) = pool.run_until(open(&MemDisk::new(&medium), options(2))).unwrap();
+    let disk = MemDisk::new(&medium);
+    let hold = Rc::clone(&disk.hold_syncs);
+    let (slow, writer) = worker(shared.clone(), Rc::new(disk));
+    pool.spawner().spawn_local(writer.run()).unwrap();
+    let (fast, writer) = worker(shared, Rc::new(MemDisk::new(&medium)));
+    pool.spawner().spawn_local(writer.run()).unwrap();
+    pool.run_until(async { fast.create_bucket("bucket", 1).await.unwrap() });
+    Two { medium, pool, slow, fast, hold }
+}
+
+/// Runs until `later` has come to its end, with `first` begun before it; then lets `first` go on.
+async fn overtake<A, B>(hold: &Cell<bool>, first: impl Future<Output = A>, later: impl Future<Output = B>) -> (A, B) {
+    hold.set(true);
+    let first = std::pin::pin!(first);
+    let begun_later = std::pin::pin!(async {
+        for _ in 0..100 {
+            Turn::once().await;
+        }
+        later.await
+    });
+    match select(first, begun_later).await {
+        Either::Left(_) => panic!("its sync is held up"),
+        Either::Right((later, first)) => {
+            hold.set(false);
+            (first.await, later)
+        }
+    }
+}
+
+fn check_after_reopening(two: Two, expected: Option<u64>) {
+    let Two { medium, pool, slow, fast, .. } = two;
+    drop((slow, fast, pool));
+    for how in [Crash::Lost, Crash::Process] {
+        medium.borrow_mut().crash(how);
+        let mut store = crate::support::store::Store::open(&medium, 2);
+        let log = store.log();
+        assert!(store.recovery.damaged.is_empty(), "{:?}", store.recovery);
+        assert_eq!(store.run(get(&log, "k")), expected);
+        drop(log);
+    }
+}
+
+#[test]
+fn an_older_put_does_not_override_a_newer_one() {
+    let mut two = two();
+    let (slow, fast) = (two.slow.clone(), two.fast.clone());
+    two.pool.run_until(async {
+        let (first, later) = overtake(&two.hold, put(&slow, "k", 1, 100), async {
+            put(&fast, "k", 2, 200).await.unwrap();
+            get(&fast, "k").await
+        })
+        .await;
+        first.unwrap();
+        assert_eq!(later, Some(2));
+        assert_eq!(get(&fast, "k").await, Some(2));
+        assert_eq!(fast.shared().usage().bodies, 1, "the older body is of no use");
+    });
+    drop((slow, fast));
+    check_after_reopening(two, Some(2));
+}
+
+#[test]
+fn an_older_put_does_not_bring_a_deleted_object_back() {
+    let mut two = two();
+    let (slow, fast) = (two.slow.clone(), two.fast.clone());
+    two.pool.run_until(async {
+        let (first, later) =
+            overtake(&two.hold, put(&slow, "k", 1, 100), fast.delete_object("bucket", "k", 5, Condition::None)).await;
+        first.unwrap();
+        assert!(later.unwrap());
+        assert_eq!(get(&fast, "k").await, None);
+        assert_eq!(fast.shared().usage().bodies, 0);
+    });
+    drop((slow, fast));
+    check_after_reopening(two, None);
+}
+
+#[test]
+fn conditions_wait_for_nobody() {
+    let mut two = two();
+    let (slow, fast) = (two.slow.clone(), two.fast.clone());
+    two.pool.run_until(async {
+        // Nothing is there, and something may come: undecided.
+        let absent = put_if(&fast, "k", 2, 10, Condition::IfAbsent);
+        let (first, later) = overtake(&two.hold, put(&slow, "k", 1, 10), absent).await;
+        first.unwrap();
+        assert!(matches!(later, Err(Error::Conflict)));
+        // Something is there, and something else may come: it exists either way.
+        let absent = put_if(&fast, "k", 2, 10, Condition::IfAbsent);
+        let (first, later) = overtake(&two.hold, put(&slow, "k", 3, 10), absent).await;
+        first.unwrap();
+        assert!(matches!(later, Err(Error::ConditionFailed)));
+        // It has this ETag now, and may have another one soon.
+        let matching = put_if(&fast, "k", 2, 10, Condition::IfMatch(etag(3)));
+        let (first, later) = overtake(&two.hold, put(&slow, "k", 4, 10), matching).await;
+        first.unwrap();
+        assert!(matches!(later, Err(Error::Conflict)));
+        // It will be gone, or not.
+        let absent = put_if(&fast, "k", 5, 10, Condition::IfAbsent);
+        let (first, later) = overtake(&two.hold, slow.delete_object("bucket", "k", 1, Condition::None), absent).await;
+        assert!(first.unwrap());
+        assert!(matches!(later, Err(Error::Conflict)));
+        assert_eq!(get(&fast, "k").await, None);
+    });
+    drop((slow, fast));
+    check_after_reopening(two, None);
+}
+
+#[test]
+fn buckets_mind_what_is_on_its_way() {
+    let mut two = two();
+    let (slow, fast) = (two.slow.clone(), two.fast.clone());
+    two.pool.run_until(async {
+        let (first, later) = overtake(&two.hold, put(&slow, "k", 1, 10), fast.delete_bucket("bucket", 1)).await;
+        first.unwrap();
+        assert!(matches!(later, Err(Error::BucketNotEmpty)));
+        assert!(fast.delete_object("bucket", "k", 1, Condition::None).await.unwrap());
+        let (first, later) = overtake(&two.hold, slow.delete_bucket("bucket", 1), async {
+            let put = put(&fast, "k", 2, 10).await;
+            (put, fast.create_bucket("bucket", 1).await)
+        })
+        .await;
+        first.unwrap();
+        assert!(matches!(later, (Err(Error::NoSuchBucket), Err(Error::Conflict))));
+        let (first, later) =
+            overtake(&two.hold, slow.create_bucket("bucket", 1), fast.create_bucket("bucket", 1)).await;
+        assert!(first.unwrap());
+        assert!(matches!(later, Err(Error::Conflict)));
+        put(&fast, "k", 3, 10).await.unwrap();
+    });
+    drop((slow, fast));
+    check_after_reopening(two, Some(3));
+}
+
+#[test]
+fn a_request_that_is_given_up_still_counts() {
+    let mut two = two();
+    let (slow, fast) = (two.slow.clone(), two.fast.clone());
+    two.pool.run_until(async {
+        two.hold.set(true);
+        {
+            let given_up = std::pin::pin!(put(&slow, "k", 1, 3 << 20));
+            let waiting = std::pin::pin!(async {
+                for _ in 0..100 {
+                    Turn::once().await;
+                }
+            });
+            assert!(matches!(select(given_up, waiting).await, Either::Right(_)));
+        }
+        two.hold.set(false);
+        for _ in 0..100 {
+            Turn::once().await;
+        }
+        assert_eq!(get(&fast, "k").await, Some(1));
+    });
+    drop((slow, fast));
+    check_after_reopening(two, Some(1));
+}

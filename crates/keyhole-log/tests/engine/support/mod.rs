@@ -1,0 +1,315 @@
+//! A disk in memory that can be slow, fail, fill up, and lose what was not synced.
+
+pub(crate) mod store;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use keyhole_log::Disk;
+use keyhole_log::limits::{BUFFER_LEN, PAGE};
+
+/// Devices write whole sectors.
+const SECTOR: usize = 512;
+
+/// Small and fast, and the same for the same seed (xorshift64*).
+#[derive(Debug, Clone)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// Below `n`.
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        (self.next() >> 16) % n
+    }
+
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+/// The medium, which outlives disks.
+pub(crate) struct Medium {
+    /// What survives a crash.
+    durable: Vec<u8>,
+    /// What reads see.
+    current: Vec<u8>,
+    /// Writes that no sync has covered, in order.
+    unsynced: BTreeMap<u64, Write>,
+    next_write: u64,
+    random: Random,
+    /// Operations may take this many polls.
+    pub(crate) slowness: u64,
+    /// Bytes that the file system has.
+    pub(crate) space: u64,
+    pub(crate) fail_writes: bool,
+    pub(crate) fail_syncs: bool,
+    /// After this many operations that change something nothing ever completes.
+    pub(crate) stop_after: Option<u64>,
+    pub(crate) operations: u64,
+    pub(crate) syncs: u64,
+}
+
+struct Write {
+    offset: u64,
+    bytes: Vec<u8>,
+    completed: bool,
+}
+
+/// What becomes of writes that were not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Crash {
+    /// The process dies: what was written stays in the page cache.
+    Process,
+    /// Nothing of it is there.
+    Lost,
+    /// Each write is there or not.
+    Some,
+    /// Each sector of each write is there or not.
+    Torn,
+}
+
+pub(crate) const CRASHES: [Crash; 4] = [Crash::Process, Crash::Lost, Crash::Some, Crash::Torn];
+
+impl Medium {
+    pub(crate) fn new(seed: u64) -> Rc<RefCell<Self>> {
+        Rc::new(RefCell::new(Medium {
+            durable: Vec::new(),
+            current: Vec::new(),
+            unsynced: BTreeMap::new(),
+            next_write: 0,
+            random: Random::new(seed),
+            slowness: 0,
+            space: u64::MAX,
+            fail_writes: false,
+            fail_syncs: false,
+            stop_after: None,
+            operations: 0,
+            syncs: 0,
+        }))
+    }
+
+    /// The machine stops. Everything that used the medium has been dropped.
+    pub(crate) fn crash(&mut self, how: Crash) {
+        for write in std::mem::take(&mut self.unsynced).into_values() {
+            let whole = match how {
+                Crash::Process => write.completed || self.random.chance(50),
+                Crash::Lost => false,
+                Crash::Some => self.random.chance(50),
+                Crash::Torn => true,
+            };
+            if !whole {
+                continue;
+            }
+            for (i, sector) in write.bytes.chunks(SECTOR).enumerate() {
+                if how != Crash::Torn || self.random.chance(70) {
+                    let at = write.offset as usize + i * SECTOR;
+                    self.durable[at..at + sector.len()].copy_from_slice(sector);
+                }
+            }
+        }
+        self.current = self.durable.clone();
+        self.stop_after = None;
+        (self.fail_writes, self.fail_syncs) = (false, false);
+    }
+
+    /// What is on the medium, to look at and to damage. Nothing is open.
+    pub(crate) fn bytes(&mut self) -> &mut Vec<u8> {
+        assert!(self.unsynced.is_empty(), "crash it first");
+        self.current = Vec::new();
+        &mut self.durable
+    }
+
+    /// After [`bytes`](Self::bytes).
+    pub(crate) fn reload(&mut self) {
+        self.current = self.durable.clone();
+    }
+
+    fn stopped(&mut self) -> bool {
+        self.operations += 1;
+        self.stop_after.is_some_and(|limit| self.operations > limit)
+    }
+}
+
+/// One worker's disk.
+pub(crate) struct MemDisk {
+    pub(crate) medium: Rc<RefCell<Medium>>,
+    /// Syncs of this worker wait until this is false.
+    pub(crate) hold_syncs: Rc<Cell<bool>>,
+}
+
+impl MemDisk {
+    pub(crate) fn new(medium: &Rc<RefCell<Medium>>) -> Self {
+        MemDisk { medium: Rc::clone(medium), hold_syncs: Rc::default() }
+    }
+
+    async fn pause(&self) {
+        let turns = {
+            let mut medium = self.medium.borrow_mut();
+            let slowness = medium.slowness;
+            if slowness == 0 { 0 } else { medium.random.below(slowness + 1) }
+        };
+        for _ in 0..turns {
+            Turn::once().await;
+        }
+    }
+}
+
+/// Lets others go first, once.
+pub(crate) struct Turn(bool);
+
+impl Turn {
+    pub(crate) fn once() -> Self {
+        Turn(false)
+    }
+}
+
+impl Future for Turn {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.0 {
+            return Poll::Ready(());
+        }
+        self.0 = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// Aligned buffers are of no use here, but their length is checked.
+pub(crate) struct Buf(Vec<u8>);
+
+impl AsRef<[u8]> for Buf {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsMut<[u8]> for Buf {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+fn check_alignment(offset: u64, at: &Range<usize>) {
+    assert!(
+        offset.is_multiple_of(PAGE as u64) && at.start.is_multiple_of(PAGE) && at.end.is_multiple_of(PAGE),
+        "{offset} {at:?}"
+    );
+    assert!(!at.is_empty() && at.end <= BUFFER_LEN, "{at:?}");
+}
+
+impl Disk for MemDisk {
+    type Buf = Buf;
+
+    fn buffer(&self) -> Buf {
+        // Not zero: whoever relies on that is found out.
+        Buf(vec![0xa5; BUFFER_LEN])
+    }
+
+    async fn read(&self, offset: u64, mut buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
+        check_alignment(offset, &at);
+        self.pause().await;
+        let medium = self.medium.borrow();
+        let from = offset as usize;
+        let result = match medium.current.get(from..from + at.len()) {
+            Some(bytes) => {
+                buf.0[at].copy_from_slice(bytes);
+                Ok(())
+            }
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        };
+        (result, buf)
+    }
+
+    async fn write(&self, offset: u64, buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
+        check_alignment(offset, &at);
+        let stopped = self.medium.borrow_mut().stopped();
+        let number = {
+            let mut medium = self.medium.borrow_mut();
+            let number = medium.next_write;
+            medium.next_write += 1;
+            let bytes = buf.0[at.clone()].to_vec();
+            assert!(offset as usize + bytes.len() <= medium.durable.len(), "a write into space that was not allocated");
+            medium.unsynced.insert(number, Write { offset, bytes, completed: false });
+            number
+        };
+        if stopped {
+            std::future::pending::<()>().await;
+        }
+        self.pause().await;
+        let mut medium = self.medium.borrow_mut();
+        if medium.fail_writes {
+            return (Err(io::Error::other("write failed")), buf);
+        }
+        let from = offset as usize;
+        medium.current[from..from + at.len()].copy_from_slice(&buf.0[at]);
+        if let Some(write) = medium.unsynced.get_mut(&number) {
+            write.completed = true;
+        }
+        drop(medium);
+        (Ok(()), buf)
+    }
+
+    async fn sync(&self) -> io::Result<()> {
+        let covered: Vec<u64> = {
+            let mut medium = self.medium.borrow_mut();
+            medium.syncs += 1;
+            if medium.stopped() {
+                Vec::new()
+            } else {
+                medium.unsynced.iter().filter(|(_, write)| write.completed).map(|(&number, _)| number).collect()
+            }
+        };
+        let limit = self.medium.borrow().stop_after;
+        if limit.is_some_and(|limit| self.medium.borrow().operations > limit) {
+            std::future::pending::<()>().await;
+        }
+        while self.hold_syncs.get() {
+            Turn::once().await;
+        }
+        self.pause().await;
+        let mut medium = self.medium.borrow_mut();
+        if medium.fail_syncs {
+            return Err(io::Error::other("sync failed"));
+        }
+        for number in covered {
+            if let Some(write) = medium.unsynced.remove(&number) {
+                let at = write.offset as usize;
+                medium.durable[at..at + write.bytes.len()].copy_from_slice(&write.bytes);
+            }
+        }
+        Ok(())
+    }
+
+    async fn len(&self) -> io::Result<u64> {
+        Ok(self.medium.borrow().current.len() as u64)
+    }
+
+    async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.pause().await;
+        let mut medium = self.medium.borrow_mut();
+        if offset + len > medium.space {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let end = medium.current.len().max((offset + len) as usize);
+        medium.current.resize(end, 0);
+        medium.durable.resize(end, 0);
+        Ok(())
+    }
+}

@@ -1,0 +1,270 @@
+//! Disks that are full or fail, and files that are something else.
+
+use std::rc::Rc;
+
+use futures_executor::LocalPool;
+
+use keyhole_log::limits::{SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_START, WORKERS_MAX};
+use keyhole_log::{Condition, Error, Format, OpenOptions, Sync, create, open};
+
+use crate::support::store::{CAPACITY, Store, format, get, options, put};
+use crate::support::{Crash, Medium, MemDisk};
+
+fn capacity(segments: u64) -> u64 {
+    SEGMENTS_START + segments * SEGMENT_LEN_MIN
+}
+
+/// Fills the store until it says that it is full, and looks whether everything else goes on.
+fn check_full(medium: &Rc<std::cell::RefCell<Medium>>, mut store: Store, len: usize) {
+    let log = store.log();
+    let stored = store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        let mut stored = 0;
+        loop {
+            match put(&log, &format!("k{stored}"), stored, len).await {
+                Ok(()) => stored += 1,
+                Err(Error::Full) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(stored > 5, "{stored}");
+        assert!(matches!(put(&log, "another", 1, len).await, Err(Error::Full)), "still");
+        for seed in 0..stored {
+            assert_eq!(get(&log, &format!("k{seed}")).await, Some(seed));
+        }
+        assert_eq!(get(&log, "another").await, None);
+        stored
+    });
+    let usage = log.shared().usage();
+    assert!(usage.allocated <= usage.capacity && !log.shared().poisoned());
+    drop(log);
+    store.close();
+    medium.borrow_mut().crash(Crash::Lost);
+    let mut store = Store::open(medium, 1);
+    let log = store.log();
+    assert_eq!((store.recovery.objects, store.recovery.damaged.len()), (stored, 0));
+    let again = log.shared().usage();
+    assert_eq!((again.live, again.bodies, again.allocated), (usage.live, usage.bodies, usage.allocated));
+    store.run(async {
+        for seed in 0..stored {
+            assert_eq!(get(&log, &format!("k{seed}")).await, Some(seed));
+        }
+    });
+}
+
+#[test]
+fn the_capacity_is_reached() {
+    for len in [60_000, 1 << 20, 3_000_000] {
+        let medium = Medium::new(1);
+        format(&medium, capacity(16)).unwrap();
+        let store = Store::open(&medium, 1);
+        check_full(&medium, store, len);
+    }
+}
+
+#[test]
+fn the_file_system_is_full() {
+    for len in [60_000, 1 << 20] {
+        let medium = Medium::new(1);
+        medium.borrow_mut().space = capacity(10) + 4096;
+        format(&medium, capacity(100)).unwrap();
+        let store = Store::open(&medium, 1);
+        check_full(&medium, store, len);
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_room_for_deletions() {
+    let medium = Medium::new(1);
+    format(&medium, capacity(16)).unwrap();
+    let mut store = Store::open(&medium, 1);
+    let log = store.log();
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        let mut stored = 0;
+        while put(&log, &format!("k{stored}"), stored, 30_000).await.is_ok() {
+            stored += 1;
+        }
+        assert!(stored > 500);
+        // A page for each: more than what is left of the last segment, which was too little for an object of eight pages.
+        for i in 0..300 {
+            assert!(
+                log.delete_object("bucket", &format!("k{i}"), 1, Condition::None).await.unwrap(),
+                "{i} of {stored}"
+            );
+        }
+        // What deletions have been given is not for objects.
+        assert!(matches!(put(&log, "k", 1, 5).await, Err(Error::Full)));
+    });
+}
+
+#[test]
+fn a_failed_write_or_sync_poisons() {
+    for sync in [false, true] {
+        for len in [100, 200_000] {
+            let (medium, mut store) = Store::fresh(1, 2);
+            let (log, other) = (store.logs[0].clone(), store.logs[1].clone());
+            store.run(async {
+                log.create_bucket("bucket", 1).await.unwrap();
+                put(&log, "k", 1, len).await.unwrap();
+                medium.borrow_mut().fail_syncs = sync;
+                medium.borrow_mut().fail_writes = !sync;
+                assert!(matches!(put(&log, "k", 2, len).await, Err(Error::Io(_))));
+                medium.borrow_mut().fail_syncs = false;
+                medium.borrow_mut().fail_writes = false;
+                // From now on nothing is written, by anybody; reads go on.
+                assert!(matches!(put(&log, "k", 3, len).await, Err(Error::Poisoned)));
+                assert!(matches!(put(&other, "x", 3, len).await, Err(Error::Poisoned)));
+                assert!(matches!(other.delete_object("bucket", "k", 1, Condition::None).await, Err(Error::Poisoned)));
+                assert!(matches!(other.create_bucket("b", 1).await, Err(Error::Poisoned)));
+                assert!(log.shared().poisoned());
+                assert_eq!(get(&other, "k").await, Some(1));
+            });
+            drop((log, other));
+            store.close();
+            medium.borrow_mut().crash(Crash::Lost);
+            let mut store = Store::open(&medium, 2);
+            let log = store.log();
+            assert!(store.recovery.damaged.is_empty());
+            store.run(async {
+                assert_eq!(get(&log, "k").await, Some(1));
+                put(&log, "k", 4, len).await.unwrap();
+                assert_eq!(get(&log, "k").await, Some(4));
+            });
+        }
+    }
+}
+
+#[test]
+fn syncs_only_when_they_should() {
+    let (medium, store) = Store::fresh(1, 1);
+    store.close();
+    let deferred = OpenOptions { sync: Sync::Deferred, workers: 1, capacity: None };
+    let mut store = Store::open_with(&medium, deferred.clone()).unwrap();
+    let log = store.log();
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        put(&log, "a", 1, 100_000).await.unwrap();
+        let before = medium.borrow().syncs;
+        log.flush().await.unwrap();
+        assert_eq!(medium.borrow().syncs, before + 1);
+        put(&log, "b", 2, 100_000).await.unwrap();
+        put(&log, "a", 3, 100).await.unwrap();
+        assert_eq!(medium.borrow().syncs, before + 1);
+    });
+    // The power fails: what was flushed is there.
+    drop((log, store));
+    medium.borrow_mut().crash(Crash::Lost);
+    let mut store = Store::open_with(&medium, deferred).unwrap();
+    let log = store.log();
+    store.run(async {
+        assert_eq!((get(&log, "a").await, get(&log, "b").await), (Some(1), None));
+        // Many at once need few syncs, and have them.
+        put(&log, "b", 4, 100).await.unwrap();
+    });
+    drop(log);
+    store.close();
+    medium.borrow_mut().crash(Crash::Lost);
+    let mut store = Store::open(&medium, 1);
+    let log = store.log();
+    store.run(async {
+        assert_eq!(get(&log, "b").await, Some(4), "an orderly end is durable");
+        let before = medium.borrow().syncs;
+        let keys: Vec<String> = (0..50).map(|i| format!("k{i}")).collect();
+        let puts = keys.iter().zip(0..).map(|(key, seed)| put(&log, key, seed, 1000));
+        assert!(futures_util::future::join_all(puts).await.into_iter().all(|result| result.is_ok()));
+        let syncs = medium.borrow().syncs - before;
+        assert!(syncs <= 4, "{syncs} syncs for 50 objects at once");
+    });
+}
+
+#[test]
+fn capacities_and_workers() {
+    let refused = |result: Result<(), Error>| matches!(result, Err(Error::Capacity(_)));
+    let try_format = |capacity, segment_len| {
+        let format = Format { store_id: [1; 16], capacity, segment_len, created_ms: 0 };
+        LocalPool::new().run_until(create(&MemDisk::new(&Medium::new(1)), &format))
+    };
+    assert!(try_format(capacity(2), SEGMENT_LEN_MIN).is_ok());
+    assert!(refused(try_format(capacity(2) - 1, SEGMENT_LEN_MIN)));
+    assert!(refused(try_format(1 << 40, SEGMENT_LEN_MIN / 2)));
+    assert!(refused(try_format(1 << 40, SEGMENT_LEN_MIN + 4096)));
+    assert!(refused(try_format(1 << 40, SEGMENT_LEN_MAX * 2)));
+    assert!(try_format(1 << 40, SEGMENT_LEN_MAX).is_ok());
+    assert!(refused(try_format(1 << 46, SEGMENT_LEN_MIN)), "too many segments");
+
+    let medium = Medium::new(1);
+    format(&medium, capacity(4)).unwrap();
+    let open = |workers, capacity| {
+        let options = OpenOptions { capacity, ..options(workers) };
+        Store::open_with(&medium, options).map(Store::close)
+    };
+    assert!(refused(open(0, None)));
+    assert!(refused(open(WORKERS_MAX + 1, None)));
+    assert!(refused(open(3, None)));
+    open(2, None).unwrap();
+    open(3, Some(capacity(6))).unwrap();
+    open(3, None).unwrap();
+    let mut store = Store::open(&medium, 3);
+    let log = store.log();
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        put(&log, "k", 2, 3 << 20).await.unwrap();
+    });
+    drop(log);
+    store.close();
+    assert!(refused(open(1, Some(capacity(2)))), "more is in use");
+    open(1, Some(capacity(4))).unwrap();
+}
+
+#[test]
+fn files_that_are_something_else() {
+    let check = |bytes: Vec<u8>| {
+        let medium = Medium::new(1);
+        *medium.borrow_mut().bytes() = bytes;
+        medium.borrow_mut().reload();
+        LocalPool::new().run_until(open(&MemDisk::new(&medium), options(1))).expect_err("refused")
+    };
+    assert!(matches!(check(Vec::new()), Error::Foreign(_)));
+    assert!(matches!(check(vec![b'x'; 100]), Error::Foreign(_)));
+    assert!(matches!(check(vec![0; 2 << 20]), Error::Foreign(_)));
+    assert!(matches!(check(vec![b'x'; 2 << 20]), Error::Foreign(_)));
+
+    let medium = Medium::new(1);
+    format(&medium, CAPACITY).unwrap();
+    let good = medium.borrow_mut().bytes().clone();
+    for found in [0u8, 2] {
+        let mut other = good.clone();
+        (other[8], other[(512 << 10) + 8]) = (found, found);
+        let error = check(other);
+        assert!(
+            matches!(error, Error::UnsupportedVersion { found: f, supported: 1 } if f == u32::from(found)),
+            "{error}"
+        );
+        assert!(error.to_string().contains("release"), "it says what to do: {error}");
+    }
+    let mut both = good.clone();
+    (both[40], both[(512 << 10) + 40]) = (0xff, 0xff);
+    assert!(matches!(check(both), Error::Damaged(_)));
+
+    // One bad copy is told, and mended.
+    for copy in [0, 512 << 10] {
+        for at in [0, 8, 20, 3000] {
+            let medium = Medium::new(1);
+            *medium.borrow_mut().bytes() = good.clone();
+            medium.borrow_mut().bytes()[copy + at] ^= 1;
+            medium.borrow_mut().reload();
+            let store = Store::open(&medium, 1);
+            assert!(store.recovery.mended && store.recovery.damaged.is_empty());
+            store.close();
+            assert!(*medium.borrow_mut().bytes() == good, "mended");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "more workers than the log was opened for")]
+fn more_workers_than_said() {
+    let (medium, store) = Store::fresh(1, 1);
+    drop(keyhole_log::worker(store.log().shared().clone(), Rc::new(MemDisk::new(&medium))));
+}

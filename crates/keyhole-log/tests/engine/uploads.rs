@@ -1,0 +1,171 @@
+//! Multipart uploads.
+
+use keyhole_log::limits::PARTS_MAX;
+use keyhole_log::{
+    CompleteUpload, Condition, CreateUpload, Error, ListUploads, ListedUpload, Log, Part, PutPart, UploadRef,
+};
+
+use crate::support::MemDisk;
+use crate::support::store::{Store, bytes, etag, get, put, write_body};
+
+async fn create(log: &Log<MemDisk>, key: &str, id: u8) -> Result<UploadRef, Error> {
+    let create = CreateUpload {
+        bucket: "bucket".into(),
+        key: key.into(),
+        id: [id; 16],
+        head: vec![id; 30],
+        sealed: true,
+        time_ms: u64::from(id),
+        declared: Some((2, 1)),
+    };
+    log.create_upload(create).await?;
+    Ok(log.upload("bucket", key, &[id; 16])?.expect("just created"))
+}
+
+async fn part(log: &Log<MemDisk>, upload: &UploadRef, number: u16, data: &[u8]) -> Result<(), Error> {
+    let content = write_body(log, data, true).await?;
+    let (upload, etag, size) = (upload.clone(), [number as u8; 16], data.len() as u64);
+    let info = format!("info of {number}").into_bytes();
+    log.put_part(PutPart { upload, number, content, salt: [5; 24], etag, size, time_ms: 7, info }).await
+}
+
+fn parts(log: &Log<MemDisk>, upload: &UploadRef) -> Vec<Part> {
+    log.parts(upload, 0, PARTS_MAX).unwrap().into_iter().map(|info| info.part).collect()
+}
+
+async fn complete(log: &Log<MemDisk>, upload: &UploadRef, parts: Vec<Part>, seed: u64) -> Result<(), Error> {
+    let complete = CompleteUpload {
+        upload: upload.clone(),
+        size: parts.iter().map(|part| part.size).sum(),
+        parts,
+        head: format!("head of {seed}").into_bytes(),
+        etag: etag(seed),
+        time_ms: 9,
+        condition: Condition::None,
+    };
+    log.complete_upload(complete).await
+}
+
+#[test]
+fn an_upload_becomes_an_object() {
+    let (medium, mut store) = Store::fresh(1, 1);
+    let log = store.log();
+    let data = bytes(2, 3_000_000);
+    let upload = store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        let upload = create(&log, "k", 1).await.unwrap();
+        assert!(upload.sealed && upload.declared == Some((2, 1)) && upload.time_ms == 1);
+        assert_eq!(log.upload_head(&upload).await.unwrap(), vec![1; 30]);
+        part(&log, &upload, 2, b"a first attempt").await.unwrap();
+        part(&log, &upload, 2, &data[2_000_000..]).await.unwrap();
+        part(&log, &upload, 1, &data[..2_000_000]).await.unwrap();
+        assert_eq!(log.shared().usage().bodies, 2, "the first attempt is gone");
+        upload
+    });
+    drop(log);
+    store.close();
+
+    let mut store = Store::open(&medium, 2);
+    assert_eq!(store.recovery.uploads, 1);
+    let log = store.log();
+    store.run(async {
+        let upload = log.upload("bucket", "k", &upload.id).unwrap().unwrap();
+        let infos = log.parts(&upload, 0, 10).unwrap();
+        assert_eq!(
+            infos.iter().map(|info| (info.number, info.size)).collect::<Vec<_>>(),
+            [(1, 2_000_000), (2, 1_000_000)]
+        );
+        assert_eq!(log.parts(&upload, 1, 10).unwrap().len(), 1);
+        assert_eq!(log.parts(&upload, 0, 1).unwrap().len(), 1);
+        assert_eq!(log.part_record_info(&infos[1]).await.unwrap(), b"info of 2");
+        let mut stale = parts(&log, &upload);
+        part(&log, &upload, 2, &data[2_000_000..]).await.unwrap();
+        assert!(matches!(complete(&log, &upload, stale.clone(), 2).await, Err(Error::PartChanged)));
+        stale[1] = parts(&log, &upload)[1].clone();
+        complete(&log, &upload, stale, 2).await.unwrap();
+        assert_eq!(get(&log, "k").await, Some(2));
+        let object = log.object("bucket", "k").await.unwrap().unwrap();
+        assert_eq!(object.parts.iter().map(|part| part.number).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(log.upload("bucket", "k", &upload.id).unwrap(), None);
+        assert!(matches!(part(&log, &upload, 3, b"late").await, Err(Error::NoSuchUpload)));
+        assert!(matches!(complete(&log, &upload, Vec::new(), 2).await, Err(Error::NoSuchUpload)));
+        assert!(matches!(log.parts(&upload, 0, 1), Err(Error::NoSuchUpload)));
+    });
+    drop(log);
+    store.close();
+    let mut store = Store::open(&medium, 1);
+    assert_eq!((store.recovery.uploads, store.recovery.objects), (0, 1));
+    let log = store.log();
+    assert_eq!(store.run(get(&log, "k")), Some(2));
+}
+
+#[test]
+fn the_most_parts() {
+    let (medium, mut store) = Store::fresh(2, 1);
+    let log = store.log();
+    let data = bytes(4, PARTS_MAX);
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        let upload = create(&log, "k", 1).await.unwrap();
+        assert!(matches!(part(&log, &upload, 0, b"").await, Err(Error::TooLarge(_))));
+        assert!(matches!(part(&log, &upload, PARTS_MAX as u16 + 1, b"").await, Err(Error::TooLarge(_))));
+        let attempts = data.chunks(1).zip(1u16..).map(|(byte, number)| part(&log, &upload, number, byte));
+        for result in futures_util::future::join_all(attempts).await {
+            result.unwrap();
+        }
+        complete(&log, &upload, parts(&log, &upload), 4).await.unwrap();
+    });
+    drop(log);
+    store.close();
+    let mut store = Store::open(&medium, 1);
+    let log = store.log();
+    assert_eq!(store.run(get(&log, "k")), Some(4));
+    assert_eq!(log.shared().usage().bodies, PARTS_MAX as u64);
+}
+
+#[test]
+fn aborted_and_listed() {
+    let (medium, mut store) = Store::fresh(3, 1);
+    let log = store.log();
+    let list = |log: &Log<MemDisk>, list: &ListUploads| {
+        let listing = log.list_uploads("bucket", list).unwrap();
+        let entries = listing.entries.into_iter().map(|entry| match entry {
+            ListedUpload::Upload(upload) => format!("{} {}", upload.key, upload.id[0]),
+            ListedUpload::Prefix(prefix) => prefix,
+        });
+        (entries.collect::<Vec<_>>(), listing.truncated)
+    };
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        for (key, id) in [("b", 9), ("a/1", 1), ("b", 3), ("a/2", 2), ("c", 4)] {
+            let upload = create(&log, key, id).await.unwrap();
+            part(&log, &upload, 1, b"part").await.unwrap();
+        }
+        assert!(matches!(create(&log, "x", 4).await, Err(Error::Conflict)), "an identity that is taken");
+        let all = ListUploads { limit: 10, ..ListUploads::default() };
+        assert_eq!(list(&log, &all), (["a/1 1", "a/2 2", "b 9", "b 3", "c 4"].map(String::from).to_vec(), false));
+        let rolled = ListUploads { delimiter: Some("/".into()), limit: 2, ..ListUploads::default() };
+        assert_eq!(list(&log, &rolled), (["a/", "b 9"].map(String::from).to_vec(), true));
+        let next = ListUploads { after: Some(("b".into(), Some([9; 16]))), ..rolled.clone() };
+        assert_eq!(list(&log, &next), (["b 3", "c 4"].map(String::from).to_vec(), false));
+        let next = ListUploads { after: Some(("b".into(), None)), ..rolled.clone() };
+        assert_eq!(list(&log, &next), (["c 4"].map(String::from).to_vec(), false));
+        let next = ListUploads { after: Some(("a/".into(), None)), ..rolled };
+        assert_eq!(list(&log, &next).0[0], "b 9");
+
+        assert!(matches!(log.abort_upload("bucket", "c", &[9; 16], 1).await, Err(Error::NoSuchUpload)), "another key");
+        log.abort_upload("bucket", "b", &[9; 16], 1).await.unwrap();
+        assert!(matches!(log.abort_upload("bucket", "b", &[9; 16], 1).await, Err(Error::NoSuchUpload)));
+        assert_eq!((log.shared().usage().uploads, log.shared().usage().bodies), (4, 4));
+        // A bucket goes with its uploads, but not with objects.
+        put(&log, "k", 1, 5).await.unwrap();
+        assert!(matches!(log.delete_bucket("bucket", 1).await, Err(Error::BucketNotEmpty)));
+        log.delete_object("bucket", "k", 1, Condition::None).await.unwrap();
+        log.delete_bucket("bucket", 1).await.unwrap();
+        assert_eq!((log.shared().usage().uploads, log.shared().usage().bodies), (0, 0));
+    });
+    drop(log);
+    store.close();
+    let store = Store::open(&medium, 1);
+    assert_eq!((store.recovery.uploads, store.log().shared().usage().live), (0, 0));
+}

@@ -1,0 +1,117 @@
+//! CopyObject: by sharing the bodies where source and destination are both sealed or both plaintext, by streaming where
+//! they are not.
+
+use keyhole_core::CustomerKey;
+use keyhole_core::aead::Engine;
+use keyhole_core::sse_c::Role;
+use keyhole_log::{Condition, Content, Disk, Etag, PutObject};
+use keyhole_s3::http::Response;
+use keyhole_s3::ops::{self, CopySource, Decision, Directive};
+use keyhole_s3::{Error, ErrorCode, sse, xml};
+
+use crate::download::{Copied, Reader};
+use crate::failure::Result;
+use crate::heads::ObjectHead;
+use crate::io::Env;
+use crate::limits::{BLOCKS_PER_COPY, COPY_MAX};
+use crate::node::{Node, Request};
+use crate::object::{Found, copied, with_sse, write_condition};
+use crate::upload::Sealing;
+
+impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
+    /// CopyObject.
+    pub(crate) async fn copy_object(&self, request: &Request<'_>, source: &CopySource) -> Result<Response> {
+        let (bucket, key) = request.object()?;
+        let customer_key = sse::for_write(request.head, request.secure)?;
+        let directive = ops::metadata_directive(request.head)?;
+        let replacement = ops::metadata(request.head)?;
+        let condition = write_condition(request)?;
+        self.require_bucket(bucket)?;
+        let mut found = self.find_source(request, source).await?;
+        if found.object.size > COPY_MAX {
+            let message = "The source is longer than 5 GiB; copy it in parts with UploadPartCopy.";
+            return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
+        }
+        let onto_itself = source.bucket == bucket && source.key == key;
+        if onto_itself && directive == Directive::Copy && customer_key.is_none() && found.customer_key.is_none() {
+            let message = "This copy request is illegal because it is trying to copy an object to itself without \
+                changing the object's metadata, storage class, website redirect location or encryption attributes.";
+            return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
+        }
+        if directive == Directive::Replace {
+            found.head.metadata = replacement;
+        }
+        let time_ms = self.env.now_ms();
+        let etag = if customer_key.is_some() == found.object.sealed {
+            self.copy_shared(bucket, key, found, customer_key.as_ref(), time_ms, condition).await?
+        } else {
+            self.copy_streamed(bucket, key, found, customer_key.as_ref(), condition).await?
+        };
+        let document = xml::copy_object_result(&etag.to_string(), time_ms);
+        Ok(with_sse(Response::xml(200, document), customer_key.as_ref()))
+    }
+
+    /// Finds the source of a copy and decides the copy's conditions on it.
+    pub(crate) async fn find_source(&self, request: &Request<'_>, source: &CopySource) -> Result<Found> {
+        let found = self.find(request, &source.bucket, &source.key, Role::CopySource).await?;
+        let etag = found.object.etag.to_string();
+        match ops::copy_conditions(request.head).decide(Some((&etag, found.object.time_ms))) {
+            Decision::Proceed => Ok(found),
+            _ => Err(ErrorCode::PreconditionFailed.into()),
+        }
+    }
+
+    /// The bodies are shared: only a head is written, so the cost does not depend on the size. Parts and ETag stay.
+    async fn copy_shared(
+        &self,
+        bucket: &str,
+        key: &str,
+        found: Found,
+        customer_key: Option<&CustomerKey>,
+        time_ms: u64,
+        condition: Condition,
+    ) -> Result<Etag> {
+        let head = self.write_head(&found.head, customer_key, bucket, key)?;
+        let etag = found.object.etag;
+        self.log
+            .put_object(PutObject {
+                bucket: bucket.to_owned(),
+                key: key.to_owned(),
+                size: found.object.size,
+                sealed: found.object.sealed,
+                content: Content::Shared(found.object),
+                head,
+                etag,
+                time_ms,
+                condition,
+            })
+            .await?;
+        Ok(etag)
+    }
+
+    /// From plaintext to sealed or back: the bytes are read, and written as a new body.
+    async fn copy_streamed(
+        &self,
+        bucket: &str,
+        key: &str,
+        found: Found,
+        customer_key: Option<&CustomerKey>,
+        condition: Condition,
+    ) -> Result<Etag> {
+        let _admitted = self.admit(BLOCKS_PER_COPY).await?;
+        let data_key = customer_key.is_some().then(|| self.data_key());
+        let source_key = found.head.data_key.as_ref().map(copied);
+        let reader = Reader::new(self, &found.object.parts, source_key, 0..found.object.size);
+        let mut payload = Copied::new(reader, data_key.is_none());
+        let sealing = data_key.as_ref().map(|data_key| Sealing { data_key, part_number: 0 });
+        let stored = self.store(&mut payload, sealing).await?;
+        let head = ObjectHead {
+            plaintext_length: data_key.is_some().then_some(stored.size),
+            data_key,
+            metadata: found.head.metadata,
+            checksums: found.head.checksums,
+            ..ObjectHead::default()
+        };
+        self.put(bucket, key, stored, head, customer_key, payload.md5(), condition).await
+    }
+}

@@ -1,0 +1,232 @@
+//! Reading a stored object: from blocks in the log to verified plaintext, a block at a time.
+
+use std::ops::Range;
+
+use futures_util::future;
+use keyhole_core::aead::Engine;
+use keyhole_core::chunked::Opener;
+use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, TAG_LEN};
+use keyhole_core::{DataKey, body};
+use keyhole_log::limits::BLOCK_DATA;
+use keyhole_log::{Body, Disk, Part, Tags};
+
+use crate::failure::{Failure, Result, damaged};
+use crate::io::{Env, Stream};
+use crate::node::Node;
+use crate::request::Payload;
+
+/// Gives the bytes of a range of an object, verified, block by block.
+pub(crate) struct Reader<'n, D: Disk, E: Engine, V> {
+    node: &'n Node<D, E, V>,
+    data_key: Option<DataKey>,
+    /// The parts that the range touches, last first, each with the range of it that is wanted.
+    parts: Vec<(Part, Range<u64>)>,
+    current: Option<Current<E::Aead>>,
+    remaining: u64,
+}
+
+/// The body that is being read.
+struct Current<A> {
+    body: Body,
+    opener: Option<Opener<A>>,
+    /// What is still wanted of it.
+    wanted: Range<u64>,
+}
+
+/// One verified piece of an object: `buf[at]`.
+pub(crate) struct Piece<B> {
+    pub(crate) buf: B,
+    pub(crate) at: Range<usize>,
+}
+
+impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
+    /// Reads `range` of the object whose bodies are `parts`; with the data key if the object is sealed.
+    pub(crate) fn new(node: &'n Node<D, E, V>, parts: &[Part], data_key: Option<DataKey>, range: Range<u64>) -> Self {
+        let mut touched = Vec::new();
+        let mut start = 0;
+        for part in parts {
+            let end = start + part.size;
+            let wanted = range.start.max(start)..range.end.min(end);
+            // The whole of an empty object is one body of no bytes: its only chunk is authenticated all the same.
+            if wanted.start < wanted.end || parts.len() == 1 {
+                touched.push((part.clone(), wanted.start - start..wanted.end.max(wanted.start) - start));
+            }
+            start = end;
+        }
+        touched.reverse();
+        Reader { node, data_key, parts: touched, current: None, remaining: range.end - range.start }
+    }
+
+    /// The next piece, read into `buf`; `None` at the end.
+    pub(crate) async fn next(&mut self, buf: D::Buf) -> Result<Option<Piece<D::Buf>>> {
+        let mut current = match self.current.take() {
+            Some(current) => current,
+            None => match self.parts.pop() {
+                Some((part, wanted)) => self.open(&part, wanted).await?,
+                None => return Ok(None),
+            },
+        };
+        let (start, end) = (current.wanted.start, current.wanted.end);
+        let index = start / BLOCK_DATA as u64;
+        let block_start = index * BLOCK_DATA as u64;
+        let block_end = (block_start + current.body.block_len(index) as u64).min(end);
+        let at = (start - block_start) as usize..(block_end - block_start) as usize;
+        let reaches_end = block_end == current.body.len;
+        // The chunk after a body's last full one is empty; its tag is what proves the end.
+        let chunks = at.start / CHUNK_LEN..match (reaches_end, &current.opener) {
+            (true, Some(_)) => at.end / CHUNK_LEN + 1,
+            _ => at.end.div_ceil(CHUNK_LEN),
+        };
+        let (tags, mut buf) = self.node.log.read_block(&current.body, index, chunks.clone(), buf).await;
+        let tags = tags?;
+        if let Some(opener) = &mut current.opener {
+            let block_len = current.body.block_len(index);
+            open_block(opener, index, chunks, &mut buf.as_mut()[..block_len], &tags)?;
+        }
+        self.remaining -= (at.end - at.start) as u64;
+        current.wanted.start = block_end;
+        if current.wanted.start < end {
+            self.current = Some(current);
+        }
+        Ok(Some(Piece { buf, at }))
+    }
+
+    async fn open(&self, part: &Part, wanted: Range<u64>) -> Result<Current<E::Aead>> {
+        let body = self.node.log.body(part).await?;
+        if body.len != part.size {
+            return Err(damaged("a body is not as long as its object says"));
+        }
+        let opener = match &self.data_key {
+            None => None,
+            Some(data_key) => {
+                let prefix: &[u8; PREFIX_LEN] =
+                    body.prefix.as_slice().try_into().map_err(|_| damaged("a sealed body has no salt"))?;
+                if prefix[..SALT_LEN] != part.salt {
+                    return Err(damaged("a sealed body is not the one that its object names"));
+                }
+                let context = body::context(u32::from(part.number));
+                Some(Opener::new(&self.node.engine, data_key.expose(), prefix, &[&context])?)
+            }
+        };
+        Ok(Current { body, opener, wanted })
+    }
+}
+
+/// Verifies and decrypts chunks of a block in place.
+fn open_block<A: keyhole_core::aead::Aead>(
+    opener: &mut Opener<A>,
+    index: u64,
+    chunks: Range<usize>,
+    data: &mut [u8],
+    tags: &Tags,
+) -> Result<()> {
+    let first = index * (BLOCK_DATA / CHUNK_LEN) as u64;
+    for chunk in chunks {
+        let tag: &[u8; TAG_LEN] = tags.get(chunk).ok_or_else(|| damaged("a sealed block lacks a tag"))?;
+        let start = (chunk * CHUNK_LEN).min(data.len());
+        let end = (start + CHUNK_LEN).min(data.len());
+        opener.open_at(first + chunk as u64, &mut data[start..end], tag)?;
+    }
+    Ok(())
+}
+
+impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
+    /// Sends a reply's head and all that `reader` gives; the next block is read while one is sent. An error before the
+    /// first byte is a reply of its own; after it, all that can be done is to abort the connection.
+    pub(crate) async fn send<S: Stream<Buf = D::Buf>>(
+        &self,
+        stream: &S,
+        head: Vec<u8>,
+        reader: &mut Reader<'_, D, E, V>,
+    ) -> Result<()> {
+        let mut next = reader.next(self.log.disk().buffer()).await?;
+        let mut head = Some(head);
+        while let Some(piece) = next.take() {
+            if let Some(mut head) = head.take() {
+                if piece.at.len() <= crate::limits::COALESCE_MAX {
+                    head.extend_from_slice(&piece.buf.as_ref()[piece.at.clone()]);
+                    stream.write_bytes(head).await.0?;
+                    next = self.read_on(reader).await?;
+                    continue;
+                }
+                stream.write_bytes(head).await.0?;
+            }
+            let sending = stream.write_block(piece.buf, piece.at);
+            if reader.remaining == 0 {
+                sending.await.0?;
+            } else {
+                let ((sent, _), read) = future::join(sending, self.read_on(reader)).await;
+                sent?;
+                next = read?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next piece while a reply is under way, when an error can no longer be told.
+    async fn read_on(&self, reader: &mut Reader<'_, D, E, V>) -> Result<Option<Piece<D::Buf>>> {
+        if reader.remaining == 0 {
+            return Ok(None);
+        }
+        reader.next(self.log.disk().buffer()).await.map_err(|failure| match failure {
+            Failure::Reply(error) => Failure::Connection(std::io::Error::other(error.to_string())),
+            gone => gone,
+        })
+    }
+}
+
+/// An object that is read to be written again.
+pub(crate) struct Copied<'n, D: Disk, E: Engine, V> {
+    reader: Reader<'n, D, E, V>,
+    /// What was read and not yet taken.
+    piece: Option<Piece<D::Buf>>,
+    /// Bytes not yet taken.
+    remaining: u64,
+    /// Sees every byte that is taken.
+    md5: Option<md5::Md5>,
+}
+
+impl<'n, D: Disk, E: Engine, V: Env> Copied<'n, D, E, V> {
+    pub(crate) fn new(reader: Reader<'n, D, E, V>, with_md5: bool) -> Self {
+        let remaining = reader.remaining;
+        Copied { reader, piece: None, remaining, md5: with_md5.then(<md5::Md5 as md5::Digest>::new) }
+    }
+
+    /// The MD5 of all that was taken, if it was asked for.
+    pub(crate) fn md5(self) -> Option<[u8; 16]> {
+        self.md5.map(|md5| md5::Digest::finalize(md5).into())
+    }
+}
+
+impl<D: Disk, E: Engine, V: Env> Payload<D::Buf> for Copied<'_, D, E, V> {
+    fn remaining(&self) -> u64 {
+        self.remaining
+    }
+
+    async fn fill(&mut self, mut buf: D::Buf, limit: usize) -> (Result<usize>, D::Buf) {
+        let mut filled = 0;
+        // An empty object has a piece too: taking it is what authenticates it.
+        while filled < limit {
+            let piece = match self.piece.take() {
+                Some(piece) => piece,
+                None => match self.reader.next(self.reader.node.log.disk().buffer()).await {
+                    Ok(Some(piece)) => piece,
+                    Ok(None) => break,
+                    Err(failure) => return (Err(failure), buf),
+                },
+            };
+            let len = piece.at.len().min(limit - filled);
+            let from = &piece.buf.as_ref()[piece.at.start..piece.at.start + len];
+            buf.as_mut()[filled..filled + len].copy_from_slice(from);
+            if let Some(md5) = &mut self.md5 {
+                md5::Digest::update(md5, from);
+            }
+            filled += len;
+            self.remaining -= len as u64;
+            if len < piece.at.len() {
+                self.piece = Some(Piece { at: piece.at.start + len..piece.at.end, buf: piece.buf });
+            }
+        }
+        (Ok(filled), buf)
+    }
+}

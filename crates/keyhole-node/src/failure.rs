@@ -1,0 +1,99 @@
+//! Why a request came to no good end, and which S3 error says so: the one place where the errors of the crates below
+//! become S3 codes.
+
+use std::io;
+
+use keyhole_core::NotAuthentic;
+use keyhole_core::head::{HeadError, OpenError};
+use keyhole_s3::{Error, ErrorCode};
+
+use crate::limits::RETRY_AFTER_S;
+
+/// Why a request failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The client is told.
+    Reply(Error),
+    /// The connection is gone, or not worth a reply.
+    Connection(io::Error),
+}
+
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Reply(error)
+    }
+}
+
+impl From<ErrorCode> for Failure {
+    fn from(code: ErrorCode) -> Failure {
+        Failure::Reply(Error::new(code))
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::Connection(error)
+    }
+}
+
+impl From<keyhole_log::Error> for Failure {
+    fn from(error: keyhole_log::Error) -> Failure {
+        use keyhole_log::Error as Log;
+        Failure::Reply(match error {
+            Log::NoSuchBucket => Error::new(ErrorCode::NoSuchBucket),
+            Log::BucketNotEmpty => Error::new(ErrorCode::BucketNotEmpty),
+            Log::NoSuchUpload => Error::new(ErrorCode::NoSuchUpload),
+            Log::NoSuchKey => Error::new(ErrorCode::NoSuchKey),
+            Log::PartChanged => Error::new(ErrorCode::InvalidPart),
+            Log::ConditionFailed => Error::new(ErrorCode::PreconditionFailed),
+            Log::Conflict => Error::new(ErrorCode::ConditionalRequestConflict),
+            Log::Full => Error::new(ErrorCode::InsufficientStorage),
+            Log::TooLarge(_) => Error::new(ErrorCode::EntityTooLarge),
+            other => {
+                tracing::error!(error = %other, "the object file failed a request");
+                Error::new(ErrorCode::InternalError)
+            }
+        })
+    }
+}
+
+impl From<NotAuthentic> for Failure {
+    /// What is stored does not authenticate although the head opened: the disk is damaged or was tampered with.
+    fn from(_: NotAuthentic) -> Failure {
+        damaged("a stored body does not authenticate")
+    }
+}
+
+impl From<HeadError> for Failure {
+    fn from(error: HeadError) -> Failure {
+        match error {
+            HeadError::TooLong => Failure::Reply(Error::new(ErrorCode::MetadataTooLarge)),
+            other => damaged(&format!("a head is malformed: {other}")),
+        }
+    }
+}
+
+impl From<OpenError> for Failure {
+    /// A head that does not open under the key of the request: the key is another one.
+    fn from(error: OpenError) -> Failure {
+        match error {
+            OpenError::Malformed(error) => damaged(&format!("a sealed head is malformed: {error}")),
+            _ => Failure::Reply(keyhole_s3::sse::wrong_key()),
+        }
+    }
+}
+
+/// Stored bytes are not what was stored: the log tells the operator what, the client that it failed.
+pub(crate) fn damaged(what: &str) -> Failure {
+    tracing::error!("damage: {what}");
+    Failure::Reply(
+        Error::new(ErrorCode::InternalError).with_message("The stored object is damaged. See the log of the node."),
+    )
+}
+
+/// The node's buffers are all in use.
+pub(crate) fn slow_down() -> Failure {
+    Failure::Reply(Error::new(ErrorCode::SlowDown).with_header("Retry-After", RETRY_AFTER_S.to_string()))
+}

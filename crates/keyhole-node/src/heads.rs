@@ -1,0 +1,174 @@
+//! Heads of objects: made from what a client sent, opened with what a client brought.
+
+use keyhole_core::aead::Engine;
+use keyhole_core::head::{self, ChecksumAlgorithm, ChecksumType, Checksums, Head, UserMetadata};
+use keyhole_core::limits::{HEAD_MAX, SALT_LEN, SEALED_HEAD_MAX};
+use keyhole_core::{CustomerKey, DataKey, body, chunked};
+use keyhole_log::{Disk, Object, Part};
+use keyhole_s3::ops::Metadata;
+use zeroize::Zeroizing;
+
+use crate::failure::{Failure, Result, damaged};
+use crate::io::Env;
+use crate::node::Node;
+
+/// A head in memory, owned.
+#[derive(Default)]
+pub(crate) struct ObjectHead {
+    /// Present in the heads of sealed objects, and only there.
+    pub(crate) data_key: Option<DataKey>,
+    pub(crate) plaintext_length: Option<u64>,
+    pub(crate) metadata: Metadata,
+    pub(crate) checksums: Checksums,
+    pub(crate) manifest: Option<[u8; 32]>,
+    pub(crate) declared: Option<(ChecksumAlgorithm, ChecksumType)>,
+}
+
+impl ObjectHead {
+    /// Runs `f` on the borrowed form that the codec takes.
+    fn with<T>(&self, f: impl FnOnce(&Head<'_>) -> T) -> T {
+        let user: Vec<(&str, &[u8])> =
+            self.metadata.user.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        f(&Head {
+            data_key: self.data_key.as_ref().map(DataKey::expose),
+            plaintext_length: self.plaintext_length,
+            fields: std::array::from_fn(|i| self.metadata.fields[i].as_deref()),
+            user_metadata: UserMetadata::new(&user),
+            checksums: self.checksums,
+            manifest: self.manifest,
+            declared: self.declared,
+        })
+    }
+
+    fn from_borrowed(head: &Head<'_>) -> ObjectHead {
+        ObjectHead {
+            data_key: head.data_key.map(|key| DataKey::new(*key)),
+            plaintext_length: head.plaintext_length,
+            metadata: Metadata {
+                fields: std::array::from_fn(|i| head.fields[i].map(<[u8]>::to_vec)),
+                user: head.user_metadata.iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect(),
+            },
+            checksums: head.checksums,
+            manifest: head.manifest,
+            declared: head.declared,
+        }
+    }
+}
+
+impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
+    /// A new data key.
+    pub(crate) fn data_key(&self) -> DataKey {
+        DataKey::new(self.env.random_array())
+    }
+
+    /// The bytes of a head at rest: sealed for `bucket` and `key` under the customer key where there is one.
+    pub(crate) fn write_head(
+        &self,
+        head: &ObjectHead,
+        customer_key: Option<&CustomerKey>,
+        bucket: &str,
+        key: &str,
+    ) -> Result<Vec<u8>> {
+        assert_eq!(head.data_key.is_some(), customer_key.is_some(), "sealed heads have data keys, others have none");
+        let Some(customer_key) = customer_key else {
+            let mut bytes = vec![0; HEAD_MAX];
+            let len = head.with(|head| head.encode(&mut bytes))?;
+            bytes.truncate(len);
+            return Ok(bytes);
+        };
+        let salt: [u8; SALT_LEN] = self.env.random_array();
+        let mut bytes = Zeroizing::new(vec![0; SEALED_HEAD_MAX]);
+        let len =
+            head.with(|head| head::seal_head(&self.engine, customer_key, &salt, bucket, key, head, &mut bytes))?;
+        Ok(bytes[..len].to_vec())
+    }
+
+    /// Opens a head; 403 where it is sealed under another key.
+    pub(crate) fn read_head(
+        &self,
+        bytes: &[u8],
+        customer_key: Option<&CustomerKey>,
+        bucket: &str,
+        key: &str,
+    ) -> Result<ObjectHead> {
+        let Some(customer_key) = customer_key else {
+            let head = Head::decode(bytes)?;
+            return match head.data_key {
+                None => Ok(ObjectHead::from_borrowed(&head)),
+                Some(_) => Err(damaged("the head of a plaintext object has a data key")),
+            };
+        };
+        let mut bytes = Zeroizing::new(bytes.to_vec());
+        let head = head::open_head(&self.engine, customer_key, bucket, key, &mut bytes)?;
+        Ok(ObjectHead::from_borrowed(&head))
+    }
+
+    /// Opens the head of a stored object and checks that the object's bodies are those that the head and the ETag bind.
+    pub(crate) fn open_object(
+        &self,
+        object: &Object,
+        customer_key: Option<&CustomerKey>,
+        bucket: &str,
+        key: &str,
+    ) -> Result<ObjectHead> {
+        let head = self.read_head(&object.head, customer_key, bucket, key)?;
+        if object.sealed {
+            check_binding(object, &head).map_err(|what| {
+                tracing::error!(bucket, key, "damage: {what}");
+                damaged(what)
+            })?;
+        }
+        Ok(head)
+    }
+}
+
+/// Whether the bodies of a sealed object are those that its head and its ETag speak of.
+fn check_binding(object: &Object, head: &ObjectHead) -> std::result::Result<(), &'static str> {
+    if let [Part { number: 0, salt, size, .. }] = object.parts.as_slice() {
+        if head.plaintext_length != Some(*size) {
+            return Err("an object is not as long as its head says");
+        }
+        return match object.etag.parts == 0 && object.etag.digest == body::etag(salt) {
+            true => Ok(()),
+            false => Err("an object's ETag is not its body's"),
+        };
+    }
+    if head.plaintext_length.is_some() {
+        return Err("the head of an object in parts has a length");
+    }
+    let mut etag = body::MultipartEtag::new();
+    let mut manifest = body::Manifest::new();
+    for part in &object.parts {
+        let message_len = chunked::message_len(part.size).ok_or("a part is too long")?;
+        etag.update(&body::etag(&part.salt));
+        manifest.update(u32::from(part.number), message_len, &part.salt);
+    }
+    if object.etag.digest != etag.finish() || usize::from(object.etag.parts) != object.parts.len() {
+        return Err("an object's ETag is not that of its parts");
+    }
+    match head.manifest {
+        Some(bound) if bound != manifest.finish() => Err("an object's parts are not those that its head lists"),
+        None if head.declared.is_some() => Err("an object that declared checksums lacks its manifest"),
+        _ => Ok(()),
+    }
+}
+
+/// The manifest of an object in parts.
+pub(crate) fn manifest(parts: &[Part]) -> Result<[u8; 32]> {
+    let mut manifest = body::Manifest::new();
+    for part in parts {
+        let message_len = chunked::message_len(part.size).ok_or(keyhole_s3::ErrorCode::EntityTooLarge)?;
+        manifest.update(u32::from(part.number), message_len, &part.salt);
+    }
+    Ok(manifest.finish())
+}
+
+/// The S3 error of a part whose upload's head does not open under the key of the request (row 12).
+pub(crate) fn part_key_failure(failure: Failure) -> Failure {
+    match failure {
+        Failure::Reply(error) if error.code == keyhole_s3::ErrorCode::AccessDenied => {
+            Failure::Reply(keyhole_s3::sse::part_key())
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,48 @@
+//! Every bound of the node, by name.
+
+use keyhole_log::limits::BUFFER_LEN;
+
+/// Blocks that one request may hold while it receives a body: one being filled, and those whose writes are under way
+/// (`keyhole_log::limits::BLOCKS_IN_FLIGHT`).
+pub const BLOCKS_PER_UPLOAD: usize = 1 + keyhole_log::limits::BLOCKS_IN_FLIGHT;
+
+/// Blocks that one request may hold while it sends a body: one being sent, one being read ahead.
+pub const BLOCKS_PER_DOWNLOAD: usize = 2;
+
+/// Blocks that one request may hold while it copies a body: the sum of the two above.
+pub const BLOCKS_PER_COPY: usize = BLOCKS_PER_UPLOAD + BLOCKS_PER_DOWNLOAD;
+
+/// Blocks that all requests of one worker may hold together: with buffers of 1 MiB + 4 KiB some 16 MiB a worker.
+pub const BLOCKS_PER_WORKER: usize = 16;
+
+/// Requests that may wait for blocks on one worker; beyond it the answer is 503 `SlowDown`.
+pub const WAITERS_PER_WORKER: usize = 1024;
+
+/// Bytes that are read from a connection ahead of being understood: a whole request head fits, and the framing of a
+/// body passes through it.
+pub const INBOX_LEN: usize = 64 * 1024;
+
+/// A reply's body of up to this many bytes leaves in one write with its head.
+pub const COALESCE_MAX: usize = 16 * 1024;
+
+/// The longest XML request body: 10,000 completed parts of some 300 bytes, or 1,000 keys of 1,024 bytes in which every
+/// byte is written as a six-byte entity, fit.
+pub const XML_BODY_MAX: u64 = 8 * 1024 * 1024;
+
+/// The longest body of one PUT or one part: 5 GiB, as on AWS.
+pub const PUT_MAX: u64 = 5 << 30;
+
+/// The longest object: 5 TiB, as on AWS.
+pub const OBJECT_MAX: u64 = 5 << 40;
+
+/// The longest source of a CopyObject: 5 GiB, as on AWS.
+pub const COPY_MAX: u64 = 5 << 30;
+
+/// The shortest part that is not the last: 5 MiB, as on AWS.
+pub const PART_MIN: u64 = 5 << 20;
+
+/// Seconds that a client told to slow down is asked to wait.
+pub const RETRY_AFTER_S: u32 = 1;
+
+const _: () = assert!(BLOCKS_PER_COPY <= BLOCKS_PER_WORKER);
+const _: () = assert!(BUFFER_LEN > INBOX_LEN);

@@ -1,0 +1,108 @@
+//! Lists: of objects, of uploads, of parts.
+
+use keyhole_core::aead::Engine;
+use keyhole_log::{Disk, ListObjects, ListUploads, Listed, ListedUpload, Listing};
+use keyhole_s3::http::Response;
+use keyhole_s3::{ErrorCode, ops, xml};
+
+use crate::failure::Result;
+use crate::io::Env;
+use crate::multipart::UploadId;
+use crate::node::{Node, Request};
+
+impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
+    /// ListObjects.
+    pub(crate) fn list_objects(&self, request: &Request<'_>, query: &ops::ListObjects) -> Result<Response> {
+        let bucket = request.bucket()?;
+        let listing =
+            self.list(bucket, &query.prefix, query.delimiter.as_ref(), query.marker.clone(), query.max_keys)?;
+        let entries = entries(&listing);
+        Ok(Response::xml(200, xml::list_objects_v1(bucket, query, &entries, listing.truncated)))
+    }
+
+    /// ListObjectsV2.
+    pub(crate) fn list_objects_v2(&self, request: &Request<'_>, query: &ops::ListObjectsV2) -> Result<Response> {
+        let bucket = request.bucket()?;
+        let after = query.continuation.clone().or_else(|| query.start_after.clone());
+        let listing = self.list(bucket, &query.prefix, query.delimiter.as_ref(), after, query.max_keys)?;
+        let entries = entries(&listing);
+        Ok(Response::xml(200, xml::list_objects_v2(bucket, query, &entries, listing.truncated)))
+    }
+
+    fn list(
+        &self,
+        bucket: &str,
+        prefix: &str,
+        delimiter: Option<&String>,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<Listing> {
+        let query = ListObjects { prefix: prefix.to_owned(), delimiter: delimiter.cloned(), after, limit };
+        Ok(self.log.list_objects(bucket, &query)?)
+    }
+
+    /// ListMultipartUploads.
+    pub(crate) fn list_uploads(&self, request: &Request<'_>, query: &ops::ListUploads) -> Result<Response> {
+        let bucket = request.bucket()?;
+        let after = query.key_marker.clone().map(|key| (key, query.upload_id_marker));
+        let listing = self.log.list_uploads(
+            bucket,
+            &ListUploads {
+                prefix: query.prefix.clone(),
+                delimiter: query.delimiter.clone(),
+                after,
+                limit: query.max_uploads,
+            },
+        )?;
+        let entries: Vec<_> = listing
+            .entries
+            .iter()
+            .map(|entry| match entry {
+                ListedUpload::Upload(upload) => {
+                    xml::UploadEntry::Upload { key: &upload.key, id: &upload.id, time_ms: upload.time_ms }
+                }
+                ListedUpload::Prefix(prefix) => xml::UploadEntry::Prefix(prefix),
+            })
+            .collect();
+        Ok(Response::xml(200, xml::list_uploads(bucket, query, &entries, listing.truncated)))
+    }
+
+    /// ListParts.
+    pub(crate) async fn list_parts(
+        &self,
+        request: &Request<'_>,
+        id: &UploadId,
+        marker: u16,
+        max: usize,
+    ) -> Result<Response> {
+        let (bucket, key) = request.object()?;
+        let upload = self.log.upload(bucket, key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
+        let mut parts = self.log.parts(&upload, marker, max + 1)?;
+        let truncated = parts.len() > max;
+        parts.truncate(max);
+        let entries: Vec<_> = parts
+            .iter()
+            .map(|part| xml::PartEntry {
+                number: part.number,
+                size: part.size,
+                etag: hex::encode(part.etag),
+                time_ms: part.time_ms,
+            })
+            .collect();
+        Ok(Response::xml(200, xml::list_parts(bucket, key, id, marker, max, &entries, truncated)))
+    }
+}
+
+/// The entries of a listing as the document wants them.
+fn entries(listing: &Listing) -> Vec<xml::Entry<'_>> {
+    listing
+        .entries
+        .iter()
+        .map(|entry| match entry {
+            Listed::Object { key, size, time_ms, etag, .. } => {
+                xml::Entry::Object { key, size: *size, time_ms: *time_ms, etag: etag.to_string() }
+            }
+            Listed::Prefix(prefix) => xml::Entry::Prefix(prefix),
+        })
+        .collect()
+}

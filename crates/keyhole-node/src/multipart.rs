@@ -1,0 +1,315 @@
+//! Multipart uploads.
+//!
+//! The head of an upload is written when the upload is created, sealed under the customer key and the final names; it
+//! holds the data key under which every part is sealed, so a part under another customer key is refused by the head.
+
+use keyhole_core::CustomerKey;
+use keyhole_core::DataKey;
+use keyhole_core::aead::Engine;
+use keyhole_core::body::{self, MultipartEtag, PART_INFO_MAX};
+use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums};
+use keyhole_log::limits::PARTS_MAX;
+use keyhole_log::{CompleteUpload, CreateUpload, Disk, Etag, PartInfo, PutPart, UploadRef};
+use keyhole_s3::body::{BodyDecoder, Wanted};
+use keyhole_s3::http::Response;
+use keyhole_s3::ops::{self, CopySource};
+use keyhole_s3::xml::CompletedPart;
+use keyhole_s3::{ErrorCode, checksum, sse, xml};
+
+use crate::download::{Copied, Reader};
+use crate::failure::Result;
+use crate::heads::{ObjectHead, manifest, part_key_failure};
+use crate::io::{Env, Stream};
+use crate::limits::{BLOCKS_PER_COPY, BLOCKS_PER_UPLOAD, OBJECT_MAX, PART_MIN, PUT_MAX};
+use crate::node::{Node, Request};
+use crate::object::{quoted, with_checksums, with_sse, write_condition};
+use crate::request::{Connection, Receiver};
+use crate::upload::{Sealing, Stored};
+
+/// An upload's id, as the log has it.
+pub(crate) type UploadId = [u8; 16];
+
+/// An upload that a part may go to.
+struct Open {
+    upload: UploadRef,
+    customer_key: Option<CustomerKey>,
+    data_key: Option<DataKey>,
+}
+
+impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
+    /// CreateMultipartUpload.
+    pub(crate) async fn create_upload(&self, request: &Request<'_>) -> Result<Response> {
+        let (bucket, key) = request.object()?;
+        let customer_key = sse::for_write(request.head, request.secure)?;
+        let metadata = ops::metadata(request.head)?;
+        let declared = ops::declared_checksum(request.head)?;
+        self.require_bucket(bucket)?;
+        let data_key = customer_key.is_some().then(|| self.data_key());
+        let head = ObjectHead { data_key, metadata, declared, ..ObjectHead::default() };
+        let id: UploadId = self.env.random_array();
+        self.log
+            .create_upload(CreateUpload {
+                bucket: bucket.to_owned(),
+                key: key.to_owned(),
+                id,
+                head: self.write_head(&head, customer_key.as_ref(), bucket, key)?,
+                sealed: customer_key.is_some(),
+                time_ms: self.env.now_ms(),
+                declared: declared.map(|(algorithm, kind)| (algorithm as u8, kind as u8)),
+            })
+            .await?;
+        let document = xml::initiate_upload(bucket, key, &id);
+        let mut response = with_sse(Response::xml(200, document), customer_key.as_ref());
+        if let Some((algorithm, kind)) = declared {
+            response = response
+                .header("x-amz-checksum-algorithm", checksum::algorithm_name(algorithm))
+                .header("x-amz-checksum-type", checksum::type_name(kind));
+        }
+        Ok(response)
+    }
+
+    /// Finds the upload that a part is for and opens its head with the key that came with the part (rows 11 and 12).
+    async fn open_upload(&self, request: &Request<'_>, id: &UploadId) -> Result<Open> {
+        let (bucket, key) = request.object()?;
+        let customer_key = sse::for_write(request.head, request.secure)?;
+        let upload = self.log.upload(bucket, key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
+        if upload.sealed != customer_key.is_some() {
+            return Err(sse::part_mismatch().into());
+        }
+        let data_key = match &customer_key {
+            None => None,
+            Some(customer_key) => {
+                let head = self.log.upload_head(&upload).await?;
+                self.read_head(&head, Some(customer_key), bucket, key).map_err(part_key_failure)?.data_key
+            }
+        };
+        Ok(Open { upload, customer_key, data_key })
+    }
+
+    /// UploadPart.
+    pub(crate) async fn upload_part<S: Stream<Buf = D::Buf>>(
+        &self,
+        connection: &mut Connection<S>,
+        request: Request<'_>,
+        id: &UploadId,
+        number: u16,
+    ) -> Result<Response> {
+        let open = self.open_upload(&request, id).await?;
+        let wanted = if open.data_key.is_some() { Wanted::None } else { Wanted::Md5 };
+        let decoder = BodyDecoder::new(request.head, request.payload.clone(), wanted, PUT_MAX)?;
+        let _admitted = self.admit(BLOCKS_PER_UPLOAD).await?;
+        let mut receiver = Receiver::new(connection, decoder);
+        let stored = self.store(&mut receiver, open.sealing(number)).await?;
+        let digests = receiver.finish().await?;
+        let (etag, _) = self.put_part(&open, number, stored, digests.md5, &digests.checksums).await?;
+        let response = with_sse(Response::new(200), open.customer_key.as_ref()).header("ETag", quoted(&etag));
+        Ok(with_checksums(response, &digests.checksums))
+    }
+
+    /// UploadPartCopy: the bytes are sealed anew, under the upload's data key.
+    pub(crate) async fn upload_part_copy(
+        &self,
+        request: &Request<'_>,
+        id: &UploadId,
+        number: u16,
+        source: &CopySource,
+        range: Option<(u64, u64)>,
+    ) -> Result<Response> {
+        let open = self.open_upload(request, id).await?;
+        let found = self.find_source(request, source).await?;
+        let range = match range {
+            None => 0..found.object.size,
+            Some((first, last)) if first <= last && last < found.object.size => first..last + 1,
+            Some(_) => return Err(ErrorCode::InvalidRange.into()),
+        };
+        if range.end - range.start > PUT_MAX {
+            return Err(ErrorCode::EntityTooLarge.into());
+        }
+        let _admitted = self.admit(BLOCKS_PER_COPY).await?;
+        let reader = Reader::new(self, &found.object.parts, found.head.data_key, range);
+        let mut payload = Copied::new(reader, open.data_key.is_none());
+        let stored = self.store(&mut payload, open.sealing(number)).await?;
+        let (etag, time_ms) = self.put_part(&open, number, stored, payload.md5(), &Checksums::default()).await?;
+        let document = xml::copy_part_result(&etag.to_string(), time_ms);
+        Ok(with_sse(Response::xml(200, document), open.customer_key.as_ref()))
+    }
+
+    /// Commits a body as a part; its ETag and time.
+    async fn put_part(
+        &self,
+        open: &Open,
+        number: u16,
+        stored: Stored,
+        md5: Option<[u8; 16]>,
+        checksums: &Checksums,
+    ) -> Result<(Etag, u64)> {
+        let etag = match &open.data_key {
+            Some(_) => body::etag(&stored.salt),
+            None => md5.ok_or(ErrorCode::InternalError)?,
+        };
+        let time_ms = self.env.now_ms();
+        self.log
+            .put_part(PutPart {
+                upload: open.upload.clone(),
+                number,
+                salt: stored.salt,
+                etag,
+                size: stored.size,
+                time_ms,
+                info: self.part_info(open, number, &stored, checksums)?,
+                content: stored.content,
+            })
+            .await?;
+        Ok((Etag { digest: etag, parts: 0 }, time_ms))
+    }
+
+    /// The checksums of a part at rest: sealed under the data key in a sealed upload; nothing where there are none.
+    fn part_info(&self, open: &Open, number: u16, stored: &Stored, checksums: &Checksums) -> Result<Vec<u8>> {
+        if checksums.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Some(data_key) = &open.data_key else {
+            let head = ObjectHead { checksums: *checksums, ..ObjectHead::default() };
+            return self.write_head(&head, None, "", "");
+        };
+        let salt = self.env.random_array();
+        let mut info = vec![0; PART_INFO_MAX];
+        let len =
+            body::seal_part_info(&self.engine, data_key, &salt, u32::from(number), &stored.salt, checksums, &mut info)?;
+        info.truncate(len);
+        Ok(info)
+    }
+
+    /// The checksums that a part was stored with.
+    async fn part_checksums(&self, part: &PartInfo, data_key: Option<&DataKey>) -> Result<Checksums> {
+        let mut info = self.log.part_record_info(part).await?;
+        if info.is_empty() {
+            return Ok(Checksums::default());
+        }
+        Ok(match data_key {
+            None => self.read_head(&info, None, "", "")?.checksums,
+            Some(data_key) => {
+                let number = u32::from(part.number);
+                body::open_part_info(&self.engine, data_key, number, &part.part.salt, &mut info)?
+            }
+        })
+    }
+
+    /// CompleteMultipartUpload.
+    pub(crate) async fn complete_upload<S: Stream<Buf = D::Buf>>(
+        &self,
+        connection: &mut Connection<S>,
+        request: Request<'_>,
+        id: &UploadId,
+    ) -> Result<Response> {
+        let (bucket, key) = request.object()?;
+        let customer_key = sse::for_write(request.head, request.secure)?;
+        let condition = write_condition(&request)?;
+        let document = self.document(connection, &request).await?;
+        let completed = xml::parse_complete(&document)?;
+        let upload = self.log.upload(bucket, key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
+        let chosen = choose(&completed, self.log.parts(&upload, 0, PARTS_MAX)?)?;
+        let size = chosen.iter().map(|part| part.size).sum();
+        if size > OBJECT_MAX {
+            return Err(ErrorCode::EntityTooLarge.into());
+        }
+        let mut etag = MultipartEtag::new();
+        chosen.iter().for_each(|part| etag.update(&part.etag));
+        let etag = Etag { digest: etag.finish(), parts: chosen.len() as u16 };
+
+        let stored = self.log.upload_head(&upload).await?;
+        let parts: Vec<_> = chosen.iter().map(|info| info.part.clone()).collect();
+        let (head, checksums) = match (upload.sealed, &customer_key) {
+            (true, None) if upload.declared.is_some() => return Err(sse::key_required().into()),
+            // Completed without the key, as S3 allows: the head stays as it was sealed when the upload was created.
+            (true, None) => (stored, Checksums::default()),
+            (false, Some(_)) => return Err(sse::part_mismatch().into()),
+            (sealed, _) => {
+                let mut head = self.read_head(&stored, customer_key.as_ref(), bucket, key).map_err(part_key_failure)?;
+                head.checksums = self.object_checksums(&completed, &chosen, &head).await?;
+                head.manifest = if sealed { Some(manifest(&parts)?) } else { None };
+                (self.write_head(&head, customer_key.as_ref(), bucket, key)?, head.checksums)
+            }
+        };
+        let time_ms = self.env.now_ms();
+        self.log.complete_upload(CompleteUpload { upload, parts, head, etag, size, time_ms, condition }).await?;
+        let response = Response::xml(200, xml::complete_result(bucket, key, &etag.to_string()));
+        Ok(with_checksums(response, &checksums))
+    }
+
+    /// Checks the parts' checksums that the client names against those the parts came with, and makes the object's own
+    /// from them where the upload declared an algorithm.
+    async fn object_checksums(
+        &self,
+        completed: &[CompletedPart],
+        chosen: &[PartInfo],
+        head: &ObjectHead,
+    ) -> Result<Checksums> {
+        let mut digests = Vec::with_capacity(chosen.len());
+        for (named, part) in completed.iter().zip(chosen) {
+            let stored = self.part_checksums(part, head.data_key.as_ref()).await?;
+            for (algorithm, digest) in named.checksums.iter() {
+                if stored.get(algorithm).is_some_and(|stored| stored != digest) {
+                    return Err(ErrorCode::InvalidPart.into());
+                }
+            }
+            digests.push((stored, part.size));
+        }
+        let mut checksums = Checksums::default();
+        if let Some((algorithm, kind)) = head.declared
+            && let Some(digest) = object_digest(algorithm, kind, &digests)
+        {
+            checksums.set(algorithm, &digest)?;
+        }
+        Ok(checksums)
+    }
+
+    /// AbortMultipartUpload.
+    pub(crate) async fn abort_upload(&self, request: &Request<'_>, id: &UploadId) -> Result<Response> {
+        let (bucket, key) = request.object()?;
+        self.log.abort_upload(bucket, key, id, self.env.now_ms()).await?;
+        Ok(Response::new(204))
+    }
+}
+
+impl Open {
+    fn sealing(&self, number: u16) -> Option<Sealing<'_>> {
+        let data_key = self.data_key.as_ref()?;
+        Some(Sealing { data_key, part_number: u32::from(number) })
+    }
+}
+
+/// Finds the parts that the client names among those uploaded.
+fn choose(completed: &[CompletedPart], uploaded: Vec<PartInfo>) -> Result<Vec<PartInfo>> {
+    if completed.is_empty() {
+        return Err(ErrorCode::MalformedXML.into());
+    }
+    if completed.windows(2).any(|pair| pair[0].number >= pair[1].number) {
+        return Err(ErrorCode::InvalidPartOrder.into());
+    }
+    let mut uploaded = uploaded.into_iter().peekable();
+    let mut chosen = Vec::with_capacity(completed.len());
+    for named in completed {
+        while uploaded.next_if(|part| part.number < named.number).is_some() {}
+        let part = uploaded.next_if(|part| part.number == named.number).ok_or(ErrorCode::InvalidPart)?;
+        if named.etag.trim_matches('"') != (Etag { digest: part.etag, parts: 0 }).to_string() {
+            return Err(ErrorCode::InvalidPart.into());
+        }
+        chosen.push(part);
+    }
+    let (_, but_last) = chosen.split_last().ok_or(ErrorCode::MalformedXML)?;
+    if but_last.iter().any(|part| part.size < PART_MIN) {
+        return Err(ErrorCode::EntityTooSmall.into());
+    }
+    Ok(chosen)
+}
+
+/// The digest of a whole object from those of its parts; `None` where a part lacks one.
+fn object_digest(algorithm: ChecksumAlgorithm, kind: ChecksumType, parts: &[(Checksums, u64)]) -> Option<Vec<u8>> {
+    let digests: Option<Vec<(&[u8], u64)>> =
+        parts.iter().map(|(checksums, size)| Some((checksums.get(algorithm)?, *size))).collect();
+    match kind {
+        ChecksumType::Composite => Some(checksum::composite(algorithm, digests?.iter().map(|(digest, _)| *digest))),
+        ChecksumType::FullObject => checksum::combine(algorithm, &digests?),
+    }
+}

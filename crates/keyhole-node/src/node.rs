@@ -1,0 +1,228 @@
+//! The node: takes a connection, answers its requests one after the other.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use keyhole_core::aead::Engine;
+use keyhole_log::{Disk, Log};
+use keyhole_s3::auth::{self, Credentials, Payload};
+use keyhole_s3::body::{BodyDecoder, Wanted};
+use keyhole_s3::http::{RequestHead, Response};
+use keyhole_s3::ops::{self, Operation, Target};
+use keyhole_s3::{Error, ErrorCode};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::failure::{Failure, Result, slow_down};
+use crate::io::{Env, Stream};
+use crate::limits::{BLOCKS_PER_WORKER, WAITERS_PER_WORKER};
+use crate::request::{Connection, Receiver, ReplyContext};
+
+/// What all workers of a node have in common.
+pub struct Config {
+    /// The region that requests must be signed for.
+    pub region: String,
+    /// The access keys that may sign requests.
+    pub credentials: Box<dyn Credentials + Send + Sync>,
+}
+
+/// One worker of the node: its handle of the log, its engine, its share of the memory.
+pub struct Node<D: Disk, E: Engine, V> {
+    pub(crate) config: Arc<Config>,
+    pub(crate) log: Log<D>,
+    pub(crate) engine: E,
+    pub(crate) env: V,
+    /// Blocks that requests may still take.
+    blocks: Semaphore,
+    /// Requests that wait for blocks.
+    waiters: AtomicUsize,
+}
+
+/// One request, understood.
+pub(crate) struct Request<'r> {
+    pub(crate) head: &'r RequestHead,
+    pub(crate) target: Target,
+    /// The request came over a connection that a customer key may come over.
+    pub(crate) secure: bool,
+    pub(crate) request_id: &'r str,
+    /// How the body is signed.
+    pub(crate) payload: Payload,
+}
+
+/// What has become of a request.
+pub(crate) enum Outcome {
+    /// This is the reply; it is still to be sent.
+    Reply(Response),
+    /// The reply, of this status, has been sent whole.
+    Sent(u16),
+}
+
+/// What follows on the connection.
+enum Next {
+    Request,
+    Close,
+    Abort,
+}
+
+impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
+    /// A worker that answers with what `log` holds.
+    pub fn new(config: Arc<Config>, log: Log<D>, engine: E, env: V) -> Rc<Self> {
+        let blocks = Semaphore::new(BLOCKS_PER_WORKER);
+        Rc::new(Node { config, log, engine, env, blocks, waiters: AtomicUsize::new(0) })
+    }
+
+    /// Answers the requests of one connection until either side ends it.
+    pub async fn serve<S: Stream<Buf = D::Buf>>(self: &Rc<Self>, stream: S) {
+        let mut connection = Connection::new(stream);
+        loop {
+            match self.exchange(&mut connection).await {
+                Next::Request => {}
+                Next::Close => return connection.stream.close().await,
+                Next::Abort => return connection.stream.abort(),
+            }
+        }
+    }
+
+    /// One request and its reply.
+    async fn exchange<S: Stream<Buf = D::Buf>>(&self, connection: &mut Connection<S>) -> Next {
+        let head = connection.head().await;
+        let request_id = hex::encode_upper(self.env.random_array::<8>());
+        let (result, resource, is_head, keep_alive) = match &head {
+            Ok(None) => return Next::Close,
+            Ok(Some(head)) => {
+                let result = self.dispatch(connection, head, &request_id).await;
+                (result, head.path.as_str(), head.method == "HEAD", head.keep_alive)
+            }
+            Err(Failure::Connection(_)) => return Next::Abort,
+            Err(Failure::Reply(error)) => (Err(Failure::Reply(error.clone())), "", false, false),
+        };
+        let keep_alive = keep_alive && connection.is_clean();
+        let method = head.as_ref().map_or("-", |head| head.as_ref().map_or("-", |head| head.method.as_str()));
+        let response = match result {
+            Ok(Outcome::Sent(status)) => {
+                tracing::debug!(request_id, method, resource, status);
+                return if keep_alive { Next::Request } else { Next::Close };
+            }
+            Ok(Outcome::Reply(response)) => response,
+            Err(Failure::Reply(error)) => error.response(resource, &request_id),
+            Err(Failure::Connection(error)) => {
+                tracing::debug!(request_id, method, resource, %error, "connection aborted");
+                return Next::Abort;
+            }
+        };
+        tracing::debug!(request_id, method, resource, status = response.status);
+        let context = ReplyContext { request_id: &request_id, now_ms: self.env.now_ms(), keep_alive, is_head };
+        match connection.reply(response, &context).await {
+            Ok(()) if keep_alive => Next::Request,
+            Ok(()) => Next::Close,
+            Err(_) => Next::Abort,
+        }
+    }
+
+    /// From a head to what became of the request: who asks, what for, and the operation itself.
+    async fn dispatch<S: Stream<Buf = D::Buf>>(
+        &self,
+        connection: &mut Connection<S>,
+        head: &RequestHead,
+        request_id: &str,
+    ) -> Result<Outcome> {
+        let identity = auth::authenticate(head, &*self.config.credentials, &self.config.region, self.env.now_ms())?;
+        let (target, operation) = ops::route(head)?;
+        let secure = connection.stream.is_secure();
+        let request = Request { head, target, secure, request_id, payload: identity.payload };
+        use Operation as Op;
+        let response = match operation {
+            Op::PutObject => self.put_object(connection, request).await?,
+            Op::UploadPart { upload_id, number } => self.upload_part(connection, request, &upload_id, number).await?,
+            Op::DeleteObjects => self.delete_objects(connection, request).await?,
+            Op::CreateBucket => self.create_bucket(connection, request).await?,
+            Op::CompleteMultipartUpload { upload_id } => self.complete_upload(connection, request, &upload_id).await?,
+            Op::GetObject => {
+                self.take_no_body(connection, &request).await?;
+                return self.get_object(connection, &request).await;
+            }
+            other => {
+                self.take_no_body(connection, &request).await?;
+                self.answer(&request, other).await?
+            }
+        };
+        Ok(Outcome::Reply(response))
+    }
+
+    /// The operations that receive no body and send a small one.
+    async fn answer(&self, request: &Request<'_>, operation: Operation) -> Result<Response> {
+        use Operation as Op;
+        match operation {
+            Op::ListBuckets => self.list_buckets(),
+            Op::HeadBucket => self.head_bucket(request),
+            Op::DeleteBucket => self.delete_bucket(request).await,
+            Op::GetBucketLocation => self.bucket_location(request),
+            Op::GetBucketVersioning => self.bucket_versioning(request),
+            Op::GetBucketAcl => self.bucket_acl(request),
+            Op::ListObjects(query) => self.list_objects(request, &query),
+            Op::ListObjectsV2(query) => self.list_objects_v2(request, &query),
+            Op::ListMultipartUploads(query) => self.list_uploads(request, &query),
+            Op::HeadObject => self.head_object(request).await,
+            Op::DeleteObject => self.delete_object(request).await,
+            Op::GetObjectTagging => self.object_tagging(request).await,
+            Op::GetObjectAcl => self.object_acl(request).await,
+            Op::CopyObject(source) => self.copy_object(request, &source).await,
+            Op::CreateMultipartUpload => self.create_upload(request).await,
+            Op::UploadPartCopy { upload_id, number, source, range } => {
+                self.upload_part_copy(request, &upload_id, number, &source, range).await
+            }
+            Op::AbortMultipartUpload { upload_id } => self.abort_upload(request, &upload_id).await,
+            Op::ListParts { upload_id, marker, max } => self.list_parts(request, &upload_id, marker, max).await,
+            _ => Err(ErrorCode::NotImplemented.into()),
+        }
+    }
+
+    /// The body of a request whose operation wants none: received and verified all the same (it may be signed), and
+    /// bounded.
+    async fn take_no_body<S: Stream<Buf = D::Buf>>(
+        &self,
+        connection: &mut Connection<S>,
+        request: &Request<'_>,
+    ) -> Result<()> {
+        let max = crate::limits::XML_BODY_MAX;
+        let decoder = BodyDecoder::new(request.head, request.payload.clone(), Wanted::None, max)?;
+        Receiver::new(connection, decoder).read_document().await?;
+        Ok(())
+    }
+
+    /// Waits until `count` blocks are free; all at once, so that no two requests wait for each other.
+    pub(crate) async fn admit(&self, count: usize) -> Result<SemaphorePermit<'_>> {
+        let count = u32::try_from(count).expect("a request takes few blocks");
+        if let Ok(permit) = self.blocks.try_acquire_many(count) {
+            return Ok(permit);
+        }
+        if self.waiters.fetch_add(1, Ordering::Relaxed) >= WAITERS_PER_WORKER {
+            self.waiters.fetch_sub(1, Ordering::Relaxed);
+            return Err(slow_down());
+        }
+        let _waiting = Waiting(&self.waiters);
+        self.blocks.acquire_many(count).await.map_err(|_| slow_down())
+    }
+}
+
+/// Counts one waiter down when it waits no longer, whatever the reason.
+struct Waiting<'w>(&'w AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Request<'_> {
+    /// The bucket that the request names.
+    pub(crate) fn bucket(&self) -> Result<&str> {
+        self.target.bucket.as_deref().ok_or_else(|| Error::new(ErrorCode::InvalidBucketName).into())
+    }
+
+    /// The bucket and the key that the request names.
+    pub(crate) fn object(&self) -> Result<(&str, &str)> {
+        let key = self.target.key.as_deref().ok_or(ErrorCode::MethodNotAllowed)?;
+        Ok((self.bucket()?, key))
+    }
+}

@@ -1,0 +1,322 @@
+//! Put, get, head and delete of objects.
+
+use std::ops::Range;
+
+use keyhole_core::aead::Engine;
+use keyhole_core::head::Checksums;
+use keyhole_core::sse_c::Role;
+use keyhole_core::{CustomerKey, DataKey, body};
+use keyhole_log::{Condition, Content, Disk, Etag, Object, PutObject};
+use keyhole_s3::body::{BodyDecoder, Wanted};
+use keyhole_s3::http::Response;
+use keyhole_s3::ops::{self, Decision, ReadOptions, WriteCondition};
+use keyhole_s3::{Error, ErrorCode, sse, time, xml};
+
+use crate::download::Reader;
+use crate::failure::{Failure, Result};
+use crate::heads::ObjectHead;
+use crate::io::{Env, Stream};
+use crate::limits::{BLOCKS_PER_DOWNLOAD, BLOCKS_PER_UPLOAD, PUT_MAX};
+use crate::node::{Node, Outcome, Request};
+use crate::request::{Connection, Receiver, ReplyContext};
+use crate::upload::{Sealing, Stored};
+
+/// An object that a request has found and may read.
+pub(crate) struct Found {
+    pub(crate) object: Object,
+    pub(crate) head: ObjectHead,
+    pub(crate) customer_key: Option<CustomerKey>,
+}
+
+impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
+    /// PutObject.
+    pub(crate) async fn put_object<S: Stream<Buf = D::Buf>>(
+        &self,
+        connection: &mut Connection<S>,
+        request: Request<'_>,
+    ) -> Result<Response> {
+        let (bucket, key) = request.object()?;
+        let customer_key = sse::for_write(request.head, request.secure)?;
+        let metadata = ops::metadata(request.head)?;
+        self.require_bucket(bucket)?;
+        let condition = write_condition(&request)?;
+        let wanted = if customer_key.is_some() { Wanted::None } else { Wanted::Md5 };
+        let decoder = BodyDecoder::new(request.head, request.payload.clone(), wanted, PUT_MAX)?;
+        let _admitted = self.admit(BLOCKS_PER_UPLOAD).await?;
+
+        let data_key = customer_key.is_some().then(|| self.data_key());
+        let mut receiver = Receiver::new(connection, decoder);
+        let sealing = data_key.as_ref().map(|data_key| Sealing { data_key, part_number: 0 });
+        let stored = self.store(&mut receiver, sealing).await?;
+        let digests = receiver.finish().await?;
+        let head = ObjectHead {
+            plaintext_length: data_key.is_some().then_some(stored.size),
+            data_key,
+            metadata,
+            checksums: digests.checksums,
+            ..ObjectHead::default()
+        };
+        let etag = self.put(bucket, key, stored, head, customer_key.as_ref(), digests.md5, condition).await?;
+        let response = with_sse(Response::new(200), customer_key.as_ref()).header("ETag", quoted(&etag));
+        Ok(with_checksums(response, &digests.checksums))
+    }
+
+    /// Commits a body of its own as an object; its ETag.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) async fn put(
+        &self,
+        bucket: &str,
+        key: &str,
+        stored: Stored,
+        head: ObjectHead,
+        customer_key: Option<&CustomerKey>,
+        md5: Option<[u8; 16]>,
+        condition: Condition,
+    ) -> Result<Etag> {
+        let digest = match customer_key {
+            Some(_) => body::etag(&stored.salt),
+            None => md5.ok_or(ErrorCode::InternalError)?,
+        };
+        let etag = Etag { digest, parts: 0 };
+        let head = self.write_head(&head, customer_key, bucket, key)?;
+        self.log
+            .put_object(PutObject {
+                bucket: bucket.to_owned(),
+                key: key.to_owned(),
+                size: stored.size,
+                content: Content::New(stored.content, stored.salt),
+                head,
+                sealed: customer_key.is_some(),
+                etag,
+                time_ms: self.env.now_ms(),
+                condition,
+            })
+            .await?;
+        Ok(etag)
+    }
+
+    /// Finds an object for reading: 404 before anything of the key is looked at, then the rules of SSE-C.
+    pub(crate) async fn find(&self, request: &Request<'_>, bucket: &str, key: &str, role: Role) -> Result<Found> {
+        let trio = sse::for_read(request.head, role, request.secure)?;
+        let object = self.log.object(bucket, key).await?.ok_or(ErrorCode::NoSuchKey)?;
+        let customer_key = trio.key_for(object.sealed)?;
+        let head = self.open_object(&object, customer_key.as_ref(), bucket, key)?;
+        Ok(Found { object, head, customer_key })
+    }
+
+    /// GetObject: sends its reply itself.
+    pub(crate) async fn get_object<S: Stream<Buf = D::Buf>>(
+        &self,
+        connection: &mut Connection<S>,
+        request: &Request<'_>,
+    ) -> Result<Outcome> {
+        let options = ops::read_options(request.head)?;
+        let (bucket, key) = request.object()?;
+        let found = self.find(request, bucket, key, Role::Object).await?;
+        let (response, range) = match self.read_reply(request, &found, &options)? {
+            ReadReply::Nothing(response) => return Ok(Outcome::Reply(response)),
+            ReadReply::Bytes(response, range) => (response, range),
+        };
+        let _admitted = self.admit(BLOCKS_PER_DOWNLOAD).await?;
+        let keep_alive = request.head.keep_alive && connection.is_clean();
+        let context =
+            ReplyContext { request_id: request.request_id, now_ms: self.env.now_ms(), keep_alive, is_head: false };
+        let length = range.end - range.start;
+        let head = response.head_bytes(Some(length), context.request_id, context.now_ms, context.keep_alive);
+        let status = response.status;
+        let Found { object, head: object_head, .. } = found;
+        let mut reader = Reader::new(self, &object.parts, object_head.data_key, range);
+        self.send(&connection.stream, head, &mut reader).await?;
+        Ok(Outcome::Sent(status))
+    }
+
+    /// HeadObject.
+    pub(crate) async fn head_object(&self, request: &Request<'_>) -> Result<Response> {
+        let options = ops::read_options(request.head)?;
+        let (bucket, key) = request.object()?;
+        let found = self.find(request, bucket, key, Role::Object).await?;
+        Ok(match self.read_reply(request, &found, &options)? {
+            ReadReply::Nothing(response) => response,
+            ReadReply::Bytes(response, range) => response.content_length(range.end - range.start),
+        })
+    }
+
+    /// The reply to a GET or HEAD of a found object, and which bytes go with it.
+    fn read_reply(&self, request: &Request<'_>, found: &Found, options: &ReadOptions) -> Result<ReadReply> {
+        let Found { object, head, customer_key } = found;
+        let etag = object.etag.to_string();
+        match ops::conditions(request.head).decide(Some((&etag, object.time_ms))) {
+            Decision::Proceed => {}
+            Decision::NotModified => {
+                let response = Response::new(304)
+                    .header("ETag", quoted(&object.etag))
+                    .header("Last-Modified", time::http_date(object.time_ms));
+                return Ok(ReadReply::Nothing(response));
+            }
+            Decision::PreconditionFailed => return Err(ErrorCode::PreconditionFailed.into()),
+        }
+        let part = options.part_number.map(|number| part_range(object, number)).transpose()?;
+        let range = match &part {
+            Some(range) => Some(range.clone()),
+            None => ops::range(request.head, object.size)?,
+        };
+        let mut response = Response::new(if range.is_some() { 206 } else { 200 })
+            .header("ETag", quoted(&object.etag))
+            .header("Last-Modified", time::http_date(object.time_ms))
+            .header("Accept-Ranges", "bytes");
+        response = with_sse(response, customer_key.as_ref());
+        response = with_metadata(response, head, options);
+        if part.is_some() && object.etag.parts > 0 {
+            response = response.header("x-amz-mp-parts-count", object.etag.parts.to_string());
+        }
+        if options.checksum_mode && range.is_none() {
+            response = with_checksums(response, &head.checksums);
+        }
+        if let Some(range) = &range {
+            let last = range.end.saturating_sub(1);
+            let text = format!("bytes {}-{last}/{}", range.start, object.size);
+            response = match range.is_empty() {
+                // The one part of an empty object: a range header cannot say that.
+                true => response,
+                false => response.header("Content-Range", text),
+            };
+        }
+        Ok(ReadReply::Bytes(response, range.unwrap_or(0..object.size)))
+    }
+
+    /// DeleteObject: 204 whether there was one or not.
+    pub(crate) async fn delete_object(&self, request: &Request<'_>) -> Result<Response> {
+        let (bucket, key) = request.object()?;
+        let condition = write_condition(request)?;
+        self.log.delete_object(bucket, key, self.env.now_ms(), condition).await?;
+        Ok(Response::new(204))
+    }
+
+    /// DeleteObjects: up to 1,000 keys, each with an answer of its own.
+    pub(crate) async fn delete_objects<S: Stream<Buf = D::Buf>>(
+        &self,
+        connection: &mut Connection<S>,
+        request: Request<'_>,
+    ) -> Result<Response> {
+        let bucket = request.bucket()?;
+        self.require_bucket(bucket)?;
+        let document = self.document(connection, &request).await?;
+        let delete = xml::parse_delete(&document)?;
+        let now_ms = self.env.now_ms();
+        let deletions = delete.objects.iter().map(|key| self.log.delete_object(bucket, key, now_ms, Condition::None));
+        // All at once, so that they share commits.
+        let outcomes = futures_util::future::join_all(deletions).await;
+        let mut results = Vec::with_capacity(outcomes.len());
+        for (key, outcome) in delete.objects.iter().zip(outcomes) {
+            match outcome.map_err(Failure::from) {
+                Ok(_) => results.push(xml::Deleted { key, error: None }),
+                Err(Failure::Reply(error)) => results.push(xml::Deleted { key, error: Some(error) }),
+                Err(gone) => return Err(gone),
+            }
+        }
+        Ok(Response::xml(200, xml::delete_result(&results, delete.quiet)))
+    }
+
+    /// GetObjectTagging: objects have no tags yet, and clients ask when they copy in parts.
+    pub(crate) async fn object_tagging(&self, request: &Request<'_>) -> Result<Response> {
+        self.require_object(request).await?;
+        Ok(Response::xml(200, xml::tagging()))
+    }
+
+    /// GetObjectAcl: the owner has FULL_CONTROL.
+    pub(crate) async fn object_acl(&self, request: &Request<'_>) -> Result<Response> {
+        self.require_object(request).await?;
+        Ok(Response::xml(200, xml::acl()))
+    }
+
+    async fn require_object(&self, request: &Request<'_>) -> Result<()> {
+        let (bucket, key) = request.object()?;
+        match self.log.object(bucket, key).await? {
+            Some(_) => Ok(()),
+            None => Err(ErrorCode::NoSuchKey.into()),
+        }
+    }
+
+    pub(crate) fn require_bucket(&self, bucket: &str) -> Result<()> {
+        match self.log.bucket(bucket) {
+            Some(_) => Ok(()),
+            None => Err(ErrorCode::NoSuchBucket.into()),
+        }
+    }
+
+    /// The XML document that a request carries, verified.
+    pub(crate) async fn document<S: Stream<Buf = D::Buf>>(
+        &self,
+        connection: &mut Connection<S>,
+        request: &Request<'_>,
+    ) -> Result<Vec<u8>> {
+        let max = crate::limits::XML_BODY_MAX;
+        let decoder = BodyDecoder::new(request.head, request.payload.clone(), Wanted::None, max)?;
+        Receiver::new(connection, decoder).read_document().await
+    }
+}
+
+/// The condition of a write, in the log's terms.
+pub(crate) fn write_condition(request: &Request<'_>) -> Result<Condition> {
+    Ok(match ops::write_condition(request.head)? {
+        WriteCondition::None => Condition::None,
+        WriteCondition::IfAbsent => Condition::IfAbsent,
+        // What is no ETag of ours no object has.
+        WriteCondition::IfMatch(etag) => Condition::IfMatch(etag.parse().map_err(|_| ErrorCode::PreconditionFailed)?),
+    })
+}
+
+/// What a GET or HEAD comes to.
+enum ReadReply {
+    /// A reply without bytes of the object.
+    Nothing(Response),
+    /// A reply with these bytes of the object.
+    Bytes(Response, Range<u64>),
+}
+
+/// The bytes of one part of an object; an object that was not uploaded in parts has one, number 1.
+fn part_range(object: &Object, number: u16) -> Result<Range<u64>> {
+    let mut start = 0;
+    for (index, part) in object.parts.iter().enumerate() {
+        let this = if part.number == 0 { 1 } else { u16::try_from(index + 1).unwrap_or(u16::MAX) };
+        if this == number {
+            return Ok(start..start + part.size);
+        }
+        start += part.size;
+    }
+    Err(Error::new(ErrorCode::InvalidPartNumber).into())
+}
+
+/// An ETag as headers and documents have it.
+pub(crate) fn quoted(etag: &Etag) -> String {
+    format!("\"{etag}\"")
+}
+
+/// Says with which key the object is encrypted, never the key itself.
+pub(crate) fn with_sse(mut response: Response, customer_key: Option<&CustomerKey>) -> Response {
+    for (name, value) in customer_key.map(sse::response_headers).into_iter().flatten() {
+        response = response.header(name, value);
+    }
+    response
+}
+
+/// Adds the checksums that the object has.
+pub(crate) fn with_checksums(mut response: Response, checksums: &Checksums) -> Response {
+    for (name, value) in ops::checksum_headers(checksums) {
+        response = response.header(name, value);
+    }
+    response
+}
+
+/// Adds the content headers and the user metadata; a request may override some of the former.
+fn with_metadata(mut response: Response, head: &ObjectHead, options: &ReadOptions) -> Response {
+    for (name, value) in ops::metadata_headers(&head.metadata, options) {
+        response = response.header(name, value);
+    }
+    response
+}
+
+/// A data key that outlives the head it came from.
+pub(crate) fn copied(data_key: &DataKey) -> DataKey {
+    DataKey::new(*data_key.expose())
+}

@@ -1,0 +1,244 @@
+//! A connection and the request that is on it: reading heads, receiving bodies, sending replies.
+
+use std::io;
+use std::ops::Range;
+
+use keyhole_s3::body::{BodyDecoder, Digests, Step};
+use keyhole_s3::http::{self, RequestHead, Response};
+use keyhole_s3::{Error, ErrorCode};
+use zeroize::Zeroize;
+
+use crate::failure::{Failure, Result};
+use crate::io::Stream;
+use crate::limits::{COALESCE_MAX, INBOX_LEN, XML_BODY_MAX};
+
+/// A connection with the bytes that were received and not yet understood.
+pub(crate) struct Connection<S> {
+    pub(crate) stream: S,
+    /// Its capacity is [`INBOX_LEN`] and never grows. What is consumed is wiped: heads carry customer keys.
+    inbox: Vec<u8>,
+    /// The request at hand has a body that is not wholly received, so what follows on the connection is no request.
+    body_pending: bool,
+    /// The client waits for `100 Continue` before it sends the body.
+    continue_pending: bool,
+}
+
+impl<S: Stream> Connection<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Connection { stream, inbox: Vec::with_capacity(INBOX_LEN), body_pending: false, continue_pending: false }
+    }
+
+    /// The next request's head, or `None` where the peer has ended the connection between two requests.
+    pub(crate) async fn head(&mut self) -> Result<Option<RequestHead>> {
+        loop {
+            if let Some((head, consumed)) = http::parse_head(&self.inbox)? {
+                self.consume(consumed);
+                self.body_pending = head.content_length.is_some_and(|len| len > 0);
+                self.continue_pending = head.expects_continue && self.body_pending;
+                return Ok(Some(head));
+            }
+            if self.inbox.len() == INBOX_LEN {
+                return Err(Failure::Reply(Error::new(ErrorCode::RequestHeaderSectionTooLarge)));
+            }
+            if self.receive().await? == 0 {
+                return match self.inbox.is_empty() {
+                    true => Ok(None),
+                    false => Err(Failure::Connection(io::ErrorKind::UnexpectedEof.into())),
+                };
+            }
+        }
+    }
+
+    /// Whether another request can follow on this connection.
+    pub(crate) fn is_clean(&self) -> bool {
+        !self.body_pending
+    }
+
+    /// Receives some bytes into the inbox.
+    async fn receive(&mut self) -> io::Result<usize> {
+        let inbox = std::mem::take(&mut self.inbox);
+        let (result, inbox) = self.stream.read_bytes(inbox).await;
+        self.inbox = inbox;
+        result
+    }
+
+    /// Takes `len` bytes off the front of the inbox and wipes the room that this frees.
+    fn consume(&mut self, len: usize) {
+        let rest = self.inbox.len() - len;
+        self.inbox.copy_within(len.., 0);
+        self.inbox[rest..].zeroize();
+        self.inbox.truncate(rest);
+    }
+
+    /// Sends a whole reply, in one write where it is small.
+    pub(crate) async fn reply(&mut self, response: Response, context: &ReplyContext<'_>) -> io::Result<()> {
+        let bodyless = matches!(response.status, 204 | 304);
+        let length = (!bodyless).then(|| response.content_length.unwrap_or(response.body.len() as u64));
+        let mut bytes = response.head_bytes(length, context.request_id, context.now_ms, context.keep_alive);
+        if context.is_head || bodyless {
+            return self.stream.write_bytes(bytes).await.0;
+        }
+        if response.body.len() <= COALESCE_MAX {
+            bytes.extend_from_slice(&response.body);
+            return self.stream.write_bytes(bytes).await.0;
+        }
+        self.stream.write_bytes(bytes).await.0?;
+        self.stream.write_bytes(response.body).await.0
+    }
+}
+
+/// What a reply needs to know of its request.
+pub(crate) struct ReplyContext<'a> {
+    pub(crate) request_id: &'a str,
+    pub(crate) now_ms: u64,
+    pub(crate) keep_alive: bool,
+    pub(crate) is_head: bool,
+}
+
+/// Where the bytes of a body come from: a client, or a stored object that is copied.
+#[allow(async_fn_in_trait)]
+pub(crate) trait Payload<B> {
+    /// Bytes that are still to come.
+    fn remaining(&self) -> u64;
+
+    /// Fills `buf[..limit]`, or less where the payload ends before; the count of bytes filled.
+    async fn fill(&mut self, buf: B, limit: usize) -> (Result<usize>, B);
+}
+
+/// The body of the request at hand.
+pub(crate) struct Receiver<'c, S> {
+    connection: &'c mut Connection<S>,
+    decoder: BodyDecoder,
+}
+
+impl<'c, S: Stream> Receiver<'c, S> {
+    pub(crate) fn new(connection: &'c mut Connection<S>, decoder: BodyDecoder) -> Self {
+        Receiver { connection, decoder }
+    }
+
+    /// Plaintext bytes of the whole body.
+    pub(crate) fn len(&self) -> u64 {
+        self.decoder.payload_len()
+    }
+
+    /// Receives what frames the end of the body and verifies every digest that the client declared.
+    pub(crate) async fn finish(mut self) -> Result<Digests> {
+        loop {
+            match self.decoder.step(&self.connection.inbox)? {
+                Step::Skip(len) => self.connection.consume(len),
+                Step::Need => self.receive().await?,
+                Step::Done => break,
+                Step::Payload => return Err(ErrorCode::InternalError.into()),
+            }
+        }
+        self.connection.body_pending = false;
+        Ok(self.decoder.finish()?)
+    }
+
+    /// The whole of a small body (an XML document), verified.
+    pub(crate) async fn read_document(mut self) -> Result<Vec<u8>> {
+        if self.len() > XML_BODY_MAX {
+            return Err(ErrorCode::EntityTooLarge.into());
+        }
+        let mut document = Vec::new();
+        loop {
+            match self.decoder.step(&self.connection.inbox)? {
+                Step::Skip(len) => self.connection.consume(len),
+                Step::Need => self.receive().await?,
+                Step::Payload => {
+                    if self.connection.inbox.is_empty() {
+                        self.receive().await?;
+                    }
+                    let len = self.decoder.direct().min(self.connection.inbox.len() as u64) as usize;
+                    document.extend_from_slice(&self.connection.inbox[..len]);
+                    self.decoder.payload(&self.connection.inbox[..len]);
+                    self.connection.consume(len);
+                }
+                Step::Done => break,
+            }
+        }
+        self.finish().await?;
+        Ok(document)
+    }
+
+    /// Receives into the inbox; the end of the connection is an incomplete body.
+    async fn receive(&mut self) -> Result<()> {
+        self.invite().await?;
+        match self.connection.receive().await? {
+            0 => Err(ErrorCode::IncompleteBody.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells a client that asked to be told that its head was accepted.
+    async fn invite(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.connection.continue_pending) {
+            self.connection.stream.write_bytes(http::CONTINUE.to_vec()).await.0?;
+        }
+        Ok(())
+    }
+
+    /// Receives straight into the block what comes unframed.
+    async fn receive_block(&mut self, buf: S::Buf, at: Range<usize>) -> (Result<usize>, S::Buf) {
+        if let Err(failure) = self.invite().await {
+            return (Err(failure), buf);
+        }
+        let start = at.start;
+        let (result, buf) = self.connection.stream.read_block(buf, at).await;
+        match result {
+            Ok(0) => (Err(ErrorCode::IncompleteBody.into()), buf),
+            Ok(len) => {
+                self.decoder.payload(&buf.as_ref()[start..start + len]);
+                (Ok(len), buf)
+            }
+            Err(error) => (Err(error.into()), buf),
+        }
+    }
+
+    /// Moves payload that came with the framing from the inbox to `to`; the count of bytes moved.
+    fn take_buffered(&mut self, to: &mut [u8]) -> usize {
+        let inbox = &self.connection.inbox;
+        let len = to.len().min(inbox.len()).min(usize::try_from(self.decoder.direct()).unwrap_or(usize::MAX));
+        to[..len].copy_from_slice(&inbox[..len]);
+        self.decoder.payload(&inbox[..len]);
+        self.connection.consume(len);
+        len
+    }
+}
+
+impl<S: Stream> Payload<S::Buf> for Receiver<'_, S> {
+    fn remaining(&self) -> u64 {
+        self.decoder.remaining()
+    }
+
+    async fn fill(&mut self, mut buf: S::Buf, limit: usize) -> (Result<usize>, S::Buf) {
+        let mut filled = 0;
+        while filled < limit && self.decoder.remaining() > 0 {
+            let step = match self.decoder.step(&self.connection.inbox) {
+                Ok(step) => step,
+                Err(error) => return (Err(error.into()), buf),
+            };
+            match step {
+                Step::Skip(len) => self.connection.consume(len),
+                Step::Need => {
+                    if let Err(failure) = self.receive().await {
+                        return (Err(failure), buf);
+                    }
+                }
+                Step::Payload if self.connection.inbox.is_empty() => {
+                    let direct = usize::try_from(self.decoder.direct()).unwrap_or(usize::MAX);
+                    let at = filled..limit.min(filled.saturating_add(direct));
+                    let (result, back) = self.receive_block(buf, at).await;
+                    buf = back;
+                    match result {
+                        Ok(len) => filled += len,
+                        Err(failure) => return (Err(failure), buf),
+                    }
+                }
+                Step::Payload => filled += self.take_buffered(&mut buf.as_mut()[filled..limit]),
+                Step::Done => break,
+            }
+        }
+        (Ok(filled), buf)
+    }
+}

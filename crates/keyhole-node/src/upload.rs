@@ -1,0 +1,79 @@
+//! Storing a body: from a client's bytes, or a copied object's, to blocks in the log.
+
+use keyhole_core::aead::Engine;
+use keyhole_core::chunked::Sealer;
+use keyhole_core::limits::{CHUNK_LEN, SALT_LEN, TAG_LEN};
+use keyhole_core::{DataKey, body};
+use keyhole_log::limits::{BLOCK_DATA, TAGS_MAX};
+use keyhole_log::{Disk, NewBody};
+
+use crate::failure::Result;
+use crate::io::Env;
+use crate::node::Node;
+use crate::request::Payload;
+
+/// A stored body that no record names yet; dropped, its space is garbage.
+pub(crate) struct Stored {
+    pub(crate) content: NewBody,
+    /// The salt of a sealed body's message, zeros for a plaintext body.
+    pub(crate) salt: [u8; SALT_LEN],
+    /// Plaintext bytes.
+    pub(crate) size: u64,
+}
+
+/// How a body is sealed: under which data key, as which part (0: not a part).
+pub(crate) struct Sealing<'k> {
+    pub(crate) data_key: &'k DataKey,
+    pub(crate) part_number: u32,
+}
+
+impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
+    /// Receives all of `payload` into blocks, encrypts each in place where the body is sealed, and hands it to the log's
+    /// writer; the next block is received while earlier ones are written. What is returned is written, not yet durable.
+    pub(crate) async fn store<P: Payload<D::Buf>>(
+        &self,
+        payload: &mut P,
+        sealing: Option<Sealing<'_>>,
+    ) -> Result<Stored> {
+        let mut salt = [0; SALT_LEN];
+        let mut sealer = sealing.map(|sealing| {
+            self.env.random(&mut salt);
+            Sealer::new(&self.engine, sealing.data_key.expose(), &salt, &[&body::context(sealing.part_number)])
+        });
+        let prefix = sealer.as_ref().map(Sealer::prefix);
+        let mut writer = self.log.body_writer();
+        let mut tags = Vec::with_capacity(TAGS_MAX);
+        let mut size = 0;
+        loop {
+            let (filled, mut buf) = payload.fill(self.log.disk().buffer(), BLOCK_DATA).await;
+            let len = filled?;
+            size += len as u64;
+            let is_last = payload.remaining() == 0;
+            tags.clear();
+            if let Some(sealer) = &mut sealer {
+                seal_block(sealer, &mut buf.as_mut()[..len], is_last, &mut tags);
+            }
+            if is_last {
+                let prefix = prefix.as_ref().map_or(&[][..], |prefix| prefix);
+                let content = writer.finish(Some((buf, len, &tags)), prefix).await?;
+                return Ok(Stored { content, salt, size });
+            }
+            writer.push(buf, &tags).await?;
+        }
+    }
+}
+
+/// Seals the chunks of one block in place; a body that ends with a full chunk gets the tag of an empty one besides.
+fn seal_block<A: keyhole_core::aead::Aead>(
+    sealer: &mut Sealer<A>,
+    data: &mut [u8],
+    is_last: bool,
+    tags: &mut Vec<[u8; TAG_LEN]>,
+) {
+    for chunk in data.chunks_mut(CHUNK_LEN) {
+        tags.push(sealer.seal_next(chunk));
+    }
+    if is_last && !sealer.is_finished() {
+        tags.push(sealer.seal_next(&mut []));
+    }
+}

@@ -1,0 +1,152 @@
+//! The blocks that bodies are received, encrypted, written and read in.
+//!
+//! Each is mapped on its own, so it is aligned to a page (off alignment a receive costs about twice as much) and left out
+//! of core dumps. A dropped block is wiped, whatever it held, and kept for the next request, up to a bound.
+
+use std::io;
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use keyhole_log::limits::BUFFER_LEN;
+
+/// Blocks that a pool keeps when they are not in use: what a worker's requests may hold together, and some for the log's
+/// own batches.
+const KEPT_MAX: usize = keyhole_node::limits::BLOCKS_PER_WORKER + 4;
+
+/// Where one worker's blocks come from and go back to.
+#[derive(Clone, Default)]
+pub(crate) struct Pool(Arc<Mutex<Vec<Mapping>>>);
+
+impl Pool {
+    /// A block, of zeros.
+    pub(crate) fn take(&self) -> Block {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mapping =
+            kept.unwrap_or_else(|| Mapping::new().expect("memory for a block: requests are admitted by their number"));
+        Block { mapping: Some(mapping), pool: self.clone() }
+    }
+}
+
+/// `BUFFER_LEN` bytes of memory, mapped.
+struct Mapping(NonNull<u8>);
+
+// SAFETY: a mapping is plain memory that belongs to whoever owns the value.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    fn new() -> io::Result<Self> {
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                BUFFER_LEN,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the range has just been mapped. Where the advice is refused, core dumps are off all the same.
+        unsafe { libc::madvise(address, BUFFER_LEN, libc::MADV_DONTDUMP) };
+        NonNull::new(address.cast()).map(Mapping).ok_or_else(|| io::Error::other("a mapping at address zero"))
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by `new` and is unmapped once; the owner is gone.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), BUFFER_LEN) };
+    }
+}
+
+/// One block: `BUFFER_LEN` initialised bytes, aligned to a page.
+pub(crate) struct Block {
+    /// `None` only while it is dropped.
+    mapping: Option<Mapping>,
+    pool: Pool,
+}
+
+impl Block {
+    fn address(&self) -> *mut u8 {
+        self.mapping.as_ref().expect("a live block has its memory").0.as_ptr()
+    }
+}
+
+impl AsRef<[u8]> for Block {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: the mapping has BUFFER_LEN bytes, zeroed by the kernel, and lives as long as `self`.
+        unsafe { slice::from_raw_parts(self.address(), BUFFER_LEN) }
+    }
+}
+
+impl AsMut<[u8]> for Block {
+    fn as_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `as_ref`; `&mut self` makes it exclusive.
+        unsafe { slice::from_raw_parts_mut(self.address(), BUFFER_LEN) }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // The memory stays reachable through the pool, so this is no dead store.
+        self.as_mut().fill(0);
+        let mut kept = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < KEPT_MAX {
+            kept.extend(self.mapping.take());
+        }
+    }
+}
+
+// SAFETY: the memory stays where it is when the block moves, and all of it is initialised.
+unsafe impl tokio_uring::buf::IoBuf for Block {
+    fn stable_ptr(&self) -> *const u8 {
+        self.address()
+    }
+
+    fn bytes_init(&self) -> usize {
+        BUFFER_LEN
+    }
+
+    fn bytes_total(&self) -> usize {
+        BUFFER_LEN
+    }
+}
+
+// SAFETY: as above.
+unsafe impl tokio_uring::buf::IoBufMut for Block {
+    fn stable_mut_ptr(&mut self) -> *mut u8 {
+        self.address()
+    }
+
+    unsafe fn set_init(&mut self, _: usize) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_aligned_zeroed_and_wiped_when_they_come_back() {
+        let pool = Pool::default();
+        let mut block = pool.take();
+        let address = block.address();
+        assert_eq!((address as usize % 4096, block.as_ref().len()), (0, BUFFER_LEN));
+        block.as_mut().fill(0xab);
+        drop(block);
+        let block = pool.take();
+        assert_eq!(block.address(), address, "the block is used again");
+        assert!(block.as_ref().iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn a_pool_keeps_a_bounded_number() {
+        let pool = Pool::default();
+        let blocks: Vec<Block> = (0..KEPT_MAX + 3).map(|_| pool.take()).collect();
+        drop(blocks);
+        assert_eq!(pool.0.lock().unwrap().len(), KEPT_MAX);
+    }
+}

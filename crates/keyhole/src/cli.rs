@@ -1,0 +1,138 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// An S3 storage node for edge appliances, centred on SSE-C: encryption with keys that clients bring along.
+#[derive(Parser, Debug)]
+#[command(version, about, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run the node.
+    Serve(ServeOptions),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ServeOptions {
+    /// The data directory; made if it is missing.
+    #[arg(long, value_name = "PATH", default_value = "./keyhole-data")]
+    pub(crate) data: PathBuf,
+
+    /// The address and port to listen on.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
+    pub(crate) listen: SocketAddr,
+
+    /// Bounds the object file, as in 10GiB or 500MB. Default: 80 % of the free space when the file is created.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) capacity: Option<u64>,
+
+    /// When a write is made durable: always, before it is acknowledged; interval:MS, that often; never, when the system
+    /// gets to it. All but always can lose acknowledged writes in a power cut.
+    #[arg(long, value_name = "always|interval:MS|never", default_value = "always", value_parser = parse_sync)]
+    pub(crate) sync: SyncMode,
+
+    /// The region that requests must be signed for.
+    #[arg(long, value_name = "NAME", default_value = "us-east-1", value_parser = parse_region)]
+    pub(crate) region: String,
+
+    /// How to do I/O: auto is uring, or epoll where the system refuses io_uring.
+    #[arg(long, value_enum, default_value_t = IoMode::Auto)]
+    pub(crate) io: IoMode,
+
+    /// Threads that serve. Default: one for each core.
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
+    pub(crate) threads: Option<usize>,
+
+    /// What to log to standard error: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log: tracing::level_filters::LevelFilter,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SyncMode {
+    Always,
+    Interval(Duration),
+    Never,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum IoMode {
+    Auto,
+    Uring,
+    Epoll,
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    text.parse::<ByteSize>()
+        .map(|size| size.as_u64())
+        .map_err(|_| "give a size such as 10GiB, 500MB or 1073741824".to_owned())
+}
+
+fn parse_sync(text: &str) -> Result<SyncMode, String> {
+    let interval = || {
+        let ms = text.strip_prefix("interval:")?.parse().ok().filter(|ms| *ms > 0)?;
+        Some(SyncMode::Interval(Duration::from_millis(ms)))
+    };
+    match text {
+        "always" => Ok(SyncMode::Always),
+        "never" => Ok(SyncMode::Never),
+        _ => interval().ok_or_else(|| "give always, never, or interval:MS with milliseconds above 0".to_owned()),
+    }
+}
+
+fn parse_region(text: &str) -> Result<String, String> {
+    let valid = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if valid { Ok(text.to_owned()) } else { Err("a region has letters, digits and hyphens".to_owned()) }
+}
+
+fn parse_threads(text: &str) -> Result<usize, String> {
+    let max = keyhole_log::limits::WORKERS_MAX;
+    let threads = text.parse().ok().filter(|threads| (1..=max).contains(threads));
+    threads.ok_or_else(|| format!("give a number from 1 to {max}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("10GiB"), Ok(10 << 30));
+        assert_eq!(parse_size("500 MB"), Ok(500_000_000));
+        assert_eq!(parse_size("123"), Ok(123));
+        for bad in ["", "-1", "big", "1XB"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sync_modes() {
+        assert_eq!(parse_sync("always"), Ok(SyncMode::Always));
+        assert_eq!(parse_sync("interval:250"), Ok(SyncMode::Interval(Duration::from_millis(250))));
+        for bad in ["", "interval", "interval:", "interval:0", "interval:-1", "sometimes"] {
+            assert!(parse_sync(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn threads_have_bounds() {
+        assert_eq!(parse_threads("1"), Ok(1));
+        assert_eq!(parse_threads("256"), Ok(256));
+        assert!(parse_threads("0").is_err() && parse_threads("257").is_err());
+    }
+}

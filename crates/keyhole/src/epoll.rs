@@ -1,0 +1,29 @@
+//! Where io_uring is refused (most containers): the object file by plain calls on helper threads, connections by epoll.
+
+mod disk;
+mod net;
+
+use std::io;
+
+use tokio::task::LocalSet;
+
+use crate::buffer::Pool;
+use crate::worker::{self, Setup};
+
+pub(crate) use disk::PlainDisk;
+use net::EpollListener;
+
+/// Runs a worker; `done` is called when it is done.
+pub(crate) fn run(setup: Setup, done: impl FnOnce()) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (file, listener) = (setup.file.try_clone()?, setup.listener.try_clone()?);
+    let disk = PlainDisk::new(file, Pool::default());
+    LocalSet::new().block_on(&runtime, async move {
+        match EpollListener::new(listener) {
+            Ok(listener) => worker::run(setup, disk, listener).await,
+            Err(error) => tracing::error!(%error, "cannot listen"),
+        }
+    });
+    done();
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! Connections by epoll.
+
+use std::cell::Cell;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::ops::Range;
+use std::rc::{Rc, Weak};
+
+use keyhole_node::Stream;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::buffer::Block;
+use crate::worker::{Accept, Connections, IDLE, Idle, LINGER, LINGER_BYTES, Open, in_time, timed_out};
+
+pub(super) struct EpollListener(TcpListener);
+
+impl EpollListener {
+    pub(super) fn new(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener).map(EpollListener)
+    }
+}
+
+impl Accept for EpollListener {
+    type Stream = EpollStream;
+
+    async fn accept(&self, connections: &Rc<Connections>) -> io::Result<EpollStream> {
+        let (tcp, peer) = self.0.accept().await?;
+        tcp.set_nodelay(true)?;
+        let inner = Rc::new(Inner { tcp, peer, is_idle: Cell::new(true), open: connections.open() });
+        let weak: Weak<dyn Idle> = Rc::downgrade(&inner) as Weak<dyn Idle>;
+        connections.register(weak);
+        Ok(EpollStream(inner))
+    }
+}
+
+pub(crate) struct EpollStream(Rc<Inner>);
+
+struct Inner {
+    tcp: TcpStream,
+    peer: SocketAddr,
+    /// Nothing has been received since the last reply was sent: the peer owes a request.
+    is_idle: Cell<bool>,
+    open: Open,
+}
+
+impl Idle for Inner {
+    fn stop_if_idle(&self) {
+        if self.is_idle.get() {
+            self.shut_down(Shutdown::Read);
+        }
+    }
+}
+
+impl Inner {
+    async fn read(&self, to: &mut [u8]) -> io::Result<usize> {
+        let reading = async {
+            loop {
+                self.tcp.readable().await?;
+                match self.tcp.try_read(to) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return result,
+                }
+            }
+        };
+        let (result, was_in_time) = in_time(IDLE, reading, || self.shut_down(Shutdown::Both)).await;
+        if matches!(result, Ok(len) if len > 0) {
+            self.is_idle.set(false);
+        }
+        timed_out(result, was_in_time)
+    }
+
+    /// Sends all; the time counts for each piece that the kernel takes.
+    async fn write(&self, mut from: &[u8]) -> io::Result<()> {
+        while !from.is_empty() {
+            let writing = async {
+                loop {
+                    self.tcp.writable().await?;
+                    match self.tcp.try_write(from) {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        result => return result,
+                    }
+                }
+            };
+            let (result, was_in_time) = in_time(IDLE, writing, || self.shut_down(Shutdown::Both)).await;
+            match timed_out(result, was_in_time)? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                len => from = &from[len..],
+            }
+        }
+        self.is_idle.set(true);
+        Ok(())
+    }
+
+    fn shut_down(&self, how: Shutdown) {
+        let _ = SockRef::from(&self.tcp).shutdown(how);
+    }
+}
+
+impl Stream for EpollStream {
+    type Buf = Block;
+
+    async fn read_block(&self, mut buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {
+        let result = self.0.read(&mut buf.as_mut()[at]).await;
+        (result, buf)
+    }
+
+    async fn write_block(&self, buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
+        let result = self.0.write(&buf.as_ref()[at]).await;
+        (result, buf)
+    }
+
+    async fn read_bytes(&self, mut bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        if self.0.is_idle.get() && self.0.open.is_draining() {
+            return (Ok(0), bytes);
+        }
+        let (len, capacity) = (bytes.len(), bytes.capacity());
+        bytes.resize(capacity, 0);
+        let result = self.0.read(&mut bytes[len..]).await;
+        bytes.truncate(len + result.as_ref().map_or(0, |len| *len));
+        (result, bytes)
+    }
+
+    async fn write_bytes(&self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+        let result = self.0.write(&bytes).await;
+        (result, bytes)
+    }
+
+    fn peer(&self) -> SocketAddr {
+        self.0.peer
+    }
+
+    fn is_secure(&self) -> bool {
+        self.0.peer.ip().to_canonical().is_loopback()
+    }
+
+    async fn close(&self) {
+        self.0.shut_down(Shutdown::Write);
+        let discarding = async {
+            let (mut buf, mut left) = (vec![0; 64 * 1024], LINGER_BYTES);
+            while left > 0 {
+                match self.0.read(&mut buf).await {
+                    Ok(len) if len > 0 => left = left.saturating_sub(len),
+                    _ => return,
+                }
+            }
+        };
+        in_time(LINGER, discarding, || self.0.shut_down(Shutdown::Both)).await;
+    }
+
+    fn abort(&self) {
+        self.0.shut_down(Shutdown::Both);
+    }
+}

@@ -1,0 +1,171 @@
+//! `keyhole serve`: from options to running workers, and to an orderly end.
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use keyhole_node::Config;
+use socket2::{Domain, Socket, Type};
+use tokio::sync::watch;
+
+use crate::cli::{IoMode, ServeOptions, SyncMode};
+use crate::credentials::{self, Credential, Origin};
+use crate::process::{self, EndSignals};
+use crate::store::{self, StoreOptions};
+use crate::worker::Setup;
+use crate::{epoll, uring};
+
+/// Connections that wait to be accepted, at each listener.
+const BACKLOG: i32 = 1024;
+
+/// Runs the node until it is told to end.
+pub(crate) fn serve(options: ServeOptions) -> Result<(), String> {
+    tracing_subscriber::fmt().with_max_level(options.log).with_writer(io::stderr).with_ansi(false).init();
+    process::harden();
+    let signals = EndSignals::block().map_err(|error| format!("cannot block signals: {error}"))?;
+    let use_uring = choose_io(options.io)?;
+    let threads = match options.threads {
+        Some(threads) => threads,
+        None => thread::available_parallelism().map_or(1, usize::from).min(keyhole_log::limits::WORKERS_MAX),
+    };
+    let sync = match options.sync {
+        SyncMode::Always => keyhole_log::Sync::Always,
+        SyncMode::Interval(_) | SyncMode::Never => keyhole_log::Sync::Deferred,
+    };
+    let store = store::open(&options.data, &StoreOptions { capacity: options.capacity, sync, workers: threads })?;
+    let (credential, origin) = credentials::load(&options.data)?;
+    let listeners = listen(options.listen, threads)?;
+    let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
+    let greeting = greeting(address, &credential, &origin, &options.region);
+    let config = Arc::new(Config { region: options.region, credentials: Box::new(credential) });
+
+    let (stop, stopping) = watch::channel(false);
+    let (done, finished) = mpsc::channel();
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let setup = Setup {
+            shared: store.shared.clone(),
+            file: store.file.try_clone().map_err(|error| format!("cannot share the object file: {error}"))?,
+            config: config.clone(),
+            listener,
+            sync: options.sync,
+            stop: stopping.clone(),
+        };
+        let done = done.clone();
+        let run = move || {
+            let report = done.clone();
+            let report = move || drop(report.send(Ok(())));
+            let result = if use_uring { uring::run(setup, report) } else { epoll::run(setup, report) };
+            if let Err(error) = result {
+                let _ = done.send(Err(error));
+            }
+        };
+        thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(run)
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
+    }
+    drop(done);
+    print(&greeting);
+    end_on_signal(signals, stop);
+    for _ in 0..threads {
+        match finished.recv() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(format!("a worker cannot run: {error}")),
+            Err(_) => return Err("a worker has died; see the log".to_owned()),
+        }
+    }
+    tracing::info!("ended");
+    // The workers' rings may have an accept in flight: they end with the process.
+    std::process::exit(0);
+}
+
+/// Whether to use io_uring.
+fn choose_io(mode: IoMode) -> Result<bool, String> {
+    if mode == IoMode::Epoll {
+        return Ok(false);
+    }
+    match uring::probe() {
+        Ok(()) => Ok(true),
+        Err(error) if mode == IoMode::Uring => {
+            Err(format!("the system refuses io_uring ({error}); allow it, or use --io epoll"))
+        }
+        Err(error) => {
+            eprintln!("keyhole: the system refuses io_uring ({error}); using epoll and plain file I/O");
+            Ok(false)
+        }
+    }
+}
+
+/// One listener for each thread, all on one port.
+fn listen(address: SocketAddr, threads: usize) -> Result<Vec<TcpListener>, String> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("{address} is in use by another process; stop it, or give another --listen")
+        }
+        _ => format!("cannot listen on {address}: {error}"),
+    };
+    let socket = |address: SocketAddr, shared: bool| {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(shared)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        io::Result::Ok(TcpListener::from(socket))
+    };
+    // Sharing a port with SO_REUSEPORT would also share it with another node of the same user: a listener that does not
+    // share finds out.
+    let alone = socket(address, false).map_err(failed)?;
+    if threads == 1 {
+        return Ok(vec![alone]);
+    }
+    let address = alone.local_addr().map_err(failed)?;
+    drop(alone);
+    (0..threads).map(|_| socket(address, true).map_err(failed)).collect()
+}
+
+/// Tells the workers to end when a signal says so.
+fn end_on_signal(signals: EndSignals, stop: watch::Sender<bool>) {
+    thread::spawn(move || {
+        let signal = signals.wait();
+        tracing::info!("{signal}: no further requests are taken");
+        let _ = stop.send(true);
+        let signal = signals.wait();
+        tracing::warn!("{signal} again: ending at once");
+        std::process::exit(1);
+    });
+}
+
+fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    // Nobody may be reading; the node serves all the same.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// What is said at the start: with which credential, where, and what to try.
+fn greeting(address: SocketAddr, credential: &Credential, origin: &Origin, region: &str) -> String {
+    let mut text = String::new();
+    let mut line = |line: &str| {
+        text.push_str(line);
+        text.push('\n');
+    };
+    match origin {
+        Origin::Environment => line("credential: from KEYHOLE_ACCESS_KEY and KEYHOLE_SECRET_KEY"),
+        Origin::File(path) => line(&format!("credential: from {}", path.display())),
+        Origin::Made(path) => {
+            let endpoint = format!("aws --endpoint-url http://{address}");
+            line(&format!("A credential was made and written to {}. To try the node:", path.display()));
+            line("");
+            line(&format!("  export AWS_ACCESS_KEY_ID={}", credential.access_key));
+            line(&format!("  export AWS_SECRET_ACCESS_KEY={}", credential.secret_key.expose()));
+            line(&format!("  export AWS_DEFAULT_REGION={region}"));
+            line(&format!("  {endpoint} s3api create-bucket --bucket my-bucket"));
+            line("  openssl rand -out ssec.key 32");
+            line(&format!("  {endpoint} s3 cp FILE s3://my-bucket/ --sse-c AES256 --sse-c-key fileb://ssec.key"));
+            line(&format!("  {endpoint} s3 cp s3://my-bucket/FILE COPY --sse-c AES256 --sse-c-key fileb://ssec.key"));
+            line("");
+        }
+    }
+    line(&format!("listening on http://{address}"));
+    text
+}

@@ -33,7 +33,9 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), String> {
         SyncMode::Always => keyhole_log::Sync::Always,
         SyncMode::Interval(_) | SyncMode::Never => keyhole_log::Sync::Deferred,
     };
-    let store = store::open(&options.data, &StoreOptions { capacity: options.capacity, sync, workers: threads })?;
+    let store_options =
+        StoreOptions { capacity: options.capacity, sync, workers: threads, patience: store::LOCK_PATIENCE };
+    let store = store::open(&options.data, &store_options)?;
     let (credential, origin) = credentials::load(&options.data)?;
     let listeners = listen(options.listen, threads)?;
     let address = listeners[0].local_addr().map_err(|error| error.to_string())?;

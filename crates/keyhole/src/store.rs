@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use keyhole_log::limits::{SEGMENT_LEN, SEGMENT_LEN_MIN, SEGMENTS_START};
 use keyhole_log::{Format, OpenOptions as LogOptions, Shared, Sync};
@@ -27,6 +29,11 @@ const CAPACITY_PERCENT: u64 = 80;
 /// least length.
 const SEGMENTS_WANTED: u64 = 64;
 
+/// How long to wait for another process to let go of the data. One that was killed holds on until the kernel has ended
+/// the I/O that it had in flight, and none of that may land after the data was recovered.
+pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+
 /// An open store.
 pub(crate) struct Store {
     pub(crate) shared: Arc<Shared>,
@@ -41,6 +48,8 @@ pub(crate) struct StoreOptions {
     pub(crate) capacity: Option<u64>,
     pub(crate) sync: Sync,
     pub(crate) workers: usize,
+    /// How long to wait for the lock.
+    pub(crate) patience: Duration,
 }
 
 /// Makes the directory and the object file where they are missing, locks them, and recovers what is in them.
@@ -48,7 +57,7 @@ pub(crate) fn open(data: &Path, options: &StoreOptions) -> Result<Store, String>
     let at = |what: &str, error: io::Error| format!("cannot {what} {}: {error}", data.display());
     DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(|error| at("make the data directory", error))?;
     let directory = File::open(data).map_err(|error| at("open the data directory", error))?;
-    lock(&directory, data)?;
+    lock(&directory, data, options.patience)?;
     let path = data.join(FILE);
     let open_file = |path: &Path| OpenOptions::new().read(true).write(true).open(path);
     let (file, created) = match open_file(&path) {
@@ -56,7 +65,7 @@ pub(crate) fn open(data: &Path, options: &StoreOptions) -> Result<Store, String>
         Err(error) if error.kind() == io::ErrorKind::NotFound => (create(data, &path, &directory, options)?, true),
         Err(error) => return Err(format!("cannot open {}: {error}", path.display())),
     };
-    lock(&file, data)?;
+    lock(&file, data, options.patience)?;
     let disk = disk(&file)?;
     // What was given for a new file is in it already.
     let capacity = options.capacity.filter(|_| !created);
@@ -81,15 +90,21 @@ pub(crate) fn open(data: &Path, options: &StoreOptions) -> Result<Store, String>
     Ok(Store { shared, file, _directory: directory })
 }
 
-/// Takes the lock that one process has, without waiting.
-fn lock(file: &File, data: &Path) -> Result<(), String> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(fs::TryLockError::WouldBlock) => Err(format!(
-            "the data in {} is in use by another keyhole process; stop it, or give another --data",
-            data.display()
-        )),
-        Err(fs::TryLockError::Error(error)) => Err(format!("cannot lock {}: {error}", data.display())),
+/// Takes the lock that one process has.
+fn lock(file: &File, data: &Path, patience: Duration) -> Result<(), String> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_RETRY),
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(format!(
+                    "the data in {} is in use by another keyhole process; stop it, or give another --data",
+                    data.display()
+                ));
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(format!("cannot lock {}: {error}", data.display())),
+        }
     }
 }
 
@@ -156,7 +171,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T, String> {
 mod tests {
     use super::*;
 
-    const OPTIONS: StoreOptions = StoreOptions { capacity: Some(64 << 20), sync: Sync::Always, workers: 1 };
+    const OPTIONS: StoreOptions =
+        StoreOptions { capacity: Some(64 << 20), sync: Sync::Always, workers: 1, patience: Duration::ZERO };
 
     #[test]
     fn segments_shrink_with_the_capacity() {

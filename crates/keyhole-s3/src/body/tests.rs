@@ -136,15 +136,13 @@ fn lines_and_trailers_have_a_longest_length() {
 
 /// The example of AWS's page "Signature Calculations: Transferring Payload in Multiple Chunks".
 fn published(wire: &[u8]) -> Result<Vec<u8>, ErrorCode> {
-    let text = format!(
-        "PUT /examplebucket/chunkObject.txt HTTP/1.1\nHost: s3.amazonaws.com\nx-amz-date: 20130524T000000Z\n\
+    let text = "PUT /examplebucket/chunkObject.txt HTTP/1.1\nHost: s3.amazonaws.com\nx-amz-date: 20130524T000000Z\n\
         x-amz-storage-class: REDUCED_REDUNDANCY\nAuthorization: AWS4-HMAC-SHA256 \
         Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,\
         SignedHeaders=content-encoding;content-length;host;x-amz-content-sha256;x-amz-date;x-amz-decoded-content-length;x-amz-storage-class,\
         Signature=4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9\n\
         x-amz-content-sha256: STREAMING-AWS4-HMAC-SHA256-PAYLOAD\nContent-Encoding: aws-chunked\n\
-        x-amz-decoded-content-length: 66560\nContent-Length: 66824\n\n"
-    );
+        x-amz-decoded-content-length: 66560\nContent-Length: 66824\n\n";
     let (head, _) = parse_head(text.replace('\n', "\r\n").as_bytes()).unwrap().unwrap();
     let identity = authenticate(&head, &Example::default(), "us-east-1", NOW_MS).expect("the published signature");
     BodyDecoder::new(&head, identity.payload, Wanted::None, 1 << 20)

@@ -183,7 +183,7 @@ mod tests {
             let got = parse_delete(document.as_bytes());
             match (got, expected) {
                 (Ok(got), Ok((keys, quiet))) => {
-                    assert!(got.objects == keys && got.quiet == quiet, "{document}: {got:?}")
+                    assert!(got.objects == keys && got.quiet == quiet, "{document}: {got:?}");
                 }
                 (Err(got), Err(code)) => assert_eq!(got.code, code, "{document}"),
                 (got, _) => panic!("{document}: {got:?}"),

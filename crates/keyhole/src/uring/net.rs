@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::rc::{Rc, Weak};
 
 use keyhole_node::Stream;
-use tokio_uring::buf::{BoundedBuf, BoundedBufMut};
+use tokio_uring::buf::{BoundedBuf, BoundedBufMut, IoBuf};
 use tokio_uring::net::{TcpListener, TcpStream};
 
 use crate::buffer::Block;
@@ -62,10 +62,7 @@ impl Inner {
     }
 
     /// Sends all; the time counts for each piece that the kernel takes.
-    async fn write<B: BoundedBuf<Buf = B>>(&self, mut buf: B, at: Range<usize>) -> (io::Result<()>, B)
-    where
-        B: tokio_uring::buf::IoBuf,
-    {
+    async fn write<B: BoundedBuf<Buf = B> + IoBuf>(&self, mut buf: B, at: Range<usize>) -> (io::Result<()>, B) {
         let mut start = at.start;
         while start < at.end {
             let writing = self.tcp.write(BoundedBuf::slice(buf, start..at.end)).submit();

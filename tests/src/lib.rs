@@ -1,1 +1,27 @@
-//! Whole-system tests: the house rules here, the real binary with real clients beside it.
+//! The harness of the whole-system tests: the real binary, real clients, and an HTTP client that can also do wrong.
+//!
+//! `tests/run` builds the binary and installs the clients, and says where they are in the environment; a plain
+//! `cargo test` builds the binary by itself and looks for the clients where `tests/run` puts them.
+
+pub mod aws;
+pub mod data;
+pub mod http;
+pub mod node;
+pub mod sigv4;
+
+pub use aws::Aws;
+pub use data::CustomerKey;
+pub use http::{Request, Response};
+pub use node::{Launch, Node};
+
+use std::path::{Path, PathBuf};
+
+/// The top of the project.
+pub fn top() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// Where Cargo builds.
+pub fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top().join("target"), PathBuf::from)
+}

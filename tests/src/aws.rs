@@ -1,0 +1,77 @@
+//! The AWS CLI, as a user runs it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::Node;
+
+/// One of the AWS CLIs, in a directory of its own, set up for a node.
+pub struct Aws {
+    name: &'static str,
+    program: PathBuf,
+    directory: PathBuf,
+    environment: Vec<(String, String)>,
+}
+
+/// The CLIs to test with: Debian's version 2, and version 1 from PyPI.
+pub const CLIS: [&str; 2] = ["KEYHOLE_AWSCLI_2", "KEYHOLE_AWSCLI_1"];
+
+impl Aws {
+    /// The CLI that an environment variable of [`CLIS`] names.
+    pub fn new(variable: &'static str, node: &Node, directory: &Path) -> Self {
+        let usual = match variable {
+            "KEYHOLE_AWSCLI_2" => PathBuf::from("/usr/bin/aws"),
+            _ => crate::target_dir().join("venv/bin/aws"),
+        };
+        let program = std::env::var_os(variable).map_or(usual, PathBuf::from);
+        assert!(program.exists(), "{} is missing: tests/run installs it", program.display());
+        let signer = node.signer();
+        let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let environment = vec![
+            set("AWS_ACCESS_KEY_ID", &signer.access_key),
+            set("AWS_SECRET_ACCESS_KEY", &signer.secret_key),
+            set("AWS_DEFAULT_REGION", &signer.region),
+            set("AWS_CONFIG_FILE", "/dev/null"),
+            set("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+            set("AWS_EC2_METADATA_DISABLED", "true"),
+            set("AWS_MAX_ATTEMPTS", "1"),
+            set("AWS_PAGER", ""),
+            set("ENDPOINT", &node.endpoint()),
+        ];
+        Aws { name: variable, program, directory: directory.to_owned(), environment }
+    }
+
+    /// Its name, for messages.
+    pub fn name(&self) -> &str {
+        self.name
+    }
+
+    /// Runs a line of shell in the directory, in which `aws` is this CLI with the node as its endpoint.
+    pub fn try_shell(&self, line: &str) -> Output {
+        let function = "aws() { \"$AWS\" --endpoint-url \"$ENDPOINT\" \"$@\"; }";
+        let mut command = Command::new("bash");
+        command.args(["-euo", "pipefail", "-c", &format!("{function}\n{line}")]);
+        command.current_dir(&self.directory).env("AWS", &self.program).envs(self.environment.iter().cloned());
+        for variable in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "AWS_PROFILE", "AWS_ENDPOINT_URL"] {
+            command.env_remove(variable);
+        }
+        command.output().expect("bash runs")
+    }
+
+    /// Runs lines that must succeed; their output.
+    #[track_caller]
+    pub fn shell(&self, line: &str) -> String {
+        let output = self.try_shell(line);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {line}\n{error}", self.name);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs a line that must fail; what it said.
+    #[track_caller]
+    pub fn failing(&self, line: &str) -> String {
+        let output = self.try_shell(line);
+        assert!(!output.status.success(), "{}: {line} succeeded", self.name);
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+}

@@ -1,0 +1,178 @@
+//! Keys and bytes for tests.
+
+use std::path::Path;
+
+use base64ct::{Base64, Encoding};
+use md5::{Digest, Md5};
+
+/// A customer key as a client has it.
+pub struct CustomerKey(pub [u8; 32]);
+
+impl CustomerKey {
+    /// A random one.
+    pub fn random() -> Self {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).expect("randomness");
+        CustomerKey(key)
+    }
+
+    /// The value of the header with the key.
+    pub fn base64(&self) -> String {
+        base64(&self.0)
+    }
+
+    /// The value of the header with the key's digest.
+    pub fn md5_base64(&self) -> String {
+        base64(&md5(&self.0))
+    }
+
+    /// The three headers of the object.
+    pub fn headers(&self) -> [(String, String); 3] {
+        self.named("x-amz-server-side-encryption-customer-")
+    }
+
+    /// The three headers of a copy's source.
+    pub fn copy_source_headers(&self) -> [(String, String); 3] {
+        self.named("x-amz-copy-source-server-side-encryption-customer-")
+    }
+
+    fn named(&self, prefix: &str) -> [(String, String); 3] {
+        [
+            (format!("{prefix}algorithm"), "AES256".to_owned()),
+            (format!("{prefix}key"), self.base64()),
+            (format!("{prefix}key-md5"), self.md5_base64()),
+        ]
+    }
+}
+
+/// A generator of bytes that a seed makes again: SplitMix64.
+#[derive(Clone)]
+pub struct Random(u64);
+
+impl Random {
+    /// From a seed, which a test prints where it was not fixed.
+    pub fn new(seed: u64) -> Self {
+        Random(seed)
+    }
+
+    /// The next 64 bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `limit`, which is above 0.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    /// `len` bytes.
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(len + 8);
+        while bytes.len() < len {
+            bytes.extend_from_slice(&self.next().to_le_bytes());
+        }
+        bytes.truncate(len);
+        bytes
+    }
+}
+
+/// A seed of the moment.
+pub fn fresh_seed() -> u64 {
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).expect("randomness");
+    u64::from_le_bytes(seed)
+}
+
+/// Every file below a directory, with its bytes.
+pub fn files_below(path: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files.extend(files_below(&path));
+        } else {
+            let bytes = std::fs::read(&path).expect("a file");
+            files.push((path, bytes));
+        }
+    }
+    files
+}
+
+/// The forms in which a secret could lie about: as it is, as hex in either case, and as base64 at the three alignments
+/// that a larger encoded text could have it (without the characters that the neighbours decide).
+pub fn forms(secret: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let hex = hex::encode(secret);
+    let mut forms = vec![
+        ("raw".to_owned(), secret.to_vec()),
+        ("hex".to_owned(), hex.clone().into_bytes()),
+        ("HEX".to_owned(), hex.to_uppercase().into_bytes()),
+    ];
+    for before in 0..3 {
+        let padded = [vec![0; before], secret.to_vec()].concat();
+        let text = Base64::encode_string(&padded);
+        let first = (before * 8).div_ceil(6);
+        let last = padded.len() * 8 / 6;
+        forms.push((format!("base64 at {before}"), text.as_bytes()[first..last].to_vec()));
+    }
+    forms
+}
+
+/// Makes an object file one of another version, as a later program would write it (FORMAT.md of the log, "Superblock").
+pub fn set_superblock_version(path: &Path, version: u32) {
+    const PAGE: usize = 4096;
+    const COPIES_AT: [usize; 2] = [0, 512 << 10];
+    let mut bytes = std::fs::read(path).expect("an object file");
+    for start in COPIES_AT {
+        let page = &mut bytes[start..start + PAGE];
+        page[8..12].copy_from_slice(&version.to_le_bytes());
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&page[..12]);
+        crc.update(&page[16..]);
+        page[12..16].copy_from_slice(&crc.finalize().to_le_bytes());
+    }
+    std::fs::write(path, bytes).expect("an object file");
+}
+
+/// Whether `needle` is in `haystack`.
+pub fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    let Some((&first, rest)) = needle.split_first() else { return true };
+    let mut at = 0;
+    while let Some(found) = haystack[at..].iter().position(|byte| *byte == first) {
+        at += found + 1;
+        if haystack[at..].starts_with(rest) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Bytes as base64.
+pub fn base64(bytes: &[u8]) -> String {
+    Base64::encode_string(bytes)
+}
+
+/// The MD5 of bytes.
+pub fn md5(bytes: &[u8]) -> [u8; 16] {
+    Md5::digest(bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_a_secret_is_found() {
+        let secret = b"\x00a secret of some length\xff\xfe";
+        for lead in [&b""[..], b"x", b"xy", b"xyz"] {
+            let text = Base64::encode_string(&[lead, secret, b"and more"].concat());
+            let found = forms(secret).iter().filter(|(_, form)| contains(text.as_bytes(), form)).count();
+            assert_eq!(found, 1, "after {} bytes", lead.len());
+        }
+        assert!(contains(&[b"..", &secret[..], b".."].concat(), secret));
+        assert!(!contains(b"nothing here", secret));
+    }
+}

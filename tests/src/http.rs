@@ -1,0 +1,266 @@
+//! An HTTP/1.1 client for one request, which sends just what a test says.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::sigv4::{self, Signer, encode, encode_path};
+
+/// How long a reply may take.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A request in the making.
+#[derive(Clone)]
+pub struct Request {
+    method: String,
+    path: String,
+    query: Vec<(String, String)>,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+    payload: Option<String>,
+    skew_ms: i64,
+}
+
+/// A reply.
+#[derive(Debug)]
+pub struct Response {
+    /// The status.
+    pub status: u16,
+    /// The headers, with lower-case names.
+    pub headers: Vec<(String, String)>,
+    /// The body, as far as it came.
+    pub body: Vec<u8>,
+    /// The body had the length that the head announced.
+    pub is_complete: bool,
+}
+
+impl Request {
+    /// A request for a path that is not encoded yet, as `/bucket/key`.
+    pub fn new(method: &str, path: &str) -> Self {
+        Request {
+            method: method.to_owned(),
+            path: encode_path(path),
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            payload: None,
+            skew_ms: 0,
+        }
+    }
+
+    /// With a parameter in the query; a value of "" for one that has none.
+    pub fn query(mut self, name: &str, value: &str) -> Self {
+        self.query.push((encode(name), encode(value)));
+        self
+    }
+
+    /// With a header.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into().to_lowercase(), value.into()));
+        self
+    }
+
+    /// With several headers.
+    pub fn headers<N: Into<String>, V: Into<String>>(mut self, headers: impl IntoIterator<Item = (N, V)>) -> Self {
+        for (name, value) in headers {
+            self = self.header(name, value);
+        }
+        self
+    }
+
+    /// With a body.
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// With another `x-amz-content-sha256` than the body's own.
+    pub fn payload(mut self, payload: &str) -> Self {
+        self.payload = Some(payload.to_owned());
+        self
+    }
+
+    /// Dated this much from now.
+    pub fn skewed(mut self, skew_ms: i64) -> Self {
+        self.skew_ms = skew_ms;
+        self
+    }
+
+    /// Sends it signed.
+    pub fn send(&self, to: SocketAddr, signer: &Signer) -> Response {
+        self.clone().signed(to, signer).send_unsigned(to)
+    }
+
+    /// The same with the headers that sign it, computed for the length of the body that it has.
+    pub fn signed(self, to: SocketAddr, signer: &Signer) -> Self {
+        let len = self.body.len() as u64;
+        self.signed_for(to, signer, len)
+    }
+
+    fn signed_for(mut self, to: SocketAddr, signer: &Signer, len: u64) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_millis();
+        let date = sigv4::amz_date(i64::try_from(now).expect("a time") + self.skew_ms);
+        let payload = self.payload.clone().unwrap_or_else(|| sigv4::sha256_hex(&self.body));
+        let mut add = |name: &str, value: String| {
+            if self.headers.iter().all(|(existing, _)| existing != name) {
+                self.headers.push((name.to_owned(), value));
+            }
+        };
+        add("host", to.to_string());
+        add("x-amz-date", date.clone());
+        add("x-amz-content-sha256", payload.clone());
+        add("content-length", len.to_string());
+        let query = self.canonical_query();
+        let value = signer.authorization(&self.method, &self.path, &query, &self.headers, &payload, &date);
+        self.headers.push(("authorization".to_owned(), value));
+        self
+    }
+
+    /// Sends a body that is made as it goes, unsigned within a signed request.
+    pub fn send_stream(mut self, to: SocketAddr, signer: &Signer, len: u64, mut body: impl Read) -> Response {
+        self.payload = Some("UNSIGNED-PAYLOAD".to_owned());
+        let request = self.signed_for(to, signer, len);
+        let mut tcp = connect(to);
+        tcp.write_all(request.head(to).as_bytes()).expect("a connection");
+        let sent = io::copy(&mut body, &mut tcp).expect("the node takes the body");
+        assert_eq!(sent, len, "the body has the length that was announced");
+        read_reply(&mut tcp, &request.method, |_| {}).expect("a reply")
+    }
+
+    /// Sends it signed, and hands the body of the reply to `sink` as it comes.
+    pub fn receive_stream(self, to: SocketAddr, signer: &Signer, sink: impl FnMut(&[u8])) -> Response {
+        let request = self.signed(to, signer);
+        let mut tcp = connect(to);
+        tcp.write_all(request.head(to).as_bytes()).expect("a connection");
+        read_reply(&mut tcp, &request.method, sink).expect("a reply")
+    }
+
+    /// Sends it as it is.
+    pub fn send_unsigned(&self, to: SocketAddr) -> Response {
+        self.try_send_unsigned(to).expect("a reply")
+    }
+
+    /// Sends it as it is, over a connection that may break.
+    pub fn try_send_unsigned(&self, to: SocketAddr) -> io::Result<Response> {
+        let mut tcp = TcpStream::connect(to)?;
+        tcp.set_read_timeout(Some(TIMEOUT))?;
+        tcp.write_all(self.head(to).as_bytes())?;
+        // A node that refuses the head may stop reading, and still answer.
+        let sending = tcp.write_all(&self.body);
+        let mut body = Vec::new();
+        let reply = read_reply(&mut tcp, &self.method, |bytes| body.extend_from_slice(bytes));
+        match (reply, sending) {
+            (Ok(response), _) => Ok(Response { body, ..response }),
+            (Err(error), Ok(())) => Err(error),
+            (Err(_), Err(error)) => Err(error),
+        }
+    }
+
+    /// The bytes of the head, to do wrong with.
+    pub fn head(&self, to: SocketAddr) -> String {
+        let query = self.canonical_query();
+        let mark = if query.is_empty() { "" } else { "?" };
+        let mut head = format!("{} {}{mark}{query} HTTP/1.1\r\n", self.method, self.path);
+        let has = |name: &str| self.headers.iter().any(|(existing, _)| existing == name);
+        if !has("host") {
+            head += &format!("host: {to}\r\n");
+        }
+        if !has("content-length") && !has("transfer-encoding") {
+            head += &format!("content-length: {}\r\n", self.body.len());
+        }
+        for (name, value) in &self.headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        head + "connection: close\r\n\r\n"
+    }
+
+    fn canonical_query(&self) -> String {
+        let mut query = self.query.clone();
+        query.sort_unstable();
+        query.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
+    }
+}
+
+fn connect(to: SocketAddr) -> TcpStream {
+    let tcp = TcpStream::connect(to).expect("the node listens");
+    tcp.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
+    tcp
+}
+
+/// Reads one reply (after interim ones); the body goes to `sink`.
+pub fn read_reply(tcp: &mut impl Read, method: &str, mut sink: impl FnMut(&[u8])) -> io::Result<Response> {
+    let mut received = Vec::new();
+    let mut buf = vec![0; 256 * 1024];
+    let (status, headers, mut rest) = loop {
+        let mut fields = [httparse::EMPTY_HEADER; 64];
+        let mut reply = httparse::Response::new(&mut fields);
+        match reply.parse(&received).map_err(io::Error::other)? {
+            httparse::Status::Complete(len) => {
+                let status = reply.code.expect("a parsed reply has a status");
+                if status == 100 {
+                    received.drain(..len);
+                    continue;
+                }
+                let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+                let headers: Vec<(String, String)> =
+                    reply.headers.iter().map(|field| (field.name.to_lowercase(), text(field.value))).collect();
+                break (status, headers, received.split_off(len));
+            }
+            httparse::Status::Partial => {
+                let len = tcp.read(&mut buf)?;
+                if len == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                received.extend_from_slice(&buf[..len]);
+            }
+        }
+    };
+    let announced = headers.iter().find(|(name, _)| name == "content-length").map(|(_, value)| value.parse::<u64>());
+    let announced = announced.transpose().map_err(io::Error::other)?;
+    let has_body = method != "HEAD" && status != 204 && status != 304;
+    let expected = if has_body { announced } else { Some(0) };
+    let mut taken = 0;
+    let mut take = |bytes: &[u8]| {
+        taken += bytes.len() as u64;
+        sink(bytes);
+        taken
+    };
+    let mut so_far = take(&rest);
+    rest.clear();
+    while expected.is_none_or(|expected| so_far < expected) {
+        match tcp.read(&mut buf) {
+            Ok(0) => break,
+            Ok(len) => so_far = take(&buf[..len]),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Response { status, headers, body: Vec::new(), is_complete: expected.is_none_or(|expected| so_far == expected) })
+}
+
+impl Response {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(existing, _)| existing == name).map(|(_, value)| &value[..])
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The text of the first element of this name in the body.
+    pub fn element(&self, name: &str) -> Option<String> {
+        let text = self.text();
+        let start = text.find(&format!("<{name}>"))? + name.len() + 2;
+        let len = text[start..].find(&format!("</{name}>"))?;
+        Some(text[start..start + len].replace("&quot;", "\"").replace("&apos;", "'").replace("&amp;", "&"))
+    }
+
+    /// The reply, if its status is this; panics with what it says otherwise.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.text());
+        self
+    }
+}

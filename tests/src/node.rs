@@ -1,0 +1,291 @@
+//! The real binary, running.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::http::{Request, Response};
+use crate::sigv4::Signer;
+
+/// How long a node may take to say that it listens, or to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the node says when it is ready.
+const READY: &str = "listening on http://";
+
+/// The binary under test: `KEYHOLE_BIN`, or what Cargo builds now.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(path) = std::env::var_os("KEYHOLE_BIN") {
+            return PathBuf::from(path);
+        }
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let status = Command::new(cargo)
+            .args(["build", "--release", "--locked", "--quiet", "--package", "keyhole"])
+            .current_dir(crate::top())
+            .status()
+            .expect("cargo runs");
+        assert!(status.success(), "the binary does not build");
+        crate::target_dir().join("release/keyhole")
+    })
+}
+
+/// How to start a node.
+pub struct Launch {
+    wrapper: Vec<OsString>,
+    program: PathBuf,
+    listen: String,
+    arguments: Vec<OsString>,
+    environment: Vec<(String, String)>,
+}
+
+impl Default for Launch {
+    fn default() -> Self {
+        Launch {
+            wrapper: Vec::new(),
+            program: binary().to_owned(),
+            listen: "127.0.0.1:0".to_owned(),
+            arguments: ["--capacity", "8GiB"].map(OsString::from).to_vec(),
+            environment: Vec::new(),
+        }
+    }
+}
+
+/// The credential of a node that is given one.
+pub const ACCESS_KEY: &str = "KEYHOLETESTKEY";
+/// Its secret.
+pub const SECRET_KEY: &str = "a-secret-for-tests-alone";
+
+impl Launch {
+    /// With an argument more for `serve`.
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    /// On an address that is not of the system's choice.
+    pub fn listen(mut self, address: &str) -> Self {
+        self.listen = address.to_owned();
+        self
+    }
+
+    /// Under another program, whose arguments come first and whose process the node takes over.
+    pub fn under<A: AsRef<OsStr>>(mut self, wrapper: impl IntoIterator<Item = A>) -> Self {
+        self.wrapper.extend(wrapper.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self
+    }
+
+    /// Another copy of the binary.
+    pub fn program(mut self, program: &Path) -> Self {
+        self.program = program.to_owned();
+        self
+    }
+
+    /// With the tests' credential in the environment.
+    pub fn with_credential(mut self) -> Self {
+        self.environment.push(("KEYHOLE_ACCESS_KEY".to_owned(), ACCESS_KEY.to_owned()));
+        self.environment.push(("KEYHOLE_SECRET_KEY".to_owned(), SECRET_KEY.to_owned()));
+        self
+    }
+
+    fn command(&self, data: &Path) -> Command {
+        let line: Vec<&OsStr> = self.wrapper.iter().map(|part| &part[..]).chain([self.program.as_os_str()]).collect();
+        let mut command = Command::new(line[0]);
+        command.args(&line[1..]).arg("serve").arg("--data").arg(data).args(["--listen", &self.listen]);
+        command.args(&self.arguments).env_remove("KEYHOLE_ACCESS_KEY").env_remove("KEYHOLE_SECRET_KEY");
+        command.envs(self.environment.iter().cloned()).stdin(Stdio::null());
+        command
+    }
+
+    /// Starts a node with a data directory of its own.
+    pub fn start(self) -> Node {
+        let home = home();
+        let data = home.path().join("data");
+        self.start_node(home, data)
+    }
+
+    /// Starts a node with this data directory.
+    pub fn start_in(self, data: &Path) -> Node {
+        self.start_node(home(), data.to_owned())
+    }
+
+    fn start_node(self, home: TempDir, data: PathBuf) -> Node {
+        let mut node = Node { launch: self, home, data, child: None, address: None, signer: None, starts: 0 };
+        node.start();
+        node
+    }
+
+    /// Starts a node that must refuse to run; its exit code and what it said.
+    pub fn refused(&self, data: &Path) -> (Option<i32>, String) {
+        let output = self.command(data).output().expect("the binary runs");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// Where a node's data and output are.
+fn home() -> TempDir {
+    tempfile::Builder::new().prefix("keyhole-test-").tempdir().expect("a temporary directory")
+}
+
+/// A node that runs, or that was stopped and can run again; killed when dropped.
+pub struct Node {
+    launch: Launch,
+    home: TempDir,
+    data: PathBuf,
+    child: Option<Child>,
+    address: Option<SocketAddr>,
+    signer: Option<Signer>,
+    starts: usize,
+}
+
+impl Node {
+    /// One with the defaults, and the tests' credential.
+    pub fn new() -> Self {
+        Launch::default().with_credential().start()
+    }
+
+    /// Starts it (again), and waits until it listens.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "the node runs");
+        self.starts += 1;
+        let log = self.home.path().join(format!("{}.err", self.starts));
+        let out_path = self.home.path().join(format!("{}.out", self.starts));
+        let mut command = self.launch.command(&self.data);
+        command.stderr(File::create(&log).expect("a log")).stdout(File::create(&out_path).expect("a file"));
+        self.child = Some(command.spawn().expect("the binary starts"));
+        let started = Instant::now();
+        let address = loop {
+            let text = fs::read_to_string(&out_path).unwrap_or_default();
+            let found = text.lines().find_map(|line| line.strip_prefix(READY));
+            if let Some(address) = found.filter(|_| text.ends_with('\n')) {
+                break address.parse().expect("an address");
+            }
+            let child = self.child.as_mut().expect("it was started");
+            if let Some(status) = child.try_wait().expect("a child") {
+                panic!("the node ended with {status}: {}", self.log());
+            }
+            assert!(started.elapsed() < PATIENCE, "the node does not get ready: {}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        self.address = Some(address);
+        let has_credential = !self.launch.environment.is_empty();
+        let (access_key, secret_key) = match has_credential {
+            true => (ACCESS_KEY.to_owned(), SECRET_KEY.to_owned()),
+            false => self.credential_made(),
+        };
+        self.signer = Some(Signer { access_key, secret_key, region: "us-east-1".to_owned() });
+    }
+
+    /// The credential in the data directory.
+    fn credential_made(&self) -> (String, String) {
+        let file = File::open(self.data.join("credentials.toml")).expect("a credential is made");
+        let mut values = BufReader::new(file).lines().map_while(Result::ok).filter_map(|line| {
+            let (_, value) = line.split_once(" = ")?;
+            Some(value.trim_matches('"').to_owned())
+        });
+        (values.next().expect("an access key"), values.next().expect("a secret key"))
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address.expect("the node was started")
+    }
+
+    /// The same as a URL.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    /// Signs for the node.
+    pub fn signer(&self) -> &Signer {
+        self.signer.as_ref().expect("the node was started")
+    }
+
+    /// Sends a signed request.
+    pub fn send(&self, request: &Request) -> Response {
+        request.send(self.address(), self.signer())
+    }
+
+    /// Makes a bucket.
+    pub fn make_bucket(&self, bucket: &str) {
+        self.send(&Request::new("PUT", &format!("/{bucket}"))).expect(200);
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the node runs").id()
+    }
+
+    /// All that it has written to standard output and error.
+    pub fn log(&self) -> String {
+        let read = |n: usize, kind: &str| {
+            let bytes = fs::read(self.home.path().join(format!("{n}.{kind}"))).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        (1..=self.starts).map(|n| read(n, "out") + &read(n, "err")).collect()
+    }
+
+    /// The most memory that it has had resident, in KiB.
+    pub fn peak_resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the node runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// Ends it with SIGKILL, as a crash does.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("the node runs");
+        child.kill().expect("a process of ours");
+        child.wait().expect("a process of ours");
+    }
+
+    /// Ends it with SIGTERM.
+    pub fn stop(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("the node runs");
+        let status = Command::new("kill").arg(child.id().to_string()).status().expect("kill runs");
+        assert!(status.success(), "a process of ours");
+        let started = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().expect("a child") {
+                return status;
+            }
+            if started.elapsed() > PATIENCE {
+                child.kill().expect("a process of ours");
+                panic!("the node does not end: {}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Node::new()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- the node's log ---\n{}", self.log());
+        }
+    }
+}

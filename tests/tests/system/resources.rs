@@ -1,0 +1,97 @@
+//! What the node takes of the machine, and how it moves bytes.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use keyhole_tests::{CustomerKey, Launch, Node, Request};
+use sha2::{Digest, Sha256};
+
+const MIB: u64 = 1 << 20;
+const RESIDENT_MAX_KIB: u64 = 96 << 10;
+
+/// Bytes that are made as they are read, with their hash.
+struct Made {
+    left: u64,
+    state: u64,
+    hash: Sha256,
+}
+
+impl Made {
+    fn new(len: u64) -> Self {
+        Made { left: len, state: 1, hash: Sha256::new() }
+    }
+}
+
+impl Read for &mut Made {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let len = usize::try_from(self.left.min(buf.len() as u64)).expect("a length");
+        for word in buf[..len].chunks_mut(8) {
+            self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            word.copy_from_slice(&self.state.to_le_bytes()[..word.len()]);
+        }
+        self.hash.update(&buf[..len]);
+        self.left -= len as u64;
+        Ok(len)
+    }
+}
+
+/// Puts and gets one SSE-C object of this length.
+fn there_and_back(node: &Node, len: u64) {
+    let key = CustomerKey::random();
+    let mut made = Made::new(len);
+    let put = Request::new("PUT", "/big/object").headers(key.headers());
+    put.send_stream(node.address(), node.signer(), len, &mut made).expect(200);
+    let mut got = Sha256::new();
+    let get = Request::new("GET", "/big/object").headers(key.headers());
+    let reply = get.receive_stream(node.address(), node.signer(), |bytes| got.update(bytes)).expect(200);
+    assert!(reply.is_complete);
+    assert_eq!(got.finalize(), made.hash.finalize());
+}
+
+#[test]
+fn memory_does_not_grow_with_the_object() {
+    for io in ["uring", "epoll"] {
+        let node = Launch::default().with_credential().arg(format!("--io={io}")).start();
+        node.make_bucket("big");
+        there_and_back(&node, 1024 * MIB);
+        let peak = node.peak_resident_kib();
+        println!("--io {io}: resident at most {} MiB for a PUT and a GET of 1 GiB", peak >> 10);
+        assert!(peak < RESIDENT_MAX_KIB, "{peak} KiB");
+    }
+}
+
+/// The system calls that move bytes by themselves.
+const MOVERS: &str = "read,write,pread64,pwrite64,readv,writev,preadv,pwritev,preadv2,pwritev2,recvfrom,recvmsg,recvmmsg,\
+                      sendto,sendmsg,sendmmsg,sendfile,splice,tee,vmsplice,copy_file_range,io_uring_enter";
+
+#[test]
+fn the_payload_is_moved_by_the_ring_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let trace = directory.path().join("trace");
+    let strace = ["strace", "-D", "-f", "-yy", "-ttt", "-s", "0", "-o", trace.to_str().unwrap()];
+    let launch = Launch::default().under(strace).under(["-e", &format!("trace={MOVERS}"), "--"]);
+    let mut node = launch.with_credential().arg("--io=uring").arg("--log=warn").start();
+    node.make_bucket("big");
+    let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    there_and_back(&node, 64 * MIB);
+    node.stop();
+
+    // A line is `PID TIME CALL(FD<what it is>, ...) = RESULT`.
+    let text = std::fs::read_to_string(&trace).unwrap();
+    let mut calls: BTreeMap<&str, u32> = BTreeMap::new();
+    for line in text.lines() {
+        let Some((_, timed)) = line.split_once(' ') else { continue };
+        let Some((time, call)) = timed.trim_start().split_once(' ') else { continue };
+        let Some((name, arguments)) = call.split_once('(') else { continue };
+        if time.parse::<f64>().expect("a time") < begun {
+            continue;
+        }
+        *calls.entry(name).or_default() += 1;
+        let moves = name != "io_uring_enter";
+        let what = arguments.split(',').next().unwrap_or_default();
+        assert!(!(moves && (what.contains("TCP") || what.contains("keyhole"))), "{line}");
+    }
+    println!("system calls of a PUT and a GET of 64 MiB: {calls:?}");
+    assert!(calls.get("io_uring_enter").is_some_and(|count| *count > 64), "{calls:?}");
+}

@@ -1,0 +1,151 @@
+//! Starting: by whom, with what, and what is refused.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::process::Command;
+
+use keyhole_tests::node::binary;
+use keyhole_tests::{CustomerKey, Launch, Node, Request};
+
+/// One SSE-C object there and back.
+fn serves(node: &Node) {
+    let key = CustomerKey::random();
+    node.make_bucket("start");
+    let body = vec![7; 3 << 20];
+    node.send(&Request::new("PUT", "/start/object").headers(key.headers()).body(body.clone())).expect(200);
+    let got = node.send(&Request::new("GET", "/start/object").headers(key.headers())).expect(200);
+    assert!(got.body == body, "{} bytes came back", got.body.len());
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0)
+}
+
+/// With the limits that a login or a service has by default.
+#[test]
+fn as_nobody_with_default_limits() {
+    // Where the tests run as an ordinary user, that user does.
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("keyhole");
+    fs::copy(binary(), &program).unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let data = directory.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let mut launch =
+        Launch::default().with_credential().program(&program).under(["prlimit", "--memlock=8388608", "--"]);
+    if is_root() {
+        chown(&data, Some(65534), Some(65534)).unwrap();
+        launch = launch.under(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--"]);
+    }
+    let mut node = launch.arg("--io=uring").start_in(&data);
+    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap().split_whitespace().next().unwrap();
+    assert_ne!(uid, "0");
+    serves(&node);
+    assert!(node.stop().success());
+}
+
+#[test]
+fn with_epoll() {
+    let mut node = Launch::default().with_credential().arg("--io=epoll").start();
+    serves(&node);
+    assert!(node.stop().success());
+}
+
+/// A seccomp filter refuses io_uring, as in most containers.
+#[test]
+fn where_io_uring_is_refused() {
+    let filter = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/without-io-uring.py");
+    let under = ["python3", filter];
+    let node = Launch::default().with_credential().under(under).start();
+    assert!(node.log().contains("refuses io_uring"), "{}", node.log());
+    serves(&node);
+    let directory = tempfile::tempdir().unwrap();
+    let (code, said) = Launch::default().under(under).arg("--io=uring").refused(directory.path());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("refuses io_uring") && said.contains("--io epoll"), "{said}");
+}
+
+#[test]
+fn a_first_start_makes_a_credential_and_says_what_to_try() {
+    let mut node = Launch::default().start();
+    let log = node.log();
+    for part in ["export AWS_ACCESS_KEY_ID=", "s3api create-bucket", "--sse-c AES256", &node.endpoint()] {
+        assert!(log.contains(part), "{part} in\n{log}");
+    }
+    assert!(log.contains(&node.signer().secret_key));
+    let path = node.data().join("credentials.toml");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    serves(&node);
+    let made = node.signer().clone();
+    assert!(node.stop().success());
+    node.start();
+    assert_eq!((&made.access_key, &made.secret_key), (&node.signer().access_key, &node.signer().secret_key));
+    assert_eq!(node.log().matches("export AWS_SECRET_ACCESS_KEY=").count(), 1, "the secret is shown once");
+}
+
+#[test]
+fn what_a_start_refuses() {
+    let node = Node::new();
+    let directory = tempfile::tempdir().unwrap();
+    let check = |launch: Launch, data: &Path, parts: &[&str]| {
+        let (code, said) = launch.refused(data);
+        assert_eq!(code, Some(1), "{said}");
+        for part in parts {
+            assert!(said.contains(part), "{part} in: {said}");
+        }
+    };
+    let address = node.address().to_string();
+    let in_use = Launch::default().listen(&address);
+    check(in_use, &directory.path().join("port"), &[&address, "in use", "--listen"]);
+    check(Launch::default(), node.data(), &["in use by another", "--data"]);
+
+    let foreign = directory.path().join("foreign");
+    fs::create_dir(&foreign).unwrap();
+    fs::write(foreign.join("objects.keyhole"), "a diary").unwrap();
+    check(Launch::default(), &foreign, &["objects.keyhole"]);
+    assert_eq!(fs::read(foreign.join("objects.keyhole")).unwrap(), b"a diary");
+
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    check(Launch::default(), &file, &["cannot make the data directory"]);
+}
+
+/// The version in the superblock is another: the message names both, and the file stays as it is.
+#[test]
+fn data_of_another_version() {
+    let mut node = Node::new();
+    node.stop();
+    let path = node.data().join("objects.keyhole");
+    keyhole_tests::data::set_superblock_version(&path, 999);
+    let before = fs::read(&path).unwrap();
+    let (code, said) = Launch::default().refused(node.data());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("999") && said.contains("version"), "{said}");
+    assert!(fs::read(&path).unwrap() == before);
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    for arguments in [&["serve", "--io", "magic"][..], &["serve", "--capacity", "lots"], &["sevre"], &[]] {
+        let output = Command::new(binary()).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(!output.stderr.is_empty());
+    }
+    for arguments in ["--help", "--version"] {
+        assert!(Command::new(binary()).arg(arguments).output().unwrap().status.success());
+    }
+}
+
+/// Requests in flight are answered; then the process ends with 0.
+#[test]
+fn sigterm_ends_it_in_order() {
+    for io in ["uring", "epoll"] {
+        let mut node = Launch::default().with_credential().arg(format!("--io={io}")).start();
+        serves(&node);
+        assert!(node.stop().success(), "{}", node.log());
+        node.start();
+        node.send(&Request::new("HEAD", "/start")).expect(200);
+    }
+}

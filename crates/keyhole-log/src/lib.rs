@@ -1,4 +1,15 @@
 //! A log-structured object file, generic over the disk.
+//!
+//! [`create`] makes one, [`open()`] recovers what is in it after whatever happened, and [`worker`] gives each thread a
+//! [`Log`] to work with and the [`Writer`] that owns the thread's writes. Every byte on disk is described in [`format`](mod@format).
+//!
+//! # Invariants
+//! - What was acknowledged with [`Sync::Always`] is durable. What was not is whole or absent after a crash.
+//! - Nothing acknowledged is written over, and no offset is given out twice.
+//! - A request that is given up changes nothing in flight: writes belong to the [`Writer`].
+//! - A failed write or sync poisons the log; what can be verified is still read.
+//! - Every byte that is read is verified, each time.
+//! - No clock, randomness, file or runtime is in here: time comes in arguments, storage through [`Disk`].
 #![forbid(unsafe_code)]
 
 pub mod limits;
@@ -16,6 +27,11 @@ mod shared;
 mod types;
 mod wire;
 mod writer;
+
+/// The format of the object file.
+pub mod format {
+    #![doc = include_str!("../FORMAT.md")]
+}
 
 pub use body::{BodyWriter, LastBlock, NewBody};
 pub use disk::Disk;

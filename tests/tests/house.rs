@@ -1,0 +1,198 @@
+//! The rules of the house that a tool can check: which crate may depend on which, and what is in the tree.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::process::Command;
+
+use keyhole_tests::top;
+use serde_json::Value;
+
+/// For each crate of ours, the crates of ours that it may depend on.
+const MAY_DEPEND_ON: [(&str, &[&str]); 7] = [
+    ("keyhole-core", &[]),
+    ("keyhole-log", &[]),
+    ("keyhole-s3", &["keyhole-core"]),
+    ("keyhole-node", &["keyhole-core", "keyhole-log", "keyhole-s3"]),
+    ("keyhole", &["keyhole-core", "keyhole-log", "keyhole-node", "keyhole-s3"]),
+    ("keyhole-tests", &[]),
+    ("keyhole-benches", &["keyhole-core", "keyhole-log", "keyhole-s3"]),
+];
+
+/// What brings clocks, randomness, sockets, files or a runtime: not for the crates whose logic does no I/O.
+const EFFECTS: [&str; 14] = [
+    "async-std",
+    "chrono",
+    "getrandom",
+    "io-uring",
+    "libc",
+    "mio",
+    "nix",
+    "rand",
+    "rustix",
+    "smol",
+    "socket2",
+    "time",
+    "tokio",
+    "tokio-uring",
+];
+
+/// The top of the tree.
+const TOP: [&str; 16] = [
+    ".cargo",
+    ".ci",
+    ".github",
+    ".gitignore",
+    ".rustfmt.toml",
+    "CHANGELOG.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "README.md",
+    "benches",
+    "crates",
+    "firmware",
+    "tests",
+    ".config",
+];
+
+const FILE_LEN_MAX: u64 = 1 << 20;
+
+fn run(program: &str, arguments: &[&str]) -> Vec<u8> {
+    let output = Command::new(program).args(arguments).current_dir(top()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// The normal and build dependencies of each package of the workspace's graph, by package id.
+struct Graph {
+    names: BTreeMap<String, String>,
+    edges: BTreeMap<String, Vec<String>>,
+}
+
+fn graph() -> Graph {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let metadata: Value =
+        serde_json::from_slice(&run(&cargo, &["metadata", "--format-version=1", "--locked"])).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let list = |value: &Value| value.as_array().unwrap().clone();
+    let names =
+        list(&metadata["packages"]).iter().map(|package| (text(&package["id"]), text(&package["name"]))).collect();
+    let is_used = |dependency: &Value| list(&dependency["dep_kinds"]).iter().any(|kind| kind["kind"] != "dev");
+    let edges = list(&metadata["resolve"]["nodes"])
+        .iter()
+        .map(|node| {
+            let used = list(&node["deps"]);
+            (text(&node["id"]), used.iter().filter(|dep| is_used(dep)).map(|dep| text(&dep["pkg"])).collect())
+        })
+        .collect();
+    Graph { names, edges }
+}
+
+impl Graph {
+    fn id(&self, name: &str) -> &str {
+        self.names.iter().find(|(_, other)| *other == name).map(|(id, _)| id).unwrap_or_else(|| panic!("no {name}"))
+    }
+
+    fn direct(&self, name: &str) -> BTreeSet<&str> {
+        self.edges[self.id(name)].iter().map(|id| &self.names[id][..]).collect()
+    }
+
+    fn all(&self, name: &str) -> BTreeSet<&str> {
+        let mut seen = BTreeSet::new();
+        let mut open = vec![self.id(name)];
+        while let Some(id) = open.pop() {
+            for next in &self.edges[id] {
+                if seen.insert(&next[..]) {
+                    open.push(next);
+                }
+            }
+        }
+        seen.into_iter().map(|id| &self.names[id][..]).collect()
+    }
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let graph = graph();
+    let ours: BTreeSet<&str> = MAY_DEPEND_ON.iter().map(|(name, _)| *name).collect();
+    for (name, allowed) in MAY_DEPEND_ON {
+        for dependency in graph.direct(name).intersection(&ours) {
+            assert!(allowed.contains(dependency), "{name} depends on {dependency}");
+        }
+    }
+}
+
+#[test]
+fn tokio_uring_is_in_the_binary_alone() {
+    let graph = graph();
+    for (name, _) in MAY_DEPEND_ON.iter().filter(|(name, _)| *name != "keyhole") {
+        assert!(!graph.all(name).contains("tokio-uring"), "{name}");
+    }
+    assert!(graph.direct("keyhole").contains("tokio-uring"));
+    let output = run("git", &["grep", "-l", "tokio_uring", "--", "*.rs"]);
+    let files = String::from_utf8(output).unwrap();
+    let allowed =
+        ["crates/keyhole/src/uring.rs", "crates/keyhole/src/uring/", "crates/keyhole/src/buffer.rs", "tests/"];
+    for file in files.lines() {
+        assert!(allowed.iter().any(|prefix| file.starts_with(prefix)), "{file}");
+    }
+}
+
+#[test]
+fn logic_does_no_io() {
+    let graph = graph();
+    for name in ["keyhole-core", "keyhole-s3", "keyhole-log"] {
+        for effect in EFFECTS {
+            // cpufeatures asks libc what the processor can do on some targets; nobody else may.
+            let direct = graph.direct(name).contains(effect);
+            let anywhere = graph.all(name).contains(effect) && effect != "libc";
+            assert!(!direct && !anywhere, "{name} reaches {effect}");
+        }
+        let effects = ["TcpStream", "TcpListener", "UdpSocket", "std::fs", "std::thread", "SystemTime", "Instant::now"];
+        for pattern in effects {
+            let path = format!("crates/{name}/src");
+            let output =
+                Command::new("git").args(["grep", "-n", pattern, "--", &path]).current_dir(top()).output().unwrap();
+            assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_is_forbidden_but_in_the_binary() {
+    for name in ["keyhole-core", "keyhole-s3", "keyhole-log", "keyhole-node"] {
+        let root = fs::read_to_string(top().join(format!("crates/{name}/src/lib.rs"))).unwrap();
+        assert!(root.contains("#![forbid(unsafe_code)]"), "{name}");
+    }
+    let core = fs::read_to_string(top().join("crates/keyhole-core/src/lib.rs")).unwrap();
+    assert!(core.contains("#![no_std]") && !core.contains("extern crate alloc"));
+}
+
+#[test]
+fn the_tree_has_its_shape() {
+    let files = String::from_utf8(run("git", &["ls-files", "-z"])).unwrap();
+    for file in files.split('\0').filter(|file| !file.is_empty()) {
+        let first = file.split('/').next().unwrap();
+        assert!(TOP.contains(&first), "{file} is at the top");
+        let len = fs::metadata(top().join(file)).map_or(0, |metadata| metadata.len());
+        assert!(len <= FILE_LEN_MAX, "{file} has {len} bytes");
+    }
+}
+
+/// Links from one page of ours to another lead somewhere.
+#[test]
+fn links_lead_somewhere() {
+    let files = String::from_utf8(run("git", &["ls-files", "-z", "*.md"])).unwrap();
+    for file in files.split('\0').filter(|file| !file.is_empty()) {
+        let text = fs::read_to_string(top().join(file)).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap();
+            if path.is_empty() || path.contains("://") {
+                continue;
+            }
+            let target = top().join(file).parent().unwrap().join(path);
+            assert!(target.exists(), "{file} links to {link}");
+        }
+    }
+}

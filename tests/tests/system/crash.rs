@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use keyhole_tests::data::{Random, fresh_seed};
+use keyhole_tests::data::fresh_seed;
 use keyhole_tests::sigv4::Signer;
 use keyhole_tests::{CustomerKey, Node, Request};
 
@@ -24,14 +24,16 @@ struct Versions {
 
 fn contents(name: &str, version: u64) -> Vec<u8> {
     let seed = name.bytes().fold(version, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
-    let mut random = Random::new(seed);
-    let len = match random.below(4) {
-        0 => random.below(512),
-        1 => random.below(40_000),
-        2 => random.below(300_000),
-        _ => random.below(3 << 20),
+    let mut random = fastrand::Rng::with_seed(seed);
+    let len = match random.u8(..4) {
+        0 => random.usize(..512),
+        1 => random.usize(..40_000),
+        2 => random.usize(..300_000),
+        _ => random.usize(..3 << 20),
     };
-    random.bytes(usize::try_from(len).unwrap())
+    let mut bytes = vec![0; len];
+    random.fill(&mut bytes);
+    bytes
 }
 
 fn request(method: &str, name: &str, key: &CustomerKey) -> Request {
@@ -74,14 +76,14 @@ fn write(
 fn acknowledged_objects_survive_kill_9_twenty_times() {
     let seed = fresh_seed();
     println!("seed {seed}");
-    let mut random = Random::new(seed);
+    let mut random = fastrand::Rng::with_seed(seed);
     let (mut node, key) = (Node::new(), CustomerKey::random());
     node.make_bucket("crash");
     let mut writers: Vec<(BTreeMap<String, Versions>, u64)> = vec![Default::default(); WRITERS as usize];
     let (mut total, mut half_done) = (0, 0);
     for round in 0..ROUNDS {
         let (to, signer, stop) = (node.address(), node.signer().clone(), AtomicBool::new(false));
-        let delay = Duration::from_millis(150 + random.below(350));
+        let delay = Duration::from_millis(150 + random.u64(..350));
         thread::scope(|scope| {
             let (signer, key, stop) = (&signer, &key, &stop);
             let threads: Vec<_> = (0..)

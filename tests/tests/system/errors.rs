@@ -75,7 +75,9 @@ fn writes_with_a_triple_that_is_not_whole_or_not_right() {
     let short_md5 = base64(&md5(&short.0[..31]));
     let bad_key = "The secret key was invalid for the specified algorithm.";
     let bad_algorithm = "The Encryption request you specified is not valid. Supported value: AES256.";
-    let cases: [(&[(&str, &str)], &str, &str); 8] = [
+    // The headers that are sent, the code and the message that come back.
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
+    let cases: [Case<'_>; 8] = [
         (&[("key", &key_text), ("key-md5", &key_md5)], "InvalidArgument", &needs_algorithm),
         (&[("algorithm", algorithm), ("key-md5", &key_md5)], "InvalidArgument", &needs_key),
         (&[("algorithm", algorithm), ("key", &key_text)], "InvalidArgument", &needs_md5),

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use keyhole_tests::data::Random;
+use keyhole_tests::data;
 use keyhole_tests::{Aws, Launch, Node};
 
 /// The commands that make the key's two variables, as the guide has them.
@@ -14,7 +14,6 @@ fn guide(node: &Node, cli: &'static str) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     let aws = Aws::new(cli, node, path);
-    let mut random = Random::new(7);
     let bucket = if cli.ends_with('1') { "guide-1" } else { "guide-2" };
 
     aws.shell(&format!("aws s3api create-bucket --bucket {bucket}"));
@@ -44,7 +43,7 @@ fn guide(node: &Node, cli: &'static str) {
     assert_eq!(fs::read(path.join("raw.copy")).unwrap(), fs::read(path.join("note.txt")).unwrap());
 
     for (name, len) in [("empty", 0), ("small", 1024), ("parts", 9 << 20), ("large", 200 << 20)] {
-        fs::write(path.join(name), random.bytes(len)).unwrap();
+        fs::write(path.join(name), data::bytes(7, len)).unwrap();
         let sse = "--quiet --sse-c AES256 --sse-c-key fileb://ssec.key";
         aws.shell(&format!("aws s3 cp {name} s3://{bucket}/{name} {sse}"));
         aws.shell(&format!("aws s3 cp s3://{bucket}/{name} {name}.copy {sse}"));
@@ -52,7 +51,7 @@ fn guide(node: &Node, cli: &'static str) {
     }
 
     // From S3 to S3, with another key.
-    fs::write(path.join("forty"), random.bytes(40 << 20)).unwrap();
+    fs::write(path.join("forty"), data::bytes(8, 40 << 20)).unwrap();
     aws.shell(&format!("aws s3 cp forty s3://{bucket}/forty --quiet --sse-c AES256 --sse-c-key fileb://ssec.key"));
     aws.shell("openssl rand -out other.key 32");
     let copy = "--sse-c-copy-source AES256 --sse-c-copy-source-key fileb://ssec.key --sse-c AES256 --sse-c-key fileb://other.key";

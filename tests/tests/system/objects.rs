@@ -1,6 +1,6 @@
 //! What a client does with buckets and objects, over either way of I/O.
 
-use keyhole_tests::data::{Random, base64, md5};
+use keyhole_tests::data::{base64, bytes, md5};
 use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
 
 fn over_each_io(check: impl Fn(&Node)) {
@@ -18,11 +18,10 @@ fn request(method: &str, key: &str) -> Request {
 
 #[test]
 fn objects_come_back_whole_and_in_ranges() {
-    let mut random = Random::new(1);
     let key = CustomerKey::random();
     // About the sizes at which something changes: inline, chunk, block, several blocks.
     let lens = [0, 1, 16_383, 16_384, 16_385, 65_536, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (3 << 20) + 77];
-    let bodies: Vec<Vec<u8>> = lens.iter().map(|len| random.bytes(*len)).collect();
+    let bodies: Vec<Vec<u8>> = lens.iter().map(|len| bytes(1, *len)).collect();
     over_each_io(|node| {
         for body in &bodies {
             for headers in [Vec::new(), key.headers().to_vec()] {
@@ -184,9 +183,8 @@ fn complete(node: &Node, name: &str, id: &str, parts: &[(usize, String)], header
 
 #[test]
 fn multipart_uploads() {
-    let mut random = Random::new(2);
     let key = CustomerKey::random();
-    let bodies = [random.bytes(5 << 20), random.bytes((5 << 20) + 1), random.bytes(70_000)];
+    let bodies = [bytes(2, 5 << 20), bytes(3, (5 << 20) + 1), bytes(4, 70_000)];
     over_each_io(|node| {
         for headers in [Vec::new(), key.headers().to_vec()] {
             let id = create_upload(node, "o", &headers);
@@ -252,7 +250,7 @@ fn multipart_uploads() {
 
 #[test]
 fn copies() {
-    let body = Random::new(3).bytes(2_500_000);
+    let body = bytes(3, 2_500_000);
     let (key, other) = (CustomerKey::random(), CustomerKey::random());
     over_each_io(|node| {
         let sealed = request("PUT", "sealed").headers(key.headers()).header("x-amz-meta-a", "1").body(body.clone());
@@ -339,7 +337,7 @@ fn bodies_with_checksums_and_trailers() {
 
 #[test]
 fn everything_is_there_after_a_restart() {
-    let body = Random::new(4).bytes(1_500_000);
+    let body = bytes(4, 1_500_000);
     let key = CustomerKey::random();
     let mut node = Node::new();
     node.make_bucket("bucket");

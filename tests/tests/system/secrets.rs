@@ -30,7 +30,7 @@ fn neither_plaintext_nor_metadata_nor_key_is_kept() {
     };
     let many = PATTERN.repeat(40_000);
     node.send(&sealed("PUT", "/secrets/small").body(PATTERN)).expect(200);
-    node.send(&sealed("PUT", "/secrets/large").body(many.clone())).expect(200);
+    node.send(&sealed("PUT", "/secrets/large").body(many)).expect(200);
     let upload = node.send(&sealed("POST", "/secrets/parts").query("uploads", "")).expect(200);
     let id = upload.element("UploadId").unwrap();
     let part = Request::new("PUT", "/secrets/parts").query("partNumber", "1").query("uploadId", &id);

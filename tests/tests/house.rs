@@ -58,10 +58,41 @@ const TOP: [&str; 16] = [
 
 const FILE_LEN_MAX: u64 = 1 << 20;
 
-fn run(program: &str, arguments: &[&str]) -> Vec<u8> {
-    let output = Command::new(program).args(arguments).current_dir(top()).output().unwrap();
+/// The metadata that Cargo has of the workspace.
+fn metadata() -> Value {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let arguments = ["metadata", "--format-version=1", "--locked"];
+    let output = Command::new(cargo).args(arguments).current_dir(top()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Every file of the project, by its path from the top; what `.gitignore` names is left out.
+fn files() -> Vec<String> {
+    let ignored = fs::read_to_string(top().join(".gitignore")).unwrap();
+    let ignored: Vec<&str> = ignored.lines().map(|line| line.trim_matches('/')).chain([".git"]).collect();
+    let (mut files, mut open) = (Vec::new(), vec![String::new()]);
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(top().join(&directory)).unwrap().map(Result::unwrap) {
+            let name = entry.file_name().into_string().unwrap();
+            let path = if directory.is_empty() { name.clone() } else { format!("{directory}/{name}") };
+            if ignored.contains(&&name[..]) || ignored.contains(&&path[..]) {
+                continue;
+            }
+            if entry.file_type().unwrap().is_dir() {
+                open.push(path);
+            } else {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
+
+/// Files that end so, with their text.
+fn texts(end: &str) -> Vec<(String, String)> {
+    let named = files().into_iter().filter(|file| file.ends_with(end));
+    named.map(|file| (file.clone(), fs::read_to_string(top().join(file)).unwrap())).collect()
 }
 
 /// The normal and build dependencies of each package of the workspace's graph, by package id.
@@ -71,9 +102,7 @@ struct Graph {
 }
 
 fn graph() -> Graph {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let metadata: Value =
-        serde_json::from_slice(&run(&cargo, &["metadata", "--format-version=1", "--locked"])).unwrap();
+    let metadata = metadata();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let list = |value: &Value| value.as_array().unwrap().clone();
     let names =
@@ -130,11 +159,9 @@ fn tokio_uring_is_in_the_binary_alone() {
         assert!(!graph.all(name).contains("tokio-uring"), "{name}");
     }
     assert!(graph.direct("keyhole").contains("tokio-uring"));
-    let output = run("git", &["grep", "-l", "tokio_uring", "--", "*.rs"]);
-    let files = String::from_utf8(output).unwrap();
     let allowed =
         ["crates/keyhole/src/uring.rs", "crates/keyhole/src/uring/", "crates/keyhole/src/buffer.rs", "tests/"];
-    for file in files.lines() {
+    for (file, _) in texts(".rs").iter().filter(|(_, text)| text.contains("tokio_uring")) {
         assert!(allowed.iter().any(|prefix| file.starts_with(prefix)), "{file}");
     }
 }
@@ -150,11 +177,11 @@ fn logic_does_no_io() {
             assert!(!direct && !anywhere, "{name} reaches {effect}");
         }
         let effects = ["TcpStream", "TcpListener", "UdpSocket", "std::fs", "std::thread", "SystemTime", "Instant::now"];
-        for pattern in effects {
-            let path = format!("crates/{name}/src");
-            let output =
-                Command::new("git").args(["grep", "-n", pattern, "--", &path]).current_dir(top()).output().unwrap();
-            assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+        let path = format!("crates/{name}/src/");
+        for (file, text) in texts(".rs").iter().filter(|(file, _)| file.starts_with(&path)) {
+            for pattern in effects {
+                assert!(!text.contains(pattern), "{file} has {pattern}");
+            }
         }
     }
 }
@@ -171,11 +198,10 @@ fn unsafe_code_is_forbidden_but_in_the_binary() {
 
 #[test]
 fn the_tree_has_its_shape() {
-    let files = String::from_utf8(run("git", &["ls-files", "-z"])).unwrap();
-    for file in files.split('\0').filter(|file| !file.is_empty()) {
+    for file in files() {
         let first = file.split('/').next().unwrap();
         assert!(TOP.contains(&first), "{file} is at the top");
-        let len = fs::metadata(top().join(file)).map_or(0, |metadata| metadata.len());
+        let len = fs::metadata(top().join(&file)).unwrap().len();
         assert!(len <= FILE_LEN_MAX, "{file} has {len} bytes");
     }
 }
@@ -183,15 +209,13 @@ fn the_tree_has_its_shape() {
 /// Links from one page of ours to another lead somewhere.
 #[test]
 fn links_lead_somewhere() {
-    let files = String::from_utf8(run("git", &["ls-files", "-z", "*.md"])).unwrap();
-    for file in files.split('\0').filter(|file| !file.is_empty()) {
-        let text = fs::read_to_string(top().join(file)).unwrap();
+    for (file, text) in texts(".md") {
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let path = link.split('#').next().unwrap();
             if path.is_empty() || path.contains("://") {
                 continue;
             }
-            let target = top().join(file).parent().unwrap().join(path);
+            let target = top().join(&file).parent().unwrap().join(path);
             assert!(target.exists(), "{file} links to {link}");
         }
     }

@@ -1,9 +1,10 @@
 //! Starting: by whom, with what, and what is refused.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use keyhole_tests::node::binary;
 use keyhole_tests::{CustomerKey, Launch, Node, Request};
@@ -83,6 +84,26 @@ fn a_first_start_makes_a_credential_and_says_what_to_try() {
     node.start();
     assert_eq!((&made.access_key, &made.secret_key), (&node.signer().access_key, &node.signer().secret_key));
     assert_eq!(node.log().matches("export AWS_SECRET_ACCESS_KEY=").count(), 1, "the secret is shown once");
+}
+
+/// Without options the data is in the directory where the command was typed.
+#[test]
+fn without_options_the_data_is_here() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(binary());
+    // Only the port is not the usual one, which somebody may be using.
+    command.args(["serve", "--listen", "127.0.0.1:0"]).current_dir(&directory).stdout(Stdio::piped());
+    command.stderr(Stdio::null()).env_remove("KEYHOLE_ACCESS_KEY").env_remove("KEYHOLE_SECRET_KEY");
+    let mut child = command.spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let ready = lines.into_iter().any(|line| line.starts_with("listening on http://127.0.0.1:"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(ready);
+    for name in ["objects.keyhole", "credentials.toml"] {
+        let path = directory.path().join("keyhole-data").join(name);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+    }
 }
 
 #[test]

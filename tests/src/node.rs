@@ -9,6 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::http::{Request, Response};
@@ -256,8 +257,8 @@ impl Node {
     /// Ends it with SIGTERM.
     pub fn stop(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("the node runs");
-        let status = Command::new("kill").arg(child.id().to_string()).status().expect("kill runs");
-        assert!(status.success(), "a process of ours");
+        let pid = Pid::from_child(&child);
+        kill_process(pid, Signal::TERM).expect("a process of ours");
         let started = Instant::now();
         loop {
             if let Some(status) = child.try_wait().expect("a child") {

@@ -1,11 +1,13 @@
 //! How the bytes of an object, or of a part of one, are bound to it (see [`format`](crate::format), part 3).
 
+use core::fmt;
+
 use md5::{Digest, Md5};
 use sha2::Sha512;
 
 use crate::DataKey;
 use crate::aead::Engine;
-use crate::chunked::{open_single, seal_single};
+use crate::chunked::{open_single, plaintext_len, seal_single};
 use crate::head::{Checksums, Head, HeadError, OpenError};
 use crate::limits::{DIGEST_MAX, PREFIX_LEN, SALT_LEN, TAG_LEN};
 
@@ -79,6 +81,134 @@ impl Manifest {
         let mut manifest = [0; 32];
         manifest.copy_from_slice(&digest[..32]);
         manifest
+    }
+}
+
+/// The ETag of an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Etag {
+    /// The first half of the body's salt, or the digest of the parts' ETags.
+    pub digest: [u8; 16],
+    /// How many parts; 0 for an object that was not uploaded in parts.
+    pub parts: u32,
+}
+
+/// Lower-case hex, and `-n` for an object in n parts; without quotes.
+impl fmt::Display for Etag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.digest.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        if self.parts > 0 { write!(f, "-{}", self.parts) } else { Ok(()) }
+    }
+}
+
+/// The bodies of an object, gathered in order, to be held against its head.
+#[derive(Clone, Default)]
+pub struct Bodies {
+    count: u32,
+    /// Length of the plaintext and ETag, where the first body is no part.
+    whole: Option<(u64, [u8; 16])>,
+    manifest: Manifest,
+    etag: MultipartEtag,
+}
+
+/// How firmly a head binds the bodies of its object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Binding {
+    /// The head was sealed with exactly these bodies in view.
+    Bound,
+    /// The upload was completed without the key: each part authenticates, their choice does not. The ETag that a client
+    /// has kept tells.
+    Unbound,
+}
+
+/// Why a head and bodies do not belong together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum BindingError {
+    /// There is no body, or the length of one is that of no message.
+    Bodies,
+    /// The plaintext is not as long as the head says.
+    Length,
+    /// The head is that of an object in parts and the object is not, or the other way round.
+    Parts,
+    /// A part is missing, doubled, out of place, or another attempt than the head speaks of.
+    Manifest,
+    /// The head declares checksums and lacks the manifest that completion with the key adds.
+    Incomplete,
+}
+
+impl fmt::Display for BindingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BindingError::Bodies => "a body is missing or has an impossible length",
+            BindingError::Length => "the object is not as long as its head says",
+            BindingError::Parts => "the head and the bodies disagree on whether there are parts",
+            BindingError::Manifest => "the parts are not those that the head lists",
+            BindingError::Incomplete => "the head declares checksums and lists no parts",
+        })
+    }
+}
+
+impl core::error::Error for BindingError {}
+
+impl Bodies {
+    /// None so far.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the next body: its part number (0 for the only body of an object that has no parts), the length of its message,
+    /// and that message's salt.
+    ///
+    /// # Errors
+    /// [`BindingError::Bodies`] for an impossible length, [`BindingError::Parts`] for a number 0 that is not alone.
+    pub fn push(&mut self, part_number: u32, message_len: u64, salt: &[u8; SALT_LEN]) -> Result<(), BindingError> {
+        let len = plaintext_len(message_len).ok_or(BindingError::Bodies)?;
+        if self.whole.is_some() || (part_number == 0 && self.count > 0) {
+            return Err(BindingError::Parts);
+        }
+        if part_number == 0 {
+            self.whole = Some((len, etag(salt)));
+        }
+        self.count += 1;
+        self.manifest.update(part_number, message_len, salt);
+        self.etag.update(&etag(salt));
+        Ok(())
+    }
+
+    /// The ETag of the object.
+    pub fn etag(&self) -> Etag {
+        match self.whole {
+            Some((_, digest)) => Etag { digest, parts: 0 },
+            None => Etag { digest: self.etag.clone().finish(), parts: self.count },
+        }
+    }
+
+    /// The manifest of the object, if it is in parts.
+    pub fn manifest(&self) -> Option<[u8; 32]> {
+        self.whole.is_none().then(|| self.manifest.clone().finish())
+    }
+
+    /// Holds them against the opened head of their object. To be done before a part's length is used for anything.
+    ///
+    /// # Errors
+    /// [`BindingError`] says what is wrong.
+    pub fn check(&self, head: &Head<'_>) -> Result<Binding, BindingError> {
+        if self.count == 0 {
+            return Err(BindingError::Bodies);
+        }
+        match (self.whole, head.plaintext_length) {
+            (Some(_), _) if head.manifest.is_some() || head.declared.is_some() => Err(BindingError::Parts),
+            (Some((len, _)), Some(said)) if len != said => Err(BindingError::Length),
+            (Some(_), Some(_)) => Ok(Binding::Bound),
+            (Some(_), None) | (None, Some(_)) => Err(BindingError::Parts),
+            (None, None) => match head.manifest {
+                Some(manifest) if Some(manifest) == self.manifest() => Ok(Binding::Bound),
+                Some(_) => Err(BindingError::Manifest),
+                None if head.declared.is_some() => Err(BindingError::Incomplete),
+                None => Ok(Binding::Unbound),
+            },
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::NotAuthentic;
-use crate::aead::{Aead, Engine};
+use crate::aead::{Aead, Engine, Pieces};
 use crate::limits::{CHUNK_LEN, CHUNKS_MAX, COMMITMENT_LEN, KEY_LEN, NONCE_LEN, PREFIX_LEN, SALT_LEN, TAG_LEN};
 
 /// The name of the instance, with the zero byte that ends it.
@@ -127,9 +127,47 @@ impl<A: Aead> Sealer<A> {
         tag
     }
 
+    /// Begins the next chunk, to be encrypted piece by piece: for who has no room for a whole one. A chunk that is begun
+    /// and not finished leaves a message that nobody can open, and that nothing can be added to.
+    ///
+    /// # Panics
+    /// After the last chunk, as [`seal_next`](Self::seal_next).
+    pub fn begin_next(&mut self) -> ChunkSealer<'_, A> {
+        assert!(!self.finished && self.next < CHUNKS_MAX, "the message has ended");
+        let pieces = Pieces::new(&mut self.aead, &nonce(&self.base_nonce, self.next));
+        self.next += 1;
+        self.finished = true;
+        ChunkSealer { sealer: self, pieces, len: 0 }
+    }
+
     /// Whether the last chunk has been sealed.
     pub fn is_finished(&self) -> bool {
         self.finished
+    }
+}
+
+/// One chunk on its way: see [`Sealer::begin_next`].
+pub struct ChunkSealer<'s, A> {
+    sealer: &'s mut Sealer<A>,
+    pieces: Pieces,
+    len: usize,
+}
+
+impl<A: Aead> ChunkSealer<'_, A> {
+    /// Encrypts the next piece in place, of whatever length.
+    ///
+    /// # Panics
+    /// Where the chunk gets longer than [`CHUNK_LEN`].
+    pub fn seal(&mut self, piece: &mut [u8]) {
+        self.len += piece.len();
+        assert!(self.len <= CHUNK_LEN, "a chunk has at most {CHUNK_LEN} bytes");
+        self.pieces.encrypt(&mut self.sealer.aead, piece);
+    }
+
+    /// Ends the chunk; its tag. One that is shorter than [`CHUNK_LEN`] ends the message.
+    pub fn finish(self) -> [u8; TAG_LEN] {
+        self.sealer.finished = self.len < CHUNK_LEN;
+        self.pieces.tag()
     }
 }
 

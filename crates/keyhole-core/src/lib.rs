@@ -8,7 +8,8 @@
 //! - [`aead`]: the seam to AES-256-GCM, in software or in a peripheral;
 //! - [`chunked`]: authenticated encryption in chunks of 16 KiB, seekable and truncation-proof;
 //! - [`head`]: what describes an object (data key, metadata, checksums), sealed under the customer key;
-//! - [`body`]: how the bytes of an object or of a part are bound to it.
+//! - [`body`]: how the bytes of an object or of a part are bound to it;
+//! - [`file`](mod@file): a sealed object as one self-contained file.
 //!
 //! The crate needs neither `std` nor an allocator, has no `unsafe` code, and panics on no input: what comes from outside
 //! is answered with an error. The [`format`] page has every byte.
@@ -19,6 +20,7 @@ pub mod aead;
 pub mod body;
 mod cbor;
 pub mod chunked;
+pub mod file;
 pub mod head;
 mod key;
 mod key_id;

@@ -1,0 +1,403 @@
+//! The sealed object file: one object, sealed, with all that it takes to open it but the key (see
+//! [`format`](crate::format), part 5).
+//!
+//! A file is a [`Preface`], one [`Entry`] for each body, the part infos, the messages of the bodies, and nothing more. Here
+//! are its pieces, to be written and read as a stream: [`Preface::decode`] says how many bytes it wants, and [`Layout`]
+//! takes the entries one by one and says how much follows. What needs the key is checked by
+//! [`open_head`](crate::head::open_head) and [`Bodies::check`](crate::body::Bodies::check).
+
+use core::fmt;
+
+use crate::chunked::plaintext_len;
+use crate::limits::{BUCKET_MAX, OBJECT_KEY_MAX, PART_NUMBER_MAX, PREFIX_LEN, SEALED_HEAD_MAX, TAG_LEN};
+
+/// What a file begins with.
+pub const MAGIC: [u8; 8] = *b"KEYHOLE1";
+
+/// The media type of a file.
+pub const MEDIA_TYPE: &str = "application/vnd.keyhole.sealed";
+
+/// Bytes of an [`Entry`].
+pub const ENTRY_LEN: usize = 16;
+
+/// Bodies of one object, at most.
+pub const BODIES_MAX: u32 = PART_NUMBER_MAX;
+
+/// Bytes of a [`Preface`], at most.
+pub const PREFACE_MAX: usize = MAGIC.len() + 2 + BUCKET_MAX + 2 + OBJECT_KEY_MAX + 4 + SEALED_HEAD_MAX + 4;
+
+/// The shortest sealed head: a message of one chunk.
+const SEALED_HEAD_MIN: usize = PREFIX_LEN + TAG_LEN;
+
+/// What is wrong with a file, before any key comes into it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum FileError {
+    /// It does not begin with [`MAGIC`].
+    Magic,
+    /// Bucket or key name is empty, too long, or no UTF-8.
+    Name,
+    /// The sealed head is shorter or longer than one can be.
+    Head,
+    /// There is no body, or more than [`BODIES_MAX`].
+    Bodies,
+    /// Part numbers do not ascend within 1 to 10,000, or there is a number 0 that is not alone.
+    PartNumber,
+    /// The length of a body is that of no message.
+    BodyLength,
+    /// A part info is shorter or longer than one can be, or the object has no parts.
+    PartInfo,
+    /// The lengths add up to more than there can be.
+    TooLong,
+    /// It ends before its end, or goes on after it.
+    Length,
+    /// There is no room for it in what is to be written to.
+    Room,
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FileError::Magic => "it does not begin as a sealed object file",
+            FileError::Name => "its bucket or key name is impossible",
+            FileError::Head => "its sealed head has an impossible length",
+            FileError::Bodies => "it has no body, or more than 10,000",
+            FileError::PartNumber => "its part numbers do not ascend from 1 to 10,000",
+            FileError::BodyLength => "a body has an impossible length",
+            FileError::PartInfo => "a part info has an impossible length",
+            FileError::TooLong => "it claims to be longer than an object can be",
+            FileError::Length => "it is shorter or longer than it says",
+            FileError::Room => "there is no room for it",
+        })
+    }
+}
+
+impl core::error::Error for FileError {}
+
+/// What could be read of the front of an input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decoded<T> {
+    /// The whole of it, and its bytes.
+    Whole(T, usize),
+    /// Not enough: so many bytes are needed, counted from the beginning, to get on.
+    Needs(usize),
+}
+
+/// What a file begins with: the names, the sealed head, how many bodies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Preface<'a> {
+    /// The bucket that the head is sealed for.
+    pub bucket: &'a str,
+    /// The object's key (its name) that the head is sealed for.
+    pub key: &'a str,
+    /// The sealed head.
+    pub sealed_head: &'a [u8],
+    /// How many bodies, and so entries.
+    pub bodies: u32,
+}
+
+impl<'a> Preface<'a> {
+    /// Bytes of it in a file.
+    pub fn encoded_len(&self) -> usize {
+        MAGIC.len() + 2 + self.bucket.len() + 2 + self.key.len() + 4 + self.sealed_head.len() + 4
+    }
+
+    fn check(&self) -> Result<(), FileError> {
+        let named = |name: &str, max| (1..=max).contains(&name.len());
+        if !named(self.bucket, BUCKET_MAX) || !named(self.key, OBJECT_KEY_MAX) {
+            return Err(FileError::Name);
+        }
+        if !(SEALED_HEAD_MIN..=SEALED_HEAD_MAX).contains(&self.sealed_head.len()) {
+            return Err(FileError::Head);
+        }
+        if !(1..=BODIES_MAX).contains(&self.bodies) { Err(FileError::Bodies) } else { Ok(()) }
+    }
+
+    /// Writes it; bytes written to `out`, for which [`PREFACE_MAX`] is always enough.
+    ///
+    /// # Errors
+    /// [`FileError`]: what is impossible about it, or that `out` is too short.
+    pub fn encode(&self, out: &mut [u8]) -> Result<usize, FileError> {
+        self.check()?;
+        let mut len = 0;
+        let mut put = |bytes: &[u8]| {
+            let place = out.get_mut(len..).and_then(|rest| rest.get_mut(..bytes.len())).ok_or(FileError::Room)?;
+            place.copy_from_slice(bytes);
+            len += bytes.len();
+            Ok(())
+        };
+        put(&MAGIC)?;
+        for name in [self.bucket, self.key] {
+            put(&(name.len() as u16).to_be_bytes())?;
+            put(name.as_bytes())?;
+        }
+        put(&(self.sealed_head.len() as u32).to_be_bytes())?;
+        put(self.sealed_head)?;
+        put(&self.bodies.to_be_bytes())?;
+        Ok(len)
+    }
+
+    /// Reads it from the front of a file, of which `input` is as much as there is so far.
+    ///
+    /// # Errors
+    /// [`FileError`], as soon as what is there is impossible.
+    pub fn decode(input: &'a [u8]) -> Result<Decoded<Preface<'a>>, FileError> {
+        let mut at = 0;
+        let mut take = |len: usize| {
+            let end = at + len;
+            let bytes = input.get(at..end).ok_or(end);
+            at = end;
+            bytes
+        };
+        /// Ends the function where there is not enough yet.
+        macro_rules! take {
+            ($len:expr) => {
+                match take($len) {
+                    Ok(bytes) => bytes,
+                    Err(needed) => return Ok(Decoded::Needs(needed)),
+                }
+            };
+        }
+        if !input.starts_with(&MAGIC[..input.len().min(MAGIC.len())]) {
+            return Err(FileError::Magic);
+        }
+        let _ = take!(MAGIC.len());
+        let mut names = [""; 2];
+        for (name, max) in names.iter_mut().zip([BUCKET_MAX, OBJECT_KEY_MAX]) {
+            let len = be(take!(2)) as usize;
+            if !(1..=max).contains(&len) {
+                return Err(FileError::Name);
+            }
+            *name = core::str::from_utf8(take!(len)).map_err(|_| FileError::Name)?;
+        }
+        let len = be(take!(4)) as usize;
+        if !(SEALED_HEAD_MIN..=SEALED_HEAD_MAX).contains(&len) {
+            return Err(FileError::Head);
+        }
+        let sealed_head = take!(len);
+        let bodies = be(take!(4)) as u32;
+        let [bucket, key] = names;
+        let preface = Preface { bucket, key, sealed_head, bodies };
+        preface.check()?;
+        Ok(Decoded::Whole(preface, at))
+    }
+}
+
+/// A big-endian number of up to 8 bytes.
+fn be(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// One body, as the file's table has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Its part number; 0 for the only body of an object that has no parts.
+    pub part_number: u32,
+    /// Bytes of its message.
+    pub message_len: u64,
+    /// Bytes of its part info; 0 where there is none.
+    pub info_len: u32,
+}
+
+impl Entry {
+    /// As it stands in a file.
+    pub fn encode(&self) -> [u8; ENTRY_LEN] {
+        let mut bytes = [0; ENTRY_LEN];
+        bytes[..4].copy_from_slice(&self.part_number.to_be_bytes());
+        bytes[4..12].copy_from_slice(&self.message_len.to_be_bytes());
+        bytes[12..].copy_from_slice(&self.info_len.to_be_bytes());
+        bytes
+    }
+
+    /// Reads it; [`Layout::push`] says whether it is possible.
+    pub fn decode(bytes: &[u8; ENTRY_LEN]) -> Entry {
+        Entry { part_number: be(&bytes[..4]) as u32, message_len: be(&bytes[4..12]), info_len: be(&bytes[12..]) as u32 }
+    }
+}
+
+/// Sums up the entries of a file, and takes none that is impossible where it stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    bodies: u32,
+    seen: u32,
+    last_number: u32,
+    totals: Totals,
+}
+
+/// What follows the table of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// Bytes of all part infos.
+    pub infos_len: u64,
+    /// Bytes of all messages.
+    pub messages_len: u64,
+    /// Bytes of plaintext in them.
+    pub plaintext_len: u64,
+}
+
+impl Totals {
+    /// Bytes of the whole file.
+    pub fn file_len(&self, preface: &Preface<'_>) -> u64 {
+        let table = u64::from(preface.bodies) * ENTRY_LEN as u64;
+        preface.encoded_len() as u64 + table + self.infos_len + self.messages_len
+    }
+}
+
+impl Layout {
+    /// Of a file with so many bodies, none of them seen so far.
+    pub fn new(bodies: u32) -> Self {
+        Layout { bodies, seen: 0, last_number: 0, totals: Totals::default() }
+    }
+
+    /// Takes the next entry.
+    ///
+    /// # Errors
+    /// [`FileError`]: why it cannot stand here.
+    pub fn push(&mut self, entry: &Entry) -> Result<(), FileError> {
+        if self.seen >= self.bodies {
+            return Err(FileError::Bodies);
+        }
+        let is_whole = entry.part_number == 0 && self.bodies == 1;
+        let ascends = entry.part_number > self.last_number && entry.part_number <= PART_NUMBER_MAX;
+        if !is_whole && !ascends {
+            return Err(FileError::PartNumber);
+        }
+        let info_possible = SEALED_HEAD_MIN..=crate::body::PART_INFO_MAX;
+        if entry.info_len != 0 && (is_whole || !info_possible.contains(&(entry.info_len as usize))) {
+            return Err(FileError::PartInfo);
+        }
+        let plaintext = plaintext_len(entry.message_len).ok_or(FileError::BodyLength)?;
+        let sum = |a: u64, b: u64| a.checked_add(b).ok_or(FileError::TooLong);
+        self.totals = Totals {
+            infos_len: sum(self.totals.infos_len, entry.info_len.into())?,
+            messages_len: sum(self.totals.messages_len, entry.message_len)?,
+            plaintext_len: sum(self.totals.plaintext_len, plaintext)?,
+        };
+        self.last_number = entry.part_number;
+        self.seen += 1;
+        Ok(())
+    }
+
+    /// What follows the table, once all of it has been taken.
+    ///
+    /// # Errors
+    /// [`FileError::Bodies`] where entries are missing.
+    pub fn finish(&self) -> Result<Totals, FileError> {
+        if self.seen == self.bodies && self.seen > 0 { Ok(self.totals) } else { Err(FileError::Bodies) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec::Vec;
+    use std::{format, vec};
+
+    use super::*;
+    use crate::chunked::message_len;
+
+    fn preface(bucket: &str, key: &str, head_len: usize, bodies: u32) -> Result<Vec<u8>, FileError> {
+        let head = vec![7; head_len];
+        let preface = Preface { bucket, key, sealed_head: &head, bodies };
+        let mut out = vec![0; PREFACE_MAX + 2000];
+        let len = preface.encode(&mut out)?;
+        assert_eq!(len, preface.encoded_len());
+        out.truncate(len);
+        Ok(out)
+    }
+
+    #[test]
+    fn a_preface_has_limits_on_both_sides() {
+        let name = |len: usize| "n".repeat(len);
+        for (bucket, key, head, bodies, expected) in [
+            (1, 1, 72, 1, Ok(())),
+            (63, 1024, SEALED_HEAD_MAX, 10_000, Ok(())),
+            (0, 1, 72, 1, Err(FileError::Name)),
+            (64, 1, 72, 1, Err(FileError::Name)),
+            (1, 0, 72, 1, Err(FileError::Name)),
+            (1, 1025, 72, 1, Err(FileError::Name)),
+            (1, 1, 71, 1, Err(FileError::Head)),
+            (1, 1, SEALED_HEAD_MAX + 1, 1, Err(FileError::Head)),
+            (1, 1, 72, 0, Err(FileError::Bodies)),
+            (1, 1, 72, 10_001, Err(FileError::Bodies)),
+        ] {
+            let written = preface(&name(bucket), &name(key), head, bodies);
+            assert_eq!(
+                written.as_ref().map(|_| ()).map_err(|error| *error),
+                expected,
+                "{bucket} {key} {head} {bodies}"
+            );
+            // What cannot be written is also not read.
+            let mut bytes = MAGIC.to_vec();
+            for len in [bucket, key] {
+                bytes.extend_from_slice(&(len as u16).to_be_bytes());
+                bytes.extend_from_slice(name(len).as_bytes());
+            }
+            bytes.extend_from_slice(&(head as u32).to_be_bytes());
+            bytes.extend_from_slice(&vec![7; head]);
+            bytes.extend_from_slice(&bodies.to_be_bytes());
+            match (Preface::decode(&bytes), written) {
+                (Ok(Decoded::Whole(read, len)), Ok(written)) => {
+                    assert_eq!((len, &bytes), (bytes.len(), &written));
+                    assert_eq!((read.bucket.len(), read.key.len(), read.bodies), (bucket, key, bodies));
+                }
+                (Err(read), Err(written)) => assert_eq!(read, written),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(preface(&name(63), &name(1024), SEALED_HEAD_MAX, 1).unwrap().len(), PREFACE_MAX);
+    }
+
+    #[test]
+    fn a_preface_in_pieces_says_what_it_needs() {
+        let bytes = preface("bucket", "a/key", 100, 3).unwrap();
+        for len in 0..bytes.len() {
+            match Preface::decode(&bytes[..len]).unwrap() {
+                Decoded::Needs(needed) => assert!(len < needed && needed <= bytes.len(), "{needed} at {len}"),
+                Decoded::Whole(..) => panic!("whole at {len} of {}", bytes.len()),
+            }
+        }
+        assert_eq!(Preface::decode(b"KEYHOLE2"), Err(FileError::Magic));
+        assert_eq!(Preface::decode(b"PK"), Err(FileError::Magic));
+        let mut latin1 = bytes.clone();
+        latin1[10] = 0xe9;
+        assert_eq!(Preface::decode(&latin1), Err(FileError::Name));
+        let mut small = [0; 10];
+        let whole = Preface { bucket: "b", key: "k", sealed_head: &[0; 72], bodies: 1 };
+        assert_eq!(whole.encode(&mut small), Err(FileError::Room));
+    }
+
+    #[test]
+    fn tables() {
+        let message = |len| message_len(len).unwrap();
+        let entry = |part_number, message_len, info_len| Entry { part_number, message_len, info_len };
+        let check = |entries: &[Entry], expected: Result<u64, FileError>| {
+            let mut layout = Layout::new(entries.len() as u32);
+            let pushed = entries.iter().try_for_each(|entry| {
+                assert_eq!(Entry::decode(&entry.encode()), *entry);
+                layout.push(entry)
+            });
+            let plaintext = pushed.and_then(|()| layout.finish()).map(|totals| totals.plaintext_len);
+            assert_eq!(plaintext, expected, "{}", format!("{entries:?}"));
+        };
+        check(&[entry(0, 72, 0)], Ok(0));
+        check(&[entry(1, message(5), 80), entry(10_000, message(70_000), 0)], Ok(70_005));
+        check(&[], Err(FileError::Bodies));
+        check(&[entry(0, 72, 0), entry(1, 72, 0)], Err(FileError::PartNumber));
+        check(&[entry(2, 72, 0), entry(2, 72, 0)], Err(FileError::PartNumber));
+        check(&[entry(2, 72, 0), entry(1, 72, 0)], Err(FileError::PartNumber));
+        check(&[entry(10_001, 72, 0)], Err(FileError::PartNumber));
+        check(&[entry(0, 71, 0)], Err(FileError::BodyLength));
+        check(&[entry(0, 72, 80)], Err(FileError::PartInfo));
+        check(&[entry(1, 72, 71)], Err(FileError::PartInfo));
+        check(&[entry(1, 72, crate::body::PART_INFO_MAX as u32 + 1)], Err(FileError::PartInfo));
+        let most = message(((1 << 38) - 1) * 16_384);
+        let many: Vec<Entry> = (1..=5000).map(|number| entry(number, most, 0)).collect();
+        check(&many, Err(FileError::TooLong));
+        let mut layout = Layout::new(2);
+        layout.push(&entry(1, 72, 0)).unwrap();
+        assert_eq!(layout.finish(), Err(FileError::Bodies));
+        layout.push(&entry(2, 72, 0)).unwrap();
+        assert_eq!(layout.push(&entry(3, 72, 0)), Err(FileError::Bodies));
+    }
+}

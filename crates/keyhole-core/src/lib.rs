@@ -26,6 +26,8 @@ mod key;
 mod key_id;
 pub mod limits;
 pub mod sse_c;
+#[cfg(feature = "suite")]
+pub mod suite;
 
 #[doc = include_str!("../FORMAT.md")]
 pub mod format {}

@@ -20,6 +20,13 @@ pub const KEY_HEADER: &str = "x-amz-server-side-encryption-customer-key";
 /// `x-amz-server-side-encryption-customer-key-md5`
 pub const KEY_MD5_HEADER: &str = "x-amz-server-side-encryption-customer-key-md5";
 
+/// `x-amz-copy-source-server-side-encryption-customer-algorithm`
+pub const COPY_SOURCE_ALGORITHM_HEADER: &str = "x-amz-copy-source-server-side-encryption-customer-algorithm";
+/// `x-amz-copy-source-server-side-encryption-customer-key`
+pub const COPY_SOURCE_KEY_HEADER: &str = "x-amz-copy-source-server-side-encryption-customer-key";
+/// `x-amz-copy-source-server-side-encryption-customer-key-md5`
+pub const COPY_SOURCE_KEY_MD5_HEADER: &str = "x-amz-copy-source-server-side-encryption-customer-key-md5";
+
 /// What the names of the headers of a trio begin with, for an object.
 const OBJECT_PREFIX: &str = "x-amz-server-side-encryption-customer";
 /// The same for the source of a copy.
@@ -173,14 +180,66 @@ impl core::fmt::Debug for Triple<'_> {
 }
 
 /// The MD5 of a key as its header has it, for requests and replies.
-pub fn key_md5_base64(key: &CustomerKey) -> heapless::String<24> {
-    let mut text = [0; 24];
-    let mut out = heapless::String::new();
-    if let Ok(encoded) = Base64::encode(&key.md5(), &mut text) {
-        // 16 bytes are 24 characters.
-        out.push_str(encoded).expect("24 characters fit");
+pub fn key_md5_base64(key: &CustomerKey) -> heapless::String<KEY_MD5_BASE64_LEN> {
+    let mut text = [0; KEY_MD5_BASE64_LEN];
+    encode(&key.md5(), &mut text);
+    // Base64 is ASCII, and as long as the string has room.
+    heapless::String::from_utf8(heapless::Vec::from_array(text)).unwrap_or_default()
+}
+
+/// The three headers of a customer key, for who sends requests. Wiped when dropped.
+///
+/// ```
+/// use keyhole_core::CustomerKey;
+/// use keyhole_core::sse_c::{Headers, Role};
+///
+/// let headers = Headers::new(&CustomerKey::new(*b"0123456789abcdef0123456789abcdef"));
+/// for (name, value) in headers.iter(Role::Object) {
+///     // Write `name: value` and CR LF.
+///     # assert!(name.starts_with("x-amz-server-side-encryption-customer-") && !value.is_empty());
+/// }
+/// ```
+pub struct Headers {
+    key: Zeroizing<[u8; KEY_BASE64_LEN]>,
+    key_md5: [u8; KEY_MD5_BASE64_LEN],
+}
+
+/// Characters of a key in base64, and of its MD5.
+const KEY_BASE64_LEN: usize = KEY_LEN.div_ceil(3) * 4;
+const KEY_MD5_BASE64_LEN: usize = 16usize.div_ceil(3) * 4;
+
+impl Headers {
+    /// The headers of this key.
+    pub fn new(key: &CustomerKey) -> Self {
+        let mut headers = Headers { key: Zeroizing::new([0; KEY_BASE64_LEN]), key_md5: [0; KEY_MD5_BASE64_LEN] };
+        encode(key.expose(), &mut *headers.key);
+        encode(&key.md5(), &mut headers.key_md5);
+        headers
     }
-    out
+
+    /// Names, in lower case, and values, as a request for `role` carries them.
+    pub fn iter(&self, role: Role) -> [(&'static str, &str); 3] {
+        let text = |bytes| core::str::from_utf8(bytes).unwrap_or_default();
+        let [algorithm, key, key_md5] = match role {
+            Role::Object => [ALGORITHM_HEADER, KEY_HEADER, KEY_MD5_HEADER],
+            Role::CopySource => [COPY_SOURCE_ALGORITHM_HEADER, COPY_SOURCE_KEY_HEADER, COPY_SOURCE_KEY_MD5_HEADER],
+        };
+        [(algorithm, ALGORITHM), (key, text(&*self.key)), (key_md5, text(&self.key_md5))]
+    }
+}
+
+/// Shows that there are headers, not what is in them.
+impl core::fmt::Debug for Headers {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Headers(redacted)")
+    }
+}
+
+/// Base64 into a buffer of just the right length.
+fn encode(bytes: &[u8], out: &mut [u8]) {
+    let len = out.len();
+    let encoded = Base64::encode(bytes, out).map(str::len);
+    debug_assert_eq!(encoded, Ok(len));
 }
 
 fn decode_key(text: &[u8]) -> Option<CustomerKey> {
@@ -273,6 +332,22 @@ mod tests {
             &["x-amz-copy-source-server-side-encryption-customer-key-MD4"],
             Err(SseCError::UnknownHeader),
         );
+    }
+
+    #[test]
+    fn what_is_sent_is_what_is_read() {
+        let key = CustomerKey::new(*b"0123456789abcdef0123456789abcdef");
+        let headers = Headers::new(&key);
+        for role in [Role::Object, Role::CopySource] {
+            let sent = headers.iter(role);
+            assert!(sent.iter().all(|(name, _)| name.starts_with(role.prefix())));
+            let triple =
+                Triple::from_headers(role, sent.iter().map(|(name, value)| (*name, value.as_bytes()))).unwrap();
+            assert_eq!(triple.for_write(), Ok(Some(CustomerKey::new(*key.expose()))));
+        }
+        assert_eq!(headers.iter(Role::Object)[1].1, KEY);
+        assert_eq!(headers.iter(Role::Object)[2].1, MD5);
+        assert_eq!(std::format!("{headers:?}"), "Headers(redacted)");
     }
 
     #[test]

@@ -1,190 +1,78 @@
-//! The vectors of the format, made with an independent implementation: every intermediate, and every one damaged.
+//! The vectors on the engines of this crate, and what of the format needs no engine.
 
-use keyhole_core::aead::Portable;
-use keyhole_core::chunked::{Opener, Sealer, message_len, plaintext_len};
-use keyhole_core::head::{
-    ChecksumAlgorithm, ChecksumType, Checksums, Head, OpenError, UserMetadata, open_head, seal_head,
-};
-use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SEALED_HEAD_MAX, TAG_LEN};
-use keyhole_core::{CustomerKey, NotAuthentic, key_id};
-use serde::Deserialize;
+#[path = "vectors/checks.rs"]
+mod checks;
+
+use aes::Aes256;
+use aes::cipher::{BlockCipherEncrypt, KeyInit};
+use checks::{bytes, heads, text};
+use keyhole_core::aead::{Aead, Engine, Portable, PortableAead, xor_key_stream_by_block};
+use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Head};
+use keyhole_core::{CustomerKey, key_id, suite};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
-
-fn bytes<const N: usize>(hex: &str) -> [u8; N] {
-    hex::decode(hex).unwrap().try_into().unwrap()
-}
-
-#[derive(Deserialize)]
-struct Chunked {
-    cases: Vec<ChunkedCase>,
-}
-
-#[derive(Deserialize)]
-struct ChunkedCase {
-    name: String,
-    input_key: String,
-    salt: String,
-    context: String,
-    plaintext_length: usize,
-    commitment: String,
-    message_length: usize,
-    message_sha256: String,
-    last_tag: String,
-    message: Option<String>,
-}
-
-impl ChunkedCase {
-    fn plaintext(&self) -> Vec<u8> {
-        (0..self.plaintext_length).map(|i| (7 * i + 13 * (i >> 8) + 5) as u8).collect()
-    }
-
-    fn seal(&self) -> Vec<u8> {
-        let context = hex::decode(&self.context).unwrap();
-        // The context in two pieces: where it is cut makes no difference.
-        let (a, b) = context.split_at(context.len() / 2);
-        let mut sealer = Sealer::new(&Portable, &bytes(&self.input_key), &bytes(&self.salt), &[a, b]);
-        let mut message = sealer.prefix().to_vec();
-        let mut plaintext = self.plaintext();
-        for chunk in plaintext.chunks_mut(CHUNK_LEN) {
-            let tag = sealer.seal_next(chunk);
-            message.extend_from_slice(chunk);
-            message.extend_from_slice(&tag);
-        }
-        if !sealer.is_finished() {
-            message.extend_from_slice(&sealer.seal_next(&mut []));
-        }
-        message
-    }
-
-    fn open(&self, message: &[u8]) -> Result<Vec<u8>, NotAuthentic> {
-        plaintext_len(message.len() as u64).ok_or(NotAuthentic)?;
-        let context = hex::decode(&self.context).unwrap();
-        let prefix = message[..PREFIX_LEN].try_into().unwrap();
-        let mut opener = Opener::new(&Portable, &bytes(&self.input_key), prefix, &[&context])?;
-        let mut plaintext = Vec::new();
-        for (index, sealed) in message[PREFIX_LEN..].chunks(CHUNK_LEN + TAG_LEN).enumerate() {
-            let (chunk, tag) = sealed.split_last_chunk::<TAG_LEN>().unwrap();
-            let mut chunk = chunk.to_vec();
-            opener.open_at(index as u64, &mut chunk, tag).inspect_err(|_| {
-                assert!(chunk.iter().all(|byte| *byte == 0), "a damaged chunk is wiped");
-            })?;
-            plaintext.extend_from_slice(&chunk);
-        }
-        Ok(plaintext)
-    }
-}
-
-fn chunked() -> Vec<ChunkedCase> {
-    serde_json::from_str::<Chunked>(include_str!("vectors/chunked.json")).unwrap().cases
-}
 
 #[test]
-fn messages_are_those_of_the_vectors() {
-    for case in chunked() {
-        let message = case.seal();
-        assert_eq!(message.len(), case.message_length, "{}", case.name);
-        assert_eq!(message_len(case.plaintext_length as u64), Some(message.len() as u64), "{}", case.name);
-        assert_eq!(hex::encode(&message[24..PREFIX_LEN]), case.commitment, "{}", case.name);
-        assert_eq!(hex::encode(&message[message.len() - TAG_LEN..]), case.last_tag, "{}", case.name);
-        assert_eq!(hex::encode(Sha256::digest(&message)), case.message_sha256, "{}", case.name);
-        if let Some(expected) = &case.message {
-            assert_eq!(&hex::encode(&message), expected, "{}", case.name);
-        }
-        assert_eq!(case.open(&message).unwrap(), case.plaintext(), "{}", case.name);
+fn on_the_portable_engine() {
+    checks::all(&Portable);
+}
+
+/// A device that only has counter mode.
+struct CounterMode(PortableAead);
+
+impl Aead for CounterMode {
+    fn xor_key_stream(&mut self, counter: &[u8; 16], data: &mut [u8]) {
+        self.0.xor_key_stream(counter, data);
+    }
+}
+
+struct CounterModeEngine;
+
+impl Engine for CounterModeEngine {
+    type Aead = CounterMode;
+
+    fn aead(&self, key: &[u8; 32]) -> CounterMode {
+        CounterMode(Portable.aead(key))
     }
 }
 
 #[test]
-fn damaged_and_truncated_messages_are_refused() {
-    let mut state = 0x5eed_u64;
-    println!("seed {state}");
-    for case in chunked() {
-        let message = case.seal();
-        for _ in 0..200 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let at = (state >> 20) as usize % message.len();
-            let mut damaged = message.clone();
-            damaged[at] ^= 1 << (state >> 60 & 7);
-            assert_eq!(case.open(&damaged), Err(NotAuthentic), "{}: byte {at}", case.name);
-        }
-        let borders = (0..=message.len() / (CHUNK_LEN + TAG_LEN)).map(|n| PREFIX_LEN + n * (CHUNK_LEN + TAG_LEN));
-        let cuts = (0..100).chain(borders.flat_map(|border| [border - 1, border, border + 1]));
-        for cut in cuts.filter(|cut| *cut < message.len()) {
-            assert_eq!(case.open(&message[..cut]), Err(NotAuthentic), "{}: cut at {cut}", case.name);
-        }
+fn on_a_device_that_has_counter_mode() {
+    checks::all(&CounterModeEngine);
+}
+
+/// A device that only encrypts blocks.
+struct Blocks(Aes256);
+
+impl Aead for Blocks {
+    fn xor_key_stream(&mut self, counter: &[u8; 16], data: &mut [u8]) {
+        xor_key_stream_by_block(counter, data, |block| self.0.encrypt_block(block.into()));
     }
 }
 
-fn text<'v>(case: &'v Value, name: &str) -> &'v str {
-    case[name].as_str().unwrap()
-}
+struct BlockEngine;
 
-/// Runs `check` on each head vector with the head that its fields describe.
-fn heads(check: impl Fn(&Value, &Head<'_>)) {
-    let cases: Vec<Value> = serde_json::from_str(include_str!("vectors/head.json")).unwrap();
-    assert!(!cases.is_empty());
-    for case in &cases {
-        let data_key = bytes(text(case, "data_key"));
-        let user: Vec<(&str, &[u8])> = case["user_metadata"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|pair| (pair[0].as_str().unwrap(), pair[1].as_str().unwrap().as_bytes()))
-            .collect();
-        let mut checksums = Checksums::default();
-        for (number, digest) in case["checksums"].as_object().unwrap() {
-            let algorithm = ChecksumAlgorithm::ALL[number.parse::<usize>().unwrap() - 1];
-            checksums.set(algorithm, &hex::decode(digest.as_str().unwrap()).unwrap()).unwrap();
-        }
-        let decoded = hex::decode(text(case, "head_cbor")).unwrap();
-        // Manifest and declaration are given in the encoding alone.
-        let from_bytes = Head::decode(&decoded).unwrap();
-        let head = Head {
-            data_key: Some(&data_key),
-            plaintext_length: case["plaintext_length"].as_u64(),
-            fields: std::array::from_fn(|i| case["headers"][(i + 3).to_string()].as_str().map(str::as_bytes)),
-            user_metadata: UserMetadata::new(&user),
-            checksums,
-            manifest: from_bytes.manifest,
-            declared: from_bytes.declared,
-        };
-        check(case, &head);
+impl Engine for BlockEngine {
+    type Aead = Blocks;
+
+    fn aead(&self, key: &[u8; 32]) -> Blocks {
+        Blocks(Aes256::new(key.into()))
     }
 }
 
 #[test]
-fn heads_are_those_of_the_vectors() {
-    heads(|case, head| {
-        let mut encoded = vec![0; 16 * 1024];
-        let len = head.encode(&mut encoded).unwrap();
-        assert_eq!(hex::encode(&encoded[..len]), text(case, "head_cbor"));
+fn on_a_device_that_encrypts_blocks() {
+    checks::messages(&BlockEngine);
+    checks::sealed_heads(&BlockEngine);
+    checks::files(&BlockEngine);
+}
 
-        let key = CustomerKey::new(bytes(text(case, "customer_key")));
-        let (bucket, name) = (text(case, "bucket"), text(case, "key"));
-        let mut sealed = vec![0; SEALED_HEAD_MAX];
-        let len = seal_head(&Portable, &key, &bytes(text(case, "salt")), bucket, name, head, &mut sealed).unwrap();
-        assert_eq!(hex::encode(&sealed[..len]), text(case, "sealed_head"));
-
-        let open = |key: &CustomerKey, bucket: &str, name: &str, sealed: &[u8]| {
-            let mut sealed = sealed.to_vec();
-            open_head(&Portable, key, bucket, name, &mut sealed).map(|head| head.plaintext_length)
-        };
-        let sealed = &sealed[..len];
-        assert_eq!(open(&key, bucket, name, sealed), Ok(head.plaintext_length));
-        let refused = Err(OpenError::NotAuthentic);
-        assert_eq!(open(&CustomerKey::new([1; 32]), bucket, name, sealed), refused);
-        assert_eq!(open(&key, "other", name, sealed), refused);
-        assert_eq!(open(&key, bucket, "other", sealed), refused);
-        for cut in 0..sealed.len().min(100) {
-            assert_eq!(open(&key, bucket, name, &sealed[..cut]), refused);
-        }
-        for at in (0..sealed.len()).step_by(sealed.len() / 60 + 1) {
-            let mut damaged = sealed.to_vec();
-            damaged[at] ^= 0x10;
-            assert_eq!(open(&key, bucket, name, &damaged), refused, "byte {at}");
-        }
-    });
+#[test]
+fn the_suite_passes_on_each() {
+    let mut scratch = vec![0; suite::SCRATCH_LEN];
+    suite::run(&Portable, &mut scratch).unwrap();
+    suite::run(&CounterModeEngine, &mut scratch).unwrap();
+    suite::run(&BlockEngine, &mut scratch).unwrap();
+    suite::run(&BlockEngine, &mut scratch[..suite::SCRATCH_LEN_MIN]).unwrap();
 }
 
 #[test]

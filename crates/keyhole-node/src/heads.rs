@@ -113,54 +113,36 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     ) -> Result<ObjectHead> {
         let head = self.read_head(&object.head, customer_key, bucket, key)?;
         if object.sealed {
-            check_binding(object, &head).map_err(|what| {
-                tracing::error!(bucket, key, "damage: {what}");
-                damaged(what)
-            })?;
+            check_binding(object, &head).map_err(|what| damaged(&format!("{bucket}/{key}: {what}")))?;
         }
         Ok(head)
     }
 }
 
 /// Whether the bodies of a sealed object are those that its head and its ETag speak of.
-fn check_binding(object: &Object, head: &ObjectHead) -> std::result::Result<(), &'static str> {
-    if let [Part { number: 0, salt, size, .. }] = object.parts.as_slice() {
-        if head.plaintext_length != Some(*size) {
-            return Err("an object is not as long as its head says");
-        }
-        return match object.etag.parts == 0 && object.etag.digest == body::etag(salt) {
-            true => Ok(()),
-            false => Err("an object's ETag is not its body's"),
-        };
+fn check_binding(object: &Object, head: &ObjectHead) -> std::result::Result<(), String> {
+    let bodies = bodies(&object.parts).ok_or("a part is too long")?;
+    head.with(|head| bodies.check(head)).map_err(|error| error.to_string())?;
+    let body::Etag { digest, parts } = bodies.etag();
+    if object.etag.digest != digest || u32::from(object.etag.parts) != parts {
+        return Err("an object's ETag is not that of its bodies".to_owned());
     }
-    if head.plaintext_length.is_some() {
-        return Err("the head of an object in parts has a length");
+    Ok(())
+}
+
+/// The bodies of an object, gathered; `None` where one is longer than a message can be.
+fn bodies(parts: &[Part]) -> Option<body::Bodies> {
+    let mut bodies = body::Bodies::new();
+    for part in parts {
+        bodies.push(u32::from(part.number), chunked::message_len(part.size)?, &part.salt).ok()?;
     }
-    let mut etag = body::MultipartEtag::new();
-    let mut manifest = body::Manifest::new();
-    for part in &object.parts {
-        let message_len = chunked::message_len(part.size).ok_or("a part is too long")?;
-        etag.update(&body::etag(&part.salt));
-        manifest.update(u32::from(part.number), message_len, &part.salt);
-    }
-    if object.etag.digest != etag.finish() || usize::from(object.etag.parts) != object.parts.len() {
-        return Err("an object's ETag is not that of its parts");
-    }
-    match head.manifest {
-        Some(bound) if bound != manifest.finish() => Err("an object's parts are not those that its head lists"),
-        None if head.declared.is_some() => Err("an object that declared checksums lacks its manifest"),
-        _ => Ok(()),
-    }
+    Some(bodies)
 }
 
 /// The manifest of an object in parts.
 pub(crate) fn manifest(parts: &[Part]) -> Result<[u8; 32]> {
-    let mut manifest = body::Manifest::new();
-    for part in parts {
-        let message_len = chunked::message_len(part.size).ok_or(keyhole_s3::ErrorCode::EntityTooLarge)?;
-        manifest.update(u32::from(part.number), message_len, &part.salt);
-    }
-    Ok(manifest.finish())
+    let manifest = bodies(parts).and_then(|bodies| bodies.manifest());
+    Ok(manifest.ok_or(keyhole_s3::ErrorCode::EntityTooLarge)?)
 }
 
 /// The S3 error of a part whose upload's head does not open under the key of the request (row 12).

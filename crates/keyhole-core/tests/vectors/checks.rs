@@ -1,0 +1,448 @@
+//! The vectors of the format, made with an independent implementation: every intermediate, and every one damaged. Each
+//! check runs on every engine.
+
+use keyhole_core::aead::Engine;
+use keyhole_core::body::{self, Binding, Bodies, Etag, open_part_info};
+use keyhole_core::chunked::{Opener, Sealer, message_len, plaintext_len};
+use keyhole_core::file::{Decoded, ENTRY_LEN, Entry, FileError, Layout, PREFACE_MAX, Preface};
+use keyhole_core::head::{ChecksumAlgorithm, Checksums, Head, OpenError, UserMetadata, open_head, seal_head};
+use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, SEALED_HEAD_MAX, TAG_LEN};
+use keyhole_core::{CustomerKey, DataKey, NotAuthentic};
+use serde::Deserialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// All checks.
+pub(crate) fn all<E: Engine>(engine: &E) {
+    messages(engine);
+    damaged_messages(engine);
+    sealed_heads(engine);
+    files(engine);
+    damaged_files(engine);
+    parts_of_another_upload(engine);
+}
+
+pub(crate) fn bytes<const N: usize>(hex: &str) -> [u8; N] {
+    hex::decode(hex).unwrap().try_into().unwrap()
+}
+
+#[derive(Deserialize)]
+struct Chunked {
+    cases: Vec<ChunkedCase>,
+}
+
+#[derive(Deserialize)]
+struct ChunkedCase {
+    name: String,
+    input_key: String,
+    salt: String,
+    context: String,
+    plaintext_length: usize,
+    commitment: String,
+    message_length: usize,
+    message_sha256: String,
+    last_tag: String,
+    message: Option<String>,
+}
+
+impl ChunkedCase {
+    fn plaintext(&self) -> Vec<u8> {
+        (0..self.plaintext_length).map(|i| (7 * i + 13 * (i >> 8) + 5) as u8).collect()
+    }
+
+    fn seal<E: Engine>(&self, engine: &E) -> Vec<u8> {
+        let context = hex::decode(&self.context).unwrap();
+        // The context in two pieces: where it is cut makes no difference.
+        let (a, b) = context.split_at(context.len() / 2);
+        let mut sealer = Sealer::new(engine, &bytes(&self.input_key), &bytes(&self.salt), &[a, b]);
+        let mut message = sealer.prefix().to_vec();
+        let mut plaintext = self.plaintext();
+        for chunk in plaintext.chunks_mut(CHUNK_LEN) {
+            let tag = sealer.seal_next(chunk);
+            message.extend_from_slice(chunk);
+            message.extend_from_slice(&tag);
+        }
+        if !sealer.is_finished() {
+            message.extend_from_slice(&sealer.seal_next(&mut []));
+        }
+        message
+    }
+
+    fn open<E: Engine>(&self, engine: &E, message: &[u8]) -> Result<Vec<u8>, NotAuthentic> {
+        open_message(engine, &bytes(&self.input_key), &hex::decode(&self.context).unwrap(), message)
+    }
+}
+
+fn open_message<E: Engine>(
+    engine: &E,
+    key: &[u8; 32],
+    context: &[u8],
+    message: &[u8],
+) -> Result<Vec<u8>, NotAuthentic> {
+    plaintext_len(message.len() as u64).ok_or(NotAuthentic)?;
+    let prefix = message[..PREFIX_LEN].try_into().unwrap();
+    let mut opener = Opener::new(engine, key, prefix, &[context])?;
+    let mut plaintext = Vec::new();
+    for (index, sealed) in message[PREFIX_LEN..].chunks(CHUNK_LEN + TAG_LEN).enumerate() {
+        let (chunk, tag) = sealed.split_last_chunk::<TAG_LEN>().unwrap();
+        let mut chunk = chunk.to_vec();
+        opener.open_at(index as u64, &mut chunk, tag).inspect_err(|_| {
+            assert!(chunk.iter().all(|byte| *byte == 0), "a damaged chunk is wiped");
+        })?;
+        plaintext.extend_from_slice(&chunk);
+    }
+    Ok(plaintext)
+}
+
+fn chunked() -> Vec<ChunkedCase> {
+    serde_json::from_str::<Chunked>(include_str!("chunked.json")).unwrap().cases
+}
+
+/// Every message is sealed to its bytes, and opens.
+pub(crate) fn messages<E: Engine>(engine: &E) {
+    for case in chunked() {
+        let message = case.seal(engine);
+        assert_eq!(message.len(), case.message_length, "{}", case.name);
+        assert_eq!(message_len(case.plaintext_length as u64), Some(message.len() as u64), "{}", case.name);
+        assert_eq!(hex::encode(&message[24..PREFIX_LEN]), case.commitment, "{}", case.name);
+        assert_eq!(hex::encode(&message[message.len() - TAG_LEN..]), case.last_tag, "{}", case.name);
+        assert_eq!(hex::encode(Sha256::digest(&message)), case.message_sha256, "{}", case.name);
+        if let Some(expected) = &case.message {
+            assert_eq!(&hex::encode(&message), expected, "{}", case.name);
+        }
+        assert_eq!(case.open(engine, &message).unwrap(), case.plaintext(), "{}", case.name);
+    }
+}
+
+/// Every message is damaged at 200 places, and cut at every border.
+pub(crate) fn damaged_messages<E: Engine>(engine: &E) {
+    let seed = 0x5eed;
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    for case in chunked() {
+        let message = case.seal(engine);
+        for _ in 0..200 {
+            let at = random.usize(..message.len());
+            let mut damaged = message.clone();
+            damaged[at] ^= 1 << random.u8(..8);
+            assert_eq!(case.open(engine, &damaged), Err(NotAuthentic), "{}: byte {at}", case.name);
+        }
+        let borders = (0..=message.len() / (CHUNK_LEN + TAG_LEN)).map(|n| PREFIX_LEN + n * (CHUNK_LEN + TAG_LEN));
+        let cuts = (0..100).chain(borders.flat_map(|border| [border - 1, border, border + 1]));
+        for cut in cuts.filter(|cut| *cut < message.len()) {
+            assert_eq!(case.open(engine, &message[..cut]), Err(NotAuthentic), "{}: cut at {cut}", case.name);
+        }
+    }
+}
+
+pub(crate) fn text<'v>(case: &'v Value, name: &str) -> &'v str {
+    case[name].as_str().unwrap()
+}
+
+/// Runs `check` on each head vector with the head that its fields describe.
+pub(crate) fn heads(check: impl Fn(&Value, &Head<'_>)) {
+    let cases: Vec<Value> = serde_json::from_str(include_str!("head.json")).unwrap();
+    assert!(!cases.is_empty());
+    for case in &cases {
+        let data_key = bytes(text(case, "data_key"));
+        let user: Vec<(&str, &[u8])> = case["user_metadata"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|pair| (pair[0].as_str().unwrap(), pair[1].as_str().unwrap().as_bytes()))
+            .collect();
+        let mut checksums = Checksums::default();
+        for (number, digest) in case["checksums"].as_object().unwrap() {
+            let algorithm = ChecksumAlgorithm::ALL[number.parse::<usize>().unwrap() - 1];
+            checksums.set(algorithm, &hex::decode(digest.as_str().unwrap()).unwrap()).unwrap();
+        }
+        let decoded = hex::decode(text(case, "head_cbor")).unwrap();
+        // Manifest and declaration are given in the encoding alone.
+        let from_bytes = Head::decode(&decoded).unwrap();
+        let head = Head {
+            data_key: Some(&data_key),
+            plaintext_length: case["plaintext_length"].as_u64(),
+            fields: std::array::from_fn(|i| case["headers"][(i + 3).to_string()].as_str().map(str::as_bytes)),
+            user_metadata: UserMetadata::new(&user),
+            checksums,
+            manifest: from_bytes.manifest,
+            declared: from_bytes.declared,
+        };
+        check(case, &head);
+    }
+}
+
+/// Every head is sealed to its bytes, opens, and does not where anything is another.
+pub(crate) fn sealed_heads<E: Engine>(engine: &E) {
+    heads(|case, head| {
+        let mut encoded = vec![0; 16 * 1024];
+        let len = head.encode(&mut encoded).unwrap();
+        assert_eq!(hex::encode(&encoded[..len]), text(case, "head_cbor"));
+
+        let key = CustomerKey::new(bytes(text(case, "customer_key")));
+        let (bucket, name) = (text(case, "bucket"), text(case, "key"));
+        let mut sealed = vec![0; SEALED_HEAD_MAX];
+        let len = seal_head(engine, &key, &bytes(text(case, "salt")), bucket, name, head, &mut sealed).unwrap();
+        assert_eq!(hex::encode(&sealed[..len]), text(case, "sealed_head"));
+
+        let open = |key: &CustomerKey, bucket: &str, name: &str, sealed: &[u8]| {
+            let mut sealed = sealed.to_vec();
+            open_head(engine, key, bucket, name, &mut sealed).map(|head| head.plaintext_length)
+        };
+        let sealed = &sealed[..len];
+        assert_eq!(open(&key, bucket, name, sealed), Ok(head.plaintext_length));
+        let refused = Err(OpenError::NotAuthentic);
+        assert_eq!(open(&CustomerKey::new([1; 32]), bucket, name, sealed), refused);
+        assert_eq!(open(&key, "other", name, sealed), refused);
+        assert_eq!(open(&key, bucket, "other", sealed), refused);
+        for cut in 0..sealed.len().min(100) {
+            assert_eq!(open(&key, bucket, name, &sealed[..cut]), refused);
+        }
+        for at in (0..sealed.len()).step_by(sealed.len() / 60 + 1) {
+            let mut damaged = sealed.to_vec();
+            damaged[at] ^= 0x10;
+            assert_eq!(open(&key, bucket, name, &damaged), refused, "byte {at}");
+        }
+    });
+}
+
+/// A file in its pieces.
+struct Pieces<'f> {
+    preface: Preface<'f>,
+    entries: Vec<Entry>,
+    infos: Vec<&'f [u8]>,
+    messages: Vec<&'f [u8]>,
+}
+
+fn take_apart(file: &[u8]) -> Result<Pieces<'_>, FileError> {
+    let Decoded::Whole(preface, len) = Preface::decode(file)? else { return Err(FileError::Length) };
+    let mut rest = &file[len..];
+    let mut take = |len: u64| {
+        let len = usize::try_from(len).map_err(|_| FileError::Length)?;
+        let (taken, left) = rest.split_at_checked(len).ok_or(FileError::Length)?;
+        rest = left;
+        Ok(taken)
+    };
+    let mut layout = Layout::new(preface.bodies);
+    let mut entries = Vec::new();
+    for _ in 0..preface.bodies {
+        let entry = Entry::decode(take(ENTRY_LEN as u64)?.try_into().unwrap());
+        layout.push(&entry)?;
+        entries.push(entry);
+    }
+    if layout.finish()?.file_len(&preface) != file.len() as u64 {
+        return Err(FileError::Length);
+    }
+    let infos = entries.iter().map(|entry| take(entry.info_len.into())).collect::<Result<_, _>>()?;
+    let messages = entries.iter().map(|entry| take(entry.message_len)).collect::<Result<_, _>>()?;
+    if rest.is_empty() { Ok(Pieces { preface, entries, infos, messages }) } else { Err(FileError::Length) }
+}
+
+fn put_together(pieces: &Pieces<'_>) -> Vec<u8> {
+    let mut file = vec![0; PREFACE_MAX];
+    let preface = Preface { bodies: pieces.entries.len() as u32, ..pieces.preface };
+    let len = preface.encode(&mut file).unwrap();
+    file.truncate(len);
+    pieces.entries.iter().for_each(|entry| file.extend_from_slice(&entry.encode()));
+    pieces.infos.iter().chain(&pieces.messages).for_each(|bytes| file.extend_from_slice(bytes));
+    file
+}
+
+/// What a file opens to.
+struct Opened {
+    plaintext: Vec<u8>,
+    etag: Etag,
+    binding: Binding,
+}
+
+fn open_file<E: Engine>(
+    engine: &E,
+    file: &[u8],
+    key: &CustomerKey,
+    bucket: &str,
+    name: &str,
+) -> Result<Opened, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let pieces = take_apart(file).map_err(|error| text(&error))?;
+    if (pieces.preface.bucket, pieces.preface.key) != (bucket, name) {
+        return Err("another name".to_owned());
+    }
+    let mut head = pieces.preface.sealed_head.to_vec();
+    let head = open_head(engine, key, bucket, name, &mut head).map_err(|error| text(&error))?;
+    let data_key = DataKey::new(*head.data_key.unwrap());
+    let mut bodies = Bodies::new();
+    for (entry, message) in pieces.entries.iter().zip(&pieces.messages) {
+        let salt = message[..SALT_LEN].try_into().unwrap();
+        bodies.push(entry.part_number, entry.message_len, salt).map_err(|error| text(&error))?;
+    }
+    let binding = bodies.check(&head).map_err(|error| text(&error))?;
+    let mut plaintext = Vec::new();
+    for ((entry, message), info) in pieces.entries.iter().zip(&pieces.messages).zip(&pieces.infos) {
+        let context = body::context(entry.part_number);
+        let part = open_message(engine, data_key.expose(), &context, message).map_err(|error| text(&error))?;
+        if !info.is_empty() {
+            let salt = message[..SALT_LEN].try_into().unwrap();
+            let mut info = info.to_vec();
+            let checksums = open_part_info(engine, &data_key, entry.part_number, salt, &mut info);
+            let checksums = checksums.map_err(|error| text(&error))?;
+            if let Some(sha256) = checksums.get(ChecksumAlgorithm::Sha256) {
+                assert_eq!(sha256, &Sha256::digest(&part)[..]);
+            }
+        }
+        plaintext.extend(part);
+    }
+    Ok(Opened { plaintext, etag: bodies.etag(), binding })
+}
+
+#[derive(Deserialize)]
+struct FileCase {
+    file: String,
+    bucket: String,
+    key: String,
+    customer_key: String,
+    parts: Vec<u32>,
+    plaintext_length: usize,
+    plaintext_sha256: String,
+    etag: String,
+    manifest: String,
+    bound: bool,
+}
+
+impl FileCase {
+    fn bytes(&self) -> &'static [u8] {
+        match &self.file[..] {
+            "hello.sealed" => include_bytes!("hello.sealed"),
+            "empty.sealed" => include_bytes!("empty.sealed"),
+            "big.sealed" => include_bytes!("big.sealed"),
+            "multi.sealed" => include_bytes!("multi.sealed"),
+            "multi-unbound.sealed" => include_bytes!("multi-unbound.sealed"),
+            other => panic!("a vector more: {other}"),
+        }
+    }
+
+    fn customer_key(&self) -> CustomerKey {
+        CustomerKey::new(bytes(&self.customer_key))
+    }
+
+    fn open<E: Engine>(&self, engine: &E, file: &[u8]) -> Result<Opened, String> {
+        open_file(engine, file, &self.customer_key(), &self.bucket, &self.key)
+    }
+}
+
+fn file_cases() -> Vec<FileCase> {
+    serde_json::from_str(include_str!("files.json")).unwrap()
+}
+
+/// Every file opens to its plaintext, comes apart and goes together again.
+pub(crate) fn files<E: Engine>(engine: &E) {
+    for case in file_cases() {
+        let file = case.bytes();
+        let pieces = take_apart(file).unwrap();
+        assert!(pieces.entries.iter().map(|entry| entry.part_number).eq(case.parts.iter().copied()), "{}", case.file);
+        assert!(put_together(&pieces) == file, "{}", case.file);
+        let opened = case.open(engine, file).unwrap();
+        assert_eq!(opened.plaintext.len(), case.plaintext_length, "{}", case.file);
+        assert_eq!(hex::encode(Sha256::digest(&opened.plaintext)), case.plaintext_sha256, "{}", case.file);
+        assert_eq!(opened.etag.to_string(), case.etag, "{}", case.file);
+        assert_eq!(opened.binding == Binding::Bound, case.bound, "{}", case.file);
+        let mut bodies = Bodies::new();
+        for (entry, message) in pieces.entries.iter().zip(&pieces.messages) {
+            bodies.push(entry.part_number, entry.message_len, message[..SALT_LEN].try_into().unwrap()).unwrap();
+        }
+        if !case.manifest.is_empty() {
+            assert_eq!(bodies.manifest().map(hex::encode), Some(case.manifest), "{}", case.file);
+        }
+        let refused = |key: &CustomerKey, bucket: &str, name: &str| open_file(engine, file, key, bucket, name).is_err();
+        let key = CustomerKey::new(bytes(&case.customer_key));
+        assert!(refused(&CustomerKey::new([1; 32]), &case.bucket, &case.key), "{}", case.file);
+        assert!(refused(&key, "other", &case.key) && refused(&key, &case.bucket, "other"), "{}", case.file);
+    }
+}
+
+/// Every file is damaged at 200 places, cut, lengthened, and its parts dropped, swapped and doubled.
+pub(crate) fn damaged_files<E: Engine>(engine: &E) {
+    let seed = 0xf11e;
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    for case in file_cases() {
+        let file = case.bytes();
+        for _ in 0..200 {
+            let at = random.usize(..file.len());
+            let mut damaged = file.to_vec();
+            damaged[at] ^= 1 << random.u8(..8);
+            assert!(case.open(engine, &damaged).is_err(), "{}: byte {at}", case.file);
+        }
+        for cut in (0..100).chain((0..file.len()).step_by(CHUNK_LEN + TAG_LEN)).chain([file.len() - 1]) {
+            assert!(case.open(engine, &file[..cut.min(file.len() - 1)]).is_err(), "{}: cut at {cut}", case.file);
+        }
+        assert!(case.open(engine, &[file, &[0]].concat()).is_err(), "{}: a byte more", case.file);
+        if case.parts.len() < 2 {
+            continue;
+        }
+        let pieces = || take_apart(file).unwrap();
+        let (last, mut dropped) = (case.parts.len() - 1, pieces());
+        dropped.entries.remove(last);
+        dropped.infos.remove(last);
+        dropped.messages.remove(last);
+        let dropped = case.open(engine, &put_together(&dropped));
+        // Where the upload was completed without the key nothing but the ETag tells.
+        match dropped {
+            Ok(opened) => assert!(!case.bound && opened.etag.to_string() != case.etag, "{}: a part less", case.file),
+            Err(_) => assert!(case.bound, "{}: a part less", case.file),
+        }
+        let mut swapped = pieces();
+        swapped.messages.swap(0, last);
+        let lengths = swapped.messages.iter().map(|message| message.len() as u64).collect::<Vec<_>>();
+        swapped.entries.iter_mut().zip(lengths).for_each(|(entry, len)| entry.message_len = len);
+        assert!(case.open(engine, &put_together(&swapped)).is_err(), "{}: parts swapped", case.file);
+        let mut doubled = pieces();
+        doubled.messages[last] = doubled.messages[0];
+        doubled.entries[last].message_len = doubled.entries[0].message_len;
+        assert!(case.open(engine, &put_together(&doubled)).is_err(), "{}: a part twice", case.file);
+        let mut renumbered = pieces();
+        renumbered.entries[last].part_number += 1;
+        assert!(case.open(engine, &put_together(&renumbered)).is_err(), "{}: another number", case.file);
+    }
+}
+
+/// A part is replaced by an older attempt at it, which has the upload's data key and the part's number.
+pub(crate) fn parts_of_another_upload<E: Engine>(engine: &E) {
+    let (customer_key, data_key) = (CustomerKey::new([1; 32]), DataKey::new([2; 32]));
+    let attempts = [(1, 11, 100), (2, 12, 20_000), (2, 13, 20_000), (3, 14, 0)].map(|(number, salt, len)| {
+        let mut sealer = Sealer::new(engine, data_key.expose(), &[salt; SALT_LEN], &[&body::context(number)]);
+        let mut message = sealer.prefix().to_vec();
+        let mut plaintext = vec![salt; len];
+        for chunk in plaintext.chunks_mut(CHUNK_LEN) {
+            let tag = sealer.seal_next(chunk);
+            message.extend_from_slice(chunk);
+            message.extend_from_slice(&tag);
+        }
+        if !sealer.is_finished() {
+            message.extend_from_slice(&sealer.seal_next(&mut []));
+        }
+        (Entry { part_number: number, message_len: message.len() as u64, info_len: 0 }, message)
+    });
+    let file = |chosen: [usize; 3], bound: bool| {
+        let mut bodies = Bodies::new();
+        // The head speaks of the later attempt.
+        for (entry, message) in [0, 2, 3].map(|i| &attempts[i]) {
+            bodies.push(entry.part_number, entry.message_len, message[..SALT_LEN].try_into().unwrap()).unwrap();
+        }
+        let manifest = if bound { bodies.manifest() } else { None };
+        let head = Head { data_key: Some(data_key.expose()), manifest, ..Head::default() };
+        let mut sealed = vec![0; SEALED_HEAD_MAX];
+        let len = seal_head(engine, &customer_key, &[9; SALT_LEN], "b", "k", &head, &mut sealed).unwrap();
+        put_together(&Pieces {
+            preface: Preface { bucket: "b", key: "k", sealed_head: &sealed[..len], bodies: 3 },
+            entries: chosen.map(|i| attempts[i].0).to_vec(),
+            infos: vec![&[]; 3],
+            messages: chosen.map(|i| &attempts[i].1[..]).to_vec(),
+        })
+    };
+    let open = |file: &[u8]| open_file(engine, file, &customer_key, "b", "k");
+    let good = open(&file([0, 2, 3], true)).unwrap();
+    assert_eq!((good.plaintext.len(), good.binding), (20_100, Binding::Bound));
+    assert!(open(&file([0, 1, 3], true)).is_err(), "an older attempt");
+    let unbound = open(&file([0, 1, 3], false)).unwrap();
+    assert!(unbound.binding == Binding::Unbound && unbound.etag != good.etag);
+}

@@ -48,6 +48,10 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_enum, default_value_t = IoMode::Auto)]
     pub(crate) io: IoMode,
 
+    /// How to do AES-256-GCM: auto is accelerated, unless that fails its test on this machine.
+    #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
+    pub(crate) engine: EngineChoice,
+
     /// Threads that serve. Default: one for each core.
     #[arg(long, value_name = "N", value_parser = parse_threads)]
     pub(crate) threads: Option<usize>,
@@ -69,6 +73,13 @@ pub(crate) enum IoMode {
     Auto,
     Uring,
     Epoll,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum EngineChoice {
+    Auto,
+    Accelerated,
+    Portable,
 }
 
 fn parse_size(text: &str) -> Result<u64, String> {

@@ -6,6 +6,7 @@
 mod buffer;
 mod cli;
 mod credentials;
+mod engine;
 mod env;
 mod epoll;
 mod process;

@@ -5,12 +5,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
+use keyhole_core::suite;
 use keyhole_node::Config;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
-use crate::cli::{IoMode, ServeOptions, SyncMode};
+use crate::cli::{EngineChoice, IoMode, ServeOptions, SyncMode};
 use crate::credentials::{self, Credential, Origin};
+use crate::engine::Chosen;
 use crate::process::{self, EndSignals};
 use crate::store::{self, StoreOptions};
 use crate::worker::Setup;
@@ -24,6 +26,7 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), String> {
     tracing_subscriber::fmt().with_max_level(options.log).with_writer(io::stderr).with_ansi(false).init();
     process::harden();
     let signals = EndSignals::block().map_err(|error| format!("cannot block signals: {error}"))?;
+    let engine = choose_engine(options.engine)?;
     let use_uring = choose_io(options.io)?;
     let threads = match options.threads {
         Some(threads) => threads,
@@ -51,6 +54,7 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), String> {
             config: config.clone(),
             listener,
             sync: options.sync,
+            engine,
             stop: stopping.clone(),
         };
         let done = done.clone();
@@ -96,6 +100,24 @@ fn choose_io(mode: IoMode) -> Result<bool, String> {
             eprintln!("keyhole: the system refuses io_uring ({error}); using epoll and plain file I/O");
             Ok(false)
         }
+    }
+}
+
+/// The engine that was asked for, once it has passed the suite on this machine.
+fn choose_engine(choice: EngineChoice) -> Result<Chosen, String> {
+    let passes = |engine: Chosen| suite::run(&engine, &mut vec![0; suite::SCRATCH_LEN]);
+    let engine = match choice {
+        EngineChoice::Portable => Chosen::Portable,
+        EngineChoice::Accelerated | EngineChoice::Auto => Chosen::Accelerated,
+    };
+    match (passes(engine), choice) {
+        (Ok(()), _) => Ok(engine),
+        (Err(failure), EngineChoice::Auto) => {
+            eprintln!("keyhole: the accelerated engine fails its test ({failure}); using the portable one");
+            passes(Chosen::Portable).map_err(|failure| format!("the portable engine fails its test: {failure}"))?;
+            Ok(Chosen::Portable)
+        }
+        (Err(failure), _) => Err(format!("the engine fails its test: {failure}; try another --engine")),
     }
 }
 

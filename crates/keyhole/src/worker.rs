@@ -7,13 +7,13 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyhole_core::aead::Portable;
 use keyhole_log::{Disk, Log, Shared};
 use keyhole_node::{Config, Node, Stream};
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_local;
 
 use crate::cli::SyncMode;
+use crate::engine::Chosen;
 use crate::env::System;
 
 /// Connections that one worker serves at a time; beyond it they wait in the listener's queue.
@@ -39,6 +39,7 @@ pub(crate) struct Setup {
     pub(crate) config: Arc<Config>,
     pub(crate) listener: TcpListener,
     pub(crate) sync: SyncMode,
+    pub(crate) engine: Chosen,
     /// Becomes true when the node is to end.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -123,7 +124,7 @@ where
         SyncMode::Interval(period) => Some(spawn_local(flush_regularly(log.clone(), period))),
         SyncMode::Always | SyncMode::Never => None,
     };
-    let node = Node::new(setup.config, log.clone(), Portable, System);
+    let node = Node::new(setup.config, log.clone(), setup.engine, System);
     let connections = Rc::new(Connections::default());
     let mut stop = setup.stop;
     tokio::select! {
@@ -148,7 +149,7 @@ where
     }
 }
 
-async fn accept_all<D: Disk, A>(listener: &A, node: &Rc<Node<D, Portable, System>>, connections: &Rc<Connections>)
+async fn accept_all<D: Disk, A>(listener: &A, node: &Rc<Node<D, Chosen, System>>, connections: &Rc<Connections>)
 where
     A: Accept<Stream: Stream<Buf = D::Buf>>,
 {

@@ -7,7 +7,14 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::bench::BenchOptions;
+use crate::commands::chunked::ChunkedCommand;
+use crate::commands::key::KeyCommand;
+use crate::commands::sealed::{InspectOptions, OpenOptions, SealOptions};
+
 /// An S3 storage node for edge appliances, centred on SSE-C: encryption with keys that clients bring along.
+///
+/// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 the input does not authenticate or is malformed.
 #[derive(Parser, Debug)]
 #[command(version, about, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -19,6 +26,20 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the node.
     Serve(ServeOptions),
+    /// Make and show customer keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Seal a plaintext into a sealed object file.
+    Seal(SealOptions),
+    /// Open a sealed object file.
+    Open(OpenOptions),
+    /// Show what a sealed object file says without a key.
+    Inspect(InspectOptions),
+    /// Seal and open bare chunked messages.
+    #[command(subcommand)]
+    Chunked(ChunkedCommand),
+    /// Measure the throughput of encryption on this machine.
+    Bench(BenchOptions),
 }
 
 #[derive(Args, Debug)]

@@ -5,6 +5,7 @@
 
 mod buffer;
 mod cli;
+mod commands;
 mod credentials;
 mod engine;
 mod env;
@@ -19,16 +20,25 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use cli::Command;
+use commands::Failure;
+
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    let result = match cli.command {
-        cli::Command::Serve(options) => serve::serve(options),
+    let result = match &cli.command {
+        Command::Serve(options) => serve::serve(options).map_err(Failure::from),
+        Command::Key(command) => commands::key::run(command),
+        Command::Seal(options) => commands::sealed::seal(options),
+        Command::Open(options) => commands::sealed::open(options),
+        Command::Inspect(options) => commands::sealed::inspect(options),
+        Command::Chunked(command) => commands::chunked::run(command),
+        Command::Bench(options) => commands::bench::run(options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("keyhole: {message}");
-            ExitCode::FAILURE
+        Err(failure) => {
+            eprintln!("keyhole: {failure}");
+            failure.exit_code()
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::{epoll, uring};
 const BACKLOG: i32 = 1024;
 
 /// Runs the node until it is told to end.
-pub(crate) fn serve(options: ServeOptions) -> Result<(), String> {
+pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
     tracing_subscriber::fmt().with_max_level(options.log).with_writer(io::stderr).with_ansi(false).init();
     process::harden();
     let signals = EndSignals::block().map_err(|error| format!("cannot block signals: {error}"))?;
@@ -43,7 +43,7 @@ pub(crate) fn serve(options: ServeOptions) -> Result<(), String> {
     let listeners = listen(options.listen, threads)?;
     let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
     let greeting = greeting(address, &credential, &origin, &options.region);
-    let config = Arc::new(Config { region: options.region, credentials: Box::new(credential) });
+    let config = Arc::new(Config { region: options.region.clone(), credentials: Box::new(credential) });
 
     let (stop, stopping) = watch::channel(false);
     let (done, finished) = mpsc::channel();

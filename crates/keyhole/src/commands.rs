@@ -1,0 +1,53 @@
+//! The commands that need no running node: keys, sealed object files, bare messages, throughput.
+
+pub(crate) mod bench;
+pub(crate) mod chunked;
+pub(crate) mod key;
+mod plot;
+pub(crate) mod sealed;
+mod stream;
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// Why a command did not do what it was asked to. What it says goes to standard error.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// What was typed cannot be meant: exit code 2.
+    Usage(String),
+    /// The input does not authenticate or is malformed: exit code 3.
+    Malformed(String),
+    /// The rest: files, disks, the network: exit code 1.
+    Other(String),
+}
+
+impl Failure {
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Failure::Usage(_) => 2,
+            Failure::Malformed(_) => 3,
+            Failure::Other(_) => 1,
+        })
+    }
+
+    /// A file or stream that cannot be used.
+    fn io(what: impl fmt::Display, error: std::io::Error) -> Self {
+        Failure::Other(format!("{what}: {error}"))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Failure::Usage(text) | Failure::Malformed(text) | Failure::Other(text)) = self;
+        f.write_str(text)
+    }
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Self {
+        Failure::Other(text)
+    }
+}
+
+/// What a command comes to.
+pub(crate) type Result<T> = std::result::Result<T, Failure>;

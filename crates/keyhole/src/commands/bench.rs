@@ -1,0 +1,479 @@
+//! `keyhole bench`: how fast this machine encrypts, and what its limits are.
+//!
+//! Everything is measured in the same run, in turns, and the median of the turns is shown: on a shared machine figures of
+//! different runs cannot be compared.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut, Range};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use aes_gcm::aead::AeadInOut;
+use aes_gcm::{Aes256Gcm, KeyInit};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::cipher::{AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
+use clap::Args;
+use comfy_table::{CellAlignment, Table};
+use keyhole_core::aead::{Aead, Engine};
+use keyhole_core::chunked::{Opener, Sealer};
+use keyhole_core::limits::{CHUNK_LEN, KEY_LEN, NONCE_LEN, SALT_LEN, TAG_LEN};
+use serde::Serialize;
+
+use super::plot;
+use super::{Failure, Result};
+use crate::engine::Chosen;
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchOptions {
+    /// Bytes that are encrypted at a time, as in 4KiB,16KiB.
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', default_value = "4KiB,16KiB,64KiB,1MiB")]
+    sizes: Vec<bytesize::ByteSize>,
+    /// How long each figure is measured, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(TURNS as u64..=60_000))]
+    time: u64,
+    /// On one core only.
+    #[arg(long)]
+    one_core: bool,
+    /// As JSON, in place of the tables.
+    #[arg(long)]
+    json: bool,
+    /// Draw a plot, too.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+/// Turns in which each figure is measured.
+const TURNS: u32 = 5;
+
+/// The longest piece that is encrypted at a time.
+const SIZE_MAX: u64 = 64 << 20;
+
+const KEY: [u8; KEY_LEN] = [7; KEY_LEN];
+const NONCE: [u8; NONCE_LEN] = [9; NONCE_LEN];
+const PAGE: usize = 4096;
+const CONTEXT: &[u8] = b"bench";
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Subject {
+    /// Chunks of up to 16 KiB by the accelerated engine.
+    Accelerated,
+    /// The same by the portable one.
+    Portable,
+    /// Whole messages, with the derivation of their keys, by the accelerated engine.
+    AcceleratedMessage,
+    /// The same by the portable one.
+    PortableMessage,
+    /// AWS-LC's AES-256-GCM as it is, in one call.
+    AwsLcGcm,
+    /// The crate `aes-gcm`, in one call.
+    AesGcmCrate,
+    /// AWS-LC's AES-256 in counter mode, which authenticates nothing.
+    AwsLcCtr,
+    /// Copying.
+    Memcpy,
+}
+
+impl Subject {
+    pub(crate) const ALL: [Subject; 8] = [
+        Subject::Accelerated,
+        Subject::Portable,
+        Subject::AcceleratedMessage,
+        Subject::PortableMessage,
+        Subject::AwsLcGcm,
+        Subject::AesGcmCrate,
+        Subject::AwsLcCtr,
+        Subject::Memcpy,
+    ];
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Subject::Accelerated => "Keyhole accelerated, chunks",
+            Subject::Portable => "Keyhole portable, chunks",
+            Subject::AcceleratedMessage => "Keyhole accelerated, messages",
+            Subject::PortableMessage => "Keyhole portable, messages",
+            Subject::AwsLcGcm => "aws-lc-rs AES-256-GCM",
+            Subject::AesGcmCrate => "aes-gcm AES-256-GCM",
+            Subject::AwsLcCtr => "aws-lc-rs AES-256-CTR",
+            Subject::Memcpy => "memcpy",
+        })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Operation {
+    Seal,
+    Open,
+}
+
+/// One figure.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Figure {
+    pub(crate) subject: Subject,
+    pub(crate) operation: Operation,
+    pub(crate) size: usize,
+    pub(crate) cores: usize,
+    /// 10^9 bytes a second, on all those cores together.
+    pub(crate) gb_per_s: f64,
+}
+
+/// What is known of the machine.
+#[derive(Debug, Serialize)]
+pub(crate) struct Machine {
+    pub(crate) processor: String,
+    pub(crate) cores: usize,
+    /// Instructions for AES and GHASH that it has.
+    pub(crate) instructions: Vec<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) machine: Machine,
+    pub(crate) figures: Vec<Figure>,
+}
+
+pub(crate) fn run(options: &BenchOptions) -> Result<()> {
+    let sizes: Vec<usize> = options.sizes.iter().map(|size| size.as_u64()).map(check_size).collect::<Result<_>>()?;
+    let machine = Machine::here();
+    let mut cores = vec![1];
+    if machine.cores > 1 && !options.one_core {
+        cores.push(machine.cores);
+    }
+    let turn = Duration::from_millis(options.time) / TURNS;
+    let mut figures = Vec::new();
+    for &cores in &cores {
+        for operation in [Operation::Seal, Operation::Open] {
+            for &size in &sizes {
+                figures.extend(measure_all(operation, size, cores, turn));
+            }
+        }
+    }
+    let report = Report { machine, figures };
+    if let Some(path) = &options.svg {
+        svg::save(path, &plot::draw(&report))
+            .map_err(|error| Failure::io(format_args!("cannot write {}", path.display()), error))?;
+    }
+    match options.json {
+        true => println!("{}", serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?),
+        false => report.print(&cores, &sizes),
+    }
+    Ok(())
+}
+
+fn check_size(size: u64) -> Result<usize> {
+    let size = Some(size).filter(|size| (1..=SIZE_MAX).contains(size)).and_then(|size| usize::try_from(size).ok());
+    size.ok_or_else(|| Failure::Usage(format!("a size is between 1 and {SIZE_MAX} bytes")))
+}
+
+impl Machine {
+    fn here() -> Self {
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        Machine {
+            processor: model.map_or(std::env::consts::ARCH, |(_, name)| name.trim()).to_owned(),
+            cores: thread::available_parallelism().map_or(1, usize::from),
+            instructions: instructions(),
+        }
+    }
+}
+
+/// The instructions for AES and GHASH that the processor and the system offer.
+fn instructions() -> Vec<&'static str> {
+    let mut found = Vec::new();
+    let mut note = |name, has: bool| found.extend(has.then_some(name));
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::is_x86_feature_detected as has;
+        note("AES-NI", has!("aes"));
+        note("PCLMULQDQ", has!("pclmulqdq"));
+        note("VAES (256 bits)", has!("vaes") && has!("avx2"));
+        note("VAES (512 bits)", has!("vaes") && has!("avx512f"));
+        note("VPCLMULQDQ", has!("vpclmulqdq"));
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        use std::arch::is_aarch64_feature_detected as has;
+        note("ARMv8 AES", has!("aes"));
+        note("ARMv8 PMULL", has!("pmull"));
+    }
+    if found.is_empty() {
+        found.push("none known: AES in software");
+    }
+    found
+}
+
+/// One figure for each subject, measured in turns.
+fn measure_all(operation: Operation, size: usize, cores: usize, turn: Duration) -> Vec<Figure> {
+    let mut samples = vec![Vec::new(); Subject::ALL.len()];
+    for _ in 0..TURNS {
+        for (subject, samples) in Subject::ALL.into_iter().zip(&mut samples) {
+            samples.push(measure(subject, operation, size, cores, turn));
+        }
+    }
+    let median = |mut samples: Vec<f64>| {
+        samples.sort_by(f64::total_cmp);
+        samples[samples.len() / 2]
+    };
+    let figure = |(subject, samples)| Figure { subject, operation, size, cores, gb_per_s: median(samples) };
+    Subject::ALL.into_iter().zip(samples).map(figure).collect()
+}
+
+/// Bytes a nanosecond, which is GB/s, of all cores together.
+fn measure(subject: Subject, operation: Operation, size: usize, cores: usize, turn: Duration) -> f64 {
+    let barrier = Barrier::new(cores);
+    let one = || {
+        let mut work = work(subject, operation, size);
+        work();
+        barrier.wait();
+        let (begun, mut done) = (Instant::now(), 0);
+        loop {
+            // The clock is asked every 64 KiB or so.
+            for _ in 0..(65_536 / size).max(1) {
+                work();
+                done += size;
+            }
+            let elapsed = begun.elapsed();
+            if elapsed >= turn {
+                return done as f64 / elapsed.as_nanos() as f64;
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..cores).map(|_| scope.spawn(one)).collect();
+        one() + others.into_iter().map(|thread| thread.join().expect("a measuring thread")).sum::<f64>()
+    })
+}
+
+/// What is done once to `size` bytes. In counter mode encrypting twice gives back the plaintext, so what is opened takes
+/// turns between two ciphertexts in one place, and nothing is copied that is not counted.
+fn work(subject: Subject, operation: Operation, size: usize) -> Box<dyn FnMut()> {
+    match subject {
+        Subject::Accelerated => chunks(Chosen::Accelerated, operation, size),
+        Subject::Portable => chunks(Chosen::Portable, operation, size),
+        Subject::AcceleratedMessage => messages(Chosen::Accelerated, operation, size),
+        Subject::PortableMessage => messages(Chosen::Portable, operation, size),
+        Subject::AwsLcGcm => {
+            let key = Rc::new(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &KEY).expect("a key of AES-256")));
+            let open = Rc::clone(&key);
+            in_one_call(
+                operation,
+                size,
+                move |data| {
+                    let nonce = Nonce::assume_unique_for_key(NONCE);
+                    let tag = key.seal_in_place_separate_tag(nonce, Aad::empty(), data).expect("within GCM's limit");
+                    tag.as_ref().try_into().expect("GCM's tag has 16 bytes")
+                },
+                move |data, tag| {
+                    let nonce = Nonce::assume_unique_for_key(NONCE);
+                    open.open_in_place_separate_tag(nonce, Aad::empty(), tag, data).is_ok()
+                },
+            )
+        }
+        Subject::AesGcmCrate => {
+            let key = Aes256Gcm::new(&KEY.into());
+            let open = key.clone();
+            in_one_call(
+                operation,
+                size,
+                move |data| {
+                    key.encrypt_inout_detached(&NONCE.into(), b"", data.into()).expect("within GCM's limit").into()
+                },
+                move |data, tag| open.decrypt_inout_detached(&NONCE.into(), b"", data.into(), &(*tag).into()).is_ok(),
+            )
+        }
+        Subject::AwsLcCtr => {
+            let key = UnboundCipherKey::new(&AES_256, &KEY).and_then(EncryptingKey::ctr).expect("a key of AES-256");
+            let mut data = Buffer::new(size);
+            Box::new(move || {
+                let context = EncryptionContext::Iv128((&[3; 16]).into());
+                key.less_safe_encrypt(&mut data, context).expect("any length");
+            })
+        }
+        Subject::Memcpy => {
+            let (from, mut to) = (Buffer::new(size), Buffer::new(size));
+            Box::new(move || std::hint::black_box(&mut *to).copy_from_slice(std::hint::black_box(&*from)))
+        }
+    }
+}
+
+/// Bytes that begin at a page, as the node's blocks do: off it all figures would be lower, each by another amount.
+struct Buffer {
+    bytes: Vec<u8>,
+    at: Range<usize>,
+}
+
+impl Buffer {
+    fn new(size: usize) -> Self {
+        let bytes = vec![1; size + PAGE];
+        let start = bytes.as_ptr().align_offset(PAGE);
+        Buffer { bytes, at: start..start + size }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.at.clone()]
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.at.clone()]
+    }
+}
+
+/// AES-256-GCM of all of it in one call.
+fn in_one_call(
+    operation: Operation,
+    size: usize,
+    mut seal: impl FnMut(&mut [u8]) -> [u8; TAG_LEN] + 'static,
+    mut open: impl FnMut(&mut [u8], &[u8; TAG_LEN]) -> bool + 'static,
+) -> Box<dyn FnMut()> {
+    let mut data = Buffer::new(size);
+    match operation {
+        Operation::Seal => Box::new(move || {
+            std::hint::black_box(seal(&mut data));
+        }),
+        Operation::Open => {
+            let mut tags = [seal(&mut data), seal(&mut data)];
+            Box::new(move || {
+                tags.swap(0, 1);
+                assert!(open(&mut data, &tags[0]), "it was sealed with this tag");
+            })
+        }
+    }
+}
+
+fn nonce(index: usize) -> [u8; NONCE_LEN] {
+    let mut nonce = NONCE;
+    nonce[4..].copy_from_slice(&(index as u64).to_be_bytes());
+    nonce
+}
+
+/// Chunk by chunk, under a key that is in use already.
+fn chunks(engine: Chosen, operation: Operation, size: usize) -> Box<dyn FnMut()> {
+    let mut aead = engine.aead(&KEY);
+    let mut data = Buffer::new(size);
+    let mut seal = move |data: &mut [u8], tags: &mut Vec<[u8; TAG_LEN]>| {
+        tags.clear();
+        for (index, chunk) in data.chunks_mut(CHUNK_LEN).enumerate() {
+            tags.push(aead.seal(&nonce(index), chunk));
+        }
+    };
+    let mut tags = [Vec::new(), Vec::new()];
+    tags.iter_mut().for_each(|tags| seal(&mut data, tags));
+    match operation {
+        Operation::Seal => Box::new(move || seal(&mut data, &mut tags[0])),
+        Operation::Open => {
+            let mut aead = engine.aead(&KEY);
+            Box::new(move || {
+                tags.swap(0, 1);
+                for (index, (chunk, tag)) in data.chunks_mut(CHUNK_LEN).zip(&tags[0]).enumerate() {
+                    aead.open(&nonce(index), chunk, tag).expect("it was sealed with this tag");
+                }
+            })
+        }
+    }
+}
+
+/// Whole messages: the derivation of the key, the commitment, every chunk, the end.
+fn messages(engine: Chosen, operation: Operation, size: usize) -> Box<dyn FnMut()> {
+    let salt = [5; SALT_LEN];
+    let seal = move |data: &mut [u8], tags: &mut Vec<[u8; TAG_LEN]>| {
+        tags.clear();
+        let mut sealer = Sealer::new(&engine, &KEY, &salt, &[CONTEXT]);
+        for chunk in data.chunks_mut(CHUNK_LEN) {
+            tags.push(sealer.seal_next(chunk));
+        }
+        if !sealer.is_finished() {
+            tags.push(sealer.seal_next(&mut []));
+        }
+        sealer.prefix()
+    };
+    let mut data = Buffer::new(size);
+    let mut tags = [Vec::new(), Vec::new()];
+    let prefix = seal(&mut data, &mut tags[0]);
+    seal(&mut data, &mut tags[1]);
+    match operation {
+        Operation::Seal => Box::new(move || {
+            std::hint::black_box(seal(&mut data, &mut tags[0]));
+        }),
+        Operation::Open => Box::new(move || {
+            tags.swap(0, 1);
+            let mut opener = Opener::new(&engine, &KEY, &prefix, &[CONTEXT]).expect("its own commitment");
+            let chunks = data.chunks_mut(CHUNK_LEN).chain(std::iter::once(&mut [][..]));
+            for (index, (chunk, tag)) in (0..).zip(chunks.zip(&tags[0])) {
+                opener.open_at(index, chunk, tag).expect("it was sealed with this tag");
+            }
+        }),
+    }
+}
+
+impl Report {
+    fn print(&self, cores: &[usize], sizes: &[usize]) {
+        let Machine { processor, cores: all, instructions } = &self.machine;
+        println!("{processor}, {all} cores; {}", instructions.join(", "));
+        for &cores in cores {
+            for operation in [Operation::Seal, Operation::Open] {
+                let (what, plural) = (format!("{operation:?}").to_lowercase(), if cores == 1 { "" } else { "s" });
+                println!("\n{what}, GB/s, {cores} core{plural}");
+                println!("{}", self.table(operation, cores, sizes));
+            }
+        }
+    }
+
+    fn table(&self, operation: Operation, cores: usize, sizes: &[usize]) -> Table {
+        let mut table = Table::new();
+        table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+        let size_text = |size: &usize| bytesize::ByteSize(*size as u64).display().iec().to_string();
+        table.set_header(std::iter::once(String::new()).chain(sizes.iter().map(size_text)));
+        for subject in Subject::ALL {
+            let figure = |size: &usize| self.figure(subject, operation, *size, cores);
+            let text = |figure: Option<f64>| figure.map_or(String::new(), |figure| format!("{figure:.2}"));
+            table.add_row(std::iter::once(subject.to_string()).chain(sizes.iter().map(figure).map(text)));
+        }
+        table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+        table
+    }
+
+    /// One figure, if it was measured.
+    pub(crate) fn figure(&self, subject: Subject, operation: Operation, size: usize, cores: usize) -> Option<f64> {
+        let mut figures = self.figures.iter();
+        let found = figures.find(|figure| {
+            (figure.subject, figure.operation, figure.size, figure.cores) == (subject, operation, size, cores)
+        });
+        found.map(|figure| figure.gb_per_s)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_subject_does_its_work_again_and_again() {
+        for subject in Subject::ALL {
+            for operation in [Operation::Seal, Operation::Open] {
+                for size in [1, 4096, CHUNK_LEN, 3 * CHUNK_LEN + 5] {
+                    let mut work = work(subject, operation, size);
+                    (0..5).for_each(|_| work());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_have_bounds() {
+        assert!(check_size(1).is_ok() && check_size(SIZE_MAX).is_ok());
+        assert!(check_size(0).is_err() && check_size(SIZE_MAX + 1).is_err());
+    }
+}

@@ -1,0 +1,109 @@
+//! `keyhole chunked`: bare chunked messages (C2SP chunked-encryption, Cobblestone-256).
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use keyhole_core::chunked::{Opener, Sealer};
+use keyhole_core::limits::{KEY_LEN, PREFIX_LEN, SALT_LEN};
+use zeroize::Zeroizing;
+
+use super::stream::{Input, Output, Progress, report_partial};
+use super::{Failure, Result, stream};
+use crate::engine::Chosen;
+use crate::env::random;
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum ChunkedCommand {
+    /// Seal standard input, or a file, as one message.
+    Seal {
+        #[command(flatten)]
+        options: MessageOptions,
+        /// The salt, 24 bytes in hex; random if it is not given. Never use one twice with a key.
+        #[arg(long, value_name = "HEX", value_parser = parse_hex::<SALT_LEN>)]
+        salt_hex: Option<Hex<SALT_LEN>>,
+    },
+    /// Open one message.
+    Open {
+        #[command(flatten)]
+        options: MessageOptions,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct MessageOptions {
+    /// The input key, 32 bytes in hex. Other users of the machine can see it in the list of processes.
+    #[arg(long, value_name = "HEX", value_parser = parse_hex::<KEY_LEN>)]
+    key_hex: Hex<KEY_LEN>,
+    /// The context, in hex.
+    #[arg(long, value_name = "HEX", default_value = "", value_parser = parse_context)]
+    context_hex: Context,
+    /// What to read; `-` is standard input.
+    #[arg(default_value = "-")]
+    input: PathBuf,
+    /// What to write; `-` is standard output.
+    #[arg(default_value = "-")]
+    output: PathBuf,
+}
+
+/// Bytes that were given in hex. Not shown, as it may be a key.
+#[derive(Clone)]
+pub(crate) struct Hex<const N: usize>(Zeroizing<[u8; N]>);
+
+impl<const N: usize> std::fmt::Debug for Hex<N> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(redacted)")
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Context(Vec<u8>);
+
+fn parse_hex<const N: usize>(text: &str) -> std::result::Result<Hex<N>, String> {
+    let mut bytes = Zeroizing::new([0; N]);
+    hex::decode_to_slice(text, &mut *bytes).map_err(|_| format!("give {N} bytes as {} hex digits", 2 * N))?;
+    Ok(Hex(bytes))
+}
+
+fn parse_context(text: &str) -> std::result::Result<Context, String> {
+    hex::decode(text).map(Context).map_err(|_| "give bytes as hex digits".to_owned())
+}
+
+pub(crate) fn run(command: &ChunkedCommand) -> Result<()> {
+    let engine = Chosen::Accelerated;
+    match command {
+        ChunkedCommand::Seal { options, salt_hex } => {
+            let mut salt = [0; SALT_LEN];
+            match salt_hex {
+                Some(Hex(given)) => salt = **given,
+                None => random(&mut salt),
+            }
+            let mut sealer = Sealer::new(&engine, &options.key_hex.0, &salt, &[&options.context_hex.0]);
+            let (mut input, mut output) = (Input::open(&options.input)?, Output::create(&options.output)?);
+            output.write(&sealer.prefix())?;
+            let progress = Progress::new(input.len);
+            stream::seal(&mut sealer, &mut input, &mut output, &progress)?;
+            output.flush()
+        }
+        ChunkedCommand::Open { options } => {
+            let (mut input, mut output) = (Input::open(&options.input)?, Output::create(&options.output)?);
+            let progress = Progress::new(input.len);
+            let opened = open(engine, options, &mut input, &mut output, &progress);
+            report_partial(opened, &mut output)
+        }
+    }
+}
+
+fn open(
+    engine: Chosen,
+    options: &MessageOptions,
+    input: &mut Input,
+    output: &mut Output,
+    progress: &Progress,
+) -> Result<()> {
+    let mut prefix = [0; PREFIX_LEN];
+    input.exactly(&mut prefix)?;
+    let mut opener = Opener::new(&engine, &options.key_hex.0, &prefix, &[&options.context_hex.0])
+        .map_err(|_| Failure::Malformed("the message is not of this key and context".to_owned()))?;
+    stream::open(&mut opener, input, None, output, progress)?;
+    input.end()
+}

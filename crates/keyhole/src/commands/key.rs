@@ -1,0 +1,69 @@
+//! `keyhole key`: customer keys in files of 32 bytes, as `openssl rand -out FILE 32` makes them.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use keyhole_core::CustomerKey;
+use keyhole_core::limits::KEY_LEN;
+use keyhole_core::sse_c::{Headers, Role};
+use zeroize::Zeroizing;
+
+use super::{Failure, Result};
+use crate::env::random;
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum KeyCommand {
+    /// Make a key: 32 random bytes in a file that only its owner can read.
+    New {
+        /// The file to make; it must not exist.
+        file: PathBuf,
+    },
+    /// Show a key as the AWS CLI wants it: in base64, with its MD5.
+    Show {
+        /// A file of 32 bytes.
+        file: PathBuf,
+    },
+}
+
+pub(crate) fn run(command: &KeyCommand) -> Result<()> {
+    match command {
+        KeyCommand::New { file } => {
+            make(file)?;
+            show(file)
+        }
+        KeyCommand::Show { file } => show(file),
+    }
+}
+
+fn make(path: &Path) -> Result<()> {
+    let failed = |error| Failure::io(format_args!("cannot make {}", path.display()), error);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    let mut key = Zeroizing::new([0; KEY_LEN]);
+    random(&mut *key);
+    file.write_all(&*key).and_then(|()| file.sync_all()).map_err(failed)
+}
+
+/// Reads a file of 32 bytes.
+pub(crate) fn read(path: &Path) -> Result<CustomerKey> {
+    let failed = |error| Failure::io(format_args!("cannot read {}", path.display()), error);
+    // One byte more, so that a longer file is told from a key.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_LEN + 1));
+    File::open(path).map_err(failed)?.take(KEY_LEN as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    match <[u8; KEY_LEN]>::try_from(&bytes[..]) {
+        Ok(key) => Ok(CustomerKey::new(key)),
+        Err(_) => Err(Failure::Usage(format!(
+            "{} is no key: a key file has {KEY_LEN} bytes, not text; make one with `keyhole key new FILE`",
+            path.display()
+        ))),
+    }
+}
+
+fn show(path: &Path) -> Result<()> {
+    let headers = Headers::new(&read(path)?);
+    let [_, (_, key), (_, md5)] = headers.iter(Role::Object);
+    println!("ENCRYPTION_KEY={key}\nKEY_DIGEST={md5}");
+    Ok(())
+}

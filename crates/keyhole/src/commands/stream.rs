@@ -1,0 +1,283 @@
+//! Plaintext and messages as streams, in constant memory: a chunk is written when its tag has been compared, and not
+//! before.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, IsTerminal, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use keyhole_core::chunked::{Opener, Sealer};
+use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, TAG_LEN};
+use zeroize::Zeroizing;
+
+use super::{Failure, Result};
+use crate::engine::ChosenAead;
+
+/// Bytes that are read and written at once.
+const BUFFER_LEN: usize = 1 << 20;
+
+/// Bytes below which no progress is shown.
+const PROGRESS_MIN: u64 = 64 << 20;
+
+/// Where a command reads from.
+pub(crate) struct Input {
+    name: String,
+    reader: BufReader<File>,
+    /// Bytes from here to the end, where that is known: of a file, not of a pipe.
+    pub(crate) len: Option<u64>,
+}
+
+impl Input {
+    /// A file, or standard input for `-`.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let (name, file) = match path.to_str() {
+            Some("-") => ("standard input".to_owned(), stdio(io::stdin())),
+            _ => (path.display().to_string(), File::open(path)),
+        };
+        let file = file.map_err(|error| Failure::io(format_args!("cannot read {name}"), error))?;
+        Input::new(name, file)
+    }
+
+    fn new(name: String, mut file: File) -> Result<Self> {
+        let metadata = file.metadata().map_err(|error| Failure::io(format_args!("cannot read {name}"), error))?;
+        // A file on standard input may have been read in part.
+        let len = match metadata.is_file() {
+            true => file.stream_position().ok().map(|at| metadata.len().saturating_sub(at)),
+            false => None,
+        };
+        Ok(Input { name, reader: BufReader::with_capacity(BUFFER_LEN, file), len })
+    }
+
+    /// The same bytes in a file without a name, if this is a pipe: so that one can go back in them. What goes there is
+    /// what came, ciphertext.
+    pub(crate) fn seekable(mut self) -> Result<Self> {
+        if self.len.is_some() {
+            return Ok(self);
+        }
+        let failed = |error| Failure::io("cannot keep the input in a temporary file (see TMPDIR)", error);
+        let mut file = tempfile::tempfile().map_err(failed)?;
+        io::copy(&mut self.reader, &mut file).and_then(|_| file.rewind()).map_err(failed)?;
+        Input::new(self.name, file)
+    }
+
+    /// Goes on `len` bytes, which must be there, without looking at them.
+    pub(crate) fn skip(&mut self, len: u64) -> Result<()> {
+        let Some(before_last) = len.checked_sub(1) else { return Ok(()) };
+        if self.len.is_some() {
+            let offset = i64::try_from(before_last).map_err(|_| self.ends_early())?;
+            self.reader.seek_relative(offset).map_err(|error| self.failed(error))?;
+        } else {
+            let mut passed = (&mut self.reader).take(before_last);
+            io::copy(&mut passed, &mut io::sink()).map_err(|error| self.failed(error))?;
+        }
+        // One can go past the end of a file, but not read there.
+        self.exactly(&mut [0])
+    }
+
+    /// Where in the file this is.
+    pub(crate) fn position(&mut self) -> Result<u64> {
+        self.reader.stream_position().map_err(|error| Failure::io(format_args!("cannot read {}", self.name), error))
+    }
+
+    /// Goes to a place of the file.
+    pub(crate) fn go_to(&mut self, position: u64) -> Result<()> {
+        let sought = self.reader.seek(SeekFrom::Start(position));
+        sought.map(drop).map_err(|error| self.failed(error))
+    }
+
+    /// As many bytes as `buf` takes, or as there are.
+    pub(crate) fn fill(&mut self, buf: &mut [u8]) -> Result<usize> {
+        let mut filled = 0;
+        while filled < buf.len() {
+            match self.reader.read(&mut buf[filled..]) {
+                Ok(0) => break,
+                Ok(len) => filled += len,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Exactly as many bytes as `buf` takes.
+    pub(crate) fn exactly(&mut self, buf: &mut [u8]) -> Result<()> {
+        if self.fill(buf)? < buf.len() { Err(self.ends_early()) } else { Ok(()) }
+    }
+
+    /// There must be nothing more.
+    pub(crate) fn end(&mut self) -> Result<()> {
+        match self.fill(&mut [0])? {
+            0 => Ok(()),
+            _ => Err(Failure::Malformed(format!("{} goes on after its end", self.name))),
+        }
+    }
+
+    fn failed(&self, error: io::Error) -> Failure {
+        Failure::io(format_args!("cannot read {}", self.name), error)
+    }
+
+    fn ends_early(&self) -> Failure {
+        Failure::Malformed(format!("{} ends before its end", self.name))
+    }
+}
+
+/// Where a command writes to.
+pub(crate) struct Output {
+    name: String,
+    writer: BufWriter<File>,
+    /// Bytes written.
+    pub(crate) written: u64,
+}
+
+impl Output {
+    /// A file, which is made or emptied, or standard output for `-`.
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        let (name, file) = match path.to_str() {
+            Some("-") => ("standard output".to_owned(), stdio(io::stdout())),
+            _ => (path.display().to_string(), File::create(path)),
+        };
+        let file = file.map_err(|error| Failure::io(format_args!("cannot write {name}"), error))?;
+        Ok(Output { name, writer: BufWriter::with_capacity(BUFFER_LEN, file), written: 0 })
+    }
+
+    /// One without a name, to be read again.
+    pub(crate) fn temporary() -> Result<Self> {
+        let file = tempfile::tempfile().map_err(|error| Failure::io("cannot make a temporary file", error))?;
+        Ok(Output {
+            name: "a temporary file".to_owned(),
+            writer: BufWriter::with_capacity(BUFFER_LEN, file),
+            written: 0,
+        })
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.writer.write_all(bytes).map_err(|error| self.failed(error))?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        self.writer.flush().map_err(|error| self.failed(error))
+    }
+
+    /// Reads from the beginning what was written.
+    pub(crate) fn into_input(mut self) -> Result<Input> {
+        self.flush()?;
+        let Output { name, writer, .. } = self;
+        let (mut file, _) = writer.into_parts();
+        file.rewind().map_err(|error| Failure::io(format_args!("cannot read {name}"), error))?;
+        Input::new(name, file)
+    }
+
+    fn failed(&self, error: io::Error) -> Failure {
+        Failure::io(format_args!("cannot write {}", self.name), error)
+    }
+}
+
+fn stdio(stream: impl std::os::fd::AsFd) -> io::Result<File> {
+    stream.as_fd().try_clone_to_owned().map(File::from)
+}
+
+/// The path that stands for standard input or output.
+pub(crate) fn dash() -> PathBuf {
+    PathBuf::from("-")
+}
+
+/// Shows on a terminal how far long work has come.
+pub(crate) struct Progress(Option<ProgressBar>);
+
+impl Progress {
+    /// Of so many bytes, if that is known.
+    pub(crate) fn new(len: Option<u64>) -> Self {
+        if !io::stderr().is_terminal() || len.is_some_and(|len| len < PROGRESS_MIN) {
+            return Progress(None);
+        }
+        let template = match len {
+            Some(_) => "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+            None => "{spinner} {bytes} {bytes_per_sec}",
+        };
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = len.map_or_else(ProgressBar::no_length, ProgressBar::new).with_style(style);
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Progress(Some(bar))
+    }
+
+    fn add(&self, len: usize) {
+        if let Some(bar) = &self.0 {
+            bar.inc(len as u64);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Seals all of `input` as the chunks of one message; bytes of the plaintext.
+pub(crate) fn seal(
+    sealer: &mut Sealer<ChosenAead>,
+    input: &mut Input,
+    output: &mut Output,
+    progress: &Progress,
+) -> Result<u64> {
+    let mut chunk = Zeroizing::new(vec![0; CHUNK_LEN]);
+    let mut sealed = 0;
+    while !sealer.is_finished() {
+        let len = input.fill(&mut chunk)?;
+        let tag = sealer.seal_next(&mut chunk[..len]);
+        output.write(&chunk[..len])?;
+        output.write(&tag)?;
+        sealed += len as u64;
+        progress.add(len);
+    }
+    Ok(sealed)
+}
+
+/// Opens the chunks of a message of `message_len` bytes, or of one that ends where the input does. `opener` has the
+/// message's prefix.
+pub(crate) fn open(
+    opener: &mut Opener<ChosenAead>,
+    input: &mut Input,
+    message_len: Option<u64>,
+    output: &mut Output,
+    progress: &Progress,
+) -> Result<()> {
+    let mut sealed = Zeroizing::new(vec![0; CHUNK_LEN + TAG_LEN]);
+    let mut left = message_len.map(|len| len - PREFIX_LEN as u64);
+    for index in 0.. {
+        let wanted = left.map_or(sealed.len(), |left| sealed.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
+        let len = input.fill(&mut sealed[..wanted])?;
+        let truncated = || Failure::Malformed(format!("{}: the message is cut short", input.name));
+        if len < wanted && left.is_some() {
+            return Err(truncated());
+        }
+        let Some((chunk, tag)) = sealed[..len].split_last_chunk_mut::<TAG_LEN>() else { return Err(truncated()) };
+        opener
+            .open_at(index, chunk, tag)
+            .map_err(|_| Failure::Malformed(format!("{}: chunk {index} does not authenticate", input.name)))?;
+        output.write(chunk)?;
+        progress.add(chunk.len());
+        if chunk.len() < CHUNK_LEN {
+            break;
+        }
+        left = left.map(|left| left - len as u64);
+    }
+    Ok(())
+}
+
+/// Says how much was written before a failure: verified, and not the whole.
+pub(crate) fn report_partial<T>(result: Result<T>, output: &mut Output) -> Result<T> {
+    let flushed = output.flush();
+    match result {
+        Err(Failure::Malformed(text)) => {
+            Err(Failure::Malformed(format!("{text}; {} verified bytes were written", output.written)))
+        }
+        Ok(value) => flushed.map(|()| value),
+        other => other,
+    }
+}

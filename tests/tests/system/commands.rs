@@ -1,0 +1,291 @@
+//! The commands that need no node: keys, sealed object files, bare messages.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use keyhole_tests::data::{self, base64, md5};
+use keyhole_tests::node::binary;
+use serde_json::Value;
+
+fn vectors() -> PathBuf {
+    keyhole_tests::top().join("crates/keyhole-core/tests/vectors")
+}
+
+/// Runs the binary with this on its standard input, through a pipe.
+fn run(arguments: &[&str], input: &[u8]) -> Output {
+    let mut command = Command::new(binary());
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        // A command that refuses its input does not read it all.
+        scope.spawn(move || drop(stdin.write_all(input)));
+        child.wait_with_output().unwrap()
+    })
+}
+
+#[track_caller]
+fn succeeds(arguments: &[&str], input: &[u8]) -> Vec<u8> {
+    let output = run(arguments, input);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// What it wrote, and what it said.
+#[track_caller]
+fn fails(code: i32, arguments: &[&str], input: &[u8]) -> (Vec<u8>, String) {
+    let output = run(arguments, input);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    assert!(said.starts_with("keyhole: ") || said.starts_with("error: "), "{said}");
+    (output.stdout, said)
+}
+
+struct Directory(tempfile::TempDir);
+
+impl Directory {
+    fn new() -> Self {
+        Directory(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn key(&self, name: &str) -> String {
+        let path = self.path(name);
+        succeeds(&["key", "new", &path], b"");
+        path
+    }
+}
+
+#[test]
+fn keys() {
+    let directory = Directory::new();
+    let path = directory.path("ssec.key");
+    let said = String::from_utf8(succeeds(&["key", "new", &path], b"")).unwrap();
+    let key = fs::read(&path).unwrap();
+    assert_eq!((key.len(), fs::metadata(&path).unwrap().permissions().mode() & 0o777), (32, 0o600));
+    assert_eq!(said, format!("ENCRYPTION_KEY={}\nKEY_DIGEST={}\n", base64(&key), base64(&md5(&key))));
+    assert_eq!(String::from_utf8(succeeds(&["key", "show", &path], b"")).unwrap(), said);
+
+    let (_, said) = fails(1, &["key", "new", &path], b"");
+    assert!(said.contains("exists"), "{said}");
+    assert_eq!(fs::read(&path).unwrap(), key, "it is not overwritten");
+    for len in [0, 31, 33] {
+        fs::write(directory.path("other"), vec![1; len]).unwrap();
+        fails(2, &["key", "show", &directory.path("other")], b"");
+    }
+    fails(1, &["key", "show", &directory.path("absent")], b"");
+}
+
+#[test]
+fn sealed_files_go_there_and_back() {
+    let directory = Directory::new();
+    let (key, other) = (directory.key("key"), directory.key("other"));
+    let name = ["--bucket", "edge", "--name", "a/b ä"];
+    for len in [0, 1, 16_383, 16_384, 16_385, 3_000_000] {
+        let plaintext = data::bytes(len as u64, len);
+        let described = ["--content-type", "text/plain", "--meta", "Colour=blue", "--meta", "a=b=c"];
+        let seal = [&["seal", "--key", &key][..], &name, &described].concat();
+        let open = ["open", "--key", &key];
+        // Through pipes, and through files.
+        let sealed = succeeds(&seal, &plaintext);
+        assert!(succeeds(&open, &sealed) == plaintext, "{len}");
+        let (plain_path, sealed_path, back) =
+            (directory.path("plain"), directory.path("sealed"), directory.path("back"));
+        fs::write(&plain_path, &plaintext).unwrap();
+        succeeds(&[&seal[..], &[&plain_path, &sealed_path]].concat(), b"");
+        assert_eq!(fs::metadata(&sealed_path).unwrap().len(), sealed.len() as u64);
+        succeeds(&[&open[..], &name, &[&sealed_path, &back]].concat(), b"");
+        assert!(fs::read(&back).unwrap() == plaintext, "{len}");
+        assert!(!data::contains(&sealed, b"blue") && (len < 64 || !data::contains(&sealed, &plaintext[..64])));
+
+        let inspected: Value = serde_json::from_slice(&succeeds(&["inspect", "--json"], &sealed)).unwrap();
+        assert_eq!(inspected["bucket"], "edge");
+        assert_eq!(inspected["key"], "a/b ä");
+        assert_eq!(inspected["plaintext_length"], len);
+        assert_eq!(inspected["file_length"], sealed.len());
+        assert_eq!(inspected["etag"].as_str().unwrap().len(), 32);
+
+        // Another key or name, a byte more, less or other: 3, and nothing that is not verified is written.
+        let (written, _) = fails(3, &["open", "--key", &other], &sealed);
+        assert!(written.is_empty());
+        let (written, said) = fails(3, &[&open[..], &["--name", "c"]].concat(), &sealed);
+        assert!(written.is_empty() && said.contains("a/b ä"), "{said}");
+        fails(3, &[&open[..], &["--bucket", "other"]].concat(), &sealed);
+        fails(3, &open, &[&sealed[..], b"x"].concat());
+        for cut in [0, 1, 20, 100, sealed.len() - 17, sealed.len() - 1] {
+            let (written, said) = fails(3, &open, &sealed[..cut]);
+            assert!(plaintext.starts_with(&written), "cut at {cut}");
+            assert!(written.is_empty() || said.contains(&format!("{} verified bytes", written.len())), "{said}");
+            fails(3, &["inspect"], &sealed[..cut]);
+        }
+        let mut damaged = sealed.clone();
+        let last = damaged.len() - 1;
+        damaged[last] ^= 1;
+        let (written, said) = fails(3, &open, &damaged);
+        assert_eq!(written.len(), len / 16_384 * 16_384, "what is ahead of the damaged chunk");
+        assert!(said.contains(&format!("{} verified bytes", written.len())), "{said}");
+    }
+}
+
+#[test]
+fn the_files_of_the_vectors_open() {
+    let directory = Directory::new();
+    let cases: Value = serde_json::from_slice(&fs::read(vectors().join("files.json")).unwrap()).unwrap();
+    for case in cases.as_array().unwrap() {
+        let text = |name: &str| case[name].as_str().unwrap();
+        let (key, file) = (directory.path("key"), vectors().join(text("file")));
+        fs::write(&key, hex::decode(text("customer_key")).unwrap()).unwrap();
+        let name = ["--bucket", text("bucket"), "--name", text("key")];
+        let open = [&["open", "--key", &key][..], &name].concat();
+        let check = |plaintext: &[u8]| {
+            assert_eq!(keyhole_tests::sigv4::sha256_hex(plaintext), text("plaintext_sha256"), "{}", text("file"));
+        };
+        let bytes = fs::read(&file).unwrap();
+        if case["bound"] == true {
+            check(&succeeds(&[&open[..], &[file.to_str().unwrap()]].concat(), b""));
+            check(&succeeds(&open, &bytes));
+        } else {
+            let (written, said) = fails(3, &open, &bytes);
+            assert!(written.is_empty() && said.contains("--allow-unbound"), "{said}");
+            check(&succeeds(&[&open[..], &["--allow-unbound"]].concat(), &bytes));
+        }
+        let inspected: Value = serde_json::from_slice(&succeeds(&["inspect", "--json"], &bytes)).unwrap();
+        assert_eq!(inspected["etag"], case["etag"]);
+        assert_eq!(inspected["plaintext_length"], case["plaintext_length"]);
+        let parts = inspected["parts"].as_array().unwrap().iter().map(|part| part["part_number"].as_u64().unwrap());
+        let expected = case["parts"].as_array().unwrap().iter().map(|part| part.as_u64().unwrap());
+        assert!(parts.eq(expected.filter(|number| *number > 0)), "{}", text("file"));
+        let shown = String::from_utf8(succeeds(&["inspect", file.to_str().unwrap()], b"")).unwrap();
+        assert!(shown.contains(text("etag")), "{shown}");
+        // A part less.
+        fails(3, &open, &bytes[..bytes.len() - 1]);
+    }
+}
+
+#[test]
+fn messages_of_the_vectors() {
+    let vectors: Value = serde_json::from_slice(&fs::read(vectors().join("chunked.json")).unwrap()).unwrap();
+    for case in vectors["cases"].as_array().unwrap() {
+        let text = |name: &str| case[name].as_str().unwrap();
+        let len = case["plaintext_length"].as_u64().unwrap() as usize;
+        let plaintext: Vec<u8> = (0..len).map(|i| (7 * i + 13 * (i >> 8) + 5) as u8).collect();
+        let context = ["--key-hex", text("input_key"), "--context-hex", text("context")];
+        let seal = [&["chunked", "seal"][..], &context, &["--salt-hex", text("salt")]].concat();
+        let message = succeeds(&seal, &plaintext);
+        assert_eq!(keyhole_tests::sigv4::sha256_hex(&message), text("message_sha256"), "{}", text("name"));
+        let open = [&["chunked", "open"][..], &context].concat();
+        assert!(succeeds(&open, &message) == plaintext, "{}", text("name"));
+        fails(3, &open, &[&message[..], b"x"].concat());
+        fails(3, &open, &message[..message.len() - 1]);
+        let wrong = ["chunked", "open", "--key-hex", text("input_key"), "--context-hex", "00"];
+        assert!(fails(3, &wrong, &message).0.is_empty());
+    }
+    fails(2, &["chunked", "seal", "--key-hex", "abcd"], b"");
+    fails(2, &["chunked", "seal"], b"");
+    let key = "00".repeat(32);
+    let random = || succeeds(&["chunked", "seal", "--key-hex", &key], b"x");
+    assert_ne!(random(), random(), "a salt of its own for each");
+}
+
+#[test]
+fn what_cannot_be_meant_is_exit_code_2() {
+    let directory = Directory::new();
+    let key = directory.key("key");
+    let seal = |arguments: &[&str]| fails(2, &[&["seal", "--key", &key][..], arguments].concat(), b"x");
+    seal(&[]);
+    seal(&["--bucket", "b", "--name", ""]);
+    seal(&["--bucket", "b", "--name", &"k".repeat(1025)]);
+    seal(&["--bucket", &"b".repeat(64), "--name", "k"]);
+    seal(&["--bucket", "b", "--name", "k", "--meta", "no-value"]);
+    seal(&["--bucket", "b", "--name", "k", "--meta", "a b=c"]);
+    seal(&["--bucket", "b", "--name", "k", "--meta", "a=line\nbreak"]);
+    seal(&["--bucket", "b", "--name", "k", "--meta", "a=1", "--meta", "A=2"]);
+    fails(1, &["inspect", &directory.path("absent")], b"");
+    fails(1, &["open", "--key", &key, &directory.path("absent")], b"");
+    fails(3, &["inspect"], b"not a sealed object");
+}
+
+#[test]
+fn bench_prints_every_figure() {
+    let directory = Directory::new();
+    let svg = directory.path("plot.svg");
+    let arguments = ["bench", "--time", "5", "--sizes", "4KiB,16KiB", "--svg", &svg];
+    let table = String::from_utf8(succeeds(&arguments, b"")).unwrap();
+    for part in ["seal, GB/s, 1 core", "open, GB/s, 1 core", "aes-gcm", "aws-lc-rs AES-256-CTR", "memcpy", "16.0 KiB"] {
+        assert!(table.contains(part), "{part} in\n{table}");
+    }
+    let plot = fs::read_to_string(&svg).unwrap();
+    assert!(plot.starts_with("<svg") && plot.contains("Keyhole accelerated"), "{plot}");
+    let arguments = ["bench", "--time", "5", "--sizes", "1KiB", "--one-core", "--json"];
+    let report: Value = serde_json::from_slice(&succeeds(&arguments, b"")).unwrap();
+    assert!(!report["machine"]["instructions"].as_array().unwrap().is_empty());
+    let figures = report["figures"].as_array().unwrap();
+    assert_eq!(figures.len(), 8 * 2);
+    assert!(figures.iter().all(|figure| figure["gb_per_s"].as_f64().unwrap() > 0.0));
+    fails(2, &["bench", "--sizes", "0"], b"");
+}
+
+/// Ten GiB through `seal` and `open`, from a pipe and from a file, in the memory that a megabyte takes.
+#[test]
+#[ignore = "10 GiB; tests/run --long runs it"]
+fn ten_gib_in_constant_memory() {
+    const LEN: u64 = 10 << 30;
+    const RESIDENT_MAX_KIB: u64 = 32 << 10;
+    let directory = Directory::new();
+    let key = directory.key("key");
+    let sealed = directory.path("sealed");
+    let spawn = |arguments: &[&str], from: Stdio, to: Stdio| {
+        Command::new(binary()).args(arguments).stdin(from).stdout(to).spawn().unwrap()
+    };
+    let peak = |pid: u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    for through_pipe in [true, false] {
+        let seal = ["seal", "--key", &key, "--bucket", "b", "--name", "k"];
+        if through_pipe {
+            let mut child = spawn(&seal, Stdio::piped(), File::create(&sealed).unwrap().into());
+            let pid = child.id();
+            let mut stdin = child.stdin.take().unwrap();
+            let block = vec![0x5a; 1 << 20];
+            (0..LEN >> 20).for_each(|_| stdin.write_all(&block).unwrap());
+            let resident = peak(pid);
+            drop(stdin);
+            assert!(child.wait().unwrap().success());
+            println!("seal of a pipe: {} MiB resident", resident >> 10);
+            assert!(resident < RESIDENT_MAX_KIB);
+        } else {
+            let plain = directory.path("plain");
+            // A sparse file reads as zeros.
+            File::create(&plain).unwrap().set_len(LEN).unwrap();
+            succeeds(&[&seal[..], &[&plain, &sealed]].concat(), b"");
+        }
+        let mut child = spawn(&["open", "--key", &key], File::open(&sealed).unwrap().into(), Stdio::piped());
+        let (pid, mut stdout) = (child.id(), child.stdout.take().unwrap());
+        let expected = if through_pipe { 0x5a } else { 0 };
+        let (mut block, mut len, mut resident) = (vec![0; 1 << 20], 0, 0);
+        loop {
+            let read = stdout.read(&mut block).unwrap();
+            if read == 0 {
+                break;
+            }
+            assert!(block[..read].iter().all(|byte| *byte == expected));
+            len += read as u64;
+            if len > LEN - (64 << 20) {
+                resident = resident.max(peak(pid));
+            }
+        }
+        assert!(child.wait().unwrap().success());
+        println!("open: {} MiB resident", resident >> 10);
+        assert_eq!(len, LEN);
+        assert!(resident < RESIDENT_MAX_KIB);
+        fs::remove_file(Path::new(&sealed)).unwrap();
+    }
+}

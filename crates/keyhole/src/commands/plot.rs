@@ -7,7 +7,7 @@ use super::bench::{Operation, Report, Subject};
 
 const WIDTH: f64 = 960.0;
 /// Where the bars begin and how wide one may be, in each of the two panels.
-const LABELS: f64 = 220.0;
+const LABELS: f64 = 240.0;
 const PANEL: f64 = (WIDTH - LABELS) / 2.0;
 const BAR_MAX: f64 = PANEL - 70.0;
 const TOP: f64 = 120.0;

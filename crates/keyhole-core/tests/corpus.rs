@@ -1,0 +1,40 @@
+//! The corpora of the fuzz targets, replayed.
+
+#[allow(unreachable_pub, dead_code)]
+#[path = "../fuzz/src/lib.rs"]
+mod targets;
+
+fn replay(name: &str, target: fn(&[u8])) {
+    let directory = format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
+    let mut count = 0;
+    for entry in std::fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        println!("{}", path.display());
+        let data = std::fs::read(&path).unwrap();
+        target(&data);
+        // And cut short, wherever that is.
+        (0..data.len().min(300)).for_each(|len| target(&data[..len]));
+        count += 1;
+    }
+    assert!(count > 0, "{directory} is empty");
+}
+
+#[test]
+fn headers() {
+    replay("headers", targets::headers);
+}
+
+#[test]
+fn head() {
+    replay("head", targets::head);
+}
+
+#[test]
+fn chunked() {
+    replay("chunked", targets::chunked);
+}
+
+#[test]
+fn sealed_file() {
+    replay("sealed_file", targets::sealed_file);
+}

@@ -101,6 +101,10 @@ impl Launch {
         let line: Vec<&OsStr> = self.wrapper.iter().map(|part| &part[..]).chain([self.program.as_os_str()]).collect();
         let mut command = Command::new(line[0]);
         command.args(&line[1..]).arg("serve").arg("--data").arg(data).args(["--listen", &self.listen]);
+        // The same tests for another engine.
+        if let Some(engine) = std::env::var_os("KEYHOLE_TEST_ENGINE") {
+            command.arg("--engine").arg(engine);
+        }
         command.args(&self.arguments).env_remove("KEYHOLE_ACCESS_KEY").env_remove("KEYHOLE_SECRET_KEY");
         command.envs(self.environment.iter().cloned()).stdin(Stdio::null());
         command

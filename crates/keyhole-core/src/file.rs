@@ -290,8 +290,8 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     extern crate std;
+    use std::vec;
     use std::vec::Vec;
-    use std::{format, vec};
 
     use super::*;
     use crate::chunked::message_len;
@@ -359,7 +359,7 @@ mod tests {
         }
         assert_eq!(Preface::decode(b"KEYHOLE2"), Err(FileError::Magic));
         assert_eq!(Preface::decode(b"PK"), Err(FileError::Magic));
-        let mut latin1 = bytes.clone();
+        let mut latin1 = bytes;
         latin1[10] = 0xe9;
         assert_eq!(Preface::decode(&latin1), Err(FileError::Name));
         let mut small = [0; 10];
@@ -378,7 +378,7 @@ mod tests {
                 layout.push(entry)
             });
             let plaintext = pushed.and_then(|()| layout.finish()).map(|totals| totals.plaintext_len);
-            assert_eq!(plaintext, expected, "{}", format!("{entries:?}"));
+            assert_eq!(plaintext, expected, "{entries:?}");
         };
         check(&[entry(0, 72, 0)], Ok(0));
         check(&[entry(1, message(5), 80), entry(10_000, message(70_000), 0)], Ok(70_005));

@@ -32,6 +32,11 @@ pub mod suite;
 #[doc = include_str!("../FORMAT.md")]
 pub mod format {}
 
+/// What the README shows is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 pub use key::{CustomerKey, DataKey};
 pub use key_id::key_id;
 

@@ -429,6 +429,21 @@ impl Report {
                 println!("{}", self.table(operation, cores, sizes));
             }
         }
+        println!();
+        self.print_ratios();
+    }
+
+    /// How the engines compare with what they are measured by, at the size of a chunk.
+    fn print_ratios(&self) {
+        for (ours, theirs) in [(Subject::Accelerated, Subject::AwsLcGcm), (Subject::Portable, Subject::AesGcmCrate)] {
+            for operation in [Operation::Seal, Operation::Open] {
+                let figure = |subject| self.figure(subject, operation, CHUNK_LEN, 1);
+                if let (Some(our), Some(their)) = (figure(ours), figure(theirs)) {
+                    let what = format!("{operation:?}").to_lowercase();
+                    println!("{what}, 16 KiB, 1 core: {ours} at {:.2} of {theirs}", our / their);
+                }
+            }
+        }
     }
 
     fn table(&self, operation: Operation, cores: usize, sizes: &[usize]) -> Table {

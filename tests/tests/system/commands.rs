@@ -215,14 +215,14 @@ fn what_cannot_be_meant_is_exit_code_2() {
 fn bench_prints_every_figure() {
     let directory = Directory::new();
     let svg = directory.path("plot.svg");
-    let arguments = ["bench", "--time", "5", "--sizes", "4KiB,16KiB", "--svg", &svg];
+    let arguments = ["bench", "--time", "100", "--sizes", "4KiB,16KiB", "--svg", &svg];
     let table = String::from_utf8(succeeds(&arguments, b"")).unwrap();
     for part in ["seal, GB/s, 1 core", "open, GB/s, 1 core", "aes-gcm", "aws-lc-rs AES-256-CTR", "memcpy", "16.0 KiB"] {
         assert!(table.contains(part), "{part} in\n{table}");
     }
     let plot = fs::read_to_string(&svg).unwrap();
     assert!(plot.starts_with("<svg") && plot.contains("Keyhole accelerated"), "{plot}");
-    let arguments = ["bench", "--time", "5", "--sizes", "1KiB", "--one-core", "--json"];
+    let arguments = ["bench", "--time", "100", "--sizes", "1KiB", "--one-core", "--json"];
     let report: Value = serde_json::from_slice(&succeeds(&arguments, b"")).unwrap();
     assert!(!report["machine"]["instructions"].as_array().unwrap().is_empty());
     let figures = report["figures"].as_array().unwrap();

@@ -32,7 +32,7 @@ pub(crate) struct BenchOptions {
     #[arg(long, value_name = "SIZES", value_delimiter = ',', default_value = "4KiB,16KiB,64KiB,1MiB")]
     sizes: Vec<bytesize::ByteSize>,
     /// How long each figure is measured, in milliseconds.
-    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(TURNS as u64..=60_000))]
+    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(5 * TURN_MS..=60_000))]
     time: u64,
     /// On one core only.
     #[arg(long)]
@@ -45,8 +45,8 @@ pub(crate) struct BenchOptions {
     svg: Option<PathBuf>,
 }
 
-/// Turns in which each figure is measured.
-const TURNS: u32 = 5;
+/// Milliseconds of one turn: short, so that what disturbs the machine disturbs all subjects alike.
+const TURN_MS: u64 = 20;
 
 /// The longest piece that is encrypted at a time.
 const SIZE_MAX: u64 = 64 << 20;
@@ -146,12 +146,12 @@ pub(crate) fn run(options: &BenchOptions) -> Result<()> {
     if machine.cores > 1 && !options.one_core {
         cores.push(machine.cores);
     }
-    let turn = Duration::from_millis(options.time) / TURNS;
+    let turns = options.time / TURN_MS;
     let mut figures = Vec::new();
     for &cores in &cores {
         for operation in [Operation::Seal, Operation::Open] {
             for &size in &sizes {
-                figures.extend(measure_all(operation, size, cores, turn));
+                figures.extend(measure_all(operation, size, cores, turns));
             }
         }
     }
@@ -210,11 +210,11 @@ fn instructions() -> Vec<&'static str> {
 }
 
 /// One figure for each subject, measured in turns.
-fn measure_all(operation: Operation, size: usize, cores: usize, turn: Duration) -> Vec<Figure> {
+fn measure_all(operation: Operation, size: usize, cores: usize, turns: u64) -> Vec<Figure> {
     let mut samples = vec![Vec::new(); Subject::ALL.len()];
-    for _ in 0..TURNS {
+    for _ in 0..turns {
         for (subject, samples) in Subject::ALL.into_iter().zip(&mut samples) {
-            samples.push(measure(subject, operation, size, cores, turn));
+            samples.push(measure(subject, operation, size, cores));
         }
     }
     let median = |mut samples: Vec<f64>| {
@@ -226,7 +226,7 @@ fn measure_all(operation: Operation, size: usize, cores: usize, turn: Duration) 
 }
 
 /// Bytes a nanosecond, which is GB/s, of all cores together.
-fn measure(subject: Subject, operation: Operation, size: usize, cores: usize, turn: Duration) -> f64 {
+fn measure(subject: Subject, operation: Operation, size: usize, cores: usize) -> f64 {
     let barrier = Barrier::new(cores);
     let one = || {
         let mut work = work(subject, operation, size);
@@ -240,7 +240,7 @@ fn measure(subject: Subject, operation: Operation, size: usize, cores: usize, tu
                 done += size;
             }
             let elapsed = begun.elapsed();
-            if elapsed >= turn {
+            if elapsed >= Duration::from_millis(TURN_MS) {
                 return done as f64 / elapsed.as_nanos() as f64;
             }
         }

@@ -28,10 +28,8 @@ mod types;
 mod wire;
 mod writer;
 
-/// The format of the object file.
-pub mod format {
-    #![doc = include_str!("../FORMAT.md")]
-}
+#[doc = include_str!("../FORMAT.md")]
+pub mod format {}
 
 pub use body::{BodyWriter, LastBlock, NewBody};
 pub use disk::Disk;

@@ -146,6 +146,8 @@ impl<D: Disk> BodyWriter<D> {
             self.settle_oldest().await?;
         }
         let (id, len) = (self.id(), self.len);
+        let placed: u32 = self.runs.iter().map(|run| run.blocks).sum();
+        assert_eq!(placed, self.blocks, "every block of a body has its place");
         let bytes = Bytes::Blocks(std::mem::take(&mut self.runs));
         let record = Payload::Body(BodyRecord { id, len, prefix, bytes }).encode();
         Ok(NewBody { id, len, record, stored: stored_len(len) })
@@ -175,8 +177,11 @@ impl<D: Disk> BodyWriter<D> {
 
     /// Waits for the oldest block on its way; they are placed in order.
     async fn settle_oldest(&mut self) -> Result<(), Error> {
-        let Some(placed) = self.in_flight.pop_front() else { return Ok(()) };
-        let Placed { offset, generation } = placed.await.map_err(|_| Error::Closed)??;
+        let Some(placed) = self.in_flight.front_mut() else { return Ok(()) };
+        let placed = placed.await;
+        // Only now: who gives up waiting in between finds it still there.
+        self.in_flight.pop_front();
+        let Placed { offset, generation } = placed.map_err(|_| Error::Closed)??;
         match self.runs.last_mut() {
             // All blocks but the last of the body are full.
             Some(run)

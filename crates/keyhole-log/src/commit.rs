@@ -15,7 +15,7 @@ use crate::segments::Purpose;
 use crate::shared::{End, OpenMeta, Shared, Sync};
 use crate::types::BodyId;
 use crate::wire::payload::kind;
-use crate::wire::record::{self, FIRST, LAST};
+use crate::wire::record::{self, Durable, FIRST, LAST};
 use crate::wire::{pages, segment};
 
 /// A record to be written.
@@ -89,6 +89,8 @@ pub(crate) struct Context<D> {
     turn: Cell<usize>,
     /// Whether something was written after the last record that proves what is durable.
     dirty: Cell<bool>,
+    /// The segment that was ended when the open one was begun, for the next batch to bear witness for.
+    ended: Cell<Option<Durable>>,
 }
 
 /// A segment that has just been begun.
@@ -105,7 +107,7 @@ pub(crate) struct Begun {
 
 impl<D: Disk> Context<D> {
     pub(crate) fn new(shared: Arc<Shared>, disk: Rc<D>, worker: usize) -> Self {
-        Context { shared, disk, worker, turn: Cell::new(0), dirty: Cell::new(false) }
+        Context { shared, disk, worker, turn: Cell::new(0), dirty: Cell::new(false), ended: Cell::new(None) }
     }
 
     /// Writes the front of a buffer. A failure poisons the log: whether the bytes are there is unknown from then on.
@@ -161,6 +163,8 @@ impl<D: Disk> Context<D> {
             (state.numbers.watermark(), state.ends[self.worker], state.witness(self.worker, turn))
         };
         let durable = if end.segment == meta.number { end.durable } else { 0 };
+        // Of the segment ahead nobody else may say how far it went.
+        let witness = self.ended.take().unwrap_or(witness);
         let mut buf = self.disk.buffer();
         let (mut at, mut places) = (0, Vec::with_capacity(drafts.len()));
         for (i, draft) in drafts.iter().enumerate() {
@@ -208,6 +212,11 @@ impl<D: Disk> Context<D> {
         match meta {
             Some(old) => {
                 self.append(old, &[&self.housekeeping(kind::SEGMENT_END)]).await?;
+                // All of it is to be durable before the next segment says so. That is cheap, as it happens once a segment,
+                // and without it a log that is never flushed would never know anything to be durable.
+                self.sync().await?;
+                let until = (old.at - old.start) as u32;
+                self.ended.set(Some(Durable { segment: old.number, until }));
             }
             None => self.shared.lock().segments.without_meta -= 1,
         }

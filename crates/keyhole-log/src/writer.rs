@@ -60,7 +60,10 @@ pub struct Writer<D: Disk> {
     blocks: VecDeque<Block<D>>,
     /// Records for the next batch, and who waits for a sync.
     records: VecDeque<Commit>,
-    flushes: Vec<oneshot::Sender<Result<(), Error>>>,
+    /// Each with how many commits had been handed over ahead of it.
+    flushes: VecDeque<(u64, oneshot::Sender<Result<(), Error>>)>,
+    /// Commits that were handed over so far.
+    commits: u64,
     guard: Guard,
 }
 
@@ -92,7 +95,8 @@ impl<D: Disk> Writer<D> {
             body: slot.body,
             blocks: VecDeque::new(),
             records: VecDeque::new(),
-            flushes: Vec::new(),
+            flushes: VecDeque::new(),
+            commits: 0,
         }
     }
 
@@ -133,8 +137,11 @@ impl<D: Disk> Writer<D> {
     fn accept(&mut self, job: Job<D>) {
         match job {
             Job::Block(block) => self.blocks.push_back(block),
-            Job::Commit(commit) => self.records.push_back(commit),
-            Job::Flush(done) => self.flushes.push(done),
+            Job::Commit(commit) => {
+                self.commits += 1;
+                self.records.push_back(commit);
+            }
+            Job::Flush(done) => self.flushes.push_back((self.commits, done)),
         }
     }
 
@@ -188,10 +195,10 @@ impl<D: Disk> Writer<D> {
             None => 0,
         };
         let mut batch = Batch::take(&mut self.records, limit);
-        if self.records.is_empty() {
-            // A flush covers everything that was handed over before it.
-            batch.flushes = std::mem::take(&mut self.flushes);
-        }
+        // A flush covers everything that was handed over ahead of it, and waits for nothing that came later.
+        let taken = self.commits - self.records.len() as u64;
+        let covered = self.flushes.partition_point(|(ahead, _)| *ahead <= taken);
+        batch.flushes.extend(self.flushes.drain(..covered).map(|(_, done)| done));
         *committing = commit::commit(Rc::clone(&self.context), self.meta.take(), batch).boxed_local().fuse();
     }
 }

@@ -77,7 +77,7 @@ pub async fn create<D: Disk>(disk: &D, format: &Format) -> Result<(), Error> {
     check_capacity(format.capacity, format.segment_len, 1)?;
     disk.allocate(0, SEGMENTS_START).await.map_err(full_or_io)?;
     let Format { store_id: store, capacity, segment_len, created_ms } = *format;
-    superblock::write_both(disk, &Superblock { store, epoch: 1, segment_len, capacity, created_ms }).await
+    superblock::write_both(disk, &Superblock { store, epoch: 1, segment_len, capacity, created_ms }, 0).await
 }
 
 /// Opens an object file: reads what is there, cuts unacknowledged tails, and prepares to go on.
@@ -121,7 +121,7 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared
         resume::resume(disk, &superblock, &found, &ends, options.workers, first, recovery.damaged.is_empty()).await?;
     if options.capacity.is_some_and(|capacity| capacity != superblock.capacity) {
         (superblock.capacity, superblock.epoch) = (capacity, superblock.epoch + 1);
-        superblock::write_both(disk, &superblock).await?;
+        superblock::write_both(disk, &superblock, bad_copy.unwrap_or(0)).await?;
     } else if let Some(copy) = bad_copy {
         superblock::write(disk, &superblock, copy).await?;
     }

@@ -364,9 +364,7 @@ impl<D: Disk> Reader<'_, D> {
                 }
                 continue;
             }
-            if cursor.generation.is_none() && scan.records.is_empty() && hints.proven == 0 {
-                return Ok(scan); // Nothing says that this segment was ever used.
-            }
+            // Also of a segment that has no header, and may never have been used: its first batch may be lost as well.
             let hunt = self.hunt(&mut window, &scan, cursor.generation, batch.stopped).await?;
             let proven = hunt.proven.max(hints.proven);
             let claimed = batch.claim.is_some_and(|claim| claim.seq <= hints.watermark.max(scan.watermark));

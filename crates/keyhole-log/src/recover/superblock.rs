@@ -56,8 +56,9 @@ pub(super) async fn write<D: Disk>(disk: &D, superblock: &Superblock, copy: usiz
     Ok(disk.sync().await?)
 }
 
-/// Writes both copies, the second only after the first is durable: one of them is good at any time.
-pub(super) async fn write_both<D: Disk>(disk: &D, superblock: &Superblock) -> Result<(), Error> {
-    write(disk, superblock, 0).await?;
-    write(disk, superblock, 1).await
+/// Writes both copies, the second only after the first is durable: one of them is good at any time. `first` is the one that
+/// is bad or older, if one is.
+pub(super) async fn write_both<D: Disk>(disk: &D, superblock: &Superblock, first: usize) -> Result<(), Error> {
+    write(disk, superblock, first).await?;
+    write(disk, superblock, 1 - first).await
 }

@@ -11,6 +11,8 @@ use crate::error::Error;
 use crate::limits::{
     BLOCK_DATA, BLOCKS_IN_FLIGHT, BLOCKS_MAX, BUFFER_LEN, CHUNKS_MAX, INLINE_MAX, PREFIX_MAX, TAGS_MAX,
 };
+use crate::index::Effect;
+use crate::shared::SegmentPin;
 use crate::types::BodyId;
 use crate::wire::block;
 use crate::wire::payload::{BodyRecord, Bytes, Payload, Run};
@@ -33,13 +35,32 @@ pub(crate) fn stored_len(len: u64) -> u64 {
     last * BUFFER_LEN as u64 + block::stored_len(block_len(len, last)) as u64
 }
 
+/// Bytes of a run's blocks on disk, footers included. All blocks but the last of the body are full.
+pub(crate) fn run_bytes(run: &Run, body_len: u64, last: bool) -> u64 {
+    let full = u64::from(run.blocks) * BUFFER_LEN as u64;
+    if !last {
+        return full;
+    }
+    let last_block = block_len(body_len, block_count(body_len) - 1);
+    full - (BUFFER_LEN - block::stored_len(last_block)) as u64
+}
+
 /// A body whose bytes are written, but which no record names yet. It becomes part of an object or of an upload;
 /// dropped, it is given up.
 pub struct NewBody {
     id: BodyId,
     len: u64,
     record: Vec<u8>,
-    stored: u64,
+    runs: Vec<Run>,
+    /// Keep the segments of its blocks until a record names them.
+    pins: Vec<SegmentPin>,
+}
+
+/// What becomes of a body when it is named: its record, and what keeps its blocks until then.
+pub(crate) struct NamedBody {
+    pub(crate) payload: Vec<u8>,
+    pub(crate) effect: Effect,
+    pub(crate) pins: Vec<SegmentPin>,
 }
 
 impl NewBody {
@@ -58,9 +79,9 @@ impl NewBody {
         self.len == 0
     }
 
-    /// Payload of its record, and bytes of its blocks on disk.
-    pub(crate) fn into_record(self) -> (Vec<u8>, u64) {
-        (self.record, self.stored)
+    pub(crate) fn into_record(self) -> NamedBody {
+        let NewBody { id, len, record, runs, pins } = self;
+        NamedBody { payload: record, effect: Effect::Body { id, placed: 0, len, runs }, pins }
     }
 }
 
@@ -83,11 +104,13 @@ pub struct BodyWriter<D: Disk> {
     len: u64,
     in_flight: VecDeque<oneshot::Receiver<Result<Placed, Error>>>,
     runs: Vec<Run>,
+    /// One for each segment that its blocks are in.
+    pins: Vec<SegmentPin>,
 }
 
 impl<D: Disk> BodyWriter<D> {
     pub(crate) fn new(log: Log<D>) -> Self {
-        BodyWriter { log, id: None, blocks: 0, len: 0, in_flight: VecDeque::new(), runs: Vec::new() }
+        BodyWriter { log, id: None, blocks: 0, len: 0, in_flight: VecDeque::new(), runs: Vec::new(), pins: Vec::new() }
     }
 
     /// Writes a full block: the first [`BLOCK_DATA`] bytes of `buf`, with a tag for each chunk or none. Waits only while
@@ -137,8 +160,8 @@ impl<D: Disk> BodyWriter<D> {
     fn inline(&mut self, data: &[u8], tags: &[[u8; 16]], prefix: &[u8]) -> NewBody {
         let (id, len) = (self.id(), data.len() as u64);
         let bytes = Bytes::Inline { tags: tags.to_vec(), data };
-        let record = Payload::Body(BodyRecord { id, len, prefix, bytes }).encode();
-        NewBody { id, len, record, stored: 0 }
+        let record = Payload::Body(BodyRecord { id, placed: 0, len, prefix, bytes }).encode();
+        NewBody { id, len, record, runs: Vec::new(), pins: Vec::new() }
     }
 
     async fn seal(mut self, prefix: &[u8]) -> Result<NewBody, Error> {
@@ -148,9 +171,10 @@ impl<D: Disk> BodyWriter<D> {
         let (id, len) = (self.id(), self.len);
         let placed: u32 = self.runs.iter().map(|run| run.blocks).sum();
         assert_eq!(placed, self.blocks, "every block of a body has its place");
-        let bytes = Bytes::Blocks(std::mem::take(&mut self.runs));
-        let record = Payload::Body(BodyRecord { id, len, prefix, bytes }).encode();
-        Ok(NewBody { id, len, record, stored: stored_len(len) })
+        let (runs, pins) = (std::mem::take(&mut self.runs), std::mem::take(&mut self.pins));
+        let bytes = Bytes::Blocks(runs.clone());
+        let record = Payload::Body(BodyRecord { id, placed: 0, len, prefix, bytes }).encode();
+        Ok(NewBody { id, len, record, runs, pins })
     }
 
     fn id(&mut self) -> BodyId {
@@ -181,17 +205,25 @@ impl<D: Disk> BodyWriter<D> {
         let placed = placed.await;
         // Only now: who gives up waiting in between finds it still there.
         self.in_flight.pop_front();
-        let Placed { offset, generation } = placed.map_err(|_| Error::Closed)??;
-        match self.runs.last_mut() {
-            // All blocks but the last of the body are full.
-            Some(run)
-                if run.generation == generation && run.offset + u64::from(run.blocks) * BUFFER_LEN as u64 == offset =>
-            {
-                run.blocks += 1;
-            }
-            _ => self.runs.push(Run { offset, generation, blocks: 1 }),
+        let Placed { offset, generation, pin } = placed.map_err(|_| Error::Closed)??;
+        if self.pins.iter().all(|other| other.number() != pin.number()) {
+            self.pins.push(pin);
         }
+        add_block(&mut self.runs, offset, generation);
         Ok(())
+    }
+}
+
+/// Adds the next block of a body to its runs.
+pub(crate) fn add_block(runs: &mut Vec<Run>, offset: u64, generation: u64) {
+    match runs.last_mut() {
+        // All blocks but the last of the body are full.
+        Some(run)
+            if run.generation == generation && run.offset + u64::from(run.blocks) * BUFFER_LEN as u64 == offset =>
+        {
+            run.blocks += 1;
+        }
+        _ => runs.push(Run { offset, generation, blocks: 1 }),
     }
 }
 

@@ -11,11 +11,12 @@ use crate::disk::{Disk, is_full};
 use crate::error::Error;
 use crate::index::{Effect, Location};
 use crate::limits::{BATCH_MAX, PAGE};
+use crate::sabotage::{self, Sabotage};
 use crate::segments::Purpose;
-use crate::shared::{End, OpenMeta, Shared, Sync};
+use crate::shared::{End, OpenMeta, SegmentPin, Shared, State, Sync};
 use crate::types::BodyId;
 use crate::wire::payload::kind;
-use crate::wire::record::{self, Durable, FIRST, LAST};
+use crate::wire::record::{self, Durable, FIRST, LAST, MOVED};
 use crate::wire::{pages, segment};
 
 /// A record to be written.
@@ -33,9 +34,19 @@ pub(crate) struct Commit {
     pub(crate) drafts: Vec<Draft>,
     /// Bodies that are pinned until this is decided.
     pub(crate) pinned: Vec<BodyId>,
+    /// Segments that are pinned until this is decided: with blocks that no record names yet. Never dropped under the lock.
+    pub(crate) holds: Vec<SegmentPin>,
     /// Whether this only takes away: it may use what is reserved for that.
     pub(crate) deletes: bool,
+    /// It need not be durable when it is answered: of the cleaner, which makes it durable before it counts on it.
+    pub(crate) relaxed: bool,
     pub(crate) done: oneshot::Sender<Result<(), Error>>,
+}
+
+impl Draft {
+    fn moved(&self) -> bool {
+        matches!(self.effect, Effect::Moved(_))
+    }
 }
 
 impl Commit {
@@ -80,11 +91,13 @@ impl OpenMeta {
     }
 }
 
-/// A worker's access to its disk.
+/// A writer's access to its disk.
 pub(crate) struct Context<D> {
     pub(crate) shared: Arc<Shared>,
-    disk: Rc<D>,
+    pub(crate) disk: Rc<D>,
     worker: usize,
+    /// It writes what the cleaner moves, and checkpoints.
+    pub(crate) maintains: bool,
     /// Counts batches, so that each bears witness for another worker.
     turn: Cell<usize>,
     /// Whether something was written after the last record that proves what is durable.
@@ -95,7 +108,7 @@ pub(crate) struct Context<D> {
 
 /// A segment that has just been begun.
 pub(crate) struct Begun {
-    number: u32,
+    pub(crate) number: u32,
     pub(crate) generation: u64,
     start: u64,
     /// Where its first batch or block goes.
@@ -106,8 +119,9 @@ pub(crate) struct Begun {
 }
 
 impl<D: Disk> Context<D> {
-    pub(crate) fn new(shared: Arc<Shared>, disk: Rc<D>, worker: usize) -> Self {
-        Context { shared, disk, worker, turn: Cell::new(0), dirty: Cell::new(false), ended: Cell::new(None) }
+    pub(crate) fn new(shared: Arc<Shared>, disk: Rc<D>, worker: usize, maintains: bool) -> Self {
+        let (turn, dirty, ended) = (Cell::new(0), Cell::new(false), Cell::new(None));
+        Context { shared, disk, worker, maintains, turn, dirty, ended }
     }
 
     /// Writes the front of a buffer. A failure poisons the log: whether the bytes are there is unknown from then on.
@@ -126,9 +140,9 @@ impl<D: Disk> Context<D> {
     }
 
     /// Makes durable what every worker has written so far.
-    async fn sync(&self) -> Result<(), Error> {
+    pub(crate) async fn sync(&self) -> Result<(), Error> {
         let syncing = self.shared.lock().begin_sync();
-        let result = self.disk.sync().await;
+        let result = if sabotage::is(Sabotage::SkipSync) { Ok(()) } else { self.disk.sync().await };
         self.poison_on(result)?;
         // A sync that overlaps a failed write proves nothing about it.
         self.shared.check_poison()?;
@@ -136,22 +150,72 @@ impl<D: Disk> Context<D> {
         Ok(())
     }
 
+    /// A segment, as soon as there is one: where there is none the cleaner may be able to make one. `None`: it is not.
+    async fn take(&self, purpose: Purpose) -> Option<u32> {
+        loop {
+            let waiting = {
+                let mut state = self.shared.lock();
+                let generation = state.numbers.generation();
+                if let Some(number) = state.segments.take(purpose, generation) {
+                    state.wake_maintenance_if_short();
+                    return Some(number);
+                }
+                if self.maintains || self.shared.poisoned() {
+                    return None;
+                }
+                state.wait_for_space()?
+            };
+            // Where nobody answers the cleaner has ended: then there is nothing to wait for next time.
+            let _ = waiting.await;
+        }
+    }
+
     /// Begins a segment; `None`: the store is full, or the file system is.
     pub(crate) async fn begin(&self, kind: segment::Kind, purpose: Purpose) -> Result<Option<Begun>, Error> {
-        let (generation, number, start, len) = {
-            let mut state = self.shared.lock();
-            let generation = state.numbers.generation();
-            let Some(number) = state.segments.take(purpose, generation) else { return Ok(None) };
-            (generation, number, state.segments.start(number), state.segments.len)
+        let mut asked_again = false;
+        let number = loop {
+            let Some(number) = self.take(purpose).await else {
+                // The file system may have space again.
+                let mut state = self.shared.lock();
+                if asked_again || !std::mem::take(&mut state.segments.growth_blocked) {
+                    return Ok(None);
+                }
+                asked_again = true;
+                continue;
+            };
+            let (start, len) = {
+                let state = self.shared.lock();
+                (state.segments.start(number), state.segments.len)
+            };
+            match self.disk.allocate(start, len).await {
+                Ok(()) => break number,
+                Err(error) => {
+                    {
+                        let mut state = self.shared.lock();
+                        state.segments.give_back(number);
+                        state.segments.growth_blocked = true;
+                    }
+                    if !is_full(&error) {
+                        return self.poison_on(Err(error)).map(|()| None);
+                    }
+                    if asked_again {
+                        return Ok(None);
+                    }
+                }
+            }
         };
-        if let Err(error) = self.disk.allocate(start, len).await {
-            self.shared.lock().segments.give_back(number);
-            return if is_full(&error) { Ok(None) } else { self.poison_on(Err(error)).map(|()| None) };
-        }
+        let (generation, start, len) = {
+            let state = self.shared.lock();
+            (state.segments.table[number as usize].generation, state.segments.start(number), state.segments.len)
+        };
         let mut buf = self.disk.buffer();
         let header = segment::Header { kind, generation, number };
         let crc = header.emit(&self.shared.store, &mut buf.as_mut()[..PAGE]);
         self.write(start, buf, PAGE).await?;
+        let mut state = self.shared.lock();
+        state.counters.written.other += PAGE as u64;
+        let segment = &mut state.segments.table[number as usize];
+        (segment.written, segment.prev) = (PAGE as u32, crc);
         Ok(Some(Begun { number, generation, start, at: start + PAGE as u64, end: start + len, crc }))
     }
 
@@ -168,10 +232,10 @@ impl<D: Disk> Context<D> {
         let mut buf = self.disk.buffer();
         let (mut at, mut places) = (0, Vec::with_capacity(drafts.len()));
         for (i, draft) in drafts.iter().enumerate() {
-            let flags = if i == 0 { FIRST } else { 0 } | if i + 1 == drafts.len() { LAST } else { 0 };
+            let border = if i == 0 { FIRST } else { 0 } | if i + 1 == drafts.len() { LAST } else { 0 };
             let header = record::Header {
                 kind: draft.kind,
-                flags,
+                flags: border | if draft.moved() { MOVED } else { 0 },
                 generation: meta.generation,
                 offset: meta.at + at as u64,
                 seq: draft.seq,
@@ -183,20 +247,32 @@ impl<D: Disk> Context<D> {
             let (len, next) = (record::HEADER_LEN + draft.payload.len(), at + record::space(draft.payload.len()));
             meta.prev = header.emit(&self.shared.store, &draft.payload, &mut buf.as_mut()[at..]);
             buf.as_mut()[at + len..next].fill(0);
-            places.push(Location { offset: header.offset, len: len as u32 });
+            places.push(Location::new(header.offset, len as u32));
             at = next;
         }
         let len = pages(at);
         buf.as_mut()[at..len].fill(0);
         self.write(meta.at, buf, len).await?;
         meta.at += len as u64;
+        self.appended(meta, drafts, len, at);
+        Ok(places)
+    }
+
+    /// Notes what has been written.
+    fn appended(&self, meta: &OpenMeta, drafts: &[&Draft], len: usize, records: usize) {
         let mut state = self.shared.lock();
-        state.used += len as u64;
         state.numbers.written(drafts.iter().map(|draft| draft.seq));
         let end = state.ends[self.worker];
         let durable = if end.segment == meta.number { end.durable } else { 0 };
-        state.ends[self.worker] = End { segment: meta.number, written: (meta.at - meta.start) as u32, durable };
-        Ok(places)
+        let written = (meta.at - meta.start) as u32;
+        state.ends[self.worker] = End { segment: meta.number, written, durable };
+        let segment = &mut state.segments.table[meta.number as usize];
+        (segment.written, segment.prev) = (written, meta.prev);
+        for (i, draft) in drafts.iter().enumerate() {
+            let padding = if i == 0 { len - records } else { 0 };
+            let bytes = (record::space(draft.payload.len()) + padding) as u64;
+            state.count_record(draft, bytes);
+        }
     }
 
     /// A record of the log's own, without payload.
@@ -205,20 +281,34 @@ impl<D: Disk> Context<D> {
         Draft { seq, kind, payload: Vec::new(), effect: Effect::Nothing }
     }
 
+    /// Writes a record of the log's own, in a batch by itself. It has no effect in the index.
+    async fn append_own(&self, meta: &mut OpenMeta, kind: u8) -> Result<(), Error> {
+        let draft = self.housekeeping(kind);
+        self.append(meta, &[&draft]).await?;
+        self.shared.lock().numbers.settled(draft.seq);
+        Ok(())
+    }
+
     /// Ends the open segment, if any, and begins another one; `None`: the store is full, and nothing has changed.
     async fn roll(&self, meta: &mut Option<OpenMeta>, deletions: bool) -> Result<Option<()>, Error> {
-        let purpose = if deletions { Purpose::Deletions } else { Purpose::Meta { first: meta.is_none() } };
+        let purpose = match (self.maintains, deletions) {
+            (true, _) => Purpose::Clean(segment::Kind::Meta),
+            (false, true) => Purpose::Deletions,
+            (false, false) => Purpose::Meta { first: meta.is_none() },
+        };
         let Some(begun) = self.begin(segment::Kind::Meta, purpose).await? else { return Ok(None) };
         match meta {
             Some(old) => {
-                self.append(old, &[&self.housekeeping(kind::SEGMENT_END)]).await?;
+                self.append_own(old, kind::SEGMENT_END).await?;
                 // All of it is to be durable before the next segment says so. That is cheap, as it happens once a segment,
                 // and without it a log that is never flushed would never know anything to be durable.
                 self.sync().await?;
                 let until = (old.at - old.start) as u32;
                 self.ended.set(Some(Durable { segment: old.number, until }));
+                self.shared.lock().segments.close(old.number);
             }
-            None => self.shared.lock().segments.without_meta -= 1,
+            None if !self.maintains => self.shared.lock().segments.without_meta -= 1,
+            None => {}
         }
         let Begun { number, generation, start, at, end, crc } = begun;
         *meta = Some(OpenMeta { number, generation, start, end, at, prev: crc, reserve: deletions });
@@ -258,17 +348,56 @@ impl<D: Disk> Context<D> {
     async fn write_batch(&self, meta: &mut Option<OpenMeta>, batch: &mut Batch) -> Result<Vec<Location>, Error> {
         self.shared.check_poison()?;
         self.make_room(meta, batch).await?;
+        self.shared.lock().counters.batches.count(batch.commits.len());
         let drafts: Vec<&Draft> = batch.commits.iter().flat_map(|commit| &commit.drafts).collect();
         let places = match meta {
             Some(meta) if !drafts.is_empty() => self.append(meta, &drafts).await?,
             _ => Vec::new(),
         };
-        if !batch.flushes.is_empty() || (self.shared.sync == Sync::Always && !places.is_empty()) {
+        let early = sabotage::is(Sabotage::AcknowledgeEarly) && self.turn.get() % 2 == 0;
+        let at_once = self.shared.sync == Sync::Always && batch.commits.iter().any(|commit| !commit.relaxed);
+        if !batch.flushes.is_empty() || (at_once && !early) {
             self.sync().await?;
         }
         // Another worker's failure may mean that what this one wrote is not there either.
         self.shared.check_poison()?;
         Ok(places)
+    }
+}
+
+impl State {
+    fn count_record(&mut self, draft: &Draft, bytes: u64) {
+        if !matches!(draft.kind, kind::CHUNK | kind::CHECKPOINT | kind::SEGMENT_END | kind::MARK) {
+            self.maintenance.since_checkpoint += bytes;
+        }
+        let written = &mut self.counters.written;
+        match (&draft.effect, draft.kind) {
+            (Effect::Moved(_), _) => {
+                written.moved += bytes;
+                self.counters.cleaner.bytes_moved += bytes;
+            }
+            (_, kind::CHUNK | kind::CHECKPOINT) => written.checkpoints += bytes,
+            (_, kind::SEGMENT_END | kind::MARK) => written.other += bytes,
+            (effect, _) => {
+                written.records += bytes;
+                if let Effect::Body { len, runs, .. } = effect
+                    && runs.is_empty()
+                {
+                    written.appended += len;
+                }
+            }
+        }
+    }
+
+    /// For a segment, or for there to be none to be had; `None`: there is none to be had.
+    fn wait_for_space(&mut self) -> Option<oneshot::Receiver<()>> {
+        if !self.maintenance.running || self.maintenance.stuck {
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.maintenance.space.push(sender);
+        self.wake_maintenance();
+        Some(receiver)
     }
 }
 
@@ -278,8 +407,9 @@ pub(crate) fn refuse(shared: &Shared, commit: Commit, error: &Error) {
     for draft in &commit.drafts {
         state.index.release(draft.seq, &draft.effect);
         // After a failed write nobody knows what is on the disk: the watermark stays below it.
-        if !shared.poisoned() {
+        if !shared.poisoned() && !draft.moved() {
             state.numbers.give_up(draft.seq);
+            state.numbers.settled(draft.seq);
         }
     }
     state.index.unpin(&commit.pinned);
@@ -293,6 +423,7 @@ pub(crate) async fn commit<D: Disk>(
     mut meta: Option<OpenMeta>,
     mut batch: Batch,
 ) -> Option<OpenMeta> {
+    context.shared.begin_commit();
     match context.write_batch(&mut meta, &mut batch).await {
         Ok(places) => {
             apply(&context.shared, batch.commits, places);
@@ -309,6 +440,7 @@ pub(crate) async fn commit<D: Disk>(
             }
         }
     }
+    context.shared.end_commit();
     meta
 }
 
@@ -330,10 +462,12 @@ fn apply(shared: &Shared, commits: Vec<Commit>, places: Vec<Location>) {
             state.index.collect(id);
         }
         state.index.unpin(&commit.pinned);
-        answers.push((commit.done, result));
+        answers.push((commit.done, result, commit.holds));
     }
+    state.wake_maintenance_if_due();
     drop(state);
-    for (done, result) in answers {
+    for (done, result, holds) in answers {
+        drop(holds);
         let _ = done.send(result); // Nobody waits: the request was given up.
     }
 }
@@ -347,10 +481,9 @@ pub(crate) async fn close<D: Disk>(context: &Context<D>, meta: Option<OpenMeta>)
     if context.sync().await.is_err() {
         return;
     }
-    if let Some(mut meta) = meta {
-        let mark = context.housekeeping(kind::MARK);
-        if context.append(&mut meta, &[&mark]).await.is_ok() {
-            let _ = context.sync().await;
-        }
+    if let Some(mut meta) = meta
+        && context.append_own(&mut meta, kind::MARK).await.is_ok()
+    {
+        let _ = context.sync().await;
     }
 }

@@ -31,6 +31,10 @@ pub trait Disk: 'static {
     /// Length of the file or device.
     async fn len(&self) -> io::Result<u64>;
 
+    /// Gives the space of a range back (a hole in a file, discard of a device). Afterwards it reads as anything. It is no
+    /// failure if there is no such thing here.
+    async fn discard(&self, offset: u64, len: u64) -> io::Result<()>;
+
     /// Makes the file reach `offset + len`, with the space taken (fallocate). `StorageFull` when there is none.
     async fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
 }

@@ -23,6 +23,8 @@ pub enum Error {
     ConditionFailed,
     /// Whether the request may go on depends on another one that is still being written; it can be repeated.
     Conflict,
+    /// The bucket's quota has no room for it.
+    QuotaExceeded,
     /// Something is longer than its limit in [`limits`](crate::limits): the name of what it is.
     TooLarge(&'static str),
     // The operator.
@@ -60,6 +62,7 @@ impl fmt::Display for Error {
             Error::PartChanged => f.write_str("a part is not the one that was named"),
             Error::ConditionFailed => f.write_str("the condition does not hold"),
             Error::Conflict => f.write_str("another write of the same name is under way"),
+            Error::QuotaExceeded => f.write_str("the quota of the bucket has no room for it"),
             Error::TooLarge(what) => write!(f, "{what}: over its limit"),
             Error::Foreign(what) => write!(f, "not an object file: {what}"),
             Error::UnsupportedVersion { found, supported } => {

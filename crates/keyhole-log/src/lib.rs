@@ -20,10 +20,14 @@ mod disk;
 mod error;
 mod index;
 mod log;
+mod maintain;
 mod numbers;
 mod recover;
+mod sabotage;
 mod segments;
 mod shared;
+mod sorted;
+mod stats;
 mod types;
 mod wire;
 mod writer;
@@ -36,9 +40,13 @@ pub use disk::Disk;
 pub use error::{Damage, Error};
 pub use log::{Body, Log, Tags, worker};
 pub use recover::{Format, OpenOptions, Recovery, create, open};
-pub use shared::{Shared, Sync, Usage};
+#[cfg(feature = "sabotage")]
+pub use sabotage::{Sabotage, sabotage};
+pub use maintain::{Compacted, Maintenance, maintenance};
+pub use shared::{Activity, Shared, Sync, Usage};
+pub use stats::{BatchHistogram, CleanerStats, SegmentKind, SegmentStat, SegmentState, Stats, Written};
 pub use types::{
-    BodyId, BucketInfo, CompleteUpload, Condition, Content, CreateUpload, Etag, ListObjects, ListUploads, Listed,
+    BodyId, BucketInfo, BucketSettings, CompleteUpload, Condition, Content, CreateUpload, Etag, ListObjects, ListUploads, Listed,
     ListedUpload, Listing, Object, ParseEtagError, Part, PartInfo, PutObject, PutPart, UploadListing, UploadRef,
 };
 pub use writer::Writer;

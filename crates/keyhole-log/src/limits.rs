@@ -78,6 +78,39 @@ pub const SUPERBLOCK_AT: [u64; 2] = [0, 512 << 10];
 /// Segments of a file: their headers are all read at start.
 pub const SEGMENTS_MAX: u64 = 1 << 24;
 
+/// Items in one record of a checkpoint, about: it is full when it has this many bytes. They are taken from the index under the
+/// lock, so this bounds how long the lock is held: some 3,000 objects, half a millisecond.
+pub const CHECKPOINT_RECORD: usize = 256 * 1024;
+
+/// Records of a checkpoint: their locations must fit into the one that ends it. 28 GiB of index.
+pub const CHECKPOINT_RECORDS_MAX: usize = 110_000;
+
+/// Checkpoints that are kept: if the newest one cannot be read, the one before it can.
+pub const CHECKPOINTS_KEPT: usize = 2;
+
+/// Objects that are looked at under the lock at a time for whether their time is over, and deleted together.
+pub const EXPIRE_BATCH: usize = 1000;
+
+/// Bytes of records after which there is a new checkpoint: four times as many as the last one took, so that checkpoints are at
+/// most a fifth of what is written, but within these bounds, so that they are worth it, and that opening after a crash reads no
+/// more than so many bytes of records: a second or two.
+pub const CHECKPOINT_AFTER_MIN: u64 = 64 << 20;
+/// See [`CHECKPOINT_AFTER_MIN`].
+pub const CHECKPOINT_AFTER_MAX: u64 = 1 << 30;
+
+/// Segments that the cleaner keeps to spare, so that who needs one need not wait for it.
+pub const CLEAN_AHEAD: u64 = 2;
+
+/// Segments that are cleaned between two checkpoints, at most.
+pub const CLEAN_BATCH: usize = 8;
+
+/// Of the bytes of a segment, how many may be live, in hundredths, for cleaning it to be worth it. Beyond that the store is
+/// full: to gain one segment more than twenty would have to be moved.
+pub const CLEAN_LIVE_MAX: u64 = 95;
+
+/// Longest file: locations in the index have 47 bits for an offset in units of 8 bytes.
+pub const CAPACITY_MAX: u64 = 1 << 50;
+
 /// Worker threads that share one log.
 pub const WORKERS_MAX: usize = 256;
 
@@ -89,6 +122,7 @@ pub const NUMBER_JUMP: u64 = 1 << 40;
 pub const LIST_MAX: usize = 1000;
 
 const _: () = {
+    assert!(CHECKPOINT_RECORDS_MAX * 8 + 2 * WORKERS_MAX * 8 + 96 <= RECORD_MAX);
     assert!(SEGMENT_LEN_MIN as usize >= PAGE + BUFFER_LEN + PAGE);
     assert!(SEGMENT_LEN_MIN.is_power_of_two() && SEGMENT_LEN_MAX.is_power_of_two());
     assert!(SEGMENT_LEN_MAX <= u32::MAX as u64);

@@ -12,11 +12,13 @@ pub(crate) struct Numbers {
     outstanding: BTreeSet<u64>,
     /// Those of them that are written, so that the next sync makes them durable.
     written: BTreeSet<u64>,
+    /// Sequence numbers of records that have not taken effect in the index.
+    pending: BTreeSet<u64>,
 }
 
 impl Numbers {
     pub(crate) fn new(next: u64) -> Self {
-        Numbers { next, outstanding: BTreeSet::new(), written: BTreeSet::new() }
+        Numbers { next, outstanding: BTreeSet::new(), written: BTreeSet::new(), pending: BTreeSet::new() }
     }
 
     fn take(&mut self) -> u64 {
@@ -29,7 +31,13 @@ impl Numbers {
     pub(crate) fn record(&mut self) -> u64 {
         let seq = self.take();
         self.outstanding.insert(seq);
+        self.pending.insert(seq);
         seq
+    }
+
+    /// A number for where the blocks of a body are now.
+    pub(crate) fn placed(&mut self) -> u64 {
+        self.take()
     }
 
     pub(crate) fn body(&mut self) -> BodyId {
@@ -38,6 +46,21 @@ impl Numbers {
 
     pub(crate) fn generation(&mut self) -> u64 {
         self.take()
+    }
+
+    /// The next number.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The record of this number has taken effect, or never will.
+    pub(crate) fn settled(&mut self, seq: u64) {
+        self.pending.remove(&seq);
+    }
+
+    /// Numbers of records that have not taken effect yet.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = u64> {
+        self.pending.iter().copied()
     }
 
     /// The record of this number will never be written.
@@ -56,6 +79,7 @@ impl Numbers {
 
     pub(crate) fn durable(&mut self, seqs: &BTreeSet<u64>) {
         for seq in seqs {
+            // A record that is written again has none outstanding.
             self.outstanding.remove(seq);
         }
     }

@@ -1,8 +1,12 @@
-//! Which segments there are, and who may have another one.
+//! Which segments there are, what they are used for, and who may have another one.
+//!
+//! A segment is *blank* until it is begun, then *open*, then *closed*. A closed one of which nothing is of use any more is
+//! *condemned*: it becomes blank again as soon as no checkpoint that is kept knows of anything in it, and nobody reads it.
 
 use std::collections::BTreeSet;
 
-use crate::limits::SEGMENTS_START;
+use crate::limits::{PAGE, SEGMENTS_START};
+use crate::wire::checkpoint::{SegmentItem, SegmentUse};
 use crate::wire::segment::Kind;
 
 /// What a segment is used for.
@@ -10,10 +14,42 @@ use crate::wire::segment::Kind;
 pub(crate) enum Use {
     /// Nothing: it can be begun.
     Blank,
-    /// In use, with this generation.
-    Used(Kind, u64),
+    /// It is being appended to.
+    Open(Kind),
+    /// Nothing more is appended.
+    Closed(Kind),
+    /// Nothing in it is of use. When that was found, so many checkpoints had been begun.
+    Condemned(u64),
     /// Something that could not be read is in it: left alone.
     Damaged,
+}
+
+/// One segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) used: Use,
+    /// Of its present or last use.
+    pub(crate) generation: u64,
+    /// Of the use before, while it is being begun; 0: it is one more at the end of the file.
+    pub(crate) before: u64,
+    /// How far it is written, header included; 0 if that is not known.
+    pub(crate) written: u32,
+    /// Of records: checksum of the last one, or of the header.
+    pub(crate) prev: u32,
+    /// Reads and writes under way, and blocks that no record names yet. As long as there are any it is not freed.
+    pub(crate) pins: u32,
+    /// Its space has not been given back to the file system.
+    pub(crate) allocated: bool,
+}
+
+impl Segment {
+    pub(crate) const BLANK: Segment =
+        Segment { used: Use::Blank, generation: 0, before: 0, written: 0, prev: 0, pins: 0, allocated: false };
+
+    /// Whether the bytes in it are those of its generation.
+    pub(crate) fn in_use(&self) -> bool {
+        self.used != Use::Blank && self.used != Use::Damaged
+    }
 }
 
 /// Who asks for a segment.
@@ -25,6 +61,32 @@ pub(crate) enum Purpose {
     Meta { first: bool },
     /// Records that delete: they may have what is reserved for them.
     Deletions,
+    /// What the cleaner moves, and checkpoints: they may have what is reserved for them.
+    Clean(Kind),
+}
+
+/// Segments that are kept for something when everything else is full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Reserve {
+    /// For deletions.
+    pub(crate) deletions: u64,
+    /// For the cleaner and for checkpoints.
+    pub(crate) cleaner: u64,
+}
+
+impl Reserve {
+    /// Of a store with so many segments at most. A checkpoint may take `checkpoint` bytes.
+    fn of(most: u64, workers: u64, checkpoint: u64, len: u64) -> Self {
+        let deletions = workers.min(most / 8);
+        // A segment of each kind that is being filled, and one more of each, so that cleaning goes on while what was cleaned
+        // waits for its checkpoint.
+        let cleaner = (4 + 2 * checkpoint.div_ceil(len)).min(most / 4);
+        Reserve { deletions, cleaner }
+    }
+
+    fn total(self) -> u64 {
+        self.deletions + self.cleaner
+    }
 }
 
 /// The table of segments.
@@ -32,24 +94,33 @@ pub(crate) enum Purpose {
 pub(crate) struct Segments {
     pub(crate) len: u64,
     pub(crate) capacity: u64,
-    table: Vec<Use>,
+    pub(crate) table: Vec<Segment>,
     blank: BTreeSet<u32>,
-    /// Segments kept for deletions when everything else is full.
-    reserve: u64,
+    workers: u64,
+    pub(crate) reserve: Reserve,
     /// Workers that have no segment for records yet. One is kept for each.
     pub(crate) without_meta: u64,
+    /// Checkpoints that have been begun since the log was opened.
+    pub(crate) checkpoints: u64,
+    /// The file system had no space when it was last asked: only segments whose space is there can be begun.
+    pub(crate) growth_blocked: bool,
 }
 
 impl Segments {
-    pub(crate) fn new(len: u64, capacity: u64, table: Vec<Use>, workers: u64) -> Self {
-        let blank = table.iter().zip(0..).filter(|(used, _)| **used == Use::Blank).map(|(_, number)| number).collect();
-        let most = Segments::most(len, capacity);
-        Segments { len, capacity, table, blank, reserve: workers.min(most / 8), without_meta: workers }
+    pub(crate) fn new(len: u64, capacity: u64, table: Vec<Segment>, workers: u64) -> Self {
+        let blank = table.iter().zip(0..).filter(|(s, _)| s.used == Use::Blank).map(|(_, number)| number).collect();
+        let reserve = Reserve::of(Segments::most(len, capacity), workers, 0, len);
+        Segments { len, capacity, table, blank, workers, reserve, without_meta: workers, checkpoints: 0, growth_blocked: false }
     }
 
     /// Segments that a capacity has room for.
     pub(crate) fn most(len: u64, capacity: u64) -> u64 {
         capacity.saturating_sub(SEGMENTS_START) / len
+    }
+
+    /// What is reserved follows the size of a checkpoint.
+    pub(crate) fn set_checkpoint_len(&mut self, bytes: u64) {
+        self.reserve = Reserve::of(Segments::most(self.len, self.capacity), self.workers, bytes, self.len);
     }
 
     pub(crate) fn start(&self, number: u32) -> u64 {
@@ -64,10 +135,8 @@ impl Segments {
 
     /// The generation of the segment that an offset is in.
     pub(crate) fn generation(&self, offset: u64) -> Option<u64> {
-        match self.table[self.number(offset)? as usize] {
-            Use::Used(_, generation) => Some(generation),
-            Use::Blank | Use::Damaged => None,
-        }
+        let segment = &self.table[self.number(offset)? as usize];
+        segment.in_use().then_some(segment.generation)
     }
 
     /// Bytes that the file has, or will have as soon as what was taken is allocated.
@@ -75,14 +144,28 @@ impl Segments {
         SEGMENTS_START + self.table.len() as u64 * self.len
     }
 
-    fn free(&self) -> u64 {
+    /// Blank segments whose space is there.
+    fn ready(&self) -> u64 {
+        self.blank.iter().filter(|&&number| self.table[number as usize].allocated).count() as u64
+    }
+
+    /// Segments that could still be begun.
+    pub(crate) fn free(&self) -> u64 {
+        if self.growth_blocked {
+            return self.ready();
+        }
         let growth = Segments::most(self.len, self.capacity).saturating_sub(self.table.len() as u64);
         growth + self.blank.len() as u64
     }
 
+    /// Segments that could still be begun for anything.
+    pub(crate) fn spare(&self) -> u64 {
+        self.free().saturating_sub(self.reserve.total() + self.without_meta)
+    }
+
     /// Whether records of any kind may go on.
     pub(crate) fn has_spare(&self) -> bool {
-        self.free() > self.reserve + self.without_meta
+        self.spare() > 0
     }
 
     /// Gives out a segment: the lowest blank one, or one more at the end.
@@ -90,30 +173,138 @@ impl Segments {
         let (kind, allowed) = match purpose {
             Purpose::Body => (Kind::Body, self.has_spare()),
             Purpose::Meta { first: false } => (Kind::Meta, self.has_spare()),
-            Purpose::Meta { first: true } | Purpose::Deletions => (Kind::Meta, self.free() > 0),
+            Purpose::Meta { first: true } => (Kind::Meta, self.free() > 0),
+            Purpose::Deletions => (Kind::Meta, self.free() > self.reserve.cleaner),
+            Purpose::Clean(kind) => (kind, self.free() > self.reserve.deletions),
         };
         if !allowed {
             return None;
         }
-        let number = match self.blank.pop_first() {
-            Some(number) => number,
-            None => {
-                self.table.push(Use::Blank);
-                (self.table.len() - 1) as u32
+        let reserved = !matches!(purpose, Purpose::Body | Purpose::Meta { .. });
+        let number = self.pop_blank(reserved)?;
+        let segment = &mut self.table[number as usize];
+        *segment = Segment { used: Use::Open(kind), generation, before: segment.generation, ..Segment::BLANK };
+        Some(number)
+    }
+
+    /// One whose space is there already, which is quicker and costs the medium less; but what is reserved is kept for those
+    /// who may have it, as far as there are others.
+    fn pop_blank(&mut self, reserved: bool) -> Option<u32> {
+        let most = Segments::most(self.len, self.capacity);
+        let ready = reserved || self.ready() > self.reserve.total();
+        let mut blank = self.blank.iter().copied();
+        let first = blank.find(|&number| self.table[number as usize].allocated == ready);
+        let number = match (first, self.blank.first().copied()) {
+            (Some(number), _) => number,
+            (None, _) if (self.table.len() as u64) < most && !self.growth_blocked => {
+                self.table.push(Segment::BLANK);
+                return Some((self.table.len() - 1) as u32);
             }
+            (None, any) => any?,
         };
-        self.table[number as usize] = Use::Used(kind, generation);
+        self.blank.remove(&number);
+        Some(number)
+    }
+
+    /// Adds blank segments until there are as many as are reserved; the next one whose space is to be allocated.
+    pub(crate) fn next_reserve(&mut self) -> Option<u32> {
+        if self.growth_blocked || self.ready() >= self.reserve.total() {
+            return None;
+        }
+        let mut blank = self.blank.iter().copied();
+        if let Some(number) = blank.find(|&number| !self.table[number as usize].allocated) {
+            return Some(number);
+        }
+        if self.table.len() as u64 >= Segments::most(self.len, self.capacity) {
+            return None;
+        }
+        let number = self.table.len() as u32;
+        self.table.push(Segment::BLANK);
+        self.blank.insert(number);
         Some(number)
     }
 
     /// Takes back a segment that could not be allocated.
     pub(crate) fn give_back(&mut self, number: u32) {
-        self.table[number as usize] = Use::Blank;
+        let segment = &mut self.table[number as usize];
+        *segment = Segment { generation: segment.before, ..Segment::BLANK };
         self.blank.insert(number);
-        while self.table.last() == Some(&Use::Blank) {
+        while self.table.last().is_some_and(|last| last.used == Use::Blank && last.generation == 0) {
             self.table.pop();
             self.blank.remove(&(self.table.len() as u32));
         }
+    }
+
+    pub(crate) fn close(&mut self, number: u32) {
+        let segment = &mut self.table[number as usize];
+        if let Use::Open(kind) = segment.used {
+            segment.used = Use::Closed(kind);
+        }
+    }
+
+    pub(crate) fn condemn(&mut self, number: u32) {
+        self.table[number as usize].used = Use::Condemned(self.checkpoints);
+    }
+
+    /// Segments that wait to be freed.
+    pub(crate) fn condemned(&self) -> u64 {
+        self.table.iter().filter(|segment| matches!(segment.used, Use::Condemned(_))).count() as u64
+    }
+
+    /// Makes condemned segments blank that no checkpoint from the `oldest` on (counted from the opening) knows anything in.
+    pub(crate) fn free_condemned(&mut self, oldest: u64) -> Vec<u32> {
+        let freed: Vec<u32> = (0..)
+            .zip(&self.table)
+            .filter(|(_, s)| matches!(s.used, Use::Condemned(begun) if begun < oldest) && s.pins == 0)
+            .map(|(number, _)| number)
+            .collect();
+        for &number in &freed {
+            // The generation stays: what is left of it must not be taken for anything.
+            let generation = self.table[number as usize].generation;
+            self.table[number as usize] = Segment { generation, allocated: true, ..Segment::BLANK };
+            self.blank.insert(number);
+        }
+        freed
+    }
+
+    /// Blank segments whose space could be given back: all that have been used, but for some that are kept for those who come.
+    pub(crate) fn discardable(&self) -> Option<u32> {
+        let kept = self.reserve.total() + 2;
+        let mut used = self.blank.iter().copied().filter(|&number| self.table[number as usize].allocated);
+        used.nth(kept as usize)
+    }
+
+    /// Takes a blank segment out, so that nobody begins it.
+    pub(crate) fn withdraw(&mut self, number: u32) {
+        self.blank.remove(&number);
+    }
+
+    /// The space of a withdrawn segment has been given back.
+    pub(crate) fn discarded(&mut self, number: u32) {
+        self.table[number as usize].allocated = false;
+        self.blank.insert(number);
+    }
+
+    /// For the checkpoint.
+    pub(crate) fn items(&self) -> impl Iterator<Item = SegmentItem> {
+        self.table.iter().zip(0..).map(|(segment, number)| {
+            let use_ = match segment.used {
+                Use::Blank => SegmentUse::Blank,
+                Use::Open(Kind::Meta) => SegmentUse::OpenMeta,
+                Use::Open(Kind::Body) => SegmentUse::OpenBody,
+                Use::Closed(Kind::Meta) => SegmentUse::ClosedMeta,
+                Use::Closed(Kind::Body) => SegmentUse::ClosedBody,
+                Use::Condemned(_) => SegmentUse::Condemned,
+                Use::Damaged => SegmentUse::Damaged,
+            };
+            let Segment { generation, written, prev, .. } = *segment;
+            SegmentItem { number, use_, generation, written, prev }
+        })
+    }
+
+    /// Where the bytes of a segment end that may be of use.
+    pub(crate) fn written(&self, number: u32) -> u64 {
+        self.start(number) + u64::from(self.table[number as usize].written.max(PAGE as u32))
     }
 }
 
@@ -125,19 +316,37 @@ mod tests {
 
     #[test]
     fn reserve_and_growth() {
-        // 16 segments, two workers: two are reserved, and two kept for the first records.
-        let mut segments = Segments::new(LEN, SEGMENTS_START + 16 * LEN, Vec::new(), 2);
-        let bodies = (0..20).filter(|_| segments.take(Purpose::Body, 1).is_some()).count();
-        assert_eq!(bodies, 12);
+        // 24 segments, two workers: two are reserved for deletions, four for the cleaner, and two kept for the first records.
+        let mut segments = Segments::new(LEN, SEGMENTS_START + 24 * LEN, Vec::new(), 2);
+        let bodies = (0..30).filter(|_| segments.take(Purpose::Body, 1).is_some()).count();
+        assert_eq!(bodies, 16);
         assert_eq!(segments.take(Purpose::Meta { first: false }, 1), None);
-        assert_eq!(segments.take(Purpose::Meta { first: true }, 1), Some(12));
+        assert_eq!(segments.take(Purpose::Meta { first: true }, 1), Some(16));
         segments.without_meta -= 1;
-        assert_eq!(segments.take(Purpose::Deletions, 1), Some(13));
-        segments.give_back(13);
-        assert_eq!(segments.allocated(), SEGMENTS_START + 13 * LEN);
-        segments.give_back(4);
-        assert_eq!(segments.allocated(), SEGMENTS_START + 13 * LEN);
-        assert_eq!(segments.take(Purpose::Body, 2), Some(4), "a blank one first");
-        assert_eq!((segments.generation(segments.start(4) + 5), segments.generation(0)), (Some(2), None));
+        assert_eq!(segments.take(Purpose::Deletions, 1), Some(17));
+        segments.give_back(17);
+        assert_eq!(segments.allocated(), SEGMENTS_START + 17 * LEN);
+        let cleaner = (0..30).filter(|_| segments.take(Purpose::Clean(Kind::Meta), 1).is_some()).count();
+        assert_eq!(cleaner, 5, "all but what is for deletions");
+        assert_eq!((segments.generation(segments.start(4) + 5), segments.generation(0)), (Some(1), None));
+    }
+
+    #[test]
+    fn the_condemned_are_freed_when_two_checkpoints_have_passed() {
+        let mut segments = Segments::new(LEN, SEGMENTS_START + 24 * LEN, Vec::new(), 1);
+        for generation in 1..=3 {
+            segments.take(Purpose::Body, generation);
+        }
+        segments.close(1);
+        segments.condemn(1);
+        segments.checkpoints = 1;
+        assert_eq!(segments.free_condemned(0), [], "the oldest checkpoint was begun before");
+        segments.table[1].pins = 1;
+        assert_eq!(segments.free_condemned(1), [], "somebody reads it");
+        segments.table[1].pins = 0;
+        assert_eq!(segments.free_condemned(1), [1]);
+        assert_eq!(segments.generation(segments.start(1)), None);
+        assert_eq!(segments.take(Purpose::Body, 9), Some(1), "it is used again");
+        assert_eq!(segments.table[1].generation, 9);
     }
 }

@@ -3,16 +3,23 @@
 //! One mutex guards it all, and is never held across an await: index, counter, table of segments, and what is known to be
 //! durable. Everything else belongs to one worker.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+
+use futures_channel::oneshot;
 
 use crate::Error;
 use crate::index::{Bodies, Effect, Index, Location};
+use crate::limits::PAGE;
+use crate::maintain::Wish;
 use crate::numbers::Numbers;
-use crate::segments::Segments;
+use crate::segments::{Segments, Use};
+use crate::stats::{Counters, Stats};
 use crate::wire::StoreId;
 use crate::wire::record::Durable;
+use crate::wire::superblock::Superblock;
 
 /// When a write is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +39,8 @@ pub struct Usage {
     pub capacity: u64,
     /// Bytes that it has.
     pub allocated: u64,
+    /// Bytes that only deletions, the cleaner and checkpoints may use.
+    pub reserved: u64,
     /// Buckets.
     pub buckets: u64,
     /// Objects.
@@ -46,12 +55,26 @@ pub struct Usage {
     pub dead: u64,
 }
 
+/// What the log is doing at a moment. For tests that want to know where a crash fell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// A batch of records is on its way.
+    pub committing: bool,
+    /// A checkpoint is being written.
+    pub checkpointing: bool,
+    /// Live records or blocks are being moved.
+    pub cleaning: bool,
+}
+
 /// Index, counter and segments of one open log. Made by [`open`](crate::open()), handed to each [`worker`](crate::worker()).
 pub struct Shared {
     pub(crate) store: StoreId,
     pub(crate) sync: Sync,
     state: Mutex<State>,
     poisoned: AtomicBool,
+    committing: AtomicU32,
+    pub(crate) checkpointing: AtomicBool,
+    pub(crate) cleaning: AtomicBool,
 }
 
 /// What the mutex guards.
@@ -60,15 +83,41 @@ pub(crate) struct State {
     pub(crate) index: Index,
     pub(crate) numbers: Numbers,
     pub(crate) segments: Segments,
-    /// Of each worker's open segment for records.
+    /// Of each writer's open segment for records; the last one is the maintenance's.
     pub(crate) ends: Vec<End>,
     /// What each worker that has not started yet goes on with.
-    pub(crate) slots: std::vec::IntoIter<Slot>,
-    /// Bytes of batches and blocks in all segments.
-    pub(crate) used: u64,
+    pub(crate) slots: VecDeque<Slot>,
+    pub(crate) superblock: Superblock,
+    pub(crate) counters: Counters,
+    pub(crate) maintenance: MaintenanceState,
 }
 
-/// How far a worker's open segment for records has been written, and how far it is durable. Offsets within the segment.
+/// What the maintenance and everybody else say to each other.
+#[derive(Debug, Default)]
+pub(crate) struct MaintenanceState {
+    /// It has been started, and has not ended.
+    pub(crate) running: bool,
+    /// It found nothing to be gained, and nothing has been deleted or overwritten since.
+    pub(crate) stuck: bool,
+    /// Those who wait for a segment.
+    pub(crate) space: Vec<oneshot::Sender<()>>,
+    pub(crate) wishes: VecDeque<Wish>,
+    /// It sleeps until this is sent to.
+    pub(crate) asleep: Option<oneshot::Sender<()>>,
+    /// Bytes of records since the newest checkpoint was begun.
+    pub(crate) since_checkpoint: u64,
+    /// Bytes of the newest checkpoint.
+    pub(crate) checkpoint_len: u64,
+    /// Objects are dropped, the oldest first, when there is no other way to make room.
+    pub(crate) ring: bool,
+    /// What it goes on with when it is started.
+    pub(crate) slot: Option<Slot>,
+    /// Workers' logs that exist, and writers that have not ended.
+    pub(crate) logs: usize,
+    pub(crate) writers: usize,
+}
+
+/// How far a writer's open segment for records has been written, and how far it is durable. Offsets within the segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct End {
     pub(crate) segment: u32,
@@ -103,6 +152,7 @@ pub(crate) struct OpenMeta {
 /// A segment that blocks are appended to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OpenBody {
+    pub(crate) number: u32,
     pub(crate) generation: u64,
     /// Where the next block goes.
     pub(crate) at: u64,
@@ -118,7 +168,15 @@ pub(crate) struct Syncing {
 
 impl Shared {
     pub(crate) fn new(store: StoreId, sync: Sync, state: State) -> Self {
-        Shared { store, sync, state: Mutex::new(state), poisoned: AtomicBool::new(false) }
+        Shared {
+            store,
+            sync,
+            state: Mutex::new(state),
+            poisoned: AtomicBool::new(false),
+            committing: AtomicU32::new(0),
+            checkpointing: AtomicBool::new(false),
+            cleaning: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -127,19 +185,29 @@ impl Shared {
 
     /// How much of the file is used, and by what.
     pub fn usage(&self) -> Usage {
-        let state = self.lock();
-        let totals = state.index.totals;
-        let live = totals.live_meta + totals.live_body;
-        Usage {
-            capacity: state.segments.capacity,
-            allocated: state.segments.allocated(),
-            buckets: state.index.bucket_count(),
-            objects: totals.objects,
-            uploads: totals.uploads,
-            bodies: state.index.body_count(),
-            live,
-            dead: state.used.saturating_sub(live),
+        self.lock().usage()
+    }
+
+    /// Everything that is counted. Takes some time with many segments and bodies: not for every request.
+    pub fn stats(&self) -> Stats {
+        self.lock().stats()
+    }
+
+    /// What the log is doing now.
+    pub fn activity(&self) -> Activity {
+        Activity {
+            committing: self.committing.load(Ordering::Relaxed) > 0,
+            checkpointing: self.checkpointing.load(Ordering::Relaxed),
+            cleaning: self.cleaning.load(Ordering::Relaxed),
         }
+    }
+
+    pub(crate) fn begin_commit(&self) {
+        self.committing.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end_commit(&self) {
+        self.committing.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether a write or a sync has failed, so that nothing more is written.
@@ -147,8 +215,12 @@ impl Shared {
         self.poisoned.load(Ordering::Acquire)
     }
 
+    /// The lock is not held.
     pub(crate) fn poison(&self) {
         self.poisoned.store(true, Ordering::Release);
+        let mut state = self.lock();
+        state.wake_space();
+        state.wake_maintenance();
     }
 
     pub(crate) fn check_poison(&self) -> Result<(), Error> {
@@ -163,6 +235,23 @@ impl fmt::Debug for Shared {
 }
 
 impl State {
+    pub(crate) fn usage(&self) -> Usage {
+        let (totals, live) = (self.index.totals, self.index.live.total());
+        let in_use = self.segments.table.iter().filter(|segment| segment.in_use());
+        let used: u64 = in_use.map(|segment| u64::from(segment.written).saturating_sub(PAGE as u64)).sum();
+        Usage {
+            capacity: self.segments.capacity,
+            allocated: self.segments.allocated(),
+            reserved: (self.segments.reserve.deletions + self.segments.reserve.cleaner) * self.segments.len,
+            buckets: self.index.bucket_count(),
+            objects: totals.objects,
+            uploads: totals.uploads,
+            bodies: self.index.body_count(),
+            live,
+            dead: used.saturating_sub(live),
+        }
+    }
+
     /// A segment whose records are known to be durable up to some offset, of a worker other than `me`: each time another one.
     pub(crate) fn witness(&self, me: usize, turn: usize) -> Durable {
         let others = self.ends.len() - 1;
@@ -189,10 +278,45 @@ impl State {
 
     /// Takes in a durable record and ends its reservation.
     pub(crate) fn apply(&mut self, seq: u64, at: Location, effect: &Effect) -> Result<(), Error> {
+        let live = self.index.live.total();
         // In this order: the reservation is what remembers a newer deletion of the name.
         let result = self.index.apply(seq, at, effect);
         self.index.release(seq, effect);
+        if !matches!(effect, Effect::Moved(_)) {
+            self.numbers.settled(seq);
+        }
+        if self.index.live.total() < live || matches!(effect, Effect::Delete { .. }) {
+            self.maintenance.stuck = false;
+        }
         result
+    }
+
+    /// Keeps a segment from being freed. To be undone by [`unpin_segment`](Self::unpin_segment).
+    pub(crate) fn pin_segment(&mut self, number: u32) {
+        self.segments.table[number as usize].pins += 1;
+    }
+
+    pub(crate) fn unpin_segment(&mut self, number: u32) {
+        let segment = &mut self.segments.table[number as usize];
+        segment.pins -= 1;
+        let unused = segment.pins == 0 && matches!(segment.used, Use::Condemned(_) | Use::Closed(_));
+        if unused && self.index.live.of(number) == 0 {
+            self.maintenance.stuck = false;
+            self.wake_maintenance_if_short();
+        }
+    }
+
+    pub(crate) fn wake_maintenance(&mut self) {
+        if let Some(asleep) = self.maintenance.asleep.take() {
+            let _ = asleep.send(()); // It may have gone.
+        }
+    }
+
+    /// Lets those who wait for a segment look again.
+    pub(crate) fn wake_space(&mut self) {
+        for waiting in self.maintenance.space.drain(..) {
+            let _ = waiting.send(()); // It may have gone.
+        }
     }
 }
 
@@ -224,6 +348,37 @@ impl fmt::Debug for Pin {
 impl Drop for Held {
     fn drop(&mut self) {
         self.shared.lock().index.unpin(self.bodies.as_slice());
+    }
+}
+
+/// Keeps a segment from being freed as long as it is held. It must not be dropped while the state is locked.
+pub(crate) struct SegmentPin {
+    shared: Arc<Shared>,
+    number: u32,
+}
+
+impl SegmentPin {
+    /// `state` is the locked state of `shared`.
+    pub(crate) fn new(shared: &Arc<Shared>, state: &mut State, number: u32) -> Self {
+        state.pin_segment(number);
+        SegmentPin { shared: Arc::clone(shared), number }
+    }
+
+    /// The segment's.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+}
+
+impl fmt::Debug for SegmentPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SegmentPin({})", self.number)
+    }
+}
+
+impl Drop for SegmentPin {
+    fn drop(&mut self) {
+        self.shared.lock().unpin_segment(self.number);
     }
 }
 

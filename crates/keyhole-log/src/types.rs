@@ -102,6 +102,15 @@ pub struct BucketInfo {
     pub time_ms: u64,
 }
 
+/// What a bucket is set to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BucketSettings {
+    /// Plaintext bytes that its objects and the parts of its uploads may have together. `None`, or 0: no bound.
+    pub quota: Option<u64>,
+    /// How long an object lives, in ms since it was stored. `None`, or 0: for ever.
+    pub expire_ms: Option<u64>,
+}
+
 /// Where an object's bytes come from.
 #[derive(Debug)]
 pub enum Content {
@@ -268,8 +277,8 @@ pub struct PartInfo {
     pub time_ms: u64,
     /// What an object made of it holds.
     pub part: Part,
-    /// Where its record is.
-    pub(crate) at: crate::index::Location,
+    /// Identities of its bucket and its upload.
+    pub(crate) of: (u64, u64),
     /// Sequence number of its record.
     pub(crate) seq: u64,
 }

@@ -21,7 +21,7 @@ use crate::commit::{self, Batch, Commit, Context};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::segments::Purpose;
-use crate::shared::{OpenBody, OpenMeta, Shared, Slot};
+use crate::shared::{OpenBody, OpenMeta, SegmentPin, Shared, Slot};
 use crate::types::BodyId;
 use crate::wire::block::{self, Identity};
 use crate::wire::segment::Kind;
@@ -43,11 +43,12 @@ pub(crate) struct Block<D: Disk> {
     pub(crate) done: oneshot::Sender<Result<Placed, Error>>,
 }
 
-/// Where a block has been written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a block has been written. No record names it yet: the pin keeps its segment.
+#[derive(Debug)]
 pub(crate) struct Placed {
     pub(crate) offset: u64,
     pub(crate) generation: u64,
+    pub(crate) pin: SegmentPin,
 }
 
 /// Owns every write of one worker. It does nothing until [`run`](Self::run) is polled.
@@ -78,6 +79,9 @@ impl Drop for Guard {
         if !self.ended {
             self.shared.poison();
         }
+        let mut state = self.shared.lock();
+        state.maintenance.writers -= 1;
+        state.wake_maintenance();
     }
 }
 
@@ -86,10 +90,16 @@ type Beginning = Fuse<LocalBoxFuture<'static, Result<Option<OpenBody>, Error>>>;
 type Committing = Fuse<LocalBoxFuture<'static, Option<OpenMeta>>>;
 
 impl<D: Disk> Writer<D> {
-    pub(crate) fn new(shared: Arc<Shared>, disk: Rc<D>, slot: Slot, queue: mpsc::UnboundedReceiver<Job<D>>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        disk: Rc<D>,
+        slot: Slot,
+        maintains: bool,
+        queue: mpsc::UnboundedReceiver<Job<D>>,
+    ) -> Self {
         Writer {
             guard: Guard { shared: Arc::clone(&shared), ended: false },
-            context: Rc::new(Context::new(shared, disk, slot.worker)),
+            context: Rc::new(Context::new(shared, disk, slot.worker, maintains)),
             queue,
             meta: slot.meta,
             body: slot.body,
@@ -159,7 +169,8 @@ impl<D: Disk> Writer<D> {
             let len = block::stored_len(block.data_len as usize) as u64;
             match &mut self.body {
                 Some(body) if body.end - body.at >= len => {
-                    let placed = Placed { offset: body.at, generation: body.generation };
+                    let pin = SegmentPin::new(&self.context.shared, &mut self.context.shared.lock(), body.number);
+                    let placed = Placed { offset: body.at, generation: body.generation, pin };
                     body.at += len;
                     writes.push(write_block(Rc::clone(&self.context), block, placed).boxed_local());
                 }
@@ -175,7 +186,9 @@ impl<D: Disk> Writer<D> {
     fn begun(&mut self, begun: Result<Option<OpenBody>, Error>) {
         let error = match begun {
             Ok(Some(body)) => {
-                self.body = Some(body);
+                if let Some(full) = self.body.replace(body) {
+                    self.context.shared.lock().segments.close(full.number);
+                }
                 return;
             }
             Ok(None) => Error::Full,
@@ -205,16 +218,33 @@ impl<D: Disk> Writer<D> {
 
 async fn write_block<D: Disk>(context: Rc<Context<D>>, block: Block<D>, placed: Placed) {
     let Block { mut buf, body, index, data_len, tags, done } = block;
-    let Placed { offset, generation } = placed;
+    let Placed { offset, generation, .. } = placed;
     let id = Identity { generation, offset, body: body.0, index, data_len };
     let len = block::emit(&id, &context.shared.store, &tags, buf.as_mut());
-    let result = context.write(offset, buf, len).await.map(|()| placed);
-    context.shared.lock().used += len as u64;
-    let _ = done.send(result); // Nobody waits: the request was given up.
+    let result = context.write(offset, buf, len).await;
+    {
+        let mut state = context.shared.lock();
+        let written = &mut state.counters.written;
+        if context.maintains {
+            written.moved += len as u64;
+            state.counters.cleaner.bytes_moved += len as u64;
+        } else {
+            written.blocks += len as u64;
+            written.appended += u64::from(data_len);
+        }
+        if let Some(number) = state.segments.number(offset) {
+            let end = (offset + len as u64 - state.segments.start(number)) as u32;
+            let segment = &mut state.segments.table[number as usize];
+            segment.written = segment.written.max(end);
+        }
+    }
+    // Nobody waits: the request was given up. Then the pin goes here.
+    let _ = done.send(result.map(|()| placed));
 }
 
 /// `None`: the store is full.
 async fn begin_body<D: Disk>(context: Rc<Context<D>>) -> Result<Option<OpenBody>, Error> {
-    let begun = context.begin(Kind::Body, Purpose::Body).await?;
-    Ok(begun.map(|begun| OpenBody { generation: begun.generation, at: begun.at, end: begun.end }))
+    let purpose = if context.maintains { Purpose::Clean(Kind::Body) } else { Purpose::Body };
+    let begun = context.begin(Kind::Body, purpose).await?;
+    Ok(begun.map(|begun| OpenBody { number: begun.number, generation: begun.generation, at: begun.at, end: begun.end }))
 }

@@ -1,10 +1,12 @@
 //! What a record does to the index once it is durable; the same for a fresh record and for one that is replayed.
+//!
+//! A record may come twice: the cleaner writes what is live again, under the same sequence number, before the segment that it
+//! was in is freed. So everything here may be done twice, and of what is there already only the location changes.
 
-use super::{Bodies, BodyEntry, Bucket, Entry, Index, Key, Location, PartEntry, Upload};
+use super::{Bodies, BodyEntry, Bucket, Entry, Index, Key, Location, PartEntry, Settings, Shares, Stamp, Upload};
 use crate::Error;
-use crate::body::stored_len;
-use crate::types::{BodyId, Etag, Part};
-use crate::wire::payload::{Bytes, Payload};
+use crate::types::{BodyId, BucketSettings, Etag, Part};
+use crate::wire::payload::{Bytes, Payload, Run};
 
 /// A record, as far as the index is concerned.
 #[derive(Debug, Clone)]
@@ -16,9 +18,17 @@ pub(crate) enum Effect {
     DeleteBucket {
         bucket: u64,
     },
+    SetBucket {
+        bucket: u64,
+        settings: BucketSettings,
+    },
     Body {
         id: BodyId,
-        stored: u64,
+        /// Tells several records of one body apart: the highest is where its blocks are.
+        placed: u64,
+        len: u64,
+        /// Empty for a body inside its record.
+        runs: Vec<Run>,
     },
     Put(Put),
     Delete {
@@ -43,6 +53,10 @@ pub(crate) enum Effect {
         bucket: u64,
         upload: u64,
     },
+    /// The same record again, in another place.
+    Moved(Box<Effect>),
+    /// Part of the checkpoint that is being written.
+    Checkpoint,
     /// Of the log's own housekeeping.
     Nothing,
 }
@@ -66,12 +80,15 @@ impl Effect {
         match payload {
             Payload::BucketCreate { time_ms, name } => Effect::CreateBucket { name: (*name).into(), time_ms: *time_ms },
             Payload::BucketDelete { bucket, .. } => Effect::DeleteBucket { bucket: *bucket },
+            Payload::BucketSettings { bucket, settings, .. } => {
+                Effect::SetBucket { bucket: *bucket, settings: settings.clone() }
+            }
             Payload::Body(body) => {
-                let stored = match body.bytes {
-                    Bytes::Inline { .. } => 0,
-                    Bytes::Blocks(_) => stored_len(body.len),
+                let runs = match &body.bytes {
+                    Bytes::Inline { .. } => Vec::new(),
+                    Bytes::Blocks(runs) => runs.clone(),
                 };
-                Effect::Body { id: body.id, stored }
+                Effect::Body { id: body.id, placed: body.placed, len: body.len, runs }
             }
             Payload::ObjectPut(put) => Effect::Put(Put {
                 bucket: put.bucket,
@@ -96,7 +113,7 @@ impl Effect {
                 Effect::PutPart { bucket: put.bucket, upload: put.upload, time_ms: put.time_ms, part: put.part.clone() }
             }
             Payload::UploadAbort { bucket, upload, .. } => Effect::AbortUpload { bucket: *bucket, upload: *upload },
-            Payload::SegmentEnd | Payload::Mark => Effect::Nothing,
+            Payload::Chunk(_) | Payload::Checkpoint(_) | Payload::SegmentEnd | Payload::Mark => Effect::Nothing,
         }
     }
 }
@@ -106,17 +123,21 @@ impl Index {
     pub(crate) fn apply(&mut self, seq: u64, at: Location, effect: &Effect) -> Result<(), Error> {
         match effect {
             Effect::CreateBucket { name, time_ms } => {
-                self.totals.live_meta += u64::from(at.len);
-                self.names.insert(name.clone(), seq);
-                self.buckets.insert(seq, Bucket::new(name.clone(), *time_ms, at));
+                if !self.relocate(seq, at, effect) {
+                    self.live.add(at);
+                    self.names.insert(name.clone(), seq);
+                    self.buckets.insert(seq, Bucket::new(name.clone(), *time_ms, at));
+                }
                 Ok(())
             }
             Effect::DeleteBucket { bucket } => {
                 self.delete_bucket(*bucket);
                 Ok(())
             }
-            Effect::Body { id, stored } => {
-                self.add_body(*id, at, *stored);
+            Effect::SetBucket { bucket, settings } => self.set_bucket(seq, at, *bucket, settings),
+            Effect::Body { id, len, runs, .. } => {
+                let shares = Shares::of(*len, runs, self.live.segment_len());
+                self.add_body(*id, at, shares);
                 Ok(())
             }
             Effect::Put(put) => self.put(seq, at, put),
@@ -125,15 +146,12 @@ impl Index {
                 Ok(())
             }
             Effect::CreateUpload { bucket, key, id, time_ms, sealed, declared } => {
-                let home = self.buckets.get_mut(bucket).ok_or(Error::NoSuchBucket)?;
-                home.uploads_by_key.entry(key.clone()).or_default().insert(seq);
-                home.uploads_by_id.insert(*id, seq);
+                if self.relocate(seq, at, effect) {
+                    return Ok(());
+                }
                 let (key, id, time_ms, sealed, declared) = (key.clone(), *id, *time_ms, *sealed, *declared);
                 let parts = Default::default();
-                home.uploads.insert(seq, Upload { at, key, id, time_ms, sealed, declared, parts, closing: false });
-                self.totals.uploads += 1;
-                self.totals.live_meta += u64::from(at.len);
-                Ok(())
+                self.add_upload(*bucket, seq, Upload { at, key, id, time_ms, sealed, declared, parts, closing: false })
             }
             Effect::PutPart { bucket, upload, time_ms, part } => {
                 self.put_part(seq, at, (*bucket, *upload), *time_ms, part)
@@ -142,31 +160,125 @@ impl Index {
                 self.remove_upload(*bucket, *upload);
                 Ok(())
             }
+            Effect::Moved(effect) => {
+                self.relocate(seq, at, effect);
+                Ok(())
+            }
+            Effect::Checkpoint => {
+                self.live.add(at);
+                self.building.push(at);
+                Ok(())
+            }
             Effect::Nothing => Ok(()),
         }
     }
 
-    fn add_body(&mut self, id: BodyId, at: Location, stored: u64) {
-        // A body that was referred to before its record turned up keeps its references.
-        let refs = self.bodies.get(&id).map_or(0, |body| body.refs);
-        let old = self.bodies.insert(id, BodyEntry { at, refs, stored });
-        if old.is_none_or(|old| old.at == Location::LOST) {
-            self.totals.live_meta += u64::from(at.len);
-            self.totals.live_body += stored;
+    /// The record has been found in another place. If what it says is still so, this is where it is from now on; `false`: it is
+    /// of no use any more.
+    pub(crate) fn relocate(&mut self, seq: u64, at: Location, effect: &Effect) -> bool {
+        let place = match effect {
+            Effect::Body { id, len, runs, .. } => {
+                let there = self.bodies.contains_key(id);
+                if there {
+                    let shares = Shares::of(*len, runs, self.live.segment_len());
+                    self.add_body(*id, at, shares);
+                }
+                return there;
+            }
+            Effect::CreateBucket { .. } => self.buckets.get_mut(&seq).map(|bucket| &mut bucket.at),
+            Effect::SetBucket { bucket, .. } => {
+                let settings = self.buckets.get_mut(bucket).and_then(|home| home.settings.as_mut());
+                settings.filter(|settings| settings.seq == seq).map(|settings| &mut settings.at)
+            }
+            Effect::Put(put) => {
+                let entry = self.buckets.get_mut(&put.bucket).and_then(|home| home.objects.get_mut(&put.key));
+                entry.filter(|entry| entry.seq == seq).map(|entry| &mut entry.at)
+            }
+            Effect::CreateUpload { bucket, .. } => {
+                let upload = self.buckets.get_mut(bucket).and_then(|home| home.uploads.get_mut(&seq));
+                upload.map(|upload| &mut upload.at)
+            }
+            Effect::PutPart { bucket, upload, part, .. } => {
+                let upload = self.buckets.get_mut(bucket).and_then(|home| home.uploads.get_mut(upload));
+                let entry = upload.and_then(|upload| upload.parts.get_mut(&part.number));
+                entry.filter(|entry| entry.seq == seq).map(|entry| &mut entry.at)
+            }
+            Effect::Moved(effect) => return self.relocate(seq, at, effect),
+            Effect::DeleteBucket { .. }
+            | Effect::Delete { .. }
+            | Effect::AbortUpload { .. }
+            | Effect::Checkpoint
+            | Effect::Nothing => None,
+        };
+        let Some(place) = place else { return false };
+        let old = std::mem::replace(place, at);
+        self.live.sub(old);
+        self.live.add(at);
+        true
+    }
+
+    /// Where the index says that this record is, if it is of use.
+    pub(crate) fn location(&self, seq: u64, effect: &Effect) -> Option<Location> {
+        match effect {
+            Effect::Body { id, .. } => self.body(*id),
+            Effect::CreateBucket { .. } => self.buckets.get(&seq).map(|bucket| bucket.at),
+            Effect::SetBucket { bucket, .. } => {
+                let settings = self.buckets.get(bucket)?.settings.as_ref()?;
+                (settings.seq == seq).then_some(settings.at)
+            }
+            Effect::Put(put) => {
+                let entry = self.buckets.get(&put.bucket)?.objects.get(&put.key)?;
+                (entry.seq == seq).then_some(entry.at)
+            }
+            Effect::CreateUpload { bucket, .. } => self.buckets.get(bucket)?.uploads.get(&seq).map(|upload| upload.at),
+            Effect::PutPart { bucket, upload, part, .. } => {
+                self.buckets.get(bucket)?.uploads.get(upload)?.part_at(part.number, seq)
+            }
+            Effect::Moved(effect) => self.location(seq, effect),
+            Effect::DeleteBucket { .. }
+            | Effect::Delete { .. }
+            | Effect::AbortUpload { .. }
+            | Effect::Checkpoint
+            | Effect::Nothing => None,
         }
+    }
+
+    pub(super) fn add_body(&mut self, id: BodyId, at: Location, shares: Shares) {
+        self.live.add(at);
+        self.live.add_shares(&shares);
+        match self.bodies.get_mut(&id) {
+            // A body that was referred to before its record turned up, or a record that has moved: the references stay.
+            Some(body) => {
+                let old = std::mem::replace(&mut body.at, at);
+                let old_shares = std::mem::replace(&mut body.shares, shares);
+                self.live.sub(old);
+                self.live.sub_shares(&old_shares);
+            }
+            None => {
+                self.bodies.insert(id, BodyEntry { at, shares, refs: 0 });
+            }
+        }
+    }
+
+    fn set_bucket(&mut self, seq: u64, at: Location, bucket: u64, settings: &BucketSettings) -> Result<(), Error> {
+        let home = self.buckets.get_mut(&bucket).ok_or(Error::NoSuchBucket)?;
+        if home.settings.as_ref().is_some_and(|newer| newer.seq > seq) {
+            return Ok(());
+        }
+        let old = home.settings.replace(Settings { at, seq, settings: settings.clone() });
+        self.live.add(at);
+        if let Some(old) = old {
+            self.live.sub(old.at);
+        }
+        Ok(())
     }
 
     fn put(&mut self, seq: u64, at: Location, put: &Put) -> Result<(), Error> {
         let home = self.buckets.get_mut(&put.bucket).ok_or(Error::NoSuchBucket)?;
         if home.take_effect(seq, &put.key) {
-            let Put { size, time_ms, etag, sealed, .. } = *put;
-            let entry = Entry { at, seq, size, time_ms, etag, sealed, bodies: put.bodies.clone() };
-            let old = home.objects.insert(put.key.clone(), entry);
-            self.totals.objects += 1;
-            self.totals.live_meta += u64::from(at.len);
-            // New references first: the same body may be in both.
-            self.add_refs(put.bodies.as_slice());
-            self.forget_object(old);
+            let stamp = Stamp::new(put.time_ms, put.etag.parts, put.sealed);
+            let entry = Entry { at, seq, size: put.size, stamp, digest: put.etag.digest, bodies: put.bodies.clone() };
+            self.add_object(put.bucket, put.key.clone(), entry);
         }
         if let Some(upload) = put.upload {
             self.remove_upload(put.bucket, upload);
@@ -174,22 +286,57 @@ impl Index {
         Ok(())
     }
 
+    /// An object, in place of the one of its name.
+    pub(super) fn add_object(&mut self, bucket: u64, key: Key, entry: Entry) {
+        let Some(home) = self.buckets.get_mut(&bucket) else { return };
+        let (at, bodies, len) = (entry.at, entry.bodies.clone(), key.0.len());
+        home.bytes += entry.size;
+        let old = home.objects.insert(key, entry);
+        self.totals.objects += 1;
+        self.totals.keys += len as u64;
+        self.live.add(at);
+        // New references first: the same body may be in both.
+        self.add_refs(bodies.as_slice());
+        self.forget_object(bucket, len, old);
+    }
+
     fn delete(&mut self, seq: u64, bucket: u64, key: &Key) {
         let Some(home) = self.buckets.get_mut(&bucket) else { return };
         if home.take_effect(seq, key) {
             let old = home.objects.remove(key);
-            self.forget_object(old);
+            self.forget_object(bucket, key.0.len(), old);
         }
     }
 
-    fn forget_object(&mut self, old: Option<Entry>) {
+    fn forget_object(&mut self, bucket: u64, key_len: usize, old: Option<Entry>) {
         let Some(old) = old else { return };
+        if let Some(home) = self.buckets.get_mut(&bucket) {
+            home.bytes -= old.size;
+        }
         self.totals.objects -= 1;
-        self.totals.live_meta -= u64::from(old.at.len);
+        self.totals.keys -= key_len as u64;
+        self.live.sub(old.at);
         self.drop_refs(old.bodies.as_slice());
     }
 
-    fn put_part(&mut self, seq: u64, at: Location, of: (u64, u64), time_ms: u64, part: &Part) -> Result<(), Error> {
+    pub(super) fn add_upload(&mut self, bucket: u64, seq: u64, upload: Upload) -> Result<(), Error> {
+        let home = self.buckets.get_mut(&bucket).ok_or(Error::NoSuchBucket)?;
+        home.uploads_by_key.entry(upload.key.clone()).or_default().insert(seq);
+        home.uploads_by_id.insert(upload.id, seq);
+        self.totals.uploads += 1;
+        self.live.add(upload.at);
+        home.uploads.insert(seq, upload);
+        Ok(())
+    }
+
+    pub(super) fn put_part(
+        &mut self,
+        seq: u64,
+        at: Location,
+        of: (u64, u64),
+        time_ms: u64,
+        part: &Part,
+    ) -> Result<(), Error> {
         let home = self.buckets.get_mut(&of.0).ok_or(Error::NoSuchBucket)?;
         let upload = home.uploads.get_mut(&of.1).ok_or(Error::NoSuchUpload)?;
         if upload.parts.get(&part.number).is_some_and(|newer| newer.seq > seq) {
@@ -197,16 +344,20 @@ impl Index {
         }
         let body = part.body;
         let old = upload.parts.insert(part.number, PartEntry { at, seq, time_ms, part: part.clone() });
-        self.totals.live_meta += u64::from(at.len);
+        home.bytes += part.size;
+        self.live.add(at);
         self.add_refs(&[body]);
         if let Some(old) = old {
-            self.forget_part(&old);
+            self.forget_part(of.0, &old);
         }
         Ok(())
     }
 
-    fn forget_part(&mut self, old: &PartEntry) {
-        self.totals.live_meta -= u64::from(old.at.len);
+    fn forget_part(&mut self, bucket: u64, old: &PartEntry) {
+        if let Some(home) = self.buckets.get_mut(&bucket) {
+            home.bytes -= old.part.size;
+        }
+        self.live.sub(old.at);
         self.drop_refs(&[old.part.body]);
     }
 
@@ -221,9 +372,9 @@ impl Index {
             }
         }
         self.totals.uploads -= 1;
-        self.totals.live_meta -= u64::from(upload.at.len);
+        self.live.sub(upload.at);
         for part in upload.parts.values() {
-            self.forget_part(part);
+            self.forget_part(bucket, part);
         }
     }
 
@@ -234,29 +385,41 @@ impl Index {
         for upload in uploads {
             self.remove_upload(id, upload);
         }
+        // Objects are here only if the records that deleted them are lost.
+        let keys: Vec<Key> =
+            self.buckets.get(&id).into_iter().flat_map(|bucket| bucket.objects.iter().map(|(key, _)| key.clone())).collect();
+        for key in keys {
+            let old = self.buckets.get_mut(&id).and_then(|home| home.objects.remove(&key));
+            self.forget_object(id, key.0.len(), old);
+        }
         if let Some(bucket) = self.buckets.remove(&id) {
-            self.totals.live_meta -= u64::from(bucket.at.len);
-            self.names.remove(&bucket.name);
-            // Objects are here only if the records that deleted them are lost.
-            for object in bucket.objects.into_values() {
-                self.forget_object(Some(object));
+            self.live.sub(bucket.at);
+            if let Some(settings) = bucket.settings {
+                self.live.sub(settings.at);
+            }
+            // A bucket of the same name may have been made since, if this comes twice.
+            if self.names.get(&bucket.name) == Some(&id) {
+                self.names.remove(&bucket.name);
             }
         }
     }
 }
 
 impl Bucket {
-    fn new(name: Box<str>, time_ms: u64, at: Location) -> Self {
+    pub(super) fn new(name: Box<str>, time_ms: u64, at: Location) -> Self {
         Bucket {
             name,
             time_ms,
             at,
+            settings: None,
             deleting: false,
             objects: Default::default(),
             pending: Default::default(),
             uploads: Default::default(),
             uploads_by_key: Default::default(),
             uploads_by_id: Default::default(),
+            bytes: 0,
+            reserved: 0,
         }
     }
 

@@ -102,7 +102,7 @@ impl Bucket {
     pub(crate) fn list(&self, list: &ListObjects) -> Listing {
         let filter = Filter::new(&list.prefix, list.delimiter.as_deref(), list.limit);
         let (entries, truncated) = filter.collect(filter.start(list.after.as_deref()), |place| {
-            let (key, entry) = self.objects.range::<[u8], _>(from(place)).next()?;
+            let (key, entry) = self.objects.from(place.key.as_slice()).next()?;
             Some((&*key.0, (key, entry), next_key(&key.0)))
         });
         let entries = entries.into_iter().map(|entry| match entry {
@@ -110,9 +110,9 @@ impl Bucket {
             Rolled::Item((key, entry)) => Listed::Object {
                 key: key.0.to_string(),
                 size: entry.size,
-                time_ms: entry.time_ms,
-                etag: entry.etag,
-                sealed: entry.sealed,
+                time_ms: entry.time_ms(),
+                etag: entry.etag(),
+                sealed: entry.sealed(),
             },
         });
         Listing { entries: entries.collect(), truncated }

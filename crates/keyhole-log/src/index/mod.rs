@@ -6,33 +6,28 @@
 //! older write of the name may still arrive.
 //!
 //! Bodies are counted by who refers to them. A body goes when nobody refers to it and nobody holds a pin on it.
+//!
+//! An object takes an [`Entry`] and a [`BodyEntry`], whose sizes are asserted, and its key.
 
+mod capture;
 mod effect;
 mod list;
+mod location;
 mod reserve;
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 
+pub(crate) use capture::{Capture, Loader};
 pub(crate) use effect::Effect;
 #[cfg(test)]
 pub(crate) use effect::Put;
+pub(crate) use location::{Live, Location, Share, Shares};
 pub(crate) use reserve::Outcome;
 
-use crate::types::{BodyId, BucketInfo, Etag, Part, PartInfo, UploadRef};
-
-/// Where a record is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Location {
-    pub(crate) offset: u64,
-    /// Header and payload. 0: the record is lost, as recovery found.
-    pub(crate) len: u32,
-}
-
-impl Location {
-    /// Of a body that an object refers to, but whose record is nowhere.
-    pub(crate) const LOST: Location = Location { offset: 0, len: 0 };
-}
+use crate::limits::CHECKPOINTS_KEPT;
+use crate::sorted::SortedMap;
+use crate::types::{BodyId, BucketInfo, BucketSettings, Etag, Part, PartInfo, UploadRef};
 
 /// An object's key, ordered by its bytes, and so that it can be searched for by bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,14 +49,20 @@ impl From<&str> for Key {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Bodies {
     One(BodyId),
-    Many(Box<[BodyId]>),
+    // A thin pointer, to keep the entries of the others small.
+    #[allow(clippy::box_collection)]
+    Many(Box<Vec<BodyId>>),
 }
 
 impl Bodies {
     pub(crate) fn of(parts: &[Part]) -> Self {
-        match parts {
-            [one] => Bodies::One(one.body),
-            many => Bodies::Many(many.iter().map(|part| part.body).collect()),
+        Bodies::from_vec(parts.iter().map(|part| part.body).collect())
+    }
+
+    pub(crate) fn from_vec(bodies: Vec<BodyId>) -> Self {
+        match bodies[..] {
+            [one] => Bodies::One(one),
+            _ => Bodies::Many(Box::new(bodies)),
         }
     }
 
@@ -73,16 +74,60 @@ impl Bodies {
     }
 }
 
+/// When an object was stored, how many parts its ETag has, and whether its head is sealed, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp(u64);
+
+impl Stamp {
+    const TIME_BITS: u32 = 48;
+    const PARTS_BITS: u32 = 15;
+    const TIME_MAX: u64 = (1 << Self::TIME_BITS) - 1;
+
+    /// A time after the year 10,000 is that year's.
+    fn new(time_ms: u64, parts: u16, sealed: bool) -> Self {
+        debug_assert!(parts < 1 << Self::PARTS_BITS);
+        let flags = u64::from(parts) << 1 | u64::from(sealed);
+        Stamp(time_ms.min(Self::TIME_MAX) | flags << Self::TIME_BITS)
+    }
+
+    fn time_ms(self) -> u64 {
+        self.0 & Self::TIME_MAX
+    }
+
+    fn parts(self) -> u16 {
+        (self.0 >> (Self::TIME_BITS + 1)) as u16
+    }
+
+    fn sealed(self) -> bool {
+        self.0 >> Self::TIME_BITS & 1 == 1
+    }
+}
+
 /// An object.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) at: Location,
     pub(crate) seq: u64,
     pub(crate) size: u64,
-    pub(crate) time_ms: u64,
-    pub(crate) etag: Etag,
-    pub(crate) sealed: bool,
+    stamp: Stamp,
+    digest: [u8; 16],
     pub(crate) bodies: Bodies,
+}
+
+const _: () = assert!(size_of::<(Key, Entry)>() == 80 && size_of::<(BodyId, BodyEntry)>() == 40);
+
+impl Entry {
+    pub(crate) fn time_ms(&self) -> u64 {
+        self.stamp.time_ms()
+    }
+
+    pub(crate) fn etag(&self) -> Etag {
+        Etag { digest: self.digest, parts: self.stamp.parts() }
+    }
+
+    pub(crate) fn sealed(&self) -> bool {
+        self.stamp.sealed()
+    }
 }
 
 /// A part of an upload.
@@ -109,11 +154,11 @@ pub(crate) struct Upload {
 }
 
 #[derive(Debug)]
-struct BodyEntry {
-    at: Location,
+pub(crate) struct BodyEntry {
+    pub(crate) at: Location,
+    /// Where its blocks are; none for a body inside its record.
+    pub(crate) shares: Shares,
     refs: u32,
-    /// Bytes of its blocks on disk, footers included; 0 for a body inside its record.
-    stored: u64,
 }
 
 /// Writes of a name that are on their way.
@@ -125,19 +170,41 @@ struct Pending {
     applied: u64,
 }
 
+/// The settings of a bucket and their record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Settings {
+    at: Location,
+    seq: u64,
+    settings: BucketSettings,
+}
+
 /// A bucket.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     name: Box<str>,
     time_ms: u64,
     at: Location,
+    settings: Option<Settings>,
     /// Its deletion is on its way.
     deleting: bool,
-    objects: BTreeMap<Key, Entry>,
+    objects: SortedMap<Key, Entry>,
     pending: BTreeMap<Key, Pending>,
     uploads: BTreeMap<u64, Upload>,
     uploads_by_key: BTreeMap<Key, BTreeSet<u64>>,
     uploads_by_id: BTreeMap<[u8; 16], u64>,
+    /// Plaintext bytes of its objects, and of the parts of its uploads.
+    bytes: u64,
+    /// The same of writes on their way.
+    reserved: u64,
+}
+
+/// A checkpoint that can be recovered from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Checkpoint {
+    /// Counts those begun since the log was opened, from 1; 0: it is from before.
+    pub(crate) begun: u64,
+    /// Its records. The last one is the one that the superblock points to.
+    pub(crate) records: Vec<Location>,
 }
 
 /// Buckets, objects, uploads and bodies.
@@ -147,11 +214,16 @@ pub(crate) struct Index {
     names: BTreeMap<Box<str>, u64>,
     /// Names of buckets whose creation is on its way.
     creating: BTreeSet<Box<str>>,
-    bodies: BTreeMap<BodyId, BodyEntry>,
+    bodies: SortedMap<BodyId, BodyEntry>,
     pins: BTreeMap<BodyId, u32>,
     /// Records are being replayed: a body that nobody refers to may still be referred to.
     replaying: bool,
     pub(crate) totals: Totals,
+    pub(crate) live: Live,
+    /// Those that the superblock points to, the newest first.
+    pub(crate) checkpoints: Vec<Checkpoint>,
+    /// Records of the one that is being written.
+    pub(crate) building: Vec<Location>,
 }
 
 /// Counts kept up to date.
@@ -159,16 +231,14 @@ pub(crate) struct Index {
 pub(crate) struct Totals {
     pub(crate) objects: u64,
     pub(crate) uploads: u64,
-    /// Bytes of the records that the index refers to.
-    pub(crate) live_meta: u64,
-    /// Bytes of the blocks of the bodies that the index refers to.
-    pub(crate) live_body: u64,
+    /// Bytes of the keys of objects.
+    pub(crate) keys: u64,
 }
 
 impl Index {
     /// An index to replay records into, in the order of their sequence numbers; [`replayed`](Self::replayed) ends it.
-    pub(crate) fn replay() -> Self {
-        Index { replaying: true, ..Index::default() }
+    pub(crate) fn replay(segment_len: u64) -> Self {
+        Index { replaying: true, live: Live::new(segment_len), ..Index::default() }
     }
 
     pub(crate) fn replayed(&mut self) {
@@ -176,6 +246,10 @@ impl Index {
         let unused: Vec<BodyId> = self.bodies.iter().filter(|(_, body)| body.refs == 0).map(|(&id, _)| id).collect();
         for id in unused {
             self.collect(id);
+        }
+        // What the checkpoint said of names whose writes were on their way: they have all arrived, or never will.
+        for bucket in self.buckets.values_mut() {
+            bucket.pending.clear();
         }
     }
 
@@ -197,6 +271,11 @@ impl Index {
         self.buckets.get(&id)
     }
 
+    /// The first bucket whose identity is not below `id`.
+    pub(crate) fn next_bucket(&self, id: u64) -> Option<(u64, &Bucket)> {
+        self.buckets.range(id..).next().map(|(&id, bucket)| (id, bucket))
+    }
+
     /// By name.
     pub(crate) fn buckets(&self) -> impl Iterator<Item = BucketInfo> {
         self.names.values().filter_map(|id| self.buckets.get(id)).map(Bucket::info)
@@ -205,6 +284,11 @@ impl Index {
     /// Where a body's record is.
     pub(crate) fn body(&self, id: BodyId) -> Option<Location> {
         self.bodies.get(&id).map(|body| body.at)
+    }
+
+    /// Bodies from `id` on.
+    pub(crate) fn bodies_from(&self, id: BodyId) -> impl Iterator<Item = (BodyId, &BodyEntry)> {
+        self.bodies.from(&id).map(|(&id, body)| (id, body))
     }
 
     /// Whether a body is referred to, but its record is nowhere.
@@ -216,6 +300,16 @@ impl Index {
     pub(crate) fn objects(&self) -> impl Iterator<Item = (&str, &str, &Entry)> {
         let buckets = self.buckets.values();
         buckets.flat_map(|bucket| bucket.objects.iter().map(|(key, entry)| (&*bucket.name, &*key.0, entry)))
+    }
+
+    /// Bytes of memory that the index takes, keys included.
+    pub(crate) fn allocated(&self) -> u64 {
+        let objects: usize = self.buckets.values().map(|bucket| bucket.objects.allocated()).sum();
+        let shares: usize = self.bodies.iter().map(|(_, body)| body.shares.allocated()).sum();
+        let tables = objects + shares + self.bodies.allocated() + self.live.allocated();
+        let checkpoints = self.checkpoints.iter().map(|checkpoint| checkpoint.records.capacity() * 8).sum::<usize>();
+        let uploads: usize = self.buckets.values().map(Bucket::uploads_allocated).sum();
+        self.totals.keys + (tables + checkpoints + uploads) as u64
     }
 
     /// Keeps bodies from going, until they are unpinned as often.
@@ -237,9 +331,14 @@ impl Index {
     }
 
     fn add_refs(&mut self, bodies: &[BodyId]) {
-        for &id in bodies {
-            let lost = BodyEntry { at: Location::LOST, refs: 0, stored: 0 };
-            self.bodies.entry(id).or_insert(lost).refs += 1;
+        for id in bodies {
+            match self.bodies.get_mut(id) {
+                Some(body) => body.refs += 1,
+                None => {
+                    let lost = BodyEntry { at: Location::LOST, shares: Shares::None, refs: 1 };
+                    self.bodies.insert(*id, lost);
+                }
+            }
         }
     }
 
@@ -258,8 +357,35 @@ impl Index {
             return;
         }
         if let Some(body) = self.bodies.remove(&id) {
-            self.totals.live_meta -= u64::from(body.at.len);
-            self.totals.live_body -= body.stored;
+            self.live.sub(body.at);
+            self.live.sub_shares(&body.shares);
+        }
+    }
+
+    /// The checkpoint that was being written is the newest; of those before one is kept.
+    pub(crate) fn checkpoint_done(&mut self, begun: u64) {
+        let records = std::mem::take(&mut self.building);
+        self.checkpoints.insert(0, Checkpoint { begun, records });
+        for old in self.checkpoints.split_off(CHECKPOINTS_KEPT.min(self.checkpoints.len())) {
+            self.forget_checkpoint(&old);
+        }
+    }
+
+    /// The checkpoint that was being written has come to nothing.
+    pub(crate) fn checkpoint_failed(&mut self) {
+        let records = std::mem::take(&mut self.building);
+        self.forget_checkpoint(&Checkpoint { begun: 0, records });
+    }
+
+    /// Takes in a checkpoint that the superblock points to, when the log is opened.
+    pub(crate) fn keep_checkpoint(&mut self, records: Vec<Location>) {
+        records.iter().for_each(|&at| self.live.add(at));
+        self.checkpoints.push(Checkpoint { begun: 0, records });
+    }
+
+    fn forget_checkpoint(&mut self, old: &Checkpoint) {
+        for &at in &old.records {
+            self.live.sub(at);
         }
     }
 }
@@ -273,8 +399,31 @@ impl Bucket {
         BucketInfo { name: self.name.to_string(), time_ms: self.time_ms }
     }
 
+    pub(crate) fn settings(&self) -> BucketSettings {
+        self.settings.as_ref().map(|settings| settings.settings.clone()).unwrap_or_default()
+    }
+
     pub(crate) fn object(&self, key: &str) -> Option<&Entry> {
         self.objects.get(key.as_bytes())
+    }
+
+    /// Objects from a key on, in order.
+    pub(crate) fn objects_from(&self, key: &str) -> impl Iterator<Item = (&str, &Entry)> {
+        self.objects.from(key.as_bytes()).map(|(key, entry)| (&*key.0, entry))
+    }
+
+    pub(crate) fn last_key(&self) -> Option<&str> {
+        self.objects.last_key().map(|key| &*key.0)
+    }
+
+    /// Plaintext bytes of its objects and of the parts of its uploads.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn uploads_allocated(&self) -> usize {
+        let parts: usize = self.uploads.values().map(|upload| upload.parts.len()).sum();
+        parts * size_of::<PartEntry>() + self.uploads.len() * (size_of::<Upload>() + 96)
     }
 
     /// The upload of this identity, if it is one of this key.
@@ -286,6 +435,11 @@ impl Bucket {
 
     pub(crate) fn upload(&self, seq: u64) -> Option<&Upload> {
         self.uploads.get(&seq)
+    }
+
+    /// Every upload, by its sequence number.
+    pub(crate) fn uploads(&self) -> impl Iterator<Item = (u64, &Upload)> {
+        self.uploads.iter().map(|(&seq, upload)| (seq, upload))
     }
 
     pub(crate) fn upload_ref(&self, seq: u64, upload: &Upload) -> UploadRef {
@@ -302,22 +456,50 @@ impl Bucket {
 }
 
 impl Upload {
-    /// The parts after number `after`, in order.
-    pub(crate) fn parts(&self, after: u16) -> impl Iterator<Item = PartInfo> {
+    /// The parts after number `after`, in order. `of`: identities of the bucket and of this upload.
+    pub(crate) fn parts(&self, of: (u64, u64), after: u16) -> impl Iterator<Item = PartInfo> {
         let range = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
-        self.parts.range(range).map(|(&number, entry)| PartInfo {
+        self.parts.range(range).map(move |(&number, entry)| PartInfo {
             number,
             size: entry.part.size,
             etag: entry.part.etag,
             time_ms: entry.time_ms,
             part: entry.part.clone(),
-            at: entry.at,
+            of,
             seq: entry.seq,
         })
+    }
+
+    /// Where the record of part `number` is now, if it is still the one of this sequence number.
+    pub(crate) fn part_at(&self, number: u16, seq: u64) -> Option<Location> {
+        self.parts.get(&number).filter(|entry| entry.seq == seq).map(|entry| entry.at)
+    }
+
+    pub(crate) fn key(&self) -> &str {
+        &self.key.0
+    }
+
+    /// Plaintext bytes of the part of this number.
+    pub(crate) fn part_size(&self, number: u16) -> Option<u64> {
+        self.parts.get(&number).map(|entry| entry.part.size)
     }
 
     /// Whether this is the current attempt at its number.
     fn has(&self, part: &Part) -> bool {
         self.parts.get(&part.number).is_some_and(|entry| entry.part == *part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps() {
+        for (time, parts, sealed) in [(0, 0, false), (1_700_000_000_000, 10_000, true), ((1 << 48) - 1, 1, false)] {
+            let stamp = Stamp::new(time, parts, sealed);
+            assert_eq!((stamp.time_ms(), stamp.parts(), stamp.sealed()), (time, parts, sealed));
+        }
+        assert_eq!(Stamp::new(u64::MAX, 0, true).time_ms(), (1 << 48) - 1);
     }
 }

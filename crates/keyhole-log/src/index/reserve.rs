@@ -47,6 +47,19 @@ impl Index {
         }
     }
 
+    /// Counts bytes that are on their way into a bucket.
+    pub(crate) fn reserve_bytes(&mut self, bucket: u64, bytes: u64) {
+        if let Some(home) = self.buckets.get_mut(&bucket) {
+            home.reserved += bytes;
+        }
+    }
+
+    fn release_bytes(&mut self, bucket: u64, bytes: u64) {
+        if let Some(home) = self.buckets.get_mut(&bucket) {
+            home.reserved -= bytes;
+        }
+    }
+
     /// Lets no more parts into an upload.
     pub(crate) fn close_upload(&mut self, bucket: u64, upload: u64) {
         self.set_closing(bucket, upload, true);
@@ -71,13 +84,21 @@ impl Index {
             }
             Effect::Put(put) => {
                 self.release_name(put.bucket, &put.key, seq);
-                if let Some(upload) = put.upload {
-                    self.set_closing(put.bucket, upload, false);
+                match put.upload {
+                    // Its parts are counted already.
+                    Some(upload) => self.set_closing(put.bucket, upload, false),
+                    None => self.release_bytes(put.bucket, put.size),
                 }
             }
             Effect::Delete { bucket, key } => self.release_name(*bucket, key, seq),
             Effect::AbortUpload { bucket, upload } => self.set_closing(*bucket, *upload, false),
-            Effect::Body { .. } | Effect::CreateUpload { .. } | Effect::PutPart { .. } | Effect::Nothing => {}
+            Effect::PutPart { bucket, part, .. } => self.release_bytes(*bucket, part.size),
+            Effect::Body { .. }
+            | Effect::CreateUpload { .. }
+            | Effect::SetBucket { .. }
+            | Effect::Moved(_)
+            | Effect::Checkpoint
+            | Effect::Nothing => {}
         }
     }
 
@@ -95,7 +116,7 @@ impl Bucket {
     /// Decides the condition of a write. While other writes of the name are on their way, any of them may turn out to be the
     /// one before this: the condition is decided if it comes out the same after every one of them.
     pub(crate) fn decide(&self, key: &str, condition: Condition) -> Result<(), Error> {
-        let now = self.object(key).map_or(Outcome::Absent, |entry| Outcome::Present(entry.etag));
+        let now = self.object(key).map_or(Outcome::Absent, |entry| Outcome::Present(entry.etag()));
         let pending = self.pending.get(key.as_bytes()).into_iter().flat_map(|pending| &pending.writes);
         let mut outcomes = std::iter::once(now).chain(pending.map(|&(_, outcome)| outcome));
         let first = outcomes.next().and_then(|outcome| refusal(condition, outcome));
@@ -107,6 +128,13 @@ impl Bucket {
             }
         }
         last.map_or(Ok(()), Err)
+    }
+
+    /// Whether the bucket's quota has room for so many bytes more, in place of the object of this name or else of nothing.
+    pub(crate) fn check_quota(&self, bytes: u64, in_place_of: Option<u64>) -> Result<(), Error> {
+        let Some(quota) = self.settings().quota else { return Ok(()) };
+        let then = (self.bytes + self.reserved + bytes).saturating_sub(in_place_of.unwrap_or(0));
+        if then > quota { Err(Error::QuotaExceeded) } else { Ok(()) }
     }
 
     /// Whether there is nothing of this name, and no write of it on its way.

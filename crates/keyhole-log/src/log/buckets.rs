@@ -4,7 +4,7 @@ use super::{Log, Request, draft, within};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::limits::BUCKET_MAX;
-use crate::types::BucketInfo;
+use crate::types::{BucketInfo, BucketSettings};
 use crate::wire::payload::Payload;
 
 impl<D: Disk> Log<D> {
@@ -43,6 +43,28 @@ impl<D: Disk> Log<D> {
             (state.numbers.record(), bucket)
         };
         self.write(Request::deletion(draft(seq, &Payload::BucketDelete { bucket, time_ms }))).await
+    }
+
+    /// Sets what a bucket is set to, in place of what it was.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`; those of every write.
+    pub async fn set_bucket(&self, bucket: &str, settings: BucketSettings, time_ms: u64) -> Result<(), Error> {
+        let shared = self.shared();
+        let (seq, bucket) = {
+            let mut state = shared.lock();
+            shared.check_poison()?;
+            let (bucket, _) = state.index.writable(bucket)?;
+            (state.numbers.record(), bucket)
+        };
+        let set = draft(seq, &Payload::BucketSettings { bucket, time_ms, settings });
+        self.write(Request::new(vec![set])).await
+    }
+
+    /// What a bucket is set to, and how many plaintext bytes count against its quota; `None`: there is no such bucket.
+    pub fn bucket_settings(&self, bucket: &str) -> Option<(BucketSettings, u64)> {
+        let state = self.shared().lock();
+        state.index.bucket(bucket).map(|(_, bucket)| (bucket.settings(), bucket.bytes()))
     }
 
     /// A bucket, if it exists.

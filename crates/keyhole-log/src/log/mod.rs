@@ -4,6 +4,7 @@
 //! the reservation and the hand-over, so a worker's records are queued in the order of their sequence numbers.
 
 mod buckets;
+mod expire;
 mod objects;
 mod read;
 mod uploads;
@@ -15,13 +16,15 @@ use futures_channel::{mpsc, oneshot};
 
 pub(crate) use read::read_verified;
 pub use read::{Body, Tags};
+pub(crate) use read::{Located, read_record};
 
 use crate::body::BodyWriter;
 use crate::commit::{self, Commit, Draft};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::Effect;
-use crate::shared::Shared;
+use crate::maintain::Wish;
+use crate::shared::{SegmentPin, Shared, Slot};
 use crate::types::BodyId;
 use crate::wire::payload::{Payload, kind};
 use crate::writer::{Job, Writer};
@@ -38,6 +41,18 @@ struct Inner<D: Disk> {
     shared: Arc<Shared>,
     disk: Rc<D>,
     queue: mpsc::UnboundedSender<Job<D>>,
+    /// It is a worker's, not the maintenance's.
+    works: bool,
+}
+
+impl<D: Disk> Drop for Inner<D> {
+    fn drop(&mut self) {
+        if self.works {
+            let mut state = self.shared.lock();
+            state.maintenance.logs -= 1;
+            state.wake_maintenance();
+        }
+    }
 }
 
 impl<D: Disk> Clone for Log<D> {
@@ -51,40 +66,53 @@ impl<D: Disk> Clone for Log<D> {
 /// # Panics
 /// If it is called more often than [`OpenOptions::workers`](crate::OpenOptions::workers) says.
 pub fn worker<D: Disk>(shared: Arc<Shared>, disk: Rc<D>) -> (Log<D>, Writer<D>) {
-    let slot = shared.lock().slots.next();
+    let slot = shared.lock().slots.pop_front();
     let Some(slot) = slot else { panic!("more workers than the log was opened for") };
+    start(shared, disk, slot, false)
+}
+
+/// Starts a writer and the log that goes with it.
+pub(crate) fn start<D: Disk>(shared: Arc<Shared>, disk: Rc<D>, slot: Slot, maintains: bool) -> (Log<D>, Writer<D>) {
+    {
+        let mut state = shared.lock();
+        state.maintenance.logs += usize::from(!maintains);
+        state.maintenance.writers += usize::from(!maintains);
+    }
     let (sender, queue) = mpsc::unbounded();
-    let writer = Writer::new(Arc::clone(&shared), Rc::clone(&disk), slot, queue);
-    (Log { inner: Rc::new(Inner { shared, disk, queue: sender }) }, writer)
+    let writer = Writer::new(Arc::clone(&shared), Rc::clone(&disk), slot, maintains, queue);
+    (Log { inner: Rc::new(Inner { shared, disk, queue: sender, works: !maintains }) }, writer)
 }
 
 /// Records of one request, to be handed over.
-struct Request {
-    drafts: Vec<Draft>,
-    pinned: Vec<BodyId>,
-    deletes: bool,
+#[derive(Default)]
+pub(crate) struct Request {
+    pub(crate) drafts: Vec<Draft>,
+    pub(crate) pinned: Vec<BodyId>,
+    pub(crate) holds: Vec<SegmentPin>,
+    pub(crate) deletes: bool,
+    /// It need not be durable when it is answered.
+    pub(crate) relaxed: bool,
 }
 
 impl Request {
-    fn new(drafts: Vec<Draft>) -> Self {
-        Request { drafts, pinned: Vec::new(), deletes: false }
+    pub(crate) fn new(drafts: Vec<Draft>) -> Self {
+        Request { drafts, ..Request::default() }
     }
 
     /// One that only takes away.
-    fn deletion(draft: Draft) -> Self {
-        Request { drafts: vec![draft], pinned: Vec::new(), deletes: true }
+    pub(crate) fn deletion(draft: Draft) -> Self {
+        Request { drafts: vec![draft], deletes: true, ..Request::default() }
     }
 }
 
-fn draft(seq: u64, payload: &Payload<'_>) -> Draft {
+pub(crate) fn draft(seq: u64, payload: &Payload<'_>) -> Draft {
     Draft { seq, kind: payload.kind(), payload: payload.encode(), effect: Effect::of(payload) }
 }
 
-/// The record of a body just written.
-fn body_draft(seq: u64, body: crate::body::NewBody) -> Draft {
-    let id = body.id();
-    let (payload, stored) = body.into_record();
-    Draft { seq, kind: kind::BODY, payload, effect: Effect::Body { id, stored } }
+/// The record of a body just written, and what keeps its blocks until it is durable.
+fn body_draft(seq: u64, body: crate::body::NewBody) -> (Draft, Vec<SegmentPin>) {
+    let crate::body::NamedBody { payload, effect, pins } = body.into_record();
+    (Draft { seq, kind: kind::BODY, payload, effect }, pins)
 }
 
 fn within(len: usize, limit: usize, what: &'static str) -> Result<(), Error> {
@@ -118,6 +146,38 @@ impl<D: Disk> Log<D> {
         answer.await.map_err(|_| Error::Closed)?
     }
 
+    /// Writes a checkpoint, so that the next opening is quick. Needs the [maintenance](crate::maintenance).
+    ///
+    /// # Errors
+    /// `Closed` if there is no maintenance; `Full`, `Io`, `Poisoned`.
+    pub async fn checkpoint(&self) -> Result<(), Error> {
+        let (done, answer) = oneshot::channel();
+        self.wish(Wish::Checkpoint(done))?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Runs the cleaner to its end: until there is no segment left whose cleaning would gain anything. Needs the
+    /// [maintenance](crate::maintenance).
+    ///
+    /// # Errors
+    /// `Closed` if there is no maintenance; `Full`, `Io`, `Poisoned`.
+    pub async fn compact(&self) -> Result<crate::Compacted, Error> {
+        let (done, answer) = oneshot::channel();
+        self.wish(Wish::Compact(done))?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    fn wish(&self, wish: Wish) -> Result<(), Error> {
+        let mut state = self.shared().lock();
+        self.shared().check_poison()?;
+        if !state.maintenance.running {
+            return Err(Error::Closed);
+        }
+        state.maintenance.wishes.push_back(wish);
+        state.wake_maintenance();
+        Ok(())
+    }
+
     /// Hands over to the writer; gives back what the writer is no longer there to take.
     pub(crate) fn submit(&self, job: Job<D>) -> Result<(), Job<D>> {
         self.inner.queue.unbounded_send(job).map_err(mpsc::TrySendError::into_inner)
@@ -125,10 +185,10 @@ impl<D: Disk> Log<D> {
 
     /// Hands over what has been reserved. The reservation is the writer's from here on: it ends whether or not anybody still
     /// waits for the result.
-    fn write(&self, request: Request) -> impl Future<Output = Result<(), Error>> + use<D> {
+    pub(crate) fn write(&self, request: Request) -> impl Future<Output = Result<(), Error>> + use<D> {
         let (done, answer) = oneshot::channel();
-        let Request { drafts, pinned, deletes } = request;
-        let commit = Commit { drafts, pinned, deletes, done };
+        let Request { drafts, pinned, holds, deletes, relaxed } = request;
+        let commit = Commit { drafts, pinned, holds, deletes, relaxed, done };
         if let Err(Job::Commit(commit)) = self.submit(Job::Commit(commit)) {
             commit::refuse(&self.inner.shared, commit, &Error::Closed);
         }

@@ -1,9 +1,9 @@
 //! Objects.
 
-use super::{Log, Request, body_draft, draft, within};
+use super::{Located, Log, Request, body_draft, draft, within};
 use crate::disk::Disk;
 use crate::error::{Damage, Error};
-use crate::index::Outcome;
+use crate::index::{Entry, Outcome};
 use crate::limits::{HEAD_MAX, KEY_MAX};
 use crate::shared::Pin;
 use crate::types::{Condition, Content, ListObjects, Listing, Object, Part, PutObject};
@@ -33,19 +33,25 @@ impl<D: Disk> Log<D> {
             shared.check_poison()?;
             let (id, home) = state.index.writable(&bucket)?;
             home.decide(&key, condition)?;
+            home.check_quota(size, home.object(&key).map(|old| old.size))?;
             let body_seq = new.is_some().then(|| state.numbers.record());
             let seq = state.numbers.record();
             state.index.reserve_name(id, &key, seq, Outcome::Present(etag));
+            state.index.reserve_bytes(id, size);
             state.index.pin(&pinned);
             (id, body_seq, seq)
         };
         drop(source);
         let (key, head) = (key.as_str(), head.as_slice());
         let record = ObjectPut { bucket, upload: None, size, time_ms, etag, sealed, key, head, parts };
-        let mut drafts = Vec::with_capacity(2);
-        drafts.extend(new.zip(body_seq).map(|(body, seq)| body_draft(seq, body)));
+        let (mut drafts, mut holds) = (Vec::with_capacity(2), Vec::new());
+        if let Some((body, seq)) = new.zip(body_seq) {
+            let (body, pins) = body_draft(seq, body);
+            drafts.push(body);
+            holds = pins;
+        }
         drafts.push(draft(seq, &Payload::ObjectPut(record)));
-        self.write(Request { drafts, pinned, deletes: false }).await
+        self.write(Request { drafts, pinned, holds, ..Request::default() }).await
     }
 
     /// The object of this name, if there is one.
@@ -53,14 +59,14 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// `NoSuchBucket`; `Damaged`, `Io`.
     pub async fn object(&self, bucket: &str, key: &str) -> Result<Option<Object>, Error> {
-        let (at, seq, pin) = {
+        let (located, seq, pin) = {
             let mut state = self.shared().lock();
             let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
             let Some(entry) = home.object(key) else { return Ok(None) };
             let (at, seq, bodies) = (entry.at, entry.seq, entry.bodies.clone());
-            (at, seq, Pin::new(self.shared(), &mut state, bodies))
+            (Located::new(self.shared(), &mut state, at), seq, Pin::new(self.shared(), &mut state, bodies))
         };
-        let object = self.record(at, seq, |payload| match payload {
+        let object = self.record(located, seq, |payload| match payload {
             Payload::ObjectPut(put) => Some(Object {
                 size: put.size,
                 time_ms: put.time_ms,
@@ -88,13 +94,25 @@ impl<D: Disk> Log<D> {
         time_ms: u64,
         condition: Condition,
     ) -> Result<bool, Error> {
+        self.delete_object_if(bucket, key, time_ms, condition, |_| true).await
+    }
+
+    /// The same, unless there is an object of which `wanted` is not true.
+    pub(crate) async fn delete_object_if(
+        &self,
+        bucket: &str,
+        key: &str,
+        time_ms: u64,
+        condition: Condition,
+        wanted: impl FnOnce(&Entry) -> bool,
+    ) -> Result<bool, Error> {
         let shared = self.shared();
         let (bucket, seq) = {
             let mut state = shared.lock();
             shared.check_poison()?;
             let (id, home) = state.index.writable(bucket)?;
             home.decide(key, condition)?;
-            if home.is_absent(key) {
+            if home.is_absent(key) || home.object(key).is_some_and(|entry| !wanted(entry)) {
                 return Ok(false);
             }
             let seq = state.numbers.record();

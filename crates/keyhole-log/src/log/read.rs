@@ -1,6 +1,7 @@
 //! Reading records and blocks. Everything is verified again on every read: checksum and identity.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::Log;
 use crate::body::{block_count, block_len};
@@ -8,7 +9,10 @@ use crate::disk::Disk;
 use crate::error::{Damage, Error};
 use crate::index::Location;
 use crate::limits::{BLOCK_DATA, BUFFER_LEN, CHUNK_LEN, FOOTER_LEN, PAGE, TAGS_MAX};
+use crate::sabotage::{self, Sabotage};
+use crate::shared::{SegmentPin, Shared, State};
 use crate::types::{BodyId, Part};
+use crate::wire::StoreId;
 use crate::wire::block::{Footer, Identity};
 use crate::wire::payload::{Bytes, Payload, Run};
 use crate::wire::{align_down, align_up, record};
@@ -25,6 +29,8 @@ pub struct Body {
     pub len: u64,
     id: BodyId,
     bytes: Stored,
+    /// Keep its blocks where they are.
+    _pins: Arc<[SegmentPin]>,
 }
 
 #[derive(Debug, Clone)]
@@ -89,23 +95,42 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// `PartChanged` if nothing refers to it any more; `Damaged`, `Io`.
     pub async fn body(&self, part: &Part) -> Result<Body, Error> {
-        let at = self.shared().lock().index.body(part.body).ok_or(Error::PartChanged)?;
-        if at == Location::LOST {
-            return Err(Damage::error("a body whose record is lost", 0));
+        loop {
+            let located = {
+                let mut state = self.shared().lock();
+                let at = state.index.body(part.body).ok_or(Error::PartChanged)?;
+                if at == Location::LOST {
+                    return Err(Damage::error("a body whose record is lost", 0));
+                }
+                Located::new(self.shared(), &mut state, at)
+            };
+            let at = located.at;
+            let body = self.verified(located, |header_seq, payload| match payload {
+                Payload::Body(body) if body.id == part.body && header_seq > body.id.0 => Some(Body {
+                    prefix: body.prefix.to_vec(),
+                    len: body.len,
+                    id: body.id,
+                    bytes: match body.bytes {
+                        Bytes::Inline { tags, data } => Stored::Inline { tags, data: data.to_vec() },
+                        Bytes::Blocks(runs) => Stored::Blocks(runs),
+                    },
+                    _pins: Arc::from([]),
+                }),
+                _ => None,
+            });
+            let mut body = body.await?;
+            let Stored::Blocks(runs) = &body.bytes else { return Ok(body) };
+            let mut state = self.shared().lock();
+            // If its blocks have been moved meanwhile, what was read says where they were.
+            if state.index.body(part.body) == Some(at) {
+                let mut numbers: Vec<u32> = runs.iter().filter_map(|run| state.segments.number(run.offset)).collect();
+                numbers.sort_unstable();
+                numbers.dedup();
+                let pins = numbers.into_iter().map(|number| SegmentPin::new(self.shared(), &mut state, number));
+                body._pins = pins.collect();
+                return Ok(body);
+            }
         }
-        let body = self.verified(at, |header_seq, payload| match payload {
-            Payload::Body(body) if body.id == part.body && header_seq > body.id.0 => Some(Body {
-                prefix: body.prefix.to_vec(),
-                len: body.len,
-                id: body.id,
-                bytes: match body.bytes {
-                    Bytes::Inline { tags, data } => Stored::Inline { tags, data: data.to_vec() },
-                    Bytes::Blocks(runs) => Stored::Blocks(runs),
-                },
-            }),
-            _ => None,
-        });
-        body.await
     }
 
     /// Reads chunks of a block. The bytes of chunk c are at `c * CHUNK_LEN` of the buffer that comes back; the rest of the
@@ -147,33 +172,68 @@ impl<D: Disk> Log<D> {
     /// Reads the record of this sequence number and takes what is wanted out of it.
     pub(super) async fn record<T>(
         &self,
-        at: Location,
+        located: Located,
         seq: u64,
         take: impl FnOnce(Payload<'_>) -> Option<T>,
     ) -> Result<T, Error> {
-        self.verified(at, |found, payload| if found == seq { take(payload) } else { None }).await
+        self.verified(located, |found, payload| if found == seq { take(payload) } else { None }).await
     }
 
-    async fn verified<T>(&self, at: Location, take: impl FnOnce(u64, Payload<'_>) -> Option<T>) -> Result<T, Error> {
-        let start = align_down(at.offset, PAGE as u64);
-        let len = (align_up(at.offset + u64::from(at.len), PAGE as u64) - start) as usize;
-        let (result, buf) = self.disk().read(start, self.disk().buffer(), 0..len).await;
-        result.map_err(|error| read_error(error, at.offset))?;
-        let bytes = &buf.as_ref()[(at.offset - start) as usize..len];
-        let generation = self.shared().lock().segments.generation(at.offset);
-        let record = record::verify(bytes, &self.shared().store, at.offset)
-            .filter(|record| record.len == at.len && Some(record.header.generation) == generation)
-            .ok_or_else(|| Damage::error("a record that does not verify", at.offset))?;
-        Payload::parse(record.header.kind, record.payload)
-            .and_then(|payload| take(record.header.seq, payload))
-            .ok_or_else(|| Damage::error("a record that is not the one it should be", at.offset))
+    async fn verified<T>(
+        &self,
+        located: Located,
+        take: impl FnOnce(u64, Payload<'_>) -> Option<T>,
+    ) -> Result<T, Error> {
+        let (at, generation) = (located.at, located.generation);
+        let disk = self.disk().as_ref();
+        let result = read_record(disk, &self.shared().store, at, generation, |record| {
+            Payload::parse(record.header.kind, record.payload).and_then(|payload| take(record.header.seq, payload))
+        });
+        result.await?.ok_or_else(|| Damage::error("a record that is not the one it should be", at.offset()))
     }
+}
+
+/// A record that is going to be read: its segment is not freed meanwhile.
+pub(crate) struct Located {
+    pub(crate) at: Location,
+    pub(crate) generation: Option<u64>,
+    _pin: Option<SegmentPin>,
+}
+
+impl Located {
+    /// `state` is the locked state of `shared`.
+    pub(crate) fn new(shared: &Arc<Shared>, state: &mut State, at: Location) -> Self {
+        let number = state.segments.number(at.offset());
+        let pin = number.map(|number| SegmentPin::new(shared, state, number));
+        Located { at, generation: state.segments.generation(at.offset()), _pin: pin }
+    }
+}
+
+/// Reads one record and takes what is wanted out of it. `generation`: of its segment, if known.
+pub(crate) async fn read_record<D: Disk, T>(
+    disk: &D,
+    store: &StoreId,
+    at: Location,
+    generation: Option<u64>,
+    take: impl FnOnce(record::Record<'_>) -> T,
+) -> Result<T, Error> {
+    let start = align_down(at.offset(), PAGE as u64);
+    let len = (align_up(at.offset() + u64::from(at.len()), PAGE as u64) - start) as usize;
+    let (result, buf) = disk.read(start, disk.buffer(), 0..len).await;
+    result.map_err(|error| read_error(error, at.offset()))?;
+    let bytes = &buf.as_ref()[(at.offset() - start) as usize..len];
+    let known = |record: &record::Record<'_>| Some(record.header.generation) == generation;
+    let record = record::verify(bytes, store, at.offset())
+        .filter(|record| Location::new(at.offset(), record.len) == at)
+        .filter(|record| known(record) || sabotage::is(Sabotage::IgnoreGeneration))
+        .ok_or_else(|| Damage::error("a record that does not verify", at.offset()))?;
+    Ok(take(record))
 }
 
 /// Reads chunks of a block to their places in the buffer, and verifies them.
 pub(crate) async fn read_verified<D: Disk>(
     disk: &D,
-    store: &crate::wire::StoreId,
+    store: &StoreId,
     id: &Identity,
     chunks: &Range<usize>,
     buf: D::Buf,

@@ -1,7 +1,7 @@
 //! Uploads and their parts.
 
 use super::objects::named;
-use super::{Log, Request, body_draft, draft, within};
+use super::{Located, Log, Request, body_draft, draft, within};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::{Bucket, Index, Outcome, Upload};
@@ -47,11 +47,12 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// `NoSuchUpload` if it has gone meanwhile; `Damaged`, `Io`.
     pub async fn upload_head(&self, upload: &UploadRef) -> Result<Vec<u8>, Error> {
-        let at = {
-            let state = self.shared().lock();
-            find(&state.index, upload)?.2.at
+        let located = {
+            let mut state = self.shared().lock();
+            let at = find(&state.index, upload)?.2.at;
+            Located::new(self.shared(), &mut state, at)
         };
-        let head = self.record(at, upload.seq, |payload| match payload {
+        let head = self.record(located, upload.seq, |payload| match payload {
             Payload::UploadCreate(create) => Some(create.head.to_vec()),
             _ => None,
         });
@@ -73,14 +74,17 @@ impl<D: Disk> Log<D> {
         let (bucket, body_seq, seq) = {
             let mut state = shared.lock();
             shared.check_poison()?;
-            let (bucket, _, open) = find(&state.index, &upload)?;
+            let (bucket, home, open) = find(&state.index, &upload)?;
             open.check_open()?;
+            home.check_quota(size, open.part_size(number))?;
+            state.index.reserve_bytes(bucket, size);
             (bucket, state.numbers.record(), state.numbers.record())
         };
         let part = Part { number, body: content.id(), size, salt, etag };
         let record = PartPut { bucket, upload: upload.seq, time_ms, part, info: &info };
-        let drafts = vec![body_draft(body_seq, content), draft(seq, &Payload::PartPut(record))];
-        self.write(Request::new(drafts)).await
+        let (body, holds) = body_draft(body_seq, content);
+        let drafts = vec![body, draft(seq, &Payload::PartPut(record))];
+        self.write(Request { drafts, holds, ..Request::default() }).await
     }
 
     /// The parts of an upload after number `after`, at most `limit`.
@@ -89,16 +93,22 @@ impl<D: Disk> Log<D> {
     /// `NoSuchUpload` if it has gone meanwhile.
     pub fn parts(&self, upload: &UploadRef, after: u16, limit: usize) -> Result<Vec<PartInfo>, Error> {
         let state = self.shared().lock();
-        let (_, _, upload) = find(&state.index, upload)?;
-        Ok(upload.parts(after).take(limit).collect())
+        let (bucket, _, found) = find(&state.index, upload)?;
+        Ok(found.parts((bucket, upload.seq), after).take(limit).collect())
     }
 
     /// What was stored with a part to describe it.
     ///
     /// # Errors
-    /// `Damaged`, `Io`.
+    /// `PartChanged` if it has gone or been replaced; `Damaged`, `Io`.
     pub async fn part_record_info(&self, part: &PartInfo) -> Result<Vec<u8>, Error> {
-        let info = self.record(part.at, part.seq, |payload| match payload {
+        let located = {
+            let mut state = self.shared().lock();
+            let upload = state.index.bucket_by_id(part.of.0).and_then(|home| home.upload(part.of.1));
+            let at = upload.and_then(|upload| upload.part_at(part.number, part.seq)).ok_or(Error::PartChanged)?;
+            Located::new(self.shared(), &mut state, at)
+        };
+        let info = self.record(located, part.seq, |payload| match payload {
             Payload::PartPut(put) => Some(put.info.to_vec()),
             _ => None,
         });
@@ -142,7 +152,7 @@ impl<D: Disk> Log<D> {
             parts,
         };
         let drafts = vec![draft(seq, &Payload::ObjectPut(record))];
-        self.write(Request { drafts, pinned, deletes: false }).await
+        self.write(Request { drafts, pinned, ..Request::default() }).await
     }
 
     /// Aborts an upload.

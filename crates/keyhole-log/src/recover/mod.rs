@@ -4,26 +4,29 @@
 //! cannot be read it is *damage*, which is reported; what is not proven is an unacknowledged tail, which is whole or is *cut*.
 //! Proof is in the records: each says how far everything was durable when it was written. See `FORMAT.md` for the procedure.
 
+mod base;
 mod resume;
 mod scan;
 mod superblock;
 mod tails;
 mod window;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::disk::{Disk, is_full};
 use crate::error::{Damage, Error};
 use crate::index::{Effect, Index};
-use crate::limits::{NUMBER_JUMP, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_MAX, SEGMENTS_START, WORKERS_MAX};
+use crate::limits::{CAPACITY_MAX, NUMBER_JUMP, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_MAX, SEGMENTS_START, WORKERS_MAX};
 use crate::numbers::Numbers;
 use crate::segments::Segments;
-use crate::shared::{Shared, State, Sync};
+use crate::shared::{MaintenanceState, Shared, Slot, State, Sync};
 use crate::types::BodyId;
 use crate::wire::superblock::Superblock;
 
-use scan::{Found, Scan};
+use base::Base;
+use scan::{Found, Store};
+pub(crate) use window::Window;
 
 /// What a new object file is made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +51,11 @@ pub struct OpenOptions {
     pub workers: usize,
     /// Another bound for the length of the file, kept from now on.
     pub capacity: Option<u64>,
+    /// Whether the oldest objects are dropped when there is no other way to make room.
+    pub ring: bool,
+    /// Whether to go on without any checkpoint, if none can be read: everything in the file is replayed, and objects that were
+    /// deleted long ago may come back. `keyhole check --repair` does it.
+    pub rebuild: bool,
 }
 
 /// What was found when the file was opened.
@@ -77,67 +85,111 @@ pub async fn create<D: Disk>(disk: &D, format: &Format) -> Result<(), Error> {
     check_capacity(format.capacity, format.segment_len, 1)?;
     disk.allocate(0, SEGMENTS_START).await.map_err(full_or_io)?;
     let Format { store_id: store, capacity, segment_len, created_ms } = *format;
-    superblock::write_both(disk, &Superblock { store, epoch: 1, segment_len, capacity, created_ms }, 0).await
+    let checkpoints = [0; 2];
+    superblock::write_both(disk, &Superblock { store, epoch: 1, segment_len, capacity, created_ms, checkpoints }, 0).await
+}
+
+/// What is in an object file, before anything is written.
+pub(crate) struct Recovered {
+    pub(crate) superblock: Superblock,
+    /// The copy of the superblock that is bad or old.
+    bad_copy: Option<usize>,
+    pub(crate) index: Index,
+    store: Store,
+    pub(crate) recovery: Recovery,
+}
+
+/// Reads what is there, and writes nothing. `rebuild`: where no checkpoint can be read, all records are replayed, as if there
+/// had never been one; objects that were deleted long ago may come back.
+pub(crate) async fn recover<D: Disk>(disk: &D, rebuild: bool) -> Result<Recovered, Error> {
+    let (superblock, bad_copy) = superblock::read(disk).await?;
+    check_segment_len(superblock.segment_len)
+        .map_err(|_| Damage::error("a superblock with an impossible segment length", 0))?;
+    let headers = scan::headers(disk, &superblock).await?;
+    let mut damaged = Vec::new();
+    let mut base = base::load(disk, &superblock, &headers, rebuild, &mut damaged).await?;
+    let mut store = scan::scan(disk, &superblock, &headers, &base).await?;
+    let records = tails::cut(disk, &superblock, &mut store, &base).await?;
+    store.claim_segments_of_bodies(&records);
+    store.body_ends(&records, &base);
+    damaged.append(&mut store.damage);
+    let index = replay(&mut base, &records, &store.bad_bodies, &mut damaged);
+    name_suspects(&index, std::mem::take(&mut store.suspects), &mut damaged);
+    let recovery = Recovery {
+        records: records.len() as u64,
+        objects: index.totals.objects,
+        uploads: index.totals.uploads,
+        cut: store.scans.iter().filter(|scan| scan.tail).count() as u64,
+        mended: bad_copy.is_some(),
+        damaged,
+    };
+    Ok(Recovered { superblock, bad_copy, index, store, recovery })
 }
 
 /// Opens an object file: reads what is there, cuts unacknowledged tails, and prepares to go on.
 ///
 /// # Errors
 /// `Foreign`, `UnsupportedVersion`; `Capacity` if workers and capacity do not go together, or the capacity is less than
-/// what is in use; `Damaged` if both superblocks are; `Io`. Other damage is no error: it is in [`Recovery::damaged`].
+/// what is in use; `Damaged` if both superblocks are, or both checkpoints; `Io`. Other damage is no error: it is in
+/// [`Recovery::damaged`].
 pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared>, Recovery), Error> {
     if options.workers == 0 || options.workers > WORKERS_MAX {
         return Err(Error::Capacity(format!("{} workers: between 1 and {WORKERS_MAX} are possible", options.workers)));
     }
-    let (mut superblock, bad_copy) = superblock::read(disk).await?;
-    check_segment_len(superblock.segment_len)
-        .map_err(|_| Damage::error("a superblock with an impossible segment length", 0))?;
+    let recovered = recover(disk, options.rebuild).await?;
+    let Recovered { mut superblock, bad_copy, index, store: mut found, recovery } = recovered;
     let capacity = options.capacity.unwrap_or(superblock.capacity);
     check_capacity(capacity, superblock.segment_len, options.workers)?;
-
-    let mut found = scan::scan(disk, &superblock).await?;
-    let records = tails::cut(disk, &superblock, &mut found).await?;
-    found.claim_segments_of_bodies(&records);
     let in_use = SEGMENTS_START + found.table.len() as u64 * superblock.segment_len;
     if capacity < in_use && options.capacity.is_some() {
         return Err(Error::Capacity(format!("the capacity cannot be {capacity} bytes: {in_use} are in use")));
     }
-    let mut recovery =
-        Recovery { mended: bad_copy.is_some(), damaged: std::mem::take(&mut found.damage), ..Recovery::default() };
-    recovery.records = records.len() as u64;
-    let index = replay(&records, &found.bad_bodies, &mut recovery.damaged);
-    name_suspects(&index, std::mem::take(&mut found.suspects), &mut recovery.damaged);
-    (recovery.objects, recovery.uploads) = (index.totals.objects, index.totals.uploads);
-    recovery.cut = found.scans.iter().filter(|scan| scan.tail).count() as u64;
-
     if found.file_len < in_use {
         // It was cut short. What was in it is reported; what is written from now on needs the space.
         disk.allocate(found.file_len, in_use - found.file_len).await.map_err(full_or_io)?;
     }
     let first = found.highest.checked_add(NUMBER_JUMP);
     let first = first.ok_or_else(|| Damage::error("a store whose numbers are used up", 0))?;
-    let ends = found.body_ends(&records, &superblock);
-    let resumed =
-        resume::resume(disk, &superblock, &found, &ends, options.workers, first, recovery.damaged.is_empty()).await?;
+    let (writers, sound) = (options.workers + 1, recovery.damaged.is_empty());
+    let resumed = resume::resume(disk, &superblock, &mut found, writers, first, sound).await?;
     if options.capacity.is_some_and(|capacity| capacity != superblock.capacity) {
         (superblock.capacity, superblock.epoch) = (capacity, superblock.epoch + 1);
         superblock::write_both(disk, &superblock, bad_copy.unwrap_or(0)).await?;
     } else if let Some(copy) = bad_copy {
         superblock::write(disk, &superblock, copy).await?;
     }
+    let state = state(index, superblock, found, resumed, &options, &recovery);
+    Ok((Arc::new(Shared::new(state.superblock.store, options.sync, state)), recovery))
+}
 
-    let used = used(&found.scans, &ends, &superblock);
-    let mut segments = Segments::new(superblock.segment_len, capacity, found.table, options.workers as u64);
-    segments.without_meta -= resumed.slots.iter().filter(|slot| slot.meta.is_some()).count() as u64;
-    let state = State {
-        index,
-        numbers: Numbers::new(resumed.next_number),
-        segments,
-        ends: resumed.slots.iter().map(crate::shared::Slot::end).collect(),
-        slots: resumed.slots.into_iter(),
-        used,
+/// Puts together what the workers share.
+fn state(
+    index: Index,
+    superblock: Superblock,
+    found: Store,
+    resumed: resume::Resumed,
+    options: &OpenOptions,
+    recovery: &Recovery,
+) -> State {
+    let checkpoint_len =
+        index.checkpoints.first().map_or(0, |newest| newest.records.iter().map(|at| u64::from(at.len())).sum());
+    let mut segments =
+        Segments::new(superblock.segment_len, superblock.capacity, found.table, options.workers as u64);
+    segments.set_checkpoint_len(checkpoint_len);
+    let mut slots: VecDeque<Slot> = resumed.slots.into();
+    let ends = slots.iter().map(Slot::end).collect();
+    let slot = slots.pop_back();
+    segments.without_meta -= slots.iter().filter(|slot| slot.meta.is_some()).count() as u64;
+    let maintenance = MaintenanceState {
+        slot,
+        checkpoint_len,
+        ring: options.ring,
+        // Only whether there are any: what was replayed need not be replayed again if there is a checkpoint at the end.
+        since_checkpoint: recovery.records,
+        ..MaintenanceState::default()
     };
-    Ok((Arc::new(Shared::new(superblock.store, options.sync, state)), recovery))
+    let (numbers, counters) = (Numbers::new(resumed.next_number), Default::default());
+    State { index, numbers, segments, ends, slots, superblock, counters, maintenance }
 }
 
 fn full_or_io(error: std::io::Error) -> Error {
@@ -153,9 +205,14 @@ fn check_segment_len(len: u64) -> Result<(), Error> {
     )))
 }
 
-/// Each worker needs a segment for records and one for blocks.
+/// Each worker needs a segment for records and one for blocks. With fewer than some ten there is no room to clean in.
 fn check_capacity(capacity: u64, segment_len: u64, workers: usize) -> Result<(), Error> {
     let (most, needed) = (Segments::most(segment_len, capacity), 2 * workers as u64);
+    if capacity > CAPACITY_MAX {
+        return Err(Error::Capacity(format!(
+            "a capacity of {capacity} bytes is more than a file can have: {CAPACITY_MAX} are possible"
+        )));
+    }
     if most < needed {
         let least = SEGMENTS_START + needed * segment_len;
         return Err(Error::Capacity(format!(
@@ -171,24 +228,43 @@ fn check_capacity(capacity: u64, segment_len: u64, workers: usize) -> Result<(),
     Ok(())
 }
 
-/// Builds the index from records in the order of their sequence numbers.
-fn replay(records: &[Found], bad_bodies: &BTreeMap<BodyId, Damage>, damaged: &mut Vec<Damage>) -> Index {
-    let mut index = Index::replay();
+/// Builds the index from the checkpoint, and from records in the order of their sequence numbers.
+fn replay(
+    base: &mut Base,
+    records: &[Found],
+    bad_bodies: &BTreeMap<BodyId, Damage>,
+    damaged: &mut Vec<Damage>,
+) -> Index {
+    let mut index = std::mem::take(&mut base.index);
     for record in records {
+        if base.covers(record.seq) {
+            // Written again since, or out of date.
+            index.relocate(record.seq, record.at, &record.effect);
+            continue;
+        }
         if index.apply(record.seq, record.at, &record.effect).is_ok() {
             continue;
         }
-        let (what, key) = match &record.effect {
-            Effect::Put(put) => ("an object in a bucket whose record is lost", Some(&*put.key.0)),
-            Effect::CreateUpload { key, .. } => ("an upload in a bucket whose record is lost", Some(&*key.0)),
-            _ => ("a part of an upload whose record is lost", None),
+        let (of, what, key) = match &record.effect {
+            Effect::Put(put) => (put.bucket, "an object in a bucket whose record is lost", Some(&*put.key.0)),
+            Effect::CreateUpload { bucket, key, .. } => {
+                (*bucket, "an upload in a bucket whose record is lost", Some(&*key.0))
+            }
+            Effect::SetBucket { bucket, .. } => (*bucket, "the settings of a bucket whose record is lost", None),
+            Effect::PutPart { bucket, upload, .. } => {
+                (*bucket.max(upload), "a part of an upload whose record is lost", None)
+            }
+            _ => (u64::MAX, "a record that makes no sense", None),
         };
-        damaged.push(Damage::new(what, record.at.offset).of(None, key));
+        // What was there before the checkpoint, and is not in it, had gone when it was written.
+        if of >= base.until {
+            damaged.push(Damage::new(what, record.at.offset()).of(None, key));
+        }
     }
     index.replayed();
     for (bucket, key, entry) in index.objects() {
         for id in entry.bodies.as_slice() {
-            let lost = || Damage::new("an object whose body's record is lost", entry.at.offset);
+            let lost = || Damage::new("an object whose body's record is lost", entry.at.offset());
             let bad = bad_bodies.get(id).cloned().or_else(|| index.is_lost(*id).then(lost));
             damaged.extend(bad.map(|damage| damage.of(Some(bucket), Some(key))));
         }
@@ -204,11 +280,4 @@ fn name_suspects(index: &Index, suspects: Vec<scan::Suspect>, damaged: &mut Vec<
             None => damage,
         });
     }
-}
-
-fn used(scans: &[Scan], body_ends: &BTreeMap<u32, u64>, superblock: &Superblock) -> u64 {
-    let start = |number: u32| SEGMENTS_START + u64::from(number) * superblock.segment_len + crate::limits::PAGE as u64;
-    let meta: u64 = scans.iter().map(|scan| scan.at.saturating_sub(start(scan.number))).sum();
-    let body: u64 = body_ends.iter().map(|(&number, &end)| end.saturating_sub(start(number))).sum();
-    meta + body
 }

@@ -4,8 +4,6 @@
 //! that was cut gets a record at the cut, so that the next recovery, which knows of higher watermarks, does not take the cut
 //! batch for one that had been durable.
 
-use std::collections::BTreeMap;
-
 use super::scan::{Scan, Store};
 use crate::disk::Disk;
 use crate::error::Error;
@@ -14,6 +12,7 @@ use crate::segments::Use;
 use crate::shared::{OpenBody, OpenMeta, Slot};
 use crate::wire::payload::kind;
 use crate::wire::record::{self, Durable, FIRST, LAST};
+use crate::wire::segment::Kind;
 use crate::wire::superblock::Superblock;
 
 /// A segment for blocks is gone on with if it has room for at least one block of one page.
@@ -31,15 +30,15 @@ pub(super) struct Resumed {
 pub(super) async fn resume<D: Disk>(
     disk: &D,
     superblock: &Superblock,
-    store: &Store,
-    body_ends: &BTreeMap<u32, u64>,
+    store: &mut Store,
     workers: usize,
     next: u64,
     sound: bool,
 ) -> Result<Resumed, Error> {
     disk.sync().await?;
+    let scans = std::mem::take(&mut store.scans);
     let mut open: Vec<&Scan> =
-        store.scans.iter().filter(|scan| !scan.closed && !scan.lost && scan.at < scan.end).collect();
+        scans.iter().filter(|scan| !scan.closed && !scan.lost && scan.at < scan.end).collect();
     // Those with most room first; of those with as much, the first.
     open.sort_by_key(|scan| (scan.damaged, scan.at - scan.start, scan.number));
     let mut settler = Settler { disk, superblock, watermark: store.watermark, next, dirty: false };
@@ -60,8 +59,19 @@ pub(super) async fn resume<D: Disk>(
         } else if !scan.marked || scan.tail {
             settler.append(&mut meta, kind::MARK).await?;
         }
+        let segment = &mut store.table[meta.number as usize];
+        (segment.written, segment.prev) = ((meta.at - meta.start) as u32, meta.prev);
         if goes_on {
             metas.push(meta);
+        } else {
+            segment.used = Use::Closed(Kind::Meta);
+        }
+    }
+    for scan in scans.iter().filter(|scan| scan.closed || scan.lost || scan.at >= scan.end) {
+        let segment = &mut store.table[scan.number as usize];
+        if segment.used == Use::Open(Kind::Meta) {
+            let written = if scan.lost { scan.end } else { scan.at } - scan.start;
+            (segment.used, segment.written, segment.prev) = (Use::Closed(Kind::Meta), written as u32, scan.prev);
         }
     }
     for header in &store.mend {
@@ -78,21 +88,29 @@ pub(super) async fn resume<D: Disk>(
     if settler.dirty {
         disk.sync().await?;
     }
-    let bodies = if sound { open_bodies(superblock, store, body_ends) } else { Vec::new() };
+    let mut bodies = if sound { open_bodies(superblock, store) } else { Vec::new() };
+    bodies.truncate(workers);
+    for (segment, number) in store.table.iter_mut().zip(0..) {
+        if segment.used == Use::Open(Kind::Body) && bodies.iter().all(|body| body.number != number) {
+            segment.used = Use::Closed(Kind::Body);
+        }
+    }
     let (mut metas, mut bodies) = (metas.into_iter(), bodies.into_iter());
     let slots = (0..workers).map(|worker| Slot { worker, meta: metas.next(), body: bodies.next() }).collect();
     Ok(Resumed { slots, next_number: settler.next })
 }
 
 /// Segments of blocks that have room, those with most room first.
-fn open_bodies(superblock: &Superblock, store: &Store, ends: &BTreeMap<u32, u64>) -> Vec<OpenBody> {
-    let mut bodies: Vec<OpenBody> = ends
-        .iter()
-        .filter_map(|(&number, &at)| {
-            let Some(&Use::Used(_, generation)) = store.table.get(number as usize) else { return None };
-            let end = SEGMENTS_START + (u64::from(number) + 1) * superblock.segment_len;
-            (at + BODY_ROOM_MIN <= end).then_some(OpenBody { generation, at, end })
+fn open_bodies(superblock: &Superblock, store: &Store) -> Vec<OpenBody> {
+    let len = superblock.segment_len;
+    let open = store.table.iter().zip(0u32..).filter(|(segment, _)| segment.used == Use::Open(Kind::Body));
+    let mut bodies: Vec<OpenBody> = open
+        .map(|(segment, number)| {
+            let start = SEGMENTS_START + u64::from(number) * len;
+            let (generation, at) = (segment.generation, start + u64::from(segment.written));
+            OpenBody { number, generation, at, end: start + len }
         })
+        .filter(|body| body.at + BODY_ROOM_MIN <= body.end)
         .collect();
     bodies.sort_by_key(|body| (std::cmp::Reverse(body.end - body.at), body.at));
     bodies

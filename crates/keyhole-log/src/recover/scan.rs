@@ -7,19 +7,21 @@
 
 use std::collections::BTreeMap;
 
+use super::base::{Base, Headers};
 use super::window::Window;
-use crate::body::{block_len, stored_len};
+use crate::body::run_bytes;
 use crate::disk::Disk;
 use crate::error::{Damage, Error};
 use crate::index::{Effect, Location};
-use crate::limits::{BUFFER_LEN, PAGE, SEGMENTS_START};
-use crate::segments::Use;
+use crate::limits::{PAGE, SEGMENTS_START};
+use crate::segments::{Segment, Use};
 use crate::types::BodyId;
-use crate::wire::payload::{Bytes, Payload, Run, kind};
-use crate::wire::record::{self, Claim, FIRST, HEADER_LEN, LAST, Record};
+use crate::wire::checkpoint::SegmentUse;
+use crate::wire::payload::{Payload, Run, kind};
+use crate::wire::record::{self, Claim, FIRST, HEADER_LEN, LAST, MOVED, Record};
 use crate::wire::segment::{Header, Kind};
 use crate::wire::superblock::Superblock;
-use crate::wire::{align_up, block};
+use crate::wire::align_up;
 
 /// A record that was found.
 #[derive(Debug, Clone)]
@@ -32,8 +34,26 @@ pub(super) struct Found {
     pub(super) batch: u64,
     pub(super) batch_prev: u32,
     pub(super) effect: Effect,
-    /// Of a body whose bytes are in blocks: its length and where they are.
-    pub(super) blocks: Option<(u64, Vec<Run>)>,
+    /// The cleaner wrote it again: its number does not say when.
+    pub(super) moved: bool,
+}
+
+impl Found {
+    /// Of a body whose bytes are in blocks: its identity, its length and where they are.
+    pub(super) fn blocks(&self) -> Option<(BodyId, u64, &[Run])> {
+        match &self.effect {
+            Effect::Body { id, len, runs, .. } if !runs.is_empty() => Some((*id, *len, runs)),
+            _ => None,
+        }
+    }
+
+    /// Tells records of one number apart: the highest is the one that was written last.
+    pub(super) fn placed(&self) -> u64 {
+        match &self.effect {
+            Effect::Body { placed, .. } => *placed,
+            _ => 0,
+        }
+    }
 }
 
 /// A damaged record: where, and which bucket (by identity) and key it may have been about.
@@ -88,7 +108,7 @@ struct Hints {
 pub(super) struct Store {
     pub(super) scans: Vec<Scan>,
     /// What each segment is used for; blank ones at the end left out.
-    pub(super) table: Vec<Use>,
+    pub(super) table: Vec<Segment>,
     /// The highest watermark: every record up to it was durable.
     pub(super) watermark: u64,
     /// The highest number seen anywhere.
@@ -103,34 +123,59 @@ pub(super) struct Store {
     pub(super) leftovers: Vec<u32>,
     pub(super) file_len: u64,
     segment_len: u64,
+    /// Where the reading of each segment began.
+    froms: BTreeMap<u32, From>,
 }
 
-/// Reads the headers of all segments, and then the segments of records.
-pub(super) async fn scan<D: Disk>(disk: &D, superblock: &Superblock) -> Result<Store, Error> {
+/// Reads the headers of all segments.
+pub(super) async fn headers<D: Disk>(disk: &D, superblock: &Superblock) -> Result<Headers, Error> {
     let file_len = disk.len().await?;
-    let reader = Reader { disk, superblock, file_len };
     let count =
         file_len.saturating_sub(SEGMENTS_START).div_ceil(superblock.segment_len).min(crate::limits::SEGMENTS_MAX);
-    let (mut table, mut scans, mut headless_numbers) = (Vec::new(), Vec::new(), Vec::new());
+    let reader = Reader { disk, superblock, file_len };
+    let mut headers = Headers::new();
     for number in 0..count as u32 {
-        table.push(match reader.header(number).await? {
-            Some((header, crc)) => {
-                if header.kind == Kind::Meta {
-                    scans.push(reader.segment(number, Some((header.generation, crc)), Hints::default()).await?);
-                }
-                Use::Used(header.kind, header.generation)
-            }
-            None => {
-                headless_numbers.push(number);
-                Use::Blank
-            }
-        });
+        headers.push(reader.header(number).await?);
     }
+    Ok(headers)
+}
+
+/// What is to be done about a segment.
+enum Plan {
+    /// Nothing of it is to be replayed.
+    Known(Segment),
+    /// A segment for records, to be read from an offset in the file on.
+    Read(From),
+    /// It has no header, and may be blank, or have been begun since the checkpoint.
+    Headless,
+}
+
+/// Where reading begins.
+#[derive(Debug, Clone, Copy)]
+struct From {
+    /// Of the segment, if known.
+    generation: Option<u64>,
+    /// Where in the file, and the checksum of what is ahead, if known.
+    at: u64,
+    prev: Option<u32>,
+    /// Records of generations below this are left from earlier uses.
+    floor: u64,
+}
+
+/// Reads those segments for records that have been written to since the checkpoint; without one, all.
+pub(super) async fn scan<D: Disk>(
+    disk: &D,
+    superblock: &Superblock,
+    headers: &Headers,
+    base: &Base,
+) -> Result<Store, Error> {
+    let file_len = disk.len().await?;
+    let reader = Reader { disk, superblock, file_len };
     let mut store = Store {
-        scans,
-        table,
-        watermark: 0,
-        highest: 0,
+        scans: Vec::new(),
+        table: Vec::new(),
+        watermark: base.watermark,
+        highest: base.until,
         damage: Vec::new(),
         suspects: Vec::new(),
         bad_bodies: BTreeMap::new(),
@@ -138,22 +183,119 @@ pub(super) async fn scan<D: Disk>(disk: &D, superblock: &Superblock) -> Result<S
         leftovers: Vec::new(),
         file_len,
         segment_len: superblock.segment_len,
+        froms: BTreeMap::new(),
     };
-    store.scan_headless(&reader, &headless_numbers).await?;
-    store.scan_again(&reader).await?;
+    let known = base.segments.keys().next_back().map_or(0, |&last| last as usize + 1);
+    let mut headless = Vec::new();
+    for number in 0..headers.len().max(known) as u32 {
+        let header = headers.get(number as usize).cloned().flatten();
+        let segment = match store.plan(number, header, base) {
+            Plan::Known(segment) => segment,
+            Plan::Read(from) => {
+                let durable = reader.start(number) + u64::from(base.durable(number));
+                let hints = Hints { proven: durable, watermark: 0 };
+                let scan = reader.segment(number, from, hints, base.watermark).await?;
+                let generation = scan.generation;
+                store.scans.push(scan);
+                store.froms.insert(number, from);
+                Segment { used: Use::Open(Kind::Meta), generation, ..Segment::BLANK }
+            }
+            Plan::Headless => {
+                headless.push(number);
+                let generation = base.segments.get(&number).map_or(0, |item| item.generation);
+                Segment { generation, ..Segment::BLANK }
+            }
+        };
+        store.table.push(segment);
+    }
+    store.scan_headless(&reader, &headless, base).await?;
+    store.scan_again(&reader, base).await?;
     store.summarise();
     Ok(store)
 }
 
 impl Store {
+    /// Decides what a segment is by its header and by what the checkpoint says.
+    fn plan(&mut self, number: u32, header: Option<(Header, u32)>, base: &Base) -> Plan {
+        let start = SEGMENTS_START + u64::from(number) * self.segment_len;
+        let fresh = |header: &Header, crc| match header.kind {
+            Kind::Meta => Plan::Read(From {
+                generation: Some(header.generation),
+                at: start + PAGE as u64,
+                prev: Some(crc),
+                floor: header.generation,
+            }),
+            Kind::Body => {
+                let used = Use::Open(Kind::Body);
+                Plan::Known(Segment { used, generation: header.generation, allocated: true, ..Segment::BLANK })
+            }
+        };
+        // A segment that was just being begun is as if the checkpoint did not know it.
+        let item = base.segments.get(&number).filter(|item| item.written > 0 || item.use_ == SegmentUse::Blank);
+        let begun_since = |header: &Header| header.generation >= base.until || item.is_none();
+        if let Some((header, crc)) = &header
+            && begun_since(header)
+        {
+            return fresh(header, *crc);
+        }
+        let Some(item) = item else { return Plan::Headless };
+        let same = header.as_ref().is_some_and(|(header, _)| header.generation == item.generation);
+        let (used, kind) = match item.use_ {
+            // What is there is left from an earlier use, or has been begun since and lost its header.
+            SegmentUse::Blank => {
+                let allocated = header.is_some();
+                let blank = Segment { generation: item.generation, allocated, ..Segment::BLANK };
+                return if allocated { Plan::Known(blank) } else { Plan::Headless };
+            }
+            // It may have been freed, discarded and even begun since: then its header is another one, or none.
+            SegmentUse::Condemned if !same => return Plan::Headless,
+            SegmentUse::Condemned => {
+                let kind = header.map_or(Kind::Meta, |(header, _)| header.kind);
+                (Use::Closed(kind), None)
+            }
+            SegmentUse::Damaged => (Use::Damaged, None),
+            SegmentUse::OpenMeta => (Use::Open(Kind::Meta), Some(Kind::Meta)),
+            SegmentUse::OpenBody => (Use::Open(Kind::Body), Some(Kind::Body)),
+            SegmentUse::ClosedMeta => (Use::Closed(Kind::Meta), Some(Kind::Meta)),
+            SegmentUse::ClosedBody => (Use::Closed(Kind::Body), Some(Kind::Body)),
+        };
+        let generation = item.generation;
+        if let Some(kind) = kind.filter(|_| !same) {
+            self.damage.push(Damage::new("the header of a segment", start));
+            self.mend.push(Header { kind, generation, number });
+        }
+        if used == Use::Open(Kind::Meta) {
+            let at = start + u64::from(item.written);
+            return Plan::Read(From { generation: Some(generation), at, prev: Some(item.prev), floor: generation });
+        }
+        let (written, prev) = (item.written, item.prev);
+        Plan::Known(Segment { used, generation, written, prev, allocated: true, ..Segment::BLANK })
+    }
+
     /// Segments without a readable header are blank, unless something says that they are not.
-    async fn scan_headless<D: Disk>(&mut self, reader: &Reader<'_, D>, numbers: &[u32]) -> Result<(), Error> {
+    async fn scan_headless<D: Disk>(
+        &mut self,
+        reader: &Reader<'_, D>,
+        numbers: &[u32],
+        base: &Base,
+    ) -> Result<(), Error> {
         let watermark = self.scans.iter().map(|scan| scan.watermark).max().unwrap_or(0);
         for &number in numbers {
-            let scan = reader.segment(number, None, Hints::default()).await?;
-            let witnessed = self.scans.iter().any(|other| other.witness.iter().any(|&(segment, ..)| segment == number));
+            let start = reader.start(number);
+            // What has been begun since has a generation from then on, or the one that it was being begun with.
+            let floor = base.segments.get(&number).map_or(0, |item| item.generation).min(base.until);
+            let floor = if base.exists { floor + 1 } else { 0 };
+            let from = From { generation: None, at: start + PAGE as u64, prev: None, floor };
+            let witnessed = self.scans.iter().any(|other| {
+                other.witness.iter().any(|&(segment, _, seq)| segment == number && seq >= base.until)
+            });
+            // With a checkpoint most of these are known to be blank: their ends are not searched without a reason.
+            if base.exists && !witnessed && !reader.begins(from).await? {
+                continue;
+            }
+            let scan = reader.segment(number, from, Hints::default(), base.watermark).await?;
             let empty = scan.records.is_empty();
-            let first = scan.records.first().map_or(u64::MAX, |record| record.seq);
+            let first = scan.records.iter().find(|record| !record.moved).map_or(u64::MAX, |record| record.seq);
             // The header was written ahead of the first batch, and made durable with it.
             if !witnessed && scan.proven <= scan.start && first > watermark {
                 if !empty {
@@ -162,17 +304,20 @@ impl Store {
                 continue;
             }
             self.damage.push(Damage::new("the header of a segment of records", scan.start));
-            self.table[number as usize] = if empty { Use::Damaged } else { Use::Used(Kind::Meta, scan.generation) };
+            let used = if empty { Use::Damaged } else { Use::Open(Kind::Meta) };
+            self.table[number as usize] =
+                Segment { used, generation: scan.generation, allocated: true, ..Segment::BLANK };
             if !empty {
                 self.mend.push(Header { kind: Kind::Meta, generation: scan.generation, number });
             }
+            self.froms.insert(number, from);
             self.scans.push(Scan { damaged: true, lost: empty, ..scan });
         }
         Ok(())
     }
 
     /// Reads again what other segments prove to go on further than it seemed. What is found then may prove more.
-    async fn scan_again<D: Disk>(&mut self, reader: &Reader<'_, D>) -> Result<(), Error> {
+    async fn scan_again<D: Disk>(&mut self, reader: &Reader<'_, D>, base: &Base) -> Result<(), Error> {
         loop {
             let watermark = self.scans.iter().map(|scan| scan.watermark).max().unwrap_or(0);
             let mut again = None;
@@ -186,8 +331,8 @@ impl Store {
             }
             let Some((i, hints)) = again else { return Ok(()) };
             let (number, damaged) = (self.scans[i].number, self.scans[i].damaged);
-            let header = reader.header(number).await?.map(|(header, crc)| (header.generation, crc));
-            let scan = reader.segment(number, header, hints).await?;
+            let from = self.froms[&number];
+            let scan = reader.segment(number, from, hints, base.watermark).await?;
             // Whatever it has found now, this is as far as it goes.
             let lost = scan.lost || scan.at <= self.scans[i].at;
             self.scans[i] = Scan { damaged: scan.damaged || damaged, lost, ..scan };
@@ -206,7 +351,7 @@ impl Store {
     fn summarise(&mut self) {
         let end = SEGMENTS_START + self.table.len() as u64 * self.segment_len;
         // The file grows by whole segments before anything is written into them.
-        if end > self.file_len && self.table.last().is_some_and(|used| *used != Use::Blank) {
+        if end > self.file_len && self.table.last().is_some_and(|last| last.used != Use::Blank) {
             self.damage.push(Damage::new("the end of the file, which is missing", self.file_len));
         }
         for i in 0..self.scans.len() {
@@ -217,10 +362,8 @@ impl Store {
             self.highest = self.highest.max(scan.highest);
             self.suspects.append(&mut scan.suspects);
         }
-        for used in &self.table {
-            if let Use::Used(_, generation) = used {
-                self.highest = self.highest.max(*generation);
-            }
+        for segment in &self.table {
+            self.highest = self.highest.max(segment.generation);
         }
         let missing = self.scans.iter().flat_map(|scan| &scan.witness).map(|&(segment, ..)| segment);
         let missing = missing.filter(|&segment| segment as usize >= self.table.len()).max();
@@ -233,20 +376,22 @@ impl Store {
     /// A segment that records say has blocks is in use, even if its header cannot be read.
     pub(super) fn claim_segments_of_bodies(&mut self, records: &[Found]) {
         for record in records {
-            let (Effect::Body { id, .. }, Some((len, runs))) = (&record.effect, &record.blocks) else { continue };
+            let Some((id, len, runs)) = record.blocks() else { continue };
             for (i, run) in runs.iter().enumerate() {
-                if run_end(run, *len, i + 1 == runs.len()) > self.file_len {
+                if run.offset + run_bytes(run, len, i + 1 == runs.len()) > self.file_len {
                     let damage = Damage::new("an object with a block past the end of the file", run.offset);
-                    self.bad_bodies.insert(*id, damage);
+                    self.bad_bodies.insert(id, damage);
                     continue;
                 }
                 let number = (run.offset.saturating_sub(SEGMENTS_START) / self.segment_len) as u32;
-                let Some(used) = self.table.get_mut(number as usize) else { continue };
-                if *used != Use::Blank {
+                let Some(segment) = self.table.get_mut(number as usize) else { continue };
+                // One of an earlier use has gone for good.
+                if segment.used != Use::Blank || run.generation <= segment.generation {
                     continue;
                 }
-                *used = Use::Used(Kind::Body, run.generation);
-                self.mend.push(Header { kind: Kind::Body, generation: run.generation, number });
+                let generation = run.generation;
+                *segment = Segment { used: Use::Open(Kind::Body), generation, allocated: true, ..Segment::BLANK };
+                self.mend.push(Header { kind: Kind::Body, generation, number });
                 // Of a body that was not acknowledged everything may be there but this.
                 if record.proven {
                     let start = SEGMENTS_START + u64::from(number) * self.segment_len;
@@ -254,41 +399,31 @@ impl Store {
                 }
             }
         }
-        while self.table.last() == Some(&Use::Blank) {
+        while self.table.last().is_some_and(|last| last.used == Use::Blank && last.generation == 0) {
             self.table.pop();
         }
     }
 
-    /// Where the blocks that records name end, in each segment of blocks.
-    pub(super) fn body_ends(&self, records: &[Found], superblock: &Superblock) -> BTreeMap<u32, u64> {
-        let mut ends = BTreeMap::new();
-        for (used, number) in self.table.iter().zip(0u32..) {
-            if matches!(used, Use::Used(Kind::Body, _)) {
-                ends.insert(number, SEGMENTS_START + u64::from(number) * superblock.segment_len + PAGE as u64);
+    /// Where the blocks that records name end, in each segment of blocks that may be gone on with.
+    pub(super) fn body_ends(&mut self, records: &[Found], base: &Base) {
+        for (segment, number) in self.table.iter_mut().zip(0u32..) {
+            if segment.used == Use::Open(Kind::Body) {
+                let item = base.segments.get(&number).filter(|item| item.generation == segment.generation);
+                segment.written = item.map_or(0, |item| item.written).max(PAGE as u32);
             }
         }
-        for (len, runs) in records.iter().filter_map(|record| record.blocks.as_ref()) {
+        for (_, len, runs) in records.iter().filter_map(Found::blocks) {
             for (i, run) in runs.iter().enumerate() {
-                let number = (run.offset.saturating_sub(SEGMENTS_START) / superblock.segment_len) as u32;
-                if self.table.get(number as usize) == Some(&Use::Used(Kind::Body, run.generation)) {
-                    let end = ends.entry(number).or_insert(0);
-                    *end = run_end(run, *len, i + 1 == runs.len()).max(*end);
+                let number = run.offset.saturating_sub(SEGMENTS_START) / self.segment_len;
+                let start = SEGMENTS_START + number * self.segment_len;
+                let Some(segment) = self.table.get_mut(number as usize) else { continue };
+                if segment.used == Use::Open(Kind::Body) && segment.generation == run.generation {
+                    let end = run.offset + run_bytes(run, len, i + 1 == runs.len()) - start;
+                    segment.written = segment.written.max(end as u32);
                 }
             }
         }
-        ends
     }
-}
-
-/// Where the last block of a run ends. All blocks but the last of the body are full.
-fn run_end(run: &Run, body_len: u64, last: bool) -> u64 {
-    let full = run.offset.saturating_add(u64::from(run.blocks) * BUFFER_LEN as u64);
-    if !last {
-        return full;
-    }
-    let last_block = block_len(body_len, crate::body::block_count(body_len) - 1);
-    debug_assert!(stored_len(body_len) >= block::stored_len(last_block) as u64);
-    full - (BUFFER_LEN - block::stored_len(last_block)) as u64
 }
 
 /// A batch, or how far it could be read.
@@ -325,6 +460,8 @@ struct Cursor {
     generation: Option<u64>,
     /// Checksum of what is ahead; `None` after damage, when it is not known.
     prev: Option<u32>,
+    /// Lower generations are of earlier uses.
+    floor: u64,
 }
 
 impl<D: Disk> Reader<'_, D> {
@@ -342,14 +479,24 @@ impl<D: Disk> Reader<'_, D> {
         Ok(Header::parse(&buf.as_ref()[..PAGE], &self.superblock.store, number))
     }
 
-    /// Reads a segment of records. `header`: its generation and its header's checksum, if that could be read.
-    async fn segment(&self, number: u32, header: Option<(u64, u32)>, hints: Hints) -> Result<Scan, Error> {
+    /// Whether a record of this segment stands where the first one would.
+    async fn begins(&self, from: From) -> Result<bool, Error> {
+        if from.at + PAGE as u64 > self.file_len {
+            return Ok(false);
+        }
+        let (result, buf) = self.disk.read(from.at, self.disk.buffer(), 0..PAGE).await;
+        result?;
+        let claim = record::claim(&buf.as_ref()[..PAGE], &self.superblock.store, from.at);
+        Ok(claim.is_some_and(|claim| claim.generation >= from.floor))
+    }
+
+    /// Reads a segment of records. The watermarks in it are not below `watermark`.
+    async fn segment(&self, number: u32, from: From, hints: Hints, watermark: u64) -> Result<Scan, Error> {
         let start = self.start(number);
         let end = start + self.superblock.segment_len;
         let mut window = Window::new(self.disk, self.file_len, end);
-        let (generation, prev) = header.unzip();
-        let mut scan = Scan::new(number, start, end, header);
-        let mut cursor = Cursor { at: scan.at, generation, prev };
+        let mut scan = Scan::new(number, start, end, from, watermark);
+        let mut cursor = Cursor { at: scan.at, generation: from.generation, prev: from.prev, floor: from.floor };
         loop {
             if cursor.at >= end {
                 scan.closed = true;
@@ -365,11 +512,13 @@ impl<D: Disk> Reader<'_, D> {
                 continue;
             }
             // Also of a segment that has no header, and may never have been used: its first batch may be lost as well.
-            let hunt = self.hunt(&mut window, &scan, cursor.generation, batch.stopped).await?;
+            let hunt = self.hunt(&mut window, &scan, &cursor, batch.stopped).await?;
             let proven = hunt.proven.max(hints.proven);
-            let claimed = batch.claim.is_some_and(|claim| claim.seq <= hints.watermark.max(scan.watermark));
+            // A number says nothing of a record that has been written again.
+            let claim = batch.claim.filter(|claim| !claim.moved);
+            let claimed = claim.is_some_and(|claim| claim.seq <= hints.watermark.max(scan.watermark));
             if proven <= cursor.at && !claimed {
-                scan.claim = batch.claim.map(|claim| claim.seq);
+                scan.claim = claim.map(|claim| claim.seq);
                 scan.tail = batch.claim.is_some() || !batch.found.is_empty() || hunt.first.is_some();
                 return Ok(scan);
             }
@@ -406,6 +555,7 @@ impl<D: Disk> Reader<'_, D> {
             };
             let begins = record.header.flags & FIRST != 0;
             let chained = generation.is_none_or(|generation| generation == record.header.generation)
+                && record.header.generation >= cursor.floor
                 && prev.is_none_or(|prev| prev == record.header.prev)
                 && record.header.watermark >= scan.watermark
                 && (cursor.prev.is_none() || begins == (at == cursor.at));
@@ -436,7 +586,7 @@ impl<D: Disk> Reader<'_, D> {
         &self,
         window: &mut Window<'_, D>,
         scan: &Scan,
-        generation: Option<u64>,
+        cursor: &Cursor,
         after: u64,
     ) -> Result<Hunt, Error> {
         let mut hunt = Hunt::default();
@@ -459,7 +609,8 @@ impl<D: Disk> Reader<'_, D> {
                 let bytes = window.bytes(at, claim.len as usize).await?;
                 let live = record::verify(bytes, &self.superblock.store, at).filter(|record| {
                     record.header.watermark >= scan.watermark
-                        && generation.is_none_or(|generation| generation == record.header.generation)
+                        && record.header.generation >= cursor.floor
+                        && cursor.generation.is_none_or(|generation| generation == record.header.generation)
                 });
                 if let Some(record) = live {
                     hunt.first.get_or_insert((at, record.header.flags & FIRST != 0));
@@ -493,15 +644,15 @@ impl<D: Disk> Reader<'_, D> {
 }
 
 impl Scan {
-    fn new(number: u32, start: u64, end: u64, header: Option<(u64, u32)>) -> Self {
-        let (generation, prev) = header.unwrap_or_default();
+    fn new(number: u32, start: u64, end: u64, from: From, watermark: u64) -> Self {
+        let (generation, prev) = (from.generation.unwrap_or(0), from.prev.unwrap_or(0));
         Scan {
             number,
             generation,
             start,
             end,
             records: Vec::new(),
-            at: start + PAGE as u64,
+            at: from.at,
             prev,
             proven: 0,
             closed: false,
@@ -510,7 +661,7 @@ impl Scan {
             damaged: false,
             lost: false,
             suspects: Vec::new(),
-            watermark: 0,
+            watermark,
             witness: Vec::new(),
             claim: None,
             highest: generation,
@@ -541,8 +692,8 @@ impl Scan {
 
     fn accept(&mut self, batch: Batch, next: u64, cursor: &mut Cursor) {
         for record in &batch.found {
-            if let Effect::Body { id, .. } = record.effect {
-                self.highest = self.highest.max(id.0);
+            if let Effect::Body { id, placed, .. } = record.effect {
+                self.highest = self.highest.max(id.0).max(placed);
             }
         }
         self.records.extend(batch.found);
@@ -552,20 +703,13 @@ impl Scan {
 }
 
 fn found(batch: u64, batch_prev: u32, record: &Record<'_>, payload: &Payload<'_>) -> Found {
-    let blocks = match payload {
-        Payload::Body(body) => match &body.bytes {
-            Bytes::Blocks(runs) => Some((body.len, runs.clone())),
-            Bytes::Inline { .. } => None,
-        },
-        _ => None,
-    };
     Found {
         seq: record.header.seq,
-        at: Location { offset: record.header.offset, len: record.len },
+        at: Location::new(record.header.offset, record.len),
         proven: false,
         batch,
         batch_prev,
         effect: Effect::of(payload),
-        blocks,
+        moved: record.header.flags & MOVED != 0,
     }
 }

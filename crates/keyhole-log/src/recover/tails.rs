@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::base::Base;
 use super::scan::{Found, Scan, Store};
 use crate::body::block_len;
 use crate::disk::Disk;
@@ -23,15 +24,20 @@ use crate::wire::superblock::Superblock;
 type Cuts = BTreeMap<u32, u64>;
 
 /// Cuts the segments where they have to be; the result is every record that holds, in the order of the sequence numbers.
-pub(super) async fn cut<D: Disk>(disk: &D, superblock: &Superblock, store: &mut Store) -> Result<Vec<Found>, Error> {
+pub(super) async fn cut<D: Disk>(
+    disk: &D,
+    superblock: &Superblock,
+    store: &mut Store,
+    base: &Base,
+) -> Result<Vec<Found>, Error> {
     let mut cuts = Cuts::new();
     for scan in &store.scans {
         for record in &scan.records {
             if proven(store, scan, record) {
                 continue;
             }
-            let (Effect::Body { id, .. }, Some((len, runs))) = (&record.effect, &record.blocks) else { continue };
-            if !whole(disk, superblock, *id, *len, runs).await? {
+            let Some((id, len, runs)) = record.blocks() else { continue };
+            if !whole(disk, superblock, id, len, runs).await? {
                 cuts.insert(scan.number, record.batch);
                 break; // What follows in this segment goes with it.
             }
@@ -39,7 +45,7 @@ pub(super) async fn cut<D: Disk>(disk: &D, superblock: &Superblock, store: &mut 
     }
     let damaged = !store.damage.is_empty() || store.scans.iter().any(|scan| scan.damaged);
     let order = order(store);
-    while !damaged && let Some((segment, batch)) = first_orphan(store, &order, &cuts) {
+    while !damaged && let Some((segment, batch)) = first_orphan(store, &order, &cuts, base) {
         let cut = cuts.entry(segment).or_insert(batch);
         *cut = batch.min(*cut);
     }
@@ -49,16 +55,16 @@ pub(super) async fn cut<D: Disk>(disk: &D, superblock: &Superblock, store: &mut 
         }
         let (watermark, until) = (store.watermark, scan.proven);
         for record in &mut scan.records {
-            record.proven = record.seq <= watermark || record.at.offset < until;
+            record.proven = (record.seq <= watermark && !record.moved) || record.at.offset() < until;
         }
     }
     let mut records: Vec<Found> = store.scans.iter_mut().flat_map(|scan| std::mem::take(&mut scan.records)).collect();
-    records.sort_by_key(|record| record.seq);
+    records.sort_by_key(|record| (record.seq, record.placed()));
     Ok(records)
 }
 
 fn proven(store: &Store, scan: &Scan, record: &Found) -> bool {
-    record.seq <= store.watermark || record.at.offset < scan.proven
+    (record.seq <= store.watermark && !record.moved) || record.at.offset() < scan.proven
 }
 
 /// Whether every block of a body verifies.
@@ -102,11 +108,11 @@ fn order(store: &Store) -> Vec<(usize, usize)> {
 }
 
 /// The first record that is not proven and refers to something that is not there: its segment and its batch.
-fn first_orphan(store: &Store, order: &[(usize, usize)], cuts: &Cuts) -> Option<(u32, u64)> {
-    let mut world = World::default();
+fn first_orphan(store: &Store, order: &[(usize, usize)], cuts: &Cuts, base: &Base) -> Option<(u32, u64)> {
+    let mut world = World { until: base.until, ..World::default() };
     for &(s, r) in order {
         let (scan, record) = (&store.scans[s], &store.scans[s].records[r]);
-        if cuts.get(&scan.number).is_some_and(|&cut| record.at.offset >= cut) {
+        if cuts.get(&scan.number).is_some_and(|&cut| record.at.offset() >= cut) {
             continue;
         }
         if !world.admits(record) && !proven(store, scan, record) {
@@ -119,35 +125,53 @@ fn first_orphan(store: &Store, order: &[(usize, usize)], cuts: &Cuts) -> Option<
 /// What exists at a point of the replay.
 #[derive(Default)]
 struct World {
+    /// What has a lower number was there when the checkpoint was begun, or had gone.
+    until: u64,
     buckets: BTreeSet<u64>,
-    bodies: BTreeSet<BodyId>,
+    bodies: BTreeSet<u64>,
     uploads: BTreeSet<u64>,
 }
 
 impl World {
     /// Whether what a record refers to exists; if so, what it makes exists from now on.
     fn admits(&mut self, record: &Found) -> bool {
+        let until = self.until;
+        let there = |set: &BTreeSet<u64>, id: &u64| *id < until || set.contains(id);
         match &record.effect {
-            Effect::CreateBucket { .. } => self.buckets.insert(record.seq),
-            Effect::Body { id, .. } => self.bodies.insert(*id),
-            Effect::Put(put) => {
-                self.buckets.contains(&put.bucket)
-                    && put.bodies.as_slice().iter().all(|body| self.bodies.contains(body))
+            Effect::CreateBucket { .. } => {
+                self.buckets.insert(record.seq);
+                true
             }
-            Effect::CreateUpload { bucket, .. } => self.buckets.contains(bucket) && self.uploads.insert(record.seq),
-            Effect::PutPart { upload, part, .. } => self.uploads.contains(upload) && self.bodies.contains(&part.body),
+            Effect::Body { id, .. } => {
+                self.bodies.insert(id.0);
+                true
+            }
+            Effect::Put(put) => {
+                there(&self.buckets, &put.bucket) && put.bodies.as_slice().iter().all(|body| there(&self.bodies, &body.0))
+            }
+            Effect::CreateUpload { bucket, .. } => {
+                self.uploads.insert(record.seq);
+                there(&self.buckets, bucket)
+            }
+            Effect::PutPart { upload, part, .. } => there(&self.uploads, upload) && there(&self.bodies, &part.body.0),
+            Effect::SetBucket { bucket, .. } => there(&self.buckets, bucket),
             // These take away, or say nothing: if what they take away is not there, all the better.
-            Effect::DeleteBucket { .. } | Effect::Delete { .. } | Effect::AbortUpload { .. } | Effect::Nothing => true,
+            Effect::DeleteBucket { .. }
+            | Effect::Delete { .. }
+            | Effect::AbortUpload { .. }
+            | Effect::Moved(_)
+            | Effect::Checkpoint
+            | Effect::Nothing => true,
         }
     }
 }
 
 impl Scan {
     fn cut_at(&mut self, cut: u64) {
-        if let Some(first) = self.records.iter().find(|record| record.at.offset >= cut) {
+        if let Some(first) = self.records.iter().find(|record| record.at.offset() >= cut) {
             (self.at, self.prev) = (first.batch, first.batch_prev);
         }
-        self.records.retain(|record| record.at.offset < cut);
+        self.records.retain(|record| record.at.offset() < cut);
         (self.closed, self.marked, self.tail) = (false, false, true);
     }
 }
@@ -160,8 +184,8 @@ mod tests {
     fn what_is_not_there_is_not_admitted() {
         use crate::index::{Bodies, Location, Put};
         use crate::types::Etag;
-        let at = Location { offset: 0, len: 0 };
-        let record = |seq, effect| Found { seq, at, proven: false, batch: 0, batch_prev: 0, effect, blocks: None };
+        let at = Location::LOST;
+        let record = |seq, effect| Found { seq, at, proven: false, batch: 0, batch_prev: 0, effect, moved: false };
         let etag = Etag { digest: [0; 16], parts: 0 };
         let put = |bucket, body| {
             let bodies = Bodies::One(BodyId(body));
@@ -172,7 +196,7 @@ mod tests {
         assert!(!world.admits(&record(9, put(1, 2))));
         assert!(world.admits(&record(1, Effect::CreateBucket { name: "b".into(), time_ms: 0 })));
         assert!(!world.admits(&record(9, put(1, 2))));
-        assert!(world.admits(&record(3, Effect::Body { id: BodyId(2), stored: 0 })));
+        assert!(world.admits(&record(3, Effect::Body { id: BodyId(2), placed: 0, len: 0, runs: Vec::new() })));
         assert!(world.admits(&record(9, put(1, 2))));
         assert!(world.admits(&record(10, Effect::DeleteBucket { bucket: 77 })));
     }

@@ -6,7 +6,7 @@ use crate::limits::{BUFFER_LEN, PAGE};
 use crate::wire::{align_down, align_up};
 
 /// Bytes of a segment, read as they are asked for. What is past the end of the file is zero.
-pub(super) struct Window<'a, D: Disk> {
+pub(crate) struct Window<'a, D: Disk> {
     disk: &'a D,
     file_len: u64,
     /// Where in the file the segment ends.
@@ -18,12 +18,12 @@ pub(super) struct Window<'a, D: Disk> {
 }
 
 impl<'a, D: Disk> Window<'a, D> {
-    pub(super) fn new(disk: &'a D, file_len: u64, end: u64) -> Self {
+    pub(crate) fn new(disk: &'a D, file_len: u64, end: u64) -> Self {
         Window { disk, file_len, end, base: end, bytes: Vec::new(), buf: Some(disk.buffer()) }
     }
 
     /// The bytes from `offset` on: `len` of them, or as many as there are in the segment.
-    pub(super) async fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8], Error> {
+    pub(crate) async fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8], Error> {
         let until = offset.saturating_add(len as u64).min(self.end);
         if offset < self.base || offset > self.base + self.bytes.len() as u64 {
             self.base = align_down(offset, PAGE as u64);

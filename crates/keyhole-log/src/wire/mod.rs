@@ -2,6 +2,7 @@
 //! `parse`. Nothing read from the disk leaves this module unless its checksum and its identity have been verified.
 
 pub(crate) mod block;
+pub(crate) mod checkpoint;
 pub(crate) mod payload;
 pub(crate) mod record;
 pub(crate) mod segment;
@@ -64,7 +65,7 @@ fn is_zero(bytes: &[u8]) -> bool {
 }
 
 /// Reads a payload from front to back; `None` when it is too short.
-struct Cursor<'a>(&'a [u8]);
+pub(crate) struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
     fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {

@@ -1,9 +1,10 @@
 //! What records say: one struct for each kind, with its `encode` and the shared [`Payload::parse`].
 
 use super::Cursor;
+use super::checkpoint::{CheckpointEnd, Chunk};
 use crate::limits::{BATCH_MAX, BUCKET_MAX, INLINE_MAX};
 use crate::limits::{BLOCKS_MAX, HEAD_MAX, INFO_MAX, KEY_MAX, PARTS_MAX, PREFIX_MAX, RECORD_MAX, TAG_LEN, TAGS_MAX};
-use crate::types::{BodyId, Etag, Part};
+use crate::types::{BodyId, BucketSettings, Etag, Part};
 
 /// Kinds of records. The numbers are on disk.
 pub(crate) mod kind {
@@ -19,6 +20,11 @@ pub(crate) mod kind {
     pub(crate) const SEGMENT_END: u8 = 9;
     /// Says only what its header says: how far everything was durable. No payload.
     pub(crate) const MARK: u8 = 10;
+    /// Items of a checkpoint.
+    pub(crate) const CHUNK: u8 = 11;
+    /// Ends a checkpoint.
+    pub(crate) const CHECKPOINT: u8 = 12;
+    pub(crate) const BUCKET_SETTINGS: u8 = 13;
 }
 
 const SEALED: u8 = 1;
@@ -27,7 +33,7 @@ const INLINE: u8 = 0;
 const BLOCKS: u8 = 1;
 
 /// Length of an encoded part, and of an encoded run.
-const PART_LEN: usize = 2 + 8 + 8 + 24 + 16;
+pub(super) const PART_LEN: usize = 2 + 8 + 8 + 24 + 16;
 const RUN_LEN: usize = 8 + 8 + 4;
 
 /// The longest body record has a run for each block; the longest other record is an object of the most parts.
@@ -35,7 +41,7 @@ const RUN_LEN: usize = 8 + 8 + 4;
 const BODY_RECORD_MAX: usize = {
     let blocks = BLOCKS_MAX * RUN_LEN;
     let inline = INLINE_MAX + TAGS_MAX * TAG_LEN;
-    super::record::HEADER_LEN + 24 + PREFIX_MAX + if blocks > inline { blocks } else { inline }
+    super::record::HEADER_LEN + 32 + PREFIX_MAX + if blocks > inline { blocks } else { inline }
 };
 const OBJECT_RECORD_MAX: usize = super::record::HEADER_LEN + 64 + KEY_MAX + HEAD_MAX + PARTS_MAX * PART_LEN;
 const _: () = {
@@ -65,6 +71,8 @@ pub(crate) enum Bytes<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BodyRecord<'a> {
     pub(crate) id: BodyId,
+    /// 0, or the number under which its blocks were moved: of several records of a body the one with the highest counts.
+    pub(crate) placed: u64,
     pub(crate) len: u64,
     pub(crate) prefix: &'a [u8],
     pub(crate) bytes: Bytes<'a>,
@@ -133,6 +141,26 @@ pub(crate) enum Payload<'a> {
     },
     SegmentEnd,
     Mark,
+    Chunk(Chunk<'a>),
+    Checkpoint(CheckpointEnd),
+    BucketSettings {
+        bucket: u64,
+        time_ms: u64,
+        settings: BucketSettings,
+    },
+}
+
+impl BucketSettings {
+    /// 16 bytes; 0 for what is not set.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend(self.quota.unwrap_or(0).to_le_bytes());
+        out.extend(self.expire_ms.unwrap_or(0).to_le_bytes());
+    }
+
+    pub(super) fn parse(c: &mut Cursor<'_>) -> Option<Self> {
+        let some = |value| (value != 0).then_some(value);
+        Some(BucketSettings { quota: some(c.u64()?), expire_ms: some(c.u64()?) })
+    }
 }
 
 impl<'a> Payload<'a> {
@@ -148,6 +176,9 @@ impl<'a> Payload<'a> {
             Payload::UploadAbort { .. } => kind::UPLOAD_ABORT,
             Payload::SegmentEnd => kind::SEGMENT_END,
             Payload::Mark => kind::MARK,
+            Payload::Chunk(_) => kind::CHUNK,
+            Payload::Checkpoint(_) => kind::CHECKPOINT,
+            Payload::BucketSettings { .. } => kind::BUCKET_SETTINGS,
         }
     }
 
@@ -180,6 +211,28 @@ impl<'a> Payload<'a> {
                 out.extend(time_ms.to_le_bytes());
             }
             Payload::SegmentEnd | Payload::Mark => {}
+            Payload::Chunk(chunk) => {
+                out.extend(chunk.until.to_le_bytes());
+                out.extend(chunk.index.to_le_bytes());
+                out.extend([0; 4]);
+                out.extend(chunk.items);
+            }
+            Payload::Checkpoint(end) => {
+                out.extend(end.until.to_le_bytes());
+                out.extend(end.watermark.to_le_bytes());
+                out.extend((end.chunks.len() as u32).to_le_bytes());
+                out.extend((end.ends.len() as u32).to_le_bytes());
+                out.extend(end.chunks.iter().flat_map(|chunk| chunk.to_le_bytes()));
+                for (segment, written) in &end.ends {
+                    out.extend(segment.to_le_bytes());
+                    out.extend(written.to_le_bytes());
+                }
+            }
+            Payload::BucketSettings { bucket, time_ms, settings } => {
+                out.extend(bucket.to_le_bytes());
+                out.extend(time_ms.to_le_bytes());
+                settings.encode(&mut out);
+            }
         }
         out
     }
@@ -204,6 +257,21 @@ impl<'a> Payload<'a> {
             kind::UPLOAD_ABORT => Payload::UploadAbort { bucket: c.u64()?, upload: c.u64()?, time_ms: c.u64()? },
             kind::SEGMENT_END => Payload::SegmentEnd,
             kind::MARK => Payload::Mark,
+            kind::CHUNK => {
+                let (until, index) = (c.u64()?, c.u32()?);
+                let [0, 0, 0, 0] = c.array()? else { return None };
+                Payload::Chunk(Chunk { until, index, items: std::mem::take(&mut c.0) })
+            }
+            kind::CHECKPOINT => {
+                let (until, watermark, chunks, ends) = (c.u64()?, c.u64()?, c.u32()?, c.u32()?);
+                let chunks = (0..chunks).map(|_| c.u64()).collect::<Option<_>>()?;
+                let ends = (0..ends).map(|_| Some((c.u32()?, c.u32()?))).collect::<Option<_>>()?;
+                Payload::Checkpoint(CheckpointEnd { until, watermark, chunks, ends })
+            }
+            kind::BUCKET_SETTINGS => {
+                let (bucket, time_ms) = (c.u64()?, c.u64()?);
+                Payload::BucketSettings { bucket, time_ms, settings: BucketSettings::parse(&mut c)? }
+            }
             _ => return None,
         };
         c.end()?;
@@ -221,6 +289,7 @@ impl<'a> BodyRecord<'a> {
         out.extend(self.len.to_le_bytes());
         out.extend([form, self.prefix.len() as u8, 0, 0]);
         out.extend((count as u32).to_le_bytes());
+        out.extend(self.placed.to_le_bytes());
         out.extend(self.prefix);
         match &self.bytes {
             Bytes::Inline { tags, data } => {
@@ -241,6 +310,7 @@ impl<'a> BodyRecord<'a> {
         let (id, len) = (BodyId(c.u64()?), c.u64()?);
         let [form, prefix_len, 0, 0] = c.array()? else { return None };
         let count = c.u32()? as usize;
+        let placed = c.u64()?;
         let prefix = c.bytes(prefix_len.into())?;
         let bytes = match form {
             INLINE => {
@@ -264,7 +334,7 @@ impl<'a> BodyRecord<'a> {
             }
             _ => return None,
         };
-        Some(BodyRecord { id, len, prefix, bytes })
+        Some(BodyRecord { id, placed, len, prefix, bytes })
     }
 }
 
@@ -343,7 +413,7 @@ impl<'a> PartPut<'a> {
     }
 }
 
-fn encode_part(part: &Part, out: &mut Vec<u8>) {
+pub(super) fn encode_part(part: &Part, out: &mut Vec<u8>) {
     out.extend(part.number.to_le_bytes());
     out.extend(part.body.0.to_le_bytes());
     out.extend(part.size.to_le_bytes());
@@ -351,7 +421,7 @@ fn encode_part(part: &Part, out: &mut Vec<u8>) {
     out.extend(part.etag);
 }
 
-fn parse_part(c: &mut Cursor<'_>) -> Option<Part> {
+pub(super) fn parse_part(c: &mut Cursor<'_>) -> Option<Part> {
     Some(Part { number: c.u16()?, body: BodyId(c.u64()?), size: c.u64()?, salt: c.array()?, etag: c.array()? })
 }
 
@@ -380,11 +450,12 @@ mod tests {
         check(&Payload::SegmentEnd);
         check(&Payload::Mark);
         let inline = Bytes::Inline { tags: vec![[1; 16], [2; 16]], data: b"hello" };
-        check(&Payload::Body(BodyRecord { id: BodyId(4), len: 5, prefix: &[9; 56], bytes: inline }));
+        check(&Payload::Body(BodyRecord { id: BodyId(4), placed: 0, len: 5, prefix: &[9; 56], bytes: inline }));
         let runs =
             vec![Run { offset: 1 << 21, generation: 3, blocks: 2 }, Run { offset: 1 << 30, generation: 8, blocks: 1 }];
         check(&Payload::Body(BodyRecord {
             id: BodyId(4),
+            placed: 77,
             len: (2 << 20) + 1,
             prefix: b"",
             bytes: Bytes::Blocks(runs),
@@ -409,16 +480,20 @@ mod tests {
                 UploadCreate { bucket: 1, id: [6; 16], time_ms: 1, sealed: false, declared, key: "k", head: b"h" };
             check(&Payload::UploadCreate(create));
         }
+        let settings = BucketSettings { quota: Some(1 << 40), expire_ms: None };
+        check(&Payload::BucketSettings { bucket: 1, time_ms: 2, settings });
+        let end = CheckpointEnd { until: 5, watermark: 4, chunks: vec![1, 2, 3], ends: vec![(1, 4096), (2, 8192)] };
+        check(&Payload::Checkpoint(end));
         check(&Payload::PartPut(PartPut { bucket: 1, upload: 2, time_ms: 3, part, info: b"info" }));
     }
 
     #[test]
     fn nonsense_is_refused() {
         assert_eq!(Payload::parse(0, b""), None);
-        assert_eq!(Payload::parse(11, b""), None);
+        assert_eq!(Payload::parse(14, b""), None);
         // A body of two blocks whose only run has one.
         let short = Bytes::Blocks(vec![Run { offset: 0, generation: 0, blocks: 1 }]);
-        let body = Payload::Body(BodyRecord { id: BodyId(1), len: 2 << 20, prefix: b"", bytes: short });
+        let body = Payload::Body(BodyRecord { id: BodyId(1), placed: 0, len: 2 << 20, prefix: b"", bytes: short });
         assert_eq!(Payload::parse(kind::BODY, &body.encode()), None);
         // A name that is not UTF-8.
         let mut bytes = Payload::BucketCreate { time_ms: 0, name: "ab" }.encode();

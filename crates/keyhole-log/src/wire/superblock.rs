@@ -1,13 +1,13 @@
 //! The superblock: what the file is, in two copies.
 
 use super::{StoreId, array, crc, is_zero, put, u32_at, u64_at};
-use crate::limits::PAGE;
+use crate::limits::{CHECKPOINTS_KEPT, PAGE};
 
 /// "keyhlog" and a line feed, which a transfer as text would change.
 pub(crate) const MAGIC: [u8; 8] = *b"keyhlog\n";
 
 /// The version of the whole format.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 mod field {
     use std::ops::Range;
@@ -20,7 +20,9 @@ mod field {
     pub(super) const SEGMENT_LEN: Range<usize> = 40..48;
     pub(super) const CAPACITY: Range<usize> = 48..56;
     pub(super) const CREATED_MS: Range<usize> = 56..64;
-    pub(super) const RESERVED: Range<usize> = 64..super::PAGE;
+    /// Of the newest checkpoint, and of the one before it: where it ends.
+    pub(super) const CHECKPOINTS: Range<usize> = 64..80;
+    pub(super) const RESERVED: Range<usize> = 80..super::PAGE;
 }
 
 /// One copy of the superblock.
@@ -32,6 +34,8 @@ pub(crate) struct Superblock {
     pub(crate) segment_len: u64,
     pub(crate) capacity: u64,
     pub(crate) created_ms: u64,
+    /// Locations (raw) of the records that end the newest checkpoint and the one before it; 0 where there is none.
+    pub(crate) checkpoints: [u64; CHECKPOINTS_KEPT],
 }
 
 /// Why a page is not a superblock of this version.
@@ -55,6 +59,9 @@ impl Superblock {
         put(page, field::SEGMENT_LEN, &self.segment_len.to_le_bytes());
         put(page, field::CAPACITY, &self.capacity.to_le_bytes());
         put(page, field::CREATED_MS, &self.created_ms.to_le_bytes());
+        for (place, checkpoint) in page[field::CHECKPOINTS].chunks_exact_mut(8).zip(self.checkpoints) {
+            place.copy_from_slice(&checkpoint.to_le_bytes());
+        }
         let crc = checksum(page);
         put(page, field::CRC, &crc.to_le_bytes());
     }
@@ -78,6 +85,7 @@ impl Superblock {
             segment_len: u64_at(page, field::SEGMENT_LEN),
             capacity: u64_at(page, field::CAPACITY),
             created_ms: u64_at(page, field::CREATED_MS),
+            checkpoints: [0, 8].map(|at| u64_at(&page[field::CHECKPOINTS], at..at + 8)),
         })
     }
 }
@@ -91,7 +99,8 @@ mod tests {
     use super::*;
 
     fn sample() -> Superblock {
-        Superblock { store: [7; 16], epoch: 3, segment_len: 64 << 20, capacity: 1 << 40, created_ms: 1_700_000_000_000 }
+        let (segment_len, capacity, created_ms) = (64 << 20, 1 << 40, 1_700_000_000_000);
+        Superblock { store: [7; 16], epoch: 3, segment_len, capacity, created_ms, checkpoints: [1 << 40, 1 << 39] }
     }
 
     #[test]
@@ -112,10 +121,10 @@ mod tests {
         assert_eq!(Superblock::parse(&[1; PAGE]), Err(Invalid::Foreign { empty: false }));
         let mut page = vec![0; PAGE];
         sample().emit(&mut page);
-        put(&mut page, field::VERSION, &2u32.to_le_bytes());
-        assert_eq!(Superblock::parse(&page), Err(Invalid::Version { found: 2, sound: false }));
+        put(&mut page, field::VERSION, &7u32.to_le_bytes());
+        assert_eq!(Superblock::parse(&page), Err(Invalid::Version { found: 7, sound: false }));
         let crc = checksum(&page);
         put(&mut page, field::CRC, &crc.to_le_bytes());
-        assert_eq!(Superblock::parse(&page), Err(Invalid::Version { found: 2, sound: true }));
+        assert_eq!(Superblock::parse(&page), Err(Invalid::Version { found: 7, sound: true }));
     }
 }

@@ -301,6 +301,23 @@ impl Disk for MemDisk {
         Ok(self.medium.borrow().current.len() as u64)
     }
 
+    async fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.pause().await;
+        let mut medium = self.medium.borrow_mut();
+        assert!(offset as usize + len as usize <= medium.durable.len(), "a discard of space that was not allocated");
+        assert!(
+            !medium.unsynced.values().any(|w| w.offset < offset + len && offset < w.offset + w.bytes.len() as u64),
+            "a discard of what was just written"
+        );
+        // It reads as anything: what is there half of the time, or garbage.
+        if medium.random.chance(50) {
+            let range = offset as usize..(offset + len) as usize;
+            medium.current[range.clone()].fill(0x5c);
+            medium.durable[range].fill(0x5c);
+        }
+        Ok(())
+    }
+
     async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         self.pause().await;
         let mut medium = self.medium.borrow_mut();

@@ -1,0 +1,230 @@
+//! The index as items of a checkpoint, and back.
+//!
+//! A checkpoint is *fuzzy*: it is captured piece by piece while requests go on changing the index. Every change since it was
+//! begun is in a record with a higher number, or in one that the checkpoint lists as pending, and is replayed over it.
+
+use std::collections::BTreeSet;
+
+use super::{Bodies, Bucket, Entry, Index, Key, Location, Pending, Settings, Share, Shares, Stamp, Upload};
+use crate::limits::CHECKPOINT_RECORD;
+use crate::types::BodyId;
+use crate::wire::checkpoint::{Chunk, Item, SegmentItem};
+
+/// How far the index has been captured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Capture {
+    /// A bucket (by identity, or the next one there is), and its objects after this key.
+    Objects { bucket: u64, after: Option<Key> },
+    /// The uploads of that bucket from this one on, and their parts after this number.
+    Uploads { bucket: u64, upload: u64, part: Option<u16> },
+    Bodies { from: BodyId },
+    Done,
+}
+
+impl Default for Capture {
+    fn default() -> Self {
+        Capture::Objects { bucket: 0, after: None }
+    }
+}
+
+impl Index {
+    /// Names of which a write is on its way, and what has taken effect since: to be captured at the moment that the checkpoint
+    /// is begun.
+    pub(crate) fn capture_floors(&self, out: &mut Vec<u8>) {
+        for (&bucket, home) in &self.buckets {
+            let mut floors = home.pending.iter().filter(|(_, pending)| pending.applied > 0).peekable();
+            if floors.peek().is_some() {
+                Item::Home { bucket }.encode(out);
+            }
+            for (key, pending) in floors {
+                Item::Floor { applied: pending.applied, key: &key.0 }.encode(out);
+            }
+        }
+    }
+
+    /// Captures what comes next, until `out` is long enough.
+    pub(crate) fn capture(&self, capture: Capture, out: &mut Vec<u8>) -> Capture {
+        let mut capture = capture;
+        while out.len() < CHECKPOINT_RECORD && capture != Capture::Done {
+            capture = match capture {
+                Capture::Objects { bucket, after } => self.capture_objects(bucket, after, out),
+                Capture::Uploads { bucket, upload, part } => self.capture_uploads(bucket, upload, part, out),
+                Capture::Bodies { from } => self.capture_bodies(from, out),
+                Capture::Done => Capture::Done,
+            };
+        }
+        capture
+    }
+
+    fn capture_objects(&self, bucket: u64, after: Option<Key>, out: &mut Vec<u8>) -> Capture {
+        let Some((&id, home)) = self.buckets.range(bucket..).next() else {
+            return Capture::Bodies { from: BodyId(0) };
+        };
+        // If the bucket has gone meanwhile this is another one, to be captured from its beginning.
+        let after = after.filter(|_| id == bucket);
+        if after.is_none() {
+            home.capture(id, out);
+        }
+        Item::Home { bucket: id }.encode(out);
+        let from = after.as_ref().map_or("", |key| &key.0);
+        for (key, entry) in home.objects_from(from) {
+            if after.as_ref().is_some_and(|after| *after.0 == *key) {
+                continue;
+            }
+            entry.item(key).encode(out);
+            if out.len() >= CHECKPOINT_RECORD {
+                return Capture::Objects { bucket: id, after: Some(key.into()) };
+            }
+        }
+        Capture::Uploads { bucket: id, upload: 0, part: None }
+    }
+
+    fn capture_uploads(&self, bucket: u64, upload: u64, part: Option<u16>, out: &mut Vec<u8>) -> Capture {
+        let next = Capture::Objects { bucket: bucket + 1, after: None };
+        let Some(home) = self.buckets.get(&bucket) else { return next };
+        let Some((&seq, found)) = home.uploads.range(upload..).next() else { return next };
+        let part = part.filter(|_| seq == upload);
+        Item::Home { bucket }.encode(out);
+        if part.is_none() {
+            found.item(seq).encode(out);
+        }
+        for (&number, entry) in found.parts.range(part.map_or(0, |part| part + 1)..) {
+            let part = entry.part.clone();
+            let item =
+                Item::Part { upload: seq, at: entry.at.raw(), seq: entry.seq, time_ms: entry.time_ms, part };
+            item.encode(out);
+            if out.len() >= CHECKPOINT_RECORD {
+                return Capture::Uploads { bucket, upload: seq, part: Some(number) };
+            }
+        }
+        Capture::Uploads { bucket, upload: seq + 1, part: None }
+    }
+
+    fn capture_bodies(&self, from: BodyId, out: &mut Vec<u8>) -> Capture {
+        for (id, body) in self.bodies_from(from) {
+            if out.len() >= CHECKPOINT_RECORD {
+                return Capture::Bodies { from: id };
+            }
+            if body.at != Location::LOST {
+                let shares = body.shares.as_slice().iter().map(|share| (share.segment, share.pages)).collect();
+                Item::Body { id, at: body.at.raw(), shares }.encode(out);
+            }
+        }
+        Capture::Done
+    }
+}
+
+impl Bucket {
+    fn capture(&self, id: u64, out: &mut Vec<u8>) {
+        let (settings_at, settings_seq) = self.settings.as_ref().map_or((0, 0), |s| (s.at.raw(), s.seq));
+        let (at, time_ms, settings, name) = (self.at.raw(), self.time_ms, self.settings(), &*self.name);
+        Item::Bucket { id, at, time_ms, settings_at, settings_seq, settings, name }.encode(out);
+    }
+}
+
+impl Entry {
+    fn item<'a>(&self, key: &'a str) -> Item<'a> {
+        Item::Object {
+            at: self.at.raw(),
+            seq: self.seq,
+            size: self.size,
+            stamp: self.stamp.0,
+            digest: self.digest,
+            bodies: self.bodies.as_slice().to_vec(),
+            key,
+        }
+    }
+}
+
+impl Upload {
+    fn item(&self, seq: u64) -> Item<'_> {
+        Item::Upload {
+            seq,
+            at: self.at.raw(),
+            id: self.id,
+            time_ms: self.time_ms,
+            sealed: self.sealed,
+            declared: self.declared,
+            key: &self.key.0,
+        }
+    }
+}
+
+/// Puts a captured index together again.
+#[derive(Debug)]
+pub(crate) struct Loader {
+    pub(crate) index: Index,
+    pub(crate) segments: Vec<SegmentItem>,
+    /// Numbers of records that the checkpoint does not cover although they are below its own.
+    pub(crate) pending: BTreeSet<u64>,
+    /// Of names: bucket, key, number. They come ahead of the buckets.
+    floors: Vec<(u64, Key, u64)>,
+    home: u64,
+}
+
+impl Loader {
+    pub(crate) fn new(segment_len: u64) -> Self {
+        let (segments, pending, floors) = (Vec::new(), BTreeSet::new(), Vec::new());
+        Loader { index: Index::replay(segment_len), segments, pending, floors, home: 0 }
+    }
+
+    /// Everything has been loaded.
+    pub(crate) fn finish(&mut self) {
+        for (bucket, key, applied) in std::mem::take(&mut self.floors) {
+            if let Some(home) = self.index.buckets.get_mut(&bucket) {
+                home.pending.insert(key, Pending { writes: Vec::new(), applied });
+            }
+        }
+    }
+
+    /// Takes in the items of one record; `None`: they make no sense.
+    pub(crate) fn load(&mut self, chunk: &Chunk<'_>) -> Option<()> {
+        for item in chunk.items() {
+            self.take(item?);
+        }
+        Some(())
+    }
+
+    fn take(&mut self, item: Item<'_>) {
+        let index = &mut self.index;
+        match item {
+            Item::Home { bucket } => self.home = bucket,
+            Item::Bucket { id, at, time_ms, settings_at, settings_seq, settings, name } => {
+                let at = Location::from_raw(at);
+                let mut bucket = Bucket::new(name.into(), time_ms, at);
+                index.live.add(at);
+                if settings_seq != 0 {
+                    let at = Location::from_raw(settings_at);
+                    index.live.add(at);
+                    bucket.settings = Some(Settings { at, seq: settings_seq, settings });
+                }
+                index.names.insert(name.into(), id);
+                index.buckets.insert(id, bucket);
+            }
+            Item::Object { at, seq, size, stamp, digest, bodies, key } => {
+                let (at, bodies) = (Location::from_raw(at), Bodies::from_vec(bodies));
+                let entry = Entry { at, seq, size, stamp: Stamp(stamp), digest, bodies };
+                index.add_object(self.home, key.into(), entry);
+            }
+            Item::Upload { seq, at, id, time_ms, sealed, declared, key } => {
+                let (at, parts) = (Location::from_raw(at), Default::default());
+                let upload = Upload { at, key: key.into(), id, time_ms, sealed, declared, parts, closing: false };
+                // Its bucket is there: it was captured in the same breath.
+                let _ = index.add_upload(self.home, seq, upload);
+            }
+            Item::Part { upload, at, seq, time_ms, part } => {
+                // An upload that has gone while its parts were captured: so do they.
+                let _ = index.put_part(seq, Location::from_raw(at), (self.home, upload), time_ms, &part);
+            }
+            Item::Body { id, at, shares } => {
+                let shares = shares.into_iter().map(|(segment, pages)| Share { segment, pages }).collect();
+                index.add_body(id, Location::from_raw(at), Shares::from_vec(shares));
+            }
+            Item::Segment(segment) => self.segments.push(segment),
+            Item::Floor { applied, key } => self.floors.push((self.home, key.into(), applied)),
+            Item::Pending { seq } => {
+                self.pending.insert(seq);
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Where records and blocks are, in few bytes.
+
+use crate::body::run_bytes;
+use crate::limits::{PAGE, RECORD_MAX, SEGMENTS_START};
+use crate::wire::payload::Run;
+use crate::wire::record::ALIGN;
+
+/// Bits of a location that tell the length, in units of [`ALIGN`].
+const LEN_BITS: u32 = 17;
+const _: () = assert!(RECORD_MAX as u64 / ALIGN < 1 << LEN_BITS);
+
+/// Where a record is: its offset in the file, and its length rounded up to the alignment of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Location(u64);
+
+impl Location {
+    /// Of a body that an object refers to, but whose record is nowhere.
+    pub(crate) const LOST: Location = Location(0);
+
+    /// `offset` is aligned, and below [`CAPACITY_MAX`](crate::limits::CAPACITY_MAX).
+    pub(crate) const fn new(offset: u64, len: u32) -> Self {
+        Location((offset / ALIGN) << LEN_BITS | (len as u64).div_ceil(ALIGN))
+    }
+
+    pub(crate) const fn from_raw(raw: u64) -> Self {
+        Location(raw)
+    }
+
+    /// For the checkpoint.
+    pub(crate) const fn raw(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) const fn offset(self) -> u64 {
+        (self.0 >> LEN_BITS) * ALIGN
+    }
+
+    /// Header, payload and the zeros behind.
+    pub(crate) const fn len(self) -> u32 {
+        (self.0 & ((1 << LEN_BITS) - 1)) as u32 * ALIGN as u32
+    }
+}
+
+/// The blocks that a body has in one segment: how many pages, footers included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Share {
+    pub(crate) segment: u32,
+    pub(crate) pages: u32,
+}
+
+/// The segments that the blocks of a body are in. Most have one, or none: then the bytes are in the record.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum Shares {
+    #[default]
+    None,
+    One(Share),
+    // A thin pointer, to keep the entries of the others small.
+    #[allow(clippy::box_collection)]
+    Many(Box<Vec<Share>>),
+}
+
+impl Shares {
+    pub(crate) fn of(len: u64, runs: &[Run], segment_len: u64) -> Self {
+        let mut shares: Vec<Share> = Vec::with_capacity(1);
+        for (i, run) in runs.iter().enumerate() {
+            let segment = (run.offset.saturating_sub(SEGMENTS_START) / segment_len) as u32;
+            let pages = (run_bytes(run, len, i + 1 == runs.len()) / PAGE as u64) as u32;
+            match shares.iter_mut().find(|share| share.segment == segment) {
+                Some(share) => share.pages += pages,
+                None => shares.push(Share { segment, pages }),
+            }
+        }
+        Shares::from_vec(shares)
+    }
+
+    pub(crate) fn from_vec(shares: Vec<Share>) -> Self {
+        match shares[..] {
+            [] => Shares::None,
+            [one] => Shares::One(one),
+            _ => Shares::Many(Box::new(shares)),
+        }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[Share] {
+        match self {
+            Shares::None => &[],
+            Shares::One(one) => std::slice::from_ref(one),
+            Shares::Many(many) => many,
+        }
+    }
+
+    /// Bytes allocated beside the entry.
+    pub(crate) fn allocated(&self) -> usize {
+        match self {
+            Shares::None | Shares::One(_) => 0,
+            Shares::Many(many) => size_of::<Vec<Share>>() + many.capacity() * size_of::<Share>(),
+        }
+    }
+}
+
+/// Bytes that are referred to, by segment.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    segment_len: u64,
+    segments: Vec<u64>,
+    /// Records.
+    pub(crate) meta: u64,
+    /// Blocks.
+    pub(crate) body: u64,
+}
+
+impl Live {
+    pub(crate) fn new(segment_len: u64) -> Self {
+        Live { segment_len, ..Live::default() }
+    }
+
+    pub(crate) fn segment_len(&self) -> u64 {
+        self.segment_len
+    }
+
+    pub(crate) fn of(&self, segment: u32) -> u64 {
+        self.segments.get(segment as usize).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.meta + self.body
+    }
+
+    pub(crate) fn allocated(&self) -> usize {
+        self.segments.capacity() * size_of::<u64>()
+    }
+
+    fn slot(&mut self, segment: usize) -> &mut u64 {
+        if segment >= self.segments.len() {
+            self.segments.resize(segment + 1, 0);
+        }
+        &mut self.segments[segment]
+    }
+
+    pub(crate) fn add(&mut self, at: Location) {
+        if at != Location::LOST {
+            let segment = ((at.offset() - SEGMENTS_START) / self.segment_len) as usize;
+            *self.slot(segment) += u64::from(at.len());
+            self.meta += u64::from(at.len());
+        }
+    }
+
+    pub(crate) fn sub(&mut self, at: Location) {
+        if at != Location::LOST {
+            let segment = ((at.offset() - SEGMENTS_START) / self.segment_len) as usize;
+            *self.slot(segment) -= u64::from(at.len());
+            self.meta -= u64::from(at.len());
+        }
+    }
+
+    pub(crate) fn add_shares(&mut self, shares: &Shares) {
+        for share in shares.as_slice() {
+            let bytes = u64::from(share.pages) * PAGE as u64;
+            *self.slot(share.segment as usize) += bytes;
+            self.body += bytes;
+        }
+    }
+
+    pub(crate) fn sub_shares(&mut self, shares: &Shares) {
+        for share in shares.as_slice() {
+            let bytes = u64::from(share.pages) * PAGE as u64;
+            *self.slot(share.segment as usize) -= bytes;
+            self.body -= bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{BUFFER_LEN, CAPACITY_MAX};
+
+    #[test]
+    fn locations_hold_what_there_can_be() {
+        for (offset, len) in [(SEGMENTS_START, 80), (CAPACITY_MAX - 8, RECORD_MAX as u32), (1 << 33, 81)] {
+            let at = Location::new(offset, len);
+            assert_eq!((at.offset(), at.len()), (offset, len.next_multiple_of(8)));
+            assert_eq!(Location::from_raw(at.raw()), at);
+        }
+    }
+
+    #[test]
+    fn shares_of_a_body_in_three_runs() {
+        let segment_len = 64 << 20;
+        let run = |segment: u64, blocks| Run { offset: SEGMENTS_START + segment * segment_len, generation: 1, blocks };
+        let len = (5 << 20) - 100;
+        let shares = Shares::of(len, &[run(3, 2), run(7, 1), run(3, 2)], segment_len);
+        let block = (BUFFER_LEN / PAGE) as u32;
+        let three = Share { segment: 3, pages: 4 * block };
+        assert_eq!(shares.as_slice(), [three, Share { segment: 7, pages: block }]);
+        let mut live = Live::new(segment_len);
+        live.add_shares(&shares);
+        live.add(Location::new(SEGMENTS_START + 7 * segment_len, 90));
+        assert_eq!((live.of(7), live.meta), (BUFFER_LEN as u64 + 96, 96));
+        live.sub_shares(&shares);
+        assert_eq!((live.of(3), live.of(7), live.of(100), live.body), (0, 96, 0, 0));
+    }
+}

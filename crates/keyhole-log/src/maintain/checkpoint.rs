@@ -1,0 +1,143 @@
+//! Writing a checkpoint.
+//!
+//! 1. Under the lock: the number up to which it covers everything, but for the records that have been given a number and have
+//!    not taken effect yet, which it lists; how far every segment is written; what has taken effect of the names that those
+//!    records are about.
+//! 2. The index, piece by piece, each under the lock for itself.
+//! 3. A record that lists the pieces. Everything is made durable.
+//! 4. The superblock points to it.
+
+use std::sync::atomic::Ordering;
+
+use super::Maintenance;
+use crate::commit::Draft;
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::index::{Capture, Effect};
+use crate::limits::{CHECKPOINT_RECORD, CHECKPOINT_RECORDS_MAX, PAGE, SUPERBLOCK_AT};
+use crate::log::Request;
+use crate::shared::State;
+use crate::wire::checkpoint::{CheckpointEnd, Chunk, Item};
+use crate::wire::payload::Payload;
+use crate::wire::superblock::Superblock;
+
+impl<D: Disk> Maintenance<D> {
+    /// Writes a checkpoint, and frees what waited for it.
+    pub(super) async fn checkpoint(&mut self) -> Result<(), Error> {
+        self.shared.check_poison()?;
+        self.shared.checkpointing.store(true, Ordering::Relaxed);
+        let result = self.write_checkpoint().await;
+        self.shared.checkpointing.store(false, Ordering::Relaxed);
+        if result.is_err() {
+            self.shared.lock().index.checkpoint_failed();
+        }
+        result?;
+        self.unmovable.clear();
+        self.free();
+        Ok(())
+    }
+
+    async fn write_checkpoint(&mut self) -> Result<(), Error> {
+        let Begun { until, watermark, begun, front } = self.shared.lock().begin_checkpoint();
+        let mut index = 0;
+        for items in front {
+            self.write_chunk(until, index, &items).await?;
+            index += 1;
+        }
+        let mut capture = Capture::default();
+        while capture != Capture::Done {
+            let mut items = Vec::with_capacity(CHECKPOINT_RECORD + PAGE);
+            capture = self.shared.lock().index.capture(capture, &mut items);
+            if !items.is_empty() {
+                self.write_chunk(until, index, &items).await?;
+                index += 1;
+            }
+        }
+        let end = {
+            let state = self.shared.lock();
+            CheckpointEnd {
+                until,
+                watermark,
+                chunks: state.index.building.iter().map(|at| at.raw()).collect(),
+                ends: state.ends.iter().filter(|end| end.written > 0).map(|end| (end.segment, end.written)).collect(),
+            }
+        };
+        self.write_record(&Payload::Checkpoint(end)).await?;
+        self.log.flush().await?;
+        let superblock = {
+            let state = self.shared.lock();
+            let newest = state.index.building.last().map_or(0, |at| at.raw());
+            let old = &state.superblock;
+            Superblock { epoch: old.epoch + 1, checkpoints: [newest, old.checkpoints[0]], ..old.clone() }
+        };
+        self.write_superblock(&superblock).await?;
+        let mut state = self.shared.lock();
+        state.superblock = superblock;
+        let len = state.index.building.iter().map(|at| u64::from(at.len())).sum();
+        state.index.checkpoint_done(begun);
+        state.maintenance.checkpoint_len = len;
+        state.segments.set_checkpoint_len(len);
+        state.counters.cleaner.checkpoints += 1;
+        Ok(())
+    }
+
+    async fn write_chunk(&self, until: u64, index: u32, items: &[u8]) -> Result<(), Error> {
+        if index as usize >= CHECKPOINT_RECORDS_MAX {
+            return Err(Error::TooLarge("the index, for a checkpoint"));
+        }
+        self.write_record(&Payload::Chunk(Chunk { until, index, items })).await
+    }
+
+    async fn write_record(&self, payload: &Payload<'_>) -> Result<(), Error> {
+        let seq = self.shared.lock().numbers.record();
+        let draft = Draft { seq, kind: payload.kind(), payload: payload.encode(), effect: Effect::Checkpoint };
+        self.log.write(Request { drafts: vec![draft], relaxed: true, ..Request::default() }).await
+    }
+
+    /// One copy is written and made durable, then the other: one of them is good at any time.
+    async fn write_superblock(&self, superblock: &Superblock) -> Result<(), Error> {
+        for offset in SUPERBLOCK_AT {
+            let mut buf = self.context.disk.buffer();
+            superblock.emit(&mut buf.as_mut()[..PAGE]);
+            self.context.write(offset, buf, PAGE).await?;
+            self.context.sync().await?;
+            self.shared.lock().counters.written.other += PAGE as u64;
+        }
+        Ok(())
+    }
+}
+
+/// What has to be known of one moment.
+struct Begun {
+    until: u64,
+    watermark: u64,
+    /// Which one since the opening it is.
+    begun: u64,
+    /// The first items: segments, pending records, floors.
+    front: Vec<Vec<u8>>,
+}
+
+impl State {
+    fn begin_checkpoint(&mut self) -> Begun {
+        self.condemn_dead();
+        self.segments.checkpoints += 1;
+        self.maintenance.since_checkpoint = 0;
+        let mut front = vec![Vec::new()];
+        let pending = self.numbers.pending().map(|seq| Item::Pending { seq });
+        for item in self.segments.items().map(Item::Segment).chain(pending) {
+            if front.last().is_some_and(|items: &Vec<u8>| items.len() >= CHECKPOINT_RECORD) {
+                front.push(Vec::new());
+            }
+            if let Some(items) = front.last_mut() {
+                item.encode(items);
+            }
+        }
+        let mut floors = Vec::new();
+        self.index.capture_floors(&mut floors);
+        if !floors.is_empty() {
+            front.push(floors);
+        }
+        let (until, watermark) = (self.numbers.next(), self.numbers.watermark());
+        Begun { until, watermark, begun: self.segments.checkpoints, front }
+    }
+}

@@ -1,0 +1,288 @@
+//! The cleaner: moves what is live out of segments that are mostly dead.
+//!
+//! It moves ciphertext as it is: no key is needed. A record that is moved keeps its sequence number, and a body whose blocks are
+//! moved gets a record that says where they are now. Until the segment is freed both copies are good.
+
+use std::rc::Rc;
+
+use futures_channel::oneshot;
+
+use super::Maintenance;
+use crate::body::{add_block, block_len};
+use crate::commit::Draft;
+use crate::disk::Disk;
+use crate::error::{Damage, Error};
+use crate::index::{Effect, Location};
+use crate::limits::{BATCH_MAX, BUFFER_LEN, CHUNKS_MAX, CLEAN_LIVE_MAX, PAGE};
+use crate::log::{Located, Request, read_record, read_verified};
+use crate::recover::Window;
+use crate::segments::Use;
+use crate::shared::{SegmentPin, State};
+use crate::types::BodyId;
+use crate::wire::align_up;
+use crate::wire::block::Identity;
+use crate::wire::payload::{BodyRecord, Bytes, Payload, Run};
+use crate::wire::record::{self, HEADER_LEN, LAST};
+use crate::wire::segment::Kind;
+use crate::writer::{Block, Job, Placed};
+
+/// Records that are moved in one batch, about.
+const MOVE_BATCH: usize = BATCH_MAX / 2;
+
+/// Bodies that are looked at under the lock at a time.
+const BODIES_AT_A_TIME: usize = 4096;
+
+/// A body as its record says.
+struct FoundBody {
+    seq: u64,
+    len: u64,
+    prefix: Vec<u8>,
+    runs: Vec<Run>,
+}
+
+impl<D: Disk> Maintenance<D> {
+    /// Cleans segments, the most worthwhile first; how many can be freed now.
+    pub(super) async fn clean(&mut self, most: usize) -> Result<usize, Error> {
+        self.set_cleaning(true);
+        let result = self.clean_some(most).await;
+        self.set_cleaning(false);
+        result
+    }
+
+    async fn clean_some(&mut self, most: usize) -> Result<usize, Error> {
+        let mut cleaned = 0;
+        while cleaned < most {
+            let candidate = {
+                let mut state = self.shared.lock();
+                state.condemn_dead();
+                state.best_to_clean(|number| self.unmovable.contains(&number) || self.damaged.contains(&number))
+            };
+            let Some((number, kind)) = candidate else { break };
+            let sound = match kind {
+                Kind::Meta => self.clean_records(number).await?,
+                Kind::Body => self.clean_blocks(number).await?,
+            };
+            let mut state = self.shared.lock();
+            if state.index.live.of(number) == 0 {
+                state.condemn_dead();
+                state.counters.cleaner.segments_cleaned += 1;
+                cleaned += 1;
+            } else if sound {
+                // A request has it in use just now.
+                self.unmovable.insert(number);
+            } else {
+                self.damaged.insert(number);
+            }
+        }
+        Ok(cleaned)
+    }
+
+    /// Moves the live records of a segment; `false`: not all of it could be read.
+    async fn clean_records(&self, number: u32) -> Result<bool, Error> {
+        let (start, end, generation) = {
+            let state = self.shared.lock();
+            let segment = state.segments.table[number as usize];
+            (state.segments.start(number), state.segments.written(number), segment.generation)
+        };
+        let disk = Rc::clone(&self.context.disk);
+        let mut window = Window::new(disk.as_ref(), end, end);
+        let (mut at, mut sound) = (start + PAGE as u64, true);
+        let (mut drafts, mut space) = (Vec::new(), 0);
+        while at < end {
+            let bytes = window.bytes(at, HEADER_LEN).await?;
+            let claim = (bytes.len() == HEADER_LEN).then(|| record::claim(bytes, &self.shared.store, at)).flatten();
+            let bytes = window.bytes(at, claim.map_or(0, |claim| claim.len as usize)).await?;
+            let found = record::verify(bytes, &self.shared.store, at);
+            let Some(found) = found.filter(|found| found.header.generation == generation) else {
+                // What is behind it in its batch is not looked for: if it was live, the segment stays as it is.
+                sound = false;
+                at = align_up(at + 1, PAGE as u64);
+                continue;
+            };
+            if let Some(draft) = self.draft_if_live(&found, at) {
+                space += record::space(draft.payload.len());
+                drafts.push(draft);
+            }
+            let next = align_up(at + u64::from(found.len), record::ALIGN);
+            at = if found.header.flags & LAST != 0 { align_up(next, PAGE as u64) } else { next };
+            if space >= MOVE_BATCH {
+                space = 0;
+                self.move_records(std::mem::take(&mut drafts), Vec::new()).await?;
+            }
+        }
+        if !drafts.is_empty() {
+            self.move_records(drafts, Vec::new()).await?;
+        }
+        Ok(sound)
+    }
+
+    fn draft_if_live(&self, found: &record::Record<'_>, at: u64) -> Option<Draft> {
+        let (kind, seq) = (found.header.kind, found.header.seq);
+        let effect = Effect::of(&Payload::parse(kind, found.payload)?);
+        let live = self.shared.lock().index.location(seq, &effect) == Some(Location::new(at, found.len));
+        live.then(|| Draft { seq, kind, payload: found.payload.to_vec(), effect: Effect::Moved(Box::new(effect)) })
+    }
+
+    async fn move_records(&self, drafts: Vec<Draft>, holds: Vec<SegmentPin>) -> Result<(), Error> {
+        // Records of a body of the most blocks are as long as a batch of the usual size.
+        let mut batch = Request { relaxed: true, holds, ..Request::default() };
+        let mut space = 0;
+        for draft in drafts {
+            let len = record::space(draft.payload.len());
+            if space + len > BATCH_MAX {
+                let holds = Vec::new();
+                let full = std::mem::replace(&mut batch, Request { relaxed: true, holds, ..Request::default() });
+                self.log.write(full).await?;
+                space = 0;
+            }
+            space += len;
+            batch.drafts.push(draft);
+        }
+        self.log.write(batch).await
+    }
+
+    /// Moves the live blocks of a segment; `false`: not all of it could be read.
+    async fn clean_blocks(&self, number: u32) -> Result<bool, Error> {
+        let (mut from, mut sound) = (BodyId(0), true);
+        loop {
+            let (bodies, next) = self.shared.lock().bodies_in(number, from);
+            for body in bodies {
+                match self.move_body(body, number).await {
+                    Ok(()) => {}
+                    Err(Error::Damaged(_)) => sound = false,
+                    Err(error) => return Err(error),
+                }
+            }
+            match next {
+                Some(next) => from = next,
+                None => return Ok(sound),
+            }
+        }
+    }
+
+    /// Moves those blocks of a body that are in this segment.
+    async fn move_body(&self, id: BodyId, segment: u32) -> Result<(), Error> {
+        let located = {
+            let mut state = self.shared.lock();
+            // It may have gone meanwhile.
+            let Some(at) = state.index.body(id).filter(|at| *at != Location::LOST) else { return Ok(()) };
+            Located::new(&self.shared, &mut state, at)
+        };
+        let found = self.read_body(id, &located).await?;
+        let (mut runs, mut pins, mut index) = (Vec::new(), Vec::<SegmentPin>::new(), 0);
+        for run in &found.runs {
+            let here = self.shared.lock().segments.number(run.offset) == Some(segment);
+            for i in 0..run.blocks {
+                let offset = run.offset + u64::from(i) * BUFFER_LEN as u64;
+                if here {
+                    let data_len = block_len(found.len, index.into()) as u32;
+                    let identity = Identity { generation: run.generation, offset, body: id.0, index, data_len };
+                    let placed = self.move_block(&identity).await?;
+                    add_block(&mut runs, placed.offset, placed.generation);
+                    if pins.iter().all(|pin| pin.number() != placed.pin.number()) {
+                        pins.push(placed.pin);
+                    }
+                } else {
+                    add_block(&mut runs, offset, run.generation);
+                }
+                index += 1;
+            }
+        }
+        let FoundBody { seq, len, prefix, .. } = found;
+        let placed = self.shared.lock().numbers.placed();
+        let bytes = Bytes::Blocks(runs.clone());
+        let payload = Payload::Body(BodyRecord { id, placed, len, prefix: &prefix, bytes });
+        let effect = Effect::Moved(Box::new(Effect::Body { id, placed, len, runs }));
+        let draft = Draft { seq, kind: payload.kind(), payload: payload.encode(), effect };
+        self.move_records(vec![draft], pins).await
+    }
+
+    async fn read_body(&self, id: BodyId, located: &Located) -> Result<FoundBody, Error> {
+        let (disk, store) = (self.context.disk.as_ref(), &self.shared.store);
+        let found = read_record(disk, store, located.at, located.generation, |record| {
+            match Payload::parse(record.header.kind, record.payload)? {
+                Payload::Body(BodyRecord { id: found, len, prefix, bytes: Bytes::Blocks(runs), .. }) if found == id => {
+                    Some(FoundBody { seq: record.header.seq, len, prefix: prefix.to_vec(), runs })
+                }
+                _ => None,
+            }
+        });
+        found.await?.ok_or_else(|| Damage::error("a record that is not the one it should be", located.at.offset()))
+    }
+
+    async fn move_block(&self, identity: &Identity) -> Result<Placed, Error> {
+        let disk = self.context.disk.as_ref();
+        let whole = 0..CHUNKS_MAX;
+        let (footer, buf) = read_verified(disk, &self.shared.store, identity, &whole, disk.buffer()).await;
+        let tags = footer?.tags().to_vec();
+        let (done, placed) = oneshot::channel();
+        let Identity { body, index, data_len, .. } = *identity;
+        let block = Block { buf, body: BodyId(body), index, data_len, tags, done };
+        self.log.submit(Job::Block(block)).map_err(|_| Error::Closed)?;
+        placed.await.map_err(|_| Error::Closed)?
+    }
+}
+
+impl State {
+    /// Condemns the closed segments of which nothing is of use.
+    pub(super) fn condemn_dead(&mut self) {
+        for number in 0..self.segments.table.len() as u32 {
+            let segment = &self.segments.table[number as usize];
+            let closed = matches!(segment.used, Use::Closed(_));
+            if closed && segment.pins == 0 && self.index.live.of(number) == 0 {
+                self.segments.condemn(number);
+            }
+        }
+    }
+
+    /// The segment whose cleaning gains most for what it costs, among those that are not to be `skipped`. `None`: there is none
+    /// that is worth it, or no room to move anything to.
+    fn best_to_clean(&self, skipped: impl Fn(u32) -> bool) -> Option<(u32, Kind)> {
+        let segments = &self.segments;
+        // A checkpoint must still fit afterwards, or nothing of this could ever be freed.
+        let checkpoint = 1 + (self.maintenance.checkpoint_len * 5 / 4).div_ceil(segments.len);
+        if segments.free() <= segments.reserve.deletions + checkpoint {
+            return None;
+        }
+        let checkpoints: Vec<u32> = {
+            let records = self.index.checkpoints.iter().flat_map(|checkpoint| &checkpoint.records);
+            let mut numbers: Vec<u32> = records.filter_map(|at| segments.number(at.offset())).collect();
+            numbers.dedup();
+            numbers.sort_unstable();
+            numbers.dedup();
+            numbers
+        };
+        let candidates = (0..).zip(&segments.table).filter_map(|(number, segment)| {
+            let Use::Closed(kind) = segment.used else { return None };
+            let live = self.index.live.of(number);
+            let worth = live * 100 <= segments.len * CLEAN_LIVE_MAX;
+            // Records of a checkpoint cannot be moved; they go by themselves.
+            let free = segment.pins == 0 && checkpoints.binary_search(&number).is_err() && !skipped(number);
+            (worth && free).then(|| (self.gain(live, segment.generation), number, kind))
+        });
+        let best = candidates.max_by(|(a, ..), (b, ..)| a.total_cmp(b))?;
+        Some((best.1, best.2))
+    }
+
+    /// Cost-benefit (Rosenblum and Ousterhout, "The design and implementation of a log-structured file system", section 3.5): the
+    /// space that is gained and for how long, over what is read and written for it.
+    fn gain(&self, live: u64, generation: u64) -> f64 {
+        let used = live as f64 / self.segments.len as f64;
+        let age = (self.numbers.next() - generation) as f64;
+        (1.0 - used) * age / (1.0 + used)
+    }
+
+    /// Bodies that have blocks in this segment, from `from` on, and where to go on.
+    fn bodies_in(&self, segment: u32, from: BodyId) -> (Vec<BodyId>, Option<BodyId>) {
+        let mut found = Vec::new();
+        for (seen, (id, body)) in self.index.bodies_from(from).enumerate() {
+            if seen == BODIES_AT_A_TIME {
+                return (found, Some(id));
+            }
+            if body.shares.as_slice().iter().any(|share| share.segment == segment) {
+                found.push(id);
+            }
+        }
+        (found, None)
+    }
+}

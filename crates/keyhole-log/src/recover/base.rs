@@ -1,0 +1,150 @@
+//! What recovery starts from: the newest checkpoint that can be read, or nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::disk::Disk;
+use crate::error::{Damage, Error};
+use crate::index::{Index, Loader, Location};
+use crate::log::read_record;
+use crate::wire::checkpoint::{CheckpointEnd, SegmentItem};
+use crate::wire::payload::Payload;
+use crate::wire::segment::Header;
+use crate::wire::superblock::Superblock;
+use crate::limits::SEGMENTS_START;
+
+/// The header of each segment, and its checksum; `None` where there is none that verifies.
+pub(super) type Headers = Vec<Option<(Header, u32)>>;
+
+/// A checkpoint, as it is recovered from. Without one everything in the file is to be replayed.
+#[derive(Debug, Default)]
+pub(super) struct Base {
+    /// Whether there is one.
+    pub(super) exists: bool,
+    /// Everything with a lower number is in the index, but for what is pending.
+    pub(super) until: u64,
+    pub(super) pending: BTreeSet<u64>,
+    /// Every record with a number up to this was durable, or does not exist.
+    pub(super) watermark: u64,
+    pub(super) segments: BTreeMap<u32, SegmentItem>,
+    /// Segments for records that were durable up to an offset in them.
+    pub(super) ends: Vec<(u32, u32)>,
+    pub(super) index: Index,
+}
+
+impl Base {
+    /// Whether a record of this number is in the index already, as far as it is not out of date.
+    pub(super) fn covers(&self, seq: u64) -> bool {
+        seq < self.until && !self.pending.contains(&seq)
+    }
+
+    /// How far a segment was durable when the checkpoint was written.
+    pub(super) fn durable(&self, number: u32) -> u32 {
+        self.ends.iter().filter(|(segment, _)| *segment == number).map(|(_, written)| *written).max().unwrap_or(0)
+    }
+}
+
+/// Loads the newest checkpoint that can be read. What cannot is reported.
+///
+/// # Errors
+/// `Damaged` if there are checkpoints and none can be read, unless it is to be `rebuilt` without; `Io`.
+pub(super) async fn load<D: Disk>(
+    disk: &D,
+    superblock: &Superblock,
+    headers: &Headers,
+    rebuild: bool,
+    damage: &mut Vec<Damage>,
+) -> Result<Base, Error> {
+    let reader = Reader { disk, superblock, headers };
+    let ends = superblock.checkpoints.map(Location::from_raw);
+    let mut base = None;
+    for (i, &at) in ends.iter().enumerate().filter(|(_, at)| **at != Location::LOST) {
+        match reader.load(at).await {
+            Ok(loaded) => {
+                base = Some((i, loaded));
+                break;
+            }
+            Err(Error::Damaged(found)) => damage.push(*found),
+            Err(error) => return Err(error),
+        }
+    }
+    let Some((newest, (mut base, records))) = base else {
+        if ends[0] == Location::LOST || rebuild {
+            return Ok(Base { index: Index::replay(superblock.segment_len), ..Base::default() });
+        }
+        return Err(Damage::error("every checkpoint (keyhole check --repair makes a new one)", ends[0].offset()));
+    };
+    base.index.keep_checkpoint(records);
+    // The one before is kept as well, if it is good for anything.
+    if let Some(&at) = ends.get(newest + 1).filter(|at| **at != Location::LOST)
+        && let Ok((end, _)) = reader.end(at).await
+    {
+        base.index.keep_checkpoint(locations(&end, at));
+    }
+    Ok(base)
+}
+
+/// All records of a checkpoint.
+fn locations(end: &CheckpointEnd, at: Location) -> Vec<Location> {
+    end.chunks.iter().map(|&chunk| Location::from_raw(chunk)).chain([at]).collect()
+}
+
+struct Reader<'a, D> {
+    disk: &'a D,
+    superblock: &'a Superblock,
+    headers: &'a Headers,
+}
+
+impl<D: Disk> Reader<'_, D> {
+    /// Reads a record of a checkpoint and takes what is wanted out of it.
+    async fn record<T>(
+        &self,
+        at: Location,
+        take: impl FnOnce(u64, Payload<'_>) -> Option<T>,
+    ) -> Result<T, Error> {
+        let damaged = || Damage::error("a checkpoint", at.offset());
+        let start = at.offset().checked_sub(SEGMENTS_START).ok_or_else(damaged)?;
+        let number = (start / self.superblock.segment_len) as usize;
+        let header = self.headers.get(number).and_then(Option::as_ref);
+        // Of a segment whose header cannot be read the record itself has to do.
+        let mut known = header.map(|(header, _)| header.generation);
+        if known.is_none() {
+            let store = &self.superblock.store;
+            known = read_record(self.disk, store, at, None, |record| Some(record.header.generation)).await.ok().flatten();
+        }
+        let found = read_record(self.disk, &self.superblock.store, at, known, |record| {
+            let seq = record.header.seq;
+            Payload::parse(record.header.kind, record.payload).and_then(|payload| take(seq, payload))
+        });
+        match found.await {
+            Ok(found) => found.ok_or_else(damaged),
+            Err(Error::Damaged(_)) => Err(damaged()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn end(&self, at: Location) -> Result<(CheckpointEnd, u64), Error> {
+        self.record(at, |seq, payload| match payload {
+            Payload::Checkpoint(end) => Some((end, seq)),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn load(&self, at: Location) -> Result<(Base, Vec<Location>), Error> {
+        let (end, _) = self.end(at).await?;
+        let mut loader = Loader::new(self.superblock.segment_len);
+        for (index, &chunk) in (0u32..).zip(&end.chunks) {
+            let loaded = self.record(Location::from_raw(chunk), |_, payload| match payload {
+                Payload::Chunk(chunk) if chunk.until == end.until && chunk.index == index => loader.load(&chunk),
+                _ => None,
+            });
+            loaded.await?;
+        }
+        loader.finish();
+        let records = locations(&end, at);
+        let CheckpointEnd { until, watermark, ends, .. } = end;
+        let segments = loader.segments.into_iter().map(|segment| (segment.number, segment)).collect();
+        let (index, pending) = (loader.index, loader.pending);
+        Ok((Base { exists: true, until, pending, watermark, segments, ends, index }, records))
+    }
+}

@@ -1,0 +1,49 @@
+//! Test hooks that break the engine on purpose, so that tests can show that they would notice. Without the feature
+//! `sabotage` there is nothing of it in the program.
+
+/// One way to break the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Syncs report success without being made.
+    SkipSync,
+    /// Checksums of records and blocks are not compared.
+    IgnoreCrc,
+    /// What identifies a record or block (segment generation, offset) is not compared.
+    IgnoreGeneration,
+    /// Deletions are not written again when they would still be needed: they are forgotten at once.
+    DropTombstoneEarly,
+    /// A write is acknowledged before what lies ahead of it is durable.
+    AcknowledgeEarly,
+}
+
+#[cfg(feature = "sabotage")]
+mod hook {
+    use super::Sabotage;
+    use std::cell::Cell;
+
+    thread_local! {
+        static MODE: Cell<Option<Sabotage>> = const { Cell::new(None) };
+    }
+
+    /// Breaks the engine in this way, on this thread, until told otherwise.
+    pub fn sabotage(mode: Option<Sabotage>) {
+        MODE.set(mode);
+    }
+
+    pub(crate) fn is(mode: Sabotage) -> bool {
+        MODE.get() == Some(mode)
+    }
+}
+
+#[cfg(not(feature = "sabotage"))]
+mod hook {
+    use super::Sabotage;
+
+    pub(crate) const fn is(_: Sabotage) -> bool {
+        false
+    }
+}
+
+pub(crate) use hook::is;
+#[cfg(feature = "sabotage")]
+pub use hook::sabotage;

@@ -1,0 +1,257 @@
+//! An ordered map that is small: leaves of many entries, filled nearly to the brim.
+//!
+//! The standard library's map leaves a third to a half of its slots empty, which is most of an index of millions. Here an
+//! entry costs its own size and a tenth, at the price of moving up to [`LEAF_MAX`] entries for an insertion. Looking up is two
+//! binary searches.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+
+/// Entries of a leaf at most.
+const LEAF_MAX: usize = 128;
+
+/// Entries that a leaf grows by: what it has to spare at most, but for what removals leave.
+const LEAF_STEP: usize = 8;
+
+/// A leaf with fewer entries is joined with its neighbour, where both fit into one.
+const LEAF_MIN: usize = LEAF_MAX / 4;
+
+/// An ordered map.
+#[derive(Debug)]
+pub(crate) struct SortedMap<K, V> {
+    /// None is empty.
+    leaves: Vec<Vec<(K, V)>>,
+    len: usize,
+}
+
+impl<K, V> Default for SortedMap<K, V> {
+    fn default() -> Self {
+        SortedMap { leaves: Vec::new(), len: 0 }
+    }
+}
+
+/// Where an entry is, or would be inserted.
+type Place = (usize, usize);
+
+impl<K: Ord, V> SortedMap<K, V> {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes that the map has allocated; what keys and values own elsewhere is not counted.
+    pub(crate) fn allocated(&self) -> usize {
+        let leaves: usize = self.leaves.iter().map(|leaf| leaf.capacity() * size_of::<(K, V)>()).sum();
+        leaves + self.leaves.capacity() * size_of::<Vec<(K, V)>>()
+    }
+
+    fn find<Q: Ord + ?Sized>(&self, key: &Q) -> Result<Place, Place>
+    where
+        K: Borrow<Q>,
+    {
+        let after = self.leaves.partition_point(|leaf| leaf[0].0.borrow() <= key);
+        let leaf = after.saturating_sub(1);
+        let Some(entries) = self.leaves.get(leaf) else { return Err((0, 0)) };
+        match entries.binary_search_by(|(k, _)| k.borrow().cmp(key)) {
+            Ok(at) => Ok((leaf, at)),
+            Err(at) => Err((leaf, at)),
+        }
+    }
+
+    pub(crate) fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        self.find(key).ok().map(|(leaf, at)| &self.leaves[leaf][at].1)
+    }
+
+    pub(crate) fn get_mut<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+    {
+        self.find(key).ok().map(|(leaf, at)| &mut self.leaves[leaf][at].1)
+    }
+
+    pub(crate) fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.find(key).is_ok()
+    }
+
+    /// The value that was there before.
+    pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
+        // What comes in order is the common case when a log is opened.
+        if let Some(last) = self.leaves.last().and_then(|leaf| leaf.last())
+            && key.cmp(&last.0) == Ordering::Greater
+        {
+            let leaf = self.leaves.len() - 1;
+            self.insert_at((leaf, self.leaves[leaf].len()), key, value);
+            return None;
+        }
+        match self.find(&key) {
+            Ok((leaf, at)) => Some(std::mem::replace(&mut self.leaves[leaf][at].1, value)),
+            Err(place) => {
+                self.insert_at(place, key, value);
+                None
+            }
+        }
+    }
+
+    fn insert_at(&mut self, (leaf, at): Place, key: K, value: V) {
+        self.len += 1;
+        let Some(entries) = self.leaves.get_mut(leaf) else {
+            self.leaves.push(vec![(key, value)]);
+            return;
+        };
+        if entries.len() < LEAF_MAX {
+            if entries.len() == entries.capacity() {
+                entries.reserve_exact(LEAF_STEP);
+            }
+            entries.insert(at, (key, value));
+            return;
+        }
+        // At the end the full leaf stays full: what comes in order fills every leaf.
+        let split = if at == LEAF_MAX { LEAF_MAX } else { LEAF_MAX / 2 };
+        let mut right = Vec::with_capacity(LEAF_MAX - split + LEAF_STEP);
+        right.extend(entries.drain(split..));
+        if at < split {
+            entries.insert(at, (key, value));
+        } else {
+            right.insert(at - split, (key, value));
+        }
+        entries.shrink_to(entries.len() + LEAF_STEP);
+        self.leaves.insert(leaf + 1, right);
+    }
+
+    pub(crate) fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
+        let (leaf, at) = self.find(key).ok()?;
+        let entries = &mut self.leaves[leaf];
+        let (_, value) = entries.remove(at);
+        self.len -= 1;
+        if entries.is_empty() {
+            self.leaves.remove(leaf);
+            if self.leaves.capacity() > 4 * self.leaves.len().max(LEAF_MIN) {
+                self.leaves.shrink_to(2 * self.leaves.len());
+            }
+            return Some(value);
+        }
+        if entries.capacity() > entries.len() + 2 * LEAF_STEP {
+            entries.shrink_to(entries.len() + LEAF_STEP);
+        }
+        if entries.len() < LEAF_MIN {
+            self.join(leaf);
+        }
+        Some(value)
+    }
+
+    /// Joins a leaf with the one after it, or else the one ahead, if they fit into one.
+    fn join(&mut self, leaf: usize) {
+        for left in [Some(leaf), leaf.checked_sub(1)].into_iter().flatten() {
+            let fits = self.leaves.get(left + 1).is_some_and(|right| right.len() + self.leaves[left].len() <= LEAF_MAX);
+            if fits {
+                let right = self.leaves.remove(left + 1);
+                self.leaves[left].reserve_exact(right.len());
+                self.leaves[left].extend(right);
+                return;
+            }
+        }
+    }
+
+    /// The entries from the first that is not below `key` on.
+    pub(crate) fn from<'a, Q: Ord + ?Sized>(&'a self, key: &Q) -> impl Iterator<Item = (&'a K, &'a V)> + use<'a, K, V, Q>
+    where
+        K: Borrow<Q>,
+    {
+        let (leaf, at) = self.find(key).unwrap_or_else(|place| place);
+        let first = self.leaves.get(leaf).map_or(&[][..], |entries| &entries[at..]);
+        let rest = self.leaves.get(leaf + 1..).unwrap_or_default();
+        first.iter().chain(rest.iter().flatten()).map(|(key, value)| (key, value))
+    }
+
+    pub(crate) fn last_key(&self) -> Option<&K> {
+        self.leaves.last()?.last().map(|(key, _)| key)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.leaves.iter().flatten().map(|(key, value)| (key, value))
+    }
+
+    pub(crate) fn into_values(self) -> impl Iterator<Item = V> {
+        self.leaves.into_iter().flatten().map(|(_, value)| value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    impl<K: Ord, V> SortedMap<K, V> {
+        fn check(&self) {
+            assert!(self.leaves.iter().all(|leaf| !leaf.is_empty() && leaf.len() <= LEAF_MAX));
+            assert_eq!(self.leaves.iter().map(Vec::len).sum::<usize>(), self.len);
+            assert!(self.leaves.iter().flatten().is_sorted_by(|a, b| a.0 < b.0));
+        }
+    }
+
+    /// Random operations over a few keys, and over many, against the standard library's map.
+    #[test]
+    fn behaves_as_the_standard_map() {
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut random = |n: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % n
+        };
+        for keys in [10, 1000, 100_000] {
+            let (mut map, mut model) = (SortedMap::default(), BTreeMap::new());
+            for step in 0..40_000u64 {
+                // It grows, shrinks, and grows again.
+                let key = random(keys);
+                if random(10) < if step / 10_000 % 2 == 0 { 7 } else { 2 } {
+                    assert_eq!(map.insert(key, step), model.insert(key, step));
+                } else {
+                    assert_eq!(map.remove(&key), model.remove(&key));
+                }
+                let probe = random(keys);
+                assert_eq!(map.get(&probe), model.get(&probe));
+                assert_eq!(map.from(&probe).next(), model.range(probe..).next());
+                if step % 1000 == 0 {
+                    map.check();
+                    assert!(map.iter().eq(model.iter()) && map.len() == model.len());
+                    assert!(map.from(&probe).eq(model.range(probe..)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_comes_in_order_takes_little_more_than_itself() {
+        let mut map = SortedMap::default();
+        for key in 0..100_000u64 {
+            map.insert(key, key);
+        }
+        map.check();
+        assert!(map.allocated() < 100_000 * 16 * 103 / 100, "{}", map.allocated());
+        for key in 0..100_000u64 {
+            if key % 5 != 0 {
+                map.remove(&key);
+            }
+        }
+        map.check();
+        assert!(map.allocated() < 20_000 * 16 * 13 / 10, "{}", map.allocated());
+    }
+
+    #[test]
+    fn empty() {
+        let mut map = SortedMap::<u8, ()>::default();
+        assert!(map.is_empty() && map.get(&1).is_none() && map.remove(&1).is_none() && map.from(&0).next().is_none());
+    }
+}

@@ -1,0 +1,189 @@
+//! Counts: what the log has written since it was opened, and what is where.
+
+use crate::shared::{State, Usage};
+use crate::segments::Use;
+use crate::wire::segment::Kind;
+
+/// Everything that is counted, as of one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// How much of the file is used, and by what.
+    pub usage: Usage,
+    /// Bytes of memory that the index takes, keys included.
+    pub index_bytes: u64,
+    /// Bytes written since the log was opened.
+    pub written: Written,
+    /// Batches of records since the log was opened, by how many commits shared one.
+    pub batches: BatchHistogram,
+    /// What the cleaner has done since the log was opened.
+    pub cleaner: CleanerStats,
+    /// Every segment of the file.
+    pub segments: Vec<SegmentStat>,
+}
+
+/// Bytes written since the log was opened, by what they were.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Written {
+    /// Bytes of bodies, as requests gave them: what write amplification is measured against.
+    pub appended: u64,
+    /// Records of requests, with the batches' padding.
+    pub records: u64,
+    /// Blocks of requests, footers and padding included.
+    pub blocks: u64,
+    /// Records and blocks that the cleaner has written again.
+    pub moved: u64,
+    /// Records of checkpoints.
+    pub checkpoints: u64,
+    /// Headers of segments, superblocks, records of the log's own.
+    pub other: u64,
+}
+
+impl Written {
+    /// All bytes written.
+    pub fn total(&self) -> u64 {
+        self.records + self.blocks + self.moved + self.checkpoints + self.other
+    }
+
+    /// Bytes written for each byte first appended (records and footers of requests belong to the latter); `None` while there
+    /// are none.
+    pub fn amplification(&self) -> Option<f64> {
+        let first = self.records + self.blocks;
+        (first > 0).then(|| self.total() as f64 / first as f64)
+    }
+}
+
+/// How many batches had so many commits: up to 1, 2, 4, ... 256, and more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BatchHistogram(pub [u64; 10]);
+
+impl BatchHistogram {
+    pub(crate) fn count(&mut self, commits: usize) {
+        if commits > 0 {
+            let class = commits.next_power_of_two().trailing_zeros() as usize;
+            self.0[class.min(self.0.len() - 1)] += 1;
+        }
+    }
+}
+
+/// What the cleaner has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CleanerStats {
+    /// Segments whose live records or blocks were moved.
+    pub segments_cleaned: u64,
+    /// Segments that became blank.
+    pub segments_freed: u64,
+    /// Segments whose space was given back.
+    pub segments_discarded: u64,
+    /// Bytes of live records and blocks that were moved.
+    pub bytes_moved: u64,
+    /// Checkpoints that were completed.
+    pub checkpoints: u64,
+}
+
+/// What a segment holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SegmentKind {
+    /// Records.
+    Meta,
+    /// Blocks of bodies.
+    Body,
+    /// Nothing, or not known.
+    Blank,
+}
+
+/// What is done with a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SegmentState {
+    /// It can be begun.
+    Blank,
+    /// It is being appended to.
+    Open,
+    /// Nothing more is appended.
+    Closed,
+    /// Nothing in it is of use; it is freed after the next checkpoints.
+    Condemned,
+    /// It could not be read, and is left alone.
+    Damaged,
+}
+
+/// One segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentStat {
+    /// Its number in the file.
+    pub number: u32,
+    /// What it holds.
+    pub kind: SegmentKind,
+    /// What is done with it.
+    pub state: SegmentState,
+    /// Of its present or last use.
+    pub generation: u64,
+    /// Bytes written, header included.
+    pub written: u64,
+    /// Bytes of them that are referred to.
+    pub live: u64,
+}
+
+/// Counts kept up to date under the lock.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) written: Written,
+    pub(crate) batches: BatchHistogram,
+    pub(crate) cleaner: CleanerStats,
+}
+
+impl State {
+    pub(crate) fn stats(&self) -> Stats {
+        let segments = self.segments.table.iter().zip(0u32..).map(|(segment, number)| {
+            let (kind, state) = match segment.used {
+                Use::Blank => (SegmentKind::Blank, SegmentState::Blank),
+                Use::Open(kind) => (SegmentKind::of(kind), SegmentState::Open),
+                Use::Closed(kind) => (SegmentKind::of(kind), SegmentState::Closed),
+                Use::Condemned(_) => (SegmentKind::Blank, SegmentState::Condemned),
+                Use::Damaged => (SegmentKind::Blank, SegmentState::Damaged),
+            };
+            let (generation, written) = (segment.generation, u64::from(segment.written));
+            SegmentStat { number, kind, state, generation, written, live: self.index.live.of(number) }
+        });
+        Stats {
+            usage: self.usage(),
+            index_bytes: self.index.allocated(),
+            written: self.counters.written,
+            batches: self.counters.batches,
+            cleaner: self.counters.cleaner,
+            segments: segments.collect(),
+        }
+    }
+}
+
+impl SegmentKind {
+    fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Meta => SegmentKind::Meta,
+            Kind::Body => SegmentKind::Body,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_of_batches() {
+        let mut histogram = BatchHistogram::default();
+        for commits in [0, 1, 2, 3, 4, 5, 256, 257, 512, 513, 100_000] {
+            histogram.count(commits);
+        }
+        assert_eq!(histogram.0, [1, 1, 2, 1, 0, 0, 0, 0, 1, 4]);
+    }
+
+    #[test]
+    fn amplification_is_of_what_was_first_appended() {
+        assert_eq!(Written::default().amplification(), None);
+        let written = Written { records: 10, blocks: 90, moved: 100, checkpoints: 10, other: 5, ..Written::default() };
+        assert_eq!(written.amplification(), Some(2.15));
+    }
+}

@@ -1,0 +1,330 @@
+//! What a checkpoint is made of: *items*, packed one behind the other into the records of kind 11.
+
+use super::Cursor;
+use super::payload::{PART_LEN, encode_part, parse_part};
+use crate::limits::BLOCKS_MAX;
+use crate::types::{BodyId, BucketSettings, Part};
+
+/// Kinds of items. The numbers are on disk.
+mod tag {
+    pub(super) const HOME: u8 = 1;
+    pub(super) const BUCKET: u8 = 2;
+    pub(super) const OBJECT: u8 = 3;
+    pub(super) const UPLOAD: u8 = 4;
+    pub(super) const PART: u8 = 5;
+    pub(super) const BODY: u8 = 6;
+    pub(super) const SEGMENT: u8 = 7;
+    pub(super) const FLOOR: u8 = 8;
+    pub(super) const PENDING: u8 = 9;
+}
+
+/// One entry of a checkpoint. Locations are raw: see [`Location`](crate::index::Location).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Item<'a> {
+    /// The objects, uploads and floors that follow in this record are of this bucket.
+    Home {
+        bucket: u64,
+    },
+    Bucket {
+        id: u64,
+        at: u64,
+        time_ms: u64,
+        /// Location and sequence number of their record; 0, 0 where there is none.
+        settings_at: u64,
+        settings_seq: u64,
+        settings: BucketSettings,
+        name: &'a str,
+    },
+    Object {
+        at: u64,
+        seq: u64,
+        size: u64,
+        stamp: u64,
+        digest: [u8; 16],
+        bodies: Vec<BodyId>,
+        key: &'a str,
+    },
+    Upload {
+        seq: u64,
+        at: u64,
+        id: [u8; 16],
+        time_ms: u64,
+        sealed: bool,
+        declared: Option<(u8, u8)>,
+        key: &'a str,
+    },
+    Part {
+        upload: u64,
+        at: u64,
+        seq: u64,
+        time_ms: u64,
+        part: Part,
+    },
+    /// `shares`: segment and pages of each.
+    Body {
+        id: BodyId,
+        at: u64,
+        shares: Vec<(u32, u32)>,
+    },
+    Segment(SegmentItem),
+    /// A name of which a write was on its way: writes with lower numbers than this no longer count.
+    Floor {
+        applied: u64,
+        key: &'a str,
+    },
+    /// A record with a lower number than the checkpoint's that the checkpoint does not cover.
+    Pending {
+        seq: u64,
+    },
+}
+
+/// A segment, as it was when the checkpoint was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentItem {
+    pub(crate) number: u32,
+    pub(crate) use_: SegmentUse,
+    /// Of its last use.
+    pub(crate) generation: u64,
+    /// How far it was written; 0: from the beginning on it may be anything.
+    pub(crate) written: u32,
+    /// Checksum of the last record ahead of `written`, or of the header.
+    pub(crate) prev: u32,
+}
+
+/// What a segment was used for. The numbers are on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SegmentUse {
+    Blank = 0,
+    OpenMeta = 1,
+    OpenBody = 2,
+    ClosedMeta = 3,
+    ClosedBody = 4,
+    /// It was left alone because of damage.
+    Damaged = 5,
+    /// Nothing in it was of use: it was to be freed.
+    Condemned = 6,
+}
+
+impl SegmentUse {
+    fn parse(byte: u8) -> Option<Self> {
+        use SegmentUse::{Blank, ClosedBody, ClosedMeta, Condemned, Damaged, OpenBody, OpenMeta};
+        [Blank, OpenMeta, OpenBody, ClosedMeta, ClosedBody, Damaged, Condemned].into_iter().find(|u| *u as u8 == byte)
+    }
+}
+
+impl<'a> Item<'a> {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let string = |out: &mut Vec<u8>, text: &str| {
+            out.extend((text.len() as u16).to_le_bytes());
+            out.extend(text.as_bytes());
+        };
+        match self {
+            Item::Home { bucket } => {
+                out.push(tag::HOME);
+                out.extend(bucket.to_le_bytes());
+            }
+            Item::Bucket { id, at, time_ms, settings_at, settings_seq, settings, name } => {
+                out.push(tag::BUCKET);
+                for word in [id, at, time_ms, settings_at, settings_seq] {
+                    out.extend(word.to_le_bytes());
+                }
+                settings.encode(out);
+                string(out, name);
+            }
+            Item::Object { at, seq, size, stamp, digest, bodies, key } => {
+                out.push(tag::OBJECT);
+                for word in [at, seq, size, stamp] {
+                    out.extend(word.to_le_bytes());
+                }
+                out.extend(digest);
+                string(out, key);
+                out.extend((bodies.len() as u16).to_le_bytes());
+                for body in bodies {
+                    out.extend(body.0.to_le_bytes());
+                }
+            }
+            Item::Upload { seq, at, id, time_ms, sealed, declared, key } => {
+                let (algorithm, kind) = declared.unwrap_or((0, 0));
+                out.push(tag::UPLOAD);
+                out.extend(seq.to_le_bytes());
+                out.extend(at.to_le_bytes());
+                out.extend(id);
+                out.extend(time_ms.to_le_bytes());
+                out.extend([u8::from(*sealed), u8::from(declared.is_some()), algorithm, kind]);
+                string(out, key);
+            }
+            Item::Part { upload, at, seq, time_ms, part } => {
+                out.push(tag::PART);
+                for word in [upload, at, seq, time_ms] {
+                    out.extend(word.to_le_bytes());
+                }
+                encode_part(part, out);
+            }
+            Item::Body { id, at, shares } => {
+                out.push(tag::BODY);
+                out.extend(id.0.to_le_bytes());
+                out.extend(at.to_le_bytes());
+                out.extend((shares.len() as u16).to_le_bytes());
+                for (segment, pages) in shares {
+                    out.extend(segment.to_le_bytes());
+                    out.extend(pages.to_le_bytes());
+                }
+            }
+            Item::Segment(segment) => {
+                out.push(tag::SEGMENT);
+                out.extend(segment.number.to_le_bytes());
+                out.push(segment.use_ as u8);
+                out.extend(segment.generation.to_le_bytes());
+                out.extend(segment.written.to_le_bytes());
+                out.extend(segment.prev.to_le_bytes());
+            }
+            Item::Floor { applied, key } => {
+                out.push(tag::FLOOR);
+                out.extend(applied.to_le_bytes());
+                string(out, key);
+            }
+            Item::Pending { seq } => {
+                out.push(tag::PENDING);
+                out.extend(seq.to_le_bytes());
+            }
+        }
+    }
+
+    fn parse(c: &mut Cursor<'a>) -> Option<Self> {
+        let [tag] = c.array()?;
+        Some(match tag {
+            tag::HOME => Item::Home { bucket: c.u64()? },
+            tag::BUCKET => {
+                let (id, at, time_ms, settings_at, settings_seq) = (c.u64()?, c.u64()?, c.u64()?, c.u64()?, c.u64()?);
+                let (settings, len) = (BucketSettings::parse(c)?, c.u16()?);
+                Item::Bucket { id, at, time_ms, settings_at, settings_seq, settings, name: c.str(len.into())? }
+            }
+            tag::OBJECT => {
+                let (at, seq, size, stamp, digest) = (c.u64()?, c.u64()?, c.u64()?, c.u64()?, c.array()?);
+                let len = c.u16()?;
+                let key = c.str(len.into())?;
+                let count = c.u16()?;
+                let bodies = (0..count).map(|_| c.u64().map(BodyId)).collect::<Option<_>>()?;
+                Item::Object { at, seq, size, stamp, digest, bodies, key }
+            }
+            tag::UPLOAD => {
+                let (seq, at, id, time_ms) = (c.u64()?, c.u64()?, c.array()?, c.u64()?);
+                let [sealed @ (0 | 1), declared @ (0 | 1), algorithm, kind] = c.array()? else { return None };
+                let len = c.u16()?;
+                let declared = (declared == 1).then_some((algorithm, kind));
+                Item::Upload { seq, at, id, time_ms, sealed: sealed == 1, declared, key: c.str(len.into())? }
+            }
+            tag::PART => {
+                let (upload, at, seq, time_ms) = (c.u64()?, c.u64()?, c.u64()?, c.u64()?);
+                Item::Part { upload, at, seq, time_ms, part: parse_part(c)? }
+            }
+            tag::BODY => {
+                let (id, at, count) = (BodyId(c.u64()?), c.u64()?, c.u16()?);
+                let shares = (0..count).map(|_| Some((c.u32()?, c.u32()?))).collect::<Option<_>>()?;
+                Item::Body { id, at, shares }
+            }
+            tag::SEGMENT => {
+                let number = c.u32()?;
+                let [use_] = c.array()?;
+                Item::Segment(SegmentItem {
+                    number,
+                    use_: SegmentUse::parse(use_)?,
+                    generation: c.u64()?,
+                    written: c.u32()?,
+                    prev: c.u32()?,
+                })
+            }
+            tag::FLOOR => {
+                let (applied, len) = (c.u64()?, c.u16()?);
+                Item::Floor { applied, key: c.str(len.into())? }
+            }
+            tag::PENDING => Item::Pending { seq: c.u64()? },
+            _ => return None,
+        })
+    }
+}
+
+/// The longest item must fit into a record: an object of the most parts, or a body with a share for each block.
+const _: () = {
+    let object = 1 + 4 * 8 + 16 + 2 + crate::limits::KEY_MAX + 2 + crate::limits::PARTS_MAX * 8;
+    let body = 1 + 16 + 2 + BLOCKS_MAX * 8;
+    let part = 1 + 4 * 8 + PART_LEN;
+    assert!(object + body + part + crate::limits::CHECKPOINT_RECORD < crate::limits::RECORD_MAX);
+};
+
+/// Some of the items of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chunk<'a> {
+    /// Which checkpoint: its `until`.
+    pub(crate) until: u64,
+    /// Position among the records of the checkpoint.
+    pub(crate) index: u32,
+    pub(crate) items: &'a [u8],
+}
+
+impl<'a> Chunk<'a> {
+    /// Every item; `None` in place of the first that is malformed.
+    pub(crate) fn items(&self) -> impl Iterator<Item = Option<Item<'a>>> {
+        let mut rest = Some(Cursor(self.items));
+        std::iter::from_fn(move || {
+            let cursor = rest.as_mut().filter(|cursor| !cursor.0.is_empty())?;
+            let item = Item::parse(cursor);
+            if item.is_none() {
+                rest = None;
+            }
+            Some(item)
+        })
+    }
+}
+
+/// The record that ends a checkpoint, and that the superblock points to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CheckpointEnd {
+    /// The first number that it does not cover.
+    pub(crate) until: u64,
+    /// Every record with a number up to this was durable when the checkpoint was begun, or did not exist.
+    pub(crate) watermark: u64,
+    /// Locations of its other records, raw, in order.
+    pub(crate) chunks: Vec<u64>,
+    /// Segments for records, and how far they had been written when this was: all of that is durable, now that the
+    /// superblock points here.
+    pub(crate) ends: Vec<(u32, u32)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_round_trip() {
+        let part = Part { number: 7, body: BodyId(99), size: 5 << 20, salt: [3; 24], etag: [4; 16] };
+        let settings = BucketSettings { quota: Some(5), expire_ms: None };
+        let segment = SegmentItem { number: 3, use_: SegmentUse::OpenMeta, generation: 9, written: 8192, prev: 77 };
+        let items = [
+            Item::Bucket { id: 1, at: 2, time_ms: 3, settings_at: 4, settings_seq: 5, settings, name: "photos" },
+            Item::Home { bucket: 1 },
+            Item::Object { at: 1, seq: 2, size: 3, stamp: 4, digest: [5; 16], bodies: vec![BodyId(6)], key: "a/\u{e9}" },
+            Item::Object { at: 1, seq: 2, size: 3, stamp: 4, digest: [5; 16], bodies: vec![BodyId(6); 3], key: "" },
+            Item::Upload { seq: 1, at: 2, id: [3; 16], time_ms: 4, sealed: true, declared: Some((1, 0)), key: "k" },
+            Item::Part { upload: 1, at: 2, seq: 3, time_ms: 4, part },
+            Item::Body { id: BodyId(1), at: 2, shares: vec![(3, 4), (5, 6)] },
+            Item::Body { id: BodyId(1), at: 2, shares: vec![] },
+            Item::Segment(segment),
+            Item::Floor { applied: 5, key: "k" },
+            Item::Pending { seq: 6 },
+        ];
+        let mut bytes = Vec::new();
+        items.iter().for_each(|item| item.encode(&mut bytes));
+        let chunk = Chunk { until: 0, index: 0, items: &bytes };
+        assert_eq!(chunk.items().collect::<Option<Vec<_>>>().unwrap(), items);
+        for len in 0..bytes.len() {
+            let chunk = Chunk { items: &bytes[..len], ..chunk };
+            let found: Vec<_> = chunk.items().collect();
+            assert!(found.len() <= items.len() && found.iter().flatten().zip(&items).all(|(a, b)| a == b), "cut to {len}");
+        }
+        for byte in [0, 10, 255] {
+            let chunk = Chunk { items: &[byte], ..chunk };
+            assert_eq!(chunk.items().collect::<Vec<_>>(), [None]);
+        }
+    }
+}

@@ -346,7 +346,8 @@ mod tests {
         segments.table[1].pins = 0;
         assert_eq!(segments.free_condemned(1), [1]);
         assert_eq!(segments.generation(segments.start(1)), None);
-        assert_eq!(segments.take(Purpose::Body, 9), Some(1), "it is used again");
+        assert_eq!(segments.take(Purpose::Body, 8), Some(3), "it is kept for those it is reserved for");
+        assert_eq!(segments.take(Purpose::Deletions, 9), Some(1), "it is used again");
         assert_eq!(segments.table[1].generation, 9);
     }
 }

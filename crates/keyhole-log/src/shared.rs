@@ -255,11 +255,9 @@ impl State {
     /// A segment whose records are known to be durable up to some offset, of a worker other than `me`: each time another one.
     pub(crate) fn witness(&self, me: usize, turn: usize) -> Durable {
         let others = self.ends.len() - 1;
-        if others == 0 {
-            return Durable::default();
-        }
-        let end = self.ends[(me + 1 + turn % others) % self.ends.len()];
-        Durable { segment: end.segment, until: end.durable }
+        let other = |nth: usize| self.ends[(me + 1 + (turn + nth) % others) % self.ends.len()];
+        let known = (0..others).map(other).find(|end| end.durable > 0);
+        known.map_or_else(Durable::default, |end| Durable { segment: end.segment, until: end.durable })
     }
 
     /// To be called when the sync is about to be submitted: every write that counts has completed.

@@ -71,6 +71,8 @@ pub struct Writer<D: Disk> {
 /// Poisons the log if the writer is dropped before its end: what becomes of its writes is then unknown.
 struct Guard {
     shared: Arc<Shared>,
+    /// It is a worker's, not the maintenance's.
+    works: bool,
     ended: bool,
 }
 
@@ -79,9 +81,11 @@ impl Drop for Guard {
         if !self.ended {
             self.shared.poison();
         }
-        let mut state = self.shared.lock();
-        state.maintenance.writers -= 1;
-        state.wake_maintenance();
+        if self.works {
+            let mut state = self.shared.lock();
+            state.maintenance.writers -= 1;
+            state.wake_maintenance();
+        }
     }
 }
 
@@ -98,7 +102,7 @@ impl<D: Disk> Writer<D> {
         queue: mpsc::UnboundedReceiver<Job<D>>,
     ) -> Self {
         Writer {
-            guard: Guard { shared: Arc::clone(&shared), ended: false },
+            guard: Guard { shared: Arc::clone(&shared), works: !maintains, ended: false },
             context: Rc::new(Context::new(shared, disk, slot.worker, maintains)),
             queue,
             meta: slot.meta,

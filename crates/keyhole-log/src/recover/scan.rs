@@ -23,6 +23,9 @@ use crate::wire::segment::{Header, Kind};
 use crate::wire::superblock::Superblock;
 use crate::wire::align_up;
 
+/// Segments behind the last one in use that are searched for records although their headers and their beginnings are none.
+const HEADLESS_SEARCHED: u32 = 2;
+
 /// A record that was found.
 #[derive(Debug, Clone)]
 pub(super) struct Found {
@@ -280,6 +283,7 @@ impl Store {
         base: &Base,
     ) -> Result<(), Error> {
         let watermark = self.scans.iter().map(|scan| scan.watermark).max().unwrap_or(0);
+        let last = self.table.iter().rposition(|segment| segment.used != Use::Blank).unwrap_or(0) as u32;
         for &number in numbers {
             let start = reader.start(number);
             // What has been begun since has a generation from then on, or the one that it was being begun with.
@@ -289,8 +293,10 @@ impl Store {
             let witnessed = self.scans.iter().any(|other| {
                 other.witness.iter().any(|&(segment, _, seq)| segment == number && seq >= base.until)
             });
-            // With a checkpoint most of these are known to be blank: their ends are not searched without a reason.
-            if base.exists && !witnessed && !reader.begins(from).await? {
+            // Segments are begun in order, so of those behind the last one that is in use most are blank, and with a checkpoint
+            // the others are known to be: they are not searched without a reason.
+            let beyond = base.exists || number > last + HEADLESS_SEARCHED;
+            if beyond && !witnessed && !reader.begins(from).await? {
                 continue;
             }
             let scan = reader.segment(number, from, Hints::default(), base.watermark).await?;

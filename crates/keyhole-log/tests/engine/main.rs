@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod maintenance;
 mod objects;
 mod order;
 mod trouble;

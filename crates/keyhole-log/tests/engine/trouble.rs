@@ -56,7 +56,7 @@ fn check_full(medium: &Rc<std::cell::RefCell<Medium>>, mut store: Store, len: us
 fn the_capacity_is_reached() {
     for len in [60_000, 1 << 20, 3_000_000] {
         let medium = Medium::new(1);
-        format(&medium, capacity(16)).unwrap();
+        format(&medium, capacity(24)).unwrap();
         let store = Store::open(&medium, 1);
         check_full(&medium, store, len);
     }
@@ -203,7 +203,7 @@ fn capacities_and_workers() {
     assert!(refused(open(WORKERS_MAX + 1, None)));
     assert!(refused(open(3, None)));
     open(2, None).unwrap();
-    open(3, Some(capacity(6))).unwrap();
+    open(3, Some(capacity(7))).unwrap();
     open(3, None).unwrap();
     let mut store = Store::open(&medium, 3);
     let log = store.log();
@@ -233,12 +233,12 @@ fn files_that_are_something_else() {
     let medium = Medium::new(1);
     format(&medium, CAPACITY).unwrap();
     let good = medium.borrow_mut().bytes().clone();
-    for found in [0u8, 2] {
+    for found in [0u8, 1, 3] {
         let mut other = good.clone();
         (other[8], other[(512 << 10) + 8]) = (found, found);
         let error = check(other);
         assert!(
-            matches!(error, Error::UnsupportedVersion { found: f, supported: 1 } if f == u32::from(found)),
+            matches!(error, Error::UnsupportedVersion { found: f, supported: 2 } if f == u32::from(found)),
             "{error}"
         );
         assert!(error.to_string().contains("release"), "it says what to do: {error}");

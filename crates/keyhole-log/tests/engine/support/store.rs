@@ -46,6 +46,16 @@ impl Store {
         Store::open_with(medium, options(workers)).unwrap()
     }
 
+    /// With checkpoints and the cleaner.
+    pub(crate) fn maintained(medium: &Rc<RefCell<Medium>>, options: OpenOptions) -> Result<Store, Error> {
+        let store = Store::open_with(medium, options)?;
+        let (maintenance, writer) =
+            keyhole_log::maintenance(store.logs[0].shared().clone(), Rc::new(MemDisk::new(medium)));
+        store.spawn(writer.run());
+        store.spawn(maintenance.run());
+        Ok(store)
+    }
+
     pub(crate) fn open_with(medium: &Rc<RefCell<Medium>>, options: OpenOptions) -> Result<Store, Error> {
         let mut pool = LocalPool::new();
         let disk = MemDisk::new(medium);

@@ -1,0 +1,321 @@
+//! Checkpoints and the cleaner.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use keyhole_log::limits::{BLOCK_DATA, SEGMENT_LEN_MIN, SEGMENTS_START};
+use keyhole_log::{BucketSettings, Condition, Error, OpenOptions, SegmentState};
+
+use crate::support::store::{CAPACITY, Store, format, get, keys, options, put};
+use crate::support::{Crash, Medium, Random};
+
+fn fresh(seed: u64, segments: u64, options: OpenOptions) -> (Rc<RefCell<Medium>>, Store) {
+    let medium = Medium::new(seed);
+    format(&medium, SEGMENTS_START + segments * SEGMENT_LEN_MIN).unwrap();
+    let mut store = Store::maintained(&medium, options).unwrap();
+    let log = store.log();
+    store.run(async { log.create_bucket("bucket", 1).await.unwrap() });
+    drop(log);
+    (medium, store)
+}
+
+/// What the store holds is what the model says.
+fn check(store: &mut Store, model: &BTreeMap<String, u64>) {
+    let log = store.log();
+    assert_eq!(keys(&log), model.keys().cloned().collect::<Vec<_>>());
+    store.run(async {
+        for (key, seed) in model {
+            assert_eq!(get(&log, key).await, Some(*seed), "{key}");
+        }
+    });
+}
+
+#[test]
+fn a_checkpoint_is_recovered_from() {
+    for crash in [false, true] {
+        let (medium, mut store) = fresh(1, 31, options(2));
+        let mut model = BTreeMap::new();
+        let log = store.log();
+        store.run(async {
+            for i in 0..50u64 {
+                put(&log, &format!("k{i:03}"), i, (i as usize % 7) * 30_000).await.unwrap();
+                model.insert(format!("k{i:03}"), i);
+            }
+            log.checkpoint().await.unwrap();
+            for i in (0..50u64).step_by(3) {
+                assert!(log.delete_object("bucket", &format!("k{i:03}"), 1, Condition::None).await.unwrap());
+                model.remove(&format!("k{i:03}"));
+            }
+            put(&log, "k001", 99, 70_000).await.unwrap();
+            model.insert("k001".into(), 99);
+        });
+        let before = log.shared().usage();
+        drop(log);
+        if crash {
+            drop(store);
+        } else {
+            store.close();
+        }
+        medium.borrow_mut().crash(Crash::Lost);
+        let mut store = Store::open(&medium, 1);
+        assert!(store.recovery.damaged.is_empty(), "{:?}", store.recovery);
+        // Only what came after the checkpoint was replayed; after an orderly end there is one more.
+        let records = store.recovery.records;
+        assert!(if crash { (18..40).contains(&records) } else { records < 10 }, "{records}");
+        check(&mut store, &model);
+        let usage = store.log().shared().usage();
+        assert_eq!((usage.objects, usage.bodies, usage.buckets), (before.objects, before.bodies, before.buckets));
+    }
+}
+
+/// Overwriting over and over in a store that is four fifths full: the space comes back, nothing is lost, and what is written
+/// stays in proportion.
+#[test]
+fn space_is_used_again() {
+    for (len, count) in [(60_000usize, 560u64), (BLOCK_DATA - 5000, 30), (300_000, 110)] {
+        println!("{count} objects of {len} bytes");
+        let (medium, mut store) = fresh(3, 31, options(1));
+        let (mut model, mut random) = (BTreeMap::new(), Random::new(9));
+        let log = store.log();
+        for round in 0..4u64 {
+            store.run(async {
+                for step in 0..count {
+                    let key = if round == 0 { step } else { random.below(count) };
+                    let seed = round * count + step;
+                    put(&log, &format!("k{key:03}"), seed, len).await.unwrap();
+                    model.insert(format!("k{key:03}"), seed);
+                }
+            });
+            check(&mut store, &model);
+        }
+        let stats = log.shared().stats();
+        assert!(stats.cleaner.segments_freed > 10, "{:?}", stats.cleaner);
+        assert!(stats.usage.allocated <= stats.usage.capacity);
+        drop((log, store));
+        medium.borrow_mut().crash(Crash::Lost);
+        let mut store = Store::maintained(&medium, options(2)).unwrap();
+        assert!(store.recovery.damaged.is_empty(), "{:?}", store.recovery);
+        check(&mut store, &model);
+        store.close();
+        let mut store = Store::open(&medium, 1);
+        assert!(store.recovery.damaged.is_empty(), "{:?}", store.recovery);
+        check(&mut store, &model);
+    }
+}
+
+/// Fills the store, deletes half of it at random, fills it again.
+#[test]
+fn full_deleted_and_full_again() {
+    for len in [60_000usize, 400_000] {
+        let (_medium, mut store) = fresh(4, 31, options(1));
+        let (mut model, mut random) = (BTreeMap::new(), Random::new(5));
+        let (mut next, mut first) = (0u64, 0);
+        let log = store.log();
+        for round in 0..5 {
+            store.run(async {
+                loop {
+                    let key = format!("k{next:05}");
+                    match put(&log, &key, next, len).await {
+                        Ok(()) => model.insert(key, next),
+                        Err(Error::Full) => break,
+                        Err(error) => panic!("{error}"),
+                    };
+                    next += 1;
+                }
+            });
+            if round == 0 {
+                first = model.len();
+            }
+            assert!(model.len() * 100 >= first * 85, "round {round}: {} of {first}", model.len());
+            check(&mut store, &model);
+            store.run(async {
+                let names: Vec<String> = model.keys().cloned().collect();
+                for name in names {
+                    if random.chance(50) {
+                        assert!(log.delete_object("bucket", &name, 1, Condition::None).await.unwrap());
+                        model.remove(&name);
+                    }
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn compacting_gives_the_space_back() {
+    let (medium, mut store) = fresh(5, 31, options(1));
+    let log = store.log();
+    let mut model = BTreeMap::new();
+    store.run(async {
+        for i in 0..400u64 {
+            put(&log, &format!("k{i:03}"), i, 60_000).await.unwrap();
+        }
+        for i in 0..400u64 {
+            if i % 10 == 0 {
+                model.insert(format!("k{i:03}"), i);
+            } else {
+                log.delete_object("bucket", &format!("k{i:03}"), 1, Condition::None).await.unwrap();
+            }
+        }
+        let compacted = log.compact().await.unwrap();
+        assert!(compacted.segments_freed >= 8 && compacted.bytes_moved >= 30 * 60_000, "{compacted:?}");
+    });
+    let stats = log.shared().stats();
+    let closed = stats.segments.iter().filter(|segment| segment.state == SegmentState::Closed).count();
+    assert!(closed <= 3, "{:?}", stats.segments);
+    assert!(stats.cleaner.segments_discarded > 0, "{:?}", stats.cleaner);
+    check(&mut store, &model);
+    drop((log, store));
+    medium.borrow_mut().crash(Crash::Lost);
+    check(&mut Store::open(&medium, 1), &model);
+}
+
+/// Who reads goes on reading, whatever is moved and freed meanwhile.
+#[test]
+fn readers_are_not_disturbed() {
+    use crate::support::store::{bytes, read};
+    let (_medium, mut store) = fresh(6, 31, options(1));
+    let log = store.log();
+    store.run(async {
+        put(&log, "held", 2, 3 << 20).await.unwrap();
+        let held = log.object("bucket", "held").await.unwrap().unwrap();
+        let body = log.body(&held.parts[0]).await.unwrap();
+        put(&log, "held", 4, 100).await.unwrap();
+        for i in 0..60u64 {
+            put(&log, &format!("k{}", i % 5), i, 1 << 20).await.unwrap();
+        }
+        log.compact().await.unwrap();
+        let (tags, buf) = log.read_block(&body, 1, 0..64, keyhole_log::Disk::buffer(log.disk().as_ref())).await;
+        tags.unwrap();
+        assert_eq!(buf.as_ref()[..BLOCK_DATA], bytes(2, 3 << 20)[BLOCK_DATA..2 * BLOCK_DATA]);
+        assert_eq!(read(&log, &held).await.unwrap(), bytes(2, 3 << 20));
+    });
+}
+
+/// The newest checkpoint is damaged: the one before serves, and it is told.
+#[test]
+fn a_damaged_checkpoint() {
+    let (medium, mut store) = fresh(7, 31, options(1));
+    let log = store.log();
+    let mut model = BTreeMap::new();
+    store.run(async {
+        for i in 0..20u64 {
+            put(&log, &format!("k{i:03}"), i, 1000).await.unwrap();
+            model.insert(format!("k{i:03}"), i);
+            if i % 5 == 4 {
+                log.checkpoint().await.unwrap();
+            }
+        }
+        log.delete_object("bucket", "k003", 1, Condition::None).await.unwrap();
+        model.remove("k003");
+    });
+    drop((log, store));
+    medium.borrow_mut().crash(Crash::Lost);
+    // The superblock says where they end, in units of 8 bytes above 17 bits of length.
+    let pointer = |medium: &Rc<RefCell<Medium>>, at: usize| {
+        let raw = u64::from_le_bytes(medium.borrow_mut().bytes()[at..at + 8].try_into().unwrap());
+        (raw >> 17) as usize * 8
+    };
+    let (newest, before) = (pointer(&medium, 64), pointer(&medium, 72));
+    assert!(newest > before && before > 0);
+    medium.borrow_mut().bytes()[newest + 90] ^= 1;
+    medium.borrow_mut().reload();
+    let mut store = Store::maintained(&medium, options(1)).unwrap();
+    assert!(store.recovery.damaged.iter().any(|damage| damage.what == "a checkpoint"), "{:?}", store.recovery);
+    check(&mut store, &model);
+    let log = store.log();
+    store.run(async { log.checkpoint().await.unwrap() });
+    drop(log);
+    store.close();
+    let mut store = Store::open(&medium, 1);
+    assert!(store.recovery.damaged.is_empty(), "{:?}", store.recovery);
+    check(&mut store, &model);
+    drop(store);
+
+    // Both: it is refused, unless it is to be rebuilt.
+    medium.borrow_mut().crash(Crash::Lost);
+    for at in [64, 72] {
+        let end = pointer(&medium, at);
+        medium.borrow_mut().bytes()[end + 90] ^= 1;
+    }
+    medium.borrow_mut().reload();
+    let refused = Store::open_with(&medium, options(1)).err().unwrap();
+    assert!(matches!(&refused, Error::Damaged(_)) && refused.to_string().contains("--repair"), "{refused}");
+    let mut store = Store::open_with(&medium, OpenOptions { rebuild: true, ..options(1) }).unwrap();
+    check(&mut store, &model);
+}
+
+#[test]
+fn quotas() {
+    let (medium, mut store) = fresh(8, 31, options(1));
+    let log = store.log();
+    store.run(async {
+        let quota = |quota| BucketSettings { quota, expire_ms: None };
+        log.set_bucket("bucket", quota(Some(10_000)), 1).await.unwrap();
+        put(&log, "a", 2, 6000).await.unwrap();
+        assert!(matches!(put(&log, "b", 2, 4001).await, Err(Error::QuotaExceeded)));
+        put(&log, "b", 2, 4000).await.unwrap();
+        assert!(matches!(put(&log, "c", 2, 1).await, Err(Error::QuotaExceeded)));
+        put(&log, "a", 4, 6000).await.unwrap();
+        put(&log, "c", 2, 0).await.unwrap();
+        log.delete_object("bucket", "b", 1, Condition::None).await.unwrap();
+        put(&log, "d", 2, 4000).await.unwrap();
+        assert_eq!(log.bucket_settings("bucket"), Some((quota(Some(10_000)), 10_000)));
+        log.checkpoint().await.unwrap();
+    });
+    drop((log, store));
+    medium.borrow_mut().crash(Crash::Lost);
+    let mut store = Store::maintained(&medium, options(1)).unwrap();
+    let log = store.log();
+    store.run(async {
+        assert!(matches!(put(&log, "e", 2, 1).await, Err(Error::QuotaExceeded)));
+        log.set_bucket("bucket", BucketSettings::default(), 1).await.unwrap();
+        put(&log, "e", 2, 100_000).await.unwrap();
+        assert!(matches!(log.set_bucket("none", BucketSettings::default(), 1).await, Err(Error::NoSuchBucket)));
+    });
+}
+
+/// Objects carry their seed as their time.
+#[test]
+fn what_has_expired_goes() {
+    let (_medium, mut store) = fresh(9, 31, options(1));
+    let log = store.log();
+    store.run(async {
+        for i in 0..2500u64 {
+            put(&log, &format!("k{i:04}"), i, 10).await.unwrap();
+        }
+        assert_eq!(log.expire(u64::MAX).await.unwrap(), 0, "nothing is set");
+        log.set_bucket("bucket", BucketSettings { quota: None, expire_ms: Some(500) }, 1).await.unwrap();
+        assert_eq!(log.expire(499).await.unwrap(), 0);
+        assert_eq!(log.expire(500).await.unwrap(), 1);
+        assert_eq!(log.expire(2000).await.unwrap(), 1500);
+        assert_eq!(keys(&log).first().unwrap(), "k1501");
+        assert_eq!(log.expire(9000).await.unwrap(), 999);
+        assert!(keys(&log).is_empty());
+    });
+}
+
+/// With a ring the store is never full: the oldest objects go.
+#[test]
+fn a_ring_drops_the_oldest() {
+    for len in [50_000, 900_000] {
+        let (_medium, mut store) = fresh(10, 31, OpenOptions { ring: true, ..options(1) });
+        let log = store.log();
+        store.run(async {
+            let count = 300_000_000 / len as u64;
+            for i in 0..count {
+                put(&log, &format!("k{i:05}"), i, len).await.unwrap();
+            }
+            let left = keys(&log);
+            // What is left is the newest, without a gap.
+            assert_eq!(left.last(), Some(&format!("k{:05}", count - 1)));
+            let first: u64 = left[0][1..].parse().unwrap();
+            assert_eq!(left.len() as u64, count - first, "{} to {}", left[0], count - 1);
+            assert!(left.len() as u64 * len as u64 > CAPACITY / 3, "{} of {len}", left.len());
+            for key in &left {
+                assert!(get(&log, key).await.is_some());
+            }
+        });
+    }
+}

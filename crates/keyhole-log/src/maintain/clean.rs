@@ -6,6 +6,7 @@
 use std::rc::Rc;
 
 use futures_channel::oneshot;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::Maintenance;
 use crate::body::{add_block, block_len};
@@ -13,7 +14,7 @@ use crate::commit::Draft;
 use crate::disk::Disk;
 use crate::error::{Damage, Error};
 use crate::index::{Effect, Location};
-use crate::limits::{BATCH_MAX, BUFFER_LEN, CHUNKS_MAX, CLEAN_LIVE_MAX, PAGE};
+use crate::limits::{BUFFER_LEN, CHUNKS_MAX, CLEAN_LIVE_MAX, PAGE};
 use crate::log::{Located, Request, read_record, read_verified};
 use crate::recover::Window;
 use crate::segments::Use;
@@ -26,8 +27,15 @@ use crate::wire::record::{self, HEADER_LEN, LAST};
 use crate::wire::segment::Kind;
 use crate::writer::{Block, Job, Placed};
 
-/// Records that are moved in one batch, about.
-const MOVE_BATCH: usize = BATCH_MAX / 2;
+/// Records that are moved in one commit, about. Commits are not split, so this much may be left unused at the end of a segment.
+const MOVE_COMMIT: usize = 96 * 1024;
+
+/// Commits on their way at once: they share batches.
+const MOVES_IN_FLIGHT: usize = 8;
+
+/// A segment from before the log was opened that has less than this in it, in hundredths, is worth cleaning for that alone:
+/// it was ended early.
+const UNDERFILLED: u64 = 60;
 
 /// Bodies that are looked at under the lock at a time.
 const BODIES_AT_A_TIME: usize = 4096;
@@ -55,7 +63,8 @@ impl<D: Disk> Maintenance<D> {
             let candidate = {
                 let mut state = self.shared.lock();
                 state.condemn_dead();
-                state.best_to_clean(|number| self.unmovable.contains(&number) || self.damaged.contains(&number))
+                let skipped = |number| self.unmovable.contains(&number) || self.damaged.contains(&number);
+                state.best_to_clean(self.opened, skipped)
             };
             let Some((number, kind)) = candidate else { break };
             let sound = match kind {
@@ -88,6 +97,7 @@ impl<D: Disk> Maintenance<D> {
         let mut window = Window::new(disk.as_ref(), end, end);
         let (mut at, mut sound) = (start + PAGE as u64, true);
         let (mut drafts, mut space) = (Vec::new(), 0);
+        let mut moves = FuturesUnordered::new();
         while at < end {
             let bytes = window.bytes(at, HEADER_LEN).await?;
             let claim = (bytes.len() == HEADER_LEN).then(|| record::claim(bytes, &self.shared.store, at)).flatten();
@@ -105,13 +115,19 @@ impl<D: Disk> Maintenance<D> {
             }
             let next = align_up(at + u64::from(found.len), record::ALIGN);
             at = if found.header.flags & LAST != 0 { align_up(next, PAGE as u64) } else { next };
-            if space >= MOVE_BATCH {
+            if space >= MOVE_COMMIT {
                 space = 0;
-                self.move_records(std::mem::take(&mut drafts), Vec::new()).await?;
+                moves.push(self.move_records(std::mem::take(&mut drafts), Vec::new()));
+                if moves.len() >= MOVES_IN_FLIGHT {
+                    moves.next().await.unwrap_or(Ok(()))?;
+                }
             }
         }
         if !drafts.is_empty() {
-            self.move_records(drafts, Vec::new()).await?;
+            moves.push(self.move_records(drafts, Vec::new()));
+        }
+        while let Some(moved) = moves.next().await {
+            moved?;
         }
         Ok(sound)
     }
@@ -123,22 +139,13 @@ impl<D: Disk> Maintenance<D> {
         live.then(|| Draft { seq, kind, payload: found.payload.to_vec(), effect: Effect::Moved(Box::new(effect)) })
     }
 
-    async fn move_records(&self, drafts: Vec<Draft>, holds: Vec<SegmentPin>) -> Result<(), Error> {
-        // Records of a body of the most blocks are as long as a batch of the usual size.
-        let mut batch = Request { relaxed: true, holds, ..Request::default() };
-        let mut space = 0;
-        for draft in drafts {
-            let len = record::space(draft.payload.len());
-            if space + len > BATCH_MAX {
-                let holds = Vec::new();
-                let full = std::mem::replace(&mut batch, Request { relaxed: true, holds, ..Request::default() });
-                self.log.write(full).await?;
-                space = 0;
-            }
-            space += len;
-            batch.drafts.push(draft);
-        }
-        self.log.write(batch).await
+    /// At most one of them is long: what is collected is handed over when it is long enough.
+    fn move_records(
+        &self,
+        drafts: Vec<Draft>,
+        holds: Vec<SegmentPin>,
+    ) -> impl Future<Output = Result<(), Error>> + use<D> {
+        self.log.write(Request { drafts, holds, relaxed: true, ..Request::default() })
     }
 
     /// Moves the live blocks of a segment; `false`: not all of it could be read.
@@ -237,7 +244,7 @@ impl State {
 
     /// The segment whose cleaning gains most for what it costs, among those that are not to be `skipped`. `None`: there is none
     /// that is worth it, or no room to move anything to.
-    fn best_to_clean(&self, skipped: impl Fn(u32) -> bool) -> Option<(u32, Kind)> {
+    fn best_to_clean(&self, opened: u64, skipped: impl Fn(u32) -> bool) -> Option<(u32, Kind)> {
         let segments = &self.segments;
         // A checkpoint must still fit afterwards, or nothing of this could ever be freed.
         let checkpoint = 1 + (self.maintenance.checkpoint_len * 5 / 4).div_ceil(segments.len);
@@ -255,7 +262,10 @@ impl State {
         let candidates = (0..).zip(&segments.table).filter_map(|(number, segment)| {
             let Use::Closed(kind) = segment.used else { return None };
             let live = self.index.live.of(number);
-            let worth = live * 100 <= segments.len * CLEAN_LIVE_MAX;
+            // What is unused at the end is not gained: it would be unused elsewhere.
+            let dead = u64::from(segment.written).saturating_sub(PAGE as u64 + live);
+            let underfilled = segment.generation < opened && live * 100 <= segments.len * UNDERFILLED;
+            let worth = dead * 100 >= segments.len * (100 - CLEAN_LIVE_MAX) || underfilled;
             // Records of a checkpoint cannot be moved; they go by themselves.
             let free = segment.pins == 0 && checkpoints.binary_search(&number).is_err() && !skipped(number);
             (worth && free).then(|| (self.gain(live, segment.generation), number, kind))

@@ -50,6 +50,8 @@ pub struct Maintenance<D: Disk> {
     shared: Arc<Shared>,
     /// For what does not go through the writer: superblocks.
     context: Context<D>,
+    /// Generations below this are from before the log was opened.
+    opened: u64,
     /// Segments in which something could not be moved, until the next checkpoint.
     unmovable: BTreeSet<u32>,
     /// Segments in which something could not be read: left alone.
@@ -75,10 +77,10 @@ impl Drop for Running {
 /// # Panics
 /// If it is called twice.
 pub fn maintenance<D: Disk>(shared: Arc<Shared>, disk: Rc<D>) -> (Maintenance<D>, Writer<D>) {
-    let slot = {
+    let (slot, opened) = {
         let mut state = shared.lock();
         state.maintenance.running = true;
-        state.maintenance.slot.take()
+        (state.maintenance.slot.take(), state.numbers.next())
     };
     let Some(slot) = slot else { panic!("a log has one maintenance") };
     let worker = slot.worker;
@@ -86,7 +88,7 @@ pub fn maintenance<D: Disk>(shared: Arc<Shared>, disk: Rc<D>) -> (Maintenance<D>
     let context = Context::new(Arc::clone(&shared), disk, worker, true);
     let (unmovable, damaged) = Default::default();
     let running = Running(Arc::clone(&shared));
-    (Maintenance { log, shared, context, unmovable, damaged, running }, writer)
+    (Maintenance { log, shared, context, opened, unmovable, damaged, running }, writer)
 }
 
 /// What there is to do.

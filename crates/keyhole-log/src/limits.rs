@@ -104,6 +104,9 @@ pub const CLEAN_AHEAD: u64 = 2;
 /// Segments that are cleaned between two checkpoints, at most.
 pub const CLEAN_BATCH: usize = 8;
 
+/// Rounds of cleaning that gain no segment before it is given up as no use.
+pub const CLEAN_IN_VAIN_MAX: u32 = 3;
+
 /// Of the bytes of a segment, how many may be live, in hundredths, for cleaning it to be worth it. Beyond that the store is
 /// full: to gain one segment more than twenty would have to be moved.
 pub const CLEAN_LIVE_MAX: u64 = 95;

@@ -67,8 +67,11 @@ impl<D: Disk> Maintenance<D> {
         let superblock = {
             let state = self.shared.lock();
             let newest = state.index.building.last().map_or(0, |at| at.raw());
+            // Not what the superblock says: that one may have turned out bad when the log was opened.
+            let before = state.index.checkpoints.first().and_then(|before| before.records.last());
+            let before = before.map_or(0, |at| at.raw());
             let old = &state.superblock;
-            Superblock { epoch: old.epoch + 1, checkpoints: [newest, old.checkpoints[0]], ..old.clone() }
+            Superblock { epoch: old.epoch + 1, checkpoints: [newest, before], ..old.clone() }
         };
         self.write_superblock(&superblock).await?;
         let mut state = self.shared.lock();

@@ -27,6 +27,9 @@ use crate::wire::record::{self, HEADER_LEN, LAST};
 use crate::wire::segment::Kind;
 use crate::writer::{Block, Job, Placed};
 
+/// The same as [`CLEAN_LIVE_MAX`] where the oldest objects may be dropped instead.
+const RING_LIVE_MAX: u64 = 50;
+
 /// Records that are moved in one commit, about. Commits are not split, so this much may be left unused at the end of a segment.
 const MOVE_COMMIT: usize = 96 * 1024;
 
@@ -259,13 +262,17 @@ impl State {
             numbers.dedup();
             numbers
         };
+        // In a ring it is better to drop what is old than to move much of it. What may be left unused where things are moved to
+        // is nothing gained either.
+        let live_max = if self.maintenance.ring { RING_LIVE_MAX } else { CLEAN_LIVE_MAX };
+        let least = (segments.len * (100 - live_max) / 100).max(2 * MOVE_COMMIT as u64);
         let candidates = (0..).zip(&segments.table).filter_map(|(number, segment)| {
             let Use::Closed(kind) = segment.used else { return None };
             let live = self.index.live.of(number);
             // What is unused at the end is not gained: it would be unused elsewhere.
             let dead = u64::from(segment.written).saturating_sub(PAGE as u64 + live);
             let underfilled = segment.generation < opened && live * 100 <= segments.len * UNDERFILLED;
-            let worth = dead * 100 >= segments.len * (100 - CLEAN_LIVE_MAX) || underfilled;
+            let worth = dead >= least || underfilled;
             // Records of a checkpoint cannot be moved; they go by themselves.
             let free = segment.pins == 0 && checkpoints.binary_search(&number).is_err() && !skipped(number);
             (worth && free).then(|| (self.gain(live, segment.generation), number, kind))

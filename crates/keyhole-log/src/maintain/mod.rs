@@ -22,7 +22,7 @@ use crate::Log;
 use crate::commit::Context;
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::limits::{CHECKPOINT_AFTER_MAX, CHECKPOINT_AFTER_MIN, CLEAN_AHEAD, CLEAN_BATCH};
+use crate::limits::{CHECKPOINT_AFTER_MAX, CHECKPOINT_AFTER_MIN, CLEAN_AHEAD, CLEAN_BATCH, CLEAN_IN_VAIN_MAX};
 use crate::log::start;
 use crate::sabotage::{self, Sabotage};
 use crate::shared::{Shared, State};
@@ -196,34 +196,40 @@ impl<D: Disk> Maintenance<D> {
 
     /// Cleans until there are segments to spare, or nothing is to be gained.
     async fn make_space(&mut self) -> Result<(), Error> {
+        let mut in_vain = 0;
         while self.shared.lock().is_short() {
             let before = self.shared.lock().segments.free();
             let cleaned = self.clean(CLEAN_BATCH).await?;
-            let waits = {
+            let condemned = {
                 let mut state = self.shared.lock();
                 state.condemn_dead();
-                state.segments.condemned() > 0
+                state.segments.condemned()
             };
-            if !waits {
-                if cleaned == 0 && !self.drop_oldest().await? {
-                    self.shared.lock().maintenance.stuck = true;
-                    break;
+            if condemned > 0 {
+                self.checkpoint().await?;
+                // Somebody waits, or there is nothing to be cleaned for the next checkpoint anyway.
+                let (free, waited_for) = {
+                    let state = self.shared.lock();
+                    (state.segments.free(), !state.maintenance.space.is_empty())
+                };
+                if free <= before && (waited_for || cleaned == 0) {
+                    self.checkpoint().await?;
                 }
+            }
+            if self.shared.lock().segments.free() > before {
+                in_vain = 0;
                 continue;
             }
-            self.checkpoint().await?;
-            // Somebody waits, or there is nothing to be cleaned for the next checkpoint anyway.
-            let (free, waited_for) = {
-                let state = self.shared.lock();
-                (state.segments.free(), !state.maintenance.space.is_empty())
-            };
-            if free <= before && (waited_for || cleaned == 0) {
-                self.checkpoint().await?;
+            // A gain of less than a segment shows after some rounds.
+            in_vain += 1;
+            if cleaned > 0 && in_vain < CLEAN_IN_VAIN_MAX {
+                continue;
             }
-            if self.shared.lock().segments.free() <= before && cleaned == 0 && !self.drop_oldest().await? {
+            if !self.drop_oldest().await? {
                 self.shared.lock().maintenance.stuck = true;
                 break;
             }
+            in_vain = 0;
         }
         self.shared.lock().wake_space();
         self.discard().await

@@ -73,7 +73,7 @@ fn a_checkpoint_is_recovered_from() {
 /// stays in proportion.
 #[test]
 fn space_is_used_again() {
-    for (len, count) in [(60_000usize, 560u64), (BLOCK_DATA - 5000, 30), (300_000, 110)] {
+    for (len, count) in [(60_000usize, 560u64), (BLOCK_DATA - 5000, 16), (300_000, 90)] {
         println!("{count} objects of {len} bytes");
         let (medium, mut store) = fresh(3, 31, options(1));
         let (mut model, mut random) = (BTreeMap::new(), Random::new(9));

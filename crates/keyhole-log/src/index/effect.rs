@@ -337,7 +337,8 @@ impl Index {
         time_ms: u64,
         part: &Part,
     ) -> Result<(), Error> {
-        let home = self.buckets.get_mut(&of.0).ok_or(Error::NoSuchBucket)?;
+        // A bucket takes its uploads with it.
+        let home = self.buckets.get_mut(&of.0).ok_or(Error::NoSuchUpload)?;
         let upload = home.uploads.get_mut(&of.1).ok_or(Error::NoSuchUpload)?;
         if upload.parts.get(&part.number).is_some_and(|newer| newer.seq > seq) {
             return Ok(());

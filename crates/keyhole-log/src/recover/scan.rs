@@ -95,6 +95,8 @@ pub(super) struct Scan {
     witness: Vec<(u32, u32, u64)>,
     /// Sequence number that an unreadable record at the end claims to have.
     claim: Option<u64>,
+    /// Sequence number of the last record that is in its first place: those of later ones are higher.
+    last: u64,
     highest: u64,
 }
 
@@ -355,11 +357,6 @@ impl Store {
 
     /// Draws together what the segments say, once they have all been read.
     fn summarise(&mut self) {
-        let end = SEGMENTS_START + self.table.len() as u64 * self.segment_len;
-        // The file grows by whole segments before anything is written into them.
-        if end > self.file_len && self.table.last().is_some_and(|last| last.used != Use::Blank) {
-            self.damage.push(Damage::new("the end of the file, which is missing", self.file_len));
-        }
         for i in 0..self.scans.len() {
             self.scans[i].proven = self.scans[i].proven.max(self.proven_elsewhere(&self.scans[i]));
         }
@@ -370,6 +367,16 @@ impl Store {
         }
         for segment in &self.table {
             self.highest = self.highest.max(segment.generation);
+        }
+        // What is merely allocated may be missing: the length of the file comes and goes with the writes that need it.
+        let segments = self.table.iter().zip(0u64..).filter(|(segment, _)| segment.in_use());
+        let known = segments.map(|(s, number)| SEGMENTS_START + number * self.segment_len + u64::from(s.written));
+        let end = known.chain(self.scans.iter().map(|scan| scan.proven)).max().unwrap_or(0);
+        // But a file that was used, has lost its end, and with it every record there was.
+        let nothing_left = !self.scans.is_empty() && self.scans.iter().all(|scan| scan.records.is_empty());
+        let allocated = SEGMENTS_START + self.table.len() as u64 * self.segment_len;
+        if end > self.file_len || (nothing_left && self.watermark == 0 && allocated > self.file_len) {
+            self.damage.push(Damage::new("the end of the file, which is missing", self.file_len));
         }
         let missing = self.scans.iter().flat_map(|scan| &scan.witness).map(|&(segment, ..)| segment);
         let missing = missing.filter(|&segment| segment as usize >= self.table.len()).max();
@@ -521,7 +528,8 @@ impl<D: Disk> Reader<'_, D> {
             let hunt = self.hunt(&mut window, &scan, &cursor, batch.stopped).await?;
             let proven = hunt.proven.max(hints.proven);
             // A number says nothing of a record that has been written again.
-            let claim = batch.claim.filter(|claim| !claim.moved);
+            let ahead = batch.found.iter().rev().find(|record| !record.moved).map_or(scan.last, |record| record.seq);
+            let claim = batch.claim.filter(|claim| !claim.moved && claim.seq > ahead);
             let claimed = claim.is_some_and(|claim| claim.seq <= hints.watermark.max(scan.watermark));
             if proven <= cursor.at && !claimed {
                 scan.claim = claim.map(|claim| claim.seq);
@@ -615,6 +623,7 @@ impl<D: Disk> Reader<'_, D> {
                 let bytes = window.bytes(at, claim.len as usize).await?;
                 let live = record::verify(bytes, &self.superblock.store, at).filter(|record| {
                     record.header.watermark >= scan.watermark
+                        && (record.header.seq > scan.last || record.header.flags & MOVED != 0)
                         && record.header.generation >= cursor.floor
                         && cursor.generation.is_none_or(|generation| generation == record.header.generation)
                 });
@@ -670,6 +679,7 @@ impl Scan {
             watermark,
             witness: Vec::new(),
             claim: None,
+            last: 0,
             highest: generation,
         }
     }
@@ -688,6 +698,9 @@ impl Scan {
             self.prev = *crc;
             self.watermark = self.watermark.max(header.watermark);
             self.highest = self.highest.max(header.seq).max(header.watermark);
+            if header.flags & MOVED == 0 {
+                self.last = self.last.max(header.seq);
+            }
             self.proven = self.proven.max(self.start + u64::from(header.durable));
             let record::Durable { segment, until } = header.witness;
             if until > 0 && self.witness.last().is_none_or(|&(last, at, _)| (last, at) != (segment, until)) {

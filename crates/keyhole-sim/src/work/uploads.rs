@@ -122,7 +122,8 @@ impl Client {
         }
         if let Err(error) = &answer {
             let legal = match error {
-                Error::NoSuchUpload => self.may_lack_upload(upload, &since, 0),
+                // The latter if the bucket was deleted while the part was on its way.
+                Error::NoSuchUpload | Error::NoSuchBucket => self.may_lack_upload(upload, &since, 0),
                 Error::Conflict => self.is_upload_busy(upload, &since, 0),
                 _ => judged.is_some(),
             };

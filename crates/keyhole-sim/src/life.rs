@@ -11,14 +11,14 @@ use crate::executor::{Clock, Executor, Stop};
 use crate::model::Model;
 use crate::plan::Plan;
 use crate::random::Random;
-use crate::work::{Audit, Client, World, audit};
+use crate::work::{Audit, Client, World, audit, audit_damaged};
 
 /// Operations and crashes that a life has at least, unless it is full of faults.
 const OPERATIONS_MIN: u64 = 200;
 const CRASHES_MIN: u64 = 2;
 
 /// Times that a life is opened to be used, at most.
-const SESSIONS_MAX: u64 = 14;
+const SESSIONS_MAX: u64 = 24;
 
 /// Attempts to open a file on a medium that fails, before the faults are taken away.
 const ATTEMPTS_MAX: u64 = 5;
@@ -48,6 +48,8 @@ pub struct Tally {
     pub failures: u64,
     /// Processes that ended in order.
     pub orderly: u64,
+    /// Lives at whose end something was damaged.
+    pub damaged: u64,
     /// A number that follows from everything that happened: the same seed gives the same.
     pub trace: u64,
 }
@@ -65,6 +67,7 @@ impl std::ops::AddAssign for Tally {
         self.in_cleaning += other.in_cleaning;
         self.failures += other.failures;
         self.orderly += other.orderly;
+        self.damaged += other.damaged;
         self.trace = self.trace.wrapping_mul(31).wrapping_add(other.trace);
     }
 }
@@ -293,7 +296,7 @@ impl Life {
 
     fn work(&mut self, session: &mut Session) -> Result<(), String> {
         self.orderly = false;
-        let armed = self.random.chance(80);
+        let armed = self.random.chance(90);
         let within = self.world.plan.crash_within;
         let stop = armed.then(|| self.random.below(within));
         self.world.medium.stop_after(stop);
@@ -370,6 +373,31 @@ impl Life {
             let session = self.open()?;
             self.end(session)?;
         }
-        Ok(())
+        if self.world.plan.damage { self.damaged() } else { Ok(()) }
+    }
+
+    /// Something on the medium is damaged; the file is opened all the same, and again.
+    fn damaged(&mut self) -> Result<(), String> {
+        self.world.medium.crash(Crash::Power(Survival::Nothing));
+        let affected = self.world.medium.damage(self.world.plan.segment_len);
+        self.world.say(|| format!("damage: {affected:?}"));
+        self.tally.damaged += 1;
+        let (disk, options) = (SimDisk::new(&self.world.medium), self.world.plan.options());
+        let mut executor = self.executor();
+        let opened = self.alone(&mut executor, "open", async move { open(&disk, options).await })?;
+        let (shared, recovery) = match opened {
+            Some(Ok(opened)) => opened,
+            other => return Err(format!("after {affected:?}: {other:?}")),
+        };
+        self.world.say(|| format!("open: {recovery:?}"));
+        let disk = Rc::new(SimDisk::new(&self.world.medium));
+        let (log, _writer) = worker(shared, disk);
+        let task = audit_damaged(log, Rc::clone(&self.world), affected, recovery);
+        let looked = self.alone(&mut executor, "audit of what is damaged", task);
+        if looked.is_err() {
+            executor.forget();
+            return looked.map(|_| ());
+        }
+        executor.kill()
     }
 }

@@ -29,6 +29,8 @@ pub struct Plan {
     pub faults: Faults,
     /// Events of the disk until a crash, at most.
     pub crash_within: u64,
+    /// Whether something on the medium is damaged at the end of this life.
+    pub damage: bool,
 }
 
 impl Plan {
@@ -39,13 +41,14 @@ impl Plan {
             sync: if random.chance(25) { Sync::Deferred } else { Sync::Always },
             workers,
             clients: 1 + random.below(5),
-            operations: 20 + random.below(40),
+            operations: 30 + random.below(60),
             segments: 2 * workers as u64 + 2 + random.below(20),
             segment_len: SEGMENT_LEN_MIN,
             body_max: *random.pick(&[300_000, 1 << 20, (1 << 20) + 5000, 2_200_000]),
             impatience: *random.pick(&[0, 0, 5, 20]),
             faults: Faults::of(random),
-            crash_within: *random.pick(&[30, 150, 400, 800]),
+            crash_within: *random.pick(&[30, 80, 160, 320]),
+            damage: random.chance(25),
         }
     }
 

@@ -70,7 +70,7 @@ pub fn seeds(lives: u64) -> Vec<u64> {
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Tally { lives, operations, events, openings, crashes, in_recovery, in_commit, .. } = self.tally;
-        let Tally { in_checkpoint, in_cleaning, failures, orderly, .. } = self.tally;
+        let Tally { in_checkpoint, in_cleaning, failures, orderly, damaged, .. } = self.tally;
         let time = self.time.as_secs_f64();
         writeln!(f, "{lives} lives in {time:.1} s ({:.1} a second), {} failed", lives as f64 / time, self.failures.len())?;
         writeln!(f, "{operations} operations, {events} events of disks, {openings} openings")?;
@@ -79,6 +79,6 @@ impl std::fmt::Display for Summary {
             "{crashes} crashes: {in_commit} in a commit, {in_checkpoint} in a checkpoint, {in_cleaning} while cleaning, \
              {in_recovery} in recovery"
         )?;
-        write!(f, "{failures} processes ended by a disk that failed, {orderly} in order")
+        write!(f, "{failures} processes ended by a disk that failed, {orderly} in order; {damaged} media damaged")
     }
 }

@@ -272,16 +272,11 @@ impl State {
         self.current = self.durable.clone();
     }
 
-    /// What survives the worst crash, to look at and to damage. Nothing is open, and nothing is in a cache.
-    pub(super) fn at_rest(&mut self, change: impl FnOnce(&mut Pages, &mut Random)) {
+    /// Changes what is on the medium. Nothing is open, and nothing is in a cache.
+    pub(super) fn at_rest<T>(&mut self, change: impl FnOnce(&mut Pages, &mut Random) -> T) -> T {
         assert!(self.changes.is_empty(), "power has to fail first");
-        change(&mut self.durable, &mut self.random);
+        let result = change(&mut self.durable, &mut self.random);
         self.current = self.durable.clone();
-    }
-
-    /// The file is nowhere longer than it has been written to be.
-    pub(super) fn cut_short(&mut self, len: u64) {
-        self.durable.truncate(len);
-        self.current.truncate(len);
+        result
     }
 }

@@ -10,6 +10,7 @@
 //! - Space that was allocated and not written reads as anything.
 
 mod buffer;
+mod damage;
 mod faults;
 mod medium;
 mod pages;
@@ -23,6 +24,7 @@ use keyhole_log::Disk;
 use keyhole_log::limits::{BUFFER_LEN, PAGE};
 
 pub use buffer::Buffer;
+pub use damage::Affected;
 pub use faults::{Crash, Faults, Survival};
 pub(crate) use medium::Fuse;
 pub use medium::Happened;
@@ -83,6 +85,11 @@ impl Medium {
     /// The machine stops here. Everything that used the medium has been dropped.
     pub fn crash(&self, how: Crash) {
         self.state().crash(how);
+    }
+
+    /// Damages what is on the medium, where power has failed. The result is what that affects.
+    pub fn damage(&self, segment_len: u64) -> Affected {
+        self.state().at_rest(|pages, random| damage::damage(pages, random, segment_len))
     }
 
     /// Whether only a power failure may end the process: something is in the cache that will never be on the disk.

@@ -44,11 +44,6 @@ impl Pages {
         }
     }
 
-    pub(super) fn truncate(&mut self, len: u64) {
-        self.len = self.len.min(len);
-        self.pages.truncate(number(self.len));
-    }
-
     pub(super) fn read(&self, offset: u64, bytes: &mut [u8]) {
         for (i, bytes) in bytes.chunks_mut(PAGE).enumerate() {
             match self.pages.get(number(offset) + i).and_then(Option::as_ref) {

@@ -33,6 +33,8 @@ pub struct Piece {
 /// Something that was written under a name once. Its number is its time and its ETag.
 #[derive(Debug, Clone)]
 pub struct Version {
+    /// The bucket and the key that it was written to.
+    pub name: (&'static str, &'static str),
     /// Its bodies.
     pub pieces: Vec<Piece>,
     /// Whether its head is sealed.

@@ -2,6 +2,7 @@
 
 mod audit;
 mod buckets;
+mod damaged;
 mod objects;
 mod uploads;
 
@@ -14,6 +15,7 @@ use keyhole_log::limits::{INLINE_MAX, SEGMENTS_START};
 use keyhole_log::{Condition, Error, Log, Object};
 
 pub use audit::{Audit, audit};
+pub use damaged::audit_damaged;
 
 use crate::content::Content;
 use crate::disk::{Happened, Medium, SimDisk};

@@ -12,7 +12,8 @@ impl Client {
         let Some(body) = self.body(content).await else { return };
         let id = self.world.model.borrow_mut().number();
         let piece = Piece { number: 0, content, etag: digest(id), salt: [id as u8; 24] };
-        let version = Version { pieces: vec![piece], sealed: id.is_multiple_of(2), upload: None, parts: 0 };
+        let (name, sealed) = ((bucket, key), id.is_multiple_of(2));
+        let version = Version { name, pieces: vec![piece], sealed, upload: None, parts: 0 };
         self.store(bucket, key, id, version, From::New(body, [id as u8; 24])).await;
     }
 
@@ -39,7 +40,7 @@ impl Client {
         let Some((object, version)) = self.look(from_bucket, from_key).await else { return };
         let version = self.world.model.borrow().versions[&version].clone();
         let id = self.world.model.borrow_mut().number();
-        self.store(bucket, key, id, Version { upload: None, ..version }, From::Shared(object)).await;
+        self.store(bucket, key, id, Version { name: (bucket, key), upload: None, ..version }, From::Shared(object)).await;
     }
 
     /// Stores an object whose bodies are there.

@@ -181,8 +181,8 @@ impl Client {
         let condition = self.condition(bucket, key);
         let id = self.world.model.borrow_mut().number();
         let (pieces, parts): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-        let version =
-            Version { parts: pieces.len() as u16, pieces, sealed: reference.sealed, upload: Some(upload) };
+        let (parts_count, sealed) = (pieces.len() as u16, reference.sealed);
+        let version = Version { name: (bucket, key), parts: parts_count, pieces, sealed, upload: Some(upload) };
         let complete = CompleteUpload {
             upload: reference,
             parts,

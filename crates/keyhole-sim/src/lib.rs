@@ -25,5 +25,5 @@ pub mod random;
 pub mod runner;
 pub mod work;
 
-pub use life::{Tally, life};
-pub use runner::{Failure, Summary, lives, seeds};
+pub use life::{Setup, Tally, life};
+pub use runner::{Failure, Summary, caught, lives, seeds};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use keyhole_log::{Error, Log, Recovery, Shared, Sync, create, open, worker};
 
-use crate::disk::{Crash, Faults, Medium, SimDisk, Survival};
+use crate::disk::{Crash, Faults, Lie, Medium, SimDisk, Survival};
 use crate::executor::{Clock, Executor, Stop};
 use crate::model::Model;
 use crate::plan::Plan;
@@ -105,25 +105,38 @@ struct Life {
     orderly: bool,
     /// A segment has been cut.
     cut: bool,
+    setup: Setup,
+}
+
+/// What is changed in a life, to see that it is noticed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Setup {
+    /// Whether to print what happens.
+    pub trace: bool,
+    /// What the disk does not do.
+    pub lie: Option<Lie>,
+    /// Done with the engine each time that it is open: the place to sabotage it.
+    pub opened: Option<fn(&Shared)>,
 }
 
 /// Lives the life of a seed.
 ///
 /// # Errors
 /// What went wrong.
-pub fn life(seed: u64, trace: bool) -> Result<Tally, String> {
+pub fn life(seed: u64, setup: Setup) -> Result<Tally, String> {
     crate::panics::keep();
     let mut random = Random::new(seed);
-    let plan = Plan::of(&mut random);
+    let mut plan = Plan::of(&mut random);
+    plan.faults.lie = setup.lie;
     let clock = Rc::new(Clock::default());
     let medium = Medium::new(&clock, random.fork(), plan.faults.clone());
     let mut model = Model::new();
     model.durable = plan.sync == Sync::Always;
     let model = RefCell::new(model);
-    let world = Rc::new(World { clock, medium, model, plan, operations: Cell::new(0), trace });
+    let world = Rc::new(World { clock, medium, model, plan, operations: Cell::new(0), trace: setup.trace });
     world.say(|| format!("{:?}", world.plan));
     let tally = Tally { lives: 1, ..Tally::default() };
-    let mut life = Life { random, world, tally, power: false, orderly: false, cut: false };
+    let mut life = Life { random, world, tally, power: false, orderly: false, cut: false, setup };
     life.make()?;
     for _ in 0..SESSIONS_MAX {
         life.session()?;
@@ -241,6 +254,9 @@ impl Life {
         };
         self.world.say(|| format!("open: {recovery:?}"));
         self.judge(&recovery)?;
+        if let Some(opened) = self.setup.opened {
+            opened(&shared);
+        }
         let (writers, mut executor, mut logs) = (Rc::new(Cell::new(0)), executor, Vec::new());
         for _ in 0..self.world.plan.workers {
             let (log, writer) = worker(Arc::clone(&shared), Rc::new(SimDisk::new(&self.world.medium)));

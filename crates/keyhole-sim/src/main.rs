@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 
+use keyhole_sim::Setup;
+
 const LIVES: u64 = 300;
 
 fn main() -> ExitCode {
     if let Some(seed) = std::env::var("KEYHOLE_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        return match keyhole_sim::life(seed, true) {
+        return match keyhole_sim::life(seed, Setup { trace: true, ..Setup::default() }) {
             Ok(tally) => {
                 println!("{tally:?}");
                 ExitCode::SUCCESS

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::life::{Tally, life};
+use crate::life::{Setup, Tally, life};
 
 /// A life that went wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub fn lives(seeds: &[u64], threads: usize) -> Summary {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
                 while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let result = life(seed, false);
+                    let result = life(seed, Setup::default());
                     let mut summary = summary.lock().expect("nobody panics with it");
                     match result {
                         Ok(tally) => summary.tally += tally,
@@ -57,6 +57,11 @@ pub fn lives(seeds: &[u64], threads: usize) -> Summary {
     summary
 }
 
+/// The first of these seeds whose life goes wrong under this setup.
+pub fn caught(seeds: impl IntoIterator<Item = u64>, setup: Setup) -> Option<Failure> {
+    seeds.into_iter().find_map(|seed| life(seed, setup).err().map(|what| Failure { seed, what }))
+}
+
 /// Seeds of a run: half of them the same every time, half of them from the clock; the first of the latter is printed.
 pub fn seeds(lives: u64) -> Vec<u64> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -72,7 +77,12 @@ impl std::fmt::Display for Summary {
         let Tally { lives, operations, events, openings, crashes, in_recovery, in_commit, .. } = self.tally;
         let Tally { in_checkpoint, in_cleaning, failures, orderly, damaged, .. } = self.tally;
         let time = self.time.as_secs_f64();
-        writeln!(f, "{lives} lives in {time:.1} s ({:.1} a second), {} failed", lives as f64 / time, self.failures.len())?;
+        writeln!(
+            f,
+            "{lives} lives in {time:.1} s ({:.1} a second), {} failed",
+            lives as f64 / time,
+            self.failures.len()
+        )?;
         writeln!(f, "{operations} operations, {events} events of disks, {openings} openings")?;
         writeln!(
             f,

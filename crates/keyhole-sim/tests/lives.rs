@@ -1,5 +1,8 @@
 //! Lives that must go well, and that they follow from their seeds.
 
+use keyhole_sim::disk::Lie;
+use keyhole_sim::{Setup, caught, life};
+
 /// Lives in `cargo test`, unless `KEYHOLE_LIVES` says otherwise.
 const LIVES: u64 = 300;
 
@@ -26,6 +29,19 @@ fn many_lives() {
 #[test]
 fn a_life_follows_from_its_seed() {
     for seed in 1..=TWICE {
-        assert_eq!(keyhole_sim::life(seed, false), keyhole_sim::life(seed, false), "life {seed}");
+        let setup = Setup::default();
+        assert_eq!(life(seed, setup), life(seed, setup), "life {seed}");
+    }
+}
+
+/// Lives within which something that is wrong has to be noticed.
+const CAUGHT_WITHIN: u64 = 100;
+
+#[test]
+fn a_disk_that_lies_is_noticed() {
+    for lie in [Lie::Sync, Lie::PartOfSync, Lie::Write] {
+        let caught = caught(1..=CAUGHT_WITHIN, Setup { lie: Some(lie), ..Setup::default() });
+        println!("{lie:?}: {caught:?}");
+        assert!(caught.is_some(), "{lie:?} goes unnoticed");
     }
 }

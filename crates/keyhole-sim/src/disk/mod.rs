@@ -25,7 +25,7 @@ use keyhole_log::limits::{BUFFER_LEN, PAGE};
 
 pub use buffer::Buffer;
 pub use damage::Affected;
-pub use faults::{Crash, Faults, Survival};
+pub use faults::{Crash, Faults, Lie, Survival};
 pub(crate) use medium::Fuse;
 pub use medium::Happened;
 
@@ -190,7 +190,13 @@ impl Disk for SimDisk {
             self.medium.state().fail(id);
             return (Err(self.failed("a write that failed")), buf);
         }
-        self.medium.state().complete(id);
+        let mut state = self.medium.state();
+        if state.faults.lie == Some(Lie::Write) && state.random.rarely(100) {
+            state.fail(id);
+        } else {
+            state.complete(id);
+        }
+        drop(state);
         self.event().await;
         (Ok(()), buf)
     }
@@ -211,7 +217,11 @@ impl Disk for SimDisk {
             drop(state);
             return Err(self.failed("a sync that failed"));
         }
-        state.harden(&covered);
+        match state.faults.lie {
+            Some(Lie::Sync) => {}
+            Some(Lie::PartOfSync) => state.harden(&covered[..covered.len().div_ceil(2)]),
+            _ => state.harden(&covered),
+        }
         drop(state);
         self.event().await;
         Ok(())

@@ -178,7 +178,8 @@ impl Model {
     pub fn end_bucket_deletion(&mut self, op: u64, bucket: &'static str, now: u64, done: bool) {
         let durable = self.durable;
         self.deleting.remove(&(op, bucket));
-        let exists = self.uploads.values_mut().filter(|upload| upload.bucket == bucket).map(|upload| &mut upload.exists);
+        let exists =
+            self.uploads.values_mut().filter(|upload| upload.bucket == bucket).map(|upload| &mut upload.exists);
         if done {
             self.buckets.values_mut().for_each(|register| register.acknowledge(op, now, durable));
             exists.for_each(|register| register.acknowledge(op, now, durable));

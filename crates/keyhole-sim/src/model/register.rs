@@ -49,13 +49,15 @@ pub struct Register<V> {
 impl<V: Clone + PartialEq + std::fmt::Debug> Register<V> {
     /// Holds a value that no crash undoes.
     pub fn new(value: V) -> Self {
-        let write = Write { op: FIRST, value, began: 0, ended: Some(0), done: true, durable: true, hidden: None, gone: false };
+        let write =
+            Write { op: FIRST, value, began: 0, ended: Some(0), done: true, durable: true, hidden: None, gone: false };
         Register { writes: vec![write], open: Vec::new(), last_end: 0 }
     }
 
     /// A write begins. `op` names it.
     pub fn begin(&mut self, op: u64, value: V, now: u64) {
-        let write = Write { op, value, began: now, ended: None, done: false, durable: false, hidden: None, gone: false };
+        let write =
+            Write { op, value, began: now, ended: None, done: false, durable: false, hidden: None, gone: false };
         self.writes.push(write);
         self.open.push(op);
     }

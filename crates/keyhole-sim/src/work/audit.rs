@@ -220,7 +220,9 @@ fn check_listings(log: &Log<SimDisk>, bucket: &str, found: &Found, model: &Model
         let list = ListObjects {
             prefix: random.pick(&["", "", "a", "a/", "b/", "x"]).to_string(),
             delimiter: random.pick(&[None, Some("/"), Some("b"), Some("")]).map(str::to_owned),
-            after: random.pick(&[None, None, Some("a/"), Some("a/b"), Some("b/"), Some("b"), Some("ä")]).map(str::to_owned),
+            after: random
+                .pick(&[None, None, Some("a/"), Some("a/b"), Some("b/"), Some("b"), Some("ä")])
+                .map(str::to_owned),
             limit: *random.pick(&[1, 2, 3, 100]),
         };
         let expected = listing(&found.objects[bucket], model, &list);

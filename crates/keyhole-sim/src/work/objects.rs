@@ -40,7 +40,8 @@ impl Client {
         let Some((object, version)) = self.look(from_bucket, from_key).await else { return };
         let version = self.world.model.borrow().versions[&version].clone();
         let id = self.world.model.borrow_mut().number();
-        self.store(bucket, key, id, Version { name: (bucket, key), upload: None, ..version }, From::Shared(object)).await;
+        self.store(bucket, key, id, Version { name: (bucket, key), upload: None, ..version }, From::Shared(object))
+            .await;
     }
 
     /// Stores an object whose bodies are there.

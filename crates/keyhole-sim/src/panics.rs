@@ -19,7 +19,9 @@ pub(crate) fn keep() {
             if !KEPT.with(|kept| *kept.borrow()) {
                 return others(info);
             }
-            let what = info.payload_as_str().unwrap_or("a panic without a message");
+            let payload = info.payload();
+            let said = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+            let what = said.unwrap_or("a panic without a message");
             let place = info.location().map(|place| format!(" ({}:{})", place.file(), place.line()));
             LAST.with(|last| *last.borrow_mut() = Some(format!("{what}{}", place.unwrap_or_default())));
         }));

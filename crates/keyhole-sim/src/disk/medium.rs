@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use keyhole_log::limits::PAGE;
 
-use super::faults::{Crash, Faults, Survival};
+use super::faults::{Crash, Faults, Lie, Survival};
 use super::pages::{Page, Pages, SECTOR};
 use crate::random::Random;
 
@@ -154,11 +154,11 @@ impl State {
     }
 
     /// Whether a sync must fail because what it is about has been lost.
-    pub(super) fn is_lost(&self, covered: &[u64]) -> bool {
+    fn is_lost(&self, covered: &[u64]) -> bool {
         covered.iter().any(|id| self.changes.get(id).is_some_and(|change| change.phase == Phase::Unsynced))
     }
 
-    pub(super) fn lose(&mut self, covered: &[u64]) {
+    fn lose(&mut self, covered: &[u64]) {
         for id in covered {
             if let Some(change) = self.changes.get_mut(id) {
                 change.phase = Phase::Unsynced;
@@ -166,7 +166,7 @@ impl State {
         }
     }
 
-    pub(super) fn harden(&mut self, covered: &[u64]) {
+    fn harden(&mut self, covered: &[u64]) {
         for id in covered {
             match self.changes.remove(id).map(|change| change.what) {
                 Some(What::Write { offset, pages }) => self.durable.put(offset, &pages),
@@ -174,6 +174,30 @@ impl State {
                 None => {}
             }
         }
+    }
+
+    /// A write comes to its end, or seems to.
+    pub(super) fn write_done(&mut self, id: u64) {
+        if self.faults.lie == Some(Lie::Write) && self.random.rarely(100) {
+            self.fail(id);
+        } else {
+            self.complete(id);
+        }
+    }
+
+    /// A sync comes to its end; false: it fails, and loses what it covered.
+    pub(super) fn sync_done(&mut self, covered: &[u64], fault: bool) -> bool {
+        self.syncing -= 1;
+        if fault || self.is_lost(covered) {
+            self.lose(covered);
+            return false;
+        }
+        match self.faults.lie {
+            Some(Lie::Sync) => {}
+            Some(Lie::PartOfSync) => self.harden(&covered[..covered.len().div_ceil(2)]),
+            _ => self.harden(covered),
+        }
+        true
     }
 
     /// What was in a range is not wanted any more: from now on it reads as anything.

@@ -190,13 +190,7 @@ impl Disk for SimDisk {
             self.medium.state().fail(id);
             return (Err(self.failed("a write that failed")), buf);
         }
-        let mut state = self.medium.state();
-        if state.faults.lie == Some(Lie::Write) && state.random.rarely(100) {
-            state.fail(id);
-        } else {
-            state.complete(id);
-        }
-        drop(state);
+        self.medium.state().write_done(id);
         self.event().await;
         (Ok(()), buf)
     }
@@ -210,19 +204,9 @@ impl Disk for SimDisk {
         };
         self.pause().await;
         let fault = self.fault(|faults| faults.sync);
-        let mut state = self.medium.state();
-        state.syncing -= 1;
-        if fault || state.is_lost(&covered) {
-            state.lose(&covered);
-            drop(state);
+        if !self.medium.state().sync_done(&covered, fault) {
             return Err(self.failed("a sync that failed"));
         }
-        match state.faults.lie {
-            Some(Lie::Sync) => {}
-            Some(Lie::PartOfSync) => state.harden(&covered[..covered.len().div_ceil(2)]),
-            _ => state.harden(&covered),
-        }
-        drop(state);
         self.event().await;
         Ok(())
     }

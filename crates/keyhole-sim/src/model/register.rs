@@ -78,6 +78,15 @@ impl<V: Clone + PartialEq + std::fmt::Debug> Register<V> {
         self.writes.retain(|write| write.op != op);
     }
 
+    /// A write was refused after it had been written, for want of what it was for. If a crash undoes what was in its way, it is
+    /// there; no process has seen it.
+    pub fn shadow(&mut self, op: u64, now: u64) {
+        self.answered(op, now);
+        for write in self.writes.iter_mut().filter(|write| write.op == op) {
+            (write.ended, write.hidden) = (Some(now), Some(0));
+        }
+    }
+
     fn answered(&mut self, op: u64, now: u64) {
         if let Some(at) = self.open.iter().position(|open| *open == op) {
             self.open.swap_remove(at);
@@ -186,7 +195,7 @@ mod tests {
         // Who has seen one of them after both were answered knows.
         assert!(register.observe(7, 8, true, 0, |v| *v == 20));
         assert_eq!(register.legal(true), [20]);
-        assert!(!register.observe(7, 8, true, 0, |v| *v == 30));
+        assert!(!register.observe(9, 9, true, 0, |v| *v == 30));
         // Without an answer it may come at any time.
         register.begin(4, 40, 9);
         register.begin(5, 50, 10);

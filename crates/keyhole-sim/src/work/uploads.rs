@@ -43,7 +43,11 @@ impl Client {
                 exists.acknowledge(id, now, durable);
             }
             Err(error) => {
-                exists.refuse(id, now);
+                if durable || judged.is_some() {
+                    exists.refuse(id, now);
+                } else {
+                    exists.shadow(id, now);
+                }
                 assert!(judged.is_some() || (matches!(error, Error::NoSuchBucket) && lacks), "create upload: {error}");
             }
         }
@@ -137,8 +141,11 @@ impl Client {
             self.acknowledged(&since);
             part.acknowledge(id, now, durable);
             assert!(upload.exists.observe(since.tick, now, durable, 0, |there| *there), "a part of nothing");
-        } else {
+        } else if durable || judged.is_some() {
             part.refuse(id, now);
+        } else {
+            // It may have been written, and what ended its upload may be undone.
+            part.shadow(id, now);
         }
     }
 

@@ -8,12 +8,13 @@ use keyhole_tests::top;
 use serde_json::Value;
 
 /// For each crate of ours, the crates of ours that it may depend on.
-const MAY_DEPEND_ON: [(&str, &[&str]); 7] = [
+const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
     ("keyhole-core", &[]),
     ("keyhole-log", &[]),
     ("keyhole-s3", &["keyhole-core"]),
     ("keyhole-node", &["keyhole-core", "keyhole-log", "keyhole-s3"]),
     ("keyhole", &["keyhole-core", "keyhole-log", "keyhole-node", "keyhole-s3"]),
+    ("keyhole-sim", &["keyhole-log"]),
     ("keyhole-tests", &[]),
     ("keyhole-benches", &["keyhole-core", "keyhole-log", "keyhole-s3"]),
 ];

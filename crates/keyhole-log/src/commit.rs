@@ -215,7 +215,7 @@ impl<D: Disk> Context<D> {
         let mut state = self.shared.lock();
         state.counters.written.other += PAGE as u64;
         let segment = &mut state.segments.table[number as usize];
-        (segment.written, segment.prev) = (PAGE as u32, crc);
+        (segment.written, segment.settled, segment.prev) = (PAGE as u32, PAGE as u32, crc);
         Ok(Some(Begun { number, generation, start, at: start + PAGE as u64, end: start + len, crc }))
     }
 
@@ -223,8 +223,10 @@ impl<D: Disk> Context<D> {
     async fn append(&self, meta: &mut OpenMeta, drafts: &[&Draft]) -> Result<Vec<Location>, Error> {
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
         let (watermark, end, witness) = {
-            let state = self.shared.lock();
-            (state.numbers.watermark(), state.ends[self.worker], state.witness(self.worker, turn))
+            let mut state = self.shared.lock();
+            let watermark = state.numbers.watermark();
+            state.ends[self.worker].in_flight = watermark;
+            (watermark, state.ends[self.worker], state.witness(self.worker, turn))
         };
         let durable = if end.segment == meta.number { end.durable } else { 0 };
         // Of the segment ahead nobody else may say how far it went.
@@ -265,9 +267,8 @@ impl<D: Disk> Context<D> {
         let end = state.ends[self.worker];
         let durable = if end.segment == meta.number { end.durable } else { 0 };
         let written = (meta.at - meta.start) as u32;
-        state.ends[self.worker] = End { segment: meta.number, written, durable };
-        let segment = &mut state.segments.table[meta.number as usize];
-        (segment.written, segment.prev) = (written, meta.prev);
+        state.ends[self.worker] = End { segment: meta.number, written, durable, ..end };
+        state.segments.table[meta.number as usize].written = written;
         for (i, draft) in drafts.iter().enumerate() {
             let padding = if i == 0 { len - records } else { 0 };
             let bytes = (record::space(draft.payload.len()) + padding) as u64;
@@ -305,7 +306,9 @@ impl<D: Disk> Context<D> {
                 self.sync().await?;
                 let until = (old.at - old.start) as u32;
                 self.ended.set(Some(Durable { segment: old.number, until }));
-                self.shared.lock().segments.close(old.number);
+                let mut state = self.shared.lock();
+                state.settle(self.worker, old);
+                state.segments.close(old.number);
             }
             None if !self.maintains => self.shared.lock().segments.without_meta -= 1,
             None => {}
@@ -389,6 +392,13 @@ impl State {
         }
     }
 
+    /// All records of a segment so far have taken effect.
+    fn settle(&mut self, worker: usize, meta: &OpenMeta) {
+        self.ends[worker].in_flight = u64::MAX;
+        let segment = &mut self.segments.table[meta.number as usize];
+        (segment.settled, segment.prev) = ((meta.at - meta.start) as u32, meta.prev);
+    }
+
     /// For a segment, or for there to be none to be had; `None`: there is none to be had.
     fn wait_for_space(&mut self) -> Option<oneshot::Receiver<()>> {
         if !self.maintenance.running || self.maintenance.stuck {
@@ -426,7 +436,7 @@ pub(crate) async fn commit<D: Disk>(
     context.shared.begin_commit();
     match context.write_batch(&mut meta, &mut batch).await {
         Ok(places) => {
-            apply(&context.shared, batch.commits, places);
+            apply(&context, batch.commits, places, meta.as_ref());
             for flush in batch.flushes {
                 let _ = flush.send(Ok(())); // Nobody waits: the request was given up.
             }
@@ -444,10 +454,10 @@ pub(crate) async fn commit<D: Disk>(
     meta
 }
 
-fn apply(shared: &Shared, commits: Vec<Commit>, places: Vec<Location>) {
+fn apply<D>(context: &Context<D>, commits: Vec<Commit>, places: Vec<Location>, meta: Option<&OpenMeta>) {
     let mut places = places.into_iter();
     let mut answers = Vec::with_capacity(commits.len());
-    let mut state = shared.lock();
+    let mut state = context.shared.lock();
     for commit in commits {
         let mut result = Ok(());
         let mut new_body = None;
@@ -463,6 +473,9 @@ fn apply(shared: &Shared, commits: Vec<Commit>, places: Vec<Location>) {
         }
         state.index.unpin(&commit.pinned);
         answers.push((commit.done, result, commit.holds));
+    }
+    if let Some(meta) = meta {
+        state.settle(context.worker, meta);
     }
     state.wake_maintenance_if_due();
     drop(state);

@@ -34,7 +34,8 @@ pub(crate) struct Segment {
     pub(crate) before: u64,
     /// How far it is written, header included; 0 if that is not known.
     pub(crate) written: u32,
-    /// Of records: checksum of the last one, or of the header.
+    /// Of records: how far they have taken effect, and the checksum of the last one of them, or of the header.
+    pub(crate) settled: u32,
     pub(crate) prev: u32,
     /// Reads and writes under way, and blocks that no record names yet. As long as there are any it is not freed.
     pub(crate) pins: u32,
@@ -44,7 +45,7 @@ pub(crate) struct Segment {
 
 impl Segment {
     pub(crate) const BLANK: Segment =
-        Segment { used: Use::Blank, generation: 0, before: 0, written: 0, prev: 0, pins: 0, allocated: false };
+        Segment { used: Use::Blank, generation: 0, before: 0, written: 0, settled: 0, prev: 0, pins: 0, allocated: false };
 
     /// Whether the bytes in it are those of its generation.
     pub(crate) fn in_use(&self) -> bool {
@@ -297,7 +298,9 @@ impl Segments {
                 Use::Condemned(_) => SegmentUse::Condemned,
                 Use::Damaged => SegmentUse::Damaged,
             };
-            let Segment { generation, written, prev, .. } = *segment;
+            let Segment { generation, written, settled, prev, .. } = *segment;
+            // What has been written and has not taken effect is to be replayed.
+            let written = if segment.used == Use::Open(Kind::Meta) { settled } else { written };
             SegmentItem { number, use_, generation, written, prev }
         })
     }

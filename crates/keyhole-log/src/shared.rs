@@ -123,6 +123,8 @@ pub(crate) struct End {
     pub(crate) segment: u32,
     pub(crate) written: u32,
     pub(crate) durable: u32,
+    /// The watermark in a batch that has not taken effect yet; none: `u64::MAX`.
+    pub(crate) in_flight: u64,
 }
 
 /// Open segments that recovery found for a worker.
@@ -385,9 +387,9 @@ impl Slot {
         match &self.meta {
             Some(meta) => {
                 let durable = (meta.at - meta.start) as u32;
-                End { segment: meta.number, written: durable, durable }
+                End { segment: meta.number, written: durable, durable, in_flight: u64::MAX }
             }
-            None => End { segment: 0, written: 0, durable: 0 },
+            None => End { segment: 0, written: 0, durable: 0, in_flight: u64::MAX },
         }
     }
 }

@@ -38,7 +38,7 @@ impl<D: Disk> Maintenance<D> {
     }
 
     async fn write_checkpoint(&mut self) -> Result<(), Error> {
-        let Begun { until, watermark, begun, front } = self.shared.lock().begin_checkpoint();
+        let Begun { until, watermark, floor, begun, front } = self.shared.lock().begin_checkpoint();
         let mut index = 0;
         for items in front {
             self.write_chunk(until, index, &items).await?;
@@ -58,6 +58,7 @@ impl<D: Disk> Maintenance<D> {
             CheckpointEnd {
                 until,
                 watermark,
+                floor,
                 chunks: state.index.building.iter().map(|at| at.raw()).collect(),
                 ends: state.ends.iter().filter(|end| end.written > 0).map(|end| (end.segment, end.written)).collect(),
             }
@@ -114,6 +115,7 @@ impl<D: Disk> Maintenance<D> {
 struct Begun {
     until: u64,
     watermark: u64,
+    floor: u64,
     /// Which one since the opening it is.
     begun: u64,
     /// The first items: segments, pending records, floors.
@@ -141,6 +143,7 @@ impl State {
             front.push(floors);
         }
         let (until, watermark) = (self.numbers.next(), self.numbers.watermark());
-        Begun { until, watermark, begun: self.segments.checkpoints, front }
+        let floor = self.ends.iter().map(|end| end.in_flight).min().unwrap_or(watermark).min(watermark);
+        Begun { until, watermark, floor, begun: self.segments.checkpoints, front }
     }
 }

@@ -20,7 +20,7 @@ use futures_channel::oneshot;
 
 use crate::Log;
 use crate::commit::Context;
-use crate::disk::Disk;
+use crate::disk::{Disk, is_full};
 use crate::error::Error;
 use crate::limits::{CHECKPOINT_AFTER_MAX, CHECKPOINT_AFTER_MIN, CLEAN_AHEAD, CLEAN_BATCH, CLEAN_IN_VAIN_MAX};
 use crate::log::start;
@@ -185,8 +185,10 @@ impl<D: Disk> Maintenance<D> {
                 let Some(number) = state.segments.next_reserve() else { return };
                 (number, state.segments.start(number), state.segments.len)
             };
-            if self.context.disk.allocate(start, len).await.is_err() {
-                return;
+            match self.context.disk.allocate(start, len).await {
+                Ok(()) => {}
+                Err(error) if is_full(&error) => return,
+                Err(_) => return self.shared.poison(),
             }
             if let Some(segment) = self.shared.lock().segments.table.get_mut(number as usize) {
                 segment.allocated = true;

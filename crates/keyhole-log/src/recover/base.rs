@@ -25,6 +25,8 @@ pub(super) struct Base {
     pub(super) pending: BTreeSet<u64>,
     /// Every record with a number up to this was durable, or does not exist.
     pub(super) watermark: u64,
+    /// The watermarks in the records to be replayed are not below this.
+    pub(super) floor: u64,
     pub(super) segments: BTreeMap<u32, SegmentItem>,
     /// Segments for records that were durable up to an offset in them.
     pub(super) ends: Vec<(u32, u32)>,
@@ -142,9 +144,9 @@ impl<D: Disk> Reader<'_, D> {
         }
         loader.finish();
         let records = locations(&end, at);
-        let CheckpointEnd { until, watermark, ends, .. } = end;
+        let CheckpointEnd { until, watermark, floor, ends, .. } = end;
         let segments = loader.segments.into_iter().map(|segment| (segment.number, segment)).collect();
         let (index, pending) = (loader.index, loader.pending);
-        Ok((Base { exists: true, until, pending, watermark, segments, ends, index }, records))
+        Ok((Base { exists: true, until, pending, watermark, floor, segments, ends, index }, records))
     }
 }

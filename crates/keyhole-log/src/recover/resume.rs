@@ -60,7 +60,8 @@ pub(super) async fn resume<D: Disk>(
             settler.append(&mut meta, kind::MARK).await?;
         }
         let segment = &mut store.table[meta.number as usize];
-        (segment.written, segment.prev) = ((meta.at - meta.start) as u32, meta.prev);
+        let written = (meta.at - meta.start) as u32;
+        (segment.written, segment.settled, segment.prev) = (written, written, meta.prev);
         if goes_on {
             metas.push(meta);
         } else {

@@ -199,7 +199,7 @@ pub(super) async fn scan<D: Disk>(
             Plan::Read(from) => {
                 let durable = reader.start(number) + u64::from(base.durable(number));
                 let hints = Hints { proven: durable, watermark: 0 };
-                let scan = reader.segment(number, from, hints, base.watermark).await?;
+                let scan = reader.segment(number, from, hints, base.floor).await?;
                 let generation = scan.generation;
                 store.scans.push(scan);
                 store.froms.insert(number, from);
@@ -301,7 +301,7 @@ impl Store {
             if beyond && !witnessed && !reader.begins(from).await? {
                 continue;
             }
-            let scan = reader.segment(number, from, Hints::default(), base.watermark).await?;
+            let scan = reader.segment(number, from, Hints::default(), base.floor).await?;
             let empty = scan.records.is_empty();
             let first = scan.records.iter().find(|record| !record.moved).map_or(u64::MAX, |record| record.seq);
             // The header was written ahead of the first batch, and made durable with it.
@@ -340,7 +340,7 @@ impl Store {
             let Some((i, hints)) = again else { return Ok(()) };
             let (number, damaged) = (self.scans[i].number, self.scans[i].damaged);
             let from = self.froms[&number];
-            let scan = reader.segment(number, from, hints, base.watermark).await?;
+            let scan = reader.segment(number, from, hints, base.floor).await?;
             // Whatever it has found now, this is as far as it goes.
             let lost = scan.lost || scan.at <= self.scans[i].at;
             self.scans[i] = Scan { damaged: scan.damaged || damaged, lost, ..scan };

@@ -284,6 +284,8 @@ pub(crate) struct CheckpointEnd {
     pub(crate) until: u64,
     /// Every record with a number up to this was durable when the checkpoint was begun, or did not exist.
     pub(crate) watermark: u64,
+    /// The watermarks in the records to be replayed are not below this.
+    pub(crate) floor: u64,
     /// Locations of its other records, raw, in order.
     pub(crate) chunks: Vec<u64>,
     /// Segments for records, and how far they had been written when this was: all of that is durable, now that the

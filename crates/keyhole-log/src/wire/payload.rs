@@ -220,6 +220,7 @@ impl<'a> Payload<'a> {
             Payload::Checkpoint(end) => {
                 out.extend(end.until.to_le_bytes());
                 out.extend(end.watermark.to_le_bytes());
+                out.extend(end.floor.to_le_bytes());
                 out.extend((end.chunks.len() as u32).to_le_bytes());
                 out.extend((end.ends.len() as u32).to_le_bytes());
                 out.extend(end.chunks.iter().flat_map(|chunk| chunk.to_le_bytes()));
@@ -263,10 +264,10 @@ impl<'a> Payload<'a> {
                 Payload::Chunk(Chunk { until, index, items: std::mem::take(&mut c.0) })
             }
             kind::CHECKPOINT => {
-                let (until, watermark, chunks, ends) = (c.u64()?, c.u64()?, c.u32()?, c.u32()?);
+                let (until, watermark, floor, chunks, ends) = (c.u64()?, c.u64()?, c.u64()?, c.u32()?, c.u32()?);
                 let chunks = (0..chunks).map(|_| c.u64()).collect::<Option<_>>()?;
                 let ends = (0..ends).map(|_| Some((c.u32()?, c.u32()?))).collect::<Option<_>>()?;
-                Payload::Checkpoint(CheckpointEnd { until, watermark, chunks, ends })
+                Payload::Checkpoint(CheckpointEnd { until, watermark, floor, chunks, ends })
             }
             kind::BUCKET_SETTINGS => {
                 let (bucket, time_ms) = (c.u64()?, c.u64()?);
@@ -482,7 +483,7 @@ mod tests {
         }
         let settings = BucketSettings { quota: Some(1 << 40), expire_ms: None };
         check(&Payload::BucketSettings { bucket: 1, time_ms: 2, settings });
-        let end = CheckpointEnd { until: 5, watermark: 4, chunks: vec![1, 2, 3], ends: vec![(1, 4096), (2, 8192)] };
+        let end = CheckpointEnd { until: 5, watermark: 4, floor: 3, chunks: vec![1, 2, 3], ends: vec![(1, 4096), (2, 8192)] };
         check(&Payload::Checkpoint(end));
         check(&Payload::PartPut(PartPut { bucket: 1, upload: 2, time_ms: 3, part, info: b"info" }));
     }

@@ -1,0 +1,117 @@
+//! What goes wrong with a medium, and how often.
+
+use crate::random::Random;
+
+/// Bytes of a write that survive, or do not, together; each life has one of these. FORMAT.md assumes no size, but with 8 the
+/// engine takes a torn header for one that was durable: of a record whose number is lost, and what chains it is not.
+const TEARS: [usize; 4] = [512, 512, 512, 4096];
+
+/// Whether an allocation that was not answered may make the file longer by a part of what it was to be. The engine takes such a
+/// file for one that was cut short, if power fails once more ahead of the next sync.
+const HALF_GROWN: bool = false;
+
+/// Rates of faults in 10,000 operations, and what the medium is like.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    /// Virtual time that an operation takes at most; now and then it takes fifty times as long.
+    pub slowness: u64,
+    /// A read fails; the next one of the same bytes does not.
+    pub read: u64,
+    /// A write fails: what it covered is unknown until something else is written there.
+    pub write: u64,
+    /// A sync fails: what it covered is lost in part, at the latest when power fails.
+    pub sync: u64,
+    /// An allocation fails, not for want of space.
+    pub allocate: u64,
+    /// There is no space for an allocation, until `space` gives it back.
+    pub full: u64,
+    /// An allocation finds that there is space again.
+    pub space: u64,
+    /// An allocation that was not answered may make the file longer by any number of pages.
+    pub half_grown: bool,
+    /// Space that was never written is not zero.
+    pub dirty: bool,
+    /// What the disk says and does not do, which no engine withstands: to see that the simulation finds it.
+    pub lie: Option<Lie>,
+    /// Bytes that survive of a write, or do not, together: a power of two.
+    pub tear: usize,
+}
+
+impl Faults {
+    /// None: for what is not to be disturbed.
+    pub fn none() -> Self {
+        Faults { tear: 512, ..Faults::default() }
+    }
+
+    /// Those of a life.
+    pub fn of(random: &mut Random) -> Self {
+        let mut sometimes = |percent, rate| if random.chance(percent) { rate } else { 0 };
+        let mut faults = Faults {
+            read: sometimes(25, 30),
+            write: sometimes(12, 40),
+            sync: sometimes(12, 100),
+            allocate: sometimes(5, 500),
+            full: sometimes(20, 1500),
+            ..Faults::none()
+        };
+        faults.space = if faults.full > 0 { 3000 } else { 0 };
+        faults.slowness = *random.pick(&[0, 1, 3, 10, 100]);
+        faults.dirty = random.chance(30);
+        faults.tear = *random.pick(&TEARS);
+        faults.half_grown = HALF_GROWN;
+        faults
+    }
+}
+
+/// What a disk may claim to have done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lie {
+    /// A sync that was done.
+    Sync,
+    /// Every hundredth write.
+    Write,
+    /// A sync that was done for half of what it covered.
+    PartOfSync,
+}
+
+/// How the machine stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crash {
+    /// The process dies: what it has written stays in the cache, and is still not durable.
+    Process,
+    /// Power fails: of what was not synced some survives.
+    Power(Survival),
+}
+
+/// What survives of the writes that were not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Survival {
+    /// Nothing.
+    Nothing,
+    /// Everything.
+    Everything,
+    /// Of each write everything or nothing.
+    Writes,
+    /// Of each write any part.
+    Parts,
+    /// Each write: whole, not at all, or in part.
+    Mixed,
+    /// The later writes rather than the earlier ones.
+    Latest,
+}
+
+impl Crash {
+    /// By the seed.
+    pub fn of(random: &mut Random) -> Self {
+        use Survival::{Everything, Latest, Mixed, Nothing, Parts, Writes};
+        if random.chance(25) {
+            return Crash::Process;
+        }
+        Crash::power(random, &[Nothing, Everything, Writes, Writes, Parts, Mixed, Mixed, Latest])
+    }
+
+    /// Power fails, by the seed.
+    pub fn power(random: &mut Random, survivals: &[Survival]) -> Self {
+        Crash::Power(*random.pick(survivals))
+    }
+}

@@ -1,0 +1,306 @@
+//! The medium: what is durable, what reads see, and what has been written and not synced.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use keyhole_log::limits::PAGE;
+
+use super::faults::{Crash, Faults, Lie, Survival};
+use super::pages::{Page, Pages, SECTOR};
+use crate::random::Random;
+
+/// How far something that changes the medium has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It may be there in part.
+    InFlight,
+    /// Reads see it. The next sync covers it.
+    Completed,
+    /// The write failed: nothing is known of it, and no sync is about it.
+    Failed,
+    /// A sync that covered it failed: so does every other one that covers it.
+    Unsynced,
+}
+
+/// Something that is not durable.
+#[derive(Debug, Clone)]
+pub(super) enum What {
+    Write { offset: u64, pages: Vec<Rc<Page>> },
+    Grow { end: u64 },
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Change {
+    pub(super) what: What,
+    pub(super) phase: Phase,
+}
+
+/// When the machine stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fuse {
+    /// Never.
+    Never,
+    /// At this event of the disk.
+    Event(u64),
+}
+
+/// What has happened so far, for those who judge answers by it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Happened {
+    /// Events: operations of the disk that began, came to an end, or were answered.
+    pub events: u64,
+    /// Reads that failed.
+    pub reads_failed: u64,
+    /// Writes, syncs and allocations that failed since the machine started.
+    pub failed: u64,
+    /// When the first of them was answered.
+    pub failed_at: Option<u64>,
+    /// Allocations for which there was no space.
+    pub full: u64,
+}
+
+/// The medium, which outlives processes.
+pub(super) struct State {
+    durable: Pages,
+    pub(super) current: Pages,
+    pub(super) changes: BTreeMap<u64, Change>,
+    next: u64,
+    pub(super) random: Random,
+    pub(super) faults: Faults,
+    /// What space that was never written has in it.
+    garbage: Vec<Rc<Page>>,
+    pub(super) fuse: Fuse,
+    pub(super) dead: bool,
+    pub(super) happened: Happened,
+    /// There is no space at present.
+    pub(super) no_space: bool,
+    /// Syncs under way.
+    pub(super) syncing: u64,
+}
+
+impl State {
+    pub(super) fn new(mut random: Random, faults: Faults) -> Self {
+        let mut garbage = Vec::new();
+        if faults.dirty {
+            let mut page = Box::new([0; PAGE]);
+            page.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&random.number().to_le_bytes()));
+            garbage = vec![Rc::new(*page), Rc::new([0; PAGE]), Rc::new([0xff; PAGE])];
+        }
+        State {
+            durable: Pages::default(),
+            current: Pages::default(),
+            changes: BTreeMap::new(),
+            next: 0,
+            random,
+            faults,
+            garbage,
+            fuse: Fuse::Never,
+            dead: false,
+            happened: Happened::default(),
+            no_space: false,
+            syncing: 0,
+        }
+    }
+
+    /// Something begins or has ended; true: the machine stops here.
+    pub(super) fn event(&mut self) -> bool {
+        self.happened.events += 1;
+        if matches!(self.fuse, Fuse::Event(at) if self.happened.events >= at) {
+            self.dead = true;
+        }
+        self.dead
+    }
+
+    pub(super) fn duration(&mut self) -> u64 {
+        let most = self.faults.slowness;
+        let time = self.random.below(most + 1);
+        if self.random.rarely(100) { time * 50 } else { time }
+    }
+
+    pub(super) fn submit(&mut self, what: What) -> u64 {
+        self.next += 1;
+        if let What::Write { offset, pages } = &what {
+            let end = offset + (pages.len() * PAGE) as u64;
+            assert!(end <= self.current.len, "a write into space that was not allocated, at {offset}");
+        }
+        self.changes.insert(self.next, Change { what, phase: Phase::InFlight });
+        self.next
+    }
+
+    /// It is there for who reads, and will be durable with the next sync.
+    pub(super) fn complete(&mut self, id: u64) {
+        let Some(change) = self.changes.get_mut(&id) else { return };
+        change.phase = Phase::Completed;
+        match &change.what {
+            What::Write { offset, pages } => self.current.put(*offset, pages),
+            What::Grow { end } => self.current.grow(*end, &self.garbage),
+        }
+    }
+
+    /// A write fails: what is there now is anything.
+    pub(super) fn fail(&mut self, id: u64) {
+        let Some(change) = self.changes.get_mut(&id) else { return };
+        change.phase = Phase::Failed;
+        if let What::Write { offset, pages } = &change.what {
+            let random = &mut self.random;
+            self.current.put_torn(*offset, pages, SECTOR, || random.chance(50));
+        }
+    }
+
+    /// What a sync that begins now is about.
+    pub(super) fn covered(&self) -> Vec<u64> {
+        let covered = |change: &&Change| matches!(change.phase, Phase::Completed | Phase::Unsynced);
+        self.changes.iter().filter(|(_, change)| covered(change)).map(|(&id, _)| id).collect()
+    }
+
+    /// Whether a sync must fail because what it is about has been lost.
+    fn is_lost(&self, covered: &[u64]) -> bool {
+        covered.iter().any(|id| self.changes.get(id).is_some_and(|change| change.phase == Phase::Unsynced))
+    }
+
+    fn lose(&mut self, covered: &[u64]) {
+        for id in covered {
+            if let Some(change) = self.changes.get_mut(id) {
+                change.phase = Phase::Unsynced;
+            }
+        }
+    }
+
+    fn harden(&mut self, covered: &[u64]) {
+        for id in covered {
+            match self.changes.remove(id).map(|change| change.what) {
+                Some(What::Write { offset, pages }) => self.durable.put(offset, &pages),
+                Some(What::Grow { end }) => self.durable.grow(end, &self.garbage),
+                None => {}
+            }
+        }
+    }
+
+    /// A write comes to its end, or seems to.
+    pub(super) fn write_done(&mut self, id: u64) {
+        if self.faults.lie == Some(Lie::Write) && self.random.rarely(100) {
+            self.fail(id);
+        } else {
+            self.complete(id);
+        }
+    }
+
+    /// A sync comes to its end; false: it fails, and loses what it covered.
+    pub(super) fn sync_done(&mut self, covered: &[u64], fault: bool) -> bool {
+        self.syncing -= 1;
+        if fault || self.is_lost(covered) {
+            self.lose(covered);
+            return false;
+        }
+        match self.faults.lie {
+            Some(Lie::Sync) => {}
+            Some(Lie::PartOfSync) => self.harden(&covered[..covered.len().div_ceil(2)]),
+            _ => self.harden(covered),
+        }
+        true
+    }
+
+    /// What was in a range is not wanted any more: from now on it reads as anything.
+    pub(super) fn discard(&mut self, offset: u64, len: u64) {
+        let zero = Rc::new([0; PAGE]);
+        for at in (offset..offset + len).step_by(PAGE) {
+            for pages in [&mut self.durable, &mut self.current] {
+                match self.random.below(4) {
+                    0 => pages.set(at, None),
+                    1 => pages.set(at, Some(self.garbage.first().map_or_else(|| Rc::clone(&zero), Rc::clone))),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// The machine stops. Everything that used the medium has been dropped.
+    pub(super) fn crash(&mut self, how: Crash) {
+        match how {
+            Crash::Process => self.end_process(),
+            Crash::Power(survival) => self.fail_power(survival),
+        }
+        self.dead = false;
+        self.fuse = Fuse::Never;
+        self.syncing = 0;
+        (self.happened.failed, self.happened.failed_at) = (0, None);
+    }
+
+    /// What was in flight comes to its end, or does not.
+    fn end_process(&mut self) {
+        let in_flight = |change: &&Change| change.phase == Phase::InFlight;
+        let in_flight: Vec<u64> =
+            self.changes.iter().filter(|(_, change)| in_flight(change)).map(|(&id, _)| id).collect();
+        for id in in_flight {
+            match self.random.below(3) {
+                0 => {
+                    self.changes.remove(&id);
+                }
+                1 => self.complete(id),
+                _ => {
+                    self.fail(id);
+                    // What is in the cache of it will be written like anything else.
+                    let Some(Change { what: What::Write { offset, pages }, phase }) = self.changes.get_mut(&id) else {
+                        continue;
+                    };
+                    for (i, page) in pages.iter_mut().enumerate() {
+                        let there = self.current.page(*offset + (i * PAGE) as u64);
+                        *page = there.map_or_else(|| Rc::new([0; PAGE]), Rc::clone);
+                    }
+                    *phase = Phase::Completed;
+                }
+            }
+        }
+    }
+
+    fn fail_power(&mut self, survival: Survival) {
+        let changes = std::mem::take(&mut self.changes);
+        let count = changes.len() as u64;
+        let unit = self.faults.tear;
+        // First how long the file is: what was written past its end is lost.
+        for Change { what, phase } in changes.values() {
+            let What::Grow { end } = what else { continue };
+            let survives = match survival {
+                Survival::Nothing => false,
+                Survival::Everything => true,
+                _ => self.random.chance(50),
+            };
+            // One that was not answered may have come half the way.
+            let half = self.faults.half_grown && *phase == Phase::InFlight && self.random.chance(30);
+            let pages = end.saturating_sub(self.durable.len) / PAGE as u64;
+            let end = if half { self.durable.len + self.random.below(pages + 1) * PAGE as u64 } else { *end };
+            if survives {
+                self.durable.grow(end, &self.garbage);
+            }
+        }
+        for (i, Change { what, .. }) in (0..).zip(changes.values()) {
+            let What::Write { offset, pages } = what else { continue };
+            let percent = match survival {
+                Survival::Nothing => 0,
+                Survival::Everything => 100,
+                Survival::Writes => 100 * self.random.below(2),
+                Survival::Parts => 10 + self.random.below(90),
+                Survival::Mixed => *self.random.pick(&[0, 0, 50, 97, 100, 100]),
+                Survival::Latest if i + 3 >= count => 100,
+                Survival::Latest => 100 * self.random.below(2) * self.random.below(2),
+            };
+            match percent {
+                0 => {}
+                100 => self.durable.put(*offset, pages),
+                _ => {
+                    let random = &mut self.random;
+                    self.durable.put_torn(*offset, pages, unit, || random.chance(percent));
+                }
+            }
+        }
+        self.current = self.durable.clone();
+    }
+
+    /// Changes what is on the medium. Nothing is open, and nothing is in a cache.
+    pub(super) fn at_rest<T>(&mut self, change: impl FnOnce(&mut Pages, &mut Random) -> T) -> T {
+        assert!(self.changes.is_empty(), "power has to fail first");
+        let result = change(&mut self.durable, &mut self.random);
+        self.current = self.durable.clone();
+        result
+    }
+}

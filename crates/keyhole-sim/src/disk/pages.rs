@@ -1,0 +1,101 @@
+//! What a medium holds, page by page. A page that nobody has written takes no memory.
+
+use std::rc::Rc;
+
+use keyhole_log::limits::PAGE;
+
+/// Devices write whole sectors, as a rule.
+pub(super) const SECTOR: usize = 512;
+
+pub(super) type Page = [u8; PAGE];
+
+/// Bytes of a file. Pages are shared between copies of it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pages {
+    /// Bytes, a multiple of the page.
+    pub(super) len: u64,
+    pages: Vec<Option<Rc<Page>>>,
+}
+
+/// The page that an offset is in.
+fn number(offset: u64) -> usize {
+    (offset / PAGE as u64) as usize
+}
+
+/// Copies bytes into pages.
+pub(super) fn cut(bytes: &[u8]) -> Vec<Rc<Page>> {
+    let page = |bytes: &[u8]| Rc::new(Page::try_from(bytes).expect("writes are whole pages"));
+    bytes.chunks(PAGE).map(page).collect()
+}
+
+impl Pages {
+    /// Makes it reach `len`; what is new reads as `fill`, zeros if there is none.
+    pub(super) fn grow(&mut self, len: u64, fill: &[Rc<Page>]) {
+        if len <= self.len {
+            return;
+        }
+        self.len = len;
+        let old = self.pages.len();
+        self.pages.resize(number(len), None);
+        if !fill.is_empty() {
+            for (i, page) in self.pages.iter_mut().enumerate().skip(old) {
+                *page = Some(Rc::clone(&fill[i % fill.len()]));
+            }
+        }
+    }
+
+    pub(super) fn read(&self, offset: u64, bytes: &mut [u8]) {
+        for (i, bytes) in bytes.chunks_mut(PAGE).enumerate() {
+            match self.pages.get(number(offset) + i).and_then(Option::as_ref) {
+                Some(page) => bytes.copy_from_slice(&page[..bytes.len()]),
+                None => bytes.fill(0),
+            }
+        }
+    }
+
+    /// Puts pages where they belong; what is past the end is lost.
+    pub(super) fn put(&mut self, offset: u64, pages: &[Rc<Page>]) {
+        for (old, new) in self.pages.iter_mut().skip(number(offset)).zip(pages) {
+            *old = Some(Rc::clone(new));
+        }
+    }
+
+    /// Puts those units of pages where they belong that are chosen. A unit has 8 to [`PAGE`] bytes, a power of two.
+    pub(super) fn put_torn(&mut self, offset: u64, pages: &[Rc<Page>], unit: usize, mut chosen: impl FnMut() -> bool) {
+        for (old, new) in self.pages.iter_mut().skip(number(offset)).zip(pages) {
+            let picks: Vec<bool> = (0..PAGE / unit).map(|_| chosen()).collect();
+            if picks.iter().all(|pick| *pick) {
+                *old = Some(Rc::clone(new));
+            } else if picks.contains(&true) {
+                let merged = Rc::make_mut(old.get_or_insert_with(|| Rc::new([0; PAGE])));
+                for (i, _) in picks.iter().enumerate().filter(|(_, pick)| **pick) {
+                    merged[i * unit..(i + 1) * unit].copy_from_slice(&new[i * unit..(i + 1) * unit]);
+                }
+            }
+        }
+    }
+
+    /// Replaces one page.
+    pub(super) fn set(&mut self, offset: u64, page: Option<Rc<Page>>) {
+        if let Some(slot) = self.pages.get_mut(number(offset)) {
+            *slot = page;
+        }
+    }
+
+    /// Changes a page that has been written.
+    pub(super) fn change(&mut self, offset: u64, change: impl FnOnce(&mut Page)) {
+        if let Some(Some(page)) = self.pages.get_mut(number(offset)) {
+            change(Rc::make_mut(page));
+        }
+    }
+
+    pub(super) fn page(&self, offset: u64) -> Option<&Rc<Page>> {
+        self.pages.get(number(offset))?.as_ref()
+    }
+
+    /// Offsets of the pages that have been written.
+    pub(super) fn written(&self) -> Vec<u64> {
+        let there = self.pages.iter().enumerate().filter(|(_, page)| page.is_some());
+        there.map(|(i, _)| (i * PAGE) as u64).collect()
+    }
+}

@@ -1,0 +1,257 @@
+//! What is true of a store: for every name what it may hold, whatever was answered and whatever was not.
+
+mod register;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keyhole_log::limits::HEAD_MAX;
+use keyhole_log::{Etag, Object, PartInfo};
+
+pub use register::Register;
+
+use crate::content::Content;
+
+/// Buckets of the workload.
+pub const BUCKETS: [&str; 2] = ["bucket", "other"];
+
+/// Keys of the workload: some are beginnings of others, and what sorts between them.
+pub const KEYS: [&str; 10] = ["a", "a/", "a/b", "a/b/c", "a0", "b/b", "b/c", "c", "ä/ö", "z"];
+
+/// One body of an object or of an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Part number; 0 for an object that was not uploaded in parts.
+    pub number: u16,
+    /// The bytes.
+    pub content: Content,
+    /// Says who made it.
+    pub etag: [u8; 16],
+    /// Opaque.
+    pub salt: [u8; 24],
+}
+
+/// Something that was written under a name once. Its number is its time and its ETag.
+#[derive(Debug, Clone)]
+pub struct Version {
+    /// The bucket and the key that it was written to.
+    pub name: (&'static str, &'static str),
+    /// Its bodies.
+    pub pieces: Vec<Piece>,
+    /// Whether its head is sealed.
+    pub sealed: bool,
+    /// The upload that it completes.
+    pub upload: Option<u64>,
+    /// It was uploaded in so many parts.
+    pub parts: u16,
+}
+
+impl Version {
+    /// Bytes of all bodies.
+    pub fn size(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.content.len).sum()
+    }
+
+    /// Its bodies' bytes.
+    pub fn contents(&self) -> Vec<Content> {
+        self.pieces.iter().map(|piece| piece.content).collect()
+    }
+}
+
+/// An upload.
+#[derive(Debug)]
+pub struct Upload {
+    /// The bucket.
+    pub bucket: &'static str,
+    /// The key.
+    pub key: &'static str,
+    /// Whether it is there.
+    pub exists: Register<bool>,
+    /// The piece of each part, by its number in the table of pieces.
+    pub parts: BTreeMap<u16, Register<Option<u64>>>,
+    /// Its completion: the operation and the version.
+    pub completions: Vec<(u64, u64)>,
+}
+
+/// What is true of a store.
+pub struct Model {
+    /// Whether what was acknowledged is durable.
+    pub durable: bool,
+    numbers: u64,
+    /// The time at which each bucket was created, if it exists.
+    pub buckets: BTreeMap<&'static str, Register<Option<u64>>>,
+    /// The version of each object.
+    pub keys: BTreeMap<(&'static str, &'static str), Register<Option<u64>>>,
+    /// By the number that their identity is made of.
+    pub uploads: BTreeMap<u64, Upload>,
+    /// Every version that was ever written.
+    pub versions: BTreeMap<u64, Version>,
+    /// Every part that was ever written.
+    pub pieces: BTreeMap<u64, Piece>,
+    /// Deletions of buckets that are under way.
+    deleting: BTreeSet<(u64, &'static str)>,
+}
+
+/// The identity of an upload.
+pub fn upload_id(number: u64) -> [u8; 16] {
+    digest(number ^ 0x5555)
+}
+
+/// A digest that says a number.
+pub fn digest(number: u64) -> [u8; 16] {
+    let mut digest = [0xee; 16];
+    digest[..8].copy_from_slice(&number.to_le_bytes());
+    digest
+}
+
+/// The number that a digest says.
+pub fn number(digest: &[u8; 16]) -> u64 {
+    u64::from_le_bytes(digest[..8].try_into().expect("eight bytes"))
+}
+
+/// Opaque bytes of some length, for heads and descriptions, that follow from a number.
+pub fn opaque(number: u64, most: usize) -> Vec<u8> {
+    let len = if number.is_multiple_of(29) { most } else { number as usize % 300 % (most + 1) };
+    let mut bytes = vec![number as u8; len];
+    bytes.iter_mut().zip(number.to_le_bytes()).for_each(|(byte, with)| *byte = with);
+    bytes
+}
+
+/// The head of a version.
+pub fn head(version: u64) -> Vec<u8> {
+    opaque(version, HEAD_MAX)
+}
+
+impl Model {
+    /// Of an empty store.
+    pub fn new() -> Self {
+        let names = BUCKETS.iter().flat_map(|bucket| KEYS.iter().map(|key| (*bucket, *key)));
+        Model {
+            durable: true,
+            numbers: 1,
+            buckets: BUCKETS.iter().map(|name| (*name, Register::new(None))).collect(),
+            keys: names.map(|name| (name, Register::new(None))).collect(),
+            uploads: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            pieces: BTreeMap::new(),
+            deleting: BTreeSet::new(),
+        }
+    }
+
+    /// A number that was not given out before.
+    pub fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// The register of a name.
+    pub fn key(&mut self, bucket: &'static str, key: &'static str) -> &mut Register<Option<u64>> {
+        self.keys.get_mut(&(bucket, key)).expect("names are those of the workload")
+    }
+
+    /// The register of a bucket.
+    pub fn bucket(&mut self, bucket: &'static str) -> &mut Register<Option<u64>> {
+        self.buckets.get_mut(bucket).expect("buckets are those of the workload")
+    }
+
+    /// An upload, which is made.
+    pub fn begin_upload(&mut self, op: u64, upload: u64, bucket: &'static str, key: &'static str, now: u64) {
+        let mut exists = Register::new(false);
+        exists.begin(op, true, now);
+        // It may go with its bucket.
+        for (deletion, _) in self.deleting.iter().filter(|(_, of)| *of == bucket) {
+            exists.begin(*deletion, false, now);
+        }
+        let parts = BTreeMap::new();
+        self.uploads.insert(upload, Upload { bucket, key, exists, parts, completions: Vec::new() });
+    }
+
+    /// A bucket is to be deleted, with its uploads.
+    pub fn begin_bucket_deletion(&mut self, op: u64, bucket: &'static str, now: u64) {
+        self.bucket(bucket).begin(op, None, now);
+        self.deleting.insert((op, bucket));
+        for upload in self.uploads.values_mut().filter(|upload| upload.bucket == bucket) {
+            upload.exists.begin(op, false, now);
+        }
+    }
+
+    /// The deletion of a bucket has been answered: done, or refused without effect.
+    pub fn end_bucket_deletion(&mut self, op: u64, bucket: &'static str, now: u64, done: bool) {
+        let durable = self.durable;
+        self.deleting.remove(&(op, bucket));
+        let exists =
+            self.uploads.values_mut().filter(|upload| upload.bucket == bucket).map(|upload| &mut upload.exists);
+        if done {
+            self.buckets.values_mut().for_each(|register| register.acknowledge(op, now, durable));
+            exists.for_each(|register| register.acknowledge(op, now, durable));
+        } else {
+            self.buckets.values_mut().for_each(|register| register.refuse(op, now));
+            exists.for_each(|register| register.refuse(op, now));
+        }
+    }
+
+    /// Whether a write may be told that there is no such bucket.
+    pub fn may_lack_bucket(&mut self, bucket: &'static str, since: u64) -> bool {
+        let register = self.bucket(bucket);
+        register.may_be(since, Option::is_none) || register.is_busy(since, 0)
+    }
+
+    /// A flush that began then has been answered.
+    pub fn flushed(&mut self, began: u64, now: u64) {
+        self.buckets.values_mut().for_each(|register| register.flushed(began, now));
+        self.keys.values_mut().for_each(|register| register.flushed(began, now));
+        for upload in self.uploads.values_mut() {
+            upload.exists.flushed(began, now);
+            upload.parts.values_mut().for_each(|register| register.flushed(began, now));
+        }
+    }
+
+    /// Nothing is under way any more.
+    pub fn quiesce(&mut self, now: u64) {
+        self.buckets.values_mut().for_each(|register| register.quiesce(now));
+        self.keys.values_mut().for_each(|register| register.quiesce(now));
+        for upload in self.uploads.values_mut() {
+            upload.exists.quiesce(now);
+            upload.parts.values_mut().for_each(|register| register.quiesce(now));
+        }
+    }
+
+    /// After a crash nothing of the old process is under way.
+    pub fn crashed(&mut self) {
+        self.deleting.clear();
+    }
+
+    /// The version that an object says to be, after comparing everything that it says.
+    pub fn recognise(&self, object: &Object) -> (u64, &Version) {
+        let id = number(&object.etag.digest);
+        let Some(version) = self.versions.get(&id) else { panic!("an object that was never written: {object:?}") };
+        assert_eq!((object.size, object.time_ms, object.sealed), (version.size(), id, version.sealed), "of {object:?}");
+        assert_eq!(object.etag, etag(id, version.parts), "of {object:?}");
+        assert!(object.head == head(id), "the head of version {id}");
+        assert_eq!(object.parts.len(), version.pieces.len(), "bodies of version {id}");
+        for (part, piece) in object.parts.iter().zip(&version.pieces) {
+            let found = (part.number, part.size, part.etag, part.salt);
+            assert_eq!(found, (piece.number, piece.content.len, piece.etag, piece.salt), "a part of version {id}");
+        }
+        (id, version)
+    }
+
+    /// The piece that a part of an upload says to be, after comparing everything that it says.
+    pub fn recognise_part(&self, info: &PartInfo) -> (u64, Piece) {
+        let id = number(&info.etag);
+        let Some(piece) = self.pieces.get(&id) else { panic!("a part that was never written: {info:?}") };
+        let found = (info.number, info.size, info.time_ms, info.etag, info.part.salt);
+        assert_eq!(found, (piece.number, piece.content.len, id, piece.etag, piece.salt), "part {id}");
+        (id, *piece)
+    }
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Model::new()
+    }
+}
+
+/// The ETag of a version.
+pub fn etag(version: u64, parts: u16) -> Etag {
+    Etag { digest: digest(version), parts }
+}

@@ -1,0 +1,94 @@
+//! Many lives, on several threads.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::life::{Setup, Tally, life};
+
+/// A life that went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Its seed.
+    pub seed: u64,
+    /// What went wrong.
+    pub what: String,
+}
+
+/// What many lives have come to.
+#[derive(Debug, Clone, Default)]
+pub struct Summary {
+    /// Sums of the lives that went well.
+    pub tally: Tally,
+    /// The lives that went wrong.
+    pub failures: Vec<Failure>,
+    /// How long it took.
+    pub time: Duration,
+}
+
+/// Failures after which no new life is begun.
+const FAILURES_MAX: usize = 10;
+
+/// Lives the lives of these seeds, one a thread at a time. Failures are printed as they come, with how to repeat them.
+pub fn lives(seeds: &[u64], threads: usize) -> Summary {
+    let (next, summary, begun) = (AtomicUsize::new(0), Mutex::new(Summary::default()), Instant::now());
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let result = life(seed, Setup::default());
+                    let mut summary = summary.lock().expect("nobody panics with it");
+                    match result {
+                        Ok(tally) => summary.tally += tally,
+                        Err(what) => {
+                            println!("life {seed} failed: {what}\n    repeat it with KEYHOLE_SEED={seed}");
+                            summary.failures.push(Failure { seed, what });
+                            if summary.failures.len() >= FAILURES_MAX {
+                                return;
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let mut summary = summary.into_inner().expect("nobody panics with it");
+    summary.time = begun.elapsed();
+    summary
+}
+
+/// The first of these seeds whose life goes wrong under this setup.
+pub fn caught(seeds: impl IntoIterator<Item = u64>, setup: Setup) -> Option<Failure> {
+    seeds.into_iter().find_map(|seed| life(seed, setup).err().map(|what| Failure { seed, what }))
+}
+
+/// Seeds of a run: half of them the same every time, half of them from the clock; the first of the latter is printed.
+pub fn seeds(lives: u64) -> Vec<u64> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    // Seeds are to be read aloud.
+    let fresh = now.map_or(1, |now| now.as_nanos() as u64) % 1_000_000_000 * 1_000_000;
+    let fixed = lives / 2;
+    println!("{lives} lives: seeds 1 to {fixed}, and {} from {fresh} on", lives - fixed);
+    (1..=fixed).chain(fresh..fresh + (lives - fixed)).collect()
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Tally { lives, operations, events, openings, crashes, in_recovery, in_commit, .. } = self.tally;
+        let Tally { in_checkpoint, in_cleaning, failures, orderly, damaged, .. } = self.tally;
+        let time = self.time.as_secs_f64();
+        writeln!(
+            f,
+            "{lives} lives in {time:.1} s ({:.1} a second), {} failed",
+            lives as f64 / time,
+            self.failures.len()
+        )?;
+        writeln!(f, "{operations} operations, {events} events of disks, {openings} openings")?;
+        writeln!(
+            f,
+            "{crashes} crashes: {in_commit} in a commit, {in_checkpoint} in a checkpoint, {in_cleaning} while cleaning, \
+             {in_recovery} in recovery"
+        )?;
+        write!(f, "{failures} processes ended by a disk that failed, {orderly} in order; {damaged} media damaged")
+    }
+}

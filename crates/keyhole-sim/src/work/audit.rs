@@ -1,0 +1,243 @@
+//! Looking at everything, when nobody else does anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use keyhole_log::{Error, ListObjects, ListUploads, Listed, ListedUpload, Listing, Log};
+
+use super::World;
+use crate::content;
+use crate::disk::SimDisk;
+use crate::model::{BUCKETS, KEYS, Model, Register, etag, head, number, opaque, upload_id};
+use crate::random::Random;
+
+/// When it is looked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audit {
+    /// In a process that goes on, and in which nothing is under way.
+    Quiet,
+    /// After opening. What is found is what is true from now on. `power`: power has failed since the last time.
+    Opened {
+        /// Whether power has failed.
+        power: bool,
+    },
+}
+
+/// What was found.
+#[derive(Default)]
+struct Found {
+    /// The version of each object of each bucket that is there.
+    objects: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
+    uploads: BTreeSet<u64>,
+    contents: BTreeSet<u64>,
+}
+
+/// Takes what was found for true, or says that it cannot be.
+fn take<V: Clone + PartialEq + std::fmt::Debug>(
+    how: Audit,
+    now: u64,
+    durable: bool,
+    register: &mut Register<V>,
+    value: V,
+    what: impl FnOnce() -> String,
+) {
+    let (legal, power) = match how {
+        Audit::Quiet => (register.observe(now, now, durable, 0, |other| *other == value), false),
+        Audit::Opened { power } => (register.may_survive(power, |other| *other == value), power),
+    };
+    assert!(legal, "{how:?}: {} is {value:?}, may be {:?}", what(), register.legal(power));
+    if how != Audit::Quiet {
+        *register = Register::new(value);
+    }
+}
+
+/// Looks at everything, compares, and takes what is found for true. Anything that cannot be is a panic.
+pub async fn audit(log: Log<SimDisk>, world: std::rc::Rc<World>, how: Audit, mut random: Random) {
+    if how == Audit::Quiet {
+        let now = world.clock.tick();
+        world.model.borrow_mut().quiesce(now);
+    } else {
+        world.model.borrow_mut().crashed();
+    }
+    let mut found = Found::default();
+    audit_buckets(&log, &world, how, &mut found);
+    audit_uploads(&log, &world, how, &mut found).await;
+    audit_objects(&log, &world, how, &mut found).await;
+    let model = world.model.borrow();
+    for bucket in found.objects.keys() {
+        check_listings(&log, bucket, &found, &model, &mut random);
+    }
+    let usage = log.shared().usage();
+    let objects: usize = found.objects.values().map(BTreeMap::len).sum();
+    let counted = (usage.buckets, usage.objects, usage.uploads, usage.bodies);
+    let there = (found.objects.len(), objects, found.uploads.len(), found.contents.len());
+    let there = (there.0 as u64, there.1 as u64, there.2 as u64, there.3 as u64);
+    assert_eq!(counted, there, "{how:?}: buckets, objects, uploads and bodies: counted, found");
+    assert!(usage.allocated <= usage.capacity && usage.live <= usage.allocated, "{usage:?}");
+}
+
+fn audit_buckets(log: &Log<SimDisk>, world: &World, how: Audit, found: &mut Found) {
+    let (now, mut model) = (world.clock.tick(), world.model.borrow_mut());
+    let durable = model.durable;
+    let buckets = log.buckets();
+    for (name, register) in &mut model.buckets {
+        let there = log.bucket(name).map(|bucket| bucket.time_ms);
+        assert_eq!(buckets.iter().find(|bucket| bucket.name == *name).map(|bucket| bucket.time_ms), there);
+        take(how, now, durable, register, there, || format!("bucket {name}"));
+        if there.is_some() {
+            found.objects.insert(*name, BTreeMap::new());
+        }
+    }
+    assert_eq!(buckets.len(), found.objects.len(), "{buckets:?}");
+}
+
+async fn audit_uploads(log: &Log<SimDisk>, world: &World, how: Audit, found: &mut Found) {
+    let uploads: Vec<u64> = world.model.borrow().uploads.keys().copied().collect();
+    for id in uploads {
+        let (bucket, key) = {
+            let model = world.model.borrow();
+            (model.uploads[&id].bucket, model.uploads[&id].key)
+        };
+        let reference = match log.upload(bucket, key, &upload_id(id)) {
+            Ok(reference) => reference,
+            Err(Error::NoSuchBucket) if !found.objects.contains_key(bucket) => None,
+            Err(error) => panic!("upload {id}: {error}"),
+        };
+        {
+            let (now, mut model) = (world.clock.tick(), world.model.borrow_mut());
+            let durable = model.durable;
+            completed_if_gone(&mut model, id, reference.is_some(), how, now);
+            let upload = model.uploads.get_mut(&id).expect("it is in the model");
+            take(how, now, durable, &mut upload.exists, reference.is_some(), || format!("upload {id}"));
+            if reference.is_none() {
+                if how != Audit::Quiet {
+                    model.uploads.remove(&id);
+                }
+                continue;
+            }
+        }
+        let Some(reference) = reference else { continue };
+        found.uploads.insert(id);
+        let declared = id.is_multiple_of(3).then_some((3, 1));
+        let said = (reference.sealed, reference.time_ms, reference.declared);
+        assert_eq!(said, (id.is_multiple_of(2), id, declared), "upload {id}");
+        let what = log.upload_head(&reference).await;
+        assert!(what.as_ref().is_ok_and(|bytes| *bytes == head(id)), "head of upload {id}: {:?}", what.err());
+        let parts = log.parts(&reference, 0, 100).expect("the upload is there");
+        for info in &parts {
+            let (part, piece) = world.model.borrow().recognise_part(info);
+            let what = log.part_record_info(info).await;
+            let expected = opaque(part, keyhole_log::limits::INFO_MAX);
+            assert!(what.as_ref().is_ok_and(|bytes| *bytes == expected), "info of part {part}: {:?}", what.err());
+            let bytes = content::check(log, &info.part, piece.content).await;
+            assert!(bytes.is_ok(), "bytes of part {part}: {:?}", bytes.err());
+            found.contents.insert(piece.content.id);
+        }
+        let (now, mut model) = (world.clock.tick(), world.model.borrow_mut());
+        let durable = model.durable;
+        for (at, register) in &mut model.uploads.get_mut(&id).expect("it is in the model").parts {
+            let there = parts.iter().find(|info| info.number == *at).map(|info| number(&info.etag));
+            take(how, now, durable, register, there, || format!("part {at} of upload {id}"));
+        }
+    }
+}
+
+/// An upload that can have gone only by its completion has been completed: then so has the object been written.
+fn completed_if_gone(model: &mut Model, id: u64, there: bool, how: Audit, now: u64) {
+    let Audit::Opened { power } = how else { return };
+    let upload = &model.uploads[&id];
+    if there {
+        return;
+    }
+    let causes = upload.exists.causes(power, |there| !there);
+    let [cause] = causes[..] else { return };
+    if upload.completions.iter().any(|(op, _)| *op == cause) {
+        let (bucket, key) = (upload.bucket, upload.key);
+        model.key(bucket, key).acknowledge(cause, now, true);
+    }
+}
+
+async fn audit_objects(log: &Log<SimDisk>, world: &World, how: Audit, found: &mut Found) {
+    for (bucket, key) in BUCKETS.iter().flat_map(|bucket| KEYS.iter().map(move |key| (*bucket, *key))) {
+        let object = match log.object(bucket, key).await {
+            Ok(object) => object,
+            Err(Error::NoSuchBucket) if !found.objects.contains_key(bucket) => None,
+            Err(error) => panic!("{how:?}: {bucket}/{key}: {error}"),
+        };
+        let mut version = None;
+        if let Some(object) = &object {
+            let (id, contents, upload) = {
+                let model = world.model.borrow();
+                let (id, version) = model.recognise(object);
+                (id, version.contents(), version.upload)
+            };
+            let bytes = content::check_all(log, object, &contents).await;
+            assert!(bytes.is_ok(), "{how:?}: bytes of {bucket}/{key}: {:?}", bytes.err());
+            found.contents.extend(contents.iter().map(|content| content.id));
+            found.objects.get_mut(bucket).expect("its bucket is there").insert(key, id);
+            // One record does both.
+            assert!(upload.is_none_or(|upload| !found.uploads.contains(&upload)), "{bucket}/{key}, and its upload");
+            version = Some(id);
+        }
+        let (now, mut model) = (world.clock.tick(), world.model.borrow_mut());
+        let durable = model.durable;
+        take(how, now, durable, model.key(bucket, key), version, || format!("{bucket}/{key}"));
+    }
+}
+
+/// A listing by the book, one key after the other.
+fn listing(of: &BTreeMap<&'static str, u64>, model: &Model, list: &ListObjects) -> Listing {
+    // The common prefix of a key, if it has one.
+    let common = |key: &str| {
+        let with = list.delimiter.as_deref().filter(|with| !with.is_empty())?;
+        let at = key.strip_prefix(list.prefix.as_str())?.find(with)?;
+        Some(key[..list.prefix.len() + at + with.len()].to_owned())
+    };
+    let is_before = |key: &str| {
+        let Some(after) = list.after.as_deref() else { return false };
+        key <= after || (common(after).as_deref() == Some(after) && key.starts_with(after))
+    };
+    let mut entries: Vec<Listed> = Vec::new();
+    for (key, id) in of.iter().filter(|(key, _)| key.starts_with(&list.prefix) && !is_before(key)) {
+        let entry = match common(key) {
+            Some(prefix) => Listed::Prefix(prefix),
+            None => {
+                let version = &model.versions[id];
+                let (size, etag, sealed) = (version.size(), etag(*id, version.parts), version.sealed);
+                Listed::Object { key: (*key).to_owned(), size, time_ms: *id, etag, sealed }
+            }
+        };
+        if entries.last() != Some(&entry) {
+            entries.push(entry);
+        }
+    }
+    let truncated = entries.len() > list.limit;
+    entries.truncate(list.limit);
+    Listing { entries, truncated }
+}
+
+fn check_listings(log: &Log<SimDisk>, bucket: &str, found: &Found, model: &Model, random: &mut Random) {
+    for _ in 0..6 {
+        let list = ListObjects {
+            prefix: random.pick(&["", "", "a", "a/", "b/", "x"]).to_string(),
+            delimiter: random.pick(&[None, Some("/"), Some("b"), Some("")]).map(str::to_owned),
+            after: random
+                .pick(&[None, None, Some("a/"), Some("a/b"), Some("b/"), Some("b"), Some("ä")])
+                .map(str::to_owned),
+            limit: *random.pick(&[1, 2, 3, 100]),
+        };
+        let expected = listing(&found.objects[bucket], model, &list);
+        assert_eq!(log.list_objects(bucket, &list).ok(), Some(expected), "{list:?}");
+    }
+    let list = ListUploads { limit: 1000, ..ListUploads::default() };
+    let listed = log.list_uploads(bucket, &list).expect("the bucket is there");
+    let listed: BTreeSet<u64> = listed
+        .entries
+        .iter()
+        .map(|entry| match entry {
+            ListedUpload::Upload(upload) => upload.time_ms,
+            ListedUpload::Prefix(prefix) => panic!("{prefix} without a delimiter"),
+        })
+        .collect();
+    let there = found.uploads.iter().copied().filter(|id| model.uploads[id].bucket == bucket).collect();
+    assert_eq!(listed, there, "uploads of {bucket}");
+}

@@ -1,0 +1,79 @@
+//! Looking at everything after damage: what comes back as good is right, what is not is reported, what was not hit is there.
+
+use std::rc::Rc;
+
+use keyhole_log::{Error, Log, Recovery};
+
+use super::World;
+use crate::content::{self, Content};
+use crate::disk::{Affected, SimDisk};
+use crate::model::{BUCKETS, KEYS, upload_id};
+
+/// Looks at everything. Anything that cannot be is a panic.
+pub async fn audit_damaged(log: Log<SimDisk>, world: Rc<World>, affected: Affected, recovery: Recovery) {
+    let mut lost = Vec::new();
+    for bucket in BUCKETS {
+        let found = log.bucket(bucket).map(|bucket| bucket.time_ms);
+        let hit = affected.everything || affected.buckets.contains(bucket);
+        let legal = world.model.borrow_mut().bucket(bucket).may_survive(true, |value| *value == found);
+        assert!(legal || hit, "bucket {bucket} is {found:?}; {affected:?} {recovery:?}");
+        if !legal {
+            lost.push(bucket.to_owned());
+        }
+        for key in KEYS {
+            if !look(&log, &world, &affected, (bucket, key), hit).await {
+                lost.push(format!("{bucket}/{key}"));
+            }
+        }
+    }
+    let uploads = world.model.borrow().uploads.keys().copied().collect::<Vec<_>>();
+    for id in uploads.into_iter().filter(|_| !affected.uploads && !affected.everything) {
+        let model = world.model.borrow();
+        let upload = &model.uploads[&id];
+        if affected.buckets.contains(upload.bucket) {
+            continue;
+        }
+        let there = log.upload(upload.bucket, upload.key, &upload_id(id)).is_ok_and(|found| found.is_some());
+        assert!(upload.exists.may_survive(true, |value| *value == there), "upload {id}: {there}; {affected:?}");
+    }
+    assert!(lost.is_empty() || !recovery.damaged.is_empty(), "{lost:?} lost without a word; {affected:?}");
+}
+
+/// Looks at one object; false: it is not what it was.
+async fn look(
+    log: &Log<SimDisk>,
+    world: &World,
+    affected: &Affected,
+    (bucket, key): (&'static str, &'static str),
+    hit: bool,
+) -> bool {
+    let hit = hit || affected.keys.contains(key);
+    let object = match log.object(bucket, key).await {
+        Ok(object) => object,
+        Err(Error::NoSuchBucket) => None,
+        Err(error) => {
+            assert!(matches!(error, Error::Damaged(_)) && hit, "{bucket}/{key}: {error}; {affected:?}");
+            return true;
+        }
+    };
+    let found = object.as_ref().map(|object| world.model.borrow().recognise(object).0);
+    let legal = world.model.borrow_mut().key(bucket, key).may_survive(true, |value| *value == found);
+    assert!(legal || hit, "{bucket}/{key} is {found:?}; {affected:?}");
+    if let Some((object, id)) = object.zip(found) {
+        let version = world.model.borrow().versions[&id].clone();
+        // Not another name's, whatever was hit.
+        assert_eq!(version.name, (bucket, key), "the object of another name");
+        for (part, piece) in object.parts.iter().zip(&version.pieces) {
+            check(log, affected, part, piece.content, legal).await;
+        }
+    }
+    legal
+}
+
+/// The bytes of a body are right, or reported to be damaged. `current`: it belongs to what must be there.
+async fn check(log: &Log<SimDisk>, affected: &Affected, part: &keyhole_log::Part, content: Content, current: bool) {
+    if let Err(error) = content::check(log, part, content).await {
+        let hit = affected.contents.contains(&content.id) || !current;
+        assert!(matches!(error, Error::Damaged(_)) && hit, "{content:?}: {error}; {affected:?}");
+    }
+}

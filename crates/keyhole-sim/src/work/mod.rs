@@ -1,0 +1,248 @@
+//! The workload: clients that write, read, copy and delete the same few names, and judge every answer.
+
+mod audit;
+mod buckets;
+mod damaged;
+mod objects;
+mod uploads;
+
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
+use std::rc::Rc;
+
+use futures_util::future::{Either, select};
+use keyhole_log::limits::{INLINE_MAX, SEGMENTS_START};
+use keyhole_log::{SegmentState, Condition, Error, Log, Object};
+
+pub use audit::{Audit, audit};
+pub use damaged::audit_damaged;
+
+use crate::content::Content;
+use crate::disk::{Happened, Medium, SimDisk};
+use crate::executor::Clock;
+use crate::model::{BUCKETS, KEYS, Model, etag, number};
+use crate::plan::Plan;
+use crate::random::Random;
+
+/// Objects that a client holds on to, at most.
+const HELD_MAX: usize = 3;
+
+/// What everybody in a life shares.
+pub struct World {
+    /// The time of this life.
+    pub clock: Rc<Clock>,
+    /// The medium of this life.
+    pub medium: Rc<Medium>,
+    /// What is true.
+    pub model: RefCell<Model>,
+    /// What this life is like.
+    pub plan: Plan,
+    /// Operations that clients have begun.
+    pub operations: Cell<u64>,
+    /// Whether to print what happens.
+    pub trace: bool,
+}
+
+impl World {
+    /// Prints what happens, if that is wanted.
+    pub fn say(&self, what: impl FnOnce() -> String) {
+        if self.trace {
+            println!("{:>9} {}", self.clock.now(), what());
+        }
+    }
+
+    /// Whether the store may say that it is full. To be changed when space is used again.
+    fn may_be_full(&self, log: &Log<SimDisk>, since: &Since) -> bool {
+        let stats = log.shared().stats();
+        let most = stats.usage.capacity.saturating_sub(SEGMENTS_START) / self.plan.segment_len;
+        let reserved = stats.usage.reserved / self.plan.segment_len + self.plan.workers as u64;
+        // What waits to be freed may be held by readers.
+        let busy = stats.segments.iter().filter(|segment| segment.state != SegmentState::Blank).count() as u64;
+        busy + reserved >= most || self.medium.happened().full > since.happened.full
+    }
+}
+
+/// When something began.
+#[derive(Debug, Clone, Copy)]
+struct Since {
+    tick: u64,
+    happened: Happened,
+}
+
+/// What an answer means for the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// It had no effect.
+    Refused,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// A client. Its operations race with those of others.
+pub struct Client {
+    name: u64,
+    log: Log<SimDisk>,
+    world: Rc<World>,
+    random: Random,
+    /// Objects that it reads again later, whatever has become of their names.
+    held: Vec<(Object, Vec<Content>)>,
+}
+
+impl Client {
+    /// One that works with this log.
+    pub fn new(name: u64, log: Log<SimDisk>, world: &Rc<World>, random: Random) -> Self {
+        Client { name, log, world: Rc::clone(world), random, held: Vec::new() }
+    }
+
+    /// Does so many things, one after the other.
+    pub async fn run(mut self, operations: u64) {
+        for _ in 0..operations {
+            self.world.operations.set(self.world.operations.get() + 1);
+            self.step().await;
+            if self.random.chance(10) {
+                let time = self.random.below(4 * self.world.plan.faults.slowness + 1);
+                self.world.clock.sleep(time).await;
+            }
+        }
+        for (object, contents) in std::mem::take(&mut self.held) {
+            self.check_held(&object, &contents).await;
+        }
+    }
+
+    async fn step(&mut self) {
+        let (bucket, key) = self.name();
+        match self.random.below(100) {
+            0..=33 => self.put(bucket, key).await,
+            34..=47 => self.get(bucket, key).await,
+            48..=60 => self.delete(bucket, key).await,
+            61..=66 => self.copy(bucket, key).await,
+            67..=70 => self.list(bucket),
+            71..=74 => self.create_upload(bucket, key).await,
+            75..=84 => self.put_part().await,
+            85..=89 => self.complete_upload().await,
+            90..=91 => self.abort_upload().await,
+            92..=93 => self.create_bucket(bucket).await,
+            94 => self.delete_bucket(bucket).await,
+            95 => self.purge(bucket).await,
+            96..=97 => self.flush().await,
+            _ => {
+                if let Some((object, contents)) = self.held.pop() {
+                    self.check_held(&object, &contents).await;
+                }
+            }
+        }
+    }
+
+    fn name(&mut self) -> (&'static str, &'static str) {
+        // Most of it happens in one bucket, so that names collide.
+        let bucket = BUCKETS[usize::from(self.random.chance(20))];
+        (bucket, *self.random.pick::<&'static str>(&KEYS))
+    }
+
+    /// A body that nobody has written yet.
+    fn content(&mut self) -> Content {
+        let inline = INLINE_MAX as u64;
+        let len = match self.random.below(100) {
+            0..=4 => 0,
+            5..=54 => self.random.below(4000),
+            55..=74 => self.random.below(inline + 1),
+            75..=79 => inline + self.random.below(2),
+            80..=93 => inline + self.random.below(200_000),
+            _ => self.random.below(self.world.plan.body_max),
+        };
+        Content { id: self.world.model.borrow_mut().number(), len }
+    }
+
+    fn condition(&mut self, bucket: &'static str, key: &'static str) -> Condition {
+        match self.random.below(100) {
+            0..=79 => Condition::None,
+            80..=89 => Condition::IfAbsent,
+            _ => {
+                let mut model = self.world.model.borrow_mut();
+                let legal = model.key(bucket, key).legal(false);
+                let version = self.random.pick(&legal).unwrap_or(1);
+                let parts = model.versions.get(&version).map_or(0, |version| version.parts);
+                Condition::IfMatch(etag(version, parts))
+            }
+        }
+    }
+
+    fn since(&self) -> Since {
+        Since { tick: self.world.clock.tick(), happened: self.world.medium.happened() }
+    }
+
+    fn now(&self) -> u64 {
+        self.world.clock.tick()
+    }
+
+    fn say(&self, what: impl FnOnce() -> String) {
+        self.world.say(|| format!("client {}: {}", self.name, what()));
+    }
+
+    /// Waits for an answer, or loses patience and gives the request up.
+    async fn patiently<T>(&mut self, request: impl Future<Output = T>) -> Option<T> {
+        if !self.random.chance(self.world.plan.impatience) {
+            return Some(request.await);
+        }
+        let patience = self.random.below(self.world.plan.faults.slowness * 4 + 2);
+        let patience = pin!(self.world.clock.sleep(patience));
+        match select(pin!(request), patience).await {
+            Either::Left((answer, _)) => Some(answer),
+            Either::Right(_) => None,
+        }
+    }
+
+    /// An answer that says that something was written: not from a disk that had failed before it was asked.
+    fn acknowledged(&self, since: &Since) {
+        let failed = self.world.medium.happened().failed_at;
+        assert!(failed.is_none_or(|at| at > since.tick), "acknowledged after a write or a sync had failed");
+    }
+
+    /// Judges an error that any write may have; `None`: it is none of those.
+    fn judge(&self, error: &Error, since: &Since) -> Option<Answer> {
+        match error {
+            Error::Full => {
+                assert!(self.world.may_be_full(&self.log, since), "full, but there is space: {:?}", self.usage());
+                Some(Answer::Refused)
+            }
+            Error::Io(_) | Error::Poisoned => {
+                assert!(self.world.medium.happened().failed > 0, "{error}, but no write has failed");
+                Some(Answer::Unknown)
+            }
+            _ => None,
+        }
+    }
+
+    fn usage(&self) -> keyhole_log::Usage {
+        self.log.shared().usage()
+    }
+
+    /// Judges an error of something that only reads.
+    fn judge_read(&self, error: &Error, since: &Since, what: &str) {
+        let failed = self.world.medium.happened().reads_failed > since.happened.reads_failed;
+        assert!(matches!(error, Error::Io(_)) && failed, "{what}: {error}");
+    }
+
+    async fn flush(&mut self) {
+        let since = self.since();
+        let log = self.log.clone();
+        let Some(answer) = self.patiently(log.flush()).await else { return };
+        self.say(|| format!("flush: {answer:?}"));
+        match answer {
+            Ok(()) => {
+                self.acknowledged(&since);
+                self.world.model.borrow_mut().flushed(since.tick, self.now());
+            }
+            Err(error) => assert!(self.judge(&error, &since).is_some(), "flush: {error}"),
+        }
+    }
+}
+
+/// Whether a condition holds of what a name has.
+fn holds(condition: Condition, value: Option<u64>) -> bool {
+    match condition {
+        Condition::None => true,
+        Condition::IfAbsent => value.is_none(),
+        Condition::IfMatch(etag) => value == Some(number(&etag.digest)),
+    }
+}

@@ -1,0 +1,226 @@
+//! Objects: storing, reading, copying, deleting, listing.
+
+use keyhole_log::{Condition, Content as From, Error, ListObjects, Listed, NewBody, Object, PutObject};
+
+use super::{Answer, Client, HELD_MAX, Since, holds};
+use crate::content::{self, Content};
+use crate::model::{KEYS, Piece, Version, digest, etag, head, number};
+
+impl Client {
+    pub(super) async fn put(&mut self, bucket: &'static str, key: &'static str) {
+        let content = self.content();
+        let Some(body) = self.body(content).await else { return };
+        let id = self.world.model.borrow_mut().number();
+        let piece = Piece { number: 0, content, etag: digest(id), salt: [id as u8; 24] };
+        let (name, sealed) = ((bucket, key), id.is_multiple_of(2));
+        let version = Version { name, pieces: vec![piece], sealed, upload: None, parts: 0 };
+        self.store(bucket, key, id, version, From::New(body, [id as u8; 24])).await;
+    }
+
+    /// Writes a body; `None`: it was given up, or refused.
+    pub(super) async fn body(&mut self, content: Content) -> Option<NewBody> {
+        let (since, log) = (self.since(), self.log.clone());
+        match self.patiently(content::write(&log, content)).await? {
+            Ok(body) => {
+                if content.len > keyhole_log::limits::INLINE_MAX as u64 {
+                    self.acknowledged(&since);
+                }
+                Some(body)
+            }
+            Err(error) => {
+                self.say(|| format!("{content:?}: {error}"));
+                assert!(self.judge(&error, &since).is_some(), "a body: {error}");
+                None
+            }
+        }
+    }
+
+    pub(super) async fn copy(&mut self, bucket: &'static str, key: &'static str) {
+        let (from_bucket, from_key) = self.name();
+        let Some((object, version)) = self.look(from_bucket, from_key).await else { return };
+        let version = self.world.model.borrow().versions[&version].clone();
+        let id = self.world.model.borrow_mut().number();
+        self.store(bucket, key, id, Version { name: (bucket, key), upload: None, ..version }, From::Shared(object))
+            .await;
+    }
+
+    /// Stores an object whose bodies are there.
+    async fn store(&mut self, bucket: &'static str, key: &'static str, id: u64, version: Version, content: From) {
+        let condition = self.condition(bucket, key);
+        let put = PutObject {
+            bucket: bucket.into(),
+            key: key.into(),
+            content,
+            head: head(id),
+            sealed: version.sealed,
+            etag: etag(id, version.parts),
+            size: version.size(),
+            time_ms: id,
+            condition,
+        };
+        let since = self.since();
+        {
+            let mut model = self.world.model.borrow_mut();
+            model.versions.insert(id, version);
+            model.key(bucket, key).begin(id, Some(id), since.tick);
+        }
+        let log = self.log.clone();
+        let answer = self.patiently(log.put_object(put)).await;
+        self.say(|| format!("put {bucket}/{key} = {id} if {condition:?}: {answer:?}"));
+        match answer {
+            None => {}
+            Some(Ok(())) => {
+                self.acknowledged(&since);
+                self.written(bucket, key, id, condition, &since);
+            }
+            Some(Err(error)) => self.not_written(bucket, key, id, condition, &since, &error),
+        }
+    }
+
+    /// A write of a name was acknowledged.
+    pub(super) fn written(
+        &self,
+        bucket: &'static str,
+        key: &'static str,
+        op: u64,
+        condition: Condition,
+        since: &Since,
+    ) {
+        let (now, mut model) = (self.now(), self.world.model.borrow_mut());
+        let durable = model.durable;
+        let register = model.key(bucket, key);
+        if condition != Condition::None {
+            let seen = register.observe(since.tick, now, durable, op, |value| holds(condition, *value));
+            assert!(seen, "{bucket}/{key} written, but {condition:?} cannot have held: {:?}", register.legal(false));
+        }
+        register.acknowledge(op, now, durable);
+    }
+
+    /// A write of a name came back with an error.
+    pub(super) fn not_written(
+        &self,
+        bucket: &'static str,
+        key: &'static str,
+        op: u64,
+        condition: Condition,
+        since: &Since,
+        error: &Error,
+    ) {
+        let answer = self.judge(error, since);
+        let (now, mut model) = (self.now(), self.world.model.borrow_mut());
+        let durable = model.durable;
+        if answer == Some(Answer::Unknown) {
+            return;
+        }
+        let lacks = model.may_lack_bucket(bucket, since.tick);
+        let register = model.key(bucket, key);
+        let busy = register.is_busy(since.tick, op);
+        register.refuse(op, now);
+        match error {
+            Error::Full => {}
+            Error::NoSuchBucket => assert!(lacks, "{bucket} is there"),
+            Error::Conflict => assert!(busy && condition != Condition::None, "nothing else writes {bucket}/{key}"),
+            Error::ConditionFailed | Error::NoSuchKey => {
+                let seen = register.observe(since.tick, now, durable, 0, |value| !holds(condition, *value));
+                assert!(seen, "{bucket}/{key}: {error}, but {condition:?} must hold: {:?}", register.legal(false));
+            }
+            error => panic!("{bucket}/{key}: {error}"),
+        }
+    }
+
+    pub(super) async fn delete(&mut self, bucket: &'static str, key: &'static str) {
+        let condition = match self.condition(bucket, key) {
+            Condition::IfAbsent => Condition::None,
+            other => other,
+        };
+        let id = self.world.model.borrow_mut().number();
+        let since = self.since();
+        self.world.model.borrow_mut().key(bucket, key).begin(id, None, since.tick);
+        let log = self.log.clone();
+        let answer = self.patiently(log.delete_object(bucket, key, id, condition)).await;
+        self.say(|| format!("delete {bucket}/{key} = {id} if {condition:?}: {answer:?}"));
+        match answer {
+            None => {}
+            Some(Ok(true)) => {
+                self.acknowledged(&since);
+                self.written(bucket, key, id, condition, &since);
+            }
+            Some(Ok(false)) => {
+                let (now, mut model) = (self.now(), self.world.model.borrow_mut());
+                let durable = model.durable;
+                let register = model.key(bucket, key);
+                register.refuse(id, now);
+                let seen = register.observe(since.tick, now, durable, 0, Option::is_none);
+                assert!(seen, "nothing to delete, but {bucket}/{key} is there: {:?}", register.legal(false));
+            }
+            Some(Err(error)) => self.not_written(bucket, key, id, condition, &since, &error),
+        }
+    }
+
+    /// Looks an object up, and compares what it says of itself.
+    async fn look(&mut self, bucket: &'static str, key: &'static str) -> Option<(Object, u64)> {
+        let (since, log) = (self.since(), self.log.clone());
+        let answer = self.patiently(log.object(bucket, key)).await?;
+        let now = self.now();
+        self.say(|| format!("get {bucket}/{key}: {:?}", answer.as_ref().map(|o| o.as_ref().map(|o| o.time_ms))));
+        let mut model = self.world.model.borrow_mut();
+        let durable = model.durable;
+        match answer {
+            Ok(object) => {
+                let found = object.as_ref().map(|object| model.recognise(object).0);
+                let register = model.key(bucket, key);
+                let seen = register.observe(since.tick, now, durable, 0, |value| *value == found);
+                assert!(seen, "{bucket}/{key} is {found:?}, may be {:?}", register.legal(false));
+                object.zip(found)
+            }
+            Err(Error::NoSuchBucket) => {
+                let seen = model.bucket(bucket).observe(since.tick, now, durable, 0, Option::is_none);
+                assert!(seen, "bucket {bucket} is there");
+                None
+            }
+            Err(error) => {
+                self.judge_read(&error, &since, "an object");
+                None
+            }
+        }
+    }
+
+    pub(super) async fn get(&mut self, bucket: &'static str, key: &'static str) {
+        let Some((object, version)) = self.look(bucket, key).await else { return };
+        let contents = self.world.model.borrow().versions[&version].contents();
+        self.check_held(&object, &contents).await;
+        if self.held.len() < HELD_MAX && self.random.chance(30) {
+            self.held.push((object, contents));
+        }
+    }
+
+    /// Reads all bytes of an object that is held.
+    pub(super) async fn check_held(&mut self, object: &Object, contents: &[Content]) {
+        let (since, log) = (self.since(), self.log.clone());
+        if let Some(Err(error)) = self.patiently(content::check_all(&log, object, contents)).await {
+            self.judge_read(&error, &since, "the bytes of an object");
+        }
+    }
+
+    pub(super) fn list(&mut self, bucket: &'static str) {
+        let prefix = self.random.pick(&["", "a", "a/", "b", "x"]).to_string();
+        let list = ListObjects { prefix: prefix.clone(), limit: 100, ..ListObjects::default() };
+        let answer = self.log.list_objects(bucket, &list);
+        let now = self.now();
+        let mut model = self.world.model.borrow_mut();
+        let durable = model.durable;
+        let Ok(listing) = answer else {
+            assert!(model.bucket(bucket).observe(now, now, durable, 0, Option::is_none), "bucket {bucket} is there");
+            return;
+        };
+        for key in KEYS.into_iter().filter(|key| key.starts_with(&prefix)) {
+            let found = listing.entries.iter().find_map(|entry| match entry {
+                Listed::Object { key: listed, etag, .. } if listed == key => Some(number(&etag.digest)),
+                _ => None,
+            });
+            let register = model.key(bucket, key);
+            let seen = register.observe(now, now, durable, 0, |value| *value == found);
+            assert!(seen, "{bucket}/{key} is listed as {found:?}, may be {:?}", register.legal(false));
+        }
+    }
+}

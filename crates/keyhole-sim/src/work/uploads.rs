@@ -1,0 +1,297 @@
+//! Uploads: creating, parts, completing, aborting.
+
+use keyhole_log::{CompleteUpload, Condition, CreateUpload, Error, PutPart, UploadRef};
+
+use super::{Answer, Client, Since};
+use crate::model::{Piece, Register, Version, digest, etag, head, opaque, upload_id};
+
+/// Part numbers of the workload.
+const PARTS: u64 = 4;
+
+/// Bytes that describe a part, at most.
+const INFO_MAX: usize = keyhole_log::limits::INFO_MAX;
+
+impl Client {
+    pub(super) async fn create_upload(&mut self, bucket: &'static str, key: &'static str) {
+        let id = self.world.model.borrow_mut().number();
+        let since = self.since();
+        self.world.model.borrow_mut().begin_upload(id, id, bucket, key, since.tick);
+        let create = CreateUpload {
+            bucket: bucket.into(),
+            key: key.into(),
+            id: upload_id(id),
+            head: head(id),
+            sealed: id.is_multiple_of(2),
+            time_ms: id,
+            declared: id.is_multiple_of(3).then_some((3, 1)),
+        };
+        let log = self.log.clone();
+        let answer = self.patiently(log.create_upload(create)).await;
+        self.say(|| format!("create upload {id} of {bucket}/{key}: {answer:?}"));
+        let Some(answer) = answer else { return };
+        let judged = answer.as_ref().err().and_then(|error| self.judge(error, &since));
+        if judged == Some(Answer::Unknown) {
+            return;
+        }
+        let (now, mut model) = (self.now(), self.world.model.borrow_mut());
+        let durable = model.durable;
+        let lacks = model.may_lack_bucket(bucket, since.tick);
+        let exists = &mut model.uploads.get_mut(&id).expect("it has just begun").exists;
+        match answer {
+            Ok(()) => {
+                self.acknowledged(&since);
+                exists.acknowledge(id, now, durable);
+            }
+            Err(error) => {
+                if durable || judged.is_some() {
+                    exists.refuse(id, now);
+                } else {
+                    exists.shadow(id, now);
+                }
+                assert!(judged.is_some() || (matches!(error, Error::NoSuchBucket) && lacks), "create upload: {error}");
+            }
+        }
+    }
+
+    /// One of the uploads that may be there, and whether it is.
+    fn upload(&mut self) -> Option<(u64, UploadRef)> {
+        let now = self.world.clock.tick();
+        let mut model = self.world.model.borrow_mut();
+        let there = model.uploads.iter().filter(|(_, upload)| upload.exists.may_be(now, |there| *there));
+        let there: Vec<u64> = there.map(|(id, _)| *id).collect();
+        if there.is_empty() {
+            return None;
+        }
+        let id = *self.random.pick(&there);
+        let durable = model.durable;
+        let upload = model.uploads.get_mut(&id)?;
+        let bucket = upload.bucket;
+        match self.log.upload(bucket, upload.key, &upload_id(id)) {
+            Ok(found) => {
+                let seen = upload.exists.observe(now, now, durable, 0, |there| *there == found.is_some());
+                assert!(seen, "upload {id} is {found:?}, may be there: {:?}", upload.exists.legal(false));
+                Some((id, found?))
+            }
+            Err(error) => {
+                assert!(matches!(error, Error::NoSuchBucket) && model.may_lack_bucket(bucket, now), "upload: {error}");
+                None
+            }
+        }
+    }
+
+    /// Whether somebody may be told that there is no such upload.
+    fn may_lack_upload(&self, id: u64, since: &Since, but: u64) -> bool {
+        let mut model = self.world.model.borrow_mut();
+        let upload = &model.uploads[&id];
+        let (bucket, lacks) = (upload.bucket, upload.exists.may_be(since.tick, |there| !there));
+        lacks || upload.exists.is_busy(since.tick, but) || model.may_lack_bucket(bucket, since.tick)
+    }
+
+    fn is_upload_busy(&self, id: u64, since: &Since, but: u64) -> bool {
+        self.world.model.borrow().uploads[&id].exists.is_busy(since.tick, but)
+    }
+
+    pub(super) async fn put_part(&mut self) {
+        let content = self.content();
+        let Some(body) = self.body(content).await else { return };
+        let Some((upload, reference)) = self.upload() else { return };
+        let number = 1 + self.random.below(PARTS) as u16;
+        let id = self.world.model.borrow_mut().number();
+        let piece = Piece { number, content, etag: digest(id), salt: [id as u8; 24] };
+        let since = self.since();
+        {
+            let mut model = self.world.model.borrow_mut();
+            model.pieces.insert(id, piece);
+            let upload = model.uploads.get_mut(&upload).expect("uploads stay as long as the process");
+            let part = upload.parts.entry(number).or_insert_with(|| Register::new(None));
+            part.begin(id, Some(id), since.tick);
+        }
+        let put = PutPart {
+            upload: reference,
+            number,
+            content: body,
+            salt: piece.salt,
+            etag: piece.etag,
+            size: content.len,
+            time_ms: id,
+            info: opaque(id, INFO_MAX),
+        };
+        let log = self.log.clone();
+        let answer = self.patiently(log.put_part(put)).await;
+        self.say(|| format!("part {number} of upload {upload} = {id}: {answer:?}"));
+        let Some(answer) = answer else { return };
+        let judged = answer.as_ref().err().and_then(|error| self.judge(error, &since));
+        if judged == Some(Answer::Unknown) {
+            return;
+        }
+        if let Err(error) = &answer {
+            let legal = match error {
+                // The latter if the bucket was deleted while the part was on its way.
+                Error::NoSuchUpload | Error::NoSuchBucket => self.may_lack_upload(upload, &since, 0),
+                Error::Conflict => self.is_upload_busy(upload, &since, 0),
+                _ => judged.is_some(),
+            };
+            assert!(legal, "part {number} of upload {upload}: {error}");
+        }
+        let (now, mut model) = (self.now(), self.world.model.borrow_mut());
+        let durable = model.durable;
+        let upload = model.uploads.get_mut(&upload).expect("uploads stay as long as the process");
+        let part = upload.parts.get_mut(&number).expect("it has begun");
+        if answer.is_ok() {
+            self.acknowledged(&since);
+            part.acknowledge(id, now, durable);
+            assert!(upload.exists.observe(since.tick, now, durable, 0, |there| *there), "a part of nothing");
+        } else if durable || judged.is_some() {
+            part.refuse(id, now);
+        } else {
+            // It may have been written, and what ended its upload may be undone.
+            part.shadow(id, now);
+        }
+    }
+
+    /// The parts of an upload, some of them left out now and then; `None`: there are none.
+    fn parts(&mut self, upload: u64, reference: &UploadRef) -> Option<Vec<(Piece, keyhole_log::Part)>> {
+        let since = self.since();
+        let infos = match self.log.parts(reference, 0, 100) {
+            Ok(infos) => infos,
+            Err(error) => {
+                assert!(matches!(error, Error::NoSuchUpload) && self.may_lack_upload(upload, &since, 0), "{error}");
+                return None;
+            }
+        };
+        let mut model = self.world.model.borrow_mut();
+        let durable = model.durable;
+        let found: Vec<_> = infos.iter().map(|info| model.recognise_part(info)).collect();
+        for (number, part) in &mut model.uploads.get_mut(&upload)?.parts {
+            let found = found.iter().find(|(_, piece)| piece.number == *number).map(|(id, _)| *id);
+            let seen = part.observe(since.tick, since.tick, durable, 0, |value| *value == found);
+            assert!(seen, "part {number} of {upload} is {found:?}, may be {:?}", part.legal(false));
+        }
+        let pieces = found.into_iter().map(|(_, piece)| piece).zip(infos.into_iter().map(|info| info.part));
+        let pieces: Vec<_> = pieces.filter(|_| !self.random.chance(10)).collect();
+        (!pieces.is_empty()).then_some(pieces)
+    }
+
+    pub(super) async fn complete_upload(&mut self) {
+        let Some((upload, reference)) = self.upload() else { return };
+        let chosen = self.since();
+        let Some(parts) = self.parts(upload, &reference) else { return };
+        if self.random.chance(20) {
+            // So that a part may be another one by then.
+            let time = self.random.below(self.world.plan.faults.slowness * 2 + 1);
+            self.world.clock.sleep(time).await;
+        }
+        let (bucket, key) = {
+            let model = self.world.model.borrow();
+            (model.uploads[&upload].bucket, model.uploads[&upload].key)
+        };
+        let condition = self.condition(bucket, key);
+        let id = self.world.model.borrow_mut().number();
+        let (pieces, parts): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        let (parts_count, sealed) = (pieces.len() as u16, reference.sealed);
+        let version = Version { name: (bucket, key), parts: parts_count, pieces, sealed, upload: Some(upload) };
+        let complete = CompleteUpload {
+            upload: reference,
+            parts,
+            head: head(id),
+            etag: etag(id, version.parts),
+            size: version.size(),
+            time_ms: id,
+            condition,
+        };
+        let since = self.since();
+        {
+            let mut model = self.world.model.borrow_mut();
+            model.versions.insert(id, version);
+            model.key(bucket, key).begin(id, Some(id), since.tick);
+            let upload = model.uploads.get_mut(&upload).expect("uploads stay as long as the process");
+            upload.exists.begin(id, false, since.tick);
+            upload.completions.push((id, id));
+        }
+        let log = self.log.clone();
+        let answer = self.patiently(log.complete_upload(complete)).await;
+        self.say(|| format!("complete upload {upload}: {bucket}/{key} = {id} if {condition:?}: {answer:?}"));
+        match answer {
+            None => {}
+            Some(Ok(())) => {
+                self.acknowledged(&since);
+                self.written(bucket, key, id, condition, &since);
+                let (now, mut model) = (self.now(), self.world.model.borrow_mut());
+                let durable = model.durable;
+                let exists = &mut model.uploads.get_mut(&upload).expect("it is there").exists;
+                assert!(exists.observe(since.tick, now, durable, id, |there| *there), "completed twice");
+                exists.acknowledge(id, now, durable);
+            }
+            Some(Err(error)) => self.not_completed((upload, id), (bucket, key), condition, (&chosen, &since), &error),
+        }
+    }
+
+    fn not_completed(
+        &self,
+        (upload, id): (u64, u64),
+        (bucket, key): (&'static str, &'static str),
+        condition: Condition,
+        (chosen, since): (&Since, &Since),
+        error: &Error,
+    ) {
+        let legal = match error {
+            Error::NoSuchUpload => self.may_lack_upload(upload, since, id),
+            Error::Conflict => self.is_upload_busy(upload, since, id),
+            Error::PartChanged => {
+                let mut model = self.world.model.borrow_mut();
+                let upload = model.uploads.get_mut(&upload).expect("it is there");
+                upload.parts.values().any(|part| part.is_busy(chosen.tick, 0))
+            }
+            _ => false,
+        };
+        if legal {
+            let now = self.now();
+            self.world.model.borrow_mut().key(bucket, key).refuse(id, now);
+        } else {
+            // Then it is an error that any write of the name may have.
+            self.not_written(bucket, key, id, condition, since, error);
+        }
+        if !matches!(self.judge(error, since), Some(Answer::Unknown)) {
+            let now = self.now();
+            let mut model = self.world.model.borrow_mut();
+            model.uploads.get_mut(&upload).expect("it is there").exists.refuse(id, now);
+        }
+    }
+
+    pub(super) async fn abort_upload(&mut self) {
+        let Some((upload, reference)) = self.upload() else { return };
+        let id = self.world.model.borrow_mut().number();
+        let since = self.since();
+        let (bucket, key) = {
+            let mut model = self.world.model.borrow_mut();
+            let upload = model.uploads.get_mut(&upload).expect("it is there");
+            upload.exists.begin(id, false, since.tick);
+            (upload.bucket, upload.key)
+        };
+        let log = self.log.clone();
+        let answer = self.patiently(log.abort_upload(bucket, key, &reference.id, id)).await;
+        self.say(|| format!("abort upload {upload}: {answer:?}"));
+        let Some(answer) = answer else { return };
+        let judged = answer.as_ref().err().and_then(|error| self.judge(error, &since));
+        if judged == Some(Answer::Unknown) {
+            return;
+        }
+        if let Err(error) = &answer {
+            let legal = match error {
+                Error::NoSuchUpload | Error::NoSuchBucket => self.may_lack_upload(upload, &since, id),
+                Error::Conflict => self.is_upload_busy(upload, &since, id),
+                _ => judged.is_some(),
+            };
+            assert!(legal, "abort upload {upload}: {error}");
+        }
+        let (now, mut model) = (self.now(), self.world.model.borrow_mut());
+        let durable = model.durable;
+        let exists = &mut model.uploads.get_mut(&upload).expect("it is there").exists;
+        if answer.is_ok() {
+            self.acknowledged(&since);
+            exists.acknowledge(id, now, durable);
+        } else {
+            exists.refuse(id, now);
+        }
+    }
+}

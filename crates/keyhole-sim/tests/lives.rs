@@ -1,0 +1,47 @@
+//! Lives that must go well, and that they follow from their seeds.
+
+use keyhole_sim::disk::Lie;
+use keyhole_sim::{Setup, caught, life};
+
+/// Lives in `cargo test`, unless `KEYHOLE_LIVES` says otherwise.
+const LIVES: u64 = 300;
+
+/// Lives that are lived twice.
+const TWICE: u64 = 10;
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[test]
+fn many_lives() {
+    let wanted = std::env::var("KEYHOLE_LIVES").ok().and_then(|lives| lives.parse().ok());
+    let seeds = match std::env::var("KEYHOLE_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        Some(seed) => vec![seed],
+        None => keyhole_sim::seeds(wanted.unwrap_or(LIVES)),
+    };
+    let summary = keyhole_sim::lives(&seeds, threads());
+    println!("{summary}");
+    assert!(summary.failures.is_empty(), "{:#?}", summary.failures);
+    assert!(seeds.len() < 100 || summary.tally.crashes > 2 * seeds.len() as u64, "lives without crashes show nothing");
+}
+
+#[test]
+fn a_life_follows_from_its_seed() {
+    for seed in 1..=TWICE {
+        let setup = Setup::default();
+        assert_eq!(life(seed, setup), life(seed, setup), "life {seed}");
+    }
+}
+
+/// Lives within which something that is wrong has to be noticed.
+const CAUGHT_WITHIN: u64 = 100;
+
+#[test]
+fn a_disk_that_lies_is_noticed() {
+    for lie in [Lie::Sync, Lie::PartOfSync, Lie::Write] {
+        let caught = caught(1..=CAUGHT_WITHIN, Setup { lie: Some(lie), ..Setup::default() });
+        println!("{lie:?}: {caught:?}");
+        assert!(caught.is_some(), "{lie:?} goes unnoticed");
+    }
+}

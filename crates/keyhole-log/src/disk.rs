@@ -33,6 +33,13 @@ pub trait Disk: 'static {
 
     /// Makes the file reach `offset + len`, with the space taken (fallocate). `StorageFull` when there is none.
     async fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// Gives the space of a range back (hole punch, BLKDISCARD); afterwards the range reads as anything. `Unsupported` where
+    /// there is no such thing.
+    async fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        let _ = (offset, len);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// Whether an allocation failed for want of space, which is no failure of the disk.

@@ -19,6 +19,8 @@ pub enum Error {
     NoSuchUpload,
     /// A part that was named is not the current attempt at its number.
     PartChanged,
+    /// The bucket has reached its quota.
+    QuotaExceeded,
     /// The condition does not hold.
     ConditionFailed,
     /// Whether the request may go on depends on another one that is still being written; it can be repeated.
@@ -58,6 +60,7 @@ impl fmt::Display for Error {
             Error::NoSuchKey => f.write_str("there is no such object"),
             Error::NoSuchUpload => f.write_str("there is no such upload"),
             Error::PartChanged => f.write_str("a part is not the one that was named"),
+            Error::QuotaExceeded => f.write_str("the bucket has reached its quota"),
             Error::ConditionFailed => f.write_str("the condition does not hold"),
             Error::Conflict => f.write_str("another write of the same name is under way"),
             Error::TooLarge(what) => write!(f, "{what}: over its limit"),

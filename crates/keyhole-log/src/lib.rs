@@ -21,6 +21,7 @@ mod error;
 mod index;
 mod log;
 mod numbers;
+mod ops;
 mod recover;
 mod segments;
 mod shared;
@@ -35,6 +36,10 @@ pub use body::{BodyWriter, LastBlock, NewBody};
 pub use disk::Disk;
 pub use error::{Damage, Error};
 pub use log::{Body, Log, Tags, worker};
+pub use ops::{
+    BatchHistogram, BucketSettings, CheckOptions, CleanerStats, Compacted, Finding, Maintenance, Report, ScrubCursor,
+    ScrubStep, SegmentKind, SegmentStat, SegmentState, Stats, Verdict, Written, check, maintenance,
+};
 pub use recover::{Format, OpenOptions, Recovery, create, open};
 pub use shared::{Shared, Sync, Usage};
 pub use types::{

@@ -75,6 +75,21 @@ impl Segments {
         SEGMENTS_START + self.table.len() as u64 * self.len
     }
 
+    /// A stub of what another branch has.
+    pub(crate) fn stats(&self) -> Vec<crate::SegmentStat> {
+        use crate::{SegmentKind, SegmentState};
+        let stat = |(used, number): (&Use, u32)| {
+            let (kind, state, generation) = match *used {
+                Use::Blank => (SegmentKind::Blank, SegmentState::Blank, 0),
+                Use::Used(Kind::Meta, generation) => (SegmentKind::Meta, SegmentState::Closed, generation),
+                Use::Used(Kind::Body, generation) => (SegmentKind::Body, SegmentState::Closed, generation),
+                Use::Damaged => (SegmentKind::Blank, SegmentState::Damaged, 0),
+            };
+            crate::SegmentStat { number, kind, state, generation, written: 0, live: 0 }
+        };
+        self.table.iter().zip(0..).map(stat).collect()
+    }
+
     fn free(&self) -> u64 {
         let growth = Segments::most(self.len, self.capacity).saturating_sub(self.table.len() as u64);
         growth + self.blank.len() as u64

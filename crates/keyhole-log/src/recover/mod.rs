@@ -48,6 +48,8 @@ pub struct OpenOptions {
     pub workers: usize,
     /// Another bound for the length of the file, kept from now on.
     pub capacity: Option<u64>,
+    /// Drop the oldest objects when full.
+    pub ring: bool,
 }
 
 /// What was found when the file was opened.
@@ -138,6 +140,35 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared
         used,
     };
     Ok((Arc::new(Shared::new(superblock.store, options.sync, state)), recovery))
+}
+
+/// Reads everything, and changes nothing. A stub of the check of another branch.
+pub(crate) async fn survey<D: Disk>(disk: &D) -> Result<crate::Report, Error> {
+    let (superblock, _) = superblock::read(disk).await?;
+    let mut found = scan::scan(disk, &superblock).await?;
+    let records = tails::cut(disk, &superblock, &mut found).await?;
+    found.claim_segments_of_bodies(&records);
+    let mut damaged = std::mem::take(&mut found.damage);
+    let index = replay(&records, &found.bad_bodies, &mut damaged);
+    name_suspects(&index, std::mem::take(&mut found.suspects), &mut damaged);
+    let mut report = crate::Report { records: records.len() as u64, buckets: index.bucket_count(), ..Default::default() };
+    (report.objects, report.uploads) = (index.totals.objects, index.totals.uploads);
+    report.bodies = index.body_count();
+    for (bucket, key, entry) in index.objects() {
+        for id in entry.bodies.as_slice() {
+            let body = records.iter().find(|record| matches!(&record.effect, Effect::Body { id: of, .. } if of == id));
+            let Some((len, runs)) = body.and_then(|body| body.blocks.as_ref()) else { continue };
+            report.verified += len;
+            report.blocks += crate::body::block_count(*len);
+            if !tails::whole(disk, &superblock, *id, *len, runs).await? {
+                let at = runs.first().map_or(0, |run| run.offset);
+                damaged.push(Damage::new("a block that does not verify", at).of(Some(bucket), Some(key)));
+            }
+        }
+    }
+    let finding = |damage| crate::Finding { damage, verdict: crate::Verdict::Lost };
+    report.findings = damaged.into_iter().map(finding).collect();
+    Ok(report)
 }
 
 fn full_or_io(error: std::io::Error) -> Error {

@@ -62,7 +62,7 @@ fn proven(store: &Store, scan: &Scan, record: &Found) -> bool {
 }
 
 /// Whether every block of a body verifies.
-async fn whole<D: Disk>(
+pub(super) async fn whole<D: Disk>(
     disk: &D,
     superblock: &Superblock,
     body: BodyId,

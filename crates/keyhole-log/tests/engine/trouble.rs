@@ -139,7 +139,7 @@ fn a_failed_write_or_sync_poisons() {
 fn syncs_only_when_they_should() {
     let (medium, store) = Store::fresh(1, 1);
     store.close();
-    let deferred = OpenOptions { sync: Sync::Deferred, workers: 1, capacity: None };
+    let deferred = OpenOptions { sync: Sync::Deferred, workers: 1, capacity: None, ring: false };
     let mut store = Store::open_with(&medium, deferred.clone()).unwrap();
     let log = store.log();
     store.run(async {

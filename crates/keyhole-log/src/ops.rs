@@ -232,7 +232,8 @@ pub enum Verdict {
 /// Reads everything.
 pub async fn check<D: Disk>(disk: &D, options: CheckOptions) -> Result<Report, Error> {
     if options.repair {
-        let open = crate::OpenOptions { sync: crate::Sync::Always, workers: options.workers, capacity: None, ring: false };
+        let open =
+            crate::OpenOptions { sync: crate::Sync::Always, workers: options.workers, capacity: None, ring: false };
         crate::open(disk, open).await?;
     }
     crate::recover::survey(disk).await

@@ -44,22 +44,38 @@ pub(crate) enum Command {
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeOptions {
-    /// The data directory; made if it is missing.
+    /// The data directory, made if it is missing; or a block device.
     #[arg(long, value_name = "PATH", default_value = "./keyhole-data")]
     pub(crate) data: PathBuf,
+
+    /// Make a new store on the device that --data names. Whatever is on the device is lost.
+    #[arg(long)]
+    pub(crate) format: bool,
+
+    /// Where the credential and the control socket are. Default: the data directory; for a device keyhole/NAME in
+    /// $XDG_STATE_HOME or in /var/lib, where NAME is what the device was called by.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
 
     /// The address and port to listen on.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
     pub(crate) listen: SocketAddr,
 
-    /// Bounds the object file, as in 10GiB or 500MB. Default: 80 % of the free space when the file is created.
+    /// Bounds the store, as in 10GiB or 500MB. Default: 80 % of the free space when the object file is created; all of a
+    /// device.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) capacity: Option<u64>,
 
-    /// When a write is made durable: always, before it is acknowledged; interval:MS, that often; never, when the system
-    /// gets to it. All but always can lose acknowledged writes in a power cut.
+    /// When a write is made durable. always: before it is acknowledged; nothing acknowledged is ever lost. interval:MS: that
+    /// often; a power cut or a crash of the system loses what was acknowledged in the last MS milliseconds or a little more.
+    /// never: when the system gets to it; the same loses what was acknowledged in the last half minute or so. The end of the
+    /// process alone, even by SIGKILL, loses nothing in any mode, and every object stays whole or absent.
     #[arg(long, value_name = "always|interval:MS|never", default_value = "always", value_parser = parse_sync)]
     pub(crate) sync: SyncMode,
+
+    /// When the store is full, drop the oldest objects to make room for new ones, in place of refusing these.
+    #[arg(long)]
+    pub(crate) ring: bool,
 
     /// The region that requests must be signed for.
     #[arg(long, value_name = "NAME", default_value = "us-east-1", value_parser = parse_region)]

@@ -10,6 +10,7 @@ mod credentials;
 mod engine;
 mod env;
 mod epoll;
+mod medium;
 mod process;
 mod serve;
 mod store;

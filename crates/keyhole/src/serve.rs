@@ -14,7 +14,7 @@ use crate::cli::{EngineChoice, IoMode, ServeOptions, SyncMode};
 use crate::credentials::{self, Credential, Origin};
 use crate::engine::Chosen;
 use crate::process::{self, EndSignals};
-use crate::store::{self, StoreOptions};
+use crate::store::{self, Make, Place, StoreOptions};
 use crate::worker::Setup;
 use crate::{epoll, uring};
 
@@ -36,10 +36,17 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
         SyncMode::Always => keyhole_log::Sync::Always,
         SyncMode::Interval(_) | SyncMode::Never => keyhole_log::Sync::Deferred,
     };
-    let store_options =
-        StoreOptions { capacity: options.capacity, sync, workers: threads, patience: store::LOCK_PATIENCE };
-    let store = store::open(&options.data, &store_options)?;
-    let (credential, origin) = credentials::load(&options.data)?;
+    let store_options = StoreOptions {
+        make: if options.format { Make::Format } else { Make::File },
+        capacity: options.capacity,
+        sync,
+        ring: options.ring,
+        workers: threads,
+        ..StoreOptions::default()
+    };
+    let place = Place::find(&options.data, options.state.as_deref())?;
+    let store = store::open(&place, &store_options)?;
+    let (credential, origin) = credentials::load(&place.state)?;
     let listeners = listen(options.listen, threads)?;
     let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
     let greeting = greeting(address, &credential, &origin, &options.region);
@@ -50,7 +57,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
     for (index, listener) in listeners.into_iter().enumerate() {
         let setup = Setup {
             shared: store.shared.clone(),
-            file: store.file.try_clone().map_err(|error| format!("cannot share the object file: {error}"))?,
+            medium: store.medium.try_clone().map_err(|error| format!("cannot share the object file: {error}"))?,
             config: config.clone(),
             listener,
             sync: options.sync,

@@ -15,6 +15,7 @@ use tokio::task::spawn_local;
 use crate::cli::SyncMode;
 use crate::engine::Chosen;
 use crate::env::System;
+use crate::medium::Medium;
 
 /// Connections that one worker serves at a time; beyond it they wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 1024;
@@ -35,7 +36,7 @@ pub(crate) const LINGER_BYTES: usize = 64 << 20;
 /// What a worker is made of.
 pub(crate) struct Setup {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) file: std::fs::File,
+    pub(crate) medium: Medium,
     pub(crate) config: Arc<Config>,
     pub(crate) listener: TcpListener,
     pub(crate) sync: SyncMode,

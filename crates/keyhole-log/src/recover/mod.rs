@@ -151,7 +151,8 @@ pub(crate) async fn survey<D: Disk>(disk: &D) -> Result<crate::Report, Error> {
     let mut damaged = std::mem::take(&mut found.damage);
     let index = replay(&records, &found.bad_bodies, &mut damaged);
     name_suspects(&index, std::mem::take(&mut found.suspects), &mut damaged);
-    let mut report = crate::Report { records: records.len() as u64, buckets: index.bucket_count(), ..Default::default() };
+    let mut report =
+        crate::Report { records: records.len() as u64, buckets: index.bucket_count(), ..Default::default() };
     (report.objects, report.uploads) = (index.totals.objects, index.totals.uploads);
     report.bodies = index.body_count();
     for (bucket, key, entry) in index.objects() {

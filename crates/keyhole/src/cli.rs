@@ -8,13 +8,18 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::bench::BenchOptions;
+use crate::commands::bucket::BucketCommand;
+use crate::commands::check::CheckOptions;
 use crate::commands::chunked::ChunkedCommand;
 use crate::commands::key::KeyCommand;
+use crate::commands::operate::ScrubOptions;
 use crate::commands::sealed::{InspectOptions, OpenOptions, SealOptions};
+use crate::commands::stat::StatOptions;
 
 /// An S3 storage node for edge appliances, centred on SSE-C: encryption with keys that clients bring along.
 ///
-/// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 the input does not authenticate or is malformed.
+/// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 the input does not authenticate or is malformed; 4 there is damage in the
+/// store that remains (check, scrub).
 #[derive(Parser, Debug)]
 #[command(version, about, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -40,6 +45,28 @@ pub(crate) enum Command {
     Chunked(ChunkedCommand),
     /// Measure the throughput of encryption on this machine.
     Bench(BenchOptions),
+    /// Show how full a store is, and what was written into it.
+    Stat(StatOptions),
+    /// Give the space of what was deleted back now.
+    Compact(Target),
+    /// Verify every object of a store, no faster than a rate.
+    Scrub(ScrubOptions),
+    /// Verify a store that no node serves, and mend it.
+    Check(CheckOptions),
+    /// Show and change how much a bucket may hold, and how long.
+    #[command(subcommand)]
+    Bucket(BucketCommand),
+}
+
+/// The store that a command is about.
+#[derive(Args, Debug)]
+pub(crate) struct Target {
+    /// The data directory or block device. A node that serves it is asked; otherwise the command works by itself.
+    pub(crate) data: PathBuf,
+
+    /// Where the control socket is, if the node was given --state.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -119,7 +146,7 @@ pub(crate) enum EngineChoice {
     Portable,
 }
 
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     text.parse::<ByteSize>()
         .map(|size| size.as_u64())
         .map_err(|_| "give a size such as 10GiB, 500MB or 1073741824".to_owned())

@@ -11,11 +11,12 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
 use crate::cli::{EngineChoice, IoMode, ServeOptions, SyncMode};
+use crate::control::Control;
 use crate::credentials::{self, Credential, Origin};
 use crate::engine::Chosen;
 use crate::process::{self, EndSignals};
 use crate::store::{self, Make, Place, StoreOptions};
-use crate::worker::Setup;
+use crate::worker::{First, Setup};
 use crate::{epoll, uring};
 
 /// Connections that wait to be accepted, at each listener.
@@ -52,6 +53,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
     let greeting = greeting(address, &credential, &origin, &options.region);
     let config = Arc::new(Config { region: options.region.clone(), credentials: Box::new(credential) });
 
+    let (control, mut first) = open_control(&place);
     let (stop, stopping) = watch::channel(false);
     let (done, finished) = mpsc::channel();
     for (index, listener) in listeners.into_iter().enumerate() {
@@ -63,6 +65,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
             sync: options.sync,
             engine,
             stop: stopping.clone(),
+            first: first.take(),
         };
         let done = done.clone();
         let run = move || {
@@ -88,9 +91,28 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
             Err(_) => return Err("a worker has died; see the log".to_owned()),
         }
     }
+    if let Some(control) = control {
+        control.remove();
+    }
     tracing::info!("ended");
     // The workers' rings may have an accept in flight: they end with the process.
     std::process::exit(0);
+}
+
+/// What the first worker does besides, and the name of the control socket. A node without one serves all the same.
+fn open_control(place: &Place) -> (Option<Control>, Option<First>) {
+    let path = place.socket();
+    match Control::bind(&path) {
+        Ok((control, listener)) => (Some(control), Some(First { control: Some(listener) })),
+        Err(error) => {
+            tracing::warn!(
+                "cannot make the control socket {}: {error}; stat, compact, scrub and bucket work while the node does not \
+                 run, or with --state DIR on another file system",
+                path.display()
+            );
+            (None, Some(First { control: None }))
+        }
+    }
 }
 
 /// Whether to use io_uring.

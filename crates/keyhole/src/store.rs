@@ -42,6 +42,8 @@ pub(crate) struct Store {
     pub(crate) shared: Arc<Shared>,
     /// All threads work on clones of this one description, so its lock lasts as long as the last I/O.
     pub(crate) medium: Medium,
+    /// What had been durable and cannot be read: how much of that recovery has found.
+    pub(crate) damaged: usize,
     /// Hold the locks of directories.
     _locks: Vec<File>,
 }
@@ -123,7 +125,7 @@ pub(crate) fn open(place: &Place, options: &StoreOptions) -> Result<Store, Strin
         "opened {}",
         path.display()
     );
-    Ok(Store { shared, medium: held.medium, _locks: held.locks })
+    Ok(Store { shared, medium: held.medium, damaged: recovery.damaged.len(), _locks: held.locks })
 }
 
 /// Locks a store and makes it where it is missing, as far as the options have it. What is in it is not looked at.

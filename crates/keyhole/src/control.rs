@@ -15,7 +15,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 pub(crate) use answer::{Replies, answer};
-pub(crate) use client::ask;
+pub(crate) use client::{ask, is_served};
 pub(crate) use protocol::{BucketReply, DamageReply, Reply, Request, Segment, StatReply};
 pub(crate) use server::{Control, serve};
 

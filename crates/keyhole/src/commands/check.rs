@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::operate::{describe, print, size};
 use super::{Failure, Result};
 use crate::cli::Target;
-use crate::control::DamageReply;
+use crate::control::{self, DamageReply};
 use crate::store::{self, Place, StoreOptions};
 
 #[derive(Args, Debug)]
@@ -52,6 +52,12 @@ struct JsonFinding {
 
 pub(crate) fn run(options: &CheckOptions) -> Result<()> {
     let place = Place::find(&options.target.data, options.target.state.as_deref())?;
+    if control::is_served(&place.socket()) {
+        let data = place.data.display();
+        return Err(Failure::Other(format!(
+            "a node serves {data}: stop it before a check; `keyhole scrub {data}` verifies the objects while it runs"
+        )));
+    }
     let held = store::hold(&place, &StoreOptions { write: options.repair, ..StoreOptions::default() })?;
     let disk = store::plain_disk(&held.medium)?;
     let log_options = LogOptions { repair: options.repair, workers: 1 };

@@ -38,6 +38,11 @@ pub(crate) fn ask(socket: &Path, request: &Request, on_reply: &mut dyn FnMut(Rep
     })
 }
 
+/// Whether a node answers at this socket.
+pub(crate) fn is_served(socket: &Path) -> bool {
+    connect(socket).is_ok()
+}
+
 fn connect(socket: &Path) -> io::Result<UnixStream> {
     let (name, _directory) = short(socket)?;
     UnixStream::connect(name)

@@ -111,10 +111,10 @@ async fn connection<D: Disk>(mut peer: Peer, log: Log<D>) {
 struct Peer(UnixStream);
 
 impl Peer {
-    /// The request's line. One that is too long ends where the bound is, and is no JSON then.
+    /// The request's line. One that is too long ends where the bound is, and is no request then.
     async fn line(&self) -> io::Result<Vec<u8>> {
         let (mut line, mut len) = (vec![0; REQUEST_MAX], 0);
-        loop {
+        while len < REQUEST_MAX {
             self.0.readable().await?;
             match self.0.try_read(&mut line[len..]) {
                 Ok(0) => break,

@@ -145,8 +145,14 @@ pub(crate) fn hold(place: &Place, options: &StoreOptions) -> Result<Held, String
             place.data.display()
         ));
     }
-    if options.make == Make::Never && !place.medium().exists() {
-        return Err(format!("there is no store in {0}; `keyhole serve --data {0}` makes one", place.data.display()));
+    if options.make == Make::Never {
+        let there = fs::exists(place.medium());
+        if !there.map_err(|error| format!("cannot look into {}: {error}", place.data.display()))? {
+            return Err(format!(
+                "there is no store in {0}; `keyhole serve --data {0}` makes one",
+                place.data.display()
+            ));
+        }
     }
     let mut locks = vec![own_directory("data", &place.data, options)?];
     if place.state != place.data {

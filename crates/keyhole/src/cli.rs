@@ -50,8 +50,15 @@ pub(crate) enum Command {
     /// Give the space of what was deleted back now.
     Compact(Target),
     /// Verify every object of a store, no faster than a rate.
+    #[command(after_help = "Exit codes: 0 sound; 4 there is damage; 1 failed; 2 wrong usage.")]
     Scrub(ScrubOptions),
     /// Verify a store that no node serves, and mend it.
+    ///
+    /// Every damaged object is named by bucket and key, and whether it can be mended or is lost.
+    #[command(
+        after_help = "Exit codes: 0 sound, or all was mended; 4 there is damage that remains; 1 failed, such as a store \
+                            in use; 2 wrong usage."
+    )]
     Check(CheckOptions),
     /// Show and change how much a bucket may hold, and how long.
     #[command(subcommand)]

@@ -1,6 +1,7 @@
 //! `keyhole check`: verifies a store that no node serves, and mends it.
 
 use std::ops::Range;
+use std::path::PathBuf;
 
 use clap::Args;
 use keyhole_log::{CheckOptions as LogOptions, Report, Verdict};
@@ -8,14 +9,16 @@ use serde::Serialize;
 
 use super::operate::{describe, print, size};
 use super::{Failure, Result};
-use crate::cli::Target;
 use crate::control::{self, DamageReply};
 use crate::store::{self, Place, StoreOptions};
 
 #[derive(Args, Debug)]
 pub(crate) struct CheckOptions {
-    #[command(flatten)]
-    target: Target,
+    /// The data directory or block device. No node may serve it.
+    data: PathBuf,
+    /// Where the state is, if the node was given --state.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
     /// Mend what can be mended. Without it nothing is written.
     #[arg(long)]
     repair: bool,
@@ -51,7 +54,7 @@ struct JsonFinding {
 }
 
 pub(crate) fn run(options: &CheckOptions) -> Result<()> {
-    let place = Place::find(&options.target.data, options.target.state.as_deref())?;
+    let place = Place::find(&options.data, options.state.as_deref())?;
     if control::is_served(&place.socket()) {
         let data = place.data.display();
         return Err(Failure::Other(format!(

@@ -1,7 +1,7 @@
 //! `keyhole stat`: how full a store is, and what was written into it.
 
 use clap::Args;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, Table, TableComponent};
 use serde::Serialize;
 
 use super::operate::{ask, print, size, unexpected};
@@ -56,6 +56,7 @@ pub(crate) fn run(options: &StatOptions) -> Result<()> {
 fn table(header: &[&str], names: usize) -> Table {
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.remove_style(TableComponent::HorizontalLines).remove_style(TableComponent::MiddleIntersections);
     table.set_header(header);
     table.column_iter_mut().skip(names).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     table

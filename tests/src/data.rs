@@ -66,7 +66,7 @@ pub fn files_below(path: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
             files.extend(files_below(&path));
-        } else {
+        } else if path.is_file() {
             let bytes = std::fs::read(&path).expect("a file");
             files.push((path, bytes));
         }

@@ -72,6 +72,12 @@ impl Launch {
         self
     }
 
+    /// Without a bound of its own.
+    pub fn without_capacity(mut self) -> Self {
+        self.arguments.retain(|argument| argument != "--capacity" && argument != "8GiB");
+        self
+    }
+
     /// On an address that is not of the system's choice.
     pub fn listen(mut self, address: &str) -> Self {
         self.listen = address.to_owned();

@@ -49,6 +49,7 @@ impl From<keyhole_log::Error> for Failure {
             Log::PartChanged => Error::new(ErrorCode::InvalidPart),
             Log::ConditionFailed => Error::new(ErrorCode::PreconditionFailed),
             Log::Conflict => Error::new(ErrorCode::ConditionalRequestConflict),
+            Log::QuotaExceeded => Error::new(ErrorCode::QuotaExceeded),
             Log::Full => Error::new(ErrorCode::InsufficientStorage),
             Log::TooLarge(_) => Error::new(ErrorCode::EntityTooLarge),
             other => {

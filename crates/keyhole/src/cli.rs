@@ -8,13 +8,18 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::bench::BenchOptions;
+use crate::commands::bucket::BucketCommand;
+use crate::commands::check::CheckOptions;
 use crate::commands::chunked::ChunkedCommand;
 use crate::commands::key::KeyCommand;
+use crate::commands::operate::ScrubOptions;
 use crate::commands::sealed::{InspectOptions, OpenOptions, SealOptions};
+use crate::commands::stat::StatOptions;
 
 /// An S3 storage node for edge appliances, centred on SSE-C: encryption with keys that clients bring along.
 ///
-/// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 the input does not authenticate or is malformed.
+/// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 the input does not authenticate or is malformed; 4 there is damage in the
+/// store that remains (check, scrub).
 #[derive(Parser, Debug)]
 #[command(version, about, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -40,26 +45,71 @@ pub(crate) enum Command {
     Chunked(ChunkedCommand),
     /// Measure the throughput of encryption on this machine.
     Bench(BenchOptions),
+    /// Show how full a store is, and what was written into it.
+    Stat(StatOptions),
+    /// Give the space of what was deleted back now.
+    Compact(Target),
+    /// Verify every object of a store, no faster than a rate.
+    #[command(after_help = "Exit codes: 0 sound; 4 there is damage; 1 failed; 2 wrong usage.")]
+    Scrub(ScrubOptions),
+    /// Verify a store that no node serves, and mend it.
+    ///
+    /// Every damaged object is named by bucket and key, and whether it can be mended or is lost.
+    #[command(
+        after_help = "Exit codes: 0 sound, or all was mended; 4 there is damage that remains; 1 failed, such as a store \
+                            in use; 2 wrong usage."
+    )]
+    Check(CheckOptions),
+    /// Show and change how much a bucket may hold, and how long.
+    #[command(subcommand)]
+    Bucket(BucketCommand),
+}
+
+/// The store that a command is about.
+#[derive(Args, Debug)]
+pub(crate) struct Target {
+    /// The data directory or block device. A node that serves it is asked; otherwise the command works by itself.
+    pub(crate) data: PathBuf,
+
+    /// Where the control socket is, if the node was given --state.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeOptions {
-    /// The data directory; made if it is missing.
+    /// The data directory, made if it is missing; or a block device.
     #[arg(long, value_name = "PATH", default_value = "./keyhole-data")]
     pub(crate) data: PathBuf,
+
+    /// Make a new store on the device that --data names. Whatever is on the device is lost.
+    #[arg(long)]
+    pub(crate) format: bool,
+
+    /// Where the credential and the control socket are. Default: the data directory; for a device keyhole/NAME in
+    /// $XDG_STATE_HOME or in /var/lib, where NAME is what the device was called by.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
 
     /// The address and port to listen on.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
     pub(crate) listen: SocketAddr,
 
-    /// Bounds the object file, as in 10GiB or 500MB. Default: 80 % of the free space when the file is created.
+    /// Bounds the store, as in 10GiB or 500MB. Default: 80 % of the free space when the object file is created; all of a
+    /// device.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) capacity: Option<u64>,
 
-    /// When a write is made durable: always, before it is acknowledged; interval:MS, that often; never, when the system
-    /// gets to it. All but always can lose acknowledged writes in a power cut.
+    /// When a write is made durable. always: before it is acknowledged; nothing acknowledged is ever lost. interval:MS: that
+    /// often; a power cut or a crash of the system loses what was acknowledged in the last MS milliseconds or a little more.
+    /// never: when the system gets to it; the same loses what was acknowledged in the last half minute or so. The end of the
+    /// process alone, even by SIGKILL, loses nothing in any mode, and every object stays whole or absent.
     #[arg(long, value_name = "always|interval:MS|never", default_value = "always", value_parser = parse_sync)]
     pub(crate) sync: SyncMode,
+
+    /// When the store is full, drop the oldest objects to make room for new ones, in place of refusing these.
+    #[arg(long)]
+    pub(crate) ring: bool,
 
     /// The region that requests must be signed for.
     #[arg(long, value_name = "NAME", default_value = "us-east-1", value_parser = parse_region)]
@@ -103,7 +153,7 @@ pub(crate) enum EngineChoice {
     Portable,
 }
 
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     text.parse::<ByteSize>()
         .map(|size| size.as_u64())
         .map_err(|_| "give a size such as 10GiB, 500MB or 1073741824".to_owned())

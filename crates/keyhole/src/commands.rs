@@ -1,10 +1,14 @@
-//! The commands that need no running node: keys, sealed object files, bare messages, throughput.
+//! The commands besides `serve`: keys, sealed object files, bare messages, throughput; and those of a store's operator.
 
 pub(crate) mod bench;
+pub(crate) mod bucket;
+pub(crate) mod check;
 pub(crate) mod chunked;
 pub(crate) mod key;
+pub(crate) mod operate;
 mod plot;
 pub(crate) mod sealed;
+pub(crate) mod stat;
 mod stream;
 
 use std::fmt;
@@ -17,6 +21,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// The input does not authenticate or is malformed: exit code 3.
     Malformed(String),
+    /// There is damage in the store that remains: exit code 4.
+    Damaged(String),
     /// The rest: files, disks, the network: exit code 1.
     Other(String),
 }
@@ -26,6 +32,7 @@ impl Failure {
         ExitCode::from(match self {
             Failure::Usage(_) => 2,
             Failure::Malformed(_) => 3,
+            Failure::Damaged(_) => 4,
             Failure::Other(_) => 1,
         })
     }
@@ -38,8 +45,11 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Failure::Usage(text) | Failure::Malformed(text) | Failure::Other(text)) = self;
-        f.write_str(text)
+        match self {
+            Failure::Usage(text) | Failure::Malformed(text) | Failure::Damaged(text) | Failure::Other(text) => {
+                f.write_str(text)
+            }
+        }
     }
 }
 

@@ -4,12 +4,15 @@
 //! clock, files, signals, the command line. tokio-uring is named in [`uring`] alone.
 
 mod buffer;
+mod chores;
 mod cli;
 mod commands;
+mod control;
 mod credentials;
 mod engine;
 mod env;
 mod epoll;
+mod medium;
 mod process;
 mod serve;
 mod store;
@@ -33,6 +36,11 @@ fn main() -> ExitCode {
         Command::Inspect(options) => commands::sealed::inspect(options),
         Command::Chunked(command) => commands::chunked::run(command),
         Command::Bench(options) => commands::bench::run(options),
+        Command::Stat(options) => commands::stat::run(options),
+        Command::Compact(options) => commands::operate::compact(options),
+        Command::Scrub(options) => commands::operate::scrub(options),
+        Command::Check(options) => commands::check::run(options),
+        Command::Bucket(command) => commands::bucket::run(command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,11 +11,12 @@ use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
 use crate::cli::{EngineChoice, IoMode, ServeOptions, SyncMode};
+use crate::control::Control;
 use crate::credentials::{self, Credential, Origin};
 use crate::engine::Chosen;
 use crate::process::{self, EndSignals};
-use crate::store::{self, StoreOptions};
-use crate::worker::Setup;
+use crate::store::{self, Make, Place, StoreOptions};
+use crate::worker::{First, Setup};
 use crate::{epoll, uring};
 
 /// Connections that wait to be accepted, at each listener.
@@ -36,26 +37,35 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
         SyncMode::Always => keyhole_log::Sync::Always,
         SyncMode::Interval(_) | SyncMode::Never => keyhole_log::Sync::Deferred,
     };
-    let store_options =
-        StoreOptions { capacity: options.capacity, sync, workers: threads, patience: store::LOCK_PATIENCE };
-    let store = store::open(&options.data, &store_options)?;
-    let (credential, origin) = credentials::load(&options.data)?;
+    let store_options = StoreOptions {
+        make: if options.format { Make::Format } else { Make::File },
+        capacity: options.capacity,
+        sync,
+        ring: options.ring,
+        workers: threads,
+        ..StoreOptions::default()
+    };
+    let place = Place::find(&options.data, options.state.as_deref())?;
+    let store = store::open(&place, &store_options)?;
+    let (credential, origin) = credentials::load(&place.state)?;
     let listeners = listen(options.listen, threads)?;
     let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
     let greeting = greeting(address, &credential, &origin, &options.region);
     let config = Arc::new(Config { region: options.region.clone(), credentials: Box::new(credential) });
 
+    let (control, mut first) = open_control(&place);
     let (stop, stopping) = watch::channel(false);
     let (done, finished) = mpsc::channel();
     for (index, listener) in listeners.into_iter().enumerate() {
         let setup = Setup {
             shared: store.shared.clone(),
-            file: store.file.try_clone().map_err(|error| format!("cannot share the object file: {error}"))?,
+            medium: store.medium.try_clone().map_err(|error| format!("cannot share the object file: {error}"))?,
             config: config.clone(),
             listener,
             sync: options.sync,
             engine,
             stop: stopping.clone(),
+            first: first.take(),
         };
         let done = done.clone();
         let run = move || {
@@ -81,9 +91,28 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
             Err(_) => return Err("a worker has died; see the log".to_owned()),
         }
     }
+    if let Some(control) = control {
+        control.remove();
+    }
     tracing::info!("ended");
     // The workers' rings may have an accept in flight: they end with the process.
     std::process::exit(0);
+}
+
+/// What the first worker does besides, and the name of the control socket. A node without one serves all the same.
+fn open_control(place: &Place) -> (Option<Control>, Option<First>) {
+    let path = place.socket();
+    match Control::bind(&path) {
+        Ok((control, listener)) => (Some(control), Some(First { control: Some(listener) })),
+        Err(error) => {
+            tracing::warn!(
+                "cannot make the control socket {}: {error}; stat, compact, scrub and bucket work while the node does not \
+                 run, or with --state DIR on another file system",
+                path.display()
+            );
+            (None, Some(First { control: None }))
+        }
+    }
 }
 
 /// Whether to use io_uring.

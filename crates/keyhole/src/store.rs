@@ -1,9 +1,12 @@
-//! The data directory: its lock, and the object file in it.
+//! The store: its locks, and the object file or device that it is in.
+
+mod device;
+mod place;
+mod signature;
 
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
@@ -18,9 +21,9 @@ use keyhole_node::Env;
 use crate::buffer::Pool;
 use crate::env::System;
 use crate::epoll::PlainDisk;
+use crate::medium::Medium;
 
-/// The object file's name.
-const FILE: &str = "objects.keyhole";
+pub(crate) use place::Place;
 
 /// Of the free space, what a new object file may take by default, in hundredths.
 const CAPACITY_PERCENT: u64 = 80;
@@ -37,39 +40,74 @@ const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// An open store.
 pub(crate) struct Store {
     pub(crate) shared: Arc<Shared>,
-    /// The object file. All threads work on clones of this one description, so its lock lasts as long as the last I/O.
-    pub(crate) file: File,
-    /// Holds the lock of the directory.
-    _directory: File,
+    /// All threads work on clones of this one description, so its lock lasts as long as the last I/O.
+    pub(crate) medium: Medium,
+    /// What had been durable and cannot be read: how much of that recovery has found.
+    pub(crate) damaged: usize,
+    /// Hold the locks of directories.
+    _locks: Vec<File>,
+}
+
+/// A store that this process alone has, and that is not open yet.
+pub(crate) struct Held {
+    pub(crate) medium: Medium,
+    created: bool,
+    locks: Vec<File>,
+}
+
+/// What to do where there is no store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Make {
+    /// Say so.
+    Never,
+    /// Make a data directory and an object file.
+    File,
+    /// Make one on the device, whatever is on it.
+    Format,
 }
 
 /// What [`open`] needs to know.
+#[derive(Clone, Debug)]
 pub(crate) struct StoreOptions {
+    pub(crate) make: Make,
+    /// Whether anything will be written.
+    pub(crate) write: bool,
     pub(crate) capacity: Option<u64>,
     pub(crate) sync: Sync,
+    /// Whether the oldest objects go when the store is full.
+    pub(crate) ring: bool,
     pub(crate) workers: usize,
     /// How long to wait for the lock.
     pub(crate) patience: Duration,
 }
 
-/// Makes the directory and the object file where they are missing, locks them, and recovers what is in them.
-pub(crate) fn open(data: &Path, options: &StoreOptions) -> Result<Store, String> {
-    let at = |what: &str, error: io::Error| format!("cannot {what} {}: {error}", data.display());
-    DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(|error| at("make the data directory", error))?;
-    let directory = File::open(data).map_err(|error| at("open the data directory", error))?;
-    lock(&directory, data, options.patience)?;
-    let path = data.join(FILE);
-    let open_file = |path: &Path| OpenOptions::new().read(true).write(true).open(path);
-    let (file, created) = match open_file(&path) {
-        Ok(file) => (file, false),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => (create(data, &path, &directory, options)?, true),
-        Err(error) => return Err(format!("cannot open {}: {error}", path.display())),
+impl Default for StoreOptions {
+    /// For a command that works on a store by itself.
+    fn default() -> Self {
+        StoreOptions {
+            make: Make::Never,
+            write: true,
+            capacity: None,
+            sync: Sync::Always,
+            ring: false,
+            workers: 1,
+            patience: LOCK_PATIENCE,
+        }
+    }
+}
+
+/// Makes the store where it is missing, as far as the options have it, locks it, and recovers what is in it.
+pub(crate) fn open(place: &Place, options: &StoreOptions) -> Result<Store, String> {
+    let held = hold(place, options)?;
+    let path = place.medium();
+    let disk = plain_disk(&held.medium)?;
+    let log_options = LogOptions {
+        sync: options.sync,
+        workers: options.workers,
+        // What was given for a new file is in it already.
+        capacity: options.capacity.filter(|_| !held.created),
+        ring: options.ring,
     };
-    lock(&file, data, options.patience)?;
-    let disk = disk(&file)?;
-    // What was given for a new file is in it already.
-    let capacity = options.capacity.filter(|_| !created);
-    let log_options = LogOptions { sync: options.sync, workers: options.workers, capacity };
     let (shared, recovery) =
         block_on(keyhole_log::open(&disk, log_options))?.map_err(|error| format!("{}: {error}", path.display()))?;
     if recovery.mended {
@@ -87,7 +125,58 @@ pub(crate) fn open(data: &Path, options: &StoreOptions) -> Result<Store, String>
         "opened {}",
         path.display()
     );
-    Ok(Store { shared, file, _directory: directory })
+    Ok(Store { shared, medium: held.medium, damaged: recovery.damaged.len(), _locks: held.locks })
+}
+
+/// Locks a store and makes it where it is missing, as far as the options have it. What is in it is not looked at.
+pub(crate) fn hold(place: &Place, options: &StoreOptions) -> Result<Held, String> {
+    if place.is_device {
+        // First the device: what is refused leaves no directory behind.
+        let medium = device::open(&place.data, options)?;
+        let created = options.make == Make::Format;
+        // Who only works on what is there needs no state: the device is this process's alone.
+        let has_state = options.make != Make::Never || place.state.exists();
+        let locks = if has_state { vec![own_directory("state", &place.state, options)?] } else { Vec::new() };
+        return Ok(Held { medium, created, locks });
+    }
+    if options.make == Make::Format {
+        return Err(format!(
+            "--format is for block devices, and {} is none; without it a data directory is made where it is missing",
+            place.data.display()
+        ));
+    }
+    if options.make == Make::Never {
+        let there = fs::exists(place.medium());
+        if !there.map_err(|error| format!("cannot look into {}: {error}", place.data.display()))? {
+            return Err(format!(
+                "there is no store in {0}; `keyhole serve --data {0}` makes one",
+                place.data.display()
+            ));
+        }
+    }
+    let mut locks = vec![own_directory("data", &place.data, options)?];
+    if place.state != place.data {
+        locks.push(own_directory("state", &place.state, options)?);
+    }
+    let path = place.medium();
+    let (medium, created) = match OpenOptions::new().read(true).write(options.write).open(&path) {
+        Ok(file) => (Medium::file(file), false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            (create(&place.data, &path, &locks[0], options)?, true)
+        }
+        Err(error) => return Err(format!("cannot open {}: {error}", path.display())),
+    };
+    lock(medium.as_file(), &place.data, options.patience)?;
+    Ok(Held { medium, created, locks })
+}
+
+/// Makes a directory where it is missing, and locks it.
+fn own_directory(name: &str, path: &Path, options: &StoreOptions) -> Result<File, String> {
+    let at = |verb: &str, error: io::Error| format!("cannot {verb} the {name} directory {}: {error}", path.display());
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| at("make", error))?;
+    let directory = File::open(path).map_err(|error| at("open", error))?;
+    lock(&directory, path, options.patience)?;
+    Ok(directory)
 }
 
 /// Takes the lock that one process has.
@@ -109,13 +198,13 @@ fn lock(file: &File, data: &Path, patience: Duration) -> Result<(), String> {
 }
 
 /// Makes the object file under another name, and gives it its own when it is whole and durable.
-fn create(data: &Path, path: &Path, directory: &File, options: &StoreOptions) -> Result<File, String> {
+fn create(data: &Path, path: &Path, directory: &File, options: &StoreOptions) -> Result<Medium, String> {
     let failed = |error: &dyn std::fmt::Display| format!("cannot create {}: {error}", path.display());
     let capacity = match options.capacity {
         Some(capacity) => capacity,
         None => free_space(data).map_err(|error| failed(&error))? / 100 * CAPACITY_PERCENT,
     };
-    let new = data.join(format!("{FILE}.new"));
+    let new = path.with_extension("keyhole.new");
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -124,17 +213,23 @@ fn create(data: &Path, path: &Path, directory: &File, options: &StoreOptions) ->
         .mode(0o600)
         .open(&new)
         .map_err(|error| failed(&error))?;
-    let format = Format {
-        store_id: System.random_array(),
-        capacity,
-        segment_len: segment_len(capacity, options.workers),
-        created_ms: System.now_ms(),
-    };
-    block_on(keyhole_log::create(&disk(&file)?, &format))?.map_err(|error| failed(&error))?;
+    let format = new_format(capacity, options.workers);
+    let medium = Medium::file(file);
+    block_on(keyhole_log::create(&plain_disk(&medium)?, &format))?.map_err(|error| failed(&error))?;
     fs::rename(&new, path).map_err(|error| failed(&error))?;
     directory.sync_all().map_err(|error| failed(&error))?;
     tracing::info!(capacity, segment_len = format.segment_len, "created {}", path.display());
-    Ok(file)
+    Ok(medium)
+}
+
+/// What a new store is made with.
+fn new_format(capacity: u64, workers: usize) -> Format {
+    Format {
+        store_id: System.random_array(),
+        capacity,
+        segment_len: segment_len(capacity, workers),
+        created_ms: System.now_ms(),
+    }
 }
 
 /// The segments of a store of this capacity: the usual length, or less where there would be few of them.
@@ -156,13 +251,14 @@ fn free_space(path: &Path) -> io::Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-fn disk(file: &File) -> Result<PlainDisk, String> {
-    let file = file.try_clone().map_err(|error| format!("cannot share descriptor {}: {error}", file.as_raw_fd()))?;
-    Ok(PlainDisk::new(file, Pool::default()))
+/// The medium for what is done outside the workers.
+pub(crate) fn plain_disk(medium: &Medium) -> Result<PlainDisk, String> {
+    let medium = medium.try_clone().map_err(|error| format!("cannot share a descriptor: {error}"))?;
+    Ok(PlainDisk::new(medium, Pool::default()))
 }
 
 /// Runs what is done once, before there are workers.
-fn block_on<T>(future: impl Future<Output = T>) -> Result<T, String> {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
     Ok(runtime.block_on(future))
 }
@@ -171,8 +267,14 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T, String> {
 mod tests {
     use super::*;
 
-    const OPTIONS: StoreOptions =
-        StoreOptions { capacity: Some(64 << 20), sync: Sync::Always, workers: 1, patience: Duration::ZERO };
+    fn options() -> StoreOptions {
+        let (make, capacity, patience) = (Make::File, Some(64 << 20), Duration::ZERO);
+        StoreOptions { make, capacity, patience, ..StoreOptions::default() }
+    }
+
+    fn open_at(path: &Path, options: &StoreOptions) -> Result<Store, String> {
+        open(&Place::find(path, None).unwrap(), options)
+    }
 
     #[test]
     fn segments_shrink_with_the_capacity() {
@@ -186,20 +288,42 @@ mod tests {
     fn a_store_is_made_reopened_and_locked() {
         let data = tempfile::tempdir().unwrap();
         let path = data.path().join("deep/er");
-        let store = open(&path, &OPTIONS).unwrap();
-        let error = open(&path, &OPTIONS).err().unwrap();
+        let store = open_at(&path, &options()).unwrap();
+        let error = open_at(&path, &options()).err().unwrap();
         assert!(error.contains("in use by another"), "{error}");
         drop(store);
-        open(&path, &OPTIONS).unwrap();
+        open_at(&path, &options()).unwrap();
     }
 
     #[test]
     fn a_foreign_file_is_left_alone() {
         let data = tempfile::tempdir().unwrap();
-        let path = data.path().join(FILE);
+        let path = data.path().join("objects.keyhole");
         fs::write(&path, b"my diary").unwrap();
-        let error = open(data.path(), &OPTIONS).err().unwrap();
-        assert!(error.contains(FILE), "{error}");
+        let error = open_at(data.path(), &options()).err().unwrap();
+        assert!(error.contains("objects.keyhole"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"my diary");
+    }
+
+    #[test]
+    fn what_is_missing_is_made_only_where_that_was_asked_for() {
+        let data = tempfile::tempdir().unwrap();
+        let path = data.path().join("absent");
+        let error = open_at(&path, &StoreOptions { make: Make::Never, ..options() }).err().unwrap();
+        assert!(error.contains("no store") && error.contains("keyhole serve"), "{error}");
+        let error = open_at(&path, &StoreOptions { make: Make::Format, ..options() }).err().unwrap();
+        assert!(error.contains("block devices"), "{error}");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_state_may_be_elsewhere_and_is_locked_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |data: &str| Place::find(&directory.path().join(data), Some(&directory.path().join("state"))).unwrap();
+        let store = open(&at("a"), &options()).unwrap();
+        let error = open(&at("b"), &options()).err().unwrap();
+        assert!(error.contains("state") && error.contains("in use by another"), "{error}");
+        drop(store);
+        open(&at("b"), &options()).unwrap();
     }
 }

@@ -17,7 +17,6 @@ use crate::buffer::Pool;
 use crate::worker::{self, Setup};
 
 use disk::UringDisk;
-pub(crate) use disk::allocate_without;
 use net::UringListener;
 
 /// Entries of a ring: every connection has at most one operation in flight, the log's writer a few.
@@ -45,12 +44,11 @@ pub(crate) fn probe() -> io::Result<()> {
 /// waits for the end of the process, since its runtime may still have an accept in flight.
 pub(crate) fn run(setup: Setup, done: impl FnOnce()) -> io::Result<()> {
     let runtime = runtime()?;
-    let (file, listener) = (setup.file.try_clone()?, setup.listener.try_clone()?);
+    let (medium, listener) = (setup.medium.try_clone()?, setup.listener.try_clone()?);
     runtime.block_on(async move {
-        let disk = UringDisk::new(file, Pool::default());
+        let disk = UringDisk::new(medium, Pool::default())?;
         worker::run(setup, disk, UringListener::new(listener)).await;
         done();
-        std::future::pending::<()>().await;
-    });
-    Ok(())
+        std::future::pending().await
+    })
 }

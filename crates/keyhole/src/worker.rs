@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +13,11 @@ use keyhole_node::{Config, Node, Stream};
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_local;
 
+use crate::chores::Chores;
 use crate::cli::SyncMode;
 use crate::engine::Chosen;
 use crate::env::System;
+use crate::medium::Medium;
 
 /// Connections that one worker serves at a time; beyond it they wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 1024;
@@ -35,13 +38,21 @@ pub(crate) const LINGER_BYTES: usize = 64 << 20;
 /// What a worker is made of.
 pub(crate) struct Setup {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) file: std::fs::File,
+    pub(crate) medium: Medium,
     pub(crate) config: Arc<Config>,
     pub(crate) listener: TcpListener,
     pub(crate) sync: SyncMode,
     pub(crate) engine: Chosen,
     /// Becomes true when the node is to end.
     pub(crate) stop: watch::Receiver<bool>,
+    /// Of the first worker alone.
+    pub(crate) first: Option<First>,
+}
+
+/// What the first worker does besides.
+pub(crate) struct First {
+    /// The control socket, if there is one.
+    pub(crate) control: Option<UnixListener>,
 }
 
 /// Takes connections from a listener.
@@ -118,8 +129,14 @@ pub(crate) async fn run<D: Disk, A>(setup: Setup, disk: D, listener: A)
 where
     A: Accept<Stream: Stream<Buf = D::Buf>>,
 {
-    let (log, writer) = keyhole_log::worker(setup.shared, Rc::new(disk));
+    let disk = Rc::new(disk);
+    let (log, writer) = keyhole_log::worker(setup.shared.clone(), disk.clone());
     let writer = spawn_local(writer.run());
+    let mut chores = setup.first.map(|first| {
+        let mut chores = Chores::start(setup.shared, disk);
+        chores.with_log(&log, first.control);
+        chores
+    });
     let flusher = match setup.sync {
         SyncMode::Interval(period) => Some(spawn_local(flush_regularly(log.clone(), period))),
         SyncMode::Always | SyncMode::Never => None,
@@ -132,6 +149,9 @@ where
         () = accept_all(&listener, &node, &connections) => {}
     }
     connections.drain();
+    if let Some(chores) = &mut chores {
+        chores.release().await;
+    }
     if tokio::time::timeout(GRACE, connections.below(1)).await.is_err() {
         tracing::warn!(connections = connections.count.get(), "the grace is over; requests in flight are cut off");
     }
@@ -144,8 +164,14 @@ where
     }
     drop((node, log));
     // A request that was cut off still holds the log; what it was promised has been flushed.
-    if connections.count.get() == 0 {
+    let all_answered = connections.count.get() == 0;
+    if all_answered {
         let _ = writer.await;
+    }
+    if let Some(chores) = chores
+        && !(all_answered && chores.end().await)
+    {
+        tracing::warn!("the last checkpoint was not written; the next start reads more");
     }
 }
 

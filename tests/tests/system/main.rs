@@ -2,9 +2,11 @@
 
 mod commands;
 mod crash;
+mod device;
 mod errors;
 mod guide;
 mod objects;
+mod operate;
 mod resources;
 mod secrets;
 mod start;

@@ -1,27 +1,29 @@
-//! The object file through the ring.
+//! The object file or device through the ring.
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use keyhole_log::Disk;
+use tokio::task::spawn_blocking;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::fs::File;
 
 use crate::buffer::{Block, Pool};
+use crate::medium::{self, Medium};
 
-/// One thread's handle of the object file.
+/// One thread's handle of the object file or device.
 pub(crate) struct UringDisk {
     ring: File,
     /// The same description, for what is not an operation of the ring.
-    plain: std::fs::File,
+    medium: Arc<Medium>,
     pool: Pool,
 }
 
 impl UringDisk {
-    pub(crate) fn new(file: std::fs::File, pool: Pool) -> Self {
-        let plain = file.try_clone().expect("a descriptor for the object file");
-        UringDisk { ring: File::from_std(file), plain, pool }
+    pub(crate) fn new(medium: Medium, pool: Pool) -> io::Result<Self> {
+        let ring = File::from_std(medium.as_file().try_clone()?);
+        Ok(UringDisk { ring, medium: Arc::new(medium), pool })
     }
 }
 
@@ -53,23 +55,25 @@ impl Disk for UringDisk {
     }
 
     async fn len(&self) -> io::Result<u64> {
-        Ok(self.plain.metadata()?.len())
+        self.medium.len()
     }
 
     async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        if self.medium.device_len().is_some() {
+            return self.medium.allocate_on_device(offset, len);
+        }
         match self.ring.fallocate(offset, len, 0).await {
-            Err(error) => allocate_without(&self.plain, offset, len, error),
-            Ok(()) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => self.medium.allocate_without(offset, len),
+            result => result,
         }
     }
-}
 
-/// Where the file system has no fallocate, the file is at least made long enough; other errors stay what they are.
-pub(crate) fn allocate_without(file: &std::fs::File, offset: u64, len: u64, error: io::Error) -> io::Result<()> {
-    if error.raw_os_error() != Some(libc::EOPNOTSUPP) {
-        return Err(error);
+    async fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        if self.medium.device_len().is_none() {
+            return self.ring.fallocate(offset, len, medium::PUNCH_HOLE).await.map_err(medium::unsupported);
+        }
+        // The ring has no operation for it.
+        let medium = self.medium.clone();
+        spawn_blocking(move || medium.discard(offset, len)).await.expect("a call that neither panics nor is cancelled")
     }
-    tracing::debug!(fd = file.as_raw_fd(), "the file system has no fallocate");
-    let end = offset + len;
-    if file.metadata()?.len() < end { file.set_len(end) } else { Ok(()) }
 }

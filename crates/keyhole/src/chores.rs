@@ -1,0 +1,76 @@
+//! What a node does besides serving requests: cleaning and checkpoints, expiry, and the operator's requests. All of it on the
+//! first worker's thread.
+
+use std::os::unix::net::UnixListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyhole_log::{Disk, Log, Shared};
+use keyhole_node::Env;
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::control;
+use crate::env::System;
+
+/// How often what has expired is deleted.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+
+/// How long the last checkpoint may take, and whatever the other workers still do ahead of it. Without it nothing is lost: the
+/// next start reads more.
+const LAST_CHECKPOINT: Duration = Duration::from_secs(20);
+
+/// The tasks.
+pub(crate) struct Chores {
+    /// They use the log: it is not closed before they have ended.
+    users: Vec<JoinHandle<()>>,
+    /// They end when no log is in use any more.
+    keepers: Vec<JoinHandle<()>>,
+}
+
+impl Chores {
+    /// Starts cleaning and checkpoints.
+    pub(crate) fn start<D: Disk>(shared: Arc<Shared>, disk: Rc<D>) -> Self {
+        let (maintenance, writer) = keyhole_log::maintenance(shared, disk);
+        Chores { users: Vec::new(), keepers: vec![spawn_local(maintenance.run()), spawn_local(writer.run())] }
+    }
+
+    /// Starts what needs the log: expiry, and the control socket if there is one.
+    pub(crate) fn with_log<D: Disk>(&mut self, log: &Log<D>, control: Option<UnixListener>) {
+        self.users.push(spawn_local(expire_regularly(log.clone())));
+        self.users.extend(control.map(|listener| spawn_local(control::serve(listener, log.clone()))));
+    }
+
+    /// Ends what uses the log.
+    pub(crate) async fn release(&mut self) {
+        for task in self.users.drain(..) {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+
+    /// Waits for the end of the rest, which comes when every worker has dropped its log. Whether it came.
+    pub(crate) async fn end(mut self) -> bool {
+        self.release().await;
+        let all = async {
+            for task in self.keepers.drain(..) {
+                let _ = task.await;
+            }
+        };
+        timeout(LAST_CHECKPOINT, all).await.is_ok()
+    }
+}
+
+async fn expire_regularly<D: Disk>(log: Log<D>) {
+    let mut ticks = interval(EXPIRE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match log.expire(System.now_ms()).await {
+            Ok(0) => {}
+            Ok(objects) => tracing::info!(objects, "deleted what had expired"),
+            Err(error) => tracing::warn!(%error, "what has expired cannot be deleted"),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `keyhole check`: verifies a store that no node serves, and mends it.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use clap::Args;
+use keyhole_log::{CheckOptions as LogOptions, Report, Verdict};
+use serde::Serialize;
+
+use super::operate::{describe, print, size};
+use super::{Failure, Result};
+use crate::control::{self, DamageReply};
+use crate::store::{self, Place, StoreOptions};
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckOptions {
+    /// The data directory or block device. No node may serve it.
+    data: PathBuf,
+    /// Where the state is, if the node was given --state.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Mend what can be mended. Without it nothing is written.
+    #[arg(long)]
+    repair: bool,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The form of `--json`. All lengths are bytes.
+#[derive(Serialize)]
+struct Json {
+    /// Whether nothing that is damaged remains.
+    sound: bool,
+    findings: Vec<JsonFinding>,
+    repaired: u64,
+    buckets: u64,
+    objects: u64,
+    uploads: u64,
+    bodies: u64,
+    records: u64,
+    blocks: u64,
+    verified: u64,
+    free: Vec<Range<u64>>,
+    tails: Vec<Range<u64>>,
+}
+
+#[derive(Serialize)]
+struct JsonFinding {
+    #[serde(flatten)]
+    damage: DamageReply,
+    /// `repairable` or `lost`.
+    verdict: &'static str,
+}
+
+pub(crate) fn run(options: &CheckOptions) -> Result<()> {
+    let place = Place::find(&options.data, options.state.as_deref())?;
+    if control::is_served(&place.socket()) {
+        let data = place.data.display();
+        return Err(Failure::Other(format!(
+            "a node serves {data}: stop it before a check; `keyhole scrub {data}` verifies the objects while it runs"
+        )));
+    }
+    let held = store::hold(&place, &StoreOptions { write: options.repair, ..StoreOptions::default() })?;
+    let disk = store::plain_disk(&held.medium)?;
+    let log_options = LogOptions { repair: options.repair, workers: 1 };
+    let report = store::block_on(keyhole_log::check(&disk, log_options))?
+        .map_err(|error| format!("{}: {error}", place.medium().display()))?;
+    let found = report.findings.len() as u64;
+    let remaining = if options.repair { found.saturating_sub(report.repaired) } else { found };
+    match options.json {
+        true => {
+            let text = serde_json::to_string_pretty(&json(&report, remaining)).map_err(|error| error.to_string())?;
+            print(&format!("{text}\n"));
+        }
+        false => print(&text(&report)),
+    }
+    if remaining == 0 {
+        return Ok(());
+    }
+    let (data, can_be) = (place.data.display(), report.findings.iter().filter(|f| f.verdict == Verdict::Repairable));
+    Err(Failure::Damaged(match (options.repair, can_be.count()) {
+        (false, 1..) => format!("damaged in {found} places; `keyhole check --repair {data}` mends what can be mended"),
+        _ => format!(
+            "damaged in {remaining} places that cannot be mended: restore the objects from elsewhere, or delete them"
+        ),
+    }))
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Repairable => "repairable",
+        Verdict::Lost => "lost",
+    }
+}
+
+fn json(report: &Report, remaining: u64) -> Json {
+    let finding = |finding: &keyhole_log::Finding| JsonFinding {
+        damage: DamageReply::from(&finding.damage),
+        verdict: word(finding.verdict),
+    };
+    Json {
+        sound: remaining == 0,
+        findings: report.findings.iter().map(finding).collect(),
+        repaired: report.repaired,
+        buckets: report.buckets,
+        objects: report.objects,
+        uploads: report.uploads,
+        bodies: report.bodies,
+        records: report.records,
+        blocks: report.blocks,
+        verified: report.verified,
+        free: report.free.clone(),
+        tails: report.tails.clone(),
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mut text = String::new();
+    for finding in &report.findings {
+        text += &format!("{}: {}\n", word(finding.verdict), describe(&DamageReply::from(&finding.damage)));
+    }
+    let Report { buckets, objects, uploads, bodies, records, blocks, verified, repaired, .. } = report;
+    text += &format!("{buckets} buckets, {objects} objects, {uploads} uploads, {bodies} bodies\n");
+    text += &format!("{records} records and {blocks} blocks read, {} verified\n", size(*verified));
+    let length = |ranges: &[Range<u64>]| size(ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum());
+    let (free, tails) = (&report.free, &report.tails);
+    text += &format!("free: {} in {} pieces\n", length(free), free.len());
+    text += &format!("unacknowledged at ends of segments: {} in {} pieces\n", length(tails), tails.len());
+    text += &format!("damaged: {} places, {repaired} mended\n", report.findings.len());
+    text
+}

@@ -1,0 +1,183 @@
+//! What an operator asks of a store, whether a node serves it or not; `keyhole compact` and `keyhole scrub`.
+
+use std::io::{self, IsTerminal, Write};
+use std::rc::Rc;
+
+use bytesize::ByteSize;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::task::{LocalSet, spawn_local};
+
+use super::{Failure, Result};
+use crate::chores::Chores;
+use crate::cli::{Target, parse_size};
+use crate::control::{self, DamageReply, Replies, Reply, Request};
+use crate::store::{self, Place, Store, StoreOptions};
+
+#[derive(Args, Debug)]
+pub(crate) struct ScrubOptions {
+    #[command(flatten)]
+    target: Target,
+    /// Bytes that are read in a second at most, as in 50MB/s.
+    #[arg(long, value_name = "SIZE/s", default_value = "50MB/s", value_parser = parse_rate)]
+    rate: u64,
+}
+
+fn parse_rate(text: &str) -> std::result::Result<u64, String> {
+    let rate = parse_size(text.strip_suffix("/s").unwrap_or(text)).ok().filter(|rate| *rate > 0);
+    rate.ok_or_else(|| "give a rate such as 50MB/s or 1GiB/s".to_owned())
+}
+
+/// Asks the node that serves the store, or does the same by itself; the final reply. What comes before goes to `on_reply`.
+pub(super) fn ask(target: &Target, request: Request, mut on_reply: impl FnMut(Reply)) -> Result<Reply> {
+    let place = Place::find(&target.data, target.state.as_deref())?;
+    let reply = match control::ask(&place.socket(), &request, &mut on_reply)? {
+        Some(reply) => reply,
+        None => alone(&place, request, on_reply)?,
+    };
+    match reply {
+        Reply::Failed { message } => Err(Failure::Other(message)),
+        reply => Ok(reply),
+    }
+}
+
+/// A reply that does not go with the request.
+pub(super) fn unexpected() -> Failure {
+    Failure::Other("the node's answer is not to this request: is it of the same version?".to_owned())
+}
+
+/// Where replies go when there is no connection.
+struct Callback<F>(F);
+
+impl<F: FnMut(Reply)> Replies for Callback<F> {
+    async fn send(&mut self, reply: Reply) -> io::Result<()> {
+        (self.0)(reply);
+        Ok(())
+    }
+}
+
+/// Opens the store, as a node with one worker would, and answers.
+fn alone(place: &Place, request: Request, on_reply: impl FnMut(Reply)) -> Result<Reply> {
+    let store = store::open(place, &StoreOptions::default())?;
+    if store.damaged > 0 {
+        let (damaged, data) = (store.damaged, place.data.display());
+        eprintln!(
+            "keyhole: damage was found when the store was opened, in {damaged} places; see `keyhole check {data}`"
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.map_err(|error| Failure::io("cannot start a runtime", error))?;
+    LocalSet::new().block_on(&runtime, answer(&store, request, on_reply))
+}
+
+async fn answer(store: &Store, request: Request, on_reply: impl FnMut(Reply)) -> Result<Reply> {
+    let disk = Rc::new(store::plain_disk(&store.medium)?);
+    let (log, writer) = keyhole_log::worker(store.shared.clone(), disk.clone());
+    let writer = spawn_local(writer.run());
+    let chores = Chores::start(store.shared.clone(), disk);
+    let reply = control::answer(&log, request, &mut Callback(on_reply)).await;
+    drop(log);
+    let _ = writer.await;
+    if !chores.end().await {
+        eprintln!("keyhole: the last checkpoint was not written; the next start reads more");
+    }
+    reply.map_err(|error| Failure::io("cannot answer", error))
+}
+
+/// Shows how far something is, where somebody watches.
+fn spinner(what: &'static str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {msg}").expect("a valid template");
+    let bar = ProgressBar::new_spinner().with_style(style);
+    bar.set_message(what);
+    bar
+}
+
+/// `keyhole compact`.
+pub(crate) fn compact(target: &Target) -> Result<()> {
+    let bar = spinner("cleaning");
+    let reply = ask(target, Request::Compact {}, |reply| {
+        if let Reply::Progress { bytes } = reply {
+            bar.set_message(format!("cleaning: {} moved", size(bytes)));
+            bar.tick();
+        }
+    });
+    bar.finish_and_clear();
+    let Reply::Compacted { segments_freed, bytes_moved } = reply? else { return Err(unexpected()) };
+    print(&format!("{segments_freed} segments freed, {} moved\n", size(bytes_moved)));
+    Ok(())
+}
+
+/// `keyhole scrub`.
+pub(crate) fn scrub(options: &ScrubOptions) -> Result<()> {
+    let bar = spinner("verifying");
+    let reply = ask(&options.target, Request::Scrub { rate_bytes_per_s: options.rate }, |reply| match reply {
+        Reply::Progress { bytes } => {
+            bar.set_message(format!("verifying: {}", size(bytes)));
+            bar.tick();
+        }
+        Reply::Damage(damage) => bar.suspend(|| print(&format!("damaged: {}\n", describe(&damage)))),
+        _ => {}
+    });
+    bar.finish_and_clear();
+    let Reply::Scrubbed { bytes, damaged } = reply? else { return Err(unexpected()) };
+    print(&format!("{} verified, {damaged} damaged\n", size(bytes)));
+    match damaged {
+        0 => Ok(()),
+        _ => Err(Failure::Damaged(format!(
+            "there is damage: restore the objects from elsewhere or delete them; with the node stopped, \
+             `keyhole check {}` says more",
+            options.target.data.display()
+        ))),
+    }
+}
+
+/// One damage in a line: whose it is, first of all.
+pub(super) fn describe(damage: &DamageReply) -> String {
+    let DamageReply { what, offset, bucket, key } = damage;
+    match (bucket, key) {
+        (Some(bucket), Some(key)) => format!("{bucket}/{}: {what}, at {offset}", key.escape_debug()),
+        (Some(bucket), None) => format!("bucket {bucket}: {what}, at {offset}"),
+        (None, Some(key)) => format!("key {}: {what}, at {offset}", key.escape_debug()),
+        (None, None) => format!("{what}, at {offset}"),
+    }
+}
+
+/// Writes to standard output. Nobody may be reading any more (`| head`): the rest is not wanted then.
+pub(super) fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// A number of bytes as people read it.
+pub(super) fn size(bytes: u64) -> String {
+    ByteSize(bytes).display().iec().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates() {
+        assert_eq!(parse_rate("50MB/s"), Ok(50_000_000));
+        assert_eq!(parse_rate("1GiB"), Ok(1 << 30));
+        for bad in ["", "/s", "0", "0MB/s", "fast", "50MB/min"] {
+            assert!(parse_rate(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn damage_is_told_by_whose_it_is() {
+        let damage = |bucket: Option<&str>, key: Option<&str>| {
+            let (bucket, key) = (bucket.map(str::to_owned), key.map(str::to_owned));
+            describe(&DamageReply { what: "a block".to_owned(), offset: 7, bucket, key })
+        };
+        assert_eq!(damage(Some("b"), Some("a\nb")), "b/a\\nb: a block, at 7");
+        assert_eq!(damage(Some("b"), None), "bucket b: a block, at 7");
+        assert_eq!(damage(None, Some("k")), "key k: a block, at 7");
+        assert_eq!(damage(None, None), "a block, at 7");
+    }
+}

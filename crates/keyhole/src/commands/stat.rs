@@ -1,0 +1,160 @@
+//! `keyhole stat`: how full a store is, and what was written into it.
+
+use clap::Args;
+use comfy_table::{CellAlignment, Table, TableComponent};
+use serde::Serialize;
+
+use super::operate::{ask, print, size, unexpected};
+use super::{Failure, Result};
+use crate::cli::Target;
+use crate::control::{Reply, Request, Segment, StatReply};
+
+#[derive(Args, Debug)]
+pub(crate) struct StatOptions {
+    #[command(flatten)]
+    target: Target,
+    /// As JSON: one object, all lengths in bytes.
+    #[arg(long)]
+    json: bool,
+    /// Show every segment, too.
+    #[arg(long)]
+    segments: bool,
+}
+
+/// The form of `--json`.
+#[derive(Serialize)]
+struct Json<'a> {
+    #[serde(flatten)]
+    stat: &'a StatReply,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segments: Option<&'a [Segment]>,
+}
+
+pub(crate) fn run(options: &StatOptions) -> Result<()> {
+    let mut segments = Vec::new();
+    let reply = ask(&options.target, Request::Stat { segments: options.segments }, |reply| {
+        if let Reply::Segments { segments: mut some } = reply {
+            segments.append(&mut some);
+        }
+    });
+    let Reply::Stat(stat) = reply? else { return Err(unexpected()) };
+    if options.json {
+        let json = Json { stat: &stat, segments: options.segments.then_some(&segments) };
+        let text = serde_json::to_string_pretty(&json).map_err(|error| Failure::Other(error.to_string()))?;
+        print(&format!("{text}\n"));
+        return Ok(());
+    }
+    let mut tables = vec![totals(&stat), written(&stat), batches(&stat)];
+    if options.segments {
+        tables.push(table_of_segments(&segments));
+    }
+    tables.iter().for_each(|table| print(&format!("{table}\n\n")));
+    Ok(())
+}
+
+/// A table whose first `names` columns are names, and whose others are figures.
+fn table(header: &[&str], names: usize) -> Table {
+    let mut table = Table::new();
+    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
+    table.remove_style(TableComponent::HorizontalLines).remove_style(TableComponent::MiddleIntersections);
+    table.set_header(header);
+    table.column_iter_mut().skip(names).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    table
+}
+
+/// A part of a whole, as people read it.
+fn share(part: u64, whole: u64) -> String {
+    if whole == 0 { "-".to_owned() } else { format!("{:.1} %", 100.0 * part as f64 / whole as f64) }
+}
+
+fn totals(stat: &StatReply) -> Table {
+    let mut table = table(&["store", "", ""], 1);
+    let used = stat.live + stat.dead;
+    let mut bytes = |name: &str, bytes: u64, part: String| {
+        table.add_row([name, &size(bytes), &part]);
+    };
+    bytes("capacity", stat.capacity, String::new());
+    bytes("taken of it", stat.allocated, share(stat.allocated, stat.capacity));
+    bytes("live, and its part of what is written", stat.live, share(stat.live, used));
+    bytes("dead, to be given back", stat.dead, share(stat.dead, used));
+    bytes("memory of the index", stat.index, String::new());
+    let counts =
+        [("buckets", stat.buckets), ("objects", stat.objects), ("uploads", stat.uploads), ("bodies", stat.bodies)];
+    for (name, count) in counts {
+        table.add_row([name, &count.to_string(), ""]);
+    }
+    table
+}
+
+fn written(stat: &StatReply) -> Table {
+    let (written, cleaner) = (&stat.written, &stat.cleaner);
+    let mut table = table(&["written since the start", "", ""], 1);
+    let amplification = written.amplification.map_or_else(|| "-".to_owned(), |factor| format!("{factor:.2} times"));
+    let rows = [
+        ("for requests", written.appended, String::new()),
+        ("all in all, and its ratio to that", written.total, amplification),
+        ("records", written.records, share(written.records, written.total)),
+        ("blocks", written.blocks, share(written.blocks, written.total)),
+        ("moved by the cleaner", written.moved, share(written.moved, written.total)),
+        ("checkpoints", written.checkpoints, share(written.checkpoints, written.total)),
+        ("other", written.other, share(written.other, written.total)),
+    ];
+    for (name, bytes, part) in rows {
+        table.add_row([name, &size(bytes), &part]);
+    }
+    for (name, count) in [
+        ("segments cleaned", cleaner.segments_cleaned),
+        ("segments freed", cleaner.segments_freed),
+        ("checkpoints written", cleaner.checkpoints),
+    ] {
+        table.add_row([name, &count.to_string(), ""]);
+    }
+    table
+}
+
+fn batches(stat: &StatReply) -> Table {
+    let mut table = table(&["commits in a batch", "batches", ""], 1);
+    let all = stat.batches.iter().sum();
+    let mut least = 1;
+    for (count, power) in stat.batches.iter().zip(0..) {
+        let most = 1u64 << power;
+        let name = if least < most { format!("{least} to {most}") } else { most.to_string() };
+        table.add_row([name, count.to_string(), share(*count, all)]);
+        least = most + 1;
+    }
+    table
+}
+
+fn table_of_segments(segments: &[Segment]) -> Table {
+    let mut table = table(&["segment", "kind", "state", "generation", "written", "live", ""], 3);
+    for segment in segments {
+        table.add_row([
+            segment.number.to_string(),
+            segment.kind.clone(),
+            segment.state.clone(),
+            segment.generation.to_string(),
+            size(segment.written),
+            size(segment.live),
+            share(segment.live, segment.written),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_without_anything_has_no_ratios() {
+        let (capacity, allocated, batches_seen) = (1 << 30, 1 << 20, vec![0; 10]);
+        let stat = StatReply { capacity, allocated, batches: batches_seen, ..StatReply::default() };
+        let text = totals(&stat).to_string();
+        assert!(text.contains("1.0 GiB") && text.contains("0.1 %") && text.contains('-'), "{text}");
+        assert!(written(&stat).to_string().contains("all in all"));
+        let text = batches(&stat).to_string();
+        assert!(text.contains("3 to 4") && text.contains("257 to 512"), "{text}");
+        let json = serde_json::to_value(Json { stat: &stat, segments: None }).unwrap();
+        assert_eq!((&json["capacity"], json.get("segments")), (&(1 << 30).into(), None));
+    }
+}

@@ -1,0 +1,131 @@
+//! What is done for a request, by the node or by a command that has the store for itself.
+
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use keyhole_log::{BucketSettings, Disk, Error, Log, ScrubCursor};
+use keyhole_node::Env;
+use tokio::time::{Instant, sleep_until};
+
+use super::SEGMENTS_PER_LINE;
+use super::protocol::{BucketReply, Change, DamageReply, Reply, Request, StatReply};
+use crate::env::System;
+
+/// How often the client is told that its request goes on: this is also how long it takes to notice that it went away.
+const TICK: Duration = Duration::from_secs(1);
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// Where replies go.
+#[allow(async_fn_in_trait)]
+pub(crate) trait Replies {
+    /// Sends one that is not the last. An error: nobody is there any more.
+    async fn send(&mut self, reply: Reply) -> io::Result<()>;
+}
+
+/// Does what a request asks for; the final reply. An error of the connection ends the work, as soon as it is noticed.
+pub(crate) async fn answer<D: Disk>(log: &Log<D>, request: Request, replies: &mut impl Replies) -> io::Result<Reply> {
+    let result = match request {
+        Request::Stat { segments } => return stat(log, segments, replies).await,
+        Request::Compact {} => compact(log, &mut Pace::new(replies)).await?,
+        Request::Checkpoint {} => log.checkpoint().await.map(|()| Reply::Checkpointed {}),
+        Request::Scrub { rate_bytes_per_s: 0 } => return Ok(failed("the rate of a scrub is above 0".to_owned())),
+        Request::Scrub { rate_bytes_per_s } => scrub(log, rate_bytes_per_s, &mut Pace::new(replies)).await?,
+        Request::BucketGet { bucket } => bucket_get(log, bucket),
+        Request::BucketSet { bucket, quota, expire_days } => bucket_set(log, bucket, quota, expire_days).await,
+    };
+    Ok(result.unwrap_or_else(|error| failed(error.to_string())))
+}
+
+pub(super) fn failed(message: String) -> Reply {
+    Reply::Failed { message }
+}
+
+async fn stat<D: Disk>(log: &Log<D>, segments: bool, replies: &mut impl Replies) -> io::Result<Reply> {
+    let stats = log.shared().stats();
+    if segments {
+        for some in stats.segments.chunks(SEGMENTS_PER_LINE) {
+            replies.send(Reply::Segments { segments: some.iter().map(Into::into).collect() }).await?;
+        }
+    }
+    Ok(Reply::Stat(StatReply::from(&stats)))
+}
+
+async fn compact<D: Disk>(log: &Log<D>, pace: &mut Pace<'_, impl Replies>) -> io::Result<Result<Reply, Error>> {
+    let moved = || log.shared().stats().cleaner.bytes_moved;
+    let before = moved();
+    let result = pace.during(log.compact(), || moved() - before).await?;
+    Ok(result.map(|done| Reply::Compacted { segments_freed: done.segments_freed, bytes_moved: done.bytes_moved }))
+}
+
+async fn scrub<D: Disk>(
+    log: &Log<D>,
+    rate: u64,
+    pace: &mut Pace<'_, impl Replies>,
+) -> io::Result<Result<Reply, Error>> {
+    let (begun, mut bytes, mut damaged) = (Instant::now(), 0, 0);
+    let mut next = Some(ScrubCursor::default());
+    while let Some(cursor) = next {
+        let step = match pace.during(log.scrub(cursor), || bytes).await? {
+            Ok(step) => step,
+            Err(error) => return Ok(Err(error)),
+        };
+        bytes += step.bytes;
+        for damage in &step.findings {
+            damaged += 1;
+            tracing::error!("damaged: {damage}");
+            pace.replies.send(Reply::Damage(DamageReply::from(damage))).await?;
+        }
+        next = step.next;
+        // No further before what has been read so far may have been read.
+        let due = begun + Duration::from_secs_f64(bytes as f64 / rate as f64);
+        pace.during(sleep_until(due), || bytes).await?;
+    }
+    Ok(Ok(Reply::Scrubbed { bytes, damaged }))
+}
+
+fn bucket_get<D: Disk>(log: &Log<D>, bucket: String) -> Result<Reply, Error> {
+    let BucketSettings { quota, expire_ms } = log.bucket_settings(&bucket).ok_or(Error::NoSuchBucket)?;
+    Ok(Reply::Bucket(BucketReply { bucket, quota, expire_days: expire_ms.map(|ms| ms / DAY_MS) }))
+}
+
+async fn bucket_set<D: Disk>(log: &Log<D>, bucket: String, quota: Change, expire_days: Change) -> Result<Reply, Error> {
+    let mut settings = log.bucket_settings(&bucket).ok_or(Error::NoSuchBucket)?;
+    if let Some(quota) = quota {
+        settings.quota = quota;
+    }
+    if let Some(days) = expire_days {
+        settings.expire_ms = days.map(|days| days.saturating_mul(DAY_MS));
+    }
+    log.set_bucket(&bucket, settings, System.now_ms()).await?;
+    bucket_get(log, bucket)
+}
+
+/// Says that work goes on, every [`TICK`].
+struct Pace<'a, R> {
+    replies: &'a mut R,
+    next: Instant,
+}
+
+impl<'a, R: Replies> Pace<'a, R> {
+    fn new(replies: &'a mut R) -> Self {
+        Pace { replies, next: Instant::now() + TICK }
+    }
+
+    /// Awaits some work. Where nobody waits for it any more it is dropped.
+    async fn during<T>(&mut self, work: impl Future<Output = T>, bytes: impl Fn() -> u64) -> io::Result<T> {
+        let mut work = pin!(work);
+        loop {
+            // In this order, so that a row of short steps does not keep the client waiting.
+            tokio::select! {
+                biased;
+                () = sleep_until(self.next) => {
+                    self.replies.send(Reply::Progress { bytes: bytes() }).await?;
+                    self.next = Instant::now() + TICK;
+                }
+                result = &mut work => return Ok(result),
+            }
+        }
+    }
+}

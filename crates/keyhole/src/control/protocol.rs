@@ -1,0 +1,264 @@
+//! What goes over the control socket: one JSON object on each line.
+
+use keyhole_log::{Damage, SegmentKind, SegmentStat, SegmentState, Stats};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// What a client wants.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Request {
+    /// Figures of the store; `segments`: and of each segment.
+    Stat {
+        #[serde(default)]
+        segments: bool,
+    },
+    /// Runs the cleaner to its end.
+    Compact {},
+    /// Writes a checkpoint.
+    Checkpoint {},
+    /// Verifies everything, no faster than this.
+    Scrub { rate_bytes_per_s: u64 },
+    /// The settings of a bucket.
+    BucketGet { bucket: String },
+    /// Changes some of them: what is absent stays, `null` takes the setting away.
+    BucketSet {
+        bucket: String,
+        #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+        quota: Change,
+        #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+        expire_days: Change,
+    },
+}
+
+/// What becomes of a setting: it stays (`None`), is taken away, or is set.
+pub(crate) type Change = Option<Option<u64>>;
+
+/// Tells `null` from a field that is absent.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Change, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// What the node says.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub(crate) enum Reply {
+    // On the way, any number of them.
+    /// It goes on: bytes verified or moved so far. At least every second.
+    Progress {
+        bytes: u64,
+    },
+    /// Something does not verify.
+    Damage(DamageReply),
+    /// Some of the segments.
+    Segments {
+        segments: Vec<Segment>,
+    },
+    // At the end, one of them.
+    Stat(StatReply),
+    Compacted {
+        segments_freed: u64,
+        bytes_moved: u64,
+    },
+    Checkpointed {},
+    Scrubbed {
+        bytes: u64,
+        damaged: u64,
+    },
+    Bucket(BucketReply),
+    Failed {
+        message: String,
+    },
+}
+
+impl Reply {
+    /// Whether another one follows.
+    pub(crate) fn goes_on(&self) -> bool {
+        matches!(self, Reply::Progress { .. } | Reply::Damage(_) | Reply::Segments { .. })
+    }
+}
+
+/// Something that does not verify.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct DamageReply {
+    pub(crate) what: String,
+    pub(crate) offset: u64,
+    pub(crate) bucket: Option<String>,
+    pub(crate) key: Option<String>,
+}
+
+impl From<&Damage> for DamageReply {
+    fn from(damage: &Damage) -> Self {
+        DamageReply {
+            what: damage.what.to_owned(),
+            offset: damage.offset,
+            bucket: damage.bucket.clone(),
+            key: damage.key.clone(),
+        }
+    }
+}
+
+/// The settings of a bucket.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct BucketReply {
+    pub(crate) bucket: String,
+    /// Bytes that its objects may have.
+    pub(crate) quota: Option<u64>,
+    /// Days after which an object is deleted.
+    pub(crate) expire_days: Option<u64>,
+}
+
+/// Figures of the store. All lengths are bytes; what was written and done is since the node's start.
+#[derive(Serialize, Deserialize, Clone, Default, PartialEq, Debug)]
+pub(crate) struct StatReply {
+    pub(crate) capacity: u64,
+    pub(crate) allocated: u64,
+    pub(crate) live: u64,
+    pub(crate) dead: u64,
+    pub(crate) buckets: u64,
+    pub(crate) objects: u64,
+    pub(crate) uploads: u64,
+    pub(crate) bodies: u64,
+    pub(crate) index: u64,
+    pub(crate) written: WrittenReply,
+    /// Batches with up to 1, 2, 4, ..., 512 commits.
+    pub(crate) batches: Vec<u64>,
+    pub(crate) cleaner: CleanerReply,
+}
+
+/// Bytes written, by what they are.
+#[derive(Serialize, Deserialize, Clone, Default, PartialEq, Debug)]
+pub(crate) struct WrittenReply {
+    /// What requests had to be written.
+    pub(crate) appended: u64,
+    pub(crate) records: u64,
+    pub(crate) blocks: u64,
+    pub(crate) moved: u64,
+    pub(crate) checkpoints: u64,
+    pub(crate) other: u64,
+    pub(crate) total: u64,
+    /// Bytes written for each byte appended; `None` before the first.
+    pub(crate) amplification: Option<f64>,
+}
+
+/// What the cleaner did.
+#[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]
+pub(crate) struct CleanerReply {
+    pub(crate) segments_cleaned: u64,
+    pub(crate) segments_freed: u64,
+    pub(crate) bytes_moved: u64,
+    pub(crate) checkpoints: u64,
+}
+
+impl From<&Stats> for StatReply {
+    fn from(stats: &Stats) -> Self {
+        let Stats { usage, index_bytes, written, batches, cleaner, .. } = stats;
+        StatReply {
+            capacity: usage.capacity,
+            allocated: usage.allocated,
+            live: usage.live,
+            dead: usage.dead,
+            buckets: usage.buckets,
+            objects: usage.objects,
+            uploads: usage.uploads,
+            bodies: usage.bodies,
+            index: *index_bytes,
+            written: WrittenReply {
+                appended: written.appended,
+                records: written.records,
+                blocks: written.blocks,
+                moved: written.moved,
+                checkpoints: written.checkpoints,
+                other: written.other,
+                total: written.total(),
+                amplification: written.amplification(),
+            },
+            batches: batches.0.to_vec(),
+            cleaner: CleanerReply {
+                segments_cleaned: cleaner.segments_cleaned,
+                segments_freed: cleaner.segments_freed,
+                bytes_moved: cleaner.bytes_moved,
+                checkpoints: cleaner.checkpoints,
+            },
+        }
+    }
+}
+
+/// One segment.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Segment {
+    pub(crate) number: u32,
+    /// `meta` (records), `body` (blocks) or `blank`.
+    pub(crate) kind: String,
+    /// `blank`, `open`, `closed`, `condemned` or `damaged`.
+    pub(crate) state: String,
+    pub(crate) generation: u64,
+    pub(crate) written: u64,
+    pub(crate) live: u64,
+}
+
+impl From<&SegmentStat> for Segment {
+    fn from(segment: &SegmentStat) -> Self {
+        let kind = match segment.kind {
+            SegmentKind::Meta => "meta",
+            SegmentKind::Body => "body",
+            SegmentKind::Blank => "blank",
+        };
+        let state = match segment.state {
+            SegmentState::Blank => "blank",
+            SegmentState::Open => "open",
+            SegmentState::Closed => "closed",
+            SegmentState::Condemned => "condemned",
+            SegmentState::Damaged => "damaged",
+        };
+        let (kind, state) = (kind.to_owned(), state.to_owned());
+        let SegmentStat { number, generation, written, live, .. } = *segment;
+        Segment { number, kind, state, generation, written, live }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests() {
+        let set = |quota, expire_days| Request::BucketSet { bucket: "b".to_owned(), quota, expire_days };
+        let cases = [
+            (r#"{"request":"stat"}"#, Request::Stat { segments: false }),
+            (r#"{"request":"stat","segments":true}"#, Request::Stat { segments: true }),
+            (r#"{"request":"compact"}"#, Request::Compact {}),
+            (r#"{"request":"checkpoint"}"#, Request::Checkpoint {}),
+            (r#"{"request":"scrub","rate_bytes_per_s":5}"#, Request::Scrub { rate_bytes_per_s: 5 }),
+            (r#"{"request":"bucket-get","bucket":"b"}"#, Request::BucketGet { bucket: "b".to_owned() }),
+            (r#"{"request":"bucket-set","bucket":"b"}"#, set(None, None)),
+            (r#"{"request":"bucket-set","bucket":"b","quota":null}"#, set(Some(None), None)),
+            (r#"{"request":"bucket-set","bucket":"b","quota":7,"expire_days":1}"#, set(Some(Some(7)), Some(Some(1)))),
+        ];
+        for (text, request) in cases {
+            assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request, "{text}");
+            let written = serde_json::to_string(&request).unwrap();
+            assert_eq!(serde_json::from_str::<Request>(&written).unwrap(), request, "{written}");
+        }
+        let bad = [
+            "",
+            "{}",
+            "[]",
+            r#"{"request":"format"}"#,
+            r#"{"request":"scrub"}"#,
+            r#"{"request":"compact","now":true}"#,
+            r#"{"request":"bucket-set","bucket":"b","quota":-1}"#,
+        ];
+        for text in bad {
+            assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_full_line_of_segments_is_within_the_bound() {
+        let (kind, state) = ("blank".to_owned(), "condemned".to_owned());
+        let segment =
+            Segment { number: u32::MAX, kind, state, generation: u64::MAX, written: u64::MAX, live: u64::MAX };
+        let reply = Reply::Segments { segments: vec![segment; super::super::SEGMENTS_PER_LINE] };
+        assert!(serde_json::to_string(&reply).unwrap().len() < super::super::REPLY_MAX);
+    }
+}

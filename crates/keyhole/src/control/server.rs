@@ -1,0 +1,155 @@
+//! The node's end of the control socket.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use keyhole_log::{Disk, Log};
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::answer::{Replies, answer, failed};
+use super::protocol::{Reply, Request};
+use super::{REQUEST_MAX, short};
+
+/// Connections that are served at a time; others are told to come again.
+const CONNECTIONS_MAX: usize = 4;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 16;
+
+/// How long a client may take to send its request, or to take a reply.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long to wait where a connection cannot be accepted (too many open files).
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// The control socket's name; taken away at the end.
+pub(crate) struct Control {
+    path: PathBuf,
+}
+
+impl Control {
+    /// Makes the socket, in place of one that an earlier node left. The store is this process's: nobody else's is replaced.
+    /// Nobody can connect to it before it is its owner's alone.
+    pub(crate) fn bind(path: &Path) -> io::Result<(Self, StdListener)> {
+        let new = path.with_extension("sock.new");
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let (name, _directory) = short(&new)?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.bind(&SockAddr::unix(name)?)?;
+        fs::set_permissions(&new, Permissions::from_mode(0o600))?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        fs::rename(&new, path)?;
+        Ok((Control { path: path.to_owned() }, StdListener::from(socket)))
+    }
+
+    /// Takes the name away.
+    pub(crate) fn remove(self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!(%error, "the control socket is gone already");
+        }
+    }
+}
+
+/// Serves until it is dropped; what it still does then ends, too.
+pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>) {
+    let listener = match UnixListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "the control socket cannot be served"),
+    };
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
+            Ok((stream, _)) if connections.len() < CONNECTIONS_MAX => {
+                connections.spawn_local(connection(Peer(stream), log.clone()));
+            }
+            Ok((stream, _)) => {
+                let busy = format!("the node does as much as {CONNECTIONS_MAX} other commands want: try again later");
+                // Of a few bytes, this does not wait.
+                let _ = Peer(stream).send(failed(busy)).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection on the control socket");
+                sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+async fn connection<D: Disk>(mut peer: Peer, log: Log<D>) {
+    let result = async {
+        let line = timeout(PATIENCE, peer.line()).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let last = match serde_json::from_slice::<Request>(&line) {
+            Ok(request) => {
+                tracing::info!(?request, "control");
+                answer(&log, request, &mut peer).await?
+            }
+            Err(error) => failed(format!("not a request: {error}")),
+        };
+        peer.send(last).await
+    };
+    if let Err(error) = result.await {
+        tracing::info!(%error, "a client of the control socket is gone");
+    }
+}
+
+/// One client.
+struct Peer(UnixStream);
+
+impl Peer {
+    /// The request's line. One that is too long ends where the bound is, and is no request then.
+    async fn line(&self) -> io::Result<Vec<u8>> {
+        let (mut line, mut len) = (vec![0; REQUEST_MAX], 0);
+        while len < REQUEST_MAX {
+            self.0.readable().await?;
+            match self.0.try_read(&mut line[len..]) {
+                Ok(0) => break,
+                Ok(read) => {
+                    let end = line[len..len + read].iter().position(|byte| *byte == b'\n');
+                    len = end.map_or(len + read, |end| len + end);
+                    if end.is_some() {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        line.truncate(len);
+        Ok(line)
+    }
+
+    async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.0.writable().await?;
+            match self.0.try_write(bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Replies for Peer {
+    async fn send(&mut self, reply: Reply) -> io::Result<()> {
+        let mut line = serde_json::to_vec(&reply)?;
+        line.push(b'\n');
+        timeout(PATIENCE, self.write(&line)).await.map_err(|_| io::ErrorKind::TimedOut)?
+    }
+}

@@ -1,0 +1,113 @@
+//! A block device as the medium: opened for this process alone, recognised, and formatted when the operator says so.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::thread;
+use std::time::Instant;
+
+use keyhole_log::Format;
+use keyhole_log::limits::{PAGE, SEGMENTS_START, SUPERBLOCK_AT};
+
+use super::signature::{LOOKED_AT, Signature};
+use super::{LOCK_RETRY, Make, StoreOptions, block_on, lock, new_format, plain_disk};
+use crate::medium::Medium;
+
+/// How much of the end of a device is overwritten when it is formatted: there are the second partition table of GPT and the
+/// marks of RAIDs.
+const END_WIPED: u64 = 1 << 20;
+
+/// Opens a device that nobody else uses; formats it if that was asked for.
+pub(super) fn open(path: &Path, options: &StoreOptions) -> Result<Medium, String> {
+    let file = open_alone(path, options)?;
+    lock(&file, path, options.patience)?;
+    let failed = |error: io::Error| format!("cannot read {}: {error}", path.display());
+    let signature = Signature::of(&file).map_err(failed)?;
+    let medium = Medium::device(file).map_err(failed)?;
+    let len = medium.len().map_err(failed)?;
+    if let Some(capacity) = options.capacity.filter(|capacity| *capacity > len) {
+        let path = path.display();
+        return Err(format!("{path} has {len} bytes: --capacity {capacity} is more; leave it out to use all of them"));
+    }
+    match (signature, options.make) {
+        (Signature::Keyhole, Make::Format) => {
+            let path = path.display();
+            Err(format!(
+                "{path} has a Keyhole store already: start without --format to serve it; to make a new one, erase it first \
+                 (dd if=/dev/zero of={path} bs=1M count=1)"
+            ))
+        }
+        (Signature::Keyhole, _) => Ok(medium),
+        (found, Make::Format) => {
+            format(&medium, path, len, options)?;
+            tracing::info!(over = found.describe(), "formatted {}", path.display());
+            Ok(medium)
+        }
+        (found, _) => {
+            let (path, found) = (path.display(), found.describe());
+            Err(format!(
+                "{path} has no Keyhole store: it has {found}. Give another --data, or start once with \
+                 `keyhole serve --data {path} --format`: all that is on the device is lost then"
+            ))
+        }
+    }
+}
+
+/// O_EXCL is for a device what a lock is for a file, and keeps out whoever would mount it as well.
+fn open_alone(path: &Path, options: &StoreOptions) -> Result<File, String> {
+    let deadline = Instant::now() + options.patience;
+    loop {
+        match OpenOptions::new().read(true).write(options.write).custom_flags(libc::O_EXCL).open(path) {
+            Ok(file) => return Ok(file),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                if Instant::now() < deadline {
+                    thread::sleep(LOCK_RETRY);
+                    continue;
+                }
+                return Err(format!(
+                    "{} is in use: it is mounted, part of another device, or in use by another keyhole process; unmount or \
+                     stop what uses it, or give another --data",
+                    path.display()
+                ));
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(format!(
+                    "cannot open {}: {error}; run as root, or as a user who may use the device (often the group disk)",
+                    path.display()
+                ));
+            }
+            Err(error) => return Err(format!("cannot open {}: {error}", path.display())),
+        }
+    }
+}
+
+/// Makes a store, and takes away what others would take for theirs.
+fn format(medium: &Medium, path: &Path, len: u64, options: &StoreOptions) -> Result<(), String> {
+    let failed = |error: &dyn std::fmt::Display| format!("cannot format {}: {error}", path.display());
+    let format: Format = new_format(options.capacity.unwrap_or(len), options.workers);
+    // First of all, since it refuses what cannot be before anything is lost.
+    block_on(keyhole_log::create(&plain_disk(medium)?, &format))?.map_err(|error| failed(&error))?;
+    wipe(medium, len).map_err(|error| failed(&error))?;
+    tracing::info!(capacity = format.capacity, segment_len = format.segment_len, "created {}", path.display());
+    Ok(())
+}
+
+/// Overwrites marks in the beginning, between the superblocks, and at the end; the rest is discarded where that can be.
+fn wipe(medium: &Medium, len: u64) -> io::Result<()> {
+    if let Err(error) = medium.discard(SEGMENTS_START, len - SEGMENTS_START) {
+        tracing::debug!(%error, "the device is not discarded");
+    }
+    let zeros = vec![0; LOOKED_AT];
+    let after = |copy: usize| SUPERBLOCK_AT[copy] + PAGE as u64;
+    let end = len.saturating_sub(END_WIPED).max(SEGMENTS_START);
+    for range in [after(0)..SUPERBLOCK_AT[1], after(1)..SEGMENTS_START, end..len] {
+        medium.as_file().write_all_at(&zeros[..(range.end - range.start) as usize], range.start)?;
+    }
+    medium.as_file().sync_all()
+}
+
+const _: () = {
+    assert!(LOOKED_AT as u64 >= SEGMENTS_START && LOOKED_AT as u64 >= END_WIPED);
+    assert!(SUPERBLOCK_AT[0] == 0 && SUPERBLOCK_AT[0] < SUPERBLOCK_AT[1] && SUPERBLOCK_AT[1] < SEGMENTS_START);
+};

@@ -44,6 +44,7 @@ pub struct Launch {
     wrapper: Vec<OsString>,
     program: PathBuf,
     listen: String,
+    capacity: Option<String>,
     arguments: Vec<OsString>,
     environment: Vec<(String, String)>,
 }
@@ -54,7 +55,8 @@ impl Default for Launch {
             wrapper: Vec::new(),
             program: binary().to_owned(),
             listen: "127.0.0.1:0".to_owned(),
-            arguments: ["--capacity", "8GiB"].map(OsString::from).to_vec(),
+            capacity: Some("8GiB".to_owned()),
+            arguments: Vec::new(),
             environment: Vec::new(),
         }
     }
@@ -69,6 +71,12 @@ impl Launch {
     /// With an argument more for `serve`.
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    /// With another `--capacity`, or without one.
+    pub fn capacity(mut self, capacity: Option<&str>) -> Self {
+        self.capacity = capacity.map(str::to_owned);
         self
     }
 
@@ -104,6 +112,9 @@ impl Launch {
         // The same tests for another engine.
         if let Some(engine) = std::env::var_os("KEYHOLE_TEST_ENGINE") {
             command.arg("--engine").arg(engine);
+        }
+        if let Some(capacity) = &self.capacity {
+            command.arg("--capacity").arg(capacity);
         }
         command.args(&self.arguments).env_remove("KEYHOLE_ACCESS_KEY").env_remove("KEYHOLE_SECRET_KEY");
         command.envs(self.environment.iter().cloned()).stdin(Stdio::null());
@@ -156,6 +167,11 @@ impl Node {
     /// One with the defaults, and the tests' credential.
     pub fn new() -> Self {
         Launch::default().with_credential().start()
+    }
+
+    /// How it is started from now on.
+    pub fn set_launch(&mut self, launch: Launch) {
+        self.launch = launch;
     }
 
     /// Starts it (again), and waits until it listens.

@@ -236,7 +236,10 @@ impl Client {
             Some(object) => reply.status == 200 && reply.is_complete && reply.body == object.contents(),
             None => reply.status == 404,
         };
-        let found = || format!("not {object:?}: {} with {} bytes", reply.status, reply.body.len());
+        let found = || {
+            let code = reply.element("Code").unwrap_or_default();
+            format!("not {object:?}: {} {code} with {} bytes", reply.status, reply.body.len())
+        };
         if is_so { Ok(()) } else { Err(found()) }
     }
 

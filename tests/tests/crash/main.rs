@@ -47,6 +47,7 @@ fn launch() -> Launch {
 /// A node and its clients, over many crashes.
 struct Storm {
     node: Node,
+    launch: Box<dyn Fn() -> Launch>,
     bucket: String,
     clients: Vec<Client>,
     random: Rng,
@@ -55,7 +56,8 @@ struct Storm {
 }
 
 impl Storm {
-    fn new(node: Node) -> Self {
+    /// With a new node; `launch` is how it is started after each crash.
+    fn new(node: Node, launch: impl Fn() -> Launch + 'static) -> Self {
         let seed = variable("KEYHOLE_CRASH_SEED").unwrap_or_else(fresh_seed);
         println!("KEYHOLE_CRASH_SEED={seed}");
         let mut random = Rng::with_seed(seed);
@@ -63,7 +65,8 @@ impl Storm {
         let bucket = format!("crash-{:016x}", fresh_seed());
         node.make_bucket(&bucket);
         let clients = (0..CLIENTS).map(|index| Client::new(&bucket, index, random.fork())).collect();
-        Storm { node, bucket, clients, random, rounds: 0, begun: Instant::now() }
+        let launch = Box::new(launch);
+        Storm { node, launch, bucket, clients, random, rounds: 0, begun: Instant::now() }
     }
 
     /// Loads the node, and crashes it at a random moment: `fail` is what happens before it is killed, if anything does.
@@ -89,8 +92,10 @@ impl Storm {
         self.rounds += 1;
     }
 
-    /// Starts the node again; what was acknowledged and is lost.
+    /// Starts the node again, with either I/O; what was acknowledged and is lost.
     fn recover(&mut self) -> Vec<String> {
+        let io = if self.random.u8(..4) == 0 { "--io=epoll" } else { "--io=auto" };
+        self.node.set_launch((self.launch)().arg(io));
         self.node.start();
         let mut lost: Vec<String> = self.clients.iter_mut().flat_map(|client| client.check(&self.node)).collect();
         let listed = self.node.send(&Request::new("GET", &format!("/{}", self.bucket)).query("list-type", "2"));
@@ -122,7 +127,7 @@ impl Storm {
 
 #[test]
 fn acknowledged_objects_survive_kill_9() {
-    let mut storm = Storm::new(launch().start());
+    let mut storm = Storm::new(launch().start(), launch);
     for _ in 0..rounds() {
         storm.crash(|| {});
         storm.recover_all();
@@ -143,7 +148,7 @@ fn acknowledged_objects_survive_power_loss() {
         Ok(volume) => volume,
         Err(why) => return skipped("power loss", &why),
     };
-    let mut storm = Storm::new(launch().start_in(&volume.point().join("data")));
+    let mut storm = Storm::new(launch().start_in(&volume.point().join("data")), launch);
     for _ in 0..rounds() {
         let lost = lose_power(&mut storm, &mut volume);
         assert!(lost.is_empty(), "round {}: {lost:#?}", storm.rounds);
@@ -160,8 +165,8 @@ fn a_build_that_skips_fdatasync_loses_objects() {
         Err(why) => return skipped("power loss without fdatasync", &why),
     };
     let program = std::env::var_os("KEYHOLE_BIN_SKIP_SYNC").expect("it was set when this was built");
-    let launch = launch().program(program.as_ref());
-    let mut storm = Storm::new(launch.start_in(&volume.point().join("data")));
+    let launch = move || launch().program(program.as_ref());
+    let mut storm = Storm::new(launch().start_in(&volume.point().join("data")), launch);
     assert!(storm.node.log().contains("skip-sync"), "{}", storm.node.log());
     // The store and the bucket are there; it is objects that are lost.
     volume.sync();
@@ -183,8 +188,7 @@ fn acknowledged_objects_survive_kill_9_over_a_block_device() {
         Err(why) => return skipped("kill -9 over a block device", &why),
     };
     let launch = || Launch::default().capacity(None).with_credential();
-    let mut storm = Storm::new(launch().arg("--format").start_in(device.path()));
-    storm.node.set_launch(launch());
+    let mut storm = Storm::new(launch().arg("--format").start_in(device.path()), launch);
     for _ in 0..rounds() {
         storm.crash(|| {});
         storm.recover_all();

@@ -6,7 +6,7 @@
 mod load;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -69,9 +69,10 @@ impl Storm {
         Storm { node, launch, bucket, clients, random, rounds: 0, begun: Instant::now() }
     }
 
-    /// Loads the node, and crashes it at a random moment: `fail` is what happens before it is killed, if anything does.
-    fn crash(&mut self, fail: impl FnOnce()) {
+    /// Loads the node, and kills it at a random moment, or cuts the power of the volume that it is on and then kills it.
+    fn crash(&mut self, cut: Option<&Volume>) {
         let target = Target::new(&self.node);
+        let set = |stage: &AtomicBool| stage.store(true, Ordering::SeqCst);
         let work = self.random.u64(1..=ROUND_WORK_MAX.min(2 * WORK_MAX / rounds().max(1)));
         let mut pause = |ms_max: u64| thread::sleep(Duration::from_micros(self.random.u64(..ms_max * 1000)));
         thread::scope(|scope| {
@@ -82,11 +83,15 @@ impl Storm {
                 thread::sleep(Duration::from_millis(1));
             }
             pause(20);
-            target.stage.crashing();
-            fail();
-            // A node whose disk has failed must not acknowledge anything more.
-            pause(20);
-            target.stage.gone();
+            set(&target.stage.crashing);
+            if let Some(volume) = cut {
+                set(&target.stage.cutting);
+                volume.cut_power();
+                set(&target.stage.cut);
+                // What the node does now must not look like success.
+                pause(20);
+            }
+            set(&target.stage.gone);
             self.node.kill();
         });
         self.rounds += 1;
@@ -129,7 +134,7 @@ impl Storm {
 fn acknowledged_objects_survive_kill_9() {
     let mut storm = Storm::new(launch().start(), launch);
     for _ in 0..rounds() {
-        storm.crash(|| {});
+        storm.crash(None);
         storm.recover_all();
     }
     storm.report("kill -9");
@@ -137,7 +142,7 @@ fn acknowledged_objects_survive_kill_9() {
 
 /// A round of power loss; what was acknowledged and is lost.
 fn lose_power(storm: &mut Storm, volume: &mut Volume) -> Vec<String> {
-    storm.crash(|| volume.cut_power());
+    storm.crash(Some(volume));
     volume.restore_power();
     storm.recover()
 }
@@ -190,7 +195,7 @@ fn acknowledged_objects_survive_kill_9_over_a_block_device() {
     let launch = || Launch::default().capacity(None).with_credential();
     let mut storm = Storm::new(launch().arg("--format").start_in(device.path()), launch);
     for _ in 0..rounds() {
-        storm.crash(|| {});
+        storm.crash(None);
         storm.recover_all();
     }
     storm.report("kill -9 over a block device");

@@ -73,7 +73,7 @@ fn sparse(directory: &Path, len: u64) -> PathBuf {
 /// An empty block device of a length, with the file behind it.
 pub struct EmptyDevice {
     device: LoopDevice,
-    _home: TempDir,
+    home: TempDir,
 }
 
 impl EmptyDevice {
@@ -81,7 +81,12 @@ impl EmptyDevice {
     pub fn new(len: u64) -> Result<Self, String> {
         let home = tempfile::tempdir().expect("a temporary directory");
         let device = LoopDevice::attach(&sparse(home.path(), len))?;
-        Ok(EmptyDevice { device, _home: home })
+        Ok(EmptyDevice { device, home })
+    }
+
+    /// A directory for what belongs to the device and is not on it.
+    pub fn home(&self) -> &Path {
+        self.home.path()
     }
 
     /// The device.

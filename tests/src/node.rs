@@ -46,7 +46,8 @@ pub struct Launch {
     listen: String,
     capacity: Option<String>,
     arguments: Vec<OsString>,
-    environment: Vec<(String, String)>,
+    environment: Vec<(String, OsString)>,
+    has_credential: bool,
 }
 
 impl Default for Launch {
@@ -58,6 +59,7 @@ impl Default for Launch {
             capacity: Some("8GiB".to_owned()),
             arguments: Vec::new(),
             environment: Vec::new(),
+            has_credential: false,
         }
     }
 }
@@ -100,8 +102,13 @@ impl Launch {
 
     /// With the tests' credential in the environment.
     pub fn with_credential(mut self) -> Self {
-        self.environment.push(("KEYHOLE_ACCESS_KEY".to_owned(), ACCESS_KEY.to_owned()));
-        self.environment.push(("KEYHOLE_SECRET_KEY".to_owned(), SECRET_KEY.to_owned()));
+        self.has_credential = true;
+        self.env("KEYHOLE_ACCESS_KEY", ACCESS_KEY).env("KEYHOLE_SECRET_KEY", SECRET_KEY)
+    }
+
+    /// With a variable in the environment.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -198,8 +205,7 @@ impl Node {
             std::thread::sleep(Duration::from_millis(5));
         };
         self.address = Some(address);
-        let has_credential = !self.launch.environment.is_empty();
-        let (access_key, secret_key) = match has_credential {
+        let (access_key, secret_key) = match self.launch.has_credential {
             true => (ACCESS_KEY.to_owned(), SECRET_KEY.to_owned()),
             false => self.credential_made(),
         };

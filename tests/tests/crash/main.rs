@@ -192,7 +192,8 @@ fn acknowledged_objects_survive_kill_9_over_a_block_device() {
         Ok(device) => device,
         Err(why) => return skipped("kill -9 over a block device", &why),
     };
-    let launch = || Launch::default().capacity(None).with_credential();
+    let state = device.home().to_owned();
+    let launch = move || Launch::default().capacity(None).with_credential().env("XDG_STATE_HOME", &state);
     let mut storm = Storm::new(launch().arg("--format").start_in(device.path()), launch);
     for _ in 0..rounds() {
         storm.crash(None);
@@ -208,7 +209,8 @@ fn a_block_device_that_holds_something_else_is_refused() {
         Ok(device) => device,
         Err(why) => return skipped("a block device with a file system", &why),
     };
-    let (code, said) = Launch::default().capacity(None).with_credential().refused(device.path());
+    let launch = Launch::default().capacity(None).with_credential().env("XDG_STATE_HOME", device.home());
+    let (code, said) = launch.refused(device.path());
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("--format"), "{said}");
 }

@@ -22,7 +22,7 @@ pub struct Request {
 }
 
 /// A reply.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Response {
     /// The status.
     pub status: u16,

@@ -5,6 +5,7 @@
 
 pub mod aws;
 pub mod data;
+pub mod device;
 pub mod http;
 pub mod node;
 pub mod sigv4;

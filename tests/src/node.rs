@@ -44,8 +44,10 @@ pub struct Launch {
     wrapper: Vec<OsString>,
     program: PathBuf,
     listen: String,
+    capacity: Option<String>,
     arguments: Vec<OsString>,
-    environment: Vec<(String, String)>,
+    environment: Vec<(String, OsString)>,
+    has_credential: bool,
 }
 
 impl Default for Launch {
@@ -54,8 +56,10 @@ impl Default for Launch {
             wrapper: Vec::new(),
             program: binary().to_owned(),
             listen: "127.0.0.1:0".to_owned(),
-            arguments: ["--capacity", "8GiB"].map(OsString::from).to_vec(),
+            capacity: Some("8GiB".to_owned()),
+            arguments: Vec::new(),
             environment: Vec::new(),
+            has_credential: false,
         }
     }
 }
@@ -72,9 +76,9 @@ impl Launch {
         self
     }
 
-    /// Without a bound of its own.
-    pub fn without_capacity(mut self) -> Self {
-        self.arguments.retain(|argument| argument != "--capacity" && argument != "8GiB");
+    /// With another `--capacity`, or without one.
+    pub fn capacity(mut self, capacity: Option<&str>) -> Self {
+        self.capacity = capacity.map(str::to_owned);
         self
     }
 
@@ -98,8 +102,13 @@ impl Launch {
 
     /// With the tests' credential in the environment.
     pub fn with_credential(mut self) -> Self {
-        self.environment.push(("KEYHOLE_ACCESS_KEY".to_owned(), ACCESS_KEY.to_owned()));
-        self.environment.push(("KEYHOLE_SECRET_KEY".to_owned(), SECRET_KEY.to_owned()));
+        self.has_credential = true;
+        self.env("KEYHOLE_ACCESS_KEY", ACCESS_KEY).env("KEYHOLE_SECRET_KEY", SECRET_KEY)
+    }
+
+    /// With a variable in the environment.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -110,6 +119,9 @@ impl Launch {
         // The same tests for another engine.
         if let Some(engine) = std::env::var_os("KEYHOLE_TEST_ENGINE") {
             command.arg("--engine").arg(engine);
+        }
+        if let Some(capacity) = &self.capacity {
+            command.arg("--capacity").arg(capacity);
         }
         command.args(&self.arguments).env_remove("KEYHOLE_ACCESS_KEY").env_remove("KEYHOLE_SECRET_KEY");
         command.envs(self.environment.iter().cloned()).stdin(Stdio::null());
@@ -164,6 +176,11 @@ impl Node {
         Launch::default().with_credential().start()
     }
 
+    /// How it is started from now on.
+    pub fn set_launch(&mut self, launch: Launch) {
+        self.launch = launch;
+    }
+
     /// Starts it (again), and waits until it listens.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "the node runs");
@@ -188,8 +205,7 @@ impl Node {
             std::thread::sleep(Duration::from_millis(5));
         };
         self.address = Some(address);
-        let has_credential = !self.launch.environment.is_empty();
-        let (access_key, secret_key) = match has_credential {
+        let (access_key, secret_key) = match self.launch.has_credential {
             true => (ACCESS_KEY.to_owned(), SECRET_KEY.to_owned()),
             false => self.credential_made(),
         };

@@ -29,12 +29,6 @@ pub(crate) fn block_len(len: u64, index: u64) -> usize {
     len.saturating_sub(index.saturating_mul(BLOCK_DATA as u64)).min(BLOCK_DATA as u64) as usize
 }
 
-/// Bytes on disk of the blocks of a body of this length, footers included.
-pub(crate) fn stored_len(len: u64) -> u64 {
-    let last = block_count(len) - 1;
-    last * BUFFER_LEN as u64 + block::stored_len(block_len(len, last)) as u64
-}
-
 /// Bytes of a run's blocks on disk, footers included. All blocks but the last of the body are full.
 pub(crate) fn run_bytes(run: &Run, body_len: u64, last: bool) -> u64 {
     let full = u64::from(run.blocks) * BUFFER_LEN as u64;
@@ -244,7 +238,8 @@ mod tests {
             assert_eq!(block_count(len), count, "{len}");
             assert_eq!(block_len(len, count - 1), last, "{len}");
             assert_eq!(block_len(len, count), 0, "{len}");
-            assert_eq!(stored_len(len), stored, "{len}");
+            let run = Run { offset: 0, generation: 1, blocks: count as u32 };
+            assert_eq!(run_bytes(&run, len, true), stored, "{len}");
         }
     }
 }

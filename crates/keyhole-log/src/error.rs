@@ -112,11 +112,17 @@ pub struct Damage {
     pub bucket: Option<String>,
     /// The object's key, where known.
     pub key: Option<String>,
+    /// What it said is known from elsewhere: it can be written anew.
+    pub repairable: bool,
 }
 
 impl Damage {
     pub(crate) fn new(what: &'static str, offset: u64) -> Self {
-        Damage { what, offset, bucket: None, key: None }
+        Damage { what, offset, bucket: None, key: None, repairable: false }
+    }
+
+    pub(crate) fn mendable(what: &'static str, offset: u64) -> Self {
+        Damage { repairable: true, ..Damage::new(what, offset) }
     }
 
     pub(crate) fn error(what: &'static str, offset: u64) -> Error {

@@ -15,6 +15,7 @@
 pub mod limits;
 
 mod body;
+mod check;
 mod commit;
 mod disk;
 mod error;
@@ -35,10 +36,11 @@ mod writer;
 #[doc = include_str!("../FORMAT.md")]
 pub mod format {}
 
+pub use check::{CheckOptions, Finding, Report, Verdict, check};
 pub use body::{BodyWriter, LastBlock, NewBody};
 pub use disk::Disk;
 pub use error::{Damage, Error};
-pub use log::{Body, Log, Tags, worker};
+pub use log::{Body, Log, ScrubCursor, ScrubStep, Tags, worker};
 pub use recover::{Format, OpenOptions, Recovery, create, open};
 #[cfg(feature = "sabotage")]
 pub use sabotage::{Sabotage, sabotage};

@@ -2,6 +2,8 @@
 //! `sabotage` there is nothing of it in the program.
 
 /// One way to break the engine.
+// Exported with the feature.
+#[cfg_attr(not(feature = "sabotage"), allow(unreachable_pub, dead_code))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sabotage {
     /// Syncs report success without being made.

@@ -182,10 +182,6 @@ impl<K: Ord, V> SortedMap<K, V> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.leaves.iter().flatten().map(|(key, value)| (key, value))
     }
-
-    pub(crate) fn into_values(self) -> impl Iterator<Item = V> {
-        self.leaves.into_iter().flatten().map(|(_, value)| value)
-    }
 }
 
 #[cfg(test)]

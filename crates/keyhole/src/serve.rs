@@ -22,9 +22,16 @@ use crate::{epoll, uring};
 /// Connections that wait to be accepted, at each listener.
 const BACKLOG: i32 = 1024;
 
+/// What a build says that was made to fail the power loss test.
+const SKIPS_SYNC: &str = "keyhole: WARNING: this is a test build with the feature skip-sync. NOTHING IS MADE DURABLE: \
+    a power cut loses what was acknowledged. Never keep data with it.";
+
 /// Runs the node until it is told to end.
 pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
     tracing_subscriber::fmt().with_max_level(options.log).with_writer(io::stderr).with_ansi(false).init();
+    if cfg!(feature = "skip-sync") {
+        eprintln!("{SKIPS_SYNC}");
+    }
     process::harden();
     let signals = EndSignals::block().map_err(|error| format!("cannot block signals: {error}"))?;
     let engine = choose_engine(options.engine)?;

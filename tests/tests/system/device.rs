@@ -54,7 +54,7 @@ impl Device {
     }
 
     fn launch(&self) -> Launch {
-        let launch = Launch::default().without_capacity().with_credential();
+        let launch = Launch::default().capacity(None).with_credential();
         launch.arg("--threads=2").arg("--state").arg(self.state())
     }
 
@@ -168,7 +168,7 @@ fn a_link_a_bound_and_the_usual_state() {
     let link = device.directory.path().join("by-name");
     symlink(&device.path, &link).unwrap();
     let home = format!("XDG_STATE_HOME={}", device.directory.path().display());
-    let launch = Launch::default().without_capacity().with_credential().under(["env", &home]);
+    let launch = Launch::default().capacity(None).with_credential().under(["env", &home]);
     let mut node = launch.arg("--threads=1").arg("--format").arg("--capacity=64MiB").start_in(&link);
     let state = device.directory.path().join("keyhole/by-name");
     assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);

@@ -1,7 +1,6 @@
 //! The real binary, with real clients and with requests that no client would send.
 
 mod commands;
-mod crash;
 mod device;
 mod errors;
 mod guide;

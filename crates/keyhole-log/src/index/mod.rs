@@ -302,6 +302,30 @@ impl Index {
         buckets.flat_map(|bucket| bucket.objects.iter().map(|(key, entry)| (&*bucket.name, &*key.0, entry)))
     }
 
+    /// Every bucket: its sequence number, name and record, and those of its settings.
+    pub(crate) fn bucket_records(&self) -> impl Iterator<Item = (u64, &str, Location, Option<(u64, Location)>)> {
+        self.buckets.iter().map(|(&seq, bucket)| {
+            let settings = bucket.settings.as_ref().map(|settings| (settings.seq, settings.at));
+            (seq, &*bucket.name, bucket.at, settings)
+        })
+    }
+
+    /// Every upload: bucket, sequence number, upload.
+    pub(crate) fn uploads(&self) -> impl Iterator<Item = (&str, u64, &Upload)> {
+        let buckets = self.buckets.values();
+        buckets.flat_map(|bucket| bucket.uploads.iter().map(|(&seq, upload)| (&*bucket.name, seq, upload)))
+    }
+
+    /// Every part of an upload: bucket, key, record, part.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (&str, &str, Location, PartInfo)> {
+        self.buckets.iter().flat_map(|(&id, bucket)| {
+            bucket.uploads.iter().flat_map(move |(&seq, upload)| {
+                let places = upload.parts.values().map(|entry| entry.at);
+                places.zip(upload.parts((id, seq), 0)).map(|(at, part)| (&*bucket.name, upload.key(), at, part))
+            })
+        })
+    }
+
     /// Bytes of memory that the index takes, keys included.
     pub(crate) fn allocated(&self) -> u64 {
         let objects: usize = self.buckets.values().map(|bucket| bucket.objects.allocated()).sum();
@@ -435,11 +459,6 @@ impl Bucket {
 
     pub(crate) fn upload(&self, seq: u64) -> Option<&Upload> {
         self.uploads.get(&seq)
-    }
-
-    /// Every upload, by its sequence number.
-    pub(crate) fn uploads(&self) -> impl Iterator<Item = (u64, &Upload)> {
-        self.uploads.iter().map(|(&seq, upload)| (seq, upload))
     }
 
     pub(crate) fn upload_ref(&self, seq: u64, upload: &Upload) -> UploadRef {

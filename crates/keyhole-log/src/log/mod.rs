@@ -7,6 +7,7 @@ mod buckets;
 mod expire;
 mod objects;
 mod read;
+mod scrub;
 mod uploads;
 
 use std::rc::Rc;
@@ -16,6 +17,7 @@ use futures_channel::{mpsc, oneshot};
 
 pub(crate) use read::read_verified;
 pub use read::{Body, Tags};
+pub use scrub::{ScrubCursor, ScrubStep};
 pub(crate) use read::{Located, read_record};
 
 use crate::body::BodyWriter;

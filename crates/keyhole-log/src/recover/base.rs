@@ -65,7 +65,7 @@ pub(super) async fn load<D: Disk>(
                 base = Some((i, loaded));
                 break;
             }
-            Err(Error::Damaged(found)) => damage.push(*found),
+            Err(Error::Damaged(found)) => damage.push(Damage::mendable("a checkpoint", found.offset)),
             Err(error) => return Err(error),
         }
     }
@@ -77,10 +77,12 @@ pub(super) async fn load<D: Disk>(
     };
     base.index.keep_checkpoint(records);
     // The one before is kept as well, if it is good for anything.
-    if let Some(&at) = ends.get(newest + 1).filter(|at| **at != Location::LOST)
-        && let Ok((end, _)) = reader.end(at).await
-    {
-        base.index.keep_checkpoint(locations(&end, at));
+    if let Some(&at) = ends.get(newest + 1).filter(|at| **at != Location::LOST) {
+        match reader.end(at).await {
+            Ok((end, _)) => base.index.keep_checkpoint(locations(&end, at)),
+            Err(Error::Damaged(found)) => damage.push(Damage::mendable("a checkpoint", found.offset)),
+            Err(error) => return Err(error),
+        }
     }
     Ok(base)
 }

@@ -12,12 +12,13 @@ mod tails;
 mod window;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::disk::{Disk, is_full};
 use crate::error::{Damage, Error};
 use crate::index::{Effect, Index};
-use crate::limits::{CAPACITY_MAX, NUMBER_JUMP, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_MAX, SEGMENTS_START, WORKERS_MAX};
+use crate::limits::{CAPACITY_MAX, NUMBER_JUMP, PAGE, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_MAX, SEGMENTS_START, WORKERS_MAX};
 use crate::numbers::Numbers;
 use crate::segments::Segments;
 use crate::shared::{MaintenanceState, Shared, Slot, State, Sync};
@@ -97,6 +98,35 @@ pub(crate) struct Recovered {
     pub(crate) index: Index,
     store: Store,
     pub(crate) recovery: Recovery,
+    /// Where the records are that were replayed.
+    replayed: Vec<(u64, u32)>,
+}
+
+impl Recovered {
+    /// Ranges of the file that opening it looks at, but for the superblocks: headers of segments, and the records that were
+    /// replayed.
+    pub(crate) fn extents(&self) -> Vec<Range<u64>> {
+        let len = self.superblock.segment_len;
+        let in_use = self.store.table.iter().zip(0u64..).filter(|(segment, _)| segment.in_use());
+        let headers = in_use.map(|(_, number)| SEGMENTS_START + number * len);
+        let headers = headers.map(|start| start..start + PAGE as u64);
+        headers.chain(self.replayed.iter().map(|&(at, len)| at..at + u64::from(len))).collect()
+    }
+
+    /// Ranges in which records were cut.
+    pub(crate) fn tails(&self) -> Vec<Range<u64>> {
+        self.store.scans.iter().filter(|scan| scan.tail).map(|scan| scan.at..scan.end).collect()
+    }
+
+    /// The segment that an offset is in, and where it ends.
+    pub(crate) fn segment(&self, offset: u64) -> (u32, u64) {
+        let number = offset.saturating_sub(SEGMENTS_START) / self.superblock.segment_len;
+        (number as u32, SEGMENTS_START + (number + 1) * self.superblock.segment_len)
+    }
+
+    pub(crate) fn generation(&self, number: u32) -> Option<u64> {
+        self.store.table.get(number as usize).filter(|segment| segment.in_use()).map(|segment| segment.generation)
+    }
 }
 
 /// Reads what is there, and writes nothing. `rebuild`: where no checkpoint can be read, all records are replayed, as if there
@@ -123,7 +153,8 @@ pub(crate) async fn recover<D: Disk>(disk: &D, rebuild: bool) -> Result<Recovere
         mended: bad_copy.is_some(),
         damaged,
     };
-    Ok(Recovered { superblock, bad_copy, index, store, recovery })
+    let replayed = records.iter().map(|record| (record.at.offset(), record.len)).collect();
+    Ok(Recovered { superblock, bad_copy, index, store, recovery, replayed })
 }
 
 /// Opens an object file: reads what is there, cuts unacknowledged tails, and prepares to go on.
@@ -137,7 +168,7 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared
         return Err(Error::Capacity(format!("{} workers: between 1 and {WORKERS_MAX} are possible", options.workers)));
     }
     let recovered = recover(disk, options.rebuild).await?;
-    let Recovered { mut superblock, bad_copy, index, store: mut found, recovery } = recovered;
+    let Recovered { mut superblock, bad_copy, index, store: mut found, recovery, .. } = recovered;
     let capacity = options.capacity.unwrap_or(superblock.capacity);
     check_capacity(capacity, superblock.segment_len, options.workers)?;
     let in_use = SEGMENTS_START + found.table.len() as u64 * superblock.segment_len;

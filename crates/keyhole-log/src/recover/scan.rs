@@ -31,6 +31,8 @@ const HEADLESS_SEARCHED: u32 = 2;
 pub(super) struct Found {
     pub(super) seq: u64,
     pub(super) at: Location,
+    /// Header and payload.
+    pub(super) len: u32,
     /// Whether it is proven to have been durable. Known once the tails have been decided about.
     pub(super) proven: bool,
     /// Where its batch begins, and the checksum of what is ahead of the batch.
@@ -266,7 +268,7 @@ impl Store {
         };
         let generation = item.generation;
         if let Some(kind) = kind.filter(|_| !same) {
-            self.damage.push(Damage::new("the header of a segment", start));
+            self.damage.push(Damage::mendable("the header of a segment", start));
             self.mend.push(Header { kind, generation, number });
         }
         if used == Use::Open(Kind::Meta) {
@@ -311,7 +313,8 @@ impl Store {
                 }
                 continue;
             }
-            self.damage.push(Damage::new("the header of a segment of records", scan.start));
+            let what = "the header of a segment of records";
+            self.damage.push(if empty { Damage::new(what, scan.start) } else { Damage::mendable(what, scan.start) });
             let used = if empty { Use::Damaged } else { Use::Open(Kind::Meta) };
             self.table[number as usize] =
                 Segment { used, generation: scan.generation, allocated: true, ..Segment::BLANK };
@@ -408,7 +411,7 @@ impl Store {
                 // Of a body that was not acknowledged everything may be there but this.
                 if record.proven {
                     let start = SEGMENTS_START + u64::from(number) * self.segment_len;
-                    self.damage.push(Damage::new("the header of a segment of blocks", start));
+                    self.damage.push(Damage::mendable("the header of a segment of blocks", start));
                 }
             }
         }
@@ -725,6 +728,7 @@ fn found(batch: u64, batch_prev: u32, record: &Record<'_>, payload: &Payload<'_>
     Found {
         seq: record.header.seq,
         at: Location::new(record.header.offset, record.len),
+        len: record.len,
         proven: false,
         batch,
         batch_prev,

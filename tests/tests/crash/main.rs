@@ -1,0 +1,216 @@
+//! The real binary, killed and without power under load: what was acknowledged is whole, round after round.
+//!
+//! `KEYHOLE_CRASH_ROUNDS` says how many rounds there are of each kind, and `KEYHOLE_CRASH_SEED` starts one again as far as
+//! a seed can. Devices need root: without it those tests say "skipped".
+
+mod load;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use keyhole_tests::data::fresh_seed;
+use keyhole_tests::device::{EmptyDevice, Volume, skipped};
+use keyhole_tests::{Launch, Node, Request};
+
+use load::{Client, Target};
+
+const CLIENTS: usize = 6;
+
+/// The rounds of a plain `cargo test`.
+const ROUNDS: u64 = 50;
+
+/// Of a store, what all rounds may write together, since the space of what is deleted is not returned.
+const CAPACITY: &str = "6GiB";
+const WORK_MAX: u64 = 3 << 30;
+
+/// What the clients of one round send, at most, before it ends.
+const ROUND_WORK_MAX: u64 = 32 << 20;
+
+/// The length of the devices; their files are sparse.
+const DEVICE_LEN: u64 = 8 << 30;
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+fn rounds() -> u64 {
+    variable("KEYHOLE_CRASH_ROUNDS").unwrap_or(ROUNDS)
+}
+
+fn launch() -> Launch {
+    Launch::default().capacity(Some(CAPACITY)).with_credential()
+}
+
+/// A node and its clients, over many crashes.
+struct Storm {
+    node: Node,
+    launch: Box<dyn Fn() -> Launch>,
+    bucket: String,
+    clients: Vec<Client>,
+    random: Rng,
+    rounds: u64,
+    begun: Instant,
+}
+
+impl Storm {
+    /// With a new node; `launch` is how it is started after each crash.
+    fn new(node: Node, launch: impl Fn() -> Launch + 'static) -> Self {
+        let seed = variable("KEYHOLE_CRASH_SEED").unwrap_or_else(fresh_seed);
+        println!("KEYHOLE_CRASH_SEED={seed}");
+        let mut random = Rng::with_seed(seed);
+        // A port may come to be another node's, where this bucket is not.
+        let bucket = format!("crash-{:016x}", fresh_seed());
+        node.make_bucket(&bucket);
+        let clients = (0..CLIENTS).map(|index| Client::new(&bucket, index, random.fork())).collect();
+        let launch = Box::new(launch);
+        Storm { node, launch, bucket, clients, random, rounds: 0, begun: Instant::now() }
+    }
+
+    /// Loads the node, and kills it at a random moment, or cuts the power of the volume that it is on and then kills it.
+    fn crash(&mut self, cut: Option<&Volume>) {
+        let target = Target::new(&self.node);
+        let set = |stage: &AtomicBool| stage.store(true, Ordering::SeqCst);
+        let work = self.random.u64(1..=ROUND_WORK_MAX.min(2 * WORK_MAX / rounds().max(1)));
+        let mut pause = |ms_max: u64| thread::sleep(Duration::from_micros(self.random.u64(..ms_max * 1000)));
+        thread::scope(|scope| {
+            let target = &target;
+            let threads: Vec<_> =
+                self.clients.iter_mut().map(|client| scope.spawn(move || client.run(target))).collect();
+            while target.work.load(Ordering::Relaxed) < work && !threads.iter().any(|thread| thread.is_finished()) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            pause(20);
+            set(&target.stage.crashing);
+            if let Some(volume) = cut {
+                set(&target.stage.cutting);
+                volume.cut_power();
+                set(&target.stage.cut);
+                // What the node does now must not look like success.
+                pause(20);
+            }
+            set(&target.stage.gone);
+            self.node.kill();
+        });
+        self.rounds += 1;
+    }
+
+    /// Starts the node again, with either I/O; what was acknowledged and is lost.
+    fn recover(&mut self) -> Vec<String> {
+        let io = if self.random.u8(..4) == 0 { "--io=epoll" } else { "--io=auto" };
+        self.node.set_launch((self.launch)().arg(io));
+        self.node.start();
+        let mut lost: Vec<String> = self.clients.iter_mut().flat_map(|client| client.check(&self.node)).collect();
+        let listed = self.node.send(&Request::new("GET", &format!("/{}", self.bucket)).query("list-type", "2"));
+        let text = listed.text();
+        let keys = text.split("<Key>").skip(1).filter_map(|rest| rest.split('<').next()).map(str::to_owned);
+        let listed: BTreeSet<String> = keys.collect();
+        let existing: BTreeSet<String> = self.clients.iter().flat_map(Client::existing).collect();
+        lost.extend(existing.symmetric_difference(&listed).map(|name| format!("{name} is listed, or is not")));
+        lost
+    }
+
+    /// The same, where nothing may be lost.
+    fn recover_all(&mut self) {
+        let lost = self.recover();
+        assert!(lost.is_empty(), "round {}: {lost:#?}", self.rounds);
+    }
+
+    fn report(&self, kind: &str) {
+        let acknowledged: u64 = self.clients.iter().map(|client| client.acknowledged).sum();
+        let unanswered: u64 = self.clients.iter().map(|client| client.unanswered).sum();
+        let each = self.begun.elapsed().as_millis() / u128::from(self.rounds.max(1));
+        println!(
+            "{kind}: {} rounds of {each} ms, {acknowledged} changes acknowledged, {unanswered} made without a reply",
+            self.rounds
+        );
+        assert!(acknowledged > self.rounds, "there was no load");
+    }
+}
+
+#[test]
+fn acknowledged_objects_survive_kill_9() {
+    let mut storm = Storm::new(launch().start(), launch);
+    for _ in 0..rounds() {
+        storm.crash(None);
+        storm.recover_all();
+    }
+    storm.report("kill -9");
+}
+
+/// A round of power loss; what was acknowledged and is lost.
+fn lose_power(storm: &mut Storm, volume: &mut Volume) -> Vec<String> {
+    storm.crash(Some(volume));
+    volume.restore_power();
+    storm.recover()
+}
+
+#[test]
+fn acknowledged_objects_survive_power_loss() {
+    let mut volume = match Volume::new(DEVICE_LEN) {
+        Ok(volume) => volume,
+        Err(why) => return skipped("power loss", &why),
+    };
+    let mut storm = Storm::new(launch().start_in(&volume.point().join("data")), launch);
+    for _ in 0..rounds() {
+        let lost = lose_power(&mut storm, &mut volume);
+        assert!(lost.is_empty(), "round {}: {lost:#?}", storm.rounds);
+    }
+    storm.report("power loss");
+}
+
+/// Holds the test above to what it says: it finds out a node that acknowledges what is not durable.
+#[test]
+#[cfg_attr(not(has_skip_sync), ignore = "KEYHOLE_BIN_SKIP_SYNC is not set: tests/run builds that binary")]
+fn a_build_that_skips_fdatasync_loses_objects() {
+    let mut volume = match Volume::new(DEVICE_LEN) {
+        Ok(volume) => volume,
+        Err(why) => return skipped("power loss without fdatasync", &why),
+    };
+    let program = std::env::var_os("KEYHOLE_BIN_SKIP_SYNC").expect("it was set when this was built");
+    let launch = move || launch().program(program.as_ref());
+    let mut storm = Storm::new(launch().start_in(&volume.point().join("data")), launch);
+    assert!(storm.node.log().contains("skip-sync"), "{}", storm.node.log());
+    // The store and the bucket are there; it is objects that are lost.
+    volume.sync();
+    for round in 1..=rounds() {
+        let lost = lose_power(&mut storm, &mut volume);
+        if !lost.is_empty() {
+            println!("found out in round {round}: {} lost, {}", lost.len(), lost[0]);
+            return;
+        }
+    }
+    panic!("{} rounds lost nothing", storm.rounds);
+}
+
+#[test]
+#[ignore = "a block device as --data is not there yet"]
+fn acknowledged_objects_survive_kill_9_over_a_block_device() {
+    let device = match EmptyDevice::new(DEVICE_LEN) {
+        Ok(device) => device,
+        Err(why) => return skipped("kill -9 over a block device", &why),
+    };
+    let state = device.home().to_owned();
+    let launch = move || Launch::default().capacity(None).with_credential().env("XDG_STATE_HOME", &state);
+    let mut storm = Storm::new(launch().arg("--format").start_in(device.path()), launch);
+    for _ in 0..rounds() {
+        storm.crash(None);
+        storm.recover_all();
+    }
+    storm.report("kill -9 over a block device");
+}
+
+#[test]
+#[ignore = "a block device as --data is not there yet"]
+fn a_block_device_that_holds_something_else_is_refused() {
+    let device = match EmptyDevice::new(64 << 20).and_then(|device| device.make_ext4().map(|()| device)) {
+        Ok(device) => device,
+        Err(why) => return skipped("a block device with a file system", &why),
+    };
+    let launch = Launch::default().capacity(None).with_credential().env("XDG_STATE_HOME", device.home());
+    let (code, said) = launch.refused(device.path());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("--format"), "{said}");
+}

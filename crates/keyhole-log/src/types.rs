@@ -105,9 +105,9 @@ pub struct BucketInfo {
 /// What a bucket is set to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BucketSettings {
-    /// Plaintext bytes that its objects and the parts of its uploads may have together. `None`, or 0: no bound.
+    /// Plaintext bytes that its objects and the parts of its uploads may have together. `None`: no bound.
     pub quota: Option<u64>,
-    /// How long an object lives, in ms since it was stored. `None`, or 0: for ever.
+    /// How long an object lives, in ms since it was stored. `None`: for ever.
     pub expire_ms: Option<u64>,
 }
 

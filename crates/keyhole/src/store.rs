@@ -30,7 +30,7 @@ const CAPACITY_PERCENT: u64 = 80;
 
 /// Segments that a store should have at least: they are made smaller where the capacity is small, down to the format's
 /// least length.
-const SEGMENTS_WANTED: u64 = 64;
+const SEGMENTS_WANTED: u64 = 128;
 
 /// How long to wait for another process to let go of the data. One that was killed holds on until the kernel has ended
 /// the I/O that it had in flight, and none of that may land after the data was recovered.
@@ -107,6 +107,7 @@ pub(crate) fn open(place: &Place, options: &StoreOptions) -> Result<Store, Strin
         // What was given for a new file is in it already.
         capacity: options.capacity.filter(|_| !held.created),
         ring: options.ring,
+        rebuild: false,
     };
     let (shared, recovery) =
         block_on(keyhole_log::open(&disk, log_options))?.map_err(|error| format!("{}: {error}", path.display()))?;

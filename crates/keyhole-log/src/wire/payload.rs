@@ -151,14 +151,14 @@ pub(crate) enum Payload<'a> {
 }
 
 impl BucketSettings {
-    /// 16 bytes; 0 for what is not set.
+    /// 16 bytes; all ones for what is not set.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        out.extend(self.quota.unwrap_or(0).to_le_bytes());
-        out.extend(self.expire_ms.unwrap_or(0).to_le_bytes());
+        out.extend(self.quota.unwrap_or(u64::MAX).to_le_bytes());
+        out.extend(self.expire_ms.unwrap_or(u64::MAX).to_le_bytes());
     }
 
     pub(super) fn parse(c: &mut Cursor<'_>) -> Option<Self> {
-        let some = |value| (value != 0).then_some(value);
+        let some = |value| (value != u64::MAX).then_some(value);
         Some(BucketSettings { quota: some(c.u64()?), expire_ms: some(c.u64()?) })
     }
 }

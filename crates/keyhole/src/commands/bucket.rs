@@ -88,10 +88,10 @@ fn show(reply: Reply, json: bool) -> Result<()> {
         print(&format!("{text}\n"));
         return Ok(());
     }
-    let BucketReply { bucket, quota, expire_days } = settings;
+    let BucketReply { bucket, bytes, quota, expire_days } = settings;
     let quota = quota.map_or_else(|| NONE.to_owned(), |quota| format!("{} ({quota} bytes)", size(quota)));
     let days = expire_days.map_or_else(|| NONE.to_owned(), |days| days.to_string());
-    print(&format!("bucket: {bucket}\nquota: {quota}\nexpire-days: {days}\n"));
+    print(&format!("bucket: {bucket}\nused: {} ({bytes} bytes)\nquota: {quota}\nexpire-days: {days}\n", size(bytes)));
     Ok(())
 }
 

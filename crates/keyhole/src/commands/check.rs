@@ -63,8 +63,8 @@ pub(crate) fn run(options: &CheckOptions) -> Result<()> {
     }
     let held = store::hold(&place, &StoreOptions { write: options.repair, ..StoreOptions::default() })?;
     let disk = store::plain_disk(&held.medium)?;
-    let log_options = LogOptions { repair: options.repair, workers: 1 };
-    let report = store::block_on(keyhole_log::check(&disk, log_options))?
+    let log_options = LogOptions { repair: options.repair };
+    let report = store::block_on(keyhole_log::check(std::rc::Rc::new(disk), log_options))?
         .map_err(|error| format!("{}: {error}", place.medium().display()))?;
     let found = report.findings.len() as u64;
     let remaining = if options.repair { found.saturating_sub(report.repaired) } else { found };

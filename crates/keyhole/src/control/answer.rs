@@ -86,12 +86,13 @@ async fn scrub<D: Disk>(
 }
 
 fn bucket_get<D: Disk>(log: &Log<D>, bucket: String) -> Result<Reply, Error> {
-    let BucketSettings { quota, expire_ms } = log.bucket_settings(&bucket).ok_or(Error::NoSuchBucket)?;
-    Ok(Reply::Bucket(BucketReply { bucket, quota, expire_days: expire_ms.map(|ms| ms / DAY_MS) }))
+    let (BucketSettings { quota, expire_ms, .. }, bytes) =
+        log.bucket_settings(&bucket).ok_or(Error::NoSuchBucket)?;
+    Ok(Reply::Bucket(BucketReply { bucket, bytes, quota, expire_days: expire_ms.map(|ms| ms / DAY_MS) }))
 }
 
 async fn bucket_set<D: Disk>(log: &Log<D>, bucket: String, quota: Change, expire_days: Change) -> Result<Reply, Error> {
-    let mut settings = log.bucket_settings(&bucket).ok_or(Error::NoSuchBucket)?;
+    let (mut settings, _) = log.bucket_settings(&bucket).ok_or(Error::NoSuchBucket)?;
     if let Some(quota) = quota {
         settings.quota = quota;
     }

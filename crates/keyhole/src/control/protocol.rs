@@ -101,7 +101,9 @@ impl From<&Damage> for DamageReply {
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub(crate) struct BucketReply {
     pub(crate) bucket: String,
-    /// Bytes that its objects may have.
+    /// Plaintext bytes of its objects and of the parts of its uploads.
+    pub(crate) bytes: u64,
+    /// Bytes that they may have.
     pub(crate) quota: Option<u64>,
     /// Days after which an object is deleted.
     pub(crate) expire_days: Option<u64>,

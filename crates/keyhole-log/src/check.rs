@@ -201,13 +201,14 @@ impl<'a, D: Disk> Survey<'a, D> {
                 .filter(|record| Some(record.header.generation) == generation)
                 .filter(|record| wanted.seq.is_none_or(|seq| record.header.seq == seq));
             let Some(found) = found else {
+                self.used.push(wanted.at.offset()..wanted.at.offset() + u64::from(wanted.at.len()));
                 let damage = Damage::new("a record that does not verify", wanted.at.offset());
                 self.note_of(&wanted.thing, damage);
                 continue;
             };
             self.report.records += 1;
             self.report.verified += u64::from(found.len);
-            let extent = wanted.at.offset()..wanted.at.offset() + u64::from(found.len);
+            self.used.push(wanted.at.offset()..wanted.at.offset() + u64::from(found.len));
             let body = match (&wanted.thing, Payload::parse(found.header.kind, found.payload)) {
                 (Thing::Body(id), Some(Payload::Body(body))) if body.id == *id => match body.bytes {
                     Bytes::Blocks(runs) => Some((*id, body.len, runs)),
@@ -220,7 +221,6 @@ impl<'a, D: Disk> Survey<'a, D> {
                 }
                 _ => None,
             };
-            self.used.push(extent);
             if let Some((id, len, runs)) = body {
                 self.blocks(id, len, &runs).await?;
             }
@@ -239,11 +239,11 @@ impl<'a, D: Disk> Survey<'a, D> {
                 let (result, back) = read_verified(self.disk, store, &id, &(0..CHUNKS_MAX), buf).await;
                 buf = back;
                 let stored = stored_len(data_len as usize) as u64;
+                self.used.push(offset..offset + stored);
                 match result {
                     Ok(_) => {
                         self.report.blocks += 1;
                         self.report.verified += stored;
-                        self.used.push(offset..offset + stored);
                     }
                     Err(Error::Damaged(damage)) => self.note_of(&Thing::Body(body), *damage),
                     Err(error) => return Err(error),

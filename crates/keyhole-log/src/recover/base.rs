@@ -1,5 +1,6 @@
 //! What recovery starts from: the newest checkpoint that can be read, or nothing.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::disk::Disk;
@@ -31,6 +32,8 @@ pub(super) struct Base {
     /// Segments for records that were durable up to an offset in them.
     pub(super) ends: Vec<(u32, u32)>,
     pub(super) index: Index,
+    /// Records of checkpoints that do not verify.
+    pub(super) bad: Vec<Location>,
 }
 
 impl Base {
@@ -56,7 +59,7 @@ pub(super) async fn load<D: Disk>(
     rebuild: bool,
     damage: &mut Vec<Damage>,
 ) -> Result<Base, Error> {
-    let reader = Reader { disk, superblock, headers };
+    let reader = Reader { disk, superblock, headers, bad: RefCell::default() };
     let ends = superblock.checkpoints.map(Location::from_raw);
     let mut base = None;
     for (i, &at) in ends.iter().enumerate().filter(|(_, at)| **at != Location::LOST) {
@@ -71,7 +74,8 @@ pub(super) async fn load<D: Disk>(
     }
     let Some((newest, (mut base, records))) = base else {
         if ends[0] == Location::LOST || rebuild {
-            return Ok(Base { index: Index::replay(superblock.segment_len), ..Base::default() });
+            let index = Index::replay(superblock.segment_len);
+            return Ok(Base { index, bad: reader.bad.into_inner(), ..Base::default() });
         }
         return Err(Damage::error("every checkpoint (keyhole check --repair makes a new one)", ends[0].offset()));
     };
@@ -84,6 +88,7 @@ pub(super) async fn load<D: Disk>(
             Err(error) => return Err(error),
         }
     }
+    base.bad = reader.bad.into_inner();
     Ok(base)
 }
 
@@ -96,6 +101,8 @@ struct Reader<'a, D> {
     disk: &'a D,
     superblock: &'a Superblock,
     headers: &'a Headers,
+    /// Records that did not verify.
+    bad: RefCell<Vec<Location>>,
 }
 
 impl<D: Disk> Reader<'_, D> {
@@ -105,7 +112,10 @@ impl<D: Disk> Reader<'_, D> {
         at: Location,
         take: impl FnOnce(u64, Payload<'_>) -> Option<T>,
     ) -> Result<T, Error> {
-        let damaged = || Damage::error("a checkpoint", at.offset());
+        let damaged = || {
+            self.bad.borrow_mut().push(at);
+            Damage::error("a checkpoint", at.offset())
+        };
         let start = at.offset().checked_sub(SEGMENTS_START).ok_or_else(damaged)?;
         let number = (start / self.superblock.segment_len) as usize;
         let header = self.headers.get(number).and_then(Option::as_ref);
@@ -149,6 +159,6 @@ impl<D: Disk> Reader<'_, D> {
         let CheckpointEnd { until, watermark, floor, ends, .. } = end;
         let segments = loader.segments.into_iter().map(|segment| (segment.number, segment)).collect();
         let (index, pending) = (loader.index, loader.pending);
-        Ok((Base { exists: true, until, pending, watermark, floor, segments, ends, index }, records))
+        Ok((Base { exists: true, until, pending, watermark, floor, segments, ends, index, bad: Vec::new() }, records))
     }
 }

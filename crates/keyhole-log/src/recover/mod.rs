@@ -98,7 +98,7 @@ pub(crate) struct Recovered {
     pub(crate) index: Index,
     store: Store,
     pub(crate) recovery: Recovery,
-    /// Where the records are that were replayed.
+    /// Where the records are that were replayed, and those of a checkpoint that do not verify.
     replayed: Vec<(u64, u32)>,
 }
 
@@ -144,6 +144,8 @@ pub(crate) async fn recover<D: Disk>(disk: &D, rebuild: bool) -> Result<Recovere
     store.body_ends(&records, &base);
     damaged.append(&mut store.damage);
     let index = replay(&mut base, &records, &store.bad_bodies, &mut damaged);
+    // A checkpoint that was found damaged is not found once more among the records.
+    store.suspects.retain(|suspect| base.bad.iter().all(|bad| bad.offset() != suspect.damage.offset));
     name_suspects(&index, std::mem::take(&mut store.suspects), &mut damaged);
     let recovery = Recovery {
         records: records.len() as u64,
@@ -153,7 +155,8 @@ pub(crate) async fn recover<D: Disk>(disk: &D, rebuild: bool) -> Result<Recovere
         mended: bad_copy.is_some(),
         damaged,
     };
-    let replayed = records.iter().map(|record| (record.at.offset(), record.len)).collect();
+    let records = records.iter().map(|record| (record.at.offset(), record.len));
+    let replayed = records.chain(base.bad.iter().map(|at| (at.offset(), at.len()))).collect();
     Ok(Recovered { superblock, bad_copy, index, store, recovery, replayed })
 }
 

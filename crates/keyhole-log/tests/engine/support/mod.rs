@@ -134,6 +134,11 @@ impl Medium {
         &mut self.durable
     }
 
+    /// Changes one byte of what is read.
+    pub(crate) fn flip(&mut self, at: u64, mask: u8) {
+        self.current[at as usize] ^= mask;
+    }
+
     /// After [`bytes`](Self::bytes).
     pub(crate) fn reload(&mut self) {
         self.current = self.durable.clone();

@@ -9,7 +9,7 @@ use crate::DataKey;
 use crate::aead::Engine;
 use crate::chunked::{open_single, plaintext_len, seal_single};
 use crate::head::{Checksums, Head, HeadError, OpenError};
-use crate::limits::{DIGEST_MAX, PREFIX_LEN, SALT_LEN, TAG_LEN};
+use crate::limits::{DIGEST_MAX, PART_NUMBER_MAX, PREFIX_LEN, SALT_LEN, TAG_LEN};
 
 const BODY_LABEL: &[u8; 15] = b"keyhole.body.v1";
 const PART_LABEL: &[u8; 15] = b"keyhole.part.v1";
@@ -125,7 +125,7 @@ pub enum Binding {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum BindingError {
-    /// There is no body, or the length of one is that of no message.
+    /// There is no body, or there are more than part numbers, or the length of one is that of no message.
     Bodies,
     /// The plaintext is not as long as the head says.
     Length,
@@ -140,7 +140,7 @@ pub enum BindingError {
 impl fmt::Display for BindingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            BindingError::Bodies => "a body is missing or has an impossible length",
+            BindingError::Bodies => "a body is missing, one too many, or has an impossible length",
             BindingError::Length => "the object is not as long as its head says",
             BindingError::Parts => "the head and the bodies disagree on whether there are parts",
             BindingError::Manifest => "the parts are not those that the head lists",
@@ -161,9 +161,12 @@ impl Bodies {
     /// and that message's salt.
     ///
     /// # Errors
-    /// [`BindingError::Bodies`] for an impossible length, [`BindingError::Parts`] for a number 0 that is not alone.
+    /// [`BindingError::Bodies`] for an impossible length or a body too many, [`BindingError::Parts`] for a number 0 that is not alone.
     pub fn push(&mut self, part_number: u32, message_len: u64, salt: &[u8; SALT_LEN]) -> Result<(), BindingError> {
         let len = plaintext_len(message_len).ok_or(BindingError::Bodies)?;
+        if self.count >= PART_NUMBER_MAX {
+            return Err(BindingError::Bodies);
+        }
         if self.whole.is_some() || (part_number == 0 && self.count > 0) {
             return Err(BindingError::Parts);
         }

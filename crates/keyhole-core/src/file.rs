@@ -9,7 +9,7 @@
 use core::fmt;
 
 use crate::chunked::plaintext_len;
-use crate::limits::{BUCKET_MAX, OBJECT_KEY_MAX, PART_NUMBER_MAX, PREFIX_LEN, SEALED_HEAD_MAX, TAG_LEN};
+use crate::limits::{BUCKET_MAX, FILE_CONTENT_MAX, OBJECT_KEY_MAX, PART_NUMBER_MAX, PREFIX_LEN, SEALED_HEAD_MAX, TAG_LEN};
 
 /// What a file begins with.
 pub const MAGIC: [u8; 8] = *b"KEYHOLE1";
@@ -47,7 +47,7 @@ pub enum FileError {
     BodyLength,
     /// A part info is shorter or longer than one can be, or the object has no parts.
     PartInfo,
-    /// The lengths add up to more than there can be.
+    /// The lengths add up to more than [`FILE_CONTENT_MAX`].
     TooLong,
     /// It ends before its end, or goes on after it.
     Length,
@@ -236,10 +236,11 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Bytes of the whole file.
+    /// Bytes of the whole file. Exact for what a [`Layout`] has summed up; other sums do not overflow, either.
     pub fn file_len(&self, preface: &Preface<'_>) -> u64 {
         let table = u64::from(preface.bodies) * ENTRY_LEN as u64;
-        preface.encoded_len() as u64 + table + self.infos_len + self.messages_len
+        let content = self.infos_len.saturating_add(self.messages_len);
+        content.saturating_add(table).saturating_add(preface.encoded_len() as u64)
     }
 }
 
@@ -267,12 +268,14 @@ impl Layout {
             return Err(FileError::PartInfo);
         }
         let plaintext = plaintext_len(entry.message_len).ok_or(FileError::BodyLength)?;
-        let sum = |a: u64, b: u64| a.checked_add(b).ok_or(FileError::TooLong);
-        self.totals = Totals {
+        let sum = |a: u64, b: u64| a.checked_add(b).filter(|sum| *sum <= FILE_CONTENT_MAX).ok_or(FileError::TooLong);
+        let totals = Totals {
             infos_len: sum(self.totals.infos_len, entry.info_len.into())?,
             messages_len: sum(self.totals.messages_len, entry.message_len)?,
             plaintext_len: sum(self.totals.plaintext_len, plaintext)?,
         };
+        sum(totals.infos_len, totals.messages_len)?;
+        self.totals = totals;
         self.last_number = entry.part_number;
         self.seen += 1;
         Ok(())
@@ -368,6 +371,18 @@ mod tests {
     }
 
     #[test]
+    fn the_length_of_a_file_is_a_number_whatever_the_sums() {
+        let head = vec![7; SEALED_HEAD_MAX];
+        let (bucket, key) = ("b".repeat(BUCKET_MAX), "k".repeat(OBJECT_KEY_MAX));
+        let preface = Preface { bucket: &bucket, key: &key, sealed_head: &head, bodies: BODIES_MAX };
+        let content = |infos_len, messages_len| Totals { infos_len, messages_len, plaintext_len: 0 };
+        let front = PREFACE_MAX as u64 + u64::from(BODIES_MAX) * ENTRY_LEN as u64;
+        assert_eq!(content(80, FILE_CONTENT_MAX - 80).file_len(&preface), FILE_CONTENT_MAX + front);
+        assert!(i64::try_from(FILE_CONTENT_MAX + front).is_ok(), "an offset in a file");
+        assert_eq!(content(u64::MAX, u64::MAX).file_len(&preface), u64::MAX);
+    }
+
+    #[test]
     fn tables() {
         let message = |len| message_len(len).unwrap();
         let entry = |part_number, message_len, info_len| Entry { part_number, message_len, info_len };
@@ -391,9 +406,21 @@ mod tests {
         check(&[entry(0, 72, 80)], Err(FileError::PartInfo));
         check(&[entry(1, 72, 71)], Err(FileError::PartInfo));
         check(&[entry(1, 72, crate::body::PART_INFO_MAX as u32 + 1)], Err(FileError::PartInfo));
+        // The longest messages, and one that fills up what a file can have: with a part info, and then a byte more.
         let most = message(((1 << 38) - 1) * 16_384);
+        let many: Vec<Entry> = (1..=FILE_CONTENT_MAX / most).map(|number| entry(number as u32, most, 0)).collect();
+        let filling = FILE_CONTENT_MAX - many.len() as u64 * most;
+        let with = |last: Entry| [&many[..], &[last]].concat();
+        let sum = many.len() as u64 * plaintext_len(most).unwrap();
+        check(&many, Ok(sum));
+        check(&with(entry(5000, filling, 0)), Ok(sum + plaintext_len(filling).unwrap()));
+        check(&with(entry(5000, filling + 1, 0)), Err(FileError::TooLong));
+        check(&with(entry(5000, filling - 80, 80)), Ok(sum + plaintext_len(filling - 80).unwrap()));
+        check(&with(entry(5000, filling - 80, 81)), Err(FileError::TooLong));
+        check(&with(entry(5000, most, 0)), Err(FileError::TooLong));
         let many: Vec<Entry> = (1..=5000).map(|number| entry(number, most, 0)).collect();
         check(&many, Err(FileError::TooLong));
+        check(&many[..4093], Err(FileError::TooLong));
         let mut layout = Layout::new(2);
         layout.push(&entry(1, 72, 0)).unwrap();
         assert_eq!(layout.finish(), Err(FileError::Bodies));

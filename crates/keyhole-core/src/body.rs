@@ -7,8 +7,8 @@ use sha2::Sha512;
 
 use crate::DataKey;
 use crate::aead::Engine;
-use crate::chunked::{open_single, plaintext_len, seal_single};
-use crate::head::{Checksums, Head, HeadError, OpenError};
+use crate::chunked::plaintext_len;
+use crate::head::{Checksums, Head, HeadError, OpenError, open_map, seal_map};
 use crate::limits::{DIGEST_MAX, PART_NUMBER_MAX, PREFIX_LEN, SALT_LEN, TAG_LEN};
 
 const BODY_LABEL: &[u8; 15] = b"keyhole.body.v1";
@@ -219,7 +219,7 @@ impl Bodies {
 /// which [`PART_INFO_MAX`] is always enough. The salt must be fresh and random.
 ///
 /// # Errors
-/// [`HeadError::TooLong`] where `out` is too short.
+/// [`HeadError::TooLong`] where `out` is too short; it has been wiped then.
 pub fn seal_part_info<E: Engine>(
     engine: &E,
     data_key: &DataKey,
@@ -230,15 +230,14 @@ pub fn seal_part_info<E: Engine>(
     out: &mut [u8],
 ) -> Result<usize, HeadError> {
     let map = Head { checksums: *checksums, ..Head::default() };
-    let len = map.encode(out.get_mut(PREFIX_LEN..).ok_or(HeadError::TooLong)?)?;
     let context = labelled(PART_LABEL, part_number);
-    seal_single(engine, data_key.expose(), salt, &[&context, body_salt], len, out).ok_or(HeadError::TooLong)
+    seal_map(engine, data_key.expose(), salt, &[&context, body_salt], &map, out)
 }
 
 /// Opens what [`seal_part_info`] made, in place.
 ///
 /// # Errors
-/// [`OpenError`]; what holds anything but checksums is malformed.
+/// [`OpenError`]; what holds anything but checksums is malformed. `sealed` has been wiped then.
 pub fn open_part_info<E: Engine>(
     engine: &E,
     data_key: &DataKey,
@@ -247,10 +246,10 @@ pub fn open_part_info<E: Engine>(
     sealed: &mut [u8],
 ) -> Result<Checksums, OpenError> {
     let context = labelled(PART_LABEL, part_number);
-    let map = open_single(engine, data_key.expose(), &[&context, body_salt], sealed)?;
-    let head = Head::decode(map)?;
-    match head.is_checksums_only() {
-        true => Ok(head.checksums),
-        false => Err(OpenError::Malformed(HeadError::Unknown)),
-    }
+    let head =
+        open_map(engine, data_key.expose(), &[&context, body_salt], sealed, |head| match head.is_checksums_only() {
+            true => Ok(()),
+            false => Err(HeadError::Unknown),
+        })?;
+    Ok(head.checksums)
 }

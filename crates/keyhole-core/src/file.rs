@@ -9,7 +9,9 @@
 use core::fmt;
 
 use crate::chunked::plaintext_len;
-use crate::limits::{BUCKET_MAX, FILE_CONTENT_MAX, OBJECT_KEY_MAX, PART_NUMBER_MAX, PREFIX_LEN, SEALED_HEAD_MAX, TAG_LEN};
+use crate::limits::{
+    BUCKET_MAX, FILE_CONTENT_MAX, OBJECT_KEY_MAX, PART_NUMBER_MAX, PREFIX_LEN, SEALED_HEAD_MAX, TAG_LEN,
+};
 
 /// What a file begins with.
 pub const MAGIC: [u8; 8] = *b"KEYHOLE1";

@@ -76,6 +76,28 @@ fn derived_key() -> [u8; 32] {
     mac.finalize().into_bytes()[..32].try_into().unwrap()
 }
 
+/// The hashes that keys go through.
+#[test]
+fn hashes() {
+    use hmac::{Hmac, KeyInit, Mac};
+    use md5::{Digest, Md5};
+    assert_eq!(traces(&after_drop(Md5::new().chain_update(KEY)), &KEY), 0);
+    assert_eq!(traces(&after_drop(sha2::Sha512::new().chain_update(KEY)), &KEY), 0);
+    // What a keyed state has in memory is as good as the key.
+    let mac = Hmac::<sha2::Sha512>::new_from_slice(&KEY).unwrap().chain_update(KEY);
+    let state = memory(&mac);
+    assert!(traces(&state, &KEY) > 0 && state.iter().filter(|byte| **byte != 0).count() > 128, "there is a state");
+    let left = after_drop(mac);
+    let remains = state.windows(8).filter(|window| **window != [0; 8] && left.windows(8).any(|left| left == *window));
+    assert_eq!(remains.count(), 0);
+}
+
+fn memory<T>(value: &T) -> Vec<u8> {
+    let bytes = std::ptr::from_ref(value).cast::<u8>();
+    // SAFETY: as in `after_drop`; the value is alive.
+    (0..size_of::<T>()).map(|i| unsafe { bytes.add(i).read_volatile() }).collect()
+}
+
 /// The data key is in the output before the head is sealed, so no error may leave it there.
 #[test]
 fn a_head_that_cannot_be_sealed() {

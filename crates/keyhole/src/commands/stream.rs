@@ -24,8 +24,10 @@ const PROGRESS_MIN: u64 = 64 << 20;
 pub(crate) struct Input {
     name: String,
     reader: BufReader<File>,
-    /// Bytes from here to the end, where that is known: of a file, not of a pipe.
+    /// Bytes from where this began to the end, where that is known: of a file, not of a pipe.
     pub(crate) len: Option<u64>,
+    /// Where in the file that end is.
+    end: Option<u64>,
 }
 
 impl Input {
@@ -42,11 +44,10 @@ impl Input {
     fn new(name: String, mut file: File) -> Result<Self> {
         let metadata = file.metadata().map_err(|error| Failure::io(format_args!("cannot read {name}"), error))?;
         // A file on standard input may have been read in part.
-        let len = match metadata.is_file() {
-            true => file.stream_position().ok().map(|at| metadata.len().saturating_sub(at)),
-            false => None,
-        };
-        Ok(Input { name, reader: BufReader::with_capacity(BUFFER_LEN, file), len })
+        let begin = if metadata.is_file() { file.stream_position().ok() } else { None };
+        let len = begin.map(|at| metadata.len().saturating_sub(at));
+        let end = begin.map(|_| metadata.len());
+        Ok(Input { name, reader: BufReader::with_capacity(BUFFER_LEN, file), len, end })
     }
 
     /// The same bytes in a file without a name, if this is a pipe: so that one can go back in them. What goes there is
@@ -64,14 +65,16 @@ impl Input {
     /// Goes on `len` bytes, which must be there, without looking at them.
     pub(crate) fn skip(&mut self, len: u64) -> Result<()> {
         let Some(before_last) = len.checked_sub(1) else { return Ok(()) };
-        if self.len.is_some() {
-            let offset = i64::try_from(before_last).map_err(|_| self.ends_early())?;
+        if let Some(end) = self.end {
+            // A length that was made up may be beyond all that a file can have.
+            let left = end.saturating_sub(self.position()?);
+            let offset = i64::try_from(before_last).ok().filter(|_| len <= left).ok_or_else(|| self.ends_early())?;
             self.reader.seek_relative(offset).map_err(|error| self.failed(error))?;
         } else {
             let mut passed = (&mut self.reader).take(before_last);
             io::copy(&mut passed, &mut io::sink()).map_err(|error| self.failed(error))?;
         }
-        // One can go past the end of a file, but not read there.
+        // One can go past the end of a file that has been cut since, but not read there.
         self.exactly(&mut [0])
     }
 

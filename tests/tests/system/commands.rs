@@ -163,8 +163,59 @@ fn the_files_of_the_vectors_open() {
         assert!(parts.eq(expected.filter(|number| *number > 0)), "{}", text("file"));
         let shown = String::from_utf8(succeeds(&["inspect", file.to_str().unwrap()], b"")).unwrap();
         assert!(shown.contains(text("etag")), "{shown}");
-        // A part less.
+        // A byte less.
         fails(3, &open, &bytes[..bytes.len() - 1]);
+        damaged_fronts(case, &bytes, &open, &directory.path("damaged"));
+    }
+}
+
+/// Each byte of the table, and bytes all over the part infos, damaged: 3, and nothing written of a body whose own info it
+/// was. From a file and from a pipe, where lengths are looked at in other ways.
+fn damaged_fronts(case: &Value, bytes: &[u8], open: &[&str], path: &str) {
+    let be = |at: usize, len: usize| bytes[at..at + len].iter().fold(0, |n, byte| n << 8 | usize::from(*byte));
+    // "KEYHOLE1", two names, the sealed head, the number of bodies.
+    let mut at = 8;
+    for width in [2, 2, 4] {
+        at += width + be(at, width);
+    }
+    let (table, count) = (at + 4, be(at, 4));
+    let infos = table + 16 * count;
+    let info_lens: Vec<usize> = (0..count).map(|i| be(table + 16 * i + 12, 4)).collect();
+    let open = if case["bound"] == true { open.to_vec() } else { [open, &["--allow-unbound"]].concat() };
+    let check = |at: usize, bit: u8, body: Option<usize>| {
+        let mut damaged = bytes.to_vec();
+        damaged[at] ^= 1 << bit;
+        fs::write(path, &damaged).unwrap();
+        let (from_file, said) = fails(3, &[&open[..], &[path]].concat(), b"");
+        let (from_pipe, _) = fails(3, &open, &damaged);
+        assert!(from_file == from_pipe, "byte {at}: {said}");
+        match body {
+            Some(0) => assert!(from_file.is_empty() && said.contains("the checksums of part"), "byte {at}: {said}"),
+            Some(_) => assert!(!from_file.is_empty() && said.contains("the checksums of part"), "byte {at}: {said}"),
+            None => {}
+        }
+    };
+    (table..infos).for_each(|at| check(at, 0, None));
+    (table..infos).step_by(3).for_each(|at| check(at, 7, None));
+    let mut at = infos;
+    for (body, len) in info_lens.into_iter().enumerate() {
+        // Salt, commitment, map, tag.
+        (at..at + len)
+            .step_by(7)
+            .chain((at + len).checked_sub(1).filter(|_| len > 0))
+            .for_each(|at| check(at, 0, Some(body)));
+        at += len;
+    }
+    // A first length that takes the place of all that there is, and more.
+    let inspect = |damaged: &[u8]| {
+        fs::write(path, damaged).unwrap();
+        fails(3, &["inspect", path], b"");
+        fails(3, &["inspect"], damaged);
+    };
+    for byte in 4..12 {
+        let mut damaged = bytes.to_vec();
+        damaged[table + byte] ^= 1;
+        inspect(&damaged);
     }
 }
 

@@ -281,16 +281,18 @@ fn open_file<E: Engine>(
     let binding = bodies.check(&head).map_err(|error| text(&error))?;
     let mut plaintext = Vec::new();
     for ((entry, message), info) in pieces.entries.iter().zip(&pieces.messages).zip(&pieces.infos) {
-        let context = body::context(entry.part_number);
-        let part = open_message(engine, data_key.expose(), &context, message).map_err(|error| text(&error))?;
+        let mut checksums = Checksums::default();
         if !info.is_empty() {
             let salt = message[..SALT_LEN].try_into().unwrap();
             let mut info = info.to_vec();
-            let checksums = open_part_info(engine, &data_key, entry.part_number, salt, &mut info);
-            let checksums = checksums.map_err(|error| text(&error))?;
-            if let Some(sha256) = checksums.get(ChecksumAlgorithm::Sha256) {
-                assert_eq!(sha256, &Sha256::digest(&part)[..]);
-            }
+            checksums = open_part_info(engine, &data_key, entry.part_number, salt, &mut info)
+                .inspect_err(|_| assert!(info.iter().all(|byte| *byte == 0), "what was refused is wiped"))
+                .map_err(|error| text(&error))?;
+        }
+        let context = body::context(entry.part_number);
+        let part = open_message(engine, data_key.expose(), &context, message).map_err(|error| text(&error))?;
+        if let Some(sha256) = checksums.get(ChecksumAlgorithm::Sha256) {
+            assert_eq!(sha256, &Sha256::digest(&part)[..]);
         }
         plaintext.extend(part);
     }

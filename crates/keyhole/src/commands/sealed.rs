@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use keyhole_core::body::{self, Binding, Bodies};
+use keyhole_core::body::{self, Binding, Bodies, open_part_info};
 use keyhole_core::chunked::{Opener, Sealer, message_len, plaintext_len};
 use keyhole_core::file::{Decoded, ENTRY_LEN, Entry, Layout, PREFACE_MAX, Preface, Totals};
 use keyhole_core::head::{Field, Head, UserMetadata, open_head, seal_head};
@@ -268,10 +268,20 @@ pub(crate) fn open(options: &OpenOptions) -> Result<()> {
 
 fn open_bodies(front: &Front, data_key: &DataKey, mut input: Input, output: &mut Output) -> Result<()> {
     let progress = Progress::new(Some(front.totals.plaintext_len));
-    input.skip(front.totals.infos_len)?;
+    let mut infos = Vec::with_capacity(front.entries.len());
     for entry in &front.entries {
+        // The layout has bounded it.
+        let mut info = vec![0; entry.info_len as usize];
+        input.exactly(&mut info)?;
+        infos.push(info);
+    }
+    for (entry, mut info) in front.entries.iter().zip(infos) {
         let mut prefix = [0; PREFIX_LEN];
         input.exactly(&mut prefix)?;
+        if let (Some(salt), false) = (prefix.first_chunk(), info.is_empty()) {
+            open_part_info(&ENGINE, data_key, entry.part_number, salt, &mut info)
+                .map_err(|error| malformed(format_args!("the checksums of part {}: {error}", entry.part_number)))?;
+        }
         let mut opener = Opener::new(&ENGINE, data_key.expose(), &prefix, &[&body::context(entry.part_number)])
             .map_err(|_| malformed(format_args!("body {} does not belong to its head", entry.part_number)))?;
         stream::open(&mut opener, &mut input, Some(entry.message_len), output, &progress)?;

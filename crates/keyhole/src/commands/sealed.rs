@@ -12,7 +12,7 @@ use keyhole_core::{CustomerKey, DataKey};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::stream::{Input, Output, Progress, dash, report_partial};
+use super::stream::{FileId, Input, Output, Progress, dash, finish_opened};
 use super::{Failure, Result, key, stream};
 use crate::engine::Chosen;
 use crate::env::random;
@@ -89,6 +89,7 @@ fn malformed(error: impl std::fmt::Display) -> Failure {
 pub(crate) fn seal(options: &SealOptions) -> Result<()> {
     let customer_key = key::read(&options.key)?;
     let mut input = Input::open(&options.input)?;
+    let read = [input.id, FileId::at(&options.key)];
     let progress = Progress::new(input.len);
     let mut random_bytes = Zeroizing::new([0; 32]);
     random(&mut *random_bytes);
@@ -99,15 +100,13 @@ pub(crate) fn seal(options: &SealOptions) -> Result<()> {
     if let Some(len) = input.len {
         // The names and metadata are looked at before anything is made.
         let (preface, entry) = begin_file(options, &customer_key, &data_key, len)?;
-        let mut output = Output::create(&options.output)?;
+        let mut output = Output::create(&options.output, &read)?;
         [&preface[..], &entry.encode(), &sealer.prefix()].iter().try_for_each(|bytes| output.write(bytes))?;
         let sealed = stream::seal(&mut sealer, &mut input, &mut output, &progress)?;
         if sealed != len {
-            return Err(Failure::Other(
-                "the input changed while it was read; what was written is no whole file".to_owned(),
-            ));
+            return Err(Failure::Other("the input changed while it was read".to_owned()));
         }
-        return output.flush();
+        return output.finish();
     }
     begin_file(options, &customer_key, &data_key, 0)?;
     // How long the input is will be known at its end, and stands at the beginning of the file: the ciphertext waits in a
@@ -115,10 +114,10 @@ pub(crate) fn seal(options: &SealOptions) -> Result<()> {
     let mut spool = Output::temporary()?;
     let len = stream::seal(&mut sealer, &mut input, &mut spool, &progress)?;
     let (preface, entry) = begin_file(options, &customer_key, &data_key, len)?;
-    let mut output = Output::create(&options.output)?;
+    let mut output = Output::create(&options.output, &read)?;
     [&preface[..], &entry.encode(), &sealer.prefix()].iter().try_for_each(|bytes| output.write(bytes))?;
     copy(&mut spool.into_input()?, &mut output)?;
-    output.flush()
+    output.finish()
 }
 
 fn copy(input: &mut Input, output: &mut Output) -> Result<()> {
@@ -228,6 +227,7 @@ impl Front {
 pub(crate) fn open(options: &OpenOptions) -> Result<()> {
     let customer_key = key::read(&options.key)?;
     let mut input = Input::open(&options.input)?;
+    let read = [input.id, FileId::at(&options.key)];
     let front = Front::read(&mut input)?;
     let preface = front.preface();
     for (given, found, what) in [(&options.bucket, preface.bucket, "bucket"), (&options.name, preface.key, "name")] {
@@ -261,9 +261,9 @@ pub(crate) fn open(options: &OpenOptions) -> Result<()> {
         input.go_to(start)?;
         input
     };
-    let mut output = Output::create(&options.output)?;
+    let mut output = Output::create(&options.output, &read)?;
     let opened = open_bodies(&front, &data_key, input, &mut output);
-    report_partial(opened, &mut output)
+    finish_opened(opened, output)
 }
 
 fn open_bodies(front: &Front, data_key: &DataKey, mut input: Input, output: &mut Output) -> Result<()> {
@@ -333,9 +333,9 @@ pub(crate) fn inspect(options: &InspectOptions) -> Result<()> {
         true => serde_json::to_string_pretty(&found).map_err(|error| error.to_string())? + "\n",
         false => found.to_string(),
     };
-    let mut output = Output::create(&dash())?;
+    let mut output = Output::create(&dash(), &[])?;
     output.write(text.as_bytes())?;
-    output.flush()
+    output.finish()
 }
 
 impl std::fmt::Display for Inspection {

@@ -4,7 +4,7 @@
 use keyhole_core::aead::Engine;
 use keyhole_core::body::{self, Binding, Bodies, Etag, open_part_info};
 use keyhole_core::chunked::{Opener, Sealer, message_len, plaintext_len};
-use keyhole_core::file::{Decoded, ENTRY_LEN, Entry, FileError, Layout, PREFACE_MAX, Preface};
+use keyhole_core::file::{self, Decoded, ENTRY_LEN, Entry, FileError, Layout, PREFACE_MAX, Preface, SEAL_OVERHEAD};
 use keyhole_core::head::{ChecksumAlgorithm, Checksums, Head, OpenError, UserMetadata, open_head, seal_head};
 use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, SEALED_HEAD_MAX, TAG_LEN};
 use keyhole_core::{CustomerKey, DataKey, NotAuthentic};
@@ -45,6 +45,7 @@ pub(crate) fn all<E: Engine>(engine: &E) {
     files(engine);
     damaged_files(engine);
     parts_of_another_upload(engine);
+    sealed_at_once(engine);
 }
 
 pub(crate) fn bytes<const N: usize>(hex: &str) -> [u8; N] {
@@ -512,4 +513,36 @@ pub(crate) fn parts_of_another_upload<E: Engine>(engine: &E) {
     assert!(open(&file([0, 1, 3], true)).is_err(), "an older attempt");
     let unbound = open(&file([0, 1, 3], false)).unwrap();
     assert!(unbound.binding == Binding::Unbound && unbound.etag != good.etag);
+}
+
+/// Files that are made in one call: of every length, in just enough room and in too little.
+pub(crate) fn sealed_at_once<E: Engine>(engine: &E) {
+    let customer_key = CustomerKey::new([1; 32]);
+    let seal = |bucket: &str, key: &str, plaintext: &[u8], out: &mut [u8]| {
+        let mut random = fastrand::Rng::with_seed(SEED);
+        file::seal(engine, &customer_key, |bytes| random.fill(bytes), bucket, key, plaintext, out)
+    };
+    for len in [0, 1, 23, 24, 300, CHUNK_LEN - 1, CHUNK_LEN, CHUNK_LEN + 1, 70_000] {
+        let plaintext: Vec<u8> = (0..len).map(|i| (i * 31) as u8 | 1).collect();
+        let mut out = vec![0; len + 5 + SEAL_OVERHEAD + len / CHUNK_LEN * TAG_LEN];
+        let file_len = seal("bu", "key", &plaintext, &mut out).unwrap();
+        let opened = open_file(engine, &out[..file_len], &customer_key, "bu", "key").unwrap();
+        assert!(opened.plaintext == plaintext && opened.binding == Binding::Bound, "{len}");
+        let mut exact = vec![0; file_len];
+        assert_eq!(seal("bu", "key", &plaintext, &mut exact), Ok(file_len));
+        assert!(exact == out[..file_len], "the same randomness gives the same bytes");
+        let too_short = if len < 1000 { 0..file_len } else { file_len - 40..file_len };
+        for room in too_short {
+            let mut out = vec![0; room];
+            assert_eq!(seal("bu", "key", &plaintext, &mut out), Err(FileError::Room), "{len} in {room}");
+            // A chunk is copied whole or not at all.
+            let mut ends = plaintext.rchunks_exact(8).take(2);
+            let clear = ends.any(|end| out.windows(8).any(|written| written == end));
+            assert!(!clear, "{len} in {room}");
+        }
+    }
+    let (long_bucket, long_key) = ("b".repeat(64), "k".repeat(1025));
+    for (bucket, key) in [("", "k"), ("b", ""), (&long_bucket[..], "k"), ("b", &long_key[..])] {
+        assert_eq!(seal(bucket, key, b"x", &mut [0; 2000]), Err(FileError::Name));
+    }
 }

@@ -134,7 +134,7 @@ fn a_part_info_that_cannot_be_sealed_or_opened() {
         assert_eq!((seal(&mut out), out), (Err(HeadError::TooLong), vec![0; short]));
     }
     let open = |number, sealed: &mut [u8]| open_part_info(&Portable, &data_key, number, &[3; 24], sealed);
-    assert_eq!(open(1, &mut out.clone()[..len]), Ok(checksums));
+    assert_eq!(open(1, &mut { out }[..len]), Ok(checksums));
     assert_eq!(open(2, &mut out[..len]), Err(OpenError::NotAuthentic));
     assert!(out[..len].iter().all(|byte| *byte == 0));
 }

@@ -1,8 +1,14 @@
 //! Both engines: sealing and opening chunks and blocks, beside AWS-LC's and RustCrypto's AES-256-GCM as they are.
+//!
+//! Criterion measures one after the other, and a shared machine is another one a minute later: these figures are to be
+//! compared with their own earlier ones. How the engines compare with each other is what `keyhole bench` says, which measures
+//! all of them in turns.
 
 // The engine is a module of the binary, which has no library to take it from.
 #[path = "../../crates/keyhole/src/engine/accelerated.rs"]
 mod accelerated;
+#[path = "../../crates/keyhole/src/commands/bench/buffer.rs"]
+mod buffer;
 
 use std::hint::black_box;
 
@@ -10,6 +16,7 @@ use accelerated::Accelerated;
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use buffer::Buffer;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use keyhole_core::aead::{Engine, Portable};
@@ -35,16 +42,15 @@ fn benches(c: &mut Criterion) {
 fn engine<E: Engine>(group: &mut Group<'_>, name: &str, engine: &E, len: usize) {
     let mut sealer = Sealer::new(engine, &[7; 32], &[9; 24], &[b"bench"]);
     let prefix = sealer.prefix();
-    let mut data = vec![0; len];
+    let (mut data, mut opened) = (Buffer::new(len), Buffer::new(len));
     // In counter mode sealing twice gives the plaintext back: what is opened takes turns between two ciphertexts, and
     // nothing is copied.
     let mut tags: [Vec<[u8; TAG_LEN]>; 2] = Default::default();
     for tags in &mut tags {
         let mut sealer = Sealer::new(engine, &[7; 32], &[9; 24], &[b"bench"]);
-        tags.extend(data.chunks_mut(CHUNK_LEN).map(|chunk| sealer.seal_next(chunk)));
+        tags.extend(opened.chunks_mut(CHUNK_LEN).map(|chunk| sealer.seal_next(chunk)));
     }
     let mut opener = Opener::new(engine, &[7; 32], &prefix, &[b"bench"]).expect("its own message opens");
-    let mut opened = data.clone();
     group.bench_function(format!("seal, {name}"), |b| {
         b.iter(|| {
             for chunk in data.chunks_mut(CHUNK_LEN) {
@@ -62,21 +68,45 @@ fn engine<E: Engine>(group: &mut Group<'_>, name: &str, engine: &E, len: usize) 
     });
 }
 
+/// AES-256-GCM as two libraries have it, of all of the data in one call.
 fn references(group: &mut Group<'_>, len: usize) {
-    let mut data = vec![0; len];
     let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &[7; 32]).expect("a key"));
-    group.bench_function("seal, aws-lc-rs as it is", |b| {
-        b.iter(|| {
-            let nonce = Nonce::assume_unique_for_key([9; 12]);
-            let tag = key.seal_in_place_separate_tag(nonce, Aad::empty(), &mut data).expect("within the limit");
-            black_box(tag.as_ref());
-        });
-    });
+    let nonce = || Nonce::assume_unique_for_key([9; 12]);
+    reference(
+        group,
+        "aws-lc-rs as it is",
+        len,
+        |data| {
+            let tag = key.seal_in_place_separate_tag(nonce(), Aad::empty(), data).expect("within the limit");
+            tag.as_ref().try_into().expect("GCM's tag has 16 bytes")
+        },
+        |data, tag| key.open_in_place_separate_tag(nonce(), Aad::empty(), tag, data).is_ok(),
+    );
     let key = Aes256Gcm::new(&[7; 32].into());
-    group.bench_function("seal, aes-gcm", |b| {
+    let nonce = [9; 12].into();
+    reference(
+        group,
+        "aes-gcm",
+        len,
+        |data| key.encrypt_inout_detached(&nonce, b"", data.into()).expect("within the limit").into(),
+        |data, tag| key.decrypt_inout_detached(&nonce, b"", data.into(), &(*tag).into()).is_ok(),
+    );
+}
+
+fn reference(
+    group: &mut Group<'_>,
+    name: &str,
+    len: usize,
+    seal: impl Fn(&mut [u8]) -> [u8; TAG_LEN],
+    open: impl Fn(&mut [u8], &[u8; TAG_LEN]) -> bool,
+) {
+    let mut data = Buffer::new(len);
+    group.bench_function(format!("seal, {name}"), |b| b.iter(|| black_box(seal(&mut data))));
+    let mut tags = [seal(&mut data), seal(&mut data)];
+    group.bench_function(format!("open, {name}"), |b| {
         b.iter(|| {
-            let buffer = (&mut data[..]).into();
-            black_box(key.encrypt_inout_detached(&[9; 12].into(), b"", buffer).expect("within the limit"));
+            tags.swap(0, 1);
+            assert!(open(&mut data, &tags[0]), "it was sealed with this tag");
         });
     });
 }

@@ -7,9 +7,9 @@ use sha2::Sha512;
 
 use crate::DataKey;
 use crate::aead::Engine;
-use crate::chunked::{open_single, plaintext_len, seal_single};
-use crate::head::{Checksums, Head, HeadError, OpenError};
-use crate::limits::{DIGEST_MAX, PREFIX_LEN, SALT_LEN, TAG_LEN};
+use crate::chunked::plaintext_len;
+use crate::head::{Checksums, Head, HeadError, OpenError, open_map, seal_map};
+use crate::limits::{DIGEST_MAX, PART_NUMBER_MAX, PREFIX_LEN, SALT_LEN, TAG_LEN};
 
 const BODY_LABEL: &[u8; 15] = b"keyhole.body.v1";
 const PART_LABEL: &[u8; 15] = b"keyhole.part.v1";
@@ -125,7 +125,7 @@ pub enum Binding {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum BindingError {
-    /// There is no body, or the length of one is that of no message.
+    /// There is no body, or there are more than part numbers, or the length of one is that of no message.
     Bodies,
     /// The plaintext is not as long as the head says.
     Length,
@@ -140,7 +140,7 @@ pub enum BindingError {
 impl fmt::Display for BindingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            BindingError::Bodies => "a body is missing or has an impossible length",
+            BindingError::Bodies => "a body is missing, one too many, or has an impossible length",
             BindingError::Length => "the object is not as long as its head says",
             BindingError::Parts => "the head and the bodies disagree on whether there are parts",
             BindingError::Manifest => "the parts are not those that the head lists",
@@ -161,9 +161,12 @@ impl Bodies {
     /// and that message's salt.
     ///
     /// # Errors
-    /// [`BindingError::Bodies`] for an impossible length, [`BindingError::Parts`] for a number 0 that is not alone.
+    /// [`BindingError::Bodies`] for an impossible length or a body too many, [`BindingError::Parts`] for a number 0 that is not alone.
     pub fn push(&mut self, part_number: u32, message_len: u64, salt: &[u8; SALT_LEN]) -> Result<(), BindingError> {
         let len = plaintext_len(message_len).ok_or(BindingError::Bodies)?;
+        if self.count >= PART_NUMBER_MAX {
+            return Err(BindingError::Bodies);
+        }
         if self.whole.is_some() || (part_number == 0 && self.count > 0) {
             return Err(BindingError::Parts);
         }
@@ -216,7 +219,7 @@ impl Bodies {
 /// which [`PART_INFO_MAX`] is always enough. The salt must be fresh and random.
 ///
 /// # Errors
-/// [`HeadError::TooLong`] where `out` is too short.
+/// [`HeadError::TooLong`] where `out` is too short; it has been wiped then.
 pub fn seal_part_info<E: Engine>(
     engine: &E,
     data_key: &DataKey,
@@ -227,15 +230,14 @@ pub fn seal_part_info<E: Engine>(
     out: &mut [u8],
 ) -> Result<usize, HeadError> {
     let map = Head { checksums: *checksums, ..Head::default() };
-    let len = map.encode(out.get_mut(PREFIX_LEN..).ok_or(HeadError::TooLong)?)?;
     let context = labelled(PART_LABEL, part_number);
-    seal_single(engine, data_key.expose(), salt, &[&context, body_salt], len, out).ok_or(HeadError::TooLong)
+    seal_map(engine, data_key.expose(), salt, &[&context, body_salt], &map, out)
 }
 
 /// Opens what [`seal_part_info`] made, in place.
 ///
 /// # Errors
-/// [`OpenError`]; what holds anything but checksums is malformed.
+/// [`OpenError`]; what holds anything but checksums is malformed. `sealed` has been wiped then.
 pub fn open_part_info<E: Engine>(
     engine: &E,
     data_key: &DataKey,
@@ -244,10 +246,10 @@ pub fn open_part_info<E: Engine>(
     sealed: &mut [u8],
 ) -> Result<Checksums, OpenError> {
     let context = labelled(PART_LABEL, part_number);
-    let map = open_single(engine, data_key.expose(), &[&context, body_salt], sealed)?;
-    let head = Head::decode(map)?;
-    match head.is_checksums_only() {
-        true => Ok(head.checksums),
-        false => Err(OpenError::Malformed(HeadError::Unknown)),
-    }
+    let head =
+        open_map(engine, data_key.expose(), &[&context, body_salt], sealed, |head| match head.is_checksums_only() {
+            true => Ok(()),
+            false => Err(HeadError::Unknown),
+        })?;
+    Ok(head.checksums)
 }

@@ -3,6 +3,8 @@
 //! A message is `salt || commitment || chunk_0 || tag_0 || chunk_1 || tag_1 ...`. Here chunks and tags are given apart, so
 //! that whoever stores them decides where the tags go.
 
+use core::ops::Range;
+
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha512;
 use subtle::ConstantTimeEq;
@@ -233,20 +235,20 @@ pub(crate) fn seal_single<E: Engine>(
     Some(PREFIX_LEN + plaintext_len + TAG_LEN)
 }
 
-/// Opens a message of one chunk in place; its plaintext.
-pub(crate) fn open_single<'m, E: Engine>(
+/// Opens a message of one chunk in place; where in it the plaintext is.
+pub(crate) fn open_single<E: Engine>(
     engine: &E,
     input_key: &[u8; KEY_LEN],
     context: &[&[u8]],
-    message: &'m mut [u8],
-) -> Result<&'m mut [u8], NotAuthentic> {
+    message: &mut [u8],
+) -> Result<Range<usize>, NotAuthentic> {
     let (prefix, rest) = message.split_first_chunk_mut::<PREFIX_LEN>().ok_or(NotAuthentic)?;
     let (chunk, tag) = rest.split_last_chunk_mut::<TAG_LEN>().ok_or(NotAuthentic)?;
     if chunk.len() >= CHUNK_LEN {
         return Err(NotAuthentic);
     }
     Opener::new(engine, input_key, prefix, context)?.open_at(0, chunk, tag)?;
-    Ok(chunk)
+    Ok(PREFIX_LEN..PREFIX_LEN + chunk.len())
 }
 
 #[cfg(test)]

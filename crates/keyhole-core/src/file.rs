@@ -4,12 +4,22 @@
 //! A file is a [`Preface`], one [`Entry`] for each body, the part infos, the messages of the bodies, and nothing more. Here
 //! are its pieces, to be written and read as a stream: [`Preface::decode`] says how many bytes it wants, and [`Layout`]
 //! takes the entries one by one and says how much follows. What needs the key is checked by
-//! [`open_head`](crate::head::open_head) and [`Bodies::check`](crate::body::Bodies::check).
+//! [`open_head`](crate::head::open_head) and [`Bodies::check`](crate::body::Bodies::check). [`seal`] makes a whole file of
+//! what is in memory.
 
 use core::fmt;
 
-use crate::chunked::plaintext_len;
-use crate::limits::{BUCKET_MAX, OBJECT_KEY_MAX, PART_NUMBER_MAX, PREFIX_LEN, SEALED_HEAD_MAX, TAG_LEN};
+use zeroize::Zeroizing;
+
+use crate::CustomerKey;
+use crate::aead::Engine;
+use crate::body::context;
+use crate::chunked::{Sealer, message_len, plaintext_len};
+use crate::head::{Head, HeadError, seal_head};
+use crate::limits::{
+    BUCKET_MAX, CHUNK_LEN, FILE_CONTENT_MAX, KEY_LEN, OBJECT_KEY_MAX, PART_NUMBER_MAX, PREFIX_LEN, SALT_LEN,
+    SEALED_HEAD_MAX, TAG_LEN,
+};
 
 /// What a file begins with.
 pub const MAGIC: [u8; 8] = *b"KEYHOLE1";
@@ -25,6 +35,11 @@ pub const BODIES_MAX: u32 = PART_NUMBER_MAX;
 
 /// Bytes of a [`Preface`], at most.
 pub const PREFACE_MAX: usize = MAGIC.len() + 2 + BUCKET_MAX + 2 + OBJECT_KEY_MAX + 4 + SEALED_HEAD_MAX + 4;
+
+/// Bytes that [`seal`] adds to the plaintext and the two names, at most; and [`TAG_LEN`] for each whole [`CHUNK_LEN`] of
+/// plaintext. They are: what is fixed in a preface, the entry, the longest head without metadata, the body's prefix and tag.
+pub const SEAL_OVERHEAD: usize =
+    MAGIC.len() + 2 + 2 + 4 + 4 + ENTRY_LEN + (SEALED_HEAD_MIN + 48) + PREFIX_LEN + TAG_LEN;
 
 /// The shortest sealed head: a message of one chunk.
 const SEALED_HEAD_MIN: usize = PREFIX_LEN + TAG_LEN;
@@ -47,7 +62,7 @@ pub enum FileError {
     BodyLength,
     /// A part info is shorter or longer than one can be, or the object has no parts.
     PartInfo,
-    /// The lengths add up to more than there can be.
+    /// The lengths add up to more than [`FILE_CONTENT_MAX`].
     TooLong,
     /// It ends before its end, or goes on after it.
     Length,
@@ -103,10 +118,7 @@ impl<'a> Preface<'a> {
     }
 
     fn check(&self) -> Result<(), FileError> {
-        let named = |name: &str, max| (1..=max).contains(&name.len());
-        if !named(self.bucket, BUCKET_MAX) || !named(self.key, OBJECT_KEY_MAX) {
-            return Err(FileError::Name);
-        }
+        check_names(self.bucket, self.key)?;
         if !(SEALED_HEAD_MIN..=SEALED_HEAD_MAX).contains(&self.sealed_head.len()) {
             return Err(FileError::Head);
         }
@@ -119,22 +131,12 @@ impl<'a> Preface<'a> {
     /// [`FileError`]: what is impossible about it, or that `out` is too short.
     pub fn encode(&self, out: &mut [u8]) -> Result<usize, FileError> {
         self.check()?;
-        let mut len = 0;
-        let mut put = |bytes: &[u8]| {
-            let place = out.get_mut(len..).and_then(|rest| rest.get_mut(..bytes.len())).ok_or(FileError::Room)?;
-            place.copy_from_slice(bytes);
-            len += bytes.len();
-            Ok(())
-        };
-        put(&MAGIC)?;
-        for name in [self.bucket, self.key] {
-            put(&(name.len() as u16).to_be_bytes())?;
-            put(name.as_bytes())?;
-        }
-        put(&(self.sealed_head.len() as u32).to_be_bytes())?;
-        put(self.sealed_head)?;
-        put(&self.bodies.to_be_bytes())?;
-        Ok(len)
+        let mut to = Output { out, len: 0 };
+        to.put_names([self.bucket, self.key])?;
+        to.put(&(self.sealed_head.len() as u32).to_be_bytes())?;
+        to.put(self.sealed_head)?;
+        to.put(&self.bodies.to_be_bytes())?;
+        Ok(to.len)
     }
 
     /// Reads it from the front of a file, of which `input` is as much as there is so far.
@@ -181,6 +183,88 @@ impl<'a> Preface<'a> {
         preface.check()?;
         Ok(Decoded::Whole(preface, at))
     }
+}
+
+fn check_names(bucket: &str, key: &str) -> Result<(), FileError> {
+    let named = |name: &str, max| (1..=max).contains(&name.len());
+    if named(bucket, BUCKET_MAX) && named(key, OBJECT_KEY_MAX) { Ok(()) } else { Err(FileError::Name) }
+}
+
+/// What is written to, and how far.
+struct Output<'o> {
+    out: &'o mut [u8],
+    len: usize,
+}
+
+impl Output<'_> {
+    /// Copies; where to.
+    fn put(&mut self, bytes: &[u8]) -> Result<&mut [u8], FileError> {
+        let rest = self.out.get_mut(self.len..).ok_or(FileError::Room)?;
+        let place = rest.get_mut(..bytes.len()).ok_or(FileError::Room)?;
+        place.copy_from_slice(bytes);
+        self.len += bytes.len();
+        Ok(place)
+    }
+
+    /// What stands before the length of the head.
+    fn put_names(&mut self, names: [&str; 2]) -> Result<(), FileError> {
+        self.put(&MAGIC)?;
+        for name in names {
+            self.put(&(name.len() as u16).to_be_bytes())?;
+            self.put(name.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// Seals an object that is in memory as a whole file, without metadata; bytes written to `out`, for which the plaintext, the
+/// names and [`SEAL_OVERHEAD`] are enough below [`CHUNK_LEN`]. `random` fills what it is given with fresh random bytes: it
+/// makes the data key and two salts.
+///
+/// # Errors
+/// [`FileError::Name`], and [`FileError::Room`] where `out` is too short. Then there is no file in it, and nothing in the
+/// clear.
+pub fn seal<E: Engine>(
+    engine: &E,
+    customer_key: &CustomerKey,
+    mut random: impl FnMut(&mut [u8]),
+    bucket: &str,
+    key: &str,
+    plaintext: &[u8],
+    out: &mut [u8],
+) -> Result<usize, FileError> {
+    check_names(bucket, key)?;
+    let len = plaintext.len() as u64;
+    let message_len = message_len(len).ok_or(FileError::TooLong)?;
+    let (mut data_key, mut head_salt, mut salt) = (Zeroizing::new([0; KEY_LEN]), [0; SALT_LEN], [0; SALT_LEN]);
+    random(&mut data_key[..]);
+    random(&mut head_salt);
+    random(&mut salt);
+
+    let mut to = Output { out, len: 0 };
+    to.put_names([bucket, key])?;
+    // How long the head gets is known when it is there.
+    let before_head = to.len + 4;
+    let place = to.out.get_mut(before_head..).ok_or(FileError::Room)?;
+    let head = Head { data_key: Some(&data_key), plaintext_length: Some(len), ..Head::default() };
+    let head_len = seal_head(engine, customer_key, &head_salt, bucket, key, &head, place);
+    let head_len =
+        head_len.map_err(|error| if error == HeadError::Name { FileError::Name } else { FileError::Room })?;
+    to.put(&(head_len as u32).to_be_bytes())?;
+    to.len += head_len;
+    to.put(&1u32.to_be_bytes())?;
+    to.put(&Entry { part_number: 0, message_len, info_len: 0 }.encode())?;
+
+    let mut sealer = Sealer::new(engine, &data_key, &salt, &[&context(0)]);
+    to.put(&sealer.prefix())?;
+    for chunk in plaintext.chunks(CHUNK_LEN) {
+        let tag = sealer.seal_next(to.put(chunk)?);
+        to.put(&tag)?;
+    }
+    if !sealer.is_finished() {
+        to.put(&sealer.seal_next(&mut []))?;
+    }
+    Ok(to.len)
 }
 
 /// A big-endian number of up to 8 bytes.
@@ -236,10 +320,11 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Bytes of the whole file.
+    /// Bytes of the whole file. Exact for what a [`Layout`] has summed up; other sums do not overflow, either.
     pub fn file_len(&self, preface: &Preface<'_>) -> u64 {
         let table = u64::from(preface.bodies) * ENTRY_LEN as u64;
-        preface.encoded_len() as u64 + table + self.infos_len + self.messages_len
+        let content = self.infos_len.saturating_add(self.messages_len);
+        content.saturating_add(table).saturating_add(preface.encoded_len() as u64)
     }
 }
 
@@ -267,12 +352,14 @@ impl Layout {
             return Err(FileError::PartInfo);
         }
         let plaintext = plaintext_len(entry.message_len).ok_or(FileError::BodyLength)?;
-        let sum = |a: u64, b: u64| a.checked_add(b).ok_or(FileError::TooLong);
-        self.totals = Totals {
+        let sum = |a: u64, b: u64| a.checked_add(b).filter(|sum| *sum <= FILE_CONTENT_MAX).ok_or(FileError::TooLong);
+        let totals = Totals {
             infos_len: sum(self.totals.infos_len, entry.info_len.into())?,
             messages_len: sum(self.totals.messages_len, entry.message_len)?,
             plaintext_len: sum(self.totals.plaintext_len, plaintext)?,
         };
+        sum(totals.infos_len, totals.messages_len)?;
+        self.totals = totals;
         self.last_number = entry.part_number;
         self.seen += 1;
         Ok(())
@@ -368,6 +455,18 @@ mod tests {
     }
 
     #[test]
+    fn the_length_of_a_file_is_a_number_whatever_the_sums() {
+        let head = vec![7; SEALED_HEAD_MAX];
+        let (bucket, key) = ("b".repeat(BUCKET_MAX), "k".repeat(OBJECT_KEY_MAX));
+        let preface = Preface { bucket: &bucket, key: &key, sealed_head: &head, bodies: BODIES_MAX };
+        let content = |infos_len, messages_len| Totals { infos_len, messages_len, plaintext_len: 0 };
+        let front = PREFACE_MAX as u64 + u64::from(BODIES_MAX) * ENTRY_LEN as u64;
+        assert_eq!(content(80, FILE_CONTENT_MAX - 80).file_len(&preface), FILE_CONTENT_MAX + front);
+        assert!(i64::try_from(FILE_CONTENT_MAX + front).is_ok(), "an offset in a file");
+        assert_eq!(content(u64::MAX, u64::MAX).file_len(&preface), u64::MAX);
+    }
+
+    #[test]
     fn tables() {
         let message = |len| message_len(len).unwrap();
         let entry = |part_number, message_len, info_len| Entry { part_number, message_len, info_len };
@@ -391,9 +490,21 @@ mod tests {
         check(&[entry(0, 72, 80)], Err(FileError::PartInfo));
         check(&[entry(1, 72, 71)], Err(FileError::PartInfo));
         check(&[entry(1, 72, crate::body::PART_INFO_MAX as u32 + 1)], Err(FileError::PartInfo));
+        // The longest messages, and one that fills up what a file can have: with a part info, and then a byte more.
         let most = message(((1 << 38) - 1) * 16_384);
+        let many: Vec<Entry> = (1..=FILE_CONTENT_MAX / most).map(|number| entry(number as u32, most, 0)).collect();
+        let filling = FILE_CONTENT_MAX - many.len() as u64 * most;
+        let with = |last: Entry| [&many[..], &[last]].concat();
+        let sum = many.len() as u64 * plaintext_len(most).unwrap();
+        check(&many, Ok(sum));
+        check(&with(entry(5000, filling, 0)), Ok(sum + plaintext_len(filling).unwrap()));
+        check(&with(entry(5000, filling + 1, 0)), Err(FileError::TooLong));
+        check(&with(entry(5000, filling - 80, 80)), Ok(sum + plaintext_len(filling - 80).unwrap()));
+        check(&with(entry(5000, filling - 80, 81)), Err(FileError::TooLong));
+        check(&with(entry(5000, most, 0)), Err(FileError::TooLong));
         let many: Vec<Entry> = (1..=5000).map(|number| entry(number, most, 0)).collect();
         check(&many, Err(FileError::TooLong));
+        check(&many[..4093], Err(FileError::TooLong));
         let mut layout = Layout::new(2);
         layout.push(&entry(1, 72, 0)).unwrap();
         assert_eq!(layout.finish(), Err(FileError::Bodies));

@@ -3,6 +3,8 @@
 
 use core::fmt;
 
+use zeroize::Zeroize;
+
 use crate::aead::Engine;
 use crate::cbor::{Reader, Writer};
 use crate::chunked::{open_single, seal_single};
@@ -456,7 +458,8 @@ impl fmt::Debug for Head<'_> {
 /// [`SEALED_HEAD_MAX`](crate::limits::SEALED_HEAD_MAX) is always enough. The salt must be fresh and random.
 ///
 /// # Errors
-/// [`HeadError`]: the head cannot be written, or has no data key.
+/// [`HeadError`]: the head cannot be written, or has no data key. What was written to `out`, which may be the data key, has
+/// been wiped then.
 pub fn seal_head<E: Engine>(
     engine: &E,
     customer_key: &CustomerKey,
@@ -471,14 +474,33 @@ pub fn seal_head<E: Engine>(
     }
     let lengths = name_lengths(bucket, key)?;
     let context = [LABEL, &lengths[0], bucket.as_bytes(), &lengths[1], key.as_bytes()];
-    let len = head.encode(out.get_mut(PREFIX_LEN..).ok_or(HeadError::TooLong)?)?;
-    seal_single(engine, customer_key.expose(), salt, &context, len, out).ok_or(HeadError::TooLong)
+    seal_map(engine, customer_key.expose(), salt, &context, head, out)
+}
+
+/// Writes a map and seals it; on an error `out` has been wiped.
+pub(crate) fn seal_map<E: Engine>(
+    engine: &E,
+    input_key: &[u8; KEY_LEN],
+    salt: &[u8; SALT_LEN],
+    context: &[&[u8]],
+    map: &Head<'_>,
+    out: &mut [u8],
+) -> Result<usize, HeadError> {
+    let place = out.get_mut(PREFIX_LEN..).ok_or(HeadError::TooLong);
+    let sealed = place
+        .and_then(|place| map.encode(place))
+        .and_then(|len| seal_single(engine, input_key, salt, context, len, out).ok_or(HeadError::TooLong));
+    if sealed.is_err() {
+        out.zeroize();
+    }
+    sealed
 }
 
 /// Opens a sealed head in place. `sealed` holds the data key afterwards: the caller wipes it.
 ///
 /// # Errors
-/// [`OpenError::NotAuthentic`] for another key or other names, before anything is decrypted.
+/// [`OpenError::NotAuthentic`] for another key or other names, before anything is decrypted. `sealed` has been wiped on
+/// every error.
 pub fn open_head<'a, E: Engine>(
     engine: &E,
     customer_key: &CustomerKey,
@@ -486,13 +508,35 @@ pub fn open_head<'a, E: Engine>(
     key: &str,
     sealed: &'a mut [u8],
 ) -> Result<Head<'a>, OpenError> {
-    let lengths = name_lengths(bucket, key)?;
+    let lengths = name_lengths(bucket, key).inspect_err(|_| sealed.zeroize())?;
     let context = [LABEL, &lengths[0], bucket.as_bytes(), &lengths[1], key.as_bytes()];
-    let head = Head::decode(open_single(engine, customer_key.expose(), &context, sealed)?)?;
-    match head.data_key {
-        Some(_) => Ok(head),
-        None => Err(OpenError::Malformed(HeadError::DataKey)),
+    open_map(engine, customer_key.expose(), &context, sealed, |head| match head.data_key {
+        Some(_) => Ok(()),
+        None => Err(HeadError::DataKey),
+    })
+}
+
+/// Opens what [`seal_map`] made, if it passes `check`; on an error `sealed` has been wiped.
+pub(crate) fn open_map<'a, E: Engine>(
+    engine: &E,
+    input_key: &[u8; KEY_LEN],
+    context: &[&[u8]],
+    sealed: &'a mut [u8],
+    check: impl Fn(&Head<'_>) -> Result<(), HeadError>,
+) -> Result<Head<'a>, OpenError> {
+    let range = match open_single(engine, input_key, context, sealed) {
+        Ok(range) => range,
+        Err(error) => {
+            sealed.zeroize();
+            return Err(error.into());
+        }
+    };
+    // Looked at once to know, and once more to lend: what is lent cannot be wiped.
+    if let Err(error) = Head::decode(&sealed[range.clone()]).and_then(|head| check(&head)) {
+        sealed.zeroize();
+        return Err(error.into());
     }
+    Ok(Head::decode(&sealed[range])?)
 }
 
 fn name_lengths(bucket: &str, key: &str) -> Result<[[u8; 2]; 2], HeadError> {

@@ -59,7 +59,8 @@ impl CustomerKey {
     /// The MD5 of the key, which SSE-C has clients send along to find typing errors (RFC 1321). It identifies the key to
     /// who can guess it, so it goes to the client that sent the key and nowhere else.
     pub fn md5(&self) -> [u8; 16] {
-        Md5::digest(self.0).into()
+        // As a slice: an array given by value would leave a copy of the key behind.
+        Md5::digest(self.0.as_slice()).into()
     }
 }
 

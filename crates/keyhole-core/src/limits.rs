@@ -33,6 +33,10 @@ pub const SEALED_HEAD_MAX: usize = PREFIX_LEN + HEAD_MAX + TAG_LEN;
 /// The highest part number; the lowest is 1, and 0 stands for a body that is no part.
 pub const PART_NUMBER_MAX: u32 = 10_000;
 
+/// Bytes of the part infos and messages of one sealed object file together, at most: with what stands before them, every
+/// place in a file is a number that files of all systems can have.
+pub const FILE_CONTENT_MAX: u64 = 1 << 62;
+
 /// Bytes of an object's key (its name), at most.
 pub const OBJECT_KEY_MAX: usize = 1024;
 

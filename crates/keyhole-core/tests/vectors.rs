@@ -61,9 +61,7 @@ impl Engine for BlockEngine {
 
 #[test]
 fn on_a_device_that_encrypts_blocks() {
-    checks::messages(&BlockEngine);
-    checks::sealed_heads(&BlockEngine);
-    checks::files(&BlockEngine);
+    checks::all(&BlockEngine);
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use std::mem::MaybeUninit;
 
 use keyhole_core::aead::{Engine, Portable};
+use keyhole_core::body::{open_part_info, seal_part_info};
 use keyhole_core::chunked::{Opener, Sealer};
+use keyhole_core::head::{ChecksumAlgorithm, Checksums, Head, HeadError, OpenError, open_head, seal_head};
+use keyhole_core::limits::{PREFIX_LEN, TAG_LEN};
 use keyhole_core::sse_c::Headers;
 use keyhole_core::{CustomerKey, DataKey};
 
@@ -71,4 +74,89 @@ fn derived_key() -> [u8; 32] {
     mac.update(&[1; 24]);
     mac.update(b"context\x01");
     mac.finalize().into_bytes()[..32].try_into().unwrap()
+}
+
+/// The hashes that keys go through.
+#[test]
+fn hashes() {
+    use hmac::{Hmac, KeyInit, Mac};
+    use md5::{Digest, Md5};
+    assert_eq!(traces(&after_drop(Md5::new().chain_update(KEY)), &KEY), 0);
+    assert_eq!(traces(&after_drop(sha2::Sha512::new().chain_update(KEY)), &KEY), 0);
+    // What a keyed state has in memory is as good as the key.
+    let mac = Hmac::<sha2::Sha512>::new_from_slice(&KEY).unwrap().chain_update(KEY);
+    let state = memory(&mac);
+    assert!(traces(&state, &KEY) > 0 && state.iter().filter(|byte| **byte != 0).count() > 128, "there is a state");
+    let left = after_drop(mac);
+    let remains = state.windows(8).filter(|window| **window != [0; 8] && left.windows(8).any(|left| left == *window));
+    assert_eq!(remains.count(), 0);
+}
+
+fn memory<T>(value: &T) -> Vec<u8> {
+    let bytes = std::ptr::from_ref(value).cast::<u8>();
+    // SAFETY: as in `after_drop`; the value is alive.
+    (0..size_of::<T>()).map(|i| unsafe { bytes.add(i).read_volatile() }).collect()
+}
+
+/// The data key is in the output before the head is sealed, so no error may leave it there.
+#[test]
+fn a_head_that_cannot_be_sealed() {
+    let customer_key = CustomerKey::new([1; 32]);
+    let good = Head { data_key: Some(&KEY), plaintext_length: Some(5), ..Head::default() };
+    let seal = |head: &Head<'_>, len: usize| {
+        let mut out = vec![0; len];
+        let sealed = seal_head(&Portable, &customer_key, &[2; 24], "bucket", "key", head, &mut out);
+        if sealed.is_err() {
+            assert!(out.iter().all(|byte| *byte == 0), "{sealed:?} with room for {len}");
+        }
+        sealed
+    };
+    let len = seal(&good, 1000).unwrap();
+    assert_eq!(seal(&good, len), Ok(len));
+    (0..len).for_each(|short| assert_eq!(seal(&good, short), Err(HeadError::TooLong), "{short}"));
+    let control = Head { fields: [Some(b"a\nb"), None, None, None, None, None], ..good };
+    assert_eq!(seal(&control, 1000), Err(HeadError::Text));
+    let long = vec![b'a'; 20_000];
+    let long = Head { fields: [Some(&long), None, None, None, None, None], ..good };
+    assert_eq!(seal(&long, 30_000), Err(HeadError::TooLong));
+}
+
+#[test]
+fn a_part_info_that_cannot_be_sealed_or_opened() {
+    let data_key = DataKey::new(KEY);
+    let mut checksums = Checksums::default();
+    checksums.set(ChecksumAlgorithm::Sha256, &[0xee; 32]).unwrap();
+    let seal = |out: &mut [u8]| seal_part_info(&Portable, &data_key, &[2; 24], 1, &[3; 24], &checksums, out);
+    let mut out = [0; 300];
+    let len = seal(&mut out).unwrap();
+    for short in 0..len {
+        let mut out = vec![0xaa; short];
+        assert_eq!((seal(&mut out), out), (Err(HeadError::TooLong), vec![0; short]));
+    }
+    let open = |number, sealed: &mut [u8]| open_part_info(&Portable, &data_key, number, &[3; 24], sealed);
+    assert_eq!(open(1, &mut { out }[..len]), Ok(checksums));
+    assert_eq!(open(2, &mut out[..len]), Err(OpenError::NotAuthentic));
+    assert!(out[..len].iter().all(|byte| *byte == 0));
+}
+
+/// What authenticates and is no head, or has no place here, was decrypted already.
+#[test]
+fn a_head_that_does_not_open() {
+    let mut encoded = [0; 100];
+    let head = Head { data_key: Some(&KEY), ..Head::default() };
+    let len = head.encode(&mut encoded).unwrap();
+    for (plaintext, expected) in [
+        (&encoded[..len], Ok(())),
+        (&encoded[..len + 1], Err(OpenError::Malformed(HeadError::Trailing))),
+        (&b"\xa1\0\x01"[..], Err(OpenError::Malformed(HeadError::DataKey))),
+    ] {
+        let context: [&[u8]; 2] = [b"keyhole.head.v1\0\x06bucket", b"\0\x03key"];
+        let mut sealer = Sealer::new(&Portable, &KEY, &[1; 24], &context);
+        let mut chunk = plaintext.to_vec();
+        let tag = sealer.seal_next(&mut chunk);
+        let mut sealed = [&sealer.prefix()[..], &chunk, &tag].concat();
+        assert_eq!(sealed.len(), PREFIX_LEN + plaintext.len() + TAG_LEN);
+        let opened = open_head(&Portable, &CustomerKey::new(KEY), "bucket", "key", &mut sealed).map(|_| ());
+        assert_eq!((opened, sealed.iter().all(|byte| *byte == 0)), (expected, expected.is_err()));
+    }
 }

@@ -35,6 +35,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
     process::harden();
     let signals = EndSignals::block().map_err(|error| format!("cannot block signals: {error}"))?;
     let engine = choose_engine(options.engine)?;
+    tracing::info!("AES-256-GCM by the {} engine", format!("{engine:?}").to_lowercase());
     let use_uring = choose_io(options.io)?;
     let threads = match options.threads {
         Some(threads) => threads,

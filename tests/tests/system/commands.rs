@@ -163,8 +163,59 @@ fn the_files_of_the_vectors_open() {
         assert!(parts.eq(expected.filter(|number| *number > 0)), "{}", text("file"));
         let shown = String::from_utf8(succeeds(&["inspect", file.to_str().unwrap()], b"")).unwrap();
         assert!(shown.contains(text("etag")), "{shown}");
-        // A part less.
+        // A byte less.
         fails(3, &open, &bytes[..bytes.len() - 1]);
+        damaged_fronts(case, &bytes, &open, &directory.path("damaged"));
+    }
+}
+
+/// Each byte of the table, and bytes all over the part infos, damaged: 3, and nothing written of a body whose own info it
+/// was. From a file and from a pipe, where lengths are looked at in other ways.
+fn damaged_fronts(case: &Value, bytes: &[u8], open: &[&str], path: &str) {
+    let be = |at: usize, len: usize| bytes[at..at + len].iter().fold(0, |n, byte| n << 8 | usize::from(*byte));
+    // "KEYHOLE1", two names, the sealed head, the number of bodies.
+    let mut at = 8;
+    for width in [2, 2, 4] {
+        at += width + be(at, width);
+    }
+    let (table, count) = (at + 4, be(at, 4));
+    let infos = table + 16 * count;
+    let info_lens: Vec<usize> = (0..count).map(|i| be(table + 16 * i + 12, 4)).collect();
+    let open = if case["bound"] == true { open.to_vec() } else { [open, &["--allow-unbound"]].concat() };
+    let check = |at: usize, bit: u8, body: Option<usize>| {
+        let mut damaged = bytes.to_vec();
+        damaged[at] ^= 1 << bit;
+        fs::write(path, &damaged).unwrap();
+        let (from_file, said) = fails(3, &[&open[..], &[path]].concat(), b"");
+        let (from_pipe, _) = fails(3, &open, &damaged);
+        assert!(from_file == from_pipe, "byte {at}: {said}");
+        match body {
+            Some(0) => assert!(from_file.is_empty() && said.contains("the checksums of part"), "byte {at}: {said}"),
+            Some(_) => assert!(!from_file.is_empty() && said.contains("the checksums of part"), "byte {at}: {said}"),
+            None => {}
+        }
+    };
+    (table..infos).for_each(|at| check(at, 0, None));
+    (table..infos).step_by(3).for_each(|at| check(at, 7, None));
+    let mut at = infos;
+    for (body, len) in info_lens.into_iter().enumerate() {
+        // Salt, commitment, map, tag.
+        (at..at + len)
+            .step_by(7)
+            .chain((at + len).checked_sub(1).filter(|_| len > 0))
+            .for_each(|at| check(at, 0, Some(body)));
+        at += len;
+    }
+    // A first length that takes the place of all that there is, and more.
+    let inspect = |damaged: &[u8]| {
+        fs::write(path, damaged).unwrap();
+        fails(3, &["inspect", path], b"");
+        fails(3, &["inspect"], damaged);
+    };
+    for byte in 4..12 {
+        let mut damaged = bytes.to_vec();
+        damaged[table + byte] ^= 1;
+        inspect(&damaged);
     }
 }
 
@@ -191,6 +242,94 @@ fn messages_of_the_vectors() {
     let key = "00".repeat(32);
     let random = || succeeds(&["chunked", "seal", "--key-hex", &key], b"x");
     assert_ne!(random(), random(), "a salt of its own for each");
+}
+
+/// Nothing that was there is lost by a command that fails, nor by one that would write over what it reads.
+#[test]
+fn no_file_is_lost() {
+    let directory = Directory::new();
+    let key = directory.key("key");
+    let (plain, link, hard, sealed) =
+        (directory.path("plain"), directory.path("link"), directory.path("hard"), directory.path("sealed"));
+    let plaintext = data::bytes(1, 50_000);
+    fs::write(&plain, &plaintext).unwrap();
+    std::os::unix::fs::symlink("plain", &link).unwrap();
+    fs::hard_link(&plain, &hard).unwrap();
+    let hex = "00".repeat(32);
+    let seal = ["seal", "--key", &key, "--bucket", "b", "--name", "k"];
+    let open = ["open", "--key", &key];
+    let (chunked_seal, chunked_open) = (["chunked", "seal", "--key-hex", &hex], ["chunked", "open", "--key-hex", &hex]);
+    succeeds(&[&seal[..], &[&plain, &sealed]].concat(), b"");
+    let message = succeeds(&chunked_seal, &plaintext);
+    let message_path = directory.path("message");
+    fs::write(&message_path, &message).unwrap();
+    let all = || {
+        let mut names: Vec<_> = fs::read_dir(directory.0.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.sort();
+        names.into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect::<Vec<_>>()
+    };
+    let before = all();
+
+    // Input and output are one file, by whatever name; or the output is the key.
+    for output in [&plain, &link, &hard, &key] {
+        let (_, said) = fails(2, &[&seal[..], &[&plain, output]].concat(), b"");
+        assert!(said.contains(output.as_str()), "{said}");
+    }
+    fails(2, &[&chunked_seal[..], &[&hard, &link]].concat(), b"");
+    fails(2, &[&open[..], &[&sealed, &sealed]].concat(), b"");
+    fails(2, &[&open[..], &[&sealed, &key]].concat(), b"");
+    fails(2, &[&chunked_open[..], &[&message_path, &message_path]].concat(), b"");
+    // The same through redirections.
+    let append = fs::OpenOptions::new().append(true).open(&plain).unwrap();
+    let redirected = Command::new(binary()).args(seal).stdin(File::open(&plain).unwrap()).stdout(append).status();
+    assert_eq!(redirected.unwrap().code(), Some(2));
+    let named = [&seal[..], &["-", &plain]].concat();
+    let redirected = Command::new(binary()).args(named).stdin(File::open(&plain).unwrap()).status();
+    assert_eq!(redirected.unwrap().code(), Some(2));
+    assert!(all() == before);
+
+    // What fails before something is verified leaves what was there, and nothing besides.
+    let other = directory.key("other");
+    let before = all();
+    fails(3, &["open", "--key", &other, &sealed, &plain], b"");
+    fails(3, &[&open[..], &["-", &plain]].concat(), b"no sealed object");
+    fails(2, &["seal", "--key", &key, "--bucket", "", "--name", "k", &sealed, &plain], b"");
+    fails(1, &[&seal[..], &[&directory.path("absent"), &plain]].concat(), b"");
+    fails(3, &["chunked", "open", "--key-hex", &"11".repeat(32), &message_path, &plain], b"");
+    fails(3, &[&chunked_open[..], &["-", &plain]].concat(), &message[..55]);
+    fails(3, &[&chunked_open[..], &["-", &plain]].concat(), &message[..60]);
+    fails(1, &[&seal[..], &[&plain, &directory.path("no/directory")]].concat(), b"");
+    fails(3, &["chunked", "open", "--key-hex", &"11".repeat(32), &message_path, &directory.path("new")], b"");
+    let sealed_bytes = fs::read(&sealed).unwrap();
+    let mut damaged = sealed_bytes.clone();
+    damaged[sealed_bytes.len() - 50_000] ^= 1;
+    let (_, said) = fails(3, &[&open[..], &["-", &plain]].concat(), &damaged);
+    assert!(said.contains("; 0 verified bytes were written"), "{said}");
+    assert!(all() == before);
+
+    // What was verified is kept.
+    let back = directory.path("back");
+    for (arguments, input) in [(&open[..], &sealed_bytes[..]), (&chunked_open[..], &message[..])] {
+        fs::write(&back, b"another file").unwrap();
+        let (_, said) = fails(3, &[arguments, &["-", &back]].concat(), &input[..input.len() - 1]);
+        assert!(said.contains("; 49152 verified bytes were written"), "{said}");
+        assert!(fs::read(&back).unwrap() == plaintext[..49_152]);
+    }
+
+    // What is replaced keeps its permissions, and a link to it stays a link; a new file has those of all new files.
+    fs::set_permissions(&back, fs::Permissions::from_mode(0o640)).unwrap();
+    let link = directory.path("link-to-back");
+    std::os::unix::fs::symlink("back", &link).unwrap();
+    succeeds(&[&open[..], &[&sealed, &link]].concat(), b"");
+    assert!(fs::read(&back).unwrap() == plaintext && fs::symlink_metadata(&link).unwrap().is_symlink());
+    let mode = |path: &str| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&back), 0o640);
+    assert_eq!(mode(&sealed), mode(&plain));
+    // Devices are written as they are, and a directory of its own is not needed for a name alone.
+    succeeds(&[&open[..], &[&sealed, "/dev/null"]].concat(), b"");
+    let status = Command::new(binary()).args(open).args(["sealed", "name"]).current_dir(directory.0.path()).status();
+    assert!(status.unwrap().success() && fs::read(directory.path("name")).unwrap() == plaintext);
+    assert!(!all().iter().any(|(_, path)| path.file_name().unwrap().to_str().unwrap().starts_with('.')));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use keyhole_core::aead::Engine;
 use keyhole_core::body::{self, Binding, Bodies, Etag, open_part_info};
 use keyhole_core::chunked::{Opener, Sealer, message_len, plaintext_len};
-use keyhole_core::file::{Decoded, ENTRY_LEN, Entry, FileError, Layout, PREFACE_MAX, Preface};
+use keyhole_core::file::{self, Decoded, ENTRY_LEN, Entry, FileError, Layout, PREFACE_MAX, Preface, SEAL_OVERHEAD};
 use keyhole_core::head::{ChecksumAlgorithm, Checksums, Head, OpenError, UserMetadata, open_head, seal_head};
 use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, SEALED_HEAD_MAX, TAG_LEN};
 use keyhole_core::{CustomerKey, DataKey, NotAuthentic};
@@ -15,6 +15,28 @@ use sha2::{Digest, Sha256};
 /// Where vectors are damaged.
 const SEED: u64 = 0x5eed;
 
+/// Places at which each is damaged.
+const PLACES: usize = 200;
+
+/// Up to this length every bit of a place is damaged, above it one.
+const EVERY_BIT_MAX: usize = 40_000;
+
+/// Places in an input and what is flipped there.
+fn damages(len: usize) -> impl Iterator<Item = (usize, u8)> {
+    let mut random = fastrand::Rng::with_seed(SEED);
+    let bits = if len <= EVERY_BIT_MAX { 8 } else { 1 };
+    let places = (0..PLACES).flat_map(move |_| {
+        let (at, first) = (random.usize(..len), random.u8(..8));
+        (0..bits).map(move |bit| (at, 1 << ((first + bit) % 8)))
+    });
+    places.collect::<Vec<_>>().into_iter()
+}
+
+/// What is left of an input: nothing to 100 bytes, and one byte less than all.
+fn short_cuts(len: usize) -> impl Iterator<Item = usize> {
+    (0..=100).chain([len - 1]).filter(move |cut| *cut < len)
+}
+
 /// All checks.
 pub(crate) fn all<E: Engine>(engine: &E) {
     messages(engine);
@@ -23,6 +45,7 @@ pub(crate) fn all<E: Engine>(engine: &E) {
     files(engine);
     damaged_files(engine);
     parts_of_another_upload(engine);
+    sealed_at_once(engine);
 }
 
 pub(crate) fn bytes<const N: usize>(hex: &str) -> [u8; N] {
@@ -71,27 +94,51 @@ impl ChunkedCase {
         message
     }
 
-    fn open<E: Engine>(&self, engine: &E, message: &[u8]) -> Result<Vec<u8>, NotAuthentic> {
+    fn open<E: Engine>(&self, engine: &E, message: &[u8]) -> Result<Vec<u8>, Refused> {
         open_message(engine, &bytes(&self.input_key), &hex::decode(&self.context).unwrap(), message)
     }
 }
 
-fn open_message<E: Engine>(
-    engine: &E,
-    key: &[u8; 32],
-    context: &[u8],
-    message: &[u8],
-) -> Result<Vec<u8>, NotAuthentic> {
-    plaintext_len(message.len() as u64).ok_or(NotAuthentic)?;
+/// What was released of a message before it was refused, and at which chunk that was: none for what is refused before the
+/// first, for its length or its commitment.
+#[derive(PartialEq, Eq, Debug)]
+struct Refused {
+    released: Vec<u8>,
+    chunk: Option<usize>,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        NotAuthentic.fmt(f)
+    }
+}
+
+impl Refused {
+    /// Of a message that is damaged in this byte.
+    fn at(byte: usize, plaintext: &[u8]) -> Self {
+        match byte.checked_sub(PREFIX_LEN) {
+            None => Refused { released: Vec::new(), chunk: None },
+            Some(byte) => {
+                let chunk = byte / (CHUNK_LEN + TAG_LEN);
+                Refused { released: plaintext[..chunk * CHUNK_LEN].to_vec(), chunk: Some(chunk) }
+            }
+        }
+    }
+}
+
+fn open_message<E: Engine>(engine: &E, key: &[u8; 32], context: &[u8], message: &[u8]) -> Result<Vec<u8>, Refused> {
+    let refused = || Refused { released: Vec::new(), chunk: None };
+    plaintext_len(message.len() as u64).ok_or_else(refused)?;
     let prefix = message[..PREFIX_LEN].try_into().unwrap();
-    let mut opener = Opener::new(engine, key, prefix, &[context])?;
+    let mut opener = Opener::new(engine, key, prefix, &[context]).map_err(|_| refused())?;
     let mut plaintext = Vec::new();
     for (index, sealed) in message[PREFIX_LEN..].chunks(CHUNK_LEN + TAG_LEN).enumerate() {
         let (chunk, tag) = sealed.split_last_chunk::<TAG_LEN>().unwrap();
         let mut chunk = chunk.to_vec();
-        opener.open_at(index as u64, &mut chunk, tag).inspect_err(|_| {
+        if opener.open_at(index as u64, &mut chunk, tag).is_err() {
             assert!(chunk.iter().all(|byte| *byte == 0), "a damaged chunk is wiped");
-        })?;
+            return Err(Refused { released: plaintext, chunk: Some(index) });
+        }
         plaintext.extend_from_slice(&chunk);
     }
     Ok(plaintext)
@@ -117,21 +164,26 @@ pub(crate) fn messages<E: Engine>(engine: &E) {
     }
 }
 
-/// Every message is damaged at 200 places, and cut at every border.
+/// Every message is damaged at 200 places, and cut at every border: it is refused at exactly the damaged chunk, and what
+/// was released until then is right.
 pub(crate) fn damaged_messages<E: Engine>(engine: &E) {
-    let mut random = fastrand::Rng::with_seed(SEED);
     for case in chunked() {
-        let message = case.seal(engine);
-        for _ in 0..200 {
-            let at = random.usize(..message.len());
-            let mut damaged = message.clone();
-            damaged[at] ^= 1 << random.u8(..8);
-            assert_eq!(case.open(engine, &damaged), Err(NotAuthentic), "{}: byte {at}", case.name);
+        let (mut message, plaintext) = (case.seal(engine), case.plaintext());
+        for (at, flip) in damages(message.len()) {
+            message[at] ^= flip;
+            // Not by `assert_eq`: what it would print are megabytes.
+            assert!(case.open(engine, &message) == Err(Refused::at(at, &plaintext)), "{}: byte {at}", case.name);
+            message[at] ^= flip;
         }
         let borders = (0..=message.len() / (CHUNK_LEN + TAG_LEN)).map(|n| PREFIX_LEN + n * (CHUNK_LEN + TAG_LEN));
-        let cuts = (0..100).chain(borders.flat_map(|border| [border - 1, border, border + 1]));
+        let cuts = short_cuts(message.len()).chain(borders.flat_map(|border| [border - 1, border, border + 1]));
         for cut in cuts.filter(|cut| *cut < message.len()) {
-            assert_eq!(case.open(engine, &message[..cut]), Err(NotAuthentic), "{}: cut at {cut}", case.name);
+            let refused = case.open(engine, &message[..cut]).expect_err("it is cut");
+            assert!(plaintext.starts_with(&refused.released), "{}: cut at {cut}", case.name);
+            // What has a length that a message can have is refused at its last chunk, and else at once.
+            let last = cut.checked_sub(PREFIX_LEN + TAG_LEN).map(|rest| rest / (CHUNK_LEN + TAG_LEN));
+            let expected = plaintext_len(cut as u64).and(last);
+            assert_eq!(refused.chunk, expected, "{}: cut at {cut}", case.name);
         }
     }
 }
@@ -188,7 +240,9 @@ pub(crate) fn sealed_heads<E: Engine>(engine: &E) {
 
         let open = |key: &CustomerKey, bucket: &str, name: &str, sealed: &[u8]| {
             let mut sealed = sealed.to_vec();
-            open_head(engine, key, bucket, name, &mut sealed).map(|head| head.plaintext_length)
+            let opened = open_head(engine, key, bucket, name, &mut sealed).map(|head| head.plaintext_length);
+            assert!(opened.is_ok() || sealed.iter().all(|byte| *byte == 0), "what was refused is wiped");
+            opened
         };
         let sealed = &sealed[..len];
         assert_eq!(open(&key, bucket, name, sealed), Ok(head.plaintext_length));
@@ -196,14 +250,12 @@ pub(crate) fn sealed_heads<E: Engine>(engine: &E) {
         assert_eq!(open(&CustomerKey::new([1; 32]), bucket, name, sealed), refused);
         assert_eq!(open(&key, "other", name, sealed), refused);
         assert_eq!(open(&key, bucket, "other", sealed), refused);
-        for cut in 0..sealed.len().min(100) {
-            assert_eq!(open(&key, bucket, name, &sealed[..cut]), refused);
+        for cut in short_cuts(sealed.len()) {
+            assert_eq!(open(&key, bucket, name, &sealed[..cut]), refused, "cut at {cut}");
         }
-        let mut random = fastrand::Rng::with_seed(SEED);
-        for _ in 0..200 {
-            let at = random.usize(..sealed.len());
+        for (at, flip) in damages(sealed.len()) {
             let mut damaged = sealed.to_vec();
-            damaged[at] ^= 1 << random.u8(..8);
+            damaged[at] ^= flip;
             assert_eq!(open(&key, bucket, name, &damaged), refused, "seed {SEED}, byte {at}");
         }
     });
@@ -281,16 +333,18 @@ fn open_file<E: Engine>(
     let binding = bodies.check(&head).map_err(|error| text(&error))?;
     let mut plaintext = Vec::new();
     for ((entry, message), info) in pieces.entries.iter().zip(&pieces.messages).zip(&pieces.infos) {
-        let context = body::context(entry.part_number);
-        let part = open_message(engine, data_key.expose(), &context, message).map_err(|error| text(&error))?;
+        let mut checksums = Checksums::default();
         if !info.is_empty() {
             let salt = message[..SALT_LEN].try_into().unwrap();
             let mut info = info.to_vec();
-            let checksums = open_part_info(engine, &data_key, entry.part_number, salt, &mut info);
-            let checksums = checksums.map_err(|error| text(&error))?;
-            if let Some(sha256) = checksums.get(ChecksumAlgorithm::Sha256) {
-                assert_eq!(sha256, &Sha256::digest(&part)[..]);
-            }
+            checksums = open_part_info(engine, &data_key, entry.part_number, salt, &mut info)
+                .inspect_err(|_| assert!(info.iter().all(|byte| *byte == 0), "what was refused is wiped"))
+                .map_err(|error| text(&error))?;
+        }
+        let context = body::context(entry.part_number);
+        let part = open_message(engine, data_key.expose(), &context, message).map_err(|error| text(&error))?;
+        if let Some(sha256) = checksums.get(ChecksumAlgorithm::Sha256) {
+            assert_eq!(sha256, &Sha256::digest(&part)[..]);
         }
         plaintext.extend(part);
     }
@@ -377,16 +431,14 @@ fn borders(file: &[u8]) -> impl Iterator<Item = usize> {
 
 /// Every file is damaged at 200 places, cut, lengthened, and its parts dropped, swapped and doubled.
 pub(crate) fn damaged_files<E: Engine>(engine: &E) {
-    let mut random = fastrand::Rng::with_seed(SEED);
     for case in file_cases() {
         let file = case.bytes();
-        for _ in 0..200 {
-            let at = random.usize(..file.len());
+        for (at, flip) in damages(file.len()) {
             let mut damaged = file.to_vec();
-            damaged[at] ^= 1 << random.u8(..8);
+            damaged[at] ^= flip;
             assert!(case.open(engine, &damaged).is_err(), "{}: byte {at}", case.file);
         }
-        for cut in (0..100).chain(borders(file)).filter(|cut| *cut < file.len()) {
+        for cut in short_cuts(file.len()).chain(borders(file)).filter(|cut| *cut < file.len()) {
             assert!(case.open(engine, &file[..cut]).is_err(), "{}: cut at {cut}", case.file);
         }
         assert!(case.open(engine, &[file, &[0]].concat()).is_err(), "{}: a byte more", case.file);
@@ -394,15 +446,17 @@ pub(crate) fn damaged_files<E: Engine>(engine: &E) {
             continue;
         }
         let pieces = || take_apart(file).unwrap();
-        let (last, mut dropped) = (case.parts.len() - 1, pieces());
-        dropped.entries.remove(last);
-        dropped.infos.remove(last);
-        dropped.messages.remove(last);
-        let dropped = case.open(engine, &put_together(&dropped));
-        // Where the upload was completed without the key nothing but the ETag tells.
-        match dropped {
-            Ok(opened) => assert!(!case.bound && opened.etag.to_string() != case.etag, "{}: a part less", case.file),
-            Err(_) => assert!(case.bound, "{}: a part less", case.file),
+        let last = case.parts.len() - 1;
+        for part in 0..=last {
+            let mut dropped = pieces();
+            dropped.entries.remove(part);
+            dropped.infos.remove(part);
+            dropped.messages.remove(part);
+            // Where the upload was completed without the key nothing but the ETag tells.
+            match case.open(engine, &put_together(&dropped)) {
+                Ok(opened) => assert!(!case.bound && opened.etag.to_string() != case.etag, "{}: no {part}", case.file),
+                Err(_) => assert!(case.bound, "{}: no {part}", case.file),
+            }
         }
         let mut swapped = pieces();
         swapped.messages.swap(0, last);
@@ -459,4 +513,36 @@ pub(crate) fn parts_of_another_upload<E: Engine>(engine: &E) {
     assert!(open(&file([0, 1, 3], true)).is_err(), "an older attempt");
     let unbound = open(&file([0, 1, 3], false)).unwrap();
     assert!(unbound.binding == Binding::Unbound && unbound.etag != good.etag);
+}
+
+/// Files that are made in one call: of every length, in just enough room and in too little.
+pub(crate) fn sealed_at_once<E: Engine>(engine: &E) {
+    let customer_key = CustomerKey::new([1; 32]);
+    let seal = |bucket: &str, key: &str, plaintext: &[u8], out: &mut [u8]| {
+        let mut random = fastrand::Rng::with_seed(SEED);
+        file::seal(engine, &customer_key, |bytes| random.fill(bytes), bucket, key, plaintext, out)
+    };
+    for len in [0, 1, 23, 24, 300, CHUNK_LEN - 1, CHUNK_LEN, CHUNK_LEN + 1, 70_000] {
+        let plaintext: Vec<u8> = (0..len).map(|i| (i * 31) as u8 | 1).collect();
+        let mut out = vec![0; len + 5 + SEAL_OVERHEAD + len / CHUNK_LEN * TAG_LEN];
+        let file_len = seal("bu", "key", &plaintext, &mut out).unwrap();
+        let opened = open_file(engine, &out[..file_len], &customer_key, "bu", "key").unwrap();
+        assert!(opened.plaintext == plaintext && opened.binding == Binding::Bound, "{len}");
+        let mut exact = vec![0; file_len];
+        assert_eq!(seal("bu", "key", &plaintext, &mut exact), Ok(file_len));
+        assert!(exact == out[..file_len], "the same randomness gives the same bytes");
+        let too_short = if len < 1000 { 0..file_len } else { file_len - 40..file_len };
+        for room in too_short {
+            let mut out = vec![0; room];
+            assert_eq!(seal("bu", "key", &plaintext, &mut out), Err(FileError::Room), "{len} in {room}");
+            // A chunk is copied whole or not at all.
+            let mut ends = plaintext.rchunks_exact(8).take(2);
+            let clear = ends.any(|end| out.windows(8).any(|written| written == end));
+            assert!(!clear, "{len} in {room}");
+        }
+    }
+    let (long_bucket, long_key) = ("b".repeat(64), "k".repeat(1025));
+    for (bucket, key) in [("", "k"), ("b", ""), (&long_bucket[..], "k"), ("b", &long_key[..])] {
+        assert_eq!(seal(bucket, key, b"x", &mut [0; 2000]), Err(FileError::Name));
+    }
 }

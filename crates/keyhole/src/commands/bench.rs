@@ -3,8 +3,9 @@
 //! Everything is measured in the same run, in turns, and the median of the turns is shown: on a shared machine figures of
 //! different runs cannot be compared.
 
+mod buffer;
+
 use std::fmt;
-use std::ops::{Deref, DerefMut, Range};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Barrier;
@@ -22,6 +23,7 @@ use keyhole_core::chunked::{Opener, Sealer};
 use keyhole_core::limits::{CHUNK_LEN, KEY_LEN, NONCE_LEN, SALT_LEN, TAG_LEN};
 use serde::Serialize;
 
+use self::buffer::Buffer;
 use super::plot;
 use super::{Failure, Result};
 use crate::engine::Chosen;
@@ -53,7 +55,6 @@ const SIZE_MAX: u64 = 64 << 20;
 
 const KEY: [u8; KEY_LEN] = [7; KEY_LEN];
 const NONCE: [u8; NONCE_LEN] = [9; NONCE_LEN];
-const PAGE: usize = 4096;
 const CONTEXT: &[u8] = b"bench";
 
 /// What is measured.
@@ -300,34 +301,6 @@ fn work(subject: Subject, operation: Operation, size: usize) -> Box<dyn FnMut()>
             let (from, mut to) = (Buffer::new(size), Buffer::new(size));
             Box::new(move || std::hint::black_box(&mut *to).copy_from_slice(std::hint::black_box(&*from)))
         }
-    }
-}
-
-/// Bytes that begin at a page, as the node's blocks do: off it all figures would be lower, each by another amount.
-struct Buffer {
-    bytes: Vec<u8>,
-    at: Range<usize>,
-}
-
-impl Buffer {
-    fn new(size: usize) -> Self {
-        let bytes = vec![1; size + PAGE];
-        let start = bytes.as_ptr().align_offset(PAGE);
-        Buffer { bytes, at: start..start + size }
-    }
-}
-
-impl Deref for Buffer {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes[self.at.clone()]
-    }
-}
-
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.at.clone()]
     }
 }
 

@@ -7,7 +7,7 @@ use keyhole_core::chunked::{Opener, Sealer};
 use keyhole_core::limits::{KEY_LEN, PREFIX_LEN, SALT_LEN};
 use zeroize::Zeroizing;
 
-use super::stream::{Input, Output, Progress, report_partial};
+use super::stream::{Input, Output, Progress, finish_opened};
 use super::{Failure, Result, stream};
 use crate::engine::Chosen;
 use crate::env::random;
@@ -78,32 +78,24 @@ pub(crate) fn run(command: &ChunkedCommand) -> Result<()> {
                 None => random(&mut salt),
             }
             let mut sealer = Sealer::new(&engine, &options.key_hex.0, &salt, &[&options.context_hex.0]);
-            let (mut input, mut output) = (Input::open(&options.input)?, Output::create(&options.output)?);
+            let mut input = Input::open(&options.input)?;
+            let mut output = Output::create(&options.output, &[input.id])?;
             output.write(&sealer.prefix())?;
             let progress = Progress::new(input.len);
             stream::seal(&mut sealer, &mut input, &mut output, &progress)?;
-            output.flush()
+            output.finish()
         }
         ChunkedCommand::Open { options } => {
-            let (mut input, mut output) = (Input::open(&options.input)?, Output::create(&options.output)?);
+            let mut input = Input::open(&options.input)?;
             let progress = Progress::new(input.len);
-            let opened = open(engine, options, &mut input, &mut output, &progress);
-            report_partial(opened, &mut output)
+            let mut prefix = [0; PREFIX_LEN];
+            input.exactly(&mut prefix)?;
+            let mut opener = Opener::new(&engine, &options.key_hex.0, &prefix, &[&options.context_hex.0])
+                .map_err(|_| Failure::Malformed("the message is not of this key and context".to_owned()))?;
+            // Nothing is made before it is known that there is something to be opened.
+            let mut output = Output::create(&options.output, &[input.id])?;
+            let opened = stream::open(&mut opener, &mut input, None, &mut output, &progress);
+            finish_opened(opened.and_then(|()| input.end()), output)
         }
     }
-}
-
-fn open(
-    engine: Chosen,
-    options: &MessageOptions,
-    input: &mut Input,
-    output: &mut Output,
-    progress: &Progress,
-) -> Result<()> {
-    let mut prefix = [0; PREFIX_LEN];
-    input.exactly(&mut prefix)?;
-    let mut opener = Opener::new(&engine, &options.key_hex.0, &prefix, &[&options.context_hex.0])
-        .map_err(|_| Failure::Malformed("the message is not of this key and context".to_owned()))?;
-    stream::open(&mut opener, input, None, output, progress)?;
-    input.end()
 }

@@ -1,7 +1,9 @@
-//! The plot of `keyhole bench`: a bar for each subject, sealing beside opening, one core and all of them.
+//! The plot of `keyhole bench`: a bar for each subject, sealing beside opening, one core and all of them; below them what has
+//! no seal and open, the limits of the machine.
 
 use svg::Document;
-use svg::node::element::{Group, Rectangle, Style, Text};
+use svg::node::element::path::Data;
+use svg::node::element::{Group, Path, Rectangle, Style, Text};
 
 use super::bench::{Operation, Report, Subject};
 
@@ -13,6 +15,8 @@ const BAR_MAX: f64 = PANEL - 70.0;
 const TOP: f64 = 120.0;
 const ROW: f64 = 46.0;
 const BAR: f64 = 14.0;
+/// What lies between what seals and what does not.
+const GAP: f64 = 34.0;
 
 /// Readable in light and dark surroundings.
 const STYLE: &str = "
@@ -22,16 +26,23 @@ const STYLE: &str = "
   .head { font-weight: 600; }
   .value { font-size: 11px; font-variant-numeric: tabular-nums; }
   .ground { fill: #ffffff; }
+  .break { stroke: #ffffff; stroke-width: 3; fill: none; }
   .ours { fill: #0969da; } .ours.all { fill: #8cc4ff; }
   .theirs { fill: #6e7781; } .theirs.all { fill: #c2c8ce; }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3; }
     .note { fill: #9198a1; }
     .ground { fill: #0d1117; }
+    .break { stroke: #0d1117; }
     .ours.all { fill: #1f4f8a; }
     .theirs.all { fill: #3d444d; }
   }
 ";
+
+/// What authenticates nothing, so that sealing and opening are one.
+fn is_limit(subject: Subject) -> bool {
+    matches!(subject, Subject::AwsLcCtr | Subject::Memcpy)
+}
 
 /// Draws the figures of the size nearest to a chunk, 16 KiB.
 pub(super) fn draw(report: &Report) -> Document {
@@ -43,7 +54,9 @@ pub(super) fn draw(report: &Report) -> Document {
     // Copying is so much faster that all else would be a stub beside it: its bar is cut, its figure is not.
     let of_size = report.figures.iter().filter(|figure| figure.size == size && figure.subject != Subject::Memcpy);
     let scale = of_size.map(|figure| figure.gb_per_s).fold(1.0, f64::max) * 1.1;
-    let height = TOP + ROW * Subject::ALL.len() as f64 + 50.0;
+    let (limits, sealing): (Vec<_>, Vec<_>) = Subject::ALL.into_iter().partition(|subject| is_limit(*subject));
+    let limits_top = TOP + ROW * sealing.len() as f64 + GAP;
+    let height = limits_top + ROW * limits.len() as f64 + 76.0;
 
     let machine = &report.machine;
     let note = format!("{}, {} cores; {}", machine.processor, machine.cores, machine.instructions.join(", "));
@@ -57,17 +70,29 @@ pub(super) fn draw(report: &Report) -> Document {
         .add(text(24.0, 62.0, "note", note))
         .add(text(LABELS, TOP - 20.0, "head", "seal"))
         .add(text(LABELS + PANEL, TOP - 20.0, "head", "open"))
-        .add(legend(&cores, height - 24.0));
-    for (row, subject) in Subject::ALL.into_iter().enumerate() {
-        let y = TOP + ROW * row as f64;
-        document = document.add(text(LABELS - 12.0, y + 18.0, "", subject.to_string()).set("text-anchor", "end"));
-        for (panel, operation) in [Operation::Seal, Operation::Open].into_iter().enumerate() {
-            for (i, &count) in cores.iter().enumerate() {
-                let Some(figure) = report.figure(subject, operation, size, count) else { continue };
-                let (x, y) = (LABELS + PANEL * panel as f64, y + (BAR + 2.0) * i as f64);
-                document = document.add(bar(x, y, figure, scale, class(subject, i > 0)));
-            }
-        }
+        .add(text(LABELS, limits_top - 14.0, "head", "without authentication"))
+        .add(legend(&cores, height - 52.0))
+        .add(broken(24.0, height - 38.0, Rectangle::new().set("class", "theirs").set("width", 26)))
+        .add(text(56.0, height - 26.0, "note", "a bar that is cut: its figure would take more than there is room for"));
+    let row = |subject: Subject, y: f64, operation: Operation, x: f64| {
+        let bars = cores.iter().enumerate().filter_map(|(i, &count)| {
+            let figure = report.figure(subject, operation, size, count)?;
+            Some(bar(x, y + (BAR + 2.0) * i as f64, figure, scale, &class(subject, i > 0)))
+        });
+        bars.fold(Group::new(), Group::add)
+    };
+    for (i, subject) in sealing.into_iter().enumerate() {
+        let y = TOP + ROW * i as f64;
+        document = document.add(label(subject, y)).add(row(subject, y, Operation::Seal, LABELS)).add(row(
+            subject,
+            y,
+            Operation::Open,
+            LABELS + PANEL,
+        ));
+    }
+    for (i, subject) in limits.into_iter().enumerate() {
+        let y = limits_top + ROW * i as f64;
+        document = document.add(label(subject, y)).add(row(subject, y, Operation::Seal, LABELS));
     }
     document
 }
@@ -85,25 +110,40 @@ fn text(x: f64, y: f64, class: &str, content: impl Into<String>) -> Text {
     Text::new(content).set("x", x).set("y", y).set("class", class)
 }
 
-fn bar(x: f64, y: f64, figure: f64, scale: f64, class: String) -> Group {
-    let width = (figure / scale).min(1.0) * BAR_MAX;
-    let bar = Rectangle::new().set("class", class).set("x", x).set("y", y).set("rx", 2).set("height", BAR);
-    Group::new().add(bar.set("width", format!("{width:.1}"))).add(text(
-        x + width + 6.0,
-        y + 11.0,
-        "value",
-        format!("{figure:.2}"),
-    ))
+fn label(subject: Subject, y: f64) -> Text {
+    text(LABELS - 12.0, y + 18.0, "", subject.to_string()).set("text-anchor", "end")
 }
 
+fn bar(x: f64, y: f64, figure: f64, scale: f64, class: &str) -> Group {
+    let width = (figure / scale).min(1.0) * BAR_MAX;
+    let bar = Rectangle::new().set("class", class).set("width", format!("{width:.1}"));
+    let bar = if figure > scale { broken(x, y, bar) } else { placed(x, y, bar) };
+    bar.add(text(x + width + 6.0, y + 11.0, "value", format!("{figure:.2}")))
+}
+
+fn placed(x: f64, y: f64, bar: Rectangle) -> Group {
+    Group::new().add(bar.set("x", x).set("y", y).set("rx", 2).set("height", BAR))
+}
+
+/// A bar with the mark of one that is cut: a slanted gap near where it begins.
+fn broken(x: f64, y: f64, bar: Rectangle) -> Group {
+    let slash = |at: f64| Data::new().move_to((at, y + BAR + 1.0)).line_to((at + 6.0, y - 1.0));
+    let mark = |at: f64| Path::new().set("class", "break").set("d", slash(at));
+    placed(x, y, bar).add(mark(x + 8.0)).add(mark(x + 14.0))
+}
+
+/// A square of each colour: whose it is, on how many cores.
 fn legend(cores: &[usize], y: f64) -> Group {
     let mut legend = Group::new();
-    for (i, count) in cores.iter().enumerate() {
-        let x = LABELS + 120.0 * i as f64;
-        let class = class(Subject::Accelerated, i > 0);
-        let square = Rectangle::new().set("class", class).set("x", x).set("y", y - 11.0).set("width", 12);
-        let plural = if *count == 1 { "" } else { "s" };
-        legend = legend.add(square.set("height", 12)).add(text(x + 18.0, y, "", format!("{count} core{plural}")));
+    let mut x = 24.0;
+    for (subject, whose) in [(Subject::Accelerated, "Keyhole"), (Subject::AwsLcGcm, "what it is measured by")] {
+        for (i, count) in cores.iter().enumerate() {
+            let square = Rectangle::new().set("class", class(subject, i > 0)).set("x", x).set("y", y - 11.0);
+            let plural = if *count == 1 { "" } else { "s" };
+            let label = format!("{whose}, {count} core{plural}");
+            legend = legend.add(square.set("width", 12).set("height", 12)).add(text(x + 18.0, y, "", &label[..]));
+            x += 40.0 + 7.0 * label.len() as f64;
+        }
     }
     legend
 }

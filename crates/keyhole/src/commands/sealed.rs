@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use keyhole_core::body::{self, Binding, Bodies};
+use keyhole_core::body::{self, Binding, Bodies, open_part_info};
 use keyhole_core::chunked::{Opener, Sealer, message_len, plaintext_len};
 use keyhole_core::file::{Decoded, ENTRY_LEN, Entry, Layout, PREFACE_MAX, Preface, Totals};
 use keyhole_core::head::{Field, Head, UserMetadata, open_head, seal_head};
@@ -12,7 +12,7 @@ use keyhole_core::{CustomerKey, DataKey};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::stream::{Input, Output, Progress, dash, report_partial};
+use super::stream::{FileId, Input, Output, Progress, dash, finish_opened};
 use super::{Failure, Result, key, stream};
 use crate::engine::Chosen;
 use crate::env::random;
@@ -89,6 +89,7 @@ fn malformed(error: impl std::fmt::Display) -> Failure {
 pub(crate) fn seal(options: &SealOptions) -> Result<()> {
     let customer_key = key::read(&options.key)?;
     let mut input = Input::open(&options.input)?;
+    let read = [input.id, FileId::at(&options.key)];
     let progress = Progress::new(input.len);
     let mut random_bytes = Zeroizing::new([0; 32]);
     random(&mut *random_bytes);
@@ -99,15 +100,13 @@ pub(crate) fn seal(options: &SealOptions) -> Result<()> {
     if let Some(len) = input.len {
         // The names and metadata are looked at before anything is made.
         let (preface, entry) = begin_file(options, &customer_key, &data_key, len)?;
-        let mut output = Output::create(&options.output)?;
+        let mut output = Output::create(&options.output, &read)?;
         [&preface[..], &entry.encode(), &sealer.prefix()].iter().try_for_each(|bytes| output.write(bytes))?;
         let sealed = stream::seal(&mut sealer, &mut input, &mut output, &progress)?;
         if sealed != len {
-            return Err(Failure::Other(
-                "the input changed while it was read; what was written is no whole file".to_owned(),
-            ));
+            return Err(Failure::Other("the input changed while it was read".to_owned()));
         }
-        return output.flush();
+        return output.finish();
     }
     begin_file(options, &customer_key, &data_key, 0)?;
     // How long the input is will be known at its end, and stands at the beginning of the file: the ciphertext waits in a
@@ -115,10 +114,10 @@ pub(crate) fn seal(options: &SealOptions) -> Result<()> {
     let mut spool = Output::temporary()?;
     let len = stream::seal(&mut sealer, &mut input, &mut spool, &progress)?;
     let (preface, entry) = begin_file(options, &customer_key, &data_key, len)?;
-    let mut output = Output::create(&options.output)?;
+    let mut output = Output::create(&options.output, &read)?;
     [&preface[..], &entry.encode(), &sealer.prefix()].iter().try_for_each(|bytes| output.write(bytes))?;
     copy(&mut spool.into_input()?, &mut output)?;
-    output.flush()
+    output.finish()
 }
 
 fn copy(input: &mut Input, output: &mut Output) -> Result<()> {
@@ -228,6 +227,7 @@ impl Front {
 pub(crate) fn open(options: &OpenOptions) -> Result<()> {
     let customer_key = key::read(&options.key)?;
     let mut input = Input::open(&options.input)?;
+    let read = [input.id, FileId::at(&options.key)];
     let front = Front::read(&mut input)?;
     let preface = front.preface();
     for (given, found, what) in [(&options.bucket, preface.bucket, "bucket"), (&options.name, preface.key, "name")] {
@@ -261,17 +261,27 @@ pub(crate) fn open(options: &OpenOptions) -> Result<()> {
         input.go_to(start)?;
         input
     };
-    let mut output = Output::create(&options.output)?;
+    let mut output = Output::create(&options.output, &read)?;
     let opened = open_bodies(&front, &data_key, input, &mut output);
-    report_partial(opened, &mut output)
+    finish_opened(opened, output)
 }
 
 fn open_bodies(front: &Front, data_key: &DataKey, mut input: Input, output: &mut Output) -> Result<()> {
     let progress = Progress::new(Some(front.totals.plaintext_len));
-    input.skip(front.totals.infos_len)?;
+    let mut infos = Vec::with_capacity(front.entries.len());
     for entry in &front.entries {
+        // The layout has bounded it.
+        let mut info = vec![0; entry.info_len as usize];
+        input.exactly(&mut info)?;
+        infos.push(info);
+    }
+    for (entry, mut info) in front.entries.iter().zip(infos) {
         let mut prefix = [0; PREFIX_LEN];
         input.exactly(&mut prefix)?;
+        if let (Some(salt), false) = (prefix.first_chunk(), info.is_empty()) {
+            open_part_info(&ENGINE, data_key, entry.part_number, salt, &mut info)
+                .map_err(|error| malformed(format_args!("the checksums of part {}: {error}", entry.part_number)))?;
+        }
         let mut opener = Opener::new(&ENGINE, data_key.expose(), &prefix, &[&body::context(entry.part_number)])
             .map_err(|_| malformed(format_args!("body {} does not belong to its head", entry.part_number)))?;
         stream::open(&mut opener, &mut input, Some(entry.message_len), output, &progress)?;
@@ -323,9 +333,9 @@ pub(crate) fn inspect(options: &InspectOptions) -> Result<()> {
         true => serde_json::to_string_pretty(&found).map_err(|error| error.to_string())? + "\n",
         false => found.to_string(),
     };
-    let mut output = Output::create(&dash())?;
+    let mut output = Output::create(&dash(), &[])?;
     output.write(text.as_bytes())?;
-    output.flush()
+    output.finish()
 }
 
 impl std::fmt::Display for Inspection {

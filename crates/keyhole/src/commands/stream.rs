@@ -1,14 +1,16 @@
 //! Plaintext and messages as streams, in constant memory: a chunk is written when its tag has been compared, and not
 //! before.
 
-use std::fs::File;
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, BufReader, BufWriter, IsTerminal, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use keyhole_core::chunked::{Opener, Sealer};
 use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, TAG_LEN};
+use tempfile::TempPath;
 use zeroize::Zeroizing;
 
 use super::{Failure, Result};
@@ -24,8 +26,12 @@ const PROGRESS_MIN: u64 = 64 << 20;
 pub(crate) struct Input {
     name: String,
     reader: BufReader<File>,
-    /// Bytes from here to the end, where that is known: of a file, not of a pipe.
+    /// Bytes from where this began to the end, where that is known: of a file, not of a pipe.
     pub(crate) len: Option<u64>,
+    /// Where in the file that end is.
+    end: Option<u64>,
+    /// Which file it is.
+    pub(crate) id: Option<FileId>,
 }
 
 impl Input {
@@ -42,11 +48,11 @@ impl Input {
     fn new(name: String, mut file: File) -> Result<Self> {
         let metadata = file.metadata().map_err(|error| Failure::io(format_args!("cannot read {name}"), error))?;
         // A file on standard input may have been read in part.
-        let len = match metadata.is_file() {
-            true => file.stream_position().ok().map(|at| metadata.len().saturating_sub(at)),
-            false => None,
-        };
-        Ok(Input { name, reader: BufReader::with_capacity(BUFFER_LEN, file), len })
+        let begin = if metadata.is_file() { file.stream_position().ok() } else { None };
+        let len = begin.map(|at| metadata.len().saturating_sub(at));
+        let end = begin.map(|_| metadata.len());
+        let id = FileId::of(&metadata);
+        Ok(Input { name, reader: BufReader::with_capacity(BUFFER_LEN, file), len, end, id })
     }
 
     /// The same bytes in a file without a name, if this is a pipe: so that one can go back in them. What goes there is
@@ -64,14 +70,16 @@ impl Input {
     /// Goes on `len` bytes, which must be there, without looking at them.
     pub(crate) fn skip(&mut self, len: u64) -> Result<()> {
         let Some(before_last) = len.checked_sub(1) else { return Ok(()) };
-        if self.len.is_some() {
-            let offset = i64::try_from(before_last).map_err(|_| self.ends_early())?;
+        if let Some(end) = self.end {
+            // A length that was made up may be beyond all that a file can have.
+            let left = end.saturating_sub(self.position()?);
+            let offset = i64::try_from(before_last).ok().filter(|_| len <= left).ok_or_else(|| self.ends_early())?;
             self.reader.seek_relative(offset).map_err(|error| self.failed(error))?;
         } else {
             let mut passed = (&mut self.reader).take(before_last);
             io::copy(&mut passed, &mut io::sink()).map_err(|error| self.failed(error))?;
         }
-        // One can go past the end of a file, but not read there.
+        // One can go past the end of a file that has been cut since, but not read there.
         self.exactly(&mut [0])
     }
 
@@ -122,33 +130,84 @@ impl Input {
     }
 }
 
+/// Which file it is, whatever it is called: the numbers of its device and of itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileId(u64, u64);
+
+impl FileId {
+    /// Of what has contents that could be written over; a terminal can be read and written.
+    fn of(metadata: &Metadata) -> Option<Self> {
+        (metadata.is_file() || metadata.file_type().is_block_device()).then(|| FileId(metadata.dev(), metadata.ino()))
+    }
+
+    /// Of the file of this name, if there is one.
+    pub(crate) fn at(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().and_then(|metadata| FileId::of(&metadata))
+    }
+}
+
 /// Where a command writes to.
+///
+/// A file is written beside its place, under a name of its own, and takes its place at the end ([`finish`](Self::finish)):
+/// until then, and if it never comes to that, what was there stays.
 pub(crate) struct Output {
     name: String,
     writer: BufWriter<File>,
+    place: Option<Place>,
     /// Bytes written.
     pub(crate) written: u64,
 }
 
+/// Where a file will be, and where it is until then.
+struct Place {
+    temporary: TempPath,
+    path: PathBuf,
+    /// Whether a file is there already.
+    is_taken: bool,
+}
+
 impl Output {
-    /// A file, which is made or emptied, or standard output for `-`.
-    pub(crate) fn create(path: &Path) -> Result<Self> {
-        let (name, file) = match path.to_str() {
-            Some("-") => ("standard output".to_owned(), stdio(io::stdout())),
-            _ => (path.display().to_string(), File::create(path)),
+    /// A file, or standard output for `-`. What is read must not be written over: `inputs`.
+    pub(crate) fn create(path: &Path, inputs: &[Option<FileId>]) -> Result<Self> {
+        let failed = |name: &str, error| Failure::io(format_args!("cannot write {name}"), error);
+        let check = |name: &str, metadata: &Metadata| match FileId::of(metadata) {
+            Some(id) if inputs.contains(&Some(id)) => {
+                Err(Failure::Usage(format!("{name} is a file that is read, and would be lost; give another")))
+            }
+            _ => Ok(()),
         };
-        let file = file.map_err(|error| Failure::io(format_args!("cannot write {name}"), error))?;
-        Ok(Output { name, writer: BufWriter::with_capacity(BUFFER_LEN, file), written: 0 })
+        if path.to_str() == Some("-") {
+            let name = "standard output".to_owned();
+            let file = stdio(io::stdout()).map_err(|error| failed(&name, error))?;
+            check(&name, &file.metadata().map_err(|error| failed(&name, error))?)?;
+            return Ok(Output::new(name, file, None));
+        }
+        let name = path.display().to_string();
+        let metadata = match fs::metadata(path) {
+            Ok(metadata) => Some(metadata),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(&name, error)),
+        };
+        if let Some(metadata) = &metadata {
+            check(&name, metadata)?;
+            // Whether it may be written; and devices and pipes are nothing to take the place of.
+            let file = OpenOptions::new().write(true).open(path).map_err(|error| failed(&name, error))?;
+            if !metadata.is_file() {
+                return Ok(Output::new(name, file, None));
+            }
+        }
+        let (file, place) = beside(path, metadata.as_ref()).map_err(|error| failed(&name, error))?;
+        Ok(Output::new(name, file, Some(place)))
+    }
+
+    fn new(name: String, file: File, place: Option<Place>) -> Self {
+        Output { name, writer: BufWriter::with_capacity(BUFFER_LEN, file), place, written: 0 }
     }
 
     /// One without a name, to be read again.
     pub(crate) fn temporary() -> Result<Self> {
         let file = tempfile::tempfile().map_err(|error| Failure::io("cannot make a temporary file", error))?;
-        Ok(Output {
-            name: "a temporary file".to_owned(),
-            writer: BufWriter::with_capacity(BUFFER_LEN, file),
-            written: 0,
-        })
+        Ok(Output::new("a temporary file".to_owned(), file, None))
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -157,8 +216,19 @@ impl Output {
         Ok(())
     }
 
-    pub(crate) fn flush(&mut self) -> Result<()> {
+    fn flush(&mut self) -> Result<()> {
         self.writer.flush().map_err(|error| self.failed(error))
+    }
+
+    /// All is written; a file takes its place.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.flush()?;
+        let Some(Place { temporary, path, is_taken }) = self.place.take() else { return Ok(()) };
+        if is_taken {
+            // The old file goes when the new one is on the disk.
+            self.writer.get_ref().sync_all().map_err(|error| self.failed(error))?;
+        }
+        temporary.persist(path).map_err(|error| self.failed(error.error))
     }
 
     /// Reads from the beginning what was written.
@@ -173,6 +243,24 @@ impl Output {
     fn failed(&self, error: io::Error) -> Failure {
         Failure::io(format_args!("cannot write {}", self.name), error)
     }
+}
+
+/// A new file in the directory of `path`, which has the permissions of the one that is there, or those of any new one.
+fn beside(path: &Path, there: Option<&Metadata>) -> io::Result<(File, Place)> {
+    // A symbolic link stays, and the file that it leads to is replaced.
+    let path = if there.is_some() { path.canonicalize()? } else { path.to_owned() };
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let permissions = there.map_or(0o666, |there| there.mode() & 0o777);
+    let mut builder = tempfile::Builder::new();
+    let named = builder.prefix(".keyhole-").permissions(Permissions::from_mode(permissions)).tempfile_in(directory)?;
+    let (file, temporary) = named.into_parts();
+    if there.is_some() {
+        file.set_permissions(Permissions::from_mode(permissions))?;
+    }
+    Ok((file, Place { temporary, path, is_taken: there.is_some() }))
 }
 
 fn stdio(stream: impl std::os::fd::AsFd) -> io::Result<File> {
@@ -270,14 +358,18 @@ pub(crate) fn open(
     Ok(())
 }
 
-/// Says how much was written before a failure: verified, and not the whole.
-pub(crate) fn report_partial<T>(result: Result<T>, output: &mut Output) -> Result<T> {
-    let flushed = output.flush();
-    match result {
+/// Ends the output. Where the input was found malformed on the way, what was verified until then is kept, if it is
+/// anything, and how much it is is said.
+pub(crate) fn finish_opened(opened: Result<()>, output: Output) -> Result<()> {
+    match opened {
         Err(Failure::Malformed(text)) => {
-            Err(Failure::Malformed(format!("{text}; {} verified bytes were written", output.written)))
+            let written = output.written;
+            if written > 0 {
+                output.finish()?;
+            }
+            Err(Failure::Malformed(format!("{text}; {written} verified bytes were written")))
         }
-        Ok(value) => flushed.map(|()| value),
+        Ok(()) => output.finish(),
         other => other,
     }
 }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use keyhole_log::{Error, Log, Recovery, Shared, Sync, create, maintenance, open, worker};
+use keyhole_log::{Error, Log, OpenOptions, Recovery, Shared, Sync, create, maintenance, open, worker};
 
 use futures_util::future::LocalBoxFuture;
 
@@ -52,6 +52,8 @@ pub struct Tally {
     pub orderly: u64,
     /// Lives at whose end something was damaged.
     pub damaged: u64,
+    /// Those of them of which no checkpoint could be read.
+    pub rebuilt: u64,
     /// A number that follows from everything that happened: the same seed gives the same.
     pub trace: u64,
 }
@@ -70,6 +72,7 @@ impl std::ops::AddAssign for Tally {
         self.failures += other.failures;
         self.orderly += other.orderly;
         self.damaged += other.damaged;
+        self.rebuilt += other.rebuilt;
         self.trace = self.trace.wrapping_mul(31).wrapping_add(other.trace);
     }
 }
@@ -82,6 +85,8 @@ struct Session {
     /// Writers that have not come to their end.
     writers: Rc<Cell<usize>>,
 }
+
+type Opened = Result<(Arc<Shared>, Recovery), Error>;
 
 /// One life.
 struct Life {
@@ -393,18 +398,37 @@ impl Life {
         if self.world.plan.damage { self.damaged() } else { Ok(()) }
     }
 
+    fn open_damaged(&mut self, rebuild: bool) -> Result<(Executor, Option<Opened>), String> {
+        let (disk, options) = (SimDisk::new(&self.world.medium), self.world.plan.options());
+        let options = OpenOptions { rebuild, ..options };
+        let mut executor = self.executor();
+        let opened = self.alone(&mut executor, "open", async move { open(&disk, options).await })?;
+        Ok((executor, opened))
+    }
+
     /// Something on the medium is damaged; the file is opened all the same, and again.
     fn damaged(&mut self) -> Result<(), String> {
         self.world.medium.crash(Crash::Power(Survival::Nothing));
-        let affected = self.world.medium.damage(self.world.plan.segment_len);
+        let mut affected = self.world.medium.damage(self.world.plan.segment_len);
         self.world.say(|| format!("damage: {affected:?}"));
         self.tally.damaged += 1;
-        let (disk, options) = (SimDisk::new(&self.world.medium), self.world.plan.options());
-        let mut executor = self.executor();
-        let opened = self.alone(&mut executor, "open", async move { open(&disk, options).await })?;
+        let mut opened = self.open_damaged(false)?;
+        if affected.rebuild
+            && let Some(Err(Error::Damaged(damage))) = &opened.1
+        {
+            // Whoever wants what is left has to say so.
+            if !damage.what.starts_with("every checkpoint") {
+                return Err(format!("open: {damage}; {affected:?}"));
+            }
+            self.world.say(|| format!("open: {damage}"));
+            self.tally.rebuilt += 1;
+            affected.rebuilt = true;
+            opened = self.open_damaged(true)?;
+        }
+        let (mut executor, opened) = opened;
         let (shared, recovery) = match opened {
             Some(Ok(opened)) => opened,
-            other => return Err(format!("after {affected:?}: {other:?}")),
+            other => return Err(format!("open, after {affected:?}: {other:?}")),
         };
         self.world.say(|| format!("open: {recovery:?}"));
         let disk = Rc::new(SimDisk::new(&self.world.medium));

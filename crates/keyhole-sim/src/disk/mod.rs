@@ -12,6 +12,7 @@
 mod buffer;
 mod damage;
 mod faults;
+mod layout;
 mod medium;
 mod pages;
 

@@ -124,6 +124,10 @@ impl Index {
         match effect {
             Effect::CreateBucket { name, time_ms } => {
                 if !self.relocate(seq, at, effect) {
+                    // If there is one of this name, its deletion has been lost: it was not durable, or is damaged.
+                    if let Some(&old) = self.names.get(name) {
+                        self.delete_bucket(old);
+                    }
                     self.live.add(at);
                     self.names.insert(name.clone(), seq);
                     self.buckets.insert(seq, Bucket::new(name.clone(), *time_ms, at));

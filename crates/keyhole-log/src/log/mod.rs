@@ -16,7 +16,7 @@ use futures_channel::{mpsc, oneshot};
 
 pub(crate) use read::read_verified;
 pub use read::{Body, Tags};
-pub(crate) use read::{Located, read_record};
+pub(crate) use read::{Located, read_record, read_record_if};
 
 use crate::body::BodyWriter;
 use crate::commit::{self, Commit, Draft};

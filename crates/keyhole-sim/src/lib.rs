@@ -26,4 +26,5 @@ pub mod runner;
 pub mod work;
 
 pub use life::{Setup, Tally, life};
+pub use plan::Focus;
 pub use runner::{Failure, Summary, caught, lives, seeds};

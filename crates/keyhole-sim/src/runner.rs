@@ -75,7 +75,8 @@ pub fn seeds(lives: u64) -> Vec<u64> {
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Tally { lives, operations, events, openings, crashes, in_recovery, in_commit, .. } = self.tally;
-        let Tally { in_checkpoint, in_cleaning, failures, orderly, damaged, .. } = self.tally;
+        let Tally { in_checkpoint, in_cleaning, failures, orderly, damaged, rebuilt, .. } = self.tally;
+        let Tally { checkpoints, cleaned, freed, discarded, .. } = self.tally;
         let time = self.time.as_secs_f64();
         writeln!(
             f,
@@ -89,6 +90,11 @@ impl std::fmt::Display for Summary {
             "{crashes} crashes: {in_commit} in a commit, {in_checkpoint} in a checkpoint, {in_cleaning} while cleaning, \
              {in_recovery} in recovery"
         )?;
-        write!(f, "{failures} processes ended by a disk that failed, {orderly} in order; {damaged} media damaged")
+        writeln!(
+            f,
+            "{checkpoints} checkpoints; {cleaned} segments cleaned, {freed} used again, the space of {discarded} given back"
+        )?;
+        writeln!(f, "{failures} processes ended by a disk that failed, {orderly} in order")?;
+        write!(f, "{damaged} media damaged, {rebuilt} of them opened without a checkpoint")
     }
 }

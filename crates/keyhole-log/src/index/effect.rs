@@ -124,8 +124,16 @@ impl Index {
         match effect {
             Effect::CreateBucket { name, time_ms } => {
                 if !self.relocate(seq, at, effect) {
+                    let of_name = self.names.get(name).copied();
+                    // If there is an older one, its deletion has been lost: it was not durable, or is damaged.
+                    if let Some(old) = of_name.filter(|&old| old < seq) {
+                        self.delete_bucket(old);
+                    }
+                    // If a checkpoint has a newer one, the deletion of this one is going to be replayed.
+                    if of_name.is_none_or(|other| other < seq) {
+                        self.names.insert(name.clone(), seq);
+                    }
                     self.live.add(at);
-                    self.names.insert(name.clone(), seq);
                     self.buckets.insert(seq, Bucket::new(name.clone(), *time_ms, at));
                 }
                 Ok(())

@@ -209,7 +209,8 @@ impl Located {
     }
 }
 
-/// Reads one record and takes what is wanted out of it. `generation`: of its segment, if known.
+/// Reads one record and takes what is wanted out of it. `generation`: of its segment; `None`: it is not in use, and nothing in
+/// it is good.
 pub(crate) async fn read_record<D: Disk, T>(
     disk: &D,
     store: &StoreId,
@@ -217,15 +218,28 @@ pub(crate) async fn read_record<D: Disk, T>(
     generation: Option<u64>,
     take: impl FnOnce(record::Record<'_>) -> T,
 ) -> Result<T, Error> {
+    let known = |record: &record::Record<'_>| {
+        Some(record.header.generation) == generation || sabotage::is(Sabotage::IgnoreGeneration)
+    };
+    read_record_if(disk, store, at, known, take).await
+}
+
+/// The same, of any generation that is `wanted`.
+pub(crate) async fn read_record_if<D: Disk, T>(
+    disk: &D,
+    store: &StoreId,
+    at: Location,
+    wanted: impl Fn(&record::Record<'_>) -> bool,
+    take: impl FnOnce(record::Record<'_>) -> T,
+) -> Result<T, Error> {
     let start = align_down(at.offset(), PAGE as u64);
     let len = (align_up(at.offset() + u64::from(at.len()), PAGE as u64) - start) as usize;
     let (result, buf) = disk.read(start, disk.buffer(), 0..len).await;
     result.map_err(|error| read_error(error, at.offset()))?;
     let bytes = &buf.as_ref()[(at.offset() - start) as usize..len];
-    let known = |record: &record::Record<'_>| Some(record.header.generation) == generation;
     let record = record::verify(bytes, store, at.offset())
         .filter(|record| Location::new(at.offset(), record.len) == at)
-        .filter(|record| known(record) || sabotage::is(Sabotage::IgnoreGeneration))
+        .filter(wanted)
         .ok_or_else(|| Damage::error("a record that does not verify", at.offset()))?;
     Ok(take(record))
 }

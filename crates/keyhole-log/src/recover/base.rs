@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::disk::Disk;
 use crate::error::{Damage, Error};
 use crate::index::{Index, Loader, Location};
-use crate::log::read_record;
+use crate::log::read_record_if;
 use crate::wire::checkpoint::{CheckpointEnd, SegmentItem};
 use crate::wire::payload::Payload;
+use crate::wire::record::Record;
 use crate::wire::segment::Header;
 use crate::wire::superblock::Superblock;
 use crate::limits::SEGMENTS_START;
@@ -120,12 +121,9 @@ impl<D: Disk> Reader<'_, D> {
         let number = (start / self.superblock.segment_len) as usize;
         let header = self.headers.get(number).and_then(Option::as_ref);
         // Of a segment whose header cannot be read the record itself has to do.
-        let mut known = header.map(|(header, _)| header.generation);
-        if known.is_none() {
-            let store = &self.superblock.store;
-            known = read_record(self.disk, store, at, None, |record| Some(record.header.generation)).await.ok().flatten();
-        }
-        let found = read_record(self.disk, &self.superblock.store, at, known, |record| {
+        let known = header.map(|(header, _)| header.generation);
+        let wanted = |record: &Record<'_>| known.is_none_or(|known| known == record.header.generation);
+        let found = read_record_if(self.disk, &self.superblock.store, at, wanted, |record| {
             let seq = record.header.seq;
             Payload::parse(record.header.kind, record.payload).and_then(|payload| take(seq, payload))
         });

@@ -146,7 +146,9 @@ fn damage_has_a_name_and_a_verdict() {
         assert_eq!(repaired.findings, report.findings);
         let left = check_with(&medium, false).unwrap().findings;
         match verdict {
-            Verdict::Repairable => assert_eq!((left.len(), repaired.repaired), (0, repaired.findings.len() as u64), "{what}"),
+            Verdict::Repairable => {
+                assert_eq!((left.len(), repaired.repaired), (0, repaired.findings.len() as u64), "{what}")
+            }
             Verdict::Lost => assert_eq!((&left, repaired.repaired), (&report.findings, 0)),
         }
         // Everything else is there as before.

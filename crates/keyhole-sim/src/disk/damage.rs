@@ -1,10 +1,12 @@
-//! Damage at rest: bits that rot, writes that went elsewhere. And what it affects, by FORMAT.md alone: the engine is not asked.
+//! Damage at rest: bits that rot, writes that went elsewhere. And what it affects.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::rc::Rc;
 
 use keyhole_log::limits::{PAGE, SEGMENTS_START};
 
+use super::layout::{self, Checkpoint, Record, View, overlap, u16_at, u64_at};
 use super::pages::{Page, Pages, SECTOR};
 use crate::random::Random;
 
@@ -21,70 +23,45 @@ pub struct Affected {
     pub uploads: bool,
     /// Buckets, any of them.
     pub everything: bool,
+    /// The newest checkpoint cannot be read.
+    pub checkpoint: bool,
+    /// Perhaps none can be read.
+    pub rebuild: bool,
+    /// The file was opened without any: what was deleted may come back.
+    pub rebuilt: bool,
     /// What was done, to be printed.
     pub what: Vec<String>,
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> usize {
-    bytes.get(at..at + 2).map_or(0, |bytes| u16::from_le_bytes([bytes[0], bytes[1]]).into())
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> usize {
-    bytes.get(at..at + 4).map_or(0, |bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize)
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..at + 8).map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().expect("eight bytes")))
 }
 
 fn text(bytes: &[u8], at: usize, len: usize) -> String {
     String::from_utf8_lossy(bytes.get(at..at + len).unwrap_or_default()).into_owned()
 }
 
-/// Length of a record's header.
-const HEADER: usize = 80;
-
 impl Affected {
-    /// What a page of a segment is about, before it is damaged.
-    fn page(&mut self, pages: &Pages, at: u64, segment_len: u64) {
-        let start = at - (at - SEGMENTS_START) % segment_len;
-        if at == start {
-            return; // Everything that the header says is said elsewhere as well.
-        }
-        let mut segment = vec![0; segment_len as usize];
-        pages.read(start, &mut segment);
-        let page = (at - start) as usize;
-        match u32_at(&segment, 8) {
-            1 => self.records(&segment, page),
-            // A page of data says whose it is; padding and footer come after one that does.
-            2 => self.contents.extend([u64_at(&segment, page), u64_at(&segment, page - PAGE)]),
-            _ => {}
-        }
-    }
-
-    /// Walks through a segment of records, and notes those that are on a page.
-    fn records(&mut self, segment: &[u8], page: usize) {
-        let mut at = PAGE;
-        while segment.get(at..at + 4) == Some(b"khR1") {
-            let len = u32_at(segment, at + 8);
-            if at < page + PAGE && page < at + len {
-                self.record(&segment[at..(at + len).min(segment.len())]);
+    /// Notes a record that is not read as long as nobody asks for it.
+    fn referred(&mut self, record: &Record) {
+        let payload = record.payload();
+        match record.kind() {
+            3 => {
+                self.contents.insert(record.content());
             }
-            at = (at + len).next_multiple_of(8);
-            let last = segment.get(at - (len.next_multiple_of(8)) + 13).is_some_and(|flags| flags & 2 != 0);
-            at = if last { at.next_multiple_of(PAGE) } else { at };
+            4 => {
+                self.keys.insert(text(payload, 60, u16_at(payload, 52)));
+            }
+            _ => self.uploads = true,
         }
     }
 
-    fn record(&mut self, record: &[u8]) {
-        let payload = &record[HEADER.min(record.len())..];
-        match record[12] {
+    /// Notes a record that is read when the file is opened.
+    fn replayed(&mut self, record: &Record) {
+        let payload = record.payload();
+        match record.kind() {
             1 => {
                 self.buckets.insert(text(payload, 10, u16_at(payload, 8)));
             }
             2 => self.everything = true,
             3 => {
-                self.contents.insert(u64_at(payload, 24));
+                self.contents.insert(record.content());
             }
             4 => {
                 self.keys.insert(text(payload, 60, u16_at(payload, 52)));
@@ -97,35 +74,89 @@ impl Affected {
             _ => {}
         }
     }
+
+    /// What depends on these ranges when the file is opened by this view.
+    fn note(&mut self, view: &View, ranges: &[Range<u64>]) {
+        let hit = |range: &Range<u64>| ranges.iter().any(|other| overlap(range, other));
+        for record in &view.referred {
+            if hit(&record.range()) {
+                self.referred(record);
+            }
+        }
+        for record in &view.replayed {
+            if hit(&record.range()) {
+                self.replayed(record);
+            }
+        }
+        for body in view.referred.iter().chain(&view.replayed) {
+            if body.blocks().iter().any(hit) {
+                self.contents.insert(body.content());
+            }
+        }
+    }
 }
 
-/// Damages one or two places, in different segments.
+/// Damages one or two places. Both are in one segment only if they are in checkpoints: otherwise the one might take the proof
+/// away that the other was there.
 pub(super) fn damage(pages: &mut Pages, random: &mut Random, segment_len: u64) -> Affected {
-    let mut affected = Affected::default();
-    let mut segments = BTreeSet::new();
+    let (before, checkpoints) = (pages.clone(), layout::checkpoints(pages));
+    let view = View::of(&before, checkpoints.first(), segment_len);
+    let (mut affected, mut segments, mut ranges) = (Affected::default(), BTreeSet::new(), Vec::new());
+    let written = pages.written();
     for _ in 0..1 + random.below(2) {
-        let written = pages.written();
-        let at = *random.pick(&written);
+        let (what, any) = (random.below(10), *random.pick(&written));
+        let in_checkpoints: Vec<&Record> = checkpoints.iter().flat_map(Checkpoint::records).collect();
+        let records: Vec<&Record> = view.referred.iter().chain(&view.replayed).collect();
+        let mut page_of = |records: &[&Record]| {
+            let range = random.pick(records).range();
+            (range.start + random.below(range.end - range.start)) / PAGE as u64 * PAGE as u64
+        };
         // Both superblocks count as one place.
-        let segment = at.checked_sub(SEGMENTS_START).map_or(0, |at| 1 + at / segment_len);
-        if !segments.insert(segment) {
-            continue;
+        let place = |at: u64| at.checked_sub(SEGMENTS_START).map_or(0, |at| 1 + at / segment_len);
+        let (at, alone) = match what {
+            0..=2 if !in_checkpoints.is_empty() => (page_of(&in_checkpoints), true),
+            3..=4 if !records.is_empty() => (page_of(&records), false),
+            _ => (any, false),
+        };
+        if (segments.insert(place(at)) || alone)
+            && let Some(changed) = damage_page(pages, random, at, &written, &mut affected)
+        {
+            ranges.push(changed);
         }
-        if segment > 0 {
-            affected.page(pages, at, segment_len);
-        }
-        let what = random.below(5);
-        let other = pages.page(*random.pick(&written)).map(Rc::clone);
-        let (bit, sector) = (random.below(8 * PAGE as u64) as usize, random.below((PAGE / SECTOR) as u64) as usize);
-        let noise = random.number() as u8;
-        pages.change(at, |page: &mut Page| match what {
-            0 | 1 => page[bit / 8] ^= 1 << (bit % 8),
-            2 => page[sector * SECTOR..(sector + 1) * SECTOR].fill(0),
-            3 => page[sector * SECTOR..(sector + 1) * SECTOR].fill(noise),
-            // A write to elsewhere has come here.
-            _ => *page = other.map_or([0; PAGE], |other| *other),
-        });
-        affected.what.push(format!("kind {what} at {at}"));
+    }
+    let sound = checkpoints.iter().position(|checkpoint| !checkpoint.is_hit(&ranges));
+    affected.checkpoint = sound != Some(0) && !checkpoints.is_empty();
+    affected.rebuild = sound.is_none() && !checkpoints.is_empty();
+    match sound {
+        Some(0) => affected.note(&view, &ranges),
+        other => affected.note(&View::of(&before, other.map(|i| &checkpoints[i]), segment_len), &ranges),
     }
     affected
+}
+
+/// Damages a page; what has changed of it.
+fn damage_page(
+    pages: &mut Pages,
+    random: &mut Random,
+    at: u64,
+    written: &[u64],
+    affected: &mut Affected,
+) -> Option<Range<u64>> {
+    let what = random.below(5);
+    let other = pages.page(*random.pick(written)).map(Rc::clone);
+    let (bit, sector) = (random.below(8 * PAGE as u64) as usize, random.below((PAGE / SECTOR) as u64) as usize);
+    let noise = random.number() as u8;
+    let before = pages.page(at).map(Rc::clone)?;
+    pages.change(at, |page: &mut Page| match what {
+        0 | 1 => page[bit / 8] ^= 1 << (bit % 8),
+        2 => page[sector * SECTOR..(sector + 1) * SECTOR].fill(0),
+        3 => page[sector * SECTOR..(sector + 1) * SECTOR].fill(noise),
+        // A write to elsewhere has come here.
+        _ => *page = other.map_or([0; PAGE], |other| *other),
+    });
+    let after = pages.page(at)?;
+    let differs = |i: &usize| before[*i] != after[*i];
+    let (first, last) = ((0..PAGE).find(differs)?, (0..PAGE).rev().find(differs)?);
+    affected.what.push(format!("kind {what} at {at}, bytes {first} to {last}"));
+    Some(at + first as u64..at + last as u64 + 1)
 }

@@ -12,6 +12,7 @@
 mod buffer;
 mod damage;
 mod faults;
+mod layout;
 mod medium;
 mod pages;
 
@@ -79,7 +80,10 @@ impl Medium {
 
     /// Exchanges the faults; the result is what they were.
     pub fn set_faults(&self, faults: Faults) -> Faults {
-        std::mem::replace(&mut self.state().faults, faults)
+        let mut state = self.state();
+        // Where allocations do not fail there is space.
+        state.no_space &= faults.full > 0;
+        std::mem::replace(&mut state.faults, faults)
     }
 
     /// The machine stops here. Everything that used the medium has been dropped.

@@ -53,6 +53,14 @@ impl Pages {
         }
     }
 
+    /// So many bytes from anywhere on.
+    pub(super) fn bytes(&self, offset: u64, len: usize) -> Vec<u8> {
+        let ahead = (offset % PAGE as u64) as usize;
+        let mut bytes = vec![0; ahead + len];
+        self.read(offset - ahead as u64, &mut bytes);
+        bytes.split_off(ahead)
+    }
+
     /// Puts pages where they belong; what is past the end is lost.
     pub(super) fn put(&mut self, offset: u64, pages: &[Rc<Page>]) {
         for (old, new) in self.pages.iter_mut().skip(number(offset)).zip(pages) {

@@ -1,9 +1,11 @@
 //! Buckets: creating, deleting, emptying.
 
 use keyhole_log::Error;
+use keyhole_log::limits::{CHECKPOINTS_KEPT, SEGMENTS_START};
 
 use super::{Answer, Client};
-use crate::model::KEYS;
+use crate::model::{BUCKETS, KEYS, upload_id};
+use crate::plan::Bodies;
 
 impl Client {
     pub(super) async fn create_bucket(&mut self, bucket: &'static str) {
@@ -96,5 +98,34 @@ impl Client {
             self.delete(bucket, key).await;
         }
         self.delete_bucket(bucket).await;
+    }
+
+    /// Deletes everything there is. Then there must be room for a body in each segment that is not open.
+    pub async fn empty_and_fill(mut self) {
+        self.impatience = 0;
+        for bucket in BUCKETS {
+            let uploads: Vec<u64> = self.world.model.borrow().uploads.keys().copied().collect();
+            for id in uploads {
+                let key = self.world.model.borrow().uploads[&id].key;
+                if self.log.upload(bucket, key, &upload_id(id)).is_ok_and(|found| found.is_some()) {
+                    self.abort(id).await;
+                }
+            }
+            self.purge(bucket).await;
+        }
+        let usage = self.usage();
+        assert_eq!((usage.objects, usage.uploads, usage.bodies), (0, 0, 0), "after everything was deleted: {usage:?}");
+        self.create_bucket(BUCKETS[0]).await;
+        let len = self.world.plan.segment_len;
+        let most = (usage.capacity - SEGMENTS_START - usage.reserved) / len;
+        // Those that are open are left as they are, two of each worker and of the cleaner, and those with the checkpoints.
+        let open = 2 * (self.world.plan.workers as u64 + 1) + CHECKPOINTS_KEPT as u64;
+        let room = most.saturating_sub(open).max(1) as usize;
+        for key in KEYS.into_iter().take(room) {
+            let content = self.content_of(Bodies::Same(len * 2 / 5));
+            let body = self.body(content).await;
+            let Some(body) = body else { panic!("no room for one of {room}: {:?}", self.log.shared().stats()) };
+            self.put_body(BUCKETS[0], key, content, body).await;
+        }
     }
 }

@@ -11,8 +11,8 @@ use std::pin::pin;
 use std::rc::Rc;
 
 use futures_util::future::{Either, select};
-use keyhole_log::limits::{INLINE_MAX, SEGMENTS_START};
-use keyhole_log::{SegmentState, Condition, Error, Log, Object};
+use keyhole_log::limits::SEGMENTS_START;
+use keyhole_log::{Condition, Error, Log, Object, SegmentState};
 
 pub use audit::{Audit, audit};
 pub use damaged::audit_damaged;
@@ -21,7 +21,7 @@ use crate::content::Content;
 use crate::disk::{Happened, Medium, SimDisk};
 use crate::executor::Clock;
 use crate::model::{BUCKETS, KEYS, Model, etag, number};
-use crate::plan::Plan;
+use crate::plan::{Bodies, Plan};
 use crate::random::Random;
 
 /// Objects that a client holds on to, at most.
@@ -86,12 +86,15 @@ pub struct Client {
     random: Random,
     /// Objects that it reads again later, whatever has become of their names.
     held: Vec<(Object, Vec<Content>)>,
+    /// Requests of 100 that it gives up.
+    impatience: u64,
 }
 
 impl Client {
     /// One that works with this log.
     pub fn new(name: u64, log: Log<SimDisk>, world: &Rc<World>, random: Random) -> Self {
-        Client { name, log, world: Rc::clone(world), random, held: Vec::new() }
+        let (held, impatience) = (Vec::new(), world.plan.impatience);
+        Client { name, log, world: Rc::clone(world), random, held, impatience }
     }
 
     /// Does so many things, one after the other.
@@ -124,7 +127,8 @@ impl Client {
             92..=93 => self.create_bucket(bucket).await,
             94 => self.delete_bucket(bucket).await,
             95 => self.purge(bucket).await,
-            96..=97 => self.flush().await,
+            96 => self.flush().await,
+            97 => self.maintain().await,
             _ => {
                 if let Some((object, contents)) = self.held.pop() {
                     self.check_held(&object, &contents).await;
@@ -141,15 +145,11 @@ impl Client {
 
     /// A body that nobody has written yet.
     fn content(&mut self) -> Content {
-        let inline = INLINE_MAX as u64;
-        let len = match self.random.below(100) {
-            0..=4 => 0,
-            5..=54 => self.random.below(4000),
-            55..=74 => self.random.below(inline + 1),
-            75..=79 => inline + self.random.below(2),
-            80..=93 => inline + self.random.below(200_000),
-            _ => self.random.below(self.world.plan.body_max),
-        };
+        self.content_of(self.world.plan.bodies)
+    }
+
+    fn content_of(&mut self, bodies: Bodies) -> Content {
+        let len = bodies.pick(&mut self.random);
         Content { id: self.world.model.borrow_mut().number(), len }
     }
 
@@ -181,7 +181,7 @@ impl Client {
 
     /// Waits for an answer, or loses patience and gives the request up.
     async fn patiently<T>(&mut self, request: impl Future<Output = T>) -> Option<T> {
-        if !self.random.chance(self.world.plan.impatience) {
+        if !self.random.chance(self.impatience) {
             return Some(request.await);
         }
         let patience = self.random.below(self.world.plan.faults.slowness * 4 + 2);
@@ -221,6 +221,24 @@ impl Client {
     fn judge_read(&self, error: &Error, since: &Since, what: &str) {
         let failed = self.world.medium.happened().reads_failed > since.happened.reads_failed;
         assert!(matches!(error, Error::Io(_)) && failed, "{what}: {error}");
+    }
+
+    /// Asks for a checkpoint, or for all that the cleaner can do.
+    async fn maintain(&mut self) {
+        let (since, log, compacts) = (self.since(), self.log.clone(), self.random.chance(40));
+        let request = async move { if compacts { log.compact().await.map(|_| ()) } else { log.checkpoint().await } };
+        let Some(answer) = self.patiently(request).await else { return };
+        self.say(|| format!("compact {compacts}, or checkpoint: {answer:?}"));
+        match answer {
+            Ok(()) => self.acknowledged(&since),
+            Err(Error::Closed) => {
+                let ended = self.world.medium.happened().failed > 0;
+                assert!(!self.world.plan.maintained || ended, "the maintenance has ended");
+            }
+            // Cleaning reads, and has to be asked for again if that fails.
+            Err(Error::Io(_)) if self.world.medium.happened().reads_failed > since.happened.reads_failed => {}
+            Err(error) => assert!(self.judge(&error, &since).is_some(), "a checkpoint: {error}"),
+        }
     }
 
     async fn flush(&mut self) {

@@ -10,6 +10,11 @@ impl Client {
     pub(super) async fn put(&mut self, bucket: &'static str, key: &'static str) {
         let content = self.content();
         let Some(body) = self.body(content).await else { return };
+        self.put_body(bucket, key, content, body).await;
+    }
+
+    /// Stores an object whose body has been written.
+    pub(super) async fn put_body(&mut self, bucket: &'static str, key: &'static str, content: Content, body: NewBody) {
         let id = self.world.model.borrow_mut().number();
         let piece = Piece { number: 0, content, etag: digest(id), salt: [id as u8; 24] };
         let (name, sealed) = ((bucket, key), id.is_multiple_of(2));

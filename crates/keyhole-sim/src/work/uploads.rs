@@ -259,7 +259,12 @@ impl Client {
     }
 
     pub(super) async fn abort_upload(&mut self) {
-        let Some((upload, reference)) = self.upload() else { return };
+        if let Some((upload, _)) = self.upload() {
+            self.abort(upload).await;
+        }
+    }
+
+    pub(super) async fn abort(&mut self, upload: u64) {
         let id = self.world.model.borrow_mut().number();
         let since = self.since();
         let (bucket, key) = {
@@ -269,7 +274,7 @@ impl Client {
             (upload.bucket, upload.key)
         };
         let log = self.log.clone();
-        let answer = self.patiently(log.abort_upload(bucket, key, &reference.id, id)).await;
+        let answer = self.patiently(log.abort_upload(bucket, key, &upload_id(upload), id)).await;
         self.say(|| format!("abort upload {upload}: {answer:?}"));
         let Some(answer) = answer else { return };
         let judged = answer.as_ref().err().and_then(|error| self.judge(error, &since));

@@ -1,0 +1,253 @@
+//! What is on a medium, by FORMAT.md alone: the engine is not asked.
+//!
+//! Nothing here verifies a checksum: the medium is looked at before it is damaged. Records are told from what is left of earlier
+//! ones by their place, their generation and the checksum of the record ahead, which each repeats.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use keyhole_log::limits::{BUFFER_LEN, FOOTER_LEN, PAGE, SEGMENTS_START, SUPERBLOCK_AT};
+
+use super::pages::Pages;
+
+/// Length of a record's header.
+const HEADER: usize = 80;
+
+/// Flag of the last record of a batch.
+const LAST: u8 = 2;
+
+/// Uses of a segment that matter here.
+const BLANK: u8 = 0;
+const OPEN_META: u8 = 1;
+
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> usize {
+    bytes.get(at..at + 2).map_or(0, |bytes| u16::from_le_bytes([bytes[0], bytes[1]]).into())
+}
+
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).map_or(0, |bytes| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+}
+
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 8).map_or(0, |bytes| u64::from_le_bytes(bytes.try_into().expect("eight bytes")))
+}
+
+pub(super) fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+/// A record and where it is.
+#[derive(Debug, Clone)]
+pub(super) struct Record {
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+impl Record {
+    /// The record that says to be here.
+    fn read(pages: &Pages, at: u64) -> Option<Self> {
+        let header = pages.bytes(at, HEADER);
+        let len = u32_at(&header, 8) as usize;
+        let here = header.starts_with(b"khR1") && u64_at(&header, 40) == at && (HEADER..=BUFFER_LEN).contains(&len);
+        here.then(|| Record { at, bytes: pages.bytes(at, len) })
+    }
+
+    pub(super) fn range(&self) -> Range<u64> {
+        self.at..self.at + self.bytes.len() as u64
+    }
+
+    pub(super) fn kind(&self) -> u8 {
+        self.bytes[12]
+    }
+
+    pub(super) fn payload(&self) -> &[u8] {
+        &self.bytes[HEADER..]
+    }
+
+    fn generation(&self) -> u64 {
+        u64_at(&self.bytes, 32)
+    }
+
+    /// Its checksum, and that of the record ahead.
+    fn crcs(&self) -> (u32, u32) {
+        (u32_at(&self.bytes, 4), u32_at(&self.bytes, 64))
+    }
+
+    /// Where the next one begins.
+    fn next(&self) -> u64 {
+        let end = self.range().end.next_multiple_of(8);
+        if self.bytes[13] & LAST != 0 { end.next_multiple_of(PAGE as u64) } else { end }
+    }
+
+    /// First eight bytes of a body's prefix: the workload's bodies say there who they are.
+    pub(super) fn content(&self) -> u64 {
+        u64_at(self.payload(), 32)
+    }
+
+    /// Of a record of a body: where its blocks are.
+    pub(super) fn blocks(&self) -> Vec<Range<u64>> {
+        let payload = self.payload();
+        if self.kind() != 3 || payload.get(16) != Some(&1) {
+            return Vec::new();
+        }
+        let (mut left, mut blocks) = (u64_at(payload, 8), Vec::new());
+        let runs = payload.get(32 + usize::from(payload[17])..).unwrap_or_default();
+        for run in runs.chunks_exact(20) {
+            let start = u64_at(run, 0);
+            for i in 0..u64::from(u32_at(run, 16)) {
+                let at = start + i * BUFFER_LEN as u64;
+                let data = left.min((BUFFER_LEN - FOOTER_LEN) as u64);
+                left -= data;
+                blocks.push(at..at + data.next_multiple_of(PAGE as u64) + FOOTER_LEN as u64);
+            }
+        }
+        blocks
+    }
+}
+
+/// A segment, as a checkpoint has it.
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    used: u8,
+    generation: u64,
+    written: u32,
+    prev: u32,
+}
+
+/// A checkpoint.
+#[derive(Debug)]
+pub(super) struct Checkpoint {
+    until: u64,
+    records: Vec<Record>,
+    segments: BTreeMap<u32, Segment>,
+    /// Offsets of the records that it refers to and that are read when they are asked for.
+    referred: Vec<u64>,
+}
+
+impl Checkpoint {
+    fn read(pages: &Pages, raw: u64) -> Option<Self> {
+        let end = Record::read(pages, raw >> 17 << 3).filter(|record| record.kind() == 12)?;
+        let payload = end.payload();
+        let chunks = (0..u32_at(payload, 24) as usize).map(|i| u64_at(payload, 32 + 8 * i) >> 17 << 3);
+        let records: Vec<Record> = chunks.map(|at| Record::read(pages, at)).collect::<Option<_>>()?;
+        let until = u64_at(payload, 0);
+        let mut checkpoint = Checkpoint { until, records, segments: BTreeMap::new(), referred: Vec::new() };
+        let chunks: Vec<Vec<u8>> = checkpoint.records.iter().map(|chunk| chunk.payload()[16..].to_vec()).collect();
+        for items in &chunks {
+            let mut at = 0;
+            while at < items.len() {
+                at += checkpoint.item(&items[at..]);
+            }
+        }
+        checkpoint.records.push(end);
+        Some(checkpoint)
+    }
+
+    /// Takes in an item; the result is its length.
+    fn item(&mut self, item: &[u8]) -> usize {
+        let string = |at| 2 + u16_at(item, at);
+        match item[0] {
+            2 => 57 + string(57), // What it says of a bucket is all that there is to it.
+            3 => {
+                self.referred.push(u64_at(item, 1) >> 17 << 3);
+                let bodies = 49 + string(49);
+                bodies + 2 + 8 * u16_at(item, bodies)
+            }
+            4 => {
+                self.referred.push(u64_at(item, 9) >> 17 << 3);
+                45 + string(45)
+            }
+            5 => {
+                self.referred.push(u64_at(item, 9) >> 17 << 3);
+                33 + 58
+            }
+            6 => {
+                self.referred.push(u64_at(item, 9) >> 17 << 3);
+                19 + 8 * u16_at(item, 17)
+            }
+            7 => {
+                let (generation, written, prev) = (u64_at(item, 6), u32_at(item, 14), u32_at(item, 18));
+                self.segments.insert(u32_at(item, 1), Segment { used: item[5], generation, written, prev });
+                22
+            }
+            8 => 9 + string(9),
+            1 | 9 => 9,
+            other => panic!("an item {other} of a checkpoint"),
+        }
+    }
+
+    /// Its records.
+    pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter()
+    }
+
+    /// Whether any of these ranges has something of it.
+    pub(super) fn is_hit(&self, ranges: &[Range<u64>]) -> bool {
+        self.records.iter().any(|record| ranges.iter().any(|range| overlap(range, &record.range())))
+    }
+}
+
+/// The checkpoints that the superblock points to, the newest first.
+pub(super) fn checkpoints(pages: &Pages) -> Vec<Checkpoint> {
+    let copies = SUPERBLOCK_AT.map(|at| pages.bytes(at, PAGE));
+    let newest = copies.iter().max_by_key(|copy| u64_at(copy, 32)).expect("there are two");
+    let pointers = [u64_at(newest, 64), u64_at(newest, 72)];
+    let there = pointers.iter().filter(|pointer| **pointer != 0);
+    there.map(|pointer| Checkpoint::read(pages, *pointer).expect("a checkpoint")).collect()
+}
+
+/// What an opening goes by that begins with a checkpoint, or without any.
+#[derive(Debug)]
+pub(super) struct View {
+    /// Records that are not read before they are asked for.
+    pub(super) referred: Vec<Record>,
+    /// Records that are read when the file is opened, and say what has happened.
+    pub(super) replayed: Vec<Record>,
+}
+
+impl View {
+    pub(super) fn of(pages: &Pages, checkpoint: Option<&Checkpoint>, segment_len: u64) -> Self {
+        let mut view = View { referred: Vec::new(), replayed: Vec::new() };
+        let referred = checkpoint.iter().flat_map(|checkpoint| &checkpoint.referred);
+        view.referred.extend(referred.filter_map(|at| Record::read(pages, *at)));
+        let count = pages.len.saturating_sub(SEGMENTS_START) / segment_len;
+        for number in 0..count {
+            let start = SEGMENTS_START + number * segment_len;
+            let header = pages.bytes(start, PAGE);
+            let known = checkpoint.and_then(|checkpoint| checkpoint.segments.get(&(number as u32)));
+            let known = known.filter(|known| known.written > 0 || known.used == BLANK);
+            let is_header = header.starts_with(b"keyhseg\n") && u64_at(&header, 40) == number;
+            let generation = if is_header { u64_at(&header, 32) } else { 0 };
+            let until = checkpoint.map_or(0, |checkpoint| checkpoint.until);
+            match known {
+                Some(known) if generation < until => {
+                    if known.used == OPEN_META {
+                        let at = start + u64::from(known.written);
+                        view.walk(pages, at..start + segment_len, known.prev, known.generation);
+                    }
+                }
+                _ if is_header && u32_at(&header, 8) == 1 => {
+                    let from = start + PAGE as u64..start + segment_len;
+                    view.walk(pages, from, u32_at(&header, 12), generation);
+                }
+                _ => {}
+            }
+        }
+        view
+    }
+
+    fn walk(&mut self, pages: &Pages, range: Range<u64>, prev: u32, generation: u64) {
+        let (mut at, mut ahead) = (range.start, prev);
+        while at < range.end
+            && let Some(record) = Record::read(pages, at)
+            && record.generation() == generation
+        {
+            let (crc, prev) = record.crcs();
+            if prev != ahead {
+                return;
+            }
+            (at, ahead) = (record.next(), crc);
+            self.replayed.push(record);
+        }
+    }
+}

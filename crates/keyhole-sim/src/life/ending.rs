@@ -1,0 +1,86 @@
+//! The end of a life: in order, and with damage.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use keyhole_log::{Error, OpenOptions, Recovery, Shared, open, worker};
+
+use super::Life;
+use crate::disk::{Crash, Faults, SimDisk, Survival};
+use crate::executor::Executor;
+use crate::work::{Client, audit_damaged};
+
+type Opened = Result<(Arc<Shared>, Recovery), Error>;
+
+impl Life {
+    /// Opens once more, ends in order, and opens again: everything must be as it was.
+    pub(super) fn last(&mut self) -> Result<(), String> {
+        self.world.medium.set_faults(Faults::none());
+        for _ in 0..2 {
+            let session = self.open()?;
+            self.end(session)?;
+        }
+        if self.world.plan.emptied && self.world.plan.has_room_to_clean() {
+            self.emptied()?;
+        }
+        if self.world.plan.damage { self.damaged() } else { Ok(()) }
+    }
+
+    /// Everything is deleted: then there is room for as much as in a new store.
+    fn emptied(&mut self) -> Result<(), String> {
+        let mut session = self.open()?;
+        let client = Client::new(0, session.logs[0].clone(), &self.world, self.random.fork());
+        let done = self.alone(&mut session.executor, "filling again", client.empty_and_fill());
+        match done {
+            Ok(_) => self.end(session),
+            Err(error) => {
+                session.forget();
+                Err(error)
+            }
+        }
+    }
+
+    fn open_damaged(&mut self, rebuild: bool) -> Result<(Executor, Option<Opened>), String> {
+        let (disk, options) = (SimDisk::new(&self.world.medium), self.world.plan.options());
+        let options = OpenOptions { rebuild, ..options };
+        let mut executor = self.executor();
+        let opened = self.alone(&mut executor, "open", async move { open(&disk, options).await })?;
+        Ok((executor, opened))
+    }
+
+    /// Something on the medium is damaged; the file is opened all the same, and again.
+    fn damaged(&mut self) -> Result<(), String> {
+        self.world.medium.crash(Crash::Power(Survival::Nothing));
+        let mut affected = self.world.medium.damage(self.world.plan.segment_len);
+        self.world.say(|| format!("damage: {affected:?}"));
+        self.tally.damaged += 1;
+        let mut opened = self.open_damaged(false)?;
+        if affected.rebuild
+            && let Some(Err(Error::Damaged(damage))) = &opened.1
+        {
+            // Whoever wants what is left has to say so.
+            if !damage.what.starts_with("every checkpoint") {
+                return Err(format!("open: {damage}; {affected:?}"));
+            }
+            self.world.say(|| format!("open: {damage}"));
+            self.tally.rebuilt += 1;
+            affected.rebuilt = true;
+            opened = self.open_damaged(true)?;
+        }
+        let (mut executor, opened) = opened;
+        let (shared, recovery) = match opened {
+            Some(Ok(opened)) => opened,
+            other => return Err(format!("open, after {affected:?}: {other:?}")),
+        };
+        self.world.say(|| format!("open: {recovery:?}"));
+        let disk = Rc::new(SimDisk::new(&self.world.medium));
+        let (log, _writer) = worker(shared, disk);
+        let task = audit_damaged(log, Rc::clone(&self.world), affected, recovery);
+        let looked = self.alone(&mut executor, "audit of what is damaged", task);
+        if looked.is_err() {
+            executor.forget();
+            return looked.map(|_| ());
+        }
+        executor.kill()
+    }
+}

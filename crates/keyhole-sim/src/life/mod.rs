@@ -1,0 +1,213 @@
+//! One life of a store: it is made, used, crashed, opened, looked at, and used again, until its operations are done.
+
+mod ending;
+mod opening;
+mod tally;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use keyhole_log::{Log, Shared, Sync};
+
+pub use tally::Tally;
+
+use crate::disk::{Lie, Medium, SimDisk};
+use crate::executor::{Clock, Executor, Stop};
+use crate::model::Model;
+use crate::plan::{Focus, Plan};
+use crate::random::Random;
+use crate::work::{Audit, Client, World};
+
+/// Crashes that a life has at least, unless it is full of faults.
+const CRASHES_MIN: u64 = 2;
+
+/// Times that a life is opened to be used, at most.
+const SESSIONS_MAX: u64 = 24;
+
+/// Sessions of 100 whose crash is to come while a checkpoint is made or segments are cleaned, if there is any of it.
+const AIMED: u64 = 50;
+
+/// Events of the disk after the beginning of that.
+const AIMED_WITHIN: [u64; 4] = [3, 15, 50, 150];
+
+/// A file that is open, and what works with it.
+struct Session {
+    executor: Executor,
+    shared: Arc<Shared>,
+    logs: Vec<Log<SimDisk>>,
+    /// Writers that have not come to their end.
+    writers: Rc<Cell<usize>>,
+}
+
+impl Session {
+    /// After a panic.
+    fn forget(self) {
+        self.executor.forget();
+        std::mem::forget(self.logs);
+    }
+}
+
+/// One life.
+struct Life {
+    random: Random,
+    world: Rc<World>,
+    tally: Tally,
+    /// Power has failed since everything was last looked at.
+    power: bool,
+    /// The last process has ended in order.
+    orderly: bool,
+    /// A segment has been cut.
+    cut: bool,
+}
+
+/// What is changed in a life, to see that it is noticed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Setup {
+    /// Whether to print what happens.
+    pub trace: bool,
+    /// What the disk does not do.
+    pub lie: Option<Lie>,
+    /// What the life is about.
+    pub focus: Option<Focus>,
+}
+
+/// Lives the life of a seed.
+///
+/// # Errors
+/// What went wrong.
+pub fn life(seed: u64, setup: Setup) -> Result<Tally, String> {
+    crate::panics::keep();
+    let mut random = Random::new(seed);
+    let mut plan = Plan::of(&mut random);
+    plan.faults.lie = setup.lie;
+    if let Some(focus) = setup.focus {
+        plan.focus(focus, &mut random);
+    }
+    let clock = Rc::new(Clock::default());
+    let medium = Medium::new(&clock, random.fork(), plan.faults.clone());
+    let mut model = Model::new();
+    model.durable = plan.sync == Sync::Always;
+    let model = RefCell::new(model);
+    let world = Rc::new(World { clock, medium, model, plan, operations: Cell::new(0), trace: setup.trace });
+    world.say(|| format!("{:?}", world.plan));
+    let tally = Tally { lives: 1, ..Tally::default() };
+    let mut life = Life { random, world, tally, power: false, orderly: false, cut: false };
+    life.make()?;
+    for _ in 0..SESSIONS_MAX {
+        life.session()?;
+        if life.world.operations.get() >= life.world.plan.operations_min && life.tally.crashes >= CRASHES_MIN {
+            break;
+        }
+    }
+    life.last()?;
+    life.tally.operations = life.world.operations.get();
+    life.tally.events = life.world.medium.happened().events;
+    life.tally.trace = life.random.number() ^ life.world.clock.tick() ^ life.world.clock.now();
+    Ok(life.tally)
+}
+
+impl Life {
+    /// Opens, works until the machine stops or all is done, and ends.
+    fn session(&mut self) -> Result<(), String> {
+        let mut session = self.open()?;
+        match self.work(&mut session) {
+            Ok(()) => self.end(session),
+            Err(error) => {
+                session.forget();
+                Err(error)
+            }
+        }
+    }
+
+    fn work(&mut self, session: &mut Session) -> Result<(), String> {
+        self.orderly = false;
+        let armed = self.random.chance(90);
+        let within = self.world.plan.crash_within;
+        let stop = armed.then(|| self.random.below(within));
+        self.world.medium.stop_after(stop);
+        let plan = &self.world.plan;
+        let clients: Vec<_> = (0..plan.clients)
+            .map(|name| {
+                let log = session.logs[name as usize % session.logs.len()].clone();
+                let client = Client::new(name, log, &self.world, self.random.fork());
+                session.executor.spawn(client.run(1 + self.random.below(plan.operations)))
+            })
+            .collect();
+        let aim = self.random.chance(AIMED).then(|| {
+            let within = *self.random.pick(&AIMED_WITHIN);
+            (self.random.chance(60), self.random.below(within))
+        });
+        let (medium, aim, shared) = (&self.world.medium, Cell::new(aim), &session.shared);
+        let halted = || {
+            let now = shared.activity();
+            if let Some((cleaning, events)) = aim.get()
+                && ((cleaning && now.cleaning) || (!cleaning && now.checkpointing))
+            {
+                medium.stop_after(Some(events));
+                aim.set(None);
+            }
+            medium.is_dead()
+        };
+        let done = || clients.iter().all(|client| client.borrow().is_some());
+        match session.executor.run(halted, done) {
+            Stop::Done => {}
+            Stop::Halted => return Ok(()),
+            Stop::Stalled => return Err("clients wait for ever".to_owned()),
+            Stop::Panicked(panic) => return Err(panic),
+        }
+        // What was given up goes on.
+        match session.executor.run(|| medium.is_dead(), || false) {
+            Stop::Halted => return Ok(()),
+            Stop::Panicked(panic) => return Err(panic),
+            Stop::Done | Stop::Stalled => {}
+        }
+        if self.random.chance(50) && !session.shared.poisoned() {
+            medium.stop_after(None);
+            self.audit(session, Audit::Quiet)?;
+        }
+        Ok(())
+    }
+
+    /// The process ends: in order, or because the machine stopped.
+    fn end(&mut self, session: Session) -> Result<(), String> {
+        let Session { mut executor, shared, logs, writers } = session;
+        if !self.world.medium.is_dead() {
+            drop(logs);
+            let medium = &self.world.medium;
+            match executor.run(|| medium.is_dead(), || writers.get() == 0) {
+                Stop::Done if shared.poisoned() => self.tally.failures += 1,
+                Stop::Done => {
+                    self.orderly = true;
+                    self.tally.orderly += 1;
+                    let now = self.world.clock.tick();
+                    let mut model = self.world.model.borrow_mut();
+                    model.quiesce(now);
+                    let now = self.world.clock.tick();
+                    model.flushed(now, now);
+                }
+                Stop::Halted => {}
+                Stop::Stalled => return Err("writers do not come to their end".to_owned()),
+                Stop::Panicked(panic) => {
+                    executor.forget();
+                    return Err(panic);
+                }
+            }
+        }
+        let done = shared.stats().cleaner;
+        self.tally.checkpoints += done.checkpoints;
+        self.tally.cleaned += done.segments_cleaned;
+        self.tally.freed += done.segments_freed;
+        self.tally.discarded += done.segments_discarded;
+        if self.world.medium.is_dead() {
+            self.tally.crashes += 1;
+            let activity = shared.activity();
+            self.tally.in_commit += u64::from(activity.committing);
+            self.tally.in_checkpoint += u64::from(activity.checkpointing);
+            self.tally.in_cleaning += u64::from(activity.cleaning);
+        }
+        executor.kill()?;
+        self.crash(true);
+        Ok(())
+    }
+}

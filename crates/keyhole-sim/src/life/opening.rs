@@ -1,0 +1,173 @@
+//! Making the file, opening it through whatever happens, and looking at what is there.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::future::LocalBoxFuture;
+use keyhole_log::{Error, Recovery, Shared, create, maintenance, open, worker};
+
+use super::{Life, Session};
+use crate::disk::{Crash, Faults, SimDisk, Survival};
+use crate::executor::{Executor, Stop};
+use crate::work::{Audit, audit};
+
+/// Attempts to open a file on a medium that fails, before the faults are taken away.
+const ATTEMPTS_MAX: u64 = 5;
+
+impl Life {
+    pub(super) fn executor(&mut self) -> Executor {
+        Executor::new(Rc::clone(&self.world.clock), self.random.fork())
+    }
+
+    /// Runs a task by itself to its end; `None`: the machine stopped.
+    pub(super) fn alone<T: 'static>(
+        &mut self,
+        executor: &mut Executor,
+        what: &str,
+        task: impl Future<Output = T> + 'static,
+    ) -> Result<Option<T>, String> {
+        let result = executor.spawn(task);
+        let medium = &self.world.medium;
+        match executor.run(|| medium.is_dead(), || result.borrow().is_some()) {
+            Stop::Done => Ok(result.borrow_mut().take()),
+            Stop::Halted => Ok(None),
+            Stop::Stalled => Err(format!("{what} waits for ever")),
+            Stop::Panicked(panic) => Err(format!("{what}: {panic}")),
+        }
+    }
+
+    /// Makes the file, without faults: whoever makes one starts anew if it fails.
+    pub(super) fn make(&mut self) -> Result<(), String> {
+        let faults = self.world.medium.set_faults(Faults::none());
+        let (disk, format) = (SimDisk::new(&self.world.medium), self.world.plan.format());
+        let mut executor = self.executor();
+        let made = self.alone(&mut executor, "create", async move { create(&disk, &format).await })?;
+        executor.kill()?;
+        self.world.medium.set_faults(faults);
+        match made {
+            Some(Ok(())) => Ok(()),
+            other => Err(format!("create: {other:?}")),
+        }
+    }
+
+    /// The machine stops, or the process does.
+    pub(super) fn crash(&mut self, may_be_process: bool) {
+        let how = Crash::of(&mut self.random);
+        let how = if how == Crash::Process && (!may_be_process || self.world.medium.must_lose_power()) {
+            Crash::power(&mut self.random, &[Survival::Nothing, Survival::Mixed, Survival::Writes])
+        } else {
+            how
+        };
+        self.world.say(|| format!("crash: {how:?}"));
+        self.power |= how != Crash::Process;
+        self.world.medium.crash(how);
+    }
+
+    /// Opens the file, through crashes and failures of the medium.
+    pub(super) fn open(&mut self) -> Result<Session, String> {
+        let mut attempt = 0;
+        let (executor, shared, recovery) = loop {
+            attempt += 1;
+            let quiet = attempt > ATTEMPTS_MAX;
+            let faults = quiet.then(|| self.world.medium.set_faults(Faults::none()));
+            let armed = !quiet && self.random.chance(25);
+            let events = *self.random.pick(&[5, 30, 80]);
+            let stop = armed.then(|| self.random.below(events));
+            self.world.medium.stop_after(stop);
+            let before = self.world.medium.happened();
+            let (disk, options) = (SimDisk::new(&self.world.medium), self.world.plan.options());
+            let mut executor = self.executor();
+            let answer = self.alone(&mut executor, "open", async move { open(&disk, options).await });
+            self.world.medium.stop_after(None);
+            if let Some(faults) = faults {
+                self.world.medium.set_faults(faults);
+            }
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(error) => {
+                    executor.forget();
+                    return Err(error);
+                }
+            };
+            self.tally.openings += 1;
+            match answer {
+                Some(Ok((shared, recovery))) => break (executor, shared, recovery),
+                Some(Err(error)) => {
+                    let after = self.world.medium.happened();
+                    let failed = after.reads_failed > before.reads_failed || after.failed > 0;
+                    let legal = match &error {
+                        Error::Io(_) => failed,
+                        Error::Full => after.full > before.full,
+                        _ => false,
+                    };
+                    if !legal {
+                        executor.forget();
+                        return Err(format!("open: {error}"));
+                    }
+                    self.world.say(|| format!("open: {error}"));
+                }
+                None => {
+                    self.tally.crashes += 1;
+                    self.tally.in_recovery += 1;
+                }
+            }
+            executor.kill()?;
+            self.crash(true);
+            self.orderly = false;
+        };
+        self.world.say(|| format!("open: {recovery:?}"));
+        self.judge(&recovery)?;
+        let mut session = self.start(executor, shared);
+        let how = Audit::Opened { power: self.power };
+        self.audit(&mut session, how).map_err(|error| format!("{error}, after {recovery:?}"))?;
+        self.power = false;
+        Ok(session)
+    }
+
+    /// Starts what works with an open file.
+    pub(super) fn start(&self, mut executor: Executor, shared: Arc<Shared>) -> Session {
+        let (writers, mut logs) = (Rc::new(Cell::new(0)), Vec::new());
+        let mut spawn = |task: LocalBoxFuture<'static, ()>| {
+            writers.set(writers.get() + 1);
+            let writers = Rc::clone(&writers);
+            executor.spawn(async move {
+                task.await;
+                writers.set(writers.get() - 1);
+            });
+        };
+        for _ in 0..self.world.plan.workers {
+            let (log, writer) = worker(Arc::clone(&shared), Rc::new(SimDisk::new(&self.world.medium)));
+            spawn(Box::pin(writer.run()));
+            logs.push(log);
+        }
+        if self.world.plan.maintained {
+            let disk = Rc::new(SimDisk::new(&self.world.medium));
+            let (maintenance, writer) = maintenance(Arc::clone(&shared), disk);
+            spawn(Box::pin(maintenance.run()));
+            spawn(Box::pin(writer.run()));
+        }
+        Session { executor, shared, logs, writers }
+    }
+
+    fn judge(&mut self, recovery: &Recovery) -> Result<(), String> {
+        if !recovery.damaged.is_empty() {
+            return Err(format!("damage, but nothing was damaged: {:?}", recovery.damaged));
+        }
+        // The second page of a batch that was cut stays behind the mark, and is reported once more at each opening.
+        self.cut |= recovery.cut > 0 && !self.orderly;
+        if self.orderly && recovery.cut > 0 && !self.cut {
+            return Err(format!("{} segments cut after an orderly end", recovery.cut));
+        }
+        Ok(())
+    }
+
+    /// Looks at everything, without faults.
+    pub(super) fn audit(&mut self, session: &mut Session, how: Audit) -> Result<(), String> {
+        let faults = self.world.medium.set_faults(Faults { slowness: 1, ..Faults::none() });
+        let task = audit(session.logs[0].clone(), Rc::clone(&self.world), how, self.random.fork());
+        let looked = self.alone(&mut session.executor, "audit", task);
+        self.world.medium.set_faults(faults);
+        looked.map(|_| ())
+    }
+}

@@ -17,12 +17,8 @@ use futures_channel::{mpsc, oneshot};
 
 pub(crate) use read::read_verified;
 pub use read::{Body, Tags};
-<<<<<<< HEAD
-pub use scrub::{ScrubCursor, ScrubStep};
-pub(crate) use read::{Located, read_record};
-=======
 pub(crate) use read::{Located, read_record, read_record_if};
->>>>>>> sim
+pub use scrub::{ScrubCursor, ScrubStep};
 
 use crate::body::BodyWriter;
 use crate::commit::{self, Commit, Draft};

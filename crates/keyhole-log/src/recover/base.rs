@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::disk::Disk;
 use crate::error::{Damage, Error};
 use crate::index::{Index, Loader, Location};
+use crate::limits::SEGMENTS_START;
 use crate::log::read_record_if;
 use crate::wire::checkpoint::{CheckpointEnd, SegmentItem};
 use crate::wire::payload::Payload;
 use crate::wire::record::Record;
 use crate::wire::segment::Header;
 use crate::wire::superblock::Superblock;
-use crate::limits::SEGMENTS_START;
 
 /// The header of each segment, and its checksum; `None` where there is none that verifies.
 pub(super) type Headers = Vec<Option<(Header, u32)>>;
@@ -108,11 +108,7 @@ struct Reader<'a, D> {
 
 impl<D: Disk> Reader<'_, D> {
     /// Reads a record of a checkpoint and takes what is wanted out of it.
-    async fn record<T>(
-        &self,
-        at: Location,
-        take: impl FnOnce(u64, Payload<'_>) -> Option<T>,
-    ) -> Result<T, Error> {
+    async fn record<T>(&self, at: Location, take: impl FnOnce(u64, Payload<'_>) -> Option<T>) -> Result<T, Error> {
         let damaged = || {
             self.bad.borrow_mut().push(at);
             Damage::error("a checkpoint", at.offset())

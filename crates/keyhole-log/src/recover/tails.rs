@@ -147,7 +147,8 @@ impl World {
                 true
             }
             Effect::Put(put) => {
-                there(&self.buckets, &put.bucket) && put.bodies.as_slice().iter().all(|body| there(&self.bodies, &body.0))
+                there(&self.buckets, &put.bucket)
+                    && put.bodies.as_slice().iter().all(|body| there(&self.bodies, &body.0))
             }
             Effect::CreateUpload { bucket, .. } => {
                 self.uploads.insert(record.seq);
@@ -185,7 +186,8 @@ mod tests {
         use crate::index::{Bodies, Location, Put};
         use crate::types::Etag;
         let at = Location::LOST;
-        let record = |seq, effect| Found { seq, at, len: 0, proven: false, batch: 0, batch_prev: 0, effect, moved: false };
+        let record =
+            |seq, effect| Found { seq, at, len: 0, proven: false, batch: 0, batch_prev: 0, effect, moved: false };
         let etag = Etag { digest: [0; 16], parts: 0 };
         let put = |bucket, body| {
             let bodies = Bodies::One(BodyId(body));

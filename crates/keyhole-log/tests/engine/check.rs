@@ -147,7 +147,7 @@ fn damage_has_a_name_and_a_verdict() {
         let left = check_with(&medium, false).unwrap().findings;
         match verdict {
             Verdict::Repairable => {
-                assert_eq!((left.len(), repaired.repaired), (0, repaired.findings.len() as u64), "{what}")
+                assert_eq!((left.len(), repaired.repaired), (0, repaired.findings.len() as u64), "{what}");
             }
             Verdict::Lost => assert_eq!((&left, repaired.repaired), (&report.findings, 0)),
         }

@@ -158,7 +158,7 @@ async fn survey<D: Disk>(disk: &D) -> Result<Report, Error> {
     let len = disk.len().await?;
     used.sort_by_key(|range| range.start);
     let mut end = 0;
-    for range in used.into_iter().chain([len..len]) {
+    for range in used.into_iter().chain(std::iter::once(len..len)) {
         if range.start > end {
             report.free.push(end..range.start);
         }

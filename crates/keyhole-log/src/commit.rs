@@ -141,12 +141,14 @@ impl<D: Disk> Context<D> {
 
     /// Makes durable what every worker has written so far.
     pub(crate) async fn sync(&self) -> Result<(), Error> {
-        let syncing = self.shared.lock().begin_sync();
+        let noted = (!sabotage::is(Sabotage::NoteLate)).then(|| self.shared.lock().begin_sync());
         let result = if sabotage::is(Sabotage::SkipSync) { Ok(()) } else { self.disk.sync().await };
         self.poison_on(result)?;
         // A sync that overlaps a failed write proves nothing about it.
         self.shared.check_poison()?;
-        self.shared.lock().end_sync(&syncing);
+        let mut state = self.shared.lock();
+        let syncing = noted.unwrap_or_else(|| state.begin_sync());
+        state.end_sync(&syncing);
         Ok(())
     }
 

@@ -20,6 +20,7 @@ mod commit;
 mod disk;
 mod error;
 mod index;
+mod locks;
 mod log;
 mod maintain;
 mod numbers;

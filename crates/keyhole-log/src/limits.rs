@@ -82,7 +82,7 @@ pub const SEGMENTS_MAX: u64 = 1 << 24;
 /// lock, so this bounds how long the lock is held: some 3,000 objects, half a millisecond.
 pub const CHECKPOINT_RECORD: usize = 256 * 1024;
 
-/// Records of a checkpoint: their locations must fit into the one that ends it. 28 GiB of index.
+/// Records of a checkpoint: their locations must fit into the one that ends it. 27 GiB of items.
 pub const CHECKPOINT_RECORDS_MAX: usize = 110_000;
 
 /// Checkpoints that are kept: if the newest one cannot be read, the one before it can.

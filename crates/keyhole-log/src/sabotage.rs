@@ -16,6 +16,12 @@ pub enum Sabotage {
     DropTombstoneEarly,
     /// A write is acknowledged before what lies ahead of it is durable.
     AcknowledgeEarly,
+    /// What a sync covers is noted when it has completed, in place of before.
+    NoteLate,
+    /// The lock is let go between the decision of a condition and the reservation of the name.
+    ReserveLate,
+    /// A deletion does not outlive its own arrival in the index, although older writes of the name are on their way.
+    ForgetDeletions,
 }
 
 #[cfg(feature = "sabotage")]

@@ -248,7 +248,9 @@ impl Segments {
         let segment = &mut self.table[number as usize];
         *segment = Segment { generation: segment.before, ..Segment::BLANK };
         self.blank.insert(number);
-        while self.table.last().is_some_and(|last| last.used == Use::Blank && last.generation == 0) {
+        // But not what was allocated for the reserve: it would be given to anybody next time.
+        let useless = |last: &Segment| last.used == Use::Blank && last.generation == 0 && !last.allocated;
+        while self.table.last().is_some_and(useless) {
             self.table.pop();
             self.blank.remove(&(self.table.len() as u32));
         }
@@ -350,6 +352,20 @@ mod tests {
         let cleaner = (0..30).filter(|_| segments.take(Purpose::Clean(Kind::Meta), 1).is_some()).count();
         assert_eq!(cleaner, 5, "all but what is for deletions");
         assert_eq!((segments.generation(segments.start(4) + 5), segments.generation(0)), (Some(1), None));
+    }
+
+    #[test]
+    fn the_reserve_outlives_a_full_file_system() {
+        let mut segments = Segments::new(LEN, SEGMENTS_START + 24 * LEN, Vec::new(), 1);
+        while let Some(number) = segments.next_reserve() {
+            segments.table[number as usize].allocated = true;
+        }
+        assert_eq!(segments.ready(), 5);
+        let number = segments.take(Purpose::Body, 1).unwrap();
+        segments.give_back(number);
+        segments.growth_blocked = true;
+        assert_eq!((segments.ready(), segments.take(Purpose::Body, 2)), (5, None));
+        assert_eq!(segments.take(Purpose::Deletions, 3), Some(0));
     }
 
     #[test]

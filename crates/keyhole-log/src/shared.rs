@@ -5,14 +5,15 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_channel::oneshot;
 
 use crate::Error;
 use crate::index::{Bodies, Effect, Index, Location};
 use crate::limits::PAGE;
+use crate::locks::{AtomicBool, AtomicU32, Mutex, MutexGuard};
 use crate::maintain::Wish;
 use crate::numbers::Numbers;
 use crate::segments::{Segments, Use};
@@ -193,6 +194,14 @@ impl Shared {
     /// Everything that is counted. Takes some time with many segments and bodies: not for every request.
     pub fn stats(&self) -> Stats {
         self.lock().stats()
+    }
+
+    /// Pins on bodies, and on segments, that are held now.
+    #[cfg(feature = "shuttle")]
+    pub fn pins(&self) -> (u64, u64) {
+        let state = self.lock();
+        let segments = state.segments.table.iter().map(|segment| u64::from(segment.pins)).sum();
+        (state.index.pin_count(), segments)
     }
 
     /// What the log is doing now.

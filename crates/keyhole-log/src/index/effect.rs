@@ -5,6 +5,7 @@
 
 use super::{Bodies, BodyEntry, Bucket, Entry, Index, Key, Location, PartEntry, Settings, Shares, Stamp, Upload};
 use crate::Error;
+use crate::sabotage::{self, Sabotage};
 use crate::types::{BodyId, BucketSettings, Etag, Part};
 use crate::wire::payload::{Bytes, Payload, Run};
 
@@ -442,7 +443,7 @@ impl Bucket {
             return false;
         }
         match self.pending.get_mut(key) {
-            Some(pending) if pending.applied > seq => false,
+            Some(pending) if pending.applied > seq && !sabotage::is(Sabotage::ForgetDeletions) => false,
             Some(pending) => {
                 pending.applied = seq;
                 true

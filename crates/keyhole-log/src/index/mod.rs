@@ -354,6 +354,11 @@ impl Index {
         }
     }
 
+    #[cfg(feature = "shuttle")]
+    pub(crate) fn pin_count(&self) -> u64 {
+        self.pins.values().copied().map(u64::from).sum()
+    }
+
     fn add_refs(&mut self, bodies: &[BodyId]) {
         for id in bodies {
             match self.bodies.get_mut(id) {

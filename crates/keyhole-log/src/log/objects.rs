@@ -5,6 +5,7 @@ use crate::disk::Disk;
 use crate::error::{Damage, Error};
 use crate::index::{Entry, Outcome};
 use crate::limits::{HEAD_MAX, KEY_MAX};
+use crate::sabotage::{self, Sabotage};
 use crate::shared::Pin;
 use crate::types::{Condition, Content, ListObjects, Listing, Object, Part, PutObject};
 use crate::wire::payload::{ObjectPut, Payload};
@@ -34,6 +35,10 @@ impl<D: Disk> Log<D> {
             let (id, home) = state.index.writable(&bucket)?;
             home.decide(&key, condition)?;
             home.check_quota(size, home.object(&key).map(|old| old.size))?;
+            if sabotage::is(Sabotage::ReserveLate) {
+                drop(state);
+                state = shared.lock();
+            }
             let body_seq = new.is_some().then(|| state.numbers.record());
             let seq = state.numbers.record();
             state.index.reserve_name(id, &key, seq, Outcome::Present(etag));

@@ -8,7 +8,7 @@ use crate::error::{Damage, Error};
 use crate::index::{Index, Loader, Location};
 use crate::limits::SEGMENTS_START;
 use crate::log::read_record_if;
-use crate::wire::checkpoint::{CheckpointEnd, SegmentItem};
+use crate::wire::checkpoint::{CheckpointEnd, SegmentItem, SegmentUse};
 use crate::wire::payload::Payload;
 use crate::wire::record::Record;
 use crate::wire::segment::Header;
@@ -41,6 +41,22 @@ impl Base {
     /// Whether a record of this number is in the index already, as far as it is not out of date.
     pub(super) fn covers(&self, seq: u64) -> bool {
         seq < self.until && !self.pending.contains(&seq)
+    }
+
+    /// What the checkpoint says of a segment, unless it was just being begun: then it is as if the checkpoint did not know it.
+    pub(super) fn known(&self, number: u32) -> Option<&SegmentItem> {
+        let known =
+            |item: &&SegmentItem| item.written > 0 || matches!(item.use_, SegmentUse::Blank | SegmentUse::Damaged);
+        self.segments.get(&number).filter(known)
+    }
+
+    /// Bytes of this generation and of lower ones are left in a segment from earlier uses.
+    pub(super) fn stale(&self, number: u32) -> u64 {
+        match (self.known(number), self.segments.get(&number)) {
+            (Some(item), _) => item.generation,
+            // All that is known is that it was being begun with this one.
+            (None, begun) => begun.map_or(0, |item| item.generation.saturating_sub(1)),
+        }
     }
 
     /// How far a segment was durable when the checkpoint was written.
@@ -154,5 +170,28 @@ impl<D: Disk> Reader<'_, D> {
         let segments = loader.segments.into_iter().map(|segment| (segment.number, segment)).collect();
         let (index, pending) = (loader.index, loader.pending);
         Ok((Base { exists: true, until, pending, watermark, floor, segments, ends, index, bad: Vec::new() }, records))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_that_was_being_begun_is_not_stale() {
+        use SegmentUse::{Blank, Condemned, Damaged, OpenBody, OpenMeta};
+        for (use_, written, known, stale) in [
+            (Blank, 0, true, 9),
+            (Damaged, 0, true, 9),
+            (Condemned, 4096, true, 9),
+            (OpenMeta, 4096, true, 9),
+            (OpenMeta, 0, false, 8),
+            (OpenBody, 0, false, 8),
+        ] {
+            let item = SegmentItem { number: 3, use_, generation: 9, written, prev: 0 };
+            let base = Base { segments: BTreeMap::from([(3, item)]), ..Base::default() };
+            assert_eq!((base.known(3).is_some(), base.stale(3)), (known, stale), "{use_:?} {written}");
+            assert_eq!((base.known(4).is_some(), base.stale(4)), (false, 0));
+        }
     }
 }

@@ -209,8 +209,7 @@ pub(super) async fn scan<D: Disk>(
             }
             Plan::Headless => {
                 headless.push(number);
-                let generation = base.segments.get(&number).map_or(0, |item| item.generation);
-                Segment { generation, ..Segment::BLANK }
+                Segment { generation: base.stale(number), ..Segment::BLANK }
             }
         };
         store.table.push(segment);
@@ -237,8 +236,7 @@ impl Store {
                 Plan::Known(Segment { used, generation: header.generation, allocated: true, ..Segment::BLANK })
             }
         };
-        // A segment that was just being begun is as if the checkpoint did not know it.
-        let item = base.segments.get(&number).filter(|item| item.written > 0 || item.use_ == SegmentUse::Blank);
+        let item = base.known(number);
         let begun_since = |header: &Header| header.generation >= base.until || item.is_none();
         if let Some((header, crc)) = &header
             && begun_since(header)
@@ -291,8 +289,7 @@ impl Store {
         for &number in numbers {
             let start = reader.start(number);
             // What has been begun since has a generation from then on, or the one that it was being begun with.
-            let floor = base.segments.get(&number).map_or(0, |item| item.generation).min(base.until);
-            let floor = if base.exists { floor + 1 } else { 0 };
+            let floor = if base.exists { base.stale(number) + 1 } else { 0 };
             let from = From { generation: None, at: start + PAGE as u64, prev: None, floor };
             let witnessed = self
                 .scans

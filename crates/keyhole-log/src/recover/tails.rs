@@ -12,7 +12,7 @@ use super::scan::{Found, Scan, Store};
 use crate::body::block_len;
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::index::Effect;
+use crate::index::{Effect, Index, Location};
 use crate::limits::{BUFFER_LEN, CHUNKS_MAX};
 use crate::log::read_verified;
 use crate::types::BodyId;
@@ -109,13 +109,14 @@ fn order(store: &Store) -> Vec<(usize, usize)> {
 
 /// The first record that is not proven and refers to something that is not there: its segment and its batch.
 fn first_orphan(store: &Store, order: &[(usize, usize)], cuts: &Cuts, base: &Base) -> Option<(u32, u64)> {
-    let mut world = World { until: base.until, ..World::default() };
+    let mut world = World { until: base.until, index: Some(&base.index), ..World::default() };
     for &(s, r) in order {
         let (scan, record) = (&store.scans[s], &store.scans[s].records[r]);
         if cuts.get(&scan.number).is_some_and(|&cut| record.at.offset() >= cut) {
             continue;
         }
-        if !world.admits(record) && !proven(store, scan, record) {
+        // What the cleaner has written again builds on nothing new: if it is out of date it has no effect.
+        if !world.admits(record) && !record.moved && !proven(store, scan, record) {
             return Some((scan.number, record.batch));
         }
     }
@@ -124,19 +125,23 @@ fn first_orphan(store: &Store, order: &[(usize, usize)], cuts: &Cuts, base: &Bas
 
 /// What exists at a point of the replay.
 #[derive(Default)]
-struct World {
-    /// What has a lower number was there when the checkpoint was begun, or had gone.
+struct World<'a> {
+    /// Buckets and uploads of lower numbers were there when the checkpoint was begun, or had gone.
     until: u64,
+    /// What the checkpoint knows. Bodies are not told by `until`: they have their numbers long before they have records.
+    index: Option<&'a Index>,
     buckets: BTreeSet<u64>,
     bodies: BTreeSet<u64>,
     uploads: BTreeSet<u64>,
 }
 
-impl World {
+impl World<'_> {
     /// Whether what a record refers to exists; if so, what it makes exists from now on.
     fn admits(&mut self, record: &Found) -> bool {
         let until = self.until;
         let there = |set: &BTreeSet<u64>, id: &u64| *id < until || set.contains(id);
+        let known = |id| self.index.is_some_and(|index| index.body(id).is_some_and(|at| at != Location::LOST));
+        let has_body = |bodies: &BTreeSet<u64>, id: BodyId| bodies.contains(&id.0) || known(id);
         match &record.effect {
             Effect::CreateBucket { .. } => {
                 self.buckets.insert(record.seq);
@@ -148,13 +153,13 @@ impl World {
             }
             Effect::Put(put) => {
                 there(&self.buckets, &put.bucket)
-                    && put.bodies.as_slice().iter().all(|body| there(&self.bodies, &body.0))
+                    && put.bodies.as_slice().iter().all(|&body| has_body(&self.bodies, body))
             }
             Effect::CreateUpload { bucket, .. } => {
                 self.uploads.insert(record.seq);
                 there(&self.buckets, bucket)
             }
-            Effect::PutPart { upload, part, .. } => there(&self.uploads, upload) && there(&self.bodies, &part.body.0),
+            Effect::PutPart { upload, part, .. } => there(&self.uploads, upload) && has_body(&self.bodies, part.body),
             Effect::SetBucket { bucket, .. } => there(&self.buckets, bucket),
             // These take away, or say nothing: if what they take away is not there, all the better.
             Effect::DeleteBucket { .. }
@@ -183,7 +188,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_not_admitted() {
-        use crate::index::{Bodies, Location, Put};
+        use crate::index::{Bodies, Put};
         use crate::types::Etag;
         let at = Location::LOST;
         let record =
@@ -201,5 +206,12 @@ mod tests {
         assert!(world.admits(&record(3, Effect::Body { id: BodyId(2), placed: 0, len: 0, runs: Vec::new() })));
         assert!(world.admits(&record(9, put(1, 2))));
         assert!(world.admits(&record(10, Effect::DeleteBucket { bucket: 77 })));
+
+        // The checkpoint covers the bucket; the body's number was given out before the checkpoint, its record came later.
+        let index = Index::replay(crate::limits::SEGMENT_LEN);
+        let mut world = World { until: 5, index: Some(&index), ..World::default() };
+        assert!(!world.admits(&record(9, put(1, 2))));
+        assert!(world.admits(&record(8, Effect::Body { id: BodyId(2), placed: 0, len: 0, runs: Vec::new() })));
+        assert!(world.admits(&record(9, put(1, 2))));
     }
 }

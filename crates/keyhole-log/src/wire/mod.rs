@@ -3,6 +3,8 @@
 
 pub(crate) mod block;
 pub(crate) mod checkpoint;
+#[cfg(test)]
+mod examples;
 pub(crate) mod payload;
 pub(crate) mod record;
 pub(crate) mod segment;

@@ -1,0 +1,56 @@
+//! The checksums that FORMAT.md gives of examples, section 2.
+
+use super::{block, record, segment, superblock};
+use crate::limits::{BUFFER_LEN, PAGE};
+
+const FORMAT: &str = include_str!("../../FORMAT.md");
+
+/// The table of the page says this of a structure.
+fn check(structure: &str, crc: u32) {
+    let line = FORMAT.lines().find(|line| line.starts_with(&format!("| {structure} |")) && line.contains("`0x"));
+    let line = line.unwrap_or_else(|| panic!("there is no example of a {structure}"));
+    assert!(line.contains(&format!("`{crc:#010x}`")), "{crc:#010x}: {line}");
+}
+
+#[test]
+fn superblock_of_the_page() {
+    let (segment_len, capacity, created_ms) = (1 << 26, 1 << 40, 1_700_000_000_000);
+    let checkpoints = [1 << 40, 1 << 39];
+    let mut page = vec![0; PAGE];
+    superblock::Superblock { store: [7; 16], epoch: 3, segment_len, capacity, created_ms, checkpoints }.emit(&mut page);
+    check("superblock", super::u32_at(&page, 12..16));
+}
+
+#[test]
+fn segment_header_of_the_page() {
+    let header = segment::Header { kind: segment::Kind::Body, generation: 9, number: 4 };
+    check("segment header", header.emit(&[5; 16], &mut vec![0; PAGE]));
+}
+
+#[test]
+fn record_of_the_page() {
+    let header = record::Header {
+        kind: 4,
+        flags: record::FIRST,
+        generation: 77,
+        offset: 1 << 33,
+        seq: 1234,
+        watermark: 1200,
+        prev: 0xdead_beef,
+        durable: 8192,
+        witness: record::Durable { segment: 3, until: 4096 },
+    };
+    check("record", header.emit(&[1; 16], b"payload", &mut [0; 100]));
+}
+
+#[test]
+fn footer_of_the_page() {
+    let id = block::Identity { generation: 5, offset: 1 << 21, body: 42, index: 3, data_len: 100_000 };
+    let mut buf = vec![0; BUFFER_LEN];
+    for (i, byte) in buf[..100_000].iter_mut().enumerate() {
+        *byte = (i % 251) as u8;
+    }
+    let tags: Vec<[u8; 16]> = (1..=7).map(|i| [i; 16]).collect();
+    let len = block::emit(&id, &[9; 16], &tags, &mut buf);
+    check("footer", super::u32_at(&buf, len - PAGE + 4..len - PAGE + 8));
+}

@@ -1,0 +1,213 @@
+//! A disk in memory that several threads share. It reads the records that are written to it, and holds them to what FORMAT.md
+//! says of watermarks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use keyhole_log::Disk;
+use keyhole_log::limits::{BUFFER_LEN, PAGE};
+use shuttle::rand::{Rng, thread_rng};
+use shuttle::sync::Mutex;
+
+use super::hold;
+
+/// An operation takes up to so many turns.
+const TURNS_MAX: u32 = 3;
+
+const MOVED: u8 = 4;
+const OBJECT: u8 = 4;
+const TOMBSTONE: u8 = 5;
+
+/// What all disks of a store share.
+pub(crate) struct Medium(Mutex<State>);
+
+struct State {
+    bytes: Vec<u8>,
+    len: usize,
+    /// Numbers of records whose writes have completed, in that order.
+    written: Vec<u64>,
+    /// Numbers of records that were written, or are being written, and are not durable.
+    volatile: BTreeSet<u64>,
+    /// Numbers of records that are durable.
+    durable: BTreeSet<u64>,
+    /// The highest watermark in a record so far.
+    watermark: u64,
+    /// Of each key, the highest number of a record, and whether it stores an object.
+    names: BTreeMap<String, (u64, bool)>,
+}
+
+impl Medium {
+    pub(crate) fn new(capacity: usize) -> Arc<Self> {
+        Arc::new(Medium(Mutex::new(State {
+            bytes: vec![0; capacity],
+            len: 0,
+            written: Vec::new(),
+            volatile: BTreeSet::new(),
+            durable: BTreeSet::new(),
+            watermark: 0,
+            names: BTreeMap::new(),
+        })))
+    }
+
+    /// Whether the record of this number is durable.
+    pub(crate) fn is_durable(&self, seq: u64) -> bool {
+        self.0.lock().unwrap().durable.contains(&seq)
+    }
+
+    /// What must be there by the records that were written: of each name the one with the highest number holds.
+    pub(crate) fn objects(&self) -> BTreeMap<String, u64> {
+        let names = self.0.lock().unwrap().names.clone();
+        names.into_iter().filter(|(_, (_, there))| *there).map(|(name, (seq, _))| (name, seq)).collect()
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}
+
+fn half(bytes: &[u8], at: usize) -> usize {
+    u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap()).into()
+}
+
+impl State {
+    /// Looks at the batch that is about to be written, if it is one; the numbers of its records.
+    fn observe(&mut self, batch: &[u8]) -> Vec<u64> {
+        let (mut at, mut seqs) = (0, Vec::new());
+        while batch[at..].starts_with(b"khR1") {
+            let record = &batch[at..];
+            let len = u32::from_le_bytes(record[8..12].try_into().unwrap()) as usize;
+            let (kind, flags, seq, watermark) = (record[12], record[13], word(record, 48), word(record, 56));
+            if let Some(&oldest) = self.volatile.first() {
+                hold(watermark < oldest, || {
+                    format!("the watermark {watermark} has passed {oldest}, which is not durable")
+                });
+            }
+            self.watermark = self.watermark.max(watermark);
+            if flags & MOVED == 0 {
+                let known = self.watermark;
+                hold(seq > known, || format!("record {seq} is written, and a watermark of {known} was said before"));
+                seqs.push(seq);
+                let payload = &record[80..len];
+                let key = match kind {
+                    OBJECT => Some((&payload[60..60 + half(payload, 52)], true)),
+                    TOMBSTONE => Some((&payload[18..18 + half(payload, 16)], false)),
+                    _ => None,
+                };
+                if let Some((key, there)) = key {
+                    let name = self.names.entry(String::from_utf8(key.to_vec()).unwrap()).or_default();
+                    *name = (*name).max((seq, there));
+                }
+            }
+            at = (at + len).next_multiple_of(8);
+            if at >= batch.len() {
+                break;
+            }
+        }
+        self.volatile.extend(&seqs);
+        seqs
+    }
+}
+
+/// One thread's disk.
+pub(crate) struct ThreadDisk(pub(crate) Arc<Medium>);
+
+/// Lets others go first, once.
+struct Turn(bool);
+
+impl Future for Turn {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.0 {
+            return Poll::Ready(());
+        }
+        self.0 = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+async fn turns() {
+    for _ in 0..thread_rng().gen_range(0..=TURNS_MAX) {
+        Turn(false).await;
+    }
+}
+
+pub(crate) struct Buf(Vec<u8>);
+
+impl AsRef<[u8]> for Buf {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsMut<[u8]> for Buf {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl Disk for ThreadDisk {
+    type Buf = Buf;
+
+    fn buffer(&self) -> Buf {
+        Buf(vec![0; BUFFER_LEN])
+    }
+
+    async fn read(&self, offset: u64, mut buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
+        turns().await;
+        let state = self.0.0.lock().unwrap();
+        let from = offset as usize;
+        if from + at.len() > state.len {
+            return (Err(io::ErrorKind::UnexpectedEof.into()), buf);
+        }
+        buf.0[at.clone()].copy_from_slice(&state.bytes[from..from + at.len()]);
+        (Ok(()), buf)
+    }
+
+    async fn write(&self, offset: u64, buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
+        assert!((offset as usize | at.start | at.end).is_multiple_of(PAGE));
+        let seqs = self.0.0.lock().unwrap().observe(&buf.0[at.clone()]);
+        turns().await;
+        let mut state = self.0.0.lock().unwrap();
+        let from = offset as usize;
+        assert!(from + at.len() <= state.len, "a write into space that was not allocated");
+        state.bytes[from..from + at.len()].copy_from_slice(&buf.0[at]);
+        state.written.extend(seqs);
+        drop(state);
+        (Ok(()), buf)
+    }
+
+    async fn sync(&self) -> io::Result<()> {
+        // What had completed before: what completes meanwhile may be durable afterwards, or not.
+        let covered = self.0.0.lock().unwrap().written.len();
+        turns().await;
+        let state = &mut *self.0.0.lock().unwrap();
+        for seq in &state.written[..covered] {
+            state.volatile.remove(seq);
+            state.durable.insert(*seq);
+        }
+        Ok(())
+    }
+
+    async fn len(&self) -> io::Result<u64> {
+        Ok(self.0.0.lock().unwrap().len as u64)
+    }
+
+    async fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        turns().await;
+        self.0.0.lock().unwrap().bytes[offset as usize..][..len as usize].fill(0x5c);
+        Ok(())
+    }
+
+    async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        turns().await;
+        let mut state = self.0.0.lock().unwrap();
+        state.len = state.len.max((offset + len) as usize);
+        Ok(())
+    }
+}

@@ -1,0 +1,320 @@
+//! What threads share, under schedules that a seed decides: the engine itself, with its lock and its flags exchanged for
+//! shuttle's, on several threads over one disk in memory. A thread may lose its turn at each lock and at each step of the disk;
+//! all threads waiting for each other is a failure as well.
+//!
+//! `cargo test -p keyhole-log --features sabotage,shuttle --test threads`; `KEYHOLE_SEED=n` repeats one schedule, and
+//! `KEYHOLE_SCHEDULES=n` makes more of them.
+
+mod disk;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_channel::oneshot;
+use futures_util::future::{join, join_all, join4};
+use shuttle::future::block_on;
+use shuttle::rand::{Rng, thread_rng};
+use shuttle::scheduler::RandomScheduler;
+use shuttle::thread;
+
+use keyhole_log::limits::{SEGMENT_LEN_MIN, SEGMENTS_START};
+use keyhole_log::{
+    Condition, Content, Disk, Error, Etag, Format, ListObjects, Listed, Log, OpenOptions, PutObject, Sabotage, Shared,
+    Sync, create, maintenance, open, sabotage, worker,
+};
+
+use disk::{Medium, ThreadDisk};
+
+/// Schedules within which something that is wrong has to be noticed.
+const CAUGHT_WITHIN: u64 = 200;
+
+const WORKERS: usize = 3;
+const CAPACITY: u64 = SEGMENTS_START + 24 * SEGMENT_LEN_MIN;
+
+thread_local! {
+    /// What was wrong first. All threads of shuttle are one of the system's.
+    static WRONG: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Notes that something does not hold. A panic would unwind through everything that every thread holds.
+fn hold(holds: bool, what: impl FnOnce() -> String) {
+    if !holds {
+        WRONG.with_borrow_mut(|wrong| {
+            wrong.get_or_insert_with(what);
+        });
+    }
+}
+
+/// What one thread does to the store, and its number.
+type Work = fn(usize, Log<ThreadDisk>, Arc<Medium>) -> futures_util::future::LocalBoxFuture<'static, ()>;
+
+fn options() -> OpenOptions {
+    OpenOptions { sync: Sync::Always, workers: WORKERS, capacity: None, ring: false, rebuild: false }
+}
+
+/// Bytes that a body and its object are known by.
+fn bytes(version: u64, len: usize) -> Vec<u8> {
+    version.to_le_bytes().into_iter().cycle().take(len).collect()
+}
+
+async fn put(log: &Log<ThreadDisk>, key: &str, version: u64, len: usize, condition: Condition) -> Result<(), Error> {
+    let mut buf = log.disk().buffer();
+    buf.as_mut()[..len].copy_from_slice(&bytes(version, len));
+    let body = log.body_writer().finish(Some((buf, len, &[])), b"").await?;
+    let mut digest = [0; 16];
+    digest[..8].copy_from_slice(&version.to_le_bytes());
+    let put = PutObject {
+        bucket: "b".into(),
+        key: key.into(),
+        content: Content::New(body, [0; 24]),
+        head: Vec::new(),
+        sealed: false,
+        etag: Etag { digest, parts: 0 },
+        size: len as u64,
+        time_ms: 1,
+        condition,
+    };
+    log.put_object(put).await
+}
+
+/// The version of an object and its number, after reading all of it. What the index shows is durable.
+async fn get(log: &Log<ThreadDisk>, medium: &Medium, key: &str) -> Option<(u64, u64)> {
+    let object = log.object("b", key).await.unwrap()?;
+    hold(medium.is_durable(object.seq), || format!("the index shows {key:?} ahead of its time"));
+    let version = u64::from_le_bytes(object.etag.digest[..8].try_into().unwrap());
+    let body = log.body(&object.parts[0]).await.unwrap();
+    let (tags, buf) = log.read_block(&body, 0, 0..64, log.disk().buffer()).await;
+    tags.unwrap();
+    let len = object.size as usize;
+    hold(buf.as_ref()[..len] == bytes(version, len), || format!("{key:?} has other bytes"));
+    Some((version, object.seq))
+}
+
+/// Everything that there is, names and numbers, is what should be there.
+async fn hold_everything(log: &Log<ThreadDisk>, medium: &Medium, when: &str) {
+    let list = ListObjects { limit: 1000, ..ListObjects::default() };
+    let mut found = BTreeMap::new();
+    for entry in log.list_objects("b", &list).unwrap().entries {
+        let Listed::Object { key, .. } = entry else { unreachable!("there is no delimiter") };
+        let seq = get(log, medium, &key).await.map(|(_, seq)| seq);
+        found.extend(seq.map(|seq| (key, seq)));
+    }
+    let wanted = medium.objects();
+    hold(found == wanted, || format!("{when} there are {found:?}, and there should be {wanted:?}"));
+}
+
+async fn opened(medium: &Arc<Medium>) -> Arc<Shared> {
+    let (shared, recovery) = open(&ThreadDisk(Arc::clone(medium)), options()).await.unwrap();
+    hold(recovery.damaged.is_empty(), || format!("{:?}", recovery.damaged));
+    shared
+}
+
+/// A store, from its making to its end, on several threads that do this work; and what is there when it is opened again.
+fn life(work: Work) {
+    let medium = Medium::new(CAPACITY as usize);
+    let format = Format { store_id: [7; 16], capacity: CAPACITY, segment_len: SEGMENT_LEN_MIN, created_ms: 1 };
+    block_on(create(&ThreadDisk(Arc::clone(&medium)), &format)).unwrap();
+    let shared = block_on(opened(&medium));
+    let (ends, mut others): (Vec<_>, Vec<_>) = (1..WORKERS).map(|_| oneshot::channel()).unzip();
+    let mut begins = Vec::new();
+    let threads: Vec<_> = (1..WORKERS)
+        .zip(ends)
+        .map(|(number, end)| {
+            let (begin, begun) = oneshot::channel();
+            begins.push(begin);
+            let (shared, medium) = (Arc::clone(&shared), Arc::clone(&medium));
+            thread::spawn(move || {
+                let (log, writer) = worker(shared, Rc::new(ThreadDisk(Arc::clone(&medium))));
+                let clients = async move {
+                    begun.await.unwrap();
+                    work(number, log, medium).await;
+                    end.send(()).unwrap();
+                };
+                block_on(join(clients, writer.run()));
+            })
+        })
+        .collect();
+    let disk = || Rc::new(ThreadDisk(Arc::clone(&medium)));
+    let (log, writer) = worker(Arc::clone(&shared), disk());
+    let (maintenance, its_writer) = maintenance(Arc::clone(&shared), disk());
+    let clients = async {
+        log.create_bucket("b", 1).await.unwrap();
+        begins.into_iter().for_each(|begin| begin.send(()).unwrap());
+        work(0, log.clone(), Arc::clone(&medium)).await;
+        for other in &mut others {
+            other.await.unwrap();
+        }
+        hold_everything(&log, &medium, "at the end").await;
+        drop(log);
+    };
+    block_on(join4(clients, writer.run(), maintenance.run(), its_writer.run()));
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let pins = shared.pins();
+    hold(pins == (0, 0), || format!("{pins:?} pins that nobody holds"));
+    drop(shared);
+
+    let shared = block_on(opened(&medium));
+    let (log, writer) = worker(shared, disk());
+    let clients = async move { hold_everything(&log, &medium, "after the opening").await };
+    block_on(join(clients, writer.run()));
+}
+
+static WINNERS: AtomicUsize = AtomicUsize::new(0);
+
+/// All want to be the first.
+fn race(number: usize, log: Log<ThreadDisk>, medium: Arc<Medium>) -> futures_util::future::LocalBoxFuture<'static, ()> {
+    const RACERS: usize = 32;
+    Box::pin(async move {
+        if number == 0 {
+            WINNERS.store(0, Ordering::Relaxed);
+        }
+        let racers = (number..RACERS).step_by(WORKERS).map(|racer| {
+            let log = log.clone();
+            async move { (racer, put(&log, "one", racer as u64, 100, Condition::IfAbsent).await) }
+        });
+        let mut seen = false;
+        for (racer, outcome) in join_all(racers).await {
+            match outcome {
+                Ok(()) => {
+                    let winners = WINNERS.fetch_add(1, Ordering::Relaxed);
+                    let there = get(&log, &medium, "one").await;
+                    hold(winners == 0, || "there are two winners".into());
+                    hold(there.is_some_and(|(version, _)| version == racer as u64), || {
+                        format!("{racer} won: {there:?}")
+                    });
+                }
+                Err(Error::ConditionFailed) => seen = true,
+                Err(Error::Conflict) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let there = get(&log, &medium, "one").await;
+        hold(!seen || there.is_some(), || "somebody was ahead, but nobody is there".into());
+    })
+}
+
+/// Everybody has a name that nobody else writes, and all write a few others, while checkpoints are made and segments cleaned.
+fn churn(
+    number: usize,
+    log: Log<ThreadDisk>,
+    medium: Arc<Medium>,
+) -> futures_util::future::LocalBoxFuture<'static, ()> {
+    const CLIENTS: usize = 3;
+    const OPERATIONS: u64 = 8;
+    Box::pin(async move {
+        let clients = (0..CLIENTS).map(|client| {
+            let (log, medium) = (log.clone(), Arc::clone(&medium));
+            async move {
+                let own = format!("{number}-{client}");
+                for operation in 0..OPERATIONS {
+                    let version = (number * CLIENTS + client) as u64 * OPERATIONS + operation + 1;
+                    let len = if thread_rng().gen_bool(0.3) { 300_000 } else { 1000 };
+                    let shared = ["x", "y"][thread_rng().gen_range(0..2)];
+                    match thread_rng().gen_range(0..6) {
+                        0 => {
+                            log.delete_object("b", &own, 1, Condition::None).await.unwrap();
+                            let there = get(&log, &medium, &own).await;
+                            hold(there.is_none(), || format!("{own:?} was deleted: {there:?}"));
+                        }
+                        1 | 2 => {
+                            put(&log, &own, version, len, Condition::None).await.unwrap();
+                            let there = get(&log, &medium, &own).await.map(|(version, _)| version);
+                            hold(there == Some(version), || format!("{own:?} is {there:?} after {version}"));
+                        }
+                        3 => {
+                            log.delete_object("b", shared, 1, Condition::None).await.unwrap();
+                        }
+                        4 => put(&log, shared, version, len, Condition::None).await.unwrap(),
+                        _ => {
+                            get(&log, &medium, shared).await;
+                        }
+                    }
+                }
+            }
+        });
+        let upkeep = async {
+            match number {
+                0 => log.checkpoint().await.unwrap(),
+                1 => drop(log.compact().await.unwrap()),
+                _ => {}
+            }
+        };
+        join(join_all(clients), upkeep).await;
+    })
+}
+
+/// Lives a life under the schedule of this seed; what went wrong.
+fn scheduled(seed: u64, work: Work, mode: Option<Sabotage>) -> Result<(), String> {
+    let mut config = shuttle::Config::new();
+    config.stack_size = 1 << 20;
+    config.silence_warnings = true; // Of orderings of atomics: they are flags.
+    config.failure_persistence = shuttle::FailurePersistence::None;
+    let runner = shuttle::Runner::new(RandomScheduler::new_from_seed(seed, 1), config);
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        runner.run(move || {
+            sabotage(mode);
+            life(work);
+        });
+    }));
+    sabotage(None);
+    let wrong = WRONG.take();
+    outcome.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+    })?;
+    wrong.map_or(Ok(()), Err)
+}
+
+fn number_of(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// Half of the schedules are the same every time, half of them are of this run.
+fn seeds(schedules: u64) -> Vec<u64> {
+    if let Some(seed) = number_of("KEYHOLE_SEED") {
+        return vec![seed];
+    }
+    let schedules = number_of("KEYHOLE_SCHEDULES").unwrap_or(schedules);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let fresh = now.map_or(1, |now| now.as_nanos() as u64) % 1_000_000_000 * 1_000_000;
+    println!("{schedules} schedules: seeds 1 to {}, and from {fresh} on", schedules / 2);
+    (1..=schedules / 2).chain(fresh..fresh + schedules.div_ceil(2)).collect()
+}
+
+fn holds(schedules: u64, work: Work) {
+    for seed in seeds(schedules) {
+        if let Err(what) = scheduled(seed, work, None) {
+            panic!("schedule {seed}: {what}\n    repeat it with KEYHOLE_SEED={seed}");
+        }
+    }
+}
+
+#[test]
+fn of_many_first_writes_one_wins() {
+    holds(200, race);
+}
+
+#[test]
+fn nothing_is_lost_between_threads() {
+    holds(30, churn);
+}
+
+/// Holds the tests above to what they say: each of these mistakes is found.
+#[test]
+fn mistakes_are_found() {
+    for (mode, work) in [
+        (Sabotage::NoteLate, churn as Work),
+        (Sabotage::ReserveLate, race),
+        (Sabotage::ForgetDeletions, churn),
+        (Sabotage::SkipSync, race),
+    ] {
+        let found =
+            (1..=CAUGHT_WITHIN).find_map(|seed| scheduled(seed, work, Some(mode)).err().map(|what| (seed, what)));
+        println!("{mode:?}: {found:?}");
+        assert!(found.is_some(), "{mode:?} goes unnoticed");
+    }
+}

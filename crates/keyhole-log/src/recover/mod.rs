@@ -288,7 +288,8 @@ fn replay(
             }
             Effect::SetBucket { bucket, .. } => (*bucket, "the settings of a bucket whose record is lost", None),
             Effect::PutPart { bucket, upload, .. } => {
-                (*bucket.max(upload), "a part of an upload whose record is lost", None)
+                let of = if index.bucket_by_id(*bucket).is_some() { upload } else { bucket };
+                (*of, "a part of an upload whose record is lost", None)
             }
             _ => (u64::MAX, "a record that makes no sense", None),
         };

@@ -8,10 +8,10 @@ use futures_channel::oneshot;
 use crate::Log;
 use crate::disk::Disk;
 use crate::error::Error;
+use crate::index::Effect;
 use crate::limits::{
     BLOCK_DATA, BLOCKS_IN_FLIGHT, BLOCKS_MAX, BUFFER_LEN, CHUNKS_MAX, INLINE_MAX, PREFIX_MAX, TAGS_MAX,
 };
-use crate::index::Effect;
 use crate::shared::SegmentPin;
 use crate::types::BodyId;
 use crate::wire::block;

@@ -37,19 +37,20 @@ mod writer;
 #[doc = include_str!("../FORMAT.md")]
 pub mod format {}
 
-pub use check::{CheckOptions, Finding, Report, Verdict, check};
 pub use body::{BodyWriter, LastBlock, NewBody};
+pub use check::{CheckOptions, Finding, Report, Verdict, check};
 pub use disk::Disk;
 pub use error::{Damage, Error};
 pub use log::{Body, Log, ScrubCursor, ScrubStep, Tags, worker};
+pub use maintain::{Compacted, Maintenance, maintenance};
 pub use recover::{Format, OpenOptions, Recovery, create, open};
 #[cfg(feature = "sabotage")]
 pub use sabotage::{Sabotage, sabotage};
-pub use maintain::{Compacted, Maintenance, maintenance};
 pub use shared::{Activity, Shared, Sync, Usage};
 pub use stats::{BatchHistogram, CleanerStats, SegmentKind, SegmentStat, SegmentState, Stats, Written};
 pub use types::{
-    BodyId, BucketInfo, BucketSettings, CompleteUpload, Condition, Content, CreateUpload, Etag, ListObjects, ListUploads, Listed,
-    ListedUpload, Listing, Object, ParseEtagError, Part, PartInfo, PutObject, PutPart, UploadListing, UploadRef,
+    BodyId, BucketInfo, BucketSettings, CompleteUpload, Condition, Content, CreateUpload, Etag, ListObjects,
+    ListUploads, Listed, ListedUpload, Listing, Object, ParseEtagError, Part, PartInfo, PutObject, PutPart,
+    UploadListing, UploadRef,
 };
 pub use writer::Writer;

@@ -44,8 +44,16 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    pub(crate) const BLANK: Segment =
-        Segment { used: Use::Blank, generation: 0, before: 0, written: 0, settled: 0, prev: 0, pins: 0, allocated: false };
+    pub(crate) const BLANK: Segment = Segment {
+        used: Use::Blank,
+        generation: 0,
+        before: 0,
+        written: 0,
+        settled: 0,
+        prev: 0,
+        pins: 0,
+        allocated: false,
+    };
 
     /// Whether the bytes in it are those of its generation.
     pub(crate) fn in_use(&self) -> bool {
@@ -111,7 +119,17 @@ impl Segments {
     pub(crate) fn new(len: u64, capacity: u64, table: Vec<Segment>, workers: u64) -> Self {
         let blank = table.iter().zip(0..).filter(|(s, _)| s.used == Use::Blank).map(|(_, number)| number).collect();
         let reserve = Reserve::of(Segments::most(len, capacity), workers, 0, len);
-        Segments { len, capacity, table, blank, workers, reserve, without_meta: workers, checkpoints: 0, growth_blocked: false }
+        Segments {
+            len,
+            capacity,
+            table,
+            blank,
+            workers,
+            reserve,
+            without_meta: workers,
+            checkpoints: 0,
+            growth_blocked: false,
+        }
     }
 
     /// Segments that a capacity has room for.

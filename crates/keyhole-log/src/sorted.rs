@@ -165,7 +165,10 @@ impl<K: Ord, V> SortedMap<K, V> {
     }
 
     /// The entries from the first that is not below `key` on.
-    pub(crate) fn from<'a, Q: Ord + ?Sized>(&'a self, key: &Q) -> impl Iterator<Item = (&'a K, &'a V)> + use<'a, K, V, Q>
+    pub(crate) fn from<'a, Q: Ord + ?Sized>(
+        &'a self,
+        key: &Q,
+    ) -> impl Iterator<Item = (&'a K, &'a V)> + use<'a, K, V, Q>
     where
         K: Borrow<Q>,
     {

@@ -1,7 +1,7 @@
 //! Counts: what the log has written since it was opened, and what is where.
 
-use crate::shared::{State, Usage};
 use crate::segments::Use;
+use crate::shared::{State, Usage};
 use crate::wire::segment::Kind;
 
 /// Everything that is counted, as of one moment.

@@ -258,8 +258,7 @@ impl Life {
             logs.push(log);
         }
         if self.world.plan.maintained {
-            let (maintenance, writer) =
-                maintenance(Arc::clone(&shared), Rc::new(SimDisk::new(&self.world.medium)));
+            let (maintenance, writer) = maintenance(Arc::clone(&shared), Rc::new(SimDisk::new(&self.world.medium)));
             for task in [Box::pin(maintenance.run()) as LocalBoxFuture<'static, ()>, Box::pin(writer.run())] {
                 writers.set(writers.get() + 1);
                 let writers = Rc::clone(&writers);

@@ -14,10 +14,19 @@ use crate::wire::checkpoint::{Chunk, Item, SegmentItem};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Capture {
     /// A bucket (by identity, or the next one there is), and its objects after this key.
-    Objects { bucket: u64, after: Option<Key> },
+    Objects {
+        bucket: u64,
+        after: Option<Key>,
+    },
     /// The uploads of that bucket from this one on, and their parts after this number.
-    Uploads { bucket: u64, upload: u64, part: Option<u16> },
-    Bodies { from: BodyId },
+    Uploads {
+        bucket: u64,
+        upload: u64,
+        part: Option<u16>,
+    },
+    Bodies {
+        from: BodyId,
+    },
     Done,
 }
 
@@ -90,8 +99,7 @@ impl Index {
         }
         for (&number, entry) in found.parts.range(part.map_or(0, |part| part + 1)..) {
             let part = entry.part.clone();
-            let item =
-                Item::Part { upload: seq, at: entry.at.raw(), seq: entry.seq, time_ms: entry.time_ms, part };
+            let item = Item::Part { upload: seq, at: entry.at.raw(), seq: entry.seq, time_ms: entry.time_ms, part };
             item.encode(out);
             if out.len() >= CHECKPOINT_RECORD {
                 return Capture::Uploads { bucket, upload: seq, part: Some(number) };

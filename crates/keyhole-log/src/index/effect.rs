@@ -388,8 +388,12 @@ impl Index {
             self.remove_upload(id, upload);
         }
         // Objects are here only if the records that deleted them are lost.
-        let keys: Vec<Key> =
-            self.buckets.get(&id).into_iter().flat_map(|bucket| bucket.objects.iter().map(|(key, _)| key.clone())).collect();
+        let keys: Vec<Key> = self
+            .buckets
+            .get(&id)
+            .into_iter()
+            .flat_map(|bucket| bucket.objects.iter().map(|(key, _)| key.clone()))
+            .collect();
         for key in keys {
             let old = self.buckets.get_mut(&id).and_then(|home| home.objects.remove(&key));
             self.forget_object(id, key.0.len(), old);

@@ -17,8 +17,8 @@ use futures_channel::{mpsc, oneshot};
 
 pub(crate) use read::read_verified;
 pub use read::{Body, Tags};
-pub use scrub::{ScrubCursor, ScrubStep};
 pub(crate) use read::{Located, read_record};
+pub use scrub::{ScrubCursor, ScrubStep};
 
 use crate::body::BodyWriter;
 use crate::commit::{self, Commit, Draft};

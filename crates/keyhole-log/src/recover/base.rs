@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::disk::Disk;
 use crate::error::{Damage, Error};
 use crate::index::{Index, Loader, Location};
+use crate::limits::SEGMENTS_START;
 use crate::log::read_record;
 use crate::wire::checkpoint::{CheckpointEnd, SegmentItem, SegmentUse};
 use crate::wire::payload::Payload;
 use crate::wire::segment::Header;
 use crate::wire::superblock::Superblock;
-use crate::limits::SEGMENTS_START;
 
 /// The header of each segment, and its checksum; `None` where there is none that verifies.
 pub(super) type Headers = Vec<Option<(Header, u32)>>;
@@ -41,7 +41,8 @@ impl Base {
 
     /// What the checkpoint says of a segment, unless it was just being begun: then it is as if the checkpoint did not know it.
     pub(super) fn known(&self, number: u32) -> Option<&SegmentItem> {
-        let known = |item: &&SegmentItem| item.written > 0 || matches!(item.use_, SegmentUse::Blank | SegmentUse::Damaged);
+        let known =
+            |item: &&SegmentItem| item.written > 0 || matches!(item.use_, SegmentUse::Blank | SegmentUse::Damaged);
         self.segments.get(&number).filter(known)
     }
 
@@ -115,11 +116,7 @@ struct Reader<'a, D> {
 
 impl<D: Disk> Reader<'_, D> {
     /// Reads a record of a checkpoint and takes what is wanted out of it.
-    async fn record<T>(
-        &self,
-        at: Location,
-        take: impl FnOnce(u64, Payload<'_>) -> Option<T>,
-    ) -> Result<T, Error> {
+    async fn record<T>(&self, at: Location, take: impl FnOnce(u64, Payload<'_>) -> Option<T>) -> Result<T, Error> {
         let damaged = || Damage::error("a checkpoint", at.offset());
         let start = at.offset().checked_sub(SEGMENTS_START).ok_or_else(damaged)?;
         let number = (start / self.superblock.segment_len) as usize;
@@ -128,7 +125,8 @@ impl<D: Disk> Reader<'_, D> {
         let mut known = header.map(|(header, _)| header.generation);
         if known.is_none() {
             let store = &self.superblock.store;
-            known = read_record(self.disk, store, at, None, |record| Some(record.header.generation)).await.ok().flatten();
+            known =
+                read_record(self.disk, store, at, None, |record| Some(record.header.generation)).await.ok().flatten();
         }
         let found = read_record(self.disk, &self.superblock.store, at, known, |record| {
             let seq = record.header.seq;

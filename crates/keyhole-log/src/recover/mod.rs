@@ -18,7 +18,9 @@ use std::sync::Arc;
 use crate::disk::{Disk, is_full};
 use crate::error::{Damage, Error};
 use crate::index::{Effect, Index};
-use crate::limits::{CAPACITY_MAX, NUMBER_JUMP, PAGE, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_MAX, SEGMENTS_START, WORKERS_MAX};
+use crate::limits::{
+    CAPACITY_MAX, NUMBER_JUMP, PAGE, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_MAX, SEGMENTS_START, WORKERS_MAX,
+};
 use crate::numbers::Numbers;
 use crate::segments::Segments;
 use crate::shared::{MaintenanceState, Shared, Slot, State, Sync};
@@ -87,7 +89,8 @@ pub async fn create<D: Disk>(disk: &D, format: &Format) -> Result<(), Error> {
     disk.allocate(0, SEGMENTS_START).await.map_err(full_or_io)?;
     let Format { store_id: store, capacity, segment_len, created_ms } = *format;
     let checkpoints = [0; 2];
-    superblock::write_both(disk, &Superblock { store, epoch: 1, segment_len, capacity, created_ms, checkpoints }, 0).await
+    superblock::write_both(disk, &Superblock { store, epoch: 1, segment_len, capacity, created_ms, checkpoints }, 0)
+        .await
 }
 
 /// What is in an object file, before anything is written.
@@ -204,8 +207,7 @@ fn state(
 ) -> State {
     let checkpoint_len =
         index.checkpoints.first().map_or(0, |newest| newest.records.iter().map(|at| u64::from(at.len())).sum());
-    let mut segments =
-        Segments::new(superblock.segment_len, superblock.capacity, found.table, options.workers as u64);
+    let mut segments = Segments::new(superblock.segment_len, superblock.capacity, found.table, options.workers as u64);
     segments.set_checkpoint_len(checkpoint_len);
     let mut slots: VecDeque<Slot> = resumed.slots.into();
     let ends = slots.iter().map(Slot::end).collect();

@@ -37,8 +37,7 @@ pub(super) async fn resume<D: Disk>(
 ) -> Result<Resumed, Error> {
     disk.sync().await?;
     let scans = std::mem::take(&mut store.scans);
-    let mut open: Vec<&Scan> =
-        scans.iter().filter(|scan| !scan.closed && !scan.lost && scan.at < scan.end).collect();
+    let mut open: Vec<&Scan> = scans.iter().filter(|scan| !scan.closed && !scan.lost && scan.at < scan.end).collect();
     // Those with most room first; of those with as much, the first.
     open.sort_by_key(|scan| (scan.damaged, scan.at - scan.start, scan.number));
     let mut settler = Settler { disk, superblock, watermark: store.watermark, next, dirty: false };

@@ -16,12 +16,12 @@ use crate::index::{Effect, Location};
 use crate::limits::{PAGE, SEGMENTS_START};
 use crate::segments::{Segment, Use};
 use crate::types::BodyId;
+use crate::wire::align_up;
 use crate::wire::checkpoint::SegmentUse;
 use crate::wire::payload::{Payload, Run, kind};
 use crate::wire::record::{self, Claim, FIRST, HEADER_LEN, LAST, MOVED, Record};
 use crate::wire::segment::{Header, Kind};
 use crate::wire::superblock::Superblock;
-use crate::wire::align_up;
 
 /// Segments behind the last one in use that are searched for records although their headers and their beginnings are none.
 const HEADLESS_SEARCHED: u32 = 2;
@@ -291,9 +291,10 @@ impl Store {
             // What has been begun since has a generation from then on, or the one that it was being begun with.
             let floor = if base.exists { base.stale(number) + 1 } else { 0 };
             let from = From { generation: None, at: start + PAGE as u64, prev: None, floor };
-            let witnessed = self.scans.iter().any(|other| {
-                other.witness.iter().any(|&(segment, _, seq)| segment == number && seq >= base.until)
-            });
+            let witnessed = self
+                .scans
+                .iter()
+                .any(|other| other.witness.iter().any(|&(segment, _, seq)| segment == number && seq >= base.until));
             // Segments are begun in order, so of those behind the last one that is in use most are blank, and with a checkpoint
             // the others are known to be: they are not searched without a reason.
             let beyond = base.exists || number > last + HEADLESS_SEARCHED;
@@ -596,13 +597,7 @@ impl<D: Disk> Reader<'_, D> {
     }
 
     /// Searches for records of this segment behind a place that cannot be read. Stale ones have lower watermarks.
-    async fn hunt(
-        &self,
-        window: &mut Window<'_, D>,
-        scan: &Scan,
-        cursor: &Cursor,
-        after: u64,
-    ) -> Result<Hunt, Error> {
+    async fn hunt(&self, window: &mut Window<'_, D>, scan: &Scan, cursor: &Cursor, after: u64) -> Result<Hunt, Error> {
         let mut hunt = Hunt::default();
         let mut at = align_up(after + 1, record::ALIGN);
         while at < scan.end {

@@ -152,7 +152,8 @@ impl World<'_> {
                 true
             }
             Effect::Put(put) => {
-                there(&self.buckets, &put.bucket) && put.bodies.as_slice().iter().all(|&body| has_body(&self.bodies, body))
+                there(&self.buckets, &put.bucket)
+                    && put.bodies.as_slice().iter().all(|&body| has_body(&self.bodies, body))
             }
             Effect::CreateUpload { bucket, .. } => {
                 self.uploads.insert(record.seq);
@@ -190,7 +191,8 @@ mod tests {
         use crate::index::{Bodies, Put};
         use crate::types::Etag;
         let at = Location::LOST;
-        let record = |seq, effect| Found { seq, at, len: 0, proven: false, batch: 0, batch_prev: 0, effect, moved: false };
+        let record =
+            |seq, effect| Found { seq, at, len: 0, proven: false, batch: 0, batch_prev: 0, effect, moved: false };
         let etag = Etag { digest: [0; 16], parts: 0 };
         let put = |bucket, body| {
             let bodies = Bodies::One(BodyId(body));

@@ -6,8 +6,8 @@
 use std::ops::Range;
 
 use super::{StoreId, array, crc, is_zero, pages, put, u16_at, u32_at, u64_at};
-use crate::sabotage::{self, Sabotage};
 use crate::limits::{BLOCK_DATA, CHUNK_LEN, CHUNKS_MAX, FOOTER_LEN, TAG_LEN, TAGS_MAX};
+use crate::sabotage::{self, Sabotage};
 
 const MAGIC: [u8; 4] = *b"khB1";
 

@@ -305,7 +305,15 @@ mod tests {
         let items = [
             Item::Bucket { id: 1, at: 2, time_ms: 3, settings_at: 4, settings_seq: 5, settings, name: "photos" },
             Item::Home { bucket: 1 },
-            Item::Object { at: 1, seq: 2, size: 3, stamp: 4, digest: [5; 16], bodies: vec![BodyId(6)], key: "a/\u{e9}" },
+            Item::Object {
+                at: 1,
+                seq: 2,
+                size: 3,
+                stamp: 4,
+                digest: [5; 16],
+                bodies: vec![BodyId(6)],
+                key: "a/\u{e9}",
+            },
             Item::Object { at: 1, seq: 2, size: 3, stamp: 4, digest: [5; 16], bodies: vec![BodyId(6); 3], key: "" },
             Item::Upload { seq: 1, at: 2, id: [3; 16], time_ms: 4, sealed: true, declared: Some((1, 0)), key: "k" },
             Item::Part { upload: 1, at: 2, seq: 3, time_ms: 4, part },
@@ -322,7 +330,10 @@ mod tests {
         for len in 0..bytes.len() {
             let chunk = Chunk { items: &bytes[..len], ..chunk };
             let found: Vec<_> = chunk.items().collect();
-            assert!(found.len() <= items.len() && found.iter().flatten().zip(&items).all(|(a, b)| a == b), "cut to {len}");
+            assert!(
+                found.len() <= items.len() && found.iter().flatten().zip(&items).all(|(a, b)| a == b),
+                "cut to {len}"
+            );
         }
         for byte in [0, 10, 255] {
             let chunk = Chunk { items: &[byte], ..chunk };

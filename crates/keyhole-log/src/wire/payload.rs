@@ -483,7 +483,8 @@ mod tests {
         }
         let settings = BucketSettings { quota: Some(1 << 40), expire_ms: None };
         check(&Payload::BucketSettings { bucket: 1, time_ms: 2, settings });
-        let end = CheckpointEnd { until: 5, watermark: 4, floor: 3, chunks: vec![1, 2, 3], ends: vec![(1, 4096), (2, 8192)] };
+        let end =
+            CheckpointEnd { until: 5, watermark: 4, floor: 3, chunks: vec![1, 2, 3], ends: vec![(1, 4096), (2, 8192)] };
         check(&Payload::Checkpoint(end));
         check(&Payload::PartPut(PartPut { bucket: 1, upload: 2, time_ms: 3, part, info: b"info" }));
     }

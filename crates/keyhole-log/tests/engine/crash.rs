@@ -164,8 +164,11 @@ fn life(
     how: Crash,
 ) -> u64 {
     let workers = 1 + random.below(3) as usize;
-    let mut store =
-        if random.chance(70) { Store::maintained(medium, options(workers)).unwrap() } else { Store::open(medium, workers) };
+    let mut store = if random.chance(70) {
+        Store::maintained(medium, options(workers)).unwrap()
+    } else {
+        Store::open(medium, workers)
+    };
     check(&mut store, model);
     medium.borrow_mut().operations = 0;
     medium.borrow_mut().stop_after = stop;

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use futures_util::future::{Either, select};
 use keyhole_log::limits::{INLINE_MAX, SEGMENTS_START};
-use keyhole_log::{SegmentState, Condition, Error, Log, Object};
+use keyhole_log::{Condition, Error, Log, Object, SegmentState};
 
 pub use audit::{Audit, audit};
 pub use damaged::audit_damaged;

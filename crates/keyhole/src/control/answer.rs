@@ -86,8 +86,7 @@ async fn scrub<D: Disk>(
 }
 
 fn bucket_get<D: Disk>(log: &Log<D>, bucket: String) -> Result<Reply, Error> {
-    let (BucketSettings { quota, expire_ms, .. }, bytes) =
-        log.bucket_settings(&bucket).ok_or(Error::NoSuchBucket)?;
+    let (BucketSettings { quota, expire_ms, .. }, bytes) = log.bucket_settings(&bucket).ok_or(Error::NoSuchBucket)?;
     Ok(Reply::Bucket(BucketReply { bucket, bytes, quota, expire_days: expire_ms.map(|ms| ms / DAY_MS) }))
 }
 

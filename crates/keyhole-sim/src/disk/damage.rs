@@ -84,7 +84,7 @@ impl Affected {
             }
             2 => self.everything = true,
             3 => {
-                self.contents.insert(u64_at(payload, 24));
+                self.contents.insert(u64_at(payload, 32));
             }
             4 => {
                 self.keys.insert(text(payload, 60, u16_at(payload, 52)));

@@ -186,7 +186,6 @@ fn a_build_that_skips_fdatasync_loses_objects() {
 }
 
 #[test]
-#[ignore = "a block device as --data is not there yet"]
 fn acknowledged_objects_survive_kill_9_over_a_block_device() {
     let device = match EmptyDevice::new(DEVICE_LEN) {
         Ok(device) => device,
@@ -203,7 +202,6 @@ fn acknowledged_objects_survive_kill_9_over_a_block_device() {
 }
 
 #[test]
-#[ignore = "a block device as --data is not there yet"]
 fn a_block_device_that_holds_something_else_is_refused() {
     let device = match EmptyDevice::new(64 << 20).and_then(|device| device.make_ext4().map(|()| device)) {
         Ok(device) => device,

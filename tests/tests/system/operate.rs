@@ -255,7 +255,6 @@ fn settings_of_a_bucket() {
 }
 
 #[test]
-#[ignore = "needs quotas in the log"]
 fn a_quota_is_a_bound() {
     let mut node = Node::new();
     node.make_bucket("bound");

@@ -41,6 +41,21 @@ pub(super) async fn resume<D: Disk>(
     // Those with most room first; of those with as much, the first.
     open.sort_by_key(|scan| (scan.damaged, scan.at - scan.start, scan.number));
     let mut settler = Settler { disk, superblock, watermark: store.watermark, next, dirty: false };
+    for header in &store.mend {
+        let start = SEGMENTS_START + u64::from(header.number) * superblock.segment_len;
+        let emit = |page: &mut [u8]| {
+            header.emit(&superblock.store, page);
+        };
+        settler.page(start, emit).await?;
+    }
+    for &number in &store.leftovers {
+        let first = SEGMENTS_START + u64::from(number) * superblock.segment_len + PAGE as u64;
+        settler.page(first, |page| page.fill(0)).await?;
+    }
+    // Ahead of what proves that all of it had been there.
+    if std::mem::take(&mut settler.dirty) {
+        disk.sync().await?;
+    }
     let mut metas = Vec::new();
     for scan in open {
         let mut meta = OpenMeta {
@@ -73,17 +88,6 @@ pub(super) async fn resume<D: Disk>(
             let written = if scan.lost { scan.end } else { scan.at } - scan.start;
             (segment.used, segment.written, segment.prev) = (Use::Closed(Kind::Meta), written as u32, scan.prev);
         }
-    }
-    for header in &store.mend {
-        let start = SEGMENTS_START + u64::from(header.number) * superblock.segment_len;
-        let emit = |page: &mut [u8]| {
-            header.emit(&superblock.store, page);
-        };
-        settler.page(start, emit).await?;
-    }
-    for &number in &store.leftovers {
-        let first = SEGMENTS_START + u64::from(number) * superblock.segment_len + PAGE as u64;
-        settler.page(first, |page| page.fill(0)).await?;
     }
     if settler.dirty {
         disk.sync().await?;

@@ -201,7 +201,7 @@ pub(super) async fn scan<D: Disk>(
             Plan::Read(from) => {
                 let durable = reader.start(number) + u64::from(base.durable(number));
                 let hints = Hints { proven: durable, watermark: 0 };
-                let scan = reader.segment(number, from, hints, base.floor).await?;
+                let scan = reader.segment(number, from, hints, base).await?;
                 let generation = scan.generation;
                 store.scans.push(scan);
                 store.froms.insert(number, from);
@@ -301,7 +301,7 @@ impl Store {
             if beyond && !witnessed && !reader.begins(from).await? {
                 continue;
             }
-            let scan = reader.segment(number, from, Hints::default(), base.floor).await?;
+            let scan = reader.segment(number, from, Hints::default(), base).await?;
             let empty = scan.records.is_empty();
             let first = scan.records.iter().find(|record| !record.moved).map_or(u64::MAX, |record| record.seq);
             // The header was written ahead of the first batch, and made durable with it.
@@ -341,7 +341,7 @@ impl Store {
             let Some((i, hints)) = again else { return Ok(()) };
             let (number, damaged) = (self.scans[i].number, self.scans[i].damaged);
             let from = self.froms[&number];
-            let scan = reader.segment(number, from, hints, base.floor).await?;
+            let scan = reader.segment(number, from, hints, base).await?;
             // Whatever it has found now, this is as far as it goes.
             let lost = scan.lost || scan.at <= self.scans[i].at;
             self.scans[i] = Scan { damaged: scan.damaged || damaged, lost, ..scan };
@@ -504,12 +504,12 @@ impl<D: Disk> Reader<'_, D> {
         Ok(claim.is_some_and(|claim| claim.generation >= from.floor))
     }
 
-    /// Reads a segment of records. The watermarks in it are not below `watermark`.
-    async fn segment(&self, number: u32, from: From, hints: Hints, watermark: u64) -> Result<Scan, Error> {
+    /// Reads a segment of records. The watermarks in it are not below the floor of the checkpoint.
+    async fn segment(&self, number: u32, from: From, hints: Hints, base: &Base) -> Result<Scan, Error> {
         let start = self.start(number);
         let end = start + self.superblock.segment_len;
         let mut window = Window::new(self.disk, self.file_len, end);
-        let mut scan = Scan::new(number, start, end, from, watermark);
+        let mut scan = Scan::new(number, start, end, from, base.floor);
         let mut cursor = Cursor { at: scan.at, generation: from.generation, prev: from.prev, floor: from.floor };
         loop {
             if cursor.at >= end {
@@ -530,7 +530,8 @@ impl<D: Disk> Reader<'_, D> {
             let proven = hunt.proven.max(hints.proven);
             // A number says nothing of a record that has been written again.
             let ahead = batch.found.iter().rev().find(|record| !record.moved).map_or(scan.last, |record| record.seq);
-            let claim = batch.claim.filter(|claim| !claim.moved && claim.seq > ahead);
+            // Nor does a number that the checkpoint covers: in a header that was torn it may be what was there before.
+            let claim = batch.claim.filter(|claim| !claim.moved && claim.seq > ahead && !base.covers(claim.seq));
             let claimed = claim.is_some_and(|claim| claim.seq <= hints.watermark.max(scan.watermark));
             if proven <= cursor.at && !claimed {
                 scan.claim = claim.map(|claim| claim.seq);

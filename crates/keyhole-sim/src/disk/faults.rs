@@ -2,13 +2,8 @@
 
 use crate::random::Random;
 
-/// Bytes of a write that survive, or do not, together; each life has one of these. FORMAT.md assumes no size, but with 8 the
-/// engine takes a torn header for one that was durable: of a record whose number is lost, and what chains it is not.
-const TEARS: [usize; 4] = [512, 512, 512, 4096];
-
-/// Whether an allocation that was not answered may make the file longer by a part of what it was to be. The engine takes such a
-/// file for one that was cut short, if power fails once more ahead of the next sync.
-const HALF_GROWN: bool = false;
+/// Bytes of a write that survive, or do not, together; each life has one of these. FORMAT.md assumes no size.
+const TEARS: [usize; 5] = [8, 64, 512, 512, 4096];
 
 /// Rates of faults in 10,000 operations, and what the medium is like.
 #[derive(Debug, Clone, Default)]
@@ -58,7 +53,7 @@ impl Faults {
         faults.slowness = *random.pick(&[0, 1, 3, 10, 100]);
         faults.dirty = random.chance(30);
         faults.tear = *random.pick(&TEARS);
-        faults.half_grown = HALF_GROWN;
+        faults.half_grown = random.chance(50);
         faults
     }
 }

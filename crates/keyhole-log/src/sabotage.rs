@@ -10,9 +10,10 @@ pub enum Sabotage {
     SkipSync,
     /// Checksums of records and blocks are not compared.
     IgnoreCrc,
-    /// What identifies a record or block (segment generation, offset) is not compared.
+    /// What identifies a record or a block (generation of its segment, offset, and which block of which body) is not compared.
     IgnoreGeneration,
-    /// Deletions are not written again when they would still be needed: they are forgotten at once.
+    /// A segment of which nothing is of use is used again at once, not after the checkpoints that make its records useless:
+    /// deletions in it are forgotten while they are still needed.
     DropTombstoneEarly,
     /// A write is acknowledged before what lies ahead of it is durable.
     AcknowledgeEarly,

@@ -57,6 +57,24 @@ pub fn lives(seeds: &[u64], threads: usize) -> Summary {
     summary
 }
 
+/// Lives after which there must have been crashes of every kind.
+const EVERY_KIND_AFTER: u64 = 1000;
+
+impl Summary {
+    /// What there was no crash in, although there were lives enough for it.
+    pub fn never(&self) -> Vec<&'static str> {
+        let Tally { lives, in_commit, in_checkpoint, in_cleaning, in_recovery, .. } = self.tally;
+        let counts = [
+            ("a commit", in_commit),
+            ("a checkpoint", in_checkpoint),
+            ("cleaning", in_cleaning),
+            ("recovery", in_recovery),
+        ];
+        let never = counts.into_iter().filter(|(_, count)| *count == 0 && lives >= EVERY_KIND_AFTER);
+        never.map(|(what, _)| what).collect()
+    }
+}
+
 /// The first of these seeds whose life goes wrong under this setup.
 pub fn caught(seeds: impl IntoIterator<Item = u64>, setup: Setup) -> Option<Failure> {
     seeds.into_iter().find_map(|seed| life(seed, setup).err().map(|what| Failure { seed, what }))

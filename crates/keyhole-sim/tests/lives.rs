@@ -4,7 +4,7 @@ use keyhole_sim::disk::Lie;
 use keyhole_sim::{Setup, caught, life};
 
 /// Lives in `cargo test`, unless `KEYHOLE_LIVES` says otherwise.
-const LIVES: u64 = 300;
+const LIVES: u64 = if cfg!(debug_assertions) { 100 } else { 300 };
 
 /// Lives that are lived twice.
 const TWICE: u64 = 10;

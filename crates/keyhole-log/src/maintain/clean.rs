@@ -17,6 +17,7 @@ use crate::index::{Effect, Location};
 use crate::limits::{BUFFER_LEN, CHUNKS_MAX, CLEAN_LIVE_MAX, PAGE};
 use crate::log::{Located, Request, read_record, read_verified};
 use crate::recover::Window;
+use crate::sabotage::{self, Sabotage};
 use crate::segments::Use;
 use crate::shared::{SegmentPin, State};
 use crate::types::BodyId;
@@ -242,6 +243,9 @@ impl State {
             if closed && segment.pins == 0 && self.index.live.of(number) == 0 {
                 self.segments.condemn(number);
             }
+        }
+        if sabotage::is(Sabotage::DropTombstoneEarly) {
+            self.segments.free_condemned(u64::MAX);
         }
     }
 

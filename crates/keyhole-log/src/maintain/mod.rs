@@ -24,7 +24,6 @@ use crate::disk::{Disk, is_full};
 use crate::error::Error;
 use crate::limits::{CHECKPOINT_AFTER_MAX, CHECKPOINT_AFTER_MIN, CLEAN_AHEAD, CLEAN_BATCH, CLEAN_IN_VAIN_MAX};
 use crate::log::start;
-use crate::sabotage::{self, Sabotage};
 use crate::shared::{Shared, State};
 use crate::writer::Writer;
 
@@ -280,10 +279,7 @@ impl<D: Disk> Maintenance<D> {
         let kept = &state.index.checkpoints;
         // While there is but one checkpoint, opening without it would be opening without any.
         let full = kept.len() == crate::limits::CHECKPOINTS_KEPT;
-        let mut oldest = if full { kept.last().map_or(0, |checkpoint| checkpoint.begun) } else { 0 };
-        if sabotage::is(Sabotage::DropTombstoneEarly) {
-            oldest = u64::MAX;
-        }
+        let oldest = if full { kept.last().map_or(0, |checkpoint| checkpoint.begun) } else { 0 };
         let freed = state.segments.free_condemned(oldest).len() as u64;
         state.counters.cleaner.segments_freed += freed;
         if freed > 0 {

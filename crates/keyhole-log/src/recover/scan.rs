@@ -372,10 +372,11 @@ impl Store {
         // What is merely allocated may be missing: the length of the file comes and goes with the writes that need it.
         let segments = self.table.iter().zip(0u64..).filter(|(segment, _)| segment.in_use());
         let known = segments.map(|(s, number)| SEGMENTS_START + number * self.segment_len + u64::from(s.written));
+        let in_use = self.table.iter().rposition(Segment::in_use).map_or(0, |last| last as u64 + 1);
         let end = known.chain(self.scans.iter().map(|scan| scan.proven)).max().unwrap_or(0);
         // But a file that was used, has lost its end, and with it every record there was.
         let nothing_left = !self.scans.is_empty() && self.scans.iter().all(|scan| scan.records.is_empty());
-        let allocated = SEGMENTS_START + self.table.len() as u64 * self.segment_len;
+        let allocated = SEGMENTS_START + in_use * self.segment_len;
         if end > self.file_len || (nothing_left && self.watermark == 0 && allocated > self.file_len) {
             self.damage.push(Damage::new("the end of the file, which is missing", self.file_len));
         }

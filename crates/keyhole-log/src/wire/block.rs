@@ -92,13 +92,14 @@ impl Footer {
     /// Verifies one page as the footer of this block.
     pub(crate) fn parse(page: &[u8], id: &Identity, store: &StoreId) -> Option<Footer> {
         let tag_count = usize::from(u16_at(page, field::TAG_COUNT));
+        let identified = u64_at(page, field::GENERATION) == id.generation
+            && u64_at(page, field::OFFSET) == id.offset
+            && u64_at(page, field::BODY) == id.body
+            && u32_at(page, field::INDEX) == id.index;
         let sound = page[field::MAGIC] == MAGIC
             && (crc(&[&page[field::CRC.end..]]) == u32_at(page, field::CRC) || sabotage::is(Sabotage::IgnoreCrc))
             && page[field::STORE] == store[..]
-            && (u64_at(page, field::GENERATION) == id.generation || sabotage::is(Sabotage::IgnoreGeneration))
-            && (u64_at(page, field::OFFSET) == id.offset || sabotage::is(Sabotage::IgnoreGeneration))
-            && u64_at(page, field::BODY) == id.body
-            && u32_at(page, field::INDEX) == id.index
+            && (identified || sabotage::is(Sabotage::IgnoreGeneration))
             && u32_at(page, field::DATA_LEN) == id.data_len
             && tag_count <= TAGS_MAX
             && is_zero(&page[field::RESERVED])

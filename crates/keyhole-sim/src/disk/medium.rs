@@ -265,10 +265,10 @@ impl State {
                 Survival::Everything => true,
                 _ => self.random.chance(50),
             };
-            // One that was not answered may have come half the way.
+            // One that was not answered may have come half the way from where the file ended.
             let half = self.faults.half_grown && *phase == Phase::InFlight && self.random.chance(30);
-            let pages = end.saturating_sub(self.durable.len) / PAGE as u64;
-            let end = if half { self.durable.len + self.random.below(pages + 1) * PAGE as u64 } else { *end };
+            let pages = end.saturating_sub(self.current.len) / PAGE as u64;
+            let end = if half { *end - self.random.below(pages + 1) * PAGE as u64 } else { *end };
             if survives {
                 self.durable.grow(end, &self.garbage);
             }

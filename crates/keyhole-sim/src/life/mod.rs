@@ -70,6 +70,9 @@ pub struct Setup {
     pub lie: Option<Lie>,
     /// What the life is about.
     pub focus: Option<Focus>,
+    /// How the engine is broken.
+    #[cfg(feature = "sabotage")]
+    pub sabotage: Option<keyhole_log::Sabotage>,
 }
 
 /// Lives the life of a seed.
@@ -78,6 +81,15 @@ pub struct Setup {
 /// What went wrong.
 pub fn life(seed: u64, setup: Setup) -> Result<Tally, String> {
     crate::panics::keep();
+    #[cfg(feature = "sabotage")]
+    keyhole_log::sabotage(setup.sabotage);
+    let result = live(seed, setup);
+    #[cfg(feature = "sabotage")]
+    keyhole_log::sabotage(None);
+    result
+}
+
+fn live(seed: u64, setup: Setup) -> Result<Tally, String> {
     let mut random = Random::new(seed);
     let mut plan = Plan::of(&mut random);
     plan.faults.lie = setup.lie;

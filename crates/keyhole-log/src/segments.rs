@@ -230,9 +230,11 @@ impl Segments {
         let segment = &mut self.table[number as usize];
         *segment = Segment { generation: segment.before, ..Segment::BLANK };
         self.blank.insert(number);
-        while self.table.last().is_some_and(|last| last.used == Use::Blank && last.generation == 0) {
+        // One that has been withdrawn is still to be heard of.
+        while self.table.last().is_some_and(|last| last.used == Use::Blank && last.generation == 0)
+            && self.blank.remove(&(self.table.len() as u32 - 1))
+        {
             self.table.pop();
-            self.blank.remove(&(self.table.len() as u32));
         }
     }
 

@@ -248,11 +248,11 @@ impl Segments {
         let segment = &mut self.table[number as usize];
         *segment = Segment { generation: segment.before, ..Segment::BLANK };
         self.blank.insert(number);
-        // But not what was allocated for the reserve: it would be given to anybody next time.
+        // But not what was allocated for the reserve, which would be given to anybody next time; and one that has been withdrawn
+        // is still to be heard of.
         let useless = |last: &Segment| last.used == Use::Blank && last.generation == 0 && !last.allocated;
-        while self.table.last().is_some_and(useless) {
+        while self.table.last().is_some_and(useless) && self.blank.remove(&(self.table.len() as u32 - 1)) {
             self.table.pop();
-            self.blank.remove(&(self.table.len() as u32));
         }
     }
 

@@ -210,7 +210,7 @@ impl<D: Disk> Context<D> {
         };
         let mut buf = self.disk.buffer();
         let header = segment::Header { kind, generation, number };
-        let crc = header.emit(&self.shared.store, &mut buf.as_mut()[..PAGE]);
+        let crc = header.emit(&self.shared.store, D::part(&mut buf, 0..PAGE));
         self.write(start, buf, PAGE).await?;
         let mut state = self.shared.lock();
         state.counters.written.other += PAGE as u64;
@@ -247,13 +247,13 @@ impl<D: Disk> Context<D> {
                 witness,
             };
             let (len, next) = (record::HEADER_LEN + draft.payload.len(), at + record::space(draft.payload.len()));
-            meta.prev = header.emit(&self.shared.store, &draft.payload, &mut buf.as_mut()[at..]);
-            buf.as_mut()[at + len..next].fill(0);
+            meta.prev = header.emit(&self.shared.store, &draft.payload, D::part(&mut buf, at..next));
+            D::part(&mut buf, at + len..next).fill(0);
             places.push(Location::new(header.offset, len as u32));
             at = next;
         }
         let len = pages(at);
-        buf.as_mut()[at..len].fill(0);
+        D::part(&mut buf, at..len).fill(0);
         self.write(meta.at, buf, len).await?;
         meta.at += len as u64;
         self.appended(meta, drafts, len, at);

@@ -224,7 +224,8 @@ async fn write_block<D: Disk>(context: Rc<Context<D>>, block: Block<D>, placed: 
     let Block { mut buf, body, index, data_len, tags, done } = block;
     let Placed { offset, generation, .. } = placed;
     let id = Identity { generation, offset, body: body.0, index, data_len };
-    let len = block::emit(&id, &context.shared.store, &tags, buf.as_mut());
+    let len = block::stored_len(data_len as usize);
+    block::emit(&id, &context.shared.store, &tags, D::part(&mut buf, 0..len));
     let result = context.write(offset, buf, len).await;
     {
         let mut state = context.shared.lock();

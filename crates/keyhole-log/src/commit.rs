@@ -318,10 +318,27 @@ impl<D: Disk> Context<D> {
         Ok(Some(()))
     }
 
+    /// Whether there is a segment for records of any kind; if they are to wait for it: or the cleaner is able to make one.
+    async fn has_spare(&self, wait: bool) -> bool {
+        loop {
+            let waiting = {
+                let mut state = self.shared.lock();
+                if state.segments.has_spare() {
+                    return true;
+                }
+                let waits = wait && !self.maintains && !self.shared.poisoned();
+                let Some(waiting) = waits.then(|| state.wait_for_space()).flatten() else { return false };
+                waiting
+            };
+            let _ = waiting.await;
+        }
+    }
+
     /// Sees to it that there is room for the batch. What there is no room for fails, and leaves the batch.
     async fn make_room(&self, meta: &mut Option<OpenMeta>, batch: &mut Batch) -> Result<(), Error> {
         if let Some(meta) = meta.as_mut().filter(|meta| meta.reserve) {
-            if self.shared.lock().segments.has_spare() {
+            let deletions = batch.commits.iter().all(|commit| commit.deletes);
+            if self.has_spare(!deletions).await {
                 meta.reserve = false;
             } else {
                 self.shed(batch, |commit| commit.deletes);

@@ -212,7 +212,7 @@ impl<D: Disk> Context<D> {
         };
         let mut buf = self.disk.buffer();
         let header = segment::Header { kind, generation, number };
-        let crc = header.emit(&self.shared.store, &mut buf.as_mut()[..PAGE]);
+        let crc = header.emit(&self.shared.store, D::part(&mut buf, 0..PAGE));
         self.write(start, buf, PAGE).await?;
         let mut state = self.shared.lock();
         state.counters.written.other += PAGE as u64;
@@ -249,13 +249,13 @@ impl<D: Disk> Context<D> {
                 witness,
             };
             let (len, next) = (record::HEADER_LEN + draft.payload.len(), at + record::space(draft.payload.len()));
-            meta.prev = header.emit(&self.shared.store, &draft.payload, &mut buf.as_mut()[at..]);
-            buf.as_mut()[at + len..next].fill(0);
+            meta.prev = header.emit(&self.shared.store, &draft.payload, D::part(&mut buf, at..next));
+            D::part(&mut buf, at + len..next).fill(0);
             places.push(Location::new(header.offset, len as u32));
             at = next;
         }
         let len = pages(at);
-        buf.as_mut()[at..len].fill(0);
+        D::part(&mut buf, at..len).fill(0);
         self.write(meta.at, buf, len).await?;
         meta.at += len as u64;
         self.appended(meta, drafts, len, at);
@@ -320,10 +320,27 @@ impl<D: Disk> Context<D> {
         Ok(Some(()))
     }
 
+    /// Whether there is a segment for records of any kind; if they are to wait for it: or the cleaner is able to make one.
+    async fn has_spare(&self, wait: bool) -> bool {
+        loop {
+            let waiting = {
+                let mut state = self.shared.lock();
+                if state.segments.has_spare() {
+                    return true;
+                }
+                let waits = wait && !self.maintains && !self.shared.poisoned();
+                let Some(waiting) = waits.then(|| state.wait_for_space()).flatten() else { return false };
+                waiting
+            };
+            let _ = waiting.await;
+        }
+    }
+
     /// Sees to it that there is room for the batch. What there is no room for fails, and leaves the batch.
     async fn make_room(&self, meta: &mut Option<OpenMeta>, batch: &mut Batch) -> Result<(), Error> {
         if let Some(meta) = meta.as_mut().filter(|meta| meta.reserve) {
-            if self.shared.lock().segments.has_spare() {
+            let deletions = batch.commits.iter().all(|commit| commit.deletes);
+            if self.has_spare(!deletions).await {
                 meta.reserve = false;
             } else {
                 self.shed(batch, |commit| commit.deletes);

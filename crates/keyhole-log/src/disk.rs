@@ -19,6 +19,11 @@ pub trait Disk: 'static {
     /// A buffer, at once: callers bound how many they hold.
     fn buffer(&self) -> Self::Buf;
 
+    /// A part of a buffer, to write to. A disk can then tell how much of a buffer it has to wipe.
+    fn part(buf: &mut Self::Buf, at: Range<usize>) -> &mut [u8] {
+        &mut buf.as_mut()[at]
+    }
+
     /// Reads exactly `at.len()` bytes from `offset` into `buf[at]`; `UnexpectedEof` past the end.
     async fn read(&self, offset: u64, buf: Self::Buf, at: Range<usize>) -> (io::Result<()>, Self::Buf);
 

@@ -100,6 +100,8 @@ pub(crate) struct MaintenanceState {
     pub(crate) running: bool,
     /// It found nothing to be gained, and nothing has been deleted or overwritten since.
     pub(crate) stuck: bool,
+    /// How often something was deleted or overwritten, or a reader went: what was no use may be of use since.
+    pub(crate) hopes: u64,
     /// Those who wait for a segment.
     pub(crate) space: Vec<oneshot::Sender<()>>,
     pub(crate) wishes: VecDeque<Wish>,
@@ -167,6 +169,19 @@ pub(crate) struct OpenBody {
 pub(crate) struct Syncing {
     seqs: std::collections::BTreeSet<u64>,
     ends: Vec<End>,
+}
+
+impl MaintenanceState {
+    /// There may be something to be gained again.
+    pub(crate) fn hope(&mut self) {
+        self.stuck = false;
+        self.hopes += 1;
+    }
+
+    /// Nothing is to be gained, unless something has changed since there were so many `hopes`.
+    pub(crate) fn give_up(&mut self, hopes: u64) {
+        self.stuck = self.hopes == hopes;
+    }
 }
 
 impl Shared {
@@ -295,7 +310,7 @@ impl State {
             self.numbers.settled(seq);
         }
         if self.index.live.total() < live || matches!(effect, Effect::Delete { .. }) {
-            self.maintenance.stuck = false;
+            self.maintenance.hope();
         }
         result
     }
@@ -310,7 +325,7 @@ impl State {
         segment.pins -= 1;
         let unused = segment.pins == 0 && matches!(segment.used, Use::Condemned(_) | Use::Closed(_));
         if unused && self.index.live.of(number) == 0 {
-            self.maintenance.stuck = false;
+            self.maintenance.hope();
             self.wake_maintenance_if_short();
         }
     }

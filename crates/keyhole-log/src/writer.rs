@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use futures_channel::{mpsc, oneshot};
 use futures_util::future::{Fuse, FusedFuture, FutureExt, LocalBoxFuture};
@@ -132,7 +133,10 @@ impl<D: Disk> Writer<D> {
                 break;
             }
             select_biased! {
-                meta = committing => self.meta = meta,
+                meta = committing => {
+                    self.meta = meta;
+                    others_first().await;
+                }
                 begun = beginning => self.begun(begun),
                 () = writes.select_next_some() => {}
                 job = self.queue.next() => match job {
@@ -220,11 +224,26 @@ impl<D: Disk> Writer<D> {
     }
 }
 
+/// Lets those run who have just been answered: what they hand over next goes into the same batch as what already waits. Without
+/// it two groups of requests would take turns, and each would wait for the other's sync.
+async fn others_first() {
+    let mut again = true;
+    std::future::poll_fn(|cx| {
+        if std::mem::take(&mut again) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
 async fn write_block<D: Disk>(context: Rc<Context<D>>, block: Block<D>, placed: Placed) {
     let Block { mut buf, body, index, data_len, tags, done } = block;
     let Placed { offset, generation, .. } = placed;
     let id = Identity { generation, offset, body: body.0, index, data_len };
-    let len = block::emit(&id, &context.shared.store, &tags, buf.as_mut());
+    let len = block::stored_len(data_len as usize);
+    block::emit(&id, &context.shared.store, &tags, D::part(&mut buf, 0..len));
     let result = context.write(offset, buf, len).await;
     {
         let mut state = context.shared.lock();

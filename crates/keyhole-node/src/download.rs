@@ -81,7 +81,7 @@ impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
         let tags = tags?;
         if let Some(opener) = &mut current.opener {
             let block_len = current.body.block_len(index);
-            open_block(opener, index, chunks, &mut buf.as_mut()[..block_len], &tags)?;
+            open_block(opener, index, chunks, D::part(&mut buf, 0..block_len), &tags)?;
         }
         self.remaining -= (at.end - at.start) as u64;
         current.wanted.start = block_end;
@@ -217,7 +217,7 @@ impl<D: Disk, E: Engine, V: Env> Payload<D::Buf> for Copied<'_, D, E, V> {
             };
             let len = piece.at.len().min(limit - filled);
             let from = &piece.buf.as_ref()[piece.at.start..piece.at.start + len];
-            buf.as_mut()[filled..filled + len].copy_from_slice(from);
+            D::part(&mut buf, filled..filled + len).copy_from_slice(from);
             if let Some(md5) = &mut self.md5 {
                 md5::Digest::update(md5, from);
             }

@@ -14,6 +14,11 @@ pub trait Stream: 'static {
     /// The buffer that blocks live in: the disk's own, so that a body is received into what is written.
     type Buf: AsRef<[u8]> + AsMut<[u8]> + 'static;
 
+    /// A part of a buffer, to write to, as [`Disk::part`](keyhole_log::Disk::part).
+    fn part(buf: &mut Self::Buf, at: Range<usize>) -> &mut [u8] {
+        &mut buf.as_mut()[at]
+    }
+
     /// Receives some bytes into `buf[at]`; `Ok(0)` is the peer's orderly end.
     async fn read_block(&self, buf: Self::Buf, at: Range<usize>) -> (io::Result<usize>, Self::Buf);
 

@@ -235,7 +235,10 @@ impl<S: Stream> Payload<S::Buf> for Receiver<'_, S> {
                         Err(failure) => return (Err(failure), buf),
                     }
                 }
-                Step::Payload => filled += self.take_buffered(&mut buf.as_mut()[filled..limit]),
+                Step::Payload => {
+                    let end = limit.min(filled.saturating_add(self.connection.inbox.len()));
+                    filled += self.take_buffered(S::part(&mut buf, filled..end));
+                }
                 Step::Done => break,
             }
         }

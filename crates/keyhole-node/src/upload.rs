@@ -51,7 +51,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             let is_last = payload.remaining() == 0;
             tags.clear();
             if let Some(sealer) = &mut sealer {
-                seal_block(sealer, &mut buf.as_mut()[..len], is_last, &mut tags);
+                seal_block(sealer, D::part(&mut buf, 0..len), is_last, &mut tags);
             }
             if is_last {
                 let prefix = prefix.as_ref().map_or(&[][..], |prefix| prefix);

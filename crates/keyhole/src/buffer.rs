@@ -1,9 +1,10 @@
 //! The blocks that bodies are received, encrypted, written and read in.
 //!
 //! Each is mapped on its own, so it is aligned to a page (off alignment a receive costs about twice as much) and left out
-//! of core dumps. A dropped block is wiped, whatever it held, and kept for the next request, up to a bound.
+//! of core dumps. A dropped block is wiped as far as it was written to, and kept for the next request, up to a bound.
 
 use std::io;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +25,7 @@ impl Pool {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mapping =
             kept.unwrap_or_else(|| Mapping::new().expect("memory for a block: requests are admitted by their number"));
-        Block { mapping: Some(mapping), pool: self.clone() }
+        Block { mapping: Some(mapping), used: 0, pool: self.clone() }
     }
 }
 
@@ -67,12 +68,35 @@ impl Drop for Mapping {
 pub(crate) struct Block {
     /// `None` only while it is dropped.
     mapping: Option<Mapping>,
+    /// Everything from here on is zero: nobody has had it to write to.
+    used: usize,
     pool: Pool,
 }
 
 impl Block {
     fn address(&self) -> *mut u8 {
         self.mapping.as_ref().expect("a live block has its memory").0.as_ptr()
+    }
+
+    /// A part of it to write to. Most of what is stored is short: to wipe all of a block for it would cost more than to store it.
+    pub(crate) fn part(&mut self, at: Range<usize>) -> &mut [u8] {
+        self.used = self.used.max(at.end.min(BUFFER_LEN));
+        // SAFETY: as in `as_ref`; `&mut self` makes it exclusive.
+        let all = unsafe { slice::from_raw_parts_mut(self.address(), BUFFER_LEN) };
+        &mut all[at]
+    }
+
+    /// The kernel is about to write up to `end`, and may still do so when nobody waits for it any more. The result is for
+    /// [`received`](Self::received).
+    pub(crate) fn receive(&mut self, end: usize) -> usize {
+        let before = self.used;
+        self.used = before.max(end.min(BUFFER_LEN));
+        before
+    }
+
+    /// It has written no further than `end`, and writes no more.
+    pub(crate) fn received(&mut self, before: usize, end: usize) {
+        self.used = before.max(end.min(BUFFER_LEN));
     }
 }
 
@@ -85,15 +109,14 @@ impl AsRef<[u8]> for Block {
 
 impl AsMut<[u8]> for Block {
     fn as_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `as_ref`; `&mut self` makes it exclusive.
-        unsafe { slice::from_raw_parts_mut(self.address(), BUFFER_LEN) }
+        self.part(0..BUFFER_LEN)
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
         // The memory stays reachable through the pool, so this is no dead store.
-        self.as_mut().fill(0);
+        self.part(0..self.used).fill(0);
         let mut kept = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < KEPT_MAX {
             kept.extend(self.mapping.take());
@@ -122,6 +145,7 @@ unsafe impl tokio_uring::buf::IoBufMut for Block {
         self.address()
     }
 
+    // Who reads into it says so beforehand.
     unsafe fn set_init(&mut self, _: usize) {}
 }
 
@@ -140,6 +164,38 @@ mod tests {
         let block = pool.take();
         assert_eq!(block.address(), address, "the block is used again");
         assert!(block.as_ref().iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn whatever_was_written_is_wiped() {
+        let pool = Pool::default();
+        let used: [fn(&mut Block); 5] = [
+            |block| block.part(5..9).fill(1),
+            |block| block.as_mut()[BUFFER_LEN - 1] = 1,
+            |block| {
+                // The kernel, of a read that nobody waits for.
+                block.receive(7000);
+                // SAFETY: within the block.
+                unsafe { block.address().add(6999).write(1) };
+            },
+            |block| {
+                block.part(0..10).fill(1);
+                let before = block.receive(7000);
+                // SAFETY: within the block.
+                unsafe { block.address().add(99).write(1) };
+                block.received(before, 100);
+            },
+            |block| {
+                let before = block.receive(7000);
+                block.received(before, 0);
+            },
+        ];
+        for use_it in used {
+            let mut block = pool.take();
+            use_it(&mut block);
+            drop(block);
+            assert!(pool.take().as_ref().iter().all(|byte| *byte == 0));
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::bench::BenchOptions;
+use crate::commands::bench_disk::BenchDiskOptions;
 use crate::commands::bucket::BucketCommand;
 use crate::commands::check::CheckOptions;
 use crate::commands::chunked::ChunkedCommand;
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Chunked(ChunkedCommand),
     /// Measure the throughput of encryption on this machine.
     Bench(BenchOptions),
+    /// Measure the object file on this disk.
+    BenchDisk(BenchDiskOptions),
     /// Show how full a store is, and what was written into it.
     Stat(StatOptions),
     /// Give the space of what was deleted back now.

@@ -1,6 +1,7 @@
 //! The commands besides `serve`: keys, sealed object files, bare messages, throughput; and those of a store's operator.
 
 pub(crate) mod bench;
+pub(crate) mod bench_disk;
 pub(crate) mod bucket;
 pub(crate) mod check;
 pub(crate) mod chunked;

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Inspect(options) => commands::sealed::inspect(options),
         Command::Chunked(command) => commands::chunked::run(command),
         Command::Bench(options) => commands::bench::run(options),
+        Command::BenchDisk(options) => commands::bench_disk::run(options),
         Command::Stat(options) => commands::stat::run(options),
         Command::Compact(options) => commands::operate::compact(options),
         Command::Scrub(options) => commands::operate::scrub(options),

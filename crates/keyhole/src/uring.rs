@@ -6,6 +6,7 @@
 //! - a runtime is never dropped while operations are in flight: a worker that is done waits for the process to exit;
 //! - buffers are our own, fully initialised, and what was received is always sliced to its length.
 
+mod bare;
 mod disk;
 mod net;
 
@@ -16,7 +17,8 @@ use tokio_uring::Runtime;
 use crate::buffer::Pool;
 use crate::worker::{self, Setup};
 
-use disk::UringDisk;
+pub(crate) use bare::{BareFile, Fixed};
+pub(crate) use disk::UringDisk;
 use net::UringListener;
 
 /// Entries of a ring: every connection has at most one operation in flight, the log's writer a few.
@@ -51,4 +53,9 @@ pub(crate) fn run(setup: Setup, done: impl FnOnce()) -> io::Result<()> {
         done();
         std::future::pending().await
     })
+}
+
+/// Runs what measures on a ring of its own. All its operations have ended when it does.
+pub(crate) fn measure<T>(work: impl Future<Output = T>) -> io::Result<T> {
+    Ok(runtime()?.block_on(work))
 }

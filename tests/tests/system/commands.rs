@@ -370,6 +370,25 @@ fn bench_prints_every_figure() {
     fails(2, &["bench", "--sizes", "0"], b"");
 }
 
+/// With small stores, so that the figures mean nothing.
+#[test]
+fn bench_disk_prints_figures_and_their_limits() {
+    let directory = Directory::new();
+    let within = directory.path("");
+    let small = ["--size", "64MiB", "--objects", "3000", "--large", "128MiB", "--turns", "1"];
+    let arguments = [&["bench-disk", &within, "--fill", "--startup", "--json"][..], &small].concat();
+    let report: Value = serde_json::from_slice(&succeeds(&arguments, b"")).unwrap();
+    let figures = report["figures"].as_array().unwrap();
+    let figure = |what: &str| figures.iter().find(|figure| figure["what"].as_str().unwrap().contains(what));
+    for what in ["ready after SIGKILL", "resident memory", "objects that fit, round 10", "random overwriting: write"] {
+        assert!(figure(what).unwrap()["value"].as_f64().unwrap() >= 0.0, "{what} in {figures:?}");
+    }
+    assert_eq!(figure("refuses with 507").unwrap()["holds"], true, "{figures:?}");
+    assert_eq!(fs::read_dir(&within).unwrap().count(), 0, "everything is removed");
+    fails(2, &["bench-disk", &within], b"");
+    fails(1, &["bench-disk", "--commits", &directory.path("absent")], b"");
+}
+
 /// Ten GiB through `seal` and `open`, from a pipe and from a file, in the memory that a megabyte takes.
 #[test]
 #[ignore = "10 GiB; tests/run --long runs it"]

@@ -154,7 +154,7 @@ impl<D: Disk> Log<D> {
         match &body.bytes {
             Stored::Inline { tags, data } => {
                 let span = (chunks.start * CHUNK_LEN).min(data.len())..(chunks.end * CHUNK_LEN).min(data.len());
-                buf.as_mut()[span.clone()].copy_from_slice(&data[span]);
+                D::part(&mut buf, span.clone()).copy_from_slice(&data[span]);
                 (Ok(Tags::of(tags, &chunks)), buf)
             }
             Stored::Blocks(runs) => match body.locate(runs, index) {

@@ -102,7 +102,7 @@ impl<D: Disk> Maintenance<D> {
     async fn write_superblock(&self, superblock: &Superblock) -> Result<(), Error> {
         for offset in SUPERBLOCK_AT {
             let mut buf = self.context.disk.buffer();
-            superblock.emit(&mut buf.as_mut()[..PAGE]);
+            superblock.emit(D::part(&mut buf, 0..PAGE));
             self.context.write(offset, buf, PAGE).await?;
             self.context.sync().await?;
             self.shared.lock().counters.written.other += PAGE as u64;

@@ -44,6 +44,16 @@ const UNDERFILLED: u64 = 60;
 /// Bodies that are looked at under the lock at a time.
 const BODIES_AT_A_TIME: usize = 4096;
 
+/// A segment that could be cleaned.
+struct Candidate {
+    number: u32,
+    kind: Kind,
+    live: u64,
+    /// Bytes that are gained.
+    dead: u64,
+    worth: f64,
+}
+
 /// A body as its record says.
 struct FoundBody {
     seq: u64,
@@ -68,9 +78,14 @@ impl<D: Disk> Maintenance<D> {
                 let mut state = self.shared.lock();
                 state.condemn_dead();
                 let skipped = |number| self.unmovable.contains(&number) || self.damaged.contains(&number);
-                state.best_to_clean(self.opened, skipped)
+                let mut candidates = state.candidates(self.opened, skipped);
+                // What a batch gains must be more than its checkpoints take: otherwise the reserve would be used up for nothing.
+                if cleaned == 0 && !state.is_gain(&candidates, most) {
+                    candidates.clear();
+                }
+                candidates.into_iter().next().filter(|best| state.fits(best.kind, best.live))
             };
-            let Some((number, kind)) = candidate else { break };
+            let Some(Candidate { number, kind, .. }) = candidate else { break };
             let sound = match kind {
                 Kind::Meta => self.clean_records(number).await?,
                 Kind::Body => self.clean_blocks(number).await?,
@@ -249,15 +264,10 @@ impl State {
         }
     }
 
-    /// The segment whose cleaning gains most for what it costs, among those that are not to be `skipped`. `None`: there is none
-    /// that is worth it, or no room to move anything to.
-    fn best_to_clean(&self, opened: u64, skipped: impl Fn(u32) -> bool) -> Option<(u32, Kind)> {
+    /// Segments whose cleaning is worth it, but for those that are to be `skipped`; first those whose cleaning gains most for what
+    /// it costs.
+    fn candidates(&self, opened: u64, skipped: impl Fn(u32) -> bool) -> Vec<Candidate> {
         let segments = &self.segments;
-        // A checkpoint must still fit afterwards, or nothing of this could ever be freed.
-        let checkpoint = 1 + (self.maintenance.checkpoint_len * 5 / 4).div_ceil(segments.len);
-        if segments.free() <= segments.reserve.deletions + checkpoint {
-            return None;
-        }
         let checkpoints: Vec<u32> = {
             let records = self.index.checkpoints.iter().flat_map(|checkpoint| &checkpoint.records);
             let mut numbers: Vec<u32> = records.filter_map(|at| segments.number(at.offset())).collect();
@@ -273,16 +283,45 @@ impl State {
         let candidates = (0..).zip(&segments.table).filter_map(|(number, segment)| {
             let Use::Closed(kind) = segment.used else { return None };
             let live = self.index.live.of(number);
-            // What is unused at the end is not gained: it would be unused elsewhere.
-            let dead = u64::from(segment.written).saturating_sub(PAGE as u64 + live);
+            // What is unused at the end is not gained: it would be unused elsewhere. Unless the segment was ended early.
             let underfilled = segment.generation < opened && live * 100 <= segments.len * UNDERFILLED;
-            let worth = dead >= least || underfilled;
+            let end = if underfilled { segments.len } else { u64::from(segment.written) };
+            let dead = end.saturating_sub(PAGE as u64 + live);
             // Records of a checkpoint cannot be moved; they go by themselves.
             let free = segment.pins == 0 && checkpoints.binary_search(&number).is_err() && !skipped(number);
-            (worth && free).then(|| (self.gain(live, segment.generation), number, kind))
+            let worth = self.gain(live, segment.generation);
+            (free && (dead >= least || underfilled)).then_some(Candidate { number, kind, live, dead, worth })
         });
-        let best = candidates.max_by(|(a, ..), (b, ..)| a.total_cmp(b))?;
-        Some((best.1, best.2))
+        let mut candidates: Vec<Candidate> = candidates.collect();
+        candidates.sort_by(|a, b| b.worth.total_cmp(&a.worth));
+        candidates
+    }
+
+    /// Bytes of the two checkpoints after which a segment that was cleaned is free; they may have grown.
+    fn checkpoints_len(&self) -> u64 {
+        2 * self.maintenance.checkpoint_len * 5 / 4
+    }
+
+    /// Whether there is room to move this to, and for the checkpoints that follow: otherwise nothing of it could ever be freed.
+    fn fits(&self, kind: Kind, live: u64) -> bool {
+        let segments = &self.segments;
+        let room = segments.free().saturating_sub(segments.reserve.deletions) * (segments.len - 2 * MOVE_COMMIT as u64);
+        // Bodies need a segment of their own.
+        let beside = if kind == Kind::Body { segments.len } else { 0 };
+        room >= live + beside + self.checkpoints_len()
+    }
+
+    /// Whether as many of these as there is room for gain more than the checkpoints take that free them.
+    fn is_gain(&self, candidates: &[Candidate], most: usize) -> bool {
+        let (mut moved, mut gained) = (0, self.segments.condemned() * self.segments.len);
+        for candidate in candidates.iter().take(most) {
+            moved += candidate.live;
+            if !self.fits(candidate.kind, moved) {
+                break;
+            }
+            gained += candidate.dead;
+        }
+        gained > 2 * self.maintenance.checkpoint_len
     }
 
     /// Cost-benefit (Rosenblum and Ousterhout, "The design and implementation of a log-structured file system", section 3.5): the

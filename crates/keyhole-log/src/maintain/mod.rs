@@ -106,6 +106,7 @@ impl<D: Disk> Maintenance<D> {
     pub async fn run(mut self) {
         self.allocate_reserve().await;
         while let Some(task) = self.next().await {
+            let hopes = self.shared.lock().maintenance.hopes;
             let result = match task {
                 Task::Wish(Wish::Checkpoint(done)) => {
                     let result = self.checkpoint().await;
@@ -127,7 +128,7 @@ impl<D: Disk> Maintenance<D> {
                 }
             };
             if let Err(error) = result {
-                self.failed(&error);
+                self.failed(&error, hopes);
             }
         }
         drop(self.running);
@@ -165,10 +166,10 @@ impl<D: Disk> Maintenance<D> {
     }
 
     /// What could not be done now may be possible when something has been deleted.
-    fn failed(&self, error: &Error) {
+    fn failed(&self, error: &Error, hopes: u64) {
         let mut state = self.shared.lock();
         if matches!(error, Error::Full) {
-            state.maintenance.stuck = true;
+            state.maintenance.give_up(hopes);
             // It would be tried again at once.
             state.maintenance.since_checkpoint = 0;
         }
@@ -199,7 +200,10 @@ impl<D: Disk> Maintenance<D> {
     async fn make_space(&mut self) -> Result<(), Error> {
         let mut in_vain = 0;
         while self.shared.lock().is_short() {
-            let before = self.shared.lock().segments.free();
+            let (before, hopes) = {
+                let state = self.shared.lock();
+                (state.segments.free(), state.maintenance.hopes)
+            };
             let cleaned = self.clean(CLEAN_BATCH).await?;
             let condemned = {
                 let mut state = self.shared.lock();
@@ -227,8 +231,12 @@ impl<D: Disk> Maintenance<D> {
                 continue;
             }
             if !self.drop_oldest().await? {
-                self.shared.lock().maintenance.stuck = true;
-                break;
+                let mut state = self.shared.lock();
+                // What was deleted meanwhile was not seen.
+                state.maintenance.give_up(hopes);
+                if state.maintenance.stuck {
+                    break;
+                }
             }
             in_vain = 0;
         }

@@ -154,7 +154,7 @@ impl<D: Disk> Settler<'_, D> {
     /// Writes one page, zero but for what is put into it.
     async fn page(&mut self, at: u64, emit: impl FnOnce(&mut [u8])) -> Result<(), Error> {
         let mut buf = self.disk.buffer();
-        let page = &mut buf.as_mut()[..PAGE];
+        let page = D::part(&mut buf, 0..PAGE);
         page.fill(0);
         emit(page);
         self.dirty = true;

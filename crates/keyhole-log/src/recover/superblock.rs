@@ -50,7 +50,7 @@ fn refusal(a: Invalid, b: Invalid) -> Error {
 /// Writes one copy, durably.
 pub(super) async fn write<D: Disk>(disk: &D, superblock: &Superblock, copy: usize) -> Result<(), Error> {
     let mut buf = disk.buffer();
-    superblock.emit(&mut buf.as_mut()[..PAGE]);
+    superblock.emit(D::part(&mut buf, 0..PAGE));
     let (result, _) = disk.write(SUPERBLOCK_AT[copy], buf, 0..PAGE).await;
     result?;
     Ok(disk.sync().await?)

@@ -36,8 +36,12 @@ impl Disk for PlainDisk {
         self.pool.take()
     }
 
+    fn part(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
+        buf.part(at)
+    }
+
     async fn read(&self, offset: u64, mut buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
-        self.call(move |medium| (medium.as_file().read_exact_at(&mut buf.as_mut()[at], offset), buf)).await
+        self.call(move |medium| (medium.as_file().read_exact_at(buf.part(at), offset), buf)).await
     }
 
     async fn write(&self, offset: u64, buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {

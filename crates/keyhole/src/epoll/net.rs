@@ -101,8 +101,16 @@ impl Inner {
 impl Stream for EpollStream {
     type Buf = Block;
 
+    fn part(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
+        buf.part(at)
+    }
+
     async fn read_block(&self, mut buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {
-        let result = self.0.read(&mut buf.as_mut()[at]).await;
+        let (start, before) = (at.start, buf.receive(at.end));
+        let result = self.0.read(buf.part(at)).await;
+        if let Ok(len) = result {
+            buf.received(before, start + len);
+        }
         (result, buf)
     }
 

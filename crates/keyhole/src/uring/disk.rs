@@ -34,10 +34,15 @@ impl Disk for UringDisk {
         self.pool.take()
     }
 
-    async fn read(&self, offset: u64, buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
+    fn part(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
+        buf.part(at)
+    }
+
+    async fn read(&self, offset: u64, mut buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
         if at.is_empty() {
             return (Ok(()), buf);
         }
+        buf.receive(at.end);
         let (result, slice) = self.ring.read_exact_at(buf.slice(at), offset).await;
         (result, slice.into_inner())
     }

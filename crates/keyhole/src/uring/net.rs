@@ -86,9 +86,18 @@ impl Inner {
 impl Stream for UringStream {
     type Buf = Block;
 
-    async fn read_block(&self, buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {
+    fn part(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
+        buf.part(at)
+    }
+
+    async fn read_block(&self, mut buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {
+        let (start, before) = (at.start, buf.receive(at.end));
         let (result, slice) = self.0.read(BoundedBuf::slice(buf, at)).await;
-        (result, slice.into_inner())
+        let mut buf = slice.into_inner();
+        if let Ok(len) = result {
+            buf.received(before, start + len);
+        }
+        (result, buf)
     }
 
     async fn write_block(&self, buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {

@@ -1,0 +1,121 @@
+//! The production engine on the production disk, and objects to put into it.
+
+use std::cell::{Cell, RefCell};
+use std::path::Path;
+use std::rc::Rc;
+
+use keyhole_log::limits::BLOCK_DATA;
+use keyhole_log::{Condition, Content, Disk, Error, Etag, Log, PutObject, Sync};
+use keyhole_node::Env;
+use tokio::task::spawn_local;
+
+use super::super::{Failure, Result};
+use crate::buffer::Pool;
+use crate::chores::Chores;
+use crate::env::System;
+use crate::store::{self, Make, Place, StoreOptions};
+use crate::uring::{self, UringDisk};
+
+pub(super) const BUCKET: &str = "bench";
+
+/// Lengths of what an SSE-C object has besides: the prefix of its body, its sealed head, the tag of its chunk.
+const PREFIX: usize = 56;
+const HEAD: usize = 300;
+
+pub(super) type Engine = Log<UringDisk>;
+
+/// How a store is opened that is measured.
+#[derive(Clone, Copy)]
+pub(super) struct Kind {
+    pub(super) capacity: u64,
+    pub(super) sync: Sync,
+}
+
+/// Opens a store, or makes it, and works with it: one worker and the maintenance on one ring, as in a node with one thread.
+pub(super) fn with_engine<T>(path: &Path, kind: Kind, work: impl AsyncFnOnce(&Engine) -> Result<T>) -> Result<T> {
+    let place = Place::find(path, None)?;
+    let options =
+        StoreOptions { make: Make::File, capacity: Some(kind.capacity), sync: kind.sync, ..StoreOptions::default() };
+    let store = store::open(&place, &options)?;
+    let measured = uring::measure(async {
+        let medium = store.medium.try_clone().map_err(|error| Failure::io("cannot share the object file", error))?;
+        let disk =
+            UringDisk::new(medium, Pool::default()).map_err(|error| Failure::io("cannot use the ring", error))?;
+        let disk = Rc::new(disk);
+        let (log, writer) = keyhole_log::worker(store.shared.clone(), disk.clone());
+        let writer = spawn_local(writer.run());
+        let chores = Chores::start(store.shared.clone(), disk);
+        let result = match log.create_bucket(BUCKET, System.now_ms()).await {
+            Ok(_) => work(&log).await,
+            Err(error) => Err(failed(&error)),
+        };
+        drop(log);
+        let _ = writer.await;
+        if !chores.end().await {
+            return Err(Failure::Other("the maintenance does not end".to_owned()));
+        }
+        result
+    });
+    measured.map_err(|error| Failure::io("the system refuses io_uring, which is what is measured", error))?
+}
+
+pub(super) fn failed(error: &Error) -> Failure {
+    Failure::Other(format!("the engine fails: {error}"))
+}
+
+/// Stores an object of this length.
+pub(super) async fn put(log: &Engine, key: String, len: usize) -> std::result::Result<(), Error> {
+    let mut body = log.body_writer();
+    let mut left = len;
+    while left > BLOCK_DATA {
+        body.push(log.disk().buffer(), &[]).await?;
+        left -= BLOCK_DATA;
+    }
+    let body = body.finish(Some((log.disk().buffer(), left, &[[9; 16]])), &[8; PREFIX]).await?;
+    let put = PutObject {
+        bucket: BUCKET.to_owned(),
+        key,
+        content: Content::New(body, [5; 24]),
+        head: vec![6; HEAD],
+        sealed: true,
+        etag: Etag { digest: [4; 16], parts: 0 },
+        size: len as u64,
+        time_ms: System.now_ms(),
+        condition: Condition::None,
+    };
+    log.put_object(put).await
+}
+
+/// Runs `step` for 0, 1, 2, ... below `end`, so many at a time, until one says that it is enough or fails. How many were done.
+pub(super) async fn in_parallel<F>(at_once: usize, end: usize, step: impl Fn(usize) -> F + 'static) -> Result<usize>
+where
+    F: Future<Output = Result<bool>> + 'static,
+{
+    let (next, done, stop) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+    let (step, failure) = (Rc::new(step), Rc::new(RefCell::new(None)));
+    let run = || {
+        let (next, done, stop) = (next.clone(), done.clone(), stop.clone());
+        let (step, failure) = (step.clone(), failure.clone());
+        spawn_local(async move {
+            while !stop.get() && next.get() < end {
+                let index = next.replace(next.get() + 1);
+                match step(index).await {
+                    Ok(true) => done.set(done.get() + 1),
+                    Ok(false) => stop.set(true),
+                    Err(error) => {
+                        stop.set(true);
+                        failure.replace(Some(error));
+                    }
+                }
+            }
+        })
+    };
+    let tasks: Vec<_> = (0..at_once).map(|_| run()).collect();
+    for task in tasks {
+        task.await.map_err(|error| Failure::Other(error.to_string()))?;
+    }
+    match failure.take() {
+        Some(error) => Err(error),
+        None => Ok(done.get()),
+    }
+}

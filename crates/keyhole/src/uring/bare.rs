@@ -1,0 +1,148 @@
+//! Bare programs on a ring: what the engine is measured against. They write the same bytes in the same pattern, and do nothing
+//! else: no index, no checksums, no recovery afterwards.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+
+use keyhole_log::limits::{BLOCKS_IN_FLIGHT, BUFFER_LEN, PAGE};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::spawn_local;
+use tokio_uring::buf::BoundedBuf;
+use tokio_uring::buf::fixed::FixedBufRegistry;
+use tokio_uring::fs::File;
+
+use crate::buffer::{Block, Pool};
+
+/// Records that wait, each with who waits for it.
+type Queue = (RefCell<Vec<(Vec<u8>, oneshot::Sender<()>)>>, Notify);
+
+/// A file that is written from its beginning to its end.
+pub(crate) struct BareFile {
+    file: Rc<File>,
+    at: u64,
+    allocated: u64,
+    /// The file grows by this much at a time.
+    step: u64,
+}
+
+impl BareFile {
+    pub(crate) fn new(file: std::fs::File, step: u64) -> Self {
+        BareFile { file: Rc::new(File::from_std(file)), at: 0, allocated: 0, step }
+    }
+
+    /// Where the next write of this length goes. The file is made long enough, as the engine makes it.
+    async fn place(&mut self, len: u64) -> io::Result<u64> {
+        while self.at + len > self.allocated {
+            self.file.fallocate(self.allocated, self.step, 0).await?;
+            self.allocated += self.step;
+        }
+        let at = self.at;
+        self.at += len;
+        Ok(at)
+    }
+
+    /// Goes back to the beginning: what follows is written over what is there.
+    pub(crate) fn rewind(&mut self) {
+        self.at = 0;
+    }
+
+    /// `clients` hand over records of this length until there were `commits`: while one batch is written and made durable, the
+    /// next one is collected. The one who writes is a task among those of the clients, as the engine's writer is.
+    pub(crate) async fn commits(self, clients: usize, commits: usize, record: usize) -> io::Result<Self> {
+        let queue = Rc::new((RefCell::new(Vec::new()), Notify::new()));
+        let left = Rc::new(Cell::new(commits));
+        for _ in 0..clients {
+            let (queue, left) = (queue.clone(), left.clone());
+            spawn_local(async move {
+                let bytes = vec![7; record];
+                while let Some(less) = left.get().checked_sub(1) {
+                    left.set(less);
+                    let (done, durable) = oneshot::channel();
+                    queue.0.borrow_mut().push((bytes.clone(), done));
+                    queue.1.notify_one();
+                    if durable.await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        spawn_local(self.commit(queue, commits, record)).await.map_err(io::Error::other)?
+    }
+
+    async fn commit(mut self, queue: Rc<Queue>, commits: usize, record: usize) -> io::Result<Self> {
+        let (mut buf, mut written) = (Pool::default().take(), 0);
+        while written < commits {
+            let batch: Vec<(Vec<u8>, oneshot::Sender<()>)> = {
+                let mut waiting = queue.0.borrow_mut();
+                let most = waiting.len().min(BUFFER_LEN / record);
+                waiting.drain(..most).collect()
+            };
+            if batch.is_empty() {
+                queue.1.notified().await;
+                continue;
+            }
+            for (i, (bytes, _)) in batch.iter().enumerate() {
+                buf.as_mut()[i * record..(i + 1) * record].copy_from_slice(bytes);
+            }
+            let len = (batch.len() * record).next_multiple_of(PAGE);
+            let at = self.place(len as u64).await?;
+            let (result, slice) = self.file.write_all_at(buf.slice(..len), at).await;
+            buf = slice.into_inner();
+            result?;
+            self.file.sync_data().await?;
+            written += batch.len();
+            for (_, done) in batch {
+                let _ = done.send(());
+            }
+            // Those who were answered hand over first.
+            tokio::task::yield_now().await;
+        }
+        Ok(self)
+    }
+}
+
+/// Registered buffers of a block's length, as many as the engine has on their way for one body.
+pub(crate) struct Fixed(Rc<FixedBufRegistry<Block>>);
+
+impl Fixed {
+    pub(crate) fn register() -> io::Result<Self> {
+        let pool = Pool::default();
+        let registry = FixedBufRegistry::new((0..BLOCKS_IN_FLIGHT).map(|_| pool.take()));
+        registry.register()?;
+        Ok(Fixed(Rc::new(registry)))
+    }
+
+    pub(crate) fn unregister(self) -> io::Result<()> {
+        self.0.unregister()
+    }
+
+    /// Streams so many blocks with their footers through the buffers, then makes them and one page more durable.
+    pub(crate) async fn stream(&self, to: &mut BareFile, blocks: usize) -> io::Result<()> {
+        let mut writes = Vec::with_capacity(BLOCKS_IN_FLIGHT);
+        let mut places = Vec::with_capacity(blocks);
+        for _ in 0..blocks {
+            places.push(to.place(BUFFER_LEN as u64).await?);
+        }
+        let places = Rc::new(RefCell::new(places.into_iter()));
+        for index in 0..BLOCKS_IN_FLIGHT {
+            let (file, places, registry) = (to.file.clone(), places.clone(), self.0.clone());
+            writes.push(spawn_local(async move {
+                loop {
+                    let Some(at) = places.borrow_mut().next() else { return io::Result::Ok(()) };
+                    let buf = registry.check_out(index).expect("its write has ended");
+                    let (result, buf) = file.write_fixed_all_at(buf, at).await;
+                    drop(buf);
+                    result?;
+                }
+            }));
+        }
+        for write in writes {
+            write.await.map_err(io::Error::other)??;
+        }
+        let at = to.place(PAGE as u64).await?;
+        let (result, _) = to.file.write_all_at(Pool::default().take().slice(..PAGE), at).await;
+        result?;
+        to.file.sync_data().await
+    }
+}

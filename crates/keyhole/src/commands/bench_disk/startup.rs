@@ -28,7 +28,7 @@ const FIRST: &str = "first";
 
 pub(super) fn run(directory: &Directory, objects: usize, large: u64, report: &mut Report) -> Result<()> {
     let data = directory.path("small");
-    let capacity = (objects as u64 * 6 << 10).max(4 << 30);
+    let capacity = (objects as u64 * (6 << 10)).max(4 << 30);
     let empty = begin(&data, capacity)?;
     let [killed, stopped] = start(&data, objects, SMALL, capacity, report, &format!("{objects} objects of 1 KiB"))?;
     let limit = |seconds| Some(Limit::AtMost(seconds));
@@ -142,7 +142,7 @@ fn fill_and_kill(
     child.kill().and_then(|()| child.wait()).map_err(failed)?;
     let replayed = line.and_then(|line| line.strip_prefix("filled ").and_then(|rest| rest.parse::<u64>().ok()));
     let replayed = replayed.ok_or_else(|| Failure::Other("the store could not be filled; see above".to_owned()))?;
-    report.add(format!("{what}: records since the last checkpoint"), replayed as f64 / (1 << 20) as f64, "MiB", None);
+    report.add(format!("{what}: records since the last checkpoint"), replayed as f64 / f64::from(1 << 20), "MiB", None);
     Ok(())
 }
 

@@ -79,7 +79,7 @@ pub(super) fn run(directory: &Directory, turns: u64, report: &mut Report) -> Res
 }
 
 fn rate(begun: Instant) -> f64 {
-    (TURN * LEN) as f64 / (1 << 20) as f64 / begun.elapsed().as_secs_f64()
+    (TURN * LEN) as f64 / f64::from(1 << 20) / begun.elapsed().as_secs_f64()
 }
 
 async fn engine(log: &Engine, key: &str) -> Result<()> {

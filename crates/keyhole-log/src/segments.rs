@@ -81,6 +81,8 @@ pub(crate) struct Reserve {
     pub(crate) deletions: u64,
     /// For the cleaner and for checkpoints.
     pub(crate) cleaner: u64,
+    /// What of that must be left when deletions go on: with it a segment can be moved, and the checkpoints be written that free it.
+    least: u64,
 }
 
 impl Reserve {
@@ -90,7 +92,8 @@ impl Reserve {
         // A segment of each kind that is being filled, and one more of each, so that cleaning goes on while what was cleaned
         // waits for its checkpoint.
         let cleaner = (4 + 2 * checkpoint.div_ceil(len)).min(most / 4);
-        Reserve { deletions, cleaner }
+        let least = (2 + (checkpoint * 5 / 2).div_ceil(len)).min(cleaner);
+        Reserve { deletions, cleaner, least }
     }
 
     fn total(self) -> u64 {
@@ -193,7 +196,7 @@ impl Segments {
             Purpose::Body => (Kind::Body, self.has_spare()),
             Purpose::Meta { first: false } => (Kind::Meta, self.has_spare()),
             Purpose::Meta { first: true } => (Kind::Meta, self.free() > 0),
-            Purpose::Deletions => (Kind::Meta, self.free() > self.reserve.cleaner),
+            Purpose::Deletions => (Kind::Meta, self.free() > self.reserve.least),
             Purpose::Clean(kind) => (kind, self.free() > self.reserve.deletions),
         };
         if !allowed {

@@ -5,6 +5,7 @@
 //! binary searches.
 
 use std::borrow::Borrow;
+use std::cell::Cell;
 use std::cmp::Ordering;
 
 /// Entries of a leaf at most.
@@ -22,11 +23,13 @@ pub(crate) struct SortedMap<K, V> {
     /// None is empty.
     leaves: Vec<Vec<(K, V)>>,
     len: usize,
+    /// The leaf that was found last: what comes in order finds it again without a search.
+    last: Cell<usize>,
 }
 
 impl<K, V> Default for SortedMap<K, V> {
     fn default() -> Self {
-        SortedMap { leaves: Vec::new(), len: 0 }
+        SortedMap { leaves: Vec::new(), len: 0, last: Cell::new(0) }
     }
 }
 
@@ -52,8 +55,16 @@ impl<K: Ord, V> SortedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        let after = self.leaves.partition_point(|leaf| leaf[0].0.borrow() <= key);
-        let leaf = after.saturating_sub(1);
+        let begins = |leaf: &Vec<(K, V)>| leaf[0].0.borrow() <= key;
+        let again = self.last.get()..self.last.get() + 2;
+        let near = |leaf: usize| {
+            self.leaves.get(leaf).is_some_and(begins) && !self.leaves.get(leaf + 1).is_some_and(begins)
+        };
+        let leaf = match again.into_iter().find(|&leaf| near(leaf)) {
+            Some(leaf) => leaf,
+            None => self.leaves.partition_point(begins).saturating_sub(1),
+        };
+        self.last.set(leaf);
         let Some(entries) = self.leaves.get(leaf) else { return Err((0, 0)) };
         match entries.binary_search_by(|(k, _)| k.borrow().cmp(key)) {
             Ok(at) => Ok((leaf, at)),

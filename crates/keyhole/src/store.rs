@@ -111,6 +111,7 @@ pub(crate) fn open(place: &Place, options: &StoreOptions) -> Result<Store, Strin
     };
     let (shared, recovery) =
         block_on(keyhole_log::open(&disk, log_options))?.map_err(|error| format!("{}: {error}", path.display()))?;
+    release_memory();
     if recovery.mended {
         tracing::warn!("a damaged copy of the superblock was written anew");
     }
@@ -127,6 +128,15 @@ pub(crate) fn open(place: &Place, options: &StoreOptions) -> Result<Store, Strin
         path.display()
     );
     Ok(Store { shared, medium: held.medium, damaged: recovery.damaged.len(), _locks: held.locks })
+}
+
+/// Gives back to the system what recovery has freed: what was replayed lies between what stays, and would be kept for ever.
+fn release_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: the allocator may be asked for this at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Locks a store and makes it where it is missing, as far as the options have it. What is in it is not looked at.

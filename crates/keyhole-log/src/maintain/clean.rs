@@ -319,7 +319,8 @@ impl State {
             if !self.fits(candidate.kind, moved) {
                 break;
             }
-            gained += candidate.dead;
+            // Something is left unused where it is moved to.
+            gained += candidate.dead.saturating_sub(MOVE_COMMIT as u64);
         }
         gained > 2 * self.maintenance.checkpoint_len
     }

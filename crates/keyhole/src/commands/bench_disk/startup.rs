@@ -28,7 +28,7 @@ const FIRST: &str = "first";
 
 pub(super) fn run(directory: &Directory, objects: usize, large: u64, report: &mut Report) -> Result<()> {
     let data = directory.path("small");
-    let capacity = ((objects as u64 * 6) << 10).max(4 << 30);
+    let capacity = (objects as u64 * (6 << 10)).max(4 << 30);
     let empty = begin(&data, capacity)?;
     let [killed, stopped] = start(&data, objects, SMALL, capacity, report, &format!("{objects} objects of 1 KiB"))?;
     let limit = |seconds| Some(Limit::AtMost(seconds));
@@ -179,7 +179,7 @@ async fn put_all(log: &Engine, at_once: usize, count: usize, len: usize, since: 
     let put = move |index: usize| {
         let (log, since) = (log.clone(), since.clone());
         async move {
-            if index.is_multiple_of(4096) {
+            if index % 4096 == 0 {
                 since.observe(&log);
                 if until_due && since.is_nearly_due(&log) {
                     return Ok(false);

@@ -285,7 +285,9 @@ impl State {
         if !matches!(effect, Effect::Moved(_)) {
             self.numbers.settled(seq);
         }
-        if self.index.live.total() < live || matches!(effect, Effect::Delete { .. }) {
+        // In a ring also what is added makes room possible: it can be dropped.
+        let ring = self.maintenance.ring;
+        if ring || self.index.live.total() < live || matches!(effect, Effect::Delete { .. }) {
             self.maintenance.stuck = false;
         }
         result

@@ -4,6 +4,7 @@ mod audit;
 mod buckets;
 mod damaged;
 mod objects;
+mod settings;
 mod uploads;
 
 use std::cell::{Cell, RefCell};
@@ -53,11 +54,16 @@ impl World {
 
     /// Whether the store may say that it is full. To be changed when space is used again.
     fn may_be_full(&self, log: &Log<SimDisk>, since: &Since) -> bool {
+        if self.plan.ring {
+            // Not for want of anything but space of the file system.
+            return self.plan.faults.full > 0;
+        }
         let stats = log.shared().stats();
         let most = stats.usage.capacity.saturating_sub(SEGMENTS_START) / self.plan.segment_len;
         let reserved = stats.usage.reserved / self.plan.segment_len + self.plan.workers as u64;
         // What waits to be freed may be held by readers.
         let busy = stats.segments.iter().filter(|segment| segment.state != SegmentState::Blank).count() as u64;
+        if std::env::var("DBG").is_ok() { let idle = stats.segments.iter().filter(|s| s.state==SegmentState::Condemned || (s.state==SegmentState::Closed && s.live==0)).count(); let dead: u64 = stats.segments.iter().filter(|s| s.state==SegmentState::Closed && s.live>0).map(|s| s.written-s.live).sum(); println!("FULL m {} full {} room {} idle {idle} deadsegs {} clients {}", self.plan.maintained, self.plan.faults.full>0, self.plan.has_room_to_clean(), dead/(2<<20), self.plan.clients); }
         busy + reserved >= most || self.medium.happened().full > since.happened.full
     }
 }
@@ -114,7 +120,7 @@ impl Client {
 
     async fn step(&mut self) {
         let (bucket, key) = self.name();
-        match self.random.below(100) {
+        match self.what() {
             0..=33 => self.put(bucket, key).await,
             34..=47 => self.get(bucket, key).await,
             48..=60 => self.delete(bucket, key).await,
@@ -129,11 +135,24 @@ impl Client {
             95 => self.purge(bucket).await,
             96 => self.flush().await,
             97 => self.maintain().await,
+            98 if self.world.plan.settings => self.set_bucket(bucket).await,
+            99 if self.world.plan.settings => self.expire().await,
             _ => {
                 if let Some((object, contents)) = self.held.pop() {
                     self.check_held(&object, &contents).await;
                 }
             }
+        }
+    }
+
+    /// What to do next, of 100 things.
+    fn what(&mut self) -> u64 {
+        match self.random.below(100) {
+            // Nobody drops uploads: a ring would be full of them.
+            71..=91 if self.world.plan.ring => 0,
+            // More often where objects expire.
+            90..=91 if self.world.plan.settings => 99,
+            what => what,
         }
     }
 
@@ -202,7 +221,7 @@ impl Client {
     fn judge(&self, error: &Error, since: &Since) -> Option<Answer> {
         match error {
             Error::Full => {
-                assert!(self.world.may_be_full(&self.log, since), "full, but there is space: {:?}", self.usage());
+                assert!(self.world.may_be_full(&self.log, since), "full, but there is space: {:?}", self.log.shared().stats());
                 Some(Answer::Refused)
             }
             Error::Io(_) | Error::Poisoned => {

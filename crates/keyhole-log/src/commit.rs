@@ -308,7 +308,7 @@ impl<D: Disk> Context<D> {
                 self.ended.set(Some(Durable { segment: old.number, until }));
                 let mut state = self.shared.lock();
                 state.settle(self.worker, old);
-                state.segments.close(old.number);
+                state.close_segment(old.number);
             }
             None if !self.maintains => self.shared.lock().segments.without_meta -= 1,
             None => {}

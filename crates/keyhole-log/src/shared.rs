@@ -293,6 +293,13 @@ impl State {
         result
     }
 
+    /// Nothing more is appended to a segment: from now on something may be gained by cleaning it.
+    pub(crate) fn close_segment(&mut self, number: u32) {
+        self.segments.close(number);
+        self.maintenance.stuck = false;
+        self.wake_maintenance_if_short();
+    }
+
     /// Keeps a segment from being freed. To be undone by [`unpin_segment`](Self::unpin_segment).
     pub(crate) fn pin_segment(&mut self, number: u32) {
         self.segments.table[number as usize].pins += 1;

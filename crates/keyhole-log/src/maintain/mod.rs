@@ -217,13 +217,17 @@ impl<D: Disk> Maintenance<D> {
                     self.checkpoint().await?;
                 }
             }
-            if self.shared.lock().segments.free() > before {
+            let (free, waits) = {
+                let state = self.shared.lock();
+                (state.segments.free(), state.segments.waits())
+            };
+            if free > before {
                 in_vain = 0;
                 continue;
             }
-            // A gain of less than a segment shows after some rounds.
+            // A gain of less than a segment shows after some rounds, and what was condemned meanwhile after two checkpoints.
             in_vain += 1;
-            if cleaned > 0 && in_vain < CLEAN_IN_VAIN_MAX {
+            if (cleaned > 0 || waits) && in_vain < CLEAN_IN_VAIN_MAX {
                 continue;
             }
             if !self.drop_oldest().await? {

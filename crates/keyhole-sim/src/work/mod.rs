@@ -63,7 +63,7 @@ impl World {
         let reserved = stats.usage.reserved / self.plan.segment_len + self.plan.workers as u64;
         // What waits to be freed may be held by readers.
         let busy = stats.segments.iter().filter(|segment| segment.state != SegmentState::Blank).count() as u64;
-        if std::env::var("DBG").is_ok() { let idle = stats.segments.iter().filter(|s| s.state==SegmentState::Condemned || (s.state==SegmentState::Closed && s.live==0)).count(); let dead: u64 = stats.segments.iter().filter(|s| s.state==SegmentState::Closed && s.live>0).map(|s| s.written-s.live).sum(); println!("FULL m {} full {} room {} idle {idle} deadsegs {} clients {}", self.plan.maintained, self.plan.faults.full>0, self.plan.has_room_to_clean(), dead/(2<<20), self.plan.clients); }
+        if std::env::var("DBG").is_ok() { let idle = stats.segments.iter().filter(|s| s.state==SegmentState::Condemned || (s.state==SegmentState::Closed && s.live==0)).count(); let dead: u64 = stats.segments.iter().filter(|s| s.state==SegmentState::Closed && s.live>0).map(|s| s.written-s.live).sum(); println!("FULL m {} full {} room {} idle {idle} deadsegs {} clients {} {:?}", self.plan.maintained, self.plan.faults.full>0, self.plan.has_room_to_clean(), dead/(2<<20), self.plan.clients, stats.segments.iter().map(|s| (s.number, s.kind, s.state, s.written, s.live)).collect::<Vec<_>>()); }
         busy + reserved >= most || self.medium.happened().full > since.happened.full
     }
 }

@@ -25,6 +25,15 @@ pub enum Bodies {
 }
 
 impl Bodies {
+    /// The longest.
+    pub fn most(self) -> u64 {
+        match self {
+            Bodies::Mixed(most) => most.max(INLINE_MAX as u64 + 200_000),
+            Bodies::Medium(most) => INLINE_MAX as u64 + most,
+            Bodies::Same(len) => len,
+        }
+    }
+
     /// The length of the next one.
     pub fn pick(self, random: &mut Random) -> u64 {
         let inline = INLINE_MAX as u64;

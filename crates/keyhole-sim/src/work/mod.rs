@@ -12,8 +12,8 @@ use std::pin::pin;
 use std::rc::Rc;
 
 use futures_util::future::{Either, select};
-use keyhole_log::limits::SEGMENTS_START;
-use keyhole_log::{SegmentState, Condition, Error, Log, Object};
+use keyhole_log::limits::{BLOCK_DATA, SEGMENTS_START};
+use keyhole_log::{Condition, Error, Log, Object, SegmentStat, SegmentState};
 
 pub use audit::{Audit, audit};
 pub use damaged::audit_damaged;
@@ -52,8 +52,9 @@ impl World {
         }
     }
 
-    /// Whether the store may say that it is full. To be changed when space is used again.
+    /// Whether the store may say that it is full.
     fn may_be_full(&self, log: &Log<SimDisk>, since: &Since) -> bool {
+        let of_file_system = self.medium.happened().full > since.happened.full;
         if self.plan.ring {
             // Not for want of anything but space of the file system.
             return self.plan.faults.full > 0;
@@ -61,10 +62,17 @@ impl World {
         let stats = log.shared().stats();
         let most = stats.usage.capacity.saturating_sub(SEGMENTS_START) / self.plan.segment_len;
         let reserved = stats.usage.reserved / self.plan.segment_len + self.plan.workers as u64;
-        // What waits to be freed may be held by readers.
-        let busy = stats.segments.iter().filter(|segment| segment.state != SegmentState::Blank).count() as u64;
-        if std::env::var("DBG").is_ok() { let idle = stats.segments.iter().filter(|s| s.state==SegmentState::Condemned || (s.state==SegmentState::Closed && s.live==0)).count(); let dead: u64 = stats.segments.iter().filter(|s| s.state==SegmentState::Closed && s.live>0).map(|s| s.written-s.live).sum(); println!("FULL m {} full {} room {} idle {idle} deadsegs {} clients {} {:?}", self.plan.maintained, self.plan.faults.full>0, self.plan.has_room_to_clean(), dead/(2<<20), self.plan.clients, stats.segments.iter().map(|s| (s.number, s.kind, s.state, s.written, s.live)).collect::<Vec<_>>()); }
-        busy + reserved >= most || self.medium.happened().full > since.happened.full
+        let count = |of: &dyn Fn(&SegmentStat) -> bool| stats.segments.iter().filter(|s| of(s)).count() as u64;
+        let busy = count(&|segment| segment.state != SegmentState::Blank);
+        // Where there is a cleaner nothing is left unused but what is held just now: by bodies on their way.
+        let unused = count(&|segment| match segment.state {
+            SegmentState::Condemned => true,
+            SegmentState::Closed => segment.live == 0,
+            _ => false,
+        });
+        let held = self.plan.clients * self.plan.bodies.most().div_ceil(BLOCK_DATA as u64);
+        let cleaned = !self.plan.has_room_to_clean() || unused <= held;
+        (busy + reserved >= most && (cleaned || self.plan.faults.full > 0)) || of_file_system
     }
 }
 

@@ -175,6 +175,8 @@ impl<D: Disk> Context<D> {
         let mut asked_again = false;
         let number = loop {
             let Some(number) = self.take(purpose).await else {
+                // Then nobody knows how full it is.
+                self.shared.check_poison()?;
                 // The file system may have space again.
                 let mut state = self.shared.lock();
                 if asked_again || !std::mem::take(&mut state.segments.growth_blocked) {

@@ -218,16 +218,17 @@ impl<D: Disk> Maintenance<D> {
                 }
             }
             let (free, waits) = {
-                let state = self.shared.lock();
+                let mut state = self.shared.lock();
+                state.condemn_dead();
                 (state.segments.free(), state.segments.waits())
             };
             if free > before {
                 in_vain = 0;
                 continue;
             }
-            // A gain of less than a segment shows after some rounds, and what was condemned meanwhile after two checkpoints.
+            // A gain of less than a segment shows after some rounds; what has died meanwhile is free after two checkpoints.
             in_vain += 1;
-            if (cleaned > 0 || waits) && in_vain < CLEAN_IN_VAIN_MAX {
+            if waits || (cleaned > 0 && in_vain < CLEAN_IN_VAIN_MAX) {
                 continue;
             }
             if !self.drop_oldest().await? {

@@ -359,7 +359,7 @@ impl<D: Disk> Context<D> {
             Some(meta) if !drafts.is_empty() => self.append(meta, &drafts).await?,
             _ => Vec::new(),
         };
-        let early = sabotage::is(Sabotage::AcknowledgeEarly) && self.turn.get() % 2 == 0;
+        let early = sabotage::is(Sabotage::AcknowledgeEarly) && self.turn.get().is_multiple_of(2);
         let at_once = self.shared.sync == Sync::Always && batch.commits.iter().any(|commit| !commit.relaxed);
         if !batch.flushes.is_empty() || (at_once && !early) {
             self.sync().await?;

@@ -3,6 +3,7 @@
 
 /// One way to break the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "sabotage"), expect(unreachable_pub))]
 pub enum Sabotage {
     /// Syncs report success without being made.
     SkipSync,

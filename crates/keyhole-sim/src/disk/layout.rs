@@ -219,18 +219,14 @@ impl View {
             let is_header = header.starts_with(b"keyhseg\n") && u64_at(&header, 40) == number;
             let generation = if is_header { u64_at(&header, 32) } else { 0 };
             let until = checkpoint.map_or(0, |checkpoint| checkpoint.until);
-            match known {
-                Some(known) if generation < until => {
-                    if known.used == OPEN_META {
-                        let at = start + u64::from(known.written);
-                        view.walk(pages, at..start + segment_len, known.prev, known.generation);
-                    }
+            if let Some(known) = known.filter(|_| generation < until) {
+                if known.used == OPEN_META {
+                    let at = start + u64::from(known.written);
+                    view.walk(pages, at..start + segment_len, known.prev, known.generation);
                 }
-                _ if is_header && u32_at(&header, 8) == 1 => {
-                    let from = start + PAGE as u64..start + segment_len;
-                    view.walk(pages, from, u32_at(&header, 12), generation);
-                }
-                _ => {}
+            } else if is_header && u32_at(&header, 8) == 1 {
+                let from = start + PAGE as u64..start + segment_len;
+                view.walk(pages, from, u32_at(&header, 12), generation);
             }
         }
         view

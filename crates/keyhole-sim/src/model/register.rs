@@ -93,8 +93,7 @@ impl<V: Clone + PartialEq + std::fmt::Debug> Register<V> {
 
     /// Whether a write that has taken effect, and of which this is true, began after all of which it is not had ended, but for one.
     pub fn is_newer(&self, since: u64, but: u64, of: impl Fn(&V) -> bool) -> bool {
-        let others =
-            self.writes.iter().filter(|write| write.op != but && write.is_visible(since) && !of(&write.value));
+        let others = self.writes.iter().filter(|write| write.op != but && write.is_visible(since) && !of(&write.value));
         let ended = others.map(|write| write.ended.unwrap_or(u64::MAX)).max().unwrap_or(0);
         self.writes.iter().any(|write| write.done && write.began > ended && of(&write.value))
     }

@@ -229,7 +229,11 @@ impl Client {
     fn judge(&self, error: &Error, since: &Since) -> Option<Answer> {
         match error {
             Error::Full => {
-                assert!(self.world.may_be_full(&self.log, since), "full, but there is space: {:?}", self.log.shared().stats());
+                assert!(
+                    self.world.may_be_full(&self.log, since),
+                    "full, but there is space: {:?}",
+                    self.log.shared().stats()
+                );
                 Some(Answer::Refused)
             }
             Error::Io(_) | Error::Poisoned => {

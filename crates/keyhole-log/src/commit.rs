@@ -177,6 +177,8 @@ impl<D: Disk> Context<D> {
         let mut asked_again = false;
         let number = loop {
             let Some(number) = self.take(purpose).await else {
+                // Then nobody knows how full it is.
+                self.shared.check_poison()?;
                 // The file system may have space again.
                 let mut state = self.shared.lock();
                 if asked_again || !std::mem::take(&mut state.segments.growth_blocked) {
@@ -310,7 +312,7 @@ impl<D: Disk> Context<D> {
                 self.ended.set(Some(Durable { segment: old.number, until }));
                 let mut state = self.shared.lock();
                 state.settle(self.worker, old);
-                state.segments.close(old.number);
+                state.close_segment(old.number, self.maintains);
             }
             None if !self.maintains => self.shared.lock().segments.without_meta -= 1,
             None => {}

@@ -5,6 +5,7 @@
 // Exported with the feature.
 #[cfg_attr(not(feature = "sabotage"), allow(unreachable_pub, dead_code))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "sabotage"), expect(unreachable_pub))]
 pub enum Sabotage {
     /// Syncs report success without being made.
     SkipSync,

@@ -275,6 +275,11 @@ impl Segments {
         self.table.iter().filter(|segment| matches!(segment.used, Use::Condemned(_))).count() as u64
     }
 
+    /// Whether any of them waits only for checkpoints.
+    pub(crate) fn waits(&self) -> bool {
+        self.table.iter().any(|segment| matches!(segment.used, Use::Condemned(_)) && segment.pins == 0)
+    }
+
     /// Makes condemned segments blank that no checkpoint from the `oldest` on (counted from the opening) knows anything in.
     pub(crate) fn free_condemned(&mut self, oldest: u64) -> Vec<u32> {
         let freed: Vec<u32> = (0..)

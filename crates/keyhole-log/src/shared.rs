@@ -309,10 +309,22 @@ impl State {
         if !matches!(effect, Effect::Moved(_)) {
             self.numbers.settled(seq);
         }
-        if self.index.live.total() < live || matches!(effect, Effect::Delete { .. }) {
+        // In a ring also what is added makes room possible: it can be dropped.
+        let ring = self.maintenance.ring;
+        if ring || self.index.live.total() < live || matches!(effect, Effect::Delete { .. }) {
             self.maintenance.hope();
         }
         result
+    }
+
+    /// Nothing more is appended to a segment: from now on something may be gained by cleaning it, unless the maintenance itself
+    /// has filled it.
+    pub(crate) fn close_segment(&mut self, number: u32, by_maintenance: bool) {
+        self.segments.close(number);
+        if !by_maintenance {
+            self.maintenance.hope();
+            self.wake_maintenance_if_short();
+        }
     }
 
     /// Keeps a segment from being freed. To be undone by [`unpin_segment`](Self::unpin_segment).

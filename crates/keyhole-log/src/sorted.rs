@@ -57,9 +57,8 @@ impl<K: Ord, V> SortedMap<K, V> {
     {
         let begins = |leaf: &Vec<(K, V)>| leaf[0].0.borrow() <= key;
         let again = self.last.get()..self.last.get() + 2;
-        let near = |leaf: usize| {
-            self.leaves.get(leaf).is_some_and(begins) && !self.leaves.get(leaf + 1).is_some_and(begins)
-        };
+        let near =
+            |leaf: usize| self.leaves.get(leaf).is_some_and(begins) && !self.leaves.get(leaf + 1).is_some_and(begins);
         let leaf = match again.into_iter().find(|&leaf| near(leaf)) {
             Some(leaf) => leaf,
             None => self.leaves.partition_point(begins).saturating_sub(1),

@@ -195,7 +195,7 @@ impl<D: Disk> Writer<D> {
         let error = match begun {
             Ok(Some(body)) => {
                 if let Some(full) = self.body.replace(body) {
-                    self.context.shared.lock().segments.close(full.number);
+                    self.context.shared.lock().close_segment(full.number, self.context.maintains);
                 }
                 return;
             }

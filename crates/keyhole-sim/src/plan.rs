@@ -6,8 +6,9 @@ use keyhole_log::{Format, OpenOptions, Sync};
 use crate::disk::Faults;
 use crate::random::Random;
 
-/// Lives of 100 whose store is small and nearly full.
+/// Lives of 100 whose store is small and nearly full, and that are rings.
 const UNDER_PRESSURE: u64 = 35;
+const RINGS: u64 = 6;
 
 /// Segments that a store needs beside two for each worker, so that there is room to clean in.
 const ROOM_TO_CLEAN: u64 = 8;
@@ -24,6 +25,15 @@ pub enum Bodies {
 }
 
 impl Bodies {
+    /// The longest.
+    pub fn most(self) -> u64 {
+        match self {
+            Bodies::Mixed(most) => most.max(INLINE_MAX as u64 + 200_000),
+            Bodies::Medium(most) => INLINE_MAX as u64 + most,
+            Bodies::Same(len) => len,
+        }
+    }
+
     /// The length of the next one.
     pub fn pick(self, random: &mut Random) -> u64 {
         let inline = INLINE_MAX as u64;
@@ -79,6 +89,10 @@ pub struct Plan {
     pub crash_within: u64,
     /// Whether there are checkpoints and a cleaner.
     pub maintained: bool,
+    /// Whether the oldest objects are dropped when there is no other way to make room.
+    pub ring: bool,
+    /// Whether buckets have quotas and their objects expire.
+    pub settings: bool,
     /// Whether something on the medium is damaged at the end of this life.
     pub damage: bool,
     /// Whether everything is deleted at the end of this life, and the store filled again.
@@ -102,11 +116,18 @@ impl Plan {
             faults: Faults::of(random),
             crash_within: *random.pick(&[30, 80, 160, 320]),
             maintained: random.chance(85),
+            ring: false,
+            settings: random.chance(30),
             damage: random.chance(25),
             emptied: random.chance(20),
         };
         if random.chance(UNDER_PRESSURE) {
             plan.press(random);
+        } else if random.chance(RINGS) {
+            plan.press(random);
+            // What is on its way is not to be dropped: there has to be room for it.
+            plan.segments += 2 * plan.clients + 4;
+            (plan.ring, plan.settings, plan.damage, plan.emptied) = (true, false, false, false);
         }
         plan
     }
@@ -146,6 +167,6 @@ impl Plan {
 
     /// How the file is opened.
     pub fn options(&self) -> OpenOptions {
-        OpenOptions { sync: self.sync, workers: self.workers, capacity: None, ring: false, rebuild: false }
+        OpenOptions { sync: self.sync, workers: self.workers, capacity: None, ring: self.ring, rebuild: false }
     }
 }

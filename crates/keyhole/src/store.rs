@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn segments_shrink_with_the_capacity() {
         assert_eq!(segment_len(1 << 40, 2), SEGMENT_LEN);
-        assert_eq!(segment_len(1 << 30, 2), 8 << 20);
+        assert_eq!(segment_len(1 << 30, 2), 4 << 20);
         assert_eq!(segment_len(32 << 20, 2), SEGMENT_LEN_MIN);
         assert_eq!(segment_len(0, 2), SEGMENT_LEN_MIN);
     }

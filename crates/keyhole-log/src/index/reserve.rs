@@ -142,6 +142,11 @@ impl Bucket {
         !self.objects.contains_key(key.as_bytes()) && !self.pending.contains_key(key.as_bytes())
     }
 
+    /// Whether a write of this name is on its way.
+    pub(crate) fn is_pending(&self, key: &str) -> bool {
+        self.pending.get(key.as_bytes()).is_some_and(|pending| !pending.writes.is_empty())
+    }
+
     /// Whether an upload of this identity exists, whatever its key.
     pub(crate) fn has_upload_id(&self, id: &[u8; 16]) -> bool {
         self.uploads_by_id.contains_key(id)

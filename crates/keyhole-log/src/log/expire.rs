@@ -57,9 +57,9 @@ impl<D: Disk> Log<D> {
 
     /// Deletes objects, all at once so that they share commits; how many went.
     async fn drop_all(&self, due: Vec<Due>, now_ms: u64) -> Result<u64, Error> {
-        let deletions = due.iter().map(|Due { seq, bucket, key }| {
-            self.delete_object_if(bucket, key, now_ms, Condition::None, |entry| entry.seq == *seq)
-        });
+        let deletions = due
+            .iter()
+            .map(|Due { seq, bucket, key }| self.delete_object_of(bucket, key, now_ms, Condition::None, Some(*seq)));
         let mut dropped = 0;
         for outcome in futures_util::future::join_all(deletions).await {
             match outcome {

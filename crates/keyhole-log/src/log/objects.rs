@@ -99,17 +99,20 @@ impl<D: Disk> Log<D> {
         time_ms: u64,
         condition: Condition,
     ) -> Result<bool, Error> {
-        self.delete_object_if(bucket, key, time_ms, condition, |_| true).await
+        self.delete_object_of(bucket, key, time_ms, condition, None).await
     }
 
-    /// The same, unless there is an object of which `wanted` is not true.
-    pub(crate) async fn delete_object_if(
+    /// The same; if `only` is given, of the object with this sequence number and of no other.
+    ///
+    /// # Errors
+    /// Those of the other; also `Conflict` while any write of the name is on its way: it would be deleted instead.
+    pub(crate) async fn delete_object_of(
         &self,
         bucket: &str,
         key: &str,
         time_ms: u64,
         condition: Condition,
-        wanted: impl FnOnce(&Entry) -> bool,
+        only: Option<u64>,
     ) -> Result<bool, Error> {
         let shared = self.shared();
         let (bucket, seq) = {
@@ -117,7 +120,11 @@ impl<D: Disk> Log<D> {
             shared.check_poison()?;
             let (id, home) = state.index.writable(bucket)?;
             home.decide(key, condition)?;
-            if home.is_absent(key) || home.object(key).is_some_and(|entry| !wanted(entry)) {
+            if only.is_some() && home.is_pending(key) {
+                return Err(Error::Conflict);
+            }
+            let other = |entry: &Entry| only.is_some_and(|seq| seq != entry.seq);
+            if home.is_absent(key) || home.object(key).is_some_and(other) {
                 return Ok(false);
             }
             let seq = state.numbers.record();

@@ -221,13 +221,18 @@ impl<D: Disk> Maintenance<D> {
                     self.checkpoint().await?;
                 }
             }
-            if self.shared.lock().segments.free() > before {
+            let (free, waits) = {
+                let mut state = self.shared.lock();
+                state.condemn_dead();
+                (state.segments.free(), state.segments.waits())
+            };
+            if free > before {
                 in_vain = 0;
                 continue;
             }
-            // A gain of less than a segment shows after some rounds.
+            // A gain of less than a segment shows after some rounds; what has died meanwhile is free after two checkpoints.
             in_vain += 1;
-            if cleaned > 0 && in_vain < CLEAN_IN_VAIN_MAX {
+            if waits || (cleaned > 0 && in_vain < CLEAN_IN_VAIN_MAX) {
                 continue;
             }
             if !self.drop_oldest().await? {

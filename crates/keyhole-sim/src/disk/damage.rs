@@ -96,6 +96,9 @@ impl Affected {
     }
 }
 
+/// Media of 100 that are damaged in each checkpoint.
+const ALL_CHECKPOINTS: u64 = 12;
+
 /// Damages one or two places. Both are in one segment only if they are in checkpoints: otherwise the one might take the proof
 /// away that the other was there.
 pub(super) fn damage(pages: &mut Pages, random: &mut Random, segment_len: u64) -> Affected {
@@ -103,6 +106,13 @@ pub(super) fn damage(pages: &mut Pages, random: &mut Random, segment_len: u64) -
     let view = View::of(&before, checkpoints.first(), segment_len);
     let (mut affected, mut segments, mut ranges) = (Affected::default(), BTreeSet::new(), Vec::new());
     let written = pages.written();
+    if random.chance(ALL_CHECKPOINTS) {
+        for checkpoint in &checkpoints {
+            let records: Vec<&Record> = checkpoint.records().collect();
+            let at = random.pick(&records).range().start / PAGE as u64 * PAGE as u64;
+            ranges.extend(damage_page(pages, random, at, &written, &mut affected));
+        }
+    }
     for _ in 0..1 + random.below(2) {
         let (what, any) = (random.below(10), *random.pick(&written));
         let in_checkpoints: Vec<&Record> = checkpoints.iter().flat_map(Checkpoint::records).collect();

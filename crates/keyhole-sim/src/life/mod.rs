@@ -99,7 +99,7 @@ fn live(seed: u64, setup: Setup) -> Result<Tally, String> {
     let clock = Rc::new(Clock::default());
     let medium = Medium::new(&clock, random.fork(), plan.faults.clone());
     let mut model = Model::new();
-    model.durable = plan.sync == Sync::Always;
+    (model.durable, model.ring) = (plan.sync == Sync::Always, plan.ring);
     let model = RefCell::new(model);
     let world = Rc::new(World { clock, medium, model, plan, operations: Cell::new(0), trace: setup.trace });
     world.say(|| format!("{:?}", world.plan));

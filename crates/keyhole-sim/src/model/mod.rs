@@ -1,11 +1,12 @@
 //! What is true of a store: for every name what it may hold, whatever was answered and whatever was not.
 
 mod register;
+mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use keyhole_log::limits::HEAD_MAX;
-use keyhole_log::{Etag, Object, PartInfo};
+use keyhole_log::{BucketSettings, Etag, Object, PartInfo};
 
 pub use register::Register;
 
@@ -79,6 +80,10 @@ pub struct Model {
     numbers: u64,
     /// The time at which each bucket was created, if it exists.
     pub buckets: BTreeMap<&'static str, Register<Option<u64>>>,
+    /// What each bucket is set to.
+    pub settings: BTreeMap<&'static str, Register<BucketSettings>>,
+    /// Objects may go by themselves.
+    pub ring: bool,
     /// The version of each object.
     pub keys: BTreeMap<(&'static str, &'static str), Register<Option<u64>>>,
     /// By the number that their identity is made of.
@@ -129,6 +134,8 @@ impl Model {
             durable: true,
             numbers: 1,
             buckets: BUCKETS.iter().map(|name| (*name, Register::new(None))).collect(),
+            settings: BUCKETS.iter().map(|name| (*name, Register::new(BucketSettings::default()))).collect(),
+            ring: false,
             keys: names.map(|name| (name, Register::new(None))).collect(),
             uploads: BTreeMap::new(),
             versions: BTreeMap::new(),
@@ -168,6 +175,7 @@ impl Model {
     /// A bucket is to be deleted, with its uploads.
     pub fn begin_bucket_deletion(&mut self, op: u64, bucket: &'static str, now: u64) {
         self.bucket(bucket).begin(op, None, now);
+        self.set(bucket).begin(op, BucketSettings::default(), now);
         self.deleting.insert((op, bucket));
         for upload in self.uploads.values_mut().filter(|upload| upload.bucket == bucket) {
             upload.exists.begin(op, false, now);
@@ -182,9 +190,11 @@ impl Model {
             self.uploads.values_mut().filter(|upload| upload.bucket == bucket).map(|upload| &mut upload.exists);
         if done {
             self.buckets.values_mut().for_each(|register| register.acknowledge(op, now, durable));
+            self.settings.values_mut().for_each(|register| register.acknowledge(op, now, durable));
             exists.for_each(|register| register.acknowledge(op, now, durable));
         } else {
             self.buckets.values_mut().for_each(|register| register.refuse(op, now));
+            self.settings.values_mut().for_each(|register| register.refuse(op, now));
             exists.for_each(|register| register.refuse(op, now));
         }
     }
@@ -198,6 +208,7 @@ impl Model {
     /// A flush that began then has been answered.
     pub fn flushed(&mut self, began: u64, now: u64) {
         self.buckets.values_mut().for_each(|register| register.flushed(began, now));
+        self.settings.values_mut().for_each(|register| register.flushed(began, now));
         self.keys.values_mut().for_each(|register| register.flushed(began, now));
         for upload in self.uploads.values_mut() {
             upload.exists.flushed(began, now);
@@ -208,6 +219,7 @@ impl Model {
     /// Nothing is under way any more.
     pub fn quiesce(&mut self, now: u64) {
         self.buckets.values_mut().for_each(|register| register.quiesce(now));
+        self.settings.values_mut().for_each(|register| register.quiesce(now));
         self.keys.values_mut().for_each(|register| register.quiesce(now));
         for upload in self.uploads.values_mut() {
             upload.exists.quiesce(now);

@@ -78,6 +78,38 @@ impl<V: Clone + PartialEq + std::fmt::Debug> Register<V> {
         self.writes.retain(|write| write.op != op);
     }
 
+    /// A write was answered, and whether it took effect was not said.
+    pub fn settle(&mut self, op: u64, now: u64) {
+        self.answered(op, now);
+        for write in self.writes.iter_mut().filter(|write| write.op == op) {
+            write.ended = write.ended.or(Some(now));
+        }
+    }
+
+    /// The values that it may have had at some time since.
+    pub fn values(&self, since: u64) -> impl Iterator<Item = &V> {
+        self.writes.iter().filter(move |write| write.is_visible(since)).map(|write| &write.value)
+    }
+
+    /// Whether a write that has taken effect, and of which this is true, began after all of which it is not had ended, but for one.
+    pub fn is_newer(&self, since: u64, but: u64, of: impl Fn(&V) -> bool) -> bool {
+        let others = self.writes.iter().filter(|write| write.op != but && write.is_visible(since) && !of(&write.value));
+        let ended = others.map(|write| write.ended.unwrap_or(u64::MAX)).max().unwrap_or(0);
+        self.writes.iter().any(|write| write.done && write.began > ended && of(&write.value))
+    }
+
+    /// When the write that it has now began, if there is no doubt about it.
+    pub fn latest(&self) -> Option<(u64, &V)> {
+        let mut there = self.writes.iter().filter(|write| write.survives(false));
+        let latest = there.next()?;
+        (there.next().is_none() && latest.done).then_some((latest.began, &latest.value))
+    }
+
+    /// When its last write was certain to have ended.
+    pub fn last_end(&self) -> u64 {
+        self.last_end
+    }
+
     /// A write was refused after it had been written, for want of what it was for. If a crash undoes what was in its way, it is
     /// there; no process has seen it.
     pub fn shadow(&mut self, op: u64, now: u64) {

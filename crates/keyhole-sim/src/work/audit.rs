@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keyhole_log::{Error, ListObjects, ListUploads, Listed, ListedUpload, Listing, Log};
+use keyhole_log::{BucketSettings, Error, ListObjects, ListUploads, Listed, ListedUpload, Listing, Log};
 
 use super::World;
 use crate::content;
@@ -28,6 +28,8 @@ struct Found {
     /// The version of each object of each bucket that is there.
     objects: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
     uploads: BTreeSet<u64>,
+    /// Bytes of the objects and parts of each bucket.
+    bytes: BTreeMap<&'static str, u64>,
     contents: BTreeSet<u64>,
 }
 
@@ -61,9 +63,20 @@ pub async fn audit(log: Log<SimDisk>, world: std::rc::Rc<World>, how: Audit, mut
     let mut found = Found::default();
     audit_buckets(&log, &world, how, &mut found);
     audit_uploads(&log, &world, how, &mut found).await;
+    let newest = world.model.borrow().newest().filter(|_| how == Audit::Quiet && world.plan.ring);
     audit_objects(&log, &world, how, &mut found).await;
+    if let Some((bucket, key)) = newest {
+        let there = found.objects.get(bucket).is_some_and(|objects| objects.contains_key(key));
+        let any = found.objects.values().any(|objects| !objects.is_empty());
+        assert!(there || !any, "{bucket}/{key} is the newest of all, and has gone ahead of others");
+    }
+    if world.plan.ring {
+        return; // Objects may go while they are looked at.
+    }
     let model = world.model.borrow();
     for bucket in found.objects.keys() {
+        let counted = log.bucket_settings(bucket).map(|(_, bytes)| bytes);
+        assert_eq!(counted, Some(found.bytes.get(bucket).copied().unwrap_or(0)), "bytes of {bucket}: counted, found");
         check_listings(&log, bucket, &found, &model, &mut random);
     }
     let usage = log.shared().usage();
@@ -85,6 +98,14 @@ fn audit_buckets(log: &Log<SimDisk>, world: &World, how: Audit, found: &mut Foun
         take(how, now, durable, register, there, || format!("bucket {name}"));
         if there.is_some() {
             found.objects.insert(*name, BTreeMap::new());
+        }
+    }
+    for (name, register) in &mut model.settings {
+        // What a bucket that is not there was set to says nothing of the next one of its name.
+        match log.bucket_settings(name) {
+            Some((there, _)) => take(how, now, durable, register, there, || format!("settings of {name}")),
+            None if how != Audit::Quiet => *register = Register::new(BucketSettings::default()),
+            None => {}
         }
     }
     assert_eq!(buckets.len(), found.objects.len(), "{buckets:?}");
@@ -131,6 +152,7 @@ async fn audit_uploads(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
             let bytes = content::check(log, &info.part, piece.content).await;
             assert!(bytes.is_ok(), "bytes of part {part}: {:?}", bytes.err());
             found.contents.insert(piece.content.id);
+            *found.bytes.entry(bucket).or_default() += piece.content.len;
         }
         let (now, mut model) = (world.clock.tick(), world.model.borrow_mut());
         let durable = model.durable;
@@ -173,6 +195,7 @@ async fn audit_objects(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
             let bytes = content::check_all(log, object, &contents).await;
             assert!(bytes.is_ok(), "{how:?}: bytes of {bucket}/{key}: {:?}", bytes.err());
             found.contents.extend(contents.iter().map(|content| content.id));
+            *found.bytes.entry(bucket).or_default() += object.size;
             found.objects.get_mut(bucket).expect("its bucket is there").insert(key, id);
             // One record does both.
             assert!(upload.is_none_or(|upload| !found.uploads.contains(&upload)), "{bucket}/{key}, and its upload");
@@ -180,6 +203,12 @@ async fn audit_objects(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
         }
         let (now, mut model) = (world.clock.tick(), world.model.borrow_mut());
         let durable = model.durable;
+        if version.is_none() && model.ring {
+            match how {
+                Audit::Quiet => model.vanish(bucket, key, now, now),
+                Audit::Opened { .. } => *model.key(bucket, key) = Register::new(None),
+            }
+        }
         take(how, now, durable, model.key(bucket, key), version, || format!("{bucket}/{key}"));
     }
 }

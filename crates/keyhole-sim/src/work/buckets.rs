@@ -31,6 +31,7 @@ impl Client {
                 assert!(seen, "bucket {bucket} was there: {:?}", register.legal(false));
                 register.acknowledge(id, now, durable);
                 for key in KEYS {
+                    model.vanish(bucket, key, since.tick, now);
                     let register = model.key(bucket, key);
                     let seen = register.observe(since.tick, now, durable, 0, Option::is_none);
                     assert!(seen, "{bucket}/{key} was there before its bucket: {:?}", register.legal(false));
@@ -71,6 +72,7 @@ impl Client {
                 assert!(model.bucket(bucket).observe(since.tick, now, durable, id, Option::is_some), "no {bucket}");
                 model.end_bucket_deletion(id, bucket, now, true);
                 for (bucket, key) in keys {
+                    model.vanish(bucket, key, since.tick, now);
                     let register = model.key(bucket, key);
                     let seen = register.observe(since.tick, now, durable, 0, Option::is_none);
                     assert!(seen, "{bucket} is deleted, but {key} was there: {:?}", register.legal(false));

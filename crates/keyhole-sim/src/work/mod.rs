@@ -4,6 +4,7 @@ mod audit;
 mod buckets;
 mod damaged;
 mod objects;
+mod settings;
 mod uploads;
 
 use std::cell::{Cell, RefCell};
@@ -11,8 +12,8 @@ use std::pin::pin;
 use std::rc::Rc;
 
 use futures_util::future::{Either, select};
-use keyhole_log::limits::SEGMENTS_START;
-use keyhole_log::{Condition, Error, Log, Object, SegmentState};
+use keyhole_log::limits::{BLOCK_DATA, SEGMENTS_START};
+use keyhole_log::{Condition, Error, Log, Object, SegmentStat, SegmentState};
 
 pub use audit::{Audit, audit};
 pub use damaged::audit_damaged;
@@ -51,14 +52,27 @@ impl World {
         }
     }
 
-    /// Whether the store may say that it is full. To be changed when space is used again.
+    /// Whether the store may say that it is full.
     fn may_be_full(&self, log: &Log<SimDisk>, since: &Since) -> bool {
+        let of_file_system = self.medium.happened().full > since.happened.full;
+        if self.plan.ring {
+            // Not for want of anything but space of the file system.
+            return self.plan.faults.full > 0;
+        }
         let stats = log.shared().stats();
         let most = stats.usage.capacity.saturating_sub(SEGMENTS_START) / self.plan.segment_len;
         let reserved = stats.usage.reserved / self.plan.segment_len + self.plan.workers as u64;
-        // What waits to be freed may be held by readers.
-        let busy = stats.segments.iter().filter(|segment| segment.state != SegmentState::Blank).count() as u64;
-        busy + reserved >= most || self.medium.happened().full > since.happened.full
+        let count = |of: &dyn Fn(&SegmentStat) -> bool| stats.segments.iter().filter(|s| of(s)).count() as u64;
+        let busy = count(&|segment| segment.state != SegmentState::Blank);
+        // Where there is a cleaner nothing is left unused but what is held just now: by bodies on their way.
+        let unused = count(&|segment| match segment.state {
+            SegmentState::Condemned => true,
+            SegmentState::Closed => segment.live == 0,
+            _ => false,
+        });
+        let held = self.plan.clients * self.plan.bodies.most().div_ceil(BLOCK_DATA as u64);
+        let cleaned = !self.plan.has_room_to_clean() || unused <= held;
+        (busy + reserved >= most && (cleaned || self.plan.faults.full > 0)) || of_file_system
     }
 }
 
@@ -114,7 +128,7 @@ impl Client {
 
     async fn step(&mut self) {
         let (bucket, key) = self.name();
-        match self.random.below(100) {
+        match self.what() {
             0..=33 => self.put(bucket, key).await,
             34..=47 => self.get(bucket, key).await,
             48..=60 => self.delete(bucket, key).await,
@@ -129,11 +143,24 @@ impl Client {
             95 => self.purge(bucket).await,
             96 => self.flush().await,
             97 => self.maintain().await,
+            98 if self.world.plan.settings => self.set_bucket(bucket).await,
+            99 if self.world.plan.settings => self.expire().await,
             _ => {
                 if let Some((object, contents)) = self.held.pop() {
                     self.check_held(&object, &contents).await;
                 }
             }
+        }
+    }
+
+    /// What to do next, of 100 things.
+    fn what(&mut self) -> u64 {
+        match self.random.below(100) {
+            // Nobody drops uploads: a ring would be full of them.
+            71..=91 if self.world.plan.ring => 0,
+            // More often where objects expire.
+            90..=91 if self.world.plan.settings => 99,
+            what => what,
         }
     }
 
@@ -202,7 +229,11 @@ impl Client {
     fn judge(&self, error: &Error, since: &Since) -> Option<Answer> {
         match error {
             Error::Full => {
-                assert!(self.world.may_be_full(&self.log, since), "full, but there is space: {:?}", self.usage());
+                assert!(
+                    self.world.may_be_full(&self.log, since),
+                    "full, but there is space: {:?}",
+                    self.log.shared().stats()
+                );
                 Some(Answer::Refused)
             }
             Error::Io(_) | Error::Poisoned => {

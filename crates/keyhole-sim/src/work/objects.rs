@@ -63,7 +63,7 @@ impl Client {
             time_ms: id,
             condition,
         };
-        let since = self.since();
+        let (since, size) = (self.since(), version.size());
         {
             let mut model = self.world.model.borrow_mut();
             model.versions.insert(id, version);
@@ -76,6 +76,8 @@ impl Client {
             None => {}
             Some(Ok(())) => {
                 self.acknowledged(&since);
+                let room = self.world.model.borrow().may_have_room(bucket, since.tick, size, (key, None));
+                assert!(room, "{bucket}: there is no room for {key} by its quota");
                 self.written(bucket, key, id, condition, &since);
             }
             Some(Err(error)) => self.not_written(bucket, key, id, condition, &since, &error),
@@ -93,6 +95,9 @@ impl Client {
     ) {
         let (now, mut model) = (self.now(), self.world.model.borrow_mut());
         let durable = model.durable;
+        if condition == Condition::IfAbsent {
+            model.vanish(bucket, key, since.tick, now);
+        }
         let register = model.key(bucket, key);
         if condition != Condition::None {
             let seen = register.observe(since.tick, now, durable, op, |value| holds(condition, *value));
@@ -118,11 +123,17 @@ impl Client {
             return;
         }
         let lacks = model.may_lack_bucket(bucket, since.tick);
+        let exceeds = model.may_exceed(bucket, since.tick);
+        // In a ring the oldest may be on their way out.
+        let busy = model.key(bucket, key).is_busy(since.tick, op) || model.ring;
+        model.key(bucket, key).refuse(op, now);
+        if matches!(error, Error::NoSuchKey) {
+            model.vanish(bucket, key, since.tick, now);
+        }
         let register = model.key(bucket, key);
-        let busy = register.is_busy(since.tick, op);
-        register.refuse(op, now);
         match error {
             Error::Full => {}
+            Error::QuotaExceeded => assert!(exceeds, "{bucket}: there is room for {key} by its quota"),
             Error::NoSuchBucket => assert!(lacks, "{bucket} is there"),
             Error::Conflict => assert!(busy && condition != Condition::None, "nothing else writes {bucket}/{key}"),
             Error::ConditionFailed | Error::NoSuchKey => {
@@ -153,8 +164,9 @@ impl Client {
             Some(Ok(false)) => {
                 let (now, mut model) = (self.now(), self.world.model.borrow_mut());
                 let durable = model.durable;
+                model.key(bucket, key).refuse(id, now);
+                model.vanish(bucket, key, since.tick, now);
                 let register = model.key(bucket, key);
-                register.refuse(id, now);
                 let seen = register.observe(since.tick, now, durable, 0, Option::is_none);
                 assert!(seen, "nothing to delete, but {bucket}/{key} is there: {:?}", register.legal(false));
             }
@@ -173,6 +185,9 @@ impl Client {
         match answer {
             Ok(object) => {
                 let found = object.as_ref().map(|object| model.recognise(object).0);
+                if found.is_none() {
+                    model.vanish(bucket, key, since.tick, now);
+                }
                 let register = model.key(bucket, key);
                 let seen = register.observe(since.tick, now, durable, 0, |value| *value == found);
                 assert!(seen, "{bucket}/{key} is {found:?}, may be {:?}", register.legal(false));
@@ -194,7 +209,7 @@ impl Client {
         let Some((object, version)) = self.look(bucket, key).await else { return };
         let contents = self.world.model.borrow().versions[&version].contents();
         self.check_held(&object, &contents).await;
-        if self.held.len() < HELD_MAX && self.random.chance(30) {
+        if self.held.len() < HELD_MAX && !self.world.plan.ring && self.random.chance(30) {
             self.held.push((object, contents));
         }
     }
@@ -223,6 +238,9 @@ impl Client {
                 Listed::Object { key: listed, etag, .. } if listed == key => Some(number(&etag.digest)),
                 _ => None,
             });
+            if found.is_none() {
+                model.vanish(bucket, key, now, now);
+            }
             let register = model.key(bucket, key);
             let seen = register.observe(now, now, durable, 0, |value| *value == found);
             assert!(seen, "{bucket}/{key} is listed as {found:?}, may be {:?}", register.legal(false));

@@ -129,11 +129,20 @@ impl Client {
                 // The latter if the bucket was deleted while the part was on its way.
                 Error::NoSuchUpload | Error::NoSuchBucket => self.may_lack_upload(upload, &since, 0),
                 Error::Conflict => self.is_upload_busy(upload, &since, 0),
+                Error::QuotaExceeded => {
+                    let model = self.world.model.borrow();
+                    model.may_exceed(model.uploads[&upload].bucket, since.tick)
+                }
                 _ => judged.is_some(),
             };
             assert!(legal, "part {number} of upload {upload}: {error}");
         }
         let (now, mut model) = (self.now(), self.world.model.borrow_mut());
+        if answer.is_ok() {
+            let (bucket, but) = (model.uploads[&upload].bucket, ("", Some((upload, number))));
+            let room = model.may_have_room(bucket, since.tick, content.len, but);
+            assert!(room, "{bucket}: there is no room for part {number} of upload {upload} by its quota");
+        }
         let durable = model.durable;
         let upload = model.uploads.get_mut(&upload).expect("uploads stay as long as the process");
         let part = upload.parts.get_mut(&number).expect("it has begun");

@@ -1,0 +1,96 @@
+//! What buckets are set to, how full they may be, and what may go by itself.
+
+use keyhole_log::BucketSettings;
+
+use super::{Model, Register, Version};
+
+/// The least and the most of the bytes that versions have; there may be none.
+fn bounds<'a>(versions: impl Iterator<Item = Option<u64>>, size: impl Fn(u64) -> u64 + 'a) -> (u64, u64) {
+    let sizes = versions.map(|version| version.map_or(0, &size));
+    let (least, most) = sizes.fold((u64::MAX, 0), |(least, most), size| (least.min(size), most + size));
+    (if least == u64::MAX { 0 } else { least }, most)
+}
+
+impl Model {
+    /// The register of what a bucket is set to.
+    pub fn set(&mut self, bucket: &'static str) -> &mut Register<BucketSettings> {
+        self.settings.get_mut(bucket).expect("buckets are those of the workload")
+    }
+
+    /// Bytes that a bucket may have had since, at least and at most; what is on its way counts for the most. `but`: a key, or an
+    /// upload and a part, that does not count for the least.
+    pub fn bytes(&self, bucket: &str, since: u64, but: (&str, Option<(u64, u16)>)) -> (u64, u64) {
+        let (mut least, mut most) = (0, 0);
+        for ((_, key), register) in self.keys.iter().filter(|((of, _), _)| *of == bucket) {
+            let versions = &self.versions;
+            let of = bounds(register.values(since).copied(), |id| versions.get(&id).map_or(0, Version::size));
+            least += if *key == but.0 { 0 } else { of.0 };
+            most += of.1;
+        }
+        for (id, upload) in self.uploads.iter().filter(|(_, upload)| upload.bucket == bucket) {
+            for (number, part) in &upload.parts {
+                let of = bounds(part.values(since).copied(), |id| self.pieces[&id].content.len);
+                let counts = but.1 != Some((*id, *number)) && upload.exists.values(since).all(|there| *there);
+                least += if counts { of.0 } else { 0 };
+                most += of.1;
+            }
+        }
+        (least, most)
+    }
+
+    /// Whether the quota of a bucket may have had no room for a write that began then.
+    pub fn may_exceed(&self, bucket: &str, since: u64) -> bool {
+        let most = self.bytes(bucket, since, ("", None)).1;
+        self.settings[bucket].values(since).any(|settings| settings.quota.is_some_and(|quota| most > quota))
+    }
+
+    /// Whether it may have had room for so many bytes.
+    pub fn may_have_room(&self, bucket: &str, since: u64, size: u64, but: (&str, Option<(u64, u16)>)) -> bool {
+        let least = self.bytes(bucket, since, but).0 + size;
+        self.settings[bucket].values(since).any(|settings| settings.quota.is_none_or(|quota| least <= quota))
+    }
+
+    /// What is due is to be deleted, whatever it is.
+    pub fn begin_expiry(&mut self, op: u64, now: u64) {
+        self.keys.values_mut().for_each(|register| register.begin(op, None, now));
+    }
+
+    /// That has been answered: everything that was due at `time` has gone if `done`, and nothing that was not.
+    pub fn end_expiry(&mut self, op: u64, time: u64, (since, now): (u64, u64), done: bool) {
+        for ((bucket, _), register) in &mut self.keys {
+            let ages: Vec<_> = self.settings[bucket].values(since).map(|settings| settings.expire_ms).collect();
+            let due = |id: u64, age: &Option<u64>| age.is_some_and(|age| id + age <= time);
+            let may_be_due = |id: &Option<u64>| id.is_some_and(|id| ages.iter().any(|age| due(id, age)));
+            let must_be_due = |id: &Option<u64>| id.is_none_or(|id| ages.iter().all(|age| due(id, age)));
+            let none = !register.values(since).any(may_be_due);
+            if none || register.is_newer(since, op, |id| id.is_some() && !may_be_due(id)) {
+                register.refuse(op, now);
+            } else if done && !register.is_busy(since, op) && register.values(since).all(must_be_due) {
+                register.acknowledge(op, now, self.durable);
+            } else {
+                register.settle(op, now);
+            }
+        }
+    }
+
+    /// In a ring an object may have gone at any time: if it is not there, this is what has happened.
+    pub fn vanish(&mut self, bucket: &'static str, key: &'static str, since: u64, now: u64) {
+        if self.ring && !self.key(bucket, key).may_be(since, Option::is_none) {
+            let (op, durable) = (self.number(), self.durable);
+            let register = self.key(bucket, key);
+            register.begin(op, None, since);
+            register.acknowledge(op, now, durable);
+        }
+    }
+
+    /// The newest object of all, if there is no doubt which it is.
+    pub fn newest(&self) -> Option<(&'static str, &'static str)> {
+        let latest = self.keys.iter().filter_map(|(name, register)| {
+            let (began, value) = register.latest()?;
+            value.map(|_| (began, *name))
+        });
+        let (began, name) = latest.max()?;
+        let others = self.keys.iter().filter(|(other, _)| **other != name);
+        others.map(|(_, register)| register.last_end()).all(|end| end < began).then_some(name)
+    }
+}

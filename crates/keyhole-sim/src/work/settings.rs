@@ -1,0 +1,66 @@
+//! Quotas, and objects that expire.
+
+use keyhole_log::{BucketSettings, Error};
+
+use super::{Answer, Client};
+
+/// Quotas, in bytes: as much as some of the bodies have.
+const QUOTAS: [u64; 4] = [0, 200_000, 1_000_000, 4_000_000];
+
+/// How old objects become: objects and clocks count the operations of a life.
+const AGES: [u64; 4] = [0, 10, 50, 200];
+
+impl Client {
+    pub(super) async fn set_bucket(&mut self, bucket: &'static str) {
+        let id = self.world.model.borrow_mut().number();
+        let some = |value: u64| (value > 0).then_some(value);
+        let quota = if self.random.chance(50) { 0 } else { *self.random.pick(&QUOTAS) };
+        let settings = BucketSettings { quota: some(quota), expire_ms: some(*self.random.pick(&AGES)) };
+        let since = self.since();
+        self.world.model.borrow_mut().set(bucket).begin(id, settings.clone(), since.tick);
+        let log = self.log.clone();
+        let answer = self.patiently(log.set_bucket(bucket, settings.clone(), id)).await;
+        self.say(|| format!("set bucket {bucket} = {settings:?}: {answer:?}"));
+        let Some(answer) = answer else { return };
+        let judged = answer.as_ref().err().and_then(|error| self.judge(error, &since));
+        if judged == Some(Answer::Unknown) {
+            return;
+        }
+        let (now, mut model) = (self.now(), self.world.model.borrow_mut());
+        let durable = model.durable;
+        let lacks = model.may_lack_bucket(bucket, since.tick);
+        let register = model.set(bucket);
+        match answer {
+            Ok(()) => {
+                self.acknowledged(&since);
+                register.acknowledge(id, now, durable);
+            }
+            Err(error) => {
+                if durable || judged.is_some() {
+                    register.refuse(id, now);
+                } else {
+                    register.shadow(id, now);
+                }
+                assert!(judged.is_some() || (matches!(error, Error::NoSuchBucket) && lacks), "set bucket: {error}");
+            }
+        }
+    }
+
+    pub(super) async fn expire(&mut self) {
+        let time = self.world.model.borrow_mut().number();
+        let since = self.since();
+        self.world.model.borrow_mut().begin_expiry(time, since.tick);
+        let log = self.log.clone();
+        let answer = self.patiently(log.expire(time)).await;
+        self.say(|| format!("expire at {time}: {answer:?}"));
+        let Some(answer) = answer else { return };
+        let judged = answer.as_ref().err().map(|error| (error, self.judge(error, &since)));
+        match judged {
+            Some((_, Some(Answer::Unknown))) => return,
+            Some((error, None)) => panic!("expire: {error}"),
+            _ => {}
+        }
+        let now = self.now();
+        self.world.model.borrow_mut().end_expiry(time, time, (since.tick, now), answer.is_ok());
+    }
+}

@@ -322,19 +322,49 @@ impl<D: Disk> Context<D> {
         Ok(Some(()))
     }
 
-    /// Whether there is a segment for records of any kind; if they are to wait for it: or the cleaner is able to make one.
-    async fn has_spare(&self, wait: bool) -> bool {
+    /// Whether there is a segment for records of any kind; if they are to wait for it: or the cleaner, or the file system, is able
+    /// to make one.
+    async fn has_spare(&self, wait: bool) -> Result<bool, Error> {
         loop {
             let waiting = {
                 let mut state = self.shared.lock();
                 if state.segments.has_spare() {
-                    return true;
+                    return Ok(true);
                 }
-                let waits = wait && !self.maintains && !self.shared.poisoned();
-                let Some(waiting) = waits.then(|| state.wait_for_space()).flatten() else { return false };
-                waiting
+                if !wait || self.maintains || self.shared.poisoned() {
+                    return Ok(false);
+                }
+                state.wait_for_space()
             };
+            let Some(waiting) = waiting else { break };
             let _ = waiting.await;
+        }
+        // The file system may have space again; if so, it is the reserve that has to be made good first.
+        if std::mem::take(&mut self.shared.lock().segments.growth_blocked) {
+            self.allocate_reserve().await?;
+        }
+        Ok(self.shared.lock().segments.has_spare())
+    }
+
+    /// Takes the space of the segments that are reserved, so that deletions and cleaning are possible when the file system is
+    /// full. Where it is full already there is nothing to be done.
+    pub(crate) async fn allocate_reserve(&self) -> Result<(), Error> {
+        loop {
+            let (number, start, len) = {
+                let mut state = self.shared.lock();
+                let Some(number) = state.segments.next_reserve() else { return Ok(()) };
+                (number, state.segments.start(number), state.segments.len)
+            };
+            match self.disk.allocate(start, len).await {
+                Err(error) if is_full(&error) => {
+                    self.shared.lock().segments.growth_blocked = true;
+                    return Ok(());
+                }
+                result => self.poison_on(result)?,
+            }
+            if let Some(segment) = self.shared.lock().segments.table.get_mut(number as usize) {
+                segment.allocated = true;
+            }
         }
     }
 
@@ -342,7 +372,7 @@ impl<D: Disk> Context<D> {
     async fn make_room(&self, meta: &mut Option<OpenMeta>, batch: &mut Batch) -> Result<(), Error> {
         if let Some(meta) = meta.as_mut().filter(|meta| meta.reserve) {
             let deletions = batch.commits.iter().all(|commit| commit.deletes);
-            if self.has_spare(!deletions).await {
+            if self.has_spare(!deletions).await? {
                 meta.reserve = false;
             } else {
                 self.shed(batch, |commit| commit.deletes);

@@ -20,7 +20,7 @@ use futures_channel::oneshot;
 
 use crate::Log;
 use crate::commit::Context;
-use crate::disk::{Disk, is_full};
+use crate::disk::Disk;
 use crate::error::Error;
 use crate::limits::{CHECKPOINT_AFTER_MAX, CHECKPOINT_AFTER_MIN, CLEAN_AHEAD, CLEAN_BATCH, CLEAN_IN_VAIN_MAX};
 use crate::log::start;
@@ -104,7 +104,7 @@ impl<D: Disk> Maintenance<D> {
     /// Works until every worker's [`Log`](crate::Log) has been dropped and its writer has ended; then writes a last checkpoint.
     /// After a failed write it does nothing more.
     pub async fn run(mut self) {
-        self.allocate_reserve().await;
+        let _ = self.context.allocate_reserve().await; // A failure has poisoned the log.
         while let Some(task) = self.next().await {
             let hopes = self.shared.lock().maintenance.hopes;
             let result = match task {
@@ -174,26 +174,6 @@ impl<D: Disk> Maintenance<D> {
             state.maintenance.since_checkpoint = 0;
         }
         state.wake_space();
-    }
-
-    /// Takes the space of the segments that are reserved, so that deletions and cleaning are possible when the file system is
-    /// full. Where it is full already there is nothing to be done.
-    async fn allocate_reserve(&self) {
-        loop {
-            let (number, start, len) = {
-                let mut state = self.shared.lock();
-                let Some(number) = state.segments.next_reserve() else { return };
-                (number, state.segments.start(number), state.segments.len)
-            };
-            match self.context.disk.allocate(start, len).await {
-                Ok(()) => {}
-                Err(error) if is_full(&error) => return,
-                Err(_) => return self.shared.poison(),
-            }
-            if let Some(segment) = self.shared.lock().segments.table.get_mut(number as usize) {
-                segment.allocated = true;
-            }
-        }
     }
 
     /// Cleans until there are segments to spare, or nothing is to be gained.

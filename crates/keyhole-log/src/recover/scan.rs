@@ -237,7 +237,10 @@ impl Store {
             }
         };
         let item = base.known(number);
-        let begun_since = |header: &Header| header.generation >= base.until || item.is_none();
+        // What was just being begun when the checkpoint was written has that generation, or still an old header.
+        let begun_since = |header: &Header| {
+            header.generation >= base.until || (item.is_none() && header.generation > base.stale(number))
+        };
         if let Some((header, crc)) = &header
             && begun_since(header)
         {
@@ -511,6 +514,7 @@ impl<D: Disk> Reader<'_, D> {
         let end = start + self.superblock.segment_len;
         let mut window = Window::new(self.disk, self.file_len, end);
         let mut scan = Scan::new(number, start, end, from, base.floor);
+        scan.proven = hints.proven;
         let mut cursor = Cursor { at: scan.at, generation: from.generation, prev: from.prev, floor: from.floor };
         loop {
             if cursor.at >= end {

@@ -197,6 +197,10 @@ impl Segments {
             Purpose::Meta { first: false } => (Kind::Meta, self.has_spare()),
             Purpose::Meta { first: true } => (Kind::Meta, self.free() > 0),
             Purpose::Deletions => (Kind::Meta, self.free() > self.reserve.least),
+            // Where segments wait only for checkpoints, a checkpoint is worth the last one: more come of it, for deletions too.
+            Purpose::Clean(Kind::Meta) => {
+                (Kind::Meta, self.free() > self.reserve.deletions || (self.free() > 0 && self.waits()))
+            }
             Purpose::Clean(kind) => (kind, self.free() > self.reserve.deletions),
         };
         if !allowed {
@@ -360,6 +364,9 @@ mod tests {
         let cleaner = (0..30).filter(|_| segments.take(Purpose::Clean(Kind::Meta), 1).is_some()).count();
         assert_eq!(cleaner, 5, "all but what is for deletions");
         assert_eq!((segments.generation(segments.start(4) + 5), segments.generation(0)), (Some(1), None));
+        segments.condemn(3);
+        assert_eq!(segments.take(Purpose::Clean(Kind::Body), 1), None);
+        assert!(segments.take(Purpose::Clean(Kind::Meta), 1).is_some(), "a checkpoint frees what waits for it");
     }
 
     #[test]

@@ -184,6 +184,15 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared
     if found.file_len < in_use {
         // It was cut short. What was in it is reported; what is written from now on needs the space.
         disk.allocate(found.file_len, in_use - found.file_len).await.map_err(full_or_io)?;
+    } else {
+        let segments = (found.file_len - SEGMENTS_START).div_ceil(superblock.segment_len);
+        let whole = SEGMENTS_START + segments * superblock.segment_len;
+        // The last one was half allocated when the power went. If it is used like that and the power goes once more, it looks as
+        // if the file had been cut short. Where there is no space it stays as it is.
+        if whole > found.file_len && whole <= capacity {
+            let grown = disk.allocate(found.file_len, whole - found.file_len).await;
+            grown.or_else(|error| if is_full(&error) { Ok(()) } else { Err(error) })?;
+        }
     }
     let first = found.highest.checked_add(NUMBER_JUMP);
     let first = first.ok_or_else(|| Damage::error("a store whose numbers are used up", 0))?;

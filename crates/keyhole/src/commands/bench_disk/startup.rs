@@ -179,7 +179,7 @@ async fn put_all(log: &Engine, at_once: usize, count: usize, len: usize, since: 
     let put = move |index: usize| {
         let (log, since) = (log.clone(), since.clone());
         async move {
-            if index % 4096 == 0 {
+            if index.is_multiple_of(4096) {
                 since.observe(&log);
                 if until_due && since.is_nearly_due(&log) {
                     return Ok(false);

@@ -131,9 +131,7 @@ impl<D: Disk> BodyWriter<D> {
         match last {
             Some((buf, len, tags)) if self.blocks == 0 && len <= INLINE_MAX => {
                 assert!(tags.len() <= TAGS_MAX, "a block has at most one tag more than chunks");
-                let data = buf.as_ref()[..len].to_vec();
-                drop(buf);
-                Ok(self.inline(&data, tags, prefix))
+                Ok(self.inline(&buf.as_ref()[..len], tags, prefix))
             }
             None if self.blocks == 0 => Ok(self.inline(&[], &[], prefix)),
             Some((buf, len, tags)) => {
@@ -153,7 +151,7 @@ impl<D: Disk> BodyWriter<D> {
 
     fn inline(&mut self, data: &[u8], tags: &[[u8; 16]], prefix: &[u8]) -> NewBody {
         let (id, len) = (self.id(), data.len() as u64);
-        let bytes = Bytes::Inline { tags: tags.to_vec(), data };
+        let bytes = Bytes::Inline { tags, data };
         let record = Payload::Body(BodyRecord { id, placed: 0, len, prefix, bytes }).encode();
         NewBody { id, len, record, runs: Vec::new(), pins: Vec::new() }
     }

@@ -92,7 +92,7 @@ impl OpenMeta {
 }
 
 /// A writer's access to its disk.
-pub(crate) struct Context<D> {
+pub(crate) struct Context<D: Disk> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) disk: Rc<D>,
     worker: usize,
@@ -104,6 +104,9 @@ pub(crate) struct Context<D> {
     dirty: Cell<bool>,
     /// The segment that was ended when the open one was begun, for the next batch to bear witness for.
     ended: Cell<Option<Durable>>,
+    /// The buffer of the last batch, for the next one. It holds what is on the disk, and is wiped when the writer ends: to do so
+    /// after each batch would cost as much as to fill it.
+    spare: Cell<Option<D::Buf>>,
 }
 
 /// A segment that has just been begun.
@@ -120,16 +123,20 @@ pub(crate) struct Begun {
 
 impl<D: Disk> Context<D> {
     pub(crate) fn new(shared: Arc<Shared>, disk: Rc<D>, worker: usize, maintains: bool) -> Self {
-        let (turn, dirty, ended) = (Cell::new(0), Cell::new(false), Cell::new(None));
-        Context { shared, disk, worker, maintains, turn, dirty, ended }
+        let (turn, dirty, ended, spare) = (Cell::new(0), Cell::new(false), Cell::new(None), Cell::new(None));
+        Context { shared, disk, worker, maintains, turn, dirty, ended, spare }
     }
 
     /// Writes the front of a buffer. A failure poisons the log: whether the bytes are there is unknown from then on.
     pub(crate) async fn write(&self, offset: u64, buf: D::Buf, len: usize) -> Result<(), Error> {
+        self.write_out(offset, buf, len).await.0
+    }
+
+    /// The same, and the buffer again.
+    async fn write_out(&self, offset: u64, buf: D::Buf, len: usize) -> (Result<(), Error>, D::Buf) {
         self.dirty.set(true);
         let (result, buf) = self.disk.write(offset, buf, 0..len).await;
-        drop(buf);
-        self.poison_on(result)
+        (self.poison_on(result), buf)
     }
 
     fn poison_on(&self, result: std::io::Result<()>) -> Result<(), Error> {
@@ -235,7 +242,7 @@ impl<D: Disk> Context<D> {
         let durable = if end.segment == meta.number { end.durable } else { 0 };
         // Of the segment ahead nobody else may say how far it went.
         let witness = self.ended.take().unwrap_or(witness);
-        let mut buf = self.disk.buffer();
+        let mut buf = self.spare.take().unwrap_or_else(|| self.disk.buffer());
         let (mut at, mut places) = (0, Vec::with_capacity(drafts.len()));
         for (i, draft) in drafts.iter().enumerate() {
             let border = if i == 0 { FIRST } else { 0 } | if i + 1 == drafts.len() { LAST } else { 0 };
@@ -258,7 +265,9 @@ impl<D: Disk> Context<D> {
         }
         let len = pages(at);
         D::part(&mut buf, at..len).fill(0);
-        self.write(meta.at, buf, len).await?;
+        let (result, buf) = self.write_out(meta.at, buf, len).await;
+        self.spare.set(Some(buf));
+        result?;
         meta.at += len as u64;
         self.appended(meta, drafts, len, at);
         Ok(places)
@@ -505,7 +514,7 @@ pub(crate) async fn commit<D: Disk>(
     meta
 }
 
-fn apply<D>(context: &Context<D>, commits: Vec<Commit>, places: Vec<Location>, meta: Option<&OpenMeta>) {
+fn apply<D: Disk>(context: &Context<D>, commits: Vec<Commit>, places: Vec<Location>, meta: Option<&OpenMeta>) {
     let mut places = places.into_iter();
     let mut answers = Vec::with_capacity(commits.len());
     let mut state = context.shared.lock();

@@ -1,51 +1,70 @@
 //! The store's one counter: sequence numbers of records, identities of bodies, generations of segments.
 
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 
 use crate::types::BodyId;
+
+/// The record is not durable.
+const OUTSTANDING: u8 = 1;
+/// The record has not taken effect in the index.
+const PENDING: u8 = 2;
 
 /// Gives out numbers, and knows which records are not durable yet.
 #[derive(Debug)]
 pub(crate) struct Numbers {
     next: u64,
-    /// Sequence numbers of records that are not durable.
-    outstanding: BTreeSet<u64>,
-    /// Those of them that are written, so that the next sync makes them durable.
-    written: BTreeSet<u64>,
-    /// Sequence numbers of records that have not taken effect in the index.
-    pending: BTreeSet<u64>,
+    /// What is known of the last numbers that were given out. The first of them is of a record on its way.
+    recent: VecDeque<u8>,
+    /// Records that are written and not durable, so that the next sync makes them durable.
+    written: Vec<u64>,
 }
 
 impl Numbers {
     pub(crate) fn new(next: u64) -> Self {
-        Numbers { next, outstanding: BTreeSet::new(), written: BTreeSet::new(), pending: BTreeSet::new() }
+        Numbers { next, recent: VecDeque::new(), written: Vec::new() }
     }
 
-    fn take(&mut self) -> u64 {
+    fn take(&mut self, flags: u8) -> u64 {
         let number = self.next;
         // 2^64 is out of reach: 2^40 numbers at a start, 2^24 starts.
         self.next += 1;
+        if flags != 0 || !self.recent.is_empty() {
+            self.recent.push_back(flags);
+        }
         number
     }
 
+    /// The number of the first of the recent ones.
+    fn first(&self) -> u64 {
+        self.next - self.recent.len() as u64
+    }
+
+    fn clear(&mut self, seq: u64, flag: u8) {
+        // A record that is written again is of before, or has none of the flags.
+        let Some(at) = seq.checked_sub(self.first()) else { return };
+        if let Some(flags) = self.recent.get_mut(at as usize) {
+            *flags &= !flag;
+        }
+        while self.recent.front() == Some(&0) {
+            self.recent.pop_front();
+        }
+    }
+
     pub(crate) fn record(&mut self) -> u64 {
-        let seq = self.take();
-        self.outstanding.insert(seq);
-        self.pending.insert(seq);
-        seq
+        self.take(OUTSTANDING | PENDING)
     }
 
     /// A number for where the blocks of a body are now.
     pub(crate) fn placed(&mut self) -> u64 {
-        self.take()
+        self.take(0)
     }
 
     pub(crate) fn body(&mut self) -> BodyId {
-        BodyId(self.take())
+        BodyId(self.take(0))
     }
 
     pub(crate) fn generation(&mut self) -> u64 {
-        self.take()
+        self.take(0)
     }
 
     /// The next number.
@@ -55,17 +74,17 @@ impl Numbers {
 
     /// The record of this number has taken effect, or never will.
     pub(crate) fn settled(&mut self, seq: u64) {
-        self.pending.remove(&seq);
+        self.clear(seq, PENDING);
     }
 
     /// Numbers of records that have not taken effect yet.
     pub(crate) fn pending(&self) -> impl Iterator<Item = u64> {
-        self.pending.iter().copied()
+        (self.first()..).zip(&self.recent).filter(|(_, flags)| *flags & PENDING != 0).map(|(seq, _)| seq)
     }
 
     /// The record of this number will never be written.
     pub(crate) fn give_up(&mut self, seq: u64) {
-        self.outstanding.remove(&seq);
+        self.clear(seq, OUTSTANDING);
     }
 
     pub(crate) fn written(&mut self, seqs: impl Iterator<Item = u64>) {
@@ -73,20 +92,20 @@ impl Numbers {
     }
 
     /// What a sync that begins now makes durable.
-    pub(crate) fn begin_sync(&mut self) -> BTreeSet<u64> {
+    pub(crate) fn begin_sync(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.written)
     }
 
-    pub(crate) fn durable(&mut self, seqs: &BTreeSet<u64>) {
-        for seq in seqs {
-            // A record that is written again has none outstanding.
-            self.outstanding.remove(seq);
+    pub(crate) fn durable(&mut self, seqs: &[u64]) {
+        for &seq in seqs {
+            self.clear(seq, OUTSTANDING);
         }
     }
 
     /// Every record with a number up to this is durable, or does not exist.
     pub(crate) fn watermark(&self) -> u64 {
-        self.outstanding.first().map_or(self.next, |&oldest| oldest) - 1
+        let oldest = self.recent.iter().position(|flags| flags & OUTSTANDING != 0).unwrap_or(self.recent.len());
+        self.first() + oldest as u64 - 1
     }
 }
 
@@ -106,5 +125,13 @@ mod tests {
         assert_eq!(numbers.watermark(), a - 1, "an older one is not even written");
         numbers.give_up(a);
         assert_eq!(numbers.watermark(), c);
+        assert!(numbers.pending().eq([a, b, c]), "durable is not in effect");
+        numbers.settled(b);
+        assert!(numbers.pending().eq([a, c]));
+        numbers.settled(a);
+        numbers.settled(c);
+        assert!(numbers.recent.is_empty() && numbers.pending().next().is_none());
+        let (d, _) = (numbers.generation(), numbers.durable(&[a, 3]));
+        assert_eq!((numbers.watermark(), numbers.next()), (d, d + 1), "what was written again");
     }
 }

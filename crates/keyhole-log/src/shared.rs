@@ -167,7 +167,7 @@ pub(crate) struct OpenBody {
 
 /// What a sync makes durable when it succeeds.
 pub(crate) struct Syncing {
-    seqs: std::collections::BTreeSet<u64>,
+    seqs: Vec<u64>,
     ends: Vec<End>,
 }
 

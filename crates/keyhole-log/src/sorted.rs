@@ -33,8 +33,8 @@ impl<K, V> Default for SortedMap<K, V> {
     }
 }
 
-/// Where an entry is, or would be inserted.
-type Place = (usize, usize);
+/// Where an entry is, or would be inserted: until the map is changed.
+pub(crate) type Place = (usize, usize);
 
 impl<K: Ord, V> SortedMap<K, V> {
     pub(crate) fn len(&self) -> usize {
@@ -51,7 +51,8 @@ impl<K: Ord, V> SortedMap<K, V> {
         leaves + self.leaves.capacity() * size_of::<Vec<(K, V)>>()
     }
 
-    fn find<Q: Ord + ?Sized>(&self, key: &Q) -> Result<Place, Place>
+    /// Where the entry of this key is, or else would be inserted.
+    pub(crate) fn find<Q: Ord + ?Sized>(&self, key: &Q) -> Result<Place, Place>
     where
         K: Borrow<Q>,
     {
@@ -61,6 +62,8 @@ impl<K: Ord, V> SortedMap<K, V> {
             |leaf: usize| self.leaves.get(leaf).is_some_and(begins) && !self.leaves.get(leaf + 1).is_some_and(begins);
         let leaf = match again.into_iter().find(|&leaf| near(leaf)) {
             Some(leaf) => leaf,
+            // What is new is often the last, while something old is looked at in between.
+            None if self.leaves.last().is_some_and(begins) => self.leaves.len() - 1,
             None => self.leaves.partition_point(begins).saturating_sub(1),
         };
         self.last.set(leaf);
@@ -83,6 +86,14 @@ impl<K: Ord, V> SortedMap<K, V> {
         K: Borrow<Q>,
     {
         self.find(key).ok().map(|(leaf, at)| &mut self.leaves[leaf][at].1)
+    }
+
+    pub(crate) fn at(&self, (leaf, at): Place) -> &V {
+        &self.leaves[leaf][at].1
+    }
+
+    pub(crate) fn at_mut(&mut self, (leaf, at): Place) -> &mut V {
+        &mut self.leaves[leaf][at].1
     }
 
     pub(crate) fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
@@ -111,7 +122,8 @@ impl<K: Ord, V> SortedMap<K, V> {
         }
     }
 
-    fn insert_at(&mut self, (leaf, at): Place, key: K, value: V) {
+    /// A new entry, where [`find`](Self::find) says that it would be inserted.
+    pub(crate) fn insert_at(&mut self, (leaf, at): Place, key: K, value: V) {
         self.len += 1;
         let Some(entries) = self.leaves.get_mut(leaf) else {
             self.leaves.push(vec![(key, value)]);
@@ -141,7 +153,10 @@ impl<K: Ord, V> SortedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        let (leaf, at) = self.find(key).ok()?;
+        self.find(key).ok().map(|place| self.remove_at(place))
+    }
+
+    pub(crate) fn remove_at(&mut self, (leaf, at): Place) -> V {
         let entries = &mut self.leaves[leaf];
         let (_, value) = entries.remove(at);
         self.len -= 1;
@@ -150,7 +165,7 @@ impl<K: Ord, V> SortedMap<K, V> {
             if self.leaves.capacity() > 4 * self.leaves.len().max(LEAF_MIN) {
                 self.leaves.shrink_to(2 * self.leaves.len());
             }
-            return Some(value);
+            return value;
         }
         if entries.capacity() > entries.len() + 2 * LEAF_STEP {
             entries.shrink_to(entries.len() + LEAF_STEP);
@@ -158,7 +173,7 @@ impl<K: Ord, V> SortedMap<K, V> {
         if entries.len() < LEAF_MIN {
             self.join(leaf);
         }
-        Some(value)
+        value
     }
 
     /// Joins a leaf with the one after it, or else the one ahead, if they fit into one.

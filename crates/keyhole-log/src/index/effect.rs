@@ -6,6 +6,7 @@
 use super::{Bodies, BodyEntry, Bucket, Entry, Index, Key, Location, PartEntry, Settings, Shares, Stamp, Upload};
 use crate::Error;
 use crate::sabotage::{self, Sabotage};
+use crate::sorted::Place;
 use crate::types::{BodyId, BucketSettings, Etag, Part};
 use crate::wire::payload::{Bytes, Payload, Run};
 
@@ -255,17 +256,16 @@ impl Index {
     pub(super) fn add_body(&mut self, id: BodyId, at: Location, shares: Shares) {
         self.live.add(at);
         self.live.add_shares(&shares);
-        match self.bodies.get_mut(&id) {
+        match self.bodies.find(&id) {
             // A body that was referred to before its record turned up, or a record that has moved: the references stay.
-            Some(body) => {
+            Ok(place) => {
+                let body = self.bodies.at_mut(place);
                 let old = std::mem::replace(&mut body.at, at);
                 let old_shares = std::mem::replace(&mut body.shares, shares);
                 self.live.sub(old);
                 self.live.sub_shares(&old_shares);
             }
-            None => {
-                self.bodies.insert(id, BodyEntry { at, shares, refs: 0 });
-            }
+            Err(place) => self.bodies.insert_at(place, id, BodyEntry { at, shares, refs: 0 }),
         }
     }
 
@@ -284,10 +284,19 @@ impl Index {
 
     fn put(&mut self, seq: u64, at: Location, put: &Put) -> Result<(), Error> {
         let home = self.buckets.get_mut(&put.bucket).ok_or(Error::NoSuchBucket)?;
-        if home.take_effect(seq, &put.key) {
+        let place = home.objects.find(&put.key);
+        if home.take_effect(seq, &put.key, place) {
             let stamp = Stamp::new(put.time_ms, put.etag.parts, put.sealed);
             let entry = Entry { at, seq, size: put.size, stamp, digest: put.etag.digest, bodies: put.bodies.clone() };
-            self.add_object(put.bucket, put.key.clone(), entry);
+            home.bytes += put.size;
+            let old = match place {
+                Ok(place) => Some(std::mem::replace(home.objects.at_mut(place), entry)),
+                Err(place) => {
+                    home.objects.insert_at(place, put.key.clone(), entry);
+                    None
+                }
+            };
+            self.added_object(put.bucket, put.key.0.len(), at, &put.bodies, old);
         }
         if let Some(upload) = put.upload {
             self.remove_upload(put.bucket, upload);
@@ -301,6 +310,10 @@ impl Index {
         let (at, bodies, len) = (entry.at, entry.bodies.clone(), key.0.len());
         home.bytes += entry.size;
         let old = home.objects.insert(key, entry);
+        self.added_object(bucket, len, at, &bodies, old);
+    }
+
+    fn added_object(&mut self, bucket: u64, len: usize, at: Location, bodies: &Bodies, old: Option<Entry>) {
         self.totals.objects += 1;
         self.totals.keys += len as u64;
         self.live.add(at);
@@ -311,8 +324,9 @@ impl Index {
 
     fn delete(&mut self, seq: u64, bucket: u64, key: &Key) {
         let Some(home) = self.buckets.get_mut(&bucket) else { return };
-        if home.take_effect(seq, key) {
-            let old = home.objects.remove(key);
+        let place = home.objects.find(key);
+        if home.take_effect(seq, key, place) {
+            let old = place.ok().map(|place| home.objects.remove_at(place));
             self.forget_object(bucket, key.0.len(), old);
         }
     }
@@ -437,9 +451,9 @@ impl Bucket {
         }
     }
 
-    /// Whether a write of a name still counts, or a newer one has taken effect already.
-    fn take_effect(&mut self, seq: u64, key: &Key) -> bool {
-        if self.objects.get(key).is_some_and(|newer| newer.seq > seq) {
+    /// Whether a write of a name still counts, or a newer one has taken effect already. `place`: where the name is.
+    fn take_effect(&mut self, seq: u64, key: &Key, place: Result<Place, Place>) -> bool {
+        if place.is_ok_and(|place| self.objects.at(place).seq > seq) {
             return false;
         }
         match self.pending.get_mut(key) {

@@ -61,6 +61,9 @@ pub(crate) enum Shares {
 
 impl Shares {
     pub(crate) fn of(len: u64, runs: &[Run], segment_len: u64) -> Self {
+        if runs.is_empty() {
+            return Shares::None;
+        }
         let mut shares: Vec<Share> = Vec::with_capacity(1);
         for (i, run) in runs.iter().enumerate() {
             let segment = (run.offset.saturating_sub(SEGMENTS_START) / segment_len) as u32;

@@ -26,7 +26,7 @@ pub(crate) use location::{Live, Location, Share, Shares};
 pub(crate) use reserve::Outcome;
 
 use crate::limits::CHECKPOINTS_KEPT;
-use crate::sorted::SortedMap;
+use crate::sorted::{Place, SortedMap};
 use crate::types::{BodyId, BucketInfo, BucketSettings, Etag, Part, PartInfo, UploadRef};
 
 /// An object's key, ordered by its bytes, and so that it can be searched for by bytes.
@@ -56,7 +56,10 @@ pub(crate) enum Bodies {
 
 impl Bodies {
     pub(crate) fn of(parts: &[Part]) -> Self {
-        Bodies::from_vec(parts.iter().map(|part| part.body).collect())
+        match parts {
+            [one] => Bodies::One(one.body),
+            _ => Bodies::from_vec(parts.iter().map(|part| part.body).collect()),
+        }
     }
 
     pub(crate) fn from_vec(bodies: Vec<BodyId>) -> Self {
@@ -373,22 +376,26 @@ impl Index {
 
     fn drop_refs(&mut self, bodies: &[BodyId]) {
         for &id in bodies {
-            let Some(body) = self.bodies.get_mut(&id) else { unreachable!("a body referred to is in the index") };
-            body.refs -= 1;
-            self.collect(id);
+            let Ok(place) = self.bodies.find(&id) else { unreachable!("a body referred to is in the index") };
+            self.bodies.at_mut(place).refs -= 1;
+            self.collect_at(id, place);
         }
     }
 
     /// Forgets a body that nobody refers to or holds.
     pub(crate) fn collect(&mut self, id: BodyId) {
-        let unused = self.bodies.get(&id).is_some_and(|body| body.refs == 0);
-        if !unused || self.replaying || self.pins.contains_key(&id) {
+        if let Ok(place) = self.bodies.find(&id) {
+            self.collect_at(id, place);
+        }
+    }
+
+    fn collect_at(&mut self, id: BodyId, place: Place) {
+        if self.bodies.at(place).refs > 0 || self.replaying || self.pins.contains_key(&id) {
             return;
         }
-        if let Some(body) = self.bodies.remove(&id) {
-            self.live.sub(body.at);
-            self.live.sub_shares(&body.shares);
-        }
+        let body = self.bodies.remove_at(place);
+        self.live.sub(body.at);
+        self.live.sub_shares(&body.shares);
     }
 
     /// The checkpoint that was being written is the newest; of those before one is kept.

@@ -104,10 +104,11 @@ impl Index {
 
     fn release_name(&mut self, bucket: u64, key: &Key, seq: u64) {
         let Some(home) = self.buckets.get_mut(&bucket) else { return };
-        let Some(pending) = home.pending.get_mut(key) else { return };
+        // It is nearly always the only one.
+        let Some((key, mut pending)) = home.pending.remove_entry(key) else { return };
         pending.writes.retain(|&(write, _)| write != seq);
-        if pending.writes.is_empty() {
-            home.pending.remove(key);
+        if !pending.writes.is_empty() {
+            home.pending.insert(key, pending);
         }
     }
 }
@@ -116,6 +117,9 @@ impl Bucket {
     /// Decides the condition of a write. While other writes of the name are on their way, any of them may turn out to be the
     /// one before this: the condition is decided if it comes out the same after every one of them.
     pub(crate) fn decide(&self, key: &str, condition: Condition) -> Result<(), Error> {
+        if condition == Condition::None {
+            return Ok(());
+        }
         let now = self.object(key).map_or(Outcome::Absent, |entry| Outcome::Present(entry.etag()));
         let pending = self.pending.get(key.as_bytes()).into_iter().flat_map(|pending| &pending.writes);
         let mut outcomes = std::iter::once(now).chain(pending.map(|&(_, outcome)| outcome));
@@ -131,9 +135,9 @@ impl Bucket {
     }
 
     /// Whether the bucket's quota has room for so many bytes more, in place of the object of this name or else of nothing.
-    pub(crate) fn check_quota(&self, bytes: u64, in_place_of: Option<u64>) -> Result<(), Error> {
-        let Some(quota) = self.settings().quota else { return Ok(()) };
-        let then = (self.bytes + self.reserved + bytes).saturating_sub(in_place_of.unwrap_or(0));
+    pub(crate) fn check_quota(&self, bytes: u64, in_place_of: impl FnOnce(&Self) -> Option<u64>) -> Result<(), Error> {
+        let Some(quota) = self.settings.as_ref().and_then(|settings| settings.settings.quota) else { return Ok(()) };
+        let then = (self.bytes + self.reserved + bytes).saturating_sub(in_place_of(self).unwrap_or(0));
         if then > quota { Err(Error::QuotaExceeded) } else { Ok(()) }
     }
 

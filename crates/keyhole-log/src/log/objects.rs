@@ -34,7 +34,7 @@ impl<D: Disk> Log<D> {
             shared.check_poison()?;
             let (id, home) = state.index.writable(&bucket)?;
             home.decide(&key, condition)?;
-            home.check_quota(size, home.object(&key).map(|old| old.size))?;
+            home.check_quota(size, |home| home.object(&key).map(|old| old.size))?;
             if sabotage::is(Sabotage::ReserveLate) {
                 drop(state);
                 state = shared.lock();

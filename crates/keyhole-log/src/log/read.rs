@@ -111,7 +111,7 @@ impl<D: Disk> Log<D> {
                     len: body.len,
                     id: body.id,
                     bytes: match body.bytes {
-                        Bytes::Inline { tags, data } => Stored::Inline { tags, data: data.to_vec() },
+                        Bytes::Inline { tags, data } => Stored::Inline { tags: tags.to_vec(), data: data.to_vec() },
                         Bytes::Blocks(runs) => Stored::Blocks(runs),
                     },
                     _pins: Arc::from([]),

@@ -76,7 +76,7 @@ impl<D: Disk> Log<D> {
             shared.check_poison()?;
             let (bucket, home, open) = find(&state.index, &upload)?;
             open.check_open()?;
-            home.check_quota(size, open.part_size(number))?;
+            home.check_quota(size, |_| open.part_size(number))?;
             state.index.reserve_bytes(bucket, size);
             (bucket, state.numbers.record(), state.numbers.record())
         };

@@ -64,7 +64,7 @@ pub(crate) struct Run {
 /// Where the bytes of a body are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Bytes<'a> {
-    Inline { tags: Vec<[u8; TAG_LEN]>, data: &'a [u8] },
+    Inline { tags: &'a [[u8; TAG_LEN]], data: &'a [u8] },
     Blocks(Vec<Run>),
 }
 
@@ -182,9 +182,26 @@ impl<'a> Payload<'a> {
         }
     }
 
+    /// Its length when encoded, or somewhat more, for the kinds that are written all the time: their bytes are copied once.
+    fn size_hint(&self) -> usize {
+        match self {
+            Payload::Body(body) => {
+                let bytes = match &body.bytes {
+                    Bytes::Inline { tags, data } => tags.as_flattened().len() + data.len(),
+                    Bytes::Blocks(runs) => runs.len() * RUN_LEN,
+                };
+                32 + body.prefix.len() + bytes
+            }
+            Payload::ObjectPut(put) => 64 + put.key.len() + put.head.len() + put.parts.len() * PART_LEN,
+            Payload::Tombstone { key, .. } => 18 + key.len(),
+            Payload::Chunk(chunk) => 16 + chunk.items.len(),
+            _ => 0,
+        }
+    }
+
     /// The caller has checked the lengths against the limits.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(self.size_hint());
         match self {
             Payload::BucketCreate { time_ms, name } => {
                 out.extend(time_ms.to_le_bytes());
@@ -286,15 +303,15 @@ impl<'a> BodyRecord<'a> {
             Bytes::Inline { tags, .. } => (INLINE, tags.len()),
             Bytes::Blocks(runs) => (BLOCKS, runs.len()),
         };
-        out.extend(self.id.0.to_le_bytes());
-        out.extend(self.len.to_le_bytes());
-        out.extend([form, self.prefix.len() as u8, 0, 0]);
-        out.extend((count as u32).to_le_bytes());
-        out.extend(self.placed.to_le_bytes());
+        out.extend_from_slice(&self.id.0.to_le_bytes());
+        out.extend_from_slice(&self.len.to_le_bytes());
+        out.extend_from_slice(&[form, self.prefix.len() as u8, 0, 0]);
+        out.extend_from_slice(&(count as u32).to_le_bytes());
+        out.extend_from_slice(&self.placed.to_le_bytes());
         out.extend(self.prefix);
         match &self.bytes {
             Bytes::Inline { tags, data } => {
-                out.extend(tags.iter().flatten());
+                out.extend(tags.as_flattened());
                 out.extend(*data);
             }
             Bytes::Blocks(runs) => {
@@ -318,7 +335,7 @@ impl<'a> BodyRecord<'a> {
                 if count > TAGS_MAX {
                     return None;
                 }
-                let tags = (0..count).map(|_| c.array()).collect::<Option<_>>()?;
+                let (tags, _) = c.bytes(count * TAG_LEN)?.as_chunks();
                 Bytes::Inline { tags, data: c.bytes(usize::try_from(len).ok()?)? }
             }
             BLOCKS => {
@@ -341,16 +358,16 @@ impl<'a> BodyRecord<'a> {
 
 impl<'a> ObjectPut<'a> {
     fn encode(&self, out: &mut Vec<u8>) {
-        out.extend(self.bucket.to_le_bytes());
-        out.extend(self.upload.unwrap_or(0).to_le_bytes());
-        out.extend(self.size.to_le_bytes());
-        out.extend(self.time_ms.to_le_bytes());
-        out.extend(self.etag.digest);
-        out.extend(self.etag.parts.to_le_bytes());
-        out.extend([if self.sealed { SEALED } else { 0 }, 0]);
-        out.extend((self.key.len() as u16).to_le_bytes());
-        out.extend((self.parts.len() as u16).to_le_bytes());
-        out.extend((self.head.len() as u32).to_le_bytes());
+        out.extend_from_slice(&self.bucket.to_le_bytes());
+        out.extend_from_slice(&self.upload.unwrap_or(0).to_le_bytes());
+        out.extend_from_slice(&self.size.to_le_bytes());
+        out.extend_from_slice(&self.time_ms.to_le_bytes());
+        out.extend_from_slice(&self.etag.digest);
+        out.extend_from_slice(&self.etag.parts.to_le_bytes());
+        out.extend_from_slice(&[if self.sealed { SEALED } else { 0 }, 0]);
+        out.extend_from_slice(&(self.key.len() as u16).to_le_bytes());
+        out.extend_from_slice(&(self.parts.len() as u16).to_le_bytes());
+        out.extend_from_slice(&(self.head.len() as u32).to_le_bytes());
         out.extend(self.key.as_bytes());
         out.extend(self.head);
         for part in &self.parts {
@@ -415,11 +432,11 @@ impl<'a> PartPut<'a> {
 }
 
 pub(super) fn encode_part(part: &Part, out: &mut Vec<u8>) {
-    out.extend(part.number.to_le_bytes());
-    out.extend(part.body.0.to_le_bytes());
-    out.extend(part.size.to_le_bytes());
-    out.extend(part.salt);
-    out.extend(part.etag);
+    out.extend_from_slice(&part.number.to_le_bytes());
+    out.extend_from_slice(&part.body.0.to_le_bytes());
+    out.extend_from_slice(&part.size.to_le_bytes());
+    out.extend_from_slice(&part.salt);
+    out.extend_from_slice(&part.etag);
 }
 
 pub(super) fn parse_part(c: &mut Cursor<'_>) -> Option<Part> {
@@ -450,7 +467,7 @@ mod tests {
         check(&Payload::UploadAbort { bucket: 1, upload: 2, time_ms: 3 });
         check(&Payload::SegmentEnd);
         check(&Payload::Mark);
-        let inline = Bytes::Inline { tags: vec![[1; 16], [2; 16]], data: b"hello" };
+        let inline = Bytes::Inline { tags: &[[1; 16], [2; 16]], data: b"hello" };
         check(&Payload::Body(BodyRecord { id: BodyId(4), placed: 0, len: 5, prefix: &[9; 56], bytes: inline }));
         let runs =
             vec![Run { offset: 1 << 21, generation: 3, blocks: 2 }, Run { offset: 1 << 30, generation: 8, blocks: 1 }];

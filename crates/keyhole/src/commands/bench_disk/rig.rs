@@ -1,6 +1,7 @@
 //! The production engine on the production disk, and objects to put into it.
 
 use std::cell::{Cell, RefCell};
+use std::fs;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -33,6 +34,8 @@ pub(super) struct Kind {
 
 /// Opens a store, or makes it, and works with it: one worker and the maintenance on one ring, as in a node with one thread.
 pub(super) fn with_engine<T>(path: &Path, kind: Kind, work: impl AsyncFnOnce(&Engine) -> Result<T>) -> Result<T> {
+    // Within /dev, which is where /dev/shm is, nothing is made of which there is nothing yet.
+    fs::create_dir_all(path).map_err(|error| Failure::io(path.display(), error))?;
     let place = Place::find(path, None)?;
     let options =
         StoreOptions { make: Make::File, capacity: Some(kind.capacity), sync: kind.sync, ..StoreOptions::default() };

@@ -7,6 +7,7 @@
 //! Cleaning a segment is to move what is live in it and then to *condemn* it. A condemned segment is freed when no checkpoint
 //! that could still be recovered from knows of anything in it: as two are kept, that is when two have been completed. So under
 //! pressure the steps are: clean some segments, checkpoint, clean some more, checkpoint, which frees the first ones, and so on.
+//! Nobody waits for that as long as there are others: what waits to be freed is counted on.
 
 mod checkpoint;
 mod clean;
@@ -224,10 +225,10 @@ impl<D: Disk> Maintenance<D> {
                 continue;
             }
             // A gain of less than a segment shows after some more; and what waits is free after two checkpoints, even where they make
-            // as much wait as they take.
+            // as much wait as they take. What that frees may be what cleaning needs.
             in_vain += cleaned;
             idle = if cleaned > 0 { 0 } else { idle + 1 };
-            if cleaned > 0 || (waits && idle < CLEAN_IDLE_MAX) {
+            if cleaned > 0 || ((due || waits) && idle < CLEAN_IDLE_MAX) {
                 continue;
             }
             if !self.drop_oldest().await? {

@@ -104,7 +104,7 @@ pub const CLEAN_AHEAD: u64 = 2;
 /// One of so many segments is kept for those that were cleaned and wait to be freed, so that it does not take more cleaning to
 /// do without them: where 80 of 100 bytes are live, one segment in a hundred more or less is a tenth of a byte moved for each
 /// that is written.
-pub const CLEAN_RESERVE: u64 = 12;
+pub const CLEAN_RESERVE: u64 = 10;
 
 /// Segments that are cleaned between two checkpoints; in a large store half of those that may wait to be freed, so that the
 /// checkpoints, which are as large as the index, are worth it.

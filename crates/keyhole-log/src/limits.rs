@@ -101,11 +101,20 @@ pub const CHECKPOINT_AFTER_MAX: u64 = 1 << 30;
 /// Segments that the cleaner keeps to spare, so that who needs one need not wait for it.
 pub const CLEAN_AHEAD: u64 = 2;
 
-/// Segments that are cleaned between two checkpoints, at most.
+/// One of so many segments is kept for those that were cleaned and wait to be freed, so that it does not take more cleaning to
+/// do without them: where 80 of 100 bytes are live, one segment in a hundred more or less is a tenth of a byte moved for each
+/// that is written.
+pub const CLEAN_RESERVE: u64 = 10;
+
+/// Segments that are cleaned between two checkpoints; in a large store half of those that may wait to be freed, so that the
+/// checkpoints, which are as large as the index, are worth it.
 pub const CLEAN_BATCH: usize = 8;
 
-/// Rounds of cleaning that gain no segment before it is given up as no use.
-pub const CLEAN_IN_VAIN_MAX: u32 = 3;
+/// Segments that are cleaned without a gain before it is given up as no use: at [`CLEAN_LIVE_MAX`] twenty gain one.
+pub const CLEAN_IN_VAIN_MAX: usize = 24;
+
+/// Checkpoints in a row that only wait for segments to be freed: two of them free all that there are.
+pub const CLEAN_IDLE_MAX: u32 = 3;
 
 /// Of the bytes of a segment, how many may be live, in hundredths, for cleaning it to be worth it. Beyond that the store is
 /// full: to gain one segment more than twenty would have to be moved.

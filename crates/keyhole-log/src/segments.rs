@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::limits::{PAGE, SEGMENTS_START};
+use crate::limits::{CLEAN_AHEAD, CLEAN_BATCH, CLEAN_RESERVE, PAGE, SEGMENTS_START};
 use crate::wire::checkpoint::{SegmentItem, SegmentUse};
 use crate::wire::segment::Kind;
 
@@ -41,6 +41,8 @@ pub(crate) struct Segment {
     pub(crate) pins: u32,
     /// Its space has not been given back to the file system.
     pub(crate) allocated: bool,
+    /// The maintenance has begun it.
+    pub(crate) cleaner: bool,
 }
 
 impl Segment {
@@ -53,6 +55,7 @@ impl Segment {
         prev: 0,
         pins: 0,
         allocated: false,
+        cleaner: false,
     };
 
     /// Whether the bytes in it are those of its generation.
@@ -81,7 +84,10 @@ pub(crate) struct Reserve {
     pub(crate) deletions: u64,
     /// For the cleaner and for checkpoints.
     pub(crate) cleaner: u64,
-    /// What of that must be left when deletions go on: with it a segment can be moved, and the checkpoints be written that free it.
+    /// For what was cleaned and waits to be freed: blank, or condemned.
+    pub(crate) waiting: u64,
+    /// What of the cleaner's must be left when others go on: with it a segment can be moved, and the checkpoints be written that
+    /// free it.
     least: u64,
 }
 
@@ -93,11 +99,16 @@ impl Reserve {
         // waits for its checkpoint.
         let cleaner = (4 + 2 * checkpoint.div_ceil(len)).min(most / 4);
         let least = (2 + (checkpoint * 5 / 2).div_ceil(len)).min(cleaner);
-        Reserve { deletions, cleaner, least }
+        Reserve { deletions, cleaner, waiting: most / CLEAN_RESERVE, least }
     }
 
-    fn total(self) -> u64 {
+    /// Of which the space is taken in advance.
+    fn blank(self) -> u64 {
         self.deletions + self.cleaner
+    }
+
+    pub(crate) fn total(self) -> u64 {
+        self.blank() + self.waiting
     }
 }
 
@@ -114,6 +125,8 @@ pub(crate) struct Segments {
     pub(crate) without_meta: u64,
     /// Checkpoints that have been begun since the log was opened.
     pub(crate) checkpoints: u64,
+    /// Segments that were condemned less those that the maintenance has begun: what it gains, whatever others take meanwhile.
+    pub(crate) progress: i64,
     /// The file system had no space when it was last asked: only segments whose space is there can be begun.
     pub(crate) growth_blocked: bool,
 }
@@ -131,6 +144,7 @@ impl Segments {
             reserve,
             without_meta: workers,
             checkpoints: 0,
+            progress: 0,
             growth_blocked: false,
         }
     }
@@ -180,9 +194,36 @@ impl Segments {
         growth + self.blank.len() as u64
     }
 
-    /// Segments that could still be begun for anything.
+    /// Segments that could still be begun for anything, sooner or later: those that wait to be freed are as good as free, and those
+    /// that the maintenance fills are among what is reserved for it. Where the file system is full it is not the capacity that has
+    /// to be divided.
+    fn gained(&self) -> u64 {
+        let reserved =
+            if self.growth_blocked { self.reserve.blank() } else { self.reserve.total() } + self.without_meta;
+        let free = self.free();
+        if free >= reserved + CLEAN_AHEAD {
+            // That is enough to know, and there may be many to count.
+            return free - reserved;
+        }
+        let filled =
+            self.table.iter().filter(|segment| segment.cleaner && matches!(segment.used, Use::Open(_))).count() as u64;
+        (free + self.waiting() + filled).saturating_sub(reserved)
+    }
+
+    /// Segments that could be begun for anything before one must be freed.
+    pub(crate) fn at_hand(&self) -> u64 {
+        self.free().saturating_sub(self.reserve.deletions + self.reserve.least + self.without_meta)
+    }
+
+    /// Segments that could be begun for anything now.
     pub(crate) fn spare(&self) -> u64 {
-        self.free().saturating_sub(self.reserve.total() + self.without_meta)
+        self.gained().min(self.at_hand())
+    }
+
+    /// Segments that are cleaned between two checkpoints, at most: two such batches wait to be freed.
+    pub(crate) fn batch(&self) -> usize {
+        let Reserve { cleaner, waiting, least, .. } = self.reserve;
+        CLEAN_BATCH.max(((waiting + cleaner - least) / 2) as usize)
     }
 
     /// Whether records of any kind may go on.
@@ -208,8 +249,10 @@ impl Segments {
         }
         let reserved = !matches!(purpose, Purpose::Body | Purpose::Meta { .. });
         let number = self.pop_blank(reserved)?;
+        let cleaner = matches!(purpose, Purpose::Clean(_));
+        self.progress -= i64::from(cleaner);
         let segment = &mut self.table[number as usize];
-        *segment = Segment { used: Use::Open(kind), generation, before: segment.generation, ..Segment::BLANK };
+        *segment = Segment { used: Use::Open(kind), generation, before: segment.generation, cleaner, ..Segment::BLANK };
         Some(number)
     }
 
@@ -217,7 +260,7 @@ impl Segments {
     /// who may have it, as far as there are others.
     fn pop_blank(&mut self, reserved: bool) -> Option<u32> {
         let most = Segments::most(self.len, self.capacity);
-        let ready = reserved || self.ready() > self.reserve.total();
+        let ready = reserved || self.ready() > self.reserve.blank();
         let mut blank = self.blank.iter().copied();
         let first = blank.find(|&number| self.table[number as usize].allocated == ready);
         let number = match (first, self.blank.first().copied()) {
@@ -234,7 +277,7 @@ impl Segments {
 
     /// Adds blank segments until there are as many as are reserved; the next one whose space is to be allocated.
     pub(crate) fn next_reserve(&mut self) -> Option<u32> {
-        if self.growth_blocked || self.ready() >= self.reserve.total() {
+        if self.growth_blocked || self.ready() >= self.reserve.blank() {
             return None;
         }
         let mut blank = self.blank.iter().copied();
@@ -272,6 +315,7 @@ impl Segments {
 
     pub(crate) fn condemn(&mut self, number: u32) {
         self.table[number as usize].used = Use::Condemned(self.checkpoints);
+        self.progress += 1;
     }
 
     /// Segments that wait to be freed.
@@ -279,9 +323,15 @@ impl Segments {
         self.table.iter().filter(|segment| matches!(segment.used, Use::Condemned(_))).count() as u64
     }
 
-    /// Whether any of them waits only for checkpoints.
-    pub(crate) fn waits(&self) -> bool {
-        self.table.iter().any(|segment| matches!(segment.used, Use::Condemned(_)) && segment.pins == 0)
+    /// How many of them wait only for checkpoints.
+    pub(crate) fn waiting(&self) -> u64 {
+        let waits = |segment: &&Segment| matches!(segment.used, Use::Condemned(_)) && segment.pins == 0;
+        self.table.iter().filter(waits).count() as u64
+    }
+
+    /// How many have been condemned since the newest checkpoint was begun.
+    pub(crate) fn fresh(&self) -> usize {
+        self.table.iter().filter(|segment| segment.used == Use::Condemned(self.checkpoints)).count()
     }
 
     /// Makes condemned segments blank that no checkpoint from the `oldest` on (counted from the opening) knows anything in.
@@ -302,7 +352,7 @@ impl Segments {
 
     /// Blank segments whose space could be given back: all that have been used, but for some that are kept for those who come.
     pub(crate) fn discardable(&self) -> Option<u32> {
-        let kept = self.reserve.total() + 2;
+        let kept = self.reserve.blank() + 2;
         let mut used = self.blank.iter().copied().filter(|&number| self.table[number as usize].allocated);
         used.nth(kept as usize)
     }
@@ -351,22 +401,57 @@ mod tests {
 
     #[test]
     fn reserve_and_growth() {
-        // 24 segments, two workers: two are reserved for deletions, four for the cleaner, and two kept for the first records.
+        // 24 segments, two workers: two are reserved for deletions, four for the cleaner, two for what waits to be freed, and two
+        // kept for the first records.
         let mut segments = Segments::new(LEN, SEGMENTS_START + 24 * LEN, Vec::new(), 2);
         let bodies = (0..30).filter(|_| segments.take(Purpose::Body, 1).is_some()).count();
-        assert_eq!(bodies, 16);
+        assert_eq!(bodies, 14);
         assert_eq!(segments.take(Purpose::Meta { first: false }, 1), None);
-        assert_eq!(segments.take(Purpose::Meta { first: true }, 1), Some(16));
+        assert_eq!(segments.take(Purpose::Meta { first: true }, 1), Some(14));
         segments.without_meta -= 1;
-        assert_eq!(segments.take(Purpose::Deletions, 1), Some(17));
-        segments.give_back(17);
-        assert_eq!(segments.allocated(), SEGMENTS_START + 17 * LEN);
+        assert_eq!(segments.take(Purpose::Deletions, 1), Some(15));
+        segments.give_back(15);
+        assert_eq!(segments.allocated(), SEGMENTS_START + 15 * LEN);
         let cleaner = (0..30).filter(|_| segments.take(Purpose::Clean(Kind::Meta), 1).is_some()).count();
-        assert_eq!(cleaner, 5, "all but what is for deletions");
+        assert_eq!(cleaner, 7, "all but what is for deletions");
         assert_eq!((segments.generation(segments.start(4) + 5), segments.generation(0)), (Some(1), None));
         segments.condemn(3);
         assert_eq!(segments.take(Purpose::Clean(Kind::Body), 1), None);
         assert!(segments.take(Purpose::Clean(Kind::Meta), 1).is_some(), "a checkpoint frees what waits for it");
+    }
+
+    #[test]
+    fn what_waits_to_be_freed_is_as_good_as_free_as_far_as_it_is_reserved() {
+        let mut segments = Segments::new(LEN, SEGMENTS_START + 48 * LEN, Vec::new(), 1);
+        segments.without_meta = 0;
+        assert_eq!((segments.reserve.total(), segments.batch()), (1 + 4 + 4, CLEAN_BATCH));
+        let mut taken = 0;
+        while segments.take(Purpose::Body, 1).is_some() {
+            taken += 1;
+        }
+        assert_eq!((taken, segments.spare()), (39, 0));
+        assert!(segments.take(Purpose::Clean(Kind::Body), 2).is_some());
+        assert_eq!(
+            (segments.free(), segments.spare()),
+            (8, 0),
+            "what the cleaner fills is among what is reserved for it"
+        );
+        for number in 0..3 {
+            segments.close(number);
+            segments.condemn(number);
+        }
+        assert_eq!((segments.spare(), segments.progress, segments.fresh()), (3, 2, 3));
+        segments.table[0].pins = 1;
+        assert_eq!(segments.spare(), 2, "one that is read is not free soon");
+        segments.table[0].pins = 0;
+        for number in 3..10 {
+            segments.close(number);
+            segments.condemn(number);
+        }
+        // However many wait: the deletions' one, and two with which the cleaner can go on.
+        assert_eq!(segments.spare(), 5);
+        let more = (0..30).filter(|_| segments.take(Purpose::Body, 3).is_some()).count();
+        assert_eq!((more, segments.free()), (5, 3));
     }
 
     #[test]

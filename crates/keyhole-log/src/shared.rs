@@ -268,7 +268,7 @@ impl State {
         Usage {
             capacity: self.segments.capacity,
             allocated: self.segments.allocated(),
-            reserved: (self.segments.reserve.deletions + self.segments.reserve.cleaner) * self.segments.len,
+            reserved: self.segments.reserve.total() * self.segments.len,
             buckets: self.index.bucket_count(),
             objects: totals.objects,
             uploads: totals.uploads,

@@ -31,11 +31,15 @@ use crate::writer::{Block, Job, Placed};
 /// The same as [`CLEAN_LIVE_MAX`] where the oldest objects may be dropped instead.
 const RING_LIVE_MAX: u64 = 50;
 
-/// Records that are moved in one commit, about. Commits are not split, so this much may be left unused at the end of a segment.
-const MOVE_COMMIT: usize = 96 * 1024;
+/// Records that are moved in one commit, about. Commits are not split, so this much and a record more may be left unused at the
+/// end of a segment.
+const MOVE_COMMIT: usize = 64 * 1024;
+
+/// The most that is left unused, but for records that are longer than most.
+const MOVE_UNUSED: u64 = 3 * MOVE_COMMIT as u64;
 
 /// Commits on their way at once: they share batches.
-const MOVES_IN_FLIGHT: usize = 8;
+const MOVES_IN_FLIGHT: usize = 16;
 
 /// A segment from before the log was opened that has less than this in it, in hundredths, is worth cleaning for that alone:
 /// it was ended early.
@@ -63,20 +67,27 @@ struct FoundBody {
 }
 
 impl<D: Disk> Maintenance<D> {
-    /// Cleans segments, the most worthwhile first; how many can be freed now.
-    pub(super) async fn clean(&mut self, most: usize) -> Result<usize, Error> {
+    /// Cleans segments, the most worthwhile first, a batch at most, or until it is enough; how many can be freed now.
+    pub(super) async fn clean(&mut self, enough: impl Fn(&State) -> bool) -> Result<usize, Error> {
         self.set_cleaning(true);
-        let result = self.clean_some(most).await;
+        let result = self.clean_some(enough).await;
         self.set_cleaning(false);
         result
     }
 
-    async fn clean_some(&mut self, most: usize) -> Result<usize, Error> {
+    async fn clean_some(&mut self, enough: impl Fn(&State) -> bool) -> Result<usize, Error> {
         let mut cleaned = 0;
-        while cleaned < most {
+        loop {
             let candidate = {
                 let mut state = self.shared.lock();
                 state.condemn_dead();
+                if state.segments.has_spare() {
+                    state.wake_space();
+                }
+                let most = state.segments.batch();
+                if cleaned >= most || enough(&state) {
+                    break;
+                }
                 let skipped = |number| self.unmovable.contains(&number) || self.damaged.contains(&number);
                 let mut candidates = state.candidates(self.opened, skipped);
                 // What a batch gains must be more than its checkpoints take: otherwise the reserve would be used up for nothing.
@@ -279,7 +290,7 @@ impl State {
         // In a ring it is better to drop what is old than to move much of it. What may be left unused where things are moved to
         // is nothing gained either.
         let live_max = if self.maintenance.ring { RING_LIVE_MAX } else { CLEAN_LIVE_MAX };
-        let least = (segments.len * (100 - live_max) / 100).max(2 * MOVE_COMMIT as u64);
+        let least = (segments.len * (100 - live_max) / 100).max(MOVE_UNUSED);
         let candidates = (0..).zip(&segments.table).filter_map(|(number, segment)| {
             let Use::Closed(kind) = segment.used else { return None };
             let live = self.index.live.of(number);
@@ -305,7 +316,7 @@ impl State {
     /// Whether there is room to move this to, and for the checkpoints that follow: otherwise nothing of it could ever be freed.
     fn fits(&self, kind: Kind, live: u64) -> bool {
         let segments = &self.segments;
-        let room = segments.free().saturating_sub(segments.reserve.deletions) * (segments.len - 2 * MOVE_COMMIT as u64);
+        let room = segments.free().saturating_sub(segments.reserve.deletions) * (segments.len - MOVE_UNUSED);
         // Bodies need a segment of their own.
         let beside = if kind == Kind::Body { segments.len } else { 0 };
         room >= live + beside + self.checkpoints_len()
@@ -326,11 +337,12 @@ impl State {
     }
 
     /// Cost-benefit (Rosenblum and Ousterhout, "The design and implementation of a log-structured file system", section 3.5): the
-    /// space that is gained and for how long, over what is read and written for it.
+    /// space that is gained and for how long, over what is read and written for it. But age counts by its root: where everything is
+    /// overwritten alike it says nothing, and what is emptiest is best.
     fn gain(&self, live: u64, generation: u64) -> f64 {
         let used = live as f64 / self.segments.len as f64;
         let age = (self.numbers.next() - generation) as f64;
-        (1.0 - used) * age / (1.0 + used)
+        (1.0 - used) * age.sqrt() / (1.0 + used)
     }
 
     /// Bodies that have blocks in this segment, from `from` on, and where to go on.

@@ -7,6 +7,7 @@
 //! Cleaning a segment is to move what is live in it and then to *condemn* it. A condemned segment is freed when no checkpoint
 //! that could still be recovered from knows of anything in it: as two are kept, that is when two have been completed. So under
 //! pressure the steps are: clean some segments, checkpoint, clean some more, checkpoint, which frees the first ones, and so on.
+//! Nobody waits for that as long as there are others: what waits to be freed is counted on.
 
 mod checkpoint;
 mod clean;
@@ -22,7 +23,7 @@ use crate::Log;
 use crate::commit::Context;
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::limits::{CHECKPOINT_AFTER_MAX, CHECKPOINT_AFTER_MIN, CLEAN_AHEAD, CLEAN_BATCH, CLEAN_IN_VAIN_MAX};
+use crate::limits::{CHECKPOINT_AFTER_MAX, CHECKPOINT_AFTER_MIN, CLEAN_AHEAD, CLEAN_IDLE_MAX, CLEAN_IN_VAIN_MAX};
 use crate::log::start;
 use crate::shared::{Shared, State};
 use crate::writer::Writer;
@@ -178,41 +179,36 @@ impl<D: Disk> Maintenance<D> {
 
     /// Cleans until there are segments to spare, or nothing is to be gained.
     async fn make_space(&mut self) -> Result<(), Error> {
-        let mut in_vain = 0;
+        let (mut in_vain, mut idle) = (0, 0);
+        let mut progress = self.shared.lock().segments.progress;
         while self.shared.lock().is_short() {
-            let (before, hopes) = {
-                let state = self.shared.lock();
-                (state.segments.free(), state.maintenance.hopes)
-            };
-            let cleaned = self.clean(CLEAN_BATCH).await?;
-            let condemned = {
+            // Readers may have gone meanwhile.
+            self.free();
+            let hopes = self.shared.lock().maintenance.hopes;
+            let cleaned =
+                self.clean(|state| in_vain >= CLEAN_IN_VAIN_MAX || !state.is_short() || state.is_freeing_due()).await?;
+            let due = {
                 let mut state = self.shared.lock();
                 state.condemn_dead();
-                state.segments.condemned()
+                state.is_freeing_due() || (cleaned == 0 && state.segments.waiting() > 0)
             };
-            if condemned > 0 {
+            if due {
                 self.checkpoint().await?;
-                // Somebody waits, or there is nothing to be cleaned for the next checkpoint anyway.
-                let (free, waited_for) = {
-                    let state = self.shared.lock();
-                    (state.segments.free(), !state.maintenance.space.is_empty())
-                };
-                if free <= before && (waited_for || cleaned == 0) {
-                    self.checkpoint().await?;
-                }
             }
-            let (free, waits) = {
+            let (now, waits, short) = {
                 let mut state = self.shared.lock();
                 state.condemn_dead();
-                (state.segments.free(), state.segments.waits())
+                (state.segments.progress, state.segments.waiting() > 0, state.is_short())
             };
-            if free > before {
-                in_vain = 0;
+            if now > progress || !short {
+                (progress, in_vain, idle) = (now.max(progress), 0, 0);
                 continue;
             }
-            // A gain of less than a segment shows after some rounds; what has died meanwhile is free after two checkpoints.
-            in_vain += 1;
-            if waits || (cleaned > 0 && in_vain < CLEAN_IN_VAIN_MAX) {
+            // A gain of less than a segment shows after some more; and what waits is free after two checkpoints, even where they make
+            // as much wait as they take. What that frees may be what cleaning needs.
+            in_vain += cleaned;
+            idle = if cleaned > 0 { 0 } else { idle + 1 };
+            if cleaned > 0 || ((due || waits) && idle < CLEAN_IDLE_MAX) {
                 continue;
             }
             if !self.drop_oldest().await? {
@@ -223,7 +219,7 @@ impl<D: Disk> Maintenance<D> {
                     break;
                 }
             }
-            in_vain = 0;
+            (in_vain, idle) = (0, 0);
         }
         self.shared.lock().wake_space();
         self.discard().await
@@ -242,7 +238,7 @@ impl<D: Disk> Maintenance<D> {
     async fn compact(&mut self) -> Result<Compacted, Error> {
         let before = self.shared.lock().counters.cleaner;
         loop {
-            let cleaned = self.clean(CLEAN_BATCH).await?;
+            let cleaned = self.clean(|_| false).await?;
             let waits = {
                 let mut state = self.shared.lock();
                 state.condemn_dead();
@@ -312,6 +308,12 @@ impl State {
     /// Whether somebody waits for a segment, or will soon have to.
     fn is_short(&self) -> bool {
         !self.maintenance.space.is_empty() || self.segments.spare() < CLEAN_AHEAD
+    }
+
+    /// Whether it is time for a checkpoint, so that what was cleaned is freed: enough has been, or others can have no segment before.
+    fn is_freeing_due(&self) -> bool {
+        let segments = &self.segments;
+        segments.fresh() >= segments.batch() || (segments.at_hand() == 0 && segments.waiting() > 0)
     }
 
     fn is_checkpoint_due(&self) -> bool {

@@ -240,7 +240,7 @@ impl Segments {
             Purpose::Deletions => (Kind::Meta, self.free() > self.reserve.least),
             // Where segments wait only for checkpoints, a checkpoint is worth the last one: more come of it, for deletions too.
             Purpose::Clean(Kind::Meta) => {
-                (Kind::Meta, self.free() > self.reserve.deletions || (self.free() > 0 && self.waits()))
+                (Kind::Meta, self.free() > self.reserve.deletions || (self.free() > 0 && self.waiting() > 0))
             }
             Purpose::Clean(kind) => (kind, self.free() > self.reserve.deletions),
         };

@@ -58,10 +58,29 @@ impl Signer {
         payload: &str,
         date: &str,
     ) -> String {
+        let (credential, signed) = (self.credential(date), signed_headers(headers));
+        let signature = self.signature(method, path, query, headers, payload, date);
+        format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={signed}, Signature={signature}")
+    }
+
+    /// The access key and what it signs for.
+    pub fn credential(&self, date: &str) -> String {
+        format!("{}/{}/{}/s3/aws4_request", self.access_key, &date[..8], self.region)
+    }
+
+    /// The signature itself, in hex.
+    pub fn signature(
+        &self,
+        method: &str,
+        path: &str,
+        query: &str,
+        headers: &[(String, String)],
+        payload: &str,
+        date: &str,
+    ) -> String {
         let mut headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (&name[..], value.trim())).collect();
         headers.sort_unstable();
-        let names: Vec<&str> = headers.iter().map(|(name, _)| *name).collect();
-        let signed = names.join(";");
+        let signed = headers.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
         let canonical: String = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
         let request = format!("{method}\n{path}\n{query}\n{canonical}\n{signed}\n{payload}");
         let scope = format!("{}/{}/s3/aws4_request", &date[..8], self.region);
@@ -69,8 +88,13 @@ impl Signer {
         let key = [&date[..8], &self.region, "s3", "aws4_request"]
             .iter()
             .fold(format!("AWS4{}", self.secret_key).into_bytes(), |key, part| hmac(&key, part.as_bytes()));
-        let signature = hex::encode(hmac(&key, text.as_bytes()));
-        let credential = format!("{}/{scope}", self.access_key);
-        format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={signed}, Signature={signature}")
+        hex::encode(hmac(&key, text.as_bytes()))
     }
+}
+
+/// The names of headers as a signature lists them.
+pub fn signed_headers(headers: &[(String, String)]) -> String {
+    let mut names: Vec<&str> = headers.iter().map(|(name, _)| &name[..]).collect();
+    names.sort_unstable();
+    names.join(";")
 }

@@ -154,6 +154,8 @@ pub struct Object {
     pub etag: Etag,
     /// Whether the head is sealed.
     pub sealed: bool,
+    /// Whether the head must list the parts (the log only remembers it).
+    pub bound: bool,
     /// Opaque description.
     pub head: Vec<u8>,
     /// The bodies in order; one with number 0 for an object that was not uploaded in parts.
@@ -292,6 +294,8 @@ pub struct CompleteUpload {
     pub parts: Vec<Part>,
     /// Opaque description of the object.
     pub head: Vec<u8>,
+    /// Whether the head must list the parts (the log only remembers it).
+    pub bound: bool,
     /// ETag of the object.
     pub etag: Etag,
     /// Plaintext bytes.

@@ -39,6 +39,16 @@ pub(crate) struct Piece<B> {
     pub(crate) at: Range<usize>,
 }
 
+/// Where the bytes of a reply come from, piece by piece.
+#[allow(async_fn_in_trait)]
+pub(crate) trait Source<B> {
+    /// Bytes that are still to come.
+    fn remaining(&self) -> u64;
+
+    /// The next piece, read into `buf`; `None` at the end.
+    async fn next(&mut self, buf: B) -> Result<Option<Piece<B>>>;
+}
+
 impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
     /// Reads `range` of the object whose bodies are `parts`; with the data key if the object is sealed.
     pub(crate) fn new(node: &'n Node<D, E, V>, parts: &[Part], data_key: Option<DataKey>, range: Range<u64>) -> Self {
@@ -57,8 +67,7 @@ impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
         Reader { node, data_key, parts: touched, current: None, remaining: range.end - range.start }
     }
 
-    /// The next piece, read into `buf`; `None` at the end.
-    pub(crate) async fn next(&mut self, buf: D::Buf) -> Result<Option<Piece<D::Buf>>> {
+    async fn piece(&mut self, buf: D::Buf) -> Result<Option<Piece<D::Buf>>> {
         let mut current = match self.current.take() {
             Some(current) => current,
             None => match self.parts.pop() {
@@ -112,6 +121,16 @@ impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
     }
 }
 
+impl<D: Disk, E: Engine, V: Env> Source<D::Buf> for Reader<'_, D, E, V> {
+    fn remaining(&self) -> u64 {
+        self.remaining
+    }
+
+    async fn next(&mut self, buf: D::Buf) -> Result<Option<Piece<D::Buf>>> {
+        self.piece(buf).await
+    }
+}
+
 /// Verifies and decrypts chunks of a block in place.
 fn open_block<A: keyhole_core::aead::Aead>(
     opener: &mut Opener<A>,
@@ -131,31 +150,31 @@ fn open_block<A: keyhole_core::aead::Aead>(
 }
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// Sends a reply's head and all that `reader` gives; the next block is read while one is sent. An error before the
+    /// Sends a reply's head and all that `source` gives; the next block is read while one is sent. An error before the
     /// first byte is a reply of its own; after it, all that can be done is to abort the connection.
     pub(crate) async fn send<S: Stream<Buf = D::Buf>>(
         &self,
         stream: &S,
         head: Vec<u8>,
-        reader: &mut Reader<'_, D, E, V>,
+        source: &mut impl Source<D::Buf>,
     ) -> Result<()> {
-        let mut next = reader.next(self.log.disk().buffer()).await?;
+        let mut next = source.next(self.log.disk().buffer()).await?;
         let mut head = Some(head);
         while let Some(piece) = next.take() {
             if let Some(mut head) = head.take() {
                 if piece.at.len() <= crate::limits::COALESCE_MAX {
                     head.extend_from_slice(&piece.buf.as_ref()[piece.at.clone()]);
                     stream.write_bytes(head).await.0?;
-                    next = self.read_on(reader).await?;
+                    next = self.read_on(source).await?;
                     continue;
                 }
                 stream.write_bytes(head).await.0?;
             }
             let sending = stream.write_block(piece.buf, piece.at);
-            if reader.remaining == 0 {
+            if source.remaining() == 0 {
                 sending.await.0?;
             } else {
-                let ((sent, _), read) = future::join(sending, self.read_on(reader)).await;
+                let ((sent, _), read) = future::join(sending, self.read_on(source)).await;
                 sent?;
                 next = read?;
             }
@@ -164,11 +183,11 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 
     /// The next piece while a reply is under way, when an error can no longer be told.
-    async fn read_on(&self, reader: &mut Reader<'_, D, E, V>) -> Result<Option<Piece<D::Buf>>> {
-        if reader.remaining == 0 {
+    async fn read_on(&self, source: &mut impl Source<D::Buf>) -> Result<Option<Piece<D::Buf>>> {
+        if source.remaining() == 0 {
             return Ok(None);
         }
-        reader.next(self.log.disk().buffer()).await.map_err(|failure| match failure {
+        source.next(self.log.disk().buffer()).await.map_err(|failure| match failure {
             Failure::Reply(error) => Failure::Connection(std::io::Error::other(error.to_string())),
             gone => gone,
         })

@@ -61,9 +61,8 @@ impl From<keyhole_log::Error> for Failure {
 }
 
 impl From<NotAuthentic> for Failure {
-    /// What is stored does not authenticate although the head opened: the disk is damaged or was tampered with.
     fn from(_: NotAuthentic) -> Failure {
-        damaged("a stored body does not authenticate")
+        not_authentic("a stored body")
     }
 }
 
@@ -80,7 +79,7 @@ impl From<OpenError> for Failure {
     /// A head that does not open under the key of the request: the key is another one.
     fn from(error: OpenError) -> Failure {
         match error {
-            OpenError::Malformed(error) => damaged(&format!("a sealed head is malformed: {error}")),
+            OpenError::Malformed(error) => not_authentic(&format!("a sealed head is malformed: {error}")),
             _ => Failure::Reply(keyhole_s3::sse::wrong_key()),
         }
     }
@@ -92,6 +91,13 @@ pub(crate) fn damaged(what: &str) -> Failure {
     Failure::Reply(
         Error::new(ErrorCode::InternalError).with_message("The stored object is damaged. See the log of the node."),
     )
+}
+
+/// What is stored is what was stored (the log has verified its checksums), and does not authenticate under the key that its
+/// head opened with: a client has sealed it wrongly, or somebody who can write to the disk has changed it.
+pub(crate) fn not_authentic(what: &str) -> Failure {
+    tracing::error!("not authentic: {what}");
+    Failure::Reply(Error::new(ErrorCode::InvalidRequest).with_message("The sealed object does not authenticate."))
 }
 
 /// The node's buffers are all in use.

@@ -8,7 +8,7 @@ use keyhole_log::{Disk, Object, Part};
 use keyhole_s3::ops::Metadata;
 use zeroize::Zeroizing;
 
-use crate::failure::{Failure, Result, damaged};
+use crate::failure::{Failure, Result, damaged, not_authentic};
 use crate::io::Env;
 use crate::node::Node;
 
@@ -113,7 +113,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     ) -> Result<ObjectHead> {
         let head = self.read_head(&object.head, customer_key, bucket, key)?;
         if object.sealed {
-            check_binding(object, &head).map_err(|what| damaged(&format!("{bucket}/{key}: {what}")))?;
+            check_binding(object, &head).map_err(|what| not_authentic(&format!("{bucket}/{key}: {what}")))?;
         }
         Ok(head)
     }
@@ -122,7 +122,10 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
 /// Whether the bodies of a sealed object are those that its head and its ETag speak of.
 fn check_binding(object: &Object, head: &ObjectHead) -> std::result::Result<(), String> {
     let bodies = bodies(&object.parts).ok_or("a part is too long")?;
-    head.with(|head| bodies.check(head)).map_err(|error| error.to_string())?;
+    let binding = head.with(|head| bodies.check(head)).map_err(|error| error.to_string())?;
+    if object.bound && binding != body::Binding::Bound {
+        return Err("the head does not list the parts".to_owned());
+    }
     let body::Etag { digest, parts } = bodies.etag();
     if object.etag.digest != digest || u32::from(object.etag.parts) != parts {
         return Err("an object's ETag is not that of its bodies".to_owned());

@@ -26,6 +26,7 @@ mod multipart;
 mod node;
 mod object;
 mod request;
+mod sealed;
 mod upload;
 
 pub use io::{Env, Stream};

@@ -219,6 +219,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
 
         let stored = self.log.upload_head(&upload).await?;
         let parts: Vec<_> = chosen.iter().map(|info| info.part.clone()).collect();
+        // With the key the head gets the list of the parts, and without the list it is none of this object any more.
+        let bound = upload.sealed && customer_key.is_some();
         let (head, checksums) = match (upload.sealed, &customer_key) {
             (true, None) if upload.declared.is_some() => return Err(sse::key_required().into()),
             // Completed without the key, as S3 allows: the head stays as it was sealed when the upload was created.
@@ -232,7 +234,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             }
         };
         let time_ms = self.env.now_ms();
-        self.log.complete_upload(CompleteUpload { upload, parts, head, etag, size, time_ms, condition }).await?;
+        self.log.complete_upload(CompleteUpload { upload, parts, head, bound, etag, size, time_ms, condition }).await?;
         let response = Response::xml(200, xml::complete_result(bucket, key, &etag.to_string()));
         Ok(with_checksums(response, &checksums))
     }

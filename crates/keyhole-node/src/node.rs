@@ -131,7 +131,9 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let secure = connection.stream.is_secure();
         let request = Request { head, target, secure, request_id, payload: identity.payload };
         use Operation as Op;
+        let sealed = ops::is_sealed_transfer(head, &operation)?;
         let response = match operation {
+            Op::PutObject if sealed => self.put_sealed(connection, request).await?,
             Op::PutObject => self.put_object(connection, request).await?,
             Op::UploadPart { upload_id, number } => self.upload_part(connection, request, &upload_id, number).await?,
             Op::DeleteObjects => self.delete_objects(connection, request).await?,
@@ -139,7 +141,14 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             Op::CompleteMultipartUpload { upload_id } => self.complete_upload(connection, request, &upload_id).await?,
             Op::GetObject => {
                 self.take_no_body(connection, &request).await?;
-                return self.get_object(connection, &request).await;
+                return match sealed {
+                    true => self.get_sealed(connection, &request).await,
+                    false => self.get_object(connection, &request).await,
+                };
+            }
+            Op::HeadObject if sealed => {
+                self.take_no_body(connection, &request).await?;
+                self.head_sealed(&request).await?
             }
             other => {
                 self.take_no_body(connection, &request).await?;

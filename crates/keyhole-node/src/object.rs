@@ -12,13 +12,13 @@ use keyhole_s3::http::Response;
 use keyhole_s3::ops::{self, Decision, ReadOptions, WriteCondition};
 use keyhole_s3::{Error, ErrorCode, sse, time, xml};
 
-use crate::download::Reader;
+use crate::download::{Reader, Source};
 use crate::failure::{Failure, Result};
 use crate::heads::ObjectHead;
 use crate::io::{Env, Stream};
 use crate::limits::{BLOCKS_PER_DOWNLOAD, BLOCKS_PER_UPLOAD, PUT_MAX};
 use crate::node::{Node, Outcome, Request};
-use crate::request::{Connection, Receiver, ReplyContext};
+use crate::request::{Connection, Receiver};
 use crate::upload::{Sealing, Stored};
 
 /// An object that a request has found and may read.
@@ -118,16 +118,24 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             ReadReply::Bytes(response, range) => (response, range),
         };
         let _admitted = self.admit(BLOCKS_PER_DOWNLOAD).await?;
-        let keep_alive = request.head.keep_alive && connection.is_clean();
-        let context =
-            ReplyContext { request_id: request.request_id, now_ms: self.env.now_ms(), keep_alive, is_head: false };
-        let length = range.end - range.start;
-        let head = response.head_bytes(Some(length), context.request_id, context.now_ms, context.keep_alive);
-        let status = response.status;
         let Found { object, head: object_head, .. } = found;
         let mut reader = Reader::new(self, &object.parts, object_head.data_key, range);
-        self.send(&connection.stream, head, &mut reader).await?;
-        Ok(Outcome::Sent(status))
+        self.send_response(connection, request, response, &mut reader).await
+    }
+
+    /// Sends a reply whose body is what `source` gives.
+    pub(crate) async fn send_response<S: Stream<Buf = D::Buf>>(
+        &self,
+        connection: &Connection<S>,
+        request: &Request<'_>,
+        response: Response,
+        source: &mut impl Source<D::Buf>,
+    ) -> Result<Outcome> {
+        let keep_alive = request.head.keep_alive && connection.is_clean();
+        let length = Some(source.remaining());
+        let head = response.head_bytes(length, request.request_id, self.env.now_ms(), keep_alive);
+        self.send(&connection.stream, head, source).await?;
+        Ok(Outcome::Sent(response.status))
     }
 
     /// HeadObject.
@@ -144,26 +152,15 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     /// The reply to a GET or HEAD of a found object, and which bytes go with it.
     fn read_reply(&self, request: &Request<'_>, found: &Found, options: &ReadOptions) -> Result<ReadReply> {
         let Found { object, head, customer_key } = found;
-        let etag = object.etag.to_string();
-        match ops::conditions(request.head).decide(Some((&etag, object.time_ms))) {
-            Decision::Proceed => {}
-            Decision::NotModified => {
-                let response = Response::new(304)
-                    .header("ETag", quoted(&object.etag))
-                    .header("Last-Modified", time::http_date(object.time_ms));
-                return Ok(ReadReply::Nothing(response));
-            }
-            Decision::PreconditionFailed => return Err(ErrorCode::PreconditionFailed.into()),
+        if let Some(response) = unmodified(request, object)? {
+            return Ok(ReadReply::Nothing(response));
         }
         let part = options.part_number.map(|number| part_range(object, number)).transpose()?;
         let range = match &part {
             Some(range) => Some(range.clone()),
             None => ops::range(request.head, object.size)?,
         };
-        let mut response = Response::new(if range.is_some() { 206 } else { 200 })
-            .header("ETag", quoted(&object.etag))
-            .header("Last-Modified", time::http_date(object.time_ms))
-            .header("Accept-Ranges", "bytes");
+        let mut response = range_reply(object, object.size, range.as_ref());
         response = with_sse(response, customer_key.as_ref());
         response = with_metadata(response, head, options);
         if part.is_some() && object.etag.parts > 0 {
@@ -171,15 +168,6 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         }
         if options.checksum_mode && range.is_none() {
             response = with_checksums(response, &head.checksums);
-        }
-        if let Some(range) = &range {
-            let last = range.end.saturating_sub(1);
-            let text = format!("bytes {}-{last}/{}", range.start, object.size);
-            response = match range.is_empty() {
-                // The one part of an empty object: a range header cannot say that.
-                true => response,
-                false => response.header("Content-Range", text),
-            };
         }
         Ok(ReadReply::Bytes(response, range.unwrap_or(0..object.size)))
     }
@@ -264,6 +252,34 @@ pub(crate) fn write_condition(request: &Request<'_>) -> Result<Condition> {
         // What is no ETag of ours no object has.
         WriteCondition::IfMatch(etag) => Condition::IfMatch(etag.parse().map_err(|_| ErrorCode::PreconditionFailed)?),
     })
+}
+
+/// The reply to a read whose conditions say that there is nothing to send.
+pub(crate) fn unmodified(request: &Request<'_>, object: &Object) -> Result<Option<Response>> {
+    let etag = object.etag.to_string();
+    match ops::conditions(request.head).decide(Some((&etag, object.time_ms))) {
+        Decision::Proceed => Ok(None),
+        Decision::NotModified => {
+            let response = Response::new(304).header("ETag", quoted(&object.etag));
+            Ok(Some(response.header("Last-Modified", time::http_date(object.time_ms))))
+        }
+        Decision::PreconditionFailed => Err(ErrorCode::PreconditionFailed.into()),
+    }
+}
+
+/// The reply to a read of an object, or of a range of it: of so many bytes as are sent of it in all.
+pub(crate) fn range_reply(object: &Object, size: u64, range: Option<&Range<u64>>) -> Response {
+    let response = Response::new(if range.is_some() { 206 } else { 200 })
+        .header("ETag", quoted(&object.etag))
+        .header("Last-Modified", time::http_date(object.time_ms))
+        .header("Accept-Ranges", "bytes");
+    match range {
+        // The one part of an empty object is an empty range, which the header cannot say.
+        Some(range) if !range.is_empty() => {
+            response.header("Content-Range", format!("bytes {}-{}/{size}", range.start, range.end - 1))
+        }
+        _ => response,
+    }
 }
 
 /// What a GET or HEAD comes to.

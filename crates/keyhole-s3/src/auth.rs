@@ -1,4 +1,5 @@
-//! Signature Version 4 in the `Authorization` header (AWS, "Authenticating Requests: Using the Authorization Header").
+//! Signature Version 4 in the `Authorization` header (AWS, "Authenticating Requests: Using the Authorization Header"), and
+//! in the query of a presigned URL ("Using Query Parameters").
 //!
 //! S3 differs from the other services in that a path is neither normalised nor encoded twice.
 
@@ -11,7 +12,7 @@ use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::http::{Headers, RequestHead};
-use crate::limits::CLOCK_SKEW_MAX_MS;
+use crate::limits::{CLOCK_SKEW_MAX_MS, PRESIGNED_MAX_S};
 use crate::time::{iso8601, parse_amz_date};
 use crate::{Error, ErrorCode};
 
@@ -112,7 +113,7 @@ impl ChunkSigner {
     }
 }
 
-/// The parts of an `Authorization` header.
+/// What says who has signed and how: the parts of an `Authorization` header, or the parameters of a presigned URL.
 struct Authorization<'h> {
     access_key: &'h str,
     /// `date/region/service/aws4_request`
@@ -122,6 +123,7 @@ struct Authorization<'h> {
     service: &'h str,
     signed_headers: &'h str,
     signature: &'h str,
+    is_presigned: bool,
 }
 
 /// Who has signed this request.
@@ -136,23 +138,39 @@ pub fn authenticate(
     region: &str,
     now_ms: u64,
 ) -> Result<Identity, Error> {
-    let Some(header) = head.headers.text("authorization") else {
-        if head.query.split('&').any(|pair| pair.starts_with("X-Amz-Algorithm=")) {
-            let message = "Presigned URLs are not supported. Sign the request in the Authorization header.";
-            return Err(Error::new(ErrorCode::NotImplemented).with_message(message));
+    let presigned = Presigned::of(&head.query)?;
+    let (authorization, date) = match (head.headers.text("authorization"), &presigned) {
+        (None, None) => return Err(Error::new(ErrorCode::AccessDenied)),
+        (Some(header), None) => {
+            let authorization = parse(header)?;
+            check_scope(&authorization, region)?;
+            let date = check_date(head, &authorization, now_ms)?;
+            (authorization, date)
         }
-        return Err(Error::new(ErrorCode::AccessDenied));
+        (None, Some(presigned)) => {
+            let authorization = presigned.authorization()?;
+            check_scope(&authorization, region)?;
+            presigned.check_time(&authorization, now_ms)?;
+            (authorization, &presigned.date[..])
+        }
+        (Some(header), Some(_)) => {
+            let message = "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter or the Authorization header should be specified";
+            let scheme = header.split(' ').next().unwrap_or_default();
+            return Err(Error::invalid_argument("Authorization", scheme, message));
+        }
     };
-    let authorization = parse(header)?;
-    check_scope(&authorization, region)?;
     let secret =
         credentials.secret(authorization.access_key).ok_or_else(|| Error::new(ErrorCode::InvalidAccessKeyId))?;
-    let date = check_date(head, &authorization, now_ms)?;
-    check_coverage(&head.headers, authorization.signed_headers)?;
-    let content = head.headers.text("x-amz-content-sha256").ok_or_else(|| {
-        Error::new(ErrorCode::InvalidRequest)
-            .with_message("Missing required header for this request: x-amz-content-sha256")
-    })?;
+    check_coverage(&head.headers, &authorization)?;
+    let content = match (head.headers.text("x-amz-content-sha256"), &presigned) {
+        (Some(content), _) => content,
+        // What a presigned URL is for cannot be known when it is signed.
+        (None, Some(_)) => "UNSIGNED-PAYLOAD",
+        (None, None) => {
+            let message = "Missing required header for this request: x-amz-content-sha256";
+            return Err(Error::new(ErrorCode::InvalidRequest).with_message(message));
+        }
+    };
 
     let canonical = canonical_request(head, authorization.signed_headers, content);
     let key = signing_key(secret, &authorization);
@@ -211,28 +229,122 @@ fn parse(header: &str) -> Result<Authorization<'_>, Error> {
     let (Some(credential), Some(signed_headers), Some(signature)) = (credential, signed_headers, signature) else {
         return Err(malformed("The authorization header needs Credential, SignedHeaders and Signature."));
     };
-    let (access_key, scope) = credential.split_once('/').ok_or_else(|| malformed("The Credential has no scope."))?;
+    scoped(credential, signed_headers, signature)
+        .ok_or_else(|| malformed("The Credential is malformed; expecting \"KEY/YYYYMMDD/REGION/s3/aws4_request\"."))
+}
+
+/// Takes a credential with its scope apart.
+fn scoped<'h>(credential: &'h str, signed_headers: &'h str, signature: &'h str) -> Option<Authorization<'h>> {
+    let (access_key, scope) = credential.split_once('/')?;
     let mut parts = scope.split('/');
     let (Some(date), Some(region), Some(service), Some(TERMINATOR), None) =
         (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
     else {
-        return Err(malformed("The Credential is malformed; expecting \"KEY/YYYYMMDD/REGION/s3/aws4_request\"."));
+        return None;
     };
-    Ok(Authorization { access_key, scope, date, region, service, signed_headers, signature })
+    Some(Authorization { access_key, scope, date, region, service, signed_headers, signature, is_presigned: false })
+}
+
+impl Authorization<'_> {
+    /// That something about it is wrong, in the words for where it stands.
+    fn wrong(&self, what: impl fmt::Display) -> Error {
+        match self.is_presigned {
+            false => malformed(format!("The authorization header is malformed; {what}")),
+            true => query_error(format!("Error parsing the X-Amz-Credential parameter; {what}")),
+        }
+    }
 }
 
 fn check_scope(authorization: &Authorization<'_>, region: &str) -> Result<(), Error> {
     if authorization.region != region {
-        let message = format!(
-            "The authorization header is malformed; the region '{}' is wrong; expecting '{region}'",
-            authorization.region
-        );
-        return Err(malformed(message).with_field("Region", region));
+        let what = format!("the region '{}' is wrong; expecting '{region}'", authorization.region);
+        return Err(authorization.wrong(what).with_field("Region", region));
     }
     if authorization.service != "s3" {
-        return Err(malformed("The authorization header is malformed; the service must be \"s3\"."));
+        return Err(authorization.wrong("the service must be \"s3\"."));
     }
     Ok(())
+}
+
+fn query_error(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorCode::AuthorizationQueryParametersError).with_message(message)
+}
+
+/// The parameters of a presigned URL, decoded.
+struct Presigned {
+    credential: String,
+    date: String,
+    expires: String,
+    signed_headers: String,
+    signature: String,
+}
+
+impl Presigned {
+    /// Those of this query; `None`: it is not signed.
+    fn of(query: &str) -> Result<Option<Self>, Error> {
+        let mut found: [Option<String>; 6] = Default::default();
+        const NAMES: [&str; 6] = ["Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Signature"];
+        for pair in query.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let Some(name) = name.strip_prefix("X-Amz-") else { continue };
+            let Some(at) = NAMES.iter().position(|known| *known == name) else { continue };
+            let value =
+                percent_decode_str(value).decode_utf8().map_err(|_| query_error("A parameter is not UTF-8."))?;
+            if found[at].replace(value.into_owned()).is_some() {
+                return Err(query_error(format!("The parameter X-Amz-{name} is there twice.")));
+            }
+        }
+        if found.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let [Some(algorithm), Some(credential), Some(date), Some(expires), Some(signed_headers), Some(signature)] =
+            found
+        else {
+            return Err(query_error(
+                "Query-string authentication version 4 requires the X-Amz-Algorithm, X-Amz-Credential, X-Amz-Signature, X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters.",
+            ));
+        };
+        if algorithm != ALGORITHM {
+            return Err(query_error("X-Amz-Algorithm only supports \"AWS4-HMAC-SHA256\""));
+        }
+        Ok(Some(Presigned { credential, date, expires, signed_headers, signature }))
+    }
+
+    fn authorization(&self) -> Result<Authorization<'_>, Error> {
+        let authorization = scoped(&self.credential, &self.signed_headers, &self.signature);
+        let authorization = authorization.ok_or_else(|| {
+            query_error("Error parsing the X-Amz-Credential parameter; the Credential is mal-formed; expecting \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\".")
+        })?;
+        Ok(Authorization { is_presigned: true, ..authorization })
+    }
+
+    /// From when it was signed on, but for clocks that differ, until it expires.
+    fn check_time(&self, authorization: &Authorization<'_>, now_ms: u64) -> Result<(), Error> {
+        let date = parse_amz_date(&self.date);
+        let date_ms =
+            date.ok_or_else(|| query_error("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\""))?;
+        if !self.date.starts_with(authorization.date) || authorization.date.len() != 8 {
+            return Err(authorization.wrong("the date of the Credential is not that of X-Amz-Date."));
+        }
+        let expires = self.expires.parse::<u64>().map_err(|_| query_error("X-Amz-Expires should be a number"))?;
+        if expires > PRESIGNED_MAX_S {
+            return Err(query_error(
+                "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than 604800 seconds",
+            ));
+        }
+        let denied = |message: &'static str| Error::new(ErrorCode::AccessDenied).with_message(message);
+        if date_ms > now_ms + CLOCK_SKEW_MAX_MS {
+            return Err(denied("Request is not yet valid").with_field("ServerTime", iso8601(now_ms)));
+        }
+        let until_ms = date_ms + expires * 1000;
+        if now_ms > until_ms {
+            return Err(denied("Request has expired")
+                .with_field("X-Amz-Expires", self.expires.clone())
+                .with_field("Expires", iso8601(until_ms))
+                .with_field("ServerTime", iso8601(now_ms)));
+        }
+        Ok(())
+    }
 }
 
 /// The date that was signed: of the scope's day, and not far from the node's clock.
@@ -254,11 +366,15 @@ fn check_date<'h>(head: &'h RequestHead, authorization: &Authorization<'_>, now_
 }
 
 /// The signature covers the host and every header of Amazon's: what is not signed may have been added on the way.
-fn check_coverage(headers: &Headers, signed: &str) -> Result<(), Error> {
+fn check_coverage(headers: &Headers, authorization: &Authorization<'_>) -> Result<(), Error> {
+    let signed = authorization.signed_headers;
     let is_signed = |name: &str| signed.split(';').any(|signed| signed == name);
     let unsigned = |name: &&str| (name.starts_with("x-amz-") || name.starts_with("x-keyhole-")) && !is_signed(name);
     if !is_signed("host") {
-        return Err(malformed("The host header must be among the SignedHeaders."));
+        return Err(match authorization.is_presigned {
+            false => malformed("The host header must be among the SignedHeaders."),
+            true => query_error("The host header must be among the X-Amz-SignedHeaders."),
+        });
     }
     match headers.iter().map(|(name, _)| name).find(unsigned) {
         None => Ok(()),
@@ -310,7 +426,8 @@ fn canonical_query(query: &str) -> String {
     let encode = |text: &str| percent_encode(&percent_decode_str(text).collect::<Vec<u8>>(), &ENCODED).to_string();
     let mut pairs: Vec<(String, String)> = query
         .split('&')
-        .filter(|pair| !pair.is_empty())
+        // The signature cannot sign itself.
+        .filter(|pair| !pair.is_empty() && !pair.starts_with("X-Amz-Signature="))
         .map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             (encode(name), encode(value))
@@ -400,6 +517,58 @@ pub(crate) mod tests {
             Signature=34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7"
         ))
         .unwrap();
+    }
+
+    const PRESIGNED: &str = "GET /test.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256\
+        &X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20130524%2Fus-east-1%2Fs3%2Faws4_request&X-Amz-Date=20130524T000000Z\
+        &X-Amz-Expires=86400&X-Amz-SignedHeaders=host\
+        &X-Amz-Signature=aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404 HTTP/1.1\n\
+        Host: examplebucket.s3.amazonaws.com";
+
+    /// The example of AWS's page "Authenticating Requests: Using Query Parameters", and what is not it.
+    #[test]
+    fn presigned_urls() {
+        check(PRESIGNED).unwrap();
+        use ErrorCode as C;
+        for (from, to, code) in [
+            ("/test.txt", "/test.txu", C::SignatureDoesNotMatch),
+            ("GET", "PUT", C::SignatureDoesNotMatch),
+            ("604d404", "604d405", C::SignatureDoesNotMatch),
+            ("86400", "86401", C::SignatureDoesNotMatch),
+            ("&X-Amz-Date", "&response-content-type=a&X-Amz-Date", C::SignatureDoesNotMatch),
+            ("Host: ", "Authorization: AWS4-HMAC-SHA256 a\nHost: ", C::InvalidArgument),
+            ("Host: ", "x-amz-meta-a: b\nHost: ", C::AccessDenied),
+            ("Host: ", "x-keyhole-sealed: 1\nHost: ", C::AccessDenied),
+            ("=host", "=range", C::AuthorizationQueryParametersError),
+            ("AWS4-HMAC-SHA256", "AWS4-HMAC-SHA1", C::AuthorizationQueryParametersError),
+            ("us-east-1", "eu-west-1", C::AuthorizationQueryParametersError),
+            ("2Fs3%", "2Fec2%", C::AuthorizationQueryParametersError),
+            ("%2F20130524", "%2F20130525", C::AuthorizationQueryParametersError),
+            ("aws4_request", "aws5_request", C::AuthorizationQueryParametersError),
+            ("86400", "a", C::AuthorizationQueryParametersError),
+            ("86400", "-1", C::AuthorizationQueryParametersError),
+            ("86400", "604801", C::AuthorizationQueryParametersError),
+            ("&X-Amz-Expires=86400", "", C::AuthorizationQueryParametersError),
+            ("&X-Amz-Expires", "&X-Amz-Expires=1&X-Amz-Expires", C::AuthorizationQueryParametersError),
+            ("X-Amz-Date=2013", "X-Amz-Date=013", C::AuthorizationQueryParametersError),
+            ("AKIAIOSFODNN7EXAMPLE", "AKIAIOSFODNN7EXAMPLF", C::InvalidAccessKeyId),
+        ] {
+            assert!(PRESIGNED.contains(from));
+            assert_eq!(check(&PRESIGNED.replacen(from, to, 1)).unwrap_err(), code, "{from} -> {to}");
+        }
+    }
+
+    #[test]
+    fn presigned_urls_expire() {
+        let at = |now_ms| authenticate(&head(PRESIGNED), &Example::default(), "us-east-1", now_ms).map(|_| ());
+        for now_ms in [NOW_MS - CLOCK_SKEW_MAX_MS, NOW_MS + 86_400_000] {
+            at(now_ms).unwrap();
+        }
+        for (now_ms, words) in [(NOW_MS - CLOCK_SKEW_MAX_MS - 1, "not yet valid"), (NOW_MS + 86_400_001, "has expired")]
+        {
+            let error = at(now_ms).unwrap_err();
+            assert!(error.code == ErrorCode::AccessDenied && error.message.contains(words), "{error}");
+        }
     }
 
     #[test]

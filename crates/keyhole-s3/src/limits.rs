@@ -25,6 +25,9 @@ pub const PART_NUMBER_MAX: u16 = keyhole_core::limits::PART_NUMBER_MAX as u16;
 /// Milliseconds that a client's clock may be off: 15 minutes.
 pub const CLOCK_SKEW_MAX_MS: u64 = 15 * 60 * 1000;
 
+/// Seconds that a presigned URL may be good for: a week.
+pub const PRESIGNED_MAX_S: u64 = 7 * 24 * 60 * 60;
+
 /// Bytes of a chunk's header line in `aws-chunked` framing, at most: 16 digits of size and 81 of signature, and room.
 pub const CHUNK_LINE_MAX: usize = 256;
 

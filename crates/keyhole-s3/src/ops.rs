@@ -7,8 +7,8 @@ mod route;
 
 pub use conditions::{Conditions, Decision, WriteCondition, conditions, copy_conditions, range, write_condition};
 pub use object::{
-    CopySource, Directive, Metadata, ReadOptions, checksum_headers, declared_checksum, metadata, metadata_directive,
-    metadata_headers, read_options,
+    CopySource, Directive, Metadata, ReadOptions, SEALED_HEADER, checksum_headers, declared_checksum,
+    is_sealed_transfer, metadata, metadata_directive, metadata_headers, no_metadata, read_options,
 };
 pub use query::{ListObjects, ListObjectsV2, ListUploads, UploadId};
 pub(crate) use query::{encode_key, encode_token};

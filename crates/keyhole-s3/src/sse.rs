@@ -43,6 +43,11 @@ pub fn for_read(head: &RequestHead, role: Role, secure: bool) -> Result<ReadTrio
 }
 
 impl ReadTrio<'_> {
+    /// Whether the request has none of the headers.
+    pub fn is_absent(&self) -> bool {
+        self.0.is_absent()
+    }
+
     /// The key to read the found object with: one if it is sealed, none if it is not.
     ///
     /// # Errors

@@ -4,62 +4,15 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
+use keyhole_tests::command::{Directory, fails, succeeds};
 use keyhole_tests::data::{self, base64, md5};
 use keyhole_tests::node::binary;
 use serde_json::Value;
 
 fn vectors() -> PathBuf {
     keyhole_tests::top().join("crates/keyhole-core/tests/vectors")
-}
-
-/// Runs the binary with this on its standard input, through a pipe.
-fn run(arguments: &[&str], input: &[u8]) -> Output {
-    let mut command = Command::new(binary());
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    std::thread::scope(|scope| {
-        // A command that refuses its input does not read it all.
-        scope.spawn(move || drop(stdin.write_all(input)));
-        child.wait_with_output().unwrap()
-    })
-}
-
-#[track_caller]
-fn succeeds(arguments: &[&str], input: &[u8]) -> Vec<u8> {
-    let output = run(arguments, input);
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
-
-/// What it wrote, and what it said.
-#[track_caller]
-fn fails(code: i32, arguments: &[&str], input: &[u8]) -> (Vec<u8>, String) {
-    let output = run(arguments, input);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-    assert!(said.starts_with("keyhole: ") || said.starts_with("error: "), "{said}");
-    (output.stdout, said)
-}
-
-struct Directory(tempfile::TempDir);
-
-impl Directory {
-    fn new() -> Self {
-        Directory(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    fn key(&self, name: &str) -> String {
-        let path = self.path(name);
-        succeeds(&["key", "new", &path], b"");
-        path
-    }
 }
 
 #[test]
@@ -264,7 +217,7 @@ fn no_file_is_lost() {
     let message_path = directory.path("message");
     fs::write(&message_path, &message).unwrap();
     let all = || {
-        let mut names: Vec<_> = fs::read_dir(directory.0.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut names: Vec<_> = fs::read_dir(directory.home()).unwrap().map(|entry| entry.unwrap().path()).collect();
         names.sort();
         names.into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect::<Vec<_>>()
     };
@@ -327,7 +280,7 @@ fn no_file_is_lost() {
     assert_eq!(mode(&sealed), mode(&plain));
     // Devices are written as they are, and a directory of its own is not needed for a name alone.
     succeeds(&[&open[..], &[&sealed, "/dev/null"]].concat(), b"");
-    let status = Command::new(binary()).args(open).args(["sealed", "name"]).current_dir(directory.0.path()).status();
+    let status = Command::new(binary()).args(open).args(["sealed", "name"]).current_dir(directory.home()).status();
     assert!(status.unwrap().success() && fs::read(directory.path("name")).unwrap() == plaintext);
     assert!(!all().iter().any(|(_, path)| path.file_name().unwrap().to_str().unwrap().starts_with('.')));
 }

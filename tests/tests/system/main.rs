@@ -7,5 +7,6 @@ mod guide;
 mod objects;
 mod operate;
 mod resources;
+mod sealed;
 mod secrets;
 mod start;

@@ -364,3 +364,42 @@ fn everything_is_there_after_a_restart() {
     complete(&node, "pending", &id, &[(1, etag)], &[]).expect(200);
     assert_eq!(node.send(&request("GET", "pending").headers(key.headers())).expect(200).body, b"part");
 }
+
+#[test]
+fn presigned_urls() {
+    let key = CustomerKey::random();
+    let node = Launch::default().with_credential().start();
+    node.make_bucket("bucket");
+    let (address, signer) = (node.address(), node.signer());
+    let presigned = |request: Request| request.presigned(address, signer, 60);
+    // Signed ahead, with any body, and with any header that is none of Amazon's.
+    let put = presigned(request("PUT", "o")).header("content-type", "text/x").body("plain");
+    put.send_unsigned(address).expect(200);
+    let got = presigned(request("GET", "o")).send_unsigned(address).expect(200);
+    assert_eq!((got.text().as_str(), got.header("content-type")), ("plain", Some("text/x")));
+    let overridden = presigned(request("GET", "o").query("response-content-type", "text/y"));
+    assert_eq!(overridden.send_unsigned(address).expect(200).header("content-type"), Some("text/y"));
+    // With a customer key, whose headers are signed and are not in the URL.
+    let sealed = presigned(request("PUT", "s").headers(key.headers())).body("sealed");
+    sealed.send_unsigned(address).expect(200);
+    let got = presigned(request("GET", "s").headers(key.headers())).send_unsigned(address).expect(200);
+    assert_eq!(got.text(), "sealed");
+
+    let code = |request: Request| {
+        let reply = request.send_unsigned(address);
+        (reply.status, reply.element("Code").unwrap_or_default())
+    };
+    let refused = |request: Request, status, expected: &str| assert_eq!(code(request), (status, expected.to_owned()));
+    refused(presigned(request("GET", "s")).headers(key.headers()), 403, "AccessDenied");
+    let [_, (name, value), _] = key.headers();
+    refused(presigned(request("GET", "s").query(&name, &value)), 400, "InvalidRequest");
+    refused(presigned(request("GET", "s").query(&name.to_uppercase(), &value)), 400, "InvalidRequest");
+    refused(presigned(request("GET", "o").skewed(-61_000)), 403, "AccessDenied");
+    refused(request("GET", "o").presigned(address, signer, 604_801), 400, "AuthorizationQueryParametersError");
+    request("GET", "o").presigned(address, signer, 604_800).send_unsigned(address).expect(200);
+    refused(presigned(request("GET", "o")).query("partNumber", "1"), 403, "SignatureDoesNotMatch");
+    refused(presigned(request("GET", "o")).signed(address, signer), 400, "InvalidArgument");
+    assert_eq!(node.send(&request("GET", "o")).expect(200).text(), "plain");
+    let log = node.log();
+    assert!(!log.contains(&value) && !log.contains("X-Amz-Signature="), "what signs is not logged");
+}

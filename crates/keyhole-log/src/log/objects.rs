@@ -20,12 +20,12 @@ impl<D: Disk> Log<D> {
         let PutObject { bucket, key, content, head, sealed, etag, size, time_ms, condition } = put;
         within(key.len(), KEY_MAX, "the key of an object")?;
         within(head.len(), HEAD_MAX, "the head of an object")?;
-        let (new, parts, source) = match content {
+        let (new, parts, bound, source) = match content {
             Content::New(body, salt) => {
                 let part = Part { number: 0, body: body.id(), size, salt, etag: etag.digest };
-                (Some(body), vec![part], None)
+                (Some(body), vec![part], false, None)
             }
-            Content::Shared(object) => (None, object.parts, Some(object.pin)),
+            Content::Shared(object) => (None, object.parts, object.bound, Some(object.pin)),
         };
         let shared = self.shared();
         let pinned: Vec<_> = if new.is_some() { Vec::new() } else { parts.iter().map(|part| part.body).collect() };
@@ -48,7 +48,7 @@ impl<D: Disk> Log<D> {
         };
         drop(source);
         let (key, head) = (key.as_str(), head.as_slice());
-        let record = ObjectPut { bucket, upload: None, size, time_ms, etag, sealed, key, head, parts };
+        let record = ObjectPut { bucket, upload: None, size, time_ms, etag, sealed, bound, key, head, parts };
         let (mut drafts, mut holds) = (Vec::with_capacity(2), Vec::new());
         if let Some((body, seq)) = new.zip(body_seq) {
             let (body, pins) = body_draft(seq, body);
@@ -77,6 +77,7 @@ impl<D: Disk> Log<D> {
                 time_ms: put.time_ms,
                 etag: put.etag,
                 sealed: put.sealed,
+                bound: put.bound,
                 head: put.head.to_vec(),
                 parts: put.parts,
                 seq,

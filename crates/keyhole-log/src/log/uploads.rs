@@ -139,7 +139,7 @@ impl<D: Disk> Log<D> {
             state.index.pin(&pinned);
             (bucket, seq)
         };
-        let CompleteUpload { upload, parts, head, etag, size, time_ms, condition: _ } = complete;
+        let CompleteUpload { upload, parts, head, bound, etag, size, time_ms, condition: _ } = complete;
         let record = ObjectPut {
             bucket,
             upload: Some(upload.seq),
@@ -147,6 +147,7 @@ impl<D: Disk> Log<D> {
             time_ms,
             etag,
             sealed: upload.sealed,
+            bound,
             key: &upload.key,
             head: &head,
             parts,

@@ -29,6 +29,7 @@ pub(crate) mod kind {
 
 const SEALED: u8 = 1;
 const DECLARED: u8 = 2;
+const BOUND: u8 = 4;
 const INLINE: u8 = 0;
 const BLOCKS: u8 = 1;
 
@@ -87,6 +88,8 @@ pub(crate) struct ObjectPut<'a> {
     pub(crate) time_ms: u64,
     pub(crate) etag: Etag,
     pub(crate) sealed: bool,
+    /// The head must list the parts.
+    pub(crate) bound: bool,
     pub(crate) key: &'a str,
     pub(crate) head: &'a [u8],
     pub(crate) parts: Vec<Part>,
@@ -364,7 +367,8 @@ impl<'a> ObjectPut<'a> {
         out.extend_from_slice(&self.time_ms.to_le_bytes());
         out.extend_from_slice(&self.etag.digest);
         out.extend_from_slice(&self.etag.parts.to_le_bytes());
-        out.extend_from_slice(&[if self.sealed { SEALED } else { 0 }, 0]);
+        let bound = if self.bound { BOUND } else { 0 };
+        out.extend_from_slice(&[if self.sealed { SEALED } else { 0 } | bound, 0]);
         out.extend_from_slice(&(self.key.len() as u16).to_le_bytes());
         out.extend_from_slice(&(self.parts.len() as u16).to_le_bytes());
         out.extend_from_slice(&(self.head.len() as u32).to_le_bytes());
@@ -378,13 +382,17 @@ impl<'a> ObjectPut<'a> {
     fn parse(c: &mut Cursor<'a>) -> Option<Self> {
         let (bucket, upload, size, time_ms) = (c.u64()?, c.u64()?, c.u64()?, c.u64()?);
         let etag = Etag { digest: c.array()?, parts: c.u16()? };
-        let [flags @ (0 | SEALED), 0] = c.array()? else { return None };
+        let [flags, 0] = c.array()? else { return None };
+        if flags & !(SEALED | BOUND) != 0 {
+            return None;
+        }
+        let (sealed, bound) = (flags & SEALED != 0, flags & BOUND != 0);
         let (key_len, count, head_len) = (c.u16()?, c.u16()?, c.u32()?);
         let key = c.str(key_len.into())?;
         let head = c.bytes(head_len as usize)?;
         let parts = (0..count).map(|_| parse_part(c)).collect::<Option<_>>()?;
         let upload = (upload != 0).then_some(upload);
-        Some(ObjectPut { bucket, upload, size, time_ms, etag, sealed: flags == SEALED, key, head, parts })
+        Some(ObjectPut { bucket, upload, size, time_ms, etag, sealed, bound, key, head, parts })
     }
 }
 
@@ -478,7 +486,7 @@ mod tests {
             prefix: b"",
             bytes: Bytes::Blocks(runs),
         }));
-        for upload in [None, Some(12)] {
+        for (upload, sealed, bound) in [(None, true, false), (Some(12), true, true), (Some(12), false, false)] {
             let parts = vec![part.clone(), part.clone()];
             let (key, head) = ("k", &b"head"[..]);
             check(&Payload::ObjectPut(ObjectPut {
@@ -487,7 +495,8 @@ mod tests {
                 size: 9,
                 time_ms: 8,
                 etag,
-                sealed: true,
+                sealed,
+                bound,
                 key,
                 head,
                 parts,

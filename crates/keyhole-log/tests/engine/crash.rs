@@ -86,7 +86,7 @@ async fn multipart(log: &Log<MemDisk>, key: &str, seed: u64, len: usize) -> Resu
     let parts = log.parts(&upload, 0, 10)?.into_iter().map(|info| info.part).collect();
     let head = format!("head of {seed}").into_bytes();
     let (etag, size, condition) = (etag(seed), len as u64, Condition::None);
-    log.complete_upload(CompleteUpload { upload, parts, head, etag, size, time_ms: seed, condition }).await
+    log.complete_upload(CompleteUpload { upload, parts, head, bound: true, etag, size, time_ms: seed, condition }).await
 }
 
 /// One client: writes its own keys, copies anybody's.

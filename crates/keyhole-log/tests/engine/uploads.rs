@@ -39,6 +39,7 @@ async fn complete(log: &Log<MemDisk>, upload: &UploadRef, parts: Vec<Part>, seed
         size: parts.iter().map(|part| part.size).sum(),
         parts,
         head: format!("head of {seed}").into_bytes(),
+        bound: seed % 2 == 1,
         etag: etag(seed),
         time_ms: 9,
         condition: Condition::None,

@@ -6,7 +6,7 @@ use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums, Field};
 use percent_encoding::percent_decode_str;
 
 use super::query::Query;
-use super::route::{check_bucket, check_key};
+use super::route::{Operation, check_bucket, check_key};
 use crate::checksum;
 use crate::http::RequestHead;
 use crate::limits::USER_METADATA_MAX;
@@ -54,6 +54,43 @@ pub fn metadata(head: &RequestHead) -> Result<Metadata, Error> {
             .with_field("MaxSizeAllowed", USER_METADATA_MAX.to_string()));
     }
     Ok(metadata)
+}
+
+/// The header that asks for an object as it is sealed, without the key: its value is 1.
+pub const SEALED_HEADER: &str = "x-keyhole-sealed";
+
+/// Whether a request sends or asks for a sealed object file.
+///
+/// # Errors
+/// `InvalidArgument` where the header has another value than 1 or is there twice, `InvalidRequest` on an operation that has
+/// no use for it: it is never ignored.
+pub fn is_sealed_transfer(head: &RequestHead, operation: &Operation) -> Result<bool, Error> {
+    let mut values = head.headers.all(SEALED_HEADER);
+    let Some(value) = values.next() else { return Ok(false) };
+    if value != b"1" || values.next().is_some() {
+        let value = String::from_utf8_lossy(value);
+        return Err(Error::invalid_argument(SEALED_HEADER, value, "x-keyhole-sealed has the value 1, once."));
+    }
+    if !matches!(operation, Operation::PutObject | Operation::GetObject | Operation::HeadObject) {
+        let message = "x-keyhole-sealed goes with PutObject, GetObject and HeadObject alone.";
+        return Err(Error::new(ErrorCode::InvalidRequest).with_message(message));
+    }
+    Ok(true)
+}
+
+/// A request that brings a sealed object may bring no metadata: it is in the sealed head. The type of what is sent is none.
+///
+/// # Errors
+/// `InvalidRequest`, and those of [`metadata`].
+pub fn no_metadata(head: &RequestHead) -> Result<(), Error> {
+    let Metadata { fields, user } = metadata(head)?;
+    let mut kept = Field::ALL.into_iter().zip(&fields).filter(|(field, _)| *field != Field::ContentType);
+    if user.is_empty() && kept.all(|(_, value)| value.is_none()) {
+        return Ok(());
+    }
+    let message =
+        "The metadata of a sealed object is in its sealed head. Seal it with the object, and send no headers for it.";
+    Err(Error::new(ErrorCode::InvalidRequest).with_message(message))
 }
 
 /// `aws-chunked` is how the body came, not what the object is.
@@ -299,6 +336,27 @@ mod tests {
             assert_eq!(metadata(&put(&format!("\n{header}"))).unwrap_err().code, code, "{header}");
         }
         assert!(metadata(&put("\nx-amz-acl: private\nx-amz-storage-class: STANDARD")).is_ok());
+    }
+
+    #[test]
+    fn sealed_transfers() {
+        let check =
+            |operation, headers: &str| is_sealed_transfer(&put(headers), &operation).map_err(|error| error.code);
+        for operation in [Operation::PutObject, Operation::GetObject, Operation::HeadObject] {
+            assert_eq!(check(operation.clone(), ""), Ok(false));
+            assert_eq!(check(operation.clone(), "\nX-Keyhole-Sealed: 1"), Ok(true));
+            for bad in ["0", "", "11", "true", "1\nx-keyhole-sealed: 1"] {
+                let header = format!("\nx-keyhole-sealed: {bad}");
+                assert_eq!(check(operation.clone(), &header), Err(ErrorCode::InvalidArgument), "{bad}");
+            }
+        }
+        assert_eq!(check(Operation::DeleteObject, "\nx-keyhole-sealed: 1"), Err(ErrorCode::InvalidRequest));
+        assert_eq!(check(Operation::DeleteObject, ""), Ok(false));
+        let metadata = |headers: &str| no_metadata(&put(headers)).map_err(|error| error.code);
+        assert_eq!(metadata("\nContent-Type: application/vnd.keyhole.sealed\nContent-Encoding: aws-chunked"), Ok(()));
+        for bad in ["x-amz-meta-a: 1", "Content-Encoding: gzip", "Cache-Control: no-store"] {
+            assert_eq!(metadata(&format!("\n{bad}")), Err(ErrorCode::InvalidRequest), "{bad}");
+        }
     }
 
     #[test]

@@ -128,13 +128,27 @@ fn subresource(query: &Query) -> Result<Option<&str>, Error> {
         "bucket-region",
         "allow-unordered",
     ];
+    // What a presigned URL is signed with.
+    const SIGNING: [&str; 6] = [
+        "X-Amz-Algorithm",
+        "X-Amz-Credential",
+        "X-Amz-Date",
+        "X-Amz-Expires",
+        "X-Amz-SignedHeaders",
+        "X-Amz-Signature",
+    ];
     let mut found = None;
     for name in query.names() {
         if name == "versionId" && query.get(name) == Some("null") {
             continue;
         }
-        if TUNING.contains(&name) || name.starts_with("response-") {
+        if TUNING.contains(&name) || SIGNING.contains(&name) || name.starts_with("response-") {
             continue;
+        }
+        if name.to_ascii_lowercase().contains("server-side-encryption-customer-") {
+            return Err(Error::new(ErrorCode::InvalidRequest).with_message(
+                "Customer keys come in headers, never in the query, which is logged on its way. Sign the headers instead.",
+            ));
         }
         if !KNOWN.contains(&name) {
             return Err(Error::new(ErrorCode::NotImplemented)

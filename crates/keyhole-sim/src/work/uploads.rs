@@ -203,6 +203,7 @@ impl Client {
             upload: reference,
             parts,
             head: head(id),
+            bound: id % 2 == 1,
             etag: etag(id, version.parts),
             size: version.size(),
             time_ms: id,

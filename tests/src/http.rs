@@ -176,11 +176,16 @@ impl Request {
         }
     }
 
-    /// The bytes of the head, to do wrong with.
-    pub fn head(&self, to: SocketAddr) -> String {
+    /// Path and query, as the first line of the head has them.
+    pub fn target(&self) -> String {
         let query = self.canonical_query();
         let mark = if query.is_empty() { "" } else { "?" };
-        let mut head = format!("{} {}{mark}{query} HTTP/1.1\r\n", self.method, self.path);
+        format!("{}{mark}{query}", self.path)
+    }
+
+    /// The bytes of the head, to do wrong with.
+    pub fn head(&self, to: SocketAddr) -> String {
+        let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target());
         let has = |name: &str| self.headers.iter().any(|(existing, _)| existing == name);
         if !has("host") {
             head += &format!("host: {to}\r\n");

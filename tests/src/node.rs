@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::data::{contains, files_below, forms};
 use crate::http::{Request, Response};
 use crate::sigv4::Signer;
 
@@ -255,6 +256,18 @@ impl Node {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("the node runs").id()
+    }
+
+    /// Where in the data directory and the logs a secret stands, in whatever form.
+    pub fn places_of(&self, secret: &[u8]) -> Vec<String> {
+        let mut files = files_below(self.data());
+        files.push(("the log".into(), self.log().into_bytes()));
+        let mut found = Vec::new();
+        for (form, bytes) in forms(secret) {
+            let holders = files.iter().filter(|(_, contents)| contains(contents, &bytes));
+            found.extend(holders.map(|(path, _)| format!("{form} in {}", path.display())));
+        }
+        found
     }
 
     /// All that it has written to standard output and error.

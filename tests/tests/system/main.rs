@@ -3,6 +3,7 @@
 mod commands;
 mod device;
 mod errors;
+mod firmware;
 mod guide;
 mod objects;
 mod operate;

@@ -1,23 +1,11 @@
 //! What must not be found at rest.
 
-use keyhole_tests::data::{base64, contains, files_below, forms, md5};
-use keyhole_tests::{CustomerKey, Launch, Node, Request};
+use keyhole_tests::data::{base64, md5};
+use keyhole_tests::{CustomerKey, Launch, Request};
 
 const PATTERN: &[u8; 64] = b"the pattern: sixty-four bytes that stand nowhere else, 012345678";
 const PLAIN: &[u8; 64] = b"the plain object: sixty-four bytes that everybody may read here.";
 const METADATA: &str = "a-value-of-user-metadata-that-is-secret";
-
-/// Where in the data directory and the logs a secret stands, in whatever form.
-fn places(node: &Node, secret: &[u8]) -> Vec<String> {
-    let mut files = files_below(node.data());
-    files.push(("the log".into(), node.log().into_bytes()));
-    let mut found = Vec::new();
-    for (form, bytes) in forms(secret) {
-        let holders = files.iter().filter(|(_, contents)| contains(contents, &bytes));
-        found.extend(holders.map(|(path, _)| format!("{form} in {}", path.display())));
-    }
-    found
-}
 
 /// Stores the pattern in every way that there is, with every key good and bad, at the most talkative level of logging.
 #[test]
@@ -61,11 +49,13 @@ fn neither_plaintext_nor_metadata_nor_key_is_kept() {
     assert!(node.stop().success());
 
     for secret in [&PATTERN[..], METADATA.as_bytes(), &key.0, &other.0, &twice.0] {
-        assert_eq!(places(&node, secret), [""; 0]);
+        assert_eq!(node.places_of(secret), [""; 0]);
     }
     for key in [&key, &other] {
-        assert_eq!(places(&node, &md5(&key.0)), [""; 0], "the key's MD5");
+        assert_eq!(node.places_of(&md5(&key.0)), [""; 0], "the key's MD5");
     }
     // The search finds what is there.
-    assert!(places(&node, PLAIN).iter().any(|place| place.starts_with("raw in") && place.ends_with("objects.keyhole")));
+    assert!(
+        node.places_of(PLAIN).iter().any(|place| place.starts_with("raw in") && place.ends_with("objects.keyhole"))
+    );
 }

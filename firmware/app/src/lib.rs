@@ -9,6 +9,7 @@
 mod open;
 mod package;
 pub mod reading;
+pub mod time;
 pub mod upload;
 
 pub use open::{OpenFileError, open};

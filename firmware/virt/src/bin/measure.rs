@@ -13,6 +13,7 @@ use keyhole_virt::instructions;
 use riscv_rt::entry;
 use semihosting::{eprintln, println, process};
 
+/// The program.
 #[entry]
 fn main() -> ! {
     measure("portable", &Portable);

@@ -7,6 +7,7 @@ use keyhole_core::aead::Portable;
 use riscv_rt::entry;
 use semihosting::{eprintln, fs, process};
 
+/// The program.
 #[entry]
 fn main() -> ! {
     let mut buffer = [0; SEALED_MAX];

@@ -6,6 +6,7 @@ use keyhole_core::aead::Portable;
 use riscv_rt::entry;
 use semihosting::{eprintln, println, process};
 
+/// The program.
 #[entry]
 fn main() -> ! {
     let mut scratch = [0; keyhole_checks::SCRATCH_LEN];

@@ -4,11 +4,11 @@ use core::fmt;
 use core::ops::Range;
 
 use keyhole_core::aead::Engine;
-use keyhole_core::body::{BindingError, Bodies, context};
+use keyhole_core::body::{BindingError, check_whole, context};
 use keyhole_core::chunked::Opener;
 use keyhole_core::file::{Decoded, ENTRY_LEN, Entry, FileError, Layout, Preface};
 use keyhole_core::head::{OpenError, open_head};
-use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, TAG_LEN};
+use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, TAG_LEN};
 use keyhole_core::{CustomerKey, DataKey, NotAuthentic};
 
 /// Why a file does not open.
@@ -95,10 +95,7 @@ pub fn open<E: Engine>(
     let (chunk, tag) = rest.split_last_chunk_mut::<TAG_LEN>().ok_or(FileError::Length)?;
     let head =
         open_head(engine, customer_key, bucket, key, &mut front[head_start..head_end]).map_err(OpenFileError::Head)?;
-    let salt = prefix.first_chunk::<SALT_LEN>().ok_or(FileError::Length)?;
-    let mut bodies = Bodies::new();
-    bodies.push(0, entry.message_len, salt).map_err(OpenFileError::Binding)?;
-    bodies.check(&head).map_err(OpenFileError::Binding)?;
+    check_whole(entry.message_len, &head).map_err(OpenFileError::Binding)?;
     // A sealed head has a data key, or it had not opened.
     let data_key = DataKey::new(*head.data_key.ok_or(NotAuthentic)?);
     Opener::new(engine, data_key.expose(), prefix, &[&context(0)])?.open_at(0, chunk, tag)?;

@@ -330,7 +330,12 @@ fn open_file<E: Engine>(
         let salt = message[..SALT_LEN].try_into().unwrap();
         bodies.push(entry.part_number, entry.message_len, salt).map_err(|error| text(&error))?;
     }
-    let binding = bodies.check(&head).map_err(|error| text(&error))?;
+    let checked = bodies.check(&head);
+    if let [Entry { part_number: 0, message_len, .. }] = pieces.entries[..] {
+        assert_eq!(body::check_whole(message_len, &head), checked.map(|_| ()));
+        assert!(body::check_whole(message_len - 1, &head).is_err());
+    }
+    let binding = checked.map_err(|error| text(&error))?;
     let mut plaintext = Vec::new();
     for ((entry, message), info) in pieces.entries.iter().zip(&pieces.messages).zip(&pieces.infos) {
         let mut checksums = Checksums::default();

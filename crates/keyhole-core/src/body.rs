@@ -201,10 +201,8 @@ impl Bodies {
             return Err(BindingError::Bodies);
         }
         match (self.whole, head.plaintext_length) {
-            (Some(_), _) if head.manifest.is_some() || head.declared.is_some() => Err(BindingError::Parts),
-            (Some((len, _)), Some(said)) if len != said => Err(BindingError::Length),
-            (Some(_), Some(_)) => Ok(Binding::Bound),
-            (Some(_), None) | (None, Some(_)) => Err(BindingError::Parts),
+            (Some((len, _)), _) => check_whole_plaintext(len, head).map(|()| Binding::Bound),
+            (None, Some(_)) => Err(BindingError::Parts),
             (None, None) => match head.manifest {
                 Some(manifest) if Some(manifest) == self.manifest() => Ok(Binding::Bound),
                 Some(_) => Err(BindingError::Manifest),
@@ -212,6 +210,25 @@ impl Bodies {
                 None => Ok(Binding::Unbound),
             },
         }
+    }
+}
+
+/// Holds the only body of an object that has no parts against the opened head: [`Bodies`] for who reads nothing else, without
+/// the hashes of parts.
+///
+/// # Errors
+/// [`BindingError`] says what is wrong.
+pub fn check_whole(message_len: u64, head: &Head<'_>) -> Result<(), BindingError> {
+    let len = plaintext_len(message_len).ok_or(BindingError::Bodies)?;
+    check_whole_plaintext(len, head)
+}
+
+fn check_whole_plaintext(len: u64, head: &Head<'_>) -> Result<(), BindingError> {
+    match head.plaintext_length {
+        _ if head.manifest.is_some() || head.declared.is_some() => Err(BindingError::Parts),
+        Some(said) if said != len => Err(BindingError::Length),
+        Some(_) => Ok(()),
+        None => Err(BindingError::Parts),
     }
 }
 

@@ -8,6 +8,7 @@
 //! what is in memory.
 
 use core::fmt;
+use core::ops::Range;
 
 use zeroize::Zeroizing;
 
@@ -233,15 +234,79 @@ pub fn seal<E: Engine>(
     plaintext: &[u8],
     out: &mut [u8],
 ) -> Result<usize, FileError> {
+    let mut to = Output { out, len: 0 };
+    let mut sealer = put_front(&mut to, engine, customer_key, &mut random, [bucket, key], plaintext.len() as u64)?;
+    for chunk in plaintext.chunks(CHUNK_LEN) {
+        let tag = sealer.seal_next(to.put(chunk)?);
+        to.put(&tag)?;
+    }
+    if !sealer.is_finished() {
+        to.put(&sealer.seal_next(&mut []))?;
+    }
+    Ok(to.len)
+}
+
+/// Bytes of a file of [`seal`] before the body's first chunk; `None` for names that no file can have.
+pub fn front_len(bucket: &str, key: &str, plaintext_len: u64) -> Option<usize> {
+    check_names(bucket, key).ok()?;
+    let number_len = match plaintext_len {
+        0..24 => 1,
+        24..0x100 => 2,
+        0x100..0x1_0000 => 3,
+        0x1_0000..0x1_0000_0000 => 5,
+        _ => 9,
+    };
+    // The longest head of `SEAL_OVERHEAD` has a number of 9 bytes.
+    Some(SEAL_OVERHEAD - TAG_LEN - 9 + number_len + bucket.len() + key.len())
+}
+
+/// [`seal`] where there is room for one copy alone: `buffer[plaintext]` holds less than [`CHUNK_LEN`] bytes of plaintext, which
+/// are encrypted where they are. What is returned is where the file is: it begins [`front_len`] bytes before the
+/// plaintext and ends [`TAG_LEN`] after it.
+///
+/// # Errors
+/// [`FileError::Name`], [`FileError::TooLong`] for a whole chunk or more, and [`FileError::Room`] where there is too little of
+/// it before or after the plaintext. `buffer` is as it was then.
+pub fn seal_in_place<E: Engine>(
+    engine: &E,
+    customer_key: &CustomerKey,
+    mut random: impl FnMut(&mut [u8]),
+    bucket: &str,
+    key: &str,
+    buffer: &mut [u8],
+    plaintext: Range<usize>,
+) -> Result<Range<usize>, FileError> {
+    let len = plaintext.end.checked_sub(plaintext.start).ok_or(FileError::Room)?;
+    if len >= CHUNK_LEN {
+        return Err(FileError::TooLong);
+    }
+    let front_len = front_len(bucket, key, len as u64).ok_or(FileError::Name)?;
+    let start = plaintext.start.checked_sub(front_len).ok_or(FileError::Room)?;
+    let file = buffer.get_mut(start..).and_then(|rest| rest.get_mut(..front_len + len + TAG_LEN));
+    let (front, rest) = file.ok_or(FileError::Room)?.split_at_mut(front_len);
+    let (chunk, tag) = rest.split_at_mut(len);
+    let mut to = Output { out: front, len: 0 };
+    let mut sealer = put_front(&mut to, engine, customer_key, &mut random, [bucket, key], len as u64)?;
+    tag.copy_from_slice(&sealer.seal_next(chunk));
+    Ok(start..start + front_len + len + TAG_LEN)
+}
+
+/// Writes what stands before the first chunk of an object's only body; what seals the chunks.
+fn put_front<E: Engine>(
+    to: &mut Output<'_>,
+    engine: &E,
+    customer_key: &CustomerKey,
+    random: &mut dyn FnMut(&mut [u8]),
+    [bucket, key]: [&str; 2],
+    len: u64,
+) -> Result<Sealer<E::Aead>, FileError> {
     check_names(bucket, key)?;
-    let len = plaintext.len() as u64;
     let message_len = message_len(len).ok_or(FileError::TooLong)?;
     let (mut data_key, mut head_salt, mut salt) = (Zeroizing::new([0; KEY_LEN]), [0; SALT_LEN], [0; SALT_LEN]);
     random(&mut data_key[..]);
     random(&mut head_salt);
     random(&mut salt);
 
-    let mut to = Output { out, len: 0 };
     to.put_names([bucket, key])?;
     // How long the head gets is known when it is there.
     let before_head = to.len + 4;
@@ -255,16 +320,9 @@ pub fn seal<E: Engine>(
     to.put(&1u32.to_be_bytes())?;
     to.put(&Entry { part_number: 0, message_len, info_len: 0 }.encode())?;
 
-    let mut sealer = Sealer::new(engine, &data_key, &salt, &[&context(0)]);
+    let sealer = Sealer::new(engine, &data_key, &salt, &[&context(0)]);
     to.put(&sealer.prefix())?;
-    for chunk in plaintext.chunks(CHUNK_LEN) {
-        let tag = sealer.seal_next(to.put(chunk)?);
-        to.put(&tag)?;
-    }
-    if !sealer.is_finished() {
-        to.put(&sealer.seal_next(&mut []))?;
-    }
-    Ok(to.len)
+    Ok(sealer)
 }
 
 /// A big-endian number of up to 8 bytes.

@@ -9,7 +9,8 @@
 //! - [`chunked`]: authenticated encryption in chunks of 16 KiB, seekable and truncation-proof;
 //! - [`head`]: what describes an object (data key, metadata, checksums), sealed under the customer key;
 //! - [`body`]: how the bytes of an object or of a part are bound to it;
-//! - [`file`](mod@file): a sealed object as one self-contained file.
+//! - [`file`](mod@file): a sealed object as one self-contained file;
+//! - `sigv4`, behind the feature of that name: signatures for the requests of devices.
 //!
 //! The crate needs neither `std` nor an allocator, has no `unsafe` code, and panics on no input: what comes from outside
 //! is answered with an error. The [`format`] page has every byte.
@@ -25,6 +26,8 @@ pub mod head;
 mod key;
 mod key_id;
 pub mod limits;
+#[cfg(feature = "sigv4")]
+pub mod sigv4;
 pub mod sse_c;
 #[cfg(feature = "suite")]
 pub mod suite;

@@ -330,7 +330,12 @@ fn open_file<E: Engine>(
         let salt = message[..SALT_LEN].try_into().unwrap();
         bodies.push(entry.part_number, entry.message_len, salt).map_err(|error| text(&error))?;
     }
-    let binding = bodies.check(&head).map_err(|error| text(&error))?;
+    let checked = bodies.check(&head);
+    if let [Entry { part_number: 0, message_len, .. }] = pieces.entries[..] {
+        assert_eq!(body::check_whole(message_len, &head), checked.map(|_| ()));
+        assert!(body::check_whole(message_len - 1, &head).is_err());
+    }
+    let binding = checked.map_err(|error| text(&error))?;
     let mut plaintext = Vec::new();
     for ((entry, message), info) in pieces.entries.iter().zip(&pieces.messages).zip(&pieces.infos) {
         let mut checksums = Checksums::default();
@@ -516,6 +521,28 @@ pub(crate) fn parts_of_another_upload<E: Engine>(engine: &E) {
 }
 
 /// Files that are made in one call: of every length, in just enough room and in too little.
+/// Sealed where it is, plaintext of less than a chunk gives the same file; without room, nothing is touched.
+fn in_place<E: Engine>(engine: &E, customer_key: &CustomerKey, plaintext: &[u8], expected: &[u8]) {
+    let front = file::front_len("bu", "key", plaintext.len() as u64).unwrap();
+    let seal = |before: usize, after: usize| {
+        let mut buffer = [&vec![0; before], plaintext, &vec![0; after]].concat();
+        let untouched = buffer.clone();
+        let mut random = fastrand::Rng::with_seed(SEED);
+        let place = before..before + plaintext.len();
+        let sealed =
+            file::seal_in_place(engine, customer_key, |bytes| random.fill(bytes), "bu", "key", &mut buffer, place);
+        assert!(sealed.is_ok() || buffer == untouched);
+        sealed.map(|file| buffer[file].to_vec())
+    };
+    if plaintext.len() >= CHUNK_LEN {
+        assert_eq!(seal(front, TAG_LEN), Err(FileError::TooLong));
+        return;
+    }
+    assert!(seal(front, TAG_LEN).unwrap() == expected && seal(front + 3, TAG_LEN + 4).unwrap() == expected);
+    assert_eq!(seal(front - 1, TAG_LEN), Err(FileError::Room));
+    assert_eq!(seal(front, TAG_LEN - 1), Err(FileError::Room));
+}
+
 pub(crate) fn sealed_at_once<E: Engine>(engine: &E) {
     let customer_key = CustomerKey::new([1; 32]);
     let seal = |bucket: &str, key: &str, plaintext: &[u8], out: &mut [u8]| {
@@ -531,6 +558,7 @@ pub(crate) fn sealed_at_once<E: Engine>(engine: &E) {
         let mut exact = vec![0; file_len];
         assert_eq!(seal("bu", "key", &plaintext, &mut exact), Ok(file_len));
         assert!(exact == out[..file_len], "the same randomness gives the same bytes");
+        in_place(engine, &customer_key, &plaintext, &exact);
         let too_short = if len < 1000 { 0..file_len } else { file_len - 40..file_len };
         for room in too_short {
             let mut out = vec![0; room];

@@ -1,0 +1,22 @@
+//! Nothing: what the runtime takes. To be measured, not to be run.
+#![no_std]
+#![no_main]
+
+use core::hint::black_box;
+
+use cortex_m_rt::entry;
+
+#[entry]
+fn main() -> ! {
+    black_box(0);
+    loop {
+        cortex_m::asm::wfi();
+    }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {
+        cortex_m::asm::wfi();
+    }
+}

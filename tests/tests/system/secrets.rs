@@ -10,7 +10,7 @@ const METADATA: &str = "a-value-of-user-metadata-that-is-secret";
 /// Stores the pattern in every way that there is, with every key good and bad, at the most talkative level of logging.
 #[test]
 fn neither_plaintext_nor_metadata_nor_key_is_kept() {
-    let mut node = Launch::default().with_credential().arg("--log=trace").start();
+    let mut node = Launch::default().with_credential().capacity(Some("128MiB")).arg("--log=trace").start();
     let (key, other) = (CustomerKey::random(), CustomerKey::random());
     node.make_bucket("secrets");
     let sealed = |method: &str, path: &str| {

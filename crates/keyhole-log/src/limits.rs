@@ -45,6 +45,9 @@ pub const HEAD_MAX: usize = 17 * 1024;
 /// Opaque bytes kept with a part.
 pub const INFO_MAX: usize = 1024;
 
+/// Opaque bytes kept with the settings of a bucket.
+pub const POLICY_MAX: usize = 4 * 1024;
+
 /// Length of an object's key (S3 allows 1,024).
 pub const KEY_MAX: usize = 1024;
 

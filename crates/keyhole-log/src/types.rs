@@ -109,6 +109,8 @@ pub struct BucketSettings {
     pub quota: Option<u64>,
     /// How long an object lives, in ms since it was stored. `None`: for ever.
     pub expire_ms: Option<u64>,
+    /// Opaque to the log, at most [`POLICY_MAX`](crate::limits::POLICY_MAX) bytes.
+    pub policy: Vec<u8>,
 }
 
 /// Where an object's bytes come from.

@@ -8,6 +8,7 @@ use keyhole_s3::{Error, ErrorCode, xml};
 use crate::failure::Result;
 use crate::io::{Env, Stream};
 use crate::node::{Node, Request};
+use crate::policy::{Policy, SseC};
 use crate::request::Connection;
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
@@ -59,6 +60,53 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     pub(crate) fn bucket_versioning(&self, request: &Request<'_>) -> Result<Response> {
         self.require_bucket(request.bucket()?)?;
         Ok(Response::xml(200, xml::versioning()))
+    }
+
+    /// PutBucketEncryption: only whether customer keys are blocked.
+    pub(crate) async fn put_bucket_encryption<S: Stream<Buf = D::Buf>>(
+        &self,
+        connection: &mut Connection<S>,
+        request: Request<'_>,
+    ) -> Result<Response> {
+        let bucket = request.bucket()?;
+        let document = self.document(connection, &request).await?;
+        let blocks = xml::parse_bucket_encryption(&document)?;
+        self.block_customer_keys(bucket, blocks).await?;
+        Ok(Response::new(200))
+    }
+
+    /// GetBucketEncryption.
+    pub(crate) fn bucket_encryption(&self, request: &Request<'_>) -> Result<Response> {
+        let bucket = request.bucket()?;
+        self.require_bucket(bucket)?;
+        match self.policy(bucket)?.sse_c {
+            SseC::Forbid => Ok(Response::xml(200, xml::bucket_encryption())),
+            _ => Err(ErrorCode::ServerSideEncryptionConfigurationNotFoundError.into()),
+        }
+    }
+
+    /// DeleteBucketEncryption: 204 whether there was any or not.
+    pub(crate) async fn delete_bucket_encryption(&self, request: &Request<'_>) -> Result<Response> {
+        self.block_customer_keys(request.bucket()?, false).await?;
+        Ok(Response::new(204))
+    }
+
+    /// Blocks customer keys, or ends that; what the operator has set besides stays.
+    async fn block_customer_keys(&self, bucket: &str, blocks: bool) -> Result<()> {
+        let (mut settings, _) = self.log.bucket_settings(bucket).ok_or(ErrorCode::NoSuchBucket)?;
+        let mut policy = Policy::of(&settings)?;
+        policy.sse_c = match (blocks, policy.sse_c) {
+            (true, SseC::Require) => {
+                let message = "The bucket requires customer-provided keys (SSE-C), so it cannot block them. Its operator can \
+                    change that: keyhole bucket set --sse-c allow.";
+                return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
+            }
+            (true, _) => SseC::Forbid,
+            (false, SseC::Forbid) => SseC::Allow,
+            (false, other) => other,
+        };
+        settings.policy = policy.encode();
+        Ok(self.log.set_bucket(bucket, settings, self.env.now_ms()).await?)
     }
 
     /// GetBucketAcl: the owner has FULL_CONTROL.

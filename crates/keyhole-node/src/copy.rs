@@ -4,10 +4,10 @@
 use keyhole_core::CustomerKey;
 use keyhole_core::aead::Engine;
 use keyhole_core::sse_c::Role;
-use keyhole_log::{Condition, Content, Disk, Etag, PutObject};
+use keyhole_log::{Content, Disk, Etag, PutObject};
 use keyhole_s3::http::Response;
 use keyhole_s3::ops::{self, CopySource, Decision, Directive};
-use keyhole_s3::{Error, ErrorCode, sse, xml};
+use keyhole_s3::{Error, ErrorCode, xml};
 
 use crate::download::{Copied, Reader};
 use crate::failure::Result;
@@ -16,13 +16,15 @@ use crate::io::Env;
 use crate::limits::{BLOCKS_PER_COPY, COPY_MAX};
 use crate::node::{Node, Request};
 use crate::object::{Found, copied, with_sse, write_condition};
+use crate::policy::Guarded;
 use crate::upload::Sealing;
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     /// CopyObject.
     pub(crate) async fn copy_object(&self, request: &Request<'_>, source: &CopySource) -> Result<Response> {
         let (bucket, key) = request.object()?;
-        let customer_key = sse::for_write(request.head, request.secure)?;
+        let policy = self.policy(bucket)?;
+        let customer_key = self.key_for_write(request.head, request.secure, bucket, &policy)?;
         let directive = ops::metadata_directive(request.head)?;
         let replacement = ops::metadata(request.head)?;
         let condition = write_condition(request)?;
@@ -41,11 +43,12 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         if directive == Directive::Replace {
             found.head.metadata = replacement;
         }
+        let guard = self.guard(request, &policy, customer_key.as_ref(), customer_key.is_some(), condition).await?;
         let time_ms = self.env.now_ms();
         let etag = if customer_key.is_some() == found.object.sealed {
-            self.copy_shared(bucket, key, found, customer_key.as_ref(), time_ms, condition).await?
+            self.copy_shared(bucket, key, found, customer_key.as_ref(), time_ms, &guard).await?
         } else {
-            self.copy_streamed(bucket, key, found, customer_key.as_ref(), condition).await?
+            self.copy_streamed(bucket, key, found, customer_key.as_ref(), &guard).await?
         };
         let document = xml::copy_object_result(&etag.to_string(), time_ms);
         Ok(with_sse(Response::xml(200, document), customer_key.as_ref()))
@@ -69,7 +72,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         found: Found,
         customer_key: Option<&CustomerKey>,
         time_ms: u64,
-        condition: Condition,
+        guard: &Guarded,
     ) -> Result<Etag> {
         let head = self.write_head(&found.head, customer_key, bucket, key)?;
         let etag = found.object.etag;
@@ -83,9 +86,10 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 head,
                 etag,
                 time_ms,
-                condition,
+                condition: guard.condition,
             })
-            .await?;
+            .await
+            .map_err(|error| guard.explain(error))?;
         Ok(etag)
     }
 
@@ -96,7 +100,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         key: &str,
         found: Found,
         customer_key: Option<&CustomerKey>,
-        condition: Condition,
+        guard: &Guarded,
     ) -> Result<Etag> {
         let _admitted = self.admit(BLOCKS_PER_COPY).await?;
         let data_key = customer_key.is_some().then(|| self.data_key());
@@ -112,6 +116,6 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             checksums: found.head.checksums,
             ..ObjectHead::default()
         };
-        self.put(bucket, key, stored, head, customer_key, payload.md5(), condition).await
+        self.put(bucket, key, stored, head, customer_key, payload.md5(), guard).await
     }
 }

@@ -25,9 +25,11 @@ mod listing;
 mod multipart;
 mod node;
 mod object;
+mod policy;
 mod request;
 mod sealed;
 mod upload;
 
 pub use io::{Env, Stream};
 pub use node::{Config, Node};
+pub use policy::{Policy, SseC};

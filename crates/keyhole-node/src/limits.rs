@@ -41,6 +41,9 @@ pub const COPY_MAX: u64 = 5 << 30;
 /// The shortest part that is not the last: 5 MiB, as on AWS.
 pub const PART_MIN: u64 = 5 << 20;
 
+/// Customer keys that a bucket's policy may pin.
+pub const PINS_MAX: usize = 64;
+
 /// Seconds that a client told to slow down is asked to wait.
 pub const RETRY_AFTER_S: u32 = 1;
 

@@ -9,7 +9,7 @@ use keyhole_core::aead::Engine;
 use keyhole_core::body::{self, MultipartEtag, PART_INFO_MAX};
 use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums};
 use keyhole_log::limits::PARTS_MAX;
-use keyhole_log::{CompleteUpload, CreateUpload, Disk, Etag, PartInfo, PutPart, UploadRef};
+use keyhole_log::{CompleteUpload, Condition, CreateUpload, Disk, Etag, PartInfo, PutPart, UploadRef};
 use keyhole_s3::body::{BodyDecoder, Wanted};
 use keyhole_s3::http::Response;
 use keyhole_s3::ops::{self, CopySource};
@@ -40,10 +40,13 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     /// CreateMultipartUpload.
     pub(crate) async fn create_upload(&self, request: &Request<'_>) -> Result<Response> {
         let (bucket, key) = request.object()?;
-        let customer_key = sse::for_write(request.head, request.secure)?;
+        let policy = self.policy(bucket)?;
+        let customer_key = self.key_for_write(request.head, request.secure, bucket, &policy)?;
         let metadata = ops::metadata(request.head)?;
         let declared = ops::declared_checksum(request.head)?;
         self.require_bucket(bucket)?;
+        // What is there when the upload is completed counts; but better now than after all the parts.
+        self.guard(request, &policy, customer_key.as_ref(), customer_key.is_some(), Condition::None).await?;
         let data_key = customer_key.is_some().then(|| self.data_key());
         let head = ObjectHead { data_key, metadata, declared, ..ObjectHead::default() };
         let id: UploadId = self.env.random_array();
@@ -71,7 +74,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     /// Finds the upload that a part is for and opens its head with the key that came with the part (rows 11 and 12).
     async fn open_upload(&self, request: &Request<'_>, id: &UploadId) -> Result<Open> {
         let (bucket, key) = request.object()?;
-        let customer_key = sse::for_write(request.head, request.secure)?;
+        let customer_key = self.key_for_write(request.head, request.secure, bucket, &self.policy(bucket)?)?;
         let upload = self.log.upload(bucket, key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
         if upload.sealed != customer_key.is_some() {
             return Err(sse::part_mismatch().into());
@@ -208,6 +211,9 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let document = self.document(connection, &request).await?;
         let completed = xml::parse_complete(&document)?;
         let upload = self.log.upload(bucket, key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
+        let policy = self.policy(bucket)?;
+        policy.check_kind(upload.sealed)?;
+        let guard = self.guard(&request, &policy, customer_key.as_ref(), upload.sealed, condition).await?;
         let chosen = choose(&completed, self.log.parts(&upload, 0, PARTS_MAX)?)?;
         let size = chosen.iter().map(|part| part.size).sum();
         if size > OBJECT_MAX {
@@ -234,7 +240,9 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             }
         };
         let time_ms = self.env.now_ms();
-        self.log.complete_upload(CompleteUpload { upload, parts, head, bound, etag, size, time_ms, condition }).await?;
+        let condition = guard.condition;
+        let complete = CompleteUpload { upload, parts, head, bound, etag, size, time_ms, condition };
+        self.log.complete_upload(complete).await.map_err(|error| guard.explain(error))?;
         let response = Response::xml(200, xml::complete_result(bucket, key, &etag.to_string()));
         Ok(with_checksums(response, &checksums))
     }

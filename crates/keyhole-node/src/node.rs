@@ -138,6 +138,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             Op::UploadPart { upload_id, number } => self.upload_part(connection, request, &upload_id, number).await?,
             Op::DeleteObjects => self.delete_objects(connection, request).await?,
             Op::CreateBucket => self.create_bucket(connection, request).await?,
+            Op::PutBucketEncryption => self.put_bucket_encryption(connection, request).await?,
             Op::CompleteMultipartUpload { upload_id } => self.complete_upload(connection, request, &upload_id).await?,
             Op::GetObject => {
                 self.take_no_body(connection, &request).await?;
@@ -168,6 +169,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             Op::GetBucketLocation => self.bucket_location(request),
             Op::GetBucketVersioning => self.bucket_versioning(request),
             Op::GetBucketAcl => self.bucket_acl(request),
+            Op::GetBucketEncryption => self.bucket_encryption(request),
+            Op::DeleteBucketEncryption => self.delete_bucket_encryption(request).await,
             Op::ListObjects(query) => self.list_objects(request, &query),
             Op::ListObjectsV2(query) => self.list_objects_v2(request, &query),
             Op::ListMultipartUploads(query) => self.list_uploads(request, &query),

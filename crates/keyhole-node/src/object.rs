@@ -18,6 +18,7 @@ use crate::heads::ObjectHead;
 use crate::io::{Env, Stream};
 use crate::limits::{BLOCKS_PER_DOWNLOAD, BLOCKS_PER_UPLOAD, PUT_MAX};
 use crate::node::{Node, Outcome, Request};
+use crate::policy::Guarded;
 use crate::request::{Connection, Receiver};
 use crate::upload::{Sealing, Stored};
 
@@ -36,10 +37,12 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         request: Request<'_>,
     ) -> Result<Response> {
         let (bucket, key) = request.object()?;
-        let customer_key = sse::for_write(request.head, request.secure)?;
+        let policy = self.policy(bucket)?;
+        let customer_key = self.key_for_write(request.head, request.secure, bucket, &policy)?;
         let metadata = ops::metadata(request.head)?;
         self.require_bucket(bucket)?;
         let condition = write_condition(&request)?;
+        let guard = self.guard(&request, &policy, customer_key.as_ref(), customer_key.is_some(), condition).await?;
         let wanted = if customer_key.is_some() { Wanted::None } else { Wanted::Md5 };
         let decoder = BodyDecoder::new(request.head, request.payload.clone(), wanted, PUT_MAX)?;
         let _admitted = self.admit(BLOCKS_PER_UPLOAD).await?;
@@ -56,7 +59,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             checksums: digests.checksums,
             ..ObjectHead::default()
         };
-        let etag = self.put(bucket, key, stored, head, customer_key.as_ref(), digests.md5, condition).await?;
+        let etag = self.put(bucket, key, stored, head, customer_key.as_ref(), digests.md5, &guard).await?;
         let response = with_sse(Response::new(200), customer_key.as_ref()).header("ETag", quoted(&etag));
         Ok(with_checksums(response, &digests.checksums))
     }
@@ -71,7 +74,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         head: ObjectHead,
         customer_key: Option<&CustomerKey>,
         md5: Option<[u8; 16]>,
-        condition: Condition,
+        guard: &Guarded,
     ) -> Result<Etag> {
         let digest = match customer_key {
             Some(_) => body::etag(&stored.salt),
@@ -89,9 +92,10 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 sealed: customer_key.is_some(),
                 etag,
                 time_ms: self.env.now_ms(),
-                condition,
+                condition: guard.condition,
             })
-            .await?;
+            .await
+            .map_err(|error| guard.explain(error))?;
         Ok(etag)
     }
 

@@ -53,6 +53,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         request: Request<'_>,
     ) -> Result<Response> {
         let (bucket, key) = request.object()?;
+        self.check_sealed_transfer(&self.policy(bucket)?)?;
         if sse::for_write(request.head, request.secure)?.is_some() {
             return Err(no_key().into());
         }

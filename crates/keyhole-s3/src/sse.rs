@@ -31,6 +31,11 @@ pub fn for_write(head: &RequestHead, secure: bool) -> Result<Option<CustomerKey>
     triple.for_write().map_err(|error| described(error, &triple))
 }
 
+/// Whether a request has any header of a trio, good or bad.
+pub fn is_asked_for(head: &RequestHead, role: Role) -> bool {
+    Triple::from_headers(role, head.headers.iter()).map_or(true, |triple| !triple.is_absent())
+}
+
 /// A trio on a read, looked at only as far as the connection goes: what else is wrong is said after the object is found.
 pub struct ReadTrio<'h>(Triple<'h>);
 

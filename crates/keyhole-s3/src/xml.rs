@@ -3,9 +3,11 @@
 mod read;
 mod write;
 
-pub use read::{CompletedPart, DeleteRequest, parse_complete, parse_create_bucket, parse_delete};
+pub use read::{
+    CompletedPart, DeleteRequest, parse_bucket_encryption, parse_complete, parse_create_bucket, parse_delete,
+};
 pub use write::{
-    Bucket, Deleted, Document, Entry, PartEntry, UploadEntry, acl, complete_result, copy_object_result,
-    copy_part_result, delete_result, initiate_upload, list_buckets, list_objects_v1, list_objects_v2, list_parts,
-    list_uploads, location, tagging, versioning,
+    Bucket, Deleted, Document, Entry, PartEntry, UploadEntry, acl, bucket_encryption, complete_result,
+    copy_object_result, copy_part_result, delete_result, initiate_upload, list_buckets, list_objects_v1,
+    list_objects_v2, list_parts, list_uploads, location, tagging, versioning,
 };

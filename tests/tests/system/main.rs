@@ -7,6 +7,7 @@ mod firmware;
 mod guide;
 mod objects;
 mod operate;
+mod policy;
 mod resources;
 mod sealed;
 mod secrets;

@@ -126,7 +126,11 @@ impl Bucket {
     fn capture(&self, id: u64, out: &mut Vec<u8>) {
         let (settings_at, settings_seq) = self.settings.as_ref().map_or((0, 0), |s| (s.at.raw(), s.seq));
         let (at, time_ms, settings, name) = (self.at.raw(), self.time_ms, self.settings(), &*self.name);
+        let policy = settings.policy.clone();
         Item::Bucket { id, at, time_ms, settings_at, settings_seq, settings, name }.encode(out);
+        if !policy.is_empty() {
+            Item::Policy { bucket: id, policy: &policy }.encode(out);
+        }
     }
 }
 
@@ -208,6 +212,11 @@ impl Loader {
                 }
                 index.names.insert(name.into(), id);
                 index.buckets.insert(id, bucket);
+            }
+            Item::Policy { bucket, policy } => {
+                if let Some(settings) = index.buckets.get_mut(&bucket).and_then(|home| home.settings.as_mut()) {
+                    settings.settings.policy = policy.to_vec();
+                }
             }
             Item::Object { at, seq, size, stamp, digest, bodies, key } => {
                 let (at, bodies) = (Location::from_raw(at), Bodies::from_vec(bodies));

@@ -3,7 +3,7 @@
 use super::{Log, Request, draft, within};
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::limits::BUCKET_MAX;
+use crate::limits::{BUCKET_MAX, POLICY_MAX};
 use crate::types::{BucketInfo, BucketSettings};
 use crate::wire::payload::Payload;
 
@@ -48,8 +48,9 @@ impl<D: Disk> Log<D> {
     /// Sets what a bucket is set to, in place of what it was.
     ///
     /// # Errors
-    /// `NoSuchBucket`; those of every write.
+    /// `NoSuchBucket`; `TooLarge` for a policy over [`POLICY_MAX`]; those of every write.
     pub async fn set_bucket(&self, bucket: &str, settings: BucketSettings, time_ms: u64) -> Result<(), Error> {
+        within(settings.policy.len(), POLICY_MAX, "the policy of a bucket")?;
         let shared = self.shared();
         let (seq, bucket) = {
             let mut state = shared.lock();

@@ -16,6 +16,7 @@ mod tag {
     pub(super) const SEGMENT: u8 = 7;
     pub(super) const FLOOR: u8 = 8;
     pub(super) const PENDING: u8 = 9;
+    pub(super) const POLICY: u8 = 10;
 }
 
 /// One entry of a checkpoint. Locations are raw: see [`Location`](crate::index::Location).
@@ -34,6 +35,11 @@ pub(crate) enum Item<'a> {
         settings_seq: u64,
         settings: BucketSettings,
         name: &'a str,
+    },
+    /// Of the settings of a bucket, which comes ahead of it.
+    Policy {
+        bucket: u64,
+        policy: &'a [u8],
     },
     Object {
         at: u64,
@@ -131,6 +137,12 @@ impl<'a> Item<'a> {
                 settings.encode(out);
                 string(out, name);
             }
+            Item::Policy { bucket, policy } => {
+                out.push(tag::POLICY);
+                out.extend(bucket.to_le_bytes());
+                out.extend((policy.len() as u16).to_le_bytes());
+                out.extend(*policy);
+            }
             Item::Object { at, seq, size, stamp, digest, bodies, key } => {
                 out.push(tag::OBJECT);
                 for word in [at, seq, size, stamp] {
@@ -198,6 +210,10 @@ impl<'a> Item<'a> {
                 let (id, at, time_ms, settings_at, settings_seq) = (c.u64()?, c.u64()?, c.u64()?, c.u64()?, c.u64()?);
                 let (settings, len) = (BucketSettings::parse(c)?, c.u16()?);
                 Item::Bucket { id, at, time_ms, settings_at, settings_seq, settings, name: c.str(len.into())? }
+            }
+            tag::POLICY => {
+                let (bucket, len) = (c.u64()?, c.u16()?);
+                Item::Policy { bucket, policy: c.bytes(len.into())? }
             }
             tag::OBJECT => {
                 let (at, seq, size, stamp, digest) = (c.u64()?, c.u64()?, c.u64()?, c.u64()?, c.array()?);
@@ -300,10 +316,11 @@ mod tests {
     #[test]
     fn items_round_trip() {
         let part = Part { number: 7, body: BodyId(99), size: 5 << 20, salt: [3; 24], etag: [4; 16] };
-        let settings = BucketSettings { quota: Some(5), expire_ms: None };
+        let settings = BucketSettings { quota: Some(5), expire_ms: None, policy: Vec::new() };
         let segment = SegmentItem { number: 3, use_: SegmentUse::OpenMeta, generation: 9, written: 8192, prev: 77 };
         let items = [
             Item::Bucket { id: 1, at: 2, time_ms: 3, settings_at: 4, settings_seq: 5, settings, name: "photos" },
+            Item::Policy { bucket: 1, policy: b"policy" },
             Item::Home { bucket: 1 },
             Item::Object {
                 at: 1,
@@ -335,7 +352,7 @@ mod tests {
                 "cut to {len}"
             );
         }
-        for byte in [0, 10, 255] {
+        for byte in [0, 11, 255] {
             let chunk = Chunk { items: &[byte], ..chunk };
             assert_eq!(chunk.items().collect::<Vec<_>>(), [None]);
         }

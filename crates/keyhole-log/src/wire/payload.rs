@@ -3,7 +3,9 @@
 use super::Cursor;
 use super::checkpoint::{CheckpointEnd, Chunk};
 use crate::limits::{BATCH_MAX, BUCKET_MAX, INLINE_MAX};
-use crate::limits::{BLOCKS_MAX, HEAD_MAX, INFO_MAX, KEY_MAX, PARTS_MAX, PREFIX_MAX, RECORD_MAX, TAG_LEN, TAGS_MAX};
+use crate::limits::{
+    BLOCKS_MAX, HEAD_MAX, INFO_MAX, KEY_MAX, PARTS_MAX, POLICY_MAX, PREFIX_MAX, RECORD_MAX, TAG_LEN, TAGS_MAX,
+};
 use crate::types::{BodyId, BucketSettings, Etag, Part};
 
 /// Kinds of records. The numbers are on disk.
@@ -154,7 +156,7 @@ pub(crate) enum Payload<'a> {
 }
 
 impl BucketSettings {
-    /// 16 bytes; all ones for what is not set.
+    /// 16 bytes, all ones for what is not set. The policy stands elsewhere.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.extend(self.quota.unwrap_or(u64::MAX).to_le_bytes());
         out.extend(self.expire_ms.unwrap_or(u64::MAX).to_le_bytes());
@@ -162,7 +164,7 @@ impl BucketSettings {
 
     pub(super) fn parse(c: &mut Cursor<'_>) -> Option<Self> {
         let some = |value| (value != u64::MAX).then_some(value);
-        Some(BucketSettings { quota: some(c.u64()?), expire_ms: some(c.u64()?) })
+        Some(BucketSettings { quota: some(c.u64()?), expire_ms: some(c.u64()?), policy: Vec::new() })
     }
 }
 
@@ -253,6 +255,7 @@ impl<'a> Payload<'a> {
                 out.extend(bucket.to_le_bytes());
                 out.extend(time_ms.to_le_bytes());
                 settings.encode(&mut out);
+                out.extend(&settings.policy);
             }
         }
         out
@@ -291,7 +294,16 @@ impl<'a> Payload<'a> {
             }
             kind::BUCKET_SETTINGS => {
                 let (bucket, time_ms) = (c.u64()?, c.u64()?);
-                Payload::BucketSettings { bucket, time_ms, settings: BucketSettings::parse(&mut c)? }
+                let settings = BucketSettings::parse(&mut c)?;
+                let policy = c.rest();
+                if policy.len() > POLICY_MAX {
+                    return None;
+                }
+                Payload::BucketSettings {
+                    bucket,
+                    time_ms,
+                    settings: BucketSettings { policy: policy.to_vec(), ..settings },
+                }
             }
             _ => return None,
         };
@@ -507,8 +519,10 @@ mod tests {
                 UploadCreate { bucket: 1, id: [6; 16], time_ms: 1, sealed: false, declared, key: "k", head: b"h" };
             check(&Payload::UploadCreate(create));
         }
-        let settings = BucketSettings { quota: Some(1 << 40), expire_ms: None };
-        check(&Payload::BucketSettings { bucket: 1, time_ms: 2, settings });
+        for policy in [0, 1, POLICY_MAX] {
+            let settings = BucketSettings { quota: Some(1 << 40), expire_ms: None, policy: vec![7; policy] };
+            check(&Payload::BucketSettings { bucket: 1, time_ms: 2, settings });
+        }
         let end =
             CheckpointEnd { until: 5, watermark: 4, floor: 3, chunks: vec![1, 2, 3], ends: vec![(1, 4096), (2, 8192)] };
         check(&Payload::Checkpoint(end));

@@ -251,7 +251,7 @@ fn quotas() {
     let (medium, mut store) = fresh(8, 31, options(1));
     let log = store.log();
     store.run(async {
-        let quota = |quota| BucketSettings { quota, expire_ms: None };
+        let quota = |quota| BucketSettings { quota, expire_ms: None, policy: Vec::new() };
         log.set_bucket("bucket", quota(Some(10_000)), 1).await.unwrap();
         put(&log, "a", 2, 6000).await.unwrap();
         assert!(matches!(put(&log, "b", 2, 4001).await, Err(Error::QuotaExceeded)));
@@ -286,7 +286,9 @@ fn what_has_expired_goes() {
             put(&log, &format!("k{i:04}"), i, 10).await.unwrap();
         }
         assert_eq!(log.expire(u64::MAX).await.unwrap(), 0, "nothing is set");
-        log.set_bucket("bucket", BucketSettings { quota: None, expire_ms: Some(500) }, 1).await.unwrap();
+        log.set_bucket("bucket", BucketSettings { expire_ms: Some(500), ..BucketSettings::default() }, 1)
+            .await
+            .unwrap();
         assert_eq!(log.expire(499).await.unwrap(), 0);
         assert_eq!(log.expire(500).await.unwrap(), 1);
         assert_eq!(log.expire(2000).await.unwrap(), 1500);

@@ -29,6 +29,9 @@ pub enum Operation {
     GetBucketLocation,
     GetBucketVersioning,
     GetBucketAcl,
+    PutBucketEncryption,
+    GetBucketEncryption,
+    DeleteBucketEncryption,
     ListObjects(ListObjects),
     ListObjectsV2(ListObjectsV2),
     ListMultipartUploads(ListUploads),
@@ -107,8 +110,18 @@ pub(crate) fn check_key(key: &str) -> Result<(), Error> {
 /// The one subresource or parameter of the query that says what is asked for. What is known to S3 and not here is
 /// refused; what only tunes an operation passes.
 fn subresource(query: &Query) -> Result<Option<&str>, Error> {
-    const KNOWN: [&str; 9] =
-        ["location", "versioning", "acl", "uploads", "uploadId", "delete", "list-type", "tagging", "partNumber"];
+    const KNOWN: [&str; 10] = [
+        "location",
+        "versioning",
+        "acl",
+        "uploads",
+        "uploadId",
+        "delete",
+        "list-type",
+        "tagging",
+        "partNumber",
+        "encryption",
+    ];
     const TUNING: [&str; 17] = [
         "prefix",
         "delimiter",
@@ -194,6 +207,9 @@ fn bucket(head: &RequestHead, query: &Query) -> Result<Operation, Error> {
         ("GET", Some("location")) => Operation::GetBucketLocation,
         ("GET", Some("versioning")) => Operation::GetBucketVersioning,
         ("GET", Some("acl")) => Operation::GetBucketAcl,
+        ("PUT", Some("encryption")) => Operation::PutBucketEncryption,
+        ("GET", Some("encryption")) => Operation::GetBucketEncryption,
+        ("DELETE", Some("encryption")) => Operation::DeleteBucketEncryption,
         ("GET", Some("uploads")) => Operation::ListMultipartUploads(query.list_uploads()?),
         ("POST", Some("delete")) => Operation::DeleteObjects,
         ("POST", None) => return Err(not_implemented()),
@@ -273,6 +289,10 @@ mod tests {
         check("GET /bucket?location", Ok("GetBucketLocation"));
         check("GET /bucket?versioning", Ok("GetBucketVersioning"));
         check("GET /bucket?acl", Ok("GetBucketAcl"));
+        check("PUT /bucket?encryption", Ok("PutBucketEncryption"));
+        check("GET /bucket?encryption", Ok("GetBucketEncryption"));
+        check("DELETE /bucket?encryption", Ok("DeleteBucketEncryption"));
+        check("GET /bucket/k?encryption", Err(ErrorCode::NotImplemented));
         check("GET /bucket?prefix=a", Ok("ListObjects("));
         check("GET /bucket?list-type=2&prefix=a", Ok("ListObjectsV2("));
         check("GET /bucket?uploads", Ok("ListMultipartUploads"));

@@ -173,9 +173,68 @@ pub fn parse_create_bucket(document: &[u8]) -> Result<Option<String>, Error> {
     Ok(location)
 }
 
+/// Reads a `ServerSideEncryptionConfiguration` document: whether it blocks customer keys.
+///
+/// # Errors
+/// `NotImplemented` for a default encryption, which is by managed keys; `MalformedXML` also where nothing is said of what is
+/// blocked.
+pub fn parse_bucket_encryption(document: &[u8]) -> Result<bool, Error> {
+    let (mut rules, mut blocks) = (0, None);
+    walk(document, |path, text| {
+        let ["ServerSideEncryptionConfiguration", rest @ ..] = path else { return Err(malformed()) };
+        match rest {
+            [] => {}
+            ["Rule"] => rules += 1,
+            ["Rule", "BlockedEncryptionTypes"] => {}
+            ["Rule", "BlockedEncryptionTypes", "EncryptionType"] => {
+                let this = match text.trim() {
+                    "SSE-C" => true,
+                    "NONE" => false,
+                    _ => return Err(malformed()),
+                };
+                // NONE stands alone.
+                if blocks.replace(this).is_some() {
+                    return Err(malformed());
+                }
+            }
+            ["Rule", "BucketKeyEnabled"] if text.trim() == "false" => {}
+            ["Rule", "ApplyServerSideEncryptionByDefault" | "BucketKeyEnabled", ..] => {
+                return Err(Error::new(ErrorCode::NotImplemented).with_message(
+                    "Server-side encryption with managed keys is not supported. Use customer-provided keys (SSE-C).",
+                ));
+            }
+            _ => return Err(malformed()),
+        }
+        Ok(())
+    })?;
+    blocks.filter(|_| rules == 1).ok_or_else(malformed)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn encryption_configurations() {
+        let rule = |rule: &str| {
+            let document =
+                format!("<ServerSideEncryptionConfiguration xmlns=\"a\">{rule}</ServerSideEncryptionConfiguration>");
+            parse_bucket_encryption(document.as_bytes()).map_err(|error| error.code)
+        };
+        let blocked = |kind: &str| {
+            format!(
+                "<Rule><BlockedEncryptionTypes><EncryptionType>{kind}</EncryptionType></BlockedEncryptionTypes></Rule>"
+            )
+        };
+        assert_eq!(rule(&blocked("SSE-C")), Ok(true));
+        assert_eq!(rule(&blocked("NONE")), Ok(false));
+        let by_default = "<Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule>";
+        assert_eq!(rule(by_default), Err(ErrorCode::NotImplemented));
+        for bad in ["", "<Rule></Rule>", &blocked("SSE"), &blocked("SSE-C").repeat(2), "<Rule><A/></Rule>"] {
+            assert_eq!(rule(bad), Err(ErrorCode::MalformedXML), "{bad}");
+        }
+        assert_eq!(parse_bucket_encryption(b"").map_err(|error| error.code), Err(ErrorCode::MalformedXML));
+    }
 
     #[test]
     fn deletions() {

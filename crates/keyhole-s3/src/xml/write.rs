@@ -146,6 +146,15 @@ pub fn versioning() -> String {
     Document::new("VersioningConfiguration").finish()
 }
 
+/// GetBucketEncryption of a bucket that blocks customer keys.
+pub fn bucket_encryption() -> String {
+    let mut doc = Document::new("ServerSideEncryptionConfiguration");
+    doc.open("Rule");
+    doc.open("BlockedEncryptionTypes");
+    doc.text("EncryptionType", "SSE-C");
+    doc.finish()
+}
+
 /// GetObjectTagging: no tags.
 pub fn tagging() -> String {
     let mut doc = Document::new("Tagging");

@@ -15,7 +15,8 @@ impl Client {
         let id = self.world.model.borrow_mut().number();
         let some = |value: u64| (value > 0).then_some(value);
         let quota = if self.random.chance(50) { 0 } else { *self.random.pick(&QUOTAS) };
-        let settings = BucketSettings { quota: some(quota), expire_ms: some(*self.random.pick(&AGES)) };
+        let policy = vec![id as u8; id as usize % 9];
+        let settings = BucketSettings { quota: some(quota), expire_ms: some(*self.random.pick(&AGES)), policy };
         let since = self.since();
         self.world.model.borrow_mut().set(bucket).begin(id, settings.clone(), since.tick);
         let log = self.log.clone();

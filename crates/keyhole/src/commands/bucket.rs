@@ -1,11 +1,11 @@
-//! `keyhole bucket`: how much a bucket may hold, and how long.
+//! `keyhole bucket`: how much a bucket may hold, how long, and under which customer keys.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::operate::{ask, print, size, unexpected};
 use super::{Failure, Result};
 use crate::cli::{Target, parse_size};
-use crate::control::{BucketReply, Reply, Request};
+use crate::control::{Allowed, BucketChange, BucketReply, Reply, Request, SseC};
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum BucketCommand {
@@ -38,6 +38,15 @@ pub(crate) struct SetOptions {
     /// Days after which an object is deleted.
     #[arg(long, value_name = "N|none", value_parser = parse_days)]
     expire_days: Option<Setting>,
+    /// Whether it takes objects under customer keys: it may, it takes nothing else, or it takes none.
+    #[arg(long, value_enum)]
+    sse_c: Option<SseC>,
+    /// The id of a customer key that it takes, and no others but those named (`keyhole key id`); may be given several times.
+    #[arg(long, value_name = "ID|none")]
+    pin: Vec<String>,
+    /// Whether an object may be overwritten with one under another customer key: by everybody, or by who has the old key too.
+    #[arg(long, value_enum)]
+    rekey_by_overwrite: Option<Allowed>,
 }
 
 /// A number, or none.
@@ -68,16 +77,33 @@ pub(crate) fn run(command: &BucketCommand) -> Result<()> {
             show(ask(&options.target, request, |_| {})?, options.json)
         }
         BucketCommand::Set(options) => {
-            if options.quota.is_none() && options.expire_days.is_none() {
-                return Err(Failure::Usage("say what to set: --quota SIZE|none, --expire-days N|none".to_owned()));
-            }
-            let request = Request::BucketSet {
+            let change = BucketChange {
                 bucket: options.bucket.clone(),
                 quota: options.quota.map(|setting| setting.0),
                 expire_days: options.expire_days.map(|setting| setting.0),
+                sse_c: options.sse_c,
+                pin: pins(&options.pin)?,
+                rekey_by_overwrite: options.rekey_by_overwrite,
             };
-            show(ask(&options.target, request, |_| {})?, false)
+            if change == (BucketChange { bucket: options.bucket.clone(), ..BucketChange::default() }) {
+                let options = "--quota SIZE|none, --expire-days N|none, --sse-c allow|require|forbid, --pin ID|none, \
+                    --rekey-by-overwrite allow|forbid";
+                return Err(Failure::Usage(format!("say what to set: {options}")));
+            }
+            show(ask(&options.target, Request::BucketSet(change), |_| {})?, false)
         }
+    }
+}
+
+/// The keys to pin; `none` alone takes the pins away.
+fn pins(given: &[String]) -> Result<Option<Vec<String>>> {
+    match given {
+        [] => Ok(None),
+        [none] if none == NONE => Ok(Some(Vec::new())),
+        ids if ids.iter().any(|id| id == NONE) => {
+            Err(Failure::Usage(format!("--pin {NONE} takes all pins away: it stands alone")))
+        }
+        ids => Ok(Some(ids.to_vec())),
     }
 }
 
@@ -88,10 +114,20 @@ fn show(reply: Reply, json: bool) -> Result<()> {
         print(&format!("{text}\n"));
         return Ok(());
     }
-    let BucketReply { bucket, bytes, quota, expire_days } = settings;
+    let BucketReply { bucket, bytes, quota, expire_days, sse_c, pin, rekey_by_overwrite } = settings;
     let quota = quota.map_or_else(|| NONE.to_owned(), |quota| format!("{} ({quota} bytes)", size(quota)));
     let days = expire_days.map_or_else(|| NONE.to_owned(), |days| days.to_string());
-    print(&format!("bucket: {bucket}\nused: {} ({bytes} bytes)\nquota: {quota}\nexpire-days: {days}\n", size(bytes)));
+    let word = |value: Option<clap::builder::PossibleValue>| {
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    };
+    let pin = if pin.is_empty() { NONE.to_owned() } else { pin.join(", ") };
+    print(&format!(
+        "bucket: {bucket}\nused: {} ({bytes} bytes)\nquota: {quota}\nexpire-days: {days}\nsse-c: {}\npin: {pin}\n\
+         rekey-by-overwrite: {}\n",
+        size(bytes),
+        word(sse_c.to_possible_value()),
+        word(rekey_by_overwrite.to_possible_value()),
+    ));
     Ok(())
 }
 

@@ -6,9 +6,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use keyhole_core::CustomerKey;
 use keyhole_core::limits::KEY_LEN;
 use keyhole_core::sse_c::{Headers, Role};
+use keyhole_core::{CustomerKey, key_id};
 use zeroize::Zeroizing;
 
 use super::{Failure, Result};
@@ -26,6 +26,14 @@ pub(crate) enum KeyCommand {
         /// A file of 32 bytes.
         file: PathBuf,
     },
+    /// Show the id that a key has in a bucket, for `keyhole bucket set --pin`: it tells nothing of the key.
+    Id {
+        /// A file of 32 bytes.
+        file: PathBuf,
+        /// The bucket's name.
+        #[arg(long)]
+        bucket: String,
+    },
 }
 
 pub(crate) fn run(command: &KeyCommand) -> Result<()> {
@@ -35,6 +43,10 @@ pub(crate) fn run(command: &KeyCommand) -> Result<()> {
             show(file)
         }
         KeyCommand::Show { file } => show(file),
+        KeyCommand::Id { file, bucket } => {
+            println!("{}", hex::encode(key_id(&read(file)?, bucket)));
+            Ok(())
+        }
     }
 }
 

@@ -4,12 +4,13 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use keyhole_log::{BucketSettings, Disk, Error, Log, ScrubCursor};
-use keyhole_node::Env;
+use keyhole_log::{Disk, Error, Log, ScrubCursor};
+use keyhole_node::limits::PINS_MAX;
+use keyhole_node::{Env, Policy};
 use tokio::time::{Instant, sleep_until};
 
 use super::SEGMENTS_PER_LINE;
-use super::protocol::{BucketReply, Change, DamageReply, Reply, Request, StatReply};
+use super::protocol::{Allowed, BucketChange, BucketReply, DamageReply, Reply, Request, SseC, StatReply};
 use crate::env::System;
 
 /// How often the client is told that its request goes on: this is also how long it takes to notice that it went away.
@@ -33,7 +34,7 @@ pub(crate) async fn answer<D: Disk>(log: &Log<D>, request: Request, replies: &mu
         Request::Scrub { rate_bytes_per_s: 0 } => return Ok(failed("the rate of a scrub is above 0".to_owned())),
         Request::Scrub { rate_bytes_per_s } => scrub(log, rate_bytes_per_s, &mut Pace::new(replies)).await?,
         Request::BucketGet { bucket } => bucket_get(log, bucket),
-        Request::BucketSet { bucket, quota, expire_days } => bucket_set(log, bucket, quota, expire_days).await,
+        Request::BucketSet(change) => bucket_set(log, change).await,
     };
     Ok(result.unwrap_or_else(|error| failed(error.to_string())))
 }
@@ -86,11 +87,27 @@ async fn scrub<D: Disk>(
 }
 
 fn bucket_get<D: Disk>(log: &Log<D>, bucket: String) -> Result<Reply, Error> {
-    let (BucketSettings { quota, expire_ms, .. }, bytes) = log.bucket_settings(&bucket).ok_or(Error::NoSuchBucket)?;
-    Ok(Reply::Bucket(BucketReply { bucket, bytes, quota, expire_days: expire_ms.map(|ms| ms / DAY_MS) }))
+    let (settings, bytes) = log.bucket_settings(&bucket).ok_or(Error::NoSuchBucket)?;
+    // One that cannot be read is shown as what it comes to.
+    let unreadable = Policy { sse_c: keyhole_node::SseC::Forbid, ..Policy::default() };
+    let Policy { sse_c, pins, forbids_rekeying } = Policy::decode(&settings.policy).unwrap_or(unreadable);
+    Ok(Reply::Bucket(BucketReply {
+        bucket,
+        bytes,
+        quota: settings.quota,
+        expire_days: settings.expire_ms.map(|ms| ms / DAY_MS),
+        sse_c: match sse_c {
+            keyhole_node::SseC::Allow => SseC::Allow,
+            keyhole_node::SseC::Require => SseC::Require,
+            keyhole_node::SseC::Forbid => SseC::Forbid,
+        },
+        pin: pins.iter().map(hex::encode).collect(),
+        rekey_by_overwrite: if forbids_rekeying { Allowed::Forbid } else { Allowed::Allow },
+    }))
 }
 
-async fn bucket_set<D: Disk>(log: &Log<D>, bucket: String, quota: Change, expire_days: Change) -> Result<Reply, Error> {
+async fn bucket_set<D: Disk>(log: &Log<D>, change: BucketChange) -> Result<Reply, Error> {
+    let BucketChange { bucket, quota, expire_days, sse_c, pin, rekey_by_overwrite } = change;
     let (mut settings, _) = log.bucket_settings(&bucket).ok_or(Error::NoSuchBucket)?;
     if let Some(quota) = quota {
         settings.quota = quota;
@@ -98,8 +115,39 @@ async fn bucket_set<D: Disk>(log: &Log<D>, bucket: String, quota: Change, expire
     if let Some(days) = expire_days {
         settings.expire_ms = days.map(|days| days.saturating_mul(DAY_MS));
     }
+    let mut policy = Policy::decode(&settings.policy).unwrap_or_default();
+    if let Some(sse_c) = sse_c {
+        policy.sse_c = match sse_c {
+            SseC::Allow => keyhole_node::SseC::Allow,
+            SseC::Require => keyhole_node::SseC::Require,
+            SseC::Forbid => keyhole_node::SseC::Forbid,
+        };
+    }
+    if let Some(pin) = pin {
+        match pins(&pin) {
+            Ok(pins) => policy.pins = pins,
+            Err(message) => return Ok(failed(message)),
+        }
+    }
+    if let Some(allowed) = rekey_by_overwrite {
+        policy.forbids_rekeying = allowed == Allowed::Forbid;
+    }
+    settings.policy = policy.encode();
     log.set_bucket(&bucket, settings, System.now_ms()).await?;
     bucket_get(log, bucket)
+}
+
+/// Reads ids of keys.
+fn pins(texts: &[String]) -> Result<Vec<[u8; 16]>, String> {
+    if texts.len() > PINS_MAX {
+        return Err(format!("{} keys to pin: a bucket has at most {PINS_MAX}", texts.len()));
+    }
+    let pin = |text: &String| {
+        let mut id = [0; 16];
+        let wrong = |_| format!("{text:?} is no id of a key: that has 32 hex digits, as `keyhole key id` shows it");
+        hex::decode_to_slice(text, &mut id).map(|()| id).map_err(wrong)
+    };
+    texts.iter().map(pin).collect()
 }
 
 /// Says that work goes on, every [`TICK`].

@@ -20,14 +20,48 @@ pub(crate) enum Request {
     Scrub { rate_bytes_per_s: u64 },
     /// The settings of a bucket.
     BucketGet { bucket: String },
-    /// Changes some of them: what is absent stays, `null` takes the setting away.
-    BucketSet {
-        bucket: String,
-        #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-        quota: Change,
-        #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
-        expire_days: Change,
-    },
+    /// Changes some of them.
+    BucketSet(BucketChange),
+}
+
+/// What to change of a bucket: what is absent stays, `null` takes the setting away.
+#[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BucketChange {
+    pub(crate) bucket: String,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub(crate) quota: Change,
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub(crate) expire_days: Change,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sse_c: Option<SseC>,
+    /// Ids of the only customer keys that it takes, in 32 hex digits each; with none of them it takes any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pin: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rekey_by_overwrite: Option<Allowed>,
+}
+
+/// Whether a bucket takes customer keys.
+#[derive(Serialize, Deserialize, clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SseC {
+    /// It takes them.
+    Allow,
+    /// It takes nothing else.
+    Require,
+    /// It takes none.
+    Forbid,
+}
+
+/// Whether something may be done.
+#[derive(Serialize, Deserialize, clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Allowed {
+    /// By everybody.
+    Allow,
+    /// Not without the key of what is overwritten.
+    Forbid,
 }
 
 /// What becomes of a setting: it stays (`None`), is taken away, or is set.
@@ -107,6 +141,10 @@ pub(crate) struct BucketReply {
     pub(crate) quota: Option<u64>,
     /// Days after which an object is deleted.
     pub(crate) expire_days: Option<u64>,
+    pub(crate) sse_c: SseC,
+    /// Ids of the only customer keys that it takes, if there are any.
+    pub(crate) pin: Vec<String>,
+    pub(crate) rekey_by_overwrite: Allowed,
 }
 
 /// Figures of the store. All lengths are bytes; what was written and done is since the node's start.
@@ -224,7 +262,15 @@ mod tests {
 
     #[test]
     fn requests() {
-        let set = |quota, expire_days| Request::BucketSet { bucket: "b".to_owned(), quota, expire_days };
+        let change =
+            |quota, expire_days| BucketChange { bucket: "b".to_owned(), quota, expire_days, ..BucketChange::default() };
+        let set = |quota, expire_days| Request::BucketSet(change(quota, expire_days));
+        let policy = BucketChange {
+            sse_c: Some(SseC::Require),
+            pin: Some(vec!["00".to_owned()]),
+            rekey_by_overwrite: Some(Allowed::Forbid),
+            ..change(None, None)
+        };
         let cases = [
             (r#"{"request":"stat"}"#, Request::Stat { segments: false }),
             (r#"{"request":"stat","segments":true}"#, Request::Stat { segments: true }),
@@ -234,6 +280,10 @@ mod tests {
             (r#"{"request":"bucket-get","bucket":"b"}"#, Request::BucketGet { bucket: "b".to_owned() }),
             (r#"{"request":"bucket-set","bucket":"b"}"#, set(None, None)),
             (r#"{"request":"bucket-set","bucket":"b","quota":null}"#, set(Some(None), None)),
+            (
+                r#"{"request":"bucket-set","bucket":"b","sse_c":"require","pin":["00"],"rekey_by_overwrite":"forbid"}"#,
+                Request::BucketSet(policy),
+            ),
             (r#"{"request":"bucket-set","bucket":"b","quota":7,"expire_days":1}"#, set(Some(Some(7)), Some(Some(1)))),
         ];
         for (text, request) in cases {
@@ -249,6 +299,8 @@ mod tests {
             r#"{"request":"scrub"}"#,
             r#"{"request":"compact","now":true}"#,
             r#"{"request":"bucket-set","bucket":"b","quota":-1}"#,
+            r#"{"request":"bucket-set","bucket":"b","sse_c":"maybe"}"#,
+            r#"{"request":"bucket-set","bucket":"b","pins":[]}"#,
         ];
         for text in bad {
             assert!(serde_json::from_str::<Request>(text).is_err(), "{text}");

@@ -1,0 +1,242 @@
+//! What a bucket allows of customer keys.
+//!
+//! A policy is kept with the settings of its bucket, opaque to the log: a byte of version, 1; a byte that is 0, 1 or 2 for
+//! [`SseC`], and 4 more where overwriting is guarded; then ids of keys, 16 bytes each. No bytes are the default policy.
+
+use keyhole_core::CustomerKey;
+use keyhole_core::aead::Engine;
+use keyhole_core::key_id;
+use keyhole_core::sse_c::Role;
+use keyhole_log::{BucketSettings, Condition, Disk, Object};
+use keyhole_s3::http::RequestHead;
+use keyhole_s3::{Error, ErrorCode, sse};
+
+use crate::failure::{Failure, Result};
+use crate::io::Env;
+use crate::limits::PINS_MAX;
+use crate::node::{Node, Request};
+
+/// Whether a bucket takes objects under customer keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SseC {
+    /// It takes them.
+    #[default]
+    Allow = 0,
+    /// It takes nothing else.
+    Require = 1,
+    /// It takes none.
+    Forbid = 2,
+}
+
+/// The policy of a bucket.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Policy {
+    /// Whether customer keys are allowed.
+    pub sse_c: SseC,
+    /// Ids of the only customer keys that are taken ([`key_id`]), at most [`PINS_MAX`]; none: any key.
+    pub pins: Vec<[u8; 16]>,
+    /// Whether an object may be overwritten with one under another customer key only by who has the old key, too.
+    pub forbids_rekeying: bool,
+}
+
+const VERSION: u8 = 1;
+const FORBIDS_REKEYING: u8 = 4;
+
+impl Policy {
+    /// As it is kept. The default policy has no bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        if *self == Policy::default() {
+            return Vec::new();
+        }
+        let flags = self.sse_c as u8 | if self.forbids_rekeying { FORBIDS_REKEYING } else { 0 };
+        [&[VERSION, flags][..], self.pins.as_flattened()].concat()
+    }
+
+    /// Reads what [`encode`](Self::encode) has made; `None`: it is nothing of that kind.
+    pub fn decode(bytes: &[u8]) -> Option<Policy> {
+        let (&version, rest) = match bytes.split_first() {
+            None => return Some(Policy::default()),
+            Some(split) => split,
+        };
+        let (&flags, pins) = rest.split_first()?;
+        let (pins, []) = pins.as_chunks() else { return None };
+        let sse_c = [SseC::Allow, SseC::Require, SseC::Forbid].into_iter().find(|it| *it as u8 == flags & 3)?;
+        let known = version == VERSION && flags <= 3 + FORBIDS_REKEYING && pins.len() <= PINS_MAX;
+        known.then(|| Policy { sse_c, pins: pins.to_vec(), forbids_rekeying: flags & FORBIDS_REKEYING != 0 })
+    }
+
+    /// The policy among these settings. What cannot be read is of a later version, and forbids what it might forbid.
+    pub fn of(settings: &BucketSettings) -> std::result::Result<Policy, Error> {
+        Policy::decode(&settings.policy).ok_or_else(|| {
+            Error::new(ErrorCode::AccessDenied)
+                .with_message("The bucket has a policy that this version of the node cannot read. Set it anew.")
+        })
+    }
+
+    /// Checks a request that stores an object or a part of one, before anything else of its key is looked at.
+    ///
+    /// # Errors
+    /// `AccessDenied`.
+    pub(crate) fn check_kind(&self, brings_key: bool) -> std::result::Result<(), Error> {
+        match (self.sse_c, brings_key) {
+            (SseC::Forbid, true) => Err(denied("The bucket has blocked uploads with customer-provided keys (SSE-C).")),
+            (SseC::Require, false) => {
+                Err(denied("The bucket requires customer-provided keys (SSE-C), and the request has none."))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_key(&self, key: &CustomerKey, bucket: &str) -> std::result::Result<(), Error> {
+        if self.pins.is_empty() || self.pins.contains(&key_id(key, bucket)) {
+            return Ok(());
+        }
+        Err(denied("The bucket takes other customer-provided keys than the one of the request."))
+    }
+}
+
+fn denied(message: &'static str) -> Error {
+    Error::new(ErrorCode::AccessDenied).with_message(message)
+}
+
+/// A name that is written where overwriting is guarded: what the log has to hold to, and what that stands for.
+pub(crate) struct Guarded {
+    /// What must hold: what the request asks for, or that the name still has what it was checked against.
+    pub(crate) condition: Condition,
+    /// Whether the condition is the guard's own.
+    own: bool,
+}
+
+impl Guarded {
+    /// A condition of the guard's own that does not hold any more is a race, which the client may run again.
+    pub(crate) fn explain(&self, error: keyhole_log::Error) -> Failure {
+        use keyhole_log::Error as Log;
+        match error {
+            Log::ConditionFailed | Log::NoSuchKey if self.own => ErrorCode::ConditionalRequestConflict.into(),
+            error => error.into(),
+        }
+    }
+}
+
+impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
+    /// The policy of a bucket; that of one that does not exist allows everything, as nothing comes of it.
+    pub(crate) fn policy(&self, bucket: &str) -> Result<Policy> {
+        match self.log.bucket_settings(bucket) {
+            Some((settings, _)) => Ok(Policy::of(&settings)?),
+            None => Ok(Policy::default()),
+        }
+    }
+
+    /// The key to write with, if the bucket takes it.
+    pub(crate) fn key_for_write(
+        &self,
+        head: &RequestHead,
+        secure: bool,
+        bucket: &str,
+        policy: &Policy,
+    ) -> Result<Option<CustomerKey>> {
+        policy.check_kind(sse::is_asked_for(head, Role::Object))?;
+        let key = sse::for_write(head, secure)?;
+        if let Some(key) = &key {
+            policy.check_key(key, bucket)?;
+        }
+        Ok(key)
+    }
+
+    /// Refuses a sealed transfer where it cannot be checked without the key.
+    pub(crate) fn check_sealed_transfer(&self, policy: &Policy) -> Result<()> {
+        policy.check_kind(true)?;
+        if !policy.pins.is_empty() || policy.forbids_rekeying {
+            let message = "The bucket pins customer keys or guards overwriting, which cannot be checked of a sealed object \
+                without its key.";
+            return Err(denied(message).into());
+        }
+        Ok(())
+    }
+
+    /// Whether an object may be stored under this name with this key: over what is there only by who has the key of that, as
+    /// the object's key or as that of a copy's source. `key`: `None` where the object is stored in the clear, or where its
+    /// key is not known.
+    pub(crate) async fn guard(
+        &self,
+        request: &Request<'_>,
+        policy: &Policy,
+        key: Option<&CustomerKey>,
+        sealed: bool,
+        condition: Condition,
+    ) -> Result<Guarded> {
+        let asked = Guarded { condition, own: false };
+        if !policy.forbids_rekeying || !sealed {
+            return Ok(asked);
+        }
+        let (bucket, name) = request.object()?;
+        let Some(object) = self.log.object(bucket, name).await? else {
+            return match condition {
+                Condition::None => Ok(Guarded { condition: Condition::IfAbsent, own: true }),
+                Condition::IfAbsent => Ok(asked),
+                Condition::IfMatch(_) => Err(ErrorCode::NoSuchKey.into()),
+            };
+        };
+        // What is decided about has to be what is there when it is written.
+        match condition {
+            Condition::IfAbsent => return Ok(asked),
+            Condition::IfMatch(etag) if etag != object.etag => return Err(ErrorCode::PreconditionFailed.into()),
+            _ => {}
+        }
+        let old = sse::for_read(request.head, Role::CopySource, request.secure)?;
+        let old = if old.is_absent() { None } else { old.key_for(true)? };
+        let opens = |key: &CustomerKey| self.opens(&object, key, bucket, name);
+        if !object.sealed || !key.into_iter().chain(&old).any(opens) {
+            return Err(denied(
+                "The bucket forbids to overwrite an object with one under another customer-provided key. Bring the key of the \
+                old one in the headers of a copy's source, too, or delete it first.",
+            )
+            .into());
+        }
+        // Sealed objects have ETags at random: no other object has this one.
+        let own = condition == Condition::None;
+        Ok(Guarded { condition: if own { Condition::IfMatch(object.etag) } else { condition }, own })
+    }
+
+    fn opens(&self, object: &Object, key: &CustomerKey, bucket: &str, name: &str) -> bool {
+        self.read_head(&object.head, Some(key), bucket, name).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_are_kept() {
+        let check = |policy: Policy| assert_eq!(Policy::decode(&policy.encode()), Some(policy));
+        check(Policy::default());
+        assert!(Policy::default().encode().is_empty());
+        for sse_c in [SseC::Allow, SseC::Require, SseC::Forbid] {
+            for forbids_rekeying in [false, true] {
+                for pins in [0, 1, PINS_MAX] {
+                    check(Policy { sse_c, pins: vec![[3; 16]; pins], forbids_rekeying });
+                }
+            }
+        }
+        let most = Policy { pins: vec![[3; 16]; PINS_MAX], ..Policy::default() }.encode();
+        assert!(most.len() <= keyhole_log::limits::POLICY_MAX);
+        for bad in [&[1][..], &[0, 0], &[2, 0], &[1, 3], &[1, 8], &[1, 0, 5], &[&most[..], &[3; 16]].concat()] {
+            assert_eq!(Policy::decode(bad), None, "{bad:?}");
+            let settings = BucketSettings { policy: bad.to_vec(), ..BucketSettings::default() };
+            assert_eq!(Policy::of(&settings).unwrap_err().code, ErrorCode::AccessDenied);
+        }
+    }
+
+    #[test]
+    fn keys_are_pinned_by_bucket() {
+        let (key, other) = (CustomerKey::new([1; 32]), CustomerKey::new([2; 32]));
+        let policy = Policy { pins: vec![key_id(&key, "b")], ..Policy::default() };
+        assert!(policy.check_key(&key, "b").is_ok());
+        assert!(policy.check_key(&other, "b").is_err() && policy.check_key(&key, "c").is_err());
+        assert!(Policy::default().check_key(&other, "b").is_ok());
+        let of = |sse_c, brings_key| Policy { sse_c, ..Policy::default() }.check_kind(brings_key).is_ok();
+        assert!(of(SseC::Allow, true) && of(SseC::Allow, false) && of(SseC::Require, true) && of(SseC::Forbid, false));
+        assert!(!of(SseC::Require, false) && !of(SseC::Forbid, true));
+    }
+}

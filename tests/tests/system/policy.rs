@@ -1,0 +1,210 @@
+//! What a bucket allows of customer keys, set by its operator or through S3.
+
+use keyhole_tests::command::{Directory, fails, succeeds};
+use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
+
+fn request(method: &str, key: &str) -> Request {
+    Request::new(method, &format!("/bucket/{key}"))
+}
+
+fn keyed(method: &str, name: &str, key: &CustomerKey) -> Request {
+    request(method, name).headers(key.headers())
+}
+
+fn node() -> Node {
+    let node = Launch::default().with_credential().capacity(Some("256MiB")).start();
+    node.make_bucket("bucket");
+    node
+}
+
+fn set(node: &Node, options: &[&str]) -> String {
+    let data = node.data().to_str().unwrap().to_owned();
+    String::from_utf8(succeeds(&[&["bucket", "set", &data, "bucket"], options].concat(), b"")).unwrap()
+}
+
+#[track_caller]
+fn denied(reply: &Response, words: &str) {
+    assert_eq!((reply.status, reply.element("Code").as_deref()), (403, Some("AccessDenied")), "{}", reply.text());
+    assert!(reply.text().contains(words), "{}", reply.text());
+}
+
+fn create_upload(node: &Node, request: Request) -> String {
+    node.send(&request.query("uploads", "")).expect(200).element("UploadId").unwrap()
+}
+
+#[test]
+fn customer_keys_are_blocked_or_required() {
+    let mut node = node();
+    let key = CustomerKey::random();
+    let (plain_id, sealed_id) =
+        (create_upload(&node, request("POST", "u")), create_upload(&node, keyed("POST", "s", &key)));
+    node.send(&keyed("PUT", "sealed", &key).body("sealed")).expect(200);
+    node.send(&request("PUT", "plain").body("plain")).expect(200);
+    let part = |request: Request, id: &str| request.query("partNumber", "1").query("uploadId", id).body("part");
+    let copy = |request: Request, source: &str| request.header("x-amz-copy-source", format!("bucket/{source}"));
+
+    assert!(set(&node, &["--sse-c", "forbid"]).contains("sse-c: forbid\n"));
+    let blocked = |request: Request| denied(&node.send(&request), "has blocked uploads with customer-provided keys");
+    blocked(keyed("PUT", "o", &key).body("x"));
+    blocked(keyed("POST", "o", &key).query("uploads", ""));
+    blocked(part(keyed("PUT", "s", &key), &sealed_id));
+    blocked(copy(keyed("PUT", "o", &key), "plain"));
+    blocked(request("PUT", "o").header("x-keyhole-sealed", "1").body("x"));
+    // Ahead of everything that is wrong with the headers themselves.
+    blocked(request("PUT", "o").header("x-amz-server-side-encryption-customer-key", "no key").body("x"));
+    blocked(request("PUT", "o").header("x-amz-server-side-encryption-customer-kye", "x").body("x"));
+    let managed = [("x-amz-server-side-encryption", "aws:kms")];
+    blocked(keyed("PUT", "o", &key).headers(managed).body("x"));
+    node.send(&request("PUT", "o").body("x")).expect(200);
+    assert_eq!(node.send(&keyed("GET", "sealed", &key)).expect(200).text(), "sealed", "what is there can be read");
+    let plain = copy(request("PUT", "o"), "sealed").headers(key.copy_source_headers());
+    node.send(&plain).expect(200);
+
+    // It lasts.
+    node.kill();
+    node.start();
+    denied(&node.send(&keyed("PUT", "o", &key).body("x")), "has blocked");
+
+    set(&node, &["--sse-c", "require"]);
+    let required = |request: Request| denied(&node.send(&request), "requires customer-provided keys");
+    required(request("PUT", "o").body("x"));
+    required(request("POST", "o").query("uploads", ""));
+    required(part(request("PUT", "u"), &plain_id));
+    required(copy(request("PUT", "o"), "plain"));
+    required(request("PUT", "o").header("x-amz-server-side-encryption", "AES256").body("x"));
+    node.send(&keyed("PUT", "o", &key).body("x")).expect(200);
+    node.send(&part(keyed("PUT", "s", &key), &sealed_id)).expect(200);
+    node.send(&request("DELETE", "plain")).expect(204);
+
+    set(&node, &["--sse-c", "allow"]);
+    node.send(&request("PUT", "o").body("x")).expect(200);
+    node.send(&keyed("PUT", "o", &key).body("x")).expect(200);
+}
+
+#[test]
+fn customer_keys_are_pinned() {
+    let (node, directory) = (node(), Directory::new());
+    let (path, other) = (directory.key("key"), CustomerKey::random());
+    let key = CustomerKey(std::fs::read(&path).unwrap().try_into().unwrap());
+    let id = |bucket: &str| String::from_utf8(succeeds(&["key", "id", &path, "--bucket", bucket], b"")).unwrap();
+    let id_here = id("bucket").trim().to_owned();
+    assert!(id_here.len() == 32 && id("other").trim() != id_here);
+    let shown = set(&node, &["--pin", &id_here, "--pin", &"0".repeat(32)]);
+    assert!(shown.contains(&format!("pin: {id_here}, {}\n", "0".repeat(32))), "{shown}");
+    let pinned = |request: Request| {
+        let reply = node.send(&request);
+        denied(&reply, "other customer-provided keys");
+        assert!(!reply.text().contains(&id_here), "it names none");
+    };
+    pinned(keyed("PUT", "o", &other).body("x"));
+    pinned(keyed("POST", "o", &other).query("uploads", ""));
+    node.send(&keyed("PUT", "o", &key).body("x")).expect(200);
+    node.send(&request("PUT", "plain").body("x")).expect(200);
+    pinned(keyed("PUT", "copy", &other).header("x-amz-copy-source", "bucket/plain"));
+    let sealed = succeeds(&["seal", "--key", &path, "--bucket", "bucket", "--name", "o"], b"sealed");
+    let put = request("PUT", "o").header("x-keyhole-sealed", "1").body(sealed);
+    denied(&node.send(&put), "cannot be checked");
+
+    let data = node.data().to_str().unwrap();
+    let wrong = |options: &[&str], code| fails(code, &[&["bucket", "set", data, "bucket"], options].concat(), b"").1;
+    assert!(wrong(&["--pin", "xyz"], 1).contains("32 hex digits"));
+    assert!(wrong(&["--pin", "none", "--pin", &id_here], 2).contains("alone"));
+    assert!(wrong(&[], 2).contains("--sse-c"));
+    let many: Vec<String> = (0..65).map(|i| format!("{i:032x}")).collect();
+    let pins = |count: usize| many[..count].iter().flat_map(|id| ["--pin", id]).collect::<Vec<_>>();
+    assert!(wrong(&pins(65), 1).contains("at most 64"));
+    set(&node, &pins(64));
+    set(&node, &["--pin", "none"]);
+    node.send(&keyed("PUT", "o", &other).body("x")).expect(200);
+    node.send(&put).expect(200);
+}
+
+#[test]
+fn overwriting_under_another_key_takes_the_old_one() {
+    let node = node();
+    let (old, new) = (CustomerKey::random(), CustomerKey::random());
+    node.send(&keyed("PUT", "o", &old).body("first")).expect(200);
+    node.send(&request("PUT", "plain").body("plain")).expect(200);
+    node.send(&keyed("PUT", "other", &new).body("other")).expect(200);
+    set(&node, &["--rekey-by-overwrite", "forbid"]);
+    let guarded = |request: Request| denied(&node.send(&request), "forbids to overwrite");
+    let over = |name: &str| keyed("PUT", name, &new).body("second");
+    guarded(over("o"));
+    guarded(over("o").header("if-match", node.send(&keyed("HEAD", "o", &old)).header("etag").unwrap()));
+    guarded(over("plain"));
+    guarded(over("o").headers(new.copy_source_headers()));
+    guarded(keyed("POST", "o", &new).query("uploads", ""));
+    guarded(keyed("PUT", "o", &new).header("x-amz-copy-source", "bucket/other").headers(new.copy_source_headers()));
+    let stranger = over("o").header("if-match", "\"0123456789abcdef0123456789abcdef\"");
+    assert_eq!(node.send(&stranger).status, 412);
+    assert_eq!(node.send(&over("o").header("if-none-match", "*")).status, 412);
+    denied(&node.send(&request("PUT", "o").header("x-keyhole-sealed", "1").body("x")), "cannot be checked");
+    assert_eq!(node.send(&keyed("GET", "o", &old)).expect(200).text(), "first");
+
+    // With the key that it has, or with both; what is new, and what is in the clear.
+    node.send(&keyed("PUT", "o", &old).body("again")).expect(200);
+    node.send(&over("o").headers(old.copy_source_headers())).expect(200);
+    assert_eq!(node.send(&keyed("GET", "o", &new)).expect(200).text(), "second");
+    node.send(&over("fresh")).expect(200);
+    node.send(&request("PUT", "plain").body("plainer")).expect(200);
+    // A copy onto itself, which is how a key is changed.
+    let rekey = keyed("PUT", "o", &old).header("x-amz-copy-source", "bucket/o").headers(new.copy_source_headers());
+    node.send(&rekey).expect(200);
+    assert_eq!(node.send(&keyed("GET", "o", &old)).expect(200).text(), "second");
+
+    // An upload that was begun before there was anything under its name.
+    let id = create_upload(&node, keyed("POST", "late", &new));
+    let part = keyed("PUT", "late", &new).query("partNumber", "1").query("uploadId", &id).body("part");
+    let etag = node.send(&part).expect(200).header("etag").unwrap().to_owned();
+    node.send(&keyed("PUT", "late", &old).body("first")).expect(200);
+    let document = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>"
+    );
+    let complete = |request: Request| request.query("uploadId", &id).body(document.clone());
+    guarded(complete(keyed("POST", "late", &new)));
+    guarded(complete(request("POST", "late")));
+    node.send(&complete(keyed("POST", "late", &new).headers(old.copy_source_headers()))).expect(200);
+    assert_eq!(node.send(&keyed("GET", "late", &new)).expect(200).text(), "part");
+}
+
+#[test]
+fn blocked_encryption_types() {
+    let node = node();
+    let key = CustomerKey::random();
+    let encryption = |method: &str| Request::new(method, "/bucket").query("encryption", "");
+    let rule = |kind: &str| {
+        format!(
+            "<ServerSideEncryptionConfiguration><Rule><BlockedEncryptionTypes><EncryptionType>{kind}</EncryptionType>\
+            </BlockedEncryptionTypes></Rule></ServerSideEncryptionConfiguration>"
+        )
+    };
+    let code = |request: Request| {
+        let reply = node.send(&request);
+        (reply.status, reply.element("Code").unwrap_or_default())
+    };
+    let none = (404, "ServerSideEncryptionConfigurationNotFoundError".to_owned());
+    assert_eq!(code(encryption("GET")), none);
+    node.send(&encryption("PUT").body(rule("SSE-C"))).expect(200);
+    assert_eq!(node.send(&encryption("GET")).expect(200).element("EncryptionType").as_deref(), Some("SSE-C"));
+    denied(&node.send(&keyed("PUT", "o", &key).body("x")), "has blocked");
+    let data = node.data().to_str().unwrap();
+    let shown = String::from_utf8(succeeds(&["bucket", "get", data, "bucket", "--json"], b"")).unwrap();
+    assert!(shown.contains("\"sse_c\": \"forbid\""), "{shown}");
+    node.send(&encryption("PUT").body(rule("NONE"))).expect(200);
+    node.send(&keyed("PUT", "o", &key).body("x")).expect(200);
+    assert_eq!(code(encryption("GET")), none);
+    node.send(&encryption("PUT").body(rule("SSE-C"))).expect(200);
+    node.send(&encryption("DELETE")).expect(204);
+    node.send(&encryption("DELETE")).expect(204);
+    node.send(&keyed("PUT", "o", &key).body("x")).expect(200);
+
+    assert_eq!(code(encryption("PUT").body(rule("AES256"))), (400, "MalformedXML".to_owned()));
+    let by_default = "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>aws:kms\
+        </SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>";
+    assert_eq!(code(encryption("PUT").body(by_default)), (501, "NotImplemented".to_owned()));
+    let absent = |method: &str| Request::new(method, "/absent").query("encryption", "");
+    assert_eq!(code(absent("GET")), (404, "NoSuchBucket".to_owned()));
+    assert_eq!(code(absent("PUT").body(rule("SSE-C"))), (404, "NoSuchBucket".to_owned()));
+    set(&node, &["--sse-c", "require"]);
+    assert_eq!(code(encryption("PUT").body(rule("SSE-C"))), (400, "InvalidRequest".to_owned()));
+}

@@ -11,3 +11,4 @@ mod resources;
 mod sealed;
 mod secrets;
 mod start;
+mod tls;

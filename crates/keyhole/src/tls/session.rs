@@ -277,3 +277,233 @@ fn append(
     }
     Err(Error::EncryptError)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use rustls::crypto::aws_lc_rs;
+    use rustls::version::{TLS12, TLS13};
+    use rustls::{ClientConfig, ClientConnection, InvalidMessage, RootCertStore, SupportedProtocolVersion};
+
+    use super::*;
+    use crate::buffer::Pool;
+    use crate::tls::{RECEIVE_LEN, SEND_PLAIN};
+
+    const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
+
+    /// A session and a client that trusts it.
+    struct Pair {
+        session: Session,
+        client: ClientConnection,
+        /// The most bytes that arrive at once.
+        piece: usize,
+        /// On their way to the session.
+        sent: Vec<u8>,
+    }
+
+    impl Pair {
+        fn new(version: &'static SupportedProtocolVersion, piece: usize) -> Self {
+            let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+            let chain = vec![made.cert.der().clone()];
+            let certified = rustls::sign::CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).unwrap();
+            let config = Arc::new(crate::tls::config(certified).unwrap());
+            let session = Session::new(config, Pool::of(RECEIVE_LEN).take()).unwrap();
+            let mut roots = RootCertStore::empty();
+            roots.add(made.cert.der().clone()).unwrap();
+            let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let name = "localhost".try_into().unwrap();
+            let client = ClientConnection::new(Arc::new(config), name).unwrap();
+            Pair { session, client, piece, sent: Vec::new() }
+        }
+
+        /// After the handshake.
+        fn ready(version: &'static SupportedProtocolVersion, piece: usize) -> Self {
+            let mut pair = Pair::new(version, piece);
+            while pair.session.is_handshaking() || pair.client.is_handshaking() {
+                pair.upstream(usize::MAX);
+                pair.downstream();
+            }
+            assert_eq!(pair.client.protocol_version(), Some(version.version));
+            pair
+        }
+
+        /// Lets all that the client has sent arrive, taking up to so many bytes of plaintext at a time.
+        fn upstream(&mut self, most: usize) -> Vec<u8> {
+            while self.client.wants_write() {
+                self.client.write_tls(&mut self.sent).unwrap();
+            }
+            let mut plaintext = Vec::new();
+            loop {
+                while read(&mut self.session, most, &mut plaintext) > 0 {}
+                if !self.arrive() {
+                    return plaintext;
+                }
+            }
+        }
+
+        /// Lets a piece of what was sent arrive, as far as there is room for it.
+        fn arrive(&mut self) -> bool {
+            let (mut block, at) = self.session.room().unwrap();
+            let len = self.piece.min(self.sent.len()).min(at.len());
+            block.part(at.start..at.start + len).copy_from_slice(&self.sent[..len]);
+            self.sent.drain(..len);
+            self.session.received(block, len);
+            len > 0
+        }
+
+        /// Lets all that the session has to send arrive.
+        fn downstream(&mut self) -> Vec<u8> {
+            let mut plaintext = Vec::new();
+            if let Some(bytes) = self.session.sendable() {
+                let mut rest = &bytes[..];
+                while !rest.is_empty() {
+                    self.client.read_tls(&mut rest).unwrap();
+                    self.client.process_new_packets().unwrap();
+                    // There may be nothing yet.
+                    let _ = self.client.reader().read_to_end(&mut plaintext);
+                }
+                self.session.sent(bytes);
+            }
+            plaintext
+        }
+
+        fn send(&mut self, mut plaintext: &[u8]) {
+            while !plaintext.is_empty() {
+                let len = self.client.writer().write(plaintext).unwrap();
+                plaintext = &plaintext[len..];
+                while self.client.wants_write() {
+                    self.client.write_tls(&mut self.sent).unwrap();
+                }
+            }
+        }
+    }
+
+    fn read(session: &mut Session, most: usize, to: &mut Vec<u8>) -> usize {
+        let mut left = most;
+        let mut take = |plaintext: &[u8]| {
+            let len = plaintext.len().min(left);
+            to.extend_from_slice(&plaintext[..len]);
+            left -= len;
+            len
+        };
+        session.read(&mut take).unwrap()
+    }
+
+    fn random(len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        fastrand::Rng::with_seed(len as u64).fill(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn bytes_come_through_both_ways_in_whatever_pieces() {
+        for version in VERSIONS {
+            for (piece, most) in
+                [(1, usize::MAX), (7, 1), (5000, 1000), (16_384, 16_384), (usize::MAX, 333), (usize::MAX, 1 << 20)]
+            {
+                let mut pair = Pair::ready(version, piece);
+                for len in [0, 1, 16_383, 16_384, 16_385, SEND_PLAIN - 1, SEND_PLAIN] {
+                    let bytes = random(len);
+                    pair.send(&bytes);
+                    assert!(pair.upstream(most) == bytes, "{len} in pieces of {piece}, {most} taken");
+                    pair.session.encrypt(&bytes).unwrap();
+                    assert!(pair.downstream() == bytes, "{len}");
+                }
+                assert!(!pair.session.is_over() && !pair.session.is_in_a_record());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_received_while_something_is_sent_is_held() {
+        for version in VERSIONS {
+            let mut pair = Pair::ready(version, usize::MAX);
+            let bytes = random(RECEIVE_LEN - RECORD_ROOM - 2000);
+            pair.send(&bytes);
+            pair.arrive();
+            let mut got = Vec::new();
+            read(&mut pair.session, 10, &mut got);
+            pair.session.encrypt(b"a reply").unwrap();
+            pair.session.encrypt(b", and more").unwrap();
+            assert!(pair.session.held.len() <= HELD_MAX);
+            assert_eq!(pair.downstream(), b"a reply, and more");
+            got.extend(pair.upstream(3000));
+            assert!(got == bytes);
+            assert_eq!(pair.session.held.capacity(), 0);
+        }
+    }
+
+    #[test]
+    fn an_end_is_one_only_when_the_peer_says_so() {
+        for version in VERSIONS {
+            let mut pair = Pair::ready(version, usize::MAX);
+            pair.send(b"the last words");
+            pair.client.send_close_notify();
+            assert_eq!(pair.upstream(5), b"the last words");
+            assert!(pair.session.is_over());
+            // The other way is still open.
+            pair.session.encrypt(b"an answer").unwrap();
+            pair.session.close_notify().unwrap();
+            let bytes = pair.session.sendable().unwrap();
+            pair.client.read_tls(&mut &bytes[..]).unwrap();
+            assert!(pair.client.process_new_packets().unwrap().peer_has_closed());
+
+            let mut pair = Pair::ready(version, 10);
+            pair.send(b"cut off");
+            pair.arrive();
+            assert_eq!(read(&mut pair.session, 100, &mut Vec::new()), 0);
+            assert!(pair.session.is_in_a_record() && !pair.session.is_over());
+        }
+    }
+
+    #[test]
+    fn plaintext_is_wiped_when_it_is_taken() {
+        const SECRET: &[u8] = b"a customer key";
+        for version in VERSIONS {
+            let mut pair = Pair::ready(version, usize::MAX);
+            pair.send(&SECRET.repeat(3000));
+            assert_eq!(pair.upstream(100), SECRET.repeat(3000));
+            let block = pair.session.incoming.as_ref().unwrap();
+            assert!(!block.as_ref().windows(SECRET.len()).any(|window| window == SECRET));
+        }
+    }
+
+    #[test]
+    fn changed_bytes_and_other_protocols_are_errors() {
+        for version in VERSIONS {
+            let mut pair = Pair::ready(version, usize::MAX);
+            pair.send(b"bytes");
+            *pair.sent.last_mut().unwrap() ^= 1;
+            pair.arrive();
+            assert_eq!(pair.session.read(&mut |_| 0), Err(Error::DecryptError));
+            let alert = pair.session.sendable().unwrap();
+            pair.client.read_tls(&mut &alert[..]).unwrap();
+            let told = pair.client.process_new_packets().unwrap_err();
+            assert_eq!(told, Error::AlertReceived(rustls::AlertDescription::BadRecordMac));
+        }
+        let mut pair = Pair::new(&TLS13, usize::MAX);
+        pair.sent = b"GET / HTTP/1.1\r\n\r\n".to_vec();
+        pair.arrive();
+        let result = pair.session.read(&mut |_| 0);
+        assert_eq!(result, Err(Error::InvalidMessage(InvalidMessage::InvalidContentType)));
+    }
+
+    /// The server answers a client's update of keys with its own.
+    #[test]
+    fn keys_are_updated() {
+        let mut pair = Pair::ready(&TLS13, usize::MAX);
+        for round in 0..3 {
+            pair.client.refresh_traffic_keys().unwrap();
+            pair.send(b"under new keys");
+            assert_eq!(pair.upstream(usize::MAX), b"under new keys", "{round}");
+            pair.session.encrypt(b"here too").unwrap();
+            assert_eq!(pair.downstream(), b"here too", "{round}");
+        }
+    }
+}

@@ -41,6 +41,14 @@ impl Aws {
         Aws { name: variable, program, directory: directory.to_owned(), environment }
     }
 
+    /// The same over TLS, with a file of certificates to trust.
+    pub fn over_tls(mut self, node: &Node, trusted: &Path) -> Self {
+        self.environment.retain(|(name, _)| name != "ENDPOINT");
+        self.environment.push(("ENDPOINT".to_owned(), format!("https://{}", node.tls_address())));
+        self.environment.push(("CA_BUNDLE".to_owned(), trusted.to_str().expect("a path in UTF-8").to_owned()));
+        self
+    }
+
     /// Its name, for messages.
     pub fn name(&self) -> &str {
         self.name
@@ -48,7 +56,8 @@ impl Aws {
 
     /// Runs a line of shell in the directory, in which `aws` is this CLI with the node as its endpoint.
     pub fn try_shell(&self, line: &str) -> Output {
-        let function = "aws() { \"$AWS\" --endpoint-url \"$ENDPOINT\" \"$@\"; }";
+        let function =
+            "aws() { \"$AWS\" --endpoint-url \"$ENDPOINT\" ${CA_BUNDLE:+--ca-bundle \"$CA_BUNDLE\"} \"$@\"; }";
         let mut command = Command::new("bash");
         command.args(["-euo", "pipefail", "-c", &format!("{function}\n{line}")]);
         command.current_dir(&self.directory).env("AWS", &self.program).envs(self.environment.iter().cloned());

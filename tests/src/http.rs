@@ -164,11 +164,16 @@ impl Request {
     pub fn try_send_unsigned(&self, to: SocketAddr) -> io::Result<Response> {
         let mut tcp = TcpStream::connect(to)?;
         tcp.set_read_timeout(Some(TIMEOUT))?;
-        tcp.write_all(self.head(to).as_bytes())?;
+        self.exchange(&mut tcp, &self.head(to))
+    }
+
+    /// Sends this head and the request's body over a connection that is there; the reply.
+    pub fn exchange(&self, connection: &mut (impl Read + Write), head: &str) -> io::Result<Response> {
+        connection.write_all(head.as_bytes())?;
         // A node that refuses the head may stop reading, and still answer.
-        let sending = tcp.write_all(&self.body);
+        let sending = connection.write_all(&self.body).and_then(|()| connection.flush());
         let mut body = Vec::new();
-        let reply = read_reply(&mut tcp, &self.method, |bytes| body.extend_from_slice(bytes));
+        let reply = read_reply(connection, &self.method, |bytes| body.extend_from_slice(bytes));
         match (reply, sending) {
             (Ok(response), _) => Ok(Response { body, ..response }),
             (Err(error), Ok(())) => Err(error),
@@ -185,6 +190,15 @@ impl Request {
 
     /// The bytes of the head, to do wrong with.
     pub fn head(&self, to: SocketAddr) -> String {
+        self.lines(to) + "connection: close\r\n\r\n"
+    }
+
+    /// The same, of a request that others follow.
+    pub fn head_of_many(&self, to: SocketAddr) -> String {
+        self.lines(to) + "\r\n"
+    }
+
+    fn lines(&self, to: SocketAddr) -> String {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target());
         let has = |name: &str| self.headers.iter().any(|(existing, _)| existing == name);
         if !has("host") {
@@ -196,7 +210,7 @@ impl Request {
         for (name, value) in &self.headers {
             head += &format!("{name}: {value}\r\n");
         }
-        head + "connection: close\r\n\r\n"
+        head
     }
 
     fn canonical_query(&self) -> String {

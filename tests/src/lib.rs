@@ -10,11 +10,13 @@ pub mod device;
 pub mod http;
 pub mod node;
 pub mod sigv4;
+pub mod tls;
 
 pub use aws::Aws;
 pub use data::CustomerKey;
 pub use http::{Request, Response};
 pub use node::{Launch, Node};
+pub use tls::Certificate;
 
 use std::path::{Path, PathBuf};
 

@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What the node says when it is ready.
 const READY: &str = "listening on http://";
 
+/// The same of its TLS listener, said before.
+const READY_TLS: &str = "listening on https://";
+
 /// The binary under test: `KEYHOLE_BIN`, or what Cargo builds now.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
@@ -142,7 +145,8 @@ impl Launch {
     }
 
     fn start_node(self, home: TempDir, data: PathBuf) -> Node {
-        let mut node = Node { launch: self, home, data, child: None, address: None, signer: None, starts: 0 };
+        let mut node =
+            Node { launch: self, home, data, child: None, address: None, tls_address: None, signer: None, starts: 0 };
         node.start();
         node
     }
@@ -167,6 +171,7 @@ pub struct Node {
     data: PathBuf,
     child: Option<Child>,
     address: Option<SocketAddr>,
+    tls_address: Option<SocketAddr>,
     signer: Option<Signer>,
     starts: usize,
 }
@@ -192,11 +197,12 @@ impl Node {
         command.stderr(File::create(&log).expect("a log")).stdout(File::create(&out_path).expect("a file"));
         self.child = Some(command.spawn().expect("the binary starts"));
         let started = Instant::now();
-        let address = loop {
+        let (address, tls_address) = loop {
             let text = fs::read_to_string(&out_path).unwrap_or_default();
-            let found = text.lines().find_map(|line| line.strip_prefix(READY));
-            if let Some(address) = found.filter(|_| text.ends_with('\n')) {
-                break address.parse().expect("an address");
+            let after = |what: &str| text.lines().find_map(|line| line.strip_prefix(what));
+            if let Some(address) = after(READY).filter(|_| text.ends_with('\n')) {
+                let parse = |address: &str| address.parse().expect("an address");
+                break (parse(address), after(READY_TLS).map(parse));
             }
             let child = self.child.as_mut().expect("it was started");
             if let Some(status) = child.try_wait().expect("a child") {
@@ -206,6 +212,7 @@ impl Node {
             std::thread::sleep(Duration::from_millis(5));
         };
         self.address = Some(address);
+        self.tls_address = tls_address;
         let (access_key, secret_key) = match self.launch.has_credential {
             true => (ACCESS_KEY.to_owned(), SECRET_KEY.to_owned()),
             false => self.credential_made(),
@@ -233,7 +240,12 @@ impl Node {
         self.address.expect("the node was started")
     }
 
-    /// The same as a URL.
+    /// Where it listens for TLS.
+    pub fn tls_address(&self) -> SocketAddr {
+        self.tls_address.expect("the node was started with a TLS listener")
+    }
+
+    /// Where it listens, as a URL.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address())
     }

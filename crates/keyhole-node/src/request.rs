@@ -33,7 +33,7 @@ impl<S: Stream> Connection<S> {
         loop {
             if let Some((head, consumed)) = http::parse_head(&self.inbox)? {
                 self.consume(consumed);
-                self.body_pending = head.content_length.is_some_and(|len| len > 0);
+                self.body_pending = head.is_chunked || head.content_length.is_some_and(|len| len > 0);
                 self.continue_pending = head.expects_continue && self.body_pending;
                 return Ok(Some(head));
             }

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::auth::{ChunkSigner, Payload, PayloadKind};
 use crate::checksum::{self, Hasher};
-use crate::http::RequestHead;
+use crate::http::{self, RequestHead};
 use crate::limits::{CHUNK_LINE_MAX, TRAILER_MAX};
 use crate::{Error, ErrorCode};
 
@@ -56,8 +56,10 @@ struct Declared {
 pub struct BodyDecoder {
     payload_len: u64,
     remaining: u64,
-    /// Bytes of the connection that still belong to this body.
+    /// Bytes of the connection that still belong to this body, as far as the head says.
     wire_left: u64,
+    /// What the body's own framing is framed in again, with `Transfer-Encoding: chunked`.
+    transfer: Option<Transfer>,
     state: State,
     signer: Option<ChunkSigner>,
     has_trailer: bool,
@@ -82,15 +84,36 @@ enum State {
     Done,
 }
 
+/// `Transfer-Encoding: chunked` (RFC 9112 §7.1), whose chunks end anywhere in the framing within.
+struct Transfer {
+    state: TransferState,
+    /// Framing that has begun in earlier chunks and has not ended: at most [`TRAILER_MAX`] bytes.
+    gathered: Vec<u8>,
+}
+
+enum TransferState {
+    /// A chunk's size comes next.
+    Size,
+    /// So many bytes of a chunk come next, then the end of its line.
+    Data(u64),
+    /// What is left after the last chunk: fields that mean nothing here, and an empty line.
+    End,
+    Done,
+}
+
 impl BodyDecoder {
     /// Looks at the head for how the body is framed and what is declared of it.
     ///
     /// # Errors
-    /// `MissingContentLength`, `EntityTooLarge` (over `max_len` bytes), `InvalidDigest` and `InvalidRequest` for digests
+    /// `MissingContentLength`, `NotImplemented` (`Transfer-Encoding` about a body that is not `aws-chunked`), `EntityTooLarge` (over `max_len` bytes), `InvalidDigest` and `InvalidRequest` for digests
     /// that are malformed or ambiguous.
     pub fn new(head: &RequestHead, payload: Payload, wanted: Wanted, max_len: u64) -> Result<Self, Error> {
         let wire_len = match head.content_length {
             Some(len) => len,
+            None if head.is_chunked && !matches!(payload.0, PayloadKind::Streaming { .. }) => {
+                return Err(http::no_transfer_encoding());
+            }
+            None if head.is_chunked => u64::MAX,
             None if needs_length(head) => return Err(Error::new(ErrorCode::MissingContentLength)),
             None => 0,
         };
@@ -98,6 +121,7 @@ impl BodyDecoder {
             payload_len: wire_len,
             remaining: wire_len,
             wire_left: wire_len,
+            transfer: head.is_chunked.then_some(Transfer { state: TransferState::Size, gathered: Vec::new() }),
             state: State::Whole,
             signer: None,
             has_trailer: false,
@@ -145,10 +169,15 @@ impl BodyDecoder {
 
     /// Bytes of the body that follow without framing between them.
     pub fn direct(&self) -> u64 {
-        match self.state {
+        let direct = match self.state {
             State::Whole => self.remaining,
             State::Chunk(left, _) => left,
             _ => 0,
+        };
+        match &self.transfer {
+            None => direct,
+            Some(Transfer { state: TransferState::Data(left), .. }) => direct.min(*left),
+            Some(_) => 0,
         }
     }
 
@@ -158,18 +187,14 @@ impl BodyDecoder {
     /// # Errors
     /// Framing that is not S3's, a signature that does not match, a body shorter than announced.
     pub fn step(&mut self, input: &[u8]) -> Result<Step, Error> {
+        if let Some(transfer) = self.transfer.take() {
+            let (result, transfer) = self.step_transfer(transfer, input);
+            self.transfer = Some(transfer);
+            return result;
+        }
         let available = usize::try_from(self.wire_left).unwrap_or(usize::MAX).min(input.len());
         let input = &input[..available];
-        let step = match &self.state {
-            State::Whole if self.remaining == 0 => Step::Done,
-            State::Whole => Step::Payload,
-            State::Chunk(0, _) => self.chunk_end(input)?,
-            State::Chunk(..) => Step::Payload,
-            State::Line => self.chunk_line(input)?,
-            State::End => self.end(input)?,
-            State::Trailer => self.trailer(input)?,
-            State::Done => Step::Done,
-        };
+        let step = self.step_within(input)?;
         match step {
             Step::Skip(len) => self.wire_left -= len as u64,
             // All that belongs to the body is here, and more is needed.
@@ -179,6 +204,67 @@ impl BodyDecoder {
             _ => {}
         }
         Ok(step)
+    }
+
+    /// What the framing of S3 says.
+    fn step_within(&mut self, input: &[u8]) -> Result<Step, Error> {
+        match &self.state {
+            State::Whole if self.remaining == 0 => Ok(Step::Done),
+            State::Whole => Ok(Step::Payload),
+            State::Chunk(0, _) => self.chunk_end(input),
+            State::Chunk(..) => Ok(Step::Payload),
+            State::Line => self.chunk_line(input),
+            State::End => self.end(input),
+            State::Trailer => self.trailer(input),
+            State::Done => Ok(Step::Done),
+        }
+    }
+
+    /// The same through `Transfer-Encoding: chunked`.
+    fn step_transfer(&mut self, mut transfer: Transfer, input: &[u8]) -> (Result<Step, Error>, Transfer) {
+        let result = match &mut transfer.state {
+            TransferState::Size => transfer.size(input),
+            TransferState::Data(0) => transfer.data_end(input),
+            TransferState::Data(left) => {
+                let available = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
+                let result = self.step_gathered(&mut transfer.gathered, &input[..available]);
+                if let Ok(Step::Skip(len)) = result {
+                    *left -= len as u64;
+                }
+                result
+            }
+            TransferState::End => transfer.end(input),
+            TransferState::Done if matches!(self.state, State::Done) => Ok(Step::Done),
+            TransferState::Done => Err(Error::new(ErrorCode::IncompleteBody)),
+        };
+        (result, transfer)
+    }
+
+    /// What the framing of S3 says to what was gathered and `input` behind it, which is not empty unless more is needed.
+    fn step_gathered(&mut self, gathered: &mut Vec<u8>, input: &[u8]) -> Result<Step, Error> {
+        let before = gathered.len();
+        let step = match before {
+            0 => self.step_within(input)?,
+            _ => {
+                gathered.extend_from_slice(&input[..input.len().min(TRAILER_MAX)]);
+                let step = self.step_within(gathered);
+                gathered.truncate(before);
+                step?
+            }
+        };
+        match step {
+            Step::Skip(len) => {
+                gathered.clear();
+                Ok(Step::Skip(len - before))
+            }
+            Step::Need if input.is_empty() => Ok(Step::Need),
+            Step::Need => {
+                gathered.extend_from_slice(input);
+                Ok(Step::Skip(input.len()))
+            }
+            Step::Payload => Ok(Step::Payload),
+            Step::Done => Err(framing("Something follows the end of the body.")),
+        }
     }
 
     /// Takes note of bytes of the body, at most [`direct`](Self::direct) many.
@@ -191,6 +277,9 @@ impl BodyDecoder {
         self.remaining -= len;
         self.wire_left = self.wire_left.saturating_sub(len);
         if let State::Chunk(left, _) = &mut self.state {
+            *left -= len;
+        }
+        if let Some(Transfer { state: TransferState::Data(left), .. }) = &mut self.transfer {
             *left -= len;
         }
         if let Some(sha256) = &mut self.sha256 {
@@ -209,7 +298,8 @@ impl BodyDecoder {
     /// # Errors
     /// `XAmzContentSHA256Mismatch`, `BadDigest`, `IncompleteBody` where the body has not ended.
     pub fn finish(self) -> Result<Digests, Error> {
-        if self.remaining > 0 || !matches!(self.state, State::Whole | State::Done) {
+        let is_open = self.transfer.is_some_and(|transfer| !matches!(transfer.state, TransferState::Done));
+        if self.remaining > 0 || is_open || !matches!(self.state, State::Whole | State::Done) {
             return Err(Error::new(ErrorCode::IncompleteBody));
         }
         if let (Some(sha256), Some(expected)) = (self.sha256, self.expected_sha256)
@@ -236,9 +326,7 @@ impl BodyDecoder {
     fn chunk_line(&mut self, input: &[u8]) -> Result<Step, Error> {
         let Some((line, len)) = line(input, CHUNK_LINE_MAX)? else { return Ok(Step::Need) };
         let (size, extension) = line.split_once(';').unwrap_or((line, ""));
-        let is_hex = !size.is_empty() && size.len() <= 16 && size.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let size = u64::from_str_radix(size, 16).ok().filter(|_| is_hex);
-        let size = size.ok_or_else(|| framing("A chunk's size is no hexadecimal number."))?;
+        let size = chunk_size(size)?;
         let signature = match (&self.signer, extension.strip_prefix("chunk-signature=")) {
             (None, _) => String::new(),
             (Some(_), Some(signature)) => signature.to_owned(),
@@ -335,6 +423,43 @@ impl BodyDecoder {
             Some(_) => Err(framing("A header of the trailer is there twice.")),
         }
     }
+}
+
+impl Transfer {
+    /// `size`, in hexadecimal, and what may stand behind it.
+    fn size(&mut self, input: &[u8]) -> Result<Step, Error> {
+        let Some((line, len)) = line(input, CHUNK_LINE_MAX)? else { return Ok(Step::Need) };
+        let size = line.split(';').next().unwrap_or_default();
+        self.state = match chunk_size(size.trim_end_matches([' ', '\t']))? {
+            0 => TransferState::End,
+            size => TransferState::Data(size),
+        };
+        Ok(Step::Skip(len))
+    }
+
+    /// The end of line behind a chunk.
+    fn data_end(&mut self, input: &[u8]) -> Result<Step, Error> {
+        match input {
+            [b'\r', b'\n', ..] => {
+                self.state = TransferState::Size;
+                Ok(Step::Skip(2))
+            }
+            [] | [b'\r'] => Ok(Step::Need),
+            _ => Err(framing("A chunk is longer than its size.")),
+        }
+    }
+
+    fn end(&mut self, input: &[u8]) -> Result<Step, Error> {
+        let Some((_, consumed)) = trailer_lines(input)? else { return Ok(Step::Need) };
+        self.state = TransferState::Done;
+        Ok(Step::Skip(consumed))
+    }
+}
+
+fn chunk_size(text: &str) -> Result<u64, Error> {
+    let is_hex = !text.is_empty() && text.len() <= 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let size = u64::from_str_radix(text, 16).ok().filter(|_| is_hex);
+    size.ok_or_else(|| framing("A chunk's size is no hexadecimal number."))
 }
 
 /// The lines of the trailer, and the length of all with the empty line that ends them; `None`: it is not all there.

@@ -68,13 +68,15 @@ pub struct RequestHead {
     pub expects_continue: bool,
     /// `Content-Length`.
     pub content_length: Option<u64>,
+    /// The body comes in the chunks of `Transfer-Encoding: chunked`, and there is no `Content-Length`.
+    pub is_chunked: bool,
 }
 
 /// Reads a head off the front of `bytes`; also how many bytes it took. `None`: more bytes are needed.
 ///
 /// # Errors
-/// What is no HTTP/1 request ([`ErrorCode::InvalidRequest`]), a head over [`HEAD_MAX`], a length that is not one number,
-/// and `Transfer-Encoding`, which S3 does not know (a second framing is also how requests are smuggled).
+/// What is no HTTP/1 request ([`ErrorCode::InvalidRequest`]), a head over [`HEAD_MAX`], a length that is not one number, a
+/// `Transfer-Encoding` that is not `chunked`, and one besides a length (which is how requests are smuggled).
 pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
     let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut fields);
@@ -91,11 +93,11 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
     };
     let headers = Headers(request.headers.iter().map(|h| (h.name.to_ascii_lowercase(), h.value.to_vec())).collect());
     let (path, query) = split_target(request.path.unwrap_or_default())?;
-    if headers.get("transfer-encoding").is_some() {
-        let message = "A header you provided implies functionality that is not implemented: Transfer-Encoding. Send Content-Length.";
-        return Err(Error::new(ErrorCode::NotImplemented).with_message(message));
-    }
     let content_length = content_length(&headers)?;
+    let is_chunked = is_chunked(&headers)?;
+    if is_chunked && (content_length.is_some() || request.version != Some(1)) {
+        return Err(invalid("Transfer-Encoding is for HTTP/1.1, and goes without Content-Length."));
+    }
     let has_token = |name, token: &str| {
         headers
             .all(name)
@@ -108,7 +110,26 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
     };
     let expects_continue = has_token("expect", "100-continue");
     let method = request.method.unwrap_or_default().to_owned();
-    Ok(Some((RequestHead { method, path, query, headers, keep_alive, expects_continue, content_length }, len)))
+    Ok(Some((
+        RequestHead { method, path, query, headers, keep_alive, expects_continue, content_length, is_chunked },
+        len,
+    )))
+}
+
+/// What is said of framing that S3 does not know.
+pub(crate) fn no_transfer_encoding() -> Error {
+    let message =
+        "A header you provided implies functionality that is not implemented: Transfer-Encoding. Send Content-Length.";
+    Error::new(ErrorCode::NotImplemented).with_message(message)
+}
+
+fn is_chunked(headers: &Headers) -> Result<bool, Error> {
+    let mut values = headers.all("transfer-encoding");
+    match (values.next(), values.next()) {
+        (None, _) => Ok(false),
+        (Some(value), None) if value.eq_ignore_ascii_case(b"chunked") => Ok(true),
+        _ => Err(no_transfer_encoding()),
+    }
 }
 
 fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
@@ -279,7 +300,12 @@ pub(crate) mod tests {
         check("GET / HTTP/1.1\nContent-Length: 1,1", ErrorCode::InvalidRequest);
         check("GET / HTTP/1.1\nContent-Length: 18446744073709551616", ErrorCode::InvalidRequest);
         check("GET / HTTP/1.1\nContent-Length:", ErrorCode::InvalidRequest);
-        check("PUT / HTTP/1.1\nTransfer-Encoding: chunked", ErrorCode::NotImplemented);
+        check("PUT / HTTP/1.1\nTransfer-Encoding: gzip, chunked", ErrorCode::NotImplemented);
+        check("PUT / HTTP/1.1\nTransfer-Encoding: chunked\nTransfer-Encoding: chunked", ErrorCode::NotImplemented);
+        check("PUT / HTTP/1.1\nTransfer-Encoding:", ErrorCode::NotImplemented);
+        check("PUT / HTTP/1.1\nTransfer-Encoding: chunked\nContent-Length: 0", ErrorCode::InvalidRequest);
+        check("PUT / HTTP/1.0\nTransfer-Encoding: chunked", ErrorCode::InvalidRequest);
+        assert!(head("PUT / HTTP/1.1\nTransfer-Encoding: Chunked").is_chunked);
         check("GET x HTTP/1.1", ErrorCode::InvalidURI);
         check("GET / HTTP/2.0", ErrorCode::InvalidRequest);
         check("\u{1}GET / HTTP/1.1", ErrorCode::InvalidRequest);

@@ -16,32 +16,52 @@ use keyhole_log::limits::BUFFER_LEN;
 const KEPT_MAX: usize = keyhole_node::limits::BLOCKS_PER_WORKER + 4;
 
 /// Where one worker's blocks come from and go back to.
-#[derive(Clone, Default)]
-pub(crate) struct Pool(Arc<Mutex<Vec<Mapping>>>);
+#[derive(Clone)]
+pub(crate) struct Pool {
+    /// Bytes of each block.
+    len: usize,
+    kept: Arc<Mutex<Vec<Mapping>>>,
+}
+
+impl Default for Pool {
+    /// One for the blocks of bodies, of `BUFFER_LEN` bytes.
+    fn default() -> Self {
+        Pool::of(BUFFER_LEN)
+    }
+}
 
 impl Pool {
+    /// One for blocks of this many bytes.
+    pub(crate) fn of(len: usize) -> Self {
+        Pool { len, kept: Arc::default() }
+    }
+
     /// A block, of zeros.
     pub(crate) fn take(&self) -> Block {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mapping =
-            kept.unwrap_or_else(|| Mapping::new().expect("memory for a block: requests are admitted by their number"));
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mapping = kept.unwrap_or_else(|| {
+            Mapping::new(self.len).expect("memory for a block: requests and connections are admitted by their number")
+        });
         Block { mapping: Some(mapping), used: 0, pool: self.clone() }
     }
 }
 
-/// `BUFFER_LEN` bytes of memory, mapped.
-struct Mapping(NonNull<u8>);
+/// So many bytes of memory, mapped.
+struct Mapping {
+    address: NonNull<u8>,
+    len: usize,
+}
 
 // SAFETY: a mapping is plain memory that belongs to whoever owns the value.
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    fn new() -> io::Result<Self> {
+    fn new(len: usize) -> io::Result<Self> {
         // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
         let address = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
-                BUFFER_LEN,
+                len,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
                 -1,
@@ -52,19 +72,20 @@ impl Mapping {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the range has just been mapped. Where the advice is refused, core dumps are off all the same.
-        unsafe { libc::madvise(address, BUFFER_LEN, libc::MADV_DONTDUMP) };
-        NonNull::new(address.cast()).map(Mapping).ok_or_else(|| io::Error::other("a mapping at address zero"))
+        unsafe { libc::madvise(address, len, libc::MADV_DONTDUMP) };
+        let address = NonNull::new(address.cast()).ok_or_else(|| io::Error::other("a mapping at address zero"))?;
+        Ok(Mapping { address, len })
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the range was mapped by `new` and is unmapped once; the owner is gone.
-        unsafe { libc::munmap(self.0.as_ptr().cast(), BUFFER_LEN) };
+        unsafe { libc::munmap(self.address.as_ptr().cast(), self.len) };
     }
 }
 
-/// One block: `BUFFER_LEN` initialised bytes, aligned to a page.
+/// One block: initialised bytes, as many as its pool's blocks have, aligned to a page.
 pub(crate) struct Block {
     /// `None` only while it is dropped.
     mapping: Option<Mapping>,
@@ -75,14 +96,18 @@ pub(crate) struct Block {
 
 impl Block {
     fn address(&self) -> *mut u8 {
-        self.mapping.as_ref().expect("a live block has its memory").0.as_ptr()
+        self.mapping.as_ref().expect("a live block has its memory").address.as_ptr()
+    }
+
+    fn len(&self) -> usize {
+        self.pool.len
     }
 
     /// A part of it to write to. Most of what is stored is short: to wipe all of a block for it would cost more than to store it.
     pub(crate) fn part(&mut self, at: Range<usize>) -> &mut [u8] {
-        self.used = self.used.max(at.end.min(BUFFER_LEN));
+        self.used = self.used.max(at.end.min(self.len()));
         // SAFETY: as in `as_ref`; `&mut self` makes it exclusive.
-        let all = unsafe { slice::from_raw_parts_mut(self.address(), BUFFER_LEN) };
+        let all = unsafe { slice::from_raw_parts_mut(self.address(), self.len()) };
         &mut all[at]
     }
 
@@ -90,26 +115,26 @@ impl Block {
     /// [`received`](Self::received).
     pub(crate) fn receive(&mut self, end: usize) -> usize {
         let before = self.used;
-        self.used = before.max(end.min(BUFFER_LEN));
+        self.used = before.max(end.min(self.len()));
         before
     }
 
     /// It has written no further than `end`, and writes no more.
     pub(crate) fn received(&mut self, before: usize, end: usize) {
-        self.used = before.max(end.min(BUFFER_LEN));
+        self.used = before.max(end.min(self.len()));
     }
 }
 
 impl AsRef<[u8]> for Block {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: the mapping has BUFFER_LEN bytes, zeroed by the kernel, and lives as long as `self`.
-        unsafe { slice::from_raw_parts(self.address(), BUFFER_LEN) }
+        // SAFETY: the mapping has `len` bytes, zeroed by the kernel, and lives as long as `self`.
+        unsafe { slice::from_raw_parts(self.address(), self.len()) }
     }
 }
 
 impl AsMut<[u8]> for Block {
     fn as_mut(&mut self) -> &mut [u8] {
-        self.part(0..BUFFER_LEN)
+        self.part(0..self.len())
     }
 }
 
@@ -117,7 +142,7 @@ impl Drop for Block {
     fn drop(&mut self) {
         // The memory stays reachable through the pool, so this is no dead store.
         self.part(0..self.used).fill(0);
-        let mut kept = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.pool.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < KEPT_MAX {
             kept.extend(self.mapping.take());
         }
@@ -131,11 +156,11 @@ unsafe impl tokio_uring::buf::IoBuf for Block {
     }
 
     fn bytes_init(&self) -> usize {
-        BUFFER_LEN
+        self.len()
     }
 
     fn bytes_total(&self) -> usize {
-        BUFFER_LEN
+        self.len()
     }
 }
 
@@ -199,10 +224,20 @@ mod tests {
     }
 
     #[test]
+    fn blocks_of_another_length() {
+        let pool = Pool::of(8192);
+        let mut block = pool.take();
+        block.as_mut().fill(1);
+        assert_eq!(block.as_ref(), [1; 8192]);
+        drop(block);
+        assert_eq!(pool.take().as_ref(), [0; 8192]);
+    }
+
+    #[test]
     fn a_pool_keeps_a_bounded_number() {
         let pool = Pool::default();
         let blocks: Vec<Block> = (0..KEPT_MAX + 3).map(|_| pool.take()).collect();
         drop(blocks);
-        assert_eq!(pool.0.lock().unwrap().len(), KEPT_MAX);
+        assert_eq!(pool.kept.lock().unwrap().len(), KEPT_MAX);
     }
 }

@@ -98,6 +98,18 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
     pub(crate) listen: SocketAddr,
 
+    /// The address and port to listen on for HTTPS, besides --listen; with --tls-cert and --tls-key.
+    #[arg(long, value_name = "ADDR", requires_all = ["tls_cert", "tls_key"])]
+    pub(crate) tls_listen: Option<SocketAddr>,
+
+    /// The certificate for HTTPS, in PEM: the node's own first, then those that it was signed by.
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The private key of the certificate, in PEM, not encrypted.
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    pub(crate) tls_key: Option<PathBuf>,
+
     /// Bounds the store, as in 10GiB or 500MB. Default: 80 % of the free space when the object file is created; all of a
     /// device.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]

@@ -16,14 +16,8 @@ use net::EpollListener;
 /// Runs a worker; `done` is called when it is done.
 pub(crate) fn run(setup: Setup, done: impl FnOnce()) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (medium, listener) = (setup.medium.try_clone()?, setup.listener.try_clone()?);
-    let disk = PlainDisk::new(medium, Pool::default());
-    LocalSet::new().block_on(&runtime, async move {
-        match EpollListener::new(listener) {
-            Ok(listener) => worker::run(setup, disk, listener).await,
-            Err(error) => tracing::error!(%error, "cannot listen"),
-        }
-    });
+    let disk = PlainDisk::new(setup.medium.try_clone()?, Pool::default());
+    LocalSet::new().block_on(&runtime, worker::run(setup, disk, EpollListener::new))?;
     done();
     Ok(())
 }

@@ -16,6 +16,7 @@ mod medium;
 mod process;
 mod serve;
 mod store;
+mod tls;
 mod uring;
 mod worker;
 

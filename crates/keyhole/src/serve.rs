@@ -16,8 +16,8 @@ use crate::credentials::{self, Credential, Origin};
 use crate::engine::Chosen;
 use crate::process::{self, EndSignals};
 use crate::store::{self, Make, Place, StoreOptions};
-use crate::worker::{First, Setup};
-use crate::{epoll, uring};
+use crate::worker::{First, Setup, TlsSetup};
+use crate::{epoll, tls, uring};
 
 /// Connections that wait to be accepted, at each listener.
 const BACKLOG: i32 = 1024;
@@ -53,12 +53,22 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
         workers: threads,
         ..StoreOptions::default()
     };
+    let tls_config = load_tls(options)?;
     let place = Place::find(&options.data, options.state.as_deref())?;
     let store = store::open(&place, &store_options)?;
     let (credential, origin) = credentials::load(&place.state)?;
-    let listeners = listen(options.listen, threads)?;
+    let listeners = listen(options.listen, threads, "--listen")?;
     let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
-    let greeting = greeting(address, &credential, &origin, &options.region);
+    let (mut tls_setups, tls_address) = match options.tls_listen.zip(tls_config) {
+        Some((address, config)) => {
+            let listeners = listen(address, threads, "--tls-listen")?;
+            let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
+            let setups = listeners.into_iter().map(|listener| TlsSetup { listener, config: config.clone() });
+            (setups.collect(), Some(address))
+        }
+        None => (Vec::new(), None),
+    };
+    let greeting = greeting(address, tls_address, &credential, &origin, &options.region);
     let config = Arc::new(Config { region: options.region.clone(), credentials: Box::new(credential) });
 
     let (control, mut first) = open_control(&place);
@@ -70,6 +80,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
             medium: store.medium.try_clone().map_err(|error| format!("cannot share the object file: {error}"))?,
             config: config.clone(),
             listener,
+            tls: tls_setups.pop(),
             sync: options.sync,
             engine,
             stop: stopping.clone(),
@@ -105,6 +116,14 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
     tracing::info!("ended");
     // The workers' rings may have an accept in flight: they end with the process.
     std::process::exit(0);
+}
+
+/// What the TLS listener says to clients, where there is one. The command line has all three options or none.
+fn load_tls(options: &ServeOptions) -> Result<Option<Arc<rustls::ServerConfig>>, String> {
+    match (&options.tls_cert, &options.tls_key) {
+        (Some(certificate), Some(key)) => tls::load(certificate, key).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// What the first worker does besides, and the name of the control socket. A node without one serves all the same.
@@ -159,10 +178,10 @@ fn choose_engine(choice: EngineChoice) -> Result<Chosen, String> {
 }
 
 /// One listener for each thread, all on one port.
-fn listen(address: SocketAddr, threads: usize) -> Result<Vec<TcpListener>, String> {
+fn listen(address: SocketAddr, threads: usize, option: &str) -> Result<Vec<TcpListener>, String> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::AddrInUse => {
-            format!("{address} is in use by another process; stop it, or give another --listen")
+            format!("{address} is in use by another process; stop it, or give another {option}")
         }
         _ => format!("cannot listen on {address}: {error}"),
     };
@@ -204,7 +223,13 @@ fn print(text: &str) {
 }
 
 /// What is said at the start: with which credential, where, and what to try.
-fn greeting(address: SocketAddr, credential: &Credential, origin: &Origin, region: &str) -> String {
+fn greeting(
+    address: SocketAddr,
+    tls: Option<SocketAddr>,
+    credential: &Credential,
+    origin: &Origin,
+    region: &str,
+) -> String {
     let mut text = String::new();
     let mut line = |line: &str| {
         text.push_str(line);
@@ -226,6 +251,9 @@ fn greeting(address: SocketAddr, credential: &Credential, origin: &Origin, regio
             line(&format!("  {endpoint} s3 cp s3://my-bucket/FILE COPY --sse-c AES256 --sse-c-key fileb://ssec.key"));
             line("");
         }
+    }
+    if let Some(address) = tls {
+        line(&format!("listening on https://{address}"));
     }
     line(&format!("listening on http://{address}"));
     text

@@ -46,10 +46,10 @@ pub(crate) fn probe() -> io::Result<()> {
 /// waits for the end of the process, since its runtime may still have an accept in flight.
 pub(crate) fn run(setup: Setup, done: impl FnOnce()) -> io::Result<()> {
     let runtime = runtime()?;
-    let (medium, listener) = (setup.medium.try_clone()?, setup.listener.try_clone()?);
+    let medium = setup.medium.try_clone()?;
     runtime.block_on(async move {
         let disk = UringDisk::new(medium, Pool::default())?;
-        worker::run(setup, disk, UringListener::new(listener)).await;
+        worker::run(setup, disk, |listener| Ok(UringListener::new(listener))).await?;
         done();
         std::future::pending().await
     })

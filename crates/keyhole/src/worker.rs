@@ -13,13 +13,16 @@ use keyhole_node::{Config, Node, Stream};
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_local;
 
+use crate::buffer::Block;
 use crate::chores::Chores;
 use crate::cli::SyncMode;
 use crate::engine::Chosen;
 use crate::env::System;
 use crate::medium::Medium;
+use crate::tls::Acceptor;
 
-/// Connections that one worker serves at a time; beyond it they wait in the listener's queue.
+/// Connections that one worker serves at a time; beyond it they wait in the listeners' queues. (With two listeners it may be
+/// one more: both may be accepting when the last place is taken.)
 const CONNECTIONS_MAX: usize = 1024;
 
 /// How long requests in flight may go on after the node was told to end.
@@ -41,6 +44,7 @@ pub(crate) struct Setup {
     pub(crate) medium: Medium,
     pub(crate) config: Arc<Config>,
     pub(crate) listener: TcpListener,
+    pub(crate) tls: Option<TlsSetup>,
     pub(crate) sync: SyncMode,
     pub(crate) engine: Chosen,
     /// Becomes true when the node is to end.
@@ -49,16 +53,29 @@ pub(crate) struct Setup {
     pub(crate) first: Option<First>,
 }
 
+/// What a worker needs to listen for TLS.
+pub(crate) struct TlsSetup {
+    pub(crate) listener: TcpListener,
+    /// Shared by the workers, and so are the sessions that clients may resume.
+    pub(crate) config: Arc<rustls::ServerConfig>,
+}
+
 /// What the first worker does besides.
 pub(crate) struct First {
     /// The control socket, if there is one.
     pub(crate) control: Option<UnixListener>,
 }
 
+/// A connection as the system has it, without TLS.
+pub(crate) trait Socket: Stream<Buf = Block> {
+    /// Whether the node is ending, and no further request wanted.
+    fn is_draining(&self) -> bool;
+}
+
 /// Takes connections from a listener.
 #[allow(async_fn_in_trait)]
 pub(crate) trait Accept {
-    type Stream: Stream;
+    type Stream: Socket;
 
     async fn accept(&self, connections: &Rc<Connections>) -> io::Result<Self::Stream>;
 }
@@ -119,16 +136,23 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.count.set(self.0.count.get() - 1);
-        self.0.changed.notify_one();
+        // Both listeners may be waiting.
+        self.0.changed.notify_waiters();
     }
 }
 
 /// Serves until the node is told to end, then until the requests in flight are answered or the grace is over, and all
-/// that was handed to the log is written.
-pub(crate) async fn run<D: Disk, A>(setup: Setup, disk: D, listener: A)
+/// that was handed to the log is written. `listener` makes what connections are accepted from.
+pub(crate) async fn run<D, A>(setup: Setup, disk: D, listener: impl Fn(TcpListener) -> io::Result<A>) -> io::Result<()>
 where
-    A: Accept<Stream: Stream<Buf = D::Buf>>,
+    D: Disk<Buf = Block>,
+    A: Accept,
 {
+    let plain = listener(setup.listener)?;
+    let tls = match setup.tls {
+        Some(tls) => Some((listener(tls.listener)?, Acceptor::new(tls.config))),
+        None => None,
+    };
     let disk = Rc::new(disk);
     let (log, writer) = keyhole_log::worker(setup.shared.clone(), disk.clone());
     let writer = spawn_local(writer.run());
@@ -146,7 +170,8 @@ where
     let mut stop = setup.stop;
     tokio::select! {
         _ = stop.wait_for(|stop| *stop) => {}
-        () = accept_all(&listener, &node, &connections) => {}
+        () = accept_plain(&plain, &node, &connections) => {}
+        () = accept_tls(tls.as_ref(), &node, &connections) => {}
     }
     connections.drain();
     if let Some(chores) = &mut chores {
@@ -173,18 +198,52 @@ where
     {
         tracing::warn!("the last checkpoint was not written; the next start reads more");
     }
+    Ok(())
 }
 
-async fn accept_all<D: Disk, A>(listener: &A, node: &Rc<Node<D, Chosen, System>>, connections: &Rc<Connections>)
+type Served<D> = Rc<Node<D, Chosen, System>>;
+
+async fn accept_plain<D, A>(listener: &A, node: &Served<D>, connections: &Rc<Connections>)
 where
-    A: Accept<Stream: Stream<Buf = D::Buf>>,
+    D: Disk<Buf = Block>,
+    A: Accept,
+{
+    let serve = |stream| {
+        let node = node.clone();
+        async move { node.serve(stream).await }
+    };
+    accept_all(listener, connections, serve).await;
+}
+
+/// Accepts from the TLS listener, where there is one.
+async fn accept_tls<D, A>(tls: Option<&(A, Acceptor)>, node: &Served<D>, connections: &Rc<Connections>)
+where
+    D: Disk<Buf = Block>,
+    A: Accept,
+{
+    let Some((listener, acceptor)) = tls else { return std::future::pending().await };
+    let serve = |stream| {
+        let (node, acceptor) = (node.clone(), acceptor.clone());
+        async move {
+            if let Some(stream) = acceptor.accept(stream).await {
+                node.serve(stream).await;
+            }
+        }
+    };
+    accept_all(listener, connections, serve).await;
+}
+
+/// Accepts connections for ever, and has each served by a task of its own.
+async fn accept_all<A, F>(listener: &A, connections: &Rc<Connections>, serve: impl Fn(A::Stream) -> F)
+where
+    A: Accept,
+    F: Future<Output = ()> + 'static,
 {
     loop {
         connections.below(CONNECTIONS_MAX).await;
         match listener.accept(connections).await {
             Ok(stream) => {
-                let node = node.clone();
-                spawn_local(async move { node.serve(stream).await });
+                spawn_local(serve(stream));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");

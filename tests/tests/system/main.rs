@@ -12,3 +12,4 @@ mod resources;
 mod sealed;
 mod secrets;
 mod start;
+mod tls;

@@ -123,6 +123,73 @@ fn unsigned_chunks_with_a_trailer() {
     }
 }
 
+/// The same in `Transfer-Encoding: chunked`; `wire` has the ends of lines as `\n`.
+fn transferred(kind: PayloadKind, wire: &[u8], piece: usize) -> Result<Vec<u8>, ErrorCode> {
+    let text = format!("PUT /bucket/k HTTP/1.1\nTransfer-Encoding: chunked{TRAILER}\n\n").replace('\n', "\r\n");
+    let (head, _) = parse_head(text.as_bytes()).unwrap().unwrap();
+    BodyDecoder::new(&head, Payload(kind), Wanted::None, 1 << 20)
+        .and_then(|decoder| decode_all(decoder, wire, piece))
+        .map(|(body, _)| body)
+        .map_err(|error| error.code)
+}
+
+/// Bytes in chunks of `len`.
+fn in_chunks(bytes: &[u8], len: usize) -> Vec<u8> {
+    let mut wire = Vec::new();
+    for chunk in bytes.chunks(len) {
+        wire.extend_from_slice(format!("{:x};x=y\r\n", chunk.len()).as_bytes());
+        wire.extend_from_slice(chunk);
+        wire.extend_from_slice(b"\r\n");
+    }
+    wire.extend_from_slice(b"0\r\n\r\n");
+    wire
+}
+
+/// As botocore sends bodies over TLS: chunks of HTTP about those of S3, each ending anywhere.
+#[test]
+fn chunks_within_transfer_encoding() {
+    let streaming = || PayloadKind::Streaming { signer: None, trailer: true };
+    let inner = "4\r\n1234\r\n5\r\n56789\r\n0\r\nx-amz-checksum-crc32:y/Q5Jg==\r\n\r\n";
+    for len in 1..60 {
+        for piece in [1, 2, 3, 5, 8, 13, 1000] {
+            let body = transferred(streaming(), &in_chunks(inner.as_bytes(), len), piece);
+            assert_eq!(body.as_deref(), Ok(&b"123456789"[..]), "chunks of {len} in pieces of {piece}");
+        }
+        let signed = in_chunks(&published_wire(), len * 1000);
+        assert_eq!(published(&signed, true).unwrap(), vec![b'a'; 66_560]);
+    }
+    let with = |from: &str, to: &str| inner.replace(from, to).into_bytes();
+    let whole = |inner: &[u8]| in_chunks(inner, 7);
+    let good = whole(inner.as_bytes());
+    let long_line = [b"9;".to_vec(), vec![b'x'; CHUNK_LINE_MAX]].concat();
+    for (wire, code) in [
+        (good[..good.len() - 1].to_vec(), ErrorCode::IncompleteBody),
+        (good[..good.len() - 7].to_vec(), ErrorCode::IncompleteBody),
+        (whole(&inner.as_bytes()[..inner.len() - 2]), ErrorCode::IncompleteBody),
+        (whole(&with("56789", "56780")), ErrorCode::BadDigest),
+        (whole(&with("56789", "567890")), ErrorCode::InvalidRequest),
+        (whole(&[inner.as_bytes(), b"more"].concat()), ErrorCode::InvalidRequest),
+        (whole(&long_line), ErrorCode::InvalidRequest),
+        (in_chunks(&long_line, 1000), ErrorCode::InvalidRequest),
+        (b"0\r\n\r\n".to_vec(), ErrorCode::IncompleteBody),
+        (b"x\r\n\r\n".to_vec(), ErrorCode::InvalidRequest),
+        (b"3\r\n4\r\n1234".to_vec(), ErrorCode::InvalidRequest),
+        (long_line.clone(), ErrorCode::InvalidRequest),
+    ] {
+        for piece in [1, 1000] {
+            let text = String::from_utf8_lossy(&wire);
+            assert_eq!(transferred(streaming(), &wire, piece).unwrap_err(), code, "{text:?}");
+        }
+    }
+    // S3 knows it about chunks of its own alone.
+    for kind in [PayloadKind::Unsigned, PayloadKind::Signed([0; 32])] {
+        let text = "PUT /bucket/k HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let (head, _) = parse_head(text.as_bytes()).unwrap().unwrap();
+        let error = BodyDecoder::new(&head, Payload(kind), Wanted::None, 9).map(drop).unwrap_err();
+        assert_eq!(error.code, ErrorCode::NotImplemented);
+    }
+}
+
 #[test]
 fn lines_and_trailers_have_a_longest_length() {
     let line = |len: usize| format!("9;{}\n123456789\n0\nx-amz-checksum-crc32:y/Q5Jg==\n\n", "x".repeat(len - 4));
@@ -135,7 +202,7 @@ fn lines_and_trailers_have_a_longest_length() {
 }
 
 /// The example of AWS's page "Signature Calculations: Transferring Payload in Multiple Chunks".
-fn published(wire: &[u8]) -> Result<Vec<u8>, ErrorCode> {
+fn published(wire: &[u8], is_chunked: bool) -> Result<Vec<u8>, ErrorCode> {
     let text = "PUT /examplebucket/chunkObject.txt HTTP/1.1\nHost: s3.amazonaws.com\nx-amz-date: 20130524T000000Z\n\
         x-amz-storage-class: REDUCED_REDUNDANCY\nAuthorization: AWS4-HMAC-SHA256 \
         Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,\
@@ -143,8 +210,12 @@ fn published(wire: &[u8]) -> Result<Vec<u8>, ErrorCode> {
         Signature=4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9\n\
         x-amz-content-sha256: STREAMING-AWS4-HMAC-SHA256-PAYLOAD\nContent-Encoding: aws-chunked\n\
         x-amz-decoded-content-length: 66560\nContent-Length: 66824\n\n";
-    let (head, _) = parse_head(text.replace('\n', "\r\n").as_bytes()).unwrap().unwrap();
+    let (mut head, _) = parse_head(text.replace('\n', "\r\n").as_bytes()).unwrap().unwrap();
     let identity = authenticate(&head, &Example::default(), "us-east-1", NOW_MS).expect("the published signature");
+    if is_chunked {
+        // Its length is signed; clients that send none sign none.
+        (head.content_length, head.is_chunked) = (None, true);
+    }
     BodyDecoder::new(&head, identity.payload, Wanted::None, 1 << 20)
         .and_then(|decoder| decode_all(decoder, wire, 10_000))
         .map(|(body, _)| body)
@@ -169,7 +240,7 @@ fn published_wire() -> Vec<u8> {
 fn signed_chunks_as_published() {
     let wire = published_wire();
     assert_eq!(wire.len(), 66_824);
-    assert_eq!(published(&wire).unwrap(), vec![b'a'; 66_560]);
+    assert_eq!(published(&wire, false).unwrap(), vec![b'a'; 66_560]);
 }
 
 #[test]
@@ -179,9 +250,9 @@ fn another_byte_in_a_signed_chunk_is_refused() {
     for at in [200, 65_000, 66_000, 30, 65_536 + 87 + 2 + 40, wire.len() - 20] {
         let mut wrong = wire.clone();
         wrong[at] ^= 1;
-        assert_eq!(published(&wrong).unwrap_err(), ErrorCode::SignatureDoesNotMatch, "{at}");
+        assert_eq!(published(&wrong, false).unwrap_err(), ErrorCode::SignatureDoesNotMatch, "{at}");
     }
-    assert_eq!(published(&wire[..wire.len() - 2]).unwrap_err(), ErrorCode::IncompleteBody);
+    assert_eq!(published(&wire[..wire.len() - 2], false).unwrap_err(), ErrorCode::IncompleteBody);
 }
 
 #[test]
@@ -200,6 +271,8 @@ fn no_bytes_panic() {
         let piece = 1 + next() as usize % 20;
         let kind = PayloadKind::Streaming { signer: None, trailer: next() % 2 == 0 };
         let _ = with_payload(kind, "\nx-amz-decoded-content-length: 9", &wire, piece);
+        let kind = PayloadKind::Streaming { signer: None, trailer: next() % 2 == 0 };
+        let _ = transferred(kind, &wire, piece);
         let _ = parse_head(&wire);
     }
 }

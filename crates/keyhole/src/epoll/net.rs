@@ -11,7 +11,7 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::buffer::Block;
-use crate::worker::{Accept, Connections, IDLE, Idle, LINGER, LINGER_BYTES, Open, in_time, timed_out};
+use crate::worker::{Accept, Connections, IDLE, Idle, LINGER, LINGER_BYTES, Open, Socket, in_time, timed_out};
 
 pub(super) struct EpollListener(TcpListener);
 
@@ -98,6 +98,12 @@ impl Inner {
     }
 }
 
+impl Socket for EpollStream {
+    fn is_draining(&self) -> bool {
+        self.0.open.is_draining()
+    }
+}
+
 impl Stream for EpollStream {
     type Buf = Block;
 
@@ -120,7 +126,7 @@ impl Stream for EpollStream {
     }
 
     async fn read_bytes(&self, mut bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        if self.0.is_idle.get() && self.0.open.is_draining() {
+        if self.0.is_idle.get() && self.is_draining() {
             return (Ok(0), bytes);
         }
         let (len, capacity) = (bytes.len(), bytes.capacity());

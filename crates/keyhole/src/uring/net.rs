@@ -11,7 +11,7 @@ use tokio_uring::buf::{BoundedBuf, BoundedBufMut, IoBuf};
 use tokio_uring::net::{TcpListener, TcpStream};
 
 use crate::buffer::Block;
-use crate::worker::{Accept, Connections, IDLE, Idle, LINGER, LINGER_BYTES, Open, in_time, timed_out};
+use crate::worker::{Accept, Connections, IDLE, Idle, LINGER, LINGER_BYTES, Open, Socket, in_time, timed_out};
 
 pub(super) struct UringListener(TcpListener);
 
@@ -83,6 +83,12 @@ impl Inner {
     }
 }
 
+impl Socket for UringStream {
+    fn is_draining(&self) -> bool {
+        self.0.open.is_draining()
+    }
+}
+
 impl Stream for UringStream {
     type Buf = Block;
 
@@ -105,7 +111,7 @@ impl Stream for UringStream {
     }
 
     async fn read_bytes(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        if self.0.is_idle.get() && self.0.open.is_draining() {
+        if self.0.is_idle.get() && self.is_draining() {
             return (Ok(0), bytes);
         }
         let range = bytes.len()..bytes.capacity();

@@ -1,0 +1,195 @@
+//! A TLS connection over a plain one.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use keyhole_node::Stream;
+use rustls::{Error, InvalidMessage};
+
+use super::SEND_PLAIN;
+use super::session::{Session, Take};
+use crate::buffer::Block;
+use crate::worker::Socket;
+
+pub(crate) struct TlsStream<P> {
+    plain: P,
+    /// `None` while an operation has it, and from the first that fails.
+    state: RefCell<Option<State>>,
+}
+
+struct State {
+    session: Session,
+    /// Nothing has been taken since the last reply was sent: the peer owes a request.
+    is_idle: bool,
+}
+
+impl<P: Socket> TlsStream<P> {
+    pub(super) fn new(plain: P, session: Session) -> Self {
+        TlsStream { plain, state: RefCell::new(Some(State { session, is_idle: true })) }
+    }
+
+    /// The handshake, as far as the peer goes along.
+    pub(super) async fn shake_hands(&self) -> io::Result<()> {
+        let mut state = self.take()?;
+        while state.session.is_handshaking() {
+            let result = state.session.read(&mut |_| 0);
+            if matches!(result, Err(Error::InvalidMessage(InvalidMessage::InvalidContentType))) {
+                // Plain HTTP, or something else that would not understand an alert.
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the peer does not speak TLS"));
+            }
+            self.flush(&mut state.session).await?;
+            result.map_err(broken)?;
+            if state.session.is_handshaking() && self.receive(&mut state.session).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        state.session.rest();
+        self.put_back(state);
+        Ok(())
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.plain.peer()
+    }
+
+    pub(super) fn end_at_once(&self) {
+        self.plain.abort();
+    }
+
+    /// Ends a connection that is none of TLS.
+    pub(super) async fn end_without_a_word(&self) {
+        self.plain.close().await;
+    }
+
+    fn take(&self) -> io::Result<State> {
+        self.state.borrow_mut().take().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn put_back(&self, state: State) {
+        *self.state.borrow_mut() = Some(state);
+    }
+
+    /// Receives some plaintext; 0 at the peer's orderly end, and where `for_request` when no request is wanted any more.
+    async fn read(&self, take: Take<'_>, for_request: bool) -> io::Result<usize> {
+        let mut state = self.take()?;
+        loop {
+            let result = state.session.read(take);
+            self.flush(&mut state.session).await?;
+            let len = result.map_err(broken)?;
+            if len > 0 {
+                state.is_idle = false;
+            } else if !(state.session.is_over() || for_request && state.is_idle && self.plain.is_draining()) {
+                if self.receive(&mut state.session).await? > 0 {
+                    continue;
+                }
+                // Between two requests there is nothing that could be cut off, and many clients just go.
+                if !state.is_idle || state.session.is_in_a_record() {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            state.session.rest();
+            self.put_back(state);
+            return Ok(len);
+        }
+    }
+
+    async fn write(&self, from: &[u8]) -> io::Result<()> {
+        let mut state = self.take()?;
+        for piece in from.chunks(SEND_PLAIN) {
+            state.session.encrypt(piece).map_err(broken)?;
+            self.flush(&mut state.session).await?;
+        }
+        state.is_idle = true;
+        state.session.rest();
+        self.put_back(state);
+        Ok(())
+    }
+
+    /// Receives what the peer sends into the session; the count of bytes, 0 at the end of the connection.
+    async fn receive(&self, session: &mut Session) -> io::Result<usize> {
+        let too_long = || io::Error::new(io::ErrorKind::InvalidData, "a message of the handshake is too long");
+        let (incoming, at) = session.room().ok_or_else(too_long)?;
+        let (result, incoming) = self.plain.read_block(incoming, at).await;
+        let len = result?;
+        session.received(incoming, len);
+        Ok(len)
+    }
+
+    /// Sends what there is to send.
+    async fn flush(&self, session: &mut Session) -> io::Result<()> {
+        let Some(outgoing) = session.sendable() else { return Ok(()) };
+        let (result, outgoing) = self.plain.write_bytes(outgoing).await;
+        session.sent(outgoing);
+        result
+    }
+}
+
+fn broken(error: Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+impl<P: Socket> Stream for TlsStream<P> {
+    type Buf = Block;
+
+    fn part(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
+        buf.part(at)
+    }
+
+    async fn read_block(&self, mut buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {
+        let (start, before) = (at.start, buf.receive(at.end));
+        let (to, mut filled) = (buf.part(at), 0);
+        let mut take = |plaintext: &[u8]| {
+            let len = plaintext.len().min(to.len() - filled);
+            to[filled..filled + len].copy_from_slice(&plaintext[..len]);
+            filled += len;
+            len
+        };
+        let result = self.read(&mut take, false).await;
+        buf.received(before, start + filled);
+        (result, buf)
+    }
+
+    async fn write_block(&self, buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
+        let result = self.write(&buf.as_ref()[at]).await;
+        (result, buf)
+    }
+
+    async fn read_bytes(&self, mut bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        let mut take = |plaintext: &[u8]| {
+            let len = plaintext.len().min(bytes.capacity() - bytes.len());
+            bytes.extend_from_slice(&plaintext[..len]);
+            len
+        };
+        let result = self.read(&mut take, true).await;
+        (result, bytes)
+    }
+
+    async fn write_bytes(&self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
+        let result = self.write(&bytes).await;
+        (result, bytes)
+    }
+
+    fn peer(&self) -> SocketAddr {
+        self.plain.peer()
+    }
+
+    fn is_secure(&self) -> bool {
+        true
+    }
+
+    async fn close(&self) {
+        if let Ok(mut state) = self.take()
+            && state.session.close_notify().is_ok()
+        {
+            // If the peer is gone it does not need to be told.
+            let _ = self.flush(&mut state.session).await;
+        }
+        self.plain.close().await;
+    }
+
+    fn abort(&self) {
+        self.plain.abort();
+    }
+}

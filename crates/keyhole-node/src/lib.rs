@@ -14,6 +14,7 @@
 //! - What a request may hold is taken as a whole before it starts ([`limits`]); beyond that the answer is `SlowDown`.
 #![forbid(unsafe_code)]
 
+mod attributes;
 mod bucket;
 mod copy;
 mod download;
@@ -27,6 +28,7 @@ mod node;
 mod object;
 mod request;
 mod sealed;
+mod tagging;
 mod upload;
 
 pub use io::{Env, Stream};

@@ -41,6 +41,9 @@ pub const COPY_MAX: u64 = 5 << 30;
 /// The shortest part that is not the last: 5 MiB, as on AWS.
 pub const PART_MIN: u64 = 5 << 20;
 
+/// How often new tags are tried to be given to an object that is being overwritten meanwhile.
+pub const TAGGING_ATTEMPTS: u32 = 4;
+
 /// Seconds that a client told to slow down is asked to wait.
 pub const RETRY_AFTER_S: u32 = 1;
 

@@ -137,6 +137,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             Op::PutObject => self.put_object(connection, request).await?,
             Op::UploadPart { upload_id, number } => self.upload_part(connection, request, &upload_id, number).await?,
             Op::DeleteObjects => self.delete_objects(connection, request).await?,
+            Op::PutObjectTagging => self.put_object_tagging(connection, request).await?,
             Op::CreateBucket => self.create_bucket(connection, request).await?,
             Op::CompleteMultipartUpload { upload_id } => self.complete_upload(connection, request, &upload_id).await?,
             Op::GetObject => {
@@ -174,6 +175,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             Op::HeadObject => self.head_object(request).await,
             Op::DeleteObject => self.delete_object(request).await,
             Op::GetObjectTagging => self.object_tagging(request).await,
+            Op::DeleteObjectTagging => self.delete_object_tagging(request).await,
+            Op::GetObjectAttributes(query) => self.object_attributes(request, &query).await,
             Op::GetObjectAcl => self.object_acl(request).await,
             Op::CopyObject(source) => self.copy_object(request, &source).await,
             Op::CreateMultipartUpload => self.create_upload(request).await,

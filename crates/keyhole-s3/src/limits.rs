@@ -13,6 +13,15 @@ pub const KEY_MAX: usize = keyhole_core::limits::OBJECT_KEY_MAX;
 /// Bytes of the names and values of an object's user metadata together, at most.
 pub const USER_METADATA_MAX: usize = 2 * 1024;
 
+/// Tags of an object, at most.
+pub const TAGS_MAX: usize = 10;
+
+/// Characters of a tag's key, at most.
+pub const TAG_KEY_MAX: usize = 128;
+
+/// Characters of a tag's value, at most.
+pub const TAG_VALUE_MAX: usize = 256;
+
 /// Entries of one page of a list, at most.
 pub const PAGE_MAX: usize = 1000;
 

@@ -1,10 +1,13 @@
 //! Which operation a request is, with its parameters.
 
+mod attributes;
 mod conditions;
 mod object;
 mod query;
 mod route;
+mod tags;
 
+pub use attributes::AttributesQuery;
 pub use conditions::{Conditions, Decision, WriteCondition, conditions, copy_conditions, range, write_condition};
 pub use object::{
     CopySource, Directive, Metadata, ReadOptions, SEALED_HEADER, checksum_headers, declared_checksum,
@@ -13,3 +16,4 @@ pub use object::{
 pub use query::{ListObjects, ListObjectsV2, ListUploads, UploadId};
 pub(crate) use query::{encode_key, encode_token};
 pub use route::{Operation, Target, route};
+pub use tags::{Tags, copied_tags, tags};

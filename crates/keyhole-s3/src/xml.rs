@@ -3,9 +3,9 @@
 mod read;
 mod write;
 
-pub use read::{CompletedPart, DeleteRequest, parse_complete, parse_create_bucket, parse_delete};
+pub use read::{CompletedPart, DeleteRequest, parse_complete, parse_create_bucket, parse_delete, parse_tagging};
 pub use write::{
-    Bucket, Deleted, Document, Entry, PartEntry, UploadEntry, acl, complete_result, copy_object_result,
-    copy_part_result, delete_result, initiate_upload, list_buckets, list_objects_v1, list_objects_v2, list_parts,
-    list_uploads, location, tagging, versioning,
+    Attributes, Bucket, Deleted, Document, Entry, ObjectParts, PartEntry, PartsPage, UploadEntry, acl, complete_result,
+    copy_object_result, copy_part_result, delete_result, initiate_upload, list_buckets, list_objects_v1,
+    list_objects_v2, list_parts, list_uploads, location, object_attributes, tagging, versioning,
 };

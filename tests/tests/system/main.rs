@@ -1,5 +1,6 @@
 //! The real binary, with real clients and with requests that no client would send.
 
+mod attributes;
 mod commands;
 mod device;
 mod errors;
@@ -11,3 +12,4 @@ mod resources;
 mod sealed;
 mod secrets;
 mod start;
+mod tags;

@@ -2,9 +2,9 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::CopySource;
 use super::object::copy_range;
 use super::query::{ListObjects, ListObjectsV2, ListUploads, Query, UploadId};
+use super::{AttributesQuery, CopySource};
 use crate::http::RequestHead;
 use crate::limits::KEY_MAX;
 use crate::{Error, ErrorCode};
@@ -39,7 +39,10 @@ pub enum Operation {
     HeadObject,
     DeleteObject,
     GetObjectTagging,
+    PutObjectTagging,
+    DeleteObjectTagging,
     GetObjectAcl,
+    GetObjectAttributes(AttributesQuery),
     CreateMultipartUpload,
     UploadPart { upload_id: UploadId, number: u16 },
     UploadPartCopy { upload_id: UploadId, number: u16, source: CopySource, range: Option<(u64, u64)> },
@@ -51,8 +54,8 @@ pub enum Operation {
 /// Which operation a request is.
 ///
 /// # Errors
-/// `NotImplemented` for operations that this node has not, `MethodNotAllowed`, and what is wrong with names and
-/// parameters.
+/// `NotImplemented` for operations that this node has not, `MethodNotAllowed`, what is wrong with names and parameters, and
+/// `MissingContentLength` where the operation is about a body.
 pub fn route(head: &RequestHead) -> Result<(Target, Operation), Error> {
     let target = target(&head.path)?;
     let query = Query::parse(&head.query)?;
@@ -61,7 +64,12 @@ pub fn route(head: &RequestHead) -> Result<(Target, Operation), Error> {
         (Some(_), None) => bucket(head, &query)?,
         (Some(_), Some(_)) => object(head, &query)?,
     };
-    Ok((target, operation))
+    use Operation as Op;
+    let has_body = matches!(operation, Op::PutObject | Op::UploadPart { .. } | Op::PutObjectTagging);
+    match has_body && head.content_length.is_none() {
+        true => Err(Error::new(ErrorCode::MissingContentLength)),
+        false => Ok((target, operation)),
+    }
 }
 
 fn target(path: &str) -> Result<Target, Error> {
@@ -107,8 +115,18 @@ pub(crate) fn check_key(key: &str) -> Result<(), Error> {
 /// The one subresource or parameter of the query that says what is asked for. What is known to S3 and not here is
 /// refused; what only tunes an operation passes.
 fn subresource(query: &Query) -> Result<Option<&str>, Error> {
-    const KNOWN: [&str; 9] =
-        ["location", "versioning", "acl", "uploads", "uploadId", "delete", "list-type", "tagging", "partNumber"];
+    const KNOWN: [&str; 10] = [
+        "location",
+        "versioning",
+        "acl",
+        "uploads",
+        "uploadId",
+        "delete",
+        "list-type",
+        "tagging",
+        "attributes",
+        "partNumber",
+    ];
     const TUNING: [&str; 17] = [
         "prefix",
         "delimiter",
@@ -226,7 +244,10 @@ fn object(head: &RequestHead, query: &Query) -> Result<Operation, Error> {
         ("HEAD", None | Some("partNumber")) => Operation::HeadObject,
         ("DELETE", None) => Operation::DeleteObject,
         ("GET", Some("tagging")) => Operation::GetObjectTagging,
+        ("PUT", Some("tagging")) => Operation::PutObjectTagging,
+        ("DELETE", Some("tagging")) => Operation::DeleteObjectTagging,
         ("GET", Some("acl")) => Operation::GetObjectAcl,
+        ("GET", Some("attributes")) => Operation::GetObjectAttributes(AttributesQuery::parse(head)?),
         ("POST", Some("uploads")) => Operation::CreateMultipartUpload,
         ("PUT", Some("uploadId")) => {
             let (upload_id, number) = (query.upload_id()?, query.part_number()?);
@@ -253,7 +274,8 @@ mod tests {
     use crate::http::tests::head;
 
     fn check(line: &str, expected: Result<&str, ErrorCode>) {
-        let got = route(&head(&format!("{line} HTTP/1.1"))).map_err(|error| error.code);
+        let head = head(&format!("{line} HTTP/1.1\nHost: s3.example\nContent-Length: 0"));
+        let got = route(&head).map_err(|error| error.code);
         let name = got.as_ref().map(|(_, operation)| format!("{operation:?}")).map_err(|code| *code);
         match (&name, expected) {
             (Ok(name), Ok(expected)) => assert!(name.starts_with(expected), "{line}: {name}"),
@@ -286,7 +308,10 @@ mod tests {
         check("HEAD /bucket/k", Ok("HeadObject"));
         check("DELETE /bucket/k", Ok("DeleteObject"));
         check("GET /bucket/k?tagging", Ok("GetObjectTagging"));
+        check("PUT /bucket/k?tagging", Ok("PutObjectTagging"));
+        check("DELETE /bucket/k?tagging", Ok("DeleteObjectTagging"));
         check("GET /bucket/k?acl", Ok("GetObjectAcl"));
+        check("GET /bucket/k?attributes", Err(ErrorCode::InvalidArgument));
         check("POST /bucket/k?uploads", Ok("CreateMultipartUpload"));
         check(&format!("PUT /bucket/k?partNumber=3&uploadId={id}"), Ok("UploadPart {"));
         check(&format!("PUT /bucket/k?uploadId={id}&partNumber=3"), Ok("UploadPart {"));
@@ -303,14 +328,16 @@ mod tests {
             "PUT /bucket?acl",
             "GET /bucket?versions",
             "PUT /bucket?versioning",
-            "PUT /bucket/k?tagging",
+            "PUT /bucket?tagging",
+            "POST /bucket/k?tagging",
             "PUT /bucket/k?acl",
             "POST /bucket/k?select",
             "GET /bucket/k?torrent",
             "GET /bucket/k?versionId=1",
             "POST /bucket",
             "GET /?x",
-            "GET /bucket/k?attributes",
+            "PUT /bucket/k?attributes",
+            "GET /bucket?attributes",
             "GET /bucket?list-type=3",
             "PUT /bucket/k?partNumber=1",
         ] {
@@ -339,5 +366,22 @@ mod tests {
     fn keys_are_decoded_once() {
         let (target, _) = route(&head("GET /bucket//a%2Fb%2520+c/ HTTP/1.1")).unwrap();
         assert_eq!(target.key.as_deref(), Some("/a/b%20+c/"));
+    }
+
+    #[test]
+    fn what_is_about_a_body_has_a_length() {
+        let id = "00112233445566778899aabbccddeeff";
+        let code = |line: &str, more: &str| {
+            route(&head(&format!("{line} HTTP/1.1{more}"))).map(|_| ()).map_err(|error| error.code)
+        };
+        let part = format!("PUT /bucket/k?partNumber=1&uploadId={id}");
+        for line in ["PUT /bucket/k", "PUT /bucket/k?tagging", &part] {
+            assert_eq!(code(line, ""), Err(ErrorCode::MissingContentLength), "{line}");
+            assert_eq!(code(line, "\nContent-Length: 1"), Ok(()), "{line}");
+        }
+        for line in ["PUT /bucket", "GET /bucket/k", "POST /bucket/k?uploads", "DELETE /bucket/k"] {
+            assert_eq!(code(line, ""), Ok(()), "{line}");
+        }
+        assert_eq!(code("PUT /bucket/k", "\nx-amz-copy-source: bucket/k"), Ok(()));
     }
 }

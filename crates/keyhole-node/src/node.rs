@@ -9,7 +9,7 @@ use keyhole_log::{Disk, Log};
 use keyhole_s3::auth::{self, Credentials, Payload};
 use keyhole_s3::body::{BodyDecoder, Wanted};
 use keyhole_s3::http::{RequestHead, Response};
-use keyhole_s3::ops::{self, Operation, Target};
+use keyhole_s3::ops::{self, HostNames, Operation, Target};
 use keyhole_s3::{Error, ErrorCode};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -22,6 +22,8 @@ use crate::request::{Connection, Receiver, ReplyContext};
 pub struct Config {
     /// The region that requests must be signed for.
     pub region: String,
+    /// The names that buckets are addressed below.
+    pub host_names: HostNames,
     /// The access keys that may sign requests.
     pub credentials: Box<dyn Credentials + Send + Sync>,
 }
@@ -127,7 +129,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         request_id: &str,
     ) -> Result<Outcome> {
         let identity = auth::authenticate(head, &*self.config.credentials, &self.config.region, self.env.now_ms())?;
-        let (target, operation) = ops::route(head)?;
+        let (target, operation) = ops::route(head, &self.config.host_names)?;
         let secure = connection.stream.is_secure();
         let request = Request { head, target, secure, request_id, payload: identity.payload };
         use Operation as Op;

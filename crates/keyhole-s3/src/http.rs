@@ -95,6 +95,9 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
         let message = "A header you provided implies functionality that is not implemented: Transfer-Encoding. Send Content-Length.";
         return Err(Error::new(ErrorCode::NotImplemented).with_message(message));
     }
+    if headers.all("host").nth(1).is_some() {
+        return Err(invalid("A request has one Host."));
+    }
     let content_length = content_length(&headers)?;
     let has_token = |name, token: &str| {
         headers
@@ -279,6 +282,7 @@ pub(crate) mod tests {
         check("GET / HTTP/1.1\nContent-Length: 1,1", ErrorCode::InvalidRequest);
         check("GET / HTTP/1.1\nContent-Length: 18446744073709551616", ErrorCode::InvalidRequest);
         check("GET / HTTP/1.1\nContent-Length:", ErrorCode::InvalidRequest);
+        check("GET / HTTP/1.1\nHost: a\nHost: a", ErrorCode::InvalidRequest);
         check("PUT / HTTP/1.1\nTransfer-Encoding: chunked", ErrorCode::NotImplemented);
         check("GET x HTTP/1.1", ErrorCode::InvalidURI);
         check("GET / HTTP/2.0", ErrorCode::InvalidRequest);

@@ -2,6 +2,7 @@
 
 mod attributes;
 mod conditions;
+mod host;
 mod object;
 mod query;
 mod route;
@@ -9,6 +10,7 @@ mod tags;
 
 pub use attributes::AttributesQuery;
 pub use conditions::{Conditions, Decision, WriteCondition, conditions, copy_conditions, range, write_condition};
+pub use host::HostNames;
 pub use object::{
     CopySource, Directive, Metadata, ReadOptions, SEALED_HEADER, checksum_headers, declared_checksum,
     is_sealed_transfer, metadata, metadata_directive, metadata_headers, no_metadata, read_options,

@@ -7,6 +7,7 @@ use std::thread;
 
 use keyhole_core::suite;
 use keyhole_node::Config;
+use keyhole_s3::ops::HostNames;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
@@ -59,7 +60,8 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
     let listeners = listen(options.listen, threads)?;
     let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
     let greeting = greeting(address, &credential, &origin, &options.region);
-    let config = Arc::new(Config { region: options.region.clone(), credentials: Box::new(credential) });
+    let host_names = HostNames::new(options.host_names.clone());
+    let config = Arc::new(Config { region: options.region.clone(), host_names, credentials: Box::new(credential) });
 
     let (control, mut first) = open_control(&place);
     let (stop, stopping) = watch::channel(false);

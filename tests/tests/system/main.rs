@@ -6,6 +6,7 @@ mod device;
 mod errors;
 mod firmware;
 mod guide;
+mod hosts;
 mod objects;
 mod operate;
 mod resources;

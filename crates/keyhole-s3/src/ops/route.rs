@@ -4,12 +4,12 @@ use percent_encoding::percent_decode_str;
 
 use super::object::copy_range;
 use super::query::{ListObjects, ListObjectsV2, ListUploads, Query, UploadId};
-use super::{AttributesQuery, CopySource};
+use super::{AttributesQuery, CopySource, HostNames};
 use crate::http::RequestHead;
 use crate::limits::KEY_MAX;
 use crate::{Error, ErrorCode};
 
-/// What a request names: in path-style, `/bucket/key`.
+/// What a request names: in path-style `/bucket/key`, in virtual-hosted-style `/key` with the bucket in the host's name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
     /// The bucket.
@@ -56,8 +56,8 @@ pub enum Operation {
 /// # Errors
 /// `NotImplemented` for operations that this node has not, `MethodNotAllowed`, what is wrong with names and parameters, and
 /// `MissingContentLength` where the operation is about a body.
-pub fn route(head: &RequestHead) -> Result<(Target, Operation), Error> {
-    let target = target(&head.path)?;
+pub fn route(head: &RequestHead, hosts: &HostNames) -> Result<(Target, Operation), Error> {
+    let target = target(&head.path, hosts.bucket(head))?;
     let query = Query::parse(&head.query)?;
     let operation = match (&target.bucket, &target.key) {
         (None, _) => service(head, &query)?,
@@ -72,13 +72,14 @@ pub fn route(head: &RequestHead) -> Result<(Target, Operation), Error> {
     }
 }
 
-fn target(path: &str) -> Result<Target, Error> {
+fn target(path: &str, of_host: Option<String>) -> Result<Target, Error> {
     let decoded = percent_decode_str(path).decode_utf8().map_err(|_| Error::new(ErrorCode::InvalidURI))?;
     let path = decoded.strip_prefix('/').unwrap_or(&decoded);
-    if path.is_empty() {
-        return Ok(Target { bucket: None, key: None });
-    }
-    let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+    let (bucket, key) = match &of_host {
+        Some(bucket) => (&bucket[..], path),
+        None if path.is_empty() => return Ok(Target { bucket: None, key: None }),
+        None => path.split_once('/').unwrap_or((path, "")),
+    };
     check_bucket(bucket)?;
     if key.is_empty() {
         return Ok(Target { bucket: Some(bucket.to_owned()), key: None });
@@ -275,7 +276,7 @@ mod tests {
 
     fn check(line: &str, expected: Result<&str, ErrorCode>) {
         let head = head(&format!("{line} HTTP/1.1\nHost: s3.example\nContent-Length: 0"));
-        let got = route(&head).map_err(|error| error.code);
+        let got = route(&head, &HostNames::default()).map_err(|error| error.code);
         let name = got.as_ref().map(|(_, operation)| format!("{operation:?}")).map_err(|code| *code);
         match (&name, expected) {
             (Ok(name), Ok(expected)) => assert!(name.starts_with(expected), "{line}: {name}"),
@@ -364,7 +365,7 @@ mod tests {
 
     #[test]
     fn keys_are_decoded_once() {
-        let (target, _) = route(&head("GET /bucket//a%2Fb%2520+c/ HTTP/1.1")).unwrap();
+        let (target, _) = route(&head("GET /bucket//a%2Fb%2520+c/ HTTP/1.1"), &HostNames::default()).unwrap();
         assert_eq!(target.key.as_deref(), Some("/a/b%20+c/"));
     }
 
@@ -372,16 +373,44 @@ mod tests {
     fn what_is_about_a_body_has_a_length() {
         let id = "00112233445566778899aabbccddeeff";
         let code = |line: &str, more: &str| {
-            route(&head(&format!("{line} HTTP/1.1{more}"))).map(|_| ()).map_err(|error| error.code)
+            let head = head(&format!("{line} HTTP/1.1\nHost: bucket.s3.example{more}"));
+            let hosts = HostNames::new(["s3.example".to_owned()]);
+            route(&head, &hosts).map(|_| ()).map_err(|error| error.code)
         };
-        let part = format!("PUT /bucket/k?partNumber=1&uploadId={id}");
-        for line in ["PUT /bucket/k", "PUT /bucket/k?tagging", &part] {
+        let part = format!("PUT /k?partNumber=1&uploadId={id}");
+        for line in ["PUT /k", "PUT /k?tagging", &part] {
             assert_eq!(code(line, ""), Err(ErrorCode::MissingContentLength), "{line}");
             assert_eq!(code(line, "\nContent-Length: 1"), Ok(()), "{line}");
         }
-        for line in ["PUT /bucket", "GET /bucket/k", "POST /bucket/k?uploads", "DELETE /bucket/k"] {
+        for line in ["PUT /", "GET /k", "POST /k?uploads", "DELETE /k"] {
             assert_eq!(code(line, ""), Ok(()), "{line}");
         }
-        assert_eq!(code("PUT /bucket/k", "\nx-amz-copy-source: bucket/k"), Ok(()));
+        assert_eq!(code("PUT /k", "\nx-amz-copy-source: bucket/k"), Ok(()));
+    }
+
+    #[test]
+    fn buckets_in_the_name_of_the_host() {
+        let hosts = HostNames::new(["S3.example".to_owned(), "eu.s3.example".to_owned(), "localhost".to_owned()]);
+        let check = |host: &str, path: &str, expected: Result<(Option<&str>, Option<&str>), ErrorCode>| {
+            let got = route(&head(&format!("GET {path} HTTP/1.1\nHost: {host}")), &hosts);
+            let got = got.map(|(target, _)| (target.bucket, target.key)).map_err(|error| error.code);
+            let got = got.as_ref().map(|(bucket, key)| (bucket.as_deref(), key.as_deref())).map_err(|code| *code);
+            assert_eq!(got, expected, "{host} {path}");
+        };
+        check("s3.example", "/bucket/k", Ok((Some("bucket"), Some("k"))));
+        check("s3.example:9000", "/", Ok((None, None)));
+        check("bucket.s3.example", "/", Ok((Some("bucket"), None)));
+        check("bucket.s3.example", "/a/b", Ok((Some("bucket"), Some("a/b"))));
+        check("bucket.s3.example", "//a", Ok((Some("bucket"), Some("/a"))));
+        check("BUCKET.S3.Example.:9000", "/k", Ok((Some("bucket"), Some("k"))));
+        check("a.b.c.s3.example", "/k", Ok((Some("a.b.c"), Some("k"))));
+        check("bucket.eu.s3.example", "/k", Ok((Some("bucket"), Some("k"))));
+        check("eu.s3.example", "/bucket/k", Ok((Some("bucket"), Some("k"))));
+        check("bucket.localhost:9000", "/k", Ok((Some("bucket"), Some("k"))));
+        check("127.0.0.1:9000", "/bucket/k", Ok((Some("bucket"), Some("k"))));
+        check("[::1]:9000", "/bucket/k", Ok((Some("bucket"), Some("k"))));
+        check("buckets3.example", "/bucket/k", Ok((Some("bucket"), Some("k"))));
+        check("a_b.s3.example", "/k", Err(ErrorCode::InvalidBucketName));
+        check(".s3.example", "/k", Err(ErrorCode::InvalidBucketName));
     }
 }

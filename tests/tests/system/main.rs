@@ -7,6 +7,7 @@ mod errors;
 mod firmware;
 mod guide;
 mod hosts;
+mod names;
 mod objects;
 mod operate;
 mod resources;

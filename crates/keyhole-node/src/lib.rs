@@ -19,6 +19,7 @@ mod bucket;
 mod copy;
 mod download;
 mod failure;
+mod form;
 mod heads;
 mod io;
 pub mod limits;

@@ -10,7 +10,7 @@ use keyhole_s3::auth::{self, Credentials, Payload};
 use keyhole_s3::body::{BodyDecoder, Wanted};
 use keyhole_s3::http::{RequestHead, Response};
 use keyhole_s3::ops::{self, HostNames, Operation, Target};
-use keyhole_s3::{Error, ErrorCode};
+use keyhole_s3::{Error, ErrorCode, form};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::failure::{Failure, Result, slow_down};
@@ -128,6 +128,9 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         head: &RequestHead,
         request_id: &str,
     ) -> Result<Outcome> {
+        if form::is_form(head) && !auth::is_signed(head) {
+            return self.post_object(connection, head, request_id).await.map(Outcome::Reply);
+        }
         let identity = auth::authenticate(head, &*self.config.credentials, &self.config.region, self.env.now_ms())?;
         let (target, operation) = ops::route(head, &self.config.host_names)?;
         let secure = connection.stream.is_secure();
@@ -140,6 +143,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             Op::UploadPart { upload_id, number } => self.upload_part(connection, request, &upload_id, number).await?,
             Op::DeleteObjects => self.delete_objects(connection, request).await?,
             Op::PutObjectTagging => self.put_object_tagging(connection, request).await?,
+            // A form is signed by its policy, and has come another way.
+            Op::PostObject => return Err(auth::two_ways().into()),
             Op::CreateBucket => self.create_bucket(connection, request).await?,
             Op::CompleteMultipartUpload { upload_id } => self.complete_upload(connection, request, &upload_id).await?,
             Op::GetObject => {

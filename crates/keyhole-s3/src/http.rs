@@ -12,7 +12,7 @@ use crate::{Error, ErrorCode};
 /// What tells a client that its head was accepted and its body is wanted.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// The header fields of a request, in their order. Wiped when dropped: customer keys are among them.
+/// The header fields of a request, or the fields of a form, in their order. Wiped when dropped: customer keys are among them.
 #[derive(Default)]
 pub struct Headers(Vec<(String, Vec<u8>)>);
 
@@ -30,6 +30,11 @@ impl Headers {
     /// The values of all fields of this name (in lower case).
     pub fn all<'h>(&'h self, name: &str) -> impl Iterator<Item = &'h [u8]> {
         self.iter().filter(move |(field, _)| *field == name).map(|(_, value)| value)
+    }
+
+    /// Adds a field, whose name is in lower case.
+    pub(crate) fn push(&mut self, name: String, value: Vec<u8>) {
+        self.0.push((name, value));
     }
 
     /// All fields: names in lower case, values without surrounding white space.
@@ -215,8 +220,10 @@ impl Response {
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        201 => "Created",
         204 => "No Content",
         206 => "Partial Content",
+        303 => "See Other",
         304 => "Not Modified",
         400 => "Bad Request",
         403 => "Forbidden",

@@ -7,5 +7,5 @@ pub use read::{CompletedPart, DeleteRequest, parse_complete, parse_create_bucket
 pub use write::{
     Attributes, Bucket, Deleted, Document, Entry, ObjectParts, PartEntry, PartsPage, UploadEntry, acl, complete_result,
     copy_object_result, copy_part_result, delete_result, initiate_upload, list_buckets, list_objects_v1,
-    list_objects_v2, list_parts, list_uploads, location, object_attributes, tagging, versioning,
+    list_objects_v2, list_parts, list_uploads, location, object_attributes, post_result, tagging, versioning,
 };

@@ -5,6 +5,7 @@ mod commands;
 mod device;
 mod errors;
 mod firmware;
+mod forms;
 mod guide;
 mod hosts;
 mod names;

@@ -5,6 +5,7 @@ use percent_encoding::percent_decode_str;
 use super::object::copy_range;
 use super::query::{ListObjects, ListObjectsV2, ListUploads, Query, UploadId};
 use super::{AttributesQuery, CopySource, HostNames};
+use crate::form::is_form;
 use crate::http::RequestHead;
 use crate::limits::KEY_MAX;
 use crate::{Error, ErrorCode};
@@ -33,6 +34,7 @@ pub enum Operation {
     ListObjectsV2(ListObjectsV2),
     ListMultipartUploads(ListUploads),
     DeleteObjects,
+    PostObject,
     PutObject,
     CopyObject(CopySource),
     GetObject,
@@ -65,7 +67,7 @@ pub fn route(head: &RequestHead, hosts: &HostNames) -> Result<(Target, Operation
         (Some(_), Some(_)) => object(head, &query)?,
     };
     use Operation as Op;
-    let has_body = matches!(operation, Op::PutObject | Op::UploadPart { .. } | Op::PutObjectTagging);
+    let has_body = matches!(operation, Op::PutObject | Op::UploadPart { .. } | Op::PutObjectTagging | Op::PostObject);
     match has_body && head.content_length.is_none() {
         true => Err(Error::new(ErrorCode::MissingContentLength)),
         false => Ok((target, operation)),
@@ -215,7 +217,11 @@ fn bucket(head: &RequestHead, query: &Query) -> Result<Operation, Error> {
         ("GET", Some("acl")) => Operation::GetBucketAcl,
         ("GET", Some("uploads")) => Operation::ListMultipartUploads(query.list_uploads()?),
         ("POST", Some("delete")) => Operation::DeleteObjects,
-        ("POST", None) => return Err(not_implemented()),
+        ("POST", None) if is_form(head) => Operation::PostObject,
+        ("POST", None) => {
+            return Err(Error::new(ErrorCode::PreconditionFailed)
+                .with_field("Condition", "Bucket POST must be of the enclosure-type multipart/form-data"));
+        }
         (_, None) => return Err(not_allowed()),
         _ => return Err(not_implemented()),
     })
@@ -335,7 +341,6 @@ mod tests {
             "POST /bucket/k?select",
             "GET /bucket/k?torrent",
             "GET /bucket/k?versionId=1",
-            "POST /bucket",
             "GET /?x",
             "PUT /bucket/k?attributes",
             "GET /bucket?attributes",
@@ -344,6 +349,7 @@ mod tests {
         ] {
             check(line, Err(ErrorCode::NotImplemented));
         }
+        check("POST /bucket", Err(ErrorCode::PreconditionFailed));
         for line in ["POST /", "PATCH /bucket", "POST /bucket/k", "PATCH /bucket/k"] {
             check(line, Err(ErrorCode::MethodNotAllowed));
         }

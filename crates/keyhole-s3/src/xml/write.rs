@@ -361,6 +361,16 @@ pub fn complete_result(bucket: &str, key: &str, etag: &str, checksums: &ObjectCh
     doc.finish()
 }
 
+/// PostObject, where its form asks for a document.
+pub fn post_result(location: &str, bucket: &str, key: &str, etag: &str) -> String {
+    let mut doc = Document::bare("PostResponse");
+    doc.text("Location", location);
+    doc.text("Bucket", bucket);
+    doc.text("Key", key);
+    doc.etag(etag);
+    doc.finish()
+}
+
 /// What a GetObjectAttributes answers: what was asked for.
 #[derive(Default)]
 pub struct Attributes<'a> {

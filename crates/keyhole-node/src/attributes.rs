@@ -147,5 +147,7 @@ mod tests {
         let full = INFOS_MAX / 100;
         assert_eq!(gather(declared(ChecksumType::Composite), 98, full).len(), full * 100);
         assert!(gather(declared(ChecksumType::Composite), 98, full + 1).is_empty());
+        // A head with nothing but a SHA-256 has 40 bytes.
+        assert!(!gather(declared(ChecksumType::Composite), 40, 10_000).is_empty());
     }
 }

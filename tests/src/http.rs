@@ -226,6 +226,15 @@ fn connect(to: SocketAddr) -> TcpStream {
     tcp
 }
 
+/// Sends bytes that are or are not a request without a body, and reads the reply.
+pub fn exchange(to: SocketAddr, bytes: &[u8]) -> Response {
+    let mut tcp = connect(to);
+    tcp.write_all(bytes).expect("a connection");
+    let mut body = Vec::new();
+    let reply = read_reply(&mut tcp, "GET", |bytes| body.extend_from_slice(bytes)).expect("a reply");
+    Response { body, ..reply }
+}
+
 /// Reads one reply (after interim ones); the body goes to `sink`.
 pub fn read_reply(tcp: &mut impl Read, method: &str, mut sink: impl FnMut(&[u8])) -> io::Result<Response> {
     let mut received = Vec::new();

@@ -85,10 +85,18 @@ impl Signer {
         let request = format!("{method}\n{path}\n{query}\n{canonical}\n{signed}\n{payload}");
         let scope = format!("{}/{}/s3/aws4_request", &date[..8], self.region);
         let text = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", sha256_hex(request.as_bytes()));
-        let key = [&date[..8], &self.region, "s3", "aws4_request"]
+        hex::encode(hmac(&self.signing_key(date), text.as_bytes()))
+    }
+
+    /// The signature of a form's policy, in base64, in hex.
+    pub fn policy_signature(&self, policy: &str, date: &str) -> String {
+        hex::encode(hmac(&self.signing_key(date), policy.as_bytes()))
+    }
+
+    fn signing_key(&self, date: &str) -> Vec<u8> {
+        [&date[..8], &self.region, "s3", "aws4_request"]
             .iter()
-            .fold(format!("AWS4{}", self.secret_key).into_bytes(), |key, part| hmac(&key, part.as_bytes()));
-        hex::encode(hmac(&key, text.as_bytes()))
+            .fold(format!("AWS4{}", self.secret_key).into_bytes(), |key, part| hmac(&key, part.as_bytes()))
     }
 }
 

@@ -50,7 +50,7 @@ pub use shared::{Activity, Shared, Sync, Usage};
 pub use stats::{BatchHistogram, CleanerStats, SegmentKind, SegmentStat, SegmentState, Stats, Written};
 pub use types::{
     BodyId, BucketInfo, BucketSettings, CompleteUpload, Condition, Content, CreateUpload, Etag, ListObjects,
-    ListUploads, Listed, ListedUpload, Listing, Object, ParseEtagError, Part, PartInfo, PutObject, PutPart,
+    ListUploads, Listed, ListedUpload, Listing, Object, ParseEtagError, Part, PartInfo, PutObject, PutPart, UploadHead,
     UploadListing, UploadRef,
 };
 pub use writer::Writer;

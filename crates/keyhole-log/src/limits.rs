@@ -48,6 +48,14 @@ pub const INFO_MAX: usize = 1024;
 /// Opaque bytes kept with the settings of a bucket.
 pub const POLICY_MAX: usize = 4 * 1024;
 
+/// Opaque labels kept with an object or an upload, in the clear beside the head: ten tags of S3 have at most 384 characters
+/// each, of up to four bytes, and a few bytes for their lengths.
+pub const LABELS_MAX: usize = 16 * 1024;
+
+/// Opaque bytes kept of the parts of an object: 42 for each of 10,000 (a SHA-256 in the clear), or 85 for each of 5,000 (a
+/// sealed CRC-32). It is what is left of the longest record.
+pub const INFOS_MAX: usize = 416 * 1024;
+
 /// Length of an object's key (S3 allows 1,024).
 pub const KEY_MAX: usize = 1024;
 

@@ -118,7 +118,7 @@ pub struct BucketSettings {
 pub enum Content {
     /// A body just written, and its salt (zero for a plain one).
     New(NewBody, [u8; 24]),
-    /// The parts of another object, which are shared, not copied.
+    /// The parts of another object, which are shared, not copied; what is kept of them goes along.
     Shared(Object),
 }
 
@@ -133,6 +133,8 @@ pub struct PutObject {
     pub content: Content,
     /// Opaque description, at most [`HEAD_MAX`](crate::limits::HEAD_MAX) bytes.
     pub head: Vec<u8>,
+    /// Opaque labels, at most [`LABELS_MAX`](crate::limits::LABELS_MAX) bytes.
+    pub labels: Vec<u8>,
     /// Whether the head is sealed (the log only remembers it).
     pub sealed: bool,
     /// The ETag.
@@ -160,6 +162,10 @@ pub struct Object {
     pub bound: bool,
     /// Opaque description.
     pub head: Vec<u8>,
+    /// Opaque labels.
+    pub labels: Vec<u8>,
+    /// What is kept of its parts besides, opaque.
+    pub infos: Vec<u8>,
     /// The bodies in order; one with number 0 for an object that was not uploaded in parts.
     pub parts: Vec<Part>,
     /// Sequence number of the write that stored it: tells two versions of a name apart.
@@ -220,6 +226,8 @@ pub struct CreateUpload {
     pub id: [u8; 16],
     /// Opaque description of the object to be.
     pub head: Vec<u8>,
+    /// Opaque labels of the object to be, at most [`LABELS_MAX`](crate::limits::LABELS_MAX) bytes.
+    pub labels: Vec<u8>,
     /// Whether the head is sealed.
     pub sealed: bool,
     /// When it was created, in ms since 1970.
@@ -245,6 +253,15 @@ pub struct UploadRef {
     pub declared: Option<(u8, u8)>,
     /// Sequence number of its creation.
     pub(crate) seq: u64,
+}
+
+/// What an upload was created with for the object to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadHead {
+    /// Opaque description.
+    pub head: Vec<u8>,
+    /// Opaque labels.
+    pub labels: Vec<u8>,
 }
 
 /// A part to be stored. It replaces an earlier attempt at its number.
@@ -296,6 +313,10 @@ pub struct CompleteUpload {
     pub parts: Vec<Part>,
     /// Opaque description of the object.
     pub head: Vec<u8>,
+    /// Opaque labels of the object, at most [`LABELS_MAX`](crate::limits::LABELS_MAX) bytes.
+    pub labels: Vec<u8>,
+    /// What is to be kept of its parts besides, opaque, at most [`INFOS_MAX`](crate::limits::INFOS_MAX) bytes.
+    pub infos: Vec<u8>,
     /// Whether the head must list the parts (the log only remembers it).
     pub bound: bool,
     /// ETag of the object.

@@ -3,19 +3,21 @@
 
 use keyhole_core::CustomerKey;
 use keyhole_core::aead::Engine;
+use keyhole_core::head::{ChecksumType, Checksums};
 use keyhole_core::sse_c::Role;
 use keyhole_log::{Content, Disk, Etag, PutObject};
 use keyhole_s3::http::Response;
 use keyhole_s3::ops::{self, CopySource, Decision, Directive};
 use keyhole_s3::{Error, ErrorCode, xml};
 
+use crate::attributes::object_checksums;
 use crate::download::{Copied, Reader};
 use crate::failure::Result;
 use crate::heads::ObjectHead;
 use crate::io::Env;
 use crate::limits::{BLOCKS_PER_COPY, COPY_MAX};
 use crate::node::{Node, Request};
-use crate::object::{Found, copied, with_sse, write_condition};
+use crate::object::{Found, NewObject, copied, with_sse, write_condition};
 use crate::policy::Guarded;
 use crate::upload::Sealing;
 
@@ -27,6 +29,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let customer_key = self.key_for_write(request.head, request.secure, bucket, &policy)?;
         let directive = ops::metadata_directive(request.head)?;
         let replacement = ops::metadata(request.head)?;
+        let tags = ops::copied_tags(request.head)?;
         let condition = write_condition(request)?;
         self.require_bucket(bucket)?;
         let mut found = self.find_source(request, source).await?;
@@ -35,7 +38,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
         }
         let onto_itself = source.bucket == bucket && source.key == key;
-        if onto_itself && directive == Directive::Copy && customer_key.is_none() && found.customer_key.is_none() {
+        let same_key = customer_key.is_none() && found.customer_key.is_none();
+        if onto_itself && directive == Directive::Copy && tags.is_none() && same_key {
             let message = "This copy request is illegal because it is trying to copy an object to itself without \
                 changing the object's metadata, storage class, website redirect location or encryption attributes.";
             return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
@@ -43,12 +47,18 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         if directive == Directive::Replace {
             found.head.metadata = replacement;
         }
-        let guard = self.guard(request, &policy, customer_key.as_ref(), customer_key.is_some(), condition).await?;
+        let guard = self
+            .guard(request, (bucket, key), &policy, customer_key.as_ref(), customer_key.is_some(), condition)
+            .await?;
+        let labels = match tags {
+            Some(tags) => tags.to_bytes(),
+            None => found.object.labels.clone(),
+        };
         let time_ms = self.env.now_ms();
         let etag = if customer_key.is_some() == found.object.sealed {
-            self.copy_shared(bucket, key, found, customer_key.as_ref(), time_ms, &guard).await?
+            self.copy_shared(bucket, key, found, labels, customer_key.as_ref(), time_ms, &guard).await?
         } else {
-            self.copy_streamed(bucket, key, found, customer_key.as_ref(), &guard).await?
+            self.copy_streamed(bucket, key, found, labels, customer_key.as_ref(), guard).await?
         };
         let document = xml::copy_object_result(&etag.to_string(), time_ms);
         Ok(with_sse(Response::xml(200, document), customer_key.as_ref()))
@@ -65,11 +75,13 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 
     /// The bodies are shared: only a head is written, so the cost does not depend on the size. Parts and ETag stay.
+    #[allow(clippy::too_many_arguments)]
     async fn copy_shared(
         &self,
         bucket: &str,
         key: &str,
         found: Found,
+        labels: Vec<u8>,
         customer_key: Option<&CustomerKey>,
         time_ms: u64,
         guard: &Guarded,
@@ -84,6 +96,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 sealed: found.object.sealed,
                 content: Content::Shared(found.object),
                 head,
+                labels,
                 etag,
                 time_ms,
                 condition: guard.condition,
@@ -99,8 +112,9 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         bucket: &str,
         key: &str,
         found: Found,
+        labels: Vec<u8>,
         customer_key: Option<&CustomerKey>,
-        guard: &Guarded,
+        guard: Guarded,
     ) -> Result<Etag> {
         let _admitted = self.admit(BLOCKS_PER_COPY).await?;
         let data_key = customer_key.is_some().then(|| self.data_key());
@@ -109,13 +123,19 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let mut payload = Copied::new(reader, data_key.is_none());
         let sealing = data_key.as_ref().map(|data_key| Sealing { data_key, part_number: 0 });
         let stored = self.store(&mut payload, sealing).await?;
+        // The checksum of the parts' checksums is none of an object that has no parts.
+        let checksums = match object_checksums(&found.object, &found.head).kind {
+            ChecksumType::FullObject => found.head.checksums,
+            ChecksumType::Composite => Checksums::default(),
+        };
         let head = ObjectHead {
             plaintext_length: data_key.is_some().then_some(stored.size),
             data_key,
             metadata: found.head.metadata,
-            checksums: found.head.checksums,
+            checksums,
             ..ObjectHead::default()
         };
-        self.put(bucket, key, stored, head, customer_key, payload.md5(), guard).await
+        let new = NewObject { stored, head, labels, md5: payload.md5(), guard };
+        self.put(bucket, key, new, customer_key).await
     }
 }

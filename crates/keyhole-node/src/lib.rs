@@ -14,10 +14,12 @@
 //! - What a request may hold is taken as a whole before it starts ([`limits`]); beyond that the answer is `SlowDown`.
 #![forbid(unsafe_code)]
 
+mod attributes;
 mod bucket;
 mod copy;
 mod download;
 mod failure;
+mod form;
 mod heads;
 mod io;
 pub mod limits;
@@ -28,6 +30,7 @@ mod object;
 mod policy;
 mod request;
 mod sealed;
+mod tagging;
 mod upload;
 
 pub use io::{Env, Stream};

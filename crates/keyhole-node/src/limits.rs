@@ -32,6 +32,9 @@ pub const XML_BODY_MAX: u64 = 8 * 1024 * 1024;
 /// The longest body of one PUT or one part: 5 GiB, as on AWS.
 pub const PUT_MAX: u64 = 5 << 30;
 
+/// The longest form: a file as long as a PUT may be, and the fields before and behind it.
+pub const FORM_MAX: u64 = PUT_MAX + 2 * keyhole_s3::limits::FORM_FIELDS_MAX as u64;
+
 /// The longest object: 5 TiB, as on AWS.
 pub const OBJECT_MAX: u64 = 5 << 40;
 
@@ -43,6 +46,9 @@ pub const PART_MIN: u64 = 5 << 20;
 
 /// Customer keys that a bucket's policy may pin.
 pub const PINS_MAX: usize = 64;
+
+/// How often new tags are tried to be given to an object that is being overwritten meanwhile.
+pub const TAGGING_ATTEMPTS: u32 = 4;
 
 /// Seconds that a client told to slow down is asked to wait.
 pub const RETRY_AFTER_S: u32 = 1;

@@ -9,13 +9,17 @@ use keyhole_core::aead::Engine;
 use keyhole_core::body::{self, MultipartEtag, PART_INFO_MAX};
 use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums};
 use keyhole_log::limits::PARTS_MAX;
-use keyhole_log::{CompleteUpload, Condition, CreateUpload, Disk, Etag, PartInfo, PutPart, UploadRef};
+use keyhole_log::{
+    CompleteUpload, Condition, CreateUpload, Disk, Etag, Part, PartInfo, PutPart, UploadHead, UploadRef,
+};
 use keyhole_s3::body::{BodyDecoder, Wanted};
+use keyhole_s3::checksum::{self, ObjectChecksums};
 use keyhole_s3::http::Response;
 use keyhole_s3::ops::{self, CopySource};
 use keyhole_s3::xml::CompletedPart;
-use keyhole_s3::{ErrorCode, checksum, sse, xml};
+use keyhole_s3::{ErrorCode, sse, xml};
 
+use crate::attributes::KeptInfos;
 use crate::download::{Copied, Reader};
 use crate::failure::Result;
 use crate::heads::{ObjectHead, manifest, part_key_failure};
@@ -44,9 +48,11 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let customer_key = self.key_for_write(request.head, request.secure, bucket, &policy)?;
         let metadata = ops::metadata(request.head)?;
         let declared = ops::declared_checksum(request.head)?;
+        let labels = ops::tags(request.head)?.to_bytes();
         self.require_bucket(bucket)?;
         // What is there when the upload is completed counts; but better now than after all the parts.
-        self.guard(request, &policy, customer_key.as_ref(), customer_key.is_some(), Condition::None).await?;
+        self.guard(request, (bucket, key), &policy, customer_key.as_ref(), customer_key.is_some(), Condition::None)
+            .await?;
         let data_key = customer_key.is_some().then(|| self.data_key());
         let head = ObjectHead { data_key, metadata, declared, ..ObjectHead::default() };
         let id: UploadId = self.env.random_array();
@@ -56,6 +62,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 key: key.to_owned(),
                 id,
                 head: self.write_head(&head, customer_key.as_ref(), bucket, key)?,
+                labels,
                 sealed: customer_key.is_some(),
                 time_ms: self.env.now_ms(),
                 declared: declared.map(|(algorithm, kind)| (algorithm as u8, kind as u8)),
@@ -82,7 +89,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let data_key = match &customer_key {
             None => None,
             Some(customer_key) => {
-                let head = self.log.upload_head(&upload).await?;
+                let head = self.log.upload_head(&upload).await?.head;
                 self.read_head(&head, Some(customer_key), bucket, key).map_err(part_key_failure)?.data_key
             }
         };
@@ -183,17 +190,16 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(info)
     }
 
-    /// The checksums that a part was stored with.
-    async fn part_checksums(&self, part: &PartInfo, data_key: Option<&DataKey>) -> Result<Checksums> {
-        let mut info = self.log.part_record_info(part).await?;
+    /// The checksums that an info of a part says.
+    pub(crate) fn read_part_info(&self, info: &[u8], part: &Part, data_key: Option<&DataKey>) -> Result<Checksums> {
         if info.is_empty() {
             return Ok(Checksums::default());
         }
         Ok(match data_key {
-            None => self.read_head(&info, None, "", "")?.checksums,
+            None => self.read_head(info, None, "", "")?.checksums,
             Some(data_key) => {
-                let number = u32::from(part.number);
-                body::open_part_info(&self.engine, data_key, number, &part.part.salt, &mut info)?
+                let (number, mut info) = (u32::from(part.number), info.to_vec());
+                body::open_part_info(&self.engine, data_key, number, &part.salt, &mut info)?
             }
         })
     }
@@ -213,7 +219,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let upload = self.log.upload(bucket, key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
         let policy = self.policy(bucket)?;
         policy.check_kind(upload.sealed)?;
-        let guard = self.guard(&request, &policy, customer_key.as_ref(), upload.sealed, condition).await?;
+        let guard =
+            self.guard(&request, (bucket, key), &policy, customer_key.as_ref(), upload.sealed, condition).await?;
         let chosen = choose(&completed, self.log.parts(&upload, 0, PARTS_MAX)?)?;
         let size = chosen.iter().map(|part| part.size).sum();
         if size > OBJECT_MAX {
@@ -223,41 +230,47 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         chosen.iter().for_each(|part| etag.update(&part.etag));
         let etag = Etag { digest: etag.finish(), parts: chosen.len() as u16 };
 
-        let stored = self.log.upload_head(&upload).await?;
+        let UploadHead { head: stored, labels } = self.log.upload_head(&upload).await?;
         let parts: Vec<_> = chosen.iter().map(|info| info.part.clone()).collect();
         // With the key the head gets the list of the parts, and without the list it is none of this object any more.
         let bound = upload.sealed && customer_key.is_some();
-        let (head, checksums) = match (upload.sealed, &customer_key) {
+        let mut kind = ChecksumType::FullObject;
+        let (head, checksums, infos) = match (upload.sealed, &customer_key) {
             (true, None) if upload.declared.is_some() => return Err(sse::key_required().into()),
             // Completed without the key, as S3 allows: the head stays as it was sealed when the upload was created.
-            (true, None) => (stored, Checksums::default()),
+            (true, None) => (stored, Checksums::default(), Vec::new()),
             (false, Some(_)) => return Err(sse::part_mismatch().into()),
             (sealed, _) => {
                 let mut head = self.read_head(&stored, customer_key.as_ref(), bucket, key).map_err(part_key_failure)?;
-                head.checksums = self.object_checksums(&completed, &chosen, &head).await?;
+                let infos;
+                (head.checksums, infos) = self.object_checksums(&completed, &chosen, &head).await?;
                 head.manifest = if sealed { Some(manifest(&parts)?) } else { None };
-                (self.write_head(&head, customer_key.as_ref(), bucket, key)?, head.checksums)
+                kind = head.declared.map_or(kind, |(_, kind)| kind);
+                (self.write_head(&head, customer_key.as_ref(), bucket, key)?, head.checksums, infos)
             }
         };
         let time_ms = self.env.now_ms();
         let condition = guard.condition;
-        let complete = CompleteUpload { upload, parts, head, bound, etag, size, time_ms, condition };
+        let complete = CompleteUpload { upload, parts, head, labels, infos, bound, etag, size, time_ms, condition };
         self.log.complete_upload(complete).await.map_err(|error| guard.explain(error))?;
-        let response = Response::xml(200, xml::complete_result(bucket, key, &etag.to_string()));
-        Ok(with_checksums(response, &checksums))
+        let checksums = ObjectChecksums { checksums: &checksums, kind, parts: etag.parts };
+        Ok(Response::xml(200, xml::complete_result(bucket, key, &etag.to_string(), &checksums)))
     }
 
     /// Checks the parts' checksums that the client names against those the parts came with, and makes the object's own
-    /// from them where the upload declared an algorithm.
+    /// from them where the upload declared an algorithm; with it, what is kept of the parts.
     async fn object_checksums(
         &self,
         completed: &[CompletedPart],
         chosen: &[PartInfo],
         head: &ObjectHead,
-    ) -> Result<Checksums> {
+    ) -> Result<(Checksums, Vec<u8>)> {
         let mut digests = Vec::with_capacity(chosen.len());
+        let mut kept = KeptInfos::new(head.declared);
         for (named, part) in completed.iter().zip(chosen) {
-            let stored = self.part_checksums(part, head.data_key.as_ref()).await?;
+            let info = self.log.part_record_info(part).await?;
+            let stored = self.read_part_info(&info, &part.part, head.data_key.as_ref())?;
+            kept.push(&info);
             for (algorithm, digest) in named.checksums.iter() {
                 if stored.get(algorithm).is_some_and(|stored| stored != digest) {
                     return Err(ErrorCode::InvalidPart.into());
@@ -271,7 +284,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         {
             checksums.set(algorithm, &digest)?;
         }
-        Ok(checksums)
+        Ok((checksums, kept.finish()))
     }
 
     /// AbortMultipartUpload.

@@ -9,8 +9,8 @@ use keyhole_log::{Disk, Log};
 use keyhole_s3::auth::{self, Credentials, Payload};
 use keyhole_s3::body::{BodyDecoder, Wanted};
 use keyhole_s3::http::{RequestHead, Response};
-use keyhole_s3::ops::{self, Operation, Target};
-use keyhole_s3::{Error, ErrorCode};
+use keyhole_s3::ops::{self, HostNames, Operation, Target};
+use keyhole_s3::{Error, ErrorCode, form};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::failure::{Failure, Result, slow_down};
@@ -22,6 +22,8 @@ use crate::request::{Connection, Receiver, ReplyContext};
 pub struct Config {
     /// The region that requests must be signed for.
     pub region: String,
+    /// The names that buckets are addressed below.
+    pub host_names: HostNames,
     /// The access keys that may sign requests.
     pub credentials: Box<dyn Credentials + Send + Sync>,
 }
@@ -126,8 +128,11 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         head: &RequestHead,
         request_id: &str,
     ) -> Result<Outcome> {
+        if form::is_form(head) && !auth::is_signed(head) {
+            return self.post_object(connection, head, request_id).await.map(Outcome::Reply);
+        }
         let identity = auth::authenticate(head, &*self.config.credentials, &self.config.region, self.env.now_ms())?;
-        let (target, operation) = ops::route(head)?;
+        let (target, operation) = ops::route(head, &self.config.host_names)?;
         let secure = connection.stream.is_secure();
         let request = Request { head, target, secure, request_id, payload: identity.payload };
         use Operation as Op;
@@ -137,6 +142,9 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             Op::PutObject => self.put_object(connection, request).await?,
             Op::UploadPart { upload_id, number } => self.upload_part(connection, request, &upload_id, number).await?,
             Op::DeleteObjects => self.delete_objects(connection, request).await?,
+            Op::PutObjectTagging => self.put_object_tagging(connection, request).await?,
+            // A form is signed by its policy, and has come another way.
+            Op::PostObject => return Err(auth::two_ways().into()),
             Op::CreateBucket => self.create_bucket(connection, request).await?,
             Op::PutBucketEncryption => self.put_bucket_encryption(connection, request).await?,
             Op::CompleteMultipartUpload { upload_id } => self.complete_upload(connection, request, &upload_id).await?,
@@ -177,6 +185,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             Op::HeadObject => self.head_object(request).await,
             Op::DeleteObject => self.delete_object(request).await,
             Op::GetObjectTagging => self.object_tagging(request).await,
+            Op::DeleteObjectTagging => self.delete_object_tagging(request).await,
+            Op::GetObjectAttributes(query) => self.object_attributes(request, &query).await,
             Op::GetObjectAcl => self.object_acl(request).await,
             Op::CopyObject(source) => self.copy_object(request, &source).await,
             Op::CreateMultipartUpload => self.create_upload(request).await,

@@ -12,6 +12,7 @@ use keyhole_s3::http::Response;
 use keyhole_s3::ops::{self, Decision, ReadOptions, WriteCondition};
 use keyhole_s3::{Error, ErrorCode, sse, time, xml};
 
+use crate::attributes::object_checksums;
 use crate::download::{Reader, Source};
 use crate::failure::{Failure, Result};
 use crate::heads::ObjectHead;
@@ -20,6 +21,7 @@ use crate::limits::{BLOCKS_PER_DOWNLOAD, BLOCKS_PER_UPLOAD, PUT_MAX};
 use crate::node::{Node, Outcome, Request};
 use crate::policy::Guarded;
 use crate::request::{Connection, Receiver};
+use crate::tagging::tags_of;
 use crate::upload::{Sealing, Stored};
 
 /// An object that a request has found and may read.
@@ -27,6 +29,17 @@ pub(crate) struct Found {
     pub(crate) object: Object,
     pub(crate) head: ObjectHead,
     pub(crate) customer_key: Option<CustomerKey>,
+}
+
+/// A body that is to become an object, with what is known of it.
+pub(crate) struct NewObject {
+    pub(crate) stored: Stored,
+    pub(crate) head: ObjectHead,
+    /// Its tags at rest.
+    pub(crate) labels: Vec<u8>,
+    /// The MD5 of a plaintext body, its ETag.
+    pub(crate) md5: Option<[u8; 16]>,
+    pub(crate) guard: Guarded,
 }
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
@@ -40,9 +53,12 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let policy = self.policy(bucket)?;
         let customer_key = self.key_for_write(request.head, request.secure, bucket, &policy)?;
         let metadata = ops::metadata(request.head)?;
+        let labels = ops::tags(request.head)?.to_bytes();
         self.require_bucket(bucket)?;
         let condition = write_condition(&request)?;
-        let guard = self.guard(&request, &policy, customer_key.as_ref(), customer_key.is_some(), condition).await?;
+        let guard = self
+            .guard(&request, (bucket, key), &policy, customer_key.as_ref(), customer_key.is_some(), condition)
+            .await?;
         let wanted = if customer_key.is_some() { Wanted::None } else { Wanted::Md5 };
         let decoder = BodyDecoder::new(request.head, request.payload.clone(), wanted, PUT_MAX)?;
         let _admitted = self.admit(BLOCKS_PER_UPLOAD).await?;
@@ -59,23 +75,21 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             checksums: digests.checksums,
             ..ObjectHead::default()
         };
-        let etag = self.put(bucket, key, stored, head, customer_key.as_ref(), digests.md5, &guard).await?;
+        let new = NewObject { stored, head, labels, md5: digests.md5, guard };
+        let etag = self.put(bucket, key, new, customer_key.as_ref()).await?;
         let response = with_sse(Response::new(200), customer_key.as_ref()).header("ETag", quoted(&etag));
         Ok(with_checksums(response, &digests.checksums))
     }
 
     /// Commits a body of its own as an object; its ETag.
-    #[allow(clippy::too_many_arguments)]
     pub(crate) async fn put(
         &self,
         bucket: &str,
         key: &str,
-        stored: Stored,
-        head: ObjectHead,
+        new: NewObject,
         customer_key: Option<&CustomerKey>,
-        md5: Option<[u8; 16]>,
-        guard: &Guarded,
     ) -> Result<Etag> {
+        let NewObject { stored, head, labels, md5, guard } = new;
         let digest = match customer_key {
             Some(_) => body::etag(&stored.salt),
             None => md5.ok_or(ErrorCode::InternalError)?,
@@ -89,6 +103,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 size: stored.size,
                 content: Content::New(stored.content, stored.salt),
                 head,
+                labels,
                 sealed: customer_key.is_some(),
                 etag,
                 time_ms: self.env.now_ms(),
@@ -159,9 +174,9 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         if let Some(response) = unmodified(request, object)? {
             return Ok(ReadReply::Nothing(response));
         }
-        let part = options.part_number.map(|number| part_range(object, number)).transpose()?;
+        let part = options.part_number.map(|number| part_at(object, number)).transpose()?;
         let range = match &part {
-            Some(range) => Some(range.clone()),
+            Some((_, range)) => Some(range.clone()),
             None => ops::range(request.head, object.size)?,
         };
         let mut response = range_reply(object, object.size, range.as_ref());
@@ -170,8 +185,22 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         if part.is_some() && object.etag.parts > 0 {
             response = response.header("x-amz-mp-parts-count", object.etag.parts.to_string());
         }
-        if options.checksum_mode && range.is_none() {
-            response = with_checksums(response, &head.checksums);
+        let tags = tags_of(object)?.len();
+        if tags > 0 {
+            response = response.header("x-amz-tagging-count", tags.to_string());
+        }
+        match &part {
+            _ if !options.checksum_mode => {}
+            Some((index, _)) => {
+                let checksums = self.kept_checksums(object, head, *index..index + 1)?;
+                response = with_checksums(response, &checksums.into_iter().next().unwrap_or_default());
+            }
+            None if range.is_some() => {}
+            None => {
+                for (name, value) in object_checksums(object, head).headers() {
+                    response = response.header(name, value);
+                }
+            }
         }
         Ok(ReadReply::Bytes(response, range.unwrap_or(0..object.size)))
     }
@@ -207,12 +236,6 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             }
         }
         Ok(Response::xml(200, xml::delete_result(&results, delete.quiet)))
-    }
-
-    /// GetObjectTagging: objects have no tags yet, and clients ask when they copy in parts.
-    pub(crate) async fn object_tagging(&self, request: &Request<'_>) -> Result<Response> {
-        self.require_object(request).await?;
-        Ok(Response::xml(200, xml::tagging()))
     }
 
     /// GetObjectAcl: the owner has FULL_CONTROL.
@@ -294,13 +317,13 @@ enum ReadReply {
     Bytes(Response, Range<u64>),
 }
 
-/// The bytes of one part of an object; an object that was not uploaded in parts has one, number 1.
-fn part_range(object: &Object, number: u16) -> Result<Range<u64>> {
+/// The index of one part of an object and its bytes; an object that was not uploaded in parts has one, number 1.
+fn part_at(object: &Object, number: u16) -> Result<(usize, Range<u64>)> {
     let mut start = 0;
     for (index, part) in object.parts.iter().enumerate() {
         let this = if part.number == 0 { 1 } else { u16::try_from(index + 1).unwrap_or(u16::MAX) };
         if this == number {
-            return Ok(start..start + part.size);
+            return Ok((index, start..start + part.size));
         }
         start += part.size;
     }

@@ -154,12 +154,13 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(())
     }
 
-    /// Whether an object may be stored under this name with this key: over what is there only by who has the key of that, as
+    /// Whether an object may be stored under this name (bucket and key) with this key: over what is there only by who has the key of that, as
     /// the object's key or as that of a copy's source. `key`: `None` where the object is stored in the clear, or where its
     /// key is not known.
     pub(crate) async fn guard(
         &self,
         request: &Request<'_>,
+        (bucket, name): (&str, &str),
         policy: &Policy,
         key: Option<&CustomerKey>,
         sealed: bool,
@@ -169,7 +170,6 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         if !policy.forbids_rekeying || !sealed {
             return Ok(asked);
         }
-        let (bucket, name) = request.object()?;
         let Some(object) = self.log.object(bucket, name).await? else {
             return match condition {
                 Condition::None => Ok(Guarded { condition: Condition::IfAbsent, own: true }),

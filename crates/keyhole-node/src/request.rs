@@ -98,7 +98,7 @@ pub(crate) struct ReplyContext<'a> {
 /// Where the bytes of a body come from: a client, or a stored object that is copied.
 #[allow(async_fn_in_trait)]
 pub(crate) trait Payload<B> {
-    /// Bytes that are still to come.
+    /// Bytes that are still to come; where that is not known, not 0 until the last has come.
     fn remaining(&self) -> u64;
 
     /// Fills `buf[..limit]`, or less where the payload ends before; the count of bytes filled.
@@ -159,6 +159,29 @@ impl<'c, S: Stream> Receiver<'c, S> {
         }
         self.finish().await?;
         Ok(document)
+    }
+
+    /// The bytes of a body without framing that are here and were not taken.
+    pub(crate) fn buffered(&self) -> &[u8] {
+        let len = usize::try_from(self.decoder.direct()).unwrap_or(usize::MAX);
+        &self.connection.inbox[..self.connection.inbox.len().min(len)]
+    }
+
+    /// Takes `len` of the bytes that are [`buffered`](Self::buffered).
+    pub(crate) fn take(&mut self, len: usize) {
+        self.decoder.payload(&self.connection.inbox[..len]);
+        self.connection.consume(len);
+    }
+
+    /// Receives more than is [`buffered`](Self::buffered).
+    ///
+    /// # Errors
+    /// `IncompleteBody` where the body has no more.
+    pub(crate) async fn receive_more(&mut self) -> Result<()> {
+        match self.decoder.direct() > self.buffered().len() as u64 {
+            true => self.receive().await,
+            false => Err(ErrorCode::IncompleteBody.into()),
+        }
     }
 
     /// Receives into the inbox; the end of the connection is an incomplete body.

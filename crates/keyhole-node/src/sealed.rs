@@ -58,6 +58,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             return Err(no_key().into());
         }
         ops::no_metadata(request.head)?;
+        let labels = ops::tags(request.head)?.to_bytes();
         self.require_bucket(bucket)?;
         let condition = write_condition(&request)?;
         let decoder = BodyDecoder::new(request.head, request.payload.clone(), Wanted::None, PUT_MAX)?;
@@ -76,6 +77,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                         key: key.to_owned(),
                         content: Content::New(stored.content, stored.salt),
                         head: front.sealed_head,
+                        labels,
                         sealed: true,
                         etag,
                         size: stored.size,
@@ -85,7 +87,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                     .await?;
                 etag
             }
-            _ => self.put_sealed_parts(receiver, bucket, key, front, condition).await?,
+            _ => self.put_sealed_parts(receiver, bucket, key, front, labels, condition).await?,
         };
         Ok(Response::new(200).header("ETag", quoted(&etag)).header(SEALED_HEADER, "1"))
     }
@@ -97,6 +99,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         bucket: &str,
         key: &str,
         front: Front,
+        labels: Vec<u8>,
         condition: Condition,
     ) -> Result<Etag> {
         let Front { sealed_head: head, entries, .. } = front;
@@ -108,6 +111,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             key: key_name,
             id,
             head: head.clone(),
+            labels,
             sealed: true,
             time_ms,
             declared,
@@ -146,7 +150,9 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let parts: Vec<Part> = self.log.parts(&upload, 0, PARTS_MAX)?.into_iter().map(|info| info.part).collect();
         let etag = Etag { digest: digest.finish(), parts: parts.len() as u16 };
         let (size, time_ms) = (parts.iter().map(|part| part.size).sum(), self.env.now_ms());
-        let complete = CompleteUpload { upload, parts, head, bound: true, etag, size, time_ms, condition };
+        let labels = self.log.upload_head(&upload).await?.labels;
+        let (bound, infos) = (true, Vec::new());
+        let complete = CompleteUpload { upload, parts, head, labels, infos, bound, etag, size, time_ms, condition };
         self.log.complete_upload(complete).await?;
         Ok(etag)
     }

@@ -1,5 +1,5 @@
 //! Signature Version 4 in the `Authorization` header (AWS, "Authenticating Requests: Using the Authorization Header"), and
-//! in the query of a presigned URL ("Using Query Parameters").
+//! in the query of a presigned URL ("Using Query Parameters"), and of the policy of a form ("Browser-Based Uploads Using POST").
 //!
 //! S3 differs from the other services in that a path is neither normalised nor encoded twice.
 
@@ -20,9 +20,9 @@ const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const TERMINATOR: &str = "aws4_request";
 
 /// What stays as it is in canonical paths and queries: RFC 3986's unreserved characters.
-const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(crate) const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// The same for paths, whose slashes stay.
-const ENCODED_IN_PATH: AsciiSet = ENCODED.remove(b'/');
+pub(crate) const ENCODED_IN_PATH: AsciiSet = ENCODED.remove(b'/');
 
 /// The secret half of a credential: wiped when dropped, never printed.
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -154,9 +154,8 @@ pub fn authenticate(
             (authorization, &presigned.date[..])
         }
         (Some(header), Some(_)) => {
-            let message = "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter or the Authorization header should be specified";
             let scheme = header.split(' ').next().unwrap_or_default();
-            return Err(Error::invalid_argument("Authorization", scheme, message));
+            return Err(two_ways().with_field("ArgumentValue", scheme));
         }
     };
     let secret =
@@ -183,6 +182,75 @@ pub fn authenticate(
     let signer = ChunkSigner { key, date: date.to_owned(), scope: authorization.scope.to_owned(), previous: signature };
     let payload = Payload(payload_kind(content, signer)?);
     Ok(Identity { access_key: authorization.access_key.to_owned(), payload })
+}
+
+/// Whether a request says in its head who has signed it, well or not.
+pub fn is_signed(head: &RequestHead) -> bool {
+    head.headers.get("authorization").is_some() || !matches!(Presigned::of(&head.query), Ok(None))
+}
+
+/// A request says in two ways who has signed it.
+pub fn two_ways() -> Error {
+    Error::new(ErrorCode::InvalidArgument)
+        .with_message(
+            "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, the Authorization header or the \
+            policy of a form should be specified",
+        )
+        .with_field("ArgumentName", "Authorization")
+}
+
+/// A payload that nothing in the head is signed over: that of a form.
+pub fn unsigned_payload() -> Payload {
+    Payload(PayloadKind::Unsigned)
+}
+
+/// Who has signed the policy of a form (AWS, "Authenticating Requests in Browser-Based Uploads Using POST"). Until when it is
+/// good, the policy says.
+///
+/// # Errors
+/// `AccessDenied` for a form without a policy; `InvalidArgument` for a field that is missing or malformed, another region among
+/// others; `InvalidAccessKeyId`, `SignatureDoesNotMatch`.
+pub fn authenticate_form(fields: &Headers, credentials: &dyn Credentials, region: &str) -> Result<String, Error> {
+    const NAMES: [&str; 5] = ["policy", "x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-signature"];
+    let found = NAMES.map(|name| fields.text(name));
+    if found.iter().all(Option::is_none) {
+        return Err(Error::new(ErrorCode::AccessDenied));
+    }
+    if let Some(at) = found.iter().position(Option::is_none) {
+        let message = format!(
+            "Bucket POST must contain a field named '{}'.  If it is specified, please check the order of the fields.",
+            NAMES[at]
+        );
+        return Err(Error::invalid_argument(NAMES[at], "", message));
+    }
+    let [policy, algorithm, credential, date, signature] = found.map(Option::unwrap_or_default);
+    if algorithm != ALGORITHM {
+        let message = "X-Amz-Algorithm only supports \"AWS4-HMAC-SHA256\"";
+        return Err(Error::invalid_argument("x-amz-algorithm", algorithm, message));
+    }
+    let wrong = |what: &str| Error::invalid_argument("x-amz-credential", credential, what.to_owned());
+    let authorization = scoped(credential, "", signature)
+        .ok_or_else(|| wrong("the Credential is malformed; expecting \"KEY/YYYYMMDD/REGION/s3/aws4_request\"."))?;
+    if authorization.region != region {
+        let what = format!("the region '{}' is wrong; expecting '{region}'", authorization.region);
+        return Err(wrong(&what).with_field("Region", region));
+    }
+    if authorization.service != "s3" {
+        return Err(wrong("the service must be \"s3\"."));
+    }
+    let is_of_day = parse_amz_date(date).is_some() && authorization.date.len() == 8;
+    if !is_of_day || !date.starts_with(authorization.date) {
+        let message =
+            "x-amz-date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\", of the day in the Credential.";
+        return Err(Error::invalid_argument("x-amz-date", date, message));
+    }
+    let secret =
+        credentials.secret(authorization.access_key).ok_or_else(|| Error::new(ErrorCode::InvalidAccessKeyId))?;
+    let ours = hex::encode(hmac(&*signing_key(secret, &authorization), &[policy.as_bytes()]));
+    match equal(&ours, signature) {
+        true => Ok(authorization.access_key.to_owned()),
+        false => Err(Error::new(ErrorCode::SignatureDoesNotMatch)),
+    }
 }
 
 fn payload_kind(content: &str, signer: ChunkSigner) -> Result<PayloadKind, Error> {

@@ -66,8 +66,54 @@ pub struct BodyDecoder {
     /// The SHA-256 of the body, or of the chunk at hand.
     sha256: Option<Sha256>,
     expected_sha256: Option<[u8; 32]>,
+    digester: Digester,
+}
+
+/// Computes what is wanted of the bytes of a body, and what is declared of them.
+pub struct Digester {
     md5: Option<Hasher>,
     declared: Vec<Declared>,
+}
+
+impl Digester {
+    /// Looks at the head for what is declared.
+    ///
+    /// # Errors
+    /// `InvalidDigest` and `InvalidRequest` for digests that are malformed or ambiguous.
+    pub fn new(head: &RequestHead, wanted: Wanted) -> Result<Self, Error> {
+        let md5 = (wanted == Wanted::Md5).then(|| Hasher::new(ChecksumAlgorithm::ContentMd5));
+        Ok(Digester { md5, declared: declared(head)? })
+    }
+
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        if let Some(md5) = &mut self.md5 {
+            md5.update(bytes);
+        }
+        for declared in &mut self.declared {
+            declared.hasher.update(bytes);
+        }
+    }
+
+    /// Compares every digest that was declared.
+    ///
+    /// # Errors
+    /// `BadDigest`.
+    pub fn finish(self) -> Result<Digests, Error> {
+        let mut checksums = Checksums::default();
+        for declared in self.declared {
+            let algorithm = declared.hasher.algorithm();
+            let digest = declared.hasher.finish();
+            if declared.expected.as_ref() != Some(&digest) {
+                let name = checksum::algorithm_name(algorithm);
+                let message = format!("The {name} you specified did not match the calculated checksum.");
+                return Err(Error::new(ErrorCode::BadDigest).with_message(message));
+            }
+            checksums.set(algorithm, &digest).map_err(|_| Error::new(ErrorCode::InternalError))?;
+        }
+        let md5 = self.md5.and_then(|md5| md5.finish().try_into().ok());
+        Ok(Digests { md5, checksums })
+    }
 }
 
 enum State {
@@ -105,8 +151,9 @@ impl BodyDecoder {
     /// Looks at the head for how the body is framed and what is declared of it.
     ///
     /// # Errors
-    /// `MissingContentLength`, `NotImplemented` (`Transfer-Encoding` about a body that is not `aws-chunked`), `EntityTooLarge` (over `max_len` bytes), `InvalidDigest` and `InvalidRequest` for digests
-    /// that are malformed or ambiguous.
+    /// `MissingContentLength` for a streaming body without its decoded length, `NotImplemented` for `Transfer-Encoding` about a body that
+    /// is not `aws-chunked`, `EntityTooLarge` (over `max_len` bytes), and those of [`Digester::new`]. A head without a length is one without a body: which operations need one, the
+    /// [router](crate::ops::route) knows.
     pub fn new(head: &RequestHead, payload: Payload, wanted: Wanted, max_len: u64) -> Result<Self, Error> {
         let wire_len = match head.content_length {
             Some(len) => len,
@@ -114,7 +161,6 @@ impl BodyDecoder {
                 return Err(http::no_transfer_encoding());
             }
             None if head.is_chunked => u64::MAX,
-            None if needs_length(head) => return Err(Error::new(ErrorCode::MissingContentLength)),
             None => 0,
         };
         let mut decoder = BodyDecoder {
@@ -127,8 +173,7 @@ impl BodyDecoder {
             has_trailer: false,
             sha256: None,
             expected_sha256: None,
-            md5: (wanted == Wanted::Md5).then(|| Hasher::new(ChecksumAlgorithm::ContentMd5)),
-            declared: declared(head)?,
+            digester: Digester::new(head, wanted)?,
         };
         match payload.0 {
             PayloadKind::Unsigned => {}
@@ -145,7 +190,7 @@ impl BodyDecoder {
                 decoder.has_trailer = trailer;
             }
         }
-        if decoder.declared.iter().any(|declared| declared.in_trailer) && !decoder.has_trailer {
+        if decoder.digester.declared.iter().any(|declared| declared.in_trailer) && !decoder.has_trailer {
             let message = "x-amz-trailer is given, and x-amz-content-sha256 announces no trailer.";
             return Err(Error::new(ErrorCode::InvalidRequest).with_message(message));
         }
@@ -285,12 +330,7 @@ impl BodyDecoder {
         if let Some(sha256) = &mut self.sha256 {
             sha256.update(bytes);
         }
-        if let Some(md5) = &mut self.md5 {
-            md5.update(bytes);
-        }
-        for declared in &mut self.declared {
-            declared.hasher.update(bytes);
-        }
+        self.digester.update(bytes);
     }
 
     /// Compares every digest; to be called after [`Step::Done`].
@@ -307,19 +347,7 @@ impl BodyDecoder {
         {
             return Err(Error::new(ErrorCode::XAmzContentSHA256Mismatch));
         }
-        let mut checksums = Checksums::default();
-        for declared in self.declared {
-            let algorithm = declared.hasher.algorithm();
-            let digest = declared.hasher.finish();
-            if declared.expected.as_ref() != Some(&digest) {
-                let name = checksum::algorithm_name(algorithm);
-                let message = format!("The {name} you specified did not match the calculated checksum.");
-                return Err(Error::new(ErrorCode::BadDigest).with_message(message));
-            }
-            checksums.set(algorithm, &digest).map_err(|_| Error::new(ErrorCode::InternalError))?;
-        }
-        let md5 = self.md5.and_then(|md5| md5.finish().try_into().ok());
-        Ok(Digests { md5, checksums })
+        self.digester.finish()
     }
 
     /// `size;chunk-signature=hex`, in hexadecimal.
@@ -400,7 +428,7 @@ impl BodyDecoder {
             let signature = signature.ok_or_else(|| Error::new(ErrorCode::SignatureDoesNotMatch))?;
             signer.verify_trailer(Sha256::digest(canonical.as_bytes()).into(), &signature)?;
         }
-        if self.declared.iter().any(|declared| declared.expected.is_none()) {
+        if self.digester.declared.iter().any(|declared| declared.expected.is_none()) {
             return Err(
                 Error::new(ErrorCode::InvalidRequest).with_message("The trailer lacks what x-amz-trailer announces.")
             );
@@ -413,7 +441,7 @@ impl BodyDecoder {
         let announced = |declared: &&mut Declared| {
             declared.in_trailer && checksum::header_name(declared.hasher.algorithm()) == name
         };
-        let Some(declared) = self.declared.iter_mut().find(announced) else {
+        let Some(declared) = self.digester.declared.iter_mut().find(announced) else {
             let message = "The trailer has a header that x-amz-trailer does not announce.";
             return Err(Error::new(ErrorCode::InvalidRequest).with_message(message));
         };
@@ -490,12 +518,6 @@ fn line(input: &[u8], max: usize) -> Result<Option<(&str, usize)>, Error> {
 
 fn framing(message: &'static str) -> Error {
     Error::new(ErrorCode::InvalidRequest).with_message(message)
-}
-
-/// PutObject and UploadPart need a length; what has no body by its operation has none without.
-fn needs_length(head: &RequestHead) -> bool {
-    let names_key = head.path[1..].split_once('/').is_some_and(|(_, key)| !key.is_empty());
-    head.method == "PUT" && names_key && head.headers.get("x-amz-copy-source").is_none()
 }
 
 fn decoded_length(head: &RequestHead) -> Result<u64, Error> {

@@ -2,7 +2,7 @@
 
 use base64ct::{Base64, Encoding};
 use crc_fast::CrcAlgorithm;
-use keyhole_core::head::{ChecksumAlgorithm, ChecksumType};
+use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums};
 use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -56,6 +56,51 @@ pub const fn type_name(kind: ChecksumType) -> &'static str {
 /// The type of a name.
 pub fn type_of(name: &str) -> Option<ChecksumType> {
     [ChecksumType::FullObject, ChecksumType::Composite].into_iter().find(|kind| type_name(*kind) == name)
+}
+
+/// The element of an algorithm in documents.
+pub const fn element_name(algorithm: ChecksumAlgorithm) -> &'static str {
+    match algorithm {
+        ChecksumAlgorithm::Crc32 => "ChecksumCRC32",
+        ChecksumAlgorithm::Crc32c => "ChecksumCRC32C",
+        ChecksumAlgorithm::Crc64Nvme => "ChecksumCRC64NVME",
+        ChecksumAlgorithm::Sha1 => "ChecksumSHA1",
+        ChecksumAlgorithm::Sha256 => "ChecksumSHA256",
+        ChecksumAlgorithm::ContentMd5 => "ChecksumMD5",
+    }
+}
+
+/// The checksums that S3 tells of (all but the MD5), in base64.
+pub fn texts(checksums: &Checksums) -> impl Iterator<Item = (ChecksumAlgorithm, String)> {
+    ALGORITHMS.into_iter().filter_map(|algorithm| Some((algorithm, encode(checksums.get(algorithm)?))))
+}
+
+/// The checksums of a whole object and what they are of. Those of the parts' checksums have the number of parts behind them
+/// in headers and in the reply to a completion, so that nobody holds them against the bytes; in attributes they have not.
+#[derive(Clone, Copy, Debug)]
+pub struct ObjectChecksums<'c> {
+    /// The checksums.
+    pub checksums: &'c Checksums,
+    /// Of the object, or of its parts' checksums.
+    pub kind: ChecksumType,
+    /// Parts of the object.
+    pub parts: u16,
+}
+
+impl ObjectChecksums<'_> {
+    /// Algorithms and texts, with the number of parts where it belongs.
+    pub fn texts(&self) -> impl Iterator<Item = (ChecksumAlgorithm, String)> {
+        texts(self.checksums).map(|(algorithm, text)| match self.kind {
+            ChecksumType::FullObject => (algorithm, text),
+            ChecksumType::Composite => (algorithm, format!("{text}-{}", self.parts)),
+        })
+    }
+
+    /// Headers of a reply to a read: the checksums, and their type if there are any.
+    pub fn headers(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let kind = (!self.checksums.is_empty()).then(|| ("x-amz-checksum-type", type_name(self.kind).to_owned()));
+        self.texts().map(|(algorithm, text)| (header_name(algorithm), text)).chain(kind)
+    }
 }
 
 const fn crc(algorithm: ChecksumAlgorithm) -> Option<CrcAlgorithm> {
@@ -172,6 +217,20 @@ mod tests {
             hasher.update(b"56789");
             assert_eq!(hex::encode(hasher.finish()), expected, "{algorithm:?}");
         }
+    }
+
+    #[test]
+    fn composite_checksums_say_of_how_many_parts() {
+        let mut checksums = Checksums::default();
+        checksums.set(ChecksumAlgorithm::Crc32, &[0, 0, 0, 1]).unwrap();
+        let headers = |kind| ObjectChecksums { checksums: &checksums, kind, parts: 3 }.headers().collect::<Vec<_>>();
+        let text = |text: &str| text.to_owned();
+        let expected = [("x-amz-checksum-crc32", text("AAAAAQ==-3")), ("x-amz-checksum-type", text("COMPOSITE"))];
+        assert_eq!(headers(ChecksumType::Composite), expected);
+        let expected = [("x-amz-checksum-crc32", text("AAAAAQ==")), ("x-amz-checksum-type", text("FULL_OBJECT"))];
+        assert_eq!(headers(ChecksumType::FullObject), expected);
+        let none = ObjectChecksums { checksums: &Checksums::default(), kind: ChecksumType::FullObject, parts: 0 };
+        assert_eq!(none.headers().count(), 0);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{Error, ErrorCode};
 /// What tells a client that its head was accepted and its body is wanted.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// The header fields of a request, in their order. Wiped when dropped: customer keys are among them.
+/// The header fields of a request, or the fields of a form, in their order. Wiped when dropped: customer keys are among them.
 #[derive(Default)]
 pub struct Headers(Vec<(String, Vec<u8>)>);
 
@@ -30,6 +30,11 @@ impl Headers {
     /// The values of all fields of this name (in lower case).
     pub fn all<'h>(&'h self, name: &str) -> impl Iterator<Item = &'h [u8]> {
         self.iter().filter(move |(field, _)| *field == name).map(|(_, value)| value)
+    }
+
+    /// Adds a field, whose name is in lower case.
+    pub(crate) fn push(&mut self, name: String, value: Vec<u8>) {
+        self.0.push((name, value));
     }
 
     /// All fields: names in lower case, values without surrounding white space.
@@ -93,6 +98,9 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
     };
     let headers = Headers(request.headers.iter().map(|h| (h.name.to_ascii_lowercase(), h.value.to_vec())).collect());
     let (path, query) = split_target(request.path.unwrap_or_default())?;
+    if headers.all("host").nth(1).is_some() {
+        return Err(invalid("A request has one Host."));
+    }
     let content_length = content_length(&headers)?;
     let is_chunked = is_chunked(&headers)?;
     if is_chunked && (content_length.is_some() || request.version != Some(1)) {
@@ -233,8 +241,10 @@ impl Response {
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        201 => "Created",
         204 => "No Content",
         206 => "Partial Content",
+        303 => "See Other",
         304 => "Not Modified",
         400 => "Bad Request",
         403 => "Forbidden",
@@ -306,6 +316,7 @@ pub(crate) mod tests {
         check("PUT / HTTP/1.1\nTransfer-Encoding: chunked\nContent-Length: 0", ErrorCode::InvalidRequest);
         check("PUT / HTTP/1.0\nTransfer-Encoding: chunked", ErrorCode::InvalidRequest);
         assert!(head("PUT / HTTP/1.1\nTransfer-Encoding: Chunked").is_chunked);
+        check("GET / HTTP/1.1\nHost: a\nHost: a", ErrorCode::InvalidRequest);
         check("GET x HTTP/1.1", ErrorCode::InvalidURI);
         check("GET / HTTP/2.0", ErrorCode::InvalidRequest);
         check("\u{1}GET / HTTP/1.1", ErrorCode::InvalidRequest);

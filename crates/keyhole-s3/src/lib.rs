@@ -1,8 +1,9 @@
 //! S3 over HTTP/1.1 without I/O: bytes and the time go in, typed requests and the bytes of replies come out.
 //!
 //! - [`http`]: request heads (RFC 9112) and replies;
-//! - [`auth`]: Signature Version 4, in the header;
+//! - [`auth`]: Signature Version 4, in the header, in the query, and of the policy of a form;
 //! - [`body`]: the framing of bodies (`Content-Length` and `aws-chunked`) and every digest that a client may declare;
+//! - [`form`]: objects that come in an HTML form;
 //! - [`ops`]: which operation a request is, with its parameters;
 //! - [`sse`]: the rules of SSE-C, in the order in which S3 applies them;
 //! - [`xml`]: documents in and out;
@@ -19,6 +20,7 @@ pub mod auth;
 pub mod body;
 pub mod checksum;
 mod error;
+pub mod form;
 pub mod http;
 pub mod limits;
 pub mod ops;

@@ -13,6 +13,15 @@ pub const KEY_MAX: usize = keyhole_core::limits::OBJECT_KEY_MAX;
 /// Bytes of the names and values of an object's user metadata together, at most.
 pub const USER_METADATA_MAX: usize = 2 * 1024;
 
+/// Tags of an object, at most.
+pub const TAGS_MAX: usize = 10;
+
+/// Characters of a tag's key, at most.
+pub const TAG_KEY_MAX: usize = 128;
+
+/// Characters of a tag's value, at most.
+pub const TAG_VALUE_MAX: usize = 256;
+
 /// Entries of one page of a list, at most.
 pub const PAGE_MAX: usize = 1000;
 
@@ -33,6 +42,12 @@ pub const CHUNK_LINE_MAX: usize = 256;
 
 /// Bytes of the trailer of an `aws-chunked` body, at most: a checksum and a signature, and room.
 pub const TRAILER_MAX: usize = 4 * 1024;
+
+/// Bytes of the fields of a form ahead of the file, with what frames them, at most: 20 KB as on S3. As many may follow it.
+pub const FORM_FIELDS_MAX: usize = 20 * 1024;
+
+/// Bytes of a form's boundary, at most (RFC 2046 §5.1.1).
+pub const BOUNDARY_MAX: usize = 70;
 
 /// Depth of elements in an XML document, at most: `Delete/Object/Key` has 3.
 pub const XML_DEPTH_MAX: usize = 8;

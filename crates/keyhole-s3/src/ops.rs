@@ -1,11 +1,16 @@
 //! Which operation a request is, with its parameters.
 
+mod attributes;
 mod conditions;
+mod host;
 mod object;
 mod query;
 mod route;
+mod tags;
 
+pub use attributes::AttributesQuery;
 pub use conditions::{Conditions, Decision, WriteCondition, conditions, copy_conditions, range, write_condition};
+pub use host::HostNames;
 pub use object::{
     CopySource, Directive, Metadata, ReadOptions, SEALED_HEADER, checksum_headers, declared_checksum,
     is_sealed_transfer, metadata, metadata_directive, metadata_headers, no_metadata, read_options,
@@ -13,3 +18,4 @@ pub use object::{
 pub use query::{ListObjects, ListObjectsV2, ListUploads, UploadId};
 pub(crate) use query::{encode_key, encode_token};
 pub use route::{Operation, Target, route};
+pub use tags::{Tags, copied_tags, tags};

@@ -31,6 +31,12 @@ pub fn parse_http_date(text: &str) -> Option<u64> {
     u64::try_from(zoned.timestamp().as_millisecond()).ok()
 }
 
+/// Reads `2026-11-23T10:11:12.345Z`, with or without the fraction, as policies have it.
+pub fn parse_iso8601(text: &str) -> Option<u64> {
+    text.strip_suffix('Z').filter(|text| text.as_bytes().get(10) == Some(&b'T'))?;
+    u64::try_from(text.parse::<Timestamp>().ok()?.as_millisecond()).ok()
+}
+
 /// Reads `20261123T101112Z`, the form of `x-amz-date`.
 pub fn parse_amz_date(text: &str) -> Option<u64> {
     // The pattern is looser than the form: it takes digits alone by this.
@@ -63,6 +69,11 @@ mod tests {
         assert_eq!(parse_http_date("Fri, 24 May 2013 00:00:00 GMT"), Some(1_369_353_600_000));
         for bad in ["", "20130524", "20131324T000000Z", "20130524T000000", "2013-524T000000Z", "20130524T250000Z"] {
             assert_eq!(parse_amz_date(bad), None, "{bad}");
+        }
+        assert_eq!(parse_iso8601("2013-05-24T00:00:00.007Z"), Some(1_369_353_600_007));
+        assert_eq!(parse_iso8601("2013-05-24T00:00:00Z"), Some(1_369_353_600_000));
+        for bad in ["", "2013-05-24", "2013-05-24T00:00:00", "2013-05-24 00:00:00Z", "2013-13-24T00:00:00Z"] {
+            assert_eq!(parse_iso8601(bad), None, "{bad}");
         }
         for bad in ["", "yesterday", "Fri, 24 Foo 2013 00:00:00 GMT"] {
             assert_eq!(parse_http_date(bad), None, "{bad}");

@@ -5,9 +5,11 @@ mod write;
 
 pub use read::{
     CompletedPart, DeleteRequest, parse_bucket_encryption, parse_complete, parse_create_bucket, parse_delete,
+    parse_tagging,
 };
 pub use write::{
-    Bucket, Deleted, Document, Entry, PartEntry, UploadEntry, acl, bucket_encryption, complete_result,
-    copy_object_result, copy_part_result, delete_result, initiate_upload, list_buckets, list_objects_v1,
-    list_objects_v2, list_parts, list_uploads, location, tagging, versioning,
+    Attributes, Bucket, Deleted, Document, Entry, ObjectParts, PartEntry, PartsPage, UploadEntry, acl,
+    bucket_encryption, complete_result, copy_object_result, copy_part_result, delete_result, initiate_upload,
+    list_buckets, list_objects_v1, list_objects_v2, list_parts, list_uploads, location, object_attributes, post_result,
+    tagging, versioning,
 };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use keyhole_s3::ops::HostNames;
 
 use crate::commands::bench::BenchOptions;
 use crate::commands::bench_disk::BenchDiskOptions;
@@ -130,6 +131,11 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "NAME", default_value = "us-east-1", value_parser = parse_region)]
     pub(crate) region: String,
 
+    /// A name by which clients reach the node, such as s3.example.com: then bucket.NAME addresses a bucket, besides
+    /// NAME/bucket. May be given several times.
+    #[arg(long = "host-name", value_name = "NAME", value_parser = parse_host_name)]
+    pub(crate) host_names: Vec<String>,
+
     /// How to do I/O: auto is uring, or epoll where the system refuses io_uring.
     #[arg(long, value_enum, default_value_t = IoMode::Auto)]
     pub(crate) io: IoMode,
@@ -189,6 +195,11 @@ fn parse_sync(text: &str) -> Result<SyncMode, String> {
 fn parse_region(text: &str) -> Result<String, String> {
     let valid = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if valid { Ok(text.to_owned()) } else { Err("a region has letters, digits and hyphens".to_owned()) }
+}
+
+fn parse_host_name(text: &str) -> Result<String, String> {
+    HostNames::check(text)?;
+    Ok(text.to_owned())
 }
 
 fn parse_threads(text: &str) -> Result<usize, String> {

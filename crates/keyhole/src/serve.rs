@@ -7,6 +7,7 @@ use std::thread;
 
 use keyhole_core::suite;
 use keyhole_node::Config;
+use keyhole_s3::ops::HostNames;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
@@ -69,7 +70,8 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
         None => (Vec::new(), None),
     };
     let greeting = greeting(address, tls_address, &credential, &origin, &options.region);
-    let config = Arc::new(Config { region: options.region.clone(), credentials: Box::new(credential) });
+    let host_names = HostNames::new(options.host_names.clone());
+    let config = Arc::new(Config { region: options.region.clone(), host_names, credentials: Box::new(credential) });
 
     let (control, mut first) = open_control(&place);
     let (stop, stopping) = watch::channel(false);

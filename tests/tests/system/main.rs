@@ -1,10 +1,14 @@
 //! The real binary, with real clients and with requests that no client would send.
 
+mod attributes;
 mod commands;
 mod device;
 mod errors;
 mod firmware;
+mod forms;
 mod guide;
+mod hosts;
+mod names;
 mod objects;
 mod operate;
 mod policy;
@@ -12,4 +16,5 @@ mod resources;
 mod sealed;
 mod secrets;
 mod start;
+mod tags;
 mod tls;

@@ -4,7 +4,7 @@ use super::{Located, Log, Request, body_draft, draft, within};
 use crate::disk::Disk;
 use crate::error::{Damage, Error};
 use crate::index::{Entry, Outcome};
-use crate::limits::{HEAD_MAX, KEY_MAX};
+use crate::limits::{HEAD_MAX, KEY_MAX, LABELS_MAX};
 use crate::sabotage::{self, Sabotage};
 use crate::shared::Pin;
 use crate::types::{Condition, Content, ListObjects, Listing, Object, Part, PutObject};
@@ -17,15 +17,43 @@ impl<D: Disk> Log<D> {
     /// `NoSuchBucket`; `ConditionFailed`, `NoSuchKey`, and `Conflict` while another write of the name decides the condition;
     /// `TooLarge`; those of every write.
     pub async fn put_object(&self, put: PutObject) -> Result<(), Error> {
-        let PutObject { bucket, key, content, head, sealed, etag, size, time_ms, condition } = put;
+        self.put_object_over(put, None).await
+    }
+
+    /// Gives an object other labels. All else of it stays, its time too.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`; `Conflict` if its name is another object's by now, or another write of the name is on its way;
+    /// `TooLarge`; those of every write.
+    pub async fn set_labels(&self, bucket: &str, key: &str, object: Object, labels: Vec<u8>) -> Result<(), Error> {
+        let Object { size, time_ms, etag, sealed, seq, .. } = object;
+        let put = PutObject {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            head: object.head.clone(),
+            content: Content::Shared(object),
+            labels,
+            sealed,
+            etag,
+            size,
+            time_ms,
+            condition: Condition::None,
+        };
+        self.put_object_over(put, Some(seq)).await
+    }
+
+    /// Stores an object; if `only` is given, in place of the one with this sequence number and of no other.
+    async fn put_object_over(&self, put: PutObject, only: Option<u64>) -> Result<(), Error> {
+        let PutObject { bucket, key, content, head, labels, sealed, etag, size, time_ms, condition } = put;
         within(key.len(), KEY_MAX, "the key of an object")?;
         within(head.len(), HEAD_MAX, "the head of an object")?;
-        let (new, parts, bound, source) = match content {
+        within(labels.len(), LABELS_MAX, "the labels of an object")?;
+        let (new, parts, infos, bound, source) = match content {
             Content::New(body, salt) => {
                 let part = Part { number: 0, body: body.id(), size, salt, etag: etag.digest };
-                (Some(body), vec![part], false, None)
+                (Some(body), vec![part], Vec::new(), false, None)
             }
-            Content::Shared(object) => (None, object.parts, object.bound, Some(object.pin)),
+            Content::Shared(object) => (None, object.parts, object.infos, object.bound, Some(object.pin)),
         };
         let shared = self.shared();
         let pinned: Vec<_> = if new.is_some() { Vec::new() } else { parts.iter().map(|part| part.body).collect() };
@@ -34,7 +62,14 @@ impl<D: Disk> Log<D> {
             shared.check_poison()?;
             let (id, home) = state.index.writable(&bucket)?;
             home.decide(&key, condition)?;
-            home.check_quota(size, |home| home.object(&key).map(|old| old.size))?;
+            match only {
+                None => home.check_quota(size, |home| home.object(&key).map(|old| old.size))?,
+                // Not a byte more.
+                Some(seq) if home.is_pending(&key) || home.object(&key).is_none_or(|entry| entry.seq != seq) => {
+                    return Err(Error::Conflict);
+                }
+                Some(_) => {}
+            }
             if sabotage::is(Sabotage::ReserveLate) {
                 drop(state);
                 state = shared.lock();
@@ -48,7 +83,8 @@ impl<D: Disk> Log<D> {
         };
         drop(source);
         let (key, head) = (key.as_str(), head.as_slice());
-        let record = ObjectPut { bucket, upload: None, size, time_ms, etag, sealed, bound, key, head, parts };
+        let (labels, infos, upload) = (&labels[..], &infos[..], None);
+        let record = ObjectPut { bucket, upload, size, time_ms, etag, sealed, bound, key, head, parts, labels, infos };
         let (mut drafts, mut holds) = (Vec::with_capacity(2), Vec::new());
         if let Some((body, seq)) = new.zip(body_seq) {
             let (body, pins) = body_draft(seq, body);
@@ -79,6 +115,8 @@ impl<D: Disk> Log<D> {
                 sealed: put.sealed,
                 bound: put.bound,
                 head: put.head.to_vec(),
+                labels: put.labels.to_vec(),
+                infos: put.infos.to_vec(),
                 parts: put.parts,
                 seq,
                 pin,

@@ -5,8 +5,9 @@ use super::{Located, Log, Request, body_draft, draft, within};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::{Bucket, Index, Outcome, Upload};
-use crate::limits::{HEAD_MAX, INFO_MAX, KEY_MAX, PARTS_MAX};
-use crate::types::{CompleteUpload, CreateUpload, ListUploads, Part, PartInfo, PutPart, UploadListing, UploadRef};
+use crate::limits::{HEAD_MAX, INFO_MAX, INFOS_MAX, KEY_MAX, LABELS_MAX, PARTS_MAX};
+use crate::types::{CompleteUpload, CreateUpload, ListUploads, Part, PartInfo, PutPart};
+use crate::types::{UploadHead, UploadListing, UploadRef};
 use crate::wire::payload::{ObjectPut, PartPut, Payload, UploadCreate};
 
 impl<D: Disk> Log<D> {
@@ -15,9 +16,10 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// `NoSuchBucket`; `Conflict` if the identity is taken; `TooLarge`; those of every write.
     pub async fn create_upload(&self, create: CreateUpload) -> Result<(), Error> {
-        let CreateUpload { bucket, key, id, head, sealed, time_ms, declared } = create;
+        let CreateUpload { bucket, key, id, head, labels, sealed, time_ms, declared } = create;
         within(key.len(), KEY_MAX, "the key of an object")?;
         within(head.len(), HEAD_MAX, "the head of an upload")?;
+        within(labels.len(), LABELS_MAX, "the labels of an upload")?;
         let shared = self.shared();
         let (bucket, seq) = {
             let mut state = shared.lock();
@@ -28,7 +30,8 @@ impl<D: Disk> Log<D> {
             }
             (bucket, state.numbers.record())
         };
-        let record = UploadCreate { bucket, id, time_ms, sealed, declared, key: &key, head: &head };
+        let (key, head, labels) = (&key[..], &head[..], &labels[..]);
+        let record = UploadCreate { bucket, id, time_ms, sealed, declared, key, head, labels };
         self.write(Request::new(vec![draft(seq, &Payload::UploadCreate(record))])).await
     }
 
@@ -42,18 +45,20 @@ impl<D: Disk> Log<D> {
         Ok(home.upload_by_id(key, id).map(|(seq, upload)| home.upload_ref(seq, upload)))
     }
 
-    /// The head of an upload.
+    /// What an upload was created with: the head and the labels.
     ///
     /// # Errors
     /// `NoSuchUpload` if it has gone meanwhile; `Damaged`, `Io`.
-    pub async fn upload_head(&self, upload: &UploadRef) -> Result<Vec<u8>, Error> {
+    pub async fn upload_head(&self, upload: &UploadRef) -> Result<UploadHead, Error> {
         let located = {
             let mut state = self.shared().lock();
             let at = find(&state.index, upload)?.2.at;
             Located::new(self.shared(), &mut state, at)
         };
         let head = self.record(located, upload.seq, |payload| match payload {
-            Payload::UploadCreate(create) => Some(create.head.to_vec()),
+            Payload::UploadCreate(create) => {
+                Some(UploadHead { head: create.head.to_vec(), labels: create.labels.to_vec() })
+            }
             _ => None,
         });
         head.await.map_err(|error| named(error, &upload.bucket, &upload.key))
@@ -123,6 +128,8 @@ impl<D: Disk> Log<D> {
     /// condition; `TooLarge`; those of every write.
     pub async fn complete_upload(&self, complete: CompleteUpload) -> Result<(), Error> {
         within(complete.head.len(), HEAD_MAX, "the head of an object")?;
+        within(complete.labels.len(), LABELS_MAX, "the labels of an object")?;
+        within(complete.infos.len(), INFOS_MAX, "what describes the parts of an object")?;
         within(complete.parts.len(), PARTS_MAX, "the parts of an object")?;
         let pinned: Vec<_> = complete.parts.iter().map(|part| part.body).collect();
         let shared = self.shared();
@@ -139,7 +146,7 @@ impl<D: Disk> Log<D> {
             state.index.pin(&pinned);
             (bucket, seq)
         };
-        let CompleteUpload { upload, parts, head, bound, etag, size, time_ms, condition: _ } = complete;
+        let CompleteUpload { upload, parts, head, labels, infos, bound, etag, size, time_ms, condition: _ } = complete;
         let record = ObjectPut {
             bucket,
             upload: Some(upload.seq),
@@ -151,6 +158,8 @@ impl<D: Disk> Log<D> {
             key: &upload.key,
             head: &head,
             parts,
+            labels: &labels,
+            infos: &infos,
         };
         let drafts = vec![draft(seq, &Payload::ObjectPut(record))];
         self.write(Request { drafts, pinned, ..Request::default() }).await

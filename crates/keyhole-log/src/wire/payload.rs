@@ -3,9 +3,8 @@
 use super::Cursor;
 use super::checkpoint::{CheckpointEnd, Chunk};
 use crate::limits::{BATCH_MAX, BUCKET_MAX, INLINE_MAX};
-use crate::limits::{
-    BLOCKS_MAX, HEAD_MAX, INFO_MAX, KEY_MAX, PARTS_MAX, POLICY_MAX, PREFIX_MAX, RECORD_MAX, TAG_LEN, TAGS_MAX,
-};
+use crate::limits::{BLOCKS_MAX, HEAD_MAX, INFO_MAX, INFOS_MAX, KEY_MAX, LABELS_MAX, PARTS_MAX};
+use crate::limits::{POLICY_MAX, PREFIX_MAX, RECORD_MAX, TAG_LEN, TAGS_MAX};
 use crate::types::{BodyId, BucketSettings, Etag, Part};
 
 /// Kinds of records. The numbers are on disk.
@@ -32,6 +31,8 @@ pub(crate) mod kind {
 const SEALED: u8 = 1;
 const DECLARED: u8 = 2;
 const BOUND: u8 = 4;
+const LABELS: u8 = 8;
+const INFOS: u8 = 16;
 const INLINE: u8 = 0;
 const BLOCKS: u8 = 1;
 
@@ -39,17 +40,18 @@ const BLOCKS: u8 = 1;
 pub(super) const PART_LEN: usize = 2 + 8 + 8 + 24 + 16;
 const RUN_LEN: usize = 8 + 8 + 4;
 
-/// The longest body record has a run for each block; the longest other record is an object of the most parts.
-/// Both go in one batch, and each is read into one buffer.
+/// The longest body record has a run for each block; the longest other record is an object of the most parts. A body goes in
+/// one batch with the object of it alone, and each record is read into one buffer.
 const BODY_RECORD_MAX: usize = {
     let blocks = BLOCKS_MAX * RUN_LEN;
     let inline = INLINE_MAX + TAGS_MAX * TAG_LEN;
     super::record::HEADER_LEN + 32 + PREFIX_MAX + if blocks > inline { blocks } else { inline }
 };
-const OBJECT_RECORD_MAX: usize = super::record::HEADER_LEN + 64 + KEY_MAX + HEAD_MAX + PARTS_MAX * PART_LEN;
+const OBJECT_OF_A_BODY_MAX: usize = super::record::HEADER_LEN + 64 + KEY_MAX + HEAD_MAX + PART_LEN + 2 + LABELS_MAX;
+const OBJECT_RECORD_MAX: usize = OBJECT_OF_A_BODY_MAX + (PARTS_MAX - 1) * PART_LEN + 4 + INFOS_MAX;
 const _: () = {
-    assert!(BODY_RECORD_MAX <= RECORD_MAX && OBJECT_RECORD_MAX <= RECORD_MAX);
-    assert!(BODY_RECORD_MAX + OBJECT_RECORD_MAX + 16 <= BATCH_MAX);
+    assert!(BODY_RECORD_MAX <= RECORD_MAX && OBJECT_RECORD_MAX <= RECORD_MAX && RECORD_MAX + 8 <= BATCH_MAX);
+    assert!(BODY_RECORD_MAX + OBJECT_OF_A_BODY_MAX + 16 <= BATCH_MAX && LABELS_MAX <= u16::MAX as usize);
     assert!(INFO_MAX <= u16::MAX as usize && KEY_MAX <= u16::MAX as usize && BUCKET_MAX <= u16::MAX as usize);
 };
 
@@ -95,6 +97,9 @@ pub(crate) struct ObjectPut<'a> {
     pub(crate) key: &'a str,
     pub(crate) head: &'a [u8],
     pub(crate) parts: Vec<Part>,
+    pub(crate) labels: &'a [u8],
+    /// Of the parts.
+    pub(crate) infos: &'a [u8],
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +111,7 @@ pub(crate) struct UploadCreate<'a> {
     pub(crate) declared: Option<(u8, u8)>,
     pub(crate) key: &'a str,
     pub(crate) head: &'a [u8],
+    pub(crate) labels: &'a [u8],
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -197,7 +203,10 @@ impl<'a> Payload<'a> {
                 };
                 32 + body.prefix.len() + bytes
             }
-            Payload::ObjectPut(put) => 64 + put.key.len() + put.head.len() + put.parts.len() * PART_LEN,
+            Payload::ObjectPut(put) => {
+                let opaque = put.head.len() + put.labels.len() + put.infos.len();
+                72 + put.key.len() + opaque + put.parts.len() * PART_LEN
+            }
             Payload::Tombstone { key, .. } => 18 + key.len(),
             Payload::Chunk(chunk) => 16 + chunk.items.len(),
             _ => 0,
@@ -379,8 +388,10 @@ impl<'a> ObjectPut<'a> {
         out.extend_from_slice(&self.time_ms.to_le_bytes());
         out.extend_from_slice(&self.etag.digest);
         out.extend_from_slice(&self.etag.parts.to_le_bytes());
-        let bound = if self.bound { BOUND } else { 0 };
-        out.extend_from_slice(&[if self.sealed { SEALED } else { 0 } | bound, 0]);
+        let flag = |flag, is: bool| if is { flag } else { 0 };
+        let (labels, infos) = (!self.labels.is_empty(), !self.infos.is_empty());
+        let opaque = flag(LABELS, labels) | flag(INFOS, infos);
+        out.extend_from_slice(&[flag(SEALED, self.sealed) | flag(BOUND, self.bound) | opaque, 0]);
         out.extend_from_slice(&(self.key.len() as u16).to_le_bytes());
         out.extend_from_slice(&(self.parts.len() as u16).to_le_bytes());
         out.extend_from_slice(&(self.head.len() as u32).to_le_bytes());
@@ -389,13 +400,20 @@ impl<'a> ObjectPut<'a> {
         for part in &self.parts {
             encode_part(part, out);
         }
+        if labels {
+            encode_labels(self.labels, out);
+        }
+        if infos {
+            out.extend_from_slice(&(self.infos.len() as u32).to_le_bytes());
+            out.extend_from_slice(self.infos);
+        }
     }
 
     fn parse(c: &mut Cursor<'a>) -> Option<Self> {
         let (bucket, upload, size, time_ms) = (c.u64()?, c.u64()?, c.u64()?, c.u64()?);
         let etag = Etag { digest: c.array()?, parts: c.u16()? };
         let [flags, 0] = c.array()? else { return None };
-        if flags & !(SEALED | BOUND) != 0 {
+        if flags & !(SEALED | BOUND | LABELS | INFOS) != 0 {
             return None;
         }
         let (sealed, bound) = (flags & SEALED != 0, flags & BOUND != 0);
@@ -403,15 +421,22 @@ impl<'a> ObjectPut<'a> {
         let key = c.str(key_len.into())?;
         let head = c.bytes(head_len as usize)?;
         let parts = (0..count).map(|_| parse_part(c)).collect::<Option<_>>()?;
+        let labels = parse_labels(flags, c)?;
+        let infos = match flags & INFOS {
+            0 => &[],
+            _ => c.u32().filter(|len| *len > 0).and_then(|len| c.bytes(len as usize))?,
+        };
         let upload = (upload != 0).then_some(upload);
-        Some(ObjectPut { bucket, upload, size, time_ms, etag, sealed, bound, key, head, parts })
+        Some(ObjectPut { bucket, upload, size, time_ms, etag, sealed, bound, key, head, parts, labels, infos })
     }
 }
 
 impl<'a> UploadCreate<'a> {
     fn encode(&self, out: &mut Vec<u8>) {
         let (algorithm, kind) = self.declared.unwrap_or((0, 0));
-        let flags = if self.sealed { SEALED } else { 0 } | if self.declared.is_some() { DECLARED } else { 0 };
+        let flags = if self.sealed { SEALED } else { 0 }
+            | if self.declared.is_some() { DECLARED } else { 0 }
+            | if self.labels.is_empty() { 0 } else { LABELS };
         out.extend(self.bucket.to_le_bytes());
         out.extend(self.id);
         out.extend(self.time_ms.to_le_bytes());
@@ -420,16 +445,23 @@ impl<'a> UploadCreate<'a> {
         out.extend((self.head.len() as u32).to_le_bytes());
         out.extend(self.key.as_bytes());
         out.extend(self.head);
+        if !self.labels.is_empty() {
+            encode_labels(self.labels, out);
+        }
     }
 
     fn parse(c: &mut Cursor<'a>) -> Option<Self> {
         let (bucket, id, time_ms) = (c.u64()?, c.array()?, c.u64()?);
-        let [flags @ 0..=3, algorithm, kind, 0] = c.array()? else { return None };
+        let [flags, algorithm, kind, 0] = c.array()? else { return None };
+        if flags & !(SEALED | DECLARED | LABELS) != 0 {
+            return None;
+        }
         let (key_len, head_len) = (c.u16()?, c.u32()?);
         let key = c.str(key_len.into())?;
         let head = c.bytes(head_len as usize)?;
         let declared = (flags & DECLARED != 0).then_some((algorithm, kind));
-        Some(UploadCreate { bucket, id, time_ms, sealed: flags & SEALED != 0, declared, key, head })
+        let labels = parse_labels(flags, c)?;
+        Some(UploadCreate { bucket, id, time_ms, sealed: flags & SEALED != 0, declared, key, head, labels })
     }
 }
 
@@ -448,6 +480,19 @@ impl<'a> PartPut<'a> {
         let part = parse_part(c)?;
         let len = c.u16()?;
         Some(PartPut { bucket, upload, time_ms, part, info: c.bytes(len.into())? })
+    }
+}
+
+fn encode_labels(labels: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&(labels.len() as u16).to_le_bytes());
+    out.extend_from_slice(labels);
+}
+
+/// Labels are there if a flag says so, and then they are not empty.
+fn parse_labels<'a>(flags: u8, c: &mut Cursor<'a>) -> Option<&'a [u8]> {
+    match flags & LABELS {
+        0 => Some(&[]),
+        _ => c.u16().filter(|len| *len > 0).and_then(|len| c.bytes(len.into())),
     }
 }
 
@@ -501,6 +546,8 @@ mod tests {
         for (upload, sealed, bound) in [(None, true, false), (Some(12), true, true), (Some(12), false, false)] {
             let parts = vec![part.clone(), part.clone()];
             let (key, head) = ("k", &b"head"[..]);
+            let labels = if sealed { &b"labels"[..] } else { b"" };
+            let infos = if bound { &b"infos"[..] } else { b"" };
             check(&Payload::ObjectPut(ObjectPut {
                 bucket: 1,
                 upload,
@@ -512,11 +559,14 @@ mod tests {
                 key,
                 head,
                 parts,
+                labels,
+                infos,
             }));
         }
         for declared in [None, Some((2, 1))] {
-            let create =
-                UploadCreate { bucket: 1, id: [6; 16], time_ms: 1, sealed: false, declared, key: "k", head: b"h" };
+            let labels = if declared.is_some() { &b"labels"[..] } else { b"" };
+            let (id, key, head) = ([6; 16], "k", &b"h"[..]);
+            let create = UploadCreate { bucket: 1, id, time_ms: 1, sealed: false, declared, key, head, labels };
             check(&Payload::UploadCreate(create));
         }
         for policy in [0, 1, POLICY_MAX] {

@@ -39,6 +39,7 @@ fn sample(segments: u64, large: u64) -> Rc<RefCell<Medium>> {
             key: "upload".into(),
             id,
             head: vec![1; 30],
+            labels: Vec::new(),
             sealed: false,
             time_ms: 1,
             declared: None,

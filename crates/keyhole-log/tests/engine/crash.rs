@@ -53,6 +53,7 @@ async fn copy(log: &Log<MemDisk>, from: &str, to: &str, seed: u64) -> Result<(),
         bucket: "bucket".into(),
         key: to.into(),
         head: source.head.clone(),
+        labels: source.labels.clone(),
         sealed: source.sealed,
         etag: source.etag,
         size: source.size,
@@ -68,7 +69,8 @@ async fn multipart(log: &Log<MemDisk>, key: &str, seed: u64, len: usize) -> Resu
     let mut id = [1; 16];
     id[..8].copy_from_slice(&seed.to_le_bytes());
     let (bucket, sealed) = ("bucket".to_owned(), seed.is_multiple_of(2));
-    let create = CreateUpload { bucket, key: key.into(), id, head: vec![1; 10], sealed, time_ms: seed, declared: None };
+    let (head, labels, declared) = (vec![1; 10], vec![2; 10], None);
+    let create = CreateUpload { bucket, key: key.into(), id, head, labels, sealed, time_ms: seed, declared };
     log.create_upload(create.clone()).await?;
     id[15] = 2;
     log.create_upload(CreateUpload { id, ..create.clone() }).await?;
@@ -86,7 +88,9 @@ async fn multipart(log: &Log<MemDisk>, key: &str, seed: u64, len: usize) -> Resu
     let parts = log.parts(&upload, 0, 10)?.into_iter().map(|info| info.part).collect();
     let head = format!("head of {seed}").into_bytes();
     let (etag, size, condition) = (etag(seed), len as u64, Condition::None);
-    log.complete_upload(CompleteUpload { upload, parts, head, bound: true, etag, size, time_ms: seed, condition }).await
+    let (labels, infos, bound, time_ms) = (vec![3; 10], vec![4; 10], true, seed);
+    let complete = CompleteUpload { upload, parts, head, labels, infos, bound, etag, size, time_ms, condition };
+    log.complete_upload(complete).await
 }
 
 /// One client: writes its own keys, copies anybody's.

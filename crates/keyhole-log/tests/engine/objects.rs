@@ -1,6 +1,7 @@
 //! Buckets and objects, without anything going wrong.
 
-use keyhole_log::limits::{BLOCK_DATA, BLOCKS_IN_FLIGHT, CHUNK_LEN, HEAD_MAX, INLINE_MAX, KEY_MAX, PREFIX_MAX};
+use keyhole_log::limits::{BLOCK_DATA, BLOCKS_IN_FLIGHT, CHUNK_LEN, INLINE_MAX};
+use keyhole_log::limits::{HEAD_MAX, KEY_MAX, LABELS_MAX, PREFIX_MAX};
 use keyhole_log::{Condition, Content, Disk, Error, ListObjects, Listed, PutObject};
 
 use crate::support::store::{Store, bytes, etag, get, keys, put, put_if, read, tag, write_body};
@@ -144,6 +145,7 @@ fn copies_share_bodies() {
             bucket: "bucket".into(),
             key: "b".into(),
             head: source.head.clone(),
+            labels: b"of the copy".to_vec(),
             sealed: source.sealed,
             etag: source.etag,
             size: source.size,
@@ -248,13 +250,16 @@ fn limits_on_both_sides() {
         log.create_bucket("bucket", 1).await.unwrap();
         put(&log, &"k".repeat(KEY_MAX), 1, 5).await.unwrap();
         assert!(matches!(put(&log, &"k".repeat(KEY_MAX + 1), 1, 5).await, Err(Error::TooLarge(_))));
-        for (len, fits) in [(HEAD_MAX, true), (HEAD_MAX + 1, false)] {
+        for (head, labels, fits) in
+            [(HEAD_MAX, LABELS_MAX, true), (HEAD_MAX + 1, LABELS_MAX, false), (HEAD_MAX, LABELS_MAX + 1, false)]
+        {
             let content = Content::New(write_body(&log, b"x", false).await.unwrap(), [0; 24]);
             let put = PutObject {
                 bucket: "bucket".into(),
                 key: "k".into(),
                 content,
-                head: vec![7; len],
+                head: vec![7; head],
+                labels: vec![8; labels],
                 sealed: false,
                 etag: etag(1),
                 size: 1,
@@ -263,9 +268,52 @@ fn limits_on_both_sides() {
             };
             assert_eq!(log.put_object(put).await.is_ok(), fits);
         }
-        assert_eq!(log.object("bucket", "k").await.unwrap().unwrap().head, vec![7; HEAD_MAX]);
+        let object = log.object("bucket", "k").await.unwrap().unwrap();
+        assert!(object.head == [7; HEAD_MAX] && object.labels == [8; LABELS_MAX]);
         for (len, fits) in [(PREFIX_MAX, true), (PREFIX_MAX + 1, false)] {
             assert_eq!(log.body_writer().finish(None, &vec![1; len]).await.is_ok(), fits);
         }
+    });
+}
+
+#[test]
+fn labels_change_and_nothing_else() {
+    let (medium, mut store) = Store::fresh(6, 1);
+    let log = store.log();
+    let (sized, seq) = store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        put(&log, "k", 7, 3 << 20).await.unwrap();
+        let old = log.object("bucket", "k").await.unwrap().unwrap();
+        assert!(old.labels.is_empty());
+        let before = log.shared().usage();
+        log.set_labels("bucket", "k", old.clone(), vec![5; 40]).await.unwrap();
+        let after = log.shared().usage();
+        assert_eq!((after.bodies, after.objects), (before.bodies, before.objects));
+        // The name has another record by now.
+        let late = log.set_labels("bucket", "k", old.clone(), vec![6]).await;
+        assert!(matches!(late, Err(Error::Conflict)), "{late:?}");
+        let new = log.object("bucket", "k").await.unwrap().unwrap();
+        assert!(new.seq > old.seq && new.labels == [5; 40]);
+        assert_eq!((new.time_ms, new.etag, &new.head, &new.parts), (old.time_ms, old.etag, &old.head, &old.parts));
+        assert!(matches!(
+            log.set_labels("bucket", "k", new.clone(), vec![0; LABELS_MAX + 1]).await,
+            Err(Error::TooLarge(_))
+        ));
+        assert!(log.delete_object("bucket", "k", 5, Condition::None).await.unwrap());
+        assert!(matches!(log.set_labels("bucket", "k", new, vec![6]).await, Err(Error::Conflict)));
+        put(&log, "k", 8, 70_000).await.unwrap();
+        let object = log.object("bucket", "k").await.unwrap().unwrap();
+        let (size, seq) = (object.size, object.seq);
+        log.set_labels("bucket", "k", object, b"kept".to_vec()).await.unwrap();
+        (size, seq)
+    });
+    drop(log);
+    store.close();
+    let mut store = Store::open(&medium, 1);
+    let log = store.log();
+    store.run(async {
+        let object = log.object("bucket", "k").await.unwrap().unwrap();
+        assert!(object.labels == b"kept" && object.size == sized && object.seq > seq);
+        assert_eq!(get(&log, "k").await, Some(8));
     });
 }

@@ -14,6 +14,7 @@ async fn create(log: &Log<MemDisk>, key: &str, id: u8) -> Result<UploadRef, Erro
         key: key.into(),
         id: [id; 16],
         head: vec![id; 30],
+        labels: vec![id; 3],
         sealed: true,
         time_ms: u64::from(id),
         declared: Some((2, 1)),
@@ -39,6 +40,8 @@ async fn complete(log: &Log<MemDisk>, upload: &UploadRef, parts: Vec<Part>, seed
         size: parts.iter().map(|part| part.size).sum(),
         parts,
         head: format!("head of {seed}").into_bytes(),
+        labels: format!("labels of {seed}").into_bytes(),
+        infos: format!("infos of {seed}").into_bytes(),
         bound: seed % 2 == 1,
         etag: etag(seed),
         time_ms: 9,
@@ -56,7 +59,8 @@ fn an_upload_becomes_an_object() {
         log.create_bucket("bucket", 1).await.unwrap();
         let upload = create(&log, "k", 1).await.unwrap();
         assert!(upload.sealed && upload.declared == Some((2, 1)) && upload.time_ms == 1);
-        assert_eq!(log.upload_head(&upload).await.unwrap(), vec![1; 30]);
+        let with = log.upload_head(&upload).await.unwrap();
+        assert!(with.head == [1; 30] && with.labels == [1; 3]);
         part(&log, &upload, 2, b"a first attempt").await.unwrap();
         part(&log, &upload, 2, &data[2_000_000..]).await.unwrap();
         part(&log, &upload, 1, &data[..2_000_000]).await.unwrap();

@@ -74,6 +74,7 @@ async fn put(log: &Log<ThreadDisk>, key: &str, version: u64, len: usize, conditi
         key: key.into(),
         content: Content::New(body, [0; 24]),
         head: Vec::new(),
+        labels: Vec::new(),
         sealed: false,
         etag: Etag { digest, parts: 0 },
         size: len as u64,

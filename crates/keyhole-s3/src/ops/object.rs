@@ -27,7 +27,7 @@ pub struct Metadata {
 ///
 /// # Errors
 /// `MetadataTooLarge`, `InvalidArgument` for what cannot come back as a header; and `NotImplemented` for headers that ask
-/// for what this node has not: ACLs other than the default, tags, locks, redirects, other storage classes.
+/// for what this node has not: ACLs other than the default, locks, redirects, other storage classes.
 pub fn metadata(head: &RequestHead) -> Result<Metadata, Error> {
     refuse_unsupported(head)?;
     let mut metadata = Metadata::default();
@@ -114,7 +114,7 @@ fn refuse_unsupported(head: &RequestHead) -> Result<(), Error> {
     for (name, value) in head.headers.iter() {
         let supported = match name {
             "x-amz-acl" => matches!(value, b"private" | b"bucket-owner-full-control"),
-            "x-amz-tagging" | "x-amz-website-redirect-location" => false,
+            "x-amz-website-redirect-location" => false,
             "x-amz-storage-class" if value != b"STANDARD" => return Err(Error::new(ErrorCode::InvalidStorageClass)),
             "x-amz-object-lock-mode" | "x-amz-object-lock-retain-until-date" => false,
             "x-amz-object-lock-legal-hold" => value == b"OFF",
@@ -129,7 +129,7 @@ fn refuse_unsupported(head: &RequestHead) -> Result<(), Error> {
     Ok(())
 }
 
-/// Where the metadata of a copy comes from.
+/// Where the metadata, or the tags, of a copy come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Directive {
     /// From the source.
@@ -143,14 +143,14 @@ pub enum Directive {
 /// # Errors
 /// `InvalidArgument`.
 pub fn metadata_directive(head: &RequestHead) -> Result<Directive, Error> {
-    match head.headers.get("x-amz-metadata-directive") {
+    directive(head, "x-amz-metadata-directive", "Unknown metadata directive.")
+}
+
+pub(super) fn directive(head: &RequestHead, name: &'static str, unknown: &'static str) -> Result<Directive, Error> {
+    match head.headers.get(name) {
         None | Some(b"COPY") => Ok(Directive::Copy),
         Some(b"REPLACE") => Ok(Directive::Replace),
-        Some(other) => Err(Error::invalid_argument(
-            "x-amz-metadata-directive",
-            String::from_utf8_lossy(other),
-            "Unknown metadata directive.",
-        )),
+        Some(other) => Err(Error::invalid_argument(name, String::from_utf8_lossy(other), unknown)),
     }
 }
 
@@ -295,9 +295,7 @@ pub fn metadata_headers(metadata: &Metadata, options: &ReadOptions) -> Vec<(Cow<
 
 /// The headers of a reply that are the object's checksums. The MD5 is not among them: S3 tells it as the ETag, if at all.
 pub fn checksum_headers(checksums: &Checksums) -> impl Iterator<Item = (&'static str, String)> {
-    checksum::ALGORITHMS
-        .into_iter()
-        .filter_map(|algorithm| Some((checksum::header_name(algorithm), checksum::encode(checksums.get(algorithm)?))))
+    checksum::texts(checksums).map(|(algorithm, text)| (checksum::header_name(algorithm), text))
 }
 
 #[cfg(test)]
@@ -328,7 +326,7 @@ mod tests {
     fn what_is_not_supported_says_so() {
         for (header, code) in [
             ("x-amz-acl: public-read", ErrorCode::NotImplemented),
-            ("x-amz-tagging: a=b", ErrorCode::NotImplemented),
+            ("x-amz-website-redirect-location: /a", ErrorCode::NotImplemented),
             ("x-amz-grant-read: x", ErrorCode::NotImplemented),
             ("x-amz-object-lock-mode: GOVERNANCE", ErrorCode::NotImplemented),
             ("x-amz-storage-class: GLACIER", ErrorCode::InvalidStorageClass),

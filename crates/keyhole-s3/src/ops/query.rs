@@ -119,11 +119,7 @@ impl Query {
     }
 
     fn page(&self, name: &'static str) -> Result<usize, Error> {
-        let Some(text) = self.get(name).filter(|text| !text.is_empty()) else { return Ok(PAGE_MAX) };
-        match text.parse::<u32>() {
-            Ok(number) if number <= i32::MAX as u32 => Ok((number as usize).min(PAGE_MAX)),
-            _ => Err(Error::invalid_argument(name, text, format!("{name} must be a number from 0 to 2147483647."))),
-        }
+        page(name, self.get(name))
     }
 
     fn encoding_url(&self) -> Result<bool, Error> {
@@ -190,15 +186,29 @@ impl Query {
     }
 
     pub(crate) fn part_marker(&self) -> Result<u16, Error> {
-        let Some(text) = self.get("part-number-marker").filter(|text| !text.is_empty()) else { return Ok(0) };
-        text.parse::<u32>()
-            .map(|marker| marker.min(u32::from(u16::MAX)) as u16)
-            .map_err(|_| Error::invalid_argument("part-number-marker", text, "part-number-marker must be a number."))
+        part_marker("part-number-marker", self.get("part-number-marker"))
     }
 
     pub(crate) fn max_parts(&self) -> Result<usize, Error> {
         self.page("max-parts")
     }
+}
+
+/// How many entries are wanted.
+pub(super) fn page(name: &'static str, text: Option<&str>) -> Result<usize, Error> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(PAGE_MAX) };
+    match text.parse::<u32>() {
+        Ok(number) if number <= i32::MAX as u32 => Ok((number as usize).min(PAGE_MAX)),
+        _ => Err(Error::invalid_argument(name, text, format!("{name} must be a number from 0 to 2147483647."))),
+    }
+}
+
+/// The number of the part after which a page begins.
+pub(super) fn part_marker(name: &'static str, text: Option<&str>) -> Result<u16, Error> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(0) };
+    text.parse::<u32>()
+        .map(|marker| marker.min(u32::from(u16::MAX)) as u16)
+        .map_err(|_| Error::invalid_argument(name, text, format!("{name} must be a number.")))
 }
 
 fn parse_upload_id(text: &str) -> Option<UploadId> {

@@ -2,14 +2,15 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::CopySource;
 use super::object::copy_range;
 use super::query::{ListObjects, ListObjectsV2, ListUploads, Query, UploadId};
+use super::{AttributesQuery, CopySource, HostNames};
+use crate::form::is_form;
 use crate::http::RequestHead;
 use crate::limits::KEY_MAX;
 use crate::{Error, ErrorCode};
 
-/// What a request names: in path-style, `/bucket/key`.
+/// What a request names: in path-style `/bucket/key`, in virtual-hosted-style `/key` with the bucket in the host's name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
     /// The bucket.
@@ -36,13 +37,17 @@ pub enum Operation {
     ListObjectsV2(ListObjectsV2),
     ListMultipartUploads(ListUploads),
     DeleteObjects,
+    PostObject,
     PutObject,
     CopyObject(CopySource),
     GetObject,
     HeadObject,
     DeleteObject,
     GetObjectTagging,
+    PutObjectTagging,
+    DeleteObjectTagging,
     GetObjectAcl,
+    GetObjectAttributes(AttributesQuery),
     CreateMultipartUpload,
     UploadPart { upload_id: UploadId, number: u16 },
     UploadPartCopy { upload_id: UploadId, number: u16, source: CopySource, range: Option<(u64, u64)> },
@@ -54,26 +59,32 @@ pub enum Operation {
 /// Which operation a request is.
 ///
 /// # Errors
-/// `NotImplemented` for operations that this node has not, `MethodNotAllowed`, and what is wrong with names and
-/// parameters.
-pub fn route(head: &RequestHead) -> Result<(Target, Operation), Error> {
-    let target = target(&head.path)?;
+/// `NotImplemented` for operations that this node has not, `MethodNotAllowed`, what is wrong with names and parameters, and
+/// `MissingContentLength` where the operation is about a body.
+pub fn route(head: &RequestHead, hosts: &HostNames) -> Result<(Target, Operation), Error> {
+    let target = target(&head.path, hosts.bucket(head))?;
     let query = Query::parse(&head.query)?;
     let operation = match (&target.bucket, &target.key) {
         (None, _) => service(head, &query)?,
         (Some(_), None) => bucket(head, &query)?,
         (Some(_), Some(_)) => object(head, &query)?,
     };
-    Ok((target, operation))
+    use Operation as Op;
+    let has_body = matches!(operation, Op::PutObject | Op::UploadPart { .. } | Op::PutObjectTagging | Op::PostObject);
+    match has_body && head.content_length.is_none() && !head.is_chunked {
+        true => Err(Error::new(ErrorCode::MissingContentLength)),
+        false => Ok((target, operation)),
+    }
 }
 
-fn target(path: &str) -> Result<Target, Error> {
+fn target(path: &str, of_host: Option<String>) -> Result<Target, Error> {
     let decoded = percent_decode_str(path).decode_utf8().map_err(|_| Error::new(ErrorCode::InvalidURI))?;
     let path = decoded.strip_prefix('/').unwrap_or(&decoded);
-    if path.is_empty() {
-        return Ok(Target { bucket: None, key: None });
-    }
-    let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
+    let (bucket, key) = match &of_host {
+        Some(bucket) => (&bucket[..], path),
+        None if path.is_empty() => return Ok(Target { bucket: None, key: None }),
+        None => path.split_once('/').unwrap_or((path, "")),
+    };
     check_bucket(bucket)?;
     if key.is_empty() {
         return Ok(Target { bucket: Some(bucket.to_owned()), key: None });
@@ -110,7 +121,7 @@ pub(crate) fn check_key(key: &str) -> Result<(), Error> {
 /// The one subresource or parameter of the query that says what is asked for. What is known to S3 and not here is
 /// refused; what only tunes an operation passes.
 fn subresource(query: &Query) -> Result<Option<&str>, Error> {
-    const KNOWN: [&str; 10] = [
+    const KNOWN: [&str; 11] = [
         "location",
         "versioning",
         "acl",
@@ -119,6 +130,7 @@ fn subresource(query: &Query) -> Result<Option<&str>, Error> {
         "delete",
         "list-type",
         "tagging",
+        "attributes",
         "partNumber",
         "encryption",
     ];
@@ -212,7 +224,11 @@ fn bucket(head: &RequestHead, query: &Query) -> Result<Operation, Error> {
         ("DELETE", Some("encryption")) => Operation::DeleteBucketEncryption,
         ("GET", Some("uploads")) => Operation::ListMultipartUploads(query.list_uploads()?),
         ("POST", Some("delete")) => Operation::DeleteObjects,
-        ("POST", None) => return Err(not_implemented()),
+        ("POST", None) if is_form(head) => Operation::PostObject,
+        ("POST", None) => {
+            return Err(Error::new(ErrorCode::PreconditionFailed)
+                .with_field("Condition", "Bucket POST must be of the enclosure-type multipart/form-data"));
+        }
         (_, None) => return Err(not_allowed()),
         _ => return Err(not_implemented()),
     })
@@ -242,7 +258,10 @@ fn object(head: &RequestHead, query: &Query) -> Result<Operation, Error> {
         ("HEAD", None | Some("partNumber")) => Operation::HeadObject,
         ("DELETE", None) => Operation::DeleteObject,
         ("GET", Some("tagging")) => Operation::GetObjectTagging,
+        ("PUT", Some("tagging")) => Operation::PutObjectTagging,
+        ("DELETE", Some("tagging")) => Operation::DeleteObjectTagging,
         ("GET", Some("acl")) => Operation::GetObjectAcl,
+        ("GET", Some("attributes")) => Operation::GetObjectAttributes(AttributesQuery::parse(head)?),
         ("POST", Some("uploads")) => Operation::CreateMultipartUpload,
         ("PUT", Some("uploadId")) => {
             let (upload_id, number) = (query.upload_id()?, query.part_number()?);
@@ -269,7 +288,8 @@ mod tests {
     use crate::http::tests::head;
 
     fn check(line: &str, expected: Result<&str, ErrorCode>) {
-        let got = route(&head(&format!("{line} HTTP/1.1"))).map_err(|error| error.code);
+        let head = head(&format!("{line} HTTP/1.1\nHost: s3.example\nContent-Length: 0"));
+        let got = route(&head, &HostNames::default()).map_err(|error| error.code);
         let name = got.as_ref().map(|(_, operation)| format!("{operation:?}")).map_err(|code| *code);
         match (&name, expected) {
             (Ok(name), Ok(expected)) => assert!(name.starts_with(expected), "{line}: {name}"),
@@ -306,7 +326,10 @@ mod tests {
         check("HEAD /bucket/k", Ok("HeadObject"));
         check("DELETE /bucket/k", Ok("DeleteObject"));
         check("GET /bucket/k?tagging", Ok("GetObjectTagging"));
+        check("PUT /bucket/k?tagging", Ok("PutObjectTagging"));
+        check("DELETE /bucket/k?tagging", Ok("DeleteObjectTagging"));
         check("GET /bucket/k?acl", Ok("GetObjectAcl"));
+        check("GET /bucket/k?attributes", Err(ErrorCode::InvalidArgument));
         check("POST /bucket/k?uploads", Ok("CreateMultipartUpload"));
         check(&format!("PUT /bucket/k?partNumber=3&uploadId={id}"), Ok("UploadPart {"));
         check(&format!("PUT /bucket/k?uploadId={id}&partNumber=3"), Ok("UploadPart {"));
@@ -323,19 +346,21 @@ mod tests {
             "PUT /bucket?acl",
             "GET /bucket?versions",
             "PUT /bucket?versioning",
-            "PUT /bucket/k?tagging",
+            "PUT /bucket?tagging",
+            "POST /bucket/k?tagging",
             "PUT /bucket/k?acl",
             "POST /bucket/k?select",
             "GET /bucket/k?torrent",
             "GET /bucket/k?versionId=1",
-            "POST /bucket",
             "GET /?x",
-            "GET /bucket/k?attributes",
+            "PUT /bucket/k?attributes",
+            "GET /bucket?attributes",
             "GET /bucket?list-type=3",
             "PUT /bucket/k?partNumber=1",
         ] {
             check(line, Err(ErrorCode::NotImplemented));
         }
+        check("POST /bucket", Err(ErrorCode::PreconditionFailed));
         for line in ["POST /", "PATCH /bucket", "POST /bucket/k", "PATCH /bucket/k"] {
             check(line, Err(ErrorCode::MethodNotAllowed));
         }
@@ -357,7 +382,52 @@ mod tests {
 
     #[test]
     fn keys_are_decoded_once() {
-        let (target, _) = route(&head("GET /bucket//a%2Fb%2520+c/ HTTP/1.1")).unwrap();
+        let (target, _) = route(&head("GET /bucket//a%2Fb%2520+c/ HTTP/1.1"), &HostNames::default()).unwrap();
         assert_eq!(target.key.as_deref(), Some("/a/b%20+c/"));
+    }
+
+    #[test]
+    fn what_is_about_a_body_has_a_length() {
+        let id = "00112233445566778899aabbccddeeff";
+        let code = |line: &str, more: &str| {
+            let head = head(&format!("{line} HTTP/1.1\nHost: bucket.s3.example{more}"));
+            let hosts = HostNames::new(["s3.example".to_owned()]);
+            route(&head, &hosts).map(|_| ()).map_err(|error| error.code)
+        };
+        let part = format!("PUT /k?partNumber=1&uploadId={id}");
+        for line in ["PUT /k", "PUT /k?tagging", &part] {
+            assert_eq!(code(line, ""), Err(ErrorCode::MissingContentLength), "{line}");
+            assert_eq!(code(line, "\nContent-Length: 1"), Ok(()), "{line}");
+        }
+        for line in ["PUT /", "GET /k", "POST /k?uploads", "DELETE /k"] {
+            assert_eq!(code(line, ""), Ok(()), "{line}");
+        }
+        assert_eq!(code("PUT /k", "\nx-amz-copy-source: bucket/k"), Ok(()));
+    }
+
+    #[test]
+    fn buckets_in_the_name_of_the_host() {
+        let hosts = HostNames::new(["S3.example".to_owned(), "eu.s3.example".to_owned(), "localhost".to_owned()]);
+        let check = |host: &str, path: &str, expected: Result<(Option<&str>, Option<&str>), ErrorCode>| {
+            let got = route(&head(&format!("GET {path} HTTP/1.1\nHost: {host}")), &hosts);
+            let got = got.map(|(target, _)| (target.bucket, target.key)).map_err(|error| error.code);
+            let got = got.as_ref().map(|(bucket, key)| (bucket.as_deref(), key.as_deref())).map_err(|code| *code);
+            assert_eq!(got, expected, "{host} {path}");
+        };
+        check("s3.example", "/bucket/k", Ok((Some("bucket"), Some("k"))));
+        check("s3.example:9000", "/", Ok((None, None)));
+        check("bucket.s3.example", "/", Ok((Some("bucket"), None)));
+        check("bucket.s3.example", "/a/b", Ok((Some("bucket"), Some("a/b"))));
+        check("bucket.s3.example", "//a", Ok((Some("bucket"), Some("/a"))));
+        check("BUCKET.S3.Example.:9000", "/k", Ok((Some("bucket"), Some("k"))));
+        check("a.b.c.s3.example", "/k", Ok((Some("a.b.c"), Some("k"))));
+        check("bucket.eu.s3.example", "/k", Ok((Some("bucket"), Some("k"))));
+        check("eu.s3.example", "/bucket/k", Ok((Some("bucket"), Some("k"))));
+        check("bucket.localhost:9000", "/k", Ok((Some("bucket"), Some("k"))));
+        check("127.0.0.1:9000", "/bucket/k", Ok((Some("bucket"), Some("k"))));
+        check("[::1]:9000", "/bucket/k", Ok((Some("bucket"), Some("k"))));
+        check("buckets3.example", "/bucket/k", Ok((Some("bucket"), Some("k"))));
+        check("a_b.s3.example", "/k", Err(ErrorCode::InvalidBucketName));
+        check(".s3.example", "/k", Err(ErrorCode::InvalidBucketName));
     }
 }

@@ -6,6 +6,7 @@ use quick_xml::events::Event;
 
 use crate::checksum;
 use crate::limits::{DELETE_MAX, KEY_MAX, PART_NUMBER_MAX, XML_DEPTH_MAX};
+use crate::ops::Tags;
 use crate::{Error, ErrorCode};
 
 /// A DeleteObjects.
@@ -149,6 +150,30 @@ pub fn parse_complete(document: &[u8]) -> Result<Vec<CompletedPart>, Error> {
         Ok(())
     })?;
     if parts.is_empty() { Err(malformed()) } else { Ok(parts) }
+}
+
+/// Reads a `Tagging` document.
+///
+/// # Errors
+/// `MalformedXML`, and those of [`Tags::push`].
+pub fn parse_tagging(document: &[u8]) -> Result<Tags, Error> {
+    let (mut tags, mut key, mut value) = (Tags::default(), None, None);
+    let mut has_set = false;
+    walk(document, |path, text| {
+        match path {
+            ["Tagging", "TagSet", "Tag", "Key"] if key.is_none() => key = Some(text.to_owned()),
+            ["Tagging", "TagSet", "Tag", "Value"] if value.is_none() => value = Some(text.to_owned()),
+            ["Tagging", "TagSet", "Tag"] => {
+                let (Some(key), Some(value)) = (key.take(), value.take()) else { return Err(malformed()) };
+                tags.push(key, value)?;
+            }
+            ["Tagging", "TagSet"] => has_set = true,
+            ["Tagging"] => {}
+            _ => return Err(malformed()),
+        }
+        Ok(())
+    })?;
+    if has_set { Ok(tags) } else { Err(malformed()) }
 }
 
 /// Reads a `CreateBucketConfiguration` document; the region it names. No document names none.
@@ -297,6 +322,30 @@ mod tests {
     }
 
     #[test]
+    fn tag_sets() {
+        let check = |inner: &str| {
+            let document = format!("<Tagging xmlns=\"x\"><TagSet>{inner}</TagSet></Tagging>");
+            let tags = parse_tagging(document.as_bytes()).map_err(|error| error.code)?;
+            // What goes out comes in again.
+            assert_eq!(parse_tagging(crate::xml::tagging(&tags).as_bytes()).unwrap(), tags);
+            Ok(tags.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>())
+        };
+        let tag = |key: &str, value: &str| format!("<Tag>\n<Key>{key}</Key><Value>{value}</Value></Tag>\n");
+        assert_eq!(check(""), Ok(vec![]));
+        assert_eq!(check(&(tag("a", " 1 ") + &tag("b", ""))), Ok(vec!["a= 1 ".to_owned(), "b=".to_owned()]));
+        assert_eq!(check(&(tag("a", "1") + &tag("a", "2"))), Err(ErrorCode::InvalidTag));
+        assert_eq!(check(&tag("a", "&lt;")), Err(ErrorCode::InvalidTag));
+        assert_eq!(check(&tag("", "1")), Err(ErrorCode::InvalidTag));
+        assert_eq!(check(&(0..11).map(|i| tag(&i.to_string(), "")).collect::<String>()), Err(ErrorCode::BadRequest));
+        for bad in ["<Tag><Key>a</Key></Tag>", "<Tag><Value>a</Value></Tag>", "<Key>a</Key>", "<X/>"] {
+            assert_eq!(check(bad), Err(ErrorCode::MalformedXML), "{bad}");
+        }
+        for bad in ["", "<Tagging/>", "<TagSet/>"] {
+            assert_eq!(parse_tagging(bad.as_bytes()).unwrap_err().code, ErrorCode::MalformedXML, "{bad}");
+        }
+    }
+
+    #[test]
     fn bucket_configurations() {
         let document =
             "<CreateBucketConfiguration><LocationConstraint>eu-1</LocationConstraint></CreateBucketConfiguration>";
@@ -317,7 +366,7 @@ mod tests {
             let bytes: Vec<u8> = (0..len)
                 .map(|i| alphabet[(state.rotate_left(i as u32 * 7) % alphabet.len() as u64) as usize])
                 .collect();
-            let _ = (parse_delete(&bytes), parse_complete(&bytes), parse_create_bucket(&bytes));
+            let _ = (parse_delete(&bytes), parse_complete(&bytes), parse_create_bucket(&bytes), parse_tagging(&bytes));
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Documents that go to clients.
 
+use keyhole_core::head::Checksums;
 use quick_xml::Writer;
 use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
 
 use crate::Error;
-use crate::ops::{ListObjects, ListObjectsV2, ListUploads, UploadId, encode_key, encode_token};
+use crate::checksum::{self, ObjectChecksums};
+use crate::ops::{ListObjects, ListObjectsV2, ListUploads, Tags, UploadId, encode_key, encode_token};
 use crate::time::iso8601;
 
 const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
@@ -74,6 +76,18 @@ impl Document {
     /// Adds an element with an ETag, which is quoted.
     pub fn etag(&mut self, etag: &str) {
         self.text("ETag", &format!("\"{etag}\""));
+    }
+
+    fn checksums(&mut self, checksums: &Checksums) {
+        for (algorithm, text) in checksum::texts(checksums) {
+            self.text(checksum::element_name(algorithm), &text);
+        }
+    }
+
+    fn checksum_type(&mut self, checksums: &ObjectChecksums<'_>) {
+        if !checksums.checksums.is_empty() {
+            self.text("ChecksumType", checksum::type_name(checksums.kind));
+        }
     }
 
     fn owner(&mut self, name: &'static str) {
@@ -155,10 +169,16 @@ pub fn bucket_encryption() -> String {
     doc.finish()
 }
 
-/// GetObjectTagging: no tags.
-pub fn tagging() -> String {
+/// GetObjectTagging.
+pub fn tagging(tags: &Tags) -> String {
     let mut doc = Document::new("Tagging");
     doc.open("TagSet");
+    for (key, value) in tags.iter() {
+        doc.open("Tag");
+        doc.text("Key", key);
+        doc.text("Value", value);
+        doc.close();
+    }
     doc.finish()
 }
 
@@ -337,12 +357,100 @@ pub fn initiate_upload(bucket: &str, key: &str, id: &UploadId) -> String {
 }
 
 /// CompleteMultipartUpload.
-pub fn complete_result(bucket: &str, key: &str, etag: &str) -> String {
+pub fn complete_result(bucket: &str, key: &str, etag: &str, checksums: &ObjectChecksums<'_>) -> String {
     let mut doc = Document::new("CompleteMultipartUploadResult");
     doc.text("Location", &format!("/{bucket}/{key}"));
     doc.text("Bucket", bucket);
     doc.text("Key", key);
     doc.etag(etag);
+    for (algorithm, text) in checksums.texts() {
+        doc.text(checksum::element_name(algorithm), &text);
+    }
+    doc.checksum_type(checksums);
+    doc.finish()
+}
+
+/// PostObject, where its form asks for a document.
+pub fn post_result(location: &str, bucket: &str, key: &str, etag: &str) -> String {
+    let mut doc = Document::bare("PostResponse");
+    doc.text("Location", location);
+    doc.text("Bucket", bucket);
+    doc.text("Key", key);
+    doc.etag(etag);
+    doc.finish()
+}
+
+/// What a GetObjectAttributes answers: what was asked for.
+#[derive(Default)]
+pub struct Attributes<'a> {
+    /// Without quotes.
+    pub etag: Option<&'a str>,
+    /// The checksums of the whole.
+    pub checksums: Option<ObjectChecksums<'a>>,
+    /// Only of an object in parts.
+    pub parts: Option<ObjectParts>,
+    /// The storage class.
+    pub storage_class: Option<&'a str>,
+    /// Plaintext bytes.
+    pub size: Option<u64>,
+}
+
+/// The parts of an object.
+pub struct ObjectParts {
+    /// How many there are in all.
+    pub count: u16,
+    /// A page of them, where they have checksums.
+    pub page: Option<PartsPage>,
+}
+
+/// Some of the parts of an object.
+pub struct PartsPage {
+    /// Only what comes after this number.
+    pub marker: u16,
+    /// Parts wanted.
+    pub max: usize,
+    /// Whether there are more.
+    pub truncated: bool,
+    /// Number, plaintext bytes, checksums.
+    pub parts: Vec<(u16, u64, Checksums)>,
+}
+
+/// GetObjectAttributes.
+pub fn object_attributes(attributes: &Attributes<'_>) -> String {
+    let mut doc = Document::new("GetObjectAttributesResponse");
+    if let Some(etag) = attributes.etag {
+        doc.text("ETag", etag);
+    }
+    if let Some(checksums) = attributes.checksums.filter(|checksums| !checksums.checksums.is_empty()) {
+        doc.open("Checksum");
+        doc.checksums(checksums.checksums);
+        doc.checksum_type(&checksums);
+        doc.close();
+    }
+    if let Some(parts) = &attributes.parts {
+        doc.open("ObjectParts");
+        if let Some(page) = &parts.page {
+            doc.number("PartNumberMarker", page.marker);
+            doc.number("NextPartNumberMarker", page.parts.last().map_or(0, |(number, ..)| *number));
+            doc.number("MaxParts", page.max as u64);
+            doc.flag("IsTruncated", page.truncated);
+            for (number, size, checksums) in &page.parts {
+                doc.open("Part");
+                doc.number("PartNumber", *number);
+                doc.number("Size", *size);
+                doc.checksums(checksums);
+                doc.close();
+            }
+        }
+        doc.number("PartsCount", parts.count);
+        doc.close();
+    }
+    if let Some(class) = attributes.storage_class {
+        doc.text("StorageClass", class);
+    }
+    if let Some(size) = attributes.size {
+        doc.number("ObjectSize", size);
+    }
     doc.finish()
 }
 

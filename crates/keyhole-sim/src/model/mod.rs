@@ -5,7 +5,7 @@ mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keyhole_log::limits::HEAD_MAX;
+use keyhole_log::limits::{HEAD_MAX, LABELS_MAX};
 use keyhole_log::{BucketSettings, Etag, Object, PartInfo};
 
 pub use register::Register;
@@ -44,6 +44,10 @@ pub struct Version {
     pub upload: Option<u64>,
     /// It was uploaded in so many parts.
     pub parts: u16,
+    /// The numbers of the labels that it may have: those that it was written with, and any that it was to get.
+    pub labels: Vec<u64>,
+    /// The number of the completion that said something of its parts.
+    pub infos: Option<u64>,
 }
 
 impl Version {
@@ -124,6 +128,16 @@ pub fn opaque(number: u64, most: usize) -> Vec<u8> {
 /// The head of a version.
 pub fn head(version: u64) -> Vec<u8> {
     opaque(version, HEAD_MAX)
+}
+
+/// The labels of this number.
+pub fn labels(number: u64) -> Vec<u8> {
+    opaque(number + 1, LABELS_MAX)
+}
+
+/// What a completion of this number says of the parts.
+pub fn infos(number: u64) -> Vec<u8> {
+    opaque(number + 2, 20_000)
 }
 
 impl Model {
@@ -239,6 +253,8 @@ impl Model {
         assert_eq!((object.size, object.time_ms, object.sealed), (version.size(), id, version.sealed), "of {object:?}");
         assert_eq!(object.etag, etag(id, version.parts), "of {object:?}");
         assert!(object.head == head(id), "the head of version {id}");
+        assert!(version.labels.iter().any(|of| object.labels == labels(*of)), "the labels of version {id}");
+        assert!(object.infos == version.infos.map(infos).unwrap_or_default(), "the infos of version {id}");
         assert_eq!(object.parts.len(), version.pieces.len(), "bodies of version {id}");
         for (part, piece) in object.parts.iter().zip(&version.pieces) {
             let found = (part.number, part.size, part.etag, part.salt);

@@ -7,7 +7,7 @@ use keyhole_log::{BucketSettings, Error, ListObjects, ListUploads, Listed, Liste
 use super::World;
 use crate::content;
 use crate::disk::SimDisk;
-use crate::model::{BUCKETS, KEYS, Model, Register, etag, head, number, opaque, upload_id};
+use crate::model::{BUCKETS, KEYS, Model, Register, etag, head, labels, number, opaque, upload_id};
 use crate::random::Random;
 
 /// When it is looked.
@@ -142,7 +142,11 @@ async fn audit_uploads(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
         let said = (reference.sealed, reference.time_ms, reference.declared);
         assert_eq!(said, (id.is_multiple_of(2), id, declared), "upload {id}");
         let what = log.upload_head(&reference).await;
-        assert!(what.as_ref().is_ok_and(|bytes| *bytes == head(id)), "head of upload {id}: {:?}", what.err());
+        assert!(
+            what.as_ref().is_ok_and(|with| with.head == head(id) && with.labels == labels(id)),
+            "head of upload {id}: {:?}",
+            what.err()
+        );
         let parts = log.parts(&reference, 0, 100).expect("the upload is there");
         for info in &parts {
             let (part, piece) = world.model.borrow().recognise_part(info);

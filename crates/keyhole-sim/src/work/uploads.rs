@@ -3,7 +3,7 @@
 use keyhole_log::{CompleteUpload, Condition, CreateUpload, Error, PutPart, UploadRef};
 
 use super::{Answer, Client, Since};
-use crate::model::{Piece, Register, Version, digest, etag, head, opaque, upload_id};
+use crate::model::{Piece, Register, Version, digest, etag, head, infos, labels, opaque, upload_id};
 
 /// Part numbers of the workload.
 const PARTS: u64 = 4;
@@ -21,6 +21,7 @@ impl Client {
             key: key.into(),
             id: upload_id(id),
             head: head(id),
+            labels: labels(id),
             sealed: id.is_multiple_of(2),
             time_ms: id,
             declared: id.is_multiple_of(3).then_some((3, 1)),
@@ -198,11 +199,21 @@ impl Client {
         let id = self.world.model.borrow_mut().number();
         let (pieces, parts): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         let (parts_count, sealed) = (pieces.len() as u16, reference.sealed);
-        let version = Version { name: (bucket, key), parts: parts_count, pieces, sealed, upload: Some(upload) };
+        let version = Version {
+            name: (bucket, key),
+            parts: parts_count,
+            pieces,
+            sealed,
+            upload: Some(upload),
+            labels: vec![id],
+            infos: Some(id),
+        };
         let complete = CompleteUpload {
             upload: reference,
             parts,
             head: head(id),
+            labels: labels(id),
+            infos: infos(id),
             bound: id % 2 == 1,
             etag: etag(id, version.parts),
             size: version.size(),

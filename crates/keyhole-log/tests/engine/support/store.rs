@@ -161,6 +161,7 @@ pub(crate) async fn put_if(
         key: key.into(),
         content: Content::New(body, [9; 24]),
         head: format!("head of {seed}").into_bytes(),
+        labels: Vec::new(),
         sealed: seed.is_multiple_of(2),
         etag: etag(seed),
         size: len as u64,

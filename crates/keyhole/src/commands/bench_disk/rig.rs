@@ -80,6 +80,7 @@ pub(super) async fn put(log: &Engine, key: String, len: usize) -> std::result::R
         key,
         content: Content::New(body, [5; 24]),
         head: vec![6; HEAD],
+        labels: Vec::new(),
         sealed: true,
         etag: Etag { digest: [4; 16], parts: 0 },
         size: len as u64,

@@ -1,0 +1,153 @@
+//! GetObjectAttributes, and what is kept of the parts of an object for it.
+//!
+//! The checksums of parts are kept where the object's own is made of them (a composite one): the infos of the parts as they
+//! were, one behind the other, each with its length in 2 bytes, little-endian, ahead. They are sealed under the data key in a
+//! sealed object, each bound to its part, so they stay good in copies.
+
+use std::ops::Range;
+
+use keyhole_core::aead::Engine;
+use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums};
+use keyhole_core::sse_c::Role;
+use keyhole_log::limits::INFOS_MAX;
+use keyhole_log::{Disk, Object};
+use keyhole_s3::checksum::ObjectChecksums;
+use keyhole_s3::http::Response;
+use keyhole_s3::ops::AttributesQuery;
+use keyhole_s3::{time, xml};
+
+use crate::failure::{Result, damaged};
+use crate::heads::ObjectHead;
+use crate::io::Env;
+use crate::node::{Node, Request};
+
+/// The checksums of a whole object and what they are of.
+pub(crate) fn object_checksums<'c>(object: &Object, head: &'c ObjectHead) -> ObjectChecksums<'c> {
+    let kind = match head.declared {
+        Some((_, kind)) if object.etag.parts > 0 => kind,
+        _ => ChecksumType::FullObject,
+    };
+    ObjectChecksums { checksums: &head.checksums, kind, parts: object.etag.parts }
+}
+
+/// Gathers what is kept of the parts of an object.
+pub(crate) struct KeptInfos {
+    bytes: Vec<u8>,
+    wanted: bool,
+}
+
+impl KeptInfos {
+    /// Of an object whose upload declared this.
+    pub(crate) fn new(declared: Option<(ChecksumAlgorithm, ChecksumType)>) -> Self {
+        KeptInfos { bytes: Vec::new(), wanted: matches!(declared, Some((_, ChecksumType::Composite))) }
+    }
+
+    /// Adds the next part's info.
+    pub(crate) fn push(&mut self, info: &[u8]) {
+        // An object with more of it than the log takes is one whose parts have no checksums of their own.
+        self.wanted &= self.bytes.len() + 2 + info.len() <= INFOS_MAX;
+        if self.wanted {
+            self.bytes.extend_from_slice(&(info.len() as u16).to_le_bytes());
+            self.bytes.extend_from_slice(info);
+        }
+    }
+
+    /// All of it, or nothing.
+    pub(crate) fn finish(self) -> Vec<u8> {
+        if self.wanted { self.bytes } else { Vec::new() }
+    }
+}
+
+/// The infos that [`KeptInfos`] has gathered.
+fn infos(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (len, rest) = bytes.split_first_chunk()?;
+        let (info, rest) = rest.split_at_checked(u16::from_le_bytes(*len).into())?;
+        bytes = rest;
+        Some(info)
+    })
+}
+
+impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
+    /// GetObjectAttributes: the rules of SSE-C are those of GET, and nothing is said of the key.
+    pub(crate) async fn object_attributes(&self, request: &Request<'_>, query: &AttributesQuery) -> Result<Response> {
+        let (bucket, key) = request.object()?;
+        let found = self.find(request, bucket, key, Role::Object).await?;
+        let (object, head) = (&found.object, &found.head);
+        let etag = object.etag.to_string();
+        let parts = match query.parts && object.etag.parts > 0 {
+            true => Some(xml::ObjectParts { count: object.etag.parts, page: self.parts_page(object, head, query)? }),
+            false => None,
+        };
+        let attributes = xml::Attributes {
+            etag: query.etag.then_some(&etag),
+            checksums: query.checksum.then(|| object_checksums(object, head)),
+            parts,
+            storage_class: query.storage_class.then_some("STANDARD"),
+            size: query.size.then_some(object.size),
+        };
+        let response = Response::xml(200, xml::object_attributes(&attributes));
+        Ok(response.header("Last-Modified", time::http_date(object.time_ms)))
+    }
+
+    /// The parts that are asked for; `None` where they have no checksums of their own.
+    fn parts_page(
+        &self,
+        object: &Object,
+        head: &ObjectHead,
+        query: &AttributesQuery,
+    ) -> Result<Option<xml::PartsPage>> {
+        if object.infos.is_empty() {
+            return Ok(None);
+        }
+        let first = usize::from(query.marker).min(object.parts.len());
+        let wanted = first..object.parts.len().min(first + query.max_parts);
+        let truncated = wanted.end < object.parts.len();
+        let checksums = self.kept_checksums(object, head, wanted.clone())?;
+        // Counted from 1 whatever numbers they were uploaded under, as a GET by partNumber counts them.
+        let parts = wanted.clone().zip(&object.parts[wanted]).zip(checksums);
+        let parts = parts.map(|((index, part), checksums)| ((index + 1) as u16, part.size, checksums)).collect();
+        Ok(Some(xml::PartsPage { marker: query.marker, max: query.max_parts, truncated, parts }))
+    }
+
+    /// The checksums that are kept of some of the parts of an object; none where none are.
+    pub(crate) fn kept_checksums(
+        &self,
+        object: &Object,
+        head: &ObjectHead,
+        wanted: Range<usize>,
+    ) -> Result<Vec<Checksums>> {
+        if object.infos.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut infos = infos(&object.infos).skip(wanted.start);
+        let checksums = object.parts[wanted].iter().map(|part| {
+            let info = infos.next().ok_or_else(|| damaged("an object lacks what is kept of its parts"))?;
+            self.read_part_info(info, part, head.data_key.as_ref())
+        });
+        checksums.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn infos_are_kept_as_long_as_there_is_room() {
+        let declared = |kind| Some((ChecksumAlgorithm::Crc32, kind));
+        let gather = |declared, len: usize, count: usize| {
+            let mut kept = KeptInfos::new(declared);
+            (0..count).for_each(|i| kept.push(&vec![i as u8; len]));
+            kept.finish()
+        };
+        let kept = gather(declared(ChecksumType::Composite), 3, 5);
+        assert_eq!(infos(&kept).collect::<Vec<_>>(), [[0; 3], [1; 3], [2; 3], [3; 3], [4; 3]]);
+        assert!(gather(declared(ChecksumType::FullObject), 3, 5).is_empty() && gather(None, 3, 5).is_empty());
+        let full = INFOS_MAX / 100;
+        assert_eq!(gather(declared(ChecksumType::Composite), 98, full).len(), full * 100);
+        assert!(gather(declared(ChecksumType::Composite), 98, full + 1).is_empty());
+        // A head with nothing but a SHA-256 has 40 bytes.
+        assert!(!gather(declared(ChecksumType::Composite), 40, 10_000).is_empty());
+    }
+}

@@ -1,0 +1,396 @@
+//! Objects that come in an HTML form: `multipart/form-data` (RFC 7578) with the fields that S3 defines ("POST Object" of AWS),
+//! the file behind them.
+//!
+//! A [`FormReader`] is given the bytes of the body as they come and says what they are. The fields are bounded and kept; the
+//! bytes of the file go to whoever stores them.
+//!
+//! # Invariants
+//! - Fields may be customer keys: they are wiped when dropped.
+//! - What stands behind the file counts for nothing, as on S3; but a header of SSE-C there is refused, not ignored.
+
+mod policy;
+
+use httparse::EMPTY_HEADER;
+use memchr::memmem::Finder;
+use percent_encoding::utf8_percent_encode;
+
+pub use policy::Policy;
+
+use crate::auth::{ENCODED, ENCODED_IN_PATH};
+use crate::http::{Headers, RequestHead};
+use crate::limits::{BOUNDARY_MAX, FORM_FIELDS_MAX, HEADERS_MAX, KEY_MAX};
+use crate::ops::Tags;
+use crate::{Error, ErrorCode, xml};
+
+/// Headers of one part of a form, at most.
+const PART_HEADERS_MAX: usize = 8;
+
+/// What the input begins with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// So many bytes of fields and framing, now understood.
+    Skip(usize),
+    /// More input is needed before anything can be said.
+    Need,
+    /// So many bytes of the file. Fewer of them may be taken: then the next step begins behind those.
+    File(usize),
+    /// The end of the form; what follows counts for nothing.
+    Done,
+}
+
+/// Whether a request carries a form.
+pub fn is_form(head: &RequestHead) -> bool {
+    let media = head.headers.text("content-type").and_then(|text| text.split(';').next()).unwrap_or_default();
+    head.method == "POST" && media.trim().eq_ignore_ascii_case("multipart/form-data")
+}
+
+/// Reads one form.
+pub struct FormReader {
+    /// `\r\n--` and the boundary: what ends every part.
+    delimiter: Finder<'static>,
+    state: State,
+    /// Bytes that may still be taken up by fields.
+    left: usize,
+    fields: Headers,
+    filename: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// The first delimiter comes next.
+    Start,
+    /// A part comes next; whether the file is behind us.
+    Part {
+        after_file: bool,
+    },
+    File,
+    Done,
+}
+
+impl FormReader {
+    /// Looks at the head for the boundary.
+    ///
+    /// # Errors
+    /// `MalformedPOSTRequest`.
+    pub fn new(head: &RequestHead) -> Result<Self, Error> {
+        let media = head.headers.text("content-type").unwrap_or_default();
+        let boundary = parameter(media, "boundary").filter(|text| (1..=BOUNDARY_MAX).contains(&text.len()));
+        let boundary = boundary.ok_or_else(|| malformed("The Content-Type has no boundary of up to 70 characters."))?;
+        Ok(FormReader {
+            delimiter: Finder::new(&format!("\r\n--{boundary}")).into_owned(),
+            state: State::Start,
+            left: FORM_FIELDS_MAX,
+            fields: Headers::default(),
+            filename: None,
+        })
+    }
+
+    /// Says what the input begins with.
+    ///
+    /// # Errors
+    /// `MalformedPOSTRequest`; `MaxPostPreDataLengthExceeded` beyond [`FORM_FIELDS_MAX`];
+    /// `IncorrectNumberOfFilesInPostRequest`; `InvalidArgument` for a field that is there twice.
+    pub fn step(&mut self, input: &[u8]) -> Result<Step, Error> {
+        match self.state {
+            State::Start => self.start(input),
+            State::Part { after_file } => self.part(input, after_file),
+            State::File => self.file(input),
+            State::Done => Ok(Step::Done),
+        }
+    }
+
+    /// Whether all fields that count are here, and the file comes next.
+    pub fn is_at_file(&self) -> bool {
+        self.state == State::File
+    }
+
+    /// Whether the file has come whole.
+    pub fn is_behind_file(&self) -> bool {
+        matches!(self.state, State::Part { after_file: true } | State::Done)
+    }
+
+    /// The fields ahead of the file.
+    pub fn take_form(&mut self) -> Form {
+        Form { fields: std::mem::take(&mut self.fields), filename: self.filename.take().unwrap_or_default() }
+    }
+
+    fn start(&mut self, input: &[u8]) -> Result<Step, Error> {
+        let delimiter = self.delimiter.needle();
+        // The line end that a delimiter begins with is not there ahead of the first one; some send it all the same.
+        let first = if input.starts_with(b"\r") { delimiter } else { &delimiter[2..] };
+        let len = first.len() + 2;
+        if input.len() < len {
+            let known = input.len().min(first.len());
+            return if input[..known] == first[..known] { Ok(Step::Need) } else { Err(no_delimiter()) };
+        }
+        if input[..first.len()] != *first || input[first.len()..len] != *b"\r\n" {
+            return Err(no_delimiter());
+        }
+        self.state = State::Part { after_file: false };
+        self.spend(len)
+    }
+
+    /// A field, whole with the delimiter behind it; or the headers of the file.
+    fn part(&mut self, input: &[u8], after_file: bool) -> Result<Step, Error> {
+        let input = &input[..input.len().min(self.left)];
+        let need = || match input.len() == self.left {
+            true => Err(Error::new(ErrorCode::MaxPostPreDataLengthExceeded)),
+            false => Ok(Step::Need),
+        };
+        let Some(end) = memchr::memmem::find(input, b"\r\n\r\n") else { return need() };
+        let disposition = Disposition::parse(&input[..end + 4])?;
+        let value_at = end + 4;
+        if disposition.name.eq_ignore_ascii_case("file") {
+            if after_file {
+                return Err(Error::new(ErrorCode::IncorrectNumberOfFilesInPostRequest));
+            }
+            self.filename = disposition.filename;
+            self.state = State::File;
+            return self.spend(value_at);
+        }
+        // The delimiter behind an empty value begins with the line end of the headers' end.
+        let Some(at) = self.delimiter.find(&input[value_at - 2..]) else { return need() };
+        let value_end = (value_at - 2 + at).max(value_at);
+        let behind = value_at - 2 + at + self.delimiter.needle().len();
+        let Some(tail) = input.get(behind..behind + 2) else { return need() };
+        self.state = match tail {
+            b"\r\n" => State::Part { after_file },
+            b"--" if after_file => State::Done,
+            b"--" => return Err(Error::new(ErrorCode::IncorrectNumberOfFilesInPostRequest)),
+            _ => return Err(no_delimiter()),
+        };
+        let name = disposition.name.to_ascii_lowercase();
+        if after_file {
+            refuse_late(&name)?;
+        } else {
+            self.keep(name, &input[value_at..value_end])?;
+        }
+        self.spend(behind + 2)
+    }
+
+    fn keep(&mut self, name: String, value: &[u8]) -> Result<(), Error> {
+        if self.fields.get(&name).is_some() || self.fields.iter().count() == HEADERS_MAX {
+            let message =
+                "A field of the form is there twice, or there are too many. Send each once, ahead of the file.";
+            return Err(Error::new(ErrorCode::InvalidArgument).with_message(message).with_field("ArgumentName", name));
+        }
+        self.fields.push(name, value.to_vec());
+        Ok(())
+    }
+
+    fn file(&mut self, input: &[u8]) -> Result<Step, Error> {
+        let delimiter = self.delimiter.needle();
+        match self.delimiter.find(input) {
+            Some(0) => {
+                let end = delimiter.len();
+                self.state = match input.get(end..end + 2) {
+                    None => return Ok(Step::Need),
+                    Some(b"\r\n") => State::Part { after_file: true },
+                    Some(b"--") => State::Done,
+                    Some(_) => return Err(no_delimiter()),
+                };
+                self.left = FORM_FIELDS_MAX;
+                Ok(Step::Skip(end + 2))
+            }
+            Some(at) => Ok(Step::File(at)),
+            // What may be the beginning of a delimiter has to wait for the rest of it.
+            None => match input.len().saturating_sub(delimiter.len() - 1) {
+                0 => Ok(Step::Need),
+                len => Ok(Step::File(len)),
+            },
+        }
+    }
+
+    fn spend(&mut self, len: usize) -> Result<Step, Error> {
+        match self.left.checked_sub(len) {
+            Some(left) => {
+                self.left = left;
+                Ok(Step::Skip(len))
+            }
+            None => Err(Error::new(ErrorCode::MaxPostPreDataLengthExceeded)),
+        }
+    }
+}
+
+fn malformed(message: &'static str) -> Error {
+    Error::new(ErrorCode::MalformedPOSTRequest).with_message(message)
+}
+
+fn no_delimiter() -> Error {
+    malformed("The body of your POST request has no boundary where one must be, or something behind one.")
+}
+
+/// A key that comes behind the file cannot encrypt it: the file would be stored in the clear.
+fn refuse_late(name: &str) -> Result<(), Error> {
+    match name.contains("server-side-encryption") || name.starts_with("x-keyhole-") {
+        false => Ok(()),
+        true => Err(Error::new(ErrorCode::InvalidArgument)
+            .with_message("Fields that say how to store the file come ahead of it.")
+            .with_field("ArgumentName", name)),
+    }
+}
+
+/// What the headers of a part say of it.
+struct Disposition {
+    name: String,
+    filename: Option<String>,
+}
+
+impl Disposition {
+    fn parse(headers: &[u8]) -> Result<Self, Error> {
+        let mut fields = [EMPTY_HEADER; PART_HEADERS_MAX];
+        let wrong = || malformed("A part of your POST request has no Content-Disposition: form-data with a name.");
+        let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(headers, &mut fields) else {
+            return Err(wrong());
+        };
+        let is_it = |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case("content-disposition");
+        let text =
+            fields.iter().find(is_it).and_then(|field| std::str::from_utf8(field.value).ok()).ok_or_else(wrong)?;
+        let kind = text.split(';').next().unwrap_or_default();
+        let name = parameter(text, "name").filter(|name| !name.is_empty()).ok_or_else(wrong)?;
+        if !kind.trim().eq_ignore_ascii_case("form-data") {
+            return Err(wrong());
+        }
+        Ok(Disposition { name, filename: parameter(text, "filename") })
+    }
+}
+
+/// A parameter of a header, as a token or quoted. In quotes a backslash escapes a quote alone: browsers send paths of Windows.
+fn parameter(text: &str, wanted: &str) -> Option<String> {
+    let mut rest = text.split_once(';')?.1;
+    loop {
+        let (name, value) = rest.split_once('=')?;
+        let value = value.trim_start();
+        let (value, after) = match value.strip_prefix('"') {
+            None => {
+                let (value, after) = value.split_once(';').unwrap_or((value, ""));
+                (value.trim().to_owned(), after)
+            }
+            Some(quoted) => {
+                let end = quoted.match_indices('"').map(|(at, _)| at).find(|at| !quoted[..*at].ends_with('\\'))?;
+                let after = quoted[end + 1..].trim_start();
+                (quoted[..end].replace("\\\"", "\""), after.strip_prefix(';').unwrap_or(after))
+            }
+        };
+        if name.trim().eq_ignore_ascii_case(wanted) {
+            return Some(value);
+        }
+        rest = after;
+    }
+}
+
+/// The fields of a form.
+#[derive(Debug)]
+pub struct Form {
+    fields: Headers,
+    filename: String,
+}
+
+/// What to answer when the object is stored.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Success {
+    /// This status: 200 or 204 without a body, 201 with a document.
+    Status(u16),
+    /// 303: to this URL.
+    Redirect(String),
+}
+
+impl Form {
+    /// The fields: names in lower case.
+    pub fn fields(&self) -> &Headers {
+        &self.fields
+    }
+
+    /// The key of the object, with the name of the file in it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where it is missing, `UserKeyMustBeSpecified` where it is empty, `KeyTooLongError`.
+    pub fn key(&self) -> Result<String, Error> {
+        let Some(key) = self.fields.get("key") else {
+            let message = "Bucket POST must contain a field named 'key'.  If it is specified, please check the order of the fields.";
+            return Err(Error::invalid_argument("key", "", message));
+        };
+        let key = std::str::from_utf8(key).map_err(|_| Error::invalid_argument("key", "", "A key is UTF-8."))?;
+        let filename = self.filename.rsplit(['/', '\\']).next().unwrap_or_default();
+        let key = key.replace("${filename}", filename);
+        match key.len() {
+            0 => Err(Error::new(ErrorCode::UserKeyMustBeSpecified)),
+            1..=KEY_MAX => Ok(key),
+            len => Err(Error::new(ErrorCode::KeyTooLongError)
+                .with_field("Size", len.to_string())
+                .with_field("MaxSizeAllowed", KEY_MAX.to_string())),
+        }
+    }
+
+    /// The tags in the field `tagging`, a document.
+    ///
+    /// # Errors
+    /// Those of [`xml::parse_tagging`].
+    pub fn tags(&self) -> Result<Tags, Error> {
+        self.fields.get("tagging").map_or(Ok(Tags::default()), xml::parse_tagging)
+    }
+
+    /// What to answer when all went well. What is no URL, or no status of the three, counts for nothing, as on S3.
+    pub fn success(&self) -> Success {
+        let redirect = self.fields.text("success_action_redirect").or_else(|| self.fields.text("redirect"));
+        let is_url = |url: &&str| {
+            (url.starts_with("http://") || url.starts_with("https://"))
+                && url.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        match (redirect.filter(is_url), self.fields.get("success_action_status")) {
+            (Some(url), _) => Success::Redirect(url.to_owned()),
+            (None, Some(b"200")) => Success::Status(200),
+            (None, Some(b"201")) => Success::Status(201),
+            (None, _) => Success::Status(204),
+        }
+    }
+
+    /// The head that a PUT of the same object would have had: the fields are its headers, under the names that headers have.
+    pub fn into_head(self) -> RequestHead {
+        let mut headers = self.fields;
+        if let Some(acl) = headers.get("acl").map(<[u8]>::to_vec) {
+            headers.push("x-amz-acl".to_owned(), acl);
+        }
+        RequestHead {
+            method: "PUT".to_owned(),
+            path: "/".to_owned(),
+            query: String::new(),
+            headers,
+            keep_alive: false,
+            expects_continue: false,
+            content_length: None,
+        }
+    }
+}
+
+/// A key as a path has it.
+pub fn encode_path(key: &str) -> String {
+    utf8_percent_encode(key, &ENCODED_IN_PATH).to_string()
+}
+
+/// Where to send a browser whose form has become an object: to the URL of `success_action_redirect`, with bucket, key and ETag
+/// (without quotes here) behind it.
+pub fn redirect(url: &str, bucket: &str, key: &str, etag: &str) -> String {
+    let encode = |text: &str| utf8_percent_encode(text, &ENCODED).to_string();
+    let (url, fragment) = url.find('#').map_or((url, ""), |at| url.split_at(at));
+    let sign = if url.contains('?') { '&' } else { '?' };
+    let (key, etag) = (encode(key), encode(&format!("\"{etag}\"")));
+    format!("{url}{sign}bucket={bucket}&key={key}&etag={etag}{fragment}")
+}
+
+/// An HTTP header of SSE-C beside a form, whose fields say how to store: it must not be ignored.
+///
+/// # Errors
+/// `InvalidRequest`.
+pub fn refuse_headers(head: &RequestHead) -> Result<(), Error> {
+    let says_how = |(name, _): &(&str, &[u8])| refuse_late(name).is_err();
+    match head.headers.iter().find(says_how) {
+        None => Ok(()),
+        Some((name, _)) => Err(Error::new(ErrorCode::InvalidRequest)
+            .with_message("A form says in fields how to store the file, not in headers.")
+            .with_field("Header", name)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

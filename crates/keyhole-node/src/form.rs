@@ -8,7 +8,7 @@ use keyhole_s3::body::{BodyDecoder, Digester, Digests, Wanted};
 use keyhole_s3::form::{self, Form, FormReader, Policy, Step, Success};
 use keyhole_s3::http::{RequestHead, Response};
 use keyhole_s3::ops::{self, Operation};
-use keyhole_s3::{Error, ErrorCode, sse, xml};
+use keyhole_s3::{Error, ErrorCode, xml};
 
 use crate::failure::Result;
 use crate::heads::ObjectHead;

@@ -359,6 +359,7 @@ impl Form {
             keep_alive: false,
             expects_continue: false,
             content_length: None,
+            is_chunked: false,
         }
     }
 }

@@ -7,12 +7,11 @@
 
 mod disk;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_channel::oneshot;
 use futures_util::future::{join, join_all, join4};
@@ -36,8 +35,11 @@ const WORKERS: usize = 3;
 const CAPACITY: u64 = SEGMENTS_START + 24 * SEGMENT_LEN_MIN;
 
 thread_local! {
-    /// What was wrong first. All threads of shuttle are one of the system's.
+    // All threads of shuttle are one of the system's, and each test has one of its own.
+    /// What was wrong first.
     static WRONG: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// Who have come first, in [`race`].
+    static WINNERS: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Notes that something does not hold. A panic would unwind through everything that every thread holds.
@@ -163,14 +165,12 @@ fn life(work: Work) {
     block_on(join(clients, writer.run()));
 }
 
-static WINNERS: AtomicUsize = AtomicUsize::new(0);
-
 /// All want to be the first.
 fn race(number: usize, log: Log<ThreadDisk>, medium: Arc<Medium>) -> futures_util::future::LocalBoxFuture<'static, ()> {
     const RACERS: usize = 32;
     Box::pin(async move {
         if number == 0 {
-            WINNERS.store(0, Ordering::Relaxed);
+            WINNERS.set(0);
         }
         let racers = (number..RACERS).step_by(WORKERS).map(|racer| {
             let log = log.clone();
@@ -180,7 +180,7 @@ fn race(number: usize, log: Log<ThreadDisk>, medium: Arc<Medium>) -> futures_uti
         for (racer, outcome) in join_all(racers).await {
             match outcome {
                 Ok(()) => {
-                    let winners = WINNERS.fetch_add(1, Ordering::Relaxed);
+                    let winners = WINNERS.replace(WINNERS.get() + 1);
                     let there = get(&log, &medium, "one").await;
                     hold(winners == 0, || "there are two winners".into());
                     hold(there.is_some_and(|(version, _)| version == racer as u64), || {

@@ -99,11 +99,6 @@ impl<'a> Cursor<'a> {
     }
 
     /// Nothing may follow.
-    /// All that is left.
-    fn rest(&mut self) -> &'a [u8] {
-        std::mem::take(&mut self.0)
-    }
-
     fn end(self) -> Option<()> {
         self.0.is_empty().then_some(())
     }

@@ -25,7 +25,10 @@ pub(crate) mod kind {
     pub(crate) const CHUNK: u8 = 11;
     /// Ends a checkpoint.
     pub(crate) const CHECKPOINT: u8 = 12;
+    /// Without a policy.
     pub(crate) const BUCKET_SETTINGS: u8 = 13;
+    /// With one.
+    pub(crate) const BUCKET_POLICY: u8 = 14;
 }
 
 const SEALED: u8 = 1;
@@ -53,6 +56,7 @@ const _: () = {
     assert!(BODY_RECORD_MAX <= RECORD_MAX && OBJECT_RECORD_MAX <= RECORD_MAX && RECORD_MAX + 8 <= BATCH_MAX);
     assert!(BODY_RECORD_MAX + OBJECT_OF_A_BODY_MAX + 16 <= BATCH_MAX && LABELS_MAX <= u16::MAX as usize);
     assert!(INFO_MAX <= u16::MAX as usize && KEY_MAX <= u16::MAX as usize && BUCKET_MAX <= u16::MAX as usize);
+    assert!(POLICY_MAX <= u16::MAX as usize);
 };
 
 /// Contiguous blocks of a body in one segment. All blocks of a body are full but its last, so their lengths follow from the
@@ -189,7 +193,8 @@ impl<'a> Payload<'a> {
             Payload::Mark => kind::MARK,
             Payload::Chunk(_) => kind::CHUNK,
             Payload::Checkpoint(_) => kind::CHECKPOINT,
-            Payload::BucketSettings { .. } => kind::BUCKET_SETTINGS,
+            Payload::BucketSettings { settings, .. } if settings.policy.is_empty() => kind::BUCKET_SETTINGS,
+            Payload::BucketSettings { .. } => kind::BUCKET_POLICY,
         }
     }
 
@@ -264,7 +269,10 @@ impl<'a> Payload<'a> {
                 out.extend(bucket.to_le_bytes());
                 out.extend(time_ms.to_le_bytes());
                 settings.encode(&mut out);
-                out.extend(&settings.policy);
+                if !settings.policy.is_empty() {
+                    out.extend((settings.policy.len() as u16).to_le_bytes());
+                    out.extend(&settings.policy);
+                }
             }
         }
         out
@@ -303,16 +311,14 @@ impl<'a> Payload<'a> {
             }
             kind::BUCKET_SETTINGS => {
                 let (bucket, time_ms) = (c.u64()?, c.u64()?);
+                Payload::BucketSettings { bucket, time_ms, settings: BucketSettings::parse(&mut c)? }
+            }
+            kind::BUCKET_POLICY => {
+                let (bucket, time_ms) = (c.u64()?, c.u64()?);
                 let settings = BucketSettings::parse(&mut c)?;
-                let policy = c.rest();
-                if policy.len() > POLICY_MAX {
-                    return None;
-                }
-                Payload::BucketSettings {
-                    bucket,
-                    time_ms,
-                    settings: BucketSettings { policy: policy.to_vec(), ..settings },
-                }
+                let len = c.u16().map(usize::from).filter(|len| (1..=POLICY_MAX).contains(len))?;
+                let settings = BucketSettings { policy: c.bytes(len)?.to_vec(), ..settings };
+                Payload::BucketSettings { bucket, time_ms, settings }
             }
             _ => return None,
         };

@@ -91,6 +91,9 @@ pub enum Condition {
     IfAbsent,
     /// The object has this ETag (If-Match).
     IfMatch(Etag),
+    /// The object is the one with this sequence number ([`Object::seq`]), and no write of the name is on its way; else it is a
+    /// [`Conflict`](crate::Error::Conflict). Copies have the ETag of their source, and never its sequence number.
+    IfSame(u64),
 }
 
 /// A bucket.

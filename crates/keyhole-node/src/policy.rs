@@ -174,7 +174,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             return match condition {
                 Condition::None => Ok(Guarded { condition: Condition::IfAbsent, own: true }),
                 Condition::IfAbsent => Ok(asked),
-                Condition::IfMatch(_) => Err(ErrorCode::NoSuchKey.into()),
+                Condition::IfMatch(_) | Condition::IfSame(_) => Err(ErrorCode::NoSuchKey.into()),
             };
         };
         // What is decided about has to be what is there when it is written.
@@ -193,9 +193,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             )
             .into());
         }
-        // Sealed objects have ETags at random: no other object has this one.
-        let own = condition == Condition::None;
-        Ok(Guarded { condition: if own { Condition::IfMatch(object.etag) } else { condition }, own })
+        // Not by its ETag: an object that is given another key, by a copy onto itself, keeps that.
+        Ok(Guarded { condition: Condition::IfSame(object.seq), own: true })
     }
 
     fn opens(&self, object: &Object, key: &CustomerKey, bucket: &str, name: &str) -> bool {

@@ -1,6 +1,11 @@
 //! What a bucket allows of customer keys, set by its operator or through S3.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
 use keyhole_tests::command::{Directory, fails, succeeds};
+use keyhole_tests::http::read_reply;
 use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
 
 fn request(method: &str, key: &str) -> Request {
@@ -165,6 +170,30 @@ fn overwriting_under_another_key_takes_the_old_one() {
     guarded(complete(request("POST", "late")));
     node.send(&complete(keyed("POST", "late", &new).headers(old.copy_source_headers()))).expect(200);
     assert_eq!(node.send(&keyed("GET", "late", &new)).expect(200).text(), "part");
+}
+
+#[test]
+fn a_key_that_is_taken_back_meanwhile_overwrites_nothing() {
+    const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+    let node = node();
+    let (old, new) = (CustomerKey::random(), CustomerKey::random());
+    node.send(&keyed("PUT", "o", &old).body("first")).expect(200);
+    set(&node, &["--rekey-by-overwrite", "forbid"]);
+    // The key is that of the object when the upload begins.
+    let put = keyed("PUT", "o", &old).header("expect", "100-continue").body("late");
+    let put = put.signed(node.address(), node.signer());
+    let mut tcp = TcpStream::connect(node.address()).unwrap();
+    tcp.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    tcp.write_all(put.head(node.address()).as_bytes()).unwrap();
+    let mut accepted = [0; CONTINUE.len()];
+    tcp.read_exact(&mut accepted).unwrap();
+    assert_eq!(accepted, CONTINUE);
+    // The object gets another, and keeps its ETag.
+    let rekey = keyed("PUT", "o", &new).header("x-amz-copy-source", "bucket/o").headers(old.copy_source_headers());
+    node.send(&rekey).expect(200);
+    tcp.write_all(b"late").unwrap();
+    assert_eq!(read_reply(&mut tcp, "PUT", |_| {}).unwrap().status, 409);
+    assert_eq!(node.send(&keyed("GET", "o", &new)).expect(200).text(), "first");
 }
 
 #[test]

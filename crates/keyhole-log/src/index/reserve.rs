@@ -117,8 +117,13 @@ impl Bucket {
     /// Decides the condition of a write. While other writes of the name are on their way, any of them may turn out to be the
     /// one before this: the condition is decided if it comes out the same after every one of them.
     pub(crate) fn decide(&self, key: &str, condition: Condition) -> Result<(), Error> {
-        if condition == Condition::None {
-            return Ok(());
+        match condition {
+            Condition::None => return Ok(()),
+            Condition::IfSame(seq) => {
+                let is_same = self.object(key).is_some_and(|entry| entry.seq == seq) && !self.is_pending(key);
+                return if is_same { Ok(()) } else { Err(Error::Conflict) };
+            }
+            Condition::IfAbsent | Condition::IfMatch(_) => {}
         }
         let now = self.object(key).map_or(Outcome::Absent, |entry| Outcome::Present(entry.etag()));
         let pending = self.pending.get(key.as_bytes()).into_iter().flat_map(|pending| &pending.writes);
@@ -163,6 +168,8 @@ fn refusal(condition: Condition, outcome: Outcome) -> Option<Error> {
         (Condition::IfAbsent, Outcome::Present(_)) => Some(Error::ConditionFailed),
         (Condition::IfMatch(_), Outcome::Absent) => Some(Error::NoSuchKey),
         (Condition::IfMatch(wanted), Outcome::Present(etag)) => (wanted != etag).then_some(Error::ConditionFailed),
+        // An outcome has no sequence number: this is decided without any.
+        (Condition::IfSame(_), _) => Some(Error::Conflict),
     }
 }
 

@@ -17,7 +17,7 @@ impl<D: Disk> Log<D> {
     /// `NoSuchBucket`; `ConditionFailed`, `NoSuchKey`, and `Conflict` while another write of the name decides the condition;
     /// `TooLarge`; those of every write.
     pub async fn put_object(&self, put: PutObject) -> Result<(), Error> {
-        self.put_object_over(put, None).await
+        self.store_object(put, false).await
     }
 
     /// Gives an object other labels. All else of it stays, its time too.
@@ -37,13 +37,13 @@ impl<D: Disk> Log<D> {
             etag,
             size,
             time_ms,
-            condition: Condition::None,
+            condition: Condition::IfSame(seq),
         };
-        self.put_object_over(put, Some(seq)).await
+        self.store_object(put, true).await
     }
 
-    /// Stores an object; if `only` is given, in place of the one with this sequence number and of no other.
-    async fn put_object_over(&self, put: PutObject, only: Option<u64>) -> Result<(), Error> {
+    /// Stores an object; `relabels`: in place of itself, so that it takes up not a byte more.
+    async fn store_object(&self, put: PutObject, relabels: bool) -> Result<(), Error> {
         let PutObject { bucket, key, content, head, labels, sealed, etag, size, time_ms, condition } = put;
         within(key.len(), KEY_MAX, "the key of an object")?;
         within(head.len(), HEAD_MAX, "the head of an object")?;
@@ -62,13 +62,8 @@ impl<D: Disk> Log<D> {
             shared.check_poison()?;
             let (id, home) = state.index.writable(&bucket)?;
             home.decide(&key, condition)?;
-            match only {
-                None => home.check_quota(size, |home| home.object(&key).map(|old| old.size))?,
-                // Not a byte more.
-                Some(seq) if home.is_pending(&key) || home.object(&key).is_none_or(|entry| entry.seq != seq) => {
-                    return Err(Error::Conflict);
-                }
-                Some(_) => {}
+            if !relabels {
+                home.check_quota(size, |home| home.object(&key).map(|old| old.size))?;
             }
             if sabotage::is(Sabotage::ReserveLate) {
                 drop(state);

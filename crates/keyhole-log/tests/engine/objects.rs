@@ -184,6 +184,12 @@ fn conditions() {
         assert!(matches!(put_if(&log, "k", 2, 10, is(2)).await, Err(Error::ConditionFailed)));
         put_if(&log, "k", 2, 10, is(1)).await.unwrap();
         assert!(matches!(log.delete_object("bucket", "k", 1, is(1)).await, Err(Error::ConditionFailed)));
+        // Another with the same ETag, as a copy has it, is not the same.
+        let seq = log.object("bucket", "k").await.unwrap().unwrap().seq;
+        let same = Condition::IfSame(seq);
+        put_if(&log, "k", 2, 10, same).await.unwrap();
+        assert!(matches!(put_if(&log, "k", 2, 10, same).await, Err(Error::Conflict)));
+        assert!(matches!(put_if(&log, "absent", 2, 10, same).await, Err(Error::Conflict)));
         assert!(log.delete_object("bucket", "k", 1, is(2)).await.unwrap());
         assert!(matches!(log.delete_object("bucket", "k", 1, is(2)).await, Err(Error::NoSuchKey)));
     });

@@ -137,8 +137,9 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     ) -> Result<Option<CustomerKey>> {
         policy.check_kind(sse::is_asked_for(head, Role::Object))?;
         let key = sse::for_write(head, secure)?;
-        if let Some(key) = &key {
-            policy.check_key(key, bucket)?;
+        match &key {
+            Some(key) => policy.check_key(key, bucket)?,
+            None => sse::no_key_of_nothing(head, secure)?,
         }
         Ok(key)
     }

@@ -57,6 +57,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         if sse::for_write(request.head, request.secure)?.is_some() {
             return Err(no_key().into());
         }
+        sse::no_key_of_nothing(request.head, request.secure)?;
         ops::no_metadata(request.head)?;
         let labels = ops::tags(request.head)?.to_bytes();
         self.require_bucket(bucket)?;

@@ -36,6 +36,21 @@ pub fn is_asked_for(head: &RequestHead, role: Role) -> bool {
     Triple::from_headers(role, head.headers.iter()).map_or(true, |triple| !triple.is_absent())
 }
 
+/// Refuses, of what is to be stored in the clear, the key of a copy's source where there is no such source: it may be the key to
+/// write with under names of headers that are not its own.
+///
+/// # Errors
+/// `InvalidRequest`, and those of [`for_read`].
+pub fn no_key_of_nothing(head: &RequestHead, secure: bool) -> Result<(), Error> {
+    if head.headers.get("x-amz-copy-source").is_some() || for_read(head, Role::CopySource, secure)?.is_absent() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::InvalidRequest).with_message(
+        "The request has the customer-provided key of a copy's source, and no source and no key to write with. The headers \
+        of the latter are x-amz-server-side-encryption-customer-algorithm, -key and -key-MD5.",
+    ))
+}
+
 /// A trio on a read, looked at only as far as the connection goes: what else is wrong is said after the object is found.
 pub struct ReadTrio<'h>(Triple<'h>);
 

@@ -266,6 +266,12 @@ fn copies() {
         node.send(&copy("x", "sealed")).expect(400);
         node.send(&copy("x", "sealed").headers(other.copy_source_headers())).expect(403);
         node.send(&copy("x", "plain").headers(key.copy_source_headers())).expect(400);
+        // The key of a source that is none is not ignored: it may have been meant for the object.
+        for put in [request("PUT", "x"), request("PUT", "x").header("x-keyhole-sealed", "1")] {
+            node.send(&put.headers(key.copy_source_headers()).body("x")).expect(400);
+        }
+        node.send(&request("POST", "x").query("uploads", "").headers(key.copy_source_headers())).expect(400);
+        node.send(&request("GET", "x")).expect(404);
         // A new key: the ETag stays.
         let rekeyed = copy("rekeyed", "sealed").headers(key.copy_source_headers()).headers(other.headers());
         assert_eq!(node.send(&rekeyed).expect(200).element("ETag"), Some(etag.clone()));

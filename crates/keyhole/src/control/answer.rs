@@ -115,6 +115,8 @@ async fn bucket_set<D: Disk>(log: &Log<D>, change: BucketChange) -> Result<Reply
     if let Some(days) = expire_days {
         settings.expire_ms = days.map(|days| days.saturating_mul(DAY_MS));
     }
+    // What cannot be read stays, and goes on forbidding, until it is a policy that is set.
+    let sets_policy = sse_c.is_some() || pin.is_some() || rekey_by_overwrite.is_some();
     let mut policy = Policy::decode(&settings.policy).unwrap_or_default();
     if let Some(sse_c) = sse_c {
         policy.sse_c = match sse_c {
@@ -132,7 +134,9 @@ async fn bucket_set<D: Disk>(log: &Log<D>, change: BucketChange) -> Result<Reply
     if let Some(allowed) = rekey_by_overwrite {
         policy.forbids_rekeying = allowed == Allowed::Forbid;
     }
-    settings.policy = policy.encode();
+    if sets_policy {
+        settings.policy = policy.encode();
+    }
     log.set_bucket(&bucket, settings, System.now_ms()).await?;
     bucket_get(log, bucket)
 }

@@ -151,9 +151,9 @@ impl BodyDecoder {
     /// Looks at the head for how the body is framed and what is declared of it.
     ///
     /// # Errors
-    /// `MissingContentLength` for a streaming body without its decoded length, `NotImplemented` for `Transfer-Encoding` about a body that
-    /// is not `aws-chunked`, `EntityTooLarge` (over `max_len` bytes), and those of [`Digester::new`]. A head without a length is one without a body: which operations need one, the
-    /// [router](crate::ops::route) knows.
+    /// `MissingContentLength` for a streaming body without its decoded length, `NotImplemented` for `Transfer-Encoding` about a body
+    /// that is not `aws-chunked`, `EntityTooLarge` (over `max_len` bytes), and those of [`Digester::new`]. A head without a length is
+    /// one without a body: which operations need one, the [router](crate::ops::route) knows.
     pub fn new(head: &RequestHead, payload: Payload, wanted: Wanted, max_len: u64) -> Result<Self, Error> {
         let wire_len = match head.content_length {
             Some(len) => len,

@@ -94,7 +94,7 @@ pub const EXPIRE_BATCH: usize = 1000;
 /// Bytes of records after which there is a new checkpoint: four times as many as the last one took, so that checkpoints are at
 /// most a fifth of what is written, but within these bounds, so that they are worth it, and that opening after a crash reads no
 /// more than so many bytes of records: a second or two.
-pub const CHECKPOINT_AFTER_MIN: u64 = 64 << 20;
+pub const CHECKPOINT_AFTER_MIN: u64 = 256 << 20;
 /// See [`CHECKPOINT_AFTER_MIN`].
 pub const CHECKPOINT_AFTER_MAX: u64 = 1 << 30;
 

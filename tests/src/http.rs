@@ -97,10 +97,15 @@ impl Request {
         self.signed_for(to, signer, len)
     }
 
+    /// When it is signed, as it says.
+    fn date(&self) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_millis();
+        sigv4::amz_date(i64::try_from(now).expect("a time") + self.skew_ms)
+    }
+
     /// The same as a presigned URL, good for so many seconds: the headers that it has so far are signed.
     pub fn presigned(mut self, to: SocketAddr, signer: &Signer, expires: u64) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_millis();
-        let date = sigv4::amz_date(i64::try_from(now).expect("a time") + self.skew_ms);
+        let date = self.date();
         self.headers.push(("host".to_owned(), to.to_string()));
         for (name, value) in [
             ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"),
@@ -118,8 +123,7 @@ impl Request {
     }
 
     fn signed_for(mut self, to: SocketAddr, signer: &Signer, len: u64) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_millis();
-        let date = sigv4::amz_date(i64::try_from(now).expect("a time") + self.skew_ms);
+        let date = self.date();
         let payload = self.payload.clone().unwrap_or_else(|| sigv4::sha256_hex(&self.body));
         let mut add = |name: &str, value: String| {
             if self.headers.iter().all(|(existing, _)| existing != name) {
@@ -131,7 +135,9 @@ impl Request {
         add("x-amz-content-sha256", payload.clone());
         add("content-length", len.to_string());
         let query = self.canonical_query();
-        let value = signer.authorization(&self.method, &self.path, &query, &self.headers, &payload, &date);
+        let (credential, signed) = (signer.credential(&date), sigv4::signed_headers(&self.headers));
+        let signature = signer.signature(&self.method, &self.path, &query, &self.headers, &payload, &date);
+        let value = format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={signed}, Signature={signature}");
         self.headers.push(("authorization".to_owned(), value));
         self
     }

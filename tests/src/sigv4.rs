@@ -47,28 +47,13 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 }
 
 impl Signer {
-    /// The value of `Authorization`. `headers` are all that is signed, lower-case names; `path` is encoded, `query` is the
-    /// canonical query; `date` is what `x-amz-date` says.
-    pub fn authorization(
-        &self,
-        method: &str,
-        path: &str,
-        query: &str,
-        headers: &[(String, String)],
-        payload: &str,
-        date: &str,
-    ) -> String {
-        let (credential, signed) = (self.credential(date), signed_headers(headers));
-        let signature = self.signature(method, path, query, headers, payload, date);
-        format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={signed}, Signature={signature}")
-    }
-
     /// The access key and what it signs for.
     pub fn credential(&self, date: &str) -> String {
         format!("{}/{}/{}/s3/aws4_request", self.access_key, &date[..8], self.region)
     }
 
-    /// The signature itself, in hex.
+    /// The signature, in hex. `headers` are all that is signed, lower-case names; `path` is encoded, `query` is the canonical query;
+    /// `date` is what `x-amz-date` or `X-Amz-Date` says.
     pub fn signature(
         &self,
         method: &str,

@@ -159,15 +159,14 @@ impl<D: Disk> Context<D> {
         Ok(())
     }
 
-    /// A segment, as soon as there is one: where there is none the cleaner may be able to make one. `None`: it is not.
-    async fn take(&self, purpose: Purpose) -> Option<u32> {
+    /// What `attempt` gets, as soon as it gets anything: where there is no segment the cleaner may be able to make one. `None`: it is
+    /// not.
+    async fn when_there_is_space<T>(&self, mut attempt: impl FnMut(&mut State) -> Option<T>) -> Option<T> {
         loop {
             let waiting = {
                 let mut state = self.shared.lock();
-                let generation = state.numbers.generation();
-                if let Some(number) = state.segments.take(purpose, generation) {
-                    state.wake_maintenance_if_short();
-                    return Some(number);
+                if let Some(found) = attempt(&mut state) {
+                    return Some(found);
                 }
                 if self.maintains || self.shared.poisoned() {
                     return None;
@@ -177,6 +176,17 @@ impl<D: Disk> Context<D> {
             // Where nobody answers the cleaner has ended: then there is nothing to wait for next time.
             let _ = waiting.await;
         }
+    }
+
+    /// A segment, as soon as there is one.
+    async fn take(&self, purpose: Purpose) -> Option<u32> {
+        let take = |state: &mut State| {
+            let generation = state.numbers.generation();
+            let number = state.segments.take(purpose, generation)?;
+            state.wake_maintenance_if_short();
+            Some(number)
+        };
+        self.when_there_is_space(take).await
     }
 
     /// Begins a segment; `None`: the store is full, or the file system is.
@@ -331,23 +341,13 @@ impl<D: Disk> Context<D> {
         Ok(Some(()))
     }
 
-    /// Whether there is a segment for records of any kind; if they are to wait for it: or the cleaner, or the file system, is able
-    /// to make one.
-    async fn has_spare(&self, wait: bool) -> Result<bool, Error> {
-        loop {
-            let waiting = {
-                let mut state = self.shared.lock();
-                if state.segments.has_spare() {
-                    return Ok(true);
-                }
-                if !wait || self.maintains || self.shared.poisoned() {
-                    return Ok(false);
-                }
-                state.wait_for_space()
-            };
-            let Some(waiting) = waiting else { break };
-            let _ = waiting.await;
+    /// Whether there is a segment for records of any kind, or the cleaner or the file system is able to make one.
+    async fn gets_spare(&self) -> Result<bool, Error> {
+        if self.when_there_is_space(|state| state.segments.has_spare().then_some(())).await.is_some() {
+            return Ok(true);
         }
+        // Then nobody knows how full it is.
+        self.shared.check_poison()?;
         // The file system may have space again; if so, it is the reserve that has to be made good first.
         if std::mem::take(&mut self.shared.lock().segments.growth_blocked) {
             self.allocate_reserve().await?;
@@ -381,7 +381,9 @@ impl<D: Disk> Context<D> {
     async fn make_room(&self, meta: &mut Option<OpenMeta>, batch: &mut Batch) -> Result<(), Error> {
         if let Some(meta) = meta.as_mut().filter(|meta| meta.reserve) {
             let deletions = batch.commits.iter().all(|commit| commit.deletes);
-            if self.has_spare(!deletions).await? {
+            // Deletions do not wait: they may go on as it is.
+            let has_spare = if deletions { self.shared.lock().segments.has_spare() } else { self.gets_spare().await? };
+            if has_spare {
                 meta.reserve = false;
             } else {
                 self.shed(batch, |commit| commit.deletes);

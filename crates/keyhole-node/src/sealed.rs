@@ -100,18 +100,17 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     ) -> Result<Etag> {
         let Front { sealed_head: head, entries, .. } = front;
         let id: UploadId = self.env.random_array();
-        let (time_ms, declared) = (self.env.now_ms(), None);
-        let (bucket_name, key_name) = (bucket.to_owned(), key.to_owned());
-        let create = CreateUpload {
-            bucket: bucket_name,
-            key: key_name,
-            id,
-            head: head.clone(),
-            sealed: true,
-            time_ms,
-            declared,
-        };
-        self.log.create_upload(create).await?;
+        self.log
+            .create_upload(CreateUpload {
+                bucket: bucket.to_owned(),
+                key: key.to_owned(),
+                id,
+                head: head.clone(),
+                sealed: true,
+                time_ms: self.env.now_ms(),
+                declared: None,
+            })
+            .await?;
         let outcome = self.receive_parts(receiver, bucket, key, &id, head, &entries, condition).await;
         if outcome.is_err() {
             // If this fails as well, the upload is one that was never completed, and listed as such.
@@ -343,8 +342,8 @@ struct SealedFile<'n, D: Disk, E: Engine, V> {
     front: Vec<u8>,
     /// The bodies, each with where in the file its message is.
     bodies: Vec<(Part, Range<u64>)>,
-    /// The body that is being read: its place among them.
-    current: Option<(usize, Body)>,
+    /// The body that was read last, and where in the file its message is.
+    current: Option<(Range<u64>, Body)>,
     /// Bytes of the whole file.
     len: u64,
     /// What is still to be sent of it.
@@ -377,13 +376,13 @@ impl<'n, D: Disk, E: Engine, V: Env> SealedFile<'n, D, E, V> {
 
     /// Opens the body whose message has this byte of the file.
     async fn open(&mut self, offset: u64) -> Result<(Range<u64>, Body)> {
+        if let Some((at, body)) = self.current.take()
+            && at.contains(&offset)
+        {
+            return Ok((at, body));
+        }
         let index = self.bodies.partition_point(|(_, at)| at.end <= offset);
         let (part, at) = &self.bodies[index];
-        if let Some((current, body)) = self.current.take()
-            && current == index
-        {
-            return Ok((at.clone(), body));
-        }
         let body = self.node.log.body(part).await?;
         if body.len != part.size || body.prefix.len() != PREFIX_LEN || body.prefix[..SALT_LEN] != part.salt {
             return Err(damaged("a body is not the one that its object names"));
@@ -432,8 +431,7 @@ impl<D: Disk, E: Engine, V: Env> Source<D::Buf> for SealedFile<'_, D, E, V> {
         let shift = |offset: u64| (offset + PREFIX_LEN as u64 - chunks_at) as usize;
         let at = shift(from)..shift(until);
         self.wanted.start = message.start + until;
-        self.current = (until < message.end - message.start)
-            .then(|| (self.bodies.partition_point(|(_, at)| at.end <= start), body));
+        self.current = Some((message, body));
         Ok(Some(Piece { buf, at }))
     }
 }

@@ -2,7 +2,9 @@
 //! all of them.
 #![no_std]
 
-#[cfg(feature = "stack")]
+#[cfg(feature = "board")]
+pub mod board;
+#[cfg(feature = "board")]
 pub mod stack;
 mod vectors;
 

@@ -1,10 +1,9 @@
-//! An engine on whatever encrypts single blocks.
+//! Counter mode on whatever encrypts single blocks.
 
-use core::cell::RefCell;
-
-use keyhole_core::aead::{Aead, BLOCK_LEN, Engine, xor_key_stream_by_block};
+use keyhole_core::aead::{BLOCK_LEN, xor_key_stream_by_block};
 use keyhole_core::limits::KEY_LEN;
-use zeroize::Zeroizing;
+
+use crate::shared::CounterMode;
 
 /// A peripheral that encrypts blocks with AES-256 (ECB mode).
 pub trait Blocks {
@@ -18,35 +17,13 @@ pub trait Blocks {
     fn forget(&mut self);
 }
 
-/// Shares a peripheral that encrypts blocks; a reference to this is the engine.
-pub struct BlockPeripheral<P>(RefCell<P>);
+/// Counter mode of what encrypts single blocks.
+pub struct ByBlock<P>(pub P);
 
-impl<P: Blocks> BlockPeripheral<P> {
-    /// Takes the peripheral.
-    pub fn new(peripheral: P) -> Self {
-        BlockPeripheral(RefCell::new(peripheral))
-    }
-}
-
-impl<'p, P: Blocks> Engine for &'p BlockPeripheral<P> {
-    type Aead = BlockAead<'p, P>;
-
-    fn aead(&self, key: &[u8; KEY_LEN]) -> BlockAead<'p, P> {
-        BlockAead { peripheral: self, key: Zeroizing::new(*key) }
-    }
-}
-
-/// AES-256-GCM under one key, on a peripheral that encrypts blocks.
-pub struct BlockAead<'p, P> {
-    peripheral: &'p BlockPeripheral<P>,
-    key: Zeroizing<[u8; KEY_LEN]>,
-}
-
-impl<P: Blocks> Aead for BlockAead<'_, P> {
-    fn xor_key_stream(&mut self, counter: &[u8; BLOCK_LEN], data: &mut [u8]) {
-        let mut peripheral = self.peripheral.0.borrow_mut();
-        peripheral.load(&self.key);
-        xor_key_stream_by_block(counter, data, |block| peripheral.encrypt(block));
-        peripheral.forget();
+impl<P: Blocks> CounterMode for ByBlock<P> {
+    fn xor_key_stream(&mut self, key: &[u8; KEY_LEN], counter: &[u8; BLOCK_LEN], data: &mut [u8]) {
+        self.0.load(key);
+        xor_key_stream_by_block(counter, data, |block| self.0.encrypt(block));
+        self.0.forget();
     }
 }

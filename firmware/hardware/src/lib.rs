@@ -2,8 +2,8 @@
 //!
 //! | module | peripheral | through | what it does | where it has run |
 //! |---|---|---|---|---|
-//! | `stm32::cryp` | STM32 CRYP (F4, F7, H7, ...) | embassy-stm32 | counter mode | compiled for `stm32f439zi`, never run |
-//! | `stm32::aes` | STM32 AES (H5, WBA, ...) | embassy-stm32 | counter mode | compiled for `stm32h573zi`, never run |
+//! | `stm32` | STM32 CRYP (F4, F7, H7, ...) | embassy-stm32 | counter mode | compiled for `stm32f439zi`, never run |
+//! | `stm32` | STM32 AES (H5, WBA, ...) | embassy-stm32 | counter mode | compiled for `stm32h573zi`, never run |
 //! | `stm32::saes` | STM32 SAES (H5, WBA, ...) | embassy-stm32 | blocks | compiled for `stm32h573zi`, never run |
 //! | `esp` | ESP32-C6 AES | esp-hal | blocks | compiled for `esp32c6`, never run |
 //! | [`registers`] | the same, without esp-hal | its registers | blocks | against a model of the registers, on the host |
@@ -20,5 +20,6 @@ pub mod blocks;
 #[cfg(feature = "esp32c6")]
 pub mod esp;
 pub mod registers;
+pub mod shared;
 #[cfg(any(feature = "stm32-cryp", feature = "stm32-aes", feature = "stm32-saes"))]
 pub mod stm32;

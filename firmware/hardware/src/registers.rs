@@ -110,7 +110,8 @@ mod tests {
     use keyhole_core::{file, suite};
 
     use super::*;
-    use crate::blocks::BlockPeripheral;
+    use crate::blocks::ByBlock;
+    use crate::shared::Peripheral;
 
     /// A model of the accelerator: registers, a state that is busy for a while, and whatever a driver may not do.
     struct Model {
@@ -168,7 +169,7 @@ mod tests {
     fn the_suite_holds_on_the_model() {
         let mut model = Model::new();
         model.words[offset::DMA_ENABLE / 4] = 1;
-        let peripheral = BlockPeripheral::new(Accelerator::new(&mut model));
+        let peripheral = Peripheral::new(ByBlock(Accelerator::new(&mut model)));
         suite::run(&&peripheral, &mut vec![0; suite::SCRATCH_LEN]).unwrap();
         assert!(model.blocks > 10_000, "the model was used");
         assert_eq!(model.bytes::<32>(offset::KEY), [0; 32], "no key stays behind");
@@ -177,7 +178,7 @@ mod tests {
     #[test]
     fn files_are_those_of_the_portable_engine() {
         let mut model = Model::new();
-        let peripheral = BlockPeripheral::new(Accelerator::new(&mut model));
+        let peripheral = Peripheral::new(ByBlock(Accelerator::new(&mut model)));
         let key = CustomerKey::new([7; 32]);
         let (mut a, mut b) = ([0; 512], [0; 512]);
         let random = |bytes: &mut [u8]| bytes.fill(9);

@@ -1,16 +1,15 @@
-//! STM32's CRYP, AES and SAES through embassy-stm32, in blocking mode. Compiled, never run.
+//! STM32's CRYP, AES and SAES through embassy-stm32, in blocking mode. Compiled, never run. A driver of CRYP or AES goes into a
+//! [`Peripheral`](crate::shared::Peripheral) as it is.
 //!
 //! # Panics
 //! Where AES or SAES report an error. It is none that input can cause, and to go on would send plaintext for ciphertext.
 
-#[cfg(any(feature = "stm32-cryp", feature = "stm32-aes"))]
-use core::cell::RefCell;
-
 use keyhole_core::aead::BLOCK_LEN;
-#[cfg(any(feature = "stm32-cryp", feature = "stm32-aes"))]
-use keyhole_core::aead::{Aead, Engine};
 use keyhole_core::limits::KEY_LEN;
 use zeroize::Zeroizing;
+
+#[cfg(any(feature = "stm32-cryp", feature = "stm32-aes"))]
+use crate::shared::CounterMode;
 
 /// Bytes that go to the peripheral at once: the drivers want output apart from input.
 #[cfg(any(feature = "stm32-cryp", feature = "stm32-aes"))]
@@ -33,94 +32,44 @@ fn in_steps(data: &mut [u8], mut peripheral: impl FnMut(&[u8], &mut [u8], bool))
 
 /// CRYP: counter mode.
 #[cfg(feature = "stm32-cryp")]
-pub mod cryp {
+mod cryp {
     use embassy_stm32::cryp::{AesCtr, Cryp, Direction, Instance};
     use embassy_stm32::mode::Blocking;
 
     use super::*;
 
-    /// Shares the peripheral; a reference to this is the engine.
-    pub struct Peripheral<'d, T: Instance>(RefCell<Cryp<'d, T, Blocking>>);
-
-    impl<'d, T: Instance> Peripheral<'d, T> {
-        /// Takes the driver.
-        pub fn new(driver: Cryp<'d, T, Blocking>) -> Self {
-            Peripheral(RefCell::new(driver))
-        }
-    }
-
-    impl<'p, 'd, T: Instance> Engine for &'p Peripheral<'d, T> {
-        type Aead = CrypAead<'p, 'd, T>;
-
-        fn aead(&self, key: &[u8; KEY_LEN]) -> CrypAead<'p, 'd, T> {
-            CrypAead { peripheral: self, key: Zeroizing::new(*key) }
-        }
-    }
-
-    /// AES-256-GCM under one key.
-    pub struct CrypAead<'p, 'd, T: Instance> {
-        peripheral: &'p Peripheral<'d, T>,
-        key: Zeroizing<[u8; KEY_LEN]>,
-    }
-
-    impl<T: Instance> Aead for CrypAead<'_, '_, T> {
-        fn xor_key_stream(&mut self, counter: &[u8; BLOCK_LEN], data: &mut [u8]) {
-            let driver = self.peripheral.0.borrow_mut();
-            let cipher = AesCtr::new(&*self.key, counter);
-            let mut context = driver.start_blocking(&cipher, Direction::Encrypt);
-            in_steps(data, |input, output, last| driver.payload_blocking(&mut context, input, output, last));
+    impl<T: Instance> CounterMode for Cryp<'_, T, Blocking> {
+        fn xor_key_stream(&mut self, key: &[u8; KEY_LEN], counter: &[u8; BLOCK_LEN], data: &mut [u8]) {
+            let cipher = AesCtr::new(key, counter);
+            let mut context = self.start_blocking(&cipher, Direction::Encrypt);
+            in_steps(data, |input, output, last| self.payload_blocking(&mut context, input, output, last));
             // Another key takes the place of this one.
             let nothing = AesCtr::new(&[0; KEY_LEN], &[0; BLOCK_LEN]);
-            driver.start_blocking(&nothing, Direction::Encrypt);
+            self.start_blocking(&nothing, Direction::Encrypt);
         }
     }
 }
 
 /// AES: counter mode.
 #[cfg(feature = "stm32-aes")]
-pub mod aes {
+mod aes {
     use embassy_stm32::aes::{Aes, AesCtr, Direction, Instance};
     use embassy_stm32::mode::Blocking;
 
     use super::*;
 
-    /// Shares the peripheral; a reference to this is the engine.
-    pub struct Peripheral<'d, T: Instance>(RefCell<Aes<'d, T, Blocking>>);
-
-    impl<'d, T: Instance> Peripheral<'d, T> {
-        /// Takes the driver.
-        pub fn new(driver: Aes<'d, T, Blocking>) -> Self {
-            Peripheral(RefCell::new(driver))
-        }
-    }
-
-    impl<'p, 'd, T: Instance> Engine for &'p Peripheral<'d, T> {
-        type Aead = AesAead<'p, 'd, T>;
-
-        fn aead(&self, key: &[u8; KEY_LEN]) -> AesAead<'p, 'd, T> {
-            AesAead { peripheral: self, key: Zeroizing::new(*key) }
-        }
-    }
-
-    /// AES-256-GCM under one key.
-    pub struct AesAead<'p, 'd, T: Instance> {
-        peripheral: &'p Peripheral<'d, T>,
-        key: Zeroizing<[u8; KEY_LEN]>,
-    }
-
-    impl<T: Instance> Aead for AesAead<'_, '_, T> {
-        fn xor_key_stream(&mut self, counter: &[u8; BLOCK_LEN], data: &mut [u8]) {
-            let mut driver = self.peripheral.0.borrow_mut();
-            let cipher = AesCtr::new(&*self.key, counter);
-            let mut context = driver.start(&cipher, Direction::Encrypt);
+    impl<T: Instance> CounterMode for Aes<'_, T, Blocking> {
+        fn xor_key_stream(&mut self, key: &[u8; KEY_LEN], counter: &[u8; BLOCK_LEN], data: &mut [u8]) {
+            let cipher = AesCtr::new(key, counter);
+            let mut context = self.start(&cipher, Direction::Encrypt);
             in_steps(data, |input, output, last| {
-                driver.payload_blocking(&mut context, input, output, last).expect("the AES peripheral failed");
+                self.payload_blocking(&mut context, input, output, last).expect("the AES peripheral failed");
             });
-            driver.finish_blocking(context).expect("the AES peripheral failed");
+            self.finish_blocking(context).expect("the AES peripheral failed");
             // Another key takes the place of this one.
             let nothing = AesCtr::new(&[0; KEY_LEN], &[0; BLOCK_LEN]);
-            let context = driver.start(&nothing, Direction::Encrypt);
-            driver.finish_blocking(context).expect("the AES peripheral failed");
+            let context = self.start(&nothing, Direction::Encrypt);
+            self.finish_blocking(context).expect("the AES peripheral failed");
         }
     }
 }
@@ -137,7 +86,7 @@ pub mod saes {
     use super::*;
     use crate::blocks::Blocks;
 
-    /// The peripheral, for a [`BlockPeripheral`](crate::blocks::BlockPeripheral).
+    /// The peripheral, for [`ByBlock`](crate::blocks::ByBlock).
     pub struct Accelerator<'d, T: Instance> {
         driver: Saes<'d, T, Blocking>,
         key: Zeroizing<[u8; KEY_LEN]>,

@@ -1,12 +1,12 @@
-//! What the programs for the Cortex-M4 share: the UART of the board, its count of instructions, and how they end.
+//! What the programs for the Cortex-M4 share: the UART of the board and its count of instructions.
 #![no_std]
 
 use core::convert::Infallible;
-use core::panic::PanicInfo;
 
 use cortex_m::peripheral::SYST;
 use cortex_m::peripheral::syst::SystClkSource;
 use embedded_io::{ErrorType, Read, Write};
+use keyhole_checks::board::Count;
 
 /// UART 0 of the board: a CMSDK APB UART (Arm DDI 0479C, chapter 4.3).
 pub struct Uart(());
@@ -97,19 +97,15 @@ impl Instructions {
         syst.enable_counter();
         Instructions(syst)
     }
+}
 
-    /// Instructions that a function takes, to the next 40; up to 600 millions.
-    pub fn of<R>(&mut self, function: impl FnOnce() -> R) -> (R, u32) {
+/// To the next 40 instructions; up to 600 millions.
+impl Count for Instructions {
+    fn of<R>(&mut self, function: impl FnOnce() -> R) -> (R, u32) {
         self.0.clear_current();
         let before = SYST::get_current();
         let result = function();
         let ticks = before.wrapping_sub(SYST::get_current()) & TICKS_MAX;
         (result, ticks * PER_TICK)
     }
-}
-
-/// Ends a program for which something went wrong that cannot.
-pub fn panicked(info: &PanicInfo<'_>) -> ! {
-    semihosting::eprintln!("{info}");
-    semihosting::process::exit(101)
 }

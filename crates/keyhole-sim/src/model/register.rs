@@ -78,6 +78,11 @@ impl<V: Clone + PartialEq + std::fmt::Debug> Register<V> {
         self.writes.retain(|write| write.op != op);
     }
 
+    /// A write was refused: `for_good`, or it may have been written and be there after a crash ([`shadow`](Self::shadow)).
+    pub fn refuse_or_shadow(&mut self, op: u64, now: u64, for_good: bool) {
+        if for_good { self.refuse(op, now) } else { self.shadow(op, now) }
+    }
+
     /// A write was answered, and whether it took effect was not said.
     pub fn settle(&mut self, op: u64, now: u64) {
         self.answered(op, now);

@@ -36,11 +36,7 @@ impl Client {
                 register.acknowledge(id, now, durable);
             }
             Err(error) => {
-                if durable || judged.is_some() {
-                    register.refuse(id, now);
-                } else {
-                    register.shadow(id, now);
-                }
+                register.refuse_or_shadow(id, now, durable || judged.is_some());
                 assert!(judged.is_some() || (matches!(error, Error::NoSuchBucket) && lacks), "set bucket: {error}");
             }
         }

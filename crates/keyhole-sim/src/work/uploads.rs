@@ -43,11 +43,7 @@ impl Client {
                 exists.acknowledge(id, now, durable);
             }
             Err(error) => {
-                if durable || judged.is_some() {
-                    exists.refuse(id, now);
-                } else {
-                    exists.shadow(id, now);
-                }
+                exists.refuse_or_shadow(id, now, durable || judged.is_some());
                 assert!(judged.is_some() || (matches!(error, Error::NoSuchBucket) && lacks), "create upload: {error}");
             }
         }
@@ -150,11 +146,9 @@ impl Client {
             self.acknowledged(&since);
             part.acknowledge(id, now, durable);
             assert!(upload.exists.observe(since.tick, now, durable, 0, |there| *there), "a part of nothing");
-        } else if durable || judged.is_some() {
-            part.refuse(id, now);
         } else {
-            // It may have been written, and what ended its upload may be undone.
-            part.shadow(id, now);
+            // If it was written, what ended its upload may be undone.
+            part.refuse_or_shadow(id, now, durable || judged.is_some());
         }
     }
 

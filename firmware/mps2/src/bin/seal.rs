@@ -3,24 +3,14 @@
 #![no_main]
 
 use cortex_m_rt::entry;
-use keyhole_checks::{SEALED_MAX, seal_sample};
-use keyhole_core::aead::Portable;
-use semihosting::{eprintln, fs, process};
+use keyhole_checks::board;
 
 #[entry]
 fn main() -> ! {
-    let mut buffer = [0; SEALED_MAX];
-    match seal_sample(&Portable, &mut buffer) {
-        Ok(file) => match fs::write(c"mps2.sealed", file) {
-            Ok(()) => process::exit(0),
-            Err(error) => eprintln!("mps2.sealed: {error}"),
-        },
-        Err(error) => eprintln!("{error}"),
-    }
-    process::exit(1)
+    board::seal(c"mps2.sealed")
 }
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    keyhole_mps2::panicked(info)
+    board::panicked(info)
 }

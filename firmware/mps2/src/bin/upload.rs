@@ -165,5 +165,5 @@ fn exit(what: &str, error: impl Display) -> ! {
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    keyhole_mps2::panicked(info)
+    keyhole_checks::board::panicked(info)
 }

@@ -160,11 +160,14 @@ impl<D: Disk> Context<D> {
     }
 
     /// What `attempt` gets, as soon as it gets anything: where there is no segment the cleaner may be able to make one. `None`: it is
-    /// not.
-    async fn when_there_is_space<T>(&self, mut attempt: impl FnMut(&mut State) -> Option<T>) -> Option<T> {
+    /// not, or what `grows` the store is not to be had.
+    async fn when_there_is_space<T>(&self, grows: bool, mut attempt: impl FnMut(&mut State) -> Option<T>) -> Option<T> {
         loop {
             let waiting = {
                 let mut state = self.shared.lock();
+                if grows && state.is_full() {
+                    return None;
+                }
                 if let Some(found) = attempt(&mut state) {
                     return Some(found);
                 }
@@ -186,7 +189,7 @@ impl<D: Disk> Context<D> {
             state.wake_maintenance_if_short();
             Some(number)
         };
-        self.when_there_is_space(take).await
+        self.when_there_is_space(purpose.grows(), take).await
     }
 
     /// Begins a segment; `None`: the store is full, or the file system is.
@@ -343,7 +346,7 @@ impl<D: Disk> Context<D> {
 
     /// Whether there is a segment for records of any kind, or the cleaner or the file system is able to make one.
     async fn gets_spare(&self) -> Result<bool, Error> {
-        if self.when_there_is_space(|state| state.segments.has_spare().then_some(())).await.is_some() {
+        if self.when_there_is_space(true, |state| state.has_spare().then_some(())).await.is_some() {
             return Ok(true);
         }
         // Then nobody knows how full it is.
@@ -352,7 +355,7 @@ impl<D: Disk> Context<D> {
         if std::mem::take(&mut self.shared.lock().segments.growth_blocked) {
             self.allocate_reserve().await?;
         }
-        Ok(self.shared.lock().segments.has_spare())
+        Ok(self.shared.lock().has_spare())
     }
 
     /// Takes the space of the segments that are reserved, so that deletions and cleaning are possible when the file system is
@@ -382,17 +385,21 @@ impl<D: Disk> Context<D> {
         if let Some(meta) = meta.as_mut().filter(|meta| meta.reserve) {
             let deletions = batch.commits.iter().all(|commit| commit.deletes);
             // Deletions do not wait: they may go on as it is.
-            let has_spare = if deletions { self.shared.lock().segments.has_spare() } else { self.gets_spare().await? };
+            let has_spare = if deletions { self.shared.lock().has_spare() } else { self.gets_spare().await? };
             if has_spare {
                 meta.reserve = false;
             } else {
                 self.shed(batch, |commit| commit.deletes);
             }
         }
+        let mut reserve = false;
         while !batch.commits.is_empty() && meta.as_ref().is_none_or(|meta| meta.room() < batch.space()) {
             let deletions = batch.commits.iter().all(|commit| commit.deletes);
-            if self.roll(meta, deletions && !self.shared.lock().segments.has_spare()).await?.is_none() {
-                self.shed(batch, |commit| commit.deletes && !deletions);
+            let had_reserve = deletions && (reserve || !self.shared.lock().has_spare());
+            if self.roll(meta, had_reserve).await?.is_none() {
+                self.shed(batch, |commit| commit.deletes && !had_reserve);
+                // Somebody else may have taken what there was.
+                reserve = true;
             }
         }
         Ok(())

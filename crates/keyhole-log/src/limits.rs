@@ -105,7 +105,7 @@ pub const EXPIRE_BATCH: usize = 1000;
 /// Bytes of records after which there is a new checkpoint: four times as many as the last one took, so that checkpoints are at
 /// most a fifth of what is written, but within these bounds, so that they are worth it, and that opening after a crash reads no
 /// more than so many bytes of records: a second or two.
-pub const CHECKPOINT_AFTER_MIN: u64 = 64 << 20;
+pub const CHECKPOINT_AFTER_MIN: u64 = 256 << 20;
 /// See [`CHECKPOINT_AFTER_MIN`].
 pub const CHECKPOINT_AFTER_MAX: u64 = 1 << 30;
 
@@ -115,7 +115,15 @@ pub const CLEAN_AHEAD: u64 = 2;
 /// One of so many segments is kept for those that were cleaned and wait to be freed, so that it does not take more cleaning to
 /// do without them: where 80 of 100 bytes are live, one segment in a hundred more or less is a tenth of a byte moved for each
 /// that is written.
-pub const CLEAN_RESERVE: u64 = 10;
+pub const CLEAN_RESERVE: u64 = 20;
+
+/// What is live must leave one of so many segments free beside what is reserved. It is filled with what is dead, and makes
+/// segments emptier when they are cleaned: where 80 of 100 bytes are live it saves a third of what would be moved.
+pub const CLEAN_SLACK: u64 = 20;
+
+/// Of the bytes of the segments that are neither reserved nor slack, how many may be live, in hundredths: segments cannot be
+/// filled to the last byte.
+pub const LIVE_MAX: u64 = 99;
 
 /// Segments that are cleaned between two checkpoints; in a large store half of those that may wait to be freed, so that the
 /// checkpoints, which are as large as the index, are worth it.

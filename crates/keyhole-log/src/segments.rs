@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::limits::{CLEAN_AHEAD, CLEAN_BATCH, CLEAN_RESERVE, PAGE, SEGMENTS_START};
+use crate::limits::{CLEAN_AHEAD, CLEAN_BATCH, CLEAN_RESERVE, CLEAN_SLACK, LIVE_MAX, PAGE, SEGMENTS_START};
 use crate::wire::checkpoint::{SegmentItem, SegmentUse};
 use crate::wire::segment::Kind;
 
@@ -77,6 +77,13 @@ pub(crate) enum Purpose {
     Clean(Kind),
 }
 
+impl Purpose {
+    /// Whether what is live grows with it. A worker's first segment for records is for any of them.
+    pub(crate) fn grows(self) -> bool {
+        matches!(self, Purpose::Body | Purpose::Meta { first: false })
+    }
+}
+
 /// Segments that are kept for something when everything else is full.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Reserve {
@@ -86,6 +93,8 @@ pub(crate) struct Reserve {
     pub(crate) cleaner: u64,
     /// For what was cleaned and waits to be freed: blank, or condemned.
     pub(crate) waiting: u64,
+    /// For nothing that is live: what is dead may be there.
+    pub(crate) slack: u64,
     /// What of the cleaner's must be left when others go on: with it a segment can be moved, and the checkpoints be written that
     /// free it.
     least: u64,
@@ -99,7 +108,7 @@ impl Reserve {
         // waits for its checkpoint.
         let cleaner = (4 + 2 * checkpoint.div_ceil(len)).min(most / 4);
         let least = (2 + (checkpoint * 5 / 2).div_ceil(len)).min(cleaner);
-        Reserve { deletions, cleaner, waiting: most / CLEAN_RESERVE, least }
+        Reserve { deletions, cleaner, waiting: most / CLEAN_RESERVE, slack: most / CLEAN_SLACK, least }
     }
 
     /// Of which the space is taken in advance.
@@ -107,8 +116,13 @@ impl Reserve {
         self.deletions + self.cleaner
     }
 
-    pub(crate) fn total(self) -> u64 {
+    /// Which is blank or waits to be freed.
+    fn unfilled(self) -> u64 {
         self.blank() + self.waiting
+    }
+
+    pub(crate) fn total(self) -> u64 {
+        self.unfilled() + self.slack
     }
 }
 
@@ -147,6 +161,12 @@ impl Segments {
             progress: 0,
             growth_blocked: false,
         }
+    }
+
+    /// Bytes that may be live before others than deletions are refused.
+    pub(crate) fn live_max(&self) -> u64 {
+        let most = Segments::most(self.len, self.capacity);
+        most.saturating_sub(self.reserve.total()) * self.len / 100 * LIVE_MAX
     }
 
     /// Segments that a capacity has room for.
@@ -199,7 +219,7 @@ impl Segments {
     /// to be divided.
     fn gained(&self) -> u64 {
         let reserved =
-            if self.growth_blocked { self.reserve.blank() } else { self.reserve.total() } + self.without_meta;
+            if self.growth_blocked { self.reserve.blank() } else { self.reserve.unfilled() } + self.without_meta;
         let free = self.free();
         if free >= reserved + CLEAN_AHEAD {
             // That is enough to know, and there may be many to count.
@@ -226,7 +246,7 @@ impl Segments {
         CLEAN_BATCH.max(((waiting + cleaner - least) / 2) as usize)
     }
 
-    /// Whether records of any kind may go on.
+    /// Whether a segment could be begun for anything.
     pub(crate) fn has_spare(&self) -> bool {
         self.spare() > 0
     }
@@ -401,19 +421,19 @@ mod tests {
 
     #[test]
     fn reserve_and_growth() {
-        // 24 segments, two workers: two are reserved for deletions, four for the cleaner, two for what waits to be freed, and two
-        // kept for the first records.
+        // 24 segments, two workers: two are reserved for deletions, four for the cleaner, one for what waits to be freed, and two
+        // kept for the first records. One more is slack.
         let mut segments = Segments::new(LEN, SEGMENTS_START + 24 * LEN, Vec::new(), 2);
         let bodies = (0..30).filter(|_| segments.take(Purpose::Body, 1).is_some()).count();
-        assert_eq!(bodies, 14);
+        assert_eq!((bodies, segments.live_max()), (15, 16 * LEN / 100 * 99));
         assert_eq!(segments.take(Purpose::Meta { first: false }, 1), None);
-        assert_eq!(segments.take(Purpose::Meta { first: true }, 1), Some(14));
+        assert_eq!(segments.take(Purpose::Meta { first: true }, 1), Some(15));
         segments.without_meta -= 1;
-        assert_eq!(segments.take(Purpose::Deletions, 1), Some(15));
-        segments.give_back(15);
-        assert_eq!(segments.allocated(), SEGMENTS_START + 15 * LEN);
+        assert_eq!(segments.take(Purpose::Deletions, 1), Some(16));
+        segments.give_back(16);
+        assert_eq!(segments.allocated(), SEGMENTS_START + 16 * LEN);
         let cleaner = (0..30).filter(|_| segments.take(Purpose::Clean(Kind::Meta), 1).is_some()).count();
-        assert_eq!(cleaner, 7, "all but what is for deletions");
+        assert_eq!(cleaner, 6, "all but what is for deletions");
         assert_eq!((segments.generation(segments.start(4) + 5), segments.generation(0)), (Some(1), None));
         segments.condemn(3);
         assert_eq!(segments.take(Purpose::Clean(Kind::Body), 1), None);
@@ -424,16 +444,16 @@ mod tests {
     fn what_waits_to_be_freed_is_as_good_as_free_as_far_as_it_is_reserved() {
         let mut segments = Segments::new(LEN, SEGMENTS_START + 48 * LEN, Vec::new(), 1);
         segments.without_meta = 0;
-        assert_eq!((segments.reserve.total(), segments.batch()), (1 + 4 + 4, CLEAN_BATCH));
+        assert_eq!((segments.reserve.total(), segments.batch()), (1 + 4 + 2 + 2, CLEAN_BATCH));
         let mut taken = 0;
         while segments.take(Purpose::Body, 1).is_some() {
             taken += 1;
         }
-        assert_eq!((taken, segments.spare()), (39, 0));
+        assert_eq!((taken, segments.spare()), (41, 0));
         assert!(segments.take(Purpose::Clean(Kind::Body), 2).is_some());
         assert_eq!(
             (segments.free(), segments.spare()),
-            (8, 0),
+            (6, 0),
             "what the cleaner fills is among what is reserved for it"
         );
         for number in 0..3 {
@@ -449,9 +469,9 @@ mod tests {
             segments.condemn(number);
         }
         // However many wait: the deletions' one, and two with which the cleaner can go on.
-        assert_eq!(segments.spare(), 5);
+        assert_eq!(segments.spare(), 3);
         let more = (0..30).filter(|_| segments.take(Purpose::Body, 3).is_some()).count();
-        assert_eq!((more, segments.free()), (5, 3));
+        assert_eq!((more, segments.free()), (3, 3));
     }
 
     #[test]

@@ -278,6 +278,17 @@ impl State {
         }
     }
 
+    /// Whether as much is live as there may be. Then there is nothing to be gained for those who store something, whatever is
+    /// cleaned. In a ring what is oldest is dropped instead.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.maintenance.ring && self.index.live.total() >= self.segments.live_max()
+    }
+
+    /// Whether records of any kind may go on.
+    pub(crate) fn has_spare(&self) -> bool {
+        !self.is_full() && self.segments.has_spare()
+    }
+
     /// A segment whose records are known to be durable up to some offset, of a worker other than `me`: each time another one.
     pub(crate) fn witness(&self, me: usize, turn: usize) -> Durable {
         let others = self.ends.len() - 1;

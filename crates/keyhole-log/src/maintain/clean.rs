@@ -31,7 +31,7 @@ use crate::writer::{Block, Job, Placed};
 /// The same as [`CLEAN_LIVE_MAX`] where the oldest objects may be dropped instead.
 const RING_LIVE_MAX: u64 = 50;
 
-/// Records that are moved in one commit, about. Commits are not split, so this much and a record more may be left unused at the
+/// Bytes of records that are moved in one commit, about. Commits are not split, so this much and a record more may be left unused at the
 /// end of a segment.
 const MOVE_COMMIT: usize = 64 * 1024;
 
@@ -66,6 +66,23 @@ struct FoundBody {
     runs: Vec<Run>,
 }
 
+/// Bodies whose blocks have been moved, and whose records have yet to say so.
+#[derive(Default)]
+struct MovedBodies {
+    drafts: Vec<Draft>,
+    /// Bytes that their records take.
+    space: usize,
+    /// Of the segments that the blocks are in now.
+    pins: Vec<SegmentPin>,
+}
+
+/// One pin of a segment is enough.
+fn add_pin(pins: &mut Vec<SegmentPin>, pin: SegmentPin) {
+    if pins.iter().all(|other| other.number() != pin.number()) {
+        pins.push(pin);
+    }
+}
+
 impl<D: Disk> Maintenance<D> {
     /// Cleans segments, the most worthwhile first, a batch at most, or until it is enough; how many can be freed now.
     pub(super) async fn clean(&mut self, enough: impl Fn(&State) -> bool) -> Result<usize, Error> {
@@ -81,7 +98,7 @@ impl<D: Disk> Maintenance<D> {
             let candidate = {
                 let mut state = self.shared.lock();
                 state.condemn_dead();
-                if state.segments.has_spare() {
+                if state.has_spare() {
                     state.wake_space();
                 }
                 let most = state.segments.batch();
@@ -181,24 +198,37 @@ impl<D: Disk> Maintenance<D> {
     /// Moves the live blocks of a segment; `false`: not all of it could be read.
     async fn clean_blocks(&self, number: u32) -> Result<bool, Error> {
         let (mut from, mut sound) = (BodyId(0), true);
+        // The records of many bodies share a batch: in one of its own each would take a page.
+        let mut moved = MovedBodies::default();
         loop {
             let (bodies, next) = self.shared.lock().bodies_in(number, from);
             for body in bodies {
-                match self.move_body(body, number).await {
+                match self.move_body(body, number, &mut moved).await {
                     Ok(()) => {}
                     Err(Error::Damaged(_)) => sound = false,
                     Err(error) => return Err(error),
                 }
+                if moved.space >= MOVE_COMMIT {
+                    self.end_moves(&mut moved).await?;
+                }
             }
             match next {
                 Some(next) => from = next,
-                None => return Ok(sound),
+                None => break,
             }
         }
+        self.end_moves(&mut moved).await?;
+        Ok(sound)
     }
 
-    /// Moves those blocks of a body that are in this segment.
-    async fn move_body(&self, id: BodyId, segment: u32) -> Result<(), Error> {
+    /// Writes the records of the bodies whose blocks have been moved.
+    async fn end_moves(&self, moved: &mut MovedBodies) -> Result<(), Error> {
+        let MovedBodies { drafts, pins, .. } = std::mem::take(moved);
+        if drafts.is_empty() { Ok(()) } else { self.move_records(drafts, pins).await }
+    }
+
+    /// Moves those blocks of a body that are in this segment. Its record is left to [`end_moves`](Self::end_moves).
+    async fn move_body(&self, id: BodyId, segment: u32, moved: &mut MovedBodies) -> Result<(), Error> {
         let located = {
             let mut state = self.shared.lock();
             // It may have gone meanwhile.
@@ -216,9 +246,7 @@ impl<D: Disk> Maintenance<D> {
                     let identity = Identity { generation: run.generation, offset, body: id.0, index, data_len };
                     let placed = self.move_block(&identity).await?;
                     add_block(&mut runs, placed.offset, placed.generation);
-                    if pins.iter().all(|pin| pin.number() != placed.pin.number()) {
-                        pins.push(placed.pin);
-                    }
+                    add_pin(&mut pins, placed.pin);
                 } else {
                     add_block(&mut runs, offset, run.generation);
                 }
@@ -231,7 +259,12 @@ impl<D: Disk> Maintenance<D> {
         let payload = Payload::Body(BodyRecord { id, placed, len, prefix: &prefix, bytes });
         let effect = Effect::Moved(Box::new(Effect::Body { id, placed, len, runs }));
         let draft = Draft { seq, kind: payload.kind(), payload: payload.encode(), effect };
-        self.move_records(vec![draft], pins).await
+        moved.space += record::space(draft.payload.len());
+        moved.drafts.push(draft);
+        for pin in pins {
+            add_pin(&mut moved.pins, pin);
+        }
+        Ok(())
     }
 
     async fn read_body(&self, id: BodyId, located: &Located) -> Result<FoundBody, Error> {

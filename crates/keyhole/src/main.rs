@@ -7,6 +7,7 @@ mod buffer;
 mod chores;
 mod cli;
 mod commands;
+mod connection;
 mod control;
 mod credentials;
 mod engine;

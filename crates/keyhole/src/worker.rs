@@ -16,6 +16,7 @@ use tokio::task::spawn_local;
 use crate::buffer::Block;
 use crate::chores::Chores;
 use crate::cli::SyncMode;
+use crate::connection::Connection;
 use crate::engine::Chosen;
 use crate::env::System;
 use crate::medium::Medium;
@@ -208,10 +209,7 @@ where
     D: Disk<Buf = Block>,
     A: Accept,
 {
-    let serve = |stream| {
-        let node = node.clone();
-        async move { node.serve(stream).await }
-    };
+    let serve = |stream| serve(node.clone(), async move { Some(Connection::Plain(stream)) });
     accept_all(listener, connections, serve).await;
 }
 
@@ -223,14 +221,21 @@ where
 {
     let Some((listener, acceptor)) = tls else { return std::future::pending().await };
     let serve = |stream| {
-        let (node, acceptor) = (node.clone(), acceptor.clone());
-        async move {
-            if let Some(stream) = acceptor.accept(stream).await {
-                node.serve(stream).await;
-            }
-        }
+        let acceptor = acceptor.clone();
+        serve(node.clone(), async move { acceptor.accept(stream).await.map(Connection::Tls) })
     };
     accept_all(listener, connections, serve).await;
+}
+
+/// Serves a connection as soon as there is one.
+async fn serve<D, P>(node: Served<D>, connection: impl Future<Output = Option<Connection<P>>>)
+where
+    D: Disk<Buf = Block>,
+    P: Socket,
+{
+    if let Some(connection) = connection.await {
+        node.serve(connection).await;
+    }
 }
 
 /// Accepts connections for ever, and has each served by a task of its own.

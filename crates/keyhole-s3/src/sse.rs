@@ -2,13 +2,32 @@
 //! order in which S3 looks.
 
 use keyhole_core::CustomerKey;
-use keyhole_core::sse_c::{self, KEY_MD5_HEADER, Role, SseCError, Triple};
+use keyhole_core::sse_c::{self, KEY_HEADER, KEY_MD5_HEADER, Role, SseCError, Triple};
 
 use crate::http::RequestHead;
 use crate::{Error, ErrorCode};
 
 /// The header that asks for encryption with keys of the server's.
 const MANAGED_HEADER: &str = "x-amz-server-side-encryption";
+/// Others that say how ("Specifying server-side encryption with AWS KMS" in the S3 guide).
+const MANAGED_MORE: [&str; 3] = [
+    "x-amz-server-side-encryption-aws-kms-key-id",
+    "x-amz-server-side-encryption-context",
+    "x-amz-server-side-encryption-bucket-key-enabled",
+];
+
+/// What begins like this has to do with encryption, whatever it is.
+const PREFIXES: [&str; 2] = [MANAGED_HEADER, "x-amz-copy-source-server-side-encryption"];
+const TRIOS: [&str; 6] = [
+    sse_c::ALGORITHM_HEADER,
+    KEY_HEADER,
+    KEY_MD5_HEADER,
+    sse_c::COPY_SOURCE_ALGORITHM_HEADER,
+    sse_c::COPY_SOURCE_KEY_HEADER,
+    sse_c::COPY_SOURCE_KEY_MD5_HEADER,
+];
+/// Characters added, left out, exchanged or taken for others in the name of a header that is still taken for one of a trio.
+const TYPOS_MAX: usize = 3;
 
 /// The key to write with; `None` where the request is no SSE-C request. `secure`: whether a key may come over this
 /// connection.
@@ -33,7 +52,7 @@ pub fn for_write(head: &RequestHead, secure: bool) -> Result<Option<CustomerKey>
 
 /// Whether a request has any header of a trio, good or bad.
 pub fn is_asked_for(head: &RequestHead, role: Role) -> bool {
-    Triple::from_headers(role, head.headers.iter()).map_or(true, |triple| !triple.is_absent())
+    parse(head, role).map_or(true, |triple| !triple.is_absent())
 }
 
 /// Refuses, of what is to be stored in the clear, the key of a copy's source where there is no such source: it may be the key to
@@ -126,11 +145,34 @@ fn argument(message: &'static str) -> Error {
 }
 
 fn managed(head: &RequestHead) -> Option<String> {
-    head.headers.get(MANAGED_HEADER).map(|value| String::from_utf8_lossy(value).into_owned())
+    let value = [&[MANAGED_HEADER][..], &MANAGED_MORE].concat().into_iter().find_map(|name| head.headers.get(name));
+    value.map(|value| String::from_utf8_lossy(value).into_owned())
+}
+
+/// The headers of a role. One that is misspelt, of either role, is not taken for none: what was to be sealed would be stored in the
+/// clear.
+fn parse(head: &RequestHead, role: Role) -> Result<Triple<'_>, SseCError> {
+    let triple = Triple::from_headers(role, head.headers.iter())?;
+    match head.headers.iter().any(|(name, _)| is_misspelt(name)) {
+        true => Err(SseCError::UnknownHeader),
+        false => Ok(triple),
+    }
+}
+
+/// Whether a header, by its name in lower case, is none of a trio and must have been meant to be.
+fn is_misspelt(name: &str) -> bool {
+    if name == MANAGED_HEADER || MANAGED_MORE.contains(&name) || TRIOS.contains(&name) {
+        return false;
+    }
+    let is_close = |other: &&str| {
+        // Most names are too short for a closer look.
+        name.len().abs_diff(other.len()) <= TYPOS_MAX && strsim::osa_distance(name, other) <= TYPOS_MAX
+    };
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || TRIOS.iter().any(is_close)
 }
 
 fn triple(head: &RequestHead, role: Role, secure: bool) -> Result<Triple<'_>, Error> {
-    let triple = Triple::from_headers(role, head.headers.iter());
+    let triple = parse(head, role);
     let asks = triple.as_ref().map_or(true, |triple| !triple.is_absent());
     if asks && !secure {
         return Err(Error::new(ErrorCode::InvalidRequest).with_message(
@@ -218,6 +260,8 @@ mod tests {
         check(&[ALGORITHM, KEY, &MD5.replace("hR", "hS")], true, Err((C::InvalidArgument, "did not match the hash")));
         check(&[ALGORITHM, KEY, MD5, MD5], true, Err((C::InvalidArgument, "twice")));
         check(&["\nx-amz-server-side-encryption-customer-kye: a"], true, Err((C::InvalidArgument, "is none")));
+        check(&["\nx-amz-sever-side-encryption-customer-key: a"], true, Err((C::InvalidArgument, "is none")));
+        check(&["\nx-amz-server-side-encryption-aws-kms-key-id: a"], true, Err((C::NotImplemented, "managed keys")));
     }
 
     #[test]
@@ -238,6 +282,21 @@ mod tests {
         assert_eq!(code(read(MD5, true, true)), ErrorCode::InvalidArgument);
         let short = [ALGORITHM, "\nx-amz-server-side-encryption-customer-key: MDEy", MD5].concat();
         assert_eq!(code(read(&short, true, true)), ErrorCode::AccessDenied);
+    }
+
+    #[test]
+    fn names_that_were_meant_to_be_others() {
+        for name in TRIOS.into_iter().chain(MANAGED_MORE).chain([MANAGED_HEADER]) {
+            assert!(!is_misspelt(name), "{name}");
+        }
+        // So many typos in the middle, and one more.
+        let typed = |typos: &str| KEY_HEADER.replace("side", typos);
+        for (typos, is) in [("sid", true), ("xyze", true), ("xyzv", false), ("", false)] {
+            assert_eq!(is_misspelt(&typed(typos)), is, "{typos}");
+        }
+        assert!(is_misspelt("x-amz-copy-source-server-side-encryption-customer-md5"));
+        assert!(!is_misspelt("x-amz-meta-server-side-encryption-customer-algorithm"), "metadata is what one likes");
+        assert!(!is_misspelt("x-amz-copy-source-if-unmodified-since"));
     }
 
     #[test]

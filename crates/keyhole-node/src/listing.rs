@@ -1,11 +1,13 @@
 //! Lists: of objects, of uploads, of parts.
 
 use keyhole_core::aead::Engine;
+use keyhole_core::head::Checksums;
 use keyhole_log::{Disk, ListObjects, ListUploads, Listed, ListedUpload, Listing};
 use keyhole_s3::http::Response;
-use keyhole_s3::{ErrorCode, ops, xml};
+use keyhole_s3::{ErrorCode, ops, sse, xml};
 
 use crate::failure::Result;
+use crate::heads::ObjectHead;
 use crate::io::Env;
 use crate::multipart::UploadId;
 use crate::node::{Node, Request};
@@ -76,20 +78,37 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         max: usize,
     ) -> Result<Response> {
         let (bucket, key) = request.object()?;
+        let customer_key = sse::for_write(request.head, request.secure)?;
         let upload = self.log.upload(bucket, key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
-        let mut parts = self.log.parts(&upload, marker, max + 1)?;
-        let truncated = parts.len() > max;
-        parts.truncate(max);
-        let entries: Vec<_> = parts
-            .iter()
-            .map(|part| xml::PartEntry {
+        let head = match (upload.sealed, &customer_key) {
+            (false, Some(_)) => return Err(sse::part_mismatch().into()),
+            (true, None) if upload.declared.is_some() => return Err(sse::key_required().into()),
+            // Nothing is in the head that is wanted.
+            (true, None) => ObjectHead::default(),
+            (..) => self.upload_head(&upload, customer_key.as_ref()).await?,
+        };
+        let mut found = self.log.parts(&upload, marker, max + 1)?;
+        let truncated = found.len() > max;
+        found.truncate(max);
+        let mut parts = Vec::with_capacity(found.len());
+        for part in &found {
+            let checksums = match head.declared {
+                None => Checksums::default(),
+                Some(_) => {
+                    let info = self.log.part_record_info(part).await?;
+                    self.read_part_info(&info, &part.part, head.data_key.as_ref())?
+                }
+            };
+            parts.push(xml::PartEntry {
                 number: part.number,
                 size: part.size,
                 etag: hex::encode(part.etag),
                 time_ms: part.time_ms,
-            })
-            .collect();
-        Ok(Response::xml(200, xml::list_parts(bucket, key, id, marker, max, &entries, truncated)))
+                checksums,
+            });
+        }
+        let list = xml::PartList { id, declared: head.declared, marker, max, parts, truncated };
+        Ok(Response::xml(200, xml::list_parts(bucket, key, &list)))
     }
 }
 

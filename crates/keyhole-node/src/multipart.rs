@@ -88,12 +88,19 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         }
         let data_key = match &customer_key {
             None => None,
-            Some(customer_key) => {
-                let head = self.log.upload_head(&upload).await?.head;
-                self.read_head(&head, Some(customer_key), bucket, key).map_err(part_key_failure)?.data_key
-            }
+            Some(customer_key) => self.upload_head(&upload, Some(customer_key)).await?.data_key,
         };
         Ok(Open { upload, customer_key, data_key })
+    }
+
+    /// The head of an upload, opened with the key that it was created with (row 12).
+    pub(crate) async fn upload_head(
+        &self,
+        upload: &UploadRef,
+        customer_key: Option<&CustomerKey>,
+    ) -> Result<ObjectHead> {
+        let head = self.log.upload_head(upload).await?.head;
+        self.read_head(&head, customer_key, &upload.bucket, &upload.key).map_err(part_key_failure)
     }
 
     /// UploadPart.

@@ -1,6 +1,6 @@
 //! Documents that go to clients.
 
-use keyhole_core::head::Checksums;
+use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums};
 use quick_xml::Writer;
 use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
 
@@ -464,18 +464,29 @@ pub struct PartEntry {
     pub etag: String,
     /// When it was uploaded.
     pub time_ms: u64,
+    /// The checksums that it came with, where the upload declared an algorithm.
+    pub checksums: Checksums,
+}
+
+/// The parts of an upload.
+pub struct PartList<'a> {
+    /// The upload.
+    pub id: &'a UploadId,
+    /// What it declared of checksums.
+    pub declared: Option<(ChecksumAlgorithm, ChecksumType)>,
+    /// Numbers are greater than this.
+    pub marker: u16,
+    /// Parts at most.
+    pub max: usize,
+    /// The parts, by number.
+    pub parts: Vec<PartEntry>,
+    /// There are more.
+    pub truncated: bool,
 }
 
 /// ListParts.
-pub fn list_parts(
-    bucket: &str,
-    key: &str,
-    id: &UploadId,
-    marker: u16,
-    max: usize,
-    parts: &[PartEntry],
-    truncated: bool,
-) -> String {
+pub fn list_parts(bucket: &str, key: &str, list: &PartList<'_>) -> String {
+    let PartList { id, declared, marker, max, ref parts, truncated } = *list;
     let mut doc = Document::new("ListPartsResult");
     doc.text("Bucket", bucket);
     doc.text("Key", key);
@@ -483,6 +494,10 @@ pub fn list_parts(
     doc.owner("Initiator");
     doc.owner("Owner");
     doc.text("StorageClass", "STANDARD");
+    if let Some((algorithm, kind)) = declared {
+        doc.text("ChecksumAlgorithm", checksum::algorithm_name(algorithm));
+        doc.text("ChecksumType", checksum::type_name(kind));
+    }
     doc.number("PartNumberMarker", marker);
     doc.number("NextPartNumberMarker", parts.last().map_or(0, |part| part.number));
     doc.number("MaxParts", max as u64);
@@ -493,6 +508,7 @@ pub fn list_parts(
         doc.text("LastModified", &iso8601(part.time_ms));
         doc.etag(&part.etag);
         doc.number("Size", part.size);
+        doc.checksums(&part.checksums);
         doc.close();
     }
     doc.finish()

@@ -14,7 +14,7 @@ fn node() -> Node {
 
 /// A form in the making.
 #[derive(Clone)]
-struct Form {
+pub(crate) struct Form {
     fields: Vec<(String, String)>,
     conditions: Vec<String>,
     expiration: String,
@@ -26,7 +26,7 @@ struct Form {
 
 impl Form {
     /// With a key, and with conditions for it and the bucket.
-    fn new(key: &str, file: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn new(key: &str, file: impl Into<Vec<u8>>) -> Self {
         let form = Form {
             fields: Vec::new(),
             conditions: Vec::new(),
@@ -55,14 +55,14 @@ impl Form {
         self.condition(&condition).free(name, value)
     }
 
-    fn fields(mut self, fields: impl IntoIterator<Item = (String, String)>) -> Self {
+    pub(crate) fn fields(mut self, fields: impl IntoIterator<Item = (String, String)>) -> Self {
         for (name, value) in fields {
             self = self.field(&name, &value);
         }
         self
     }
 
-    fn signed(self, node: &Node) -> Self {
+    pub(crate) fn signed(self, node: &Node) -> Self {
         let now = jiff::Timestamp::now().as_millisecond();
         let date = amz_date(now);
         let form = self
@@ -101,7 +101,7 @@ impl Form {
         Request::new("POST", "/bucket").header("content-type", kind).body(self.body())
     }
 
-    fn send(&self, node: &Node) -> Response {
+    pub(crate) fn send(&self, node: &Node) -> Response {
         self.request().send_unsigned(node.address())
     }
 }

@@ -18,3 +18,4 @@ mod secrets;
 mod start;
 mod tags;
 mod tls;
+mod trio;

@@ -1,0 +1,397 @@
+//! The rules of customer keys, row by row, on every operation that takes one; and that none of their headers is ever ignored.
+
+use keyhole_tests::data::{base64, fresh_seed, md5};
+use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
+
+use super::forms::Form;
+
+const OBJECT: &str = "x-amz-server-side-encryption-customer-";
+const SOURCE: &str = "x-amz-copy-source-server-side-encryption-customer-";
+const MANAGED: &str = "x-amz-server-side-encryption";
+
+const ALGORITHM: &str = "The Encryption request you specified is not valid. Supported value: AES256.";
+const NEEDS_ALGORITHM: &str =
+    "Requests specifying Server Side Encryption with Customer provided keys must provide a valid encryption algorithm.";
+const NEEDS_KEY: &str =
+    "Requests specifying Server Side Encryption with Customer provided keys must provide an appropriate secret key.";
+const NEEDS_MD5: &str = "Requests specifying Server Side Encryption with Customer provided keys must provide the client \
+                         calculated MD5 of the secret key.";
+const NO_KEY: &str = "The secret key was invalid for the specified algorithm.";
+const OTHER_MD5: &str = "The calculated MD5 hash of the key did not match the hash that was provided.";
+const BOTH: &str =
+    "Server Side Encryption with Customer provided key is incompatible with the encryption method specified";
+const NO_MANAGED: &str =
+    "Server-side encryption with managed keys is not supported. Use customer-provided keys (SSE-C).";
+const IS_SEALED: &str = "The object was stored using a form of Server Side Encryption. The correct parameters must be \
+                         provided to retrieve the object.";
+const WRONG_KEY: &str =
+    "Requests specifying Server Side Encryption with Customer provided keys must provide the correct secret key.";
+const IS_PLAIN: &str = "The encryption parameters are not applicable to this object.";
+const PART_KIND: &str = "The multipart upload initiate requested encryption. Subsequent part requests must include the \
+                         appropriate encryption parameters.";
+const PART_KEY: &str = "The provided encryption parameters did not match the ones used originally.";
+
+type Headers = Vec<(String, String)>;
+
+/// A bucket with a sealed object, a plain one, and an upload of each kind.
+struct Fixture {
+    node: Node,
+    key: CustomerKey,
+    sealed_upload: String,
+    plain_upload: String,
+}
+
+/// What a row says: status, code, message.
+type Row = (u16, &'static str, &'static str);
+
+fn object(method: &str, name: &str) -> Request {
+    Request::new(method, &format!("/bucket/{name}"))
+}
+
+fn fixture() -> Fixture {
+    let node = Launch::default().with_credential().start();
+    node.make_bucket("bucket");
+    let key = CustomerKey::random();
+    node.send(&object("PUT", "sealed").headers(key.headers()).body("sealed")).expect(200);
+    node.send(&object("PUT", "plain").body("plain")).expect(200);
+    let create = |request: Request| node.send(&request.query("uploads", "")).expect(200).element("UploadId").unwrap();
+    let sealed_upload = create(object("POST", "parts").headers(key.headers()));
+    let plain_upload = create(object("POST", "parts"));
+    Fixture { node, key, sealed_upload, plain_upload }
+}
+
+impl Fixture {
+    fn part(&self, upload: &str) -> Request {
+        object("PUT", "parts").query("partNumber", "1").query("uploadId", upload)
+    }
+
+    /// Every operation that stores something with a key, with these headers.
+    fn write(&self, operation: &str, headers: &[(String, String)]) -> Response {
+        let from_plain = |request: Request| request.header("x-amz-copy-source", "/bucket/plain");
+        let request = match operation {
+            "PutObject" => object("PUT", "new").body("never stored"),
+            "PostObject" => {
+                let form = Form::new("new", "never stored").fields(headers.iter().cloned());
+                return form.signed(&self.node).send(&self.node);
+            }
+            "CopyObject" => from_plain(object("PUT", "new")),
+            "CreateMultipartUpload" => object("POST", "new").query("uploads", ""),
+            "UploadPart" => self.part(&self.sealed_upload).body("never stored"),
+            "UploadPartCopy" => from_plain(self.part(&self.sealed_upload)),
+            other => panic!("{other}"),
+        };
+        self.node.send(&request.headers(headers.to_vec()))
+    }
+
+    /// Every operation that reads an object with a key, and the beginning of the names of its headers.
+    fn read(&self, operation: &str, name: &str, headers: impl Fn(&str) -> Headers) -> Response {
+        let source = |request: Request| request.header("x-amz-copy-source", format!("/bucket/{name}"));
+        let request = match operation {
+            "GetObject" => object("GET", name).headers(headers(OBJECT)),
+            "GetObject, a range" => object("GET", name).header("range", "bytes=1-2").headers(headers(OBJECT)),
+            "HeadObject" => object("HEAD", name).headers(headers(OBJECT)),
+            "GetObjectAttributes" => {
+                let attributes = object("GET", name).query("attributes", "");
+                attributes.header("x-amz-object-attributes", "ETag,ObjectSize").headers(headers(OBJECT))
+            }
+            "CopyObject" => source(object("PUT", "new")).headers(headers(SOURCE)),
+            "CopyObject, to itself" => {
+                let copy = source(object("PUT", name)).header("x-amz-metadata-directive", "REPLACE");
+                copy.headers(headers(SOURCE))
+            }
+            "UploadPartCopy" => source(self.part(&self.plain_upload)).headers(headers(SOURCE)),
+            other => panic!("{other}"),
+        };
+        self.node.send(&request)
+    }
+
+    /// There is nothing but what was there.
+    fn nothing_was_stored(&self) {
+        for upload in [&self.sealed_upload, &self.plain_upload] {
+            let parts = self.node.send(&object("GET", "parts").query("uploadId", upload)).expect(200).text();
+            assert!(!parts.contains("<Part>"), "{parts}");
+        }
+        self.node.send(&object("GET", "new")).expect(404);
+        let uploads = self.node.send(&Request::new("GET", "/bucket").query("uploads", "")).expect(200).text();
+        assert_eq!(uploads.matches("<Upload>").count(), 2, "{uploads}");
+    }
+}
+
+const WRITES: [&str; 6] =
+    ["PutObject", "PostObject", "CopyObject", "CreateMultipartUpload", "UploadPart", "UploadPartCopy"];
+const READS: [&str; 7] = [
+    "GetObject",
+    "GetObject, a range",
+    "HeadObject",
+    "GetObjectAttributes",
+    "CopyObject",
+    "CopyObject, to itself",
+    "UploadPartCopy",
+];
+
+#[track_caller]
+fn check(what: &str, reply: &Response, (status, code, message): Row) {
+    assert_eq!(reply.status, status, "{what}: {}", reply.text());
+    assert!(reply.header("x-amz-request-id").is_some(), "{what}");
+    if what.starts_with("HeadObject") {
+        assert!(reply.body.is_empty(), "{what}");
+        return;
+    }
+    assert_eq!(reply.element("Code").as_deref(), Some(code), "{what}: {}", reply.text());
+    assert_eq!(reply.element("Message").as_deref(), Some(message), "{what}: {}", reply.text());
+    assert_eq!(reply.element("RequestId").as_deref(), reply.header("x-amz-request-id"), "{what}");
+    assert!(reply.element("Resource").is_some(), "{what}: {}", reply.text());
+    if code == "InvalidArgument" || code == "InvalidEncryptionAlgorithmError" {
+        assert_eq!(reply.element("ArgumentName").as_deref(), Some(MANAGED), "{what}: {}", reply.text());
+    }
+}
+
+fn named(prefix: &str, pairs: &[(&str, &str)]) -> Headers {
+    pairs.iter().map(|(name, value)| (format!("{prefix}{name}"), (*value).to_owned())).collect()
+}
+
+#[test]
+fn every_row_on_every_write() {
+    let fixture = fixture();
+    let (key, md5_of_key) = (fixture.key.base64(), fixture.key.md5_base64());
+    let short = &fixture.key.0[..31];
+    let (short, md5_of_short) = (base64(short), base64(&md5(short)));
+    let other = CustomerKey::random().md5_base64();
+    let whole = [("algorithm", "AES256"), ("key", &key), ("key-md5", &md5_of_key)];
+    let with_managed = |headers: Headers, value: &str| {
+        let mut headers = headers;
+        headers.push((MANAGED.to_owned(), value.to_owned()));
+        headers
+    };
+    let trio = |pairs: &[(&str, &str)]| named(OBJECT, pairs);
+    let argument = |message| (400, "InvalidArgument", message);
+    let rows: Vec<(&str, Headers, Row)> = vec![
+        ("1", with_managed(trio(&whole), "AES256"), argument(BOTH)),
+        ("1", with_managed(trio(&whole), "aws:kms"), argument(BOTH)),
+        ("1 before 4", with_managed(trio(&whole[..1]), "aws:kms"), argument(BOTH)),
+        (
+            "2",
+            trio(&[("algorithm", "AES128"), whole[1], whole[2]]),
+            (400, "InvalidEncryptionAlgorithmError", ALGORITHM),
+        ),
+        (
+            "2 before 7",
+            trio(&[("algorithm", "aes256"), whole[1], ("key-md5", &other)]),
+            (400, "InvalidEncryptionAlgorithmError", ALGORITHM),
+        ),
+        ("3", trio(&whole[1..]), argument(NEEDS_ALGORITHM)),
+        ("4", trio(&[whole[0], whole[2]]), argument(NEEDS_KEY)),
+        ("4, nothing but the algorithm", trio(&whole[..1]), argument(NEEDS_KEY)),
+        ("4, nothing but the MD5", trio(&whole[2..]), argument(NEEDS_KEY)),
+        ("5, too short", trio(&[whole[0], ("key", &short), ("key-md5", &md5_of_short)]), argument(NO_KEY)),
+        ("5, not base64", trio(&[whole[0], ("key", "not base64!"), whole[2]]), argument(NO_KEY)),
+        ("6", trio(&whole[..2]), argument(NEEDS_MD5)),
+        ("6 before 3", trio(&whole[1..2]), argument(NEEDS_MD5)),
+        ("7", trio(&[whole[0], whole[1], ("key-md5", &other)]), argument(OTHER_MD5)),
+        ("17", with_managed(Vec::new(), "aws:kms"), (501, "NotImplemented", NO_MANAGED)),
+        ("17", with_managed(Vec::new(), "AES256"), (501, "NotImplemented", NO_MANAGED)),
+    ];
+    for operation in WRITES {
+        for (row, headers, expected) in &rows {
+            let reply = fixture.write(operation, headers);
+            check(&format!("{operation}, row {row}"), &reply, *expected);
+            let text = reply.text();
+            assert!(!text.contains(&key) && !text.contains(&md5_of_key), "{operation}, row {row}: {text}");
+            let value = headers.iter().find(|(name, _)| name == MANAGED).map(|(_, value)| value.clone());
+            if *expected == argument(BOTH) {
+                assert_eq!(reply.element("ArgumentValue"), value, "{operation}, row {row}");
+            }
+        }
+    }
+    fixture.nothing_was_stored();
+    for operation in ["UploadPart", "PutObject"] {
+        let reply = fixture.write(operation, &trio(&whole)).expect(200);
+        assert_eq!(reply.header("x-amz-server-side-encryption-customer-key-md5"), Some(&md5_of_key[..]));
+        assert!(reply.headers.iter().all(|(_, value)| *value != key));
+    }
+}
+
+#[test]
+fn every_row_on_every_read() {
+    let fixture = fixture();
+    let (key, md5_of_key) = (fixture.key.base64(), fixture.key.md5_base64());
+    let wrong = CustomerKey::random();
+    let (wrong, md5_of_wrong) = (wrong.base64(), wrong.md5_base64());
+    let short = &fixture.key.0[..31];
+    let (short, md5_of_short) = (base64(short), base64(&md5(short)));
+    let whole = [("algorithm", "AES256"), ("key", &key[..]), ("key-md5", &md5_of_key[..])];
+    let argument = |message| (400, "InvalidArgument", message);
+    let plain = (400, "InvalidRequest", IS_PLAIN);
+    let absent = (404, "NoSuchKey", "The specified key does not exist.");
+    type Pairs<'a> = Vec<(&'a str, &'a str)>;
+    let rows: Vec<(&str, &str, Pairs<'_>, Row)> = vec![
+        ("8", "sealed", vec![], (400, "InvalidRequest", IS_SEALED)),
+        ("9", "sealed", vec![whole[0], ("key", &wrong), ("key-md5", &md5_of_wrong)], (403, "AccessDenied", WRONG_KEY)),
+        (
+            "9, a key of another length",
+            "sealed",
+            vec![whole[0], ("key", &short), ("key-md5", &md5_of_short)],
+            (403, "AccessDenied", WRONG_KEY),
+        ),
+        ("10", "plain", whole.to_vec(), plain),
+        ("10, one header", "plain", whole[..1].to_vec(), plain),
+        ("10, one header", "plain", whole[1..2].to_vec(), plain),
+        ("10, one header", "plain", whole[2..].to_vec(), plain),
+        (
+            "2",
+            "sealed",
+            vec![("algorithm", "AES128"), whole[1], whole[2]],
+            (400, "InvalidEncryptionAlgorithmError", ALGORITHM),
+        ),
+        ("3", "sealed", whole[1..].to_vec(), argument(NEEDS_ALGORITHM)),
+        ("4", "sealed", vec![whole[0], whole[2]], argument(NEEDS_KEY)),
+        ("6", "sealed", whole[..2].to_vec(), argument(NEEDS_MD5)),
+        ("7", "sealed", vec![whole[0], whole[1], ("key-md5", &md5_of_wrong)], argument(OTHER_MD5)),
+        ("not there", "absent", whole.to_vec(), absent),
+        ("not there, whatever is wrong with the key", "absent", whole[..2].to_vec(), absent),
+    ];
+    for operation in READS {
+        for (row, name, pairs, expected) in &rows {
+            let reply = fixture.read(operation, name, |prefix| named(prefix, pairs));
+            check(&format!("{operation}, row {row}"), &reply, *expected);
+            assert!(!reply.text().contains(&key), "{operation}, row {row}");
+        }
+    }
+    fixture.nothing_was_stored();
+    // The same requests with the right key do what they say.
+    for (operation, status) in [("GetObject, a range", 206), ("HeadObject", 200), ("GetObjectAttributes", 200)] {
+        fixture.read(operation, "sealed", |prefix| named(prefix, &whole)).expect(status);
+    }
+}
+
+#[test]
+fn every_row_of_parts() {
+    let fixture = fixture();
+    let trio = fixture.key.headers();
+    let wrong = CustomerKey::random().headers();
+    let (kind, other) = ((400, "InvalidRequest", PART_KIND), (400, "InvalidRequest", PART_KEY));
+    let (sealed, plain) = (&fixture.sealed_upload, &fixture.plain_upload);
+    for copies in [false, true] {
+        let part = |upload: &str, headers: &[(String, String)]| {
+            let part = fixture.part(upload).headers(headers.to_vec());
+            let request =
+                if copies { part.header("x-amz-copy-source", "/bucket/plain") } else { part.body("never stored") };
+            fixture.node.send(&request)
+        };
+        let name = if copies { "UploadPartCopy" } else { "UploadPart" };
+        check(&format!("{name}, row 11, without"), &part(sealed, &[]), kind);
+        check(&format!("{name}, row 11, with"), &part(plain, &trio), kind);
+        check(&format!("{name}, row 12"), &part(sealed, &wrong), other);
+    }
+    fixture.nothing_was_stored();
+
+    // An upload with checksums is completed, and its parts are listed, with the key alone.
+    let create = object("POST", "sums").query("uploads", "").header("x-amz-checksum-algorithm", "CRC32");
+    let id = fixture.node.send(&create.headers(trio.clone())).expect(200).element("UploadId").unwrap();
+    let sum = base64(&crc32fast::hash(b"part").to_be_bytes());
+    let part = object("PUT", "sums").query("partNumber", "1").query("uploadId", &id).body("part");
+    let part = fixture.node.send(&part.header("x-amz-checksum-crc32", sum).headers(trio.clone())).expect(200);
+    let etag = part.header("etag").unwrap();
+    let document = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>"
+    );
+    let list = || object("GET", "sums").query("uploadId", &id);
+    let complete = || object("POST", "sums").query("uploadId", &id).body(document.clone());
+    let needs = (400, "InvalidArgument", NEEDS_KEY);
+    check("ListParts, row 4", &fixture.node.send(&list()), needs);
+    check("CompleteMultipartUpload, row 4", &fixture.node.send(&complete()), needs);
+    check("ListParts, row 12", &fixture.node.send(&list().headers(wrong.clone())), other);
+    check("CompleteMultipartUpload, row 12", &fixture.node.send(&complete().headers(wrong)), other);
+    fixture.node.send(&object("GET", "sums").headers(trio.clone())).expect(404);
+    fixture.node.send(&list().headers(trio.clone())).expect(200);
+    fixture.node.send(&complete().headers(trio.clone())).expect(200);
+    assert_eq!(fixture.node.send(&object("GET", "sums").headers(trio)).expect(200).body, b"part");
+}
+
+/// A name of a header as somebody types it who does not look: one character too many, too few, or another.
+fn misspelt(random: &mut fastrand::Rng, name: &str) -> String {
+    let mut letters: Vec<char> = name.chars().collect();
+    let at = random.usize(..letters.len());
+    match random.u8(..4) {
+        0 => drop(letters.remove(at)),
+        1 => letters.insert(at, random.lowercase()),
+        2 => letters[at] = if letters[at] == 'q' { 'z' } else { 'q' },
+        _ => letters.swap(at.max(1) - 1, at.max(1)),
+    }
+    letters.into_iter().collect()
+}
+
+#[test]
+fn no_header_of_a_key_is_ignored() {
+    let seed = fresh_seed();
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let fixture = fixture();
+    let node = &fixture.node;
+    let whole: Headers = fixture.key.headers().to_vec();
+    let source: Headers = fixture.key.copy_source_headers().to_vec();
+    let (mut stored, mut refused) = (0, 0);
+    for turn in 0..600 {
+        let name = format!("turn-{turn}");
+        // A subset of the trio, some of them twice, some misspelt, some of the other trio.
+        let mut headers = Headers::new();
+        for (own, of_source) in whole.iter().zip(&source) {
+            match random.u8(..12) {
+                0..=4 => headers.push(own.clone()),
+                5 => headers.extend([own.clone(), own.clone()]),
+                6 | 7 => headers.push((misspelt(&mut random, &own.0), own.1.clone())),
+                8 => headers.push(of_source.clone()),
+                9 => headers.push((own.0.to_uppercase(), own.1.clone())),
+                _ => {}
+            }
+        }
+        random.shuffle(&mut headers);
+        let lower: Vec<String> = headers.iter().map(|(name, _)| name.to_lowercase()).collect();
+        let asks_well = lower.len() == 3 && whole.iter().all(|(name, _)| lower.contains(name));
+        let is_bare = headers.is_empty();
+        let operation = random.u8(..3);
+        let request = match operation {
+            0 => object("PUT", &name).body("secret"),
+            1 => object("PUT", &name).header("x-amz-copy-source", "/bucket/plain"),
+            _ => object("POST", &name).query("uploads", ""),
+        };
+        let reply = node.send(&request.headers(headers.clone()));
+        let context = format!("seed {seed}, turn {turn}, operation {operation}, {headers:?}: {}", reply.text());
+        assert_eq!(reply.status == 200, asks_well || is_bare, "{context}");
+        if reply.status == 200 {
+            stored += 1;
+        } else {
+            assert!((400..500).contains(&reply.status), "{context}");
+            refused += 1;
+        }
+        let echoed = reply.header("x-amz-server-side-encryption-customer-algorithm");
+        assert_eq!(echoed.is_some(), asks_well, "{context}");
+        match operation {
+            // Sealed where it was asked for, not there where it was not asked for well.
+            0 | 1 => {
+                let status = if is_bare {
+                    200
+                } else if asks_well {
+                    400
+                } else {
+                    404
+                };
+                assert_eq!(node.send(&object("GET", &name)).status, status, "{context}");
+                if asks_well {
+                    node.send(&object("GET", &name).headers(whole.clone())).expect(200);
+                }
+            }
+            _ if reply.status == 200 => {
+                let id = reply.element("UploadId").unwrap();
+                let part = |request: Request| {
+                    let part = request.query("partNumber", "1").query("uploadId", &id).body("secret");
+                    node.send(&part).status
+                };
+                assert_eq!(part(object("PUT", &name)), if is_bare { 200 } else { 400 }, "{context}");
+                assert_eq!(part(object("PUT", &name).headers(whole.clone())), if is_bare { 400 } else { 200 });
+            }
+            _ => {}
+        }
+    }
+    assert!(stored > 10 && refused > 300, "{stored} stored, {refused} refused");
+}

@@ -8,6 +8,7 @@ mod firmware;
 mod forms;
 mod guide;
 mod hosts;
+mod model;
 mod names;
 mod objects;
 mod operate;

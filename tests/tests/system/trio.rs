@@ -288,7 +288,7 @@ fn every_row_of_parts() {
     // An upload with checksums is completed, and its parts are listed, with the key alone.
     let create = object("POST", "sums").query("uploads", "").header("x-amz-checksum-algorithm", "CRC32");
     let id = fixture.node.send(&create.headers(trio.clone())).expect(200).element("UploadId").unwrap();
-    let sum = base64(&crc32fast::hash(b"part").to_be_bytes());
+    let sum = &base64(&crc32fast::hash(b"part").to_be_bytes());
     let part = object("PUT", "sums").query("partNumber", "1").query("uploadId", &id).body("part");
     let part = fixture.node.send(&part.header("x-amz-checksum-crc32", sum).headers(trio.clone())).expect(200);
     let etag = part.header("etag").unwrap();
@@ -303,7 +303,9 @@ fn every_row_of_parts() {
     check("ListParts, row 12", &fixture.node.send(&list().headers(wrong.clone())), other);
     check("CompleteMultipartUpload, row 12", &fixture.node.send(&complete().headers(wrong)), other);
     fixture.node.send(&object("GET", "sums").headers(trio.clone())).expect(404);
-    fixture.node.send(&list().headers(trio.clone())).expect(200);
+    let listed = fixture.node.send(&list().headers(trio.clone())).expect(200);
+    let elements = ["ChecksumAlgorithm", "ChecksumType", "ChecksumCRC32"].map(|name| listed.element(name));
+    assert_eq!(elements, ["CRC32", "COMPOSITE", sum].map(|value| Some(value.to_owned())), "{}", listed.text());
     fixture.node.send(&complete().headers(trio.clone())).expect(200);
     assert_eq!(fixture.node.send(&object("GET", "sums").headers(trio)).expect(200).body, b"part");
 }

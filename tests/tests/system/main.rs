@@ -16,6 +16,7 @@ mod policy;
 mod resources;
 mod sealed;
 mod secrets;
+mod signatures;
 mod start;
 mod tags;
 mod tls;

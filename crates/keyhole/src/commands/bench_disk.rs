@@ -27,7 +27,7 @@ use crate::cli::parse_size;
 pub(crate) struct BenchDiskOptions {
     /// A directory on the disk. What is measured with is made in it, and removed.
     directory: PathBuf,
-    /// How soon a node answers after a clean stop and after SIGKILL, and the memory of its index.
+    /// How soon a node answers after a clean stop and after SIGKILL, the memory of its index, and how it lists.
     #[arg(long, group = "what")]
     startup: bool,
     /// Whether space comes back, and what cleaning costs.
@@ -148,6 +148,12 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// What 99 in a hundred are not above.
+fn percentile_99(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get((values.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
+
 pub(crate) fn run(options: &BenchDiskOptions) -> Result<()> {
     if let Some(what) = &options.populate {
         return startup::populate(&options.directory, what);
@@ -206,6 +212,8 @@ mod tests {
         assert!(Limit::AtLeast(0.9).holds(0.9) && !Limit::AtLeast(0.9).holds(0.8));
         assert!(!Limit::AtLeast(0.9).holds(f64::NAN), "what was not measured does not hold");
         assert_eq!((median(vec![3.0, 1.0, 2.0]), median(vec![4.0, 1.0])), (2.0, 1.0));
+        let hundred: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        assert_eq!((percentile_99(hundred), percentile_99(vec![7.0])), (99.0, 7.0));
         let mut report = Report::default();
         report.add("a", 1.0, "s", Some(Limit::AtMost(2.0)));
         report.add("b", 3.0, "s", Some(Limit::AtMost(2.0)));

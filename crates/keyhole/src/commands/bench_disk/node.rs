@@ -69,26 +69,41 @@ impl Node {
 
     /// Sends a request and reads the whole reply: its status.
     pub(super) fn request(&self, method: &str, path: &str, body: &[u8]) -> Result<u16> {
+        self.exchange(method, path, "", body).map(|(status, _)| status)
+    }
+
+    /// Lists objects of the bucket, by a query that is sorted and encoded: how many seconds it took, and the whole reply.
+    pub(super) fn list(&self, query: &str) -> Result<(f64, String)> {
+        let begun = Instant::now();
+        match self.exchange("GET", &format!("/{BUCKET}"), query, &[])? {
+            (200, reply) => Ok((begun.elapsed().as_secs_f64(), String::from_utf8_lossy(&reply).into_owned())),
+            (status, _) => Err(Failure::Other(format!("the node answers a listing with {status}"))),
+        }
+    }
+
+    /// Sends a request and reads the whole reply: its status, and all of it.
+    fn exchange(&self, method: &str, path: &str, query: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
         let failed = |error| Failure::io("a request to the node", error);
         let mut connection = TcpStream::connect(self.address).map_err(failed)?;
-        let head = self.signed_head(method, path, body.len());
+        let head = self.signed_head(method, path, query, body.len());
         // A refusal may come before the body is read.
         connection.write_all(head.as_bytes()).map_err(failed)?;
         let _ = connection.write_all(body);
         let mut reply = Vec::new();
         let _ = connection.read_to_end(&mut reply);
         let status = std::str::from_utf8(reply.get(9..12).unwrap_or_default()).ok().and_then(|text| text.parse().ok());
-        status.ok_or_else(|| Failure::Other("the node gives no answer".to_owned()))
+        let status = status.ok_or_else(|| Failure::Other("the node gives no answer".to_owned()))?;
+        Ok((status, reply))
     }
 
-    /// Signature Version 4 of a request whose path needs no encoding and that has no query.
-    fn signed_head(&self, method: &str, path: &str, len: usize) -> String {
+    /// Signature Version 4 of a request whose path needs no encoding, and whose query is canonical.
+    fn signed_head(&self, method: &str, path: &str, query: &str, len: usize) -> String {
         let date: String =
             keyhole_s3::time::iso8601(System.now_ms() / 1000 * 1000).replace(".000", "").replace(['-', ':'], "");
         let (host, payload, day) = (self.address, "UNSIGNED-PAYLOAD", &date[..8]);
         let signed = "host;x-amz-content-sha256;x-amz-date";
         let lines = format!("host:{host}\nx-amz-content-sha256:{payload}\nx-amz-date:{date}\n");
-        let canonical = format!("{method}\n{path}\n\n{lines}\n{signed}\n{payload}");
+        let canonical = format!("{method}\n{path}\n{query}\n{lines}\n{signed}\n{payload}");
         let scope = format!("{day}/{REGION}/s3/aws4_request");
         let hash = hex::encode(digest::digest(&digest::SHA256, canonical.as_bytes()));
         let text = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{hash}");
@@ -96,7 +111,7 @@ impl Node {
         let key = [day, REGION, "s3", "aws4_request"].iter().fold(start, |key, part| mac(&key, part));
         let signature = hex::encode(mac(&key, &text));
         format!(
-            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nx-amz-content-sha256: {payload}\r\nx-amz-date: {date}\r\n\
+            "{method} {path}?{query} HTTP/1.1\r\nHost: {host}\r\nx-amz-content-sha256: {payload}\r\nx-amz-date: {date}\r\n\
              Authorization: AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/{scope}, SignedHeaders={signed}, \
              Signature={signature}\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n"
         )

@@ -15,7 +15,7 @@ use super::super::operate::ask;
 use super::super::{Failure, Result};
 use super::node::Node;
 use super::rig::{self, BUCKET, Engine, Kind, failed, in_parallel};
-use super::{Directory, Limit, Report, median};
+use super::{Directory, Limit, Report, median, percentile_99};
 use crate::cli::Target;
 use crate::control::{Reply, Request, StatReply};
 
@@ -44,6 +44,7 @@ pub(super) fn run(directory: &Directory, objects: usize, large: u64, report: &mu
         let resident = seen.resident.saturating_sub(empty);
         report.add(format!("{what}: resident memory besides the key"), each(resident), "B/object", limit);
     }
+    list(&data, objects, report)?;
     directory.remove("small")?;
 
     let (data, objects) = (directory.path("large"), (large / LARGE as u64) as usize);
@@ -106,6 +107,38 @@ fn observe(data: &Path, end: impl Fn(Node) -> Result<()>) -> Result<Seen> {
     }
     let (resident, stat) = seen.ok_or_else(|| Failure::Other("no node was started".to_owned()))?;
     Ok(Seen { seconds: median(seconds), resident, stat })
+}
+
+/// Lists all objects page by page, and then by a delimiter that all but one of them are behind.
+fn list(data: &Path, objects: usize, report: &mut Report) -> Result<()> {
+    const PAGE: usize = 1000;
+    const ROLLED_UP: usize = 100;
+    let (node, limit) = (Node::start(data, &[])?, Some(Limit::AtMost(20.0)));
+    let (mut pages, mut listed) = (Vec::new(), 0);
+    for page in 0..objects.div_ceil(PAGE) {
+        let after = if page > 0 { key(page * PAGE - 1).replace('/', "%2F") } else { String::new() };
+        let (seconds, reply) =
+            node.list(&format!("list-type=2&max-keys={PAGE}&prefix=bench%2F&start-after={after}"))?;
+        listed += reply.matches("<Key>").count();
+        pages.push(seconds * 1e3);
+    }
+    if listed != objects {
+        return Err(Failure::Other(format!("{listed} of {objects} objects were listed")));
+    }
+    let mut rolled_up = Vec::new();
+    for _ in 0..ROLLED_UP {
+        let (seconds, reply) = node.list("delimiter=%2F&list-type=2")?;
+        if !reply.contains("<KeyCount>2</KeyCount>") {
+            return Err(Failure::Other("a listing by a delimiter is another one".to_owned()));
+        }
+        rolled_up.push(seconds * 1e3);
+    }
+    node.stop()?;
+    let what = format!("{objects} objects listed");
+    report.add(format!("{what}: a page of {PAGE}, median"), median(pages.clone()), "ms", None);
+    report.add(format!("{what}: a page of {PAGE}, 99th percentile"), percentile_99(pages), "ms", limit);
+    report.add(format!("{what}: by a delimiter, 99th percentile"), percentile_99(rolled_up), "ms", limit);
+    Ok(())
 }
 
 /// Takes the file out of the page cache, as after the machine was off.

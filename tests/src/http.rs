@@ -226,6 +226,11 @@ impl Request {
     }
 }
 
+/// A request for an object of the bucket that [`Node::with_bucket`](crate::Node::with_bucket) has.
+pub fn object(method: &str, key: &str) -> Request {
+    Request::new(method, &format!("/bucket/{key}"))
+}
+
 fn connect(to: SocketAddr) -> TcpStream {
     let tcp = TcpStream::connect(to).expect("the node listens");
     tcp.set_read_timeout(Some(TIMEOUT)).expect("a timeout");

@@ -177,6 +177,13 @@ pub struct Node {
 }
 
 impl Node {
+    /// One with two threads, the tests' credential, and a bucket that is named so.
+    pub fn with_bucket() -> Self {
+        let node = Launch::default().with_credential().arg("--threads=2").start();
+        node.make_bucket("bucket");
+        node
+    }
+
     /// One with the defaults, and the tests' credential.
     pub fn new() -> Self {
         Launch::default().with_credential().start()

@@ -1,20 +1,11 @@
 //! GetObjectAttributes, and the checksums of objects in parts.
 
 use keyhole_tests::data::{base64, bytes};
-use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
-
-fn node() -> Node {
-    let node = Launch::default().with_credential().arg("--threads=2").start();
-    node.make_bucket("bucket");
-    node
-}
-
-fn request(method: &str, key: &str) -> Request {
-    Request::new(method, &format!("/bucket/{key}"))
-}
+use keyhole_tests::http::object;
+use keyhole_tests::{CustomerKey, Node, Request, Response};
 
 fn attributes(key: &str, names: &str) -> Request {
-    request("GET", key).query("attributes", "").header("x-amz-object-attributes", names)
+    object("GET", key).query("attributes", "").header("x-amz-object-attributes", names)
 }
 
 const ALL: &str = "ETag,Checksum,ObjectParts,StorageClass,ObjectSize";
@@ -30,11 +21,11 @@ fn refused(reply: &Response, status: u16, code: &str) {
 
 #[test]
 fn attributes_of_an_object() {
-    let (node, key, other) = (node(), CustomerKey::random(), CustomerKey::random());
+    let (node, key, other) = (Node::with_bucket(), CustomerKey::random(), CustomerKey::random());
     let body = bytes(1, 70_000);
     for (name, headers) in [("plain", Vec::new()), ("sealed", key.headers().to_vec())] {
         let sum = base64(&crc32(&body));
-        let put = request("PUT", name).headers(headers.clone()).header("x-amz-checksum-crc32", &sum);
+        let put = object("PUT", name).headers(headers.clone()).header("x-amz-checksum-crc32", &sum);
         let put = node.send(&put.body(body.clone())).expect(200);
         let got = node.send(&attributes(name, ALL).headers(headers.clone())).expect(200);
         assert_eq!(got.element("ETag"), put.header("etag").map(|etag| etag.trim_matches('"').to_owned()));
@@ -54,33 +45,33 @@ fn attributes_of_an_object() {
     refused(&get("plain", key.headers()), 400, "InvalidRequest");
     refused(&get("absent", key.headers()), 404, "NoSuchKey");
     refused(&node.send(&attributes("plain", "Etag")), 400, "InvalidArgument");
-    refused(&node.send(&request("GET", "plain").query("attributes", "")), 400, "InvalidArgument");
+    refused(&node.send(&object("GET", "plain").query("attributes", "")), 400, "InvalidArgument");
     refused(&node.send(&attributes("plain", ALL).header("x-amz-max-parts", "x")), 400, "InvalidArgument");
 }
 
 /// Uploads an object in three parts with numbers that have gaps; its upload's declaration.
 fn in_parts(node: &Node, name: &str, headers: &[(String, String)], kind: Option<&str>) -> (Vec<Vec<u8>>, Response) {
     let bodies = vec![bytes(2, 5 << 20), bytes(3, (5 << 20) + 1), bytes(4, 70_000)];
-    let mut create = request("POST", name).query("uploads", "").headers(headers.to_vec());
+    let mut create = object("POST", name).query("uploads", "").headers(headers.to_vec());
     if let Some(kind) = kind {
         create = create.header("x-amz-checksum-algorithm", "CRC32").header("x-amz-checksum-type", kind);
     }
     let id = node.send(&create).expect(200).element("UploadId").unwrap();
     let mut document = String::from("<CompleteMultipartUpload>");
     for (number, body) in [2, 4, 7].into_iter().zip(&bodies) {
-        let mut part = request("PUT", name).query("partNumber", &number.to_string()).query("uploadId", &id);
+        let mut part = object("PUT", name).query("partNumber", &number.to_string()).query("uploadId", &id);
         part = part.headers(headers.to_vec()).header("x-amz-checksum-crc32", base64(&crc32(body)));
         let etag = node.send(&part.body(body.clone())).expect(200).header("etag").unwrap().to_owned();
         document += &format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>");
     }
     document += "</CompleteMultipartUpload>";
-    let complete = request("POST", name).query("uploadId", &id).headers(headers.to_vec()).body(document);
+    let complete = object("POST", name).query("uploadId", &id).headers(headers.to_vec()).body(document);
     (bodies, node.send(&complete).expect(200))
 }
 
 #[test]
 fn attributes_of_an_object_in_parts() {
-    let (node, key, other) = (node(), CustomerKey::random(), CustomerKey::random());
+    let (node, key, other) = (Node::with_bucket(), CustomerKey::random(), CustomerKey::random());
     for (name, headers) in [("plain", Vec::new()), ("sealed", key.headers().to_vec())] {
         let (bodies, done) = in_parts(&node, name, &headers, Some("COMPOSITE"));
         let sums: Vec<[u8; 4]> = bodies.iter().map(|body| crc32(body)).collect();
@@ -89,7 +80,7 @@ fn attributes_of_an_object_in_parts() {
         assert_eq!(done.element("ChecksumCRC32"), Some(format!("{composite}-3")));
         assert_eq!(done.element("ChecksumType").as_deref(), Some("COMPOSITE"));
         let read = |name: &str, headers: &[(String, String)], part: Option<&str>| {
-            let get = request("GET", name).headers(headers.to_vec()).header("x-amz-checksum-mode", "ENABLED");
+            let get = object("GET", name).headers(headers.to_vec()).header("x-amz-checksum-mode", "ENABLED");
             node.send(&part.map_or(get.clone(), |part| get.query("partNumber", part)))
         };
         let whole = read(name, &headers, None).expect(200);
@@ -130,7 +121,7 @@ fn attributes_of_an_object_in_parts() {
         assert_eq!(page.element("NextPartNumberMarker").as_deref(), Some("2"));
 
         // A copy that shares the bodies has them too, under another key; and other tags change nothing.
-        let mut copy = request("PUT", "copy").header("x-amz-copy-source", format!("/bucket/{name}"));
+        let mut copy = object("PUT", "copy").header("x-amz-copy-source", format!("/bucket/{name}"));
         let mut of_copy = Vec::new();
         if !headers.is_empty() {
             copy = copy.headers(key.copy_source_headers()).headers(other.headers());
@@ -138,11 +129,11 @@ fn attributes_of_an_object_in_parts() {
         }
         node.send(&copy).expect(200);
         let tags = "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>";
-        node.send(&request("PUT", "copy").query("tagging", "").body(tags)).expect(200);
+        node.send(&object("PUT", "copy").query("tagging", "").body(tags)).expect(200);
         check("copy", &of_copy);
     }
     // From sealed to plain there are no parts any more, and none of their checksum.
-    let copy = request("PUT", "opened").header("x-amz-copy-source", "/bucket/sealed");
+    let copy = object("PUT", "opened").header("x-amz-copy-source", "/bucket/sealed");
     node.send(&copy.headers(key.copy_source_headers())).expect(200);
     let got = node.send(&attributes("opened", ALL)).expect(200);
     assert_eq!((got.element("Checksum"), got.element("ObjectParts")), (None, None));
@@ -150,7 +141,7 @@ fn attributes_of_an_object_in_parts() {
 
 #[test]
 fn parts_without_checksums_of_their_own_are_counted() {
-    let (node, key) = (node(), CustomerKey::random());
+    let (node, key) = (Node::with_bucket(), CustomerKey::random());
     for headers in [Vec::new(), key.headers().to_vec()] {
         for kind in [None, Some("FULL_OBJECT")] {
             let (bodies, _) = in_parts(&node, "o", &headers, kind);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use keyhole_tests::data::{base64, bytes, fresh_seed, md5};
+use keyhole_tests::http::object;
 use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
 
 /// Few, so that they meet; some below others.
@@ -43,10 +44,6 @@ struct World {
     objects: BTreeMap<&'static str, Object>,
     uploads: Vec<Upload>,
     context: String,
-}
-
-fn object(method: &str, name: &str) -> Request {
-    Request::new(method, &format!("/bucket/{name}"))
 }
 
 /// The texts between two others.

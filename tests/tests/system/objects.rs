@@ -1,6 +1,7 @@
 //! What a client does with buckets and objects, over either way of I/O.
 
 use keyhole_tests::data::{base64, bytes, md5};
+use keyhole_tests::http::object;
 use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
 
 fn over_each_io(check: impl Fn(&Node)) {
@@ -12,10 +13,6 @@ fn over_each_io(check: impl Fn(&Node)) {
     }
 }
 
-fn request(method: &str, key: &str) -> Request {
-    Request::new(method, &format!("/bucket/{key}"))
-}
-
 #[test]
 fn objects_come_back_whole_and_in_ranges() {
     let key = CustomerKey::random();
@@ -25,19 +22,19 @@ fn objects_come_back_whole_and_in_ranges() {
     over_each_io(|node| {
         for body in &bodies {
             for headers in [Vec::new(), key.headers().to_vec()] {
-                let put = node.send(&request("PUT", "o").headers(headers.clone()).body(body.clone())).expect(200);
+                let put = node.send(&object("PUT", "o").headers(headers.clone()).body(body.clone())).expect(200);
                 let etag = put.header("etag").unwrap().to_owned();
                 if headers.is_empty() {
                     assert_eq!(etag, format!("\"{}\"", hex::encode(md5(body))));
                 }
-                let get = || request("GET", "o").headers(headers.clone());
+                let get = || object("GET", "o").headers(headers.clone());
                 let got = node.send(&get()).expect(200);
                 assert!(got.is_complete && got.body == *body, "{} bytes", body.len());
                 assert_eq!(got.header("etag"), Some(&etag[..]));
                 let echoed = got.header("x-amz-server-side-encryption-customer-key-md5").map(str::to_owned);
                 assert_eq!(echoed, (!headers.is_empty()).then(|| key.md5_base64()));
                 assert!(got.header("x-amz-server-side-encryption-customer-key").is_none());
-                let head = node.send(&request("HEAD", "o").headers(headers.clone())).expect(200);
+                let head = node.send(&object("HEAD", "o").headers(headers.clone())).expect(200);
                 assert_eq!(head.header("content-length"), Some(&body.len().to_string()[..]));
                 ranges(node, &get, body);
             }
@@ -84,9 +81,9 @@ fn headers_and_metadata_come_back() {
     ];
     over_each_io(|node| {
         for headers in [Vec::new(), key.headers().to_vec()] {
-            node.send(&request("PUT", "o").headers(given).headers(headers.clone()).body("x")).expect(200);
+            node.send(&object("PUT", "o").headers(given).headers(headers.clone()).body("x")).expect(200);
             for method in ["GET", "HEAD"] {
-                let got = node.send(&request(method, "o").headers(headers.clone())).expect(200);
+                let got = node.send(&object(method, "o").headers(headers.clone())).expect(200);
                 for (name, value) in given {
                     assert_eq!(got.header(name), Some(value), "{method}");
                 }
@@ -99,17 +96,17 @@ fn headers_and_metadata_come_back() {
 #[test]
 fn conditions() {
     over_each_io(|node| {
-        let put = || request("PUT", "o").body("one");
+        let put = || object("PUT", "o").body("one");
         let etag = node.send(&put().header("if-none-match", "*")).expect(200).header("etag").unwrap().to_owned();
         node.send(&put().header("if-none-match", "*")).expect(412);
         node.send(&put().header("if-match", "\"0\"")).expect(412);
-        node.send(&request("PUT", "absent").header("if-match", &etag).body("x")).expect(404);
-        node.send(&request("GET", "o").header("if-none-match", &etag)).expect(304);
-        node.send(&request("GET", "o").header("if-match", &etag)).expect(200);
-        node.send(&request("GET", "o").header("if-match", "\"0\"")).expect(412);
-        let modified = node.send(&request("HEAD", "o")).expect(200).header("last-modified").unwrap().to_owned();
-        node.send(&request("GET", "o").header("if-modified-since", &modified)).expect(304);
-        node.send(&request("GET", "o").header("if-unmodified-since", &modified)).expect(200);
+        node.send(&object("PUT", "absent").header("if-match", &etag).body("x")).expect(404);
+        node.send(&object("GET", "o").header("if-none-match", &etag)).expect(304);
+        node.send(&object("GET", "o").header("if-match", &etag)).expect(200);
+        node.send(&object("GET", "o").header("if-match", "\"0\"")).expect(412);
+        let modified = node.send(&object("HEAD", "o")).expect(200).header("last-modified").unwrap().to_owned();
+        node.send(&object("GET", "o").header("if-modified-since", &modified)).expect(304);
+        node.send(&object("GET", "o").header("if-unmodified-since", &modified)).expect(200);
         node.send(&put().header("if-match", &etag)).expect(200);
     });
 }
@@ -119,7 +116,7 @@ fn listing_in_pages() {
     over_each_io(|node| {
         let names = ["a", "b/1", "b/2", "b/c/3", "d e+f&g", "z", "ä/ö"];
         for name in names {
-            node.send(&request("PUT", name).body("x")).expect(200);
+            node.send(&object("PUT", name).body("x")).expect(200);
         }
         let all = |request: Request| -> Vec<String> {
             let text = node.send(&request).expect(200).text();
@@ -157,14 +154,14 @@ fn listing_in_pages() {
             .header("content-md5", base64(&md5(document.as_bytes())));
         let reply = node.send(&delete.body(document)).expect(200).text();
         assert_eq!(reply.matches("<Deleted>").count(), 2, "{reply}");
-        node.send(&request("GET", "a")).expect(404);
-        node.send(&request("DELETE", "z")).expect(204);
-        node.send(&request("DELETE", "z")).expect(204);
+        node.send(&object("GET", "a")).expect(404);
+        node.send(&object("DELETE", "z")).expect(204);
+        node.send(&object("DELETE", "z")).expect(204);
     });
 }
 
 fn create_upload(node: &Node, name: &str, headers: &[(String, String)]) -> String {
-    let create = request("POST", name).query("uploads", "").headers(headers.to_vec());
+    let create = object("POST", name).query("uploads", "").headers(headers.to_vec());
     node.send(&create).expect(200).element("UploadId").unwrap()
 }
 
@@ -178,7 +175,7 @@ fn complete(node: &Node, name: &str, id: &str, parts: &[(usize, String)], header
         .map(|(number, etag)| format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>"))
         .collect();
     let document = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
-    node.send(&request("POST", name).query("uploadId", id).headers(headers.to_vec()).body(document))
+    node.send(&object("POST", name).query("uploadId", id).headers(headers.to_vec()).body(document))
 }
 
 #[test]
@@ -191,7 +188,7 @@ fn multipart_uploads() {
             let mut parts = Vec::new();
             // Out of order, and one of them twice.
             for index in [2, 0, 1, 1] {
-                let part = request("PUT", "o").headers(headers.clone()).body(bodies[index].clone());
+                let part = object("PUT", "o").headers(headers.clone()).body(bodies[index].clone());
                 let reply = upload_part(node, &id, index + 1, part).expect(200);
                 let echoed = reply.header("x-amz-server-side-encryption-customer-algorithm");
                 assert_eq!(echoed, (!headers.is_empty()).then_some("AES256"));
@@ -199,8 +196,8 @@ fn multipart_uploads() {
                 parts.push((index + 1, reply.header("etag").unwrap().to_owned()));
             }
             parts.sort();
-            node.send(&request("GET", "o").headers(headers.clone())).expect(404);
-            let listed = node.send(&request("GET", "o").query("uploadId", &id)).expect(200).text();
+            node.send(&object("GET", "o").headers(headers.clone())).expect(404);
+            let listed = node.send(&object("GET", "o").query("uploadId", &id)).expect(200).text();
             assert_eq!(listed.matches("<PartNumber>").count(), 3, "{listed}");
             let uploads = node.send(&Request::new("GET", "/bucket").query("uploads", "")).expect(200).text();
             assert!(uploads.contains(&id));
@@ -218,32 +215,32 @@ fn multipart_uploads() {
                 parts.iter().flat_map(|(_, etag)| hex::decode(etag.trim_matches('"')).unwrap()).collect();
             let etag = format!("\"{}-3\"", hex::encode(md5(&binary)));
             assert_eq!(done.element("ETag"), Some(etag.clone()));
-            let got = node.send(&request("GET", "o").headers(headers.clone())).expect(200);
+            let got = node.send(&object("GET", "o").headers(headers.clone())).expect(200);
             assert_eq!(got.header("etag"), Some(&etag[..]));
             assert!(got.body == bodies.concat());
             let across = format!("bytes={}-{}", (5 << 20) - 10, (5 << 20) + 10);
-            let got = node.send(&request("GET", "o").headers(headers.clone()).header("range", across)).expect(206);
+            let got = node.send(&object("GET", "o").headers(headers.clone()).header("range", across)).expect(206);
             assert!(got.body == bodies.concat()[(5 << 20) - 10..=(5 << 20) + 10]);
-            node.send(&request("DELETE", "o")).expect(204);
+            node.send(&object("DELETE", "o")).expect(204);
         }
         let id = create_upload(node, "o", &key.headers());
-        let bare = upload_part(node, &id, 1, request("PUT", "o").body("x"));
+        let bare = upload_part(node, &id, 1, object("PUT", "o").body("x"));
         assert_eq!((bare.status, bare.element("Code").as_deref()), (400, Some("InvalidRequest")));
-        let other = request("PUT", "o").headers(CustomerKey::random().headers()).body("x");
+        let other = object("PUT", "o").headers(CustomerKey::random().headers()).body("x");
         let other = upload_part(node, &id, 1, other);
         let message = "The provided encryption parameters did not match the ones used originally.";
         assert_eq!((other.status, other.element("Message").as_deref()), (400, Some(message)));
         for (number, status) in [(0, 400), (1, 200), (10_000, 200), (10_001, 400)] {
-            upload_part(node, &id, number, request("PUT", "o").headers(key.headers()).body("x")).expect(status);
+            upload_part(node, &id, number, object("PUT", "o").headers(key.headers()).body("x")).expect(status);
         }
-        let small = upload_part(node, &id, 1, request("PUT", "o").headers(key.headers()).body("small"));
-        let last = upload_part(node, &id, 2, request("PUT", "o").headers(key.headers()).body("last"));
+        let small = upload_part(node, &id, 1, object("PUT", "o").headers(key.headers()).body("small"));
+        let last = upload_part(node, &id, 2, object("PUT", "o").headers(key.headers()).body("last"));
         let parts = [small, last].map(|reply| reply.header("etag").unwrap().to_owned());
         let parts = [(1, parts[0].clone()), (2, parts[1].clone())];
         let reply = complete(node, "o", &id, &parts, &[]);
         assert_eq!((reply.status, reply.element("Code").as_deref()), (400, Some("EntityTooSmall")));
-        node.send(&request("DELETE", "o").query("uploadId", &id)).expect(204);
-        let gone = upload_part(node, &id, 1, request("PUT", "o").headers(key.headers()).body("x"));
+        node.send(&object("DELETE", "o").query("uploadId", &id)).expect(204);
+        let gone = upload_part(node, &id, 1, object("PUT", "o").headers(key.headers()).body("x"));
         assert_eq!((gone.status, gone.element("Code").as_deref()), (404, Some("NoSuchUpload")));
     });
 }
@@ -253,31 +250,31 @@ fn copies() {
     let body = bytes(3, 2_500_000);
     let (key, other) = (CustomerKey::random(), CustomerKey::random());
     over_each_io(|node| {
-        let sealed = request("PUT", "sealed").headers(key.headers()).header("x-amz-meta-a", "1").body(body.clone());
+        let sealed = object("PUT", "sealed").headers(key.headers()).header("x-amz-meta-a", "1").body(body.clone());
         let etag = node.send(&sealed).expect(200).header("etag").unwrap().to_owned();
-        let plain = request("PUT", "plain").header("x-amz-meta-a", "1").body(body.clone());
+        let plain = object("PUT", "plain").header("x-amz-meta-a", "1").body(body.clone());
         let md5 = node.send(&plain).expect(200).header("etag").unwrap().to_owned();
-        let copy = |to: &str, from: &str| request("PUT", to).header("x-amz-copy-source", format!("/bucket/{from}"));
+        let copy = |to: &str, from: &str| object("PUT", to).header("x-amz-copy-source", format!("/bucket/{from}"));
         let get = |name: &str, key: Option<&CustomerKey>| {
             let headers = key.map(|key| key.headers().to_vec()).unwrap_or_default();
-            node.send(&request("GET", name).headers(headers)).expect(200)
+            node.send(&object("GET", name).headers(headers)).expect(200)
         };
 
         node.send(&copy("x", "sealed")).expect(400);
         node.send(&copy("x", "sealed").headers(other.copy_source_headers())).expect(403);
         node.send(&copy("x", "plain").headers(key.copy_source_headers())).expect(400);
         // The key of a source that is none is not ignored: it may have been meant for the object.
-        for put in [request("PUT", "x"), request("PUT", "x").header("x-keyhole-sealed", "1")] {
+        for put in [object("PUT", "x"), object("PUT", "x").header("x-keyhole-sealed", "1")] {
             node.send(&put.headers(key.copy_source_headers()).body("x")).expect(400);
         }
-        node.send(&request("POST", "x").query("uploads", "").headers(key.copy_source_headers())).expect(400);
-        node.send(&request("GET", "x")).expect(404);
+        node.send(&object("POST", "x").query("uploads", "").headers(key.copy_source_headers())).expect(400);
+        node.send(&object("GET", "x")).expect(404);
         // A new key: the ETag stays.
         let rekeyed = copy("rekeyed", "sealed").headers(key.copy_source_headers()).headers(other.headers());
         assert_eq!(node.send(&rekeyed).expect(200).element("ETag"), Some(etag.clone()));
         let got = get("rekeyed", Some(&other));
         assert!(got.body == body && got.header("etag") == Some(&etag[..]) && got.header("x-amz-meta-a") == Some("1"));
-        node.send(&request("GET", "rekeyed").headers(key.headers())).expect(403);
+        node.send(&object("GET", "rekeyed").headers(key.headers())).expect(403);
         // Onto itself, with other metadata.
         let replaced = copy("rekeyed", "rekeyed").headers(other.copy_source_headers()).headers(key.headers());
         let replaced = replaced.header("x-amz-metadata-directive", "REPLACE").header("x-amz-meta-b", "2");
@@ -301,7 +298,7 @@ fn copies() {
         complete(node, "pieced", &id, &[(1, reply.element("ETag").unwrap())], &[]).expect(200);
         assert!(get("pieced", Some(&other)).body == body[1000..2_001_000]);
         // The sources can go; the copies stay.
-        node.send(&request("DELETE", "sealed")).expect(204);
+        node.send(&object("DELETE", "sealed")).expect(204);
         assert!(get("rekeyed", Some(&key)).body == body);
     });
 }
@@ -312,9 +309,9 @@ fn bodies_with_checksums_and_trailers() {
     over_each_io(|node| {
         // CRC-32 of "123456789" is cbf43926.
         let crc = base64(&[0xcb, 0xf4, 0x39, 0x26]);
-        let put = || request("PUT", "o").headers(key.headers()).body("123456789");
+        let put = || object("PUT", "o").headers(key.headers()).body("123456789");
         node.send(&put().header("x-amz-checksum-crc32", &crc)).expect(200);
-        let got = node.send(&request("GET", "o").headers(key.headers()).header("x-amz-checksum-mode", "ENABLED"));
+        let got = node.send(&object("GET", "o").headers(key.headers()).header("x-amz-checksum-mode", "ENABLED"));
         assert_eq!(got.header("x-amz-checksum-crc32"), Some(&crc[..]));
         let bad = node.send(&put().header("x-amz-checksum-crc32", base64(&[0; 4])));
         assert_eq!((bad.status, bad.element("Code").as_deref()), (400, Some("BadDigest")));
@@ -323,7 +320,7 @@ fn bodies_with_checksums_and_trailers() {
         node.send(&put().header("content-md5", base64(&md5(b"123456789")))).expect(200);
 
         let trailer = |crc: &str| {
-            request("PUT", "t")
+            object("PUT", "t")
                 .headers(key.headers())
                 .payload("STREAMING-UNSIGNED-PAYLOAD-TRAILER")
                 .header("content-encoding", "aws-chunked")
@@ -333,9 +330,9 @@ fn bodies_with_checksums_and_trailers() {
         };
         let bad = node.send(&trailer(&base64(&[0; 4])));
         assert_eq!((bad.status, bad.element("Code").as_deref()), (400, Some("BadDigest")));
-        node.send(&request("GET", "t").headers(key.headers())).expect(404);
+        node.send(&object("GET", "t").headers(key.headers())).expect(404);
         node.send(&trailer(&crc)).expect(200);
-        let got = node.send(&request("GET", "t").headers(key.headers())).expect(200);
+        let got = node.send(&object("GET", "t").headers(key.headers())).expect(200);
         assert_eq!(got.body, b"123456789");
         assert_eq!(got.header("content-encoding"), None);
     });
@@ -348,12 +345,12 @@ fn everything_is_there_after_a_restart() {
     let mut node = Node::new();
     node.make_bucket("bucket");
     node.make_bucket("empty");
-    node.send(&request("PUT", "sealed").headers(key.headers()).body(body.clone())).expect(200);
-    node.send(&request("PUT", "plain").body("plain")).expect(200);
-    node.send(&request("PUT", "gone").body("gone")).expect(200);
-    node.send(&request("DELETE", "gone")).expect(204);
+    node.send(&object("PUT", "sealed").headers(key.headers()).body(body.clone())).expect(200);
+    node.send(&object("PUT", "plain").body("plain")).expect(200);
+    node.send(&object("PUT", "gone").body("gone")).expect(200);
+    node.send(&object("DELETE", "gone")).expect(204);
     let id = create_upload(&node, "pending", &key.headers());
-    let part = request("PUT", "pending").headers(key.headers()).body("part");
+    let part = object("PUT", "pending").headers(key.headers()).body("part");
     let etag = upload_part(&node, &id, 1, part).expect(200).header("etag").unwrap().to_owned();
     for crash in [true, false] {
         if crash {
@@ -362,13 +359,13 @@ fn everything_is_there_after_a_restart() {
             assert!(node.stop().success());
         }
         node.start();
-        assert!(node.send(&request("GET", "sealed").headers(key.headers())).expect(200).body == body);
-        assert_eq!(node.send(&request("GET", "plain")).expect(200).body, b"plain");
-        node.send(&request("GET", "gone")).expect(404);
+        assert!(node.send(&object("GET", "sealed").headers(key.headers())).expect(200).body == body);
+        assert_eq!(node.send(&object("GET", "plain")).expect(200).body, b"plain");
+        node.send(&object("GET", "gone")).expect(404);
         node.send(&Request::new("HEAD", "/empty")).expect(200);
     }
     complete(&node, "pending", &id, &[(1, etag)], &[]).expect(200);
-    assert_eq!(node.send(&request("GET", "pending").headers(key.headers())).expect(200).body, b"part");
+    assert_eq!(node.send(&object("GET", "pending").headers(key.headers())).expect(200).body, b"part");
 }
 
 #[test]
@@ -379,16 +376,16 @@ fn presigned_urls() {
     let (address, signer) = (node.address(), node.signer());
     let presigned = |request: Request| request.presigned(address, signer, 60);
     // Signed ahead, with any body, and with any header that is none of Amazon's.
-    let put = presigned(request("PUT", "o")).header("content-type", "text/x").body("plain");
+    let put = presigned(object("PUT", "o")).header("content-type", "text/x").body("plain");
     put.send_unsigned(address).expect(200);
-    let got = presigned(request("GET", "o")).send_unsigned(address).expect(200);
+    let got = presigned(object("GET", "o")).send_unsigned(address).expect(200);
     assert_eq!((got.text().as_str(), got.header("content-type")), ("plain", Some("text/x")));
-    let overridden = presigned(request("GET", "o").query("response-content-type", "text/y"));
+    let overridden = presigned(object("GET", "o").query("response-content-type", "text/y"));
     assert_eq!(overridden.send_unsigned(address).expect(200).header("content-type"), Some("text/y"));
     // With a customer key, whose headers are signed and are not in the URL.
-    let sealed = presigned(request("PUT", "s").headers(key.headers())).body("sealed");
+    let sealed = presigned(object("PUT", "s").headers(key.headers())).body("sealed");
     sealed.send_unsigned(address).expect(200);
-    let got = presigned(request("GET", "s").headers(key.headers())).send_unsigned(address).expect(200);
+    let got = presigned(object("GET", "s").headers(key.headers())).send_unsigned(address).expect(200);
     assert_eq!(got.text(), "sealed");
 
     let code = |request: Request| {
@@ -396,16 +393,16 @@ fn presigned_urls() {
         (reply.status, reply.element("Code").unwrap_or_default())
     };
     let refused = |request: Request, status, expected: &str| assert_eq!(code(request), (status, expected.to_owned()));
-    refused(presigned(request("GET", "s")).headers(key.headers()), 403, "AccessDenied");
+    refused(presigned(object("GET", "s")).headers(key.headers()), 403, "AccessDenied");
     let [_, (name, value), _] = key.headers();
-    refused(presigned(request("GET", "s").query(&name, &value)), 400, "InvalidRequest");
-    refused(presigned(request("GET", "s").query(&name.to_uppercase(), &value)), 400, "InvalidRequest");
-    refused(presigned(request("GET", "o").skewed(-61_000)), 403, "AccessDenied");
-    refused(request("GET", "o").presigned(address, signer, 604_801), 400, "AuthorizationQueryParametersError");
-    request("GET", "o").presigned(address, signer, 604_800).send_unsigned(address).expect(200);
-    refused(presigned(request("GET", "o")).query("partNumber", "1"), 403, "SignatureDoesNotMatch");
-    refused(presigned(request("GET", "o")).signed(address, signer), 400, "InvalidArgument");
-    assert_eq!(node.send(&request("GET", "o")).expect(200).text(), "plain");
+    refused(presigned(object("GET", "s").query(&name, &value)), 400, "InvalidRequest");
+    refused(presigned(object("GET", "s").query(&name.to_uppercase(), &value)), 400, "InvalidRequest");
+    refused(presigned(object("GET", "o").skewed(-61_000)), 403, "AccessDenied");
+    refused(object("GET", "o").presigned(address, signer, 604_801), 400, "AuthorizationQueryParametersError");
+    object("GET", "o").presigned(address, signer, 604_800).send_unsigned(address).expect(200);
+    refused(presigned(object("GET", "o")).query("partNumber", "1"), 403, "SignatureDoesNotMatch");
+    refused(presigned(object("GET", "o")).signed(address, signer), 400, "InvalidArgument");
+    assert_eq!(node.send(&object("GET", "o")).expect(200).text(), "plain");
     let log = node.log();
     assert!(!log.contains(&value) && !log.contains("X-Amz-Signature="), "what signs is not logged");
 }

@@ -5,15 +5,12 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use keyhole_tests::command::{Directory, fails, succeeds};
+use keyhole_tests::http::object;
 use keyhole_tests::http::read_reply;
 use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
 
-fn request(method: &str, key: &str) -> Request {
-    Request::new(method, &format!("/bucket/{key}"))
-}
-
 fn keyed(method: &str, name: &str, key: &CustomerKey) -> Request {
-    request(method, name).headers(key.headers())
+    object(method, name).headers(key.headers())
 }
 
 fn node() -> Node {
@@ -42,9 +39,9 @@ fn customer_keys_are_blocked_or_required() {
     let mut node = node();
     let key = CustomerKey::random();
     let (plain_id, sealed_id) =
-        (create_upload(&node, request("POST", "u")), create_upload(&node, keyed("POST", "s", &key)));
+        (create_upload(&node, object("POST", "u")), create_upload(&node, keyed("POST", "s", &key)));
     node.send(&keyed("PUT", "sealed", &key).body("sealed")).expect(200);
-    node.send(&request("PUT", "plain").body("plain")).expect(200);
+    node.send(&object("PUT", "plain").body("plain")).expect(200);
     let part = |request: Request, id: &str| request.query("partNumber", "1").query("uploadId", id).body("part");
     let copy = |request: Request, source: &str| request.header("x-amz-copy-source", format!("bucket/{source}"));
 
@@ -54,15 +51,15 @@ fn customer_keys_are_blocked_or_required() {
     blocked(keyed("POST", "o", &key).query("uploads", ""));
     blocked(part(keyed("PUT", "s", &key), &sealed_id));
     blocked(copy(keyed("PUT", "o", &key), "plain"));
-    blocked(request("PUT", "o").header("x-keyhole-sealed", "1").body("x"));
+    blocked(object("PUT", "o").header("x-keyhole-sealed", "1").body("x"));
     // Ahead of everything that is wrong with the headers themselves.
-    blocked(request("PUT", "o").header("x-amz-server-side-encryption-customer-key", "no key").body("x"));
-    blocked(request("PUT", "o").header("x-amz-server-side-encryption-customer-kye", "x").body("x"));
+    blocked(object("PUT", "o").header("x-amz-server-side-encryption-customer-key", "no key").body("x"));
+    blocked(object("PUT", "o").header("x-amz-server-side-encryption-customer-kye", "x").body("x"));
     let managed = [("x-amz-server-side-encryption", "aws:kms")];
     blocked(keyed("PUT", "o", &key).headers(managed).body("x"));
-    node.send(&request("PUT", "o").body("x")).expect(200);
+    node.send(&object("PUT", "o").body("x")).expect(200);
     assert_eq!(node.send(&keyed("GET", "sealed", &key)).expect(200).text(), "sealed", "what is there can be read");
-    let plain = copy(request("PUT", "o"), "sealed").headers(key.copy_source_headers());
+    let plain = copy(object("PUT", "o"), "sealed").headers(key.copy_source_headers());
     node.send(&plain).expect(200);
 
     // It lasts.
@@ -72,17 +69,17 @@ fn customer_keys_are_blocked_or_required() {
 
     set(&node, &["--sse-c", "require"]);
     let required = |request: Request| denied(&node.send(&request), "requires customer-provided keys");
-    required(request("PUT", "o").body("x"));
-    required(request("POST", "o").query("uploads", ""));
-    required(part(request("PUT", "u"), &plain_id));
-    required(copy(request("PUT", "o"), "plain"));
-    required(request("PUT", "o").header("x-amz-server-side-encryption", "AES256").body("x"));
+    required(object("PUT", "o").body("x"));
+    required(object("POST", "o").query("uploads", ""));
+    required(part(object("PUT", "u"), &plain_id));
+    required(copy(object("PUT", "o"), "plain"));
+    required(object("PUT", "o").header("x-amz-server-side-encryption", "AES256").body("x"));
     node.send(&keyed("PUT", "o", &key).body("x")).expect(200);
     node.send(&part(keyed("PUT", "s", &key), &sealed_id)).expect(200);
-    node.send(&request("DELETE", "plain")).expect(204);
+    node.send(&object("DELETE", "plain")).expect(204);
 
     set(&node, &["--sse-c", "allow"]);
-    node.send(&request("PUT", "o").body("x")).expect(200);
+    node.send(&object("PUT", "o").body("x")).expect(200);
     node.send(&keyed("PUT", "o", &key).body("x")).expect(200);
 }
 
@@ -104,10 +101,10 @@ fn customer_keys_are_pinned() {
     pinned(keyed("PUT", "o", &other).body("x"));
     pinned(keyed("POST", "o", &other).query("uploads", ""));
     node.send(&keyed("PUT", "o", &key).body("x")).expect(200);
-    node.send(&request("PUT", "plain").body("x")).expect(200);
+    node.send(&object("PUT", "plain").body("x")).expect(200);
     pinned(keyed("PUT", "copy", &other).header("x-amz-copy-source", "bucket/plain"));
     let sealed = succeeds(&["seal", "--key", &path, "--bucket", "bucket", "--name", "o"], b"sealed");
-    let put = request("PUT", "o").header("x-keyhole-sealed", "1").body(sealed);
+    let put = object("PUT", "o").header("x-keyhole-sealed", "1").body(sealed);
     denied(&node.send(&put), "cannot be checked");
 
     let data = node.data().to_str().unwrap();
@@ -129,7 +126,7 @@ fn overwriting_under_another_key_takes_the_old_one() {
     let node = node();
     let (old, new) = (CustomerKey::random(), CustomerKey::random());
     node.send(&keyed("PUT", "o", &old).body("first")).expect(200);
-    node.send(&request("PUT", "plain").body("plain")).expect(200);
+    node.send(&object("PUT", "plain").body("plain")).expect(200);
     node.send(&keyed("PUT", "other", &new).body("other")).expect(200);
     set(&node, &["--rekey-by-overwrite", "forbid"]);
     let guarded = |request: Request| denied(&node.send(&request), "forbids to overwrite");
@@ -143,7 +140,7 @@ fn overwriting_under_another_key_takes_the_old_one() {
     let stranger = over("o").header("if-match", "\"0123456789abcdef0123456789abcdef\"");
     assert_eq!(node.send(&stranger).status, 412);
     assert_eq!(node.send(&over("o").header("if-none-match", "*")).status, 412);
-    denied(&node.send(&request("PUT", "o").header("x-keyhole-sealed", "1").body("x")), "cannot be checked");
+    denied(&node.send(&object("PUT", "o").header("x-keyhole-sealed", "1").body("x")), "cannot be checked");
     assert_eq!(node.send(&keyed("GET", "o", &old)).expect(200).text(), "first");
 
     // With the key that it has, or with both; what is new, and what is in the clear.
@@ -151,7 +148,7 @@ fn overwriting_under_another_key_takes_the_old_one() {
     node.send(&over("o").headers(old.copy_source_headers())).expect(200);
     assert_eq!(node.send(&keyed("GET", "o", &new)).expect(200).text(), "second");
     node.send(&over("fresh")).expect(200);
-    node.send(&request("PUT", "plain").body("plainer")).expect(200);
+    node.send(&object("PUT", "plain").body("plainer")).expect(200);
     // A copy onto itself, which is how a key is changed.
     let rekey = keyed("PUT", "o", &old).header("x-amz-copy-source", "bucket/o").headers(new.copy_source_headers());
     node.send(&rekey).expect(200);
@@ -167,7 +164,7 @@ fn overwriting_under_another_key_takes_the_old_one() {
     );
     let complete = |request: Request| request.query("uploadId", &id).body(document.clone());
     guarded(complete(keyed("POST", "late", &new)));
-    guarded(complete(request("POST", "late")));
+    guarded(complete(object("POST", "late")));
     node.send(&complete(keyed("POST", "late", &new).headers(old.copy_source_headers()))).expect(200);
     assert_eq!(node.send(&keyed("GET", "late", &new)).expect(200).text(), "part");
 }

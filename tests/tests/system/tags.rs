@@ -1,19 +1,10 @@
 //! Tags of objects: in headers, in documents, in copies; of SSE-C objects without their keys.
 
-use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
-
-fn node() -> Node {
-    let node = Launch::default().with_credential().arg("--threads=2").start();
-    node.make_bucket("bucket");
-    node
-}
-
-fn request(method: &str, key: &str) -> Request {
-    Request::new(method, &format!("/bucket/{key}"))
-}
+use keyhole_tests::http::object;
+use keyhole_tests::{CustomerKey, Node, Request, Response};
 
 fn tagging(method: &str, key: &str) -> Request {
-    request(method, key).query("tagging", "")
+    object(method, key).query("tagging", "")
 }
 
 fn document(tags: &[(&str, &str)]) -> String {
@@ -32,7 +23,7 @@ fn tags(node: &Node, key: &str, customer_key: Option<&CustomerKey>) -> Vec<Strin
         text.split("<Tag>").skip(1).map(|tag| format!("{}={}", value(tag, "Key"), value(tag, "Value"))).collect();
     let headers = customer_key.map(|key| key.headers().to_vec()).unwrap_or_default();
     for method in ["GET", "HEAD"] {
-        let read = node.send(&request(method, key).headers(headers.clone())).expect(200);
+        let read = node.send(&object(method, key).headers(headers.clone())).expect(200);
         let count = read.header("x-amz-tagging-count").map(str::to_owned);
         assert_eq!(count, (!tags.is_empty()).then(|| tags.len().to_string()), "{method}");
     }
@@ -46,18 +37,18 @@ fn refused(reply: &Response, status: u16, code: &str) {
 
 #[test]
 fn tags_are_put_read_and_deleted() {
-    let (mut node, key) = (node(), CustomerKey::random());
+    let (mut node, key) = (Node::with_bucket(), CustomerKey::random());
     for (name, customer_key) in [("plain", None), ("sealed", Some(&key))] {
         let headers = customer_key.map(|key| key.headers().to_vec()).unwrap_or_default();
-        let put = request("PUT", name).headers(headers.clone()).body(vec![7; 200_000]);
+        let put = object("PUT", name).headers(headers.clone()).body(vec![7; 200_000]);
         let tagged = put.clone().header("x-amz-tagging", "project=key+hole&%C3%A9=%2F");
         node.send(&tagged).expect(200);
         assert_eq!(tags(&node, name, customer_key), ["project=key hole", "é=/"]);
-        let before = node.send(&request("HEAD", name).headers(headers.clone())).expect(200);
+        let before = node.send(&object("HEAD", name).headers(headers.clone())).expect(200);
 
         node.send(&tagging("PUT", name).body(document(&[("a", "1"), ("b", "")]))).expect(200);
         assert_eq!(tags(&node, name, customer_key), ["a=1", "b="]);
-        let after = node.send(&request("GET", name).headers(headers.clone())).expect(200);
+        let after = node.send(&object("GET", name).headers(headers.clone())).expect(200);
         for header in ["etag", "last-modified", "content-length"] {
             assert_eq!(after.header(header), before.header(header), "{header}");
         }
@@ -80,8 +71,8 @@ fn tags_are_put_read_and_deleted() {
 
 #[test]
 fn tags_have_limits() {
-    let node = node();
-    node.send(&request("PUT", "o").body("x")).expect(200);
+    let node = Node::with_bucket();
+    node.send(&object("PUT", "o").body("x")).expect(200);
     let put = |tags: &[(&str, &str)]| node.send(&tagging("PUT", "o").body(document(tags)));
     let names: Vec<String> = (0..11).map(|i| format!("key {i}")).collect();
     let many: Vec<(&str, &str)> = names.iter().map(|name| (&name[..], "v")).collect();
@@ -108,19 +99,19 @@ fn tags_have_limits() {
         501,
         "NotImplemented",
     );
-    let header = |value: &str| node.send(&request("PUT", "new").header("x-amz-tagging", value).body("x"));
+    let header = |value: &str| node.send(&object("PUT", "new").header("x-amz-tagging", value).body("x"));
     refused(&header("k=1&k=2"), 400, "InvalidTag");
     refused(&header("k=%ff"), 400, "InvalidArgument");
     refused(&header(&(0..11).map(|i| format!("k{i}=")).collect::<Vec<_>>().join("&")), 400, "BadRequest");
-    node.send(&request("GET", "new")).expect(404);
+    node.send(&object("GET", "new")).expect(404);
 }
 
 #[test]
 fn copies_and_uploads_have_tags() {
-    let (node, key, other) = (node(), CustomerKey::random(), CustomerKey::random());
-    node.send(&request("PUT", "o").headers(key.headers()).header("x-amz-tagging", "a=1").body("x")).expect(200);
+    let (node, key, other) = (Node::with_bucket(), CustomerKey::random(), CustomerKey::random());
+    node.send(&object("PUT", "o").headers(key.headers()).header("x-amz-tagging", "a=1").body("x")).expect(200);
     let copy = |to: &str| {
-        let copy = request("PUT", to).header("x-amz-copy-source", "/bucket/o").headers(key.copy_source_headers());
+        let copy = object("PUT", to).header("x-amz-copy-source", "/bucket/o").headers(key.copy_source_headers());
         copy.headers(other.headers())
     };
     node.send(&copy("kept")).expect(200);
@@ -130,31 +121,31 @@ fn copies_and_uploads_have_tags() {
     node.send(&copy("none").header("x-amz-tagging-directive", "REPLACE")).expect(200);
     assert!(tags(&node, "none", Some(&other)).is_empty());
     // Opened: the bytes are streamed, the tags go along.
-    let opened = request("PUT", "opened").header("x-amz-copy-source", "/bucket/o").headers(key.copy_source_headers());
+    let opened = object("PUT", "opened").header("x-amz-copy-source", "/bucket/o").headers(key.copy_source_headers());
     node.send(&opened).expect(200);
     assert_eq!(tags(&node, "opened", None), ["a=1"]);
     refused(&node.send(&copy("x").header("x-amz-tagging-directive", "MOVE")), 400, "InvalidArgument");
     refused(&node.send(&copy("x").header("x-amz-tagging", "b=2")), 400, "InvalidArgument");
     // Onto itself, for other tags alone.
-    let itself = request("PUT", "opened").header("x-amz-copy-source", "/bucket/opened");
+    let itself = object("PUT", "opened").header("x-amz-copy-source", "/bucket/opened");
     refused(&node.send(&itself), 400, "InvalidRequest");
     let itself = itself.header("x-amz-tagging-directive", "REPLACE").header("x-amz-tagging", "c=3");
     node.send(&itself).expect(200);
     assert_eq!(tags(&node, "opened", None), ["c=3"]);
 
-    let create = request("POST", "parts").query("uploads", "").headers(key.headers()).header("x-amz-tagging", "d=4");
+    let create = object("POST", "parts").query("uploads", "").headers(key.headers()).header("x-amz-tagging", "d=4");
     let id = node.send(&create).expect(200).element("UploadId").unwrap();
-    let part = request("PUT", "parts").query("partNumber", "1").query("uploadId", &id).headers(key.headers());
+    let part = object("PUT", "parts").query("partNumber", "1").query("uploadId", &id).headers(key.headers());
     let etag = node.send(&part.body("x")).expect(200).header("etag").unwrap().to_owned();
     let document = format!(
         "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>"
     );
-    node.send(&request("POST", "parts").query("uploadId", &id).body(document)).expect(200);
+    node.send(&object("POST", "parts").query("uploadId", &id).body(document)).expect(200);
     assert_eq!(tags(&node, "parts", Some(&key)), ["d=4"]);
 
     // A sealed object file has none, and gets them beside it.
-    let file = node.send(&request("GET", "kept").header("x-keyhole-sealed", "1")).expect(200).body;
-    let put = request("PUT", "kept").header("x-keyhole-sealed", "1").header("x-amz-tagging", "e=5");
+    let file = node.send(&object("GET", "kept").header("x-keyhole-sealed", "1")).expect(200).body;
+    let put = object("PUT", "kept").header("x-keyhole-sealed", "1").header("x-amz-tagging", "e=5");
     node.send(&put.body(file)).expect(200);
     assert_eq!(tags(&node, "kept", Some(&other)), ["e=5"]);
 }

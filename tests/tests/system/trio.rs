@@ -1,6 +1,7 @@
 //! The rules of customer keys, row by row, on every operation that takes one; and that none of their headers is ever ignored.
 
 use keyhole_tests::data::{base64, fresh_seed, md5};
+use keyhole_tests::http::object;
 use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
 
 use super::forms::Form;
@@ -43,10 +44,6 @@ struct Fixture {
 
 /// What a row says: status, code, message.
 type Row = (u16, &'static str, &'static str);
-
-fn object(method: &str, name: &str) -> Request {
-    Request::new(method, &format!("/bucket/{name}"))
-}
 
 fn fixture() -> Fixture {
     let node = Launch::default().with_credential().start();

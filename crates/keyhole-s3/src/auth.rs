@@ -140,6 +140,7 @@ pub fn authenticate(
 ) -> Result<Identity, Error> {
     let presigned = Presigned::of(&head.query)?;
     let (authorization, date) = match (head.headers.text("authorization"), &presigned) {
+        (None, None) if is_signed_otherwise(&head.query) => return Err(unsupported_mechanism()),
         (None, None) => return Err(Error::new(ErrorCode::AccessDenied)),
         (Some(header), None) => {
             let authorization = parse(header)?;
@@ -274,12 +275,19 @@ fn malformed(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorCode::AuthorizationHeaderMalformed).with_message(message)
 }
 
+fn unsupported_mechanism() -> Error {
+    Error::new(ErrorCode::InvalidRequest)
+        .with_message("The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.")
+}
+
+/// Whether a URL has a signature of version 2, as some clients make them unless they are told otherwise.
+fn is_signed_otherwise(query: &str) -> bool {
+    query.split('&').any(|pair| pair.starts_with("AWSAccessKeyId="))
+}
+
 fn parse(header: &str) -> Result<Authorization<'_>, Error> {
-    let rest = header.strip_prefix(ALGORITHM).and_then(|rest| rest.strip_prefix(' ')).ok_or_else(|| {
-        Error::new(ErrorCode::InvalidRequest).with_message(
-            "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
-        )
-    })?;
+    let rest =
+        header.strip_prefix(ALGORITHM).and_then(|rest| rest.strip_prefix(' ')).ok_or_else(unsupported_mechanism)?;
     let (mut credential, mut signed_headers, mut signature) = (None, None, None);
     for pair in rest.split(',') {
         let (name, value) =
@@ -623,6 +631,20 @@ pub(crate) mod tests {
         ] {
             assert!(PRESIGNED.contains(from));
             assert_eq!(check(&PRESIGNED.replacen(from, to, 1)).unwrap_err(), code, "{from} -> {to}");
+        }
+    }
+
+    #[test]
+    fn other_signatures_are_not_supported() {
+        let header = get_object().replacen("AWS4-HMAC-SHA256 ", "AWS ", 1);
+        let query = "GET /a?AWSAccessKeyId=AKIAIOSFODNN7EXAMPLE&Signature=vjbyPxybdZaNmGa%2ByT272YEAiv4%3D&Expires=1369353600 \
+            HTTP/1.1\nHost: examplebucket.s3.amazonaws.com";
+        for text in [&header, query] {
+            let error = authenticate(&head(text), &Example::default(), "us-east-1", NOW_MS).map(|_| ()).unwrap_err();
+            assert!(
+                error.code == ErrorCode::InvalidRequest && error.message.contains("use AWS4-HMAC-SHA256"),
+                "{error}"
+            );
         }
     }
 

@@ -1,6 +1,7 @@
 //! The real binary, with real clients and with requests that no client would send.
 
 mod attributes;
+mod clients;
 mod commands;
 mod device;
 mod errors;

@@ -1,0 +1,193 @@
+//! Real clients, each with its own flows (`tests/tools/clients/`): what they can do here is the table in CLIENTS.md.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use keyhole_tests::device::skipped;
+use keyhole_tests::{Certificate, Node, Request, target_dir, top};
+
+/// What a client's flows report, each of them once, and how the table calls it.
+const FEATURES: [(&str, &str); 15] = [
+    ("buckets", "make, list, delete buckets"),
+    ("objects", "put, get, head, delete objects"),
+    ("multipart upload", "upload in parts"),
+    ("SSE-C objects", "with a customer key: put, get, head"),
+    ("SSE-C multipart upload", "with a customer key: upload in parts"),
+    ("wrong SSE-C key", "a wrong customer key is refused"),
+    ("range", "ranges"),
+    ("copy", "copy within the node"),
+    ("copy with another SSE-C key", "copy to another customer key"),
+    ("list in pages", "list by prefix, in pages"),
+    ("delete many", "delete more than 1,000"),
+    ("presigned URL", "presigned URLs"),
+    ("tags", "tags of objects"),
+    ("checksums", "checksums (`x-amz-checksum-*`)"),
+    ("sync", "synchronise a directory"),
+];
+
+/// More than a page of a listing has, and more than a request may delete.
+const MANY_COUNT: usize = 1_050;
+
+/// The client that needs FUSE of the system.
+const S3FS: &str = "s3fs";
+
+/// The table in CLIENTS.md is between these lines.
+const MARKERS: [&str; 2] = ["<!-- what tests/tests/system/clients.rs saw -->\n\n", "<!-- end -->\n"];
+
+/// What a client told about each feature: a cell of the table.
+type Told = BTreeMap<String, String>;
+
+struct Client {
+    name: &'static str,
+    script: &'static str,
+    /// For clients that are programs.
+    program: Option<PathBuf>,
+    is_over_tls: bool,
+}
+
+fn clients() -> Vec<Client> {
+    let client = |name, script, is_over_tls| Client { name, script, program: None, is_over_tls };
+    let program = |name, script, program| Client { program: Some(program), ..client(name, script, true) };
+    vec![
+        client("boto3", "boto3_flows.py", false),
+        client("boto3", "boto3_flows.py", true),
+        client("minio-py", "minio_flows.py", true),
+        program("rclone", "rclone_flows.py", "/usr/bin/rclone".into()),
+        program("s3cmd", "s3cmd_flows.py", venv("s3cmd")),
+        program(S3FS, "s3fs_flows.py", "/usr/bin/s3fs".into()),
+    ]
+}
+
+/// A program of the Python environment that `tests/run` makes.
+fn venv(program: &str) -> PathBuf {
+    target_dir().join("venv/bin").join(program)
+}
+
+/// A bucket with many objects below a prefix, and one beside them.
+fn make_many(node: &Node, bucket: &str) {
+    const THREADS: usize = 8;
+    node.make_bucket(bucket);
+    node.send(&Request::new("PUT", &format!("/{bucket}/one")).body("1")).expect(200);
+    thread::scope(|scope| {
+        for first in 0..THREADS {
+            scope.spawn(move || {
+                for n in (first..MANY_COUNT).step_by(THREADS) {
+                    node.send(&Request::new("PUT", &format!("/{bucket}/many/{n:04}")).body("many")).expect(200);
+                }
+            });
+        }
+    });
+}
+
+/// Runs a client's flows; what it told.
+fn flows(client: &Client, node: &Node, trusted: &Path, id: usize) -> Told {
+    let (bucket, many) = (format!("flows-{id}"), format!("many-{id}"));
+    make_many(node, &many);
+    let home = tempfile::tempdir().unwrap();
+    let python = venv("python3");
+    for program in client.program.iter().chain([&python]) {
+        assert!(program.exists(), "{} is missing: tests/run installs it", program.display());
+    }
+    let signer = node.signer();
+    let mut command = Command::new(python);
+    // What this machine's environment says about proxies and authorities is not for the node.
+    command.arg("-B").arg(top().join("tests/tools/clients").join(client.script)).env_clear();
+    command.env("PATH", "/usr/bin:/bin").env("HOME", home.path()).env("TMPDIR", home.path()).env("LANG", "C.UTF-8");
+    command.env("AWS_ACCESS_KEY_ID", &signer.access_key).env("AWS_SECRET_ACCESS_KEY", &signer.secret_key);
+    command.env("AWS_DEFAULT_REGION", &signer.region).env("AWS_EC2_METADATA_DISABLED", "true");
+    command.env("BUCKET", bucket).env("MANY", many).env("MANY_COUNT", MANY_COUNT.to_string());
+    match client.is_over_tls {
+        true => command.env("ENDPOINT", format!("https://{}", node.tls_address())).env("CA_BUNDLE", trusted),
+        false => command.env("ENDPOINT", node.endpoint()),
+    };
+    if let Some(program) = &client.program {
+        command.env("PROGRAM", program);
+    }
+    let output = command.output().expect("Python runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}:\n{said}{error}", client.name);
+
+    let mut told = Told::new();
+    for line in said.lines() {
+        let (outcome, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let (feature, note) = rest.split_once(": ").unwrap_or((rest, ""));
+        let cell = match (outcome, note) {
+            ("ok", "") => "yes".to_owned(),
+            ("ok", note) => format!("yes ({note})"),
+            ("unsupported", "") => "–".to_owned(),
+            ("unsupported", note) => format!("– ({note})"),
+            _ => panic!("{}: {line}", client.name),
+        };
+        assert!(FEATURES.iter().any(|(name, _)| *name == feature), "{}: {line}", client.name);
+        assert!(told.insert(feature.to_owned(), cell).is_none(), "{}: {line}, twice", client.name);
+    }
+    assert_eq!(told.len(), FEATURES.len(), "{}:\n{said}", client.name);
+    told
+}
+
+/// What the table says of a client already.
+fn column(table: &str, client: &str) -> Told {
+    let cells = |row: &str| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    let rows: Vec<Vec<String>> = table.lines().filter(|line| line.starts_with('|')).map(cells).collect();
+    let at = rows[0].iter().position(|cell| cell == client).expect("the client is in the table");
+    FEATURES.iter().zip(&rows[2..]).map(|((feature, _), row)| ((*feature).to_owned(), row[at].clone())).collect()
+}
+
+/// Why a file system cannot be mounted by FUSE here.
+fn without_fuse() -> Option<String> {
+    let device = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
+    device.err().map(|error| format!("/dev/fuse: {error}"))
+}
+
+/// The table of what clients told, in the order of their names.
+fn table(told: &BTreeMap<&str, Told>) -> String {
+    let row = |first: &str, cells: Vec<&str>| format!("| {first} | {} |\n", cells.join(" | "));
+    let mut table = row("", told.keys().copied().collect()) + "|---" + &"|---".repeat(told.len()) + "|\n";
+    for (feature, name) in FEATURES {
+        table += &row(name, told.values().map(|told| &told[feature][..]).collect());
+    }
+    table + "\n"
+}
+
+#[test]
+fn clients_do_what_the_table_says() {
+    let certificate = Certificate::new();
+    let node = certificate.launch("127.0.0.1:0").arg("--log=warn").start();
+    let trusted = certificate.authority_path();
+    let mut told: BTreeMap<&str, Told> = BTreeMap::new();
+    let mut clients = clients();
+    let lacking = without_fuse();
+    if let Some(why) = &lacking {
+        skipped(S3FS, why);
+        clients.retain(|client| client.name != S3FS);
+    }
+    thread::scope(|scope| {
+        let (node, trusted) = (&node, &trusted);
+        let run = |(id, client)| (client, scope.spawn(move || flows(client, node, trusted, id)));
+        let running: Vec<(&Client, _)> = clients.iter().enumerate().map(run).collect();
+        for (client, run) in running {
+            let Ok(new) = run.join() else { panic!("{} failed", client.name) };
+            // The same over HTTP and HTTPS.
+            let known = told.entry(client.name).or_insert_with(|| new.clone());
+            assert_eq!(*known, new, "{}", client.name);
+        }
+    });
+
+    let path = top().join("crates/keyhole/docs/CLIENTS.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(MARKERS[0]).expect("the table begins");
+    let (old, after) = rest.split_once(MARKERS[1]).expect("the table ends");
+    if lacking.is_some() {
+        told.insert(S3FS, column(old, S3FS));
+    }
+    let new = table(&told);
+    if std::env::var_os("KEYHOLE_UPDATE").is_some() {
+        fs::write(&path, [before, MARKERS[0], &new, MARKERS[1], after].concat()).unwrap();
+    } else {
+        assert!(old == new, "KEYHOLE_UPDATE=1 writes the table of CLIENTS.md, now\n{new}");
+    }
+}

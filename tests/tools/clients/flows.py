@@ -1,0 +1,98 @@
+"""What the flows of all clients share: the node and the data in the environment, and a line for each feature.
+
+A client's flows are functions under `@feature(NAME)`, run in the order in which they stand. Each prints `ok NAME: NOTE`, or
+`unsupported NAME: NOTE` where the client has no way to use the feature; what fails is a traceback and exit code 1.
+"""
+
+import base64
+import os
+import ssl
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+ENDPOINT = os.environ["ENDPOINT"]
+# A file of certificates to trust, where the endpoint is HTTPS.
+CA_BUNDLE = os.environ.get("CA_BUNDLE")
+ACCESS_KEY, SECRET_KEY = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
+REGION = os.environ["AWS_DEFAULT_REGION"]
+# A bucket of the client's own, not made yet.
+BUCKET = os.environ["BUCKET"]
+# A bucket with MANY_COUNT objects below `many/`, more than a page has, and one beside them.
+MANY, MANY_COUNT = os.environ["MANY"], int(os.environ["MANY_COUNT"])
+PROGRAM = os.environ.get("PROGRAM")
+
+KEY, OTHER_KEY = os.urandom(32), os.urandom(32)
+SMALL = os.urandom(100_000)
+LARGE = os.urandom(12 << 20)
+PART_LEN = 5 << 20
+
+_directory = tempfile.TemporaryDirectory()
+DIRECTORY = Path(_directory.name)
+_flows = []
+
+
+def feature(name):
+    def keep(flow):
+        _flows.append(("ok", name, flow))
+
+    return keep
+
+
+def unsupported(name, note=""):
+    _flows.append(("unsupported", name, lambda: note))
+
+
+def run():
+    for outcome, name, flow in _flows:
+        note = flow()
+        print(f"{outcome} {name}: {note}" if note else f"{outcome} {name}", flush=True)
+
+
+def text(key):
+    return base64.b64encode(key).decode()
+
+
+def file(name, contents):
+    path = DIRECTORY / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(contents)
+    return path
+
+
+def refused(expected, act):
+    """The error of this kind that `act` must end with."""
+    try:
+        act()
+    except expected as error:
+        return error
+    raise AssertionError("it was not refused")
+
+
+def fetch(url, headers=(), method="GET", body=None):
+    """What a client without credentials gets: status and body."""
+    context = ssl.create_default_context(cafile=CA_BUNDLE) if CA_BUNDLE else None
+    request = urllib.request.Request(url, data=body, headers=dict(headers), method=method)
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    )
+    try:
+        with opener.open(request, timeout=60) as reply:
+            return reply.status, reply.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+class Failed(Exception):
+    """A command that ended with another code than 0, and what it said."""
+
+
+def command(arguments, stdin=None):
+    """What a command writes to standard output."""
+    done = subprocess.run(arguments, input=stdin, capture_output=True, cwd=DIRECTORY)
+    if done.returncode:
+        said = (done.stdout + done.stderr).decode(errors="replace")
+        raise Failed(f"{arguments}: {done.returncode}: {said}")
+    return done.stdout

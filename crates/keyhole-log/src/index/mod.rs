@@ -439,6 +439,11 @@ impl Bucket {
         self.settings.as_ref().map(|settings| settings.settings.clone()).unwrap_or_default()
     }
 
+    /// Sequence number of what it is set to; 0: it never was.
+    pub(crate) fn settings_seq(&self) -> u64 {
+        self.settings.as_ref().map_or(0, |settings| settings.seq)
+    }
+
     pub(crate) fn object(&self, key: &str) -> Option<&Entry> {
         self.objects.get(key.as_bytes())
     }

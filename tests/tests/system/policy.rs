@@ -227,6 +227,48 @@ fn a_key_that_is_taken_back_meanwhile_overwrites_nothing() {
     assert_eq!(node.send(&keyed("GET", "o", &new)).expect(200).text(), "first");
 }
 
+/// Changes through S3 and by the operator at once.
+#[test]
+fn no_change_of_a_bucket_is_lost() {
+    let node = node();
+    let document = |kind: &str| {
+        format!(
+            "<ServerSideEncryptionConfiguration><Rule><BlockedEncryptionTypes><EncryptionType>{kind}</EncryptionType>\
+            </BlockedEncryptionTypes></Rule></ServerSideEncryptionConfiguration>"
+        )
+    };
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let put = Request::new("PUT", "/bucket").query("encryption", "").body(document("SSE-C"));
+                    let reply = node.send(&put);
+                    if reply.status != 200 {
+                        assert_eq!(
+                            (reply.status, reply.element("Code").as_deref()),
+                            (409, Some("OperationAborted")),
+                            "{}",
+                            reply.text()
+                        );
+                    }
+                }
+            });
+        }
+        let mut lost = Vec::new();
+        for i in 1..40 {
+            let quota = format!("{i}GiB");
+            set(&node, &["--quota", &quota]);
+            let shown = set(&node, &["--rekey-by-overwrite", if i % 2 == 0 { "forbid" } else { "allow" }]);
+            if !shown.contains(&format!("quota: {i}.0 GiB")) {
+                lost.push(shown);
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(lost.is_empty(), "{lost:?}");
+    });
+}
+
 #[test]
 fn blocked_encryption_types() {
     let node = node();

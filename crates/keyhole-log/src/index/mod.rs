@@ -188,6 +188,8 @@ pub(crate) struct Bucket {
     time_ms: u64,
     at: Location,
     settings: Option<Settings>,
+    /// Changes of its settings that are on their way.
+    settings_pending: u32,
     /// Its deletion is on its way.
     deleting: bool,
     objects: SortedMap<Key, Entry>,

@@ -61,7 +61,9 @@ impl fmt::Display for Error {
             Error::NoSuchUpload => f.write_str("there is no such upload"),
             Error::PartChanged => f.write_str("a part is not the one that was named"),
             Error::ConditionFailed => f.write_str("the condition does not hold"),
-            Error::Conflict => f.write_str("another write of the same name is under way"),
+            Error::Conflict => {
+                f.write_str("another write of the same name, or change of the same bucket, is under way")
+            }
             Error::QuotaExceeded => f.write_str("the quota of the bucket has no room for it"),
             Error::TooLarge(what) => write!(f, "{what}: over its limit"),
             Error::Foreign(what) => write!(f, "not an object file: {what}"),

@@ -1,11 +1,11 @@
 //! Buckets: create, list, look at, delete.
 
 use keyhole_core::aead::Engine;
-use keyhole_log::Disk;
+use keyhole_log::{BucketSettings, Disk};
 use keyhole_s3::http::Response;
 use keyhole_s3::{Error, ErrorCode, xml};
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::io::{Env, Stream};
 use crate::node::{Node, Request};
 use crate::policy::{Policy, SseC};
@@ -93,20 +93,36 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
 
     /// Blocks customer keys, or ends that; what the operator has set besides stays.
     async fn block_customer_keys(&self, bucket: &str, blocks: bool) -> Result<()> {
-        let (mut settings, _) = self.log.bucket_settings(bucket).ok_or(ErrorCode::NoSuchBucket)?;
-        let mut policy = Policy::of(&settings)?;
-        policy.sse_c = match (blocks, policy.sse_c) {
-            (true, SseC::Require) => {
-                let message = "The bucket requires customer-provided keys (SSE-C), so it cannot block them. Its operator can \
-                    change that: keyhole bucket set --sse-c allow.";
-                return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
-            }
-            (true, _) => SseC::Forbid,
-            (false, SseC::Forbid) => SseC::Allow,
-            (false, other) => other,
+        let change = |settings: &mut BucketSettings| {
+            let mut policy = Policy::of(settings)?;
+            policy.sse_c = match (blocks, policy.sse_c) {
+                (true, SseC::Require) => {
+                    let message = "The bucket requires customer-provided keys (SSE-C), so it cannot block them. Its operator \
+                        can change that: keyhole bucket set --sse-c allow.";
+                    return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
+                }
+                (true, _) => SseC::Forbid,
+                (false, SseC::Forbid) => SseC::Allow,
+                (false, other) => other,
+            };
+            settings.policy = policy.encode();
+            Ok(())
         };
-        settings.policy = policy.encode();
-        Ok(self.log.set_bucket(bucket, settings, self.env.now_ms()).await?)
+        self.change_bucket(bucket, change).await
+    }
+
+    /// Changes some of what a bucket is set to.
+    pub(crate) async fn change_bucket(
+        &self,
+        bucket: &str,
+        change: impl FnOnce(&mut BucketSettings) -> Result<()>,
+    ) -> Result<()> {
+        self.log.change_bucket(bucket, self.env.now_ms(), change).await.map_err(|failure: Failure| match failure {
+            Failure::Reply(error) if error.code == ErrorCode::ConditionalRequestConflict => {
+                ErrorCode::OperationAborted.into()
+            }
+            other => other,
+        })
     }
 
     /// GetBucketAcl: the owner has FULL_CONTROL.

@@ -40,6 +40,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let bucket = target.bucket.clone().ok_or(ErrorCode::InvalidBucketName)?;
         let key = form.key()?;
         let policy = Policy::check(&form, &bucket, &key, self.env.now_ms())?;
+        form.refuse_unknown()?;
         let (success, tags) = (form.success(), form.tags()?);
 
         // From here on it is a PUT whose headers are the fields.

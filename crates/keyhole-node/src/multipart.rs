@@ -226,6 +226,9 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let upload = self.log.upload(bucket, key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
         let policy = self.policy(bucket)?;
         policy.check_kind(upload.sealed)?;
+        if upload.sealed {
+            policy.check_completion(customer_key.as_ref(), self.log.is_set_since(&upload), bucket)?;
+        }
         let guard =
             self.guard(&request, (bucket, key), &policy, customer_key.as_ref(), upload.sealed, condition).await?;
         let chosen = choose(&completed, self.log.parts(&upload, 0, PARTS_MAX)?)?;

@@ -87,6 +87,27 @@ impl Policy {
         }
     }
 
+    /// Checks the completion of a sealed upload, whose key the policy may no longer take. Without the key of the upload it is not
+    /// known which that is: then it counts that the upload was begun under the settings that still hold (not `set_since`).
+    ///
+    /// # Errors
+    /// `AccessDenied`.
+    pub(crate) fn check_completion(
+        &self,
+        key: Option<&CustomerKey>,
+        set_since: bool,
+        bucket: &str,
+    ) -> std::result::Result<(), Error> {
+        match key {
+            Some(key) => self.check_key(key, bucket),
+            None if self.pins.is_empty() || !set_since => Ok(()),
+            None => Err(denied(
+                "The bucket pins customer keys, and its settings were changed since the upload was begun. Bring the key of \
+                the upload in the headers of its completion, too.",
+            )),
+        }
+    }
+
     fn check_key(&self, key: &CustomerKey, bucket: &str) -> std::result::Result<(), Error> {
         if self.pins.is_empty() || self.pins.contains(&key_id(key, bucket)) {
             return Ok(());

@@ -25,6 +25,9 @@ use crate::{Error, ErrorCode, xml};
 /// Headers of one part of a form, at most.
 const PART_HEADERS_MAX: usize = 8;
 
+/// How the names of fields begin that count for nothing.
+const IGNORED: &str = "x-ignore-";
+
 /// What the input begins with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
@@ -222,7 +225,8 @@ fn no_delimiter() -> Error {
 
 /// A key that comes behind the file cannot encrypt it: the file would be stored in the clear.
 fn refuse_late(name: &str) -> Result<(), Error> {
-    match name.contains("server-side-encryption") || name.starts_with("x-keyhole-") {
+    let says_how = name.contains("server-side-encryption") || name.starts_with("x-keyhole-");
+    match says_how && !name.starts_with(IGNORED) {
         false => Ok(()),
         true => Err(Error::new(ErrorCode::InvalidArgument)
             .with_message("Fields that say how to store the file come ahead of it.")
@@ -345,9 +349,48 @@ impl Form {
         }
     }
 
+    /// Refuses fields that S3 has not, or that this node has not: none is ignored but those that say so.
+    ///
+    /// # Errors
+    /// `NotImplemented`.
+    pub fn refuse_unknown(&self) -> Result<(), Error> {
+        const KNOWN: [&str; 7] = [
+            "x-amz-algorithm",
+            "x-amz-credential",
+            "x-amz-date",
+            "x-amz-signature",
+            "x-amz-acl",
+            "x-amz-storage-class",
+            "x-amz-sdk-checksum-algorithm",
+        ];
+        // What is said in them is looked at elsewhere, and refused there where it is not supported.
+        const FAMILIES: [&str; 6] = [
+            "x-amz-meta-",
+            "x-amz-checksum-",
+            "x-amz-server-side-encryption",
+            "x-amz-copy-source-server-side-encryption",
+            "x-amz-grant-",
+            "x-amz-object-lock-",
+        ];
+        let is_unknown = |name: &&str| {
+            name.starts_with("x-amz-")
+                && !KNOWN.contains(name)
+                && !FAMILIES.iter().any(|family| name.starts_with(family))
+        };
+        let Some(name) = self.fields.iter().map(|(name, _)| name).find(is_unknown) else { return Ok(()) };
+        let message = match name {
+            "x-amz-tagging" => "The tags of a form are in its field tagging, a document.".to_owned(),
+            _ => format!("The field {name} of the form implies functionality that is not implemented. Leave it out."),
+        };
+        Err(Error::new(ErrorCode::NotImplemented).with_message(message).with_field("Header", name))
+    }
+
     /// The head that a PUT of the same object would have had: the fields are its headers, under the names that headers have.
     pub fn into_head(self) -> RequestHead {
-        let mut headers = self.fields;
+        let mut headers = Headers::default();
+        for (name, value) in self.fields.iter().filter(|(name, _)| !name.starts_with(IGNORED)) {
+            headers.push(name.to_owned(), value.to_vec());
+        }
         if let Some(acl) = headers.get("acl").map(<[u8]>::to_vec) {
             headers.push("x-amz-acl".to_owned(), acl);
         }

@@ -175,6 +175,13 @@ fn replies_as_the_form_wants_them() {
     let tagging = "<Tagging><TagSet><Tag><Key>a</Key><Value>1</Value></Tag></TagSet></Tagging>";
     form("tagging", tagging).expect(204);
     assert_eq!(get(&node, "k é", None).header("x-amz-tagging-count"), Some("1"));
+    // Under the name that the header has it would be a field that nobody looks at.
+    refused(&form("x-amz-tagging", "a=1"), 501, "NotImplemented", "field tagging");
+    refused(&form("x-amz-unheard-of", "1"), 501, "NotImplemented", "x-amz-unheard-of");
+    let ignored = "x-ignore-x-amz-server-side-encryption-customer-key";
+    Form::new("k é", "x").free(ignored, "me").field("x-amz-meta-a", "b").signed(&node).send(&node).expect(204);
+    let reply = get(&node, "k é", None).expect(200);
+    assert_eq!((reply.header("x-amz-meta-a"), reply.header("x-amz-tagging-count")), (Some("b"), None));
     form("acl", "private").expect(204);
     refused(&form("acl", "public-read"), 501, "NotImplemented", "");
     // Addressed by the name of the host.

@@ -121,6 +121,37 @@ fn customer_keys_are_pinned() {
     node.send(&put).expect(200);
 }
 
+/// A pin that is set between the last part and the completion.
+#[test]
+fn pins_count_when_an_upload_is_completed() {
+    let (node, directory) = (node(), Directory::new());
+    let (path, other) = (directory.key("key"), CustomerKey::random());
+    let key = CustomerKey(std::fs::read(&path).unwrap().try_into().unwrap());
+    let id = String::from_utf8(succeeds(&["key", "id", &path, "--bucket", "bucket"], b"")).unwrap();
+    // An upload of one part; what completes it, but for the key.
+    let upload = |name: &str, key: &CustomerKey| {
+        let id = create_upload(&node, keyed("POST", name, key));
+        let part = keyed("PUT", name, key).query("partNumber", "1").query("uploadId", &id).body("part");
+        let etag = node.send(&part).expect(200).header("etag").unwrap().to_owned();
+        let part = format!("<Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part>");
+        let document = format!("<CompleteMultipartUpload>{part}</CompleteMultipartUpload>");
+        request("POST", name).query("uploadId", &id).body(document)
+    };
+    let before = [("a", &key), ("b", &other)].map(|(name, key)| upload(name, key));
+    set(&node, &["--pin", id.trim()]);
+    denied(&node.send(&before[1].clone().headers(other.headers())), "other customer-provided keys");
+    for complete in &before {
+        denied(&node.send(complete), "Bring the key of the upload");
+    }
+    assert_eq!(node.send(&keyed("GET", "b", &other)).status, 404);
+    node.send(&before[0].clone().headers(key.headers())).expect(200);
+    // Under the pins that still hold the key was looked at when it was begun.
+    node.send(&upload("c", &key)).expect(200);
+    assert_eq!(node.send(&keyed("GET", "c", &key)).expect(200).text(), "part");
+    set(&node, &["--pin", "none"]);
+    node.send(&before[1]).expect(200);
+}
+
 #[test]
 fn overwriting_under_another_key_takes_the_old_one() {
     let node = node();
@@ -191,6 +222,48 @@ fn a_key_that_is_taken_back_meanwhile_overwrites_nothing() {
     tcp.write_all(b"late").unwrap();
     assert_eq!(read_reply(&mut tcp, "PUT", |_| {}).unwrap().status, 409);
     assert_eq!(node.send(&keyed("GET", "o", &new)).expect(200).text(), "first");
+}
+
+/// Changes through S3 and by the operator at once.
+#[test]
+fn no_change_of_a_bucket_is_lost() {
+    let node = node();
+    let document = |kind: &str| {
+        format!(
+            "<ServerSideEncryptionConfiguration><Rule><BlockedEncryptionTypes><EncryptionType>{kind}</EncryptionType>\
+            </BlockedEncryptionTypes></Rule></ServerSideEncryptionConfiguration>"
+        )
+    };
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let put = Request::new("PUT", "/bucket").query("encryption", "").body(document("SSE-C"));
+                    let reply = node.send(&put);
+                    if reply.status != 200 {
+                        assert_eq!(
+                            (reply.status, reply.element("Code").as_deref()),
+                            (409, Some("OperationAborted")),
+                            "{}",
+                            reply.text()
+                        );
+                    }
+                }
+            });
+        }
+        let mut lost = Vec::new();
+        for i in 1..40 {
+            let quota = format!("{i}GiB");
+            set(&node, &["--quota", &quota]);
+            let shown = set(&node, &["--rekey-by-overwrite", if i % 2 == 0 { "forbid" } else { "allow" }]);
+            if !shown.contains(&format!("quota: {i}.0 GiB")) {
+                lost.push(shown);
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(lost.is_empty(), "{lost:?}");
+    });
 }
 
 #[test]

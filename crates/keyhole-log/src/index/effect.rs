@@ -440,6 +440,7 @@ impl Bucket {
             time_ms,
             at,
             settings: None,
+            settings_pending: 0,
             deleting: false,
             objects: Default::default(),
             pending: Default::default(),

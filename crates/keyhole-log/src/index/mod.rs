@@ -188,6 +188,8 @@ pub(crate) struct Bucket {
     time_ms: u64,
     at: Location,
     settings: Option<Settings>,
+    /// Changes of its settings that are on their way.
+    settings_pending: u32,
     /// Its deletion is on its way.
     deleting: bool,
     objects: SortedMap<Key, Entry>,
@@ -437,6 +439,11 @@ impl Bucket {
 
     pub(crate) fn settings(&self) -> BucketSettings {
         self.settings.as_ref().map(|settings| settings.settings.clone()).unwrap_or_default()
+    }
+
+    /// Sequence number of what it is set to; 0: it never was.
+    pub(crate) fn settings_seq(&self) -> u64 {
+        self.settings.as_ref().map_or(0, |settings| settings.seq)
     }
 
     pub(crate) fn object(&self, key: &str) -> Option<&Entry> {

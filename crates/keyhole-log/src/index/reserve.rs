@@ -47,6 +47,13 @@ impl Index {
         }
     }
 
+    /// Counts a change of a bucket's settings that is on its way.
+    pub(crate) fn reserve_settings(&mut self, bucket: u64) {
+        if let Some(home) = self.buckets.get_mut(&bucket) {
+            home.settings_pending += 1;
+        }
+    }
+
     /// Counts bytes that are on their way into a bucket.
     pub(crate) fn reserve_bytes(&mut self, bucket: u64, bytes: u64) {
         if let Some(home) = self.buckets.get_mut(&bucket) {
@@ -93,9 +100,13 @@ impl Index {
             Effect::Delete { bucket, key } => self.release_name(*bucket, key, seq),
             Effect::AbortUpload { bucket, upload } => self.set_closing(*bucket, *upload, false),
             Effect::PutPart { bucket, part, .. } => self.release_bytes(*bucket, part.size),
+            Effect::SetBucket { bucket, .. } => {
+                if let Some(home) = self.buckets.get_mut(bucket) {
+                    home.settings_pending -= 1;
+                }
+            }
             Effect::Body { .. }
             | Effect::CreateUpload { .. }
-            | Effect::SetBucket { .. }
             | Effect::Moved(_)
             | Effect::Checkpoint
             | Effect::Nothing => {}
@@ -154,6 +165,11 @@ impl Bucket {
     /// Whether a write of this name is on its way.
     pub(crate) fn is_pending(&self, key: &str) -> bool {
         self.pending.get(key.as_bytes()).is_some_and(|pending| !pending.writes.is_empty())
+    }
+
+    /// Whether a change of its settings is on its way.
+    pub(crate) fn is_being_set(&self) -> bool {
+        self.settings_pending > 0
     }
 
     /// Whether an upload of this identity exists, whatever its key.

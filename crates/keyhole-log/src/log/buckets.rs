@@ -3,6 +3,7 @@
 use super::{Log, Request, draft, within};
 use crate::disk::Disk;
 use crate::error::Error;
+use crate::index::Bucket;
 use crate::limits::{BUCKET_MAX, POLICY_MAX};
 use crate::types::{BucketInfo, BucketSettings};
 use crate::wire::payload::Payload;
@@ -50,16 +51,50 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// `NoSuchBucket`; `TooLarge` for a policy over [`POLICY_MAX`]; those of every write.
     pub async fn set_bucket(&self, bucket: &str, settings: BucketSettings, time_ms: u64) -> Result<(), Error> {
-        within(settings.policy.len(), POLICY_MAX, "the policy of a bucket")?;
+        self.settle(bucket, time_ms, |_| Ok(settings)).await
+    }
+
+    /// Changes some of what a bucket is set to: `change` is given all of it as it is, and nobody changes it meanwhile. It runs
+    /// under the lock.
+    ///
+    /// # Errors
+    /// That of `change`, and nothing is changed then; `Conflict` while another change of the bucket's is on its way; those of
+    /// [`set_bucket`](Self::set_bucket).
+    pub async fn change_bucket<E: From<Error>>(
+        &self,
+        bucket: &str,
+        time_ms: u64,
+        change: impl FnOnce(&mut BucketSettings) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let changed = |home: &Bucket| {
+            if home.is_being_set() {
+                return Err(Error::Conflict.into());
+            }
+            let mut settings = home.settings();
+            change(&mut settings)?;
+            Ok(settings)
+        };
+        self.settle(bucket, time_ms, changed).await
+    }
+
+    async fn settle<E: From<Error>>(
+        &self,
+        bucket: &str,
+        time_ms: u64,
+        decide: impl FnOnce(&Bucket) -> Result<BucketSettings, E>,
+    ) -> Result<(), E> {
         let shared = self.shared();
-        let (seq, bucket) = {
+        let (seq, bucket, settings) = {
             let mut state = shared.lock();
             shared.check_poison()?;
-            let (bucket, _) = state.index.writable(bucket)?;
-            (state.numbers.record(), bucket)
+            let (bucket, home) = state.index.writable(bucket)?;
+            let settings = decide(home)?;
+            within(settings.policy.len(), POLICY_MAX, "the policy of a bucket")?;
+            state.index.reserve_settings(bucket);
+            (state.numbers.record(), bucket, settings)
         };
         let set = draft(seq, &Payload::BucketSettings { bucket, time_ms, settings });
-        self.write(Request::new(vec![set])).await
+        Ok(self.write(Request::new(vec![set])).await?)
     }
 
     /// What a bucket is set to, and how many plaintext bytes count against its quota; `None`: there is no such bucket.

@@ -45,6 +45,12 @@ impl<D: Disk> Log<D> {
         Ok(home.upload_by_id(key, id).map(|(seq, upload)| home.upload_ref(seq, upload)))
     }
 
+    /// Whether the settings of its bucket were changed after an upload was created.
+    pub fn is_set_since(&self, upload: &UploadRef) -> bool {
+        let state = self.shared().lock();
+        state.index.bucket(&upload.bucket).is_some_and(|(_, home)| home.settings_seq() > upload.seq)
+    }
+
     /// What an upload was created with: the head and the labels.
     ///
     /// # Errors

@@ -276,6 +276,50 @@ fn quotas() {
     });
 }
 
+/// Of two changes at once none is lost: one of them is told to come again.
+#[test]
+fn settings_are_changed_one_after_the_other() {
+    let (_medium, mut store) = fresh(12, 31, options(1));
+    let log = store.log();
+    store.run(async {
+        let quota = log.change_bucket("bucket", 1, |settings| {
+            settings.quota = Some(10_000);
+            Ok::<(), Error>(())
+        });
+        let policy = || {
+            log.change_bucket("bucket", 1, |settings| {
+                settings.policy = b"policy".to_vec();
+                Ok::<(), Error>(())
+            })
+        };
+        let (quota, conflict) = futures_util::future::join(quota, policy()).await;
+        quota.unwrap();
+        assert!(matches!(conflict, Err(Error::Conflict)), "{conflict:?}");
+        policy().await.unwrap();
+        let both = BucketSettings { quota: Some(10_000), expire_ms: None, policy: b"policy".to_vec() };
+        assert_eq!(log.bucket_settings("bucket").unwrap().0, both);
+        // What is refused changes nothing, and keeps nobody out.
+        let refused = log.change_bucket("bucket", 1, |settings| {
+            settings.quota = None;
+            Err(Error::Full)
+        });
+        assert!(matches!(refused.await, Err(Error::Full)));
+        let long = log.change_bucket("bucket", 1, |settings| {
+            settings.policy = vec![0; keyhole_log::limits::POLICY_MAX + 1];
+            Ok::<(), Error>(())
+        });
+        assert!(matches!(long.await, Err(Error::TooLarge(_))));
+        assert!(matches!(log.change_bucket("none", 1, |_| Ok::<(), Error>(())).await, Err(Error::NoSuchBucket)));
+        assert_eq!(log.bucket_settings("bucket").unwrap().0, both);
+        policy().await.unwrap();
+        // One that sets all of it waits for nobody.
+        let set = log.set_bucket("bucket", BucketSettings::default(), 1);
+        let (set, other) = futures_util::future::join(set, log.set_bucket("bucket", both.clone(), 1)).await;
+        assert!(set.is_ok() && other.is_ok() && log.bucket_settings("bucket").unwrap().0 == both);
+        policy().await.unwrap();
+    });
+}
+
 /// Objects carry their seed as their time.
 #[test]
 fn what_has_expired_goes() {

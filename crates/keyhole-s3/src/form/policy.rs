@@ -3,7 +3,7 @@
 use base64ct::{Base64, Encoding};
 use serde_json::Value;
 
-use super::Form;
+use super::{Form, IGNORED};
 use crate::time::parse_iso8601;
 use crate::{Error, ErrorCode};
 
@@ -24,7 +24,7 @@ enum Condition {
 
 /// Fields that no condition need be about.
 fn is_free(name: &str) -> bool {
-    matches!(name, "x-amz-signature" | "file" | "policy") || name.starts_with("x-ignore-")
+    matches!(name, "x-amz-signature" | "file" | "policy") || name.starts_with(IGNORED)
 }
 
 impl Policy {

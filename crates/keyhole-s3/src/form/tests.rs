@@ -163,6 +163,44 @@ fn keys_and_successes() {
     assert_eq!(head.headers.get("x-amz-acl"), Some(&b"public-read"[..]));
 }
 
+#[test]
+fn no_field_is_ignored_unless_it_says_so() {
+    let form = |name: &str| {
+        let mut form = Form { fields: Headers::default(), filename: "f".to_owned() };
+        form.fields.push(name.to_owned(), b"v".to_vec());
+        form
+    };
+    for good in [
+        "key",
+        "tagging",
+        "submit",
+        "x-amz-meta-tagging",
+        "x-amz-meta-",
+        "x-amz-checksum-crc32",
+        "x-amz-server-side-encryption-customer-key",
+        "x-amz-signature",
+        "x-ignore-x-amz-tagging",
+    ] {
+        assert!(form(good).refuse_unknown().is_ok(), "{good}");
+    }
+    for bad in [
+        "x-amz-tagging",
+        "x-amz-tagging-directive",
+        "x-amz-metadata",
+        "x-amz-security-token",
+        "x-amz-website-redirect-location",
+        "x-amz-copy-source",
+        "x-amz-content-sha256",
+        "x-amz-",
+    ] {
+        assert_eq!(form(bad).refuse_unknown().unwrap_err().code, ErrorCode::NotImplemented, "{bad}");
+    }
+    assert!(form("x-amz-tagging").refuse_unknown().unwrap_err().message.contains("field tagging"));
+    let ignored = "x-ignore-x-amz-server-side-encryption-customer-key";
+    assert!(form(ignored).into_head().headers.iter().next().is_none() && refuse_late(ignored).is_ok());
+    assert_eq!(form("x-amz-meta-a").into_head().headers.get("x-amz-meta-a"), Some(&b"v"[..]));
+}
+
 /// 2026-01-01T00:00:00Z
 const NOW_MS: u64 = 1_767_225_600_000;
 

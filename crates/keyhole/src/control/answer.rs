@@ -4,10 +4,10 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use keyhole_log::{Disk, Error, Log, ScrubCursor};
+use keyhole_log::{BucketSettings, Disk, Error, Log, ScrubCursor};
 use keyhole_node::limits::PINS_MAX;
 use keyhole_node::{Env, Policy};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::SEGMENTS_PER_LINE;
 use super::protocol::{Allowed, BucketChange, BucketReply, DamageReply, Reply, Request, SseC, StatReply};
@@ -15,6 +15,10 @@ use crate::env::System;
 
 /// How often the client is told that its request goes on: this is also how long it takes to notice that it went away.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How often a change of a bucket is tried where others are on their way, and how long after each other.
+const CHANGE_ATTEMPTS: u32 = 100;
+const CHANGE_AGAIN: Duration = Duration::from_millis(20);
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -107,10 +111,37 @@ fn bucket_get<D: Disk>(log: &Log<D>, bucket: String) -> Result<Reply, Error> {
 }
 
 async fn bucket_set<D: Disk>(log: &Log<D>, change: BucketChange) -> Result<Reply, Error> {
-    let BucketChange { bucket, quota, expire_days, sse_c, pin, rekey_by_overwrite } = change;
-    let (mut settings, _) = log.bucket_settings(&bucket).ok_or(Error::NoSuchBucket)?;
+    let mut attempts = 1;
+    loop {
+        match log.change_bucket(&change.bucket, System.now_ms(), |settings| apply(&change, settings)).await {
+            Ok(()) => return bucket_get(log, change.bucket),
+            Err(Refusal::Usage(message)) => return Ok(failed(message)),
+            Err(Refusal::Log(Error::Conflict)) if attempts < CHANGE_ATTEMPTS => {
+                attempts += 1;
+                sleep(CHANGE_AGAIN).await;
+            }
+            Err(Refusal::Log(error)) => return Err(error),
+        }
+    }
+}
+
+/// Why settings are not changed.
+enum Refusal {
+    Usage(String),
+    Log(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Refusal::Log(error)
+    }
+}
+
+/// Changes what is named.
+fn apply(change: &BucketChange, settings: &mut BucketSettings) -> Result<(), Refusal> {
+    let BucketChange { bucket: _, quota, expire_days, sse_c, pin, rekey_by_overwrite } = change;
     if let Some(quota) = quota {
-        settings.quota = quota;
+        settings.quota = *quota;
     }
     if let Some(days) = expire_days {
         settings.expire_ms = days.map(|days| days.saturating_mul(DAY_MS));
@@ -126,19 +157,15 @@ async fn bucket_set<D: Disk>(log: &Log<D>, change: BucketChange) -> Result<Reply
         };
     }
     if let Some(pin) = pin {
-        match pins(&pin) {
-            Ok(pins) => policy.pins = pins,
-            Err(message) => return Ok(failed(message)),
-        }
+        policy.pins = pins(pin).map_err(Refusal::Usage)?;
     }
     if let Some(allowed) = rekey_by_overwrite {
-        policy.forbids_rekeying = allowed == Allowed::Forbid;
+        policy.forbids_rekeying = *allowed == Allowed::Forbid;
     }
     if sets_policy {
         settings.policy = policy.encode();
     }
-    log.set_bucket(&bucket, settings, System.now_ms()).await?;
-    bucket_get(log, bucket)
+    Ok(())
 }
 
 /// Reads ids of keys.

@@ -135,7 +135,7 @@ fn pins_count_when_an_upload_is_completed() {
         let etag = node.send(&part).expect(200).header("etag").unwrap().to_owned();
         let part = format!("<Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part>");
         let document = format!("<CompleteMultipartUpload>{part}</CompleteMultipartUpload>");
-        request("POST", name).query("uploadId", &id).body(document)
+        object("POST", name).query("uploadId", &id).body(document)
     };
     let before = [("a", &key), ("b", &other)].map(|(name, key)| upload(name, key));
     set(&node, &["--pin", id.trim()]);

@@ -395,9 +395,9 @@ impl<D: Disk> Context<D> {
         let mut reserve = false;
         while !batch.commits.is_empty() && meta.as_ref().is_none_or(|meta| meta.room() < batch.space()) {
             let deletions = batch.commits.iter().all(|commit| commit.deletes);
-            let had_reserve = deletions && (reserve || !self.shared.lock().has_spare());
-            if self.roll(meta, had_reserve).await?.is_none() {
-                self.shed(batch, |commit| commit.deletes && !had_reserve);
+            let of_reserve = deletions && (reserve || !self.shared.lock().has_spare());
+            if self.roll(meta, of_reserve).await?.is_none() {
+                self.shed(batch, |commit| commit.deletes && !of_reserve);
                 // Somebody else may have taken what there was.
                 reserve = true;
             }

@@ -118,7 +118,7 @@ pub const CLEAN_AHEAD: u64 = 2;
 pub const CLEAN_RESERVE: u64 = 20;
 
 /// What is live must leave one of so many segments free beside what is reserved. It is filled with what is dead, and makes
-/// segments emptier when they are cleaned: where 80 of 100 bytes are live it saves a third of what would be moved.
+/// segments emptier when they are cleaned: where 80 of 100 bytes are live it saves a fifth of what would be moved.
 pub const CLEAN_SLACK: u64 = 20;
 
 /// Of the bytes of the segments that are neither reserved nor slack, how many may be live, in hundredths: segments cannot be

@@ -98,7 +98,7 @@ impl<D: Disk> Maintenance<D> {
             let candidate = {
                 let mut state = self.shared.lock();
                 state.condemn_dead();
-                if state.has_spare() {
+                if state.segments.has_spare() {
                     state.wake_space();
                 }
                 let most = state.segments.batch();

@@ -56,6 +56,14 @@ def mounted(bucket, key=None):
             subprocess.run(["fusermount", "-u", "-z", at], check=True)
 
 
+def comes_back(name, contents, key=None):
+    """A file that is written is there when the bucket is mounted again."""
+    with mounted(BUCKET, key) as at:
+        (at / name).write_bytes(contents)
+    with mounted(BUCKET, key) as at:
+        assert (at / name).read_bytes() == contents
+
+
 flows.unsupported("buckets")
 
 
@@ -76,18 +84,12 @@ def objects():
 
 @feature("multipart upload")
 def multipart():
-    with mounted(BUCKET) as at:
-        (at / "parts").write_bytes(LARGE)
-    with mounted(BUCKET) as at:
-        assert (at / "parts").read_bytes() == LARGE
+    comes_back("parts", LARGE)
 
 
 @feature("SSE-C objects")
 def sse_c():
-    with mounted(BUCKET, KEY) as at:
-        (at / "sealed").write_bytes(SMALL)
-    with mounted(BUCKET, KEY) as at:
-        assert (at / "sealed").read_bytes() == SMALL
+    comes_back("sealed", SMALL, KEY)
 
 
 @feature("wrong SSE-C key")
@@ -100,10 +102,7 @@ def wrong_key():
 
 @feature("SSE-C multipart upload")
 def sse_c_multipart():
-    with mounted(BUCKET, KEY) as at:
-        (at / "sealed parts").write_bytes(LARGE)
-    with mounted(BUCKET, KEY) as at:
-        assert (at / "sealed parts").read_bytes() == LARGE
+    comes_back("sealed parts", LARGE, KEY)
 
 
 @feature("range")
@@ -125,10 +124,8 @@ def copy():
 def copy_with_another_key():
     with mounted(BUCKET, KEY) as at:
         contents = (at / "sealed").read_bytes()
-    with mounted(BUCKET, OTHER_KEY) as at:
-        (at / "copied").write_bytes(contents)
-    with mounted(BUCKET, OTHER_KEY) as at:
-        assert (at / "copied").read_bytes() == SMALL
+    assert contents == SMALL
+    comes_back("copied", contents, OTHER_KEY)
     return "through two mounts"
 
 

@@ -70,7 +70,7 @@ pub(super) async fn resume<D: Disk>(
         let goes_on = metas.len() < workers && !scan.damaged && scan.end - scan.at > PAGE as u64;
         if !goes_on {
             settler.append(&mut meta, kind::SEGMENT_END).await?;
-        } else if !scan.marked || scan.tail {
+        } else if !scan.marked || !scan.blank {
             settler.append(&mut meta, kind::MARK).await?;
         }
         let segment = &mut store.table[meta.number as usize];

@@ -16,12 +16,12 @@ use crate::index::{Effect, Location};
 use crate::limits::{PAGE, SEGMENTS_START};
 use crate::segments::{Segment, Use};
 use crate::types::BodyId;
-use crate::wire::align_up;
 use crate::wire::checkpoint::SegmentUse;
 use crate::wire::payload::{Payload, Run, kind};
 use crate::wire::record::{self, Claim, FIRST, HEADER_LEN, LAST, MOVED, Record};
 use crate::wire::segment::{Header, Kind};
 use crate::wire::superblock::Superblock;
+use crate::wire::{align_up, is_zero};
 
 /// Segments behind the last one in use that are searched for records although their headers and their beginnings are none.
 const HEADLESS_SEARCHED: u32 = 2;
@@ -88,6 +88,8 @@ pub(super) struct Scan {
     pub(super) marked: bool,
     /// Something follows that was cut: not proven to have been durable.
     pub(super) tail: bool,
+    /// Nothing but zeros follows.
+    pub(super) blank: bool,
     /// Something in it was damaged. `lost`: and nothing was found after it, so that its end is not known.
     pub(super) damaged: bool,
     pub(super) lost: bool,
@@ -463,6 +465,8 @@ struct Hunt {
     first: Option<(u64, bool)>,
     /// How far the records found prove that everything was durable.
     proven: u64,
+    /// Whether there is anything but zeros.
+    written: bool,
 }
 
 struct Reader<'a, D> {
@@ -541,6 +545,7 @@ impl<D: Disk> Reader<'_, D> {
             if proven <= cursor.at && !claimed {
                 scan.claim = claim.map(|claim| claim.seq);
                 scan.tail = batch.claim.is_some() || !batch.found.is_empty() || hunt.first.is_some();
+                scan.blank = !scan.tail && !hunt.written;
                 return Ok(scan);
             }
             self.suspect(&mut window, &mut scan, &batch).await?;
@@ -571,7 +576,7 @@ impl<D: Disk> Reader<'_, D> {
             // A record that does not verify, but is chained to the one ahead: it is no stale one.
             let next_in_chain = prev == Some(claim.prev) && generation == Some(claim.generation);
             let Some(record) = record::verify(bytes, &self.superblock.store, at) else {
-                batch.claim = next_in_chain.then_some(claim);
+                batch.claim = Some(claim).filter(|claim| claim.whole && next_in_chain);
                 return Ok(batch);
             };
             let begins = record.header.flags & FIRST != 0;
@@ -604,13 +609,15 @@ impl<D: Disk> Reader<'_, D> {
 
     /// Searches for records of this segment behind a place that cannot be read. Stale ones have lower watermarks.
     async fn hunt(&self, window: &mut Window<'_, D>, scan: &Scan, cursor: &Cursor, after: u64) -> Result<Hunt, Error> {
-        let mut hunt = Hunt::default();
         let mut at = align_up(after + 1, record::ALIGN);
+        let written = !is_zero(window.bytes(after, (at - after) as usize).await?);
+        let mut hunt = Hunt { written, ..Hunt::default() };
         while at < scan.end {
             let page_end = align_up(at + 1, PAGE as u64);
             let bytes = window.bytes(at, (page_end - at) as usize).await?;
             // Most of what is behind the end is zero; comparing whole pages is many times as fast.
-            let zero = *bytes == [0; PAGE][..bytes.len()];
+            let zero = is_zero(bytes);
+            hunt.written |= !zero;
             let step = if zero { None } else { bytes.chunks(record::ALIGN as usize).position(record::has_magic) };
             let Some(step) = step else {
                 at = page_end;
@@ -674,6 +681,7 @@ impl Scan {
             closed: false,
             marked: false,
             tail: false,
+            blank: false,
             damaged: false,
             lost: false,
             suspects: Vec::new(),

@@ -178,7 +178,7 @@ impl Scan {
             (self.at, self.prev) = (first.batch, first.batch_prev);
         }
         self.records.retain(|record| record.at.offset() < cut);
-        (self.closed, self.marked, self.tail) = (false, false, true);
+        (self.closed, self.marked, self.tail, self.blank) = (false, false, true, false);
     }
 }
 

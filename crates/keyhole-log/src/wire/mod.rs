@@ -62,7 +62,8 @@ fn put(bytes: &mut [u8], at: Range<usize>, value: &[u8]) {
     bytes[at].copy_from_slice(value);
 }
 
-fn is_zero(bytes: &[u8]) -> bool {
+/// Whether there is nothing but zeros; whole pages are compared at once.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(crate::limits::PAGE).all(|chunk| *chunk == [0; crate::limits::PAGE][..chunk.len()])
 }
 

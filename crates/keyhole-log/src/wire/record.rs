@@ -29,7 +29,7 @@ mod field {
     pub(super) const LEN: Range<usize> = 8..12;
     pub(super) const KIND: usize = 12;
     pub(super) const FLAGS: usize = 13;
-    pub(super) const RESERVED: Range<usize> = 14..16;
+    pub(super) const CHECK: Range<usize> = 14..16;
     pub(super) const STORE: Range<usize> = 16..32;
     pub(super) const GENERATION: Range<usize> = 32..40;
     pub(super) const OFFSET: Range<usize> = 40..48;
@@ -86,6 +86,9 @@ pub(crate) struct Claim {
     pub(crate) generation: u64,
     pub(crate) prev: u32,
     pub(crate) moved: bool,
+    /// Whether its own check says that all of this was written together. It need not have been: where a medium tears within the
+    /// header, the rest of it is what was there before.
+    pub(crate) whole: bool,
 }
 
 /// Space of a record in its batch, alignment included.
@@ -103,7 +106,6 @@ impl Header {
         put(out, field::LEN, &(len as u32).to_le_bytes());
         out[field::KIND] = self.kind;
         out[field::FLAGS] = self.flags;
-        put(out, field::RESERVED, &[0; 2]);
         put(out, field::STORE, store);
         put(out, field::GENERATION, &self.generation.to_le_bytes());
         put(out, field::OFFSET, &self.offset.to_le_bytes());
@@ -114,10 +116,18 @@ impl Header {
         put(out, field::WITNESS_SEGMENT, &self.witness.segment.to_le_bytes());
         put(out, field::WITNESS_DURABLE, &self.witness.until.to_le_bytes());
         out[HEADER_LEN..].copy_from_slice(payload);
+        let check = check(out);
+        put(out, field::CHECK, &check.to_le_bytes());
         let crc = crc(&[&out[field::CRC.end..]]);
         put(out, field::CRC, &crc.to_le_bytes());
         crc
     }
+}
+
+/// The check of what a header claims, never 0: that is in the records of builds that had none.
+fn check(header: &[u8]) -> u16 {
+    let claims = [&header[field::LEN.start..field::CHECK.start], &header[field::STORE.start..field::SEQ.end]];
+    (crc(&[claims[0], claims[1], &header[field::PREV]]) as u16).max(1)
 }
 
 /// Whether a record may begin here: cheap, for searching.
@@ -139,6 +149,7 @@ pub(crate) fn claim(bytes: &[u8], store: &StoreId, offset: u64) -> Option<Claim>
         generation: u64_at(bytes, field::GENERATION),
         prev: u32_at(bytes, field::PREV),
         moved: bytes[field::FLAGS] & MOVED != 0,
+        whole: u16_at(bytes, field::CHECK) == check(bytes),
     })
 }
 
@@ -156,8 +167,9 @@ pub(crate) fn verify<'a>(bytes: &'a [u8], store: &StoreId, offset: u64) -> Optio
     let claim = claim(bytes, store, offset)?;
     let bytes = bytes.get(..claim.len as usize)?;
     let crc = u32_at(bytes, field::CRC);
-    let sound = super::crc(&[&bytes[field::CRC.end..]]) == crc || sabotage::is(Sabotage::IgnoreCrc);
-    if !sound || u16_at(bytes, field::RESERVED) != 0 {
+    let whole = claim.whole || u16_at(bytes, field::CHECK) == 0;
+    let sound = whole && super::crc(&[&bytes[field::CRC.end..]]) == crc || sabotage::is(Sabotage::IgnoreCrc);
+    if !sound {
         return None;
     }
     let header = Header {
@@ -180,6 +192,57 @@ pub(crate) fn verify<'a>(bytes: &'a [u8], store: &StoreId, offset: u64) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_header_torn_over_another_is_not_whole() {
+        let old = Header {
+            kind: 4,
+            flags: FIRST | LAST,
+            generation: 77,
+            offset: 8192,
+            seq: 0x0102_0304,
+            watermark: 1200,
+            prev: 9,
+            durable: 4096,
+            witness: Durable::default(),
+        };
+        let new = Header { kind: 5, seq: 0x0506_0708, watermark: 1300, prev: 10, ..old };
+        let (mut ahead, mut behind) = (vec![0; 200], vec![0; 200]);
+        old.emit(&[1; 16], b"what was there", &mut ahead);
+        new.emit(&[1; 16], b"payload", &mut behind);
+        // Everything but one word of 8 bytes was written.
+        for (word, claims) in [(0, false), (8, true), (32, false), (40, false), (48, true), (64, true)] {
+            let mut torn = behind.clone();
+            torn[word..word + 8].copy_from_slice(&ahead[word..word + 8]);
+            let claim = claim(&torn, &[1; 16], 8192).unwrap();
+            assert_eq!(claim.whole, !claims, "word at {word}");
+        }
+        assert!(claim(&behind, &[1; 16], 8192).unwrap().whole);
+    }
+
+    #[test]
+    fn a_record_without_a_check_verifies_but_claims_nothing() {
+        let header = Header {
+            kind: 4,
+            flags: FIRST,
+            generation: 77,
+            offset: 8192,
+            seq: 5,
+            watermark: 4,
+            prev: 9,
+            durable: 4096,
+            witness: Durable::default(),
+        };
+        let mut bytes = vec![0; 200];
+        header.emit(&[1; 16], b"payload", &mut bytes);
+        for (check, verifies) in [([0; 2], true), ([0xa5, 0x5a], false)] {
+            put(&mut bytes, field::CHECK, &check);
+            let crc = crc(&[&bytes[field::CRC.end..HEADER_LEN + 7]]);
+            put(&mut bytes, field::CRC, &crc.to_le_bytes());
+            assert_eq!(verify(&bytes, &[1; 16], 8192).is_some(), verifies, "{check:?}");
+            assert!(!claim(&bytes, &[1; 16], 8192).unwrap().whole);
+        }
+    }
 
     #[test]
     fn round_trip_identity_and_flips() {

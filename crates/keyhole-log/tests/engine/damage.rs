@@ -212,6 +212,58 @@ fn another_worker_bears_witness() {
     }
 }
 
+/// A medium that tears within a header leaves a number there that a record had which was cut: it was given out before, so
+/// others know of higher ones. Only a header of one piece claims to have been durable.
+#[test]
+fn a_number_left_by_a_record_that_was_cut_claims_nothing() {
+    let (medium, mut store) = Store::fresh(1, 2);
+    let logs = store.logs.clone();
+    store.run(async {
+        logs[0].create_bucket("bucket", 1).await.unwrap();
+        put(&logs[0], "first", 1, 100).await.unwrap();
+        for key in ["second", "third", "fourth"] {
+            put(&logs[1], key, 2, 100).await.unwrap();
+        }
+    });
+    drop((logs, store));
+    medium.borrow_mut().crash(Crash::Lost);
+    let mut image = medium.borrow_mut().bytes().clone();
+    let word = |image: &[u8], at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap());
+    let (mut last, end) = (SEGMENTS_START as usize + 2 * PAGE, SEGMENTS_START as usize + 3 * PAGE);
+    let newest = SEGMENTS_START as usize + SEGMENT_LEN_MIN as usize + 3 * PAGE;
+    // The last one of its batch.
+    while image[last + 13] & 2 == 0 {
+        last += (word(&image, last + 8) as u32).next_multiple_of(8) as usize;
+    }
+    assert!(image[last..].starts_with(b"khR1") && image[end..end + PAGE].iter().all(|&byte| byte == 0));
+    assert!(image[newest..].starts_with(b"khR1") && word(&image, newest + 56) > word(&image, last + 48) + 1);
+    // The next record, of which the payload is missing, as the one that was cut was.
+    let (number, crc) = (word(&image, last + 48), image[last + 4..last + 8].to_vec());
+    image.copy_within(last..last + 80, end);
+    image[end + 64..end + 68].copy_from_slice(&crc);
+    image[end + 40..end + 48].copy_from_slice(&(end as u64).to_le_bytes());
+    for (given, left, claims) in [(1, 1, true), (1000, 1, false), (1000, 1000, false)] {
+        image[end + 48..end + 56].copy_from_slice(&(number + given).to_le_bytes());
+        let mut check = crc32fast::Hasher::new();
+        for range in [8..14, 16..56, 64..68] {
+            check.update(&image[end + range.start..end + range.end]);
+        }
+        image[end + 14..end + 16].copy_from_slice(&(check.finalize() as u16).max(1).to_le_bytes());
+        image[end + 48..end + 56].copy_from_slice(&(number + left).to_le_bytes());
+        medium.borrow_mut().bytes().clone_from(&image);
+        medium.borrow_mut().reload();
+        let store = Store::open(&medium, 2);
+        let damaged = &store.recovery.damaged;
+        assert_eq!(damaged.len(), usize::from(claims), "given {given}, left {left}: {damaged:?}");
+        assert!(damaged.iter().all(|damage| damage.offset == end as u64), "{damaged:?}");
+        drop(store);
+        medium.borrow_mut().crash(Crash::Lost);
+        // What was there is no longer: nothing that comes after can be torn over it.
+        let mark = end + if claims { 0 } else { 12 };
+        assert!(claims || medium.borrow_mut().bytes()[mark] == 10, "a mark at the end");
+    }
+}
+
 /// One worker has nobody to bear witness for it: each of its segments does for the one ahead, and the newest for itself.
 #[test]
 fn the_ends_of_a_segment_that_were_lost_are_noticed() {

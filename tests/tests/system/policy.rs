@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use keyhole_tests::command::{Directory, fails, succeeds};
@@ -224,6 +225,15 @@ fn a_key_that_is_taken_back_meanwhile_overwrites_nothing() {
     assert_eq!(node.send(&keyed("GET", "o", &new)).expect(200).text(), "first");
 }
 
+/// Tells other threads of a test to stop, also when it fails: it would wait for them otherwise.
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Changes through S3 and by the operator at once.
 #[test]
 fn no_change_of_a_bucket_is_lost() {
@@ -234,11 +244,12 @@ fn no_change_of_a_bucket_is_lost() {
             </BlockedEncryptionTypes></Rule></ServerSideEncryptionConfiguration>"
         )
     };
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let ended = Ended(&stop);
         for _ in 0..2 {
             scope.spawn(|| {
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                while !stop.load(Ordering::Relaxed) {
                     let put = Request::new("PUT", "/bucket").query("encryption", "").body(document("SSE-C"));
                     let reply = node.send(&put);
                     if reply.status != 200 {
@@ -261,7 +272,7 @@ fn no_change_of_a_bucket_is_lost() {
                 lost.push(shown);
             }
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(ended);
         assert!(lost.is_empty(), "{lost:?}");
     });
 }

@@ -6,6 +6,7 @@ use keyhole_core::aead::Engine;
 use keyhole_core::head::{ChecksumType, Checksums};
 use keyhole_core::sse_c::Role;
 use keyhole_log::{Content, Disk, Etag, PutObject};
+use keyhole_s3::body::{Digester, Wanted};
 use keyhole_s3::http::Response;
 use keyhole_s3::ops::{self, CopySource, Decision, Directive};
 use keyhole_s3::{Error, ErrorCode, xml};
@@ -120,7 +121,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let data_key = customer_key.is_some().then(|| self.data_key());
         let source_key = found.head.data_key.as_ref().map(copied);
         let reader = Reader::new(self, &found.object.parts, source_key, 0..found.object.size);
-        let mut payload = Copied::new(reader, data_key.is_none());
+        let wanted = if data_key.is_some() { Wanted::None } else { Wanted::Md5 };
+        let mut payload = Copied::new(reader, Digester::undeclared(wanted, None));
         let sealing = data_key.as_ref().map(|data_key| Sealing { data_key, part_number: 0 });
         let stored = self.store(&mut payload, sealing).await?;
         // The checksum of the parts' checksums is none of an object that has no parts.
@@ -135,7 +137,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             checksums,
             ..ObjectHead::default()
         };
-        let new = NewObject { stored, head, labels, md5: payload.md5(), guard };
+        let new = NewObject { stored, head, labels, md5: payload.finish()?.md5, guard };
         self.put(bucket, key, new, customer_key).await
     }
 }

@@ -9,6 +9,7 @@ use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, TAG_LEN};
 use keyhole_core::{DataKey, body};
 use keyhole_log::limits::BLOCK_DATA;
 use keyhole_log::{Body, Disk, Part, Tags};
+use keyhole_s3::body::{Digester, Digests};
 
 use crate::failure::{Failure, Result, damaged};
 use crate::io::{Env, Stream};
@@ -202,18 +203,18 @@ pub(crate) struct Copied<'n, D: Disk, E: Engine, V> {
     /// Bytes not yet taken.
     remaining: u64,
     /// Sees every byte that is taken.
-    md5: Option<md5::Md5>,
+    digester: Digester,
 }
 
 impl<'n, D: Disk, E: Engine, V: Env> Copied<'n, D, E, V> {
-    pub(crate) fn new(reader: Reader<'n, D, E, V>, with_md5: bool) -> Self {
+    pub(crate) fn new(reader: Reader<'n, D, E, V>, digester: Digester) -> Self {
         let remaining = reader.remaining;
-        Copied { reader, piece: None, remaining, md5: with_md5.then(<md5::Md5 as md5::Digest>::new) }
+        Copied { reader, piece: None, remaining, digester }
     }
 
-    /// The MD5 of all that was taken, if it was asked for.
-    pub(crate) fn md5(self) -> Option<[u8; 16]> {
-        self.md5.map(|md5| md5::Digest::finalize(md5).into())
+    /// The digests of all that was taken.
+    pub(crate) fn finish(self) -> Result<Digests> {
+        Ok(self.digester.finish()?)
     }
 }
 
@@ -237,9 +238,7 @@ impl<D: Disk, E: Engine, V: Env> Payload<D::Buf> for Copied<'_, D, E, V> {
             let len = piece.at.len().min(limit - filled);
             let from = &piece.buf.as_ref()[piece.at.start..piece.at.start + len];
             D::part(&mut buf, filled..filled + len).copy_from_slice(from);
-            if let Some(md5) = &mut self.md5 {
-                md5::Digest::update(md5, from);
-            }
+            self.digester.update(from);
             filled += len;
             self.remaining -= len as u64;
             if len < piece.at.len() {

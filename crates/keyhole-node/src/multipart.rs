@@ -12,10 +12,10 @@ use keyhole_log::limits::PARTS_MAX;
 use keyhole_log::{
     CompleteUpload, Condition, CreateUpload, Disk, Etag, Part, PartInfo, PutPart, UploadHead, UploadRef,
 };
-use keyhole_s3::body::{BodyDecoder, Wanted};
+use keyhole_s3::body::{BodyDecoder, Digester, Wanted};
 use keyhole_s3::checksum::{self, ObjectChecksums};
 use keyhole_s3::http::Response;
-use keyhole_s3::ops::{self, CopySource};
+use keyhole_s3::ops::{self, Completion, CopySource, DeclaredChecksum};
 use keyhole_s3::xml::CompletedPart;
 use keyhole_s3::{ErrorCode, sse, xml};
 
@@ -113,7 +113,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     ) -> Result<Response> {
         let open = self.open_upload(&request, id).await?;
         let wanted = if open.data_key.is_some() { Wanted::None } else { Wanted::Md5 };
-        let decoder = BodyDecoder::new(request.head, request.payload.clone(), wanted, PUT_MAX)?;
+        let mut decoder = BodyDecoder::new(request.head, request.payload.clone(), wanted, PUT_MAX)?;
+        decoder.compute(ops::checksum_of_part(declared(&open.upload), decoder.checksum_algorithm())?);
         let _admitted = self.admit(BLOCKS_PER_UPLOAD).await?;
         let mut receiver = Receiver::new(connection, decoder);
         let stored = self.store(&mut receiver, open.sealing(number)).await?;
@@ -144,10 +145,14 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         }
         let _admitted = self.admit(BLOCKS_PER_COPY).await?;
         let reader = Reader::new(self, &found.object.parts, found.head.data_key, range);
-        let mut payload = Copied::new(reader, open.data_key.is_none());
+        let wanted = if open.data_key.is_some() { Wanted::None } else { Wanted::Md5 };
+        // Nobody can bring the checksum of a range.
+        let algorithm = declared(&open.upload).map(|(algorithm, _)| algorithm);
+        let mut payload = Copied::new(reader, Digester::undeclared(wanted, algorithm));
         let stored = self.store(&mut payload, open.sealing(number)).await?;
-        let (etag, time_ms) = self.put_part(&open, number, stored, payload.md5(), &Checksums::default()).await?;
-        let document = xml::copy_part_result(&etag.to_string(), time_ms);
+        let digests = payload.finish()?;
+        let (etag, time_ms) = self.put_part(&open, number, stored, digests.md5, &digests.checksums).await?;
+        let document = xml::copy_part_result(&etag.to_string(), time_ms, &digests.checksums);
         Ok(with_sse(Response::xml(200, document), open.customer_key.as_ref()))
     }
 
@@ -220,7 +225,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     ) -> Result<Response> {
         let (bucket, key) = request.object()?;
         let customer_key = sse::for_write(request.head, request.secure)?;
-        let condition = write_condition(&request)?;
+        let (condition, completion) = (write_condition(&request)?, Completion::new(request.head)?);
         let document = self.document(connection, &request).await?;
         let completed = xml::parse_complete(&document)?;
         let upload = self.log.upload(bucket, key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
@@ -248,12 +253,18 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let (head, checksums, infos) = match (upload.sealed, &customer_key) {
             (true, None) if upload.declared.is_some() => return Err(sse::key_required().into()),
             // Completed without the key, as S3 allows: the head stays as it was sealed when the upload was created.
-            (true, None) => (stored, Checksums::default(), Vec::new()),
+            (true, None) => {
+                completion.check(size, etag.parts, None, &Checksums::default())?;
+                (stored, Checksums::default(), Vec::new())
+            }
             (false, Some(_)) => return Err(sse::part_mismatch().into()),
             (sealed, _) => {
                 let mut head = self.read_head(&stored, customer_key.as_ref(), bucket, key).map_err(part_key_failure)?;
                 let infos;
-                (head.checksums, infos) = self.object_checksums(&completed, &chosen, &head).await?;
+                ops::all_checksums(head.declared, &completed)?;
+                let wanted = completion.wanted(head.declared);
+                (head.checksums, infos) = self.object_checksums(&completed, &chosen, &head, wanted).await?;
+                completion.check(size, etag.parts, head.declared, &head.checksums)?;
                 head.manifest = if sealed { Some(manifest(&parts)?) } else { None };
                 kind = head.declared.map_or(kind, |(_, kind)| kind);
                 (self.write_head(&head, customer_key.as_ref(), bucket, key)?, head.checksums, infos)
@@ -268,12 +279,13 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 
     /// Checks the parts' checksums that the client names against those the parts came with, and makes the object's own
-    /// from them where the upload declared an algorithm; with it, what is kept of the parts.
+    /// from them where it is wanted; with it, what is kept of the parts.
     async fn object_checksums(
         &self,
         completed: &[CompletedPart],
         chosen: &[PartInfo],
         head: &ObjectHead,
+        wanted: DeclaredChecksum,
     ) -> Result<(Checksums, Vec<u8>)> {
         let mut digests = Vec::with_capacity(chosen.len());
         let mut kept = KeptInfos::new(head.declared);
@@ -289,7 +301,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             digests.push((stored, part.size));
         }
         let mut checksums = Checksums::default();
-        if let Some((algorithm, kind)) = head.declared
+        if let Some((algorithm, kind)) = wanted
             && let Some(digest) = object_digest(algorithm, kind, &digests)
         {
             checksums.set(algorithm, &digest)?;
@@ -310,6 +322,14 @@ impl Open {
         let data_key = self.data_key.as_ref()?;
         Some(Sealing { data_key, part_number: u32::from(number) })
     }
+}
+
+/// The checksum that an upload declared.
+fn declared(upload: &UploadRef) -> DeclaredChecksum {
+    let (number, kind) = upload.declared?;
+    let algorithm = checksum::ALGORITHMS.into_iter().find(|algorithm| *algorithm as u8 == number)?;
+    let kinds = [ChecksumType::FullObject, ChecksumType::Composite];
+    Some((algorithm, kinds.into_iter().find(|it| *it as u8 == kind)?))
 }
 
 /// Finds the parts that the client names among those uploaded.

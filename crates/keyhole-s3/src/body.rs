@@ -39,7 +39,7 @@ pub enum Step {
 pub struct Digests {
     /// Its MD5, if it was [`Wanted`].
     pub md5: Option<[u8; 16]>,
-    /// The checksums that the client declared.
+    /// The checksums that the client declared, and the one that was to be computed besides.
     pub checksums: Checksums,
 }
 
@@ -73,6 +73,7 @@ pub struct BodyDecoder {
 pub struct Digester {
     md5: Option<Hasher>,
     declared: Vec<Declared>,
+    computed: Option<Hasher>,
 }
 
 impl Digester {
@@ -82,7 +83,13 @@ impl Digester {
     /// `InvalidDigest` and `InvalidRequest` for digests that are malformed or ambiguous.
     pub fn new(head: &RequestHead, wanted: Wanted) -> Result<Self, Error> {
         let md5 = (wanted == Wanted::Md5).then(|| Hasher::new(ChecksumAlgorithm::ContentMd5));
-        Ok(Digester { md5, declared: declared(head)? })
+        Ok(Digester { md5, declared: declared(head)?, computed: None })
+    }
+
+    /// Of bytes that nobody declares anything of.
+    pub fn undeclared(wanted: Wanted, algorithm: Option<ChecksumAlgorithm>) -> Self {
+        let md5 = (wanted == Wanted::Md5).then(|| Hasher::new(ChecksumAlgorithm::ContentMd5));
+        Digester { md5, declared: Vec::new(), computed: algorithm.map(Hasher::new) }
     }
 
     /// Adds bytes.
@@ -92,6 +99,9 @@ impl Digester {
         }
         for declared in &mut self.declared {
             declared.hasher.update(bytes);
+        }
+        if let Some(computed) = &mut self.computed {
+            computed.update(bytes);
         }
     }
 
@@ -110,6 +120,10 @@ impl Digester {
                 return Err(Error::new(ErrorCode::BadDigest).with_message(message));
             }
             checksums.set(algorithm, &digest).map_err(|_| Error::new(ErrorCode::InternalError))?;
+        }
+        if let Some(computed) = self.computed {
+            let algorithm = computed.algorithm();
+            checksums.set(algorithm, &computed.finish()).map_err(|_| Error::new(ErrorCode::InternalError))?;
         }
         let md5 = self.md5.and_then(|md5| md5.finish().try_into().ok());
         Ok(Digests { md5, checksums })
@@ -200,6 +214,17 @@ impl BodyDecoder {
                 .with_field("MaxSizeAllowed", max_len.to_string()));
         }
         Ok(decoder)
+    }
+
+    /// The algorithm of the checksum that the client declares of the body, by value or for the trailer.
+    pub fn checksum_algorithm(&self) -> Option<ChecksumAlgorithm> {
+        let algorithms = self.digester.declared.iter().map(|declared| declared.hasher.algorithm());
+        algorithms.into_iter().find(|algorithm| *algorithm != ChecksumAlgorithm::ContentMd5)
+    }
+
+    /// Computes this checksum besides what is declared.
+    pub fn compute(&mut self, algorithm: Option<ChecksumAlgorithm>) {
+        self.digester.computed = algorithm.map(Hasher::new);
     }
 
     /// Bytes of the whole body without framing.

@@ -1,6 +1,7 @@
 //! Which operation a request is, with its parameters.
 
 mod attributes;
+mod completion;
 mod conditions;
 mod host;
 mod object;
@@ -9,6 +10,7 @@ mod route;
 mod tags;
 
 pub use attributes::AttributesQuery;
+pub use completion::{Completion, DeclaredChecksum, all_checksums, checksum_of_part};
 pub use conditions::{Conditions, Decision, WriteCondition, conditions, copy_conditions, range, write_condition};
 pub use host::HostNames;
 pub use object::{

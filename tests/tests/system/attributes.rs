@@ -60,9 +60,11 @@ fn in_parts(node: &Node, name: &str, headers: &[(String, String)], kind: Option<
     let mut document = String::from("<CompleteMultipartUpload>");
     for (number, body) in [2, 4, 7].into_iter().zip(&bodies) {
         let mut part = object("PUT", name).query("partNumber", &number.to_string()).query("uploadId", &id);
-        part = part.headers(headers.to_vec()).header("x-amz-checksum-crc32", base64(&crc32(body)));
+        let sum = base64(&crc32(body));
+        part = part.headers(headers.to_vec()).header("x-amz-checksum-crc32", &sum);
         let etag = node.send(&part.body(body.clone())).expect(200).header("etag").unwrap().to_owned();
-        document += &format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>");
+        let sum = format!("<ChecksumCRC32>{sum}</ChecksumCRC32>");
+        document += &format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag>{sum}</Part>");
     }
     document += "</CompleteMultipartUpload>";
     let complete = object("POST", name).query("uploadId", &id).headers(headers.to_vec()).body(document);

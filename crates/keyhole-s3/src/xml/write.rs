@@ -332,18 +332,19 @@ pub fn delete_result(results: &[Deleted<'_>], quiet: bool) -> String {
 
 /// CopyObject.
 pub fn copy_object_result(etag: &str, time_ms: u64) -> String {
-    copy_result("CopyObjectResult", etag, time_ms)
+    copy_result("CopyObjectResult", etag, time_ms, &Checksums::default())
 }
 
-/// UploadPartCopy.
-pub fn copy_part_result(etag: &str, time_ms: u64) -> String {
-    copy_result("CopyPartResult", etag, time_ms)
+/// UploadPartCopy, with what was computed of the part.
+pub fn copy_part_result(etag: &str, time_ms: u64, checksums: &Checksums) -> String {
+    copy_result("CopyPartResult", etag, time_ms, checksums)
 }
 
-fn copy_result(root: &'static str, etag: &str, time_ms: u64) -> String {
+fn copy_result(root: &'static str, etag: &str, time_ms: u64, checksums: &Checksums) -> String {
     let mut doc = Document::new(root);
     doc.etag(etag);
     doc.text("LastModified", &iso8601(time_ms));
+    doc.checksums(checksums);
     doc.finish()
 }
 

@@ -1,0 +1,205 @@
+//! What CompleteMultipartUpload says of the whole object, to be held against what came; and which checksum a part has to have.
+
+use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums};
+
+use crate::checksum;
+use crate::http::RequestHead;
+use crate::xml::CompletedPart;
+use crate::{Error, ErrorCode};
+
+const SIZE_HEADER: &str = "x-amz-mp-object-size";
+
+/// The checksum that an upload declared, if it did.
+pub type DeclaredChecksum = Option<(ChecksumAlgorithm, ChecksumType)>;
+
+/// What the headers of a completion say of the object.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Completion {
+    checksum: Option<(ChecksumAlgorithm, Vec<u8>)>,
+    /// The number of parts behind the checksum of their checksums.
+    parts: Option<u16>,
+    kind: Option<ChecksumType>,
+    size: Option<u64>,
+}
+
+impl Completion {
+    /// Reads the headers.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for values that are none, and for more than one checksum.
+    pub fn new(head: &RequestHead) -> Result<Self, Error> {
+        let mut completion = Completion::default();
+        for algorithm in checksum::ALGORITHMS {
+            for text in head.headers.all(checksum::header_name(algorithm)) {
+                if completion.checksum.is_some() {
+                    return Err(invalid(
+                        "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.",
+                    ));
+                }
+                let mut halves = text.splitn(2, |byte| *byte == b'-');
+                let digest = halves.next().and_then(|text| checksum::decode(algorithm, text));
+                let parts = halves.next().map(|text| std::str::from_utf8(text).ok()?.parse().ok());
+                let (Some(digest), false) = (digest, parts == Some(None)) else {
+                    let name = checksum::header_name(algorithm);
+                    return Err(invalid(format!("Value for {name} header is invalid.")));
+                };
+                (completion.checksum, completion.parts) = (Some((algorithm, digest)), parts.flatten());
+            }
+        }
+        if let Some(text) = head.headers.text("x-amz-checksum-type") {
+            let kind = checksum::type_of(text);
+            completion.kind = Some(kind.ok_or_else(|| invalid("Value for x-amz-checksum-type header is invalid."))?);
+        }
+        if let Some(text) = head.headers.text(SIZE_HEADER) {
+            let size = text.parse().map_err(|_| invalid(format!("Value for {SIZE_HEADER} header is invalid.")))?;
+            completion.size = Some(size);
+        }
+        Ok(completion)
+    }
+
+    /// The checksum that is to be made of the parts': the one that was declared, or else the one that is said here.
+    pub fn wanted(&self, declared: DeclaredChecksum) -> DeclaredChecksum {
+        declared.or_else(|| self.checksum.as_ref().map(|(algorithm, _)| (*algorithm, ChecksumType::FullObject)))
+    }
+
+    /// Compares with an object of so many bytes and parts that has these checksums.
+    ///
+    /// # Errors
+    /// `BadDigest` where checksum or type differ; `InvalidRequest` where the size does, or where there is nothing to compare the
+    /// checksum with.
+    pub fn check(&self, size: u64, parts: u16, declared: DeclaredChecksum, checksums: &Checksums) -> Result<(), Error> {
+        if let Some(said) = self.size.filter(|said| *said != size) {
+            return Err(invalid(format!(
+                "The provided '{SIZE_HEADER}' header value {said} does not match what was computed: {size}"
+            )));
+        }
+        let kind = declared.map_or(ChecksumType::FullObject, |(_, kind)| kind);
+        if self.kind.is_some_and(|said| said != kind) {
+            let message = format!("The upload was created with the checksum type {}.", checksum::type_name(kind));
+            return Err(Error::new(ErrorCode::BadDigest).with_message(message));
+        }
+        let Some((algorithm, said)) = &self.checksum else { return Ok(()) };
+        let Some(digest) = checksums.get(*algorithm) else {
+            return Err(mismatch(declared.map(|(algorithm, _)| algorithm), Some(*algorithm)));
+        };
+        let of_parts = self.parts.is_none_or(|said| kind == ChecksumType::Composite && said == parts);
+        if digest == said && of_parts {
+            return Ok(());
+        }
+        let name = checksum::algorithm_name(*algorithm);
+        let message = format!("The {name} you specified did not match the calculated checksum.");
+        Err(Error::new(ErrorCode::BadDigest).with_message(message))
+    }
+}
+
+/// The algorithm that is to be computed of a part, where the client brought none and need not.
+///
+/// # Errors
+/// `InvalidRequest` where the part brings another checksum than its upload declared, or none although the object's is made of
+/// what the client says of the parts.
+pub fn checksum_of_part(
+    declared: DeclaredChecksum,
+    brought: Option<ChecksumAlgorithm>,
+) -> Result<Option<ChecksumAlgorithm>, Error> {
+    match (declared, brought) {
+        (None, _) => Ok(None),
+        (Some((algorithm, _)), Some(brought)) if brought == algorithm => Ok(None),
+        (Some((algorithm, ChecksumType::FullObject)), None) => Ok(Some(algorithm)),
+        (Some((algorithm, _)), brought) => Err(mismatch(Some(algorithm), brought)),
+    }
+}
+
+/// Sees that a completion names the checksum of every part, if the object's is made of them.
+///
+/// # Errors
+/// `InvalidRequest`.
+pub fn all_checksums(declared: DeclaredChecksum, completed: &[CompletedPart]) -> Result<(), Error> {
+    let Some((algorithm, ChecksumType::Composite)) = declared else { return Ok(()) };
+    match completed.iter().find(|part| part.checksums.get(algorithm).is_none()) {
+        None => Ok(()),
+        Some(part) => Err(invalid(format!(
+            "The upload was created using a {} checksum. The complete request must include the checksum for each part. \
+             It was missing for part {} in the request.",
+            checksum::algorithm_name(algorithm).to_ascii_lowercase(),
+            part.number
+        ))),
+    }
+}
+
+fn mismatch(expected: Option<ChecksumAlgorithm>, actual: Option<ChecksumAlgorithm>) -> Error {
+    let name = |algorithm: Option<ChecksumAlgorithm>| {
+        algorithm.map_or_else(|| "null".to_owned(), |it| checksum::algorithm_name(it).to_ascii_lowercase())
+    };
+    invalid(format!(
+        "Checksum Type mismatch occurred, expected checksum Type: {}, actual checksum Type: {}",
+        name(expected),
+        name(actual)
+    ))
+}
+
+fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorCode::InvalidRequest).with_message(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ChecksumAlgorithm::{Crc32, Sha256};
+    use ChecksumType::{Composite, FullObject};
+
+    fn completion(headers: &str) -> Result<Completion, ErrorCode> {
+        let head = format!("POST /b/k?uploadId=1 HTTP/1.1\r\nhost: h\r\n{headers}\r\n");
+        Completion::new(&crate::http::parse_head(head.as_bytes()).unwrap().unwrap().0).map_err(|error| error.code)
+    }
+
+    #[test]
+    fn headers_of_a_completion() {
+        let crc = "x-amz-checksum-crc32: AAAAAQ==";
+        for bad in [
+            "x-amz-checksum-crc32: AAAA\r\n".to_owned(),
+            "x-amz-checksum-crc32: AAAAAQ==-x\r\n".to_owned(),
+            format!("{crc}\r\nx-amz-checksum-crc32c: AAAAAQ==\r\n"),
+            "x-amz-checksum-type: WHOLE\r\n".to_owned(),
+            "x-amz-mp-object-size: -1\r\n".to_owned(),
+        ] {
+            assert_eq!(completion(&bad), Err(ErrorCode::InvalidRequest), "{bad}");
+        }
+        let mut checksums = Checksums::default();
+        checksums.set(Crc32, &[0, 0, 0, 1]).unwrap();
+        let check = |headers: String, declared: DeclaredChecksum| {
+            completion(&headers).unwrap().check(7, 2, declared, &checksums).map_err(|error| error.code)
+        };
+        let (whole, parts) = (Some((Crc32, FullObject)), Some((Crc32, Composite)));
+        for (headers, declared, expected) in [
+            (String::new(), None, Ok(())),
+            (format!("{crc}\r\n"), whole, Ok(())),
+            (format!("{crc}\r\n"), parts, Ok(())),
+            (format!("{crc}\r\n"), None, Ok(())),
+            (format!("{crc}-2\r\n"), parts, Ok(())),
+            (format!("{crc}-3\r\n"), parts, Err(ErrorCode::BadDigest)),
+            (format!("{crc}-2\r\n"), whole, Err(ErrorCode::BadDigest)),
+            ("x-amz-checksum-crc32: AAAAAg==\r\n".to_owned(), whole, Err(ErrorCode::BadDigest)),
+            ("x-amz-checksum-crc32c: AAAAAg==\r\n".to_owned(), whole, Err(ErrorCode::InvalidRequest)),
+            ("x-amz-checksum-type: COMPOSITE\r\n".to_owned(), whole, Err(ErrorCode::BadDigest)),
+            ("x-amz-checksum-type: FULL_OBJECT\r\n".to_owned(), whole, Ok(())),
+            ("x-amz-mp-object-size: 7\r\n".to_owned(), None, Ok(())),
+            ("x-amz-mp-object-size: 8\r\n".to_owned(), None, Err(ErrorCode::InvalidRequest)),
+        ] {
+            assert_eq!(check(headers.clone(), declared), expected, "{headers} {declared:?}");
+        }
+    }
+
+    #[test]
+    fn checksums_of_parts() {
+        let of_part = |declared, brought| checksum_of_part(declared, brought).map_err(|error| error.code);
+        let wrong = Err(ErrorCode::InvalidRequest);
+        assert_eq!(of_part(None, None), Ok(None));
+        assert_eq!(of_part(None, Some(Crc32)), Ok(None));
+        assert_eq!(of_part(Some((Crc32, FullObject)), None), Ok(Some(Crc32)));
+        assert_eq!(of_part(Some((Crc32, FullObject)), Some(Crc32)), Ok(None));
+        assert_eq!(of_part(Some((Crc32, FullObject)), Some(Sha256)), wrong);
+        assert_eq!(of_part(Some((Sha256, Composite)), Some(Sha256)), Ok(None));
+        assert_eq!(of_part(Some((Sha256, Composite)), None), wrong);
+        assert_eq!(of_part(Some((Sha256, Composite)), Some(Crc32)), wrong);
+    }
+}

@@ -1,7 +1,7 @@
 //! The AWS CLI, as a user runs it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use crate::Node;
 
@@ -58,13 +58,27 @@ impl Aws {
     pub fn try_shell(&self, line: &str) -> Output {
         let function =
             "aws() { \"$AWS\" --endpoint-url \"$ENDPOINT\" ${CA_BUNDLE:+--ca-bundle \"$CA_BUNDLE\"} \"$@\"; }";
+        self.bash(&format!("{function}\n{line}")).output().expect("bash runs")
+    }
+
+    /// Begins one command of the CLI, given by its arguments, in this environment besides: the process is the CLI's own, to be
+    /// ended early.
+    pub fn begin_with(&self, environment: &[(&str, &str)], arguments: &str) -> Child {
+        // Whoever runs the tests in the background may have them ignore SIGINT.
+        let program = "exec env --default-signal=INT \"$AWS\" --endpoint-url \"$ENDPOINT\"";
+        let mut command = self.bash(&format!("{program} {arguments}"));
+        command.envs(environment.iter().copied());
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("bash runs")
+    }
+
+    fn bash(&self, script: &str) -> Command {
         let mut command = Command::new("bash");
-        command.args(["-euo", "pipefail", "-c", &format!("{function}\n{line}")]);
+        command.args(["-euo", "pipefail", "-c", script]);
         command.current_dir(&self.directory).env("AWS", &self.program).envs(self.environment.iter().cloned());
         for variable in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "AWS_PROFILE", "AWS_ENDPOINT_URL"] {
             command.env_remove(variable);
         }
-        command.output().expect("bash runs")
+        command
     }
 
     /// Runs lines that must succeed; their output.

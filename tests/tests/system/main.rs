@@ -1,6 +1,7 @@
 //! The real binary, with real clients and with requests that no client would send.
 
 mod attributes;
+mod checksums;
 mod clients;
 mod commands;
 mod device;
@@ -22,3 +23,4 @@ mod start;
 mod tags;
 mod tls;
 mod trio;
+mod uploads;

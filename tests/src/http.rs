@@ -1,8 +1,10 @@
 //! An HTTP/1.1 client for one request, which sends just what a test says.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use socket2::{Domain, Socket, Type};
 
 use crate::sigv4::{self, Signer, encode, encode_path};
 
@@ -229,6 +231,23 @@ impl Request {
 /// A request for an object of the bucket that [`Node::with_bucket`](crate::Node::with_bucket) has.
 pub fn object(method: &str, key: &str) -> Request {
     Request::new(method, &format!("/bucket/{key}"))
+}
+
+/// An address of this machine that is none of its loopback's, if it has one.
+pub fn outer_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Nothing is sent: it is where packets to the documentation's network (RFC 5737) would come from.
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+}
+
+/// A connection that comes from this address of the machine.
+pub fn connect_from(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(from, 0).into())?;
+    socket.connect(&to.into())?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
+    Ok(socket.into())
 }
 
 fn connect(to: SocketAddr) -> TcpStream {

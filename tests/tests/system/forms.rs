@@ -96,7 +96,7 @@ impl Form {
         body
     }
 
-    fn request(&self) -> Request {
+    pub(crate) fn request(&self) -> Request {
         let kind = format!("multipart/form-data; boundary={BOUNDARY}");
         Request::new("POST", "/bucket").header("content-type", kind).body(self.body())
     }

@@ -1,7 +1,10 @@
 //! The rules of customer keys, row by row, on every operation that takes one; and that none of their headers is ever ignored.
 
+use std::net::IpAddr;
+
 use keyhole_tests::data::{base64, fresh_seed, md5};
-use keyhole_tests::http::object;
+use keyhole_tests::device::skipped;
+use keyhole_tests::http::{connect_from, object, outer_address};
 use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
 
 use super::forms::Form;
@@ -28,6 +31,8 @@ const IS_SEALED: &str = "The object was stored using a form of Server Side Encry
 const WRONG_KEY: &str =
     "Requests specifying Server Side Encryption with Customer provided keys must provide the correct secret key.";
 const IS_PLAIN: &str = "The encryption parameters are not applicable to this object.";
+const INSECURE: &str =
+    "Requests specifying Server Side Encryption with Customer provided keys must be made over a secure connection.";
 const PART_KIND: &str = "The multipart upload initiate requested encryption. Subsequent part requests must include the \
                          appropriate encryption parameters.";
 const PART_KEY: &str = "The provided encryption parameters did not match the ones used originally.";
@@ -40,6 +45,8 @@ struct Fixture {
     key: CustomerKey,
     sealed_upload: String,
     plain_upload: String,
+    /// Where the requests of the table come from, if not from the loopback.
+    from: Option<IpAddr>,
 }
 
 /// What a row says: status, code, message.
@@ -54,10 +61,22 @@ fn fixture() -> Fixture {
     let create = |request: Request| node.send(&request.query("uploads", "")).expect(200).element("UploadId").unwrap();
     let sealed_upload = create(object("POST", "parts").headers(key.headers()));
     let plain_upload = create(object("POST", "parts"));
-    Fixture { node, key, sealed_upload, plain_upload }
+    Fixture { node, key, sealed_upload, plain_upload, from: None }
 }
 
 impl Fixture {
+    fn send(&self, request: Request) -> Response {
+        self.exchange(&request.signed(self.node.address(), self.node.signer()))
+    }
+
+    /// Sends a request as it is.
+    fn exchange(&self, request: &Request) -> Response {
+        let to = self.node.address();
+        let Some(from) = self.from else { return request.send_unsigned(to) };
+        let mut connection = connect_from(from, to).expect("a connection from another address");
+        request.exchange(&mut connection, &request.head(to)).expect("a reply")
+    }
+
     fn part(&self, upload: &str) -> Request {
         object("PUT", "parts").query("partNumber", "1").query("uploadId", upload)
     }
@@ -69,7 +88,7 @@ impl Fixture {
             "PutObject" => object("PUT", "new").body("never stored"),
             "PostObject" => {
                 let form = Form::new("new", "never stored").fields(headers.iter().cloned());
-                return form.signed(&self.node).send(&self.node);
+                return self.exchange(&form.signed(&self.node).request());
             }
             "CopyObject" => from_plain(object("PUT", "new")),
             "CreateMultipartUpload" => object("POST", "new").query("uploads", ""),
@@ -77,7 +96,7 @@ impl Fixture {
             "UploadPartCopy" => from_plain(self.part(&self.sealed_upload)),
             other => panic!("{other}"),
         };
-        self.node.send(&request.headers(headers.to_vec()))
+        self.send(request.headers(headers.to_vec()))
     }
 
     /// Every operation that reads an object with a key, and the beginning of the names of its headers.
@@ -99,7 +118,7 @@ impl Fixture {
             "UploadPartCopy" => source(self.part(&self.plain_upload)).headers(headers(SOURCE)),
             other => panic!("{other}"),
         };
-        self.node.send(&request)
+        self.send(request)
     }
 
     /// There is nothing but what was there.
@@ -261,6 +280,41 @@ fn every_row_on_every_read() {
     }
 }
 
+/// Row 13, ahead of everything else that is wrong with a key, and of looking for what the request names.
+#[test]
+fn no_key_comes_over_an_insecure_connection() {
+    let Some(from) = outer_address() else {
+        return skipped("no_key_comes_over_an_insecure_connection", "there is no address but the loopback's");
+    };
+    let fixture = Fixture { from: Some(from), ..fixture() };
+    let (key, md5_of_key) = (fixture.key.base64(), fixture.key.md5_base64());
+    let whole = [("algorithm", "AES256"), ("key", &key[..]), ("key-md5", &md5_of_key[..])];
+    let row = (400, "InvalidRequest", INSECURE);
+    for pairs in [&whole[..], &whole[..1], &whole[1..2], &whole[2..], &[("algorithm", "AES128")]] {
+        let mut managed = named(OBJECT, pairs);
+        managed.push((MANAGED.to_owned(), "aws:kms".to_owned()));
+        for operation in WRITES {
+            check(operation, &fixture.write(operation, &named(OBJECT, pairs)), row);
+            check(operation, &fixture.write(operation, &managed), row);
+        }
+        for operation in READS {
+            for name in ["sealed", "plain", "absent"] {
+                check(operation, &fixture.read(operation, name, |prefix| named(prefix, pairs)), row);
+            }
+        }
+        let upload = |method: &str| {
+            let request = object(method, "parts").query("uploadId", &fixture.sealed_upload);
+            fixture.send(request.headers(named(OBJECT, pairs)))
+        };
+        check("ListParts", &upload("GET"), row);
+        check("CompleteMultipartUpload", &upload("POST"), row);
+    }
+    fixture.nothing_was_stored();
+    // What needs no key is served there as anywhere.
+    fixture.read("GetObject", "plain", |_| Vec::new()).expect(200);
+    check("row 8", &fixture.read("GetObject", "sealed", |_| Vec::new()), (400, "InvalidRequest", IS_SEALED));
+}
+
 #[test]
 fn every_row_of_parts() {
     let fixture = fixture();
@@ -290,7 +344,8 @@ fn every_row_of_parts() {
     let part = fixture.node.send(&part.header("x-amz-checksum-crc32", sum).headers(trio.clone())).expect(200);
     let etag = part.header("etag").unwrap();
     let document = format!(
-        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>"
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag>\
+        <ChecksumCRC32>{sum}</ChecksumCRC32></Part></CompleteMultipartUpload>"
     );
     let list = || object("GET", "sums").query("uploadId", &id);
     let complete = || object("POST", "sums").query("uploadId", &id).body(document.clone());

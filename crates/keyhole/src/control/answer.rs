@@ -16,9 +16,10 @@ use crate::env::System;
 /// How often the client is told that its request goes on: this is also how long it takes to notice that it went away.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How often a change of a bucket is tried where others are on their way, and how long after each other.
-const CHANGE_ATTEMPTS: u32 = 100;
-const CHANGE_AGAIN: Duration = Duration::from_millis(20);
+/// How long a change of a bucket is tried while others are on their way, and how long it waits each time. Of changes that come
+/// without a pause each is on its way for milliseconds, and there is little between them.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
+const CHANGE_AGAIN: Duration = Duration::from_millis(2);
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -111,15 +112,12 @@ fn bucket_get<D: Disk>(log: &Log<D>, bucket: String) -> Result<Reply, Error> {
 }
 
 async fn bucket_set<D: Disk>(log: &Log<D>, change: BucketChange) -> Result<Reply, Error> {
-    let mut attempts = 1;
+    let begun = Instant::now();
     loop {
         match log.change_bucket(&change.bucket, System.now_ms(), |settings| apply(&change, settings)).await {
             Ok(()) => return bucket_get(log, change.bucket),
             Err(Refusal::Usage(message)) => return Ok(failed(message)),
-            Err(Refusal::Log(Error::Conflict)) if attempts < CHANGE_ATTEMPTS => {
-                attempts += 1;
-                sleep(CHANGE_AGAIN).await;
-            }
+            Err(Refusal::Log(Error::Conflict)) if begun.elapsed() < CHANGE_PATIENCE => sleep(CHANGE_AGAIN).await,
             Err(Refusal::Log(error)) => return Err(error),
         }
     }

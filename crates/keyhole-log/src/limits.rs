@@ -48,6 +48,10 @@ pub const INFO_MAX: usize = 1024;
 /// Opaque bytes kept with the settings of a bucket.
 pub const POLICY_MAX: usize = 4 * 1024;
 
+/// Opaque bytes kept with the settings of a bucket, of when its objects go by themselves: 300 rules of S3 of some 100 bytes. They
+/// are read for each [`EXPIRE_BATCH`] objects, and bound what is compared with a key of each of them.
+pub const LIFECYCLE_MAX: usize = 32 * 1024;
+
 /// Opaque labels kept with an object or an upload, in the clear beside the head: ten tags of S3 have at most 384 characters
 /// each, of up to four bytes, and a few bytes for their lengths.
 pub const LABELS_MAX: usize = 16 * 1024;
@@ -99,7 +103,7 @@ pub const CHECKPOINT_RECORDS_MAX: usize = 110_000;
 /// Checkpoints that are kept: if the newest one cannot be read, the one before it can.
 pub const CHECKPOINTS_KEPT: usize = 2;
 
-/// Objects that are looked at under the lock at a time for whether their time is over, and deleted together.
+/// Objects, or uploads, that are looked at under the lock at a time for whether their time is over, and deleted together.
 pub const EXPIRE_BATCH: usize = 1000;
 
 /// Bytes of records after which there is a new checkpoint: four times as many as the last one took, so that checkpoints are at

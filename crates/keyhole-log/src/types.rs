@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::body::NewBody;
 use crate::shared::Pin;
@@ -114,6 +115,8 @@ pub struct BucketSettings {
     pub expire_ms: Option<u64>,
     /// Opaque to the log, at most [`POLICY_MAX`](crate::limits::POLICY_MAX) bytes.
     pub policy: Vec<u8>,
+    /// The same, at most [`LIFECYCLE_MAX`](crate::limits::LIFECYCLE_MAX) bytes.
+    pub lifecycle: Arc<[u8]>,
 }
 
 /// Where an object's bytes come from.

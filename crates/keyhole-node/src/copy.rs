@@ -55,14 +55,14 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             Some(tags) => tags.to_bytes(),
             None => found.object.labels.clone(),
         };
-        let time_ms = self.env.now_ms();
-        let etag = if customer_key.is_some() == found.object.sealed {
-            self.copy_shared(bucket, key, found, labels, customer_key.as_ref(), time_ms, &guard).await?
+        let (etag, time_ms) = if customer_key.is_some() == found.object.sealed {
+            self.copy_shared(bucket, key, found, labels, customer_key.as_ref(), &guard).await?
         } else {
             self.copy_streamed(bucket, key, found, labels, customer_key.as_ref(), guard).await?
         };
         let document = xml::copy_object_result(&etag.to_string(), time_ms);
-        Ok(with_sse(Response::xml(200, document), customer_key.as_ref()))
+        let response = self.with_expiration(Response::xml(200, document), bucket, key, time_ms);
+        Ok(with_sse(response, customer_key.as_ref()))
     }
 
     /// Finds the source of a copy and decides the copy's conditions on it.
@@ -76,7 +76,6 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 
     /// The bodies are shared: only a head is written, so the cost does not depend on the size. Parts and ETag stay.
-    #[allow(clippy::too_many_arguments)]
     async fn copy_shared(
         &self,
         bucket: &str,
@@ -84,11 +83,10 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         found: Found,
         labels: Vec<u8>,
         customer_key: Option<&CustomerKey>,
-        time_ms: u64,
         guard: &Guarded,
-    ) -> Result<Etag> {
+    ) -> Result<(Etag, u64)> {
         let head = self.write_head(&found.head, customer_key, bucket, key)?;
-        let etag = found.object.etag;
+        let (etag, time_ms) = (found.object.etag, self.env.now_ms());
         self.log
             .put_object(PutObject {
                 bucket: bucket.to_owned(),
@@ -104,7 +102,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             })
             .await
             .map_err(|error| guard.explain(error))?;
-        Ok(etag)
+        Ok((etag, time_ms))
     }
 
     /// From plaintext to sealed or back: the bytes are read, and written as a new body.
@@ -116,7 +114,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         labels: Vec<u8>,
         customer_key: Option<&CustomerKey>,
         guard: Guarded,
-    ) -> Result<Etag> {
+    ) -> Result<(Etag, u64)> {
         let _admitted = self.admit(BLOCKS_PER_COPY).await?;
         let data_key = customer_key.is_some().then(|| self.data_key());
         let source_key = found.head.data_key.as_ref().map(copied);

@@ -70,8 +70,9 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             ..ObjectHead::default()
         };
         let new = NewObject { stored, head: object_head, labels: tags.to_bytes(), md5: digests.md5, guard };
-        let etag = self.put(&bucket, &key, new, customer_key.as_ref()).await?;
+        let (etag, time_ms) = self.put(&bucket, &key, new, customer_key.as_ref()).await?;
         let response = answer(&success, &head.path, &bucket, &key, &etag);
+        let response = self.with_expiration(response, &bucket, &key, time_ms);
         Ok(with_checksums(with_sse(response, customer_key.as_ref()), &digests.checksums))
     }
 }

@@ -22,6 +22,7 @@ mod failure;
 mod form;
 mod heads;
 mod io;
+mod lifecycle;
 pub mod limits;
 mod listing;
 mod multipart;
@@ -34,5 +35,6 @@ mod tagging;
 mod upload;
 
 pub use io::{Env, Stream};
+pub use lifecycle::{Pass, expire, rule_count};
 pub use node::{Config, Node};
 pub use policy::{Policy, SseC};

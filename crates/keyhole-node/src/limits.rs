@@ -50,6 +50,9 @@ pub const PINS_MAX: usize = 64;
 /// How often new tags are tried to be given to an object that is being overwritten meanwhile.
 pub const TAGGING_ATTEMPTS: u32 = 4;
 
+/// Milliseconds that the clock may be behind what was stored for things to expire: who sets it sets it back by less.
+pub const CLOCK_STEP_MAX_MS: u64 = 60 * 1000;
+
 /// Seconds that a client told to slow down is asked to wait.
 pub const RETRY_AFTER_S: u32 = 1;
 

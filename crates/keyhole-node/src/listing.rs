@@ -108,7 +108,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             });
         }
         let list = xml::PartList { id, declared: head.declared, marker, max, parts, truncated };
-        Ok(Response::xml(200, xml::list_parts(bucket, key, &list)))
+        let response = Response::xml(200, xml::list_parts(bucket, key, &list));
+        Ok(self.with_abortion(response, bucket, key, upload.time_ms))
     }
 }
 

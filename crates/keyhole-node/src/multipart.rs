@@ -56,6 +56,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let data_key = customer_key.is_some().then(|| self.data_key());
         let head = ObjectHead { data_key, metadata, declared, ..ObjectHead::default() };
         let id: UploadId = self.env.random_array();
+        let time_ms = self.env.now_ms();
         self.log
             .create_upload(CreateUpload {
                 bucket: bucket.to_owned(),
@@ -64,12 +65,13 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 head: self.write_head(&head, customer_key.as_ref(), bucket, key)?,
                 labels,
                 sealed: customer_key.is_some(),
-                time_ms: self.env.now_ms(),
+                time_ms,
                 declared: declared.map(|(algorithm, kind)| (algorithm as u8, kind as u8)),
             })
             .await?;
         let document = xml::initiate_upload(bucket, key, &id);
         let mut response = with_sse(Response::xml(200, document), customer_key.as_ref());
+        response = self.with_abortion(response, bucket, key, time_ms);
         if let Some((algorithm, kind)) = declared {
             response = response
                 .header("x-amz-checksum-algorithm", checksum::algorithm_name(algorithm))
@@ -275,7 +277,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let complete = CompleteUpload { upload, parts, head, labels, infos, bound, etag, size, time_ms, condition };
         self.log.complete_upload(complete).await.map_err(|error| guard.explain(error))?;
         let checksums = ObjectChecksums { checksums: &checksums, kind, parts: etag.parts };
-        Ok(Response::xml(200, xml::complete_result(bucket, key, &etag.to_string(), &checksums)))
+        let response = Response::xml(200, xml::complete_result(bucket, key, &etag.to_string(), &checksums));
+        Ok(self.with_expiration(response, bucket, key, time_ms))
     }
 
     /// Checks the parts' checksums that the client names against those the parts came with, and makes the object's own

@@ -147,6 +147,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             Op::PostObject => return Err(auth::two_ways().into()),
             Op::CreateBucket => self.create_bucket(connection, request).await?,
             Op::PutBucketEncryption => self.put_bucket_encryption(connection, request).await?,
+            Op::PutBucketLifecycle => self.put_bucket_lifecycle(connection, request).await?,
             Op::CompleteMultipartUpload { upload_id } => self.complete_upload(connection, request, &upload_id).await?,
             Op::GetObject => {
                 self.take_no_body(connection, &request).await?;
@@ -179,6 +180,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             Op::GetBucketAcl => self.bucket_acl(request),
             Op::GetBucketEncryption => self.bucket_encryption(request),
             Op::DeleteBucketEncryption => self.delete_bucket_encryption(request).await,
+            Op::GetBucketLifecycle => self.bucket_lifecycle(request),
+            Op::DeleteBucketLifecycle => self.delete_bucket_lifecycle(request).await,
             Op::ListObjects(query) => self.list_objects(request, &query),
             Op::ListObjectsV2(query) => self.list_objects_v2(request, &query),
             Op::ListMultipartUploads(query) => self.list_uploads(request, &query),

@@ -76,19 +76,20 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             ..ObjectHead::default()
         };
         let new = NewObject { stored, head, labels, md5: digests.md5, guard };
-        let etag = self.put(bucket, key, new, customer_key.as_ref()).await?;
+        let (etag, time_ms) = self.put(bucket, key, new, customer_key.as_ref()).await?;
         let response = with_sse(Response::new(200), customer_key.as_ref()).header("ETag", quoted(&etag));
+        let response = self.with_expiration(response, bucket, key, time_ms);
         Ok(with_checksums(response, &digests.checksums))
     }
 
-    /// Commits a body of its own as an object; its ETag.
+    /// Commits a body of its own as an object; its ETag and time.
     pub(crate) async fn put(
         &self,
         bucket: &str,
         key: &str,
         new: NewObject,
         customer_key: Option<&CustomerKey>,
-    ) -> Result<Etag> {
+    ) -> Result<(Etag, u64)> {
         let NewObject { stored, head, labels, md5, guard } = new;
         let digest = match customer_key {
             Some(_) => body::etag(&stored.salt),
@@ -96,6 +97,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         };
         let etag = Etag { digest, parts: 0 };
         let head = self.write_head(&head, customer_key, bucket, key)?;
+        let time_ms = self.env.now_ms();
         self.log
             .put_object(PutObject {
                 bucket: bucket.to_owned(),
@@ -106,12 +108,12 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 labels,
                 sealed: customer_key.is_some(),
                 etag,
-                time_ms: self.env.now_ms(),
+                time_ms,
                 condition: guard.condition,
             })
             .await
             .map_err(|error| guard.explain(error))?;
-        Ok(etag)
+        Ok((etag, time_ms))
     }
 
     /// Finds an object for reading: 404 before anything of the key is looked at, then the rules of SSE-C.
@@ -180,6 +182,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             None => ops::range(request.head, object.size)?,
         };
         let mut response = range_reply(object, object.size, range.as_ref());
+        let (bucket, key) = request.object()?;
+        response = self.with_expiration(response, bucket, key, object.time_ms);
         response = with_sse(response, customer_key.as_ref());
         response = with_metadata(response, head, options);
         if part.is_some() && object.etag.parts > 0 {

@@ -67,11 +67,12 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let mut receiver = Receiver::new(connection, decoder);
         let front = self.receive_front(&mut receiver, bucket, key).await?;
         self.skip(&mut receiver, front.infos_len).await?;
-        let etag = match front.entries[..] {
+        let (etag, time_ms) = match front.entries[..] {
             [Entry { part_number: 0, message_len, .. }] => {
                 let stored = self.receive_message(&mut receiver, message_len).await?;
                 receiver.finish().await?;
                 let etag = Etag { digest: body::etag(&stored.salt), parts: 0 };
+                let time_ms = self.env.now_ms();
                 self.log
                     .put_object(PutObject {
                         bucket: bucket.to_owned(),
@@ -82,15 +83,16 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                         sealed: true,
                         etag,
                         size: stored.size,
-                        time_ms: self.env.now_ms(),
+                        time_ms,
                         condition,
                     })
                     .await?;
-                etag
+                (etag, time_ms)
             }
             _ => self.put_sealed_parts(receiver, bucket, key, front, labels, condition).await?,
         };
-        Ok(Response::new(200).header("ETag", quoted(&etag)).header(SEALED_HEADER, "1"))
+        let response = Response::new(200).header("ETag", quoted(&etag)).header(SEALED_HEADER, "1");
+        Ok(self.with_expiration(response, bucket, key, time_ms))
     }
 
     /// An object in parts comes as an upload of its own: its parts are stored one by one, and named all at once.
@@ -102,7 +104,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         front: Front,
         labels: Vec<u8>,
         condition: Condition,
-    ) -> Result<Etag> {
+    ) -> Result<(Etag, u64)> {
         let Front { sealed_head: head, entries, .. } = front;
         let id: UploadId = self.env.random_array();
         self.log
@@ -135,7 +137,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         head: Vec<u8>,
         entries: &[Entry],
         condition: Condition,
-    ) -> Result<Etag> {
+    ) -> Result<(Etag, u64)> {
         let upload = self.log.upload(bucket, key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
         let mut digest = MultipartEtag::new();
         for entry in entries {
@@ -154,7 +156,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let (bound, infos) = (true, Vec::new());
         let complete = CompleteUpload { upload, parts, head, labels, infos, bound, etag, size, time_ms, condition };
         self.log.complete_upload(complete).await?;
-        Ok(etag)
+        Ok((etag, time_ms))
     }
 
     /// Receives what stands before the part infos, and checks all that can be checked without a key.
@@ -283,7 +285,9 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         }
         let mut file = SealedFile::new(self, request, &object)?;
         let range = ops::range(request.head, file.len)?;
+        let (bucket, key) = request.object()?;
         let response = sealed_reply(&object, file.len, range.as_ref());
+        let response = self.with_expiration(response, bucket, key, object.time_ms);
         file.wanted = range.unwrap_or(0..file.len);
         let _admitted = self.admit(BLOCKS_PER_DOWNLOAD).await?;
         self.send_response(connection, request, response, &mut file).await
@@ -298,7 +302,9 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let len = SealedFile::new(self, request, &object)?.len;
         let range = ops::range(request.head, len)?;
         let bytes = range.as_ref().map_or(len, |range| range.end - range.start);
-        Ok(sealed_reply(&object, len, range.as_ref()).content_length(bytes))
+        let (bucket, key) = request.object()?;
+        let response = sealed_reply(&object, len, range.as_ref()).content_length(bytes);
+        Ok(self.with_expiration(response, bucket, key, object.time_ms))
     }
 }
 

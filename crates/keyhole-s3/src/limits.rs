@@ -22,6 +22,18 @@ pub const TAG_KEY_MAX: usize = 128;
 /// Characters of a tag's value, at most.
 pub const TAG_VALUE_MAX: usize = 256;
 
+/// Rules of a bucket's lifecycle, at most.
+pub const RULES_MAX: usize = 1000;
+
+/// Characters of a rule's id, at most.
+pub const RULE_ID_MAX: usize = 255;
+
+/// Bytes of a rule's prefix, at most: longer than a key none is of use.
+pub const RULE_PREFIX_MAX: usize = KEY_MAX;
+
+/// Days that a rule may say, at most.
+pub const RULE_DAYS_MAX: u32 = i32::MAX as u32;
+
 /// Entries of one page of a list, at most.
 pub const PAGE_MAX: usize = 1000;
 

@@ -4,6 +4,7 @@ mod attributes;
 mod completion;
 mod conditions;
 mod host;
+mod lifecycle;
 mod object;
 mod query;
 mod route;
@@ -13,6 +14,7 @@ pub use attributes::AttributesQuery;
 pub use completion::{Completion, DeclaredChecksum, all_checksums, checksum_of_part};
 pub use conditions::{Conditions, Decision, WriteCondition, conditions, copy_conditions, range, write_condition};
 pub use host::HostNames;
+pub use lifecycle::{Due, Expiration, Lifecycle, Rule};
 pub use object::{
     CopySource, Directive, Metadata, ReadOptions, SEALED_HEADER, checksum_headers, declared_checksum,
     is_sealed_transfer, metadata, metadata_directive, metadata_headers, no_metadata, read_options,

@@ -37,6 +37,15 @@ pub fn parse_iso8601(text: &str) -> Option<u64> {
     u64::try_from(text.parse::<Timestamp>().ok()?.as_millisecond()).ok()
 }
 
+/// Reads a date of ISO 8601: with a time or without (midnight), with an offset or without (UTC).
+pub fn parse_date(text: &str) -> Option<u64> {
+    let timestamp = match text.parse::<Timestamp>() {
+        Ok(timestamp) => timestamp,
+        Err(_) => text.parse::<jiff::civil::DateTime>().ok()?.to_zoned_datetime(TimeZone::UTC).ok()?.timestamp(),
+    };
+    u64::try_from(timestamp.as_millisecond()).ok()
+}
+
 /// Reads `20261123T101112Z`, the form of `x-amz-date`.
 pub fn parse_amz_date(text: &str) -> Option<u64> {
     // The pattern is looser than the form: it takes digits alone by this.
@@ -74,6 +83,12 @@ mod tests {
         assert_eq!(parse_iso8601("2013-05-24T00:00:00Z"), Some(1_369_353_600_000));
         for bad in ["", "2013-05-24", "2013-05-24T00:00:00", "2013-05-24 00:00:00Z", "2013-13-24T00:00:00Z"] {
             assert_eq!(parse_iso8601(bad), None, "{bad}");
+        }
+        for good in ["2013-05-24", "2013-05-24T00:00:00Z", "2013-05-24T00:00:00.000", "2013-05-24T02:00:00+02:00"] {
+            assert_eq!(parse_date(good), Some(1_369_353_600_000), "{good}");
+        }
+        for bad in ["", "soon", "1969-12-31", "2013-02-30", "24 May 2013"] {
+            assert_eq!(parse_date(bad), None, "{bad}");
         }
         for bad in ["", "yesterday", "Fri, 24 Foo 2013 00:00:00 GMT"] {
             assert_eq!(parse_http_date(bad), None, "{bad}");

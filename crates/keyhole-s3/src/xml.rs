@@ -1,8 +1,10 @@
 //! The documents of S3, in and out, by quick-xml.
 
+mod lifecycle;
 mod read;
 mod write;
 
+pub use lifecycle::{lifecycle, parse_lifecycle};
 pub use read::{
     CompletedPart, DeleteRequest, parse_bucket_encryption, parse_complete, parse_create_bucket, parse_delete,
     parse_tagging,

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyhole_log::{Disk, Log, Shared};
-use keyhole_node::Env;
+use keyhole_node::{Pass, expire};
+use keyhole_s3::time::iso8601;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -65,11 +66,27 @@ impl Chores {
 async fn expire_regularly<D: Disk>(log: Log<D>) {
     let mut ticks = interval(EXPIRE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_behind = false;
     loop {
         ticks.tick().await;
-        match log.expire(System.now_ms()).await {
-            Ok(0) => {}
-            Ok(objects) => tracing::info!(objects, "deleted what had expired"),
+        match expire(&log, &System).await {
+            Ok(Pass::Behind(stored_ms)) => {
+                // Once: it may last.
+                if !std::mem::replace(&mut is_behind, true) {
+                    let stored = iso8601(stored_ms);
+                    tracing::warn!(
+                        stored,
+                        "the clock is behind what was stored: nothing expires until it is not. Set the clock; if it is right, \
+                         delete what was stored while it was ahead"
+                    );
+                }
+            }
+            Ok(Pass::Done { objects, uploads }) => {
+                is_behind = false;
+                if objects + uploads > 0 {
+                    tracing::info!(objects, uploads, "deleted what had expired");
+                }
+            }
             Err(error) => tracing::warn!(%error, "what has expired cannot be deleted"),
         }
     }

@@ -10,6 +10,7 @@ mod firmware;
 mod forms;
 mod guide;
 mod hosts;
+mod lifecycle;
 mod model;
 mod names;
 mod objects;

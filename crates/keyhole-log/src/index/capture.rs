@@ -126,10 +126,13 @@ impl Bucket {
     fn capture(&self, id: u64, out: &mut Vec<u8>) {
         let (settings_at, settings_seq) = self.settings.as_ref().map_or((0, 0), |s| (s.at.raw(), s.seq));
         let (at, time_ms, settings, name) = (self.at.raw(), self.time_ms, self.settings(), &*self.name);
-        let policy = settings.policy.clone();
+        let (policy, lifecycle) = (settings.policy.clone(), settings.lifecycle.clone());
         Item::Bucket { id, at, time_ms, settings_at, settings_seq, settings, name }.encode(out);
         if !policy.is_empty() {
             Item::Policy { bucket: id, policy: &policy }.encode(out);
+        }
+        if !lifecycle.is_empty() {
+            Item::Lifecycle { bucket: id, lifecycle: &lifecycle }.encode(out);
         }
     }
 }
@@ -216,6 +219,11 @@ impl Loader {
             Item::Policy { bucket, policy } => {
                 if let Some(settings) = index.buckets.get_mut(&bucket).and_then(|home| home.settings.as_mut()) {
                     settings.settings.policy = policy.to_vec();
+                }
+            }
+            Item::Lifecycle { bucket, lifecycle } => {
+                if let Some(settings) = index.buckets.get_mut(&bucket).and_then(|home| home.settings.as_mut()) {
+                    settings.settings.lifecycle = lifecycle.into();
                 }
             }
             Item::Object { at, seq, size, stamp, digest, bodies, key } => {

@@ -17,6 +17,7 @@ mod reserve;
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub(crate) use capture::{Capture, Loader};
 pub(crate) use effect::Effect;
@@ -338,7 +339,9 @@ impl Index {
         let tables = objects + shares + self.bodies.allocated() + self.live.allocated();
         let checkpoints = self.checkpoints.iter().map(|checkpoint| checkpoint.records.capacity() * 8).sum::<usize>();
         let uploads: usize = self.buckets.values().map(Bucket::uploads_allocated).sum();
-        self.totals.keys + (tables + checkpoints + uploads) as u64
+        let settings = self.buckets.values().filter_map(|bucket| bucket.settings.as_ref()).map(|set| &set.settings);
+        let settings: usize = settings.map(|settings| settings.policy.len() + settings.lifecycle.len()).sum();
+        self.totals.keys + (tables + checkpoints + uploads + settings) as u64
     }
 
     /// Keeps bodies from going, until they are unpinned as often.
@@ -441,6 +444,10 @@ impl Bucket {
         self.settings.as_ref().map(|settings| settings.settings.clone()).unwrap_or_default()
     }
 
+    pub(crate) fn lifecycle(&self) -> Option<Arc<[u8]>> {
+        self.settings.as_ref().map(|settings| settings.settings.lifecycle.clone()).filter(|bytes| !bytes.is_empty())
+    }
+
     /// Sequence number of what it is set to; 0: it never was.
     pub(crate) fn settings_seq(&self) -> u64 {
         self.settings.as_ref().map_or(0, |settings| settings.seq)
@@ -453,6 +460,11 @@ impl Bucket {
     /// Objects from a key on, in order.
     pub(crate) fn objects_from(&self, key: &str) -> impl Iterator<Item = (&str, &Entry)> {
         self.objects.from(key.as_bytes()).map(|(key, entry)| (&*key.0, entry))
+    }
+
+    /// Uploads from a sequence number on, in order.
+    pub(crate) fn uploads_from(&self, seq: u64) -> impl Iterator<Item = (u64, &Upload)> {
+        self.uploads.range(seq..).map(|(&seq, upload)| (seq, upload))
     }
 
     pub(crate) fn last_key(&self) -> Option<&str> {
@@ -515,6 +527,14 @@ impl Upload {
 
     pub(crate) fn key(&self) -> &str {
         &self.key.0
+    }
+
+    pub(crate) fn time_ms(&self) -> u64 {
+        self.time_ms
+    }
+
+    pub(crate) fn id(&self) -> [u8; 16] {
+        self.id
     }
 
     /// Plaintext bytes of the part of this number.

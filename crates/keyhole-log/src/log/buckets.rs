@@ -1,10 +1,12 @@
 //! Buckets.
 
+use std::sync::Arc;
+
 use super::{Log, Request, draft, within};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::Bucket;
-use crate::limits::{BUCKET_MAX, POLICY_MAX};
+use crate::limits::{BUCKET_MAX, LIFECYCLE_MAX, POLICY_MAX};
 use crate::types::{BucketInfo, BucketSettings};
 use crate::wire::payload::Payload;
 
@@ -49,7 +51,7 @@ impl<D: Disk> Log<D> {
     /// Sets what a bucket is set to, in place of what it was.
     ///
     /// # Errors
-    /// `NoSuchBucket`; `TooLarge` for a policy over [`POLICY_MAX`]; those of every write.
+    /// `NoSuchBucket`; `TooLarge` for a policy over [`POLICY_MAX`] or a lifecycle over [`LIFECYCLE_MAX`]; those of every write.
     pub async fn set_bucket(&self, bucket: &str, settings: BucketSettings, time_ms: u64) -> Result<(), Error> {
         self.settle(bucket, time_ms, |_| Ok(settings)).await
     }
@@ -90,6 +92,7 @@ impl<D: Disk> Log<D> {
             let (bucket, home) = state.index.writable(bucket)?;
             let settings = decide(home)?;
             within(settings.policy.len(), POLICY_MAX, "the policy of a bucket")?;
+            within(settings.lifecycle.len(), LIFECYCLE_MAX, "the lifecycle of a bucket")?;
             state.index.reserve_settings(bucket);
             (state.numbers.record(), bucket, settings)
         };
@@ -101,6 +104,12 @@ impl<D: Disk> Log<D> {
     pub fn bucket_settings(&self, bucket: &str) -> Option<(BucketSettings, u64)> {
         let state = self.shared().lock();
         state.index.bucket(bucket).map(|(_, bucket)| (bucket.settings(), bucket.bytes()))
+    }
+
+    /// The lifecycle among what a bucket is set to, if it has one.
+    pub fn bucket_lifecycle(&self, bucket: &str) -> Option<Arc<[u8]>> {
+        let state = self.shared().lock();
+        state.index.bucket(bucket).and_then(|(_, bucket)| bucket.lifecycle())
     }
 
     /// A bucket, if it exists.

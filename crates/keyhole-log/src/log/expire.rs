@@ -1,13 +1,16 @@
 //! Objects that go by themselves: because their time is over, or to make room.
 
+use std::cell::Cell;
 use std::collections::BinaryHeap;
+use std::future::poll_fn;
+use std::task::Poll;
 
 use super::Log;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::limits::EXPIRE_BATCH;
 use crate::shared::State;
-use crate::types::Condition;
+use crate::types::{BucketInfo, BucketSettings, Condition};
 
 /// An object that is to go, unless it is another one by then.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +20,9 @@ struct Due {
     key: String,
 }
 
+/// Key and identity of an upload.
+type UploadName = (String, [u8; 16]);
+
 impl<D: Disk> Log<D> {
     /// Deletes the objects whose time is over: those stored longer ago than [`expire_ms`](crate::BucketSettings::expire_ms) of
     /// their bucket. An object stored after `now_ms`, by a clock that was ahead, stays. The result is how many went.
@@ -24,35 +30,130 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// Those of every write. What was deleted until then is deleted.
     pub async fn expire(&self, now_ms: u64) -> Result<u64, Error> {
+        let rules = |settings: &BucketSettings| {
+            let expire_ms = settings.expire_ms?;
+            Some(move |_: &str, time_ms: u64| time_ms.saturating_add(expire_ms) <= now_ms)
+        };
+        self.expire_by(now_ms, rules).await
+    }
+
+    /// Deletes the objects that are due: `rules` makes of the settings of a bucket what says so of a key and of when the object
+    /// was stored; `None`: in this bucket none is. Both run under the lock, for no more than [`EXPIRE_BATCH`] objects at a time,
+    /// and others run between. The result is how many went.
+    ///
+    /// # Errors
+    /// Those of every write. What was deleted until then is deleted.
+    pub async fn expire_by<R>(&self, now_ms: u64, rules: impl Fn(&BucketSettings) -> Option<R>) -> Result<u64, Error>
+    where
+        R: Fn(&str, u64) -> bool,
+    {
         let mut expired = 0;
-        let buckets: Vec<String> = self.buckets().into_iter().map(|bucket| bucket.name).collect();
-        for bucket in buckets {
+        for bucket in self.buckets() {
             let mut from = String::new();
-            while let Some((due, next)) = self.due(&bucket, &from, now_ms) {
+            while let Some((due, next)) = self.due(&bucket.name, &from, &rules) {
                 expired += self.drop_all(due, now_ms).await?;
                 from = next;
+                let_others_run().await;
             }
         }
         Ok(expired)
     }
 
+    /// Aborts the uploads that are due, by their key and when they were created; otherwise the same as
+    /// [`expire_by`](Self::expire_by).
+    ///
+    /// # Errors
+    /// Those of every write.
+    pub async fn abort_by<R>(&self, now_ms: u64, rules: impl Fn(&BucketSettings) -> Option<R>) -> Result<u64, Error>
+    where
+        R: Fn(&str, u64) -> bool,
+    {
+        let mut aborted = 0;
+        for BucketInfo { name, .. } in self.buckets() {
+            let mut from = 0;
+            while let Some((due, next)) = self.due_uploads(&name, from, &rules) {
+                let abortions = due.iter().map(|(key, id)| self.abort_upload(&name, key, id, now_ms));
+                for outcome in futures_util::future::join_all(abortions).await {
+                    match outcome {
+                        Ok(()) => aborted += 1,
+                        // It has gone, or is being completed right now.
+                        Err(Error::NoSuchBucket | Error::NoSuchUpload | Error::Conflict) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                from = next;
+                let_others_run().await;
+            }
+        }
+        Ok(aborted)
+    }
+
+    /// The newest time of an object, or of an upload, in the buckets that `concerns` by their settings; 0: there is none.
+    pub async fn newest_ms(&self, concerns: impl Fn(&BucketSettings) -> bool) -> u64 {
+        let newest = Cell::new(0);
+        let look = |settings: &BucketSettings| {
+            concerns(settings).then_some(|_: &str, time_ms: u64| {
+                newest.set(newest.get().max(time_ms));
+                false
+            })
+        };
+        for BucketInfo { name, .. } in self.buckets() {
+            let mut from = String::new();
+            while let Some((_, next)) = self.due(&name, &from, &look) {
+                from = next;
+                let_others_run().await;
+            }
+            let mut from = 0;
+            while let Some((_, next)) = self.due_uploads(&name, from, &look) {
+                from = next;
+                let_others_run().await;
+            }
+        }
+        newest.get()
+    }
+
     /// Those of the next keys of a bucket that are due, and where to go on; `None` at the end.
-    fn due(&self, bucket: &str, from: &str, now_ms: u64) -> Option<(Vec<Due>, String)> {
+    fn due<R: Fn(&str, u64) -> bool>(
+        &self,
+        bucket: &str,
+        from: &str,
+        rules: &impl Fn(&BucketSettings) -> Option<R>,
+    ) -> Option<(Vec<Due>, String)> {
         let state = self.shared().lock();
         let (_, home) = state.index.bucket(bucket)?;
-        let expire_ms = home.settings().expire_ms?;
+        let is_due = rules(&home.settings())?;
         let (mut due, mut seen) = (Vec::new(), 0);
         for (key, entry) in home.objects_from(from) {
             if seen == EXPIRE_BATCH {
                 return Some((due, key.to_owned()));
             }
             seen += 1;
-            if entry.time_ms().saturating_add(expire_ms) <= now_ms {
+            if is_due(key, entry.time_ms()) {
                 due.push(Due { seq: entry.seq, bucket: bucket.to_owned(), key: key.to_owned() });
             }
         }
         // After the last key there is nothing; a name that sorts behind it ends the search next time.
         (seen > 0).then(|| (due, format!("{}\0", home.last_key().unwrap_or_default())))
+    }
+
+    /// The same of uploads: key and identity of each.
+    fn due_uploads<R: Fn(&str, u64) -> bool>(
+        &self,
+        bucket: &str,
+        from: u64,
+        rules: &impl Fn(&BucketSettings) -> Option<R>,
+    ) -> Option<(Vec<UploadName>, u64)> {
+        let state = self.shared().lock();
+        let (_, home) = state.index.bucket(bucket)?;
+        let is_due = rules(&home.settings())?;
+        let (mut due, mut last) = (Vec::new(), None);
+        for (seq, upload) in home.uploads_from(from).take(EXPIRE_BATCH) {
+            last = Some(seq);
+            if is_due(upload.key(), upload.time_ms()) {
+                due.push((upload.key().to_owned(), upload.id()));
+            }
+        }
+        last.map(|last| (due, last + 1))
     }
 
     /// Deletes objects, all at once so that they share commits; how many went.
@@ -86,6 +187,19 @@ impl<D: Disk> Log<D> {
         }
         Ok(dropped)
     }
+}
+
+/// Gives way once: what looks at everything must not keep others waiting where there is nothing to write.
+async fn let_others_run() {
+    let mut has_waited = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut has_waited, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// The oldest objects found so far, the youngest of them on top: sequence number, bytes, name.

@@ -17,6 +17,7 @@ mod tag {
     pub(super) const FLOOR: u8 = 8;
     pub(super) const PENDING: u8 = 9;
     pub(super) const POLICY: u8 = 10;
+    pub(super) const LIFECYCLE: u8 = 11;
 }
 
 /// One entry of a checkpoint. Locations are raw: see [`Location`](crate::index::Location).
@@ -40,6 +41,11 @@ pub(crate) enum Item<'a> {
     Policy {
         bucket: u64,
         policy: &'a [u8],
+    },
+    /// The same.
+    Lifecycle {
+        bucket: u64,
+        lifecycle: &'a [u8],
     },
     Object {
         at: u64,
@@ -137,11 +143,11 @@ impl<'a> Item<'a> {
                 settings.encode(out);
                 string(out, name);
             }
-            Item::Policy { bucket, policy } => {
-                out.push(tag::POLICY);
+            Item::Policy { bucket, policy: opaque } | Item::Lifecycle { bucket, lifecycle: opaque } => {
+                out.push(if matches!(self, Item::Policy { .. }) { tag::POLICY } else { tag::LIFECYCLE });
                 out.extend(bucket.to_le_bytes());
-                out.extend((policy.len() as u16).to_le_bytes());
-                out.extend(*policy);
+                out.extend((opaque.len() as u16).to_le_bytes());
+                out.extend(*opaque);
             }
             Item::Object { at, seq, size, stamp, digest, bodies, key } => {
                 out.push(tag::OBJECT);
@@ -214,6 +220,10 @@ impl<'a> Item<'a> {
             tag::POLICY => {
                 let (bucket, len) = (c.u64()?, c.u16()?);
                 Item::Policy { bucket, policy: c.bytes(len.into())? }
+            }
+            tag::LIFECYCLE => {
+                let (bucket, len) = (c.u64()?, c.u16()?);
+                Item::Lifecycle { bucket, lifecycle: c.bytes(len.into())? }
             }
             tag::OBJECT => {
                 let (at, seq, size, stamp, digest) = (c.u64()?, c.u64()?, c.u64()?, c.u64()?, c.array()?);
@@ -316,11 +326,12 @@ mod tests {
     #[test]
     fn items_round_trip() {
         let part = Part { number: 7, body: BodyId(99), size: 5 << 20, salt: [3; 24], etag: [4; 16] };
-        let settings = BucketSettings { quota: Some(5), expire_ms: None, policy: Vec::new() };
+        let settings = BucketSettings { quota: Some(5), ..BucketSettings::default() };
         let segment = SegmentItem { number: 3, use_: SegmentUse::OpenMeta, generation: 9, written: 8192, prev: 77 };
         let items = [
             Item::Bucket { id: 1, at: 2, time_ms: 3, settings_at: 4, settings_seq: 5, settings, name: "photos" },
             Item::Policy { bucket: 1, policy: b"policy" },
+            Item::Lifecycle { bucket: 1, lifecycle: b"lifecycle" },
             Item::Home { bucket: 1 },
             Item::Object {
                 at: 1,
@@ -352,7 +363,7 @@ mod tests {
                 "cut to {len}"
             );
         }
-        for byte in [0, 11, 255] {
+        for byte in [0, 12, 255] {
             let chunk = Chunk { items: &[byte], ..chunk };
             assert_eq!(chunk.items().collect::<Vec<_>>(), [None]);
         }

@@ -3,7 +3,7 @@
 use super::Cursor;
 use super::checkpoint::{CheckpointEnd, Chunk};
 use crate::limits::{BATCH_MAX, BUCKET_MAX, INLINE_MAX};
-use crate::limits::{BLOCKS_MAX, HEAD_MAX, INFO_MAX, INFOS_MAX, KEY_MAX, LABELS_MAX, PARTS_MAX};
+use crate::limits::{BLOCKS_MAX, HEAD_MAX, INFO_MAX, INFOS_MAX, KEY_MAX, LABELS_MAX, LIFECYCLE_MAX, PARTS_MAX};
 use crate::limits::{POLICY_MAX, PREFIX_MAX, RECORD_MAX, TAG_LEN, TAGS_MAX};
 use crate::types::{BodyId, BucketSettings, Etag, Part};
 
@@ -29,6 +29,8 @@ pub(crate) mod kind {
     pub(crate) const BUCKET_SETTINGS: u8 = 13;
     /// With one.
     pub(crate) const BUCKET_POLICY: u8 = 14;
+    /// With a lifecycle, and with a policy or without.
+    pub(crate) const BUCKET_LIFECYCLE: u8 = 15;
 }
 
 const SEALED: u8 = 1;
@@ -56,7 +58,7 @@ const _: () = {
     assert!(BODY_RECORD_MAX <= RECORD_MAX && OBJECT_RECORD_MAX <= RECORD_MAX && RECORD_MAX + 8 <= BATCH_MAX);
     assert!(BODY_RECORD_MAX + OBJECT_OF_A_BODY_MAX + 16 <= BATCH_MAX && LABELS_MAX <= u16::MAX as usize);
     assert!(INFO_MAX <= u16::MAX as usize && KEY_MAX <= u16::MAX as usize && BUCKET_MAX <= u16::MAX as usize);
-    assert!(POLICY_MAX <= u16::MAX as usize);
+    assert!(POLICY_MAX <= LIFECYCLE_MAX && LIFECYCLE_MAX <= u16::MAX as usize);
 };
 
 /// Contiguous blocks of a body in one segment. All blocks of a body are full but its last, so their lengths follow from the
@@ -166,7 +168,7 @@ pub(crate) enum Payload<'a> {
 }
 
 impl BucketSettings {
-    /// 16 bytes, all ones for what is not set. The policy stands elsewhere.
+    /// 16 bytes, all ones for what is not set. Policy and lifecycle stand elsewhere.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.extend(self.quota.unwrap_or(u64::MAX).to_le_bytes());
         out.extend(self.expire_ms.unwrap_or(u64::MAX).to_le_bytes());
@@ -174,7 +176,7 @@ impl BucketSettings {
 
     pub(super) fn parse(c: &mut Cursor<'_>) -> Option<Self> {
         let some = |value| (value != u64::MAX).then_some(value);
-        Some(BucketSettings { quota: some(c.u64()?), expire_ms: some(c.u64()?), policy: Vec::new() })
+        Some(BucketSettings { quota: some(c.u64()?), expire_ms: some(c.u64()?), ..BucketSettings::default() })
     }
 }
 
@@ -193,6 +195,7 @@ impl<'a> Payload<'a> {
             Payload::Mark => kind::MARK,
             Payload::Chunk(_) => kind::CHUNK,
             Payload::Checkpoint(_) => kind::CHECKPOINT,
+            Payload::BucketSettings { settings, .. } if !settings.lifecycle.is_empty() => kind::BUCKET_LIFECYCLE,
             Payload::BucketSettings { settings, .. } if settings.policy.is_empty() => kind::BUCKET_SETTINGS,
             Payload::BucketSettings { .. } => kind::BUCKET_POLICY,
         }
@@ -269,9 +272,14 @@ impl<'a> Payload<'a> {
                 out.extend(bucket.to_le_bytes());
                 out.extend(time_ms.to_le_bytes());
                 settings.encode(&mut out);
-                if !settings.policy.is_empty() {
-                    out.extend((settings.policy.len() as u16).to_le_bytes());
-                    out.extend(&settings.policy);
+                let BucketSettings { policy, lifecycle, .. } = settings;
+                if !policy.is_empty() || !lifecycle.is_empty() {
+                    out.extend((policy.len() as u16).to_le_bytes());
+                    out.extend(policy);
+                }
+                if !lifecycle.is_empty() {
+                    out.extend((lifecycle.len() as u16).to_le_bytes());
+                    out.extend(&lifecycle[..]);
                 }
             }
         }
@@ -318,6 +326,15 @@ impl<'a> Payload<'a> {
                 let settings = BucketSettings::parse(&mut c)?;
                 let len = c.u16().map(usize::from).filter(|len| (1..=POLICY_MAX).contains(len))?;
                 let settings = BucketSettings { policy: c.bytes(len)?.to_vec(), ..settings };
+                Payload::BucketSettings { bucket, time_ms, settings }
+            }
+            kind::BUCKET_LIFECYCLE => {
+                let (bucket, time_ms) = (c.u64()?, c.u64()?);
+                let settings = BucketSettings::parse(&mut c)?;
+                let len = c.u16().map(usize::from).filter(|len| *len <= POLICY_MAX)?;
+                let policy = c.bytes(len)?.to_vec();
+                let len = c.u16().map(usize::from).filter(|len| (1..=LIFECYCLE_MAX).contains(len))?;
+                let settings = BucketSettings { policy, lifecycle: c.bytes(len)?.into(), ..settings };
                 Payload::BucketSettings { bucket, time_ms, settings }
             }
             _ => return None,
@@ -575,9 +592,19 @@ mod tests {
             let create = UploadCreate { bucket: 1, id, time_ms: 1, sealed: false, declared, key, head, labels };
             check(&Payload::UploadCreate(create));
         }
+        let settings = |policy, lifecycle| {
+            let (policy, lifecycle) = (vec![7; policy], vec![8; lifecycle].into());
+            let settings = BucketSettings { quota: Some(1 << 40), expire_ms: None, policy, lifecycle };
+            Payload::BucketSettings { bucket: 1, time_ms: 2, settings }
+        };
         for policy in [0, 1, POLICY_MAX] {
-            let settings = BucketSettings { quota: Some(1 << 40), expire_ms: None, policy: vec![7; policy] };
-            check(&Payload::BucketSettings { bucket: 1, time_ms: 2, settings });
+            check(&settings(policy, 0));
+            check(&settings(policy, 1));
+        }
+        let longest = settings(POLICY_MAX, LIFECYCLE_MAX);
+        assert_eq!(Payload::parse(longest.kind(), &longest.encode()).as_ref(), Some(&longest));
+        for longer in [settings(0, LIFECYCLE_MAX + 1), settings(POLICY_MAX + 1, 1), settings(POLICY_MAX + 1, 0)] {
+            assert_eq!(Payload::parse(longer.kind(), &longer.encode()), None);
         }
         let end =
             CheckpointEnd { until: 5, watermark: 4, floor: 3, chunks: vec![1, 2, 3], ends: vec![(1, 4096), (2, 8192)] };
@@ -588,7 +615,7 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         assert_eq!(Payload::parse(0, b""), None);
-        assert_eq!(Payload::parse(14, b""), None);
+        assert_eq!(Payload::parse(16, b""), None);
         // A body of two blocks whose only run has one.
         let short = Bytes::Blocks(vec![Run { offset: 0, generation: 0, blocks: 1 }]);
         let body = Payload::Body(BodyRecord { id: BodyId(1), placed: 0, len: 2 << 20, prefix: b"", bytes: short });

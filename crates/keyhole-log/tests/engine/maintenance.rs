@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use keyhole_log::limits::{BLOCK_DATA, SEGMENT_LEN_MIN, SEGMENTS_START};
+use keyhole_log::limits::{BLOCK_DATA, LIFECYCLE_MAX, SEGMENT_LEN_MIN, SEGMENTS_START};
 use keyhole_log::{BucketSettings, Condition, Error, OpenOptions, SegmentState};
 
 use crate::support::store::{CAPACITY, Store, format, get, keys, options, put};
@@ -251,7 +252,7 @@ fn quotas() {
     let (medium, mut store) = fresh(8, 31, options(1));
     let log = store.log();
     store.run(async {
-        let quota = |quota| BucketSettings { quota, expire_ms: None, policy: Vec::new() };
+        let quota = |quota| BucketSettings { quota, ..BucketSettings::default() };
         log.set_bucket("bucket", quota(Some(10_000)), 1).await.unwrap();
         put(&log, "a", 2, 6000).await.unwrap();
         assert!(matches!(put(&log, "b", 2, 4001).await, Err(Error::QuotaExceeded)));
@@ -296,7 +297,7 @@ fn settings_are_changed_one_after_the_other() {
         quota.unwrap();
         assert!(matches!(conflict, Err(Error::Conflict)), "{conflict:?}");
         policy().await.unwrap();
-        let both = BucketSettings { quota: Some(10_000), expire_ms: None, policy: b"policy".to_vec() };
+        let both = BucketSettings { quota: Some(10_000), policy: b"policy".to_vec(), ..BucketSettings::default() };
         assert_eq!(log.bucket_settings("bucket").unwrap().0, both);
         // What is refused changes nothing, and keeps nobody out.
         let refused = log.change_bucket("bucket", 1, |settings| {
@@ -339,6 +340,66 @@ fn what_has_expired_goes() {
         assert_eq!(keys(&log).first().unwrap(), "k1501");
         assert_eq!(log.expire(9000).await.unwrap(), 999);
         assert!(keys(&log).is_empty());
+    });
+}
+
+/// By rules of prefix and time, which the log does not know. Objects carry their seed as their time.
+#[test]
+fn what_rules_say_goes() {
+    let (medium, mut store) = fresh(13, 31, options(1));
+    let log = store.log();
+    let lifecycle: Arc<[u8]> = vec![7; LIFECYCLE_MAX].into();
+    let rules = |settings: &BucketSettings| {
+        let prefix = if settings.lifecycle.is_empty() { None } else { Some("old/") };
+        prefix.map(|prefix| move |key: &str, time_ms: u64| key.starts_with(prefix) && time_ms < 2000)
+    };
+    store.run(async {
+        log.create_bucket("other", 1).await.unwrap();
+        for i in 0..2500u64 {
+            put(&log, &format!("old/{i:04}"), i, 10).await.unwrap();
+            put(&log, &format!("{}/{i}", if i % 2 == 0 { "new" } else { "older" }), i, 10).await.unwrap();
+        }
+        let create = |key: &str, n: u64| keyhole_log::CreateUpload {
+            bucket: "bucket".to_owned(),
+            key: key.to_owned(),
+            id: u128::from(n).to_le_bytes(),
+            head: Vec::new(),
+            labels: Vec::new(),
+            sealed: false,
+            time_ms: n,
+            declared: None,
+        };
+        for i in 0..1200 {
+            log.create_upload(create("old/upload", 1000 + i)).await.unwrap();
+        }
+        log.create_upload(create("new/upload", 1)).await.unwrap();
+        assert_eq!((log.expire_by(9, rules).await.unwrap(), log.abort_by(9, rules).await.unwrap()), (0, 0));
+        assert_eq!(log.newest_ms(|settings| !settings.lifecycle.is_empty()).await, 0);
+        let set = |lifecycle: Arc<[u8]>| {
+            log.change_bucket("bucket", 1, |settings| {
+                settings.lifecycle = lifecycle;
+                Ok::<(), Error>(())
+            })
+        };
+        assert!(matches!(set(vec![7; LIFECYCLE_MAX + 1].into()).await, Err(Error::TooLarge(_))));
+        set(lifecycle.clone()).await.unwrap();
+        log.checkpoint().await.unwrap();
+    });
+    drop((log, store));
+    medium.borrow_mut().crash(Crash::Lost);
+    let mut store = Store::maintained(&medium, options(1)).unwrap();
+    let log = store.log();
+    store.run(async {
+        assert_eq!(log.bucket_settings("bucket").unwrap().0.lifecycle, lifecycle);
+        assert_eq!(log.newest_ms(|settings| !settings.lifecycle.is_empty()).await, 2499);
+        assert_eq!((log.expire_by(9, rules).await.unwrap(), log.abort_by(9, rules).await.unwrap()), (2000, 1000));
+        assert_eq!((log.expire_by(9, rules).await.unwrap(), log.abort_by(9, rules).await.unwrap()), (0, 0));
+        let left = keys(&log);
+        assert!(left.len() == 3000 && left.iter().filter(|key| key.starts_with("old/")).min().unwrap() == "old/2000");
+        for (key, count) in [("old/upload", 200), ("new/upload", 1)] {
+            let list = keyhole_log::ListUploads { prefix: key.to_owned(), limit: 1000, ..Default::default() };
+            assert_eq!(log.list_uploads("bucket", &list).unwrap().entries.len(), count, "{key}");
+        }
     });
 }
 

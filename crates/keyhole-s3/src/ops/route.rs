@@ -33,6 +33,9 @@ pub enum Operation {
     PutBucketEncryption,
     GetBucketEncryption,
     DeleteBucketEncryption,
+    PutBucketLifecycle,
+    GetBucketLifecycle,
+    DeleteBucketLifecycle,
     ListObjects(ListObjects),
     ListObjectsV2(ListObjectsV2),
     ListMultipartUploads(ListUploads),
@@ -121,7 +124,7 @@ pub(crate) fn check_key(key: &str) -> Result<(), Error> {
 /// The one subresource or parameter of the query that says what is asked for. What is known to S3 and not here is
 /// refused; what only tunes an operation passes.
 fn subresource(query: &Query) -> Result<Option<&str>, Error> {
-    const KNOWN: [&str; 11] = [
+    const KNOWN: [&str; 12] = [
         "location",
         "versioning",
         "acl",
@@ -133,6 +136,7 @@ fn subresource(query: &Query) -> Result<Option<&str>, Error> {
         "attributes",
         "partNumber",
         "encryption",
+        "lifecycle",
     ];
     const TUNING: [&str; 17] = [
         "prefix",
@@ -222,6 +226,9 @@ fn bucket(head: &RequestHead, query: &Query) -> Result<Operation, Error> {
         ("PUT", Some("encryption")) => Operation::PutBucketEncryption,
         ("GET", Some("encryption")) => Operation::GetBucketEncryption,
         ("DELETE", Some("encryption")) => Operation::DeleteBucketEncryption,
+        ("PUT", Some("lifecycle")) => Operation::PutBucketLifecycle,
+        ("GET", Some("lifecycle")) => Operation::GetBucketLifecycle,
+        ("DELETE", Some("lifecycle")) => Operation::DeleteBucketLifecycle,
         ("GET", Some("uploads")) => Operation::ListMultipartUploads(query.list_uploads()?),
         ("POST", Some("delete")) => Operation::DeleteObjects,
         ("POST", None) if is_form(head) => Operation::PostObject,
@@ -312,6 +319,9 @@ mod tests {
         check("PUT /bucket?encryption", Ok("PutBucketEncryption"));
         check("GET /bucket?encryption", Ok("GetBucketEncryption"));
         check("DELETE /bucket?encryption", Ok("DeleteBucketEncryption"));
+        check("PUT /bucket?lifecycle", Ok("PutBucketLifecycle"));
+        check("GET /bucket?lifecycle", Ok("GetBucketLifecycle"));
+        check("DELETE /bucket?lifecycle", Ok("DeleteBucketLifecycle"));
         check("GET /bucket/k?encryption", Err(ErrorCode::NotImplemented));
         check("GET /bucket?prefix=a", Ok("ListObjects("));
         check("GET /bucket?list-type=2&prefix=a", Ok("ListObjectsV2("));
@@ -342,7 +352,8 @@ mod tests {
     fn what_is_not_here_says_so() {
         for line in [
             "PUT /bucket?policy",
-            "GET /bucket?lifecycle",
+            "GET /bucket/k?lifecycle",
+            "POST /bucket?lifecycle",
             "PUT /bucket?acl",
             "GET /bucket?versions",
             "PUT /bucket?versioning",

@@ -29,13 +29,13 @@ pub struct CompletedPart {
     pub checksums: Checksums,
 }
 
-fn malformed() -> Error {
+pub(super) fn malformed() -> Error {
     Error::new(ErrorCode::MalformedXML)
 }
 
 /// Calls `visit` with the path of every element that ends, and its text. Name spaces and attributes are passed over; a
 /// document type, and with it every entity but the predefined, is refused.
-fn walk(document: &[u8], mut visit: impl FnMut(&[&str], &str) -> Result<(), Error>) -> Result<(), Error> {
+pub(super) fn walk(document: &[u8], mut visit: impl FnMut(&[&str], &str) -> Result<(), Error>) -> Result<(), Error> {
     let document = std::str::from_utf8(document).map_err(|_| malformed())?;
     let mut reader = Reader::from_str(document);
     let mut path: Vec<String> = Vec::new();

@@ -170,7 +170,7 @@ impl Checkpoint {
                 self.segments.insert(u32_at(item, 1), Segment { used: item[5], generation, written, prev });
                 22
             }
-            8 | 10 => 9 + string(9),
+            8 | 10 | 11 => 9 + string(9),
             1 | 9 => 9,
             other => panic!("an item {other} of a checkpoint"),
         }

@@ -16,7 +16,9 @@ impl Client {
         let some = |value: u64| (value > 0).then_some(value);
         let quota = if self.random.chance(50) { 0 } else { *self.random.pick(&QUOTAS) };
         let policy = vec![id as u8; id as usize % 9];
-        let settings = BucketSettings { quota: some(quota), expire_ms: some(*self.random.pick(&AGES)), policy };
+        let lifecycle = vec![id as u8; id as usize % 5 * 1000].into();
+        let expire_ms = some(*self.random.pick(&AGES));
+        let settings = BucketSettings { quota: some(quota), expire_ms, policy, lifecycle };
         let since = self.since();
         self.world.model.borrow_mut().set(bucket).begin(id, settings.clone(), since.tick);
         let log = self.log.clone();

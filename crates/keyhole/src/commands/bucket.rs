@@ -114,15 +114,16 @@ fn show(reply: Reply, json: bool) -> Result<()> {
         print(&format!("{text}\n"));
         return Ok(());
     }
-    let BucketReply { bucket, bytes, quota, expire_days, sse_c, pin, rekey_by_overwrite } = settings;
+    let BucketReply { bucket, bytes, quota, expire_days, lifecycle_rules, sse_c, pin, rekey_by_overwrite } = settings;
     let quota = quota.map_or_else(|| NONE.to_owned(), |quota| format!("{} ({quota} bytes)", size(quota)));
     let days = expire_days.map_or_else(|| NONE.to_owned(), |days| days.to_string());
+    let rules = lifecycle_rules.map_or_else(|| "of a later version".to_owned(), |rules| rules.to_string());
     let word = |value: Option<clap::builder::PossibleValue>| {
         value.map_or_else(String::new, |value| value.get_name().to_owned())
     };
     let pin = if pin.is_empty() { NONE.to_owned() } else { pin.join(", ") };
     print(&format!(
-        "bucket: {bucket}\nused: {} ({bytes} bytes)\nquota: {quota}\nexpire-days: {days}\nsse-c: {}\npin: {pin}\n\
+        "bucket: {bucket}\nused: {} ({bytes} bytes)\nquota: {quota}\nexpire-days: {days}\nlifecycle-rules: {rules}\nsse-c: {}\npin: {pin}\n\
          rekey-by-overwrite: {}\n",
         size(bytes),
         word(sse_c.to_possible_value()),

@@ -101,6 +101,7 @@ fn bucket_get<D: Disk>(log: &Log<D>, bucket: String) -> Result<Reply, Error> {
         bytes,
         quota: settings.quota,
         expire_days: settings.expire_ms.map(|ms| ms / DAY_MS),
+        lifecycle_rules: keyhole_node::rule_count(&settings).map(|count| count as u64),
         sse_c: match sse_c {
             keyhole_node::SseC::Allow => SseC::Allow,
             keyhole_node::SseC::Require => SseC::Require,

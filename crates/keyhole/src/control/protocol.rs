@@ -141,6 +141,8 @@ pub(crate) struct BucketReply {
     pub(crate) quota: Option<u64>,
     /// Days after which an object is deleted.
     pub(crate) expire_days: Option<u64>,
+    /// Rules that were set through S3, by which objects and uploads go; `None`: they cannot be read, and do nothing.
+    pub(crate) lifecycle_rules: Option<u64>,
     pub(crate) sse_c: SseC,
     /// Ids of the only customer keys that it takes, if there are any.
     pub(crate) pin: Vec<String>,

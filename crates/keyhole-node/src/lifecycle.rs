@@ -1,0 +1,205 @@
+//! What goes by itself: the lifecycle of a bucket's objects, set through S3, and their age, set by the operator.
+
+use keyhole_core::aead::Engine;
+use keyhole_log::limits::LIFECYCLE_MAX;
+use keyhole_log::{BucketSettings, Disk, Log};
+use keyhole_s3::http::Response;
+use keyhole_s3::ops::Lifecycle;
+use keyhole_s3::{Error, ErrorCode, time, xml};
+
+use crate::failure::Result;
+use crate::io::{Env, Stream};
+use crate::limits::CLOCK_STEP_MAX_MS;
+use crate::node::{Node, Request};
+use crate::request::Connection;
+
+/// What a pass over everything that may be due has done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pass {
+    /// Nothing: the clock is well behind this time, at which something was stored. One of the two is wrong.
+    Behind(u64),
+    /// So much is gone.
+    Done {
+        /// Objects whose time was over.
+        objects: u64,
+        /// Uploads that were not completed in their time.
+        uploads: u64,
+    },
+}
+
+/// Deletes the objects, and aborts the uploads, that are due by the settings of their bucket. What cannot be read of a lifecycle,
+/// because a later version has written it, deletes nothing.
+///
+/// # Errors
+/// Those of every write. What has gone until then is gone.
+pub async fn expire<D: Disk>(log: &Log<D>, env: &impl Env) -> std::result::Result<Pass, keyhole_log::Error> {
+    let newest_ms = log.newest_ms(|settings| settings.expire_ms.is_some() || !settings.lifecycle.is_empty()).await;
+    // Only now: things were stored while that was looked for.
+    let now_ms = env.now_ms();
+    if is_behind(now_ms, newest_ms) {
+        return Ok(Pass::Behind(newest_ms));
+    }
+    let objects = log.expire_by(now_ms, |settings| is_object_due(settings, now_ms)).await?;
+    let uploads = log.abort_by(now_ms, |settings| is_upload_due(settings, now_ms)).await?;
+    Ok(Pass::Done { objects, uploads })
+}
+
+fn is_behind(now_ms: u64, newest_ms: u64) -> bool {
+    now_ms.saturating_add(CLOCK_STEP_MAX_MS) < newest_ms
+}
+
+fn is_object_due(settings: &BucketSettings, now_ms: u64) -> Option<impl Fn(&str, u64) -> bool + use<>> {
+    let (expire_ms, lifecycle) = (settings.expire_ms, rules(settings));
+    (expire_ms.is_some() || !lifecycle.is_empty()).then_some(move |key: &str, stored_ms: u64| {
+        expire_ms.is_some_and(|expire_ms| stored_ms.saturating_add(expire_ms) <= now_ms)
+            || lifecycle.expiration(key, stored_ms).is_some_and(|due| due.at_ms <= now_ms)
+    })
+}
+
+fn is_upload_due(settings: &BucketSettings, now_ms: u64) -> Option<impl Fn(&str, u64) -> bool + use<>> {
+    let lifecycle = rules(settings);
+    (!lifecycle.is_empty()).then_some(move |key: &str, created_ms: u64| {
+        lifecycle.abortion(key, created_ms).is_some_and(|due| due.at_ms <= now_ms)
+    })
+}
+
+/// The rules that can be read.
+fn rules(settings: &BucketSettings) -> Lifecycle {
+    Lifecycle::from_bytes(&settings.lifecycle).unwrap_or_default()
+}
+
+/// How many rules of S3 a bucket has; `None`: they cannot be read, and do nothing.
+pub fn rule_count(settings: &BucketSettings) -> Option<usize> {
+    Lifecycle::from_bytes(&settings.lifecycle).map(|lifecycle| lifecycle.rules.len())
+}
+
+impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
+    /// PutBucketLifecycleConfiguration: in place of the rules that the bucket has.
+    pub(crate) async fn put_bucket_lifecycle<S: Stream<Buf = D::Buf>>(
+        &self,
+        connection: &mut Connection<S>,
+        request: Request<'_>,
+    ) -> Result<Response> {
+        let bucket = request.bucket()?;
+        self.require_bucket(bucket)?;
+        let document = self.document(connection, &request).await?;
+        let lifecycle = xml::parse_lifecycle(&document)?.to_bytes();
+        if lifecycle.len() > LIFECYCLE_MAX {
+            let message = format!(
+                "The rules take {} bytes, and a bucket has room for {LIFECYCLE_MAX}. Use fewer rules, or shorter ids and \
+                prefixes.",
+                lifecycle.len()
+            );
+            return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
+        }
+        self.set_lifecycle(bucket, &lifecycle).await?;
+        Ok(Response::new(200))
+    }
+
+    /// GetBucketLifecycleConfiguration.
+    pub(crate) fn bucket_lifecycle(&self, request: &Request<'_>) -> Result<Response> {
+        let (settings, _) = self.log.bucket_settings(request.bucket()?).ok_or(ErrorCode::NoSuchBucket)?;
+        match Lifecycle::from_bytes(&settings.lifecycle) {
+            None => {
+                let message = "The bucket has lifecycle rules that this version of the node cannot read, and that do nothing \
+                    meanwhile. Set them anew.";
+                Err(Error::new(ErrorCode::NotImplemented).with_message(message).into())
+            }
+            Some(lifecycle) if lifecycle.is_empty() => Err(ErrorCode::NoSuchLifecycleConfiguration.into()),
+            Some(lifecycle) => Ok(Response::xml(200, xml::lifecycle(&lifecycle))),
+        }
+    }
+
+    /// DeleteBucketLifecycle: 204 whether there were any rules or not.
+    pub(crate) async fn delete_bucket_lifecycle(&self, request: &Request<'_>) -> Result<Response> {
+        self.set_lifecycle(request.bucket()?, &[]).await?;
+        Ok(Response::new(204))
+    }
+
+    async fn set_lifecycle(&self, bucket: &str, lifecycle: &[u8]) -> Result<()> {
+        let change = |settings: &mut BucketSettings| {
+            settings.lifecycle = lifecycle.into();
+            Ok(())
+        };
+        self.change_bucket(bucket, change).await
+    }
+
+    /// Says when an object goes by itself, and by which rule, if by any.
+    pub(crate) fn with_expiration(&self, response: Response, bucket: &str, key: &str, stored_ms: u64) -> Response {
+        let Some(lifecycle) = self.lifecycle(bucket) else { return response };
+        match lifecycle.expiration(key, stored_ms) {
+            Some(due) => response.header("x-amz-expiration", due.to_string()),
+            None => response,
+        }
+    }
+
+    /// The same of an upload that is not completed.
+    pub(crate) fn with_abortion(&self, response: Response, bucket: &str, key: &str, created_ms: u64) -> Response {
+        let Some(lifecycle) = self.lifecycle(bucket) else { return response };
+        match lifecycle.abortion(key, created_ms) {
+            Some(due) => response
+                .header("x-amz-abort-date", time::http_date(due.at_ms))
+                .header("x-amz-abort-rule-id", due.encoded_rule()),
+            None => response,
+        }
+    }
+
+    fn lifecycle(&self, bucket: &str) -> Option<Lifecycle> {
+        let bytes = self.log.bucket_lifecycle(bucket)?;
+        Lifecycle::from_bytes(&bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keyhole_s3::ops::{Expiration, Rule};
+
+    use super::*;
+
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+    #[test]
+    fn clocks() {
+        assert!(!is_behind(0, 0) && !is_behind(1, 0) && !is_behind(5, 5 + CLOCK_STEP_MAX_MS));
+        assert!(is_behind(5, 6 + CLOCK_STEP_MAX_MS) && !is_behind(u64::MAX, u64::MAX));
+    }
+
+    #[test]
+    fn what_is_due() {
+        let rule = |prefix: &str, expiration, abort_days| Rule {
+            id: "r".to_owned(),
+            enabled: true,
+            prefix: prefix.to_owned(),
+            bare_prefix: false,
+            expiration,
+            abort_days,
+        };
+        let rules = vec![
+            rule("a/", Some(Expiration::Days(1)), None),
+            rule("b/", Some(Expiration::Date(5 * DAY_MS)), None),
+            rule("c/", None, Some(2)),
+        ];
+        let lifecycle: std::sync::Arc<[u8]> = Lifecycle { rules }.to_bytes().into();
+        let settings = BucketSettings { lifecycle, ..BucketSettings::default() };
+        let object = |now_ms: u64, key: &str| is_object_due(&settings, now_ms).unwrap()(key, 1);
+        let upload = |now_ms: u64, key: &str| is_upload_due(&settings, now_ms).unwrap()(key, 1);
+        for (key, at_ms) in [("a/x", 2 * DAY_MS), ("b/x", 5 * DAY_MS)] {
+            assert!(!object(at_ms - 1, key) && object(at_ms, key) && !upload(u64::MAX, key), "{key}");
+        }
+        assert!(!upload(3 * DAY_MS - 1, "c/x") && upload(3 * DAY_MS, "c/x") && !object(u64::MAX, "c/x"));
+        assert!(!object(u64::MAX, "a") && !object(u64::MAX, "x/a/"));
+
+        // The operator's setting besides, or alone.
+        let both = BucketSettings { expire_ms: Some(7), ..settings.clone() };
+        let due = is_object_due(&both, 8).unwrap();
+        assert!(due("x", 1) && !due("x", 2) && !due("a/x", 2));
+        let alone = BucketSettings { expire_ms: Some(7), ..BucketSettings::default() };
+        assert!(is_object_due(&alone, 8).unwrap()("x", 1) && is_upload_due(&alone, 8).is_none());
+        let none = BucketSettings::default();
+        assert!(is_object_due(&none, 8).is_none() && is_upload_due(&none, 8).is_none());
+        // What a later version has written does nothing.
+        let later = BucketSettings { lifecycle: vec![2, 0].into(), ..BucketSettings::default() };
+        assert!(is_object_due(&later, u64::MAX).is_none() && is_upload_due(&later, u64::MAX).is_none());
+        assert_eq!((rule_count(&later), rule_count(&settings), rule_count(&none)), (None, Some(3), Some(0)));
+    }
+}

@@ -1,0 +1,288 @@
+//! Objects that go by themselves, by rules of prefix, days and dates.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use keyhole_tests::aws::CLIS;
+use keyhole_tests::command::succeeds;
+use keyhole_tests::{Aws, CustomerKey, Launch, Node, Request, Response};
+
+const DAY_S: i64 = 24 * 60 * 60;
+
+fn node() -> Node {
+    let node = Launch::default().with_credential().arg("--threads=2").start();
+    node.make_bucket("bucket");
+    node
+}
+
+fn request(method: &str, key: &str) -> Request {
+    Request::new(method, &format!("/bucket/{key}"))
+}
+
+fn lifecycle(method: &str) -> Request {
+    Request::new(method, "/bucket").query("lifecycle", "")
+}
+
+fn rule(id: &str, prefix: &str, status: &str, actions: &str) -> String {
+    format!("<Rule><ID>{id}</ID><Filter><Prefix>{prefix}</Prefix></Filter><Status>{status}</Status>{actions}</Rule>")
+}
+
+fn days(days: u32) -> String {
+    format!("<Expiration><Days>{days}</Days></Expiration>")
+}
+
+fn date(date: &str) -> String {
+    format!("<Expiration><Date>{date}</Date></Expiration>")
+}
+
+fn abort(days: u32) -> String {
+    let days = format!("<DaysAfterInitiation>{days}</DaysAfterInitiation>");
+    format!("<AbortIncompleteMultipartUpload>{days}</AbortIncompleteMultipartUpload>")
+}
+
+fn put(rules: &[String]) -> Request {
+    lifecycle("PUT").body(format!("<LifecycleConfiguration>{}</LifecycleConfiguration>", rules.concat()))
+}
+
+fn keys(node: &Node) -> Vec<String> {
+    let text = node.send(&Request::new("GET", "/bucket").query("list-type", "2")).expect(200).text();
+    text.split("<Key>").skip(1).map(|rest| rest.split("</Key>").next().unwrap().to_owned()).collect()
+}
+
+#[track_caller]
+fn refused(reply: &Response, status: u16, code: &str, words: &str) {
+    assert_eq!((reply.status, reply.element("Code").as_deref()), (status, Some(code)), "{}", reply.text());
+    assert!(reply.element("Message").unwrap().contains(words), "{}", reply.text());
+}
+
+/// The midnight after so many days, as headers have it.
+fn midnight(days: i64) -> String {
+    let then = (Timestamp::now().as_second() + 1 + days * DAY_S + DAY_S - 1) / DAY_S * DAY_S;
+    Timestamp::from_second(then).unwrap().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+}
+
+#[test]
+fn rules_are_put_read_and_deleted() {
+    let mut node = node();
+    refused(&node.send(&lifecycle("GET")), 404, "NoSuchLifecycleConfiguration", "");
+    node.send(&lifecycle("DELETE")).expect(204);
+    let data = node.data().to_str().unwrap().to_owned();
+    let set = |option: &[&str]| {
+        String::from_utf8(succeeds(&[&["bucket", "set", &data, "bucket"], option].concat(), b"")).unwrap()
+    };
+    set(&["--quota", "1GiB", "--rekey-by-overwrite", "forbid"]);
+    let rules = [
+        rule("first", "a&amp;b/", "Enabled", &days(30)),
+        rule("second", "", "Disabled", &(date("2026-01-01T00:00:00Z") + &abort(7))),
+    ];
+    node.send(&put(&rules)).expect(200);
+    let expected = "<Rule><ID>first</ID><Filter><Prefix>a&amp;b/</Prefix></Filter><Status>Enabled</Status><Expiration>\
+        <Days>30</Days></Expiration></Rule><Rule><ID>second</ID><Filter><Prefix></Prefix></Filter><Status>Disabled</Status>\
+        <Expiration><Date>2026-01-01T00:00:00.000Z</Date></Expiration><AbortIncompleteMultipartUpload>\
+        <DaysAfterInitiation>7</DaysAfterInitiation></AbortIncompleteMultipartUpload></Rule></LifecycleConfiguration>";
+    let check = |node: &Node| {
+        let text = node.send(&lifecycle("GET")).expect(200).text();
+        assert!(text.ends_with(expected), "{text}");
+    };
+    check(&node);
+    // It lasts, from the log and from a checkpoint, and so does what is set besides.
+    node.kill();
+    node.start();
+    check(&node);
+    assert!(node.stop().success());
+    node.start();
+    check(&node);
+    let shown = set(&["--sse-c", "require"]);
+    assert!(shown.contains("quota: 1.0 GiB") && shown.contains("rekey-by-overwrite: forbid"), "{shown}");
+    assert!(shown.contains("lifecycle-rules: 2\n"), "{shown}");
+    check(&node);
+    let encryption = Request::new("DELETE", "/bucket").query("encryption", "");
+    node.send(&encryption).expect(204);
+    check(&node);
+    // What is refused changes nothing.
+    refused(&node.send(&put(&[])), 400, "MalformedXML", "");
+    check(&node);
+    node.send(&lifecycle("DELETE")).expect(204);
+    refused(&node.send(&lifecycle("GET")), 404, "NoSuchLifecycleConfiguration", "");
+    let shown = set(&["--quota", "none"]);
+    assert!(shown.contains("lifecycle-rules: 0\n") && shown.contains("sse-c: require\n"), "{shown}");
+    for method in ["GET", "PUT", "DELETE"] {
+        let absent = Request::new(method, "/absent").query("lifecycle", "");
+        refused(&node.send(&absent), 404, "NoSuchBucket", "");
+    }
+}
+
+#[test]
+fn what_is_no_rule_of_this_node_says_what_to_do() {
+    let node = node();
+    let check =
+        |rule: String, status: u16, code: &str, words: &str| refused(&node.send(&put(&[rule])), status, code, words);
+    let of = |actions: &str| rule("r", "", "Enabled", actions);
+    check(of(""), 400, "InvalidRequest", "At least one action");
+    check(of(&days(0)), 400, "InvalidArgument", "positive integer");
+    check(of(&abort(0)), 400, "InvalidArgument", "positive integer");
+    check(of(&date("2026-01-01T10:00:00Z")), 400, "InvalidArgument", "midnight");
+    check(
+        of("<Transition><Days>1</Days><StorageClass>GLACIER</StorageClass></Transition>"),
+        501,
+        "NotImplemented",
+        "Leave",
+    );
+    let versions = "<NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays></NoncurrentVersionExpiration>";
+    check(of(versions), 501, "NotImplemented", "no versions");
+    let tag = "<Rule><Filter><Tag><Key>a</Key><Value>b</Value></Tag></Filter><Status>Enabled</Status><Expiration><Days>1</Days>\
+        </Expiration></Rule>";
+    check(tag.to_owned(), 501, "NotImplemented", "by prefix alone");
+    // As many rules as S3 takes, and not so long ones that the bucket has no room for them.
+    let many = |count: usize, prefix: &str| {
+        let rules: Vec<String> = (0..count).map(|i| rule(&i.to_string(), prefix, "Enabled", &days(1))).collect();
+        node.send(&put(&rules))
+    };
+    many(1000, "p/").expect(200);
+    refused(&many(1001, "p/"), 400, "MalformedXML", "");
+    refused(&many(40, &"p".repeat(1024)), 400, "InvalidRequest", "fewer rules");
+    assert_eq!(node.send(&lifecycle("GET")).expect(200).text().matches("<Rule>").count(), 1000);
+}
+
+#[test]
+fn what_is_due_goes_and_nothing_else() {
+    let (mut node, key) = (node(), CustomerKey::random());
+    node.make_bucket("other");
+    node.send(&Request::new("PUT", "/other/tmp/stays").body("x")).expect(200);
+    let gone = ["tmp/plain", "tmp/sealed", "tmp/parts", "tmp/é"];
+    let stays = ["a", "tmp", "old/tmp/a", "later/a", "off/a", "days/a"];
+    for name in gone.iter().chain(&stays) {
+        match *name {
+            "tmp/sealed" => node.send(&request("PUT", name).headers(key.headers()).body(vec![7; 200_000])).expect(200),
+            "tmp/parts" => {
+                let id =
+                    node.send(&request("POST", name).query("uploads", "")).expect(200).element("UploadId").unwrap();
+                let part = request("PUT", name).query("partNumber", "1").query("uploadId", &id).body("part");
+                let etag = node.send(&part).expect(200).header("etag").unwrap().to_owned();
+                let part = format!("<Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part>");
+                let document = format!("<CompleteMultipartUpload>{part}</CompleteMultipartUpload>");
+                node.send(&request("POST", name).query("uploadId", &id).body(document)).expect(200)
+            }
+            _ => node.send(&request("PUT", name).body(*name)).expect(200),
+        };
+    }
+    let uploads = |node: &Node| {
+        let text = node.send(&Request::new("GET", "/bucket").query("uploads", "")).expect(200).text();
+        text.matches("<Upload>").count()
+    };
+    node.send(&request("POST", "tmp/upload").query("uploads", "")).expect(200);
+    node.send(&put(&[
+        rule("past", "tmp/", "Enabled", &(date("2020-01-01T00:00:00Z") + &abort(1))),
+        rule("future", "later/", "Enabled", &date("2099-01-01T00:00:00Z")),
+        rule("off", "off/", "Disabled", &date("2020-01-01T00:00:00Z")),
+        rule("days", "days/", "Enabled", &days(1)),
+    ]))
+    .expect(200);
+    assert_eq!(keys(&node).len(), gone.len() + stays.len());
+    // A node looks when it starts, and then once a minute.
+    node.kill();
+    node.start();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while keys(&node).iter().any(|key| gone.contains(&&key[..])) {
+        assert!(Instant::now() < deadline, "{:?}", keys(&node));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut expected = stays.map(str::to_owned).to_vec();
+    expected.sort();
+    assert_eq!(keys(&node), expected);
+    assert_eq!(uploads(&node), 1, "an upload of today has a day");
+    node.send(&Request::new("GET", "/other/tmp/stays")).expect(200);
+    for name in gone {
+        assert_eq!(node.send(&request("GET", name)).status, 404, "{name}");
+    }
+    assert!(node.log().contains("deleted what had expired"));
+    // It stays so, and what is put there is known to go.
+    let reply = node.send(&request("PUT", "tmp/new").body("x")).expect(200);
+    let expiry = "expiry-date=\"Wed, 01 Jan 2020 00:00:00 GMT\", rule-id=\"past\"";
+    assert_eq!(reply.header("x-amz-expiration"), Some(expiry));
+    node.send(&lifecycle("DELETE")).expect(204);
+    node.kill();
+    node.start();
+    std::thread::sleep(Duration::from_secs(1));
+    expected.push("tmp/new".to_owned());
+    expected.sort();
+    assert_eq!(keys(&node), expected, "without rules nothing goes");
+}
+
+#[test]
+fn replies_say_when_an_object_goes() {
+    let (node, key) = (node(), CustomerKey::random());
+    node.send(&request("PUT", "a/before").body("x")).expect(200);
+    node.send(&put(&[
+        rule("all, in time", "", "Enabled", &(days(30) + &abort(7))),
+        rule("soon", "a/", "Enabled", &days(2)),
+    ]))
+    .expect(200);
+    // Whatever midnight comes meanwhile.
+    let says = |reply: &Response, days: i64, rule: &str| {
+        let said = reply.header("x-amz-expiration").unwrap_or_default().to_owned();
+        let expected = [-1, 0].map(|more| format!("expiry-date=\"{}\", rule-id=\"{rule}\"", midnight(days + more)));
+        assert!(said == expected[1] || said == expected[0] && !said.is_empty(), "{said}, not {expected:?}");
+    };
+    for (name, days, rule) in [("a/o", 2, "soon"), ("o", 30, "all%2C%20in%20time")] {
+        for headers in [Vec::new(), key.headers().to_vec()] {
+            says(&node.send(&request("PUT", name).headers(headers.clone()).body("x")).expect(200), days, rule);
+            says(&node.send(&request("GET", name).headers(headers.clone())).expect(200), days, rule);
+            says(&node.send(&request("HEAD", name).headers(headers)).expect(200), days, rule);
+        }
+        for method in ["GET", "HEAD"] {
+            says(&node.send(&request(method, name).header("x-keyhole-sealed", "1")).expect(200), days, rule);
+        }
+        let copy = request("PUT", &format!("{name}-copy")).header("x-amz-copy-source", format!("bucket/{name}"));
+        says(&node.send(&copy.headers(key.copy_source_headers())).expect(200), days, rule);
+        let created = node.send(&request("POST", name).query("uploads", "")).expect(200);
+        let id = created.element("UploadId").unwrap();
+        let listed = node.send(&request("GET", name).query("uploadId", &id)).expect(200);
+        for reply in [&created, &listed] {
+            let date = reply.header("x-amz-abort-date").unwrap();
+            assert!([midnight(6), midnight(7)].iter().any(|midnight| midnight == date), "{date}");
+            assert_eq!(reply.header("x-amz-abort-rule-id"), Some("all%2C%20in%20time"));
+        }
+        let part = request("PUT", name).query("partNumber", "1").query("uploadId", &id).body("part");
+        let etag = node.send(&part).expect(200).header("etag").unwrap().to_owned();
+        let part = format!("<Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part>");
+        let document = format!("<CompleteMultipartUpload>{part}</CompleteMultipartUpload>");
+        says(&node.send(&request("POST", name).query("uploadId", &id).body(document)).expect(200), days, rule);
+    }
+    says(&node.send(&request("GET", "a/before")).expect(200), 2, "soon");
+    node.send(&lifecycle("DELETE")).expect(204);
+    for name in ["a/before", "o"] {
+        let reply = node.send(&request("GET", name)).expect(200);
+        assert_eq!(reply.header("x-amz-expiration"), None);
+    }
+}
+
+#[test]
+fn the_aws_cli_sets_rules() {
+    let node = node();
+    let directory = tempfile::tempdir().unwrap();
+    let configuration = r#"{"Rules": [
+        {"ID": "logs", "Filter": {"Prefix": "logs/"}, "Status": "Enabled", "Expiration": {"Days": 30}},
+        {"ID": "all", "Filter": {}, "Status": "Disabled", "Expiration": {"Date": "2026-01-01T00:00:00Z"},
+         "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}]}"#;
+    std::fs::write(directory.path().join("rules.json"), configuration).unwrap();
+    for cli in CLIS {
+        let aws = Aws::new(cli, &node, directory.path());
+        aws.shell(
+            "aws s3api put-bucket-lifecycle-configuration --bucket bucket --lifecycle-configuration file://rules.json",
+        );
+        let text = aws.shell("aws s3api get-bucket-lifecycle-configuration --bucket bucket --output json");
+        let got: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let rules = &got["Rules"];
+        assert_eq!((&rules[0]["ID"], &rules[0]["Filter"]["Prefix"]), (&"logs".into(), &"logs/".into()), "{text}");
+        assert_eq!((&rules[0]["Status"], &rules[0]["Expiration"]["Days"]), (&"Enabled".into(), &30.into()));
+        assert!(rules[1]["Expiration"]["Date"].as_str().unwrap().starts_with("2026-01-01T00:00:00"), "{text}");
+        assert_eq!(rules[1]["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"], 7);
+        let head =
+            "echo x > o; aws s3api put-object --bucket bucket --key logs/o --body o --query Expiration --output text";
+        assert!(aws.shell(head).contains("rule-id=\"logs\""));
+        aws.shell("aws s3api delete-bucket-lifecycle --bucket bucket");
+        let said = aws.failing("aws s3api get-bucket-lifecycle-configuration --bucket bucket");
+        assert!(said.contains("NoSuchLifecycleConfiguration"), "{said}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::Cursor;
 use super::payload::{PART_LEN, encode_part, parse_part};
-use crate::limits::BLOCKS_MAX;
+use crate::limits::{BLOCKS_MAX, BUCKET_MAX, LIFECYCLE_MAX, POLICY_MAX};
 use crate::types::{BodyId, BucketSettings, Part};
 
 /// Kinds of items. The numbers are on disk.
@@ -270,12 +270,14 @@ impl<'a> Item<'a> {
     }
 }
 
-/// The longest item must fit into a record: an object of the most parts, or a body with a share for each block.
+/// The longest items must fit into a record, all of them behind others that have nearly filled it: a bucket with a policy and a
+/// lifecycle, an object of the most parts, a body with a share for each block.
 const _: () = {
+    let bucket = 1 + 5 * 8 + 16 + 2 + BUCKET_MAX + 2 * (1 + 8 + 2) + POLICY_MAX + LIFECYCLE_MAX + 1 + 8;
     let object = 1 + 4 * 8 + 16 + 2 + crate::limits::KEY_MAX + 2 + crate::limits::PARTS_MAX * 8;
     let body = 1 + 16 + 2 + BLOCKS_MAX * 8;
     let part = 1 + 4 * 8 + PART_LEN;
-    assert!(object + body + part + crate::limits::CHECKPOINT_RECORD < crate::limits::RECORD_MAX);
+    assert!(bucket + object + body + part + crate::limits::CHECKPOINT_RECORD < crate::limits::RECORD_MAX);
 };
 
 /// Some of the items of a checkpoint.

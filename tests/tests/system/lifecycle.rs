@@ -139,7 +139,7 @@ fn what_is_no_rule_of_this_node_says_what_to_do() {
         node.send(&put(&rules))
     };
     many(1000, "p/").expect(200);
-    refused(&many(1001, "p/"), 400, "MalformedXML", "");
+    refused(&many(1001, "p/"), 400, "InvalidRequest", "1000 rules");
     refused(&many(40, &"p".repeat(1024)), 400, "InvalidRequest", "fewer rules");
     assert_eq!(node.send(&lifecycle("GET")).expect(200).text().matches("<Rule>").count(), 1000);
 }

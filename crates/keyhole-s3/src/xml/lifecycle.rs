@@ -137,9 +137,9 @@ impl Draft {
 /// Reads a `LifecycleConfiguration` document. A rule without an id gets one.
 ///
 /// # Errors
-/// `MalformedXML`, also for no rule, for more than [`RULES_MAX`], and for what is there twice; `InvalidArgument` and
-/// `InvalidRequest` for values and combinations that S3 has not; `NotImplemented` for what this node has not: filters other than
-/// prefixes, versions, transitions.
+/// `MalformedXML`, also for no rule, and for what is there twice; `InvalidArgument` and `InvalidRequest` for values and
+/// combinations that S3 has not, the latter for more than [`RULES_MAX`] too; `NotImplemented` for what this node has not: filters
+/// other than prefixes, versions, transitions.
 pub fn parse_lifecycle(document: &[u8]) -> Result<Lifecycle, Error> {
     let mut lifecycle = Lifecycle::default();
     let mut draft = Draft::default();
@@ -148,7 +148,10 @@ pub fn parse_lifecycle(document: &[u8]) -> Result<Lifecycle, Error> {
             ["LifecycleConfiguration"] => {}
             ["LifecycleConfiguration", "Rule"] => {
                 if lifecycle.rules.len() == RULES_MAX {
-                    return Err(malformed());
+                    let message = format!(
+                        "The number of lifecycle rules must not exceed the allowed limit of {RULES_MAX} rules."
+                    );
+                    return Err(Error::new(ErrorCode::InvalidRequest).with_message(message));
                 }
                 lifecycle.rules.push(std::mem::take(&mut draft).finish()?);
             }
@@ -323,7 +326,7 @@ mod tests {
         assert!(parse(&prefix(RULE_PREFIX_MAX)).is_ok());
         assert_eq!(parse(&prefix(RULE_PREFIX_MAX + 1)), Err(C::InvalidRequest));
         assert_eq!(parse(&rule(DAYS).repeat(RULES_MAX)).unwrap().len(), RULES_MAX);
-        assert_eq!(parse(&rule(DAYS).repeat(RULES_MAX + 1)), Err(C::MalformedXML));
+        assert_eq!(parse(&rule(DAYS).repeat(RULES_MAX + 1)), Err(C::InvalidRequest));
         for bad in ["", "<Lifecycle/>", "<LifecycleConfiguration/>"] {
             assert_eq!(parse_lifecycle(bad.as_bytes()).unwrap_err().code, C::MalformedXML, "{bad}");
         }

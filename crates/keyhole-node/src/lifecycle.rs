@@ -14,10 +14,15 @@ use crate::node::{Node, Request};
 use crate::request::Connection;
 
 /// What a pass over everything that may be due has done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Pass {
-    /// Nothing: the clock is well behind this time, at which something was stored. One of the two is wrong.
-    Behind(u64),
+    /// Nothing: the clock is well behind a time at which something was stored. One of the two is wrong.
+    Behind {
+        /// That time, in ms since 1970.
+        stored_ms: u64,
+        /// Where it was stored.
+        bucket: String,
+    },
     /// So much is gone.
     Done {
         /// Objects whose time was over.
@@ -33,11 +38,13 @@ pub enum Pass {
 /// # Errors
 /// Those of every write. What has gone until then is gone.
 pub async fn expire<D: Disk>(log: &Log<D>, env: &impl Env) -> std::result::Result<Pass, keyhole_log::Error> {
-    let newest_ms = log.newest_ms(|settings| settings.expire_ms.is_some() || !settings.lifecycle.is_empty()).await;
+    let newest = log.newest(|settings| settings.expire_ms.is_some() || !settings.lifecycle.is_empty()).await;
     // Only now: things were stored while that was looked for.
     let now_ms = env.now_ms();
-    if is_behind(now_ms, newest_ms) {
-        return Ok(Pass::Behind(newest_ms));
+    if let Some((stored_ms, bucket)) = newest
+        && is_behind(now_ms, stored_ms)
+    {
+        return Ok(Pass::Behind { stored_ms, bucket });
     }
     let objects = log.expire_by(now_ms, |settings| is_object_due(settings, now_ms)).await?;
     let uploads = log.abort_by(now_ms, |settings| is_upload_due(settings, now_ms)).await?;

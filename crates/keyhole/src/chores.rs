@@ -70,12 +70,13 @@ async fn expire_regularly<D: Disk>(log: Log<D>) {
     loop {
         ticks.tick().await;
         match expire(&log, &System).await {
-            Ok(Pass::Behind(stored_ms)) => {
+            Ok(Pass::Behind { stored_ms, bucket }) => {
                 // Once: it may last.
                 if !std::mem::replace(&mut is_behind, true) {
                     let stored = iso8601(stored_ms);
                     tracing::warn!(
                         stored,
+                        bucket,
                         "the clock is behind what was stored: nothing expires until it is not. Set the clock; if it is right, \
                          delete what was stored while it was ahead"
                     );

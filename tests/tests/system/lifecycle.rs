@@ -1,18 +1,21 @@
 //! Objects that go by themselves, by rules of prefix, days and dates.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use keyhole_tests::aws::CLIS;
 use keyhole_tests::command::succeeds;
-use keyhole_tests::{Aws, CustomerKey, Launch, Node, Request, Response};
+use keyhole_tests::{Aws, CustomerKey, Launch, Node, Request, Response, top};
 
 const DAY_S: i64 = 24 * 60 * 60;
 
+fn launch() -> Launch {
+    Launch::default().with_credential().arg("--threads=2")
+}
+
 fn node() -> Node {
-    let node = Launch::default().with_credential().arg("--threads=2").start();
-    node.make_bucket("bucket");
-    node
+    Node::with_bucket()
 }
 
 fn request(method: &str, key: &str) -> Request {
@@ -44,9 +47,29 @@ fn put(rules: &[String]) -> Request {
     lifecycle("PUT").body(format!("<LifecycleConfiguration>{}</LifecycleConfiguration>", rules.concat()))
 }
 
+/// The text of these elements.
+fn elements(text: &str, name: &str) -> Vec<String> {
+    let (begin, end) = (format!("<{name}>"), format!("</{name}>"));
+    text.split(&begin).skip(1).map(|rest| rest.split(&end).next().unwrap().to_owned()).collect()
+}
+
 fn keys(node: &Node) -> Vec<String> {
-    let text = node.send(&Request::new("GET", "/bucket").query("list-type", "2")).expect(200).text();
-    text.split("<Key>").skip(1).map(|rest| rest.split("</Key>").next().unwrap().to_owned()).collect()
+    elements(&node.send(&Request::new("GET", "/bucket").query("list-type", "2")).expect(200).text(), "Key")
+}
+
+/// The keys of uploads that are not completed.
+fn uploads(node: &Node) -> Vec<String> {
+    elements(&node.send(&Request::new("GET", "/bucket").query("uploads", "")).expect(200).text(), "Key")
+}
+
+/// Waits until the node's log has these words.
+#[track_caller]
+fn until_said(node: &Node, words: &str) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !node.log().contains(words) {
+        assert!(Instant::now() < deadline, "{words}: {}", node.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[track_caller]
@@ -110,6 +133,14 @@ fn rules_are_put_read_and_deleted() {
         let absent = Request::new(method, "/absent").query("lifecycle", "");
         refused(&node.send(&absent), 404, "NoSuchBucket", "");
     }
+    // They go with their bucket.
+    node.send(&put(&rules)).expect(200);
+    node.send(&Request::new("DELETE", "/bucket")).expect(204);
+    node.make_bucket("bucket");
+    refused(&node.send(&lifecycle("GET")), 404, "NoSuchLifecycleConfiguration", "");
+    node.kill();
+    node.start();
+    refused(&node.send(&lifecycle("GET")), 404, "NoSuchLifecycleConfiguration", "");
 }
 
 #[test]
@@ -166,10 +197,6 @@ fn what_is_due_goes_and_nothing_else() {
             _ => node.send(&request("PUT", name).body(*name)).expect(200),
         };
     }
-    let uploads = |node: &Node| {
-        let text = node.send(&Request::new("GET", "/bucket").query("uploads", "")).expect(200).text();
-        text.matches("<Upload>").count()
-    };
     node.send(&request("POST", "tmp/upload").query("uploads", "")).expect(200);
     node.send(&put(&[
         rule("past", "tmp/", "Enabled", &(date("2020-01-01T00:00:00Z") + &abort(1))),
@@ -190,7 +217,7 @@ fn what_is_due_goes_and_nothing_else() {
     let mut expected = stays.map(str::to_owned).to_vec();
     expected.sort();
     assert_eq!(keys(&node), expected);
-    assert_eq!(uploads(&node), 1, "an upload of today has a day");
+    assert_eq!(uploads(&node), ["tmp/upload"], "an upload of today has a day");
     node.send(&Request::new("GET", "/other/tmp/stays")).expect(200);
     for name in gone {
         assert_eq!(node.send(&request("GET", name)).status, 404, "{name}");
@@ -207,6 +234,44 @@ fn what_is_due_goes_and_nothing_else() {
     expected.push("tmp/new".to_owned());
     expected.sort();
     assert_eq!(keys(&node), expected, "without rules nothing goes");
+}
+
+#[test]
+fn days_end_and_a_clock_that_is_behind_ends_none() {
+    let (mut node, directory) = (node(), tempfile::tempdir().unwrap());
+    let moved = directory.path().join("clock.so");
+    let mut compile = Command::new("cc");
+    compile.args(["-shared", "-fPIC", "-o"]).arg(&moved).arg(top().join("tests/tools/clock.c"));
+    assert!(compile.status().unwrap().success());
+    let ahead = |days: i64| launch().env("LD_PRELOAD", &moved).env("CLOCK_AHEAD_S", (days * DAY_S).to_string());
+    for name in ["tmp/a", "past/a", "a"] {
+        node.send(&request("PUT", name).body(name)).expect(200);
+    }
+    for name in ["tmp/upload", "upload"] {
+        node.send(&request("POST", name).query("uploads", "")).expect(200);
+    }
+    node.send(&put(&[
+        rule("days", "tmp/", "Enabled", &(days(1) + &abort(1))),
+        rule("past", "past/", "Enabled", &date("2020-01-01T00:00:00Z")),
+        rule("later", "", "Enabled", &(days(3) + &abort(3))),
+    ]))
+    .expect(200);
+    node.kill();
+    // Not even what is due by this clock: it or the one before is wrong.
+    node.set_launch(ahead(-1));
+    node.start();
+    until_said(&node, "the clock is behind what was stored");
+    assert!(node.log().contains("bucket=\"bucket\""), "{}", node.log());
+    node.kill();
+    assert!(!node.log().contains("deleted what had expired"), "{}", node.log());
+    // Two days later the day is over, and the midnight after it.
+    node.set_launch(ahead(2));
+    node.start();
+    until_said(&node, "deleted what had expired objects=2 uploads=1");
+    node.kill();
+    node.set_launch(launch());
+    node.start();
+    assert_eq!((keys(&node), uploads(&node)), (vec!["a".to_owned()], vec!["upload".to_owned()]));
 }
 
 #[test]

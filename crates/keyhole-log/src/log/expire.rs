@@ -88,9 +88,10 @@ impl<D: Disk> Log<D> {
         Ok(aborted)
     }
 
-    /// The newest time of an object, or of an upload, in the buckets that `concerns` by their settings; 0: there is none.
-    pub async fn newest_ms(&self, concerns: impl Fn(&BucketSettings) -> bool) -> u64 {
-        let newest = Cell::new(0);
+    /// The newest time of an object, or of an upload, in the buckets that `concerns` by their settings, and which bucket it is
+    /// in; `None`: there is none later than 1970.
+    pub async fn newest(&self, concerns: impl Fn(&BucketSettings) -> bool) -> Option<(u64, String)> {
+        let (newest, mut found) = (Cell::new(0), None);
         let look = |settings: &BucketSettings| {
             concerns(settings).then_some(|_: &str, time_ms: u64| {
                 newest.set(newest.get().max(time_ms));
@@ -98,6 +99,7 @@ impl<D: Disk> Log<D> {
             })
         };
         for BucketInfo { name, .. } in self.buckets() {
+            let so_far = newest.get();
             let mut from = String::new();
             while let Some((_, next)) = self.due(&name, &from, &look) {
                 from = next;
@@ -108,8 +110,11 @@ impl<D: Disk> Log<D> {
                 from = next;
                 let_others_run().await;
             }
+            if newest.get() > so_far {
+                found = Some((newest.get(), name));
+            }
         }
-        newest.get()
+        found
     }
 
     /// Those of the next keys of a bucket that are due, and where to go on; `None` at the end.

@@ -374,7 +374,7 @@ fn what_rules_say_goes() {
         }
         log.create_upload(create("new/upload", 1)).await.unwrap();
         assert_eq!((log.expire_by(9, rules).await.unwrap(), log.abort_by(9, rules).await.unwrap()), (0, 0));
-        assert_eq!(log.newest_ms(|settings| !settings.lifecycle.is_empty()).await, 0);
+        assert_eq!(log.newest(|settings| !settings.lifecycle.is_empty()).await, None);
         let set = |lifecycle: Arc<[u8]>| {
             log.change_bucket("bucket", 1, |settings| {
                 settings.lifecycle = lifecycle;
@@ -391,7 +391,8 @@ fn what_rules_say_goes() {
     let log = store.log();
     store.run(async {
         assert_eq!(log.bucket_settings("bucket").unwrap().0.lifecycle, lifecycle);
-        assert_eq!(log.newest_ms(|settings| !settings.lifecycle.is_empty()).await, 2499);
+        let newest = log.newest(|settings| !settings.lifecycle.is_empty()).await;
+        assert_eq!(newest, Some((2499, "bucket".to_owned())));
         assert_eq!((log.expire_by(9, rules).await.unwrap(), log.abort_by(9, rules).await.unwrap()), (2000, 1000));
         assert_eq!((log.expire_by(9, rules).await.unwrap(), log.abort_by(9, rules).await.unwrap()), (0, 0));
         let left = keys(&log);

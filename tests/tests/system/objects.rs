@@ -382,6 +382,13 @@ fn presigned_urls() {
     assert_eq!((got.text().as_str(), got.header("content-type")), ("plain", Some("text/x")));
     let overridden = presigned(object("GET", "o").query("response-content-type", "text/y"));
     assert_eq!(overridden.send_unsigned(address).expect(200).header("content-type"), Some("text/y"));
+    // As the SDK for JavaScript makes them, with the checksum of nothing.
+    let by_sdk = object("PUT", "o").query("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD");
+    let by_sdk = by_sdk.query("x-amz-checksum-crc32", "AAAAAA==").query("x-amz-sdk-checksum-algorithm", "CRC32");
+    presigned(by_sdk).header("content-type", "text/x").body("plain").send_unsigned(address).expect(200);
+    let by_sdk = object("GET", "o").query("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD");
+    let got = presigned(by_sdk.query("x-amz-checksum-mode", "ENABLED")).send_unsigned(address).expect(200);
+    assert_eq!(got.text(), "plain");
     // With a customer key, whose headers are signed and are not in the URL.
     let sealed = presigned(object("PUT", "s").headers(key.headers())).body("sealed");
     sealed.send_unsigned(address).expect(200);
@@ -397,6 +404,8 @@ fn presigned_urls() {
     let [_, (name, value), _] = key.headers();
     refused(presigned(object("GET", "s").query(&name, &value)), 400, "InvalidRequest");
     refused(presigned(object("GET", "s").query(&name.to_uppercase(), &value)), 400, "InvalidRequest");
+    let summed = presigned(object("PUT", "o").query("x-amz-checksum-crc32", "NSRBwg=="));
+    refused(summed.body("plain"), 501, "NotImplemented");
     refused(presigned(object("GET", "o").skewed(-61_000)), 403, "AccessDenied");
     refused(object("GET", "o").presigned(address, signer, 604_801), 400, "AuthorizationQueryParametersError");
     object("GET", "o").presigned(address, signer, 604_800).send_unsigned(address).expect(200);

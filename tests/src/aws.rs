@@ -16,14 +16,19 @@ pub struct Aws {
 /// The CLIs to test with: Debian's version 2, and version 1 from PyPI.
 pub const CLIS: [&str; 2] = ["KEYHOLE_AWSCLI_2", "KEYHOLE_AWSCLI_1"];
 
+/// Where the CLI is that an environment variable of [`CLIS`] names.
+pub fn program(variable: &str) -> PathBuf {
+    let usual = match variable {
+        "KEYHOLE_AWSCLI_2" => PathBuf::from("/usr/bin/aws"),
+        _ => crate::target_dir().join("venv/bin/aws"),
+    };
+    std::env::var_os(variable).map_or(usual, PathBuf::from)
+}
+
 impl Aws {
     /// The CLI that an environment variable of [`CLIS`] names.
     pub fn new(variable: &'static str, node: &Node, directory: &Path) -> Self {
-        let usual = match variable {
-            "KEYHOLE_AWSCLI_2" => PathBuf::from("/usr/bin/aws"),
-            _ => crate::target_dir().join("venv/bin/aws"),
-        };
-        let program = std::env::var_os(variable).map_or(usual, PathBuf::from);
+        let program = program(variable);
         assert!(program.exists(), "{} is missing: tests/run installs it", program.display());
         let signer = node.signer();
         let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 
 use keyhole_tests::device::skipped;
-use keyhole_tests::{Certificate, Node, Request, target_dir, top};
+use keyhole_tests::{Certificate, Node, Request, aws, target_dir, top};
 
 /// What a client's flows report, each of them once, and how the table calls it.
 const FEATURES: [(&str, &str); 15] = [
@@ -42,23 +42,37 @@ type Told = BTreeMap<String, String>;
 
 struct Client {
     name: &'static str,
-    script: &'static str,
+    /// The command that runs its flows.
+    line: Vec<PathBuf>,
     /// For clients that are programs.
     program: Option<PathBuf>,
     is_over_tls: bool,
 }
 
 fn clients() -> Vec<Client> {
-    let client = |name, script, is_over_tls| Client { name, script, program: None, is_over_tls };
-    let program = |name, script, program| Client { program: Some(program), ..client(name, script, true) };
+    let client = |name, line, is_over_tls| Client { name, line, program: None, is_over_tls };
+    let python = |file| vec![venv("python3"), flows_dir().join(file)];
+    let script = |name, file| client(name, python(file), true);
+    let program = |name, file, program| Client { program: Some(program), ..script(name, file) };
+    // Built without TLS.
+    let rust = |name, file| client(name, vec![target_dir().join("clients-rust/debug").join(file)], false);
     vec![
-        client("boto3", "boto3_flows.py", false),
-        client("boto3", "boto3_flows.py", true),
-        client("minio-py", "minio_flows.py", true),
+        program("AWS CLI 1", "awscli_flows.py", aws::program("KEYHOLE_AWSCLI_1")),
+        program("AWS CLI 2", "awscli_flows.py", aws::program("KEYHOLE_AWSCLI_2")),
+        client("aws-sdk-js", vec![venv("node"), flows_dir().join("js/aws_sdk_js.js")], true),
+        rust("aws-sdk-rust", "aws_sdk_s3"),
+        client("boto3", python("boto3_flows.py"), false),
+        script("boto3", "boto3_flows.py"),
+        script("minio-py", "minio_flows.py"),
+        rust("object_store", "object_store"),
         program("rclone", "rclone_flows.py", "/usr/bin/rclone".into()),
         program("s3cmd", "s3cmd_flows.py", venv("s3cmd")),
         program(S3FS, "s3fs_flows.py", "/usr/bin/s3fs".into()),
     ]
+}
+
+fn flows_dir() -> PathBuf {
+    top().join("tests/tools/clients")
 }
 
 /// A program of the Python environment that `tests/run` makes.
@@ -87,26 +101,29 @@ fn flows(client: &Client, node: &Node, trusted: &Path, id: usize) -> Told {
     let (bucket, many) = (format!("flows-{id}"), format!("many-{id}"));
     make_many(node, &many);
     let home = tempfile::tempdir().unwrap();
-    let python = venv("python3");
-    for program in client.program.iter().chain([&python]) {
-        assert!(program.exists(), "{} is missing: tests/run installs it", program.display());
+    for file in client.line.iter().chain(&client.program) {
+        assert!(file.exists(), "{} is missing: tests/run installs it", file.display());
     }
     let signer = node.signer();
-    let mut command = Command::new(python);
+    let mut command = Command::new(&client.line[0]);
     // What this machine's environment says about proxies and authorities is not for the node.
-    command.arg("-B").arg(top().join("tests/tools/clients").join(client.script)).env_clear();
+    command.args(&client.line[1..]).env_clear().env("PYTHONDONTWRITEBYTECODE", "1");
+    command.env("NODE_PATH", target_dir().join("clients-js/node_modules"));
     command.env("PATH", "/usr/bin:/bin").env("HOME", home.path()).env("TMPDIR", home.path()).env("LANG", "C.UTF-8");
     command.env("AWS_ACCESS_KEY_ID", &signer.access_key).env("AWS_SECRET_ACCESS_KEY", &signer.secret_key);
     command.env("AWS_DEFAULT_REGION", &signer.region).env("AWS_EC2_METADATA_DISABLED", "true");
     command.env("BUCKET", bucket).env("MANY", many).env("MANY_COUNT", MANY_COUNT.to_string());
     match client.is_over_tls {
-        true => command.env("ENDPOINT", format!("https://{}", node.tls_address())).env("CA_BUNDLE", trusted),
+        true => {
+            command.env("ENDPOINT", format!("https://{}", node.tls_address()));
+            command.env("CA_BUNDLE", trusted).env("NODE_EXTRA_CA_CERTS", trusted)
+        }
         false => command.env("ENDPOINT", node.endpoint()),
     };
     if let Some(program) = &client.program {
         command.env("PROGRAM", program);
     }
-    let output = command.output().expect("Python runs");
+    let output = command.output().expect("flows run");
     let said = String::from_utf8_lossy(&output.stdout);
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}:\n{said}{error}", client.name);

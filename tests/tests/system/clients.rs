@@ -59,7 +59,7 @@ fn clients() -> Vec<Client> {
     vec![
         program("AWS CLI 1", "awscli_flows.py", aws::program("KEYHOLE_AWSCLI_1")),
         program("AWS CLI 2", "awscli_flows.py", aws::program("KEYHOLE_AWSCLI_2")),
-        client("aws-sdk-js", vec![venv("node"), flows_dir().join("js/aws_sdk_js.js")], true),
+        client("aws-sdk-js", vec![node_js(), flows_dir().join("js/aws_sdk_js.js")], true),
         rust("aws-sdk-rust", "aws_sdk_s3"),
         client("boto3", python("boto3_flows.py"), false),
         script("boto3", "boto3_flows.py"),
@@ -69,6 +69,12 @@ fn clients() -> Vec<Client> {
         program("s3cmd", "s3cmd_flows.py", venv("s3cmd")),
         program(S3FS, "s3fs_flows.py", "/usr/bin/s3fs".into()),
     ]
+}
+
+/// The Node.js that is among what is installed for the flows: of the version that Debian 12 has.
+fn node_js() -> PathBuf {
+    let cpu = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
+    target_dir().join(format!("clients-js/node_modules/node-linux-{cpu}/bin/node"))
 }
 
 fn flows_dir() -> PathBuf {

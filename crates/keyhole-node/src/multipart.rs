@@ -239,10 +239,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let guard =
             self.guard(&request, (bucket, key), &policy, customer_key.as_ref(), upload.sealed, condition).await?;
         let chosen = choose(&completed, self.log.parts(&upload, 0, PARTS_MAX)?)?;
-        let size = chosen.iter().map(|part| part.size).sum();
-        if size > OBJECT_MAX {
-            return Err(ErrorCode::EntityTooLarge.into());
-        }
+        let size = whole(chosen.iter().map(|part| part.size))?;
         let mut etag = MultipartEtag::new();
         chosen.iter().for_each(|part| etag.update(&part.etag));
         let etag = Etag { digest: etag.finish(), parts: chosen.len() as u16 };
@@ -327,6 +324,12 @@ impl Open {
     }
 }
 
+/// Bytes of an object of parts of so many each.
+fn whole(parts: impl Iterator<Item = u64>) -> Result<u64> {
+    let size = parts.fold(0u64, u64::saturating_add);
+    if size > OBJECT_MAX { Err(ErrorCode::EntityTooLarge.into()) } else { Ok(size) }
+}
+
 /// The checksum that an upload declared.
 fn declared(upload: &UploadRef) -> DeclaredChecksum {
     let (number, kind) = upload.declared?;
@@ -367,5 +370,23 @@ fn object_digest(algorithm: ChecksumAlgorithm, kind: ChecksumType, parts: &[(Che
     match kind {
         ChecksumType::Composite => Some(checksum::composite(algorithm, digests?.iter().map(|(digest, _)| *digest))),
         ChecksumType::FullObject => checksum::combine(algorithm, &digests?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_in_parts_has_five_tib_at_most() {
+        const COUNT: u64 = 10_000;
+        let each = OBJECT_MAX / COUNT;
+        let last = |last: u64| (1..COUNT).map(move |_| each).chain([last]);
+        let left = OBJECT_MAX - each * (COUNT - 1);
+        assert!(each <= PUT_MAX && left <= PUT_MAX);
+        assert!(whole(last(left)).is_ok_and(|size| size == OBJECT_MAX));
+        assert!(whole(last(left + 1)).is_err());
+        assert!(whole((0..COUNT).map(|_| PUT_MAX)).is_err() && whole([u64::MAX; 2].into_iter()).is_err());
+        assert!(whole([].into_iter()).is_ok_and(|size| size == 0));
     }
 }

@@ -1,6 +1,6 @@
 //! Uploads in parts that are interrupted, that go on, and that are aborted; and long ones by clients that send parts at once.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::thread::sleep;
@@ -44,6 +44,45 @@ fn listed(node: &Node, name: &str, id: &str) -> Vec<(usize, String)> {
 fn uploads(node: &Node) -> Vec<String> {
     let list = node.send(&Request::new("GET", "/bucket").query("uploads", "")).expect(200).text();
     list.split("<UploadId>").skip(1).map(|rest| rest.split_once('<').unwrap().0.to_owned()).collect()
+}
+
+/// Whether it takes a body of so many bytes is told by the head alone.
+#[test]
+fn a_single_put_has_five_gib_at_most() {
+    const PUT_MAX: u64 = 5 << 30;
+    let node = Node::with_bucket();
+    let key = CustomerKey::random().headers().to_vec();
+    let id = create(&node, "o", &key);
+    for request in [object("PUT", "o"), part("o", &id, 1, &[], b"")] {
+        for is_streamed in [false, true] {
+            for len in [PUT_MAX, PUT_MAX + 1] {
+                let announced = request.clone().headers(key.clone()).header("expect", "100-continue");
+                let announced = if is_streamed {
+                    let streamed = announced.payload("STREAMING-UNSIGNED-PAYLOAD-TRAILER");
+                    let decoded = streamed.header("x-amz-decoded-content-length", len.to_string());
+                    decoded.header("content-length", (len + (1 << 20)).to_string())
+                } else {
+                    announced.payload("UNSIGNED-PAYLOAD").header("content-length", len.to_string())
+                };
+                let announced = announced.signed(node.address(), node.signer());
+                let mut connection = TcpStream::connect(node.address()).unwrap();
+                connection.set_read_timeout(Some(PATIENCE)).unwrap();
+                connection.write_all(announced.head(node.address()).as_bytes()).unwrap();
+                let mut answer = vec![0; 4096];
+                let count = connection.read(&mut answer).unwrap();
+                let answer = String::from_utf8_lossy(&answer[..count]).into_owned();
+                match len {
+                    PUT_MAX => assert_eq!(answer, "HTTP/1.1 100 Continue\r\n\r\n"),
+                    _ => {
+                        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+                        let said = format!("<MaxSizeAllowed>{PUT_MAX}</MaxSizeAllowed>");
+                        assert!(answer.contains("<Code>EntityTooLarge</Code>") && answer.contains(&said), "{answer}");
+                    }
+                }
+            }
+        }
+    }
+    node.send(&object("GET", "o").headers(key)).expect(404);
 }
 
 #[test]

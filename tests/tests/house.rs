@@ -16,7 +16,7 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
     ("keyhole", &["keyhole-core", "keyhole-log", "keyhole-node", "keyhole-s3"]),
     ("keyhole-sim", &["keyhole-log"]),
     ("keyhole-tests", &[]),
-    ("keyhole-benches", &["keyhole-core", "keyhole-log", "keyhole-s3"]),
+    ("keyhole-benches", &["keyhole-core", "keyhole-log", "keyhole-s3", "keyhole-tests"]),
 ];
 
 /// What brings clocks, randomness, sockets, files or a runtime: not for the crates whose logic does no I/O.

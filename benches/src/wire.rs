@@ -1,0 +1,228 @@
+//! One connection: requests that are bytes already, and replies whose bodies are compared as they come.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+/// The longest head of a reply.
+const HEAD_MAX: usize = 64 << 10;
+
+/// What is read at once.
+const BUFFER_LEN: usize = 256 << 10;
+
+/// A body up to this is sent in one piece with its head.
+const JOINED_MAX: usize = 64 << 10;
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why there is no result, in words for who runs this.
+#[derive(Debug)]
+pub(crate) struct Error(String);
+
+impl Error {
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Error(what.into())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Error(error.to_string())
+    }
+}
+
+/// Makes connections.
+pub(crate) struct Connector {
+    address: SocketAddr,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+}
+
+impl Connector {
+    pub(crate) fn plain(address: SocketAddr) -> Self {
+        Connector { address, tls: None }
+    }
+
+    /// Over TLS, trusting the certificates of a file. `authority`: host and port of the endpoint.
+    pub(crate) fn tls(address: SocketAddr, authority: &str, trusted: &Path) -> Result<Self, Error> {
+        let wrong = |error: &dyn fmt::Display| Error::new(format!("{}: {error}", trusted.display()));
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(trusted).map_err(|error| wrong(&error))? {
+            roots.add(certificate.map_err(|error| wrong(&error))?).map_err(|error| wrong(&error))?;
+        }
+        if roots.is_empty() {
+            return Err(wrong(&"there is no certificate in it"));
+        }
+        let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host).trim_matches(['[', ']']);
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| Error::new(format!("{host}: {error}")))?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::new(error.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Connector { address, tls: Some((Arc::new(config), name)) })
+    }
+
+    /// A new connection.
+    pub(crate) fn connect(&self) -> Result<Connection, Error> {
+        let tcp = TcpStream::connect(self.address).map_err(|error| Error::new(format!("{}: {error}", self.address)))?;
+        tcp.set_nodelay(true)?;
+        tcp.set_read_timeout(Some(PATIENCE))?;
+        tcp.set_write_timeout(Some(PATIENCE))?;
+        let stream = match &self.tls {
+            None => Stream::Plain(tcp),
+            Some((config, name)) => {
+                let connection = ClientConnection::new(Arc::clone(config), name.clone());
+                let connection = connection.map_err(|error| Error::new(error.to_string()))?;
+                Stream::Tls(Box::new(StreamOwned::new(connection, tcp)))
+            }
+        };
+        Ok(Connection { stream, buffer: vec![0; BUFFER_LEN].into_boxed_slice(), joined: Vec::new() })
+    }
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(tcp) => tcp.read(buffer),
+            Stream::Tls(tls) => tls.read(buffer),
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Stream::Plain(tcp) => tcp.write_all(bytes),
+            Stream::Tls(tls) => tls.write_all(bytes).and_then(|()| tls.flush()),
+        }
+    }
+}
+
+/// What was answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    /// Whether another request may follow.
+    pub(crate) keeps: bool,
+    /// The body of an answer that is none of success.
+    pub(crate) text: String,
+}
+
+/// One connection, with no request under way.
+pub(crate) struct Connection {
+    stream: Stream,
+    buffer: Box<[u8]>,
+    /// Head and body of a short request.
+    joined: Vec<u8>,
+}
+
+impl Connection {
+    /// Sends a request. `moved` hears of the bytes of the body as they go.
+    pub(crate) fn send(&mut self, head: &[u8], body: &[u8], mut moved: impl FnMut(usize)) -> io::Result<()> {
+        if body.len() <= JOINED_MAX {
+            self.joined.clear();
+            self.joined.extend_from_slice(head);
+            self.joined.extend_from_slice(body);
+            self.stream.write_all(&self.joined)?;
+            moved(body.len());
+            return Ok(());
+        }
+        self.stream.write_all(head)?;
+        for piece in body.chunks(BUFFER_LEN) {
+            self.stream.write_all(piece)?;
+            moved(piece.len());
+        }
+        Ok(())
+    }
+
+    /// Receives the answer to what was sent. The body of a success has to be `expected`, where that is given; otherwise its
+    /// bytes are counted. `moved` hears of them as they come.
+    pub(crate) fn receive(
+        &mut self,
+        expected: Option<&[u8]>,
+        len: usize,
+        mut moved: impl FnMut(usize),
+    ) -> Result<Reply, Error> {
+        let mut filled = 0;
+        let (status, keeps, body_len, head_len) = loop {
+            let count = self.stream.read(&mut self.buffer[filled..])?;
+            if count == 0 {
+                return Err(Error::new("the connection was closed before a reply"));
+            }
+            filled += count;
+            let mut fields = [httparse::EMPTY_HEADER; 64];
+            let mut reply = httparse::Response::new(&mut fields);
+            let parsed = reply.parse(&self.buffer[..filled]);
+            match parsed.map_err(|error| Error::new(format!("a reply that is none: {error}")))? {
+                httparse::Status::Complete(head_len) => {
+                    let field = |name: &str| {
+                        let field = reply.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name));
+                        field.and_then(|field| std::str::from_utf8(field.value).ok()).map(str::trim)
+                    };
+                    let body_len = field("content-length").and_then(|text| text.parse::<usize>().ok());
+                    let keeps = !field("connection").is_some_and(|text| text.eq_ignore_ascii_case("close"));
+                    let status = reply.code.unwrap_or(0);
+                    let none = matches!(status, 100..=199 | 204 | 304);
+                    let body_len = if none { Some(0) } else { body_len };
+                    let lacking = || Error::new("a reply without Content-Length, which is what is understood here");
+                    break (status, keeps, body_len.ok_or_else(lacking)?, head_len);
+                }
+                httparse::Status::Partial if filled >= HEAD_MAX => {
+                    return Err(Error::new(format!("the head of a reply is longer than {HEAD_MAX} bytes")));
+                }
+                httparse::Status::Partial => {}
+            }
+        };
+        let succeeds = (200..300).contains(&status);
+        let mut text = Vec::new();
+        let mut at = 0;
+        let mut piece = head_len..filled;
+        loop {
+            let bytes = &self.buffer[piece];
+            if at + bytes.len() > body_len {
+                return Err(Error::new("there is more than the reply's Content-Length says"));
+            }
+            if !succeeds {
+                text.extend_from_slice(bytes);
+            } else if let Some(expected) = expected {
+                if expected.get(at..at + bytes.len()) != Some(bytes) {
+                    return Err(Error::new(format!("wrong bytes from byte {at} of an object on")));
+                }
+                moved(bytes.len());
+            } else {
+                moved(bytes.len());
+            }
+            at += bytes.len();
+            if at == body_len {
+                break;
+            }
+            let count = self.stream.read(&mut self.buffer)?;
+            if count == 0 {
+                return Err(Error::new("the connection was closed in the middle of a body"));
+            }
+            piece = 0..count;
+        }
+        if succeeds && at != len {
+            return Err(Error::new(format!("a body of {at} bytes instead of {len}")));
+        }
+        Ok(Reply { status, keeps, text: String::from_utf8_lossy(&text).into_owned() })
+    }
+}

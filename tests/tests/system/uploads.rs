@@ -10,7 +10,7 @@ use std::{fs, io};
 use keyhole_tests::aws::CLIS;
 use keyhole_tests::data::bytes;
 use keyhole_tests::http::object;
-use keyhole_tests::{Aws, CustomerKey, Launch, Node, Request};
+use keyhole_tests::{Aws, Certificate, CustomerKey, Launch, Node, Request};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The least that a part may have, if it is not the last.
@@ -193,7 +193,9 @@ fn an_interrupted_client_leaves_nothing_that_cannot_be_removed() {
 #[ignore = "2 GiB by three clients; tests/run --long runs it"]
 fn two_gib_in_parts_at_once() {
     const LEN: u64 = 2 << 30;
-    let node = Node::with_bucket();
+    let certificate = Certificate::new();
+    let node = certificate.launch("127.0.0.1:0").start();
+    node.make_bucket("bucket");
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
     let key = CustomerKey::random();
@@ -216,16 +218,19 @@ fn two_gib_in_parts_at_once() {
         holds(begun, cli);
         node.send(&object("DELETE", "file")).expect(204);
     }
-    let (begun, signer) = (Instant::now(), node.signer());
+    // It sends keys over TLS alone.
+    let (begun, signer, trusted) = (Instant::now(), node.signer(), certificate.authority_path());
+    let endpoint = format!("https://{}", node.tls_address());
     let remote = [("TYPE", "s3"), ("PROVIDER", "Other"), ("ENV_AUTH", "true"), ("SSE_CUSTOMER_ALGORITHM", "AES256")];
     for arguments in [["file", "remote:bucket/file"], ["remote:bucket/file", "back"]] {
         let mut rclone = Command::new("/usr/bin/rclone");
         rclone.current_dir(path).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", path);
         rclone.env("AWS_ACCESS_KEY_ID", &signer.access_key).env("AWS_SECRET_ACCESS_KEY", &signer.secret_key);
         rclone.envs(remote.map(|(name, value)| (format!("RCLONE_CONFIG_REMOTE_{name}"), value)));
-        rclone.env("RCLONE_CONFIG_REMOTE_ENDPOINT", node.endpoint()).env("RCLONE_CONFIG_REMOTE_REGION", &signer.region);
+        rclone.env("RCLONE_CONFIG_REMOTE_ENDPOINT", &endpoint).env("RCLONE_CONFIG_REMOTE_REGION", &signer.region);
         rclone.env("RCLONE_CONFIG_REMOTE_SSE_CUSTOMER_KEY_BASE64", key.base64());
-        rclone.args(["copyto", "--retries=1", "--low-level-retries=1", "--s3-upload-concurrency=8"]).args(arguments);
+        rclone.args(["copyto", "--retries=1", "--low-level-retries=1", "--s3-upload-concurrency=8", "--ca-cert"]);
+        rclone.arg(&trusted).args(arguments);
         let output = rclone.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }

@@ -202,11 +202,8 @@ impl Connection {
             }
             if !succeeds {
                 text.extend_from_slice(bytes);
-            } else if let Some(expected) = expected {
-                if expected.get(at..at + bytes.len()) != Some(bytes) {
-                    return Err(Error::new(format!("wrong bytes from byte {at} of an object on")));
-                }
-                moved(bytes.len());
+            } else if expected.is_some_and(|expected| expected.get(at..at + bytes.len()) != Some(bytes)) {
+                return Err(Error::new(format!("wrong bytes from byte {at} of an object on")));
             } else {
                 moved(bytes.len());
             }

@@ -159,14 +159,9 @@ impl Plan {
         let path = format!("/{}", self.bucket);
         let mut connection = self.connector.connect()?;
         connection.send(&self.head("PUT", &path, date, &[], 0), &[], |_| {})?;
-        let mut answered = connection.receive(None, 0, |_| {});
+        let reply = connection.receive(None, 0, |_| {})?;
         // It is somebody's already: ours, or the first put says so.
-        if let Ok(reply) = &mut answered
-            && reply.status == 409
-        {
-            return Ok(());
-        }
-        succeeded(&answered?)
+        if reply.status == 409 { Ok(()) } else { succeeded(&reply) }
     }
 
     /// The objects of a connection.

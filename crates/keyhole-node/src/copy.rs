@@ -119,7 +119,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let data_key = customer_key.is_some().then(|| self.data_key());
         let source_key = found.head.data_key.as_ref().map(copied);
         let reader = Reader::new(self, &found.object.parts, source_key, 0..found.object.size);
-        let wanted = if data_key.is_some() { Wanted::None } else { Wanted::Md5 };
+        let wanted = Wanted::for_etag(data_key.is_some());
         let mut payload = Copied::new(reader, Digester::undeclared(wanted, None));
         let sealing = data_key.as_ref().map(|data_key| Sealing { data_key, part_number: 0 });
         let stored = self.store(&mut payload, sealing).await?;

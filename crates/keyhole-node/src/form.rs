@@ -54,7 +54,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let (condition, sealed) = (write_condition(&request)?, customer_key.is_some());
         let name = (&bucket[..], &key[..]);
         let guard = self.guard(&request, name, &of_bucket, customer_key.as_ref(), sealed, condition).await?;
-        let wanted = if customer_key.is_some() { Wanted::None } else { Wanted::Md5 };
+        let wanted = Wanted::for_etag(customer_key.is_some());
         file.expect(Digester::new(&fields, wanted)?, &policy);
         let _admitted = self.admit(BLOCKS_PER_UPLOAD).await?;
 

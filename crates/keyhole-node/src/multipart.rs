@@ -114,7 +114,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         number: u16,
     ) -> Result<Response> {
         let open = self.open_upload(&request, id).await?;
-        let wanted = if open.data_key.is_some() { Wanted::None } else { Wanted::Md5 };
+        let wanted = Wanted::for_etag(open.data_key.is_some());
         let mut decoder = BodyDecoder::new(request.head, request.payload.clone(), wanted, PUT_MAX)?;
         decoder.compute(ops::checksum_of_part(declared(&open.upload), decoder.checksum_algorithm())?);
         let _admitted = self.admit(BLOCKS_PER_UPLOAD).await?;
@@ -147,7 +147,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         }
         let _admitted = self.admit(BLOCKS_PER_COPY).await?;
         let reader = Reader::new(self, &found.object.parts, found.head.data_key, range);
-        let wanted = if open.data_key.is_some() { Wanted::None } else { Wanted::Md5 };
+        let wanted = Wanted::for_etag(open.data_key.is_some());
         // Nobody can bring the checksum of a range.
         let algorithm = declared(&open.upload).map(|(algorithm, _)| algorithm);
         let mut payload = Copied::new(reader, Digester::undeclared(wanted, algorithm));
@@ -334,8 +334,7 @@ fn whole(parts: impl Iterator<Item = u64>) -> Result<u64> {
 fn declared(upload: &UploadRef) -> DeclaredChecksum {
     let (number, kind) = upload.declared?;
     let algorithm = checksum::ALGORITHMS.into_iter().find(|algorithm| *algorithm as u8 == number)?;
-    let kinds = [ChecksumType::FullObject, ChecksumType::Composite];
-    Some((algorithm, kinds.into_iter().find(|it| *it as u8 == kind)?))
+    Some((algorithm, checksum::TYPES.into_iter().find(|it| *it as u8 == kind)?))
 }
 
 /// Finds the parts that the client names among those uploaded.

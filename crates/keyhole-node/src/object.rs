@@ -59,7 +59,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let guard = self
             .guard(&request, (bucket, key), &policy, customer_key.as_ref(), customer_key.is_some(), condition)
             .await?;
-        let wanted = if customer_key.is_some() { Wanted::None } else { Wanted::Md5 };
+        let wanted = Wanted::for_etag(customer_key.is_some());
         let decoder = BodyDecoder::new(request.head, request.payload.clone(), wanted, PUT_MAX)?;
         let _admitted = self.admit(BLOCKS_PER_UPLOAD).await?;
 

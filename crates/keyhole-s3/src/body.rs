@@ -21,6 +21,13 @@ pub enum Wanted {
     Md5,
 }
 
+impl Wanted {
+    /// What an ETag is made of: of what is sealed that is none of its bytes.
+    pub fn for_etag(is_sealed: bool) -> Self {
+        if is_sealed { Wanted::None } else { Wanted::Md5 }
+    }
+}
+
 /// What comes next in the input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
@@ -82,8 +89,7 @@ impl Digester {
     /// # Errors
     /// `InvalidDigest` and `InvalidRequest` for digests that are malformed or ambiguous.
     pub fn new(head: &RequestHead, wanted: Wanted) -> Result<Self, Error> {
-        let md5 = (wanted == Wanted::Md5).then(|| Hasher::new(ChecksumAlgorithm::ContentMd5));
-        Ok(Digester { md5, declared: declared(head)?, computed: None })
+        Ok(Digester { declared: declared(head)?, ..Digester::undeclared(wanted, None) })
     }
 
     /// Of bytes that nobody declares anything of.
@@ -115,9 +121,7 @@ impl Digester {
             let algorithm = declared.hasher.algorithm();
             let digest = declared.hasher.finish();
             if declared.expected.as_ref() != Some(&digest) {
-                let name = checksum::algorithm_name(algorithm);
-                let message = format!("The {name} you specified did not match the calculated checksum.");
-                return Err(Error::new(ErrorCode::BadDigest).with_message(message));
+                return Err(checksum::bad_digest(algorithm));
             }
             checksums.set(algorithm, &digest).map_err(|_| Error::new(ErrorCode::InternalError))?;
         }
@@ -590,8 +594,7 @@ fn declared(head: &RequestHead) -> Result<Vec<Declared>, Error> {
         declared.push(Declared { hasher: hasher(algorithm), expected: None, in_trailer: true });
     }
     if declared.len() > before + 1 {
-        let message = "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.";
-        return Err(Error::new(ErrorCode::InvalidRequest).with_message(message));
+        return Err(checksum::one_alone());
     }
     Ok(declared)
 }
@@ -601,8 +604,7 @@ fn decode(algorithm: ChecksumAlgorithm, text: &[u8]) -> Result<Vec<u8>, Error> {
         ChecksumAlgorithm::ContentMd5 => {
             Error::new(ErrorCode::InvalidDigest).with_message("The Content-MD5 you specified is not valid.")
         }
-        _ => Error::new(ErrorCode::InvalidRequest)
-            .with_message(format!("Value for {} header is invalid.", checksum::header_name(algorithm))),
+        _ => checksum::invalid_header(checksum::header_name(algorithm)),
     })
 }
 

@@ -7,6 +7,9 @@ use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
+use crate::http::RequestHead;
+use crate::{Error, ErrorCode};
+
 /// The algorithms that have an `x-amz-checksum-` header.
 pub const ALGORITHMS: [ChecksumAlgorithm; 5] = [
     ChecksumAlgorithm::Crc32,
@@ -15,6 +18,9 @@ pub const ALGORITHMS: [ChecksumAlgorithm; 5] = [
     ChecksumAlgorithm::Sha1,
     ChecksumAlgorithm::Sha256,
 ];
+
+/// What the checksum of an object in parts can be of.
+pub const TYPES: [ChecksumType; 2] = [ChecksumType::FullObject, ChecksumType::Composite];
 
 /// The header of an algorithm, in lower case.
 pub const fn header_name(algorithm: ChecksumAlgorithm) -> &'static str {
@@ -55,7 +61,7 @@ pub const fn type_name(kind: ChecksumType) -> &'static str {
 
 /// The type of a name.
 pub fn type_of(name: &str) -> Option<ChecksumType> {
-    [ChecksumType::FullObject, ChecksumType::Composite].into_iter().find(|kind| type_name(*kind) == name)
+    TYPES.into_iter().find(|kind| type_name(*kind) == name)
 }
 
 /// The element of an algorithm in documents.
@@ -195,6 +201,31 @@ pub fn encode(digest: &[u8]) -> String {
 pub fn decode(algorithm: ChecksumAlgorithm, text: &[u8]) -> Option<Vec<u8>> {
     let digest = Base64::decode_vec(std::str::from_utf8(text).ok()?).ok()?;
     (digest.len() == algorithm.digest_len()).then_some(digest)
+}
+
+/// The type that a request says.
+pub(crate) fn type_header(head: &RequestHead) -> Result<Option<ChecksumType>, Error> {
+    const NAME: &str = "x-amz-checksum-type";
+    let Some(text) = head.headers.text(NAME) else { return Ok(None) };
+    type_of(text).map(Some).ok_or_else(|| invalid_header(NAME))
+}
+
+/// A header whose value is none.
+pub(crate) fn invalid_header(name: &str) -> Error {
+    Error::new(ErrorCode::InvalidRequest).with_message(format!("Value for {name} header is invalid."))
+}
+
+/// More than one checksum.
+pub(crate) fn one_alone() -> Error {
+    let message = "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.";
+    Error::new(ErrorCode::InvalidRequest).with_message(message)
+}
+
+/// A checksum that is not what was computed.
+pub(crate) fn bad_digest(algorithm: ChecksumAlgorithm) -> Error {
+    let name = algorithm_name(algorithm);
+    let message = format!("The {name} you specified did not match the calculated checksum.");
+    Error::new(ErrorCode::BadDigest).with_message(message)
 }
 
 #[cfg(test)]

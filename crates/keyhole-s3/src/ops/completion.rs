@@ -30,29 +30,23 @@ impl Completion {
     pub fn new(head: &RequestHead) -> Result<Self, Error> {
         let mut completion = Completion::default();
         for algorithm in checksum::ALGORITHMS {
-            for text in head.headers.all(checksum::header_name(algorithm)) {
+            let name = checksum::header_name(algorithm);
+            for text in head.headers.all(name) {
                 if completion.checksum.is_some() {
-                    return Err(invalid(
-                        "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.",
-                    ));
+                    return Err(checksum::one_alone());
                 }
                 let mut halves = text.splitn(2, |byte| *byte == b'-');
                 let digest = halves.next().and_then(|text| checksum::decode(algorithm, text));
                 let parts = halves.next().map(|text| std::str::from_utf8(text).ok()?.parse().ok());
                 let (Some(digest), false) = (digest, parts == Some(None)) else {
-                    let name = checksum::header_name(algorithm);
-                    return Err(invalid(format!("Value for {name} header is invalid.")));
+                    return Err(checksum::invalid_header(name));
                 };
                 (completion.checksum, completion.parts) = (Some((algorithm, digest)), parts.flatten());
             }
         }
-        if let Some(text) = head.headers.text("x-amz-checksum-type") {
-            let kind = checksum::type_of(text);
-            completion.kind = Some(kind.ok_or_else(|| invalid("Value for x-amz-checksum-type header is invalid."))?);
-        }
+        completion.kind = checksum::type_header(head)?;
         if let Some(text) = head.headers.text(SIZE_HEADER) {
-            let size = text.parse().map_err(|_| invalid(format!("Value for {SIZE_HEADER} header is invalid.")))?;
-            completion.size = Some(size);
+            completion.size = Some(text.parse().map_err(|_| checksum::invalid_header(SIZE_HEADER))?);
         }
         Ok(completion)
     }
@@ -86,9 +80,7 @@ impl Completion {
         if digest == said && of_parts {
             return Ok(());
         }
-        let name = checksum::algorithm_name(*algorithm);
-        let message = format!("The {name} you specified did not match the calculated checksum.");
-        Err(Error::new(ErrorCode::BadDigest).with_message(message))
+        Err(checksum::bad_digest(*algorithm))
     }
 }
 

@@ -161,12 +161,7 @@ pub(super) fn directive(head: &RequestHead, name: &'static str, unknown: &'stati
 /// `InvalidRequest` for names that are none, and for types that the algorithm cannot have.
 pub fn declared_checksum(head: &RequestHead) -> Result<Option<(ChecksumAlgorithm, ChecksumType)>, Error> {
     let invalid = |message: &'static str| Error::new(ErrorCode::InvalidRequest).with_message(message);
-    let kind = match head.headers.text("x-amz-checksum-type") {
-        None => None,
-        Some(text) => {
-            Some(checksum::type_of(text).ok_or_else(|| invalid("Value for x-amz-checksum-type header is invalid."))?)
-        }
-    };
+    let kind = checksum::type_header(head)?;
     let Some(text) = head.headers.text("x-amz-checksum-algorithm") else {
         return match kind {
             None => Ok(None),

@@ -47,6 +47,16 @@ impl Draft {
     fn moved(&self) -> bool {
         matches!(self.effect, Effect::Moved(_))
     }
+
+    /// It names blocks, which are to be durable when it is acknowledged.
+    fn has_blocks(&self) -> bool {
+        match &self.effect {
+            Effect::Body { runs, .. } => !runs.is_empty(),
+            // What it refers to the cleaner has written.
+            Effect::Moved(_) => true,
+            _ => false,
+        }
+    }
 }
 
 impl Commit {
@@ -129,14 +139,9 @@ impl<D: Disk> Context<D> {
 
     /// Writes the front of a buffer. A failure poisons the log: whether the bytes are there is unknown from then on.
     pub(crate) async fn write(&self, offset: u64, buf: D::Buf, len: usize) -> Result<(), Error> {
-        self.write_out(offset, buf, len).await.0
-    }
-
-    /// The same, and the buffer again.
-    async fn write_out(&self, offset: u64, buf: D::Buf, len: usize) -> (Result<(), Error>, D::Buf) {
         self.dirty.set(true);
-        let (result, buf) = self.disk.write(offset, buf, 0..len).await;
-        (self.poison_on(result), buf)
+        let (result, _) = self.disk.write(offset, buf, 0..len).await;
+        self.poison_on(result)
     }
 
     fn poison_on(&self, result: std::io::Result<()>) -> Result<(), Error> {
@@ -243,8 +248,9 @@ impl<D: Disk> Context<D> {
         Ok(Some(Begun { number, generation, start, at: start + PAGE as u64, end: start + len, crc }))
     }
 
-    /// Writes records as one batch; the result is where they are. The watermark in them is what is durable now, before.
-    async fn append(&self, meta: &mut OpenMeta, drafts: &[&Draft]) -> Result<Vec<Location>, Error> {
+    /// Writes records as one batch; the result is where they are, and whether they are durable: where that is wanted, and the write
+    /// itself can make them so. The watermark in them is what is durable now, before.
+    async fn append(&self, meta: &mut OpenMeta, drafts: &[&Draft], wanted: bool) -> Result<(Vec<Location>, bool), Error> {
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
         let (watermark, end, witness) = {
             let mut state = self.shared.lock();
@@ -253,6 +259,9 @@ impl<D: Disk> Context<D> {
             (watermark, state.ends[self.worker], state.witness(self.worker, turn))
         };
         let durable = if end.segment == meta.number { end.durable } else { 0 };
+        // A write makes its own bytes durable, and no others: neither those ahead of it in its segment, without which nobody
+        // would find it, nor blocks.
+        let at_once = wanted && u64::from(durable) == meta.at - meta.start && !drafts.iter().any(|draft| draft.has_blocks());
         // Of the segment ahead nobody else may say how far it went.
         let witness = self.ended.take().unwrap_or(witness);
         let mut buf = self.spare.take().unwrap_or_else(|| self.disk.buffer());
@@ -278,21 +287,33 @@ impl<D: Disk> Context<D> {
         }
         let len = pages(at);
         D::part(&mut buf, at..len).fill(0);
-        let (result, buf) = self.write_out(meta.at, buf, len).await;
+        self.dirty.set(true);
+        let (result, buf) = match at_once && !sabotage::is(Sabotage::SkipSync) {
+            true => self.disk.write_durable(meta.at, buf, 0..len).await,
+            false => self.disk.write(meta.at, buf, 0..len).await,
+        };
         self.spare.set(Some(buf));
-        result?;
+        self.poison_on(result)?;
         meta.at += len as u64;
-        self.appended(meta, drafts, len, at);
-        Ok(places)
+        self.appended(meta, drafts, len, at, at_once);
+        Ok((places, at_once))
     }
 
     /// Notes what has been written.
-    fn appended(&self, meta: &OpenMeta, drafts: &[&Draft], len: usize, records: usize) {
+    fn appended(&self, meta: &OpenMeta, drafts: &[&Draft], len: usize, records: usize, is_durable: bool) {
         let mut state = self.shared.lock();
-        state.numbers.written(drafts.iter().map(|draft| draft.seq));
+        let seqs = drafts.iter().map(|draft| draft.seq);
+        match is_durable {
+            true => state.numbers.durable(seqs),
+            false => state.numbers.written(seqs),
+        }
         let end = state.ends[self.worker];
-        let durable = if end.segment == meta.number { end.durable } else { 0 };
         let written = (meta.at - meta.start) as u32;
+        let durable = match () {
+            () if is_durable => written,
+            () if end.segment == meta.number => end.durable,
+            () => 0,
+        };
         state.ends[self.worker] = End { segment: meta.number, written, durable, ..end };
         state.segments.table[meta.number as usize].written = written;
         for (i, draft) in drafts.iter().enumerate() {
@@ -311,7 +332,7 @@ impl<D: Disk> Context<D> {
     /// Writes a record of the log's own, in a batch by itself. It has no effect in the index.
     async fn append_own(&self, meta: &mut OpenMeta, kind: u8) -> Result<(), Error> {
         let draft = self.housekeeping(kind);
-        self.append(meta, &[&draft]).await?;
+        self.append(meta, &[&draft], false).await?;
         self.shared.lock().numbers.settled(draft.seq);
         Ok(())
     }
@@ -422,13 +443,13 @@ impl<D: Disk> Context<D> {
         self.make_room(meta, batch).await?;
         self.shared.lock().counters.batches.count(batch.commits.len());
         let drafts: Vec<&Draft> = batch.commits.iter().flat_map(|commit| &commit.drafts).collect();
-        let places = match meta {
-            Some(meta) if !drafts.is_empty() => self.append(meta, &drafts).await?,
-            _ => Vec::new(),
-        };
         let early = sabotage::is(Sabotage::AcknowledgeEarly) && self.turn.get().is_multiple_of(2);
-        let at_once = self.shared.sync == Sync::Always && batch.commits.iter().any(|commit| !commit.relaxed);
-        if !batch.flushes.is_empty() || (at_once && !early) {
+        let at_once = self.shared.sync == Sync::Always && batch.commits.iter().any(|commit| !commit.relaxed) && !early;
+        let (places, is_durable) = match meta {
+            Some(meta) if !drafts.is_empty() => self.append(meta, &drafts, at_once).await?,
+            _ => (Vec::new(), false),
+        };
+        if !batch.flushes.is_empty() || (at_once && !is_durable) {
             self.sync().await?;
         }
         // Another worker's failure may mean that what this one wrote is not there either.

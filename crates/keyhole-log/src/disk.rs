@@ -19,6 +19,12 @@ pub trait Disk: 'static {
     /// A buffer, at once: callers bound how many they hold.
     fn buffer(&self) -> Self::Buf;
 
+    /// A buffer of at least `len` bytes, at once; it may be shorter than others.
+    fn buffer_of(&self, len: usize) -> Self::Buf {
+        let _ = len;
+        self.buffer()
+    }
+
     /// A part of a buffer, to write to. A disk can then tell how much of a buffer it has to wipe.
     fn part(buf: &mut Self::Buf, at: Range<usize>) -> &mut [u8] {
         &mut buf.as_mut()[at]
@@ -29,6 +35,16 @@ pub trait Disk: 'static {
 
     /// Writes all of `buf[at]` to `offset`.
     async fn write(&self, offset: u64, buf: Self::Buf, at: Range<usize>) -> (io::Result<()>, Self::Buf);
+
+    /// Writes all of `buf[at]` to `offset`, and makes it durable, with the length and the space of the file that it needs. That
+    /// says nothing of any other write (O_DSYNC).
+    async fn write_durable(&self, offset: u64, buf: Self::Buf, at: Range<usize>) -> (io::Result<()>, Self::Buf) {
+        let (result, buf) = self.write(offset, buf, at).await;
+        match result {
+            Ok(()) => (self.sync().await, buf),
+            failed => (failed, buf),
+        }
+    }
 
     /// Makes every write durable that had completed, on any thread, when this was called (fdatasync).
     async fn sync(&self) -> io::Result<()>;

@@ -96,8 +96,8 @@ impl Numbers {
         std::mem::take(&mut self.written)
     }
 
-    pub(crate) fn durable(&mut self, seqs: &[u64]) {
-        for &seq in seqs {
+    pub(crate) fn durable(&mut self, seqs: impl IntoIterator<Item = u64>) {
+        for seq in seqs {
             self.clear(seq, OUTSTANDING);
         }
     }
@@ -121,7 +121,7 @@ mod tests {
         numbers.written([b, c].into_iter());
         let sync = numbers.begin_sync();
         assert_eq!(numbers.watermark(), a - 1);
-        numbers.durable(&sync);
+        numbers.durable(sync);
         assert_eq!(numbers.watermark(), a - 1, "an older one is not even written");
         numbers.give_up(a);
         assert_eq!(numbers.watermark(), c);
@@ -131,7 +131,7 @@ mod tests {
         numbers.settled(a);
         numbers.settled(c);
         assert!(numbers.recent.is_empty() && numbers.pending().next().is_none());
-        let (d, _) = (numbers.generation(), numbers.durable(&[a, 3]));
+        let (d, _) = (numbers.generation(), numbers.durable([a, 3]));
         assert_eq!((numbers.watermark(), numbers.next()), (d, d + 1), "what was written again");
     }
 }

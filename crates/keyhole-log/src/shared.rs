@@ -303,7 +303,7 @@ impl State {
     }
 
     pub(crate) fn end_sync(&mut self, syncing: &Syncing) {
-        self.numbers.durable(&syncing.seqs);
+        self.numbers.durable(syncing.seqs.iter().copied());
         for (end, then) in self.ends.iter_mut().zip(&syncing.ends) {
             if end.segment == then.segment {
                 end.durable = end.durable.max(then.written);

@@ -16,7 +16,7 @@ use crate::download::{Copied, Reader};
 use crate::failure::Result;
 use crate::heads::ObjectHead;
 use crate::io::Env;
-use crate::limits::{BLOCKS_PER_COPY, COPY_MAX};
+use crate::limits::COPY_MAX;
 use crate::node::{Node, Request};
 use crate::object::{Found, NewObject, copied, with_sse, write_condition};
 use crate::policy::Guarded;
@@ -115,7 +115,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         customer_key: Option<&CustomerKey>,
         guard: Guarded,
     ) -> Result<(Etag, u64)> {
-        let _admitted = self.admit(BLOCKS_PER_COPY).await?;
+        let _admitted = self.admission.copy(found.object.size).await?;
         let data_key = customer_key.is_some().then(|| self.data_key());
         let source_key = found.head.data_key.as_ref().map(copied);
         let reader = Reader::new(self, &found.object.parts, source_key, 0..found.object.size);

@@ -13,7 +13,7 @@ use keyhole_s3::{Error, ErrorCode, xml};
 use crate::failure::Result;
 use crate::heads::ObjectHead;
 use crate::io::{Env, Stream};
-use crate::limits::{BLOCKS_PER_UPLOAD, FORM_MAX, PUT_MAX};
+use crate::limits::{FORM_MAX, PUT_MAX};
 use crate::node::{Node, Request};
 use crate::object::{NewObject, quoted, with_checksums, with_sse, write_condition};
 use crate::request::{Connection, Payload, Receiver};
@@ -56,11 +56,12 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let guard = self.guard(&request, name, &of_bucket, customer_key.as_ref(), sealed, condition).await?;
         let wanted = Wanted::for_etag(customer_key.is_some());
         file.expect(Digester::new(&fields, wanted)?, &policy);
-        let _admitted = self.admit(BLOCKS_PER_UPLOAD).await?;
+        let admitted = self.admission.upload(file.bound()).await?;
 
         let data_key = customer_key.is_some().then(|| self.data_key());
         let sealing = data_key.as_ref().map(|data_key| Sealing { data_key, part_number: 0 });
         let stored = self.store(&mut file, sealing).await?;
+        let _held = admitted.written();
         let digests = file.finish().await?;
         let object_head = ObjectHead {
             plaintext_length: data_key.is_some().then_some(stored.size),
@@ -166,6 +167,11 @@ impl<'c, S: Stream> FormFile<'c, S> {
 impl<S: Stream> Payload<S::Buf> for FormFile<'_, S> {
     fn remaining(&self) -> u64 {
         u64::from(!self.form.is_behind_file())
+    }
+
+    /// All that is left of the form.
+    fn bound(&self) -> u64 {
+        self.receiver.remaining()
     }
 
     /// Goes on until it is known whether the file has more.

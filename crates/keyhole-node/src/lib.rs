@@ -14,6 +14,7 @@
 //! - What a request may hold is taken as a whole before it starts ([`limits`]); beyond that the answer is `SlowDown`.
 #![forbid(unsafe_code)]
 
+mod admission;
 mod attributes;
 mod bucket;
 mod copy;

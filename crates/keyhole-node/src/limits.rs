@@ -2,7 +2,7 @@
 
 use keyhole_log::limits::BUFFER_LEN;
 
-/// Blocks that one request may hold while it receives a body: one being filled, and those whose writes are under way
+/// Blocks that one request may hold while it receives a long body: one being filled, and those whose writes are under way
 /// (`keyhole_log::limits::BLOCKS_IN_FLIGHT`).
 pub const BLOCKS_PER_UPLOAD: usize = 1 + keyhole_log::limits::BLOCKS_IN_FLIGHT;
 
@@ -15,7 +15,11 @@ pub const BLOCKS_PER_COPY: usize = BLOCKS_PER_UPLOAD + BLOCKS_PER_DOWNLOAD;
 /// Blocks that all requests of one worker may hold together: with buffers of 1 MiB + 4 KiB some 16 MiB a worker.
 pub const BLOCKS_PER_WORKER: usize = 16;
 
-/// Requests that may wait for blocks on one worker; beyond it the answer is 503 `SlowDown`.
+/// Pages of 4 KiB that the short bodies of all requests of one worker may take together: 4 MiB. A short body is one that its
+/// record holds (`keyhole_log::limits::INLINE_MAX`); it takes its pages, and one more for what describes it.
+pub const PAGES_PER_WORKER: usize = 1024;
+
+/// Requests that may wait for memory on one worker; beyond it the answer is 503 `SlowDown`.
 pub const WAITERS_PER_WORKER: usize = 1024;
 
 /// Bytes that are read from a connection ahead of being understood: a whole request head fits, and the framing of a
@@ -57,4 +61,5 @@ pub const CLOCK_STEP_MAX_MS: u64 = 60 * 1000;
 pub const RETRY_AFTER_S: u32 = 1;
 
 const _: () = assert!(BLOCKS_PER_COPY <= BLOCKS_PER_WORKER);
+const _: () = assert!(1 + keyhole_log::limits::INLINE_MAX / keyhole_log::limits::PAGE <= PAGES_PER_WORKER);
 const _: () = assert!(BUFFER_LEN > INBOX_LEN);

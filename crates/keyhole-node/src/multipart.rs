@@ -24,7 +24,7 @@ use crate::download::{Copied, Reader};
 use crate::failure::Result;
 use crate::heads::{ObjectHead, manifest, part_key_failure};
 use crate::io::{Env, Stream};
-use crate::limits::{BLOCKS_PER_COPY, BLOCKS_PER_UPLOAD, OBJECT_MAX, PART_MIN, PUT_MAX};
+use crate::limits::{OBJECT_MAX, PART_MIN, PUT_MAX};
 use crate::node::{Node, Request};
 use crate::object::{quoted, with_checksums, with_sse, write_condition};
 use crate::request::{Connection, Receiver};
@@ -117,9 +117,10 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let wanted = Wanted::for_etag(open.data_key.is_some());
         let mut decoder = BodyDecoder::new(request.head, request.payload.clone(), wanted, PUT_MAX)?;
         decoder.compute(ops::checksum_of_part(declared(&open.upload), decoder.checksum_algorithm())?);
-        let _admitted = self.admit(BLOCKS_PER_UPLOAD).await?;
+        let admitted = self.admission.upload(decoder.payload_len()).await?;
         let mut receiver = Receiver::new(connection, decoder);
         let stored = self.store(&mut receiver, open.sealing(number)).await?;
+        let _held = admitted.written();
         let digests = receiver.finish().await?;
         let (etag, _) = self.put_part(&open, number, stored, digests.md5, &digests.checksums).await?;
         let response = with_sse(Response::new(200), open.customer_key.as_ref()).header("ETag", quoted(&etag));
@@ -145,7 +146,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         if range.end - range.start > PUT_MAX {
             return Err(ErrorCode::EntityTooLarge.into());
         }
-        let _admitted = self.admit(BLOCKS_PER_COPY).await?;
+        let _admitted = self.admission.copy(range.end - range.start).await?;
         let reader = Reader::new(self, &found.object.parts, found.head.data_key, range);
         let wanted = Wanted::for_etag(open.data_key.is_some());
         // Nobody can bring the checksum of a range.

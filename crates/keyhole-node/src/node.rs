@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use keyhole_core::aead::Engine;
 use keyhole_log::{Disk, Log};
@@ -11,11 +10,10 @@ use keyhole_s3::body::{BodyDecoder, Wanted};
 use keyhole_s3::http::{RequestHead, Response};
 use keyhole_s3::ops::{self, HostNames, Operation, Target};
 use keyhole_s3::{Error, ErrorCode, form};
-use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::failure::{Failure, Result, slow_down};
+use crate::admission::Admission;
+use crate::failure::{Failure, Result};
 use crate::io::{Env, Stream};
-use crate::limits::{BLOCKS_PER_WORKER, WAITERS_PER_WORKER};
 use crate::request::{Connection, Receiver, ReplyContext};
 
 /// What all workers of a node have in common.
@@ -34,10 +32,7 @@ pub struct Node<D: Disk, E: Engine, V> {
     pub(crate) log: Log<D>,
     pub(crate) engine: E,
     pub(crate) env: V,
-    /// Blocks that requests may still take.
-    blocks: Semaphore,
-    /// Requests that wait for blocks.
-    waiters: AtomicUsize,
+    pub(crate) admission: Admission,
 }
 
 /// One request, understood.
@@ -69,8 +64,7 @@ enum Next {
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     /// A worker that answers with what `log` holds.
     pub fn new(config: Arc<Config>, log: Log<D>, engine: E, env: V) -> Rc<Self> {
-        let blocks = Semaphore::new(BLOCKS_PER_WORKER);
-        Rc::new(Node { config, log, engine, env, blocks, waiters: AtomicUsize::new(0) })
+        Rc::new(Node { config, log, engine, env, admission: Admission::new() })
     }
 
     /// Answers the requests of one connection until either side ends it.
@@ -213,29 +207,6 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let decoder = BodyDecoder::new(request.head, request.payload.clone(), Wanted::None, max)?;
         Receiver::new(connection, decoder).read_document().await?;
         Ok(())
-    }
-
-    /// Waits until `count` blocks are free; all at once, so that no two requests wait for each other.
-    pub(crate) async fn admit(&self, count: usize) -> Result<SemaphorePermit<'_>> {
-        let count = u32::try_from(count).expect("a request takes few blocks");
-        if let Ok(permit) = self.blocks.try_acquire_many(count) {
-            return Ok(permit);
-        }
-        if self.waiters.fetch_add(1, Ordering::Relaxed) >= WAITERS_PER_WORKER {
-            self.waiters.fetch_sub(1, Ordering::Relaxed);
-            return Err(slow_down());
-        }
-        let _waiting = Waiting(&self.waiters);
-        self.blocks.acquire_many(count).await.map_err(|_| slow_down())
-    }
-}
-
-/// Counts one waiter down when it waits no longer, whatever the reason.
-struct Waiting<'w>(&'w AtomicUsize);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

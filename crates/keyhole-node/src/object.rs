@@ -17,7 +17,7 @@ use crate::download::{Reader, Source};
 use crate::failure::{Failure, Result};
 use crate::heads::ObjectHead;
 use crate::io::{Env, Stream};
-use crate::limits::{BLOCKS_PER_DOWNLOAD, BLOCKS_PER_UPLOAD, PUT_MAX};
+use crate::limits::PUT_MAX;
 use crate::node::{Node, Outcome, Request};
 use crate::policy::Guarded;
 use crate::request::{Connection, Receiver};
@@ -61,12 +61,13 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             .await?;
         let wanted = Wanted::for_etag(customer_key.is_some());
         let decoder = BodyDecoder::new(request.head, request.payload.clone(), wanted, PUT_MAX)?;
-        let _admitted = self.admit(BLOCKS_PER_UPLOAD).await?;
+        let admitted = self.admission.upload(decoder.payload_len()).await?;
 
         let data_key = customer_key.is_some().then(|| self.data_key());
         let mut receiver = Receiver::new(connection, decoder);
         let sealing = data_key.as_ref().map(|data_key| Sealing { data_key, part_number: 0 });
         let stored = self.store(&mut receiver, sealing).await?;
+        let _held = admitted.written();
         let digests = receiver.finish().await?;
         let head = ObjectHead {
             plaintext_length: data_key.is_some().then_some(stored.size),
@@ -138,7 +139,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             ReadReply::Nothing(response) => return Ok(Outcome::Reply(response)),
             ReadReply::Bytes(response, range) => (response, range),
         };
-        let _admitted = self.admit(BLOCKS_PER_DOWNLOAD).await?;
+        let _admitted = self.admission.download(range.end - range.start).await?;
         let Found { object, head: object_head, .. } = found;
         let mut reader = Reader::new(self, &object.parts, object_head.data_key, range);
         self.send_response(connection, request, response, &mut reader).await

@@ -101,6 +101,11 @@ pub(crate) trait Payload<B> {
     /// Bytes that are still to come; where that is not known, not 0 until the last has come.
     fn remaining(&self) -> u64;
 
+    /// How many there may still be at most.
+    fn bound(&self) -> u64 {
+        self.remaining()
+    }
+
     /// Fills `buf[..limit]`, or less where the payload ends before; the count of bytes filled.
     async fn fill(&mut self, buf: B, limit: usize) -> (Result<usize>, B);
 }

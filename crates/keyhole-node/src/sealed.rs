@@ -22,7 +22,7 @@ use keyhole_s3::{Error, ErrorCode, sse};
 use crate::download::{Piece, Source};
 use crate::failure::{Result, damaged};
 use crate::io::{Env, Stream};
-use crate::limits::{BLOCKS_PER_DOWNLOAD, BLOCKS_PER_UPLOAD, PUT_MAX};
+use crate::limits::PUT_MAX;
 use crate::multipart::UploadId;
 use crate::node::{Node, Outcome, Request};
 use crate::object::{quoted, range_reply, unmodified, write_condition};
@@ -63,7 +63,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         self.require_bucket(bucket)?;
         let condition = write_condition(&request)?;
         let decoder = BodyDecoder::new(request.head, request.payload.clone(), Wanted::None, PUT_MAX)?;
-        let _admitted = self.admit(BLOCKS_PER_UPLOAD).await?;
+        let _admitted = self.admission.upload(decoder.payload_len()).await?;
         let mut receiver = Receiver::new(connection, decoder);
         let front = self.receive_front(&mut receiver, bucket, key).await?;
         self.skip(&mut receiver, front.infos_len).await?;
@@ -200,7 +200,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         len: usize,
         into: &mut Vec<u8>,
     ) -> Result<()> {
-        let (filled, buf) = receiver.fill(self.log.disk().buffer(), len).await;
+        let (filled, buf) = receiver.fill(self.log.disk().buffer_of(len), len).await;
         if filled? < len {
             return Err(malformed(FileError::Length).into());
         }
@@ -212,7 +212,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     async fn skip<S: Stream<Buf = D::Buf>>(&self, receiver: &mut Receiver<'_, S>, mut len: u64) -> Result<()> {
         while len > 0 {
             let most = len.min(BLOCK_DATA as u64) as usize;
-            let (filled, _) = receiver.fill(self.log.disk().buffer(), most).await;
+            let (filled, _) = receiver.fill(self.log.disk().buffer_of(most), most).await;
             match filled? {
                 0 => return Err(malformed(FileError::Length).into()),
                 filled => len -= filled as u64,
@@ -237,7 +237,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         loop {
             let is_last = left <= (SEALED_BLOCK + TAG_LEN) as u64;
             let len = if is_last { left as usize } else { SEALED_BLOCK };
-            let (filled, mut buf) = receiver.fill(self.log.disk().buffer(), len).await;
+            let (filled, mut buf) = receiver.fill(self.log.disk().buffer_of(len), len).await;
             if filled? < len {
                 return Err(malformed(FileError::Length).into());
             }
@@ -289,7 +289,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let response = sealed_reply(&object, file.len, range.as_ref());
         let response = self.with_expiration(response, bucket, key, object.time_ms);
         file.wanted = range.unwrap_or(0..file.len);
-        let _admitted = self.admit(BLOCKS_PER_DOWNLOAD).await?;
+        let _admitted = self.admission.download(file.wanted.end - file.wanted.start).await?;
         self.send_response(connection, request, response, &mut file).await
     }
 

@@ -45,7 +45,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let mut tags = Vec::with_capacity(TAGS_MAX);
         let mut size = 0;
         loop {
-            let (filled, mut buf) = payload.fill(self.log.disk().buffer(), BLOCK_DATA).await;
+            let limit = usize::try_from(payload.bound()).unwrap_or(BLOCK_DATA).min(BLOCK_DATA);
+            let (filled, mut buf) = payload.fill(self.log.disk().buffer_of(limit), limit).await;
             let len = filled?;
             size += len as u64;
             let is_last = payload.remaining() == 0;

@@ -9,11 +9,15 @@ use std::ptr::NonNull;
 use std::slice;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use keyhole_log::limits::BUFFER_LEN;
+use keyhole_log::limits::{BUFFER_LEN, INLINE_MAX};
 
 /// Blocks that a pool keeps when they are not in use: what a worker's requests may hold together, and some for the log's
 /// own batches.
 const KEPT_MAX: usize = keyhole_node::limits::BLOCKS_PER_WORKER + 4;
+
+/// Bytes of a short block: a body that is kept in its record, and what else the record has, with the pages that it begins and
+/// ends in.
+const SHORT_LEN: usize = 2 * INLINE_MAX;
 
 /// Where one worker's blocks come from and go back to.
 #[derive(Clone)]
@@ -21,6 +25,26 @@ pub(crate) struct Pool {
     /// Bytes of each block.
     len: usize,
     kept: Arc<Mutex<Vec<Mapping>>>,
+}
+
+/// Blocks for the bodies of one worker, long and short ones.
+#[derive(Clone)]
+pub(crate) struct Pools {
+    long: Pool,
+    short: Pool,
+}
+
+impl Default for Pools {
+    fn default() -> Self {
+        Pools { long: Pool::default(), short: Pool::of(SHORT_LEN) }
+    }
+}
+
+impl Pools {
+    /// A block of at least this length.
+    pub(crate) fn take(&self, len: usize) -> Block {
+        if len <= SHORT_LEN { self.short.take() } else { self.long.take() }
+    }
 }
 
 impl Default for Pool {

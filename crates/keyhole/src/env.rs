@@ -17,8 +17,9 @@ impl keyhole_node::Env for System {
     }
 }
 
-/// Fills `bytes` from the kernel's generator.
+/// Fills `bytes` from AWS-LC's generator, which the kernel's seeds: a system call for each salt and each data key would be a good
+/// part of what a small object costs.
 pub(crate) fn random(bytes: &mut [u8]) {
     // Keys and salts are made of this: there is nothing to go on with without it.
-    getrandom::fill(bytes).expect("the kernel gives random bytes");
+    aws_lc_rs::rand::fill(bytes).expect("a generator that gives random bytes");
 }

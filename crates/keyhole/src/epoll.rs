@@ -7,7 +7,7 @@ use std::io;
 
 use tokio::task::LocalSet;
 
-use crate::buffer::Pool;
+use crate::buffer::Pools;
 use crate::worker::{self, Setup};
 
 pub(crate) use disk::PlainDisk;
@@ -16,7 +16,7 @@ use net::EpollListener;
 /// Runs a worker; `done` is called when it is done.
 pub(crate) fn run(setup: Setup, done: impl FnOnce()) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let disk = PlainDisk::new(setup.medium.try_clone()?, Pool::default());
+    let disk = PlainDisk::new(setup.medium.try_clone()?, Pools::default());
     LocalSet::new().block_on(&runtime, worker::run(setup, disk, EpollListener::new))?;
     done();
     Ok(())

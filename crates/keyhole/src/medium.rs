@@ -1,11 +1,13 @@
 //! What the objects are kept in: a file or a block device, and the calls of it that are not reads and writes.
 //!
 //! A file grows as segments are begun, by `fallocate`, and gives space back as holes. A device has the length that it has, and
-//! gives space back with `BLKDISCARD`. Both are read and written through the page cache.
+//! gives space back with `BLKDISCARD`. Both are read through the page cache, and written past it where the file system lets us
+//! (`O_DIRECT`): what is written is seldom read soon, and the copy and the write-back would cost more than all else.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 use keyhole_log::limits::PAGE;
 
@@ -35,6 +37,33 @@ impl Medium {
 
     pub(crate) fn as_file(&self) -> &File {
         &self.file
+    }
+
+    /// A description of its own to write past the page cache with; `None` where that is not possible.
+    ///
+    /// The kernel keeps both ways coherent: pages of the cache that a write has gone past are dropped before it completes.
+    pub(crate) fn direct(&self) -> Option<File> {
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let opened = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path);
+        opened.inspect_err(|error| tracing::info!(%error, "the object file is written through the page cache")).ok()
+    }
+
+    /// Writes past the page cache with `direct`, where it is there and takes it; otherwise through the cache.
+    pub(crate) fn write(&self, direct: Option<&File>, from: &[u8], offset: u64) -> io::Result<()> {
+        match direct.map(|direct| direct.write_all_at(from, offset)) {
+            None => self.file.write_all_at(from, offset),
+            Some(Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => self.file.write_all_at(from, offset),
+            Some(result) => result,
+        }
+    }
+
+    /// Reads what of it is in the page cache, without waiting for anything; the count of bytes from the beginning that were.
+    pub(crate) fn read_cached(&self, to: &mut [u8], offset: u64) -> io::Result<usize> {
+        let part = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() };
+        let offset = offset.try_into().unwrap_or(i64::MAX);
+        // SAFETY: the one part is memory that we may write to, and nobody else has; the descriptor is open as long as `self`.
+        let len = unsafe { libc::preadv2(self.file.as_raw_fd(), &part, 1, offset, libc::RWF_NOWAIT) };
+        usize::try_from(len).map_err(|_| io::Error::last_os_error())
     }
 
     /// The length of a device; `None` for a file, which grows.
@@ -116,7 +145,7 @@ pub(crate) fn unsupported(error: io::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{FileExt, MetadataExt};
+    use std::os::unix::fs::MetadataExt;
 
     use super::*;
 
@@ -133,6 +162,24 @@ mod tests {
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::Unsupported),
         }
         assert_eq!(medium.len().unwrap(), 1 << 20, "the length stays");
+    }
+
+    #[test]
+    fn what_was_written_past_the_cache_is_read_through_it() {
+        let medium = Medium::file(tempfile::tempfile().unwrap());
+        medium.allocate(0, 1 << 20).unwrap();
+        let Some(direct) = medium.direct() else { return };
+        let pool = crate::buffer::Pool::default();
+        let mut page = [0; PAGE];
+        for round in 1..=3 {
+            let mut block = pool.take();
+            block.part(0..2 * PAGE).fill(round);
+            direct.write_all_at(&block.as_ref()[..2 * PAGE], PAGE as u64).unwrap();
+            medium.as_file().read_exact_at(&mut page, 2 * PAGE as u64).unwrap();
+            assert_eq!(page, [round; PAGE]);
+        }
+        medium.as_file().read_exact_at(&mut page, 0).unwrap();
+        assert_eq!(page, [0; PAGE]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use keyhole_log::limits::{SEGMENT_LEN, SEGMENT_LEN_MIN, SEGMENTS_START};
 use keyhole_log::{Format, OpenOptions as LogOptions, Shared, Sync};
 use keyhole_node::Env;
 
-use crate::buffer::Pool;
+use crate::buffer::Pools;
 use crate::env::System;
 use crate::epoll::PlainDisk;
 use crate::medium::Medium;
@@ -265,7 +265,7 @@ fn free_space(path: &Path) -> io::Result<u64> {
 /// The medium for what is done outside the workers.
 pub(crate) fn plain_disk(medium: &Medium) -> Result<PlainDisk, String> {
     let medium = medium.try_clone().map_err(|error| format!("cannot share a descriptor: {error}"))?;
-    Ok(PlainDisk::new(medium, Pool::default()))
+    Ok(PlainDisk::new(medium, Pools::default()))
 }
 
 /// Runs what is done once, before there are workers.

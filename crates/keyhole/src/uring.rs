@@ -14,7 +14,7 @@ use std::io;
 
 use tokio_uring::Runtime;
 
-use crate::buffer::Pool;
+use crate::buffer::Pools;
 use crate::worker::{self, Setup};
 
 pub(crate) use bare::{BareFile, Fixed};
@@ -48,7 +48,7 @@ pub(crate) fn run(setup: Setup, done: impl FnOnce()) -> io::Result<()> {
     let runtime = runtime()?;
     let medium = setup.medium.try_clone()?;
     runtime.block_on(async move {
-        let disk = UringDisk::new(medium, Pool::default())?;
+        let disk = UringDisk::new(medium, Pools::default())?;
         worker::run(setup, disk, |listener| Ok(UringListener::new(listener))).await?;
         done();
         std::future::pending().await

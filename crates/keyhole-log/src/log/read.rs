@@ -234,7 +234,7 @@ pub(crate) async fn read_record_if<D: Disk, T>(
 ) -> Result<T, Error> {
     let start = align_down(at.offset(), PAGE as u64);
     let len = (align_up(at.offset() + u64::from(at.len()), PAGE as u64) - start) as usize;
-    let (result, buf) = disk.read(start, disk.buffer(), 0..len).await;
+    let (result, buf) = disk.read(start, disk.buffer_of(len), 0..len).await;
     result.map_err(|error| read_error(error, at.offset()))?;
     let bytes = &buf.as_ref()[(at.offset() - start) as usize..len];
     let record = record::verify(bytes, store, at.offset())

@@ -182,6 +182,17 @@ impl Disk for ThreadDisk {
         (Ok(()), buf)
     }
 
+    async fn write_durable(&self, offset: u64, buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
+        let seqs = self.0.0.lock().unwrap().observe(&buf.0[at.clone()]);
+        let written = self.write(offset, buf, at).await;
+        let state = &mut *self.0.0.lock().unwrap();
+        for seq in seqs {
+            state.volatile.remove(&seq);
+            state.durable.insert(seq);
+        }
+        written
+    }
+
     async fn sync(&self) -> io::Result<()> {
         // What had completed before: what completes meanwhile may be durable afterwards, or not.
         let covered = self.0.0.lock().unwrap().written.len();

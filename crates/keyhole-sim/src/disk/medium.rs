@@ -185,6 +185,38 @@ impl State {
         }
     }
 
+    /// The same of a write that makes itself durable, with the length of the file.
+    pub(super) fn durable_write_done(&mut self, id: u64) {
+        self.write_done(id);
+        let is_there = self.changes.get(&id).is_some_and(|change| change.phase == Phase::Completed);
+        if !is_there || self.faults.lie == Some(Lie::Sync) {
+            return;
+        }
+        let grown = |change: &Change| change.phase == Phase::Completed && matches!(change.what, What::Grow { .. });
+        let mut covered: Vec<u64> =
+            self.changes.iter().filter(|(_, change)| grown(change)).map(|(&id, _)| id).collect();
+        covered.push(id);
+        self.supersede(id);
+        self.harden(&covered);
+    }
+
+    /// What was written earlier where this write is does not come back over it.
+    fn supersede(&mut self, id: u64) {
+        let Some(Change { what: What::Write { offset: new_at, pages: new }, .. }) = self.changes.get(&id).cloned() else {
+            return;
+        };
+        for Change { what, .. } in self.changes.range_mut(..id).map(|(_, change)| change) {
+            let What::Write { offset, pages } = what else { continue };
+            for (i, page) in pages.iter_mut().enumerate() {
+                let at = *offset + (i * PAGE) as u64;
+                let covering = at.checked_sub(new_at).and_then(|behind| new.get(behind as usize / PAGE));
+                if let Some(now) = covering {
+                    *page = Rc::clone(now);
+                }
+            }
+        }
+    }
+
     /// A sync comes to its end; false: it fails, and loses what it covered.
     pub(super) fn sync_done(&mut self, covered: &[u64], fault: bool) -> bool {
         self.syncing -= 1;

@@ -3,6 +3,7 @@
 //! What it promises is what FORMAT.md, section 7, assumes, and nothing more:
 //! - A sync makes durable what had completed when it was submitted. Anything else survives a crash or does not, each write for
 //!   itself, each unit of it for itself, whatever the order.
+//! - A durable write makes itself durable, and how long the file had become; nothing else.
 //! - Of one page the later write wins: reads, and what survives, never go back behind what a sync has covered.
 //! - The death of the process alone loses nothing that had completed, and makes nothing durable.
 //! - A sync that fails loses what it covered, in part, when power fails; until then reads see it. Every other sync that covers
@@ -128,6 +129,27 @@ impl SimDisk {
         self.event().await;
     }
 
+    /// A write, which comes to its end in this way.
+    async fn write_as(
+        &self,
+        offset: u64,
+        buf: Buffer,
+        at: Range<usize>,
+        done: fn(&mut State, u64),
+    ) -> (io::Result<()>, Buffer) {
+        check_alignment(offset, &at);
+        self.event().await;
+        let id = self.medium.state().submit(What::Write { offset, pages: pages::cut(&buf.as_ref()[at]) });
+        self.pause().await;
+        if self.fault(|faults| faults.write) {
+            self.medium.state().fail(id);
+            return (Err(self.failed("a write that failed")), buf);
+        }
+        done(&mut self.medium.state(), id);
+        self.event().await;
+        (Ok(()), buf)
+    }
+
     /// Whether a fault happens that comes so often in 10,000 times.
     fn fault(&self, rate: impl FnOnce(&Faults) -> u64) -> bool {
         let mut state = self.medium.state();
@@ -182,17 +204,11 @@ impl Disk for SimDisk {
     }
 
     async fn write(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
-        check_alignment(offset, &at);
-        self.event().await;
-        let id = self.medium.state().submit(What::Write { offset, pages: pages::cut(&buf.as_ref()[at]) });
-        self.pause().await;
-        if self.fault(|faults| faults.write) {
-            self.medium.state().fail(id);
-            return (Err(self.failed("a write that failed")), buf);
-        }
-        self.medium.state().write_done(id);
-        self.event().await;
-        (Ok(()), buf)
+        self.write_as(offset, buf, at, State::write_done).await
+    }
+
+    async fn write_durable(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
+        self.write_as(offset, buf, at, State::durable_write_done).await
     }
 
     async fn sync(&self) -> io::Result<()> {

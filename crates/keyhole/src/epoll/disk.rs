@@ -1,25 +1,30 @@
 //! The object file or device by plain calls, on the runtime's blocking threads.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use keyhole_log::Disk;
+use keyhole_log::limits::BUFFER_LEN;
 use tokio::task::spawn_blocking;
 
-use crate::buffer::{Block, Pool};
+use crate::buffer::{Block, Pools};
 use crate::medium::Medium;
 
 /// One thread's handle of the object file or device.
 pub(crate) struct PlainDisk {
     medium: Arc<Medium>,
-    pool: Pool,
+    /// Writes go past the page cache, where that is possible.
+    direct: Option<Arc<File>>,
+    pools: Pools,
 }
 
 impl PlainDisk {
-    pub(crate) fn new(medium: Medium, pool: Pool) -> Self {
-        PlainDisk { medium: Arc::new(medium), pool }
+    pub(crate) fn new(medium: Medium, pools: Pools) -> Self {
+        let direct = medium.direct().map(Arc::new);
+        PlainDisk { medium: Arc::new(medium), direct, pools }
     }
 
     /// Runs a call where it may block. A future that is dropped leaves the call to run to its end.
@@ -33,7 +38,11 @@ impl Disk for PlainDisk {
     type Buf = Block;
 
     fn buffer(&self) -> Block {
-        self.pool.take()
+        self.pools.take(BUFFER_LEN)
+    }
+
+    fn buffer_of(&self, len: usize) -> Block {
+        self.pools.take(len)
     }
 
     fn part(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
@@ -45,7 +54,8 @@ impl Disk for PlainDisk {
     }
 
     async fn write(&self, offset: u64, buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
-        self.call(move |medium| (medium.as_file().write_all_at(&buf.as_ref()[at], offset), buf)).await
+        let direct = self.direct.clone();
+        self.call(move |medium| (medium.write(direct.as_deref(), &buf.as_ref()[at], offset), buf)).await
     }
 
     async fn sync(&self) -> io::Result<()> {

@@ -1,37 +1,105 @@
 //! The object file or device through the ring.
 
+use std::cell::Cell;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
 use std::sync::Arc;
 
+use io_uring::{cqueue, opcode, types};
 use keyhole_log::Disk;
+use keyhole_log::limits::BUFFER_LEN;
 use tokio::task::spawn_blocking;
 use tokio_uring::buf::BoundedBuf;
-use tokio_uring::fs::File;
+use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
 
-use crate::buffer::{Block, Pool};
+use crate::buffer::{Block, Pools};
 use crate::medium::{self, Medium};
+
+/// Up to this length a read is tried at once, where all of it may be in the page cache: to ask the ring, and to wait for its
+/// answer, takes longer than the copy.
+const READ_AT_ONCE_MAX: usize = 128 * 1024;
 
 /// One thread's handle of the object file or device.
 pub(crate) struct UringDisk {
-    ring: File,
-    /// The same description, for what is not an operation of the ring.
+    ring: tokio_uring::fs::File,
+    /// Writes go past the page cache, where that is possible.
+    direct: Option<Rc<File>>,
+    /// A direct write was refused, as the device or the file system wants other alignment.
+    refused: Cell<bool>,
+    /// The same description as the ring's, for what is not an operation of the ring.
     medium: Arc<Medium>,
-    pool: Pool,
+    pools: Pools,
 }
 
 impl UringDisk {
-    pub(crate) fn new(medium: Medium, pool: Pool) -> io::Result<Self> {
-        let ring = File::from_std(medium.as_file().try_clone()?);
-        Ok(UringDisk { ring, medium: Arc::new(medium), pool })
+    pub(crate) fn new(medium: Medium, pools: Pools) -> io::Result<Self> {
+        let ring = tokio_uring::fs::File::from_std(medium.as_file().try_clone()?);
+        let direct = medium.direct().map(Rc::new);
+        Ok(UringDisk { ring, direct, refused: Cell::new(false), medium: Arc::new(medium), pools })
     }
+
+    /// Writes past the page cache, as far as the kernel goes along; the count of bytes that it took.
+    async fn write_direct(&self, offset: u64, buf: Block, at: &Range<usize>, flags: i32) -> (io::Result<usize>, Block) {
+        let file = self.direct.as_ref().filter(|_| !self.refused.get());
+        let Some(file) = file else { return (Ok(0), buf) };
+        let (result, buf) = write_once(file, offset, buf, at, flags).await;
+        match result {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                tracing::info!("direct writes are refused: the object file is written through the page cache");
+                self.refused.set(true);
+                (Ok(0), buf)
+            }
+            result => (result, buf),
+        }
+    }
+}
+
+/// What an operation has while the kernel works on it: the description stays open, and the buffer where it is.
+struct InFlight {
+    _file: Rc<File>,
+    buf: Block,
+}
+
+/// Gives the buffer back, with how many bytes were moved.
+struct Moved;
+
+impl OneshotOutputTransform for Moved {
+    type Output = (io::Result<usize>, Block);
+    type StoredData = InFlight;
+
+    fn transform_oneshot_output(self, data: InFlight, cqe: cqueue::Entry) -> Self::Output {
+        let result = usize::try_from(cqe.result()).map_err(|_| io::Error::from_raw_os_error(-cqe.result()));
+        (result, data.buf)
+    }
+}
+
+/// One write. tokio-uring has none with flags.
+async fn write_once(
+    file: &Rc<File>,
+    offset: u64,
+    buf: Block,
+    at: &Range<usize>,
+    flags: i32,
+) -> (io::Result<usize>, Block) {
+    let from = &buf.as_ref()[at.clone()];
+    let len = u32::try_from(from.len()).expect("a write within a buffer");
+    let entry = opcode::Write::new(types::Fd(file.as_raw_fd()), from.as_ptr(), len).offset(offset).rw_flags(flags).build();
+    let data = InFlight { _file: Rc::clone(file), buf };
+    UnsubmittedOneshot::new(data, Moved, entry).submit().await
 }
 
 impl Disk for UringDisk {
     type Buf = Block;
 
     fn buffer(&self) -> Block {
-        self.pool.take()
+        self.pools.take(BUFFER_LEN)
+    }
+
+    fn buffer_of(&self, len: usize) -> Block {
+        self.pools.take(len)
     }
 
     fn part(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
@@ -42,17 +110,50 @@ impl Disk for UringDisk {
         if at.is_empty() {
             return (Ok(()), buf);
         }
+        if at.len() <= READ_AT_ONCE_MAX {
+            match self.medium.read_cached(buf.part(at.clone()), offset) {
+                Ok(len) if len == at.len() => return (Ok(()), buf),
+                // The ring waits for what is not in the cache, and says what is wrong.
+                Ok(_) | Err(_) => {}
+            }
+        }
         buf.receive(at.end);
         let (result, slice) = self.ring.read_exact_at(buf.slice(at), offset).await;
         (result, slice.into_inner())
     }
 
     async fn write(&self, offset: u64, buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
-        if at.is_empty() {
-            return (Ok(()), buf);
+        let (result, buf) = self.write_direct(offset, buf, &at, 0).await;
+        match result {
+            Ok(len) if len == at.len() => (Ok(()), buf),
+            Ok(len) => {
+                let rest = at.start + len..at.end;
+                let (result, slice) = self.ring.write_all_at(buf.slice(rest), offset + len as u64).await;
+                (result, slice.into_inner())
+            }
+            Err(error) => (Err(error), buf),
         }
-        let (result, slice) = self.ring.write_all_at(buf.slice(at), offset).await;
-        (result, slice.into_inner())
+    }
+
+    async fn write_durable(&self, offset: u64, buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
+        if cfg!(feature = "skip-sync") {
+            return self.write(offset, buf, at).await;
+        }
+        let (result, buf) = self.write_direct(offset, buf, &at, libc::RWF_DSYNC).await;
+        match result {
+            Ok(len) if len == at.len() => (Ok(()), buf),
+            // What it took is durable; the rest is written in the other way.
+            Ok(len) => {
+                let rest = at.start + len..at.end;
+                let (result, slice) = self.ring.write_all_at(buf.slice(rest), offset + len as u64).await;
+                let buf = slice.into_inner();
+                match result {
+                    Ok(()) => (self.ring.sync_data().await, buf),
+                    failed => (failed, buf),
+                }
+            }
+            Err(error) => (Err(error), buf),
+        }
     }
 
     async fn sync(&self) -> io::Result<()> {

@@ -11,7 +11,7 @@ use keyhole_node::Env;
 use tokio::task::spawn_local;
 
 use super::super::{Failure, Result};
-use crate::buffer::Pool;
+use crate::buffer::Pools;
 use crate::chores::Chores;
 use crate::env::System;
 use crate::store::{self, Make, Place, StoreOptions};
@@ -43,7 +43,7 @@ pub(super) fn with_engine<T>(path: &Path, kind: Kind, work: impl AsyncFnOnce(&En
     let measured = uring::measure(async {
         let medium = store.medium.try_clone().map_err(|error| Failure::io("cannot share the object file", error))?;
         let disk =
-            UringDisk::new(medium, Pool::default()).map_err(|error| Failure::io("cannot use the ring", error))?;
+            UringDisk::new(medium, Pools::default()).map_err(|error| Failure::io("cannot use the ring", error))?;
         let disk = Rc::new(disk);
         let (log, writer) = keyhole_log::worker(store.shared.clone(), disk.clone());
         let writer = spawn_local(writer.run());

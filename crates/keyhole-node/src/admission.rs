@@ -1,0 +1,173 @@
+//! Who may hold how much memory: a worker's share of it is fixed, and requests wait for theirs, or are told to come later.
+//!
+//! Long bodies take whole blocks. Short ones, which the log keeps in their records, take pages of a share of their own: so
+//! neither kind waits for the other.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use keyhole_log::limits::{BLOCK_DATA, INLINE_MAX, PAGE};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::failure::{Result, slow_down};
+use crate::limits::{
+    BLOCKS_PER_COPY, BLOCKS_PER_DOWNLOAD, BLOCKS_PER_UPLOAD, BLOCKS_PER_WORKER, PAGES_PER_WORKER, WAITERS_PER_WORKER,
+};
+
+/// The memory that one worker's requests may hold.
+pub(crate) struct Admission {
+    /// Blocks of long bodies that may still be taken.
+    blocks: Semaphore,
+    /// Pages of short ones.
+    pages: Semaphore,
+    /// Requests that wait for either.
+    waiters: AtomicUsize,
+}
+
+/// What a request may hold, until it is dropped.
+pub(crate) struct Admitted<'a> {
+    _permit: SemaphorePermit<'a>,
+    is_short: bool,
+}
+
+impl<'a> Admitted<'a> {
+    /// What is still held when the body is written: a short one is in the record that waits to be written.
+    pub(crate) fn written(self) -> Option<Self> {
+        self.is_short.then_some(self)
+    }
+}
+
+impl Admission {
+    pub(crate) fn new() -> Self {
+        Admission {
+            blocks: Semaphore::new(BLOCKS_PER_WORKER),
+            pages: Semaphore::new(PAGES_PER_WORKER),
+            waiters: AtomicUsize::new(0),
+        }
+    }
+
+    /// For receiving a body of at most `len` bytes.
+    pub(crate) async fn upload(&self, len: u64) -> Result<Admitted<'_>> {
+        self.admit(len, blocks(len).min(BLOCKS_PER_UPLOAD)).await
+    }
+
+    /// For sending `len` bytes of a body, which may begin anywhere in a block.
+    pub(crate) async fn download(&self, len: u64) -> Result<Admitted<'_>> {
+        self.admit(len, BLOCKS_PER_DOWNLOAD).await
+    }
+
+    /// For reading a body of `len` bytes and writing it anew.
+    pub(crate) async fn copy(&self, len: u64) -> Result<Admitted<'_>> {
+        // Both the one that is read and the one that is written.
+        self.admit(len.saturating_mul(2), BLOCKS_PER_COPY).await
+    }
+
+    /// Waits until there is memory; for all of it at once, so that no two requests wait for each other.
+    async fn admit(&self, len: u64, blocks: usize) -> Result<Admitted<'_>> {
+        let is_short = len <= INLINE_MAX as u64;
+        let (semaphore, count) = match is_short {
+            true => (&self.pages, 1 + (len as usize).div_ceil(PAGE)),
+            false => (&self.blocks, blocks),
+        };
+        let count = u32::try_from(count).expect("a request takes little memory");
+        if let Ok(permit) = semaphore.try_acquire_many(count) {
+            return Ok(Admitted { _permit: permit, is_short });
+        }
+        let waiting = Waiting::new(&self.waiters)?;
+        let permit = semaphore.acquire_many(count).await.map_err(|_| slow_down())?;
+        drop(waiting);
+        Ok(Admitted { _permit: permit, is_short })
+    }
+}
+
+/// Blocks of a body.
+fn blocks(len: u64) -> usize {
+    usize::try_from(len.div_ceil(BLOCK_DATA as u64)).unwrap_or(usize::MAX).max(1)
+}
+
+/// Counts one waiter down when it waits no longer, whatever the reason.
+struct Waiting<'w>(&'w AtomicUsize);
+
+impl<'w> Waiting<'w> {
+    /// One more waiter, unless there are too many.
+    fn new(waiters: &'w AtomicUsize) -> Result<Self> {
+        let waiting = Waiting(waiters);
+        match waiters.fetch_add(1, Ordering::Relaxed) < WAITERS_PER_WORKER {
+            true => Ok(waiting),
+            false => Err(slow_down()),
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    const SHORT: u64 = INLINE_MAX as u64;
+
+    fn now<T>(admitted: impl Future<Output = Result<T>>) -> Option<Result<T>> {
+        admitted.now_or_never()
+    }
+
+    #[test]
+    fn long_bodies_do_not_keep_short_ones_waiting() {
+        let admission = Admission::new();
+        let long: Vec<_> =
+            std::iter::from_fn(|| now(admission.upload(1 << 30)).map(|long| long.unwrap_or_else(|_| panic!())))
+                .collect();
+        assert_eq!(long.len(), BLOCKS_PER_WORKER / BLOCKS_PER_UPLOAD);
+        assert!(now(admission.download(SHORT + 1)).is_some() != (BLOCKS_PER_WORKER % BLOCKS_PER_UPLOAD < 2));
+        assert!(now(admission.upload(SHORT)).is_some() && now(admission.download(SHORT)).is_some());
+    }
+
+    #[test]
+    fn a_body_takes_as_many_blocks_as_it_has() {
+        let admission = Admission::new();
+        let one = SHORT + 1;
+        let held: Vec<_> = std::iter::from_fn(|| now(admission.upload(one))).collect();
+        assert_eq!(held.len(), BLOCKS_PER_WORKER);
+        drop(held);
+        let held: Vec<_> = std::iter::from_fn(|| now(admission.upload(BLOCK_DATA as u64 + 1))).collect();
+        assert_eq!(held.len(), BLOCKS_PER_WORKER / 2);
+    }
+
+    #[test]
+    fn short_bodies_are_bounded_by_their_bytes() {
+        let admission = Admission::new();
+        let held: Vec<_> = std::iter::from_fn(|| now(admission.upload(SHORT))).collect();
+        assert_eq!(held.len(), PAGES_PER_WORKER / (1 + INLINE_MAX / PAGE));
+        drop(held);
+        let held: Vec<_> = std::iter::from_fn(|| now(admission.upload(0))).collect();
+        assert_eq!(held.len(), PAGES_PER_WORKER);
+    }
+
+    #[test]
+    fn a_short_body_is_held_until_its_record_is_written() {
+        let admission = Admission::new();
+        let Some(Ok(short)) = now(admission.upload(1)) else { panic!("there is room") };
+        let held = short.written();
+        assert!(held.is_some());
+        assert_eq!(admission.pages.available_permits(), PAGES_PER_WORKER - 2);
+        let Some(Ok(long)) = now(admission.upload(SHORT + 1)) else { panic!("there is room") };
+        assert!(long.written().is_none());
+        assert_eq!(admission.blocks.available_permits(), BLOCKS_PER_WORKER);
+    }
+
+    #[test]
+    fn too_many_are_told_to_come_later() {
+        let admission = Admission::new();
+        let _held: Vec<_> = std::iter::from_fn(|| now(admission.upload(SHORT + 1))).collect();
+        let mut waiting: Vec<_> = (0..WAITERS_PER_WORKER).map(|_| Box::pin(admission.upload(SHORT + 1))).collect();
+        assert!(waiting.iter_mut().all(|waiting| waiting.now_or_never().is_none()));
+        assert!(matches!(now(admission.upload(SHORT + 1)), Some(Err(_))));
+        waiting.pop();
+        assert!(now(admission.upload(SHORT + 1)).is_none(), "one waits no longer");
+    }
+}

@@ -10,11 +10,11 @@ use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::Effect;
 use crate::limits::{
-    BLOCK_DATA, BLOCKS_IN_FLIGHT, BLOCKS_MAX, BUFFER_LEN, CHUNKS_MAX, INLINE_MAX, PREFIX_MAX, TAGS_MAX,
+    BLOCK_DATA, BLOCKS_IN_FLIGHT, BLOCKS_MAX, BUFFER_LEN, CHUNK_LEN, CHUNKS_MAX, INLINE_MAX, PREFIX_MAX, TAGS_MAX,
 };
 use crate::shared::SegmentPin;
 use crate::types::BodyId;
-use crate::wire::block;
+use crate::wire::{self, block};
 use crate::wire::payload::{BodyRecord, Bytes, Payload, Run};
 use crate::writer::{Block, Job, Placed};
 
@@ -96,6 +96,8 @@ pub struct BodyWriter<D: Disk> {
     id: Option<BodyId>,
     blocks: u32,
     len: u64,
+    /// Checksums of chunks of the block at hand.
+    crcs: Vec<u32>,
     in_flight: VecDeque<oneshot::Receiver<Result<Placed, Error>>>,
     runs: Vec<Run>,
     /// One for each segment that its blocks are in.
@@ -104,7 +106,26 @@ pub struct BodyWriter<D: Disk> {
 
 impl<D: Disk> BodyWriter<D> {
     pub(crate) fn new(log: Log<D>) -> Self {
-        BodyWriter { log, id: None, blocks: 0, len: 0, in_flight: VecDeque::new(), runs: Vec::new(), pins: Vec::new() }
+        BodyWriter {
+            log,
+            id: None,
+            blocks: 0,
+            len: 0,
+            crcs: Vec::new(),
+            in_flight: VecDeque::new(),
+            runs: Vec::new(),
+            pins: Vec::new(),
+        }
+    }
+
+    /// Computes the checksum of the next chunk of the block at hand, which does not change any more. That is done when the block is
+    /// written, unless it was done here: while the chunk is still in the processor's cache it costs next to nothing.
+    ///
+    /// # Panics
+    /// If it is not a full chunk, or the block has no more of them.
+    pub fn checksum(&mut self, chunk: &[u8]) {
+        assert!(chunk.len() == CHUNK_LEN && self.crcs.len() < CHUNKS_MAX, "a full chunk of a block");
+        self.crcs.push(wire::crc(&[chunk]));
     }
 
     /// Writes a full block: the first [`BLOCK_DATA`] bytes of `buf`, with a tag for each chunk or none. Waits only while
@@ -183,7 +204,8 @@ impl<D: Disk> BodyWriter<D> {
         self.log.shared().check_poison()?;
         let (done, placed) = oneshot::channel();
         let (body, tags) = (self.id(), tags.to_vec());
-        let block = Block { buf, body, index: self.blocks, data_len: len as u32, tags, done };
+        let crcs = std::mem::take(&mut self.crcs);
+        let block = Block { buf, body, index: self.blocks, data_len: len as u32, tags, crcs, done };
         self.log.submit(Job::Block(block)).map_err(|_| Error::Closed)?;
         self.in_flight.push_back(placed);
         self.blocks += 1;

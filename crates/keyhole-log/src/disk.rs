@@ -30,6 +30,11 @@ pub trait Disk: 'static {
         &mut buf.as_mut()[at]
     }
 
+    /// All that is in a buffer is ciphertext, or is not to be kept secret: it need not be wiped.
+    fn enciphered(buf: &mut Self::Buf) {
+        let _ = buf;
+    }
+
     /// Reads exactly `at.len()` bytes from `offset` into `buf[at]`; `UnexpectedEof` past the end.
     async fn read(&self, offset: u64, buf: Self::Buf, at: Range<usize>) -> (io::Result<()>, Self::Buf);
 

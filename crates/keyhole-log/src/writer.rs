@@ -41,6 +41,8 @@ pub(crate) struct Block<D: Disk> {
     pub(crate) index: u32,
     pub(crate) data_len: u32,
     pub(crate) tags: Vec<[u8; 16]>,
+    /// Checksums of its first granules.
+    pub(crate) crcs: Vec<u32>,
     pub(crate) done: oneshot::Sender<Result<Placed, Error>>,
 }
 
@@ -239,11 +241,11 @@ async fn others_first() {
 }
 
 async fn write_block<D: Disk>(context: Rc<Context<D>>, block: Block<D>, placed: Placed) {
-    let Block { mut buf, body, index, data_len, tags, done } = block;
+    let Block { mut buf, body, index, data_len, tags, crcs, done } = block;
     let Placed { offset, generation, .. } = placed;
     let id = Identity { generation, offset, body: body.0, index, data_len };
     let len = block::stored_len(data_len as usize);
-    block::emit(&id, &context.shared.store, &tags, D::part(&mut buf, 0..len));
+    block::emit(&id, &context.shared.store, &tags, &crcs, D::part(&mut buf, 0..len));
     let result = context.write(offset, buf, len).await;
     {
         let mut state = context.shared.lock();

@@ -223,8 +223,9 @@ impl<D: Disk, E: Engine, V: Env> Payload<D::Buf> for Copied<'_, D, E, V> {
         self.remaining
     }
 
-    async fn fill(&mut self, mut buf: D::Buf, limit: usize) -> (Result<usize>, D::Buf) {
-        let mut filled = 0;
+    async fn fill(&mut self, mut buf: D::Buf, at: Range<usize>) -> (Result<usize>, D::Buf) {
+        let Range { start, end: limit } = at;
+        let mut filled = start;
         // An empty object has a piece too: taking it is what authenticates it.
         while filled < limit {
             let piece = match self.piece.take() {
@@ -245,6 +246,6 @@ impl<D: Disk, E: Engine, V: Env> Payload<D::Buf> for Copied<'_, D, E, V> {
                 self.piece = Some(Piece { at: piece.at.start + len..piece.at.end, buf: piece.buf });
             }
         }
-        (Ok(filled), buf)
+        (Ok(filled - start), buf)
     }
 }

@@ -1,6 +1,8 @@
 //! PostObject: an object in an HTML form. The file goes to blocks as that of a PUT does, through the inbox, for where it ends is
 //! seen only when it does.
 
+use std::ops::Range;
+
 use keyhole_core::aead::Engine;
 use keyhole_log::{Disk, Etag};
 use keyhole_s3::auth;
@@ -175,8 +177,9 @@ impl<S: Stream> Payload<S::Buf> for FormFile<'_, S> {
     }
 
     /// Goes on until it is known whether the file has more.
-    async fn fill(&mut self, mut buf: S::Buf, limit: usize) -> (Result<usize>, S::Buf) {
-        let mut filled = 0;
+    async fn fill(&mut self, mut buf: S::Buf, at: Range<usize>) -> (Result<usize>, S::Buf) {
+        let Range { start, end: limit } = at;
+        let mut filled = start;
         while !self.form.is_behind_file() {
             let input = self.receiver.buffered();
             let outcome = match self.form.step(input) {
@@ -203,6 +206,6 @@ impl<S: Stream> Payload<S::Buf> for FormFile<'_, S> {
                 return (Err(failure), buf);
             }
         }
-        (Ok(filled), buf)
+        (Ok(filled - start), buf)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use keyhole_core::aead::Engine;
 use keyhole_log::{Disk, Log};
-use keyhole_s3::auth::{self, Credentials, Payload};
+use keyhole_s3::auth::{self, Credentials, Payload, SigningKeys};
 use keyhole_s3::body::{BodyDecoder, Wanted};
 use keyhole_s3::http::{RequestHead, Response};
 use keyhole_s3::ops::{self, HostNames, Operation, Target};
@@ -33,6 +33,7 @@ pub struct Node<D: Disk, E: Engine, V> {
     pub(crate) engine: E,
     pub(crate) env: V,
     pub(crate) admission: Admission,
+    signing_keys: SigningKeys,
 }
 
 /// One request, understood.
@@ -64,7 +65,7 @@ enum Next {
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     /// A worker that answers with what `log` holds.
     pub fn new(config: Arc<Config>, log: Log<D>, engine: E, env: V) -> Rc<Self> {
-        Rc::new(Node { config, log, engine, env, admission: Admission::new() })
+        Rc::new(Node { config, log, engine, env, admission: Admission::new(), signing_keys: SigningKeys::default() })
     }
 
     /// Answers the requests of one connection until either side ends it.
@@ -125,7 +126,13 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         if form::is_form(head) && !auth::is_signed(head) {
             return self.post_object(connection, head, request_id).await.map(Outcome::Reply);
         }
-        let identity = auth::authenticate(head, &*self.config.credentials, &self.config.region, self.env.now_ms())?;
+        let identity = auth::authenticate(
+            head,
+            &*self.config.credentials,
+            &self.signing_keys,
+            &self.config.region,
+            self.env.now_ms(),
+        )?;
         let (target, operation) = ops::route(head, &self.config.host_names)?;
         let secure = connection.stream.is_secure();
         let request = Request { head, target, secure, request_id, payload: identity.payload };

@@ -106,8 +106,8 @@ pub(crate) trait Payload<B> {
         self.remaining()
     }
 
-    /// Fills `buf[..limit]`, or less where the payload ends before; the count of bytes filled.
-    async fn fill(&mut self, buf: B, limit: usize) -> (Result<usize>, B);
+    /// Fills `buf[at]`, or less where the payload ends before; the count of bytes filled.
+    async fn fill(&mut self, buf: B, at: Range<usize>) -> (Result<usize>, B);
 }
 
 /// The body of the request at hand.
@@ -239,8 +239,9 @@ impl<S: Stream> Payload<S::Buf> for Receiver<'_, S> {
         self.decoder.remaining()
     }
 
-    async fn fill(&mut self, mut buf: S::Buf, limit: usize) -> (Result<usize>, S::Buf) {
-        let mut filled = 0;
+    async fn fill(&mut self, mut buf: S::Buf, at: Range<usize>) -> (Result<usize>, S::Buf) {
+        let Range { start, end: limit } = at;
+        let mut filled = start;
         while filled < limit && self.decoder.remaining() > 0 {
             let step = match self.decoder.step(&self.connection.inbox) {
                 Ok(step) => step,
@@ -270,6 +271,6 @@ impl<S: Stream> Payload<S::Buf> for Receiver<'_, S> {
                 Step::Done => break,
             }
         }
-        (Ok(filled), buf)
+        (Ok(filled - start), buf)
     }
 }

@@ -200,7 +200,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         len: usize,
         into: &mut Vec<u8>,
     ) -> Result<()> {
-        let (filled, buf) = receiver.fill(self.log.disk().buffer_of(len), len).await;
+        let (filled, buf) = receiver.fill(self.log.disk().buffer_of(len), 0..len).await;
         if filled? < len {
             return Err(malformed(FileError::Length).into());
         }
@@ -212,7 +212,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     async fn skip<S: Stream<Buf = D::Buf>>(&self, receiver: &mut Receiver<'_, S>, mut len: u64) -> Result<()> {
         while len > 0 {
             let most = len.min(BLOCK_DATA as u64) as usize;
-            let (filled, _) = receiver.fill(self.log.disk().buffer_of(most), most).await;
+            let (filled, _) = receiver.fill(self.log.disk().buffer_of(most), 0..most).await;
             match filled? {
                 0 => return Err(malformed(FileError::Length).into()),
                 filled => len -= filled as u64,
@@ -237,7 +237,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         loop {
             let is_last = left <= (SEALED_BLOCK + TAG_LEN) as u64;
             let len = if is_last { left as usize } else { SEALED_BLOCK };
-            let (filled, mut buf) = receiver.fill(self.log.disk().buffer_of(len), len).await;
+            let (filled, mut buf) = receiver.fill(self.log.disk().buffer_of(len), 0..len).await;
             if filled? < len {
                 return Err(malformed(FileError::Length).into());
             }

@@ -12,6 +12,9 @@ use crate::io::Env;
 use crate::node::Node;
 use crate::request::Payload;
 
+/// So much of a block is received, encrypted and checksummed at a time: it stays in the processor's own cache meanwhile.
+const STRIDE: usize = 8 * CHUNK_LEN;
+
 /// A stored body that no record names yet; dropped, its space is garbage.
 pub(crate) struct Stored {
     pub(crate) content: NewBody,
@@ -46,14 +49,27 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let mut size = 0;
         loop {
             let limit = usize::try_from(payload.bound()).unwrap_or(BLOCK_DATA).min(BLOCK_DATA);
-            let (filled, mut buf) = payload.fill(self.log.disk().buffer_of(limit), limit).await;
-            let len = filled?;
-            size += len as u64;
-            let is_last = payload.remaining() == 0;
+            let (mut buf, mut len) = (self.log.disk().buffer_of(limit), 0);
             tags.clear();
-            if let Some(sealer) = &mut sealer {
-                seal_block(sealer, D::part(&mut buf, 0..len), is_last, &mut tags);
+            let is_last = loop {
+                let (filled, back) = payload.fill(buf, len..limit.min(len + STRIDE)).await;
+                buf = back;
+                let at = len..len + filled?;
+                len = at.end;
+                let is_last = payload.remaining() == 0;
+                let chunks = D::part(&mut buf, at);
+                if let Some(sealer) = &mut sealer {
+                    seal_chunks(sealer, chunks, is_last, &mut tags);
+                }
+                chunks.chunks_exact(CHUNK_LEN).for_each(|chunk| writer.checksum(chunk));
+                if is_last || len == limit {
+                    break is_last;
+                }
+            };
+            if sealer.is_some() {
+                D::enciphered(&mut buf);
             }
+            size += len as u64;
             if is_last {
                 let prefix = prefix.as_ref().map_or(&[][..], |prefix| prefix);
                 let content = writer.finish(Some((buf, len, &tags)), prefix).await?;
@@ -64,8 +80,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 }
 
-/// Seals the chunks of one block in place; a body that ends with a full chunk gets the tag of an empty one besides.
-fn seal_block<A: keyhole_core::aead::Aead>(
+/// Seals the next chunks of a block in place; a body that ends with a full chunk gets the tag of an empty one besides.
+fn seal_chunks<A: keyhole_core::aead::Aead>(
     sealer: &mut Sealer<A>,
     data: &mut [u8],
     is_last: bool,

@@ -3,7 +3,9 @@
 //!
 //! S3 differs from the other services in that a path is neither normalised nor encoded twice.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::rc::Rc;
 
 use hmac::{Hmac, KeyInit, Mac};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
@@ -12,7 +14,7 @@ use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::http::{Headers, RequestHead};
-use crate::limits::{CLOCK_SKEW_MAX_MS, PRESIGNED_MAX_S};
+use crate::limits::{CLOCK_SKEW_MAX_MS, PRESIGNED_MAX_S, SIGNING_KEYS_MAX};
 use crate::time::{iso8601, parse_amz_date};
 use crate::{Error, ErrorCode};
 
@@ -135,6 +137,7 @@ struct Authorization<'h> {
 pub fn authenticate(
     head: &RequestHead,
     credentials: &dyn Credentials,
+    signing_keys: &SigningKeys,
     region: &str,
     now_ms: u64,
 ) -> Result<Identity, Error> {
@@ -172,15 +175,19 @@ pub fn authenticate(
         }
     };
 
-    let canonical = canonical_request(head, authorization.signed_headers, content);
-    let key = signing_key(secret, &authorization);
-    let canonical_hash = hex::encode(Sha256::digest(canonical.as_slice()));
-    let text = [ALGORITHM, date, authorization.scope, &canonical_hash].join("\n");
-    let signature = hex::encode(hmac(&*key, &[text.as_bytes()]));
-    if !equal(&signature, authorization.signature) {
+    let canonical = Hex::of(&canonical_request(head, authorization.signed_headers, content));
+    let key = signing_keys.of(secret, &authorization);
+    let text = [ALGORITHM, "\n", date, "\n", authorization.scope, "\n", canonical.text()];
+    let signature = Hex::of(&key.sign(text.iter().map(|piece| piece.as_bytes())));
+    if !equal(signature.text(), authorization.signature) {
         return Err(Error::new(ErrorCode::SignatureDoesNotMatch));
     }
-    let signer = ChunkSigner { key, date: date.to_owned(), scope: authorization.scope.to_owned(), previous: signature };
+    let signer = || ChunkSigner {
+        key: key.bytes.clone(),
+        date: date.to_owned(),
+        scope: authorization.scope.to_owned(),
+        previous: signature.text().to_owned(),
+    };
     let payload = Payload(payload_kind(content, signer)?);
     Ok(Identity { access_key: authorization.access_key.to_owned(), payload })
 }
@@ -254,11 +261,11 @@ pub fn authenticate_form(fields: &Headers, credentials: &dyn Credentials, region
     }
 }
 
-fn payload_kind(content: &str, signer: ChunkSigner) -> Result<PayloadKind, Error> {
+fn payload_kind(content: &str, signer: impl FnOnce() -> ChunkSigner) -> Result<PayloadKind, Error> {
     Ok(match content {
         "UNSIGNED-PAYLOAD" => PayloadKind::Unsigned,
-        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" => PayloadKind::Streaming { signer: Some(signer), trailer: false },
-        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER" => PayloadKind::Streaming { signer: Some(signer), trailer: true },
+        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" => PayloadKind::Streaming { signer: Some(signer()), trailer: false },
+        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER" => PayloadKind::Streaming { signer: Some(signer()), trailer: true },
         "STREAMING-UNSIGNED-PAYLOAD-TRAILER" => PayloadKind::Streaming { signer: None, trailer: true },
         _ => {
             let mut hash = [0; 32];
@@ -461,41 +468,54 @@ fn check_coverage(headers: &Headers, authorization: &Authorization<'_>) -> Resul
 }
 
 /// The canonical request; wiped when dropped, since it holds customer keys.
-fn canonical_request(head: &RequestHead, signed_headers: &str, content: &str) -> Zeroizing<Vec<u8>> {
-    let mut out = Zeroizing::new(Vec::with_capacity(2048));
-    let path: Vec<u8> = percent_decode_str(&head.path).collect();
-    out.extend_from_slice(head.method.as_bytes());
-    out.push(b'\n');
-    out.extend_from_slice(percent_encode(&path, &ENCODED_IN_PATH).to_string().as_bytes());
-    out.push(b'\n');
-    out.extend_from_slice(canonical_query(&head.query).as_bytes());
-    out.push(b'\n');
+/// The SHA-256 of the canonical request, which is hashed as it is made: customer keys are in it.
+fn canonical_request(head: &RequestHead, signed_headers: &str, content: &str) -> [u8; 32] {
+    let mut out = Sha256::new();
+    out.update(&head.method);
+    out.update(b"\n");
+    // The bytes of the path, encoded anew: as they are, or by way of what they stand for.
+    if head.path.bytes().all(|byte| byte == b'/' || is_unreserved(byte)) {
+        out.update(&head.path);
+    } else {
+        let path: Vec<u8> = percent_decode_str(&head.path).collect();
+        percent_encode(&path, &ENCODED_IN_PATH).for_each(|piece| out.update(piece));
+    }
+    out.update(b"\n");
+    if !head.query.is_empty() {
+        out.update(canonical_query(&head.query));
+    }
+    out.update(b"\n");
     for name in signed_headers.split(';') {
-        out.extend_from_slice(name.as_bytes());
-        out.push(b':');
+        out.update(name);
+        out.update(b":");
         for (i, value) in head.headers.all(name).enumerate() {
             if i > 0 {
-                out.push(b',');
+                out.update(b",");
             }
-            push_trimmed(&mut out, value);
+            update_trimmed(&mut out, value);
         }
-        out.push(b'\n');
+        out.update(b"\n");
     }
-    out.push(b'\n');
-    out.extend_from_slice(signed_headers.as_bytes());
-    out.push(b'\n');
-    out.extend_from_slice(content.as_bytes());
-    out
+    out.update(b"\n");
+    out.update(signed_headers);
+    out.update(b"\n");
+    out.update(content);
+    out.finalize().into()
+}
+
+/// RFC 3986, section 2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// Adds a header's value with runs of spaces made one.
-fn push_trimmed(out: &mut Vec<u8>, value: &[u8]) {
-    let value = value.trim_ascii();
-    for (i, byte) in value.iter().enumerate() {
-        if *byte != b' ' || value.get(i + 1) != Some(&b' ') {
-            out.push(*byte);
-        }
+fn update_trimmed(out: &mut Sha256, value: &[u8]) {
+    let mut rest = value.trim_ascii();
+    while let Some(at) = rest.windows(2).position(|pair| pair == b"  ") {
+        out.update(&rest[..at]);
+        rest = &rest[at + 1..];
     }
+    out.update(rest);
 }
 
 fn canonical_query(query: &str) -> String {
@@ -511,6 +531,81 @@ fn canonical_query(query: &str) -> String {
         .collect();
     pairs.sort_unstable();
     pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
+}
+
+/// The signing keys that were made last: one is good for a day, and takes as long to make as all else about a signature.
+#[derive(Default)]
+pub struct SigningKeys(RefCell<Vec<(KeyOf, Rc<SigningKey>)>>);
+
+/// What a signing key is made of.
+struct KeyOf {
+    secret: Zeroizing<String>,
+    date: String,
+    region: String,
+}
+
+/// A signing key, and HMAC-SHA256 under it.
+struct SigningKey {
+    bytes: Zeroizing<[u8; 32]>,
+    mac: Hmac<Sha256>,
+}
+
+impl SigningKeys {
+    /// The one for an authorization, whose secret this is.
+    fn of(&self, secret: &SecretKey, authorization: &Authorization<'_>) -> Rc<SigningKey> {
+        let mut keys = self.0.borrow_mut();
+        let is_wanted = |(of, _): &(KeyOf, Rc<SigningKey>)| {
+            of.date == authorization.date && of.region == authorization.region && equal(&of.secret, secret.expose())
+        };
+        if let Some((_, key)) = keys.iter().find(|entry| is_wanted(entry)) {
+            return Rc::clone(key);
+        }
+        let key = Rc::new(SigningKey::new(signing_key(secret, authorization)));
+        if keys.len() == SIGNING_KEYS_MAX {
+            keys.remove(0);
+        }
+        let of = KeyOf {
+            secret: Zeroizing::new(secret.expose().to_owned()),
+            date: authorization.date.to_owned(),
+            region: authorization.region.to_owned(),
+        };
+        keys.push((of, Rc::clone(&key)));
+        key
+    }
+}
+
+impl fmt::Debug for SigningKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningKeys(redacted)")
+    }
+}
+
+impl SigningKey {
+    fn new(bytes: Zeroizing<[u8; 32]>) -> Self {
+        let mac = Hmac::new_from_slice(&*bytes).expect("HMAC takes keys of any length");
+        SigningKey { bytes, mac }
+    }
+
+    fn sign<'t>(&self, pieces: impl Iterator<Item = &'t [u8]>) -> [u8; 32] {
+        let mut mac = self.mac.clone();
+        pieces.for_each(|piece| mac.update(piece));
+        mac.finalize().into_bytes().into()
+    }
+}
+
+/// Thirty-two bytes in hexadecimal, in lower case.
+struct Hex([u8; 64]);
+
+impl Hex {
+    fn of(bytes: &[u8; 32]) -> Self {
+        let mut hex = Hex([0; 64]);
+        hex::encode_to_slice(bytes, &mut hex.0).expect("two digits for each byte");
+        hex
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("digits are text")
+    }
 }
 
 fn signing_key(secret: &SecretKey, authorization: &Authorization<'_>) -> Zeroizing<[u8; 32]> {
@@ -555,7 +650,7 @@ pub(crate) mod tests {
     pub(crate) const NOW_MS: u64 = 1_369_353_600_000;
 
     fn check(text: &str) -> Result<Identity, ErrorCode> {
-        authenticate(&head(text), &Example::default(), "us-east-1", NOW_MS).map_err(|error| error.code)
+        authenticate(&head(text), &Example::default(), &SigningKeys::default(), "us-east-1", NOW_MS).map_err(|error| error.code)
     }
 
     const SCOPE: &str = "Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request";
@@ -640,7 +735,7 @@ pub(crate) mod tests {
         let query = "GET /a?AWSAccessKeyId=AKIAIOSFODNN7EXAMPLE&Signature=vjbyPxybdZaNmGa%2ByT272YEAiv4%3D&Expires=1369353600 \
             HTTP/1.1\nHost: examplebucket.s3.amazonaws.com";
         for text in [&header, query] {
-            let error = authenticate(&head(text), &Example::default(), "us-east-1", NOW_MS).map(|_| ()).unwrap_err();
+            let error = authenticate(&head(text), &Example::default(), &SigningKeys::default(), "us-east-1", NOW_MS).map(|_| ()).unwrap_err();
             assert!(
                 error.code == ErrorCode::InvalidRequest && error.message.contains("use AWS4-HMAC-SHA256"),
                 "{error}"
@@ -650,7 +745,7 @@ pub(crate) mod tests {
 
     #[test]
     fn presigned_urls_expire() {
-        let at = |now_ms| authenticate(&head(PRESIGNED), &Example::default(), "us-east-1", now_ms).map(|_| ());
+        let at = |now_ms| authenticate(&head(PRESIGNED), &Example::default(), &SigningKeys::default(), "us-east-1", now_ms).map(|_| ());
         for now_ms in [NOW_MS - CLOCK_SKEW_MAX_MS, NOW_MS + 86_400_000] {
             at(now_ms).unwrap();
         }
@@ -702,7 +797,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_clock_may_be_off_by_fifteen_minutes() {
-        let at = |now_ms| authenticate(&head(&get_object()), &Example::default(), "us-east-1", now_ms).map(|_| ());
+        let at = |now_ms| authenticate(&head(&get_object()), &Example::default(), &SigningKeys::default(), "us-east-1", now_ms).map(|_| ());
         for now_ms in [NOW_MS - CLOCK_SKEW_MAX_MS, NOW_MS + CLOCK_SKEW_MAX_MS] {
             at(now_ms).unwrap();
         }
@@ -713,7 +808,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_region_we_expect_is_named() {
-        let error = authenticate(&head(&get_object()), &Example::default(), "eu-1", NOW_MS).unwrap_err();
+        let error = authenticate(&head(&get_object()), &Example::default(), &SigningKeys::default(), "eu-1", NOW_MS).unwrap_err();
         assert!(error.message.contains("expecting 'eu-1'") && error.fields == [("Region", "eu-1".to_owned())]);
     }
 }

@@ -177,7 +177,7 @@ impl FormReader {
                 "A field of the form is there twice, or there are too many. Send each once, ahead of the file.";
             return Err(Error::new(ErrorCode::InvalidArgument).with_message(message).with_field("ArgumentName", name));
         }
-        self.fields.push(name, value.to_vec());
+        self.fields.push(&name, value);
         Ok(())
     }
 
@@ -389,10 +389,10 @@ impl Form {
     pub fn into_head(self) -> RequestHead {
         let mut headers = Headers::default();
         for (name, value) in self.fields.iter().filter(|(name, _)| !name.starts_with(IGNORED)) {
-            headers.push(name.to_owned(), value.to_vec());
+            headers.push(name, value);
         }
         if let Some(acl) = headers.get("acl").map(<[u8]>::to_vec) {
-            headers.push("x-amz-acl".to_owned(), acl);
+            headers.push("x-amz-acl", &acl);
         }
         RequestHead {
             method: "PUT".to_owned(),

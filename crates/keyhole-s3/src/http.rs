@@ -14,7 +14,14 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// The header fields of a request, or the fields of a form, in their order. Wiped when dropped: customer keys are among them.
 #[derive(Default)]
-pub struct Headers(Vec<(String, Vec<u8>)>);
+pub struct Headers {
+    /// All names, one behind the other.
+    names: String,
+    /// All values, one behind the other.
+    values: Vec<u8>,
+    /// Where each field's name and value end.
+    ends: Vec<(usize, usize)>,
+}
 
 impl Headers {
     /// The value of the first field of this name (in lower case).
@@ -32,20 +39,41 @@ impl Headers {
         self.iter().filter(move |(field, _)| *field == name).map(|(_, value)| value)
     }
 
-    /// Adds a field, whose name is in lower case.
-    pub(crate) fn push(&mut self, name: String, value: Vec<u8>) {
-        self.0.push((name, value));
+    /// Room for so many fields, with names and values of so many bytes in all.
+    fn with_capacity(fields: usize, names: usize, values: usize) -> Self {
+        Headers {
+            names: String::with_capacity(names),
+            values: Vec::with_capacity(values),
+            ends: Vec::with_capacity(fields),
+        }
+    }
+
+    /// Adds a field; its name is kept in lower case.
+    pub(crate) fn push(&mut self, name: &str, value: &[u8]) {
+        let start = self.names.len();
+        self.names.push_str(name);
+        self.names[start..].make_ascii_lowercase();
+        if self.values.capacity() - self.values.len() < value.len() {
+            // What `Vec` would leave behind when it grows is wiped.
+            let mut grown = Vec::with_capacity(2 * (self.values.len() + value.len()));
+            grown.extend_from_slice(&self.values);
+            self.values.as_mut_slice().zeroize();
+            self.values = grown;
+        }
+        self.values.extend_from_slice(value);
+        self.ends.push((self.names.len(), self.values.len()));
     }
 
     /// All fields: names in lower case, values without surrounding white space.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+        let starts = std::iter::once(&(0, 0)).chain(&self.ends);
+        starts.zip(&self.ends).map(|(start, end)| (&self.names[start.0..end.0], &self.values[start.1..end.1]))
     }
 }
 
 impl Drop for Headers {
     fn drop(&mut self) {
-        self.0.iter_mut().for_each(|(_, value)| value.zeroize());
+        self.values.as_mut_slice().zeroize();
     }
 }
 
@@ -96,7 +124,10 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
             return Err(invalid(format!("This is no HTTP/1.1 request: {error}.")));
         }
     };
-    let headers = Headers(request.headers.iter().map(|h| (h.name.to_ascii_lowercase(), h.value.to_vec())).collect());
+    let sum = |len: fn(&httparse::Header<'_>) -> usize| request.headers.iter().map(len).sum();
+    let mut headers =
+        Headers::with_capacity(request.headers.len(), sum(|field| field.name.len()), sum(|field| field.value.len()));
+    request.headers.iter().for_each(|field| headers.push(field.name, field.value));
     let (path, query) = split_target(request.path.unwrap_or_default())?;
     if headers.all("host").nth(1).is_some() {
         return Err(invalid("A request has one Host."));
@@ -174,8 +205,8 @@ fn content_length(headers: &Headers) -> Result<Option<u64>, Error> {
 pub struct Response {
     /// The status.
     pub status: u16,
-    /// The header fields besides those that [`head_bytes`](Self::head_bytes) adds.
-    pub headers: Vec<(Cow<'static, str>, Vec<u8>)>,
+    /// The header fields besides those that [`head_bytes`](Self::head_bytes) adds, as they are sent.
+    fields: Vec<u8>,
     /// The body.
     pub body: Vec<u8>,
     /// The length to announce where it is not that of `body`: in replies to HEAD.
@@ -185,7 +216,7 @@ pub struct Response {
 impl Response {
     /// A reply without body.
     pub fn new(status: u16) -> Self {
-        Response { status, headers: Vec::new(), body: Vec::new(), content_length: None }
+        Response { status, fields: Vec::new(), body: Vec::new(), content_length: None }
     }
 
     /// A reply with an XML document.
@@ -199,11 +230,16 @@ impl Response {
     ///
     /// # Panics
     /// On a control character but TAB: whoever makes headers of what a client sent has refused it before.
-    pub fn header(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Vec<u8>>) -> Self {
-        let (name, value) = (name.into(), value.into());
+    pub fn header(mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
+        let (name, value) = (name.as_ref(), value.as_ref());
         assert!(name.bytes().all(|b| b > b' ' && b < 0x7f && b != b':'), "no header's name: {name:?}");
         assert!(value.iter().all(|b| (*b >= b' ' || *b == b'\t') && *b != 0x7f), "control character in {name}");
-        self.headers.push((name, value));
+        if self.fields.capacity() == 0 {
+            self.fields.reserve(FIELDS_USUAL);
+        }
+        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+            self.fields.extend_from_slice(part);
+        }
         self
     }
 
@@ -215,28 +251,32 @@ impl Response {
 
     /// The bytes of the head. `content_length` is `None` for replies that have no body by their status.
     pub fn head_bytes(&self, content_length: Option<u64>, request_id: &str, now_ms: u64, keep_alive: bool) -> Vec<u8> {
-        let mut out = Vec::with_capacity(512);
+        let mut out = Vec::with_capacity(HEAD_USUAL + self.fields.len());
         let mut line = |parts: &[&[u8]]| {
             parts.iter().for_each(|part| out.extend_from_slice(part));
             out.extend_from_slice(b"\r\n");
         };
-        line(&[b"HTTP/1.1 ", self.status.to_string().as_bytes(), b" ", reason(self.status).as_bytes()]);
+        line(&[b"HTTP/1.1 ", itoa::Buffer::new().format(self.status).as_bytes(), b" ", reason(self.status).as_bytes()]);
         line(&[b"Server: keyhole"]);
         line(&[b"Date: ", http_date(now_ms).as_bytes()]);
         line(&[b"x-amz-request-id: ", request_id.as_bytes()]);
         if let Some(len) = content_length {
-            line(&[b"Content-Length: ", len.to_string().as_bytes()]);
+            line(&[b"Content-Length: ", itoa::Buffer::new().format(len).as_bytes()]);
         }
         if !keep_alive {
             line(&[b"Connection: close"]);
         }
-        for (name, value) in &self.headers {
-            line(&[name.as_bytes(), b": ", value]);
-        }
-        line(&[]);
+        out.extend_from_slice(&self.fields);
+        out.extend_from_slice(b"\r\n");
         out
     }
 }
+
+/// Bytes of the header fields of most replies.
+const FIELDS_USUAL: usize = 512;
+
+/// Bytes of a reply's head besides those, and of a short body behind it.
+const HEAD_USUAL: usize = 256;
 
 fn reason(status: u16) -> &'static str {
     match status {

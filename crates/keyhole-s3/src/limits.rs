@@ -63,3 +63,6 @@ pub const BOUNDARY_MAX: usize = 70;
 
 /// Depth of elements in an XML document, at most: `Delete/Object/Key` has 3.
 pub const XML_DEPTH_MAX: usize = 8;
+
+/// Signing keys that a worker keeps: of so many credentials, or days.
+pub const SIGNING_KEYS_MAX: usize = 16;

@@ -17,7 +17,7 @@ fn format(pattern: &str, ms: u64) -> String {
 
 /// `Mon, 23 Nov 2026 10:11:12 GMT` (RFC 9110 §5.6.7).
 pub fn http_date(ms: u64) -> String {
-    format("%a, %d %b %Y %H:%M:%S GMT", ms)
+    rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&timestamp(ms)).unwrap_or_default()
 }
 
 /// `2026-11-23T10:11:12.345Z`, as documents have it.
@@ -48,13 +48,18 @@ pub fn parse_date(text: &str) -> Option<u64> {
 
 /// Reads `20261123T101112Z`, the form of `x-amz-date`.
 pub fn parse_amz_date(text: &str) -> Option<u64> {
-    // The pattern is looser than the form: it takes digits alone by this.
-    let digits =
-        |range: std::ops::Range<usize>| text.as_bytes().get(range).is_some_and(|b| b.iter().all(u8::is_ascii_digit));
-    if text.len() != 16 || !digits(0..8) || !digits(9..15) {
+    let bytes: &[u8; 16] = text.as_bytes().try_into().ok()?;
+    let number = |at: std::ops::Range<usize>| {
+        let digits = &bytes[at];
+        let is_number = digits.iter().all(u8::is_ascii_digit);
+        is_number.then(|| digits.iter().fold(0_i16, |number, digit| number * 10 + i16::from(digit - b'0')))
+    };
+    let small = |at| i8::try_from(number(at)?).ok();
+    let (date, time) = ((number(0..4)?, small(4..6)?, small(6..8)?), (small(9..11)?, small(11..13)?, small(13..15)?));
+    if (bytes[8], bytes[15]) != (b'T', b'Z') {
         return None;
     }
-    let civil = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", text).ok()?;
+    let civil = jiff::civil::DateTime::new(date.0, date.1, date.2, time.0, time.1, time.2, 0).ok()?;
     let timestamp = civil.to_zoned_datetime(TimeZone::UTC).ok()?.timestamp();
     u64::try_from(timestamp.as_millisecond()).ok()
 }

@@ -2,7 +2,7 @@
 
 use keyhole_core::sigv4::{Payload, Request, Signer};
 use keyhole_s3::ErrorCode;
-use keyhole_s3::auth::{Credentials, SecretKey, authenticate};
+use keyhole_s3::auth::{Credentials, SecretKey, SigningKeys, authenticate};
 use keyhole_s3::http::parse_head;
 
 /// 2026-01-02T03:04:05Z
@@ -41,7 +41,7 @@ fn check(key: &str, query: &[(&str, &str)], (from, to): (&str, &str)) -> Result<
     let text = text.replacen(from, to, usize::from(!from.is_empty()));
     let (head, _) = parse_head(text.as_bytes()).unwrap().unwrap();
     let device = Device(SecretKey::new(SECRET.to_owned()));
-    authenticate(&head, &device, "us-east-1", NOW_MS).map(|_| ()).map_err(|error| error.code)
+    authenticate(&head, &device, &SigningKeys::default(), "us-east-1", NOW_MS).map(|_| ()).map_err(|error| error.code)
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The blocks that bodies are received, encrypted, written and read in.
 //!
 //! Each is mapped on its own, so it is aligned to a page (off alignment a receive costs about twice as much) and left out
-//! of core dumps. A dropped block is wiped as far as it was written to, and kept for the next request, up to a bound.
+//! of core dumps. A dropped block is wiped as far as it was written to, unless all of that is ciphertext, and kept for the next
+//! request, up to a bound.
 
 use std::io;
 use std::ops::Range;
@@ -60,13 +61,13 @@ impl Pool {
         Pool { len, kept: Arc::default() }
     }
 
-    /// A block, of zeros.
+    /// A block. No plaintext and no key is in it; there may be ciphertext.
     pub(crate) fn take(&self) -> Block {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mapping = kept.unwrap_or_else(|| {
             Mapping::new(self.len).expect("memory for a block: requests and connections are admitted by their number")
         });
-        Block { mapping: Some(mapping), used: 0, pool: self.clone() }
+        Block { mapping: Some(mapping), used: 0, is_enciphered: false, pool: self.clone() }
     }
 }
 
@@ -113,8 +114,10 @@ impl Drop for Mapping {
 pub(crate) struct Block {
     /// `None` only while it is dropped.
     mapping: Option<Mapping>,
-    /// Everything from here on is zero: nobody has had it to write to.
+    /// Nothing from here on is to be wiped: nobody has had it to write to.
     used: usize,
+    /// Nothing in it is to be wiped.
+    is_enciphered: bool,
     pool: Pool,
 }
 
@@ -133,6 +136,11 @@ impl Block {
         // SAFETY: as in `as_ref`; `&mut self` makes it exclusive.
         let all = unsafe { slice::from_raw_parts_mut(self.address(), self.len()) };
         &mut all[at]
+    }
+
+    /// All that is in it is ciphertext, now that it is handed on to be written.
+    pub(crate) fn enciphered(&mut self) {
+        self.is_enciphered = true;
     }
 
     /// The kernel is about to write up to `end`, and may still do so when nobody waits for it any more. The result is for
@@ -165,7 +173,9 @@ impl AsMut<[u8]> for Block {
 impl Drop for Block {
     fn drop(&mut self) {
         // The memory stays reachable through the pool, so this is no dead store.
-        self.part(0..self.used).fill(0);
+        if !self.is_enciphered {
+            self.part(0..self.used).fill(0);
+        }
         let mut kept = self.pool.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < KEPT_MAX {
             kept.extend(self.mapping.take());
@@ -245,6 +255,20 @@ mod tests {
             drop(block);
             assert!(pool.take().as_ref().iter().all(|byte| *byte == 0));
         }
+    }
+
+    #[test]
+    fn ciphertext_is_left() {
+        let pool = Pool::default();
+        let mut block = pool.take();
+        block.part(5..9).fill(1);
+        block.enciphered();
+        drop(block);
+        let mut block = pool.take();
+        assert_eq!(block.as_ref()[5..9], [1; 4]);
+        block.part(5..9).fill(2);
+        drop(block);
+        assert_eq!(pool.take().as_ref()[5..9], [0; 4], "it was not said of what is in it now");
     }
 
     #[test]

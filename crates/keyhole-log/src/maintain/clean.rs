@@ -287,7 +287,7 @@ impl<D: Disk> Maintenance<D> {
         let tags = footer?.tags().to_vec();
         let (done, placed) = oneshot::channel();
         let Identity { body, index, data_len, .. } = *identity;
-        let block = Block { buf, body: BodyId(body), index, data_len, tags, done };
+        let block = Block { buf, body: BodyId(body), index, data_len, tags, crcs: Vec::new(), done };
         self.log.submit(Job::Block(block)).map_err(|_| Error::Closed)?;
         placed.await.map_err(|_| Error::Closed)?
     }

@@ -61,8 +61,15 @@ pub(crate) struct Footer {
     tags: Vec<[u8; TAG_LEN]>,
 }
 
-/// Completes a block whose data is at the front of `block`: pads it and writes the footer. The result is the block's length.
-pub(crate) fn emit(id: &Identity, store: &StoreId, tags: &[[u8; TAG_LEN]], block: &mut [u8]) -> usize {
+/// Completes a block whose data is at the front of `block`: pads it and writes the footer. `crcs` are those of its first granules
+/// that are known already. The result is the block's length.
+pub(crate) fn emit(
+    id: &Identity,
+    store: &StoreId,
+    tags: &[[u8; TAG_LEN]],
+    crcs: &[u32],
+    block: &mut [u8],
+) -> usize {
     let data_len = id.data_len as usize;
     assert!(data_len <= BLOCK_DATA && tags.len() <= TAGS_MAX, "a block over its limits");
     let padded = id.padded();
@@ -77,8 +84,14 @@ pub(crate) fn emit(id: &Identity, store: &StoreId, tags: &[[u8; TAG_LEN]], block
     put(footer, field::INDEX, &id.index.to_le_bytes());
     put(footer, field::DATA_LEN, &id.data_len.to_le_bytes());
     put(footer, field::TAG_COUNT, &(tags.len() as u16).to_le_bytes());
-    for (place, granule) in footer[field::CRCS].chunks_exact_mut(4).zip(data.chunks(CHUNK_LEN)) {
-        place.copy_from_slice(&crc(&[granule]).to_le_bytes());
+    let granules = data.chunks(CHUNK_LEN);
+    debug_assert!(
+        granules.clone().zip(crcs).all(|(granule, known)| crc(&[granule]) == *known),
+        "the bytes of a block have changed since its checksums were computed"
+    );
+    let known = crcs.iter().copied().map(Some).chain(std::iter::repeat(None));
+    for ((place, granule), known) in footer[field::CRCS].chunks_exact_mut(4).zip(granules).zip(known) {
+        place.copy_from_slice(&known.unwrap_or_else(|| crc(&[granule])).to_le_bytes());
     }
     for (place, tag) in footer[field::TAGS].chunks_exact_mut(TAG_LEN).zip(tags) {
         place.copy_from_slice(tag);
@@ -140,7 +153,7 @@ mod tests {
         let id = Identity { generation: 5, offset: 1 << 21, body: 42, index: 3, data_len: data_len as u32 };
         let tags: Vec<[u8; 16]> = (0..tag_count).map(|i| [i as u8 + 1; 16]).collect();
         let mut block: Vec<u8> = (0..crate::limits::BUFFER_LEN).map(|i| (i % 251) as u8).collect();
-        let len = emit(&id, &[9; 16], &tags, &mut block);
+        let len = emit(&id, &[9; 16], &tags, &[], &mut block);
         assert_eq!(len, stored_len(data_len));
         let all = 0..data_len.div_ceil(CHUNK_LEN);
         let (padded, seen) = (id.padded(), |block: &[u8]| {

@@ -51,6 +51,6 @@ fn footer_of_the_page() {
         *byte = (i % 251) as u8;
     }
     let tags: Vec<[u8; 16]> = (1..=7).map(|i| [i; 16]).collect();
-    let len = block::emit(&id, &[9; 16], &tags, &mut buf);
+    let len = block::emit(&id, &[9; 16], &tags, &[], &mut buf);
     check("footer", super::u32_at(&buf, len - PAGE + 4..len - PAGE + 8));
 }

@@ -167,7 +167,7 @@ fn keys_and_successes() {
 fn no_field_is_ignored_unless_it_says_so() {
     let form = |name: &str| {
         let mut form = Form { fields: Headers::default(), filename: "f".to_owned() };
-        form.fields.push(name.to_owned(), b"v".to_vec());
+        form.fields.push(name, b"v");
         form
     };
     for good in [
@@ -206,9 +206,9 @@ const NOW_MS: u64 = 1_767_225_600_000;
 
 fn check_policy(policy: &str, fields: &[(&str, &str)]) -> Result<Policy, (ErrorCode, String)> {
     let mut form = Form { fields: Headers::default(), filename: "f".to_owned() };
-    form.fields.push("policy".to_owned(), Base64::encode_string(policy.as_bytes()).into_bytes());
+    form.fields.push("policy", Base64::encode_string(policy.as_bytes()).as_bytes());
     for (name, value) in fields {
-        form.fields.push((*name).to_owned(), value.as_bytes().to_vec());
+        form.fields.push(name, value.as_bytes());
     }
     Policy::check(&form, "bucket", "user/k", NOW_MS).map_err(|error| (error.code, error.message.into_owned()))
 }
@@ -285,7 +285,7 @@ fn what_is_no_policy() {
     let (code, message) = check_policy(over, &[]).unwrap_err();
     assert!(code == ErrorCode::AccessDenied && message.contains("Policy expired"), "{message}");
     let mut form = Form { fields: Headers::default(), filename: String::new() };
-    form.fields.push("policy".to_owned(), b"not base64!".to_vec());
+    form.fields.push("policy", b"not base64!");
     assert_eq!(Policy::check(&form, "b", "k", 0).unwrap_err().code, ErrorCode::InvalidPolicyDocument);
 }
 
@@ -303,7 +303,7 @@ fn example(changes: &[(&str, &str)]) -> Headers {
     ] {
         let changed = changes.iter().find(|(changed, _)| *changed == name).map_or(value, |(_, value)| value);
         if !changed.is_empty() {
-            fields.push(name.to_owned(), changed.as_bytes().to_vec());
+            fields.push(name, changed.as_bytes());
         }
     }
     fields

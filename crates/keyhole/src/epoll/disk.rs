@@ -49,6 +49,10 @@ impl Disk for PlainDisk {
         buf.part(at)
     }
 
+    fn enciphered(buf: &mut Block) {
+        buf.enciphered();
+    }
+
     async fn read(&self, offset: u64, mut buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
         self.call(move |medium| (medium.as_file().read_exact_at(buf.part(at), offset), buf)).await
     }

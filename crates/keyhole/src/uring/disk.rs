@@ -106,6 +106,10 @@ impl Disk for UringDisk {
         buf.part(at)
     }
 
+    fn enciphered(buf: &mut Block) {
+        buf.enciphered();
+    }
+
     async fn read(&self, offset: u64, mut buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
         if at.is_empty() {
             return (Ok(()), buf);

@@ -41,7 +41,7 @@ pub use body::{BodyWriter, LastBlock, NewBody};
 pub use check::{CheckOptions, Finding, Report, Verdict, check};
 pub use disk::Disk;
 pub use error::{Damage, Error};
-pub use log::{Body, Log, ScrubCursor, ScrubStep, Tags, worker};
+pub use log::{Body, Log, OpenBlock, ScrubCursor, ScrubStep, Tags, worker};
 pub use maintain::{Compacted, Maintenance, maintenance};
 pub use recover::{Format, OpenOptions, Recovery, create, open};
 #[cfg(feature = "sabotage")]

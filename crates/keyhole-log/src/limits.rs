@@ -30,6 +30,9 @@ pub const TAGS_MAX: usize = CHUNKS_MAX + 1;
 /// Four chunks; a batch of [`BUFFER_LEN`] still holds fifteen of them.
 pub const INLINE_MAX: usize = 4 * CHUNK_LEN;
 
+/// Bytes of two records that are read at once: that of a body which it holds, and that of its object.
+pub const READ_TOGETHER_MAX: u32 = (2 * INLINE_MAX - 2 * PAGE) as u32;
+
 /// Blocks of one body whose writes may be under way at once. Four writes of 1 MiB saturate the devices measured.
 pub const BLOCKS_IN_FLIGHT: usize = 4;
 

@@ -23,9 +23,9 @@ pub struct Etag {
 /// Lower-case hex, and `-n` for an object of n parts; no quotes.
 impl fmt::Display for Etag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in self.digest {
-            write!(f, "{byte:02x}")?;
-        }
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let text = self.digest.map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        f.write_str(std::str::from_utf8(text.as_flattened()).map_err(|_| fmt::Error)?)?;
         if self.parts > 0 {
             write!(f, "-{}", self.parts)?;
         }

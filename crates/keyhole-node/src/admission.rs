@@ -50,8 +50,13 @@ impl Admission {
         self.admit(len, blocks(len).min(BLOCKS_PER_UPLOAD)).await
     }
 
-    /// For sending `len` bytes of a body, which may begin anywhere in a block.
+    /// For sending `len` bytes of an object, which are read in pieces of a small part of a block.
     pub(crate) async fn download(&self, len: u64) -> Result<Admitted<'_>> {
+        self.admit(len, 1).await
+    }
+
+    /// For sending `len` bytes of a sealed object file, which is read in whole blocks.
+    pub(crate) async fn download_sealed(&self, len: u64) -> Result<Admitted<'_>> {
         self.admit(len, BLOCKS_PER_DOWNLOAD).await
     }
 
@@ -123,7 +128,7 @@ mod tests {
             std::iter::from_fn(|| now(admission.upload(1 << 30)).map(|long| long.unwrap_or_else(|_| panic!())))
                 .collect();
         assert_eq!(long.len(), BLOCKS_PER_WORKER / BLOCKS_PER_UPLOAD);
-        assert!(now(admission.download(SHORT + 1)).is_some() != (BLOCKS_PER_WORKER % BLOCKS_PER_UPLOAD < 2));
+        assert_eq!(now(admission.download_sealed(SHORT + 1)).is_some(), BLOCKS_PER_WORKER % BLOCKS_PER_UPLOAD >= 2);
         assert!(now(admission.upload(SHORT)).is_some() && now(admission.download(SHORT)).is_some());
     }
 

@@ -8,7 +8,7 @@ use keyhole_core::chunked::Opener;
 use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, TAG_LEN};
 use keyhole_core::{DataKey, body};
 use keyhole_log::limits::BLOCK_DATA;
-use keyhole_log::{Body, Disk, Part, Tags};
+use keyhole_log::{Body, Disk, OpenBlock, Part, Tags};
 use keyhole_s3::body::{Digester, Digests};
 
 use crate::failure::{Failure, Result, damaged};
@@ -23,12 +23,19 @@ pub(crate) struct Reader<'n, D: Disk, E: Engine, V> {
     /// The parts that the range touches, last first, each with the range of it that is wanted.
     parts: Vec<(Part, Range<u64>)>,
     current: Option<Current<E::Aead>>,
+    /// The first body, where it has been read already.
+    first: Option<Body>,
     remaining: u64,
 }
+
+/// So much of a block is read, verified and decrypted at a time: it stays in the processor's own cache meanwhile.
+const STRIDE_CHUNKS: usize = 8;
 
 /// The body that is being read.
 struct Current<A> {
     body: Body,
+    /// The block that is being read.
+    block: Option<OpenBlock>,
     opener: Option<Opener<A>>,
     /// What is still wanted of it.
     wanted: Range<u64>,
@@ -45,6 +52,9 @@ pub(crate) struct Piece<B> {
 pub(crate) trait Source<B> {
     /// Bytes that are still to come.
     fn remaining(&self) -> u64;
+
+    /// Bytes of the buffer that a piece wants.
+    fn piece_len(&self) -> usize;
 
     /// The next piece, read into `buf`; `None` at the end.
     async fn next(&mut self, buf: B) -> Result<Option<Piece<B>>>;
@@ -65,7 +75,13 @@ impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
             start = end;
         }
         touched.reverse();
-        Reader { node, data_key, parts: touched, current: None, remaining: range.end - range.start }
+        Reader { node, data_key, parts: touched, current: None, first: None, remaining: range.end - range.start }
+    }
+
+    /// The same with the only body of the object, where it has been read already.
+    pub(crate) fn with_body(mut self, body: Option<Body>) -> Self {
+        self.first = body;
+        self
     }
 
     async fn piece(&mut self, buf: D::Buf) -> Result<Option<Piece<D::Buf>>> {
@@ -80,29 +96,39 @@ impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
         let index = start / BLOCK_DATA as u64;
         let block_start = index * BLOCK_DATA as u64;
         let block_end = (block_start + current.body.block_len(index) as u64).min(end);
-        let at = (start - block_start) as usize..(block_end - block_start) as usize;
-        let reaches_end = block_end == current.body.len;
+        let first = (start - block_start) as usize / CHUNK_LEN;
+        let piece_end = block_end.min(block_start + ((first + STRIDE_CHUNKS) * CHUNK_LEN) as u64);
+        let at = (start - block_start) as usize..(piece_end - block_start) as usize;
+        let reaches_end = piece_end == current.body.len;
         // The chunk after a body's last full one is empty; its tag is what proves the end.
-        let chunks = at.start / CHUNK_LEN..match (reaches_end, &current.opener) {
+        let chunks = first..match (reaches_end, &current.opener) {
             (true, Some(_)) => at.end / CHUNK_LEN + 1,
             _ => at.end.div_ceil(CHUNK_LEN),
         };
-        let (tags, mut buf) = self.node.log.read_block(&current.body, index, chunks.clone(), buf).await;
+        let block = match &mut current.block {
+            Some(block) if block.index() == index => block,
+            block => block.insert(self.node.log.open_block(&current.body, index)?),
+        };
+        let (tags, mut buf) = self.node.log.read_piece(&current.body, block, chunks.clone(), buf).await;
         let tags = tags?;
+        let front = first * CHUNK_LEN;
         if let Some(opener) = &mut current.opener {
-            let block_len = current.body.block_len(index);
-            open_block(opener, index, chunks, D::part(&mut buf, 0..block_len), &tags)?;
+            let len = current.body.block_len(index).min(chunks.end * CHUNK_LEN).saturating_sub(front);
+            open_chunks(opener, index, chunks, D::part(&mut buf, 0..len), &tags)?;
         }
         self.remaining -= (at.end - at.start) as u64;
-        current.wanted.start = block_end;
+        current.wanted.start = piece_end;
         if current.wanted.start < end {
             self.current = Some(current);
         }
-        Ok(Some(Piece { buf, at }))
+        Ok(Some(Piece { buf, at: at.start - front..at.end - front }))
     }
 
-    async fn open(&self, part: &Part, wanted: Range<u64>) -> Result<Current<E::Aead>> {
-        let body = self.node.log.body(part).await?;
+    async fn open(&mut self, part: &Part, wanted: Range<u64>) -> Result<Current<E::Aead>> {
+        let body = match self.first.take() {
+            Some(body) => body,
+            None => self.node.log.body(part).await?,
+        };
         if body.len != part.size {
             return Err(damaged("a body is not as long as its object says"));
         }
@@ -118,7 +144,7 @@ impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
                 Some(Opener::new(&self.node.engine, data_key.expose(), prefix, &[&context])?)
             }
         };
-        Ok(Current { body, opener, wanted })
+        Ok(Current { body, block: None, opener, wanted })
     }
 }
 
@@ -127,13 +153,17 @@ impl<D: Disk, E: Engine, V: Env> Source<D::Buf> for Reader<'_, D, E, V> {
         self.remaining
     }
 
+    fn piece_len(&self) -> usize {
+        STRIDE_CHUNKS * CHUNK_LEN
+    }
+
     async fn next(&mut self, buf: D::Buf) -> Result<Option<Piece<D::Buf>>> {
         self.piece(buf).await
     }
 }
 
-/// Verifies and decrypts chunks of a block in place.
-fn open_block<A: keyhole_core::aead::Aead>(
+/// Verifies and decrypts chunks of a block in place; `data` begins with the first of them.
+fn open_chunks<A: keyhole_core::aead::Aead>(
     opener: &mut Opener<A>,
     index: u64,
     chunks: Range<usize>,
@@ -141,9 +171,9 @@ fn open_block<A: keyhole_core::aead::Aead>(
     tags: &Tags,
 ) -> Result<()> {
     let first = index * (BLOCK_DATA / CHUNK_LEN) as u64;
-    for chunk in chunks {
+    for (place, chunk) in chunks.enumerate() {
         let tag: &[u8; TAG_LEN] = tags.get(chunk).ok_or_else(|| damaged("a sealed block lacks a tag"))?;
-        let start = (chunk * CHUNK_LEN).min(data.len());
+        let start = (place * CHUNK_LEN).min(data.len());
         let end = (start + CHUNK_LEN).min(data.len());
         opener.open_at(first + chunk as u64, &mut data[start..end], tag)?;
     }
@@ -159,7 +189,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         head: Vec<u8>,
         source: &mut impl Source<D::Buf>,
     ) -> Result<()> {
-        let mut next = source.next(self.log.disk().buffer()).await?;
+        let mut next = source.next(self.log.disk().buffer_of(source.piece_len())).await?;
         let mut head = Some(head);
         while let Some(piece) = next.take() {
             if let Some(mut head) = head.take() {
@@ -188,7 +218,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         if source.remaining() == 0 {
             return Ok(None);
         }
-        source.next(self.log.disk().buffer()).await.map_err(|failure| match failure {
+        source.next(self.log.disk().buffer_of(source.piece_len())).await.map_err(|failure| match failure {
             Failure::Reply(error) => Failure::Connection(std::io::Error::other(error.to_string())),
             gone => gone,
         })
@@ -230,7 +260,7 @@ impl<D: Disk, E: Engine, V: Env> Payload<D::Buf> for Copied<'_, D, E, V> {
         while filled < limit {
             let piece = match self.piece.take() {
                 Some(piece) => piece,
-                None => match self.reader.next(self.reader.node.log.disk().buffer()).await {
+                None => match self.reader.next(self.reader.node.log.disk().buffer_of(self.reader.piece_len())).await {
                     Ok(Some(piece)) => piece,
                     Ok(None) => break,
                     Err(failure) => return (Err(failure), buf),

@@ -1,16 +1,19 @@
 //! Heads of objects: made from what a client sent, opened with what a client brought.
 
 use keyhole_core::aead::Engine;
-use keyhole_core::head::{self, ChecksumAlgorithm, ChecksumType, Checksums, Head, UserMetadata};
+use keyhole_core::head::{self, ChecksumAlgorithm, ChecksumType, Checksums, Head, HeadError, UserMetadata};
 use keyhole_core::limits::{HEAD_MAX, SALT_LEN, SEALED_HEAD_MAX};
 use keyhole_core::{CustomerKey, DataKey, body, chunked};
 use keyhole_log::{Disk, Object, Part};
 use keyhole_s3::ops::Metadata;
-use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Result, damaged, not_authentic};
 use crate::io::Env;
 use crate::node::Node;
+use crate::secret::Secret;
+
+/// Bytes that most sealed heads have room in.
+const SEALED_HEAD_USUAL: usize = 1024;
 
 /// A head in memory, owned.
 #[derive(Default)]
@@ -77,10 +80,16 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             return Ok(bytes);
         };
         let salt: [u8; SALT_LEN] = self.env.random_array();
-        let mut bytes = Zeroizing::new(vec![0; SEALED_HEAD_MAX]);
-        let len =
-            head.with(|head| head::seal_head(&self.engine, customer_key, &salt, bucket, key, head, &mut bytes))?;
-        Ok(bytes[..len].to_vec())
+        let seal = |room: usize| {
+            let mut bytes = Secret::zeros(room);
+            let len =
+                head.with(|head| head::seal_head(&self.engine, customer_key, &salt, bucket, key, head, &mut bytes))?;
+            Ok(bytes[..len].to_vec())
+        };
+        match seal(SEALED_HEAD_USUAL) {
+            Err(HeadError::TooLong) => Ok(seal(SEALED_HEAD_MAX)?),
+            sealed => Ok(sealed?),
+        }
     }
 
     /// Opens a head; 403 where it is sealed under another key.
@@ -98,7 +107,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 Some(_) => Err(damaged("the head of a plaintext object has a data key")),
             };
         };
-        let mut bytes = Zeroizing::new(bytes.to_vec());
+        let mut bytes = Secret::copy(bytes);
         let head = head::open_head(&self.engine, customer_key, bucket, key, &mut bytes)?;
         Ok(ObjectHead::from_borrowed(&head))
     }

@@ -32,6 +32,7 @@ mod object;
 mod policy;
 mod request;
 mod sealed;
+mod secret;
 mod tagging;
 mod upload;
 

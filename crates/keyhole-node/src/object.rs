@@ -6,7 +6,7 @@ use keyhole_core::aead::Engine;
 use keyhole_core::head::Checksums;
 use keyhole_core::sse_c::Role;
 use keyhole_core::{CustomerKey, DataKey, body};
-use keyhole_log::{Condition, Content, Disk, Etag, Object, PutObject};
+use keyhole_log::{Body, Condition, Content, Disk, Etag, Object, PutObject};
 use keyhole_s3::body::{BodyDecoder, Wanted};
 use keyhole_s3::http::Response;
 use keyhole_s3::ops::{self, Decision, ReadOptions, WriteCondition};
@@ -27,6 +27,8 @@ use crate::upload::{Sealing, Stored};
 /// An object that a request has found and may read.
 pub(crate) struct Found {
     pub(crate) object: Object,
+    /// Its only body, if that was read along.
+    pub(crate) body: Option<Body>,
     pub(crate) head: ObjectHead,
     pub(crate) customer_key: Option<CustomerKey>,
 }
@@ -120,10 +122,10 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     /// Finds an object for reading: 404 before anything of the key is looked at, then the rules of SSE-C.
     pub(crate) async fn find(&self, request: &Request<'_>, bucket: &str, key: &str, role: Role) -> Result<Found> {
         let trio = sse::for_read(request.head, role, request.secure)?;
-        let object = self.log.object(bucket, key).await?.ok_or(ErrorCode::NoSuchKey)?;
+        let (object, body) = self.log.object_with_body(bucket, key).await?.ok_or(ErrorCode::NoSuchKey)?;
         let customer_key = trio.key_for(object.sealed)?;
         let head = self.open_object(&object, customer_key.as_ref(), bucket, key)?;
-        Ok(Found { object, head, customer_key })
+        Ok(Found { object, body, head, customer_key })
     }
 
     /// GetObject: sends its reply itself.
@@ -140,8 +142,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             ReadReply::Bytes(response, range) => (response, range),
         };
         let _admitted = self.admission.download(range.end - range.start).await?;
-        let Found { object, head: object_head, .. } = found;
-        let mut reader = Reader::new(self, &object.parts, object_head.data_key, range);
+        let Found { object, body, head: object_head, .. } = found;
+        let mut reader = Reader::new(self, &object.parts, object_head.data_key, range).with_body(body);
         self.send_response(connection, request, response, &mut reader).await
     }
 
@@ -173,7 +175,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
 
     /// The reply to a GET or HEAD of a found object, and which bytes go with it.
     fn read_reply(&self, request: &Request<'_>, found: &Found, options: &ReadOptions) -> Result<ReadReply> {
-        let Found { object, head, customer_key } = found;
+        let Found { object, head, customer_key, .. } = found;
         if let Some(response) = unmodified(request, object)? {
             return Ok(ReadReply::Nothing(response));
         }
@@ -288,8 +290,12 @@ pub(crate) fn write_condition(request: &Request<'_>) -> Result<Condition> {
 
 /// The reply to a read whose conditions say that there is nothing to send.
 pub(crate) fn unmodified(request: &Request<'_>, object: &Object) -> Result<Option<Response>> {
+    let conditions = ops::conditions(request.head);
+    if conditions.is_empty() {
+        return Ok(None);
+    }
     let etag = object.etag.to_string();
-    match ops::conditions(request.head).decide(Some((&etag, object.time_ms))) {
+    match conditions.decide(Some((&etag, object.time_ms))) {
         Decision::Proceed => Ok(None),
         Decision::NotModified => {
             let response = Response::new(304).header("ETag", quoted(&object.etag));

@@ -289,7 +289,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let response = sealed_reply(&object, file.len, range.as_ref());
         let response = self.with_expiration(response, bucket, key, object.time_ms);
         file.wanted = range.unwrap_or(0..file.len);
-        let _admitted = self.admission.download(file.wanted.end - file.wanted.start).await?;
+        let _admitted = self.admission.download_sealed(file.wanted.end - file.wanted.start).await?;
         self.send_response(connection, request, response, &mut file).await
     }
 
@@ -408,6 +408,10 @@ impl<'n, D: Disk, E: Engine, V: Env> SealedFile<'n, D, E, V> {
 impl<D: Disk, E: Engine, V: Env> Source<D::Buf> for SealedFile<'_, D, E, V> {
     fn remaining(&self) -> u64 {
         self.wanted.end - self.wanted.start
+    }
+
+    fn piece_len(&self) -> usize {
+        keyhole_log::limits::BUFFER_LEN
     }
 
     async fn next(&mut self, mut buf: D::Buf) -> Result<Option<Piece<D::Buf>>> {

@@ -1,6 +1,9 @@
 //! The clock and the generator of random bytes.
 
+use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use zeroize::Zeroize;
 
 /// The system's own.
 #[derive(Clone, Copy)]
@@ -17,9 +20,65 @@ impl keyhole_node::Env for System {
     }
 }
 
-/// Fills `bytes` from AWS-LC's generator, which the kernel's seeds: a system call for each salt and each data key would be a good
-/// part of what a small object costs.
+/// Random bytes that are generated at a time: a call for each salt and each data key would be a good part of what a small object
+/// costs.
+const AHEAD: usize = 512;
+
+/// Bytes that were generated and not yet used. What is used is wiped.
+struct Ahead {
+    bytes: [u8; AHEAD],
+    used: usize,
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.bytes.as_mut_slice().zeroize();
+    }
+}
+
+thread_local! {
+    static GENERATED: RefCell<Ahead> = const { RefCell::new(Ahead { bytes: [0; AHEAD], used: AHEAD }) };
+}
+
+/// Fills `bytes` from AWS-LC's generator, which the kernel's seeds.
 pub(crate) fn random(bytes: &mut [u8]) {
+    if bytes.len() > AHEAD {
+        return generate(bytes);
+    }
+    GENERATED.with_borrow_mut(|ahead| {
+        if AHEAD - ahead.used < bytes.len() {
+            generate(&mut ahead.bytes);
+            ahead.used = 0;
+        }
+        let taken = &mut ahead.bytes[ahead.used..][..bytes.len()];
+        bytes.copy_from_slice(taken);
+        taken.zeroize();
+        ahead.used += bytes.len();
+    });
+}
+
+fn generate(bytes: &mut [u8]) {
     // Keys and salts are made of this: there is nothing to go on with without it.
     aws_lc_rs::rand::fill(bytes).expect("a generator that gives random bytes");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_given_out_twice() {
+        let mut seen = HashSet::new();
+        for round in 0..2000 {
+            let mut bytes = [0; 32];
+            random(&mut bytes[..8 + round % 25]);
+            assert!(seen.insert(bytes[..8].to_vec()));
+        }
+        let mut long = [0; 2 * AHEAD];
+        random(&mut long);
+        assert!(long.chunks(8).all(|piece| seen.insert(piece.to_vec())));
+        GENERATED.with_borrow(|ahead| assert!(ahead.bytes[..ahead.used].iter().all(|byte| *byte == 0)));
+    }
 }

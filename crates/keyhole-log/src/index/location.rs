@@ -1,7 +1,7 @@
 //! Where records and blocks are, in few bytes.
 
 use crate::body::run_bytes;
-use crate::limits::{PAGE, RECORD_MAX, SEGMENTS_START};
+use crate::limits::{PAGE, READ_TOGETHER_MAX, RECORD_MAX, SEGMENTS_START};
 use crate::wire::payload::Run;
 use crate::wire::record::ALIGN;
 
@@ -33,6 +33,11 @@ impl Location {
 
     pub(crate) const fn offset(self) -> u64 {
         (self.0 >> LEN_BITS) * ALIGN
+    }
+
+    /// Whether the record at `other` begins where this one ends, and both are to be read at once.
+    pub(crate) const fn is_ahead_of(self, other: Location) -> bool {
+        self.offset() + self.len() as u64 == other.offset() && self.len() + other.len() <= READ_TOGETHER_MAX
     }
 
     /// Header, payload and the zeros behind.

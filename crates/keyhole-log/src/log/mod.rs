@@ -16,7 +16,7 @@ use std::sync::Arc;
 use futures_channel::{mpsc, oneshot};
 
 pub(crate) use read::read_verified;
-pub use read::{Body, Tags};
+pub use read::{Body, OpenBlock, Tags};
 pub(crate) use read::{Located, read_record, read_record_if};
 pub use scrub::{ScrubCursor, ScrubStep};
 

@@ -1,13 +1,13 @@
 //! Objects.
 
-use super::{Located, Log, Request, body_draft, draft, within};
+use super::{Body, Located, Log, Request, body_draft, draft, within};
 use crate::disk::Disk;
 use crate::error::{Damage, Error};
-use crate::index::{Entry, Outcome};
+use crate::index::{Entry, Location, Outcome};
 use crate::limits::{HEAD_MAX, KEY_MAX, LABELS_MAX};
 use crate::sabotage::{self, Sabotage};
 use crate::shared::Pin;
-use crate::types::{Condition, Content, ListObjects, Listing, Object, Part, PutObject};
+use crate::types::{BodyId, Condition, Content, ListObjects, Listing, Object, Part, PutObject};
 use crate::wire::payload::{ObjectPut, Payload};
 
 impl<D: Disk> Log<D> {
@@ -95,30 +95,39 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// `NoSuchBucket`; `Damaged`, `Io`.
     pub async fn object(&self, bucket: &str, key: &str) -> Result<Option<Object>, Error> {
-        let (located, seq, pin) = {
-            let mut state = self.shared().lock();
-            let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
-            let Some(entry) = home.object(key) else { return Ok(None) };
-            let (at, seq, bodies) = (entry.at, entry.seq, entry.bodies.clone());
-            (Located::new(self.shared(), &mut state, at), seq, Pin::new(self.shared(), &mut state, bodies))
+        let Some(located) = self.locate_object(bucket, key)? else { return Ok(None) };
+        let LocatedObject { at, seq, pin, .. } = located;
+        let object = self.record(at, seq, |payload| object_of(payload, seq, pin)).await;
+        object.map(Some).map_err(|error| named(error, bucket, key))
+    }
+
+    /// The same, and its only body, if that was read along with it: as a rule it is when it is short.
+    ///
+    /// # Errors
+    /// Those of the other.
+    pub async fn object_with_body(&self, bucket: &str, key: &str) -> Result<Option<(Object, Option<Body>)>, Error> {
+        let Some(located) = self.locate_object(bucket, key)? else { return Ok(None) };
+        let LocatedObject { at, seq, pin, ahead } = located;
+        let take = |payload: Payload<'_>| object_of(payload, seq, pin);
+        let found = match ahead {
+            Some(ahead) => self.record_with_body(at, seq, ahead, take).await,
+            None => self.record(at, seq, take).await.map(|object| (object, None)),
         };
-        let object = self.record(located, seq, |payload| match payload {
-            Payload::ObjectPut(put) => Some(Object {
-                size: put.size,
-                time_ms: put.time_ms,
-                etag: put.etag,
-                sealed: put.sealed,
-                bound: put.bound,
-                head: put.head.to_vec(),
-                labels: put.labels.to_vec(),
-                infos: put.infos.to_vec(),
-                parts: put.parts,
-                seq,
-                pin,
-            }),
+        found.map(Some).map_err(|error| named(error, bucket, key))
+    }
+
+    /// Where the record of an object is, and that of its only body where it stands right ahead.
+    fn locate_object(&self, bucket: &str, key: &str) -> Result<Option<LocatedObject>, Error> {
+        let mut state = self.shared().lock();
+        let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
+        let Some(entry) = home.object(key) else { return Ok(None) };
+        let (at, seq, bodies) = (entry.at, entry.seq, entry.bodies.clone());
+        let ahead = match *bodies.as_slice() {
+            [body] => state.index.body(body).filter(|of_body| of_body.is_ahead_of(at)).map(|of_body| (body, of_body)),
             _ => None,
-        });
-        object.await.map(Some).map_err(|error| named(error, bucket, key))
+        };
+        let (at, pin) = (Located::new(self.shared(), &mut state, at), Pin::new(self.shared(), &mut state, bodies));
+        Ok(Some(LocatedObject { at, seq, pin, ahead }))
     }
 
     /// Deletes an object; `false`: there was none.
@@ -178,6 +187,33 @@ impl<D: Disk> Log<D> {
         let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
         Ok(home.list(list))
     }
+}
+
+/// An object that is going to be read.
+struct LocatedObject {
+    at: Located,
+    seq: u64,
+    pin: Pin,
+    /// Its only body, whose record stands right ahead.
+    ahead: Option<(BodyId, Location)>,
+}
+
+/// The object that its record has.
+fn object_of(payload: Payload<'_>, seq: u64, pin: Pin) -> Option<Object> {
+    let Payload::ObjectPut(put) = payload else { return None };
+    Some(Object {
+        size: put.size,
+        time_ms: put.time_ms,
+        etag: put.etag,
+        sealed: put.sealed,
+        bound: put.bound,
+        head: put.head.to_vec(),
+        labels: put.labels.to_vec(),
+        infos: put.infos.to_vec(),
+        parts: put.parts,
+        seq,
+        pin,
+    })
 }
 
 /// Says whose record it is that is damaged.

@@ -30,7 +30,8 @@ pub struct Body {
     id: BodyId,
     bytes: Stored,
     /// Keep its blocks where they are.
-    _pins: Arc<[SegmentPin]>,
+    #[allow(dead_code)]
+    pins: Arc<[SegmentPin]>,
 }
 
 #[derive(Debug, Clone)]
@@ -40,6 +41,21 @@ enum Stored {
 }
 
 impl Body {
+    /// The body of this identity, if that is what its record has.
+    fn of(seq: u64, payload: Payload<'_>, id: BodyId) -> Option<Self> {
+        let Payload::Body(body) = payload else { return None };
+        (body.id == id && seq > id.0).then(|| Body {
+            prefix: body.prefix.to_vec(),
+            len: body.len,
+            id,
+            bytes: match body.bytes {
+                Bytes::Inline { tags, data } => Stored::Inline { tags: tags.to_vec(), data: data.to_vec() },
+                Bytes::Blocks(runs) => Stored::Blocks(runs),
+            },
+            pins: Arc::default(),
+        })
+    }
+
     /// Its blocks; an empty body has one, which is empty.
     pub fn blocks(&self) -> u64 {
         block_count(self.len)
@@ -89,7 +105,93 @@ impl Tags {
     }
 }
 
+/// A block that is read in several pieces: its footer is read once.
+#[derive(Debug, Clone)]
+pub struct OpenBlock {
+    index: u64,
+    stored: Option<(Identity, Option<Footer>)>,
+}
+
+impl OpenBlock {
+    /// Which block of its body it is.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+}
+
 impl<D: Disk> Log<D> {
+    /// Opens a block of a body, to be read in pieces.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    ///
+    /// # Panics
+    /// If the block is not one of the body.
+    pub fn open_block(&self, body: &Body, index: u64) -> Result<OpenBlock, Error> {
+        assert!(index < body.blocks(), "a block of the body");
+        let stored = match &body.bytes {
+            Stored::Inline { .. } => None,
+            Stored::Blocks(runs) => {
+                let id = body.locate(runs, index).ok_or_else(|| Damage::error("a body that lacks a block", 0))?;
+                Some((id, None))
+            }
+        };
+        Ok(OpenBlock { index, stored })
+    }
+
+    /// Reads chunks of an open block of this body. The bytes of the first of them are at the front of the buffer that comes back,
+    /// those of the others behind; the rest of the buffer is not to be looked at. Otherwise as [`read_block`](Self::read_block).
+    ///
+    /// # Errors
+    /// `Damaged`, `Io`.
+    ///
+    /// # Panics
+    /// If the range runs backwards, or the buffer is shorter than the chunks, and one page if they do not end the block.
+    pub async fn read_piece(
+        &self,
+        body: &Body,
+        block: &mut OpenBlock,
+        chunks: Range<usize>,
+        mut buf: D::Buf,
+    ) -> (Result<Tags, Error>, D::Buf) {
+        assert!(chunks.start <= chunks.end, "chunks of a block");
+        let chunks = chunks.start.min(TAGS_MAX)..chunks.end.min(TAGS_MAX);
+        let Some((id, known)) = &mut block.stored else {
+            let Stored::Inline { tags, data } = &body.bytes else { unreachable!("a block of this body") };
+            let span = (chunks.start * CHUNK_LEN).min(data.len())..(chunks.end * CHUNK_LEN).min(data.len());
+            D::part(&mut buf, 0..span.len()).copy_from_slice(&data[span]);
+            return (Ok(Tags::of(tags, &chunks)), buf);
+        };
+        let (disk, store) = (self.disk().as_ref(), &self.shared().store);
+        let (padded, span) = (id.padded(), Footer::span(id.data_len as usize, &chunks));
+        // The footer comes along where it follows closely.
+        let with_footer = known.is_none() && padded + FOOTER_LEN - span.start <= buf.as_ref().len();
+        if known.is_none() && !with_footer {
+            let page = disk.read(id.offset + padded as u64, disk.buffer_of(FOOTER_LEN), 0..FOOTER_LEN).await;
+            *known = match (page.0, page.1) {
+                (Ok(()), page) => Footer::parse(&page.as_ref()[..FOOTER_LEN], id, store),
+                (Err(error), _) => return (Err(read_error(error, id.offset)), buf),
+            };
+        }
+        let until = if with_footer { padded + FOOTER_LEN } else { span.end };
+        let at = 0..until - span.start;
+        let (result, buf) = disk.read(id.offset + span.start as u64, buf, at.clone()).await;
+        if let Err(error) = result {
+            return (Err(read_error(error, id.offset)), buf);
+        }
+        if with_footer {
+            *known = Footer::parse(&buf.as_ref()[padded - span.start..at.end], id, store);
+        }
+        let verdict = match known {
+            None => Err(Damage::error("a block whose footer does not verify", id.offset)),
+            Some(footer) if footer.verify_piece(chunks.start, &buf.as_ref()[..span.len()]) => {
+                Ok(Tags::of(footer.tags(), &chunks))
+            }
+            Some(_) => Err(Damage::error("a block that does not verify", id.offset)),
+        };
+        (verdict, buf)
+    }
+
     /// A body of an object or of an upload, by its record.
     ///
     /// # Errors
@@ -105,32 +207,52 @@ impl<D: Disk> Log<D> {
                 Located::new(self.shared(), &mut state, at)
             };
             let at = located.at;
-            let body = self.verified(located, |header_seq, payload| match payload {
-                Payload::Body(body) if body.id == part.body && header_seq > body.id.0 => Some(Body {
-                    prefix: body.prefix.to_vec(),
-                    len: body.len,
-                    id: body.id,
-                    bytes: match body.bytes {
-                        Bytes::Inline { tags, data } => Stored::Inline { tags: tags.to_vec(), data: data.to_vec() },
-                        Bytes::Blocks(runs) => Stored::Blocks(runs),
-                    },
-                    _pins: Arc::from([]),
-                }),
-                _ => None,
-            });
-            let mut body = body.await?;
-            let Stored::Blocks(runs) = &body.bytes else { return Ok(body) };
-            let mut state = self.shared().lock();
-            // If its blocks have been moved meanwhile, what was read says where they were.
-            if state.index.body(part.body) == Some(at) {
-                let mut numbers: Vec<u32> = runs.iter().filter_map(|run| state.segments.number(run.offset)).collect();
-                numbers.sort_unstable();
-                numbers.dedup();
-                let pins = numbers.into_iter().map(|number| SegmentPin::new(self.shared(), &mut state, number));
-                body._pins = pins.collect();
+            let body = self.verified(located, |seq, payload| Body::of(seq, payload, part.body)).await?;
+            if let Some(body) = self.pinned(body, at) {
                 return Ok(body);
             }
         }
+    }
+
+    /// A body whose record was read at `at`, with its blocks pinned; `None`: they have been moved meanwhile, so what was read says
+    /// where they were.
+    fn pinned(&self, mut body: Body, at: Location) -> Option<Body> {
+        let Stored::Blocks(runs) = &body.bytes else { return Some(body) };
+        let mut state = self.shared().lock();
+        if state.index.body(body.id) != Some(at) {
+            return None;
+        }
+        let mut numbers: Vec<u32> = runs.iter().filter_map(|run| state.segments.number(run.offset)).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let pins = numbers.into_iter().map(|number| SegmentPin::new(self.shared(), &mut state, number));
+        body.pins = pins.collect();
+        Some(body)
+    }
+
+    /// Reads the record of an object, and that of its only body, which stands ahead of it. The body is `None` if it has to be looked
+    /// for: [`body`](Self::body) says what is wrong.
+    pub(super) async fn record_with_body<T>(
+        &self,
+        located: Located,
+        seq: u64,
+        ahead: (BodyId, Location),
+        take: impl FnOnce(Payload<'_>) -> Option<T>,
+    ) -> Result<(T, Option<Body>), Error> {
+        let (disk, store, at, (id, body_at)) = (self.disk().as_ref(), &self.shared().store, located.at, ahead);
+        let start = align_down(body_at.offset(), PAGE as u64);
+        let len = (align_up(at.offset() + u64::from(at.len()), PAGE as u64) - start) as usize;
+        let (result, buf) = disk.read(start, disk.buffer_of(len), 0..len).await;
+        result.map_err(|error| read_error(error, at.offset()))?;
+        let bytes = &buf.as_ref()[..len];
+        let found = |at: Location| {
+            let record = find_record(&bytes[(at.offset() - start) as usize..], store, at, located.generation)?;
+            Some((record.header.seq, Payload::parse(record.header.kind, record.payload)?))
+        };
+        let object = found(at).filter(|(found, _)| *found == seq).and_then(|(_, payload)| take(payload));
+        let object = object.ok_or_else(|| Damage::error("a record that is not the one it should be", at.offset()))?;
+        let body = found(body_at).and_then(|(seq, payload)| Body::of(seq, payload, id));
+        Ok((object, body.and_then(|body| self.pinned(body, body_at))))
     }
 
     /// Reads chunks of a block. The bytes of chunk c are at `c * CHUNK_LEN` of the buffer that comes back; the rest of the
@@ -218,10 +340,23 @@ pub(crate) async fn read_record<D: Disk, T>(
     generation: Option<u64>,
     take: impl FnOnce(record::Record<'_>) -> T,
 ) -> Result<T, Error> {
-    let known = |record: &record::Record<'_>| {
-        Some(record.header.generation) == generation || sabotage::is(Sabotage::IgnoreGeneration)
-    };
-    read_record_if(disk, store, at, known, take).await
+    read_record_if(disk, store, at, |record| is_of(record, generation), take).await
+}
+
+/// Whether a record is of its segment's present use.
+fn is_of(record: &record::Record<'_>, generation: Option<u64>) -> bool {
+    Some(record.header.generation) == generation || sabotage::is(Sabotage::IgnoreGeneration)
+}
+
+/// The record at the front of `bytes`, if it is the one that is to be at `at`.
+fn find_record<'a>(
+    bytes: &'a [u8],
+    store: &StoreId,
+    at: Location,
+    generation: Option<u64>,
+) -> Option<record::Record<'a>> {
+    let record = record::verify(bytes, store, at.offset())?;
+    (Location::new(at.offset(), record.len) == at && is_of(&record, generation)).then_some(record)
 }
 
 /// The same, of any generation that is `wanted`.

@@ -139,8 +139,12 @@ impl Footer {
 
     /// Verifies the granules `chunks` of a block that begins at the front of `block`.
     pub(crate) fn verify(&self, chunks: &Range<usize>, block: &[u8]) -> bool {
-        let span = Footer::span(self.data_len, chunks);
-        let mut granules = block[span].chunks(CHUNK_LEN).zip(self.crcs.iter().skip(chunks.start));
+        self.verify_piece(chunks.start, &block[Footer::span(self.data_len, chunks)])
+    }
+
+    /// Verifies granules from `first` on: `piece` is where they are, padding included.
+    pub(crate) fn verify_piece(&self, first: usize, piece: &[u8]) -> bool {
+        let mut granules = piece.chunks(CHUNK_LEN).zip(self.crcs.iter().skip(first));
         granules.all(|(granule, &expected)| crc(&[granule]) == expected || sabotage::is(Sabotage::IgnoreCrc))
     }
 }

@@ -37,7 +37,11 @@ pub fn copy_conditions(head: &RequestHead) -> Conditions {
 }
 
 fn read(headers: &Headers, prefix: &str) -> Conditions {
-    let text = |name: &str| headers.text(&format!("{prefix}{name}")).map(str::to_owned);
+    let found = |name: &str| {
+        let is_it = |field: &str| field.strip_prefix(prefix) == Some(name);
+        headers.iter().find(|(field, _)| is_it(field)).and_then(|(_, value)| std::str::from_utf8(value).ok())
+    };
+    let text = |name: &str| found(name).map(str::to_owned);
     // A date that is none is no condition (RFC 9110 §13.1.3).
     let date = |name: &str| text(name).and_then(|text| parse_http_date(&text));
     Conditions {
@@ -49,6 +53,15 @@ fn read(headers: &Headers, prefix: &str) -> Conditions {
 }
 
 impl Conditions {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        let Conditions { if_match, if_none_match, if_modified_since, if_unmodified_since } = self;
+        if_match.is_none()
+            && if_none_match.is_none()
+            && if_modified_since.is_none()
+            && if_unmodified_since.is_none()
+    }
+
     /// Decides on an object with this ETag (without quotes) and time of modification; `None` where there is none. In the
     /// order of RFC 9110 §13.2.2: a date counts only where no ETag is given.
     pub fn decide(&self, object: Option<(&str, u64)>) -> Decision {

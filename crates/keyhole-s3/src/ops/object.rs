@@ -254,6 +254,7 @@ pub struct ReadOptions {
 /// `InvalidArgument`; `InvalidRequest` for a part and a range at once.
 pub fn read_options(head: &RequestHead) -> Result<ReadOptions, Error> {
     let query = Query::parse(&head.query)?;
+    let has_query = !head.query.is_empty();
     let mut options = ReadOptions {
         part_number: query.has("partNumber").then(|| query.part_number()).transpose()?,
         checksum_mode: head
@@ -262,7 +263,7 @@ pub fn read_options(head: &RequestHead) -> Result<ReadOptions, Error> {
             .is_some_and(|value| value.eq_ignore_ascii_case(b"enabled")),
         overrides: Default::default(),
     };
-    for (place, field) in options.overrides.iter_mut().zip(Field::ALL) {
+    for (place, field) in options.overrides.iter_mut().zip(Field::ALL).filter(|_| has_query) {
         let value = query.get(&format!("response-{}", field.header_name()));
         *place = value.map(|value| checked(value.as_bytes().to_vec())).transpose()?;
     }

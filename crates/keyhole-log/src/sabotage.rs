@@ -18,6 +18,8 @@ pub enum Sabotage {
     DropTombstoneEarly,
     /// A write is acknowledged before what lies ahead of it is durable.
     AcknowledgeEarly,
+    /// A durable write is taken to make durable what lies ahead of it, too.
+    TrustWrites,
     /// What a sync covers is noted when it has completed, in place of before.
     NoteLate,
     /// The lock is let go between the decision of a condition and the reservation of the name.

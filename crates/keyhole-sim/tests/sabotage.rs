@@ -38,6 +38,11 @@ fn deletions_that_are_forgotten() {
 }
 
 #[test]
+fn durable_writes_that_are_trusted_for_others() {
+    check(Sabotage::TrustWrites, None);
+}
+
+#[test]
 fn acknowledgements_that_come_early() {
     check(Sabotage::AcknowledgeEarly, None);
 }

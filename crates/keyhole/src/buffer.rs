@@ -1,7 +1,8 @@
 //! The blocks that bodies are received, encrypted, written and read in.
 //!
-//! Each is mapped on its own, so it is aligned to a page (off alignment a receive costs about twice as much) and left out
-//! of core dumps. A dropped block is wiped as far as it was written to, unless all of that is ciphertext, and kept for the next
+//! Each is aligned to a page (off alignment a receive costs about twice as much) and left out of core dumps. Long blocks are
+//! mapped several at a time, in huge pages where the system has them: to look up and hold on to 257 small pages for each write
+//! is most of what a write past the page cache costs. A dropped block is wiped as far as it was written to, unless all of that is ciphertext, and kept for the next
 //! request, up to a bound.
 
 use std::io;
@@ -63,24 +64,68 @@ impl Pool {
 
     /// A block. No plaintext and no key is in it; there may be ciphertext.
     pub(crate) fn take(&self) -> Block {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mapping = kept.unwrap_or_else(|| {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.is_empty() && self.len == BUFFER_LEN {
+            kept.extend(Mapping::several(self.len));
+        }
+        let mapping = kept.pop().unwrap_or_else(|| {
             Mapping::new(self.len).expect("memory for a block: requests and connections are admitted by their number")
         });
+        drop(kept);
         Block { mapping: Some(mapping), used: 0, is_enciphered: false, pool: self.clone() }
     }
 }
 
-/// So many bytes of memory, mapped.
+/// Bytes of a huge page.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Bytes that are mapped for long blocks at a time. Seven of them fit, and little is left over.
+const SLAB_LEN: usize = 4 * HUGE_PAGE;
+
+/// The memory of one block.
 struct Mapping {
+    address: NonNull<u8>,
+    /// What it is a part of.
+    _pages: Arc<Pages>,
+}
+
+/// So many bytes of memory, mapped.
+struct Pages {
     address: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: a mapping is plain memory that belongs to whoever owns the value.
+// SAFETY: it is plain memory that belongs to whoever owns the value.
+unsafe impl Send for Pages {}
+// SAFETY: nothing is done with it by reference.
+unsafe impl Sync for Pages {}
+// SAFETY: a mapping is plain memory that belongs to whoever owns the value: no two are of the same part of their pages.
 unsafe impl Send for Mapping {}
 
 impl Mapping {
+    /// One block of this length, by itself.
+    fn new(len: usize) -> io::Result<Self> {
+        let pages = Pages::new(len)?;
+        Ok(Mapping { address: pages.address, _pages: Arc::new(pages) })
+    }
+
+    /// As many blocks of this length as fit into a slab; none where there is no memory for one.
+    fn several(len: usize) -> Vec<Self> {
+        // One huge page more, to begin at one.
+        let Ok(pages) = Pages::new(SLAB_LEN + HUGE_PAGE) else { return Vec::new() };
+        let skipped = pages.address.as_ptr().align_offset(HUGE_PAGE);
+        let pages = Arc::new(pages);
+        // SAFETY: within the mapping, as it is longer than the slab by a huge page.
+        let start = unsafe { pages.address.add(skipped) };
+        // SAFETY: the range has just been mapped. Where the advice is refused small pages do.
+        unsafe { libc::madvise(start.as_ptr().cast(), SLAB_LEN, libc::MADV_HUGEPAGE) };
+        // SAFETY: within the slab, one behind the other.
+        let part = |i: usize| unsafe { start.add(i * len) };
+        (0..SLAB_LEN / len).map(|i| Mapping { address: part(i), _pages: pages.clone() }).collect()
+    }
+}
+
+impl Pages {
     fn new(len: usize) -> io::Result<Self> {
         // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
         let address = unsafe {
@@ -99,13 +144,13 @@ impl Mapping {
         // SAFETY: the range has just been mapped. Where the advice is refused, core dumps are off all the same.
         unsafe { libc::madvise(address, len, libc::MADV_DONTDUMP) };
         let address = NonNull::new(address.cast()).ok_or_else(|| io::Error::other("a mapping at address zero"))?;
-        Ok(Mapping { address, len })
+        Ok(Pages { address, len })
     }
 }
 
-impl Drop for Mapping {
+impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: the range was mapped by `new` and is unmapped once; the owner is gone.
+        // SAFETY: the range was mapped by `new` and is unmapped once; the owners of its parts are gone.
         unsafe { libc::munmap(self.address.as_ptr().cast(), self.len) };
     }
 }
@@ -279,6 +324,20 @@ mod tests {
         assert_eq!(block.as_ref(), [1; 8192]);
         drop(block);
         assert_eq!(pool.take().as_ref(), [0; 8192]);
+    }
+
+    #[test]
+    fn blocks_do_not_overlap() {
+        let pool = Pool::default();
+        let mut blocks: Vec<Block> = (0..2 * SLAB_LEN / BUFFER_LEN + 1).map(|_| pool.take()).collect();
+        blocks.sort_by_key(|block| block.address());
+        for pair in blocks.windows(2) {
+            assert!(pair[0].address() as usize + BUFFER_LEN <= pair[1].address() as usize);
+        }
+        // The last of them outlives its pool.
+        let mut last = blocks.pop().unwrap();
+        drop((blocks, pool));
+        last.as_mut().fill(1);
     }
 
     #[test]

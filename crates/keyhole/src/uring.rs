@@ -2,7 +2,7 @@
 //! its traps are dealt with here:
 //!
 //! - an operation in flight is never dropped: a connection that is quiet for too long is shut down, and the operation
-//!   awaited ([`worker::in_time`]);
+//!   awaited ([`worker::Open::timed`]);
 //! - a runtime is never dropped while operations are in flight: a worker that is done waits for the process to exit;
 //! - buffers are our own, fully initialised, and what was received is always sliced to its length.
 

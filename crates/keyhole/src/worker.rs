@@ -32,8 +32,14 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long to wait where a connection cannot be accepted (too many open files).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// How long a peer may be quiet before its connection is shut down.
-pub(crate) const IDLE: Duration = Duration::from_secs(30);
+/// How long a peer may be quiet before its connection is shut down; up to a [`TICK`] more.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// How often it is looked who has been quiet for too long. A timer for each operation would be a good part of what it costs.
+const TICK: Duration = Duration::from_secs(1);
+
+/// As many ticks.
+const IDLE_TICKS: u64 = IDLE.as_secs() / TICK.as_secs();
 
 /// How long, and for how many bytes, to listen to a peer that still sends after its reply.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
@@ -81,10 +87,13 @@ pub(crate) trait Accept {
     async fn accept(&self, connections: &Rc<Connections>) -> io::Result<Self::Stream>;
 }
 
-/// A connection that may be told that no further request is wanted.
+/// A connection that may be told that no further request is wanted, or that its peer has been quiet for too long.
 pub(crate) trait Idle {
     /// Ends the connection where it waits for a request; otherwise it ends after the reply.
     fn stop_if_idle(&self);
+
+    /// Ends the connection if its peer has been quiet for too long.
+    fn stop_if_late(&self);
 }
 
 /// The open connections of a worker.
@@ -94,16 +103,33 @@ pub(crate) struct Connections {
     count: Cell<usize>,
     draining: Cell<bool>,
     changed: Notify,
+    /// Ticks since the worker started.
+    ticks: Cell<u64>,
 }
 
-/// Counts one connection for as long as it lives.
-pub(crate) struct Open(Rc<Connections>);
+/// Counts one connection for as long as it lives, and keeps its time.
+pub(crate) struct Open {
+    of: Rc<Connections>,
+    /// When the operation under way was begun, in ticks; none is: `u64::MAX`.
+    since: Cell<u64>,
+    /// It was ended, as its peer was quiet for too long.
+    is_late: Cell<bool>,
+}
 
 impl Connections {
     /// Counts a connection in.
     pub(crate) fn open(self: &Rc<Self>) -> Open {
         self.count.set(self.count.get() + 1);
-        Open(self.clone())
+        Open { of: self.clone(), since: Cell::new(u64::MAX), is_late: Cell::new(false) }
+    }
+
+    /// Ends, for ever, the connections whose peers are quiet for too long.
+    async fn keep_time(&self) {
+        loop {
+            tokio::time::sleep(TICK).await;
+            self.ticks.set(self.ticks.get() + 1);
+            self.open.borrow().iter().filter_map(Weak::upgrade).for_each(|connection| connection.stop_if_late());
+        }
     }
 
     /// Takes note of a connection, to end it when the node ends.
@@ -130,15 +156,34 @@ impl Connections {
 impl Open {
     /// Whether the node is ending, and no further request wanted.
     pub(crate) fn is_draining(&self) -> bool {
-        self.0.draining.get()
+        self.of.draining.get()
+    }
+
+    /// Awaits an operation that the peer has a part in; the error is `TimedOut` where the connection was ended meanwhile, as the
+    /// peer was quiet for too long.
+    pub(crate) async fn timed<T, B>(&self, operation: impl Future<Output = (io::Result<T>, B)>) -> (io::Result<T>, B) {
+        self.since.set(self.of.ticks.get());
+        let (result, buf) = operation.await;
+        self.since.set(u64::MAX);
+        (timed_out(result, !self.is_late.replace(false)), buf)
+    }
+
+    /// Whether the operation under way takes too long; who asks ends it.
+    pub(crate) fn is_late(&self) -> bool {
+        let waited = self.of.ticks.get().saturating_sub(self.since.get());
+        let is_late = waited > IDLE_TICKS;
+        if is_late {
+            self.is_late.set(true);
+        }
+        is_late
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.count.set(self.0.count.get() - 1);
+        self.of.count.set(self.of.count.get() - 1);
         // Both listeners may be waiting.
-        self.0.changed.notify_waiters();
+        self.of.changed.notify_waiters();
     }
 }
 
@@ -168,6 +213,10 @@ where
     };
     let node = Node::new(setup.config, log.clone(), setup.engine, System);
     let connections = Rc::new(Connections::default());
+    let timekeeper = spawn_local({
+        let connections = connections.clone();
+        async move { connections.keep_time().await }
+    });
     let mut stop = setup.stop;
     tokio::select! {
         _ = stop.wait_for(|stop| *stop) => {}
@@ -181,6 +230,7 @@ where
     if tokio::time::timeout(GRACE, connections.below(1)).await.is_err() {
         tracing::warn!(connections = connections.count.get(), "the grace is over; requests in flight are cut off");
     }
+    timekeeper.abort();
     if let Some(flusher) = flusher {
         flusher.abort();
         let _ = flusher.await;
@@ -291,4 +341,41 @@ pub(crate) async fn in_time<T>(
 /// What an operation that was ended for want of time comes to.
 pub(crate) fn timed_out<T>(result: io::Result<T>, was_in_time: bool) -> io::Result<T> {
     if was_in_time { result } else { Err(io::ErrorKind::TimedOut.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[test]
+    fn who_is_quiet_for_too_long_is_found() {
+        let connections = Rc::new(Connections::default());
+        let open = connections.open();
+        let ticks = |ticks| connections.ticks.set(ticks);
+        ticks(1000);
+        assert!(!open.is_late(), "nothing is waited for");
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let waiting = open.timed(pending::<(io::Result<()>, ())>());
+        let mut waiting = Box::pin(waiting);
+        assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        ticks(1000 + IDLE_TICKS);
+        assert!(!open.is_late());
+        ticks(1001 + IDLE_TICKS);
+        assert!(open.is_late());
+        drop(waiting);
+        let (result, ()) = at_once(open.timed(async { (io::Result::Ok(()), ()) }));
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::TimedOut, "it was ended for that");
+        let (result, ()) = at_once(open.timed(async { (io::Result::Ok(()), ()) }));
+        assert!(result.is_ok());
+    }
+
+    fn at_once<T>(future: impl Future<Output = T>) -> T {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::pin::pin!(future).poll(&mut cx) {
+            std::task::Poll::Ready(value) => value,
+            std::task::Poll::Pending => panic!("it does not wait"),
+        }
+    }
 }

@@ -11,7 +11,7 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::buffer::Block;
-use crate::worker::{Accept, Connections, IDLE, Idle, LINGER, LINGER_BYTES, Open, Socket, in_time, timed_out};
+use crate::worker::{Accept, Connections, Idle, LINGER, LINGER_BYTES, Open, Socket, in_time};
 
 pub(super) struct EpollListener(TcpListener);
 
@@ -51,24 +51,32 @@ impl Idle for Inner {
             self.shut_down(Shutdown::Read);
         }
     }
+
+    fn stop_if_late(&self) {
+        if self.open.is_late() {
+            self.shut_down(Shutdown::Both);
+        }
+    }
 }
 
 impl Inner {
     async fn read(&self, to: &mut [u8]) -> io::Result<usize> {
         let reading = async {
             loop {
-                self.tcp.readable().await?;
+                if let Err(error) = self.tcp.readable().await {
+                    return (Err(error), ());
+                }
                 match self.tcp.try_read(to) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    result => return result,
+                    result => return (result, ()),
                 }
             }
         };
-        let (result, was_in_time) = in_time(IDLE, reading, || self.shut_down(Shutdown::Both)).await;
+        let (result, ()) = self.open.timed(reading).await;
         if matches!(result, Ok(len) if len > 0) {
             self.is_idle.set(false);
         }
-        timed_out(result, was_in_time)
+        result
     }
 
     /// Sends all; the time counts for each piece that the kernel takes.
@@ -76,15 +84,16 @@ impl Inner {
         while !from.is_empty() {
             let writing = async {
                 loop {
-                    self.tcp.writable().await?;
+                    if let Err(error) = self.tcp.writable().await {
+                        return (Err(error), ());
+                    }
                     match self.tcp.try_write(from) {
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        result => return result,
+                        result => return (result, ()),
                     }
                 }
             };
-            let (result, was_in_time) = in_time(IDLE, writing, || self.shut_down(Shutdown::Both)).await;
-            match timed_out(result, was_in_time)? {
+            match self.open.timed(writing).await.0? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),
                 len => from = &from[len..],
             }

@@ -11,7 +11,7 @@ use tokio_uring::buf::{BoundedBuf, BoundedBufMut, IoBuf};
 use tokio_uring::net::{TcpListener, TcpStream};
 
 use crate::buffer::Block;
-use crate::worker::{Accept, Connections, IDLE, Idle, LINGER, LINGER_BYTES, Open, Socket, in_time, timed_out};
+use crate::worker::{Accept, Connections, Idle, LINGER, LINGER_BYTES, Open, Socket, in_time};
 
 pub(super) struct UringListener(TcpListener);
 
@@ -50,15 +50,21 @@ impl Idle for Inner {
             let _ = self.tcp.shutdown(Shutdown::Read);
         }
     }
+
+    fn stop_if_late(&self) {
+        if self.open.is_late() {
+            self.shut_down();
+        }
+    }
 }
 
 impl Inner {
     async fn read<B: BoundedBufMut>(&self, buf: B) -> (io::Result<usize>, B) {
-        let ((result, buf), was_in_time) = in_time(IDLE, self.tcp.read(buf), || self.shut_down()).await;
+        let (result, buf) = self.open.timed(self.tcp.read(buf)).await;
         if matches!(result, Ok(len) if len > 0) {
             self.is_idle.set(false);
         }
-        (timed_out(result, was_in_time), buf)
+        (result, buf)
     }
 
     /// Sends all; the time counts for each piece that the kernel takes.
@@ -66,9 +72,9 @@ impl Inner {
         let mut start = at.start;
         while start < at.end {
             let writing = self.tcp.write(BoundedBuf::slice(buf, start..at.end)).submit();
-            let ((result, slice), was_in_time) = in_time(IDLE, writing, || self.shut_down()).await;
+            let (result, slice) = self.open.timed(writing).await;
             buf = slice.into_inner();
-            match timed_out(result, was_in_time) {
+            match result {
                 Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
                 Ok(len) => start += len,
                 Err(error) => return (Err(error), buf),

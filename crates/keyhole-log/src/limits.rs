@@ -14,6 +14,11 @@ pub const FOOTER_LEN: usize = PAGE;
 /// Length of a [`Disk::Buf`](crate::Disk::Buf): a full block and its footer, contiguous.
 pub const BUFFER_LEN: usize = BLOCK_DATA + FOOTER_LEN;
 
+/// Length of a buffer that a block with so many bytes of data can be written from: with what they are padded to, and the footer.
+pub const fn buffer_len(data_len: usize) -> usize {
+    data_len.next_multiple_of(PAGE) + FOOTER_LEN
+}
+
 /// Granule of the CRCs in a footer, and the chunk that one tag belongs to.
 pub const CHUNK_LEN: usize = 16 * 1024;
 

@@ -109,12 +109,18 @@ impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
             Some(block) if block.index() == index => block,
             block => block.insert(self.node.log.open_block(&current.body, index)?),
         };
-        let (tags, mut buf) = self.node.log.read_piece(&current.body, block, chunks.clone(), buf).await;
+        // Tags tell what checksums tell, and more.
+        let (log, checked) = (&self.node.log, current.opener.is_none());
+        let (tags, mut buf) = log.read_piece(&current.body, block, chunks.clone(), checked, buf).await;
         let tags = tags?;
         let front = first * CHUNK_LEN;
         if let Some(opener) = &mut current.opener {
             let len = current.body.block_len(index).min(chunks.end * CHUNK_LEN).saturating_sub(front);
-            open_chunks(opener, index, chunks, D::part(&mut buf, 0..len), &tags)?;
+            if let Err(failure) = open_chunks(opener, index, chunks.clone(), D::part(&mut buf, 0..len), &tags) {
+                // Whether the medium has damaged it, or somebody has changed it, the checksums tell.
+                log.read_piece(&current.body, block, chunks, true, buf).await.0?;
+                return Err(failure);
+            }
         }
         self.remaining -= (at.end - at.start) as u64;
         current.wanted.start = piece_end;

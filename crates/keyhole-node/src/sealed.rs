@@ -10,7 +10,7 @@ use keyhole_core::body::{self, MultipartEtag};
 use keyhole_core::file::{Decoded, ENTRY_LEN, Entry, FileError, Layout, MEDIA_TYPE, Preface};
 use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, TAG_LEN};
 use keyhole_core::{chunked, sse_c::Role};
-use keyhole_log::limits::{BLOCK_DATA, CHUNKS_MAX, PARTS_MAX, TAGS_MAX};
+use keyhole_log::limits::{BLOCK_DATA, CHUNKS_MAX, PARTS_MAX, TAGS_MAX, buffer_len};
 use keyhole_log::{
     Body, CompleteUpload, Condition, Content, CreateUpload, Disk, Etag, Object, Part, PutObject, PutPart, Tags,
 };
@@ -237,12 +237,13 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         loop {
             let is_last = left <= (SEALED_BLOCK + TAG_LEN) as u64;
             let len = if is_last { left as usize } else { SEALED_BLOCK };
-            let (filled, mut buf) = receiver.fill(self.log.disk().buffer_of(len), 0..len).await;
+            let (filled, mut buf) = receiver.fill(self.log.disk().buffer_of(buffer_len(len)), 0..len).await;
             if filled? < len {
                 return Err(malformed(FileError::Length).into());
             }
             tags.clear();
             let data_len = detach_tags(D::part(&mut buf, 0..len), &mut tags);
+            D::enciphered(&mut buf);
             size += data_len as u64;
             if is_last {
                 let content = writer.finish(Some((buf, data_len, &tags)), &prefix).await?;

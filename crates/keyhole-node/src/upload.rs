@@ -4,7 +4,7 @@ use keyhole_core::aead::Engine;
 use keyhole_core::chunked::Sealer;
 use keyhole_core::limits::{CHUNK_LEN, SALT_LEN, TAG_LEN};
 use keyhole_core::{DataKey, body};
-use keyhole_log::limits::{BLOCK_DATA, TAGS_MAX};
+use keyhole_log::limits::{BLOCK_DATA, TAGS_MAX, buffer_len};
 use keyhole_log::{Disk, NewBody};
 
 use crate::failure::Result;
@@ -49,7 +49,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let mut size = 0;
         loop {
             let limit = usize::try_from(payload.bound()).unwrap_or(BLOCK_DATA).min(BLOCK_DATA);
-            let (mut buf, mut len) = (self.log.disk().buffer_of(limit), 0);
+            let (mut buf, mut len) = (self.log.disk().buffer_of(buffer_len(limit)), 0);
             tags.clear();
             let is_last = loop {
                 let (filled, back) = payload.fill(buf, len..limit.min(len + STRIDE)).await;

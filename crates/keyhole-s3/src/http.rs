@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use zeroize::Zeroize;
 
@@ -36,7 +37,15 @@ impl Headers {
 
     /// The values of all fields of this name (in lower case).
     pub fn all<'h>(&'h self, name: &str) -> impl Iterator<Item = &'h [u8]> {
-        self.iter().filter(move |(field, _)| *field == name).map(|(_, value)| value)
+        self.ranges()
+            .filter(move |(at, _)| at.len() == name.len() && self.names.as_bytes()[at.clone()] == *name.as_bytes())
+            .map(|(_, at)| &self.values[at])
+    }
+
+    /// Where each field's name and value are.
+    fn ranges(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        let starts = std::iter::once(&(0, 0)).chain(&self.ends);
+        starts.zip(&self.ends).map(|(start, end)| (start.0..end.0, start.1..end.1))
     }
 
     /// Room for so many fields, with names and values of so many bytes in all.
@@ -66,8 +75,7 @@ impl Headers {
 
     /// All fields: names in lower case, values without surrounding white space.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        let starts = std::iter::once(&(0, 0)).chain(&self.ends);
-        starts.zip(&self.ends).map(|(start, end)| (&self.names[start.0..end.0], &self.values[start.1..end.1]))
+        self.ranges().map(|(name, value)| (&self.names[name], &self.values[value]))
     }
 }
 

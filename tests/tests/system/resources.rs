@@ -1,10 +1,13 @@
 //! What the node takes of the machine, and how it moves bytes.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Read;
+use std::path::Path;
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use keyhole_tests::{CustomerKey, Launch, Node, Request};
+use keyhole_tests::{CustomerKey, Launch, Node, Request, top};
 use sha2::{Digest, Sha256};
 
 const MIB: u64 = 1 << 20;
@@ -47,6 +50,43 @@ fn there_and_back(node: &Node, len: u64) {
     let reply = get.receive_stream(node.address(), node.signer(), |bytes| got.update(bytes)).expect(200);
     assert!(reply.is_complete);
     assert_eq!(got.finalize(), made.hash.finalize());
+}
+
+/// The longest allocation on the heap, and all of them together, while an object of this length is put and got.
+fn heap_of(library: &Path, len: u64) -> (u64, u64) {
+    let directory = tempfile::tempdir().unwrap();
+    let told = directory.path().join("told");
+    let mut node =
+        Launch::default().with_credential().env("LD_PRELOAD", library).env("ALLOCATIONS", &told).start();
+    node.make_bucket("big");
+    // What is taken once, whatever the length.
+    there_and_back(&node, 2 * MIB);
+    fs::write(&told, "").unwrap();
+    there_and_back(&node, len);
+    assert!(node.stop().success());
+    let told = fs::read_to_string(told).unwrap();
+    let (longest, sum) = told.trim().split_once(' ').expect("two numbers");
+    (longest.parse().unwrap(), sum.parse().unwrap())
+}
+
+#[test]
+fn no_allocation_grows_with_the_object() {
+    let directory = tempfile::tempdir().unwrap();
+    let library = directory.path().join("allocations.so");
+    let mut compile = Command::new("cc");
+    compile.args(["-shared", "-fPIC", "-O2", "-o"]).arg(&library).arg(top().join("tests/tools/allocations.c"));
+    assert!(compile.status().unwrap().success());
+    let lengths = [4 * MIB, 64 * MIB, 512 * MIB];
+    let heap = lengths.map(|len| heap_of(&library, len));
+    for (len, (longest, sum)) in lengths.iter().zip(heap) {
+        println!("{} MiB there and back: the longest allocation {longest} B, all together {sum} B", len / MIB);
+    }
+    // Where a body's blocks are is noted for each segment of 64 MiB that it has some in.
+    let [short, _, long] = heap.map(|(longest, _)| longest);
+    assert!(long <= short + 64 * 512 / 64, "{long} B, and {short} B for a short one");
+    // Nothing of the payload is copied to the heap: all that is taken for a MiB is a small part of it.
+    let for_each_mib = (heap[2].1 - heap[0].1) / ((lengths[2] - lengths[0]) / MIB);
+    assert!(for_each_mib < MIB / 16, "{for_each_mib} B on the heap for each MiB");
 }
 
 #[test]

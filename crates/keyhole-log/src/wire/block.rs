@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::{StoreId, array, crc, is_zero, pages, put, u16_at, u32_at, u64_at};
-use crate::limits::{BLOCK_DATA, CHUNK_LEN, CHUNKS_MAX, FOOTER_LEN, TAG_LEN, TAGS_MAX};
+use crate::limits::{BLOCK_DATA, CHUNK_LEN, CHUNKS_MAX, FOOTER_LEN, TAG_LEN, TAGS_MAX, buffer_len};
 use crate::sabotage::{self, Sabotage};
 
 const MAGIC: [u8; 4] = *b"khB1";
@@ -50,7 +50,7 @@ impl Identity {
 
 /// Length of a block on disk.
 pub(crate) const fn stored_len(data_len: usize) -> usize {
-    pages(data_len) + FOOTER_LEN
+    buffer_len(data_len)
 }
 
 /// A footer whose checksum and identity have been verified.

@@ -227,6 +227,10 @@ impl Disk for MemDisk {
         Buf(vec![0xa5; BUFFER_LEN])
     }
 
+    fn buffer_of(&self, len: usize) -> Buf {
+        Buf(vec![0xa5; len])
+    }
+
     async fn read(&self, offset: u64, mut buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
         check_alignment(offset, &at);
         self.pause().await;

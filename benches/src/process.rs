@@ -8,9 +8,9 @@ use std::time::Duration;
 /// CPU time and memory of a process, or of several together.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Usage {
-    /// In user mode and in the kernel, of all threads that there are now.
+    /// In user mode and in the kernel, of all threads that there are now, to the nanosecond.
     pub cpu: Duration,
-    /// Ticks in user mode, of all threads that there ever were: what tells the two modes apart, and is less exact.
+    /// Ticks in user mode, of all threads that there ever were: less exact, and what tells the two modes apart.
     pub user_ticks: u64,
     /// The same in the kernel.
     pub kernel_ticks: u64,
@@ -71,14 +71,14 @@ impl Usage {
         Ok(all)
     }
 
-    /// The same with the CPU time since an earlier one.
+    /// The same with the CPU time since an earlier one. Where threads have ended meanwhile, it is that of the ticks.
     pub fn since(self, before: &Usage) -> Usage {
-        Usage {
-            cpu: self.cpu.saturating_sub(before.cpu),
-            user_ticks: self.user_ticks.saturating_sub(before.user_ticks),
-            kernel_ticks: self.kernel_ticks.saturating_sub(before.kernel_ticks),
-            ..self
-        }
+        let user_ticks = self.user_ticks.saturating_sub(before.user_ticks);
+        let kernel_ticks = self.kernel_ticks.saturating_sub(before.kernel_ticks);
+        // Each of the two may be one too many.
+        let ticks = time((user_ticks + kernel_ticks).saturating_sub(2), rustix::param::clock_ticks_per_second());
+        let cpu = self.cpu.saturating_sub(before.cpu).max(ticks);
+        Usage { cpu, user_ticks, kernel_ticks, ..self }
     }
 
     /// How much of the CPU time was in the kernel, from 0 to 1.
@@ -94,6 +94,10 @@ fn ticks(stat: &str) -> Option<(u64, u64)> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace().skip(11);
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+fn time(ticks: u64, ticks_per_second: u64) -> Duration {
+    Duration::from_secs_f64(ticks as f64 / ticks_per_second as f64)
 }
 
 /// What all cores of the machine did, in time summed over them.
@@ -121,7 +125,7 @@ impl Cores {
         let line = stat.lines().next()?.strip_prefix("cpu ")?;
         let ticks: Vec<u64> = line.split_ascii_whitespace().map_while(|field| field.parse().ok()).take(8).collect();
         let &[user, nice, system, idle, waiting, irq, softirq, stolen] = &ticks[..] else { return None };
-        let time = |ticks: u64| Duration::from_secs_f64(ticks as f64 / ticks_per_second as f64);
+        let time = |ticks| time(ticks, ticks_per_second);
         Some(Cores { busy: time(user + nice + system + irq + softirq + stolen), idle: time(idle + waiting) })
     }
 
@@ -147,6 +151,16 @@ mod tests {
         assert!(Usage::of_all(&[std::process::id(), u32::MAX]).is_err());
         let twice = Usage::of_all(&[std::process::id(); 2]).unwrap();
         assert!(twice.resident > before.resident && (0.0..=1.0).contains(&twice.kernel_share()));
+    }
+
+    #[test]
+    fn threads_that_have_ended_are_in_the_ticks() {
+        let second = rustix::param::clock_ticks_per_second();
+        let usage = |seconds, user_ticks| Usage { cpu: Duration::from_secs(seconds), user_ticks, ..Usage::default() };
+        let all_live = usage(5, 5 * second).since(&usage(2, 2 * second));
+        assert_eq!(all_live.cpu, Duration::from_secs(3));
+        let one_ended = usage(1, 5 * second + 2).since(&usage(2, 2 * second));
+        assert_eq!(one_ended.cpu, Duration::from_secs(3));
     }
 
     #[test]

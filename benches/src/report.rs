@@ -133,7 +133,7 @@ pub fn run(options: &Options) -> Result<()> {
     if let Some(flames) = flames {
         rig.record(&flames, &amounts.counts)?;
     }
-    let sizes = rig.sizes(program)?;
+    let sizes = rig.sizes(program, &amounts.counts)?;
     let nginx_version = rig.nginx.version.clone();
     rig.stop()?;
 
@@ -337,14 +337,14 @@ impl Rig {
         Ok(())
     }
 
-    fn sizes(&self, program: Option<u64>) -> Result<Sizes> {
+    fn sizes(&self, program: Option<u64>, counts: &Counts) -> Result<Sizes> {
         let largest = match self.nodes.last_key_value() {
-            Some((objects, node)) => Some(Largest {
+            Some((objects, node)) if *objects > counts.small => Some(Largest {
                 objects: *objects,
                 peak: Usage::of(node.pid())?.resident_peak,
                 index: node.index_bytes()?,
             }),
-            None => None,
+            _ => None,
         };
         Ok(Sizes {
             idle: self.idle.resident,

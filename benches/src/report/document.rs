@@ -96,8 +96,8 @@ fn introduction(subject: &Subject<'_>, figures: &Figures<'_>) -> String {
         text,
         "{processor}, {cores} cores; {} of memory; {kernel}; {file_system}; nginx {}. HTTP on loopback, SSE-C, \
          `UNSIGNED-PAYLOAD`, durable PUTs, {USUAL} connections where nothing else is said. The cores are shared with the load \
-         generator, which compares every byte that comes back. All servers took turns: {} turns of {} s for each figure, of which \
-         the median is shown.\n\n",
+         generator, which compares every byte that comes back. All servers took turns: {} of {} s for each figure, of which the \
+         median is shown.\n\n",
         ByteSize(*memory).display().iec(),
         subject.nginx_version,
         subject.turns,
@@ -142,7 +142,8 @@ fn beginning(figure: &Figure) -> Vec<String> {
         "" => figure.what.clone(),
         unit => format!("{}, {unit}", figure.what),
     };
-    let limit = figure.limit_text().replace(&format!(" {}", figure.unit.name()), "");
+    let limit = figure.limit_text();
+    let limit = limit.strip_suffix(figure.unit.name()).unwrap_or(&limit).trim_end().to_owned();
     vec![what, limit, format!("**{}**", figure.unit.number(figure.ours)), figure.verdict()]
 }
 
@@ -221,7 +222,8 @@ fn throughput(figures: &Figures<'_>) -> String {
     text.push_str(&table(&header, &rows.collect::<Vec<_>>()));
     text.push_str(
         "*Network*, *encryption* (on all cores) and *disk* are what each gives by itself. *Together* is for latencies their sum; for \
-         throughput what the cores give if the generator takes what it took and the server no more than the floors.\n\n",
+         throughput what the cores give if the generator takes what it took and the server no more than the floors, or the disk if that \
+         gives less.\n\n",
     );
     let rows = [Operation::Get, Operation::Put].into_iter().flat_map(|operation| {
         [MIB, LARGE].map(|size| {
@@ -239,7 +241,7 @@ fn throughput(figures: &Figures<'_>) -> String {
                 [Server::Keyhole, Server::Nginx, Server::Bare]
                     .map(|server| Unit::GibPerSecond.number(gib_per_s(figures, of(server)))),
             );
-            row.extend(cores.map(|cores| format!("{cores:.2}")));
+            row.extend(cores.map(|cores| Unit::Ratio.number(cores)));
             row
         })
     });
@@ -250,7 +252,7 @@ fn throughput(figures: &Figures<'_>) -> String {
 }
 
 fn gib_per_s(figures: &Figures<'_>, scenario: Scenario) -> f64 {
-    figures.results.median(scenario, |sample| sample.operations_per_s) * scenario.size as f64 / (1u64 << 30) as f64
+    figures.results.median(scenario, |sample| sample.bytes_per_s) / (1u64 << 30) as f64
 }
 
 fn sizes(figures: &Figures<'_>) -> String {
@@ -369,7 +371,7 @@ fn disturbances(figures: &Figures<'_>, cores: usize) -> String {
 /// The plots, by their names.
 pub(super) fn plots(subject: &Subject<'_>, figures: &Figures<'_>) -> Vec<(&'static str, Document)> {
     let note = format!(
-        "{}, {} cores shared with the generator; medians of {} turns",
+        "{}, {} cores shared with the generator; medians of turns: {}",
         subject.machine.processor, subject.machine.cores, subject.turns
     );
     vec![
@@ -397,9 +399,15 @@ fn cost_plot(figures: &Figures<'_>, note: &str, unit: Unit, title: &str) -> Docu
             (Colour::Rest, part(Some(rest))),
         ];
         let theirs = figure.nginx.unwrap_or(f64::NAN);
+        let limit = figure.limit.map(|limit| limit.value() * scale);
         vec![
-            Bar { name: figure.what.clone(), parts: ours, text: unit.number(figure.ours) },
-            Bar { name: "nginx".to_owned(), parts: vec![(Colour::Theirs, theirs * scale)], text: unit.number(theirs) },
+            Bar { name: figure.what.clone(), parts: ours, text: unit.number(figure.ours), limit },
+            Bar {
+                name: "nginx".to_owned(),
+                parts: vec![(Colour::Theirs, theirs * scale)],
+                text: unit.number(theirs),
+                limit: None,
+            },
         ]
     });
     let colours = [
@@ -410,7 +418,7 @@ fn cost_plot(figures: &Figures<'_>, note: &str, unit: Unit, title: &str) -> Docu
         (Colour::Theirs, "nginx"),
     ];
     let groups: Vec<Vec<Bar>> = groups.collect();
-    plot::bars(Heading { title, note }, &format!("CPU time, {}", unit.name()), &colours, &groups)
+    plot::bars(Heading { title, note }, &format!("CPU time, {}; the mark is the limit", unit.name()), &colours, &groups)
 }
 
 fn throughput_plot(figures: &Figures<'_>, note: &str) -> Document {
@@ -425,7 +433,7 @@ fn throughput_plot(figures: &Figures<'_>, note: &str) -> Document {
             ];
             let bar = |(server, colour, name)| {
                 let value = gib_per_s(figures, figures.counts.scenario(server, operation, size, USUAL));
-                Bar { name, parts: vec![(colour, value)], text: Unit::GibPerSecond.number(value) }
+                Bar { name, parts: vec![(colour, value)], text: Unit::GibPerSecond.number(value), limit: None }
             };
             groups.push(servers.into_iter().map(bar).collect());
         }

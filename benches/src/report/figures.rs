@@ -21,6 +21,12 @@ pub(super) enum Limit {
 }
 
 impl Limit {
+    pub(super) fn value(self) -> f64 {
+        match self {
+            Limit::AtMost(limit) | Limit::AtLeast(limit) => limit,
+        }
+    }
+
     fn holds(self, value: f64) -> bool {
         match self {
             Limit::AtMost(limit) => value <= limit,
@@ -64,6 +70,7 @@ impl Unit {
         }
         match self {
             Unit::SecondsPerGib => format!("{value:.3}"),
+            Unit::Microseconds if value >= 100e-6 => thousands(value * 1e6),
             Unit::Microseconds => format!("{:.1}", value * 1e6),
             Unit::PerSecond => thousands(value),
             Unit::GibPerSecond | Unit::Ratio => format!("{value:.2}"),
@@ -160,11 +167,18 @@ impl Figure {
     }
 
     pub(super) fn limit_text(&self) -> String {
+        let text = |limit| format!("{} {}", self.limit_number(limit), self.unit.name());
         match self.limit {
-            Some(Limit::AtMost(limit)) => format!("≤ {}", self.unit.text(limit)),
-            Some(Limit::AtLeast(limit)) => format!("≥ {}", self.unit.text(limit)),
+            Some(Limit::AtMost(limit)) => format!("≤ {}", text(limit).trim_end()),
+            Some(Limit::AtLeast(limit)) => format!("≥ {}", text(limit).trim_end()),
             None => String::new(),
         }
+    }
+
+    /// A limit in the figure's unit, without zeros that say nothing.
+    fn limit_number(&self, limit: f64) -> String {
+        let text = self.unit.number(limit);
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
     }
 
     pub(super) fn verdict(&self) -> String {
@@ -285,16 +299,16 @@ impl Figures<'_> {
                 nginx: Some(1.0),
                 ..Figure::new("GET 1 MiB over nginx's", Unit::Ratio, Limit::AtLeast(0.8), ratio)
             },
-            Figure { limit: None, ..self.rate(get, "GET 1 MiB", Unit::GibPerSecond, 0.0) },
+            self.rate(get, "GET 1 MiB", None),
         ];
         let put = self.scenario(Server::Keyhole, Put, MIB, USUAL);
-        let mut figure = self.rate(put, "PUT 1 MiB", Unit::GibPerSecond, 1.2);
+        let mut figure = self.rate(put, "PUT 1 MiB", Some(1.2));
         figure.excuse = self.saturated(put);
         figures.push(figure);
         for (operation, limit) in [(Get, 30_000.0), (Put, 20_000.0)] {
             let what = format!("{} 4 KiB, 64 connections", operation_name(operation));
             let scenario = self.scenario(Server::Keyhole, operation, SMALL, 64);
-            figures.push(self.rate(scenario, &what, Unit::PerSecond, limit));
+            figures.push(self.rate(scenario, &what, Some(limit)));
         }
         for (operation, limit) in [(Get, 80e-6), (Put, 400e-6)] {
             let scenario = self.scenario(Server::Keyhole, operation, SMALL, 1);
@@ -311,26 +325,33 @@ impl Figures<'_> {
         figures
     }
 
-    /// How much goes through in a second. What the floors give together is what the cores give when they are shared by the
-    /// generator and a server that takes no more CPU time than the floors.
-    fn rate(&self, scenario: Scenario, what: &str, unit: Unit, limit: f64) -> Figure {
-        let by = if unit == Unit::GibPerSecond { scenario.size as f64 / GIB } else { 1.0 };
-        let rate = |server| by * self.results.median(Scenario { server, ..scenario }, |sample| sample.operations_per_s);
+    /// How much goes through in a second: bytes of 1 MiB objects, and small operations. What the floors give together is what the
+    /// cores give when they are shared by the generator and a server that takes no more CPU time than the floors, if the disk
+    /// gives as much.
+    fn rate(&self, scenario: Scenario, what: &str, limit: Option<f64>) -> Figure {
+        let is_small = scenario.size == SMALL;
+        let rate = |server| {
+            self.results.median(Scenario { server, ..scenario }, |sample| match is_small {
+                true => sample.operations_per_s,
+                false => sample.bytes_per_s / GIB,
+            })
+        };
+        let own = self.results.median(scenario, |sample| match is_small {
+            true => sample.own_per_operation,
+            false => sample.own_per_gib,
+        });
         let (encryption, disk) = floors_of(scenario);
-        let own = self.results.median(scenario, |sample| sample.own_per_operation);
+        let disk = self.results.floor(disk, |cost| cost.rate);
         let floor = self.cpu_floors(scenario).together.unwrap_or(f64::NAN);
-        let of_each = if scenario.size == SMALL { floor } else { floor * scenario.size as f64 / GIB };
         let floors = Floors {
             network: Some(rate(Server::Bare)),
             encryption: Some(self.results.floor(encryption, |cost| cost.rate) * self.cores as f64),
-            disk: Some(self.results.floor(disk, |cost| cost.rate)),
-            together: Some(by * self.cores as f64 / (own + of_each)),
+            disk: Some(disk),
+            together: Some((self.cores as f64 / (own + floor)).min(disk)),
         };
-        Figure {
-            floors,
-            nginx: Some(rate(Server::Nginx)),
-            ..Figure::new(what, unit, Limit::AtLeast(limit), rate(Server::Keyhole))
-        }
+        let unit = if is_small { Unit::PerSecond } else { Unit::GibPerSecond };
+        let figure = Figure::new(what, unit, Limit::AtLeast(limit.unwrap_or(0.0)), rate(Server::Keyhole));
+        Figure { limit: limit.map(Limit::AtLeast), floors, nginx: Some(rate(Server::Nginx)), ..figure }
     }
 
     /// Whether the generator is what limits: no core has anything left, and more than half of what they do is the generator's.
@@ -476,12 +497,13 @@ mod tests {
         check(Limit::AtMost(1.0), f64::NAN, "not measured", false);
         let excused = Figure { excuse: Some("why".to_owned()), ..figure(Limit::AtLeast(2.0), 1.0) };
         assert_eq!((excused.verdict(), excused.holds()), ("met: why".to_owned(), Some(true)));
-        assert_eq!(figure(Limit::AtMost(0.4), 0.5).to_string(), "a: 0.500 s/GiB (≤ 0.400 s/GiB), missed by 25 %");
+        assert_eq!(figure(Limit::AtMost(0.4), 0.5).to_string(), "a: 0.500 s/GiB (≤ 0.4 s/GiB), missed by 25 %");
     }
 
     #[test]
     fn values_have_units() {
         assert_eq!(Unit::Microseconds.text(19.26e-6), "19.3 us");
+        assert_eq!(Unit::Microseconds.text(1234.5e-6), "1,234 us");
         assert_eq!(Unit::PerSecond.text(30_123.4), "30,123 /s");
         assert_eq!(Unit::PerSecond.number(123.0), "123");
         assert_eq!(Unit::PerSecond.number(1_234_567.0), "1,234,567");

@@ -6,7 +6,7 @@ use svg::node::element::{Circle, Group, Line as Stroke, Polyline, Rectangle, Sty
 const WIDTH: f64 = 960.0;
 const MARGIN: f64 = 24.0;
 /// Where the area of a plot begins, below the title, the note and the legend.
-const TOP: f64 = 112.0;
+const TOP: f64 = 126.0;
 
 /// The area of lines.
 const LINES_LEFT: f64 = 84.0;
@@ -30,6 +30,7 @@ const STYLE: &str = "
   .ground { fill: #ffffff; }
   .grid { stroke: #d8dee4; stroke-width: 1; }
   .axis { stroke: #57606a; stroke-width: 1; }
+  .limit { stroke: #24292f; stroke-width: 2.5; }
   polyline { fill: none; stroke-width: 2.5; }
 ";
 
@@ -82,6 +83,8 @@ pub(super) struct Bar {
     pub(super) parts: Vec<(Colour, f64)>,
     /// What is written behind it.
     pub(super) text: String,
+    /// Where it should end at most, or at least: a mark across it.
+    pub(super) limit: Option<f64>,
 }
 
 /// What stands above a plot.
@@ -192,7 +195,10 @@ pub(super) fn lines(
 
 /// Groups of bars over an axis that begins at 0.
 pub(super) fn bars(heading: Heading<'_>, x_name: &str, colours: &[(Colour, &str)], groups: &[Vec<Bar>]) -> Document {
-    let of = |bar: &Bar| bar.parts.iter().map(|(_, value)| value.max(0.0)).filter(|value| value.is_finite()).sum();
+    let of = |bar: &Bar| {
+        let parts = bar.parts.iter().map(|(_, value)| value.max(0.0)).filter(|value| value.is_finite());
+        parts.sum::<f64>().max(bar.limit.unwrap_or(0.0))
+    };
     let x_ticks = ticks(groups.iter().flatten().map(of).fold(0.0, f64::max));
     let (step, x_max) = (x_ticks.get(1).copied().unwrap_or(1.0), x_ticks.last().copied().unwrap_or(1.0));
     let of_group = |group: &Vec<Bar>| group.len() as f64 * (BAR + BAR_GAP) + GROUP_GAP;
@@ -218,6 +224,14 @@ pub(super) fn bars(heading: Heading<'_>, x_name: &str, colours: &[(Colour, &str)
                 document = document.add(part.set("width", width).set("fill", colour.hex()));
                 at += value;
             }
+            if let Some(limit) = bar.limit {
+                let x = x_at(limit);
+                document = document.add(stroke("limit", (x, y - 3.0), (x, y + BAR + 3.0)));
+                // The text does not stand on the mark.
+                if (x_at(at)..x_at(at) + 60.0).contains(&x) {
+                    at = limit;
+                }
+            }
             document = document.add(text(x_at(at) + 8.0, y + 15.0, "value", &bar.text[..]));
             y += BAR + BAR_GAP;
         }
@@ -234,7 +248,7 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_reach_the_highest_value() {
-        assert_eq!(ticks(1.0), [0.0, 0.2, 0.4, 0.6, 0.8, 1.0].map(|tick: f64| tick));
+        assert_eq!(ticks(5.0), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
         assert_eq!(ticks(50.0).last(), Some(&50.0));
         assert_eq!(ticks(50.1).last(), Some(&60.0));
         for most in [0.001, 0.3, 7.0, 19.9, 123.0, 99_999.0] {
@@ -269,12 +283,13 @@ mod tests {
             name: "GET".to_owned(),
             parts: vec![(Colour::Network, 0.2), (Colour::Disk, f64::NAN), (Colour::Rest, 0.3)],
             text: "0.5 s".to_owned(),
+            limit: Some(0.45),
         };
         let text = bars(HEADING, "s/GiB", &[(Colour::Network, "network")], &[vec![bar]]).to_string();
         let of = |colour: Colour| text.matches(colour.hex()).count();
         // The network is in the legend, too.
         assert_eq!((of(Colour::Network), of(Colour::Disk), of(Colour::Rest)), (2, 0, 1));
-        assert!(!text.contains("NaN") && text.contains("0.5 s"), "{text}");
+        assert!(!text.contains("NaN") && text.contains("0.5 s") && text.contains("class=\"limit\""), "{text}");
     }
 
     #[test]

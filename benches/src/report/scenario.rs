@@ -141,11 +141,14 @@ pub(super) fn floors() -> Vec<Floor> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     pub(super) operations_per_s: f64,
+    /// Bytes of bodies, those of operations that did not end within the turn included.
+    pub(super) bytes_per_s: f64,
     /// Seconds of the server's CPU time.
     pub(super) cpu_per_operation: f64,
     pub(super) cpu_per_gib: f64,
-    /// The same of the generator.
+    /// The same two of the generator.
     pub(super) own_per_operation: f64,
+    pub(super) own_per_gib: f64,
     /// How much of the server's CPU time was in the kernel, from 0 to 1.
     pub(super) kernel_share: f64,
     /// Seconds that half of the operations did not take.
@@ -174,9 +177,11 @@ impl Sample {
         let latency = |quantile: f64| measured.latencies.value_at_quantile(quantile) as f64 / 1e9;
         Sample {
             operations_per_s: operations / seconds,
+            bytes_per_s: measured.bytes as f64 / seconds,
             cpu_per_operation: per(cpu, operations),
             cpu_per_gib: per(cpu, gib),
             own_per_operation: per(own, operations),
+            own_per_gib: per(own, gib),
             kernel_share: server.kernel_share(),
             p50: latency(0.5),
             p99: latency(0.99),
@@ -250,9 +255,11 @@ mod tests {
     fn sample(operations_per_s: f64) -> Sample {
         Sample {
             operations_per_s,
+            bytes_per_s: 0.0,
             cpu_per_operation: 0.0,
             cpu_per_gib: 0.0,
             own_per_operation: 0.0,
+            own_per_gib: 0.0,
             kernel_share: 0.0,
             p50: 0.0,
             p99: 0.0,

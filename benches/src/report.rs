@@ -129,7 +129,7 @@ pub fn run(options: &Options) -> Result<()> {
     let program = stripped(options)?;
     let rig = Rig::start(options, &amounts)?;
     rig.fill(&amounts.counts)?;
-    let results = rig.measure(options, &amounts.counts)?;
+    let results = rig.measure(options, &amounts.counts, machine.cores)?;
     if let Some(flames) = flames {
         rig.record(&flames, &amounts.counts)?;
     }
@@ -277,12 +277,12 @@ impl Rig {
         Ok(())
     }
 
-    fn measure(&self, options: &Options, counts: &Counts) -> Result<Results> {
+    fn measure(&self, options: &Options, counts: &Counts, cores: usize) -> Result<Results> {
         let mut results = Results::default();
         let (scenarios, floors) = (counts.scenarios(), scenario::floors());
         for turn in 1..=options.turns {
             for &floor in &floors {
-                let cost = self.disk.measure(floor, options.time / 5)?;
+                let cost = self.disk.measure(floor, cores, options.time / 5)?;
                 eprintln!("turn {turn}/{}: {}: {:.0}/s", options.turns, floor.name(), cost.rate);
                 results.add_floor(floor, cost);
             }

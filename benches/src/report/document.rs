@@ -112,7 +112,8 @@ fn introduction(subject: &Subject<'_>, figures: &Figures<'_>) -> String {
          over TLS it does encrypt once.\n\n\
          The floors are measured in the same turns by bare programs that do nothing else. *Network*: a server that reads requests and \
          answers with bytes that it has in memory. *Encryption*: AES-256-GCM of chunks of 16 KiB by AWS-LC, once more for TLS; for \
-         4 KiB the keys are derived, too. *Disk*: reads out of the page cache; direct, durable writes.\n\n",
+         4 KiB the keys are derived, too. *Disk*: reads out of the page cache; direct, durable writes. Encryption and reads are measured on \
+         all cores at once, as a server under load does them: two cores of a machine may be two threads of one.\n\n",
         Unit::PerSecond.number(counts.small as f64),
         counts.mib,
         counts.large,
@@ -221,7 +222,7 @@ fn throughput(figures: &Figures<'_>) -> String {
     let mut text = "## 2. Throughput and latency\n\n".to_owned();
     text.push_str(&table(&header, &rows.collect::<Vec<_>>()));
     text.push_str(
-        "*Network*, *encryption* (on all cores) and *disk* are what each gives by itself. *Together* is for latencies their sum; for \
+        "*Network*, *encryption* and *disk* are what each gives by itself. *Together* is for latencies their sum; for \
          throughput what the cores give if the generator takes what it took and the server no more than the floors, or the disk if that \
          gives less.\n\n",
     );

@@ -315,7 +315,7 @@ impl Figures<'_> {
             let p50 = |server| self.results.median(Scenario { server, ..scenario }, |sample| sample.p50);
             let what = format!("{} 4 KiB, 1 connection, median latency", operation_name(operation));
             let (encryption, disk) = floors_of(scenario);
-            let each = |floor| self.results.floor(floor, |cost| 1.0 / cost.rate);
+            let each = |floor| self.results.floor(floor, |cost| cost.latency);
             figures.push(Figure {
                 floors: Floors::sum(p50(Server::Bare), each(encryption), each(disk)),
                 nginx: Some(p50(Server::Nginx)),
@@ -345,7 +345,7 @@ impl Figures<'_> {
         let floor = self.cpu_floors(scenario).together.unwrap_or(f64::NAN);
         let floors = Floors {
             network: Some(rate(Server::Bare)),
-            encryption: Some(self.results.floor(encryption, |cost| cost.rate) * self.cores as f64),
+            encryption: Some(self.results.floor(encryption, |cost| cost.rate)),
             disk: Some(disk),
             together: Some((self.cores as f64 / (own + floor)).min(disk)),
         };

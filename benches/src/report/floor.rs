@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use keyhole_core::body;
 use keyhole_core::chunked::{Opener, Sealer};
 use keyhole_core::head::{Head, open_head, seal_head};
-use keyhole_core::limits::{CHUNK_LEN, KEY_LEN, SALT_LEN, SEALED_HEAD_MAX, TAG_LEN};
+use keyhole_core::limits::{CHUNK_LEN, KEY_LEN, PREFIX_LEN, SALT_LEN, SEALED_HEAD_MAX, TAG_LEN};
 use keyhole_core::{CustomerKey, DataKey};
 use memmap2::{Advice, MmapMut};
 use rustix::fs::OFlags;
@@ -55,10 +55,14 @@ const NAME: &str = "small/1234";
 /// What one core or one disk is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Floor {
-    /// AES-256-GCM of chunks of 16 KiB in place, sealed. By GiB.
+    /// AES-256-GCM of chunks of 16 KiB in place, sealed, on all cores at once. By GiB.
     Seal,
     /// The same, opened.
     Open,
+    /// The two on one core, while the others have nothing to do: two cores may be one with two threads.
+    SealAlone,
+    /// See [`SealAlone`](Floor::SealAlone).
+    OpenAlone,
     /// An object of 4 KiB: the keys of head and body derived, both sealed. By object.
     SealObject,
     /// The same, opened.
@@ -74,11 +78,11 @@ pub(super) enum Floor {
         /// Records of each write.
         batch: usize,
     },
-    /// 4 KiB at random places out of the page cache. By read.
+    /// 4 KiB at random places out of the page cache, on all cores at once. By read.
     ReadSmall,
     /// 1 MiB the same way. By GiB.
     ReadMib,
-    /// 1 MiB from the disk, with O_DIRECT. By GiB.
+    /// 1 MiB from the disk, with O_DIRECT, one at a time. By GiB.
     ReadDirect,
 }
 
@@ -99,6 +103,8 @@ impl Floor {
         match self {
             Floor::Seal => "encryption: chunks of 16 KiB sealed in place".to_owned(),
             Floor::Open => "encryption: chunks of 16 KiB opened in place".to_owned(),
+            Floor::SealAlone => "encryption: the same sealed, on one core alone".to_owned(),
+            Floor::OpenAlone => "encryption: the same opened, on one core alone".to_owned(),
             Floor::SealObject => "encryption: a 4 KiB object sealed, its keys derived".to_owned(),
             Floor::OpenObject => "encryption: a 4 KiB object opened, its keys derived".to_owned(),
             Floor::WriteMib => "disk: blocks of 1 MiB written directly, 4 at a time, each made durable".to_owned(),
@@ -119,8 +125,10 @@ impl Floor {
 pub(super) struct Cost {
     /// Seconds of CPU time for one of what is counted.
     pub(super) cpu: f64,
-    /// So many a second.
+    /// So many a second, by all threads together.
     pub(super) rate: f64,
+    /// Seconds from one to the next of one thread.
+    pub(super) latency: f64,
 }
 
 /// Where the floors of the disk are measured: a file that has been written before.
@@ -167,24 +175,27 @@ impl Disk {
         Ok(file)
     }
 
-    /// Measures a floor for a time.
-    pub(super) fn measure(&self, floor: Floor, time: Duration) -> Result<Cost> {
+    /// Measures a floor for a time, on a machine with so many cores.
+    pub(super) fn measure(&self, floor: Floor, cores: usize, time: Duration) -> Result<Cost> {
+        let encryption = |cost: io::Result<Cost>| cost.map_err(|error| Error::of(floor.name(), error));
         match floor {
-            Floor::Seal => seal(time),
-            Floor::Open => open(time),
-            Floor::SealObject => seal_object(time),
-            Floor::OpenObject => open_object(time),
+            Floor::Seal => encryption(parallel(cores, time, |_, until| Ok(seal(until)))),
+            Floor::Open => encryption(parallel(cores, time, |_, until| open(until))),
+            Floor::SealAlone => encryption(parallel(1, time, |_, until| Ok(seal(until)))),
+            Floor::OpenAlone => encryption(parallel(1, time, |_, until| open(until))),
+            Floor::SealObject => encryption(parallel(cores, time, |_, until| seal_object(until))),
+            Floor::OpenObject => encryption(parallel(cores, time, |_, until| open_object(until))),
             Floor::WriteMib => self.write(time, 1),
             Floor::WriteLarge => self.write(time, 64),
             Floor::Commit { threads, batch } => self.commit(time, threads, batch),
-            Floor::ReadSmall => self.read(self.open_cached()?, time, SMALL),
-            Floor::ReadMib => self.read(self.open_cached()?, time, MIB),
+            Floor::ReadSmall => self.read(self.open_cached()?, cores, time, SMALL),
+            Floor::ReadMib => self.read(self.open_cached()?, cores, time, MIB),
             Floor::ReadDirect => {
                 // What is in the page cache would be read from there even so.
                 let file = self.open()?;
                 file.sync_all().map_err(|error| self.failed(error))?;
                 rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).map_err(io::Error::from)?;
-                self.read(self.open_direct()?, time, MIB)
+                self.read(self.open_direct()?, 1, time, MIB)
             }
         }
     }
@@ -237,13 +248,13 @@ impl Disk {
         .map_err(|error| self.failed(error))
     }
 
-    /// Pieces of one length at random places, one after the other.
-    fn read(&self, file: File, time: Duration, len: usize) -> Result<Cost> {
+    /// Pieces of one length at random places, one after the other by each thread.
+    fn read(&self, file: File, threads: usize, time: Duration, len: usize) -> Result<Cost> {
         let pieces = FILE_LEN / len as u64;
         let by = if len == SMALL { 1.0 } else { len as f64 / GIB };
-        parallel(1, time, |_, until| {
+        parallel(threads, time, |thread, until| {
             let mut memory = huge(len)?;
-            let (mut random, mut count) = (fastrand::Rng::with_seed(1), 0u64);
+            let (mut random, mut count) = (fastrand::Rng::with_seed(thread as u64), 0u64);
             loop {
                 for _ in 0..(MIB / len).min(64) {
                     file.read_exact_at(&mut memory[..len], random.u64(..pieces) * len as u64)?;
@@ -288,23 +299,20 @@ fn parallel(
             .map(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread has panicked"))));
         results.sum::<io::Result<f64>>()
     })?;
-    Ok(Cost { cpu: (cpu() - cpu_before) / done, rate: done / begun.elapsed().as_secs_f64() })
+    let rate = done / begun.elapsed().as_secs_f64();
+    Ok(Cost { cpu: (cpu() - cpu_before) / done, rate, latency: threads as f64 / rate })
 }
 
-/// The same for what cannot fail, on this thread, a little at a time.
-fn alone(time: Duration, of_each: f64, mut work: impl FnMut()) -> Cost {
-    // Once before the clock starts, for the caches.
-    work();
-    let (begun, cpu_before) = (Instant::now(), cpu());
+/// Does something again and again until it is time; how much was done.
+fn repeat(until: Instant, of_each: f64, mut work: impl FnMut()) -> f64 {
     let mut done = 0.0;
     loop {
         for _ in 0..16 {
             work();
             done += of_each;
         }
-        let elapsed = begun.elapsed();
-        if elapsed >= time {
-            return Cost { cpu: (cpu() - cpu_before) / done, rate: done / elapsed.as_secs_f64() };
+        if Instant::now() >= until {
+            return done;
         }
     }
 }
@@ -313,16 +321,21 @@ fn sealer() -> Sealer<super::accelerated::AcceleratedAead> {
     Sealer::new(&Accelerated, &KEY, &SALT, &[&body::context(0)])
 }
 
-fn seal(time: Duration) -> Result<Cost> {
+fn seal(until: Instant) -> f64 {
     let (mut sealer, mut data) = (sealer(), Buffer::new(MIB));
-    Ok(alone(time, MIB as f64 / GIB, || {
+    repeat(until, MIB as f64 / GIB, || {
         for chunk in data.chunks_mut(CHUNK_LEN) {
             std::hint::black_box(sealer.seal_next(chunk));
         }
-    }))
+    })
 }
 
-fn open(time: Duration) -> Result<Cost> {
+/// What has to be so, as it was made here.
+fn opened(is_so: bool) -> io::Result<()> {
+    if is_so { Ok(()) } else { Err(io::Error::other("what was sealed here does not open")) }
+}
+
+fn open(until: Instant) -> io::Result<f64> {
     let mut data = Buffer::new(MIB);
     // In counter mode sealing twice gives the plaintext back: what is opened takes turns between two ciphertexts, and nothing
     // is copied.
@@ -332,51 +345,58 @@ fn open(time: Duration) -> Result<Cost> {
         tags.extend(data.chunks_mut(CHUNK_LEN).map(|chunk| sealer.seal_next(chunk)));
     }
     let opener = Opener::new(&Accelerated, &KEY, &sealer().prefix(), &[&body::context(0)]);
-    let mut opener = opener.map_err(|_| Error::new("a message does not open"))?;
-    let mut opened = true;
-    let cost = alone(time, MIB as f64 / GIB, || {
+    let mut opener = opener.map_err(|_| io::Error::other("a prefix is not its own"))?;
+    let mut all = true;
+    let done = repeat(until, MIB as f64 / GIB, || {
         tags.swap(0, 1);
         for (index, (chunk, tag)) in (0..).zip(data.chunks_mut(CHUNK_LEN).zip(&tags[0])) {
-            opened &= opener.open_at(index, chunk, tag).is_ok();
+            all &= opener.open_at(index, chunk, tag).is_ok();
         }
     });
-    if opened { Ok(cost) } else { Err(Error::new("a message does not open")) }
+    opened(all).map(|()| done)
 }
 
-fn seal_object(time: Duration) -> Result<Cost> {
+fn seal_object(until: Instant) -> io::Result<f64> {
     let (mut data, mut sealed) = (Buffer::new(SMALL), vec![0; SEALED_HEAD_MAX]);
-    let mut works = true;
-    let cost = alone(time, 1.0, || works &= seal_once(&mut data, &mut sealed).is_some());
-    if works { Ok(cost) } else { Err(Error::new("a head is not sealed")) }
+    let mut all = true;
+    let done = repeat(until, 1.0, || all &= seal_once(&mut data, &mut sealed).is_some());
+    opened(all).map(|()| done)
 }
 
-/// Seals an object in place: the length of its sealed head, what the message of its body begins with, and the tag.
-fn seal_once(data: &mut [u8], sealed: &mut [u8]) -> Option<(usize, [u8; TAG_LEN], Vec<u8>)> {
+/// An object whose body was sealed in place.
+struct Sealed {
+    head_len: usize,
+    prefix: [u8; PREFIX_LEN],
+    tag: [u8; TAG_LEN],
+}
+
+/// Seals an object: its body in place, its head into `head`.
+fn seal_once(data: &mut [u8], head: &mut [u8]) -> Option<Sealed> {
     let (customer_key, data_key) = (CustomerKey::new(KEY), DataKey::new([9; KEY_LEN]));
-    let head = Head { data_key: Some(data_key.expose()), plaintext_length: Some(data.len() as u64), ..Head::default() };
-    let len = seal_head(&Accelerated, &customer_key, &SALT, BUCKET, NAME, &head, sealed).ok()?;
+    let plain =
+        Head { data_key: Some(data_key.expose()), plaintext_length: Some(data.len() as u64), ..Head::default() };
+    let head_len = seal_head(&Accelerated, &customer_key, &SALT, BUCKET, NAME, &plain, head).ok()?;
     let mut sealer = Sealer::new(&Accelerated, data_key.expose(), &SALT, &[&body::context(0)]);
     let tag = sealer.seal_next(data);
-    Some((len, tag, sealer.prefix().to_vec()))
+    Some(Sealed { head_len, prefix: sealer.prefix(), tag })
 }
 
-fn open_object(time: Duration) -> Result<Cost> {
-    let wrong = || Error::new("an object does not open");
-    let (mut data, mut sealed) = (Buffer::new(SMALL), vec![0; SEALED_HEAD_MAX]);
-    let (len, tag, prefix) = seal_once(&mut data, &mut sealed).ok_or_else(wrong)?;
-    let prefix = prefix.try_into().map_err(|_| wrong())?;
-    let (ciphertext, sealed) = (data.to_vec(), sealed[..len].to_vec());
-    let (mut data, mut head) = (Buffer::new(SMALL), sealed.clone());
-    let mut opened = true;
-    let cost = alone(time, 1.0, || {
+fn open_object(until: Instant) -> io::Result<f64> {
+    let (mut data, mut head) = (Buffer::new(SMALL), vec![0; SEALED_HEAD_MAX]);
+    let sealed = seal_once(&mut data, &mut head).ok_or_else(|| io::Error::other("a head is not sealed"))?;
+    let (ciphertext, sealed_head) = (data.to_vec(), head[..sealed.head_len].to_vec());
+    let mut head = sealed_head.clone();
+    let mut all = true;
+    let done = repeat(until, 1.0, || {
         data.copy_from_slice(&ciphertext);
-        head.copy_from_slice(&sealed);
+        head.copy_from_slice(&sealed_head);
         let key = CustomerKey::new(KEY);
         let data_key = open_head(&Accelerated, &key, BUCKET, NAME, &mut head).ok().and_then(|head| head.data_key);
-        let opener = data_key.and_then(|key| Opener::new(&Accelerated, key, &prefix, &[&body::context(0)]).ok());
-        opened &= opener.is_some_and(|mut opener| opener.open_at(0, &mut data, &tag).is_ok());
+        let context = body::context(0);
+        let opener = data_key.and_then(|key| Opener::new(&Accelerated, key, &sealed.prefix, &[&context]).ok());
+        all &= opener.is_some_and(|mut opener| opener.open_at(0, &mut data, &sealed.tag).is_ok());
     });
-    if opened { Ok(cost) } else { Err(wrong()) }
+    opened(all).map(|()| done)
 }
 
 #[cfg(test)]
@@ -391,6 +411,8 @@ mod tests {
         let others = [
             Floor::Seal,
             Floor::Open,
+            Floor::SealAlone,
+            Floor::OpenAlone,
             Floor::SealObject,
             Floor::OpenObject,
             Floor::WriteMib,
@@ -400,8 +422,8 @@ mod tests {
             Floor::ReadDirect,
         ];
         for floor in commits.into_iter().chain(others) {
-            let cost = disk.measure(floor, Duration::from_millis(5)).unwrap();
-            assert!(cost.cpu > 0.0 && cost.rate > 0.0 && cost.cpu.is_finite(), "{}: {cost:?}", floor.name());
+            let cost = disk.measure(floor, 2, Duration::from_millis(5)).unwrap();
+            assert!(cost.cpu > 0.0 && cost.rate > 0.0 && cost.latency.is_finite(), "{}: {cost:?}", floor.name());
         }
     }
 

@@ -131,7 +131,8 @@ impl Counts {
 
 /// The floors of encryption and disk that figures are compared with.
 pub(super) fn floors() -> Vec<Floor> {
-    let mut all = vec![Floor::Seal, Floor::Open, Floor::SealObject, Floor::OpenObject];
+    let mut all = vec![Floor::Seal, Floor::Open, Floor::SealAlone, Floor::OpenAlone];
+    all.extend([Floor::SealObject, Floor::OpenObject]);
     all.extend([Floor::ReadSmall, Floor::ReadMib, Floor::ReadDirect, Floor::WriteMib, Floor::WriteLarge]);
     all.extend(CONNECTIONS.map(Floor::commit));
     all

@@ -267,10 +267,9 @@ fn load(options: &Options) -> Result<()> {
         return Ok(());
     }
     let measured = store.run(&objects, &run)?;
-    if options.json {
-        print_json(options, &measured)
-    } else {
-        print(options, &measured)
+    match options.json {
+        true => print_json(options, &measured),
+        false => print(options, &measured),
     }
     Ok(())
 }

@@ -19,8 +19,8 @@ pub(super) const TIME: Duration = Duration::from_secs(2);
 /// Samples a second of each thread, which is in step with nothing.
 const FREQUENCY: &str = "997";
 
-/// Bytes of stack of each sample: the program has no frame pointers, so that its callers are found afterwards.
-const STACK: &str = "dwarf,8192";
+/// Bytes of stack of each sample: the program has no frame pointers, so that callers are found afterwards. Its frames are large.
+const STACK: &str = "dwarf,32768";
 
 /// Where flame graphs go.
 pub(super) struct Flames {
@@ -65,14 +65,32 @@ impl Flames {
         let mut folded = Vec::new();
         let mut folder = Folder::from(FoldOptions::default());
         folder.collapse(&script.stdout[..], &mut folded).map_err(|error| Error::of("perf script", error))?;
+        let folded = threads_together(&String::from_utf8_lossy(&folded));
         let path = self.directory.join(file_name(scenario));
         let failed = |error: &dyn std::fmt::Display| Error::of(path.display(), error);
         let file = BufWriter::new(File::create(&path).map_err(|error| failed(&error))?);
         let mut options = flamegraph::Options::default();
         options.title = scenario.to_string();
-        flamegraph::from_reader(&mut options, &folded[..], file).map_err(|error| failed(&error))?;
+        flamegraph::from_lines(&mut options, folded.lines(), file).map_err(|error| failed(&error))?;
         fs::remove_file(&data).map_err(|error| Error::of(data.display(), error))
     }
+}
+
+/// Stacks whose threads, which they begin with, are called the same where they are told apart by a number alone.
+fn threads_together(folded: &str) -> String {
+    let mut text = String::with_capacity(folded.len());
+    for line in folded.lines() {
+        let (thread, rest) = line.split_once(';').unwrap_or((line, ""));
+        let name = thread.trim_end_matches(|c: char| c.is_ascii_digit());
+        // Without frames the number of samples stands there.
+        text.push_str(if rest.is_empty() { thread } else { name.trim_end_matches('-') });
+        if !rest.is_empty() {
+            text.push(';');
+            text.push_str(rest);
+        }
+        text.push('\n');
+    }
+    text
 }
 
 /// The name of a scenario's file.
@@ -88,6 +106,12 @@ fn file_name(scenario: Scenario) -> String {
 mod tests {
     use super::*;
     use crate::work::Operation;
+
+    #[test]
+    fn workers_are_one() {
+        let folded = "worker-0;a;b 3\nworker-1;a;b 4\niou-wrk-77;c 1\nworker-0 5\n";
+        assert_eq!(threads_together(folded), "worker;a;b 3\nworker;a;b 4\niou-wrk;c 1\nworker-0 5\n");
+    }
 
     #[test]
     fn files_are_named_after_scenarios() {

@@ -30,7 +30,7 @@ struct Options {
     /// How long everything is measured in each turn. Default: 2.5, or with --quick 0.3.
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
-    /// A run of a minute on small stores, which shows that everything works and whose figures mean little.
+    /// A run of a minute or two on small stores, which shows that everything works and whose figures mean little.
     #[arg(long)]
     quick: bool,
     /// Records a flame graph of each scenario besides, into this directory; needs perf.

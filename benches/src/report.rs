@@ -34,7 +34,7 @@ use tempfile::TempDir;
 
 use self::bare::Bare;
 use self::document::Subject;
-use self::figures::{Figures, Largest, Sizes};
+use self::figures::{Figures, Largest, Sizes, Unit};
 use self::flame::Flames;
 use self::floor::Disk;
 use self::machine::Machine;
@@ -283,7 +283,8 @@ impl Rig {
         for turn in 1..=options.turns {
             for &floor in &floors {
                 let cost = self.disk.measure(floor, cores, options.time / 5)?;
-                eprintln!("turn {turn}/{}: {}: {:.0}/s", options.turns, floor.name(), cost.rate);
+                let unit = if floor.is_by_gib() { Unit::GibPerSecond } else { Unit::PerSecond };
+                eprintln!("turn {turn}/{}: {}: {}", options.turns, floor.name(), unit.text(cost.rate));
                 results.add_floor(floor, cost);
             }
             for &scenario in &scenarios {

@@ -1,45 +1,137 @@
-//! What a process of this machine uses, by `/proc` (proc(5)).
+//! What processes of this machine use, and the machine as a whole, by `/proc` (proc(5)).
 
 use std::fs;
 use std::io;
+use std::ops::AddAssign;
 use std::time::Duration;
 
-/// CPU time and memory of a process.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Usage {
-    /// In user mode and in the kernel, of all threads that there are now.
-    pub(crate) cpu: Duration,
+/// CPU time and memory of a process, or of several together.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Usage {
+    /// In user mode and in the kernel, of all threads that there are now, to the nanosecond.
+    pub cpu: Duration,
+    /// Ticks in user mode, of all threads that there ever were: less exact, and what tells the two modes apart.
+    pub user_ticks: u64,
+    /// The same in the kernel.
+    pub kernel_ticks: u64,
     /// Bytes resident now.
-    pub(crate) resident: u64,
+    pub resident: u64,
     /// The most bytes that were resident.
-    pub(crate) resident_peak: u64,
+    pub resident_peak: u64,
+}
+
+impl AddAssign for Usage {
+    fn add_assign(&mut self, other: Usage) {
+        self.cpu += other.cpu;
+        self.user_ticks += other.user_ticks;
+        self.kernel_ticks += other.kernel_ticks;
+        self.resident += other.resident;
+        self.resident_peak += other.resident_peak;
+    }
 }
 
 impl Usage {
-    /// Of this process now.
+    /// Of a process now.
     ///
     /// # Errors
     /// That there is no such process, or that it may not be looked at.
-    pub(crate) fn of(pid: u32) -> io::Result<Self> {
+    pub fn of(pid: u32) -> io::Result<Self> {
         let mut nanoseconds = 0;
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
             // The first number is the time on a CPU. One that has ended meanwhile counts for nothing.
             let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
             nanoseconds += text.split(' ').next().and_then(|time| time.parse::<u64>().ok()).unwrap_or(0);
         }
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let (user_ticks, kernel_ticks) = ticks(&stat).unwrap_or((0, 0));
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let bytes = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             let number = line.and_then(|line| line.trim_start_matches(':').trim().strip_suffix(" kB")?.parse().ok());
             number.map_or(0, |kib: u64| kib << 10)
         };
-        let cpu = Duration::from_nanos(nanoseconds);
-        Ok(Usage { cpu, resident: bytes("VmRSS"), resident_peak: bytes("VmHWM") })
+        Ok(Usage {
+            cpu: Duration::from_nanos(nanoseconds),
+            user_ticks,
+            kernel_ticks,
+            resident: bytes("VmRSS"),
+            resident_peak: bytes("VmHWM"),
+        })
     }
 
-    /// The same with the CPU time since an earlier one.
-    pub(crate) fn since(self, before: &Usage) -> Usage {
-        Usage { cpu: self.cpu.saturating_sub(before.cpu), ..self }
+    /// Of several processes together.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of), for any of them.
+    pub fn of_all(pids: &[u32]) -> io::Result<Self> {
+        let mut all = Usage::default();
+        for pid in pids {
+            all += Usage::of(*pid)?;
+        }
+        Ok(all)
+    }
+
+    /// The same with the CPU time since an earlier one. Where threads have ended meanwhile, it is that of the ticks.
+    pub fn since(self, before: &Usage) -> Usage {
+        let user_ticks = self.user_ticks.saturating_sub(before.user_ticks);
+        let kernel_ticks = self.kernel_ticks.saturating_sub(before.kernel_ticks);
+        // Each of the two may be one too many.
+        let ticks = time((user_ticks + kernel_ticks).saturating_sub(2), rustix::param::clock_ticks_per_second());
+        let cpu = self.cpu.saturating_sub(before.cpu).max(ticks);
+        Usage { cpu, user_ticks, kernel_ticks, ..self }
+    }
+
+    /// How much of the CPU time was in the kernel, from 0 to 1.
+    pub fn kernel_share(&self) -> f64 {
+        let all = self.user_ticks + self.kernel_ticks;
+        if all > 0 { self.kernel_ticks as f64 / all as f64 } else { 0.0 }
+    }
+}
+
+/// The ticks in user mode and in the kernel that `/proc/PID/stat` says. The name of the program, in parentheses, may have spaces
+/// and parentheses itself.
+fn ticks(stat: &str) -> Option<(u64, u64)> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace().skip(11);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+fn time(ticks: u64, ticks_per_second: u64) -> Duration {
+    Duration::from_secs_f64(ticks as f64 / ticks_per_second as f64)
+}
+
+/// What all cores of the machine did, in time summed over them.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+pub struct Cores {
+    /// At work, for whomever.
+    pub busy: Duration,
+    /// With nothing to do, or waiting for a disk.
+    pub idle: Duration,
+}
+
+impl Cores {
+    /// Since the machine was started.
+    ///
+    /// # Errors
+    /// That the system does not say it.
+    pub fn now() -> io::Result<Self> {
+        let stat = fs::read_to_string("/proc/stat")?;
+        Cores::parse(&stat, rustix::param::clock_ticks_per_second())
+            .ok_or_else(|| io::Error::other("/proc/stat does not begin with the time of all cores"))
+    }
+
+    /// The line is: cpu, user, nice, system, idle, iowait, irq, softirq, steal, and times that are in these already.
+    fn parse(stat: &str, ticks_per_second: u64) -> Option<Self> {
+        let line = stat.lines().next()?.strip_prefix("cpu ")?;
+        let ticks: Vec<u64> = line.split_ascii_whitespace().map_while(|field| field.parse().ok()).take(8).collect();
+        let &[user, nice, system, idle, waiting, irq, softirq, stolen] = &ticks[..] else { return None };
+        let time = |ticks| time(ticks, ticks_per_second);
+        Some(Cores { busy: time(user + nice + system + irq + softirq + stolen), idle: time(idle + waiting) })
+    }
+
+    /// Since an earlier one.
+    pub fn since(self, before: &Cores) -> Cores {
+        Cores { busy: self.busy.saturating_sub(before.busy), idle: self.idle.saturating_sub(before.idle) }
     }
 }
 
@@ -56,5 +148,34 @@ mod tests {
             sum = std::hint::black_box(sum + 1);
         }
         assert!(Usage::of(u32::MAX).is_err());
+        assert!(Usage::of_all(&[std::process::id(), u32::MAX]).is_err());
+        let twice = Usage::of_all(&[std::process::id(); 2]).unwrap();
+        assert!(twice.resident > before.resident && (0.0..=1.0).contains(&twice.kernel_share()));
+    }
+
+    #[test]
+    fn threads_that_have_ended_are_in_the_ticks() {
+        let second = rustix::param::clock_ticks_per_second();
+        let usage = |seconds, user_ticks| Usage { cpu: Duration::from_secs(seconds), user_ticks, ..Usage::default() };
+        let all_live = usage(5, 5 * second).since(&usage(2, 2 * second));
+        assert_eq!(all_live.cpu, Duration::from_secs(3));
+        let one_ended = usage(1, 5 * second + 2).since(&usage(2, 2 * second));
+        assert_eq!(one_ended.cpu, Duration::from_secs(3));
+    }
+
+    #[test]
+    fn ticks_stand_behind_the_name() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 107 0 0 0 12 34 0 0 20 0 1 0 9 2 3";
+        assert_eq!(ticks(stat), Some((12, 34)));
+        assert_eq!((ticks("7 (a"), ticks("7 (a) S 1")), (None, None));
+    }
+
+    #[test]
+    fn of_the_machine() {
+        let stat = "cpu  100 10 50 700 40 5 5 30 9 9\ncpu0 1 2 3\n";
+        let cores = Cores { busy: Duration::from_secs(2), idle: Duration::from_millis(7400) };
+        assert_eq!(Cores::parse(stat, 100), Some(cores));
+        assert_eq!((Cores::parse("", 100), Cores::parse("cpu  1 2 3\n", 100)), (None, None));
+        assert!(Cores::now().unwrap().busy > Duration::ZERO);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,8 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use crate::{Error, Result};
 
 /// The longest head of a reply.
 const HEAD_MAX: usize = 64 << 10;
@@ -23,41 +25,43 @@ const JOINED_MAX: usize = 64 << 10;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Why there is no result, in words for who runs this.
-#[derive(Debug)]
-pub(crate) struct Error(String);
-
-impl Error {
-    pub(crate) fn new(what: impl Into<String>) -> Self {
-        Error(what.into())
-    }
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl From<io::Error> for Error {
-    fn from(error: io::Error) -> Self {
-        Error(error.to_string())
-    }
-}
-
-/// Makes connections.
-pub(crate) struct Connector {
+/// Makes connections to one endpoint.
+pub struct Connector {
     address: SocketAddr,
+    authority: String,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
 impl Connector {
-    pub(crate) fn plain(address: SocketAddr) -> Self {
-        Connector { address, tls: None }
+    /// To the endpoint of a URL; over TLS it trusts the certificates of a file.
+    ///
+    /// # Errors
+    /// A URL that is none, a host that is not known, a file without certificates or none at all for `https`.
+    pub fn new(endpoint: &str, trusted: Option<&Path>) -> Result<Self> {
+        let (is_tls, authority) = match endpoint.trim_end_matches('/').split_once("://") {
+            Some(("http", authority)) => (false, authority),
+            Some(("https", authority)) => (true, authority),
+            _ => return Err(Error::of(endpoint, "an endpoint is http://HOST:PORT or https://HOST:PORT")),
+        };
+        let mut addresses = authority.to_socket_addrs().map_err(|error| Error::of(authority, error))?;
+        let address = addresses.next().ok_or_else(|| Error::of(authority, "it has no address"))?;
+        match (is_tls, trusted) {
+            (false, _) => Ok(Connector::plain(address, authority)),
+            (true, Some(file)) => Connector::tls(address, authority, file),
+            (true, None) => Err(Error::new("https needs --ca-bundle: the certificates to trust")),
+        }
     }
 
-    /// Over TLS, trusting the certificates of a file. `authority`: host and port of the endpoint.
-    pub(crate) fn tls(address: SocketAddr, authority: &str, trusted: &Path) -> Result<Self, Error> {
+    /// Host and port, as the header `Host` says them.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    fn plain(address: SocketAddr, authority: &str) -> Self {
+        Connector { address, authority: authority.to_owned(), tls: None }
+    }
+
+    fn tls(address: SocketAddr, authority: &str, trusted: &Path) -> Result<Self> {
         let wrong = |error: &dyn fmt::Display| Error::new(format!("{}: {error}", trusted.display()));
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_file_iter(trusted).map_err(|error| wrong(&error))? {
@@ -74,11 +78,14 @@ impl Connector {
             .map_err(|error| Error::new(error.to_string()))?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Connector { address, tls: Some((Arc::new(config), name)) })
+        Ok(Connector { address, authority: authority.to_owned(), tls: Some((Arc::new(config), name)) })
     }
 
     /// A new connection.
-    pub(crate) fn connect(&self) -> Result<Connection, Error> {
+    ///
+    /// # Errors
+    /// Nobody listens there, or the system has no more connections.
+    pub fn connect(&self) -> Result<Connection> {
         let tcp = TcpStream::connect(self.address).map_err(|error| Error::new(format!("{}: {error}", self.address)))?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(PATIENCE))?;
@@ -118,16 +125,17 @@ impl Stream {
 
 /// What was answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Reply {
-    pub(crate) status: u16,
+pub struct Reply {
+    /// The status.
+    pub status: u16,
     /// Whether another request may follow.
-    pub(crate) keeps: bool,
+    pub keeps: bool,
     /// The body of an answer that is none of success.
-    pub(crate) text: String,
+    pub text: String,
 }
 
 /// One connection, with no request under way.
-pub(crate) struct Connection {
+pub struct Connection {
     stream: Stream,
     buffer: Box<[u8]>,
     /// Head and body of a short request.
@@ -136,7 +144,10 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Sends a request. `moved` hears of the bytes of the body as they go.
-    pub(crate) fn send(&mut self, head: &[u8], body: &[u8], mut moved: impl FnMut(usize)) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn send(&mut self, head: &[u8], body: &[u8], mut moved: impl FnMut(usize)) -> io::Result<()> {
         if body.len() <= JOINED_MAX {
             self.joined.clear();
             self.joined.extend_from_slice(head);
@@ -155,12 +166,10 @@ impl Connection {
 
     /// Receives the answer to what was sent. The body of a success has to be `expected`, where that is given; otherwise its
     /// bytes are counted. `moved` hears of them as they come.
-    pub(crate) fn receive(
-        &mut self,
-        expected: Option<&[u8]>,
-        len: usize,
-        mut moved: impl FnMut(usize),
-    ) -> Result<Reply, Error> {
+    ///
+    /// # Errors
+    /// Those of the connection; what is no reply of HTTP; a body of another length, or of other bytes than expected.
+    pub fn receive(&mut self, expected: Option<&[u8]>, len: usize, mut moved: impl FnMut(usize)) -> Result<Reply> {
         let mut filled = 0;
         let (status, keeps, body_len, head_len) = loop {
             let count = self.stream.read(&mut self.buffer[filled..])?;
@@ -221,5 +230,45 @@ impl Connection {
             return Err(Error::new(format!("a body of {at} bytes instead of {len}")));
         }
         Ok(Reply { status, keeps, text: String::from_utf8_lossy(&text).into_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn endpoints_are_urls() {
+        let connector = Connector::new("http://127.0.0.1:9/", None).unwrap();
+        assert_eq!(connector.authority(), "127.0.0.1:9");
+        for bad in ["127.0.0.1:9", "ftp://127.0.0.1:9", "https://127.0.0.1:9", "http://127.0.0.1"] {
+            assert!(Connector::new(bad, None).is_err(), "{bad}");
+        }
+    }
+
+    /// What becomes of a reply that a server sends.
+    fn receive(reply: &'static [u8], expected: &[u8]) -> Result<Reply> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let server = thread::spawn(move || listener.accept().unwrap().0.write_all(reply).unwrap());
+        let mut connection = Connector::new(&endpoint, None).unwrap().connect().unwrap();
+        let reply = connection.receive(Some(expected), expected.len(), |_| {});
+        server.join().unwrap();
+        reply
+    }
+
+    #[test]
+    fn every_byte_of_a_reply_is_compared() {
+        let reply = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+        assert_eq!(receive(reply, b"hello").unwrap(), Reply { status: 200, keeps: true, text: String::new() });
+        assert!(receive(reply, b"hallo").is_err() && receive(reply, b"hell").is_err() && receive(reply, b"").is_err());
+        let refused =
+            receive(b"HTTP/1.1 403 No\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno", b"hello").unwrap();
+        assert_eq!(refused, Reply { status: 403, keeps: false, text: "no".to_owned() });
+        assert!(receive(b"HTTP/1.1 200 OK\r\n", b"").is_err(), "a head without an end");
+        assert!(receive(b"HTTP/1.1 200 OK\r\n\r\n", b"").is_err(), "no length");
     }
 }

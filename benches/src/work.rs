@@ -1,7 +1,9 @@
-//! What is done: the objects, the requests that were signed for them, and the threads that send them, one for each connection.
+//! What is done: the objects, the requests for them that are signed beforehand, and the threads that send these, one for each
+//! connection.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,14 +11,21 @@ use hdrhistogram::Histogram;
 use keyhole_tests::CustomerKey;
 use keyhole_tests::sigv4::{Signer, amz_date, encode_path, signed_headers};
 
-use crate::process::Usage;
-use crate::wire::{Connection, Connector, Error, Reply};
+use crate::process::{Cores, Usage};
+use crate::wire::{Connection, Connector, Reply};
+use crate::{Error, Result};
 
 /// Bodies of objects begin within this much of the same random bytes, so that no two neighbours are the same.
 const SPREAD: usize = 1 << 20;
 
 /// Bodies begin at a multiple of this.
 const STEP: usize = 4096;
+
+/// What those bytes are made from, so that they are the same in the next run.
+const SEED: u64 = 7;
+
+/// Objects that a filling thread takes at a time.
+const FILL_STEP: usize = 64;
 
 /// The longest latency that is told apart, in ns: a minute.
 const LATENCY_MAX: u64 = 60_000_000_000;
@@ -31,49 +40,81 @@ const WARMING: u8 = 0;
 const MEASURING: u8 = 1;
 const DONE: u8 = 2;
 
-/// What is to be measured.
-pub(crate) struct Plan {
-    pub(crate) connector: Arc<Connector>,
-    /// Host and port, as `Host` says it.
-    pub(crate) authority: String,
-    pub(crate) signer: Signer,
-    pub(crate) bucket: String,
-    /// Gets; otherwise puts.
-    pub(crate) reads: bool,
-    /// Bytes of an object.
-    pub(crate) size: usize,
-    pub(crate) connections: usize,
-    /// Objects of each connection.
-    pub(crate) objects: usize,
-    pub(crate) warmup: Duration,
-    pub(crate) time: Duration,
-    /// With a customer key.
-    pub(crate) sealed: bool,
+/// Where objects are, and how they are asked for.
+#[derive(Clone)]
+pub struct Store {
+    /// Makes the connections.
+    pub connector: Arc<Connector>,
+    /// Signs the requests. Without it they are those that a server of files takes, which has no buckets to be made.
+    pub signer: Option<Signer>,
+    /// The bucket of all objects.
+    pub bucket: String,
+    /// The headers of the customer key, if the objects are under one.
+    pub key_headers: Vec<(String, String)>,
+}
+
+/// Objects that are numbered. Each has its own bytes, always the same.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Objects {
+    /// What their keys begin with; the number follows.
+    pub prefix: String,
+    /// How many there are.
+    pub count: usize,
+    /// Bytes of each.
+    pub size: usize,
+}
+
+/// What is done to objects.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Operation {
+    /// PutObject.
+    Put,
+    /// GetObject.
+    Get,
+}
+
+/// One measurement.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// What is done.
+    pub operation: Operation,
+    /// How many requests are under way, each over a connection of its own.
+    pub connections: usize,
+    /// Objects that are asked for, at most; they are spread over all. Their requests are signed before the clock starts.
+    pub sample: usize,
+    /// How long to run before it is measured.
+    pub warmup: Duration,
+    /// How long it is measured.
+    pub time: Duration,
     /// What comes back is compared.
-    pub(crate) checked: bool,
-    /// The process of the server.
-    pub(crate) server: Option<u32>,
+    pub checked: bool,
+    /// The processes of the server.
+    pub servers: Vec<u32>,
 }
 
 /// What was measured.
-pub(crate) struct Measured {
-    pub(crate) time: Duration,
+pub struct Measured {
+    /// How long it was measured.
+    pub time: Duration,
     /// Answered while it was measured.
-    pub(crate) operations: u64,
+    pub operations: u64,
     /// Of bodies, moved while it was measured.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Answers that asked for patience; they are no operations.
-    pub(crate) slow_down: u64,
+    pub slow_down: u64,
     /// In ns, of operations that were begun and answered while it was measured.
-    pub(crate) latencies: Histogram<u64>,
-    pub(crate) server: Option<Usage>,
-    pub(crate) own: Usage,
+    pub latencies: Histogram<u64>,
+    /// Of the processes of the server together, if they are known.
+    pub server: Option<Usage>,
+    /// Of this process.
+    pub own: Usage,
+    /// Of the machine.
+    pub cores: Cores,
 }
 
-/// One object: its requests, and where its bytes begin.
-struct Object {
-    put: Vec<u8>,
-    get: Vec<u8>,
+/// A request that is bytes already, and where the bytes of its object begin.
+struct Request {
+    head: Vec<u8>,
     from: usize,
 }
 
@@ -95,35 +136,133 @@ fn totals(counts: &[Count]) -> [u64; 3] {
     counts.iter().map(Count::now).fold([0; 3], |sum, count| [0, 1, 2].map(|i| sum[i] + count[i]))
 }
 
-impl Plan {
-    /// Makes the bucket and what is to be read, runs, and measures.
-    pub(crate) fn run(&self) -> Result<Measured, Error> {
-        let date = amz_date(
-            i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis())).unwrap_or(0),
-        );
-        let key = CustomerKey::random();
-        let sse = if self.sealed { key.headers().to_vec() } else { Vec::new() };
+impl Objects {
+    /// What the bodies of all objects are cut out of.
+    fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.size + SPREAD];
-        fastrand::fill(&mut bytes);
-        let (bytes, date, sse) = (&bytes[..], &date[..], &sse[..]);
+        fastrand::Rng::with_seed(SEED).fill(&mut bytes);
+        bytes
+    }
 
-        self.make_bucket(date)?;
-        let objects: Vec<Vec<Object>> = (0..self.connections).map(|worker| self.objects(worker, date, sse)).collect();
-        if self.reads {
-            thread::scope(|scope| {
-                let filling: Vec<_> =
-                    objects.iter().map(|objects| scope.spawn(move || self.fill(objects, bytes))).collect();
-                filling.into_iter().try_for_each(joined)
-            })?;
+    /// Where in these the body of an object begins.
+    fn from(number: usize) -> usize {
+        number.wrapping_mul(STEP) % SPREAD
+    }
+
+    /// The numbers of the objects that one of the connections asks for, in the order in which it does: at most `sample` over all
+    /// connections but one for each, spread over all objects.
+    fn sample(&self, sample: usize, connections: usize, connection: usize) -> Vec<usize> {
+        let each = (sample.min(self.count) / connections).max(1);
+        let slots = (each * connections) as u128;
+        let number = |turn: usize| {
+            let slot = turn * connections + connection;
+            match slots <= self.count as u128 {
+                true => (slot as u128 * self.count as u128 / slots) as usize,
+                false => slot % self.count,
+            }
+        };
+        let mut numbers: Vec<usize> = (0..each).map(number).collect();
+        fastrand::Rng::with_seed(connection as u64).shuffle(&mut numbers);
+        numbers
+    }
+}
+
+/// What `x-amz-date` says now.
+fn now() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
+    amz_date(i64::try_from(since).unwrap_or(0))
+}
+
+/// The headers of a customer key, as [`Store`] takes them.
+pub fn key_headers(key: &CustomerKey) -> Vec<(String, String)> {
+    key.headers().to_vec()
+}
+
+impl Store {
+    /// Makes the bucket, if it is not there.
+    ///
+    /// # Errors
+    /// The endpoint refuses, or does not answer.
+    pub fn make_bucket(&self) -> Result<()> {
+        if self.signer.is_none() {
+            return Ok(());
         }
-        let phase = AtomicU8::new(WARMING);
-        let counts: Vec<Count> = (0..self.connections).map(|_| Count::default()).collect();
+        let bucket = Store { key_headers: Vec::new(), ..self.clone() };
+        let mut connection = self.connector.connect()?;
+        connection.send(&bucket.head("PUT", &format!("/{}", self.bucket), &now(), 0), &[], |_| {})?;
+        let reply = connection.receive(None, 0, |_| {})?;
+        // It is somebody's already: ours, or the first put says so.
+        if reply.status == 409 { Ok(()) } else { succeeded(&reply) }
+    }
+
+    /// Puts each of some of the objects once, over so many connections.
+    ///
+    /// # Errors
+    /// The endpoint refuses, or does not answer.
+    pub fn fill(&self, objects: &Objects, numbers: Range<usize>, connections: usize) -> Result<()> {
+        let bytes = &objects.bytes()[..];
+        let (next, end) = (&AtomicUsize::new(numbers.start), numbers.end);
         thread::scope(|scope| {
-            let working: Vec<_> = objects
-                .iter()
-                .zip(&counts)
-                .map(|(objects, count)| scope.spawn(|| self.work(objects, bytes, &phase, count)))
-                .collect();
+            let one = || -> Result<()> {
+                let mut connection = self.connector.connect()?;
+                loop {
+                    let begin = next.fetch_add(FILL_STEP, Ordering::Relaxed);
+                    if begin >= end {
+                        return Ok(());
+                    }
+                    let date = now();
+                    for number in begin..(begin + FILL_STEP).min(end) {
+                        let request = self.request(objects, Operation::Put, number, &date);
+                        self.put_until_taken(&mut connection, objects, &request, bytes)?;
+                    }
+                }
+            };
+            let filling: Vec<_> = (0..connections).map(|_| scope.spawn(one)).collect();
+            filling.into_iter().try_for_each(joined)
+        })
+    }
+
+    fn put_until_taken(
+        &self,
+        connection: &mut Connection,
+        objects: &Objects,
+        request: &Request,
+        bytes: &[u8],
+    ) -> Result<()> {
+        loop {
+            let reply = put(connection, objects, request, bytes, |_| {})?;
+            if !reply.keeps {
+                *connection = self.connector.connect()?;
+            }
+            if reply.status != 503 {
+                return succeeded(&reply);
+            }
+            thread::sleep(SLOW_DOWN);
+        }
+    }
+
+    /// Runs, and measures. What is to be got must be there.
+    ///
+    /// # Errors
+    /// The endpoint refuses, does not answer, or answers with other bytes; there is no such process.
+    pub fn run(&self, objects: &Objects, run: &Run) -> Result<Measured> {
+        let bytes = &objects.bytes()[..];
+        let phase = AtomicU8::new(WARMING);
+        let counts: Vec<Count> = (0..run.connections).map(|_| Count::default()).collect();
+        let signed = Barrier::new(run.connections + 1);
+        let work = |connection: usize, count| {
+            let date = now();
+            let numbers = objects.sample(run.sample, run.connections, connection);
+            let sign = |number| self.request(objects, run.operation, number, &date);
+            let requests: Vec<Request> = numbers.into_iter().map(sign).collect();
+            signed.wait();
+            Worker { store: self, objects, run, requests: &requests, bytes, phase: &phase, count }.work()
+        };
+        let work = &work;
+        thread::scope(|scope| {
+            let spawn = |(connection, count)| scope.spawn(move || work(connection, count));
+            let working: Vec<_> = counts.iter().enumerate().map(spawn).collect();
+            signed.wait();
             // One that fails ends all of them early, and says why.
             let wait = |time: Duration| {
                 let until = Instant::now() + time;
@@ -131,16 +270,16 @@ impl Plan {
                     thread::sleep(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(10)));
                 }
             };
-            wait(self.warmup);
-            let usage = || -> Result<_, Error> {
-                let server = self.server.map(Usage::of).transpose();
-                let server = server.map_err(|error| Error::new(format!("the server's process: {error}")))?;
-                Ok((server, Usage::of(std::process::id())?))
+            wait(run.warmup);
+            let usage = || -> Result<_> {
+                let server = (!run.servers.is_empty()).then(|| Usage::of_all(&run.servers)).transpose();
+                let server = server.map_err(|error| Error::of("the server's process", error))?;
+                Ok((server, Usage::of(std::process::id())?, Cores::now()?))
             };
             let before = usage();
             let (begun, counted) = (Instant::now(), totals(&counts));
             let _ = phase.compare_exchange(WARMING, MEASURING, Ordering::Relaxed, Ordering::Relaxed);
-            wait(self.time);
+            wait(run.time);
             let (time, total, after) = (begun.elapsed(), totals(&counts), usage());
             phase.store(DONE, Ordering::Relaxed);
             let mut latencies = histogram()?;
@@ -148,46 +287,39 @@ impl Plan {
                 let of_one = joined(worker)?;
                 latencies.add(&of_one).map_err(|error| Error::new(error.to_string()))?;
             }
-            let ((server_before, own_before), (server, own)) = (before?, after?);
+            let ((server_before, own_before, cores_before), (server, own, cores)) = (before?, after?);
             let [operations, bytes, slow_down] = [0, 1, 2].map(|i| total[i] - counted[i]);
             let server = server.zip(server_before).map(|(after, before)| after.since(&before));
-            Ok(Measured { time, operations, bytes, slow_down, latencies, server, own: own.since(&own_before) })
+            let (own, cores) = (own.since(&own_before), cores.since(&cores_before));
+            Ok(Measured { time, operations, bytes, slow_down, latencies, server, own, cores })
         })
     }
 
-    fn make_bucket(&self, date: &str) -> Result<(), Error> {
-        let path = format!("/{}", self.bucket);
-        let mut connection = self.connector.connect()?;
-        connection.send(&self.head("PUT", &path, date, &[], 0), &[], |_| {})?;
-        let reply = connection.receive(None, 0, |_| {})?;
-        // It is somebody's already: ours, or the first put says so.
-        if reply.status == 409 { Ok(()) } else { succeeded(&reply) }
-    }
-
-    /// The objects of a connection.
-    fn objects(&self, worker: usize, date: &str, sse: &[(String, String)]) -> Vec<Object> {
-        let object = |i: usize| {
-            let path = encode_path(&format!("/{}/{worker}/{i}", self.bucket));
-            Object {
-                put: self.head("PUT", &path, date, sse, self.size),
-                get: self.head("GET", &path, date, sse, 0),
-                from: (worker * self.objects + i) * STEP % SPREAD,
-            }
+    fn request(&self, objects: &Objects, operation: Operation, number: usize, date: &str) -> Request {
+        let path = encode_path(&format!("/{}/{}{number}", self.bucket, objects.prefix));
+        let head = match operation {
+            Operation::Put => self.head("PUT", &path, date, objects.size),
+            Operation::Get => self.head("GET", &path, date, 0),
         };
-        (0..self.objects).map(object).collect()
+        Request { head, from: Objects::from(number) }
     }
 
-    /// A signed head.
-    fn head(&self, method: &str, path: &str, date: &str, sse: &[(String, String)], len: usize) -> Vec<u8> {
+    /// A head, signed if there is who signs.
+    fn head(&self, method: &str, path: &str, date: &str, len: usize) -> Vec<u8> {
         const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
+        let host = self.connector.authority();
+        let Some(signer) = &self.signer else {
+            let head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len}\r\n\r\n");
+            return head.into_bytes();
+        };
         let mut headers = vec![
-            ("host".to_owned(), self.authority.clone()),
+            ("host".to_owned(), host.to_owned()),
             ("x-amz-content-sha256".to_owned(), UNSIGNED.to_owned()),
             ("x-amz-date".to_owned(), date.to_owned()),
         ];
-        headers.extend(sse.iter().cloned());
-        let signature = self.signer.signature(method, path, "", &headers, UNSIGNED, date);
-        let (credential, signed) = (self.signer.credential(date), signed_headers(&headers));
+        headers.extend(self.key_headers.iter().cloned());
+        let signature = signer.signature(method, path, "", &headers, UNSIGNED, date);
+        let (credential, signed) = (signer.credential(date), signed_headers(&headers));
         let fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         format!(
             "{method} {path} HTTP/1.1\r\n{fields}content-length: {len}\r\nauthorization: AWS4-HMAC-SHA256 \
@@ -195,119 +327,148 @@ impl Plan {
         )
         .into_bytes()
     }
+}
 
-    fn body<'b>(&self, object: &Object, bytes: &'b [u8]) -> &'b [u8] {
-        &bytes[object.from..object.from + self.size]
+fn body<'b>(objects: &Objects, request: &Request, bytes: &'b [u8]) -> &'b [u8] {
+    &bytes[request.from..request.from + objects.size]
+}
+
+fn put(
+    connection: &mut Connection,
+    objects: &Objects,
+    request: &Request,
+    bytes: &[u8],
+    moved: impl FnMut(usize),
+) -> Result<Reply> {
+    let sent = connection.send(&request.head, body(objects, request, bytes), moved);
+    // A server that refuses the head may stop reading, and still answer.
+    let answered = connection.receive(None, 0, |_| {});
+    match (sent, answered) {
+        (Ok(()), answered) | (Err(_), answered @ Ok(_)) => answered,
+        (Err(error), Err(_)) => Err(error.into()),
     }
+}
 
-    /// Puts what is to be read.
-    fn fill(&self, objects: &[Object], bytes: &[u8]) -> Result<(), Error> {
-        let mut connection = self.connector.connect()?;
-        for object in objects {
-            loop {
-                let reply = self.put(&mut connection, object, bytes, |_| {})?;
-                if !reply.keeps {
-                    connection = self.connector.connect()?;
-                }
-                if reply.status != 503 {
-                    succeeded(&reply)?;
-                    break;
-                }
-                thread::sleep(SLOW_DOWN);
-            }
-        }
-        Ok(())
-    }
+/// One connection's thread.
+struct Worker<'w> {
+    store: &'w Store,
+    objects: &'w Objects,
+    run: &'w Run,
+    requests: &'w [Request],
+    bytes: &'w [u8],
+    phase: &'w AtomicU8,
+    count: &'w Count,
+}
 
-    fn put(
-        &self,
-        connection: &mut Connection,
-        object: &Object,
-        bytes: &[u8],
-        moved: impl FnMut(usize),
-    ) -> Result<Reply, Error> {
-        let sent = connection.send(&object.put, self.body(object, bytes), moved);
-        // A server that refuses the head may stop reading, and still answer.
-        let answered = connection.receive(None, 0, |_| {});
-        match (sent, answered) {
-            (Ok(()), answered) | (Err(_), answered @ Ok(_)) => answered,
-            (Err(error), Err(_)) => Err(error.into()),
-        }
-    }
-
-    fn get(
-        &self,
-        connection: &mut Connection,
-        object: &Object,
-        bytes: &[u8],
-        moved: impl FnMut(usize),
-    ) -> Result<Reply, Error> {
-        connection.send(&object.get, &[], |_| {})?;
-        let expected = self.checked.then(|| self.body(object, bytes));
-        connection.receive(expected, self.size, moved)
-    }
-
-    /// One connection's requests, one after the other, until all are done.
-    fn work(&self, objects: &[Object], bytes: &[u8], phase: &AtomicU8, count: &Count) -> Result<Histogram<u64>, Error> {
-        let result = self.requests(objects, bytes, phase, count);
+impl Worker<'_> {
+    /// Its requests, one after the other and again from the first, until all threads are done.
+    fn work(&self) -> Result<Histogram<u64>> {
+        let result = self.send_all();
         if result.is_err() {
-            phase.store(DONE, Ordering::Relaxed);
+            self.phase.store(DONE, Ordering::Relaxed);
         }
         result
     }
 
-    fn requests(
-        &self,
-        objects: &[Object],
-        bytes: &[u8],
-        phase: &AtomicU8,
-        count: &Count,
-    ) -> Result<Histogram<u64>, Error> {
+    fn send_all(&self) -> Result<Histogram<u64>> {
         let mut latencies = histogram()?;
-        let mut connection = self.connector.connect()?;
+        let mut connection = self.store.connector.connect()?;
+        // Nobody else adds to it.
         let add =
             |count: &AtomicU64, n: usize| count.store(count.load(Ordering::Relaxed) + n as u64, Ordering::Relaxed);
-        for object in objects.iter().cycle() {
-            let in_phase = phase.load(Ordering::Relaxed);
+        for request in self.requests.iter().cycle() {
+            let in_phase = self.phase.load(Ordering::Relaxed);
             if in_phase == DONE {
                 break;
             }
             let begun = Instant::now();
-            let moved = |n| add(&count.bytes, n);
-            let reply = match self.reads {
-                true => self.get(&mut connection, object, bytes, moved)?,
-                false => self.put(&mut connection, object, bytes, moved)?,
+            let moved = |n| add(&self.count.bytes, n);
+            let reply = match self.run.operation {
+                Operation::Get => self.get(&mut connection, request, moved)?,
+                Operation::Put => put(&mut connection, self.objects, request, self.bytes, moved)?,
             };
             let latency = begun.elapsed();
             if !reply.keeps {
-                connection = self.connector.connect()?;
+                connection = self.store.connector.connect()?;
             }
             if reply.status == 503 {
-                add(&count.slow_down, 1);
+                add(&self.count.slow_down, 1);
                 thread::sleep(SLOW_DOWN);
                 continue;
             }
             succeeded(&reply)?;
-            add(&count.operations, 1);
-            if in_phase == MEASURING && phase.load(Ordering::Relaxed) == MEASURING {
+            add(&self.count.operations, 1);
+            if in_phase == MEASURING && self.phase.load(Ordering::Relaxed) == MEASURING {
                 latencies.saturating_record(latency.as_nanos() as u64);
             }
         }
         Ok(latencies)
     }
+
+    fn get(&self, connection: &mut Connection, request: &Request, moved: impl FnMut(usize)) -> Result<Reply> {
+        connection.send(&request.head, &[], |_| {})?;
+        let expected = self.run.checked.then(|| body(self.objects, request, self.bytes));
+        connection.receive(expected, self.objects.size, moved)
+    }
 }
 
-fn histogram() -> Result<Histogram<u64>, Error> {
+fn histogram() -> Result<Histogram<u64>> {
     Histogram::new_with_bounds(1, LATENCY_MAX, FIGURES).map_err(|error| Error::new(error.to_string()))
 }
 
-fn succeeded(reply: &Reply) -> Result<(), Error> {
+fn succeeded(reply: &Reply) -> Result<()> {
     match reply.status {
         200..=299 => Ok(()),
         status => Err(Error::new(format!("the answer was {status}: {}", reply.text))),
     }
 }
 
-fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Error> {
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().unwrap_or_else(|_| Err(Error::new("a thread has panicked")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn sample(count: usize, sample: usize, connections: usize) -> Vec<Vec<usize>> {
+        let objects = Objects { prefix: String::new(), count, size: 1 };
+        (0..connections).map(|connection| objects.sample(sample, connections, connection)).collect()
+    }
+
+    #[test]
+    fn samples_are_spread_over_all_objects() {
+        let all = sample(1_000_000, 65_536, 16);
+        assert!(all.iter().all(|numbers| numbers.len() == 4096));
+        let numbers: BTreeSet<usize> = all.into_iter().flatten().collect();
+        assert_eq!(numbers.len(), 65_536, "nobody shares one");
+        let gaps = numbers.iter().zip(numbers.iter().skip(1)).map(|(a, b)| b - a).max();
+        assert!(gaps <= Some(16) && numbers.last() > Some(&999_900) && numbers.first() == Some(&0));
+    }
+
+    #[test]
+    fn all_objects_are_asked_for_where_the_sample_has_room() {
+        let numbers: BTreeSet<usize> = sample(1000, 65_536, 8).into_iter().flatten().collect();
+        assert_eq!(numbers.len(), 1000);
+    }
+
+    #[test]
+    fn more_connections_than_objects_share_them() {
+        let all = sample(4, 65_536, 6);
+        assert!(all.iter().all(|numbers| numbers.len() == 1 && numbers[0] < 4));
+        assert_eq!(all.into_iter().flatten().collect::<BTreeSet<usize>>().len(), 4);
+    }
+
+    #[test]
+    fn bodies_are_within_the_bytes_that_they_are_cut_out_of() {
+        let objects = Objects { prefix: String::new(), count: 5, size: 100 };
+        let bytes = objects.bytes();
+        for number in [0, 1, 255, 256, usize::MAX] {
+            assert!(Objects::from(number) + objects.size <= bytes.len(), "{number}");
+        }
+        assert_ne!(bytes[Objects::from(0)..][..100], bytes[Objects::from(1)..][..100]);
+        assert_eq!(bytes, objects.bytes(), "the next run has the same");
+    }
 }

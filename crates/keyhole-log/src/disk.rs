@@ -38,6 +38,12 @@ pub trait Disk: 'static {
     /// Reads exactly `at.len()` bytes from `offset` into `buf[at]`; `UnexpectedEof` past the end.
     async fn read(&self, offset: u64, buf: Self::Buf, at: Range<usize>) -> (io::Result<()>, Self::Buf);
 
+    /// [`read`](Self::read) of something short that is likely to be in memory: the disk may look there at once, where that takes less
+    /// than to ask for it.
+    async fn read_short(&self, offset: u64, buf: Self::Buf, at: Range<usize>) -> (io::Result<()>, Self::Buf) {
+        self.read(offset, buf, at).await
+    }
+
     /// Writes all of `buf[at]` to `offset`.
     async fn write(&self, offset: u64, buf: Self::Buf, at: Range<usize>) -> (io::Result<()>, Self::Buf);
 

@@ -169,7 +169,7 @@ impl<D: Disk> Log<D> {
         // The footer comes along where it follows closely.
         let with_footer = known.is_none() && padded + FOOTER_LEN - span.start <= buf.as_ref().len();
         if known.is_none() && !with_footer {
-            let page = disk.read(id.offset + padded as u64, disk.buffer_of(FOOTER_LEN), 0..FOOTER_LEN).await;
+            let page = disk.read_short(id.offset + padded as u64, disk.buffer_of(FOOTER_LEN), 0..FOOTER_LEN).await;
             *known = match (page.0, page.1) {
                 (Ok(()), page) => Footer::parse(&page.as_ref()[..FOOTER_LEN], id, store),
                 (Err(error), _) => return (Err(read_error(error, id.offset)), buf),
@@ -244,7 +244,7 @@ impl<D: Disk> Log<D> {
         let (disk, store, at, (id, body_at)) = (self.disk().as_ref(), &self.shared().store, located.at, ahead);
         let start = align_down(body_at.offset(), PAGE as u64);
         let len = (align_up(at.offset() + u64::from(at.len()), PAGE as u64) - start) as usize;
-        let (result, buf) = disk.read(start, disk.buffer_of(len), 0..len).await;
+        let (result, buf) = disk.read_short(start, disk.buffer_of(len), 0..len).await;
         result.map_err(|error| read_error(error, at.offset()))?;
         let bytes = &buf.as_ref()[..len];
         let found = |at: Location| {
@@ -371,7 +371,7 @@ pub(crate) async fn read_record_if<D: Disk, T>(
 ) -> Result<T, Error> {
     let start = align_down(at.offset(), PAGE as u64);
     let len = (align_up(at.offset() + u64::from(at.len()), PAGE as u64) - start) as usize;
-    let (result, buf) = disk.read(start, disk.buffer_of(len), 0..len).await;
+    let (result, buf) = disk.read_short(start, disk.buffer_of(len), 0..len).await;
     result.map_err(|error| read_error(error, at.offset()))?;
     let bytes = &buf.as_ref()[(at.offset() - start) as usize..len];
     let record = record::verify(bytes, store, at.offset())

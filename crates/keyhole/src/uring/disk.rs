@@ -18,7 +18,7 @@ use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
 use crate::buffer::{Block, Pools};
 use crate::medium::{self, Medium};
 
-/// Up to this length a read is tried at once, where all of it may be in the page cache: to ask the ring, and to wait for its
+/// Up to this length what is likely to be in the page cache is looked for there at once: to ask the ring, and to wait for its
 /// answer, takes longer than the copy.
 const READ_AT_ONCE_MAX: usize = 128 * 1024;
 
@@ -114,6 +114,12 @@ impl Disk for UringDisk {
         if at.is_empty() {
             return (Ok(()), buf);
         }
+        buf.receive(at.end);
+        let (result, slice) = self.ring.read_exact_at(buf.slice(at), offset).await;
+        (result, slice.into_inner())
+    }
+
+    async fn read_short(&self, offset: u64, mut buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
         if at.len() <= READ_AT_ONCE_MAX {
             match self.medium.read_cached(buf.part(at.clone()), offset) {
                 Ok(len) if len == at.len() => return (Ok(()), buf),
@@ -121,9 +127,7 @@ impl Disk for UringDisk {
                 Ok(_) | Err(_) => {}
             }
         }
-        buf.receive(at.end);
-        let (result, slice) = self.ring.read_exact_at(buf.slice(at), offset).await;
-        (result, slice.into_inner())
+        self.read(offset, buf, at).await
     }
 
     async fn write(&self, offset: u64, buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {

@@ -1,0 +1,110 @@
+//! Measures Keyhole from end to end, beside its limits, what the network, encryption and the disk take alone, and nginx; writes a
+//! page with plots. `keyhole-report --help`; `benches/run` builds and runs it.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use keyhole_benches::report::{self, BARE_COMMAND};
+use keyhole_benches::{Error, Result};
+
+/// Measures Keyhole from end to end and writes a page with plots. Limits that are missed are no failure of this program.
+#[derive(Parser, Debug)]
+#[command(name = "keyhole-report", version)]
+struct Options {
+    /// The program to measure, built with --release. Default: the one beside this program.
+    #[arg(long, value_name = "FILE")]
+    keyhole: Option<PathBuf>,
+    /// Where a directory is made for all data, and removed: on the disk to measure, with 24 GiB free. Default: where this program
+    /// is.
+    #[arg(long, value_name = "DIR")]
+    directory: Option<PathBuf>,
+    /// The page to write; plots go beside it. Default: benches/RESULTS.md, or with --quick quick/RESULTS.md in the directory.
+    #[arg(long, value_name = "FILE")]
+    results: Option<PathBuf>,
+    /// How often everything is measured; the medians count. Default: 3, or with --quick 1.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=100))]
+    turns: Option<u8>,
+    /// How long everything is measured in each turn. Default: 2.5, or with --quick 0.3.
+    #[arg(long, value_name = "S")]
+    seconds: Option<f64>,
+    /// A run of a minute or two on small stores, which shows that everything works and whose figures mean little.
+    #[arg(long)]
+    quick: bool,
+    /// Records a flame graph of each scenario besides, into this directory; needs perf.
+    #[arg(long, value_name = "DIR")]
+    flame: Option<PathBuf>,
+    /// Measures nothing: puts REMARKS.md as it is now into the page.
+    #[arg(long)]
+    remarks: bool,
+}
+
+impl Options {
+    fn report(self) -> Result<report::Options> {
+        let program = env::current_exe()?;
+        let beside = program.parent().unwrap_or(Path::new("."));
+        let directory = self.directory.unwrap_or_else(|| beside.to_owned());
+        let benches = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let results = match self.quick {
+            true => directory.join("quick/RESULTS.md"),
+            false => benches.join("RESULTS.md"),
+        };
+        let seconds = self.seconds.unwrap_or(if self.quick { 0.3 } else { 2.5 });
+        let time = Duration::try_from_secs_f64(seconds).ok().filter(|_| (0.05..=60.0).contains(&seconds));
+        Ok(report::Options {
+            keyhole: self.keyhole.unwrap_or_else(|| beside.join("keyhole")),
+            results: self.results.unwrap_or(results),
+            remarks: benches.join("REMARKS.md"),
+            turns: self.turns.unwrap_or(if self.quick { 1 } else { 3 }).into(),
+            time: time
+                .ok_or_else(|| Error::new(format!("--seconds {seconds}: it is a time from 0.05 to 60 seconds")))?,
+            is_quick: self.quick,
+            flame: self.flame,
+            directory,
+        })
+    }
+}
+
+/// What a bare server was asked for, if this process is to be one.
+fn bare() -> Option<Result<usize>> {
+    let mut arguments = env::args().skip(1);
+    if arguments.next()? != BARE_COMMAND {
+        return None;
+    }
+    let len = arguments.next().and_then(|len| len.parse().ok());
+    Some(len.ok_or_else(|| Error::new("it is a program of its own: --help says what it does")))
+}
+
+fn main() -> ExitCode {
+    let result = match bare() {
+        Some(reply_len) => reply_len.and_then(report::serve_bare),
+        None => {
+            let options = Options::parse();
+            let only_remarks = options.remarks;
+            options.report().and_then(|options| match only_remarks {
+                true => report::renew_remarks(&options),
+                false => report::run(&options),
+            })
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("keyhole-report: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Options::command().debug_assert();
+    }
+}

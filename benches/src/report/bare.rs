@@ -1,0 +1,276 @@
+//! What the network alone takes: a server that reads requests, sends replies of one length, and does nothing else. It keeps no
+//! object, compares nothing, encrypts nothing and writes to no disk.
+
+use std::env;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{self, Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::fd::OwnedFd;
+
+use super::buffer::Buffer;
+use crate::{Error, Result};
+
+/// The command that a process of it is started by.
+pub const COMMAND: &str = "bare-server";
+
+/// Threads that serve, as many as nginx has processes.
+pub(super) const THREADS: usize = 2;
+
+/// What is received at once.
+const BUFFER_LEN: usize = 256 << 10;
+
+/// The longest head.
+const HEAD_MAX: usize = 16 << 10;
+
+/// Where a body begins in memory: at a page.
+const PAGE: usize = 4096;
+
+/// What it says when it listens.
+const READY: &str = "listening on ";
+
+/// The answer to a request with a body.
+const TAKEN: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+/// Such a server as a process of its own, so that its CPU time is its own, too. It ends with who started it.
+pub(super) struct Bare {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Bare {
+    /// One whose replies to GET have so many bytes.
+    pub(super) fn start(reply_len: usize) -> Result<Self> {
+        let failed = |error: io::Error| Error::of("cannot start the bare server", error);
+        let mut child = Command::new(env::current_exe().map_err(failed)?)
+            .args([COMMAND, &reply_len.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let out = child.stdout.take().ok_or_else(|| Error::new("the bare server has no output"))?;
+        let mut line = String::new();
+        BufReader::new(out).read_line(&mut line).map_err(failed)?;
+        let address = line.trim().strip_prefix(READY).and_then(|address| address.parse().ok());
+        match address {
+            Some(address) => Ok(Bare { child, address }),
+            None => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(Error::new("the bare server does not start; see above"))
+            }
+        }
+    }
+
+    pub(super) fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One connection, and what is known of the request that comes over it.
+struct Connection {
+    stream: TcpStream,
+    request: Incoming,
+}
+
+/// A request on its way.
+#[derive(Default)]
+struct Incoming {
+    /// A head that is not whole.
+    head: Vec<u8>,
+    /// Bytes of the body that are still to come.
+    body_left: usize,
+}
+
+/// What ends a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    /// It had no body, and gets one.
+    Get,
+    /// It had one.
+    Put,
+}
+
+impl Incoming {
+    /// Takes what was received of one request; its end, if that was in it. Whoever sends waits for the answer.
+    fn feed(&mut self, bytes: &[u8]) -> Result<Option<End>> {
+        if self.body_left > 0 {
+            return self.body(bytes.len());
+        }
+        let earlier = self.head.len();
+        let whole = if earlier > 0 {
+            self.head.extend_from_slice(bytes);
+            &self.head
+        } else {
+            bytes
+        };
+        let mut fields = [httparse::EMPTY_HEADER; 32];
+        let mut request = httparse::Request::new(&mut fields);
+        match request.parse(whole).map_err(|error| Error::of("no request", error))? {
+            httparse::Status::Complete(len) => {
+                let field = request.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"));
+                let text = field.and_then(|field| std::str::from_utf8(field.value).ok());
+                let body: usize = text.and_then(|text| text.parse().ok()).unwrap_or(0);
+                let received = whole.len() - len;
+                self.head.clear();
+                if body == 0 {
+                    return Ok(Some(End::Get));
+                }
+                self.body_left = body;
+                self.body(received)
+            }
+            httparse::Status::Partial if whole.len() > HEAD_MAX => Err(Error::new("a head that does not end")),
+            httparse::Status::Partial => {
+                if earlier == 0 {
+                    self.head.extend_from_slice(bytes);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn body(&mut self, received: usize) -> Result<Option<End>> {
+        self.body_left = self.body_left.checked_sub(received).ok_or_else(|| Error::new("a body that is too long"))?;
+        Ok((self.body_left == 0).then_some(End::Put))
+    }
+}
+
+/// What one thread waits on: its connections, by their number.
+struct Waiting {
+    epoll: OwnedFd,
+    connections: Mutex<Vec<Option<Connection>>>,
+}
+
+/// Serves until standard input ends.
+///
+/// # Errors
+/// Those of the system.
+pub fn serve(reply_len: usize) -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {reply_len}\r\n\r\n");
+    let mut reply = Buffer::new(PAGE + reply_len);
+    let begin = PAGE - head.len();
+    reply[begin..PAGE].copy_from_slice(head.as_bytes());
+    let waiting = (0..THREADS).map(|_| {
+        let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(io::Error::from)?;
+        Ok(Waiting { epoll, connections: Mutex::default() })
+    });
+    let waiting: Vec<Waiting> = waiting.collect::<Result<_>>()?;
+    println!("{READY}{}", listener.local_addr()?);
+    thread::scope(|scope| {
+        for one in &waiting {
+            let reply = &reply[begin..];
+            scope.spawn(move || end_on_error(one.work(reply)));
+        }
+        scope.spawn(|| end_on_error(accept(&listener, &waiting)));
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        process::exit(0)
+    })
+}
+
+/// Without one of its threads the server is of no use.
+fn end_on_error(result: Result<()>) {
+    if let Err(error) = result {
+        eprintln!("the bare server: {error}");
+        process::exit(1);
+    }
+}
+
+/// Gives connections to the threads, in turns.
+fn accept(listener: &TcpListener, waiting: &[Waiting]) -> Result<()> {
+    for one in waiting.iter().cycle() {
+        let (stream, _) = listener.accept()?;
+        stream.set_nodelay(true)?;
+        let mut connections = one.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = EventData::new_u64(connections.len() as u64);
+        epoll::add(&one.epoll, &stream, number, EventFlags::IN).map_err(io::Error::from)?;
+        connections.push(Some(Connection { stream, request: Incoming::default() }));
+    }
+    Ok(())
+}
+
+impl Waiting {
+    fn work(&self, reply: &[u8]) -> Result<()> {
+        let mut buffer = Buffer::new(BUFFER_LEN);
+        let mut events = Vec::with_capacity(64);
+        loop {
+            events.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+            let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            for event in &events {
+                let number = event.data.u64() as usize;
+                let Some(connection) = connections.get_mut(number) else { continue };
+                let keeps = match connection {
+                    Some(connection) => connection.go_on(&mut buffer, reply).unwrap_or(false),
+                    None => true,
+                };
+                if !keeps {
+                    // Closing it takes it out of what is waited on.
+                    *connection = None;
+                }
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Receives what is there, and answers if that was all; whether the connection goes on.
+    fn go_on(&mut self, buffer: &mut [u8], reply: &[u8]) -> Result<bool> {
+        let count = self.stream.read(buffer)?;
+        if count == 0 {
+            return Ok(false);
+        }
+        match self.request.feed(&buffer[..count])? {
+            Some(End::Get) => self.stream.write_all(reply)?,
+            Some(End::Put) => self.stream.write_all(TAKEN)?,
+            None => {}
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What ends, with a request cut in two at every place.
+    fn check(request: &[u8], expected: End) {
+        for cut in 1..request.len() {
+            let mut incoming = Incoming::default();
+            assert_eq!(incoming.feed(&request[..cut]).unwrap(), None, "{cut}");
+            assert_eq!(incoming.feed(&request[cut..]).unwrap(), Some(expected), "{cut}");
+            assert_eq!(incoming.feed(request).unwrap(), Some(expected), "the next one, after {cut}");
+        }
+    }
+
+    #[test]
+    fn requests_end_wherever_they_are_cut() {
+        check(b"GET /a HTTP/1.1\r\nhost: b\r\ncontent-length: 0\r\n\r\n", End::Get);
+        check(b"PUT /a HTTP/1.1\r\nhost: b\r\nContent-Length: 5\r\n\r\nhello", End::Put);
+    }
+
+    #[test]
+    fn what_is_no_request_ends_the_connection() {
+        assert!(Incoming::default().feed(b"\0\r\n\r\n").is_err());
+        assert!(Incoming::default().feed(b"PUT / HTTP/1.1\r\ncontent-length: 1\r\n\r\nab").is_err());
+        let mut endless = Incoming::default();
+        assert!((0..HEAD_MAX).any(|_| endless.feed(b"GET /aaaaaaaaaaaaa").is_err()));
+    }
+}

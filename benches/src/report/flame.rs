@@ -1,0 +1,129 @@
+//! Flame graphs: what a node does while it serves, by `perf record`.
+
+use std::fs::{self, File};
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use inferno::collapse::Collapse;
+use inferno::collapse::perf::{Folder, Options as FoldOptions};
+use inferno::flamegraph;
+
+use super::scenario::{SMALL, Scenario, Server, operation_name, size_name};
+use crate::{Error, Result};
+
+/// How long is recorded.
+pub(super) const TIME: Duration = Duration::from_secs(2);
+
+/// Samples a second of each thread, which is in step with nothing.
+const FREQUENCY: &str = "997";
+
+/// Bytes of stack of each sample: the program has no frame pointers, so that callers are found afterwards. Its frames are large.
+const STACK: &str = "dwarf,32768";
+
+/// Where flame graphs go.
+pub(super) struct Flames {
+    directory: PathBuf,
+}
+
+impl Flames {
+    /// In a directory that is made, if need be.
+    ///
+    /// # Errors
+    /// There is no perf, or it may not look at other processes.
+    pub(super) fn new(directory: &Path) -> Result<Self> {
+        if Command::new("perf").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+            return Err(Error::new("--flame needs perf, which is not there: apt-get install linux-perf"));
+        }
+        fs::create_dir_all(directory).map_err(|error| Error::of(directory.display(), error))?;
+        Ok(Flames { directory: directory.to_owned() })
+    }
+
+    /// Records a process that serves a scenario, in a directory for what is in between.
+    pub(super) fn record(&self, pid: u32, scenario: Scenario, scratch: &Path) -> Result<()> {
+        let data = scratch.join("perf.data");
+        let output = Command::new("perf")
+            .args(["record", "-q", "-F", FREQUENCY, "--call-graph", STACK, "-p", &pid.to_string(), "-o"])
+            .arg(&data)
+            .args(["--", "sleep", &TIME.as_secs_f64().to_string()])
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| Error::of("perf record", error))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let hint = "it needs root, or kernel.perf_event_paranoid of -1";
+            return Err(Error::of(format_args!("perf record ({hint})"), said.trim()));
+        }
+        let script = Command::new("perf")
+            .args(["script", "--no-inline", "-i"])
+            .arg(&data)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output()
+            .map_err(|error| Error::of("perf script", error))?;
+        let mut folded = Vec::new();
+        let mut folder = Folder::from(FoldOptions::default());
+        folder.collapse(&script.stdout[..], &mut folded).map_err(|error| Error::of("perf script", error))?;
+        let folded = threads_together(&String::from_utf8_lossy(&folded));
+        let path = self.directory.join(file_name(scenario));
+        let failed = |error: &dyn std::fmt::Display| Error::of(path.display(), error);
+        let file = BufWriter::new(File::create(&path).map_err(|error| failed(&error))?);
+        let mut options = flamegraph::Options::default();
+        options.title = scenario.to_string();
+        flamegraph::from_lines(&mut options, folded.lines(), file).map_err(|error| failed(&error))?;
+        fs::remove_file(&data).map_err(|error| Error::of(data.display(), error))
+    }
+}
+
+/// Stacks whose threads, which they begin with, are called the same where they are told apart by a number alone.
+fn threads_together(folded: &str) -> String {
+    let mut text = String::with_capacity(folded.len());
+    for line in folded.lines() {
+        let (thread, rest) = line.split_once(';').unwrap_or((line, ""));
+        let name = thread.trim_end_matches(|c: char| c.is_ascii_digit());
+        // Without frames the number of samples stands there.
+        text.push_str(if rest.is_empty() { thread } else { name.trim_end_matches('-') });
+        if !rest.is_empty() {
+            text.push(';');
+            text.push_str(rest);
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// The name of a scenario's file.
+fn file_name(scenario: Scenario) -> String {
+    let Scenario { server, operation, size, connections, objects } = scenario;
+    let tls = if server == Server::KeyholeTls { "-tls" } else { "" };
+    let (operation, size) = (operation_name(operation).to_lowercase(), size_name(size).replace(' ', ""));
+    let objects = if scenario.size == SMALL { format!("-{objects}-objects") } else { String::new() };
+    format!("{operation}-{size}{tls}-{connections}-connections{objects}.svg")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::Operation;
+
+    #[test]
+    fn workers_are_one() {
+        let folded = "worker-0;a;b 3\nworker-1;a;b 4\niou-wrk-77;c 1\nworker-0 5\n";
+        assert_eq!(threads_together(folded), "worker;a;b 3\nworker;a;b 4\niou-wrk;c 1\nworker-0 5\n");
+    }
+
+    #[test]
+    fn files_are_named_after_scenarios() {
+        let scenario = Scenario {
+            server: Server::Keyhole,
+            operation: Operation::Get,
+            size: SMALL,
+            connections: 16,
+            objects: 1000,
+        };
+        assert_eq!(file_name(scenario), "get-4KiB-16-connections-1000-objects.svg");
+        let tls = Scenario { server: Server::KeyholeTls, size: 1 << 20, ..scenario };
+        assert_eq!(file_name(tls), "get-1MiB-tls-16-connections.svg");
+    }
+}

@@ -1,0 +1,75 @@
+//! What the machine is.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+
+use crate::{Error, Result};
+
+/// What is known of the machine, and of the disk under a directory.
+#[derive(Clone, Debug)]
+pub(super) struct Machine {
+    pub(super) processor: String,
+    pub(super) cores: usize,
+    /// Bytes of memory.
+    pub(super) memory: u64,
+    pub(super) kernel: String,
+    /// The type of the file system under the directory.
+    pub(super) file_system: String,
+}
+
+impl Machine {
+    pub(super) fn here(directory: &Path) -> Result<Self> {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let cpuinfo = read("/proc/cpuinfo");
+        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let meminfo = read("/proc/meminfo");
+        let memory = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+        let directory = directory.canonicalize().map_err(|error| Error::of(directory.display(), error))?;
+        let mounts = read("/proc/self/mountinfo");
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        Ok(Machine {
+            processor: model.map_or(std::env::consts::ARCH, |(_, name)| name.trim()).to_owned(),
+            cores: thread::available_parallelism().map_or(1, usize::from),
+            memory: memory.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) << 10,
+            kernel: format!("Linux {release}"),
+            file_system: file_system(&mounts, &directory).unwrap_or("unknown").to_owned(),
+        })
+    }
+}
+
+/// The type of the file system that a path is in, by `/proc/self/mountinfo`: of the mounts above it the deepest, and of several
+/// there the last.
+fn file_system<'m>(mounts: &'m str, path: &Path) -> Option<&'m str> {
+    let above = mounts.lines().filter_map(|line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        // Spaces of paths are written as octal numbers.
+        let point = mount.split(' ').nth(4)?.replace("\\040", " ");
+        path.starts_with(&point).then(|| (point.len(), file_system.split(' ').next().unwrap_or_default()))
+    });
+    above.max_by_key(|(len, _)| *len).map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deepest_mount_counts() {
+        let mounts = "1 0 8:1 / / rw - ext4 /dev/a rw\n\
+                      2 1 8:2 / /work rw shared:1 - xfs /dev/b rw\n\
+                      3 1 0:9 / /work\\040here rw - tmpfs none rw\n\
+                      4 1 0:9 / /work rw - btrfs /dev/c rw\n";
+        assert_eq!(file_system(mounts, Path::new("/home")), Some("ext4"));
+        assert_eq!(file_system(mounts, Path::new("/work/a")), Some("btrfs"), "what is mounted over it");
+        assert_eq!(file_system(mounts, Path::new("/work here/a")), Some("tmpfs"));
+        assert_eq!(file_system(mounts, Path::new("/workshop")), Some("ext4"));
+        assert_eq!(file_system("", Path::new("/")), None);
+    }
+
+    #[test]
+    fn this_machine_has_a_processor_and_memory() {
+        let machine = Machine::here(Path::new("/")).unwrap();
+        assert!(machine.memory > 1 << 20 && machine.cores > 0 && machine.kernel.starts_with("Linux "), "{machine:?}");
+    }
+}

@@ -19,7 +19,7 @@ use keyhole_core::head::{ChecksumAlgorithm, Head, open_head, seal_head};
 use keyhole_core::limits::{CHUNK_LEN, KEY_LEN, PREFIX_LEN, SALT_LEN, SEALED_HEAD_MAX, TAG_LEN};
 use keyhole_core::sse_c::Role;
 use keyhole_core::{CustomerKey, DataKey};
-use keyhole_s3::auth::{Credentials, SecretKey, authenticate};
+use keyhole_s3::auth::{Credentials, SecretKey, SigningKeys, authenticate};
 use keyhole_s3::checksum::Hasher;
 use keyhole_s3::http::{RequestHead, Response, parse_head};
 use keyhole_s3::ops::{HostNames, route};
@@ -82,12 +82,12 @@ fn requests(c: &mut Criterion) {
     let credentials = One { access_key: signer.access_key.clone(), secret: SecretKey::new(signer.secret_key.clone()) };
     let (get, put) = (request("GET", &signer), request("PUT", &signer));
     let (get_head, put_head) = (parsed(&get), parsed(&put));
-    let names = HostNames::new(Vec::new());
+    let (names, keys) = (HostNames::new(Vec::new()), SigningKeys::default());
 
     let mut group = c.benchmark_group("request");
     group.bench_function("head parsed", |b| b.iter(|| parsed(black_box(&get))));
     group.bench_function("signature verified", |b| {
-        b.iter(|| authenticate(black_box(&get_head), &credentials, REGION, NOW_MS).expect("it is signed"));
+        b.iter(|| authenticate(black_box(&get_head), &credentials, &keys, REGION, NOW_MS).expect("it is signed"));
     });
     group.bench_function("operation found", |b| {
         b.iter(|| route(black_box(&get_head), &names).expect("an operation"));

@@ -4,7 +4,7 @@
 //! - [`wire`]: a connection, its requests and replies;
 //! - [`process`]: what processes and the machine use;
 //! - [`report`]: every figure of an S3 server beside its limit, its floor and nginx.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod error;
 pub mod process;

@@ -6,6 +6,7 @@
 
 // The engine and the buffer are modules of the binary, which has no library to take them from.
 #[path = "../../crates/keyhole/src/engine/accelerated.rs"]
+#[allow(unsafe_code)]
 mod accelerated;
 mod bare;
 #[path = "../../crates/keyhole/src/commands/bench/buffer.rs"]

@@ -14,8 +14,8 @@ use crate::limits::{
 };
 use crate::shared::SegmentPin;
 use crate::types::BodyId;
-use crate::wire::{self, block};
 use crate::wire::payload::{BodyRecord, Bytes, Payload, Run};
+use crate::wire::{self, block};
 use crate::writer::{Block, Job, Placed};
 
 /// Blocks of a body of this length; an empty body has one, which is empty.

@@ -250,7 +250,12 @@ impl<D: Disk> Context<D> {
 
     /// Writes records as one batch; the result is where they are, and whether they are durable: where that is wanted, and the write
     /// itself can make them so. The watermark in them is what is durable now, before.
-    async fn append(&self, meta: &mut OpenMeta, drafts: &[&Draft], wanted: bool) -> Result<(Vec<Location>, bool), Error> {
+    async fn append(
+        &self,
+        meta: &mut OpenMeta,
+        drafts: &[&Draft],
+        wanted: bool,
+    ) -> Result<(Vec<Location>, bool), Error> {
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
         let (watermark, end, witness) = {
             let mut state = self.shared.lock();

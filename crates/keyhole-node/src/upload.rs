@@ -2,7 +2,7 @@
 
 use keyhole_core::aead::Engine;
 use keyhole_core::chunked::Sealer;
-use keyhole_core::limits::{CHUNK_LEN, SALT_LEN, TAG_LEN};
+use keyhole_core::limits::{CHUNK_LEN, SALT_LEN};
 use keyhole_core::{DataKey, body};
 use keyhole_log::limits::{BLOCK_DATA, TAGS_MAX, buffer_len};
 use keyhole_log::{Disk, NewBody};
@@ -57,11 +57,18 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 let at = len..len + filled?;
                 len = at.end;
                 let is_last = payload.remaining() == 0;
-                let chunks = D::part(&mut buf, at);
-                if let Some(sealer) = &mut sealer {
-                    seal_chunks(sealer, chunks, is_last, &mut tags);
+                for chunk in D::part(&mut buf, at).chunks_mut(CHUNK_LEN) {
+                    if let Some(sealer) = &mut sealer {
+                        tags.push(sealer.seal_next(chunk));
+                    }
+                    if chunk.len() == CHUNK_LEN {
+                        writer.checksum(chunk);
+                    }
                 }
-                chunks.chunks_exact(CHUNK_LEN).for_each(|chunk| writer.checksum(chunk));
+                // A body that ends with a full chunk gets the tag of an empty one besides.
+                if let Some(sealer) = sealer.as_mut().filter(|sealer| is_last && !sealer.is_finished()) {
+                    tags.push(sealer.seal_next(&mut []));
+                }
                 if is_last || len == limit {
                     break is_last;
                 }
@@ -77,20 +84,5 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             }
             writer.push(buf, &tags).await?;
         }
-    }
-}
-
-/// Seals the next chunks of a block in place; a body that ends with a full chunk gets the tag of an empty one besides.
-fn seal_chunks<A: keyhole_core::aead::Aead>(
-    sealer: &mut Sealer<A>,
-    data: &mut [u8],
-    is_last: bool,
-    tags: &mut Vec<[u8; TAG_LEN]>,
-) {
-    for chunk in data.chunks_mut(CHUNK_LEN) {
-        tags.push(sealer.seal_next(chunk));
-    }
-    if is_last && !sealer.is_finished() {
-        tags.push(sealer.seal_next(&mut []));
     }
 }

@@ -265,7 +265,9 @@ fn payload_kind(content: &str, signer: impl FnOnce() -> ChunkSigner) -> Result<P
     Ok(match content {
         "UNSIGNED-PAYLOAD" => PayloadKind::Unsigned,
         "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" => PayloadKind::Streaming { signer: Some(signer()), trailer: false },
-        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER" => PayloadKind::Streaming { signer: Some(signer()), trailer: true },
+        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER" => {
+            PayloadKind::Streaming { signer: Some(signer()), trailer: true }
+        }
         "STREAMING-UNSIGNED-PAYLOAD-TRAILER" => PayloadKind::Streaming { signer: None, trailer: true },
         _ => {
             let mut hash = [0; 32];
@@ -467,7 +469,6 @@ fn check_coverage(headers: &Headers, authorization: &Authorization<'_>) -> Resul
     }
 }
 
-/// The canonical request; wiped when dropped, since it holds customer keys.
 /// The SHA-256 of the canonical request, which is hashed as it is made: customer keys are in it.
 fn canonical_request(head: &RequestHead, signed_headers: &str, content: &str) -> [u8; 32] {
     let mut out = Sha256::new();
@@ -650,7 +651,8 @@ pub(crate) mod tests {
     pub(crate) const NOW_MS: u64 = 1_369_353_600_000;
 
     fn check(text: &str) -> Result<Identity, ErrorCode> {
-        authenticate(&head(text), &Example::default(), &SigningKeys::default(), "us-east-1", NOW_MS).map_err(|error| error.code)
+        authenticate(&head(text), &Example::default(), &SigningKeys::default(), "us-east-1", NOW_MS)
+            .map_err(|error| error.code)
     }
 
     const SCOPE: &str = "Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request";
@@ -735,7 +737,9 @@ pub(crate) mod tests {
         let query = "GET /a?AWSAccessKeyId=AKIAIOSFODNN7EXAMPLE&Signature=vjbyPxybdZaNmGa%2ByT272YEAiv4%3D&Expires=1369353600 \
             HTTP/1.1\nHost: examplebucket.s3.amazonaws.com";
         for text in [&header, query] {
-            let error = authenticate(&head(text), &Example::default(), &SigningKeys::default(), "us-east-1", NOW_MS).map(|_| ()).unwrap_err();
+            let error = authenticate(&head(text), &Example::default(), &SigningKeys::default(), "us-east-1", NOW_MS)
+                .map(|_| ())
+                .unwrap_err();
             assert!(
                 error.code == ErrorCode::InvalidRequest && error.message.contains("use AWS4-HMAC-SHA256"),
                 "{error}"
@@ -745,7 +749,10 @@ pub(crate) mod tests {
 
     #[test]
     fn presigned_urls_expire() {
-        let at = |now_ms| authenticate(&head(PRESIGNED), &Example::default(), &SigningKeys::default(), "us-east-1", now_ms).map(|_| ());
+        let at = |now_ms| {
+            authenticate(&head(PRESIGNED), &Example::default(), &SigningKeys::default(), "us-east-1", now_ms)
+                .map(|_| ())
+        };
         for now_ms in [NOW_MS - CLOCK_SKEW_MAX_MS, NOW_MS + 86_400_000] {
             at(now_ms).unwrap();
         }
@@ -797,7 +804,10 @@ pub(crate) mod tests {
 
     #[test]
     fn a_clock_may_be_off_by_fifteen_minutes() {
-        let at = |now_ms| authenticate(&head(&get_object()), &Example::default(), &SigningKeys::default(), "us-east-1", now_ms).map(|_| ());
+        let at = |now_ms| {
+            authenticate(&head(&get_object()), &Example::default(), &SigningKeys::default(), "us-east-1", now_ms)
+                .map(|_| ())
+        };
         for now_ms in [NOW_MS - CLOCK_SKEW_MAX_MS, NOW_MS + CLOCK_SKEW_MAX_MS] {
             at(now_ms).unwrap();
         }
@@ -808,7 +818,8 @@ pub(crate) mod tests {
 
     #[test]
     fn the_region_we_expect_is_named() {
-        let error = authenticate(&head(&get_object()), &Example::default(), &SigningKeys::default(), "eu-1", NOW_MS).unwrap_err();
+        let error = authenticate(&head(&get_object()), &Example::default(), &SigningKeys::default(), "eu-1", NOW_MS)
+            .unwrap_err();
         assert!(error.message.contains("expecting 'eu-1'") && error.fields == [("Region", "eu-1".to_owned())]);
     }
 }

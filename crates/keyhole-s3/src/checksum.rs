@@ -22,6 +22,9 @@ pub const ALGORITHMS: [ChecksumAlgorithm; 5] = [
 /// What the checksum of an object in parts can be of.
 pub const TYPES: [ChecksumType; 2] = [ChecksumType::FullObject, ChecksumType::Composite];
 
+/// What the names of the headers of all [`ALGORITHMS`] begin with.
+pub(crate) const PREFIX: &str = "x-amz-checksum-";
+
 /// The header of an algorithm, in lower case.
 pub const fn header_name(algorithm: ChecksumAlgorithm) -> &'static str {
     match algorithm {
@@ -231,6 +234,11 @@ pub(crate) fn bad_digest(algorithm: ChecksumAlgorithm) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headers_begin_alike() {
+        assert!(ALGORITHMS.into_iter().all(|algorithm| header_name(algorithm).starts_with(PREFIX)));
+    }
 
     #[test]
     fn known_digests() {

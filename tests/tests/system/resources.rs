@@ -56,8 +56,7 @@ fn there_and_back(node: &Node, len: u64) {
 fn heap_of(library: &Path, len: u64) -> (u64, u64) {
     let directory = tempfile::tempdir().unwrap();
     let told = directory.path().join("told");
-    let mut node =
-        Launch::default().with_credential().env("LD_PRELOAD", library).env("ALLOCATIONS", &told).start();
+    let mut node = Launch::default().with_credential().env("LD_PRELOAD", library).env("ALLOCATIONS", &told).start();
     node.make_bucket("big");
     // What is taken once, whatever the length.
     there_and_back(&node, 2 * MIB);
@@ -118,7 +117,7 @@ fn the_payload_of_a_long_object_is_moved_by_the_ring_alone() {
     node.stop();
 
     // A line is `PID TIME CALL(FD<what it is>, ...) = RESULT`.
-    let text = std::fs::read_to_string(&trace).unwrap();
+    let text = fs::read_to_string(&trace).unwrap();
     let mut calls: BTreeMap<&str, u32> = BTreeMap::new();
     let mut looked_up = 0;
     for line in text.lines() {

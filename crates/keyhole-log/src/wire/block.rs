@@ -63,13 +63,7 @@ pub(crate) struct Footer {
 
 /// Completes a block whose data is at the front of `block`: pads it and writes the footer. `crcs` are those of its first granules
 /// that are known already. The result is the block's length.
-pub(crate) fn emit(
-    id: &Identity,
-    store: &StoreId,
-    tags: &[[u8; TAG_LEN]],
-    crcs: &[u32],
-    block: &mut [u8],
-) -> usize {
+pub(crate) fn emit(id: &Identity, store: &StoreId, tags: &[[u8; TAG_LEN]], crcs: &[u32], block: &mut [u8]) -> usize {
     let data_len = id.data_len as usize;
     assert!(data_len <= BLOCK_DATA && tags.len() <= TAGS_MAX, "a block over its limits");
     let padded = id.padded();

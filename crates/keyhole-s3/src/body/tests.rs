@@ -1,8 +1,8 @@
 //! Bodies in every framing, cut anywhere, and wrong in every way.
 
 use super::*;
-use crate::auth::{SigningKeys, authenticate};
 use crate::auth::tests::{Example, NOW_MS};
+use crate::auth::{SigningKeys, authenticate};
 use crate::http::parse_head;
 
 /// Reads `wire` in pieces of `piece` bytes; the payload and the digests.
@@ -209,7 +209,8 @@ fn published(wire: &[u8], is_chunked: bool) -> Result<Vec<u8>, ErrorCode> {
         x-amz-content-sha256: STREAMING-AWS4-HMAC-SHA256-PAYLOAD\nContent-Encoding: aws-chunked\n\
         x-amz-decoded-content-length: 66560\nContent-Length: 66824\n\n";
     let (mut head, _) = parse_head(text.replace('\n', "\r\n").as_bytes()).unwrap().unwrap();
-    let identity = authenticate(&head, &Example::default(), &SigningKeys::default(), "us-east-1", NOW_MS).expect("the published signature");
+    let identity = authenticate(&head, &Example::default(), &SigningKeys::default(), "us-east-1", NOW_MS)
+        .expect("the published signature");
     if is_chunked {
         // Its length is signed; clients that send none sign none.
         (head.content_length, head.is_chunked) = (None, true);

@@ -56,10 +56,7 @@ impl Conditions {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         let Conditions { if_match, if_none_match, if_modified_since, if_unmodified_since } = self;
-        if_match.is_none()
-            && if_none_match.is_none()
-            && if_modified_since.is_none()
-            && if_unmodified_since.is_none()
+        if_match.is_none() && if_none_match.is_none() && if_modified_since.is_none() && if_unmodified_since.is_none()
     }
 
     /// Decides on an object with this ETag (without quotes) and time of modification; `None` where there is none. In the

@@ -202,7 +202,8 @@ impl State {
 
     /// What was written earlier where this write is does not come back over it.
     fn supersede(&mut self, id: u64) {
-        let Some(Change { what: What::Write { offset: new_at, pages: new }, .. }) = self.changes.get(&id).cloned() else {
+        let Some(Change { what: What::Write { offset: new_at, pages: new }, .. }) = self.changes.get(&id).cloned()
+        else {
             return;
         };
         for Change { what, .. } in self.changes.range_mut(..id).map(|(_, change)| change) {

@@ -154,13 +154,12 @@ impl Aead for AcceleratedAead {
 mod tests {
     use super::*;
 
-    fn aeads(key: &[u8; KEY_LEN]) -> [AcceleratedAead; 2] {
-        [Gcm::AwsLc(aws_lc(key)), Gcm::Ring(RingKey::new(key))]
-            .map(|gcm| AcceleratedAead { gcm, key: Zeroizing::new(*key) })
-    }
-
     #[test]
     fn both_give_the_same_bytes() {
+        let aeads = |key: &[u8; KEY_LEN]| {
+            [Gcm::AwsLc(aws_lc(key)), Gcm::Ring(RingKey::new(key))]
+                .map(|gcm| AcceleratedAead { gcm, key: Zeroizing::new(*key) })
+        };
         let (key, nonce) = ([3; KEY_LEN], [5; NONCE_LEN]);
         for len in [0, 1, 15, 16, 17, 255, 4096, 16384] {
             let [ours, theirs] = aeads(&key).map(|mut aead| {
@@ -185,9 +184,8 @@ mod tests {
         let mut key = RingKey::new(&[0xa7; KEY_LEN]);
         wipe(&mut key.0);
         // SAFETY: as many bytes as it has, all of which have been written.
-        let bytes = unsafe {
-            std::slice::from_raw_parts(key.0.as_ptr().cast::<u8>(), size_of::<ring::aead::LessSafeKey>())
-        };
+        let bytes =
+            unsafe { std::slice::from_raw_parts(key.0.as_ptr().cast::<u8>(), size_of::<ring::aead::LessSafeKey>()) };
         assert!(bytes.iter().all(|byte| *byte == 0));
     }
 }

@@ -86,7 +86,8 @@ async fn write_once(
 ) -> (io::Result<usize>, Block) {
     let from = &buf.as_ref()[at.clone()];
     let len = u32::try_from(from.len()).expect("a write within a buffer");
-    let entry = opcode::Write::new(types::Fd(file.as_raw_fd()), from.as_ptr(), len).offset(offset).rw_flags(flags).build();
+    let entry =
+        opcode::Write::new(types::Fd(file.as_raw_fd()), from.as_ptr(), len).offset(offset).rw_flags(flags).build();
     let data = InFlight { _file: Rc::clone(file), buf };
     UnsubmittedOneshot::new(data, Moved, entry).submit().await
 }

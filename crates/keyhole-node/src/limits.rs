@@ -61,5 +61,5 @@ pub const CLOCK_STEP_MAX_MS: u64 = 60 * 1000;
 pub const RETRY_AFTER_S: u32 = 1;
 
 const _: () = assert!(BLOCKS_PER_COPY <= BLOCKS_PER_WORKER);
-const _: () = assert!(1 + keyhole_log::limits::INLINE_MAX / keyhole_log::limits::PAGE <= PAGES_PER_WORKER);
+const _: () = assert!(keyhole_log::limits::INLINE_MAX / keyhole_log::limits::PAGE < PAGES_PER_WORKER);
 const _: () = assert!(BUFFER_LEN > INBOX_LEN);

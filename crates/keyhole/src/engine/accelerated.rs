@@ -152,6 +152,7 @@ impl Aead for AcceleratedAead {
 
 #[cfg(test)]
 mod tests {
+    #[allow(unused_imports)] // Benches have this module, and no tests.
     use super::*;
 
     #[test]

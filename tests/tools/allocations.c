@@ -1,6 +1,5 @@
-/* Counts what the program that this is preloaded into takes from the heap: the longest allocation, since each of its threads
-   was told to count, and all of them together. It counts from the moment that the file ALLOCATIONS of the environment exists,
-   and writes both numbers there when the program ends. */
+/* Counts what the program that this is preloaded into takes from the heap: the longest allocation, and all of them together. It
+   counts from the moment on that the file ALLOCATIONS of the environment exists, and writes both numbers there at the end. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>

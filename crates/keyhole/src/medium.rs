@@ -35,6 +35,10 @@ impl Medium {
         Ok(Medium { file: self.file.try_clone()?, device_len: self.device_len })
     }
 
+    pub(crate) fn into_file(self) -> File {
+        self.file
+    }
+
     pub(crate) fn as_file(&self) -> &File {
         &self.file
     }

@@ -12,7 +12,9 @@ use tokio_uring::buf::BoundedBuf;
 use tokio_uring::buf::fixed::FixedBufRegistry;
 use tokio_uring::fs::File;
 
+use super::disk::write_once;
 use crate::buffer::{Block, Pool};
+use crate::medium::Medium;
 
 /// Records that wait, each with who waits for it.
 type Queue = (RefCell<Vec<(Vec<u8>, oneshot::Sender<()>)>>, Notify);
@@ -20,6 +22,8 @@ type Queue = (RefCell<Vec<(Vec<u8>, oneshot::Sender<()>)>>, Notify);
 /// A file that is written from its beginning to its end.
 pub(crate) struct BareFile {
     file: Rc<File>,
+    /// To write past the page cache with.
+    direct: Option<Rc<std::fs::File>>,
     at: u64,
     allocated: u64,
     /// The file grows by this much at a time.
@@ -28,7 +32,9 @@ pub(crate) struct BareFile {
 
 impl BareFile {
     pub(crate) fn new(file: std::fs::File, step: u64) -> Self {
-        BareFile { file: Rc::new(File::from_std(file)), at: 0, allocated: 0, step }
+        let medium = Medium::file(file);
+        let direct = medium.direct().map(Rc::new);
+        BareFile { file: Rc::new(File::from_std(medium.into_file())), direct, at: 0, allocated: 0, step }
     }
 
     /// Where the next write of this length goes. The file is made long enough, as the engine makes it.
@@ -70,6 +76,21 @@ impl BareFile {
         spawn_local(self.commit(queue, commits, record)).await.map_err(io::Error::other)?
     }
 
+    /// As the engine writes a batch: past the page cache and durable by itself, where the file system lets us.
+    async fn write_durable(&self, buf: Block, len: usize, at: u64) -> io::Result<Block> {
+        if let Some(direct) = &self.direct {
+            let (result, buf) = write_once(direct, at, buf, &(0..len), libc::RWF_DSYNC).await;
+            return match result? {
+                written if written == len => Ok(buf),
+                written => Err(io::Error::other(format!("{written} of {len} bytes were written"))),
+            };
+        }
+        let (result, slice) = self.file.write_all_at(buf.slice(..len), at).await;
+        result?;
+        self.file.sync_data().await?;
+        Ok(slice.into_inner())
+    }
+
     async fn commit(mut self, queue: Rc<Queue>, commits: usize, record: usize) -> io::Result<Self> {
         let (mut buf, mut written) = (Pool::default().take(), 0);
         while written < commits {
@@ -87,10 +108,7 @@ impl BareFile {
             }
             let len = (batch.len() * record).next_multiple_of(PAGE);
             let at = self.place(len as u64).await?;
-            let (result, slice) = self.file.write_all_at(buf.slice(..len), at).await;
-            buf = slice.into_inner();
-            result?;
-            self.file.sync_data().await?;
+            buf = self.write_durable(buf, len, at).await?;
             written += batch.len();
             for (_, done) in batch {
                 let _ = done.send(());

@@ -77,7 +77,7 @@ impl OneshotOutputTransform for Moved {
 }
 
 /// One write. tokio-uring has none with flags.
-async fn write_once(
+pub(super) async fn write_once(
     file: &Rc<File>,
     offset: u64,
     buf: Block,

@@ -124,7 +124,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         request_id: &str,
     ) -> Result<Outcome> {
         if form::is_form(head) && !auth::is_signed(head) {
-            return self.post_object(connection, head, request_id).await.map(Outcome::Reply);
+            return Box::pin(self.post_object(connection, head, request_id)).await.map(Outcome::Reply);
         }
         let identity = auth::authenticate(
             head,
@@ -138,32 +138,37 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let request = Request { head, target, secure, request_id, payload: identity.payload };
         use Operation as Op;
         let sealed = ops::is_sealed_transfer(head, &operation)?;
+        // What a connection's task holds is what the largest of these holds: all but the most frequent are apart from it.
         let response = match operation {
-            Op::PutObject if sealed => self.put_sealed(connection, request).await?,
+            Op::PutObject if sealed => Box::pin(self.put_sealed(connection, request)).await?,
             Op::PutObject => self.put_object(connection, request).await?,
-            Op::UploadPart { upload_id, number } => self.upload_part(connection, request, &upload_id, number).await?,
-            Op::DeleteObjects => self.delete_objects(connection, request).await?,
-            Op::PutObjectTagging => self.put_object_tagging(connection, request).await?,
+            Op::UploadPart { upload_id, number } => {
+                Box::pin(self.upload_part(connection, request, &upload_id, number)).await?
+            }
+            Op::DeleteObjects => Box::pin(self.delete_objects(connection, request)).await?,
+            Op::PutObjectTagging => Box::pin(self.put_object_tagging(connection, request)).await?,
             // A form is signed by its policy, and has come another way.
             Op::PostObject => return Err(auth::two_ways().into()),
-            Op::CreateBucket => self.create_bucket(connection, request).await?,
-            Op::PutBucketEncryption => self.put_bucket_encryption(connection, request).await?,
-            Op::PutBucketLifecycle => self.put_bucket_lifecycle(connection, request).await?,
-            Op::CompleteMultipartUpload { upload_id } => self.complete_upload(connection, request, &upload_id).await?,
+            Op::CreateBucket => Box::pin(self.create_bucket(connection, request)).await?,
+            Op::PutBucketEncryption => Box::pin(self.put_bucket_encryption(connection, request)).await?,
+            Op::PutBucketLifecycle => Box::pin(self.put_bucket_lifecycle(connection, request)).await?,
+            Op::CompleteMultipartUpload { upload_id } => {
+                Box::pin(self.complete_upload(connection, request, &upload_id)).await?
+            }
             Op::GetObject => {
                 self.take_no_body(connection, &request).await?;
                 return match sealed {
-                    true => self.get_sealed(connection, &request).await,
+                    true => Box::pin(self.get_sealed(connection, &request)).await,
                     false => self.get_object(connection, &request).await,
                 };
             }
             Op::HeadObject if sealed => {
                 self.take_no_body(connection, &request).await?;
-                self.head_sealed(&request).await?
+                Box::pin(self.head_sealed(&request)).await?
             }
             other => {
                 self.take_no_body(connection, &request).await?;
-                self.answer(&request, other).await?
+                Box::pin(self.answer(&request, other)).await?
             }
         };
         Ok(Outcome::Reply(response))

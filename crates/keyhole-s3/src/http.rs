@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use zeroize::Zeroize;
@@ -119,10 +120,10 @@ pub struct RequestHead {
 /// What is no HTTP/1 request ([`ErrorCode::InvalidRequest`]), a head over [`HEAD_MAX`], a length that is not one number, a
 /// `Transfer-Encoding` that is not `chunked`, and one besides a length (which is how requests are smuggled).
 pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
-    let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut fields);
+    let mut fields = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut []);
     let window = &bytes[..bytes.len().min(HEAD_MAX)];
-    let len = match request.parse(window) {
+    let len = match request.parse_with_uninit_headers(window, &mut fields) {
         Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) if bytes.len() < HEAD_MAX => return Ok(None),
         Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {

@@ -111,7 +111,7 @@ fn introduction(subject: &Subject<'_>, figures: &Figures<'_>) -> String {
          files with `sendfile`, takes PUTs by DAV, and neither encrypts, nor verifies signatures, nor makes anything durable; \
          over TLS it does encrypt once.\n\n\
          The floors are measured in the same turns by bare programs that do nothing else. *Network*: a server that reads requests and \
-         answers with bytes that it has in memory. *Encryption*: AES-256-GCM of chunks of 16 KiB by AWS-LC, once more for TLS; for \
+         answers with bytes that it has in memory. *Encryption*: AES-256-GCM of chunks of 16 KiB by the node's engine, once more for TLS; for \
          4 KiB the keys are derived, too. *Disk*: reads out of the page cache; direct, durable writes. Encryption and reads are measured on \
          all cores at once, as a server under load does them: two cores of a machine may be two threads of one.\n\n",
         Unit::PerSecond.number(counts.small as f64),

@@ -517,16 +517,7 @@ mod tests {
     fn a_page_without_figures_is_a_page() {
         let counts = Counts { small: 10, growing: vec![1, 10], mib: 1, large: 1 };
         let results = Results::default();
-        let sizes = Sizes {
-            idle: 1,
-            peak: 1,
-            index: 1,
-            largest: None,
-            program: None,
-            nginx_idle: 1,
-            nginx_peak: 1,
-            nginx_program: 1,
-        };
+        let sizes = Sizes::of_next_to_nothing();
         let figures = Figures { results: &results, counts: &counts, sizes, cores: 2 };
         let machine = Machine {
             processor: "a processor".to_owned(),

@@ -217,6 +217,23 @@ pub(super) struct Sizes {
     pub(super) nginx_program: u64,
 }
 
+#[cfg(test)]
+impl Sizes {
+    /// For tests: of a node that has next to nothing.
+    pub(super) fn of_next_to_nothing() -> Self {
+        Sizes {
+            idle: 1,
+            peak: 10,
+            index: 1,
+            largest: None,
+            program: None,
+            nginx_idle: 1,
+            nginx_peak: 1,
+            nginx_program: 1,
+        }
+    }
+}
+
 /// The node with the most objects.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Largest {
@@ -522,17 +539,7 @@ mod tests {
     fn what_was_not_measured_does_not_hold() {
         let counts = Counts { small: 10, growing: vec![1, 10], mib: 1, large: 1 };
         let results = Results::default();
-        let sizes = Sizes {
-            idle: 1,
-            peak: 10,
-            index: 1,
-            largest: None,
-            program: None,
-            nginx_idle: 1,
-            nginx_peak: 1,
-            nginx_program: 1,
-        };
-        let all = Figures { results: &results, counts: &counts, sizes, cores: 2 }.all();
+        let all = Figures { results: &results, counts: &counts, sizes: Sizes::of_next_to_nothing(), cores: 2 }.all();
         let held: Vec<_> =
             all.iter().filter(|figure| figure.holds() == Some(true)).map(|figure| &figure.what).collect();
         assert_eq!(held.len(), 2, "idle and peak alone: {held:?}");

@@ -57,13 +57,13 @@ mod tests {
     #[test]
     fn the_deepest_mount_counts() {
         let mounts = "1 0 8:1 / / rw - ext4 /dev/a rw\n\
-                      2 1 8:2 / /work rw shared:1 - xfs /dev/b rw\n\
-                      3 1 0:9 / /work\\040here rw - tmpfs none rw\n\
-                      4 1 0:9 / /work rw - btrfs /dev/c rw\n";
+                      2 1 8:2 / /data rw shared:1 - xfs /dev/b rw\n\
+                      3 1 0:9 / /data\\040here rw - tmpfs none rw\n\
+                      4 1 0:9 / /data rw - btrfs /dev/c rw\n";
         assert_eq!(file_system(mounts, Path::new("/home")), Some("ext4"));
-        assert_eq!(file_system(mounts, Path::new("/work/a")), Some("btrfs"), "what is mounted over it");
-        assert_eq!(file_system(mounts, Path::new("/work here/a")), Some("tmpfs"));
-        assert_eq!(file_system(mounts, Path::new("/workshop")), Some("ext4"));
+        assert_eq!(file_system(mounts, Path::new("/data/a")), Some("btrfs"), "what is mounted over it");
+        assert_eq!(file_system(mounts, Path::new("/data here/a")), Some("tmpfs"));
+        assert_eq!(file_system(mounts, Path::new("/database")), Some("ext4"));
         assert_eq!(file_system("", Path::new("/")), None);
     }
 

@@ -263,7 +263,7 @@ impl<D: Disk> Context<D> {
             state.ends[self.worker].in_flight = watermark;
             (watermark, state.ends[self.worker], state.witness(self.worker, turn))
         };
-        let durable = if end.segment == meta.number { end.durable } else { 0 };
+        let durable = end.durable_in(meta.number);
         // A write makes its own bytes durable, and no others: neither those ahead of it in its segment, without which nobody
         // would find it, nor blocks.
         let stands_alone = u64::from(durable) == meta.at - meta.start && !drafts.iter().any(|draft| draft.has_blocks());
@@ -315,11 +315,7 @@ impl<D: Disk> Context<D> {
         }
         let end = state.ends[self.worker];
         let written = (meta.at - meta.start) as u32;
-        let durable = match () {
-            () if is_durable => written,
-            () if end.segment == meta.number => end.durable,
-            () => 0,
-        };
+        let durable = if is_durable { written } else { end.durable_in(meta.number) };
         state.ends[self.worker] = End { segment: meta.number, written, durable, ..end };
         state.segments.table[meta.number as usize].written = written;
         for (i, draft) in drafts.iter().enumerate() {

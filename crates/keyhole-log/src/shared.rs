@@ -130,6 +130,13 @@ pub(crate) struct End {
     pub(crate) in_flight: u64,
 }
 
+impl End {
+    /// How far a segment is known to be durable: 0 of another than this.
+    pub(crate) fn durable_in(&self, segment: u32) -> u32 {
+        if self.segment == segment { self.durable } else { 0 }
+    }
+}
+
 /// Open segments that recovery found for a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {

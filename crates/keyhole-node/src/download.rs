@@ -13,6 +13,7 @@ use keyhole_s3::body::{Digester, Digests};
 
 use crate::failure::{Failure, Result, damaged};
 use crate::io::{Env, Stream};
+use crate::limits::STRIDE;
 use crate::node::Node;
 use crate::request::Payload;
 
@@ -27,9 +28,6 @@ pub(crate) struct Reader<'n, D: Disk, E: Engine, V> {
     first: Option<Body>,
     remaining: u64,
 }
-
-/// So much of a block is read, verified and decrypted at a time: it stays in the processor's own cache meanwhile.
-const STRIDE_CHUNKS: usize = 8;
 
 /// The body that is being read.
 struct Current<A> {
@@ -97,7 +95,7 @@ impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
         let block_start = index * BLOCK_DATA as u64;
         let block_end = (block_start + current.body.block_len(index) as u64).min(end);
         let first = (start - block_start) as usize / CHUNK_LEN;
-        let piece_end = block_end.min(block_start + ((first + STRIDE_CHUNKS) * CHUNK_LEN) as u64);
+        let piece_end = block_end.min(block_start + (first * CHUNK_LEN + STRIDE) as u64);
         let at = (start - block_start) as usize..(piece_end - block_start) as usize;
         let reaches_end = piece_end == current.body.len;
         // The chunk after a body's last full one is empty; its tag is what proves the end.
@@ -160,7 +158,7 @@ impl<D: Disk, E: Engine, V: Env> Source<D::Buf> for Reader<'_, D, E, V> {
     }
 
     fn piece_len(&self) -> usize {
-        STRIDE_CHUNKS * CHUNK_LEN
+        STRIDE
     }
 
     async fn next(&mut self, buf: D::Buf) -> Result<Option<Piece<D::Buf>>> {

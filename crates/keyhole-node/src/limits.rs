@@ -6,7 +6,11 @@ use keyhole_log::limits::BUFFER_LEN;
 /// (`keyhole_log::limits::BLOCKS_IN_FLIGHT`).
 pub const BLOCKS_PER_UPLOAD: usize = 1 + keyhole_log::limits::BLOCKS_IN_FLIGHT;
 
-/// Blocks that one request may hold while it sends a body: one being sent, one being read ahead.
+/// So much of a block is received or read, encrypted or decrypted, and checksummed at a time: it stays in the processor's own cache
+/// meanwhile. Whole chunks.
+pub const STRIDE: usize = 8 * keyhole_log::limits::CHUNK_LEN;
+
+/// Blocks that one request may hold while it sends a sealed object file: one being sent, one being read ahead.
 pub const BLOCKS_PER_DOWNLOAD: usize = 2;
 
 /// Blocks that one request may hold while it copies a body: the sum of the two above.
@@ -60,6 +64,7 @@ pub const CLOCK_STEP_MAX_MS: u64 = 60 * 1000;
 /// Seconds that a client told to slow down is asked to wait.
 pub const RETRY_AFTER_S: u32 = 1;
 
+const _: () = assert!(keyhole_log::limits::BLOCK_DATA.is_multiple_of(STRIDE));
 const _: () = assert!(BLOCKS_PER_COPY <= BLOCKS_PER_WORKER);
 const _: () = assert!(keyhole_log::limits::INLINE_MAX / keyhole_log::limits::PAGE < PAGES_PER_WORKER);
 const _: () = assert!(BUFFER_LEN > INBOX_LEN);

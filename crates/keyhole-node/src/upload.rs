@@ -9,11 +9,9 @@ use keyhole_log::{Disk, NewBody};
 
 use crate::failure::Result;
 use crate::io::Env;
+use crate::limits::STRIDE;
 use crate::node::Node;
 use crate::request::Payload;
-
-/// So much of a block is received, encrypted and checksummed at a time: it stays in the processor's own cache meanwhile.
-const STRIDE: usize = 8 * CHUNK_LEN;
 
 /// A stored body that no record names yet; dropped, its space is garbage.
 pub(crate) struct Stored {

@@ -3,6 +3,7 @@
 //!
 //! S3 differs from the other services in that a path is neither normalised nor encoded twice.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
@@ -280,7 +281,7 @@ fn payload_kind(content: &str, signer: impl FnOnce() -> ChunkSigner) -> Result<P
     })
 }
 
-fn malformed(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+fn malformed(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorCode::AuthorizationHeaderMalformed).with_message(message)
 }
 
@@ -351,7 +352,7 @@ fn check_scope(authorization: &Authorization<'_>, region: &str) -> Result<(), Er
     Ok(())
 }
 
-fn query_error(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+fn query_error(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorCode::AuthorizationQueryParametersError).with_message(message)
 }
 
@@ -474,13 +475,9 @@ fn canonical_request(head: &RequestHead, signed_headers: &str, content: &str) ->
     let mut out = Sha256::new();
     out.update(&head.method);
     out.update(b"\n");
-    // The bytes of the path, encoded anew: as they are, or by way of what they stand for.
-    if head.path.bytes().all(|byte| byte == b'/' || is_unreserved(byte)) {
-        out.update(&head.path);
-    } else {
-        let path: Vec<u8> = percent_decode_str(&head.path).collect();
-        percent_encode(&path, &ENCODED_IN_PATH).for_each(|piece| out.update(piece));
-    }
+    // It is borrowed where nothing in it is encoded.
+    let path: Cow<'_, [u8]> = percent_decode_str(&head.path).into();
+    percent_encode(&path, &ENCODED_IN_PATH).for_each(|piece| out.update(piece));
     out.update(b"\n");
     if !head.query.is_empty() {
         out.update(canonical_query(&head.query));
@@ -502,11 +499,6 @@ fn canonical_request(head: &RequestHead, signed_headers: &str, content: &str) ->
     out.update(b"\n");
     out.update(content);
     out.finalize().into()
-}
-
-/// RFC 3986, section 2.3.
-fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// Adds a header's value with runs of spaces made one.
@@ -800,6 +792,27 @@ pub(crate) mod tests {
         case("Range:", "x-amz-meta-a: b\nRange:", ErrorCode::AccessDenied);
         case("Range:", "x-keyhole-sealed: 1\nRange:", ErrorCode::AccessDenied);
         case("x-amz-content-sha256:", "y:", ErrorCode::InvalidRequest);
+    }
+
+    #[test]
+    fn signing_keys_are_kept_until_there_are_too_many() {
+        let keys = SigningKeys::default();
+        let of = |secret: &str, date: &str| {
+            let credential = format!("access/{date}/us-east-1/s3/aws4_request");
+            keys.of(&SecretKey::new(secret.to_owned()), &scoped(&credential, "", "").unwrap())
+        };
+        let first = of("secret", "20261126");
+        assert!(Rc::ptr_eq(&first, &of("secret", "20261126")), "it is kept");
+        for (secret, date) in [("another", "20261126"), ("secret", "20261127")] {
+            assert_ne!(of(secret, date).bytes, first.bytes, "it is of this secret and this day");
+        }
+        // With the three that there are: as many as are kept.
+        (3..SIGNING_KEYS_MAX).for_each(|i| drop(of(&i.to_string(), "20261126")));
+        assert!(Rc::ptr_eq(&first, &of("secret", "20261126")));
+        of("one more", "20261126");
+        assert_eq!(keys.0.borrow().len(), SIGNING_KEYS_MAX);
+        let again = of("secret", "20261126");
+        assert!(!Rc::ptr_eq(&first, &again) && first.bytes == again.bytes, "the oldest was made anew");
     }
 
     #[test]

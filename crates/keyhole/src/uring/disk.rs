@@ -41,6 +41,20 @@ impl UringDisk {
         Ok(UringDisk { ring, direct, refused: Cell::new(false), medium: Arc::new(medium), pools })
     }
 
+    /// Writes all, past the page cache as far as the kernel goes along and through it from there on; whether all went past it.
+    async fn write_all(&self, offset: u64, buf: Block, at: Range<usize>, flags: i32) -> (io::Result<bool>, Block) {
+        let (result, buf) = self.write_direct(offset, buf, &at, flags).await;
+        match result {
+            Ok(len) if len == at.len() => (Ok(true), buf),
+            Ok(len) => {
+                let rest = at.start + len..at.end;
+                let (result, slice) = self.ring.write_all_at(buf.slice(rest), offset + len as u64).await;
+                (result.map(|()| false), slice.into_inner())
+            }
+            Err(error) => (Err(error), buf),
+        }
+    }
+
     /// Writes past the page cache, as far as the kernel goes along; the count of bytes that it took.
     async fn write_direct(&self, offset: u64, buf: Block, at: &Range<usize>, flags: i32) -> (io::Result<usize>, Block) {
         let file = self.direct.as_ref().filter(|_| !self.refused.get());
@@ -132,35 +146,19 @@ impl Disk for UringDisk {
     }
 
     async fn write(&self, offset: u64, buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
-        let (result, buf) = self.write_direct(offset, buf, &at, 0).await;
-        match result {
-            Ok(len) if len == at.len() => (Ok(()), buf),
-            Ok(len) => {
-                let rest = at.start + len..at.end;
-                let (result, slice) = self.ring.write_all_at(buf.slice(rest), offset + len as u64).await;
-                (result, slice.into_inner())
-            }
-            Err(error) => (Err(error), buf),
-        }
+        let (result, buf) = self.write_all(offset, buf, at, 0).await;
+        (result.map(|_| ()), buf)
     }
 
     async fn write_durable(&self, offset: u64, buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
         if cfg!(feature = "skip-sync") {
             return self.write(offset, buf, at).await;
         }
-        let (result, buf) = self.write_direct(offset, buf, &at, libc::RWF_DSYNC).await;
+        let (result, buf) = self.write_all(offset, buf, at, libc::RWF_DSYNC).await;
         match result {
-            Ok(len) if len == at.len() => (Ok(()), buf),
-            // What it took is durable; the rest is written in the other way.
-            Ok(len) => {
-                let rest = at.start + len..at.end;
-                let (result, slice) = self.ring.write_all_at(buf.slice(rest), offset + len as u64).await;
-                let buf = slice.into_inner();
-                match result {
-                    Ok(()) => (self.ring.sync_data().await, buf),
-                    failed => (failed, buf),
-                }
-            }
+            Ok(true) => (Ok(()), buf),
+            // What went through the cache has no flag.
+            Ok(false) => (self.ring.sync_data().await, buf),
             Err(error) => (Err(error), buf),
         }
     }

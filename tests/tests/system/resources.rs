@@ -1,6 +1,6 @@
 //! What the node takes of the machine, and how it moves bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -104,6 +104,44 @@ fn memory_does_not_grow_with_the_object() {
 const MOVERS: &str = "read,write,pread64,pwrite64,readv,writev,preadv,pwritev,preadv2,pwritev2,recvfrom,recvmsg,recvmmsg,\
                       sendto,sendmsg,sendmmsg,sendfile,splice,tee,vmsplice,copy_file_range,io_uring_enter";
 
+/// The system calls in the output of `strace -f -ttt`, each with when it began, in seconds since 1970. A line is
+/// `PID TIME CALL(FD<what it is>, ...) = RESULT`; where another thread's call was told meanwhile, it is cut in two, as in
+/// `PID TIME CALL(FD<what it is>, <unfinished ...>` and `PID TIME <... CALL resumed>...) = RESULT`.
+fn traced_calls(text: &str) -> Vec<(f64, String)> {
+    let mut unfinished = HashMap::new();
+    let mut calls = Vec::new();
+    for line in text.lines() {
+        let Some((pid, timed)) = line.split_once(' ') else { continue };
+        let Some((time, call)) = timed.trim_start().split_once(' ') else { continue };
+        if let Some(begin) = call.strip_suffix("<unfinished ...>") {
+            unfinished.insert(pid, (time, begin.trim_end()));
+            continue;
+        }
+        let resumed = call.strip_prefix("<... ").and_then(|rest| rest.split_once(" resumed>"));
+        let (time, call) = match resumed {
+            Some((_, end)) => {
+                let Some((time, begin)) = unfinished.remove(pid) else { continue };
+                (time, format!("{begin} {}", end.trim_start()))
+            }
+            None => (time, call.to_owned()),
+        };
+        calls.push((time.parse().expect("a time"), call));
+    }
+    // What a node did not finish before it ended was begun nevertheless.
+    let left = unfinished.into_values().map(|(time, begin)| (time.parse().expect("a time"), begin.to_owned()));
+    calls.extend(left);
+    calls
+}
+
+#[test]
+fn calls_cut_in_two_are_joined() {
+    let text = "7 1.5 preadv2(18</d/objects.keyhole>,  <unfinished ...>\n8 1.6 read(3<x>, \"\", 4) = 4\n\
+                7 1.7 <... preadv2 resumed>[{iov_len=9}], 1, 0, RWF_NOWAIT) = 9\n8 1.8 read(3<x>,  <unfinished ...>\n";
+    let joined = "preadv2(18</d/objects.keyhole>, [{iov_len=9}], 1, 0, RWF_NOWAIT) = 9".to_owned();
+    let expected = [(1.6, "read(3<x>, \"\", 4) = 4".to_owned()), (1.5, joined), (1.8, "read(3<x>,".to_owned())];
+    assert_eq!(traced_calls(text), expected);
+}
+
 #[test]
 fn the_payload_of_a_long_object_is_moved_by_the_ring_alone() {
     let directory = tempfile::tempdir().unwrap();
@@ -116,18 +154,15 @@ fn the_payload_of_a_long_object_is_moved_by_the_ring_alone() {
     there_and_back(&node, 64 * MIB);
     node.stop();
 
-    // A line is `PID TIME CALL(FD<what it is>, ...) = RESULT`.
     let text = fs::read_to_string(&trace).unwrap();
-    let mut calls: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut calls: BTreeMap<String, u32> = BTreeMap::new();
     let mut looked_up = 0;
-    for line in text.lines() {
-        let Some((_, timed)) = line.split_once(' ') else { continue };
-        let Some((time, call)) = timed.trim_start().split_once(' ') else { continue };
+    for (time, call) in traced_calls(&text) {
         let Some((name, arguments)) = call.split_once('(') else { continue };
-        if time.parse::<f64>().expect("a time") < begun {
+        if time < begun {
             continue;
         }
-        *calls.entry(name).or_default() += 1;
+        *calls.entry(name.to_owned()).or_default() += 1;
         let moves = name != "io_uring_enter";
         let what = arguments.split(',').next().unwrap_or_default();
         // Records and footers are looked for in the page cache without waiting.
@@ -136,7 +171,7 @@ fn the_payload_of_a_long_object_is_moved_by_the_ring_alone() {
             looked_up += result.and_then(|result| result.parse::<u64>().ok()).unwrap_or(0);
             continue;
         }
-        assert!(!(moves && (what.contains("TCP") || what.contains("keyhole"))), "{line}");
+        assert!(!(moves && (what.contains("TCP") || what.contains("keyhole"))), "{call}");
     }
     println!("system calls of a PUT and a GET of 64 MiB: {calls:?}; {looked_up} B were looked up in the page cache");
     assert!(looked_up < 64 * (4 << 10) + (64 << 10), "more than 64 footers and a few records: {looked_up} B");

@@ -27,7 +27,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     pub(crate) async fn copy_object(&self, request: &Request<'_>, source: &CopySource) -> Result<Response> {
         let (bucket, key) = request.object()?;
         let policy = self.policy(bucket)?;
-        let customer_key = self.key_for_write(request.head, request.secure, bucket, &policy)?;
+        let customer_key = self.key_for_write(request, bucket, &policy)?;
         let directive = ops::metadata_directive(request.head)?;
         let replacement = ops::metadata(request.head)?;
         let tags = ops::copied_tags(request.head)?;

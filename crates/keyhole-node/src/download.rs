@@ -15,6 +15,7 @@ use crate::failure::{Failure, Result, damaged};
 use crate::io::{Env, Stream};
 use crate::limits::STRIDE;
 use crate::node::Node;
+use crate::observe::Account;
 use crate::request::Payload;
 
 /// Gives the bytes of a range of an object, verified, block by block.
@@ -192,6 +193,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         stream: &S,
         head: Vec<u8>,
         source: &mut impl Source<D::Buf>,
+        account: &Account,
     ) -> Result<()> {
         let mut next = source.next(self.log.disk().buffer_of(source.piece_len())).await?;
         let mut head = Some(head);
@@ -200,11 +202,13 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 if piece.at.len() <= crate::limits::COALESCE_MAX {
                     head.extend_from_slice(&piece.buf.as_ref()[piece.at.clone()]);
                     stream.write_bytes(head).await.0?;
+                    account.add_sent(piece.at.len());
                     next = self.read_on(source).await?;
                     continue;
                 }
                 stream.write_bytes(head).await.0?;
             }
+            let len = piece.at.len();
             let sending = stream.write_block(piece.buf, piece.at);
             if source.remaining() == 0 {
                 sending.await.0?;
@@ -213,6 +217,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 sent?;
                 next = read?;
             }
+            account.add_sent(len);
         }
         Ok(())
     }
@@ -224,7 +229,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         }
         source.next(self.log.disk().buffer_of(source.piece_len())).await.map_err(|failure| match failure {
             Failure::Reply(error) => Failure::Connection(std::io::Error::other(error.to_string())),
-            gone => gone,
+            Failure::Fault(_, cause) => Failure::Connection(std::io::Error::other(cause)),
+            gone @ Failure::Connection(_) => gone,
         })
     }
 }

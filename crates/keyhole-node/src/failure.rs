@@ -14,6 +14,8 @@ use crate::limits::RETRY_AFTER_S;
 pub(crate) enum Failure {
     /// The client is told.
     Reply(Error),
+    /// The node's own fault, or its disk's: the client is told, and the operator what it was.
+    Fault(Error, String),
     /// The connection is gone, or not worth a reply.
     Connection(io::Error),
 }
@@ -41,7 +43,7 @@ impl From<io::Error> for Failure {
 impl From<keyhole_log::Error> for Failure {
     fn from(error: keyhole_log::Error) -> Failure {
         use keyhole_log::Error as Log;
-        Failure::Reply(match error {
+        let error = match error {
             Log::NoSuchBucket => Error::new(ErrorCode::NoSuchBucket),
             Log::BucketNotEmpty => Error::new(ErrorCode::BucketNotEmpty),
             Log::NoSuchUpload => Error::new(ErrorCode::NoSuchUpload),
@@ -53,10 +55,11 @@ impl From<keyhole_log::Error> for Failure {
             Log::Full => Error::new(ErrorCode::InsufficientStorage),
             Log::TooLarge(_) => Error::new(ErrorCode::EntityTooLarge),
             other => {
-                tracing::error!(error = %other, "the object file failed a request");
-                Error::new(ErrorCode::InternalError)
+                let cause = format!("the object file failed a request: {other}");
+                return Failure::Fault(Error::new(ErrorCode::InternalError), cause);
             }
-        })
+        };
+        Failure::Reply(error)
     }
 }
 
@@ -87,17 +90,15 @@ impl From<OpenError> for Failure {
 
 /// Stored bytes are not what was stored: the log tells the operator what, the client that it failed.
 pub(crate) fn damaged(what: &str) -> Failure {
-    tracing::error!("damage: {what}");
-    Failure::Reply(
-        Error::new(ErrorCode::InternalError).with_message("The stored object is damaged. See the log of the node."),
-    )
+    let message = "The stored object is damaged. See the log of the node.";
+    Failure::Fault(Error::new(ErrorCode::InternalError).with_message(message), format!("damage: {what}"))
 }
 
 /// What is stored is what was stored (the log has verified its checksums), and does not authenticate under the key that its
 /// head opened with: a client has sealed it wrongly, or somebody who can write to the disk has changed it.
 pub(crate) fn not_authentic(what: &str) -> Failure {
-    tracing::error!("not authentic: {what}");
-    Failure::Reply(Error::new(ErrorCode::InvalidRequest).with_message("The sealed object does not authenticate."))
+    let message = "The sealed object does not authenticate.";
+    Failure::Fault(Error::new(ErrorCode::InvalidRequest).with_message(message), format!("not authentic: {what}"))
 }
 
 /// The node's buffers are all in use.

@@ -18,6 +18,7 @@ use crate::io::{Env, Stream};
 use crate::limits::{FORM_MAX, PUT_MAX};
 use crate::node::{Node, Request};
 use crate::object::{NewObject, quoted, with_checksums, with_sse, write_condition};
+use crate::observe::Account;
 use crate::request::{Connection, Payload, Receiver};
 use crate::upload::Sealing;
 
@@ -28,17 +29,21 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         connection: &mut Connection<S>,
         head: &RequestHead,
         request_id: &str,
+        account: &Account,
     ) -> Result<Response> {
         let (target, operation) = ops::route(head, &self.config.host_names)?;
         if operation != Operation::PostObject {
             return Err(ErrorCode::AccessDenied.into());
         }
+        self.begins(account, &operation);
+        let target = account.target.get_or_init(|| target);
         form::refuse_headers(head)?;
         let secure = connection.stream.is_secure();
         let decoder = BodyDecoder::new(head, auth::unsigned_payload(), Wanted::None, FORM_MAX)?;
         let mut file = FormFile::new(Receiver::new(connection, decoder), FormReader::new(head)?);
         let form = file.receive_fields().await?;
-        auth::authenticate_form(form.fields(), &*self.config.credentials, &self.config.region)?;
+        let access_key = auth::authenticate_form(form.fields(), &*self.config.credentials, &self.config.region)?;
+        let _ = account.access_key.set(access_key);
         let bucket = target.bucket.clone().ok_or(ErrorCode::InvalidBucketName)?;
         let key = form.key()?;
         let policy = Policy::check(&form, &bucket, &key, self.env.now_ms())?;
@@ -47,10 +52,11 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
 
         // From here on it is a PUT whose headers are the fields.
         let fields = form.into_head();
-        let request = Request { head: &fields, target, secure, request_id, payload: auth::unsigned_payload() };
+        let payload = auth::unsigned_payload();
+        let request = Request { head: &fields, target, secure, request_id, payload, account };
         ops::is_sealed_transfer(&fields, &operation)?;
         let of_bucket = self.policy(&bucket)?;
-        let customer_key = self.key_for_write(&fields, secure, &bucket, &of_bucket)?;
+        let customer_key = self.key_for_write(&request, &bucket, &of_bucket)?;
         let metadata = ops::metadata(&fields)?;
         self.require_bucket(&bucket)?;
         let (condition, sealed) = (write_condition(&request)?, customer_key.is_some());

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::time::Instant;
 
 /// One accepted connection.
 ///
@@ -49,6 +50,9 @@ pub trait Stream: 'static {
 pub trait Env: 'static {
     /// Milliseconds since 1970-01-01T00:00:00Z.
     fn now_ms(&self) -> u64;
+
+    /// A clock that only goes forward, to measure with.
+    fn instant(&self) -> Instant;
 
     /// Fills `bytes` from the system's cryptographic generator.
     fn random(&self, bytes: &mut [u8]);

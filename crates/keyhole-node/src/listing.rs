@@ -79,6 +79,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     ) -> Result<Response> {
         let (bucket, key) = request.object()?;
         let customer_key = sse::for_write(request.head, request.secure)?;
+        request.account.uses(customer_key.as_ref(), bucket);
         let upload = self.log.upload(bucket, key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
         let head = match (upload.sealed, &customer_key) {
             (false, Some(_)) => return Err(sse::part_mismatch().into()),

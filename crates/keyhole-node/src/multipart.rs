@@ -45,7 +45,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     pub(crate) async fn create_upload(&self, request: &Request<'_>) -> Result<Response> {
         let (bucket, key) = request.object()?;
         let policy = self.policy(bucket)?;
-        let customer_key = self.key_for_write(request.head, request.secure, bucket, &policy)?;
+        let customer_key = self.key_for_write(request, bucket, &policy)?;
         let metadata = ops::metadata(request.head)?;
         let declared = ops::declared_checksum(request.head)?;
         let labels = ops::tags(request.head)?.to_bytes();
@@ -83,7 +83,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     /// Finds the upload that a part is for and opens its head with the key that came with the part (rows 11 and 12).
     async fn open_upload(&self, request: &Request<'_>, id: &UploadId) -> Result<Open> {
         let (bucket, key) = request.object()?;
-        let customer_key = self.key_for_write(request.head, request.secure, bucket, &self.policy(bucket)?)?;
+        let customer_key = self.key_for_write(&request, bucket, &self.policy(bucket)?)?;
         let upload = self.log.upload(bucket, key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
         if upload.sealed != customer_key.is_some() {
             return Err(sse::part_mismatch().into());
@@ -228,6 +228,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     ) -> Result<Response> {
         let (bucket, key) = request.object()?;
         let customer_key = sse::for_write(request.head, request.secure)?;
+        request.account.uses(customer_key.as_ref(), bucket);
         let (condition, completion) = (write_condition(&request)?, Completion::new(request.head)?);
         let document = self.document(connection, &request).await?;
         let completed = xml::parse_complete(&document)?;

@@ -14,6 +14,7 @@ use keyhole_s3::{Error, ErrorCode, form};
 use crate::admission::Admission;
 use crate::failure::{Failure, Result};
 use crate::io::{Env, Stream};
+use crate::observe::{Account, Exchange, Observer};
 use crate::request::{Connection, Receiver, ReplyContext};
 
 /// What all workers of a node have in common.
@@ -24,6 +25,8 @@ pub struct Config {
     pub host_names: HostNames,
     /// The access keys that may sign requests.
     pub credentials: Box<dyn Credentials + Send + Sync>,
+    /// Who is told of requests.
+    pub observer: Box<dyn Observer>,
 }
 
 /// One worker of the node: its handle of the log, its engine, its share of the memory.
@@ -39,12 +42,14 @@ pub struct Node<D: Disk, E: Engine, V> {
 /// One request, understood.
 pub(crate) struct Request<'r> {
     pub(crate) head: &'r RequestHead,
-    pub(crate) target: Target,
+    pub(crate) target: &'r Target,
     /// The request came over a connection that a customer key may come over.
     pub(crate) secure: bool,
     pub(crate) request_id: &'r str,
     /// How the body is signed.
     pub(crate) payload: Payload,
+    /// What is told of it when it is over.
+    pub(crate) account: &'r Account,
 }
 
 /// What has become of a request.
@@ -82,37 +87,80 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
 
     /// One request and its reply.
     async fn exchange<S: Stream<Buf = D::Buf>>(&self, connection: &mut Connection<S>) -> Next {
-        let head = connection.head().await;
-        let request_id = hex::encode_upper(self.env.random_array::<8>());
-        let (result, resource, is_head, keep_alive) = match &head {
+        let head = match connection.head().await {
             Ok(None) => return Next::Close,
-            Ok(Some(head)) => {
-                let result = self.dispatch(connection, head, &request_id).await;
-                (result, head.path.as_str(), head.method == "HEAD", head.keep_alive)
-            }
+            Ok(Some(head)) => Ok(head),
             Err(Failure::Connection(_)) => return Next::Abort,
-            Err(Failure::Reply(error)) => (Err(Failure::Reply(error.clone())), "", false, false),
+            Err(failure) => Err(failure),
+        };
+        let began = self.env.instant();
+        let request_id = hex::encode_upper(self.env.random_array::<8>());
+        let observer = &*self.config.observer;
+        let account = Account::new(observer);
+        let (mut method, mut resource, mut is_head, mut keep_alive) = ("-", "", false, false);
+        let result = match &head {
+            Ok(head) => {
+                (method, resource, keep_alive) = (&head.method, &head.path, head.keep_alive);
+                is_head = method == "HEAD";
+                self.dispatch(connection, head, &request_id, &account).await
+            }
+            Err(Failure::Reply(error)) => Err(Failure::Reply(error.clone())),
+            Err(_) => return Next::Abort,
         };
         let keep_alive = keep_alive && connection.is_clean();
-        let method = head.as_ref().map_or("-", |head| head.as_ref().map_or("-", |head| head.method.as_str()));
-        let response = match result {
-            Ok(Outcome::Sent(status)) => {
-                tracing::debug!(request_id, method, resource, status);
-                return if keep_alive { Next::Request } else { Next::Close };
+        let (status, error, next) =
+            self.reply(connection, result, &account, &request_id, (resource, is_head, keep_alive)).await;
+        let target = account.target.get();
+        let (sse_c, key_id) = account.used();
+        observer.finished(&Exchange {
+            request_id: &request_id,
+            peer: connection.stream.peer(),
+            secure: connection.stream.is_secure(),
+            method,
+            resource,
+            operation: account.operation.get(),
+            bucket: target.and_then(|target| target.bucket.as_deref()),
+            key: target.and_then(|target| target.key.as_deref()),
+            access_key: account.access_key.get().map(String::as_str),
+            sse_c,
+            key_id,
+            status,
+            error,
+            received: connection.take_received(),
+            sent: account.sent.get(),
+            took: self.env.instant().saturating_duration_since(began),
+        });
+        next
+    }
+
+    /// Sends the reply, if it has not been sent: its status (0: there was none), the error that it says, and what follows.
+    async fn reply<S: Stream<Buf = D::Buf>>(
+        &self,
+        connection: &mut Connection<S>,
+        result: Result<Outcome>,
+        account: &Account,
+        request_id: &str,
+        (resource, is_head, keep_alive): (&str, bool, bool),
+    ) -> (u16, Option<ErrorCode>, Next) {
+        let next = if keep_alive { Next::Request } else { Next::Close };
+        let (response, error) = match result {
+            Ok(Outcome::Sent(status)) => return (status, None, next),
+            Ok(Outcome::Reply(response)) => (response, None),
+            Err(Failure::Reply(error)) => (error.response(resource, request_id), Some(error.code)),
+            Err(Failure::Fault(error, cause)) => {
+                tracing::error!(request_id, resource, "{cause}");
+                (error.response(resource, request_id), Some(error.code))
             }
-            Ok(Outcome::Reply(response)) => response,
-            Err(Failure::Reply(error)) => error.response(resource, &request_id),
             Err(Failure::Connection(error)) => {
-                tracing::debug!(request_id, method, resource, %error, "connection aborted");
-                return Next::Abort;
+                tracing::debug!(request_id, resource, %error, "connection aborted");
+                return (0, None, Next::Abort);
             }
         };
-        tracing::debug!(request_id, method, resource, status = response.status);
-        let context = ReplyContext { request_id: &request_id, now_ms: self.env.now_ms(), keep_alive, is_head };
-        match connection.reply(response, &context).await {
-            Ok(()) if keep_alive => Next::Request,
-            Ok(()) => Next::Close,
-            Err(_) => Next::Abort,
+        let status = response.status;
+        let context = ReplyContext { request_id, now_ms: self.env.now_ms(), keep_alive, is_head };
+        match connection.reply(response, &context, account).await {
+            Ok(()) => (status, error, next),
+            Err(_) => (0, error, Next::Abort),
         }
     }
 
@@ -122,9 +170,10 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         connection: &mut Connection<S>,
         head: &RequestHead,
         request_id: &str,
+        account: &Account,
     ) -> Result<Outcome> {
         if form::is_form(head) && !auth::is_signed(head) {
-            return Box::pin(self.post_object(connection, head, request_id)).await.map(Outcome::Reply);
+            return Box::pin(self.post_object(connection, head, request_id, account)).await.map(Outcome::Reply);
         }
         let identity = auth::authenticate(
             head,
@@ -133,11 +182,18 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             &self.config.region,
             self.env.now_ms(),
         )?;
+        let payload = identity.payload;
+        let _ = account.access_key.set(identity.access_key);
         let (target, operation) = ops::route(head, &self.config.host_names)?;
+        self.begins(account, &operation);
+        let target = account.target.get_or_init(|| target);
         let secure = connection.stream.is_secure();
-        let request = Request { head, target, secure, request_id, payload: identity.payload };
+        let request = Request { head, target, secure, request_id, payload, account };
         use Operation as Op;
         let sealed = ops::is_sealed_transfer(head, &operation)?;
+        if sealed {
+            account.is_sealed();
+        }
         // What a connection's task holds is what the largest of these holds: all but the most frequent are apart from it.
         let response = match operation {
             Op::PutObject if sealed => Box::pin(self.put_sealed(connection, request)).await?,
@@ -172,6 +228,12 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             }
         };
         Ok(Outcome::Reply(response))
+    }
+
+    /// Takes note of what a request is.
+    pub(crate) fn begins(&self, account: &Account, operation: &Operation) {
+        account.operation.set(Some(operation.name()));
+        self.config.observer.began(operation.name());
     }
 
     /// The operations that receive no body and send a small one.

@@ -53,7 +53,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     ) -> Result<Response> {
         let (bucket, key) = request.object()?;
         let policy = self.policy(bucket)?;
-        let customer_key = self.key_for_write(request.head, request.secure, bucket, &policy)?;
+        let customer_key = self.key_for_write(&request, bucket, &policy)?;
         let metadata = ops::metadata(request.head)?;
         let labels = ops::tags(request.head)?.to_bytes();
         self.require_bucket(bucket)?;
@@ -124,6 +124,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let trio = sse::for_read(request.head, role, request.secure)?;
         let (object, body) = self.log.object_with_body(bucket, key).await?.ok_or(ErrorCode::NoSuchKey)?;
         let customer_key = trio.key_for(object.sealed)?;
+        request.account.uses(customer_key.as_ref(), bucket);
         let head = self.open_object(&object, customer_key.as_ref(), bucket, key)?;
         Ok(Found { object, body, head, customer_key })
     }
@@ -158,7 +159,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let keep_alive = request.head.keep_alive && connection.is_clean();
         let length = Some(source.remaining());
         let head = response.head_bytes(length, request.request_id, self.env.now_ms(), keep_alive);
-        self.send(&connection.stream, head, source).await?;
+        self.send(&connection.stream, head, source, request.account).await?;
         Ok(Outcome::Sent(response.status))
     }
 
@@ -239,7 +240,11 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             match outcome.map_err(Failure::from) {
                 Ok(_) => results.push(xml::Deleted { key, error: None }),
                 Err(Failure::Reply(error)) => results.push(xml::Deleted { key, error: Some(error) }),
-                Err(gone) => return Err(gone),
+                Err(Failure::Fault(error, cause)) => {
+                    tracing::error!(request_id = request.request_id, bucket, key = key.as_str(), "{cause}");
+                    results.push(xml::Deleted { key, error: Some(error) });
+                }
+                Err(Failure::Connection(gone)) => return Err(gone.into()),
             }
         }
         Ok(Response::xml(200, xml::delete_result(&results, delete.quiet)))

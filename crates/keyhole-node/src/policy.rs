@@ -8,7 +8,6 @@ use keyhole_core::aead::Engine;
 use keyhole_core::key_id;
 use keyhole_core::sse_c::Role;
 use keyhole_log::{BucketSettings, Condition, Disk, Object};
-use keyhole_s3::http::RequestHead;
 use keyhole_s3::{Error, ErrorCode, sse};
 
 use crate::failure::{Failure, Result};
@@ -151,13 +150,14 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     /// The key to write with, if the bucket takes it.
     pub(crate) fn key_for_write(
         &self,
-        head: &RequestHead,
-        secure: bool,
+        request: &Request<'_>,
         bucket: &str,
         policy: &Policy,
     ) -> Result<Option<CustomerKey>> {
+        let Request { head, secure, .. } = *request;
         policy.check_kind(sse::is_asked_for(head, Role::Object))?;
         let key = sse::for_write(head, secure)?;
+        request.account.uses(key.as_ref(), bucket);
         match &key {
             Some(key) => policy.check_key(key, bucket)?,
             None => sse::no_key_of_nothing(head, secure)?,

@@ -11,6 +11,7 @@ use zeroize::Zeroize;
 use crate::failure::{Failure, Result};
 use crate::io::Stream;
 use crate::limits::{COALESCE_MAX, INBOX_LEN, XML_BODY_MAX};
+use crate::observe::Account;
 
 /// A connection with the bytes that were received and not yet understood.
 pub(crate) struct Connection<S> {
@@ -21,11 +22,14 @@ pub(crate) struct Connection<S> {
     body_pending: bool,
     /// The client waits for `100 Continue` before it sends the body.
     continue_pending: bool,
+    /// Bytes of the body of the request at hand that were received.
+    received: u64,
 }
 
 impl<S: Stream> Connection<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Connection { stream, inbox: Vec::with_capacity(INBOX_LEN), body_pending: false, continue_pending: false }
+        let inbox = Vec::with_capacity(INBOX_LEN);
+        Connection { stream, inbox, body_pending: false, continue_pending: false, received: 0 }
     }
 
     /// The next request's head, or `None` where the peer has ended the connection between two requests.
@@ -54,6 +58,11 @@ impl<S: Stream> Connection<S> {
         !self.body_pending
     }
 
+    /// Bytes of the body of the request at hand that were received; they are counted anew from here.
+    pub(crate) fn take_received(&mut self) -> u64 {
+        std::mem::take(&mut self.received)
+    }
+
     /// Receives some bytes into the inbox.
     async fn receive(&mut self) -> io::Result<usize> {
         let inbox = std::mem::take(&mut self.inbox);
@@ -70,20 +79,35 @@ impl<S: Stream> Connection<S> {
         self.inbox.truncate(rest);
     }
 
+    /// The same with bytes of a body.
+    fn consume_payload(&mut self, len: usize) {
+        self.received += len as u64;
+        self.consume(len);
+    }
+
     /// Sends a whole reply, in one write where it is small.
-    pub(crate) async fn reply(&mut self, response: Response, context: &ReplyContext<'_>) -> io::Result<()> {
+    pub(crate) async fn reply(
+        &mut self,
+        response: Response,
+        context: &ReplyContext<'_>,
+        account: &Account,
+    ) -> io::Result<()> {
         let bodyless = matches!(response.status, 204 | 304);
         let length = (!bodyless).then(|| response.content_length.unwrap_or(response.body.len() as u64));
         let mut bytes = response.head_bytes(length, context.request_id, context.now_ms, context.keep_alive);
         if context.is_head || bodyless {
             return self.stream.write_bytes(bytes).await.0;
         }
-        if response.body.len() <= COALESCE_MAX {
+        let len = response.body.len();
+        if len <= COALESCE_MAX {
             bytes.extend_from_slice(&response.body);
-            return self.stream.write_bytes(bytes).await.0;
+            self.stream.write_bytes(bytes).await.0?;
+        } else {
+            self.stream.write_bytes(bytes).await.0?;
+            self.stream.write_bytes(response.body).await.0?;
         }
-        self.stream.write_bytes(bytes).await.0?;
-        self.stream.write_bytes(response.body).await.0
+        account.add_sent(len);
+        Ok(())
     }
 }
 
@@ -157,7 +181,7 @@ impl<'c, S: Stream> Receiver<'c, S> {
                     let len = self.decoder.direct().min(self.connection.inbox.len() as u64) as usize;
                     document.extend_from_slice(&self.connection.inbox[..len]);
                     self.decoder.payload(&self.connection.inbox[..len]);
-                    self.connection.consume(len);
+                    self.connection.consume_payload(len);
                 }
                 Step::Done => break,
             }
@@ -175,7 +199,7 @@ impl<'c, S: Stream> Receiver<'c, S> {
     /// Takes `len` of the bytes that are [`buffered`](Self::buffered).
     pub(crate) fn take(&mut self, len: usize) {
         self.decoder.payload(&self.connection.inbox[..len]);
-        self.connection.consume(len);
+        self.connection.consume_payload(len);
     }
 
     /// Receives more than is [`buffered`](Self::buffered).
@@ -217,6 +241,7 @@ impl<'c, S: Stream> Receiver<'c, S> {
             Ok(0) => (Err(ErrorCode::IncompleteBody.into()), buf),
             Ok(len) => {
                 self.decoder.payload(&buf.as_ref()[start..start + len]);
+                self.connection.received += len as u64;
                 (Ok(len), buf)
             }
             Err(error) => (Err(error.into()), buf),
@@ -229,7 +254,7 @@ impl<'c, S: Stream> Receiver<'c, S> {
         let len = to.len().min(inbox.len()).min(usize::try_from(self.decoder.direct()).unwrap_or(usize::MAX));
         to[..len].copy_from_slice(&inbox[..len]);
         self.decoder.payload(&inbox[..len]);
-        self.connection.consume(len);
+        self.connection.consume_payload(len);
         len
     }
 }

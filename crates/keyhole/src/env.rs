@@ -1,7 +1,7 @@
 //! The clock and the generator of random bytes.
 
 use std::cell::RefCell;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use zeroize::Zeroize;
 
@@ -13,6 +13,10 @@ impl keyhole_node::Env for System {
     fn now_ms(&self) -> u64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn instant(&self) -> Instant {
+        Instant::now()
     }
 
     fn random(&self, bytes: &mut [u8]) {

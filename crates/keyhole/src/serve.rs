@@ -71,7 +71,12 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
     };
     let greeting = greeting(address, tls_address, &credential, &origin, &options.region);
     let host_names = HostNames::new(options.host_names.clone());
-    let config = Arc::new(Config { region: options.region.clone(), host_names, credentials: Box::new(credential) });
+    let config = Arc::new(Config {
+        region: options.region.clone(),
+        host_names,
+        credentials: Box::new(credential),
+        observer: Box::new(()),
+    });
 
     let (control, mut first) = open_control(&place);
     let (stop, stopping) = watch::channel(false);

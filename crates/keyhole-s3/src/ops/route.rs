@@ -59,6 +59,48 @@ pub enum Operation {
     ListParts { upload_id: UploadId, marker: u16, max: usize },
 }
 
+impl Operation {
+    /// S3's name for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Operation::ListBuckets => "ListBuckets",
+            Operation::CreateBucket => "CreateBucket",
+            Operation::HeadBucket => "HeadBucket",
+            Operation::DeleteBucket => "DeleteBucket",
+            Operation::GetBucketLocation => "GetBucketLocation",
+            Operation::GetBucketVersioning => "GetBucketVersioning",
+            Operation::GetBucketAcl => "GetBucketAcl",
+            Operation::PutBucketEncryption => "PutBucketEncryption",
+            Operation::GetBucketEncryption => "GetBucketEncryption",
+            Operation::DeleteBucketEncryption => "DeleteBucketEncryption",
+            Operation::PutBucketLifecycle => "PutBucketLifecycleConfiguration",
+            Operation::GetBucketLifecycle => "GetBucketLifecycleConfiguration",
+            Operation::DeleteBucketLifecycle => "DeleteBucketLifecycle",
+            Operation::ListObjects(_) => "ListObjects",
+            Operation::ListObjectsV2(_) => "ListObjectsV2",
+            Operation::ListMultipartUploads(_) => "ListMultipartUploads",
+            Operation::DeleteObjects => "DeleteObjects",
+            Operation::PostObject => "PostObject",
+            Operation::PutObject => "PutObject",
+            Operation::CopyObject(_) => "CopyObject",
+            Operation::GetObject => "GetObject",
+            Operation::HeadObject => "HeadObject",
+            Operation::DeleteObject => "DeleteObject",
+            Operation::GetObjectTagging => "GetObjectTagging",
+            Operation::PutObjectTagging => "PutObjectTagging",
+            Operation::DeleteObjectTagging => "DeleteObjectTagging",
+            Operation::GetObjectAcl => "GetObjectAcl",
+            Operation::GetObjectAttributes(_) => "GetObjectAttributes",
+            Operation::CreateMultipartUpload => "CreateMultipartUpload",
+            Operation::UploadPart { .. } => "UploadPart",
+            Operation::UploadPartCopy { .. } => "UploadPartCopy",
+            Operation::CompleteMultipartUpload { .. } => "CompleteMultipartUpload",
+            Operation::AbortMultipartUpload { .. } => "AbortMultipartUpload",
+            Operation::ListParts { .. } => "ListParts",
+        }
+    }
+}
+
 /// Which operation a request is.
 ///
 /// # Errors

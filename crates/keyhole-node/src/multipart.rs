@@ -83,7 +83,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     /// Finds the upload that a part is for and opens its head with the key that came with the part (rows 11 and 12).
     async fn open_upload(&self, request: &Request<'_>, id: &UploadId) -> Result<Open> {
         let (bucket, key) = request.object()?;
-        let customer_key = self.key_for_write(&request, bucket, &self.policy(bucket)?)?;
+        let customer_key = self.key_for_write(request, bucket, &self.policy(bucket)?)?;
         let upload = self.log.upload(bucket, key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
         if upload.sealed != customer_key.is_some() {
             return Err(sse::part_mismatch().into());

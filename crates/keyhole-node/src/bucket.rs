@@ -5,6 +5,7 @@ use keyhole_log::{BucketSettings, Disk};
 use keyhole_s3::http::Response;
 use keyhole_s3::{Error, ErrorCode, xml};
 
+use crate::access::Caller;
 use crate::failure::{Failure, Result};
 use crate::io::{Env, Stream};
 use crate::node::{Node, Request};
@@ -12,9 +13,11 @@ use crate::policy::{Policy, SseC};
 use crate::request::Connection;
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// ListBuckets.
-    pub(crate) fn list_buckets(&self) -> Result<Response> {
-        let buckets = self.log.buckets();
+    /// ListBuckets: those that the caller has a grant for.
+    pub(crate) fn list_buckets(&self, request: &Request<'_>) -> Result<Response> {
+        let Caller::Key(access) = &request.caller else { return Err(ErrorCode::AccessDenied.into()) };
+        let mut buckets = self.log.buckets();
+        buckets.retain(|bucket| access.knows(&bucket.name));
         let listed: Vec<_> =
             buckets.iter().map(|bucket| xml::Bucket { name: &bucket.name, time_ms: bucket.time_ms }).collect();
         Ok(Response::xml(200, xml::list_buckets(&listed)))

@@ -14,6 +14,7 @@
 //! - What a request may hold is taken as a whole before it starts ([`limits`]); beyond that the answer is `SlowDown`.
 #![forbid(unsafe_code)]
 
+mod access;
 mod admission;
 mod attributes;
 mod bucket;
@@ -37,6 +38,7 @@ mod secret;
 mod tagging;
 mod upload;
 
+pub use access::{AccessKey, AccessTable, Grant, Right, Rights};
 pub use io::{Env, Stream};
 pub use lifecycle::{Pass, expire, rule_count};
 pub use node::{Config, Node};

@@ -1,7 +1,7 @@
 //! What a bucket allows of customer keys.
 //!
 //! A policy is kept with the settings of its bucket, opaque to the log: a byte of version, 1; a byte that is 0, 1 or 2 for
-//! [`SseC`], and 4 more where overwriting is guarded; then ids of keys, 16 bytes each. No bytes are the default policy.
+//! [`SseC`], 4 more where overwriting is guarded, and 8 more where everybody may read; then ids of keys, 16 bytes each. No bytes are the default policy.
 
 use keyhole_core::CustomerKey;
 use keyhole_core::aead::Engine;
@@ -36,10 +36,14 @@ pub struct Policy {
     pub pins: Vec<[u8; 16]>,
     /// Whether an object may be overwritten with one under another customer key only by who has the old key, too.
     pub forbids_rekeying: bool,
+    /// Whether everybody may get objects, without a signature (an SSE-C object still needs its key).
+    pub anonymous_read: bool,
 }
 
 const VERSION: u8 = 1;
 const FORBIDS_REKEYING: u8 = 4;
+const ANONYMOUS_READ: u8 = 8;
+const FLAGS: u8 = 3 | FORBIDS_REKEYING | ANONYMOUS_READ;
 
 impl Policy {
     /// As it is kept. The default policy has no bytes.
@@ -47,7 +51,10 @@ impl Policy {
         if *self == Policy::default() {
             return Vec::new();
         }
-        let flags = self.sse_c as u8 | if self.forbids_rekeying { FORBIDS_REKEYING } else { 0 };
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        let flags = self.sse_c as u8
+            | flag(self.forbids_rekeying, FORBIDS_REKEYING)
+            | flag(self.anonymous_read, ANONYMOUS_READ);
         [&[VERSION, flags][..], self.pins.as_flattened()].concat()
     }
 
@@ -60,8 +67,13 @@ impl Policy {
         let (&flags, pins) = rest.split_first()?;
         let (pins, []) = pins.as_chunks() else { return None };
         let sse_c = [SseC::Allow, SseC::Require, SseC::Forbid].into_iter().find(|it| *it as u8 == flags & 3)?;
-        let known = version == VERSION && flags <= 3 + FORBIDS_REKEYING && pins.len() <= PINS_MAX;
-        known.then(|| Policy { sse_c, pins: pins.to_vec(), forbids_rekeying: flags & FORBIDS_REKEYING != 0 })
+        let known = version == VERSION && flags & !FLAGS == 0 && pins.len() <= PINS_MAX;
+        known.then(|| Policy {
+            sse_c,
+            pins: pins.to_vec(),
+            forbids_rekeying: flags & FORBIDS_REKEYING != 0,
+            anonymous_read: flags & ANONYMOUS_READ != 0,
+        })
     }
 
     /// The policy among these settings. What cannot be read is of a later version, and forbids what it might forbid.
@@ -234,15 +246,15 @@ mod tests {
         check(Policy::default());
         assert!(Policy::default().encode().is_empty());
         for sse_c in [SseC::Allow, SseC::Require, SseC::Forbid] {
-            for forbids_rekeying in [false, true] {
+            for (forbids_rekeying, anonymous_read) in [(false, false), (false, true), (true, false), (true, true)] {
                 for pins in [0, 1, PINS_MAX] {
-                    check(Policy { sse_c, pins: vec![[3; 16]; pins], forbids_rekeying });
+                    check(Policy { sse_c, pins: vec![[3; 16]; pins], forbids_rekeying, anonymous_read });
                 }
             }
         }
         let most = Policy { pins: vec![[3; 16]; PINS_MAX], ..Policy::default() }.encode();
         assert!(most.len() <= keyhole_log::limits::POLICY_MAX);
-        for bad in [&[1][..], &[0, 0], &[2, 0], &[1, 3], &[1, 8], &[1, 0, 5], &[&most[..], &[3; 16]].concat()] {
+        for bad in [&[1][..], &[0, 0], &[2, 0], &[1, 3], &[1, 16], &[1, 0, 5], &[&most[..], &[3; 16]].concat()] {
             assert_eq!(Policy::decode(bad), None, "{bad:?}");
             let settings = BucketSettings { policy: bad.to_vec(), ..BucketSettings::default() };
             assert_eq!(Policy::of(&settings).unwrap_err().code, ErrorCode::AccessDenied);

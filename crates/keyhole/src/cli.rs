@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use keyhole_s3::ops::HostNames;
 
+use crate::commands::access::AccessCommand;
 use crate::commands::bench::BenchOptions;
 use crate::commands::bench_disk::BenchDiskOptions;
 use crate::commands::bucket::BucketCommand;
@@ -64,7 +65,12 @@ pub(crate) enum Command {
                             in use; 2 wrong usage."
     )]
     Check(CheckOptions),
-    /// Show and change how much a bucket may hold, and how long.
+    /// Make, list and take away the access keys that requests are signed with.
+    ///
+    /// A node that serves the store takes the change at once.
+    #[command(subcommand)]
+    Access(AccessCommand),
+    /// Show and change how much a bucket may hold, how long, and for whom.
     #[command(subcommand)]
     Bucket(BucketCommand),
 }

@@ -10,7 +10,7 @@ use keyhole_node::{Env, Policy};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::SEGMENTS_PER_LINE;
-use super::protocol::{Allowed, BucketChange, BucketReply, DamageReply, Reply, Request, SseC, StatReply};
+use super::protocol::{Allowed, Anonymous, BucketChange, BucketReply, DamageReply, Reply, Request, SseC, StatReply};
 use crate::env::System;
 
 /// How often the client is told that its request goes on: this is also how long it takes to notice that it went away.
@@ -40,6 +40,7 @@ pub(crate) async fn answer<D: Disk>(log: &Log<D>, request: Request, replies: &mu
         Request::Scrub { rate_bytes_per_s } => scrub(log, rate_bytes_per_s, &mut Pace::new(replies)).await?,
         Request::BucketGet { bucket } => bucket_get(log, bucket),
         Request::BucketSet(change) => bucket_set(log, change).await,
+        Request::AccessReload {} => return Ok(failed("no node runs that has access keys in use".to_owned())),
     };
     Ok(result.unwrap_or_else(|error| failed(error.to_string())))
 }
@@ -95,7 +96,8 @@ fn bucket_get<D: Disk>(log: &Log<D>, bucket: String) -> Result<Reply, Error> {
     let (settings, bytes) = log.bucket_settings(&bucket).ok_or(Error::NoSuchBucket)?;
     // One that cannot be read is shown as what it comes to.
     let unreadable = Policy { sse_c: keyhole_node::SseC::Forbid, ..Policy::default() };
-    let Policy { sse_c, pins, forbids_rekeying } = Policy::decode(&settings.policy).unwrap_or(unreadable);
+    let Policy { sse_c, pins, forbids_rekeying, anonymous_read } =
+        Policy::decode(&settings.policy).unwrap_or(unreadable);
     Ok(Reply::Bucket(BucketReply {
         bucket,
         bytes,
@@ -109,6 +111,7 @@ fn bucket_get<D: Disk>(log: &Log<D>, bucket: String) -> Result<Reply, Error> {
         },
         pin: pins.iter().map(hex::encode).collect(),
         rekey_by_overwrite: if forbids_rekeying { Allowed::Forbid } else { Allowed::Allow },
+        anonymous_read: if anonymous_read { Anonymous::Allow } else { Anonymous::Forbid },
     }))
 }
 
@@ -138,7 +141,7 @@ impl From<Error> for Refusal {
 
 /// Changes what is named.
 fn apply(change: &BucketChange, settings: &mut BucketSettings) -> Result<(), Refusal> {
-    let BucketChange { bucket: _, quota, expire_days, sse_c, pin, rekey_by_overwrite } = change;
+    let BucketChange { bucket: _, quota, expire_days, sse_c, pin, rekey_by_overwrite, anonymous_read } = change;
     if let Some(quota) = quota {
         settings.quota = *quota;
     }
@@ -146,7 +149,7 @@ fn apply(change: &BucketChange, settings: &mut BucketSettings) -> Result<(), Ref
         settings.expire_ms = days.map(|days| days.saturating_mul(DAY_MS));
     }
     // What cannot be read stays, and goes on forbidding, until it is a policy that is set.
-    let sets_policy = sse_c.is_some() || pin.is_some() || rekey_by_overwrite.is_some();
+    let sets_policy = sse_c.is_some() || pin.is_some() || rekey_by_overwrite.is_some() || anonymous_read.is_some();
     let mut policy = Policy::decode(&settings.policy).unwrap_or_default();
     if let Some(sse_c) = sse_c {
         policy.sse_c = match sse_c {
@@ -160,6 +163,9 @@ fn apply(change: &BucketChange, settings: &mut BucketSettings) -> Result<(), Ref
     }
     if let Some(allowed) = rekey_by_overwrite {
         policy.forbids_rekeying = *allowed == Allowed::Forbid;
+    }
+    if let Some(anonymous) = anonymous_read {
+        policy.anonymous_read = *anonymous == Anonymous::Allow;
     }
     if sets_policy {
         settings.policy = policy.encode();

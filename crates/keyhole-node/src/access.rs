@@ -17,7 +17,6 @@ use keyhole_s3::{Error, ErrorCode};
 use crate::failure::Result;
 use crate::io::Env;
 use crate::node::{Node, Request};
-use crate::policy::Policy;
 
 /// One thing that an access key may be allowed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -295,9 +294,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     fn authorize_anonymous(&self, request: &Request<'_>, operation: &Operation, sealed: bool) -> Result<()> {
         let is_read = matches!(operation, Operation::GetObject | Operation::HeadObject) && !sealed;
         let bucket = request.target.bucket.as_deref().unwrap_or_default();
-        let policy = self.log.bucket_settings(bucket).map(|(settings, _)| Policy::of(&settings)).transpose()?;
-        let is_public = policy.is_some_and(|policy| policy.anonymous_read);
-        if is_read && is_public { Ok(()) } else { Err(ErrorCode::AccessDenied.into()) }
+        let is_public = is_read && self.policy(bucket)?.anonymous_read;
+        if is_public { Ok(()) } else { Err(ErrorCode::AccessDenied.into()) }
     }
 }
 

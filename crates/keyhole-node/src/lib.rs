@@ -35,6 +35,7 @@ mod policy;
 mod request;
 mod sealed;
 mod secret;
+mod settings;
 mod tagging;
 mod upload;
 
@@ -44,3 +45,4 @@ pub use lifecycle::{Pass, expire, rule_count};
 pub use node::{Config, Node};
 pub use observe::{Exchange, Observer};
 pub use policy::{Policy, SseC};
+pub use settings::{OwnPolicy, PolicyDefaults};

@@ -18,6 +18,7 @@ use crate::failure::{Failure, Result};
 use crate::io::{Env, Stream};
 use crate::observe::{Account, Exchange, Observer};
 use crate::request::{Connection, Receiver, ReplyContext};
+use crate::settings::PolicyDefaults;
 
 /// What all workers of a node have in common.
 pub struct Config {
@@ -27,6 +28,8 @@ pub struct Config {
     pub host_names: HostNames,
     /// The access keys that may sign requests, and what each may do. They may be replaced at any time.
     pub access: ArcSwap<AccessTable>,
+    /// What buckets are set to where they were not set to something themselves.
+    pub defaults: PolicyDefaults,
     /// Who is told of requests.
     pub observer: Box<dyn Observer>,
 }

@@ -7,7 +7,7 @@ use std::thread;
 
 use arc_swap::ArcSwap;
 use keyhole_core::suite;
-use keyhole_node::Config;
+use keyhole_node::{Config, PolicyDefaults};
 use keyhole_s3::ops::HostNames;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
@@ -76,6 +76,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
         region: options.region.clone(),
         host_names,
         access: ArcSwap::from_pointee(keys),
+        defaults: PolicyDefaults::new(options.policies.clone()),
         observer: Box::new(()),
     });
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{check, new_pair};
+use crate::cli::check_bucket_pattern;
 
 /// The file's name in the state directory, and that of what is locked while it is changed.
 const FILE: &str = "credentials.toml";
@@ -96,11 +97,7 @@ pub(crate) fn parse_grant(text: &str) -> Result<Grant, String> {
     let form = "give BUCKET[/PREFIX]:RIGHT[,RIGHT...], such as photos/2026/:read,list or *:admin";
     let (place, rights) = text.rsplit_once(':').ok_or_else(|| format!("{text:?} is no grant: {form}"))?;
     let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-    let name = bucket.strip_suffix('*').unwrap_or(bucket);
-    let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
-    if bucket.is_empty() || bucket.len() > 63 || !name.bytes().all(valid) {
-        return Err(format!("{bucket:?} is no name of a bucket, nor the beginning of one and *: {form}"));
-    }
+    check_bucket_pattern(bucket).map_err(|why| format!("{why}: {form}"))?;
     let rights = rights.split(',').map(str::parse).collect::<Result<_, _>>()?;
     Ok(Grant { bucket: bucket.to_owned(), prefix: prefix.to_owned(), rights })
 }

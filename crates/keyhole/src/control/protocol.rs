@@ -56,6 +56,8 @@ pub(crate) enum SseC {
     Require,
     /// It takes none.
     Forbid,
+    /// As the node has it for buckets of which this was not set.
+    Default,
 }
 
 /// Whether something may be done.
@@ -66,6 +68,8 @@ pub(crate) enum Allowed {
     Allow,
     /// Not without the key of what is overwritten.
     Forbid,
+    /// As the node has it for buckets of which this was not set.
+    Default,
 }
 
 /// Whether everybody may get objects.
@@ -76,6 +80,8 @@ pub(crate) enum Anonymous {
     Allow,
     /// Only who has an access key with the right to.
     Forbid,
+    /// As the node has it for buckets of which this was not set.
+    Default,
 }
 
 /// What becomes of a setting: it stays (`None`), is taken away, or is set.

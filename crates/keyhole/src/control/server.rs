@@ -123,7 +123,7 @@ async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, running: Arc<Running>)
                         Ok(keys) => Reply::AccessReloaded { keys: keys as u64 },
                         Err(message) => failed(message),
                     },
-                    request => answer(&log, request, &mut peer).await?,
+                    request => answer(&log, &running.config.defaults, request, &mut peer).await?,
                 }
             }
             Err(error) => failed(format!("not a request: {error}")),

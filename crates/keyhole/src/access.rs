@@ -45,15 +45,7 @@ pub(crate) enum Origin {
 impl Access {
     /// Reads the keys of the environment and of the file in the state directory. One is made where there is none.
     pub(crate) fn load(state: &Path) -> Result<(Self, AccessTable, Origin), String> {
-        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let of_environment = match (variable(ACCESS_KEY_VARIABLE), variable(SECRET_KEY_VARIABLE)) {
-            (Some(id), Some(secret)) => {
-                check(&id, &secret).map_err(|why| format!("the credential of the environment: {why}"))?;
-                Some((id, secret.into()))
-            }
-            (None, None) => None,
-            _ => return Err(format!("set both {ACCESS_KEY_VARIABLE} and {SECRET_KEY_VARIABLE}, or neither")),
-        };
+        let of_environment = of_environment()?;
         let file = AccessFile::in_state(state);
         let origin = match &of_environment {
             Some(_) => Origin::Environment,
@@ -79,6 +71,32 @@ impl Access {
         let of_environment =
             of_environment.map(|(id, secret)| AccessKey::admin(id.clone(), SecretKey::new(secret.to_string())));
         Ok(entries.into_iter().map(Entry::into_key).chain(of_environment).collect())
+    }
+}
+
+/// Which keys a node with this state directory would have, if they are sound: in words, without secrets. None is made.
+pub(crate) fn describe(state: &Path) -> Result<String, String> {
+    let file = AccessFile::in_state(state);
+    let of_file = match file.exists() {
+        true => Some(format!("{} in {}", file.read()?.len(), file.path().display())),
+        false => None,
+    };
+    let of_environment =
+        of_environment()?.map(|(id, _)| format!("{id} from {ACCESS_KEY_VARIABLE}, its secret redacted"));
+    let all: Vec<_> = of_environment.into_iter().chain(of_file).collect();
+    Ok(if all.is_empty() { "one is made at the first start".to_owned() } else { all.join("; ") })
+}
+
+/// The key of the environment, if there is one.
+fn of_environment() -> Result<Option<(String, Zeroizing<String>)>, String> {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    match (variable(ACCESS_KEY_VARIABLE), variable(SECRET_KEY_VARIABLE)) {
+        (Some(id), Some(secret)) => {
+            check(&id, &secret).map_err(|why| format!("the credential of the environment: {why}"))?;
+            Ok(Some((id, secret.into())))
+        }
+        (None, None) => Ok(None),
+        _ => Err(format!("set both {ACCESS_KEY_VARIABLE} and {SECRET_KEY_VARIABLE}, or neither")),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use keyhole_node::{OwnPolicy, SseC};
 use keyhole_s3::ops::HostNames;
 
@@ -15,6 +15,7 @@ use crate::commands::bench_disk::BenchDiskOptions;
 use crate::commands::bucket::BucketCommand;
 use crate::commands::check::CheckOptions;
 use crate::commands::chunked::ChunkedCommand;
+use crate::commands::config::ConfigCommand;
 use crate::commands::key::KeyCommand;
 use crate::commands::operate::ScrubOptions;
 use crate::commands::sealed::{InspectOptions, OpenOptions, SealOptions};
@@ -34,7 +35,13 @@ pub(crate) struct Cli {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     /// Run the node.
-    Serve(ServeOptions),
+    ///
+    /// Every option may be in the environment, as KEYHOLE_TLS_LISTEN (lists with commas between), or in the file that --config names,
+    /// as tls-listen = "..."; the command line is stronger than the environment, and that than the file.
+    Serve(Box<ServeOptions>),
+    /// Check and show what a node would be started with.
+    #[command(subcommand)]
+    Config(Box<ConfigCommand>),
     /// Make and show customer keys.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -89,6 +96,10 @@ pub(crate) struct Target {
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeOptions {
+    /// A file in TOML with options that are given neither here nor in the environment.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
     /// The data directory, made if it is missing; or a block device.
     #[arg(long, value_name = "PATH", default_value = "./keyhole-data")]
     pub(crate) data: PathBuf,
@@ -131,7 +142,8 @@ pub(crate) struct ServeOptions {
     pub(crate) sync: SyncMode,
 
     /// When the store is full, drop the oldest objects to make room for new ones, in place of refusing these.
-    #[arg(long)]
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = false, action = ArgAction::Set)]
     pub(crate) ring: bool,
 
     /// The region that requests must be signed for.
@@ -164,6 +176,21 @@ pub(crate) struct ServeOptions {
     /// What to log to standard error: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log: tracing::level_filters::LevelFilter,
+
+    /// How: as text for people, or a JSON object on each line.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+
+    /// A file that each request about an SSE-C object is noted in, as a line of JSON: when, by whom, what, of which object, under which
+    /// key (its id, never the key or its MD5), and what came of it. Opened again on SIGHUP.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit_log: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

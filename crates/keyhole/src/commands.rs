@@ -6,6 +6,7 @@ pub(crate) mod bench_disk;
 pub(crate) mod bucket;
 pub(crate) mod check;
 pub(crate) mod chunked;
+pub(crate) mod config;
 pub(crate) mod key;
 pub(crate) mod operate;
 mod plot;

@@ -4,16 +4,19 @@
 //! clock, files, signals, the command line. tokio-uring is named in [`uring`] alone.
 
 mod access;
+mod audit;
 mod buffer;
 mod chores;
 mod cli;
 mod commands;
+mod config;
 mod connection;
 mod control;
 mod engine;
 mod env;
 mod epoll;
 mod medium;
+mod observe;
 mod process;
 mod serve;
 mod store;
@@ -23,15 +26,14 @@ mod worker;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use cli::Command;
 use commands::Failure;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let (cli, sources) = config::parse();
     let result = match &cli.command {
-        Command::Serve(options) => serve::serve(options).map_err(Failure::from),
+        Command::Serve(options) => serve::serve(options, sources.warnings()).map_err(Failure::from),
+        Command::Config(command) => commands::config::run(command, &sources),
         Command::Key(command) => commands::key::run(command),
         Command::Seal(options) => commands::sealed::seal(options),
         Command::Open(options) => commands::sealed::open(options),

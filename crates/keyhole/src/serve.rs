@@ -12,10 +12,12 @@ use keyhole_s3::ops::HostNames;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
-use crate::access::{Access, Origin};
-use crate::cli::{EngineChoice, IoMode, ServeOptions, SyncMode};
+use crate::access::{self, Access, Origin};
+use crate::audit::Audit;
+use crate::cli::{EngineChoice, IoMode, LogFormat, ServeOptions, SyncMode};
 use crate::control::{Control, Running};
 use crate::engine::Chosen;
+use crate::observe::Observers;
 use crate::process::{self, EndSignals};
 use crate::store::{self, Make, Place, StoreOptions};
 use crate::worker::{First, Setup, TlsSetup};
@@ -29,11 +31,12 @@ const SKIPS_SYNC: &str = "keyhole: WARNING: this is a test build with the featur
     a power cut loses what was acknowledged. Never keep data with it.";
 
 /// Runs the node until it is told to end.
-pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
-    tracing_subscriber::fmt().with_max_level(options.log).with_writer(io::stderr).with_ansi(false).init();
+pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), String> {
+    start_log(options);
     if cfg!(feature = "skip-sync") {
         eprintln!("{SKIPS_SYNC}");
     }
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     process::harden();
     let signals = EndSignals::block().map_err(|error| format!("cannot block signals: {error}"))?;
     let engine = choose_engine(options.engine)?;
@@ -72,12 +75,13 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
     };
     let greeting = greeting(address, tls_address, &origin, &options.region);
     let host_names = HostNames::new(options.host_names.clone());
+    let audit = options.audit_log.as_deref().map(Audit::start).transpose()?;
     let config = Arc::new(Config {
         region: options.region.clone(),
         host_names,
         access: ArcSwap::from_pointee(keys),
         defaults: PolicyDefaults::new(options.policies.clone()),
-        observer: Box::new(()),
+        observer: Box::new(Observers { audit: audit.clone() }),
     });
 
     let running = Arc::new(Running { config: config.clone(), access });
@@ -123,9 +127,31 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
     if let Some(control) = control {
         control.remove();
     }
+    if let Some(audit) = audit {
+        audit.finish();
+    }
     tracing::info!("ended");
     // The workers' rings may have an accept in flight: they end with the process.
     std::process::exit(0);
+}
+
+fn start_log(options: &ServeOptions) {
+    let log = tracing_subscriber::fmt().with_max_level(options.log).with_writer(io::stderr).with_ansi(false);
+    match options.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+/// Finds out whether a node would start with these options, as far as that can be without starting one.
+pub(crate) fn check(options: &ServeOptions) -> Result<(), String> {
+    choose_engine(options.engine)?;
+    if options.io == IoMode::Uring {
+        choose_io(options.io)?;
+    }
+    load_tls(options)?;
+    let place = Place::find(&options.data, options.state.as_deref())?;
+    access::describe(&place.state).map(|_| ())
 }
 
 /// What the TLS listener says to clients, where there is one. The command line has all three options or none.

@@ -1,0 +1,318 @@
+//! The audit log: a line of JSON for each request about sealed bytes, appended to a file of its own.
+//!
+//! Lines are collected by the workers and written by a thread, which makes them durable every second. Where the file takes none the
+//! lines wait, within a bound; then the workers do, for a while; then lines are lost, and the log counts them.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use keyhole_node::{Env, Exchange};
+use keyhole_s3::time::iso8601;
+use serde::Serialize;
+
+use crate::env::System;
+
+/// Bytes of lines that wait to be written.
+const BACKLOG_MAX: usize = 4 << 20;
+
+/// How long a worker waits for room among them.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often what was written is made durable, and how long to wait after the file took nothing.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// The audit log of a node.
+pub(crate) struct Audit {
+    path: PathBuf,
+    state: Mutex<State>,
+    /// There are lines, or the end has come; or: there is room, or all is written.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    lines: Vec<u8>,
+    /// Lines that are being written.
+    writing: bool,
+    lost: u64,
+    /// The file is to be opened again: it was moved away.
+    reopen: bool,
+    end: bool,
+}
+
+/// One line.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    request_id: &'a str,
+    access_key: Option<&'a str>,
+    peer: String,
+    operation: Option<&'static str>,
+    bucket: Option<&'a str>,
+    key: Option<&'a str>,
+    /// Which customer key it was: tells nothing of the key, and cannot be linked with its id in another bucket.
+    key_id: Option<String>,
+    /// `ok`, the code of the error, or `aborted`.
+    result: &'static str,
+    status: u16,
+    received: u64,
+    sent: u64,
+}
+
+impl Audit {
+    /// Opens the file, and starts to write to it.
+    pub(crate) fn start(path: &Path) -> Result<Arc<Self>, String> {
+        let file = open(path).map_err(|error| format!("cannot open the audit log {}: {error}", path.display()))?;
+        let (state, changed) = (Mutex::new(State::default()), Condvar::new());
+        let audit = Arc::new(Audit { path: path.to_owned(), state, changed });
+        let writer = audit.clone();
+        let spawned = thread::Builder::new().name("audit".to_owned()).spawn(move || writer.write(file));
+        spawned.map_err(|error| format!("cannot start a thread: {error}"))?;
+        Ok(audit)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes down one request.
+    pub(crate) fn note(&self, exchange: &Exchange<'_>) {
+        let line = Line {
+            time: iso8601(System.now_ms()),
+            request_id: exchange.request_id,
+            access_key: exchange.access_key,
+            peer: exchange.peer.to_string(),
+            operation: exchange.operation,
+            bucket: exchange.bucket,
+            key: exchange.key,
+            key_id: exchange.key_id.map(hex::encode),
+            result: match (exchange.status, exchange.error) {
+                (0, _) => "aborted",
+                (_, Some(error)) => error.code(),
+                (_, None) => "ok",
+            },
+            status: exchange.status,
+            received: exchange.received,
+            sent: exchange.sent,
+        };
+        let mut line = serde_json::to_vec(&line).expect("texts and numbers are JSON");
+        line.push(b'\n');
+        let state = self.lock();
+        let is_full = |state: &mut State| state.lines.len() + line.len() > BACKLOG_MAX;
+        let waited = self.changed.wait_timeout_while(state, PATIENCE, is_full);
+        let (mut state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            state.lost += 1;
+            return;
+        }
+        state.lines.extend_from_slice(&line);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Opens the file again, as whoever rotates logs has moved it away.
+    #[allow(dead_code)]
+    pub(crate) fn reopen(&self) {
+        self.lock().reopen = true;
+        self.changed.notify_all();
+    }
+
+    /// Writes all there is, within a bounded time.
+    pub(crate) fn finish(&self) {
+        self.lock().end = true;
+        self.changed.notify_all();
+        let unwritten = |state: &mut State| state.writing || !state.lines.is_empty();
+        let waited = self.changed.wait_timeout_while(self.lock(), 5 * PATIENCE, unwritten);
+        if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
+            tracing::error!("the last lines of the audit log could not be written");
+        }
+    }
+
+    /// Writes lines as they come, until the end.
+    fn write(&self, mut file: File) {
+        let (mut lines, mut synced, mut is_dirty, mut told) = (Vec::new(), Instant::now(), false, 0);
+        loop {
+            let taken = self.take(&mut lines, is_dirty);
+            if taken.lost > told {
+                tracing::error!(lines = taken.lost - told, "lines of the audit log were lost: it took none in time");
+                told = taken.lost;
+            }
+            if taken.reopen {
+                match open(&self.path) {
+                    Ok(new) => file = new,
+                    Err(error) => {
+                        tracing::error!(%error, "cannot open the audit log again: it stays the file that it was");
+                    }
+                }
+            }
+            is_dirty |= !lines.is_empty();
+            let mut result = write_some(&mut file, &mut lines);
+            if result.is_ok() && is_dirty && (taken.end || synced.elapsed() >= EVERY) {
+                result = file.sync_data();
+                (synced, is_dirty) = (Instant::now(), false);
+            }
+            self.lock().writing = !lines.is_empty();
+            self.changed.notify_all();
+            if let Err(error) = &result {
+                tracing::error!(%error, path = %self.path.display(), "the audit log cannot be written");
+                thread::sleep(if taken.end { Duration::ZERO } else { EVERY });
+            }
+            if taken.end {
+                return;
+            }
+        }
+    }
+
+    /// Waits until there is something to do, and takes the lines there are, unless some are still to be written.
+    fn take(&self, lines: &mut Vec<u8>, is_dirty: bool) -> Taken {
+        let idle = |state: &mut State| lines.is_empty() && state.lines.is_empty() && !state.reopen && !state.end;
+        let limit = if is_dirty { EVERY } else { Duration::MAX };
+        let waited = self.changed.wait_timeout_while(self.lock(), limit, idle);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if lines.is_empty() {
+            std::mem::swap(lines, &mut state.lines);
+        }
+        state.writing = !lines.is_empty();
+        let taken = Taken { reopen: std::mem::take(&mut state.reopen), end: state.end, lost: state.lost };
+        drop(state);
+        self.changed.notify_all();
+        taken
+    }
+}
+
+/// What the writer is asked to do besides.
+struct Taken {
+    reopen: bool,
+    end: bool,
+    lost: u64,
+}
+
+/// Writes what the file takes; the rest stays, to go on with where it was cut.
+fn write_some(file: &mut impl Write, lines: &mut Vec<u8>) -> io::Result<()> {
+    let mut written = 0;
+    let result = loop {
+        if written == lines.len() {
+            break Ok(());
+        }
+        match file.write(&lines[written..]) {
+            Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+            Ok(len) => written += len,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => break Err(error),
+        }
+    };
+    lines.drain(..written);
+    result
+}
+
+/// For its owner alone: it says who has what.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use keyhole_s3::ErrorCode;
+
+    use super::*;
+
+    fn exchange<'a>(request_id: &'a str, key: &'a str) -> Exchange<'a> {
+        Exchange {
+            request_id,
+            peer: SocketAddr::from(([127, 0, 0, 1], 5)),
+            secure: true,
+            method: "GET",
+            resource: "/bucket/o",
+            operation: Some("GetObject"),
+            bucket: Some("bucket"),
+            key: Some(key),
+            access_key: Some("AK"),
+            sse_c: true,
+            key_id: Some([7; 16]),
+            status: 403,
+            error: Some(ErrorCode::AccessDenied),
+            received: 0,
+            sent: 3,
+            took: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn lines_are_written_in_order_and_the_file_is_moved_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.log");
+        let audit = Audit::start(&path).unwrap();
+        let ids: Vec<String> = (0..2000).map(|index| index.to_string()).collect();
+        ids[..1000].iter().for_each(|id| audit.note(&exchange(id, "a\n\"key\"")));
+        while fs_lines(&path).len() < 1000 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let moved = directory.path().join("audit.log.1");
+        std::fs::rename(&path, &moved).unwrap();
+        audit.reopen();
+        ids[1000..].iter().for_each(|id| audit.note(&exchange(id, "o")));
+        audit.finish();
+        let lines = [fs_lines(&moved), fs_lines(&path)].concat();
+        let told: Vec<&str> = lines.iter().map(|line| line["request_id"].as_str().unwrap()).collect();
+        assert_eq!(told, ids);
+        let first = &lines[0];
+        assert_eq!((first["key"].as_str(), first["result"].as_str()), (Some("a\n\"key\""), Some("AccessDenied")));
+        assert_eq!((first["key_id"].as_str(), first["status"].as_u64()), (Some(&"07".repeat(16)[..]), Some(403)));
+        assert!(!fs_lines(&path).is_empty());
+    }
+
+    fn fs_lines(path: &Path) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// A file that takes some bytes, then fails, then takes the rest.
+    struct Full(Vec<u8>, usize);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let len = bytes.len().min(self.1);
+            self.0.extend_from_slice(&bytes[..len]);
+            self.1 -= len;
+            if len == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(len) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_full_disk_did_not_take_is_gone_on_with() {
+        let (mut file, mut lines) = (Full(Vec::new(), 5), b"a line\nanother\n".to_vec());
+        assert!(write_some(&mut file, &mut lines).is_err());
+        assert_eq!(lines, b"e\nanother\n");
+        file.1 = 100;
+        write_some(&mut file, &mut lines).unwrap();
+        assert_eq!((&file.0[..], lines.len()), (&b"a line\nanother\n"[..], 0));
+    }
+
+    /// Where nothing is written any more, a worker waits only so long.
+    #[test]
+    fn what_waits_has_a_bound() {
+        let (state, changed) = (Mutex::new(State::default()), Condvar::new());
+        let audit = Audit { path: PathBuf::new(), state, changed };
+        audit.note(&exchange("a", "o"));
+        let len = audit.lock().lines.len();
+        audit.lock().lines.resize(BACKLOG_MAX - len, b' ');
+        audit.note(&exchange("b", "o"));
+        assert_eq!((audit.lock().lines.len(), audit.lock().lost), (BACKLOG_MAX, 0));
+        let begun = Instant::now();
+        audit.note(&exchange("c", "o"));
+        assert_eq!((audit.lock().lines.len(), audit.lock().lost), (BACKLOG_MAX, 1));
+        assert!(begun.elapsed() >= PATIENCE);
+    }
+}

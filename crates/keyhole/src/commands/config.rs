@@ -1,0 +1,120 @@
+//! `keyhole config`: what a node would be started with.
+
+use std::fmt::Write;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::operate::print;
+use super::{Failure, Result};
+use crate::access;
+use crate::cli::ServeOptions;
+use crate::config::{Origin, Setting, Sources};
+use crate::serve;
+use crate::store::Place;
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum ConfigCommand {
+    /// Check the configuration, and the files that it names, without starting anything.
+    #[command(after_help = "Exit codes: 0 sound; 1 a node would not start with it; 2 it cannot be understood.")]
+    Check(CheckOptions),
+    /// Show every option as a node would have it, and where it comes from. What it prints is a configuration file.
+    Show(ShowOptions),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckOptions {
+    #[command(flatten)]
+    pub(crate) serve: ServeOptions,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ShowOptions {
+    #[command(flatten)]
+    pub(crate) serve: ServeOptions,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(command: &ConfigCommand, sources: &Sources) -> Result<()> {
+    for warning in sources.warnings() {
+        eprintln!("keyhole: {warning}");
+    }
+    match command {
+        ConfigCommand::Check(options) => {
+            serve::check(&options.serve).map_err(Failure::Other)?;
+            print("the configuration is sound\n");
+        }
+        ConfigCommand::Show(options) if options.json => {
+            let all: serde_json::Map<_, _> = sources
+                .settings()
+                .iter()
+                .map(|setting| {
+                    let value = match setting.is_list {
+                        true => json!(setting.values),
+                        false => json!(setting.values.first()),
+                    };
+                    (setting.name.clone(), json!({ "value": value, "from": setting.origin.to_string() }))
+                })
+                .collect();
+            let text = serde_json::to_string_pretty(&all).map_err(|error| Failure::Other(error.to_string()))?;
+            print(&format!("{text}\n"));
+        }
+        ConfigCommand::Show(options) => {
+            let place = Place::find(&options.serve.data, options.serve.state.as_deref())?;
+            print(&format!("# access keys: {}\n{}", access::describe(&place.state)?, as_toml(&sources.settings())));
+        }
+    }
+    Ok(())
+}
+
+/// What a configuration file with all of this would be. What is not set is a comment.
+fn as_toml(settings: &[Setting]) -> String {
+    let mut text = String::new();
+    for setting in settings {
+        let Setting { name, values, origin, is_list } = setting;
+        let value = |value: &String| match value.parse::<i64>() {
+            Ok(number) => toml::Value::Integer(number),
+            Err(_) if value == "true" || value == "false" => toml::Value::Boolean(value == "true"),
+            Err(_) => toml::Value::String(value.clone()),
+        };
+        let _ = match (&values[..], is_list) {
+            ([], _) => writeln!(text, "# {name} is not set"),
+            (values, true) => {
+                let list = toml::Value::Array(values.iter().map(value).collect());
+                writeln!(text, "{name} = {list}  # from {origin}")
+            }
+            ([one, ..], false) if *origin == Origin::Default => writeln!(text, "{name} = {}", value(one)),
+            ([one, ..], false) => writeln!(text, "{name} = {}  # from {origin}", value(one)),
+        };
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_a_configuration() {
+        let setting = |name: &str, values: &[&str], is_list, origin| Setting {
+            name: name.to_owned(),
+            values: values.iter().map(|value| (*value).to_owned()).collect(),
+            origin,
+            is_list,
+        };
+        let text = as_toml(&[
+            setting("data", &["/srv/\"a\""], false, Origin::CommandLine),
+            setting("threads", &["2"], false, Origin::Default),
+            setting("ring", &["true"], false, Origin::Environment("KEYHOLE_RING".to_owned())),
+            setting("host-name", &["a", "b"], true, Origin::Default),
+            setting("capacity", &[], false, Origin::Default),
+        ]);
+        let table: toml::Table = text.parse().unwrap();
+        assert_eq!(table["data"].as_str(), Some("/srv/\"a\""));
+        assert_eq!((table["threads"].as_integer(), table["ring"].as_bool()), (Some(2), Some(true)));
+        assert_eq!(table["host-name"].as_array().map(Vec::len), Some(2));
+        assert!(text.contains("# from KEYHOLE_RING\n") && text.contains("# capacity is not set\n"), "{text}");
+    }
+}

@@ -1,0 +1,425 @@
+//! Where the options of `serve` come from: the command line, the environment, a file, in this order of strength, all under the
+//! same names.
+//!
+//! There is one definition of them, that of the command line ([`ServeOptions`](crate::cli::ServeOptions)). What the environment or the file
+//! says, and the command line does not, is put behind what was typed, so that it is understood, and refused, in the same way. The
+//! option `--tls-listen` is `KEYHOLE_TLS_LISTEN` in the environment, where lists are separated by commas, and `tls-listen` in the
+//! file, which is TOML.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, ArgAction, CommandFactory, Parser};
+
+use crate::cli::Cli;
+
+/// The option that names the file.
+const CONFIG: &str = "config";
+
+/// What is asked for once, and by hand.
+const BY_HAND: [&str; 4] = [CONFIG, "format", "help", "json"];
+
+/// The longest file that is read.
+const LEN_MAX: u64 = 1 << 20;
+
+/// How alike a name must be to be suggested (Jaro's measure), as clap has it for options.
+const ALIKE: f64 = 0.7;
+
+/// How alike one of the environment must be to be taken for a slip.
+const SLIP: f64 = 0.85;
+
+/// Where the value of an option came from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    CommandLine,
+    Environment(String),
+    File(PathBuf),
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::CommandLine => f.write_str("the command line"),
+            Origin::Environment(name) => f.write_str(name),
+            Origin::File(path) => write!(f, "{}", path.display()),
+            Origin::Default => f.write_str("the default"),
+        }
+    }
+}
+
+/// What was typed, and what there is besides.
+pub(crate) struct Sources {
+    arguments: Vec<OsString>,
+    /// By option: what is not on the command line.
+    besides: BTreeMap<String, (Origin, Vec<OsString>)>,
+    /// Names of options on the command line.
+    typed: HashSet<String>,
+    warnings: Vec<String>,
+}
+
+/// One option as it is.
+pub(crate) struct Setting {
+    pub(crate) name: String,
+    pub(crate) values: Vec<String>,
+    pub(crate) origin: Origin,
+    pub(crate) is_list: bool,
+}
+
+/// The command line of this process, with what the environment and the file have besides. Ends the process where it cannot be
+/// understood.
+pub(crate) fn parse() -> (Cli, Sources) {
+    let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect();
+    let sources = match Sources::gather(std::env::args_os().collect(), &environment) {
+        Ok(sources) => sources,
+        Err(error) => {
+            eprintln!("keyhole: {error}");
+            std::process::exit(2);
+        }
+    };
+    match Cli::try_parse_from(sources.all()) {
+        Ok(cli) => (cli, sources),
+        Err(error) => {
+            let _ = error.print();
+            sources.origins_of(&error).iter().for_each(|line| eprintln!("{line}"));
+            std::process::exit(error.exit_code());
+        }
+    }
+}
+
+/// The options that may come from elsewhere than the command line.
+fn options() -> Vec<Arg> {
+    let mut command = Cli::command();
+    let serve = command.find_subcommand_mut("serve").expect("there is serve");
+    let by_hand = |arg: &&Arg| arg.get_long().is_some_and(|name| !BY_HAND.contains(&name));
+    serve.get_arguments().filter(by_hand).cloned().collect()
+}
+
+fn name(arg: &Arg) -> &str {
+    arg.get_long().expect("options have long names")
+}
+
+/// The option as it is called in the environment.
+fn variable(name: &str) -> String {
+    format!("KEYHOLE_{}", name.replace('-', "_").to_uppercase())
+}
+
+fn is_list(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::Append)
+}
+
+impl Sources {
+    fn gather(arguments: Vec<OsString>, environment: &BTreeMap<String, OsString>) -> Result<Self, String> {
+        let is = |at: usize, words: &[&str]| arguments.get(at).is_some_and(|it| words.iter().any(|word| it == word));
+        let from = match (is(1, &["serve"]), is(1, &["config"]) && is(2, &["check", "show"])) {
+            (true, _) => 2,
+            (_, true) => 3,
+            _ => {
+                return Ok(Sources {
+                    arguments,
+                    besides: BTreeMap::new(),
+                    typed: HashSet::new(),
+                    warnings: Vec::new(),
+                });
+            }
+        };
+        let typed: HashSet<String> = arguments[from..].iter().filter_map(|argument| long_name(argument)).collect();
+        let mut sources = Sources { arguments, besides: BTreeMap::new(), typed, warnings: Vec::new() };
+        let options = options();
+        let file = sources.config_file(from).or_else(|| environment.get(&variable(CONFIG)).map(PathBuf::from));
+        if let Some(file) = file {
+            sources.add_file(&options, &file)?;
+        }
+        sources.add_environment(&options, environment)?;
+        Ok(sources)
+    }
+
+    /// The file that the command line names.
+    fn config_file(&self, from: usize) -> Option<PathBuf> {
+        let mut arguments = self.arguments[from..].iter();
+        while let Some(argument) = arguments.next() {
+            let bytes = argument.as_bytes();
+            if bytes == b"--config" {
+                return arguments.next().map(PathBuf::from);
+            }
+            if let Some(path) = bytes.strip_prefix(b"--config=") {
+                return Some(PathBuf::from(OsStr::from_bytes(path)));
+            }
+        }
+        None
+    }
+
+    fn add_file(&mut self, options: &[Arg], path: &Path) -> Result<(), String> {
+        let shown = path.display();
+        let len = fs::metadata(path).map_err(|error| format!("cannot read {shown}: {error}"))?.len();
+        if len > LEN_MAX {
+            return Err(format!("{shown} is longer than {LEN_MAX} bytes: it is no configuration"));
+        }
+        let text = fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+        let table: toml::Table = text.parse().map_err(|error| format!("{shown}: {error}"))?;
+        for (key, value) in table {
+            let Some(option) = options.iter().find(|option| name(option) == key) else {
+                return Err(format!("{shown}: {}", unknown(options, &key)));
+            };
+            let values = values_of(option, &value).map_err(|why| format!("{shown}: {key}: {why}"))?;
+            self.besides.insert(key, (Origin::File(path.to_owned()), values));
+        }
+        Ok(())
+    }
+
+    fn add_environment(&mut self, options: &[Arg], environment: &BTreeMap<String, OsString>) -> Result<(), String> {
+        let known: Vec<_> = options.iter().map(|option| (variable(name(option)), option)).collect();
+        for (variable, option) in &known {
+            let Some(value) = environment.get(variable).filter(|value| !value.is_empty()) else { continue };
+            let values = match is_list(option) {
+                true => {
+                    value.as_bytes().split(|byte| *byte == b',').map(|it| OsString::from_vec(it.to_vec())).collect()
+                }
+                false => values_of_text(option, value).map_err(|why| format!("{variable}: {why}"))?,
+            };
+            self.besides.insert(name(option).to_owned(), (Origin::Environment(variable.clone()), values));
+        }
+        for given in environment.keys().filter(|given| given.starts_with("KEYHOLE_")) {
+            let bare = |variable: &str| variable["KEYHOLE_".len()..].to_owned();
+            let near = known.iter().map(|(variable, _)| (strsim::jaro(&bare(given), &bare(variable)), variable));
+            let nearest = near.max_by(|one, other| one.0.total_cmp(&other.0));
+            if let Some((likeness, variable)) = nearest
+                && (SLIP..1.0).contains(&likeness)
+            {
+                self.warnings.push(format!("{given} is not used; did you mean {variable}?"));
+            }
+        }
+        Ok(())
+    }
+
+    /// All arguments: what was typed, then what is not on the command line.
+    fn all(&self) -> Vec<OsString> {
+        let mut all = self.arguments.clone();
+        for (name, (_, values)) in self.besides.iter().filter(|(name, _)| !self.typed.contains(*name)) {
+            for value in values {
+                let mut argument = OsString::from(format!("--{name}"));
+                if value != FLAG {
+                    argument.push("=");
+                    argument.push(value);
+                }
+                all.push(argument);
+            }
+        }
+        all
+    }
+
+    /// What to warn of.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// For the options that an error is about and that were not typed: where they come from.
+    fn origins_of(&self, error: &clap::Error) -> Vec<String> {
+        let mut about = Vec::new();
+        for kind in [ContextKind::InvalidArg, ContextKind::PriorArg] {
+            match error.get(kind) {
+                Some(ContextValue::String(text)) => about.push(text.clone()),
+                Some(ContextValue::Strings(texts)) => about.extend(texts.iter().cloned()),
+                _ => {}
+            }
+        }
+        let names = about.iter().filter_map(|text| long_name(OsStr::new(text.split_whitespace().next()?)));
+        let untyped = names.filter(|name| !self.typed.contains(name));
+        let line = |name: String| self.besides.get(&name).map(|(origin, _)| format!("--{name} is from {origin}."));
+        untyped.filter_map(line).collect()
+    }
+
+    /// Every option as it is, in the order of the help; `matches` are those of what was typed and what was put behind it.
+    pub(crate) fn settings(&self) -> Vec<Setting> {
+        let (matches, options) = (Cli::command().get_matches_from(self.all()), options());
+        let matches = match matches.subcommand() {
+            Some(("config", config)) => config.subcommand().map(|(_, matches)| matches),
+            Some((_, matches)) => Some(matches),
+            None => None,
+        };
+        let setting = |option: &Arg| {
+            let name = name(option).to_owned();
+            let raw = matches.and_then(|matches| matches.get_raw(option.get_id().as_str()));
+            let values = raw.into_iter().flatten().map(|value| value.to_string_lossy().into_owned()).collect();
+            let origin = match (self.typed.contains(&name), self.besides.get(&name)) {
+                (true, _) => Origin::CommandLine,
+                (false, Some((origin, _))) => origin.clone(),
+                (false, None) => Origin::Default,
+            };
+            Setting { name, values, origin, is_list: is_list(option) }
+        };
+        options.iter().map(setting).collect()
+    }
+}
+
+/// Stands for the value of an option that takes none.
+const FLAG: &str = "\0";
+
+/// What a value of the file comes to on the command line.
+fn values_of(option: &Arg, value: &toml::Value) -> Result<Vec<OsString>, String> {
+    use toml::Value;
+    match value {
+        Value::Array(values) if is_list(option) => {
+            values.iter().map(text_of).map(|text| text.map(Into::into)).collect()
+        }
+        Value::Array(_) => Err("it has one value, not a list".to_owned()),
+        value => values_of_text(option, OsStr::new(&text_of(value)?)),
+    }
+}
+
+fn text_of(value: &toml::Value) -> Result<String, String> {
+    use toml::Value;
+    match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Integer(number) => Ok(number.to_string()),
+        Value::Boolean(flag) => Ok(flag.to_string()),
+        _ => Err("give a text, a number, or true or false".to_owned()),
+    }
+}
+
+/// One value. An option that takes none is there or is not.
+fn values_of_text(option: &Arg, value: &OsStr) -> Result<Vec<OsString>, String> {
+    if option.get_action().takes_values() {
+        return Ok(vec![value.to_owned()]);
+    }
+    match value.to_str() {
+        Some("true") => Ok(vec![FLAG.into()]),
+        Some("false") => Ok(Vec::new()),
+        _ => Err("it is true or false".to_owned()),
+    }
+}
+
+/// The name of an argument that is an option.
+fn long_name(argument: &OsStr) -> Option<String> {
+    let text = argument.to_string_lossy();
+    let name = text.strip_prefix("--")?;
+    Some(name.split('=').next().unwrap_or(name).to_owned()).filter(|name| !name.is_empty())
+}
+
+/// That there is no such key, and what may have been meant.
+fn unknown(options: &[Arg], key: &str) -> String {
+    if BY_HAND.contains(&key) {
+        return format!("{key:?} is for the command line alone");
+    }
+    let wanted = key.replace('_', "-");
+    let alike = options.iter().map(|option| (strsim::jaro(&wanted, name(option)), name(option)));
+    let best = alike.max_by(|one, other| one.0.total_cmp(&other.0)).filter(|(likeness, _)| *likeness > ALIKE);
+    match best {
+        Some((_, name)) => format!("there is no {key:?}; did you mean {name:?}?"),
+        None => format!("there is no {key:?}; the keys are the options of `keyhole serve --help`, without --"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::FromArgMatches;
+
+    use super::*;
+    use crate::cli::{Command, ServeOptions};
+
+    fn gather(line: &[&str], environment: &[(&str, &str)]) -> Result<Sources, String> {
+        let arguments = ["keyhole"].iter().chain(line).map(OsString::from).collect();
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), value.into())).collect();
+        Sources::gather(arguments, &environment)
+    }
+
+    fn serve(sources: &Sources) -> ServeOptions {
+        let matches = Cli::command().try_get_matches_from(sources.all()).unwrap();
+        match Cli::from_arg_matches(&matches).unwrap().command {
+            Command::Serve(options) => *options,
+            _ => panic!("serve"),
+        }
+    }
+
+    fn file(text: &str) -> (tempfile::TempDir, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keyhole.toml");
+        fs::write(&path, text).unwrap();
+        let path = path.to_str().unwrap().to_owned();
+        (directory, path)
+    }
+
+    #[test]
+    fn what_is_stronger_wins() {
+        let (_directory, path) =
+            file("region = \"of-file\"\nthreads = 3\nring = true\nhost-name = [\"a.example\", \"b.example\"]\n");
+        let of = |line: &[&str], environment: &[(&str, &str)]| {
+            serve(&gather(&[&["serve", "--config", &path], line].concat(), environment).unwrap())
+        };
+        let options = of(&[], &[]);
+        assert_eq!((&options.region[..], options.threads, options.ring), ("of-file", Some(3), true));
+        assert_eq!(options.host_names, ["a.example", "b.example"]);
+        let environment = [("KEYHOLE_REGION", "of-environment"), ("KEYHOLE_HOST_NAME", "c.example,d.example")];
+        let options = of(&[], &environment);
+        assert_eq!((&options.region[..], options.threads), ("of-environment", Some(3)));
+        assert_eq!(options.host_names, ["c.example", "d.example"]);
+        let options = of(&["--region=typed", "--host-name", "e.example"], &environment);
+        assert_eq!((&options.region[..], &options.host_names[..]), ("typed", &["e.example".to_owned()][..]));
+        assert!(!of(&[], &[("KEYHOLE_RING", "false")]).ring && !of(&["--ring=false"], &[]).ring);
+        let options = serve(&gather(&["serve"], &[("KEYHOLE_CONFIG", &path), ("KEYHOLE_RING", "")]).unwrap());
+        assert_eq!((&options.region[..], options.ring), ("of-file", true), "an empty variable is none");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_what_was_meant() {
+        for (text, expected) in [
+            ("tls_listen = \"x\"", "did you mean \"tls-listen\"?"),
+            ("capacty = 1", "did you mean \"capacity\"?"),
+            ("xyzzy = 1", "keyhole serve --help"),
+            ("format = true", "command line alone"),
+            ("region = [\"a\"]", "one value"),
+            ("threads = 1.5", "give a text, a number"),
+            ("threads", "keyhole.toml"),
+            ("[section]\na = 1", "there is no \"section\""),
+        ] {
+            let (_directory, path) = file(text);
+            let Err(error) = gather(&["serve", "--config", &path], &[]) else { panic!("{text}") };
+            assert!(error.contains(expected) && error.contains("keyhole.toml"), "{text}: {error}");
+        }
+        assert!(gather(&["serve", "--config=/no/such/file"], &[]).is_err());
+        let sources = gather(&["serve"], &[("KEYHOLE_TREADS", "1"), ("KEYHOLE_THREADS", "x")]).unwrap();
+        assert!(sources.warnings()[0].contains("did you mean KEYHOLE_THREADS?"), "{:?}", sources.warnings());
+        let error = Cli::try_parse_from(sources.all()).unwrap_err();
+        assert_eq!(sources.origins_of(&error), ["--threads is from KEYHOLE_THREADS."]);
+    }
+
+    #[test]
+    fn files_have_a_longest_length() {
+        let padded = |len: u64| "#".repeat(usize::try_from(len).unwrap());
+        let read = |text: &str| {
+            let (_directory, path) = file(text);
+            gather(&["serve", "--config", &path], &[]).map(|_| ())
+        };
+        assert!(read(&padded(LEN_MAX)).is_ok() && read(&padded(LEN_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn other_commands_have_no_configuration() {
+        let sources =
+            gather(&["stat", "DATA"], &[("KEYHOLE_CONFIG", "/no/such/file"), ("KEYHOLE_THREADS", "2")]).unwrap();
+        assert_eq!(sources.all(), ["keyhole", "stat", "DATA"]);
+    }
+
+    #[test]
+    fn every_setting_is_told_with_its_origin() {
+        let (_directory, path) = file("threads = 3\n");
+        let sources =
+            gather(&["config", "show", "--config", &path, "--region=typed"], &[("KEYHOLE_LOG", "debug")]).unwrap();
+        let settings = sources.settings();
+        let of = |name: &str| {
+            let setting = settings.iter().find(|setting| setting.name == name).unwrap();
+            (setting.values.join(" "), setting.origin.to_string())
+        };
+        let told = |value: &str, origin: &str| (value.to_owned(), origin.to_owned());
+        assert_eq!(of("threads"), told("3", &path));
+        assert_eq!(of("log"), told("debug", "KEYHOLE_LOG"));
+        assert_eq!(of("region"), told("typed", "the command line"));
+        assert_eq!(of("listen"), told("127.0.0.1:9000", "the default"));
+        assert!(settings.iter().all(|setting| !BY_HAND.contains(&&setting.name[..])));
+    }
+}

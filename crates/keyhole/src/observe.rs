@@ -1,0 +1,53 @@
+//! Who is told of requests: the log, and the audit log.
+
+use std::sync::Arc;
+
+use keyhole_node::{Exchange, Observer};
+
+use crate::audit::Audit;
+
+/// All of them.
+pub(crate) struct Observers {
+    pub(crate) audit: Option<Arc<Audit>>,
+}
+
+impl Observer for Observers {
+    fn finished(&self, exchange: &Exchange<'_>) {
+        log(exchange);
+        if let Some(audit) = self.audit.as_ref().filter(|_| exchange.sse_c) {
+            audit.note(exchange);
+        }
+    }
+
+    fn wants_key_ids(&self) -> bool {
+        self.audit.is_some()
+    }
+}
+
+/// Each request is of interest to who looks for something; one that failed by the node's own fault, or for want of room, to
+/// everybody.
+fn log(exchange: &Exchange<'_>) {
+    macro_rules! event {
+        ($level:ident, $message:literal) => {
+            tracing::$level!(
+                request_id = exchange.request_id,
+                peer = %exchange.peer,
+                method = exchange.method,
+                resource = exchange.resource,
+                operation = exchange.operation,
+                access_key = exchange.access_key,
+                status = exchange.status,
+                error = exchange.error.map(|error| error.code()),
+                received = exchange.received,
+                sent = exchange.sent,
+                took_us = u64::try_from(exchange.took.as_micros()).unwrap_or(u64::MAX),
+                $message
+            )
+        };
+    }
+    match exchange.status {
+        0 => event!(debug, "aborted"),
+        500.. => event!(warn, "refused"),
+        _ => event!(debug, "answered"),
+    }
+}

@@ -1,0 +1,107 @@
+//! What is logged of requests, and the audit log.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use keyhole_tests::command::{Directory, succeeds};
+use keyhole_tests::http::object;
+use keyhole_tests::node::ACCESS_KEY;
+use keyhole_tests::{CustomerKey, Launch, Request};
+use serde_json::Value;
+
+#[test]
+fn what_is_done_with_customer_keys_is_noted() {
+    let directory = Directory::new();
+    let (audit, key_file) = (directory.path("audit.log"), directory.key("key"));
+    let mut node = Launch::default().with_credential().arg("--audit-log").arg(&audit).start();
+    node.make_bucket("bucket");
+    let key = CustomerKey(fs::read(&key_file).unwrap().try_into().unwrap());
+    let id = |bucket: &str| String::from_utf8(succeeds(&["key", "id", &key_file, "--bucket", bucket], b"")).unwrap();
+    let wrong = CustomerKey::random();
+    let keyed = |method: &str, key: &CustomerKey| object(method, "a \"key\"\u{e9}").headers(key.headers());
+    let put = node.send(&keyed("PUT", &key).body("twelve bytes")).expect(200);
+    node.send(&keyed("GET", &key)).expect(200);
+    node.send(&keyed("HEAD", &key)).expect(200);
+    node.send(&keyed("GET", &wrong)).expect(403);
+    let sealed = node.send(&object("GET", "a \"key\"\u{e9}").header("x-keyhole-sealed", "1")).expect(200);
+    let upload = node.send(&keyed("POST", &key).query("uploads", "")).expect(200).element("UploadId").unwrap();
+    node.send(&keyed("PUT", &key).query("partNumber", "1").query("uploadId", &upload).body("a part")).expect(200);
+    // Nothing of these is about a customer key.
+    node.send(&object("PUT", "plain").body("x")).expect(200);
+    node.send(&object("GET", "plain")).expect(200);
+    node.send(&Request::new("GET", "/bucket")).expect(200);
+    assert!(node.stop().success());
+
+    assert_eq!(fs::metadata(&audit).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = fs::read_to_string(&audit).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |line: &Value, name: &str| line[name].as_str().unwrap_or("-").to_owned();
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| (of(line, "operation"), of(line, "result"), line["received"].as_u64(), line["sent"].as_u64()))
+        .collect();
+    let error = told[3].3;
+    let expected = [
+        ("PutObject", "ok", 12, 0),
+        ("GetObject", "ok", 0, 12),
+        ("HeadObject", "ok", 0, 0),
+        ("GetObject", "AccessDenied", 0, error.unwrap()),
+        ("GetObject", "ok", 0, sealed.body.len() as u64),
+        ("CreateMultipartUpload", "ok", 0, told[5].3.unwrap()),
+        ("UploadPart", "ok", 6, 0),
+    ];
+    let expected = expected.map(|(operation, result, received, sent)| {
+        (operation.to_owned(), result.to_owned(), Some(received), Some(sent))
+    });
+    assert_eq!(told, expected);
+    for (index, line) in lines.iter().enumerate() {
+        assert_eq!((of(line, "bucket"), of(line, "key")), ("bucket".to_owned(), "a \"key\"\u{e9}".to_owned()));
+        assert_eq!(of(line, "access_key"), ACCESS_KEY);
+        assert!(of(line, "peer").starts_with("127.0.0.1:") && of(line, "time").ends_with('Z'));
+        match index {
+            3 => assert!(of(line, "key_id").len() == 32 && of(line, "key_id") != id("bucket").trim()),
+            4 => assert_eq!(line["key_id"], Value::Null, "it came without a key"),
+            _ => assert_eq!(of(line, "key_id"), id("bucket").trim()),
+        }
+    }
+    assert_eq!(of(&lines[0], "request_id"), put.header("x-amz-request-id").unwrap());
+    for (name, value) in
+        key.headers().into_iter().chain(wrong.headers()).filter(|(name, _)| !name.ends_with("algorithm"))
+    {
+        assert!(!text.contains(&value), "{name} is in the audit log");
+    }
+    for secret in [key.0, wrong.0] {
+        assert!(!text.contains(&hex::encode(secret)));
+    }
+}
+
+#[test]
+fn requests_are_logged_as_json() {
+    let launch = Launch::default().with_credential().arg("--log=debug").arg("--log-format=json");
+    let mut node = launch.start();
+    node.make_bucket("bucket");
+    let put = node.send(&object("PUT", "o").body("some bytes")).expect(200);
+    let missing = node.send(&object("GET", "none")).expect(404);
+    assert!(node.stop().success());
+    let lines: Vec<Value> = node.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let all = node.log().lines().filter(|line| line.starts_with('{')).count();
+    assert!(lines.len() == all && all > 5, "every line is JSON");
+    let line_of = |id: &str| lines.iter().find(|line| line["request_id"] == id).cloned().unwrap();
+    let line = line_of(put.header("x-amz-request-id").unwrap());
+    assert_eq!(
+        (&line["operation"], &line["status"], &line["received"]),
+        (&"PutObject".into(), &200.into(), &10.into())
+    );
+    assert!(line["took_us"].as_u64().is_some() && line["level"] == "DEBUG" && line["access_key"] == ACCESS_KEY);
+    let line = line_of(missing.header("x-amz-request-id").unwrap());
+    assert_eq!((&line["error"], &line["status"]), (&"NoSuchKey".into(), &404.into()));
+}
+
+#[test]
+fn an_audit_log_that_cannot_be_opened_is_no_start() {
+    let directory = Directory::new();
+    let launch = Launch::default().with_credential().arg("--audit-log").arg("/no/such/directory/audit.log");
+    let (code, said) = launch.refused(directory.home());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("/no/such/directory/audit.log"), "{said}");
+}

@@ -309,10 +309,14 @@ mod tests {
         let len = audit.lock().lines.len();
         audit.lock().lines.resize(BACKLOG_MAX - len, b' ');
         audit.note(&exchange("b", "o"));
-        assert_eq!((audit.lock().lines.len(), audit.lock().lost), (BACKLOG_MAX, 0));
+        let counts = || {
+            let state = audit.lock();
+            (state.lines.len(), state.lost)
+        };
+        assert_eq!(counts(), (BACKLOG_MAX, 0));
         let begun = Instant::now();
         audit.note(&exchange("c", "o"));
-        assert_eq!((audit.lock().lines.len(), audit.lock().lost), (BACKLOG_MAX, 1));
+        assert_eq!(counts(), (BACKLOG_MAX, 1));
         assert!(begun.elapsed() >= PATIENCE);
     }
 }

@@ -14,6 +14,7 @@ use keyhole_s3::{Error, ErrorCode, form};
 use crate::admission::Admission;
 use crate::failure::{Failure, Result};
 use crate::io::{Env, Stream};
+use crate::proxy::TrustedProxies;
 use crate::request::{Connection, Receiver, ReplyContext};
 
 /// What all workers of a node have in common.
@@ -24,6 +25,8 @@ pub struct Config {
     pub host_names: HostNames,
     /// The access keys that may sign requests.
     pub credentials: Box<dyn Credentials + Send + Sync>,
+    /// The proxies that are believed what they say of their clients.
+    pub proxies: TrustedProxies,
 }
 
 /// One worker of the node: its handle of the log, its engine, its share of the memory.
@@ -134,7 +137,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             self.env.now_ms(),
         )?;
         let (target, operation) = ops::route(head, &self.config.host_names)?;
-        let secure = connection.stream.is_secure();
+        let secure = self.is_secure(connection, head);
         let request = Request { head, target, secure, request_id, payload: identity.payload };
         use Operation as Op;
         let sealed = ops::is_sealed_transfer(head, &operation)?;
@@ -172,6 +175,12 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             }
         };
         Ok(Outcome::Reply(response))
+    }
+
+    /// Whether a customer key may come with a request.
+    pub(crate) fn is_secure<S: Stream>(&self, connection: &Connection<S>, head: &RequestHead) -> bool {
+        let stream = &connection.stream;
+        self.config.proxies.is_secure(head, stream.is_secure(), || stream.peer())
     }
 
     /// The operations that receive no body and send a small one.

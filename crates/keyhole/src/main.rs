@@ -15,6 +15,7 @@ mod env;
 mod epoll;
 mod medium;
 mod process;
+mod reload;
 mod serve;
 mod store;
 mod tls;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Command::Scrub(options) => commands::operate::scrub(options),
         Command::Check(options) => commands::check::run(options),
         Command::Bucket(command) => commands::bucket::run(command),
+        Command::Tls(command) => commands::tls::run(command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,7 @@
 //! The real binary, with real clients and with requests that no client would send.
 
 mod attributes;
+mod certificates;
 mod checksums;
 mod clients;
 mod commands;
@@ -16,6 +17,7 @@ mod names;
 mod objects;
 mod operate;
 mod policy;
+mod proxies;
 mod resources;
 mod sealed;
 mod secrets;
@@ -23,5 +25,6 @@ mod signatures;
 mod start;
 mod tags;
 mod tls;
+mod tls_openssl;
 mod trio;
 mod uploads;

@@ -12,6 +12,7 @@
 
 pub(crate) mod certificate;
 mod files;
+mod material;
 mod names;
 mod session;
 mod source;

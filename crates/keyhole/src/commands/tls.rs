@@ -136,8 +136,8 @@ fn make(options: &SelfSignedOptions) -> std::result::Result<(String, Vec<u8>, Ze
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let certificate = params.self_signed(&key)?;
+    let key = Zeroizing::new(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?);
+    let certificate = params.self_signed(&*key)?;
     Ok((certificate.pem(), certificate.der().to_vec(), Zeroizing::new(key.serialize_pem())))
 }
 

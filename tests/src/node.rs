@@ -305,6 +305,12 @@ impl Node {
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
+    /// Has it read again what can be read again.
+    pub fn hang_up(&self) {
+        let pid = Pid::from_child(self.child.as_ref().expect("the node runs"));
+        kill_process(pid, Signal::HUP).expect("a process of ours");
+    }
+
     /// Ends it with SIGKILL, as a crash does.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("the node runs");

@@ -1,16 +1,22 @@
 //! TLS: certificates made for a test, and a client that trusts them.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevokedCertParams, SerialNumber, SignatureAlgorithm,
+};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 
 use crate::{Launch, Request, Response, sigv4::Signer};
@@ -24,9 +30,21 @@ const NAMES: [&str; 2] = ["localhost", "127.0.0.1"];
 /// A client's connection.
 pub type Connection = StreamOwned<ClientConnection, TcpStream>;
 
+/// A certificate with its key.
+pub struct Issued {
+    /// The certificate in PEM.
+    pub pem: String,
+    /// The same in DER.
+    pub der: CertificateDer<'static>,
+    /// The key in PEM.
+    pub key_pem: String,
+    serial: SerialNumber,
+}
+
 /// A certificate for a node on this machine, signed by an authority of its own, in files.
 pub struct Certificate {
     home: TempDir,
+    authority: CertifiedIssuer<'static, KeyPair>,
     roots: Arc<RootCertStore>,
 }
 
@@ -43,24 +61,65 @@ impl Certificate {
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        authority.distinguished_name.push(DnType::CommonName, "the tests' authority");
-        let key = || KeyPair::generate().expect("a key");
-        let authority = CertifiedIssuer::self_signed(authority, key()).expect("a certificate");
-        let mut node = CertificateParams::new(NAMES.map(str::to_owned)).expect("names");
-        node.use_authority_key_identifier_extension = true;
-        let node_key = key();
-        let certificate = node.signed_by(&node_key, &authority).expect("a certificate");
+        // Each has a name of its own.
+        let name = format!("the tests' authority {:016x}", fastrand::u64(..));
+        authority.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().expect("a key");
+        let authority = CertifiedIssuer::self_signed(authority, key).expect("a certificate");
         let mut roots = RootCertStore::empty();
         roots.add(authority.der().clone()).expect("an authority");
-        let made = Certificate { home, roots: Arc::new(roots) };
-        let write = |path: PathBuf, text: String| {
-            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-            file.and_then(|mut file| file.write_all(text.as_bytes())).expect("a file");
-        };
-        write(made.path(), certificate.pem());
-        write(made.key_path(), node_key.serialize_pem());
-        write(made.authority_path(), authority.pem());
+        let made = Certificate { home, authority, roots: Arc::new(roots) };
+        made.issue(&NAMES).write(&made.path(), &made.key_path());
+        put(&made.authority_path(), &made.authority.pem());
         made
+    }
+
+    /// A certificate by the same authority, for these names.
+    pub fn issue(&self, names: &[&str]) -> Issued {
+        self.issue_with(names, &PKCS_ECDSA_P256_SHA256, 365)
+    }
+
+    /// The same with a key of another kind, valid for this many days from now, which may be over.
+    pub fn issue_with(&self, names: &[&str], algorithm: &'static SignatureAlgorithm, days: i32) -> Issued {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.use_authority_key_identifier_extension = true;
+        let serial = SerialNumber::from(fastrand::u64(1 << 40..1 << 62));
+        params.serial_number = Some(serial.clone());
+        let day = Duration::from_secs(24 * 60 * 60);
+        let now = rcgen::date_time_ymd(1970, 1, 1) + std::time::UNIX_EPOCH.elapsed().expect("a clock after 1970");
+        // An hour of slack, for days to be whole ones.
+        let (before, after) = (now - 400 * day, now + day / 24);
+        let length = day * days.unsigned_abs();
+        params.not_before = before;
+        params.not_after = if days < 0 { after - length } else { after + length };
+        let key = KeyPair::generate_for(algorithm).expect("a key");
+        let certificate = params.signed_by(&key, &self.authority).expect("a certificate");
+        Issued { pem: certificate.pem(), der: certificate.der().clone(), key_pem: key.serialize_pem(), serial }
+    }
+
+    /// A list of certificates that the authority has revoked, in PEM, to be replaced within this many days from now, which may be over.
+    pub fn revoke(&self, revoked: &[&Issued], days: i32) -> String {
+        let now = rcgen::date_time_ymd(1970, 1, 1) + std::time::UNIX_EPOCH.elapsed().expect("a clock after 1970");
+        let day = Duration::from_secs(24 * 60 * 60);
+        let length = day * days.unsigned_abs();
+        let list = CertificateRevocationListParams {
+            this_update: now - 100 * day,
+            next_update: if days < 0 { now - length } else { now + length },
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked
+                .iter()
+                .map(|issued| RevokedCertParams {
+                    serial_number: issued.serial.clone(),
+                    revocation_time: now - day,
+                    reason_code: None,
+                    invalidity_date: None,
+                })
+                .collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.authority).and_then(|list| list.pem()).expect("a list")
     }
 
     /// The file with the certificate.
@@ -89,6 +148,17 @@ impl Certificate {
         listen.arg("--tls-cert").arg(self.path()).arg("--tls-key").arg(self.key_path())
     }
 
+    /// A client that trusts the authority and has a certificate of its own.
+    pub fn client_with(&self, own: &Issued) -> Arc<ClientConfig> {
+        let key = PrivateKeyDer::from_pem_slice(own.key_pem.as_bytes()).expect("a key");
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions of the provider")
+            .with_root_certificates(self.roots.clone())
+            .with_client_auth_cert(vec![own.der.clone()], key);
+        Arc::new(config.expect("a certificate with its key"))
+    }
+
     /// A client that trusts the authority and offers these versions and protocols.
     pub fn client(&self, versions: &[&'static SupportedProtocolVersion], protocols: &[&str]) -> Arc<ClientConfig> {
         let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -101,9 +171,43 @@ impl Certificate {
     }
 }
 
+impl Issued {
+    /// Puts both into files, each of which is whole at any time.
+    pub fn write(&self, certificate: &Path, key: &Path) {
+        put(key, &self.key_pem);
+        put(certificate, &self.pem);
+    }
+}
+
+/// Puts a file in the place of another, for its owner alone.
+pub fn put(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).expect("a file");
+    fs::rename(&new, path).expect("a rename");
+}
+
+/// What `openssl s_client` says of a connection, over which this is sent; and whether it came about.
+pub fn s_client(to: SocketAddr, arguments: &[&str], request: &str) -> (String, bool) {
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-connect", &to.to_string()]).args(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("openssl runs: tests/run installs it");
+    // It may not live to read it.
+    let _ = child.stdin.take().expect("it is a pipe").write_all(request.as_bytes());
+    let output = child.wait_with_output().expect("openssl runs");
+    let text = [output.stdout, output.stderr].concat();
+    (String::from_utf8_lossy(&text).into_owned(), output.status.success())
+}
+
 /// Connects; the handshake comes with the first byte that is read or written.
 pub fn connect(to: SocketAddr, client: &Arc<ClientConfig>) -> io::Result<Connection> {
-    let name = "localhost".try_into().expect("a name");
+    connect_as("localhost", to, client)
+}
+
+/// Connects, calling the node by a name or an address.
+pub fn connect_as(name: &str, to: SocketAddr, client: &Arc<ClientConfig>) -> io::Result<Connection> {
+    let name = name.to_owned().try_into().expect("a name");
     let connection = ClientConnection::new(client.clone(), name).map_err(io::Error::other)?;
     let tcp = TcpStream::connect(to)?;
     tcp.set_read_timeout(Some(TIMEOUT))?;

@@ -40,7 +40,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         self.begins(account, &operation);
         let target = account.target.get_or_init(|| target);
         form::refuse_headers(head)?;
-        let secure = connection.stream.is_secure();
+        let secure = self.is_secure(connection, head);
         let decoder = BodyDecoder::new(head, auth::unsigned_payload(), Wanted::None, FORM_MAX)?;
         let mut file = FormFile::new(Receiver::new(connection, decoder), FormReader::new(head)?);
         let form = file.receive_fields().await?;

@@ -35,7 +35,7 @@ pub trait Stream: 'static {
     /// The address of the other end.
     fn peer(&self) -> SocketAddr;
 
-    /// Whether a customer key may come this way: over TLS, or from this very machine.
+    /// Whether a customer key may come this way: over TLS, or from this very machine. (What a trusted proxy says comes on top.)
     fn is_secure(&self) -> bool;
 
     /// Ends the connection in good order: says that nothing more is sent, discards what the peer still sends for a

@@ -55,6 +55,12 @@ pub const PART_MIN: u64 = 5 << 20;
 /// Customer keys that a bucket's policy may pin.
 pub const PINS_MAX: usize = 64;
 
+/// Networks of trusted proxies: the address that a request comes from is compared with each.
+pub const TRUSTED_PROXIES_MAX: usize = 64;
+
+/// Hops of `X-Forwarded-For` that are followed, from the nearest on.
+pub const FORWARDS_MAX: usize = 16;
+
 /// How often new tags are tried to be given to an object that is being overwritten meanwhile.
 pub const TAGGING_ATTEMPTS: u32 = 4;
 

@@ -17,6 +17,7 @@ use crate::admission::Admission;
 use crate::failure::{Failure, Result};
 use crate::io::{Env, Stream};
 use crate::observe::{Account, Exchange, Observer};
+use crate::proxy::TrustedProxies;
 use crate::request::{Connection, Receiver, ReplyContext};
 use crate::settings::PolicyDefaults;
 
@@ -32,6 +33,8 @@ pub struct Config {
     pub defaults: PolicyDefaults,
     /// Who is told of requests.
     pub observer: Box<dyn Observer>,
+    /// The proxies that are believed what they say of their clients.
+    pub proxies: TrustedProxies,
 }
 
 /// One worker of the node: its handle of the log, its engine, its share of the memory.
@@ -118,10 +121,16 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             self.reply(connection, result, &account, &request_id, (resource, is_head, keep_alive)).await;
         let target = account.target.get();
         let (sse_c, key_id) = account.used();
+        let peer = connection.stream.peer();
+        let (client, secure) = match &head {
+            Ok(head) => (self.config.proxies.client(head, peer), self.is_secure(connection, head)),
+            Err(_) => (peer.ip().to_canonical(), connection.stream.is_secure()),
+        };
         observer.finished(&Exchange {
             request_id: &request_id,
-            peer: connection.stream.peer(),
-            secure: connection.stream.is_secure(),
+            peer,
+            client,
+            secure,
             method,
             resource,
             operation: account.operation.get(),
@@ -191,7 +200,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         })?;
         self.begins(account, &operation);
         let target = account.target.get_or_init(|| target);
-        let secure = connection.stream.is_secure();
+        let secure = self.is_secure(connection, head);
         let request = Request { head, target, caller, secure, request_id, payload, account };
         use Operation as Op;
         let sealed = ops::is_sealed_transfer(head, &operation)?;
@@ -255,6 +264,12 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     pub(crate) fn begins(&self, account: &Account, operation: &Operation) {
         account.operation.set(Some(operation.name()));
         self.config.observer.began(operation.name());
+    }
+
+    /// Whether a customer key may come with a request.
+    pub(crate) fn is_secure<S: Stream>(&self, connection: &Connection<S>, head: &RequestHead) -> bool {
+        let stream = &connection.stream;
+        self.config.proxies.is_secure(head, stream.is_secure(), || stream.peer())
     }
 
     /// The operations that receive no body and send a small one.

@@ -1,7 +1,7 @@
 //! What is told of each request once it is over: to logs, audits and metrics, which the binary has.
 
 use std::cell::{Cell, OnceCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +16,10 @@ use crate::access::AccessKey;
 pub struct Exchange<'a> {
     /// Its id, as the client has it from `x-amz-request-id`.
     pub request_id: &'a str,
-    /// Who sent it.
+    /// The other end of its connection.
     pub peer: SocketAddr,
+    /// Who sent it: the peer, or who that says, where it is a trusted proxy.
+    pub client: IpAddr,
     /// It came over a connection that a customer key may come over.
     pub secure: bool,
     /// Its method; `-` where its head could not be read.

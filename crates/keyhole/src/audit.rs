@@ -16,6 +16,7 @@ use keyhole_s3::time::iso8601;
 use serde::Serialize;
 
 use crate::env::System;
+use crate::reload::Reload;
 
 /// Bytes of lines that wait to be written.
 const BACKLOG_MAX: usize = 4 << 20;
@@ -51,7 +52,8 @@ struct Line<'a> {
     time: String,
     request_id: &'a str,
     access_key: Option<&'a str>,
-    peer: String,
+    /// Its address, as trusted proxies tell it.
+    client: String,
     operation: Option<&'static str>,
     bucket: Option<&'a str>,
     key: Option<&'a str>,
@@ -86,7 +88,7 @@ impl Audit {
             time: iso8601(System.now_ms()),
             request_id: exchange.request_id,
             access_key: exchange.access_key,
-            peer: exchange.peer.to_string(),
+            client: exchange.client.to_string(),
             operation: exchange.operation,
             bucket: exchange.bucket,
             key: exchange.key,
@@ -116,7 +118,6 @@ impl Audit {
     }
 
     /// Opens the file again, as whoever rotates logs has moved it away.
-    #[allow(dead_code)]
     pub(crate) fn reopen(&self) {
         self.lock().reopen = true;
         self.changed.notify_all();
@@ -210,6 +211,12 @@ fn write_some(file: &mut impl Write, lines: &mut Vec<u8>) -> io::Result<()> {
     result
 }
 
+impl Reload for Arc<Audit> {
+    fn reload(&mut self) {
+        self.reopen();
+    }
+}
+
 /// For its owner alone: it says who has what.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
@@ -227,6 +234,7 @@ mod tests {
         Exchange {
             request_id,
             peer: SocketAddr::from(([127, 0, 0, 1], 5)),
+            client: [127, 0, 0, 1].into(),
             secure: true,
             method: "GET",
             resource: "/bucket/o",

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use keyhole_node::{OwnPolicy, SseC};
+use ipnet::IpNet;
+use keyhole_node::{OwnPolicy, SseC, TrustedProxies};
 use keyhole_s3::ops::HostNames;
 
 use crate::commands::access::AccessCommand;
@@ -20,6 +21,7 @@ use crate::commands::key::KeyCommand;
 use crate::commands::operate::ScrubOptions;
 use crate::commands::sealed::{InspectOptions, OpenOptions, SealOptions};
 use crate::commands::stat::StatOptions;
+use crate::commands::tls::TlsCommand;
 
 /// An S3 storage node for edge appliances, centred on SSE-C: encryption with keys that clients bring along.
 ///
@@ -81,6 +83,9 @@ pub(crate) enum Command {
     /// Show and change how much a bucket may hold, how long, and for whom.
     #[command(subcommand)]
     Bucket(BucketCommand),
+    /// Make and show certificates for HTTPS.
+    #[command(subcommand)]
+    Tls(TlsCommand),
 }
 
 /// The store that a command is about.
@@ -121,13 +126,31 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "ADDR", requires_all = ["tls_cert", "tls_key"])]
     pub(crate) tls_listen: Option<SocketAddr>,
 
-    /// The certificate for HTTPS, in PEM: the node's own first, then those that it was signed by.
-    #[arg(long, value_name = "FILE", requires = "tls_listen")]
-    pub(crate) tls_cert: Option<PathBuf>,
+    /// A certificate for HTTPS, in PEM: the node's own first, then those that it was signed by. May be given several times, each
+    /// with its --tls-key, in the same order: a client gets the one with the name that it calls the node by, or the first.
+    #[arg(long = "tls-cert", value_name = "FILE", requires = "tls_listen")]
+    pub(crate) tls_cert: Vec<PathBuf>,
 
-    /// The private key of the certificate, in PEM, not encrypted.
+    /// The private key of a certificate, in PEM, not encrypted.
+    #[arg(long = "tls-key", value_name = "FILE", requires = "tls_listen")]
+    pub(crate) tls_key: Vec<PathBuf>,
+
+    /// Ask clients for certificates, signed by the authorities in this PEM file. Requests are signed all the same.
     #[arg(long, value_name = "FILE", requires = "tls_listen")]
-    pub(crate) tls_key: Option<PathBuf>,
+    pub(crate) tls_client_ca: Option<PathBuf>,
+
+    /// Whether a client may come without a certificate. Default: require.
+    #[arg(long, value_enum, requires = "tls_client_ca")]
+    pub(crate) tls_client_auth: Option<ClientAuth>,
+
+    /// Certificates of clients that are revoked: a PEM file with a list of each authority.
+    #[arg(long, value_name = "FILE", requires = "tls_client_ca")]
+    pub(crate) tls_client_crl: Option<PathBuf>,
+
+    /// An address or a network, as in 192.0.2.0/24, of proxies whose X-Forwarded-Proto and X-Forwarded-For are believed: customer
+    /// keys are then taken over HTTP from a proxy that says that they came to it over HTTPS. May be given several times.
+    #[arg(long = "trusted-proxy", value_name = "CIDR", value_parser = TrustedProxies::parse)]
+    pub(crate) trusted_proxies: Vec<IpNet>,
 
     /// Bounds the store, as in 10GiB or 500MB. Default: 80 % of the free space when the object file is created; all of a
     /// device.
@@ -205,6 +228,13 @@ pub(crate) enum IoMode {
     Auto,
     Uring,
     Epoll,
+}
+
+/// Whether clients need certificates, where they are asked for one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ClientAuth {
+    Optional,
+    Require,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]

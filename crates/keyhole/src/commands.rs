@@ -1,4 +1,5 @@
-//! The commands besides `serve`: keys, sealed object files, bare messages, throughput; and those of a store's operator.
+//! The commands besides `serve`: keys, sealed object files, bare messages, throughput; and those of a store's operator;
+//! certificates.
 
 pub(crate) mod access;
 pub(crate) mod bench;
@@ -13,6 +14,7 @@ mod plot;
 pub(crate) mod sealed;
 pub(crate) mod stat;
 mod stream;
+pub(crate) mod tls;
 
 use std::fmt;
 use std::process::ExitCode;

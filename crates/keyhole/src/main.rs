@@ -18,6 +18,7 @@ mod epoll;
 mod medium;
 mod observe;
 mod process;
+mod reload;
 mod serve;
 mod store;
 mod tls;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         Command::Check(options) => commands::check::run(options),
         Command::Access(command) => commands::access::run(command),
         Command::Bucket(command) => commands::bucket::run(command),
+        Command::Tls(command) => commands::tls::run(command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -31,7 +31,7 @@ fn log(exchange: &Exchange<'_>) {
         ($level:ident, $message:literal) => {
             tracing::$level!(
                 request_id = exchange.request_id,
-                peer = %exchange.peer,
+                client = %exchange.client,
                 method = exchange.method,
                 resource = exchange.resource,
                 operation = exchange.operation,

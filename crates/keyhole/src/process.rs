@@ -1,6 +1,7 @@
 //! What is asked of the system for the process as a whole.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 /// Keeps keys out of core dumps and out of the reach of other processes' debuggers, and lets writes to closed sockets be
 /// errors. Whatever of it the system refuses is said, and no reason to stop.
@@ -21,11 +22,20 @@ pub(crate) fn harden() {
     // Rust ignores SIGPIPE by itself.
 }
 
-/// The signals that end the node. They must be blocked before any thread starts, so that [`wait`](Self::wait) gets them.
-pub(crate) struct EndSignals(libc::sigset_t);
+/// What a signal asks of the node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Signal {
+    /// To end; the signal's name.
+    End(&'static str),
+    /// To read again what it was configured with: SIGHUP.
+    Reload,
+}
 
-impl EndSignals {
-    /// Blocks SIGTERM and SIGINT for this thread and those it starts.
+/// The signals that the node listens to. They must be blocked before any thread starts, so that [`wait`](Self::wait) gets them.
+pub(crate) struct Signals(libc::sigset_t);
+
+impl Signals {
+    /// Blocks SIGTERM, SIGINT and SIGHUP for this thread and those it starts.
     pub(crate) fn block() -> io::Result<Self> {
         // SAFETY: a zeroed set is a valid argument of sigemptyset, which initialises it.
         let mut set = unsafe { std::mem::zeroed() };
@@ -34,16 +44,31 @@ impl EndSignals {
             libc::sigemptyset(&mut set);
             libc::sigaddset(&mut set, libc::SIGTERM);
             libc::sigaddset(&mut set, libc::SIGINT);
+            libc::sigaddset(&mut set, libc::SIGHUP);
             libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut())
         };
-        if result == 0 { Ok(EndSignals(set)) } else { Err(io::Error::from_raw_os_error(result)) }
+        if result == 0 { Ok(Signals(set)) } else { Err(io::Error::from_raw_os_error(result)) }
     }
 
-    /// Waits for one of them; its name.
-    pub(crate) fn wait(&self) -> &'static str {
-        let mut signal = 0;
-        // SAFETY: both pointers are to valid values that outlive the call.
-        while unsafe { libc::sigwait(&self.0, &mut signal) } != 0 {}
-        if signal == libc::SIGINT { "SIGINT" } else { "SIGTERM" }
+    /// Waits for one of them, for so long at most.
+    pub(crate) fn wait(&self, limit: Duration) -> Option<Signal> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // No limit of ours comes near a time that does not fit.
+            let timeout = libc::timespec {
+                tv_sec: left.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            // SAFETY: both pointers are to valid values that outlive the call; what else is known of the signal is not asked for.
+            match unsafe { libc::sigtimedwait(&self.0, std::ptr::null_mut(), &timeout) } {
+                libc::SIGHUP => return Some(Signal::Reload),
+                libc::SIGINT => return Some(Signal::End("SIGINT")),
+                libc::SIGTERM => return Some(Signal::End("SIGTERM")),
+                // The time is over, or something else interrupted it.
+                _ if left.is_zero() => return None,
+                _ => {}
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::thread;
 
 use arc_swap::ArcSwap;
 use keyhole_core::suite;
-use keyhole_node::{Config, PolicyDefaults};
+use keyhole_node::{Config, PolicyDefaults, TrustedProxies};
 use keyhole_s3::ops::HostNames;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
@@ -18,7 +18,8 @@ use crate::cli::{EngineChoice, IoMode, LogFormat, ServeOptions, SyncMode};
 use crate::control::{Control, Running};
 use crate::engine::Chosen;
 use crate::observe::Observers;
-use crate::process::{self, EndSignals};
+use crate::process::{self, Signal, Signals};
+use crate::reload::{self, Reloads};
 use crate::store::{self, Make, Place, StoreOptions};
 use crate::worker::{First, Setup, TlsSetup};
 use crate::{epoll, tls, uring};
@@ -38,7 +39,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     }
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     process::harden();
-    let signals = EndSignals::block().map_err(|error| format!("cannot block signals: {error}"))?;
+    let signals = Signals::block().map_err(|error| format!("cannot block signals: {error}"))?;
     let engine = choose_engine(options.engine)?;
     tracing::info!("AES-256-GCM by the {} engine", format!("{engine:?}").to_lowercase());
     let use_uring = choose_io(options.io)?;
@@ -58,17 +59,18 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
         workers: threads,
         ..StoreOptions::default()
     };
-    let tls_config = load_tls(options)?;
+    let mut reloads = Reloads::new();
+    let tls_config = load_tls(options, &mut reloads)?;
     let place = Place::find(&options.data, options.state.as_deref())?;
     let store = store::open(&place, &store_options)?;
     let (access, keys, origin) = Access::load(&place.state)?;
     let listeners = listen(options.listen, threads, "--listen")?;
     let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
     let (mut tls_setups, tls_address) = match options.tls_listen.zip(tls_config) {
-        Some((address, config)) => {
+        Some((address, configs)) => {
             let listeners = listen(address, threads, "--tls-listen")?;
             let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
-            let setups = listeners.into_iter().map(|listener| TlsSetup { listener, config: config.clone() });
+            let setups = listeners.into_iter().map(|listener| TlsSetup { listener, configs: configs.clone() });
             (setups.collect(), Some(address))
         }
         None => (Vec::new(), None),
@@ -76,15 +78,27 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     let greeting = greeting(address, tls_address, &origin, &options.region);
     let host_names = HostNames::new(options.host_names.clone());
     let audit = options.audit_log.as_deref().map(Audit::start).transpose()?;
+    let proxies = TrustedProxies::new(options.trusted_proxies.clone());
+    if proxies.are_too_many() {
+        return Err(format!(
+            "there are more than {} --trusted-proxy; give networks",
+            keyhole_node::limits::TRUSTED_PROXIES_MAX
+        ));
+    }
     let config = Arc::new(Config {
         region: options.region.clone(),
         host_names,
         access: ArcSwap::from_pointee(keys),
+        proxies,
         defaults: PolicyDefaults::new(options.policies.clone()),
         observer: Box::new(Observers { audit: audit.clone() }),
     });
 
     let running = Arc::new(Running { config: config.clone(), access });
+    reloads.push(Box::new(running.clone()));
+    if let Some(audit) = &audit {
+        reloads.push(Box::new(audit.clone()));
+    }
     let (control, mut first) = open_control(&place, running);
     let (stop, stopping) = watch::channel(false);
     let (done, finished) = mpsc::channel();
@@ -116,7 +130,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     }
     drop(done);
     print(&greeting);
-    end_on_signal(signals, stop);
+    mind_signals(signals, reloads, stop);
     for _ in 0..threads {
         match finished.recv() {
             Ok(Ok(())) => {}
@@ -149,17 +163,23 @@ pub(crate) fn check(options: &ServeOptions) -> Result<(), String> {
     if options.io == IoMode::Uring {
         choose_io(options.io)?;
     }
-    load_tls(options)?;
+    load_tls(options, &mut Reloads::new())?;
     let place = Place::find(&options.data, options.state.as_deref())?;
     access::describe(&place.state).map(|_| ())
 }
 
-/// What the TLS listener says to clients, where there is one. The command line has all three options or none.
-fn load_tls(options: &ServeOptions) -> Result<Option<Arc<rustls::ServerConfig>>, String> {
-    match (&options.tls_cert, &options.tls_key) {
-        (Some(certificate), Some(key)) => tls::load(certificate, key).map(Some),
-        _ => Ok(None),
+/// What the TLS listener says to clients, where there is one, now and when its files have changed.
+fn load_tls(
+    options: &ServeOptions,
+    reloads: &mut Reloads,
+) -> Result<Option<watch::Receiver<Arc<rustls::ServerConfig>>>, String> {
+    if options.tls_listen.is_none() {
+        return Ok(None);
     }
+    let source = tls::Source::open(tls::Files::of(options)?)?;
+    let configs = source.subscribe();
+    reloads.push(Box::new(source));
+    Ok(Some(configs))
 }
 
 /// What the first worker does besides, and the name of the control socket. A node without one serves all the same.
@@ -240,15 +260,18 @@ fn listen(address: SocketAddr, threads: usize, option: &str) -> Result<Vec<TcpLi
     (0..threads).map(|_| socket(address, true).map_err(failed)).collect()
 }
 
-/// Tells the workers to end when a signal says so.
-fn end_on_signal(signals: EndSignals, stop: watch::Sender<bool>) {
+/// Tells the workers to end when a signal says so, and until then has what has changed read again.
+fn mind_signals(signals: Signals, mut reloads: Reloads, stop: watch::Sender<bool>) {
     thread::spawn(move || {
-        let signal = signals.wait();
+        let signal = reload::until_end(&signals, &mut reloads);
         tracing::info!("{signal}: no further requests are taken");
         let _ = stop.send(true);
-        let signal = signals.wait();
-        tracing::warn!("{signal} again: ending at once");
-        std::process::exit(1);
+        loop {
+            if let Some(Signal::End(signal)) = signals.wait(reload::LOOK_EVERY) {
+                tracing::warn!("{signal} again: ending at once");
+                std::process::exit(1);
+            }
+        }
     });
 }
 

@@ -64,8 +64,8 @@ pub(crate) struct Setup {
 /// What a worker needs to listen for TLS.
 pub(crate) struct TlsSetup {
     pub(crate) listener: TcpListener,
-    /// Shared by the workers, and so are the sessions that clients may resume.
-    pub(crate) config: Arc<rustls::ServerConfig>,
+    /// Shared by the workers, and so are the sessions that clients may resume. Another one comes when files have changed.
+    pub(crate) configs: watch::Receiver<Arc<rustls::ServerConfig>>,
 }
 
 /// What the first worker does besides.
@@ -199,7 +199,7 @@ where
 {
     let plain = listener(setup.listener)?;
     let tls = match setup.tls {
-        Some(tls) => Some((listener(tls.listener)?, Acceptor::new(tls.config))),
+        Some(tls) => Some((listener(tls.listener)?, Acceptor::new(tls.configs))),
         None => None,
     };
     let disk = Rc::new(disk);

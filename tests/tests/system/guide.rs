@@ -1,9 +1,10 @@
 //! The SSE-C guide, as a newcomer types it, with both versions of the AWS CLI.
 
 use std::fs;
+use std::path::Path;
 
 use keyhole_tests::data;
-use keyhole_tests::{Aws, Launch, Node};
+use keyhole_tests::{Aws, Certificate, Launch, Node};
 
 /// The commands that make the key's two variables, as the guide has them.
 const KEY: &str = "ENCRYPTION_KEY=$(cat ssec.key | base64); KEY_DIGEST=$(openssl dgst -md5 -binary ssec.key | base64)";
@@ -12,8 +13,19 @@ const TRIO: &str =
 
 fn guide(node: &Node, cli: &'static str) {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path();
-    let aws = Aws::new(cli, node, path);
+    follow(Aws::new(cli, node, directory.path()), directory.path(), cli);
+}
+
+/// The same with `https://` and `--ca-bundle` in every command.
+fn guide_over_https(cli: &'static str) {
+    let directory = tempfile::tempdir().unwrap();
+    let certificate = Certificate::new();
+    let node = certificate.launch("127.0.0.1:0").start();
+    let aws = Aws::new(cli, &node, directory.path()).over_tls(&node, &certificate.authority_path());
+    follow(aws, directory.path(), cli);
+}
+
+fn follow(aws: Aws, path: &Path, cli: &'static str) {
     let bucket = if cli.ends_with('1') { "guide-1" } else { "guide-2" };
 
     aws.shell(&format!("aws s3api create-bucket --bucket {bucket}"));
@@ -83,4 +95,14 @@ fn the_guide_with_awscli_1() {
 #[test]
 fn the_guide_over_epoll_with_a_credential_that_was_made() {
     guide(&Launch::default().arg("--io=epoll").start(), "KEYHOLE_AWSCLI_2");
+}
+
+#[test]
+fn the_guide_over_https_with_awscli_2() {
+    guide_over_https("KEYHOLE_AWSCLI_2");
+}
+
+#[test]
+fn the_guide_over_https_with_awscli_1() {
+    guide_over_https("KEYHOLE_AWSCLI_1");
 }

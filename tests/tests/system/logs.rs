@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 use keyhole_tests::command::{Directory, succeeds};
 use keyhole_tests::http::object;
@@ -57,7 +58,7 @@ fn what_is_done_with_customer_keys_is_noted() {
     for (index, line) in lines.iter().enumerate() {
         assert_eq!((of(line, "bucket"), of(line, "key")), ("bucket".to_owned(), "a \"key\"\u{e9}".to_owned()));
         assert_eq!(of(line, "access_key"), ACCESS_KEY);
-        assert!(of(line, "peer").starts_with("127.0.0.1:") && of(line, "time").ends_with('Z'));
+        assert!(of(line, "client") == "127.0.0.1" && of(line, "time").ends_with('Z'));
         match index {
             3 => assert!(of(line, "key_id").len() == 32 && of(line, "key_id") != id("bucket").trim()),
             4 => assert_eq!(line["key_id"], Value::Null, "it came without a key"),
@@ -104,4 +105,33 @@ fn an_audit_log_that_cannot_be_opened_is_no_start() {
     let (code, said) = launch.refused(directory.home());
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("/no/such/directory/audit.log"), "{said}");
+}
+
+/// SIGHUP: the audit log is opened anew, the access keys are read again.
+#[test]
+fn a_node_that_is_hung_up_on_reads_again() {
+    let directory = Directory::new();
+    let (audit, moved) = (directory.path("audit.log"), directory.path("audit.log.1"));
+    let mut node = Launch::default().arg("--audit-log").arg(&audit).start();
+    node.make_bucket("bucket");
+    let key = CustomerKey::random();
+    let put = || node.send(&object("PUT", "o").headers(key.headers()).body("x"));
+    put().expect(200);
+    while fs::read_to_string(&audit).unwrap().is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    fs::rename(&audit, &moved).unwrap();
+    let file = node.data().join("credentials.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("*:admin", "*:list")).unwrap();
+    node.hang_up();
+    let begun = Instant::now();
+    while put().status != 403 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{}", node.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(node.stop().success());
+    let (before, after) = (fs::read_to_string(&moved).unwrap(), fs::read_to_string(&audit).unwrap());
+    assert!(before.lines().count() >= 1 && before.starts_with("{\"time\""), "{before}");
+    assert!(before.lines().chain(after.lines()).all(|line| line.contains("PutObject")), "{after}");
 }

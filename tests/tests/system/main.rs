@@ -2,6 +2,7 @@
 
 mod access;
 mod attributes;
+mod certificates;
 mod checksums;
 mod clients;
 mod commands;
@@ -19,6 +20,7 @@ mod names;
 mod objects;
 mod operate;
 mod policy;
+mod proxies;
 mod resources;
 mod sealed;
 mod secrets;
@@ -26,5 +28,6 @@ mod signatures;
 mod start;
 mod tags;
 mod tls;
+mod tls_openssl;
 mod trio;
 mod uploads;

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::access::Access;
+use crate::reload::Reload;
 
 use super::answer::{Replies, answer, failed};
 use super::protocol::{Reply, Request};
@@ -80,6 +81,13 @@ impl Running {
             Err(error) => tracing::error!(%error, "the access keys stay as they were"),
         }
         result
+    }
+}
+
+impl Reload for Arc<Running> {
+    fn reload(&mut self) {
+        // What it comes to is in the log.
+        let _ = self.reload_access();
     }
 }
 

@@ -1,6 +1,8 @@
 //! One TLS connection without its socket: received bytes in, plaintext out, and the other way round.
 
+use std::cell::RefCell;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::server::UnbufferedServerConnection;
@@ -8,7 +10,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 use rustls::{Error, ServerConfig};
 use zeroize::Zeroize;
 
-use super::{HELD_MAX, RECORD_PLAIN, RECORD_ROOM};
+use super::{HELD_MAX, RECORD_PLAIN, RECORD_ROOM, SEND_PLAIN};
 use crate::buffer::Block;
 
 /// What a record is longer than its plaintext, at most: header, explicit nonce, inner type and tag come to less than 40 bytes.
@@ -16,6 +18,31 @@ const RECORD_OVERHEAD: usize = 64;
 
 /// Room besides for what TLS has to say itself: an update of keys, an alert.
 const MESSAGES: usize = 512;
+
+/// Memory for what is encrypted and sent at a time.
+const OUTGOING_LEN: usize = SEND_PLAIN + SEND_PLAIN / RECORD_PLAIN * RECORD_OVERHEAD + MESSAGES;
+
+/// Pieces of such memory that a worker keeps while nothing is sent: half a megabyte. What its connections send meanwhile takes turns
+/// with it.
+const SPARE_MAX: usize = 8;
+
+/// Memory for what is sent, of one worker. A connection has some while it sends, and none while it is idle.
+#[derive(Clone, Default)]
+pub(super) struct Spare(Rc<RefCell<Vec<Vec<u8>>>>);
+
+impl Spare {
+    fn take(&self) -> Vec<u8> {
+        self.0.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(OUTGOING_LEN))
+    }
+
+    fn give_back(&self, memory: Vec<u8>) {
+        let mut kept = self.0.borrow_mut();
+        // What has grown, for some long message, is not kept.
+        if memory.capacity() == OUTGOING_LEN && kept.len() < SPARE_MAX {
+            kept.push(memory);
+        }
+    }
+}
 
 /// Takes some of a record's plaintext, from its beginning; how much.
 pub(super) type Take<'t> = &'t mut dyn FnMut(&[u8]) -> usize;
@@ -32,13 +59,15 @@ pub(super) struct Session {
     /// Its first `sendable` bytes are to be sent before anything is awaited.
     outgoing: Vec<u8>,
     sendable: usize,
+    /// Where `outgoing` comes from, and goes when nothing is sent.
+    spare: Spare,
     /// The peer has said that it sends nothing more.
     is_over: bool,
 }
 
 impl Session {
-    /// One that awaits a client. `incoming` is for what it sends.
-    pub(super) fn new(config: Arc<ServerConfig>, incoming: Block) -> Result<Self, Error> {
+    /// One that awaits a client. `incoming` is for what it sends, `spare` for what is sent to it.
+    pub(super) fn new(config: Arc<ServerConfig>, incoming: Block, spare: Spare) -> Result<Self, Error> {
         Ok(Session {
             connection: UnbufferedServerConnection::new(config)?,
             incoming: Some(incoming),
@@ -47,6 +76,7 @@ impl Session {
             held_from: 0,
             outgoing: Vec::new(),
             sendable: 0,
+            spare,
             is_over: false,
         })
     }
@@ -120,7 +150,10 @@ impl Session {
 
     /// Nothing is sent for now: an idle connection keeps no memory for it.
     pub(super) fn rest(&mut self) {
-        self.outgoing = Vec::new();
+        let memory = std::mem::take(&mut self.outgoing);
+        if memory.capacity() > 0 {
+            self.spare.give_back(memory);
+        }
     }
 
     fn take_held(&mut self, take: Take<'_>) -> usize {
@@ -156,7 +189,7 @@ impl Session {
                 }
             },
             Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                append(&mut self.outgoing, &mut self.sendable, MESSAGES, |to| match data.encode(to) {
+                append((&mut self.outgoing, &self.spare), &mut self.sendable, MESSAGES, |to| match data.encode(to) {
                     Err(EncodeError::InsufficientSize(short)) => Err(Some(short.required_size)),
                     other => other.map_err(|_| None),
                 })
@@ -201,9 +234,11 @@ impl Session {
         let discard = status.discard;
         let result = match status.state {
             Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                append(&mut self.outgoing, &mut self.sendable, len + MESSAGES, |to| match encrypt(&mut traffic, to) {
-                    Err(EncryptError::InsufficientSize(short)) => Err(Some(short.required_size)),
-                    other => other.map_err(|_| None),
+                append((&mut self.outgoing, &self.spare), &mut self.sendable, len + MESSAGES, |to| {
+                    match encrypt(&mut traffic, to) {
+                        Err(EncryptError::InsufficientSize(short)) => Err(Some(short.required_size)),
+                        other => other.map_err(|_| None),
+                    }
                 })
             }
             Ok(_) => Err(Error::HandshakeNotComplete),
@@ -227,8 +262,9 @@ impl Session {
             let incoming = self.incoming.as_mut().expect("nobody receives");
             let status = self.connection.process_tls_records(incoming.part(self.filled.clone()));
             let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state else { return };
-            let encoded =
-                append(&mut self.outgoing, &mut self.sendable, MESSAGES, |to| data.encode(to).map_err(|_| None));
+            let encoded = append((&mut self.outgoing, &self.spare), &mut self.sendable, MESSAGES, |to| {
+                data.encode(to).map_err(|_| None)
+            });
             if encoded.is_err() {
                 return;
             }
@@ -256,12 +292,15 @@ fn hold(held: &mut Vec<u8>, plaintext: &[u8]) {
 
 /// Has `encode` write behind what is to be sent, with `len` bytes of room; or with more, where it says (`Err(Some(_))`) how much.
 fn append(
-    outgoing: &mut Vec<u8>,
+    (outgoing, spare): (&mut Vec<u8>, &Spare),
     sendable: &mut usize,
     len: usize,
     mut encode: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>,
 ) -> Result<(), Error> {
     let mut room = len;
+    if outgoing.capacity() == 0 {
+        *outgoing = spare.take();
+    }
     for _ in 0..2 {
         if outgoing.len() < *sendable + room {
             outgoing.resize(*sendable + room, 0);
@@ -288,7 +327,7 @@ mod tests {
 
     use super::*;
     use crate::buffer::Pool;
-    use crate::tls::{RECEIVE_LEN, SEND_PLAIN};
+    use crate::tls::RECEIVE_LEN;
 
     const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
@@ -308,8 +347,9 @@ mod tests {
             let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
             let chain = vec![made.cert.der().clone()];
             let certified = rustls::sign::CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).unwrap();
-            let config = Arc::new(crate::tls::config(certified).unwrap());
-            let session = Session::new(config, Pool::of(RECEIVE_LEN).take()).unwrap();
+            let certificates = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
+            let config = Arc::new(crate::tls::source::config(certificates, None).unwrap());
+            let session = Session::new(config, Pool::of(RECEIVE_LEN).take(), Spare::default()).unwrap();
             let mut roots = RootCertStore::empty();
             roots.add(made.cert.der().clone()).unwrap();
             let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -492,6 +532,31 @@ mod tests {
         pair.arrive();
         let result = pair.session.read(&mut |_| 0);
         assert_eq!(result, Err(Error::InvalidMessage(InvalidMessage::InvalidContentType)));
+    }
+
+    /// Many replies, large and small, are sent out of one piece of memory, which an idle connection does not have.
+    #[test]
+    fn memory_for_what_is_sent_is_used_again() {
+        let mut pair = Pair::ready(&TLS13, usize::MAX);
+        pair.session.rest();
+        let spare = pair.session.spare.clone();
+        let addresses = || spare.0.borrow().iter().map(|memory| memory.as_ptr()).collect::<Vec<_>>();
+        let kept = addresses();
+        assert_eq!(kept.len(), 1);
+        for len in [1, 1000, SEND_PLAIN, 5, SEND_PLAIN] {
+            let bytes = random(len);
+            pair.session.encrypt(&bytes).unwrap();
+            assert!(addresses().is_empty());
+            assert!(pair.downstream() == bytes);
+            pair.session.rest();
+            assert_eq!((addresses(), pair.session.outgoing.capacity()), (kept.clone(), 0), "{len}");
+        }
+        // What others have sent meanwhile is kept up to a bound, and what has grown is not.
+        let more: Vec<Vec<u8>> = (0..SPARE_MAX + 2).map(|_| spare.take()).collect();
+        spare.give_back(Vec::with_capacity(2 * OUTGOING_LEN));
+        assert!(addresses().is_empty());
+        more.into_iter().for_each(|memory| spare.give_back(memory));
+        assert_eq!(addresses().len(), SPARE_MAX);
     }
 
     /// The server answers a client's update of keys with its own.

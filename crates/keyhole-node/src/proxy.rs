@@ -1,0 +1,204 @@
+//! Requests that come through proxies: what a proxy says of the client, and whom it is believed.
+//!
+//! # Invariants
+//! - What a request says of its way counts only where the connection comes from a trusted address, and then only what the nearest
+//!   proxies have said themselves: anything further away could have been made up by the client.
+//! - Whatever is not said clearly is not believed: an `X-Forwarded-Proto` that is there twice, or is a list, is no `https`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use keyhole_s3::http::RequestHead;
+
+use crate::limits::{FORWARDS_MAX, TRUSTED_PROXIES_MAX};
+
+/// How the client has come to the nearest proxy.
+const PROTO: &str = "x-forwarded-proto";
+
+/// The addresses that a request has come from, each written by the hop behind it.
+const FOR: &str = "x-forwarded-for";
+
+/// The addresses of proxies that are believed.
+#[derive(Clone, Default, Debug)]
+pub struct TrustedProxies(Vec<IpNet>);
+
+impl TrustedProxies {
+    /// Those in these networks.
+    pub fn new(networks: Vec<IpNet>) -> Self {
+        TrustedProxies(networks)
+    }
+
+    /// A network, or a single address, as it is typed.
+    ///
+    /// # Errors
+    /// What is neither; and the network of all addresses: to trust everybody is never meant. They say what to type.
+    pub fn parse(text: &str) -> Result<IpNet, String> {
+        let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        match network {
+            Some(network) if network.prefix_len() == 0 => {
+                Err("this is every address there is, so anybody could claim anything; give your proxies' addresses"
+                    .to_owned())
+            }
+            Some(network) => Ok(network.trunc()),
+            None => Err("give an address or a network, such as 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64".to_owned()),
+        }
+    }
+
+    /// Whether there are more than [`TRUSTED_PROXIES_MAX`]: each request's address is compared with all of them.
+    pub fn are_too_many(&self) -> bool {
+        self.0.len() > TRUSTED_PROXIES_MAX
+    }
+
+    fn trust(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+
+    /// Whether a customer key may come with this request, over a connection of which `is_secure` says the same. A trusted proxy
+    /// has the last word, where it has one: its client may have come to it in the clear though it comes to us from this very
+    /// machine.
+    pub(crate) fn is_secure(&self, head: &RequestHead, is_secure: bool, peer: impl FnOnce() -> SocketAddr) -> bool {
+        if self.0.is_empty() || !self.trust(peer().ip()) {
+            return is_secure;
+        }
+        let mut said = head.headers.all(PROTO);
+        match (said.next(), said.next()) {
+            (None, _) => is_secure,
+            (Some(proto), None) => proto.eq_ignore_ascii_case(b"https"),
+            (Some(_), Some(_)) => false,
+        }
+    }
+
+    /// The address of the client, for logs: of the hops that `X-Forwarded-For` names, the nearest that is no trusted proxy.
+    /// Without a trusted proxy it is the connection's own.
+    pub fn client(&self, head: &RequestHead, peer: SocketAddr) -> IpAddr {
+        let mut nearest = peer.ip().to_canonical();
+        if self.0.is_empty() {
+            return nearest;
+        }
+        let lists: Vec<&[u8]> = head.headers.all(FOR).take(FORWARDS_MAX).collect();
+        let hops = lists.iter().rev().flat_map(|list| list.rsplit(|byte| *byte == b','));
+        for hop in hops.take(FORWARDS_MAX) {
+            if !self.trust(nearest) {
+                break;
+            }
+            // Whoever wrote nonsense is the last that is known.
+            let Some(address) = address(hop) else { break };
+            nearest = address;
+        }
+        nearest
+    }
+}
+
+/// The address that a hop is named by, with a port or without.
+fn address(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop).ok()?.trim();
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
+    address.map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use keyhole_s3::http::parse_head;
+
+    use super::*;
+
+    fn proxies() -> TrustedProxies {
+        TrustedProxies::new(["192.0.2.0/24", "2001:db8::1"].map(|text| TrustedProxies::parse(text).unwrap()).to_vec())
+    }
+
+    fn head(fields: &[&str]) -> RequestHead {
+        let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+        parse_head(format!("GET /b/k HTTP/1.1\r\nhost: h\r\n{fields}\r\n").as_bytes()).unwrap().unwrap().0
+    }
+
+    fn peer(address: &str) -> SocketAddr {
+        SocketAddr::new(address.parse().unwrap(), 4711)
+    }
+
+    #[test]
+    fn networks_and_addresses_are_read() {
+        let shown = |text| TrustedProxies::parse(text).map(|network| network.to_string());
+        assert_eq!(shown("192.0.2.7").unwrap(), "192.0.2.7/32");
+        assert_eq!(shown("192.0.2.7/24").unwrap(), "192.0.2.0/24");
+        assert_eq!(shown("2001:db8::/64").unwrap(), "2001:db8::/64");
+        assert_eq!(shown("0.0.0.0/1").unwrap(), "0.0.0.0/1");
+        for bad in ["", "proxy.example", "192.0.2.0/33", "192.0.2", "0.0.0.0/0", "::/0", "192.0.2.1-192.0.2.9"] {
+            assert!(shown(bad).is_err(), "{bad}");
+        }
+        let of = |count| TrustedProxies::new(vec![TrustedProxies::parse("192.0.2.7").unwrap(); count]);
+        assert!(!of(TRUSTED_PROXIES_MAX).are_too_many() && of(TRUSTED_PROXIES_MAX + 1).are_too_many());
+    }
+
+    #[test]
+    fn a_trusted_proxy_says_whether_a_key_may_come() {
+        let (near, far) = ("192.0.2.255", "192.0.3.0");
+        for (fields, trusted, expected) in [
+            // What the connection says is what counts where no trusted proxy says otherwise.
+            (&[][..], near, [false, true]),
+            (&[], far, [false, true]),
+            (&["X-Forwarded-Proto: https"], far, [false, true]),
+            (&["X-Forwarded-Proto: http"], far, [false, true]),
+            // The proxy has the last word.
+            (&["X-Forwarded-Proto: https"], near, [true, true]),
+            (&["x-forwarded-proto: HTTPS"], "2001:db8::1", [true, true]),
+            (&["X-Forwarded-Proto: https"], "::ffff:192.0.2.9", [true, true]),
+            (&["X-Forwarded-Proto: https"], "2001:db8::2", [false, true]),
+            (&["X-Forwarded-Proto: http"], near, [false, false]),
+            // Not said clearly.
+            (&["X-Forwarded-Proto: https", "X-Forwarded-Proto: https"], near, [false, false]),
+            (&["X-Forwarded-Proto: http", "X-Forwarded-Proto: https"], near, [false, false]),
+            (&["X-Forwarded-Proto: https, https"], near, [false, false]),
+            (&["X-Forwarded-Proto: http, https"], near, [false, false]),
+            (&["X-Forwarded-Proto: https,"], near, [false, false]),
+            (&["X-Forwarded-Proto:"], near, [false, false]),
+            (&["X-Forwarded-Proto: https:"], near, [false, false]),
+            // Not this way: most proxies hand on what a client says here.
+            (&["Forwarded: for=198.51.100.1;proto=https"], near, [false, true]),
+            (&["X-Forwarded-Scheme: https"], near, [false, true]),
+            (&["X-Forwarded-Ssl: on"], near, [false, true]),
+        ] {
+            for (is_secure, expected) in [false, true].into_iter().zip(expected) {
+                let got = proxies().is_secure(&head(fields), is_secure, || peer(trusted));
+                assert_eq!(got, expected, "{fields:?} from {trusted}, {is_secure}");
+            }
+        }
+        let nobody = TrustedProxies::default();
+        let never = || panic!("nobody is looked up where nobody is trusted");
+        assert!(!nobody.is_secure(&head(&["X-Forwarded-Proto: https"]), false, never));
+        assert!(nobody.is_secure(&head(&["X-Forwarded-Proto: http"]), true, never));
+    }
+
+    #[test]
+    fn the_client_is_the_nearest_that_is_no_proxy() {
+        for (fields, from, expected) in [
+            (&[][..], "192.0.2.1", "192.0.2.1"),
+            (&["X-Forwarded-For: 198.51.100.1"], "192.0.2.1", "198.51.100.1"),
+            (&["X-Forwarded-For: 198.51.100.1"], "::ffff:192.0.2.1", "198.51.100.1"),
+            // Nobody else is believed.
+            (&["X-Forwarded-For: 198.51.100.1"], "203.0.113.9", "203.0.113.9"),
+            (&["X-Forwarded-For: 10.0.0.1, 198.51.100.1"], "192.0.2.1", "198.51.100.1"),
+            // Two proxies behind each other, in one list and in two.
+            (&["X-Forwarded-For: 10.0.0.1, 198.51.100.1, 192.0.2.77"], "192.0.2.1", "198.51.100.1"),
+            (&["X-Forwarded-For: 198.51.100.1", "X-Forwarded-For: 192.0.2.77"], "192.0.2.1", "198.51.100.1"),
+            (&["X-Forwarded-For: 192.0.2.77"], "192.0.2.1", "192.0.2.77"),
+            // With ports, as some write it.
+            (&["X-Forwarded-For: 198.51.100.1:1234"], "192.0.2.1", "198.51.100.1"),
+            (&["X-Forwarded-For: [2001:db8:1::1]:1234"], "192.0.2.1", "2001:db8:1::1"),
+            (&["X-Forwarded-For: [2001:db8:1::1]"], "192.0.2.1", "2001:db8:1::1"),
+            // Nonsense ends it.
+            (&["X-Forwarded-For: 198.51.100.1, unknown"], "192.0.2.1", "192.0.2.1"),
+            (&["X-Forwarded-For: 198.51.100.1,"], "192.0.2.1", "192.0.2.1"),
+            (&["X-Forwarded-For: \u{fc}"], "192.0.2.1", "192.0.2.1"),
+        ] {
+            assert_eq!(proxies().client(&head(fields), peer(from)).to_string(), expected, "{fields:?} from {from}");
+        }
+        let long = format!("X-Forwarded-For: 198.51.100.1{}", ", 192.0.2.77".repeat(FORWARDS_MAX - 1));
+        assert_eq!(proxies().client(&head(&[&long]), peer("192.0.2.1")).to_string(), "198.51.100.1");
+        let longer = format!("X-Forwarded-For: 198.51.100.1{}", ", 192.0.2.77".repeat(FORWARDS_MAX));
+        assert_eq!(proxies().client(&head(&[&longer]), peer("192.0.2.1")).to_string(), "192.0.2.77");
+        let nobody = TrustedProxies::default();
+        assert_eq!(nobody.client(&head(&[&long]), peer("192.0.2.1")).to_string(), "192.0.2.1");
+    }
+}

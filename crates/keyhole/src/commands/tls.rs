@@ -1,0 +1,260 @@
+//! `keyhole tls`: certificates of one's own, and what is in certificates.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use keyhole_node::Env;
+use keyhole_s3::time::iso8601;
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, DnsName};
+use tempfile::NamedTempFile;
+use zeroize::Zeroizing;
+
+use super::{Failure, Result};
+use crate::env::System;
+use crate::tls::certificate::Facts;
+
+/// Names that a certificate made here may be for.
+const HOSTS_MAX: usize = 64;
+
+/// Days that a certificate made here may be valid: ten years.
+const DAYS_MAX: u32 = 3650;
+
+/// The longest common name (RFC 5280, ub-common-name).
+const COMMON_NAME_MAX: usize = 64;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The clocks of clients may be behind by so much.
+const BEFORE: Duration = DAY;
+
+const CERTIFICATE: &str = "cert.pem";
+const KEY: &str = "key.pem";
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum TlsCommand {
+    /// Make a certificate that is its own authority, and its key: cert.pem and key.pem.
+    SelfSigned(SelfSignedOptions),
+    /// Show what certificates say: names, validity, issuer, fingerprint.
+    ///
+    /// Warns of those that have expired, or do within 14 days. Whether anybody trusts them is not looked at.
+    Show {
+        /// A PEM file.
+        file: PathBuf,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SelfSignedOptions {
+    /// What clients call the node by: host names, one of which may begin with *., and addresses.
+    #[arg(long = "host", value_name = "NAME", required = true, num_args = 1.., value_parser = parse_host)]
+    pub(crate) hosts: Vec<String>,
+
+    /// How long it is valid.
+    #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=i64::from(DAYS_MAX)))]
+    pub(crate) days: u32,
+
+    /// Where to put the two files; made if it is missing.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) out: PathBuf,
+
+    /// Put them in the place of those that are there. A node that uses them takes the new ones by itself.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+pub(crate) fn run(command: &TlsCommand) -> Result<()> {
+    match command {
+        TlsCommand::SelfSigned(options) => self_signed(options),
+        TlsCommand::Show { file } => show(file),
+    }
+}
+
+fn parse_host(text: &str) -> std::result::Result<String, String> {
+    let bare = text.strip_prefix("*.").unwrap_or(text);
+    // A name with an asterisk has two labels besides: nobody takes one for a whole top-level domain.
+    let is_name = DnsName::try_from(bare).is_ok() && (bare.len() == text.len() || bare.contains('.'));
+    match is_name || text.parse::<IpAddr>().is_ok() {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("give a host name such as node.example or *.s3.example, or an address".to_owned()),
+    }
+}
+
+fn self_signed(options: &SelfSignedOptions) -> Result<()> {
+    if options.hosts.len() > HOSTS_MAX {
+        return Err(Failure::Usage(format!("there are {} names; give up to {HOSTS_MAX}", options.hosts.len())));
+    }
+    let paths = [CERTIFICATE, KEY].map(|name| options.out.join(name));
+    if let Some(path) = paths.iter().find(|path| !options.force && path.symlink_metadata().is_ok()) {
+        return Err(exists(path));
+    }
+    let (certificate, der, key) =
+        make(options).map_err(|error| Failure::Other(format!("cannot make a certificate: {error}")))?;
+    fs::create_dir_all(&options.out)
+        .map_err(|error| Failure::io(format_args!("cannot make {}", options.out.display()), error))?;
+    let [certificate_path, key_path] = &paths;
+    // The key first: a node that uses both notices once the certificate is there.
+    write(key_path, key.as_bytes(), 0o600, options.force)?;
+    write(certificate_path, certificate.as_bytes(), 0o644, options.force)?;
+    let facts = Facts::read(&der)?;
+    let (certificate, key) = (quoted(certificate_path), quoted(key_path));
+    println!("{certificate} and {key} were written.\n");
+    print_facts(&facts);
+    println!("\nTo use them:\n");
+    println!("  keyhole serve --tls-listen 0.0.0.0:9443 --tls-cert {certificate} --tls-key {key}");
+    println!("  aws --endpoint-url https://{}:9443 --ca-bundle {certificate} s3 ls", in_url(&options.hosts[0]));
+    println!("\nClients need {CERTIFICATE} alone, and trust it as it is: have them compare its SHA-256.");
+    Ok(())
+}
+
+/// A certificate in PEM and in DER, and its key in PEM.
+fn make(options: &SelfSignedOptions) -> std::result::Result<(String, Vec<u8>, Zeroizing<String>), rcgen::Error> {
+    let now = date_time_ymd(1970, 1, 1) + Duration::from_millis(System.now_ms());
+    let mut params = CertificateParams::default();
+    for host in &options.hosts {
+        params.subject_alt_names.push(match host.parse() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(host.as_str().try_into()?),
+        });
+    }
+    params.not_before = now - BEFORE;
+    params.not_after = now + DAY * options.days;
+    // Nobody decides anything by it, but it is what many tools show.
+    let first = &options.hosts[0];
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, if first.len() > COMMON_NAME_MAX { "keyhole" } else { first });
+    // It signs nothing but itself: whoever gets at its key cannot make certificates for others.
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let key = Zeroizing::new(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?);
+    let certificate = params.self_signed(&*key)?;
+    Ok((certificate.pem(), certificate.der().to_vec(), Zeroizing::new(key.serialize_pem())))
+}
+
+/// Writes a file, which a crash leaves as it was, absent or whole.
+fn write(path: &Path, contents: &[u8], mode: u32, force: bool) -> Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || -> io::Result<bool> {
+        // For its owner alone until it has its mode.
+        let mut file = NamedTempFile::new_in(directory)?;
+        file.write_all(contents)?;
+        file.as_file().set_permissions(Permissions::from_mode(mode))?;
+        file.as_file().sync_all()?;
+        let kept = if force { file.persist(path) } else { file.persist_noclobber(path) };
+        match kept {
+            Ok(_) => {}
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+            Err(error) => return Err(error.error),
+        }
+        File::open(directory)?.sync_all()?;
+        Ok(true)
+    };
+    match write() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(exists(path)),
+        Err(error) => Err(Failure::io(format_args!("cannot write {}", path.display()), error)),
+    }
+}
+
+fn exists(path: &Path) -> Failure {
+    Failure::Other(format!("{} exists; give another --out, or --force to replace it", path.display()))
+}
+
+fn show(path: &Path) -> Result<()> {
+    let pem = fs::read(path).map_err(|error| Failure::io(format_args!("cannot read {}", path.display()), error))?;
+    let malformed = |what: String| Failure::Malformed(format!("{}: {what}", path.display()));
+    let certificates: std::result::Result<Vec<CertificateDer<'_>>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let certificates = certificates.map_err(|error| malformed(format!("no sound PEM file: {error}")))?;
+    if certificates.is_empty() {
+        return Err(malformed("there is no certificate in it".to_owned()));
+    }
+    let facts: std::result::Result<Vec<Facts>, _> =
+        certificates.iter().map(|certificate| Facts::read(certificate)).collect();
+    for (i, facts) in facts.map_err(malformed)?.iter().enumerate() {
+        if i > 0 {
+            println!();
+        }
+        print_facts(facts);
+        if let Some(concern) = facts.concern(System.now_ms()) {
+            eprintln!("keyhole: WARNING: the certificate of {} {concern}", facts.subject);
+        }
+    }
+    Ok(())
+}
+
+fn print_facts(facts: &Facts) {
+    let line = |name: &str, value: &str| println!("{name:<11} {value}");
+    line("names", &facts.all_names());
+    line("subject", &facts.subject);
+    let is_own = if facts.subject == facts.issuer { " (itself)" } else { "" };
+    line("issuer", &format!("{}{is_own}", facts.issuer));
+    if facts.is_authority {
+        line("authority", "yes: it may sign others");
+    }
+    line("valid from", &iso8601(facts.not_before_ms));
+    line("until", &iso8601(facts.not_after_ms));
+    line("key", &facts.key);
+    line("serial", &facts.serial);
+    line("SHA-256", &facts.fingerprint());
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@".contains(c);
+    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+/// A host as a URL has it.
+fn in_url(host: &str) -> String {
+    match host.parse() {
+        Ok(IpAddr::V6(address)) => format!("[{address}]"),
+        _ => host.replacen('*', "bucket", 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        for (text, expected) in [
+            ("localhost", "localhost"),
+            ("Node.Example", "node.example"),
+            ("*.s3.example", "*.s3.example"),
+            ("192.0.2.7", "192.0.2.7"),
+            ("2001:db8::7", "2001:db8::7"),
+        ] {
+            assert_eq!(parse_host(text).unwrap(), expected);
+        }
+        for bad in
+            ["", "*", "*.", "*.example", "a.*.example", "a b", "http://a", "[::1]", "a:9443", "-a", "\u{e4}.example"]
+        {
+            assert!(parse_host(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn paths_are_quoted_for_a_shell() {
+        for (path, expected) in
+            [("a/b-1.pem", "a/b-1.pem"), ("my key.pem", "'my key.pem'"), ("it's", r"'it'\''s'"), ("$a", "'$a'")]
+        {
+            assert_eq!(quoted(Path::new(path)), expected);
+        }
+        assert_eq!(
+            [in_url("::1"), in_url("a.example"), in_url("*.a.example")],
+            ["[::1]", "a.example", "bucket.a.example"]
+        );
+    }
+}

@@ -1,0 +1,233 @@
+//! What a certificate says of itself, for people and for choosing between certificates. Nothing here decides whom to trust.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use keyhole_s3::time::iso8601;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
+use x509_parser::revocation_list::CertificateRevocationList;
+use x509_parser::time::ASN1Time;
+use x509_parser::x509::X509Name;
+
+/// How long before its end a certificate is a concern.
+pub(crate) const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// Names that are told in one line; of the rest it is told how many there are.
+const NAMES_TOLD: usize = 8;
+
+/// What a certificate says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    /// The host names it is for, in lower case; one may begin with `*.`.
+    pub(crate) hosts: Vec<String>,
+    /// The addresses it is for.
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) subject: String,
+    pub(crate) issuer: String,
+    pub(crate) serial: String,
+    pub(crate) is_authority: bool,
+    /// The kind of its key.
+    pub(crate) key: String,
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub(crate) not_before_ms: u64,
+    pub(crate) not_after_ms: u64,
+    /// SHA-256 of the certificate.
+    fingerprint: [u8; 32],
+}
+
+impl Facts {
+    /// Reads a certificate in DER.
+    pub(crate) fn read(der: &[u8]) -> Result<Self, String> {
+        let (_, certificate) = X509Certificate::from_der(der).map_err(|error| format!("no certificate: {error}"))?;
+        let (mut hosts, mut addresses) = (Vec::new(), Vec::new());
+        let names = certificate.subject_alternative_name().map_err(|error| format!("its names: {error}"))?;
+        for name in names.iter().flat_map(|names| &names.value.general_names) {
+            match name {
+                GeneralName::DNSName(name) => hosts.push(visible(name).to_ascii_lowercase()),
+                GeneralName::IPAddress(bytes) => addresses.extend(address(bytes)),
+                _ => {}
+            }
+        }
+        let mut fingerprint = [0; 32];
+        fingerprint.copy_from_slice(digest::digest(&digest::SHA256, der).as_ref());
+        let validity = certificate.validity();
+        Ok(Facts {
+            hosts,
+            addresses,
+            subject: shown(certificate.subject()),
+            issuer: shown(certificate.issuer()),
+            serial: certificate.raw_serial_as_string(),
+            is_authority: certificate.is_ca(),
+            key: key(&certificate),
+            not_before_ms: ms(validity.not_before),
+            not_after_ms: ms(validity.not_after),
+            fingerprint,
+        })
+    }
+
+    /// The fingerprint, as OpenSSL shows it.
+    pub(crate) fn fingerprint(&self) -> String {
+        let mut text = String::new();
+        for (i, byte) in self.fingerprint.iter().enumerate() {
+            let colon = if i == 0 { "" } else { ":" };
+            write!(text, "{colon}{byte:02X}").expect("a string takes it");
+        }
+        text
+    }
+
+    /// The names that it is for, with commas.
+    pub(crate) fn all_names(&self) -> String {
+        self.first_names(usize::MAX)
+    }
+
+    /// The same for one line: some of them, and how many more there are.
+    pub(crate) fn names(&self) -> String {
+        self.first_names(NAMES_TOLD)
+    }
+
+    fn first_names(&self, count: usize) -> String {
+        let all = self.hosts.iter().cloned().chain(self.addresses.iter().map(IpAddr::to_string));
+        let mut names: Vec<String> = all.collect();
+        let more = names.len().saturating_sub(count);
+        names.truncate(count);
+        let mut text = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        if more > 0 {
+            write!(text, " and {more} more").expect("a string takes it");
+        }
+        text
+    }
+
+    /// What is to be said of its validity, if it does not hold now or not for long.
+    pub(crate) fn concern(&self, now_ms: u64) -> Option<String> {
+        let soon_ms = u64::try_from(EXPIRES_SOON.as_millis()).unwrap_or(u64::MAX);
+        if now_ms < self.not_before_ms {
+            return Some(format!("is not valid before {}: is the clock right?", iso8601(self.not_before_ms)));
+        }
+        let end = iso8601(self.not_after_ms);
+        match self.not_after_ms.checked_sub(now_ms) {
+            None => Some(format!("has expired at {end}: clients refuse it")),
+            Some(left) if left <= soon_ms => Some(format!("expires at {end}, in {} days", left / DAY_MS)),
+            Some(_) => None,
+        }
+    }
+}
+
+/// What a list of revoked certificates says of itself.
+#[derive(Debug)]
+pub(crate) struct ListFacts {
+    /// Whose list it is, as the certificates have it.
+    pub(crate) issuer: Vec<u8>,
+    pub(crate) issuer_shown: String,
+    /// When there should be a newer one.
+    pub(crate) next_update_ms: Option<u64>,
+}
+
+impl ListFacts {
+    /// Reads a list in DER.
+    pub(crate) fn read(der: &[u8]) -> Result<Self, String> {
+        let (_, list) = CertificateRevocationList::from_der(der).map_err(|error| format!("no list: {error}"))?;
+        Ok(ListFacts {
+            issuer: list.issuer().as_raw().to_vec(),
+            issuer_shown: shown(list.issuer()),
+            next_update_ms: list.next_update().map(ms),
+        })
+    }
+}
+
+/// The name of an authority, as it is in its lists, and for people.
+pub(crate) fn subject(der: &[u8]) -> Result<(Vec<u8>, String), String> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|error| format!("no certificate: {error}"))?;
+    Ok((certificate.subject().as_raw().to_vec(), shown(certificate.subject())))
+}
+
+/// Control characters could do things to a terminal.
+fn visible(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+fn shown(name: &X509Name<'_>) -> String {
+    let text = visible(&name.to_string());
+    if text.is_empty() { "nobody".to_owned() } else { text }
+}
+
+fn ms(time: ASN1Time) -> u64 {
+    u64::try_from(time.timestamp()).unwrap_or(0).saturating_mul(1000)
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(|bytes| Ipv4Addr::from(bytes).into());
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(|bytes| Ipv6Addr::from(bytes).into())).ok()
+}
+
+fn key(certificate: &X509Certificate<'_>) -> String {
+    match certificate.public_key().parsed() {
+        Ok(PublicKey::RSA(key)) => format!("RSA, {} bits", key.key_size()),
+        Ok(PublicKey::EC(key)) => format!("ECDSA, {} bits", key.key_size()),
+        // Named by their algorithm alone: Ed25519, and what is newer.
+        _ if certificate.public_key().algorithm.algorithm.to_id_string() == ED25519 => "Ed25519".to_owned(),
+        _ => format!("of algorithm {}", certificate.public_key().algorithm.algorithm.to_id_string()),
+    }
+}
+
+/// RFC 8410.
+const ED25519: &str = "1.3.101.112";
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, SignatureAlgorithm};
+
+    use super::*;
+
+    fn made(names: &[&str], algorithm: &'static SignatureAlgorithm) -> Facts {
+        let mut params =
+            CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2027, 1, 1);
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        Facts::read(params.self_signed(&key).unwrap().der()).unwrap()
+    }
+
+    #[test]
+    fn what_is_in_a_certificate_is_told() {
+        let facts = made(&["Node.Example", "*.s3.example", "192.0.2.7", "2001:db8::7"], &rcgen::PKCS_ECDSA_P256_SHA256);
+        assert_eq!(facts.hosts, ["node.example", "*.s3.example"]);
+        assert_eq!(facts.names(), "node.example, *.s3.example, 192.0.2.7, 2001:db8::7");
+        assert_eq!(facts.key, "ECDSA, 256 bits");
+        assert_eq!(
+            (iso8601(facts.not_before_ms), iso8601(facts.not_after_ms)),
+            ("2026-01-01T00:00:00.000Z".to_owned(), "2027-01-01T00:00:00.000Z".to_owned())
+        );
+        assert_eq!(facts.fingerprint().len(), 32 * 3 - 1);
+        assert!(!facts.is_authority);
+        assert_eq!(made(&[], &PKCS_ED25519).key, "Ed25519");
+        assert_eq!(made(&[], &PKCS_ED25519).names(), "none");
+        let many: Vec<String> = (0..NAMES_TOLD + 2).map(|n| format!("n{n}")).collect();
+        let many: Vec<&str> = many.iter().map(|name| &name[..]).collect();
+        assert!(made(&many, &PKCS_ED25519).names().ends_with("n7 and 2 more"));
+        assert!(Facts::read(b"none").is_err() && Facts::read(b"").is_err());
+    }
+
+    #[test]
+    fn a_certificate_is_a_concern_for_14_days() {
+        let facts = made(&["n"], &PKCS_ED25519);
+        let (begin, end) = (facts.not_before_ms, facts.not_after_ms);
+        let at = |now_ms| facts.concern(now_ms);
+        assert!(at(begin - 1).unwrap().contains("is not valid before 2026-01-01"));
+        assert_eq!((at(begin), at(end - 14 * DAY_MS - 1)), (None, None));
+        assert!(at(end - 14 * DAY_MS).unwrap().contains("expires at 2027-01-01T00:00:00.000Z, in 14 days"));
+        assert!(at(end).unwrap().contains("in 0 days"));
+        assert!(at(end + 1).unwrap().contains("has expired at 2027-01-01"));
+    }
+
+    #[test]
+    fn nothing_reaches_the_terminal_as_it_is() {
+        assert_eq!(visible("a\x1b[2Jb\u{9b}c"), "a?[2Jb?c");
+    }
+}

@@ -1,0 +1,224 @@
+//! Certificates, keys and lists in files, and whether the files have changed.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustls_pki_types::pem::{self, PemObject};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use zeroize::Zeroizing;
+
+/// The longest file that is read. The largest bundles of authorities have a quarter of a megabyte, and lists of revoked
+/// certificates some megabytes.
+const FILE_MAX: u64 = 16 << 20;
+
+const ENCRYPTED: &[u8] = b"BEGIN ENCRYPTED PRIVATE KEY";
+
+/// The certificates in a file that an option names: one at least.
+pub(super) fn load_certificates(path: &Path, option: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates: Vec<_> = all_of(&read(path, option)?, path)?;
+    if certificates.is_empty() {
+        return Err(format!(
+            "there is no certificate in {}; give a PEM file with {option}, that has BEGIN CERTIFICATE in it",
+            path.display()
+        ));
+    }
+    Ok(certificates)
+}
+
+/// The lists of revoked certificates in a file: one at least.
+pub(super) fn load_lists(path: &Path, option: &str) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let lists: Vec<_> = all_of(&read(path, option)?, path)?;
+    if lists.is_empty() {
+        return Err(format!(
+            "there is no list of revoked certificates in {}; give a PEM file with {option}, that has BEGIN X509 CRL in it",
+            path.display()
+        ));
+    }
+    Ok(lists)
+}
+
+fn all_of<T: PemObject>(pem: &[u8], path: &Path) -> Result<Vec<T>, String> {
+    let all: Result<Vec<T>, pem::Error> = T::pem_slice_iter(pem).collect();
+    all.map_err(|error| format!("{} is no sound PEM file: {error}; make it anew", path.display()))
+}
+
+/// The private key in a file.
+pub(super) fn load_key(path: &Path, option: &str) -> Result<PrivateKeyDer<'static>, String> {
+    let pem = read(path, option)?;
+    let mode = fs::metadata(path).map(|metadata| metadata.permissions().mode()).unwrap_or_default();
+    if mode & 0o007 != 0 {
+        tracing::warn!("{} can be read by everybody; chmod 600 it", path.display());
+    }
+    let is_encrypted = pem.windows(ENCRYPTED.len()).any(|window| window == ENCRYPTED);
+    // The parser's own message could quote the file.
+    match PrivateKeyDer::from_pem_slice(&pem) {
+        Ok(key) => Ok(key),
+        Err(_) if is_encrypted => Err(format!(
+            "the key in {0} is encrypted; decrypt it with openssl pkey -in {0} -out NEW, and give NEW with {option}",
+            path.display()
+        )),
+        Err(_) => Err(format!(
+            "there is no private key in {}; give a PEM file with {option}, that has BEGIN PRIVATE KEY in it, or EC or RSA \
+             before PRIVATE",
+            path.display()
+        )),
+    }
+}
+
+/// All of a file, wiped when dropped: it may have a key.
+fn read(path: &Path, option: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+    let read = || -> io::Result<_> {
+        let file = File::open(path)?;
+        let len = file.metadata()?.len().min(FILE_MAX);
+        // With room for all of it, so that it does not grow, which would leave parts behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(len).unwrap_or(0) + 1));
+        file.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    match read() {
+        Ok(bytes) if bytes.len() as u64 > FILE_MAX => {
+            Err(format!("{} has more than {} MiB; give a PEM file with {option}", path.display(), FILE_MAX >> 20))
+        }
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(format!("cannot read {option} {}: {error}", path.display())),
+    }
+}
+
+/// What tells a file from what it was before: another file under its name, or other bytes in it. Symbolic links are followed, so
+/// one that leads elsewhere is another file as well.
+#[derive(PartialEq, Eq, Clone, Debug)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    len: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// That of a file; `None` where there is none.
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            len: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+/// Files that belong together, and what they were when they were read.
+///
+/// By looking, and not by being told: that works for renames, for symbolic links of which one on the way is changed, on every file
+/// system, and nothing is missed. It takes a few `stat`s every other second.
+pub(super) struct Watched {
+    paths: Vec<PathBuf>,
+    read: Vec<Option<Stamp>>,
+    /// What they were when it was looked last, if that was something else.
+    changing: Option<Vec<Option<Stamp>>>,
+}
+
+impl Watched {
+    /// These, about to be read.
+    pub(super) fn new(paths: Vec<PathBuf>) -> Self {
+        let mut watched = Watched { paths, read: Vec::new(), changing: None };
+        watched.about_to_be_read();
+        watched
+    }
+
+    /// What they are now counts as read. Ahead of reading: what changes meanwhile is found later.
+    pub(super) fn about_to_be_read(&mut self) {
+        self.read = self.stamps();
+        self.changing = None;
+    }
+
+    /// Whether they have changed since they were read, and not since the last look: who writes two files, or a long one, is let
+    /// finish.
+    pub(super) fn have_changed(&mut self) -> bool {
+        let now = self.stamps();
+        if now == self.read {
+            self.changing = None;
+            return false;
+        }
+        let is_settled = self.changing.as_ref() == Some(&now);
+        self.changing = Some(now);
+        is_settled
+    }
+
+    fn stamps(&self) -> Vec<Option<Stamp>> {
+        self.paths.iter().map(|path| Stamp::of(path)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn changes_of_every_kind_are_found_once_they_are_settled() {
+        let home = tempfile::tempdir().unwrap();
+        let path = |name: &str| home.path().join(name);
+        let write = |name: &str, text: &str| fs::write(path(name), text).unwrap();
+        write("a", "one");
+        write("b", "two");
+        fs::create_dir(path("1")).unwrap();
+        fs::create_dir(path("2")).unwrap();
+        write("1/c", "three");
+        write("2/c", "three");
+        symlink("1", path("data")).unwrap();
+        symlink("data/c", path("c")).unwrap();
+        let mut watched = Watched::new(vec![path("a"), path("b"), path("c")]);
+        assert!(!watched.have_changed() && !watched.have_changed());
+
+        let mut found_by = |what: &str, change: &dyn Fn()| {
+            change();
+            assert!(!watched.have_changed(), "{what}: perhaps not all of it yet");
+            assert!(watched.have_changed(), "{what}");
+            watched.about_to_be_read();
+            assert!(!watched.have_changed() && !watched.have_changed(), "{what}: once");
+        };
+        found_by("other bytes", &|| write("a", "ONE!"));
+        found_by("as many other bytes", &|| write("a", "one!"));
+        found_by("a rename", &|| {
+            write("new", "one!");
+            fs::rename(path("new"), path("a")).unwrap();
+        });
+        found_by("a symbolic link on the way", &|| {
+            symlink("2", path("new")).unwrap();
+            fs::rename(path("new"), path("data")).unwrap();
+        });
+        found_by("an absence", &|| fs::remove_file(path("b")).unwrap());
+        found_by("a return", &|| write("b", "two"));
+
+        write("a", "begun");
+        assert!(!watched.have_changed());
+        write("a", "begun, and gone on");
+        assert!(!watched.have_changed(), "still changing");
+        assert!(watched.have_changed());
+        // As it was, before anybody has read it.
+        watched.about_to_be_read();
+        fs::rename(path("a"), path("aside")).unwrap();
+        assert!(!watched.have_changed());
+        assert!(watched.have_changed());
+    }
+
+    #[test]
+    fn files_have_a_longest() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("long");
+        let file = File::create(&path).unwrap();
+        file.set_len(FILE_MAX).unwrap();
+        assert_eq!(read(&path, "--option").unwrap().len() as u64, FILE_MAX);
+        file.set_len(FILE_MAX + 1).unwrap();
+        let error = read(&path, "--option").unwrap_err();
+        assert!(error.contains("16 MiB") && error.contains("--option"), "{error}");
+        assert!(read(Path::new("/dev/zero"), "--option").is_err());
+    }
+}

@@ -1,0 +1,333 @@
+//! Where certificates come from: files, read at the start, and again when they change.
+//!
+//! Each pair of a certificate and its key, and what clients' certificates are verified with, is read by itself: where one of them
+//! is wrong, what was read before stays in use, and the others go on changing.
+//!
+//! Whatever changes makes a new [`ServerConfig`], for the handshakes that begin from then on. Connections that are there go on with
+//! what they began with. Tickets and sessions belong to a configuration, so a session is resumed under the certificate that it
+//! began with, or not at all: no client goes on for hours without having seen the new one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::crypto::aws_lc_rs;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::{Error, ServerConfig};
+use tokio::sync::watch;
+
+use super::files::Watched;
+use super::material::{CERT, ClientFiles, KEY, Load, PairFiles};
+use super::names::Names;
+use super::{ALPN, PAIRS_MAX, SESSIONS_MAX};
+use crate::cli::{ClientAuth, ServeOptions};
+use crate::reload::Reload;
+
+/// How often it is said again that a certificate expires soon.
+const SAY_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The files that TLS is made of.
+pub(crate) struct Files {
+    pairs: Vec<PairFiles>,
+    clients: Option<ClientFiles>,
+}
+
+impl Files {
+    /// Those that the options name.
+    pub(crate) fn of(options: &ServeOptions) -> Result<Self, String> {
+        let (certificates, keys) = (&options.tls_cert, &options.tls_key);
+        if certificates.len() != keys.len() {
+            return Err(format!(
+                "there are {} {CERT} and {} {KEY}; give each certificate its key, in the same order",
+                certificates.len(),
+                keys.len()
+            ));
+        }
+        if certificates.len() > PAIRS_MAX {
+            return Err(format!("there are {} {CERT}; give up to {PAIRS_MAX}", certificates.len()));
+        }
+        let pair =
+            |(certificate, key): (&PathBuf, &PathBuf)| PairFiles { certificate: certificate.clone(), key: key.clone() };
+        let clients = options.tls_client_ca.clone().map(|authorities| ClientFiles {
+            authorities,
+            revoked: options.tls_client_crl.clone(),
+            auth: options.tls_client_auth.unwrap_or(ClientAuth::Require),
+        });
+        Ok(Files { pairs: certificates.iter().zip(keys).map(pair).collect(), clients })
+    }
+}
+
+/// Files, and what was made of them last.
+struct Part<F: Load> {
+    files: F,
+    watched: Watched,
+    loaded: F::Loaded,
+}
+
+impl<F: Load> Part<F> {
+    fn open(files: F) -> Result<Self, String> {
+        let watched = Watched::new(files.paths());
+        let loaded = files.load()?;
+        files.voice_concerns(&loaded);
+        Ok(Part { files, watched, loaded })
+    }
+
+    /// Reads the files again; whether what they have is in use now.
+    fn reload(&mut self) -> bool {
+        self.watched.about_to_be_read();
+        match self.files.load() {
+            Ok(loaded) => {
+                self.loaded = loaded;
+                self.voice_concerns();
+                true
+            }
+            Err(error) => {
+                tracing::warn!(
+                    "{error}. What was read before stays in use; the files are read again when they change, or on SIGHUP"
+                );
+                false
+            }
+        }
+    }
+
+    fn look(&mut self) -> bool {
+        self.watched.have_changed() && self.reload()
+    }
+
+    fn voice_concerns(&self) {
+        self.files.voice_concerns(&self.loaded);
+    }
+}
+
+/// All that TLS is made of, to be read again when it changes.
+pub(crate) struct Source {
+    pairs: Vec<Part<PairFiles>>,
+    clients: Option<Part<ClientFiles>>,
+    configs: watch::Sender<Arc<ServerConfig>>,
+    concerns_voiced: Instant,
+}
+
+impl Source {
+    /// Reads the files. An error says which file is wrong, and what to do.
+    pub(crate) fn open(files: Files) -> Result<Self, String> {
+        let pairs: Vec<_> = files.pairs.into_iter().map(Part::open).collect::<Result<_, _>>()?;
+        let clients = files.clients.map(Part::open).transpose()?;
+        let config = make(&pairs, clients.as_ref())?;
+        Ok(Source { pairs, clients, configs: watch::Sender::new(Arc::new(config)), concerns_voiced: Instant::now() })
+    }
+
+    /// What is said to clients, from now on.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<ServerConfig>> {
+        self.configs.subscribe()
+    }
+
+    /// What was read is in use for the handshakes from now on.
+    fn put_in_use(&self) {
+        match make(&self.pairs, self.clients.as_ref()) {
+            Ok(config) => {
+                self.configs.send_replace(Arc::new(config));
+                tracing::info!("new TLS connections have the new certificates");
+            }
+            Err(error) => tracing::error!("{error}. What was read before stays in use"),
+        }
+    }
+
+    /// Says once a day which certificates expire soon.
+    fn voice_concerns(&mut self, now: Instant) {
+        if now.duration_since(self.concerns_voiced) >= SAY_AGAIN {
+            self.concerns_voiced = now;
+            self.pairs.iter().for_each(Part::voice_concerns);
+            self.clients.iter().for_each(Part::voice_concerns);
+        }
+    }
+
+    /// Whether any part has something new, of which each is asked.
+    fn any(&mut self, pair: fn(&mut Part<PairFiles>) -> bool, clients: fn(&mut Part<ClientFiles>) -> bool) -> bool {
+        let of_pairs = self.pairs.iter_mut().map(pair).fold(false, |any, is_new| any | is_new);
+        let of_clients = self.clients.as_mut().is_some_and(clients);
+        of_pairs || of_clients
+    }
+}
+
+impl Reload for Source {
+    fn reload(&mut self) {
+        if self.any(Part::reload, Part::reload) {
+            self.put_in_use();
+        }
+    }
+
+    fn look(&mut self) {
+        if self.any(Part::look, Part::look) {
+            self.put_in_use();
+        }
+        self.voice_concerns(Instant::now());
+    }
+}
+
+fn make(pairs: &[Part<PairFiles>], clients: Option<&Part<ClientFiles>>) -> Result<ServerConfig, String> {
+    let certificates = pairs.iter().map(|pair| (pair.loaded.certified.clone(), &pair.loaded.facts.hosts[..]));
+    let names = Names::new(certificates).ok_or_else(|| format!("there is no certificate; give {CERT} and {KEY}"))?;
+    let verifier = clients.map(|clients| clients.loaded.verifier.clone());
+    config(Arc::new(names), verifier).map_err(|error| format!("cannot set up TLS: {error}"))
+}
+
+/// TLS 1.3 and 1.2 with these certificates, and where there is a verifier with those of clients.
+pub(super) fn config(
+    certificates: Arc<dyn ResolvesServerCert>,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<ServerConfig, Error> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?;
+    let is_for_anybody = clients.is_none();
+    let builder = match clients {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(certificates);
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    if is_for_anybody {
+        // Its keys are in memory alone, and there are others every few hours.
+        config.ticketer = aws_lc_rs::Ticketer::new()?;
+        // For clients of TLS 1.2 that take no tickets.
+        config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
+    } else {
+        // A session that is resumed comes with the certificate that the client had, which nobody looks at again: not whether it
+        // has expired meanwhile. Every connection is verified instead.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use clap::Parser;
+
+    use super::super::material::tests::{authority, files, home};
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn pair(home: &Path) -> PairFiles {
+        PairFiles { certificate: home.join("cert.pem"), key: home.join("key.pem") }
+    }
+
+    fn open(certificate: &Path, key: &Path) -> Result<Source, String> {
+        let pair = PairFiles { certificate: certificate.to_owned(), key: key.to_owned() };
+        Source::open(Files { pairs: vec![pair], clients: None })
+    }
+
+    fn hosts(source: &Source) -> Vec<&str> {
+        source.pairs.iter().flat_map(|pair| &pair.loaded.facts.hosts).map(|host| &host[..]).collect()
+    }
+
+    #[test]
+    fn a_pair_that_belongs_together_is_taken() {
+        let home = home(&["localhost"]);
+        let source = open(&home.path().join("cert.pem"), &home.path().join("key.pem")).unwrap();
+        let config = source.subscribe().borrow().clone();
+        assert_eq!(config.alpn_protocols, [ALPN]);
+        assert!(config.ticketer.enabled());
+    }
+
+    /// Both ways to have something read again, of two pairs.
+    #[test]
+    fn each_pair_changes_by_itself_and_only_for_the_better() {
+        for by_looking in [false, true] {
+            let (one, two) = (home(&["one"]), home(&["two"]));
+            let files_of = Files { pairs: vec![pair(one.path()), pair(two.path())], clients: None };
+            let mut source = Source::open(files_of).unwrap();
+            let mut configs = source.subscribe();
+            let mut again = |source: &mut Source| {
+                if by_looking {
+                    // Once to see it, once to be sure that it is settled.
+                    source.look();
+                    source.look();
+                } else {
+                    source.reload();
+                }
+                std::mem::replace(&mut configs, source.subscribe()).has_changed().unwrap()
+            };
+            assert_eq!(again(&mut source), !by_looking, "nothing has changed");
+
+            files(one.path(), &["newer"]);
+            fs::write(two.path().join("key.pem"), "half of a k").unwrap();
+            assert!(again(&mut source));
+            assert_eq!(hosts(&source), ["newer", "two"]);
+
+            files(two.path(), &["mended"]);
+            fs::copy(two.path().join("key.pem"), one.path().join("key.pem")).unwrap();
+            assert!(again(&mut source));
+            assert_eq!(hosts(&source), ["newer", "mended"], "a key of another certificate is not taken");
+
+            fs::remove_file(one.path().join("cert.pem")).unwrap();
+            again(&mut source);
+            assert_eq!(hosts(&source), ["newer", "mended"]);
+            files(one.path(), &["back"]);
+            assert!(again(&mut source));
+            assert_eq!(hosts(&source), ["back", "mended"]);
+        }
+    }
+
+    #[test]
+    fn concerns_are_voiced_once_a_day() {
+        let home = home(&["localhost"]);
+        let mut source = open(&home.path().join("cert.pem"), &home.path().join("key.pem")).unwrap();
+        let begin = source.concerns_voiced;
+        let mut again = |after: Duration| {
+            source.voice_concerns(begin + after);
+            source.concerns_voiced - begin
+        };
+        assert_eq!(again(SAY_AGAIN - Duration::from_secs(1)), Duration::ZERO);
+        assert_eq!(again(SAY_AGAIN), SAY_AGAIN);
+        assert_eq!(again(2 * SAY_AGAIN - Duration::from_secs(1)), SAY_AGAIN);
+        assert_eq!(again(2 * SAY_AGAIN), 2 * SAY_AGAIN);
+    }
+
+    #[test]
+    fn a_ticket_is_good_for_one_configuration() {
+        let home = home(&["localhost"]);
+        let mut source = open(&home.path().join("cert.pem"), &home.path().join("key.pem")).unwrap();
+        let config = || source.subscribe().borrow().clone();
+        let old = config();
+        let ticket = old.ticketer.encrypt(b"a session").unwrap();
+        assert_eq!(old.ticketer.decrypt(&ticket).unwrap(), b"a session");
+        source.reload();
+        let new = source.subscribe().borrow().clone();
+        // It has given one as long, so that it is not the length that is refused.
+        new.ticketer.encrypt(b"a session").unwrap();
+        assert_eq!(new.ticketer.decrypt(&ticket), None);
+        assert!(old.session_storage.put(vec![1], vec![2]));
+        assert_eq!(new.session_storage.get(&[1]), None);
+    }
+
+    #[test]
+    fn sessions_of_verified_clients_are_not_resumed() {
+        let home = home(&["localhost"]);
+        authority(&home.path().join("ca.pem"), 1);
+        let clients =
+            ClientFiles { authorities: home.path().join("ca.pem"), revoked: None, auth: ClientAuth::Optional };
+        let source = Source::open(Files { pairs: vec![pair(home.path())], clients: Some(clients) }).unwrap();
+        let config = source.subscribe().borrow().clone();
+        assert!(!config.ticketer.enabled() && !config.session_storage.can_cache());
+        assert_eq!(config.send_tls13_tickets, 0);
+    }
+
+    #[test]
+    fn pairs_are_counted() {
+        let of = |certificates: usize, keys: usize| {
+            let mut line = vec!["keyhole", "serve", "--tls-listen", "127.0.0.1:0"];
+            line.extend(["--tls-cert", "c"].repeat(certificates));
+            line.extend(["--tls-key", "k"].repeat(keys));
+            let Command::Serve(options) = Cli::try_parse_from(line).unwrap().command else { panic!("it is serve") };
+            Files::of(&options).map(|files| files.pairs.len())
+        };
+        assert_eq!((of(1, 1), of(PAIRS_MAX, PAIRS_MAX)), (Ok(1), Ok(PAIRS_MAX)));
+        for (certificates, keys) in [(2, 1), (1, 2), (PAIRS_MAX + 1, PAIRS_MAX + 1)] {
+            assert!(of(certificates, keys).is_err(), "{certificates} and {keys}");
+        }
+    }
+}

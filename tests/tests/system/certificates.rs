@@ -1,0 +1,560 @@
+//! Certificates: replaced while the node runs, chosen by name, asked of clients, made and shown.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use keyhole_tests::command::{Directory, fails, run, succeeds};
+use keyhole_tests::data::bytes;
+use keyhole_tests::http::object;
+use keyhole_tests::tls::{Connection, Issued, connect, connect_as, put, s_client};
+use keyhole_tests::{Aws, Certificate, CustomerKey, Launch, Node, Request, Response};
+use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
+use rustls::version::{TLS12, TLS13};
+
+const ANY_PORT: &str = "127.0.0.1:0";
+
+/// How long a change may take until it is seen, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long it is watched that something does not happen: some looks at the files.
+const WHILE: Duration = Duration::from_secs(6);
+
+/// Waits until something is so.
+pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "not in time: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The certificate that the node shows to a new client, in DER.
+fn shown(node: &Node, certificate: &Certificate) -> Vec<u8> {
+    let client = certificate.client(&[&TLS13], &[]);
+    let mut connection = connect(node.tls_address(), &client).unwrap();
+    connection.conn.complete_io(&mut connection.sock).unwrap();
+    connection.conn.peer_certificates().unwrap()[0].to_vec()
+}
+
+/// How new files come into the place of old ones.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// By renames, as editors and `install` do, and with SIGHUP.
+    RenamesAndHangUp,
+    /// By renames alone.
+    Renames,
+    /// The same files with other bytes, one behind the other and in pieces.
+    Pieces,
+    /// Two symbolic links by way of a third, which is changed: a mounted secret, a tool that keeps every version.
+    Links,
+}
+
+fn replace(way: Way, issued: &Issued, node: &Node, certificate: &Certificate) {
+    let (cert, key) = (certificate.path(), certificate.key_path());
+    match way {
+        Way::RenamesAndHangUp => {
+            issued.write(&cert, &key);
+            node.hang_up();
+        }
+        Way::Renames => issued.write(&cert, &key),
+        Way::Pieces => {
+            for (path, text) in [(&cert, &issued.pem), (&key, &issued.key_pem)] {
+                for end in [0, text.len() / 3, text.len()] {
+                    fs::write(path, &text[..end]).unwrap();
+                    thread::sleep(Duration::from_millis(100));
+                }
+            }
+        }
+        Way::Links => {
+            let home = certificate.home();
+            let version = home.join(format!("version-{}", fs::read_dir(home).unwrap().count()));
+            fs::create_dir(&version).unwrap();
+            issued.write(&version.join("cert.pem"), &version.join("key.pem"));
+            let link = |to: &Path, at: &Path| {
+                let new = home.join("link");
+                symlink(to, &new).unwrap();
+                fs::rename(&new, at).unwrap();
+            };
+            link(&version, &home.join("current"));
+            for path in [&key, &cert] {
+                if fs::read_link(path).is_err() {
+                    link(&Path::new("current").join(path.file_name().unwrap()), path);
+                }
+            }
+        }
+    }
+}
+
+/// Clients that never stop: half of them with a connection for each request, half on one that they keep.
+struct Load<'l> {
+    node: &'l Node,
+    certificate: &'l Certificate,
+    stop: AtomicBool,
+    requests: AtomicUsize,
+    connections: AtomicUsize,
+}
+
+impl Load<'_> {
+    const CLIENTS: usize = 10;
+
+    fn run(&self, id: usize) {
+        let to = self.node.tls_address();
+        let version = if id.is_multiple_of(3) { &TLS12 } else { &TLS13 };
+        // It resumes its sessions, as clients do.
+        let client = self.certificate.client(&[version], &["http/1.1"]);
+        let is_kept = id.is_multiple_of(2);
+        let open = || {
+            self.connections.fetch_add(1, Ordering::Relaxed);
+            connect(to, &client).unwrap()
+        };
+        let (key, name) = (CustomerKey::random(), format!("o-{id}"));
+        let mut kept: Option<Connection> = None;
+        for round in 0.. {
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let body = bytes(round, [100, 70_000, 1_500_000][round as usize % 3]);
+            for (method, sent) in [("PUT", &body[..]), ("GET", b"")] {
+                let request = object(method, &name).headers(key.headers()).body(sent).signed(to, self.node.signer());
+                let response: Response = match is_kept {
+                    true => request.exchange(kept.get_or_insert_with(open), &request.head_of_many(to)),
+                    false => request.exchange(&mut open(), &request.head(to)),
+                }
+                .unwrap_or_else(|error| panic!("client {id}, round {round}, {method}: {error}"));
+                let response = response.expect(200);
+                assert!(
+                    response.is_complete && (method == "PUT" || response.body == body),
+                    "client {id}, round {round}"
+                );
+                self.requests.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// No request fails while the certificate is replaced in every way, again and again, and while what is there is of no use.
+#[test]
+fn a_certificate_is_replaced_under_load() {
+    for io in ["uring", "epoll"] {
+        let certificate = Certificate::new();
+        let node = certificate.launch(ANY_PORT).arg(format!("--io={io}")).arg("--threads=2").start();
+        node.make_bucket("bucket");
+        let load = Load {
+            node: &node,
+            certificate: &certificate,
+            stop: AtomicBool::new(false),
+            requests: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
+        };
+        let ways = [
+            Way::RenamesAndHangUp,
+            Way::Renames,
+            Way::RenamesAndHangUp,
+            Way::Pieces,
+            Way::RenamesAndHangUp,
+            Way::Links,
+            Way::Links,
+        ];
+        thread::scope(|scope| {
+            // Whatever happens here, the clients are to end.
+            let _stop = Stop(&load.stop);
+            let clients: Vec<_> = (0..Load::CLIENTS)
+                .map(|id| {
+                    scope.spawn({
+                        let load = &load;
+                        move || load.run(id)
+                    })
+                })
+                .collect();
+            for way in ways {
+                let before = load.requests.load(Ordering::Relaxed);
+                let issued = certificate.issue(&["localhost", "127.0.0.1"]);
+                replace(way, &issued, &node, &certificate);
+                until(&format!("{way:?}"), || shown(&node, &certificate) == *issued.der);
+                until("requests go on", || load.requests.load(Ordering::Relaxed) > before + Load::CLIENTS);
+                assert!(clients.iter().all(|client| !client.is_finished()), "{way:?}");
+            }
+            // What cannot be used is not used.
+            let last = shown(&node, &certificate);
+            put(&certificate.key_path(), &certificate.issue(&["localhost"]).key_pem);
+            node.hang_up();
+            until("a warning", || node.log().contains("does not belong to the first certificate"));
+            assert!(shown(&node, &certificate) == last);
+            load.stop.store(true, Ordering::Relaxed);
+            clients.into_iter().for_each(|client| client.join().unwrap());
+        });
+        let (requests, connections) = (load.requests.into_inner(), load.connections.into_inner());
+        println!("--io {io}: {requests} requests on {connections} connections, {} certificates", ways.len());
+        // Kept connections were kept: there is one for each that does.
+        assert!(requests > 200 && connections > 50 && connections < requests, "{requests} on {connections}");
+        assert_eq!(node.log().matches("SIGHUP: reading").count(), 4);
+        assert!(!node.log().contains("ERROR"));
+    }
+}
+
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A pair that is of no use leaves the other in use, and the log says what to do; it is tried again when it changes, and not before.
+#[test]
+fn what_is_of_no_use_is_not_used() {
+    let certificate = Certificate::new();
+    let node = certificate.launch(ANY_PORT).start();
+    let first = shown(&node, &certificate);
+    let warnings = || node.log().matches("What was read before stays in use").count();
+    for (n, (what, change)) in [
+        ("is no sound PEM file", &(|| put(&certificate.path(), "-----BEGIN CERTIFICATE-----\nAAAA\n")) as &dyn Fn()),
+        ("no certificate in", &|| put(&certificate.path(), "")),
+        ("cannot read --tls-cert", &|| fs::remove_file(certificate.path()).unwrap()),
+        ("does not belong", &|| put(&certificate.path(), &certificate.issue(&["localhost"]).pem)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        change();
+        until(what, || node.log().contains(what) && warnings() == n + 1);
+        assert!(shown(&node, &certificate) == first, "{what}");
+    }
+    // Said once.
+    thread::sleep(WHILE);
+    assert_eq!(warnings(), 4);
+    let issued = certificate.issue(&["localhost"]);
+    issued.write(&certificate.path(), &certificate.key_path());
+    until("the new one is used", || shown(&node, &certificate) == *issued.der);
+    assert_eq!(warnings(), 4);
+}
+
+#[test]
+fn sighup_does_not_end_a_node_without_certificates() {
+    let mut node = Node::with_bucket();
+    node.hang_up();
+    until("it says so", || node.log().contains("SIGHUP"));
+    node.send(&object("GET", "absent")).expect(404);
+    assert!(node.stop().success());
+}
+
+/// In PEM, which OpenSSL shows as it was sent.
+fn has(text: &str, issued: &Issued) -> bool {
+    let body = |pem: &str| pem.replace("\r\n", "\n").trim().to_owned();
+    body(text).contains(&body(&issued.pem))
+}
+
+#[test]
+fn the_name_decides_which_certificate_is_shown() {
+    let certificate = Certificate::new();
+    let home = certificate.home().to_owned();
+    let first = certificate.issue(&["first.example"]);
+    first.write(&certificate.path(), &certificate.key_path());
+    let second = certificate.issue(&["second.example", "*.wild.example"]);
+    let rsa = certificate.issue_with(&["second.example", "rsa.example", "deep.wild.example"], &PKCS_RSA_SHA256, 365);
+    let mut launch = certificate.launch(ANY_PORT);
+    for (name, issued) in [("second", &second), ("rsa", &rsa)] {
+        let (cert, key) = (home.join(format!("{name}.pem")), home.join(format!("{name}.key")));
+        issued.write(&cert, &key);
+        launch = launch.arg("--tls-cert").arg(&cert).arg("--tls-key").arg(&key);
+    }
+    let node = launch.start();
+    let check = |arguments: &[&str], expected: &Issued| {
+        for version in ["-tls1_2", "-tls1_3"] {
+            let arguments = [arguments, &[version, "-showcerts"]].concat();
+            let (text, _) = s_client(node.tls_address(), &arguments, "");
+            let shown: Vec<bool> = [&first, &second, &rsa].map(|issued| has(&text, issued)).into();
+            assert!(
+                has(&text, expected) && shown.iter().filter(|is| **is).count() == 1,
+                "{arguments:?}: {shown:?} {text}"
+            );
+        }
+    };
+    check(&["-noservername"], &first);
+    check(&["-servername", "first.example"], &first);
+    check(&["-servername", "unknown.example"], &first);
+    check(&["-servername", "second.example"], &second);
+    check(&["-servername", "SECOND.Example"], &second);
+    check(&["-servername", "one.wild.example"], &second);
+    check(&["-servername", "wild.example"], &first);
+    check(&["-servername", "two.one.wild.example"], &first);
+    check(&["-servername", "rsa.example"], &rsa);
+    check(&["-servername", "deep.wild.example"], &rsa);
+    // Of two for one name, the one that the client can verify.
+    check(&["-servername", "second.example", "-sigalgs", "RSA-PSS+SHA256"], &rsa);
+
+    // Clients who look are content.
+    let client = certificate.client(&[&TLS13], &[]);
+    for name in ["first.example", "second.example", "any.wild.example", "rsa.example"] {
+        let mut connection = connect_as(name, node.tls_address(), &client).unwrap();
+        let request = Request::new("GET", "/");
+        let response = request.exchange(&mut connection, &request.head(node.tls_address())).unwrap();
+        assert_eq!(response.status, 403, "{name}");
+    }
+
+    // Each changes by itself.
+    let newer = certificate.issue(&["second.example"]);
+    put(&certificate.path(), "nonsense");
+    newer.write(&home.join("second.pem"), &home.join("second.key"));
+    node.hang_up();
+    until("the other is warned of", || node.log().contains("What was read before stays in use"));
+    let (text, _) = s_client(node.tls_address(), &["-servername", "second.example", "-showcerts"], "");
+    assert!(has(&text, &newer), "{text}");
+    let (text, _) = s_client(node.tls_address(), &["-servername", "first.example", "-showcerts"], "");
+    assert!(has(&text, &first), "{text}");
+}
+
+/// What a signed request with a customer key comes to: a status, or `None` where no connection comes about.
+fn try_put(node: &Node, client: &std::sync::Arc<rustls::ClientConfig>) -> Option<u16> {
+    let to = node.tls_address();
+    let request = object("PUT", "o").headers(CustomerKey::random().headers()).body("secret").signed(to, node.signer());
+    let mut connection = connect(to, client).unwrap();
+    request.exchange(&mut connection, &request.head(to)).ok().map(|response| response.status)
+}
+
+#[test]
+fn clients_show_certificates() {
+    for io in ["uring", "epoll"] {
+        let (certificate, authority, stranger) = (Certificate::new(), Certificate::new(), Certificate::new());
+        let list = certificate.home().join("crl.pem");
+        let (good, bad) = (authority.issue(&["good"]), authority.issue(&["bad"]));
+        let expired = authority.issue_with(&["late"], &PKCS_ECDSA_P256_SHA256, -1);
+        let foreign = stranger.issue(&["good"]);
+        put(&list, &authority.revoke(&[], 30));
+        let launch = |auth: &[&str]| {
+            let launch = certificate.launch(ANY_PORT).arg(format!("--io={io}")).arg("--log=debug");
+            let launch = launch.arg("--tls-client-ca").arg(authority.authority_path());
+            auth.iter().fold(launch.arg("--tls-client-crl").arg(&list), |launch, argument| launch.arg(argument)).start()
+        };
+        let with = |own: &Issued| certificate.client_with(own);
+        let anonymous = certificate.client(&[&TLS12, &TLS13], &[]);
+
+        let node = launch(&[]);
+        node.make_bucket("bucket");
+        assert_eq!(try_put(&node, &with(&good)), Some(200));
+        assert_eq!(try_put(&node, &with(&bad)), Some(200));
+        let refusals = || node.log().matches("no TLS connection came of it").count();
+        assert_eq!(refusals(), 0);
+        for (n, client) in [&anonymous, &with(&expired), &with(&foreign)].into_iter().enumerate() {
+            assert_eq!(try_put(&node, client), None, "{n}");
+            until("it is in the log", || refusals() == n + 1);
+        }
+        let log = node.log();
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains("no TLS connection came of it")).collect();
+        assert!(lines.iter().all(|line| line.contains("DEBUG") && line.contains("peer=127.0.0.1:")), "{lines:?}");
+        assert!(
+            lines[0].contains("peer sent no certificates") || lines[0].contains("NoCertificatesPresented"),
+            "{}",
+            lines[0]
+        );
+        assert!(lines[1].contains("xpired") && lines[2].contains("UnknownIssuer"), "{lines:?}");
+        // A certificate is no credential.
+        let mut connection = connect(node.tls_address(), &with(&good)).unwrap();
+        let unsigned = object("GET", "o");
+        let reply = unsigned.exchange(&mut connection, &unsigned.head(node.tls_address())).unwrap();
+        assert_eq!(reply.status, 403);
+        // Plain HTTP has no certificates.
+        node.send(&object("GET", "absent")).expect(404);
+
+        // Revoked: from the next handshake on, also for who could have resumed a session.
+        let (client, keeper) = (with(&bad), with(&bad));
+        assert_eq!(try_put(&node, &client), Some(200));
+        let mut kept = connect(node.tls_address(), &keeper).unwrap();
+        let get = object("GET", "absent").signed(node.tls_address(), node.signer());
+        get.exchange(&mut kept, &get.head_of_many(node.tls_address())).unwrap().expect(404);
+        put(&list, &authority.revoke(&[&bad], 30));
+        until("it is read", || node.log().contains("new TLS connections have"));
+        assert_eq!((try_put(&node, &client), try_put(&node, &with(&good))), (None, Some(200)));
+        get.exchange(&mut kept, &get.head_of_many(node.tls_address())).unwrap().expect(404);
+        // A list that is out of date stays in use, and the log says so.
+        put(&list, &authority.revoke(&[&good], -1));
+        until("it is read", || node.log().contains("is out of date since"));
+        until("it is in use", || try_put(&node, &with(&good)).is_none());
+        assert_eq!(try_put(&node, &with(&bad)), Some(200));
+        // Another authority, of whose revocations there is no list.
+        put(&authority.authority_path(), &fs::read_to_string(stranger.authority_path()).unwrap());
+        until("it is in use", || try_put(&node, &with(&bad)).is_none());
+        assert!(node.log().contains("there is no list of what"));
+        assert_eq!(try_put(&node, &with(&foreign)), None);
+        drop(node);
+
+        put(&authority.authority_path(), &fs::read_to_string(certificate.authority_path()).unwrap());
+        let own = certificate.issue(&["good"]);
+        put(&list, &certificate.revoke(&[], 30));
+        let node = launch(&["--tls-client-auth=optional"]);
+        node.make_bucket("bucket");
+        assert_eq!((try_put(&node, &anonymous), try_put(&node, &with(&own))), (Some(200), Some(200)));
+        assert_eq!(try_put(&node, &with(&foreign)), None);
+    }
+}
+
+#[test]
+fn what_a_start_refuses() {
+    let certificate = Certificate::new();
+    let data = certificate.home().join("data");
+    let check = |code: i32, launch: Launch, parts: &[&str]| {
+        let (got, said) = launch.refused(&data);
+        assert_eq!(got, Some(code), "{said}");
+        assert!(parts.iter().all(|part| said.contains(part)), "{parts:?} in: {said}");
+        assert!(!data.exists(), "nothing is made");
+    };
+    let (cert, ca) = (certificate.path(), certificate.authority_path());
+    let launch = || certificate.launch(ANY_PORT);
+    check(1, launch().arg("--tls-cert").arg(&cert), &["2 --tls-cert and 1 --tls-key"]);
+    check(2, launch().arg("--tls-client-auth=require"), &["--tls-client-ca"]);
+    check(2, launch().arg("--tls-client-crl").arg(&ca), &["--tls-client-ca"]);
+    check(2, launch().arg("--tls-client-ca").arg(&ca).arg("--tls-client-auth=perhaps"), &["optional, require"]);
+    check(2, Launch::default().arg("--tls-client-ca").arg(&ca), &["--tls-listen"]);
+    check(1, launch().arg("--tls-client-ca").arg(certificate.key_path()), &["no certificate in", "--tls-client-ca"]);
+    check(
+        1,
+        launch().arg("--tls-client-ca").arg(&ca).arg("--tls-client-crl").arg(&ca),
+        &["no list of revoked certificates in", "--tls-client-crl"],
+    );
+}
+
+#[test]
+fn a_certificate_that_expires_is_warned_of() {
+    let certificate = Certificate::new();
+    for (days, expected) in [(15, None), (13, Some("in 13 days")), (-1, Some("has expired at"))] {
+        let issued = certificate.issue_with(&["localhost"], &PKCS_ECDSA_P256_SHA256, days);
+        issued.write(&certificate.path(), &certificate.key_path());
+        let node = certificate.launch(ANY_PORT).start();
+        let log = node.log();
+        let warning = log.lines().find(|line| line.contains("WARN") && line.contains("cert.pem"));
+        match expected {
+            None => assert_eq!(warning, None),
+            Some(text) => assert!(warning.unwrap().contains(text), "{log}"),
+        }
+        // The same is said of one that comes later.
+        if days == 15 {
+            let issued = certificate.issue_with(&["localhost"], &PKCS_ECDSA_P256_SHA256, 3);
+            issued.write(&certificate.path(), &certificate.key_path());
+            node.hang_up();
+            until("a warning", || node.log().contains("in 3 days"));
+        }
+        let shown = run(&["tls", "show", certificate.path().to_str().unwrap()], b"");
+        assert!(shown.status.success());
+        let said = String::from_utf8(shown.stderr).unwrap();
+        match expected {
+            // It is the one of 3 days.
+            None => assert!(said.contains("in 3 days"), "{said}"),
+            Some(text) => assert!(said.contains("WARNING") && said.contains(text), "{said}"),
+        }
+    }
+}
+
+/// What OpenSSL says of a certificate.
+fn openssl_x509(path: &str, arguments: &[&str]) -> String {
+    let mut command = std::process::Command::new("openssl");
+    let output = command.args(["x509", "-noout", "-in", path]).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_certificate_of_ones_own() {
+    let directory = Directory::new();
+    let out = directory.path("tls");
+    let (cert, key) = (directory.path("tls/cert.pem"), directory.path("tls/key.pem"));
+    let make = |more: &[&str]| {
+        let arguments = [&["tls", "self-signed", "--host", "localhost", "--out", &out], more].concat();
+        String::from_utf8(succeeds(&arguments, b"")).unwrap()
+    };
+    let said = make(&["--host", "127.0.0.1", "*.s3.example", "::1", "--days", "30"]);
+    let mode = |path: &str| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&key), mode(&cert)), (0o600, 0o644));
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 2, "nothing is left behind");
+    let fingerprint = openssl_x509(&cert, &["-fingerprint", "-sha256"]);
+    let fingerprint = fingerprint.split_once('=').unwrap().1;
+    assert!(said.contains(fingerprint) && said.contains("--ca-bundle") && said.contains("--tls-key"), "{said}");
+    assert!(!said.contains("PRIVATE"), "{said}");
+    let text = openssl_x509(&cert, &["-text"]);
+    for part in [
+        "DNS:localhost",
+        "DNS:*.s3.example",
+        "IP Address:127.0.0.1",
+        "IP Address:0:0:0:0:0:0:0:1",
+        "prime256v1",
+        "CA:FALSE",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(openssl_x509(&cert, &["-checkend", &(29 * 86400).to_string()]).contains("will not"));
+    let verified =
+        std::process::Command::new("openssl").args(["verify", "-x509_strict", "-CAfile", &cert, &cert]).output();
+    assert!(verified.unwrap().status.success());
+    let shown = String::from_utf8(succeeds(&["tls", "show", &cert], b"")).unwrap();
+    for part in ["localhost, *.s3.example, 127.0.0.1, ::1", "CN=localhost (itself)", "ECDSA, 256 bits", fingerprint] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+
+    // What is there is not lost by a second call, in whole or in part.
+    let before = [fs::read(&cert).unwrap(), fs::read(&key).unwrap()];
+    let arguments = ["tls", "self-signed", "--host", "localhost", "--out", &out];
+    assert!(fails(1, &arguments, b"").1.contains("--force"));
+    fs::rename(&cert, directory.path("aside.pem")).unwrap();
+    assert!(fails(1, &arguments, b"").1.contains("key.pem exists"));
+    assert!(!fs::exists(&cert).unwrap());
+    fs::rename(directory.path("aside.pem"), &cert).unwrap();
+    assert_eq!(before, [fs::read(&cert).unwrap(), fs::read(&key).unwrap()]);
+
+    // A node uses it, the CLI trusts it; and another one takes its place while the node runs.
+    let launch = Launch::default().with_credential().arg("--tls-listen").arg(ANY_PORT);
+    let node = launch.arg("--tls-cert").arg(&cert).arg("--tls-key").arg(&key).start();
+    node.make_bucket("bucket");
+    let aws = Aws::new("KEYHOLE_AWSCLI_2", &node, directory.home()).over_tls(&node, cert.as_ref());
+    let copy = "openssl rand -out k 32; echo secret > f; aws s3 cp f s3://bucket/f --quiet --sse-c AES256 --sse-c-key fileb://k";
+    aws.shell(copy);
+    make(&["--host", "127.0.0.1", "--force"]);
+    assert_eq!((mode(&key), mode(&cert)), (0o600, 0o644));
+    assert_ne!(before[0], fs::read(&cert).unwrap());
+    until("the new one is used", || node.log().contains("new TLS connections have"));
+    aws.shell(copy);
+    let old = directory.path("old.pem");
+    fs::write(&old, &before[0]).unwrap();
+    aws.failing(&format!("CA_BUNDLE={old}; aws s3 ls s3://bucket"));
+}
+
+#[test]
+fn what_the_commands_refuse() {
+    let directory = Directory::new();
+    let out = directory.path("tls");
+    for bad in [
+        &["--host", "a b"][..],
+        &["--host", "http://a"],
+        &["--host", "*"],
+        &["--host", "a", "--days", "0"],
+        &["--host", "a", "--days", "3651"],
+        &[],
+    ] {
+        let arguments = [&["tls", "self-signed", "--out", &out], bad].concat();
+        fails(2, &arguments, b"");
+    }
+    let hosts: Vec<String> = (0..65).map(|n| format!("h{n}")).collect();
+    let hosts: Vec<&str> = hosts.iter().map(|host| &host[..]).collect();
+    let with =
+        |count: usize| [&["tls", "self-signed", "--out", &out, "--days", "3650", "--host"], &hosts[..count]].concat();
+    assert!(fails(2, &with(65), b"").1.contains("64"));
+    assert!(!fs::exists(&out).unwrap(), "nothing is made");
+    succeeds(&with(64), b"");
+
+    fs::write(directory.path("none.pem"), "nothing").unwrap();
+    let show = |name: &str| ["tls".to_owned(), "show".to_owned(), directory.path(name)];
+    let show = |code, name: &str| {
+        let arguments = show(name);
+        fails(code, &arguments.each_ref().map(|argument| &argument[..]), b"").1
+    };
+    assert!(show(1, "absent.pem").contains("absent.pem"));
+    assert!(show(3, "none.pem").contains("no certificate"));
+    assert!(show(3, "tls/key.pem").contains("no certificate"));
+    // All of a chain are shown.
+    let cert = fs::read_to_string(directory.path("tls/cert.pem")).unwrap();
+    fs::write(directory.path("chain.pem"), cert.repeat(2)).unwrap();
+    let shown = String::from_utf8(succeeds(&["tls", "show", &directory.path("chain.pem")], b"")).unwrap();
+    assert_eq!(shown.matches("SHA-256").count(), 2);
+}

@@ -1,0 +1,130 @@
+//! Customer keys over plain HTTP through proxies: whom the node believes what, on both sides of each rule.
+
+use std::net::IpAddr;
+
+use keyhole_tests::device::skipped;
+use keyhole_tests::http::{connect_from, object, outer_address};
+use keyhole_tests::{Certificate, CustomerKey, Launch, Node, Request};
+use rustls::version::TLS13;
+
+use super::forms::Form;
+
+const LOOPBACK: &str = "127.0.0.1";
+const HTTPS: (&str, &str) = ("x-forwarded-proto", "https");
+const HTTP: (&str, &str) = ("x-forwarded-proto", "http");
+
+fn node(proxies: &[&str]) -> Node {
+    let launch = proxies
+        .iter()
+        .fold(Launch::default().with_credential(), |launch, proxy| launch.arg("--trusted-proxy").arg(proxy));
+    let node = launch.arg("--threads=1").start();
+    node.make_bucket("bucket");
+    node
+}
+
+fn exchange(node: &Node, from: IpAddr, request: &Request) -> u16 {
+    let to = node.address();
+    let mut connection = connect_from(from, to).expect("a connection from this address");
+    let response = request.exchange(&mut connection, &request.head(to)).expect("a reply");
+    if response.status != 200 {
+        assert_eq!(response.status, 400, "{}", response.text());
+        assert!(response.text().contains("must be made over a secure connection"), "{}", response.text());
+    }
+    response.status
+}
+
+/// What a PUT with a customer key comes to, a proxy having added these headers, which are not signed. A GET comes to the same.
+fn put(node: &Node, from: IpAddr, added: &[(&str, &str)]) -> u16 {
+    let key = CustomerKey::random();
+    let send = |request: Request| {
+        let signed = request.headers(key.headers()).signed(node.address(), node.signer());
+        exchange(node, from, &signed.headers(added.iter().copied()))
+    };
+    let status = send(object("PUT", "o").body("secret"));
+    if status == 200 {
+        assert_eq!(send(object("GET", "o")), 200);
+    }
+    status
+}
+
+#[test]
+fn a_trusted_proxy_says_that_its_client_came_over_https() {
+    let Some(from) = outer_address() else {
+        return skipped(
+            "a_trusted_proxy_says_that_its_client_came_over_https",
+            "there is no address but the loopback's",
+        );
+    };
+    let plain = node(&[]);
+    // Whoever says it without being trusted says nothing.
+    assert_eq!((put(&plain, from, &[]), put(&plain, from, &[HTTPS])), (400, 400));
+
+    let trusting = node(&["203.0.113.0/24", &from.to_string()]);
+    assert_eq!(put(&trusting, from, &[HTTPS]), 200);
+    assert_eq!(put(&trusting, from, &[("X-Forwarded-Proto", "HTTPS"), ("X-Forwarded-For", "198.51.100.1")]), 200);
+    for added in [
+        &[][..],
+        &[HTTP],
+        &[HTTPS, HTTPS],
+        &[HTTP, HTTPS],
+        &[("x-forwarded-proto", "https, https")],
+        &[("x-forwarded-proto", "http, https")],
+        &[("x-forwarded-proto", "")],
+        &[("forwarded", "for=198.51.100.1;proto=https")],
+    ] {
+        assert_eq!(put(&trusting, from, added), 400, "{added:?}");
+    }
+    // A form, whose key is in a field.
+    let form = |added: &[(&str, &str)]| {
+        let form = Form::new("form", "secret").fields(CustomerKey::random().headers().iter().cloned());
+        let request = form.signed(&trusting).request().headers(added.iter().copied());
+        let to = trusting.address();
+        let mut connection = connect_from(from, to).unwrap();
+        request.exchange(&mut connection, &request.head(to)).unwrap().status
+    };
+    assert_eq!((form(&[HTTPS]), form(&[HTTP]), form(&[])), (204, 400, 400));
+
+    // The neighbours of those that are trusted are not.
+    let other = node(&["203.0.113.0/24", "2001:db8::/32"]);
+    assert_eq!(put(&other, from, &[HTTPS]), 400);
+}
+
+#[test]
+fn on_this_machine_a_trusted_proxy_has_the_last_word() {
+    let loopback: IpAddr = LOOPBACK.parse().unwrap();
+    let plain = node(&[]);
+    assert_eq!((put(&plain, loopback, &[]), put(&plain, loopback, &[HTTP])), (200, 200));
+    let trusting = node(&["127.0.0.0/8"]);
+    // What comes without a proxy's word is from this machine.
+    assert_eq!((put(&trusting, loopback, &[]), put(&trusting, loopback, &[HTTPS])), (200, 200));
+    assert_eq!((put(&trusting, loopback, &[HTTP]), put(&trusting, loopback, &[HTTPS, HTTPS])), (400, 400));
+}
+
+/// A proxy that comes over HTTPS itself.
+#[test]
+fn over_https_it_has_the_last_word_too() {
+    let certificate = Certificate::new();
+    let node = certificate.launch("127.0.0.1:0").arg("--trusted-proxy").arg(LOOPBACK).start();
+    node.make_bucket("bucket");
+    let client = certificate.client(&[&TLS13], &[]);
+    let put = |added: &[(&str, &str)]| {
+        let request = object("PUT", "o").headers(CustomerKey::random().headers()).headers(added.iter().copied());
+        keyhole_tests::tls::send(&request.body("secret"), node.tls_address(), node.signer(), &client).status
+    };
+    assert_eq!((put(&[]), put(&[HTTPS]), put(&[HTTP])), (200, 200, 400));
+}
+
+#[test]
+fn what_a_start_refuses() {
+    let home = tempfile::tempdir().unwrap();
+    let refused = |proxies: &[&str]| {
+        let launch = proxies.iter().fold(Launch::default(), |launch, proxy| launch.arg("--trusted-proxy").arg(proxy));
+        launch.refused(&home.path().join("data"))
+    };
+    for bad in ["proxy.example", "10.0.0.0/33", "0.0.0.0/0", "::/0"] {
+        let (code, said) = refused(&[bad]);
+        assert!(code == Some(2) && said.contains("--trusted-proxy"), "{said}");
+    }
+    let (code, said) = refused(&["10.0.0.1"; 65]);
+    assert!(code == Some(1) && said.contains("64"), "{said}");
+}

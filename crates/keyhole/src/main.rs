@@ -14,6 +14,7 @@ mod engine;
 mod env;
 mod epoll;
 mod medium;
+mod moving;
 mod process;
 mod serve;
 mod store;

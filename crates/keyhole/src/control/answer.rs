@@ -18,8 +18,8 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How long a change of a bucket is tried while others are on their way, and how long it waits each time. Of changes that come
 /// without a pause each is on its way for milliseconds, and there is little between them.
-const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
-const CHANGE_AGAIN: Duration = Duration::from_millis(2);
+pub(crate) const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const CHANGE_AGAIN: Duration = Duration::from_millis(2);
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -40,6 +40,7 @@ pub(crate) async fn answer<D: Disk>(log: &Log<D>, request: Request, replies: &mu
         Request::Scrub { rate_bytes_per_s } => scrub(log, rate_bytes_per_s, &mut Pace::new(replies)).await?,
         Request::BucketGet { bucket } => bucket_get(log, bucket),
         Request::BucketSet(change) => bucket_set(log, change).await,
+        Request::Export(_) | Request::Import {} => return Ok(failed("objects move over a connection alone".to_owned())),
     };
     Ok(result.unwrap_or_else(|error| failed(error.to_string())))
 }

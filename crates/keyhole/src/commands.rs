@@ -1,16 +1,21 @@
-//! The commands besides `serve`: keys, sealed object files, bare messages, throughput; and those of a store's operator.
+//! The commands besides `serve`: keys, sealed object files, bare messages, throughput; those of a store's operator; and those that
+//! move objects.
 
 pub(crate) mod bench;
 pub(crate) mod bench_disk;
 pub(crate) mod bucket;
 pub(crate) mod check;
 pub(crate) mod chunked;
+pub(crate) mod export;
+pub(crate) mod import;
 pub(crate) mod key;
+mod moving;
 pub(crate) mod operate;
 mod plot;
 pub(crate) mod sealed;
 pub(crate) mod stat;
 mod stream;
+pub(crate) mod verify;
 
 use std::fmt;
 use std::process::ExitCode;

@@ -45,6 +45,9 @@ fn main() -> ExitCode {
         Command::Scrub(options) => commands::operate::scrub(options),
         Command::Check(options) => commands::check::run(options),
         Command::Bucket(command) => commands::bucket::run(command),
+        Command::Export(options) => commands::export::run(options),
+        Command::Import(options) => commands::import::run(options),
+        Command::Verify(options) => commands::verify::run(options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

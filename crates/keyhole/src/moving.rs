@@ -10,6 +10,7 @@ pub(crate) mod give;
 pub(crate) mod manifest;
 pub(crate) mod session;
 pub(crate) mod take;
+pub(crate) mod tree;
 
 pub(crate) use channel::Channel;
 pub(crate) use session::{Place, Way, serve};

@@ -12,6 +12,7 @@ use crate::control::{DamageReply, Scope};
 
 /// Gives all that is in scope: by bucket, by key, both in the order of their bytes.
 pub(crate) async fn give<D: Disk>(log: &Log<D>, scope: &Scope, peer: &Peer) -> io::Result<()> {
+    peer.send(&Given::Store { id: hex::encode(log.shared().store_id()) }).await?;
     let mut uploads = 0;
     let buckets = log.buckets().into_iter().filter(|bucket| scope.has_bucket(&bucket.name));
     let buckets: Vec<_> = buckets.collect();

@@ -66,8 +66,7 @@ impl Description {
     /// # Errors
     /// `Damaged`.
     pub fn of(bucket: &str, key: &str, object: &Object) -> Result<Self, ReadError> {
-        let tags =
-            Tags::from_bytes(&object.labels).ok_or_else(|| is_damaged("the labels of an object are no tags"))?;
+        let tags = Tags::from_bytes(&object.labels).ok_or_else(|| is_damaged("the labels of an object are no tags"))?;
         let (mut head, mut parts) = (Vec::new(), Vec::new());
         if !object.sealed {
             head.clone_from(&object.head);
@@ -131,7 +130,11 @@ impl Description {
             return wrong("its parts are not as long as it is");
         }
         if let [PartDescription { number: 0, etag, info: None, .. }] = self.parts[..] {
-            return if self.etag == (Etag { digest: etag, parts: 0 }) { Ok(()) } else { wrong("its ETag is another one") };
+            return if self.etag == (Etag { digest: etag, parts: 0 }) {
+                Ok(())
+            } else {
+                wrong("its ETag is another one")
+            };
         }
         let ascend = self.parts.windows(2).all(|pair| pair[0].number < pair[1].number);
         let within = |part: &PartDescription| (1..=PARTS_MAX).contains(&usize::from(part.number));

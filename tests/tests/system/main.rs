@@ -12,6 +12,7 @@ mod guide;
 mod hosts;
 mod lifecycle;
 mod model;
+mod moving;
 mod names;
 mod objects;
 mod operate;

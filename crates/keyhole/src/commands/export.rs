@@ -104,6 +104,8 @@ struct Figures {
     end: End,
     /// Objects that were there already.
     unchanged: u64,
+    /// Uploads under way, which are not in it.
+    uploads: u64,
 }
 
 pub(crate) fn run(options: &ExportOptions) -> Result<()> {
@@ -111,7 +113,9 @@ pub(crate) fn run(options: &ExportOptions) -> Result<()> {
     let to_stdout = is_dash(&options.to);
     let mut sink: Box<dyn Sink> = match to_stdout {
         true if io::stdout().is_terminal() => {
-            return Err(Failure::Usage("an export is nothing for a terminal: give a DIR, or a pipe or file".to_owned()));
+            return Err(Failure::Usage(
+                "an export is nothing for a terminal: give a DIR, or a pipe or file".to_owned(),
+            ));
         }
         true => Box::new(Archive::new(io::BufWriter::with_capacity(1 << 20, io::stdout()))),
         false => Box::new(Directory::open(&options.to, &options.bounds.scope())?),
@@ -162,7 +166,7 @@ fn receive(channel: &mut Channel, sink: &mut dyn Sink, pace: &mut Pace) -> Resul
                 figures.end.damaged += 1;
             }
             Given::End { uploads } => {
-                figures.end.uploads = uploads;
+                figures.uploads = uploads;
                 sink.end(&figures.end)?;
                 return Ok(figures);
             }
@@ -172,7 +176,8 @@ fn receive(channel: &mut Channel, sink: &mut dyn Sink, pace: &mut Pace) -> Resul
 }
 
 fn report(figures: &Figures, json: bool, to_stdout: bool) -> Result<()> {
-    let End { buckets, objects: exported, bytes, uploads, damaged } = figures.end;
+    let End { buckets, objects: exported, bytes, damaged } = figures.end;
+    let uploads = figures.uploads;
     let mut words = format!("{} of {} exported", objects(exported, bytes), count(buckets, "bucket", "buckets"));
     let besides = [
         (figures.unchanged, format!("{} of them there already", figures.unchanged)),

@@ -24,8 +24,8 @@ pub(crate) struct Bounds {
     /// This bucket alone.
     #[arg(long, value_name = "NAME")]
     pub(super) bucket: Option<String>,
-    /// Objects whose keys begin so alone; with --bucket.
-    #[arg(long, value_name = "PREFIX", requires = "bucket", default_value = "", hide_default_value = true)]
+    /// Objects whose keys begin so alone.
+    #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
     pub(super) prefix: String,
     /// Bytes that are moved in a second at most, as in 50MB/s. Default: as many as can be.
     #[arg(long, value_name = "SIZE/s", value_parser = parse_rate)]

@@ -204,7 +204,9 @@ impl SealedCheck {
         }
         let mut bodies = Bodies::new();
         for (body, salt) in front.bodies.iter().zip(&self.salts) {
-            bodies.push(body.part_number, body.message_len, salt).map_err(|error| format!("{}: {error}", entry.file))?;
+            bodies
+                .push(body.part_number, body.message_len, salt)
+                .map_err(|error| format!("{}: {error}", entry.file))?;
         }
         match bodies.etag().to_string() == entry.etag {
             true => Ok(()),

@@ -40,7 +40,9 @@ pub(crate) async fn answer<D: Disk>(log: &Log<D>, request: Request, replies: &mu
         Request::Scrub { rate_bytes_per_s } => scrub(log, rate_bytes_per_s, &mut Pace::new(replies)).await?,
         Request::BucketGet { bucket } => bucket_get(log, bucket),
         Request::BucketSet(change) => bucket_set(log, change).await,
-        Request::Export(_) | Request::Import {} => return Ok(failed("objects move over a connection alone".to_owned())),
+        Request::Export(_) | Request::Import {} => {
+            return Ok(failed("objects move over a connection alone".to_owned()));
+        }
     };
     Ok(result.unwrap_or_else(|error| failed(error.to_string())))
 }

@@ -11,9 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::task::{LocalSet, spawn_local};
 
-use super::session::{
-    FRAME_HEAD, FileEnd, Kind, PATIENCE, Way, frame_head, out_of_turn, parse_frame_head, serve,
-};
+use super::session::{FRAME_HEAD, FileEnd, Kind, PATIENCE, Way, frame_head, out_of_turn, parse_frame_head, serve};
 use crate::chores::Chores;
 use crate::control::{self, Reply, Request};
 use crate::store::{self, Place, Store, StoreOptions};

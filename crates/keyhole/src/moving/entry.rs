@@ -278,6 +278,9 @@ impl Entry {
         if self.file.sealed != *sealed {
             return Err("its file has the name of another kind".to_owned());
         }
+        if !sealed && self.length != *size {
+            return Err("its file is not as long as it is".to_owned());
+        }
         let (head, parts) = match plain {
             None if *sealed => (Vec::new(), Vec::new()),
             Some(plain) if !*sealed => (plain.head()?, plain.parts(*size, etag)?),
@@ -486,7 +489,8 @@ pub(crate) mod tests {
                 assert_eq!(FileName::parse(&entry.file.to_string()), Some(entry.file));
             }
         }
-        let sealed = Description { sealed: true, bound: true, head: Vec::new(), parts: Vec::new(), ..description("k", &[]) };
+        let sealed =
+            Description { sealed: true, bound: true, head: Vec::new(), parts: Vec::new(), ..description("k", &[]) };
         let entry = Entry::new(&sealed, b"sealed head", 700).unwrap();
         assert_eq!(entry.plain, None);
         assert_eq!(entry.description().unwrap(), sealed);

@@ -61,12 +61,7 @@ async fn give_objects<D: Disk>(
 }
 
 /// Gives one object, if it is still there. The inner error is one of an object that was not described.
-async fn give_object<D: Disk>(
-    log: &Log<D>,
-    bucket: &str,
-    key: &str,
-    peer: &Peer,
-) -> io::Result<Result<(), ReadError>> {
+async fn give_object<D: Disk>(log: &Log<D>, bucket: &str, key: &str, peer: &Peer) -> io::Result<Result<(), ReadError>> {
     let object = match log.object(bucket, key).await {
         Ok(Some(object)) => object,
         Ok(None) | Err(Error::NoSuchBucket) => return Ok(Ok(())),

@@ -85,8 +85,6 @@ pub(crate) struct End {
     pub(crate) objects: u64,
     /// Bytes of their files.
     pub(crate) bytes: u64,
-    /// Uploads under way, which are not in it.
-    pub(crate) uploads: u64,
     /// Objects that are not in it as they are damaged.
     pub(crate) damaged: u64,
 }
@@ -217,7 +215,7 @@ mod tests {
             Line::Object(Box::new(entry("parts", &[5 << 20, 7]))),
             Line::Digest(FileDigest { file: whole.file, sha256 }),
             Line::Failed(Failed { file: whole.file, what: "a block that does not verify".to_owned() }),
-            Line::End(End { buckets: 1, objects: 2, bytes: 3, uploads: 4, damaged: 5 }),
+            Line::End(End { buckets: 1, objects: 2, bytes: 3, damaged: 5 }),
         ]
     }
 
@@ -279,7 +277,8 @@ mod tests {
     #[test]
     fn names_of_pieces() {
         assert!(is_piece(&piece(1)) && is_piece(&piece(123_456_789)));
-        for bad in ["manifest/1.jsonl", "manifest/../00000001.jsonl", "manifest/00000001.partial", "00000001.jsonl", ""] {
+        for bad in ["manifest/1.jsonl", "manifest/../00000001.jsonl", "manifest/00000001.partial", "00000001.jsonl", ""]
+        {
             assert!(!is_piece(bad), "{bad}");
         }
     }

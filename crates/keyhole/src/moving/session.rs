@@ -82,7 +82,9 @@ pub(crate) fn parse_frame_head(head: [u8; FRAME_HEAD]) -> io::Result<(Kind, usiz
 #[serde(tag = "gives", rename_all = "kebab-case")]
 pub(crate) enum Given {
     /// First of all: from which store it comes.
-    Store { id: String },
+    Store {
+        id: String,
+    },
     Bucket(Bucket),
     Object(Box<Entry>),
     /// An object cannot be described, as its record is damaged.

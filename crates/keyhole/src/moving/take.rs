@@ -77,7 +77,8 @@ async fn take_bucket<D: Disk>(log: &Log<D>, bucket: &Bucket, is_last: bool, exis
     loop {
         let result = async {
             log.create_bucket(&bucket.bucket, bucket.created_ms).await?;
-            log.change_bucket(&bucket.bucket, System.now_ms(), |settings| settle(settings, &wanted, next, existing)).await
+            log.change_bucket(&bucket.bucket, System.now_ms(), |settings| settle(settings, &wanted, next, existing))
+                .await
         };
         match result.await {
             Ok(()) => return Taken::Wanted {},
@@ -110,12 +111,13 @@ fn settle(
     next: &BucketSettings,
     existing: Existing,
 ) -> Result<(), Settled> {
-    if settings == next || settings == wanted {
+    if settings == next {
         return Err(Settled::Stays);
     }
-    // A bucket that was made a moment ago, or when an import was interrupted, has nothing that anybody has set.
+    // A bucket that was made a moment ago, or when an import was interrupted, has nothing that anybody has set. And one that was
+    // imported whole may be over its quota, and lack objects all the same.
     let unbounded = BucketSettings { quota: None, ..wanted.clone() };
-    let is_ours = *settings == BucketSettings::default() || *settings == unbounded;
+    let is_ours = [&BucketSettings::default(), &unbounded, wanted].contains(&&*settings);
     if !is_ours && existing != Existing::Replace {
         return Err(Settled::Other);
     }
@@ -170,11 +172,7 @@ async fn take_object<D: Disk>(
 }
 
 /// Whether an object is wanted, and what must hold when it is made to appear.
-async fn decide<D: Disk>(
-    log: &Log<D>,
-    entry: &Entry,
-    existing: Existing,
-) -> Result<(Description, Condition), Taken> {
+async fn decide<D: Disk>(log: &Log<D>, entry: &Entry, existing: Existing) -> Result<(Description, Condition), Taken> {
     let description = entry.description().map_err(|message| Taken::Refused { message })?;
     let condition = match log.object(&entry.bucket, &entry.key).await {
         Ok(None) => Condition::IfAbsent,
@@ -265,7 +263,7 @@ mod tests {
             let set = |there, next| set(there, next, existing);
             assert_eq!(set(&BucketSettings::default(), &unbounded).unwrap(), unbounded);
             assert_eq!(set(&unbounded, &wanted).unwrap(), wanted);
-            assert!(matches!(set(&wanted, &unbounded), Err(Settled::Stays)));
+            assert_eq!(set(&wanted, &unbounded).unwrap(), unbounded);
             assert!(matches!(set(&unbounded, &unbounded), Err(Settled::Stays)));
             assert!(matches!(set(&wanted, &wanted), Err(Settled::Stays)));
         }

@@ -85,6 +85,10 @@ impl<W: Write> Sink for Archive<W> {
     }
 
     fn bucket(&mut self, bucket: &Bucket) -> Result<()> {
+        // The files of one bucket are there before another one is.
+        if !self.files.is_empty() {
+            self.flush()?;
+        }
         self.line(&Line::Bucket(bucket.clone()));
         Ok(())
     }

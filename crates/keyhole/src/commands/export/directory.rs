@@ -10,7 +10,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -27,9 +27,11 @@ const STATE: &str = "keyhole-export.json";
 /// How the name of a file ends that is not whole yet.
 const NEW: &str = "new";
 
-/// Files, and bytes of them, that are made durable together.
+/// Files, and bytes of them, that are made durable together, and how long they may wait for that: so much work is lost when a run
+/// is interrupted, and what was under way.
 const BATCH_MAX: usize = 256;
 const BATCH_BYTES_MAX: u64 = 64 << 20;
+const BATCH_PERIOD: Duration = Duration::from_secs(1);
 
 /// What the state file says. A directory has one export.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -58,6 +60,7 @@ pub(super) struct Directory {
     /// Those files: where they are, and where they will be.
     batch: Vec<(PathBuf, PathBuf)>,
     batch_bytes: u64,
+    flushed: Instant,
 }
 
 impl Directory {
@@ -83,6 +86,7 @@ impl Directory {
             lines: Vec::new(),
             batch: Vec::new(),
             batch_bytes: 0,
+            flushed: Instant::now(),
         })
     }
 
@@ -164,6 +168,7 @@ impl Directory {
             journal.flush()?;
         }
         self.lines.clear();
+        self.flushed = Instant::now();
         Ok(())
     }
 
@@ -292,7 +297,8 @@ impl Sink for Directory {
         }
         self.named.insert(entry.file);
         self.line(&Line::Object(Box::new(entry)));
-        if self.batch.len() >= BATCH_MAX || self.batch_bytes >= BATCH_BYTES_MAX {
+        let is_due = self.flushed.elapsed() >= BATCH_PERIOD;
+        if self.batch.len() >= BATCH_MAX || self.batch_bytes >= BATCH_BYTES_MAX || is_due {
             self.flush().map_err(|error| self.failed(error))?;
         }
         Ok(None)

@@ -431,7 +431,7 @@ pub(crate) mod tests {
         sums.set(ChecksumAlgorithm::Sha256, &[3; 32]).unwrap();
         sums.set(ChecksumAlgorithm::ContentMd5, &[4; 16]).unwrap();
         let mut fields: [Option<&[u8]>; 6] = [None; 6];
-        (fields[0], fields[5]) = (Some(b"text/plain"), Some(b"\xff not UTF-8"));
+        (fields[0], fields[5]) = (Some(&b"text/plain"[..]), Some(&b"\xff not UTF-8"[..]));
         let user = [("a-name", &b"a \"value\""[..]), ("b", "\u{e9}".as_bytes())];
         let head = encode(&Head {
             fields,

@@ -255,13 +255,14 @@ mod tests {
         let wanted = BucketSettings { quota: Some(5), expire_ms: Some(7), ..BucketSettings::default() };
         let unbounded = BucketSettings { quota: None, ..wanted.clone() };
         let other = BucketSettings { quota: Some(6), ..BucketSettings::default() };
+        let fresh = BucketSettings::default();
         let set = |there: &BucketSettings, next: &BucketSettings, existing| {
             let mut settings = there.clone();
             settle(&mut settings, &wanted, next, existing).map(|()| settings)
         };
         for existing in [Existing::Fail, Existing::Skip, Existing::Replace] {
-            let set = |there, next| set(there, next, existing);
-            assert_eq!(set(&BucketSettings::default(), &unbounded).unwrap(), unbounded);
+            let set = |there: &_, next: &_| set(there, next, existing);
+            assert_eq!(set(&fresh, &unbounded).unwrap(), unbounded);
             assert_eq!(set(&unbounded, &wanted).unwrap(), wanted);
             assert_eq!(set(&wanted, &unbounded).unwrap(), unbounded);
             assert!(matches!(set(&unbounded, &unbounded), Err(Settled::Stays)));

@@ -189,7 +189,7 @@ impl Directory {
     /// Writes the bytes of a file under another name; what is wrong with them, if anything is.
     fn write(&mut self, entry: &Entry, bytes: &mut Bytes<'_>) -> Result<std::result::Result<Sha256, String>> {
         let path = self.path.join(entry.file.to_string());
-        let new = path.with_added_extension(NEW);
+        let new = self.path.join(format!("{}.{NEW}", entry.file));
         let directory = entry.file.directory();
         if !self.made.contains(&directory) {
             make(&self.path.join(&directory)).map_err(|error| self.failed(error))?;

@@ -99,7 +99,7 @@ fn what_the_socket_refuses() {
         b"{\"request\":\"scrub\",\"rate_bytes_per_s\":0}\n",
         b"{\"request\":\"bucket-get\",\"bucket\":\"absent\"}\n",
         b"\xff\xfe\n",
-        &long[..4096],
+        &long[..8192],
     ];
     for line in lines {
         let replies = talk(&socket, line);

@@ -213,6 +213,11 @@ impl Shared {
         self.lock().usage()
     }
 
+    /// What tells this object file from every other: random, given when it was made.
+    pub fn store_id(&self) -> [u8; 16] {
+        self.store
+    }
+
     /// Everything that is counted. Takes some time with many segments and bodies: not for every request.
     pub fn stats(&self) -> Stats {
         self.lock().stats()

@@ -59,7 +59,7 @@ impl KeptInfos {
 }
 
 /// The infos that [`KeptInfos`] has gathered.
-fn infos(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn infos(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (len, rest) = bytes.split_first_chunk()?;
         let (info, rest) = rest.split_at_checked(u16::from_le_bytes(*len).into())?;

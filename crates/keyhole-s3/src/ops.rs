@@ -21,5 +21,5 @@ pub use object::{
 };
 pub use query::{ListObjects, ListObjectsV2, ListUploads, UploadId};
 pub(crate) use query::{encode_key, encode_token};
-pub use route::{Operation, Target, route};
+pub use route::{Operation, Target, check_bucket, check_key, route};
 pub use tags::{Tags, copied_tags, tags};

@@ -17,16 +17,19 @@ use crate::commands::bucket::BucketCommand;
 use crate::commands::check::CheckOptions;
 use crate::commands::chunked::ChunkedCommand;
 use crate::commands::config::ConfigCommand;
+use crate::commands::export::ExportOptions;
+use crate::commands::import::ImportOptions;
 use crate::commands::key::KeyCommand;
 use crate::commands::operate::ScrubOptions;
 use crate::commands::sealed::{InspectOptions, OpenOptions, SealOptions};
 use crate::commands::stat::StatOptions;
 use crate::commands::tls::TlsCommand;
+use crate::commands::verify::VerifyOptions;
 
 /// An S3 storage node for edge appliances, centred on SSE-C: encryption with keys that clients bring along.
 ///
 /// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 the input does not authenticate or is malformed; 4 there is damage in the
-/// store that remains (check, scrub).
+/// store that remains (check, scrub, export).
 #[derive(Parser, Debug)]
 #[command(version, about, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -83,6 +86,26 @@ pub(crate) enum Command {
     /// Show and change how much a bucket may hold, how long, and for whom.
     #[command(subcommand)]
     Bucket(BucketCommand),
+    /// Copy objects and buckets out of a store, for a backup or a move. No key is needed.
+    ///
+    /// Objects under customer keys come out as sealed object files, as they are; others as their bytes; and a manifest with
+    /// everything else. Run again with the same directory, it goes on where it was, and brings it up to date.
+    #[command(
+        after_help = "Exit codes: 0 done; 4 some objects are damaged, and were left out; 1 failed, and what is there so far is \
+                            good; 2 wrong usage."
+    )]
+    Export(ExportOptions),
+    /// Copy what was exported into a store. No key is needed.
+    ///
+    /// Every file is verified before its object appears. Run again, it leaves what is there already.
+    #[command(
+        after_help = "Exit codes: 0 all of it is there; 3 the export is damaged or not complete, and what was good of it is \
+                            there; 1 failed, or something was there that differs, or was refused; 2 wrong usage."
+    )]
+    Import(ImportOptions),
+    /// Verify an export: every file, without a store and without a key.
+    #[command(after_help = "Exit codes: 0 sound and complete; 3 it is not; 1 failed; 2 wrong usage.")]
+    Verify(VerifyOptions),
     /// Make and show certificates for HTTPS.
     #[command(subcommand)]
     Tls(TlsCommand),

@@ -1,5 +1,5 @@
-//! The commands besides `serve`: keys, sealed object files, bare messages, throughput; and those of a store's operator;
-//! certificates.
+//! The commands besides `serve`: keys, sealed object files, bare messages, throughput; those of a store's operator; those that move
+//! objects; certificates.
 
 pub(crate) mod access;
 pub(crate) mod bench;
@@ -8,13 +8,17 @@ pub(crate) mod bucket;
 pub(crate) mod check;
 pub(crate) mod chunked;
 pub(crate) mod config;
+pub(crate) mod export;
+pub(crate) mod import;
 pub(crate) mod key;
+mod moving;
 pub(crate) mod operate;
 mod plot;
 pub(crate) mod sealed;
 pub(crate) mod stat;
 mod stream;
 pub(crate) mod tls;
+pub(crate) mod verify;
 
 use std::fmt;
 use std::process::ExitCode;

@@ -14,15 +14,16 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-pub(crate) use answer::{Replies, answer};
-pub(crate) use client::{ask, is_served};
+pub(crate) use answer::{CHANGE_AGAIN, CHANGE_PATIENCE, Replies, answer};
+pub(crate) use client::{ask, begin, is_served};
 pub(crate) use protocol::{
-    Allowed, Anonymous, BucketChange, BucketReply, DamageReply, Reply, Request, Segment, SseC, StatReply,
+    Allowed, Anonymous, BucketChange, BucketReply, DamageReply, Reply, Request, Scope, Segment, SseC, StatReply,
 };
 pub(crate) use server::{Control, Running, serve};
 
-/// The longest request, line feed included: a bucket's name, a few numbers, and as many ids of keys as there can be.
-const REQUEST_MAX: usize = 4 << 10;
+/// The longest request, line feed included: a bucket's name, a few numbers, and as many ids of keys as there can be; or a prefix of
+/// keys with 1,024 control characters, which have six bytes each.
+const REQUEST_MAX: usize = 8 << 10;
 
 /// The longest reply: a line of [`SEGMENTS_PER_LINE`] segments has some 30 KiB.
 const REPLY_MAX: usize = 256 << 10;

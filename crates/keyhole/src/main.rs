@@ -16,6 +16,7 @@ mod engine;
 mod env;
 mod epoll;
 mod medium;
+mod moving;
 mod observe;
 mod process;
 mod reload;
@@ -49,6 +50,9 @@ fn main() -> ExitCode {
         Command::Access(command) => commands::access::run(command),
         Command::Bucket(command) => commands::bucket::run(command),
         Command::Tls(command) => commands::tls::run(command),
+        Command::Export(options) => commands::export::run(options),
+        Command::Import(options) => commands::import::run(options),
+        Command::Verify(options) => commands::verify::run(options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

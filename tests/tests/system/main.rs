@@ -16,6 +16,7 @@ mod hosts;
 mod lifecycle;
 mod logs;
 mod model;
+mod moving;
 mod names;
 mod objects;
 mod operate;

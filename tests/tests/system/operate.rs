@@ -45,7 +45,7 @@ fn put_plain(node: &Node, path: &str, body: &[u8]) {
 }
 
 /// Changes a byte of the object file where these bytes stand.
-fn damage(file: &Path, body: &[u8]) {
+pub(crate) fn damage(file: &Path, body: &[u8]) {
     let mut all = fs::read(file).unwrap();
     let needle = &body[body.len() / 2..body.len() / 2 + 4096];
     let at = all.chunks(4096).position(|page| page == needle).expect("the object is on the disk") * 4096;
@@ -99,7 +99,7 @@ fn what_the_socket_refuses() {
         b"{\"request\":\"scrub\",\"rate_bytes_per_s\":0}\n",
         b"{\"request\":\"bucket-get\",\"bucket\":\"absent\"}\n",
         b"\xff\xfe\n",
-        &long[..4096],
+        &long[..8192],
     ];
     for line in lines {
         let replies = talk(&socket, line);

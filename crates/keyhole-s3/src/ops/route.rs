@@ -139,7 +139,10 @@ fn target(path: &str, of_host: Option<String>) -> Result<Target, Error> {
 }
 
 /// The rules for names of buckets ("General purpose bucket naming rules" of AWS).
-pub(crate) fn check_bucket(name: &str) -> Result<(), Error> {
+///
+/// # Errors
+/// `InvalidBucketName`.
+pub fn check_bucket(name: &str) -> Result<(), Error> {
     let label = |label: &str| {
         !label.is_empty()
             && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
@@ -154,7 +157,11 @@ pub(crate) fn check_bucket(name: &str) -> Result<(), Error> {
     }
 }
 
-pub(crate) fn check_key(key: &str) -> Result<(), Error> {
+/// Whether a key is not too long.
+///
+/// # Errors
+/// `KeyTooLongError`.
+pub fn check_key(key: &str) -> Result<(), Error> {
     match key.len() <= KEY_MAX {
         true => Ok(()),
         false => Err(Error::new(ErrorCode::KeyTooLongError)

@@ -24,7 +24,7 @@ pub(crate) struct ScrubOptions {
     rate: u64,
 }
 
-fn parse_rate(text: &str) -> std::result::Result<u64, String> {
+pub(super) fn parse_rate(text: &str) -> std::result::Result<u64, String> {
     let rate = parse_size(text.strip_suffix("/s").unwrap_or(text)).ok().filter(|rate| *rate > 0);
     rate.ok_or_else(|| "give a rate such as 50MB/s or 1GiB/s".to_owned())
 }

@@ -18,8 +18,8 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How long a change of a bucket is tried while others are on their way, and how long it waits each time. Of changes that come
 /// without a pause each is on its way for milliseconds, and there is little between them.
-const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
-const CHANGE_AGAIN: Duration = Duration::from_millis(2);
+pub(crate) const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const CHANGE_AGAIN: Duration = Duration::from_millis(2);
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -46,6 +46,9 @@ pub(crate) async fn answer<D: Disk>(
         Request::BucketGet { bucket } => bucket_get(log, defaults, bucket),
         Request::BucketSet(change) => bucket_set(log, defaults, change).await,
         Request::AccessReload {} => return Ok(failed("no node runs that has access keys in use".to_owned())),
+        Request::Export(_) | Request::Import {} => {
+            return Ok(failed("objects move over a connection alone".to_owned()));
+        }
     };
     Ok(result.unwrap_or_else(|error| failed(error.to_string())))
 }

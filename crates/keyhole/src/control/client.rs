@@ -14,6 +14,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Asks the node whose socket this is; the final reply, or `None` where no node runs. What comes before the final reply goes
 /// to `on_reply`.
 pub(crate) fn ask(socket: &Path, request: &Request, on_reply: &mut dyn FnMut(Reply)) -> Result<Option<Reply>, String> {
+    Ok(begin(socket, request, on_reply)?.map(|(reply, _)| reply))
+}
+
+/// The same, and the connection, behind its final reply.
+pub(crate) fn begin(
+    socket: &Path,
+    request: &Request,
+    on_reply: &mut dyn FnMut(Reply),
+) -> Result<Option<(Reply, BufReader<UnixStream>)>, String> {
     let stream = match connect(socket) {
         Ok(stream) => stream,
         Err(error) => match error.kind() {
@@ -48,7 +57,11 @@ fn connect(socket: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(name)
 }
 
-fn converse(mut stream: UnixStream, request: &Request, on_reply: &mut dyn FnMut(Reply)) -> io::Result<Reply> {
+fn converse(
+    mut stream: UnixStream,
+    request: &Request,
+    on_reply: &mut dyn FnMut(Reply),
+) -> io::Result<(Reply, BufReader<UnixStream>)> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
@@ -63,7 +76,7 @@ fn converse(mut stream: UnixStream, request: &Request, on_reply: &mut dyn FnMut(
         }
         let reply: Reply = serde_json::from_slice(&line)?;
         if !reply.goes_on() {
-            return Ok(reply);
+            return Ok((reply, replies));
         }
         on_reply(reply);
     }

@@ -24,6 +24,34 @@ pub(crate) enum Request {
     BucketSet(BucketChange),
     /// Reads the file of access keys again.
     AccessReload {},
+    /// Gives objects. After the reply, `ready`, frames go over the connection (`moving/session.rs`).
+    Export(Scope),
+    /// Takes objects. Likewise.
+    Import {},
+}
+
+/// Which objects are meant.
+#[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Scope {
+    /// Those of this bucket; of all, if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bucket: Option<String>,
+    /// Those whose keys begin so.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) prefix: String,
+}
+
+impl Scope {
+    /// Whether objects of this bucket may be meant.
+    pub(crate) fn has_bucket(&self, bucket: &str) -> bool {
+        self.bucket.as_ref().is_none_or(|wanted| wanted == bucket)
+    }
+
+    /// Whether this object is meant.
+    pub(crate) fn has(&self, bucket: &str, key: &str) -> bool {
+        self.has_bucket(bucket) && key.starts_with(&self.prefix)
+    }
 }
 
 /// What to change of a bucket: what is absent stays, `null` takes the setting away.
@@ -108,6 +136,8 @@ pub(crate) enum Reply {
         segments: Vec<Segment>,
     },
     // At the end, one of them.
+    /// Objects may move now.
+    Ready {},
     Stat(StatReply),
     Compacted {
         segments_freed: u64,
@@ -306,6 +336,12 @@ mod tests {
             (r#"{"request":"checkpoint"}"#, Request::Checkpoint {}),
             (r#"{"request":"scrub","rate_bytes_per_s":5}"#, Request::Scrub { rate_bytes_per_s: 5 }),
             (r#"{"request":"access-reload"}"#, Request::AccessReload {}),
+            (r#"{"request":"export"}"#, Request::Export(Scope::default())),
+            (
+                r#"{"request":"export","bucket":"b","prefix":"p/"}"#,
+                Request::Export(Scope { bucket: Some("b".to_owned()), prefix: "p/".to_owned() }),
+            ),
+            (r#"{"request":"import"}"#, Request::Import {}),
             (r#"{"request":"bucket-get","bucket":"b"}"#, Request::BucketGet { bucket: "b".to_owned() }),
             (r#"{"request":"bucket-set","bucket":"b"}"#, set(None, None)),
             (r#"{"request":"bucket-set","bucket":"b","quota":null}"#, set(Some(None), None)),

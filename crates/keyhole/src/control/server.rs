@@ -1,10 +1,12 @@
 //! The node's end of the control socket.
 
+use std::cell::Cell;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use crate::reload::Reload;
 use super::answer::{Replies, answer, failed};
 use super::protocol::{Reply, Request};
 use super::{REQUEST_MAX, short};
+use crate::moving::{self, Way};
 
 /// Connections that are served at a time; others are told to come again.
 const CONNECTIONS_MAX: usize = 4;
@@ -98,6 +101,7 @@ pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>, running: 
         Err(error) => return tracing::error!(%error, "the control socket cannot be served"),
     };
     let mut connections = JoinSet::new();
+    let moves = Rc::new(Cell::new(0));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -105,7 +109,7 @@ pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>, running: 
         };
         match accepted {
             Ok((stream, _)) if connections.len() < CONNECTIONS_MAX => {
-                connections.spawn_local(connection(Peer(stream), log.clone(), running.clone()));
+                connections.spawn_local(connection(Peer(stream), log.clone(), running.clone(), moves.clone()));
             }
             Ok((stream, _)) => {
                 let busy = format!("the node does as much as {CONNECTIONS_MAX} other commands want: try again later");
@@ -120,23 +124,32 @@ pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>, running: 
     }
 }
 
-async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, running: Arc<Running>) {
+async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, running: Arc<Running>, moves: Rc<Cell<usize>>) {
     let result = async {
         let line = timeout(PATIENCE, peer.line()).await.map_err(|_| io::ErrorKind::TimedOut)??;
-        let last = match serde_json::from_slice::<Request>(&line) {
-            Ok(request) => {
-                tracing::info!(?request, "control");
-                match request {
-                    Request::AccessReload {} => match running.reload_access() {
-                        Ok(keys) => Reply::AccessReloaded { keys: keys as u64 },
-                        Err(message) => failed(message),
-                    },
-                    request => answer(&log, &running.config.defaults, request, &mut peer).await?,
-                }
-            }
-            Err(error) => failed(format!("not a request: {error}")),
+        let request = match serde_json::from_slice::<Request>(&line) {
+            Ok(request) => request,
+            Err(error) => return peer.send(failed(format!("not a request: {error}"))).await,
         };
-        peer.send(last).await
+        tracing::info!(?request, "control");
+        let way = match request {
+            Request::Export(scope) => Way::Give(scope),
+            Request::Import {} => Way::Take,
+            Request::AccessReload {} => {
+                let reloaded = running.reload_access().map(|keys| Reply::AccessReloaded { keys: keys as u64 });
+                return peer.send(reloaded.unwrap_or_else(failed)).await;
+            }
+            request => {
+                let last = answer(&log, &running.config.defaults, request, &mut peer).await?;
+                return peer.send(last).await;
+            }
+        };
+        let Some(_place) = moving::Place::take(&moves) else {
+            let busy = "as many exports and imports as there may be are under way: try again later";
+            return peer.send(failed(busy.to_owned())).await;
+        };
+        peer.send(Reply::Ready {}).await?;
+        moving::serve(&log, &way, peer.0).await
     };
     if let Err(error) = result.await {
         tracing::info!(%error, "a client of the control socket is gone");

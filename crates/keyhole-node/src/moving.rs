@@ -1,0 +1,251 @@
+//! Objects as they move from one node to another, or to a backup and back: with everything that makes them what they are, and
+//! without any key.
+//!
+//! A sealed object moves as its sealed object file, checksums of parts included, sealed as they are. A plaintext object moves as its
+//! bytes, and what is known of it besides goes with its [`Description`]. What is taken in is the same object then: its time, its
+//! ETag, its parts, its head are those that it had.
+
+mod incoming;
+mod outgoing;
+
+use keyhole_core::body::MultipartEtag;
+use keyhole_core::head::Head;
+use keyhole_log::limits::{INFO_MAX, INFOS_MAX, PARTS_MAX};
+use keyhole_log::{Etag, Object};
+use keyhole_s3::ops::{self, Tags};
+
+use crate::attributes::infos;
+use crate::limits::{OBJECT_MAX, PUT_MAX};
+use crate::sealed_file::is_damaged;
+
+pub use crate::sealed_file::ReadError;
+pub use incoming::{Incoming, Received, TakeError};
+pub use outgoing::Outgoing;
+
+/// All there is to an object but its bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Description {
+    /// The bucket.
+    pub bucket: String,
+    /// The key.
+    pub key: String,
+    /// Whether it is sealed. Its head and its parts are in the sealed object file then.
+    pub sealed: bool,
+    /// Whether a sealed head must list the parts.
+    pub bound: bool,
+    /// Plaintext bytes.
+    pub size: u64,
+    /// When it was stored, in ms since 1970.
+    pub time_ms: u64,
+    /// The ETag.
+    pub etag: Etag,
+    /// Its tags.
+    pub tags: Tags,
+    /// The head of a plaintext object, encoded.
+    pub head: Vec<u8>,
+    /// The parts of a plaintext object: one with number 0 if it was not uploaded in parts.
+    pub parts: Vec<PartDescription>,
+}
+
+/// One part of a plaintext object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PartDescription {
+    /// Its number.
+    pub number: u16,
+    /// Its bytes.
+    pub size: u64,
+    /// Its ETag.
+    pub etag: [u8; 16],
+    /// What is kept of it besides, encoded: of all parts of an object, or of none.
+    pub info: Option<Vec<u8>>,
+}
+
+impl Description {
+    /// That of a stored object.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub fn of(bucket: &str, key: &str, object: &Object) -> Result<Self, ReadError> {
+        let tags = Tags::from_bytes(&object.labels).ok_or_else(|| is_damaged("the labels of an object are no tags"))?;
+        let (mut head, mut parts) = (Vec::new(), Vec::new());
+        if !object.sealed {
+            head.clone_from(&object.head);
+            let mut infos = infos(&object.infos);
+            for part in &object.parts {
+                let info = match object.infos.is_empty() {
+                    true => None,
+                    false => {
+                        let info =
+                            infos.next().ok_or_else(|| is_damaged("an object lacks what is kept of its parts"))?;
+                        Some(info.to_vec())
+                    }
+                };
+                parts.push(PartDescription { number: part.number, size: part.size, etag: part.etag, info });
+            }
+        }
+        Ok(Description {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            sealed: object.sealed,
+            bound: object.bound,
+            size: object.size,
+            time_ms: object.time_ms,
+            etag: object.etag,
+            tags,
+            head,
+            parts,
+        })
+    }
+
+    /// Whether an object can be what this says of it, as far as that can be told without its bytes.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        ops::check_bucket(&self.bucket).map_err(|_| "the bucket has a name that no bucket can have".to_owned())?;
+        if self.key.is_empty() || ops::check_key(&self.key).is_err() {
+            return Err("the key is empty or too long".to_owned());
+        }
+        if self.size > OBJECT_MAX || usize::from(self.etag.parts) > PARTS_MAX {
+            return Err("it is longer, or has more parts, than an object can".to_owned());
+        }
+        match self.sealed {
+            true if self.head.is_empty() && self.parts.is_empty() => Ok(()),
+            true => Err("what describes a sealed object is in its file".to_owned()),
+            false if self.bound => Err("a plaintext object binds no parts".to_owned()),
+            false => self.check_head().and_then(|()| self.check_parts()),
+        }
+    }
+
+    fn check_head(&self) -> Result<(), String> {
+        let head = Head::decode(&self.head).map_err(|error| format!("its head: {error}"))?;
+        let is_plain = head.data_key.is_none() && head.plaintext_length.is_none() && head.manifest.is_none();
+        if is_plain { Ok(()) } else { Err("its head is that of a sealed object".to_owned()) }
+    }
+
+    fn check_parts(&self) -> Result<(), String> {
+        let wrong = |what: &str| Err(what.to_owned());
+        let size = self.parts.iter().fold(0u64, |size, part| size.saturating_add(part.size));
+        if size != self.size || self.parts.iter().any(|part| part.size > PUT_MAX) {
+            return wrong("its parts are not as long as it is");
+        }
+        if let [PartDescription { number: 0, etag, info: None, .. }] = self.parts[..] {
+            return if self.etag == (Etag { digest: etag, parts: 0 }) {
+                Ok(())
+            } else {
+                wrong("its ETag is another one")
+            };
+        }
+        let ascend = self.parts.windows(2).all(|pair| pair[0].number < pair[1].number);
+        let within = |part: &PartDescription| (1..=PARTS_MAX).contains(&usize::from(part.number));
+        if self.parts.is_empty() || !ascend || !self.parts.iter().all(within) {
+            return wrong("the numbers of its parts do not ascend from 1");
+        }
+        let mut digest = MultipartEtag::new();
+        self.parts.iter().for_each(|part| digest.update(&part.etag));
+        if self.etag != (Etag { digest: digest.finish(), parts: self.parts.len() as u16 }) {
+            return wrong("its ETag is not that of its parts");
+        }
+        let kept: Vec<_> = self.parts.iter().filter_map(|part| part.info.as_ref()).collect();
+        let len: usize = kept.iter().map(|info| 2 + info.len()).sum();
+        let possible = |info: &Vec<u8>| {
+            let checksums_only = |head: Head<'_>| Head { checksums: head.checksums, ..Head::default() };
+            let mut again = vec![0; INFO_MAX];
+            let same = |head| checksums_only(head).encode(&mut again).is_ok_and(|len| again[..len] == info[..]);
+            info.is_empty() || (info.len() <= INFO_MAX && Head::decode(info).is_ok_and(same))
+        };
+        if ![0, self.parts.len()].contains(&kept.len()) || len > INFOS_MAX || !kept.into_iter().all(possible) {
+            return wrong("what is kept of its parts is nothing that can be");
+        }
+        Ok(())
+    }
+}
+
+/// What is kept of parts, as an object has it.
+fn gathered<'i>(infos: impl Iterator<Item = &'i [u8]>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for info in infos {
+        bytes.extend_from_slice(&(info.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(info);
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole(size: u64) -> Description {
+        let mut head = vec![0; 64];
+        let len = Head::default().encode(&mut head).unwrap();
+        head.truncate(len);
+        let etag = Etag { digest: [7; 16], parts: 0 };
+        Description {
+            bucket: "bucket".to_owned(),
+            key: "key".to_owned(),
+            sealed: false,
+            bound: false,
+            size,
+            time_ms: 1,
+            etag,
+            tags: Tags::default(),
+            head,
+            parts: vec![PartDescription { number: 0, size, etag: etag.digest, info: None }],
+        }
+    }
+
+    fn in_parts(numbers: &[u16]) -> Description {
+        let part = |number: &u16| PartDescription { number: *number, size: 5, etag: [*number as u8; 16], info: None };
+        let parts: Vec<_> = numbers.iter().map(part).collect();
+        let mut digest = MultipartEtag::new();
+        parts.iter().for_each(|part| digest.update(&part.etag));
+        let etag = Etag { digest: digest.finish(), parts: parts.len() as u16 };
+        Description { etag, size: 5 * parts.len() as u64, parts, ..whole(0) }
+    }
+
+    #[test]
+    fn what_can_be() {
+        assert_eq!(whole(0).check(), Ok(()));
+        assert_eq!(whole(PUT_MAX).check(), Ok(()));
+        assert_eq!(in_parts(&[1]).check(), Ok(()));
+        assert_eq!(in_parts(&[2, 4, 10_000]).check(), Ok(()));
+        let sealed = Description { sealed: true, bound: true, head: Vec::new(), parts: Vec::new(), ..whole(3) };
+        assert_eq!(sealed.check(), Ok(()));
+        let mut kept = in_parts(&[1, 2]);
+        kept.parts.iter_mut().for_each(|part| part.info = Some(whole(0).head));
+        assert_eq!(kept.check(), Ok(()));
+    }
+
+    #[test]
+    fn what_cannot_be() {
+        let mut lacks_one = in_parts(&[1, 2]);
+        lacks_one.parts[0].info = Some(Vec::new());
+        let mut has_more = in_parts(&[1]);
+        has_more.parts[0].info = Some(vec![1; INFO_MAX + 1]);
+        let mut other = in_parts(&[1, 2]);
+        other.parts[1].etag = [9; 16];
+        let cases = [
+            Description { bucket: "..".to_owned(), ..whole(1) },
+            Description { bucket: "a/b".to_owned(), ..whole(1) },
+            Description { key: String::new(), ..whole(1) },
+            Description { key: "k".repeat(1025), ..whole(1) },
+            Description { size: 2, ..whole(1) },
+            Description { etag: Etag { digest: [8; 16], parts: 0 }, ..whole(1) },
+            Description { head: b"no head".to_vec(), ..whole(1) },
+            Description { bound: true, ..whole(1) },
+            Description { sealed: true, ..whole(1) },
+            whole(PUT_MAX + 1),
+            in_parts(&[]),
+            in_parts(&[0, 1]),
+            in_parts(&[2, 1]),
+            in_parts(&[1, 1]),
+            in_parts(&[10_001]),
+            lacks_one,
+            has_more,
+            other,
+        ];
+        for case in cases {
+            assert!(case.check().is_err(), "{case:?}");
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! The bytes of a file as they become a stored object.
+
+use std::io;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use keyhole_core::body::{self, MultipartEtag};
+use keyhole_core::file::Entry;
+use keyhole_log::limits::{BLOCK_DATA, INFOS_MAX, PARTS_MAX, buffer_len};
+use keyhole_log::{
+    CompleteUpload, Condition, Content, CreateUpload, Disk, Etag, Log, NewBody, Part, PutObject, PutPart, UploadRef,
+};
+
+use super::{Description, PartDescription, gathered};
+use crate::failure::{Failure, Result};
+use crate::multipart::UploadId;
+use crate::request::Payload;
+use crate::sealed_file::{Front, malformed, receive, receive_message, skip};
+use crate::upload::Stored;
+
+/// Where the bytes of a file come from.
+#[allow(async_fn_in_trait)]
+pub trait Incoming {
+    /// Fills `to`, or less of it where the bytes end before; how much it was.
+    async fn fill(&mut self, to: &mut [u8]) -> io::Result<usize>;
+}
+
+/// Why something is not taken in.
+#[derive(Debug)]
+pub enum TakeError {
+    /// It is not what it says, or the log has no room for it, or refuses it.
+    Refused(String),
+    /// The bytes do not come any more.
+    Gone(io::Error),
+}
+
+impl From<Failure> for TakeError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Reply(error) => TakeError::Refused(error.message.to_string()),
+            Failure::Fault(_, cause) => TakeError::Refused(cause),
+            Failure::Connection(error) => TakeError::Gone(error),
+        }
+    }
+}
+
+impl From<keyhole_log::Error> for TakeError {
+    fn from(error: keyhole_log::Error) -> Self {
+        TakeError::Refused(error.to_string())
+    }
+}
+
+/// An object whose bytes are stored, and which is not there yet.
+pub struct Received(What);
+
+enum What {
+    Whole(Box<PutObject>),
+    Parts(Box<CompleteUpload>),
+}
+
+/// A file of which so many bytes are still to come.
+struct File<'i, D, I> {
+    incoming: &'i mut I,
+    remaining: u64,
+    disk: PhantomData<D>,
+}
+
+impl<D: Disk, I: Incoming> Payload<D::Buf> for File<'_, D, I> {
+    fn remaining(&self) -> u64 {
+        self.remaining
+    }
+
+    async fn fill(&mut self, mut buf: D::Buf, at: Range<usize>) -> (Result<usize>, D::Buf) {
+        let len = at.len().min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
+        let filled = self.incoming.fill(D::part(&mut buf, at.start..at.start + len)).await;
+        if let Ok(filled) = &filled {
+            self.remaining -= *filled as u64;
+        }
+        (filled.map_err(Failure::from), buf)
+    }
+}
+
+impl Received {
+    /// Receives the file of an object, of `file_len` bytes, and stores its bodies. The object is there when it is
+    /// [`commit`](Self::commit)ted, if `condition` still holds then. `id` names the upload that an object in parts is until then,
+    /// begun `now_ms`; one of that name that was left behind is aborted first.
+    ///
+    /// # Errors
+    /// [`TakeError`]; nothing of it stays.
+    pub async fn receive<D: Disk>(
+        log: &Log<D>,
+        description: &Description,
+        (id, now_ms): (UploadId, u64),
+        condition: Condition,
+        file_len: u64,
+        incoming: &mut impl Incoming,
+    ) -> std::result::Result<Received, TakeError> {
+        description.check().map_err(TakeError::Refused)?;
+        let mut file = File::<D, _> { incoming, remaining: file_len, disk: PhantomData };
+        let taker = Taker { log, description, condition, id, now_ms };
+        let received = match description.sealed {
+            true => taker.sealed(&mut file).await?,
+            false if file_len != description.size => {
+                return Err(TakeError::Refused("the file is not as long as its object".to_owned()));
+            }
+            false => taker.plain(&mut file).await?,
+        };
+        Ok(Received(received))
+    }
+
+    /// Makes the object appear; durable when this returns.
+    ///
+    /// # Errors
+    /// Those of the log; nothing of it stays.
+    pub async fn commit<D: Disk>(self, log: &Log<D>) -> std::result::Result<(), keyhole_log::Error> {
+        match self.0 {
+            What::Whole(put) => log.put_object(*put).await,
+            What::Parts(complete) => {
+                let upload = complete.upload.clone();
+                let result = log.complete_upload(*complete).await;
+                if result.is_err() {
+                    let _ = log.abort_upload(&upload.bucket, &upload.key, &upload.id, upload.time_ms).await;
+                }
+                result
+            }
+        }
+    }
+
+    /// Gives it up.
+    pub async fn give_up<D: Disk>(self, log: &Log<D>) {
+        if let What::Parts(complete) = self.0 {
+            let UploadRef { bucket, key, id, time_ms, .. } = &complete.upload;
+            let _ = log.abort_upload(bucket, key, id, *time_ms).await;
+        }
+    }
+}
+
+struct Taker<'t, D: Disk> {
+    log: &'t Log<D>,
+    description: &'t Description,
+    condition: Condition,
+    id: UploadId,
+    /// An upload begun at the object's own time could be over its bucket's time for uploads.
+    now_ms: u64,
+}
+
+impl<D: Disk> Taker<'_, D> {
+    async fn sealed(&self, file: &mut impl Payload<D::Buf>) -> Result<What> {
+        let (bucket, key) = (&self.description.bucket, &self.description.key);
+        let front = Front::receive(self.log, file, file.remaining(), bucket, key).await?;
+        if front.size != self.description.size {
+            return Err(not_as_described("size"));
+        }
+        let infos = self.infos(file, &front).await?;
+        if front.is_whole() {
+            let stored = receive_message(self.log, file, front.entries[0].message_len).await?;
+            let etag = Etag { digest: body::etag(&stored.salt), parts: 0 };
+            return self.whole(stored, front.sealed_head, etag);
+        }
+        let upload = self.upload(&front.sealed_head, true).await?;
+        let outcome = async {
+            for Entry { part_number, message_len, .. } in &front.entries {
+                let stored = receive_message(self.log, file, *message_len).await?;
+                let etag = body::etag(&stored.salt);
+                self.part(&upload, *part_number as u16, stored, etag).await?;
+            }
+            self.parts(&upload, front.sealed_head, infos)
+        };
+        self.or_abort(&upload, outcome.await).await
+    }
+
+    /// What is kept of the parts, sealed.
+    async fn infos(&self, file: &mut impl Payload<D::Buf>, front: &Front) -> Result<Vec<u8>> {
+        if front.infos_len + 2 * front.entries.len() as u64 > INFOS_MAX as u64 {
+            skip(self.log, file, front.infos_len).await?;
+            return Ok(Vec::new());
+        }
+        if front.infos_len == 0 {
+            return Ok(Vec::new());
+        }
+        let mut bytes = Vec::new();
+        receive(self.log, file, front.infos_len as usize, &mut bytes).await?;
+        let mut rest = &bytes[..];
+        Ok(gathered(front.entries.iter().map(|entry| {
+            let (info, behind) = rest.split_at(entry.info_len as usize);
+            rest = behind;
+            info
+        })))
+    }
+
+    async fn plain(&self, file: &mut impl Payload<D::Buf>) -> Result<What> {
+        let Description { head, parts, .. } = self.description;
+        if let [PartDescription { number: 0, size, etag, .. }] = parts[..] {
+            let stored = self.store(file, size).await?;
+            return self.whole(stored, head.clone(), Etag { digest: etag, parts: 0 });
+        }
+        let upload = self.upload(head, false).await?;
+        let outcome = async {
+            for PartDescription { number, size, etag, .. } in parts {
+                let stored = self.store(file, *size).await?;
+                self.part(&upload, *number, stored, *etag).await?;
+            }
+            let infos = gathered(parts.iter().filter_map(|part| part.info.as_deref()));
+            self.parts(&upload, head.clone(), infos)
+        };
+        self.or_abort(&upload, outcome.await).await
+    }
+
+    /// Stores so many bytes as they are.
+    async fn store(&self, file: &mut impl Payload<D::Buf>, size: u64) -> Result<Stored> {
+        let mut writer = self.log.body_writer();
+        let mut left = size;
+        loop {
+            let len = left.min(BLOCK_DATA as u64) as usize;
+            let (filled, buf) = file.fill(self.log.disk().buffer_of(buffer_len(len)), 0..len).await;
+            if filled? < len {
+                return Err(malformed(keyhole_core::file::FileError::Length).into());
+            }
+            left -= len as u64;
+            if left == 0 {
+                let content: NewBody = writer.finish(Some((buf, len, &[])), &[]).await?;
+                return Ok(Stored { content, salt: [0; 24], size });
+            }
+            writer.push(buf, &[]).await?;
+        }
+    }
+
+    fn whole(&self, stored: Stored, head: Vec<u8>, etag: Etag) -> Result<What> {
+        let Description { bucket, key, sealed, size, time_ms, tags, .. } = self.description;
+        if etag != self.description.etag {
+            return Err(not_as_described("ETag"));
+        }
+        Ok(What::Whole(Box::new(PutObject {
+            bucket: bucket.clone(),
+            key: key.clone(),
+            content: Content::New(stored.content, stored.salt),
+            head,
+            labels: tags.to_bytes(),
+            sealed: *sealed,
+            etag,
+            size: *size,
+            time_ms: *time_ms,
+            condition: self.condition,
+        })))
+    }
+
+    async fn upload(&self, head: &[u8], sealed: bool) -> Result<UploadRef> {
+        let Description { bucket, key, tags, .. } = self.description;
+        if self.log.upload(bucket, key, &self.id)?.is_some() {
+            self.log.abort_upload(bucket, key, &self.id, self.now_ms).await?;
+        }
+        let create = CreateUpload {
+            bucket: bucket.clone(),
+            key: key.clone(),
+            id: self.id,
+            head: head.to_vec(),
+            labels: tags.to_bytes(),
+            sealed,
+            time_ms: self.now_ms,
+            declared: None,
+        };
+        self.log.create_upload(create).await?;
+        Ok(self.log.upload(bucket, key, &self.id)?.ok_or(keyhole_log::Error::NoSuchUpload)?)
+    }
+
+    async fn part(&self, upload: &UploadRef, number: u16, stored: Stored, etag: [u8; 16]) -> Result<()> {
+        let Stored { content, salt, size } = stored;
+        let (upload, time_ms, info) = (upload.clone(), self.description.time_ms, Vec::new());
+        Ok(self.log.put_part(PutPart { upload, number, content, salt, etag, size, time_ms, info }).await?)
+    }
+
+    fn parts(&self, upload: &UploadRef, head: Vec<u8>, infos: Vec<u8>) -> Result<What> {
+        let Description { size, time_ms, tags, bound, .. } = self.description;
+        let parts: Vec<Part> = self.log.parts(upload, 0, PARTS_MAX)?.into_iter().map(|info| info.part).collect();
+        let mut digest = MultipartEtag::new();
+        parts.iter().for_each(|part| digest.update(&part.etag));
+        let etag = Etag { digest: digest.finish(), parts: parts.len() as u16 };
+        if etag != self.description.etag {
+            return Err(not_as_described("ETag"));
+        }
+        Ok(What::Parts(Box::new(CompleteUpload {
+            upload: upload.clone(),
+            parts,
+            head,
+            labels: tags.to_bytes(),
+            infos,
+            bound: *bound,
+            etag,
+            size: *size,
+            time_ms: *time_ms,
+            condition: self.condition,
+        })))
+    }
+
+    async fn or_abort(&self, upload: &UploadRef, outcome: Result<What>) -> Result<What> {
+        if outcome.is_err() {
+            let _ = self.log.abort_upload(&upload.bucket, &upload.key, &upload.id, upload.time_ms).await;
+        }
+        outcome
+    }
+}
+
+fn not_as_described(what: &str) -> Failure {
+    let message = format!("The file is of an object with another {what}.");
+    keyhole_s3::Error::new(keyhole_s3::ErrorCode::InvalidRequest).with_message(message).into()
+}

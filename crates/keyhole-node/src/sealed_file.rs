@@ -1,0 +1,357 @@
+//! The sealed object file as it comes and goes: from its bytes to bodies in the log, and back. No key is needed for either.
+//!
+//! What comes is checked as far as it can be without a key: structure, order, lengths. Tags stand between the chunks in a file, and
+//! apart from them in the log; converting is exact both ways.
+
+use std::ops::Range;
+
+use keyhole_core::chunked;
+use keyhole_core::file::{Decoded, ENTRY_LEN, Entry, FileError, Layout, Preface};
+use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, TAG_LEN};
+use keyhole_log::limits::{BLOCK_DATA, CHUNKS_MAX, TAGS_MAX, buffer_len};
+use keyhole_log::{Body, Disk, Log, Object, Part, Tags};
+use keyhole_s3::{Error, ErrorCode};
+
+use crate::attributes::infos;
+use crate::download::{Piece, Source};
+use crate::failure::{Failure, Result, damaged};
+use crate::request::Payload;
+use crate::upload::Stored;
+
+/// Bytes of a chunk and its tag in a message.
+const SEALED_CHUNK: usize = CHUNK_LEN + TAG_LEN;
+
+/// Bytes of a message that become one full block.
+const SEALED_BLOCK: usize = CHUNKS_MAX * SEALED_CHUNK;
+
+// A block's part of a message, the prefix of the message and the tag of the empty chunk fit into a buffer.
+const _: () = assert!(PREFIX_LEN + SEALED_BLOCK + TAG_LEN <= keyhole_log::limits::BUFFER_LEN);
+
+/// What stands in a file before its messages, but for the part infos.
+pub(crate) struct Front {
+    pub(crate) sealed_head: Vec<u8>,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) infos_len: u64,
+    /// Plaintext bytes of all bodies.
+    pub(crate) size: u64,
+}
+
+impl Front {
+    /// Whether the file is of an object that was not uploaded in parts.
+    pub(crate) fn is_whole(&self) -> bool {
+        matches!(self.entries[..], [Entry { part_number: 0, .. }])
+    }
+
+    /// Receives it from the front of a file of `file_len` bytes, and checks all that can be checked without a key.
+    pub(crate) async fn receive<D: Disk>(
+        log: &Log<D>,
+        payload: &mut impl Payload<D::Buf>,
+        file_len: u64,
+        bucket: &str,
+        key: &str,
+    ) -> Result<Front> {
+        let mut bytes = Vec::new();
+        let preface = loop {
+            match Preface::decode(&bytes).map_err(malformed)? {
+                Decoded::Needs(needed) => {
+                    let more = needed - bytes.len();
+                    receive(log, payload, more, &mut bytes).await?;
+                }
+                Decoded::Whole(preface, _) => break preface,
+            }
+        };
+        if (preface.bucket, preface.key) != (bucket, key) {
+            let message = "The sealed object is sealed for another bucket or key. Put it where its names say.";
+            return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
+        }
+        let mut table = Vec::new();
+        receive(log, payload, preface.bodies as usize * ENTRY_LEN, &mut table).await?;
+        let (entries, _) = table.as_chunks::<ENTRY_LEN>();
+        let entries: Vec<Entry> = entries.iter().map(Entry::decode).collect();
+        let mut layout = Layout::new(preface.bodies);
+        entries.iter().try_for_each(|entry| layout.push(entry)).map_err(malformed)?;
+        let totals = layout.finish().map_err(malformed)?;
+        if totals.file_len(&preface) != file_len {
+            return Err(malformed(FileError::Length).into());
+        }
+        let (infos_len, size) = (totals.infos_len, totals.plaintext_len);
+        Ok(Front { sealed_head: preface.sealed_head.to_vec(), entries, infos_len, size })
+    }
+}
+
+/// Receives exactly `len` bytes, at most a block's.
+pub(crate) async fn receive<D: Disk>(
+    log: &Log<D>,
+    payload: &mut impl Payload<D::Buf>,
+    len: usize,
+    into: &mut Vec<u8>,
+) -> Result<()> {
+    let (filled, buf) = payload.fill(log.disk().buffer_of(len), 0..len).await;
+    if filled? < len {
+        return Err(malformed(FileError::Length).into());
+    }
+    into.extend_from_slice(&buf.as_ref()[..len]);
+    Ok(())
+}
+
+/// Receives bytes that are not kept.
+pub(crate) async fn skip<D: Disk>(log: &Log<D>, payload: &mut impl Payload<D::Buf>, mut len: u64) -> Result<()> {
+    while len > 0 {
+        let most = len.min(BLOCK_DATA as u64) as usize;
+        let (filled, _) = payload.fill(log.disk().buffer_of(most), 0..most).await;
+        match filled? {
+            0 => return Err(malformed(FileError::Length).into()),
+            filled => len -= filled as u64,
+        }
+    }
+    Ok(())
+}
+
+/// Receives a body's message into blocks: tags go apart from the ciphertext, as they are kept.
+pub(crate) async fn receive_message<D: Disk>(
+    log: &Log<D>,
+    payload: &mut impl Payload<D::Buf>,
+    message_len: u64,
+) -> Result<Stored> {
+    let mut prefix = Vec::with_capacity(PREFIX_LEN);
+    receive(log, payload, PREFIX_LEN, &mut prefix).await?;
+    let mut salt = [0; SALT_LEN];
+    salt.copy_from_slice(&prefix[..SALT_LEN]);
+    let mut left = message_len - PREFIX_LEN as u64;
+    let mut writer = log.body_writer();
+    let (mut tags, mut size) = (Vec::with_capacity(TAGS_MAX), 0);
+    loop {
+        let is_last = left <= (SEALED_BLOCK + TAG_LEN) as u64;
+        let len = if is_last { left as usize } else { SEALED_BLOCK };
+        let (filled, mut buf) = payload.fill(log.disk().buffer_of(buffer_len(len)), 0..len).await;
+        if filled? < len {
+            return Err(malformed(FileError::Length).into());
+        }
+        tags.clear();
+        let data_len = detach_tags(D::part(&mut buf, 0..len), &mut tags);
+        D::enciphered(&mut buf);
+        size += data_len as u64;
+        if is_last {
+            let content = writer.finish(Some((buf, data_len, &tags)), &prefix).await?;
+            return Ok(Stored { content, salt, size });
+        }
+        left -= len as u64;
+        writer.push(buf, &tags).await?;
+    }
+}
+
+pub(crate) fn malformed(error: FileError) -> Error {
+    Error::new(ErrorCode::InvalidRequest).with_message(format!("The sealed object file is malformed: {error}."))
+}
+
+/// Why stored bytes cannot be given.
+#[derive(Clone, Debug)]
+pub enum ReadError {
+    /// The log says so.
+    Log(keyhole_log::Error),
+    /// What it gives is not what it should be.
+    Damaged(String),
+}
+
+impl std::fmt::Display for ReadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ReadError::Log(error) => error.fmt(f),
+            ReadError::Damaged(what) => write!(f, "damaged: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+impl From<keyhole_log::Error> for ReadError {
+    fn from(error: keyhole_log::Error) -> Self {
+        ReadError::Log(error)
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Log(error) => error.into(),
+            ReadError::Damaged(what) => damaged(&what),
+        }
+    }
+}
+
+pub(crate) fn is_damaged(what: &str) -> ReadError {
+    ReadError::Damaged(what.to_owned())
+}
+
+/// Moves the tags out from between the chunks at the front of `message`; the bytes that are left of it.
+fn detach_tags(message: &mut [u8], tags: &mut Vec<[u8; TAG_LEN]>) -> usize {
+    let (mut from, mut to) = (0, 0);
+    while from < message.len() {
+        let len = CHUNK_LEN.min(message.len() - from - TAG_LEN);
+        let mut tag = [0; TAG_LEN];
+        tag.copy_from_slice(&message[from + len..][..TAG_LEN]);
+        tags.push(tag);
+        message.copy_within(from..from + len, to);
+        (from, to) = (from + len + TAG_LEN, to + len);
+    }
+    to
+}
+
+/// Puts the tags of `chunks` of a block of `data_len` bytes between them. The message's chunks begin at [`PREFIX_LEN`] then.
+fn attach_tags(
+    block: &mut [u8],
+    data_len: usize,
+    chunks: Range<usize>,
+    tags: &Tags,
+) -> std::result::Result<(), ReadError> {
+    // From the back, so that nothing is written over that is still to be moved.
+    for chunk in chunks.rev() {
+        let tag = tags.get(chunk).ok_or_else(|| is_damaged("a sealed block lacks a tag"))?;
+        let from = (chunk * CHUNK_LEN).min(data_len)..((chunk + 1) * CHUNK_LEN).min(data_len);
+        let (to, len) = (PREFIX_LEN + chunk * SEALED_CHUNK, from.len());
+        block.copy_within(from, to);
+        block[to + len..][..TAG_LEN].copy_from_slice(tag);
+    }
+    Ok(())
+}
+
+/// Gives the bytes of the sealed object file of a stored object.
+pub(crate) struct SealedFile<'l, D: Disk> {
+    log: &'l Log<D>,
+    /// What stands before the messages.
+    front: Vec<u8>,
+    /// The bodies, each with where in the file its message is.
+    bodies: Vec<(Part, Range<u64>)>,
+    /// The body that was read last, and where in the file its message is.
+    current: Option<(Range<u64>, Body)>,
+    /// Bytes of the whole file.
+    pub(crate) len: u64,
+    /// What is still to be sent of it.
+    pub(crate) wanted: Range<u64>,
+}
+
+impl<'l, D: Disk> SealedFile<'l, D> {
+    /// The file of a sealed object; `with_infos`: with what is kept of its parts besides, sealed as it is.
+    pub(crate) fn new(
+        log: &'l Log<D>,
+        bucket: &str,
+        key: &str,
+        object: &Object,
+        with_infos: bool,
+    ) -> std::result::Result<Self, ReadError> {
+        let impossible = |error: FileError| ReadError::Damaged(format!("a sealed object makes no file: {error}"));
+        let preface = Preface { bucket, key, sealed_head: &object.head, bodies: object.parts.len() as u32 };
+        let mut front = vec![0; preface.encoded_len()];
+        preface.encode(&mut front).map_err(impossible)?;
+        let mut layout = Layout::new(preface.bodies);
+        let mut bodies = Vec::with_capacity(object.parts.len());
+        let kept = if with_infos { &object.infos[..] } else { &[] };
+        let mut kept_infos = infos(kept);
+        for part in &object.parts {
+            let message_len = chunked::message_len(part.size).ok_or_else(|| impossible(FileError::BodyLength))?;
+            let info_len = kept_infos.next().map_or(0, <[u8]>::len) as u32;
+            let entry = Entry { part_number: part.number.into(), message_len, info_len };
+            layout.push(&entry).map_err(impossible)?;
+            front.extend_from_slice(&entry.encode());
+            bodies.push((part.clone(), 0..message_len));
+        }
+        infos(kept).take(object.parts.len()).for_each(|info| front.extend_from_slice(info));
+        let mut end = front.len() as u64;
+        for (_, at) in &mut bodies {
+            *at = end..end + at.end;
+            end = at.end;
+        }
+        Ok(SealedFile { log, front, bodies, current: None, len: end, wanted: 0..end })
+    }
+
+    /// Opens the body whose message has this byte of the file.
+    async fn open(&mut self, offset: u64) -> std::result::Result<(Range<u64>, Body), ReadError> {
+        if let Some((at, body)) = self.current.take()
+            && at.contains(&offset)
+        {
+            return Ok((at, body));
+        }
+        let index = self.bodies.partition_point(|(_, at)| at.end <= offset);
+        let (part, at) = &self.bodies[index];
+        let body = self.log.body(part).await?;
+        if body.len != part.size || body.prefix.len() != PREFIX_LEN || body.prefix[..SALT_LEN] != part.salt {
+            return Err(is_damaged("a body is not the one that its object names"));
+        }
+        Ok((at.clone(), body))
+    }
+
+    /// The next piece, read into `buf`, which is a whole block's; `None` at the end.
+    pub(crate) async fn piece(&mut self, mut buf: D::Buf) -> std::result::Result<Option<Piece<D::Buf>>, ReadError> {
+        let Range { start, end } = self.wanted;
+        if start >= end {
+            return Ok(None);
+        }
+        if start < self.front.len() as u64 {
+            let from = start as usize..end.min(self.front.len() as u64) as usize;
+            let at = 0..from.len();
+            D::part(&mut buf, at.clone()).copy_from_slice(&self.front[from]);
+            self.wanted.start += at.len() as u64;
+            return Ok(Some(Piece { buf, at }));
+        }
+        let (message, body) = self.open(start).await?;
+        let from = start - message.start;
+        let index = (from.saturating_sub(PREFIX_LEN as u64) / SEALED_BLOCK as u64).min(body.blocks() - 1);
+        // Where in the message the chunks of this block begin, and where what is wanted of them ends.
+        let chunks_at = PREFIX_LEN as u64 + index * SEALED_BLOCK as u64;
+        let block_end = match index == body.blocks() - 1 {
+            true => message.end - message.start,
+            false => chunks_at + SEALED_BLOCK as u64,
+        };
+        let until = block_end.min(end - message.start);
+        let first = from.saturating_sub(chunks_at) as usize / SEALED_CHUNK;
+        let chunks = first..(until.saturating_sub(chunks_at) as usize).div_ceil(SEALED_CHUNK).max(first);
+        let (tags, mut buf) = self.log.read_block(&body, index, chunks.clone(), buf).await;
+        let place = PREFIX_LEN + (until.saturating_sub(chunks_at) as usize).div_ceil(SEALED_CHUNK) * SEALED_CHUNK;
+        let bytes = D::part(&mut buf, 0..place.min(keyhole_log::limits::BUFFER_LEN));
+        attach_tags(bytes, body.block_len(index), chunks, &tags?)?;
+        if index == 0 {
+            bytes[..PREFIX_LEN].copy_from_slice(&body.prefix);
+        }
+        // The prefix stands ahead of the first block's chunks only.
+        let shift = |offset: u64| (offset + PREFIX_LEN as u64 - chunks_at) as usize;
+        let at = shift(from)..shift(until);
+        self.wanted.start = message.start + until;
+        self.current = Some((message, body));
+        Ok(Some(Piece { buf, at }))
+    }
+}
+
+impl<D: Disk> Source<D::Buf> for SealedFile<'_, D> {
+    fn remaining(&self) -> u64 {
+        self.wanted.end - self.wanted.start
+    }
+
+    fn piece_len(&self) -> usize {
+        keyhole_log::limits::BUFFER_LEN
+    }
+
+    async fn next(&mut self, buf: D::Buf) -> Result<Option<Piece<D::Buf>>> {
+        Ok(self.piece(buf).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_come_out_and_go_back() {
+        for data_len in [0, 1, CHUNK_LEN - 1, CHUNK_LEN, CHUNK_LEN + 1, BLOCK_DATA - 1, BLOCK_DATA] {
+            let count = data_len / CHUNK_LEN + 1;
+            let len = data_len + count * TAG_LEN;
+            let message: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+            let mut block = message.clone();
+            let mut tags = Vec::new();
+            assert_eq!((detach_tags(&mut block, &mut tags), tags.len()), (data_len, count));
+            for (chunk, tag) in tags.iter().enumerate() {
+                let end = ((chunk + 1) * SEALED_CHUNK).min(len);
+                assert_eq!(tag[..], message[end - TAG_LEN..end], "{chunk} of {data_len}");
+            }
+        }
+    }
+}

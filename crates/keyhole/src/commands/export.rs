@@ -1,0 +1,198 @@
+//! `keyhole export`: copies objects and buckets out of a store.
+
+mod archive;
+mod directory;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+
+use aws_lc_rs::digest;
+use clap::Args;
+use serde::Serialize;
+
+use super::moving::{Bounds, Pace, count, is_dash, objects, summary};
+use super::operate::{describe, print};
+use super::{Failure, Result};
+use crate::cli::Target;
+use crate::moving::channel::Piece;
+use crate::moving::entry::{Bucket, Entry, Sha256, finish};
+use crate::moving::manifest::End;
+use crate::moving::session::{Answer, FileEnd, Given};
+use crate::moving::{Channel, Way};
+use crate::store::Place;
+
+use archive::Archive;
+use directory::Directory;
+
+#[derive(Args, Debug)]
+pub(crate) struct ExportOptions {
+    #[command(flatten)]
+    target: Target,
+    /// The directory to export to, made if it is missing; `-`: a tar stream to standard output.
+    #[arg(value_name = "DIR|-")]
+    to: PathBuf,
+    #[command(flatten)]
+    bounds: Bounds,
+    /// Say at the end what was done as JSON; where the export goes to standard output, on standard error.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where an export goes to.
+trait Sink {
+    /// First of all: the store that it comes from.
+    fn begin(&mut self, store: &str) -> Result<()>;
+    fn bucket(&mut self, bucket: &Bucket) -> Result<()>;
+    /// Whether the file of this object is there already.
+    fn has(&mut self, entry: &Entry) -> Result<bool>;
+    /// An object, whose bytes are to be taken to their end; what is wrong with them, if anything is: it is left out then.
+    fn object(&mut self, entry: Entry, bytes: &mut Bytes<'_>) -> Result<Option<String>>;
+    /// That was all.
+    fn end(&mut self, end: &End) -> Result<()>;
+}
+
+/// The bytes of a file, as they come.
+struct Bytes<'b> {
+    channel: &'b mut Channel,
+    pace: &'b mut Pace,
+    buf: &'b mut Vec<u8>,
+    hash: digest::Context,
+    left: u64,
+    /// What became of them, once that is known.
+    failed: Option<Option<String>>,
+}
+
+impl Bytes<'_> {
+    /// The next bytes, in [`buf`](Self::buf); `false` at the end.
+    fn advance(&mut self) -> Result<bool> {
+        if self.failed.is_some() {
+            return Ok(false);
+        }
+        match self.channel.piece(self.buf).map_err(|error| Failure::Other(Channel::lost(&error)))? {
+            Piece::Data(len) => {
+                let too_long = || Failure::Other("the store gives more of an object than it has".to_owned());
+                self.left = self.left.checked_sub(len as u64).ok_or_else(too_long)?;
+                self.hash.update(self.buf);
+                self.pace.add(len);
+                Ok(true)
+            }
+            Piece::End(end) => {
+                self.failed = Some(match end {
+                    FileEnd::Failed { what } => Some(what),
+                    FileEnd::Whole if self.left > 0 => Some("the store gives less of it than it has".to_owned()),
+                    FileEnd::Whole => None,
+                });
+                Ok(false)
+            }
+        }
+    }
+
+    /// The digest of all that came, which is at its end; or what is wrong with it.
+    fn digest(&self) -> std::result::Result<Sha256, String> {
+        match &self.failed {
+            Some(None) => Ok(Sha256(finish(self.hash.clone()))),
+            Some(Some(what)) => Err(what.clone()),
+            None => Err("it has not come to its end".to_owned()),
+        }
+    }
+}
+
+/// The form of `--json`.
+#[derive(Serialize, Default)]
+struct Figures {
+    #[serde(flatten)]
+    end: End,
+    /// Objects that were there already.
+    unchanged: u64,
+    /// Uploads under way, which are not in it.
+    uploads: u64,
+}
+
+pub(crate) fn run(options: &ExportOptions) -> Result<()> {
+    let place = Place::find(&options.target.data, options.target.state.as_deref())?;
+    let to_stdout = is_dash(&options.to);
+    let mut sink: Box<dyn Sink> = match to_stdout {
+        true if io::stdout().is_terminal() => {
+            return Err(Failure::Usage(
+                "an export is nothing for a terminal: give a DIR, or a pipe or file".to_owned(),
+            ));
+        }
+        true => Box::new(Archive::new(io::BufWriter::with_capacity(1 << 20, io::stdout()))),
+        false => Box::new(Directory::open(&options.to, &options.bounds.scope())?),
+    };
+    let mut channel = Channel::open(&place, Way::Give(options.bounds.scope()))?;
+    let mut pace = Pace::new("exporting", options.bounds.rate);
+    let exported = receive(&mut channel, &mut *sink, &mut pace);
+    drop(pace);
+    let closed = channel.close();
+    let figures = exported?;
+    closed?;
+    report(&figures, options.json, to_stdout)
+}
+
+/// Receives all that is in scope.
+fn receive(channel: &mut Channel, sink: &mut dyn Sink, pace: &mut Pace) -> Result<Figures> {
+    let lost = |error: io::Error| Failure::Other(Channel::lost(&error));
+    let (mut figures, mut buf) = (Figures::default(), Vec::new());
+    loop {
+        match channel.message::<Given>().map_err(lost)? {
+            Given::Store { id } => sink.begin(&id)?,
+            Given::Bucket(bucket) => {
+                figures.end.buckets += 1;
+                sink.bucket(&bucket)?;
+            }
+            Given::Object(entry) => {
+                let (length, name) = (entry.length, entry.name());
+                pace.at(&name);
+                let is_there = sink.has(&entry)?;
+                channel.send(&if is_there { Answer::Skip } else { Answer::Send }).map_err(lost)?;
+                if is_there {
+                    figures.unchanged += 1;
+                } else {
+                    buf.clear();
+                    let (hash, failed) = (digest::Context::new(&digest::SHA256), None);
+                    let mut bytes = Bytes { channel, pace, buf: &mut buf, hash, left: length, failed };
+                    if let Some(what) = sink.object(*entry, &mut bytes)? {
+                        pace.say(&format!("left out: {name}: {what}"));
+                        figures.end.damaged += 1;
+                        continue;
+                    }
+                }
+                figures.end.objects += 1;
+                figures.end.bytes += length;
+            }
+            Given::Damaged(damage) => {
+                pace.say(&format!("left out: {}", describe(&damage)));
+                figures.end.damaged += 1;
+            }
+            Given::End { uploads } => {
+                figures.uploads = uploads;
+                sink.end(&figures.end)?;
+                return Ok(figures);
+            }
+            Given::Failed { message } => return Err(Failure::Other(message)),
+        }
+    }
+}
+
+fn report(figures: &Figures, json: bool, to_stdout: bool) -> Result<()> {
+    let End { buckets, objects: exported, bytes, damaged } = figures.end;
+    let uploads = figures.uploads;
+    let mut words = format!("{} of {} exported", objects(exported, bytes), count(buckets, "bucket", "buckets"));
+    let besides = [
+        (figures.unchanged, format!("{} of them there already", figures.unchanged)),
+        (uploads, format!("{} under way left out", count(uploads, "upload", "uploads"))),
+        (damaged, format!("{damaged} damaged and left out")),
+    ];
+    besides.iter().filter(|(number, _)| *number > 0).for_each(|(_, text)| words = format!("{words}; {text}"));
+    let text = summary(json, figures, &words)?;
+    if to_stdout {
+        let _ = io::stderr().write_all(text.as_bytes());
+    } else {
+        print(&text);
+    }
+    match damaged {
+        0 => Ok(()),
+        _ => Err(Failure::Damaged("there is damage: `keyhole scrub` and `keyhole check` say more".to_owned())),
+    }
+}

@@ -1,0 +1,181 @@
+//! An export as a tar stream, which can be read as it comes.
+//!
+//! A piece of the manifest says what follows it. Short files are gathered, so that one piece with their digests stands ahead of many; a
+//! long one goes out as it comes, and its digest stands in the piece behind it.
+
+use std::io::{self, Read, Write};
+
+use tar::{Builder, EntryType, Header};
+
+use super::{Bytes, Sink};
+use crate::commands::{Failure, Result};
+use crate::moving::entry::{Bucket, Entry};
+use crate::moving::manifest::{End, Failed, FileDigest, Line, piece};
+
+/// Bytes of a file that is gathered with others, at most.
+const SHORT_MAX: u64 = 64 << 10;
+
+/// Files that are gathered, and bytes of them, at most.
+const GATHERED_MAX: usize = 256;
+const GATHERED_BYTES_MAX: usize = 1 << 20;
+
+/// Writes the stream.
+pub(super) struct Archive<W: Write> {
+    builder: Builder<W>,
+    /// Pieces of the manifest that were written.
+    pieces: u64,
+    /// Lines of the next one.
+    lines: Vec<u8>,
+    /// Files that it is followed by.
+    files: Vec<(Entry, Vec<u8>)>,
+    gathered: usize,
+}
+
+impl<W: Write> Archive<W> {
+    pub(super) fn new(output: W) -> Self {
+        Archive { builder: Builder::new(output), pieces: 0, lines: Vec::new(), files: Vec::new(), gathered: 0 }
+    }
+
+    fn line(&mut self, line: &Line) {
+        if self.lines.is_empty() {
+            self.lines = Line::first().encode();
+        }
+        self.lines.extend_from_slice(&line.encode());
+    }
+
+    /// Writes the next piece, and the files that follow it.
+    fn flush(&mut self) -> Result<()> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        self.pieces += 1;
+        let lines = std::mem::take(&mut self.lines);
+        self.file(&piece(self.pieces), 0, lines.len() as u64, &lines[..])?;
+        for (entry, bytes) in std::mem::take(&mut self.files) {
+            self.file(&entry.file.to_string(), entry.modified_ms, entry.length, &bytes[..])?;
+        }
+        self.gathered = 0;
+        Ok(())
+    }
+
+    fn file(&mut self, path: &str, modified_ms: u64, len: u64, bytes: impl Read) -> Result<()> {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Regular);
+        header.set_path(path).map_err(failed)?;
+        header.set_size(len);
+        header.set_mode(0o600);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(modified_ms / 1000);
+        header.set_cksum();
+        self.builder.append(&header, bytes).map_err(failed)
+    }
+}
+
+fn failed(error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::Other("nobody reads the export any more".to_owned()),
+        _ => Failure::io("cannot write to standard output", error),
+    }
+}
+
+impl<W: Write> Sink for Archive<W> {
+    fn begin(&mut self, _store: &str) -> Result<()> {
+        Ok(())
+    }
+
+    fn bucket(&mut self, bucket: &Bucket) -> Result<()> {
+        // The files of one bucket are there before another one is.
+        if !self.files.is_empty() {
+            self.flush()?;
+        }
+        self.line(&Line::Bucket(bucket.clone()));
+        Ok(())
+    }
+
+    fn has(&mut self, _entry: &Entry) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn object(&mut self, mut entry: Entry, bytes: &mut Bytes<'_>) -> Result<Option<String>> {
+        if entry.length > SHORT_MAX {
+            self.line(&Line::Object(Box::new(entry.clone())));
+            self.flush()?;
+            let (file, mut reader) = (entry.file, Padded { bytes, at: 0, left: entry.length, failure: None });
+            let written = self.file(&file.to_string(), entry.modified_ms, entry.length, &mut reader);
+            if let Some(failure) = reader.failure {
+                return Err(failure);
+            }
+            written?;
+            // What follows the last byte says whether they are whole.
+            while bytes.advance()? {}
+            return Ok(match bytes.digest() {
+                Ok(sha256) => {
+                    self.line(&Line::Digest(FileDigest { file, sha256 }));
+                    None
+                }
+                Err(what) => {
+                    self.line(&Line::Failed(Failed { file, what: what.clone() }));
+                    Some(what)
+                }
+            });
+        }
+        let mut content = Vec::with_capacity(entry.length as usize);
+        while bytes.advance()? {
+            content.extend_from_slice(bytes.buf);
+        }
+        match bytes.digest() {
+            Ok(sha256) => entry.sha256 = Some(sha256),
+            Err(what) => return Ok(Some(what)),
+        }
+        self.line(&Line::Object(Box::new(entry.clone())));
+        self.gathered += content.len();
+        self.files.push((entry, content));
+        if self.files.len() >= GATHERED_MAX || self.gathered >= GATHERED_BYTES_MAX {
+            self.flush()?;
+        }
+        Ok(None)
+    }
+
+    fn end(&mut self, end: &End) -> Result<()> {
+        self.line(&Line::End(*end));
+        self.flush()?;
+        self.builder.finish().and_then(|()| self.builder.get_mut().flush()).map_err(failed)
+    }
+}
+
+/// The bytes of a file, and zeros in place of those that cannot be had: a file in the stream has the length that was announced.
+struct Padded<'p, 'b> {
+    bytes: &'p mut Bytes<'b>,
+    at: usize,
+    left: u64,
+    /// Why there is no going on.
+    failure: Option<Failure>,
+}
+
+impl Read for Padded<'_, '_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let len = to.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        if len == 0 {
+            return Ok(0);
+        }
+        while self.at == self.bytes.buf.len() {
+            match self.bytes.advance() {
+                Ok(true) => self.at = 0,
+                Ok(false) => {
+                    to[..len].fill(0);
+                    self.left -= len as u64;
+                    return Ok(len);
+                }
+                Err(failure) => {
+                    self.failure = Some(failure);
+                    return Err(io::Error::other("the store gives nothing any more"));
+                }
+            }
+        }
+        let len = len.min(self.bytes.buf.len() - self.at);
+        to[..len].copy_from_slice(&self.bytes.buf[self.at..self.at + len]);
+        (self.at, self.left) = (self.at + len, self.left - len as u64);
+        Ok(len)
+    }
+}

@@ -1,0 +1,311 @@
+//! An export as a tree of files, which can be interrupted at any moment and goes on where it was.
+//!
+//! A file is written under another name; when a batch of them is on the disk they are given their own names, and only then does the
+//! journal of the run name them. Nothing that was there is touched before the run has come to its end: then its journal takes the
+//! place of the manifest, and files that it does not name go.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Bytes, Sink};
+use crate::commands::{Failure, Result};
+use crate::control::Scope;
+use crate::moving::entry::{Bucket, Entry, FileName, OBJECTS, Sha256};
+use crate::moving::manifest::{End, Found, Line, Lines, MANIFEST, VERSION, piece};
+use crate::moving::tree::{is_journal, journal, manifests};
+
+/// What the directory is of.
+const STATE: &str = "keyhole-export.json";
+
+/// How the name of a file ends that is not whole yet.
+const NEW: &str = "new";
+
+/// Files, and bytes of them, that are made durable together, and how long they may wait for that: so much work is lost when a run
+/// is interrupted, and what was under way.
+const BATCH_MAX: usize = 256;
+const BATCH_BYTES_MAX: u64 = 64 << 20;
+const BATCH_PERIOD: Duration = Duration::from_secs(1);
+
+/// What the state file says. A directory has one export.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+struct State {
+    version: u32,
+    store: String,
+    #[serde(flatten)]
+    scope: Scope,
+}
+
+pub(super) struct Directory {
+    path: PathBuf,
+    scope: Scope,
+    /// Keeps other runs out.
+    lock: Option<File>,
+    /// Files that earlier runs have finished.
+    known: HashMap<FileName, (Sha256, u64)>,
+    /// Files of this run.
+    named: HashSet<FileName>,
+    /// Directories that are there.
+    made: HashSet<String>,
+    /// This run's journal.
+    journal: Option<(PathBuf, BufWriter<File>)>,
+    /// Lines for it that wait for the files of the batch.
+    lines: Vec<u8>,
+    /// Those files: where they are, and where they will be.
+    batch: Vec<(PathBuf, PathBuf)>,
+    batch_bytes: u64,
+    flushed: Instant,
+}
+
+impl Directory {
+    /// Makes the directory where it is missing; refuses one that has something else in it.
+    pub(super) fn open(path: &Path, scope: &Scope) -> Result<Self> {
+        let failed = |error| Failure::io(format_args!("cannot use {}", path.display()), error);
+        make(path).map_err(failed)?;
+        let is_empty = fs::read_dir(path).map_err(failed)?.next().is_none();
+        if !is_empty && !path.join(STATE).exists() {
+            return Err(Failure::Other(format!(
+                "{} has something in it that is no export of this command; give another directory",
+                path.display()
+            )));
+        }
+        Ok(Directory {
+            path: path.to_owned(),
+            scope: scope.clone(),
+            lock: None,
+            known: HashMap::new(),
+            named: HashSet::new(),
+            made: HashSet::new(),
+            journal: None,
+            lines: Vec::new(),
+            batch: Vec::new(),
+            batch_bytes: 0,
+            flushed: Instant::now(),
+        })
+    }
+
+    fn failed(&self, error: io::Error) -> Failure {
+        Failure::io(format_args!("cannot write to {}", self.path.display()), error)
+    }
+
+    /// Takes the directory for this run: it must be of the same store and scope, if it is of any.
+    fn claim(&mut self, store: &str) -> io::Result<std::result::Result<(), String>> {
+        let path = self.path.join(STATE);
+        let state = State { version: VERSION, store: store.to_owned(), scope: self.scope.clone() };
+        if !path.exists() {
+            let new = path.with_extension(NEW);
+            let mut file = create(&new)?;
+            file.write_all(&serde_json::to_vec(&state)?)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+        }
+        let mut file = File::open(&path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                return Ok(Err("another export writes there at this moment".to_owned()));
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        self.lock = Some(file);
+        match serde_json::from_str::<State>(&text) {
+            Ok(found) if found == state => Ok(Ok(())),
+            Ok(found) if found.version != VERSION => {
+                Ok(Err(format!("it has an export of version {}, and this program writes {VERSION}", found.version)))
+            }
+            Ok(found) if found.store != state.store => Ok(Err("it has an export of another store".to_owned())),
+            Ok(_) => Ok(Err("it has an export of another --bucket or --prefix".to_owned())),
+            Err(_) => Ok(Err(format!("its {STATE} cannot be read"))),
+        }
+    }
+
+    /// Takes note of what earlier runs have finished. What cannot be read of it is exported anew.
+    fn recall(&mut self) -> io::Result<()> {
+        let found = manifests(&self.path)?;
+        for path in found.pieces.iter().chain(&found.journals) {
+            let mut lines = Lines::new(BufReader::new(File::open(path)?));
+            loop {
+                match lines.next()? {
+                    Found::Line(Line::Object(entry)) => {
+                        if let Some(sha256) = entry.sha256 {
+                            self.known.insert(entry.file, (sha256, entry.length));
+                        }
+                    }
+                    Found::Line(_) | Found::Bad(_) => {}
+                    Found::Torn | Found::End => break,
+                }
+            }
+        }
+        let number = found.journals.last().and_then(|path| is_journal(path)).unwrap_or(0) + 1;
+        make(&self.path.join(MANIFEST))?;
+        make(&self.path.join(OBJECTS))?;
+        let path = self.path.join(journal(number));
+        let mut file = BufWriter::new(create(&path)?);
+        file.write_all(&Line::first().encode())?;
+        self.journal = Some((path, file));
+        Ok(())
+    }
+
+    /// Makes the files of the batch durable, gives them their names, and names them in the journal.
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.batch.is_empty() {
+            self.sync()?;
+            for (new, path) in self.batch.drain(..) {
+                fs::rename(new, path)?;
+            }
+            self.batch_bytes = 0;
+        }
+        if let Some((_, journal)) = &mut self.journal {
+            journal.write_all(&self.lines)?;
+            journal.flush()?;
+        }
+        self.lines.clear();
+        self.flushed = Instant::now();
+        Ok(())
+    }
+
+    /// Makes everything durable that was written: one flush of the file system, in place of one for each file.
+    fn sync(&self) -> io::Result<()> {
+        let directory = File::open(&self.path)?;
+        // SAFETY: the call takes a descriptor alone, and it is open as long as `directory`.
+        match unsafe { libc::syncfs(directory.as_raw_fd()) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn line(&mut self, line: &Line) {
+        self.lines.extend_from_slice(&line.encode());
+    }
+
+    /// Writes the bytes of a file under another name; what is wrong with them, if anything is.
+    fn write(&mut self, entry: &Entry, bytes: &mut Bytes<'_>) -> Result<std::result::Result<Sha256, String>> {
+        let path = self.path.join(entry.file.to_string());
+        let new = self.path.join(format!("{}.{NEW}", entry.file));
+        let directory = entry.file.directory();
+        if !self.made.contains(&directory) {
+            make(&self.path.join(&directory)).map_err(|error| self.failed(error))?;
+            self.made.insert(directory);
+        }
+        let mut file = create(&new).map_err(|error| self.failed(error))?;
+        while bytes.advance()? {
+            file.write_all(bytes.buf).map_err(|error| self.failed(error))?;
+        }
+        let digest = bytes.digest();
+        if digest.is_ok() {
+            // For who looks at the tree; an import goes by the manifest.
+            let _ = file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_millis(entry.modified_ms));
+            self.batch.push((new, path));
+            self.batch_bytes += entry.length;
+        } else {
+            fs::remove_file(&new).map_err(|error| self.failed(error))?;
+        }
+        Ok(digest)
+    }
+
+    /// Puts the journal in the place of the manifest, and removes what nothing names any more.
+    fn conclude(&mut self) -> io::Result<()> {
+        self.flush()?;
+        let Some((path, file)) = self.journal.take() else { return Ok(()) };
+        drop(file.into_inner()?);
+        self.sync()?;
+        let old = manifests(&self.path)?;
+        let manifest = self.path.join(piece(1));
+        fs::rename(&path, &manifest)?;
+        self.sync()?;
+        let gone = old.pieces.iter().chain(&old.journals).filter(|old| **old != path && **old != manifest);
+        gone.clone().try_for_each(fs::remove_file)?;
+        for directory in fs::read_dir(self.path.join(OBJECTS))? {
+            let directory = directory?;
+            if !directory.file_type()?.is_dir() {
+                continue;
+            }
+            for file in fs::read_dir(directory.path())? {
+                let file = file?;
+                let name = Path::new(OBJECTS).join(directory.file_name()).join(file.file_name());
+                if name.to_str().is_some_and(|name| self.is_stale(name)) {
+                    fs::remove_file(file.path())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this is a file of an export that nothing names. What somebody else has put there stays.
+    fn is_stale(&self, name: &str) -> bool {
+        let without = name.strip_suffix(NEW).and_then(|name| name.strip_suffix('.'));
+        match (without.map(FileName::parse), FileName::parse(name)) {
+            (Some(Some(_)), _) => true,
+            (_, Some(file)) => !self.named.contains(&file),
+            _ => false,
+        }
+    }
+}
+
+/// A directory for its owner alone, if it is not there.
+fn make(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// A new file for its owner alone.
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+impl Sink for Directory {
+    fn begin(&mut self, store: &str) -> Result<()> {
+        if let Err(why) = self.claim(store).map_err(|error| self.failed(error))? {
+            return Err(Failure::Other(format!(
+                "cannot export to {}: {why}; give another directory",
+                self.path.display()
+            )));
+        }
+        self.recall().map_err(|error| self.failed(error))
+    }
+
+    fn bucket(&mut self, bucket: &Bucket) -> Result<()> {
+        self.line(&Line::Bucket(bucket.clone()));
+        Ok(())
+    }
+
+    fn has(&mut self, entry: &Entry) -> Result<bool> {
+        let Some((sha256, length)) = self.known.get(&entry.file) else { return Ok(false) };
+        let there = fs::metadata(self.path.join(entry.file.to_string()));
+        if *length != entry.length || !there.is_ok_and(|there| there.is_file() && there.len() == *length) {
+            return Ok(false);
+        }
+        self.named.insert(entry.file);
+        self.line(&Line::Object(Box::new(Entry { sha256: Some(*sha256), ..entry.clone() })));
+        if self.lines.len() > 1 << 20 {
+            self.flush().map_err(|error| self.failed(error))?;
+        }
+        Ok(true)
+    }
+
+    fn object(&mut self, mut entry: Entry, bytes: &mut Bytes<'_>) -> Result<Option<String>> {
+        match self.write(&entry, bytes)? {
+            Ok(sha256) => entry.sha256 = Some(sha256),
+            Err(what) => return Ok(Some(what)),
+        }
+        self.named.insert(entry.file);
+        self.line(&Line::Object(Box::new(entry)));
+        let is_due = self.flushed.elapsed() >= BATCH_PERIOD;
+        if self.batch.len() >= BATCH_MAX || self.batch_bytes >= BATCH_BYTES_MAX || is_due {
+            self.flush().map_err(|error| self.failed(error))?;
+        }
+        Ok(None)
+    }
+
+    fn end(&mut self, end: &End) -> Result<()> {
+        self.line(&Line::End(*end));
+        self.conclude().map_err(|error| self.failed(error))
+    }
+}

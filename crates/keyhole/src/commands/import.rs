@@ -1,0 +1,271 @@
+//! `keyhole import`: copies what was exported into a store.
+
+pub(super) mod source;
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::moving::{Bounds, Pace, objects, summary};
+use super::operate::print;
+use super::{Failure, Result};
+use crate::cli::Target;
+use crate::control::Scope;
+use crate::moving::entry::{Bucket, Entry};
+use crate::moving::manifest::End;
+use crate::moving::session::{DATA_MAX, Existing, FileEnd, Offer, Taken};
+use crate::moving::{Channel, Way};
+use crate::store::Place;
+
+use source::{Handler, Verdict};
+
+#[derive(Args, Debug)]
+pub(crate) struct ImportOptions {
+    #[command(flatten)]
+    target: Target,
+    /// The directory that was exported to; `-`: a stream, from standard input.
+    #[arg(value_name = "DIR|-")]
+    from: PathBuf,
+    #[command(flatten)]
+    bounds: Bounds,
+    /// What to do where there is an object of the same name, or a bucket with other settings, that is not the export's: fail:
+    /// leave it, name it, and end with exit code 1; skip: leave it; replace it.
+    #[arg(long, value_enum, default_value_t = Existing::Fail)]
+    existing: Existing,
+    /// Say at the end what was done as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The form of `--json`.
+#[derive(Serialize, Default, Debug)]
+struct Figures {
+    /// Objects that were stored, and bytes of their files.
+    stored: u64,
+    bytes: u64,
+    /// Objects that were there already.
+    equal: u64,
+    /// Objects in whose place something else stays.
+    kept: u64,
+    /// Buckets that have other settings, which stay.
+    buckets_kept: u64,
+    /// Objects and buckets that the store has refused.
+    refused: u64,
+    /// Objects, or lines of the manifest, that are damaged or missing in the export.
+    damaged: u64,
+    /// Objects that were left out when the export was made, as they were damaged.
+    left_out: u64,
+    /// Whether the export is all that it was to be.
+    complete: bool,
+}
+
+pub(crate) fn run(options: &ImportOptions) -> Result<()> {
+    let place = Place::find(&options.target.data, options.target.state.as_deref())?;
+    let source = source::open(&options.from)?;
+    let channel = Channel::open(&place, Way::Take)?;
+    let mut importer = Importer {
+        channel,
+        existing: options.existing,
+        scope: options.bounds.scope(),
+        pace: Pace::new("importing", options.bounds.rate),
+        bucket: None,
+        number: 0,
+        storing: HashMap::new(),
+        figures: Figures::default(),
+    };
+    let read = source.read(&mut importer).and_then(|()| importer.finish());
+    let Importer { channel, figures, pace, .. } = importer;
+    drop(pace);
+    let closed = channel.close();
+    read?;
+    closed?;
+    report(&figures, options)
+}
+
+/// Offers to the store what is read.
+struct Importer {
+    channel: Channel,
+    existing: Existing,
+    scope: Scope,
+    pace: Pace,
+    /// The bucket at hand, and whether it is ours to set.
+    bucket: Option<(Bucket, bool)>,
+    /// Of the last object that was offered.
+    number: u64,
+    /// Objects whose bytes were sent and of which nothing was heard yet: their names and bytes.
+    storing: HashMap<u64, (String, u64)>,
+    figures: Figures,
+}
+
+impl Importer {
+    fn lost(error: io::Error) -> Failure {
+        Failure::Other(Channel::lost(&error))
+    }
+
+    /// Offers something; what the store says to that. What it says of others meanwhile is taken note of.
+    fn offer(&mut self, offer: &Offer) -> Result<Taken> {
+        self.channel.send(offer).map_err(Self::lost)?;
+        loop {
+            match self.channel.message::<Taken>().map_err(Self::lost)? {
+                Taken::Stored { number } => {
+                    if let Some((_, bytes)) = self.storing.remove(&number) {
+                        self.figures.stored += 1;
+                        self.figures.bytes += bytes;
+                    }
+                }
+                Taken::NotStored { number, message } => {
+                    // Of one whose file is damaged that has been said.
+                    if let Some((name, _)) = self.storing.remove(&number) {
+                        self.refused(&name, &message);
+                    }
+                }
+                taken => return Ok(taken),
+            }
+        }
+    }
+
+    fn refused(&mut self, name: &str, message: &str) {
+        self.pace.say(&format!("not stored: {name}: {message}"));
+        self.figures.refused += 1;
+    }
+
+    /// Gives the bucket at hand what it is to have when its objects are there.
+    fn end_bucket(&mut self) -> Result<()> {
+        let Some((bucket, is_ours)) = self.bucket.take() else { return Ok(()) };
+        if is_ours {
+            let name = bucket.bucket.clone();
+            match self.offer(&Offer::Bucket { bucket, is_last: true, existing: self.existing })? {
+                Taken::Wanted {} | Taken::Equal {} => {}
+                Taken::Refused { message } => self.refused(&format!("bucket {name}"), &message),
+                _ => self.bucket_stays(&name),
+            }
+        }
+        Ok(())
+    }
+
+    fn bucket_stays(&mut self, name: &str) {
+        self.figures.buckets_kept += 1;
+        if self.existing == Existing::Fail {
+            self.pace.say(&format!("bucket {name} has other settings, which stay"));
+        }
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.end_bucket()?;
+        match self.offer(&Offer::End {})? {
+            Taken::End {} => Ok(()),
+            _ => Err(super::operate::unexpected()),
+        }
+    }
+}
+
+impl Handler for Importer {
+    fn bucket(&mut self, bucket: Bucket) -> Result<()> {
+        self.end_bucket()?;
+        if !self.scope.has_bucket(&bucket.bucket) {
+            return Ok(());
+        }
+        let offer = Offer::Bucket { bucket: bucket.clone(), is_last: false, existing: self.existing };
+        let is_ours = match self.offer(&offer)? {
+            Taken::Wanted {} | Taken::Equal {} => true,
+            Taken::Refused { message } => {
+                self.refused(&format!("bucket {}", bucket.bucket.escape_debug()), &message);
+                false
+            }
+            _ => {
+                self.bucket_stays(&bucket.bucket);
+                false
+            }
+        };
+        self.bucket = Some((bucket, is_ours));
+        Ok(())
+    }
+
+    fn wants(&mut self, entry: &Entry) -> Result<bool> {
+        if !self.scope.has(&entry.bucket, &entry.key) {
+            return Ok(false);
+        }
+        let name = entry.name();
+        self.pace.at(&name);
+        self.number += 1;
+        let (entry, number) = (Box::new(entry.clone()), self.number);
+        match self.offer(&Offer::Object { entry, number, existing: self.existing })? {
+            Taken::Wanted {} => return Ok(true),
+            Taken::Equal {} => self.figures.equal += 1,
+            Taken::Refused { message } => self.refused(&name, &message),
+            _ => {
+                self.figures.kept += 1;
+                if self.existing == Existing::Fail {
+                    self.pace.say(&format!("{name} is there, and is another object, which stays"));
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<()> {
+        self.pace.add(bytes.len());
+        bytes.chunks(DATA_MAX).try_for_each(|some| self.channel.data(some)).map_err(Self::lost)
+    }
+
+    fn done(&mut self, entry: &Entry, verdict: Verdict) -> Result<()> {
+        let end = match verdict {
+            Verdict::Whole => {
+                self.storing.insert(self.number, (entry.name(), entry.length));
+                FileEnd::Whole
+            }
+            Verdict::Damaged(what) => {
+                self.damaged(&format!("{}: {what}", entry.name()));
+                FileEnd::Failed { what }
+            }
+        };
+        self.channel.end(&end).map_err(Self::lost)
+    }
+
+    fn damaged(&mut self, what: &str) {
+        self.pace.say(&format!("damaged: {what}"));
+        self.figures.damaged += 1;
+    }
+
+    fn is_in_scope(&self, entry: &Entry) -> bool {
+        self.scope.has(&entry.bucket, &entry.key)
+    }
+
+    fn end(&mut self, end: &End) {
+        self.figures.complete = true;
+        self.figures.left_out = end.damaged;
+    }
+}
+
+fn report(figures: &Figures, options: &ImportOptions) -> Result<()> {
+    let Figures { stored, bytes, equal, kept, buckets_kept, refused, damaged, left_out, complete } = *figures;
+    let mut words = format!("{} imported", objects(stored, bytes));
+    let besides = [
+        (equal, format!("{equal} there already")),
+        (kept, format!("{kept} left as they are")),
+        (refused, format!("{refused} refused")),
+        (damaged, format!("{damaged} damaged")),
+    ];
+    besides.iter().filter(|(number, _)| *number > 0).for_each(|(_, text)| words = format!("{words}; {text}"));
+    print(&summary(options.json, figures, &words)?);
+    if damaged > 0 {
+        return Err(Failure::Malformed("the export is damaged: what is good of it was imported".to_owned()));
+    }
+    if !complete {
+        let why = "the export is not complete: it was interrupted, or is cut short; what there is of it was imported";
+        return Err(Failure::Malformed(why.to_owned()));
+    }
+    if left_out > 0 {
+        let why = format!("the export lacks {left_out} objects, which were damaged where it was made");
+        return Err(Failure::Malformed(why));
+    }
+    let differs = options.existing == Existing::Fail && kept + buckets_kept > 0;
+    if refused > 0 || differs {
+        let hint = if differs { "; --existing skip leaves what is there, --existing replace does not" } else { "" };
+        return Err(Failure::Other(format!("not all of it was imported{hint}")));
+    }
+    Ok(())
+}

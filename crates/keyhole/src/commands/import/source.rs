@@ -1,0 +1,382 @@
+//! An export as it is read: from a tree of files, or from a stream, in one pass.
+
+use std::collections::{HashSet, VecDeque};
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest;
+use tar::EntryType;
+
+use crate::commands::moving::is_dash;
+use crate::commands::{Failure, Result};
+use crate::moving::entry::{Bucket, Digest, Entry, FileName, Sha256, finish};
+use crate::moving::manifest::{End, Failed, FileDigest, Found, Line, Lines, is_piece};
+use crate::moving::tree::manifests;
+
+/// Bytes that are read at a time.
+const BUFFER_LEN: usize = 1 << 20;
+
+/// Files that the manifest of a stream may describe ahead of them.
+const AHEAD_MAX: usize = 4096;
+
+/// What becomes of an export.
+pub(crate) trait Handler {
+    /// A bucket, whose objects follow.
+    fn bucket(&mut self, bucket: Bucket) -> Result<()>;
+    /// Whether the bytes of an object are wanted. If they are, they come, and then [`done`](Self::done).
+    fn wants(&mut self, entry: &Entry) -> Result<bool>;
+    fn data(&mut self, bytes: &[u8]) -> Result<()>;
+    /// What is to be thought of the bytes that came.
+    fn done(&mut self, entry: &Entry, verdict: Verdict) -> Result<()>;
+    /// Something is damaged or missing, besides.
+    fn damaged(&mut self, what: &str);
+    /// Whether this object is any concern, where it is missing.
+    fn is_in_scope(&self, entry: &Entry) -> bool;
+    /// The export is whole.
+    fn end(&mut self, end: &End);
+}
+
+/// What is to be thought of the bytes of a file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// They are those that were exported.
+    Whole,
+    Damaged(String),
+}
+
+/// An export.
+pub(crate) enum Source {
+    Tree(PathBuf),
+    Stream(Box<dyn Read>),
+}
+
+/// A directory, or standard input.
+pub(crate) fn open(from: &Path) -> Result<Source> {
+    if is_dash(from) {
+        return Ok(Source::Stream(Box::new(io::stdin())));
+    }
+    let there = std::fs::metadata(from);
+    let there = there.map_err(|error| Failure::io(format_args!("cannot read {}", from.display()), error))?;
+    if there.is_dir() {
+        return Ok(Source::Tree(from.to_owned()));
+    }
+    let name = from.display();
+    Err(Failure::Usage(format!("{name} is no directory; a stream comes from standard input: `- < {name}`")))
+}
+
+impl Source {
+    /// Reads all of it.
+    pub(crate) fn read(self, handler: &mut dyn Handler) -> Result<()> {
+        match self {
+            Source::Tree(path) => Tree { path, handler, seen: HashSet::new(), totals: End::default() }.read(),
+            Source::Stream(input) => Stream::new(handler).read(input),
+        }
+    }
+}
+
+/// Holds the end of a manifest against what was seen of it.
+fn check_end(end: &End, totals: &End, handler: &mut dyn Handler) {
+    handler.end(end);
+    if (end.buckets, end.objects) != (totals.buckets, totals.objects) {
+        handler.damaged(&format!(
+            "the manifest: it is of {} objects in {} buckets, and lists {} in {}",
+            end.objects, end.buckets, totals.objects, totals.buckets
+        ));
+    }
+}
+
+/// A tree of files.
+struct Tree<'h> {
+    path: PathBuf,
+    handler: &'h mut dyn Handler,
+    /// Names of buckets and objects that a later run has already been asked about.
+    seen: HashSet<Digest>,
+    totals: End,
+}
+
+impl Tree<'_> {
+    fn read(mut self) -> Result<()> {
+        let failed = |path: &Path, error| Failure::io(format_args!("cannot read {}", path.display()), error);
+        let found = manifests(&self.path).map_err(|error| failed(&self.path, error))?;
+        // Without a whole manifest what was finished of it counts, the latest first.
+        let (paths, is_whole) = match found.pieces.is_empty() {
+            false => (found.pieces, true),
+            true => (found.journals.into_iter().rev().collect(), false),
+        };
+        if paths.is_empty() {
+            return Err(Failure::Malformed(format!("there is no export in {}", self.path.display())));
+        }
+        let mut held = None;
+        for path in paths {
+            let file = File::open(&path).map_err(|error| failed(&path, error))?;
+            let mut lines = Lines::new(BufReader::with_capacity(BUFFER_LEN, file));
+            let name = path.strip_prefix(&self.path).unwrap_or(&path).display().to_string();
+            loop {
+                match lines.next().map_err(|error| failed(&path, error))? {
+                    Found::Line(line) => self.line(line, &mut held, is_whole)?,
+                    Found::Bad(what) => self.handler.damaged(&format!("{name}: {what}")),
+                    Found::Torn if is_whole => {
+                        self.handler.damaged(&format!("{name}: its last line is cut"));
+                        break;
+                    }
+                    Found::Torn | Found::End => break,
+                }
+            }
+        }
+        self.missing_digest(held);
+        Ok(())
+    }
+
+    fn line(&mut self, line: Line, held: &mut Option<Entry>, is_whole: bool) -> Result<()> {
+        match line {
+            Line::Export(_) => Ok(()),
+            Line::Bucket(bucket) => {
+                self.totals.buckets += 1;
+                if is_whole || self.is_new(&[&bucket.bucket]) { self.handler.bucket(bucket) } else { Ok(()) }
+            }
+            Line::Object(entry) => {
+                self.totals.objects += 1;
+                let before = held.take();
+                self.missing_digest(before);
+                match entry.sha256 {
+                    _ if !is_whole && !self.is_new(&[&entry.bucket, &entry.key]) => Ok(()),
+                    Some(sha256) => self.object(&entry, sha256),
+                    None => {
+                        *held = Some(*entry);
+                        Ok(())
+                    }
+                }
+            }
+            Line::Digest(FileDigest { file, sha256 }) => match held.take_if(|entry| entry.file == file) {
+                Some(entry) => self.object(&entry, sha256),
+                None => Ok(()),
+            },
+            Line::Failed(Failed { file, .. }) => {
+                // It is among those that the end says were left out.
+                if held.take_if(|entry| entry.file == file).is_some() {
+                    self.totals.objects -= 1;
+                }
+                Ok(())
+            }
+            Line::End(end) => {
+                check_end(&end, &self.totals, self.handler);
+                Ok(())
+            }
+        }
+    }
+
+    fn is_new(&mut self, names: &[&str]) -> bool {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        names.iter().for_each(|name| hash.update(&[name.as_bytes(), b"\0"].concat()));
+        self.seen.insert(finish(hash))
+    }
+
+    fn missing_digest(&mut self, held: Option<Entry>) {
+        if let Some(entry) = held.filter(|entry| self.handler.is_in_scope(entry)) {
+            self.handler.damaged(&format!("{}: the manifest lacks its digest", entry.name()));
+        }
+    }
+
+    fn object(&mut self, entry: &Entry, sha256: Sha256) -> Result<()> {
+        if !self.handler.is_in_scope(entry) {
+            return Ok(());
+        }
+        let mut file = match File::open(self.path.join(entry.file.to_string())) {
+            Ok(file) => file,
+            Err(error) => {
+                self.handler.damaged(&format!("{}: {}: {error}", entry.name(), entry.file));
+                return Ok(());
+            }
+        };
+        if !self.handler.wants(entry)? {
+            return Ok(());
+        }
+        let verdict = match copy(&mut file, entry, self.handler)? {
+            Ok((len, found)) if len == entry.length && found == sha256 => Verdict::Whole,
+            Ok((len, _)) if len < entry.length => Verdict::Damaged(format!("{} is cut short", entry.file)),
+            Ok((len, _)) if len > entry.length => Verdict::Damaged(format!("{} is too long", entry.file)),
+            Ok(_) => Verdict::Damaged(format!("{} has another SHA-256", entry.file)),
+            Err(error) => Verdict::Damaged(format!("{}: {error}", entry.file)),
+        };
+        self.handler.done(entry, verdict)
+    }
+}
+
+/// Hands the bytes of a file on; how many there are, and their digest. The inner error is the file's.
+fn copy(file: &mut impl Read, entry: &Entry, handler: &mut dyn Handler) -> Result<io::Result<(u64, Sha256)>> {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    let (mut len, mut buf) = (0, vec![0; BUFFER_LEN.min((entry.length as usize).saturating_add(1))]);
+    loop {
+        let read = match file.read(&mut buf) {
+            Ok(0) => return Ok(Ok((len, Sha256(finish(hash))))),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Ok(Err(error)),
+        };
+        len += read as u64;
+        if len > entry.length {
+            return Ok(Ok((len, Sha256(finish(hash)))));
+        }
+        hash.update(&buf[..read]);
+        handler.data(&buf[..read])?;
+    }
+}
+
+/// A tar stream.
+struct Stream<'h> {
+    handler: &'h mut dyn Handler,
+    /// Objects whose files are to come.
+    ahead: VecDeque<Entry>,
+    /// One whose bytes have come, and what they are held against: their digest, which is still to come. `None`: they were not
+    /// wanted.
+    held: Option<(Entry, Option<Sha256>)>,
+    totals: End,
+}
+
+impl<'h> Stream<'h> {
+    fn new(handler: &'h mut dyn Handler) -> Self {
+        Stream { handler, ahead: VecDeque::new(), held: None, totals: End::default() }
+    }
+
+    fn read(mut self, input: Box<dyn Read>) -> Result<()> {
+        let mut archive = tar::Archive::new(BufReader::with_capacity(BUFFER_LEN, input));
+        let entries = archive.entries().map_err(|error| Failure::io("cannot read standard input", error))?;
+        let mut is_first = true;
+        for file in entries {
+            let mut file = match file {
+                Ok(file) => file,
+                Err(error) => {
+                    if is_first {
+                        return Err(Failure::Malformed(format!("standard input is no export: {error}")));
+                    }
+                    self.handler.damaged(&format!("the stream ends before its end, or is no tar stream: {error}"));
+                    break;
+                }
+            };
+            is_first = false;
+            let path = String::from_utf8_lossy(&file.path_bytes()).into_owned();
+            if file.header().entry_type() != EntryType::Regular {
+                // What an archiver may have put in besides.
+                continue;
+            }
+            if is_piece(&path) {
+                self.manifest(&mut file, &path)?;
+            } else {
+                self.file(&mut file, &path)?;
+            }
+        }
+        self.settle(None)?;
+        while let Some(entry) = self.ahead.pop_front() {
+            self.missing(&entry);
+        }
+        if is_first {
+            return Err(Failure::Malformed("standard input is no export: it is empty".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn manifest(&mut self, file: &mut impl Read, path: &str) -> Result<()> {
+        let mut lines = Lines::new(BufReader::new(file));
+        loop {
+            match lines.next() {
+                Ok(Found::Line(line)) => self.line(line)?,
+                Ok(Found::Bad(what)) => self.handler.damaged(&format!("{path}: {what}")),
+                Ok(Found::Torn) => {
+                    self.handler.damaged(&format!("{path}: its last line is cut"));
+                    return Ok(());
+                }
+                Ok(Found::End) => return Ok(()),
+                Err(error) => {
+                    self.handler.damaged(&format!("{path}: {error}"));
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn line(&mut self, line: Line) -> Result<()> {
+        match line {
+            Line::Export(_) => {}
+            Line::Bucket(bucket) => {
+                self.totals.buckets += 1;
+                self.settle(None)?;
+                self.handler.bucket(bucket)?;
+            }
+            Line::Object(entry) => {
+                self.totals.objects += 1;
+                if self.ahead.len() >= AHEAD_MAX {
+                    return Err(Failure::Malformed(format!(
+                        "the manifest is of more than {AHEAD_MAX} files ahead of them: unpack the stream, and import the \
+                         directory"
+                    )));
+                }
+                self.ahead.push_back(*entry);
+            }
+            Line::Digest(FileDigest { file, sha256 }) if self.is_held(file) => self.settle(Some(Ok(sha256)))?,
+            Line::Failed(Failed { file, what }) if self.is_held(file) => {
+                self.totals.objects -= 1;
+                self.settle(Some(Err(what)))?;
+            }
+            Line::Digest(_) | Line::Failed(_) => {}
+            Line::End(end) => {
+                self.settle(None)?;
+                check_end(&end, &self.totals, self.handler);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_held(&self, file: FileName) -> bool {
+        self.held.as_ref().is_some_and(|(entry, _)| entry.file == file)
+    }
+
+    /// Ends the object whose bytes have come, by the digest that they should have, or by what is wrong with them.
+    fn settle(&mut self, said: Option<std::result::Result<Sha256, String>>) -> Result<()> {
+        let Some((entry, found)) = self.held.take() else { return Ok(()) };
+        let Some(found) = found else { return Ok(()) };
+        let verdict = match said {
+            Some(Ok(sha256)) if sha256 == found => Verdict::Whole,
+            Some(Ok(_)) => Verdict::Damaged(format!("{} has another SHA-256", entry.file)),
+            Some(Err(what)) => Verdict::Damaged(format!("it could not be exported: {what}")),
+            None => Verdict::Damaged("the manifest lacks its digest".to_owned()),
+        };
+        self.handler.done(&entry, verdict)
+    }
+
+    fn missing(&mut self, entry: &Entry) {
+        if self.handler.is_in_scope(entry) {
+            self.handler.damaged(&format!("{}: {} is missing", entry.name(), entry.file));
+        }
+    }
+
+    fn file(&mut self, file: &mut impl Read, path: &str) -> Result<()> {
+        let Some(place) = self.ahead.iter().position(|entry| entry.file.to_string() == path) else {
+            return Ok(());
+        };
+        self.settle(None)?;
+        for _ in 0..place {
+            if let Some(entry) = self.ahead.pop_front() {
+                self.missing(&entry);
+            }
+        }
+        let Some(entry) = self.ahead.pop_front() else { return Ok(()) };
+        if !self.handler.is_in_scope(&entry) || !self.handler.wants(&entry)? {
+            self.held = Some((entry, None));
+            return Ok(());
+        }
+        let verdict = match copy(file, &entry, self.handler)? {
+            Ok((len, found)) if len == entry.length => match entry.sha256 {
+                Some(sha256) if sha256 == found => Verdict::Whole,
+                Some(_) => Verdict::Damaged(format!("{} has another SHA-256", entry.file)),
+                None => {
+                    self.held = Some((entry, Some(found)));
+                    return Ok(());
+                }
+            },
+            Ok(_) => Verdict::Damaged(format!("{} is not as long as it should be", entry.file)),
+            Err(error) => Verdict::Damaged(format!("{}: {error}", entry.file)),
+        };
+        self.handler.done(&entry, verdict)
+    }
+}

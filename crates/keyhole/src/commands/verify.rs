@@ -1,0 +1,238 @@
+//! `keyhole verify`: verifies an export, without a store and without a key.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use keyhole_core::body::Bodies;
+use keyhole_core::file::{Decoded, ENTRY_LEN, Entry as FileEntry, FileError, Layout, Preface};
+use keyhole_core::limits::SALT_LEN;
+use serde::Serialize;
+
+use super::import::source::{self, Handler, Verdict};
+use super::moving::{Pace, objects, summary};
+use super::operate::{parse_rate, print};
+use super::{Failure, Result};
+use crate::moving::entry::{Bucket, Entry};
+use crate::moving::manifest::End;
+
+#[derive(Args, Debug)]
+pub(crate) struct VerifyOptions {
+    /// The directory that was exported to; `-`: a stream, from standard input.
+    #[arg(value_name = "DIR|-")]
+    from: PathBuf,
+    /// Bytes that are read in a second at most, as in 50MB/s. Default: as many as can be.
+    #[arg(long, value_name = "SIZE/s", value_parser = parse_rate)]
+    rate: Option<u64>,
+    /// Say at the end what was found as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The form of `--json`.
+#[derive(Serialize, Default)]
+struct Figures {
+    buckets: u64,
+    /// Objects that are sound, and bytes of their files.
+    objects: u64,
+    bytes: u64,
+    /// Objects, or lines of the manifest, that are damaged or missing.
+    damaged: u64,
+    /// Objects that were left out when the export was made, as they were damaged.
+    left_out: u64,
+    /// Whether the export is all that it was to be.
+    complete: bool,
+}
+
+pub(crate) fn run(options: &VerifyOptions) -> Result<()> {
+    let source = source::open(&options.from)?;
+    let pace = Pace::new("verifying", options.rate);
+    let mut verifier = Verifier { pace, sealed: None, figures: Figures::default() };
+    source.read(&mut verifier)?;
+    let Verifier { pace, figures, .. } = verifier;
+    drop(pace);
+    let Figures { damaged, left_out, complete, .. } = figures;
+    let words = format!("{} verified, {damaged} damaged", objects(figures.objects, figures.bytes));
+    print(&summary(options.json, &figures, &words)?);
+    match (damaged, complete, left_out) {
+        (0, true, 0) => Ok(()),
+        (0, true, _) => Err(Failure::Malformed(format!(
+            "the export lacks {left_out} objects, which were damaged where it was made"
+        ))),
+        (0, false, _) => {
+            Err(Failure::Malformed("the export is not complete: it was interrupted, or is cut short".to_owned()))
+        }
+        _ => Err(Failure::Malformed("the export is damaged".to_owned())),
+    }
+}
+
+struct Verifier {
+    pace: Pace,
+    /// The sealed object file at hand.
+    sealed: Option<SealedCheck>,
+    figures: Figures,
+}
+
+impl Handler for Verifier {
+    fn bucket(&mut self, bucket: Bucket) -> Result<()> {
+        self.figures.buckets += 1;
+        if let Err(what) = bucket.settings() {
+            self.damaged(&format!("bucket {}: {what}", bucket.bucket.escape_debug()));
+        }
+        Ok(())
+    }
+
+    fn wants(&mut self, entry: &Entry) -> Result<bool> {
+        self.pace.at(&entry.name());
+        self.sealed = entry.sealed.then(SealedCheck::default);
+        Ok(true)
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<()> {
+        self.pace.add(bytes.len());
+        if let Some(sealed) = &mut self.sealed {
+            sealed.update(bytes);
+        }
+        Ok(())
+    }
+
+    fn done(&mut self, entry: &Entry, verdict: Verdict) -> Result<()> {
+        let what = match verdict {
+            Verdict::Damaged(what) => Some(what),
+            Verdict::Whole => {
+                let sealed = self.sealed.take().map_or(Ok(()), |sealed| sealed.finish(entry));
+                entry.description().map(drop).and(sealed).err()
+            }
+        };
+        match what {
+            Some(what) => self.damaged(&format!("{}: {what}", entry.name())),
+            None => {
+                self.figures.objects += 1;
+                self.figures.bytes += entry.length;
+            }
+        }
+        Ok(())
+    }
+
+    fn damaged(&mut self, what: &str) {
+        self.pace.say(&format!("damaged: {what}"));
+        self.figures.damaged += 1;
+    }
+
+    fn is_in_scope(&self, _entry: &Entry) -> bool {
+        true
+    }
+
+    fn end(&mut self, end: &End) {
+        self.figures.complete = true;
+        self.figures.left_out = end.damaged;
+    }
+}
+
+/// What can be told of a sealed object file without its key, as it comes.
+#[derive(Default)]
+struct SealedCheck {
+    /// What stands before the part infos, as far as it has come.
+    front: Vec<u8>,
+    layout: Option<Front>,
+    /// Bytes that came.
+    at: u64,
+    /// Salts of the messages, as far as they have come.
+    salts: Vec<[u8; SALT_LEN]>,
+    failed: Option<String>,
+}
+
+/// What stands before the part infos, understood.
+struct Front {
+    bucket: String,
+    key: String,
+    bodies: Vec<FileEntry>,
+    /// Where in the file each message begins.
+    starts: Vec<u64>,
+    file_len: u64,
+    size: u64,
+}
+
+impl SealedCheck {
+    fn update(&mut self, bytes: &[u8]) {
+        if self.failed.is_none() && self.layout.is_none() {
+            self.front.extend_from_slice(bytes);
+            match Front::read(&self.front) {
+                Ok(None) => {}
+                Ok(Some(front)) => {
+                    self.salts = vec![[0; SALT_LEN]; front.bodies.len()];
+                    self.layout = Some(front);
+                    let all = std::mem::take(&mut self.front);
+                    self.at = 0;
+                    self.take_salts(&all);
+                    self.at = all.len() as u64;
+                }
+                Err(error) => self.failed = Some(error.to_string()),
+            }
+            return;
+        }
+        self.take_salts(bytes);
+        self.at += bytes.len() as u64;
+    }
+
+    /// Takes what of the salts is in the bytes that begin at `self.at`.
+    fn take_salts(&mut self, bytes: &[u8]) {
+        let Some(front) = &self.layout else { return };
+        let end = self.at + bytes.len() as u64;
+        // The first message whose salt may be in there.
+        let first = front.starts.partition_point(|start| start + SALT_LEN as u64 <= self.at);
+        for (start, salt) in front.starts[first..].iter().zip(&mut self.salts[first..]) {
+            if *start >= end {
+                break;
+            }
+            let (from, to) = ((*start).max(self.at), (start + SALT_LEN as u64).min(end));
+            let place = (from - start) as usize..(to - start) as usize;
+            salt[place].copy_from_slice(&bytes[(from - self.at) as usize..(to - self.at) as usize]);
+        }
+    }
+
+    /// Whether it is the file of this object.
+    fn finish(self, entry: &Entry) -> std::result::Result<(), String> {
+        if let Some(error) = self.failed {
+            return Err(format!("{}: {error}", entry.file));
+        }
+        let front = self.layout.ok_or_else(|| format!("{}: {}", entry.file, FileError::Length))?;
+        if (&front.bucket, &front.key) != (&entry.bucket, &entry.key) {
+            return Err(format!("{} is sealed for another bucket or key", entry.file));
+        }
+        if front.file_len != self.at || front.file_len != entry.length || front.size != entry.size {
+            return Err(format!("{}: {}", entry.file, FileError::Length));
+        }
+        let mut bodies = Bodies::new();
+        for (body, salt) in front.bodies.iter().zip(&self.salts) {
+            bodies
+                .push(body.part_number, body.message_len, salt)
+                .map_err(|error| format!("{}: {error}", entry.file))?;
+        }
+        match bodies.etag().to_string() == entry.etag {
+            true => Ok(()),
+            false => Err(format!("{} is of an object with another ETag", entry.file)),
+        }
+    }
+}
+
+impl Front {
+    /// Reads it from the front of a file; `None`: there is not enough yet.
+    fn read(bytes: &[u8]) -> std::result::Result<Option<Self>, FileError> {
+        let Decoded::Whole(preface, len) = Preface::decode(bytes)? else { return Ok(None) };
+        let table_len = preface.bodies as usize * ENTRY_LEN;
+        let Some(table) = bytes[len..].get(..table_len) else { return Ok(None) };
+        let (entries, _) = table.as_chunks::<ENTRY_LEN>();
+        let bodies: Vec<_> = entries.iter().map(FileEntry::decode).collect();
+        let mut layout = Layout::new(preface.bodies);
+        bodies.iter().try_for_each(|body| layout.push(body))?;
+        let totals = layout.finish()?;
+        let mut at = (len + table_len) as u64 + totals.infos_len;
+        let mut starts = Vec::with_capacity(bodies.len());
+        for body in &bodies {
+            starts.push(at);
+            at += body.message_len;
+        }
+        let (bucket, key) = (preface.bucket.to_owned(), preface.key.to_owned());
+        Ok(Some(Front { bucket, key, bodies, starts, file_len: totals.file_len(&preface), size: totals.plaintext_len }))
+    }
+}

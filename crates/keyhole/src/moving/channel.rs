@@ -1,0 +1,178 @@
+//! A command's end of a connection on which objects move: to the node that serves a store, or, where none does, to a thread that has
+//! the store for itself and does what the node would.
+
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::task::{LocalSet, spawn_local};
+
+use super::session::{FRAME_HEAD, FileEnd, Kind, PATIENCE, Way, frame_head, out_of_turn, parse_frame_head, serve};
+use crate::chores::Chores;
+use crate::control::{self, Reply, Request};
+use crate::store::{self, Place, Store, StoreOptions};
+
+/// The connection.
+pub(crate) struct Channel {
+    stream: UnixStream,
+    replies: BufReader<UnixStream>,
+    /// The thread that answers, where no node does.
+    alone: Option<thread::JoinHandle<Result<(), String>>>,
+}
+
+/// What came of the bytes of a file.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    /// So many more, in the buffer.
+    Data(usize),
+    /// No more.
+    End(FileEnd),
+}
+
+impl Channel {
+    /// Begins to move objects: asks the node that serves the store, or opens it.
+    pub(crate) fn open(place: &Place, way: Way) -> Result<Self, String> {
+        let request = match &way {
+            Way::Give(scope) => Request::Export(scope.clone()),
+            Way::Take => Request::Import {},
+        };
+        let (replies, alone) = match control::begin(&place.socket(), &request, &mut |_| {})? {
+            Some((Reply::Ready {}, replies)) => (replies, None),
+            Some((Reply::Failed { message }, _)) => return Err(message),
+            Some(_) => return Err("the node's answer is not to this request: is it of the same version?".to_owned()),
+            None => {
+                let (stream, alone) = open_alone(place, way)?;
+                (BufReader::new(stream), Some(alone))
+            }
+        };
+        let failed = |error: io::Error| format!("cannot use the connection to the store: {error}");
+        // The other side waits as long for this one.
+        replies.get_ref().set_read_timeout(Some(PATIENCE + Duration::from_secs(10))).map_err(failed)?;
+        let stream = replies.get_ref().try_clone().map_err(failed)?;
+        Ok(Channel { stream, replies, alone })
+    }
+
+    /// Sends a message.
+    pub(crate) fn send(&mut self, message: &impl Serialize) -> io::Result<()> {
+        self.send_as(Kind::Message, message)
+    }
+
+    /// Ends the bytes of a file.
+    pub(crate) fn end(&mut self, end: &FileEnd) -> io::Result<()> {
+        self.send_as(Kind::End, end)
+    }
+
+    fn send_as(&mut self, kind: Kind, message: &impl Serialize) -> io::Result<()> {
+        let bytes = serde_json::to_vec(message)?;
+        self.stream.write_all(&[&frame_head(kind, bytes.len())[..], &bytes].concat())
+    }
+
+    /// Sends bytes of a file.
+    pub(crate) fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(&frame_head(Kind::Data, bytes.len()))?;
+        self.stream.write_all(bytes)
+    }
+
+    /// The next frame, which is a message.
+    pub(crate) fn message<T: DeserializeOwned>(&mut self) -> io::Result<T> {
+        match self.head()? {
+            (Kind::Message, len) => self.rest(len),
+            _ => Err(out_of_turn()),
+        }
+    }
+
+    /// The next bytes of a file, in `buf`, or their end.
+    pub(crate) fn piece(&mut self, buf: &mut Vec<u8>) -> io::Result<Piece> {
+        match self.head()? {
+            (Kind::Data, len) => {
+                buf.resize(len, 0);
+                self.replies.read_exact(buf)?;
+                Ok(Piece::Data(len))
+            }
+            (Kind::End, len) => Ok(Piece::End(self.rest(len)?)),
+            (Kind::Message, _) => Err(out_of_turn()),
+        }
+    }
+
+    fn head(&mut self) -> io::Result<(Kind, usize)> {
+        let mut head = [0; FRAME_HEAD];
+        self.replies.read_exact(&mut head)?;
+        parse_frame_head(head)
+    }
+
+    fn rest<T: DeserializeOwned>(&mut self, len: usize) -> io::Result<T> {
+        let mut bytes = vec![0; len];
+        self.replies.read_exact(&mut bytes)?;
+        Ok(serde_json::from_slice(&bytes)?)
+    }
+
+    /// Ends the connection, and waits until the store is closed where this command has opened it.
+    pub(crate) fn close(self) -> Result<(), String> {
+        let Channel { stream, replies, alone } = self;
+        drop((stream, replies));
+        match alone.map(thread::JoinHandle::join) {
+            None | Some(Ok(Ok(()))) => Ok(()),
+            Some(Ok(Err(error))) => Err(error),
+            Some(Err(_)) => Err("the store's thread has died".to_owned()),
+        }
+    }
+
+    /// What an error of the connection comes to.
+    pub(crate) fn lost(error: &io::Error) -> String {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                "the node ended before all was done; see its log, and run the command again".to_owned()
+            }
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                format!("the node has said nothing for {} s; see its log", PATIENCE.as_secs())
+            }
+            _ => format!("the connection to the store: {error}"),
+        }
+    }
+}
+
+type Alone = (UnixStream, thread::JoinHandle<Result<(), String>>);
+
+/// Opens the store, as a node with one worker would, and serves one connection on a thread.
+fn open_alone(place: &Place, way: Way) -> Result<Alone, String> {
+    let store = store::open(place, &StoreOptions::default())?;
+    if store.damaged > 0 {
+        let (damaged, data) = (store.damaged, place.data.display());
+        eprintln!(
+            "keyhole: damage was found when the store was opened, in {damaged} places; see `keyhole check {data}`"
+        );
+    }
+    let failed = |error: io::Error| format!("cannot begin: {error}");
+    let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+    theirs.set_nonblocking(true).map_err(failed)?;
+    let run = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
+        LocalSet::new().block_on(&runtime, serve_alone(&store, &way, theirs))
+    };
+    let thread = thread::Builder::new().name("store".to_owned()).spawn(run).map_err(failed)?;
+    Ok((ours, thread))
+}
+
+async fn serve_alone(store: &Store, way: &Way, stream: UnixStream) -> Result<(), String> {
+    let disk = Rc::new(store::plain_disk(&store.medium)?);
+    let (log, writer) = keyhole_log::worker(store.shared.clone(), disk.clone());
+    let writer = spawn_local(writer.run());
+    let chores = Chores::start(store.shared.clone(), disk);
+    let stream = tokio::net::UnixStream::from_std(stream).map_err(|error| error.to_string())?;
+    let served = serve(&log, way, stream).await;
+    drop(log);
+    let _ = writer.await;
+    if !chores.end().await {
+        eprintln!("keyhole: the last checkpoint was not written; the next start reads more");
+    }
+    match served {
+        // The command ended the connection before it was done, and knows why.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+        served => served.map_err(|error| Channel::lost(&error)),
+    }
+}

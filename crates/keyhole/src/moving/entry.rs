@@ -1,0 +1,552 @@
+//! Buckets and objects as an export describes them.
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::digest;
+use base64ct::{Base64, Encoding};
+use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums, Field, Head, UserMetadata};
+use keyhole_core::limits::HEAD_MAX;
+use keyhole_log::{BucketSettings, Etag};
+use keyhole_node::moving::{Description, PartDescription};
+use keyhole_s3::checksum::{type_name, type_of};
+use keyhole_s3::ops::Tags;
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a SHA-256.
+pub(crate) const DIGEST_LEN: usize = digest::SHA256_OUTPUT_LEN;
+
+/// A SHA-256.
+pub(crate) type Digest = [u8; DIGEST_LEN];
+
+/// A bucket.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Bucket {
+    pub(crate) bucket: String,
+    pub(crate) created_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) quota: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expire_ms: Option<u64>,
+    /// What it allows of customer keys, as a node keeps it, in base64.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) policy: String,
+    /// Its lifecycle rules, likewise.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) lifecycle: String,
+}
+
+impl Bucket {
+    pub(crate) fn new(bucket: String, created_ms: u64, settings: &BucketSettings) -> Self {
+        let BucketSettings { quota, expire_ms, policy, lifecycle } = settings;
+        let (policy, lifecycle) = (Base64::encode_string(policy), Base64::encode_string(lifecycle));
+        Bucket { bucket, created_ms, quota: *quota, expire_ms: *expire_ms, policy, lifecycle }
+    }
+
+    /// What it is set to.
+    pub(crate) fn settings(&self) -> Result<BucketSettings, String> {
+        Ok(BucketSettings {
+            quota: self.quota,
+            expire_ms: self.expire_ms,
+            policy: from_base64(&self.policy, "the policy of a bucket")?,
+            lifecycle: from_base64(&self.lifecycle, "the lifecycle of a bucket")?.into(),
+        })
+    }
+}
+
+/// An object, and the file that it is in.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Entry {
+    pub(crate) bucket: String,
+    pub(crate) key: String,
+    /// Where its file is, from the top of the export.
+    pub(crate) file: FileName,
+    /// Bytes of the file.
+    pub(crate) length: u64,
+    /// The SHA-256 of the file, in hex, where it was known when this was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sha256: Option<Sha256>,
+    /// Whether the file is a sealed object file.
+    pub(crate) sealed: bool,
+    /// Of a sealed object in parts: its head lists them.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) bound: bool,
+    /// Plaintext bytes.
+    pub(crate) size: u64,
+    pub(crate) modified_ms: u64,
+    pub(crate) etag: String,
+    /// Keys and values, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tags: Vec<(String, String)>,
+    /// What is known of a plaintext object besides; of a sealed one, it is in its file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) plain: Option<Plain>,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// What is known of a plaintext object besides.
+#[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Plain {
+    /// Kept headers, by their names in lower case.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) headers: BTreeMap<String, Text>,
+    /// User metadata.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) metadata: BTreeMap<String, Text>,
+    /// Checksums by algorithm, in base64.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) checksums: BTreeMap<String, String>,
+    /// Algorithm and type of checksum that its upload declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) declared: Option<(String, String)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) parts: Vec<PlainPart>,
+}
+
+/// One part of a plaintext object that was uploaded in parts.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PlainPart {
+    pub(crate) number: u16,
+    pub(crate) size: u64,
+    pub(crate) etag: String,
+    /// Present where the object keeps checksums of its parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) checksums: Option<BTreeMap<String, String>>,
+}
+
+/// The value of a header: text, or bytes that are none.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(untagged)]
+pub(crate) enum Text {
+    Utf8(String),
+    Bytes { base64: String },
+}
+
+impl From<&[u8]> for Text {
+    fn from(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Text::Utf8(text.to_owned()),
+            Err(_) => Text::Bytes { base64: Base64::encode_string(bytes) },
+        }
+    }
+}
+
+impl Text {
+    fn bytes(&self) -> Result<Vec<u8>, String> {
+        match self {
+            Text::Utf8(text) => Ok(text.clone().into_bytes()),
+            Text::Bytes { base64 } => from_base64(base64, "the value of a header"),
+        }
+    }
+}
+
+fn from_base64(text: &str, what: &str) -> Result<Vec<u8>, String> {
+    Base64::decode_vec(text).map_err(|_| format!("{what} is no base64"))
+}
+
+/// A SHA-256, in text in hex.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Sha256(pub(crate) Digest);
+
+impl TryFrom<String> for Sha256 {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let mut bytes = [0; DIGEST_LEN];
+        let is_canonical = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        match hex::decode_to_slice(&text, &mut bytes) {
+            Ok(()) if is_canonical => Ok(Sha256(bytes)),
+            _ => Err("not a SHA-256 in lower-case hex".to_owned()),
+        }
+    }
+}
+
+impl From<Sha256> for String {
+    fn from(digest: Sha256) -> Self {
+        hex::encode(digest.0)
+    }
+}
+
+/// The name of a file, which nobody has chosen: made of the identity of its object. In text it is its place in the export.
+#[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct FileName {
+    pub(crate) id: Digest,
+    pub(crate) sealed: bool,
+}
+
+/// The directory of the objects' files.
+pub(crate) const OBJECTS: &str = "objects";
+
+const SEALED: &str = "sealed";
+const PLAIN: &str = "plain";
+
+impl FileName {
+    /// Reads the place of a file; `None`: it is none that an object's file can have.
+    pub(crate) fn parse(path: &str) -> Option<Self> {
+        let (directory, name) = path.strip_prefix(OBJECTS)?.strip_prefix('/')?.split_once('/')?;
+        let (hex, kind) = name.split_once('.')?;
+        let sealed = [SEALED, PLAIN].contains(&kind).then_some(kind == SEALED)?;
+        let Sha256(id) = Sha256::try_from(hex.to_owned()).ok()?;
+        (hex.get(..2) == Some(directory)).then_some(FileName { id, sealed })
+    }
+
+    /// The directory that it is in.
+    pub(crate) fn directory(&self) -> String {
+        format!("{OBJECTS}/{:02x}", self.id[0])
+    }
+}
+
+impl std::fmt::Display for FileName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = if self.sealed { SEALED } else { PLAIN };
+        write!(f, "{}/{}.{kind}", self.directory(), hex::encode(self.id))
+    }
+}
+
+impl TryFrom<String> for FileName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        FileName::parse(&text).ok_or_else(|| format!("{text:?} is not the place of an object's file"))
+    }
+}
+
+impl From<FileName> for String {
+    fn from(name: FileName) -> Self {
+        name.to_string()
+    }
+}
+
+/// What names a version of an object: its names, its time, its length, its ETag and its head, as it is at rest. Tags are not among
+/// them: they change without another version.
+pub(crate) fn identity(description: &Description, head: &[u8]) -> Digest {
+    let Description { bucket, key, sealed, size, time_ms, etag, .. } = description;
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(b"keyhole.export.v1\0");
+    for text in [bucket.as_bytes(), key.as_bytes(), etag.to_string().as_bytes(), head] {
+        hash.update(&(text.len() as u64).to_be_bytes());
+        hash.update(text);
+    }
+    hash.update(&time_ms.to_be_bytes());
+    hash.update(&size.to_be_bytes());
+    hash.update(&[u8::from(*sealed)]);
+    finish(hash)
+}
+
+/// The digest of all that was hashed.
+pub(crate) fn finish(hash: digest::Context) -> Digest {
+    hash.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+impl Entry {
+    /// Describes an object whose head is `head` at rest, and whose file has so many bytes.
+    pub(crate) fn new(description: &Description, head: &[u8], length: u64) -> Result<Self, String> {
+        let Description { bucket, key, sealed, bound, size, time_ms, etag, tags, .. } = description;
+        let plain = if *sealed { None } else { Some(Plain::new(description)?) };
+        Ok(Entry {
+            bucket: bucket.clone(),
+            key: key.clone(),
+            file: FileName { id: identity(description, head), sealed: *sealed },
+            length,
+            sha256: None,
+            sealed: *sealed,
+            bound: *bound,
+            size: *size,
+            modified_ms: *time_ms,
+            etag: etag.to_string(),
+            tags: tags.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            plain,
+        })
+    }
+
+    /// What it says of the object.
+    pub(crate) fn description(&self) -> Result<Description, String> {
+        let Entry { bucket, key, sealed, bound, size, modified_ms, plain, .. } = self;
+        let etag: Etag = self.etag.parse().map_err(|_| "its ETag is none".to_owned())?;
+        let mut tags = Tags::default();
+        for (key, value) in &self.tags {
+            tags.push(key.clone(), value.clone()).map_err(|error| format!("its tags: {}", error.message))?;
+        }
+        if self.file.sealed != *sealed {
+            return Err("its file has the name of another kind".to_owned());
+        }
+        if !sealed && self.length != *size {
+            return Err("its file is not as long as it is".to_owned());
+        }
+        let (head, parts) = match plain {
+            None if *sealed => (Vec::new(), Vec::new()),
+            Some(plain) if !*sealed => (plain.head()?, plain.parts(*size, etag)?),
+            _ => return Err("what describes a sealed object is in its file, and that of another is here".to_owned()),
+        };
+        let description = Description {
+            bucket: bucket.clone(),
+            key: key.clone(),
+            sealed: *sealed,
+            bound: *bound,
+            size: *size,
+            time_ms: *modified_ms,
+            etag,
+            tags,
+            head,
+            parts,
+        };
+        description.check().map(|()| description)
+    }
+
+    /// Its names, as people read them.
+    pub(crate) fn name(&self) -> String {
+        format!("{}/{}", self.bucket, self.key.escape_debug())
+    }
+}
+
+impl Plain {
+    fn new(description: &Description) -> Result<Self, String> {
+        let head = Head::decode(&description.head).map_err(|error| format!("its head: {error}"))?;
+        let headers = Field::ALL.into_iter().zip(head.fields);
+        let headers = headers.filter_map(|(field, value)| Some((field.header_name().to_owned(), Text::from(value?))));
+        let metadata = head.user_metadata.iter().map(|(name, value)| (name.to_owned(), Text::from(value)));
+        let declared = head.declared.map(|(algorithm, kind)| (name(algorithm).to_owned(), type_name(kind).to_owned()));
+        let parts = match description.parts[..] {
+            [PartDescription { number: 0, .. }] => Vec::new(),
+            ref parts => parts.iter().map(PlainPart::new).collect::<Result<_, _>>()?,
+        };
+        Ok(Plain {
+            headers: headers.collect(),
+            metadata: metadata.collect(),
+            checksums: texts(&head.checksums),
+            declared,
+            parts,
+        })
+    }
+
+    /// The head, encoded.
+    fn head(&self) -> Result<Vec<u8>, String> {
+        let mut fields: [Option<Vec<u8>>; Field::ALL.len()] = Default::default();
+        for (name, value) in &self.headers {
+            let place = Field::ALL.into_iter().position(|field| field.header_name() == name);
+            fields[place.ok_or_else(|| format!("{name:?} is no header that is kept"))?] = Some(value.bytes()?);
+        }
+        let metadata = self.metadata.iter().map(|(name, value)| Ok((name.as_str(), value.bytes()?)));
+        let metadata: Vec<(&str, Vec<u8>)> = metadata.collect::<Result<_, String>>()?;
+        let metadata: Vec<(&str, &[u8])> = metadata.iter().map(|(name, value)| (*name, &value[..])).collect();
+        let declared = match &self.declared {
+            None => None,
+            Some((algorithm, kind)) => Some((algorithm_of(algorithm)?, kind_of(kind)?)),
+        };
+        encode(&Head {
+            fields: std::array::from_fn(|i| fields[i].as_deref()),
+            user_metadata: UserMetadata::new(&metadata),
+            checksums: checksums(&self.checksums)?,
+            declared,
+            ..Head::default()
+        })
+    }
+
+    fn parts(&self, size: u64, etag: Etag) -> Result<Vec<PartDescription>, String> {
+        if self.parts.is_empty() {
+            return Ok(vec![PartDescription { number: 0, size, etag: etag.digest, info: None }]);
+        }
+        self.parts.iter().map(PlainPart::description).collect()
+    }
+}
+
+impl PlainPart {
+    fn new(part: &PartDescription) -> Result<Self, String> {
+        let checksums = match part.info.as_deref() {
+            None => None,
+            Some([]) => Some(BTreeMap::new()),
+            Some(info) => {
+                let head = Head::decode(info).map_err(|error| format!("what is kept of a part: {error}"))?;
+                Some(texts(&head.checksums))
+            }
+        };
+        let etag = Etag { digest: part.etag, parts: 0 }.to_string();
+        Ok(PlainPart { number: part.number, size: part.size, etag, checksums })
+    }
+
+    fn description(&self) -> Result<PartDescription, String> {
+        let etag = self.etag.parse().ok().filter(|etag: &Etag| etag.parts == 0);
+        let Etag { digest: etag, .. } = etag.ok_or("the ETag of a part is none")?;
+        let info = match &self.checksums {
+            None => None,
+            Some(none) if none.is_empty() => Some(Vec::new()),
+            Some(some) => Some(encode(&Head { checksums: checksums(some)?, ..Head::default() })?),
+        };
+        Ok(PartDescription { number: self.number, size: self.size, etag, info })
+    }
+}
+
+fn encode(head: &Head<'_>) -> Result<Vec<u8>, String> {
+    let mut bytes = vec![0; HEAD_MAX];
+    let len = head.encode(&mut bytes).map_err(|error| format!("its head: {error}"))?;
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
+/// The name of an algorithm as headers have it, without what they begin with.
+fn name(algorithm: ChecksumAlgorithm) -> &'static str {
+    let header = keyhole_s3::checksum::header_name(algorithm);
+    header.strip_prefix("x-amz-checksum-").unwrap_or(header)
+}
+
+fn algorithm_of(text: &str) -> Result<ChecksumAlgorithm, String> {
+    let found = ChecksumAlgorithm::ALL.into_iter().find(|algorithm| name(*algorithm) == text);
+    found.ok_or_else(|| format!("{text:?} is no checksum"))
+}
+
+fn kind_of(text: &str) -> Result<ChecksumType, String> {
+    type_of(text).ok_or_else(|| format!("{text:?} is no type of checksum"))
+}
+
+fn texts(checksums: &Checksums) -> BTreeMap<String, String> {
+    checksums.iter().map(|(algorithm, digest)| (name(algorithm).to_owned(), Base64::encode_string(digest))).collect()
+}
+
+fn checksums(texts: &BTreeMap<String, String>) -> Result<Checksums, String> {
+    let mut checksums = Checksums::default();
+    for (name, text) in texts {
+        let digest = from_base64(text, "a checksum")?;
+        checksums.set(algorithm_of(name)?, &digest).map_err(|error| format!("a checksum: {error}"))?;
+    }
+    Ok(checksums)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use keyhole_core::body::MultipartEtag;
+
+    use super::*;
+
+    /// A plaintext object with all that one can have.
+    pub(crate) fn description(key: &str, part_sizes: &[u64]) -> Description {
+        let mut sums = Checksums::default();
+        sums.set(ChecksumAlgorithm::Sha256, &[3; 32]).unwrap();
+        sums.set(ChecksumAlgorithm::ContentMd5, &[4; 16]).unwrap();
+        let mut fields: [Option<&[u8]>; 6] = [None; 6];
+        (fields[0], fields[5]) = (Some(&b"text/plain"[..]), Some(&b"\xff not UTF-8"[..]));
+        let user = [("a-name", &b"a \"value\""[..]), ("b", "\u{e9}".as_bytes())];
+        let head = encode(&Head {
+            fields,
+            user_metadata: UserMetadata::new(&user),
+            checksums: sums,
+            declared: (!part_sizes.is_empty()).then_some((ChecksumAlgorithm::Crc32, ChecksumType::Composite)),
+            ..Head::default()
+        });
+        let mut crc = Checksums::default();
+        crc.set(ChecksumAlgorithm::Crc32, &[1, 2, 3, 4]).unwrap();
+        let info = encode(&Head { checksums: crc, ..Head::default() }).unwrap();
+        let part = |(number, size): (u16, &u64)| PartDescription {
+            number,
+            size: *size,
+            etag: [number as u8; 16],
+            info: Some(info.clone()),
+        };
+        let mut parts: Vec<_> = (2..).zip(part_sizes).map(part).collect();
+        let mut etag = Etag { digest: [9; 16], parts: parts.len() as u16 };
+        if parts.is_empty() {
+            parts.push(PartDescription { number: 0, size: 5, etag: etag.digest, info: None });
+        } else {
+            let mut digest = MultipartEtag::new();
+            parts.iter().for_each(|part| digest.update(&part.etag));
+            etag.digest = digest.finish();
+        }
+        let mut tags = Tags::default();
+        tags.push("z".to_owned(), "1".to_owned()).unwrap();
+        tags.push("a".to_owned(), String::new()).unwrap();
+        Description {
+            bucket: "bucket".to_owned(),
+            key: key.to_owned(),
+            sealed: false,
+            bound: false,
+            size: parts.iter().map(|part| part.size).sum(),
+            time_ms: 1_700_000_000_123,
+            etag,
+            tags,
+            head: head.unwrap(),
+            parts,
+        }
+    }
+
+    #[test]
+    fn an_object_is_described_and_understood() {
+        for sizes in [&[][..], &[5 << 20, 1], &[0]] {
+            for key in ["k", "../../etc/passwd", "a//b/\u{1F511}\n\"", &"\u{1}".repeat(1024)] {
+                let description = description(key, sizes);
+                let entry = Entry::new(&description, &description.head, description.size).unwrap();
+                let text = serde_json::to_string(&entry).unwrap();
+                assert!(!text.contains('\n'), "{text}");
+                let read: Entry = serde_json::from_str(&text).unwrap();
+                assert_eq!(read, entry);
+                assert_eq!(read.description().unwrap(), description);
+                assert_eq!(FileName::parse(&entry.file.to_string()), Some(entry.file));
+            }
+        }
+        let sealed =
+            Description { sealed: true, bound: true, head: Vec::new(), parts: Vec::new(), ..description("k", &[]) };
+        let entry = Entry::new(&sealed, b"sealed head", 700).unwrap();
+        assert_eq!(entry.plain, None);
+        assert_eq!(entry.description().unwrap(), sealed);
+    }
+
+    #[test]
+    fn a_bucket_is_described_and_understood() {
+        let settings = BucketSettings {
+            quota: Some(7),
+            expire_ms: Some(8),
+            policy: vec![1, 2, 255],
+            lifecycle: vec![1, 0].into(),
+        };
+        for settings in [settings, BucketSettings::default()] {
+            let bucket = Bucket::new("b".to_owned(), 5, &settings);
+            let read: Bucket = serde_json::from_str(&serde_json::to_string(&bucket).unwrap()).unwrap();
+            assert_eq!((read.settings().unwrap(), &read), (settings, &bucket));
+        }
+    }
+
+    #[test]
+    fn names_of_files_lead_nowhere_else() {
+        let name = FileName { id: [0xab; 32], sealed: true };
+        let text = name.to_string();
+        assert_eq!(text, format!("objects/ab/{}.sealed", "ab".repeat(32)));
+        for bad in [
+            "",
+            "objects",
+            "objects/ab/",
+            "/objects/ab/x.sealed",
+            &text.replace("objects", "../objects"),
+            &text.replace("ab/", "../"),
+            &text.replace("/ab/", "/ac/"),
+            &text.replace("sealed", "exe"),
+            &text.replace(".sealed", ""),
+            &text.to_uppercase(),
+            &format!("{text}/.."),
+            &text.replace("abab.", "abab/."),
+        ] {
+            assert_eq!(FileName::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_told_from_others() {
+        let base = description("k", &[]);
+        let id = |description: &Description| identity(description, &description.head);
+        let others = [
+            Description { bucket: "bucket2".to_owned(), ..base.clone() },
+            Description { key: "k2".to_owned(), ..base.clone() },
+            Description { time_ms: 1, ..base.clone() },
+            Description { size: 6, ..base.clone() },
+            Description { sealed: true, ..base.clone() },
+            Description { head: vec![1], ..base.clone() },
+        ];
+        assert!(others.iter().all(|other| id(other) != id(&base)));
+        assert_eq!(id(&Description { tags: Tags::default(), ..base.clone() }), id(&base), "tags are not of it");
+    }
+}

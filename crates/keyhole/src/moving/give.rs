@@ -1,0 +1,127 @@
+//! The node's end of a connection on which it gives objects.
+
+use std::io;
+
+use keyhole_log::limits::LIST_MAX;
+use keyhole_log::{Disk, Error, ListObjects, ListUploads, Listed, ListedUpload, Log};
+use keyhole_node::moving::{Description, Outgoing, ReadError};
+
+use super::entry::{Bucket, Entry};
+use super::session::{Answer, FileEnd, Given, Peer};
+use crate::control::{DamageReply, Scope};
+
+/// Gives all that is in scope: by bucket, by key, both in the order of their bytes.
+pub(crate) async fn give<D: Disk>(log: &Log<D>, scope: &Scope, peer: &Peer) -> io::Result<()> {
+    peer.send(&Given::Store { id: hex::encode(log.shared().store_id()) }).await?;
+    let mut uploads = 0;
+    let buckets = log.buckets().into_iter().filter(|bucket| scope.has_bucket(&bucket.name));
+    let buckets: Vec<_> = buckets.collect();
+    if let Some(wanted) = &scope.bucket
+        && buckets.is_empty()
+    {
+        return peer.send(&Given::Failed { message: format!("there is no bucket {wanted}") }).await;
+    }
+    for bucket in buckets {
+        // It may have been deleted since.
+        let Some((settings, _)) = log.bucket_settings(&bucket.name) else { continue };
+        peer.send(&Given::Bucket(Bucket::new(bucket.name.clone(), bucket.time_ms, &settings))).await?;
+        if let Err(error) = give_objects(log, &bucket.name, &scope.prefix, peer).await? {
+            return peer.send(&Given::Failed { message: error.to_string() }).await;
+        }
+        uploads += count_uploads(log, &bucket.name, &scope.prefix);
+    }
+    peer.send(&Given::End { uploads }).await
+}
+
+/// Gives the objects of a bucket. The inner error is that of the store, after which there is no going on.
+async fn give_objects<D: Disk>(
+    log: &Log<D>,
+    bucket: &str,
+    prefix: &str,
+    peer: &Peer,
+) -> io::Result<Result<(), ReadError>> {
+    let mut after = None;
+    loop {
+        let list = ListObjects { prefix: prefix.to_owned(), after, limit: LIST_MAX, ..ListObjects::default() };
+        let Ok(listing) = log.list_objects(bucket, &list) else { return Ok(Ok(())) };
+        for listed in &listing.entries {
+            let Listed::Object { key, .. } = listed else { continue };
+            if let Err(error) = give_object(log, bucket, key, peer).await? {
+                match damage(&error, bucket, key) {
+                    Some(damage) => peer.send(&Given::Damaged(damage)).await?,
+                    None => return Ok(Err(error)),
+                }
+            }
+        }
+        after = match listing.entries.last() {
+            Some(Listed::Object { key, .. }) if listing.truncated => Some(key.clone()),
+            _ => return Ok(Ok(())),
+        };
+    }
+}
+
+/// Gives one object, if it is still there. The inner error is one of an object that was not described.
+async fn give_object<D: Disk>(log: &Log<D>, bucket: &str, key: &str, peer: &Peer) -> io::Result<Result<(), ReadError>> {
+    let object = match log.object(bucket, key).await {
+        Ok(Some(object)) => object,
+        Ok(None) | Err(Error::NoSuchBucket) => return Ok(Ok(())),
+        Err(error) => return Ok(Err(error.into())),
+    };
+    let described = Description::of(bucket, key, &object).and_then(|description| {
+        let outgoing = Outgoing::new(log, bucket, key, &object)?;
+        let entry = Entry::new(&description, &object.head, outgoing.file_len()).map_err(ReadError::Damaged)?;
+        Ok((entry, outgoing))
+    });
+    let (entry, mut outgoing) = match described {
+        Ok(described) => described,
+        Err(error) => return Ok(Err(error)),
+    };
+    peer.send(&Given::Object(Box::new(entry))).await?;
+    match peer.message::<Answer>().await? {
+        Answer::Skip => return Ok(Ok(())),
+        Answer::Send => {}
+    }
+    loop {
+        match outgoing.next().await {
+            Ok(Some((buf, at))) => {
+                peer.data(&buf.as_ref()[at]).await?;
+                // A short object may never have had to wait: others have their turn.
+                tokio::task::yield_now().await;
+            }
+            Ok(None) => {
+                peer.end(&FileEnd::Whole).await?;
+                return Ok(Ok(()));
+            }
+            Err(error) => {
+                tracing::error!(bucket, key, %error, "an object cannot be exported");
+                peer.end(&FileEnd::Failed { what: error.to_string() }).await?;
+                return Ok(Ok(()));
+            }
+        }
+    }
+}
+
+/// What is damaged, if it is that.
+fn damage(error: &ReadError, bucket: &str, key: &str) -> Option<DamageReply> {
+    let (what, offset) = match error {
+        ReadError::Log(Error::Damaged(damage)) => (damage.what.to_owned(), damage.offset),
+        ReadError::Log(_) => return None,
+        ReadError::Damaged(what) => (what.clone(), 0),
+    };
+    tracing::error!(bucket, key, what, "an object cannot be exported");
+    Some(DamageReply { what, offset, bucket: Some(bucket.to_owned()), key: Some(key.to_owned()) })
+}
+
+/// Uploads under way.
+fn count_uploads<D: Disk>(log: &Log<D>, bucket: &str, prefix: &str) -> u64 {
+    let (mut count, mut after) = (0, None);
+    loop {
+        let list = ListUploads { prefix: prefix.to_owned(), after, limit: LIST_MAX, ..ListUploads::default() };
+        let Ok(listing) = log.list_uploads(bucket, &list) else { return count };
+        count += listing.entries.len() as u64;
+        after = match listing.entries.last() {
+            Some(ListedUpload::Upload(upload)) if listing.truncated => Some((upload.key.clone(), Some(upload.id))),
+            _ => return count,
+        };
+    }
+}

@@ -1,0 +1,327 @@
+//! The manifest of an export: lines of JSON, each with a check of its own.
+
+use std::io::{self, BufRead, Read};
+
+use aws_lc_rs::digest;
+use serde::{Deserialize, Serialize};
+
+use super::entry::{Bucket, Entry, FileName, Sha256};
+
+/// The version of the format.
+pub(crate) const VERSION: u32 = 1;
+
+/// The longest line, line feed included: a plaintext object in 10,000 parts, with a SHA-256 of each, has 1.6 MiB.
+pub(crate) const LINE_MAX: usize = 4 << 20;
+
+/// The directory of the manifest.
+pub(crate) const MANIFEST: &str = "manifest";
+
+/// How the names of its pieces end.
+pub(crate) const PIECE: &str = ".jsonl";
+
+/// What stands between what a line says and its check, and how long the check is.
+const CHECK: &str = ",\"check\":\"";
+const CHECK_LEN: usize = 32;
+const CHECK_END: &str = "\"}";
+
+/// The name of a piece of the manifest, from the top of an export.
+pub(crate) fn piece(number: u64) -> String {
+    format!("{MANIFEST}/{number:08}{PIECE}")
+}
+
+/// Whether this is the name of a piece.
+pub(crate) fn is_piece(path: &str) -> bool {
+    let name = path.strip_prefix(MANIFEST).and_then(|rest| rest.strip_prefix('/'));
+    let digits = name.and_then(|name| name.strip_suffix(PIECE));
+    digits.is_some_and(|digits| digits.len() >= 8 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// One line.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(tag = "line", rename_all = "kebab-case")]
+pub(crate) enum Line {
+    /// What this is: the first line of every piece.
+    Export(Export),
+    /// A bucket. The objects in it follow.
+    Bucket(Bucket),
+    /// An object.
+    Object(Box<Entry>),
+    /// The digest of the file of an object that an earlier line without one was of.
+    Digest(FileDigest),
+    /// The file of such an object is not what it should be, for it could not be read to its end.
+    Failed(Failed),
+    /// The export is whole.
+    End(End),
+}
+
+/// What this is.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Export {
+    pub(crate) version: u32,
+}
+
+/// The digest of a file.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FileDigest {
+    pub(crate) file: FileName,
+    pub(crate) sha256: Sha256,
+}
+
+/// A file that is no good.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Failed {
+    pub(crate) file: FileName,
+    pub(crate) what: String,
+}
+
+/// What there is in an export.
+#[derive(Serialize, Deserialize, Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct End {
+    pub(crate) buckets: u64,
+    pub(crate) objects: u64,
+    /// Bytes of their files.
+    pub(crate) bytes: u64,
+    /// Objects that are not in it as they are damaged.
+    pub(crate) damaged: u64,
+}
+
+impl Line {
+    /// The first line of a piece.
+    pub(crate) fn first() -> Self {
+        Line::Export(Export { version: VERSION })
+    }
+
+    /// The bytes of the line, line feed included.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut text = serde_json::to_string(self).expect("what a line is made of can be written");
+        // It ends with the object's brace: the check goes in ahead of that.
+        text.pop();
+        let check = check(text.as_bytes());
+        text.push_str(CHECK);
+        text.push_str(&check);
+        text.push_str(CHECK_END);
+        text.push('\n');
+        text.into_bytes()
+    }
+
+    /// Reads a line, without its line feed.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn decode(line: &[u8]) -> Result<Self, String> {
+        let damaged = || "it is damaged".to_owned();
+        let rest = line.strip_suffix(CHECK_END.as_bytes()).ok_or_else(damaged)?;
+        let (rest, found) = rest.split_at_checked(rest.len().saturating_sub(CHECK_LEN)).ok_or_else(damaged)?;
+        let said = rest.strip_suffix(CHECK.as_bytes()).ok_or_else(damaged)?;
+        if check(said).as_bytes() != found {
+            return Err(damaged());
+        }
+        let whole = [said, b"}"].concat();
+        match serde_json::from_slice(&whole).map_err(|error| error.to_string())? {
+            Line::Export(Export { version }) if version != VERSION => {
+                Err(format!("the export is of version {version}, and this program reads version {VERSION}"))
+            }
+            line => Ok(line),
+        }
+    }
+}
+
+/// What tells that a line is as it was written: the first half of its SHA-256, in hex.
+fn check(said: &[u8]) -> String {
+    hex::encode(&digest::digest(&digest::SHA256, said).as_ref()[..CHECK_LEN / 2])
+}
+
+/// What could be read of a piece.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A line.
+    Line(Line),
+    /// One that is none; what is wrong with it.
+    Bad(String),
+    /// The last one has no line feed: it was being written.
+    Torn,
+    /// There is no more.
+    End,
+}
+
+/// Reads the lines of a piece.
+pub(crate) struct Lines<R> {
+    input: R,
+    line: Vec<u8>,
+    number: u64,
+}
+
+impl<R: BufRead> Lines<R> {
+    pub(crate) fn new(input: R) -> Self {
+        Lines { input, line: Vec::new(), number: 0 }
+    }
+
+    /// The next line.
+    ///
+    /// # Errors
+    /// That of the input.
+    pub(crate) fn next(&mut self) -> io::Result<Found> {
+        self.line.clear();
+        self.number += 1;
+        (&mut self.input).take(LINE_MAX as u64).read_until(b'\n', &mut self.line)?;
+        let number = self.number;
+        let Some(line) = self.line.strip_suffix(b"\n") else {
+            return Ok(match self.line.len() {
+                0 => Found::End,
+                LINE_MAX if self.skip()? => Found::Bad(format!("line {number} is too long")),
+                _ => Found::Torn,
+            });
+        };
+        Ok(match Line::decode(line) {
+            Ok(line) => Found::Line(line),
+            Err(what) => Found::Bad(format!("line {number}: {what}")),
+        })
+    }
+
+    /// Skips the rest of a line; whether it had an end.
+    fn skip(&mut self) -> io::Result<bool> {
+        loop {
+            let there = self.input.fill_buf()?;
+            let end = there.iter().position(|byte| *byte == b'\n');
+            let (len, is_end) = (end.map_or(there.len(), |end| end + 1), there.is_empty());
+            self.input.consume(len);
+            if end.is_some() || is_end {
+                return Ok(end.is_some());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::tests::description;
+    use super::*;
+
+    fn lines() -> Vec<Line> {
+        let entry = |key: &str, sizes: &[u64]| {
+            let description = description(key, sizes);
+            Entry::new(&description, &description.head, description.size).unwrap()
+        };
+        let whole = entry("a \"key\"\n", &[]);
+        let sha256 = Sha256([5; 32]);
+        vec![
+            Line::first(),
+            Line::Bucket(Bucket::new("bucket".to_owned(), 1, &Default::default())),
+            Line::Object(Box::new(Entry { sha256: Some(sha256), ..whole.clone() })),
+            Line::Object(Box::new(entry("parts", &[5 << 20, 7]))),
+            Line::Digest(FileDigest { file: whole.file, sha256 }),
+            Line::Failed(Failed { file: whole.file, what: "a block that does not verify".to_owned() }),
+            Line::End(End { buckets: 1, objects: 2, bytes: 3, damaged: 5 }),
+        ]
+    }
+
+    /// All that a piece says, and what is wrong with it.
+    fn read(bytes: &[u8]) -> (Vec<Line>, usize, bool) {
+        let (mut lines, mut good, mut bad) = (Lines::new(bytes), Vec::new(), 0);
+        loop {
+            match lines.next().unwrap() {
+                Found::Line(line) => good.push(line),
+                Found::Bad(_) => bad += 1,
+                Found::Torn => return (good, bad, true),
+                Found::End => return (good, bad, false),
+            }
+        }
+    }
+
+    #[test]
+    fn lines_are_written_and_read() {
+        let bytes: Vec<u8> = lines().iter().flat_map(Line::encode).collect();
+        assert_eq!(read(&bytes), (lines(), 0, false));
+        for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let json: serde_json::Value = serde_json::from_slice(line).unwrap();
+            assert_eq!(json["check"].as_str().unwrap().len(), CHECK_LEN, "it is JSON with its check");
+        }
+    }
+
+    #[test]
+    fn the_longest_line_is_within_the_bound() {
+        let parts = vec![5u64 << 30; keyhole_log::limits::PARTS_MAX - 1];
+        let mut description = description(&"\u{1}".repeat(1024), &parts);
+        let mut sums = keyhole_core::head::Checksums::default();
+        sums.set(keyhole_core::head::ChecksumAlgorithm::Sha256, &[255; 32]).unwrap();
+        let mut info = vec![0; 100];
+        let len = keyhole_core::head::Head { checksums: sums, ..Default::default() }.encode(&mut info).unwrap();
+        info.truncate(len);
+        description.parts.iter_mut().for_each(|part| part.info = Some(info.clone()));
+        let entry = Entry::new(&description, &description.head, description.size).unwrap();
+        let line = Line::Object(Box::new(entry)).encode();
+        assert!(line.len() > 1 << 20 && line.len() <= LINE_MAX / 2, "{}", line.len());
+    }
+
+    #[test]
+    fn lines_have_a_bound() {
+        let first = Line::first().encode();
+        let long = |len: usize| [&first[..], &vec![b'x'; len], b"\n", &first].concat();
+        assert_eq!(read(&long(LINE_MAX - 1)), (vec![Line::first(); 2], 1, false));
+        assert_eq!(read(&long(LINE_MAX)), (vec![Line::first(); 2], 1, false));
+        assert_eq!(read(&long(3 * LINE_MAX)), (vec![Line::first(); 2], 1, false));
+        assert_eq!(read(&long(LINE_MAX)[..first.len() + LINE_MAX]), (vec![Line::first()], 0, true));
+    }
+
+    #[test]
+    fn another_version_is_told() {
+        let other = Line::Export(Export { version: VERSION + 1 }).encode();
+        let said = Line::decode(other.strip_suffix(b"\n").unwrap()).unwrap_err();
+        assert!(said.contains("version 2") && said.contains("version 1"), "{said}");
+    }
+
+    #[test]
+    fn names_of_pieces() {
+        assert!(is_piece(&piece(1)) && is_piece(&piece(123_456_789)));
+        for bad in ["manifest/1.jsonl", "manifest/../00000001.jsonl", "manifest/00000001.partial", "00000001.jsonl", ""]
+        {
+            assert!(!is_piece(bad), "{bad}");
+        }
+    }
+
+    /// Whatever is done to a manifest, it is read to its end, and no line comes out of it that was not written.
+    #[test]
+    fn damage_is_noticed() {
+        let mut seed = [0; 8];
+        crate::env::random(&mut seed);
+        for seed in [1, 2, 3, u64::from_le_bytes(seed)] {
+            println!("seed {seed}");
+            let mut random = fastrand::Rng::with_seed(seed);
+            let written = lines();
+            let whole: Vec<u8> = written.iter().flat_map(Line::encode).collect();
+            for _ in 0..2000 {
+                let mut bytes = whole.clone();
+                for _ in 0..random.usize(1..4) {
+                    mutate(&mut bytes, &mut random);
+                }
+                let (good, bad, torn) = read(&bytes);
+                assert!(good.iter().all(|line| written.contains(line)), "seed {seed}");
+                assert!(bytes == whole || bad > 0 || torn || good != written, "seed {seed}");
+            }
+        }
+    }
+
+    fn mutate(bytes: &mut Vec<u8>, random: &mut fastrand::Rng) {
+        if bytes.is_empty() {
+            return;
+        }
+        let at = random.usize(..bytes.len());
+        let len = random.usize(1..40).min(bytes.len() - at);
+        match random.u8(..6) {
+            0 => bytes[at] ^= 1 << random.u8(..8),
+            1 => bytes.truncate(at),
+            2 => drop(bytes.drain(at..at + len)),
+            3 => {
+                let some = bytes[at..at + len].to_vec();
+                let to = random.usize(..bytes.len());
+                bytes.splice(to..to, some);
+            }
+            4 => bytes[at..at + len].iter_mut().for_each(|byte| *byte = random.u8(..)),
+            _ => bytes.insert(at, *b"\n{}\"\\,\0\xff".get(random.usize(..8)).unwrap()),
+        }
+    }
+}

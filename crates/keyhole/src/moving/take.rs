@@ -1,0 +1,275 @@
+//! The node's end of a connection on which it takes objects.
+
+use std::io;
+
+use keyhole_log::{BucketSettings, Condition, Disk, Error, Log, Object};
+use keyhole_node::Env;
+use keyhole_node::moving::{Description, Incoming, Received, TakeError};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::entry::{Bucket, Entry, identity};
+use super::session::{Existing, FileEnd, Kind, Offer, Peer, STORING_MAX, Taken, out_of_turn};
+use crate::control::{CHANGE_AGAIN, CHANGE_PATIENCE};
+use crate::env::System;
+
+/// What became of an object that was to be made to appear.
+type Outcome = (u64, Result<(), Error>);
+
+/// Takes what is offered, until that was all.
+pub(crate) async fn take<D: Disk>(log: &Log<D>, peer: &Peer) -> io::Result<()> {
+    let mut storing: JoinSet<Outcome> = JoinSet::new();
+    loop {
+        let is_full = storing.len() >= STORING_MAX;
+        tokio::select! {
+            biased;
+            Some(outcome) = storing.join_next() => {
+                report(peer, outcome).await?;
+                continue;
+            }
+            readable = peer.readable(), if !is_full => readable?,
+        }
+        match peer.message::<Offer>().await? {
+            Offer::Bucket { bucket, is_last, existing } => {
+                // What its settings would refuse, such as a quota, is to be there before they are.
+                while let Some(outcome) = storing.join_next().await {
+                    report(peer, outcome).await?;
+                }
+                peer.send(&take_bucket(log, &bucket, is_last, existing).await).await?;
+            }
+            Offer::Object { entry, number, existing } => {
+                take_object(log, peer, &entry, number, existing, &mut storing).await?;
+            }
+            Offer::End {} => break,
+        }
+    }
+    while let Some(outcome) = storing.join_next().await {
+        report(peer, outcome).await?;
+    }
+    peer.send(&Taken::End {}).await
+}
+
+async fn report(peer: &Peer, outcome: Result<Outcome, tokio::task::JoinError>) -> io::Result<()> {
+    let (number, result) = outcome.map_err(io::Error::other)?;
+    let taken = match result {
+        Ok(()) => Taken::Stored { number },
+        Err(Error::ConditionFailed | Error::NoSuchKey | Error::Conflict) => {
+            Taken::NotStored { number, message: "somebody else has stored something there meanwhile".to_owned() }
+        }
+        Err(error) => Taken::NotStored { number, message: error.to_string() },
+    };
+    peer.send(&taken).await
+}
+
+/// Makes a bucket what it was: all but its quota at first, which it may be over, and that when its objects are there.
+async fn take_bucket<D: Disk>(log: &Log<D>, bucket: &Bucket, is_last: bool, existing: Existing) -> Taken {
+    let refused = |message: String| Taken::Refused { message };
+    if keyhole_s3::ops::check_bucket(&bucket.bucket).is_err() {
+        return refused("it has a name that no bucket can have".to_owned());
+    }
+    let wanted = match bucket.settings() {
+        Ok(settings) => settings,
+        Err(message) => return refused(message),
+    };
+    let unbounded = BucketSettings { quota: None, ..wanted.clone() };
+    let next = if is_last { &wanted } else { &unbounded };
+    let begun = Instant::now();
+    loop {
+        let result = async {
+            log.create_bucket(&bucket.bucket, bucket.created_ms).await?;
+            log.change_bucket(&bucket.bucket, System.now_ms(), |settings| settle(settings, &wanted, next, existing))
+                .await
+        };
+        match result.await {
+            Ok(()) => return Taken::Wanted {},
+            Err(Settled::Stays) => return Taken::Equal {},
+            Err(Settled::Other) => return Taken::Other {},
+            Err(Settled::Log(Error::Conflict)) if begun.elapsed() < CHANGE_PATIENCE => sleep(CHANGE_AGAIN).await,
+            Err(Settled::Log(error)) => return refused(error.to_string()),
+        }
+    }
+}
+
+/// Why settings are not changed.
+#[derive(Debug)]
+enum Settled {
+    Stays,
+    Other,
+    Log(Error),
+}
+
+impl From<Error> for Settled {
+    fn from(error: Error) -> Self {
+        Settled::Log(error)
+    }
+}
+
+/// Sets what is to be set `next` of what is `wanted` in the end, over what is there.
+fn settle(
+    settings: &mut BucketSettings,
+    wanted: &BucketSettings,
+    next: &BucketSettings,
+    existing: Existing,
+) -> Result<(), Settled> {
+    if settings == next {
+        return Err(Settled::Stays);
+    }
+    // A bucket that was made a moment ago, or when an import was interrupted, has nothing that anybody has set. And one that was
+    // imported whole may be over its quota, and lack objects all the same.
+    let unbounded = BucketSettings { quota: None, ..wanted.clone() };
+    let is_ours = [&BucketSettings::default(), &unbounded, wanted].contains(&&*settings);
+    if !is_ours && existing != Existing::Replace {
+        return Err(Settled::Other);
+    }
+    settings.clone_from(next);
+    Ok(())
+}
+
+async fn take_object<D: Disk>(
+    log: &Log<D>,
+    peer: &Peer,
+    entry: &Entry,
+    number: u64,
+    existing: Existing,
+    storing: &mut JoinSet<Outcome>,
+) -> io::Result<()> {
+    let (description, condition) = match decide(log, entry, existing).await {
+        Ok(decided) => decided,
+        Err(taken) => return peer.send(&taken).await,
+    };
+    peer.send(&Taken::Wanted {}).await?;
+    let mut id = [0; 16];
+    id.copy_from_slice(&entry.file.id[..16]);
+    let mut frames = Frames { peer, left: 0, end: None };
+    let received =
+        Received::receive(log, &description, (id, System.now_ms()), condition, entry.length, &mut frames).await;
+    let received = match received {
+        Err(TakeError::Gone(error)) => return Err(error),
+        received => received,
+    };
+    let end = frames.end().await;
+    match (received, end) {
+        (Ok(received), Ok(FileEnd::Whole)) => {
+            let log = log.clone();
+            storing.spawn_local(async move { (number, received.commit(&log).await) });
+            Ok(())
+        }
+        (Ok(received), Ok(FileEnd::Failed { what })) => {
+            received.give_up(log).await;
+            peer.send(&Taken::NotStored { number, message: what }).await
+        }
+        (Ok(received), Err(error)) => {
+            received.give_up(log).await;
+            Err(error)
+        }
+        (Err(TakeError::Gone(error)), _) | (Err(_), Err(error)) => Err(error),
+        // That the file is not what it should be, by its digest, says more.
+        (Err(TakeError::Refused(_)), Ok(FileEnd::Failed { what: message }))
+        | (Err(TakeError::Refused(message)), Ok(FileEnd::Whole)) => {
+            peer.send(&Taken::NotStored { number, message }).await
+        }
+    }
+}
+
+/// Whether an object is wanted, and what must hold when it is made to appear.
+async fn decide<D: Disk>(log: &Log<D>, entry: &Entry, existing: Existing) -> Result<(Description, Condition), Taken> {
+    let description = entry.description().map_err(|message| Taken::Refused { message })?;
+    let condition = match log.object(&entry.bucket, &entry.key).await {
+        Ok(None) => Condition::IfAbsent,
+        Ok(Some(object)) if is_equal(&object, entry) => return Err(Taken::Equal {}),
+        Ok(Some(object)) if existing == Existing::Replace => Condition::IfSame(object.seq),
+        // What cannot be read any more is what an import may be for.
+        Err(Error::Damaged(_)) if existing == Existing::Replace => Condition::None,
+        Ok(Some(_)) | Err(Error::Damaged(_)) => return Err(Taken::Other {}),
+        Err(error) => return Err(Taken::Refused { message: error.to_string() }),
+    };
+    Ok((description, condition))
+}
+
+/// Whether an object is the very version that an entry is of, and has its tags.
+fn is_equal(object: &Object, entry: &Entry) -> bool {
+    let Ok(description) = Description::of(&entry.bucket, &entry.key, object) else { return false };
+    let tags = description.tags.iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+    identity(&description, &object.head) == entry.file.id && tags.eq(entry.tags.iter().cloned())
+}
+
+/// The bytes of a file, in frames.
+struct Frames<'p> {
+    peer: &'p Peer,
+    /// Bytes of the frame at hand that were not taken yet.
+    left: usize,
+    /// What became of them, once that was said.
+    end: Option<FileEnd>,
+}
+
+impl Frames<'_> {
+    /// Goes to the next bytes; whether there are any.
+    async fn advance(&mut self) -> io::Result<bool> {
+        while self.left == 0 {
+            if self.end.is_some() {
+                return Ok(false);
+            }
+            match self.peer.head().await? {
+                (Kind::Data, len) => self.left = len,
+                (Kind::End, len) => self.end = Some(self.peer.rest(len).await?),
+                (Kind::Message, _) => return Err(out_of_turn()),
+            }
+        }
+        Ok(true)
+    }
+
+    async fn take(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < to.len() && self.advance().await? {
+            let len = self.left.min(to.len() - filled);
+            self.peer.read(&mut to[filled..filled + len]).await?;
+            (filled, self.left) = (filled + len, self.left - len);
+        }
+        Ok(filled)
+    }
+
+    /// What became of the bytes; those that nobody has taken are gone.
+    async fn end(&mut self) -> io::Result<FileEnd> {
+        let mut rest = vec![0; 64 << 10];
+        while self.advance().await? {
+            let len = self.left.min(rest.len());
+            self.peer.read(&mut rest[..len]).await?;
+            self.left -= len;
+        }
+        self.end.take().ok_or_else(out_of_turn)
+    }
+}
+
+impl Incoming for Frames<'_> {
+    async fn fill(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        self.take(to).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_a_bucket_that_is_there() {
+        let wanted = BucketSettings { quota: Some(5), expire_ms: Some(7), ..BucketSettings::default() };
+        let unbounded = BucketSettings { quota: None, ..wanted.clone() };
+        let other = BucketSettings { quota: Some(6), ..BucketSettings::default() };
+        let fresh = BucketSettings::default();
+        let set = |there: &BucketSettings, next: &BucketSettings, existing| {
+            let mut settings = there.clone();
+            settle(&mut settings, &wanted, next, existing).map(|()| settings)
+        };
+        for existing in [Existing::Fail, Existing::Skip, Existing::Replace] {
+            let set = |there: &_, next: &_| set(there, next, existing);
+            assert_eq!(set(&fresh, &unbounded).unwrap(), unbounded);
+            assert_eq!(set(&unbounded, &wanted).unwrap(), wanted);
+            assert_eq!(set(&wanted, &unbounded).unwrap(), unbounded);
+            assert!(matches!(set(&unbounded, &unbounded), Err(Settled::Stays)));
+            assert!(matches!(set(&wanted, &wanted), Err(Settled::Stays)));
+        }
+        assert!(matches!(set(&other, &unbounded, Existing::Fail), Err(Settled::Other)));
+        assert!(matches!(set(&other, &wanted, Existing::Skip), Err(Settled::Other)));
+        assert_eq!(set(&other, &wanted, Existing::Replace).unwrap(), wanted);
+    }
+}

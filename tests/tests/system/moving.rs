@@ -1,0 +1,909 @@
+//! Backup and moving: what is exported from one node and imported into another is the same there, whichever way it goes, however
+//! often it is interrupted; and no key is needed, and none is in it.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use keyhole_tests::command::Directory;
+use keyhole_tests::data::{base64, bytes, contains, files_below, forms, fresh_seed};
+use keyhole_tests::node::binary;
+use keyhole_tests::{CustomerKey, Launch, Node, Request};
+use serde_json::Value;
+
+use crate::operate::{ends, json};
+
+const ALL: &str = "ETag,Checksum,ObjectParts,StorageClass,ObjectSize";
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// One object of a node, and the headers that it is read with.
+struct Object {
+    bucket: &'static str,
+    key: String,
+    headers: Vec<(String, String)>,
+    parts: usize,
+    body: Vec<u8>,
+}
+
+/// All that a node was filled with.
+struct Filled {
+    objects: Vec<Object>,
+    keys: Vec<CustomerKey>,
+    buckets: [&'static str; 3],
+}
+
+impl Object {
+    fn request(&self, method: &str) -> Request {
+        Request::new(method, &format!("/{}/{}", self.bucket, self.key)).headers(self.headers.clone())
+    }
+
+    fn bare(&self, method: &str) -> Request {
+        Request::new(method, &format!("/{}/{}", self.bucket, self.key))
+    }
+
+    fn is_sealed(&self) -> bool {
+        !self.headers.is_empty()
+    }
+}
+
+/// Uploads an object in parts, whose numbers have gaps; with the key in the completion, or without.
+fn in_parts(node: &Node, object: &Object, sizes: &[usize], kind: Option<&str>, completes_with_key: bool) -> Vec<u8> {
+    let mut create = object.request("POST").query("uploads", "").header("x-amz-meta-Made", "in parts");
+    if let Some(kind) = kind {
+        create = create.header("x-amz-checksum-algorithm", "CRC32").header("x-amz-checksum-type", kind);
+    }
+    let id = node.send(&create).expect(200).element("UploadId").unwrap();
+    let (mut document, mut whole) = (String::from("<CompleteMultipartUpload>"), Vec::new());
+    for (place, size) in sizes.iter().enumerate() {
+        let (number, body) = (2 + 3 * place, bytes(place as u64 + 77, *size));
+        let sum = base64(&crc32fast::hash(&body).to_be_bytes());
+        let part = object.request("PUT").query("partNumber", &number.to_string()).query("uploadId", &id);
+        let part = if kind.is_some() { part.header("x-amz-checksum-crc32", &sum) } else { part };
+        let etag = node.send(&part.body(body.clone())).expect(200).header("etag").unwrap().to_owned();
+        let sum = if kind.is_some() { format!("<ChecksumCRC32>{sum}</ChecksumCRC32>") } else { String::new() };
+        document += &format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag>{sum}</Part>");
+        whole.extend_from_slice(&body);
+    }
+    document += "</CompleteMultipartUpload>";
+    let complete = if completes_with_key { object.request("POST") } else { object.bare("POST") };
+    node.send(&complete.query("uploadId", &id).body(document)).expect(200);
+    whole
+}
+
+const PART: usize = 5 << 20;
+
+/// Keys that would do harm as names of files.
+const ODD: [&str; 9] = [
+    "../../../../tmp/evil",
+    "a/../b",
+    "a//b/",
+    ".",
+    "..",
+    "new\nline \"quoted\"",
+    "ключ 🔑",
+    "-rf",
+    "objects/ab/x.sealed",
+];
+
+/// Bytes that no object of another name or length has.
+fn body_of(key: &str, len: usize) -> Vec<u8> {
+    bytes(u64::from(crc32fast::hash(key.as_bytes())) << 32 | len as u64, len)
+}
+
+/// Fills a node with what it can have.
+fn fill(node: &Node) -> Filled {
+    let buckets = ["first", "second", "void"];
+    buckets.iter().for_each(|bucket| node.make_bucket(bucket));
+    let keys = vec![CustomerKey::random(), CustomerKey::random()];
+    let mut objects = Vec::new();
+    let long = "k".repeat(1024);
+    let mut put = |bucket, key: &str, customer_key: Option<&CustomerKey>, len: usize, extra: &[(&str, &str)]| {
+        let headers = customer_key.map(|key| key.headers().to_vec()).unwrap_or_default();
+        let object = Object { bucket, key: key.to_owned(), headers, parts: 0, body: body_of(key, len) };
+        node.send(&object.request("PUT").headers(extra.to_vec()).body(object.body.clone())).expect(200);
+        objects.push(object);
+    };
+    for (kind, key) in [("plain", None), ("sealed", Some(&keys[0]))] {
+        for len in [0, 1, 16_384, 65_536, 65_537, 1 << 20, (1 << 20) + 1, 3_000_000] {
+            put("first", &format!("{kind}/{len}"), key, len, &[]);
+        }
+        for (place, name) in ODD.into_iter().chain([&long[2..]]).enumerate() {
+            put("second", &format!("{}{name}", &kind[..2]), key, 100 + place, &[]);
+        }
+        let described = [
+            ("content-type", "text/plain; charset=utf-8"),
+            ("cache-control", "no-store"),
+            ("content-disposition", "attachment"),
+            ("content-encoding", "identity"),
+            ("content-language", "de"),
+            ("expires", "Wed, 21 Oct 2065 07:28:00 GMT"),
+            ("x-amz-meta-colour", "blue and \"green\""),
+            ("x-amz-meta-a", "1"),
+            ("x-amz-tagging", "z=last&a=first&empty="),
+        ];
+        put("first", &format!("{kind}/described"), key, 70_000, &described);
+        let name = format!("{kind}/with-a-sum");
+        let sum = base64(&crc32fast::hash(&body_of(&name, 50_000)).to_be_bytes());
+        put("first", &name, key, 50_000, &[("x-amz-checksum-crc32", &sum)]);
+    }
+    put("first", "sealed/other-key", Some(&keys[1]), 200_000, &[]);
+    let mut more = |key: &str, customer_key: Option<&CustomerKey>, sizes: &[usize], kind, with_key| {
+        let headers = customer_key.map(|key| key.headers().to_vec()).unwrap_or_default();
+        let mut object =
+            Object { bucket: "second", key: key.to_owned(), headers, parts: sizes.len(), body: Vec::new() };
+        object.body = in_parts(node, &object, sizes, kind, with_key);
+        objects.push(object);
+    };
+    for (name, key) in [("plain", None), ("sealed", Some(&keys[0]))] {
+        more(&format!("parts/{name}"), key, &[PART, PART + 1, 70_000], None, true);
+        more(&format!("parts/{name}-composite"), key, &[PART, 1], Some("COMPOSITE"), true);
+        more(&format!("parts/{name}-full"), key, &[PART, 12_345], Some("FULL_OBJECT"), true);
+        more(&format!("parts/{name}-one"), key, &[5], Some("COMPOSITE"), true);
+    }
+    more("parts/unbound", Some(&keys[1]), &[PART, 9], None, false);
+    objects.push(sealed_by_a_client(node, &keys[0]));
+    // A copy under another key shares its bodies; tags that were set later.
+    let copy = Object {
+        bucket: "first",
+        key: "copy".to_owned(),
+        headers: keys[1].headers().to_vec(),
+        parts: 3,
+        body: Vec::new(),
+    };
+    let request = copy.request("PUT").header("x-amz-copy-source", "/second/parts/sealed");
+    node.send(&request.headers(keys[0].copy_source_headers())).expect(200);
+    let body = objects.iter().find(|object| object.key == "parts/sealed").unwrap().body.clone();
+    objects.push(Object { body, ..copy });
+    let tagging = "<Tagging><TagSet><Tag><Key>later</Key><Value>é</Value></Tag></TagSet></Tagging>";
+    node.send(&Request::new("PUT", "/first/sealed/1").query("tagging", "").body(tagging)).expect(200);
+    // An upload under way, which stays behind.
+    node.send(&Request::new("POST", "/second/under-way").query("uploads", "")).expect(200);
+    let rules = "<LifecycleConfiguration><Rule><ID>gone</ID><Filter><Prefix>parts/</Prefix></Filter><Status>Enabled</Status>\
+        <Expiration><Days>300</Days></Expiration></Rule></LifecycleConfiguration>";
+    node.send(&Request::new("PUT", "/second").query("lifecycle", "").body(rules)).expect(200);
+    let pin = "00112233445566778899aabbccddeeff";
+    let set = [
+        "--quota",
+        "1KiB",
+        "--expire-days",
+        "400",
+        "--sse-c",
+        "require",
+        "--pin",
+        pin,
+        "--rekey-by-overwrite",
+        "forbid",
+    ];
+    ends(0, &[&["bucket", "set", text(node.data()), "first"][..], &set].concat());
+    Filled { objects, keys, buckets }
+}
+
+/// An object that the node has never seen the key of.
+fn sealed_by_a_client(node: &Node, customer_key: &CustomerKey) -> Object {
+    let directory = Directory::new();
+    let path = directory.path("key");
+    fs::write(&path, customer_key.0).unwrap();
+    let body = bytes(5, 123_456);
+    let (key, headers) = ("by a client".to_owned(), customer_key.headers().to_vec());
+    let names = ["--bucket", "second", "--name", &key, "--meta", "by=client"];
+    let seal = [&["seal", "--key", &path][..], &names].concat();
+    let sealed = keyhole_tests::command::succeeds(&seal, &body);
+    let object = Object { bucket: "second", key, headers, parts: 0, body };
+    node.send(&object.bare("PUT").header("x-keyhole-sealed", "1").body(sealed)).expect(200);
+    object
+}
+
+/// Everything that can be seen of what a node was filled with.
+fn look(node: &Node, filled: &Filled) -> Vec<(String, Vec<u8>)> {
+    let mut seen = Vec::new();
+    let mut see = |name: String, request: &Request| {
+        let reply = node.send(request);
+        let passing = ["date", "x-amz-request-id", "x-amz-id-2", "connection"];
+        let headers = reply.headers.iter().filter(|(name, _)| !passing.contains(&&name[..]));
+        let mut shown: Vec<String> = headers.map(|(name, value)| format!("{name}: {value}")).collect();
+        shown.sort();
+        // An error has the number of its request in it.
+        let body = if reply.status < 400 {
+            reply.body.clone()
+        } else {
+            reply.element("Code").into_iter().collect::<String>().into_bytes()
+        };
+        seen.push((format!("{name}: {} {}", reply.status, shown.join("; ")), body));
+    };
+    see("buckets".to_owned(), &Request::new("GET", "/"));
+    for bucket in filled.buckets {
+        let path = format!("/{bucket}");
+        see(
+            format!("list {bucket}"),
+            &Request::new("GET", &path).query("list-type", "2").query("encoding-type", "url"),
+        );
+        see(format!("rules {bucket}"), &Request::new("GET", &path).query("lifecycle", ""));
+        see(format!("encryption {bucket}"), &Request::new("GET", &path).query("encryption", ""));
+    }
+    for object in &filled.objects {
+        let name = |what: &str| format!("{what} {}/{}", object.bucket, object.key);
+        let checked = |method| object.request(method).header("x-amz-checksum-mode", "ENABLED");
+        see(name("HEAD"), &checked("HEAD"));
+        see(name("GET"), &checked("GET"));
+        see(name("without the key"), &object.bare("GET"));
+        see(name("tags"), &object.bare("GET").query("tagging", ""));
+        see(name("attributes"), &object.request("GET").query("attributes", "").header("x-amz-object-attributes", ALL));
+        for part in 1..=object.parts + 1 {
+            see(name(&format!("part {part}")), &checked("HEAD").query("partNumber", &part.to_string()));
+        }
+        if object.is_sealed() {
+            see(name("sealed"), &object.bare("GET").header("x-keyhole-sealed", "1"));
+        }
+    }
+    seen
+}
+
+#[track_caller]
+fn assert_same(one: &[(String, Vec<u8>)], other: &[(String, Vec<u8>)]) {
+    assert_eq!(one.len(), other.len());
+    for ((name, body), (other_name, other_body)) in one.iter().zip(other) {
+        assert_eq!(name, other_name);
+        assert!(body == other_body, "{name}: {}", String::from_utf8_lossy(&other_body[..other_body.len().min(2000)]));
+    }
+}
+
+/// Everything of a node that was filled, and that it comes back as it went in; and what its buckets are set to.
+fn look_well(node: &Node, filled: &Filled) -> Vec<(String, Vec<u8>)> {
+    for object in &filled.objects {
+        let got = node.send(&object.request("GET")).expect(200);
+        assert!(got.body == object.body, "{}/{}", object.bucket, object.key);
+    }
+    let mut seen = look(node, filled);
+    for bucket in filled.buckets {
+        let settings = json(&["bucket", "get", text(node.data()), bucket, "--json"]);
+        let mut settings = settings.as_object().unwrap().clone();
+        // What an upload under way takes stays behind with it.
+        settings.remove("bytes");
+        seen.push((format!("settings {bucket}"), Value::Object(settings).to_string().into_bytes()));
+    }
+    seen
+}
+
+/// An export as a stream.
+#[track_caller]
+fn stream(data: &Path, more: &[&str]) -> Vec<u8> {
+    let output = Command::new(binary()).args(["export", text(data), "-"]).args(more).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// What comes out of either is the same to the last byte.
+#[track_caller]
+fn assert_same_stream(a: &Node, b: &Node) {
+    let (a, b) = (stream(a.data(), &[]), stream(b.data(), &[]));
+    if a != b {
+        let at = a.iter().zip(&b).position(|(a, b)| a != b).unwrap_or(a.len().min(b.len()));
+        let near =
+            |all: &[u8]| String::from_utf8_lossy(&all[at.saturating_sub(300)..all.len().min(at + 100)]).into_owned();
+        panic!("{} and {} bytes differ at {at}:\n{}\nand\n{}", a.len(), b.len(), near(&a), near(&b));
+    }
+}
+
+/// Imports a stream; the exit code, what it wrote and what it said.
+fn import_stream(data: &Path, stream: &[u8], more: &[&str]) -> (Option<i32>, String, String) {
+    let arguments = [&["import", text(data), "-"], more].concat();
+    let output = keyhole_tests::command::run(&arguments, stream);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn node() -> Node {
+    Launch::default().with_credential().arg("--threads=2").start()
+}
+
+/// A store that no node has filled yet, and that none serves.
+fn stopped() -> Node {
+    let mut node = node();
+    assert!(node.stop().success());
+    node
+}
+
+/// No key is in an export, and nothing of what was sealed.
+fn assert_no_secret(filled: &Filled, export: &[(PathBuf, Vec<u8>)]) {
+    let mut secrets: Vec<Vec<u8>> = filled.keys.iter().map(|key| key.0.to_vec()).collect();
+    let digests = filled.keys.iter().map(|key| keyhole_tests::data::md5(&key.0).to_vec());
+    secrets.extend(digests);
+    let sealed = filled.objects.iter().filter(|object| object.is_sealed() && object.body.len() > 64);
+    // Where the same bytes are a plaintext object's, too, they are in it by right.
+    let plain: Vec<_> = filled.objects.iter().filter(|object| !object.is_sealed()).collect();
+    secrets.extend(
+        sealed
+            .map(|object| object.body[object.body.len() / 2..][..32].to_vec())
+            .filter(|some| plain.iter().all(|object| !contains(&object.body, some))),
+    );
+    assert!(secrets.len() > filled.keys.len() * 2 + 5);
+    let forms: Vec<(String, Vec<u8>)> = secrets.iter().flat_map(|secret| forms(secret)).collect();
+    // One pass for all of them, by their first two bytes.
+    let mut beginning = vec![Vec::new(); 1 << 16];
+    for (place, (_, bytes)) in forms.iter().enumerate() {
+        beginning[usize::from(u16::from_be_bytes([bytes[0], bytes[1]]))].push(place);
+    }
+    let mut found_marker = false;
+    for (path, content) in export {
+        for (at, pair) in content.windows(2).enumerate() {
+            for place in &beginning[usize::from(u16::from_be_bytes([pair[0], pair[1]]))] {
+                let (form, bytes) = &forms[*place];
+                assert!(!content[at..].starts_with(bytes), "{form} in {}", path.display());
+            }
+        }
+        let is_sealed = path.extension().is_some_and(|extension| extension == "sealed");
+        let has_metadata = contains(content, b"in parts");
+        assert!(!is_sealed || !has_metadata, "metadata in {}", path.display());
+        found_marker |= has_metadata;
+    }
+    assert!(found_marker, "that of plaintext objects is in the manifest");
+}
+
+#[test]
+fn a_node_moves_through_a_pipe() {
+    let (a, b) = (node(), node());
+    let filled = fill(&a);
+    let mut export = Command::new(binary());
+    export.args(["export", text(a.data()), "-"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut export = export.spawn().unwrap();
+    let pipe = export.stdout.take().unwrap();
+    let import = Command::new(binary()).args(["import", text(b.data()), "-", "--json"]).stdin(pipe).output().unwrap();
+    let said = String::from_utf8_lossy(&import.stderr).into_owned();
+    assert!(import.status.success(), "{said}");
+    let mut told = String::new();
+    export.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+    assert!(export.wait().unwrap().success(), "{told}");
+    assert!(told.contains("3 buckets") && told.contains("1 upload under way left out"), "{told}");
+    let figures: Value = serde_json::from_slice(&import.stdout).unwrap();
+    assert_eq!((&figures["stored"], &figures["complete"]), (&filled.objects.len().into(), &true.into()), "{figures}");
+
+    assert_same(&look_well(&a, &filled), &look_well(&b, &filled));
+    assert_same_stream(&a, &b);
+    assert_no_secret(&filled, &[("the stream".into(), stream(a.data(), &[]))]);
+}
+
+#[test]
+fn stopped_and_running_nodes_move_through_a_directory() {
+    let (mut a, mut b) = (node(), stopped());
+    let filled = fill(&a);
+    let before = look_well(&a, &filled);
+    let directory = tempfile::tempdir().unwrap();
+    let (running, alone) = (directory.path().join("running"), directory.path().join("alone"));
+    ends(0, &["export", text(a.data()), text(&running)]);
+    assert!(a.stop().success());
+    let figures = json(&["export", text(a.data()), text(&alone), "--json"]);
+    assert_eq!((&figures["uploads"], &figures["damaged"]), (&1.into(), &0.into()), "{figures}");
+    let tree = |path: &Path| {
+        let files = files_below(path).into_iter();
+        let mut files: Vec<_> =
+            files.map(|(file, content)| (file.strip_prefix(path).unwrap().to_owned(), content)).collect();
+        files.sort();
+        files
+    };
+    assert!(tree(&running) == tree(&alone), "an export is the same whoever makes it");
+    assert_no_secret(&filled, &files_below(&alone));
+    let figures = json(&["verify", text(&alone), "--json"]);
+    assert_eq!((&figures["objects"], &figures["complete"]), (&filled.objects.len().into(), &true.into()), "{figures}");
+    ends(0, &["import", text(b.data()), text(&alone)]);
+    b.start();
+    assert_same(&before, &look_well(&b, &filled));
+    assert!(b.stop().success());
+    let sound = json(&["check", text(b.data()), "--json"]);
+    assert_eq!((&sound["sound"], &sound["uploads"]), (&true.into(), &0.into()));
+
+    // The stream is the same tree: unpacked, it can be imported too.
+    let archive = directory.path().join("archive.tar");
+    fs::write(&archive, stream(a.data(), &[])).unwrap();
+    let unpacked = directory.path().join("unpacked");
+    fs::create_dir(&unpacked).unwrap();
+    let status = Command::new("tar").args(["-xf", text(&archive), "-C", text(&unpacked)]).status().unwrap();
+    assert!(status.success());
+    ends(0, &["verify", text(&unpacked)]);
+    let mut c = stopped();
+    ends(0, &["import", text(c.data()), text(&unpacked)]);
+    c.start();
+    assert_same(&before, &look_well(&c, &filled));
+}
+
+/// A sealed object's file is one that its key opens, and a plaintext object's is its bytes.
+#[test]
+fn files_of_an_export_are_of_use_by_themselves() {
+    let a = node();
+    let filled = fill(&a);
+    let directory = Directory::new();
+    let export = directory.path("export");
+    ends(0, &["export", text(a.data()), &export]);
+    let manifest = fs::read_to_string(Path::new(&export).join("manifest/00000001.jsonl")).unwrap();
+    let lines: Vec<Value> = manifest.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let entries: Vec<&Value> = lines.iter().filter(|line| line["line"] == "object").collect();
+    assert_eq!(entries.len(), filled.objects.len());
+    let order = |entry: &&Value| (entry["bucket"].to_string(), entry["key"].as_str().unwrap().to_owned());
+    assert!(entries.is_sorted_by_key(order), "by bucket and key");
+    for object in &filled.objects {
+        let entry =
+            entries.iter().find(|entry| entry["bucket"] == object.bucket && entry["key"] == object.key).unwrap();
+        let file = Path::new(&export).join(entry["file"].as_str().unwrap());
+        let content = fs::read(&file).unwrap();
+        assert_eq!(entry["sha256"], keyhole_tests::sigv4::sha256_hex(&content), "{entry}");
+        if object.is_sealed() {
+            let key = filled.keys.iter().find(|key| object.headers == key.headers()).unwrap();
+            fs::write(directory.path("key"), key.0).unwrap();
+            let open = ["open", "--allow-unbound", "--key", &directory.path("key"), text(&file)];
+            assert!(keyhole_tests::command::succeeds(&open, b"") == object.body, "{entry}");
+        } else {
+            assert!(content == object.body, "{entry}");
+        }
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(Path::new(&export)), 0o700);
+    assert!(files_below(Path::new(&export)).iter().all(|(file, _)| mode(file) == 0o600));
+}
+
+#[test]
+fn an_import_again_leaves_what_is_there() {
+    let (a, b) = (node(), node());
+    let filled = fill(&a);
+    let directory = tempfile::tempdir().unwrap();
+    let export = directory.path().join("export");
+    ends(0, &["export", text(a.data()), text(&export)]);
+    let import = |more: &[&str]| [&["import", text(b.data()), text(&export)], more].concat().join("\0");
+    let split = |arguments: String| arguments.split('\0').map(str::to_owned).collect::<Vec<_>>();
+    let run = |code, more: &[&str]| {
+        let arguments = split(import(more));
+        ends(code, &arguments.iter().map(|argument| &argument[..]).collect::<Vec<_>>())
+    };
+    run(0, &[]);
+    let figures: Value = serde_json::from_str(&run(0, &["--json"]).0).unwrap();
+    assert_eq!((&figures["stored"], &figures["equal"]), (&0.into(), &filled.objects.len().into()), "{figures}");
+
+    // Something else in the place of one, other tags on another, and other settings.
+    ends(0, &["bucket", "set", text(b.data()), "first", "--sse-c", "allow", "--quota", "none", "--pin", "none"]);
+    ends(0, &["bucket", "set", text(b.data()), "first", "--rekey-by-overwrite", "allow"]);
+    b.send(&Request::new("PUT", "/first/plain/1").body("other")).expect(200);
+    b.send(&Request::new("DELETE", "/first/sealed/described").query("tagging", "")).expect(204);
+    let (_, said) = run(1, &[]);
+    for part in
+        ["first/plain/1 is there", "first/sealed/described is there", "bucket first has other settings", "--existing"]
+    {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    let (_, said) = run(0, &["--existing", "skip"]);
+    assert!(!said.contains("plain/1"), "{said}");
+    assert_eq!(b.send(&Request::new("GET", "/first/plain/1")).expect(200).body, b"other");
+    let figures: Value = serde_json::from_str(&run(0, &["--existing", "replace", "--json"]).0).unwrap();
+    assert_eq!((&figures["stored"], &figures["kept"]), (&2.into(), &0.into()), "{figures}");
+    assert_same(&look_well(&a, &filled), &look_well(&b, &filled));
+}
+
+#[test]
+fn an_export_again_brings_the_directory_up_to_date() {
+    let a = node();
+    a.make_bucket("bucket");
+    let put =
+        |key: &str, len: usize| a.send(&Request::new("PUT", &format!("/bucket/{key}")).body(bytes(1, len))).expect(200);
+    ["stays", "goes", "changes", "is tagged"].iter().for_each(|key| drop(put(key, 100_000)));
+    let directory = tempfile::tempdir().unwrap();
+    let export = directory.path().join("export");
+    let run = || json(&["export", text(a.data()), text(&export), "--json"]);
+    assert_eq!((&run()["objects"], &run()["unchanged"]), (&4.into(), &4.into()));
+    a.send(&Request::new("DELETE", "/bucket/goes")).expect(204);
+    put("changes", 100_001);
+    put("comes", 5);
+    let tagging = "<Tagging><TagSet><Tag><Key>k</Key><Value>v</Value></Tag></TagSet></Tagging>";
+    a.send(&Request::new("PUT", "/bucket/is tagged").query("tagging", "").body(tagging)).expect(200);
+    fs::write(export.join("objects/notes.txt"), "mine").unwrap();
+    let figures = run();
+    assert_eq!((&figures["objects"], &figures["unchanged"]), (&4.into(), &2.into()), "{figures}");
+    let files: Vec<_> = files_below(&export).into_iter().map(|(path, _)| path).collect();
+    let with = |end: &str| files.iter().filter(|file| text(file).ends_with(end)).count();
+    assert_eq!((with(".plain"), with(".jsonl"), with(".partial"), files.len()), (4, 1, 0, 7), "{files:?}");
+    let b = node();
+    ends(0, &["import", text(b.data()), text(&export)]);
+    assert_same_stream(&a, &b);
+
+    // A file that was lost or cut is exported anew.
+    let lost = files.iter().filter(|file| text(file).ends_with(".plain")).collect::<Vec<_>>();
+    fs::remove_file(lost[0]).unwrap();
+    fs::write(lost[1], "cut short").unwrap();
+    ends(3, &["verify", text(&export)]);
+    assert_eq!(run()["unchanged"], 2);
+    ends(0, &["verify", text(&export)]);
+
+    // A directory has one export, and nothing else.
+    let refused = |data: &Path, to: &Path, more: &[&str], part: &str| {
+        let (_, said) = ends(1, &[&["export", text(data), text(to)], more].concat());
+        assert!(said.contains(part), "{said}");
+    };
+    refused(a.data(), &export, &["--bucket", "bucket"], "another --bucket or --prefix");
+    refused(b.data(), &export, &[], "another store");
+    refused(a.data(), directory.path(), &[], "no export of this command");
+    refused(a.data(), &directory.path().join("c"), &["--bucket", "absent"], "no bucket absent");
+    ends(0, &["verify", text(&export)]);
+}
+
+#[test]
+fn a_part_of_it() {
+    let (a, b, c) = (node(), node(), node());
+    let filled = fill(&a);
+    let directory = tempfile::tempdir().unwrap();
+    let export = directory.path().join("export");
+    ends(0, &["export", text(a.data()), text(&export), "--bucket", "second", "--prefix", "parts/"]);
+    ends(0, &["import", text(b.data()), text(&export)]);
+    let whole = stream(a.data(), &[]);
+    let (code, _, said) = import_stream(c.data(), &whole, &["--bucket", "second", "--prefix", "parts/"]);
+    assert_eq!(code, Some(0), "{said}");
+    for node in [&b, &c] {
+        let buckets = node.send(&Request::new("GET", "/")).expect(200).text();
+        assert!(buckets.contains("second") && !buckets.contains("first"), "{buckets}");
+        for object in filled.objects.iter().filter(|object| object.bucket == "second") {
+            let reply = node.send(&object.request("GET"));
+            let is_in = object.key.starts_with("parts/");
+            assert_eq!(reply.status, if is_in { 200 } else { 404 }, "{}", object.key);
+            assert!(!is_in || reply.body == object.body, "{}", object.key);
+        }
+    }
+    assert_same_stream(&b, &c);
+}
+
+/// Bytes all over a stream are changed: what comes of it is told by name, and nothing that is damaged is stored.
+#[test]
+fn damage_is_told_by_name() {
+    let a = node();
+    let filled = fill(&a);
+    let directory = tempfile::tempdir().unwrap();
+    let export = directory.path().join("export");
+    ends(0, &["export", text(a.data()), text(&export)]);
+    let manifest = fs::read_to_string(export.join("manifest/00000001.jsonl")).unwrap();
+    for kind in ["parts/sealed-full", "parts/plain", "sealed/3000000", "plain/1", "by a client"] {
+        let line = manifest.lines().find(|line| line.contains(&format!("{kind}\""))).unwrap();
+        let entry: Value = serde_json::from_str(line).unwrap();
+        let file = export.join(entry["file"].as_str().unwrap());
+        let whole = fs::read(&file).unwrap();
+        let name = format!("{}/{kind}", entry["bucket"].as_str().unwrap());
+        let mut flipped = whole.clone();
+        let middle = whole.len() / 2;
+        flipped[middle] ^= 4;
+        let b = node();
+        let cases = [
+            ("has another SHA-256", flipped),
+            ("cut short", whole[..middle].to_vec()),
+            ("too long", [&whole[..], b"x"].concat()),
+        ];
+        for (what, content) in cases {
+            fs::write(&file, content).unwrap();
+            let (_, said) = ends(3, &["verify", text(&export)]);
+            assert!(said.contains(&format!("damaged: {name}: ")) && said.contains(what), "{said}");
+            let (_, said) = ends(3, &["import", text(b.data()), text(&export), "--json"]);
+            assert!(said.contains(&format!("damaged: {name}: ")) && said.contains(what), "{said}");
+            assert_eq!(said.matches("keyhole: damaged: ").count(), 1, "{said}");
+            b.send(&Request::new("HEAD", &format!("/{name}"))).expect(404);
+        }
+        fs::remove_file(&file).unwrap();
+        let (_, said) = ends(3, &["import", text(b.data()), text(&export)]);
+        assert!(said.contains(&format!("damaged: {name}: ")), "{said}");
+        // What is mended is imported then, and the rest was.
+        fs::write(&file, &whole).unwrap();
+        let figures = json(&["import", text(b.data()), text(&export), "--json"]);
+        assert_eq!(
+            (&figures["stored"], &figures["equal"]),
+            (&1.into(), &(filled.objects.len() - 1).into()),
+            "{figures}"
+        );
+        assert_same_stream(&a, &b);
+        let uploads = b.send(&Request::new("GET", "/second").query("uploads", "")).expect(200).text();
+        assert!(!uploads.contains("<Upload>"), "{uploads}");
+    }
+    // A line of the manifest.
+    fs::write(export.join("manifest/00000001.jsonl"), manifest.replacen("parts/unbound", "parts/unbounD", 1)).unwrap();
+    let b = node();
+    let (_, said) = ends(3, &["import", text(b.data()), text(&export)]);
+    assert!(said.contains("manifest/00000001.jsonl: line"), "{said}");
+    b.send(&Request::new("HEAD", "/second/parts/unbounD")).expect(404);
+}
+
+#[test]
+fn damaged_streams() {
+    let a = node();
+    a.make_bucket("bucket");
+    for (key, len) in [("long", 2_000_000), ("short", 1000), ("long too", 300_000)] {
+        a.send(&Request::new("PUT", &format!("/bucket/{key}")).body(bytes(len as u64, len))).expect(200);
+    }
+    let whole = stream(a.data(), &[]);
+    let seed = fresh_seed();
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let b = node();
+    let mut at_least_one_survived = false;
+    for round in 0..60 {
+        let mut damaged = whole.clone();
+        match round % 3 {
+            0 => damaged.truncate(random.usize(..whole.len())),
+            1 => {
+                let at = random.usize(..whole.len());
+                damaged[at] ^= 1 << random.u8(..8);
+            }
+            _ => {
+                let at = random.usize(..whole.len() / 512) * 512;
+                damaged.drain(at..(at + 512).min(whole.len()));
+            }
+        }
+        let (code, _, said) = import_stream(b.data(), &damaged, &[]);
+        // Padding and what is behind the end are nobody's.
+        assert!(matches!(code, Some(0 | 3)), "seed {seed}, round {round}: {code:?} {said}");
+        for (key, len) in [("long", 2_000_000), ("short", 1000), ("long too", 300_000)] {
+            let got = b.send(&Request::new("GET", &format!("/bucket/{key}")));
+            assert!(got.status == 404 || got.body == bytes(len as u64, len), "seed {seed}, round {round}: {key}");
+            at_least_one_survived |= got.status == 200;
+            if got.status == 200 {
+                b.send(&Request::new("DELETE", &format!("/bucket/{key}"))).expect(204);
+            }
+        }
+    }
+    assert!(at_least_one_survived);
+    for nothing in [&b""[..], b"no stream", &[0; 1024]] {
+        let (code, _, said) = import_stream(b.data(), nothing, &[]);
+        assert_eq!(code, Some(3), "{said}");
+    }
+    // What describes an object impossibly is refused, whatever its check says; by the node, too.
+    assert!(b.send(&Request::new("HEAD", "/bucket")).status == 200);
+}
+
+fn begin(arguments: &[&str]) -> Child {
+    let mut command = Command::new(binary());
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+/// Lets a command run for some time, and kills it; whether it had ended.
+fn kill_after(mut child: Child, ms: u64) -> bool {
+    let deadline = Instant::now() + Duration::from_millis(ms);
+    while Instant::now() < deadline {
+        if child.try_wait().unwrap().is_some() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    false
+}
+
+/// Killed at any moment, on either side, with a node and without: what was done stays done, and the end is as if nothing had been.
+#[test]
+fn interrupted_and_resumed() {
+    let seed = fresh_seed();
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut a = node();
+    let filled = fill(&a);
+    let before = look_well(&a, &filled);
+    for running in [true, false] {
+        if !running {
+            assert!(a.stop().success());
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let export = directory.path().join("export");
+        // So slow that it is killed on its way.
+        let arguments = ["export", text(a.data()), text(&export), "--rate", "60MB/s"];
+        let (mut kills, mut kept) = (0, 0);
+        // Ever longer, so that it gets somewhere on any machine.
+        while !kill_after(begin(&arguments), random.u64(50..500 + 200 * kills)) {
+            kills += 1;
+            assert!(kills < 50, "seed {seed}: it gets nowhere");
+            if export.join("manifest").exists() {
+                let figures = keyhole_tests::command::run(&["verify", text(&export), "--json"], b"");
+                assert_eq!(figures.status.code(), Some(3), "seed {seed}: it says that it is not complete");
+                let said = String::from_utf8_lossy(&figures.stderr).into_owned();
+                assert!(!said.contains("damaged:"), "seed {seed}: what is there is good: {said}");
+                if let Ok(figures) = serde_json::from_slice::<Value>(&figures.stdout) {
+                    let objects = figures["objects"].as_u64().unwrap();
+                    assert!(objects >= kept, "seed {seed}: {objects} after {kept}");
+                    kept = objects;
+                }
+            }
+        }
+        println!("{kills} exports were killed");
+        ends(0, &["export", text(a.data()), text(&export)]);
+        ends(0, &["verify", text(&export)]);
+        let names = files_below(&export).len();
+        assert_eq!(names, filled.objects.len() + 2, "nothing is left behind");
+
+        let mut b = if running { node() } else { stopped() };
+        let data = b.data().to_owned();
+        let arguments = ["import", text(&data), text(&export), "--rate", "60MB/s"];
+        let mut kills = 0;
+        while !kill_after(begin(&arguments), random.u64(50..500 + 200 * kills)) {
+            kills += 1;
+            assert!(kills < 50, "seed {seed}: it gets nowhere");
+            if running && kills == 2 {
+                b.kill();
+                b.start();
+            }
+        }
+        println!("{kills} imports were killed");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            // A node may still be busy with those that were killed.
+            let output = keyhole_tests::command::run(&["import", text(b.data()), text(&export), "--json"], b"");
+            if output.status.success() {
+                break;
+            }
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(Instant::now() < deadline, "seed {seed}: {said}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        if !running {
+            b.start();
+        }
+        assert_same(&before, &look_well(&b, &filled));
+        let uploads = b.send(&Request::new("GET", "/second").query("uploads", "")).expect(200).text();
+        assert!(!uploads.contains("<Upload>"), "{uploads}");
+    }
+}
+
+/// An object that is damaged on the disk is left out, by name; the rest is exported, in either form.
+#[test]
+fn what_is_damaged_in_the_store_is_left_out() {
+    let mut a = node();
+    a.make_bucket("care");
+    let hurt = bytes(fresh_seed(), 3 << 20);
+    for (key, body) in [("1", bytes(1, 2 << 20)), ("2-hurt", hurt.clone()), ("3", bytes(3, 100))] {
+        a.send(&Request::new("PUT", &format!("/care/{key}")).body(body)).expect(200);
+    }
+    assert!(a.stop().success());
+    crate::operate::damage(&a.data().join("objects.keyhole"), &hurt);
+    let directory = tempfile::tempdir().unwrap();
+    let export = directory.path().join("export");
+    let (wrote, said) = ends(4, &["export", text(a.data()), text(&export)]);
+    assert!(
+        said.contains("left out: care/2-hurt: damaged") && wrote.contains("1 damaged and left out"),
+        "{wrote}{said}"
+    );
+    let output = Command::new(binary()).args(["export", text(a.data()), "-"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    let (b, c) = (node(), node());
+    let (_, said) = ends(3, &["import", text(b.data()), text(&export)]);
+    assert!(said.contains("lacks 1 object"), "{said}");
+    let (code, _, said) = import_stream(c.data(), &output.stdout, &[]);
+    assert!(code == Some(3) && said.contains("care/2-hurt: it could not be exported"), "{said}");
+    for node in [&b, &c] {
+        for (key, status) in [("1", 200), ("2-hurt", 404), ("3", 200)] {
+            assert_eq!(node.send(&Request::new("HEAD", &format!("/care/{key}"))).status, status, "{key}");
+        }
+    }
+    ends(3, &["verify", text(&export)]);
+}
+
+/// A node serves its clients while objects move, holds little for it, and moves a bounded number at a time.
+#[test]
+fn a_node_has_bounds() {
+    let (a, b) = (node(), node());
+    a.make_bucket("bucket");
+    let body = bytes(1, 40 << 20);
+    for key in ["1", "2"] {
+        a.send(&Request::new("PUT", &format!("/bucket/{key}")).body(body.clone())).expect(200);
+    }
+    let (held_a, held_b) = (a.peak_resident_kib(), b.peak_resident_kib());
+    // Two that nobody reads from: the node waits, and others do not.
+    let stuck: Vec<Child> = (0..2)
+        .map(|_| {
+            let mut export = Command::new(binary());
+            let mut child = export.args(["export", text(a.data()), "-"]).stdout(Stdio::piped()).spawn().unwrap();
+            child.stdout.as_mut().unwrap().read_exact(&mut [0; 512]).unwrap();
+            child
+        })
+        .collect();
+    let (_, refused) = ends(1, &["export", text(a.data()), "-"]);
+    assert!(refused.contains("try again later"), "{refused}");
+    let begun = Instant::now();
+    for _ in 0..50 {
+        a.send(&Request::new("HEAD", "/bucket/1")).expect(200);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    for mut child in stuck {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let exported = loop {
+        let output = Command::new(binary()).args(["export", text(a.data()), "-"]).output().unwrap();
+        if output.status.success() {
+            break output.stdout;
+        }
+        assert!(Instant::now() < deadline, "places are free again");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let (code, _, said) = import_stream(b.data(), &exported, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    for (node, before) in [(&a, held_a), (&b, held_b)] {
+        let grown = node.peak_resident_kib() - before;
+        assert!(grown < 24 << 10, "{grown} KiB more for objects of 40 MiB");
+    }
+}
+
+/// What the socket takes is looked at as what comes from anybody.
+#[test]
+fn a_node_takes_nothing_impossible() {
+    use std::os::unix::net::UnixStream;
+    let a = node();
+    let socket = a.data().join("control.sock");
+    let frame = |message: &str| [&[1u8][..], &(message.len() as u32).to_be_bytes(), message.as_bytes()].concat();
+    let ready = |line: &str| {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(line.as_bytes()).unwrap();
+        let mut reply = [0; 18];
+        stream.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"{\"reply\":\"ready\"}\n");
+        stream
+    };
+    let bucket = r#"{"offers":"bucket","bucket":{"bucket":"../up","created_ms":1},"is_last":false,"existing":"fail"}"#;
+    let object = |what: &str, value: &str| {
+        let mut entry: Value = serde_json::from_str(
+            r#"{"bucket":"bucket","key":"k","file":"","length":1,"sealed":false,"size":1,"modified_ms":1,
+                "etag":"00000000000000000000000000000000","plain":{}}"#,
+        )
+        .unwrap();
+        entry["file"] = format!("objects/00/{}.plain", "0".repeat(64)).into();
+        entry[what] = serde_json::from_str(value).unwrap();
+        format!(r#"{{"offers":"object","entry":{entry},"number":1,"existing":"fail"}}"#)
+    };
+    a.make_bucket("bucket");
+    let refused = [
+        bucket.to_owned(),
+        object("key", "\"\""),
+        object("bucket", "\"../x\""),
+        object("size", "2"),
+        object("etag", "\"x\""),
+        object("bound", "true"),
+        object("sealed", "true"),
+        object("tags", "[[\"\",\"\"]]"),
+        object("plain", "{\"headers\":{\"x-evil\":\"1\"}}"),
+        object("plain", "{\"metadata\":{\"a\":\"b\\r\\nc: d\"}}"),
+    ];
+    let mut stream = ready("{\"request\":\"import\"}\n");
+    for offer in &refused {
+        stream.write_all(&frame(offer)).unwrap();
+        let mut head = [0; 5];
+        stream.read_exact(&mut head).unwrap();
+        let mut reply = vec![0; u32::from_be_bytes(head[1..].try_into().unwrap()) as usize];
+        stream.read_exact(&mut reply).unwrap();
+        let reply = String::from_utf8(reply).unwrap();
+        assert!(reply.contains("refused"), "{offer}: {reply}");
+    }
+    // What is no frame, or none that belongs there, ends the connection.
+    let ends_it = [&b"\xff\xff\xff\xff\xff"[..], &frame("{}"), &[2, 0, 0, 0, 1, 0], &[1, 0xff, 0, 0, 0]];
+    for bytes in ends_it {
+        let mut stream = ready("{\"request\":\"import\"}\n");
+        stream.write_all(bytes).unwrap();
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        assert!(rest.is_empty(), "{rest:?}");
+    }
+    a.send(&Request::new("HEAD", "/bucket/k")).expect(404);
+}
+
+#[test]
+fn what_is_typed_wrongly() {
+    let a = node();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "a diary").unwrap();
+    ends(2, &["export", text(a.data())]);
+    ends(2, &["import", text(a.data())]);
+    ends(2, &["import", text(a.data()), text(&file)]);
+    ends(2, &["import", text(a.data()), text(directory.path()), "--existing", "maybe"]);
+    let (_, said) = ends(1, &["import", text(a.data()), text(&directory.path().join("absent"))]);
+    assert!(said.contains("cannot read"), "{said}");
+    let (_, said) = ends(3, &["import", text(a.data()), text(directory.path())]);
+    assert!(said.contains("no export"), "{said}");
+    let (_, said) = ends(1, &["export", text(&directory.path().join("nowhere")), text(&directory.path().join("to"))]);
+    assert!(said.contains("there is no store"), "{said}");
+    assert_eq!(fs::read(&file).unwrap(), b"a diary");
+}

@@ -10,6 +10,7 @@ pub(crate) mod operate;
 mod plot;
 pub(crate) mod sealed;
 pub(crate) mod stat;
+pub(crate) mod status;
 mod stream;
 
 use std::fmt;

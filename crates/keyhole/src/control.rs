@@ -16,13 +16,17 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use answer::{Replies, answer};
 pub(crate) use client::{ask, is_served};
-pub(crate) use protocol::{Allowed, BucketChange, BucketReply, DamageReply, Reply, Request, Segment, SseC, StatReply};
+pub(crate) use protocol::{
+    Allowed, BucketChange, BucketReply, CleanerReply, DamageReply, Reply, Request, Segment, SseC, StatReply,
+    WrittenReply,
+};
 pub(crate) use server::{Control, serve};
 
 /// The longest request, line feed included: a bucket's name, a few numbers, and as many ids of keys as there can be.
 const REQUEST_MAX: usize = 4 << 10;
 
-/// The longest reply: a line of [`SEGMENTS_PER_LINE`] segments has some 30 KiB.
+/// The longest reply: a line of [`SEGMENTS_PER_LINE`] segments has some 30 KiB, a status with all that there may be in it some
+/// 100 KiB.
 const REPLY_MAX: usize = 256 << 10;
 
 /// Segments in one line.

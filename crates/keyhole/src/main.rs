@@ -3,6 +3,7 @@
 //! What the node does is in the crates below; this one has what touches the machine: rings and sockets, buffers, the
 //! clock, files, signals, the command line. tokio-uring is named in [`uring`] alone.
 
+mod admin;
 mod buffer;
 mod chores;
 mod cli;
@@ -14,8 +15,10 @@ mod engine;
 mod env;
 mod epoll;
 mod medium;
+mod metrics;
 mod process;
 mod serve;
+mod status;
 mod store;
 mod tls;
 mod uring;
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let result = match &cli.command {
         Command::Serve(options) => serve::serve(options).map_err(Failure::from),
+        Command::Status(options) => commands::status::run(options),
         Command::Key(command) => commands::key::run(command),
         Command::Seal(options) => commands::sealed::seal(options),
         Command::Open(options) => commands::sealed::open(options),

@@ -15,10 +15,12 @@ use crate::cli::{EngineChoice, IoMode, ServeOptions, SyncMode};
 use crate::control::Control;
 use crate::credentials::{self, Credential, Origin};
 use crate::engine::Chosen;
+use crate::metrics::{Counting, Meter};
 use crate::process::{self, EndSignals};
+use crate::status::{Facts, Monitor, Phase};
 use crate::store::{self, Make, Place, StoreOptions};
 use crate::worker::{First, Setup, TlsSetup};
-use crate::{epoll, tls, uring};
+use crate::{admin, epoll, tls, uring};
 
 /// Connections that wait to be accepted, at each listener.
 const BACKLOG: i32 = 1024;
@@ -56,7 +58,10 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
     };
     let tls_config = load_tls(options)?;
     let place = Place::find(&options.data, options.state.as_deref())?;
+    let monitor = Monitor::new(facts(options, engine, use_uring, threads));
+    let admin_address = start_admin(options.admin_listen, &monitor)?;
     let store = store::open(&place, &store_options)?;
+    monitor.opened(store.shared.clone(), store.damaged);
     let (credential, origin) = credentials::load(&place.state)?;
     let listeners = listen(options.listen, threads, "--listen")?;
     let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
@@ -69,13 +74,14 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
         }
         None => (Vec::new(), None),
     };
-    let greeting = greeting(address, tls_address, &credential, &origin, &options.region);
+    let addresses = Addresses { plain: address, tls: tls_address, admin: admin_address };
+    let greeting = greeting(&addresses, &credential, &origin, &options.region);
     let host_names = HostNames::new(options.host_names.clone());
     let config = Arc::new(Config {
         region: options.region.clone(),
         host_names,
         credentials: Box::new(credential),
-        observer: Box::new(()),
+        observer: Box::new(Counting(monitor.metrics().clone())),
     });
 
     let (control, mut first) = open_control(&place);
@@ -92,6 +98,8 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
             engine,
             stop: stopping.clone(),
             first: first.take(),
+            meter: Meter::new(monitor.metrics().clone(), index),
+            monitor: monitor.clone(),
         };
         let done = done.clone();
         let run = move || {
@@ -108,8 +116,9 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
             .map_err(|error| format!("cannot start a thread: {error}"))?;
     }
     drop(done);
+    monitor.enter(Phase::Serving);
     print(&greeting);
-    end_on_signal(signals, stop);
+    end_on_signal(signals, stop, monitor);
     for _ in 0..threads {
         match finished.recv() {
             Ok(Ok(())) => {}
@@ -123,6 +132,32 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
     tracing::info!("ended");
     // The workers' rings may have an accept in flight: they end with the process.
     std::process::exit(0);
+}
+
+/// What the node is.
+fn facts(options: &ServeOptions, engine: Chosen, use_uring: bool, workers: usize) -> Facts {
+    Facts {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        engine: format!("{engine:?}").to_lowercase(),
+        io: if use_uring { "uring" } else { "epoll" }.to_owned(),
+        sync: options.sync.to_string(),
+        workers,
+    }
+}
+
+/// Starts what watches the node, and shows it to whoever asks, where it is to be shown: from before the store is opened. The
+/// address that it listens on.
+fn start_admin(listen: Option<SocketAddr>, monitor: &Arc<Monitor>) -> Result<Option<SocketAddr>, String> {
+    let listener = match listen {
+        Some(address) => self::listen(address, 1, "--admin-listen")?.pop(),
+        None => None,
+    };
+    let address = listener.as_ref().map(TcpListener::local_addr).transpose().map_err(|error| error.to_string())?;
+    if let Some(address) = address {
+        tracing::info!("metrics, health and the status page are on http://{address}/");
+    }
+    admin::start(monitor.clone(), listener).map_err(|error| format!("cannot start a thread: {error}"))?;
+    Ok(address)
 }
 
 /// What the TLS listener says to clients, where there is one. The command line has all three options or none.
@@ -212,10 +247,11 @@ fn listen(address: SocketAddr, threads: usize, option: &str) -> Result<Vec<TcpLi
 }
 
 /// Tells the workers to end when a signal says so.
-fn end_on_signal(signals: EndSignals, stop: watch::Sender<bool>) {
+fn end_on_signal(signals: EndSignals, stop: watch::Sender<bool>, monitor: Arc<Monitor>) {
     thread::spawn(move || {
         let signal = signals.wait();
         tracing::info!("{signal}: no further requests are taken");
+        monitor.enter(Phase::Draining);
         let _ = stop.send(true);
         let signal = signals.wait();
         tracing::warn!("{signal} again: ending at once");
@@ -229,14 +265,16 @@ fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// What is said at the start: with which credential, where, and what to try.
-fn greeting(
-    address: SocketAddr,
+/// Where the node listens.
+struct Addresses {
+    plain: SocketAddr,
     tls: Option<SocketAddr>,
-    credential: &Credential,
-    origin: &Origin,
-    region: &str,
-) -> String {
+    admin: Option<SocketAddr>,
+}
+
+/// What is said at the start: with which credential, where, and what to try.
+fn greeting(addresses: &Addresses, credential: &Credential, origin: &Origin, region: &str) -> String {
+    let address = addresses.plain;
     let mut text = String::new();
     let mut line = |line: &str| {
         text.push_str(line);
@@ -259,7 +297,10 @@ fn greeting(
             line("");
         }
     }
-    if let Some(address) = tls {
+    if let Some(address) = addresses.admin {
+        line(&format!("status page on http://{address}/"));
+    }
+    if let Some(address) = addresses.tls {
         line(&format!("listening on https://{address}"));
     }
     line(&format!("listening on http://{address}"));

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use keyhole_log::{Disk, Log};
@@ -16,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::answer::{Replies, answer, failed};
 use super::protocol::{Reply, Request};
 use super::{REQUEST_MAX, short};
+use crate::status::Monitor;
 
 /// Connections that are served at a time; others are told to come again.
 const CONNECTIONS_MAX: usize = 4;
@@ -62,7 +64,7 @@ impl Control {
 }
 
 /// Serves until it is dropped; what it still does then ends, too.
-pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>) {
+pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>, monitor: Arc<Monitor>) {
     let listener = match UnixListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the control socket cannot be served"),
@@ -75,7 +77,7 @@ pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>) {
         };
         match accepted {
             Ok((stream, _)) if connections.len() < CONNECTIONS_MAX => {
-                connections.spawn_local(connection(Peer(stream), log.clone()));
+                connections.spawn_local(connection(Peer(stream), log.clone(), monitor.clone()));
             }
             Ok((stream, _)) => {
                 let busy = format!("the node does as much as {CONNECTIONS_MAX} other commands want: try again later");
@@ -90,13 +92,17 @@ pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>) {
     }
 }
 
-async fn connection<D: Disk>(mut peer: Peer, log: Log<D>) {
+async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, monitor: Arc<Monitor>) {
     let result = async {
         let line = timeout(PATIENCE, peer.line()).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let last = match serde_json::from_slice::<Request>(&line) {
             Ok(request) => {
-                tracing::info!(?request, "control");
-                answer(&log, request, &mut peer).await?
+                // Of questions there may be one every few seconds.
+                match request {
+                    Request::Stat { .. } | Request::Status {} => tracing::debug!(?request, "control"),
+                    _ => tracing::info!(?request, "control"),
+                }
+                answer(&log, Some(&monitor), request, &mut peer).await?
             }
             Err(error) => failed(format!("not a request: {error}")),
         };

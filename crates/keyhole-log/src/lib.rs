@@ -51,8 +51,8 @@ pub use stats::{
     BatchHistogram, CleanerStats, SegmentCounts, SegmentKind, SegmentStat, SegmentState, Stats, Syncs, Written,
 };
 pub use types::{
-    BodyId, BucketInfo, BucketSettings, BucketUsage, CompleteUpload, Condition, Content, CreateUpload, Etag, ListObjects,
-    ListUploads, Listed, ListedUpload, Listing, Object, ParseEtagError, Part, PartInfo, PutObject, PutPart, UploadHead,
-    UploadListing, UploadRef,
+    BodyId, BucketInfo, BucketSettings, BucketUsage, CompleteUpload, Condition, Content, CreateUpload, Etag,
+    ListObjects, ListUploads, Listed, ListedUpload, Listing, Object, ParseEtagError, Part, PartInfo, PutObject,
+    PutPart, UploadHead, UploadListing, UploadRef,
 };
 pub use writer::Writer;

@@ -155,13 +155,21 @@ impl Page {
             version: node.version.clone(),
             facts: format!("{} · AES-256-GCM {} · sync {}", node.io, node.engine, node.sync),
             uptime: Datum::new(span(status.uptime_s), status.uptime_s.floor()),
-            now: keyhole_s3::time::iso8601(status.clock.now_ms),
+            now: moment(status.clock.now_ms),
             conditions: status.conditions.iter().map(shown).collect(),
             figures: figures(status, seconds, minutes),
             space: status.store.as_ref().map(space),
             tables,
         }
     }
+}
+
+/// A time to the second, such as 2026-11-26 10:46:04 UTC.
+fn moment(ms: u64) -> String {
+    let iso = keyhole_s3::time::iso8601(ms);
+    let (date, time) = iso.split_once('T').unwrap_or((&iso, ""));
+    let (time, _) = time.split_once('.').unwrap_or((time, ""));
+    format!("{date} {time} UTC")
 }
 
 /// The most important of what there is to be said.
@@ -202,7 +210,7 @@ fn figures(status: &Status, seconds: &[Sample], minutes: &[Sample]) -> Vec<Figur
         };
     let key = |class, name, (number, unit): (String, &'static str)| Key { class, name, number, unit };
     let note = |name, datum| Note { name, datum };
-    let per_second = |value: f64| format!("{}\u{a0}/s", rate(value));
+    let per_second = |value: f64| format!("{}\u{a0}/s", rate(value).trim_end_matches(".0"));
     let latency = |seconds: Option<f64>| seconds.map_or_else(|| ("–".to_owned(), ""), duration);
     let with_status = |first: char| {
         let codes = requests.operations.iter().flat_map(|row| &row.by_code);
@@ -435,10 +443,10 @@ fn workers(status: &Status) -> Table {
 
 fn process(status: &Status) -> Table {
     let (process, connections, damage) = (&status.process, &status.connections, &status.damage);
-    let scrubbed = damage.scrubs.last_ended_ms.map_or_else(
-        || Datum::new("none since the start", ""),
-        |ended_ms| Datum::new(keyhole_s3::time::iso8601(ended_ms), ended_ms),
-    );
+    let scrubbed = damage
+        .scrubs
+        .last_ended_ms
+        .map_or_else(|| Datum::new("none since the start", ""), |ended_ms| Datum::new(moment(ended_ms), ended_ms));
     let rows = vec![
         Row::new("connections, HTTP", [Datum::count(connections.http)]),
         Row::new("connections, HTTPS", [Datum::count(connections.https)]),
@@ -505,6 +513,12 @@ mod tests {
         for file in [STYLE, SCRIPT] {
             assert!(!file.contains("://") && !file.contains("@import") && !file.contains("url("));
         }
+    }
+
+    #[test]
+    fn moments() {
+        assert_eq!(moment(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(moment(1_795_689_964_449), "2026-11-26 10:46:04 UTC");
     }
 
     #[test]

@@ -361,8 +361,8 @@ impl Found<'_> {
         if self.damaged > 0 {
             let places = if self.damaged == 1 { "1 place".to_owned() } else { format!("{} places", self.damaged) };
             let text = format!(
-                "Damage was found in {places} since the start. The log of the node names the objects; `keyhole scrub` and \
-                 `keyhole check` say more."
+                "Damage was found in {places} since the start. The log of the node names the objects; keyhole scrub and \
+                 keyhole check say more."
             );
             add("damage", Severity::Fault, text);
         }

@@ -3,7 +3,12 @@
 
 const quiet = matchMedia("(prefers-reduced-motion: reduce)");
 const stale = document.getElementById("stale");
+const pace = document.getElementById("pace");
 let reached = new Date();
+
+function seconds() {
+  return quiet.matches ? 10 : 2;
+}
 
 async function refresh() {
   const reply = await fetch("/", { cache: "no-store", signal: AbortSignal.timeout(8000) });
@@ -15,6 +20,7 @@ async function refresh() {
   document.getElementById("page").replaceWith(page);
   reached = new Date();
   stale.hidden = true;
+  pace.textContent = `· Renewed every ${seconds()} s.`;
 }
 
 async function again() {
@@ -28,7 +34,7 @@ async function again() {
       stale.hidden = false;
     }
   }
-  setTimeout(again, quiet.matches ? 10000 : 2000);
+  setTimeout(again, seconds() * 1000);
 }
 
-setTimeout(again, 2000);
+setTimeout(again, seconds() * 1000);

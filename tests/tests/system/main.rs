@@ -21,6 +21,7 @@ mod sealed;
 mod secrets;
 mod signatures;
 mod start;
+mod status;
 mod tags;
 mod tls;
 mod trio;

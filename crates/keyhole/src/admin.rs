@@ -11,8 +11,10 @@
 //!   machine's is refused, so that none can be made to point here (DNS rebinding).
 
 mod exposition;
+mod figures;
 mod page;
 mod plot;
+mod tables;
 
 use std::convert::Infallible;
 use std::io;

@@ -4,6 +4,7 @@
 //! A [`Monitor`] is there from before the store is opened until the process ends. Whoever asks it waits for nothing but a
 //! lock that nobody holds across I/O.
 
+mod account;
 mod history;
 mod machine;
 mod report;
@@ -19,10 +20,10 @@ use keyhole_node::Env;
 use crate::env::System;
 use crate::metrics::Metrics;
 
-pub(crate) use history::{History, LATELY, MINUTES, SECONDS, Sample};
 #[cfg(test)]
-pub(crate) use report::tests::sample_status;
-pub(crate) use report::{BOUNDS_S, Condition, Facts, OperationStatus, Severity, Status, StoreStatus};
+pub(crate) use account::tests::sample_status;
+pub(crate) use history::{History, LATELY, MINUTES, SECONDS, Sample};
+pub(crate) use report::{BOUNDS_S, Condition, Facts, Severity, Status, StoreStatus};
 
 use report::Scrub;
 

@@ -320,9 +320,12 @@ mod tests {
     use super::*;
     use crate::status::sample_status;
 
-    /// What the families of a text are, and the names of its samples.
-    fn read(text: &str) -> (BTreeMap<String, (String, String)>, Vec<(String, String)>) {
-        let (mut families, mut samples) = (BTreeMap::<String, (String, String)>::new(), Vec::new());
+    /// Help and type of each family, by name.
+    type Families = BTreeMap<String, (String, String)>;
+
+    /// What the families of a text are, and its samples: name and line.
+    fn read(text: &str) -> (Families, Vec<(String, String)>) {
+        let (mut families, mut samples) = (Families::new(), Vec::new());
         for line in text.lines() {
             let words: Vec<&str> = line.splitn(4, ' ').collect();
             match words[..] {

@@ -115,9 +115,8 @@ fn requests(status: &Status) -> Table {
     let requests = &status.requests;
     let mut table = table(&["requests since the start", "all", "done", "4xx", "5xx", "aborted"], 1);
     for row in &requests.operations {
-        let of = |first: &[char]| row.by_code.iter().filter(|(code, _)| code.starts_with(first)).map(|(_, n)| n).sum();
         let aborted = row.by_code.get("aborted").copied().unwrap_or(0);
-        let figures = [row.total, of(&['2', '3']), of(&['4']), of(&['5']), aborted];
+        let figures = [row.total, row.with_code(&['2', '3']), row.with_code(&['4']), row.with_code(&['5']), aborted];
         table.add_row([row.operation.clone()].into_iter().chain(figures.map(count)));
     }
     for (name, figure) in [

@@ -246,7 +246,7 @@ impl Node {
     fn credential_made(&self) -> (String, String) {
         let file = File::open(self.data.join("credentials.toml")).expect("a credential is made");
         let mut values = BufReader::new(file).lines().map_while(Result::ok).filter_map(|line| {
-            let (_, value) = line.split_once(" = ")?;
+            let (_, value) = line.split_once("_key = ")?;
             Some(value.trim_matches('"').to_owned())
         });
         (values.next().expect("an access key"), values.next().expect("a secret key"))

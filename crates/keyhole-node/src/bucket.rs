@@ -5,16 +5,20 @@ use keyhole_log::{BucketSettings, Disk};
 use keyhole_s3::http::Response;
 use keyhole_s3::{Error, ErrorCode, xml};
 
+use crate::access::Caller;
 use crate::failure::{Failure, Result};
 use crate::io::{Env, Stream};
 use crate::node::{Node, Request};
-use crate::policy::{Policy, SseC};
+use crate::policy::SseC;
 use crate::request::Connection;
+use crate::settings::OwnPolicy;
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// ListBuckets.
-    pub(crate) fn list_buckets(&self) -> Result<Response> {
-        let buckets = self.log.buckets();
+    /// ListBuckets: those that the caller has a grant for.
+    pub(crate) fn list_buckets(&self, request: &Request<'_>) -> Result<Response> {
+        let Caller::Key(access) = &request.caller else { return Err(ErrorCode::AccessDenied.into()) };
+        let mut buckets = self.log.buckets();
+        buckets.retain(|bucket| access.knows(&bucket.name));
         let listed: Vec<_> =
             buckets.iter().map(|bucket| xml::Bucket { name: &bucket.name, time_ms: bucket.time_ms }).collect();
         Ok(Response::xml(200, xml::list_buckets(&listed)))
@@ -94,8 +98,9 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     /// Blocks customer keys, or ends that; what the operator has set besides stays.
     async fn block_customer_keys(&self, bucket: &str, blocks: bool) -> Result<()> {
         let change = |settings: &mut BucketSettings| {
-            let mut policy = Policy::of(settings)?;
-            policy.sse_c = match (blocks, policy.sse_c) {
+            let mut own = OwnPolicy::of(settings)?;
+            let holds = own.clone().over(&self.config.defaults.of(bucket)).sse_c;
+            let sse_c = match (blocks, holds) {
                 (true, SseC::Require) => {
                     let message = "The bucket requires customer-provided keys (SSE-C), so it cannot block them. Its operator \
                         can change that: keyhole bucket set --sse-c allow.";
@@ -105,7 +110,10 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 (false, SseC::Forbid) => SseC::Allow,
                 (false, other) => other,
             };
-            settings.policy = policy.encode();
+            if sse_c != holds {
+                own.sse_c = Some(sse_c);
+            }
+            settings.policy = own.encode();
             Ok(())
         };
         self.change_bucket(bucket, change).await

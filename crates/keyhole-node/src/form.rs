@@ -2,6 +2,7 @@
 //! seen only when it does.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use keyhole_core::aead::Engine;
 use keyhole_log::{Disk, Etag};
@@ -12,6 +13,7 @@ use keyhole_s3::http::{RequestHead, Response};
 use keyhole_s3::ops::{self, Operation};
 use keyhole_s3::{Error, ErrorCode, xml};
 
+use crate::access::{AccessKey, Caller, GoodAt, Right};
 use crate::failure::Result;
 use crate::heads::ObjectHead;
 use crate::io::{Env, Stream};
@@ -42,18 +44,20 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let decoder = BodyDecoder::new(head, auth::unsigned_payload(), Wanted::None, FORM_MAX)?;
         let mut file = FormFile::new(Receiver::new(connection, decoder), FormReader::new(head)?);
         let form = file.receive_fields().await?;
-        let access_key = auth::authenticate_form(form.fields(), &*self.config.credentials, &self.config.region)?;
-        let _ = account.access_key.set(access_key);
+        let access = self.authenticate_form(&form)?;
+        let _ = account.access.set(access.clone());
         let bucket = target.bucket.clone().ok_or(ErrorCode::InvalidBucketName)?;
         let key = form.key()?;
         let policy = Policy::check(&form, &bucket, &key, self.env.now_ms())?;
+        let caller = Caller::Key(access);
+        caller.require(Right::Write, &bucket, &key)?;
         form.refuse_unknown()?;
         let (success, tags) = (form.success(), form.tags()?);
 
         // From here on it is a PUT whose headers are the fields.
         let fields = form.into_head();
         let payload = auth::unsigned_payload();
-        let request = Request { head: &fields, target, secure, request_id, payload, account };
+        let request = Request { head: &fields, target, caller, secure, request_id, payload, account };
         ops::is_sealed_transfer(&fields, &operation)?;
         let of_bucket = self.policy(&bucket)?;
         let customer_key = self.key_for_write(&request, &bucket, &of_bucket)?;
@@ -83,6 +87,13 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let response = answer(&success, &head.path, &bucket, &key, &etag);
         let response = self.with_expiration(response, &bucket, &key, time_ms);
         Ok(with_checksums(with_sse(response, customer_key.as_ref()), &digests.checksums))
+    }
+
+    /// Who has signed the policy of a form.
+    fn authenticate_form(&self, form: &Form) -> Result<Arc<AccessKey>> {
+        let (access, now_ms) = (self.config.access.load(), self.env.now_ms());
+        let id = auth::authenticate_form(form.fields(), &GoodAt(&access, now_ms), &self.config.region)?;
+        Ok(access.key(&id, now_ms).ok_or(ErrorCode::InvalidAccessKeyId)?.clone())
     }
 }
 

@@ -14,6 +14,7 @@
 //! - What a request may hold is taken as a whole before it starts ([`limits`]); beyond that the answer is `SlowDown`.
 #![forbid(unsafe_code)]
 
+mod access;
 mod admission;
 mod attributes;
 mod bucket;
@@ -34,12 +35,15 @@ mod policy;
 mod request;
 mod sealed;
 mod secret;
+mod settings;
 mod tagging;
 mod upload;
 
+pub use access::{AccessKey, AccessTable, Grant, Right, Rights};
 pub use admission::{Gauge, Load};
 pub use io::{Env, Stream};
 pub use lifecycle::{Pass, clock_behind, expire, rule_count};
 pub use node::{Config, Node};
 pub use observe::{Exchange, Observer};
 pub use policy::{Policy, SseC};
+pub use settings::{OwnPolicy, PolicyDefaults};

@@ -3,19 +3,22 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use keyhole_core::aead::Engine;
 use keyhole_log::{Disk, Log};
-use keyhole_s3::auth::{self, Credentials, Payload, SigningKeys};
+use keyhole_s3::auth::{self, Payload, SigningKeys};
 use keyhole_s3::body::{BodyDecoder, Wanted};
 use keyhole_s3::http::{RequestHead, Response};
 use keyhole_s3::ops::{self, HostNames, Operation, Target};
 use keyhole_s3::{Error, ErrorCode, form};
 
+use crate::access::{AccessTable, Caller, GoodAt};
 use crate::admission::{Admission, Gauge};
 use crate::failure::{Failure, Result};
 use crate::io::{Env, Stream};
 use crate::observe::{Account, Exchange, Observer};
 use crate::request::{Connection, Receiver, ReplyContext};
+use crate::settings::PolicyDefaults;
 
 /// What all workers of a node have in common.
 pub struct Config {
@@ -23,8 +26,10 @@ pub struct Config {
     pub region: String,
     /// The names that buckets are addressed below.
     pub host_names: HostNames,
-    /// The access keys that may sign requests.
-    pub credentials: Box<dyn Credentials + Send + Sync>,
+    /// The access keys that may sign requests, and what each may do. They may be replaced at any time.
+    pub access: ArcSwap<AccessTable>,
+    /// What buckets are set to where they were not set to something themselves.
+    pub defaults: PolicyDefaults,
     /// Who is told of requests.
     pub observer: Box<dyn Observer>,
 }
@@ -43,6 +48,7 @@ pub struct Node<D: Disk, E: Engine, V> {
 pub(crate) struct Request<'r> {
     pub(crate) head: &'r RequestHead,
     pub(crate) target: &'r Target,
+    pub(crate) caller: Caller,
     /// The request came over a connection that a customer key may come over.
     pub(crate) secure: bool,
     pub(crate) request_id: &'r str,
@@ -127,7 +133,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             operation: account.operation.get(),
             bucket: target.and_then(|target| target.bucket.as_deref()),
             key: target.and_then(|target| target.key.as_deref()),
-            access_key: account.access_key.get().map(String::as_str),
+            access_key: account.access.get().map(|access| access.id.as_str()),
             sse_c,
             key_id,
             status,
@@ -181,25 +187,24 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         if form::is_form(head) && !auth::is_signed(head) {
             return Box::pin(self.post_object(connection, head, request_id, account)).await.map(Outcome::Reply);
         }
-        let identity = auth::authenticate(
-            head,
-            &*self.config.credentials,
-            &self.signing_keys,
-            &self.config.region,
-            self.env.now_ms(),
-        )?;
-        let payload = identity.payload;
-        let _ = account.access_key.set(identity.access_key);
-        let (target, operation) = ops::route(head, &self.config.host_names)?;
+        let (caller, payload) = self.authenticate(head)?;
+        if let Caller::Key(access) = &caller {
+            let _ = account.access.set(access.clone());
+        }
+        let (target, operation) = ops::route(head, &self.config.host_names).map_err(|error| match caller {
+            Caller::Key(_) => error,
+            Caller::Anonymous => Error::new(ErrorCode::AccessDenied),
+        })?;
         self.begins(account, &operation);
         let target = account.target.get_or_init(|| target);
         let secure = connection.stream.is_secure();
-        let request = Request { head, target, secure, request_id, payload, account };
+        let request = Request { head, target, caller, secure, request_id, payload, account };
         use Operation as Op;
         let sealed = ops::is_sealed_transfer(head, &operation)?;
         if sealed {
             account.is_sealed();
         }
+        self.authorize(&request, &operation, sealed)?;
         // What a connection's task holds is what the largest of these holds: all but the most frequent are apart from it.
         let response = match operation {
             Op::PutObject if sealed => Box::pin(self.put_sealed(connection, request)).await?,
@@ -236,6 +241,22 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(Outcome::Reply(response))
     }
 
+    /// Who has signed a request, if anybody, and how its body is signed.
+    fn authenticate(&self, head: &RequestHead) -> Result<(Caller, Payload)> {
+        let (access, now_ms) = (self.config.access.load(), self.env.now_ms());
+        let good = GoodAt(&access, now_ms);
+        match auth::authenticate(head, &good, &self.signing_keys, &self.config.region, now_ms) {
+            Ok(identity) => {
+                let key = access.key(&identity.access_key, now_ms).ok_or(ErrorCode::InvalidAccessKeyId)?;
+                Ok((Caller::Key(key.clone()), identity.payload))
+            }
+            Err(error) if error.code == ErrorCode::AccessDenied && !auth::is_signed(head) => {
+                Ok((Caller::Anonymous, auth::unsigned_payload()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Takes note of what a request is.
     pub(crate) fn begins(&self, account: &Account, operation: &Operation) {
         account.operation.set(Some(operation.name()));
@@ -246,7 +267,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     async fn answer(&self, request: &Request<'_>, operation: Operation) -> Result<Response> {
         use Operation as Op;
         match operation {
-            Op::ListBuckets => self.list_buckets(),
+            Op::ListBuckets => self.list_buckets(request),
             Op::HeadBucket => self.head_bucket(request),
             Op::DeleteBucket => self.delete_bucket(request).await,
             Op::GetBucketLocation => self.bucket_location(request),

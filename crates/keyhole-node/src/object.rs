@@ -12,6 +12,7 @@ use keyhole_s3::http::Response;
 use keyhole_s3::ops::{self, Decision, ReadOptions, WriteCondition};
 use keyhole_s3::{Error, ErrorCode, sse, time, xml};
 
+use crate::access::Right;
 use crate::attributes::object_checksums;
 use crate::download::{Reader, Source};
 use crate::failure::{Failure, Result};
@@ -122,7 +123,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     /// Finds an object for reading: 404 before anything of the key is looked at, then the rules of SSE-C.
     pub(crate) async fn find(&self, request: &Request<'_>, bucket: &str, key: &str, role: Role) -> Result<Found> {
         let trio = sse::for_read(request.head, role, request.secure)?;
-        let (object, body) = self.log.object_with_body(bucket, key).await?.ok_or(ErrorCode::NoSuchKey)?;
+        let found = self.log.object_with_body(bucket, key).await?;
+        let (object, body) = found.ok_or_else(|| request.no_such_key(bucket, key))?;
         let customer_key = trio.key_for(object.sealed)?;
         request.account.uses(customer_key.as_ref(), bucket);
         let head = self.open_object(&object, customer_key.as_ref(), bucket, key)?;
@@ -232,12 +234,15 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let document = self.document(connection, &request).await?;
         let delete = xml::parse_delete(&document)?;
         let now_ms = self.env.now_ms();
-        let deletions = delete.objects.iter().map(|key| self.log.delete_object(bucket, key, now_ms, Condition::None));
+        let deletions = delete.objects.iter().map(async |key| {
+            request.caller.require(Right::Delete, bucket, key)?;
+            Ok(self.log.delete_object(bucket, key, now_ms, Condition::None).await?)
+        });
         // All at once, so that they share commits.
         let outcomes = futures_util::future::join_all(deletions).await;
         let mut results = Vec::with_capacity(outcomes.len());
         for (key, outcome) in delete.objects.iter().zip(outcomes) {
-            match outcome.map_err(Failure::from) {
+            match outcome {
                 Ok(_) => results.push(xml::Deleted { key, error: None }),
                 Err(Failure::Reply(error)) => results.push(xml::Deleted { key, error: Some(error) }),
                 Err(Failure::Fault(error, cause)) => {
@@ -260,7 +265,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let (bucket, key) = request.object()?;
         match self.log.object(bucket, key).await? {
             Some(_) => Ok(()),
-            None => Err(ErrorCode::NoSuchKey.into()),
+            None => Err(request.no_such_key(bucket, key).into()),
         }
     }
 

@@ -2,11 +2,14 @@
 
 use std::cell::{Cell, OnceCell};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use keyhole_core::{CustomerKey, key_id};
 use keyhole_s3::ErrorCode;
 use keyhole_s3::ops::Target;
+
+use crate::access::AccessKey;
 
 /// One request that is over, whatever became of it.
 #[derive(Clone, Debug)]
@@ -69,7 +72,7 @@ impl Observer for () {
 #[derive(Default)]
 pub(crate) struct Account {
     pub(crate) operation: Cell<Option<&'static str>>,
-    pub(crate) access_key: OnceCell<String>,
+    pub(crate) access: OnceCell<Arc<AccessKey>>,
     pub(crate) target: OnceCell<Target>,
     /// Bytes of the reply's body that were sent.
     pub(crate) sent: Cell<u64>,

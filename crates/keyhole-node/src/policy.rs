@@ -1,19 +1,16 @@
 //! What a bucket allows of customer keys.
-//!
-//! A policy is kept with the settings of its bucket, opaque to the log: a byte of version, 1; a byte that is 0, 1 or 2 for
-//! [`SseC`], and 4 more where overwriting is guarded; then ids of keys, 16 bytes each. No bytes are the default policy.
 
 use keyhole_core::CustomerKey;
 use keyhole_core::aead::Engine;
 use keyhole_core::key_id;
 use keyhole_core::sse_c::Role;
-use keyhole_log::{BucketSettings, Condition, Disk, Object};
+use keyhole_log::{Condition, Disk, Object};
 use keyhole_s3::{Error, ErrorCode, sse};
 
 use crate::failure::{Failure, Result};
 use crate::io::Env;
-use crate::limits::PINS_MAX;
 use crate::node::{Node, Request};
+use crate::settings::OwnPolicy;
 
 /// Whether a bucket takes objects under customer keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -32,46 +29,15 @@ pub enum SseC {
 pub struct Policy {
     /// Whether customer keys are allowed.
     pub sse_c: SseC,
-    /// Ids of the only customer keys that are taken ([`key_id`]), at most [`PINS_MAX`]; none: any key.
+    /// Ids of the only customer keys that are taken ([`key_id`]), at most [`PINS_MAX`](crate::limits::PINS_MAX); none: any key.
     pub pins: Vec<[u8; 16]>,
     /// Whether an object may be overwritten with one under another customer key only by who has the old key, too.
     pub forbids_rekeying: bool,
+    /// Whether everybody may get objects, without a signature (an SSE-C object still needs its key).
+    pub anonymous_read: bool,
 }
 
-const VERSION: u8 = 1;
-const FORBIDS_REKEYING: u8 = 4;
-
 impl Policy {
-    /// As it is kept. The default policy has no bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        if *self == Policy::default() {
-            return Vec::new();
-        }
-        let flags = self.sse_c as u8 | if self.forbids_rekeying { FORBIDS_REKEYING } else { 0 };
-        [&[VERSION, flags][..], self.pins.as_flattened()].concat()
-    }
-
-    /// Reads what [`encode`](Self::encode) has made; `None`: it is nothing of that kind.
-    pub fn decode(bytes: &[u8]) -> Option<Policy> {
-        let (&version, rest) = match bytes.split_first() {
-            None => return Some(Policy::default()),
-            Some(split) => split,
-        };
-        let (&flags, pins) = rest.split_first()?;
-        let (pins, []) = pins.as_chunks() else { return None };
-        let sse_c = [SseC::Allow, SseC::Require, SseC::Forbid].into_iter().find(|it| *it as u8 == flags & 3)?;
-        let known = version == VERSION && flags <= 3 + FORBIDS_REKEYING && pins.len() <= PINS_MAX;
-        known.then(|| Policy { sse_c, pins: pins.to_vec(), forbids_rekeying: flags & FORBIDS_REKEYING != 0 })
-    }
-
-    /// The policy among these settings. What cannot be read is of a later version, and forbids what it might forbid.
-    pub fn of(settings: &BucketSettings) -> std::result::Result<Policy, Error> {
-        Policy::decode(&settings.policy).ok_or_else(|| {
-            Error::new(ErrorCode::AccessDenied)
-                .with_message("The bucket has a policy that this version of the node cannot read. Set it anew.")
-        })
-    }
-
     /// Checks a request that stores an object or a part of one, before anything else of its key is looked at.
     ///
     /// # Errors
@@ -142,7 +108,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     /// The policy of a bucket; that of one that does not exist allows everything, as nothing comes of it.
     pub(crate) fn policy(&self, bucket: &str) -> Result<Policy> {
         match self.log.bucket_settings(bucket) {
-            Some((settings, _)) => Ok(Policy::of(&settings)?),
+            Some((settings, _)) => Ok(OwnPolicy::of(&settings)?.over(&self.config.defaults.of(bucket))),
             None => Ok(Policy::default()),
         }
     }
@@ -227,27 +193,6 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn policies_are_kept() {
-        let check = |policy: Policy| assert_eq!(Policy::decode(&policy.encode()), Some(policy));
-        check(Policy::default());
-        assert!(Policy::default().encode().is_empty());
-        for sse_c in [SseC::Allow, SseC::Require, SseC::Forbid] {
-            for forbids_rekeying in [false, true] {
-                for pins in [0, 1, PINS_MAX] {
-                    check(Policy { sse_c, pins: vec![[3; 16]; pins], forbids_rekeying });
-                }
-            }
-        }
-        let most = Policy { pins: vec![[3; 16]; PINS_MAX], ..Policy::default() }.encode();
-        assert!(most.len() <= keyhole_log::limits::POLICY_MAX);
-        for bad in [&[1][..], &[0, 0], &[2, 0], &[1, 3], &[1, 8], &[1, 0, 5], &[&most[..], &[3; 16]].concat()] {
-            assert_eq!(Policy::decode(bad), None, "{bad:?}");
-            let settings = BucketSettings { policy: bad.to_vec(), ..BucketSettings::default() };
-            assert_eq!(Policy::of(&settings).unwrap_err().code, ErrorCode::AccessDenied);
-        }
-    }
 
     #[test]
     fn keys_are_pinned_by_bucket() {

@@ -265,7 +265,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         if !sse::for_read(request.head, Role::Object, request.secure)?.is_absent() {
             return Err(no_key().into());
         }
-        let object = self.log.object(bucket, key).await?.ok_or(ErrorCode::NoSuchKey)?;
+        let object = self.log.object(bucket, key).await?.ok_or_else(|| request.no_such_key(bucket, key))?;
         if !object.sealed {
             let message = "The object is not sealed. Get it without x-keyhole-sealed.";
             return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());

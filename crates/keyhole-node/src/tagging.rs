@@ -4,7 +4,7 @@ use keyhole_core::aead::Engine;
 use keyhole_log::{Disk, Object};
 use keyhole_s3::http::Response;
 use keyhole_s3::ops::Tags;
-use keyhole_s3::{ErrorCode, xml};
+use keyhole_s3::xml;
 
 use crate::failure::{Result, damaged};
 use crate::io::{Env, Stream};
@@ -21,7 +21,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     /// GetObjectTagging: needs no key.
     pub(crate) async fn object_tagging(&self, request: &Request<'_>) -> Result<Response> {
         let (bucket, key) = request.object()?;
-        let object = self.log.object(bucket, key).await?.ok_or(ErrorCode::NoSuchKey)?;
+        let object = self.log.object(bucket, key).await?.ok_or_else(|| request.no_such_key(bucket, key))?;
         Ok(Response::xml(200, xml::tagging(&tags_of(&object)?)))
     }
 
@@ -47,7 +47,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let (bucket, key) = request.object()?;
         let mut attempts = 1;
         loop {
-            let object = self.log.object(bucket, key).await?.ok_or(ErrorCode::NoSuchKey)?;
+            let object = self.log.object(bucket, key).await?.ok_or_else(|| request.no_such_key(bucket, key))?;
             match self.log.set_labels(bucket, key, object, tags.to_bytes()).await {
                 Err(keyhole_log::Error::Conflict) if attempts < TAGGING_ATTEMPTS => attempts += 1,
                 outcome => return Ok(outcome?),

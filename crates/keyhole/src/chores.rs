@@ -1,7 +1,6 @@
 //! What a node does besides serving requests: cleaning and checkpoints, expiry, and the operator's requests. All of it on the
 //! first worker's thread.
 
-use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::control;
 use crate::env::System;
 use crate::status::Monitor;
+use crate::worker::First;
 
 /// How often what has expired is deleted.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
@@ -39,10 +39,10 @@ impl Chores {
     }
 
     /// Starts what needs the log: expiry, and the control socket if there is one.
-    pub(crate) fn with_log<D: Disk>(&mut self, log: &Log<D>, control: Option<UnixListener>, monitor: &Arc<Monitor>) {
-        self.users.push(spawn_local(expire_regularly(log.clone(), monitor.clone())));
-        let serve = |listener| spawn_local(control::serve(listener, log.clone(), monitor.clone()));
-        self.users.extend(control.map(serve));
+    pub(crate) fn with_log<D: Disk>(&mut self, log: &Log<D>, first: First) {
+        let First { control, running } = first;
+        self.users.push(spawn_local(expire_regularly(log.clone(), running.monitor.clone())));
+        self.users.extend(control.map(|listener| spawn_local(control::serve(listener, log.clone(), running))));
     }
 
     /// Ends what uses the log.

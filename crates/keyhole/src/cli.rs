@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use keyhole_node::{OwnPolicy, SseC};
 use keyhole_s3::ops::HostNames;
 
+use crate::commands::access::AccessCommand;
 use crate::commands::bench::BenchOptions;
 use crate::commands::bench_disk::BenchDiskOptions;
 use crate::commands::bucket::BucketCommand;
@@ -72,7 +74,12 @@ pub(crate) enum Command {
                             in use; 2 wrong usage."
     )]
     Check(CheckOptions),
-    /// Show and change how much a bucket may hold, and how long.
+    /// Make, list and take away the access keys that requests are signed with.
+    ///
+    /// A node that serves the store takes the change at once.
+    #[command(subcommand)]
+    Access(AccessCommand),
+    /// Show and change how much a bucket may hold, how long, and for whom.
     #[command(subcommand)]
     Bucket(BucketCommand),
 }
@@ -148,6 +155,12 @@ pub(crate) struct ServeOptions {
     /// NAME/bucket. May be given several times.
     #[arg(long = "host-name", value_name = "NAME", value_parser = parse_host_name)]
     pub(crate) host_names: Vec<String>,
+
+    /// What holds for buckets of which it was not set with `keyhole bucket set`: BUCKET:NAME=VALUE[,NAME=VALUE...], such as
+    /// *:sse-c=require. A BUCKET that ends with * is all that begin so; the more specific goes first. Names: sse-c (allow, require,
+    /// forbid), rekey-by-overwrite (allow, forbid), anonymous-read (allow, forbid). May be given several times.
+    #[arg(long = "policy", value_name = "POLICY", value_parser = parse_policy)]
+    pub(crate) policies: Vec<(String, OwnPolicy)>,
 
     /// How to do I/O: auto is uring, or epoll where the system refuses io_uring.
     #[arg(long, value_enum, default_value_t = IoMode::Auto)]
@@ -225,6 +238,39 @@ fn parse_host_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Reads `BUCKET:NAME=VALUE[,NAME=VALUE...]`.
+fn parse_policy(text: &str) -> Result<(String, OwnPolicy), String> {
+    let form = "give BUCKET:NAME=VALUE[,NAME=VALUE...], such as *:sse-c=require";
+    let (bucket, settings) = text.split_once(':').ok_or_else(|| form.to_owned())?;
+    check_bucket_pattern(bucket)?;
+    let mut own = OwnPolicy::default();
+    for setting in settings.split(',') {
+        match setting.split_once('=').ok_or_else(|| form.to_owned())? {
+            ("sse-c", "allow") => own.sse_c = Some(SseC::Allow),
+            ("sse-c", "require") => own.sse_c = Some(SseC::Require),
+            ("sse-c", "forbid") => own.sse_c = Some(SseC::Forbid),
+            ("rekey-by-overwrite", "allow") => own.forbids_rekeying = Some(false),
+            ("rekey-by-overwrite", "forbid") => own.forbids_rekeying = Some(true),
+            ("anonymous-read", "allow") => own.anonymous_read = Some(true),
+            ("anonymous-read", "forbid") => own.anonymous_read = Some(false),
+            ("sse-c", _) => return Err("sse-c is allow, require or forbid".to_owned()),
+            (name @ ("rekey-by-overwrite" | "anonymous-read"), _) => return Err(format!("{name} is allow or forbid")),
+            (name, _) => return Err(format!("a policy has no {name:?}: {form}")),
+        }
+    }
+    Ok((bucket.to_owned(), own))
+}
+
+/// Checks a bucket's name, or the beginning of names and `*`.
+pub(crate) fn check_bucket_pattern(bucket: &str) -> Result<(), String> {
+    let name = bucket.strip_suffix('*').unwrap_or(bucket);
+    let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+    match !bucket.is_empty() && bucket.len() <= 63 && name.bytes().all(valid) {
+        true => Ok(()),
+        false => Err(format!("{bucket:?} is no name of a bucket, nor the beginning of names and *")),
+    }
+}
+
 fn parse_threads(text: &str) -> Result<usize, String> {
     let max = keyhole_log::limits::WORKERS_MAX;
     let threads = text.parse().ok().filter(|threads| (1..=max).contains(threads));
@@ -258,6 +304,18 @@ mod tests {
         assert_eq!(parse_sync("interval:250").unwrap().to_string(), "interval:250");
         for bad in ["", "interval", "interval:", "interval:0", "interval:-1", "sometimes"] {
             assert!(parse_sync(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn policies() {
+        let (bucket, own) = parse_policy("cam-*:sse-c=require,rekey-by-overwrite=forbid").unwrap();
+        let expected = OwnPolicy { sse_c: Some(SseC::Require), forbids_rekeying: Some(true), ..OwnPolicy::default() };
+        assert_eq!((&bucket[..], own), ("cam-*", expected));
+        for bad in
+            ["", "b", "b:", ":sse-c=allow", "b:sse-c", "b:sse-c=maybe", "b:quota=1", "B:sse-c=allow", "b:sse-c=allow,"]
+        {
+            assert!(parse_policy(bad).is_err(), "{bad}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! The commands besides `serve`: keys, sealed object files, bare messages, throughput; and those of a store's operator.
 
+pub(crate) mod access;
 pub(crate) mod bench;
 pub(crate) mod bench_disk;
 pub(crate) mod bucket;

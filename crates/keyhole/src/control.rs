@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 pub(crate) use answer::{Replies, answer};
 pub(crate) use client::{ask, is_served};
 pub(crate) use protocol::{
-    Allowed, BucketChange, BucketReply, CleanerReply, DamageReply, Reply, Request, Segment, SseC, StatReply,
+    Allowed, Anonymous, BucketChange, BucketReply, CleanerReply, DamageReply, Reply, Request, Segment, SseC, StatReply,
     WrittenReply,
 };
-pub(crate) use server::{Control, serve};
+pub(crate) use server::{Control, Running, serve};
 
 /// The longest request, line feed included: a bucket's name, a few numbers, and as many ids of keys as there can be.
 const REQUEST_MAX: usize = 4 << 10;

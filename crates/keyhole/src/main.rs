@@ -3,6 +3,7 @@
 //! What the node does is in the crates below; this one has what touches the machine: rings and sockets, buffers, the
 //! clock, files, signals, the command line. tokio-uring is named in [`uring`] alone.
 
+mod access;
 mod admin;
 mod buffer;
 mod chores;
@@ -10,7 +11,6 @@ mod cli;
 mod commands;
 mod connection;
 mod control;
-mod credentials;
 mod engine;
 mod env;
 mod epoll;
@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Command::Compact(options) => commands::operate::compact(options),
         Command::Scrub(options) => commands::operate::scrub(options),
         Command::Check(options) => commands::check::run(options),
+        Command::Access(command) => commands::access::run(command),
         Command::Bucket(command) => commands::bucket::run(command),
     };
     match result {

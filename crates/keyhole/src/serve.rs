@@ -5,15 +5,16 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
+use arc_swap::ArcSwap;
 use keyhole_core::suite;
-use keyhole_node::Config;
+use keyhole_node::{Config, PolicyDefaults};
 use keyhole_s3::ops::HostNames;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
+use crate::access::{Access, Origin};
 use crate::cli::{EngineChoice, IoMode, ServeOptions, SyncMode};
-use crate::control::Control;
-use crate::credentials::{self, Credential, Origin};
+use crate::control::{Control, Running};
 use crate::engine::Chosen;
 use crate::metrics::{Counting, Meter};
 use crate::process::{self, EndSignals};
@@ -62,7 +63,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
     let admin_address = start_admin(options.admin_listen, &monitor)?;
     let store = store::open(&place, &store_options)?;
     monitor.opened(store.shared.clone(), store.damaged);
-    let (credential, origin) = credentials::load(&place.state)?;
+    let (access, keys, origin) = Access::load(&place.state)?;
     let listeners = listen(options.listen, threads, "--listen")?;
     let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
     let (mut tls_setups, tls_address) = match options.tls_listen.zip(tls_config) {
@@ -75,16 +76,18 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
         None => (Vec::new(), None),
     };
     let addresses = Addresses { plain: address, tls: tls_address, admin: admin_address };
-    let greeting = greeting(&addresses, &credential, &origin, &options.region);
+    let greeting = greeting(&addresses, &origin, &options.region);
     let host_names = HostNames::new(options.host_names.clone());
     let config = Arc::new(Config {
         region: options.region.clone(),
         host_names,
-        credentials: Box::new(credential),
+        access: ArcSwap::from_pointee(keys),
+        defaults: PolicyDefaults::new(options.policies.clone()),
         observer: Box::new(Counting(monitor.metrics().clone())),
     });
 
-    let (control, mut first) = open_control(&place);
+    let running = Arc::new(Running { config: config.clone(), access, monitor: monitor.clone() });
+    let (control, mut first) = open_control(&place, running);
     let (stop, stopping) = watch::channel(false);
     let (done, finished) = mpsc::channel();
     for (index, listener) in listeners.into_iter().enumerate() {
@@ -169,17 +172,17 @@ fn load_tls(options: &ServeOptions) -> Result<Option<Arc<rustls::ServerConfig>>,
 }
 
 /// What the first worker does besides, and the name of the control socket. A node without one serves all the same.
-fn open_control(place: &Place) -> (Option<Control>, Option<First>) {
+fn open_control(place: &Place, running: Arc<Running>) -> (Option<Control>, Option<First>) {
     let path = place.socket();
     match Control::bind(&path) {
-        Ok((control, listener)) => (Some(control), Some(First { control: Some(listener) })),
+        Ok((control, listener)) => (Some(control), Some(First { control: Some(listener), running })),
         Err(error) => {
             tracing::warn!(
                 "cannot make the control socket {}: {error}; stat, compact, scrub and bucket work while the node does not \
                  run, or with --state DIR on another file system",
                 path.display()
             );
-            (None, Some(First { control: None }))
+            (None, Some(First { control: None, running }))
         }
     }
 }
@@ -273,7 +276,7 @@ struct Addresses {
 }
 
 /// What is said at the start: with which credential, where, and what to try.
-fn greeting(addresses: &Addresses, credential: &Credential, origin: &Origin, region: &str) -> String {
+fn greeting(addresses: &Addresses, origin: &Origin, region: &str) -> String {
     let address = addresses.plain;
     let mut text = String::new();
     let mut line = |line: &str| {
@@ -283,12 +286,12 @@ fn greeting(addresses: &Addresses, credential: &Credential, origin: &Origin, reg
     match origin {
         Origin::Environment => line("credential: from KEYHOLE_ACCESS_KEY and KEYHOLE_SECRET_KEY"),
         Origin::File(path) => line(&format!("credential: from {}", path.display())),
-        Origin::Made(path) => {
+        Origin::Made(path, key) => {
             let endpoint = format!("aws --endpoint-url http://{address}");
             line(&format!("A credential was made and written to {}. To try the node:", path.display()));
             line("");
-            line(&format!("  export AWS_ACCESS_KEY_ID={}", credential.access_key));
-            line(&format!("  export AWS_SECRET_ACCESS_KEY={}", credential.secret_key.expose()));
+            line(&format!("  export AWS_ACCESS_KEY_ID={}", key.id));
+            line(&format!("  export AWS_SECRET_ACCESS_KEY={}", key.secret.expose()));
             line(&format!("  export AWS_DEFAULT_REGION={region}"));
             line(&format!("  {endpoint} s3api create-bucket --bucket my-bucket"));
             line("  openssl rand -out ssec.key 32");

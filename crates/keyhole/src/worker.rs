@@ -17,6 +17,7 @@ use crate::buffer::Block;
 use crate::chores::Chores;
 use crate::cli::SyncMode;
 use crate::connection::Connection;
+use crate::control::Running;
 use crate::engine::Chosen;
 use crate::env::System;
 use crate::medium::Medium;
@@ -76,6 +77,8 @@ pub(crate) struct TlsSetup {
 pub(crate) struct First {
     /// The control socket, if there is one.
     pub(crate) control: Option<UnixListener>,
+    /// What its clients ask about.
+    pub(crate) running: Arc<Running>,
 }
 
 /// A connection as the system has it, without TLS.
@@ -210,7 +213,7 @@ where
     let writer = spawn_local(writer.run());
     let mut chores = setup.first.map(|first| {
         let mut chores = Chores::start(setup.shared, disk);
-        chores.with_log(&log, first.control, &setup.monitor);
+        chores.with_log(&log, first);
         chores
     });
     let flusher = match setup.sync {

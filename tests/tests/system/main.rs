@@ -1,5 +1,6 @@
 //! The real binary, with real clients and with requests that no client would send.
 
+mod access;
 mod attributes;
 mod checksums;
 mod clients;

@@ -5,7 +5,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::operate::{ask, print, size, unexpected};
 use super::{Failure, Result};
 use crate::cli::{Target, parse_size};
-use crate::control::{Allowed, BucketChange, BucketReply, Reply, Request, SseC};
+use crate::control::{Allowed, Anonymous, BucketChange, BucketReply, Reply, Request, SseC};
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum BucketCommand {
@@ -47,6 +47,9 @@ pub(crate) struct SetOptions {
     /// Whether an object may be overwritten with one under another customer key: by everybody, or by who has the old key too.
     #[arg(long, value_enum)]
     rekey_by_overwrite: Option<Allowed>,
+    /// Whether everybody may get objects, without a signature; those under customer keys still take their key.
+    #[arg(long, value_enum)]
+    anonymous_read: Option<Anonymous>,
 }
 
 /// A number, or none.
@@ -84,10 +87,11 @@ pub(crate) fn run(command: &BucketCommand) -> Result<()> {
                 sse_c: options.sse_c,
                 pin: pins(&options.pin)?,
                 rekey_by_overwrite: options.rekey_by_overwrite,
+                anonymous_read: options.anonymous_read,
             };
             if change == (BucketChange { bucket: options.bucket.clone(), ..BucketChange::default() }) {
                 let options = "--quota SIZE|none, --expire-days N|none, --sse-c allow|require|forbid, --pin ID|none, \
-                    --rekey-by-overwrite allow|forbid";
+                    --rekey-by-overwrite allow|forbid, --anonymous-read allow|forbid";
                 return Err(Failure::Usage(format!("say what to set: {options}")));
             }
             show(ask(&options.target, Request::BucketSet(change), |_| {})?, false)
@@ -114,7 +118,7 @@ fn show(reply: Reply, json: bool) -> Result<()> {
         print(&format!("{text}\n"));
         return Ok(());
     }
-    let BucketReply { bucket, bytes, quota, expire_days, lifecycle_rules, sse_c, pin, rekey_by_overwrite } = settings;
+    let BucketReply { bucket, bytes, quota, expire_days, lifecycle_rules, sse_c, pin, .. } = &settings;
     let quota = quota.map_or_else(|| NONE.to_owned(), |quota| format!("{} ({quota} bytes)", size(quota)));
     let days = expire_days.map_or_else(|| NONE.to_owned(), |days| days.to_string());
     let rules = lifecycle_rules.map_or_else(|| "of a later version".to_owned(), |rules| rules.to_string());
@@ -124,10 +128,11 @@ fn show(reply: Reply, json: bool) -> Result<()> {
     let pin = if pin.is_empty() { NONE.to_owned() } else { pin.join(", ") };
     print(&format!(
         "bucket: {bucket}\nused: {} ({bytes} bytes)\nquota: {quota}\nexpire-days: {days}\nlifecycle-rules: {rules}\nsse-c: {}\npin: {pin}\n\
-         rekey-by-overwrite: {}\n",
-        size(bytes),
+         rekey-by-overwrite: {}\nanonymous-read: {}\n",
+        size(*bytes),
         word(sse_c.to_possible_value()),
-        word(rekey_by_overwrite.to_possible_value()),
+        word(settings.rekey_by_overwrite.to_possible_value()),
+        word(settings.anonymous_read.to_possible_value()),
     ));
     Ok(())
 }

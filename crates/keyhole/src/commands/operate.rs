@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use keyhole_node::PolicyDefaults;
 use tokio::task::{LocalSet, spawn_local};
 
 use super::{Failure, Result};
@@ -74,7 +75,8 @@ async fn answer(store: &Store, request: Request, on_reply: impl FnMut(Reply)) ->
     let (log, writer) = keyhole_log::worker(store.shared.clone(), disk.clone());
     let writer = spawn_local(writer.run());
     let chores = Chores::start(store.shared.clone(), disk);
-    let reply = control::answer(&log, None, request, &mut Callback(on_reply)).await;
+    let defaults = PolicyDefaults::default();
+    let reply = control::answer(&log, None, &defaults, request, &mut Callback(on_reply)).await;
     drop(log);
     let _ = writer.await;
     if !chores.end().await {

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use keyhole_log::{BucketSettings, Disk, Error, Log, ScrubCursor};
 use keyhole_node::limits::PINS_MAX;
-use keyhole_node::{Env, Policy};
+use keyhole_node::{Env, OwnPolicy, Policy, PolicyDefaults};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::SEGMENTS_PER_LINE;
-use super::protocol::{Allowed, BucketChange, BucketReply, DamageReply, Reply, Request, SseC, StatReply};
+use super::protocol::{Allowed, Anonymous, BucketChange, BucketReply, DamageReply, Reply, Request, SseC, StatReply};
 use crate::env::System;
 use crate::status::Monitor;
 
@@ -31,11 +31,12 @@ pub(crate) trait Replies {
     async fn send(&mut self, reply: Reply) -> io::Result<()>;
 }
 
-/// Does what a request asks for; the final reply. An error of the connection ends the work, as soon as it is noticed.
-/// `monitor` is that of the node, if one serves the store.
+/// Does what a request asks for; the final reply. `monitor` is that of the node, if one serves the store, and `defaults` what it has
+/// for buckets where something was not set. An error of the connection ends the work, as soon as it is noticed.
 pub(crate) async fn answer<D: Disk>(
     log: &Log<D>,
     monitor: Option<&Monitor>,
+    defaults: &PolicyDefaults,
     request: Request,
     replies: &mut impl Replies,
 ) -> io::Result<Reply> {
@@ -49,8 +50,9 @@ pub(crate) async fn answer<D: Disk>(
         Request::Checkpoint {} => log.checkpoint().await.map(|()| Reply::Checkpointed {}),
         Request::Scrub { rate_bytes_per_s: 0 } => return Ok(failed("the rate of a scrub is above 0".to_owned())),
         Request::Scrub { rate_bytes_per_s } => scrub(log, monitor, rate_bytes_per_s, &mut Pace::new(replies)).await?,
-        Request::BucketGet { bucket } => bucket_get(log, bucket),
-        Request::BucketSet(change) => bucket_set(log, change).await,
+        Request::BucketGet { bucket } => bucket_get(log, defaults, bucket),
+        Request::BucketSet(change) => bucket_set(log, defaults, change).await,
+        Request::AccessReload {} => return Ok(failed("no node runs that has access keys in use".to_owned())),
     };
     Ok(result.unwrap_or_else(|error| failed(error.to_string())))
 }
@@ -109,11 +111,12 @@ async fn scrub<D: Disk>(
     Ok(Ok(Reply::Scrubbed { bytes, damaged }))
 }
 
-fn bucket_get<D: Disk>(log: &Log<D>, bucket: String) -> Result<Reply, Error> {
+fn bucket_get<D: Disk>(log: &Log<D>, defaults: &PolicyDefaults, bucket: String) -> Result<Reply, Error> {
     let (settings, bytes) = log.bucket_settings(&bucket).ok_or(Error::NoSuchBucket)?;
     // One that cannot be read is shown as what it comes to.
-    let unreadable = Policy { sse_c: keyhole_node::SseC::Forbid, ..Policy::default() };
-    let Policy { sse_c, pins, forbids_rekeying } = Policy::decode(&settings.policy).unwrap_or(unreadable);
+    let unreadable = OwnPolicy { sse_c: Some(keyhole_node::SseC::Forbid), ..OwnPolicy::default() };
+    let own = OwnPolicy::decode(&settings.policy).unwrap_or(unreadable);
+    let Policy { sse_c, pins, forbids_rekeying, anonymous_read } = own.over(&defaults.of(&bucket));
     Ok(Reply::Bucket(BucketReply {
         bucket,
         bytes,
@@ -127,14 +130,15 @@ fn bucket_get<D: Disk>(log: &Log<D>, bucket: String) -> Result<Reply, Error> {
         },
         pin: pins.iter().map(hex::encode).collect(),
         rekey_by_overwrite: if forbids_rekeying { Allowed::Forbid } else { Allowed::Allow },
+        anonymous_read: if anonymous_read { Anonymous::Allow } else { Anonymous::Forbid },
     }))
 }
 
-async fn bucket_set<D: Disk>(log: &Log<D>, change: BucketChange) -> Result<Reply, Error> {
+async fn bucket_set<D: Disk>(log: &Log<D>, defaults: &PolicyDefaults, change: BucketChange) -> Result<Reply, Error> {
     let begun = Instant::now();
     loop {
         match log.change_bucket(&change.bucket, System.now_ms(), |settings| apply(&change, settings)).await {
-            Ok(()) => return bucket_get(log, change.bucket),
+            Ok(()) => return bucket_get(log, defaults, change.bucket),
             Err(Refusal::Usage(message)) => return Ok(failed(message)),
             Err(Refusal::Log(Error::Conflict)) if begun.elapsed() < CHANGE_PATIENCE => sleep(CHANGE_AGAIN).await,
             Err(Refusal::Log(error)) => return Err(error),
@@ -156,7 +160,7 @@ impl From<Error> for Refusal {
 
 /// Changes what is named.
 fn apply(change: &BucketChange, settings: &mut BucketSettings) -> Result<(), Refusal> {
-    let BucketChange { bucket: _, quota, expire_days, sse_c, pin, rekey_by_overwrite } = change;
+    let BucketChange { bucket: _, quota, expire_days, sse_c, pin, rekey_by_overwrite, anonymous_read } = change;
     if let Some(quota) = quota {
         settings.quota = *quota;
     }
@@ -164,23 +168,35 @@ fn apply(change: &BucketChange, settings: &mut BucketSettings) -> Result<(), Ref
         settings.expire_ms = days.map(|days| days.saturating_mul(DAY_MS));
     }
     // What cannot be read stays, and goes on forbidding, until it is a policy that is set.
-    let sets_policy = sse_c.is_some() || pin.is_some() || rekey_by_overwrite.is_some();
-    let mut policy = Policy::decode(&settings.policy).unwrap_or_default();
+    let sets_policy = sse_c.is_some() || pin.is_some() || rekey_by_overwrite.is_some() || anonymous_read.is_some();
+    let mut own = OwnPolicy::decode(&settings.policy).unwrap_or_default();
     if let Some(sse_c) = sse_c {
-        policy.sse_c = match sse_c {
-            SseC::Allow => keyhole_node::SseC::Allow,
-            SseC::Require => keyhole_node::SseC::Require,
-            SseC::Forbid => keyhole_node::SseC::Forbid,
+        own.sse_c = match sse_c {
+            SseC::Allow => Some(keyhole_node::SseC::Allow),
+            SseC::Require => Some(keyhole_node::SseC::Require),
+            SseC::Forbid => Some(keyhole_node::SseC::Forbid),
+            SseC::Default => None,
         };
     }
     if let Some(pin) = pin {
-        policy.pins = pins(pin).map_err(Refusal::Usage)?;
+        own.pins = pins(pin).map_err(Refusal::Usage)?;
     }
     if let Some(allowed) = rekey_by_overwrite {
-        policy.forbids_rekeying = *allowed == Allowed::Forbid;
+        own.forbids_rekeying = match allowed {
+            Allowed::Allow => Some(false),
+            Allowed::Forbid => Some(true),
+            Allowed::Default => None,
+        };
+    }
+    if let Some(anonymous) = anonymous_read {
+        own.anonymous_read = match anonymous {
+            Anonymous::Allow => Some(true),
+            Anonymous::Forbid => Some(false),
+            Anonymous::Default => None,
+        };
     }
     if sets_policy {
-        settings.policy = policy.encode();
+        settings.policy = own.encode();
     }
     Ok(())
 }

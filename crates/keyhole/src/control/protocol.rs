@@ -26,6 +26,8 @@ pub(crate) enum Request {
     BucketGet { bucket: String },
     /// Changes some of them.
     BucketSet(BucketChange),
+    /// Reads the file of access keys again.
+    AccessReload {},
 }
 
 /// What to change of a bucket: what is absent stays, `null` takes the setting away.
@@ -44,6 +46,8 @@ pub(crate) struct BucketChange {
     pub(crate) pin: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rekey_by_overwrite: Option<Allowed>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) anonymous_read: Option<Anonymous>,
 }
 
 /// Whether a bucket takes customer keys.
@@ -56,6 +60,8 @@ pub(crate) enum SseC {
     Require,
     /// It takes none.
     Forbid,
+    /// As the node has it for buckets of which this was not set.
+    Default,
 }
 
 /// Whether something may be done.
@@ -66,6 +72,20 @@ pub(crate) enum Allowed {
     Allow,
     /// Not without the key of what is overwritten.
     Forbid,
+    /// As the node has it for buckets of which this was not set.
+    Default,
+}
+
+/// Whether everybody may get objects.
+#[derive(Serialize, Deserialize, clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Anonymous {
+    /// Everybody, without a signature.
+    Allow,
+    /// Only who has an access key with the right to.
+    Forbid,
+    /// As the node has it for buckets of which this was not set.
+    Default,
 }
 
 /// What becomes of a setting: it stays (`None`), is taken away, or is set.
@@ -104,6 +124,10 @@ pub(crate) enum Reply {
         damaged: u64,
     },
     Bucket(BucketReply),
+    /// So many access keys are good now, but for those that have expired.
+    AccessReloaded {
+        keys: u64,
+    },
     Failed {
         message: String,
     },
@@ -152,6 +176,7 @@ pub(crate) struct BucketReply {
     /// Ids of the only customer keys that it takes, if there are any.
     pub(crate) pin: Vec<String>,
     pub(crate) rekey_by_overwrite: Allowed,
+    pub(crate) anonymous_read: Anonymous,
 }
 
 /// Figures of the store. All lengths are bytes; what was written and done is since the node's start.
@@ -288,6 +313,7 @@ mod tests {
             sse_c: Some(SseC::Require),
             pin: Some(vec!["00".to_owned()]),
             rekey_by_overwrite: Some(Allowed::Forbid),
+            anonymous_read: Some(Anonymous::Allow),
             ..change(None, None)
         };
         let cases = [
@@ -297,11 +323,12 @@ mod tests {
             (r#"{"request":"compact"}"#, Request::Compact {}),
             (r#"{"request":"checkpoint"}"#, Request::Checkpoint {}),
             (r#"{"request":"scrub","rate_bytes_per_s":5}"#, Request::Scrub { rate_bytes_per_s: 5 }),
+            (r#"{"request":"access-reload"}"#, Request::AccessReload {}),
             (r#"{"request":"bucket-get","bucket":"b"}"#, Request::BucketGet { bucket: "b".to_owned() }),
             (r#"{"request":"bucket-set","bucket":"b"}"#, set(None, None)),
             (r#"{"request":"bucket-set","bucket":"b","quota":null}"#, set(Some(None), None)),
             (
-                r#"{"request":"bucket-set","bucket":"b","sse_c":"require","pin":["00"],"rekey_by_overwrite":"forbid"}"#,
+                r#"{"request":"bucket-set","bucket":"b","sse_c":"require","pin":["00"],"rekey_by_overwrite":"forbid","anonymous_read":"allow"}"#,
                 Request::BucketSet(policy),
             ),
             (r#"{"request":"bucket-set","bucket":"b","quota":7,"expire_days":1}"#, set(Some(Some(7)), Some(Some(1)))),

@@ -9,10 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyhole_log::{Disk, Log};
+use keyhole_node::Config;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+
+use crate::access::Access;
 
 use super::answer::{Replies, answer, failed};
 use super::protocol::{Reply, Request};
@@ -63,8 +66,27 @@ impl Control {
     }
 }
 
+/// What of a running node requests are about, besides its store.
+pub(crate) struct Running {
+    pub(crate) config: Arc<Config>,
+    pub(crate) access: Access,
+    pub(crate) monitor: Arc<Monitor>,
+}
+
+impl Running {
+    /// Reads the access keys again.
+    pub(crate) fn reload_access(&self) -> Result<usize, String> {
+        let result = self.access.reload(&self.config);
+        match &result {
+            Ok(keys) => tracing::info!(keys, "the access keys were read again"),
+            Err(error) => tracing::error!(%error, "the access keys stay as they were"),
+        }
+        result
+    }
+}
+
 /// Serves until it is dropped; what it still does then ends, too.
-pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>, monitor: Arc<Monitor>) {
+pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>, running: Arc<Running>) {
     let listener = match UnixListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the control socket cannot be served"),
@@ -77,7 +99,7 @@ pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>, monitor: 
         };
         match accepted {
             Ok((stream, _)) if connections.len() < CONNECTIONS_MAX => {
-                connections.spawn_local(connection(Peer(stream), log.clone(), monitor.clone()));
+                connections.spawn_local(connection(Peer(stream), log.clone(), running.clone()));
             }
             Ok((stream, _)) => {
                 let busy = format!("the node does as much as {CONNECTIONS_MAX} other commands want: try again later");
@@ -92,7 +114,7 @@ pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>, monitor: 
     }
 }
 
-async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, monitor: Arc<Monitor>) {
+async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, running: Arc<Running>) {
     let result = async {
         let line = timeout(PATIENCE, peer.line()).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let last = match serde_json::from_slice::<Request>(&line) {
@@ -102,7 +124,15 @@ async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, monitor: Arc<Monitor>)
                     Request::Stat { .. } | Request::Status {} => tracing::debug!(?request, "control"),
                     _ => tracing::info!(?request, "control"),
                 }
-                answer(&log, Some(&monitor), request, &mut peer).await?
+                match request {
+                    Request::AccessReload {} => match running.reload_access() {
+                        Ok(keys) => Reply::AccessReloaded { keys: keys as u64 },
+                        Err(message) => failed(message),
+                    },
+                    request => {
+                        answer(&log, Some(&running.monitor), &running.config.defaults, request, &mut peer).await?
+                    }
+                }
             }
             Err(error) => failed(format!("not a request: {error}")),
         };

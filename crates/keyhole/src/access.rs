@@ -1,0 +1,133 @@
+//! The access keys of the node: those of its file, and the one of the environment.
+
+mod file;
+
+use std::path::{Path, PathBuf};
+
+use keyhole_node::{AccessKey, AccessTable, Config};
+use keyhole_s3::auth::SecretKey;
+
+use zeroize::Zeroizing;
+
+use crate::env::random;
+
+pub(crate) use file::{AccessFile, Entry, format_grant, now, parse_grant};
+
+const ACCESS_KEY_VARIABLE: &str = "KEYHOLE_ACCESS_KEY";
+const SECRET_KEY_VARIABLE: &str = "KEYHOLE_SECRET_KEY";
+
+/// Characters of an access key that is made here, and of a secret: as many as AWS's have.
+const ACCESS_KEY_LEN: usize = 20;
+const SECRET_KEY_LEN: usize = 40;
+/// The shortest that are taken, as in other S3 servers.
+const ACCESS_KEY_MIN: usize = 3;
+const SECRET_KEY_MIN: usize = 8;
+/// The longest that are taken: IAM's of an access key is this long, and a secret is hashed whole with each signing key.
+const ACCESS_KEY_MAX: usize = 128;
+const SECRET_KEY_MAX: usize = 1024;
+
+/// Where the access keys are, and may be read again.
+pub(crate) struct Access {
+    file: AccessFile,
+    /// That of the environment, which may do everything.
+    of_environment: Option<(String, Zeroizing<String>)>,
+}
+
+/// Where the keys came from at the start.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    Environment,
+    File(PathBuf),
+    /// There was none: one was made, which may do everything.
+    Made(PathBuf, AccessKey),
+}
+
+impl Access {
+    /// Reads the keys of the environment and of the file in the state directory. One is made where there is none.
+    pub(crate) fn load(state: &Path) -> Result<(Self, AccessTable, Origin), String> {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let of_environment = match (variable(ACCESS_KEY_VARIABLE), variable(SECRET_KEY_VARIABLE)) {
+            (Some(id), Some(secret)) => {
+                check(&id, &secret).map_err(|why| format!("the credential of the environment: {why}"))?;
+                Some((id, secret.into()))
+            }
+            (None, None) => None,
+            _ => return Err(format!("set both {ACCESS_KEY_VARIABLE} and {SECRET_KEY_VARIABLE}, or neither")),
+        };
+        let file = AccessFile::in_state(state);
+        let origin = match &of_environment {
+            Some(_) => Origin::Environment,
+            None if file.exists() => Origin::File(file.path().to_owned()),
+            None => Origin::Made(file.path().to_owned(), file.make_first()?),
+        };
+        let access = Access { file, of_environment };
+        let table = access.table()?;
+        Ok((access, table, origin))
+    }
+
+    /// Reads the file again; the count of keys. On an error those that were good stay so.
+    pub(crate) fn reload(&self, config: &Config) -> Result<usize, String> {
+        let table = self.table()?;
+        let count = table.len();
+        config.access.store(table.into());
+        Ok(count)
+    }
+
+    fn table(&self) -> Result<AccessTable, String> {
+        let entries = if self.file.exists() { self.file.read()? } else { Vec::new() };
+        let of_environment = self.of_environment.iter();
+        let of_environment =
+            of_environment.map(|(id, secret)| AccessKey::admin(id.clone(), SecretKey::new(secret.to_string())));
+        Ok(entries.into_iter().map(Entry::into_key).chain(of_environment).collect())
+    }
+}
+
+/// Whether these can be an access key and its secret.
+pub(crate) fn check(id: &str, secret: &str) -> Result<(), String> {
+    let valid = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b',' | b'=');
+    if !(ACCESS_KEY_MIN..=ACCESS_KEY_MAX).contains(&id.len()) || !id.bytes().all(valid) {
+        return Err(format!(
+            "an access key has {ACCESS_KEY_MIN} to {ACCESS_KEY_MAX} visible characters, none of them / , ="
+        ));
+    }
+    match (SECRET_KEY_MIN..=SECRET_KEY_MAX).contains(&secret.len()) {
+        true => Ok(()),
+        false => Err(format!("a secret key has {SECRET_KEY_MIN} to {SECRET_KEY_MAX} characters")),
+    }
+}
+
+/// A new access key, and a new secret.
+pub(crate) fn new_pair() -> (String, Zeroizing<String>) {
+    let id = characters(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", ACCESS_KEY_LEN);
+    let secret = characters(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-", SECRET_KEY_LEN);
+    (id, secret.into())
+}
+
+/// `len` random characters of an alphabet whose length divides 256, so that each is as likely as the others.
+fn characters(alphabet: &[u8], len: usize) -> String {
+    assert!(256 % alphabet.len() == 0, "an alphabet of {} characters is uneven", alphabet.len());
+    let mut bytes = Zeroizing::new(vec![0; len]);
+    random(&mut bytes);
+    bytes.iter().map(|byte| char::from(alphabet[usize::from(*byte) % alphabet.len()])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_have_shortest_and_longest_lengths() {
+        let try_one = |id: &str, secret: &str| check(id, secret).is_ok();
+        let (long, longer) = ("a".repeat(ACCESS_KEY_MAX), "a".repeat(ACCESS_KEY_MAX + 1));
+        assert!(try_one("abc", "12345678") && try_one(&long, &"s".repeat(SECRET_KEY_MAX)));
+        assert!(!try_one("ab", "12345678") && !try_one("abc", "1234567") && !try_one("a/c", "12345678"));
+        assert!(!try_one(&longer, "12345678") && !try_one("abc", &"s".repeat(SECRET_KEY_MAX + 1)));
+    }
+
+    #[test]
+    fn pairs_are_made_of_other_characters_each_time() {
+        let ((id, secret), other) = (new_pair(), new_pair());
+        assert_eq!((id.len(), secret.len()), (ACCESS_KEY_LEN, SECRET_KEY_LEN));
+        assert!(check(&id, &secret).is_ok() && id != other.0 && secret != other.1);
+    }
+}

@@ -1,0 +1,337 @@
+//! The file of access keys: TOML, a table `[[key]]` for each, for its owner alone.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use keyhole_node::{AccessKey, Grant};
+use keyhole_s3::auth::SecretKey;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{check, new_pair};
+use crate::cli::check_bucket_pattern;
+
+/// The file's name in the state directory, and that of what is locked while it is changed.
+const FILE: &str = "credentials.toml";
+const LOCK: &str = "credentials.lock";
+
+/// The longest file that is read: [`KEYS_MAX`] keys with some grants.
+const LEN_MAX: u64 = 4 << 20;
+
+/// Access keys that a node may have.
+const KEYS_MAX: usize = 1000;
+
+/// Grants that a key may have: each is looked at with each request.
+const GRANTS_MAX: usize = 64;
+
+/// One access key, as it is in the file.
+#[derive(Serialize, Deserialize, Clone)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Entry {
+    pub(crate) access_key: String,
+    pub(crate) secret_key: Zeroizing<String>,
+    /// What it is for, in the operator's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) note: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) created: Option<Timestamp>,
+    /// When it ceases to be good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires: Option<Timestamp>,
+    /// What it may do, as [`parse_grant`] reads it.
+    #[serde(with = "grants")]
+    pub(crate) grants: Vec<Grant>,
+}
+
+impl Entry {
+    /// What requests are checked with.
+    pub(crate) fn into_key(self) -> AccessKey {
+        let Entry { access_key: id, mut secret_key, expires, grants, .. } = self;
+        let expires_ms = expires.map(|at| u64::try_from(at.as_millisecond()).unwrap_or(0));
+        AccessKey { id, secret: SecretKey::new(std::mem::take(&mut *secret_key)), grants, expires_ms }
+    }
+
+    /// Whether it may do everything, for ever.
+    pub(crate) fn is_lasting_admin(&self) -> bool {
+        self.expires.is_none() && self.grants.contains(&Grant::all())
+    }
+}
+
+/// The form of the file.
+#[derive(Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct Contents {
+    #[serde(default)]
+    key: Vec<Entry>,
+}
+
+/// The form that it had when there was one key.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OneKey {
+    access_key: String,
+    secret_key: Zeroizing<String>,
+}
+
+/// Grants as text in the file.
+mod grants {
+    use keyhole_node::Grant;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(grants: &[Grant], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(grants.iter().map(super::format_grant))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Grant>, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        texts.iter().map(|text| super::parse_grant(text).map_err(D::Error::custom)).collect()
+    }
+}
+
+/// Reads `BUCKET[/PREFIX]:RIGHT[,RIGHT...]`. A bucket ends with `*` for all that begin so.
+pub(crate) fn parse_grant(text: &str) -> Result<Grant, String> {
+    let form = "give BUCKET[/PREFIX]:RIGHT[,RIGHT...], such as photos/2026/:read,list or *:admin";
+    let (place, rights) = text.rsplit_once(':').ok_or_else(|| format!("{text:?} is no grant: {form}"))?;
+    let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+    check_bucket_pattern(bucket).map_err(|why| format!("{why}: {form}"))?;
+    let rights = rights.split(',').map(str::parse).collect::<Result<_, _>>()?;
+    Ok(Grant { bucket: bucket.to_owned(), prefix: prefix.to_owned(), rights })
+}
+
+/// The same as text.
+pub(crate) fn format_grant(grant: &Grant) -> String {
+    let Grant { bucket, prefix, rights } = grant;
+    let rights = rights.iter().map(keyhole_node::Right::name).collect::<Vec<_>>().join(",");
+    match prefix.is_empty() {
+        true => format!("{bucket}:{rights}"),
+        false => format!("{bucket}/{prefix}:{rights}"),
+    }
+}
+
+/// The file in a state directory.
+pub(crate) struct AccessFile {
+    path: PathBuf,
+}
+
+impl AccessFile {
+    pub(crate) fn in_state(state: &Path) -> Self {
+        AccessFile { path: state.join(FILE) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn exists(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok()
+    }
+
+    /// Makes a key that may do everything, in a file that was not there.
+    pub(super) fn make_first(&self) -> Result<AccessKey, String> {
+        let (access_key, secret_key) = new_pair();
+        let (created, grants) = (Some(now()), vec![Grant::all()]);
+        let entry = Entry { access_key, secret_key, note: None, created, expires: None, grants };
+        self.change(|entries| {
+            entries.push(entry.clone());
+            Ok(())
+        })?;
+        Ok(entry.into_key())
+    }
+
+    /// All keys.
+    pub(crate) fn read(&self) -> Result<Vec<Entry>, String> {
+        let path = self.path.display();
+        let metadata = fs::metadata(&self.path).map_err(|error| format!("cannot read {path}: {error}"))?;
+        if metadata.len() > LEN_MAX {
+            return Err(format!("{path} is longer than {LEN_MAX} bytes: it is no file of access keys"));
+        }
+        if metadata.permissions().mode() & 0o077 != 0 {
+            tracing::warn!("{path} can be read by others; chmod 600 it");
+        }
+        let text = fs::read_to_string(&self.path).map_err(|error| format!("cannot read {path}: {error}"))?;
+        let text = Zeroizing::new(text);
+        let entries = parse(&text).map_err(|why| format!("{path}: {why}"))?;
+        check_all(&entries).map_err(|why| format!("{path}: {why}"))?;
+        Ok(entries)
+    }
+
+    /// Changes the keys, with nobody else changing them meanwhile. A crash leaves the file as it was or as it is to be.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Vec<Entry>) -> Result<T, String>) -> Result<T, String> {
+        let failed = |error| format!("cannot write {}: {error}", self.path.display());
+        let lock = self.path.with_file_name(LOCK);
+        let lock =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(lock).map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        let mut entries = if self.exists() { self.read()? } else { Vec::new() };
+        let result = change(&mut entries)?;
+        check_all(&entries)?;
+        self.write(entries).map_err(failed)?;
+        Ok(result)
+    }
+
+    /// Replaces the file. It is its owner's as before, or that of the directory's owner: who changes it may be root.
+    fn write(&self, entries: Vec<Entry>) -> io::Result<()> {
+        let text = Zeroizing::new(toml::to_string(&Contents { key: entries }).map_err(io::Error::other)?);
+        if text.len() as u64 > LEN_MAX {
+            return Err(io::Error::other(format!(
+                "it would be longer than {LEN_MAX} bytes; revoke keys, or give them fewer grants"
+            )));
+        }
+        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        let owner = fs::metadata(&path).or_else(|_| fs::metadata(directory))?;
+        let new = path.with_extension("toml.new");
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        let made = file.metadata()?;
+        if (made.uid(), made.gid()) != (owner.uid(), owner.gid()) {
+            fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+        }
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, &path)?;
+        File::open(directory)?.sync_all()
+    }
+}
+
+/// Now, to the second.
+pub(crate) fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+/// Reads the file's text. What is wrong with it is told without quoting it, as the parser would.
+fn parse(text: &str) -> Result<Vec<Entry>, String> {
+    if let Ok(OneKey { access_key, secret_key }) = toml::from_str(text) {
+        let grants = vec![Grant::all()];
+        return Ok(vec![Entry { access_key, secret_key, note: None, created: None, expires: None, grants }]);
+    }
+    let contents: Contents = toml::from_str(text).map_err(|error| {
+        let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+        let line = line.map_or_else(String::new, |line| format!(" near line {line}"));
+        format!("this is no file of access keys{line}: a [[key]] has access_key, secret_key, grants, and may have note, created, expires")
+    })?;
+    Ok(contents.key)
+}
+
+fn check_all(entries: &[Entry]) -> Result<(), String> {
+    if entries.len() > KEYS_MAX {
+        return Err(format!("{} access keys: there may be {KEYS_MAX}", entries.len()));
+    }
+    let mut ids = std::collections::HashSet::new();
+    for entry in entries {
+        let id = &entry.access_key;
+        check(id, &entry.secret_key).map_err(|why| format!("the access key {id:?}: {why}"))?;
+        if entry.grants.len() > GRANTS_MAX {
+            return Err(format!("the access key {id} has {} grants: it may have {GRANTS_MAX}", entry.grants.len()));
+        }
+        if !ids.insert(id) {
+            return Err(format!("the access key {id} is there twice"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> (tempfile::TempDir, AccessFile) {
+        let state = tempfile::tempdir().unwrap();
+        let file = AccessFile::in_state(state.path());
+        (state, file)
+    }
+
+    #[test]
+    fn the_first_key_is_made_for_its_owner_alone() {
+        let (_state, file) = file();
+        let made = file.make_first().unwrap();
+        assert_eq!(fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
+        let [entry] = &file.read().unwrap()[..] else { panic!("one key") };
+        assert_eq!((&entry.access_key[..], &entry.secret_key[..]), (&made.id[..], made.secret.expose()));
+        assert!(entry.is_lasting_admin());
+    }
+
+    #[test]
+    fn the_file_of_one_key_is_read_and_replaced() {
+        let (_state, file) = file();
+        fs::write(file.path(), "access_key = \"abc\"\nsecret_key = \"12345678\"\n").unwrap();
+        assert!(file.read().unwrap()[0].is_lasting_admin());
+        file.change(|entries| {
+            entries[0].note = Some("first".to_owned());
+            Ok(())
+        })
+        .unwrap();
+        assert!(fs::read_to_string(file.path()).unwrap().starts_with("[[key]]"));
+        assert_eq!(file.read().unwrap()[0].note.as_deref(), Some("first"));
+    }
+
+    #[test]
+    fn grants_are_read_as_they_are_written() {
+        for text in ["*:admin", "photos:read,list", "cam-*/in/:write", "b/a:b/:delete,read-sealed,write-sealed"] {
+            assert_eq!(format_grant(&parse_grant(text).unwrap()), text);
+        }
+        assert_eq!(parse_grant("b/a:b/:list").unwrap().prefix, "a:b/");
+        for bad in [
+            "",
+            "b",
+            "b:",
+            ":read",
+            "b:all",
+            "B:read",
+            "b*c:read",
+            "b:read,",
+            "/p:read",
+            &format!("{}:read", "b".repeat(64)),
+        ] {
+            assert!(parse_grant(bad).is_err(), "{bad}");
+        }
+        assert!(parse_grant(&format!("{}:read", "b".repeat(63))).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_is_not_quoted() {
+        let (_state, file) = file();
+        let key = "access_key = \"abc\"\nsecret_key = \"hunter2hunter2\"\n";
+        for (text, expected) in [
+            ("secret_key = hunter2hunter2".to_owned(), "access_key"),
+            (format!("[[key]]\n{key}grants = [\"b:everything\"]\n"), "line"),
+            (format!("[[key]]\n{key}"), "grants"),
+            (format!("[[key]]\n{key}grants = []\n[[key]]\n{key}grants = []\n"), "twice"),
+            (format!("[[key]]\n{key}grants = []\nmore = 1\n"), "line"),
+        ] {
+            fs::write(file.path(), text).unwrap();
+            let Err(error) = file.read() else { panic!("it is wrong") };
+            assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn keys_and_grants_have_bounds() {
+        let entry = |index: usize, grants: usize| Entry {
+            access_key: format!("key{index}"),
+            secret_key: "12345678".to_owned().into(),
+            note: None,
+            created: None,
+            expires: None,
+            grants: vec![Grant::all(); grants],
+        };
+        let keys = |count| (0..count).map(|index| entry(index, 1)).collect::<Vec<_>>();
+        assert!(check_all(&keys(KEYS_MAX)).is_ok() && check_all(&keys(KEYS_MAX + 1)).is_err());
+        assert!(check_all(&[entry(0, GRANTS_MAX)]).is_ok() && check_all(&[entry(0, GRANTS_MAX + 1)]).is_err());
+        let (_state, file) = file();
+        let one = "[[key]]\naccess_key = \"abc\"\nsecret_key = \"12345678\"\ngrants = []\n";
+        let padded = |len: u64| format!("{one}{}", "#".repeat(len as usize - one.len()));
+        fs::write(file.path(), padded(LEN_MAX)).unwrap();
+        assert!(file.read().is_ok());
+        fs::write(file.path(), padded(LEN_MAX + 1)).unwrap();
+        assert!(file.read().is_err());
+    }
+}

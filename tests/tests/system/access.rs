@@ -1,0 +1,260 @@
+//! Access keys: what each may do, and that changes hold at once.
+
+use keyhole_tests::command::{Directory, fails, succeeds};
+use keyhole_tests::data::{base64, md5};
+use keyhole_tests::http::object;
+use keyhole_tests::sigv4::Signer;
+use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
+
+/// Makes an access key with these grants.
+fn add(node: &Node, options: &[&str]) -> Signer {
+    let data = node.data().to_str().unwrap();
+    signer(&succeeds(&[&["access", "add", data, "--json"], options].concat(), b""))
+}
+
+/// Who signs with what a command has shown as JSON.
+fn signer(shown: &[u8]) -> Signer {
+    let shown: serde_json::Value = serde_json::from_slice(shown).unwrap();
+    let text = |name: &str| shown[name].as_str().unwrap().to_owned();
+    Signer { access_key: text("access_key"), secret_key: text("secret_key"), region: "us-east-1".to_owned() }
+}
+
+fn with_grants(node: &Node, grants: &[&str]) -> Signer {
+    add(node, &grants.iter().flat_map(|grant| ["--grant", grant]).collect::<Vec<_>>())
+}
+
+fn code(reply: &Response) -> (u16, String) {
+    (reply.status, reply.element("Code").unwrap_or_default())
+}
+
+#[track_caller]
+fn denied(reply: &Response) {
+    assert_eq!(reply.status, 403, "{}", reply.text());
+    if !reply.body.is_empty() {
+        assert_eq!(reply.element("Code").as_deref(), Some("AccessDenied"), "{}", reply.text());
+    }
+}
+
+/// What a request for each operation looks like, by the right that it takes.
+fn operations(key: &str) -> Vec<(&'static str, Request)> {
+    let customer_key = CustomerKey::random();
+    let of_bucket = |method: &str| Request::new(method, "/bucket");
+    let copied = object("PUT", key).header("x-amz-copy-source", "bucket/in/there");
+    vec![
+        ("read", object("GET", key)),
+        ("read", object("HEAD", key)),
+        ("read", object("GET", key).query("tagging", "")),
+        ("read", object("GET", key).query("acl", "")),
+        ("read", object("GET", key).query("attributes", "").header("x-amz-object-attributes", "ETag")),
+        ("write", object("PUT", key).body("x")),
+        ("write", object("PUT", key).headers(customer_key.headers()).body("x")),
+        ("write", object("POST", key).query("uploads", "")),
+        ("write", object("PUT", key).query("tagging", "").body("<Tagging><TagSet/></Tagging>")),
+        ("write", object("DELETE", key).query("tagging", "")),
+        ("write,read", copied),
+        ("list", of_bucket("GET").query("prefix", key)),
+        ("list", of_bucket("GET").query("prefix", key).query("list-type", "2")),
+        ("list", of_bucket("GET").query("prefix", key).query("uploads", "")),
+        ("list", of_bucket("GET").query("acl", "")),
+        ("read-sealed", object("GET", key).header("x-keyhole-sealed", "1")),
+        ("read-sealed", object("HEAD", key).header("x-keyhole-sealed", "1")),
+        ("write-sealed", object("PUT", key).header("x-keyhole-sealed", "1").body("x")),
+        ("delete", object("DELETE", key)),
+    ]
+}
+
+#[test]
+fn each_operation_takes_its_right() {
+    let node = Node::with_bucket();
+    let put = || drop(node.send(&object("PUT", "in/there").body("there")).expect(200));
+    put();
+    for right in ["read", "write", "list", "delete", "read-sealed", "write-sealed"] {
+        let signer = with_grants(&node, &[&format!("buck*/in/:{right}")]);
+        for (takes, request) in operations("in/there") {
+            put();
+            let reply = request.send(node.address(), &signer);
+            match takes == right {
+                true => assert_ne!(reply.status, 403, "{right}: {} {}", request.target(), reply.text()),
+                false => denied(&reply),
+            }
+        }
+        put();
+        // Another prefix, and the bucket as a whole.
+        operations("out/there").into_iter().chain(operations("in")).for_each(|(_, request)| {
+            if !request.target().contains("acl") || request.target().contains("there") {
+                denied(&request.send(node.address(), &signer));
+            }
+        });
+        denied(&Request::new("GET", "/bucket").send(node.address(), &signer));
+        denied(&Request::new("PUT", "/bucket-2").send(node.address(), &signer));
+        denied(&Request::new("DELETE", "/bucket").send(node.address(), &signer));
+        denied(&Request::new("GET", "/other").send(node.address(), &signer));
+        // A client may look whether its bucket is there.
+        Request::new("HEAD", "/bucket").send(node.address(), &signer).expect(200);
+        Request::new("GET", "/bucket").query("location", "").send(node.address(), &signer).expect(200);
+    }
+    let both = with_grants(&node, &["bucket/in/:read", "bucket/in/:write"]);
+    object("PUT", "in/copy").header("x-amz-copy-source", "bucket/in/there").send(node.address(), &both).expect(200);
+    denied(&object("PUT", "in/copy").header("x-amz-copy-source", "bucket/out").send(node.address(), &both));
+}
+
+#[test]
+fn an_admin_of_some_buckets_makes_and_deletes_them() {
+    let node = Node::with_bucket();
+    node.make_bucket("cam-1");
+    let admin = with_grants(&node, &["cam-*:admin"]);
+    let send = |method: &str, path: &str| Request::new(method, path).send(node.address(), &admin);
+    send("PUT", "/cam-2").expect(200);
+    denied(&send("PUT", "/other"));
+    denied(&send("DELETE", "/bucket"));
+    let listed = send("GET", "/").expect(200).text();
+    assert!(listed.contains("cam-1") && listed.contains("cam-2") && !listed.contains("<Name>bucket"), "{listed}");
+    send("DELETE", "/cam-2").expect(204);
+    Request::new("PUT", "/cam-1/o").body("x").send(node.address(), &admin).expect(200);
+    Request::new("GET", "/cam-1/o").send(node.address(), &admin).expect(200);
+}
+
+/// Deletions of many objects are looked at one by one; absence is told to who may list.
+#[test]
+fn what_is_not_told() {
+    let node = Node::with_bucket();
+    for key in ["in/a", "out/a"] {
+        node.send(&object("PUT", key).body("x")).expect(200);
+    }
+    let some = with_grants(&node, &["bucket/in/:delete,read"]);
+    let document = "<Delete><Object><Key>in/a</Key></Object><Object><Key>out/a</Key></Object></Delete>";
+    let md5 = base64(&md5(document.as_bytes()));
+    let delete = Request::new("POST", "/bucket").query("delete", "").header("content-md5", md5).body(document);
+    let reply = delete.send(node.address(), &some).expect(200).text();
+    assert!(reply.contains("<Deleted><Key>in/a</Key>") && reply.contains("<Code>AccessDenied</Code>"), "{reply}");
+    node.send(&object("GET", "out/a")).expect(200);
+    denied(&object("GET", "in/none").send(node.address(), &some));
+    denied(&object("HEAD", "in/none").send(node.address(), &some));
+    let lister = with_grants(&node, &["bucket:list,read"]);
+    assert_eq!(code(&object("GET", "in/none").send(node.address(), &lister)), (404, "NoSuchKey".to_owned()));
+}
+
+#[test]
+fn changes_hold_at_once() {
+    let node = Node::with_bucket();
+    let data = node.data().to_str().unwrap();
+    node.send(&object("PUT", "o").body("x")).expect(200);
+    let reads = |signer: &Signer| code(&object("GET", "o").send(node.address(), signer));
+    let first = add(&node, &["--grant", "bucket:read,list", "--note", "a camera"]);
+    assert_eq!(reads(&first).0, 200);
+
+    let rotated = signer(&succeeds(&["access", "rotate", data, &first.access_key, "--json"], b""));
+    assert_eq!(reads(&rotated).0, 200);
+    assert_eq!(reads(&first), (403, "InvalidAccessKeyId".to_owned()));
+
+    // The old one is good for a while.
+    let keep = ["access", "rotate", data, &rotated.access_key, "--json", "--keep", "1s"];
+    let last = signer(&succeeds(&keep, b""));
+    assert_eq!((reads(&last).0, reads(&rotated).0), (200, 200));
+    let begun = std::time::Instant::now();
+    while reads(&rotated).0 == 200 {
+        assert!(begun.elapsed().as_secs() < 20, "it was to be good for a second");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!(reads(&rotated), (403, "InvalidAccessKeyId".to_owned()));
+
+    let listed = String::from_utf8(succeeds(&["access", "list", data, "--json"], b"")).unwrap();
+    for expected in [&last.access_key[..], "a camera", "bucket:read,list", "\"expired\": true"] {
+        assert!(listed.contains(expected), "{expected} in {listed}");
+    }
+    let table = String::from_utf8(succeeds(&["access", "list", data], b"")).unwrap();
+    for secret in [&first, &rotated, &last].map(|signer| &signer.secret_key) {
+        assert!(!listed.contains(secret) && !table.contains(secret), "a secret is shown once");
+        assert!(!node.log().contains(secret));
+    }
+
+    succeeds(&["access", "revoke", data, &last.access_key], b"");
+    assert_eq!(reads(&last), (403, "InvalidAccessKeyId".to_owned()));
+    assert!(fails(1, &["access", "revoke", data, &last.access_key], b"").1.contains("no access key"));
+    assert_eq!(node.send(&object("GET", "o")).status, 200, "that of the environment stays");
+}
+
+#[test]
+fn keys_are_given_and_kept() {
+    let mut node = Launch::default().start();
+    node.make_bucket("bucket");
+    let data = node.data().to_str().unwrap().to_owned();
+    let admin = node.signer().access_key.clone();
+    let refused = fails(1, &["access", "revoke", &data, &admin], b"").1;
+    assert!(refused.contains("last access key that may do everything"), "{refused}");
+    let file = ["--access-key", "GIVENKEY", "--secret-file", "-"];
+    let given = [&["access", "add", &data, "--json", "--admin"], &file[..]].concat();
+    let given = signer(&succeeds(&given, b"a secret that was given\n"));
+    assert_eq!((&given.access_key[..], &given.secret_key[..]), ("GIVENKEY", "a secret that was given"));
+    object("PUT", "o").body("x").send(node.address(), &given).expect(200);
+    succeeds(&["access", "revoke", &data, &admin], b"");
+    assert_eq!(code(&node.send(&object("GET", "o"))), (403, "InvalidAccessKeyId".to_owned()));
+    let again = [&["access", "add", &data, "--admin"], &file[..]].concat();
+    assert!(fails(1, &again, b"another secret\n").1.contains("already"));
+
+    // Without a node, and after a restart.
+    assert!(node.stop().success());
+    let reader = add(&node, &["--grant", "bucket:read"]);
+    node.start();
+    object("GET", "o").send(node.address(), &reader).expect(200);
+    object("GET", "o").send(node.address(), &given).expect(200);
+    denied(&object("PUT", "o").body("y").send(node.address(), &reader));
+
+    // A file that cannot be read leaves the keys that are good.
+    let path = node.data().join("credentials.toml");
+    let good = std::fs::read(&path).unwrap();
+    std::fs::write(&path, "[[key]]\nsecret_key = 'hunter2hunter2'\n").unwrap();
+    let said = fails(1, &["access", "add", &data, "--admin"], b"").1;
+    assert!(said.contains("access_key") && !said.contains("hunter2"), "{said}");
+    object("GET", "o").send(node.address(), &given).expect(200);
+    std::fs::write(&path, good).unwrap();
+    for (wrong, words) in [
+        (&["--grant", "bucket"][..], "BUCKET"),
+        (&["--grant", "bucket:everything"], "read-sealed"),
+        (&[], "--grant"),
+        (&["--admin", "--expires", "yesterday"], "2027-01-31"),
+        (&["--admin", "--access-key", "x"], "--secret-file"),
+    ] {
+        let said = fails(2, &[&["access", "add", &data], wrong].concat(), b"").1;
+        assert!(said.contains(words), "{wrong:?}: {said}");
+    }
+    let nowhere = Directory::new();
+    assert!(fails(1, &["access", "list", &nowhere.path("none")], b"").1.contains("no store"));
+}
+
+#[test]
+fn everybody_reads_where_that_is_allowed() {
+    let node = Node::with_bucket();
+    let data = node.data().to_str().unwrap();
+    let key = CustomerKey::random();
+    node.send(&object("PUT", "plain").body("plain")).expect(200);
+    node.send(&object("PUT", "sealed").headers(key.headers()).body("sealed")).expect(200);
+    let anonymous = |request: Request| request.send_unsigned(node.address());
+    denied(&anonymous(object("GET", "plain")));
+    let shown = succeeds(&["bucket", "set", data, "bucket", "--anonymous-read", "allow"], b"");
+    assert!(String::from_utf8(shown).unwrap().contains("anonymous-read: allow"));
+    assert_eq!(anonymous(object("GET", "plain")).expect(200).text(), "plain");
+    anonymous(object("HEAD", "plain")).expect(200);
+    assert_eq!(anonymous(object("GET", "plain").header("range", "bytes=1-2")).expect(206).text(), "la");
+    // Under a customer key only with it.
+    assert_eq!(anonymous(object("GET", "sealed").headers(key.headers())).expect(200).text(), "sealed");
+    assert_eq!(anonymous(object("GET", "sealed")).status, 400);
+    denied(&anonymous(object("GET", "sealed").headers(CustomerKey::random().headers())));
+    for request in [
+        object("GET", "none"),
+        object("GET", "plain").query("tagging", ""),
+        object("GET", "sealed").header("x-keyhole-sealed", "1"),
+        object("PUT", "plain").body("x"),
+        object("DELETE", "plain"),
+        object("POST", "plain").query("uploads", ""),
+        Request::new("GET", "/bucket"),
+        Request::new("GET", "/bucket").query("list-type", "2"),
+        Request::new("GET", "/"),
+        Request::new("GET", "/none/o"),
+        Request::new("GET", "/UPPER/o"),
+    ] {
+        denied(&anonymous(request));
+    }
+    succeeds(&["bucket", "set", data, "bucket", "--anonymous-read", "forbid"], b"");
+    denied(&anonymous(object("GET", "plain")));
+}

@@ -560,6 +560,7 @@ addEventListener("load", () => {
   const told = {
     inner: innerWidth, scroll: document.documentElement.scrollWidth, ground: light(style("body").backgroundColor),
     least: Math.min(...texts.map(selector => contrast(style(selector).color, card))),
+    cut: [...document.querySelectorAll(".card")].filter(card => card.scrollWidth > card.clientWidth).length,
     lines: document.querySelectorAll("path.line").length, figures: document.querySelectorAll("figure").length,
   };
   parent.postMessage(JSON.stringify(told), "*");
@@ -618,7 +619,7 @@ fn the_page_looks_right_in_chromium() {
             let title = dom.split_once("<title>").and_then(|(_, rest)| rest.split_once("</title>")).unwrap().0;
             let told: Value = serde_json::from_str(title).unwrap_or_else(|_| panic!("{title}"));
             println!("{width} pixels, scheme {scheme}: {told}");
-            assert_eq!((&told["inner"], &told["figures"]), (&json!(width), &json!(4)));
+            assert_eq!((&told["inner"], &told["figures"], &told["cut"]), (&json!(width), &json!(4), &json!(0)));
             assert!(told["scroll"].as_u64() <= Some(width), "it is too wide: {told}");
             assert!(told["least"].as_f64().unwrap() >= 4.5, "it is hard to read: {told}");
             assert!(told["lines"].as_u64() >= Some(6), "{told}");

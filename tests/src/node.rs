@@ -25,6 +25,9 @@ const READY: &str = "listening on http://";
 /// The same of its TLS listener, said before.
 const READY_TLS: &str = "listening on https://";
 
+/// And of its admin listener.
+const READY_ADMIN: &str = "status page on http://";
+
 /// The binary under test: `KEYHOLE_BIN`, or what Cargo builds now.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
@@ -145,8 +148,17 @@ impl Launch {
     }
 
     fn start_node(self, home: TempDir, data: PathBuf) -> Node {
-        let mut node =
-            Node { launch: self, home, data, child: None, address: None, tls_address: None, signer: None, starts: 0 };
+        let mut node = Node {
+            launch: self,
+            home,
+            data,
+            child: None,
+            address: None,
+            tls_address: None,
+            admin_address: None,
+            signer: None,
+            starts: 0,
+        };
         node.start();
         node
     }
@@ -172,6 +184,7 @@ pub struct Node {
     child: Option<Child>,
     address: Option<SocketAddr>,
     tls_address: Option<SocketAddr>,
+    admin_address: Option<SocketAddr>,
     signer: Option<Signer>,
     starts: usize,
 }
@@ -204,12 +217,13 @@ impl Node {
         command.stderr(File::create(&log).expect("a log")).stdout(File::create(&out_path).expect("a file"));
         self.child = Some(command.spawn().expect("the binary starts"));
         let started = Instant::now();
-        let (address, tls_address) = loop {
+        let (address, tls_address, admin_address) = loop {
             let text = fs::read_to_string(&out_path).unwrap_or_default();
             let after = |what: &str| text.lines().find_map(|line| line.strip_prefix(what));
             if let Some(address) = after(READY).filter(|_| text.ends_with('\n')) {
                 let parse = |address: &str| address.parse().expect("an address");
-                break (parse(address), after(READY_TLS).map(parse));
+                let admin = after(READY_ADMIN).map(|address| parse(address.trim_end_matches('/')));
+                break (parse(address), after(READY_TLS).map(parse), admin);
             }
             let child = self.child.as_mut().expect("it was started");
             if let Some(status) = child.try_wait().expect("a child") {
@@ -220,6 +234,7 @@ impl Node {
         };
         self.address = Some(address);
         self.tls_address = tls_address;
+        self.admin_address = admin_address;
         let (access_key, secret_key) = match self.launch.has_credential {
             true => (ACCESS_KEY.to_owned(), SECRET_KEY.to_owned()),
             false => self.credential_made(),
@@ -250,6 +265,11 @@ impl Node {
     /// Where it listens for TLS.
     pub fn tls_address(&self) -> SocketAddr {
         self.tls_address.expect("the node was started with a TLS listener")
+    }
+
+    /// Where its status page is.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address.expect("the node was started with an admin listener")
     }
 
     /// Where it listens, as a URL.

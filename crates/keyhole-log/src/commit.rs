@@ -159,6 +159,7 @@ impl<D: Disk> Context<D> {
         // A sync that overlaps a failed write proves nothing about it.
         self.shared.check_poison()?;
         let mut state = self.shared.lock();
+        state.counters.syncs.syncs += 1;
         let syncing = noted.unwrap_or_else(|| state.begin_sync());
         state.end_sync(&syncing);
         Ok(())
@@ -309,6 +310,7 @@ impl<D: Disk> Context<D> {
     fn appended(&self, meta: &OpenMeta, drafts: &[&Draft], len: usize, records: usize, is_durable: bool) {
         let mut state = self.shared.lock();
         let seqs = drafts.iter().map(|draft| draft.seq);
+        state.counters.syncs.durable_writes += u64::from(is_durable);
         match is_durable {
             true => state.numbers.durable(seqs),
             false => state.numbers.written(seqs),

@@ -47,10 +47,12 @@ pub use recover::{Format, OpenOptions, Recovery, create, open};
 #[cfg(feature = "sabotage")]
 pub use sabotage::{Sabotage, sabotage};
 pub use shared::{Activity, Shared, Sync, Usage};
-pub use stats::{BatchHistogram, CleanerStats, SegmentKind, SegmentStat, SegmentState, Stats, Written};
+pub use stats::{
+    BatchHistogram, CleanerStats, SegmentCounts, SegmentKind, SegmentStat, SegmentState, Stats, Syncs, Written,
+};
 pub use types::{
-    BodyId, BucketInfo, BucketSettings, CompleteUpload, Condition, Content, CreateUpload, Etag, ListObjects,
-    ListUploads, Listed, ListedUpload, Listing, Object, ParseEtagError, Part, PartInfo, PutObject, PutPart, UploadHead,
-    UploadListing, UploadRef,
+    BodyId, BucketInfo, BucketSettings, BucketUsage, CompleteUpload, Condition, Content, CreateUpload, Etag,
+    ListObjects, ListUploads, Listed, ListedUpload, Listing, Object, ParseEtagError, Part, PartInfo, PutObject,
+    PutPart, UploadHead, UploadListing, UploadRef,
 };
 pub use writer::Writer;

@@ -18,6 +18,7 @@ use crate::maintain::Wish;
 use crate::numbers::Numbers;
 use crate::segments::{Segments, Use};
 use crate::stats::{Counters, Stats};
+use crate::types::BucketUsage;
 use crate::wire::StoreId;
 use crate::wire::record::Durable;
 use crate::wire::superblock::Superblock;
@@ -54,6 +55,8 @@ pub struct Usage {
     pub live: u64,
     /// Bytes written that nothing refers to any more, or yet.
     pub dead: u64,
+    /// Bytes of records and blocks that may be referred to at most, give or take what was under way when that was reached.
+    pub live_max: u64,
 }
 
 /// What the log is doing at a moment. For tests that want to know where a crash fell.
@@ -218,9 +221,29 @@ impl Shared {
         self.store
     }
 
-    /// Everything that is counted. Takes some time with many segments and bodies: not for every request.
+    /// Everything that is counted. Takes some time with many segments: not for every request.
     pub fn stats(&self) -> Stats {
-        self.lock().stats()
+        let state = self.lock();
+        let segments = state.segment_stats();
+        Stats { segments, ..state.summary(self.poisoned()) }
+    }
+
+    /// The same without a list of segments.
+    pub fn summary(&self) -> Stats {
+        self.lock().summary(self.poisoned())
+    }
+
+    /// The same as [`Stats::newest_ms`].
+    pub fn newest_ms(&self) -> u64 {
+        self.lock().index.newest_ms
+    }
+
+    /// What the first buckets by name hold, at most `limit` of them, and how many there are besides.
+    pub fn bucket_usage(&self, limit: usize) -> (Vec<BucketUsage>, u64) {
+        let state = self.lock();
+        let buckets: Vec<BucketUsage> = state.index.bucket_usage().take(limit).collect();
+        let more = state.index.bucket_count() - buckets.len() as u64;
+        (buckets, more)
     }
 
     /// Pins on bodies, and on segments, that are held now.
@@ -287,6 +310,7 @@ impl State {
             bodies: self.index.body_count(),
             live,
             dead: used.saturating_sub(live),
+            live_max: self.segments.live_max(),
         }
     }
 
@@ -294,6 +318,12 @@ impl State {
     /// cleaned. In a ring what is oldest is dropped instead.
     pub(crate) fn is_full(&self) -> bool {
         !self.maintenance.ring && self.index.live.total() >= self.segments.live_max()
+    }
+
+    /// Whether what is new is refused until something is deleted.
+    pub(crate) fn refuses(&self) -> bool {
+        let stuck = self.maintenance.stuck && !self.maintenance.ring;
+        self.is_full() || stuck && !self.segments.has_spare()
     }
 
     /// Whether records of any kind may go on.

@@ -16,10 +16,49 @@ pub struct Stats {
     pub written: Written,
     /// Batches of records since the log was opened, by how many commits shared one.
     pub batches: BatchHistogram,
+    /// What was made durable since the log was opened.
+    pub syncs: Syncs,
     /// What the cleaner has done since the log was opened.
     pub cleaner: CleanerStats,
-    /// Every segment of the file.
+    /// Segments by state.
+    pub segment_counts: SegmentCounts,
+    /// Every segment of the file; none in a [`summary`](crate::Shared::summary).
     pub segments: Vec<SegmentStat>,
+    /// When full, the oldest objects go.
+    pub ring: bool,
+    /// What is new is refused until something is deleted.
+    pub full: bool,
+    /// A write or a sync has failed, and nothing more is written.
+    pub poisoned: bool,
+    /// The newest time at which an object, a part or an upload was stored, in ms since 1970, of those known since the log was
+    /// opened; 0: there is none.
+    pub newest_ms: u64,
+}
+
+/// What was made durable, and how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Syncs {
+    /// Syncs of the whole disk.
+    pub syncs: u64,
+    /// Batches whose write made them durable by itself.
+    pub durable_writes: u64,
+}
+
+/// How many segments are in each state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SegmentCounts {
+    /// Those that can be begun, and whose place in the file is there.
+    pub blank: u64,
+    /// Those that are being appended to.
+    pub open: u64,
+    /// Those that nothing more is appended to.
+    pub closed: u64,
+    /// Those in which nothing is of use, before they are freed.
+    pub condemned: u64,
+    /// Those that could not be read.
+    pub damaged: u64,
 }
 
 /// Bytes written since the log was opened, by what they were.
@@ -131,11 +170,12 @@ pub struct SegmentStat {
 pub(crate) struct Counters {
     pub(crate) written: Written,
     pub(crate) batches: BatchHistogram,
+    pub(crate) syncs: Syncs,
     pub(crate) cleaner: CleanerStats,
 }
 
 impl State {
-    pub(crate) fn stats(&self) -> Stats {
+    pub(crate) fn segment_stats(&self) -> Vec<SegmentStat> {
         let segments = self.segments.table.iter().zip(0u32..).map(|(segment, number)| {
             let (kind, state) = match segment.used {
                 Use::Blank => (SegmentKind::Blank, SegmentState::Blank),
@@ -147,13 +187,33 @@ impl State {
             let (generation, written) = (segment.generation, u64::from(segment.written));
             SegmentStat { number, kind, state, generation, written, live: self.index.live.of(number) }
         });
+        segments.collect()
+    }
+
+    pub(crate) fn summary(&self, poisoned: bool) -> Stats {
+        let mut counts = SegmentCounts::default();
+        for segment in &self.segments.table {
+            *match segment.used {
+                Use::Blank => &mut counts.blank,
+                Use::Open(_) => &mut counts.open,
+                Use::Closed(_) => &mut counts.closed,
+                Use::Condemned(_) => &mut counts.condemned,
+                Use::Damaged => &mut counts.damaged,
+            } += 1;
+        }
         Stats {
             usage: self.usage(),
             index_bytes: self.index.allocated(),
             written: self.counters.written,
             batches: self.counters.batches,
+            syncs: self.counters.syncs,
             cleaner: self.counters.cleaner,
-            segments: segments.collect(),
+            segment_counts: counts,
+            segments: Vec::new(),
+            ring: self.maintenance.ring,
+            full: self.refuses(),
+            poisoned,
+            newest_ms: self.index.newest_ms,
         }
     }
 }

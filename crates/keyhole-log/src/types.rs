@@ -106,6 +106,21 @@ pub struct BucketInfo {
     pub time_ms: u64,
 }
 
+/// What a bucket holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketUsage {
+    /// Its name.
+    pub name: String,
+    /// Objects.
+    pub objects: u64,
+    /// Uploads that are neither completed nor aborted.
+    pub uploads: u64,
+    /// Plaintext bytes of its objects and of the parts of its uploads.
+    pub bytes: u64,
+    /// Plaintext bytes that they may have together. `None`: no bound.
+    pub quota: Option<u64>,
+}
+
 /// What a bucket is set to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BucketSettings {

@@ -3,6 +3,7 @@
 //! Long bodies take whole blocks. Short ones, which the log keeps in their records, take pages of a share of their own: so
 //! neither kind waits for the other.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use keyhole_log::limits::{BLOCK_DATA, INLINE_MAX, PAGE};
@@ -21,6 +22,37 @@ pub(crate) struct Admission {
     pages: Semaphore,
     /// Requests that wait for either.
     waiters: AtomicUsize,
+}
+
+/// Shows how much of a worker's memory is in use.
+pub struct Gauge(Arc<Admission>);
+
+/// How much of a worker's memory is in use. The bounds are in [`limits`](crate::limits).
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Load {
+    /// Blocks of long bodies, of [`BLOCKS_PER_WORKER`].
+    pub blocks: usize,
+    /// Pages of short ones, of [`PAGES_PER_WORKER`].
+    pub pages: usize,
+    /// Requests that wait for either, of [`WAITERS_PER_WORKER`].
+    pub waiters: usize,
+}
+
+impl Gauge {
+    pub(crate) fn new(admission: Arc<Admission>) -> Self {
+        Gauge(admission)
+    }
+
+    /// As of now.
+    pub fn read(&self) -> Load {
+        let Admission { blocks, pages, waiters } = &*self.0;
+        Load {
+            blocks: BLOCKS_PER_WORKER - blocks.available_permits(),
+            pages: PAGES_PER_WORKER - pages.available_permits(),
+            // One that is told to come later is counted for a moment.
+            waiters: waiters.load(Ordering::Relaxed).min(WAITERS_PER_WORKER),
+        }
+    }
 }
 
 /// What a request may hold, until it is dropped.
@@ -167,12 +199,18 @@ mod tests {
 
     #[test]
     fn too_many_are_told_to_come_later() {
-        let admission = Admission::new();
+        let admission = Arc::new(Admission::new());
+        let gauge = Gauge::new(admission.clone());
+        assert_eq!(gauge.read(), Load::default());
         let _held: Vec<_> = std::iter::from_fn(|| now(admission.upload(SHORT + 1))).collect();
         let mut waiting: Vec<_> = (0..WAITERS_PER_WORKER).map(|_| Box::pin(admission.upload(SHORT + 1))).collect();
         assert!(waiting.iter_mut().all(|waiting| waiting.now_or_never().is_none()));
         assert!(matches!(now(admission.upload(SHORT + 1)), Some(Err(_))));
+        let short = now(admission.upload(1));
+        assert_eq!(gauge.read(), Load { blocks: BLOCKS_PER_WORKER, pages: 2, waiters: WAITERS_PER_WORKER });
+        drop(short);
         waiting.pop();
+        assert_eq!(gauge.read(), Load { blocks: BLOCKS_PER_WORKER, pages: 0, waiters: WAITERS_PER_WORKER - 1 });
         assert!(now(admission.upload(SHORT + 1)).is_none(), "one waits no longer");
     }
 }

@@ -43,8 +43,9 @@ mod tagging;
 mod upload;
 
 pub use access::{AccessKey, AccessTable, Grant, Right, Rights};
+pub use admission::{Gauge, Load};
 pub use io::{Env, Stream};
-pub use lifecycle::{Pass, expire, rule_count};
+pub use lifecycle::{Pass, clock_behind, expire, rule_count};
 pub use node::{Config, Node};
 pub use observe::{Exchange, Observer};
 pub use policy::{Policy, SseC};

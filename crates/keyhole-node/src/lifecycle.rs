@@ -51,6 +51,15 @@ pub async fn expire<D: Disk>(log: &Log<D>, env: &impl Env) -> std::result::Resul
     Ok(Pass::Done { objects, uploads })
 }
 
+/// Whether the clock is well behind a time at which something that is there was stored, in whatever bucket: that time, and the
+/// bucket. Nothing is looked through where [`Stats::newest_ms`](keyhole_log::Stats::newest_ms) says already that it is not.
+pub async fn clock_behind<D: Disk>(log: &Log<D>, env: &impl Env) -> Option<(u64, String)> {
+    if !is_behind(env.now_ms(), log.shared().newest_ms()) {
+        return None;
+    }
+    log.newest(|_| true).await.filter(|(stored_ms, _)| is_behind(env.now_ms(), *stored_ms))
+}
+
 fn is_behind(now_ms: u64, newest_ms: u64) -> bool {
     now_ms.saturating_add(CLOCK_STEP_MAX_MS) < newest_ms
 }

@@ -13,7 +13,7 @@ use keyhole_s3::ops::{self, HostNames, Operation, Target};
 use keyhole_s3::{Error, ErrorCode, form};
 
 use crate::access::{AccessTable, Caller, GoodAt};
-use crate::admission::Admission;
+use crate::admission::{Admission, Gauge};
 use crate::failure::{Failure, Result};
 use crate::io::{Env, Stream};
 use crate::observe::{Account, Exchange, Observer};
@@ -43,7 +43,7 @@ pub struct Node<D: Disk, E: Engine, V> {
     pub(crate) log: Log<D>,
     pub(crate) engine: E,
     pub(crate) env: V,
-    pub(crate) admission: Admission,
+    pub(crate) admission: Arc<Admission>,
     signing_keys: SigningKeys,
 }
 
@@ -79,7 +79,13 @@ enum Next {
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     /// A worker that answers with what `log` holds.
     pub fn new(config: Arc<Config>, log: Log<D>, engine: E, env: V) -> Rc<Self> {
-        Rc::new(Node { config, log, engine, env, admission: Admission::new(), signing_keys: SigningKeys::default() })
+        let admission = Arc::new(Admission::new());
+        Rc::new(Node { config, log, engine, env, admission, signing_keys: SigningKeys::default() })
+    }
+
+    /// How much of its memory is in use, for whoever wants to know, on whatever thread.
+    pub fn gauge(&self) -> Gauge {
+        Gauge::new(self.admission.clone())
     }
 
     /// Answers the requests of one connection until either side ends it.

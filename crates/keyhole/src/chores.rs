@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyhole_log::{Disk, Log, Shared};
-use keyhole_node::{Pass, expire};
+use keyhole_node::{Pass, clock_behind, expire};
 use keyhole_s3::time::iso8601;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::control;
 use crate::env::System;
+use crate::status::Monitor;
 use crate::worker::First;
 
 /// How often what has expired is deleted.
@@ -40,7 +41,7 @@ impl Chores {
     /// Starts what needs the log: expiry, and the control socket if there is one.
     pub(crate) fn with_log<D: Disk>(&mut self, log: &Log<D>, first: First) {
         let First { control, running } = first;
-        self.users.push(spawn_local(expire_regularly(log.clone())));
+        self.users.push(spawn_local(expire_regularly(log.clone(), running.monitor.clone())));
         self.users.extend(control.map(|listener| spawn_local(control::serve(listener, log.clone(), running))));
     }
 
@@ -64,12 +65,20 @@ impl Chores {
     }
 }
 
-async fn expire_regularly<D: Disk>(log: Log<D>) {
+async fn expire_regularly<D: Disk>(log: Log<D>, monitor: Arc<Monitor>) {
     let mut ticks = interval(EXPIRE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut is_behind = false;
+    let (mut is_behind, mut was_behind) = (false, false);
     loop {
         ticks.tick().await;
+        let behind = clock_behind(&log, &System).await;
+        if let Some((stored_ms, bucket)) = &behind
+            && !std::mem::replace(&mut was_behind, true)
+        {
+            tracing::warn!(stored = iso8601(*stored_ms), bucket, "the clock is behind what was stored");
+        }
+        was_behind = behind.is_some();
+        monitor.clock_is_behind(behind);
         match expire(&log, &System).await {
             Ok(Pass::Behind { stored_ms, bucket }) => {
                 // Once: it may last.

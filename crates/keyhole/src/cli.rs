@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::commands::key::KeyCommand;
 use crate::commands::operate::ScrubOptions;
 use crate::commands::sealed::{InspectOptions, OpenOptions, SealOptions};
 use crate::commands::stat::StatOptions;
+use crate::commands::status::StatusOptions;
 use crate::commands::tls::TlsCommand;
 use crate::commands::verify::VerifyOptions;
 
@@ -47,6 +49,12 @@ pub(crate) enum Command {
     /// Check and show what a node would be started with.
     #[command(subcommand)]
     Config(Box<ConfigCommand>),
+    /// Show how a node is: what it does, what it has, and what is not as it should be.
+    #[command(
+        after_help = "Exit codes: 0 all is well; 1 something is not as it should be, or no node answers; 4 damage was \
+                            found; 2 wrong usage."
+    )]
+    Status(StatusOptions),
     /// Make and show customer keys.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -175,6 +183,11 @@ pub(crate) struct ServeOptions {
     #[arg(long = "trusted-proxy", value_name = "CIDR", value_parser = TrustedProxies::parse)]
     pub(crate) trusted_proxies: Vec<IpNet>,
 
+    /// The address and port to listen on for metrics, health and the status page: plain HTTP, to be read and no more, without
+    /// any credential. Such as 127.0.0.1:9001. Default: none.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin_listen: Option<SocketAddr>,
+
     /// Bounds the store, as in 10GiB or 500MB. Default: 80 % of the free space when the object file is created; all of a
     /// device.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
@@ -244,6 +257,16 @@ pub(crate) enum SyncMode {
     Always,
     Interval(Duration),
     Never,
+}
+
+impl fmt::Display for SyncMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SyncMode::Always => f.write_str("always"),
+            SyncMode::Interval(period) => write!(f, "interval:{}", period.as_millis()),
+            SyncMode::Never => f.write_str("never"),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -358,6 +381,7 @@ mod tests {
     fn sync_modes() {
         assert_eq!(parse_sync("always"), Ok(SyncMode::Always));
         assert_eq!(parse_sync("interval:250"), Ok(SyncMode::Interval(Duration::from_millis(250))));
+        assert_eq!(parse_sync("interval:250").unwrap().to_string(), "interval:250");
         for bad in ["", "interval", "interval:", "interval:0", "interval:-1", "sometimes"] {
             assert!(parse_sync(bad).is_err(), "{bad}");
         }

@@ -16,6 +16,7 @@ pub(crate) mod operate;
 mod plot;
 pub(crate) mod sealed;
 pub(crate) mod stat;
+pub(crate) mod status;
 mod stream;
 pub(crate) mod tls;
 pub(crate) mod verify;

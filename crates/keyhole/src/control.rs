@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 pub(crate) use answer::{CHANGE_AGAIN, CHANGE_PATIENCE, Replies, answer};
 pub(crate) use client::{ask, begin, is_served};
 pub(crate) use protocol::{
-    Allowed, Anonymous, BucketChange, BucketReply, DamageReply, Reply, Request, Scope, Segment, SseC, StatReply,
+    Allowed, Anonymous, BucketChange, BucketReply, CleanerReply, DamageReply, Reply, Request, Scope, Segment, SseC,
+    StatReply, WrittenReply,
 };
 pub(crate) use server::{Control, Running, serve};
 
@@ -25,7 +26,8 @@ pub(crate) use server::{Control, Running, serve};
 /// keys with 1,024 control characters, which have six bytes each.
 const REQUEST_MAX: usize = 8 << 10;
 
-/// The longest reply: a line of [`SEGMENTS_PER_LINE`] segments has some 30 KiB.
+/// The longest reply: a line of [`SEGMENTS_PER_LINE`] segments has some 30 KiB, a status with all that there may be in it some
+/// 100 KiB.
 const REPLY_MAX: usize = 256 << 10;
 
 /// Segments in one line.

@@ -4,6 +4,7 @@
 //! clock, files, signals, the command line. tokio-uring is named in [`uring`] alone.
 
 mod access;
+mod admin;
 mod audit;
 mod buffer;
 mod chores;
@@ -16,11 +17,13 @@ mod engine;
 mod env;
 mod epoll;
 mod medium;
+mod metrics;
 mod moving;
 mod observe;
 mod process;
 mod reload;
 mod serve;
+mod status;
 mod store;
 mod tls;
 mod uring;
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Serve(options) => serve::serve(options, sources.warnings()).map_err(Failure::from),
         Command::Config(command) => commands::config::run(command, &sources),
+        Command::Status(options) => commands::status::run(options),
         Command::Key(command) => commands::key::run(command),
         Command::Seal(options) => commands::sealed::seal(options),
         Command::Open(options) => commands::sealed::open(options),

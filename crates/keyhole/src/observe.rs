@@ -1,18 +1,25 @@
-//! Who is told of requests: the log, and the audit log.
+//! Who is told of requests: the metrics, the log, and the audit log.
 
 use std::sync::Arc;
 
 use keyhole_node::{Exchange, Observer};
 
 use crate::audit::Audit;
+use crate::metrics::Counting;
 
 /// All of them.
 pub(crate) struct Observers {
+    pub(crate) counting: Counting,
     pub(crate) audit: Option<Arc<Audit>>,
 }
 
 impl Observer for Observers {
+    fn began(&self, operation: &'static str) {
+        self.counting.began(operation);
+    }
+
     fn finished(&self, exchange: &Exchange<'_>) {
+        self.counting.finished(exchange);
         log(exchange);
         if let Some(audit) = self.audit.as_ref().filter(|_| exchange.sse_c) {
             audit.note(exchange);

@@ -17,12 +17,14 @@ use crate::audit::Audit;
 use crate::cli::{EngineChoice, IoMode, LogFormat, ServeOptions, SyncMode};
 use crate::control::{Control, Running};
 use crate::engine::Chosen;
+use crate::metrics::{Counting, Meter};
 use crate::observe::Observers;
 use crate::process::{self, Signal, Signals};
 use crate::reload::{self, Reloads};
+use crate::status::{Facts, Monitor, Phase};
 use crate::store::{self, Make, Place, StoreOptions};
 use crate::worker::{First, Setup, TlsSetup};
-use crate::{epoll, tls, uring};
+use crate::{admin, epoll, tls, uring};
 
 /// Connections that wait to be accepted, at each listener.
 const BACKLOG: i32 = 1024;
@@ -62,7 +64,10 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     let mut reloads = Reloads::new();
     let tls_config = load_tls(options, &mut reloads)?;
     let place = Place::find(&options.data, options.state.as_deref())?;
+    let monitor = Monitor::new(facts(options, engine, use_uring, threads));
+    let admin_address = start_admin(options.admin_listen, &monitor)?;
     let store = store::open(&place, &store_options)?;
+    monitor.opened(store.shared.clone(), store.damaged);
     let (access, keys, origin) = Access::load(&place.state)?;
     let listeners = listen(options.listen, threads, "--listen")?;
     let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
@@ -75,7 +80,8 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
         }
         None => (Vec::new(), None),
     };
-    let greeting = greeting(address, tls_address, &origin, &options.region);
+    let addresses = Addresses { plain: address, tls: tls_address, admin: admin_address };
+    let greeting = greeting(&addresses, &origin, &options.region);
     let host_names = HostNames::new(options.host_names.clone());
     let audit = options.audit_log.as_deref().map(Audit::start).transpose()?;
     let proxies = TrustedProxies::new(options.trusted_proxies.clone());
@@ -91,10 +97,10 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
         access: ArcSwap::from_pointee(keys),
         proxies,
         defaults: PolicyDefaults::new(options.policies.clone()),
-        observer: Box::new(Observers { audit: audit.clone() }),
+        observer: Box::new(Observers { counting: Counting(monitor.metrics().clone()), audit: audit.clone() }),
     });
 
-    let running = Arc::new(Running { config: config.clone(), access });
+    let running = Arc::new(Running { config: config.clone(), access, monitor: monitor.clone() });
     reloads.push(Box::new(running.clone()));
     if let Some(audit) = &audit {
         reloads.push(Box::new(audit.clone()));
@@ -113,6 +119,8 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
             engine,
             stop: stopping.clone(),
             first: first.take(),
+            meter: Meter::new(monitor.metrics().clone(), index),
+            monitor: monitor.clone(),
         };
         let done = done.clone();
         let run = move || {
@@ -129,8 +137,9 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
             .map_err(|error| format!("cannot start a thread: {error}"))?;
     }
     drop(done);
+    monitor.enter(Phase::Serving);
     print(&greeting);
-    mind_signals(signals, reloads, stop);
+    mind_signals(signals, reloads, stop, monitor);
     for _ in 0..threads {
         match finished.recv() {
             Ok(Ok(())) => {}
@@ -147,6 +156,32 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     tracing::info!("ended");
     // The workers' rings may have an accept in flight: they end with the process.
     std::process::exit(0);
+}
+
+/// What the node is.
+fn facts(options: &ServeOptions, engine: Chosen, use_uring: bool, workers: usize) -> Facts {
+    Facts {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        engine: format!("{engine:?}").to_lowercase(),
+        io: if use_uring { "uring" } else { "epoll" }.to_owned(),
+        sync: options.sync.to_string(),
+        workers,
+    }
+}
+
+/// Starts what watches the node, and shows it to whoever asks, where it is to be shown: from before the store is opened. The
+/// address that it listens on.
+fn start_admin(listen: Option<SocketAddr>, monitor: &Arc<Monitor>) -> Result<Option<SocketAddr>, String> {
+    let listener = match listen {
+        Some(address) => self::listen(address, 1, "--admin-listen")?.pop(),
+        None => None,
+    };
+    let address = listener.as_ref().map(TcpListener::local_addr).transpose().map_err(|error| error.to_string())?;
+    if let Some(address) = address {
+        tracing::info!("metrics, health and the status page are on http://{address}/");
+    }
+    admin::start(monitor.clone(), listener).map_err(|error| format!("cannot start a thread: {error}"))?;
+    Ok(address)
 }
 
 fn start_log(options: &ServeOptions) {
@@ -261,10 +296,11 @@ fn listen(address: SocketAddr, threads: usize, option: &str) -> Result<Vec<TcpLi
 }
 
 /// Tells the workers to end when a signal says so, and until then has what has changed read again.
-fn mind_signals(signals: Signals, mut reloads: Reloads, stop: watch::Sender<bool>) {
+fn mind_signals(signals: Signals, mut reloads: Reloads, stop: watch::Sender<bool>, monitor: Arc<Monitor>) {
     thread::spawn(move || {
         let signal = reload::until_end(&signals, &mut reloads);
         tracing::info!("{signal}: no further requests are taken");
+        monitor.enter(Phase::Draining);
         let _ = stop.send(true);
         loop {
             if let Some(Signal::End(signal)) = signals.wait(reload::LOOK_EVERY) {
@@ -281,8 +317,16 @@ fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
+/// Where the node listens.
+struct Addresses {
+    plain: SocketAddr,
+    tls: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+}
+
 /// What is said at the start: with which credential, where, and what to try.
-fn greeting(address: SocketAddr, tls: Option<SocketAddr>, origin: &Origin, region: &str) -> String {
+fn greeting(addresses: &Addresses, origin: &Origin, region: &str) -> String {
+    let address = addresses.plain;
     let mut text = String::new();
     let mut line = |line: &str| {
         text.push_str(line);
@@ -305,7 +349,10 @@ fn greeting(address: SocketAddr, tls: Option<SocketAddr>, origin: &Origin, regio
             line("");
         }
     }
-    if let Some(address) = tls {
+    if let Some(address) = addresses.admin {
+        line(&format!("status page on http://{address}/"));
+    }
+    if let Some(address) = addresses.tls {
         line(&format!("listening on https://{address}"));
     }
     line(&format!("listening on http://{address}"));

@@ -21,6 +21,8 @@ use crate::control::Running;
 use crate::engine::Chosen;
 use crate::env::System;
 use crate::medium::Medium;
+use crate::metrics::{Connected, Listener, Meter};
+use crate::status::Monitor;
 use crate::tls::Acceptor;
 
 /// Connections that one worker serves at a time; beyond it they wait in the listeners' queues. (With two listeners it may be
@@ -59,6 +61,9 @@ pub(crate) struct Setup {
     pub(crate) stop: watch::Receiver<bool>,
     /// Of the first worker alone.
     pub(crate) first: Option<First>,
+    /// What it counts.
+    pub(crate) meter: Meter,
+    pub(crate) monitor: Arc<Monitor>,
 }
 
 /// What a worker needs to listen for TLS.
@@ -126,9 +131,10 @@ impl Connections {
         Open { of: self.clone(), since: Cell::new(u64::MAX), is_late: Cell::new(false) }
     }
 
-    /// Ends, for ever, the connections whose peers are quiet for too long.
-    async fn keep_time(&self) {
+    /// Ends, for ever, the connections whose peers are quiet for too long. `beat` is called each time.
+    async fn keep_time(&self, beat: impl Fn()) {
         loop {
+            beat();
             tokio::time::sleep(TICK).await;
             self.ticks.set(self.ticks.get() + 1);
             self.open.borrow().iter().filter_map(Weak::upgrade).for_each(|connection| connection.stop_if_late());
@@ -215,16 +221,18 @@ where
         SyncMode::Always | SyncMode::Never => None,
     };
     let node = Node::new(setup.config, log.clone(), setup.engine, System);
+    let (meter, monitor) = (setup.meter, setup.monitor);
+    meter.enter(node.gauge());
     let connections = Rc::new(Connections::default());
     let timekeeper = spawn_local({
-        let connections = connections.clone();
-        async move { connections.keep_time().await }
+        let (connections, meter) = (connections.clone(), meter.clone());
+        async move { connections.keep_time(|| meter.beat(monitor.uptime())).await }
     });
     let mut stop = setup.stop;
     tokio::select! {
         _ = stop.wait_for(|stop| *stop) => {}
-        () = accept_plain(&plain, &node, &connections) => {}
-        () = accept_tls(tls.as_ref(), &node, &connections) => {}
+        () = accept_plain(&plain, &node, &connections, &meter) => {}
+        () = accept_tls(tls.as_ref(), &node, &connections, &meter) => {}
     }
     connections.drain();
     if let Some(chores) = &mut chores {
@@ -257,31 +265,38 @@ where
 
 type Served<D> = Rc<Node<D, Chosen, System>>;
 
-async fn accept_plain<D, A>(listener: &A, node: &Served<D>, connections: &Rc<Connections>)
+async fn accept_plain<D, A>(listener: &A, node: &Served<D>, connections: &Rc<Connections>, meter: &Meter)
 where
     D: Disk<Buf = Block>,
     A: Accept,
 {
-    let serve = |stream| serve(node.clone(), async move { Some(Connection::Plain(stream)) });
+    let serve = |stream| {
+        let connected = meter.connection(Listener::Http);
+        serve(node.clone(), connected, async move { Some(Connection::Plain(stream)) })
+    };
     accept_all(listener, connections, serve).await;
 }
 
 /// Accepts from the TLS listener, where there is one.
-async fn accept_tls<D, A>(tls: Option<&(A, Acceptor)>, node: &Served<D>, connections: &Rc<Connections>)
+async fn accept_tls<D, A>(tls: Option<&(A, Acceptor)>, node: &Served<D>, connections: &Rc<Connections>, meter: &Meter)
 where
     D: Disk<Buf = Block>,
     A: Accept,
 {
     let Some((listener, acceptor)) = tls else { return std::future::pending().await };
     let serve = |stream| {
-        let acceptor = acceptor.clone();
-        serve(node.clone(), async move { acceptor.accept(stream).await.map(Connection::Tls) })
+        let (acceptor, meter) = (acceptor.clone(), meter.clone());
+        serve(node.clone(), meter.connection(Listener::Https), async move {
+            let accepted = acceptor.accept(stream).await;
+            meter.handshake(accepted.is_some());
+            accepted.map(Connection::Tls)
+        })
     };
     accept_all(listener, connections, serve).await;
 }
 
-/// Serves a connection as soon as there is one.
-async fn serve<D, P>(node: Served<D>, connection: impl Future<Output = Option<Connection<P>>>)
+/// Serves a connection as soon as there is one. It counts as `connected` from when it was accepted until it has ended.
+async fn serve<D, P>(node: Served<D>, connected: Connected, connection: impl Future<Output = Option<Connection<P>>>)
 where
     D: Disk<Buf = Block>,
     P: Socket,
@@ -289,6 +304,7 @@ where
     if let Some(connection) = connection.await {
         node.serve(connection).await;
     }
+    drop(connected);
 }
 
 /// Accepts connections for ever, and has each served by a task of its own.

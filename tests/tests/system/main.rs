@@ -27,6 +27,7 @@ mod sealed;
 mod secrets;
 mod signatures;
 mod start;
+mod status;
 mod tags;
 mod tls;
 mod tls_openssl;

@@ -256,12 +256,14 @@ impl Index {
     pub(super) fn add_body(&mut self, id: BodyId, at: Location, shares: Shares) {
         self.live.add(at);
         self.live.add_shares(&shares);
+        self.totals.shares += shares.allocated() as u64;
         match self.bodies.find(&id) {
             // A body that was referred to before its record turned up, or a record that has moved: the references stay.
             Ok(place) => {
                 let body = self.bodies.at_mut(place);
                 let old = std::mem::replace(&mut body.at, at);
                 let old_shares = std::mem::replace(&mut body.shares, shares);
+                self.totals.shares -= old_shares.allocated() as u64;
                 self.live.sub(old);
                 self.live.sub_shares(&old_shares);
             }
@@ -286,6 +288,7 @@ impl Index {
         let home = self.buckets.get_mut(&put.bucket).ok_or(Error::NoSuchBucket)?;
         let place = home.objects.find(&put.key);
         if home.take_effect(seq, &put.key, place) {
+            self.newest_ms = self.newest_ms.max(put.time_ms);
             let stamp = Stamp::new(put.time_ms, put.etag.parts, put.sealed);
             let entry = Entry { at, seq, size: put.size, stamp, digest: put.etag.digest, bodies: put.bodies.clone() };
             home.bytes += put.size;
@@ -309,6 +312,7 @@ impl Index {
         let Some(home) = self.buckets.get_mut(&bucket) else { return };
         let (at, bodies, len) = (entry.at, entry.bodies.clone(), key.0.len());
         home.bytes += entry.size;
+        self.newest_ms = self.newest_ms.max(entry.time_ms());
         let old = home.objects.insert(key, entry);
         self.added_object(bucket, len, at, &bodies, old);
     }
@@ -347,6 +351,7 @@ impl Index {
         home.uploads_by_key.entry(upload.key.clone()).or_default().insert(seq);
         home.uploads_by_id.insert(upload.id, seq);
         self.totals.uploads += 1;
+        self.newest_ms = self.newest_ms.max(upload.time_ms);
         self.live.add(upload.at);
         home.uploads.insert(seq, upload);
         Ok(())
@@ -369,6 +374,7 @@ impl Index {
         let body = part.body;
         let old = upload.parts.insert(part.number, PartEntry { at, seq, time_ms, part: part.clone() });
         home.bytes += part.size;
+        self.newest_ms = self.newest_ms.max(time_ms);
         self.live.add(at);
         self.add_refs(&[body]);
         if let Some(old) = old {

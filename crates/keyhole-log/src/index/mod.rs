@@ -28,7 +28,7 @@ pub(crate) use reserve::Outcome;
 
 use crate::limits::CHECKPOINTS_KEPT;
 use crate::sorted::{Place, SortedMap};
-use crate::types::{BodyId, BucketInfo, BucketSettings, Etag, Part, PartInfo, UploadRef};
+use crate::types::{BodyId, BucketInfo, BucketSettings, BucketUsage, Etag, Part, PartInfo, UploadRef};
 
 /// An object's key, ordered by its bytes, and so that it can be searched for by bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -225,6 +225,8 @@ pub(crate) struct Index {
     /// Records are being replayed: a body that nobody refers to may still be referred to.
     replaying: bool,
     pub(crate) totals: Totals,
+    /// The newest time of an object, a part or an upload since the log was opened, of those that have gone as well.
+    pub(crate) newest_ms: u64,
     pub(crate) live: Live,
     /// Those that the superblock points to, the newest first.
     pub(crate) checkpoints: Vec<Checkpoint>,
@@ -239,6 +241,8 @@ pub(crate) struct Totals {
     pub(crate) uploads: u64,
     /// Bytes of the keys of objects.
     pub(crate) keys: u64,
+    /// Bytes allocated beside the entries of bodies.
+    pub(crate) shares: u64,
 }
 
 impl Index {
@@ -285,6 +289,11 @@ impl Index {
     /// By name.
     pub(crate) fn buckets(&self) -> impl Iterator<Item = BucketInfo> {
         self.names.values().filter_map(|id| self.buckets.get(id)).map(Bucket::info)
+    }
+
+    /// What each bucket holds, by name.
+    pub(crate) fn bucket_usage(&self) -> impl Iterator<Item = BucketUsage> {
+        self.names.values().filter_map(|id| self.buckets.get(id)).map(Bucket::usage)
     }
 
     /// Where a body's record is.
@@ -335,13 +344,12 @@ impl Index {
     /// Bytes of memory that the index takes, keys included.
     pub(crate) fn allocated(&self) -> u64 {
         let objects: usize = self.buckets.values().map(|bucket| bucket.objects.allocated()).sum();
-        let shares: usize = self.bodies.iter().map(|(_, body)| body.shares.allocated()).sum();
-        let tables = objects + shares + self.bodies.allocated() + self.live.allocated();
+        let tables = objects + self.bodies.allocated() + self.live.allocated();
         let checkpoints = self.checkpoints.iter().map(|checkpoint| checkpoint.records.capacity() * 8).sum::<usize>();
         let uploads: usize = self.buckets.values().map(Bucket::uploads_allocated).sum();
         let settings = self.buckets.values().filter_map(|bucket| bucket.settings.as_ref()).map(|set| &set.settings);
         let settings: usize = settings.map(|settings| settings.policy.len() + settings.lifecycle.len()).sum();
-        self.totals.keys + (tables + checkpoints + uploads + settings) as u64
+        self.totals.keys + self.totals.shares + (tables + checkpoints + uploads + settings) as u64
     }
 
     /// Keeps bodies from going, until they are unpinned as often.
@@ -399,6 +407,7 @@ impl Index {
             return;
         }
         let body = self.bodies.remove_at(place);
+        self.totals.shares -= body.shares.allocated() as u64;
         self.live.sub(body.at);
         self.live.sub_shares(&body.shares);
     }
@@ -438,6 +447,16 @@ impl Bucket {
 
     pub(crate) fn info(&self) -> BucketInfo {
         BucketInfo { name: self.name.to_string(), time_ms: self.time_ms }
+    }
+
+    fn usage(&self) -> BucketUsage {
+        BucketUsage {
+            name: self.name.to_string(),
+            objects: self.objects.len() as u64,
+            uploads: self.uploads.len() as u64,
+            bytes: self.bytes,
+            quota: self.settings.as_ref().and_then(|settings| settings.settings.quota),
+        }
     }
 
     pub(crate) fn settings(&self) -> BucketSettings {
@@ -551,6 +570,30 @@ impl Upload {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::SEGMENTS_START;
+
+    #[test]
+    fn what_bodies_take_beside_their_entries_is_counted() {
+        let mut index = Index { live: Live::new(1 << 20), ..Index::default() };
+        let share = |segment| Share { segment, pages: 1 };
+        let recount = |index: &Index| index.bodies.iter().map(|(_, body)| body.shares.allocated() as u64).sum::<u64>();
+        let shares = [vec![], vec![share(1)], vec![share(1), share(2)], vec![share(1), share(2), share(3)]];
+        for (id, shares) in (0..4).zip(&shares) {
+            index.add_body(BodyId(id), Location::new(SEGMENTS_START, 64), Shares::from_vec(shares.clone()));
+        }
+        assert!(index.totals.shares > 0);
+        assert_eq!(index.totals.shares, recount(&index));
+        // Records that have moved.
+        for (id, shares) in (0..4).zip(shares.iter().rev()) {
+            index.add_body(BodyId(id), Location::new(SEGMENTS_START + 4096, 64), Shares::from_vec(shares.clone()));
+            assert_eq!(index.totals.shares, recount(&index));
+        }
+        for id in 0..4 {
+            index.collect(BodyId(id));
+            assert_eq!(index.totals.shares, recount(&index));
+        }
+        assert_eq!((index.totals.shares, index.body_count()), (0, 0));
+    }
 
     #[test]
     fn stamps() {

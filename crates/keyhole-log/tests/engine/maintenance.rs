@@ -125,6 +125,9 @@ fn full_deleted_and_full_again() {
                     next += 1;
                 }
             });
+            let stats = log.shared().summary();
+            assert!(stats.full && !stats.ring && !stats.poisoned && stats.segments.is_empty(), "{stats:?}");
+            assert!(stats.usage.live >= stats.usage.live_max / 10 * 9, "{:?}", stats.usage);
             if round == 0 {
                 first = model.len();
             }
@@ -165,6 +168,10 @@ fn compacting_gives_the_space_back() {
     let stats = log.shared().stats();
     let closed = stats.segments.iter().filter(|segment| segment.state == SegmentState::Closed).count();
     assert!(closed <= 3, "{:?}", stats.segments);
+    let counts = stats.segment_counts;
+    let all = counts.blank + counts.open + counts.closed + counts.condemned + counts.damaged;
+    assert_eq!((counts.closed, all), (closed as u64, stats.segments.len() as u64), "{counts:?}");
+    assert!(!stats.full && stats.syncs.syncs > 0 && stats.syncs.durable_writes > 0, "{:?}", stats.syncs);
     assert!(stats.cleaner.segments_discarded > 0, "{:?}", stats.cleaner);
     check(&mut store, &model);
     drop((log, store));
@@ -263,6 +270,11 @@ fn quotas() {
         log.delete_object("bucket", "b", 1, Condition::None).await.unwrap();
         put(&log, "d", 2, 4000).await.unwrap();
         assert_eq!(log.bucket_settings("bucket"), Some((quota(Some(10_000)), 10_000)));
+        log.create_bucket("another", 1).await.unwrap();
+        let (buckets, more) = log.shared().bucket_usage(10);
+        let shown: Vec<_> = buckets.iter().map(|bucket| (&bucket.name[..], bucket.bytes, bucket.quota)).collect();
+        assert_eq!((&shown[..], more), (&[("another", 0, None), ("bucket", 10_000, Some(10_000))][..], 0));
+        assert_eq!((log.shared().bucket_usage(1).1, log.shared().bucket_usage(0)), (1, (Vec::new(), 2)));
         log.checkpoint().await.unwrap();
     });
     drop((log, store));

@@ -65,6 +65,9 @@ fn an_upload_becomes_an_object() {
         part(&log, &upload, 2, &data[2_000_000..]).await.unwrap();
         part(&log, &upload, 1, &data[..2_000_000]).await.unwrap();
         assert_eq!(log.shared().usage().bodies, 2, "the first attempt is gone");
+        let (buckets, _) = log.shared().bucket_usage(1);
+        assert_eq!((buckets[0].objects, buckets[0].uploads, buckets[0].bytes), (0, 1, 3_000_000));
+        assert_eq!(log.shared().newest_ms(), 7, "a part's");
         upload
     });
     drop(log);

@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal, Write};
 use std::rc::Rc;
 
-use bytesize::ByteSize;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use keyhole_node::PolicyDefaults;
@@ -76,7 +75,8 @@ async fn answer(store: &Store, request: Request, on_reply: impl FnMut(Reply)) ->
     let (log, writer) = keyhole_log::worker(store.shared.clone(), disk.clone());
     let writer = spawn_local(writer.run());
     let chores = Chores::start(store.shared.clone(), disk);
-    let reply = control::answer(&log, &PolicyDefaults::default(), request, &mut Callback(on_reply)).await;
+    let defaults = PolicyDefaults::default();
+    let reply = control::answer(&log, None, &defaults, request, &mut Callback(on_reply)).await;
     drop(log);
     let _ = writer.await;
     if !chores.end().await {
@@ -152,10 +152,7 @@ pub(super) fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// A number of bytes as people read it.
-pub(super) fn size(bytes: u64) -> String {
-    ByteSize(bytes).display().iec().to_string()
-}
+pub(super) use crate::status::say::size;
 
 #[cfg(test)]
 mod tests {

@@ -53,7 +53,7 @@ pub(crate) fn run(options: &StatOptions) -> Result<()> {
 }
 
 /// A table whose first `names` columns are names, and whose others are figures.
-fn table(header: &[&str], names: usize) -> Table {
+pub(super) fn table(header: &[&str], names: usize) -> Table {
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
     table.remove_style(TableComponent::HorizontalLines).remove_style(TableComponent::MiddleIntersections);

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::SEGMENTS_PER_LINE;
 use super::protocol::{Allowed, Anonymous, BucketChange, BucketReply, DamageReply, Reply, Request, SseC, StatReply};
 use crate::env::System;
+use crate::status::Monitor;
 
 /// How often the client is told that its request goes on: this is also how long it takes to notice that it went away.
 const TICK: Duration = Duration::from_secs(1);
@@ -30,19 +31,25 @@ pub(crate) trait Replies {
     async fn send(&mut self, reply: Reply) -> io::Result<()>;
 }
 
-/// Does what a request asks for; the final reply. `defaults`: what the node has for buckets where something was not set. An error of the connection ends the work, as soon as it is noticed.
+/// Does what a request asks for; the final reply. `monitor` is that of the node, if one serves the store, and `defaults` what it has
+/// for buckets where something was not set. An error of the connection ends the work, as soon as it is noticed.
 pub(crate) async fn answer<D: Disk>(
     log: &Log<D>,
+    monitor: Option<&Monitor>,
     defaults: &PolicyDefaults,
     request: Request,
     replies: &mut impl Replies,
 ) -> io::Result<Reply> {
     let result = match request {
         Request::Stat { segments } => return stat(log, segments, replies).await,
+        Request::Status {} => match monitor {
+            Some(monitor) => Ok(Reply::Status(Box::new(monitor.status()))),
+            None => return Ok(failed("no node serves this store".to_owned())),
+        },
         Request::Compact {} => compact(log, &mut Pace::new(replies)).await?,
         Request::Checkpoint {} => log.checkpoint().await.map(|()| Reply::Checkpointed {}),
         Request::Scrub { rate_bytes_per_s: 0 } => return Ok(failed("the rate of a scrub is above 0".to_owned())),
-        Request::Scrub { rate_bytes_per_s } => scrub(log, rate_bytes_per_s, &mut Pace::new(replies)).await?,
+        Request::Scrub { rate_bytes_per_s } => scrub(log, monitor, rate_bytes_per_s, &mut Pace::new(replies)).await?,
         Request::BucketGet { bucket } => bucket_get(log, defaults, bucket),
         Request::BucketSet(change) => bucket_set(log, defaults, change).await,
         Request::AccessReload {} => return Ok(failed("no node runs that has access keys in use".to_owned())),
@@ -58,7 +65,7 @@ pub(super) fn failed(message: String) -> Reply {
 }
 
 async fn stat<D: Disk>(log: &Log<D>, segments: bool, replies: &mut impl Replies) -> io::Result<Reply> {
-    let stats = log.shared().stats();
+    let stats = if segments { log.shared().stats() } else { log.shared().summary() };
     if segments {
         for some in stats.segments.chunks(SEGMENTS_PER_LINE) {
             replies.send(Reply::Segments { segments: some.iter().map(Into::into).collect() }).await?;
@@ -68,7 +75,7 @@ async fn stat<D: Disk>(log: &Log<D>, segments: bool, replies: &mut impl Replies)
 }
 
 async fn compact<D: Disk>(log: &Log<D>, pace: &mut Pace<'_, impl Replies>) -> io::Result<Result<Reply, Error>> {
-    let moved = || log.shared().stats().cleaner.bytes_moved;
+    let moved = || log.shared().summary().cleaner.bytes_moved;
     let before = moved();
     let result = pace.during(log.compact(), || moved() - before).await?;
     Ok(result.map(|done| Reply::Compacted { segments_freed: done.segments_freed, bytes_moved: done.bytes_moved }))
@@ -76,6 +83,7 @@ async fn compact<D: Disk>(log: &Log<D>, pace: &mut Pace<'_, impl Replies>) -> io
 
 async fn scrub<D: Disk>(
     log: &Log<D>,
+    monitor: Option<&Monitor>,
     rate: u64,
     pace: &mut Pace<'_, impl Replies>,
 ) -> io::Result<Result<Reply, Error>> {
@@ -87,6 +95,9 @@ async fn scrub<D: Disk>(
             Err(error) => return Ok(Err(error)),
         };
         bytes += step.bytes;
+        if let Some(monitor) = monitor {
+            monitor.scrubbed(step.bytes, step.findings.len() as u64);
+        }
         for damage in &step.findings {
             damaged += 1;
             tracing::error!("damaged: {damage}");
@@ -96,6 +107,9 @@ async fn scrub<D: Disk>(
         // No further before what has been read so far may have been read.
         let due = begun + Duration::from_secs_f64(bytes as f64 / rate as f64);
         pace.during(sleep_until(due), || bytes).await?;
+    }
+    if let Some(monitor) = monitor {
+        monitor.scrub_ended(damaged);
     }
     Ok(Ok(Reply::Scrubbed { bytes, damaged }))
 }

@@ -1,7 +1,9 @@
 //! What goes over the control socket: one JSON object on each line.
 
-use keyhole_log::{Damage, SegmentKind, SegmentStat, SegmentState, Stats};
+use keyhole_log::{CleanerStats, Damage, SegmentKind, SegmentStat, SegmentState, Stats, Written};
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::status::Status;
 
 /// What a client wants.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -12,6 +14,8 @@ pub(crate) enum Request {
         #[serde(default)]
         segments: bool,
     },
+    /// How the node is.
+    Status {},
     /// Runs the cleaner to its end.
     Compact {},
     /// Writes a checkpoint.
@@ -139,6 +143,7 @@ pub(crate) enum Reply {
     /// Objects may move now.
     Ready {},
     Stat(StatReply),
+    Status(Box<Status>),
     Compacted {
         segments_freed: u64,
         bytes_moved: u64,
@@ -259,23 +264,35 @@ impl From<&Stats> for StatReply {
             uploads: usage.uploads,
             bodies: usage.bodies,
             index: *index_bytes,
-            written: WrittenReply {
-                appended: written.appended,
-                records: written.records,
-                blocks: written.blocks,
-                moved: written.moved,
-                checkpoints: written.checkpoints,
-                other: written.other,
-                total: written.total(),
-                amplification: written.amplification(),
-            },
+            written: written.into(),
             batches: batches.0.to_vec(),
-            cleaner: CleanerReply {
-                segments_cleaned: cleaner.segments_cleaned,
-                segments_freed: cleaner.segments_freed,
-                bytes_moved: cleaner.bytes_moved,
-                checkpoints: cleaner.checkpoints,
-            },
+            cleaner: cleaner.into(),
+        }
+    }
+}
+
+impl From<&Written> for WrittenReply {
+    fn from(written: &Written) -> Self {
+        WrittenReply {
+            appended: written.appended,
+            records: written.records,
+            blocks: written.blocks,
+            moved: written.moved,
+            checkpoints: written.checkpoints,
+            other: written.other,
+            total: written.total(),
+            amplification: written.amplification(),
+        }
+    }
+}
+
+impl From<&CleanerStats> for CleanerReply {
+    fn from(cleaner: &CleanerStats) -> Self {
+        CleanerReply {
+            segments_cleaned: cleaner.segments_cleaned,
+            segments_freed: cleaner.segments_freed,
+            bytes_moved: cleaner.bytes_moved,
+            checkpoints: cleaner.checkpoints,
         }
     }
 }
@@ -332,6 +349,7 @@ mod tests {
         let cases = [
             (r#"{"request":"stat"}"#, Request::Stat { segments: false }),
             (r#"{"request":"stat","segments":true}"#, Request::Stat { segments: true }),
+            (r#"{"request":"status"}"#, Request::Status {}),
             (r#"{"request":"compact"}"#, Request::Compact {}),
             (r#"{"request":"checkpoint"}"#, Request::Checkpoint {}),
             (r#"{"request":"scrub","rate_bytes_per_s":5}"#, Request::Scrub { rate_bytes_per_s: 5 }),

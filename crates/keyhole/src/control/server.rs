@@ -24,6 +24,7 @@ use super::answer::{Replies, answer, failed};
 use super::protocol::{Reply, Request};
 use super::{REQUEST_MAX, short};
 use crate::moving::{self, Way};
+use crate::status::Monitor;
 
 /// Connections that are served at a time; others are told to come again.
 const CONNECTIONS_MAX: usize = 4;
@@ -73,6 +74,7 @@ impl Control {
 pub(crate) struct Running {
     pub(crate) config: Arc<Config>,
     pub(crate) access: Access,
+    pub(crate) monitor: Arc<Monitor>,
 }
 
 impl Running {
@@ -131,7 +133,11 @@ async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, running: Arc<Running>,
             Ok(request) => request,
             Err(error) => return peer.send(failed(format!("not a request: {error}"))).await,
         };
-        tracing::info!(?request, "control");
+        // Of questions there may be one every few seconds.
+        match request {
+            Request::Stat { .. } | Request::Status {} => tracing::debug!(?request, "control"),
+            _ => tracing::info!(?request, "control"),
+        }
         let way = match request {
             Request::Export(scope) => Way::Give(scope),
             Request::Import {} => Way::Take,
@@ -140,7 +146,7 @@ async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, running: Arc<Running>,
                 return peer.send(reloaded.unwrap_or_else(failed)).await;
             }
             request => {
-                let last = answer(&log, &running.config.defaults, request, &mut peer).await?;
+                let last = answer(&log, Some(&running.monitor), &running.config.defaults, request, &mut peer).await?;
                 return peer.send(last).await;
             }
         };

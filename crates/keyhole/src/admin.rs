@@ -1,0 +1,328 @@
+//! The admin listener: metrics, health, and the status page, over plain HTTP, to be read and no more.
+//!
+//! It has a thread of its own, with the clock that the history's samples are taken by, so it answers whatever the workers are
+//! at. Each connection is one request; their number, the length of their heads and the time that they take are bounded.
+//!
+//! # Invariants
+//! - Nothing can be changed here, and no object, key name or credential is shown: what buckets there are, and how much they hold,
+//!   is the most that can be learnt.
+//! - Nothing that comes in is copied into what goes out, and what goes out is escaped by what makes it.
+//! - A page of another origin learns nothing: there are no CORS headers, and on a loopback address a name that is not this
+//!   machine's is refused, so that none can be made to point here (DNS rebinding).
+
+mod exposition;
+mod figures;
+mod page;
+mod plot;
+mod tables;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::http::uri::Authority;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use crate::status::{Monitor, SAMPLE_EVERY};
+
+/// Connections that are served at a time; others wait in the listener's queue.
+pub(crate) const CONNECTIONS_MAX: usize = 32;
+
+/// How long a connection may take from when it is accepted until the reply has been taken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long its head may take to come.
+pub(crate) const HEAD_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The longest head, and the most lines in it.
+pub(crate) const HEAD_MAX: usize = 16 << 10;
+pub(crate) const HEADERS_MAX: usize = 64;
+
+/// How long to wait where a connection cannot be accepted (too many open files).
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// What the page may load: its own style and script, and nothing from elsewhere.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Starts the thread that samples the history, and serves `listener` if there is one.
+pub(crate) fn start(monitor: Arc<Monitor>, listener: Option<StdListener>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = match listener {
+        Some(listener) => {
+            listener.set_nonblocking(true)?;
+            let _guard = runtime.enter();
+            let address = listener.local_addr()?;
+            Some((TcpListener::from_std(listener)?, address))
+        }
+        None => None,
+    };
+    let run = move || {
+        LocalSet::new().block_on(&runtime, async move {
+            if let Some((listener, address)) = listener {
+                spawn_local(accept(listener, Rc::new(Site { monitor: monitor.clone(), address })));
+            }
+            let mut ticks = interval(SAMPLE_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            // The first one comes at once.
+            ticks.tick().await;
+            loop {
+                ticks.tick().await;
+                monitor.sample();
+            }
+        })
+    };
+    thread::Builder::new().name("admin".to_owned()).spawn(run).map(drop)
+}
+
+/// What requests are answered from.
+struct Site {
+    monitor: Arc<Monitor>,
+    address: SocketAddr,
+}
+
+type Reply = Response<Full<Bytes>>;
+
+async fn accept(listener: TcpListener, site: Rc<Site>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let site = site.clone();
+                spawn_local(async move {
+                    // Whoever is not done by then has lost interest, or holds a place that others want.
+                    let _ = timeout(PATIENCE, serve(stream, site)).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection on the admin listener");
+                sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, site: Rc<Site>) {
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let reply = site.answer(&request);
+        async move { Ok::<_, Infallible>(reply) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(HEAD_MAX)
+        .max_headers(HEADERS_MAX)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), answer);
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a connection of the admin listener");
+    }
+}
+
+impl Site {
+    fn answer<B>(&self, request: &Request<B>) -> Reply {
+        let reply = match self.refusal(request) {
+            Some((status, text)) => plain(status, text),
+            None => self.resource(request),
+        };
+        // hyper leaves out the body where only the head is wanted.
+        with_headers(reply)
+    }
+
+    /// Why a request is not answered.
+    fn refusal<B>(&self, request: &Request<B>) -> Option<(StatusCode, &'static str)> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Some((StatusCode::METHOD_NOT_ALLOWED, "There is nothing to be changed here: GET and HEAD.\n"));
+        }
+        let mut hosts = request.headers().get_all(header::HOST).iter();
+        match (hosts.next(), hosts.next()) {
+            (Some(host), None) if !self.address.ip().is_loopback() || is_this_machine(host) => None,
+            (Some(_), None) => Some((
+                StatusCode::MISDIRECTED_REQUEST,
+                "Ask for an address, or for localhost: other names are refused.\n",
+            )),
+            // Nobody who could be made to point here speaks that.
+            (None, None) if request.version() == Version::HTTP_10 => None,
+            _ => Some((StatusCode::BAD_REQUEST, "A request has one Host header.\n")),
+        }
+    }
+
+    fn resource<B>(&self, request: &Request<B>) -> Reply {
+        match request.uri().path() {
+            "/" => page::render(&self.monitor),
+            "/status.css" => typed("text/css; charset=utf-8", page::STYLE.into()),
+            "/status.js" => typed("text/javascript; charset=utf-8", page::SCRIPT.into()),
+            "/icon.svg" => typed("image/svg+xml", page::ICON.into()),
+            "/status.json" => match serde_json::to_vec(&self.monitor.status()) {
+                Ok(json) => typed("application/json", json.into()),
+                Err(error) => failed(&error),
+            },
+            "/metrics" => {
+                let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+                match exposition::encode(&self.monitor.status(), accept.unwrap_or_default()) {
+                    Ok((content_type, text)) => typed(content_type, text.into()),
+                    Err(error) => failed(&error),
+                }
+            }
+            "/health/live" => {
+                let status = self.monitor.status();
+                match status.live {
+                    true => plain(StatusCode::OK, "live\n"),
+                    false => {
+                        plain(StatusCode::SERVICE_UNAVAILABLE, "a worker does not move any more: restart the node\n")
+                    }
+                }
+            }
+            "/health/ready" => {
+                let status = self.monitor.status();
+                let reasons: Vec<String> =
+                    status.reasons().map(|condition| format!("{}: {}\n", condition.name, condition.text)).collect();
+                match status.ready {
+                    true => plain(StatusCode::OK, "ready\n"),
+                    false => plain(StatusCode::SERVICE_UNAVAILABLE, reasons.concat()),
+                }
+            }
+            _ => plain(StatusCode::NOT_FOUND, "/, /status.json, /metrics, /health/live, /health/ready\n"),
+        }
+    }
+}
+
+/// Whether a Host header means this machine by a name that nobody else can give away: localhost, or an address.
+fn is_this_machine(host: &HeaderValue) -> bool {
+    let Some(authority) = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) else { return false };
+    let name = authority.host();
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok()
+}
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Reply {
+    let mut reply = typed("text/plain; charset=utf-8", text.into());
+    *reply.status_mut() = status;
+    reply
+}
+
+fn failed(error: &dyn std::fmt::Display) -> Reply {
+    tracing::error!(%error, "the admin listener cannot answer");
+    plain(StatusCode::INTERNAL_SERVER_ERROR, "This cannot be shown. The log of the node says why.\n")
+}
+
+fn typed(content_type: &'static str, body: Bytes) -> Reply {
+    let mut reply = Response::new(Full::new(body));
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    reply
+}
+
+fn with_headers(mut reply: Reply) -> Reply {
+    let not_allowed = reply.status() == StatusCode::METHOD_NOT_ALLOWED;
+    let headers = reply.headers_mut();
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    if not_allowed {
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{Facts, Phase};
+
+    fn site(address: &str) -> Site {
+        let monitor = Monitor::new(Facts { workers: 1, ..Facts::default() });
+        Site { monitor, address: address.parse().unwrap() }
+    }
+
+    fn ask(site: &Site, method: &str, path: &str, hosts: &[&str]) -> Reply {
+        let mut request = Request::builder().method(method).uri(path);
+        for host in hosts {
+            request = request.header("Host", *host);
+        }
+        site.answer(&request.body(()).unwrap())
+    }
+
+    #[test]
+    fn who_may_ask() {
+        let (local, open) = (site("127.0.0.1:9001"), site("0.0.0.0:9001"));
+        for (host, of_local) in [
+            ("127.0.0.1:9001", 200),
+            ("localhost:8080", 200),
+            ("LOCALHOST", 200),
+            ("[::1]:9001", 200),
+            ("10.1.2.3", 200),
+            ("evil.example", 421),
+            ("localhost.evil.example:9001", 421),
+            ("127.0.0.1.evil.example", 421),
+            ("", 421),
+            ("a b", 421),
+        ] {
+            assert_eq!(ask(&local, "GET", "/health/live", &[host]).status(), of_local, "{host}");
+            assert_eq!(ask(&open, "GET", "/health/live", &[host]).status(), 200, "{host}");
+        }
+        assert_eq!(ask(&local, "GET", "/health/live", &[]).status(), 400);
+        assert_eq!(ask(&open, "GET", "/health/live", &["a", "a"]).status(), 400);
+        let old = Request::builder().version(Version::HTTP_10).uri("/health/live").body(()).unwrap();
+        assert_eq!(local.answer(&old).status(), 200);
+    }
+
+    #[test]
+    fn nothing_can_be_changed_and_nothing_is_kept() {
+        let site = site("127.0.0.1:9001");
+        for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"] {
+            let reply = ask(&site, method, "/", &["localhost"]);
+            assert_eq!(
+                (reply.status().as_u16(), &reply.headers()["allow"]),
+                (405, &HeaderValue::from_static("GET, HEAD"))
+            );
+        }
+        for path in
+            ["/", "/status.css", "/status.js", "/icon.svg", "/status.json", "/metrics", "/health/live", "/absent"]
+        {
+            for method in ["GET", "HEAD"] {
+                let reply = ask(&site, method, path, &["localhost"]);
+                assert_eq!(reply.status(), if path == "/absent" { 404 } else { 200 }, "{path}");
+                let header = |name: &str| reply.headers()[name].to_str().unwrap().to_owned();
+                assert_eq!(header("cache-control"), "no-store");
+                assert_eq!(header("x-content-type-options"), "nosniff");
+                assert_eq!(header("referrer-policy"), "no-referrer");
+                assert!(header("content-security-policy").starts_with("default-src 'none'; style-src 'self';"));
+                assert!(!reply.headers().contains_key("access-control-allow-origin"));
+            }
+        }
+    }
+
+    #[test]
+    fn readiness_follows_the_life_of_the_node() {
+        let site = site("127.0.0.1:9001");
+        let ready = || ask(&site, "GET", "/health/ready", &["localhost"]).status();
+        assert_eq!(ready(), 503);
+        site.monitor.enter(Phase::Serving);
+        assert_eq!(ready(), 200);
+        site.monitor.enter(Phase::Draining);
+        assert_eq!(ready(), 503);
+    }
+}

@@ -1,0 +1,417 @@
+//! The metrics as Prometheus reads them: OpenMetrics 1.0 where that is asked for, its own text format 0.0.4 otherwise.
+
+use std::fmt::Error;
+
+use keyhole_s3::ErrorCode;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabel, EncodeLabelSet, LabelSetEncoder, NoLabelSet,
+    prometheus_text, text,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::status::{BOUNDS_S, Status, StoreStatus};
+
+/// The `Content-Type` of OpenMetrics.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Content type and text for who accepts this.
+pub(super) fn encode(status: &Status, accept: &str) -> Result<(&'static str, String), Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Exposed(status.clone())));
+    let mut text = String::new();
+    if accept.to_ascii_lowercase().contains("application/openmetrics-text") {
+        text::encode(&mut text, &registry)?;
+        Ok((OPENMETRICS, text))
+    } else {
+        prometheus_text::encode(&mut text, &registry)?;
+        Ok((prometheus_text::CONTENT_TYPE, text))
+    }
+}
+
+#[derive(Debug)]
+struct Exposed(Status);
+
+/// Labels of a sample.
+struct Labels<'a>(&'a [(&'a str, &'a str)]);
+
+impl EncodeLabelSet for Labels<'_> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), Error> {
+        for label in self.0 {
+            label.encode(encoder.encode_label())?;
+        }
+        Ok(())
+    }
+}
+
+/// A value that may stand for a count or for a state.
+trait Value: EncodeCounterValue + EncodeGaugeValue {}
+impl Value for u64 {}
+impl Value for f64 {}
+
+/// Writes families of metrics, all of them with the same prefix.
+struct Writer<'e, 'a>(&'e mut DescriptorEncoder<'a>);
+
+impl Writer<'_, '_> {
+    fn counters<'l, V: Value>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        samples: impl IntoIterator<Item = (&'l [(&'l str, &'l str)], V)>,
+    ) -> Result<(), Error> {
+        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Counter)?;
+        for (labels, value) in samples {
+            let none = None::<&prometheus_client::metrics::exemplar::Exemplar<NoLabelSet, u64>>;
+            family.encode_family(&Labels(labels))?.encode_counter(&value, none)?;
+        }
+        Ok(())
+    }
+
+    fn counter<V: Value>(&mut self, name: &str, help: &str, unit: Option<Unit>, value: V) -> Result<(), Error> {
+        self.counters(name, help, unit, [(&[][..], value)])
+    }
+
+    fn gauges<'l, V: Value>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        samples: impl IntoIterator<Item = (&'l [(&'l str, &'l str)], V)>,
+    ) -> Result<(), Error> {
+        let mut family = self.0.encode_descriptor(name, help, unit.as_ref(), MetricType::Gauge)?;
+        for (labels, value) in samples {
+            family.encode_family(&Labels(labels))?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn gauge<V: Value>(&mut self, name: &str, help: &str, unit: Option<Unit>, value: V) -> Result<(), Error> {
+        self.gauges(name, help, unit, [(&[][..], value)])
+    }
+}
+
+impl Collector for Exposed {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let (status, mut out) = (&self.0, Writer(&mut encoder));
+        node(status, &mut out)?;
+        requests(status, &mut out)?;
+        durations(status, &mut out)?;
+        connections(status, &mut out)?;
+        workers(status, &mut out)?;
+        if let Some(store) = &status.store {
+            space(store, &mut out)?;
+            writes(store, &mut out)?;
+            buckets(status, &mut out)?;
+        }
+        damage(status, &mut out)?;
+        process(status, &mut out)
+    }
+}
+
+fn node(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
+    let facts = &status.node;
+    let labels = [("version", &facts.version[..]), ("engine", &facts.engine), ("io", &facts.io), ("sync", &facts.sync)];
+    let mut build = out.0.encode_descriptor("keyhole_build", "What the node is", None, MetricType::Info)?;
+    build.encode_info(&Labels(&labels))?;
+    out.gauge("keyhole_ready", "1: it takes requests and can do what they ask for", None, u64::from(status.ready))?;
+    let help = "1 for what is not as it should be";
+    let conditions: Vec<_> = CONDITIONS.iter().map(|name| [("condition", *name)]).collect();
+    let is_so = |name: &str| u64::from(status.conditions.iter().any(|condition| condition.name == name));
+    out.gauges("keyhole_condition", help, None, conditions.iter().map(|labels| (&labels[..], is_so(labels[0].1))))?;
+    let behind = status.clock.behind_ms.unwrap_or(0) as f64 / 1e3;
+    let help = "How far the clock is behind something that was stored, where it is by more than a minute";
+    out.gauge("keyhole_clock_behind", help, Some(Unit::Seconds), behind)
+}
+
+/// Every condition that there may be.
+const CONDITIONS: [&str; 7] = ["starting", "draining", "poisoned", "worker-stuck", "damage", "full", "clock-behind"];
+
+fn requests(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
+    let requests = &status.requests;
+    let by_code: Vec<_> = requests
+        .operations
+        .iter()
+        .flat_map(|row| {
+            row.by_code.iter().map(|(code, count)| ([("operation", &row.operation[..]), ("code", &code[..])], *count))
+        })
+        .collect();
+    let help = "Requests that are over, by operation and status of the reply; aborted: there was no whole reply";
+    out.counters("keyhole_requests", help, None, by_code.iter().map(|(labels, count)| (&labels[..], *count)))?;
+    let errors: Vec<_> =
+        ErrorCode::ALL.iter().map(|code| ([("code", code.code())], status.error_count(*code))).collect();
+    let help = "Errors that clients were told, by their code in S3; SlowDown: there was no memory left";
+    out.counters("keyhole_errors", help, None, errors.iter().map(|(labels, count)| (&labels[..], *count)))?;
+    let help = "Requests about sealed bytes";
+    out.counter("keyhole_sse_c_requests", help, None, requests.sse_c)?;
+    let help = "Payload bytes of bodies that were received, without their framing";
+    out.counter("keyhole_received", help, Some(Unit::Bytes), requests.received)?;
+    let help = "Payload bytes of bodies that were sent";
+    out.counter("keyhole_sent", help, Some(Unit::Bytes), requests.sent)?;
+    out.gauge("keyhole_requests_in_flight", "Requests that are not over", None, requests.in_flight)
+}
+
+fn durations(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
+    let help = "How long requests took that were answered, from when the head was there to when the reply was sent";
+    let unit = Unit::Seconds;
+    let mut family = out.0.encode_descriptor("keyhole_request_duration", help, Some(&unit), MetricType::Histogram)?;
+    for row in &status.requests.durations {
+        // What is counted in each bucket is what the one before has not.
+        let mut before = 0;
+        let mut buckets: Vec<(f64, u64)> = Vec::with_capacity(BOUNDS_S.len() + 1);
+        for (bound, within) in BOUNDS_S.iter().zip(&row.cumulative) {
+            buckets.push((*bound, within - before));
+            before = *within;
+        }
+        buckets.push((f64::INFINITY, row.count - before));
+        let labels = [("class", &row.class[..])];
+        let labels = Labels(&labels);
+        let mut sample = family.encode_family(&labels)?;
+        sample.encode_histogram::<NoLabelSet>(row.sum_s, row.count, &buckets, None)?;
+    }
+    Ok(())
+}
+
+fn connections(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
+    let connections = &status.connections;
+    let (http, https) = ([("listener", "http")], [("listener", "https")]);
+    let open = [(&http[..], connections.http), (&https[..], connections.https)];
+    out.gauges("keyhole_connections", "Connections that are open", None, open)?;
+    let accepted = [(&http[..], connections.http_accepted), (&https[..], connections.https_accepted)];
+    out.counters("keyhole_connections_accepted", "Connections that were accepted", None, accepted)?;
+    let (succeeded, failed) = ([("result", "succeeded")], [("result", "failed")]);
+    let handshakes = [(&succeeded[..], connections.handshakes), (&failed[..], connections.handshakes_failed)];
+    out.counters("keyhole_tls_handshakes", "TLS handshakes, by what came of them", None, handshakes)
+}
+
+fn workers(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
+    let workers = &status.workers;
+    let names: Vec<String> = (0..workers.len()).map(|worker| worker.to_string()).collect();
+    let labels: Vec<_> = names.iter().map(|name| [("worker", &name[..])]).collect();
+    let quiet = labels.iter().zip(workers).map(|(labels, worker)| (&labels[..], worker.quiet_s));
+    let help = "How long ago a worker last said that it moves, which it does every second";
+    out.gauges("keyhole_worker_quiet", help, Some(Unit::Seconds), quiet)?;
+    for (name, help, of) in [
+        ("keyhole_blocks_in_use", "Blocks of 1 MiB that requests hold, by worker", 0),
+        ("keyhole_pages_in_use", "Pages of 4 KiB that requests hold, by worker", 1),
+        ("keyhole_admission_waiters", "Requests that wait for memory, by worker", 2),
+    ] {
+        let samples = labels.iter().zip(workers);
+        let value = |at: usize| [workers[at].blocks, workers[at].pages, workers[at].waiters][of];
+        out.gauges(name, help, None, samples.enumerate().map(|(at, (labels, _))| (&labels[..], value(at))))?;
+    }
+    let limits = &status.limits;
+    out.gauge("keyhole_blocks_limit", "Blocks of 1 MiB that the requests of one worker may hold", None, limits.blocks)?;
+    out.gauge("keyhole_pages_limit", "Pages of 4 KiB that the requests of one worker may hold", None, limits.pages)?;
+    let help = "Requests of one worker that may wait for memory; others are told to slow down";
+    out.gauge("keyhole_admission_waiters_limit", help, None, limits.waiters)
+}
+
+fn space(store: &StoreStatus, out: &mut Writer<'_, '_>) -> Result<(), Error> {
+    for (name, help, bytes) in [
+        ("keyhole_store_capacity", "What the store may have", store.capacity),
+        ("keyhole_store_allocated", "What the store has of its file or device", store.allocated),
+        ("keyhole_store_reserved", "What only deletions, the cleaner and checkpoints may use", store.reserved),
+        ("keyhole_store_live", "Records and blocks that something refers to", store.live),
+        ("keyhole_store_live_limit", "What live records and blocks may come to", store.live_max),
+        ("keyhole_store_dead", "What was written and nothing refers to any more, or not yet", store.dead),
+        ("keyhole_index_memory", "Memory of the index", store.index),
+    ] {
+        out.gauge(name, help, Some(Unit::Bytes), bytes)?;
+    }
+    for (name, help, count) in [
+        ("keyhole_buckets", "Buckets", store.buckets),
+        ("keyhole_objects", "Objects", store.objects),
+        ("keyhole_uploads", "Uploads that are neither completed nor aborted", store.uploads),
+        ("keyhole_bodies", "Bodies in the index, those of parts included", store.bodies),
+    ] {
+        out.gauge(name, help, None, count)?;
+    }
+    let segments = &store.segments;
+    let states = [
+        ([("state", "blank")], segments.blank),
+        ([("state", "open")], segments.open),
+        ([("state", "closed")], segments.closed),
+        ([("state", "condemned")], segments.condemned),
+        ([("state", "damaged")], segments.damaged),
+    ];
+    let samples = states.iter().map(|(labels, count)| (&labels[..], *count));
+    out.gauges("keyhole_segments", "Segments of the store, by state", None, samples)
+}
+
+fn writes(store: &StoreStatus, out: &mut Writer<'_, '_>) -> Result<(), Error> {
+    let written = &store.written;
+    let kinds = [
+        ([("kind", "records")], written.records),
+        ([("kind", "blocks")], written.blocks),
+        ([("kind", "moved")], written.moved),
+        ([("kind", "checkpoints")], written.checkpoints),
+        ([("kind", "other")], written.other),
+    ];
+    let samples = kinds.iter().map(|(labels, bytes)| (&labels[..], *bytes));
+    out.counters("keyhole_written", "What was written to the medium, by kind", Some(Unit::Bytes), samples)?;
+    let help = "Bytes of bodies that requests gave the store to keep";
+    out.counter("keyhole_appended", help, Some(Unit::Bytes), written.appended)?;
+    let help = "Bytes written for each byte of the records and blocks of requests, since the start";
+    out.gauge("keyhole_write_amplification_ratio", help, None, written.amplification.unwrap_or(1.0))?;
+    let sizes: Vec<String> = (0..store.batches.len()).map(|power| (1u64 << power).to_string()).collect();
+    let labels: Vec<_> = sizes.iter().map(|size| [("commits", &size[..])]).collect();
+    let samples = labels.iter().zip(&store.batches).map(|(labels, count)| (&labels[..], *count));
+    let help = "Batches of records, by how many commits shared one: up to so many, and more than half of it";
+    out.counters("keyhole_batches", help, None, samples)?;
+    let cleaner = &store.cleaner;
+    for (name, help, count) in [
+        ("keyhole_syncs", "Syncs of the medium", store.syncs),
+        ("keyhole_durable_writes", "Batches whose write made them durable by itself", store.durable_writes),
+        ("keyhole_checkpoints", "Checkpoints that were completed", cleaner.checkpoints),
+        ("keyhole_cleaner_segments_cleaned", "Segments whose live bytes were moved", cleaner.segments_cleaned),
+        ("keyhole_cleaner_segments_freed", "Segments that became blank", cleaner.segments_freed),
+        ("keyhole_cleaner_segments_discarded", "Segments whose space was given back", store.segments_discarded),
+    ] {
+        out.counter(name, help, None, count)?;
+    }
+    let help = "Live bytes that the cleaner has moved";
+    out.counter("keyhole_cleaner_moved", help, Some(Unit::Bytes), cleaner.bytes_moved)
+}
+
+fn buckets(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
+    let labels: Vec<_> = status.buckets.iter().map(|bucket| [("bucket", &bucket.bucket[..])]).collect();
+    let all = || labels.iter().map(|labels| &labels[..]).zip(&status.buckets);
+    out.gauges("keyhole_bucket_objects", "Objects, by bucket", None, all().map(|(at, bucket)| (at, bucket.objects)))?;
+    let help = "Plaintext bytes of objects and of the parts of uploads, by bucket";
+    out.gauges("keyhole_bucket", help, Some(Unit::Bytes), all().map(|(at, bucket)| (at, bucket.bytes)))?;
+    let quotas = all().filter_map(|(at, bucket)| bucket.quota.map(|quota| (at, quota)));
+    out.gauges("keyhole_bucket_quota", "What a bucket with a quota may hold", Some(Unit::Bytes), quotas)?;
+    let help = "Buckets that are not shown one by one, as there are too many";
+    out.gauge("keyhole_buckets_left_out", help, None, status.buckets_left_out)
+}
+
+fn damage(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
+    let damage = &status.damage;
+    let places = [([("found_by", "start")], damage.at_start), ([("found_by", "scrub")], damage.scrubs.damaged)];
+    let samples = places.iter().map(|(labels, count)| (&labels[..], *count));
+    out.counters("keyhole_damage", "Places where damage was found, by what has found it", None, samples)?;
+    out.counter("keyhole_scrubs", "Scrubs that came to their end", None, damage.scrubs.completed)?;
+    let help = "What scrubs have verified";
+    out.counter("keyhole_scrubbed", help, Some(Unit::Bytes), damage.scrubs.bytes)?;
+    let help = "When the last scrub came to its end, in seconds since 1970; 0: none has since the start";
+    let ended = damage.scrubs.last_ended_ms.unwrap_or(0) as f64 / 1e3;
+    out.gauge("keyhole_scrub_last_end_timestamp", help, Some(Unit::Seconds), ended)
+}
+
+/// Under the names that processes have everywhere.
+fn process(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
+    let process = &status.process;
+    out.gauge("process_resident_memory", "Resident memory", Some(Unit::Bytes), process.resident)?;
+    let help = "The most resident memory that there was";
+    out.gauge("process_resident_memory_peak", help, Some(Unit::Bytes), process.resident_peak)?;
+    out.gauge("process_open_fds", "File descriptors", None, process.open_fds)?;
+    out.gauge("process_max_fds", "How many file descriptors there may be", None, process.max_fds)?;
+    out.counter("process_cpu", "Time of processors", Some(Unit::Seconds), process.cpu_s)?;
+    let started = status.started_ms as f64 / 1e3;
+    out.gauge("process_start_time", "When the node was started, since 1970", Some(Unit::Seconds), started)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::status::sample_status;
+
+    /// Help and type of each family, by name.
+    type Families = BTreeMap<String, (String, String)>;
+
+    /// What the families of a text are, and its samples: name and line.
+    fn read(text: &str) -> (Families, Vec<(String, String)>) {
+        let (mut families, mut samples) = (Families::new(), Vec::new());
+        for line in text.lines() {
+            let words: Vec<&str> = line.splitn(4, ' ').collect();
+            match words[..] {
+                ["#", "HELP", name, help] => families.entry(name.to_owned()).or_default().0 = help.to_owned(),
+                ["#", "TYPE", name, kind] => families.entry(name.to_owned()).or_default().1 = kind.to_owned(),
+                ["#", ..] => {}
+                _ => {
+                    let name = line.split(['{', ' ']).next().unwrap();
+                    samples.push((name.to_owned(), line.to_owned()));
+                }
+            }
+        }
+        (families, samples)
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        let (content_type, text) = encode(&sample_status(), "application/openmetrics-text; version=1.0.0").unwrap();
+        assert!(content_type.starts_with("application/openmetrics-text") && text.ends_with("# EOF\n"));
+        let (families, samples) = read(&text);
+        assert!(families.len() > 50 && samples.len() > 100);
+        for (name, (help, kind)) in &families {
+            assert!(name.starts_with("keyhole_") || name.starts_with("process_"), "{name}");
+            assert!(
+                name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'),
+                "{name}"
+            );
+            assert!(help.len() > 5 && !help.ends_with('.'), "{name}: {help}");
+            assert!(["counter", "gauge", "histogram", "info"].contains(&&kind[..]), "{name}: {kind}");
+            let not_base = ["_ms", "_milliseconds", "_kib", "_percent", "_total_total", "_bytes_bytes"];
+            assert!(!not_base.iter().any(|unit| name.contains(unit)), "{name}");
+            assert!(kind != "gauge" || !name.ends_with("_total"), "{name} does not only grow");
+        }
+        let mut seen = BTreeSet::new();
+        for (name, line) in &samples {
+            let suffixes = ["_total", "_bucket", "_sum", "_count", "_info", ""];
+            let family = suffixes.iter().find_map(|suffix| families.get_key_value(name.strip_suffix(suffix)?));
+            let (family, (_, kind)) = family.unwrap_or_else(|| panic!("{name} is of no family"));
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{name} of {family}");
+            assert!(seen.insert(line.rsplit_once(' ').unwrap().0.to_owned()), "twice: {line}");
+        }
+    }
+
+    #[test]
+    fn both_formats_say_the_same() {
+        let status = sample_status();
+        let (_, open) = encode(&status, "application/openmetrics-text").unwrap();
+        let (content_type, plain) = encode(&status, "text/plain;version=0.0.4;q=0.5, */*;q=0.1").unwrap();
+        assert!(content_type.starts_with("text/plain; version=0.0.4"), "{content_type}");
+        // Bounds are written in other ways.
+        let values = |text: &str| -> BTreeSet<String> {
+            let samples = read(text).1.into_iter();
+            samples.filter(|(name, _)| !name.ends_with("_bucket")).map(|(_, line)| line).collect()
+        };
+        assert_eq!(values(&open), values(&plain));
+        let buckets = |text: &str| read(text).1.iter().filter(|(name, _)| name.ends_with("_bucket")).count();
+        assert_eq!(buckets(&open), buckets(&plain));
+    }
+
+    #[test]
+    fn what_is_counted_is_told_exactly() {
+        let status = sample_status();
+        let (_, text) = encode(&status, "").unwrap();
+        for line in [
+            "keyhole_requests_total{operation=\"GetObject\",code=\"200\"} 9007199254740993",
+            "keyhole_requests_total{operation=\"PutObject\",code=\"aborted\"} 2",
+            "keyhole_errors_total{code=\"SlowDown\"} 4",
+            "keyhole_errors_total{code=\"NoSuchKey\"} 0",
+            "keyhole_received_bytes_total 18446744073709551615",
+            "keyhole_request_duration_seconds_bucket{class=\"get\",le=\"0.001\"} 3",
+            "keyhole_request_duration_seconds_bucket{class=\"get\",le=\"+Inf\"} 7",
+            "keyhole_request_duration_seconds_count{class=\"get\"} 7",
+            "keyhole_condition{condition=\"full\"} 1",
+            "keyhole_condition{condition=\"poisoned\"} 0",
+            "keyhole_bucket_bytes{bucket=\"a-bucket\"} 123456",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} in {text}");
+        }
+    }
+
+    #[test]
+    fn every_metric_is_in_the_manual() {
+        let manual = include_str!("../../docs/OPERATIONS.md");
+        let (_, text) = encode(&sample_status(), "").unwrap();
+        for name in read(&text).0.keys() {
+            assert!(manual.contains(&format!("`{name}`")), "{name} is not in OPERATIONS.md");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The figures of the status page: the present in numbers, and how it came about in plots.
+
+use super::page::{Datum, Figure, Key, Note};
+use super::plot::{self, Plot, Series};
+use crate::status::say::{duration, joined, rate, throughput};
+use crate::status::{MINUTES, SECONDS, Sample, Status};
+
+/// What of a sample is drawn, if there is anything.
+type Of = fn(&Sample) -> Option<f64>;
+
+/// The samples of seconds and of minutes, the oldest first.
+pub(super) struct Samples<'a> {
+    pub(super) seconds: &'a [Sample],
+    pub(super) minutes: &'a [Sample],
+}
+
+impl Samples<'_> {
+    /// Lines, by their classes, over both.
+    fn plots(
+        &self,
+        what: &str,
+        lines: &[(&'static str, Of)],
+        least: f64,
+        say: impl Fn(f64) -> String + Copy,
+    ) -> [Plot; 2] {
+        let draw = |samples: &[Sample], from, slots| {
+            let series = lines.iter().map(|(class, of)| Series { class, values: samples.iter().map(of).collect() });
+            plot::draw(what, from, slots, &series.collect::<Vec<_>>(), least, say)
+        };
+        [draw(self.seconds, "2 min ago", SECONDS), draw(self.minutes, "2 h ago", MINUTES)]
+    }
+}
+
+pub(super) fn figures(status: &Status, samples: &Samples<'_>) -> Vec<Figure> {
+    vec![requests(status, samples), payload(status, samples), latency(status, samples), errors(status, samples)]
+}
+
+fn key(class: &'static str, name: &'static str, (number, unit): (String, &'static str)) -> Key {
+    Key { class, name, number, unit }
+}
+
+fn note(name: &'static str, datum: Datum) -> Note {
+    Note { name, datum }
+}
+
+fn per_second(value: f64) -> String {
+    format!("{}\u{a0}/s", rate(value).trim_end_matches(".0"))
+}
+
+fn requests(status: &Status, samples: &Samples<'_>) -> Figure {
+    let requests = &status.requests;
+    Figure {
+        title: "Requests",
+        keys: vec![key("one", "", (rate(status.now.requests_per_s), "/s"))],
+        notes: vec![
+            note("since the start", Datum::count(requests.total)),
+            note("with SSE-C", Datum::count(requests.sse_c)),
+            note("in flight", Datum::count(requests.in_flight)),
+        ],
+        plots: samples.plots("Requests", &[("one", |at| Some(at.per_second(at.requests)))], 1.0, per_second),
+    }
+}
+
+fn payload(status: &Status, samples: &Samples<'_>) -> Figure {
+    let (now, requests) = (&status.now, &status.requests);
+    let lines: [(_, Of); 2] =
+        [("one", |at| Some(at.per_second(at.received))), ("two", |at| Some(at.per_second(at.sent)))];
+    Figure {
+        title: "Payload",
+        keys: vec![key("one", "in", throughput(now.received_per_s)), key("two", "out", throughput(now.sent_per_s))],
+        notes: vec![
+            note("in since the start", Datum::size(requests.received)),
+            note("out", Datum::size(requests.sent)),
+        ],
+        plots: samples.plots("Payload", &lines, 1000.0, |value| joined(throughput(value))),
+    }
+}
+
+fn latency(status: &Status, samples: &Samples<'_>) -> Figure {
+    let (now, requests) = (&status.now, &status.requests);
+    let of = |seconds: Option<f64>| seconds.map_or_else(|| ("–".to_owned(), ""), duration);
+    let lines: [(_, Of); 2] = [("one", |at| at.p50_s), ("two", |at| at.p99_s)];
+    Figure {
+        title: "Latency",
+        keys: vec![key("one", "p50", of(now.p50_s)), key("two", "p99", of(now.p99_s))],
+        notes: vec![note("answers since the start", Datum::count(requests.total - requests.aborted))],
+        plots: samples.plots("Latency", &lines, 0.000_1, |value| joined(duration(value))),
+    }
+}
+
+fn errors(status: &Status, samples: &Samples<'_>) -> Figure {
+    let (now, requests) = (&status.now, &status.requests);
+    let with_status = |first: char| requests.operations.iter().map(|row| row.with_code(&[first])).sum();
+    let lines: [(_, Of); 2] =
+        [("three", |at| Some(at.per_second(at.client_errors))), ("four", |at| Some(at.per_second(at.server_errors)))];
+    Figure {
+        title: "Errors",
+        keys: vec![
+            key("three", "4xx", (rate(now.client_errors_per_s), "/s")),
+            key("four", "5xx", (rate(now.server_errors_per_s), "/s")),
+        ],
+        notes: vec![
+            note("4xx since the start", Datum::count(with_status('4'))),
+            note("5xx", Datum::count(with_status('5'))),
+            note("aborted", Datum::count(requests.aborted)),
+        ],
+        plots: samples.plots("Errors", &lines, 1.0, per_second),
+    }
+}

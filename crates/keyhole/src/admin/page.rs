@@ -1,0 +1,308 @@
+//! The status page: made whole by the node, so that it works without JavaScript. Its own script only puts a new one in its place.
+//!
+//! This is about what is shown; how it looks is in `templates/`. Every figure has its exact value beside what is shown of it, in a
+//! `data` element.
+
+use askama::Template;
+use hyper::StatusCode;
+
+use super::figures::{Samples, figures};
+use super::plot::Plot;
+use super::tables::tables;
+use super::{Reply, failed, typed};
+use crate::status::say::{count, duration_or_dash, share, size, span};
+use crate::status::{LATELY, Monitor, Severity, Status, StoreStatus};
+
+pub(super) const STYLE: &str = include_str!("../../templates/status.css");
+pub(super) const SCRIPT: &str = include_str!("../../templates/status.js");
+pub(super) const ICON: &str = include_str!("../../templates/icon.svg");
+
+/// The page as it is now.
+pub(super) fn render(monitor: &Monitor) -> Reply {
+    let (seconds, minutes) = monitor.samples();
+    match Page::new(&monitor.status(), &Samples { seconds: &seconds, minutes: &minutes }).render() {
+        Ok(html) => typed("text/html; charset=utf-8", html.into()),
+        Err(error) => {
+            let mut reply = failed(&error);
+            *reply.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            reply
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "status.html")]
+struct Page {
+    state: State,
+    version: String,
+    facts: String,
+    uptime: Datum,
+    now: String,
+    conditions: Vec<Shown>,
+    figures: Vec<Figure>,
+    space: Option<Space>,
+    tables: Vec<Table>,
+}
+
+/// What the node is, in a word or two.
+struct State {
+    class: &'static str,
+    text: &'static str,
+}
+
+struct Shown {
+    class: &'static str,
+    text: String,
+}
+
+/// What is shown, and the exact value.
+pub(super) struct Datum {
+    pub(super) text: String,
+    pub(super) value: String,
+}
+
+/// Numbers of the present, and how they came about.
+pub(super) struct Figure {
+    pub(super) title: &'static str,
+    pub(super) keys: Vec<Key>,
+    pub(super) notes: Vec<Note>,
+    pub(super) plots: [Plot; 2],
+}
+
+/// The present value of a line in the plots.
+pub(super) struct Key {
+    pub(super) class: &'static str,
+    pub(super) name: &'static str,
+    pub(super) number: String,
+    pub(super) unit: &'static str,
+}
+
+pub(super) struct Note {
+    pub(super) name: &'static str,
+    pub(super) datum: Datum,
+}
+
+/// The bar of what the space is used for.
+struct Space {
+    label: String,
+    parts: Vec<SpacePart>,
+}
+
+struct SpacePart {
+    class: &'static str,
+    name: &'static str,
+    /// Where it begins and how long it is, in thousandths of the whole.
+    x: f64,
+    width: f64,
+    datum: Datum,
+    share: String,
+}
+
+pub(super) struct Table {
+    pub(super) title: &'static str,
+    /// It needs a wide place.
+    pub(super) wide: bool,
+    pub(super) head: Vec<&'static str>,
+    pub(super) rows: Vec<Row>,
+    /// What is said in place of rows, where there are none.
+    pub(super) none: &'static str,
+    pub(super) note: String,
+}
+
+/// A name and its figures.
+pub(super) struct Row {
+    pub(super) name: String,
+    pub(super) cells: Vec<Datum>,
+}
+
+impl Datum {
+    pub(super) fn new(text: impl Into<String>, value: impl ToString) -> Self {
+        Datum { text: text.into(), value: value.to_string() }
+    }
+
+    pub(super) fn count(number: u64) -> Self {
+        Datum::new(count(number), number)
+    }
+
+    pub(super) fn size(bytes: u64) -> Self {
+        Datum::new(size(bytes), bytes)
+    }
+
+    /// Where there is no value, nor anything to be said.
+    pub(super) fn dash() -> Self {
+        Datum::new("–", "")
+    }
+
+    pub(super) fn seconds(seconds: Option<f64>) -> Self {
+        Datum::new(duration_or_dash(seconds), seconds.map(|seconds| seconds.to_string()).unwrap_or_default())
+    }
+}
+
+impl Row {
+    pub(super) fn new(name: impl Into<String>, cells: impl IntoIterator<Item = Datum>) -> Self {
+        Row { name: name.into(), cells: cells.into_iter().collect() }
+    }
+}
+
+impl Page {
+    fn new(status: &Status, samples: &Samples<'_>) -> Self {
+        let node = &status.node;
+        Page {
+            state: state(status),
+            version: node.version.clone(),
+            facts: format!("{} · AES-256-GCM {} · sync {}", node.io, node.engine, node.sync),
+            uptime: Datum::new(span(status.uptime_s), status.uptime_s.floor()),
+            now: moment(status.clock.now_ms),
+            conditions: status.conditions.iter().map(shown).collect(),
+            figures: figures(status, samples),
+            space: status.store.as_ref().map(space),
+            tables: tables(status),
+        }
+    }
+}
+
+/// A time to the second, such as 2026-11-26 10:46:04 UTC.
+pub(super) fn moment(ms: u64) -> String {
+    let iso = keyhole_s3::time::iso8601(ms);
+    let (date, time) = iso.split_once('T').unwrap_or((&iso, ""));
+    let (time, _) = time.split_once('.').unwrap_or((time, ""));
+    format!("{date} {time} UTC")
+}
+
+/// The most important of what there is to be said.
+fn state(status: &Status) -> State {
+    const STATES: [(&str, &str, &str); 7] = [
+        ("starting", "note", "Starting"),
+        ("draining", "note", "Ending"),
+        ("poisoned", "fault", "Refuses writes"),
+        ("worker-stuck", "fault", "Stuck"),
+        ("full", "fault", "Full"),
+        ("damage", "fault", "Damaged"),
+        ("clock-behind", "warning", "Clock behind"),
+    ];
+    let is_so = |name: &str| status.conditions.iter().any(|condition| condition.name == name);
+    let found = STATES.iter().find(|(name, ..)| is_so(name));
+    let (class, text) = found.map_or(("good", "Serving"), |(_, class, text)| (*class, *text));
+    State { class, text }
+}
+
+fn shown(condition: &crate::status::Condition) -> Shown {
+    let class = match condition.severity {
+        Severity::Note => "note",
+        Severity::Warning => "warning",
+        Severity::Fault => "fault",
+    };
+    Shown { class, text: condition.text.clone() }
+}
+
+fn space(store: &StoreStatus) -> Space {
+    let free = store.capacity.saturating_sub(store.live + store.dead + store.reserved);
+    let all = [
+        ("live", "live", store.live),
+        ("dead", "dead, to be cleaned", store.dead),
+        ("free", "free", free),
+        ("reserved", "reserved", store.reserved),
+    ];
+    // What is reserved may be in use while the store is full.
+    let whole = all.iter().map(|(.., bytes)| bytes).sum::<u64>().max(1);
+    let mut x = 0.0;
+    let parts = all.into_iter().map(|(class, name, bytes)| {
+        let width = 1000.0 * bytes as f64 / whole as f64;
+        let part = SpacePart { class, name, x, width, datum: Datum::size(bytes), share: share(bytes, whole) };
+        x += width;
+        part
+    });
+    let parts: Vec<SpacePart> = parts.collect();
+    let label = format!("{} of {} live", size(store.live), size(store.capacity));
+    Space { label, parts }
+}
+
+const _: () = assert!(LATELY == 10, "the page says so");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{Sample, sample_status};
+
+    fn html(status: &Status) -> String {
+        let sample = Sample { span_s: 1.0, requests: 5, received: 1_000_000, p50_s: Some(0.001), ..Sample::default() };
+        Page::new(status, &Samples { seconds: &[sample; 3], minutes: &[sample] }).render().unwrap()
+    }
+
+    #[test]
+    fn figures_have_their_exact_values() {
+        let text = html(&sample_status());
+        for part in [
+            "<data value=\"9007199254741000\">9,007,199,254,741,000</data>",
+            "<data value=\"18446744073709551615\">16.0 EiB</data>",
+            "<data value=\"123456\">120.6 KiB</data>",
+            "there are 9 more",
+            "Full",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn what_comes_from_elsewhere_is_escaped() {
+        let mut status = sample_status();
+        status.buckets[0].bucket = "<script>alert(1)</script>".to_owned();
+        status.node.version = "\"><i>".to_owned();
+        status.requests.operations[0].operation = "a&b".to_owned();
+        let text = html(&status);
+        assert!(!text.contains("<script>alert") && !text.contains("<i>") && !text.contains("a&b"), "{text}");
+        assert!(text.contains("&#60;script&#62;alert(1)") && text.contains("&#60;Delete&#62;"));
+    }
+
+    /// What the policy of the page lets through: no style or script inside it, nothing from elsewhere.
+    #[test]
+    fn the_page_needs_nothing_but_its_own_files() {
+        let text = html(&sample_status());
+        assert!(
+            !text.contains("style=") && !text.contains("<style") && !text.contains("onclick") && !text.contains("://")
+        );
+        assert_eq!(
+            (text.matches("<script").count(), text.matches("<script src=\"/status.js\" defer>").count()),
+            (1, 1)
+        );
+        for file in [STYLE, SCRIPT] {
+            assert!(!file.contains("://") && !file.contains("@import") && !file.contains("url("));
+        }
+    }
+
+    #[test]
+    fn moments() {
+        assert_eq!(moment(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(moment(1_795_689_964_449), "2026-11-26 10:46:04 UTC");
+    }
+
+    #[test]
+    fn every_state_has_a_name() {
+        let mut status = sample_status();
+        for (name, text) in [
+            ("starting", "Starting"),
+            ("draining", "Ending"),
+            ("poisoned", "Refuses writes"),
+            ("worker-stuck", "Stuck"),
+            ("full", "Full"),
+            ("damage", "Damaged"),
+            ("clock-behind", "Clock behind"),
+        ] {
+            let mut condition = status.conditions[0].clone();
+            condition.name = name.to_owned();
+            status.conditions = vec![condition];
+            assert_eq!(state(&status).text, text);
+        }
+        status.conditions.clear();
+        assert_eq!((state(&status).class, state(&status).text), ("good", "Serving"));
+    }
+
+    #[test]
+    fn a_node_that_has_done_nothing_has_a_page() {
+        let monitor = Monitor::new(crate::status::Facts { workers: 1, ..crate::status::Facts::default() });
+        let text = Page::new(&monitor.status(), &Samples { seconds: &[], minutes: &[] }).render().unwrap();
+        assert!(text.contains("Starting") && text.contains("There were no requests yet."));
+        let reply = render(&monitor);
+        assert_eq!(reply.status(), 200);
+    }
+}

@@ -1,0 +1,247 @@
+//! `keyhole status`: how a node is, in the terminal; the same account as the status page's and the metrics'.
+
+use std::io::{self, IsTerminal};
+use std::thread::sleep;
+use std::time::Duration;
+
+use clap::Args;
+use comfy_table::Table;
+
+use super::operate::{print, size, unexpected};
+use super::stat::table;
+use super::{Failure, Result};
+use crate::cli::Target;
+use crate::control::{self, Reply, Request};
+use crate::status::Status;
+use crate::status::say::{count, duration_or_dash, joined, rate, share, span, throughput};
+use crate::store::Place;
+
+#[derive(Args, Debug)]
+pub(crate) struct StatusOptions {
+    #[command(flatten)]
+    target: Target,
+    /// As JSON: one object, the same as /status.json of the admin listener; with --watch, one in a line each time.
+    #[arg(long)]
+    json: bool,
+    /// Show it again after so many seconds, until it is interrupted.
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    watch: Option<u64>,
+}
+
+pub(crate) fn run(options: &StatusOptions) -> Result<()> {
+    loop {
+        let status = ask(&options.target)?;
+        let text = match options.json {
+            true if options.watch.is_some() => serde_json::to_string(&status),
+            true => serde_json::to_string_pretty(&status),
+            false => Ok(text(&status)),
+        };
+        let text = text.map_err(|error| Failure::Other(error.to_string()))?;
+        let Some(seconds) = options.watch else {
+            print(&format!("{text}\n"));
+            return verdict(&status);
+        };
+        // From the top of an empty screen, where there is a screen.
+        let clear = if !options.json && io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+        print(&format!("{clear}{text}\n"));
+        sleep(Duration::from_secs(seconds));
+    }
+}
+
+fn ask(target: &Target) -> Result<Status> {
+    let place = Place::find(&target.data, target.state.as_deref())?;
+    match control::ask(&place.socket(), &Request::Status {}, &mut |_| {})? {
+        Some(Reply::Status(status)) => Ok(*status),
+        Some(Reply::Failed { message }) => Err(Failure::Other(message)),
+        Some(_) => Err(unexpected()),
+        None => Err(Failure::Other(format!(
+            "no node serves {0}; `keyhole stat {0}` shows the store by itself",
+            target.data.display()
+        ))),
+    }
+}
+
+/// Nothing, where all is well.
+fn verdict(status: &Status) -> Result<()> {
+    let names: Vec<&str> = status.conditions.iter().map(|condition| &condition.name[..]).collect();
+    match names[..] {
+        [] => Ok(()),
+        _ if names.contains(&"damage") => Err(Failure::Damaged(format!("not as it should be: {}", names.join(", ")))),
+        _ => Err(Failure::Other(format!("not as it should be: {}", names.join(", ")))),
+    }
+}
+
+fn text(status: &Status) -> String {
+    let node = &status.node;
+    let mut text = format!(
+        "keyhole {}, {}, up {}: {}, AES-256-GCM {}, sync {}\n",
+        node.version,
+        if status.ready { "ready" } else { "not ready" },
+        span(status.uptime_s),
+        node.io,
+        node.engine,
+        node.sync
+    );
+    for condition in &status.conditions {
+        text += &format!("! {}: {}\n", condition.name, condition.text);
+    }
+    let mut tables = vec![now(status), requests(status)];
+    let answered = status.requests.durations.iter().any(|row| row.count > 0);
+    tables.extend(answered.then(|| latencies(status)));
+    tables.extend((!status.requests.errors.is_empty()).then(|| errors(status)));
+    tables.extend(store(status));
+    tables.extend((!status.buckets.is_empty()).then(|| buckets(status)));
+    tables.push(workers(status));
+    tables.push(process(status));
+    let tables: Vec<String> = tables.iter().map(|table| format!("\n{table}\n")).collect();
+    text + tables.concat().trim_end()
+}
+
+fn now(status: &Status) -> Table {
+    let now = &status.now;
+    let mut table = table(&["the last 10 seconds", ""], 1);
+    let per_second = |number: f64| format!("{} /s", rate(number));
+    table.add_row(["requests", &per_second(now.requests_per_s)]);
+    table.add_row(["payload in", &joined(throughput(now.received_per_s))]);
+    table.add_row(["payload out", &joined(throughput(now.sent_per_s))]);
+    let latency = format!("{}, {}", duration_or_dash(now.p50_s), duration_or_dash(now.p99_s));
+    table.add_row(["latency, p50 and p99", &latency]);
+    table.add_row(["errors, 4xx", &per_second(now.client_errors_per_s)]);
+    table.add_row(["errors, 5xx", &per_second(now.server_errors_per_s)]);
+    table
+}
+
+fn requests(status: &Status) -> Table {
+    let requests = &status.requests;
+    let mut table = table(&["requests since the start", "all", "done", "4xx", "5xx", "aborted"], 1);
+    for row in &requests.operations {
+        let aborted = row.by_code.get("aborted").copied().unwrap_or(0);
+        let figures = [row.total, row.with_code(&['2', '3']), row.with_code(&['4']), row.with_code(&['5']), aborted];
+        table.add_row([row.operation.clone()].into_iter().chain(figures.map(count)));
+    }
+    for (name, figure) in [
+        ("all", count(requests.total)),
+        ("with SSE-C", count(requests.sse_c)),
+        ("in flight", count(requests.in_flight)),
+        ("payload in", size(requests.received)),
+        ("payload out", size(requests.sent)),
+    ] {
+        table.add_row([name, &figure]);
+    }
+    table
+}
+
+fn latencies(status: &Status) -> Table {
+    let mut table = table(&["latency since the start", "answers", "p50", "p90", "p99"], 1);
+    for row in status.requests.durations.iter().filter(|row| row.count > 0) {
+        let figures = [row.p50_s, row.p90_s, row.p99_s].map(duration_or_dash);
+        table.add_row([row.class.clone(), count(row.count)].into_iter().chain(figures));
+    }
+    table
+}
+
+fn errors(status: &Status) -> Table {
+    let mut table = table(&["errors by code", ""], 1);
+    for (code, number) in &status.requests.errors {
+        table.add_row([code, &count(*number)]);
+    }
+    table
+}
+
+fn store(status: &Status) -> Option<Table> {
+    let store = status.store.as_ref()?;
+    let (written, cleaner) = (&store.written, &store.cleaner);
+    let mut table = table(&["store", "", ""], 1);
+    for (name, bytes) in [("live", store.live), ("dead", store.dead), ("reserved", store.reserved)] {
+        table.add_row([name, &size(bytes), &share(bytes, store.capacity)]);
+    }
+    table.add_row(["capacity", &size(store.capacity), if store.ring { "ring" } else { "" }]);
+    for (name, number) in [("buckets", store.buckets), ("objects", store.objects), ("uploads", store.uploads)] {
+        table.add_row([name, &count(number), ""]);
+    }
+    let amplification = written.amplification.map_or_else(|| "–".to_owned(), |factor| format!("{factor:.2} times"));
+    table.add_row(["memory of the index", &size(store.index), ""]);
+    table.add_row(["written since the start", &size(written.total), &amplification]);
+    table.add_row(["syncs, durable writes", &count(store.syncs), &count(store.durable_writes)]);
+    table.add_row(["moved by the cleaner", &size(cleaner.bytes_moved), &share(written.moved, written.total)]);
+    table.add_row(["segments freed", &count(cleaner.segments_freed), ""]);
+    Some(table)
+}
+
+fn buckets(status: &Status) -> Table {
+    let mut table = table(&["bucket", "objects", "bytes", "quota", ""], 1);
+    for bucket in &status.buckets {
+        let quota = bucket.quota.map_or_else(|| "–".to_owned(), size);
+        let used = bucket.quota.map(|quota| share(bucket.bytes, quota)).unwrap_or_default();
+        table.add_row([bucket.bucket.clone(), count(bucket.objects), size(bucket.bytes), quota, used]);
+    }
+    if status.buckets_left_out > 0 {
+        table.add_row([format!("and {} more", count(status.buckets_left_out))]);
+    }
+    table
+}
+
+fn workers(status: &Status) -> Table {
+    let limits = &status.limits;
+    let mut table = table(&["worker", "moved", "connections", "in flight", "blocks", "pages", "waiting"], 1);
+    for (number, worker) in status.workers.iter().enumerate() {
+        table.add_row([
+            number.to_string(),
+            format!("{:.1} s ago", worker.quiet_s),
+            count(worker.connections),
+            count(worker.in_flight),
+            format!("{} / {}", worker.blocks, limits.blocks),
+            format!("{} / {}", count(worker.pages), count(limits.pages)),
+            format!("{} / {}", count(worker.waiters), count(limits.waiters)),
+        ]);
+    }
+    table
+}
+
+fn process(status: &Status) -> Table {
+    let (process, connections, damage) = (&status.process, &status.connections, &status.damage);
+    let mut table = table(&["node", ""], 1);
+    for (name, figure) in [
+        ("connections, HTTP and HTTPS", format!("{}, {}", count(connections.http), count(connections.https))),
+        ("resident memory", size(process.resident)),
+        ("time of processors", span(process.cpu_s)),
+        ("file descriptors", count(process.open_fds)),
+        ("places with damage", count(damage.at_start + damage.scrubs.damaged)),
+    ] {
+        table.add_row([name, &figure]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::sample_status;
+
+    #[test]
+    fn all_that_there_is_is_shown() {
+        let text = text(&sample_status());
+        for part in [
+            "! full: The store is full",
+            "GetObject",
+            "9,007,199,254,741,000",
+            "SlowDown",
+            "a-bucket",
+            "120.6 KiB",
+            "and 9 more",
+            "1,024",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_well_has_an_exit_code() {
+        let mut status = sample_status();
+        assert!(matches!(verdict(&status), Err(Failure::Damaged(text)) if text.contains("damage, full")));
+        status.conditions.retain(|condition| condition.name == "full");
+        assert!(matches!(verdict(&status), Err(Failure::Other(_))));
+        status.conditions.clear();
+        assert!(verdict(&status).is_ok());
+    }
+}

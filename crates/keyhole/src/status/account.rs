@@ -1,0 +1,371 @@
+//! How the account is made: from what the workers have counted, what the log counts, and what the monitor was told.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use keyhole_log::{Stats, Usage};
+use keyhole_node::limits::{BLOCKS_PER_WORKER, PAGES_PER_WORKER, WAITERS_PER_WORKER};
+use keyhole_node::{Env, Load};
+use keyhole_s3::ErrorCode;
+
+use super::history::Sample;
+use super::machine::ProcessStatus;
+use super::report::{
+    BOUNDS_S, BUCKETS_MAX, BucketStatus, Clock, Condition, Connections, Damages, DurationStatus, Limits, Now,
+    OperationStatus, Requests, SegmentsStatus, Severity, Status, StoreStatus, WorkerStatus,
+};
+use super::{DEAD, Monitor, Phase, STUCK, Told};
+use crate::control::{CleanerReply, WrittenReply};
+use crate::env::System;
+use crate::metrics::{CLASSES, Durations, ELSE, OPERATIONS, STATUSES, Totals, WorkerState, cumulative, quantile};
+
+impl Monitor {
+    /// How the node is now.
+    pub(crate) fn status(&self) -> Status {
+        let stats = self.store.get().map(|shared| shared.summary());
+        let (buckets, buckets_left_out) =
+            self.store.get().map(|shared| shared.bucket_usage(BUCKETS_MAX)).unwrap_or_default();
+        let (totals, workers) = (self.metrics().totals(), self.metrics().workers());
+        let told = self.told().clone();
+        let uptime = self.uptime();
+        let quiet: Vec<Duration> = workers.iter().map(|worker| uptime.saturating_sub(worker.beat)).collect();
+        let newest_ms = stats.as_ref().map_or(0, |stats| stats.newest_ms);
+        let clock = clock(&told, System.now_ms(), newest_ms);
+        let damaged_at_start = self.damaged_at_start.load(Ordering::Relaxed);
+        let found = Found {
+            phase: self.phase(),
+            stats: stats.as_ref(),
+            quiet: &quiet,
+            damaged: damaged_at_start + told.scrubs.damaged,
+            clock: &clock,
+        };
+        let conditions = found.conditions();
+        let mut status = Status {
+            phase: format!("{:?}", found.phase).to_lowercase(),
+            live: found.phase != Phase::Serving || quiet.iter().all(|quiet| *quiet < DEAD),
+            conditions,
+            node: self.facts.clone(),
+            uptime_s: uptime.as_secs_f64(),
+            started_ms: self.started_ms,
+            now: now(&self.history().lately()),
+            requests: requests(&totals, &workers),
+            connections: connections(&totals, &workers),
+            workers: workers.iter().zip(&quiet).map(|(worker, quiet)| worker_status(worker, *quiet)).collect(),
+            limits: Limits {
+                blocks: BLOCKS_PER_WORKER as u64,
+                pages: PAGES_PER_WORKER as u64,
+                waiters: WAITERS_PER_WORKER as u64,
+            },
+            buckets: buckets.into_iter().map(BucketStatus::from).collect(),
+            buckets_left_out,
+            damage: Damages { at_start: damaged_at_start, scrubs: told.scrubs },
+            clock,
+            process: ProcessStatus::read(),
+            store: stats.as_ref().map(StoreStatus::from),
+            ready: false,
+        };
+        let ready = status.reasons().next().is_none();
+        status.ready = ready;
+        status
+    }
+}
+
+/// What conditions follow from.
+struct Found<'a> {
+    phase: Phase,
+    stats: Option<&'a Stats>,
+    quiet: &'a [Duration],
+    damaged: u64,
+    clock: &'a Clock,
+}
+
+impl Found<'_> {
+    fn conditions(&self) -> Vec<Condition> {
+        let mut all = Vec::new();
+        let mut add = |name: &str, severity, text: String| {
+            all.push(Condition { name: name.to_owned(), severity, text });
+        };
+        match self.phase {
+            Phase::Starting => add("starting", Severity::Note, "The store is being opened.".to_owned()),
+            Phase::Serving => {}
+            Phase::Draining => {
+                add("draining", Severity::Note, "The node is ending: no further requests are taken.".to_owned());
+            }
+        }
+        if self.stats.is_some_and(|stats| stats.poisoned) {
+            let text = "A write or a sync has failed. The store refuses writes until the node is started again; what can be \
+                verified is still read. Look at the log and at the disk.";
+            add("poisoned", Severity::Fault, text.to_owned());
+        }
+        for (worker, quiet) in self.quiet.iter().enumerate() {
+            if self.phase == Phase::Serving && *quiet >= STUCK {
+                let text = format!("Worker {worker} has not moved for {} s.", quiet.as_secs());
+                add("worker-stuck", Severity::Fault, text);
+            }
+        }
+        if self.damaged > 0 {
+            let places = if self.damaged == 1 { "1 place".to_owned() } else { format!("{} places", self.damaged) };
+            let text = format!(
+                "Damage was found in {places} since the start. The log of the node names the objects; keyhole scrub and \
+                 keyhole check say more."
+            );
+            add("damage", Severity::Fault, text);
+        }
+        if self.stats.is_some_and(|stats| stats.full) {
+            let text = "The store is full: what is new is refused. Delete objects, or give it more capacity.";
+            add("full", Severity::Fault, text.to_owned());
+        }
+        if let (Some(behind_ms), Some(bucket)) = (self.clock.behind_ms, &self.clock.bucket) {
+            let text = format!(
+                "The clock is {} s behind something that was stored in the bucket {bucket}. Where that is so nothing expires. Set \
+                 the clock; if it is right, delete what was stored while it was ahead.",
+                behind_ms / 1000
+            );
+            add("clock-behind", Severity::Warning, text);
+        }
+        all
+    }
+}
+
+fn clock(told: &Told, now_ms: u64, newest_ms: u64) -> Clock {
+    let behind = told.behind.as_ref().filter(|(stored_ms, _)| *stored_ms > now_ms);
+    Clock {
+        now_ms,
+        newest_ms,
+        behind_ms: behind.map(|(stored_ms, _)| stored_ms - now_ms),
+        bucket: behind.map(|(_, bucket)| bucket.clone()),
+    }
+}
+
+fn now(sample: &Sample) -> Now {
+    Now {
+        span_s: sample.span_s,
+        requests_per_s: sample.per_second(sample.requests),
+        received_per_s: sample.per_second(sample.received),
+        sent_per_s: sample.per_second(sample.sent),
+        client_errors_per_s: sample.per_second(sample.client_errors),
+        server_errors_per_s: sample.per_second(sample.server_errors),
+        p50_s: sample.p50_s,
+        p99_s: sample.p99_s,
+    }
+}
+
+/// How a status is named where requests are counted by it.
+fn code_name(status: u16) -> String {
+    match status {
+        0 => "aborted".to_owned(),
+        ELSE => "other".to_owned(),
+        status => status.to_string(),
+    }
+}
+
+fn requests(totals: &Totals, workers: &[WorkerState]) -> Requests {
+    let rows = OPERATIONS.iter().zip(&totals.requests).map(|((name, _), counts)| {
+        let by_code = STATUSES.iter().zip(counts).filter(|(_, count)| **count > 0);
+        OperationStatus {
+            operation: (*name).to_owned(),
+            total: counts.iter().sum(),
+            by_code: by_code.map(|(status, count)| (code_name(*status), *count)).collect(),
+        }
+    });
+    let errors = ErrorCode::ALL.iter().zip(&totals.errors).filter(|(_, count)| **count > 0);
+    Requests {
+        total: totals.with_status(|_| true),
+        aborted: totals.with_status(|status| status == 0),
+        in_flight: workers.iter().map(|worker| worker.in_flight).sum(),
+        sse_c: totals.sse_c,
+        received: totals.received,
+        sent: totals.sent,
+        operations: rows.filter(|row| row.total > 0).collect(),
+        errors: errors.map(|(code, count)| (code.code().to_owned(), *count)).collect(),
+        durations: CLASSES.iter().zip(&totals.durations).map(|(class, of_class)| duration(class, of_class)).collect(),
+    }
+}
+
+fn duration(class: &str, Durations { sum_ns, bins }: &Durations) -> DurationStatus {
+    DurationStatus {
+        class: class.to_owned(),
+        count: bins.iter().sum(),
+        sum_s: *sum_ns as f64 / 1e9,
+        p50_s: quantile(bins, 0.5),
+        p90_s: quantile(bins, 0.9),
+        p99_s: quantile(bins, 0.99),
+        cumulative: BOUNDS_S.iter().map(|bound| cumulative(bins, Duration::from_secs_f64(*bound))).collect(),
+    }
+}
+
+fn connections(totals: &Totals, workers: &[WorkerState]) -> Connections {
+    let open = |listener: usize| workers.iter().map(|worker| worker.connections[listener]).sum();
+    Connections {
+        http: open(0),
+        https: open(1),
+        http_accepted: totals.opened[0],
+        https_accepted: totals.opened[1],
+        handshakes: totals.handshakes,
+        handshakes_failed: totals.handshakes_failed,
+    }
+}
+
+fn worker_status(worker: &WorkerState, quiet: Duration) -> WorkerStatus {
+    let Load { blocks, pages, waiters } = worker.load;
+    WorkerStatus {
+        quiet_s: if worker.started { quiet.as_secs_f64() } else { 0.0 },
+        in_flight: worker.in_flight,
+        connections: worker.connections.iter().sum(),
+        blocks: blocks as u64,
+        pages: pages as u64,
+        waiters: waiters as u64,
+    }
+}
+
+impl From<keyhole_log::BucketUsage> for BucketStatus {
+    fn from(usage: keyhole_log::BucketUsage) -> Self {
+        let keyhole_log::BucketUsage { name, objects, uploads, bytes, quota } = usage;
+        BucketStatus { bucket: name, objects, uploads, bytes, quota }
+    }
+}
+
+impl From<&Stats> for StoreStatus {
+    fn from(stats: &Stats) -> Self {
+        let Usage { capacity, allocated, reserved, buckets, objects, uploads, bodies, live, dead, live_max, .. } =
+            stats.usage;
+        let counts = stats.segment_counts;
+        StoreStatus {
+            capacity,
+            allocated,
+            reserved,
+            live,
+            live_max,
+            dead,
+            buckets,
+            objects,
+            uploads,
+            bodies,
+            index: stats.index_bytes,
+            written: WrittenReply::from(&stats.written),
+            batches: stats.batches.0.to_vec(),
+            syncs: stats.syncs.syncs,
+            durable_writes: stats.syncs.durable_writes,
+            cleaner: CleanerReply::from(&stats.cleaner),
+            segments_discarded: stats.cleaner.segments_discarded,
+            segments: SegmentsStatus {
+                blank: counts.blank,
+                open: counts.open,
+                closed: counts.closed,
+                condemned: counts.condemned,
+                damaged: counts.damaged,
+            },
+            ring: stats.ring,
+            full: stats.full,
+            poisoned: stats.poisoned,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::status::Facts;
+
+    /// A status with something of everything in it.
+    pub(crate) fn sample_status() -> Status {
+        let monitor = monitor(2);
+        monitor.enter(Phase::Serving);
+        monitor.scrubbed(100, 2);
+        let mut status = monitor.status();
+        let by_code = |codes: &[(&str, u64)]| codes.iter().map(|(code, count)| ((*code).to_owned(), *count)).collect();
+        let operation = |name: &str, total, codes: &[(&str, u64)]| OperationStatus {
+            operation: name.to_owned(),
+            total,
+            by_code: by_code(codes),
+        };
+        // More than an f64 has digits for.
+        let gets = (1 << 53) + 1;
+        status.requests.operations = vec![
+            operation("GetObject", gets + 1, &[("200", gets), ("404", 1)]),
+            operation("PutObject", 6, &[("503", 4), ("aborted", 2)]),
+        ];
+        (status.requests.total, status.requests.aborted) = (gets + 7, 2);
+        (status.requests.received, status.requests.sent) = (u64::MAX, 5);
+        status.requests.errors = by_code(&[("SlowDown", 4)]);
+        let cumulative = BOUNDS_S.iter().map(|bound| if *bound < 0.001 { 0 } else { 3 }).collect();
+        let (p50_s, p90_s, p99_s) = (Some(0.001), Some(70.0), Some(100.0));
+        let durations = &mut status.requests.durations;
+        durations[0] =
+            DurationStatus { class: "get".to_owned(), count: 7, sum_s: 300.5, p50_s, p90_s, p99_s, cumulative };
+        let bucket = |name: String, quota| BucketStatus { bucket: name, objects: 3, uploads: 1, bytes: 123_456, quota };
+        status.buckets = vec![bucket("a-bucket".to_owned(), None), bucket("b".repeat(63), Some(200_000))];
+        status.buckets_left_out = 9;
+        let (capacity, live, live_max, dead) = (10 << 30, 8 << 30, 8 << 30, 1 << 30);
+        let batches = vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+        let store = StoreStatus { capacity, live, live_max, dead, batches, full: true, ..StoreStatus::default() };
+        status.store = Some(store);
+        let text = "The store is full: what is new is refused. <Delete> \"objects\".".to_owned();
+        status.conditions.push(Condition { name: "full".to_owned(), severity: Severity::Fault, text });
+        status
+    }
+
+    fn monitor(workers: usize) -> std::sync::Arc<Monitor> {
+        Monitor::new(Facts { version: "0".to_owned(), workers, ..Facts::default() })
+    }
+
+    fn names(status: &Status) -> Vec<&str> {
+        status.conditions.iter().map(|condition| &condition.name[..]).collect()
+    }
+
+    #[test]
+    fn a_life() {
+        let monitor = monitor(2);
+        let status = monitor.status();
+        assert_eq!(
+            (&status.phase[..], status.ready, status.live, names(&status)),
+            ("starting", false, true, vec!["starting"])
+        );
+        assert!(status.store.is_none());
+        monitor.enter(Phase::Serving);
+        let status = monitor.status();
+        assert_eq!((&status.phase[..], status.ready, status.live, names(&status)), ("serving", true, true, vec![]));
+        monitor.enter(Phase::Draining);
+        monitor.enter(Phase::Serving);
+        let status = monitor.status();
+        assert_eq!((&status.phase[..], status.ready, status.live), ("draining", false, true));
+    }
+
+    #[test]
+    fn what_is_not_as_it_should_be_is_told() {
+        let monitor = monitor(1);
+        monitor.enter(Phase::Serving);
+        monitor.scrubbed(100, 2);
+        monitor.scrub_ended(2);
+        let later = System.now_ms() + 90_000;
+        monitor.clock_is_behind(Some((later, "edge".to_owned())));
+        let status = monitor.status();
+        assert_eq!(names(&status), ["damage", "clock-behind"]);
+        assert!(status.ready, "it serves all the same");
+        assert!(status.conditions[0].text.contains("2 places") && status.conditions[1].text.contains("bucket edge"));
+        assert!(status.clock.behind_ms.is_some_and(|ms| (80_000..=90_000).contains(&ms)));
+        // The clock was set.
+        monitor.clock_is_behind(Some((later - 200_000, "edge".to_owned())));
+        assert_eq!(names(&monitor.status()), ["damage"]);
+    }
+
+    #[test]
+    fn a_worker_that_does_not_move_is_told() {
+        let clock = Clock::default();
+        let conditions = |phase, quiet: &[Duration]| {
+            let found = Found { phase, stats: None, quiet, damaged: 0, clock: &clock };
+            found.conditions().into_iter().map(|condition| condition.text).collect::<Vec<_>>()
+        };
+        let ms = Duration::from_millis;
+        assert!(conditions(Phase::Serving, &[ms(4999), ms(0)]).is_empty());
+        assert_eq!(conditions(Phase::Serving, &[ms(0), ms(5000)]), ["Worker 1 has not moved for 5 s."]);
+        assert_eq!(conditions(Phase::Draining, &[ms(5000)]).len(), 1, "of the end alone");
+    }
+
+    #[test]
+    fn it_is_the_same_after_it_went_over_the_socket() {
+        let status = monitor(1).status();
+        let text = serde_json::to_string(&status).unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status);
+    }
+}

@@ -1,0 +1,135 @@
+//! Figures as people read them: with units, and no more digits than they need.
+
+use bytesize::ByteSize;
+
+/// A count, with a comma between thousands.
+pub(crate) fn count(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number of bytes.
+pub(crate) fn size(bytes: u64) -> String {
+    ByteSize(bytes).display().iec().to_string()
+}
+
+/// A number of something in a second, without its unit.
+pub(crate) fn rate(per_second: f64) -> String {
+    match per_second {
+        none if none <= 0.0 => "0".to_owned(),
+        few if few < 9.95 => format!("{few:.1}"),
+        many => count(many.round() as u64),
+    }
+}
+
+/// Bytes in a second: a number, and its unit.
+pub(crate) fn throughput(bytes_per_s: f64) -> (String, &'static str) {
+    let units = ["B/s", "kB/s", "MB/s", "GB/s"];
+    let (mut value, mut unit) = (bytes_per_s.max(0.0), 0);
+    while value >= 999.5 && unit + 1 < units.len() {
+        (value, unit) = (value / 1000.0, unit + 1);
+    }
+    (if unit == 0 { count(value.round() as u64) } else { three_digits(value) }, units[unit])
+}
+
+/// A duration: a number, and its unit.
+pub(crate) fn duration(seconds: f64) -> (String, &'static str) {
+    match seconds {
+        short if short < 0.000_999_5 => (format!("{:.0}", short * 1e6), "µs"),
+        middle if middle < 0.999_5 => (three_digits(middle * 1e3), "ms"),
+        long => (three_digits(long), "s"),
+    }
+}
+
+/// The two together, or a dash where there is nothing to be said.
+pub(crate) fn duration_or_dash(seconds: Option<f64>) -> String {
+    seconds.map_or_else(|| "–".to_owned(), |seconds| joined(duration(seconds)))
+}
+
+/// A number and its unit, with a space between them that is no place to break a line.
+pub(crate) fn joined((number, unit): (String, &str)) -> String {
+    format!("{number}\u{a0}{unit}")
+}
+
+fn three_digits(value: f64) -> String {
+    match value {
+        small if small < 9.995 => format!("{small:.2}"),
+        middle if middle < 99.95 => format!("{middle:.1}"),
+        large => count(large.round() as u64),
+    }
+}
+
+/// How long something has been going on, in its two largest units.
+pub(crate) fn span(seconds: f64) -> String {
+    let seconds = seconds.max(0.0) as u64;
+    let parts = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "min"), (seconds % 60, "s")];
+    let first = parts.iter().position(|(number, _)| *number > 0).unwrap_or(parts.len() - 1);
+    let shown: Vec<String> =
+        parts[first..].iter().take(2).map(|(number, unit)| format!("{number}\u{a0}{unit}")).collect();
+    shown.join(" ")
+}
+
+/// A part of a whole, or a dash where there is no whole.
+pub(crate) fn share(part: u64, whole: u64) -> String {
+    if whole == 0 { "–".to_owned() } else { format!("{:.1}\u{a0}%", 100.0 * part as f64 / whole as f64) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_sizes() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(count(number), text);
+        }
+        assert_eq!(count(u64::MAX), "18,446,744,073,709,551,615");
+        assert_eq!((size(0), size(1536), size(5 << 30)), ("0 B".into(), "1.5 KiB".into(), "5.0 GiB".into()));
+    }
+
+    #[test]
+    fn rates() {
+        for (number, text) in [(0.0, "0"), (0.04, "0.0"), (3.21, "3.2"), (9.96, "10"), (1234.5, "1,235")] {
+            assert_eq!(rate(number), text);
+        }
+        for (bytes, text) in [
+            (0.0, "0 B/s"),
+            (512.4, "512 B/s"),
+            (999.6, "1.00 kB/s"),
+            (12_340.0, "12.3 kB/s"),
+            (999_600.0, "1.00 MB/s"),
+            (123_400_000.0, "123 MB/s"),
+            (5.5e12, "5,500 GB/s"),
+        ] {
+            assert_eq!(joined(throughput(bytes)).replace('\u{a0}', " "), text);
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (seconds, text) in [
+            (0.0, "0 µs"),
+            (0.000_123_4, "123 µs"),
+            (0.000_999_6, "1.00 ms"),
+            (0.012_34, "12.3 ms"),
+            (0.999_6, "1.00 s"),
+            (100.0, "100 s"),
+        ] {
+            assert_eq!(joined(duration(seconds)).replace('\u{a0}', " "), text);
+        }
+        assert_eq!(duration_or_dash(None), "–");
+        for (seconds, text) in
+            [(0.0, "0 s"), (59.9, "59 s"), (61.0, "1 min 1 s"), (3600.0, "1 h 0 min"), (200_000.0, "2 d 7 h")]
+        {
+            assert_eq!(span(seconds).replace('\u{a0}', " "), text);
+        }
+        assert_eq!((share(1, 0), share(1, 3)), ("–".into(), "33.3\u{a0}%".into()));
+    }
+}

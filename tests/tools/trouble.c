@@ -1,0 +1,39 @@
+/* Trouble, for the program that this is preloaded into, as long as there is a file of its name in the directory TROUBLE of the
+   environment: "stuck" keeps the thread worker-0 from going on, "sync" makes every fdatasync fail. */
+
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+static int is_there(const char *name) {
+  const char *directory = getenv("TROUBLE");
+  char path[4096];
+  if (directory == NULL)
+    return 0;
+  snprintf(path, sizeof path, "%s/%s", directory, name);
+  return access(path, F_OK) == 0;
+}
+
+int epoll_wait(int epoll, struct epoll_event *events, int count, int timeout) {
+  int (*real)(int, struct epoll_event *, int, int) = dlsym(RTLD_NEXT, "epoll_wait");
+  char name[16] = "";
+  prctl(PR_GET_NAME, name);
+  while (strcmp(name, "worker-0") == 0 && is_there("stuck"))
+    usleep(10000);
+  return real(epoll, events, count, timeout);
+}
+
+int fdatasync(int file) {
+  int (*real)(int) = dlsym(RTLD_NEXT, "fdatasync");
+  if (is_there("sync")) {
+    errno = EIO;
+    return -1;
+  }
+  return real(file);
+}

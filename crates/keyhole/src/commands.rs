@@ -5,6 +5,7 @@ pub(crate) mod bench_disk;
 pub(crate) mod bucket;
 pub(crate) mod check;
 pub(crate) mod chunked;
+pub(crate) mod generate;
 pub(crate) mod key;
 pub(crate) mod operate;
 mod plot;

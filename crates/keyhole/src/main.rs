@@ -3,6 +3,7 @@
 //! What the node does is in the crates below; this one has what touches the machine: rings and sockets, buffers, the
 //! clock, files, signals, the command line. tokio-uring is named in [`uring`] alone.
 
+mod activation;
 mod buffer;
 mod chores;
 mod cli;
@@ -16,9 +17,11 @@ mod epoll;
 mod medium;
 mod process;
 mod serve;
+mod service;
 mod store;
 mod tls;
 mod uring;
+mod watchdog;
 mod worker;
 
 use std::process::ExitCode;
@@ -44,6 +47,8 @@ fn main() -> ExitCode {
         Command::Scrub(options) => commands::operate::scrub(options),
         Command::Check(options) => commands::check::run(options),
         Command::Bucket(command) => commands::bucket::run(command),
+        Command::Completions { shell } => commands::generate::completions(*shell),
+        Command::Man { directory } => commands::generate::man(directory),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

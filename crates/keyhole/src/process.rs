@@ -2,12 +2,16 @@
 
 use std::io;
 
-/// Keeps keys out of core dumps and out of the reach of other processes' debuggers, and lets writes to closed sockets be
-/// errors. Whatever of it the system refuses is said, and no reason to stop.
+/// Descriptors that a node has besides those of its connections: rings, files, sockets that listen.
+const FILES_BESIDES: u64 = 256;
+
+/// Keeps keys out of core dumps and out of the reach of other processes' debuggers, and files that are made for their owner
+/// alone. Whatever of it the system refuses is said, and no reason to stop.
 pub(crate) fn harden() {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: these calls take numbers and a pointer to a valid struct, and touch no memory of ours.
     let refused = unsafe {
+        libc::umask(0o077);
         [
             ("PR_SET_DUMPABLE", libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0)),
             ("RLIMIT_CORE", libc::setrlimit(libc::RLIMIT_CORE, &none)),
@@ -21,11 +25,41 @@ pub(crate) fn harden() {
     // Rust ignores SIGPIPE by itself.
 }
 
-/// The signals that end the node. They must be blocked before any thread starts, so that [`wait`](Self::wait) gets them.
-pub(crate) struct EndSignals(libc::sigset_t);
+/// Makes room for so many connections, as far as the hard limit on open files goes. What a login or a service gets by default is
+/// for programs that use `select`; nothing here does.
+pub(crate) fn allow_connections(connections: u64) {
+    let wanted = connections.saturating_add(FILES_BESIDES);
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a pointer to a valid struct, which the call fills in.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 || limit.rlim_cur >= wanted {
+        return;
+    }
+    limit.rlim_cur = wanted.min(limit.rlim_max);
+    // SAFETY: a pointer to a valid struct, which the call reads.
+    let is_raised = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } == 0;
+    if !is_raised || limit.rlim_cur < wanted {
+        tracing::warn!(
+            "the system allows {} open files: of {connections} connections some will have to wait; raise the hard limit \
+             (ulimit -Hn, LimitNOFILE=)",
+            limit.rlim_max
+        );
+    }
+}
 
-impl EndSignals {
-    /// Blocks SIGTERM and SIGINT for this thread and those it starts.
+/// What a signal asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Asked {
+    /// To end; the signal's name.
+    End(&'static str),
+    /// To read anew what may change while the node runs.
+    Reload,
+}
+
+/// The signals that the node listens to. They must be blocked before any thread starts, so that [`wait`](Self::wait) gets them.
+pub(crate) struct Signals(libc::sigset_t);
+
+impl Signals {
+    /// Blocks SIGTERM, SIGINT and SIGHUP for this thread and those it starts.
     pub(crate) fn block() -> io::Result<Self> {
         // SAFETY: a zeroed set is a valid argument of sigemptyset, which initialises it.
         let mut set = unsafe { std::mem::zeroed() };
@@ -34,16 +68,21 @@ impl EndSignals {
             libc::sigemptyset(&mut set);
             libc::sigaddset(&mut set, libc::SIGTERM);
             libc::sigaddset(&mut set, libc::SIGINT);
+            libc::sigaddset(&mut set, libc::SIGHUP);
             libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut())
         };
-        if result == 0 { Ok(EndSignals(set)) } else { Err(io::Error::from_raw_os_error(result)) }
+        if result == 0 { Ok(Signals(set)) } else { Err(io::Error::from_raw_os_error(result)) }
     }
 
-    /// Waits for one of them; its name.
-    pub(crate) fn wait(&self) -> &'static str {
+    /// Waits for one of them.
+    pub(crate) fn wait(&self) -> Asked {
         let mut signal = 0;
         // SAFETY: both pointers are to valid values that outlive the call.
         while unsafe { libc::sigwait(&self.0, &mut signal) } != 0 {}
-        if signal == libc::SIGINT { "SIGINT" } else { "SIGTERM" }
+        match signal {
+            libc::SIGHUP => Asked::Reload,
+            libc::SIGINT => Asked::End("SIGINT"),
+            _ => Asked::End("SIGTERM"),
+        }
     }
 }

@@ -2,8 +2,11 @@
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use keyhole_core::suite;
 use keyhole_node::Config;
@@ -11,14 +14,16 @@ use keyhole_s3::ops::HostNames;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
+use crate::activation::{Inherited, Listener};
 use crate::cli::{EngineChoice, IoMode, ServeOptions, SyncMode};
 use crate::control::Control;
 use crate::credentials::{self, Credential, Origin};
 use crate::engine::Chosen;
-use crate::process::{self, EndSignals};
+use crate::process::{self, Asked, Signals};
 use crate::store::{self, Make, Place, StoreOptions};
-use crate::worker::{First, Setup, TlsSetup};
-use crate::{epoll, tls, uring};
+use crate::watchdog::Watchdog;
+use crate::worker::{CONNECTIONS_MAX, First, Setup, TlsSetup};
+use crate::{epoll, service, tls, uring};
 
 /// Connections that wait to be accepted, at each listener.
 const BACKLOG: i32 = 1024;
@@ -34,7 +39,8 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
         eprintln!("{SKIPS_SYNC}");
     }
     process::harden();
-    let signals = EndSignals::block().map_err(|error| format!("cannot block signals: {error}"))?;
+    let signals = Signals::block().map_err(|error| format!("cannot block signals: {error}"))?;
+    let mut inherited = Inherited::of_manager()?;
     let engine = choose_engine(options.engine)?;
     tracing::info!("AES-256-GCM by the {} engine", format!("{engine:?}").to_lowercase());
     let use_uring = choose_io(options.io)?;
@@ -42,6 +48,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
         Some(threads) => threads,
         None => thread::available_parallelism().map_or(1, usize::from).min(keyhole_log::limits::WORKERS_MAX),
     };
+    process::allow_connections((threads * CONNECTIONS_MAX) as u64);
     let sync = match options.sync {
         SyncMode::Always => keyhole_log::Sync::Always,
         SyncMode::Interval(_) | SyncMode::Never => keyhole_log::Sync::Deferred,
@@ -56,26 +63,34 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
     };
     let tls_config = load_tls(options)?;
     let place = Place::find(&options.data, options.state.as_deref())?;
+    let starting = service::starting(store_options.read.clone());
     let store = store::open(&place, &store_options)?;
+    drop(starting);
     let (credential, origin) = credentials::load(&place.state)?;
-    let listeners = listen(options.listen, threads, "--listen")?;
-    let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
+    let (listeners, address) = match inherited.take("http", threads)? {
+        Some(handed_over) => handed_over,
+        None => listen(options.listen, threads, "--listen")?,
+    };
     let (mut tls_setups, tls_address) = match options.tls_listen.zip(tls_config) {
         Some((address, config)) => {
-            let listeners = listen(address, threads, "--tls-listen")?;
-            let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
+            let (listeners, address) = match inherited.take("https", threads)? {
+                Some(handed_over) => handed_over,
+                None => listen(address, threads, "--tls-listen")?,
+            };
             let setups = listeners.into_iter().map(|listener| TlsSetup { listener, config: config.clone() });
             (setups.collect(), Some(address))
         }
         None => (Vec::new(), None),
     };
+    inherited.nothing_left()?;
     let greeting = greeting(address, tls_address, &credential, &origin, &options.region);
     let host_names = HostNames::new(options.host_names.clone());
     let config = Arc::new(Config { region: options.region.clone(), host_names, credentials: Box::new(credential) });
 
     let (control, mut first) = open_control(&place);
     let (stop, stopping) = watch::channel(false);
-    let (done, finished) = mpsc::channel();
+    let (report, reports) = mpsc::channel();
+    let mut watchdog = Watchdog::of_manager();
     for (index, listener) in listeners.into_iter().enumerate() {
         let setup = Setup {
             shared: store.shared.clone(),
@@ -85,39 +100,71 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
             tls: tls_setups.pop(),
             sync: options.sync,
             engine,
+            serving: {
+                let report = report.clone();
+                Box::new(move || drop(report.send(Report::Serving)))
+            },
+            heart: watchdog.heart(),
             stop: stopping.clone(),
+            grace: options.grace,
             first: first.take(),
         };
-        let done = done.clone();
+        let report = report.clone();
         let run = move || {
-            let report = done.clone();
-            let report = move || drop(report.send(Ok(())));
-            let result = if use_uring { uring::run(setup, report) } else { epoll::run(setup, report) };
-            if let Err(error) = result {
-                let _ = done.send(Err(error));
-            }
+            let ended = report.clone();
+            let ended = move || drop(ended.send(Report::Ended));
+            let run = || if use_uring { uring::run(setup, ended) } else { epoll::run(setup, ended) };
+            let failure = match catch_unwind(AssertUnwindSafe(run)) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => format!("a worker cannot run: {error}"),
+                Err(_) => "a worker has died; see the log".to_owned(),
+            };
+            let _ = report.send(Report::Failed(failure));
         };
         thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(run)
             .map_err(|error| format!("cannot start a thread: {error}"))?;
     }
-    drop(done);
+    drop(report);
+    // Told to end before it serves, it ends as soon as it does.
+    await_all(&reports, threads, |report| matches!(report, Report::Serving))?;
+    watchdog.watch().map_err(|error| format!("cannot start a thread: {error}"))?;
     print(&greeting);
-    end_on_signal(signals, stop);
-    for _ in 0..threads {
-        match finished.recv() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(format!("a worker cannot run: {error}")),
-            Err(_) => return Err("a worker has died; see the log".to_owned()),
-        }
-    }
+    let status = status(address, tls_address);
+    service::ready(&status);
+    obey_signals(signals, status, options.grace, stop);
+    await_all(&reports, threads, |report| matches!(report, Report::Ended))?;
     if let Some(control) = control {
         control.remove();
     }
     tracing::info!("ended");
     // The workers' rings may have an accept in flight: they end with the process.
     std::process::exit(0);
+}
+
+/// What a worker says of itself.
+enum Report {
+    /// It accepts connections.
+    Serving,
+    /// It has done all it had to.
+    Ended,
+    /// It will do nothing more, and why.
+    Failed(String),
+}
+
+/// Waits for so many reports of a kind; an error where a worker fails meanwhile.
+fn await_all(reports: &mpsc::Receiver<Report>, count: usize, is_it: impl Fn(&Report) -> bool) -> Result<(), String> {
+    let mut left = count;
+    while left > 0 {
+        match reports.recv() {
+            Ok(Report::Failed(why)) => return Err(why),
+            Ok(report) if is_it(&report) => left -= 1,
+            Ok(_) => {}
+            Err(_) => return Err("a worker has died; see the log".to_owned()),
+        }
+    }
+    Ok(())
 }
 
 /// What the TLS listener says to clients, where there is one. The command line has all three options or none.
@@ -179,8 +226,8 @@ fn choose_engine(choice: EngineChoice) -> Result<Chosen, String> {
     }
 }
 
-/// One listener for each thread, all on one port.
-fn listen(address: SocketAddr, threads: usize, option: &str) -> Result<Vec<TcpListener>, String> {
+/// One listener for each thread, all on one port; and the address that came of it.
+fn listen(address: SocketAddr, threads: usize, option: &str) -> Result<(Vec<Listener>, SocketAddr), String> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::AddrInUse => {
             format!("{address} is in use by another process; stop it, or give another {option}")
@@ -193,29 +240,51 @@ fn listen(address: SocketAddr, threads: usize, option: &str) -> Result<Vec<TcpLi
         socket.set_reuse_port(shared)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        io::Result::Ok(TcpListener::from(socket))
+        io::Result::Ok(Listener { socket: TcpListener::from(socket), is_shared: false })
     };
     // Sharing a port with SO_REUSEPORT would also share it with another node of the same user: a listener that does not
     // share finds out.
     let alone = socket(address, false).map_err(failed)?;
+    let address = alone.socket.local_addr().map_err(failed)?;
     if threads == 1 {
-        return Ok(vec![alone]);
+        return Ok((vec![alone], address));
     }
-    let address = alone.local_addr().map_err(failed)?;
     drop(alone);
-    (0..threads).map(|_| socket(address, true).map_err(failed)).collect()
+    let listeners: Result<_, _> = (0..threads).map(|_| socket(address, true).map_err(failed)).collect();
+    Ok((listeners?, address))
 }
 
-/// Tells the workers to end when a signal says so.
-fn end_on_signal(signals: EndSignals, stop: watch::Sender<bool>) {
+/// Does what signals ask for: tells the workers to end, reads anew what can be.
+fn obey_signals(signals: Signals, status: String, grace: Duration, stop: watch::Sender<bool>) {
     thread::spawn(move || {
-        let signal = signals.wait();
-        tracing::info!("{signal}: no further requests are taken");
-        let _ = stop.send(true);
-        let signal = signals.wait();
-        tracing::warn!("{signal} again: ending at once");
-        std::process::exit(1);
+        loop {
+            match signals.wait() {
+                Asked::Reload if *stop.borrow() => {}
+                Asked::Reload => service::reloading(&status, reload),
+                Asked::End(signal) if *stop.borrow() => {
+                    tracing::warn!("{signal} again: ending at once");
+                    std::process::exit(1);
+                }
+                Asked::End(signal) => {
+                    tracing::info!("{signal}: no further requests are taken");
+                    service::stopping(grace);
+                    stop.send_replace(true);
+                }
+            }
+        }
     });
+}
+
+/// Reads anew what may change while the node runs, when SIGHUP asks for it. What fails must leave all as it was.
+fn reload() -> Result<(), String> {
+    tracing::info!("SIGHUP: nothing of what this node was started with is read anew without a restart");
+    Ok(())
+}
+
+/// What the service manager shows of a node that is well.
+fn status(address: SocketAddr, tls: Option<SocketAddr>) -> String {
+    let tls = tls.map(|address| format!(" and https://{address}")).unwrap_or_default();
+    format!("serving on http://{address}{tls}")
 }
 
 fn print(text: &str) {
@@ -241,17 +310,12 @@ fn greeting(
         Origin::Environment => line("credential: from KEYHOLE_ACCESS_KEY and KEYHOLE_SECRET_KEY"),
         Origin::File(path) => line(&format!("credential: from {}", path.display())),
         Origin::Made(path) => {
-            let endpoint = format!("aws --endpoint-url http://{address}");
-            line(&format!("A credential was made and written to {}. To try the node:", path.display()));
-            line("");
-            line(&format!("  export AWS_ACCESS_KEY_ID={}", credential.access_key));
-            line(&format!("  export AWS_SECRET_ACCESS_KEY={}", credential.secret_key.expose()));
-            line(&format!("  export AWS_DEFAULT_REGION={region}"));
-            line(&format!("  {endpoint} s3api create-bucket --bucket my-bucket"));
-            line("  openssl rand -out ssec.key 32");
-            line(&format!("  {endpoint} s3 cp FILE s3://my-bucket/ --sse-c AES256 --sse-c-key fileb://ssec.key"));
-            line(&format!("  {endpoint} s3 cp s3://my-bucket/FILE COPY --sse-c AES256 --sse-c-key fileb://ssec.key"));
-            line("");
+            if service::is_managed() {
+                // What is said here is kept in a journal, which others than the owner may read.
+                line(&format!("a credential was made: it is in {}", path.display()));
+            } else {
+                show_credential(&mut line, path, address, credential, region);
+            }
         }
     }
     if let Some(address) = tls {
@@ -259,4 +323,25 @@ fn greeting(
     }
     line(&format!("listening on http://{address}"));
     text
+}
+
+/// The credential that was made, for the one time that it is shown, and what to try with it.
+fn show_credential(
+    line: &mut impl FnMut(&str),
+    path: &Path,
+    address: SocketAddr,
+    credential: &Credential,
+    region: &str,
+) {
+    let endpoint = format!("aws --endpoint-url http://{address}");
+    line(&format!("A credential was made and written to {}. To try the node:", path.display()));
+    line("");
+    line(&format!("  export AWS_ACCESS_KEY_ID={}", credential.access_key));
+    line(&format!("  export AWS_SECRET_ACCESS_KEY={}", credential.secret_key.expose()));
+    line(&format!("  export AWS_DEFAULT_REGION={region}"));
+    line(&format!("  {endpoint} s3api create-bucket --bucket my-bucket"));
+    line("  openssl rand -out ssec.key 32");
+    line(&format!("  {endpoint} s3 cp FILE s3://my-bucket/ --sse-c AES256 --sse-c-key fileb://ssec.key"));
+    line(&format!("  {endpoint} s3 cp s3://my-bucket/FILE COPY --sse-c AES256 --sse-c-key fileb://ssec.key"));
+    line("");
 }

@@ -2,7 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::TcpListener;
+use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::unix::net::UnixListener;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -10,9 +11,12 @@ use std::time::Duration;
 
 use keyhole_log::{Disk, Log, Shared};
 use keyhole_node::{Config, Node, Stream};
+use socket2::SockRef;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_local;
+use zeroize::Zeroize;
 
+use crate::activation::Listener;
 use crate::buffer::Block;
 use crate::chores::Chores;
 use crate::cli::SyncMode;
@@ -21,13 +25,11 @@ use crate::engine::Chosen;
 use crate::env::System;
 use crate::medium::Medium;
 use crate::tls::Acceptor;
+use crate::watchdog::Heart;
 
 /// Connections that one worker serves at a time; beyond it they wait in the listeners' queues. (With two listeners it may be
 /// one more: both may be accepting when the last place is taken.)
-const CONNECTIONS_MAX: usize = 1024;
-
-/// How long requests in flight may go on after the node was told to end.
-const GRACE: Duration = Duration::from_secs(10);
+pub(crate) const CONNECTIONS_MAX: usize = 1024;
 
 /// How long to wait where a connection cannot be accepted (too many open files).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -50,19 +52,25 @@ pub(crate) struct Setup {
     pub(crate) shared: Arc<Shared>,
     pub(crate) medium: Medium,
     pub(crate) config: Arc<Config>,
-    pub(crate) listener: TcpListener,
+    pub(crate) listener: Listener,
     pub(crate) tls: Option<TlsSetup>,
     pub(crate) sync: SyncMode,
     pub(crate) engine: Chosen,
+    /// Told once the worker accepts connections.
+    pub(crate) serving: Box<dyn FnOnce() + Send>,
+    /// Shows that the worker's thread goes round.
+    pub(crate) heart: Arc<Heart>,
     /// Becomes true when the node is to end.
     pub(crate) stop: watch::Receiver<bool>,
+    /// How long requests in flight may go on then.
+    pub(crate) grace: Duration,
     /// Of the first worker alone.
     pub(crate) first: Option<First>,
 }
 
 /// What a worker needs to listen for TLS.
 pub(crate) struct TlsSetup {
-    pub(crate) listener: TcpListener,
+    pub(crate) listener: Listener,
     /// Shared by the workers, and so are the sessions that clients may resume.
     pub(crate) config: Arc<rustls::ServerConfig>,
 }
@@ -74,9 +82,10 @@ pub(crate) struct First {
 }
 
 /// A connection as the system has it, without TLS.
+#[allow(async_fn_in_trait)]
 pub(crate) trait Socket: Stream<Buf = Block> {
-    /// Whether the node is ending, and no further request wanted.
-    fn is_draining(&self) -> bool;
+    /// As `read_block`, for what a request begins in: `Ok(0)` as well where none is wanted any more.
+    async fn read_request_block(&self, buf: Block, at: Range<usize>) -> (io::Result<usize>, Block);
 }
 
 /// Takes connections from a listener.
@@ -85,6 +94,9 @@ pub(crate) trait Accept {
     type Stream: Socket;
 
     async fn accept(&self, connections: &Rc<Connections>) -> io::Result<Self::Stream>;
+
+    /// Takes no more: who connects is refused, or waits for those that share the socket.
+    fn close(self);
 }
 
 /// A connection that may be told that no further request is wanted, or that its peer has been quiet for too long.
@@ -114,13 +126,23 @@ pub(crate) struct Open {
     since: Cell<u64>,
     /// It was ended, as its peer was quiet for too long.
     is_late: Cell<bool>,
+    /// The peer owes a request, and nothing of one has come.
+    is_idle: Cell<bool>,
+    /// It was ended while it was idle: what has come all the same may be cut, and is no request.
+    is_refused: Cell<bool>,
 }
 
 impl Connections {
     /// Counts a connection in.
     pub(crate) fn open(self: &Rc<Self>) -> Open {
         self.count.set(self.count.get() + 1);
-        Open { of: self.clone(), since: Cell::new(u64::MAX), is_late: Cell::new(false) }
+        Open {
+            of: self.clone(),
+            since: Cell::new(u64::MAX),
+            is_late: Cell::new(false),
+            is_idle: Cell::new(false),
+            is_refused: Cell::new(false),
+        }
     }
 
     /// Ends, for ever, the connections whose peers are quiet for too long.
@@ -159,6 +181,26 @@ impl Open {
         self.of.draining.get()
     }
 
+    /// The peer now owes a request. Whether one is wanted: when the node is ending, only what `has_come` already. Then
+    /// [`request_begun`](Self::request_begun) has to follow.
+    pub(crate) fn begin_request(&self, has_come: impl FnOnce() -> bool) -> bool {
+        let is_wanted = !self.is_draining() || has_come();
+        self.is_idle.set(is_wanted);
+        is_wanted
+    }
+
+    /// The first bytes of a request have come, or the connection's end; as whose bytes they count.
+    pub(crate) fn request_begun(&self, result: io::Result<usize>) -> io::Result<usize> {
+        self.is_idle.set(false);
+        if self.is_refused.get() { Ok(0) } else { result }
+    }
+
+    /// Whether the connection is to be ended, as it waits for a request and none is wanted any more; who asks ends it.
+    pub(crate) fn refuse_if_idle(&self) -> bool {
+        self.is_refused.set(self.is_idle.get());
+        self.is_idle.get()
+    }
+
     /// Awaits an operation that the peer has a part in; the error is `TimedOut` where the connection was ended meanwhile, as the
     /// peer was quiet for too long.
     pub(crate) async fn timed<T, B>(&self, operation: impl Future<Output = (io::Result<T>, B)>) -> (io::Result<T>, B) {
@@ -189,7 +231,7 @@ impl Drop for Open {
 
 /// Serves until the node is told to end, then until the requests in flight are answered or the grace is over, and all
 /// that was handed to the log is written. `listener` makes what connections are accepted from.
-pub(crate) async fn run<D, A>(setup: Setup, disk: D, listener: impl Fn(TcpListener) -> io::Result<A>) -> io::Result<()>
+pub(crate) async fn run<D, A>(setup: Setup, disk: D, listener: impl Fn(Listener) -> io::Result<A>) -> io::Result<()>
 where
     D: Disk<Buf = Block>,
     A: Accept,
@@ -217,17 +259,27 @@ where
         let connections = connections.clone();
         async move { connections.keep_time().await }
     });
+    let heart = setup.heart;
+    let beating = spawn_local({
+        let heart = heart.clone();
+        async move { heart.beat().await }
+    });
+    (setup.serving)();
     let mut stop = setup.stop;
     tokio::select! {
         _ = stop.wait_for(|stop| *stop) => {}
         () = accept_plain(&plain, &node, &connections) => {}
         () = accept_tls(tls.as_ref(), &node, &connections) => {}
     }
+    plain.close();
+    if let Some((tls, _)) = tls {
+        tls.close();
+    }
     connections.drain();
     if let Some(chores) = &mut chores {
         chores.release().await;
     }
-    if tokio::time::timeout(GRACE, connections.below(1)).await.is_err() {
+    if tokio::time::timeout(setup.grace, connections.below(1)).await.is_err() {
         tracing::warn!(connections = connections.count.get(), "the grace is over; requests in flight are cut off");
     }
     timekeeper.abort();
@@ -249,6 +301,8 @@ where
     {
         tracing::warn!("the last checkpoint was not written; the next start reads more");
     }
+    beating.abort();
+    heart.rest();
     Ok(())
 }
 
@@ -318,6 +372,21 @@ async fn flush_regularly<D: Disk>(log: Log<D>, period: Duration) {
             return;
         }
     }
+}
+
+/// Whether a peer has sent something that was not received yet.
+pub(crate) fn has_come(socket: &SockRef<'_>) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    matches!(socket.recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT), Ok(len) if len > 0)
+}
+
+/// What was received from `before` on is forgotten where it does not count; there may be a customer key in it.
+pub(crate) fn unread(result: io::Result<usize>, mut bytes: Vec<u8>, before: usize) -> (io::Result<usize>, Vec<u8>) {
+    if matches!(result, Ok(0)) {
+        bytes[before..].zeroize();
+        bytes.truncate(before);
+    }
+    (result, bytes)
 }
 
 /// Awaits an operation; where nothing comes of it within `limit`, ends it with `cancel` and awaits it all the same, for an

@@ -26,10 +26,13 @@ pub(crate) struct Inherited(Vec<(String, TcpListener)>);
 impl Inherited {
     /// What the environment says was handed over to this process. For once, before there is another thread.
     pub(crate) fn of_manager() -> Result<Self, String> {
-        let handed_over = sd_notify::listen_fds_with_names();
-        let handed_over = handed_over.map_err(|error| {
-            format!("LISTEN_FDS and LISTEN_FDNAMES do not say what the service manager hands over: {error}")
-        })?;
+        let unclear =
+            |error| format!("LISTEN_FDS and LISTEN_FDNAMES do not say what the service manager hands over: {error}");
+        // What another process was meant to have may have any names.
+        if sd_notify::listen_fds().map_err(unclear)?.len() == 0 {
+            return Ok(Inherited(Vec::new()));
+        }
+        let handed_over = sd_notify::listen_fds_with_names().map_err(unclear)?;
         // SAFETY: the manager has opened these for this process, and nothing else here knows of them.
         let own = |fd| unsafe { OwnedFd::from_raw_fd(fd) };
         Inherited::new(handed_over.map(|(fd, name)| (name, own(fd))).collect())

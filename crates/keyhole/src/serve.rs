@@ -44,6 +44,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
     let engine = choose_engine(options.engine)?;
     tracing::info!("AES-256-GCM by the {} engine", format!("{engine:?}").to_lowercase());
     let use_uring = choose_io(options.io)?;
+    tracing::info!("connections and disk by {}", if use_uring { "io_uring" } else { "epoll and plain file I/O" });
     let threads = match options.threads {
         Some(threads) => threads,
         None => thread::available_parallelism().map_or(1, usize::from).min(keyhole_log::limits::WORKERS_MAX),

@@ -14,6 +14,7 @@ use keyhole_node::{Config, Node, Stream};
 use socket2::SockRef;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_local;
+use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroize;
 
 use crate::activation::Listener;
@@ -30,6 +31,12 @@ use crate::watchdog::Heart;
 /// Connections that one worker serves at a time; beyond it they wait in the listeners' queues. (With two listeners it may be
 /// one more: both may be accepting when the last place is taken.)
 pub(crate) const CONNECTIONS_MAX: usize = 1024;
+
+/// How long a connection that was just accepted has for its first request when the node is ending: that may be on its way.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// How long the tasks of connections may take to end that were cut off.
+const CUT_OFF: Duration = Duration::from_secs(2);
 
 /// How long to wait where a connection cannot be accepted (too many open files).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -86,6 +93,9 @@ pub(crate) struct First {
 pub(crate) trait Socket: Stream<Buf = Block> {
     /// As `read_block`, for what a request begins in: `Ok(0)` as well where none is wanted any more.
     async fn read_request_block(&self, buf: Block, at: Range<usize>) -> (io::Result<usize>, Block);
+
+    /// What has come so far was no request yet.
+    fn still_owes_the_first(&self);
 }
 
 /// Takes connections from a listener.
@@ -106,6 +116,20 @@ pub(crate) trait Idle {
 
     /// Ends the connection if its peer has been quiet for too long.
     fn stop_if_late(&self);
+
+    /// Ends the connection, whatever is under way.
+    fn cut_off(&self);
+}
+
+/// How far the end of the node is.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Phase {
+    #[default]
+    Serving,
+    /// No further request is wanted, but for the first of a connection.
+    Ending,
+    /// Nor is that.
+    Refusing,
 }
 
 /// The open connections of a worker.
@@ -113,7 +137,7 @@ pub(crate) trait Idle {
 pub(crate) struct Connections {
     open: RefCell<Vec<Weak<dyn Idle>>>,
     count: Cell<usize>,
-    draining: Cell<bool>,
+    phase: Cell<Phase>,
     changed: Notify,
     /// Ticks since the worker started.
     ticks: Cell<u64>,
@@ -128,6 +152,8 @@ pub(crate) struct Open {
     is_late: Cell<bool>,
     /// The peer owes a request, and nothing of one has come.
     is_idle: Cell<bool>,
+    /// No request has come yet.
+    is_new: Cell<bool>,
     /// It was ended while it was idle: what has come all the same may be cut, and is no request.
     is_refused: Cell<bool>,
 }
@@ -141,6 +167,7 @@ impl Connections {
             since: Cell::new(u64::MAX),
             is_late: Cell::new(false),
             is_idle: Cell::new(false),
+            is_new: Cell::new(true),
             is_refused: Cell::new(false),
         }
     }
@@ -150,7 +177,7 @@ impl Connections {
         loop {
             tokio::time::sleep(TICK).await;
             self.ticks.set(self.ticks.get() + 1);
-            self.open.borrow().iter().filter_map(Weak::upgrade).for_each(|connection| connection.stop_if_late());
+            self.for_each(|connection| connection.stop_if_late());
         }
     }
 
@@ -163,9 +190,24 @@ impl Connections {
         open.push(connection);
     }
 
-    fn drain(&self) {
-        self.draining.set(true);
-        self.open.borrow().iter().filter_map(Weak::upgrade).for_each(|connection| connection.stop_if_idle());
+    fn for_each(&self, act: impl Fn(&dyn Idle)) {
+        self.open.borrow().iter().filter_map(Weak::upgrade).for_each(|connection| act(&*connection));
+    }
+
+    /// Takes no further requests, and waits for the end of those in flight; after the grace they are cut off.
+    async fn drain(&self, grace: Duration) {
+        let end = Instant::now() + grace;
+        for (phase, until) in [(Phase::Ending, end.min(Instant::now() + FIRST_REQUEST)), (Phase::Refusing, end)] {
+            self.phase.set(phase);
+            self.for_each(|connection| connection.stop_if_idle());
+            if timeout_at(until, self.below(1)).await.is_ok() {
+                return;
+            }
+        }
+        tracing::warn!(connections = self.count.get(), "the grace is over; requests in flight are cut off");
+        self.for_each(|connection| connection.cut_off());
+        // Whoever is left holds the log, which then is not closed in good order.
+        let _ = timeout_at(Instant::now() + CUT_OFF, self.below(1)).await;
     }
 
     async fn below(&self, limit: usize) {
@@ -178,13 +220,17 @@ impl Connections {
 impl Open {
     /// Whether the node is ending, and no further request wanted.
     pub(crate) fn is_draining(&self) -> bool {
-        self.of.draining.get()
+        self.of.phase.get() != Phase::Serving
     }
 
     /// The peer now owes a request. Whether one is wanted: when the node is ending, only what `has_come` already. Then
     /// [`request_begun`](Self::request_begun) has to follow.
     pub(crate) fn begin_request(&self, has_come: impl FnOnce() -> bool) -> bool {
-        let is_wanted = !self.is_draining() || has_come();
+        let is_wanted = match self.of.phase.get() {
+            Phase::Serving => true,
+            Phase::Ending => self.is_new.get() || has_come(),
+            Phase::Refusing => has_come(),
+        };
         self.is_idle.set(is_wanted);
         is_wanted
     }
@@ -192,13 +238,21 @@ impl Open {
     /// The first bytes of a request have come, or the connection's end; as whose bytes they count.
     pub(crate) fn request_begun(&self, result: io::Result<usize>) -> io::Result<usize> {
         self.is_idle.set(false);
+        self.is_new.set(false);
         if self.is_refused.get() { Ok(0) } else { result }
     }
 
     /// Whether the connection is to be ended, as it waits for a request and none is wanted any more; who asks ends it.
     pub(crate) fn refuse_if_idle(&self) -> bool {
-        self.is_refused.set(self.is_idle.get());
-        self.is_idle.get()
+        let may_send_one = self.is_new.get() && self.of.phase.get() == Phase::Ending;
+        let is_refused = self.is_idle.get() && !may_send_one;
+        self.is_refused.set(is_refused);
+        is_refused
+    }
+
+    /// What has come so far was no request yet.
+    pub(crate) fn still_owes_the_first(&self) {
+        self.is_new.set(true);
     }
 
     /// Awaits an operation that the peer has a part in; the error is `TimedOut` where the connection was ended meanwhile, as the
@@ -275,13 +329,13 @@ where
     if let Some((tls, _)) = tls {
         tls.close();
     }
-    connections.drain();
-    if let Some(chores) = &mut chores {
-        chores.release().await;
-    }
-    if tokio::time::timeout(setup.grace, connections.below(1)).await.is_err() {
-        tracing::warn!(connections = connections.count.get(), "the grace is over; requests in flight are cut off");
-    }
+    let drained = connections.drain(setup.grace);
+    let released = async {
+        if let Some(chores) = &mut chores {
+            chores.release().await;
+        }
+    };
+    tokio::join!(drained, released);
     timekeeper.abort();
     if let Some(flusher) = flusher {
         flusher.abort();

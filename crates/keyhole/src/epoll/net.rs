@@ -74,6 +74,10 @@ impl Idle for Inner {
             self.shut_down(Shutdown::Both);
         }
     }
+
+    fn cut_off(&self) {
+        self.shut_down(Shutdown::Both);
+    }
 }
 
 impl Inner {
@@ -131,6 +135,10 @@ impl Socket for EpollStream {
         }
         let (result, buf) = self.read_block(buf, at).await;
         (self.0.open.request_begun(result), buf)
+    }
+
+    fn still_owes_the_first(&self) {
+        self.0.open.still_owes_the_first();
     }
 }
 

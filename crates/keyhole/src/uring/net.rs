@@ -85,6 +85,10 @@ impl Idle for Inner {
             self.shut_down();
         }
     }
+
+    fn cut_off(&self) {
+        self.shut_down();
+    }
 }
 
 impl Inner {
@@ -127,6 +131,10 @@ impl Socket for UringStream {
         }
         let (result, buf) = self.read_block(buf, at).await;
         (self.0.open.request_begun(result), buf)
+    }
+
+    fn still_owes_the_first(&self) {
+        self.0.open.still_owes_the_first();
     }
 }
 

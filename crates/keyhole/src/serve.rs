@@ -111,17 +111,7 @@ pub(crate) fn serve(options: &ServeOptions) -> Result<(), String> {
             first: first.take(),
         };
         let report = report.clone();
-        let run = move || {
-            let ended = report.clone();
-            let ended = move || drop(ended.send(Report::Ended));
-            let run = || if use_uring { uring::run(setup, ended) } else { epoll::run(setup, ended) };
-            let failure = match catch_unwind(AssertUnwindSafe(run)) {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => format!("a worker cannot run: {error}"),
-                Err(_) => "a worker has died; see the log".to_owned(),
-            };
-            let _ = report.send(Report::Failed(failure));
-        };
+        let run = move || work(setup, use_uring, &report);
         thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(run)
@@ -152,6 +142,18 @@ enum Report {
     Ended,
     /// It will do nothing more, and why.
     Failed(String),
+}
+
+/// Runs a worker to its end, and reports what comes of it.
+fn work(setup: Setup, use_uring: bool, report: &mpsc::Sender<Report>) {
+    let ended = || drop(report.send(Report::Ended));
+    let run = || if use_uring { uring::run(setup, ended) } else { epoll::run(setup, ended) };
+    let failure = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => format!("a worker cannot run: {error}"),
+        Err(_) => "a worker has died; see the log".to_owned(),
+    };
+    let _ = report.send(Report::Failed(failure));
 }
 
 /// Waits for so many reports of a kind; an error where a worker fails meanwhile.

@@ -8,6 +8,7 @@ pub mod command;
 pub mod data;
 pub mod device;
 pub mod http;
+pub mod manager;
 pub mod node;
 pub mod sigv4;
 pub mod tls;
@@ -15,6 +16,7 @@ pub mod tls;
 pub use aws::Aws;
 pub use data::CustomerKey;
 pub use http::{Request, Response};
+pub use manager::Manager;
 pub use node::{Launch, Node};
 pub use tls::Certificate;
 

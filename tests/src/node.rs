@@ -327,8 +327,13 @@ impl Node {
 
     /// Has it read again what can be read again.
     pub fn hang_up(&self) {
-        let pid = Pid::from_child(self.child.as_ref().expect("the node runs"));
-        kill_process(pid, Signal::HUP).expect("a process of ours");
+        self.signal(Signal::HUP);
+    }
+
+    /// Sends it a signal, and does not wait for what comes of it.
+    pub fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("the node runs");
+        kill_process(Pid::from_child(child), signal).expect("a process of ours");
     }
 
     /// Ends it with SIGKILL, as a crash does.
@@ -340,9 +345,13 @@ impl Node {
 
     /// Ends it with SIGTERM.
     pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("the node runs");
-        let pid = Pid::from_child(&child);
-        kill_process(pid, Signal::TERM).expect("a process of ours");
         let started = Instant::now();
         loop {
             if let Some(status) = child.try_wait().expect("a child") {

@@ -29,6 +29,16 @@ pub trait Stream: 'static {
     /// Receives some bytes, appended to `bytes` within its spare capacity (which must not be nil).
     async fn read_bytes(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>);
 
+    /// As [`read_bytes`](Self::read_bytes), for the first bytes of a request: `Ok(0)` as well where none is wanted any more.
+    async fn read_request(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        self.read_bytes(bytes).await
+    }
+
+    /// Whether the node is ending, so that the reply at hand is the last.
+    fn is_ending(&self) -> bool {
+        false
+    }
+
     /// Sends all of `bytes`.
     async fn write_bytes(&self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>);
 

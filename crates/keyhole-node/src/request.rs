@@ -44,7 +44,7 @@ impl<S: Stream> Connection<S> {
             if self.inbox.len() == INBOX_LEN {
                 return Err(Failure::Reply(Error::new(ErrorCode::RequestHeaderSectionTooLarge)));
             }
-            if self.receive().await? == 0 {
+            if self.receive_head().await? == 0 {
                 return match self.inbox.is_empty() {
                     true => Ok(None),
                     false => Err(Failure::Connection(io::ErrorKind::UnexpectedEof.into())),
@@ -55,7 +55,7 @@ impl<S: Stream> Connection<S> {
 
     /// Whether another request can follow on this connection.
     pub(crate) fn is_clean(&self) -> bool {
-        !self.body_pending
+        !self.body_pending && !self.stream.is_ending()
     }
 
     /// Bytes of the body of the request at hand that were received; they are counted anew from here.
@@ -67,6 +67,17 @@ impl<S: Stream> Connection<S> {
     async fn receive(&mut self) -> io::Result<usize> {
         let inbox = std::mem::take(&mut self.inbox);
         let (result, inbox) = self.stream.read_bytes(inbox).await;
+        self.inbox = inbox;
+        result
+    }
+
+    /// Receives bytes of a head; the first of them may be unwanted.
+    async fn receive_head(&mut self) -> io::Result<usize> {
+        if !self.inbox.is_empty() {
+            return self.receive().await;
+        }
+        let inbox = std::mem::take(&mut self.inbox);
+        let (result, inbox) = self.stream.read_request(inbox).await;
         self.inbox = inbox;
         result
     }

@@ -117,6 +117,19 @@ pub(crate) enum Command {
     /// Make and show certificates for HTTPS.
     #[command(subcommand)]
     Tls(TlsCommand),
+    /// Print what completes this command line in a shell.
+    #[command(hide = true)]
+    Completions {
+        /// Which shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Man {
+        /// Where to; the directory is made if it is missing.
+        directory: PathBuf,
+    },
 }
 
 /// The store that a command is about.
@@ -232,6 +245,10 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "N", value_parser = parse_threads)]
     pub(crate) threads: Option<usize>,
 
+    /// When told to end (SIGTERM), how many seconds requests in flight may go on; no further ones are taken meanwhile.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_grace)]
+    pub(crate) grace: Duration,
+
     /// What to log to standard error: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log: tracing::level_filters::LevelFilter,
@@ -251,6 +268,9 @@ pub(crate) enum LogFormat {
     Text,
     Json,
 }
+
+/// The longest grace, in seconds: an hour.
+const GRACE_MAX_S: u64 = 3600;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SyncMode {
@@ -357,6 +377,11 @@ fn parse_threads(text: &str) -> Result<usize, String> {
     threads.ok_or_else(|| format!("give a number from 1 to {max}"))
 }
 
+fn parse_grace(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (1..=GRACE_MAX_S).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(|| format!("give seconds from 1 to {GRACE_MAX_S}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -396,6 +421,15 @@ mod tests {
             ["", "b", "b:", ":sse-c=allow", "b:sse-c", "b:sse-c=maybe", "b:quota=1", "B:sse-c=allow", "b:sse-c=allow,"]
         {
             assert!(parse_policy(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn graces_have_bounds() {
+        assert_eq!(parse_grace("1"), Ok(Duration::from_secs(1)));
+        assert_eq!(parse_grace("3600"), Ok(Duration::from_secs(3600)));
+        for bad in ["0", "3601", "-1", "10s", ""] {
+            assert!(parse_grace(bad).is_err(), "{bad}");
         }
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod check;
 pub(crate) mod chunked;
 pub(crate) mod config;
 pub(crate) mod export;
+pub(crate) mod generate;
 pub(crate) mod import;
 pub(crate) mod key;
 mod moving;

@@ -45,6 +45,20 @@ impl<P: Socket> Stream for Connection<P> {
         }
     }
 
+    async fn read_request(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        match self {
+            Connection::Plain(stream) => stream.read_request(bytes).await,
+            Connection::Tls(stream) => stream.read_request(bytes).await,
+        }
+    }
+
+    fn is_ending(&self) -> bool {
+        match self {
+            Connection::Plain(stream) => stream.is_ending(),
+            Connection::Tls(stream) => stream.is_ending(),
+        }
+    }
+
     async fn write_bytes(&self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
         match self {
             Connection::Plain(stream) => stream.write_bytes(bytes).await,

@@ -12,6 +12,7 @@ use crate::worker::{self, Setup};
 
 pub(crate) use disk::PlainDisk;
 use net::EpollListener;
+pub(crate) use net::SharedListener;
 
 /// Runs a worker; `done` is called when it is done.
 pub(crate) fn run(setup: Setup, done: impl FnOnce()) -> io::Result<()> {

@@ -4,6 +4,7 @@
 //! clock, files, signals, the command line. tokio-uring is named in [`uring`] alone.
 
 mod access;
+mod activation;
 mod admin;
 mod audit;
 mod buffer;
@@ -23,10 +24,12 @@ mod observe;
 mod process;
 mod reload;
 mod serve;
+mod service;
 mod status;
 mod store;
 mod tls;
 mod uring;
+mod watchdog;
 mod worker;
 
 use std::process::ExitCode;
@@ -57,6 +60,8 @@ fn main() -> ExitCode {
         Command::Export(options) => commands::export::run(options),
         Command::Import(options) => commands::import::run(options),
         Command::Verify(options) => commands::verify::run(options),
+        Command::Completions { shell } => commands::generate::completions(*shell),
+        Command::Man { directory } => commands::generate::man(directory),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,12 +3,16 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Keeps keys out of core dumps and out of the reach of other processes' debuggers, and lets writes to closed sockets be
-/// errors. Whatever of it the system refuses is said, and no reason to stop.
+/// Descriptors that a node has besides those of its connections: rings, files, sockets that listen.
+const FILES_BESIDES: u64 = 256;
+
+/// Keeps keys out of core dumps and out of the reach of other processes' debuggers, and files that are made for their owner
+/// alone. Whatever of it the system refuses is said, and no reason to stop.
 pub(crate) fn harden() {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: these calls take numbers and a pointer to a valid struct, and touch no memory of ours.
     let refused = unsafe {
+        libc::umask(0o077);
         [
             ("PR_SET_DUMPABLE", libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0)),
             ("RLIMIT_CORE", libc::setrlimit(libc::RLIMIT_CORE, &none)),
@@ -20,6 +24,27 @@ pub(crate) fn harden() {
         }
     }
     // Rust ignores SIGPIPE by itself.
+}
+
+/// Makes room for so many connections, as far as the hard limit on open files goes. What a login or a service gets by default is
+/// for programs that use `select`; nothing here does.
+pub(crate) fn allow_connections(connections: u64) {
+    let wanted = connections.saturating_add(FILES_BESIDES);
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a pointer to a valid struct, which the call fills in.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 || limit.rlim_cur >= wanted {
+        return;
+    }
+    limit.rlim_cur = wanted.min(limit.rlim_max);
+    // SAFETY: a pointer to a valid struct, which the call reads.
+    let is_raised = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } == 0;
+    if !is_raised || limit.rlim_cur < wanted {
+        tracing::warn!(
+            "the system allows {} open files: of {connections} connections some will have to wait; raise the hard limit \
+             (ulimit -Hn, LimitNOFILE=)",
+            limit.rlim_max
+        );
+    }
 }
 
 /// What a signal asks of the node.

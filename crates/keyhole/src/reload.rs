@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::process::{Signal, Signals};
+use crate::service;
 
 /// How often it is looked whether something has changed.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -20,15 +21,16 @@ pub(crate) trait Reload: Send {
 /// All there is to read again, in this order.
 pub(crate) type Reloads = Vec<Box<dyn Reload>>;
 
-/// Waits for a signal to end; its name. Until then everything is read again when that is due.
-pub(crate) fn until_end(signals: &Signals, reloads: &mut Reloads) -> &'static str {
+/// Waits for a signal to end; its name. Until then everything is read again when that is due. `status` is what the service manager
+/// was told when the node was ready.
+pub(crate) fn until_end(signals: &Signals, reloads: &mut Reloads, status: &str) -> &'static str {
     let mut next_look = Instant::now() + LOOK_EVERY;
     loop {
         match signals.wait(next_look.saturating_duration_since(Instant::now())) {
             Some(Signal::End(name)) => return name,
             Some(Signal::Reload) => {
                 tracing::info!("SIGHUP: reading again what can be read again");
-                reloads.iter_mut().for_each(|it| it.reload());
+                service::reloading(status, || reloads.iter_mut().for_each(|it| it.reload()));
             }
             None => {
                 reloads.iter_mut().for_each(|it| it.look());

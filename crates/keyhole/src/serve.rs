@@ -1,20 +1,24 @@
 //! `keyhole serve`: from options to running workers, and to an orderly end.
 
-use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+mod choice;
+mod greeting;
+
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use keyhole_core::suite;
-use keyhole_node::{Config, PolicyDefaults, TrustedProxies};
+use keyhole_node::{AccessTable, Config, PolicyDefaults, TrustedProxies};
 use keyhole_s3::ops::HostNames;
-use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 
-use crate::access::{self, Access, Origin};
+use crate::access::{self, Access};
+use crate::activation::{Inherited, Listener};
 use crate::audit::Audit;
-use crate::cli::{EngineChoice, IoMode, LogFormat, ServeOptions, SyncMode};
+use crate::cli::{IoMode, LogFormat, ServeOptions, SyncMode};
 use crate::control::{Control, Running};
 use crate::engine::Chosen;
 use crate::metrics::{Counting, Meter};
@@ -23,11 +27,12 @@ use crate::process::{self, Signal, Signals};
 use crate::reload::{self, Reloads};
 use crate::status::{Facts, Monitor, Phase};
 use crate::store::{self, Make, Place, StoreOptions};
-use crate::worker::{First, Setup, TlsSetup};
-use crate::{admin, epoll, tls, uring};
+use crate::watchdog::Watchdog;
+use crate::worker::{CONNECTIONS_MAX, First, Setup, TlsSetup};
+use crate::{admin, epoll, service, tls, uring};
 
-/// Connections that wait to be accepted, at each listener.
-const BACKLOG: i32 = 1024;
+use choice::{choose_engine, choose_io, listen};
+use greeting::Addresses;
 
 /// What a build says that was made to fail the power loss test.
 const SKIPS_SYNC: &str = "keyhole: WARNING: this is a test build with the feature skip-sync. NOTHING IS MADE DURABLE: \
@@ -42,63 +47,36 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     process::harden();
     let signals = Signals::block().map_err(|error| format!("cannot block signals: {error}"))?;
+    let mut inherited = Inherited::of_manager()?;
     let engine = choose_engine(options.engine)?;
     tracing::info!("AES-256-GCM by the {} engine", format!("{engine:?}").to_lowercase());
     let use_uring = choose_io(options.io)?;
+    tracing::info!("connections and disk by {}", if use_uring { "io_uring" } else { "epoll and plain file I/O" });
     let threads = match options.threads {
         Some(threads) => threads,
         None => thread::available_parallelism().map_or(1, usize::from).min(keyhole_log::limits::WORKERS_MAX),
     };
-    let sync = match options.sync {
-        SyncMode::Always => keyhole_log::Sync::Always,
-        SyncMode::Interval(_) | SyncMode::Never => keyhole_log::Sync::Deferred,
-    };
-    let store_options = StoreOptions {
-        make: if options.format { Make::Format } else { Make::File },
-        capacity: options.capacity,
-        sync,
-        ring: options.ring,
-        workers: threads,
-        ..StoreOptions::default()
-    };
+    process::allow_connections((threads * CONNECTIONS_MAX) as u64);
     let mut reloads = Reloads::new();
     let tls_config = load_tls(options, &mut reloads)?;
     let place = Place::find(&options.data, options.state.as_deref())?;
     let monitor = Monitor::new(facts(options, engine, use_uring, threads));
-    let admin_address = start_admin(options.admin_listen, &monitor)?;
+    let admin_address = start_admin(options.admin_listen, &mut inherited, &monitor)?;
+    let store_options = store_options(options, threads);
+    let starting = service::starting(store_options.read.clone());
     let store = store::open(&place, &store_options)?;
+    drop(starting);
     monitor.opened(store.shared.clone(), store.damaged);
     let (access, keys, origin) = Access::load(&place.state)?;
-    let listeners = listen(options.listen, threads, "--listen")?;
-    let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
-    let (mut tls_setups, tls_address) = match options.tls_listen.zip(tls_config) {
-        Some((address, configs)) => {
-            let listeners = listen(address, threads, "--tls-listen")?;
-            let address = listeners[0].local_addr().map_err(|error| error.to_string())?;
-            let setups = listeners.into_iter().map(|listener| TlsSetup { listener, configs: configs.clone() });
-            (setups.collect(), Some(address))
-        }
-        None => (Vec::new(), None),
+    let (listeners, address) = match inherited.take("http", threads)? {
+        Some(handed_over) => handed_over,
+        None => listen(options.listen, threads, "--listen")?,
     };
+    let (mut tls_setups, tls_address) = listen_for_tls(options, tls_config, &mut inherited, threads)?;
+    inherited.nothing_left()?;
     let addresses = Addresses { plain: address, tls: tls_address, admin: admin_address };
-    let greeting = greeting(&addresses, &origin, &options.region);
-    let host_names = HostNames::new(options.host_names.clone());
     let audit = options.audit_log.as_deref().map(Audit::start).transpose()?;
-    let proxies = TrustedProxies::new(options.trusted_proxies.clone());
-    if proxies.are_too_many() {
-        return Err(format!(
-            "there are more than {} --trusted-proxy; give networks",
-            keyhole_node::limits::TRUSTED_PROXIES_MAX
-        ));
-    }
-    let config = Arc::new(Config {
-        region: options.region.clone(),
-        host_names,
-        access: ArcSwap::from_pointee(keys),
-        proxies,
-        defaults: PolicyDefaults::new(options.policies.clone()),
-        observer: Box::new(Observers { counting: Counting(monitor.metrics().clone()), audit: audit.clone() }),
-    });
+    let config = Arc::new(configure(options, keys, &monitor, audit.clone())?);
 
     let running = Arc::new(Running { config: config.clone(), access, monitor: monitor.clone() });
     reloads.push(Box::new(running.clone()));
@@ -107,7 +85,8 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     }
     let (control, mut first) = open_control(&place, running);
     let (stop, stopping) = watch::channel(false);
-    let (done, finished) = mpsc::channel();
+    let (report, reports) = mpsc::channel();
+    let mut watchdog = Watchdog::of_manager();
     for (index, listener) in listeners.into_iter().enumerate() {
         let setup = Setup {
             shared: store.shared.clone(),
@@ -117,36 +96,35 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
             tls: tls_setups.pop(),
             sync: options.sync,
             engine,
+            serving: {
+                let report = report.clone();
+                Box::new(move || drop(report.send(Report::Serving)))
+            },
+            heart: watchdog.heart(),
             stop: stopping.clone(),
+            grace: options.grace,
             first: first.take(),
             meter: Meter::new(monitor.metrics().clone(), index),
             monitor: monitor.clone(),
         };
-        let done = done.clone();
-        let run = move || {
-            let report = done.clone();
-            let report = move || drop(report.send(Ok(())));
-            let result = if use_uring { uring::run(setup, report) } else { epoll::run(setup, report) };
-            if let Err(error) = result {
-                let _ = done.send(Err(error));
-            }
-        };
+        let report = report.clone();
+        let run = move || work(setup, use_uring, &report);
         thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(run)
             .map_err(|error| format!("cannot start a thread: {error}"))?;
     }
-    drop(done);
+    drop(report);
+    // Told to end before it serves, it ends as soon as it does.
+    await_all(&reports, threads, |report| matches!(report, Report::Serving))?;
+    watchdog.watch().map_err(|error| format!("cannot start a thread: {error}"))?;
     monitor.enter(Phase::Serving);
-    print(&greeting);
-    mind_signals(signals, reloads, stop, monitor);
-    for _ in 0..threads {
-        match finished.recv() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(format!("a worker cannot run: {error}")),
-            Err(_) => return Err("a worker has died; see the log".to_owned()),
-        }
-    }
+    addresses.greet(&origin, &options.region);
+    let status = addresses.status();
+    service::ready(&status);
+    let told = Told { status, grace: options.grace, stop, monitor };
+    thread::spawn(move || told.mind(&signals, &mut reloads));
+    await_all(&reports, threads, |report| matches!(report, Report::Ended))?;
     if let Some(control) = control {
         control.remove();
     }
@@ -156,6 +134,68 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     tracing::info!("ended");
     // The workers' rings may have an accept in flight: they end with the process.
     std::process::exit(0);
+}
+
+/// Finds out whether a node would start with these options, as far as that can be without starting one.
+pub(crate) fn check(options: &ServeOptions) -> Result<(), String> {
+    choose_engine(options.engine)?;
+    if options.io == IoMode::Uring {
+        choose_io(options.io)?;
+    }
+    load_tls(options, &mut Reloads::new())?;
+    proxies(options)?;
+    let place = Place::find(&options.data, options.state.as_deref())?;
+    access::describe(&place.state).map(|_| ())
+}
+
+fn start_log(options: &ServeOptions) {
+    let log = tracing_subscriber::fmt().with_max_level(options.log).with_writer(io::stderr).with_ansi(false);
+    match options.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+fn store_options(options: &ServeOptions, workers: usize) -> StoreOptions {
+    StoreOptions {
+        make: if options.format { Make::Format } else { Make::File },
+        capacity: options.capacity,
+        sync: match options.sync {
+            SyncMode::Always => keyhole_log::Sync::Always,
+            SyncMode::Interval(_) | SyncMode::Never => keyhole_log::Sync::Deferred,
+        },
+        ring: options.ring,
+        workers,
+        ..StoreOptions::default()
+    }
+}
+
+/// What all workers have in common.
+fn configure(
+    options: &ServeOptions,
+    keys: AccessTable,
+    monitor: &Monitor,
+    audit: Option<Arc<Audit>>,
+) -> Result<Config, String> {
+    Ok(Config {
+        region: options.region.clone(),
+        host_names: HostNames::new(options.host_names.clone()),
+        access: ArcSwap::from_pointee(keys),
+        proxies: proxies(options)?,
+        defaults: PolicyDefaults::new(options.policies.clone()),
+        observer: Box::new(Observers { counting: Counting(monitor.metrics().clone()), audit }),
+    })
+}
+
+fn proxies(options: &ServeOptions) -> Result<TrustedProxies, String> {
+    let proxies = TrustedProxies::new(options.trusted_proxies.clone());
+    match proxies.are_too_many() {
+        false => Ok(proxies),
+        true => Err(format!(
+            "there are more than {} --trusted-proxy; give networks",
+            keyhole_node::limits::TRUSTED_PROXIES_MAX
+        )),
+    }
 }
 
 /// What the node is.
@@ -171,43 +211,31 @@ fn facts(options: &ServeOptions, engine: Chosen, use_uring: bool, workers: usize
 
 /// Starts what watches the node, and shows it to whoever asks, where it is to be shown: from before the store is opened. The
 /// address that it listens on.
-fn start_admin(listen: Option<SocketAddr>, monitor: &Arc<Monitor>) -> Result<Option<SocketAddr>, String> {
-    let listener = match listen {
-        Some(address) => self::listen(address, 1, "--admin-listen")?.pop(),
-        None => None,
+fn start_admin(
+    listen_on: Option<SocketAddr>,
+    inherited: &mut Inherited,
+    monitor: &Arc<Monitor>,
+) -> Result<Option<SocketAddr>, String> {
+    let handed_over = match (inherited.take("admin", 1)?, listen_on) {
+        (None, Some(address)) => Some(listen(address, 1, "--admin-listen")?),
+        (handed_over, _) => handed_over,
     };
-    let address = listener.as_ref().map(TcpListener::local_addr).transpose().map_err(|error| error.to_string())?;
+    let (listener, address) = match handed_over {
+        Some((mut listeners, address)) => (listeners.pop(), Some(address)),
+        None => (None, None),
+    };
     if let Some(address) = address {
         tracing::info!("metrics, health and the status page are on http://{address}/");
     }
+    let listener = listener.map(|listener| listener.socket);
     admin::start(monitor.clone(), listener).map_err(|error| format!("cannot start a thread: {error}"))?;
     Ok(address)
 }
 
-fn start_log(options: &ServeOptions) {
-    let log = tracing_subscriber::fmt().with_max_level(options.log).with_writer(io::stderr).with_ansi(false);
-    match options.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
-}
-
-/// Finds out whether a node would start with these options, as far as that can be without starting one.
-pub(crate) fn check(options: &ServeOptions) -> Result<(), String> {
-    choose_engine(options.engine)?;
-    if options.io == IoMode::Uring {
-        choose_io(options.io)?;
-    }
-    load_tls(options, &mut Reloads::new())?;
-    let place = Place::find(&options.data, options.state.as_deref())?;
-    access::describe(&place.state).map(|_| ())
-}
+type TlsConfigs = watch::Receiver<Arc<rustls::ServerConfig>>;
 
 /// What the TLS listener says to clients, where there is one, now and when its files have changed.
-fn load_tls(
-    options: &ServeOptions,
-    reloads: &mut Reloads,
-) -> Result<Option<watch::Receiver<Arc<rustls::ServerConfig>>>, String> {
+fn load_tls(options: &ServeOptions, reloads: &mut Reloads) -> Result<Option<TlsConfigs>, String> {
     if options.tls_listen.is_none() {
         return Ok(None);
     }
@@ -215,6 +243,22 @@ fn load_tls(
     let configs = source.subscribe();
     reloads.push(Box::new(source));
     Ok(Some(configs))
+}
+
+/// What each worker needs to listen for TLS, and where that is.
+fn listen_for_tls(
+    options: &ServeOptions,
+    configs: Option<TlsConfigs>,
+    inherited: &mut Inherited,
+    threads: usize,
+) -> Result<(Vec<TlsSetup>, Option<SocketAddr>), String> {
+    let Some((address, configs)) = options.tls_listen.zip(configs) else { return Ok((Vec::new(), None)) };
+    let (listeners, address) = match inherited.take("https", threads)? {
+        Some(handed_over) => handed_over,
+        None => listen(address, threads, "--tls-listen")?,
+    };
+    let setup = |listener: Listener| TlsSetup { listener, configs: configs.clone() };
+    Ok((listeners.into_iter().map(setup).collect(), Some(address)))
 }
 
 /// What the first worker does besides, and the name of the control socket. A node without one serves all the same.
@@ -233,128 +277,64 @@ fn open_control(place: &Place, running: Arc<Running>) -> (Option<Control>, Optio
     }
 }
 
-/// Whether to use io_uring.
-fn choose_io(mode: IoMode) -> Result<bool, String> {
-    if mode == IoMode::Epoll {
-        return Ok(false);
-    }
-    match uring::probe() {
-        Ok(()) => Ok(true),
-        Err(error) if mode == IoMode::Uring => {
-            Err(format!("the system refuses io_uring ({error}); allow it, or use --io epoll"))
-        }
-        Err(error) => {
-            eprintln!("keyhole: the system refuses io_uring ({error}); using epoll and plain file I/O");
-            Ok(false)
-        }
-    }
+/// What a worker says of itself.
+enum Report {
+    /// It accepts connections.
+    Serving,
+    /// It has done all it had to.
+    Ended,
+    /// It will do nothing more, and why.
+    Failed(String),
 }
 
-/// The engine that was asked for, once it has passed the suite on this machine.
-fn choose_engine(choice: EngineChoice) -> Result<Chosen, String> {
-    let passes = |engine: Chosen| suite::run(&engine, &mut vec![0; suite::SCRATCH_LEN]);
-    let engine = match choice {
-        EngineChoice::Portable => Chosen::Portable,
-        EngineChoice::Accelerated | EngineChoice::Auto => Chosen::Accelerated,
+/// Runs a worker to its end, and reports what comes of it.
+fn work(setup: Setup, use_uring: bool, report: &mpsc::Sender<Report>) {
+    let ended = || drop(report.send(Report::Ended));
+    let run = || if use_uring { uring::run(setup, ended) } else { epoll::run(setup, ended) };
+    let failure = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => format!("a worker cannot run: {error}"),
+        Err(_) => "a worker has died; see the log".to_owned(),
     };
-    match (passes(engine), choice) {
-        (Ok(()), _) => Ok(engine),
-        (Err(failure), EngineChoice::Auto) => {
-            eprintln!("keyhole: the accelerated engine fails its test ({failure}); using the portable one");
-            passes(Chosen::Portable).map_err(|failure| format!("the portable engine fails its test: {failure}"))?;
-            Ok(Chosen::Portable)
-        }
-        (Err(failure), _) => Err(format!("the engine fails its test: {failure}; try another --engine")),
-    }
+    let _ = report.send(Report::Failed(failure));
 }
 
-/// One listener for each thread, all on one port.
-fn listen(address: SocketAddr, threads: usize, option: &str) -> Result<Vec<TcpListener>, String> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            format!("{address} is in use by another process; stop it, or give another {option}")
+/// Waits for so many reports of a kind; an error where a worker fails meanwhile.
+fn await_all(reports: &mpsc::Receiver<Report>, count: usize, is_it: impl Fn(&Report) -> bool) -> Result<(), String> {
+    let mut left = count;
+    while left > 0 {
+        match reports.recv() {
+            Ok(Report::Failed(why)) => return Err(why),
+            Ok(report) if is_it(&report) => left -= 1,
+            Ok(_) => {}
+            Err(_) => return Err("a worker has died; see the log".to_owned()),
         }
-        _ => format!("cannot listen on {address}: {error}"),
-    };
-    let socket = |address: SocketAddr, shared: bool| {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(shared)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        io::Result::Ok(TcpListener::from(socket))
-    };
-    // Sharing a port with SO_REUSEPORT would also share it with another node of the same user: a listener that does not
-    // share finds out.
-    let alone = socket(address, false).map_err(failed)?;
-    if threads == 1 {
-        return Ok(vec![alone]);
     }
-    let address = alone.local_addr().map_err(failed)?;
-    drop(alone);
-    (0..threads).map(|_| socket(address, true).map_err(failed)).collect()
+    Ok(())
 }
 
-/// Tells the workers to end when a signal says so, and until then has what has changed read again.
-fn mind_signals(signals: Signals, mut reloads: Reloads, stop: watch::Sender<bool>, monitor: Arc<Monitor>) {
-    thread::spawn(move || {
-        let signal = reload::until_end(&signals, &mut reloads);
+/// Whom signals are told to.
+struct Told {
+    /// What the service manager shows of a node that is well.
+    status: String,
+    grace: Duration,
+    stop: watch::Sender<bool>,
+    monitor: Arc<Monitor>,
+}
+
+impl Told {
+    /// Tells the workers to end when a signal says so, and until then has what has changed read again.
+    fn mind(&self, signals: &Signals, reloads: &mut Reloads) {
+        let signal = reload::until_end(signals, reloads, &self.status);
         tracing::info!("{signal}: no further requests are taken");
-        monitor.enter(Phase::Draining);
-        let _ = stop.send(true);
+        self.monitor.enter(Phase::Draining);
+        service::stopping(self.grace);
+        self.stop.send_replace(true);
         loop {
             if let Some(Signal::End(signal)) = signals.wait(reload::LOOK_EVERY) {
                 tracing::warn!("{signal} again: ending at once");
                 std::process::exit(1);
             }
         }
-    });
-}
-
-fn print(text: &str) {
-    let mut out = io::stdout().lock();
-    // Nobody may be reading; the node serves all the same.
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-}
-
-/// Where the node listens.
-struct Addresses {
-    plain: SocketAddr,
-    tls: Option<SocketAddr>,
-    admin: Option<SocketAddr>,
-}
-
-/// What is said at the start: with which credential, where, and what to try.
-fn greeting(addresses: &Addresses, origin: &Origin, region: &str) -> String {
-    let address = addresses.plain;
-    let mut text = String::new();
-    let mut line = |line: &str| {
-        text.push_str(line);
-        text.push('\n');
-    };
-    match origin {
-        Origin::Environment => line("credential: from KEYHOLE_ACCESS_KEY and KEYHOLE_SECRET_KEY"),
-        Origin::File(path) => line(&format!("credential: from {}", path.display())),
-        Origin::Made(path, key) => {
-            let endpoint = format!("aws --endpoint-url http://{address}");
-            line(&format!("A credential was made and written to {}. To try the node:", path.display()));
-            line("");
-            line(&format!("  export AWS_ACCESS_KEY_ID={}", key.id));
-            line(&format!("  export AWS_SECRET_ACCESS_KEY={}", key.secret.expose()));
-            line(&format!("  export AWS_DEFAULT_REGION={region}"));
-            line(&format!("  {endpoint} s3api create-bucket --bucket my-bucket"));
-            line("  openssl rand -out ssec.key 32");
-            line(&format!("  {endpoint} s3 cp FILE s3://my-bucket/ --sse-c AES256 --sse-c-key fileb://ssec.key"));
-            line(&format!("  {endpoint} s3 cp s3://my-bucket/FILE COPY --sse-c AES256 --sse-c-key fileb://ssec.key"));
-            line("");
-        }
     }
-    if let Some(address) = addresses.admin {
-        line(&format!("status page on http://{address}/"));
-    }
-    if let Some(address) = addresses.tls {
-        line(&format!("listening on https://{address}"));
-    }
-    line(&format!("listening on http://{address}"));
-    text
 }

@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -79,6 +80,8 @@ pub(crate) struct StoreOptions {
     pub(crate) workers: usize,
     /// How long to wait for the lock.
     pub(crate) patience: Duration,
+    /// Counts the bytes that recovery reads.
+    pub(crate) read: Arc<AtomicU64>,
 }
 
 impl Default for StoreOptions {
@@ -92,6 +95,7 @@ impl Default for StoreOptions {
             ring: false,
             workers: 1,
             patience: LOCK_PATIENCE,
+            read: Arc::default(),
         }
     }
 }
@@ -100,7 +104,7 @@ impl Default for StoreOptions {
 pub(crate) fn open(place: &Place, options: &StoreOptions) -> Result<Store, String> {
     let held = hold(place, options)?;
     let path = place.medium();
-    let disk = plain_disk(&held.medium)?;
+    let disk = plain_disk(&held.medium)?.counting(options.read.clone());
     let log_options = LogOptions {
         sync: options.sync,
         workers: options.workers,

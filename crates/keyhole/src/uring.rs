@@ -49,7 +49,7 @@ pub(crate) fn run(setup: Setup, done: impl FnOnce()) -> io::Result<()> {
     let medium = setup.medium.try_clone()?;
     runtime.block_on(async move {
         let disk = UringDisk::new(medium, Pools::default())?;
-        worker::run(setup, disk, |listener| Ok(UringListener::new(listener))).await?;
+        worker::run(setup, disk, UringListener::new).await?;
         done();
         std::future::pending().await
     })

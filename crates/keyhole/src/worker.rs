@@ -2,7 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::TcpListener;
+use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::unix::net::UnixListener;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -10,9 +11,13 @@ use std::time::Duration;
 
 use keyhole_log::{Disk, Log, Shared};
 use keyhole_node::{Config, Node, Stream};
+use socket2::SockRef;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_local;
+use tokio::time::{Instant, timeout_at};
+use zeroize::Zeroize;
 
+use crate::activation::Listener;
 use crate::buffer::Block;
 use crate::chores::Chores;
 use crate::cli::SyncMode;
@@ -21,16 +26,20 @@ use crate::control::Running;
 use crate::engine::Chosen;
 use crate::env::System;
 use crate::medium::Medium;
-use crate::metrics::{Connected, Listener, Meter};
+use crate::metrics::{self, Connected, Meter};
 use crate::status::Monitor;
 use crate::tls::Acceptor;
+use crate::watchdog::Heart;
 
 /// Connections that one worker serves at a time; beyond it they wait in the listeners' queues. (With two listeners it may be
 /// one more: both may be accepting when the last place is taken.)
-const CONNECTIONS_MAX: usize = 1024;
+pub(crate) const CONNECTIONS_MAX: usize = 1024;
 
-/// How long requests in flight may go on after the node was told to end.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long a connection that was just accepted has for its first request when the node is ending: that may be on its way.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// How long the tasks of connections may take to end that were cut off.
+const CUT_OFF: Duration = Duration::from_secs(2);
 
 /// How long to wait where a connection cannot be accepted (too many open files).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -53,12 +62,18 @@ pub(crate) struct Setup {
     pub(crate) shared: Arc<Shared>,
     pub(crate) medium: Medium,
     pub(crate) config: Arc<Config>,
-    pub(crate) listener: TcpListener,
+    pub(crate) listener: Listener,
     pub(crate) tls: Option<TlsSetup>,
     pub(crate) sync: SyncMode,
     pub(crate) engine: Chosen,
+    /// Told once the worker accepts connections.
+    pub(crate) serving: Box<dyn FnOnce() + Send>,
+    /// Shows that the worker's thread goes round.
+    pub(crate) heart: Arc<Heart>,
     /// Becomes true when the node is to end.
     pub(crate) stop: watch::Receiver<bool>,
+    /// How long requests in flight may go on then.
+    pub(crate) grace: Duration,
     /// Of the first worker alone.
     pub(crate) first: Option<First>,
     /// What it counts.
@@ -68,7 +83,7 @@ pub(crate) struct Setup {
 
 /// What a worker needs to listen for TLS.
 pub(crate) struct TlsSetup {
-    pub(crate) listener: TcpListener,
+    pub(crate) listener: Listener,
     /// Shared by the workers, and so are the sessions that clients may resume. Another one comes when files have changed.
     pub(crate) configs: watch::Receiver<Arc<rustls::ServerConfig>>,
 }
@@ -82,9 +97,13 @@ pub(crate) struct First {
 }
 
 /// A connection as the system has it, without TLS.
+#[allow(async_fn_in_trait)]
 pub(crate) trait Socket: Stream<Buf = Block> {
-    /// Whether the node is ending, and no further request wanted.
-    fn is_draining(&self) -> bool;
+    /// As `read_block`, for what a request begins in: `Ok(0)` as well where none is wanted any more.
+    async fn read_request_block(&self, buf: Block, at: Range<usize>) -> (io::Result<usize>, Block);
+
+    /// What has come so far was no request yet.
+    fn still_owes_the_first(&self);
 }
 
 /// Takes connections from a listener.
@@ -93,6 +112,9 @@ pub(crate) trait Accept {
     type Stream: Socket;
 
     async fn accept(&self, connections: &Rc<Connections>) -> io::Result<Self::Stream>;
+
+    /// Takes no more: who connects is refused, or waits for those that share the socket.
+    fn close(self);
 }
 
 /// A connection that may be told that no further request is wanted, or that its peer has been quiet for too long.
@@ -102,6 +124,20 @@ pub(crate) trait Idle {
 
     /// Ends the connection if its peer has been quiet for too long.
     fn stop_if_late(&self);
+
+    /// Ends the connection, whatever is under way.
+    fn cut_off(&self);
+}
+
+/// How far the end of the node is.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Phase {
+    #[default]
+    Serving,
+    /// No further request is wanted, but for the first of a connection.
+    Ending,
+    /// Nor is that.
+    Refusing,
 }
 
 /// The open connections of a worker.
@@ -109,7 +145,7 @@ pub(crate) trait Idle {
 pub(crate) struct Connections {
     open: RefCell<Vec<Weak<dyn Idle>>>,
     count: Cell<usize>,
-    draining: Cell<bool>,
+    phase: Cell<Phase>,
     changed: Notify,
     /// Ticks since the worker started.
     ticks: Cell<u64>,
@@ -122,13 +158,26 @@ pub(crate) struct Open {
     since: Cell<u64>,
     /// It was ended, as its peer was quiet for too long.
     is_late: Cell<bool>,
+    /// The peer owes a request, and nothing of one has come.
+    is_idle: Cell<bool>,
+    /// No request has come yet.
+    is_new: Cell<bool>,
+    /// It was ended while it was idle: what has come all the same may be cut, and is no request.
+    is_refused: Cell<bool>,
 }
 
 impl Connections {
     /// Counts a connection in.
     pub(crate) fn open(self: &Rc<Self>) -> Open {
         self.count.set(self.count.get() + 1);
-        Open { of: self.clone(), since: Cell::new(u64::MAX), is_late: Cell::new(false) }
+        Open {
+            of: self.clone(),
+            since: Cell::new(u64::MAX),
+            is_late: Cell::new(false),
+            is_idle: Cell::new(false),
+            is_new: Cell::new(true),
+            is_refused: Cell::new(false),
+        }
     }
 
     /// Ends, for ever, the connections whose peers are quiet for too long. `beat` is called each time.
@@ -137,7 +186,7 @@ impl Connections {
             beat();
             tokio::time::sleep(TICK).await;
             self.ticks.set(self.ticks.get() + 1);
-            self.open.borrow().iter().filter_map(Weak::upgrade).for_each(|connection| connection.stop_if_late());
+            self.for_each(|connection| connection.stop_if_late());
         }
     }
 
@@ -150,9 +199,24 @@ impl Connections {
         open.push(connection);
     }
 
-    fn drain(&self) {
-        self.draining.set(true);
-        self.open.borrow().iter().filter_map(Weak::upgrade).for_each(|connection| connection.stop_if_idle());
+    fn for_each(&self, act: impl Fn(&dyn Idle)) {
+        self.open.borrow().iter().filter_map(Weak::upgrade).for_each(|connection| act(&*connection));
+    }
+
+    /// Takes no further requests, and waits for the end of those in flight; after the grace they are cut off.
+    async fn drain(&self, grace: Duration) {
+        let end = Instant::now() + grace;
+        for (phase, until) in [(Phase::Ending, end.min(Instant::now() + FIRST_REQUEST)), (Phase::Refusing, end)] {
+            self.phase.set(phase);
+            self.for_each(|connection| connection.stop_if_idle());
+            if timeout_at(until, self.below(1)).await.is_ok() {
+                return;
+            }
+        }
+        tracing::warn!(connections = self.count.get(), "the grace is over; requests in flight are cut off");
+        self.for_each(|connection| connection.cut_off());
+        // Whoever is left holds the log, which then is not closed in good order.
+        let _ = timeout_at(Instant::now() + CUT_OFF, self.below(1)).await;
     }
 
     async fn below(&self, limit: usize) {
@@ -165,7 +229,39 @@ impl Connections {
 impl Open {
     /// Whether the node is ending, and no further request wanted.
     pub(crate) fn is_draining(&self) -> bool {
-        self.of.draining.get()
+        self.of.phase.get() != Phase::Serving
+    }
+
+    /// The peer now owes a request. Whether one is wanted: when the node is ending, only what `has_come` already. Then
+    /// [`request_begun`](Self::request_begun) has to follow.
+    pub(crate) fn begin_request(&self, has_come: impl FnOnce() -> bool) -> bool {
+        let is_wanted = match self.of.phase.get() {
+            Phase::Serving => true,
+            Phase::Ending => self.is_new.get() || has_come(),
+            Phase::Refusing => has_come(),
+        };
+        self.is_idle.set(is_wanted);
+        is_wanted
+    }
+
+    /// The first bytes of a request have come, or the connection's end; as whose bytes they count.
+    pub(crate) fn request_begun(&self, result: io::Result<usize>) -> io::Result<usize> {
+        self.is_idle.set(false);
+        self.is_new.set(false);
+        if self.is_refused.get() { Ok(0) } else { result }
+    }
+
+    /// Whether the connection is to be ended, as it waits for a request and none is wanted any more; who asks ends it.
+    pub(crate) fn refuse_if_idle(&self) -> bool {
+        let may_send_one = self.is_new.get() && self.of.phase.get() == Phase::Ending;
+        let is_refused = self.is_idle.get() && !may_send_one;
+        self.is_refused.set(is_refused);
+        is_refused
+    }
+
+    /// What has come so far was no request yet.
+    pub(crate) fn still_owes_the_first(&self) {
+        self.is_new.set(true);
     }
 
     /// Awaits an operation that the peer has a part in; the error is `TimedOut` where the connection was ended meanwhile, as the
@@ -198,7 +294,7 @@ impl Drop for Open {
 
 /// Serves until the node is told to end, then until the requests in flight are answered or the grace is over, and all
 /// that was handed to the log is written. `listener` makes what connections are accepted from.
-pub(crate) async fn run<D, A>(setup: Setup, disk: D, listener: impl Fn(TcpListener) -> io::Result<A>) -> io::Result<()>
+pub(crate) async fn run<D, A>(setup: Setup, disk: D, listener: impl Fn(Listener) -> io::Result<A>) -> io::Result<()>
 where
     D: Disk<Buf = Block>,
     A: Accept,
@@ -228,19 +324,29 @@ where
         let (connections, meter) = (connections.clone(), meter.clone());
         async move { connections.keep_time(|| meter.beat(monitor.uptime())).await }
     });
+    let heart = setup.heart;
+    let beating = spawn_local({
+        let heart = heart.clone();
+        async move { heart.beat().await }
+    });
+    (setup.serving)();
     let mut stop = setup.stop;
     tokio::select! {
         _ = stop.wait_for(|stop| *stop) => {}
         () = accept_plain(&plain, &node, &connections, &meter) => {}
         () = accept_tls(tls.as_ref(), &node, &connections, &meter) => {}
     }
-    connections.drain();
-    if let Some(chores) = &mut chores {
-        chores.release().await;
+    plain.close();
+    if let Some((tls, _)) = tls {
+        tls.close();
     }
-    if tokio::time::timeout(GRACE, connections.below(1)).await.is_err() {
-        tracing::warn!(connections = connections.count.get(), "the grace is over; requests in flight are cut off");
-    }
+    let drained = connections.drain(setup.grace);
+    let released = async {
+        if let Some(chores) = &mut chores {
+            chores.release().await;
+        }
+    };
+    tokio::join!(drained, released);
     timekeeper.abort();
     if let Some(flusher) = flusher {
         flusher.abort();
@@ -260,6 +366,8 @@ where
     {
         tracing::warn!("the last checkpoint was not written; the next start reads more");
     }
+    beating.abort();
+    heart.rest();
     Ok(())
 }
 
@@ -271,7 +379,7 @@ where
     A: Accept,
 {
     let serve = |stream| {
-        let connected = meter.connection(Listener::Http);
+        let connected = meter.connection(metrics::Listener::Http);
         serve(node.clone(), connected, async move { Some(Connection::Plain(stream)) })
     };
     accept_all(listener, connections, serve).await;
@@ -286,7 +394,7 @@ where
     let Some((listener, acceptor)) = tls else { return std::future::pending().await };
     let serve = |stream| {
         let (acceptor, meter) = (acceptor.clone(), meter.clone());
-        serve(node.clone(), meter.connection(Listener::Https), async move {
+        serve(node.clone(), meter.connection(metrics::Listener::Https), async move {
             let accepted = acceptor.accept(stream).await;
             meter.handshake(accepted.is_some());
             accepted.map(Connection::Tls)
@@ -337,6 +445,21 @@ async fn flush_regularly<D: Disk>(log: Log<D>, period: Duration) {
             return;
         }
     }
+}
+
+/// Whether a peer has sent something that was not received yet.
+pub(crate) fn has_come(socket: &SockRef<'_>) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    matches!(socket.recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT), Ok(len) if len > 0)
+}
+
+/// What was received from `before` on is forgotten where it does not count; there may be a customer key in it.
+pub(crate) fn unread(result: io::Result<usize>, mut bytes: Vec<u8>, before: usize) -> (io::Result<usize>, Vec<u8>) {
+    if matches!(result, Ok(0)) {
+        bytes[before..].zeroize();
+        bytes.truncate(before);
+    }
+    (result, bytes)
 }
 
 /// Awaits an operation; where nothing comes of it within `limit`, ends it with `cancel` and awaits it all the same, for an

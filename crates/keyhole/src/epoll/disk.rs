@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use keyhole_log::Disk;
 use keyhole_log::limits::BUFFER_LEN;
@@ -19,12 +20,20 @@ pub(crate) struct PlainDisk {
     /// Writes go past the page cache, where that is possible.
     direct: Option<Arc<File>>,
     pools: Pools,
+    /// Counts the bytes that are read, where somebody wants to know.
+    read: Option<Arc<AtomicU64>>,
 }
 
 impl PlainDisk {
     pub(crate) fn new(medium: Medium, pools: Pools) -> Self {
         let direct = medium.direct().map(Arc::new);
-        PlainDisk { medium: Arc::new(medium), direct, pools }
+        PlainDisk { medium: Arc::new(medium), direct, pools, read: None }
+    }
+
+    /// The same, which counts the bytes that it reads.
+    pub(crate) fn counting(mut self, read: Arc<AtomicU64>) -> Self {
+        self.read = Some(read);
+        self
     }
 
     /// Runs a call where it may block. A future that is dropped leaves the call to run to its end.
@@ -54,7 +63,12 @@ impl Disk for PlainDisk {
     }
 
     async fn read(&self, offset: u64, mut buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
-        self.call(move |medium| (medium.as_file().read_exact_at(buf.part(at), offset), buf)).await
+        let len = at.len() as u64;
+        let (result, buf) = self.call(move |medium| (medium.as_file().read_exact_at(buf.part(at), offset), buf)).await;
+        if let Some(read) = &self.read {
+            read.fetch_add(len, Ordering::Relaxed);
+        }
+        (result, buf)
     }
 
     async fn write(&self, offset: u64, buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {

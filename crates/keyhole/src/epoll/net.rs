@@ -1,6 +1,5 @@
 //! Connections by epoll.
 
-use std::cell::Cell;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
@@ -10,15 +9,32 @@ use keyhole_node::Stream;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::activation::Listener;
 use crate::buffer::Block;
-use crate::worker::{Accept, Connections, Idle, LINGER, LINGER_BYTES, Open, Socket, in_time};
+use crate::worker::{Accept, Connections, Idle, LINGER, LINGER_BYTES, Open, Socket, has_come, in_time, unread};
 
-pub(super) struct EpollListener(TcpListener);
+/// A listener that accepts by the poller. Nothing of it goes on once it is dropped.
+///
+/// Where several workers share a socket each new connection wakes all of them that wait, and one gets it: a call that fails for
+/// each of the others, once in a connection and not once in a request.
+pub(crate) struct SharedListener(TcpListener);
+
+impl SharedListener {
+    pub(crate) fn new(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener).map(SharedListener)
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        self.0.accept().await
+    }
+}
+
+pub(super) struct EpollListener(SharedListener);
 
 impl EpollListener {
-    pub(super) fn new(listener: std::net::TcpListener) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener).map(EpollListener)
+    pub(super) fn new(listener: Listener) -> io::Result<Self> {
+        SharedListener::new(listener.socket).map(EpollListener)
     }
 }
 
@@ -28,11 +44,14 @@ impl Accept for EpollListener {
     async fn accept(&self, connections: &Rc<Connections>) -> io::Result<EpollStream> {
         let (tcp, peer) = self.0.accept().await?;
         tcp.set_nodelay(true)?;
-        let inner = Rc::new(Inner { tcp, peer, is_idle: Cell::new(true), open: connections.open() });
+        let inner = Rc::new(Inner { tcp, peer, open: connections.open() });
         let weak: Weak<dyn Idle> = Rc::downgrade(&inner) as Weak<dyn Idle>;
         connections.register(weak);
         Ok(EpollStream(inner))
     }
+
+    /// The last of those who have the socket closes it.
+    fn close(self) {}
 }
 
 pub(crate) struct EpollStream(Rc<Inner>);
@@ -40,14 +59,12 @@ pub(crate) struct EpollStream(Rc<Inner>);
 struct Inner {
     tcp: TcpStream,
     peer: SocketAddr,
-    /// Nothing has been received since the last reply was sent: the peer owes a request.
-    is_idle: Cell<bool>,
     open: Open,
 }
 
 impl Idle for Inner {
     fn stop_if_idle(&self) {
-        if self.is_idle.get() {
+        if self.open.refuse_if_idle() {
             self.shut_down(Shutdown::Read);
         }
     }
@@ -56,6 +73,10 @@ impl Idle for Inner {
         if self.open.is_late() {
             self.shut_down(Shutdown::Both);
         }
+    }
+
+    fn cut_off(&self) {
+        self.shut_down(Shutdown::Both);
     }
 }
 
@@ -72,11 +93,12 @@ impl Inner {
                 }
             }
         };
-        let (result, ()) = self.open.timed(reading).await;
-        if matches!(result, Ok(len) if len > 0) {
-            self.is_idle.set(false);
-        }
-        result
+        self.open.timed(reading).await.0
+    }
+
+    /// The peer owes a request; whether one is wanted.
+    fn begin_request(&self) -> bool {
+        self.open.begin_request(|| has_come(&SockRef::from(&self.tcp)))
     }
 
     /// Sends all; the time counts for each piece that the kernel takes.
@@ -98,7 +120,6 @@ impl Inner {
                 len => from = &from[len..],
             }
         }
-        self.is_idle.set(true);
         Ok(())
     }
 
@@ -108,8 +129,16 @@ impl Inner {
 }
 
 impl Socket for EpollStream {
-    fn is_draining(&self) -> bool {
-        self.0.open.is_draining()
+    async fn read_request_block(&self, buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {
+        if !self.0.begin_request() {
+            return (Ok(0), buf);
+        }
+        let (result, buf) = self.read_block(buf, at).await;
+        (self.0.open.request_begun(result), buf)
+    }
+
+    fn still_owes_the_first(&self) {
+        self.0.open.still_owes_the_first();
     }
 }
 
@@ -135,14 +164,24 @@ impl Stream for EpollStream {
     }
 
     async fn read_bytes(&self, mut bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        if self.0.is_idle.get() && self.is_draining() {
-            return (Ok(0), bytes);
-        }
         let (len, capacity) = (bytes.len(), bytes.capacity());
         bytes.resize(capacity, 0);
         let result = self.0.read(&mut bytes[len..]).await;
         bytes.truncate(len + result.as_ref().map_or(0, |len| *len));
         (result, bytes)
+    }
+
+    async fn read_request(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        if !self.0.begin_request() {
+            return (Ok(0), bytes);
+        }
+        let before = bytes.len();
+        let (result, bytes) = self.read_bytes(bytes).await;
+        unread(self.0.open.request_begun(result), bytes, before)
+    }
+
+    fn is_ending(&self) -> bool {
+        self.0.open.is_draining()
     }
 
     async fn write_bytes(&self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {

@@ -16,37 +16,35 @@ use crate::worker::Socket;
 pub(crate) struct TlsStream<P> {
     plain: P,
     /// `None` while an operation has it, and from the first that fails.
-    state: RefCell<Option<State>>,
-}
-
-struct State {
-    session: Session,
-    /// Nothing has been taken since the last reply was sent: the peer owes a request.
-    is_idle: bool,
+    session: RefCell<Option<Session>>,
 }
 
 impl<P: Socket> TlsStream<P> {
     pub(super) fn new(plain: P, session: Session) -> Self {
-        TlsStream { plain, state: RefCell::new(Some(State { session, is_idle: true })) }
+        TlsStream { plain, session: RefCell::new(Some(session)) }
     }
 
     /// The handshake, as far as the peer goes along.
     pub(super) async fn shake_hands(&self) -> io::Result<()> {
-        let mut state = self.take()?;
-        while state.session.is_handshaking() {
-            let result = state.session.read(&mut |_| 0);
+        let mut session = self.take()?;
+        // Who has said nothing yet need not be waited for where the node is ending.
+        let mut is_silent = true;
+        while session.is_handshaking() {
+            let result = session.read(&mut |_| 0);
             if matches!(result, Err(Error::InvalidMessage(InvalidMessage::InvalidContentType))) {
                 // Plain HTTP, or something else that would not understand an alert.
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the peer does not speak TLS"));
             }
-            self.flush(&mut state.session).await?;
+            self.flush(&mut session).await?;
             result.map_err(broken)?;
-            if state.session.is_handshaking() && self.receive(&mut state.session).await? == 0 {
+            if session.is_handshaking() && self.receive(&mut session, is_silent).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            is_silent = false;
         }
-        state.session.rest();
-        self.put_back(state);
+        self.plain.still_owes_the_first();
+        session.rest();
+        self.put_back(session);
         Ok(())
     }
 
@@ -63,55 +61,68 @@ impl<P: Socket> TlsStream<P> {
         self.plain.close().await;
     }
 
-    fn take(&self) -> io::Result<State> {
-        self.state.borrow_mut().take().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    fn take(&self) -> io::Result<Session> {
+        self.session.borrow_mut().take().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    fn put_back(&self, state: State) {
-        *self.state.borrow_mut() = Some(state);
+    fn put_back(&self, session: Session) {
+        *self.session.borrow_mut() = Some(session);
     }
 
     /// Receives some plaintext; 0 at the peer's orderly end, and where `for_request` when no request is wanted any more.
     async fn read(&self, take: Take<'_>, for_request: bool) -> io::Result<usize> {
-        let mut state = self.take()?;
+        let mut session = self.take()?;
         loop {
-            let result = state.session.read(take);
-            self.flush(&mut state.session).await?;
+            let result = session.read(take);
+            self.flush(&mut session).await?;
             let len = result.map_err(broken)?;
-            if len > 0 {
-                state.is_idle = false;
-            } else if !(state.session.is_over() || for_request && state.is_idle && self.plain.is_draining()) {
-                if self.receive(&mut state.session).await? > 0 {
+            if len == 0 && !session.is_over() {
+                let is_idle = for_request && !session.is_in_a_record();
+                if self.receive(&mut session, is_idle).await? > 0 {
                     continue;
                 }
                 // Between two requests there is nothing that could be cut off, and many clients just go.
-                if !state.is_idle || state.session.is_in_a_record() {
+                if !is_idle {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
             }
-            state.session.rest();
-            self.put_back(state);
+            session.rest();
+            self.put_back(session);
             return Ok(len);
         }
     }
 
+    /// Receives some plaintext behind what is in `bytes`.
+    async fn read_onto(&self, mut bytes: Vec<u8>, for_request: bool) -> (io::Result<usize>, Vec<u8>) {
+        let mut take = |plaintext: &[u8]| {
+            let len = plaintext.len().min(bytes.capacity() - bytes.len());
+            bytes.extend_from_slice(&plaintext[..len]);
+            len
+        };
+        let result = self.read(&mut take, for_request).await;
+        (result, bytes)
+    }
+
     async fn write(&self, from: &[u8]) -> io::Result<()> {
-        let mut state = self.take()?;
+        let mut session = self.take()?;
         for piece in from.chunks(SEND_PLAIN) {
-            state.session.encrypt(piece).map_err(broken)?;
-            self.flush(&mut state.session).await?;
+            session.encrypt(piece).map_err(broken)?;
+            self.flush(&mut session).await?;
         }
-        state.is_idle = true;
-        state.session.rest();
-        self.put_back(state);
+        session.rest();
+        self.put_back(session);
         Ok(())
     }
 
-    /// Receives what the peer sends into the session; the count of bytes, 0 at the end of the connection.
-    async fn receive(&self, session: &mut Session) -> io::Result<usize> {
+    /// Receives what the peer sends into the session; the count of bytes, 0 at the end of the connection. Where that would begin a
+    /// request, also if none is wanted any more.
+    async fn receive(&self, session: &mut Session, is_idle: bool) -> io::Result<usize> {
         let too_long = || io::Error::new(io::ErrorKind::InvalidData, "a message of the handshake is too long");
         let (incoming, at) = session.room().ok_or_else(too_long)?;
-        let (result, incoming) = self.plain.read_block(incoming, at).await;
+        let (result, incoming) = match is_idle {
+            true => self.plain.read_request_block(incoming, at).await,
+            false => self.plain.read_block(incoming, at).await,
+        };
         let len = result?;
         session.received(incoming, len);
         Ok(len)
@@ -156,14 +167,16 @@ impl<P: Socket> Stream for TlsStream<P> {
         (result, buf)
     }
 
-    async fn read_bytes(&self, mut bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        let mut take = |plaintext: &[u8]| {
-            let len = plaintext.len().min(bytes.capacity() - bytes.len());
-            bytes.extend_from_slice(&plaintext[..len]);
-            len
-        };
-        let result = self.read(&mut take, true).await;
-        (result, bytes)
+    async fn read_bytes(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        self.read_onto(bytes, false).await
+    }
+
+    async fn read_request(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        self.read_onto(bytes, true).await
+    }
+
+    fn is_ending(&self) -> bool {
+        self.plain.is_ending()
     }
 
     async fn write_bytes(&self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {
@@ -180,11 +193,11 @@ impl<P: Socket> Stream for TlsStream<P> {
     }
 
     async fn close(&self) {
-        if let Ok(mut state) = self.take()
-            && state.session.close_notify().is_ok()
+        if let Ok(mut session) = self.take()
+            && session.close_notify().is_ok()
         {
             // If the peer is gone it does not need to be told.
-            let _ = self.flush(&mut state.session).await;
+            let _ = self.flush(&mut session).await;
         }
         self.plain.close().await;
     }

@@ -1,23 +1,48 @@
 //! Connections through the ring.
 
-use std::cell::Cell;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::{Rc, Weak};
 
 use keyhole_node::Stream;
+use socket2::SockRef;
 use tokio_uring::buf::{BoundedBuf, BoundedBufMut, IoBuf};
 use tokio_uring::net::{TcpListener, TcpStream};
 
+use crate::activation::Listener;
 use crate::buffer::Block;
-use crate::worker::{Accept, Connections, Idle, LINGER, LINGER_BYTES, Open, Socket, in_time};
+use crate::epoll::SharedListener;
+use crate::worker::{Accept, Connections, Idle, LINGER, LINGER_BYTES, Open, Socket, has_come, in_time, unread};
 
-pub(super) struct UringListener(TcpListener);
+pub(super) enum UringListener {
+    /// This process's alone. What is accepted from it may be in flight when it is closed, so it is shut down.
+    Own(TcpListener, std::net::TcpListener),
+    /// What is in flight for it could take a connection that another process is to serve: the poller accepts from it.
+    Shared(SharedListener),
+}
 
 impl UringListener {
-    pub(super) fn new(listener: std::net::TcpListener) -> Self {
-        UringListener(TcpListener::from_std(listener))
+    pub(super) fn new(listener: Listener) -> io::Result<Self> {
+        if listener.is_shared {
+            return SharedListener::new(listener.socket).map(UringListener::Shared);
+        }
+        let same = listener.socket.try_clone()?;
+        Ok(UringListener::Own(TcpListener::from_std(listener.socket), same))
+    }
+
+    async fn accept_tcp(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        match self {
+            UringListener::Own(listener, _) => listener.accept().await,
+            UringListener::Shared(listener) => {
+                let (tcp, peer) = listener.accept().await?;
+                let tcp = tcp.into_std()?;
+                // An operation of the ring fails at once where it would wait, unless the socket may wait.
+                tcp.set_nonblocking(false)?;
+                Ok((TcpStream::from_std(tcp), peer))
+            }
+        }
     }
 }
 
@@ -25,12 +50,18 @@ impl Accept for UringListener {
     type Stream = UringStream;
 
     async fn accept(&self, connections: &Rc<Connections>) -> io::Result<UringStream> {
-        let (tcp, peer) = self.0.accept().await?;
+        let (tcp, peer) = self.accept_tcp().await?;
         tcp.set_nodelay(true)?;
-        let inner = Rc::new(Inner { tcp, peer, is_idle: Cell::new(true), open: connections.open() });
+        let inner = Rc::new(Inner { tcp, peer, open: connections.open() });
         let weak: Weak<dyn Idle> = Rc::downgrade(&inner) as Weak<dyn Idle>;
         connections.register(weak);
         Ok(UringStream(inner))
+    }
+
+    fn close(self) {
+        if let UringListener::Own(_, socket) = self {
+            let _ = SockRef::from(&socket).shutdown(Shutdown::Both);
+        }
     }
 }
 
@@ -39,14 +70,12 @@ pub(crate) struct UringStream(Rc<Inner>);
 struct Inner {
     tcp: TcpStream,
     peer: SocketAddr,
-    /// Nothing has been received since the last reply was sent: the peer owes a request.
-    is_idle: Cell<bool>,
     open: Open,
 }
 
 impl Idle for Inner {
     fn stop_if_idle(&self) {
-        if self.is_idle.get() {
+        if self.open.refuse_if_idle() {
             let _ = self.tcp.shutdown(Shutdown::Read);
         }
     }
@@ -56,15 +85,22 @@ impl Idle for Inner {
             self.shut_down();
         }
     }
+
+    fn cut_off(&self) {
+        self.shut_down();
+    }
 }
 
 impl Inner {
     async fn read<B: BoundedBufMut>(&self, buf: B) -> (io::Result<usize>, B) {
-        let (result, buf) = self.open.timed(self.tcp.read(buf)).await;
-        if matches!(result, Ok(len) if len > 0) {
-            self.is_idle.set(false);
-        }
-        (result, buf)
+        self.open.timed(self.tcp.read(buf)).await
+    }
+
+    /// The peer owes a request; whether one is wanted.
+    fn begin_request(&self) -> bool {
+        // SAFETY: the stream holds the descriptor, and lives as long as the reference.
+        let tcp = unsafe { BorrowedFd::borrow_raw(self.tcp.as_raw_fd()) };
+        self.open.begin_request(|| has_come(&SockRef::from(&tcp)))
     }
 
     /// Sends all; the time counts for each piece that the kernel takes.
@@ -80,7 +116,6 @@ impl Inner {
                 Err(error) => return (Err(error), buf),
             }
         }
-        self.is_idle.set(true);
         (Ok(()), buf)
     }
 
@@ -90,8 +125,16 @@ impl Inner {
 }
 
 impl Socket for UringStream {
-    fn is_draining(&self) -> bool {
-        self.0.open.is_draining()
+    async fn read_request_block(&self, buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {
+        if !self.0.begin_request() {
+            return (Ok(0), buf);
+        }
+        let (result, buf) = self.read_block(buf, at).await;
+        (self.0.open.request_begun(result), buf)
+    }
+
+    fn still_owes_the_first(&self) {
+        self.0.open.still_owes_the_first();
     }
 }
 
@@ -117,12 +160,22 @@ impl Stream for UringStream {
     }
 
     async fn read_bytes(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        if self.0.is_idle.get() && self.is_draining() {
-            return (Ok(0), bytes);
-        }
         let range = bytes.len()..bytes.capacity();
         let (result, slice) = self.0.read(bytes.slice(range)).await;
         (result, slice.into_inner())
+    }
+
+    async fn read_request(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        if !self.0.begin_request() {
+            return (Ok(0), bytes);
+        }
+        let before = bytes.len();
+        let (result, bytes) = self.read_bytes(bytes).await;
+        unread(self.0.open.request_begun(result), bytes, before)
+    }
+
+    fn is_ending(&self) -> bool {
+        self.0.open.is_draining()
     }
 
     async fn write_bytes(&self, bytes: Vec<u8>) -> (io::Result<()>, Vec<u8>) {

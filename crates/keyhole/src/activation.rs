@@ -1,0 +1,154 @@
+//! Sockets that the service manager has opened and hands over (`sd_listen_fds(3)`): they listen before the node does, and go
+//! on while it is started anew.
+//!
+//! A socket takes the place of the option that its name stands for: `http` of `--listen`, `https` of `--tls-listen`, `admin` of
+//! `--admin-listen`. It is one description, which all workers share and the manager keeps: nobody may shut it down.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use socket2::{Domain, Socket, Type};
+
+/// The names that are known, each with the option in whose place it is.
+const NAMES: [(&str, &str); 3] = [("http", "--listen"), ("https", "--tls-listen"), ("admin", "--admin-listen")];
+
+/// A socket to accept connections from.
+pub(crate) struct Listener {
+    pub(crate) socket: TcpListener,
+    /// Others accept from it as well, and may go on when this process ends.
+    pub(crate) is_shared: bool,
+}
+
+/// What was handed over and has not been taken yet.
+#[derive(Debug)]
+pub(crate) struct Inherited(Vec<(String, TcpListener)>);
+
+impl Inherited {
+    /// What the environment says was handed over to this process. For once, before there is another thread.
+    pub(crate) fn of_manager() -> Result<Self, String> {
+        let unclear =
+            |error| format!("LISTEN_FDS and LISTEN_FDNAMES do not say what the service manager hands over: {error}");
+        // What another process was meant to have may have any names.
+        if sd_notify::listen_fds().map_err(unclear)?.len() == 0 {
+            return Ok(Inherited(Vec::new()));
+        }
+        let handed_over = sd_notify::listen_fds_with_names().map_err(unclear)?;
+        // SAFETY: the manager has opened these for this process, and nothing else here knows of them.
+        let own = |fd| unsafe { OwnedFd::from_raw_fd(fd) };
+        Inherited::new(handed_over.map(|(fd, name)| (name, own(fd))).collect())
+    }
+
+    fn new(sockets: Vec<(String, OwnedFd)>) -> Result<Self, String> {
+        let mut taken: Vec<(String, TcpListener)> = Vec::new();
+        for (name, fd) in sockets {
+            if !NAMES.iter().any(|(known, _)| *known == name) {
+                let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
+                return Err(format!(
+                    "the service manager hands over a socket named {name:?}, which is none of {}: set FileDescriptorName= \
+                     in its unit",
+                    known.join(", ")
+                ));
+            }
+            if taken.iter().any(|(other, _)| *other == name) {
+                return Err(format!(
+                    "the service manager hands over two sockets named {name}: one is enough, as [::]:PORT takes IPv4 as well"
+                ));
+            }
+            let listener = listener(fd).map_err(|why| format!("the socket named {name} {why}"))?;
+            taken.push((name, listener));
+        }
+        Ok(Inherited(taken))
+    }
+
+    /// One listener for each thread, all of the one socket of this name, if it was handed over; and its address.
+    pub(crate) fn take(&mut self, name: &str, threads: usize) -> Result<Option<(Vec<Listener>, SocketAddr)>, String> {
+        let Some(at) = self.0.iter().position(|(other, _)| other == name) else { return Ok(None) };
+        let (_, socket) = self.0.swap_remove(at);
+        let share = || -> std::io::Result<_> {
+            // Of the one description: what was accepted by another worker must not make this one wait.
+            socket.set_nonblocking(true)?;
+            let listeners = (0..threads).map(|_| Ok(Listener { socket: socket.try_clone()?, is_shared: true }));
+            Ok((listeners.collect::<std::io::Result<_>>()?, socket.local_addr()?))
+        };
+        share().map(Some).map_err(|error| format!("cannot share the socket named {name}: {error}"))
+    }
+
+    /// An error where something was handed over that nobody has taken.
+    pub(crate) fn nothing_left(self) -> Result<(), String> {
+        let Some((name, _)) = self.0.first() else { return Ok(()) };
+        let option = NAMES.iter().find(|(known, _)| known == name).map_or("", |(_, option)| option);
+        Err(format!(
+            "the service manager hands over a socket named {name}, and the node is not set up for it: give {option}"
+        ))
+    }
+}
+
+/// The descriptor as a listener, or what else it is.
+fn listener(fd: OwnedFd) -> Result<TcpListener, &'static str> {
+    let socket = Socket::from(fd);
+    let is_tcp =
+        matches!(socket.r#type(), Ok(Type::STREAM)) && matches!(socket.domain(), Ok(Domain::IPV4 | Domain::IPV6));
+    if !is_tcp {
+        return Err("is no TCP socket");
+    }
+    match socket.is_listener() {
+        Ok(true) => Ok(socket.into()),
+        _ => Err("does not listen: set Accept=no and ListenStream= in its unit"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::net::{TcpStream, UdpSocket};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    fn listening() -> TcpListener {
+        TcpListener::bind("127.0.0.1:0").unwrap()
+    }
+
+    fn inherit<const N: usize>(sockets: [(&str, OwnedFd); N]) -> Result<Inherited, String> {
+        Inherited::new(sockets.into_iter().map(|(name, fd)| (name.to_owned(), fd)).collect())
+    }
+
+    #[test]
+    fn each_worker_gets_the_one_socket() {
+        let socket = listening();
+        let address = socket.local_addr().unwrap();
+        let mut inherited = inherit([("https", listening().into()), ("http", socket.into())]).unwrap();
+        let (listeners, at) = inherited.take("http", 3).unwrap().unwrap();
+        assert_eq!((listeners.len(), at), (3, address));
+        assert!(inherited.take("http", 3).unwrap().is_none());
+        for listener in &listeners {
+            assert!(listener.is_shared);
+            let error = listener.socket.accept().unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+            let client = TcpStream::connect(address).unwrap();
+            assert_eq!(listener.socket.accept().unwrap().1, client.local_addr().unwrap());
+        }
+        let error = inherited.nothing_left().unwrap_err();
+        assert!(error.contains("https") && error.contains("--tls-listen"), "{error}");
+        inherit([]).unwrap().nothing_left().unwrap();
+    }
+
+    #[test]
+    fn what_is_none_of_ours_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, other) = (listening(), listening());
+        let connected = TcpStream::connect(one.local_addr().unwrap()).unwrap();
+        let cases: [(Result<Inherited, String>, &str); 6] = [
+            (inherit([("ftp", other.into())]), "\"ftp\""),
+            (inherit([("http", listening().into()), ("http", listening().into())]), "two sockets named http"),
+            (inherit([("http", connected.into())]), "does not listen"),
+            (inherit([("http", UdpSocket::bind("127.0.0.1:0").unwrap().into())]), "no TCP socket"),
+            (inherit([("https", UnixListener::bind(directory.path().join("s")).unwrap().into())]), "no TCP socket"),
+            (inherit([("http", File::open("/dev/null").unwrap().into())]), "no TCP socket"),
+        ];
+        for (result, part) in cases {
+            let error = result.unwrap_err();
+            assert!(error.contains(part), "{part} in: {error}");
+        }
+    }
+}

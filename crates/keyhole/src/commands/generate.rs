@@ -1,0 +1,29 @@
+//! What is made of the command line's own description: completions for shells, manual pages. For those who make packages.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use super::{Failure, Result};
+use crate::cli::Cli;
+
+/// Prints what completes the command line in a shell.
+pub(crate) fn completions(shell: Shell) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "keyhole", &mut script);
+    // Who closes the pipe early does not want the rest.
+    match io::Write::write_all(&mut io::stdout().lock(), &script) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::io("standard output", error)),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a manual page for each command that is not hidden.
+pub(crate) fn man(directory: &Path) -> Result<()> {
+    let failed = |error| Failure::io(directory.display(), error);
+    fs::create_dir_all(directory).map_err(failed)?;
+    clap_mangen::generate_to(Cli::command(), directory).map_err(failed)
+}

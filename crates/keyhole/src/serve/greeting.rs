@@ -1,0 +1,68 @@
+//! What a node says at the start.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+
+use keyhole_node::AccessKey;
+
+use crate::access::Origin;
+use crate::service;
+
+/// Where the node listens.
+pub(super) struct Addresses {
+    pub(super) plain: SocketAddr,
+    pub(super) tls: Option<SocketAddr>,
+    pub(super) admin: Option<SocketAddr>,
+}
+
+impl Addresses {
+    /// What the service manager shows of a node that is well.
+    pub(super) fn status(&self) -> String {
+        let tls = self.tls.map(|address| format!(" and https://{address}")).unwrap_or_default();
+        format!("serving on http://{}{tls}", self.plain)
+    }
+
+    /// With which access keys, where, and what to try.
+    pub(super) fn greet(&self, origin: &Origin, region: &str) {
+        let mut text = String::new();
+        let mut line = |line: &str| {
+            text.push_str(line);
+            text.push('\n');
+        };
+        match origin {
+            Origin::Environment => line("credential: from KEYHOLE_ACCESS_KEY and KEYHOLE_SECRET_KEY"),
+            Origin::File(path) => line(&format!("credential: from {}", path.display())),
+            // What is said here is kept in a journal, which others than the owner may read.
+            Origin::Made(path, _) if service::is_managed() => {
+                line(&format!("a credential was made: it is in {}", path.display()));
+            }
+            Origin::Made(path, key) => show_key(&mut line, path, self.plain, key, region),
+        }
+        if let Some(address) = self.admin {
+            line(&format!("status page on http://{address}/"));
+        }
+        if let Some(address) = self.tls {
+            line(&format!("listening on https://{address}"));
+        }
+        line(&format!("listening on http://{}", self.plain));
+        let mut out = io::stdout().lock();
+        // Nobody may be reading; the node serves all the same.
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    }
+}
+
+/// The access key that was made, for the one time that it is shown, and what to try with it.
+fn show_key(line: &mut impl FnMut(&str), path: &Path, address: SocketAddr, key: &AccessKey, region: &str) {
+    let endpoint = format!("aws --endpoint-url http://{address}");
+    line(&format!("A credential was made and written to {}. To try the node:", path.display()));
+    line("");
+    line(&format!("  export AWS_ACCESS_KEY_ID={}", key.id));
+    line(&format!("  export AWS_SECRET_ACCESS_KEY={}", key.secret.expose()));
+    line(&format!("  export AWS_DEFAULT_REGION={region}"));
+    line(&format!("  {endpoint} s3api create-bucket --bucket my-bucket"));
+    line("  openssl rand -out ssec.key 32");
+    line(&format!("  {endpoint} s3 cp FILE s3://my-bucket/ --sse-c AES256 --sse-c-key fileb://ssec.key"));
+    line(&format!("  {endpoint} s3 cp s3://my-bucket/FILE COPY --sse-c AES256 --sse-c-key fileb://ssec.key"));
+    line("");
+}

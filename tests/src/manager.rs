@@ -1,0 +1,92 @@
+//! What a service manager does for a service, done by a test: it is told how the service is, and hands sockets over.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long something may take that has to come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The manager's end of `sd_notify(3)`.
+pub struct Manager {
+    home: TempDir,
+    socket: UnixDatagram,
+}
+
+impl Default for Manager {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Manager {
+    /// One whom nobody has told anything yet.
+    pub fn new() -> Self {
+        let home = tempfile::tempdir().expect("a directory");
+        let socket = UnixDatagram::bind(home.path().join("notify")).expect("a socket");
+        Manager { home, socket }
+    }
+
+    /// What `NOTIFY_SOCKET` is to be.
+    pub fn path(&self) -> PathBuf {
+        self.home.path().join("notify")
+    }
+
+    /// The next message, if one comes in time.
+    pub fn next(&self, within: Duration) -> Option<String> {
+        self.socket.set_read_timeout(Some(within.max(Duration::from_millis(1)))).expect("a timeout");
+        let mut message = vec![0; 4096];
+        let len = self.socket.recv(&mut message).ok()?;
+        message.truncate(len);
+        Some(String::from_utf8(message).expect("text"))
+    }
+
+    /// Waits for the message that has this line, or begins one so; all that came until then, that message last.
+    #[track_caller]
+    pub fn until(&self, line: &str) -> Vec<String> {
+        let begun = Instant::now();
+        let mut messages = Vec::new();
+        loop {
+            match self.next(PATIENCE.saturating_sub(begun.elapsed())) {
+                Some(message) => {
+                    let is_it = message.lines().any(|told| told.starts_with(line));
+                    messages.push(message);
+                    if is_it {
+                        return messages;
+                    }
+                }
+                None => panic!("{line} does not come; what came: {messages:?}"),
+            }
+        }
+    }
+
+    /// How many messages with this line come in a time.
+    pub fn count(&self, line: &str, within: Duration) -> usize {
+        let end = Instant::now() + within;
+        let mut count = 0;
+        while let Some(message) = self.next(end.saturating_duration_since(Instant::now())) {
+            count += usize::from(message.lines().any(|told| told == line));
+            if Instant::now() >= end {
+                break;
+            }
+        }
+        count
+    }
+}
+
+/// What a line of a message says, as in `line(&message, "STATUS")`.
+pub fn line<'m>(message: &'m str, name: &str) -> Option<&'m str> {
+    message.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// The program that hands sockets over, to put before a node: `NAME=ADDRESS` each.
+pub fn handing_over(sockets: &[&str]) -> Vec<String> {
+    let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/activate.py").to_owned();
+    ["python3".to_owned(), tool]
+        .into_iter()
+        .chain(sockets.iter().map(|socket| (*socket).to_owned()))
+        .chain(["--".to_owned()])
+        .collect()
+}

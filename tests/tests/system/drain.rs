@@ -1,0 +1,371 @@
+//! The end of a node under load: what was acknowledged is kept, and no reply is cut.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use keyhole_tests::data::bytes;
+use keyhole_tests::http::read_reply;
+use keyhole_tests::sigv4::Signer;
+use keyhole_tests::tls::connect;
+use keyhole_tests::{Certificate, CustomerKey, Launch, Node, Request, Response};
+use rustix::process::Signal;
+use rustls::ClientConfig;
+use rustls::version::{TLS12, TLS13};
+
+/// Connections, half of them over TLS.
+const CONNECTIONS: u64 = 20;
+
+/// Lengths of objects: in their record, of some chunks, of several blocks.
+const SIZES: [usize; 6] = [0, 700, 20_000, 300_000, (1 << 20) + 17, 4_000_000];
+
+/// How long a node may take beyond its grace: processes have to be scheduled.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// A connection, or what is left of one.
+trait Duplex: Read + Write + Send {}
+impl<T: Read + Write + Send> Duplex for T {}
+
+/// What came of a request.
+enum Outcome {
+    Reply(Response),
+    /// The connection ended without one byte of a reply.
+    NotBegun,
+    /// It ended within one.
+    Cut(String),
+}
+
+/// Counts what is received.
+struct Counting<'c> {
+    connection: &'c mut Box<dyn Duplex>,
+    received: usize,
+}
+
+impl Read for Counting<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let len = self.connection.read(buf)?;
+        self.received += len;
+        Ok(len)
+    }
+}
+
+fn exchange(connection: &mut Box<dyn Duplex>, request: &Request, method: &str, head: &str, body: &[u8]) -> Outcome {
+    // The node may end while this is sent; what it said until then counts.
+    let _ = connection.write_all(head.as_bytes()).and_then(|()| connection.write_all(body));
+    let _ = (connection.flush(), request);
+    let mut counting = Counting { connection, received: 0 };
+    let mut received = Vec::new();
+    let reply = read_reply(&mut counting, method, |bytes| received.extend_from_slice(bytes));
+    match reply {
+        Ok(reply) if reply.is_complete => Outcome::Reply(Response { body: received, ..reply }),
+        Err(_) if counting.received == 0 => Outcome::NotBegun,
+        Ok(reply) => Outcome::Cut(format!("{} after {} bytes", reply.status, received.len())),
+        Err(error) => Outcome::Cut(format!("{error} after {} bytes", counting.received)),
+    }
+}
+
+/// What the clients know, together.
+#[derive(Default)]
+struct Known {
+    /// For each name what it may have: the seed and length acknowledged last, and what was sent since and not answered.
+    objects: Mutex<HashMap<String, Vec<(u64, usize)>>>,
+    replies: AtomicUsize,
+    told_to_close: AtomicUsize,
+    problems: Mutex<Vec<String>>,
+}
+
+struct Client {
+    index: u64,
+    to: std::net::SocketAddr,
+    signer: Signer,
+    tls: Option<Arc<ClientConfig>>,
+    key: Arc<CustomerKey>,
+}
+
+impl Client {
+    fn connect(&self) -> io::Result<Box<dyn Duplex>> {
+        match &self.tls {
+            Some(config) => Ok(Box::new(connect(self.to, config)?)),
+            None => {
+                let tcp = TcpStream::connect(self.to)?;
+                tcp.set_read_timeout(Some(Duration::from_secs(60)))?;
+                Ok(Box::new(tcp))
+            }
+        }
+    }
+
+    /// Puts and gets, each on the connection of the one before, until the node is gone. `is_told` says that it was told to end
+    /// before a request was sent.
+    fn run(&self, known: &Known, is_told: &AtomicBool) {
+        let mut round = 0;
+        while let Ok(mut connection) = self.connect() {
+            loop {
+                let (seed, len) = (self.index * 1_000_000 + round, SIZES[(self.index + round) as usize % SIZES.len()]);
+                // Names of this client alone, so that the order of its writes is known.
+                let name = format!("/bucket/{}/{}", self.index, round % 4);
+                let is_put = round % 3 != 2;
+                round += 1;
+                let method = if is_put { "PUT" } else { "GET" };
+                let mut request = Request::new(method, &name).headers(self.key.headers());
+                let body = if is_put { bytes(seed, len) } else { Vec::new() };
+                if is_put {
+                    request = request.body(body.clone()).payload("UNSIGNED-PAYLOAD");
+                    known.objects.lock().unwrap().entry(name.clone()).or_default().push((seed, len));
+                }
+                let request = request.signed(self.to, &self.signer);
+                let was_told = is_told.load(Ordering::SeqCst);
+                let head = request.head_of_many(self.to);
+                match exchange(&mut connection, &request, method, &head, &body) {
+                    Outcome::Reply(reply) => {
+                        let closes = reply.header("connection") == Some("close");
+                        self.judge(known, &name, (seed, len), is_put, &reply);
+                        known.told_to_close.fetch_add(usize::from(closes), Ordering::Relaxed);
+                        if was_told && !closes {
+                            self.problem(known, format!("{method} {name}: the last reply does not say that it is"));
+                        }
+                        if closes {
+                            break;
+                        }
+                    }
+                    Outcome::NotBegun => break,
+                    Outcome::Cut(how) => {
+                        self.problem(known, format!("{method} {name}: cut, {how}"));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn judge(&self, known: &Known, name: &str, (seed, len): (u64, usize), is_put: bool, reply: &Response) {
+        known.replies.fetch_add(1, Ordering::Relaxed);
+        let mut objects = known.objects.lock().unwrap();
+        let states = objects.entry(name.to_owned()).or_default();
+        match (is_put, reply.status) {
+            // Only this one from now on.
+            (true, 200) => *states = vec![(seed, len)],
+            (false, 200) if states.iter().any(|(seed, len)| reply.body == bytes(*seed, *len)) => {}
+            (false, 404) if states.is_empty() => {}
+            (_, 503) => {}
+            (_, status) => {
+                let text = format!("{name}: {status}, {} bytes: {}", reply.body.len(), reply.text());
+                drop(objects);
+                self.problem(known, text.chars().take(300).collect());
+            }
+        }
+    }
+
+    fn problem(&self, known: &Known, text: String) {
+        known.problems.lock().unwrap().push(format!("client {}, TLS {}: {text}", self.index, self.tls.is_some()));
+    }
+}
+
+/// Puts and gets over many connections, ends the node in the middle, starts it anew, and compares. What the ends were like is
+/// for `end` to say.
+fn under_load(io: &str, end: impl FnOnce(&mut Node, &AtomicBool)) -> Arc<Known> {
+    let certificate = Certificate::new();
+    let launch = certificate.launch("127.0.0.1:0").arg(format!("--io={io}")).arg("--threads=2").arg("--grace=20");
+    let mut node = launch.start();
+    node.make_bucket("bucket");
+    let (known, key, is_told) = (Arc::new(Known::default()), Arc::new(CustomerKey::random()), AtomicBool::new(false));
+    let client = |index: u64| {
+        let tls = [None, Some(certificate.client(&[&TLS13], &[])), None, Some(certificate.client(&[&TLS12], &[]))];
+        let tls = tls[index as usize % 4].clone();
+        let to = if tls.is_some() { node.tls_address() } else { node.address() };
+        Client { index, to, signer: node.signer().clone(), tls, key: key.clone() }
+    };
+    let clients: Vec<Client> = (0..CONNECTIONS).map(client).collect();
+    thread::scope(|scope| {
+        for client in &clients {
+            scope.spawn(|| client.run(&known, &is_told));
+        }
+        // In the middle: every size has come several times over.
+        let begun = Instant::now();
+        while known.replies.load(Ordering::Relaxed) < 300 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", known.problems.lock().unwrap());
+            thread::sleep(Duration::from_millis(5));
+        }
+        end(&mut node, &is_told);
+    });
+    node.start();
+    let objects = known.objects.lock().unwrap();
+    assert!(objects.len() > CONNECTIONS as usize);
+    for (name, states) in objects.iter() {
+        let got = node.send(&Request::new("GET", name).headers(key.headers()));
+        // Of what was not answered either the old is there or the new, and nothing in between.
+        let is_one = got.status == 200 && states.iter().any(|(seed, len)| got.body == bytes(*seed, *len));
+        let was_never_acknowledged = got.status == 404 && states[0].0 % 1_000_000 < 4;
+        assert!(is_one || was_never_acknowledged, "{name}: {}, {} bytes; {states:?}", got.status, got.body.len());
+    }
+    drop(objects);
+    known
+}
+
+fn no_problems(known: &Known) {
+    let problems = known.problems.lock().unwrap();
+    assert!(problems.is_empty(), "{problems:#?}");
+}
+
+#[test]
+fn sigterm_under_load_cuts_nothing() {
+    for io in ["uring", "epoll"] {
+        println!("--io {io}");
+        let known = under_load(io, |node, is_told| {
+            let begun = Instant::now();
+            node.signal(Signal::TERM);
+            // The node takes the signal at once; what is sent from a moment later on is told.
+            thread::sleep(Duration::from_millis(300));
+            is_told.store(true, Ordering::SeqCst);
+            assert_eq!(node.wait().code(), Some(0), "{}", node.log());
+            assert!(begun.elapsed() < Duration::from_secs(20) + SLACK, "{:?}", begun.elapsed());
+            assert!(!node.log().contains("cut off"), "{}", node.log());
+        });
+        no_problems(&known);
+        assert!(known.told_to_close.load(Ordering::Relaxed) > 0, "no connection was told that its reply is the last");
+    }
+}
+
+#[test]
+fn sigkill_under_load_loses_nothing_acknowledged() {
+    for io in ["uring", "epoll"] {
+        println!("--io {io}");
+        under_load(io, |node, _| node.kill());
+    }
+}
+
+fn object(method: &str, key: &CustomerKey) -> Request {
+    Request::new(method, "/bucket/object").headers(key.headers())
+}
+
+/// Connections of which each is at another point of a request when the node is told to end.
+#[test]
+fn each_point_of_a_request() {
+    let (certificate, key, body) = (Certificate::new(), CustomerKey::random(), bytes(1, 3 << 20));
+    let config = certificate.client(&[&TLS13], &["http/1.1"]);
+    for (io, with_tls) in [("uring", false), ("uring", true), ("epoll", false), ("epoll", true)] {
+        println!("--io {io}, TLS: {with_tls}");
+        let mut node = certificate.launch("127.0.0.1:0").arg(format!("--io={io}")).arg("--threads=2").start();
+        node.make_bucket("bucket");
+        let to = if with_tls { node.tls_address() } else { node.address() };
+        let open = || -> Box<dyn Duplex> {
+            match with_tls {
+                true => Box::new(connect(to, &config).unwrap()),
+                false => {
+                    let tcp = TcpStream::connect(to).unwrap();
+                    tcp.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+                    Box::new(tcp)
+                }
+            }
+        };
+        let reply = |connection: &mut Box<dyn Duplex>, method: &str| {
+            let mut received = Vec::new();
+            let reply = read_reply(connection, method, |bytes| received.extend_from_slice(bytes)).unwrap();
+            Response { body: received, ..reply }
+        };
+        let put = object("PUT", &key).body(body.clone()).signed(to, node.signer());
+        let get = object("GET", &key).signed(to, node.signer());
+        let mut first = open();
+        put.exchange(&mut first, &put.head_of_many(to)).unwrap().expect(200);
+
+        let mut silent = TcpStream::connect(to).unwrap();
+        // Half a head.
+        let mut half_a_head = open();
+        let head = get.head_of_many(to);
+        half_a_head.write_all(&head.as_bytes()[..40]).unwrap();
+        half_a_head.flush().unwrap();
+        // The node was asked whether it wants the body, and said so.
+        let expecting =
+            object("PUT", &key).header("expect", "100-continue").body(body.clone()).signed(to, node.signer());
+        let mut invited = open();
+        invited.write_all(expecting.head_of_many(to).as_bytes()).unwrap();
+        invited.flush().unwrap();
+        let mut line = [0; 25];
+        invited.read_exact(&mut line).unwrap();
+        assert_eq!(&line, b"HTTP/1.1 100 Continue\r\n\r\n");
+        // Half a body.
+        let mut half_a_body = open();
+        half_a_body.write_all(put.head_of_many(to).as_bytes()).unwrap();
+        half_a_body.write_all(&body[..1 << 20]).unwrap();
+        half_a_body.flush().unwrap();
+        // A reply of which nobody has taken a byte.
+        let mut unread = open();
+        unread.write_all(get.head_of_many(to).as_bytes()).unwrap();
+        unread.flush().unwrap();
+        thread::sleep(Duration::from_millis(500));
+
+        node.signal(Signal::TERM);
+        let begun = Instant::now();
+        // Who waits for nothing is let go.
+        let mut rest = Vec::new();
+        silent.set_read_timeout(Some(SLACK)).unwrap();
+        assert_eq!(silent.read_to_end(&mut rest).unwrap(), 0);
+        let mut idle = Vec::new();
+        assert_eq!(first.read_to_end(&mut idle).unwrap(), 0);
+        let refused = TcpStream::connect(to).and_then(|mut tcp| {
+            tcp.set_read_timeout(Some(SLACK))?;
+            tcp.read(&mut [0]).map(drop)
+        });
+        assert!(refused.is_err(), "no further connection is taken");
+
+        half_a_head.write_all(&head.as_bytes()[40..]).unwrap();
+        half_a_head.flush().unwrap();
+        let got = reply(&mut half_a_head, "GET").expect(200);
+        assert!(got.is_complete && got.body == body && got.header("connection") == Some("close"));
+        for (name, mut connection, from) in [("invited", invited, 0), ("half a body", half_a_body, 1 << 20)] {
+            connection.write_all(&body[from..]).unwrap();
+            connection.flush().unwrap();
+            let put = reply(&mut connection, "PUT").expect(200);
+            assert_eq!(put.header("connection"), Some("close"), "{name}");
+            assert_eq!(connection.read(&mut [0]).unwrap(), 0, "{name}");
+        }
+        let got = reply(&mut unread, "GET").expect(200);
+        assert!(got.is_complete && got.body == body);
+        drop((unread, half_a_head, silent, first));
+        assert_eq!(node.wait().code(), Some(0), "{}", node.log());
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}: {}", begun.elapsed(), node.log());
+    }
+}
+
+/// Who takes too long is cut off when the grace is over, and not before.
+#[test]
+fn the_grace_is_as_long_as_it_says() {
+    for io in ["uring", "epoll"] {
+        let mut node = Launch::default().with_credential().arg(format!("--io={io}")).arg("--grace=2").start();
+        node.make_bucket("bucket");
+        let key = CustomerKey::random();
+        let put = object("PUT", &key).body(bytes(1, 100_000)).signed(node.address(), node.signer());
+        let mut slow = TcpStream::connect(node.address()).unwrap();
+        slow.write_all(put.head(node.address()).as_bytes()).unwrap();
+        thread::sleep(Duration::from_millis(300));
+        let begun = Instant::now();
+        assert_eq!(node.stop().code(), Some(0), "{}", node.log());
+        let took = begun.elapsed();
+        assert!((Duration::from_secs(2)..Duration::from_secs(2) + SLACK).contains(&took), "{took:?}");
+        assert!(node.log().contains("the grace is over"), "{}", node.log());
+        let _ = slow.shutdown(Shutdown::Both);
+        node.start();
+        node.send(&object("GET", &key)).expect(404);
+    }
+}
+
+/// Whoever connects to a socket that is shared while the node ends waits for the next one.
+#[test]
+fn a_shared_socket_loses_no_connection() {
+    let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/succession.py");
+    for io in ["uring", "epoll"] {
+        let data = tempfile::tempdir().unwrap();
+        let output = std::process::Command::new("python3")
+            .arg(tool)
+            .arg(keyhole_tests::node::binary())
+            .args(["serve", "--io", io, "--threads=3", "--capacity=64MiB", "--data"])
+            .arg(data.path().join("data"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{io}: {said}");
+    }
+}

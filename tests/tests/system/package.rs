@@ -1,0 +1,189 @@
+//! What is packaged: manual pages, completions, units, and the Debian package itself.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use keyhole_tests::command::{Directory, succeeds};
+use keyhole_tests::device::skipped;
+use keyhole_tests::node::binary;
+use keyhole_tests::{target_dir, top};
+
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{command:?}: {said}");
+    said
+}
+
+/// The package that `tests/run` has built, if there is one.
+fn package() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("KEYHOLE_DEB") {
+        return Some(path.into());
+    }
+    let built = fs::read_dir(target_dir().join("debian")).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    built.filter(|path| path.extension().is_some_and(|end| end == "deb")).max()
+}
+
+/// The commands below one, by what its help says.
+fn commands_below(path: &[&str]) -> Vec<Vec<String>> {
+    let help = String::from_utf8(succeeds(&[path, &["--help"]].concat(), b"")).unwrap();
+    let Some((_, commands)) = help.split_once("\nCommands:\n") else { return vec![] };
+    let names = commands.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
+    let names: Vec<&str> = names.filter(|name| *name != "help").collect();
+    let below = |name: &str| {
+        let command = [path, &[name]].concat();
+        let own: Vec<String> = command.iter().map(|part| (*part).to_owned()).collect();
+        [vec![own], commands_below(&command)].concat()
+    };
+    names.into_iter().flat_map(below).collect()
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let directory = Directory::new();
+    let pages = directory.path("deep/man");
+    succeeds(&["man", &pages], b"");
+    let commands = commands_below(&[]);
+    assert!(commands.len() > 15, "{commands:?}");
+    let mut expected: Vec<String> = commands.iter().map(|path| format!("keyhole-{}.1", path.join("-"))).collect();
+    expected.push("keyhole.1".to_owned());
+    expected.sort_unstable();
+    let mut made: Vec<String> =
+        fs::read_dir(&pages).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    made.sort_unstable();
+    assert_eq!(made, expected);
+    for page in made {
+        let path = Path::new(&pages).join(&page);
+        let mut groff = Command::new("groff");
+        let said = output(groff.args(["-man", "-Tutf8", "-ww", "-z"]).arg(&path));
+        assert_eq!(said, "", "{page}");
+        let text = output(Command::new("man").args(["--warnings", "-E", "UTF-8", "-l", "-P", "cat"]).arg(&path));
+        assert!(text.contains("NAME") && text.contains("SYNOPSIS") && !text.contains("warning"), "{page}: {text}");
+    }
+}
+
+/// What a shell offers for the last word of a line.
+fn completed_by_bash(line: &str) -> Vec<String> {
+    let directory = Directory::new();
+    let script = directory.path("completions");
+    fs::write(&script, succeeds(&["completions", "bash"], b"")).unwrap();
+    // What bash itself does when the key is pressed.
+    let ask = r#"
+        source "$1"
+        read -ra COMP_WORDS <<< "$2"
+        [[ $2 = *' ' ]] && COMP_WORDS+=('')
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+        complete -p keyhole > /dev/null || exit 1
+        read -ra how <<< "$(complete -p keyhole)"
+        for i in "${!how[@]}"; do [[ ${how[i]} = -F ]] && name=${how[i + 1]}; done
+        "$name" keyhole "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}" 2> /dev/null
+        printf '%s\n' "${COMPREPLY[@]}"
+    "#;
+    let said = output(Command::new("bash").args(["--norc", "-c", ask, "bash", &script, line]));
+    said.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_shell_completes_commands_and_options() {
+    assert_eq!(completed_by_bash("keyhole ser"), ["serve"]);
+    assert_eq!(completed_by_bash("keyhole bucket s"), ["set"]);
+    assert_eq!(completed_by_bash("keyhole serve --gr"), ["--grace"]);
+    assert_eq!(completed_by_bash("keyhole serve --io "), ["auto", "uring", "epoll"]);
+    let all = completed_by_bash("keyhole ");
+    assert!(all.contains(&"scrub".to_owned()), "{all:?}");
+    for (shell, options) in [("zsh", "-n"), ("fish", "--no-execute")] {
+        let directory = Directory::new();
+        let script = directory.path("completions");
+        fs::write(&script, succeeds(&["completions", shell], b"")).unwrap();
+        // They are not needed for anything else: where one is missing its script is not looked at.
+        match Command::new(shell).arg(options).arg(&script).output() {
+            Ok(output) => assert!(output.status.success(), "{shell}: {}", String::from_utf8_lossy(&output.stderr)),
+            Err(_) => skipped("completions", &format!("there is no {shell}")),
+        }
+    }
+}
+
+/// The files of the package, each with its mode and owner.
+fn contents(package: &Path) -> Vec<(String, String)> {
+    let listing = output(Command::new("dpkg-deb").arg("--contents").arg(package));
+    let entry = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (mode, owner, path) = (words.next()?, words.next()?, words.last()?);
+        Some((path.to_owned(), format!("{mode} {owner}")))
+    };
+    listing.lines().filter_map(entry).collect()
+}
+
+#[test]
+fn the_package_has_what_it_should() {
+    let Some(package) = package() else {
+        return skipped("the package", "there is none; crates/keyhole/packaging/package builds it");
+    };
+    let contents = contents(&package);
+    let expected = [
+        ("./usr/bin/keyhole", "-rwxr-xr-x root/root"),
+        ("./etc/keyhole/keyhole.toml", "-rw-r--r-- root/root"),
+        ("./usr/lib/systemd/system/keyhole.service", "-rw-r--r-- root/root"),
+        ("./usr/lib/systemd/system/keyhole-http.socket", "-rw-r--r-- root/root"),
+        ("./usr/lib/systemd/system/keyhole-https.socket", "-rw-r--r-- root/root"),
+        ("./usr/share/man/man1/keyhole-serve.1.gz", "-rw-r--r-- root/root"),
+        ("./usr/share/bash-completion/completions/keyhole", "-rw-r--r-- root/root"),
+        ("./usr/share/zsh/vendor-completions/_keyhole", "-rw-r--r-- root/root"),
+        ("./usr/share/fish/vendor_completions.d/keyhole.fish", "-rw-r--r-- root/root"),
+        ("./usr/share/doc/keyhole/copyright", "-rw-r--r-- root/root"),
+        ("./usr/share/doc/keyhole/changelog.gz", "-rw-r--r-- root/root"),
+        ("./usr/share/doc/keyhole/OPERATIONS.md", "-rw-r--r-- root/root"),
+    ];
+    for (path, how) in expected {
+        // Their archive may name the owner by number.
+        let found = contents.iter().find(|(other, _)| other == path).unwrap_or_else(|| panic!("no {path}"));
+        assert_eq!(found.1.replace("0/0", "root/root"), how, "{path}");
+    }
+    let field = |name: &str| output(Command::new("dpkg-deb").arg("--field").arg(&package).arg(name));
+    assert_eq!(field("Package").trim(), "keyhole");
+    let depends = field("Depends");
+    assert!(depends.contains("libc6 (>= 2."), "{depends}");
+
+    let directory = Directory::new();
+    let root = directory.path("root");
+    output(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&root));
+    let installed = format!("{root}/usr/bin/keyhole");
+    let said = output(Command::new(&installed).arg("--version"));
+    assert_eq!(said, output(Command::new(binary()).arg("--version")));
+    assert!(fs::metadata(&installed).unwrap().size() < 40 << 20, "it is not stripped");
+    let unit = fs::read_to_string(format!("{root}/usr/lib/systemd/system/keyhole.service")).unwrap();
+    assert_eq!(unit, fs::read_to_string(top().join("crates/keyhole/packaging/keyhole.service")).unwrap());
+}
+
+/// What it depends on is in Debian 12, with nothing installed but what that brings.
+#[test]
+fn dependencies_are_debians() {
+    let Some(package) = package() else { return skipped("the package", "there is none") };
+    let package = fs::canonicalize(package).unwrap();
+    let said = output(
+        Command::new("apt-get")
+            .args(["-o", "Dir::State::status=/dev/null", "-o", "Debug::NoLocking=1", "install", "--simulate"])
+            .arg("--no-install-recommends")
+            .arg(&package),
+    );
+    for part in ["Inst keyhole ", "Inst libc6 (2.36"] {
+        assert!(said.contains(part), "{part} in: {said}");
+    }
+}
+
+/// Installed, verified, its exposure rated, installed again over an edited configuration, purged: in a layer over this system.
+#[test]
+fn it_installs_and_goes() {
+    let Some(package) = package() else { return skipped("the package", "there is none") };
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return skipped("the package's installation", "only root may install");
+    }
+    let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/install-package.sh");
+    let said = output(
+        Command::new("unshare").args(["--mount", "--pid", "--fork", tool]).arg(fs::canonicalize(package).unwrap()),
+    );
+    assert!(said.contains("installed, looked at, purged"), "{said}");
+    println!("{said}");
+}

@@ -1,0 +1,221 @@
+//! The unit's sandbox, made of the unit's own lines: the node does all that it has to within it, and the sandbox is what it says.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+
+use keyhole_tests::data::bytes;
+use keyhole_tests::manager::handing_over;
+use keyhole_tests::node::{ACCESS_KEY, SECRET_KEY, binary};
+use keyhole_tests::sigv4::Signer;
+use keyhole_tests::tls::send;
+use keyhole_tests::{Certificate, CustomerKey, Manager, Request, top};
+use rustix::process::{Pid, Signal, kill_process};
+use rustls::version::TLS13;
+
+/// Debian's own, which has the bindings of libseccomp.
+const PYTHON: &str = "/usr/bin/python3";
+
+fn unit() -> PathBuf {
+    top().join("crates/keyhole/packaging/keyhole.service")
+}
+
+/// The directories that the unit has.
+struct Places {
+    home: tempfile::TempDir,
+}
+
+impl Places {
+    fn new() -> Self {
+        let places = Places { home: tempfile::tempdir().unwrap() };
+        fs::create_dir(places.state()).unwrap();
+        fs::create_dir(places.configuration()).unwrap();
+        places
+    }
+
+    fn state(&self) -> PathBuf {
+        self.home.path().join("state")
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.home.path().join("configuration")
+    }
+
+    /// The unit's program in its sandbox, with these options of `serve`; calls that are denied besides come first.
+    fn command(&self, denied: &[&str], options: &[&str]) -> Vec<String> {
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/unit-sandbox.py").to_owned();
+        let places = [text(&unit()), text(binary()), text(&self.state()), text(&self.configuration())];
+        let denied = denied.iter().flat_map(|call| ["--deny", call]);
+        let options = ["--", "serve", "--data", "/var/lib/keyhole", "--capacity", "256MiB"].iter().chain(options);
+        let rest = denied.chain(options.copied()).map(str::to_owned);
+        [PYTHON.to_owned(), tool].into_iter().chain(places).chain(rest).collect()
+    }
+
+    /// What it says where it must not start.
+    fn refused(&self, denied: &[&str], options: &[&str]) -> String {
+        let line = self.command(denied, options);
+        let output = Command::new(&line[0]).args(&line[1..]).env_remove("NOTIFY_SOCKET").output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    }
+}
+
+/// The unit's program, running.
+struct Service {
+    outer: Child,
+    log: PathBuf,
+    address: SocketAddr,
+    tls_address: Option<SocketAddr>,
+}
+
+impl Service {
+    /// Starts it, and waits until it listens.
+    fn start(places: &Places, line: &[String], manager: Option<&Manager>) -> Self {
+        let log = places.home.path().join("log");
+        let mut command = Command::new(&line[0]);
+        command.args(&line[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(fs::File::create(&log).unwrap());
+        command.env("KEYHOLE_ACCESS_KEY", ACCESS_KEY).env("KEYHOLE_SECRET_KEY", SECRET_KEY).env_remove("NOTIFY_SOCKET");
+        if let Some(manager) = manager {
+            command.env("NOTIFY_SOCKET", manager.path());
+        }
+        let mut outer = command.spawn().unwrap();
+        let (mut address, mut tls_address) = (None, None);
+        for line in BufReader::new(outer.stdout.take().unwrap()).lines().map_while(Result::ok) {
+            let parse = |text: &str| text.parse().unwrap();
+            tls_address = line.strip_prefix("listening on https://").map(parse).or(tls_address);
+            address = line.strip_prefix("listening on http://").map(parse);
+            if address.is_some() {
+                break;
+            }
+        }
+        let said = || fs::read_to_string(&log).unwrap();
+        Service {
+            address: address.unwrap_or_else(|| panic!("it does not listen: {}", said())),
+            outer,
+            tls_address,
+            log,
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// The process in the sandbox: the last one that has no child.
+    fn pid(&self) -> u32 {
+        let child = |pid: u32| {
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+            children.split_whitespace().next()?.parse().ok()
+        };
+        let mut pid = self.outer.id();
+        while let Some(next) = child(pid) {
+            pid = next;
+        }
+        pid
+    }
+
+    fn has_rings(&self) -> bool {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+            .any(|link| link.ends_with("anon_inode:[io_uring]"))
+    }
+
+    fn stop(&mut self) -> ExitStatus {
+        kill_process(Pid::from_raw(self.pid() as i32).unwrap(), Signal::TERM).unwrap();
+        self.outer.wait().unwrap()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // bubblewrap takes what is in it along.
+        let _ = self.outer.kill();
+        let _ = self.outer.wait();
+        if thread::panicking() {
+            eprintln!("--- the node's log ---\n{}", self.log());
+        }
+    }
+}
+
+fn signer() -> Signer {
+    Signer { access_key: ACCESS_KEY.into(), secret_key: SECRET_KEY.into(), region: "us-east-1".into() }
+}
+
+/// SSE-C objects of all kinds there and back, over both listeners, by several connections at a time.
+fn a_session(service: &Service, certificate: &Certificate) {
+    let (key, signer) = (CustomerKey::random(), signer());
+    let client = certificate.client(&[&TLS13], &["http/1.1"]);
+    Request::new("PUT", "/bucket").send(service.address, &signer).expect(200);
+    thread::scope(|scope| {
+        for i in 0..8 {
+            let (key, signer, client) = (&key, &signer, &client);
+            scope.spawn(move || {
+                let object = |method: &str| Request::new(method, &format!("/bucket/{i}")).headers(key.headers());
+                let go = |request: Request| match i % 2 {
+                    0 => request.send(service.address, signer),
+                    _ => send(&request, service.tls_address.unwrap(), signer, client),
+                };
+                let body = bytes(i, [0, 1000, 100_000, 5_000_000][i as usize / 2]);
+                go(object("PUT").body(body.clone())).expect(200);
+                assert!(go(object("GET")).expect(200).body == body);
+                go(Request::new("GET", &format!("/bucket/{i}"))).expect(400);
+            });
+        }
+    });
+    Request::new("DELETE", "/bucket/0").send(service.address, &signer).expect(204);
+}
+
+#[test]
+fn a_whole_session_under_the_units_restrictions() {
+    let certificate = Certificate::new();
+    for (io, has_rings) in [("--io=uring", true), ("--io=epoll", false)] {
+        println!("{io}");
+        let (places, manager) = (Places::new(), Manager::new());
+        fs::copy(certificate.path(), places.configuration().join("cert.pem")).unwrap();
+        fs::copy(certificate.key_path(), places.configuration().join("key.pem")).unwrap();
+        let tls = ["--tls-listen=127.0.0.1:1", "--tls-cert=/etc/keyhole/cert.pem", "--tls-key=/etc/keyhole/key.pem"];
+        let options = [&["--threads=2", io][..], &tls].concat();
+        let sandboxed = places.command(&[], &options);
+        let line: Vec<String> =
+            handing_over(&["http=127.0.0.1:0", "https=127.0.0.1:0"]).into_iter().chain(sandboxed.clone()).collect();
+        let mut service = Service::start(&places, &line, Some(&manager));
+        manager.until("READY=1");
+        assert_eq!(service.has_rings(), has_rings);
+        let status = fs::read_to_string(format!("/proc/{}/status", service.pid())).unwrap();
+        for line in
+            ["NoNewPrivs:\t1", "Seccomp:\t2", "CapBnd:\t0000000000000000", "CapEff:\t0000000000000000", "Umask:\t0077"]
+        {
+            assert!(status.contains(line), "{line} in {status}");
+        }
+        a_session(&service, &certificate);
+        assert!(service.stop().success(), "{}", service.log());
+        manager.until("STOPPING=1");
+        // Without sockets that were handed over, and with a store to recover.
+        let again = places.command(&[], &["--listen=127.0.0.1:0", "--threads=2", io]);
+        let mut service = Service::start(&places, &again, None);
+        Request::new("HEAD", "/bucket/1").send(service.address, &signer()).expect(400);
+        assert!(service.stop().success(), "{}", service.log());
+    }
+}
+
+/// What the sandbox refuses is refused: the tests above say something.
+#[test]
+fn the_sandbox_is_one() {
+    let places = Places::new();
+    let listen = "--listen=127.0.0.1:0";
+    let said = places.refused(&["io_uring_setup"], &[listen, "--io=uring"]);
+    assert!(said.contains("refuses io_uring"), "{said}");
+    // By itself it does without.
+    let mut service = Service::start(&places, &places.command(&["io_uring_setup"], &[listen]), None);
+    assert!(service.log().contains("using epoll") && !service.has_rings(), "{}", service.log());
+    assert!(service.stop().success());
+    // The filter is looked at, whatever the call.
+    let said = places.refused(&["fdatasync"], &[listen, "--io=epoll"]);
+    assert!(said.contains("Operation not permitted"), "{said}");
+    let elsewhere = places.refused(&[], &[listen, "--state=/var/lib/elsewhere"]);
+    assert!(elsewhere.contains("Read-only file system"), "{elsewhere}");
+}

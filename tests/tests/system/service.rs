@@ -1,0 +1,269 @@
+//! A node under a service manager: what it says of itself, the sockets that it is handed, the watchdog.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use keyhole_tests::data::bytes;
+use keyhole_tests::device::skipped;
+use keyhole_tests::manager::{handing_over, line};
+use keyhole_tests::node::binary;
+use keyhole_tests::tls::send;
+use keyhole_tests::{Certificate, CustomerKey, Launch, Manager, Node, Request};
+use rustix::process::Signal;
+use rustls::version::TLS13;
+
+fn managed(manager: &Manager) -> Launch {
+    Launch::default().with_credential().env("NOTIFY_SOCKET", manager.path()).arg("--threads=2")
+}
+
+fn over_each_io(check: impl Fn(&str)) {
+    for io in ["--io=uring", "--io=epoll"] {
+        println!("{io}");
+        check(io);
+    }
+}
+
+#[test]
+fn it_says_when_it_serves_reads_anew_and_ends() {
+    over_each_io(|io| {
+        let manager = Manager::new();
+        let mut node = managed(&manager).arg(io).arg("--grace=7").start();
+        let ready = manager.until("READY=1").pop().unwrap();
+        // Whoever reads this can connect.
+        TcpStream::connect(node.address()).unwrap();
+        assert_eq!(line(&ready, "STATUS"), Some(&format!("serving on {}", node.endpoint())[..]));
+
+        node.signal(Signal::HUP);
+        let told = manager.until("READY=1");
+        let reloading = told.iter().find(|message| line(message, "RELOADING") == Some("1")).expect("it reloads");
+        let now: u64 = fs::read_to_string("/proc/uptime").unwrap().split('.').next().unwrap().parse().unwrap();
+        let at: u64 = line(reloading, "MONOTONIC_USEC").unwrap().parse().unwrap();
+        assert!((at / 1_000_000).abs_diff(now) < 60, "{at} is not the monotonic clock's");
+        node.send(&Request::new("PUT", "/bucket")).expect(200);
+
+        node.signal(Signal::TERM);
+        let stopping = manager.until("STOPPING=1").pop().unwrap();
+        assert_eq!(line(&stopping, "EXTEND_TIMEOUT_USEC"), Some("37000000"), "the grace, and time for the last writes");
+        assert!(node.wait().success(), "{}", node.log());
+        assert_eq!(manager.next(Duration::ZERO), None);
+    });
+}
+
+/// What nobody is to be told is no reason to fail.
+#[test]
+fn a_manager_that_is_gone() {
+    let manager = Manager::new();
+    let launch = managed(&manager);
+    drop(manager);
+    let mut node = launch.start();
+    assert!(node.log().contains("cannot be told"), "{}", node.log());
+    assert!(node.stop().success());
+}
+
+/// A journal may be read by others than the node's user.
+#[test]
+fn a_credential_is_not_shown_to_a_journal() {
+    let manager = Manager::new();
+    let node = Launch::default().env("NOTIFY_SOCKET", manager.path()).start();
+    manager.until("READY=1");
+    let log = node.log();
+    assert!(log.contains("credentials.toml"), "{log}");
+    assert!(!log.contains(&node.signer().secret_key), "the secret is in the log");
+    node.make_bucket("bucket");
+}
+
+/// A recovery that takes long keeps asking for time, while it goes on.
+#[test]
+fn a_long_recovery_asks_for_time() {
+    let manager = Manager::new();
+    let mut node = managed(&manager).start();
+    node.make_bucket("bucket");
+    for i in 0..20 {
+        node.send(&Request::new("PUT", &format!("/bucket/{i}")).body(bytes(i, 300_000))).expect(200);
+    }
+    manager.until("READY=1");
+    node.kill();
+    // Each read takes so much longer that all take some seconds.
+    let slowly =
+        ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=pread64", "-e", "inject=pread64:delay_exit=50000"];
+    node.set_launch(managed(&manager).under(slowly));
+    node.start();
+    let told = manager.until("READY=1");
+    let waiting: Vec<_> =
+        told.iter().filter(|message| line(message, "EXTEND_TIMEOUT_USEC") == Some("60000000")).collect();
+    assert!(waiting.len() >= 2, "{told:?}");
+    for message in waiting {
+        assert!(
+            line(message, "STATUS").is_some_and(|status| status.starts_with("recovering the store: ")),
+            "{message}"
+        );
+    }
+}
+
+/// One thread of the node, stopped.
+struct Held(Child);
+
+impl Held {
+    fn new(node: &Node, thread: &str) -> Self {
+        let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/hold-thread.py");
+        let mut command = Command::new("python3");
+        command.arg(tool).arg(node.pid().to_string()).arg(thread).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "held\n");
+        Held(child)
+    }
+
+    fn let_go(mut self) {
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+/// The watchdog hears of the node twice in each of its periods; not while one worker of three hangs.
+#[test]
+fn a_worker_that_hangs_is_noticed() {
+    const PERIOD: Duration = Duration::from_secs(2);
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return skipped("a watchdog's test", "only root may stop a thread of a node");
+    }
+    over_each_io(|io| {
+        let manager = Manager::new();
+        let launch =
+            Launch::default().with_credential().env("NOTIFY_SOCKET", manager.path()).arg(io).arg("--threads=3");
+        let mut node = launch.env("WATCHDOG_USEC", PERIOD.as_micros().to_string()).start();
+        manager.until("READY=1");
+        let beats = manager.count("WATCHDOG=1", 3 * PERIOD);
+        assert!((4..=7).contains(&beats), "{beats} in three periods");
+        let held = Held::new(&node, "worker-1");
+        // It may have gone round since the last look.
+        manager.count("WATCHDOG=1", PERIOD / 2 + PERIOD / 8);
+        assert_eq!(manager.count("WATCHDOG=1", 2 * PERIOD), 0, "worker-1 hangs, and nobody notices");
+        assert!(node.log().contains("worker-1 stands still"), "{}", node.log());
+        held.let_go();
+        assert!(manager.count("WATCHDOG=1", 2 * PERIOD) >= 2, "it goes on");
+        assert!(node.stop().success());
+    });
+}
+
+#[test]
+fn without_a_watchdog_nobody_is_told() {
+    let manager = Manager::new();
+    // The number is another process's.
+    let node = managed(&manager).env("WATCHDOG_USEC", "100000").env("WATCHDOG_PID", "1").start();
+    manager.until("READY=1");
+    assert_eq!(manager.count("WATCHDOG=1", Duration::from_secs(1)), 0);
+    drop(node);
+}
+
+/// All workers serve the sockets that were handed over, and the options' own addresses are not listened on.
+#[test]
+fn sockets_that_are_handed_over() {
+    let certificate = Certificate::new();
+    let client = certificate.client(&[&TLS13], &["http/1.1"]);
+    over_each_io(|io| {
+        let launch = certificate.launch("127.0.0.1:1").listen("127.0.0.1:2").arg(io).arg("--threads=3");
+        let mut node = launch.under(handing_over(&["https=127.0.0.1:0", "http=127.0.0.1:0"])).start();
+        for address in [node.address(), node.tls_address()] {
+            assert!(address.port() > 2, "{address} is of the options");
+        }
+        node.make_bucket("bucket");
+        let key = CustomerKey::random();
+        // As many at a time as make every worker accept.
+        thread::scope(|scope| {
+            for i in 0..24 {
+                let (node, client, key) = (&node, &client, &key);
+                scope.spawn(move || {
+                    let object = |method: &str| Request::new(method, &format!("/bucket/{i}")).headers(key.headers());
+                    let body = bytes(i, 200_000);
+                    let put = object("PUT").body(body.clone());
+                    match i % 2 {
+                        0 => node.send(&put).expect(200),
+                        _ => send(&put, node.tls_address(), node.signer(), client).expect(200),
+                    };
+                    assert!(node.send(&object("GET")).expect(200).body == body);
+                });
+            }
+        });
+        assert!(node.stop().success());
+    });
+}
+
+/// By systemd's own program for it: whoever connects before the node runs is served once it does.
+#[test]
+fn who_connects_first_waits_and_is_served() {
+    let address: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let client = thread::spawn(move || {
+        let begun = Instant::now();
+        let mut tcp = loop {
+            match TcpStream::connect(address) {
+                Ok(tcp) => break tcp,
+                Err(error) if begun.elapsed() > Duration::from_secs(30) => panic!("{error}"),
+                Err(_) => thread::sleep(Duration::from_millis(10)),
+            }
+        };
+        tcp.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        keyhole_tests::http::read_reply(&mut tcp, "GET", |_| {}).unwrap().status
+    });
+    let listen = format!("--listen={address}");
+    let under =
+        ["systemd-socket-activate", &listen, "--fdname=http", "-E", "KEYHOLE_ACCESS_KEY", "-E", "KEYHOLE_SECRET_KEY"];
+    let mut node = Launch::default().with_credential().under(under).start();
+    assert_eq!(node.address(), address);
+    assert_eq!(client.join().unwrap(), 403, "an unsigned request");
+    assert!(node.stop().success());
+}
+
+#[test]
+fn what_cannot_be_handed_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let refused = |sockets: &[&str], parts: &[&str]| {
+        let (code, said) = Launch::default().under(handing_over(sockets)).refused(&directory.path().join("data"));
+        assert_eq!(code, Some(1), "{said}");
+        assert!(parts.iter().all(|part| said.contains(part)), "{parts:?} in: {said}");
+    };
+    refused(&["gopher=127.0.0.1:0"], &["gopher", "http, https", "FileDescriptorName="]);
+    refused(&["https=127.0.0.1:0"], &["https", "--tls-listen"]);
+    refused(&["http=127.0.0.1:0", "http=127.0.0.1:0"], &["two sockets named http"]);
+    // What another process was meant to have is left alone.
+    let stray = Launch::default().env("LISTEN_FDS", "1").env("LISTEN_PID", "1").env("LISTEN_FDNAMES", "gopher");
+    drop(stray.start());
+}
+
+/// The limits of a login are not those of a node; nobody else's files are made, and nothing is dumped.
+#[test]
+fn limits_of_the_process() {
+    let node = Launch::default().with_credential().under(["prlimit", "--nofile=300:4000", "--core=unlimited", "--"]);
+    let node = node.arg("--threads=2").start();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", node.pid())).unwrap();
+    let limit = |name: &str| {
+        let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!((limit("Max open files"), limit("Max core file size")), (2 * 1024 + 256, 0));
+    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+    assert!(status.contains("Umask:\t0077"), "{status}");
+    for (path, _) in keyhole_tests::data::files_below(node.data()) {
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0, "{}", path.display());
+    }
+    assert!(!node.log().contains("open files"), "{}", node.log());
+    let narrow =
+        Launch::default().with_credential().under(["prlimit", "--nofile=300:400", "--"]).arg("--threads=2").start();
+    assert!(narrow.log().contains("allows 400 open files"), "{}", narrow.log());
+}
+
+#[test]
+fn a_grace_has_bounds() {
+    for (seconds, code) in [("0", 2), ("3601", 2), ("1s", 2)] {
+        let arguments = ["serve", "--grace", seconds];
+        let output = Command::new(binary()).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{seconds}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("1 to 3600"));
+    }
+}

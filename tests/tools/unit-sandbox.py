@@ -1,0 +1,204 @@
+"""Runs the program of a systemd unit under what the unit restricts, as far as that can be had without systemd: in
+bubblewrap, with a system call filter that is made of the unit's own lines.
+
+usage: unit-sandbox.py UNIT BINARY STATE CONFIGURATION [--deny CALL]... [--] [ARGUMENT...]
+
+STATE and CONFIGURATION become the unit's directories, BINARY becomes its program. ARGUMENT... take the place of those in
+ExecStart=. NOTIFY_SOCKET, where it is set, and the sockets of LISTEN_FDS are handed on. A directive that this program does not
+know is an error: none is to be thought tested that is not.
+"""
+
+import errno
+import os
+import pathlib
+import resource
+import shlex
+import socket
+import subprocess
+import sys
+
+import seccomp
+from seccomp import ALLOW, EQ, ERRNO, MASKED_EQ, Arg
+
+PROT_WRITE, PROT_EXEC, SHM_EXEC = 0x2, 0x4, 0o100000
+CLONE_NEW = 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000 | 0x00020000 | 0x00000080
+SUID_SGID = 0o6000
+
+# What says nothing about the sandbox, or what only a manager can do.
+MANAGERS = """Type ExecReload Restart RestartSec RestartPreventExitStatus TimeoutStartSec TimeoutStopSec WatchdogSec
+    MemoryMax MemorySwapMax""".split()
+# What has no equivalent here: the kernel interfaces of /proc and the keyring are not hidden; IPC objects go with the namespace.
+WITHOUT_EQUIVALENT = "ProcSubset KeyringMode RemoveIPC ProtectClock ProtectKernelLogs ProtectKernelModules".split()
+
+
+def service(path):
+    """The directives of the section, each with its values in order."""
+    directives, section = {}, None
+    for line in pathlib.Path(path).read_text().splitlines():
+        line = line.strip()
+        if line.startswith("["):
+            section = line
+        elif line and line[0] not in "#;" and section == "[Service]":
+            name, _, value = line.partition("=")
+            directives.setdefault(name, []).append(value)
+    return directives
+
+
+def group(name):
+    """The system calls of a group, as systemd itself has them."""
+    listing = subprocess.run(["systemd-analyze", "syscall-filter", name], check=True, capture_output=True, text=True)
+    calls = set()
+    for line in listing.stdout.splitlines()[1:]:
+        word = line.strip()
+        if word.startswith("@"):
+            calls |= group(word)
+        elif word and not word.startswith("#"):
+            calls.add(word)
+    return calls
+
+
+def allowed(lines):
+    """The calls that an allow list comes to; what is always permitted is in it (systemd.exec(5))."""
+    calls = group("@default")
+    assert lines and not lines[0].startswith("~"), "the first SystemCallFilter= is no allow list"
+    for line in lines:
+        takes_away = line.startswith("~")
+        for word in line.removeprefix("~").split():
+            named = group(word) if word.startswith("@") else {word}
+            calls = calls - named if takes_away else calls | named
+    return calls
+
+
+class Filter:
+    """A filter that refuses what it does not allow, as SystemCallErrorNumber= says."""
+
+    def __init__(self, refusal):
+        self.filter, self.refusal = seccomp.SyscallFilter(ERRNO(refusal)), refusal
+        self.conditions, self.without = {}, {}
+
+    def only(self, calls, *alternatives):
+        """These calls only with arguments of which one alternative is true."""
+        for call in calls.split():
+            self.conditions[call] = alternatives
+
+    def never(self, calls, refusal):
+        for call in calls.split():
+            self.without[call] = refusal
+
+    def allow(self, calls):
+        for call in sorted(calls):
+            number = seccomp.resolve_syscall(seccomp.Arch(), call)
+            if number < 0:
+                continue  # of another architecture
+            if call in self.without:
+                if self.without[call] != self.refusal:
+                    self.filter.add_rule(ERRNO(self.without[call]), call)
+                continue
+            for conditions in self.conditions.get(call, [()]):
+                self.filter.add_rule(ALLOW, call, *conditions)
+
+
+def restrict(unit, calls):
+    """The filter of all directives that are made of system calls."""
+    [refusal] = unit.pop("SystemCallErrorNumber")
+    made = Filter(getattr(errno, refusal))
+    assert unit.pop("SystemCallArchitectures") == ["native"]  # what libseccomp does by itself
+    [families] = unit.pop("RestrictAddressFamilies")
+    made.only("socket", *[[Arg(0, EQ, int(getattr(socket, family)))] for family in families.split()])
+    if unit.pop("MemoryDenyWriteExecute") == ["yes"]:
+        made.only("mmap", [Arg(2, MASKED_EQ, PROT_EXEC, 0)], [Arg(2, MASKED_EQ, PROT_WRITE, 0)])
+        made.only("mprotect pkey_mprotect", [Arg(2, MASKED_EQ, PROT_EXEC, 0)])
+        made.only("shmat", [Arg(2, MASKED_EQ, SHM_EXEC, 0)])
+    if unit.pop("RestrictNamespaces") == ["yes"]:
+        made.only("clone unshare", [Arg(0, MASKED_EQ, CLONE_NEW, 0)])
+        made.never("setns", errno.EPERM)
+        made.never("clone3", errno.ENOSYS)
+    if unit.pop("RestrictSUIDSGID") == ["yes"]:
+        made.only("chmod fchmod mkdir mknod creat", [Arg(1, MASKED_EQ, SUID_SGID, 0)])
+        made.only("fchmodat mkdirat mknodat", [Arg(2, MASKED_EQ, SUID_SGID, 0)])
+        made.only("open", [Arg(1, MASKED_EQ, os.O_CREAT, 0)], [Arg(2, MASKED_EQ, SUID_SGID, 0)])
+        made.only("openat", [Arg(2, MASKED_EQ, os.O_CREAT, 0)], [Arg(3, MASKED_EQ, SUID_SGID, 0)])
+        made.never("openat2", errno.ENOSYS)
+    if unit.pop("LockPersonality") == ["yes"]:
+        made.only("personality", [Arg(0, EQ, 0)], [Arg(0, EQ, 0xFFFFFFFF)])
+    if unit.pop("RestrictRealtime") == ["yes"]:
+        assert "sched_setscheduler" not in calls, "it is allowed altogether, and this program restricts none"
+    made.allow(calls)
+    return made.filter
+
+
+def size(text):
+    return int(text.removesuffix("M")) << 20 if text.endswith("M") else int(text)
+
+
+def box(unit, binary, state, configuration):
+    """bubblewrap's arguments, of all directives that are made of namespaces and mounts."""
+    arguments = ["bwrap", "--die-with-parent", "--new-session"]
+    add = lambda *words: arguments.extend(map(str, words))
+    assert unit.pop("DynamicUser") == unit.pop("PrivateUsers") == ["yes"]
+    add("--unshare-user", "--uid", 61184, "--gid", 61184)
+    # A root with nothing in it but what the program needs, and all of it read-only: ProtectSystem=strict, and ProtectHome=.
+    assert unit.pop("ProtectSystem") == ["strict"] and unit.pop("ProtectHome") == ["yes"]
+    for directory in ["lib", "lib64", "libx32", "lib32"]:
+        if os.path.islink(f"/{directory}"):
+            add("--symlink", os.readlink(f"/{directory}"), f"/{directory}")
+            add("--ro-bind-try", f"/usr/{directory}", f"/usr/{directory}")
+        else:
+            add("--ro-bind-try", f"/{directory}", f"/{directory}")
+    add("--ro-bind", "/bin/sh", "/usr/bin/sh", "--ro-bind", binary, "/usr/bin/keyhole")
+    add("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache", "--ro-bind", "/sys", "/sys")
+    [state_name], [configuration_name] = unit.pop("StateDirectory"), unit.pop("ConfigurationDirectory")
+    os.chmod(state, int(unit.pop("StateDirectoryMode")[0], 8))
+    add("--bind", state, f"/var/lib/{state_name}", "--ro-bind", configuration, f"/etc/{configuration_name}")
+    assert unit.pop("PrivateTmp") == unit.pop("PrivateDevices") == ["yes"]
+    add("--tmpfs", "/tmp", "--tmpfs", "/var/tmp", "--dev", "/dev")
+    assert unit.pop("ProtectProc") == ["invisible"] and unit.pop("ProtectKernelTunables") == ["yes"]
+    add("--unshare-pid", "--proc", "/proc")
+    assert unit.pop("ProtectControlGroups") == unit.pop("ProtectHostname") == ["yes"]
+    add("--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
+    assert unit.pop("CapabilityBoundingSet") == unit.pop("AmbientCapabilities") == [""]
+    assert unit.pop("NoNewPrivileges") == ["yes"]  # bubblewrap's own way
+    add("--cap-drop", "ALL")
+    if notify := os.environ.get("NOTIFY_SOCKET"):
+        add("--bind", os.path.dirname(notify), "/run/systemd")
+        add("--setenv", "NOTIFY_SOCKET", f"/run/systemd/{os.path.basename(notify)}")
+    add("--remount-ro", "/")
+    return arguments
+
+
+def main():
+    path, binary, state, configuration, *rest = sys.argv[1:]
+    denied = set()
+    while rest[:1] == ["--deny"]:
+        denied.add(rest[1])
+        rest = rest[2:]
+    unit = service(path)
+    program, *arguments = shlex.split(unit.pop("ExecStart")[0])
+    if rest[:1] == ["--"]:
+        arguments = rest[1:]
+    calls = allowed(unit.pop("SystemCallFilter"))
+    assert denied <= calls, f"{denied - calls} are not allowed anyway"
+    rules = restrict(unit, calls - denied)
+    command = box(unit, binary, state, configuration)
+    for name, limit in [("NOFILE", "LimitNOFILE"), ("CORE", "LimitCORE"), ("MEMLOCK", "LimitMEMLOCK")]:
+        kind, value = getattr(resource, f"RLIMIT_{name}"), size(unit.pop(limit)[0])
+        _, most = resource.getrlimit(kind)
+        # Who may not raise it goes as far as it goes.
+        value = value if most == resource.RLIM_INFINITY else min(value, most)
+        resource.setrlimit(kind, (value, value))
+    os.umask(int(unit.pop("UMask")[0], 8))
+    for name in MANAGERS + WITHOUT_EQUIVALENT:
+        unit.pop(name, None)
+    assert not unit, f"directives that nothing here is made of: {sorted(unit)}"
+    program_of_rules = os.memfd_create("rules", 0)
+    with open(os.dup(program_of_rules), "wb") as file:
+        rules.export_bpf(file)
+    os.lseek(program_of_rules, 0, os.SEEK_SET)
+    os.set_inheritable(program_of_rules, True)
+    # A process has another number in there.
+    run = ["/usr/bin/sh", "-c", '[ -z "$LISTEN_FDS" ] || export LISTEN_PID=$$; exec "$@"', "sh", program]
+    command += ["--seccomp", str(program_of_rules), "--", *run, *arguments]
+    os.execvp(command[0], command)
+
+
+main()

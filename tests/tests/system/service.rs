@@ -89,8 +89,18 @@ fn a_long_recovery_asks_for_time() {
     manager.until("READY=1");
     node.kill();
     // Each read takes so much longer that all take some seconds.
-    let slowly =
-        ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=pread64", "-e", "inject=pread64:delay_exit=50000"];
+    let slowly = [
+        "strace",
+        "-D",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=pread64",
+        "-e",
+        "inject=pread64:delay_exit=50000",
+    ];
     node.set_launch(managed(&manager).under(slowly));
     node.start();
     let told = manager.until("READY=1");

@@ -77,6 +77,14 @@ impl Admission {
         }
     }
 
+    /// Whether less than half of the memory for bodies of this length is left.
+    pub(crate) fn is_scarce(&self, len: u64) -> bool {
+        match len <= INLINE_MAX as u64 {
+            true => self.pages.available_permits() < PAGES_PER_WORKER / 2,
+            false => self.blocks.available_permits() < BLOCKS_PER_WORKER / 2,
+        }
+    }
+
     /// For receiving a body of at most `len` bytes.
     pub(crate) async fn upload(&self, len: u64) -> Result<Admitted<'_>> {
         self.admit(len, blocks(len).min(BLOCKS_PER_UPLOAD)).await

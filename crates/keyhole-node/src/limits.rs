@@ -30,6 +30,9 @@ pub const WAITERS_PER_WORKER: usize = 1024;
 /// body passes through it.
 pub const INBOX_LEN: usize = 64 * 1024;
 
+/// Where memory is scarce, so many bytes of a body have to be here before it is admitted: who sends a byte a second holds none.
+pub const WARM_LEN: u64 = 32 * 1024;
+
 /// A reply's body of up to this many bytes leaves in one write with its head.
 pub const COALESCE_MAX: usize = 16 * 1024;
 
@@ -73,4 +76,4 @@ pub const RETRY_AFTER_S: u32 = 1;
 const _: () = assert!(keyhole_log::limits::BLOCK_DATA.is_multiple_of(STRIDE));
 const _: () = assert!(BLOCKS_PER_COPY <= BLOCKS_PER_WORKER);
 const _: () = assert!(keyhole_log::limits::INLINE_MAX / keyhole_log::limits::PAGE < PAGES_PER_WORKER);
-const _: () = assert!(BUFFER_LEN > INBOX_LEN);
+const _: () = assert!(BUFFER_LEN > INBOX_LEN && INBOX_LEN as u64 > WARM_LEN);

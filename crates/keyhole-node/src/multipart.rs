@@ -117,8 +117,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let wanted = Wanted::for_etag(open.data_key.is_some());
         let mut decoder = BodyDecoder::new(request.head, request.payload.clone(), wanted, PUT_MAX)?;
         decoder.compute(ops::checksum_of_part(declared(&open.upload), decoder.checksum_algorithm())?);
-        let admitted = self.admission.upload(decoder.payload_len()).await?;
         let mut receiver = Receiver::new(connection, decoder);
+        let admitted = self.admit_upload(&mut receiver, request.head).await?;
         let stored = self.store(&mut receiver, open.sealing(number)).await?;
         let _held = admitted.written();
         let digests = receiver.finish().await?;

@@ -64,10 +64,10 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             .await?;
         let wanted = Wanted::for_etag(customer_key.is_some());
         let decoder = BodyDecoder::new(request.head, request.payload.clone(), wanted, PUT_MAX)?;
-        let admitted = self.admission.upload(decoder.payload_len()).await?;
+        let mut receiver = Receiver::new(connection, decoder);
+        let admitted = self.admit_upload(&mut receiver, request.head).await?;
 
         let data_key = customer_key.is_some().then(|| self.data_key());
-        let mut receiver = Receiver::new(connection, decoder);
         let sealing = data_key.as_ref().map(|data_key| Sealing { data_key, part_number: 0 });
         let stored = self.store(&mut receiver, sealing).await?;
         let _held = admitted.written();

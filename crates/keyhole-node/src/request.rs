@@ -10,7 +10,7 @@ use zeroize::Zeroize;
 
 use crate::failure::{Failure, Result};
 use crate::io::Stream;
-use crate::limits::{COALESCE_MAX, INBOX_LEN, XML_BODY_MAX};
+use crate::limits::{COALESCE_MAX, INBOX_LEN, WARM_LEN, XML_BODY_MAX};
 use crate::observe::Account;
 
 /// A connection with the bytes that were received and not yet understood.
@@ -44,13 +44,24 @@ impl<S: Stream> Connection<S> {
             if self.inbox.len() == INBOX_LEN {
                 return Err(Failure::Reply(Error::new(ErrorCode::RequestHeaderSectionTooLarge)));
             }
-            if self.receive_head().await? == 0 {
+            if self.receive_head().await.map_err(|error| self.too_slow(error))? == 0 {
                 return match self.inbox.is_empty() {
                     true => Ok(None),
                     false => Err(Failure::Connection(io::ErrorKind::UnexpectedEof.into())),
                 };
             }
         }
+    }
+
+    /// Why nothing more of a request comes. Who takes too long is told, unless nothing of it has come.
+    fn too_slow(&mut self, error: io::Error) -> Failure {
+        let has_begun = self.body_pending || !self.inbox.is_empty();
+        if has_begun && error.kind() == io::ErrorKind::TimedOut {
+            // What still comes is no request.
+            self.body_pending = true;
+            return ErrorCode::RequestTimeout.into();
+        }
+        error.into()
     }
 
     /// Whether another request can follow on this connection.
@@ -227,7 +238,7 @@ impl<'c, S: Stream> Receiver<'c, S> {
     /// Receives into the inbox; the end of the connection is an incomplete body.
     async fn receive(&mut self) -> Result<()> {
         self.invite().await?;
-        match self.connection.receive().await? {
+        match self.connection.receive().await.map_err(|error| self.connection.too_slow(error))? {
             0 => Err(ErrorCode::IncompleteBody.into()),
             _ => Ok(()),
         }
@@ -255,8 +266,16 @@ impl<'c, S: Stream> Receiver<'c, S> {
                 self.connection.received += len as u64;
                 (Ok(len), buf)
             }
-            Err(error) => (Err(error.into()), buf),
+            Err(error) => (Err(self.connection.too_slow(error)), buf),
         }
+    }
+
+    /// Waits until the first bytes of a body are here that is sent in so many bytes with its framing.
+    pub(crate) async fn warm(&mut self, content_length: u64) -> Result<()> {
+        while (self.connection.inbox.len() as u64) < content_length.min(WARM_LEN) {
+            self.receive().await?;
+        }
+        Ok(())
     }
 
     /// Moves payload that came with the framing from the inbox to `to`; the count of bytes moved.

@@ -44,8 +44,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         self.require_bucket(bucket)?;
         let condition = write_condition(&request)?;
         let decoder = BodyDecoder::new(request.head, request.payload.clone(), Wanted::None, PUT_MAX)?;
-        let _admitted = self.admission.upload(decoder.payload_len()).await?;
         let mut receiver = Receiver::new(connection, decoder);
+        let _admitted = self.admit_upload(&mut receiver, request.head).await?;
         let file_len = receiver.len();
         let front = Front::receive(&self.log, &mut receiver, file_len, bucket, key).await?;
         // Checksums of parts, which an object that is complete has no use for.

@@ -6,12 +6,14 @@ use keyhole_core::limits::{CHUNK_LEN, SALT_LEN};
 use keyhole_core::{DataKey, body};
 use keyhole_log::limits::{BLOCK_DATA, TAGS_MAX, buffer_len};
 use keyhole_log::{Disk, NewBody};
+use keyhole_s3::http::RequestHead;
 
+use crate::admission::Admitted;
 use crate::failure::Result;
-use crate::io::Env;
+use crate::io::{Env, Stream};
 use crate::limits::STRIDE;
 use crate::node::Node;
-use crate::request::Payload;
+use crate::request::{Payload, Receiver};
 
 /// A stored body that no record names yet; dropped, its space is garbage.
 pub(crate) struct Stored {
@@ -29,6 +31,21 @@ pub(crate) struct Sealing<'k> {
 }
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
+    /// Waits for the memory that receiving a body takes; where it is scarce, for the first bytes of the body before.
+    pub(crate) async fn admit_upload<S: Stream<Buf = D::Buf>>(
+        &self,
+        receiver: &mut Receiver<'_, S>,
+        head: &RequestHead,
+    ) -> Result<Admitted<'_>> {
+        let len = receiver.len();
+        if self.admission.is_scarce(len)
+            && let Some(content_length) = head.content_length
+        {
+            receiver.warm(content_length).await?;
+        }
+        self.admission.upload(len).await
+    }
+
     /// Receives all of `payload` into blocks, encrypts each in place where the body is sealed, and hands it to the log's
     /// writer; the next block is received while earlier ones are written. What is returned is written, not yet durable.
     pub(crate) async fn store<P: Payload<D::Buf>>(

@@ -50,6 +50,11 @@ const IDLE: Duration = Duration::from_secs(30);
 /// How often it is looked who has been quiet for too long. A timer for each operation would be a good part of what it costs.
 const TICK: Duration = Duration::from_secs(1);
 
+/// The slowest that a peer may send a request or take a reply: so many bytes a second, over so many ticks in which it is waited for. What
+/// the node itself takes its time for does not count.
+const RATE_MIN: u64 = 256;
+const RATE_TICKS: u64 = 30;
+
 /// As many ticks.
 const IDLE_TICKS: u64 = IDLE.as_secs() / TICK.as_secs();
 
@@ -158,6 +163,10 @@ pub(crate) struct Open {
     since: Cell<u64>,
     /// It was ended, as its peer was quiet for too long.
     is_late: Cell<bool>,
+    /// Ticks in which the peer was waited for, and bytes that came or went meanwhile: of the request at hand, since its rate was looked
+    /// at last.
+    waited: Cell<u64>,
+    moved: Cell<u64>,
     /// The peer owes a request, and nothing of one has come.
     is_idle: Cell<bool>,
     /// No request has come yet.
@@ -174,6 +183,8 @@ impl Connections {
             of: self.clone(),
             since: Cell::new(u64::MAX),
             is_late: Cell::new(false),
+            waited: Cell::new(0),
+            moved: Cell::new(0),
             is_idle: Cell::new(false),
             is_new: Cell::new(true),
             is_refused: Cell::new(false),
@@ -248,6 +259,8 @@ impl Open {
     pub(crate) fn request_begun(&self, result: io::Result<usize>) -> io::Result<usize> {
         self.is_idle.set(false);
         self.is_new.set(false);
+        self.waited.set(0);
+        self.moved.set(0);
         if self.is_refused.get() { Ok(0) } else { result }
     }
 
@@ -264,23 +277,52 @@ impl Open {
         self.is_new.set(true);
     }
 
-    /// Awaits an operation that the peer has a part in; the error is `TimedOut` where the connection was ended meanwhile, as the
-    /// peer was quiet for too long.
-    pub(crate) async fn timed<T, B>(&self, operation: impl Future<Output = (io::Result<T>, B)>) -> (io::Result<T>, B) {
+    /// Awaits an operation that the peer has a part in; the error is `TimedOut` where it was ended, as the peer was quiet for too
+    /// long, or too slow.
+    pub(crate) async fn timed<B>(
+        &self,
+        operation: impl Future<Output = (io::Result<usize>, B)>,
+    ) -> (io::Result<usize>, B) {
         self.since.set(self.of.ticks.get());
         let (result, buf) = operation.await;
         self.since.set(u64::MAX);
+        if let Ok(len) = result {
+            self.moved.set(self.moved.get() + len as u64);
+        }
         (timed_out(result, !self.is_late.replace(false)), buf)
     }
 
-    /// Whether the operation under way takes too long; who asks ends it.
+    /// Whether the operation under way takes too long, or the request at hand comes, or its reply goes, too slowly: asked in each tick.
+    /// Who asks ends it.
     pub(crate) fn is_late(&self) -> bool {
-        let waited = self.of.ticks.get().saturating_sub(self.since.get());
-        let is_late = waited > IDLE_TICKS;
+        let since = self.since.get();
+        if since == u64::MAX {
+            return false;
+        }
+        let is_late = self.of.ticks.get().saturating_sub(since) > IDLE_TICKS || self.is_slow();
         if is_late {
             self.is_late.set(true);
         }
         is_late
+    }
+
+    /// Counts a tick in which the peer is waited for.
+    fn is_slow(&self) -> bool {
+        if self.is_idle.get() {
+            return false;
+        }
+        self.waited.set(self.waited.get() + 1);
+        if self.waited.get() < RATE_TICKS {
+            return false;
+        }
+        let moved = self.moved.replace(0);
+        self.waited.set(0);
+        moved < RATE_MIN * RATE_TICKS
+    }
+
+    /// Whether the peer owes a request of which nothing has come: then there is nobody to be told that it takes too long.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_idle.get()
     }
 }
 
@@ -499,7 +541,7 @@ mod tests {
         ticks(1000);
         assert!(!open.is_late(), "nothing is waited for");
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        let waiting = open.timed(pending::<(io::Result<()>, ())>());
+        let waiting = open.timed(pending::<(io::Result<usize>, ())>());
         let mut waiting = Box::pin(waiting);
         assert!(waiting.as_mut().poll(&mut cx).is_pending());
         ticks(1000 + IDLE_TICKS);
@@ -507,10 +549,46 @@ mod tests {
         ticks(1001 + IDLE_TICKS);
         assert!(open.is_late());
         drop(waiting);
-        let (result, ()) = at_once(open.timed(async { (io::Result::Ok(()), ()) }));
+        let (result, ()) = at_once(open.timed(async { (io::Result::Ok(1), ()) }));
         assert_eq!(result.unwrap_err().kind(), io::ErrorKind::TimedOut, "it was ended for that");
-        let (result, ()) = at_once(open.timed(async { (io::Result::Ok(()), ()) }));
+        let (result, ()) = at_once(open.timed(async { (io::Result::Ok(1), ()) }));
         assert!(result.is_ok());
+    }
+
+    #[test]
+    fn who_is_too_slow_is_found() {
+        let connections = Rc::new(Connections::default());
+        let open = connections.open();
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut ticks = 0;
+        // A second in which so many bytes came, and more is waited for.
+        let mut second = |bytes: u64| {
+            let bytes = usize::try_from(bytes).unwrap();
+            at_once(open.timed(async { (io::Result::Ok(bytes), ()) })).0.unwrap();
+            let mut waiting = Box::pin(open.timed(pending::<(io::Result<usize>, ())>()));
+            assert!(waiting.as_mut().poll(&mut cx).is_pending());
+            ticks += 1;
+            connections.ticks.set(ticks);
+            let is_late = open.is_late();
+            drop(waiting);
+            open.is_late.set(false);
+            is_late
+        };
+        for _ in 0..3 * RATE_TICKS {
+            assert!(!second(RATE_MIN), "it is just fast enough");
+        }
+        let found = (0..RATE_TICKS).filter(|_| second(RATE_MIN - 1)).count();
+        assert_eq!(found, 1, "at the end");
+        // The next request begins anew, and what comes before it does not count.
+        for _ in 0..RATE_TICKS - 1 {
+            assert!(!second(0));
+        }
+        assert!(open.begin_request(|| true));
+        for _ in 0..2 * RATE_TICKS {
+            assert!(!second(0), "it waits for a request");
+        }
+        open.request_begun(Ok(1)).unwrap();
+        assert_eq!((0..RATE_TICKS).filter(|_| second(0)).count(), 1);
     }
 
     fn at_once<T>(future: impl Future<Output = T>) -> T {

@@ -30,6 +30,7 @@ mod sealed;
 mod secrets;
 mod service;
 mod signatures;
+mod slow;
 mod start;
 mod status;
 mod tags;

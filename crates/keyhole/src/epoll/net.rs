@@ -1,5 +1,6 @@
 //! Connections by epoll.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
@@ -44,7 +45,7 @@ impl Accept for EpollListener {
     async fn accept(&self, connections: &Rc<Connections>) -> io::Result<EpollStream> {
         let (tcp, peer) = self.0.accept().await?;
         tcp.set_nodelay(true)?;
-        let inner = Rc::new(Inner { tcp, peer, open: connections.open() });
+        let inner = Rc::new(Inner { tcp, peer, open: connections.open(), is_reading: Cell::new(false) });
         let weak: Weak<dyn Idle> = Rc::downgrade(&inner) as Weak<dyn Idle>;
         connections.register(weak);
         Ok(EpollStream(inner))
@@ -60,6 +61,8 @@ struct Inner {
     tcp: TcpStream,
     peer: SocketAddr,
     open: Open,
+    /// What is under way is to receive.
+    is_reading: Cell<bool>,
 }
 
 impl Idle for Inner {
@@ -70,8 +73,13 @@ impl Idle for Inner {
     }
 
     fn stop_if_late(&self) {
-        if self.open.is_late() {
-            self.shut_down(Shutdown::Both);
+        if !self.open.is_late() {
+            return;
+        }
+        // Who has begun a request is told; who does not take the reply cannot be.
+        match self.is_reading.get() && !self.open.is_idle() {
+            true => self.shut_down(Shutdown::Read),
+            false => self.shut_down(Shutdown::Both),
         }
     }
 
@@ -93,7 +101,10 @@ impl Inner {
                 }
             }
         };
-        self.open.timed(reading).await.0
+        self.is_reading.set(true);
+        let result = self.open.timed(reading).await.0;
+        self.is_reading.set(false);
+        result
     }
 
     /// The peer owes a request; whether one is wanted.

@@ -78,8 +78,14 @@ impl<P: Socket> TlsStream<P> {
             let len = result.map_err(broken)?;
             if len == 0 && !session.is_over() {
                 let is_idle = for_request && !session.is_in_a_record();
-                if self.receive(&mut session, is_idle).await? > 0 {
-                    continue;
+                match self.receive(&mut session, is_idle).await {
+                    Ok(0) => {}
+                    Ok(_) => continue,
+                    // Who was too slow is told so.
+                    Err(error) => {
+                        self.put_back(session);
+                        return Err(error);
+                    }
                 }
                 // Between two requests there is nothing that could be cut off, and many clients just go.
                 if !is_idle {

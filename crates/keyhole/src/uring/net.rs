@@ -1,5 +1,6 @@
 //! Connections through the ring.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
@@ -52,7 +53,7 @@ impl Accept for UringListener {
     async fn accept(&self, connections: &Rc<Connections>) -> io::Result<UringStream> {
         let (tcp, peer) = self.accept_tcp().await?;
         tcp.set_nodelay(true)?;
-        let inner = Rc::new(Inner { tcp, peer, open: connections.open() });
+        let inner = Rc::new(Inner { tcp, peer, open: connections.open(), is_reading: Cell::new(false) });
         let weak: Weak<dyn Idle> = Rc::downgrade(&inner) as Weak<dyn Idle>;
         connections.register(weak);
         Ok(UringStream(inner))
@@ -71,6 +72,8 @@ struct Inner {
     tcp: TcpStream,
     peer: SocketAddr,
     open: Open,
+    /// What is under way is to receive.
+    is_reading: Cell<bool>,
 }
 
 impl Idle for Inner {
@@ -81,8 +84,13 @@ impl Idle for Inner {
     }
 
     fn stop_if_late(&self) {
-        if self.open.is_late() {
-            self.shut_down();
+        if !self.open.is_late() {
+            return;
+        }
+        // Who has begun a request is told; who does not take the reply cannot be.
+        match self.is_reading.get() && !self.open.is_idle() {
+            true => drop(self.tcp.shutdown(Shutdown::Read)),
+            false => self.shut_down(),
         }
     }
 
@@ -93,7 +101,10 @@ impl Idle for Inner {
 
 impl Inner {
     async fn read<B: BoundedBufMut>(&self, buf: B) -> (io::Result<usize>, B) {
-        self.open.timed(self.tcp.read(buf)).await
+        self.is_reading.set(true);
+        let result = self.open.timed(self.tcp.read(buf)).await;
+        self.is_reading.set(false);
+        result
     }
 
     /// The peer owes a request; whether one is wanted.

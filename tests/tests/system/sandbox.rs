@@ -33,6 +33,9 @@ impl Places {
         let places = Places { home: tempfile::tempdir().unwrap() };
         fs::create_dir(places.state()).unwrap();
         fs::create_dir(places.configuration()).unwrap();
+        // The one that the package brings, as the unit names it.
+        let packaged = top().join("crates/keyhole/packaging/keyhole.toml");
+        fs::copy(packaged, places.configuration().join("keyhole.toml")).unwrap();
         places
     }
 
@@ -44,14 +47,21 @@ impl Places {
         self.home.path().join("configuration")
     }
 
-    /// The unit's program in its sandbox, with these options of `serve`; calls that are denied besides come first.
+    /// What the unit starts its program with.
+    fn arguments() -> Vec<String> {
+        let text = fs::read_to_string(unit()).unwrap();
+        let start = text.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/keyhole ")).expect("ExecStart");
+        start.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// The unit's program in its sandbox, as the unit starts it, with these options besides; calls that are denied besides come first.
     fn command(&self, denied: &[&str], options: &[&str]) -> Vec<String> {
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/unit-sandbox.py").to_owned();
         let places = [text(&unit()), text(binary()), text(&self.state()), text(&self.configuration())];
         let denied = denied.iter().flat_map(|call| ["--deny", call]);
-        let options = ["--", "serve", "--data", "/var/lib/keyhole", "--capacity", "256MiB"].iter().chain(options);
-        let rest = denied.chain(options.copied()).map(str::to_owned);
+        let options = ["--capacity", "256MiB"].iter().chain(options).copied().map(str::to_owned);
+        let rest = denied.chain(["--"]).map(str::to_owned).chain(Self::arguments()).chain(options);
         [PYTHON.to_owned(), tool].into_iter().chain(places).chain(rest).collect()
     }
 

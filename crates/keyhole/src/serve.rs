@@ -146,6 +146,9 @@ pub(crate) fn check(options: &ServeOptions) -> Result<(), String> {
     if options.io == IoMode::Uring {
         choose_io(options.io)?;
     }
+    if options.memory.is_some() {
+        Budget::find(options.memory, 1)?;
+    }
     load_tls(options, &mut Reloads::new())?;
     proxies(options)?;
     let place = Place::find(&options.data, options.state.as_deref())?;

@@ -11,6 +11,8 @@ pub(super) fn available() -> u64 {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let groups = groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
     let machine = rustix::system::sysinfo();
+    // It has 32 bits on some machines.
+    #[allow(clippy::useless_conversion)]
     let machine = u64::from(machine.totalram).saturating_mul(machine.mem_unit.into());
     limit(&groups, |path| fs::read_to_string(path).ok()).unwrap_or(u64::MAX).min(machine)
 }

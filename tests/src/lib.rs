@@ -4,6 +4,7 @@
 //! `cargo test` builds the binary by itself and looks for the clients where `tests/run` puts them.
 
 pub mod aws;
+pub mod cgroup;
 pub mod command;
 pub mod data;
 pub mod device;

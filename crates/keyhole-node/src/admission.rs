@@ -5,17 +5,37 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use keyhole_log::limits::{BLOCK_DATA, INLINE_MAX, PAGE};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 use crate::failure::{Result, slow_down};
 use crate::limits::{
-    BLOCKS_PER_COPY, BLOCKS_PER_DOWNLOAD, BLOCKS_PER_UPLOAD, BLOCKS_PER_WORKER, PAGES_PER_WORKER, WAITERS_PER_WORKER,
+    BLOCKS_MIN, BLOCKS_PER_COPY, BLOCKS_PER_DOWNLOAD, BLOCKS_PER_UPLOAD, BLOCKS_PER_WORKER, PAGES_MIN,
+    PAGES_PER_WORKER, WAIT_MAX_S, WAITERS_PER_WORKER,
 };
+
+/// What the requests of one worker may hold together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Share {
+    /// Blocks of long bodies, from [`BLOCKS_MIN`] to [`BLOCKS_PER_WORKER`].
+    pub blocks: usize,
+    /// Pages of short ones, from [`PAGES_MIN`] to [`PAGES_PER_WORKER`].
+    pub pages: usize,
+}
+
+impl Share {
+    /// The least with which every request is admitted in the end.
+    pub const MIN: Share = Share { blocks: BLOCKS_MIN, pages: PAGES_MIN };
+    /// As much as is of use.
+    pub const MAX: Share = Share { blocks: BLOCKS_PER_WORKER, pages: PAGES_PER_WORKER };
+}
 
 /// The memory that one worker's requests may hold.
 pub(crate) struct Admission {
+    share: Share,
     /// Blocks of long bodies that may still be taken.
     blocks: Semaphore,
     /// Pages of short ones.
@@ -27,12 +47,12 @@ pub(crate) struct Admission {
 /// Shows how much of a worker's memory is in use.
 pub struct Gauge(Arc<Admission>);
 
-/// How much of a worker's memory is in use. The bounds are in [`limits`](crate::limits).
+/// How much of a worker's memory is in use.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Load {
-    /// Blocks of long bodies, of [`BLOCKS_PER_WORKER`].
+    /// Blocks of long bodies, of those of its [`Share`].
     pub blocks: usize,
-    /// Pages of short ones, of [`PAGES_PER_WORKER`].
+    /// Pages of short ones, of those of its [`Share`].
     pub pages: usize,
     /// Requests that wait for either, of [`WAITERS_PER_WORKER`].
     pub waiters: usize,
@@ -45,10 +65,10 @@ impl Gauge {
 
     /// As of now.
     pub fn read(&self) -> Load {
-        let Admission { blocks, pages, waiters } = &*self.0;
+        let Admission { share, blocks, pages, waiters } = &*self.0;
         Load {
-            blocks: BLOCKS_PER_WORKER - blocks.available_permits(),
-            pages: PAGES_PER_WORKER - pages.available_permits(),
+            blocks: share.blocks - blocks.available_permits(),
+            pages: share.pages - pages.available_permits(),
             // One that is told to come later is counted for a moment.
             waiters: waiters.load(Ordering::Relaxed).min(WAITERS_PER_WORKER),
         }
@@ -69,10 +89,12 @@ impl<'a> Admitted<'a> {
 }
 
 impl Admission {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(share: Share) -> Self {
+        assert!(share.blocks >= BLOCKS_MIN && share.pages >= PAGES_MIN, "no request may wait for ever: {share:?}");
         Admission {
-            blocks: Semaphore::new(BLOCKS_PER_WORKER),
-            pages: Semaphore::new(PAGES_PER_WORKER),
+            share,
+            blocks: Semaphore::new(share.blocks),
+            pages: Semaphore::new(share.pages),
             waiters: AtomicUsize::new(0),
         }
     }
@@ -80,8 +102,8 @@ impl Admission {
     /// Whether less than half of the memory for bodies of this length is left.
     pub(crate) fn is_scarce(&self, len: u64) -> bool {
         match len <= INLINE_MAX as u64 {
-            true => self.pages.available_permits() < PAGES_PER_WORKER / 2,
-            false => self.blocks.available_permits() < BLOCKS_PER_WORKER / 2,
+            true => self.pages.available_permits() < self.share.pages / 2,
+            false => self.blocks.available_permits() < self.share.blocks / 2,
         }
     }
 
@@ -106,7 +128,8 @@ impl Admission {
         self.admit(len.saturating_mul(2), BLOCKS_PER_COPY).await
     }
 
-    /// Waits until there is memory; for all of it at once, so that no two requests wait for each other.
+    /// Waits until there is memory; for all of it at once, so that no two requests wait for each other. Those that were here first
+    /// get theirs first; who has waited for too long is told to come again.
     async fn admit(&self, len: u64, blocks: usize) -> Result<Admitted<'_>> {
         let is_short = len <= INLINE_MAX as u64;
         let (semaphore, count) = match is_short {
@@ -118,7 +141,9 @@ impl Admission {
             return Ok(Admitted { _permit: permit, is_short });
         }
         let waiting = Waiting::new(&self.waiters)?;
-        let permit = semaphore.acquire_many(count).await.map_err(|_| slow_down())?;
+        let wait_max = Duration::from_secs(WAIT_MAX_S);
+        let permit = timeout(wait_max, semaphore.acquire_many(count)).await.map_err(|_| slow_down())?;
+        let permit = permit.map_err(|_| slow_down())?;
         drop(waiting);
         Ok(Admitted { _permit: permit, is_short })
     }
@@ -152,8 +177,11 @@ impl Drop for Waiting<'_> {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
+    use keyhole_s3::ErrorCode;
+    use tokio::time::Instant;
 
     use super::*;
+    use crate::failure::Failure;
 
     const SHORT: u64 = INLINE_MAX as u64;
 
@@ -161,9 +189,9 @@ mod tests {
         admitted.now_or_never()
     }
 
-    #[test]
-    fn long_bodies_do_not_keep_short_ones_waiting() {
-        let admission = Admission::new();
+    #[tokio::test]
+    async fn long_bodies_do_not_keep_short_ones_waiting() {
+        let admission = Admission::new(Share::MAX);
         let long: Vec<_> =
             std::iter::from_fn(|| now(admission.upload(1 << 30)).map(|long| long.unwrap_or_else(|_| panic!())))
                 .collect();
@@ -172,9 +200,9 @@ mod tests {
         assert!(now(admission.upload(SHORT)).is_some() && now(admission.download(SHORT)).is_some());
     }
 
-    #[test]
-    fn a_body_takes_as_many_blocks_as_it_has() {
-        let admission = Admission::new();
+    #[tokio::test]
+    async fn a_body_takes_as_many_blocks_as_it_has() {
+        let admission = Admission::new(Share::MAX);
         let one = SHORT + 1;
         let held: Vec<_> = std::iter::from_fn(|| now(admission.upload(one))).collect();
         assert_eq!(held.len(), BLOCKS_PER_WORKER);
@@ -183,9 +211,9 @@ mod tests {
         assert_eq!(held.len(), BLOCKS_PER_WORKER / 2);
     }
 
-    #[test]
-    fn short_bodies_are_bounded_by_their_bytes() {
-        let admission = Admission::new();
+    #[tokio::test]
+    async fn short_bodies_are_bounded_by_their_bytes() {
+        let admission = Admission::new(Share::MAX);
         let held: Vec<_> = std::iter::from_fn(|| now(admission.upload(SHORT))).collect();
         assert_eq!(held.len(), PAGES_PER_WORKER / (1 + INLINE_MAX / PAGE));
         drop(held);
@@ -195,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_short_body_is_held_until_its_record_is_written() {
-        let admission = Admission::new();
+        let admission = Admission::new(Share::MAX);
         let Some(Ok(short)) = now(admission.upload(1)) else { panic!("there is room") };
         let held = short.written();
         assert!(held.is_some());
@@ -206,8 +234,42 @@ mod tests {
     }
 
     #[test]
-    fn too_many_are_told_to_come_later() {
-        let admission = Arc::new(Admission::new());
+    fn the_least_share_lets_everything_in() {
+        let admission = Admission::new(Share::MIN);
+        let long = 1 << 40;
+        assert!(now(admission.upload(long)).is_some());
+        assert!(now(admission.copy(long)).is_some());
+        assert!(now(admission.download(long)).is_some() && now(admission.download_sealed(long)).is_some());
+        assert!(now(admission.upload(SHORT)).is_some() && now(admission.copy(SHORT / 2)).is_some());
+        let gauge = Gauge::new(Arc::new(Admission::new(Share { blocks: 9, pages: 200 })));
+        let held = now(gauge.0.copy(long));
+        assert_eq!(gauge.read(), Load { blocks: BLOCKS_PER_COPY, pages: 0, waiters: 0 });
+        assert!(held.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever() {
+        let admission = Arc::new(Admission::new(Share::MIN));
+        let gauge = Gauge::new(admission.clone());
+        let begun = Instant::now();
+        let held = admission.copy(1 << 30).await;
+        let waited = admission.upload(1 << 30).await;
+        assert_eq!(begun.elapsed().as_secs(), WAIT_MAX_S);
+        let Err(Failure::Reply(error)) = waited else { panic!("there is no room") };
+        assert_eq!(error.code, ErrorCode::SlowDown);
+        assert_eq!(gauge.read().waiters, 0);
+        // Who was given room in time has it.
+        let release = async {
+            tokio::time::sleep(Duration::from_millis(WAIT_MAX_S * 1000 - 1)).await;
+            drop(held);
+        };
+        let (admitted, ()) = tokio::join!(admission.upload(1 << 30), release);
+        assert!(admitted.is_ok());
+    }
+
+    #[tokio::test]
+    async fn too_many_are_told_to_come_later() {
+        let admission = Arc::new(Admission::new(Share::MAX));
         let gauge = Gauge::new(admission.clone());
         assert_eq!(gauge.read(), Load::default());
         let _held: Vec<_> = std::iter::from_fn(|| now(admission.upload(SHORT + 1))).collect();

@@ -43,7 +43,7 @@ mod tagging;
 mod upload;
 
 pub use access::{AccessKey, AccessTable, Grant, Right, Rights};
-pub use admission::{Gauge, Load};
+pub use admission::{Gauge, Load, Share};
 pub use io::{Env, Stream};
 pub use lifecycle::{Pass, clock_behind, expire, rule_count};
 pub use node::{Config, Node};

@@ -16,15 +16,27 @@ pub const BLOCKS_PER_DOWNLOAD: usize = 2;
 /// Blocks that one request may hold while it copies a body: the sum of the two above.
 pub const BLOCKS_PER_COPY: usize = BLOCKS_PER_UPLOAD + BLOCKS_PER_DOWNLOAD;
 
-/// Blocks that all requests of one worker may hold together: with buffers of 1 MiB + 4 KiB some 16 MiB a worker.
+/// Blocks that all requests of one worker may hold together where there is memory enough: with buffers of 1 MiB + 4 KiB some 16 MiB a
+/// worker. More would be of no use: three uploads at once keep a disk busy.
 pub const BLOCKS_PER_WORKER: usize = 16;
+
+/// The least that it may be: a copy is admitted, which takes the most of all requests.
+pub const BLOCKS_MIN: usize = BLOCKS_PER_COPY;
 
 /// Pages of 4 KiB that the short bodies of all requests of one worker may take together: 4 MiB. A short body is one that its
 /// record holds (`keyhole_log::limits::INLINE_MAX`); it takes its pages, and one more for what describes it.
 pub const PAGES_PER_WORKER: usize = 1024;
 
+/// The least that it may be: 512 KiB, seven of the longest short bodies, or 64 tiny ones.
+pub const PAGES_MIN: usize = 128;
+
 /// Requests that may wait for memory on one worker; beyond it the answer is 503 `SlowDown`.
 pub const WAITERS_PER_WORKER: usize = 1024;
+
+/// Seconds that a request may wait for memory; then the answer is 503 `SlowDown`. Clients wait as well: those of AWS for Python a
+/// minute, those for Java half a minute. One that gives up repeats its request as one does that is told to slow down, but takes the
+/// node to be gone, and its place in the line is kept meanwhile for nobody.
+pub const WAIT_MAX_S: u64 = 25;
 
 /// Bytes that are read from a connection ahead of being understood: a whole request head fits, and the framing of a
 /// body passes through it.
@@ -74,6 +86,7 @@ pub const CLOCK_STEP_MAX_MS: u64 = 60 * 1000;
 pub const RETRY_AFTER_S: u32 = 1;
 
 const _: () = assert!(keyhole_log::limits::BLOCK_DATA.is_multiple_of(STRIDE));
-const _: () = assert!(BLOCKS_PER_COPY <= BLOCKS_PER_WORKER);
-const _: () = assert!(keyhole_log::limits::INLINE_MAX / keyhole_log::limits::PAGE < PAGES_PER_WORKER);
+const _: () = assert!(BLOCKS_PER_COPY <= BLOCKS_MIN && BLOCKS_MIN <= BLOCKS_PER_WORKER);
+const _: () = assert!(keyhole_log::limits::INLINE_MAX / keyhole_log::limits::PAGE < PAGES_MIN);
+const _: () = assert!(PAGES_MIN <= PAGES_PER_WORKER);
 const _: () = assert!(BUFFER_LEN > INBOX_LEN && INBOX_LEN as u64 > WARM_LEN);

@@ -13,7 +13,7 @@ use keyhole_s3::ops::{self, HostNames, Operation, Target};
 use keyhole_s3::{Error, ErrorCode, form};
 
 use crate::access::{AccessTable, Caller, GoodAt};
-use crate::admission::{Admission, Gauge};
+use crate::admission::{Admission, Gauge, Share};
 use crate::failure::{Failure, Result};
 use crate::io::{Env, Stream};
 use crate::observe::{Account, Exchange, Observer};
@@ -35,6 +35,8 @@ pub struct Config {
     pub observer: Box<dyn Observer>,
     /// The proxies that are believed what they say of their clients.
     pub proxies: TrustedProxies,
+    /// What the requests of each worker may hold of its memory.
+    pub share: Share,
 }
 
 /// One worker of the node: its handle of the log, its engine, its share of the memory.
@@ -79,7 +81,7 @@ enum Next {
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     /// A worker that answers with what `log` holds.
     pub fn new(config: Arc<Config>, log: Log<D>, engine: E, env: V) -> Rc<Self> {
-        let admission = Arc::new(Admission::new());
+        let admission = Arc::new(Admission::new(config.share));
         Rc::new(Node { config, log, engine, env, admission, signing_keys: SigningKeys::default() })
     }
 

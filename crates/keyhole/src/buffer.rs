@@ -11,11 +11,14 @@ use std::ptr::NonNull;
 use std::slice;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use keyhole_log::limits::{BUFFER_LEN, INLINE_MAX};
+use keyhole_log::limits::{BUFFER_LEN, INLINE_MAX, PAGE};
+use keyhole_node::Share;
 
-/// Blocks that a pool keeps when they are not in use: what a worker's requests may hold together, and some for the log's
-/// own batches.
-const KEPT_MAX: usize = keyhole_node::limits::BLOCKS_PER_WORKER + 4;
+use crate::memory::LOG_BLOCKS;
+
+/// Blocks that a pool keeps when they are not in use, unless it was made to keep fewer: what a worker's requests may hold
+/// together, and some for the log's own batches.
+const KEPT_MAX: usize = Share::MAX.blocks + LOG_BLOCKS;
 
 /// Bytes of a short block: a body that is kept in its record, and what else the record has, with the pages that it begins and
 /// ends in.
@@ -26,7 +29,17 @@ const SHORT_LEN: usize = 2 * INLINE_MAX;
 pub(crate) struct Pool {
     /// Bytes of each block.
     len: usize,
-    kept: Arc<Mutex<Vec<Mapping>>>,
+    /// How many it keeps.
+    kept_max: usize,
+    kept: Arc<Mutex<Kept>>,
+}
+
+/// What a pool has that is not in use.
+#[derive(Default)]
+struct Kept {
+    blocks: Vec<Mapping>,
+    /// Slabs that were mapped.
+    slabs: usize,
 }
 
 /// Blocks for the bodies of one worker, long and short ones.
@@ -38,11 +51,18 @@ pub(crate) struct Pools {
 
 impl Default for Pools {
     fn default() -> Self {
-        Pools { long: Pool::default(), short: Pool::of(SHORT_LEN) }
+        Pools::new(Share::MAX)
     }
 }
 
 impl Pools {
+    /// For a worker whose requests may hold so much.
+    pub(crate) fn new(share: Share) -> Self {
+        // As many as the pages would fill.
+        let short = (share.pages * PAGE / INLINE_MAX).min(KEPT_MAX);
+        Pools { long: Pool::keeping(BUFFER_LEN, share.blocks + LOG_BLOCKS), short: Pool::keeping(SHORT_LEN, short) }
+    }
+
     /// A block of at least this length.
     pub(crate) fn take(&self, len: usize) -> Block {
         if len <= SHORT_LEN { self.short.take() } else { self.long.take() }
@@ -59,16 +79,22 @@ impl Default for Pool {
 impl Pool {
     /// One for blocks of this many bytes.
     pub(crate) fn of(len: usize) -> Self {
-        Pool { len, kept: Arc::default() }
+        Pool::keeping(len, KEPT_MAX)
+    }
+
+    fn keeping(len: usize, kept_max: usize) -> Self {
+        Pool { len, kept_max, kept: Arc::default() }
     }
 
     /// A block. No plaintext and no key is in it; there may be ciphertext.
     pub(crate) fn take(&self) -> Block {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.is_empty() && self.len == BUFFER_LEN {
-            kept.extend(Mapping::several(self.len));
+        // Slabs as long as all of their blocks will be wanted, but for one; the others by themselves: nothing is taken in vain.
+        if kept.blocks.is_empty() && self.len == BUFFER_LEN && kept.slabs < (self.kept_max + 1) / SLAB_BLOCKS {
+            kept.slabs += 1;
+            kept.blocks.extend(Mapping::several(self.len));
         }
-        let mapping = kept.pop().unwrap_or_else(|| {
+        let mapping = kept.blocks.pop().unwrap_or_else(|| {
             Mapping::new(self.len).expect("memory for a block: requests and connections are admitted by their number")
         });
         drop(kept);
@@ -82,11 +108,14 @@ const HUGE_PAGE: usize = 2 << 20;
 /// Bytes that are mapped for long blocks at a time. Seven of them fit, and little is left over.
 const SLAB_LEN: usize = 4 * HUGE_PAGE;
 
+/// Blocks in it.
+const SLAB_BLOCKS: usize = SLAB_LEN / BUFFER_LEN;
+
 /// The memory of one block.
 struct Mapping {
     address: NonNull<u8>,
     /// What it is a part of.
-    _pages: Arc<Pages>,
+    pages: Arc<Pages>,
 }
 
 /// So many bytes of memory, mapped.
@@ -103,10 +132,15 @@ unsafe impl Sync for Pages {}
 unsafe impl Send for Mapping {}
 
 impl Mapping {
+    /// Its memory is given back only with that of other blocks.
+    fn is_part(&self) -> bool {
+        self.pages.len >= SLAB_LEN
+    }
+
     /// One block of this length, by itself.
     fn new(len: usize) -> io::Result<Self> {
         let pages = Pages::new(len)?;
-        Ok(Mapping { address: pages.address, _pages: Arc::new(pages) })
+        Ok(Mapping { address: pages.address, pages: Arc::new(pages) })
     }
 
     /// As many blocks of this length as fit into a slab; none where there is no memory for one.
@@ -121,7 +155,7 @@ impl Mapping {
         unsafe { libc::madvise(start.as_ptr().cast(), SLAB_LEN, libc::MADV_HUGEPAGE) };
         // SAFETY: within the slab, one behind the other.
         let part = |i: usize| unsafe { start.add(i * len) };
-        (0..SLAB_LEN / len).map(|i| Mapping { address: part(i), _pages: pages.clone() }).collect()
+        (0..SLAB_LEN / len).map(|i| Mapping { address: part(i), pages: pages.clone() }).collect()
     }
 }
 
@@ -222,8 +256,13 @@ impl Drop for Block {
             self.part(0..self.used).fill(0);
         }
         let mut kept = self.pool.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < KEPT_MAX {
-            kept.extend(self.mapping.take());
+        if kept.blocks.len() < self.pool.kept_max {
+            kept.blocks.extend(self.mapping.take());
+        } else if self.mapping.as_ref().is_some_and(Mapping::is_part) {
+            // A part of a slab gives nothing back: one goes that does, if there is any.
+            if let Some(single) = kept.blocks.iter_mut().find(|kept| !kept.is_part()) {
+                self.mapping = self.mapping.take().map(|part| std::mem::replace(single, part));
+            }
         }
     }
 }
@@ -345,6 +384,26 @@ mod tests {
         let pool = Pool::default();
         let blocks: Vec<Block> = (0..KEPT_MAX + 3).map(|_| pool.take()).collect();
         drop(blocks);
-        assert_eq!(pool.kept.lock().unwrap().len(), KEPT_MAX);
+        assert_eq!(pool.kept.lock().unwrap().blocks.len(), KEPT_MAX);
+    }
+
+    /// Blocks of a slab, and others, that a pool has after so many were in use.
+    fn kept_after(share: Share, in_use: usize) -> (usize, usize) {
+        let pools = Pools::new(share);
+        let blocks: Vec<Block> = (0..in_use).map(|_| pools.take(BUFFER_LEN)).collect();
+        drop(blocks);
+        let kept = pools.long.kept.lock().unwrap();
+        let parts = kept.blocks.iter().filter(|block| block.is_part()).count();
+        (parts, kept.blocks.len() - parts)
+    }
+
+    #[test]
+    fn slabs_are_no_more_than_a_share() {
+        assert_eq!(kept_after(Share::MAX, KEPT_MAX), (3 * SLAB_BLOCKS - 1, 0));
+        assert_eq!(kept_after(Share::MAX, 1), (SLAB_BLOCKS, 0));
+        // Eleven blocks: one slab, and four by themselves.
+        assert_eq!(kept_after(Share::MIN, 11), (SLAB_BLOCKS, 4));
+        // What was there beyond that for a moment, and it is not a part of the slab that is given up.
+        assert_eq!(kept_after(Share::MIN, 30), (SLAB_BLOCKS, 4));
     }
 }

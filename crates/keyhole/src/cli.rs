@@ -245,6 +245,11 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "N", value_parser = parse_threads)]
     pub(crate) threads: Option<usize>,
 
+    /// Memory that the node is to get along with, as in 64MiB: buffers, threads and connections are made to fit. What the index takes, some
+    /// 125 bytes an object, should be a quarter of it at most. Default: all that the machine has, or its control group lets it have.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) memory: Option<u64>,
+
     /// When told to end (SIGTERM), how many seconds requests in flight may go on; no further ones are taken meanwhile.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_grace)]
     pub(crate) grace: Duration,

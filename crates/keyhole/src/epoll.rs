@@ -17,7 +17,7 @@ pub(crate) use net::SharedListener;
 /// Runs a worker; `done` is called when it is done.
 pub(crate) fn run(setup: Setup, done: impl FnOnce()) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let disk = PlainDisk::new(setup.medium.try_clone()?, Pools::default());
+    let disk = PlainDisk::new(setup.medium.try_clone()?, Pools::new(setup.config.share));
     LocalSet::new().block_on(&runtime, worker::run(setup, disk, EpollListener::new))?;
     done();
     Ok(())

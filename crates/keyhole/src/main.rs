@@ -18,6 +18,7 @@ mod engine;
 mod env;
 mod epoll;
 mod medium;
+mod memory;
 mod metrics;
 mod moving;
 mod observe;

@@ -21,6 +21,7 @@ use crate::audit::Audit;
 use crate::cli::{IoMode, LogFormat, ServeOptions, SyncMode};
 use crate::control::{Control, Running};
 use crate::engine::Chosen;
+use crate::memory::Budget;
 use crate::metrics::{Counting, Meter};
 use crate::observe::Observers;
 use crate::process::{self, Signal, Signals};
@@ -28,7 +29,7 @@ use crate::reload::{self, Reloads};
 use crate::status::{Facts, Monitor, Phase};
 use crate::store::{self, Make, Place, StoreOptions};
 use crate::watchdog::Watchdog;
-use crate::worker::{CONNECTIONS_MAX, First, Setup, TlsSetup};
+use crate::worker::{First, Setup, TlsSetup};
 use crate::{admin, epoll, service, tls, uring};
 
 use choice::{choose_engine, choose_io, listen};
@@ -56,11 +57,13 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
         Some(threads) => threads,
         None => thread::available_parallelism().map_or(1, usize::from).min(keyhole_log::limits::WORKERS_MAX),
     };
-    process::allow_connections((threads * CONNECTIONS_MAX) as u64);
+    let budget = Budget::find(options.memory, threads)?;
+    let threads = budget.workers;
+    process::allow_connections((threads * budget.connections) as u64);
     let mut reloads = Reloads::new();
     let tls_config = load_tls(options, &mut reloads)?;
     let place = Place::find(&options.data, options.state.as_deref())?;
-    let monitor = Monitor::new(facts(options, engine, use_uring, threads));
+    let monitor = Monitor::new(facts(options, engine, use_uring, budget));
     let admin_address = start_admin(options.admin_listen, &mut inherited, &monitor)?;
     let store_options = store_options(options, threads);
     let starting = service::starting(store_options.read.clone());
@@ -76,7 +79,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     inherited.nothing_left()?;
     let addresses = Addresses { plain: address, tls: tls_address, admin: admin_address };
     let audit = options.audit_log.as_deref().map(Audit::start).transpose()?;
-    let config = Arc::new(configure(options, keys, &monitor, audit.clone())?);
+    let config = Arc::new(configure(options, keys, &monitor, audit.clone(), budget)?);
 
     let running = Arc::new(Running { config: config.clone(), access, monitor: monitor.clone() });
     reloads.push(Box::new(running.clone()));
@@ -95,6 +98,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
             listener,
             tls: tls_setups.pop(),
             sync: options.sync,
+            connections: budget.connections,
             engine,
             serving: {
                 let report = report.clone();
@@ -142,6 +146,9 @@ pub(crate) fn check(options: &ServeOptions) -> Result<(), String> {
     if options.io == IoMode::Uring {
         choose_io(options.io)?;
     }
+    if options.memory.is_some() {
+        Budget::find(options.memory, 1)?;
+    }
     load_tls(options, &mut Reloads::new())?;
     proxies(options)?;
     let place = Place::find(&options.data, options.state.as_deref())?;
@@ -176,6 +183,7 @@ fn configure(
     keys: AccessTable,
     monitor: &Monitor,
     audit: Option<Arc<Audit>>,
+    budget: Budget,
 ) -> Result<Config, String> {
     Ok(Config {
         region: options.region.clone(),
@@ -184,6 +192,7 @@ fn configure(
         proxies: proxies(options)?,
         defaults: PolicyDefaults::new(options.policies.clone()),
         observer: Box::new(Observers { counting: Counting(monitor.metrics().clone()), audit }),
+        share: budget.share(),
     })
 }
 
@@ -199,13 +208,14 @@ fn proxies(options: &ServeOptions) -> Result<TrustedProxies, String> {
 }
 
 /// What the node is.
-fn facts(options: &ServeOptions, engine: Chosen, use_uring: bool, workers: usize) -> Facts {
+fn facts(options: &ServeOptions, engine: Chosen, use_uring: bool, budget: Budget) -> Facts {
     Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         engine: format!("{engine:?}").to_lowercase(),
         io: if use_uring { "uring" } else { "epoll" }.to_owned(),
         sync: options.sync.to_string(),
-        workers,
+        workers: budget.workers,
+        memory: budget,
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) fn run(setup: Setup, done: impl FnOnce()) -> io::Result<()> {
     let runtime = runtime()?;
     let medium = setup.medium.try_clone()?;
     runtime.block_on(async move {
-        let disk = UringDisk::new(medium, Pools::default())?;
+        let disk = UringDisk::new(medium, Pools::new(setup.config.share))?;
         worker::run(setup, disk, UringListener::new).await?;
         done();
         std::future::pending().await

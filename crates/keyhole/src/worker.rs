@@ -31,7 +31,7 @@ use crate::status::Monitor;
 use crate::tls::Acceptor;
 use crate::watchdog::Heart;
 
-/// Connections that one worker serves at a time; beyond it they wait in the listeners' queues. (With two listeners it may be
+/// Connections that one worker serves at a time, where there is memory for as many; beyond it they wait in the listeners' queues. (With two listeners it may be
 /// one more: both may be accepting when the last place is taken.)
 pub(crate) const CONNECTIONS_MAX: usize = 1024;
 
@@ -70,6 +70,8 @@ pub(crate) struct Setup {
     pub(crate) listener: Listener,
     pub(crate) tls: Option<TlsSetup>,
     pub(crate) sync: SyncMode,
+    /// How many connections it serves at a time, up to [`CONNECTIONS_MAX`].
+    pub(crate) connections: usize,
     pub(crate) engine: Chosen,
     /// Told once the worker accepts connections.
     pub(crate) serving: Box<dyn FnOnce() + Send>,
@@ -148,6 +150,8 @@ enum Phase {
 /// The open connections of a worker.
 #[derive(Default)]
 pub(crate) struct Connections {
+    /// How many there may be.
+    max: usize,
     open: RefCell<Vec<Weak<dyn Idle>>>,
     count: Cell<usize>,
     phase: Cell<Phase>,
@@ -361,7 +365,7 @@ where
     let node = Node::new(setup.config, log.clone(), setup.engine, System);
     let (meter, monitor) = (setup.meter, setup.monitor);
     meter.enter(node.gauge());
-    let connections = Rc::new(Connections::default());
+    let connections = Rc::new(Connections { max: setup.connections, ..Connections::default() });
     let timekeeper = spawn_local({
         let (connections, meter) = (connections.clone(), meter.clone());
         async move { connections.keep_time(|| meter.beat(monitor.uptime())).await }
@@ -464,7 +468,7 @@ where
     F: Future<Output = ()> + 'static,
 {
     loop {
-        connections.below(CONNECTIONS_MAX).await;
+        connections.below(connections.max).await;
         match listener.accept(connections).await {
             Ok(stream) => {
                 spawn_local(serve(stream));

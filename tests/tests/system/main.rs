@@ -16,6 +16,7 @@ mod guide;
 mod hosts;
 mod lifecycle;
 mod logs;
+mod memory;
 mod model;
 mod moving;
 mod names;

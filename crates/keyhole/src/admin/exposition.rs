@@ -306,6 +306,10 @@ fn process(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     out.gauge("process_resident_memory", "Resident memory", Some(Unit::Bytes), process.resident)?;
     let help = "The most resident memory that there was";
     out.gauge("process_resident_memory_peak", help, Some(Unit::Bytes), process.resident_peak)?;
+    let help = "Memory that the node is to get along with";
+    out.gauge("keyhole_memory_limit", help, Some(Unit::Bytes), status.node.memory.memory)?;
+    let help = "Memory that bodies may take on their way, of all workers together";
+    out.gauge("keyhole_buffers_limit", help, Some(Unit::Bytes), status.node.memory.buffers)?;
     out.gauge("process_open_fds", "File descriptors", None, process.open_fds)?;
     out.gauge("process_max_fds", "How many file descriptors there may be", None, process.max_fds)?;
     out.counter("process_cpu", "Time of processors", Some(Unit::Seconds), process.cpu_s)?;

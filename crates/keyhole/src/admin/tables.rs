@@ -169,6 +169,8 @@ fn process(status: &Status) -> Table {
         Row::new("TLS handshakes that failed", [Datum::count(connections.handshakes_failed)]),
         Row::new("resident memory", [Datum::size(process.resident)]),
         Row::new("the most there was", [Datum::size(process.resident_peak)]),
+        Row::new("memory to get along with", [Datum::size(status.node.memory.memory)]),
+        Row::new("of it for buffers", [Datum::size(status.node.memory.buffers)]),
         Row::new("time of processors", [Datum::new(span(process.cpu_s), process.cpu_s)]),
         Row::new("file descriptors", [Datum::count(process.open_fds)]),
         Row::new("last scrub", [scrubbed]),

@@ -203,7 +203,8 @@ fn process(status: &Status) -> Table {
     let mut table = table(&["node", ""], 1);
     for (name, figure) in [
         ("connections, HTTP and HTTPS", format!("{}, {}", count(connections.http), count(connections.https))),
-        ("resident memory", size(process.resident)),
+        ("resident memory", format!("{} of {}", size(process.resident), size(status.node.memory.memory))),
+        ("buffers, at most", size(status.node.memory.buffers)),
         ("time of processors", span(process.cpu_s)),
         ("file descriptors", count(process.open_fds)),
         ("places with damage", count(damage.at_start + damage.scrubs.damaged)),

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use keyhole_log::{Stats, Usage};
-use keyhole_node::limits::{BLOCKS_PER_WORKER, PAGES_PER_WORKER, WAITERS_PER_WORKER};
+use keyhole_node::limits::WAITERS_PER_WORKER;
 use keyhole_node::{Env, Load};
 use keyhole_s3::ErrorCode;
 
@@ -52,8 +52,8 @@ impl Monitor {
             connections: connections(&totals, &workers),
             workers: workers.iter().zip(&quiet).map(|(worker, quiet)| worker_status(worker, *quiet)).collect(),
             limits: Limits {
-                blocks: BLOCKS_PER_WORKER as u64,
-                pages: PAGES_PER_WORKER as u64,
+                blocks: self.facts.memory.blocks as u64,
+                pages: self.facts.memory.pages as u64,
                 waiters: WAITERS_PER_WORKER as u64,
             },
             buckets: buckets.into_iter().map(BucketStatus::from).collect(),

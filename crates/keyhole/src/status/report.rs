@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::machine::ProcessStatus;
 use crate::control::{CleanerReply, WrittenReply};
+use crate::memory::Budget;
 
 /// Buckets that are shown one by one, the first ones by name.
 pub(crate) const BUCKETS_MAX: usize = 100;
@@ -59,6 +60,8 @@ pub(crate) struct Facts {
     /// When a write is made durable, as `serve --sync` has it.
     pub(crate) sync: String,
     pub(crate) workers: usize,
+    /// What it may take, and what for.
+    pub(crate) memory: Budget,
 }
 
 /// Something that is not as it should be.

@@ -1,0 +1,173 @@
+//! How much memory the node gets along with, and what follows from it.
+//!
+//! Of what there is, so much is set [aside](ASIDE) for the process as such. Half of the rest is for the buffers of requests; what
+//! is left is for the index, which grows with the number of objects, for connections, whose number is bounded by a quarter of the
+//! rest, and for the system's page cache.
+
+mod found;
+
+use bytesize::ByteSize;
+use keyhole_log::limits::{BUFFER_LEN, PAGE};
+use keyhole_node::Share;
+use serde::{Deserialize, Serialize};
+
+use crate::worker::CONNECTIONS_MAX;
+
+/// Bytes for the program, its threads with their rings and stacks, and what is counted.
+const ASIDE: u64 = 16 << 20;
+
+/// Blocks of each worker beside those of requests: batches of the log on their way, and what the cleaner and checkpoints take.
+pub(crate) const LOG_BLOCKS: usize = 4;
+
+/// Bytes of a connection: what is received ahead, and what its request holds that is no body. Over HTTPS it may be three times as
+/// much while a lot is sent either way.
+const CONNECTION: u64 = 96 * 1024;
+
+/// Connections of a worker that there is always room for.
+const CONNECTIONS_MIN: u64 = 32;
+
+/// What the node may take, and what for. All lengths are bytes.
+#[derive(Serialize, Deserialize, Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Budget {
+    /// All that it gets along with, beside the index where that is larger than its part.
+    pub(crate) memory: u64,
+    /// For bodies on their way, of all workers.
+    pub(crate) buffers: u64,
+    pub(crate) workers: usize,
+    /// Of each worker.
+    pub(crate) blocks: usize,
+    pub(crate) pages: usize,
+    pub(crate) connections: usize,
+}
+
+impl Budget {
+    /// For a process that is to get along with `asked` bytes, or else with what there is, and for so many workers if there is enough for
+    /// them; says in the log where there is not.
+    pub(crate) fn find(asked: Option<u64>, threads: usize) -> Result<Self, String> {
+        let memory = asked.unwrap_or_else(found::available);
+        let budget = match (Budget::of(memory, threads), asked) {
+            (Some(budget), _) => budget,
+            (None, Some(_)) => {
+                return Err(format!("--memory is too small; give {} at least", show(least())));
+            }
+            (None, None) => {
+                tracing::warn!(
+                    "there is memory of {}, and the node needs {} to be safe from being killed for want of it",
+                    show(memory),
+                    show(least())
+                );
+                Budget { memory, ..Budget::of(least(), threads).expect("the least is enough") }
+            }
+        };
+        if budget.workers < threads {
+            tracing::warn!("memory of {} is enough for {} of {threads} threads", show(memory), budget.workers);
+        }
+        tracing::info!("{}", budget.describe());
+        Ok(budget)
+    }
+
+    /// `None` where it is too little.
+    fn of(memory: u64, threads: usize) -> Option<Self> {
+        let rest = memory.saturating_sub(ASIDE);
+        let workers = usize::try_from(rest / 2 / len(Share::MIN)).unwrap_or(usize::MAX).min(threads);
+        if workers == 0 {
+            return None;
+        }
+        let share = share(rest / 2 / workers as u64);
+        let connections = (rest / 4 / CONNECTION / workers as u64).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX as u64);
+        Some(Budget {
+            memory,
+            buffers: workers as u64 * len(share),
+            workers,
+            blocks: share.blocks,
+            pages: share.pages,
+            connections: connections as usize,
+        })
+    }
+
+    /// What the requests of each worker may hold.
+    pub(crate) fn share(&self) -> Share {
+        Share { blocks: self.blocks, pages: self.pages }
+    }
+
+    fn describe(&self) -> String {
+        let Budget { memory, buffers, workers, blocks, pages, connections } = self;
+        format!(
+            "memory {}, of which {} for buffers; workers {workers}, each with {blocks} blocks, {pages} pages, {connections} \
+             connections",
+            show(*memory),
+            show(*buffers)
+        )
+    }
+}
+
+/// As much as a worker's buffers may have of so many bytes: blocks first, as three of four bytes are in long bodies.
+fn share(bytes: u64) -> Share {
+    let pages_of = |bytes: u64| (bytes / PAGE as u64).try_into().unwrap_or(usize::MAX);
+    let left = bytes - len(Share { blocks: 0, ..Share::MIN });
+    let blocks = usize::try_from(left / BUFFER_LEN as u64).unwrap_or(usize::MAX).min(Share::MAX.blocks);
+    let pages: usize = pages_of(bytes - len(Share { blocks, pages: 0 }));
+    Share { blocks, pages: pages.min(Share::MAX.pages) }
+}
+
+/// Bytes that a worker's buffers take which has this share.
+fn len(share: Share) -> u64 {
+    ((share.blocks + LOG_BLOCKS) * BUFFER_LEN + share.pages * PAGE) as u64
+}
+
+/// Bytes that are enough for one worker, in whole MiB.
+fn least() -> u64 {
+    (ASIDE + 2 * len(Share::MIN)).next_multiple_of(1 << 20)
+}
+
+fn show(bytes: u64) -> impl std::fmt::Display {
+    ByteSize::b(bytes).display().iec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn what_is_given_is_shared_out() {
+        // (memory in MiB, threads) -> (workers, blocks, pages, connections)
+        for ((memory, threads), expected) in [
+            ((40, 4), (1, 7, 245, 64)),
+            ((64, 1), (1, 16, 1004, 128)),
+            ((64, 2), (2, 7, 245, 64)),
+            ((64, 64), (2, 7, 245, 64)),
+            ((96, 2), (2, 15, 237, 106)),
+            ((128, 4), (4, 9, 243, 74)),
+            ((256, 2), (2, 16, 1024, 320)),
+            ((1 << 20, 64), (64, 16, 1024, 1024)),
+        ] {
+            let budget = Budget::of(memory * MIB, threads).unwrap();
+            let Budget { workers, blocks, pages, connections, .. } = budget;
+            assert_eq!((workers, blocks, pages, connections), expected, "{memory} MiB, {threads} threads");
+        }
+    }
+
+    #[test]
+    fn buffers_are_within_their_half_and_every_share_is_of_use() {
+        for memory in (least() / MIB..2000).map(|mib| mib * MIB + 4321) {
+            for threads in [1, 2, 3, 16, 256] {
+                let budget = Budget::of(memory, threads).unwrap();
+                assert!(budget.buffers <= (memory - ASIDE) / 2, "{budget:?}");
+                assert!((1..=threads).contains(&budget.workers), "{budget:?}");
+                assert!((Share::MIN.blocks..=Share::MAX.blocks).contains(&budget.blocks), "{budget:?}");
+                assert!((Share::MIN.pages..=Share::MAX.pages).contains(&budget.pages), "{budget:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_least_is_just_enough() {
+        assert!(Budget::of(least(), 2).is_some());
+        assert!(Budget::of(least() - MIB, 2).is_none() && Budget::of(0, 1).is_none());
+        assert!(Budget::find(Some(least()), 2).is_ok());
+        let refused = Budget::find(Some(least() - MIB), 2).unwrap_err();
+        assert!(refused.contains("give 40.0 MiB at least"), "{refused}");
+    }
+}

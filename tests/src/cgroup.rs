@@ -1,0 +1,106 @@
+//! Control groups that bound memory, of version 1 or 2, for as long as a test lasts. They need root.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// A group for processes that may have so much memory together, and no swap; removed when dropped.
+pub struct MemoryGroup {
+    path: PathBuf,
+    names: &'static Names,
+}
+
+/// What the files are called.
+struct Names {
+    /// Where the hierarchy is, as a rule.
+    at: &'static str,
+    limit: &'static str,
+    /// What bounds swap; the value where it is not the limit itself.
+    swap: (&'static str, Option<&'static str>),
+    peak: &'static str,
+    /// Has a line `oom_kill N`.
+    events: &'static str,
+}
+
+const VERSION_1: Names = Names {
+    at: "/sys/fs/cgroup/memory",
+    limit: "memory.limit_in_bytes",
+    // Of memory and swap together.
+    swap: ("memory.memsw.limit_in_bytes", None),
+    peak: "memory.max_usage_in_bytes",
+    events: "memory.oom_control",
+};
+
+const VERSION_2: Names = Names {
+    at: "/sys/fs/cgroup",
+    limit: "memory.max",
+    swap: ("memory.swap.max", Some("0")),
+    peak: "memory.peak",
+    events: "memory.events",
+};
+
+impl MemoryGroup {
+    /// Makes one, or says why the system refuses it.
+    pub fn new(limit: u64) -> Result<Self, String> {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("keyhole-test-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let names = if Path::new(VERSION_1.at).is_dir() { &VERSION_1 } else { &VERSION_2 };
+        let path = Path::new(names.at).join(name);
+        fs::create_dir(&path).map_err(|error| format!("no control group can be made: {error}"))?;
+        let group = MemoryGroup { path, names };
+        group.write(names.limit, &limit.to_string()).map_err(|error| format!("memory cannot be bounded: {error}"))?;
+        let (swap, value) = names.swap;
+        // Where swap is not accounted for there is none of it.
+        let _ = group.write(swap, value.unwrap_or(&limit.to_string()));
+        Ok(group)
+    }
+
+    fn write(&self, file: &str, value: &str) -> io::Result<()> {
+        // The kernel makes the files; one that is not there must not be made.
+        let mut file = fs::OpenOptions::new().write(true).open(self.path.join(file))?;
+        io::Write::write_all(&mut file, value.as_bytes())
+    }
+
+    fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.path.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+    }
+
+    /// A command to run a program in it under: its arguments come last.
+    pub fn command(&self) -> [String; 4] {
+        let enter = format!("echo $$ > '{}/cgroup.procs' && exec \"$0\" \"$@\"", self.path.display());
+        ["/bin/sh".to_owned(), "-c".to_owned(), enter, "env".to_owned()]
+    }
+
+    /// Whether this process is in it.
+    pub fn has(&self, pid: u32) -> bool {
+        self.read("cgroup.procs").lines().any(|line| line == pid.to_string())
+    }
+
+    /// The most memory that its processes have had, page cache included.
+    pub fn peak(&self) -> u64 {
+        self.read(self.names.peak).trim().parse().expect("a number")
+    }
+
+    /// Processes that were killed for want of memory.
+    pub fn killed(&self) -> u64 {
+        let events = self.read(self.names.events);
+        let count = events.lines().find_map(|line| line.strip_prefix("oom_kill ")).expect("it is counted");
+        count.parse().expect("a number")
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // A process that was killed is in it for a moment still.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.path).is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        eprintln!("{} could not be removed", self.path.display());
+    }
+}

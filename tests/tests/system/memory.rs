@@ -1,0 +1,142 @@
+//! A node that has to get along with little memory.
+
+use std::fs;
+use std::net::TcpStream;
+use std::process::Command;
+use std::thread;
+use std::time::Instant;
+
+use keyhole_tests::cgroup::MemoryGroup;
+use keyhole_tests::device::skipped;
+use keyhole_tests::{CustomerKey, Launch, Node, Request, target_dir, top};
+
+const MIB: u64 = 1 << 20;
+
+/// What the node may have, with the page cache of its files.
+const LIMIT: u64 = 64 * MIB;
+
+/// Puts so many small objects, over a few connections.
+fn put_small(node: &Node, count: usize) {
+    const CONNECTIONS: usize = 16;
+    thread::scope(|scope| {
+        for first in 0..CONNECTIONS {
+            scope.spawn(move || {
+                let mut connection = TcpStream::connect(node.address()).unwrap();
+                connection.set_nodelay(true).unwrap();
+                for n in (first..count).step_by(CONNECTIONS) {
+                    let put = Request::new("PUT", &format!("/bucket/small/{n:06}")).body(n.to_string());
+                    let put = put.signed(node.address(), node.signer());
+                    put.exchange(&mut connection, &put.head_of_many(node.address())).unwrap().expect(200);
+                }
+            });
+        }
+    });
+}
+
+/// Has so many clients put and get an object of this length each; what they say of it.
+fn crowd(node: &Node, clients: usize, len: u64) -> String {
+    let python = target_dir().join("venv/bin/python3");
+    assert!(python.exists(), "{} is missing: tests/run installs it", python.display());
+    let mut command = Command::new(python);
+    command.arg(top().join("tests/tools/crowd.py")).arg("bucket").args([clients.to_string(), len.to_string()]);
+    command.env_clear().env("PYTHONDONTWRITEBYTECODE", "1").env("PATH", "/usr/bin:/bin");
+    command.env("AWS_ACCESS_KEY_ID", &node.signer().access_key).env("AWS_SECRET_ACCESS_KEY", &node.signer().secret_key);
+    command.env("AWS_DEFAULT_REGION", &node.signer().region).env("AWS_EC2_METADATA_DISABLED", "true");
+    command.env("AWS_CONFIG_FILE", "/dev/null").env("ENDPOINT", node.endpoint());
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+/// Bytes of the process that are in swap.
+fn swapped_kib(node: &Node) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSwap:")).unwrap_or("0 kB");
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Under a limit of 64 MiB: objects that fill the index, then clients that all come at once, then a start with what is there.
+fn within_little_memory(test: &str, objects: usize, clients: usize, len: u64, io: &str) {
+    let group = match MemoryGroup::new(LIMIT) {
+        Ok(group) => group,
+        Err(why) => return skipped(test, &why),
+    };
+    let launch = Launch::default().under(group.command()).with_credential().capacity(Some("16GiB"));
+    let mut node = launch.arg("--threads=2").arg("--sync=interval:100").arg(format!("--io={io}")).start();
+    assert!(group.has(node.pid()), "it is not in the group");
+    assert!(node.log().contains("memory 64.0 MiB, of which 24.0 MiB for buffers; workers 2, each with 7 blocks"));
+    node.make_bucket("bucket");
+    let begun = Instant::now();
+    put_small(&node, objects);
+    let resident = node.peak_resident_kib() >> 10;
+    println!("--io {io}: {objects} objects in {:.1} s, resident at most {resident} MiB", begun.elapsed().as_secs_f64());
+    let begun = Instant::now();
+    let said = crowd(&node, clients, len);
+    let peak = (node.peak_resident_kib() >> 10, group.peak() / MIB);
+    println!(
+        "{clients} clients with {} MiB each, there and back in {:.1} s:\n{said}resident at most {} MiB, with page cache {} MiB",
+        len / MIB,
+        begun.elapsed().as_secs_f64(),
+        peak.0,
+        peak.1
+    );
+    assert!(group.peak() <= LIMIT);
+    assert_eq!((group.killed(), swapped_kib(&node)), (0, 0));
+    assert!(node.stop().success());
+    node.start();
+    assert_eq!((group.killed(), group.has(node.pid())), (0, true));
+    let last = format!("/bucket/small/{:06}", objects - 1);
+    assert_eq!(node.send(&Request::new("GET", &last)).expect(200).text(), (objects - 1).to_string());
+    println!("started again: resident at most {} MiB", node.peak_resident_kib() >> 10);
+}
+
+#[test]
+fn a_crowd_within_little_memory() {
+    for io in ["uring", "epoll"] {
+        within_little_memory("a crowd within little memory", 10_000, 16, 8 * MIB, io);
+    }
+}
+
+#[test]
+#[ignore = "4 GiB there and back; tests/run --long runs it"]
+fn a_large_crowd_within_little_memory() {
+    within_little_memory("a large crowd within little memory", 100_000, 64, 64 * MIB, "auto");
+}
+
+#[test]
+fn who_waits_long_for_memory_is_told_to_slow_down() {
+    let node = Launch::default().with_credential().arg("--threads=2").arg("--memory=40MiB").start();
+    assert!(node.log().contains("is enough for 1 of 2 threads"), "{}", node.log());
+    node.make_bucket("bucket");
+    let (address, signer) = (node.address(), node.signer());
+    // Takes five blocks of seven, and does not send what it has announced.
+    let holder = Request::new("PUT", "/bucket/held").payload("UNSIGNED-PAYLOAD").header("content-length", "6291456");
+    let holder = holder.signed(address, signer).body("the beginning");
+    let mut held = TcpStream::connect(address).unwrap();
+    std::io::Write::write_all(&mut held, (holder.head(address) + "the beginning").as_bytes()).unwrap();
+    thread::sleep(std::time::Duration::from_millis(500));
+
+    let long = Request::new("PUT", "/bucket/long").headers(CustomerKey::random().headers()).body(vec![1; 5 << 20]);
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| node.send(&long));
+        // Short bodies have memory of their own, and one block is free for who was first.
+        node.send(&Request::new("PUT", "/bucket/short").body("short")).expect(200);
+        let reply = waiting.join().unwrap().expect(503);
+        assert_eq!((reply.element("Code").unwrap(), reply.header("retry-after")), ("SlowDown".to_owned(), Some("1")));
+    });
+    let waited = begun.elapsed().as_secs();
+    assert!((24..30).contains(&waited), "{waited} s");
+    drop(held);
+    node.send(&long).expect(200);
+}
+
+#[test]
+fn too_little_memory_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let (code, said) = Launch::default().arg("--memory=39MiB").refused(&data.path().join("data"));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("--memory is too small; give 40.0 MiB at least"), "{said}");
+}

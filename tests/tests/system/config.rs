@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use keyhole_tests::command::{Directory, fails, succeeds};
 use keyhole_tests::http::object;
@@ -24,6 +25,11 @@ fn a_node_is_configured_by_a_file_and_the_environment() {
     let launch = Launch::default().with_credential().arg("--config").arg(&path);
     let mut node = launch.env("KEYHOLE_REGION", "us-east-1").env("KEYHOLE_THRAEDS", "1").start();
     node.make_bucket("bucket");
+    // A request is logged when its reply is under way.
+    let begun = Instant::now();
+    while !node.log().contains("DEBUG") && begun.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     assert!(node.log().contains("DEBUG") && node.log().contains("did you mean KEYHOLE_THREADS?"), "{}", node.log());
 
     // The node's policy, until a bucket has one of its own.

@@ -123,7 +123,7 @@ impl Session {
         Ok(taken)
     }
 
-    /// Encrypts up to [`SEND_PLAIN`](super::SEND_PLAIN) bytes.
+    /// Encrypts up to [`SEND_PLAIN`] bytes.
     pub(super) fn encrypt(&mut self, plaintext: &[u8]) -> Result<(), Error> {
         let len = plaintext.len() + plaintext.len().div_ceil(RECORD_PLAIN) * RECORD_OVERHEAD;
         self.write(len, |traffic, to| traffic.encrypt(plaintext, to))

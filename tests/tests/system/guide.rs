@@ -103,6 +103,7 @@ fn the_guide_over_https_with_awscli_2() {
 }
 
 #[test]
+#[ignore = "the same session by the older version; tests/run --long runs it"]
 fn the_guide_over_https_with_awscli_1() {
     guide_over_https("KEYHOLE_AWSCLI_1");
 }

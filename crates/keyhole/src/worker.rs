@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::ops::Range;
 use std::os::unix::net::UnixListener;
 use std::rc::{Rc, Weak};
@@ -31,8 +32,8 @@ use crate::status::Monitor;
 use crate::tls::Acceptor;
 use crate::watchdog::Heart;
 
-/// Connections that one worker serves at a time, where there is memory for as many; beyond it they wait in the listeners' queues. (With two listeners it may be
-/// one more: both may be accepting when the last place is taken.)
+/// Connections that one worker serves at a time, where there is memory for as many; beyond it they wait in the listeners' queues.
+/// (With two listeners it may be one more: both may be accepting when the last place is taken.)
 pub(crate) const CONNECTIONS_MAX: usize = 1024;
 
 /// How long a connection that was just accepted has for its first request when the node is ending: that may be on its way.
@@ -106,11 +107,30 @@ pub(crate) struct First {
 /// A connection as the system has it, without TLS.
 #[allow(async_fn_in_trait)]
 pub(crate) trait Socket: Stream<Buf = Block> {
-    /// As `read_block`, for what a request begins in: `Ok(0)` as well where none is wanted any more.
-    async fn read_request_block(&self, buf: Block, at: Range<usize>) -> (io::Result<usize>, Block);
+    /// Its time, and how far its peer is.
+    fn open(&self) -> &Open;
 
-    /// What has come so far was no request yet.
-    fn still_owes_the_first(&self);
+    /// Whether the peer has sent something that was not received yet.
+    fn has_come(&self) -> bool;
+
+    /// As `read_block`, for what a request begins in: `Ok(0)` as well where none is wanted any more.
+    async fn read_request_block(&self, buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {
+        if !self.open().begin_request(|| self.has_come()) {
+            return (Ok(0), buf);
+        }
+        let (result, buf) = self.read_block(buf, at).await;
+        (self.open().request_begun(result), buf)
+    }
+
+    /// The same as `read_bytes` is to `read_block`.
+    async fn read_request_bytes(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        if !self.open().begin_request(|| self.has_come()) {
+            return (Ok(0), bytes);
+        }
+        let before = bytes.len();
+        let (result, bytes) = self.read_bytes(bytes).await;
+        unread(self.open().request_begun(result), bytes, before)
+    }
 }
 
 /// Takes connections from a listener.
@@ -126,14 +146,30 @@ pub(crate) trait Accept {
 
 /// A connection that may be told that no further request is wanted, or that its peer has been quiet for too long.
 pub(crate) trait Idle {
-    /// Ends the connection where it waits for a request; otherwise it ends after the reply.
-    fn stop_if_idle(&self);
+    /// Its time, and how far its peer is.
+    fn open(&self) -> &Open;
 
-    /// Ends the connection if its peer has been quiet for too long.
-    fn stop_if_late(&self);
+    /// Ends one direction of it, or both: what is under way in it comes to an end.
+    fn shut_down(&self, how: Shutdown);
+
+    /// Ends the connection where it waits for a request; otherwise it ends after the reply.
+    fn stop_if_idle(&self) {
+        if self.open().refuse_if_idle() {
+            self.shut_down(Shutdown::Read);
+        }
+    }
+
+    /// Ends the connection if its peer has been quiet for too long, or is too slow.
+    fn stop_if_late(&self) {
+        if let Some(how) = self.open().late() {
+            self.shut_down(how);
+        }
+    }
 
     /// Ends the connection, whatever is under way.
-    fn cut_off(&self);
+    fn cut_off(&self) {
+        self.shut_down(Shutdown::Both);
+    }
 }
 
 /// How far the end of the node is.
@@ -167,6 +203,8 @@ pub(crate) struct Open {
     since: Cell<u64>,
     /// It was ended, as its peer was quiet for too long.
     is_late: Cell<bool>,
+    /// The operation under way is to receive.
+    is_reading: Cell<bool>,
     /// Ticks in which the peer was waited for, and bytes that came or went meanwhile: of the request at hand, since its rate was looked
     /// at last.
     waited: Cell<u64>,
@@ -187,6 +225,7 @@ impl Connections {
             of: self.clone(),
             since: Cell::new(u64::MAX),
             is_late: Cell::new(false),
+            is_reading: Cell::new(false),
             waited: Cell::new(0),
             moved: Cell::new(0),
             is_idle: Cell::new(false),
@@ -296,9 +335,29 @@ impl Open {
         (timed_out(result, !self.is_late.replace(false)), buf)
     }
 
-    /// Whether the operation under way takes too long, or the request at hand comes, or its reply goes, too slowly: asked in each tick.
-    /// Who asks ends it.
-    pub(crate) fn is_late(&self) -> bool {
+    /// The same of an operation that receives.
+    pub(crate) async fn timed_read<B>(
+        &self,
+        operation: impl Future<Output = (io::Result<usize>, B)>,
+    ) -> (io::Result<usize>, B) {
+        self.is_reading.set(true);
+        let result = self.timed(operation).await;
+        self.is_reading.set(false);
+        result
+    }
+
+    /// What of the connection is to be shut down, if its peer is late: asked in each tick.
+    pub(crate) fn late(&self) -> Option<Shutdown> {
+        if !self.is_late() {
+            return None;
+        }
+        // Who has begun a request is told; who does not take the reply, or has sent nothing, cannot be.
+        let can_be_told = self.is_reading.get() && !self.is_idle.get();
+        Some(if can_be_told { Shutdown::Read } else { Shutdown::Both })
+    }
+
+    /// Whether the operation under way takes too long, or the request at hand comes, or its reply goes, too slowly.
+    fn is_late(&self) -> bool {
         let since = self.since.get();
         if since == u64::MAX {
             return false;
@@ -322,11 +381,6 @@ impl Open {
         let moved = self.moved.replace(0);
         self.waited.set(0);
         moved < RATE_MIN * RATE_TICKS
-    }
-
-    /// Whether the peer owes a request of which nothing has come: then there is nobody to be told that it takes too long.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.is_idle.get()
     }
 }
 
@@ -500,7 +554,7 @@ pub(crate) fn has_come(socket: &SockRef<'_>) -> bool {
 }
 
 /// What was received from `before` on is forgotten where it does not count; there may be a customer key in it.
-pub(crate) fn unread(result: io::Result<usize>, mut bytes: Vec<u8>, before: usize) -> (io::Result<usize>, Vec<u8>) {
+fn unread(result: io::Result<usize>, mut bytes: Vec<u8>, before: usize) -> (io::Result<usize>, Vec<u8>) {
     if matches!(result, Ok(0)) {
         bytes[before..].zeroize();
         bytes.truncate(before);

@@ -1,6 +1,5 @@
 //! Connections by epoll.
 
-use std::cell::Cell;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
@@ -12,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::activation::Listener;
 use crate::buffer::Block;
-use crate::worker::{Accept, Connections, Idle, LINGER, LINGER_BYTES, Open, Socket, has_come, in_time, unread};
+use crate::worker::{Accept, Connections, Idle, LINGER, LINGER_BYTES, Open, Socket, has_come, in_time};
 
 /// A listener that accepts by the poller. Nothing of it goes on once it is dropped.
 ///
@@ -45,7 +44,7 @@ impl Accept for EpollListener {
     async fn accept(&self, connections: &Rc<Connections>) -> io::Result<EpollStream> {
         let (tcp, peer) = self.0.accept().await?;
         tcp.set_nodelay(true)?;
-        let inner = Rc::new(Inner { tcp, peer, open: connections.open(), is_reading: Cell::new(false) });
+        let inner = Rc::new(Inner { tcp, peer, open: connections.open() });
         let weak: Weak<dyn Idle> = Rc::downgrade(&inner) as Weak<dyn Idle>;
         connections.register(weak);
         Ok(EpollStream(inner))
@@ -61,30 +60,15 @@ struct Inner {
     tcp: TcpStream,
     peer: SocketAddr,
     open: Open,
-    /// What is under way is to receive.
-    is_reading: Cell<bool>,
 }
 
 impl Idle for Inner {
-    fn stop_if_idle(&self) {
-        if self.open.refuse_if_idle() {
-            self.shut_down(Shutdown::Read);
-        }
+    fn open(&self) -> &Open {
+        &self.open
     }
 
-    fn stop_if_late(&self) {
-        if !self.open.is_late() {
-            return;
-        }
-        // Who has begun a request is told; who does not take the reply cannot be.
-        match self.is_reading.get() && !self.open.is_idle() {
-            true => self.shut_down(Shutdown::Read),
-            false => self.shut_down(Shutdown::Both),
-        }
-    }
-
-    fn cut_off(&self) {
-        self.shut_down(Shutdown::Both);
+    fn shut_down(&self, how: Shutdown) {
+        let _ = SockRef::from(&self.tcp).shutdown(how);
     }
 }
 
@@ -101,15 +85,7 @@ impl Inner {
                 }
             }
         };
-        self.is_reading.set(true);
-        let result = self.open.timed(reading).await.0;
-        self.is_reading.set(false);
-        result
-    }
-
-    /// The peer owes a request; whether one is wanted.
-    fn begin_request(&self) -> bool {
-        self.open.begin_request(|| has_come(&SockRef::from(&self.tcp)))
+        self.open.timed_read(reading).await.0
     }
 
     /// Sends all; the time counts for each piece that the kernel takes.
@@ -133,23 +109,15 @@ impl Inner {
         }
         Ok(())
     }
-
-    fn shut_down(&self, how: Shutdown) {
-        let _ = SockRef::from(&self.tcp).shutdown(how);
-    }
 }
 
 impl Socket for EpollStream {
-    async fn read_request_block(&self, buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {
-        if !self.0.begin_request() {
-            return (Ok(0), buf);
-        }
-        let (result, buf) = self.read_block(buf, at).await;
-        (self.0.open.request_begun(result), buf)
+    fn open(&self) -> &Open {
+        &self.0.open
     }
 
-    fn still_owes_the_first(&self) {
-        self.0.open.still_owes_the_first();
+    fn has_come(&self) -> bool {
+        has_come(&SockRef::from(&self.0.tcp))
     }
 }
 
@@ -183,12 +151,7 @@ impl Stream for EpollStream {
     }
 
     async fn read_request(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        if !self.0.begin_request() {
-            return (Ok(0), bytes);
-        }
-        let before = bytes.len();
-        let (result, bytes) = self.read_bytes(bytes).await;
-        unread(self.0.open.request_begun(result), bytes, before)
+        self.read_request_bytes(bytes).await
     }
 
     fn is_ending(&self) -> bool {
@@ -219,10 +182,10 @@ impl Stream for EpollStream {
                 }
             }
         };
-        in_time(LINGER, discarding, || self.0.shut_down(Shutdown::Both)).await;
+        in_time(LINGER, discarding, || self.0.cut_off()).await;
     }
 
     fn abort(&self) {
-        self.0.shut_down(Shutdown::Both);
+        self.0.cut_off();
     }
 }

@@ -42,7 +42,7 @@ impl<P: Socket> TlsStream<P> {
             }
             is_silent = false;
         }
-        self.plain.still_owes_the_first();
+        self.plain.open().still_owes_the_first();
         session.rest();
         self.put_back(session);
         Ok(())

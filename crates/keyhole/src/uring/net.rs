@@ -1,6 +1,5 @@
 //! Connections through the ring.
 
-use std::cell::Cell;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
@@ -15,7 +14,7 @@ use tokio_uring::net::{TcpListener, TcpStream};
 use crate::activation::Listener;
 use crate::buffer::Block;
 use crate::epoll::SharedListener;
-use crate::worker::{Accept, Connections, Idle, LINGER, LINGER_BYTES, Open, Socket, has_come, in_time, unread};
+use crate::worker::{Accept, Connections, Idle, LINGER, LINGER_BYTES, Open, Socket, has_come, in_time};
 
 pub(super) enum UringListener {
     /// This process's alone. What is accepted from it may be in flight when it is closed, so it is shut down.
@@ -53,7 +52,7 @@ impl Accept for UringListener {
     async fn accept(&self, connections: &Rc<Connections>) -> io::Result<UringStream> {
         let (tcp, peer) = self.accept_tcp().await?;
         tcp.set_nodelay(true)?;
-        let inner = Rc::new(Inner { tcp, peer, open: connections.open(), is_reading: Cell::new(false) });
+        let inner = Rc::new(Inner { tcp, peer, open: connections.open() });
         let weak: Weak<dyn Idle> = Rc::downgrade(&inner) as Weak<dyn Idle>;
         connections.register(weak);
         Ok(UringStream(inner))
@@ -72,46 +71,21 @@ struct Inner {
     tcp: TcpStream,
     peer: SocketAddr,
     open: Open,
-    /// What is under way is to receive.
-    is_reading: Cell<bool>,
 }
 
 impl Idle for Inner {
-    fn stop_if_idle(&self) {
-        if self.open.refuse_if_idle() {
-            let _ = self.tcp.shutdown(Shutdown::Read);
-        }
+    fn open(&self) -> &Open {
+        &self.open
     }
 
-    fn stop_if_late(&self) {
-        if !self.open.is_late() {
-            return;
-        }
-        // Who has begun a request is told; who does not take the reply cannot be.
-        match self.is_reading.get() && !self.open.is_idle() {
-            true => drop(self.tcp.shutdown(Shutdown::Read)),
-            false => self.shut_down(),
-        }
-    }
-
-    fn cut_off(&self) {
-        self.shut_down();
+    fn shut_down(&self, how: Shutdown) {
+        let _ = self.tcp.shutdown(how);
     }
 }
 
 impl Inner {
     async fn read<B: BoundedBufMut>(&self, buf: B) -> (io::Result<usize>, B) {
-        self.is_reading.set(true);
-        let result = self.open.timed(self.tcp.read(buf)).await;
-        self.is_reading.set(false);
-        result
-    }
-
-    /// The peer owes a request; whether one is wanted.
-    fn begin_request(&self) -> bool {
-        // SAFETY: the stream holds the descriptor, and lives as long as the reference.
-        let tcp = unsafe { BorrowedFd::borrow_raw(self.tcp.as_raw_fd()) };
-        self.open.begin_request(|| has_come(&SockRef::from(&tcp)))
+        self.open.timed_read(self.tcp.read(buf)).await
     }
 
     /// Sends all; the time counts for each piece that the kernel takes.
@@ -129,23 +103,17 @@ impl Inner {
         }
         (Ok(()), buf)
     }
-
-    fn shut_down(&self) {
-        let _ = self.tcp.shutdown(Shutdown::Both);
-    }
 }
 
 impl Socket for UringStream {
-    async fn read_request_block(&self, buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {
-        if !self.0.begin_request() {
-            return (Ok(0), buf);
-        }
-        let (result, buf) = self.read_block(buf, at).await;
-        (self.0.open.request_begun(result), buf)
+    fn open(&self) -> &Open {
+        &self.0.open
     }
 
-    fn still_owes_the_first(&self) {
-        self.0.open.still_owes_the_first();
+    fn has_come(&self) -> bool {
+        // SAFETY: the stream holds the descriptor, and lives as long as the reference.
+        let tcp = unsafe { BorrowedFd::borrow_raw(self.0.tcp.as_raw_fd()) };
+        has_come(&SockRef::from(&tcp))
     }
 }
 
@@ -177,12 +145,7 @@ impl Stream for UringStream {
     }
 
     async fn read_request(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-        if !self.0.begin_request() {
-            return (Ok(0), bytes);
-        }
-        let before = bytes.len();
-        let (result, bytes) = self.read_bytes(bytes).await;
-        unread(self.0.open.request_begun(result), bytes, before)
+        self.read_request_bytes(bytes).await
     }
 
     fn is_ending(&self) -> bool {
@@ -218,10 +181,10 @@ impl Stream for UringStream {
                 }
             }
         };
-        in_time(LINGER, discarding, || self.0.shut_down()).await;
+        in_time(LINGER, discarding, || self.0.cut_off()).await;
     }
 
     fn abort(&self) {
-        self.0.shut_down();
+        self.0.cut_off();
     }
 }

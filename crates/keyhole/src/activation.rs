@@ -73,14 +73,32 @@ impl Inherited {
         share().map(Some).map_err(|error| format!("cannot share the socket named {name}: {error}"))
     }
 
+    /// The same, or what `listen` makes where it was not handed over: it is told the option in whose place that would be.
+    pub(crate) fn take_or(
+        &mut self,
+        name: &str,
+        threads: usize,
+        listen: impl FnOnce(&str) -> Result<(Vec<Listener>, SocketAddr), String>,
+    ) -> Result<(Vec<Listener>, SocketAddr), String> {
+        match self.take(name, threads)? {
+            Some(handed_over) => Ok(handed_over),
+            None => listen(option(name)),
+        }
+    }
+
     /// An error where something was handed over that nobody has taken.
     pub(crate) fn nothing_left(self) -> Result<(), String> {
         let Some((name, _)) = self.0.first() else { return Ok(()) };
-        let option = NAMES.iter().find(|(known, _)| known == name).map_or("", |(_, option)| option);
+        let option = option(name);
         Err(format!(
             "the service manager hands over a socket named {name}, and the node is not set up for it: give {option}"
         ))
     }
+}
+
+/// The option in whose place a socket of this name is.
+fn option(name: &str) -> &'static str {
+    NAMES.iter().find(|(known, _)| *known == name).map_or("", |(_, option)| option)
 }
 
 /// The descriptor as a listener, or what else it is.

@@ -71,10 +71,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     drop(starting);
     monitor.opened(store.shared.clone(), store.damaged);
     let (access, keys, origin) = Access::load(&place.state)?;
-    let (listeners, address) = match inherited.take("http", threads)? {
-        Some(handed_over) => handed_over,
-        None => listen(options.listen, threads, "--listen")?,
-    };
+    let (listeners, address) = inherited.take_or("http", threads, |option| listen(options.listen, threads, option))?;
     let (mut tls_setups, tls_address) = listen_for_tls(options, tls_config, &mut inherited, threads)?;
     inherited.nothing_left()?;
     let addresses = Addresses { plain: address, tls: tls_address, admin: admin_address };
@@ -226,11 +223,11 @@ fn start_admin(
     inherited: &mut Inherited,
     monitor: &Arc<Monitor>,
 ) -> Result<Option<SocketAddr>, String> {
-    let handed_over = match (inherited.take("admin", 1)?, listen_on) {
-        (None, Some(address)) => Some(listen(address, 1, "--admin-listen")?),
-        (handed_over, _) => handed_over,
+    let listening = match listen_on {
+        Some(address) => Some(inherited.take_or("admin", 1, |option| listen(address, 1, option))?),
+        None => inherited.take("admin", 1)?,
     };
-    let (listener, address) = match handed_over {
+    let (listener, address) = match listening {
         Some((mut listeners, address)) => (listeners.pop(), Some(address)),
         None => (None, None),
     };
@@ -263,10 +260,7 @@ fn listen_for_tls(
     threads: usize,
 ) -> Result<(Vec<TlsSetup>, Option<SocketAddr>), String> {
     let Some((address, configs)) = options.tls_listen.zip(configs) else { return Ok((Vec::new(), None)) };
-    let (listeners, address) = match inherited.take("https", threads)? {
-        Some(handed_over) => handed_over,
-        None => listen(address, threads, "--tls-listen")?,
-    };
+    let (listeners, address) = inherited.take_or("https", threads, |option| listen(address, threads, option))?;
     let setup = |listener: Listener| TlsSetup { listener, configs: configs.clone() };
     Ok((listeners.into_iter().map(setup).collect(), Some(address)))
 }

@@ -17,6 +17,7 @@ use keyhole_s3::{Error, ErrorCode};
 use crate::failure::Result;
 use crate::io::Env;
 use crate::node::{Node, Request};
+use crate::settings::is_meant;
 
 /// One thing that an access key may be allowed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,10 +114,7 @@ impl Grant {
     }
 
     fn is_of(&self, bucket: &str) -> bool {
-        match self.bucket.strip_suffix('*') {
-            Some(beginning) => bucket.starts_with(beginning),
-            None => bucket == self.bucket,
-        }
+        is_meant(&self.bucket, bucket)
     }
 }
 
@@ -141,6 +139,11 @@ impl AccessKey {
 
     fn may(&self, right: Right, bucket: &str, key: &str) -> bool {
         self.grants.iter().any(|grant| grant.rights.has(right) && grant.is_of(bucket) && key.starts_with(&grant.prefix))
+    }
+
+    /// Whether it may list something of the bucket.
+    fn may_list_any(&self, bucket: &str) -> bool {
+        self.grants.iter().any(|grant| grant.is_of(bucket) && grant.rights.has(Right::List))
     }
 
     /// Whether any grant is about the bucket.
@@ -176,6 +179,13 @@ impl AccessTable {
     }
 }
 
+impl AccessTable {
+    /// Who has signed with this access key.
+    pub(crate) fn caller(&self, id: &str, now_ms: u64) -> Result<Caller> {
+        Ok(Caller::Key(self.key(id, now_ms).ok_or(ErrorCode::InvalidAccessKeyId)?.clone()))
+    }
+}
+
 /// The access keys that are good at a time.
 pub(crate) struct GoodAt<'t>(pub(crate) &'t AccessTable, pub(crate) u64);
 
@@ -186,7 +196,7 @@ impl Credentials for GoodAt<'_> {
 }
 
 /// Who asks.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Caller {
     Key(Arc<AccessKey>),
     /// Nobody has signed the request.
@@ -196,6 +206,14 @@ pub(crate) enum Caller {
 impl Caller {
     pub(crate) fn may(&self, right: Right, bucket: &str, key: &str) -> bool {
         matches!(self, Caller::Key(access) if access.may(right, bucket, key))
+    }
+
+    /// Its access key, if it has one.
+    pub(crate) fn access_key(&self) -> Option<&str> {
+        match self {
+            Caller::Key(access) => Some(&access.id),
+            Caller::Anonymous => None,
+        }
     }
 
     /// Checks that it may.
@@ -208,7 +226,7 @@ impl Caller {
 }
 
 /// What an operation takes.
-enum Needs {
+enum Needs<'o> {
     /// Nothing: it is about buckets that the caller knows.
     Nothing,
     /// That any grant is about the bucket.
@@ -218,14 +236,14 @@ enum Needs {
     /// This right to the bucket as a whole.
     ForBucket(Right),
     /// The right to list what begins so.
-    ToList(String),
+    ToList(&'o str),
     /// This right to the object.
     ForObject(Right),
     /// It is looked at for each object by itself.
     ForEach,
 }
 
-fn needs(operation: &Operation, sealed: bool) -> Needs {
+fn needs(operation: &Operation, sealed: bool) -> Needs<'_> {
     use Operation as Op;
     match operation {
         Op::ListBuckets => Needs::Nothing,
@@ -237,9 +255,9 @@ fn needs(operation: &Operation, sealed: bool) -> Needs {
         | Op::DeleteBucketEncryption
         | Op::PutBucketLifecycle
         | Op::DeleteBucketLifecycle => Needs::ForBucket(Right::Admin),
-        Op::ListObjects(query) => Needs::ToList(query.prefix.clone()),
-        Op::ListObjectsV2(query) => Needs::ToList(query.prefix.clone()),
-        Op::ListMultipartUploads(query) => Needs::ToList(query.prefix.clone()),
+        Op::ListObjects(query) => Needs::ToList(&query.prefix),
+        Op::ListObjectsV2(query) => Needs::ToList(&query.prefix),
+        Op::ListMultipartUploads(query) => Needs::ToList(&query.prefix),
         Op::DeleteObjects | Op::PostObject => Needs::ForEach,
         Op::PutObject if sealed => Needs::ForObject(Right::WriteSealed),
         Op::GetObject | Op::HeadObject if sealed => Needs::ForObject(Right::ReadSealed),
@@ -266,20 +284,18 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     /// # Errors
     /// `AccessDenied`.
     pub(crate) fn authorize(&self, request: &Request<'_>, operation: &Operation, sealed: bool) -> Result<()> {
-        let access = match &request.caller {
+        let access = match request.caller {
             Caller::Key(access) => access,
             Caller::Anonymous => return self.authorize_anonymous(request, operation, sealed),
         };
         let bucket = request.target.bucket.as_deref().unwrap_or_default();
         let key = request.target.key.as_deref().unwrap_or_default();
-        let may_list_any =
-            |access: &AccessKey| access.grants.iter().any(|grant| grant.is_of(bucket) && grant.rights.has(Right::List));
         let is_allowed = match needs(operation, sealed) {
             Needs::Nothing | Needs::ForEach => true,
             Needs::ToKnow => access.knows(bucket),
-            Needs::ToListAny => may_list_any(access),
+            Needs::ToListAny => access.may_list_any(bucket),
             Needs::ForBucket(right) => access.may(right, bucket, ""),
-            Needs::ToList(prefix) => access.may(Right::List, bucket, &prefix),
+            Needs::ToList(prefix) => access.may(Right::List, bucket, prefix),
             Needs::ForObject(right) => access.may(right, bucket, key),
         };
         let source = match operation {

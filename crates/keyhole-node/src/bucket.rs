@@ -16,7 +16,7 @@ use crate::settings::OwnPolicy;
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     /// ListBuckets: those that the caller has a grant for.
     pub(crate) fn list_buckets(&self, request: &Request<'_>) -> Result<Response> {
-        let Caller::Key(access) = &request.caller else { return Err(ErrorCode::AccessDenied.into()) };
+        let Caller::Key(access) = request.caller else { return Err(ErrorCode::AccessDenied.into()) };
         let mut buckets = self.log.buckets();
         buckets.retain(|bucket| access.knows(&bucket.name));
         let listed: Vec<_> =

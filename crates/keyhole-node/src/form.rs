@@ -2,7 +2,6 @@
 //! seen only when it does.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use keyhole_core::aead::Engine;
 use keyhole_log::{Disk, Etag};
@@ -13,7 +12,7 @@ use keyhole_s3::http::{RequestHead, Response};
 use keyhole_s3::ops::{self, Operation};
 use keyhole_s3::{Error, ErrorCode, xml};
 
-use crate::access::{AccessKey, Caller, GoodAt, Right};
+use crate::access::{Caller, GoodAt, Right};
 use crate::failure::Result;
 use crate::heads::ObjectHead;
 use crate::io::{Env, Stream};
@@ -44,12 +43,11 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let decoder = BodyDecoder::new(head, auth::unsigned_payload(), Wanted::None, FORM_MAX)?;
         let mut file = FormFile::new(Receiver::new(connection, decoder), FormReader::new(head)?);
         let form = file.receive_fields().await?;
-        let access = self.authenticate_form(&form)?;
-        let _ = account.access.set(access.clone());
+        let caller = self.authenticate_form(&form)?;
+        let caller = account.caller.get_or_init(|| caller);
         let bucket = target.bucket.clone().ok_or(ErrorCode::InvalidBucketName)?;
         let key = form.key()?;
         let policy = Policy::check(&form, &bucket, &key, self.env.now_ms())?;
-        let caller = Caller::Key(access);
         caller.require(Right::Write, &bucket, &key)?;
         form.refuse_unknown()?;
         let (success, tags) = (form.success(), form.tags()?);
@@ -90,10 +88,10 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 
     /// Who has signed the policy of a form.
-    fn authenticate_form(&self, form: &Form) -> Result<Arc<AccessKey>> {
+    fn authenticate_form(&self, form: &Form) -> Result<Caller> {
         let (access, now_ms) = (self.config.access.load(), self.env.now_ms());
         let id = auth::authenticate_form(form.fields(), &GoodAt(&access, now_ms), &self.config.region)?;
-        Ok(access.key(&id, now_ms).ok_or(ErrorCode::InvalidAccessKeyId)?.clone())
+        access.caller(&id, now_ms)
     }
 }
 

@@ -53,7 +53,7 @@ pub struct Node<D: Disk, E: Engine, V> {
 pub(crate) struct Request<'r> {
     pub(crate) head: &'r RequestHead,
     pub(crate) target: &'r Target,
-    pub(crate) caller: Caller,
+    pub(crate) caller: &'r Caller,
     /// The request came over a connection that a customer key may come over.
     pub(crate) secure: bool,
     pub(crate) request_id: &'r str,
@@ -144,7 +144,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             operation: account.operation.get(),
             bucket: target.and_then(|target| target.bucket.as_deref()),
             key: target.and_then(|target| target.key.as_deref()),
-            access_key: account.access.get().map(|access| access.id.as_str()),
+            access_key: account.caller.get().and_then(Caller::access_key),
             sse_c,
             key_id,
             status,
@@ -199,9 +199,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             return Box::pin(self.post_object(connection, head, request_id, account)).await.map(Outcome::Reply);
         }
         let (caller, payload) = self.authenticate(head)?;
-        if let Caller::Key(access) = &caller {
-            let _ = account.access.set(access.clone());
-        }
+        let caller = account.caller.get_or_init(|| caller);
         let (target, operation) = ops::route(head, &self.config.host_names).map_err(|error| match caller {
             Caller::Key(_) => error,
             Caller::Anonymous => Error::new(ErrorCode::AccessDenied),
@@ -257,10 +255,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let (access, now_ms) = (self.config.access.load(), self.env.now_ms());
         let good = GoodAt(&access, now_ms);
         match auth::authenticate(head, &good, &self.signing_keys, &self.config.region, now_ms) {
-            Ok(identity) => {
-                let key = access.key(&identity.access_key, now_ms).ok_or(ErrorCode::InvalidAccessKeyId)?;
-                Ok((Caller::Key(key.clone()), identity.payload))
-            }
+            Ok(identity) => Ok((access.caller(&identity.access_key, now_ms)?, identity.payload)),
             Err(error) if error.code == ErrorCode::AccessDenied && !auth::is_signed(head) => {
                 Ok((Caller::Anonymous, auth::unsigned_payload()))
             }

@@ -2,14 +2,13 @@
 
 use std::cell::{Cell, OnceCell};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use keyhole_core::{CustomerKey, key_id};
 use keyhole_s3::ErrorCode;
 use keyhole_s3::ops::Target;
 
-use crate::access::AccessKey;
+use crate::access::Caller;
 
 /// One request that is over, whatever became of it.
 #[derive(Clone, Debug)]
@@ -65,16 +64,11 @@ pub trait Observer: Send + Sync {
     }
 }
 
-/// Nobody is told.
-impl Observer for () {
-    fn finished(&self, _: &Exchange<'_>) {}
-}
-
 /// What is known so far of the request at hand.
 #[derive(Default)]
 pub(crate) struct Account {
     pub(crate) operation: Cell<Option<&'static str>>,
-    pub(crate) access: OnceCell<Arc<AccessKey>>,
+    pub(crate) caller: OnceCell<Caller>,
     pub(crate) target: OnceCell<Target>,
     /// Bytes of the reply's body that were sent.
     pub(crate) sent: Cell<u64>,

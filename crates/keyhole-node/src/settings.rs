@@ -114,13 +114,17 @@ impl PolicyDefaults {
 
     /// What holds for a bucket of which nothing was set.
     pub fn of(&self, bucket: &str) -> Policy {
-        let fits = |(pattern, _): &&(String, OwnPolicy)| match pattern.strip_suffix('*') {
-            Some(beginning) => bucket.starts_with(beginning),
-            None => bucket == pattern,
-        };
         // From the least specific to the most.
-        let fitting: Vec<_> = self.0.iter().filter(fits).collect();
-        fitting.into_iter().rev().fold(Policy::default(), |base, (_, own)| own.clone().over(&base))
+        let fitting = self.0.iter().rev().filter(|(pattern, _)| is_meant(pattern, bucket));
+        fitting.fold(Policy::default(), |base, (_, own)| own.clone().over(&base))
+    }
+}
+
+/// Whether a pattern, a bucket's name or the beginning of names and `*`, means this bucket.
+pub(crate) fn is_meant(pattern: &str, bucket: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(beginning) => bucket.starts_with(beginning),
+        None => bucket == pattern,
     }
 }
 

@@ -184,19 +184,14 @@ impl AccessFile {
         let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         let owner = fs::metadata(&path).or_else(|_| fs::metadata(directory))?;
-        let new = path.with_extension("toml.new");
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        let made = file.metadata()?;
+        let mut new = tempfile::Builder::new().prefix(FILE).tempfile_in(directory)?;
+        let made = new.as_file().metadata()?;
         if (made.uid(), made.gid()) != (owner.uid(), owner.gid()) {
-            fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+            fchown(new.as_file(), Some(owner.uid()), Some(owner.gid()))?;
         }
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
+        new.write_all(text.as_bytes())?;
+        new.as_file().sync_all()?;
+        new.persist(&path)?;
         File::open(directory)?.sync_all()
     }
 }

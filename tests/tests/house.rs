@@ -38,18 +38,20 @@ const EFFECTS: [&str; 14] = [
 ];
 
 /// The top of the tree.
-const TOP: [&str; 16] = [
+const TOP: [&str; 18] = [
     ".cargo",
     ".ci",
     ".github",
     ".gitignore",
     ".rustfmt.toml",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "Cargo.lock",
     "Cargo.toml",
     "LICENSE-APACHE",
     "LICENSE-MIT",
     "README.md",
+    "SECURITY.md",
     "benches",
     "crates",
     "firmware",

@@ -10,33 +10,83 @@ use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::Effect;
 use crate::limits::{
-    BLOCK_DATA, BLOCKS_IN_FLIGHT, BLOCKS_MAX, BUFFER_LEN, CHUNK_LEN, CHUNKS_MAX, INLINE_MAX, PREFIX_MAX, TAGS_MAX,
+    BLOCK_DATA, BLOCKS_IN_FLIGHT, BLOCKS_MAX, BUFFER_LEN, CHUNK_LEN, CHUNKS_MAX, FOOTER_LEN, INLINE_MAX, PREFIX_MAX,
+    RUNS_MAX, SPLIT_WASTE, TAGS_MAX,
 };
 use crate::shared::SegmentPin;
 use crate::types::BodyId;
+use crate::wire;
+use crate::wire::block::{self, Identity};
 use crate::wire::payload::{BodyRecord, Bytes, Payload, Run};
-use crate::wire::{self, block};
 use crate::writer::{Block, Job, Placed};
 
-/// Blocks of a body of this length; an empty body has one, which is empty.
+/// Logical blocks of a body of this length; an empty body has one, which is empty.
 pub(crate) const fn block_count(len: u64) -> u64 {
     let count = len.div_ceil(BLOCK_DATA as u64);
     if count == 0 { 1 } else { count }
 }
 
-/// Bytes in block `index` of a body of this length; 0 past its end.
+/// Bytes in logical block `index` of a body of this length; 0 past its end.
 pub(crate) fn block_len(len: u64, index: u64) -> usize {
     len.saturating_sub(index.saturating_mul(BLOCK_DATA as u64)).min(BLOCK_DATA as u64) as usize
 }
 
-/// Bytes of a run's blocks on disk, footers included. All blocks but the last of the body are full.
-pub(crate) fn run_bytes(run: &Run, body_len: u64, last: bool) -> u64 {
-    let full = u64::from(run.blocks) * BUFFER_LEN as u64;
-    if !last {
-        return full;
+/// Bytes on disk of the blocks that hold `len` bytes of a body from `start` on, footers included. Blocks end at multiples of
+/// [`BLOCK_DATA`] in the body.
+pub(crate) fn stored_bytes(start: u64, len: u64) -> u64 {
+    if len == 0 {
+        return 0;
     }
-    let last_block = block_len(body_len, block_count(body_len) - 1);
-    full - (BUFFER_LEN - block::stored_len(last_block)) as u64
+    let head = len.min(BLOCK_DATA as u64 - start % BLOCK_DATA as u64);
+    let rest = len - head;
+    let (full, tail) = (rest / BLOCK_DATA as u64, rest % BLOCK_DATA as u64);
+    let tail = if tail == 0 { 0 } else { block::stored_len(tail as usize) };
+    block::stored_len(head as usize) as u64 + full * BUFFER_LEN as u64 + tail as u64
+}
+
+/// The runs of a body, each with the place in the body that it begins at.
+pub(crate) fn with_starts(runs: &[Run]) -> impl Iterator<Item = (u64, &Run)> {
+    runs.iter().scan(0, |next, run| {
+        let start = *next;
+        *next += u64::from(run.len);
+        Some((start, run))
+    })
+}
+
+/// Bytes of a run's blocks on disk, footers included. The run begins at `start` in its body.
+pub(crate) fn run_bytes(start: u64, run: &Run) -> u64 {
+    stored_bytes(start, run.len.into())
+}
+
+/// The blocks of a run that begins at `start` in its body, from the first one that does not end ahead of `from`.
+pub(crate) fn run_blocks(body: BodyId, start: u64, run: &Run, from: u64) -> impl Iterator<Item = Identity> + use<> {
+    let Run { offset, generation, len } = *run;
+    let end = start + u64::from(len);
+    let skipped = (from / BLOCK_DATA as u64 * BLOCK_DATA as u64).clamp(start, end);
+    let mut at = (skipped, offset + stored_bytes(start, skipped - start));
+    std::iter::from_fn(move || {
+        let (start, offset) = at;
+        let block_len = (end - start).min(BLOCK_DATA as u64 - start % BLOCK_DATA as u64) as usize;
+        if block_len == 0 {
+            return None;
+        }
+        at = (start + block_len as u64, offset + block::stored_len(block_len) as u64);
+        let index = u32::try_from(start / BLOCK_DATA as u64).ok()?;
+        Some(Identity { generation, offset, body: body.0, index, data_len: block_len as u32 })
+    })
+}
+
+/// All blocks of a body, in order.
+pub(crate) fn blocks(body: BodyId, runs: &[Run]) -> impl Iterator<Item = Identity> {
+    with_starts(runs).flat_map(move |(start, run)| run_blocks(body, start, run, 0))
+}
+
+/// Where a block is cut in two if only `room` bytes are left in a segment: so many of its bytes go ahead. `None`: the room is
+/// too short to be worth a second footer and a second read.
+pub(crate) fn split_at(room: u64, segment_len: u64) -> Option<usize> {
+    let worth = (segment_len / SPLIT_WASTE).max(CHUNK_LEN as u64);
+    let data = room.checked_sub(FOOTER_LEN as u64).filter(|data| *data >= worth)? as usize;
+    Some(data / CHUNK_LEN * CHUNK_LEN)
 }
 
 /// A body whose bytes are written, but which no record names yet. It becomes part of an object or of an upload;
@@ -96,9 +146,11 @@ pub struct BodyWriter<D: Disk> {
     id: Option<BodyId>,
     blocks: u32,
     len: u64,
+    /// How much of it has its place.
+    placed: u64,
     /// Checksums of chunks of the block at hand.
     crcs: Vec<u32>,
-    in_flight: VecDeque<oneshot::Receiver<Result<Placed, Error>>>,
+    in_flight: VecDeque<oneshot::Receiver<Result<Vec<Placed>, Error>>>,
     runs: Vec<Run>,
     /// One for each segment that its blocks are in.
     pins: Vec<SegmentPin>,
@@ -111,6 +163,7 @@ impl<D: Disk> BodyWriter<D> {
             id: None,
             blocks: 0,
             len: 0,
+            placed: 0,
             crcs: Vec::new(),
             in_flight: VecDeque::new(),
             runs: Vec::new(),
@@ -182,8 +235,11 @@ impl<D: Disk> BodyWriter<D> {
             self.settle_oldest().await?;
         }
         let (id, len) = (self.id(), self.len);
-        let placed: u32 = self.runs.iter().map(|run| run.blocks).sum();
-        assert_eq!(placed, self.blocks, "every block of a body has its place");
+        let placed: u64 = self.runs.iter().map(|run| u64::from(run.len)).sum();
+        assert_eq!(placed, self.len, "every byte of a body has its place");
+        if self.runs.len() > RUNS_MAX {
+            return Err(Error::TooLarge("a body in segments of this length"));
+        }
         let (runs, pins) = (std::mem::take(&mut self.runs), std::mem::take(&mut self.pins));
         let bytes = Bytes::Blocks(runs.clone());
         let record = Payload::Body(BodyRecord { id, placed: 0, len, prefix, bytes }).encode();
@@ -205,7 +261,8 @@ impl<D: Disk> BodyWriter<D> {
         let (done, placed) = oneshot::channel();
         let (body, tags) = (self.id(), tags.to_vec());
         let crcs = std::mem::take(&mut self.crcs);
-        let block = Block { buf, body, index: self.blocks, data_len: len as u32, tags, crcs, done };
+        let (index, data_len, ahead) = (self.blocks, len as u32, Vec::new());
+        let block = Block { buf, body, index, data_len, tags, crcs, ahead, done };
         self.log.submit(Job::Block(block)).map_err(|_| Error::Closed)?;
         self.in_flight.push_back(placed);
         self.blocks += 1;
@@ -219,25 +276,28 @@ impl<D: Disk> BodyWriter<D> {
         let placed = placed.await;
         // Only now: who gives up waiting in between finds it still there.
         self.in_flight.pop_front();
-        let Placed { offset, generation, pin } = placed.map_err(|_| Error::Closed)??;
-        if self.pins.iter().all(|other| other.number() != pin.number()) {
-            self.pins.push(pin);
+        for placed in placed.map_err(|_| Error::Closed)?? {
+            add_block(&mut self.runs, self.placed, &placed);
+            self.placed += u64::from(placed.len);
+            if self.pins.iter().all(|other| other.number() != placed.pin.number()) {
+                self.pins.push(placed.pin);
+            }
         }
-        add_block(&mut self.runs, offset, generation);
         Ok(())
     }
 }
 
-/// Adds the next block of a body to its runs.
-pub(crate) fn add_block(runs: &mut Vec<Run>, offset: u64, generation: u64) {
-    match runs.last_mut() {
-        // All blocks but the last of the body are full.
-        Some(run)
-            if run.generation == generation && run.offset + u64::from(run.blocks) * BUFFER_LEN as u64 == offset =>
+/// Adds the next block of a body, which begins at `start` in the body, to its runs.
+pub(crate) fn add_block(runs: &mut Vec<Run>, start: u64, placed: &Placed) {
+    // Where a run goes on, a block ends at each multiple of `BLOCK_DATA` and nowhere else.
+    let first = runs.last().filter(|_| start.is_multiple_of(BLOCK_DATA as u64)).map(|run| start - u64::from(run.len));
+    match (runs.last_mut(), first) {
+        (Some(run), Some(first))
+            if run.generation == placed.generation && run.offset + run_bytes(first, run) == placed.offset =>
         {
-            run.blocks += 1;
+            run.len += placed.len;
         }
-        _ => runs.push(Run { offset, generation, blocks: 1 }),
+        _ => runs.push(Run { offset: placed.offset, generation: placed.generation, len: placed.len }),
     }
 }
 
@@ -245,11 +305,12 @@ pub(crate) fn add_block(runs: &mut Vec<Run>, offset: u64, generation: u64) {
 mod tests {
     use super::*;
 
+    const B: u64 = BLOCK_DATA as u64;
+
     #[test]
     fn lengths_of_blocks() {
-        const B: u64 = BLOCK_DATA as u64;
         for (len, count, last, stored) in [
-            (0, 1, 0, 4096),
+            (0, 1, 0, 0),
             (1, 1, 1, 8192),
             (B, 1, BLOCK_DATA, B + 4096),
             (B + 1, 2, 1, B + 4096 + 8192),
@@ -258,8 +319,41 @@ mod tests {
             assert_eq!(block_count(len), count, "{len}");
             assert_eq!(block_len(len, count - 1), last, "{len}");
             assert_eq!(block_len(len, count), 0, "{len}");
-            let run = Run { offset: 0, generation: 1, blocks: count as u32 };
-            assert_eq!(run_bytes(&run, len, true), stored, "{len}");
+            assert_eq!(stored_bytes(0, len), stored, "{len}");
         }
+        // From 16 KiB ahead of the end of a block: that, a full block, and one byte.
+        assert_eq!(stored_bytes(B - 16384, 16384 + B + 1), 16384 + 4096 + B + 4096 + 8192);
+    }
+
+    #[test]
+    fn blocks_of_a_split_body_end_at_runs_and_at_multiples_of_the_block_length() {
+        let runs = [
+            Run { offset: 1 << 20, generation: 1, len: 16384 },
+            Run { offset: 1 << 22, generation: 2, len: (2 * B - 16384) as u32 },
+            Run { offset: 1 << 24, generation: 3, len: 5 },
+        ];
+        let found: Vec<_> =
+            blocks(BodyId(9), &runs).map(|id| (id.offset, id.generation, id.index, id.data_len)).collect();
+        let second = (1 << 22) + B - 16384 + 4096;
+        let expected = [
+            (1 << 20, 1, 0, 16384),
+            (1 << 22, 2, 0, BLOCK_DATA as u32 - 16384),
+            (second, 2, 1, BLOCK_DATA as u32),
+            (1 << 24, 3, 2, 5),
+        ];
+        assert_eq!(found, expected);
+        let from = |at| run_blocks(BodyId(9), 16384, &runs[1], at).map(|id| id.offset).collect::<Vec<_>>();
+        assert_eq!((from(16384), from(B), from(2 * B)), (vec![1 << 22, second], vec![second], vec![]));
+    }
+
+    #[test]
+    fn split_is_refused_where_little_is_left() {
+        let least = CHUNK_LEN as u64 + 4096;
+        assert_eq!((split_at(least - 1, 1 << 19), split_at(least, 1 << 19)), (None, Some(CHUNK_LEN)));
+        assert_eq!(split_at(5 * CHUNK_LEN as u64, 1 << 19), Some(4 * CHUNK_LEN));
+        assert_eq!((split_at(0, 1 << 19), split_at((128 << 10) + 4095, 8 << 20)), (None, None));
+        assert_eq!(split_at((128 << 10) + 4096, 8 << 20), Some(128 << 10));
+        // In segments of the usual length no block is ever cut: at least a whole one would be left.
+        assert_eq!(split_at(BUFFER_LEN as u64 - 1, crate::limits::SEGMENT_LEN), None);
     }
 }

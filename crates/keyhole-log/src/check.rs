@@ -10,16 +10,16 @@ use std::sync::Arc;
 
 use futures_util::future::join4;
 
-use crate::body::block_len;
+use crate::body::blocks;
 use crate::disk::Disk;
 use crate::error::{Damage, Error};
 use crate::index::{Index, Location};
-use crate::limits::{BUFFER_LEN, CHUNKS_MAX, PAGE, SUPERBLOCK_AT};
+use crate::limits::{CHUNKS_MAX, PAGE, SUPERBLOCK_AT};
 use crate::log::{read_verified, worker};
 use crate::recover::{OpenOptions, Recovered, Window, open, recover};
 use crate::shared::Sync;
 use crate::types::BodyId;
-use crate::wire::block::{Identity, stored_len};
+use crate::wire::block::stored_len;
 use crate::wire::payload::{Bytes, Payload, Run};
 use crate::wire::record;
 
@@ -211,7 +211,7 @@ impl<'a, D: Disk> Survey<'a, D> {
             self.used.push(wanted.at.offset()..wanted.at.offset() + u64::from(found.len));
             let body = match (&wanted.thing, Payload::parse(found.header.kind, found.payload)) {
                 (Thing::Body(id), Some(Payload::Body(body))) if body.id == *id => match body.bytes {
-                    Bytes::Blocks(runs) => Some((*id, body.len, runs)),
+                    Bytes::Blocks(runs) => Some((*id, runs)),
                     Bytes::Inline { .. } => None,
                 },
                 (Thing::Body(_), _) | (_, None) => {
@@ -221,34 +221,28 @@ impl<'a, D: Disk> Survey<'a, D> {
                 }
                 _ => None,
             };
-            if let Some((id, len, runs)) = body {
-                self.blocks(id, len, &runs).await?;
+            if let Some((id, runs)) = body {
+                self.blocks(id, &runs).await?;
             }
         }
         Ok(())
     }
 
-    async fn blocks(&mut self, body: BodyId, len: u64, runs: &[Run]) -> Result<(), Error> {
-        let (mut index, mut buf) = (0, self.disk.buffer());
-        for run in runs {
-            for i in 0..run.blocks {
-                let offset = run.offset + u64::from(i) * BUFFER_LEN as u64;
-                let data_len = block_len(len, index.into()) as u32;
-                let id = Identity { generation: run.generation, offset, body: body.0, index, data_len };
-                let store = &self.recovered.superblock.store;
-                let (result, back) = read_verified(self.disk, store, &id, &(0..CHUNKS_MAX), buf).await;
-                buf = back;
-                let stored = stored_len(data_len as usize) as u64;
-                self.used.push(offset..offset + stored);
-                match result {
-                    Ok(_) => {
-                        self.report.blocks += 1;
-                        self.report.verified += stored;
-                    }
-                    Err(Error::Damaged(damage)) => self.note_of(&Thing::Body(body), *damage),
-                    Err(error) => return Err(error),
+    async fn blocks(&mut self, body: BodyId, runs: &[Run]) -> Result<(), Error> {
+        let mut buf = self.disk.buffer();
+        for id in blocks(body, runs) {
+            let store = &self.recovered.superblock.store;
+            let (result, back) = read_verified(self.disk, store, &id, &(0..CHUNKS_MAX), buf).await;
+            buf = back;
+            let stored = stored_len(id.data_len as usize) as u64;
+            self.used.push(id.offset..id.offset + stored);
+            match result {
+                Ok(_) => {
+                    self.report.blocks += 1;
+                    self.report.verified += stored;
                 }
-                index += 1;
+                Err(Error::Damaged(damage)) => self.note_of(&Thing::Body(body), *damage),
+                Err(error) => return Err(error),
             }
         }
         Ok(())

@@ -44,6 +44,14 @@ pub const BLOCKS_IN_FLIGHT: usize = 4;
 /// Blocks of one body: 8 GiB, above S3's 5 GiB for one upload or part.
 pub const BLOCKS_MAX: usize = 8192;
 
+/// Runs of one body: the blocks of a part of 5 GiB, each cut into three by segments of 512 KiB, are 15,360; 400 KB of record,
+/// which fits into the shortest segment together with the longest record of an object of one part.
+pub const RUNS_MAX: usize = 20_000;
+
+/// At the end of a segment a block is cut in two unless less than one in so many bytes of the segment is left there. At 64 it is
+/// cut in segments that are shorter than usual only.
+pub const SPLIT_WASTE: u64 = 64;
+
 /// Opaque bytes kept with a body (56 for a sealed body).
 pub const PREFIX_MAX: usize = 64;
 
@@ -171,4 +179,5 @@ const _: () = {
     assert!(SEGMENT_LEN_MAX <= u32::MAX as u64);
     assert!(SUPERBLOCK_AT[1] + PAGE as u64 <= SEGMENTS_START);
     assert!(PARTS_MAX <= u16::MAX as usize);
+    assert!(SEGMENT_LEN / SPLIT_WASTE >= BLOCK_DATA as u64);
 };

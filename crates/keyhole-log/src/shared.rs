@@ -74,6 +74,7 @@ pub struct Activity {
 pub struct Shared {
     pub(crate) store: StoreId,
     pub(crate) sync: Sync,
+    pub(crate) segment_len: u64,
     state: Mutex<State>,
     poisoned: AtomicBool,
     committing: AtomicU32,
@@ -199,6 +200,7 @@ impl Shared {
         Shared {
             store,
             sync,
+            segment_len: state.segments.len,
             state: Mutex::new(state),
             poisoned: AtomicBool::new(false),
             committing: AtomicU32::new(0),

@@ -18,9 +18,11 @@ use futures_util::future::{Fuse, FusedFuture, FutureExt, LocalBoxFuture};
 use futures_util::select_biased;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
+use crate::body::split_at;
 use crate::commit::{self, Batch, Commit, Context};
 use crate::disk::Disk;
 use crate::error::Error;
+use crate::limits::{CHUNK_LEN, buffer_len};
 use crate::segments::Purpose;
 use crate::shared::{OpenBody, OpenMeta, SegmentPin, Shared, Slot};
 use crate::types::BodyId;
@@ -43,14 +45,18 @@ pub(crate) struct Block<D: Disk> {
     pub(crate) tags: Vec<[u8; 16]>,
     /// Checksums of its first granules.
     pub(crate) crcs: Vec<u32>,
-    pub(crate) done: oneshot::Sender<Result<Placed, Error>>,
+    /// Pieces that were cut off its front, as the room at the end of a segment was too short for all of it.
+    pub(crate) ahead: Vec<oneshot::Receiver<Result<Vec<Placed>, Error>>>,
+    pub(crate) done: oneshot::Sender<Result<Vec<Placed>, Error>>,
 }
 
-/// Where a block has been written. No record names it yet: the pin keeps its segment.
+/// Where a block, or a piece of one, has been written. No record names it yet: the pin keeps its segment.
 #[derive(Debug)]
 pub(crate) struct Placed {
     pub(crate) offset: u64,
     pub(crate) generation: u64,
+    /// Bytes of data.
+    pub(crate) len: u32,
     pub(crate) pin: SegmentPin,
 }
 
@@ -177,19 +183,40 @@ impl<D: Disk> Writer<D> {
                 return;
             }
             let len = block::stored_len(block.data_len as usize) as u64;
-            match &mut self.body {
-                Some(body) if body.end - body.at >= len => {
-                    let pin = SegmentPin::new(&self.context.shared, &mut self.context.shared.lock(), body.number);
-                    let placed = Placed { offset: body.at, generation: body.generation, pin };
-                    body.at += len;
-                    writes.push(write_block(Rc::clone(&self.context), block, placed).boxed_local());
-                }
-                _ => {
-                    self.blocks.push_front(block);
-                    *beginning = begin_body(Rc::clone(&self.context)).boxed_local().fuse();
-                }
-            }
+            let room = self.body.as_ref().map_or(0, |body| body.end - body.at);
+            let block = if room >= len {
+                block
+            } else if let Some(data_len) = split_at(room, self.context.shared.segment_len) {
+                let (front, rest) = self.split(block, data_len);
+                self.blocks.push_front(rest);
+                front
+            } else {
+                self.blocks.push_front(block);
+                *beginning = begin_body(Rc::clone(&self.context)).boxed_local().fuse();
+                return;
+            };
+            let Some(body) = &mut self.body else { unreachable!("there is room in it") };
+            let pin = SegmentPin::new(&self.context.shared, &mut self.context.shared.lock(), body.number);
+            let placed = Placed { offset: body.at, generation: body.generation, len: block.data_len, pin };
+            body.at += block::stored_len(block.data_len as usize) as u64;
+            writes.push(write_block(Rc::clone(&self.context), block, placed).boxed_local());
         }
+    }
+
+    /// Cuts a block in two: the first `data_len` bytes, whole chunks, and the rest, which gives the answer for both.
+    fn split(&self, block: Block<D>, data_len: usize) -> (Block<D>, Block<D>) {
+        let Block { buf, body, index, data_len: whole, mut tags, mut crcs, mut ahead, done } = block;
+        let (rest_len, chunks) = (whole as usize - data_len, data_len / CHUNK_LEN);
+        let mut rest = self.context.disk.buffer_of(buffer_len(rest_len));
+        D::part(&mut rest, 0..rest_len).copy_from_slice(&buf.as_ref()[data_len..whole as usize]);
+        let rest_tags = tags.split_off(chunks.min(tags.len()));
+        let rest_crcs = crcs.split_off(chunks.min(crcs.len()));
+        let (placed, answer) = oneshot::channel();
+        ahead.push(answer);
+        let front_len = data_len as u32;
+        let front = Block { buf, body, index, data_len: front_len, tags, crcs, ahead: Vec::new(), done: placed };
+        let (tags, crcs, data_len) = (rest_tags, rest_crcs, rest_len as u32);
+        (front, Block { buf: rest, body, index, data_len, tags, crcs, ahead, done })
     }
 
     /// A segment for blocks has been begun, or could not be: then the blocks that wait for it fail.
@@ -241,7 +268,7 @@ async fn others_first() {
 }
 
 async fn write_block<D: Disk>(context: Rc<Context<D>>, block: Block<D>, placed: Placed) {
-    let Block { mut buf, body, index, data_len, tags, crcs, done } = block;
+    let Block { mut buf, body, index, data_len, tags, crcs, ahead, done } = block;
     let Placed { offset, generation, .. } = placed;
     let id = Identity { generation, offset, body: body.0, index, data_len };
     let len = block::stored_len(data_len as usize);
@@ -263,8 +290,25 @@ async fn write_block<D: Disk>(context: Rc<Context<D>>, block: Block<D>, placed: 
             segment.written = segment.written.max(end);
         }
     }
-    // Nobody waits: the request was given up. Then the pin goes here.
-    let _ = done.send(result.map(|()| placed));
+    let result = match result {
+        Ok(()) => with_pieces(ahead, placed).await,
+        Err(error) => Err(error),
+    };
+    // The request may have been given up. Then the pins go here.
+    let _ = done.send(result);
+}
+
+/// A block that has been written, behind the pieces that were cut off its front.
+async fn with_pieces(
+    ahead: Vec<oneshot::Receiver<Result<Vec<Placed>, Error>>>,
+    last: Placed,
+) -> Result<Vec<Placed>, Error> {
+    let mut placed = Vec::with_capacity(ahead.len() + 1);
+    for piece in ahead {
+        placed.append(&mut piece.await.map_err(|_| Error::Closed)??);
+    }
+    placed.push(last);
+    Ok(placed)
 }
 
 /// `None`: the store is full.

@@ -119,6 +119,9 @@ pub(crate) fn open(place: &Place, options: &StoreOptions) -> Result<Store, Strin
     if recovery.mended {
         tracing::warn!("a damaged copy of the superblock was written anew");
     }
+    if let Some(version) = recovery.upgraded_from {
+        tracing::info!(version, "made a store of an older format one of the present format; older releases refuse it");
+    }
     for damage in &recovery.damaged {
         tracing::error!("damaged: {damage}");
     }

@@ -145,8 +145,8 @@ impl Index {
                 Ok(())
             }
             Effect::SetBucket { bucket, settings } => self.set_bucket(seq, at, *bucket, settings),
-            Effect::Body { id, len, runs, .. } => {
-                let shares = Shares::of(*len, runs, self.live.segment_len());
+            Effect::Body { id, runs, .. } => {
+                let shares = Shares::of(runs, self.live.segment_len());
                 self.add_body(*id, at, shares);
                 Ok(())
             }
@@ -187,10 +187,10 @@ impl Index {
     /// of no use any more.
     pub(crate) fn relocate(&mut self, seq: u64, at: Location, effect: &Effect) -> bool {
         let place = match effect {
-            Effect::Body { id, len, runs, .. } => {
+            Effect::Body { id, runs, .. } => {
                 let there = self.bodies.contains_key(id);
                 if there {
-                    let shares = Shares::of(*len, runs, self.live.segment_len());
+                    let shares = Shares::of(runs, self.live.segment_len());
                     self.add_body(*id, at, shares);
                 }
                 return there;

@@ -1,6 +1,6 @@
 //! Where records and blocks are, in few bytes.
 
-use crate::body::run_bytes;
+use crate::body::{run_bytes, with_starts};
 use crate::limits::{PAGE, READ_TOGETHER_MAX, RECORD_MAX, SEGMENTS_START};
 use crate::wire::payload::Run;
 use crate::wire::record::ALIGN;
@@ -65,14 +65,14 @@ pub(crate) enum Shares {
 }
 
 impl Shares {
-    pub(crate) fn of(len: u64, runs: &[Run], segment_len: u64) -> Self {
+    pub(crate) fn of(runs: &[Run], segment_len: u64) -> Self {
         if runs.is_empty() {
             return Shares::None;
         }
         let mut shares: Vec<Share> = Vec::with_capacity(1);
-        for (i, run) in runs.iter().enumerate() {
+        for (start, run) in with_starts(runs) {
             let segment = (run.offset.saturating_sub(SEGMENTS_START) / segment_len) as u32;
-            let pages = (run_bytes(run, len, i + 1 == runs.len()) / PAGE as u64) as u32;
+            let pages = (run_bytes(start, run) / PAGE as u64) as u32;
             match shares.iter_mut().find(|share| share.segment == segment) {
                 Some(share) => share.pages += pages,
                 None => shares.push(Share { segment, pages }),
@@ -195,9 +195,8 @@ mod tests {
     #[test]
     fn shares_of_a_body_in_three_runs() {
         let segment_len = 64 << 20;
-        let run = |segment: u64, blocks| Run { offset: SEGMENTS_START + segment * segment_len, generation: 1, blocks };
-        let len = (5 << 20) - 100;
-        let shares = Shares::of(len, &[run(3, 2), run(7, 1), run(3, 2)], segment_len);
+        let run = |segment: u64, len| Run { offset: SEGMENTS_START + segment * segment_len, generation: 1, len };
+        let shares = Shares::of(&[run(3, 2 << 20), run(7, 1 << 20), run(3, (2 << 20) - 100)], segment_len);
         let block = (BUFFER_LEN / PAGE) as u32;
         let three = Share { segment: 3, pages: 4 * block };
         assert_eq!(shares.as_slice(), [three, Share { segment: 7, pages: block }]);

@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Log;
-use crate::body::{block_count, block_len};
+use crate::body::{block_count, block_len, run_blocks, with_starts};
 use crate::disk::Disk;
 use crate::error::{Damage, Error};
 use crate::index::Location;
-use crate::limits::{BLOCK_DATA, BUFFER_LEN, CHUNK_LEN, FOOTER_LEN, PAGE, TAGS_MAX};
+use crate::limits::{BLOCK_DATA, CHUNK_LEN, FOOTER_LEN, PAGE, TAGS_MAX};
 use crate::sabotage::{self, Sabotage};
 use crate::shared::{SegmentPin, Shared, State};
 use crate::types::{BodyId, Part};
@@ -56,7 +56,7 @@ impl Body {
         })
     }
 
-    /// Its blocks; an empty body has one, which is empty.
+    /// Its blocks of [`BLOCK_DATA`] bytes; an empty body has one, which is empty. On disk a block may be in several pieces.
     pub fn blocks(&self) -> u64 {
         block_count(self.len)
     }
@@ -66,23 +66,44 @@ impl Body {
         block_len(self.len, index)
     }
 
-    /// Where block `index` is.
-    fn locate(&self, runs: &[Run], index: u64) -> Option<Identity> {
-        let mut first = 0;
-        for run in runs {
-            let next = first + u64::from(run.blocks);
-            if index < next {
-                return Some(Identity {
-                    generation: run.generation,
-                    offset: run.offset + (index - first) * BUFFER_LEN as u64,
-                    body: self.id.0,
-                    index: u32::try_from(index).ok()?,
-                    data_len: self.block_len(index) as u32,
-                });
+    /// Where block `index` is: its pieces, in order.
+    fn locate(&self, runs: &[Run], index: u64) -> Result<Vec<Piece>, Error> {
+        let (from, len) = (index * BLOCK_DATA as u64, self.block_len(index));
+        let until = from + len as u64;
+        let (mut pieces, mut at) = (Vec::with_capacity(1), 0);
+        for (start, run) in with_starts(runs) {
+            if start >= until {
+                break;
             }
-            first = next;
+            if start + u64::from(run.len) <= from {
+                continue;
+            }
+            for id in run_blocks(self.id, start, run, from).take_while(|id| u64::from(id.index) == index) {
+                pieces.push(Piece { id, first: at / CHUNK_LEN, footer: None });
+                at += id.data_len as usize;
+            }
         }
-        None
+        if at == len { Ok(pieces) } else { Err(Damage::error("a body that lacks a block", 0)) }
+    }
+}
+
+/// One contiguous piece of a block on disk, with a footer of its own.
+#[derive(Debug, Clone)]
+struct Piece {
+    id: Identity,
+    /// The chunk of the block that it begins with.
+    first: usize,
+    /// Once it has been read.
+    footer: Option<Footer>,
+}
+
+impl Piece {
+    /// Which of these chunks of the block are in it, counted from its own first one. `last`: it is the last piece of its block,
+    /// which has the tag of the empty chunk behind it.
+    fn chunks(&self, wanted: &Range<usize>, last: bool) -> Range<usize> {
+        let end = if last { usize::MAX } else { self.id.data_len as usize / CHUNK_LEN };
+        let from = |chunk: usize| chunk.saturating_sub(self.first).min(end);
+        from(wanted.start)..from(wanted.end)
     }
 }
 
@@ -99,17 +120,22 @@ impl Tags {
         Tags { first: chunks.start, tags: tags.to_vec() }
     }
 
+    /// Adds those of the next piece.
+    fn extend(&mut self, all: &[[u8; 16]], chunks: &Range<usize>) {
+        self.tags.extend_from_slice(all.get(chunks.start..chunks.end.min(all.len())).unwrap_or_default());
+    }
+
     /// The tag of a chunk of the block, if the chunk is among those read and has one.
     pub fn get(&self, chunk: usize) -> Option<&[u8; 16]> {
         self.tags.get(chunk.checked_sub(self.first)?)
     }
 }
 
-/// A block that is read in several pieces: its footer is read once.
+/// A block that is read bit by bit: its footers are read once.
 #[derive(Debug, Clone)]
 pub struct OpenBlock {
     index: u64,
-    stored: Option<(Identity, Option<Footer>)>,
+    stored: Option<Vec<Piece>>,
 }
 
 impl OpenBlock {
@@ -131,10 +157,7 @@ impl<D: Disk> Log<D> {
         assert!(index < body.blocks(), "a block of the body");
         let stored = match &body.bytes {
             Stored::Inline { .. } => None,
-            Stored::Blocks(runs) => {
-                let id = body.locate(runs, index).ok_or_else(|| Damage::error("a body that lacks a block", 0))?;
-                Some((id, None))
-            }
+            Stored::Blocks(runs) => Some(body.locate(runs, index)?),
         };
         Ok(OpenBlock { index, stored })
     }
@@ -158,16 +181,43 @@ impl<D: Disk> Log<D> {
     ) -> (Result<Tags, Error>, D::Buf) {
         assert!(chunks.start <= chunks.end, "chunks of a block");
         let chunks = chunks.start.min(TAGS_MAX)..chunks.end.min(TAGS_MAX);
-        let Some((id, known)) = &mut block.stored else {
+        let Some(pieces) = &mut block.stored else {
             let Stored::Inline { tags, data } = &body.bytes else { unreachable!("a block of this body") };
             let span = (chunks.start * CHUNK_LEN).min(data.len())..(chunks.end * CHUNK_LEN).min(data.len());
             D::part(&mut buf, 0..span.len()).copy_from_slice(&data[span]);
             return (Ok(Tags::of(tags, &chunks)), buf);
         };
+        let (count, mut tags) = (pieces.len(), Tags { first: chunks.start, tags: Vec::new() });
+        for (piece, i) in pieces.iter_mut().zip(1..) {
+            let here = piece.chunks(&chunks, i == count);
+            if here.is_empty() && !chunks.is_empty() {
+                continue;
+            }
+            let at = (piece.first + here.start - chunks.start) * CHUNK_LEN;
+            let (result, back) = self.read_chunks_of(piece, &here, checked, buf, at).await;
+            buf = back;
+            match result {
+                Ok(()) => tags.extend(piece.footer.as_ref().map_or(&[], Footer::tags), &here),
+                Err(error) => return (Err(error), buf),
+            }
+        }
+        (Ok(tags), buf)
+    }
+
+    /// Reads chunks of a piece of a block to the place `to` in the buffer, and its footer, if it is not known yet.
+    async fn read_chunks_of(
+        &self,
+        piece: &mut Piece,
+        chunks: &Range<usize>,
+        checked: bool,
+        buf: D::Buf,
+        to: usize,
+    ) -> (Result<(), Error>, D::Buf) {
+        let Piece { id, footer: known, .. } = piece;
         let (disk, store) = (self.disk().as_ref(), &self.shared().store);
-        let (padded, span) = (id.padded(), Footer::span(id.data_len as usize, &chunks));
+        let (padded, span) = (id.padded(), Footer::span(id.data_len as usize, chunks));
         // The footer comes along where it follows closely.
-        let with_footer = known.is_none() && padded + FOOTER_LEN - span.start <= buf.as_ref().len();
+        let with_footer = known.is_none() && to + padded + FOOTER_LEN - span.start <= buf.as_ref().len();
         if known.is_none() && !with_footer {
             let page = disk.read_short(id.offset + padded as u64, disk.buffer_of(FOOTER_LEN), 0..FOOTER_LEN).await;
             *known = match (page.0, page.1) {
@@ -176,19 +226,17 @@ impl<D: Disk> Log<D> {
             };
         }
         let until = if with_footer { padded + FOOTER_LEN } else { span.end };
-        let at = 0..until - span.start;
+        let at = to..to + until - span.start;
         let (result, buf) = disk.read(id.offset + span.start as u64, buf, at.clone()).await;
         if let Err(error) = result {
             return (Err(read_error(error, id.offset)), buf);
         }
         if with_footer {
-            *known = Footer::parse(&buf.as_ref()[padded - span.start..at.end], id, store);
+            *known = Footer::parse(&buf.as_ref()[to + padded - span.start..at.end], id, store);
         }
         let verdict = match known {
             None => Err(Damage::error("a block whose footer does not verify", id.offset)),
-            Some(footer) if !checked || footer.verify_piece(chunks.start, &buf.as_ref()[..span.len()]) => {
-                Ok(Tags::of(footer.tags(), &chunks))
-            }
+            Some(footer) if !checked || footer.verify_piece(chunks.start, &buf.as_ref()[to..to + span.len()]) => Ok(()),
             Some(_) => Err(Damage::error("a block that does not verify", id.offset)),
         };
         (verdict, buf)
@@ -282,15 +330,33 @@ impl<D: Disk> Log<D> {
                 (Ok(Tags::of(tags, &chunks)), buf)
             }
             Stored::Blocks(runs) => match body.locate(runs, index) {
-                Some(id) => self.read_chunks(&id, chunks, buf).await,
-                None => (Err(Damage::error("a body that lacks a block", 0)), buf),
+                Ok(pieces) => self.read_chunks(&pieces, chunks, buf).await,
+                Err(error) => (Err(error), buf),
             },
         }
     }
 
-    async fn read_chunks(&self, id: &Identity, chunks: Range<usize>, buf: D::Buf) -> (Result<Tags, Error>, D::Buf) {
-        let (result, buf) = read_verified(self.disk().as_ref(), &self.shared().store, id, &chunks, buf).await;
-        (result.map(|footer| Tags::of(footer.tags(), &chunks)), buf)
+    async fn read_chunks(
+        &self,
+        pieces: &[Piece],
+        chunks: Range<usize>,
+        mut buf: D::Buf,
+    ) -> (Result<Tags, Error>, D::Buf) {
+        let (disk, store) = (self.disk().as_ref(), &self.shared().store);
+        let mut tags = Tags { first: chunks.start, tags: Vec::new() };
+        for (piece, i) in pieces.iter().zip(1..) {
+            let here = piece.chunks(&chunks, i == pieces.len());
+            if here.is_empty() && !chunks.is_empty() {
+                continue;
+            }
+            let (result, back) = read_verified_at(disk, store, &piece.id, &here, buf, piece.first * CHUNK_LEN).await;
+            buf = back;
+            match result {
+                Ok(footer) => tags.extend(footer.tags(), &here),
+                Err(error) => return (Err(error), buf),
+            }
+        }
+        (Ok(tags), buf)
     }
 
     /// Reads the record of this sequence number and takes what is wanted out of it.
@@ -389,14 +455,27 @@ pub(crate) async fn read_verified<D: Disk>(
     chunks: &Range<usize>,
     buf: D::Buf,
 ) -> (Result<Footer, Error>, D::Buf) {
+    read_verified_at(disk, store, id, chunks, buf, 0).await
+}
+
+/// The same where the place of the first chunk in the buffer is `at`. Up to a page behind the chunks is written over.
+async fn read_verified_at<D: Disk>(
+    disk: &D,
+    store: &StoreId,
+    id: &Identity,
+    chunks: &Range<usize>,
+    buf: D::Buf,
+    at: usize,
+) -> (Result<Footer, Error>, D::Buf) {
     let padded = id.padded();
     let span = match Footer::span(id.data_len as usize, chunks) {
         span if span.is_empty() => padded..padded,
         span => span,
     };
     let together = padded - span.end <= GAP_MAX;
-    let (first, footer_at) = if together { (span.start..padded + FOOTER_LEN, padded) } else { (span, BLOCK_DATA) };
-    let (mut result, mut buf) = disk.read(id.offset + first.start as u64, buf, first).await;
+    let (until, footer_at) = if together { (padded + FOOTER_LEN, at + padded) } else { (span.end, BLOCK_DATA) };
+    let first = at + span.start..at + until;
+    let (mut result, mut buf) = disk.read(id.offset + span.start as u64, buf, first).await;
     if result.is_ok() && !together {
         (result, buf) = disk.read(id.offset + padded as u64, buf, footer_at..footer_at + FOOTER_LEN).await;
     }
@@ -406,7 +485,7 @@ pub(crate) async fn read_verified<D: Disk>(
     let footer = Footer::parse(&buf.as_ref()[footer_at..][..FOOTER_LEN], id, store);
     let verdict = match footer {
         None => Err(Damage::error("a block whose footer does not verify", id.offset)),
-        Some(footer) if footer.verify(chunks, buf.as_ref()) => Ok(footer),
+        Some(footer) if footer.verify(chunks, &buf.as_ref()[at..]) => Ok(footer),
         Some(_) => Err(Damage::error("a block that does not verify", id.offset)),
     };
     (verdict, buf)

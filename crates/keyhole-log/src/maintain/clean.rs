@@ -9,12 +9,12 @@ use futures_channel::oneshot;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::Maintenance;
-use crate::body::{add_block, block_len};
+use crate::body::{add_block, run_blocks, with_starts};
 use crate::commit::Draft;
 use crate::disk::Disk;
 use crate::error::{Damage, Error};
 use crate::index::{Effect, Location};
-use crate::limits::{BUFFER_LEN, CHUNKS_MAX, CLEAN_LIVE_MAX, PAGE};
+use crate::limits::{CHUNKS_MAX, CLEAN_LIVE_MAX, PAGE, RUNS_MAX};
 use crate::log::{Located, Request, read_record, read_verified};
 use crate::recover::Window;
 use crate::sabotage::{self, Sabotage};
@@ -236,22 +236,24 @@ impl<D: Disk> Maintenance<D> {
             Located::new(&self.shared, &mut state, at)
         };
         let found = self.read_body(id, &located).await?;
-        let (mut runs, mut pins, mut index) = (Vec::new(), Vec::<SegmentPin>::new(), 0);
-        for run in &found.runs {
-            let here = self.shared.lock().segments.number(run.offset) == Some(segment);
-            for i in 0..run.blocks {
-                let offset = run.offset + u64::from(i) * BUFFER_LEN as u64;
-                if here {
-                    let data_len = block_len(found.len, index.into()) as u32;
-                    let identity = Identity { generation: run.generation, offset, body: id.0, index, data_len };
-                    let placed = self.move_block(&identity).await?;
-                    add_block(&mut runs, placed.offset, placed.generation);
-                    add_pin(&mut pins, placed.pin);
-                } else {
-                    add_block(&mut runs, offset, run.generation);
-                }
-                index += 1;
+        let (mut runs, mut pins, mut at) = (Vec::new(), Vec::<SegmentPin>::new(), 0);
+        for (start, run) in with_starts(&found.runs) {
+            if self.shared.lock().segments.number(run.offset) != Some(segment) {
+                runs.push(*run);
+                at += u64::from(run.len);
+                continue;
             }
+            for identity in run_blocks(id, start, run, 0) {
+                for placed in self.move_block(&identity).await? {
+                    add_block(&mut runs, at, &placed);
+                    at += u64::from(placed.len);
+                    add_pin(&mut pins, placed.pin);
+                }
+            }
+        }
+        if runs.len() > RUNS_MAX {
+            // It is in so many pieces that its record has no room for more: it stays where it is.
+            return Err(Damage::error("a body in too many pieces", located.at.offset()));
         }
         let FoundBody { seq, len, prefix, .. } = found;
         let placed = self.shared.lock().numbers.placed();
@@ -280,14 +282,16 @@ impl<D: Disk> Maintenance<D> {
         found.await?.ok_or_else(|| Damage::error("a record that is not the one it should be", located.at.offset()))
     }
 
-    async fn move_block(&self, identity: &Identity) -> Result<Placed, Error> {
+    /// Moves a block; it may be cut in pieces.
+    async fn move_block(&self, identity: &Identity) -> Result<Vec<Placed>, Error> {
         let disk = self.context.disk.as_ref();
         let whole = 0..CHUNKS_MAX;
         let (footer, buf) = read_verified(disk, &self.shared.store, identity, &whole, disk.buffer()).await;
         let tags = footer?.tags().to_vec();
         let (done, placed) = oneshot::channel();
         let Identity { body, index, data_len, .. } = *identity;
-        let block = Block { buf, body: BodyId(body), index, data_len, tags, crcs: Vec::new(), done };
+        let (crcs, ahead) = (Vec::new(), Vec::new());
+        let block = Block { buf, body: BodyId(body), index, data_len, tags, crcs, ahead, done };
         self.log.submit(Job::Block(block)).map_err(|_| Error::Closed)?;
         placed.await.map_err(|_| Error::Closed)?
     }

@@ -25,7 +25,7 @@ use crate::numbers::Numbers;
 use crate::segments::Segments;
 use crate::shared::{MaintenanceState, Shared, Slot, State, Sync};
 use crate::types::BodyId;
-use crate::wire::superblock::Superblock;
+use crate::wire::superblock::{Superblock, VERSION};
 
 use base::Base;
 use scan::{Found, Store};
@@ -75,6 +75,8 @@ pub struct Recovery {
     pub cut: u64,
     /// A superblock copy was bad and has been written anew.
     pub mended: bool,
+    /// The version of the format that the file had, if opening it has made it one of the present version.
+    pub upgraded_from: Option<u32>,
     /// What had been durable and cannot be read.
     pub damaged: Vec<Damage>,
 }
@@ -89,8 +91,9 @@ pub async fn create<D: Disk>(disk: &D, format: &Format) -> Result<(), Error> {
     disk.allocate(0, SEGMENTS_START).await.map_err(full_or_io)?;
     let Format { store_id: store, capacity, segment_len, created_ms } = *format;
     let checkpoints = [0; 2];
-    superblock::write_both(disk, &Superblock { store, epoch: 1, segment_len, capacity, created_ms, checkpoints }, 0)
-        .await
+    let (version, epoch) = (VERSION, 1);
+    let superblock = Superblock { version, store, epoch, segment_len, capacity, created_ms, checkpoints };
+    superblock::write_both(disk, &superblock, 0).await
 }
 
 /// What is in an object file, before anything is written.
@@ -156,6 +159,7 @@ pub(crate) async fn recover<D: Disk>(disk: &D, rebuild: bool) -> Result<Recovere
         uploads: index.totals.uploads,
         cut: store.scans.iter().filter(|scan| scan.tail).count() as u64,
         mended: bad_copy.is_some(),
+        upgraded_from: Some(superblock.version).filter(|version| *version != VERSION),
         damaged,
     };
     let records = records.iter().map(|record| (record.at.offset(), record.len));
@@ -198,8 +202,10 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared
     let first = first.ok_or_else(|| Damage::error("a store whose numbers are used up", 0))?;
     let (writers, sound) = (options.workers + 1, recovery.damaged.is_empty());
     let resumed = resume::resume(disk, &superblock, &mut found, writers, first, sound).await?;
-    if options.capacity.is_some_and(|capacity| capacity != superblock.capacity) {
-        (superblock.capacity, superblock.epoch) = (capacity, superblock.epoch + 1);
+    let is_older = superblock.version != VERSION;
+    if is_older || options.capacity.is_some_and(|capacity| capacity != superblock.capacity) {
+        // From here on records may be written that an older version does not know: it has to refuse the file.
+        (superblock.version, superblock.capacity, superblock.epoch) = (VERSION, capacity, superblock.epoch + 1);
         superblock::write_both(disk, &superblock, bad_copy.unwrap_or(0)).await?;
     } else if let Some(copy) = bad_copy {
         superblock::write(disk, &superblock, copy).await?;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::base::{Base, Headers};
 use super::window::Window;
-use crate::body::run_bytes;
+use crate::body::{run_bytes, with_starts};
 use crate::disk::Disk;
 use crate::error::{Damage, Error};
 use crate::index::{Effect, Location};
@@ -45,9 +45,9 @@ pub(super) struct Found {
 
 impl Found {
     /// Of a body whose bytes are in blocks: its identity, its length and where they are.
-    pub(super) fn blocks(&self) -> Option<(BodyId, u64, &[Run])> {
+    pub(super) fn blocks(&self) -> Option<(BodyId, &[Run])> {
         match &self.effect {
-            Effect::Body { id, len, runs, .. } if !runs.is_empty() => Some((*id, *len, runs)),
+            Effect::Body { id, runs, .. } if !runs.is_empty() => Some((*id, runs)),
             _ => None,
         }
     }
@@ -396,9 +396,9 @@ impl Store {
     /// A segment that records say has blocks is in use, even if its header cannot be read.
     pub(super) fn claim_segments_of_bodies(&mut self, records: &[Found]) {
         for record in records {
-            let Some((id, len, runs)) = record.blocks() else { continue };
-            for (i, run) in runs.iter().enumerate() {
-                if run.offset + run_bytes(run, len, i + 1 == runs.len()) > self.file_len {
+            let Some((id, runs)) = record.blocks() else { continue };
+            for (start, run) in with_starts(runs) {
+                if run.offset + run_bytes(start, run) > self.file_len {
                     let damage = Damage::new("an object with a block past the end of the file", run.offset);
                     self.bad_bodies.insert(id, damage);
                     continue;
@@ -432,13 +432,13 @@ impl Store {
                 segment.written = item.map_or(0, |item| item.written).max(PAGE as u32);
             }
         }
-        for (_, len, runs) in records.iter().filter_map(Found::blocks) {
-            for (i, run) in runs.iter().enumerate() {
+        for (_, runs) in records.iter().filter_map(Found::blocks) {
+            for (first, run) in with_starts(runs) {
                 let number = run.offset.saturating_sub(SEGMENTS_START) / self.segment_len;
                 let start = SEGMENTS_START + number * self.segment_len;
                 let Some(segment) = self.table.get_mut(number as usize) else { continue };
                 if segment.used == Use::Open(Kind::Body) && segment.generation == run.generation {
-                    let end = run.offset + run_bytes(run, len, i + 1 == runs.len()) - start;
+                    let end = run.offset + run_bytes(first, run) - start;
                     segment.written = segment.written.max(end as u32);
                 }
             }

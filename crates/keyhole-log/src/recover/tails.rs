@@ -9,14 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::base::Base;
 use super::scan::{Found, Scan, Store};
-use crate::body::block_len;
+use crate::body::blocks;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::{Effect, Index, Location};
-use crate::limits::{BUFFER_LEN, CHUNKS_MAX};
+use crate::limits::CHUNKS_MAX;
 use crate::log::read_verified;
 use crate::types::BodyId;
-use crate::wire::block::Identity;
 use crate::wire::payload::Run;
 use crate::wire::superblock::Superblock;
 
@@ -36,8 +35,8 @@ pub(super) async fn cut<D: Disk>(
             if proven(store, scan, record) {
                 continue;
             }
-            let Some((id, len, runs)) = record.blocks() else { continue };
-            if !whole(disk, superblock, id, len, runs).await? {
+            let Some((id, runs)) = record.blocks() else { continue };
+            if !whole(disk, superblock, id, runs).await? {
                 cuts.insert(scan.number, record.batch);
                 break; // What follows in this segment goes with it.
             }
@@ -68,32 +67,15 @@ fn proven(store: &Store, scan: &Scan, record: &Found) -> bool {
 }
 
 /// Whether every block of a body verifies.
-async fn whole<D: Disk>(
-    disk: &D,
-    superblock: &Superblock,
-    body: BodyId,
-    len: u64,
-    runs: &[Run],
-) -> Result<bool, Error> {
+async fn whole<D: Disk>(disk: &D, superblock: &Superblock, body: BodyId, runs: &[Run]) -> Result<bool, Error> {
     let mut buf = disk.buffer();
-    let mut index = 0;
-    for run in runs {
-        for i in 0..run.blocks {
-            let id = Identity {
-                generation: run.generation,
-                offset: run.offset + u64::from(i) * BUFFER_LEN as u64,
-                body: body.0,
-                index,
-                data_len: block_len(len, index.into()) as u32,
-            };
-            let (result, back) = read_verified(disk, &superblock.store, &id, &(0..CHUNKS_MAX), buf).await;
-            buf = back;
-            match result {
-                Ok(_) => {}
-                Err(Error::Damaged(_)) => return Ok(false),
-                Err(error) => return Err(error),
-            }
-            index += 1;
+    for id in blocks(body, runs) {
+        let (result, back) = read_verified(disk, &superblock.store, &id, &(0..CHUNKS_MAX), buf).await;
+        buf = back;
+        match result {
+            Ok(_) => {}
+            Err(Error::Damaged(_)) => return Ok(false),
+            Err(error) => return Err(error),
         }
     }
     Ok(true)

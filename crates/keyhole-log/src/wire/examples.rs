@@ -17,7 +17,8 @@ fn superblock_of_the_page() {
     let (segment_len, capacity, created_ms) = (1 << 26, 1 << 40, 1_700_000_000_000);
     let checkpoints = [1 << 40, 1 << 39];
     let mut page = vec![0; PAGE];
-    superblock::Superblock { store: [7; 16], epoch: 3, segment_len, capacity, created_ms, checkpoints }.emit(&mut page);
+    let (version, store, epoch) = (superblock::VERSION, [7; 16], 3);
+    superblock::Superblock { version, store, epoch, segment_len, capacity, created_ms, checkpoints }.emit(&mut page);
     check("superblock", super::u32_at(&page, 12..16));
 }
 

@@ -2,9 +2,11 @@
 
 use super::Cursor;
 use super::checkpoint::{CheckpointEnd, Chunk};
-use crate::limits::{BATCH_MAX, BUCKET_MAX, INLINE_MAX};
-use crate::limits::{BLOCKS_MAX, HEAD_MAX, INFO_MAX, INFOS_MAX, KEY_MAX, LABELS_MAX, LIFECYCLE_MAX, PARTS_MAX};
-use crate::limits::{POLICY_MAX, PREFIX_MAX, RECORD_MAX, TAG_LEN, TAGS_MAX};
+use crate::limits::{BATCH_MAX, BUCKET_MAX, CHUNK_LEN, INLINE_MAX};
+use crate::limits::{
+    BLOCK_DATA, BLOCKS_MAX, HEAD_MAX, INFO_MAX, INFOS_MAX, KEY_MAX, LABELS_MAX, LIFECYCLE_MAX, PARTS_MAX,
+};
+use crate::limits::{POLICY_MAX, PREFIX_MAX, RECORD_MAX, RUNS_MAX, TAG_LEN, TAGS_MAX};
 use crate::types::{BodyId, BucketSettings, Etag, Part};
 
 /// Kinds of records. The numbers are on disk.
@@ -39,16 +41,18 @@ const BOUND: u8 = 4;
 const LABELS: u8 = 8;
 const INFOS: u8 = 16;
 const INLINE: u8 = 0;
-const BLOCKS: u8 = 1;
+/// Of format version 2: each run is of whole blocks, but for the last of the body.
+const WHOLE_BLOCKS: u8 = 1;
+const BLOCKS: u8 = 2;
 
 /// Length of an encoded part, and of an encoded run.
 pub(super) const PART_LEN: usize = 2 + 8 + 8 + 24 + 16;
 const RUN_LEN: usize = 8 + 8 + 4;
 
-/// The longest body record has a run for each block; the longest other record is an object of the most parts. A body goes in
+/// The longest body record has the most runs; the longest other record is an object of the most parts. A body goes in
 /// one batch with the object of it alone, and each record is read into one buffer.
 const BODY_RECORD_MAX: usize = {
-    let blocks = BLOCKS_MAX * RUN_LEN;
+    let blocks = RUNS_MAX * RUN_LEN;
     let inline = INLINE_MAX + TAGS_MAX * TAG_LEN;
     super::record::HEADER_LEN + 32 + PREFIX_MAX + if blocks > inline { blocks } else { inline }
 };
@@ -61,15 +65,16 @@ const _: () = {
     assert!(POLICY_MAX <= LIFECYCLE_MAX && LIFECYCLE_MAX <= u16::MAX as usize);
 };
 
-/// Contiguous blocks of a body in one segment. All blocks of a body are full but its last, so their lengths follow from the
-/// body's length.
+/// Contiguous blocks of a body in one segment. A block ends at each multiple of [`BLOCK_DATA`] in the body, and at the end of a
+/// run, so the lengths of blocks follow from the lengths of runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run {
     /// Where in the file the first block begins.
     pub(crate) offset: u64,
     /// Generation of the segment.
     pub(crate) generation: u64,
-    pub(crate) blocks: u32,
+    /// Bytes of the body.
+    pub(crate) len: u32,
 }
 
 /// Where the bytes of a body are.
@@ -365,7 +370,7 @@ impl<'a> BodyRecord<'a> {
                 for run in runs {
                     out.extend(run.offset.to_le_bytes());
                     out.extend(run.generation.to_le_bytes());
-                    out.extend(run.blocks.to_le_bytes());
+                    out.extend(run.len.to_le_bytes());
                 }
             }
         }
@@ -385,22 +390,45 @@ impl<'a> BodyRecord<'a> {
                 let (tags, _) = c.bytes(count * TAG_LEN)?.as_chunks();
                 Bytes::Inline { tags, data: c.bytes(usize::try_from(len).ok()?)? }
             }
-            BLOCKS => {
-                if count > BLOCKS_MAX {
-                    return None;
-                }
-                let mut run = || Some(Run { offset: c.u64()?, generation: c.u64()?, blocks: c.u32()? });
-                let runs = (0..count).map(|_| run()).collect::<Option<Vec<_>>>()?;
-                let blocks: u64 = runs.iter().map(|run| u64::from(run.blocks)).sum();
-                if blocks != crate::body::block_count(len) {
-                    return None;
-                }
-                Bytes::Blocks(runs)
-            }
+            BLOCKS => Bytes::Blocks(parse_runs(c, count, len)?),
+            WHOLE_BLOCKS => Bytes::Blocks(parse_whole_blocks(c, count, len)?),
             _ => return None,
         };
         Some(BodyRecord { id, placed, len, prefix, bytes })
     }
+}
+
+/// Runs of so many bytes together. A run that another one follows ends with a whole chunk.
+fn parse_runs(c: &mut Cursor<'_>, count: usize, len: u64) -> Option<Vec<Run>> {
+    if count > RUNS_MAX {
+        return None;
+    }
+    let mut left = len;
+    let mut run = || {
+        let run = Run { offset: c.u64()?, generation: c.u64()?, len: c.u32()? };
+        left = left.checked_sub(run.len.into())?;
+        (run.len > 0 && (left == 0 || (len - left).is_multiple_of(CHUNK_LEN as u64))).then_some(run)
+    };
+    let runs = (0..count).map(|_| run()).collect::<Option<Vec<_>>>()?;
+    (left == 0).then_some(runs)
+}
+
+/// The same as version 2 has it: in place of its bytes each run has a count of blocks.
+fn parse_whole_blocks(c: &mut Cursor<'_>, count: usize, len: u64) -> Option<Vec<Run>> {
+    if count > BLOCKS_MAX {
+        return None;
+    }
+    let mut left = len;
+    let mut run = || {
+        let (offset, generation, blocks) = (c.u64()?, c.u64()?, u64::from(c.u32()?));
+        let run_len = left.min(blocks * BLOCK_DATA as u64);
+        left -= run_len;
+        // The last block of a body may be short, but it is not empty.
+        let exact = blocks > 0 && run_len.div_ceil(BLOCK_DATA as u64) == blocks;
+        exact.then_some(Run { offset, generation, len: u32::try_from(run_len).ok()? })
+    };
+    let runs = (0..count).map(|_| run()).collect::<Option<Vec<_>>>()?;
+    (left == 0).then_some(runs)
 }
 
 impl<'a> ObjectPut<'a> {
@@ -558,7 +586,7 @@ mod tests {
         let inline = Bytes::Inline { tags: &[[1; 16], [2; 16]], data: b"hello" };
         check(&Payload::Body(BodyRecord { id: BodyId(4), placed: 0, len: 5, prefix: &[9; 56], bytes: inline }));
         let runs =
-            vec![Run { offset: 1 << 21, generation: 3, blocks: 2 }, Run { offset: 1 << 30, generation: 8, blocks: 1 }];
+            vec![Run { offset: 1 << 21, generation: 3, len: 2 << 20 }, Run { offset: 1 << 30, generation: 8, len: 1 }];
         check(&Payload::Body(BodyRecord {
             id: BodyId(4),
             placed: 77,
@@ -613,13 +641,34 @@ mod tests {
     }
 
     #[test]
+    fn runs_of_version_2_are_read_as_bytes() {
+        let body = |len: u64, blocks: &[u32]| {
+            let runs = blocks.iter().map(|&len| Run { offset: 1 << 21, generation: 3, len }).collect();
+            let bytes = Bytes::Blocks(runs);
+            let mut encoded = Payload::Body(BodyRecord { id: BodyId(4), placed: 0, len, prefix: b"", bytes }).encode();
+            encoded[16] = WHOLE_BLOCKS;
+            let Some(Payload::Body(body)) = Payload::parse(kind::BODY, &encoded) else { return None };
+            let Bytes::Blocks(runs) = body.bytes else { return None };
+            Some(runs.iter().map(|run| run.len).collect::<Vec<_>>())
+        };
+        assert_eq!(body((2 << 20) + 1, &[2, 1]), Some(vec![2 << 20, 1]));
+        assert_eq!(body(3 << 20, &[1, 2]), Some(vec![1 << 20, 2 << 20]));
+        for (len, blocks) in [(2 << 20, &[1][..]), (2 << 20, &[3]), (2 << 20, &[2, 0]), (0, &[1]), (1, &[1, 1])] {
+            assert_eq!(body(len, blocks), None, "{len} {blocks:?}");
+        }
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         assert_eq!(Payload::parse(0, b""), None);
         assert_eq!(Payload::parse(16, b""), None);
-        // A body of two blocks whose only run has one.
-        let short = Bytes::Blocks(vec![Run { offset: 0, generation: 0, blocks: 1 }]);
-        let body = Payload::Body(BodyRecord { id: BodyId(1), placed: 0, len: 2 << 20, prefix: b"", bytes: short });
-        assert_eq!(Payload::parse(kind::BODY, &body.encode()), None);
+        // Bodies of two blocks whose runs have less, more, or nothing, or end within a chunk and go on.
+        for lens in [&[1 << 20][..], &[3 << 20], &[2 << 20, 0], &[100, (2 << 20) - 100], &[0, 2 << 20]] {
+            let runs = lens.iter().map(|&len| Run { offset: 0, generation: 0, len }).collect();
+            let bytes = Bytes::Blocks(runs);
+            let body = Payload::Body(BodyRecord { id: BodyId(1), placed: 0, len: 2 << 20, prefix: b"", bytes });
+            assert_eq!(Payload::parse(kind::BODY, &body.encode()), None, "{lens:?}");
+        }
         // A name that is not UTF-8.
         let mut bytes = Payload::BucketCreate { time_ms: 0, name: "ab" }.encode();
         *bytes.last_mut().unwrap() = 0xff;

@@ -7,7 +7,10 @@ use crate::limits::{CHECKPOINTS_KEPT, PAGE};
 pub(crate) const MAGIC: [u8; 8] = *b"keyhlog\n";
 
 /// The version of the whole format.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
+
+/// The oldest version that is read. A store of it becomes one of [`VERSION`] when it is opened for writing.
+pub(crate) const VERSION_MIN: u32 = 2;
 
 mod field {
     use std::ops::Range;
@@ -28,6 +31,8 @@ mod field {
 /// One copy of the superblock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Superblock {
+    /// Of the format, from [`VERSION_MIN`] to [`VERSION`].
+    pub(crate) version: u32,
     pub(crate) store: StoreId,
     /// Counts the changes of the superblock: of two valid copies the higher one is current.
     pub(crate) epoch: u64,
@@ -38,14 +43,14 @@ pub(crate) struct Superblock {
     pub(crate) checkpoints: [u64; CHECKPOINTS_KEPT],
 }
 
-/// Why a page is not a superblock of this version.
+/// Why a page is not a superblock that this version reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Invalid {
     /// Something else: whether every byte is zero.
     Foreign { empty: bool },
     /// Another version, and whether its checksum is right.
     Version { found: u32, sound: bool },
-    /// This version, but the checksum is wrong.
+    /// One of these versions, but the checksum is wrong.
     Damaged,
 }
 
@@ -53,7 +58,7 @@ impl Superblock {
     pub(crate) fn emit(&self, page: &mut [u8]) {
         page.fill(0);
         put(page, field::MAGIC, &MAGIC);
-        put(page, field::VERSION, &VERSION.to_le_bytes());
+        put(page, field::VERSION, &self.version.to_le_bytes());
         put(page, field::STORE, &self.store);
         put(page, field::EPOCH, &self.epoch.to_le_bytes());
         put(page, field::SEGMENT_LEN, &self.segment_len.to_le_bytes());
@@ -73,13 +78,14 @@ impl Superblock {
         }
         let sound = checksum(page) == u32_at(page, field::CRC);
         let found = u32_at(page, field::VERSION);
-        if found != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&found) {
             return Err(Invalid::Version { found, sound });
         }
         if !sound || !is_zero(&page[field::RESERVED]) {
             return Err(Invalid::Damaged);
         }
         Ok(Superblock {
+            version: found,
             store: array(page, field::STORE),
             epoch: u64_at(page, field::EPOCH),
             segment_len: u64_at(page, field::SEGMENT_LEN),
@@ -100,7 +106,8 @@ mod tests {
 
     fn sample() -> Superblock {
         let (segment_len, capacity, created_ms) = (64 << 20, 1 << 40, 1_700_000_000_000);
-        Superblock { store: [7; 16], epoch: 3, segment_len, capacity, created_ms, checkpoints: [1 << 40, 1 << 39] }
+        let checkpoints = [1 << 40, 1 << 39];
+        Superblock { version: VERSION, store: [7; 16], epoch: 3, segment_len, capacity, created_ms, checkpoints }
     }
 
     #[test]
@@ -126,5 +133,14 @@ mod tests {
         let crc = checksum(&page);
         put(&mut page, field::CRC, &crc.to_le_bytes());
         assert_eq!(Superblock::parse(&page), Err(Invalid::Version { found: 7, sound: true }));
+        for version in [VERSION_MIN, VERSION] {
+            let superblock = Superblock { version, ..sample() };
+            superblock.emit(&mut page);
+            assert_eq!(Superblock::parse(&page), Ok(superblock));
+        }
+        for version in [VERSION_MIN - 1, VERSION + 1] {
+            Superblock { version, ..sample() }.emit(&mut page);
+            assert_eq!(Superblock::parse(&page), Err(Invalid::Version { found: version, sound: true }));
+        }
     }
 }

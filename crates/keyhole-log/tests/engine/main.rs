@@ -8,5 +8,6 @@ mod objects;
 mod order;
 mod trouble;
 mod uploads;
+mod versions;
 
 mod support;

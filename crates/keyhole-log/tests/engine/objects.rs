@@ -4,6 +4,7 @@ use keyhole_log::limits::{BLOCK_DATA, BLOCKS_IN_FLIGHT, CHUNK_LEN, INLINE_MAX};
 use keyhole_log::limits::{HEAD_MAX, KEY_MAX, LABELS_MAX, PREFIX_MAX};
 use keyhole_log::{Condition, Content, Disk, Error, ListObjects, Listed, PutObject};
 
+use crate::support::Crash;
 use crate::support::store::{Store, bytes, etag, get, keys, put, put_if, read, tag, write_body};
 
 #[test]
@@ -322,4 +323,46 @@ fn labels_change_and_nothing_else() {
         assert!(object.labels == b"kept" && object.size == sized && object.seq > seq);
         assert_eq!(get(&log, "k").await, Some(8));
     });
+}
+
+/// A body goes on at the end of one segment and at the beginning of the next: a block is cut there.
+#[test]
+fn block_is_cut_at_the_end_of_a_segment() {
+    let (medium, mut store) = Store::fresh(1, 1);
+    let log = store.log();
+    let data = bytes(2, 5 << 20);
+    let spans = [0..64usize, 0..1, 63..64, 20..40, 5..64, 0..59];
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        put(&log, "k", 2, data.len()).await.unwrap();
+        // Five blocks and their five footers, and a footer for each cut, are all there is: two segments and a half.
+        let used = log.shared().usage();
+        assert!(used.live > (5 << 20) + 7 * 4096 && used.live < (5 << 20) + 9 * 4096, "{used:?}");
+        let object = log.object("bucket", "k").await.unwrap().unwrap();
+        let body = log.body(&object.parts[0]).await.unwrap();
+        assert_eq!(body.blocks(), 5);
+        for index in 0..5 {
+            let block = &data[index as usize * BLOCK_DATA..][..BLOCK_DATA];
+            for span in spans.clone() {
+                let at = span.start * CHUNK_LEN..span.end * CHUNK_LEN;
+                let (tags, buf) = log.read_block(&body, index, span.clone(), log.disk().buffer()).await;
+                let tags = tags.unwrap();
+                assert!(buf.as_ref()[at.clone()] == block[at.clone()], "{index} {span:?}");
+                let mut open = log.open_block(&body, index).unwrap();
+                let (pieces, buf) = log.read_piece(&body, &mut open, span.clone(), true, log.disk().buffer()).await;
+                assert_eq!(pieces.unwrap(), tags);
+                assert!(buf.as_ref()[..at.len()] == block[at], "{index} {span:?}");
+                for chunk in span {
+                    assert_eq!(*tags.get(chunk).unwrap(), tag(index * 64 + chunk as u64));
+                }
+            }
+        }
+    });
+    drop(log);
+    drop(store);
+    medium.borrow_mut().crash(Crash::Lost);
+    let mut store = Store::open(&medium, 1);
+    assert!(store.recovery.damaged.is_empty(), "{:?}", store.recovery);
+    let log = store.log();
+    assert_eq!(store.run(get(&log, "k")), Some(2));
 }

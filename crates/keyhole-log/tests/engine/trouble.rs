@@ -233,12 +233,12 @@ fn files_that_are_something_else() {
     let medium = Medium::new(1);
     format(&medium, CAPACITY).unwrap();
     let good = medium.borrow_mut().bytes().clone();
-    for found in [0u8, 1, 3] {
+    for found in [0u8, 1, 4] {
         let mut other = good.clone();
         (other[8], other[(512 << 10) + 8]) = (found, found);
         let error = check(other);
         assert!(
-            matches!(error, Error::UnsupportedVersion { found: f, supported: 2 } if f == u32::from(found)),
+            matches!(error, Error::UnsupportedVersion { found: f, supported: 3 } if f == u32::from(found)),
             "{error}"
         );
         assert!(error.to_string().contains("release"), "it says what to do: {error}");

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use keyhole_log::limits::{BUFFER_LEN, FOOTER_LEN, PAGE, SEGMENTS_START, SUPERBLOCK_AT};
+use keyhole_log::limits::{BLOCK_DATA, BUFFER_LEN, FOOTER_LEN, PAGE, SEGMENTS_START, SUPERBLOCK_AT};
 
 use super::pages::Pages;
 
@@ -87,18 +87,19 @@ impl Record {
     /// Of a record of a body: where its blocks are.
     pub(super) fn blocks(&self) -> Vec<Range<u64>> {
         let payload = self.payload();
-        if self.kind() != 3 || payload.get(16) != Some(&1) {
+        if self.kind() != 3 || payload.get(16) != Some(&2) {
             return Vec::new();
         }
-        let (mut left, mut blocks) = (u64_at(payload, 8), Vec::new());
+        let (mut start, mut blocks) = (0, Vec::new());
         let runs = payload.get(32 + usize::from(payload[17])..).unwrap_or_default();
         for run in runs.chunks_exact(20) {
-            let start = u64_at(run, 0);
-            for i in 0..u64::from(u32_at(run, 16)) {
-                let at = start + i * BUFFER_LEN as u64;
-                let data = left.min((BUFFER_LEN - FOOTER_LEN) as u64);
-                left -= data;
-                blocks.push(at..at + data.next_multiple_of(PAGE as u64) + FOOTER_LEN as u64);
+            let (mut at, end) = (u64_at(run, 0), start + u64::from(u32_at(run, 16)));
+            while start < end {
+                // A block ends at each multiple of its greatest length in the body, and at the end of a run.
+                let data = (end - start).min(BLOCK_DATA as u64 - start % BLOCK_DATA as u64);
+                let len = data.next_multiple_of(PAGE as u64) + FOOTER_LEN as u64;
+                blocks.push(at..at + len);
+                (start, at) = (start + data, at + len);
             }
         }
         blocks

@@ -12,7 +12,7 @@ use futures_util::future::join4;
 
 use crate::body::blocks;
 use crate::disk::Disk;
-use crate::error::{Damage, Error};
+use crate::error::{Damage, Error, UNREADABLE};
 use crate::index::{Index, Location};
 use crate::limits::{CHUNKS_MAX, PAGE, SUPERBLOCK_AT};
 use crate::log::{read_verified, worker};
@@ -202,8 +202,12 @@ impl<'a, D: Disk> Survey<'a, D> {
                 .filter(|record| wanted.seq.is_none_or(|seq| record.header.seq == seq));
             let Some(found) = found else {
                 self.used.push(wanted.at.offset()..wanted.at.offset() + u64::from(wanted.at.len()));
-                let damage = Damage::new("a record that does not verify", wanted.at.offset());
-                self.note_of(&wanted.thing, damage);
+                let until = wanted.at.offset() + u64::from(wanted.at.len());
+                let what = match window.unreadable(wanted.at.offset()..until) {
+                    Some(_) => UNREADABLE,
+                    None => "a record that does not verify",
+                };
+                self.note_of(&wanted.thing, Damage::new(what, wanted.at.offset()));
                 continue;
             };
             self.report.records += 1;

@@ -3,6 +3,8 @@
 use std::io;
 use std::ops::Range;
 
+use crate::limits::READ_ATTEMPTS;
+
 /// One file or block device, as one thread sees it. Buffers are owned: they go into an operation and come back from it.
 ///
 /// A future of this trait that is dropped may still take effect on the storage; the log never drops one that writes.
@@ -74,4 +76,81 @@ pub trait Disk: 'static {
 /// Whether an allocation failed for want of space, which is no failure of the disk.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
+/// Numbers of errors with which Linux reports that a range of a medium cannot be read: EIO, ENODATA, EBADMSG, EILSEQ, ETIMEDOUT,
+/// EUCLEAN, EREMOTEIO. They are the same on every architecture that Keyhole is built for, apart from MIPS and SPARC.
+const UNREADABLE: [i32; 7] = [5, 61, 74, 84, 110, 117, 121];
+
+/// Whether a failed read means that the medium cannot give these bytes: damage of this range, as a wrong checksum is. Every other
+/// error is the caller's or the system's fault (EBADF, EINVAL, ENOMEM, EINTR, a device that has gone) and says nothing about the
+/// bytes. This is the only place that decides it.
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
+    match error.raw_os_error() {
+        Some(number) => UNREADABLE.contains(&number),
+        None => matches!(
+            error.kind(),
+            io::ErrorKind::Other | io::ErrorKind::InvalidData | io::ErrorKind::TimedOut | io::ErrorKind::UnexpectedEof
+        ),
+    }
+}
+
+/// Reads like [`Disk::read`], and reads again while the medium cannot give the bytes, [`READ_ATTEMPTS`] times in all: an error that
+/// passes must not be taken for damage. A read past the end of the file is not repeated.
+pub(crate) async fn read_again<D: Disk>(
+    disk: &D,
+    offset: u64,
+    buf: D::Buf,
+    at: Range<usize>,
+) -> (io::Result<()>, D::Buf) {
+    let first = disk.read(offset, buf, at.clone()).await;
+    repeat(disk, offset, at, first).await
+}
+
+/// Reads like [`Disk::read_short`], and reads again as [`read_again`] does.
+pub(crate) async fn read_short_again<D: Disk>(
+    disk: &D,
+    offset: u64,
+    buf: D::Buf,
+    at: Range<usize>,
+) -> (io::Result<()>, D::Buf) {
+    let first = disk.read_short(offset, buf, at.clone()).await;
+    repeat(disk, offset, at, first).await
+}
+
+async fn repeat<D: Disk>(
+    disk: &D,
+    offset: u64,
+    at: Range<usize>,
+    first: (io::Result<()>, D::Buf),
+) -> (io::Result<()>, D::Buf) {
+    let (mut result, mut buf) = first;
+    for _ in 1..READ_ATTEMPTS {
+        match &result {
+            Err(error) if is_unreadable(error) && error.kind() != io::ErrorKind::UnexpectedEof => {}
+            _ => break,
+        }
+        (result, buf) = disk.read(offset, buf, at.clone()).await;
+    }
+    (result, buf)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn read_errors_of_the_medium_are_damage_and_others_are_not() {
+        for number in UNREADABLE {
+            assert!(is_unreadable(&io::Error::from_raw_os_error(number)), "{number}");
+        }
+        for number in [4, 6, 9, 11, 12, 19, 22, 28] {
+            assert!(!is_unreadable(&io::Error::from_raw_os_error(number)), "{number}");
+        }
+        assert!(is_unreadable(&io::Error::other("a simulated error")));
+        assert!(is_unreadable(&io::ErrorKind::UnexpectedEof.into()));
+        for kind in [io::ErrorKind::Interrupted, io::ErrorKind::OutOfMemory, io::ErrorKind::InvalidInput] {
+            assert!(!is_unreadable(&kind.into()), "{kind}");
+        }
+    }
 }

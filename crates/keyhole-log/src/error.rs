@@ -118,6 +118,9 @@ pub struct Damage {
     pub repairable: bool,
 }
 
+/// What is said of a range that the medium cannot give.
+pub(crate) const UNREADABLE: &str = "unreadable sectors";
+
 impl Damage {
     pub(crate) fn new(what: &'static str, offset: u64) -> Self {
         Damage { what, offset, bucket: None, key: None, repairable: false }

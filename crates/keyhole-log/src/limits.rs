@@ -169,6 +169,18 @@ pub const WORKERS_MAX: usize = 256;
 /// (bodies given up before their record) would have to be this many in a row to be repeated. 2^24 recoveries fit.
 pub const NUMBER_JUMP: u64 = 1 << 40;
 
+/// Attempts to read a range before it counts as unreadable. Drives repeat a read themselves, and report an error only then; what
+/// passes is rather an error of the bus or of a path. Two attempts would do for that, but an error that passes once in 300 reads
+/// (the simulation has that many) must not be taken for damage once in 10^7 reads: four are needed.
+pub const READ_ATTEMPTS: usize = 4;
+
+/// Unreadable pages of a segment that are read [`READ_ATTEMPTS`] times at recovery. Of those behind them each is read once more by
+/// itself: a hard disk takes seconds for each attempt, and a mebibyte has 256 pages.
+pub const REREAD_PAGES_MAX: usize = 16;
+
+/// Damaged objects that are kept until somebody asks what the maintenance has found: some 100 KiB with keys of usual length.
+pub const FINDINGS_MAX: usize = 1000;
+
 /// Entries of one page of a listing, objects and common prefixes together.
 pub const LIST_MAX: usize = 1000;
 

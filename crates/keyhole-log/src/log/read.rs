@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::Log;
 use crate::body::{block_count, block_len, run_blocks, with_starts};
-use crate::disk::Disk;
-use crate::error::{Damage, Error};
+use crate::disk::{Disk, is_unreadable, read_again, read_short_again};
+use crate::error::{Damage, Error, UNREADABLE};
 use crate::index::Location;
 use crate::limits::{BLOCK_DATA, CHUNK_LEN, FOOTER_LEN, PAGE, TAGS_MAX};
 use crate::sabotage::{self, Sabotage};
@@ -210,29 +210,37 @@ impl<D: Disk> Log<D> {
         piece: &mut Piece,
         chunks: &Range<usize>,
         checked: bool,
-        buf: D::Buf,
+        mut buf: D::Buf,
         to: usize,
     ) -> (Result<(), Error>, D::Buf) {
         let Piece { id, footer: known, .. } = piece;
         let (disk, store) = (self.disk().as_ref(), &self.shared().store);
         let (padded, span) = (id.padded(), Footer::span(id.data_len as usize, chunks));
         // The footer comes along where it follows closely.
-        let with_footer = known.is_none() && to + padded + FOOTER_LEN - span.start <= buf.as_ref().len();
-        if known.is_none() && !with_footer {
-            let page = disk.read_short(id.offset + padded as u64, disk.buffer_of(FOOTER_LEN), 0..FOOTER_LEN).await;
-            *known = match (page.0, page.1) {
-                (Ok(()), page) => Footer::parse(&page.as_ref()[..FOOTER_LEN], id, store),
-                (Err(error), _) => return (Err(read_error(error, id.offset)), buf),
-            };
-        }
-        let until = if with_footer { padded + FOOTER_LEN } else { span.end };
-        let at = to..to + until - span.start;
-        let (result, buf) = disk.read(id.offset + span.start as u64, buf, at.clone()).await;
-        if let Err(error) = result {
-            return (Err(read_error(error, id.offset)), buf);
-        }
-        if with_footer {
-            *known = Footer::parse(&buf.as_ref()[to + padded - span.start..at.end], id, store);
+        let mut with_footer = known.is_none() && to + padded + FOOTER_LEN - span.start <= buf.as_ref().len();
+        loop {
+            if known.is_none() && !with_footer {
+                let page = disk.buffer_of(FOOTER_LEN);
+                let page = read_short_again(disk, id.offset + padded as u64, page, 0..FOOTER_LEN).await;
+                *known = match (page.0, page.1) {
+                    (Ok(()), page) => Footer::parse(&page.as_ref()[..FOOTER_LEN], id, store),
+                    (Err(error), _) => return (Err(read_error(error, id.offset)), buf),
+                };
+            }
+            let until = if with_footer { padded + FOOTER_LEN } else { span.end };
+            let at = to..to + until - span.start;
+            let (result, back) = read_again(disk, id.offset + span.start as u64, buf, at.clone()).await;
+            buf = back;
+            match result {
+                Ok(()) if with_footer => {
+                    *known = Footer::parse(&buf.as_ref()[to + padded - span.start..at.end], id, store);
+                    break;
+                }
+                Ok(()) => break,
+                // What lies between the chunks and the footer need not be readable.
+                Err(error) if with_footer && span.end < padded && is_unreadable(&error) => with_footer = false,
+                Err(error) => return (Err(read_error(error, id.offset)), buf),
+            }
         }
         let verdict = match known {
             None => Err(Damage::error("a block whose footer does not verify", id.offset)),
@@ -292,7 +300,7 @@ impl<D: Disk> Log<D> {
         let (disk, store, at, (id, body_at)) = (self.disk().as_ref(), &self.shared().store, located.at, ahead);
         let start = align_down(body_at.offset(), PAGE as u64);
         let len = (align_up(at.offset() + u64::from(at.len()), PAGE as u64) - start) as usize;
-        let (result, buf) = disk.read_short(start, disk.buffer_of(len), 0..len).await;
+        let (result, buf) = read_short_again(disk, start, disk.buffer_of(len), 0..len).await;
         result.map_err(|error| read_error(error, at.offset()))?;
         let bytes = &buf.as_ref()[..len];
         let found = |at: Location| {
@@ -437,7 +445,7 @@ pub(crate) async fn read_record_if<D: Disk, T>(
 ) -> Result<T, Error> {
     let start = align_down(at.offset(), PAGE as u64);
     let len = (align_up(at.offset() + u64::from(at.len()), PAGE as u64) - start) as usize;
-    let (result, buf) = disk.read_short(start, disk.buffer_of(len), 0..len).await;
+    let (result, buf) = read_short_again(disk, start, disk.buffer_of(len), 0..len).await;
     result.map_err(|error| read_error(error, at.offset()))?;
     let bytes = &buf.as_ref()[(at.offset() - start) as usize..len];
     let record = record::verify(bytes, store, at.offset())
@@ -472,16 +480,25 @@ async fn read_verified_at<D: Disk>(
         span if span.is_empty() => padded..padded,
         span => span,
     };
-    let together = padded - span.end <= GAP_MAX;
-    let (until, footer_at) = if together { (padded + FOOTER_LEN, at + padded) } else { (span.end, BLOCK_DATA) };
-    let first = at + span.start..at + until;
-    let (mut result, mut buf) = disk.read(id.offset + span.start as u64, buf, first).await;
-    if result.is_ok() && !together {
-        (result, buf) = disk.read(id.offset + padded as u64, buf, footer_at..footer_at + FOOTER_LEN).await;
-    }
-    if let Err(error) = result {
-        return (Err(read_error(error, id.offset)), buf);
-    }
+    let (mut together, mut buf) = (padded - span.end <= GAP_MAX, buf);
+    let footer_at = loop {
+        let until = if together { padded + FOOTER_LEN } else { span.end };
+        let first = at + span.start..at + until;
+        let (mut result, back) = read_again(disk, id.offset + span.start as u64, buf, first).await;
+        buf = back;
+        let footer_at = if together { at + padded } else { BLOCK_DATA };
+        if result.is_ok() && !together {
+            (result, buf) = read_again(disk, id.offset + padded as u64, buf, footer_at..footer_at + FOOTER_LEN).await;
+        }
+        match result {
+            Ok(()) => break footer_at,
+            // What lies between the chunks and the footer need not be readable.
+            Err(error) if together && span.end < padded && !span.is_empty() && is_unreadable(&error) => {
+                together = false;
+            }
+            Err(error) => return (Err(read_error(error, id.offset)), buf),
+        }
+    };
     let footer = Footer::parse(&buf.as_ref()[footer_at..][..FOOTER_LEN], id, store);
     let verdict = match footer {
         None => Err(Damage::error("a block whose footer does not verify", id.offset)),
@@ -491,10 +508,11 @@ async fn read_verified_at<D: Disk>(
     (verdict, buf)
 }
 
-/// What lies past the end of the file was there once: the file has been cut short.
+/// Says that what cannot be read is damaged. What lies past the end of the file was there once: the file has been cut short.
 fn read_error(error: std::io::Error, offset: u64) -> Error {
     match error.kind() {
         std::io::ErrorKind::UnexpectedEof => Damage::error("something past the end of the file", offset),
+        _ if is_unreadable(&error) => Damage::error(UNREADABLE, offset),
         _ => error.into(),
     }
 }

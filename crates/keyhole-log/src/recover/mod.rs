@@ -19,7 +19,8 @@ use crate::disk::{Disk, is_full};
 use crate::error::{Damage, Error};
 use crate::index::{Effect, Index};
 use crate::limits::{
-    CAPACITY_MAX, NUMBER_JUMP, PAGE, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_MAX, SEGMENTS_START, WORKERS_MAX,
+    CAPACITY_MAX, NUMBER_JUMP, PAGE, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_MAX, SEGMENTS_START, SUPERBLOCK_AT,
+    WORKERS_MAX,
 };
 use crate::numbers::Numbers;
 use crate::segments::Segments;
@@ -178,7 +179,7 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared
         return Err(Error::Capacity(format!("{} workers: between 1 and {WORKERS_MAX} are possible", options.workers)));
     }
     let recovered = recover(disk, options.rebuild).await?;
-    let Recovered { mut superblock, bad_copy, index, store: mut found, recovery, .. } = recovered;
+    let Recovered { mut superblock, bad_copy, index, store: mut found, mut recovery, .. } = recovered;
     let capacity = options.capacity.unwrap_or(superblock.capacity);
     check_capacity(capacity, superblock.segment_len, options.workers)?;
     let in_use = SEGMENTS_START + found.table.len() as u64 * superblock.segment_len;
@@ -201,14 +202,23 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared
     let first = found.highest.checked_add(NUMBER_JUMP);
     let first = first.ok_or_else(|| Damage::error("a store whose numbers are used up", 0))?;
     let (writers, sound) = (options.workers + 1, recovery.damaged.is_empty());
-    let resumed = resume::resume(disk, &superblock, &mut found, writers, first, sound).await?;
+    let mut resumed = resume::resume(disk, &superblock, &mut found, writers, first, sound).await?;
+    recovery.damaged.append(&mut resumed.unmended);
     let is_older = superblock.version != VERSION;
     if is_older || options.capacity.is_some_and(|capacity| capacity != superblock.capacity) {
         // From here on records may be written that an older version does not know: it has to refuse the file.
         (superblock.version, superblock.capacity, superblock.epoch) = (VERSION, capacity, superblock.epoch + 1);
         superblock::write_both(disk, &superblock, bad_copy.unwrap_or(0)).await?;
-    } else if let Some(copy) = bad_copy {
-        superblock::write(disk, &superblock, copy).await?;
+    } else if let Some(copy) = bad_copy
+        && let Err(error) = superblock::write(disk, &superblock, copy).await
+    {
+        // The other copy is good, and is all that an opening needs.
+        if !matches!(error, Error::Io(_)) {
+            return Err(error);
+        }
+        let what = "a copy of the superblock, which cannot be written anew";
+        recovery.damaged.push(Damage::mendable(what, SUPERBLOCK_AT[copy]));
+        recovery.mended = false;
     }
     let state = state(index, superblock, found, resumed, &options, &recovery);
     Ok((Arc::new(Shared::new(state.superblock.store, options.sync, state)), recovery))

@@ -6,7 +6,7 @@
 
 use super::scan::{Scan, Store};
 use crate::disk::Disk;
-use crate::error::Error;
+use crate::error::{Damage, Error};
 use crate::limits::{PAGE, SEGMENTS_START};
 use crate::segments::Use;
 use crate::shared::{OpenBody, OpenMeta, Slot};
@@ -23,6 +23,8 @@ pub(super) struct Resumed {
     /// One for each worker.
     pub(super) slots: Vec<Slot>,
     pub(super) next_number: u64,
+    /// Headers that could not be written anew.
+    pub(super) unmended: Vec<Damage>,
 }
 
 /// Syncs, settles the cuts, and deals the open segments out. `next`: the first number to give out. `sound`: nothing is damaged;
@@ -39,14 +41,18 @@ pub(super) async fn resume<D: Disk>(
     let scans = std::mem::take(&mut store.scans);
     let mut open: Vec<&Scan> = scans.iter().filter(|scan| !scan.closed && !scan.lost && scan.at < scan.end).collect();
     // Those with most room first; of those with as much, the first.
-    open.sort_by_key(|scan| (scan.damaged, scan.at - scan.start, scan.number));
+    open.sort_by_key(|scan| (scan.damaged || scan.spoiled, scan.at - scan.start, scan.number));
     let mut settler = Settler { disk, superblock, watermark: store.watermark, next, dirty: false };
+    let mut unmended = Vec::new();
     for header in &store.mend {
         let start = SEGMENTS_START + u64::from(header.number) * superblock.segment_len;
         let emit = |page: &mut [u8]| {
             header.emit(&superblock.store, page);
         };
-        settler.page(start, emit).await?;
+        // Everything in the segment is known without it, until the next opening as well.
+        if settler.page(start, emit).await.is_err() {
+            unmended.push(Damage::mendable("the header of a segment, which cannot be written anew", start));
+        }
     }
     for &number in &store.leftovers {
         let first = SEGMENTS_START + u64::from(number) * superblock.segment_len + PAGE as u64;
@@ -67,7 +73,8 @@ pub(super) async fn resume<D: Disk>(
             prev: scan.prev,
             reserve: false,
         };
-        let goes_on = metas.len() < workers && !scan.damaged && scan.end - scan.at > PAGE as u64;
+        let sound = !scan.damaged && !scan.spoiled;
+        let goes_on = metas.len() < workers && sound && scan.end - scan.at > PAGE as u64;
         if !goes_on {
             settler.append(&mut meta, kind::SEGMENT_END).await?;
         } else if !scan.marked || !scan.blank {
@@ -101,7 +108,7 @@ pub(super) async fn resume<D: Disk>(
     }
     let (mut metas, mut bodies) = (metas.into_iter(), bodies.into_iter());
     let slots = (0..workers).map(|worker| Slot { worker, meta: metas.next(), body: bodies.next() }).collect();
-    Ok(Resumed { slots, next_number: settler.next })
+    Ok(Resumed { slots, next_number: settler.next, unmended })
 }
 
 /// Segments of blocks that have room, those with most room first.

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use super::base::{Base, Headers};
 use super::window::Window;
 use crate::body::{run_bytes, with_starts};
-use crate::disk::Disk;
-use crate::error::{Damage, Error};
+use crate::disk::{Disk, is_unreadable, read_again};
+use crate::error::{Damage, Error, UNREADABLE};
 use crate::index::{Effect, Location};
 use crate::limits::{PAGE, SEGMENTS_START};
 use crate::segments::{Segment, Use};
@@ -93,6 +93,10 @@ pub(super) struct Scan {
     /// Something in it was damaged. `lost`: and nothing was found after it, so that its end is not known.
     pub(super) damaged: bool,
     pub(super) lost: bool,
+    /// The first page behind its end that cannot be read, where nothing proves that it had been written.
+    unreadable: Option<u64>,
+    /// Sectors behind its end cannot be read: nothing more is appended to it.
+    pub(super) spoiled: bool,
     suspects: Vec<Suspect>,
     watermark: u64,
     /// What other segments' records say was durable of others: the segment, its offset, and the sequence number of who says so.
@@ -367,6 +371,7 @@ impl Store {
             self.scans[i].proven = self.scans[i].proven.max(self.proven_elsewhere(&self.scans[i]));
         }
         for scan in &mut self.scans {
+            scan.settle_unreadable();
             self.watermark = self.watermark.max(scan.watermark);
             self.highest = self.highest.max(scan.highest);
             self.suspects.append(&mut scan.suspects);
@@ -496,18 +501,28 @@ impl<D: Disk> Reader<'_, D> {
         if offset + PAGE as u64 > self.file_len {
             return Ok(None);
         }
-        let (result, buf) = self.disk.read(offset, self.disk.buffer(), 0..PAGE).await;
-        result?;
+        let (result, buf) = read_again(self.disk, offset, self.disk.buffer(), 0..PAGE).await;
+        match result {
+            Ok(()) => {}
+            // As one that does not verify: what is in the segment is known from elsewhere, or from its records.
+            Err(error) if is_unreadable(&error) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
         Ok(Header::parse(&buf.as_ref()[..PAGE], &self.superblock.store, number))
     }
 
-    /// Whether a record of this segment stands where the first one would.
+    /// Whether a record of this segment stands where the first one would, or that cannot be read.
     async fn begins(&self, from: From) -> Result<bool, Error> {
         if from.at + PAGE as u64 > self.file_len {
             return Ok(false);
         }
-        let (result, buf) = self.disk.read(from.at, self.disk.buffer(), 0..PAGE).await;
-        result?;
+        let (result, buf) = read_again(self.disk, from.at, self.disk.buffer(), 0..PAGE).await;
+        match result {
+            Ok(()) => {}
+            // There may be one: what follows will tell.
+            Err(error) if is_unreadable(&error) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
         let claim = record::claim(&buf.as_ref()[..PAGE], &self.superblock.store, from.at);
         Ok(claim.is_some_and(|claim| claim.generation >= from.floor))
     }
@@ -546,6 +561,7 @@ impl<D: Disk> Reader<'_, D> {
                 scan.claim = claim.map(|claim| claim.seq);
                 scan.tail = batch.claim.is_some() || !batch.found.is_empty() || hunt.first.is_some();
                 scan.blank = !scan.tail && !hunt.written;
+                scan.unreadable = window.unreadable(cursor.at..end);
                 return Ok(scan);
             }
             self.suspect(&mut window, &mut scan, &batch).await?;
@@ -648,7 +664,11 @@ impl<D: Disk> Reader<'_, D> {
 
     /// Notes a damaged record, and what can still be read of what it was about.
     async fn suspect(&self, window: &mut Window<'_, D>, scan: &mut Scan, batch: &Batch) -> Result<(), Error> {
-        let damage = Damage::new("a record that does not verify", batch.stopped);
+        let until = batch.stopped + batch.claim.as_ref().map_or(1, |claim| u64::from(claim.len));
+        let damage = match window.unreadable(batch.stopped..until) {
+            Some(page) => Damage::new(UNREADABLE, page.max(batch.stopped)),
+            None => Damage::new("a record that does not verify", batch.stopped),
+        };
         let mut name = None;
         if let Some(claim) = batch.claim {
             let bytes = window.bytes(batch.stopped, claim.len as usize).await?;
@@ -684,6 +704,8 @@ impl Scan {
             blank: false,
             damaged: false,
             lost: false,
+            unreadable: None,
+            spoiled: false,
             suspects: Vec::new(),
             watermark,
             witness: Vec::new(),
@@ -691,6 +713,22 @@ impl Scan {
             last: 0,
             highest: generation,
         }
+    }
+
+    /// Decides about sectors behind the end of the segment that cannot be read, though nothing proves that anything was there. If
+    /// the next batch would begin in them, a batch may have been there, acknowledged or not: nothing is written to this segment any
+    /// more. Otherwise nothing is lost, but what would be appended might be: the segment is ended.
+    fn settle_unreadable(&mut self) {
+        let Some(page) = self.unreadable else { return };
+        let lost = page <= self.at;
+        let damage = if lost || self.tail {
+            Damage::new(UNREADABLE, page)
+        } else {
+            Damage::mendable("unreadable sectors with nothing in them", page)
+        };
+        (self.damaged, self.lost) = (self.damaged || lost, self.lost || lost);
+        self.spoiled = true;
+        self.suspects.push(Suspect { damage, name: None });
     }
 
     /// Of a segment whose header could not be read, the first record tells the generation.

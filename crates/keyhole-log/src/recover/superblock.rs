@@ -1,9 +1,12 @@
 //! Reading and writing the two copies of the superblock.
 
-use crate::disk::Disk;
+use crate::disk::{Disk, is_unreadable, read_again};
 use crate::error::{Damage, Error};
 use crate::limits::{PAGE, SUPERBLOCK_AT};
 use crate::wire::superblock::{Invalid, Superblock, VERSION};
+
+/// What is said when neither copy can be read.
+const BOTH_SUPERBLOCKS: &str = "both superblocks (run `keyhole check --repair`)";
 
 /// The current superblock, and which copy is bad or older, so that it is to be written anew.
 pub(super) async fn read<D: Disk>(disk: &D) -> Result<(Superblock, Option<usize>), Error> {
@@ -14,9 +17,12 @@ pub(super) async fn read<D: Disk>(disk: &D) -> Result<(Superblock, Option<usize>
             copies.push(Err(Invalid::Foreign { empty: len == 0 }));
             continue;
         }
-        let (result, buf) = disk.read(offset, disk.buffer(), 0..PAGE).await;
-        result?;
-        copies.push(Superblock::parse(&buf.as_ref()[..PAGE]));
+        let (result, buf) = read_again(disk, offset, disk.buffer(), 0..PAGE).await;
+        copies.push(match result {
+            Ok(()) => Superblock::parse(&buf.as_ref()[..PAGE]),
+            Err(error) if is_unreadable(&error) => Err(Invalid::Damaged),
+            Err(error) => return Err(error.into()),
+        });
     }
     let Ok([a, b]) = <[_; 2]>::try_from(copies) else { unreachable!("there are two copies") };
     // A sound copy of another version is in charge, whatever the other one says.
@@ -41,7 +47,7 @@ fn refusal(a: Invalid, b: Invalid) -> Error {
         (Invalid::Version { found, .. }, _) | (_, Invalid::Version { found, .. }) => {
             Error::UnsupportedVersion { found, supported: VERSION }
         }
-        (Invalid::Damaged, _) | (_, Invalid::Damaged) => Damage::error("both superblocks", SUPERBLOCK_AT[0]),
+        (Invalid::Damaged, _) | (_, Invalid::Damaged) => Damage::error(BOTH_SUPERBLOCKS, SUPERBLOCK_AT[0]),
         (Invalid::Foreign { empty: true }, Invalid::Foreign { empty: true }) => Error::Foreign("it is empty"),
         _ => Error::Foreign("it does not begin as one"),
     }

@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::base::Base;
-use super::scan::{Found, Scan, Store};
+use super::scan::{Found, Scan, Store, Suspect};
 use crate::body::blocks;
 use crate::disk::Disk;
-use crate::error::Error;
+use crate::error::{Damage, Error, UNREADABLE};
 use crate::index::{Effect, Index, Location};
 use crate::limits::CHUNKS_MAX;
 use crate::log::read_verified;
@@ -29,14 +29,18 @@ pub(super) async fn cut<D: Disk>(
     store: &mut Store,
     base: &Base,
 ) -> Result<Vec<Found>, Error> {
-    let mut cuts = Cuts::new();
+    let (mut cuts, mut unreadable) = (Cuts::new(), Vec::new());
     for scan in &store.scans {
         for record in &scan.records {
             if proven(store, scan, record) {
                 continue;
             }
             let Some((id, runs)) = record.blocks() else { continue };
-            if !whole(disk, superblock, id, runs).await? {
+            if let Some(damage) = unsound(disk, superblock, id, runs).await? {
+                // A torn write is no news, but a sector that cannot be read is.
+                if damage.what == UNREADABLE {
+                    unreadable.push((id, damage));
+                }
                 cuts.insert(scan.number, record.batch);
                 break; // What follows in this segment goes with it.
             }
@@ -48,6 +52,9 @@ pub(super) async fn cut<D: Disk>(
         let cut = cuts.entry(segment).or_insert(batch);
         *cut = batch.min(*cut);
     }
+    let suspects = unreadable.into_iter().map(|(id, damage)| Suspect { damage, name: name_of(store, id) });
+    let suspects: Vec<Suspect> = suspects.collect();
+    store.suspects.extend(suspects);
     for scan in &mut store.scans {
         if let Some(&cut) = cuts.get(&scan.number) {
             scan.cut_at(cut);
@@ -66,19 +73,32 @@ fn proven(store: &Store, scan: &Scan, record: &Found) -> bool {
     (record.seq <= store.watermark && !record.moved) || record.at.offset() < scan.proven
 }
 
-/// Whether every block of a body verifies.
-async fn whole<D: Disk>(disk: &D, superblock: &Superblock, body: BodyId, runs: &[Run]) -> Result<bool, Error> {
+/// The bucket (by identity) and the key of the object that a record names with this body.
+fn name_of(store: &Store, id: BodyId) -> Option<(u64, String)> {
+    store.scans.iter().flat_map(|scan| &scan.records).find_map(|record| match &record.effect {
+        Effect::Put(put) if put.bodies.as_slice().contains(&id) => Some((put.bucket, put.key.0.to_string())),
+        _ => None,
+    })
+}
+
+/// Verifies the blocks of a body and returns the damage of the first one that fails.
+async fn unsound<D: Disk>(
+    disk: &D,
+    superblock: &Superblock,
+    body: BodyId,
+    runs: &[Run],
+) -> Result<Option<Damage>, Error> {
     let mut buf = disk.buffer();
     for id in blocks(body, runs) {
         let (result, back) = read_verified(disk, &superblock.store, &id, &(0..CHUNKS_MAX), buf).await;
         buf = back;
         match result {
             Ok(_) => {}
-            Err(Error::Damaged(_)) => return Ok(false),
+            Err(Error::Damaged(damage)) => return Ok(Some(*damage)),
             Err(error) => return Err(error),
         }
     }
-    Ok(true)
+    Ok(None)
 }
 
 /// Positions of all records, in the order of the sequence numbers.

@@ -1,9 +1,18 @@
 //! A view into a segment that moves forward as it is read.
+//!
+//! A page that the medium cannot give comes back as bytes that verify as nothing and are not zero, so that it is damage as a page
+//! with a wrong checksum is. The window remembers where such pages are.
 
-use crate::disk::Disk;
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use crate::disk::{Disk, is_unreadable, read_again};
 use crate::error::Error;
-use crate::limits::{BUFFER_LEN, PAGE};
+use crate::limits::{BUFFER_LEN, PAGE, REREAD_PAGES_MAX};
 use crate::wire::{align_down, align_up};
+
+/// Every byte of an unreadable page. No magic has it, and UTF-8 does not either.
+const FILLER: u8 = 0xff;
 
 /// Bytes of a segment, read as they are asked for. What is past the end of the file is zero.
 pub(crate) struct Window<'a, D: Disk> {
@@ -15,11 +24,21 @@ pub(crate) struct Window<'a, D: Disk> {
     base: u64,
     bytes: Vec<u8>,
     buf: Option<D::Buf>,
+    /// Offsets in the file of the pages that cannot be read.
+    unreadable: BTreeSet<u64>,
 }
 
 impl<'a, D: Disk> Window<'a, D> {
     pub(crate) fn new(disk: &'a D, file_len: u64, end: u64) -> Self {
-        Window { disk, file_len, end, base: end, bytes: Vec::new(), buf: Some(disk.buffer()) }
+        Window {
+            disk,
+            file_len,
+            end,
+            base: end,
+            bytes: Vec::new(),
+            buf: Some(disk.buffer()),
+            unreadable: BTreeSet::new(),
+        }
     }
 
     /// The bytes from `offset` on: `len` of them, or as many as there are in the segment.
@@ -50,11 +69,42 @@ impl<'a, D: Disk> Window<'a, D> {
         if there > 0 {
             let buf = self.buf.take().unwrap_or_else(|| self.disk.buffer());
             let (result, buf) = self.disk.read(from, buf, 0..there).await;
-            result?;
+            let buf = match result {
+                Ok(()) => buf,
+                Err(error) if is_unreadable(&error) => self.read_pages(from, buf, there).await?,
+                Err(error) => return Err(error.into()),
+            };
             self.bytes.extend_from_slice(&buf.as_ref()[..there]);
             self.buf = Some(buf);
         }
         self.bytes.resize(self.bytes.len() + len - there, 0);
         Ok(())
+    }
+
+    /// Reads the first `len` bytes of a buffer page by page, since they cannot be read together.
+    async fn read_pages(&mut self, from: u64, mut buf: D::Buf, len: usize) -> Result<D::Buf, Error> {
+        for at in (0..len).step_by(PAGE) {
+            let (offset, place) = (from + at as u64, at..at + PAGE);
+            let read = if self.unreadable.len() < REREAD_PAGES_MAX {
+                read_again(self.disk, offset, buf, place.clone()).await
+            } else {
+                self.disk.read(offset, buf, place.clone()).await
+            };
+            buf = read.1;
+            match read.0 {
+                Ok(()) => {}
+                Err(error) if is_unreadable(&error) => {
+                    D::part(&mut buf, place).fill(FILLER);
+                    self.unreadable.insert(offset);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(buf)
+    }
+
+    /// Offset of the first page that could not be read of those that a range touches, as far as they have been asked for.
+    pub(crate) fn unreadable(&self, range: Range<u64>) -> Option<u64> {
+        self.unreadable.range(align_down(range.start, PAGE as u64)..range.end).next().copied()
     }
 }

@@ -1,5 +1,6 @@
 //! The engine on a disk in memory: what it does when all goes well, and when it does not.
 
+mod bad_sectors;
 mod check;
 mod crash;
 mod damage;

@@ -252,7 +252,8 @@ impl Client {
     /// Judges an error of something that only reads.
     fn judge_read(&self, error: &Error, since: &Since, what: &str) {
         let failed = self.world.medium.happened().reads_failed > since.happened.reads_failed;
-        assert!(matches!(error, Error::Io(_)) && failed, "{what}: {error}");
+        // A read that fails each time that it is tried is damage.
+        assert!(matches!(error, Error::Io(_) | Error::Damaged(_)) && failed, "{what}: {error}");
     }
 
     /// Asks for a checkpoint, or for all that the cleaner can do.

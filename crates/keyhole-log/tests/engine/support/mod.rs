@@ -3,7 +3,7 @@
 pub(crate) mod store;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
@@ -12,6 +12,9 @@ use std::task::{Context, Poll};
 
 use keyhole_log::Disk;
 use keyhole_log::limits::{BUFFER_LEN, PAGE};
+
+/// The number of an input/output error.
+const EIO: i32 = 5;
 
 /// Devices write whole sectors.
 const SECTOR: usize = 512;
@@ -62,6 +65,18 @@ pub(crate) struct Medium {
     pub(crate) stop_after: Option<u64>,
     pub(crate) operations: u64,
     pub(crate) syncs: u64,
+    /// Offsets of pages that cannot be read (EIO), whatever is written to them.
+    pub(crate) unreadable: BTreeSet<u64>,
+    /// What cannot be read can be once it has been written.
+    pub(crate) heals: bool,
+    /// Number of the error of a read that fails.
+    pub(crate) read_error: i32,
+    /// Offsets of pages that cannot be written (EIO).
+    pub(crate) unwritable: BTreeSet<u64>,
+    /// Reads from now on that fail, although the medium is sound.
+    pub(crate) failing_reads: u64,
+    /// Reads that were asked for.
+    pub(crate) reads: u64,
 }
 
 struct Write {
@@ -100,6 +115,12 @@ impl Medium {
             stop_after: None,
             operations: 0,
             syncs: 0,
+            unreadable: BTreeSet::new(),
+            heals: false,
+            read_error: EIO,
+            unwritable: BTreeSet::new(),
+            failing_reads: 0,
+            reads: 0,
         }))
     }
 
@@ -137,6 +158,11 @@ impl Medium {
     /// Changes one byte of what is read.
     pub(crate) fn flip(&mut self, at: u64, mask: u8) {
         self.current[at as usize] ^= mask;
+    }
+
+    /// Where these bytes are that reads see.
+    pub(crate) fn find(&self, bytes: &[u8]) -> Option<u64> {
+        self.current.windows(bytes.len()).position(|window| window == bytes).map(|at| at as u64)
     }
 
     /// After [`bytes`](Self::bytes).
@@ -234,7 +260,15 @@ impl Disk for MemDisk {
     async fn read(&self, offset: u64, mut buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
         check_alignment(offset, &at);
         self.pause().await;
-        let medium = self.medium.borrow();
+        let mut medium = self.medium.borrow_mut();
+        medium.reads += 1;
+        let fails = medium.failing_reads > 0;
+        medium.failing_reads -= u64::from(fails);
+        if fails || medium.unreadable.range(offset..offset + at.len() as u64).next().is_some() {
+            // What a failed read leaves in the buffer is anything.
+            buf.0[at].fill(0x5e);
+            return (Err(io::Error::from_raw_os_error(medium.read_error)), buf);
+        }
         let from = offset as usize;
         let result = match medium.current.get(from..from + at.len()) {
             Some(bytes) => {
@@ -263,10 +297,15 @@ impl Disk for MemDisk {
         }
         self.pause().await;
         let mut medium = self.medium.borrow_mut();
-        if medium.fail_writes {
+        let spoiled = medium.unwritable.range(offset..offset + at.len() as u64).next().is_some();
+        if medium.fail_writes || spoiled {
             return (Err(io::Error::other("write failed")), buf);
         }
         let from = offset as usize;
+        if medium.heals {
+            let end = offset + at.len() as u64;
+            medium.unreadable.retain(|page| !(offset..end).contains(page));
+        }
         medium.current[from..from + at.len()].copy_from_slice(&buf.0[at]);
         if let Some(write) = medium.unsynced.get_mut(&number) {
             write.completed = true;

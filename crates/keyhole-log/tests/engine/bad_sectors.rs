@@ -1,0 +1,409 @@
+//! Unreadable sectors: each page of a small store in turn cannot be read, for good or until it is written, or returns garbage. The
+//! store opens, serves everything else, names what is lost, and goes on.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::rc::Rc;
+
+use futures_executor::LocalPool;
+
+use keyhole_log::limits::{PAGE, SEGMENT_LEN_MIN, SEGMENTS_START};
+use keyhole_log::{
+    CheckOptions, Condition, Content, CreateUpload, Damage, Error, Log, PutObject, PutPart, Report, check,
+};
+
+use crate::support::store::{Store, bytes, etag, format, options, read, write_body};
+use crate::support::{Crash, Medium, MemDisk};
+
+type Name = (String, String);
+
+/// What is wrong with the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// It returns other bytes than were written.
+    Garbage,
+    /// It cannot be read until it is written: the drive replaces the sector.
+    Unreadable,
+    /// It can never be read again, though writes to it succeed.
+    Dead,
+}
+
+async fn put(log: &Log<MemDisk>, bucket: &str, key: &str, seed: u64, len: usize) -> Result<(), Error> {
+    let content = Content::New(write_body(log, &bytes(seed, len), false).await?, [9; 24]);
+    let (head, labels, sealed) = (format!("head of {seed}").into_bytes(), Vec::new(), false);
+    let (bucket, key, etag, size) = (bucket.into(), key.into(), etag(seed), len as u64);
+    let (time_ms, condition) = (seed, Condition::None);
+    log.put_object(PutObject { bucket, key, content, head, labels, sealed, etag, size, time_ms, condition }).await
+}
+
+/// Objects of the sample: bucket, key, seed, length.
+const OBJECTS: [(&str, &str, u64, usize); 12] = [
+    ("photos", "inline", 1, 9_000),
+    ("photos", "block", 2, 90_000),
+    ("films", "empty", 3, 0),
+    ("films", "block", 4, 70_000),
+    ("films", "small", 5, 100),
+    ("photos", "together-0", 6, 700),
+    ("photos", "together-1", 7, 700),
+    ("photos", "together-2", 8, 700),
+    ("films", "newer", 9, 300),
+    ("films", "newer block", 10, 66_000),
+    ("photos", "newest", 11, 5_000),
+    ("photos", "newest block", 12, 80_000),
+];
+
+/// A store with two buckets, two checkpoints, objects and an upload from before the older one, between both, and after the newer
+/// one; segments open and closed. It ended without a checkpoint.
+fn sample() -> Vec<u8> {
+    let medium = Medium::new(21);
+    format(&medium, SEGMENTS_START + 12 * SEGMENT_LEN_MIN).unwrap();
+    let mut store = Store::maintained(&medium, options(2)).unwrap();
+    let logs = store.logs.clone();
+    store.run(async {
+        for bucket in ["photos", "films"] {
+            logs[0].create_bucket(bucket, 1).await.unwrap();
+        }
+        for (i, (bucket, key, seed, len)) in OBJECTS.into_iter().take(5).enumerate() {
+            put(&logs[i % 2], bucket, key, seed + 100, len).await.unwrap();
+            put(&logs[i % 2], bucket, key, seed, len).await.unwrap();
+        }
+        let id = [7; 16];
+        let (bucket, key, head, labels, sealed, time_ms) = ("photos", "upload", vec![1; 30], Vec::new(), false, 1);
+        let (declared, create_key) = (None, key.to_owned());
+        let create =
+            CreateUpload { bucket: bucket.into(), key: create_key, id, head, labels, sealed, time_ms, declared };
+        logs[1].create_upload(create).await.unwrap();
+        let upload = logs[1].upload(bucket, key, &id).unwrap().unwrap();
+        let content = write_body(&logs[1], &bytes(5, 67_000), false).await.unwrap();
+        let (number, salt, etag, size, info) = (3, [0; 24], [9; 16], 67_000, vec![4; 20]);
+        logs[1].put_part(PutPart { upload, number, content, salt, etag, size, time_ms, info }).await.unwrap();
+        logs[0].checkpoint().await.unwrap();
+        let together = OBJECTS[5..8].iter().map(|&(bucket, key, seed, len)| put(&logs[0], bucket, key, seed, len));
+        assert!(futures_util::future::join_all(together).await.into_iter().all(|done| done.is_ok()));
+        put(&logs[1], "films", "gone", 50, 100).await.unwrap();
+        for (bucket, key, seed, len) in &OBJECTS[8..10] {
+            put(&logs[1], bucket, key, *seed, *len).await.unwrap();
+        }
+        logs[1].delete_object("films", "gone", 1, Condition::None).await.unwrap();
+    });
+    drop(logs);
+    store.close();
+    medium.borrow_mut().crash(Crash::Lost);
+    let mut store = Store::maintained(&medium, options(1)).unwrap();
+    let log = store.log();
+    store.run(async {
+        put(&log, "photos", "newest", 60, 200).await.unwrap();
+        for (bucket, key, seed, len) in &OBJECTS[10..] {
+            put(&log, bucket, key, *seed, *len).await.unwrap();
+        }
+        put(&log, "films", "last", 70, 100).await.unwrap();
+        log.delete_object("films", "last", 1, Condition::None).await.unwrap();
+    });
+    drop((log, store));
+    let mut medium = medium.borrow_mut();
+    medium.crash(Crash::Lost);
+    std::mem::take(medium.bytes())
+}
+
+fn word(image: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(image[at..at + 8].try_into().unwrap())
+}
+
+fn half(image: &[u8], at: usize) -> usize {
+    usize::from(u16::from_le_bytes(image[at..at + 2].try_into().unwrap()))
+}
+
+/// Where the bytes are of each object that is current: its records and its block.
+fn places(image: &[u8]) -> BTreeMap<Name, Vec<Range<usize>>> {
+    let (mut bodies, mut objects, mut names) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    for at in (SEGMENTS_START as usize..image.len() - 80).step_by(8) {
+        if !image[at..].starts_with(b"khR1") || word(image, at + 40) != at as u64 {
+            continue;
+        }
+        let (len, seq) = (word(image, at + 8) as u32 as usize, word(image, at + 48));
+        let (payload, record) = (at + 80, at..at + len);
+        match image[at + 12] {
+            1 => {
+                let name = &image[payload + 10..payload + 10 + half(image, payload + 8)];
+                names.insert(seq, String::from_utf8(name.to_vec()).unwrap());
+            }
+            3 => {
+                let (id, size) = (word(image, payload), word(image, payload + 8) as usize);
+                let mut ranges = vec![record];
+                if image[payload + 16] == 1 {
+                    let block = word(image, payload + 32 + usize::from(image[payload + 17])) as usize;
+                    ranges.push(block..block + size.next_multiple_of(PAGE) + PAGE);
+                }
+                bodies.insert(id, ranges);
+            }
+            4 => {
+                let key_len = half(image, payload + 52);
+                let key = String::from_utf8(image[payload + 60..payload + 60 + key_len].to_vec()).unwrap();
+                let head_len = word(image, payload + 56) as u32 as usize;
+                let body = word(image, payload + 60 + key_len + head_len + 2);
+                let newest = objects.entry((word(image, payload), key)).or_insert((seq, record.clone(), body));
+                if newest.0 <= seq {
+                    *newest = (seq, record, body);
+                }
+            }
+            _ => {}
+        }
+    }
+    let named = objects.into_iter().map(|((bucket, key), (_, record, body))| {
+        let ranges = bodies[&body].iter().cloned().chain([record]).collect();
+        ((names[&bucket].clone(), key), ranges)
+    });
+    named.collect()
+}
+
+fn check_with(medium: &Rc<RefCell<Medium>>, repair: bool) -> Result<Report, Error> {
+    LocalPool::new().run_until(check(Rc::new(MemDisk::new(medium)), CheckOptions { repair }))
+}
+
+/// Reads every object; those that are not good, and what is said of them.
+async fn look(log: &Log<MemDisk>, expected: &[(&str, &str, u64, usize)]) -> BTreeMap<Name, Option<Damage>> {
+    let mut lost = BTreeMap::new();
+    for &(bucket, key, seed, len) in expected {
+        let found = match log.object(bucket, key).await {
+            Ok(Some(object)) if object.etag == etag(seed) => read(log, &object).await.map(Some),
+            Ok(_) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let name = (bucket.to_owned(), key.to_owned());
+        match found {
+            Ok(Some(data)) => assert!(data == bytes(seed, len), "{bucket}/{key}: wrong bytes"),
+            Ok(None) => drop(lost.insert(name, None)),
+            Err(Error::Damaged(damage)) => drop(lost.insert(name, Some(*damage))),
+            Err(error) => panic!("{bucket}/{key}: {error}"),
+        }
+    }
+    lost
+}
+
+async fn scrub(log: &Log<MemDisk>) -> BTreeSet<Name> {
+    let (mut cursor, mut found) = (Some(Default::default()), BTreeSet::new());
+    while let Some(at) = cursor {
+        let step = log.scrub(at).await.unwrap();
+        let names = step.findings.into_iter().map(|damage| (damage.bucket.unwrap(), damage.key.unwrap()));
+        found.extend(names);
+        cursor = step.next;
+    }
+    found
+}
+
+fn lay(medium: &Rc<RefCell<Medium>>, image: &[u8], page: usize, fault: Fault) {
+    let mut medium = medium.borrow_mut();
+    medium.bytes().clear();
+    medium.bytes().extend_from_slice(image);
+    (medium.unreadable, medium.heals) = (BTreeSet::new(), fault == Fault::Unreadable);
+    match fault {
+        Fault::Garbage => medium.bytes()[page..page + PAGE].fill(0x3c),
+        Fault::Unreadable | Fault::Dead => drop(medium.unreadable.insert(page as u64)),
+    }
+    medium.reload();
+}
+
+/// Runs a store with one bad page through a life; the objects that are lost.
+fn live(
+    medium: &Rc<RefCell<Medium>>,
+    image: &[u8],
+    page: usize,
+    fault: Fault,
+    touched: &BTreeMap<&Name, &Vec<Range<usize>>>,
+) -> BTreeSet<Name> {
+    let what = format!("{fault:?} at {page:#x}");
+    lay(medium, image, page, fault);
+    let report = check_with(medium, false).unwrap_or_else(|error| panic!("{what}: check: {error}"));
+    let mut store = Store::maintained(medium, options(1)).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let damaged = store.recovery.damaged.clone();
+    let log = store.log();
+    let lost = store.run(look(&log, &OBJECTS));
+    let scrubbed = store.run(scrub(&log));
+    let names: BTreeSet<Name> = lost.keys().cloned().collect();
+    let beyond = names.iter().any(|name| !touched.contains_key(name));
+    assert!(!beyond, "{what}: {names:?} lost, only {touched:?} is there; {damaged:?}");
+    let is_of = |damage: &Damage, name: &Name| {
+        damage.bucket.as_deref() == Some(&name.0) && damage.key.as_deref() == Some(&name.1)
+    };
+    // A record that cannot be read at all cannot be named: then the place is.
+    let unnamed = |damage: &Damage| {
+        let (offset, mut ranges) = (damage.offset as usize, touched.values().copied().flatten());
+        damage.key.is_none() && (offset / PAGE == page / PAGE || ranges.any(|range| range.contains(&offset)))
+    };
+    for (name, said) in &lost {
+        // A reader knows what it asked for.
+        let found = said.is_some() || damaged.iter().any(|damage| is_of(damage, name) || unnamed(damage));
+        // What nothing proves to have been durable is cut where it does not verify: a medium that tears writes does that.
+        let last = fault == Fault::Garbage && report.tails.iter().any(|tail| tail.contains(&(page as u64)));
+        assert!(found || last, "{what}: {name:?} is lost without a word: {damaged:?}");
+        assert_eq!(said.is_some(), scrubbed.contains(name), "{what}: {name:?} and {scrubbed:?}");
+        let findings = report.findings.iter().map(|finding| &finding.damage);
+        let checked = findings.clone().any(|damage| is_of(damage, name)) || findings.clone().any(unnamed);
+        assert!(checked || last, "{what}: {name:?} is not named by the check: {:?}", report.findings);
+    }
+    // Everything goes on: lost objects are written again, or deleted.
+    let again = names.iter().next().cloned();
+    store.run(async {
+        put(&log, "films", "after", 80, 70_000).await.unwrap_or_else(|error| panic!("{what}: put: {error}"));
+        put(&log, "films", "and after", 81, 70_000).await.unwrap();
+        assert!(log.delete_object("films", "after", 1, Condition::None).await.unwrap(), "{what}");
+        for (i, (bucket, key)) in names.iter().enumerate() {
+            if i == 0 {
+                put(&log, bucket, key, 90, 70_000).await.unwrap();
+            } else {
+                let _ = log.delete_object(bucket, key, 1, Condition::None).await.unwrap();
+            }
+        }
+        log.checkpoint().await.unwrap_or_else(|error| panic!("{what}: checkpoint: {error}"));
+        log.compact().await.unwrap_or_else(|error| panic!("{what}: compact: {error}"));
+        put(&log, "films", "small", 5, 100).await.unwrap();
+    });
+    drop(log);
+    store.close();
+    medium.borrow_mut().crash(Crash::Lost);
+    medium.borrow_mut().reload();
+    let mut store = Store::maintained(medium, options(1)).unwrap_or_else(|error| panic!("{what}: again: {error}"));
+    let log = store.log();
+    let mut expected: Vec<_> = OBJECTS.to_vec();
+    expected.retain(|(bucket, key, ..)| !names.contains(&((*bucket).into(), (*key).into())));
+    expected.push(("films", "and after", 81, 70_000));
+    if let Some((bucket, key)) = &again {
+        let seed = if (&**bucket, &**key) == ("films", "small") { (5, 100) } else { (90, 70_000) };
+        expected.push((bucket, key, seed.0, seed.1));
+    }
+    let lost = store.run(look(&log, &expected));
+    // What was moved or written to a dead sector is lost with it, but never silently.
+    let allowed = |said: &Option<Damage>| fault == Fault::Dead && said.is_some();
+    assert!(lost.values().all(allowed), "{what}, opened again: {lost:?}; {:?}", store.recovery.damaged);
+    store.run(async {
+        assert!(log.object("films", "after").await.unwrap().is_none(), "{what}: a deleted object is back");
+    });
+    drop(log);
+    store.close();
+    medium.borrow_mut().crash(Crash::Lost);
+    names
+}
+
+/// Pages to try: all that hold something, each end of a segment, and every fiftieth of the others.
+fn pages(medium: &Rc<RefCell<Medium>>, image: &[u8]) -> Vec<usize> {
+    lay(medium, image, PAGE, Fault::Dead); // Between the superblocks is nothing.
+    let report = check_with(medium, false).unwrap();
+    assert_eq!(report.findings, []);
+    let is_free = |page: usize| {
+        let (start, end) = (page as u64, (page + PAGE) as u64);
+        report.free.iter().any(|free| free.start <= start && end <= free.end)
+    };
+    let all = (0..image.len()).step_by(PAGE);
+    let tried = all.enumerate().filter(|&(i, page)| {
+        let near = page >= PAGE && !is_free(page - PAGE);
+        !is_free(page) || near || i.is_multiple_of(50) || page as u64 % SEGMENT_LEN_MIN == SEGMENTS_START
+    });
+    tried.map(|(_, page)| page).collect()
+}
+
+#[test]
+fn each_bad_page_costs_only_what_is_in_it() {
+    let image = sample();
+    let places = places(&image);
+    for (bucket, key, ..) in OBJECTS {
+        assert!(places.contains_key(&(bucket.to_owned(), key.to_owned())), "{bucket}/{key}");
+    }
+    let medium = Medium::new(22);
+    let pages = pages(&medium, &image);
+    assert!(pages.len() > 150, "{}", pages.len());
+    let (mut lost, mut worse) = (0, Vec::new());
+    for &page in &pages {
+        let touches = |ranges: &[Range<usize>]| ranges.iter().any(|at| at.start < page + PAGE && page < at.end);
+        let touched: BTreeMap<&Name, &Vec<Range<usize>>> =
+            places.iter().filter(|(_, ranges)| touches(ranges)).collect();
+        let garbage = live(&medium, &image, page, Fault::Garbage, &touched);
+        for fault in [Fault::Unreadable, Fault::Dead] {
+            let unreadable = live(&medium, &image, page, fault, &touched);
+            lost += unreadable.len();
+            if !unreadable.is_subset(&garbage) {
+                worse.push((page, fault, unreadable));
+            }
+        }
+    }
+    assert!(worse.is_empty(), "unreadable is worse than wrong: {worse:?}");
+    println!("{} pages, {lost} objects lost", pages.len());
+    assert!(lost > 100, "{lost}");
+}
+
+/// An error that passes is no damage: what could be read at the second or third attempt is all there.
+#[test]
+fn reads_that_fail_three_times_lose_nothing() {
+    let image = sample();
+    let medium = Medium::new(23);
+    for failing in [1, 3] {
+        lay(&medium, &image, PAGE, Fault::Dead);
+        medium.borrow_mut().failing_reads = failing;
+        let mut store = Store::maintained(&medium, options(1)).unwrap();
+        assert_eq!((store.recovery.damaged.len(), store.recovery.mended), (0, false));
+        let log = store.log();
+        medium.borrow_mut().failing_reads = failing;
+        assert_eq!(store.run(look(&log, &OBJECTS)), BTreeMap::new());
+        drop(log);
+        store.close();
+        medium.borrow_mut().crash(Crash::Lost);
+    }
+    lay(&medium, &image, PAGE, Fault::Dead);
+    medium.borrow_mut().failing_reads = keyhole_log::limits::READ_ATTEMPTS as u64;
+    let store = Store::maintained(&medium, options(1)).unwrap();
+    assert!(store.recovery.mended, "a copy of the superblock that could not be read is written anew");
+}
+
+/// A copy of the superblock, or a header, that can be neither read nor written is reported, and is no reason to refuse.
+#[test]
+fn a_mend_that_fails_is_reported() {
+    let image = sample();
+    let medium = Medium::new(24);
+    let superblocks = [0, 512 << 10];
+    let headers = (SEGMENTS_START as usize..image.len()).step_by(SEGMENT_LEN_MIN as usize);
+    let headers = headers.filter(|&at| image[at..].starts_with(b"keyhseg\n"));
+    for page in superblocks.into_iter().chain(headers) {
+        lay(&medium, &image, page, Fault::Dead);
+        medium.borrow_mut().unwritable.insert(page as u64);
+        let mut store = Store::open(&medium, 1);
+        let said = store.recovery.damaged.iter().any(|damage| damage.offset == page as u64 && damage.repairable);
+        assert!(said, "{page:#x}: {:?}", store.recovery);
+        let log = store.log();
+        assert_eq!(store.run(look(&log, &OBJECTS)), BTreeMap::new(), "{page:#x}");
+        drop((log, store));
+        medium.borrow_mut().unwritable.clear();
+        medium.borrow_mut().crash(Crash::Lost);
+    }
+}
+
+/// A dead region costs a bounded number of reads at recovery.
+#[test]
+fn a_dead_region_is_read_page_by_page_a_bounded_number_of_times() {
+    use keyhole_log::limits::{BUFFER_LEN, READ_ATTEMPTS, REREAD_PAGES_MAX};
+    let image = sample();
+    let medium = Medium::new(25);
+    lay(&medium, &image, PAGE, Fault::Dead);
+    Store::open(&medium, 1);
+    medium.borrow_mut().crash(Crash::Lost);
+    let sound = medium.borrow().reads;
+    let (start, pages) = (SEGMENTS_START as usize + SEGMENT_LEN_MIN as usize / 2, BUFFER_LEN / PAGE);
+    lay(&medium, &image, PAGE, Fault::Dead);
+    let dead = (0..pages).map(|page| (start + page * PAGE) as u64);
+    medium.borrow_mut().unreadable.extend(dead.filter(|page| *page < image.len() as u64));
+    medium.borrow_mut().reads = 0;
+    Store::open(&medium, 1);
+    let reads = medium.borrow().reads as usize;
+    let most = sound as usize + 4 * (pages + REREAD_PAGES_MAX * READ_ATTEMPTS + READ_ATTEMPTS);
+    assert!(reads <= most, "{reads} reads, {most} at most");
+}
+
+/// A failed read whose cause is not the medium ends the operation, and says nothing about the bytes.
+#[test]
+fn an_error_that_is_not_the_mediums_ends_the_opening() {
+    let image = sample();
+    let medium = Medium::new(26);
+    lay(&medium, &image, PAGE, Fault::Dead);
+    medium.borrow_mut().failing_reads = 1;
+    medium.borrow_mut().read_error = 12; // ENOMEM
+    assert!(matches!(Store::open_with(&medium, options(1)), Err(Error::Io(_))));
+}

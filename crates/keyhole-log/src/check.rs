@@ -16,7 +16,7 @@ use crate::error::{Damage, Error, UNREADABLE};
 use crate::index::{Index, Location};
 use crate::limits::{CHUNKS_MAX, PAGE, SUPERBLOCK_AT};
 use crate::log::{read_verified, worker};
-use crate::recover::{OpenOptions, Recovered, Window, open, recover};
+use crate::recover::{OpenOptions, RecoverOptions, Recovered, Window, open, recover};
 use crate::shared::Sync;
 use crate::types::BodyId;
 use crate::wire::block::stored_len;
@@ -136,7 +136,7 @@ struct Survey<'a, D> {
 }
 
 async fn survey<D: Disk>(disk: &D) -> Result<Report, Error> {
-    let mut recovered = recover(disk, true).await?;
+    let mut recovered = recover(disk, RecoverOptions { rebuild: true, extents: true }).await?;
     let mut findings: Vec<Damage> = std::mem::take(&mut recovered.recovery.damaged);
     if recovered.recovery.mended {
         findings.push(Damage::mendable("a copy of the superblock", 0));

@@ -129,6 +129,12 @@ pub const CHECKPOINT_AFTER_MIN: u64 = 256 << 20;
 /// See [`CHECKPOINT_AFTER_MIN`].
 pub const CHECKPOINT_AFTER_MAX: u64 = 1 << 30;
 
+/// Bytes of records that recovery reads at a time, of each segment that it replays.
+pub const REPLAY_READ: usize = 128 << 10;
+
+/// Bytes of records that recovery remembers as one stretch: so far apart are the places where it can begin to read them again.
+pub const REPLAY_SPAN: u64 = 1 << 20;
+
 /// Segments that the cleaner keeps to spare, so that who needs one need not wait for it.
 pub const CLEAN_AHEAD: u64 = 2;
 

@@ -311,6 +311,11 @@ impl Index {
         self.body(id) == Some(Location::LOST)
     }
 
+    /// Whether any body is referred to whose record is nowhere.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.bodies.iter().any(|(_, body)| body.at == Location::LOST)
+    }
+
     /// Every object: bucket, key, entry.
     pub(crate) fn objects(&self) -> impl Iterator<Item = (&str, &str, &Entry)> {
         let buckets = self.buckets.values();

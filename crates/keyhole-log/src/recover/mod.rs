@@ -4,20 +4,22 @@
 //! cannot be read it is *damage*, which is reported; what is not proven is an unacknowledged tail, which is whole or is *cut*.
 //! Proof is in the records: each says how far everything was durable when it was written. See `FORMAT.md` for the procedure.
 
+mod again;
 mod base;
+mod replay;
 mod resume;
 mod scan;
 mod superblock;
 mod tails;
 mod window;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::disk::{Disk, is_full};
 use crate::error::{Damage, Error};
-use crate::index::{Effect, Index};
+use crate::index::Index;
 use crate::limits::{
     CAPACITY_MAX, NUMBER_JUMP, PAGE, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_MAX, SEGMENTS_START, SUPERBLOCK_AT,
     WORKERS_MAX,
@@ -25,11 +27,9 @@ use crate::limits::{
 use crate::numbers::Numbers;
 use crate::segments::Segments;
 use crate::shared::{MaintenanceState, Shared, Slot, State, Sync};
-use crate::types::BodyId;
 use crate::wire::superblock::{Superblock, VERSION};
 
-use base::Base;
-use scan::{Found, Store};
+use scan::Store;
 pub(crate) use window::Window;
 
 /// What a new object file is made with.
@@ -105,7 +105,7 @@ pub(crate) struct Recovered {
     pub(crate) index: Index,
     store: Store,
     pub(crate) recovery: Recovery,
-    /// Where the records are that were replayed, and those of a checkpoint that do not verify.
+    /// Where the records are that were replayed, if that was asked for, and those of a checkpoint that do not verify.
     replayed: Vec<(u64, u32)>,
 }
 
@@ -136,26 +136,35 @@ impl Recovered {
     }
 }
 
-/// Reads what is there, and writes nothing. `rebuild`: where no checkpoint can be read, all records are replayed, as if there
-/// had never been one; objects that were deleted long ago may come back.
-pub(crate) async fn recover<D: Disk>(disk: &D, rebuild: bool) -> Result<Recovered, Error> {
+/// How to read what is there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RecoverOptions {
+    /// Where no checkpoint can be read, all records are replayed, as if there had never been one; objects that were deleted long
+    /// ago may come back.
+    pub(crate) rebuild: bool,
+    /// Whether [`Recovered::extents`] is going to be asked for, which takes memory for each record.
+    pub(crate) extents: bool,
+}
+
+/// Reads what is there, and writes nothing.
+pub(crate) async fn recover<D: Disk>(disk: &D, options: RecoverOptions) -> Result<Recovered, Error> {
     let (superblock, bad_copy) = superblock::read(disk).await?;
     check_segment_len(superblock.segment_len)
         .map_err(|_| Damage::error("a superblock with an impossible segment length", 0))?;
     let headers = scan::headers(disk, &superblock).await?;
     let mut damaged = Vec::new();
-    let mut base = base::load(disk, &superblock, &headers, rebuild, &mut damaged).await?;
+    let mut base = base::load(disk, &superblock, &headers, options.rebuild, &mut damaged).await?;
     let mut store = scan::scan(disk, &superblock, &headers, &base).await?;
-    let records = tails::cut(disk, &superblock, &mut store, &base).await?;
-    store.claim_segments_of_bodies(&records);
-    store.body_ends(&records, &base);
+    tails::cut(disk, &superblock, &mut store, &base).await?;
+    let mut replayed = replay::replay(disk, &superblock, &mut base, &mut store, options.extents).await?;
+    let index = replayed.index;
     damaged.append(&mut store.damage);
-    let index = replay(&mut base, &records, &store.bad_bodies, &mut damaged);
+    damaged.append(&mut replayed.damaged);
     // A checkpoint that was found damaged is not found once more among the records.
     store.suspects.retain(|suspect| base.bad.iter().all(|bad| bad.offset() != suspect.damage.offset));
     name_suspects(&index, std::mem::take(&mut store.suspects), &mut damaged);
     let recovery = Recovery {
-        records: records.len() as u64,
+        records: replayed.records,
         objects: index.totals.objects,
         uploads: index.totals.uploads,
         cut: store.scans.iter().filter(|scan| scan.tail).count() as u64,
@@ -163,8 +172,8 @@ pub(crate) async fn recover<D: Disk>(disk: &D, rebuild: bool) -> Result<Recovere
         upgraded_from: Some(superblock.version).filter(|version| *version != VERSION),
         damaged,
     };
-    let records = records.iter().map(|record| (record.at.offset(), record.len));
-    let replayed = records.chain(base.bad.iter().map(|at| (at.offset(), at.len()))).collect();
+    let bad = base.bad.iter().map(|at| (at.offset(), at.len()));
+    let replayed = replayed.extents.into_iter().chain(bad).collect();
     Ok(Recovered { superblock, bad_copy, index, store, recovery, replayed })
 }
 
@@ -178,7 +187,7 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared
     if options.workers == 0 || options.workers > WORKERS_MAX {
         return Err(Error::Capacity(format!("{} workers: between 1 and {WORKERS_MAX} are possible", options.workers)));
     }
-    let recovered = recover(disk, options.rebuild).await?;
+    let recovered = recover(disk, RecoverOptions { rebuild: options.rebuild, extents: false }).await?;
     let Recovered { mut superblock, bad_copy, index, store: mut found, mut recovery, .. } = recovered;
     let capacity = options.capacity.unwrap_or(superblock.capacity);
     check_capacity(capacity, superblock.segment_len, options.workers)?;
@@ -287,51 +296,6 @@ fn check_capacity(capacity: u64, segment_len: u64, workers: usize) -> Result<(),
         )));
     }
     Ok(())
-}
-
-/// Builds the index from the checkpoint, and from records in the order of their sequence numbers.
-fn replay(
-    base: &mut Base,
-    records: &[Found],
-    bad_bodies: &BTreeMap<BodyId, Damage>,
-    damaged: &mut Vec<Damage>,
-) -> Index {
-    let mut index = std::mem::take(&mut base.index);
-    for record in records {
-        if base.covers(record.seq) {
-            // Written again since, or out of date.
-            index.relocate(record.seq, record.at, &record.effect);
-            continue;
-        }
-        if index.apply(record.seq, record.at, &record.effect).is_ok() {
-            continue;
-        }
-        let (of, what, key) = match &record.effect {
-            Effect::Put(put) => (put.bucket, "an object in a bucket whose record is lost", Some(&*put.key.0)),
-            Effect::CreateUpload { bucket, key, .. } => {
-                (*bucket, "an upload in a bucket whose record is lost", Some(&*key.0))
-            }
-            Effect::SetBucket { bucket, .. } => (*bucket, "the settings of a bucket whose record is lost", None),
-            Effect::PutPart { bucket, upload, .. } => {
-                let of = if index.bucket_by_id(*bucket).is_some() { upload } else { bucket };
-                (*of, "a part of an upload whose record is lost", None)
-            }
-            _ => (u64::MAX, "a record that makes no sense", None),
-        };
-        // What was there before the checkpoint, and is not in it, had gone when it was written.
-        if of >= base.until {
-            damaged.push(Damage::new(what, record.at.offset()).of(None, key));
-        }
-    }
-    index.replayed();
-    for (bucket, key, entry) in index.objects() {
-        for id in entry.bodies.as_slice() {
-            let lost = || Damage::new("an object whose body's record is lost", entry.at.offset());
-            let bad = bad_bodies.get(id).cloned().or_else(|| index.is_lost(*id).then(lost));
-            damaged.extend(bad.map(|damage| damage.of(Some(bucket), Some(key))));
-        }
-    }
-    index
 }
 
 /// Says of damaged records which object they may have been about, as far as it can still be read.

@@ -12,8 +12,8 @@ use super::window::Window;
 use crate::body::{run_bytes, with_starts};
 use crate::disk::{Disk, is_unreadable, read_again};
 use crate::error::{Damage, Error, UNREADABLE};
-use crate::index::{Effect, Location};
-use crate::limits::{PAGE, SEGMENTS_START};
+use crate::index::Location;
+use crate::limits::{PAGE, REPLAY_READ, REPLAY_SPAN, SEGMENTS_START};
 use crate::segments::{Segment, Use};
 use crate::types::BodyId;
 use crate::wire::checkpoint::SegmentUse;
@@ -26,39 +26,26 @@ use crate::wire::{align_up, is_zero};
 /// Segments behind the last one in use that are searched for records although their headers and their beginnings are none.
 const HEADLESS_SEARCHED: u32 = 2;
 
-/// A record that was found.
-#[derive(Debug, Clone)]
-pub(super) struct Found {
-    pub(super) seq: u64,
-    pub(super) at: Location,
-    /// Header and payload.
-    pub(super) len: u32,
-    /// Whether it is proven to have been durable. Known once the tails have been decided about.
-    pub(super) proven: bool,
-    /// Where its batch begins, and the checksum of what is ahead of the batch.
-    pub(super) batch: u64,
-    pub(super) batch_prev: u32,
-    pub(super) effect: Effect,
-    /// The cleaner wrote it again: its number does not say when.
-    pub(super) moved: bool,
+/// Batches that stand one behind the other, all of whose records count. Recovery keeps these in place of the records, which it
+/// reads again when they take effect: a start takes little memory, however many records there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    /// Where the first batch begins.
+    pub(super) start: u64,
+    /// Where the last record ends.
+    pub(super) end: u64,
+    /// Checksum of the record ahead of the first batch; 0 after damage, where it is not known.
+    pub(super) prev: u32,
 }
 
-impl Found {
-    /// Of a body whose bytes are in blocks: its identity, its length and where they are.
-    pub(super) fn blocks(&self) -> Option<(BodyId, &[Run])> {
-        match &self.effect {
-            Effect::Body { id, runs, .. } if !runs.is_empty() => Some((*id, runs)),
-            _ => None,
-        }
-    }
-
-    /// Tells records of one number apart: the highest is the one that was written last.
-    pub(super) fn placed(&self) -> u64 {
-        match &self.effect {
-            Effect::Body { placed, .. } => *placed,
-            _ => 0,
-        }
-    }
+/// A record that the cleaner has written again, and that the checkpoint does not cover. Its number is out of the order of its
+/// segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MovedRecord {
+    pub(super) seq: u64,
+    /// Tells records of one body apart: the highest was written last. 0 for other records.
+    pub(super) placed: u64,
+    pub(super) at: Location,
 }
 
 /// A damaged record: where, and which bucket (by identity) and key it may have been about.
@@ -75,7 +62,15 @@ pub(super) struct Scan {
     pub(super) generation: u64,
     pub(super) start: u64,
     pub(super) end: u64,
-    pub(super) records: Vec<Found>,
+    /// Where the records are that count, in order.
+    pub(super) spans: Vec<Span>,
+    /// Whether the next batch stands right behind the last span.
+    contiguous: bool,
+    pub(super) moved: Vec<MovedRecord>,
+    /// Identities of the buckets and uploads that records in it create, and the offsets of these records.
+    pub(super) created: Vec<(u64, u64)>,
+    /// Sequence number of the first record that is in its first place.
+    pub(super) first: Option<u64>,
     /// Where the next batch goes.
     pub(super) at: u64,
     /// Checksum of the record ahead of it, or of the segment's header.
@@ -311,8 +306,8 @@ impl Store {
                 continue;
             }
             let scan = reader.segment(number, from, Hints::default(), base).await?;
-            let empty = scan.records.is_empty();
-            let first = scan.records.iter().find(|record| !record.moved).map_or(u64::MAX, |record| record.seq);
+            let empty = scan.spans.is_empty();
+            let first = scan.first.unwrap_or(u64::MAX);
             // The header was written ahead of the first batch, and made durable with it.
             if !witnessed && scan.proven <= scan.start && first > watermark {
                 if !empty {
@@ -385,7 +380,7 @@ impl Store {
         let in_use = self.table.iter().rposition(Segment::in_use).map_or(0, |last| last as u64 + 1);
         let end = known.chain(self.scans.iter().map(|scan| scan.proven)).max().unwrap_or(0);
         // But a file that was used, has lost its end, and with it every record there was.
-        let nothing_left = !self.scans.is_empty() && self.scans.iter().all(|scan| scan.records.is_empty());
+        let nothing_left = !self.scans.is_empty() && self.scans.iter().all(|scan| scan.spans.is_empty());
         let allocated = SEGMENTS_START + in_use * self.segment_len;
         if end > self.file_len || (nothing_left && self.watermark == 0 && allocated > self.file_len) {
             self.damage.push(Damage::new("the end of the file, which is missing", self.file_len));
@@ -398,64 +393,74 @@ impl Store {
         }
     }
 
-    /// A segment that records say has blocks is in use, even if its header cannot be read.
-    pub(super) fn claim_segments_of_bodies(&mut self, records: &[Found]) {
-        for record in records {
-            let Some((id, runs)) = record.blocks() else { continue };
-            for (start, run) in with_starts(runs) {
-                if run.offset + run_bytes(start, run) > self.file_len {
-                    let damage = Damage::new("an object with a block past the end of the file", run.offset);
-                    self.bad_bodies.insert(id, damage);
-                    continue;
-                }
-                let number = (run.offset.saturating_sub(SEGMENTS_START) / self.segment_len) as u32;
-                let Some(segment) = self.table.get_mut(number as usize) else { continue };
-                // One of an earlier use has gone for good.
-                if segment.used != Use::Blank || run.generation <= segment.generation {
-                    continue;
-                }
-                let generation = run.generation;
-                *segment = Segment { used: Use::Open(Kind::Body), generation, allocated: true, ..Segment::BLANK };
-                self.mend.push(Header { kind: Kind::Body, generation, number });
-                // Of a body that was not acknowledged everything may be there but this.
-                if record.proven {
-                    let start = SEGMENTS_START + u64::from(number) * self.segment_len;
-                    self.damage.push(Damage::mendable("the header of a segment of blocks", start));
-                }
-            }
-        }
-        while self.table.last().is_some_and(|last| last.used == Use::Blank && last.generation == 0) {
-            self.table.pop();
-        }
-    }
-
-    /// Where the blocks that records name end, in each segment of blocks that may be gone on with.
-    pub(super) fn body_ends(&mut self, records: &[Found], base: &Base) {
+    /// Begins to collect where the blocks end that records name, in each segment of blocks that may be gone on with.
+    pub(super) fn begin_bodies(&mut self, base: &Base) {
         for (segment, number) in self.table.iter_mut().zip(0u32..) {
             if segment.used == Use::Open(Kind::Body) {
                 let item = base.segments.get(&number).filter(|item| item.generation == segment.generation);
                 segment.written = item.map_or(0, |item| item.written).max(PAGE as u32);
             }
         }
-        for (_, runs) in records.iter().filter_map(Found::blocks) {
-            for (first, run) in with_starts(runs) {
-                let number = run.offset.saturating_sub(SEGMENTS_START) / self.segment_len;
-                let start = SEGMENTS_START + number * self.segment_len;
-                let Some(segment) = self.table.get_mut(number as usize) else { continue };
-                if segment.used == Use::Open(Kind::Body) && segment.generation == run.generation {
-                    let end = run.offset + run_bytes(first, run) - start;
-                    segment.written = segment.written.max(end as u32);
-                }
+    }
+
+    /// Takes in where the blocks of a body are. A segment that a record says has blocks is in use, even if its header cannot be
+    /// read. `proven`: the record was durable.
+    pub(super) fn body(&mut self, id: BodyId, runs: &[Run], proven: bool) {
+        for (first, run) in with_starts(runs) {
+            let bytes = run_bytes(first, run);
+            let number = (run.offset.saturating_sub(SEGMENTS_START) / self.segment_len) as u32;
+            let start = SEGMENTS_START + u64::from(number) * self.segment_len;
+            if run.offset + bytes > self.file_len {
+                let damage = Damage::new("an object with a block past the end of the file", run.offset);
+                self.bad_bodies.insert(id, damage);
+            } else {
+                self.claim_segment(number, run.generation, proven);
             }
+            let Some(segment) = self.table.get_mut(number as usize) else { continue };
+            if segment.used == Use::Open(Kind::Body) && segment.generation == run.generation {
+                segment.written = segment.written.max((run.offset + bytes - start) as u32);
+            }
+        }
+    }
+
+    fn claim_segment(&mut self, number: u32, generation: u64, proven: bool) {
+        let Some(segment) = self.table.get_mut(number as usize) else { return };
+        // One of an earlier use has gone for good.
+        if segment.used != Use::Blank || generation <= segment.generation {
+            return;
+        }
+        let (used, written) = (Use::Open(Kind::Body), PAGE as u32);
+        *segment = Segment { used, generation, written, allocated: true, ..Segment::BLANK };
+        self.mend.push(Header { kind: Kind::Body, generation, number });
+        // Of a body that was not acknowledged everything may be there but this.
+        if proven {
+            let start = SEGMENTS_START + u64::from(number) * self.segment_len;
+            self.damage.push(Damage::mendable("the header of a segment of blocks", start));
+        }
+    }
+
+    /// Forgets blank segments at the end that were never used, once all records have been taken in.
+    pub(super) fn trim(&mut self) {
+        while self.table.last().is_some_and(|last| last.used == Use::Blank && last.generation == 0) {
+            self.table.pop();
         }
     }
 }
 
 /// A batch, or how far it could be read.
+#[derive(Default)]
 struct Batch {
-    found: Vec<Found>,
+    /// Sequence numbers of the first and the last of its records that are in their first place.
+    first: Option<u64>,
+    last: Option<u64>,
+    /// The highest identity or place of a body.
+    highest: u64,
+    moved: Vec<MovedRecord>,
+    created: Vec<(u64, u64)>,
     /// Where the next batch begins; `None`: it is not whole.
     next: Option<u64>,
+    /// Where it begins.
+    start: u64,
     /// Where reading stopped, and what is claimed there.
     stopped: u64,
     claim: Option<Claim>,
@@ -531,7 +536,7 @@ impl<D: Disk> Reader<'_, D> {
     async fn segment(&self, number: u32, from: From, hints: Hints, base: &Base) -> Result<Scan, Error> {
         let start = self.start(number);
         let end = start + self.superblock.segment_len;
-        let mut window = Window::new(self.disk, self.file_len, end);
+        let mut window = Window::of(self.disk, self.file_len, end, REPLAY_READ);
         let mut scan = Scan::new(number, start, end, from, base.floor);
         scan.proven = hints.proven;
         let mut cursor = Cursor { at: scan.at, generation: from.generation, prev: from.prev, floor: from.floor };
@@ -540,7 +545,7 @@ impl<D: Disk> Reader<'_, D> {
                 scan.closed = true;
                 return Ok(scan);
             }
-            let batch = self.batch(&mut window, &mut scan, &cursor).await?;
+            let batch = self.batch(&mut window, &mut scan, &cursor, base).await?;
             scan.take_generation(&mut cursor, &batch);
             if let Some(next) = batch.next {
                 scan.accept(batch, next, &mut cursor);
@@ -553,19 +558,19 @@ impl<D: Disk> Reader<'_, D> {
             let hunt = self.hunt(&mut window, &scan, &cursor, batch.stopped).await?;
             let proven = hunt.proven.max(hints.proven);
             // A number says nothing of a record that has been written again.
-            let ahead = batch.found.iter().rev().find(|record| !record.moved).map_or(scan.last, |record| record.seq);
+            let ahead = batch.last.unwrap_or(scan.last);
             // Nor does a number that the checkpoint covers: in a header that was torn it may be what was there before.
             let claim = batch.claim.filter(|claim| !claim.moved && claim.seq > ahead && !base.covers(claim.seq));
             let claimed = claim.is_some_and(|claim| claim.seq <= hints.watermark.max(scan.watermark));
             if proven <= cursor.at && !claimed {
                 scan.claim = claim.map(|claim| claim.seq);
-                scan.tail = batch.claim.is_some() || !batch.found.is_empty() || hunt.first.is_some();
+                scan.tail = batch.claim.is_some() || !batch.is_empty() || hunt.first.is_some();
                 scan.blank = !scan.tail && !hunt.written;
                 scan.unreadable = window.unreadable(cursor.at..end);
                 return Ok(scan);
             }
             self.suspect(&mut window, &mut scan, &batch).await?;
-            scan.records.extend(batch.found);
+            scan.keep(batch, &cursor);
             match hunt.first {
                 Some((at, first)) if first || at < proven => cursor = Cursor { at, prev: None, ..cursor },
                 _ => {
@@ -577,11 +582,15 @@ impl<D: Disk> Reader<'_, D> {
     }
 
     /// Reads one batch. What is read of it holds by itself; it is the caller who knows whether it counts.
-    async fn batch(&self, window: &mut Window<'_, D>, scan: &mut Scan, cursor: &Cursor) -> Result<Batch, Error> {
-        let mut batch =
-            Batch { found: Vec::new(), next: None, stopped: cursor.at, claim: None, ended: false, marked: false };
+    async fn batch(
+        &self,
+        window: &mut Window<'_, D>,
+        scan: &mut Scan,
+        cursor: &Cursor,
+        base: &Base,
+    ) -> Result<Batch, Error> {
+        let mut batch = Batch { start: cursor.at, stopped: cursor.at, ..Batch::default() };
         let (mut prev, mut generation) = (cursor.prev, cursor.generation);
-        let batch_prev = cursor.prev.unwrap_or(0);
         let mut facts = Vec::new();
         loop {
             let at = batch.stopped;
@@ -610,7 +619,7 @@ impl<D: Disk> Reader<'_, D> {
                 return Ok(batch);
             };
             (prev, generation) = (Some(record.crc), Some(record.header.generation));
-            batch.found.push(found(cursor.at, batch_prev, &record, &payload));
+            batch.note(&record, &payload, base);
             facts.push((record.header.clone(), record.crc));
             batch.stopped = align_up(at + u64::from(record.len), record::ALIGN);
             if record.header.flags & LAST != 0 {
@@ -686,6 +695,32 @@ impl<D: Disk> Reader<'_, D> {
     }
 }
 
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.stopped == self.start
+    }
+
+    /// Notes what has to be known of a record before it is read again.
+    fn note(&mut self, record: &Record<'_>, payload: &Payload<'_>, base: &Base) {
+        let record::Header { seq, offset, flags, .. } = record.header;
+        let mut placed = 0;
+        match payload {
+            Payload::Body(body) => {
+                placed = body.placed;
+                self.highest = self.highest.max(body.id.0).max(placed);
+            }
+            Payload::BucketCreate { .. } | Payload::UploadCreate(_) => self.created.push((seq, offset)),
+            _ => {}
+        }
+        if flags & MOVED == 0 {
+            self.first = self.first.or(Some(seq));
+            self.last = Some(seq);
+        } else if !base.covers(seq) {
+            self.moved.push(MovedRecord { seq, placed, at: Location::new(offset, record.len) });
+        }
+    }
+}
+
 impl Scan {
     fn new(number: u32, start: u64, end: u64, from: From, watermark: u64) -> Self {
         let (generation, prev) = (from.generation.unwrap_or(0), from.prev.unwrap_or(0));
@@ -694,7 +729,11 @@ impl Scan {
             generation,
             start,
             end,
-            records: Vec::new(),
+            spans: Vec::new(),
+            contiguous: false,
+            moved: Vec::new(),
+            created: Vec::new(),
+            first: None,
             at: from.at,
             prev,
             proven: 0,
@@ -756,27 +795,37 @@ impl Scan {
         }
     }
 
-    fn accept(&mut self, batch: Batch, next: u64, cursor: &mut Cursor) {
-        for record in &batch.found {
-            if let Effect::Body { id, placed, .. } = record.effect {
-                self.highest = self.highest.max(id.0).max(placed);
+    /// The records of a batch count, as far as it could be read.
+    fn keep(&mut self, mut batch: Batch, cursor: &Cursor) {
+        self.first = self.first.or(batch.first);
+        self.moved.append(&mut batch.moved);
+        self.created.append(&mut batch.created);
+        let goes_on = std::mem::replace(&mut self.contiguous, batch.next.is_some());
+        match self.spans.last_mut().filter(|span| goes_on && batch.stopped - span.start <= REPLAY_SPAN) {
+            _ if batch.is_empty() => {}
+            Some(span) => span.end = batch.stopped,
+            None => {
+                self.spans.push(Span { start: batch.start, end: batch.stopped, prev: cursor.prev.unwrap_or(0) });
             }
         }
-        self.records.extend(batch.found);
+    }
+
+    fn accept(&mut self, batch: Batch, next: u64, cursor: &mut Cursor) {
+        self.highest = self.highest.max(batch.highest);
         (self.at, self.closed, self.marked) = (next, batch.ended, batch.marked);
+        self.keep(batch, cursor);
         (cursor.at, cursor.prev) = (next, Some(self.prev));
     }
-}
 
-fn found(batch: u64, batch_prev: u32, record: &Record<'_>, payload: &Payload<'_>) -> Found {
-    Found {
-        seq: record.header.seq,
-        at: Location::new(record.header.offset, record.len),
-        len: record.len,
-        proven: false,
-        batch,
-        batch_prev,
-        effect: Effect::of(payload),
-        moved: record.header.flags & MOVED != 0,
+    /// Leaves out what stands from a batch on. `prev`: the checksum ahead of it.
+    pub(super) fn cut_at(&mut self, cut: u64, prev: u32) {
+        (self.at, self.prev) = (cut, prev);
+        self.spans.retain(|span| span.start < cut);
+        if let Some(last) = self.spans.last_mut() {
+            last.end = last.end.min(cut);
+        }
+        self.moved.retain(|record| record.at.offset() < cut);
+        self.created.retain(|&(_, offset)| offset < cut);
+        (self.closed, self.marked, self.tail, self.blank) = (false, false, true, false);
     }
 }

@@ -26,19 +26,18 @@ pub(crate) struct Window<'a, D: Disk> {
     buf: Option<D::Buf>,
     /// Offsets in the file of the pages that cannot be read.
     unreadable: BTreeSet<u64>,
+    /// Bytes that are read at a time: whole pages, no more than a buffer has.
+    step: usize,
 }
 
 impl<'a, D: Disk> Window<'a, D> {
     pub(crate) fn new(disk: &'a D, file_len: u64, end: u64) -> Self {
-        Window {
-            disk,
-            file_len,
-            end,
-            base: end,
-            bytes: Vec::new(),
-            buf: Some(disk.buffer()),
-            unreadable: BTreeSet::new(),
-        }
+        Window::of(disk, file_len, end, BUFFER_LEN)
+    }
+
+    /// One that reads `step` bytes at a time, and takes little more memory than that.
+    pub(crate) fn of(disk: &'a D, file_len: u64, end: u64, step: usize) -> Self {
+        Window { disk, file_len, end, base: end, bytes: Vec::new(), buf: None, unreadable: BTreeSet::new(), step }
     }
 
     /// The bytes from `offset` on: `len` of them, or as many as there are in the segment.
@@ -60,14 +59,14 @@ impl<'a, D: Disk> Window<'a, D> {
         Ok(&self.bytes[at..at + until.saturating_sub(offset) as usize])
     }
 
-    /// Reads one buffer more.
+    /// Reads one step more.
     async fn load(&mut self) -> Result<(), Error> {
         let from = self.base + self.bytes.len() as u64;
-        let len = (self.end - from).min(BUFFER_LEN as u64) as usize;
+        let len = (self.end - from).min(self.step as u64) as usize;
         let there = align_up(self.file_len.saturating_sub(from).min(len as u64), PAGE as u64) as usize;
         let there = if from + there as u64 > self.file_len { there.saturating_sub(PAGE) } else { there };
         if there > 0 {
-            let buf = self.buf.take().unwrap_or_else(|| self.disk.buffer());
+            let buf = self.buf.take().unwrap_or_else(|| self.disk.buffer_of(self.step));
             let (result, buf) = self.disk.read(from, buf, 0..there).await;
             let buf = match result {
                 Ok(()) => buf,

@@ -7,6 +7,7 @@ mod damage;
 mod maintenance;
 mod objects;
 mod order;
+mod reread;
 mod trouble;
 mod uploads;
 mod versions;

@@ -1,0 +1,214 @@
+//! Records take effect, in the order of their numbers.
+//!
+//! The records of a segment are in that order, so those of all segments are merged as they are read: a segment is read from
+//! when its first number comes up to its end, and no more segments are read at a time than there were writers. Out of order are
+//! only records that the cleaner has moved. One that the checkpoint covers does nothing but tell the place of what is there
+//! with its number, which may come at any time. The others were kept by the first reading.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use super::again::{Again, BatchStart, Reread, Rereader};
+use super::base::Base;
+use super::scan::{MovedRecord, Scan, Store};
+use crate::disk::Disk;
+use crate::error::{Damage, Error};
+use crate::index::{Effect, Index, Location};
+use crate::log::read_record_if;
+use crate::types::BodyId;
+use crate::wire::payload::Payload;
+use crate::wire::superblock::Superblock;
+
+/// What came of it.
+pub(super) struct Replayed {
+    pub(super) index: Index,
+    /// Records that took effect.
+    pub(super) records: u64,
+    /// Where they are and how long, if that was asked for.
+    pub(super) extents: Vec<(u64, u32)>,
+    /// What refers to something that is not there.
+    pub(super) damaged: Vec<Damage>,
+}
+
+/// Builds the index from the checkpoint and the records that count.
+pub(super) async fn replay<D: Disk>(
+    disk: &D,
+    superblock: &Superblock,
+    base: &mut Base,
+    store: &mut Store,
+    extents: bool,
+) -> Result<Replayed, Error> {
+    let index = std::mem::take(&mut base.index);
+    let replayed = Replayed { index, records: 0, extents: Vec::new(), damaged: Vec::new() };
+    let scans = std::mem::take(&mut store.scans);
+    store.begin_bodies(base);
+    let mut replay =
+        Replay { base, store, with_extents: extents, placed: BTreeMap::new(), broken: Vec::new(), replayed };
+    let merged = replay.merge(disk, superblock, &scans).await;
+    let Replay { broken, mut replayed, .. } = replay;
+    store.scans = scans;
+    merged?;
+    for (number, damage) in broken {
+        store.note_damage(number, damage);
+    }
+    store.trim();
+    replayed.index.replayed();
+    replayed.name_lost(&store.bad_bodies);
+    Ok(replayed)
+}
+
+struct Replay<'a> {
+    base: &'a Base,
+    store: &'a mut Store,
+    with_extents: bool,
+    /// Bodies whose blocks the cleaner has moved: where they were written last.
+    placed: BTreeMap<BodyId, u64>,
+    /// Records that do not verify any more, and their segments.
+    broken: Vec<(u32, Damage)>,
+    replayed: Replayed,
+}
+
+/// A segment that is being read, and its next record that is in its first place.
+struct Source<'a, D: Disk> {
+    scan: &'a Scan,
+    reader: Option<Rereader<'a, D>>,
+    next: Option<Reread>,
+}
+
+impl Replay<'_> {
+    async fn merge<D: Disk>(&mut self, disk: &D, superblock: &Superblock, scans: &[Scan]) -> Result<(), Error> {
+        let mut moved: Vec<(MovedRecord, &Scan)> =
+            scans.iter().flat_map(|scan| scan.moved.iter().map(move |&record| (record, scan))).collect();
+        moved.sort_by_key(|(record, _)| (record.seq, record.placed));
+        let mut moved = moved.into_iter().peekable();
+        let mut sources: Vec<Source<'_, D>> =
+            scans.iter().map(|scan| Source { scan, reader: None, next: None }).collect();
+        let first = scans.iter().enumerate().filter(|(_, scan)| !scan.spans.is_empty());
+        let mut queue: BinaryHeap<_> = first.map(|(i, scan)| Reverse((scan.first.unwrap_or(0), i))).collect();
+        while let Some(Reverse((seq, i))) = queue.pop() {
+            while let Some((record, scan)) = moved.next_if(|(record, _)| record.seq < seq) {
+                self.moved(disk, superblock, &record, scan).await?;
+            }
+            let source = &mut sources[i];
+            if let Some(record) = source.next.take() {
+                self.take(source.scan, record);
+            }
+            let (scan, file_len) = (source.scan, self.store.file_len);
+            let reader = source
+                .reader
+                .get_or_insert_with(|| Rereader::new(disk, &superblock.store, file_len, scan.end, &scan.spans));
+            match self.advance(scan, reader).await? {
+                Some(record) => {
+                    queue.push(Reverse((record.seq.max(seq), i)));
+                    source.next = Some(record);
+                }
+                None => source.reader = None,
+            }
+        }
+        for (record, scan) in moved {
+            self.moved(disk, superblock, &record, scan).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads on to the next record of a segment that is in its first place.
+    async fn advance<D: Disk>(&mut self, scan: &Scan, reader: &mut Rereader<'_, D>) -> Result<Option<Reread>, Error> {
+        while let Some(again) = reader.next().await? {
+            match again {
+                Again::Damaged(damage) => self.broken.push((scan.number, damage)),
+                Again::Record(record) if !record.moved => return Ok(Some(record)),
+                Again::Record(record) if self.base.covers(record.seq) => self.take(scan, record),
+                // It was kept, and has its turn.
+                Again::Record(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// A moved record that the checkpoint does not cover has its turn.
+    async fn moved<D: Disk>(
+        &mut self,
+        disk: &D,
+        superblock: &Superblock,
+        moved: &MovedRecord,
+        scan: &Scan,
+    ) -> Result<(), Error> {
+        let wanted = |record: &crate::wire::record::Record<'_>| record.header.seq == moved.seq;
+        let found = read_record_if(disk, &superblock.store, moved.at, wanted, |record| {
+            let effect = Effect::of(&Payload::parse(record.header.kind, record.payload)?);
+            let (seq, at, len, batch) = (moved.seq, moved.at, record.len, BatchStart::default());
+            Some(Reread { seq, at, len, moved: true, batch, effect })
+        });
+        match found.await {
+            Ok(Some(record)) => self.take(scan, record),
+            Ok(None) | Err(Error::Damaged(_)) => {
+                let damage = Damage::new("a record that does not verify", moved.at.offset());
+                self.broken.push((scan.number, damage));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// A record takes effect.
+    fn take(&mut self, scan: &Scan, record: Reread) {
+        self.replayed.records += 1;
+        if self.with_extents {
+            self.replayed.extents.push((record.at.offset(), record.len));
+        }
+        if let Effect::Body { id, placed, runs, .. } = &record.effect
+            && !runs.is_empty()
+        {
+            let proven = self.store.proves(scan, &record);
+            self.store.body(*id, runs, proven);
+            if record.moved {
+                let last = self.placed.entry(*id).or_insert(*placed);
+                *last = (*last).max(*placed);
+            }
+            if self.placed.get(id).is_some_and(|last| last > placed) {
+                return;
+            }
+        }
+        let Replayed { index, damaged, .. } = &mut self.replayed;
+        if self.base.covers(record.seq) {
+            // Written again since, or out of date.
+            index.relocate(record.seq, record.at, &record.effect);
+        } else if index.apply(record.seq, record.at, &record.effect).is_err() {
+            damaged.extend(missing(index, self.base.until, record.at, &record.effect));
+        }
+    }
+}
+
+/// What a record refers to that is not there, unless it had gone when the checkpoint was written: then it is in no checkpoint.
+fn missing(index: &Index, until: u64, at: Location, effect: &Effect) -> Option<Damage> {
+    let (of, what, key) = match effect {
+        Effect::Put(put) => (put.bucket, "an object in a bucket whose record is lost", Some(&*put.key.0)),
+        Effect::CreateUpload { bucket, key, .. } => {
+            (*bucket, "an upload in a bucket whose record is lost", Some(&*key.0))
+        }
+        Effect::SetBucket { bucket, .. } => (*bucket, "the settings of a bucket whose record is lost", None),
+        Effect::PutPart { bucket, upload, .. } => {
+            let of = if index.bucket_by_id(*bucket).is_some() { upload } else { bucket };
+            (*of, "a part of an upload whose record is lost", None)
+        }
+        _ => (u64::MAX, "a record that makes no sense", None),
+    };
+    (of >= until).then(|| Damage::new(what, at.offset()).of(None, key))
+}
+
+impl Replayed {
+    /// Reports objects whose bodies are not there.
+    fn name_lost(&mut self, bad_bodies: &BTreeMap<BodyId, Damage>) {
+        let index = &self.index;
+        if bad_bodies.is_empty() && !index.has_lost() {
+            return;
+        }
+        for (bucket, key, entry) in index.objects() {
+            for id in entry.bodies.as_slice() {
+                let lost = || Damage::new("an object whose body's record is lost", entry.at.offset());
+                let bad = bad_bodies.get(id).cloned().or_else(|| index.is_lost(*id).then(lost));
+                self.damaged.extend(bad.map(|damage| damage.of(Some(bucket), Some(key))));
+            }
+        }
+    }
+}

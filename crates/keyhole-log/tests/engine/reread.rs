@@ -1,0 +1,104 @@
+//! Records are read twice when a store is opened. What verified at first and does not the second time is damage.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+
+use futures_executor::LocalPool;
+use keyhole_log::limits::{PAGE, SEGMENTS_START};
+use keyhole_log::{Disk, Error, Recovery, open};
+
+use super::support::store::{Store, get, keys, options, put};
+use super::support::{Buf, Crash, Medium, MemDisk};
+
+/// A disk on which one page goes bad once it has been read.
+struct Fading {
+    disk: MemDisk,
+    page: u64,
+    reads: Cell<usize>,
+}
+
+impl Disk for Fading {
+    type Buf = Buf;
+
+    fn buffer(&self) -> Buf {
+        self.disk.buffer()
+    }
+
+    fn buffer_of(&self, len: usize) -> Buf {
+        self.disk.buffer_of(len)
+    }
+
+    async fn read(&self, offset: u64, buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
+        let (first, len) = (at.start, at.len() as u64);
+        let (result, mut buf) = self.disk.read(offset, buf, at).await;
+        if (offset..offset + len).contains(&self.page) {
+            self.reads.set(self.reads.get() + 1);
+            if self.reads.get() > 1 {
+                let from = first + (self.page - offset) as usize;
+                buf.as_mut()[from..from + PAGE].fill(0x3c);
+            }
+        }
+        (result, buf)
+    }
+
+    async fn write(&self, offset: u64, buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
+        self.disk.write(offset, buf, at).await
+    }
+
+    async fn sync(&self) -> io::Result<()> {
+        self.disk.sync().await
+    }
+
+    async fn len(&self) -> io::Result<u64> {
+        self.disk.len().await
+    }
+
+    async fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.disk.discard(offset, len).await
+    }
+
+    async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.disk.allocate(offset, len).await
+    }
+}
+
+/// Opens a store one page of which goes bad between the two readings.
+fn open_fading(medium: &Rc<RefCell<Medium>>, page: u64) -> Result<Recovery, Error> {
+    let disk = Fading { disk: MemDisk::new(medium), page, reads: Cell::new(0) };
+    LocalPool::new().run_until(open(&disk, options(1))).map(|(_, recovery)| recovery)
+}
+
+#[test]
+fn record_that_fails_the_second_reading_is_damage() {
+    const OBJECTS: u64 = 6;
+    // The header of the segment, the bucket and the objects take a page each; the last page is the mark of an orderly end.
+    for page in 1..OBJECTS + 3 {
+        let (medium, mut store) = Store::fresh(page, 1);
+        let log = store.log();
+        store.run(log.create_bucket("bucket", 1)).unwrap();
+        for n in 0..OBJECTS {
+            store.run(put(&log, &format!("key {n}"), n, 100)).unwrap();
+        }
+        drop(log);
+        store.close();
+        medium.borrow_mut().crash(Crash::Process);
+        let recovery = open_fading(&medium, SEGMENTS_START + page * PAGE as u64).unwrap();
+        let what: Vec<_> = recovery.damaged.iter().map(|damage| damage.what).collect();
+        assert!(what.contains(&"a record that does not verify"), "page {page}: {what:?}");
+        // What is behind the bad page is read on, if the bucket is there.
+        let expected = match page {
+            1 => 0,
+            page if page == OBJECTS + 2 => OBJECTS,
+            _ => OBJECTS - 1,
+        };
+        assert_eq!(recovery.objects, expected, "page {page}");
+        // The bytes were there all the time, so the next opening finds everything.
+        medium.borrow_mut().crash(Crash::Process);
+        let mut store = Store::open(&medium, 1);
+        let log = store.log();
+        assert_eq!(keys(&log).len() as u64, OBJECTS, "page {page}: {:?}", store.recovery.damaged);
+        assert_eq!(store.run(get(&log, "key 3")), Some(3));
+    }
+}

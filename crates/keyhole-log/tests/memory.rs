@@ -1,0 +1,195 @@
+//! What the engine takes of the heap, by an allocator that counts: when a store is opened, and for uploads that stay.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_executor::LocalPool;
+use futures_util::future::join_all;
+use futures_util::task::LocalSpawnExt;
+use keyhole_log::limits::{BUFFER_LEN, SEGMENT_LEN_MIN};
+use keyhole_log::{
+    Condition, Content, Disk, Etag, Format, Log, NewBody, OpenOptions, PutObject, Recovery, Shared, Sync, create,
+    maintenance, open, worker,
+};
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static HEAP: PeakAlloc = PeakAlloc;
+
+/// The allocator counts for all threads, so only one test runs at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Bytes that an opening may take for each record that it replays, beside the index that comes of it.
+const PER_RECORD: usize = 64;
+
+/// Bytes that an opening may take whatever it replays: a few buffers, and the segments that are being read.
+const PER_OPENING: usize = 3 * BUFFER_LEN;
+
+/// Requests that are under way together.
+const AT_ONCE: usize = 64;
+
+/// A file, whose bytes are not on the heap.
+#[derive(Clone)]
+struct FileDisk(Rc<File>);
+
+struct Buf(Vec<u8>);
+
+impl AsRef<[u8]> for Buf {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsMut<[u8]> for Buf {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl Disk for FileDisk {
+    type Buf = Buf;
+
+    fn buffer(&self) -> Buf {
+        Buf(vec![0; BUFFER_LEN])
+    }
+
+    fn buffer_of(&self, len: usize) -> Buf {
+        Buf(vec![0; len])
+    }
+
+    async fn read(&self, offset: u64, mut buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
+        (self.0.read_exact_at(&mut buf.0[at], offset), buf)
+    }
+
+    async fn write(&self, offset: u64, buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
+        (self.0.write_all_at(&buf.0[at], offset), buf)
+    }
+
+    /// The file is never taken away from the process, so nothing is lost without it.
+    async fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    async fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    async fn discard(&self, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.0.set_len(self.0.metadata()?.len().max(offset + len))
+    }
+}
+
+/// An open store, whose worker and maintenance run while something is [`run`](Store::run).
+struct Store {
+    pool: LocalPool,
+    log: Log<FileDisk>,
+    recovery: Recovery,
+}
+
+fn new_disk(segment_len: u64) -> FileDisk {
+    let disk = FileDisk(Rc::new(tempfile::tempfile().unwrap()));
+    let format = Format { store_id: [7; 16], capacity: 4 << 30, segment_len, created_ms: 1 };
+    LocalPool::new().run_until(create(&disk, &format)).unwrap();
+    disk
+}
+
+fn open_shared(disk: &FileDisk) -> (Arc<Shared>, Recovery) {
+    let options = OpenOptions { sync: Sync::Deferred, workers: 1, capacity: None, ring: false, rebuild: false };
+    LocalPool::new().run_until(open(disk, options)).unwrap()
+}
+
+impl Store {
+    fn open(disk: &FileDisk) -> Store {
+        let (shared, recovery) = open_shared(disk);
+        let pool = LocalPool::new();
+        let (log, writer) = worker(Arc::clone(&shared), Rc::new(disk.clone()));
+        let (maintenance, its_writer) = maintenance(shared, Rc::new(disk.clone()));
+        let spawner = pool.spawner();
+        spawner.spawn_local(async move { writer.run().await }).unwrap();
+        spawner.spawn_local(async move { its_writer.run().await }).unwrap();
+        spawner.spawn_local(async move { maintenance.run().await }).unwrap();
+        Store { pool, log, recovery }
+    }
+
+    fn run<T>(&mut self, future: impl Future<Output = T>) -> T {
+        self.pool.run_until(future)
+    }
+
+    /// Does something for each of these numbers, many at a time.
+    fn each<F: Future<Output = ()>>(&mut self, numbers: Range<usize>, act: impl Fn(Log<FileDisk>, usize) -> F) {
+        for first in numbers.clone().step_by(AT_ONCE) {
+            let some = (first..numbers.end.min(first + AT_ONCE)).map(|n| act(self.log.clone(), n));
+            self.pool.run_until(join_all(some));
+        }
+    }
+}
+
+async fn body(log: &Log<FileDisk>, n: usize) -> NewBody {
+    let writer = log.body_writer();
+    let mut buf = log.disk().buffer_of(4096);
+    buf.0[..8].copy_from_slice(&n.to_le_bytes());
+    writer.finish(Some((buf, 100, &[])), b"").await.unwrap()
+}
+
+async fn put(log: Log<FileDisk>, key: usize, n: usize) {
+    let content = Content::New(body(&log, n).await, [0; 24]);
+    let put = PutObject {
+        bucket: "bucket".into(),
+        key: format!("object-{key:08}"),
+        content,
+        head: vec![5; 60],
+        labels: Vec::new(),
+        sealed: false,
+        etag: Etag { digest: [1; 16], parts: 0 },
+        size: 100,
+        time_ms: n as u64,
+        condition: Condition::None,
+    };
+    log.put_object(put).await.unwrap();
+}
+
+/// Opens the store as after a crash; what that took of the heap at most, beside what stays.
+fn transient(disk: &FileDisk) -> (usize, Recovery) {
+    HEAP.reset_peak_usage();
+    let opened = open_shared(disk);
+    let taken = HEAP.peak_usage() - HEAP.current_usage();
+    (taken, opened.1)
+}
+
+#[test]
+fn opening_after_a_crash_takes_little_more_than_the_index() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    const OBJECTS: usize = 10_000;
+    // Two for each object that is overwritten: a body and an object.
+    const RECORDS: usize = 30_000;
+    let disk = new_disk(SEGMENT_LEN_MIN);
+    let mut store = Store::open(&disk);
+    store.run(store.log.clone().create_bucket("bucket", 1)).unwrap();
+    store.each(0..OBJECTS, |log, n| put(log, n, n));
+    store.run(store.log.clone().checkpoint()).unwrap();
+    let mut peaks = Vec::new();
+    for round in 0..2 {
+        store.each(0..RECORDS / 4, |log, n| put(log, (n * 7 + round) % OBJECTS, n));
+        drop(store);
+        let (taken, recovery) = transient(&disk);
+        let records = recovery.records as usize;
+        assert!(records >= RECORDS / 2 * (round + 1) && recovery.damaged.is_empty(), "{recovery:?}");
+        assert_eq!(recovery.objects, OBJECTS as u64);
+        println!("{records} records since the checkpoint: {taken} bytes beside the index");
+        assert!(taken <= PER_OPENING + PER_RECORD * records, "{taken} bytes for {records} records");
+        peaks.push((records, taken));
+        store = Store::open(&disk);
+        assert_eq!(store.recovery.objects, OBJECTS as u64);
+    }
+    let [(fewer, less), (more, taken)] = peaks[..] else { panic!("two rounds") };
+    let each = taken.saturating_sub(less) / (more - fewer);
+    assert!(each <= PER_RECORD, "{each} bytes for each record more");
+}

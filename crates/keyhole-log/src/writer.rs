@@ -177,8 +177,10 @@ impl<D: Disk> Writer<D> {
                 return;
             }
             let len = block::stored_len(block.data_len as usize) as u64;
+            // Where a write has failed for want of space the next one waits until the file system has given some.
+            let is_writable = self.context.maintains || !self.context.shared.lock().segments.is_unwritable();
             match &mut self.body {
-                Some(body) if body.end - body.at >= len => {
+                Some(body) if body.end - body.at >= len && is_writable => {
                     let pin = SegmentPin::new(&self.context.shared, &mut self.context.shared.lock(), body.number);
                     let placed = Placed { offset: body.at, generation: body.generation, pin };
                     body.at += len;

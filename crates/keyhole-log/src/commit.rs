@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures_channel::oneshot;
 
+use crate::begin::Begun;
 use crate::disk::{Disk, is_full};
 use crate::error::Error;
 use crate::index::{Effect, Location};
@@ -65,6 +66,9 @@ impl Commit {
     }
 }
 
+/// Segments into which a batch is written in turn while writes fail for want of space.
+const WRITE_ATTEMPTS: u32 = 2;
+
 /// What goes to the disk together.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
@@ -95,10 +99,24 @@ impl Batch {
 }
 
 impl OpenMeta {
+    /// It has been ended before its time, as a batch could not be written whole.
+    fn is_sealed(&self) -> bool {
+        self.at == self.end
+    }
+
     /// Bytes for batches. A page is kept for the record that ends the segment.
     pub(crate) fn room(&self) -> usize {
         usize::try_from(self.end - self.at).unwrap_or(usize::MAX).saturating_sub(PAGE)
     }
+}
+
+/// A batch that may be there in part, as its write failed for want of space. The segment is to end where it begins.
+struct Torn {
+    /// The record that ends the segment.
+    end: Draft,
+    /// They have been refused. If the power fails ahead of the end record they may come back: until it is there nothing may be
+    /// acknowledged that does not go with them.
+    refused: Vec<Commit>,
 }
 
 /// A writer's access to its disk.
@@ -117,34 +135,36 @@ pub(crate) struct Context<D: Disk> {
     /// The buffer of the last batch, for the next one. It holds what is on the disk, and is wiped when the writer ends: to do so
     /// after each batch would cost as much as to fill it.
     spare: Cell<Option<D::Buf>>,
-}
-
-/// A segment that has just been begun.
-pub(crate) struct Begun {
-    pub(crate) number: u32,
-    pub(crate) generation: u64,
-    start: u64,
-    /// Where its first batch or block goes.
-    pub(crate) at: u64,
-    pub(crate) end: u64,
-    /// Checksum of its header.
-    crc: u32,
+    /// Where the open segment has to be ended before anything else is written.
+    torn: Cell<Option<Torn>>,
 }
 
 impl<D: Disk> Context<D> {
     pub(crate) fn new(shared: Arc<Shared>, disk: Rc<D>, worker: usize, maintains: bool) -> Self {
         let (turn, dirty, ended, spare) = (Cell::new(0), Cell::new(false), Cell::new(None), Cell::new(None));
-        Context { shared, disk, worker, maintains, turn, dirty, ended, spare }
+        let torn = Cell::new(None);
+        Context { shared, disk, worker, maintains, turn, dirty, ended, spare, torn }
     }
 
-    /// Writes the front of a buffer. A failure poisons the log: whether the bytes are there is unknown from then on.
+    /// Writes the front of a buffer. A failure poisons the log: whether the bytes are there is unknown from then on. But want of
+    /// space is `Full`: some of the bytes may be there, and nothing may rely on those that were there before.
     pub(crate) async fn write(&self, offset: u64, buf: D::Buf, len: usize) -> Result<(), Error> {
         self.dirty.set(true);
         let (result, _) = self.disk.write(offset, buf, 0..len).await;
-        self.poison_on(result)
+        self.full_or_poison(result)
     }
 
-    fn poison_on(&self, result: std::io::Result<()>) -> Result<(), Error> {
+    pub(crate) fn full_or_poison(&self, result: std::io::Result<()>) -> Result<(), Error> {
+        match result {
+            Err(error) if is_full(&error) => {
+                self.shared.lock().segments.write_failed();
+                Err(Error::Full)
+            }
+            result => self.poison_on(result),
+        }
+    }
+
+    pub(crate) fn poison_on(&self, result: std::io::Result<()>) -> Result<(), Error> {
         result.map_err(|error| {
             self.shared.poison();
             error.into()
@@ -163,90 +183,6 @@ impl<D: Disk> Context<D> {
         let syncing = noted.unwrap_or_else(|| state.begin_sync());
         state.end_sync(&syncing);
         Ok(())
-    }
-
-    /// What `attempt` gets, as soon as it gets anything: where there is no segment the cleaner may be able to make one. `None`: it is
-    /// not, or what `grows` the store is not to be had.
-    async fn when_there_is_space<T>(&self, grows: bool, mut attempt: impl FnMut(&mut State) -> Option<T>) -> Option<T> {
-        loop {
-            let waiting = {
-                let mut state = self.shared.lock();
-                if grows && state.is_full() {
-                    return None;
-                }
-                if let Some(found) = attempt(&mut state) {
-                    return Some(found);
-                }
-                if self.maintains || self.shared.poisoned() {
-                    return None;
-                }
-                state.wait_for_space()?
-            };
-            // Where nobody answers the cleaner has ended: then there is nothing to wait for next time.
-            let _ = waiting.await;
-        }
-    }
-
-    /// A segment, as soon as there is one.
-    async fn take(&self, purpose: Purpose) -> Option<u32> {
-        let take = |state: &mut State| {
-            let generation = state.numbers.generation();
-            let number = state.segments.take(purpose, generation)?;
-            state.wake_maintenance_if_short();
-            Some(number)
-        };
-        self.when_there_is_space(purpose.grows(), take).await
-    }
-
-    /// Begins a segment; `None`: the store is full, or the file system is.
-    pub(crate) async fn begin(&self, kind: segment::Kind, purpose: Purpose) -> Result<Option<Begun>, Error> {
-        let mut asked_again = false;
-        let number = loop {
-            let Some(number) = self.take(purpose).await else {
-                // Then nobody knows how full it is.
-                self.shared.check_poison()?;
-                // The file system may have space again.
-                let mut state = self.shared.lock();
-                if asked_again || !std::mem::take(&mut state.segments.growth_blocked) {
-                    return Ok(None);
-                }
-                asked_again = true;
-                continue;
-            };
-            let (start, len) = {
-                let state = self.shared.lock();
-                (state.segments.start(number), state.segments.len)
-            };
-            match self.disk.allocate(start, len).await {
-                Ok(()) => break number,
-                Err(error) => {
-                    {
-                        let mut state = self.shared.lock();
-                        state.segments.give_back(number);
-                        state.segments.growth_blocked = true;
-                    }
-                    if !is_full(&error) {
-                        return self.poison_on(Err(error)).map(|()| None);
-                    }
-                    if asked_again {
-                        return Ok(None);
-                    }
-                }
-            }
-        };
-        let (generation, start, len) = {
-            let state = self.shared.lock();
-            (state.segments.table[number as usize].generation, state.segments.start(number), state.segments.len)
-        };
-        let mut buf = self.disk.buffer();
-        let header = segment::Header { kind, generation, number };
-        let crc = header.emit(&self.shared.store, D::part(&mut buf, 0..PAGE));
-        self.write(start, buf, PAGE).await?;
-        let mut state = self.shared.lock();
-        state.counters.written.other += PAGE as u64;
-        let segment = &mut state.segments.table[number as usize];
-        (segment.written, segment.settled, segment.prev) = (PAGE as u32, PAGE as u32, crc);
-        Ok(Some(Begun { number, generation, start, at: start + PAGE as u64, end: start + len, crc }))
     }
 
     /// Writes records as one batch; the result is where they are, and whether they are durable: where that is wanted, and the write
@@ -270,7 +206,8 @@ impl<D: Disk> Context<D> {
         let stands_alone = u64::from(durable) == meta.at - meta.start && !drafts.iter().any(|draft| draft.has_blocks());
         let at_once = wanted && (stands_alone || sabotage::is(Sabotage::TrustWrites));
         // Of the segment ahead nobody else may say how far it went.
-        let witness = self.ended.take().unwrap_or(witness);
+        let (ended, prev) = (self.ended.take(), meta.prev);
+        let witness = ended.unwrap_or(witness);
         let mut buf = self.spare.take().unwrap_or_else(|| self.disk.buffer());
         let (mut at, mut places) = (0, Vec::with_capacity(drafts.len()));
         for (i, draft) in drafts.iter().enumerate() {
@@ -300,7 +237,13 @@ impl<D: Disk> Context<D> {
             false => self.disk.write(meta.at, buf, 0..len).await,
         };
         self.spare.set(Some(buf));
-        self.poison_on(result)?;
+        if let Err(error) = self.full_or_poison(result) {
+            // As far as the segment goes nothing has been appended.
+            self.ended.set(ended);
+            meta.prev = prev;
+            self.shared.lock().ends[self.worker].in_flight = u64::MAX;
+            return Err(error);
+        }
         meta.at += len as u64;
         self.appended(meta, drafts, len, at, at_once);
         Ok((places, at_once))
@@ -348,10 +291,24 @@ impl<D: Disk> Context<D> {
             (false, true) => Purpose::Deletions,
             (false, false) => Purpose::Meta { first: meta.is_none() },
         };
+        // Ahead of the end record of the old segment there is nothing to be written anywhere.
+        if self.is_torn() {
+            return Ok(None);
+        }
         let Some(begun) = self.begin(segment::Kind::Meta, purpose).await? else { return Ok(None) };
         match meta {
+            Some(old) if old.is_sealed() => {}
             Some(old) => {
-                self.append_own(old, kind::SEGMENT_END).await?;
+                let end = self.housekeeping(kind::SEGMENT_END);
+                match self.append(old, &[&end], false).await {
+                    Ok(_) => self.shared.lock().numbers.settled(end.seq),
+                    Err(Error::Full) => {
+                        self.shared.lock().segments.abandon(begun.number, true);
+                        self.torn.set(Some(Torn { end, refused: Vec::new() }));
+                        return Ok(None);
+                    }
+                    Err(error) => return Err(error),
+                }
                 // All of it is to be durable before the next segment says so. That is cheap, as it happens once a segment,
                 // and without it a log that is never flushed would never know anything to be durable.
                 self.sync().await?;
@@ -367,42 +324,6 @@ impl<D: Disk> Context<D> {
         let Begun { number, generation, start, at, end, crc } = begun;
         *meta = Some(OpenMeta { number, generation, start, end, at, prev: crc, reserve: deletions });
         Ok(Some(()))
-    }
-
-    /// Whether there is a segment for records of any kind, or the cleaner or the file system is able to make one.
-    async fn gets_spare(&self) -> Result<bool, Error> {
-        if self.when_there_is_space(true, |state| state.has_spare().then_some(())).await.is_some() {
-            return Ok(true);
-        }
-        // Then nobody knows how full it is.
-        self.shared.check_poison()?;
-        // The file system may have space again; if so, it is the reserve that has to be made good first.
-        if std::mem::take(&mut self.shared.lock().segments.growth_blocked) {
-            self.allocate_reserve().await?;
-        }
-        Ok(self.shared.lock().has_spare())
-    }
-
-    /// Takes the space of the segments that are reserved, so that deletions and cleaning are possible when the file system is
-    /// full. Where it is full already there is nothing to be done.
-    pub(crate) async fn allocate_reserve(&self) -> Result<(), Error> {
-        loop {
-            let (number, start, len) = {
-                let mut state = self.shared.lock();
-                let Some(number) = state.segments.next_reserve() else { return Ok(()) };
-                (number, state.segments.start(number), state.segments.len)
-            };
-            match self.disk.allocate(start, len).await {
-                Err(error) if is_full(&error) => {
-                    self.shared.lock().segments.growth_blocked = true;
-                    return Ok(());
-                }
-                result => self.poison_on(result)?,
-            }
-            if let Some(segment) = self.shared.lock().segments.table.get_mut(number as usize) {
-                segment.allocated = true;
-            }
-        }
     }
 
     /// Sees to it that there is room for the batch. What there is no room for fails, and leaves the batch.
@@ -442,17 +363,95 @@ impl<D: Disk> Context<D> {
         refuse(&self.shared, commit, error);
     }
 
+    /// Ends the open segment where a batch that failed for want of space begins, and makes that durable: then nothing of the batch
+    /// counts, whatever of it is there. `false`: there is no space for that either.
+    async fn seal(&self, meta: &mut OpenMeta, torn: Torn) -> Result<bool, Error> {
+        match self.append(meta, &[&torn.end], true).await {
+            Ok((_, true)) => {}
+            Ok((_, false)) => self.sync().await?,
+            Err(Error::Full) => {
+                self.torn.set(Some(torn));
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+        meta.end = meta.at;
+        {
+            let mut state = self.shared.lock();
+            state.numbers.settled(torn.end.seq);
+            state.settle(self.worker, meta);
+            state.close_segment(meta.number, self.maintains);
+            // From now on the segment may be freed: nobody bears witness for it.
+            state.ends[self.worker] = End::NONE;
+        }
+        for commit in torn.refused {
+            self.refuse(commit, &Error::Full);
+        }
+        Ok(true)
+    }
+
+    /// Writes the records of a batch; where there is no room for some, these fail and leave the batch.
+    async fn write_records(
+        &self,
+        meta: &mut Option<OpenMeta>,
+        batch: &mut Batch,
+        at_once: bool,
+    ) -> Result<(Vec<Location>, bool), Error> {
+        if let Some(meta) = meta
+            && let Some(torn) = self.torn.take()
+            && !self.seal(meta, torn).await?
+        {
+            self.shed(batch, |_| false);
+            return Ok((Vec::new(), false));
+        }
+        for _ in 0..WRITE_ATTEMPTS {
+            self.make_room(meta, batch).await?;
+            let drafts: Vec<&Draft> = batch.commits.iter().flat_map(|commit| &commit.drafts).collect();
+            let Some(meta) = meta.as_mut().filter(|_| !drafts.is_empty() && !self.is_torn()) else { break };
+            let filled = if at_once { self.fill_ahead(meta, batch.space()).await } else { Ok(()) };
+            let result = match filled {
+                Ok(()) => self.append(meta, &drafts, at_once).await,
+                Err(error) => Err(error),
+            };
+            match result {
+                Err(Error::Full) => {}
+                result => return result,
+            }
+            let end = self.housekeeping(kind::SEGMENT_END);
+            if !self.seal(meta, Torn { end, refused: Vec::new() }).await? {
+                self.hold_back(batch);
+                break;
+            }
+        }
+        self.shed(batch, |_| false);
+        Ok((Vec::new(), false))
+    }
+
+    fn is_torn(&self) -> bool {
+        let torn = self.torn.take();
+        let is_torn = torn.is_some();
+        self.torn.set(torn);
+        is_torn
+    }
+
+    /// Answers those whose records may be there, and keeps their names reserved and their blocks until that is decided.
+    fn hold_back(&self, batch: &mut Batch) {
+        let Some(mut torn) = self.torn.take() else { return };
+        for mut commit in batch.commits.drain(..) {
+            let done = std::mem::replace(&mut commit.done, oneshot::channel().0);
+            let _ = done.send(Err(Error::Full)); // Nobody waits: the request was given up.
+            torn.refused.push(commit);
+        }
+        self.torn.set(Some(torn));
+    }
+
     async fn write_batch(&self, meta: &mut Option<OpenMeta>, batch: &mut Batch) -> Result<Vec<Location>, Error> {
         self.shared.check_poison()?;
-        self.make_room(meta, batch).await?;
-        self.shared.lock().counters.batches.count(batch.commits.len());
-        let drafts: Vec<&Draft> = batch.commits.iter().flat_map(|commit| &commit.drafts).collect();
         let early = sabotage::is(Sabotage::AcknowledgeEarly) && self.turn.get().is_multiple_of(2);
         let at_once = self.shared.sync == Sync::Always && batch.commits.iter().any(|commit| !commit.relaxed) && !early;
-        let (places, is_durable) = match meta {
-            Some(meta) if !drafts.is_empty() => self.append(meta, &drafts, at_once).await?,
-            _ => (Vec::new(), false),
-        };
+        let (places, is_durable) = self.write_records(meta, batch, at_once).await?;
+        self.shared.lock().counters.batches.count(batch.commits.len());
+        let at_once = at_once && !batch.commits.is_empty();
         if !batch.flushes.is_empty() || (at_once && !is_durable) {
             self.sync().await?;
         }
@@ -491,17 +490,6 @@ impl State {
         self.ends[worker].in_flight = u64::MAX;
         let segment = &mut self.segments.table[meta.number as usize];
         (segment.settled, segment.prev) = ((meta.at - meta.start) as u32, meta.prev);
-    }
-
-    /// For a segment, or for there to be none to be had; `None`: there is none to be had.
-    fn wait_for_space(&mut self) -> Option<oneshot::Receiver<()>> {
-        if !self.maintenance.running || self.maintenance.stuck {
-            return None;
-        }
-        let (sender, receiver) = oneshot::channel();
-        self.maintenance.space.push(sender);
-        self.wake_maintenance();
-        Some(receiver)
     }
 }
 
@@ -568,7 +556,7 @@ fn apply<D: Disk>(context: &Context<D>, commits: Vec<Commit>, places: Vec<Locati
         state.index.unpin(&commit.pinned);
         answers.push((commit.done, result, commit.holds));
     }
-    if let Some(meta) = meta {
+    if let Some(meta) = meta.filter(|meta| !meta.is_sealed()) {
         state.settle(context.worker, meta);
     }
     state.wake_maintenance_if_due();
@@ -589,6 +577,8 @@ pub(crate) async fn close<D: Disk>(context: &Context<D>, meta: Option<OpenMeta>)
         return;
     }
     if let Some(mut meta) = meta
+        && !meta.is_sealed()
+        && !context.is_torn()
         && context.append_own(&mut meta, kind::MARK).await.is_ok()
     {
         let _ = context.sync().await;

@@ -5,6 +5,17 @@ use std::ops::Range;
 
 use crate::limits::READ_ATTEMPTS;
 
+/// A range of the file whose space is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// Where it begins.
+    pub offset: u64,
+    /// How long it is.
+    pub len: u64,
+    /// It has been written since its space was taken, so that writing over it changes no metadata of the file system.
+    pub written: bool,
+}
+
 /// One file or block device, as one thread sees it. Buffers are owned: they go into an operation and come back from it.
 ///
 /// A future of this trait that is dropped may still take effect on the storage; the log never drops one that writes.
@@ -65,15 +76,45 @@ pub trait Disk: 'static {
     /// Length of the file or device.
     async fn len(&self) -> io::Result<u64>;
 
-    /// Gives the space of a range back (a hole in a file, discard of a device). Afterwards it reads as anything. It is no
-    /// failure if there is no such thing here.
+    /// Gives the space of a range back (a hole in a file, discard of a device). Afterwards it reads as anything. `Unsupported`
+    /// where this cannot be done.
     async fn discard(&self, offset: u64, len: u64) -> io::Result<()>;
 
-    /// Makes the file reach `offset + len`, with the space taken (fallocate). `StorageFull` when there is none.
+    /// Makes the file reach `offset + len`, with the space taken (fallocate). `StorageFull` when there is none. The log does not
+    /// ask for space that it knows to be there.
     async fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// The ranges of the file whose space is there, in order, without overlap; `None`: unknown.
+    async fn extents(&self) -> io::Result<Option<Vec<Extent>>> {
+        Ok(None)
+    }
+
+    /// Whether the first write into allocated space costs more than those that follow, as it changes metadata of the file system.
+    fn first_write_is_slow(&self) -> bool {
+        true
+    }
 }
 
-/// Whether an allocation failed for want of space, which is no failure of the disk.
+/// How much of a range has its space there, from the beginning of `extents`: all of it or not, and how many bytes from its beginning
+/// have been written as well.
+pub(crate) fn coverage(extents: &[Extent], range: Range<u64>) -> (bool, u64) {
+    let first = extents.partition_point(|extent| extent.offset + extent.len <= range.start);
+    let mut allocated = range.start;
+    let mut written = range.start;
+    for extent in extents.iter().skip(first) {
+        if extent.offset > allocated || allocated >= range.end {
+            break;
+        }
+        let end = extent.offset.saturating_add(extent.len);
+        if extent.written && written == allocated {
+            written = end.min(range.end);
+        }
+        allocated = end;
+    }
+    (allocated >= range.end, written - range.start)
+}
+
+/// Whether an allocation or a write failed for want of space, which is no failure of the disk.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
@@ -152,5 +193,19 @@ mod tests {
         for kind in [io::ErrorKind::Interrupted, io::ErrorKind::OutOfMemory, io::ErrorKind::InvalidInput] {
             assert!(!is_unreadable(&kind.into()), "{kind}");
         }
+    }
+
+    #[test]
+    fn coverage_ends_at_holes_and_at_unwritten_space() {
+        let extent = |offset, len, written| Extent { offset, len, written };
+        let extents = [extent(0, 10, true), extent(10, 10, false), extent(30, 5, true), extent(35, 5, true)];
+        assert_eq!(coverage(&extents, 0..10), (true, 10));
+        assert_eq!(coverage(&extents, 0..20), (true, 10));
+        assert_eq!(coverage(&extents, 5..21), (false, 5));
+        assert_eq!(coverage(&extents, 12..20), (true, 0));
+        assert_eq!(coverage(&extents, 20..30), (false, 0));
+        assert_eq!(coverage(&extents, 31..40), (true, 9));
+        assert_eq!(coverage(&extents, 31..41), (false, 9));
+        assert_eq!(coverage(&[], 0..1), (false, 0));
     }
 }

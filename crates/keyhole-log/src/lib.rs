@@ -14,6 +14,7 @@
 
 pub mod limits;
 
+mod begin;
 mod body;
 mod check;
 mod commit;
@@ -39,7 +40,7 @@ pub mod format {}
 
 pub use body::{BodyWriter, LastBlock, NewBody};
 pub use check::{CheckOptions, Finding, Report, Verdict, check};
-pub use disk::Disk;
+pub use disk::{Disk, Extent};
 pub use error::{Damage, Error};
 pub use log::{Body, Log, OpenBlock, ScrubCursor, ScrubStep, Tags, worker};
 pub use maintain::{Compacted, Maintenance, maintenance};

@@ -165,6 +165,17 @@ pub const CLEAN_IDLE_MAX: u32 = 3;
 /// full: to gain one segment more than twenty would have to be moved.
 pub const CLEAN_LIVE_MAX: u64 = 95;
 
+/// Bytes of a segment for records that are written in advance, at a time: a long write, and one change of the file system's metadata
+/// for so many batches of two pages.
+pub const FILL_STEP: usize = BLOCK_DATA;
+
+/// Batches up to this length are worth writing in advance for: of those that are longer the change of metadata is a small part.
+pub const FILL_BATCH_MAX: usize = 64 * 1024;
+
+/// Requests that are refused while the file system is full before one of them asks it again: where each did, refusals would take
+/// all of a core. A caller that has a clock lets them ask sooner, by [`Shared::expect_space`](crate::Shared::expect_space).
+pub const SPACE_ASK_AFTER: u32 = 256;
+
 /// Longest file: locations in the index have 47 bits for an offset in units of 8 bytes.
 pub const CAPACITY_MAX: u64 = 1 << 50;
 

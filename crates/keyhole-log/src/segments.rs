@@ -3,11 +3,15 @@
 //! A segment is *blank* until it is begun, then *open*, then *closed*. A closed one of which nothing is of use any more is
 //! *condemned*: it becomes blank again as soon as no checkpoint that is kept knows of anything in it, and nobody reads it.
 
+mod space;
+
 use std::collections::BTreeSet;
 
 use crate::limits::{CLEAN_AHEAD, CLEAN_BATCH, CLEAN_RESERVE, CLEAN_SLACK, LIVE_MAX, PAGE, SEGMENTS_START};
 use crate::wire::checkpoint::{SegmentItem, SegmentUse};
 use crate::wire::segment::Kind;
+use space::Growth;
+pub(crate) use space::Step;
 
 /// What a segment is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +43,10 @@ pub(crate) struct Segment {
     pub(crate) prev: u32,
     /// Reads and writes under way, and blocks that no record names yet. As long as there are any it is not freed.
     pub(crate) pins: u32,
-    /// Its space has not been given back to the file system.
+    /// The file system has given its space, and has not got it back. Every use of the segment keeps this.
     pub(crate) allocated: bool,
+    /// Bytes from its beginning that have been written since its space was given, by whatever use.
+    pub(crate) filled: u32,
     /// The maintenance has begun it.
     pub(crate) cleaner: bool,
 }
@@ -55,6 +61,7 @@ impl Segment {
         prev: 0,
         pins: 0,
         allocated: false,
+        filled: 0,
         cleaner: false,
     };
 
@@ -141,8 +148,11 @@ pub(crate) struct Segments {
     pub(crate) checkpoints: u64,
     /// Segments that were condemned less those that the maintenance has begun: what it gains, whatever others take meanwhile.
     pub(crate) progress: i64,
-    /// The file system had no space when it was last asked: only segments whose space is there can be begun.
-    pub(crate) growth_blocked: bool,
+    growth: Growth,
+    /// A write has failed for want of space, and the file system has not given any since: nothing that grows the store goes on.
+    is_unwritable: bool,
+    /// Segments for records are written once before they are used.
+    fills: bool,
 }
 
 impl Segments {
@@ -159,7 +169,9 @@ impl Segments {
             without_meta: workers,
             checkpoints: 0,
             progress: 0,
-            growth_blocked: false,
+            growth: Growth::Open,
+            is_unwritable: false,
+            fills: false,
         }
     }
 
@@ -207,7 +219,7 @@ impl Segments {
 
     /// Segments that could still be begun.
     pub(crate) fn free(&self) -> u64 {
-        if self.growth_blocked {
+        if self.is_growth_blocked() {
             return self.ready();
         }
         let growth = Segments::most(self.len, self.capacity).saturating_sub(self.table.len() as u64);
@@ -219,7 +231,7 @@ impl Segments {
     /// to be divided.
     fn gained(&self) -> u64 {
         let reserved =
-            if self.growth_blocked { self.reserve.blank() } else { self.reserve.unfilled() } + self.without_meta;
+            if self.is_growth_blocked() { self.reserve.blank() } else { self.reserve.unfilled() } + self.without_meta;
         let free = self.free();
         if free >= reserved + CLEAN_AHEAD {
             // That is enough to know, and there may be many to count.
@@ -248,7 +260,7 @@ impl Segments {
 
     /// Whether a segment could be begun for anything.
     pub(crate) fn has_spare(&self) -> bool {
-        self.spare() > 0
+        !self.is_unwritable && self.spare() > 0
     }
 
     /// Gives out a segment: the lowest blank one, or one more at the end.
@@ -268,24 +280,27 @@ impl Segments {
             return None;
         }
         let reserved = !matches!(purpose, Purpose::Body | Purpose::Meta { .. });
-        let number = self.pop_blank(reserved)?;
+        let number = self.pop_blank(reserved, kind)?;
         let cleaner = matches!(purpose, Purpose::Clean(_));
         self.progress -= i64::from(cleaner);
         let segment = &mut self.table[number as usize];
-        *segment = Segment { used: Use::Open(kind), generation, before: segment.generation, cleaner, ..Segment::BLANK };
+        let Segment { generation: before, allocated, filled, .. } = *segment;
+        *segment = Segment { used: Use::Open(kind), generation, before, cleaner, allocated, filled, ..Segment::BLANK };
         Some(number)
     }
 
     /// One whose space is there already, which is quicker and costs the medium less; but what is reserved is kept for those
-    /// who may have it, as far as there are others.
-    fn pop_blank(&mut self, reserved: bool) -> Option<u32> {
-        let most = Segments::most(self.len, self.capacity);
-        let ready = reserved || self.ready() > self.reserve.blank();
-        let mut blank = self.blank.iter().copied();
-        let first = blank.find(|&number| self.table[number as usize].allocated == ready);
+    /// who may have it, as far as there are others. While growth is blocked the space is there of all that are given out.
+    /// Records go where all has been written before, blocks elsewhere, as far as there is a choice.
+    fn pop_blank(&mut self, reserved: bool, kind: Kind) -> Option<u32> {
+        let blocked = self.is_growth_blocked();
+        let ready = reserved || blocked || self.ready() > self.reserve.blank();
+        let blank = self.blank.iter().copied().filter(|&number| self.table[number as usize].allocated == ready);
+        let first = blank.min_by_key(|&number| (self.is_filled(number) != (kind == Kind::Meta), number));
         let number = match (first, self.blank.first().copied()) {
             (Some(number), _) => number,
-            (None, _) if (self.table.len() as u64) < most && !self.growth_blocked => {
+            (None, _) if blocked => return None,
+            (None, _) if (self.table.len() as u64) < Segments::most(self.len, self.capacity) => {
                 self.table.push(Segment::BLANK);
                 return Some((self.table.len() - 1) as u32);
             }
@@ -293,37 +308,6 @@ impl Segments {
         };
         self.blank.remove(&number);
         Some(number)
-    }
-
-    /// Adds blank segments until there are as many as are reserved; the next one whose space is to be allocated.
-    pub(crate) fn next_reserve(&mut self) -> Option<u32> {
-        if self.growth_blocked || self.ready() >= self.reserve.blank() {
-            return None;
-        }
-        let mut blank = self.blank.iter().copied();
-        if let Some(number) = blank.find(|&number| !self.table[number as usize].allocated) {
-            return Some(number);
-        }
-        if self.table.len() as u64 >= Segments::most(self.len, self.capacity) {
-            return None;
-        }
-        let number = self.table.len() as u32;
-        self.table.push(Segment::BLANK);
-        self.blank.insert(number);
-        Some(number)
-    }
-
-    /// Takes back a segment that could not be allocated.
-    pub(crate) fn give_back(&mut self, number: u32) {
-        let segment = &mut self.table[number as usize];
-        *segment = Segment { generation: segment.before, ..Segment::BLANK };
-        self.blank.insert(number);
-        // But not what was allocated for the reserve, which would be given to anybody next time; and one that has been withdrawn
-        // is still to be heard of.
-        let useless = |last: &Segment| last.used == Use::Blank && last.generation == 0 && !last.allocated;
-        while self.table.last().is_some_and(useless) && self.blank.remove(&(self.table.len() as u32 - 1)) {
-            self.table.pop();
-        }
     }
 
     pub(crate) fn close(&mut self, number: u32) {
@@ -363,29 +347,12 @@ impl Segments {
             .collect();
         for &number in &freed {
             // The generation stays: what is left of it must not be taken for anything.
-            let generation = self.table[number as usize].generation;
-            self.table[number as usize] = Segment { generation, allocated: true, ..Segment::BLANK };
+            let Segment { generation, allocated, filled, written, .. } = self.table[number as usize];
+            let filled = filled.max(written);
+            self.table[number as usize] = Segment { generation, allocated, filled, ..Segment::BLANK };
             self.blank.insert(number);
         }
         freed
-    }
-
-    /// Blank segments whose space could be given back: all that have been used, but for some that are kept for those who come.
-    pub(crate) fn discardable(&self) -> Option<u32> {
-        let kept = self.reserve.blank() + 2;
-        let mut used = self.blank.iter().copied().filter(|&number| self.table[number as usize].allocated);
-        used.nth(kept as usize)
-    }
-
-    /// Takes a blank segment out, so that nobody begins it.
-    pub(crate) fn withdraw(&mut self, number: u32) {
-        self.blank.remove(&number);
-    }
-
-    /// The space of a withdrawn segment has been given back.
-    pub(crate) fn discarded(&mut self, number: u32) {
-        self.table[number as usize].allocated = false;
-        self.blank.insert(number);
     }
 
     /// For the checkpoint.
@@ -475,24 +442,11 @@ mod tests {
     }
 
     #[test]
-    fn the_reserve_outlives_a_full_file_system() {
-        let mut segments = Segments::new(LEN, SEGMENTS_START + 24 * LEN, Vec::new(), 1);
-        while let Some(number) = segments.next_reserve() {
-            segments.table[number as usize].allocated = true;
-        }
-        assert_eq!(segments.ready(), 5);
-        let number = segments.take(Purpose::Body, 1).unwrap();
-        segments.give_back(number);
-        segments.growth_blocked = true;
-        assert_eq!((segments.ready(), segments.take(Purpose::Body, 2)), (5, None));
-        assert_eq!(segments.take(Purpose::Deletions, 3), Some(0));
-    }
-
-    #[test]
     fn the_condemned_are_freed_when_two_checkpoints_have_passed() {
         let mut segments = Segments::new(LEN, SEGMENTS_START + 24 * LEN, Vec::new(), 1);
         for generation in 1..=3 {
-            segments.take(Purpose::Body, generation);
+            let number = segments.take(Purpose::Body, generation).unwrap();
+            segments.table[number as usize].allocated = true;
         }
         segments.close(1);
         segments.condemn(1);

@@ -135,6 +135,9 @@ pub(crate) struct End {
 }
 
 impl End {
+    /// Of a writer that has no segment for records.
+    pub(crate) const NONE: End = End { segment: 0, written: 0, durable: 0, in_flight: u64::MAX };
+
     /// How far a segment is known to be durable: 0 of another than this.
     pub(crate) fn durable_in(&self, segment: u32) -> u32 {
         if self.segment == segment { self.durable } else { 0 }
@@ -246,6 +249,12 @@ impl Shared {
         let buckets: Vec<BucketUsage> = state.index.bucket_usage().take(limit).collect();
         let more = state.index.bucket_count() - buckets.len() as u64;
         (buckets, more)
+    }
+
+    /// Lets the next request that needs space ask the file system again, if it had none. To be called once a second or so, as the
+    /// log has no clock; without it one of [`SPACE_ASK_AFTER`](crate::limits::SPACE_ASK_AFTER) refused requests asks.
+    pub fn expect_space(&self) {
+        self.lock().segments.expect_space();
     }
 
     /// Pins on bodies, and on segments, that are held now.
@@ -480,7 +489,7 @@ impl Slot {
                 let durable = (meta.at - meta.start) as u32;
                 End { segment: meta.number, written: durable, durable, in_flight: u64::MAX }
             }
-            None => End { segment: 0, written: 0, durable: 0, in_flight: u64::MAX },
+            None => End::NONE,
         }
     }
 }

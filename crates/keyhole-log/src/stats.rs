@@ -75,7 +75,7 @@ pub struct Written {
     pub moved: u64,
     /// Records of checkpoints.
     pub checkpoints: u64,
-    /// Headers of segments, superblocks, records of the log's own.
+    /// Headers of segments, superblocks, records of the log's own, zeros that segments for records are filled with.
     pub other: u64,
 }
 
@@ -85,11 +85,10 @@ impl Written {
         self.records + self.blocks + self.moved + self.checkpoints + self.other
     }
 
-    /// Bytes written for each byte first appended (records and footers of requests belong to the latter); `None` while there
-    /// are none.
+    /// Bytes written for each byte of bodies: records, their padding to the page, and footers of blocks count as written. `None`
+    /// before the first byte.
     pub fn amplification(&self) -> Option<f64> {
-        let first = self.records + self.blocks;
-        (first > 0).then(|| self.total() as f64 / first as f64)
+        (self.appended > 0).then(|| self.total() as f64 / self.appended as f64)
     }
 }
 
@@ -241,9 +240,12 @@ mod tests {
     }
 
     #[test]
-    fn amplification_is_of_what_was_first_appended() {
-        assert_eq!(Written::default().amplification(), None);
-        let written = Written { records: 10, blocks: 90, moved: 100, checkpoints: 10, other: 5, ..Written::default() };
-        assert_eq!(written.amplification(), Some(2.15));
+    fn amplification_counts_padding_and_footers() {
+        assert_eq!(Written { records: 8192, ..Written::default() }.amplification(), None);
+        // An object of 4 KiB alone takes two pages of records.
+        let small = Written { appended: 4096, records: 8192, ..Written::default() };
+        assert_eq!(small.amplification(), Some(2.0));
+        let all = Written { appended: 80, records: 10, blocks: 90, moved: 80, checkpoints: 10, other: 10 };
+        assert_eq!(all.amplification(), Some(2.5));
     }
 }

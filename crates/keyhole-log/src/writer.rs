@@ -183,7 +183,9 @@ impl<D: Disk> Writer<D> {
                 return;
             }
             let len = block::stored_len(block.data_len as usize) as u64;
-            let room = self.body.as_ref().map_or(0, |body| body.end - body.at);
+            // Where a write has failed for want of space the next one waits until the file system has given some.
+            let is_writable = self.context.maintains || !self.context.shared.lock().segments.is_unwritable();
+            let room = self.body.as_ref().filter(|_| is_writable).map_or(0, |body| body.end - body.at);
             let block = if room >= len {
                 block
             } else if let Some(data_len) = split_at(room, self.context.shared.segment_len) {

@@ -19,6 +19,9 @@ use crate::worker::First;
 /// How often what has expired is deleted.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
+/// How often a file system that was full may be asked for space again.
+const EXPECT_SPACE_EVERY: Duration = Duration::from_secs(1);
+
 /// How long the last checkpoint may take, and whatever the other workers still do ahead of it. Without it nothing is lost: the
 /// next start reads more.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(20);
@@ -42,6 +45,7 @@ impl Chores {
     pub(crate) fn with_log<D: Disk>(&mut self, log: &Log<D>, first: First) {
         let First { control, running } = first;
         self.users.push(spawn_local(expire_regularly(log.clone(), running.monitor.clone())));
+        self.users.push(spawn_local(expect_space(log.shared().clone())));
         self.users.extend(control.map(|listener| spawn_local(control::serve(listener, log.clone(), running))));
     }
 
@@ -62,6 +66,16 @@ impl Chores {
             }
         };
         timeout(LAST_CHECKPOINT, all).await.is_ok()
+    }
+}
+
+/// The log has no clock of its own.
+async fn expect_space(shared: Arc<Shared>) {
+    let mut ticks = interval(EXPECT_SPACE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        shared.expect_space();
     }
 }
 

@@ -7,8 +7,12 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use fiemap::{Fiemap, FiemapExtentFlags, FiemapFlags};
+use keyhole_log::Extent;
 use keyhole_log::limits::PAGE;
 
 /// An open file or device. Clones are of the same description: its lock lasts as long as the last of them.
@@ -16,23 +20,27 @@ pub(crate) struct Medium {
     file: File,
     /// Of a device: its length. It does not change while the node runs.
     device_len: Option<u64>,
+    /// The file system has said which extents are there, so that space is asked for only where it is not.
+    knows_extents: Arc<AtomicBool>,
 }
 
 impl Medium {
     /// A regular file.
     pub(crate) fn file(file: File) -> Self {
-        Medium { file, device_len: None }
+        Medium { file, device_len: None, knows_extents: Arc::default() }
     }
 
     /// A block device, whose length is found out.
     pub(crate) fn device(file: File) -> io::Result<Self> {
         // The end of a device is its length, as BLKGETSIZE64 says it. Only whole pages of it are used.
         let len = (&file).seek(SeekFrom::End(0))?;
-        Ok(Medium { file, device_len: Some(len - len % PAGE as u64) })
+        let device_len = Some(len - len % PAGE as u64);
+        Ok(Medium { file, device_len, knows_extents: Arc::default() })
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Medium { file: self.file.try_clone()?, device_len: self.device_len })
+        let (device_len, knows_extents) = (self.device_len, Arc::clone(&self.knows_extents));
+        Ok(Medium { file: self.file.try_clone()?, device_len, knows_extents })
     }
 
     pub(crate) fn into_file(self) -> File {
@@ -82,29 +90,108 @@ impl Medium {
         }
     }
 
-    /// Makes a file reach `offset + len`, with the space taken. Where the file system has no fallocate the file is at least made
-    /// long enough. A device has its space.
+    /// Makes a file reach `offset + len`, with the space taken: by fallocate, or where the file system has none by writing zeros. A
+    /// device has its space. Where the file system is full nothing is taken.
     pub(crate) fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        if self.device_len.is_some() {
-            return self.allocate_on_device(offset, len);
+        if let Some(device) = self.device_len {
+            let fits = offset.checked_add(len).is_some_and(|end| end <= device);
+            return if fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) };
+        }
+        if self.knows_extents.load(Ordering::Relaxed) && self.free_space()? < len {
+            // It would take what is left, from all who use the file system, before it failed.
+            return Err(io::ErrorKind::StorageFull.into());
         }
         match self.fallocate(0, offset, len) {
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => self.allocate_without(offset, len),
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => self.write_zeros(offset, len),
+            Err(error) if is_full(&error) => {
+                // What it has taken before it failed. There is nothing of use in the range.
+                let _ = self.discard(offset, len);
+                Err(error)
+            }
             result => result,
         }
     }
 
-    /// [`allocate`](Self::allocate) of a device: a check.
-    pub(crate) fn allocate_on_device(&self, offset: u64, len: u64) -> io::Result<()> {
-        let fits = offset.checked_add(len).is_some_and(|end| self.device_len.is_none_or(|device| end <= device));
-        if fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+    fn free_space(&self) -> io::Result<u64> {
+        let stat = rustix::fs::fstatvfs(&self.file)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    /// [`allocate`](Self::allocate) where the file system has no fallocate.
-    pub(crate) fn allocate_without(&self, offset: u64, len: u64) -> io::Result<()> {
-        tracing::debug!(fd = self.file.as_raw_fd(), "the file system has no fallocate");
-        let end = offset + len;
-        if self.file.metadata()?.len() < end { self.file.set_len(end) } else { Ok(()) }
+    /// Takes the space of a range by writing to it, and makes that durable.
+    fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
+        let before = self.file.metadata()?.len();
+        let zeros = vec![0; ZEROS];
+        let mut at = offset;
+        let mut result = Ok(());
+        while result.is_ok() && at < offset + len {
+            let step = (offset + len - at).min(ZEROS as u64);
+            result = self.file.write_all_at(&zeros[..step as usize], at);
+            at += step;
+        }
+        let result = result.and_then(|()| self.file.sync_data());
+        if result.is_err() && before < offset + len {
+            // As it was, as far as the file was made longer.
+            self.file.set_len(before.max(offset))?;
+        }
+        result
+    }
+
+    /// The ranges whose space is there; `None` where the file system does not say.
+    pub(crate) fn extents(&self) -> io::Result<Option<Vec<Extent>>> {
+        let len = self.len()?;
+        if self.device_len.is_some() {
+            return Ok(Some(vec![Extent { offset: 0, len, written: true }]));
+        }
+        match self.mapped() {
+            Ok(extents) => {
+                self.knows_extents.store(true, Ordering::Relaxed);
+                Ok(Some(extents))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the file system does not map its extents");
+                self.data(len)
+            }
+        }
+    }
+
+    /// As FIEMAP says. Space that is shared with another file, or compressed, does not take what is written.
+    fn mapped(&self) -> io::Result<Vec<Extent>> {
+        let unfit = FiemapExtentFlags::SHARED | FiemapExtentFlags::ENCODED | FiemapExtentFlags::DELALLOC;
+        let mut extents = Vec::new();
+        for found in Fiemap::with_flags(&self.file, FiemapFlags::SYNC) {
+            let found = found?;
+            if !found.fe_flags.intersects(unfit) {
+                let written = !found.fe_flags.contains(FiemapExtentFlags::UNWRITTEN);
+                push_extent(&mut extents, Extent { offset: found.fe_logical, len: found.fe_length, written });
+            }
+        }
+        Ok(extents)
+    }
+
+    /// As far as there is data, where all of a file has its space.
+    fn data(&self, len: u64) -> io::Result<Option<Vec<Extent>>> {
+        if self.file.metadata()?.blocks().saturating_mul(512) < len {
+            return Ok(None);
+        }
+        let mut extents = Vec::new();
+        let mut at = 0;
+        while at < len {
+            let Ok(offset) = rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(at)) else { break };
+            let Ok(end) = rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Hole(offset)) else { break };
+            extents.push(Extent { offset, len: end.saturating_sub(offset), written: true });
+            at = end.max(at + 1);
+        }
+        Ok(Some(extents))
+    }
+
+    /// Lets what is written later go where it was written before, on a file system that would otherwise write it elsewhere, and
+    /// need space for it (btrfs). To be called while the file is empty; other file systems have no such thing.
+    pub(crate) fn write_in_place(&self) {
+        use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+        let set = ioctl_getflags(&self.file).and_then(|flags| ioctl_setflags(&self.file, flags | IFlags::NOCOW));
+        if let Err(error) = set {
+            tracing::debug!(%error, "the file system has no attribute against copy-on-write");
+        }
     }
 
     /// Gives the space of a range back; the range reads as anything afterwards. `Unsupported` where there is no such thing.
@@ -129,6 +216,23 @@ impl Medium {
     }
 }
 
+/// Bytes that are written at a time where zeros take space.
+const ZEROS: usize = 1 << 20;
+
+/// Adds an extent to those ahead of it, or makes the last one longer.
+fn push_extent(extents: &mut Vec<Extent>, extent: Extent) {
+    match extents.last_mut() {
+        Some(last) if last.offset + last.len == extent.offset && last.written == extent.written => {
+            last.len += extent.len;
+        }
+        _ => extents.push(extent),
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// What makes a hole in a file and leaves its length alone.
 pub(crate) const PUNCH_HOLE: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 
@@ -149,8 +253,6 @@ pub(crate) fn unsupported(error: io::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
 
     #[test]
@@ -187,8 +289,43 @@ mod tests {
     }
 
     #[test]
+    fn extents_tell_holes_and_unwritten_space_apart() {
+        let medium = Medium::file(tempfile::tempfile().unwrap());
+        medium.allocate(0, 3 << 20).unwrap();
+        medium.as_file().write_all_at(&vec![7; 1 << 20], 0).unwrap();
+        if medium.discard(1 << 20, 1 << 20).is_err() {
+            return;
+        }
+        let Some(extents) = medium.extents().unwrap() else { return };
+        let written: u64 = extents.iter().filter(|extent| extent.written).map(|extent| extent.len).sum();
+        let all: u64 = extents.iter().map(|extent| extent.len).sum();
+        assert_eq!((written, all), (1 << 20, 2 << 20), "{extents:?}");
+        assert_eq!(extents.first().map(|extent| extent.offset), Some(0));
+    }
+
+    #[test]
+    fn neighbouring_extents_are_one() {
+        let mut extents = Vec::new();
+        let extent = |offset, len, written| Extent { offset, len, written };
+        for (offset, written) in [(0, true), (10, true), (20, false), (30, false), (50, false)] {
+            push_extent(&mut extents, extent(offset, 10, written));
+        }
+        assert_eq!(extents, [extent(0, 20, true), extent(20, 20, false), extent(50, 10, false)]);
+    }
+
+    #[test]
+    fn zeros_take_space_where_fallocate_does_not() {
+        let medium = Medium::file(tempfile::tempfile().unwrap());
+        medium.write_zeros(0, 3 << 20).unwrap();
+        let metadata = medium.as_file().metadata().unwrap();
+        assert_eq!(metadata.len(), 3 << 20);
+        assert!(metadata.blocks() * 512 >= 3 << 20, "{} blocks", metadata.blocks());
+    }
+
+    #[test]
     fn a_device_has_the_length_that_it_has() {
-        let medium = Medium { file: tempfile::tempfile().unwrap(), device_len: Some(1 << 20) };
+        let device_len = Some(1 << 20);
+        let medium = Medium { device_len, ..Medium::file(tempfile::tempfile().unwrap()) };
         assert_eq!(medium.len().unwrap(), 1 << 20);
         medium.allocate(0, 1 << 20).unwrap();
         assert_eq!(medium.allocate(4096, 1 << 20).unwrap_err().kind(), io::ErrorKind::StorageFull);

@@ -233,6 +233,7 @@ fn create(data: &Path, path: &Path, directory: &File, options: &StoreOptions) ->
         .map_err(|error| failed(&error))?;
     let format = new_format(capacity, options.workers);
     let medium = Medium::file(file);
+    medium.write_in_place();
     block_on(keyhole_log::create(&plain_disk(&medium)?, &format))?.map_err(|error| failed(&error))?;
     fs::rename(&new, path).map_err(|error| failed(&error))?;
     directory.sync_all().map_err(|error| failed(&error))?;

@@ -98,15 +98,21 @@ impl<D: Disk> Maintenance<D> {
         self.log.write(Request { drafts: vec![draft], relaxed: true, ..Request::default() }).await
     }
 
-    /// One copy is written and made durable, then the other: one of them is good at any time.
-    async fn write_superblock(&self, superblock: &Superblock) -> Result<(), Error> {
-        for offset in SUPERBLOCK_AT {
+    /// One copy is written and made durable, then the other: one of them is good at any time. First the one whose last write
+    /// failed, if one did.
+    async fn write_superblock(&mut self, superblock: &Superblock) -> Result<(), Error> {
+        // If a write fails the copy may be there all the same: the next one has a higher epoch.
+        self.shared.lock().superblock.epoch = superblock.epoch;
+        let first = self.suspect;
+        for copy in [first, 1 - first] {
+            self.suspect = copy;
             let mut buf = self.context.disk.buffer();
             superblock.emit(D::part(&mut buf, 0..PAGE));
-            self.context.write(offset, buf, PAGE).await?;
+            self.context.write(SUPERBLOCK_AT[copy], buf, PAGE).await?;
             self.context.sync().await?;
             self.shared.lock().counters.written.other += PAGE as u64;
         }
+        self.suspect = 0;
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ mod checkpoint;
 mod clean;
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,10 +22,11 @@ use futures_channel::oneshot;
 
 use crate::Log;
 use crate::commit::Context;
-use crate::disk::Disk;
+use crate::disk::{Disk, is_full};
 use crate::error::Error;
 use crate::limits::{CHECKPOINT_AFTER_MAX, CHECKPOINT_AFTER_MIN, CLEAN_AHEAD, CLEAN_IDLE_MAX, CLEAN_IN_VAIN_MAX};
 use crate::log::start;
+use crate::segments::Step;
 use crate::shared::{Shared, State};
 use crate::writer::Writer;
 
@@ -56,6 +58,8 @@ pub struct Maintenance<D: Disk> {
     unmovable: BTreeSet<u32>,
     /// Segments in which something could not be read: left alone.
     damaged: BTreeSet<u32>,
+    /// The superblock copy whose last write failed for want of space; without such a failure the first.
+    suspect: usize,
     running: Running,
 }
 
@@ -88,7 +92,7 @@ pub fn maintenance<D: Disk>(shared: Arc<Shared>, disk: Rc<D>) -> (Maintenance<D>
     let context = Context::new(Arc::clone(&shared), disk, worker, true);
     let (unmovable, damaged) = Default::default();
     let running = Running(Arc::clone(&shared));
-    (Maintenance { log, shared, context, opened, unmovable, damaged, running }, writer)
+    (Maintenance { log, shared, context, opened, unmovable, damaged, suspect: 0, running }, writer)
 }
 
 /// What there is to do.
@@ -97,6 +101,8 @@ enum Task {
     /// Segments are short.
     Clean,
     Checkpoint,
+    /// A segment for records is made ready.
+    Prepare(Step),
     /// Nothing is left to be asked for: the workers have ended.
     End,
 }
@@ -121,6 +127,7 @@ impl<D: Disk> Maintenance<D> {
                 }
                 Task::Clean => self.make_space().await,
                 Task::Checkpoint => self.checkpoint().await,
+                Task::Prepare(step) => self.context.prepare(step).await,
                 Task::End => {
                     if self.shared.lock().is_changed() {
                         let _ = self.checkpoint().await;
@@ -156,6 +163,9 @@ impl<D: Disk> Maintenance<D> {
                 }
                 if state.maintenance.logs == 0 && state.maintenance.writers == 0 {
                     return Some(Task::End);
+                }
+                if let Some(step) = state.segments.next_step() {
+                    return Some(Task::Prepare(step));
                 }
                 let (sender, receiver) = oneshot::channel();
                 state.maintenance.asleep = Some(sender);
@@ -286,15 +296,23 @@ impl<D: Disk> Maintenance<D> {
                 state.segments.withdraw(number);
                 (number, state.segments.start(number), state.segments.len)
             };
-            let result = self.context.disk.discard(start, len).await;
-            let mut state = self.shared.lock();
-            state.segments.discarded(number);
-            state.counters.cleaner.segments_discarded += 1;
-            drop(state);
-            if let Err(error) = result {
-                // Whatever is there now is taken for nothing; but the disk does not do what it should.
-                self.shared.poison();
-                return Err(error.into());
+            match self.context.disk.discard(start, len).await {
+                Ok(()) => {
+                    let mut state = self.shared.lock();
+                    state.segments.discarded(number);
+                    state.counters.cleaner.segments_discarded += 1;
+                }
+                // Its space stays, for the next that needs some.
+                Err(error) if error.kind() == ErrorKind::Unsupported || is_full(&error) => {
+                    self.shared.lock().segments.not_discarded(number);
+                    return Ok(());
+                }
+                Err(error) => {
+                    // Whatever is there now is taken for nothing; but the disk does not do what it should.
+                    self.shared.lock().segments.discarded(number);
+                    self.shared.poison();
+                    return Err(error.into());
+                }
             }
         }
     }
@@ -329,7 +347,7 @@ impl State {
     }
 
     pub(crate) fn wake_maintenance_if_short(&mut self) {
-        if self.segments.spare() < CLEAN_AHEAD && !self.maintenance.stuck {
+        if (self.segments.spare() < CLEAN_AHEAD && !self.maintenance.stuck) || self.segments.is_unprepared() {
             self.wake_maintenance();
         }
     }

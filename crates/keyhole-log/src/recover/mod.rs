@@ -90,6 +90,11 @@ pub async fn create<D: Disk>(disk: &D, format: &Format) -> Result<(), Error> {
     check_segment_len(format.segment_len)?;
     check_capacity(format.capacity, format.segment_len, 1)?;
     disk.allocate(0, SEGMENTS_START).await.map_err(full_or_io)?;
+    // Where an allocation promises nothing, this takes the space that superblocks need for ever.
+    let mut zeros = disk.buffer();
+    let start = 0..SEGMENTS_START as usize;
+    D::part(&mut zeros, start.clone()).fill(0);
+    disk.write(0, zeros, start).await.0.map_err(full_or_io)?;
     let Format { store_id: store, capacity, segment_len, created_ms } = *format;
     let checkpoints = [0; 2];
     let (version, epoch) = (VERSION, 1);
@@ -229,7 +234,9 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared
         recovery.damaged.push(Damage::mendable(what, SUPERBLOCK_AT[copy]));
         recovery.mended = false;
     }
-    let state = state(index, superblock, found, resumed, &options, &recovery);
+    let mut state = state(index, superblock, found, resumed, &options, &recovery);
+    let extents = disk.extents().await?;
+    state.segments.set_space(extents.as_deref(), options.sync == Sync::Always && disk.first_write_is_slow());
     Ok((Arc::new(Shared::new(state.superblock.store, options.sync, state)), recovery))
 }
 

@@ -129,11 +129,16 @@ fn places(image: &[u8]) -> BTreeMap<Name, Vec<Range<usize>>> {
                 names.insert(seq, String::from_utf8(name.to_vec()).unwrap());
             }
             3 => {
-                let (id, size) = (word(image, payload), word(image, payload + 8) as usize);
+                let id = word(image, payload);
                 let mut ranges = vec![record];
-                if image[payload + 16] == 1 {
-                    let block = word(image, payload + 32 + usize::from(image[payload + 17])) as usize;
-                    ranges.push(block..block + size.next_multiple_of(PAGE) + PAGE);
+                if image[payload + 16] != 0 {
+                    // Runs of the body: each of them is one block here.
+                    let runs = payload + 32 + usize::from(image[payload + 17]);
+                    let count = word(image, payload + 20) as u32 as usize;
+                    ranges.extend(image[runs..runs + 20 * count].chunks(20).map(|run| {
+                        let (block, len) = (word(run, 0) as usize, u32::from_le_bytes(run[16..].try_into().unwrap()));
+                        block..block + (len as usize).next_multiple_of(PAGE) + PAGE
+                    }));
                 }
                 bodies.insert(id, ranges);
             }

@@ -125,10 +125,12 @@ fn damage_has_a_name_and_a_verdict() {
     };
     // A page of a large object's data: its pages are unlike all others.
     let data = find(&bytes(2, 300_000)[8..4096], 0);
-    // A segment header, a superblock, the newest checkpoint.
-    let header = find(b"keyhseg\n", SEGMENTS_START as usize);
+    // A superblock, the newest checkpoint, the header of its segment.
     let raw = u64::from_le_bytes(good[64..72].try_into().unwrap());
     let checkpoint = (raw >> 17) as usize * 8;
+    let (start, segment_len) = (SEGMENTS_START as usize, SEGMENT_LEN_MIN as usize);
+    let header = start + (checkpoint - start) / segment_len * segment_len;
+    assert_eq!(good[header..header + 8], *b"keyhseg\n");
     for (at, what, key, verdict) in [
         (data, "a block that does not verify", Some("large 2"), Verdict::Lost),
         (header + 20, "the header of a segment", None, Verdict::Repairable),

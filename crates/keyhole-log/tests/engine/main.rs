@@ -8,6 +8,7 @@ mod maintenance;
 mod objects;
 mod order;
 mod reread;
+mod space;
 mod trouble;
 mod uploads;
 mod versions;

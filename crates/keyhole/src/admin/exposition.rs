@@ -253,7 +253,7 @@ fn writes(store: &StoreStatus, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     out.counters("keyhole_written", "What was written to the medium, by kind", Some(Unit::Bytes), samples)?;
     let help = "Bytes of bodies that requests gave the store to keep";
     out.counter("keyhole_appended", help, Some(Unit::Bytes), written.appended)?;
-    let help = "Bytes written for each byte of the records and blocks of requests, since the start";
+    let help = "Bytes written for each byte of the bodies of requests, padding and footers included, since the start";
     out.gauge("keyhole_write_amplification_ratio", help, None, written.amplification.unwrap_or(1.0))?;
     let sizes: Vec<String> = (0..store.batches.len()).map(|power| (1u64 << power).to_string()).collect();
     let labels: Vec<_> = sizes.iter().map(|size| [("commits", &size[..])]).collect();

@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use keyhole_log::Disk;
 use keyhole_log::limits::BUFFER_LEN;
+use keyhole_log::{Disk, Extent};
 use tokio::task::spawn_blocking;
 
 use crate::buffer::{Block, Pools};
@@ -89,6 +89,14 @@ impl Disk for PlainDisk {
 
     async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         self.call(move |medium| medium.allocate(offset, len)).await
+    }
+
+    async fn extents(&self) -> io::Result<Option<Vec<Extent>>> {
+        self.call(Medium::extents).await
+    }
+
+    fn first_write_is_slow(&self) -> bool {
+        self.medium.device_len().is_none()
     }
 
     async fn discard(&self, offset: u64, len: u64) -> io::Result<()> {

@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use io_uring::{cqueue, opcode, types};
-use keyhole_log::Disk;
 use keyhole_log::limits::BUFFER_LEN;
+use keyhole_log::{Disk, Extent};
 use tokio::task::spawn_blocking;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
@@ -39,6 +39,12 @@ impl UringDisk {
         let ring = tokio_uring::fs::File::from_std(medium.as_file().try_clone()?);
         let direct = medium.direct().map(Rc::new);
         Ok(UringDisk { ring, direct, refused: Cell::new(false), medium: Arc::new(medium), pools })
+    }
+
+    /// Runs a call that the ring has no operation for.
+    async fn call<T: Send + 'static>(&self, call: impl FnOnce(&Medium) -> T + Send + 'static) -> T {
+        let medium = self.medium.clone();
+        spawn_blocking(move || call(&medium)).await.expect("a call that neither panics nor is cancelled")
     }
 
     /// Writes all, past the page cache as far as the kernel goes along and through it from there on; whether all went past it.
@@ -175,21 +181,21 @@ impl Disk for UringDisk {
     }
 
     async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        if self.medium.device_len().is_some() {
-            return self.medium.allocate_on_device(offset, len);
-        }
-        match self.ring.fallocate(offset, len, 0).await {
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => self.medium.allocate_without(offset, len),
-            result => result,
-        }
+        self.call(move |medium| medium.allocate(offset, len)).await
+    }
+
+    async fn extents(&self) -> io::Result<Option<Vec<Extent>>> {
+        self.call(Medium::extents).await
+    }
+
+    fn first_write_is_slow(&self) -> bool {
+        self.medium.device_len().is_none()
     }
 
     async fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         if self.medium.device_len().is_none() {
             return self.ring.fallocate(offset, len, medium::PUNCH_HOLE).await.map_err(medium::unsupported);
         }
-        // The ring has no operation for it.
-        let medium = self.medium.clone();
-        spawn_blocking(move || medium.discard(offset, len)).await.expect("a call that neither panics nor is cancelled")
+        self.call(move |medium| medium.discard(offset, len)).await
     }
 }

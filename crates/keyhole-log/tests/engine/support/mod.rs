@@ -10,8 +10,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use keyhole_log::Disk;
 use keyhole_log::limits::{BUFFER_LEN, PAGE};
+use keyhole_log::{Disk, Extent};
 
 /// The number of an input/output error.
 const EIO: i32 = 5;
@@ -57,8 +57,23 @@ pub(crate) struct Medium {
     random: Random,
     /// Operations may take this many polls.
     pub(crate) slowness: u64,
-    /// Bytes that the file system has.
+    /// Bytes that the file system has, those that others have taken included.
     pub(crate) space: u64,
+    /// Bytes that others have taken.
+    pub(crate) others: u64,
+    pub(crate) file_system: FileSystem,
+    /// Pages of the file that have their space.
+    backed: BTreeSet<u64>,
+    /// Pages of them that have been written.
+    written: BTreeSet<u64>,
+    /// The file system says which pages have their space.
+    pub(crate) knows_extents: bool,
+    /// Writes into space that had not been written since it was allocated.
+    pub(crate) first_writes: u64,
+    /// Allocations that were asked for.
+    pub(crate) allocations: u64,
+    /// More allocations than this in all are a livelock.
+    pub(crate) allocations_max: u64,
     pub(crate) fail_writes: bool,
     pub(crate) fail_syncs: bool,
     /// After this many operations that change something nothing ever completes.
@@ -77,6 +92,19 @@ pub(crate) struct Medium {
     pub(crate) failing_reads: u64,
     /// Reads that were asked for.
     pub(crate) reads: u64,
+}
+
+/// How a file system treats allocated space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileSystem {
+    /// An allocation takes the space that is missing.
+    Ext4,
+    /// An allocation needs free space for its whole length, also where the range is allocated.
+    Xfs,
+    /// An allocation only makes the file longer, and a first write needs space (ext2, NFS).
+    Thin,
+    /// Each write needs free space, also where the range was written (btrfs).
+    CopyOnWrite,
 }
 
 struct Write {
@@ -110,6 +138,14 @@ impl Medium {
             random: Random::new(seed),
             slowness: 0,
             space: u64::MAX,
+            others: 0,
+            file_system: FileSystem::Ext4,
+            backed: BTreeSet::new(),
+            written: BTreeSet::new(),
+            knows_extents: true,
+            first_writes: 0,
+            allocations: 0,
+            allocations_max: u64::MAX,
             fail_writes: false,
             fail_syncs: false,
             stop_after: None,
@@ -163,12 +199,65 @@ impl Medium {
     /// After [`bytes`](Self::bytes).
     pub(crate) fn reload(&mut self) {
         self.current = self.durable.clone();
+        self.backed = pages(0, self.durable.len() as u64).collect();
+        self.written = self.backed.clone();
+    }
+
+    /// Others take all the space that is left.
+    pub(crate) fn fill_by_others(&mut self) {
+        self.others = self.space.saturating_sub(self.taken());
+    }
+
+    fn taken(&self) -> u64 {
+        self.backed.len() as u64 * PAGE as u64
+    }
+
+    fn free(&self) -> u64 {
+        self.space.saturating_sub(self.taken()).saturating_sub(self.others)
+    }
+
+    /// Whether a write fails, however much of it is there.
+    fn is_full_for(&self, len: usize) -> bool {
+        self.file_system == FileSystem::CopyOnWrite && self.free() < len as u64
+    }
+
+    /// Bytes from `offset` on, of `len`, that the file system has space for.
+    fn room(&mut self, offset: u64, len: usize) -> usize {
+        match self.file_system {
+            FileSystem::Ext4 | FileSystem::Xfs => {
+                let backed = pages(offset, len as u64).all(|page| self.backed.contains(&page));
+                assert!(backed, "a write into a hole at {offset}");
+                len
+            }
+            FileSystem::Thin => {
+                let mut room = 0;
+                for page in pages(offset, len as u64) {
+                    if !self.backed.contains(&page) && self.free() < PAGE as u64 {
+                        break;
+                    }
+                    self.backed.insert(page);
+                    room += PAGE;
+                }
+                room
+            }
+            FileSystem::CopyOnWrite if self.free() < len as u64 => {
+                self.random.below((len / PAGE) as u64 + 1) as usize * PAGE
+            }
+            FileSystem::CopyOnWrite => {
+                self.backed.extend(pages(offset, len as u64));
+                len
+            }
+        }
     }
 
     fn stopped(&mut self) -> bool {
         self.operations += 1;
         self.stop_after.is_some_and(|limit| self.operations > limit)
     }
+}
+
+fn pages(offset: u64, len: u64) -> Range<u64> {
+    offset / PAGE as u64..(offset + len).div_ceil(PAGE as u64)
 }
 
 /// One worker's disk.
@@ -277,6 +366,18 @@ impl Disk for MemDisk {
 
     async fn write(&self, offset: u64, buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
         check_alignment(offset, &at);
+        let room = self.medium.borrow_mut().room(offset, at.len());
+        let is_full = self.medium.borrow().is_full_for(at.len());
+        if room < at.len() || is_full {
+            self.pause().await;
+            // Written through to where the space ended.
+            let mut medium = self.medium.borrow_mut();
+            medium.operations += 1;
+            let (from, bytes) = (offset as usize, &buf.0[at.start..at.start + room]);
+            medium.current[from..from + room].copy_from_slice(bytes);
+            medium.durable[from..from + room].copy_from_slice(bytes);
+            return (Err(io::ErrorKind::StorageFull.into()), buf);
+        }
         let stopped = self.medium.borrow_mut().stopped();
         let number = {
             let mut medium = self.medium.borrow_mut();
@@ -292,6 +393,9 @@ impl Disk for MemDisk {
         }
         self.pause().await;
         let mut medium = self.medium.borrow_mut();
+        let is_first = pages(offset, at.len() as u64).any(|page| !medium.written.contains(&page));
+        medium.first_writes += u64::from(is_first);
+        medium.written.extend(pages(offset, at.len() as u64));
         let spoiled = medium.unwritable.range(offset..offset + at.len() as u64).next().is_some();
         if medium.fail_writes || spoiled {
             return (Err(io::Error::other("write failed")), buf);
@@ -352,6 +456,10 @@ impl Disk for MemDisk {
             !medium.unsynced.values().any(|w| w.offset < offset + len && offset < w.offset + w.bytes.len() as u64),
             "a discard of what was just written"
         );
+        for page in pages(offset, len) {
+            medium.backed.remove(&page);
+            medium.written.remove(&page);
+        }
         // It reads as anything: what is there half of the time, or garbage.
         if medium.random.chance(50) {
             let range = offset as usize..(offset + len) as usize;
@@ -361,11 +469,32 @@ impl Disk for MemDisk {
         Ok(())
     }
 
+    async fn extents(&self) -> io::Result<Option<Vec<Extent>>> {
+        let medium = self.medium.borrow();
+        let extent = |&page: &u64| Extent {
+            offset: page * PAGE as u64,
+            len: PAGE as u64,
+            written: medium.written.contains(&page),
+        };
+        Ok(medium.knows_extents.then(|| medium.backed.iter().map(extent).collect()))
+    }
+
     async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         self.pause().await;
         let mut medium = self.medium.borrow_mut();
-        if offset + len > medium.space {
+        medium.allocations += 1;
+        assert!(medium.allocations <= medium.allocations_max, "the file system is asked for space for ever");
+        let missing = pages(offset, len).filter(|page| !medium.backed.contains(page)).count() as u64 * PAGE as u64;
+        let needed = match medium.file_system {
+            FileSystem::Ext4 => missing,
+            FileSystem::Xfs => len,
+            FileSystem::Thin | FileSystem::CopyOnWrite => 0,
+        };
+        if needed > medium.free() {
             return Err(io::ErrorKind::StorageFull.into());
+        }
+        if needed > 0 {
+            medium.backed.extend(pages(offset, len));
         }
         let end = medium.current.len().max((offset + len) as usize);
         medium.current.resize(end, 0);

@@ -1,0 +1,291 @@
+//! File systems that others fill, and those on which an allocation promises less than it says.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use keyhole_log::limits::{SEGMENT_LEN_MIN, SEGMENTS_START, SPACE_ASK_AFTER};
+use keyhole_log::{Condition, Error, Log};
+
+use crate::support::store::{Store, format, get, options, put};
+use crate::support::{CRASHES, Crash, FileSystem, Medium, MemDisk, Random};
+
+const SEGMENTS: u64 = 40;
+
+/// Operations that change the disk, and allocations, that a refused request may take.
+const OPERATIONS_PER_REFUSAL: u64 = 2;
+
+/// A maintained store whose capacity is not what bounds it.
+fn fresh(file_system: FileSystem, space: u64) -> (Rc<RefCell<Medium>>, Store) {
+    let medium = Medium::new(1);
+    medium.borrow_mut().file_system = file_system;
+    medium.borrow_mut().space = space;
+    format(&medium, SEGMENTS_START + SEGMENTS * SEGMENT_LEN_MIN).unwrap();
+    let mut store = Store::maintained(&medium, options(1)).unwrap();
+    let log = store.log();
+    store.run(async { log.create_bucket("bucket", 1).await.unwrap() });
+    drop(log);
+    (medium, store)
+}
+
+/// Stores objects until the store is full; the count of them.
+async fn fill(log: &Log<MemDisk>, len: usize) -> u64 {
+    let mut stored = 0;
+    loop {
+        match put(log, &format!("k{stored}"), stored, len).await {
+            Ok(()) => stored += 1,
+            Err(Error::Full) => return stored,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+async fn delete(log: &Log<MemDisk>, keys: std::ops::Range<u64>) {
+    for key in keys {
+        let deleted = log.delete_object("bucket", &format!("k{key}"), 1, Condition::None).await;
+        assert!(deleted.unwrap(), "k{key}");
+    }
+}
+
+/// Others fill the file system while segments of the store are blank whose space was given back.
+fn filled_by_others() -> (Rc<RefCell<Medium>>, Store) {
+    let (medium, mut store) = fresh(FileSystem::Ext4, u64::MAX);
+    let log = store.log();
+    store.run(async {
+        for key in 0..25 {
+            put(&log, &format!("k{key}"), key, 1 << 20).await.unwrap();
+        }
+        delete(&log, 5..25).await;
+        log.compact().await.unwrap();
+    });
+    let stats = log.shared().stats();
+    assert!(stats.cleaner.segments_discarded > 3, "{:?}", stats.cleaner);
+    let mut state = medium.borrow_mut();
+    state.space = SEGMENTS_START + SEGMENTS * SEGMENT_LEN_MIN;
+    state.fill_by_others();
+    state.allocations_max = state.allocations + 1000;
+    drop(state);
+    (medium, store)
+}
+
+#[test]
+fn put_on_file_system_filled_by_others_is_refused_at_bounded_cost() {
+    let (medium, mut store) = filled_by_others();
+    let log = store.log();
+    store.run(async {
+        fill(&log, 100_000).await;
+        let work = || medium.borrow().operations + medium.borrow().allocations;
+        let before = work();
+        for seed in 0..500 {
+            assert!(matches!(put(&log, "k1", seed, 100_000).await, Err(Error::Full)));
+        }
+        let operations = work() - before;
+        assert!(operations <= 500 * OPERATIONS_PER_REFUSAL, "{operations} operations for 500 refusals");
+        assert_eq!(get(&log, "k1").await, Some(1));
+        delete(&log, 0..1).await;
+        assert!(!log.shared().poisoned());
+    });
+}
+
+#[test]
+fn put_succeeds_without_restart_when_space_comes_back() {
+    for is_told in [false, true] {
+        let (medium, mut store) = filled_by_others();
+        let log = store.log();
+        store.run(async {
+            fill(&log, 100_000).await;
+            medium.borrow_mut().others = 0;
+            if is_told {
+                log.shared().expect_space();
+            }
+            let attempts = if is_told { 1 } else { SPACE_ASK_AFTER };
+            let mut refused = 0;
+            while put(&log, "k1", 1001, 100_000).await.is_err() {
+                refused += 1;
+                assert!(refused < attempts, "refused {refused} times though there is space");
+            }
+            assert_eq!(get(&log, "k1").await, Some(1001));
+            assert!(fill(&log, 100_000).await > 0);
+        });
+    }
+}
+
+#[test]
+fn waiting_requests_share_one_question_for_space() {
+    let (medium, mut store) = filled_by_others();
+    let log = store.log();
+    store.run(async {
+        fill(&log, 100_000).await;
+        log.shared().expect_space();
+        let before = medium.borrow().allocations;
+        let keys: Vec<String> = (0..50).map(|i| format!("n{i}")).collect();
+        let puts = keys.iter().zip(0..).map(|(key, seed)| put(&log, key, seed, 100_000));
+        let results = futures_util::future::join_all(puts).await;
+        assert!(results.into_iter().all(|result| matches!(result, Err(Error::Full))));
+        assert_eq!(medium.borrow().allocations - before, 1);
+    });
+}
+
+/// On XFS an allocation of what is allocated fails when the file system is full.
+#[test]
+fn store_on_full_xfs_is_usable_again_when_its_objects_are_deleted() {
+    for restart in [false, true] {
+        let space = SEGMENTS_START + 20 * SEGMENT_LEN_MIN;
+        let (medium, mut store) = fresh(FileSystem::Xfs, space);
+        let mut log = store.log();
+        let stored = store.run(async {
+            let stored = fill(&log, 300_000).await;
+            medium.borrow_mut().fill_by_others();
+            delete(&log, 0..stored).await;
+            stored
+        });
+        assert!(stored > 50, "{stored}");
+        if restart {
+            drop(log);
+            store.close();
+            medium.borrow_mut().crash(Crash::Lost);
+            store = Store::maintained(&medium, options(1)).unwrap();
+            log = store.log();
+        }
+        store.run(async {
+            for round in 0..4 {
+                for key in 0..stored / 2 {
+                    put(&log, &format!("k{key}"), round * 1000 + key, 300_000).await.unwrap();
+                }
+            }
+            assert_eq!(get(&log, "k0").await, Some(3000));
+        });
+    }
+}
+
+/// What a key may hold: what was acknowledged last, and what has been refused since, as long as that may come back.
+#[derive(Clone, Debug, Default)]
+struct Expected {
+    acknowledged: Option<u64>,
+    refused: Vec<Option<u64>>,
+}
+
+/// Writes and deletes at random while others fill the file system and give it back.
+struct Life<'a> {
+    medium: &'a Rc<RefCell<Medium>>,
+    random: &'a mut Random,
+    expected: &'a mut [Expected],
+    refusals: u64,
+}
+
+impl Life<'_> {
+    async fn step(&mut self, log: &Log<MemDisk>, seed: u64) {
+        match self.random.below(40) {
+            0 => self.medium.borrow_mut().fill_by_others(),
+            1..3 => self.medium.borrow_mut().others = 0,
+            3 => assert!(matches!(log.checkpoint().await, Ok(()) | Err(Error::Full))),
+            4 => log.shared().expect_space(),
+            _ => {}
+        }
+        let key = self.random.below(self.expected.len() as u64) as usize;
+        let name = format!("k{key}");
+        let written = !self.random.chance(30);
+        let result = if written {
+            let lens = [100, 5000, 70_000, 300_000];
+            put(log, &name, seed, lens[self.random.below(4) as usize]).await
+        } else {
+            log.delete_object("bucket", &name, seed, Condition::None).await.map(drop)
+        };
+        let value = written.then_some(seed);
+        match result {
+            Ok(()) => {
+                self.expected[key].acknowledged = value;
+                self.expected.iter_mut().for_each(|expected| expected.refused.clear());
+            }
+            Err(Error::Full) => {
+                self.refusals += 1;
+                self.expected[key].refused.push(value);
+            }
+            Err(error) => panic!("{name}: {error}"),
+        }
+        assert_eq!(get(log, &name).await, self.expected[key].acknowledged, "{name}");
+    }
+}
+
+/// A write that fails for want of space is refused and has not happened: nothing is poisoned, and what was acknowledged holds.
+#[test]
+fn write_without_space_is_refused_and_poisons_nothing() {
+    let mut refusals = 0;
+    for (seed, file_system) in (0..12).flat_map(|seed| [(seed, FileSystem::Thin), (seed, FileSystem::CopyOnWrite)]) {
+        let space = SEGMENTS_START + SEGMENTS * SEGMENT_LEN_MIN;
+        let (medium, mut store) = fresh(file_system, space);
+        let mut random = Random::new(seed + 1);
+        let mut expected = vec![Expected::default(); 20];
+        for opening in 0..4 {
+            let log = store.log();
+            let mut life = Life { medium: &medium, random: &mut random, expected: &mut expected, refusals: 0 };
+            store.run(async {
+                for step in 0..150 {
+                    life.step(&log, opening * 1000 + step).await;
+                }
+            });
+            refusals += life.refusals;
+            assert!(!log.shared().poisoned(), "{file_system:?} {seed}");
+            drop(log);
+            if random.chance(50) {
+                store.close();
+            } else {
+                drop(store);
+            }
+            let crash = CRASHES[random.below(4) as usize];
+            medium.borrow_mut().crash(crash);
+            medium.borrow_mut().others = 0;
+            store = Store::maintained(&medium, options(1)).unwrap();
+            assert_eq!(store.recovery.damaged, [], "{file_system:?} {seed} {crash:?}");
+            let log = store.log();
+            for (key, expected) in expected.iter_mut().enumerate() {
+                let found = store.run(get(&log, &format!("k{key}")));
+                let may_be = found == expected.acknowledged || expected.refused.contains(&found);
+                assert!(may_be, "{file_system:?} {seed} {crash:?}: k{key} is {found:?} of {expected:?}");
+                *expected = Expected { acknowledged: found, refused: Vec::new() };
+            }
+        }
+    }
+    assert!(refusals > 150, "{refusals}");
+}
+
+/// The records that delete have their space, wherever writes fail: in what was written before.
+#[test]
+fn delete_succeeds_on_full_file_system_whose_allocations_promise_nothing() {
+    let (medium, mut store) = fresh(FileSystem::Thin, SEGMENTS_START + 12 * SEGMENT_LEN_MIN);
+    let log = store.log();
+    store.run(async {
+        let stored = fill(&log, 300_000).await;
+        assert!(stored > 20, "{stored}");
+        medium.borrow_mut().fill_by_others();
+        delete(&log, 0..stored).await;
+        assert!(!log.shared().poisoned());
+    });
+    drop(log);
+    store.close();
+    medium.borrow_mut().crash(Crash::Lost);
+    let store = Store::maintained(&medium, options(1)).unwrap();
+    assert_eq!((store.recovery.objects, store.recovery.damaged.len()), (0, 0));
+}
+
+/// What a segment for records was made with is paid once: its batches are written where all has been written before.
+#[test]
+fn durable_put_is_one_write_into_written_space() {
+    let (medium, mut store) = fresh(FileSystem::Ext4, u64::MAX);
+    let log = store.log();
+    store.run(async {
+        for seed in 0..600 {
+            put(&log, "k", seed, 4096).await.unwrap();
+        }
+        let before = log.shared().stats();
+        let (first_writes, syncs) = (medium.borrow().first_writes, medium.borrow().syncs);
+        for seed in 600..1600 {
+            put(&log, "k", seed, 4096).await.unwrap();
+        }
+        let after = log.shared().stats();
+        assert_eq!(after.written.records - before.written.records, 1000 * 8192, "two pages each");
+        let first_writes = medium.borrow().first_writes - first_writes;
+        assert!(first_writes < 20, "{first_writes} writes changed metadata of the file system");
+        let syncs = medium.borrow().syncs - syncs;
+        assert!(syncs < 1000 + 40, "{syncs} syncs");
+    });
+}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_channel::oneshot;
 
 use crate::disk::{Disk, is_full};
-use crate::error::Error;
+use crate::error::{Error, FailedWrite};
 use crate::index::{Effect, Location};
 use crate::limits::{BATCH_MAX, PAGE};
 use crate::sabotage::{self, Sabotage};
@@ -141,12 +141,12 @@ impl<D: Disk> Context<D> {
     pub(crate) async fn write(&self, offset: u64, buf: D::Buf, len: usize) -> Result<(), Error> {
         self.dirty.set(true);
         let (result, _) = self.disk.write(offset, buf, 0..len).await;
-        self.poison_on(result)
+        self.poison_on(result, "a write", Some(offset))
     }
 
-    fn poison_on(&self, result: std::io::Result<()>) -> Result<(), Error> {
+    fn poison_on(&self, result: std::io::Result<()>, what: &'static str, at: Option<u64>) -> Result<(), Error> {
         result.map_err(|error| {
-            self.shared.poison();
+            self.shared.poison(FailedWrite::new(what, at, &error));
             error.into()
         })
     }
@@ -155,7 +155,7 @@ impl<D: Disk> Context<D> {
     pub(crate) async fn sync(&self) -> Result<(), Error> {
         let noted = (!sabotage::is(Sabotage::NoteLate)).then(|| self.shared.lock().begin_sync());
         let result = if sabotage::is(Sabotage::SkipSync) { Ok(()) } else { self.disk.sync().await };
-        self.poison_on(result)?;
+        self.poison_on(result, "a sync", None)?;
         // A sync that overlaps a failed write proves nothing about it.
         self.shared.check_poison()?;
         let mut state = self.shared.lock();
@@ -226,7 +226,7 @@ impl<D: Disk> Context<D> {
                         state.segments.growth_blocked = true;
                     }
                     if !is_full(&error) {
-                        return self.poison_on(Err(error)).map(|()| None);
+                        return self.poison_on(Err(error), "an allocation", Some(start)).map(|()| None);
                     }
                     if asked_again {
                         return Ok(None);
@@ -300,7 +300,7 @@ impl<D: Disk> Context<D> {
             false => self.disk.write(meta.at, buf, 0..len).await,
         };
         self.spare.set(Some(buf));
-        self.poison_on(result)?;
+        self.poison_on(result, "a write", Some(meta.at))?;
         meta.at += len as u64;
         self.appended(meta, drafts, len, at, at_once);
         Ok((places, at_once))
@@ -397,7 +397,7 @@ impl<D: Disk> Context<D> {
                     self.shared.lock().segments.growth_blocked = true;
                     return Ok(());
                 }
-                result => self.poison_on(result)?,
+                result => self.poison_on(result, "an allocation", Some(start))?,
             }
             if let Some(segment) = self.shared.lock().segments.table.get_mut(number as usize) {
                 segment.allocated = true;

@@ -20,7 +20,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::commit::{self, Batch, Commit, Context};
 use crate::disk::Disk;
-use crate::error::Error;
+use crate::error::{Error, FailedWrite};
 use crate::segments::Purpose;
 use crate::shared::{OpenBody, OpenMeta, SegmentPin, Shared, Slot};
 use crate::types::BodyId;
@@ -82,7 +82,8 @@ struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if !self.ended {
-            self.shared.poison();
+            let dropped = std::io::Error::other("it was dropped before its end");
+            self.shared.poison(FailedWrite::new("a writer", None, &dropped));
         }
         if self.works {
             let mut state = self.shared.lock();

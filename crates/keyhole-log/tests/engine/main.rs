@@ -6,6 +6,7 @@ mod damage;
 mod maintenance;
 mod objects;
 mod order;
+mod read_only;
 mod trouble;
 mod uploads;
 

@@ -58,6 +58,12 @@ pub(crate) struct Medium {
     pub(crate) space: u64,
     pub(crate) fail_writes: bool,
     pub(crate) fail_syncs: bool,
+    /// Every write, sync, allocation and discard fails, as on a medium that has gone read-only.
+    pub(crate) read_only: bool,
+    /// A write that touches one of these ranges fails. A crash does not change that.
+    pub(crate) unwritable: Vec<Range<u64>>,
+    /// Writes, syncs, allocations and discards that were asked for.
+    pub(crate) changes: u64,
     /// After this many operations that change something nothing ever completes.
     pub(crate) stop_after: Option<u64>,
     pub(crate) operations: u64,
@@ -97,6 +103,9 @@ impl Medium {
             space: u64::MAX,
             fail_writes: false,
             fail_syncs: false,
+            read_only: false,
+            unwritable: Vec::new(),
+            changes: 0,
             stop_after: None,
             operations: 0,
             syncs: 0,
@@ -142,6 +151,17 @@ impl Medium {
     /// After [`bytes`](Self::bytes).
     pub(crate) fn reload(&mut self) {
         self.current = self.durable.clone();
+    }
+
+    /// Counts something that changes the medium; an error where that cannot be done.
+    fn change(&mut self) -> io::Result<()> {
+        self.changes += 1;
+        if self.read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
+    }
+
+    /// Whether a write there fails.
+    fn is_unwritable(&self, at: &Range<u64>) -> bool {
+        self.unwritable.iter().any(|bad| bad.start < at.end && at.start < bad.end)
     }
 
     fn stopped(&mut self) -> bool {
@@ -248,6 +268,9 @@ impl Disk for MemDisk {
 
     async fn write(&self, offset: u64, buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
         check_alignment(offset, &at);
+        if let Err(error) = self.medium.borrow_mut().change() {
+            return (Err(error), buf);
+        }
         let stopped = self.medium.borrow_mut().stopped();
         let number = {
             let mut medium = self.medium.borrow_mut();
@@ -263,7 +286,7 @@ impl Disk for MemDisk {
         }
         self.pause().await;
         let mut medium = self.medium.borrow_mut();
-        if medium.fail_writes {
+        if medium.fail_writes || medium.is_unwritable(&(offset..offset + at.len() as u64)) {
             return (Err(io::Error::other("write failed")), buf);
         }
         let from = offset as usize;
@@ -276,6 +299,7 @@ impl Disk for MemDisk {
     }
 
     async fn sync(&self) -> io::Result<()> {
+        self.medium.borrow_mut().change()?;
         let covered: Vec<u64> = {
             let mut medium = self.medium.borrow_mut();
             medium.syncs += 1;
@@ -311,6 +335,7 @@ impl Disk for MemDisk {
     }
 
     async fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.medium.borrow_mut().change()?;
         self.pause().await;
         let mut medium = self.medium.borrow_mut();
         assert!(offset as usize + len as usize <= medium.durable.len(), "a discard of space that was not allocated");
@@ -328,6 +353,7 @@ impl Disk for MemDisk {
     }
 
     async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.medium.borrow_mut().change()?;
         self.pause().await;
         let mut medium = self.medium.borrow_mut();
         if offset + len > medium.space {

@@ -16,23 +16,31 @@ pub(crate) struct Medium {
     file: File,
     /// Of a device: its length. It does not change while the node runs.
     device_len: Option<u64>,
+    /// It was opened for reading alone.
+    is_read_only: bool,
 }
 
 impl Medium {
     /// A regular file.
     pub(crate) fn file(file: File) -> Self {
-        Medium { file, device_len: None }
+        Medium { file, device_len: None, is_read_only: false }
     }
 
     /// A block device, whose length is found out.
     pub(crate) fn device(file: File) -> io::Result<Self> {
         // The end of a device is its length, as BLKGETSIZE64 says it. Only whole pages of it are used.
         let len = (&file).seek(SeekFrom::End(0))?;
-        Ok(Medium { file, device_len: Some(len - len % PAGE as u64) })
+        Ok(Medium { file, device_len: Some(len - len % PAGE as u64), is_read_only: false })
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        Ok(Medium { file: self.file.try_clone()?, device_len: self.device_len })
+        let Medium { device_len, is_read_only, .. } = *self;
+        Ok(Medium { file: self.file.try_clone()?, device_len, is_read_only })
+    }
+
+    /// The same, where it was opened for reading alone.
+    pub(crate) fn reading(self) -> Self {
+        Medium { is_read_only: true, ..self }
     }
 
     pub(crate) fn into_file(self) -> File {
@@ -47,6 +55,9 @@ impl Medium {
     ///
     /// The kernel keeps both ways coherent: pages of the cache that a write has gone past are dropped before it completes.
     pub(crate) fn direct(&self) -> Option<File> {
+        if self.is_read_only {
+            return None;
+        }
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         let opened = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path);
         opened.inspect_err(|error| tracing::info!(%error, "the object file is written through the page cache")).ok()
@@ -188,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_device_has_the_length_that_it_has() {
-        let medium = Medium { file: tempfile::tempfile().unwrap(), device_len: Some(1 << 20) };
+        let medium = Medium { file: tempfile::tempfile().unwrap(), device_len: Some(1 << 20), is_read_only: false };
         assert_eq!(medium.len().unwrap(), 1 << 20);
         medium.allocate(0, 1 << 20).unwrap();
         assert_eq!(medium.allocate(4096, 1 << 20).unwrap_err().kind(), io::ErrorKind::StorageFull);

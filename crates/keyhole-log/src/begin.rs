@@ -212,7 +212,11 @@ impl<D: Disk> Context<D> {
         let result = self.disk.allocate(start, len).await;
         let Err(error) = result else { return Ok(true) };
         self.shared.lock().segments.denied(number);
-        if is_full(&error) { Ok(false) } else { self.poison_on(Err(error)).map(|()| false) }
+        if is_full(&error) {
+            Ok(false)
+        } else {
+            self.poison_on(Err(error), "an allocation", Some(start)).map(|()| false)
+        }
     }
 
     /// Takes the space of the segments that are reserved, so that deletions and cleaning are possible when the file system is

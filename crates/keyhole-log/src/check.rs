@@ -95,7 +95,8 @@ pub async fn check<D: Disk>(disk: Rc<D>, options: CheckOptions) -> Result<Report
 
 /// Opening writes anew what is known from elsewhere; two checkpoints take the place of those that there are.
 async fn mend<D: Disk>(disk: Rc<D>) -> Result<(), Error> {
-    let options = OpenOptions { sync: Sync::Always, workers: 1, capacity: None, ring: false, rebuild: true };
+    let options =
+        OpenOptions { sync: Sync::Always, workers: 1, capacity: None, ring: false, rebuild: true, read_only: None };
     let (shared, _) = open(disk.as_ref(), options).await?;
     let (log, writer) = worker(Arc::clone(&shared), Rc::clone(&disk));
     let (maintenance, its_writer) = crate::maintenance(shared, disk);

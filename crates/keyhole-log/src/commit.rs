@@ -9,7 +9,7 @@ use futures_channel::oneshot;
 
 use crate::begin::Begun;
 use crate::disk::{Disk, is_full};
-use crate::error::Error;
+use crate::error::{Error, FailedWrite};
 use crate::index::{Effect, Location};
 use crate::limits::{BATCH_MAX, PAGE};
 use crate::sabotage::{self, Sabotage};
@@ -151,22 +151,28 @@ impl<D: Disk> Context<D> {
     pub(crate) async fn write(&self, offset: u64, buf: D::Buf, len: usize) -> Result<(), Error> {
         self.dirty.set(true);
         let (result, _) = self.disk.write(offset, buf, 0..len).await;
-        self.full_or_poison(result)
+        self.full_or_poison(result, offset)
     }
 
-    pub(crate) fn full_or_poison(&self, result: std::io::Result<()>) -> Result<(), Error> {
+    /// Turns a failed write at `offset` into `Full` if space is missing, and poisons the log otherwise.
+    pub(crate) fn full_or_poison(&self, result: std::io::Result<()>, offset: u64) -> Result<(), Error> {
         match result {
             Err(error) if is_full(&error) => {
                 self.shared.lock().segments.write_failed();
                 Err(Error::Full)
             }
-            result => self.poison_on(result),
+            result => self.poison_on(result, "a write", Some(offset)),
         }
     }
 
-    pub(crate) fn poison_on(&self, result: std::io::Result<()>) -> Result<(), Error> {
+    pub(crate) fn poison_on(
+        &self,
+        result: std::io::Result<()>,
+        what: &'static str,
+        at: Option<u64>,
+    ) -> Result<(), Error> {
         result.map_err(|error| {
-            self.shared.poison();
+            self.shared.poison(FailedWrite::new(what, at, &error));
             error.into()
         })
     }
@@ -175,7 +181,7 @@ impl<D: Disk> Context<D> {
     pub(crate) async fn sync(&self) -> Result<(), Error> {
         let noted = (!sabotage::is(Sabotage::NoteLate)).then(|| self.shared.lock().begin_sync());
         let result = if sabotage::is(Sabotage::SkipSync) { Ok(()) } else { self.disk.sync().await };
-        self.poison_on(result)?;
+        self.poison_on(result, "a sync", None)?;
         // A sync that overlaps a failed write proves nothing about it.
         self.shared.check_poison()?;
         let mut state = self.shared.lock();
@@ -237,7 +243,7 @@ impl<D: Disk> Context<D> {
             false => self.disk.write(meta.at, buf, 0..len).await,
         };
         self.spare.set(Some(buf));
-        if let Err(error) = self.full_or_poison(result) {
+        if let Err(error) = self.full_or_poison(result, meta.at) {
             // As far as the segment goes nothing has been appended.
             self.ended.set(ended);
             meta.prev = prev;

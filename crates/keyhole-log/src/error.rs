@@ -46,6 +46,8 @@ pub enum Error {
     Io(Arc<io::Error>),
     /// A write or a sync has failed before: nothing more is written until the log is opened again. Reads go on.
     Poisoned,
+    /// The log is open for reading alone, for this reason. Reads go on.
+    ReadOnly(Arc<str>),
     /// The writer of this worker has ended.
     Closed,
     /// What was read does not verify.
@@ -81,6 +83,7 @@ impl fmt::Display for Error {
             Error::Full => f.write_str("the object file is full"),
             Error::Io(error) => write!(f, "disk: {error}"),
             Error::Poisoned => f.write_str("an earlier write failed, nothing is written until the log is opened again"),
+            Error::ReadOnly(why) => write!(f, "the store is read-only: {why}"),
             Error::Closed => f.write_str("the log is closed"),
             Error::Damaged(damage) => write!(f, "damaged: {damage}"),
         }
@@ -99,6 +102,34 @@ impl std::error::Error for Error {
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Error::Io(Arc::new(error))
+    }
+}
+
+/// The first write, sync, allocation or discard that failed: it has poisoned the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FailedWrite {
+    /// What failed: "a write", "a sync".
+    pub what: &'static str,
+    /// Where in the file, where that is known.
+    pub offset: Option<u64>,
+    /// What the disk said.
+    pub error: String,
+}
+
+impl FailedWrite {
+    pub(crate) fn new(what: &'static str, offset: Option<u64>, error: &io::Error) -> Self {
+        FailedWrite { what, offset, error: error.to_string() }
+    }
+}
+
+impl fmt::Display for FailedWrite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what)?;
+        if let Some(offset) = self.offset {
+            write!(f, " at offset {offset}")?;
+        }
+        write!(f, " failed: {}", self.error)
     }
 }
 

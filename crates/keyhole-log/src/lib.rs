@@ -8,6 +8,7 @@
 //! - Nothing acknowledged is written over, and no offset is given out twice.
 //! - A request that is given up changes nothing in flight: writes belong to the [`Writer`].
 //! - A failed write or sync poisons the log; what can be verified is still read.
+//! - A log that is open for reading alone writes nothing: not at the opening, not later.
 //! - Every byte that is read is verified, each time.
 //! - No clock, randomness, file or runtime is in here: time comes in arguments, storage through [`Disk`].
 #![forbid(unsafe_code)]
@@ -41,10 +42,10 @@ pub mod format {}
 pub use body::{BodyWriter, LastBlock, NewBody};
 pub use check::{CheckOptions, Finding, Report, Verdict, check};
 pub use disk::{Disk, Extent};
-pub use error::{Damage, Error};
+pub use error::{Damage, Error, FailedWrite};
 pub use log::{Body, Log, OpenBlock, ScrubCursor, ScrubStep, Tags, worker};
 pub use maintain::{Compacted, Maintenance, maintenance};
-pub use recover::{Format, OpenOptions, Recovery, create, open};
+pub use recover::{Format, Identity, OpenOptions, Recovery, create, identity, open};
 #[cfg(feature = "sabotage")]
 pub use sabotage::{Sabotage, sabotage};
 pub use shared::{Activity, Shared, Sync, Usage};

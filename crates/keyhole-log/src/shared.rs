@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use futures_channel::oneshot;
 
-use crate::Error;
+use crate::error::{Error, FailedWrite};
 use crate::index::{Bodies, Effect, Index, Location};
 use crate::limits::PAGE;
 use crate::locks::{AtomicBool, AtomicU32, Mutex, MutexGuard};
@@ -76,6 +76,8 @@ pub struct Shared {
     pub(crate) sync: Sync,
     pub(crate) segment_len: u64,
     state: Mutex<State>,
+    /// Why nothing is written, if the log is open for reading alone.
+    read_only: Option<Arc<str>>,
     poisoned: AtomicBool,
     committing: AtomicU32,
     pub(crate) checkpointing: AtomicBool,
@@ -95,6 +97,8 @@ pub(crate) struct State {
     pub(crate) superblock: Superblock,
     pub(crate) counters: Counters,
     pub(crate) maintenance: MaintenanceState,
+    /// What has poisoned the log.
+    pub(crate) failed_write: Option<FailedWrite>,
 }
 
 /// What the maintenance and everybody else say to each other.
@@ -199,12 +203,13 @@ impl MaintenanceState {
 }
 
 impl Shared {
-    pub(crate) fn new(store: StoreId, sync: Sync, state: State) -> Self {
+    pub(crate) fn new(store: StoreId, sync: Sync, read_only: Option<Arc<str>>, state: State) -> Self {
         Shared {
             store,
             sync,
             segment_len: state.segments.len,
             state: Mutex::new(state),
+            read_only,
             poisoned: AtomicBool::new(false),
             committing: AtomicU32::new(0),
             checkpointing: AtomicBool::new(false),
@@ -230,12 +235,12 @@ impl Shared {
     pub fn stats(&self) -> Stats {
         let state = self.lock();
         let segments = state.segment_stats();
-        Stats { segments, ..state.summary(self.poisoned()) }
+        Stats { segments, ..state.summary(self.poisoned(), self.read_only.clone()) }
     }
 
     /// The same without a list of segments.
     pub fn summary(&self) -> Stats {
-        self.lock().summary(self.poisoned())
+        self.lock().summary(self.poisoned(), self.read_only.clone())
     }
 
     /// The same as [`Stats::newest_ms`].
@@ -287,16 +292,32 @@ impl Shared {
         self.poisoned.load(Ordering::Acquire)
     }
 
-    /// The lock is not held.
-    pub(crate) fn poison(&self) {
+    /// Why the log is open for reading alone, if it is.
+    pub fn read_only(&self) -> Option<&Arc<str>> {
+        self.read_only.as_ref()
+    }
+
+    /// The write that has poisoned the log, if one has.
+    pub fn failed_write(&self) -> Option<FailedWrite> {
+        if self.poisoned() { self.lock().failed_write.clone() } else { None }
+    }
+
+    /// Refuses every write from now on. The lock is not held. Of several failures the first is kept: it is the cause.
+    pub(crate) fn poison(&self, failed: FailedWrite) {
         self.poisoned.store(true, Ordering::Release);
         let mut state = self.lock();
+        state.failed_write.get_or_insert(failed);
         state.wake_space();
         state.wake_maintenance();
     }
 
+    /// Whether writes are possible.
     pub(crate) fn check_poison(&self) -> Result<(), Error> {
-        if self.poisoned() { Err(Error::Poisoned) } else { Ok(()) }
+        match &self.read_only {
+            Some(why) => Err(Error::ReadOnly(Arc::clone(why))),
+            None if self.poisoned() => Err(Error::Poisoned),
+            None => Ok(()),
+        }
     }
 }
 

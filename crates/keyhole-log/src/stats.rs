@@ -1,5 +1,8 @@
 //! Counts: what the log has written since it was opened, and what is where.
 
+use std::sync::Arc;
+
+use crate::error::FailedWrite;
 use crate::segments::Use;
 use crate::shared::{State, Usage};
 use crate::wire::segment::Kind;
@@ -30,6 +33,10 @@ pub struct Stats {
     pub full: bool,
     /// A write or a sync has failed, and nothing more is written.
     pub poisoned: bool,
+    /// The one that failed.
+    pub failed_write: Option<FailedWrite>,
+    /// Why the log is open for reading alone, if it is.
+    pub read_only: Option<Arc<str>>,
     /// The newest time at which an object, a part or an upload was stored, in ms since 1970, of those known since the log was
     /// opened; 0: there is none.
     pub newest_ms: u64,
@@ -189,7 +196,7 @@ impl State {
         segments.collect()
     }
 
-    pub(crate) fn summary(&self, poisoned: bool) -> Stats {
+    pub(crate) fn summary(&self, poisoned: bool, read_only: Option<Arc<str>>) -> Stats {
         let mut counts = SegmentCounts::default();
         for segment in &self.segments.table {
             *match segment.used {
@@ -212,6 +219,8 @@ impl State {
             ring: self.maintenance.ring,
             full: self.refuses(),
             poisoned,
+            failed_write: self.failed_write.clone(),
+            read_only,
             newest_ms: self.index.newest_ms,
         }
     }

@@ -21,7 +21,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use crate::body::split_at;
 use crate::commit::{self, Batch, Commit, Context};
 use crate::disk::Disk;
-use crate::error::Error;
+use crate::error::{Error, FailedWrite};
 use crate::limits::{CHUNK_LEN, buffer_len};
 use crate::segments::Purpose;
 use crate::shared::{OpenBody, OpenMeta, SegmentPin, Shared, Slot};
@@ -88,7 +88,8 @@ struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if !self.ended {
-            self.shared.poison();
+            let dropped = std::io::Error::other("it was dropped before its end");
+            self.shared.poison(FailedWrite::new("a writer", None, &dropped));
         }
         if self.works {
             let mut state = self.shared.lock();

@@ -102,7 +102,8 @@ fn new_disk(segment_len: u64) -> FileDisk {
 }
 
 fn open_shared(disk: &FileDisk) -> (Arc<Shared>, Recovery) {
-    let options = OpenOptions { sync: Sync::Deferred, workers: 1, capacity: None, ring: false, rebuild: false };
+    let options =
+        OpenOptions { sync: Sync::Deferred, workers: 1, capacity: None, ring: false, rebuild: false, read_only: None };
     LocalPool::new().run_until(open(disk, options)).unwrap()
 }
 

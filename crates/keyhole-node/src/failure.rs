@@ -1,6 +1,7 @@
 //! Why a request came to no good end, and which S3 error says so: the one place where the errors of the crates below
 //! become S3 codes.
 
+use std::borrow::Cow;
 use std::io;
 
 use keyhole_core::NotAuthentic;
@@ -54,6 +55,11 @@ impl From<keyhole_log::Error> for Failure {
             Log::QuotaExceeded => Error::new(ErrorCode::QuotaExceeded),
             Log::Full => Error::new(ErrorCode::InsufficientStorage),
             Log::TooLarge(_) => Error::new(ErrorCode::EntityTooLarge),
+            Log::Poisoned => unavailable(
+                "The store refuses writes since a write to its disk failed. Reads go on. See the log of the node."
+                    .into(),
+            ),
+            Log::ReadOnly(why) => unavailable(format!("The store is read-only: {why}. Reads go on.").into()),
             other => {
                 let cause = format!("the object file failed a request: {other}");
                 return Failure::Fault(Error::new(ErrorCode::InternalError), cause);
@@ -101,7 +107,31 @@ pub(crate) fn not_authentic(what: &str) -> Failure {
     Failure::Fault(Error::new(ErrorCode::InvalidRequest).with_message(message), format!("not authentic: {what}"))
 }
 
+/// Writes are refused, whatever they are, until the operator does something about it.
+fn unavailable(message: Cow<'static, str>) -> Error {
+    let error = Error::new(ErrorCode::ServiceUnavailable).with_message(message);
+    error.with_header("Retry-After", RETRY_AFTER_S.to_string())
+}
+
 /// The node's buffers are all in use.
 pub(crate) fn slow_down() -> Failure {
     Failure::Reply(Error::new(ErrorCode::SlowDown).with_header("Retry-After", RETRY_AFTER_S.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_write_is_503_with_its_reason() {
+        for (error, part) in [
+            (keyhole_log::Error::Poisoned, "since a write to its disk failed"),
+            (keyhole_log::Error::ReadOnly("its file system is mounted read-only".into()), "is mounted read-only"),
+        ] {
+            let Failure::Reply(error) = Failure::from(error) else { panic!("no fault of this request") };
+            assert_eq!((error.code, error.code.status()), (ErrorCode::ServiceUnavailable, 503));
+            assert!(error.message.contains(part), "{}", error.message);
+            assert_eq!(error.headers, [("Retry-After", RETRY_AFTER_S.to_string())]);
+        }
+    }
 }

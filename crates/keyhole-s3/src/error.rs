@@ -91,6 +91,7 @@ codes! {
     RequestTimeTooSkewed 403 "The difference between the request time and the server's time is too large.",
     RequestTimeout 400 "Your socket connection to the server was not read from or written to within the timeout period.",
     ServerSideEncryptionConfigurationNotFoundError 404 "The server side encryption configuration was not found.",
+    ServiceUnavailable 503 "The node cannot do this at the moment. Try again.",
     SignatureDoesNotMatch 403 "The request signature that we calculated does not match the signature that you provided. Check your secret access key and signing method.",
     SlowDown 503 "Reduce your request rate.",
     UserKeyMustBeSpecified 400 "The bucket POST must contain the specified field name. If it is specified, check the order of the fields.",

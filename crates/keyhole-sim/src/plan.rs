@@ -167,6 +167,13 @@ impl Plan {
 
     /// How the file is opened.
     pub fn options(&self) -> OpenOptions {
-        OpenOptions { sync: self.sync, workers: self.workers, capacity: None, ring: self.ring, rebuild: false }
+        OpenOptions {
+            sync: self.sync,
+            workers: self.workers,
+            capacity: None,
+            ring: self.ring,
+            rebuild: false,
+            read_only: None,
+        }
     }
 }

@@ -43,13 +43,20 @@ pub(crate) enum Origin {
 }
 
 impl Access {
-    /// Reads the keys of the environment and of the file in the state directory. One is made where there is none.
-    pub(crate) fn load(state: &Path) -> Result<(Self, AccessTable, Origin), String> {
+    /// Reads the keys of the environment and of the file in the state directory. One is made where there is none and `may_make`.
+    pub(crate) fn load(state: &Path, may_make: bool) -> Result<(Self, AccessTable, Origin), String> {
         let of_environment = of_environment()?;
         let file = AccessFile::in_state(state);
         let origin = match &of_environment {
             Some(_) => Origin::Environment,
             None if file.exists() => Origin::File(file.path().to_owned()),
+            None if !may_make => {
+                return Err(format!(
+                    "there are no access keys in {}, and none are made for a store that is read-only: set {ACCESS_KEY_VARIABLE} and \
+                     {SECRET_KEY_VARIABLE}, or give --state DIR with the keys in it",
+                    state.display()
+                ));
+            }
             None => Origin::Made(file.path().to_owned(), file.make_first()?),
         };
         let access = Access { file, of_environment };

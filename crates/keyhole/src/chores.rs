@@ -8,7 +8,7 @@ use std::time::Duration;
 use keyhole_log::{Disk, Log, Shared};
 use keyhole_node::{Pass, clock_behind, expire};
 use keyhole_s3::time::iso8601;
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::control;
@@ -21,6 +21,8 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
 /// How often a file system that was full may be asked for space again.
 const EXPECT_SPACE_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether the object file is where it was, and whether writes have failed.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// How long the last checkpoint may take, and whatever the other workers still do ahead of it. Without it nothing is lost: the
 /// next start reads more.
@@ -44,8 +46,11 @@ impl Chores {
     /// Starts what needs the log: expiry, and the control socket if there is one.
     pub(crate) fn with_log<D: Disk>(&mut self, log: &Log<D>, first: First) {
         let First { control, running } = first;
-        self.users.push(spawn_local(expire_regularly(log.clone(), running.monitor.clone())));
-        self.users.push(spawn_local(expect_space(log.shared().clone())));
+        if log.shared().read_only().is_none() {
+            self.users.push(spawn_local(expire_regularly(log.clone(), running.monitor.clone())));
+            self.users.push(spawn_local(expect_space(log.shared().clone())));
+        }
+        self.users.push(spawn_local(look_regularly(log.shared().clone(), running.monitor.clone())));
         self.users.extend(control.map(|listener| spawn_local(control::serve(listener, log.clone(), running))));
     }
 
@@ -76,6 +81,34 @@ async fn expect_space(shared: Arc<Shared>) {
     loop {
         ticks.tick().await;
         shared.expect_space();
+    }
+}
+
+/// Logs and reports an object file that is gone from its path, and a write that has failed: each once.
+async fn look_regularly(shared: Arc<Shared>, monitor: Arc<Monitor>) {
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut was_absent, mut has_failed) = (false, false);
+    loop {
+        ticks.tick().await;
+        if let Some(failed) = shared.failed_write()
+            && !std::mem::replace(&mut has_failed, true)
+        {
+            tracing::error!("{failed}: the store refuses writes until the node is started again; reads go on");
+        }
+        let Some(presence) = monitor.presence() else { continue };
+        // The path may be on a disk that does not answer.
+        let Ok(absence) = spawn_blocking(move || presence.absence()).await else { continue };
+        match (&absence, was_absent) {
+            (Some(why), false) => tracing::error!(
+                "{why}: what is written now is lost when the node ends. Export the store, mount its disk or put the file back, and \
+                 start again"
+            ),
+            (None, true) => tracing::info!("the object file is where it was again"),
+            _ => {}
+        }
+        was_absent = absence.is_some();
+        monitor.object_file_is_absent(absence);
     }
 }
 

@@ -157,6 +157,12 @@ pub(crate) struct ServeOptions {
     #[arg(long)]
     pub(crate) format: bool,
 
+    /// Serve reads alone: nothing is written to the store, and writes are answered 503 (ServiceUnavailable). A store on a medium that
+    /// takes no writes is served so in any case.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value_t = false, action = ArgAction::Set)]
+    pub(crate) read_only: bool,
+
     /// Where the credential and the control socket are. Default: the data directory; for a device keyhole/NAME in
     /// $XDG_STATE_HOME or in /var/lib, where NAME is what the device was called by.
     #[arg(long, value_name = "DIR")]

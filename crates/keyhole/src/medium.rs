@@ -22,12 +22,14 @@ pub(crate) struct Medium {
     device_len: Option<u64>,
     /// The file system has said which extents are there, so that space is asked for only where it is not.
     knows_extents: Arc<AtomicBool>,
+    /// It was opened for reading alone.
+    is_read_only: bool,
 }
 
 impl Medium {
     /// A regular file.
     pub(crate) fn file(file: File) -> Self {
-        Medium { file, device_len: None, knows_extents: Arc::default() }
+        Medium { file, device_len: None, knows_extents: Arc::default(), is_read_only: false }
     }
 
     /// A block device, whose length is found out.
@@ -35,12 +37,18 @@ impl Medium {
         // The end of a device is its length, as BLKGETSIZE64 says it. Only whole pages of it are used.
         let len = (&file).seek(SeekFrom::End(0))?;
         let device_len = Some(len - len % PAGE as u64);
-        Ok(Medium { file, device_len, knows_extents: Arc::default() })
+        Ok(Medium { file, device_len, knows_extents: Arc::default(), is_read_only: false })
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
-        let (device_len, knows_extents) = (self.device_len, Arc::clone(&self.knows_extents));
-        Ok(Medium { file: self.file.try_clone()?, device_len, knows_extents })
+        let Medium { device_len, is_read_only, .. } = *self;
+        let knows_extents = Arc::clone(&self.knows_extents);
+        Ok(Medium { file: self.file.try_clone()?, device_len, knows_extents, is_read_only })
+    }
+
+    /// The same, where it was opened for reading alone.
+    pub(crate) fn reading(self) -> Self {
+        Medium { is_read_only: true, ..self }
     }
 
     pub(crate) fn into_file(self) -> File {
@@ -55,6 +63,9 @@ impl Medium {
     ///
     /// The kernel keeps both ways coherent: pages of the cache that a write has gone past are dropped before it completes.
     pub(crate) fn direct(&self) -> Option<File> {
+        if self.is_read_only {
+            return None;
+        }
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         let opened = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path);
         opened.inspect_err(|error| tracing::info!(%error, "the object file is written through the page cache")).ok()

@@ -70,7 +70,10 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     let store = store::open(&place, &store_options)?;
     drop(starting);
     monitor.opened(store.shared.clone(), store.damaged);
-    let (access, keys, origin) = Access::load(&place.state)?;
+    monitor.watches(store.presence.clone());
+    // Where the store takes no writes its directory does not, as a rule.
+    let may_make_key = store.shared.read_only().is_none() || place.state != place.data;
+    let (access, keys, origin) = Access::load(&place.state, may_make_key)?;
     let (listeners, address) = inherited.take_or("http", threads, |option| listen(options.listen, threads, option))?;
     let (mut tls_setups, tls_address) = listen_for_tls(options, tls_config, &mut inherited, threads)?;
     inherited.nothing_left()?;
@@ -121,7 +124,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     watchdog.watch().map_err(|error| format!("cannot start a thread: {error}"))?;
     monitor.enter(Phase::Serving);
     addresses.greet(&origin, &options.region);
-    let status = addresses.status();
+    let status = addresses.status(store.shared.read_only().map(|why| &**why));
     service::ready(&status);
     let told = Told { status, grace: options.grace, stop, monitor };
     thread::spawn(move || told.mind(&signals, &mut reloads));
@@ -169,6 +172,7 @@ fn store_options(options: &ServeOptions, workers: usize) -> StoreOptions {
             SyncMode::Interval(_) | SyncMode::Never => keyhole_log::Sync::Deferred,
         },
         ring: options.ring,
+        read_only: options.read_only.then_some(store::ASKED_READ_ONLY),
         workers,
         ..StoreOptions::default()
     }

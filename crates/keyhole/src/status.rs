@@ -19,6 +19,7 @@ use keyhole_node::Env;
 
 use crate::env::System;
 use crate::metrics::Metrics;
+use crate::store::Presence;
 
 #[cfg(test)]
 pub(crate) use account::tests::sample_status;
@@ -55,6 +56,7 @@ pub(crate) struct Monitor {
     phase: AtomicU8,
     metrics: Arc<Metrics>,
     store: OnceLock<Arc<Shared>>,
+    presence: OnceLock<Presence>,
     /// Places where recovery has found damage.
     damaged_at_start: AtomicU64,
     told: Mutex<Told>,
@@ -67,6 +69,8 @@ struct Told {
     /// A time later than the clock's at which something was stored, in ms since 1970, and the bucket that it is in.
     behind: Option<(u64, String)>,
     scrubs: Scrub,
+    /// Why the object file is not where it was opened.
+    absence: Option<String>,
 }
 
 impl Monitor {
@@ -80,6 +84,7 @@ impl Monitor {
             phase: AtomicU8::new(Phase::Starting as u8),
             metrics,
             store: OnceLock::new(),
+            presence: OnceLock::new(),
             damaged_at_start: AtomicU64::new(0),
             told: Mutex::default(),
             history,
@@ -105,6 +110,20 @@ impl Monitor {
     pub(crate) fn opened(&self, shared: Arc<Shared>, damaged: usize) {
         self.damaged_at_start.store(damaged as u64, Ordering::Relaxed);
         let _ = self.store.set(shared); // It is opened once.
+    }
+
+    /// Where the object file was opened.
+    pub(crate) fn watches(&self, presence: Presence) {
+        let _ = self.presence.set(presence); // It is opened once.
+    }
+
+    pub(crate) fn presence(&self) -> Option<Presence> {
+        self.presence.get().cloned()
+    }
+
+    /// Why the object file is not where it was opened, if it is not.
+    pub(crate) fn object_file_is_absent(&self, absence: Option<String>) {
+        self.told().absence = absence;
     }
 
     /// The node is in another phase of its life; it never goes back.

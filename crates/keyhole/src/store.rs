@@ -1,8 +1,10 @@
 //! The store: its locks, and the object file or device that it is in.
 
 mod device;
+mod marker;
 mod place;
 mod signature;
+mod watch;
 
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -25,6 +27,7 @@ use crate::epoll::PlainDisk;
 use crate::medium::Medium;
 
 pub(crate) use place::Place;
+pub(crate) use watch::Presence;
 
 /// Of the free space, what a new object file may take by default, in hundredths.
 const CAPACITY_PERCENT: u64 = 80;
@@ -32,6 +35,12 @@ const CAPACITY_PERCENT: u64 = 80;
 /// Segments that a store should have at least: they are made smaller where the capacity is small, down to the format's
 /// least length.
 const SEGMENTS_WANTED: u64 = 128;
+
+/// Why a node is read-only whose operator wants it so.
+pub(crate) const ASKED_READ_ONLY: &str = "it was started with --read-only";
+
+/// Why a command writes nothing that only looks at a store.
+pub(crate) const ONLY_LOOKS: &str = "this command only reads";
 
 /// How long to wait for another process to let go of the data. One that was killed holds on until the kernel has ended
 /// the I/O that it had in flight, and none of that may land after the data was recovered.
@@ -45,6 +54,8 @@ pub(crate) struct Store {
     pub(crate) medium: Medium,
     /// What had been durable and cannot be read: how much of that recovery has found.
     pub(crate) damaged: usize,
+    /// Tells whether the object file is still where it was opened.
+    pub(crate) presence: Presence,
     /// Hold the locks of directories.
     _locks: Vec<File>,
 }
@@ -53,6 +64,8 @@ pub(crate) struct Store {
 pub(crate) struct Held {
     pub(crate) medium: Medium,
     created: bool,
+    /// Why it can only be read, if that is so.
+    read_only: Option<String>,
     locks: Vec<File>,
 }
 
@@ -71,8 +84,8 @@ pub(crate) enum Make {
 #[derive(Clone, Debug)]
 pub(crate) struct StoreOptions {
     pub(crate) make: Make,
-    /// Whether anything will be written.
-    pub(crate) write: bool,
+    /// Why nothing is to be written, if that is so. A medium that takes no writes is opened for reading in any case.
+    pub(crate) read_only: Option<&'static str>,
     pub(crate) capacity: Option<u64>,
     pub(crate) sync: Sync,
     /// Whether the oldest objects go when the store is full.
@@ -89,7 +102,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         StoreOptions {
             make: Make::Never,
-            write: true,
+            read_only: None,
             capacity: None,
             sync: Sync::Always,
             ring: false,
@@ -112,10 +125,18 @@ pub(crate) fn open(place: &Place, options: &StoreOptions) -> Result<Store, Strin
         capacity: options.capacity.filter(|_| !held.created),
         ring: options.ring,
         rebuild: false,
+        read_only: held.read_only.as_deref().map(Arc::from),
     };
     let (shared, recovery) =
         block_on(keyhole_log::open(&disk, log_options))?.map_err(|error| format!("{}: {error}", path.display()))?;
     release_memory();
+    if let Some(reason) = recovery.read_only.as_deref().filter(|reason| *reason != ONLY_LOOKS) {
+        let way_out = match reason == ASKED_READ_ONLY {
+            true => "start it without --read-only to write",
+            false => "see to the medium and start again, or export the store and import it into another one",
+        };
+        tracing::warn!(reason, "{} is read-only: writes are refused; {way_out}", path.display());
+    }
     if recovery.mended {
         tracing::warn!("a damaged copy of the superblock was written anew");
     }
@@ -134,7 +155,9 @@ pub(crate) fn open(place: &Place, options: &StoreOptions) -> Result<Store, Strin
         "opened {}",
         path.display()
     );
-    Ok(Store { shared, medium: held.medium, damaged: recovery.damaged.len(), _locks: held.locks })
+    let presence =
+        Presence::of(&path, &held.medium).map_err(|error| format!("cannot look at {}: {error}", path.display()))?;
+    Ok(Store { shared, medium: held.medium, damaged: recovery.damaged.len(), presence, _locks: held.locks })
 }
 
 /// Gives back to the system what recovery has freed: what was replayed lies between what stays, and would be kept for ever.
@@ -146,62 +169,106 @@ fn release_memory() {
     }
 }
 
-/// Locks a store and makes it where it is missing, as far as the options have it. What is in it is not looked at.
+/// Locks a store and makes it where it is missing, as far as the options have it. Of what is in it the identity alone is looked
+/// at, which the marker must name.
 pub(crate) fn hold(place: &Place, options: &StoreOptions) -> Result<Held, String> {
-    if place.is_device {
-        // First the device: what is refused leaves no directory behind.
-        let medium = device::open(&place.data, options)?;
-        let created = options.make == Make::Format;
-        // Who only works on what is there needs no state: the device is this process's alone.
-        let has_state = options.make != Make::Never || place.state.exists();
-        let locks = if has_state { vec![own_directory("state", &place.state, options)?] } else { Vec::new() };
-        return Ok(Held { medium, created, locks });
-    }
-    if options.make == Make::Format {
+    if options.make == Make::Format && !place.is_device {
         return Err(format!(
             "--format is for block devices, and {} is none; without it a data directory is made where it is missing",
             place.data.display()
         ));
     }
-    if options.make == Make::Never {
-        let there = fs::exists(place.medium());
-        if !there.map_err(|error| format!("cannot look into {}: {error}", place.data.display()))? {
-            return Err(format!(
-                "there is no store in {0}; `keyhole serve --data {0}` makes one",
-                place.data.display()
-            ));
-        }
+    let held = if place.is_device { hold_device(place, options) } else { hold_file(place, options) }?;
+    marker::check(place, &held, options)?;
+    Ok(held)
+}
+
+fn hold_device(place: &Place, options: &StoreOptions) -> Result<Held, String> {
+    if options.read_only.is_some() && options.make == Make::Format {
+        return Err("--format writes to the device: leave out --format or --read-only".to_owned());
     }
-    let mut locks = vec![own_directory("data", &place.data, options)?];
-    if place.state != place.data {
-        locks.push(own_directory("state", &place.state, options)?);
-    }
-    let path = place.medium();
-    let (medium, created) = match OpenOptions::new().read(true).write(options.write).open(&path) {
-        Ok(file) => (Medium::file(file), false),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            (create(&place.data, &path, &locks[0], options)?, true)
-        }
-        Err(error) => return Err(format!("cannot open {}: {error}", path.display())),
+    // First the device: what is refused leaves no directory behind.
+    let device::Opened { medium, read_only } = device::open(&place.data, options)?;
+    let created = options.make == Make::Format;
+    // Who only works on what is there needs no state: the device is this process's alone.
+    let has_state = match read_only {
+        Some(_) => place.state.exists(),
+        None => options.make != Make::Never || place.state.exists(),
     };
-    lock(medium.as_file(), &place.data, options.patience)?;
-    Ok(Held { medium, created, locks })
+    let locks = match has_state {
+        true => vec![own_directory("state", &place.state, options, read_only.is_some())?],
+        false => Vec::new(),
+    };
+    Ok(Held { medium, created, read_only, locks })
+}
+
+fn hold_file(place: &Place, options: &StoreOptions) -> Result<Held, String> {
+    let path = place.medium();
+    let is_there = fs::exists(&path).map_err(|error| format!("cannot look into {}: {error}", place.data.display()))?;
+    if !is_there {
+        // Before anything is made.
+        marker::refuse_missing(place)?;
+        if options.make == Make::Never || options.read_only.is_some() {
+            let data = place.data.display();
+            return Err(format!("there is no store in {data}; `keyhole serve --data {data}` makes one"));
+        }
+    }
+    let opened = open_file(&path, options.read_only)?;
+    let is_read_only = opened.as_ref().is_some_and(|(_, read_only)| read_only.is_some());
+    let mut locks = vec![own_directory("data", &place.data, options, is_read_only)?];
+    if place.state != place.data {
+        locks.push(own_directory("state", &place.state, options, is_read_only)?);
+    }
+    let opened = match opened {
+        Some(opened) => Some(opened),
+        // Another process may have made it meanwhile, and ended.
+        None => open_file(&path, options.read_only)?,
+    };
+    let Some((file, read_only)) = opened else {
+        let medium = create(&place.data, &path, &locks[0], options)?;
+        lock(medium.as_file(), &place.data, options.patience, false)?;
+        return Ok(Held { medium, created: true, read_only: None, locks });
+    };
+    lock(&file, &place.data, options.patience, read_only.is_some())?;
+    let medium = Medium::file(file);
+    let medium = if read_only.is_some() { medium.reading() } else { medium };
+    Ok(Held { medium, created: false, read_only, locks })
+}
+
+/// Opens the object file if it is there; where it takes no writes, or is to have none, for reading alone: then with the reason.
+fn open_file(path: &Path, read_only: Option<&str>) -> Result<Option<(File, Option<String>)>, String> {
+    let for_reading = |why: &str| File::open(path).map(|file| (file, Some(why.to_owned())));
+    let opened = match (read_only, OpenOptions::new().read(true).write(read_only.is_none()).open(path)) {
+        (why, Ok(file)) => Ok((file, why.map(str::to_owned))),
+        (_, Err(error)) => match error.raw_os_error() {
+            Some(libc::EROFS) => for_reading("its file system is mounted read-only"),
+            Some(libc::EPERM) => for_reading("its file may not be written to: it has the attribute immutable"),
+            _ => Err(error),
+        },
+    };
+    match opened {
+        Ok(opened) => Ok(Some(opened)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("cannot open {}: {error}", path.display())),
+    }
 }
 
 /// Makes a directory where it is missing, and locks it.
-fn own_directory(name: &str, path: &Path, options: &StoreOptions) -> Result<File, String> {
+fn own_directory(name: &str, path: &Path, options: &StoreOptions, is_read_only: bool) -> Result<File, String> {
     let at = |verb: &str, error: io::Error| format!("cannot {verb} the {name} directory {}: {error}", path.display());
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| at("make", error))?;
+    if !is_read_only {
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| at("make", error))?;
+    }
     let directory = File::open(path).map_err(|error| at("open", error))?;
-    lock(&directory, path, options.patience)?;
+    lock(&directory, path, options.patience, is_read_only)?;
     Ok(directory)
 }
 
-/// Takes the lock that one process has.
-fn lock(file: &File, data: &Path, patience: Duration) -> Result<(), String> {
+/// Takes the lock that one process has; or `shared`, with others that only read.
+fn lock(file: &File, data: &Path, patience: Duration, shared: bool) -> Result<(), String> {
     let deadline = Instant::now() + patience;
     loop {
-        match file.try_lock() {
+        match if shared { file.try_lock_shared() } else { file.try_lock() } {
             Ok(()) => return Ok(()),
             Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_RETRY),
             Err(fs::TryLockError::WouldBlock) => {
@@ -338,11 +405,18 @@ mod tests {
     #[test]
     fn the_state_may_be_elsewhere_and_is_locked_too() {
         let directory = tempfile::tempdir().unwrap();
-        let at = |data: &str| Place::find(&directory.path().join(data), Some(&directory.path().join("state"))).unwrap();
-        let store = open(&at("a"), &options()).unwrap();
-        let error = open(&at("b"), &options()).err().unwrap();
+        let at = |data: &str, state: &str| {
+            Place::find(&directory.path().join(data), Some(&directory.path().join(state))).unwrap()
+        };
+        let store = open(&at("a", "state"), &options()).unwrap();
+        drop(open(&at("b", "another"), &options()).unwrap());
+        let error = open(&at("b", "state"), &options()).err().unwrap();
         assert!(error.contains("state") && error.contains("in use by another"), "{error}");
         drop(store);
-        open(&at("b"), &options()).unwrap();
+        // The state names the store that it belongs to.
+        let error = open(&at("b", "state"), &options()).err().unwrap();
+        assert!(error.contains("state/store.toml"), "{error}");
+        fs::remove_file(directory.path().join("state/store.toml")).unwrap();
+        open(&at("b", "state"), &options()).unwrap();
     }
 }

@@ -25,6 +25,7 @@ mod operate;
 mod package;
 mod policy;
 mod proxies;
+mod read_only;
 mod resources;
 mod sandbox;
 mod sealed;

@@ -301,6 +301,11 @@ impl Index {
         self.bodies.get(&id).map(|body| body.at)
     }
 
+    /// Where the blocks of a body are, if there is such a body.
+    pub(crate) fn shares(&self, id: BodyId) -> Option<&Shares> {
+        self.bodies.get(&id).map(|body| &body.shares)
+    }
+
     /// Bodies from `id` on.
     pub(crate) fn bodies_from(&self, id: BodyId) -> impl Iterator<Item = (BodyId, &BodyEntry)> {
         self.bodies.from(&id).map(|(&id, body)| (id, body))

@@ -23,7 +23,7 @@ use futures_channel::oneshot;
 use crate::Log;
 use crate::commit::Context;
 use crate::disk::{Disk, is_full};
-use crate::error::Error;
+use crate::error::{Error, FailedWrite};
 use crate::limits::{CHECKPOINT_AFTER_MAX, CHECKPOINT_AFTER_MIN, CLEAN_AHEAD, CLEAN_IDLE_MAX, CLEAN_IN_VAIN_MAX};
 use crate::log::start;
 use crate::segments::Step;
@@ -111,7 +111,9 @@ impl<D: Disk> Maintenance<D> {
     /// Works until every worker's [`Log`](crate::Log) has been dropped and its writer has ended; then writes a last checkpoint.
     /// After a failed write it does nothing more.
     pub async fn run(mut self) {
-        let _ = self.context.allocate_reserve().await; // A failure has poisoned the log.
+        if self.shared.read_only().is_none() {
+            let _ = self.context.allocate_reserve().await; // A failure has poisoned the log.
+        }
         while let Some(task) = self.next().await {
             let hopes = self.shared.lock().maintenance.hopes;
             let result = match task {
@@ -147,7 +149,7 @@ impl<D: Disk> Maintenance<D> {
         loop {
             let asleep = {
                 let mut state = self.shared.lock();
-                if self.shared.poisoned() {
+                if self.shared.check_poison().is_err() {
                     state.wake_space();
                     return None;
                 }
@@ -310,7 +312,7 @@ impl<D: Disk> Maintenance<D> {
                 Err(error) => {
                     // Whatever is there now is taken for nothing; but the disk does not do what it should.
                     self.shared.lock().segments.discarded(number);
-                    self.shared.poison();
+                    self.shared.poison(FailedWrite::new("a discard", Some(start), &error));
                     return Err(error.into());
                 }
             }

@@ -60,6 +60,9 @@ pub struct OpenOptions {
     /// Whether to go on without any checkpoint, if none can be read: everything in the file is replayed, and objects that were
     /// deleted long ago may come back. `keyhole check --repair` does it.
     pub rebuild: bool,
+    /// Opens the log for reading alone, for this reason: nothing is written, neither at the opening nor later, and every write
+    /// is refused with the reason. Tails are decided as ever, in memory.
+    pub read_only: Option<Arc<str>>,
 }
 
 /// What was found when the file was opened.
@@ -78,6 +81,8 @@ pub struct Recovery {
     pub mended: bool,
     /// The version of the format that the file had, if opening it has made it one of the present version.
     pub upgraded_from: Option<u32>,
+    /// Why the log is open for reading alone, if it is: that was asked for, or a write of the opening failed.
+    pub read_only: Option<Arc<str>>,
     /// What had been durable and cannot be read.
     pub damaged: Vec<Damage>,
 }
@@ -100,6 +105,25 @@ pub async fn create<D: Disk>(disk: &D, format: &Format) -> Result<(), Error> {
     let (version, epoch) = (VERSION, 1);
     let superblock = Superblock { version, store, epoch, segment_len, capacity, created_ms, checkpoints };
     superblock::write_both(disk, &superblock, 0).await
+}
+
+/// What tells an object file from every other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Identity {
+    /// Given at random when it was made.
+    pub store_id: [u8; 16],
+    /// When it was made, in ms since 1970.
+    pub created_ms: u64,
+}
+
+/// Reads the identity of an object file, and nothing else.
+///
+/// # Errors
+/// `Foreign`, `UnsupportedVersion`; `Damaged` if both superblocks are; `Io`.
+pub async fn identity<D: Disk>(disk: &D) -> Result<Identity, Error> {
+    let (Superblock { store: store_id, created_ms, .. }, _) = superblock::read(disk).await?;
+    Ok(Identity { store_id, created_ms })
 }
 
 /// What is in an object file, before anything is written.
@@ -165,6 +189,9 @@ pub(crate) async fn recover<D: Disk>(disk: &D, options: RecoverOptions) -> Resul
     let index = replayed.index;
     damaged.append(&mut store.damage);
     damaged.append(&mut replayed.damaged);
+    if store.file_len < SEGMENTS_START + store.table.len() as u64 * superblock.segment_len {
+        name_past_the_end(&index, &superblock, &store, &mut damaged);
+    }
     // A checkpoint that was found damaged is not found once more among the records.
     store.suspects.retain(|suspect| base.bad.iter().all(|bad| bad.offset() != suspect.damage.offset));
     name_suspects(&index, std::mem::take(&mut store.suspects), &mut damaged);
@@ -175,6 +202,7 @@ pub(crate) async fn recover<D: Disk>(disk: &D, options: RecoverOptions) -> Resul
         cut: store.scans.iter().filter(|scan| scan.tail).count() as u64,
         mended: bad_copy.is_some(),
         upgraded_from: Some(superblock.version).filter(|version| *version != VERSION),
+        read_only: None,
         damaged,
     };
     let bad = base.bad.iter().map(|at| (at.offset(), at.len()));
@@ -182,49 +210,72 @@ pub(crate) async fn recover<D: Disk>(disk: &D, options: RecoverOptions) -> Resul
     Ok(Recovered { superblock, bad_copy, index, store, recovery, replayed })
 }
 
-/// Opens an object file: reads what is there, cuts unacknowledged tails, and prepares to go on.
+/// Opens an object file: reads what is there, cuts unacknowledged tails, and prepares to go on. Where it cannot be written to it
+/// is open for reading alone, as if [`OpenOptions::read_only`] had asked for that: [`Recovery::read_only`] says why.
 ///
 /// # Errors
 /// `Foreign`, `UnsupportedVersion`; `Capacity` if workers and capacity do not go together, or the capacity is less than
-/// what is in use; `Damaged` if both superblocks are, or both checkpoints; `Io`. Other damage is no error: it is in
+/// what is in use; `Damaged` if both superblocks are, or both checkpoints; `Io` of reads. Other damage is no error: it is in
 /// [`Recovery::damaged`].
 pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared>, Recovery), Error> {
     if options.workers == 0 || options.workers > WORKERS_MAX {
         return Err(Error::Capacity(format!("{} workers: between 1 and {WORKERS_MAX} are possible", options.workers)));
     }
-    let recovered = recover(disk, RecoverOptions { rebuild: options.rebuild, extents: false }).await?;
-    let Recovered { mut superblock, bad_copy, index, store: mut found, mut recovery, .. } = recovered;
+    let mut recovered = recover(disk, RecoverOptions { rebuild: options.rebuild, extents: false }).await?;
+    let mut read_only = options.read_only.clone();
+    let resumed = match read_only {
+        Some(_) => None,
+        None => match go_on(disk, &options, &mut recovered).await {
+            Ok(resumed) => Some(resumed),
+            Err(Error::ReadOnly(why)) => {
+                read_only = Some(why);
+                None
+            }
+            Err(Error::Io(error)) => {
+                read_only = Some(format!("a write of the opening failed: {error}").into());
+                None
+            }
+            Err(error) => return Err(error),
+        },
+    };
+    let Recovered { superblock, index, store: found, mut recovery, .. } = recovered;
+    recovery.mended &= read_only.is_none();
+    recovery.upgraded_from = recovery.upgraded_from.filter(|_| read_only.is_none());
+    recovery.read_only = read_only.clone();
+    let resumed = resumed.unwrap_or_else(|| resume::Resumed::reading(&found, options.workers + 1));
+    let mut state = state(index, superblock, found, resumed, &options, &recovery);
+    if read_only.is_none() {
+        // A file system that fails to say what space is there is asked for it again, as one that does not know.
+        let extents = disk.extents().await.unwrap_or(None);
+        let fills = options.sync == Sync::Always && disk.first_write_is_slow();
+        state.segments.set_space(extents.as_deref(), fills);
+    }
+    Ok((Arc::new(Shared::new(state.superblock.store, options.sync, read_only, state)), recovery))
+}
+
+/// Makes the cuts final and prepares to write: step 11 of opening.
+async fn go_on<D: Disk>(disk: &D, options: &OpenOptions, recovered: &mut Recovered) -> Result<resume::Resumed, Error> {
+    let Recovered { superblock, bad_copy, store: found, recovery, .. } = recovered;
     let capacity = options.capacity.unwrap_or(superblock.capacity);
     check_capacity(capacity, superblock.segment_len, options.workers)?;
     let in_use = SEGMENTS_START + found.table.len() as u64 * superblock.segment_len;
     if capacity < in_use && options.capacity.is_some() {
         return Err(Error::Capacity(format!("the capacity cannot be {capacity} bytes: {in_use} are in use")));
     }
-    if found.file_len < in_use {
-        // It was cut short. What was in it is reported; what is written from now on needs the space.
-        disk.allocate(found.file_len, in_use - found.file_len).await.map_err(full_or_io)?;
-    } else {
-        let segments = (found.file_len - SEGMENTS_START).div_ceil(superblock.segment_len);
-        let whole = SEGMENTS_START + segments * superblock.segment_len;
-        // The last one was half allocated when the power went. If it is used like that and the power goes once more, it looks as
-        // if the file had been cut short. Where there is no space it stays as it is.
-        if whole > found.file_len && whole <= capacity {
-            let grown = disk.allocate(found.file_len, whole - found.file_len).await;
-            grown.or_else(|error| if is_full(&error) { Ok(()) } else { Err(error) })?;
-        }
-    }
+    take_space(disk, superblock, capacity, in_use, found.file_len).await?;
     let first = found.highest.checked_add(NUMBER_JUMP);
     let first = first.ok_or_else(|| Damage::error("a store whose numbers are used up", 0))?;
     let (writers, sound) = (options.workers + 1, recovery.damaged.is_empty());
-    let mut resumed = resume::resume(disk, &superblock, &mut found, writers, first, sound).await?;
+    let mut resumed = resume::resume(disk, superblock, found, writers, first, sound).await?;
     recovery.damaged.append(&mut resumed.unmended);
     let is_older = superblock.version != VERSION;
     if is_older || options.capacity.is_some_and(|capacity| capacity != superblock.capacity) {
         // From here on records may be written that an older version does not know: it has to refuse the file.
-        (superblock.version, superblock.capacity, superblock.epoch) = (VERSION, capacity, superblock.epoch + 1);
-        superblock::write_both(disk, &superblock, bad_copy.unwrap_or(0)).await?;
-    } else if let Some(copy) = bad_copy
-        && let Err(error) = superblock::write(disk, &superblock, copy).await
+        let changed = Superblock { version: VERSION, capacity, epoch: superblock.epoch + 1, ..superblock.clone() };
+        superblock::write_both(disk, &changed, bad_copy.unwrap_or(0)).await?;
+        *superblock = changed;
+    } else if let Some(copy) = *bad_copy
+        && let Err(error) = superblock::write(disk, superblock, copy).await
     {
         // The other copy is good, and is all that an opening needs.
         if !matches!(error, Error::Io(_)) {
@@ -234,10 +285,39 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared
         recovery.damaged.push(Damage::mendable(what, SUPERBLOCK_AT[copy]));
         recovery.mended = false;
     }
-    let mut state = state(index, superblock, found, resumed, &options, &recovery);
-    let extents = disk.extents().await?;
-    state.segments.set_space(extents.as_deref(), options.sync == Sync::Always && disk.first_write_is_slow());
-    Ok((Arc::new(Shared::new(state.superblock.store, options.sync, state)), recovery))
+    Ok(resumed)
+}
+
+/// Sees to it that the file reaches to the end of its segments.
+async fn take_space<D: Disk>(
+    disk: &D,
+    superblock: &Superblock,
+    capacity: u64,
+    in_use: u64,
+    file_len: u64,
+) -> Result<(), Error> {
+    if file_len < in_use {
+        // It was cut short. What was in it is reported; what is written from now on needs the space.
+        let grown = disk.allocate(file_len, in_use - file_len).await;
+        return grown.map_err(|error| match is_full(&error) {
+            true => Error::ReadOnly(
+                format!(
+                    "the medium has {file_len} bytes, the store reaches to {in_use}, and there is no space for the rest"
+                )
+                .into(),
+            ),
+            false => error.into(),
+        });
+    }
+    let segments = (file_len - SEGMENTS_START).div_ceil(superblock.segment_len);
+    let whole = SEGMENTS_START + segments * superblock.segment_len;
+    // The last one was half allocated when the power went. If it is used like that and the power goes once more, it looks as
+    // if the file had been cut short. Where there is no space it stays as it is.
+    if whole > file_len && whole <= capacity {
+        let grown = disk.allocate(file_len, whole - file_len).await;
+        grown.or_else(|error| if is_full(&error) { Ok(()) } else { Err(error) })?;
+    }
+    Ok(())
 }
 
 /// Puts together what the workers share.
@@ -266,7 +346,7 @@ fn state(
         ..MaintenanceState::default()
     };
     let (numbers, counters) = (Numbers::new(resumed.next_number), Default::default());
-    State { index, numbers, segments, ends, slots, superblock, counters, maintenance }
+    State { index, numbers, segments, ends, slots, superblock, counters, maintenance, failed_write: None }
 }
 
 fn full_or_io(error: std::io::Error) -> Error {
@@ -303,6 +383,32 @@ fn check_capacity(capacity: u64, segment_len: u64, workers: usize) -> Result<(),
         )));
     }
     Ok(())
+}
+
+/// Names the objects that the checkpoint has and that cannot all be there, as the file has been cut short.
+fn name_past_the_end(index: &Index, superblock: &Superblock, store: &Store, damaged: &mut Vec<Damage>) {
+    let is_past = |offset: u64| offset > store.file_len;
+    for (bucket, key, entry) in index.objects() {
+        let record = entry.at.offset() + u64::from(entry.at.len());
+        let block = entry.bodies.as_slice().iter().find_map(|id| {
+            if store.bad_bodies.contains_key(id) {
+                return None; // It has been named.
+            }
+            let shares = index.shares(*id)?.as_slice().iter();
+            // Where in the segment they are is in the body's record alone; there must be room for them ahead of the end.
+            let mut starts = shares.map(|share| {
+                let start = SEGMENTS_START + u64::from(share.segment) * superblock.segment_len;
+                (start, start + (u64::from(share.pages) + 1) * PAGE as u64)
+            });
+            starts.find(|&(_, end)| is_past(end)).map(|(start, _)| start)
+        });
+        let what = match (is_past(record), block) {
+            (true, _) => Damage::new("an object with its record past the end of the file", entry.at.offset()),
+            (false, Some(start)) => Damage::new("an object with a block past the end of the file", start),
+            (false, None) => continue,
+        };
+        damaged.push(what.of(Some(bucket), Some(key)));
+    }
 }
 
 /// Says of damaged records which object they may have been about, as far as it can still be read.

@@ -27,6 +27,14 @@ pub(super) struct Resumed {
     pub(super) unmended: Vec<Damage>,
 }
 
+impl Resumed {
+    /// What there is where nothing is written: no open segment, and numbers that nobody will take.
+    pub(super) fn reading(store: &Store, workers: usize) -> Self {
+        let slots = (0..workers).map(|worker| Slot { worker, ..Slot::default() }).collect();
+        Resumed { slots, next_number: store.highest.saturating_add(1), unmended: Vec::new() }
+    }
+}
+
 /// Syncs, settles the cuts, and deals the open segments out. `next`: the first number to give out. `sound`: nothing is damaged;
 /// otherwise no segment of blocks is appended to, because a lost record may name blocks in it.
 pub(super) async fn resume<D: Disk>(

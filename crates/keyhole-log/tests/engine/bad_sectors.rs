@@ -369,7 +369,7 @@ fn a_mend_that_fails_is_reported() {
     let headers = headers.filter(|&at| image[at..].starts_with(b"keyhseg\n"));
     for page in superblocks.into_iter().chain(headers) {
         lay(&medium, &image, page, Fault::Dead);
-        medium.borrow_mut().unwritable.insert(page as u64);
+        medium.borrow_mut().unwritable.push(page as u64..(page + PAGE) as u64);
         let mut store = Store::open(&medium, 1);
         let said = store.recovery.damaged.iter().any(|damage| damage.offset == page as u64 && damage.repairable);
         assert!(said, "{page:#x}: {:?}", store.recovery);

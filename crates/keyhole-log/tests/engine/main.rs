@@ -7,6 +7,7 @@ mod damage;
 mod maintenance;
 mod objects;
 mod order;
+mod read_only;
 mod reread;
 mod space;
 mod trouble;

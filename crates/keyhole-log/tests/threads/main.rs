@@ -55,7 +55,7 @@ fn hold(holds: bool, what: impl FnOnce() -> String) {
 type Work = fn(usize, Log<ThreadDisk>, Arc<Medium>) -> futures_util::future::LocalBoxFuture<'static, ()>;
 
 fn options() -> OpenOptions {
-    OpenOptions { sync: Sync::Always, workers: WORKERS, capacity: None, ring: false, rebuild: false }
+    OpenOptions { sync: Sync::Always, workers: WORKERS, capacity: None, ring: false, rebuild: false, read_only: None }
 }
 
 /// Bytes that a body and its object are known by.

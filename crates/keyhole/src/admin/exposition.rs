@@ -126,7 +126,8 @@ fn node(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
 }
 
 /// Every condition that there may be.
-const CONDITIONS: [&str; 7] = ["starting", "draining", "poisoned", "worker-stuck", "damage", "full", "clock-behind"];
+const CONDITIONS: [&str; 9] =
+    ["starting", "draining", "poisoned", "read-only", "store-absent", "worker-stuck", "damage", "full", "clock-behind"];
 
 fn requests(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     let requests = &status.requests;

@@ -171,10 +171,12 @@ pub(super) fn moment(ms: u64) -> String {
 
 /// The most important of what there is to be said.
 fn state(status: &Status) -> State {
-    const STATES: [(&str, &str, &str); 7] = [
+    const STATES: [(&str, &str, &str); 9] = [
         ("starting", "note", "Starting"),
         ("draining", "note", "Ending"),
+        ("store-absent", "fault", "Object file gone"),
         ("poisoned", "fault", "Refuses writes"),
+        ("read-only", "warning", "Read-only"),
         ("worker-stuck", "fault", "Stuck"),
         ("full", "fault", "Full"),
         ("damage", "fault", "Damaged"),
@@ -282,7 +284,9 @@ mod tests {
         for (name, text) in [
             ("starting", "Starting"),
             ("draining", "Ending"),
+            ("store-absent", "Object file gone"),
             ("poisoned", "Refuses writes"),
+            ("read-only", "Read-only"),
             ("worker-stuck", "Stuck"),
             ("full", "Full"),
             ("damage", "Damaged"),

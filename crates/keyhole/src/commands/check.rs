@@ -61,7 +61,8 @@ pub(crate) fn run(options: &CheckOptions) -> Result<()> {
             "a node serves {data}: stop it before a check; `keyhole scrub {data}` verifies the objects while it runs"
         )));
     }
-    let held = store::hold(&place, &StoreOptions { write: options.repair, ..StoreOptions::default() })?;
+    let read_only = (!options.repair).then_some(store::ONLY_LOOKS);
+    let held = store::hold(&place, &StoreOptions { read_only, ..StoreOptions::default() })?;
     let disk = store::plain_disk(&held.medium)?;
     let log_options = LogOptions { repair: options.repair };
     let report = store::block_on(keyhole_log::check(std::rc::Rc::new(disk), log_options))?

@@ -58,7 +58,8 @@ impl<F: FnMut(Reply)> Replies for Callback<F> {
 
 /// Opens the store, as a node with one worker would, and answers.
 fn alone(place: &Place, request: Request, on_reply: impl FnMut(Reply)) -> Result<Reply> {
-    let store = store::open(place, &StoreOptions::default())?;
+    let read_only = request.only_looks().then_some(store::ONLY_LOOKS);
+    let store = store::open(place, &StoreOptions { read_only, ..StoreOptions::default() })?;
     if store.damaged > 0 {
         let (damaged, data) = (store.damaged, place.data.display());
         eprintln!(

@@ -34,6 +34,20 @@ pub(crate) enum Request {
     Import {},
 }
 
+impl Request {
+    /// Whether it changes nothing.
+    pub(crate) fn only_looks(&self) -> bool {
+        matches!(
+            self,
+            Request::Stat { .. }
+                | Request::Status {}
+                | Request::Scrub { .. }
+                | Request::BucketGet { .. }
+                | Request::Export(_)
+        )
+    }
+}
+
 /// Which objects are meant.
 #[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]
 #[serde(deny_unknown_fields)]

@@ -139,7 +139,8 @@ type Alone = (UnixStream, thread::JoinHandle<Result<(), String>>);
 
 /// Opens the store, as a node with one worker would, and serves one connection on a thread.
 fn open_alone(place: &Place, way: Way) -> Result<Alone, String> {
-    let store = store::open(place, &StoreOptions::default())?;
+    let read_only = matches!(way, Way::Give(_)).then_some(store::ONLY_LOOKS);
+    let store = store::open(place, &StoreOptions { read_only, ..StoreOptions::default() })?;
     if store.damaged > 0 {
         let (damaged, data) = (store.damaged, place.data.display());
         eprintln!(

@@ -18,9 +18,10 @@ pub(super) struct Addresses {
 
 impl Addresses {
     /// What the service manager shows of a node that is well.
-    pub(super) fn status(&self) -> String {
+    pub(super) fn status(&self, read_only: Option<&str>) -> String {
         let tls = self.tls.map(|address| format!(" and https://{address}")).unwrap_or_default();
-        format!("serving on http://{}{tls}", self.plain)
+        let read_only = read_only.map(|why| format!("; read-only: {why}")).unwrap_or_default();
+        format!("serving on http://{}{tls}{read_only}", self.plain)
     }
 
     /// With which access keys, where, and what to try.

@@ -18,6 +18,7 @@ use super::{DEAD, Monitor, Phase, STUCK, Told};
 use crate::control::{CleanerReply, WrittenReply};
 use crate::env::System;
 use crate::metrics::{CLASSES, Durations, ELSE, OPERATIONS, STATUSES, Totals, WorkerState, cumulative, quantile};
+use crate::store::ASKED_READ_ONLY;
 
 impl Monitor {
     /// How the node is now.
@@ -38,6 +39,7 @@ impl Monitor {
             quiet: &quiet,
             damaged: damaged_at_start + told.scrubs.damaged,
             clock: &clock,
+            absence: told.absence.as_deref(),
         };
         let conditions = found.conditions();
         let mut status = Status {
@@ -77,6 +79,8 @@ struct Found<'a> {
     quiet: &'a [Duration],
     damaged: u64,
     clock: &'a Clock,
+    /// Why the object file is not where it was opened.
+    absence: Option<&'a str>,
 }
 
 impl Found<'_> {
@@ -93,9 +97,36 @@ impl Found<'_> {
             }
         }
         if self.stats.is_some_and(|stats| stats.poisoned) {
-            let text = "A write or a sync has failed. The store refuses writes until the node is started again; what can be \
-                verified is still read. Look at the log and at the disk.";
-            add("poisoned", Severity::Fault, text.to_owned());
+            let cause = self.stats.and_then(|stats| stats.failed_write.as_ref());
+            let cause =
+                cause.map_or_else(|| "A write or a sync has failed".to_owned(), |failed| capital(&failed.to_string()));
+            let text = format!(
+                "{cause}. The store refuses writes until the node is started again; what can be verified is still read. Look at \
+                 the log and at the disk."
+            );
+            add("poisoned", Severity::Fault, text);
+        }
+        if let Some(why) = self.stats.and_then(|stats| stats.read_only.as_deref()) {
+            let asked = why == ASKED_READ_ONLY;
+            let way_out = match asked {
+                true => "Start the node without the option to write.",
+                false => {
+                    "See to the medium and start the node again, or export the store and import it into another one."
+                }
+            };
+            let severity = if asked { Severity::Warning } else { Severity::Fault };
+            add(
+                "read-only",
+                severity,
+                format!("The store is read-only: {why}. Writes are refused, reads go on. {way_out}"),
+            );
+        }
+        if let Some(why) = self.absence {
+            let text = format!(
+                "{why}: what is written now is lost when the node ends. Export the store, mount its disk or put the file back, and \
+                 start the node again."
+            );
+            add("store-absent", Severity::Fault, text);
         }
         for (worker, quiet) in self.quiet.iter().enumerate() {
             if self.phase == Phase::Serving && *quiet >= STUCK {
@@ -125,6 +156,12 @@ impl Found<'_> {
         }
         all
     }
+}
+
+/// A text with its first letter as at the beginning of a sentence.
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 fn clock(told: &Told, now_ms: u64, newest_ms: u64) -> Clock {
@@ -258,6 +295,8 @@ impl From<&Stats> for StoreStatus {
             ring: stats.ring,
             full: stats.full,
             poisoned: stats.poisoned,
+            failed_write: stats.failed_write.as_ref().map(ToString::to_string),
+            read_only: stats.read_only.as_deref().map(str::to_owned),
         }
     }
 }
@@ -350,10 +389,22 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn absent_object_file_makes_the_node_unready() {
+        let monitor = monitor(1);
+        monitor.enter(Phase::Serving);
+        monitor.object_file_is_absent(Some("/d/objects.keyhole is gone".to_owned()));
+        let status = monitor.status();
+        assert_eq!((names(&status), status.ready), (vec!["store-absent"], false));
+        assert!(status.conditions[0].text.contains("/d/objects.keyhole is gone"));
+        monitor.object_file_is_absent(None);
+        assert!(monitor.status().ready);
+    }
+
+    #[test]
     fn a_worker_that_does_not_move_is_told() {
         let clock = Clock::default();
         let conditions = |phase, quiet: &[Duration]| {
-            let found = Found { phase, stats: None, quiet, damaged: 0, clock: &clock };
+            let found = Found { phase, stats: None, quiet, damaged: 0, clock: &clock, absence: None };
             found.conditions().into_iter().map(|condition| condition.text).collect::<Vec<_>>()
         };
         let ms = Duration::from_millis;

@@ -204,6 +204,12 @@ pub(crate) struct StoreStatus {
     pub(crate) ring: bool,
     pub(crate) full: bool,
     pub(crate) poisoned: bool,
+    /// What has failed then: the operation, where, and the error.
+    #[serde(default)]
+    pub(crate) failed_write: Option<String>,
+    /// Why it takes no writes, if it is read-only.
+    #[serde(default)]
+    pub(crate) read_only: Option<String>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -257,7 +263,11 @@ pub(crate) struct Clock {
 impl Status {
     /// What keeps it from being ready.
     pub(crate) fn reasons(&self) -> impl Iterator<Item = &Condition> {
-        self.conditions.iter().filter(|condition| UNREADY.contains(&&condition.name[..]))
+        self.conditions.iter().filter(|condition| {
+            let is_unready = UNREADY.contains(&&condition.name[..]);
+            // Where the operator wants it so it does what it is to do.
+            is_unready || (condition.name == "read-only" && condition.severity == Severity::Fault)
+        })
     }
 
     pub(crate) fn error_count(&self, code: ErrorCode) -> u64 {
@@ -273,5 +283,5 @@ impl OperationStatus {
     }
 }
 
-/// The conditions in which the node is not ready.
-const UNREADY: [&str; 4] = ["starting", "draining", "poisoned", "worker-stuck"];
+/// The conditions in which the node is not ready; and one more, as far as it is a fault.
+const UNREADY: [&str; 5] = ["starting", "draining", "poisoned", "store-absent", "worker-stuck"];

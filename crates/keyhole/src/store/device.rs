@@ -1,8 +1,8 @@
 //! A block device as the medium: opened for this process alone, recognised, and formatted when the operator says so.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
 use std::time::Instant;
@@ -18,10 +18,37 @@ use crate::medium::Medium;
 /// marks of RAIDs.
 const END_WIPED: u64 = 1 << 20;
 
+/// A device that this process alone has.
+pub(super) struct Opened {
+    pub(super) medium: Medium,
+    /// Why it can only be read, if that is so.
+    pub(super) read_only: Option<String>,
+}
+
 /// Opens a device that nobody else uses; formats it if that was asked for.
-pub(super) fn open(path: &Path, options: &StoreOptions) -> Result<Medium, String> {
-    let file = open_alone(path, options)?;
-    lock(&file, path, options.patience)?;
+pub(super) fn open(path: &Path, options: &StoreOptions) -> Result<Opened, String> {
+    let read_only = match options.read_only {
+        Some(why) => Some(why.to_owned()),
+        None => is_read_only(path).then(|| "the device takes no writes".to_owned()),
+    };
+    let medium = open_medium(path, options, read_only.is_none())?;
+    Ok(match read_only {
+        Some(_) => Opened { medium: medium.reading(), read_only },
+        None => Opened { medium, read_only },
+    })
+}
+
+/// Whether a device has the read-only flag. Where that cannot be found out the first write tells.
+fn is_read_only(path: &Path) -> bool {
+    let Ok(metadata) = fs::metadata(path) else { return false };
+    let rdev = metadata.rdev();
+    let flag = format!("/sys/dev/block/{}:{}/ro", libc::major(rdev), libc::minor(rdev));
+    fs::read_to_string(flag).is_ok_and(|flag| flag.trim() == "1")
+}
+
+fn open_medium(path: &Path, options: &StoreOptions, write: bool) -> Result<Medium, String> {
+    let file = open_alone(path, options, write)?;
+    lock(&file, path, options.patience, !write)?;
     let failed = |error: io::Error| format!("cannot read {}: {error}", path.display());
     let signature = Signature::of(&file).map_err(failed)?;
     let medium = Medium::device(file).map_err(failed)?;
@@ -39,6 +66,7 @@ pub(super) fn open(path: &Path, options: &StoreOptions) -> Result<Medium, String
             ))
         }
         (Signature::Keyhole, _) => Ok(medium),
+        (_, Make::Format) if !write => Err(format!("cannot format {}: the device takes no writes", path.display())),
         (found, Make::Format) => {
             format(&medium, path, len, options)?;
             tracing::info!(over = found.describe(), "formatted {}", path.display());
@@ -54,11 +82,11 @@ pub(super) fn open(path: &Path, options: &StoreOptions) -> Result<Medium, String
     }
 }
 
-/// O_EXCL is for a device what a lock is for a file, and keeps out whoever would mount it as well.
-fn open_alone(path: &Path, options: &StoreOptions) -> Result<File, String> {
+/// O_EXCL is for a device what a lock is for a file, and keeps out whoever would mount it as well. Those that only read share it.
+fn open_alone(path: &Path, options: &StoreOptions, write: bool) -> Result<File, String> {
     let deadline = Instant::now() + options.patience;
     loop {
-        match OpenOptions::new().read(true).write(options.write).custom_flags(libc::O_EXCL).open(path) {
+        match OpenOptions::new().read(true).write(write).custom_flags(if write { libc::O_EXCL } else { 0 }).open(path) {
             Ok(file) => return Ok(file),
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 if Instant::now() < deadline {

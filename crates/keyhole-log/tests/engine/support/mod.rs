@@ -76,6 +76,12 @@ pub(crate) struct Medium {
     pub(crate) allocations_max: u64,
     pub(crate) fail_writes: bool,
     pub(crate) fail_syncs: bool,
+    /// Every write, sync, allocation and discard fails, as on a medium that has gone read-only.
+    pub(crate) read_only: bool,
+    /// A write that touches one of these ranges fails. A crash does not change that.
+    pub(crate) unwritable: Vec<Range<u64>>,
+    /// Writes, syncs, allocations and discards that were asked for.
+    pub(crate) changes: u64,
     /// After this many operations that change something nothing ever completes.
     pub(crate) stop_after: Option<u64>,
     pub(crate) operations: u64,
@@ -86,8 +92,6 @@ pub(crate) struct Medium {
     pub(crate) heals: bool,
     /// Number of the error of a read that fails.
     pub(crate) read_error: i32,
-    /// Offsets of pages that cannot be written (EIO).
-    pub(crate) unwritable: BTreeSet<u64>,
     /// Reads from now on that fail, although the medium is sound.
     pub(crate) failing_reads: u64,
     /// Reads that were asked for.
@@ -148,13 +152,15 @@ impl Medium {
             allocations_max: u64::MAX,
             fail_writes: false,
             fail_syncs: false,
+            read_only: false,
+            unwritable: Vec::new(),
+            changes: 0,
             stop_after: None,
             operations: 0,
             syncs: 0,
             unreadable: BTreeSet::new(),
             heals: false,
             read_error: EIO,
-            unwritable: BTreeSet::new(),
             failing_reads: 0,
             reads: 0,
         }))
@@ -248,6 +254,17 @@ impl Medium {
                 len
             }
         }
+    }
+
+    /// Counts something that changes the medium; an error where that cannot be done.
+    fn change(&mut self) -> io::Result<()> {
+        self.changes += 1;
+        if self.read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
+    }
+
+    /// Whether a write there fails.
+    fn is_unwritable(&self, at: &Range<u64>) -> bool {
+        self.unwritable.iter().any(|bad| bad.start < at.end && at.start < bad.end)
     }
 
     fn stopped(&mut self) -> bool {
@@ -366,6 +383,9 @@ impl Disk for MemDisk {
 
     async fn write(&self, offset: u64, buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
         check_alignment(offset, &at);
+        if let Err(error) = self.medium.borrow_mut().change() {
+            return (Err(error), buf);
+        }
         let room = self.medium.borrow_mut().room(offset, at.len());
         let is_full = self.medium.borrow().is_full_for(at.len());
         if room < at.len() || is_full {
@@ -396,8 +416,7 @@ impl Disk for MemDisk {
         let is_first = pages(offset, at.len() as u64).any(|page| !medium.written.contains(&page));
         medium.first_writes += u64::from(is_first);
         medium.written.extend(pages(offset, at.len() as u64));
-        let spoiled = medium.unwritable.range(offset..offset + at.len() as u64).next().is_some();
-        if medium.fail_writes || spoiled {
+        if medium.fail_writes || medium.is_unwritable(&(offset..offset + at.len() as u64)) {
             return (Err(io::Error::other("write failed")), buf);
         }
         let from = offset as usize;
@@ -414,6 +433,7 @@ impl Disk for MemDisk {
     }
 
     async fn sync(&self) -> io::Result<()> {
+        self.medium.borrow_mut().change()?;
         let covered: Vec<u64> = {
             let mut medium = self.medium.borrow_mut();
             medium.syncs += 1;
@@ -449,6 +469,7 @@ impl Disk for MemDisk {
     }
 
     async fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.medium.borrow_mut().change()?;
         self.pause().await;
         let mut medium = self.medium.borrow_mut();
         assert!(offset as usize + len as usize <= medium.durable.len(), "a discard of space that was not allocated");
@@ -480,6 +501,7 @@ impl Disk for MemDisk {
     }
 
     async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.medium.borrow_mut().change()?;
         self.pause().await;
         let mut medium = self.medium.borrow_mut();
         medium.allocations += 1;

@@ -30,7 +30,7 @@ pub(crate) fn format(medium: &Rc<RefCell<Medium>>, capacity: u64) -> Result<(), 
 }
 
 pub(crate) fn options(workers: usize) -> OpenOptions {
-    OpenOptions { sync: Sync::Always, workers, capacity: None, ring: false, rebuild: false }
+    OpenOptions { sync: Sync::Always, workers, capacity: None, ring: false, rebuild: false, read_only: None }
 }
 
 impl Store {

@@ -1,0 +1,211 @@
+//! Logs that are open for reading alone, because that was asked for or because the medium takes no writes.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use keyhole_log::limits::{PAGE, SEGMENT_LEN_MIN, SEGMENTS_START, SUPERBLOCK_AT};
+use keyhole_log::{Condition, CreateUpload, Error, Log, OpenOptions, ScrubCursor};
+
+use crate::support::store::{Store, get, options, put, read};
+use crate::support::{CRASHES, Crash, Medium, MemDisk};
+
+const WHY: &str = "a test asked for it";
+
+fn reading() -> OpenOptions {
+    OpenOptions { read_only: Some(WHY.into()), ..options(2) }
+}
+
+/// A store with objects of both kinds that was not closed in good order.
+fn crashed(how: Crash, seed: u64) -> Rc<RefCell<Medium>> {
+    let (medium, mut store) = Store::fresh(seed, 2);
+    let (log, other) = (store.logs[0].clone(), store.logs[1].clone());
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        for i in 0..20 {
+            let log = if i % 2 == 0 { &log } else { &other };
+            put(log, &format!("k{i}"), i, if i % 3 == 0 { 150_000 } else { 3000 }).await.unwrap();
+        }
+        // One that nobody waits for: it is there or not.
+        medium.borrow_mut().fail_syncs = true;
+        let _ = put(&log, "last", 77, 150_000).await;
+    });
+    drop((log, other, store));
+    medium.borrow_mut().crash(how);
+    medium
+}
+
+async fn check_reads(log: &Log<MemDisk>) {
+    for i in 0..20 {
+        assert_eq!(get(log, &format!("k{i}")).await, Some(i));
+    }
+    assert!(matches!(get(log, "last").await, None | Some(77)));
+    let mut cursor = Some(ScrubCursor::default());
+    while let Some(at) = cursor {
+        let step = log.scrub(at).await.unwrap();
+        assert_eq!(step.findings, []);
+        cursor = step.next;
+    }
+    log.flush().await.unwrap();
+}
+
+async fn check_refusals(log: &Log<MemDisk>, why: &str) {
+    let is_refused = |result: Result<(), Error>| match result {
+        Err(Error::ReadOnly(given)) => assert!(given.contains(why), "{given}"),
+        other => panic!("{other:?}"),
+    };
+    is_refused(put(log, "new", 1, 100).await);
+    is_refused(put(log, "new", 1, 200_000).await);
+    is_refused(log.delete_object("bucket", "k0", 1, Condition::None).await.map(drop));
+    is_refused(log.create_bucket("another", 1).await.map(drop));
+    is_refused(log.delete_bucket("bucket", 1).await);
+    is_refused(log.create_upload(upload()).await.map(drop));
+    is_refused(log.checkpoint().await);
+    is_refused(log.compact().await.map(drop));
+}
+
+fn upload() -> CreateUpload {
+    CreateUpload {
+        bucket: "bucket".to_owned(),
+        key: "u".to_owned(),
+        id: [7; 16],
+        head: Vec::new(),
+        labels: Vec::new(),
+        sealed: false,
+        declared: None,
+        time_ms: 1,
+    }
+}
+
+#[test]
+fn read_only_log_serves_reads_and_writes_nothing() {
+    for (how, seed) in CRASHES.into_iter().zip(1..) {
+        let medium = crashed(how, seed);
+        let before = medium.borrow_mut().bytes().clone();
+        medium.borrow_mut().reload();
+        medium.borrow_mut().changes = 0;
+        let mut store = Store::maintained(&medium, reading()).unwrap();
+        assert_eq!(store.recovery.read_only.as_deref(), Some(WHY));
+        assert!(store.recovery.damaged.is_empty());
+        let log = store.log();
+        store.run(async {
+            check_reads(&log).await;
+            check_refusals(&log, WHY).await;
+            assert_eq!(log.expire(u64::MAX).await.ok(), Some(0), "no bucket has a rule");
+        });
+        let stats = log.shared().summary();
+        assert_eq!((stats.read_only.as_deref(), stats.poisoned), (Some(WHY), false));
+        assert!(stats.usage.objects >= 20);
+        drop(log);
+        store.close();
+        assert_eq!(medium.borrow().changes, 0, "{how:?}");
+        assert!(medium.borrow_mut().bytes() == &before);
+        // Nothing was decided for good: the log is opened as if nothing had been.
+        medium.borrow_mut().reload();
+        let mut store = Store::open(&medium, 2);
+        let log = store.log();
+        store.run(check_reads(&log));
+    }
+}
+
+#[test]
+fn log_on_read_only_medium_is_opened_for_reading() {
+    for (how, seed) in CRASHES.into_iter().zip(1..) {
+        let medium = crashed(how, seed);
+        medium.borrow_mut().read_only = true;
+        let mut store = Store::maintained(&medium, options(2)).unwrap();
+        let why = store.recovery.read_only.clone().unwrap();
+        assert!(why.contains("a write of the opening failed"), "{why}");
+        let log = store.log();
+        store.run(async {
+            check_reads(&log).await;
+            check_refusals(&log, &why).await;
+        });
+        drop(log);
+        store.close();
+        medium.borrow_mut().read_only = false;
+        assert_eq!(Store::open(&medium, 2).recovery.read_only, None);
+    }
+}
+
+#[test]
+fn superblock_copy_that_cannot_be_mended_leaves_the_log_readable() {
+    let medium = crashed(Crash::Lost, 3);
+    medium.borrow_mut().bytes()[SUPERBLOCK_AT[1] as usize + 20] ^= 1;
+    medium.borrow_mut().reload();
+    medium.borrow_mut().unwritable = vec![SUPERBLOCK_AT[1]..SUPERBLOCK_AT[1] + PAGE as u64];
+    let mut store = Store::open(&medium, 2);
+    assert!(store.recovery.read_only.is_some() && !store.recovery.mended);
+    let log = store.log();
+    store.run(check_reads(&log));
+}
+
+#[test]
+fn medium_that_has_shrunk_is_read_as_far_as_it_reaches() {
+    let (medium, store) = Store::fresh(5, 1);
+    store.close();
+    let mut store = Store::maintained(&medium, options(1)).unwrap();
+    let log = store.log();
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        // From now on the maintenance has its segment for checkpoints.
+        log.checkpoint().await.unwrap();
+        for i in 0..20 {
+            put(&log, &format!("k{i}"), i, 300_000).await.unwrap();
+        }
+    });
+    drop(log);
+    store.close();
+    medium.borrow_mut().crash(Crash::Lost);
+    // What was allocated in advance is no loss; of the rest the last segment of blocks goes.
+    let len = medium.borrow_mut().bytes().len() as u64;
+    let used = medium.borrow_mut().bytes().iter().rposition(|byte| *byte != 0).unwrap() as u64;
+    let short = SEGMENTS_START + (used - SEGMENTS_START) / SEGMENT_LEN_MIN * SEGMENT_LEN_MIN;
+    assert!(short >= SEGMENTS_START + 3 * SEGMENT_LEN_MIN && short < len, "{short}");
+    medium.borrow_mut().bytes().truncate(short as usize);
+    medium.borrow_mut().reload();
+    medium.borrow_mut().space = short;
+    let mut store = Store::open(&medium, 1);
+    let why = store.recovery.read_only.clone().unwrap();
+    assert!(why.contains("there is no space"), "{why}");
+    let named: Vec<String> = store.recovery.damaged.iter().filter_map(|damage| damage.key.clone()).collect();
+    let log = store.log();
+    store.run(async {
+        for i in 0..20 {
+            let key = format!("k{i}");
+            let object = log.object("bucket", &key).await;
+            let is_read = match object {
+                Ok(Some(object)) => read(&log, &object).await.is_ok(),
+                Ok(None) => panic!("{key} is still known"),
+                Err(_) => false,
+            };
+            assert_eq!(is_read, !named.contains(&key), "{key} of {named:?}");
+        }
+        assert!(matches!(put(&log, "new", 1, 100).await, Err(Error::ReadOnly(_))));
+    });
+    assert!(!named.is_empty() && named.len() < 20, "{named:?}");
+    // With space for it the log is written to again.
+    medium.borrow_mut().space = u64::MAX;
+    drop((log, store));
+    assert_eq!(Store::open(&medium, 1).recovery.read_only, None);
+}
+
+#[test]
+fn failed_write_is_remembered_with_its_offset() {
+    let (medium, mut store) = Store::fresh(1, 1);
+    let log = store.log();
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        put(&log, "a", 1, 100).await.unwrap();
+        assert_eq!(log.shared().failed_write(), None);
+        medium.borrow_mut().unwritable = vec![SEGMENTS_START..u64::MAX];
+        assert!(matches!(put(&log, "b", 2, 100).await, Err(Error::Io(_))));
+        medium.borrow_mut().unwritable = vec![];
+        medium.borrow_mut().fail_syncs = true;
+        assert!(matches!(put(&log, "c", 3, 200_000).await, Err(Error::Poisoned)));
+    });
+    let failed = log.shared().failed_write().unwrap();
+    assert_eq!(failed.what, "a write");
+    assert!(failed.offset.is_some_and(|offset| offset > SEGMENTS_START && offset < SEGMENTS_START + SEGMENT_LEN_MIN));
+    assert!(failed.to_string().contains("at offset") && failed.to_string().contains("write failed"), "{failed}");
+    assert_eq!(log.shared().summary().failed_write, Some(failed));
+}

@@ -1,0 +1,224 @@
+//! The marker: a file beside the object file that names the store, so that an object file that is gone (deleted, or on a disk that
+//! is not mounted) is not taken for a first start.
+//!
+//! It is in the data directory, and in the state directory where that is another one; of a device in the state directory. A new
+//! object file gets its name first and its marker then: a crash between leaves an object file without a marker, which the next
+//! start gives one, as it does to stores of before.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Held, Make, Place, StoreOptions, block_on, plain_disk};
+
+/// The name of the file.
+const FILE: &str = "store.toml";
+
+/// The longest file that is read: it has two short lines.
+const LEN_MAX: u64 = 4096;
+
+/// What the file says.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+#[serde(deny_unknown_fields)]
+struct Marker {
+    /// The store's identity, in hexadecimal digits.
+    store: String,
+    /// When the store was made.
+    created: Timestamp,
+}
+
+/// Where the markers of a store are.
+fn paths(place: &Place) -> Vec<PathBuf> {
+    let data = (!place.is_device).then(|| place.data.join(FILE));
+    let state = (place.is_device || place.state != place.data).then(|| place.state.join(FILE));
+    data.into_iter().chain(state).collect()
+}
+
+/// Refuses a start without an object file where a marker names one.
+pub(super) fn refuse_missing(place: &Place) -> Result<(), String> {
+    for path in paths(place) {
+        if let Some(Marker { store, created }) = read(&path)? {
+            return Err(format!(
+                "{object} is missing, and {marker} says that it is store {store}, made {created}: mount the disk that it is on, or \
+                 put it back; to begin with an empty store, remove {marker}",
+                object = place.medium().display(),
+                marker = path.display(),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses an object file that is not the one that the markers name, and makes the markers that are missing. A command that writes
+/// nothing only warns.
+pub(super) fn check(place: &Place, held: &Held, options: &StoreOptions) -> Result<(), String> {
+    // What cannot be identified is refused by whoever opens it, with the reason.
+    let Ok(identity) = block_on(keyhole_log::identity(&plain_disk(&held.medium)?))? else { return Ok(()) };
+    let found = Marker {
+        store: hex::encode(identity.store_id),
+        created: Timestamp::from_millisecond(i64::try_from(identity.created_ms).unwrap_or(0)).unwrap_or_default(),
+    };
+    for path in paths(place) {
+        let marker = if options.make == Make::Format { None } else { read(&path)? };
+        match marker {
+            Some(marker) if marker.store == found.store => {}
+            Some(marker) => {
+                let message = format!(
+                    "{object} is store {is}, made {created}, and {marker_path} says that it is store {expected}, made {then}: mount \
+                     the right disk, or put the right file back; to take this one, remove {marker_path}",
+                    object = place.medium().display(),
+                    is = found.store,
+                    created = found.created,
+                    marker_path = path.display(),
+                    expected = marker.store,
+                    then = marker.created,
+                );
+                match options.read_only == Some(super::ONLY_LOOKS) {
+                    true => eprintln!("keyhole: {message}"),
+                    false => return Err(message),
+                }
+            }
+            // A command by itself makes no state directory.
+            None if held.read_only.is_some() || path.parent().is_none_or(|parent| !parent.exists()) => {}
+            None => write(&path, &found).map_err(|error| format!("cannot write {}: {error}", path.display()))?,
+        }
+    }
+    Ok(())
+}
+
+/// What a marker says; `None`: there is none, or it is on a disk that does not give it.
+fn read(path: &Path) -> Result<Option<Marker>, String> {
+    let failed = |why: &dyn std::fmt::Display| {
+        format!("{path} cannot be read: {why}; remove it, and it is made anew", path = path.display())
+    };
+    match fs::metadata(path) {
+        Err(error) if is_missing(&error) => return Ok(None),
+        Ok(metadata) if metadata.len() > LEN_MAX => {
+            return Err(failed(&format!("it has more than {LEN_MAX} bytes")));
+        }
+        _ => {}
+    }
+    match fs::read_to_string(path) {
+        Ok(text) => toml::from_str(&text).map(Some).map_err(|error| failed(&error.message())),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(failed(&error)),
+        Err(error) => {
+            tracing::warn!(%error, "cannot read {}: the store is taken as it is", path.display());
+            Ok(None)
+        }
+    }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Writes a marker, whole and durable.
+fn write(path: &Path, marker: &Marker) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let text = toml::to_string(marker).map_err(io::Error::other)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    writeln!(file, "# Names the store that belongs here. keyhole refuses to start with another one, or without it.")?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{StoreOptions, open};
+
+    fn options() -> StoreOptions {
+        StoreOptions { make: Make::File, capacity: Some(64 << 20), ..StoreOptions::default() }
+    }
+
+    fn place(data: &Path) -> Place {
+        Place::find(data, None).unwrap()
+    }
+
+    fn refusal(place: &Place, options: &StoreOptions) -> String {
+        match open(place, options) {
+            Ok(_) => panic!("it is opened"),
+            Err(error) => error,
+        }
+    }
+
+    #[test]
+    fn new_store_gets_marker() {
+        let data = tempfile::tempdir().unwrap();
+        let store = open(&place(data.path()), &options()).unwrap();
+        let marker = read(&data.path().join(FILE)).unwrap().unwrap();
+        assert_eq!(marker.store, hex::encode(store.shared.store_id()));
+        assert!(marker.created <= Timestamp::now());
+    }
+
+    #[test]
+    fn store_of_before_gets_marker_and_reading_command_makes_none() {
+        let data = tempfile::tempdir().unwrap();
+        let (place, marker) = (place(data.path()), data.path().join(FILE));
+        drop(open(&place, &options()).unwrap());
+        fs::remove_file(&marker).unwrap();
+        let looking = StoreOptions { make: Make::Never, read_only: Some(super::super::ONLY_LOOKS), ..options() };
+        drop(open(&place, &looking).unwrap());
+        assert!(!marker.exists());
+        drop(open(&place, &options()).unwrap());
+        assert!(marker.exists());
+    }
+
+    #[test]
+    fn missing_object_file_is_refused_until_marker_is_removed() {
+        let data = tempfile::tempdir().unwrap();
+        let place = place(data.path());
+        drop(open(&place, &options()).unwrap());
+        let id = read(&data.path().join(FILE)).unwrap().unwrap().store;
+        fs::remove_file(place.medium()).unwrap();
+        for options in [options(), StoreOptions { make: Make::Never, ..options() }] {
+            let error = refusal(&place, &options);
+            assert!(error.contains(&id) && error.contains("mount the disk") && error.contains("remove"), "{error}");
+            assert!(!place.medium().exists());
+        }
+        fs::remove_file(data.path().join(FILE)).unwrap();
+        drop(open(&place, &options()).unwrap());
+    }
+
+    #[test]
+    fn object_file_of_another_store_is_refused() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        drop(open(&place(one.path()), &options()).unwrap());
+        drop(open(&place(other.path()), &options()).unwrap());
+        fs::copy(place(other.path()).medium(), place(one.path()).medium()).unwrap();
+        let error = refusal(&place(one.path()), &options());
+        assert!(error.contains("says that it is store") && error.contains("right disk"), "{error}");
+        // What is in it can still be looked at.
+        let looking = StoreOptions { make: Make::Never, read_only: Some(super::super::ONLY_LOOKS), ..options() };
+        drop(open(&place(one.path()), &looking).unwrap());
+    }
+
+    #[test]
+    fn state_elsewhere_has_marker_too() {
+        let home = tempfile::tempdir().unwrap();
+        let (data, state) = (home.path().join("mount/data"), home.path().join("state"));
+        let place = Place::find(&data, Some(&state)).unwrap();
+        drop(open(&place, &options()).unwrap());
+        // The disk with the data is not mounted.
+        fs::remove_dir_all(home.path().join("mount")).unwrap();
+        let error = refusal(&place, &options());
+        assert!(error.contains("is missing") && !data.exists(), "{error}");
+    }
+
+    #[test]
+    fn marker_that_is_none_is_refused() {
+        let data = tempfile::tempdir().unwrap();
+        let place = place(data.path());
+        drop(open(&place, &options()).unwrap());
+        for text in ["store = 7".to_owned(), "#".repeat(LEN_MAX as usize + 1)] {
+            fs::write(data.path().join(FILE), text).unwrap();
+            let error = refusal(&place, &options());
+            assert!(error.contains("remove it"), "{error}");
+        }
+    }
+}

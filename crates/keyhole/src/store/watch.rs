@@ -1,0 +1,60 @@
+//! Whether the object file, or the device, is still where it was opened.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::medium::Medium;
+
+/// What is known of the path and of what was opened there.
+#[derive(Clone, Debug)]
+pub(crate) struct Presence {
+    path: PathBuf,
+    /// Device and inode; of a block device its number.
+    opened: (u64, u64),
+}
+
+impl Presence {
+    pub(crate) fn of(path: &Path, medium: &Medium) -> io::Result<Self> {
+        Ok(Presence { path: path.to_owned(), opened: number(&medium.as_file().metadata()?) })
+    }
+
+    /// Why the path is not that of the open file any more, if it is not. This may wait for a disk.
+    pub(crate) fn absence(&self) -> Option<String> {
+        let path = self.path.display();
+        match fs::metadata(&self.path) {
+            Ok(metadata) if number(&metadata) == self.opened => None,
+            Ok(_) => Some(format!("{path} is another file than the one that is open")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(format!("{path} is gone")),
+            Err(error) => Some(format!("{path} cannot be looked at: {error}")),
+        }
+    }
+}
+
+fn number(metadata: &Metadata) -> (u64, u64) {
+    match metadata.file_type().is_block_device() {
+        true => (u64::MAX, metadata.rdev()),
+        false => (metadata.dev(), metadata.ino()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn removed_and_replaced_files_are_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let medium = Medium::file(fs::File::create(&path).unwrap());
+        let presence = Presence::of(&path, &medium).unwrap();
+        assert_eq!(presence.absence(), None);
+        fs::rename(&path, directory.path().join("elsewhere")).unwrap();
+        assert!(presence.absence().is_some_and(|why| why.contains("is gone")));
+        fs::write(&path, "another").unwrap();
+        assert!(presence.absence().is_some_and(|why| why.contains("another file")));
+        fs::rename(directory.path().join("elsewhere"), &path).unwrap();
+        assert_eq!(presence.absence(), None);
+    }
+}

@@ -1,0 +1,360 @@
+//! Stores that take no writes: because the operator says so, because the medium does, or because a write has failed; and object
+//! files that are gone.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use keyhole_tests::data::{bytes, files_below};
+use keyhole_tests::device::{EmptyDevice, LoopDevice, Volume, skipped};
+use keyhole_tests::{CustomerKey, Launch, Node, Request};
+use serde_json::Value;
+
+use crate::operate::{ends, json};
+
+/// How long something may take that is to come soon: the node looks for it every five seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const CAPACITY: &str = "128MiB";
+
+fn launch(io: &str) -> Launch {
+    let launch = Launch::default().with_credential().capacity(Some(CAPACITY));
+    launch.arg("--threads=2").arg("--admin-listen=127.0.0.1:0").arg(format!("--io={io}"))
+}
+
+/// A body of one object, large enough for blocks, or inside its record.
+fn body_of(i: u64) -> Vec<u8> {
+    bytes(i, if i.is_multiple_of(2) { 3000 } else { 700_000 })
+}
+
+fn fill(node: &Node, objects: u64) {
+    node.make_bucket("bucket");
+    for i in 0..objects {
+        node.send(&Request::new("PUT", &format!("/bucket/{i}")).body(body_of(i))).expect(200);
+    }
+}
+
+#[track_caller]
+fn reads_go_on(node: &Node, objects: u64) {
+    for i in 0..objects {
+        let got = node.send(&Request::new("GET", &format!("/bucket/{i}"))).expect(200);
+        assert!(got.body == body_of(i), "{i}");
+    }
+    let listing = node.send(&Request::new("GET", "/bucket").query("list-type", "2")).expect(200).text();
+    assert!(listing.contains(&format!("<KeyCount>{objects}</KeyCount>")), "{listing}");
+}
+
+/// Every write is answered 503, and the message says why.
+#[track_caller]
+fn writes_are_refused(node: &Node, why: &str) {
+    let key = CustomerKey::random();
+    for request in [
+        Request::new("PUT", "/bucket/new").body(bytes(1, 100)),
+        Request::new("PUT", "/bucket/new").body(bytes(1, 3 << 20)),
+        Request::new("PUT", "/bucket/new").headers(key.headers()).body(bytes(1, 300_000)),
+        Request::new("DELETE", "/bucket/0"),
+        Request::new("PUT", "/another"),
+        Request::new("DELETE", "/bucket"),
+        Request::new("POST", "/bucket/upload").query("uploads", ""),
+    ] {
+        let reply = node.send(&request).expect(503);
+        assert_eq!(reply.element("Code").as_deref(), Some("ServiceUnavailable"), "{}", reply.text());
+        assert!(reply.header("retry-after").is_some());
+        let message = reply.element("Message").unwrap();
+        assert!(message.contains(why), "{why} in {message}");
+    }
+}
+
+fn ask(node: &Node, path: &str) -> keyhole_tests::Response {
+    Request::new("GET", path).send_unsigned(node.admin_address())
+}
+
+fn condition(node: &Node, name: &str) -> Option<String> {
+    let status: Value = serde_json::from_str(&ask(node, "/status.json").expect(200).text()).unwrap();
+    let all = status["conditions"].as_array().unwrap();
+    let found = all.iter().find(|condition| condition["name"] == name)?;
+    Some(found["text"].as_str().unwrap().to_owned())
+}
+
+#[track_caller]
+fn until_condition(node: &Node, name: &str) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(text) = condition(node, name) {
+            return text;
+        }
+        assert!(Instant::now() < deadline, "{name} does not come");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Status, page, metrics and health say the same.
+#[track_caller]
+fn is_told(node: &Node, name: &str, why: &str, ready: u16) {
+    let text = condition(node, name).unwrap_or_else(|| panic!("{name} is no condition"));
+    assert!(text.contains(why), "{why} in {text}");
+    let health = ask(node, "/health/ready");
+    assert_eq!(health.status, ready, "{}", health.text());
+    assert_eq!(health.text().contains(name), ready == 503);
+    let metrics = ask(node, "/metrics").expect(200).text();
+    assert!(metrics.contains(&format!("keyhole_condition{{condition=\"{name}\"}} 1")), "{metrics}");
+    assert!(ask(node, "/").expect(200).text().contains(why), "the page says it");
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Runs a program that must succeed.
+#[track_caller]
+fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Sockets and locks aside, what is in a directory.
+fn contents(data: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = files_below(data);
+    files.sort();
+    files
+}
+
+#[test]
+fn read_only_node_serves_reads_and_refuses_writes() {
+    for io in ["uring", "epoll"] {
+        let mut node = launch(io).start();
+        fill(&node, 12);
+        node.kill();
+        let before = contents(node.data());
+        node.set_launch(launch(io).arg("--read-only"));
+        node.start();
+        reads_go_on(&node, 12);
+        writes_are_refused(&node, "it was started with --read-only");
+        is_told(&node, "read-only", "it was started with --read-only", 200);
+        assert!(node.log().contains("start it without --read-only to write"));
+        let data = text(node.data());
+        let (_, said) = ends(1, &["status", data]);
+        assert!(said.contains("read-only"), "{said}");
+        assert_eq!(json(&["stat", data, "--json"])["objects"], 12);
+        ends(0, &["scrub", data]);
+        let (_, said) = ends(1, &["compact", data]);
+        assert!(said.contains("read-only"), "{said}");
+        let to = tempfile::tempdir().unwrap();
+        ends(0, &["export", data, text(&to.path().join("export"))]);
+        ends(0, &["verify", text(&to.path().join("export"))]);
+        assert!(node.stop().success());
+        assert!(contents(node.data()) == before, "nothing was written");
+        node.set_launch(launch(io));
+        node.start();
+        reads_go_on(&node, 12);
+        node.send(&Request::new("PUT", "/bucket/0").body(body_of(0))).expect(200);
+    }
+}
+
+#[test]
+fn read_only_is_an_option_of_file_and_environment_and_makes_no_key() {
+    let mut node = launch("auto").start();
+    fill(&node, 1);
+    assert!(node.stop().success());
+    node.set_launch(launch("auto").env("KEYHOLE_READ_ONLY", "true"));
+    node.start();
+    writes_are_refused(&node, "--read-only");
+    assert!(node.stop().success());
+    let home = tempfile::tempdir().unwrap();
+    let config = home.path().join("keyhole.toml");
+    fs::write(&config, "read-only = true\n").unwrap();
+    node.set_launch(launch("auto").arg("--config").arg(&config));
+    node.start();
+    writes_are_refused(&node, "--read-only");
+    assert!(node.stop().success());
+    let (code, said) = Launch::default().capacity(None).arg("--read-only").refused(node.data());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("KEYHOLE_ACCESS_KEY") && said.contains("--state DIR"), "{said}");
+    assert!(!node.data().join("credentials.toml").exists());
+    // There is nothing to read.
+    let (code, said) = launch("auto").arg("--read-only").refused(&home.path().join("absent"));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("there is no store") && !home.path().join("absent").exists(), "{said}");
+}
+
+#[test]
+fn read_only_mount_is_served_read_only() {
+    const TEST: &str = "read_only_mount_is_served_read_only";
+    for (io, ends_well) in [("uring", false), ("epoll", true)] {
+        let volume = match Volume::new(256 << 20) {
+            Ok(volume) => volume,
+            Err(why) => return skipped(TEST, &why),
+        };
+        let data = volume.point().join("data");
+        let mut node = launch(io).start_in(&data);
+        fill(&node, 12);
+        if ends_well {
+            assert!(node.stop().success());
+        } else {
+            node.kill();
+        }
+        run("mount", &["-o", "remount,ro", text(&volume.point())]);
+        node.start();
+        reads_go_on(&node, 12);
+        writes_are_refused(&node, "mounted read-only");
+        is_told(&node, "read-only", "mounted read-only", 503);
+        assert!(node.log().contains("see to the medium"));
+        // There is no control socket: commands that only read work beside the node.
+        assert_eq!(json(&["stat", text(&data), "--json"])["objects"], 12);
+        let to = tempfile::tempdir().unwrap();
+        ends(0, &["export", text(&data), text(&to.path().join("export"))]);
+        ends(0, &["check", text(&data)]);
+        assert!(node.stop().success());
+        assert_eq!(json(&["stat", text(&data), "--json"])["objects"], 12);
+        run("mount", &["-o", "remount,rw", text(&volume.point())]);
+        node.start();
+        reads_go_on(&node, 12);
+        node.send(&Request::new("PUT", "/bucket/0").body(body_of(0))).expect(200);
+        assert!(node.stop().success());
+    }
+}
+
+#[test]
+fn failed_write_is_503_and_read_only_device_is_served_after_restart() {
+    const TEST: &str = "failed_write_is_503_and_read_only_device_is_served_after_restart";
+    for io in ["uring", "epoll"] {
+        let device = match EmptyDevice::new(128 << 20) {
+            Ok(device) => device,
+            Err(why) => return skipped(TEST, &why),
+        };
+        let launch = || launch(io).capacity(None).arg("--state").arg(device.home().join("state"));
+        let mut node = launch().arg("--format").start_in(device.path());
+        fill(&node, 12);
+        run("blockdev", &["--setro", text(device.path())]);
+        // What becomes of the write that fails is not known; from then on it is.
+        node.send(&Request::new("PUT", "/bucket/lost").body(bytes(1, 100))).expect(500);
+        writes_are_refused(&node, "since a write to its disk failed");
+        reads_go_on(&node, 12);
+        let text_of_it = until_condition(&node, "poisoned");
+        assert!(text_of_it.contains("at offset") && text_of_it.contains("failed:"), "{text_of_it}");
+        is_told(&node, "poisoned", "refuses writes", 503);
+        let state = device.home().join("state");
+        let state = text(&state);
+        assert_eq!(json(&["stat", text(device.path()), "--state", state, "--json"])["objects"], 12);
+        let to = tempfile::tempdir().unwrap();
+        ends(0, &["export", text(device.path()), text(&to.path().join("export")), "--state", state]);
+        node.stop();
+        node.set_launch(launch());
+        node.start();
+        reads_go_on(&node, 12);
+        writes_are_refused(&node, "the device takes no writes");
+        is_told(&node, "read-only", "the device takes no writes", 503);
+        assert_eq!(json(&["stat", text(device.path()), "--state", state, "--json"])["objects"], 12);
+        assert!(node.stop().success());
+        run("blockdev", &["--setrw", text(device.path())]);
+        node.start();
+        node.send(&Request::new("PUT", "/bucket/12").body(body_of(12))).expect(200);
+        reads_go_on(&node, 13);
+        assert!(node.stop().success());
+    }
+}
+
+/// A device that has become shorter: what it still has is served, the rest is named.
+#[test]
+fn shrunk_device_is_served_as_far_as_it_reaches() {
+    const TEST: &str = "shrunk_device_is_served_as_far_as_it_reaches";
+    let home = tempfile::tempdir().unwrap();
+    let image = home.path().join("image");
+    File::create(&image).unwrap().set_len(128 << 20).unwrap();
+    let device = match LoopDevice::attach(&image) {
+        Ok(device) => device,
+        Err(why) => return skipped(TEST, &why),
+    };
+    let state = home.path().join("state");
+    let launch = || launch("auto").capacity(None).arg("--state").arg(&state);
+    let mut node = launch().arg("--format").start_in(device.path());
+    fill(&node, 4);
+    ends(0, &["compact", text(device.path()), "--state", text(&state)]);
+    for i in 4..60 {
+        node.send(&Request::new("PUT", &format!("/bucket/{i}")).body(body_of(i))).expect(200);
+    }
+    assert!(node.stop().success());
+    drop((node, device));
+    OpenOptions::new().write(true).open(&image).unwrap().set_len(20 << 20).unwrap();
+    let device = LoopDevice::attach(&image).unwrap();
+    let node = launch().start_in(device.path());
+    let read = (0..60).filter(|i| {
+        let reply = node.send(&Request::new("GET", &format!("/bucket/{i}")));
+        assert!(matches!(reply.status, 200 | 500), "{}", reply.text());
+        reply.status == 200 && reply.body == body_of(*i)
+    });
+    let read: Vec<u64> = read.collect();
+    assert!(read.len() >= 4 && read.len() < 60, "{read:?}");
+    writes_are_refused(&node, "there is no space for the rest");
+    let export = |to: &str| {
+        let to = home.path().join(to);
+        let (_, said) = ends(4, &["export", text(device.path()), text(&to), "--state", text(&state)]);
+        for i in 0..60 {
+            let is_named = said.contains(&format!("bucket/{i}:"));
+            assert_eq!(is_named, !read.contains(&i), "{i}: {said}");
+        }
+    };
+    export("by-socket");
+    assert_eq!(json(&["stat", text(device.path()), "--state", text(&state), "--json"])["objects"], 60);
+    drop(node);
+    export("offline");
+    assert_eq!(json(&["stat", text(device.path()), "--state", text(&state), "--json"])["objects"], 60);
+}
+
+#[test]
+fn missing_object_file_is_no_first_start() {
+    let mut node = launch("auto").start();
+    fill(&node, 2);
+    assert!(node.stop().success());
+    let (data, file) = (node.data().to_owned(), node.data().join("objects.keyhole"));
+    let aside = data.join("aside");
+    fs::rename(&file, &aside).unwrap();
+    let refused = |parts: &[&str]| {
+        let (code, said) = launch("auto").refused(&data);
+        assert_eq!(code, Some(1), "{said}");
+        parts.iter().for_each(|part| assert!(said.contains(part), "{part} in {said}"));
+    };
+    refused(&["objects.keyhole is missing", "store.toml", "mount the disk"]);
+    assert!(!file.exists());
+    for command in ["stat", "check"] {
+        let (_, said) = ends(1, &[command, text(&data)]);
+        assert!(said.contains("mount the disk"), "{said}");
+    }
+    // Another store in its place.
+    let mut other = launch("auto").start();
+    assert!(other.stop().success());
+    fs::copy(other.data().join("objects.keyhole"), &file).unwrap();
+    refused(&["says that it is store", "right disk", "remove"]);
+    ends(0, &["stat", text(&data)]);
+    fs::rename(&aside, &file).unwrap();
+    node.start();
+    reads_go_on(&node, 2);
+    assert!(node.stop().success());
+    // A store of before.
+    fs::remove_file(data.join("store.toml")).unwrap();
+    node.start();
+    assert!(data.join("store.toml").exists());
+}
+
+#[test]
+fn object_file_that_goes_while_the_node_runs_is_noticed() {
+    let mut node = launch("auto").start();
+    fill(&node, 4);
+    let (file, aside) = (node.data().join("objects.keyhole"), node.data().join("aside"));
+    fs::rename(&file, &aside).unwrap();
+    let said = until_condition(&node, "store-absent");
+    assert!(said.contains("objects.keyhole is gone") && said.contains("Export the store"), "{said}");
+    assert_eq!(ask(&node, "/health/ready").status, 503);
+    assert!(node.log().contains("objects.keyhole is gone"));
+    reads_go_on(&node, 4);
+    let to = tempfile::tempdir().unwrap();
+    ends(0, &["export", text(node.data()), text(&to.path().join("export"))]);
+    fs::rename(&aside, &file).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while condition(&node, "store-absent").is_some() {
+        assert!(Instant::now() < deadline, "it stays");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(node.stop().success());
+}

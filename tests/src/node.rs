@@ -19,6 +19,9 @@ use crate::sigv4::Signer;
 /// How long a node may take to say that it listens, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The time after which a node that should have refused to run is taken for one that runs.
+const REFUSAL_MAX: Duration = Duration::from_secs(20);
+
 /// What the node says when it is ready.
 const READY: &str = "listening on http://";
 
@@ -163,9 +166,19 @@ impl Launch {
         node
     }
 
-    /// Starts a node that must refuse to run; its exit code and what it said.
+    /// Starts a node that must refuse to run; its exit code and what it said. One that runs is ended, and has no code.
     pub fn refused(&self, data: &Path) -> (Option<i32>, String) {
-        let output = self.command(data).output().expect("the binary runs");
+        let mut command = self.command(data);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+        let started = Instant::now();
+        while child.try_wait().expect("a child").is_none() {
+            if started.elapsed() > REFUSAL_MAX {
+                child.kill().expect("a process of ours");
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let output = child.wait_with_output().expect("a child");
         let text = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8_lossy(&text).into_owned())
     }

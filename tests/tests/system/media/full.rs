@@ -1,0 +1,161 @@
+//! File systems that others fill: every request is answered, DELETE always works, and nothing has to be restarted.
+
+use std::time::{Duration, Instant};
+
+use keyhole_tests::Node;
+use keyhole_tests::data::fresh_seed;
+use keyhole_tests::faulty::Space;
+use keyhole_tests::http::object;
+use keyhole_tests::load::{Drive, Load, Tally};
+use keyhole_tests::mounted::Kind;
+
+use super::{Objects, data_in, faulty, launch, mounted, put, put_works, text, unreadable};
+use crate::operate::ends;
+
+const MIB: u64 = 1 << 20;
+
+/// The size of the file systems: XFS is not made smaller.
+const FILE_SYSTEM_LEN: u64 = 320 * MIB;
+
+/// The capacity of the stores.
+const CAPACITY: &str = "160MiB";
+
+const CLIENTS: usize = 3;
+
+/// The time that an answer may take, on a machine that is busy with other tests. A node that tries in vain never answers.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+
+/// The time after which a node has noticed that space came back.
+const NOTICED_MAX: Duration = Duration::from_secs(20);
+
+const MIXED: Drive = Drive { time: Duration::from_secs(2), pace: None, answer_max: ANSWER_MAX, mix: (55, 25) };
+
+#[track_caller]
+fn assert_right(what: &str, tally: &Tally) {
+    println!("{what}: {}", tally.line());
+    assert!(tally.wrong.is_empty(), "{what}: {}: {:#?}", tally.line(), tally.wrong);
+}
+
+/// Puts work again without a restart, at the latest after a while.
+fn puts_come_back(what: &str, node: &Node) {
+    let begun = Instant::now();
+    loop {
+        let status = node.send(&object("PUT", "back").body(vec![7; 1_500_000])).status;
+        if status == 200 {
+            return put_works(node);
+        }
+        assert_eq!(status, 507, "{what}");
+        assert!(
+            begun.elapsed() < NOTICED_MAX,
+            "{what}: puts are refused {} s after space came",
+            begun.elapsed().as_secs()
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The load before, while and after the space is gone; `fill` takes it, and returns what gives it back.
+fn filled_by_others<N>(what: &str, node: &mut Node, fill: impl FnOnce() -> N, leave: impl FnOnce(N)) {
+    node.make_bucket("bucket");
+    let mut load = Load::new(CLIENTS, fresh_seed());
+    let begin = Drive { time: Duration::from_secs(1), ..MIXED };
+    assert_right(&format!("{what}, with space"), &load.run(node, begin));
+    // Emptied segments give their space back: the others take it.
+    assert_right(&format!("{what}, emptied"), &load.delete_all(node, ANSWER_MAX));
+    ends(0, &["compact", text(node.data())]);
+
+    let neighbour = fill();
+    let tally = load.run(node, MIXED);
+    assert_right(&format!("{what}, full"), &tally);
+    assert!(tally.count() > 20, "{what}: {}", tally.line());
+    assert!(tally.of("PUT", 507) > 0, "{what}: nothing was refused: {}", tally.line());
+
+    // Full as it is, it starts again, and everything can be read and deleted.
+    node.kill();
+    node.start();
+    assert_right(&format!("{what}, started full"), &load.verify(node, ANSWER_MAX));
+    assert_right(&format!("{what}, deleted full"), &load.delete_all(node, ANSWER_MAX));
+    let tally = load.run(node, MIXED);
+    assert_right(&format!("{what}, full again"), &tally);
+
+    leave(neighbour);
+    puts_come_back(what, node);
+    assert_right(&format!("{what}, space came back"), &load.verify(node, ANSWER_MAX));
+    assert!(node.stop().success(), "{what}");
+}
+
+fn on(kind: Kind) {
+    let what = kind.name();
+    let Some(mounted) = mounted("filled by others", kind, FILE_SYSTEM_LEN) else { return };
+    let mut node = launch().capacity(Some(CAPACITY)).start_in(&data_in(&mounted.point()));
+    filled_by_others(what, &mut node, || mounted.fill(), keyhole_tests::mounted::Neighbour::leave);
+}
+
+#[test]
+fn ext4_filled_by_others_answers_every_request() {
+    on(Kind::Ext4);
+}
+
+#[test]
+fn ext4_without_extents_filled_by_others_answers_every_request() {
+    on(Kind::Ext4WithoutExtents);
+}
+
+#[test]
+fn xfs_filled_by_others_answers_every_request() {
+    on(Kind::Xfs);
+}
+
+#[test]
+fn btrfs_filled_by_others_answers_every_request() {
+    on(Kind::Btrfs);
+}
+
+#[test]
+fn tmpfs_filled_by_others_answers_every_request() {
+    on(Kind::Tmpfs);
+}
+
+/// Without `fallocate`, as on NFS, and with one that promises nothing.
+#[test]
+fn remote_file_system_filled_by_others_answers_every_request() {
+    for (space, io) in [(Space::Unsupported, "uring"), (Space::Unsupported, "epoll"), (Space::CopyOnWrite, "uring")] {
+        let Some(faulty) = faulty("a remote file system filled by others") else { return };
+        faulty.set_space(space);
+        let start = launch().capacity(Some(CAPACITY)).arg(format!("--io={io}"));
+        let mut node = start.start_in(&data_in(&faulty.point()));
+        let what = format!("{space:?} over {io}");
+        filled_by_others(&what, &mut node, || faulty.fill(), |()| faulty.set_budget(None));
+    }
+}
+
+/// ENOSPC in the midst of a deletion: the answer is 204, and the node starts.
+#[test]
+fn delete_on_full_file_system_succeeds() {
+    for space in [Space::Unsupported, Space::CopyOnWrite, Space::Reserved] {
+        let Some(faulty) = faulty("deletions on a full file system") else { return };
+        faulty.set_space(space);
+        let mut node = launch().capacity(Some(CAPACITY)).start_in(&data_in(&faulty.point()));
+        node.make_bucket("bucket");
+        let mut objects = Objects::new();
+        for n in 0..30 {
+            put(&node, &mut objects, &format!("long/{n:02}"), 1_500_000);
+            put(&node, &mut objects, &format!("short/{n:02}"), 30_000);
+        }
+        faulty.fill();
+        let mut deleted = Objects::new();
+        for key in objects.keys().filter(|key| !key.ends_with('7')).cloned().collect::<Vec<_>>() {
+            let reply = node.send(&object("DELETE", &key));
+            assert_eq!(reply.status, 204, "{space:?}: {key}: {}", reply.text());
+            deleted.insert(key.clone(), objects.remove(&key).unwrap());
+        }
+        node.kill();
+        node.start();
+        assert_eq!(unreadable(&node, &objects), [].into(), "{space:?}");
+        for (status, _) in unreadable(&node, &deleted).values() {
+            assert_eq!(*status, 404, "{space:?}: a deleted object came back");
+        }
+        faulty.set_budget(None);
+        puts_come_back(&format!("{space:?}"), &node);
+    }
+}

@@ -1,6 +1,6 @@
 //! A mixed load of PUT, GET and DELETE that remembers every answer, for nodes whose medium fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
@@ -101,6 +101,8 @@ struct Client {
     contents: Vec<Vec<u8>>,
     /// Which contents each existing name has.
     holds: BTreeMap<usize, usize>,
+    /// Names whose last change had no answer.
+    doubtful: BTreeSet<usize>,
     random: Rng,
 }
 
@@ -110,7 +112,8 @@ impl Load {
         let client = |index: usize| {
             let seed = seed.wrapping_add(1000 * index as u64);
             let contents = LENGTHS.into_iter().zip(0..).map(|(len, n)| bytes(seed + n, len)).collect();
-            Client { prefix: format!("load/{index}"), contents, holds: BTreeMap::new(), random: Rng::with_seed(seed) }
+            let (prefix, random) = (format!("load/{index}"), Rng::with_seed(seed));
+            Client { prefix, contents, holds: BTreeMap::new(), doubtful: BTreeSet::new(), random }
         };
         Load { clients: (0..clients).map(client).collect() }
     }
@@ -152,6 +155,47 @@ impl Load {
     }
 }
 
+/// Objects that take the room that a store still finds.
+pub struct Ballast(Vec<String>);
+
+/// The length of one of them, and how many there may be.
+const BALLAST_LEN: usize = 1_500_000;
+const BALLAST_MAX: usize = 2000;
+
+impl Ballast {
+    /// Puts objects until one finds no room.
+    pub fn put(node: &Node, answer_max: Duration) -> (Self, Tally) {
+        let (mut tally, mut keys) = (Tally::default(), Vec::new());
+        for n in 0..BALLAST_MAX {
+            let key = format!("ballast/{n}");
+            let request = object("PUT", &key).body(vec![n as u8; BALLAST_LEN]);
+            match ask("PUT", node, &request, answer_max, &mut tally).map(|reply| reply.status) {
+                Some(200) => keys.push(key),
+                Some(NO_ROOM) => return (Ballast(keys), tally),
+                Some(status) => {
+                    tally.note(format!("PUT {key}: {status}"));
+                    break;
+                }
+                None => break,
+            }
+        }
+        tally.note(format!("no PUT was refused for want of room after {} objects", keys.len()));
+        (Ballast(keys), tally)
+    }
+
+    /// Deletes them.
+    pub fn delete(self, node: &Node, answer_max: Duration) -> Tally {
+        let mut tally = Tally::default();
+        for key in self.0 {
+            let reply = ask("DELETE", node, &object("DELETE", &key), answer_max, &mut tally);
+            if let Some(reply) = reply.filter(|reply| reply.status != 204) {
+                tally.note(format!("DELETE {key}: {}", said(&reply)));
+            }
+        }
+        tally
+    }
+}
+
 impl Client {
     fn run(&mut self, node: &Node, drive: Drive, until: Instant) -> Tally {
         let mut tally = Tally::default();
@@ -182,14 +226,16 @@ impl Client {
         let content = self.random.usize(..CONTENTS);
         let request = object("PUT", &self.key(name)).body(self.contents[content].clone());
         let Some(reply) = ask("PUT", node, &request, answer_max, tally) else {
-            // It may be there or not.
-            self.holds.remove(&name);
+            self.doubtful.insert(name);
             return;
         };
         match reply.status {
-            200 => drop(self.holds.insert(name, content)),
+            200 => {
+                self.doubtful.remove(&name);
+                self.holds.insert(name, content);
+            }
             NO_ROOM => {}
-            _ => tally.note(format!("PUT {}: {} {}", self.key(name), reply.status, reply.text())),
+            _ => tally.note(format!("PUT {}: {}", self.key(name), said(&reply))),
         }
     }
 
@@ -200,7 +246,7 @@ impl Client {
             Some(content) => reply.status == 200 && reply.body == *content,
             None => reply.status == 404,
         };
-        if !is_right {
+        if !is_right && !self.doubtful.contains(&name) {
             let (status, got, wanted) = (reply.status, reply.body.len(), expected.map(Vec::len));
             tally.note(format!("GET {}: {status} with {got} bytes, wanted {wanted:?}", self.key(name)));
         }
@@ -208,15 +254,21 @@ impl Client {
 
     fn delete(&mut self, node: &Node, name: usize, answer_max: Duration, tally: &mut Tally) {
         let Some(reply) = ask("DELETE", node, &object("DELETE", &self.key(name)), answer_max, tally) else {
-            self.holds.remove(&name);
+            self.doubtful.insert(name);
             return;
         };
         if reply.status == 204 {
+            self.doubtful.remove(&name);
             self.holds.remove(&name);
         } else {
-            tally.note(format!("DELETE {}: {} {}", self.key(name), reply.status, reply.text()));
+            tally.note(format!("DELETE {}: {}", self.key(name), said(&reply)));
         }
     }
+}
+
+/// The status and the code of an answer.
+fn said(reply: &Response) -> String {
+    format!("{} {}", reply.status, reply.element("Code").unwrap_or_default())
 }
 
 /// Sends a request. An answer that is late or missing is wrong.

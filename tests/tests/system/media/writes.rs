@@ -71,7 +71,7 @@ fn failed_writes_leave_reads_and_restart_goes_on() {
 /// A bad spot where the next write goes stays bad: after a restart the node writes elsewhere.
 #[test]
 fn bad_spot_at_the_tail_is_avoided_after_restart() {
-    for (holds, len) in [(Holds::Records, 300), (Holds::Blocks, 1_500_000)] {
+    for (holds, len) in [(Holds::Records, 300), (Holds::Blocks, 100_000)] {
         let Some(faulty) = faulty("a bad spot at the tail") else { return };
         let (mut node, mut kept) = filled(&faulty, "uring");
         // All that has not been written of the newest segment of this kind, and nothing beyond it.

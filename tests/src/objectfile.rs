@@ -21,6 +21,9 @@ pub const SEGMENTS_START: u64 = 1 << 20;
 const RECORD_HEADER: u64 = 80;
 const LAST_OF_BATCH: u8 = 2;
 
+/// The form of a body inside its record.
+const INLINE: u8 = 0;
+
 /// Kinds of records.
 mod kind {
     pub(super) const BODY: u8 = 3;
@@ -76,7 +79,6 @@ pub struct Block {
     pub footer: Range<u64>,
     /// The identity of the body.
     pub body: u64,
-    index: u64,
     generation: u64,
 }
 
@@ -187,9 +189,8 @@ impl Layout {
             let is_footer = self.slice(at, 4) == b"khB1" && self.u64(at + 24) == segment.generation;
             let start = self.u64(at + 32);
             if is_footer && (segment.start + PAGE..at).contains(&start) {
-                let (body, index) = (self.u64(at + 40), self.u32(at + 48));
-                let (footer, generation) = (at..at + PAGE, segment.generation);
-                self.blocks.push(Block { data: start..at, footer, body, index, generation });
+                let (body, footer) = (self.u64(at + 40), at..at + PAGE);
+                self.blocks.push(Block { data: start..at, footer, body, generation: segment.generation });
             }
         }
     }
@@ -209,18 +210,21 @@ impl Layout {
 
     fn object(&self, record: &Record) -> Object {
         let ids = record.bodies();
-        let (mut bodies, mut blocks) = (BTreeMap::new(), BTreeMap::new());
+        let mut newest: BTreeMap<u64, &Record> = BTreeMap::new();
         for body in self.records.iter().filter(|record| record.kind == kind::BODY) {
             let id = field(&body.payload, 0, 8);
             if ids.contains(&id) {
-                newer(&mut bodies, id, body, |body| body.generation);
+                let current = newest.entry(id).or_insert(body);
+                if body.placed() >= current.placed() {
+                    *current = body;
+                }
             }
         }
-        for block in self.blocks.iter().filter(|block| ids.contains(&block.body)) {
-            newer(&mut blocks, (block.body, block.index), block, |block| block.generation);
-        }
-        let (bodies, blocks) = (bodies.into_values().cloned().collect(), blocks.into_values().cloned().collect());
-        Object { record: record.clone(), bodies, blocks }
+        // A segment of one generation has one copy of a body's blocks.
+        let is_placed =
+            |block: &&Block| newest.get(&block.body).is_some_and(|body| body.generations().contains(&block.generation));
+        let blocks = self.blocks.iter().filter(is_placed).cloned().collect();
+        Object { record: record.clone(), bodies: newest.into_values().cloned().collect(), blocks }
     }
 
     /// The end record of the newest checkpoint (0) or of the one before (1).
@@ -268,13 +272,19 @@ impl Record {
         let [key, count, head] = [(52, 2), (54, 2), (56, 4)].map(|(at, len)| field(&self.payload, at, len) as usize);
         (0..count).map(|n| field(&self.payload, 60 + key + head + 58 * n + 2, 8)).collect()
     }
-}
 
-/// Keeps the copy of the higher generation.
-fn newer<'a, K: Ord, V>(copies: &mut BTreeMap<K, &'a V>, key: K, copy: &'a V, generation: impl Fn(&V) -> u64) {
-    let current = copies.entry(key).or_insert(copy);
-    if generation(copy) >= generation(current) {
-        *current = copy;
+    /// Orders the records of one body: the last one says where its blocks are.
+    fn placed(&self) -> (u64, u64) {
+        (field(&self.payload, 24, 8), self.generation)
+    }
+
+    /// The generations of the segments that a body's record places its blocks in.
+    fn generations(&self) -> Vec<u64> {
+        let (form, prefix, count) = (self.payload[16], usize::from(self.payload[17]), field(&self.payload, 20, 4));
+        if form == INLINE {
+            return Vec::new();
+        }
+        (0..count as usize).map(|n| field(&self.payload, 32 + prefix + 20 * n + 8, 8)).collect()
     }
 }
 

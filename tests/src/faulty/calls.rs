@@ -15,7 +15,7 @@ use fuser::{
     LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
     ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
-use rustix::fs::{CWD, FallocateFlags, Mode, fallocate, mknodat, statvfs};
+use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, fallocate, mknodat, statvfs};
 
 use super::inodes::Inodes;
 use super::{PAGE, Shared};
@@ -33,6 +33,14 @@ pub(super) struct Calls {
     backing: PathBuf,
     faults: Shared,
     state: Mutex<State>,
+}
+
+/// A write of a program.
+struct Write<'a> {
+    offset: u64,
+    bytes: &'a [u8],
+    /// It is synced before it completes (`O_DSYNC`, `RWF_DSYNC`).
+    is_durable: bool,
 }
 
 struct State {
@@ -140,10 +148,11 @@ impl Calls {
         Ok(bytes)
     }
 
-    fn write_some(&self, inode: INodeNo, handle: FileHandle, offset: u64, bytes: &[u8]) -> Result<()> {
-        let touched = range(offset, bytes.len() as u64);
+    fn write_some(&self, inode: INodeNo, handle: FileHandle, write: Write<'_>) -> Result<()> {
+        let touched = range(write.offset, write.bytes.len() as u64);
         self.faults.lock().write(inode.into(), &self.name(inode), &touched)?;
-        Ok(self.file(handle)?.write_all_at(bytes, offset)?)
+        self.file(handle)?.write_all_at(write.bytes, write.offset)?;
+        if write.is_durable { self.faults.lock().sync() } else { Ok(()) }
     }
 
     fn allocate(&self, inode: INodeNo, handle: FileHandle, offset: u64, len: u64, mode: i32) -> Result<()> {
@@ -380,11 +389,12 @@ impl Filesystem for Calls {
         offset: u64,
         bytes: &[u8],
         _: WriteFlags,
-        _: OpenFlags,
+        flags: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.write_some(inode, handle, offset, bytes) {
+        let is_durable = flags.0 as u32 & OFlags::DSYNC.bits() != 0;
+        match self.write_some(inode, handle, Write { offset, bytes, is_durable }) {
             Ok(()) => reply.written(bytes.len() as u32),
             Err(error) => reply.error(error),
         }

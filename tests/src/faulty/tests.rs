@@ -65,6 +65,18 @@ fn unwritable_range_fails_writes_and_later_syncs() {
 }
 
 #[test]
+fn durable_write_fails_where_syncs_fail() {
+    let Some(faulty) = mounted("a durable write") else { return };
+    const O_DSYNC: i32 = 0o10000;
+    let path = faulty.point().join("file");
+    let durable = OpenOptions::new().write(true).create(true).truncate(true).custom_flags(O_DSYNC).open(path).unwrap();
+    durable.write_all_at(&[1; 512], 0).unwrap();
+    faulty.fail_syncs();
+    assert_eq!(code(durable.write_all_at(&[1; 512], 0)), EIO);
+    open(&faulty).write_all_at(&[1; 512], 0).unwrap();
+}
+
+#[test]
 fn read_only_file_system_refuses_changes_and_serves_reads() {
     let Some(faulty) = mounted("a read-only file system") else { return };
     let file = open(&faulty);

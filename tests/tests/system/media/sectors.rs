@@ -71,7 +71,14 @@ impl Template {
         let stat = json(&["stat", text(&data), "--json", "--segments"]);
         node.kill();
         let layout = Layout::read(&data.join(FILE));
-        assert_eq!(layout.objects().keys().filter(|key| objects.contains_key(*key)).count(), objects.len());
+        for (key, body) in &objects {
+            let object = layout.objects().remove(key).unwrap_or_else(|| panic!("{key} has no record"));
+            let data: u64 = object.blocks.iter().map(|block| block.data.end - block.data.start).sum();
+            assert!(
+                object.bodies.len() == 1 && (body.len() < 64 << 10 || data >= body.len() as u64),
+                "{key}: {object:?}"
+            );
+        }
         Template { home, objects, layout, segments: stat["segments"].as_array().unwrap().clone() }
     }
 

@@ -130,8 +130,7 @@ fn failed_sync_leaves_reads_and_restart_goes_on() {
     let Some(faulty) = faulty("a failed sync") else { return };
     let (mut node, objects) = filled(&faulty, "uring");
     faulty.fail_syncs();
-    // A body in blocks needs a sync: a small record may be written durably by its own write, which FUSE does not sync.
-    let first = node.send(&object("PUT", "first").body(vec![1; 1_500_000]));
+    let first = node.send(&object("PUT", "first").body("lost"));
     assert!(first.status >= 500, "{}", first.status);
     serves_reads_alone(&node, &objects);
     node.kill();

@@ -28,6 +28,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// The time after which a node has noticed that space came back.
 const NOTICED_MAX: Duration = Duration::from_secs(20);
 
+/// Puts in a row that show that the space was noticed: more than what a segment begun earlier has room for.
+const PUTS_TAKEN: usize = 8;
+
 const MIXED: Drive = Drive { time: Duration::from_secs(2), pace: None, answer_max: ANSWER_MAX, mix: (55, 25) };
 
 #[track_caller]
@@ -36,22 +39,23 @@ fn assert_right(what: &str, tally: &Tally) {
     assert!(tally.wrong.is_empty(), "{what}: {}: {:#?}", tally.line(), tally.wrong);
 }
 
-/// Puts work again without a restart, at the latest after a while.
+/// Puts work again without a restart, at the latest after a while: short ones and long ones, one after the other.
 fn puts_come_back(what: &str, node: &Node) {
     let begun = Instant::now();
-    loop {
-        let status = node.send(&object("PUT", "back").body(vec![7; 1_500_000])).status;
+    let mut taken = 0;
+    while taken < PUTS_TAKEN {
+        let len = if taken % 2 == 0 { 1_500_000 } else { 20_000 };
+        let status = node.send(&object("PUT", &format!("back/{taken}")).body(vec![7; len])).status;
         if status == 200 {
-            return put_works(node);
+            taken += 1;
+            continue;
         }
-        assert_eq!(status, 507, "{what}");
-        assert!(
-            begun.elapsed() < NOTICED_MAX,
-            "{what}: puts are refused {} s after space came",
-            begun.elapsed().as_secs()
-        );
+        assert_eq!(status, NO_ROOM, "{what}");
+        taken = 0;
+        assert!(begun.elapsed() < NOTICED_MAX, "{what}: puts are refused {NOTICED_MAX:?} after space came");
         std::thread::sleep(Duration::from_millis(100));
     }
+    put_works(node);
 }
 
 /// The load before, while and after the space is gone; `fill` takes it, and returns what gives it back.

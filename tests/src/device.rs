@@ -21,7 +21,7 @@ const SHUTDOWN: Opcode = opcode::read::<u32>(b'X', 125);
 const WITHOUT_LOG_FLUSH: u32 = 2;
 
 /// Runs a program to its end; what it printed, or why it failed.
-fn run<A: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = A>) -> Result<String, String> {
+pub(crate) fn run<A: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = A>) -> Result<String, String> {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("{program}: {error}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
@@ -64,7 +64,7 @@ impl Drop for LoopDevice {
 }
 
 /// A sparse file of this length in a directory.
-fn sparse(directory: &Path, len: u64) -> PathBuf {
+pub(crate) fn sparse(directory: &Path, len: u64) -> PathBuf {
     let path = directory.join("image");
     File::create(&path).and_then(|file| file.set_len(len)).expect("a sparse file");
     path

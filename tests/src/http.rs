@@ -170,8 +170,13 @@ impl Request {
 
     /// Sends it as it is, over a connection that may break.
     pub fn try_send_unsigned(&self, to: SocketAddr) -> io::Result<Response> {
+        self.try_send_within(to, TIMEOUT)
+    }
+
+    /// Sends it as it is, and gives up when nothing comes for this time.
+    pub fn try_send_within(&self, to: SocketAddr, timeout: Duration) -> io::Result<Response> {
         let mut tcp = TcpStream::connect(to)?;
-        tcp.set_read_timeout(Some(TIMEOUT))?;
+        tcp.set_read_timeout(Some(timeout))?;
         self.exchange(&mut tcp, &self.head(to))
     }
 

@@ -8,9 +8,13 @@ pub mod cgroup;
 pub mod command;
 pub mod data;
 pub mod device;
+pub mod faulty;
 pub mod http;
+pub mod load;
 pub mod manager;
+pub mod mounted;
 pub mod node;
+pub mod objectfile;
 pub mod sigv4;
 pub mod tls;
 

@@ -19,6 +19,9 @@ use crate::sigv4::Signer;
 /// How long a node may take to say that it listens, or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The time after which a node that should have refused to run is taken for one that runs.
+const REFUSAL_MAX: Duration = Duration::from_secs(20);
+
 /// What the node says when it is ready.
 const READY: &str = "listening on http://";
 
@@ -163,9 +166,19 @@ impl Launch {
         node
     }
 
-    /// Starts a node that must refuse to run; its exit code and what it said.
+    /// Starts a node that must refuse to run; its exit code and what it said. One that runs is ended, and has no code.
     pub fn refused(&self, data: &Path) -> (Option<i32>, String) {
-        let output = self.command(data).output().expect("the binary runs");
+        let mut command = self.command(data);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+        let started = Instant::now();
+        while child.try_wait().expect("a child").is_none() {
+            if started.elapsed() > REFUSAL_MAX {
+                child.kill().expect("a process of ours");
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let output = child.wait_with_output().expect("a child");
         let text = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8_lossy(&text).into_owned())
     }
@@ -323,6 +336,15 @@ impl Node {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the node runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// The processor time that it has taken, in all of its threads.
+    pub fn processor_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the node runs");
+        // The name of the program may have spaces; `utime` and `stime` are the 14th and 15th fields.
+        let (_, fields) = stat.rsplit_once(") ").expect("a name in parentheses");
+        let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("ticks")).sum();
+        Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
     }
 
     /// Has it read again what can be read again.

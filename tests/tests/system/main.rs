@@ -16,6 +16,7 @@ mod guide;
 mod hosts;
 mod lifecycle;
 mod logs;
+mod media;
 mod memory;
 mod model;
 mod moving;

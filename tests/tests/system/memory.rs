@@ -105,6 +105,56 @@ fn a_large_crowd_within_little_memory() {
     within_little_memory("a large crowd within little memory", 100_000, 64, 64 * MIB, "auto");
 }
 
+/// Under a limit of 64 MiB: so many objects, each put several times since the last checkpoint (two records each time), SIGKILL,
+/// and a start, again and again. Recovery takes no more memory than the node may have.
+fn killed_within_little_memory(test: &str, objects: usize, puts_of_each: usize, rounds: usize) {
+    let group = match MemoryGroup::new(LIMIT) {
+        Ok(group) => group,
+        Err(why) => return skipped(test, &why),
+    };
+    let launch = Launch::default().under(group.command()).with_credential().capacity(Some("16GiB"));
+    let mut node = launch.arg("--threads=2").arg("--sync=interval:100").start();
+    assert!(group.has(node.pid()), "it is not in the group");
+    node.make_bucket("bucket");
+    let mut peaks = Vec::new();
+    for round in 1..=rounds {
+        for _ in 0..puts_of_each {
+            put_small(&node, objects);
+        }
+        let running = node.peak_resident_kib() >> 10;
+        node.kill();
+        let begun = Instant::now();
+        node.start();
+        let started = node.peak_resident_kib() >> 10;
+        println!(
+            "{round}: resident {running} MiB running, {started} MiB at a start of {} ms",
+            begun.elapsed().as_millis()
+        );
+        assert_eq!((group.killed(), swapped_kib(&node)), (0, 0), "round {round}");
+        peaks.extend([running, started]);
+        for n in [0, objects / 2, objects - 1] {
+            let got = node.send(&Request::new("GET", &format!("/bucket/small/{n:06}"))).expect(200);
+            assert_eq!(got.text(), n.to_string());
+        }
+    }
+    let recovered = node.log();
+    let recovered: Vec<_> = recovered.split_whitespace().filter(|word| word.starts_with("records=")).collect();
+    println!("{recovered:?}");
+    let most = peaks.iter().max().copied().unwrap_or(0);
+    assert!(most <= LIMIT / MIB, "resident {most} MiB, of {} MiB", LIMIT / MIB);
+}
+
+#[test]
+fn killed_node_starts_again_within_little_memory() {
+    killed_within_little_memory("a killed node within little memory", 2_000, 3, 2);
+}
+
+#[test]
+#[ignore = "4 million objects are put; tests/run --long runs it"]
+fn node_killed_twenty_times_starts_again_within_little_memory() {
+    killed_within_little_memory("a node killed twenty times within little memory", 100_000, 2, 20);
+}
+
 #[test]
 fn who_waits_long_for_memory_is_told_to_slow_down() {
     let node = Launch::default().with_credential().arg("--threads=2").arg("--memory=40MiB").start();

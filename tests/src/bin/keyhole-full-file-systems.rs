@@ -1,0 +1,155 @@
+//! Measures a node whose file system others fill to the last byte, on ext4, XFS and btrfs: `keyhole-full-file-systems [--seconds N]`.
+//!
+//! The same paced load of PUT, GET and DELETE runs twice. First the store is full by its own capacity, which gives the rate of
+//! processor time at which a node refuses and serves: the reference. Then a neighbour has filled the file system, for N seconds
+//! (600). The program fails if an answer is wrong or takes longer than a second, if the second run takes more than 1.2 times the
+//! reference, if the node is busy when nobody asks, or if PUTs do not come back without a restart when the space does.
+
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use keyhole_tests::data::fresh_seed;
+use keyhole_tests::device::skipped;
+use keyhole_tests::http::object;
+use keyhole_tests::load::{Ballast, Drive, Load, NO_ROOM, Tally};
+use keyhole_tests::mounted::{Kind, Mounted};
+use keyhole_tests::node::binary;
+use keyhole_tests::{Launch, Node};
+
+const MIB: u64 = 1 << 20;
+
+/// The size of the file systems. XFS is not made smaller than 300 MiB.
+const FILE_SYSTEM_LEN: u64 = 512 * MIB;
+
+/// Less than the clients store: the store is full by itself as well.
+const CAPACITY: &str = "64MiB";
+
+const CLIENTS: usize = 4;
+
+/// The time from one request of a client to its next.
+const PACE: Duration = Duration::from_millis(40);
+
+/// The time of the full run.
+const SECONDS: u64 = 600;
+
+/// The longest time of the reference.
+const REFERENCE_MAX: Duration = Duration::from_secs(120);
+
+/// The time that an answer may take.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+
+/// Processor time of the full run by that of the reference, at most.
+const RATIO_MAX: f64 = 1.2;
+
+/// The time for which nobody asks, and the share of a processor that the node may take then.
+const IDLE: Duration = Duration::from_secs(10);
+const IDLE_MAX: f64 = 0.05;
+
+/// The time after which PUTs work again.
+const NOTICED_MAX: Duration = Duration::from_secs(10);
+
+/// A run of the load, with the processors that the node took on average.
+struct Run {
+    tally: Tally,
+    processors: f64,
+}
+
+fn run(node: &Node, load: &mut Load, time: Duration) -> Run {
+    let (begun, before) = (Instant::now(), node.processor_time());
+    let tally = load.run(node, Drive { time, pace: Some(PACE), answer_max: ANSWER_MAX, mix: (60, 25) });
+    let processors = (node.processor_time() - before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    Run { tally, processors }
+}
+
+/// What a run showed, and whether it may be so.
+fn report(kind: Kind, phase: &str, run: &Run) -> bool {
+    println!("{}: {phase}: {:.4} processors; {}", kind.name(), run.processors, run.tally.line());
+    run.tally.wrong.iter().for_each(|wrong| println!("{}: {phase}: {wrong}", kind.name()));
+    run.tally.wrong_count == 0
+}
+
+fn compact(node: &Node) -> bool {
+    Command::new(binary()).arg("compact").arg(node.data()).output().is_ok_and(|output| output.status.success())
+}
+
+/// How long PUTs were refused after the space came back; `None` if they still are.
+fn until_puts_work(node: &Node) -> Option<Duration> {
+    let begun = Instant::now();
+    while begun.elapsed() < NOTICED_MAX {
+        if node.send(&object("PUT", "back").body(vec![7; 1_500_000])).status == 200 {
+            return Some(begun.elapsed());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    None
+}
+
+/// All phases on one file system; whether every bound was kept.
+fn measure(kind: Kind, mounted: &Mounted, time: Duration) -> bool {
+    let launch = Launch::default().with_credential().capacity(Some(CAPACITY)).arg("--threads=2").arg("--log=warn");
+    let node = launch.start_in(&mounted.point().join("data"));
+    node.make_bucket("bucket");
+    let pid = node.pid();
+    let mut load = Load::new(CLIENTS, fresh_seed());
+    // Fills the store to its capacity.
+    run(&node, &mut load, REFERENCE_MAX.min(time) / 4);
+    let reference = run(&node, &mut load, REFERENCE_MAX.min(time));
+    let mut is_good = report(kind, "full by its capacity", &reference);
+    is_good &= load.delete_all(&node, ANSWER_MAX).wrong_count == 0 && compact(&node);
+
+    let neighbour = mounted.fill();
+    println!("{}: {} B are free", kind.name(), mounted.free());
+    // Segments that the store has kept are no room for others, but for the load.
+    let (_, tally) = Ballast::put(&node, ANSWER_MAX);
+    println!("{}: until a PUT finds no room: {}", kind.name(), tally.line());
+    is_good &= tally.wrong_count == 0;
+    let full = run(&node, &mut load, time);
+    is_good &= report(kind, "full by others", &full);
+    let refused = full.tally.of("PUT", NO_ROOM);
+    let ratio = full.processors / reference.processors;
+    println!("{}: {ratio:.2} times the reference, at most {RATIO_MAX}; {refused} PUTs refused", kind.name());
+    is_good &= ratio <= RATIO_MAX && refused > 0;
+
+    let before = node.processor_time();
+    std::thread::sleep(IDLE);
+    let idle = (node.processor_time() - before).as_secs_f64() / IDLE.as_secs_f64();
+    println!("{}: {idle:.4} processors when nobody asks, at most {IDLE_MAX}", kind.name());
+    is_good &= idle <= IDLE_MAX;
+
+    neighbour.leave();
+    let noticed = until_puts_work(&node);
+    println!("{}: PUTs work after {noticed:?} with space", kind.name());
+    let verified = load.verify(&node, ANSWER_MAX);
+    println!("{}: at the end: {}", kind.name(), verified.line());
+    is_good && noticed.is_some() && verified.wrong_count == 0 && node.pid() == pid
+}
+
+/// The seconds of the full run, or what is wrong with the arguments.
+fn seconds() -> Result<u64, String> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match &arguments[..] {
+        [] => Ok(SECONDS),
+        [option, seconds] if option == "--seconds" => {
+            seconds.parse().map_err(|error| format!("--seconds {seconds}: {error}"))
+        }
+        _ => Err("usage: keyhole-full-file-systems [--seconds N]".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    let time = match seconds() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut is_good = true;
+    for kind in [Kind::Ext4, Kind::Xfs, Kind::Btrfs] {
+        match Mounted::new(kind, FILE_SYSTEM_LEN) {
+            Ok(mounted) => is_good &= measure(kind, &mounted, time),
+            Err(why) => skipped(&format!("a full {}", kind.name()), &why),
+        }
+    }
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,331 @@
+//! A file system that fails as worn, full and remote media do, for as long as a test lasts.
+//!
+//! [`Faulty::mount`] mounts a FUSE file system that passes every call through to a directory of its own. It runs on threads
+//! of the test's process, and the test changes its faults at any time:
+//!
+//! | method | effect |
+//! |---|---|
+//! | [`fail_reads`](Faulty::fail_reads) | reads that touch a byte range of a file fail with `EIO`, until a write covers the range |
+//! | [`fail_writes`](Faulty::fail_writes) | writes that touch a byte range of a file fail with `EIO`, and so do syncs after them |
+//! | [`fail_syncs`](Faulty::fail_syncs) | every sync fails with `EIO` |
+//! | [`set_read_only`](Faulty::set_read_only) | every change fails with `EROFS`, as after `remount,ro` |
+//! | [`set_budget`](Faulty::set_budget) | writes and allocations beyond a total of bytes fail with `ENOSPC` |
+//! | [`set_space`](Faulty::set_space) | selects what `fallocate` does: see [`Space`] |
+//! | [`heal`](Faulty::heal) | removes all faults |
+//!
+//! Files are named by the last component of their path. [`Faulty::backing`] is the same directory without faults. Files
+//! bypass the page cache (`FOPEN_DIRECT_IO`): each read and write of the program under test arrives here, with `O_DIRECT` or
+//! without, split by the kernel at about 1 MiB.
+
+mod calls;
+mod inodes;
+
+use std::collections::HashSet;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fuser::{BackgroundSession, Config, MountOption};
+use tempfile::TempDir;
+
+use self::calls::Calls;
+
+/// The unit of allocation.
+pub(crate) const PAGE: u64 = 4096;
+
+/// Threads that serve calls.
+const THREADS: usize = 4;
+
+/// Time that an unmount may stay busy: the kernel first closes the files of a killed process.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the file system promises about space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Space {
+    /// `fallocate` is not supported, as on NFS and most FUSE file systems. Overwrites of written pages need no space.
+    #[default]
+    Unsupported,
+    /// `fallocate` reserves the space of later writes, and punches holes, as on ext4.
+    Reserved,
+    /// `fallocate` succeeds and guarantees nothing: each write needs free pages, overwrites too, as on btrfs.
+    CopyOnWrite,
+}
+
+/// Calls that failed with an injected fault, since the mount.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Injected {
+    /// Reads with `EIO`.
+    pub reads: u64,
+    /// Writes and syncs with `EIO`.
+    pub writes: u64,
+    /// Calls with `EROFS`.
+    pub read_only: u64,
+    /// Calls with `ENOSPC`.
+    pub full: u64,
+}
+
+/// A byte range of the file of this name.
+struct Region {
+    file: String,
+    bytes: Range<u64>,
+}
+
+impl Region {
+    fn touches(&self, file: &str, bytes: &Range<u64>) -> bool {
+        self.file == file && self.bytes.start < bytes.end && bytes.start < self.bytes.end
+    }
+
+    fn is_within(&self, file: &str, bytes: &Range<u64>) -> bool {
+        self.file == file && bytes.start <= self.bytes.start && self.bytes.end <= bytes.end
+    }
+}
+
+/// The faults, and the accounts that they need.
+#[derive(Default)]
+pub(crate) struct Faults {
+    bad_reads: Vec<Region>,
+    bad_writes: Vec<Region>,
+    /// A write failed: syncs fail as well, until the faults are removed.
+    has_lost_writes: bool,
+    is_read_only: bool,
+    space: Space,
+    budget: Option<u64>,
+    /// Allocated pages by inode and index.
+    pages: HashSet<(u64, u64)>,
+    injected: Injected,
+}
+
+/// An injected failure.
+pub(crate) type Outcome = Result<(), fuser::Errno>;
+
+impl Faults {
+    /// Decides about a read.
+    pub(crate) fn read(&mut self, file: &str, bytes: &Range<u64>) -> Outcome {
+        if self.bad_reads.iter().any(|region| region.touches(file, bytes)) {
+            self.injected.reads += 1;
+            return Err(fuser::Errno::EIO);
+        }
+        Ok(())
+    }
+
+    /// Decides about a write, and takes its space.
+    pub(crate) fn write(&mut self, inode: u64, file: &str, bytes: &Range<u64>) -> Outcome {
+        self.change()?;
+        if self.bad_writes.iter().any(|region| region.touches(file, bytes)) {
+            self.injected.writes += 1;
+            self.has_lost_writes = true;
+            return Err(fuser::Errno::EIO);
+        }
+        let is_copied = self.space == Space::CopyOnWrite;
+        self.take(inode, bytes, is_copied)?;
+        // A medium maps a sector anew when it is written.
+        self.bad_reads.retain(|region| !region.is_within(file, bytes));
+        Ok(())
+    }
+
+    /// Decides about a sync.
+    pub(crate) fn sync(&mut self) -> Outcome {
+        if self.has_lost_writes {
+            self.injected.writes += 1;
+            return Err(fuser::Errno::EIO);
+        }
+        Ok(())
+    }
+
+    /// Decides about a change of any kind.
+    pub(crate) fn change(&mut self) -> Outcome {
+        if self.is_read_only {
+            self.injected.read_only += 1;
+            return Err(fuser::Errno::EROFS);
+        }
+        Ok(())
+    }
+
+    /// Takes the space of a range; with `is_copied` the pages that it has do not count.
+    fn take(&mut self, inode: u64, bytes: &Range<u64>, is_copied: bool) -> Outcome {
+        let pages = || bytes.start / PAGE..bytes.end.div_ceil(PAGE);
+        let missing = pages().filter(|page| is_copied || !self.pages.contains(&(inode, *page))).count();
+        if self.budget.is_some_and(|budget| self.used() + missing as u64 * PAGE > budget) && missing > 0 {
+            self.injected.full += 1;
+            return Err(fuser::Errno::ENOSPC);
+        }
+        self.pages.extend(pages().map(|page| (inode, page)));
+        Ok(())
+    }
+
+    /// Decides about an allocation, and takes its space where the file system promises it.
+    pub(crate) fn allocate(&mut self, inode: u64, bytes: &Range<u64>) -> Outcome {
+        self.change()?;
+        match self.space {
+            Space::Unsupported => Err(fuser::Errno::EOPNOTSUPP),
+            Space::Reserved => self.take(inode, bytes, false),
+            Space::CopyOnWrite => Ok(()),
+        }
+    }
+
+    /// Decides about a hole, and gives its space back.
+    pub(crate) fn punch(&mut self, inode: u64, bytes: &Range<u64>) -> Outcome {
+        self.change()?;
+        if self.space == Space::Unsupported {
+            return Err(fuser::Errno::EOPNOTSUPP);
+        }
+        let whole = bytes.start.div_ceil(PAGE)..bytes.end / PAGE;
+        self.pages.retain(|(owner, page)| *owner != inode || !whole.contains(page));
+        Ok(())
+    }
+
+    /// Gives the space of an inode back from a length on.
+    pub(crate) fn give_back(&mut self, inode: u64, from: u64) {
+        let first = from.div_ceil(PAGE);
+        self.pages.retain(|(owner, page)| *owner != inode || *page < first);
+    }
+
+    /// Bytes in allocated pages.
+    pub(crate) fn used(&self) -> u64 {
+        self.pages.len() as u64 * PAGE
+    }
+
+    /// The total of bytes, if there is one.
+    pub(crate) fn budget(&self) -> Option<u64> {
+        self.budget
+    }
+}
+
+/// Faults that the calls and the test share.
+#[derive(Clone, Default)]
+pub(crate) struct Shared(Arc<Mutex<Faults>>);
+
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Faults> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The mounted file system; unmounted when dropped. Its users have to end first.
+pub struct Faulty {
+    session: Option<BackgroundSession>,
+    faults: Shared,
+    home: TempDir,
+}
+
+impl Faulty {
+    /// Mounts one over an empty directory, or says why the system refuses it.
+    pub fn mount() -> Result<Self, String> {
+        let home = tempfile::Builder::new().prefix("keyhole-faulty-").tempdir().expect("a temporary directory");
+        let mut faulty = Faulty { session: None, faults: Shared::default(), home };
+        for directory in [faulty.backing(), faulty.point()] {
+            std::fs::create_dir(directory).expect("a directory");
+        }
+        let mut config = Config::default();
+        config.mount_options = vec![MountOption::FSName("keyhole-faulty".to_owned())];
+        config.n_threads = Some(THREADS);
+        config.clone_fd = true;
+        let calls = Calls::new(faulty.backing(), faulty.faults.clone());
+        let session = fuser::spawn_mount(calls, faulty.point(), &config).map_err(|error| format!("FUSE: {error}"))?;
+        faulty.session = Some(session);
+        Ok(faulty)
+    }
+
+    /// The mount point.
+    pub fn point(&self) -> PathBuf {
+        self.home.path().join("mount")
+    }
+
+    /// The directory behind it, in which nothing fails.
+    pub fn backing(&self) -> PathBuf {
+        self.home.path().join("backing")
+    }
+
+    /// A directory beside the mount, for files that must not fail.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Fails reads of a file that touch these bytes.
+    pub fn fail_reads(&self, file: &str, bytes: Range<u64>) {
+        self.faults.lock().bad_reads.push(Region { file: file.to_owned(), bytes });
+    }
+
+    /// Fails writes to a file that touch these bytes.
+    pub fn fail_writes(&self, file: &str, bytes: Range<u64>) {
+        self.faults.lock().bad_writes.push(Region { file: file.to_owned(), bytes });
+    }
+
+    /// Fails every sync, as if a write had been lost.
+    pub fn fail_syncs(&self) {
+        self.faults.lock().has_lost_writes = true;
+    }
+
+    /// Lets syncs succeed again although a write was lost, as after a restart of the machine.
+    pub fn forget_lost_writes(&self) {
+        self.faults.lock().has_lost_writes = false;
+    }
+
+    /// Makes the file system read-only, or writable again.
+    pub fn set_read_only(&self, is_read_only: bool) {
+        self.faults.lock().is_read_only = is_read_only;
+    }
+
+    /// Bounds the bytes that all files together may take.
+    pub fn set_budget(&self, budget: Option<u64>) {
+        self.faults.lock().budget = budget;
+    }
+
+    /// Bounds the bytes to those that are taken now: not one page is free.
+    pub fn fill(&self) {
+        let mut faults = self.faults.lock();
+        faults.budget = Some(faults.used());
+    }
+
+    /// Selects what `fallocate` does.
+    pub fn set_space(&self, space: Space) {
+        self.faults.lock().space = space;
+    }
+
+    /// Bytes that all files together take.
+    pub fn used(&self) -> u64 {
+        self.faults.lock().used()
+    }
+
+    /// Calls that have failed so far.
+    pub fn injected(&self) -> Injected {
+        self.faults.lock().injected
+    }
+
+    /// Removes all faults. The space that is taken, and its kind, stay.
+    pub fn heal(&self) {
+        let mut faults = self.faults.lock();
+        let (space, pages, injected) = (faults.space, std::mem::take(&mut faults.pages), faults.injected);
+        *faults = Faults { space, pages, injected, ..Faults::default() };
+    }
+}
+
+impl Drop for Faulty {
+    fn drop(&mut self) {
+        let Some(session) = self.session.take() else { return };
+        let begun = Instant::now();
+        while let Err(error) = unmount(&self.point()) {
+            if begun.elapsed() > PATIENCE {
+                eprintln!("{} stays mounted: {error}", self.point().display());
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let _ = session.join();
+    }
+}
+
+/// Unmounts with the program that every user may run.
+fn unmount(point: &Path) -> io::Result<()> {
+    let output = std::process::Command::new("fusermount").arg("-u").arg(point).output()?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,299 @@
+//! A mixed load of PUT, GET and DELETE that remembers every answer, for nodes whose medium fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use crate::data::bytes;
+use crate::http::object;
+use crate::{Node, Request, Response};
+
+/// The answer to a request that finds no room.
+pub const NO_ROOM: u16 = 507;
+
+/// Names that each client uses.
+const NAMES: usize = 24;
+
+/// Contents that differ, for each client.
+const CONTENTS: usize = 6;
+
+/// Wrong answers that a tally keeps in words.
+const WRONG_KEPT: usize = 20;
+
+/// The lengths of objects: inside their records, one block, and several.
+const LENGTHS: [usize; CONTENTS] = [100, 20_000, 90_000, 400_000, 1_500_000, 2_500_000];
+
+/// How a load is driven.
+#[derive(Clone, Copy, Debug)]
+pub struct Drive {
+    /// The time that it takes.
+    pub time: Duration,
+    /// The time from one request of a client to its next; none at once.
+    pub pace: Option<Duration>,
+    /// The time that an answer may take.
+    pub answer_max: Duration,
+    /// How many requests in a hundred are PUTs, and how many GETs; the others are DELETEs.
+    pub mix: (u8, u8),
+}
+
+/// The answers of a load.
+#[derive(Clone, Default, Debug)]
+pub struct Tally {
+    /// Counts by method and status.
+    pub answers: BTreeMap<(&'static str, u16), u64>,
+    /// The longest time that an answer took.
+    pub slowest: Duration,
+    /// Answers that break a promise, the first of them in words.
+    pub wrong: Vec<String>,
+    /// The number of them.
+    pub wrong_count: u64,
+}
+
+impl Tally {
+    /// All answers.
+    pub fn count(&self) -> u64 {
+        self.answers.values().sum()
+    }
+
+    /// Answers with this method and status.
+    pub fn of(&self, method: &'static str, status: u16) -> u64 {
+        self.answers.get(&(method, status)).copied().unwrap_or(0)
+    }
+
+    /// One line.
+    pub fn line(&self) -> String {
+        let mut line = String::new();
+        for ((method, status), count) in &self.answers {
+            let _ = write!(line, "{method} {status}: {count}, ");
+        }
+        let slowest = self.slowest.as_millis();
+        let _ = write!(line, "slowest answer {slowest} ms, wrong answers: {}", self.wrong_count);
+        line
+    }
+
+    fn add(&mut self, other: Tally) {
+        for (answer, count) in other.answers {
+            *self.answers.entry(answer).or_default() += count;
+        }
+        self.slowest = self.slowest.max(other.slowest);
+        self.wrong_count += other.wrong_count;
+        self.wrong.extend(other.wrong);
+        self.wrong.truncate(WRONG_KEPT);
+    }
+
+    fn note(&mut self, wrong: String) {
+        self.wrong_count += 1;
+        if self.wrong.len() < WRONG_KEPT {
+            self.wrong.push(wrong);
+        }
+    }
+}
+
+/// Clients, each with objects of its own.
+pub struct Load {
+    clients: Vec<Client>,
+}
+
+struct Client {
+    prefix: String,
+    contents: Vec<Vec<u8>>,
+    /// Which contents each existing name has.
+    holds: BTreeMap<usize, usize>,
+    /// Names whose last change had no answer.
+    doubtful: BTreeSet<usize>,
+    random: Rng,
+}
+
+impl Load {
+    /// So many clients without objects.
+    pub fn new(clients: usize, seed: u64) -> Self {
+        let client = |index: usize| {
+            let seed = seed.wrapping_add(1000 * index as u64);
+            let contents = LENGTHS.into_iter().zip(0..).map(|(len, n)| bytes(seed + n, len)).collect();
+            let (prefix, random) = (format!("load/{index}"), Rng::with_seed(seed));
+            Client { prefix, contents, holds: BTreeMap::new(), doubtful: BTreeSet::new(), random }
+        };
+        Load { clients: (0..clients).map(client).collect() }
+    }
+
+    /// Sends requests for some time, and tallies the answers.
+    pub fn run(&mut self, node: &Node, drive: Drive) -> Tally {
+        let until = Instant::now() + drive.time;
+        let mut tally = Tally::default();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                self.clients.iter_mut().map(|client| scope.spawn(move || client.run(node, drive, until))).collect();
+            for thread in threads {
+                tally.add(thread.join().expect("a client"));
+            }
+        });
+        tally
+    }
+
+    /// Gets every object, and every name that has none.
+    pub fn verify(&mut self, node: &Node, answer_max: Duration) -> Tally {
+        let mut tally = Tally::default();
+        for client in &mut self.clients {
+            for name in 0..NAMES {
+                client.get(node, name, answer_max, &mut tally);
+            }
+        }
+        tally
+    }
+
+    /// Deletes every object.
+    pub fn delete_all(&mut self, node: &Node, answer_max: Duration) -> Tally {
+        let mut tally = Tally::default();
+        for client in &mut self.clients {
+            for name in client.holds.keys().copied().collect::<Vec<_>>() {
+                client.delete(node, name, answer_max, &mut tally);
+            }
+        }
+        tally
+    }
+}
+
+/// Objects that take the room that a store still finds.
+pub struct Ballast(Vec<String>);
+
+/// The length of one of them, and how many there may be.
+const BALLAST_LEN: usize = 1_500_000;
+const BALLAST_MAX: usize = 2000;
+
+impl Ballast {
+    /// Puts objects until one finds no room.
+    pub fn put(node: &Node, answer_max: Duration) -> (Self, Tally) {
+        let (mut tally, mut keys) = (Tally::default(), Vec::new());
+        for n in 0..BALLAST_MAX {
+            let key = format!("ballast/{n}");
+            let request = object("PUT", &key).body(vec![n as u8; BALLAST_LEN]);
+            match ask("PUT", node, &request, answer_max, &mut tally).map(|reply| reply.status) {
+                Some(200) => keys.push(key),
+                Some(NO_ROOM) => return (Ballast(keys), tally),
+                Some(status) => {
+                    tally.note(format!("PUT {key}: {status}"));
+                    break;
+                }
+                None => break,
+            }
+        }
+        tally.note(format!("no PUT was refused for want of room after {} objects", keys.len()));
+        (Ballast(keys), tally)
+    }
+
+    /// Deletes them.
+    pub fn delete(self, node: &Node, answer_max: Duration) -> Tally {
+        let mut tally = Tally::default();
+        for key in self.0 {
+            let reply = ask("DELETE", node, &object("DELETE", &key), answer_max, &mut tally);
+            if let Some(reply) = reply.filter(|reply| reply.status != 204) {
+                tally.note(format!("DELETE {key}: {}", said(&reply)));
+            }
+        }
+        tally
+    }
+}
+
+impl Client {
+    fn run(&mut self, node: &Node, drive: Drive, until: Instant) -> Tally {
+        let mut tally = Tally::default();
+        let mut next = Instant::now();
+        while Instant::now() < until {
+            let name = self.random.usize(..NAMES);
+            let dice = self.random.u8(..100);
+            if dice < drive.mix.0 {
+                self.put(node, name, drive.answer_max, &mut tally);
+            } else if dice < drive.mix.0 + drive.mix.1 {
+                self.get(node, name, drive.answer_max, &mut tally);
+            } else {
+                self.delete(node, name, drive.answer_max, &mut tally);
+            }
+            if let Some(pace) = drive.pace {
+                next += pace;
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+        }
+        tally
+    }
+
+    fn key(&self, name: usize) -> String {
+        format!("{}/{name:02}", self.prefix)
+    }
+
+    fn put(&mut self, node: &Node, name: usize, answer_max: Duration, tally: &mut Tally) {
+        let content = self.random.usize(..CONTENTS);
+        let request = object("PUT", &self.key(name)).body(self.contents[content].clone());
+        let Some(reply) = ask("PUT", node, &request, answer_max, tally) else {
+            self.doubtful.insert(name);
+            return;
+        };
+        match reply.status {
+            200 => {
+                self.doubtful.remove(&name);
+                self.holds.insert(name, content);
+            }
+            NO_ROOM => {}
+            _ => tally.note(format!("PUT {}: {}", self.key(name), said(&reply))),
+        }
+    }
+
+    fn get(&mut self, node: &Node, name: usize, answer_max: Duration, tally: &mut Tally) {
+        let Some(reply) = ask("GET", node, &object("GET", &self.key(name)), answer_max, tally) else { return };
+        let expected = self.holds.get(&name).map(|content| &self.contents[*content]);
+        let is_right = match expected {
+            Some(content) => reply.status == 200 && reply.body == *content,
+            None => reply.status == 404,
+        };
+        if !is_right && !self.doubtful.contains(&name) {
+            let (status, got, wanted) = (reply.status, reply.body.len(), expected.map(Vec::len));
+            tally.note(format!("GET {}: {status} with {got} bytes, wanted {wanted:?}", self.key(name)));
+        }
+    }
+
+    fn delete(&mut self, node: &Node, name: usize, answer_max: Duration, tally: &mut Tally) {
+        let Some(reply) = ask("DELETE", node, &object("DELETE", &self.key(name)), answer_max, tally) else {
+            self.doubtful.insert(name);
+            return;
+        };
+        if reply.status == 204 {
+            self.doubtful.remove(&name);
+            self.holds.remove(&name);
+        } else {
+            tally.note(format!("DELETE {}: {}", self.key(name), said(&reply)));
+        }
+    }
+}
+
+/// The status and the code of an answer.
+fn said(reply: &Response) -> String {
+    format!("{} {}", reply.status, reply.element("Code").unwrap_or_default())
+}
+
+/// Sends a request. An answer that is late or missing is wrong.
+fn ask(
+    method: &'static str,
+    node: &Node,
+    request: &Request,
+    answer_max: Duration,
+    tally: &mut Tally,
+) -> Option<Response> {
+    let begun = Instant::now();
+    let reply = request.clone().signed(node.address(), node.signer()).try_send_within(node.address(), answer_max);
+    let took = begun.elapsed();
+    tally.slowest = tally.slowest.max(took);
+    match reply {
+        Ok(reply) => {
+            *tally.answers.entry((method, reply.status)).or_default() += 1;
+            if took > answer_max {
+                tally.note(format!("{method} took {} ms", took.as_millis()));
+            }
+            Some(reply)
+        }
+        Err(error) => {
+            tally.note(format!("{method}: no answer after {} ms: {error}", took.as_millis()));
+            None
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! File systems of each kind in files of a given size, mounted for as long as a test lasts. They need root.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::device::{LoopDevice, run, sparse};
+
+/// Time that an unmount may stay busy: the kernel first ends the I/O of a killed process.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bytes that a neighbour writes at a time, while there is room for them.
+const LONGEST_WRITE: usize = 1 << 20;
+
+/// Bytes that it tries last.
+const SHORTEST_WRITE: usize = 512;
+
+/// A kind of file system.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// ext4 as `mkfs.ext4` makes it.
+    Ext4,
+    /// ext4 with block maps, as ext2 and ext3 have them: `fallocate` is not supported.
+    Ext4WithoutExtents,
+    /// XFS as `mkfs.xfs` makes it.
+    Xfs,
+    /// btrfs: copy on write, so that an allocation does not guarantee a write.
+    Btrfs,
+    /// Memory.
+    Tmpfs,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 5] = [Kind::Ext4, Kind::Ext4WithoutExtents, Kind::Xfs, Kind::Btrfs, Kind::Tmpfs];
+
+    /// The name, for messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Ext4 => "ext4",
+            Kind::Ext4WithoutExtents => "ext4 without extents",
+            Kind::Xfs => "XFS",
+            Kind::Btrfs => "btrfs",
+            Kind::Tmpfs => "tmpfs",
+        }
+    }
+
+    /// The type that `mount` knows it by.
+    fn mount_type(self) -> &'static str {
+        match self {
+            Kind::Ext4 | Kind::Ext4WithoutExtents => "ext4",
+            Kind::Xfs => "xfs",
+            Kind::Btrfs => "btrfs",
+            Kind::Tmpfs => "tmpfs",
+        }
+    }
+
+    /// The command that makes it in a file, without the file; none for memory.
+    fn make(self) -> Option<(&'static str, &'static [&'static str])> {
+        match self {
+            Kind::Ext4 => Some(("mkfs.ext4", &["-q", "-F", "-m", "0"])),
+            Kind::Ext4WithoutExtents => Some(("mkfs.ext4", &["-q", "-F", "-m", "0", "-O", "^extent,^64bit"])),
+            Kind::Xfs => Some(("mkfs.xfs", &["-q", "-f"])),
+            Kind::Btrfs => Some(("mkfs.btrfs", &["-q", "-f"])),
+            Kind::Tmpfs => None,
+        }
+    }
+}
+
+/// A mounted file system; unmounted when dropped. Its users have to end first.
+pub struct Mounted {
+    kind: Kind,
+    len: u64,
+    device: Option<LoopDevice>,
+    is_mounted: bool,
+    home: TempDir,
+}
+
+impl Mounted {
+    /// Makes one of this size and mounts it, or says why the system refuses it. XFS needs 300 MiB.
+    pub fn new(kind: Kind, len: u64) -> Result<Self, String> {
+        let home = tempfile::Builder::new().prefix("keyhole-mounted-").tempdir().expect("a temporary directory");
+        if let Some((program, arguments)) = kind.make() {
+            let image = sparse(home.path(), len);
+            run(program, arguments.iter().map(AsRef::as_ref).chain([image.as_os_str()]))?;
+        }
+        let mut mounted = Mounted { kind, len, device: None, is_mounted: false, home };
+        std::fs::create_dir(mounted.point()).expect("a directory");
+        mounted.mount()?;
+        Ok(mounted)
+    }
+
+    /// The mount point.
+    pub fn point(&self) -> PathBuf {
+        self.home.path().join("mount")
+    }
+
+    /// A directory beside the mount.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Mounts it again after [`unmount`](Self::unmount).
+    pub fn mount(&mut self) -> Result<(), String> {
+        let (kind, point) = (self.kind.mount_type(), self.point());
+        if self.kind == Kind::Tmpfs {
+            let size = format!("size={}", self.len);
+            run("mount", ["-t", kind, "-o", &size, "none"].iter().map(AsRef::as_ref).chain([point.as_os_str()]))?;
+        } else {
+            let device = LoopDevice::attach(&self.home.path().join("image"))?;
+            run("mount", ["-t".as_ref(), kind.as_ref(), device.path().as_os_str(), point.as_os_str()])?;
+            self.device = Some(device);
+        }
+        self.is_mounted = true;
+        Ok(())
+    }
+
+    /// Unmounts it as soon as it is not busy. What is on it stays, except in memory.
+    pub fn unmount(&mut self) -> Result<(), String> {
+        let begun = Instant::now();
+        while let Err(error) = run("umount", [self.point()]) {
+            if begun.elapsed() > PATIENCE {
+                return Err(error);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.is_mounted = false;
+        self.device = None;
+        Ok(())
+    }
+
+    /// Remounts it read-only. Nothing on it may be open for writing.
+    pub fn remount_read_only(&self) -> Result<(), String> {
+        run("mount", ["-o".as_ref(), "remount,ro".as_ref(), self.point().as_os_str()]).map(drop)
+    }
+
+    /// Bytes that are free.
+    pub fn free(&self) -> u64 {
+        let stat = rustix::fs::statvfs(self.point()).expect("it is mounted");
+        stat.f_bavail * stat.f_frsize
+    }
+
+    /// Fills it with a file of another program, until not even a sector can be written.
+    pub fn fill(&self) -> Neighbour {
+        let path = self.point().join("neighbour");
+        let mut file = OpenOptions::new().create(true).append(true).open(&path).expect("a file");
+        let mut len = LONGEST_WRITE;
+        while len >= SHORTEST_WRITE {
+            // Write-back can free what it had reserved too much: the file takes that as well.
+            let written = file.write_all(&vec![0x6e; len]).and_then(|()| flushed(&file, len));
+            if written.is_err() {
+                len /= 2;
+            }
+        }
+        let _ = file.sync_all();
+        Neighbour { path }
+    }
+}
+
+/// Flushes short writes at once, whose errors come late otherwise.
+fn flushed(file: &File, len: usize) -> io::Result<()> {
+    if len < LONGEST_WRITE { file.sync_data() } else { Ok(()) }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if !self.is_mounted {
+            return;
+        }
+        if let Err(error) = self.unmount() {
+            eprintln!("{error}");
+            let _ = run("umount", ["--lazy".as_ref(), self.point().as_os_str()]);
+        }
+    }
+}
+
+/// The file with which another program fills a file system.
+pub struct Neighbour {
+    path: PathBuf,
+}
+
+impl Neighbour {
+    /// Gives its space back.
+    pub fn leave(self) {
+        std::fs::remove_file(&self.path).expect("the neighbour's file");
+        let directory = File::open(self.path.parent().expect("a directory")).expect("a directory");
+        let _ = rustix::fs::syncfs(directory);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::skipped;
+
+    #[test]
+    fn each_kind_is_filled_and_emptied() {
+        for kind in Kind::ALL {
+            let mut mounted = match Mounted::new(kind, 320 << 20) {
+                Ok(mounted) => mounted,
+                Err(why) => {
+                    skipped(kind.name(), &why);
+                    continue;
+                }
+            };
+            let before = mounted.free();
+            assert!(before > 64 << 20, "{}: {before} B", kind.name());
+            let neighbour = mounted.fill();
+            // XFS keeps some pages for itself that it counts as free.
+            let more = std::fs::write(mounted.point().join("more"), vec![1; 128 << 10]);
+            assert_eq!(more.unwrap_err().kind(), io::ErrorKind::StorageFull, "{}", kind.name());
+            neighbour.leave();
+            assert!(mounted.free() > 64 << 20, "{}: {} B", kind.name(), mounted.free());
+            std::fs::write(mounted.point().join("file"), "kept").unwrap();
+            mounted.remount_read_only().unwrap();
+            assert!(std::fs::write(mounted.point().join("file"), "changed").is_err());
+            if kind != Kind::Tmpfs {
+                mounted.unmount().unwrap();
+                mounted.mount().unwrap();
+                assert_eq!(std::fs::read(mounted.point().join("file")).unwrap(), b"kept");
+            }
+        }
+    }
+}

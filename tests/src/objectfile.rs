@@ -1,0 +1,300 @@
+//! Where the structures of an object file are (FORMAT.md of the log), to hurt one of them.
+//!
+//! Structures are found by their magics and by what they say of themselves. Checksums are not looked at.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+
+/// The name of the object file in a data directory.
+pub const FILE: &str = "objects.keyhole";
+
+/// The unit in which everything is written.
+pub const PAGE: u64 = 4096;
+
+/// Offsets of the two copies of the superblock.
+pub const SUPERBLOCKS: [u64; 2] = [0, 512 << 10];
+
+/// The offset of the first segment.
+pub const SEGMENTS_START: u64 = 1 << 20;
+
+const RECORD_HEADER: u64 = 80;
+const LAST_OF_BATCH: u8 = 2;
+
+/// The form of a body inside its record.
+const INLINE: u8 = 0;
+
+/// Kinds of records.
+mod kind {
+    pub(super) const BODY: u8 = 3;
+    pub(super) const OBJECT: u8 = 4;
+    pub(super) const END: u8 = 9;
+    pub(super) const CHUNK: u8 = 11;
+    pub(super) const CHECKPOINT_END: u8 = 12;
+}
+
+/// What a segment holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Holds {
+    /// Records.
+    Records,
+    /// Blocks of bodies.
+    Blocks,
+}
+
+/// A segment that has a header.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// The number.
+    pub number: u64,
+    /// The offset of its header.
+    pub start: u64,
+    /// Its kind.
+    pub holds: Holds,
+    /// An end record is in it.
+    pub is_ended: bool,
+    generation: u64,
+}
+
+/// A record.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Header and payload.
+    pub bytes: Range<u64>,
+    /// The segment.
+    pub segment: u64,
+    /// The sequence number.
+    pub sequence: u64,
+    generation: u64,
+    kind: u8,
+    payload: Vec<u8>,
+}
+
+/// A block of a body.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// Data and padding.
+    pub data: Range<u64>,
+    /// The footer.
+    pub footer: Range<u64>,
+    /// The identity of the body.
+    pub body: u64,
+    generation: u64,
+}
+
+/// Where an object is.
+#[derive(Clone, Debug)]
+pub struct Object {
+    /// Its record.
+    pub record: Record,
+    /// The records of its bodies; those of short bodies hold the bytes.
+    pub bodies: Vec<Record>,
+    /// The blocks of its bodies.
+    pub blocks: Vec<Block>,
+}
+
+/// The structures of an object file.
+pub struct Layout {
+    bytes: Vec<u8>,
+    segment_len: u64,
+    /// Segments with a header, in the order of the file.
+    pub segments: Vec<Segment>,
+    records: Vec<Record>,
+    blocks: Vec<Block>,
+}
+
+impl Layout {
+    /// The length of a segment.
+    pub fn segment_len(&self) -> u64 {
+        self.segment_len
+    }
+
+    /// Reads an object file.
+    pub fn read(path: &Path) -> Self {
+        let bytes = std::fs::read(path).expect("an object file");
+        let mut layout =
+            Layout { bytes, segment_len: 0, segments: Vec::new(), records: Vec::new(), blocks: Vec::new() };
+        assert_eq!(layout.slice(0, 8), b"keyhlog\n", "{}", path.display());
+        layout.segment_len = layout.u64(40);
+        layout.find_segments();
+        layout
+    }
+
+    fn slice(&self, at: u64, len: u64) -> &[u8] {
+        let start = (at as usize).min(self.bytes.len());
+        &self.bytes[start..((at + len) as usize).min(self.bytes.len())]
+    }
+
+    fn u64(&self, at: u64) -> u64 {
+        self.slice(at, 8).try_into().map_or(0, u64::from_le_bytes)
+    }
+
+    fn u32(&self, at: u64) -> u64 {
+        self.slice(at, 4).try_into().map_or(0, |bytes| u32::from_le_bytes(bytes).into())
+    }
+
+    /// The number of bytes in the file.
+    pub fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Whether the file has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn find_segments(&mut self) {
+        let count = (self.len() - SEGMENTS_START).div_ceil(self.segment_len);
+        for number in 0..count {
+            let start = SEGMENTS_START + number * self.segment_len;
+            if self.slice(start, 8) != b"keyhseg\n" {
+                continue;
+            }
+            let holds = if self.u32(start + 8) == 1 { Holds::Records } else { Holds::Blocks };
+            let generation = self.u64(start + 32);
+            let mut segment = Segment { number, start, holds, is_ended: false, generation };
+            match holds {
+                Holds::Records => self.find_records(&mut segment),
+                Holds::Blocks => self.find_blocks(&segment),
+            }
+            self.segments.push(segment);
+        }
+    }
+
+    fn find_records(&mut self, segment: &mut Segment) {
+        let end = segment.start + self.segment_len;
+        let mut at = segment.start + PAGE;
+        while at + RECORD_HEADER <= end {
+            let is_record = self.slice(at, 4) == b"khR1"
+                && self.u64(at + 32) == segment.generation
+                && self.u64(at + 40) == at
+                && self.u32(at + 8) >= RECORD_HEADER;
+            if !is_record {
+                at = (at + 1).next_multiple_of(PAGE);
+                continue;
+            }
+            let (len, kind, flags) = (self.u32(at + 8), self.slice(at + 12, 1)[0], self.slice(at + 13, 1)[0]);
+            let payload = self.slice(at + RECORD_HEADER, len - RECORD_HEADER).to_vec();
+            let sequence = self.u64(at + 48);
+            let (bytes, generation) = (at..at + len, segment.generation);
+            self.records.push(Record { bytes, segment: segment.number, sequence, generation, kind, payload });
+            segment.is_ended |= kind == kind::END;
+            at = (at + len).next_multiple_of(if flags & LAST_OF_BATCH == 0 { 8 } else { PAGE });
+        }
+    }
+
+    fn find_blocks(&mut self, segment: &Segment) {
+        let end = segment.start + self.segment_len;
+        for at in (segment.start + PAGE..end).step_by(PAGE as usize) {
+            let is_footer = self.slice(at, 4) == b"khB1" && self.u64(at + 24) == segment.generation;
+            let start = self.u64(at + 32);
+            if is_footer && (segment.start + PAGE..at).contains(&start) {
+                let (body, footer) = (self.u64(at + 40), at..at + PAGE);
+                self.blocks.push(Block { data: start..at, footer, body, generation: segment.generation });
+            }
+        }
+    }
+
+    /// Every object that has a record, by key: the newest record counts. Of copies that the cleaner made, those in the segment
+    /// that was begun last count.
+    pub fn objects(&self) -> BTreeMap<String, Object> {
+        let mut newest: BTreeMap<String, &Record> = BTreeMap::new();
+        for record in self.records.iter().filter(|record| record.kind == kind::OBJECT) {
+            let current = newest.entry(record.key()).or_insert(record);
+            if (record.sequence, record.generation) >= (current.sequence, current.generation) {
+                *current = record;
+            }
+        }
+        newest.into_iter().map(|(key, record)| (key, self.object(record))).collect()
+    }
+
+    fn object(&self, record: &Record) -> Object {
+        let ids = record.bodies();
+        let mut newest: BTreeMap<u64, &Record> = BTreeMap::new();
+        for body in self.records.iter().filter(|record| record.kind == kind::BODY) {
+            let id = field(&body.payload, 0, 8);
+            if ids.contains(&id) {
+                let current = newest.entry(id).or_insert(body);
+                if body.placed() >= current.placed() {
+                    *current = body;
+                }
+            }
+        }
+        // A segment of one generation has one copy of a body's blocks.
+        let is_placed =
+            |block: &&Block| newest.get(&block.body).is_some_and(|body| body.generations().contains(&block.generation));
+        let blocks = self.blocks.iter().filter(is_placed).cloned().collect();
+        Object { record: record.clone(), bodies: newest.into_values().cloned().collect(), blocks }
+    }
+
+    /// The end record of the newest checkpoint (0) or of the one before (1).
+    pub fn checkpoint(&self, age: u64) -> Option<Record> {
+        let at = (self.u64(64 + 8 * age) >> 17) * 8;
+        let is_it = |record: &&Record| record.kind == kind::CHECKPOINT_END && record.bytes.start == at;
+        self.records.iter().find(is_it).cloned()
+    }
+
+    /// The first chunk of the newest checkpoint.
+    pub fn checkpoint_chunk(&self) -> Option<Record> {
+        let until = field(&self.checkpoint(0)?.payload, 0, 8);
+        let is_it = |record: &&Record| record.kind == kind::CHUNK && field(&record.payload, 0, 8) == until;
+        self.records.iter().find(is_it).cloned()
+    }
+
+    /// Whether the newest checkpoint knows what this record says.
+    pub fn is_in_checkpoint(&self, record: &Record) -> bool {
+        self.checkpoint(0).is_some_and(|end| record.sequence < field(&end.payload, 0, 8))
+    }
+
+    /// The pages of the file that have been written, as far as they are not zeros.
+    pub fn written_pages(&self) -> Vec<u64> {
+        let pages = self.bytes.chunks(PAGE as usize).zip(0..);
+        pages.filter(|(bytes, _)| bytes.iter().any(|byte| *byte != 0)).map(|(_, page)| page * PAGE).collect()
+    }
+}
+
+impl Segment {
+    /// Counts the segments that were begun.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+impl Record {
+    /// The key of an object's record.
+    fn key(&self) -> String {
+        let len = field(&self.payload, 52, 2) as usize;
+        String::from_utf8_lossy(&self.payload[60..60 + len]).into_owned()
+    }
+
+    /// The bodies of an object's record.
+    fn bodies(&self) -> Vec<u64> {
+        let [key, count, head] = [(52, 2), (54, 2), (56, 4)].map(|(at, len)| field(&self.payload, at, len) as usize);
+        (0..count).map(|n| field(&self.payload, 60 + key + head + 58 * n + 2, 8)).collect()
+    }
+
+    /// Orders the records of one body: the last one says where its blocks are.
+    fn placed(&self) -> (u64, u64) {
+        (field(&self.payload, 24, 8), self.generation)
+    }
+
+    /// The generations of the segments that a body's record places its blocks in.
+    fn generations(&self) -> Vec<u64> {
+        let (form, prefix, count) = (self.payload[16], usize::from(self.payload[17]), field(&self.payload, 20, 4));
+        if form == INLINE {
+            return Vec::new();
+        }
+        (0..count as usize).map(|n| field(&self.payload, 32 + prefix + 20 * n + 8, 8)).collect()
+    }
+}
+
+/// A little-endian integer of a payload.
+fn field(payload: &[u8], at: usize, len: usize) -> u64 {
+    payload[at..at + len].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
+/// The page that an offset is in.
+pub fn page_of(at: u64) -> Range<u64> {
+    let start = at / PAGE * PAGE;
+    start..start + PAGE
+}

@@ -1,0 +1,114 @@
+//! Media that fail: bad sectors, full file systems of each kind, failed writes, read-only media, lost files.
+//!
+//! The faulty file system needs `/dev/fuse` and `fusermount`; file systems in files need root and loop devices. Elsewhere
+//! these tests say that they are skipped.
+
+mod full;
+mod lost;
+mod readonly;
+mod sectors;
+mod writes;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use keyhole_tests::data::bytes;
+use keyhole_tests::device::skipped;
+use keyhole_tests::faulty::Faulty;
+use keyhole_tests::http::object;
+use keyhole_tests::mounted::{Kind, Mounted};
+use keyhole_tests::{Launch, Node, Request, Response};
+
+/// Codes of errors, as clients see them.
+mod code {
+    /// A GET of an object whose bytes or record cannot be read.
+    pub(super) const DAMAGED: &str = "ObjectDamaged";
+    /// A change that the store refuses after a failed write, or because it is read-only.
+    pub(super) const UNAVAILABLE: &str = "ServiceUnavailable";
+}
+
+/// Objects by key.
+type Objects = BTreeMap<String, Vec<u8>>;
+
+/// A file system of a kind, or `None`, and said so.
+fn mounted(test: &str, kind: Kind, len: u64) -> Option<Mounted> {
+    Mounted::new(kind, len).map_err(|why| skipped(&format!("{test} on {}", kind.name()), &why)).ok()
+}
+
+/// The faulty file system, or `None`, and said so.
+fn faulty(test: &str) -> Option<Faulty> {
+    Faulty::mount().map_err(|why| skipped(test, &why)).ok()
+}
+
+fn launch() -> Launch {
+    Launch::default().with_credential().arg("--threads=1")
+}
+
+fn data_in(directory: &Path) -> PathBuf {
+    directory.join("data")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+/// Puts an object, and remembers it.
+fn put(node: &Node, objects: &mut Objects, key: &str, len: usize) {
+    let body = bytes(u64::from(crc32fast::hash(key.as_bytes())), len);
+    node.send(&object("PUT", key).body(body.clone())).expect(200);
+    objects.insert(key.to_owned(), body);
+}
+
+/// Puts an object that is not to be refused, and takes it away again.
+fn put_works(node: &Node) {
+    let mut objects = Objects::new();
+    put(node, &mut objects, "probe/long", 1_500_000);
+    put(node, &mut objects, "probe/short", 500);
+    assert_eq!(unreadable(node, &objects), BTreeMap::new());
+    for key in objects.keys() {
+        node.send(&object("DELETE", key)).expect(204);
+    }
+}
+
+/// The objects that are not answered with their bytes, with the status and code of the answer.
+fn unreadable(node: &Node, objects: &Objects) -> BTreeMap<String, (u16, String)> {
+    let mut found = BTreeMap::new();
+    for (key, body) in objects {
+        let reply = node.send(&object("GET", key));
+        if reply.status == 200 && !reply.is_complete {
+            // The head was sent before the fault was met: the connection ends early.
+            assert!(body.starts_with(&reply.body), "{key}: wrong bytes");
+            found.insert(key.clone(), (200, "cut".to_owned()));
+        } else if reply.status == 200 {
+            assert!(reply.body == *body, "{key}: wrong bytes");
+        } else {
+            found.insert(key.clone(), (reply.status, reply.element("Code").unwrap_or_default()));
+        }
+    }
+    found
+}
+
+/// The keys of the bucket, as a listing shows them.
+fn listed(node: &Node) -> Vec<String> {
+    let reply = node.send(&Request::new("GET", "/bucket").query("list-type", "2")).expect(200);
+    let text = reply.text();
+    let keys = text.split("<Key>").skip(1).filter_map(|rest| rest.split('<').next());
+    keys.map(str::to_owned).collect()
+}
+
+/// Copies a data directory, without its socket.
+fn copy_data(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory");
+    for entry in fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        if entry.file_type().expect("a kind").is_file() {
+            fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
+        }
+    }
+}
+
+#[track_caller]
+fn assert_unavailable(reply: &Response) {
+    assert_eq!((reply.status, reply.element("Code").as_deref()), (503, Some(code::UNAVAILABLE)), "{}", reply.text());
+}

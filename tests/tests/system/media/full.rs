@@ -1,0 +1,179 @@
+//! File systems that others fill: every request is answered, DELETE always works, and nothing has to be restarted.
+
+use std::time::{Duration, Instant};
+
+use keyhole_tests::Node;
+use keyhole_tests::data::fresh_seed;
+use keyhole_tests::faulty::Space;
+use keyhole_tests::http::object;
+use keyhole_tests::load::{Ballast, Drive, Load, NO_ROOM, Tally};
+use keyhole_tests::mounted::Kind;
+
+use super::{Objects, data_in, faulty, launch, mounted, put, put_works, text, unreadable};
+use crate::operate::ends;
+
+const MIB: u64 = 1 << 20;
+
+/// The size of the file systems: XFS is not made smaller.
+const FILE_SYSTEM_LEN: u64 = 320 * MIB;
+
+/// The capacity of the stores.
+const CAPACITY: &str = "160MiB";
+
+const CLIENTS: usize = 3;
+
+/// The time that an answer may take, on a machine that is busy with other tests. A node that tries in vain never answers.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+
+/// The time after which a node has noticed that space came back.
+const NOTICED_MAX: Duration = Duration::from_secs(20);
+
+/// Puts in a row that show that the space was noticed: more than what a segment begun earlier has room for.
+const PUTS_TAKEN: usize = 8;
+
+const MIXED: Drive = Drive { time: Duration::from_secs(2), pace: None, answer_max: ANSWER_MAX, mix: (55, 25) };
+
+#[track_caller]
+fn assert_right(what: &str, tally: &Tally) {
+    println!("{what}: {}", tally.line());
+    assert!(tally.wrong.is_empty(), "{what}: {}: {:#?}", tally.line(), tally.wrong);
+}
+
+/// Puts work again without a restart, at the latest after a while: short ones and long ones, one after the other.
+fn puts_come_back(what: &str, node: &Node) {
+    let begun = Instant::now();
+    let mut taken = 0;
+    while taken < PUTS_TAKEN {
+        let len = if taken % 2 == 0 { 1_500_000 } else { 20_000 };
+        let status = node.send(&object("PUT", &format!("back/{taken}")).body(vec![7; len])).status;
+        if status == 200 {
+            taken += 1;
+            continue;
+        }
+        assert_eq!(status, NO_ROOM, "{what}");
+        taken = 0;
+        assert!(begun.elapsed() < NOTICED_MAX, "{what}: puts are refused {NOTICED_MAX:?} after space came");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    put_works(node);
+}
+
+/// The load before, while and after the space is gone; `fill` takes it, and returns what gives it back.
+fn filled_by_others<N>(what: &str, node: &mut Node, fill: impl FnOnce() -> N, leave: impl FnOnce(N)) {
+    node.make_bucket("bucket");
+    let mut load = Load::new(CLIENTS, fresh_seed());
+    let begin = Drive { time: Duration::from_secs(1), ..MIXED };
+    assert_right(&format!("{what}, with space"), &load.run(node, begin));
+    // Emptied segments give their space back: the others take it.
+    assert_right(&format!("{what}, emptied"), &load.delete_all(node, ANSWER_MAX));
+    ends(0, &["compact", text(node.data())]);
+
+    let neighbour = fill();
+    let (ballast, tally) = Ballast::put(node, ANSWER_MAX);
+    assert_right(&format!("{what}, nearly full"), &tally);
+    let tally = load.run(node, MIXED);
+    assert_right(&format!("{what}, full"), &tally);
+    assert!(tally.count() > 20, "{what}: {}", tally.line());
+
+    // Full as it is, it starts again, and everything can be read and deleted.
+    node.kill();
+    node.start();
+    assert_right(&format!("{what}, started full"), &load.verify(node, ANSWER_MAX));
+    assert_right(&format!("{what}, deleted full"), &load.delete_all(node, ANSWER_MAX));
+    assert_right(&format!("{what}, ballast deleted full"), &ballast.delete(node, ANSWER_MAX));
+    let tally = load.run(node, MIXED);
+    assert_right(&format!("{what}, full again"), &tally);
+
+    leave(neighbour);
+    puts_come_back(what, node);
+    assert_right(&format!("{what}, space came back"), &load.verify(node, ANSWER_MAX));
+    assert!(node.stop().success(), "{what}");
+}
+
+fn on(kind: Kind) {
+    let what = kind.name();
+    let Some(mounted) = mounted("filled by others", kind, FILE_SYSTEM_LEN) else { return };
+    let mut node = launch().capacity(Some(CAPACITY)).start_in(&data_in(&mounted.point()));
+    filled_by_others(what, &mut node, || mounted.fill(), keyhole_tests::mounted::Neighbour::leave);
+}
+
+#[test]
+fn ext4_filled_by_others_answers_every_request() {
+    on(Kind::Ext4);
+}
+
+#[test]
+fn ext4_without_extents_filled_by_others_answers_every_request() {
+    on(Kind::Ext4WithoutExtents);
+}
+
+#[test]
+fn xfs_filled_by_others_answers_every_request() {
+    on(Kind::Xfs);
+}
+
+#[test]
+fn btrfs_filled_by_others_answers_every_request() {
+    on(Kind::Btrfs);
+}
+
+#[test]
+fn tmpfs_filled_by_others_answers_every_request() {
+    on(Kind::Tmpfs);
+}
+
+/// Without `fallocate`, as on NFS.
+#[test]
+fn remote_file_system_filled_by_others_answers_every_request() {
+    for io in ["uring", "epoll"] {
+        let Some(faulty) = faulty("a remote file system filled by others") else { return };
+        faulty.set_space(Space::Unsupported);
+        let start = launch().capacity(Some(CAPACITY)).arg(format!("--io={io}"));
+        let mut node = start.start_in(&data_in(&faulty.point()));
+        let what = format!("no fallocate, over {io}");
+        filled_by_others(&what, &mut node, || faulty.fill(), |()| faulty.set_budget(None));
+    }
+}
+
+/// Not a page is free. Where written space stays written, each deletion succeeds. Where every write is a copy, it may find no
+/// room, and that is an answer: the node goes on, starts again, and deletes when there is space.
+#[test]
+fn delete_on_full_file_system_is_answered() {
+    for space in [Space::Unsupported, Space::Reserved, Space::CopyOnWrite] {
+        let Some(faulty) = faulty("deletions on a full file system") else { return };
+        faulty.set_space(space);
+        let mut node = launch().capacity(Some(CAPACITY)).start_in(&data_in(&faulty.point()));
+        node.make_bucket("bucket");
+        let mut objects = Objects::new();
+        for n in 0..30 {
+            put(&node, &mut objects, &format!("long/{n:02}"), 1_500_000);
+            put(&node, &mut objects, &format!("short/{n:02}"), 30_000);
+        }
+        faulty.fill();
+        let mut deleted = Objects::new();
+        for key in objects.keys().filter(|key| !key.ends_with('7')).cloned().collect::<Vec<_>>() {
+            let reply = node.send(&object("DELETE", &key));
+            if space == Space::CopyOnWrite && reply.status == NO_ROOM {
+                continue;
+            }
+            assert_eq!(reply.status, 204, "{space:?}: {key}: {}", reply.text());
+            deleted.insert(key.clone(), objects.remove(&key).unwrap());
+        }
+        node.kill();
+        node.start();
+        assert_eq!(unreadable(&node, &objects), [].into(), "{space:?}");
+        for (status, _) in unreadable(&node, &deleted).values() {
+            assert_eq!(*status, 404, "{space:?}: a deleted object came back");
+        }
+        faulty.set_budget(None);
+        if space == Space::CopyOnWrite {
+            // The start itself may have found no room for what it writes, and then needs another one.
+            node.kill();
+            node.start();
+        }
+        puts_come_back(&format!("{space:?}"), &node);
+        for key in objects.keys() {
+            node.send(&object("DELETE", key)).expect(204);
+        }
+    }
+}

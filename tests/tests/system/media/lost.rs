@@ -1,0 +1,73 @@
+//! A store that is gone: the next start says so, and makes no empty one in its place.
+
+use std::fs;
+use std::path::Path;
+
+use keyhole_tests::Launch;
+use keyhole_tests::http::object;
+use keyhole_tests::mounted::Kind;
+use keyhole_tests::objectfile::FILE;
+
+use super::{Objects, data_in, launch, mounted, put, put_works, unreadable};
+
+const CAPACITY: &str = "64MiB";
+
+#[track_caller]
+fn refused(launch: &Launch, data: &Path) {
+    let (code, said) = launch.refused(data);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(FILE) || said.contains("store"), "{said}");
+}
+
+#[test]
+fn removed_object_file_is_noticed_at_start() {
+    let home = tempfile::tempdir().unwrap();
+    let data = data_in(home.path());
+    let start = || launch().capacity(Some(CAPACITY));
+    let mut node = start().start_in(&data);
+    node.make_bucket("bucket");
+    let mut objects = Objects::new();
+    put(&node, &mut objects, "kept", 100_000);
+    assert!(node.stop().success());
+    let (file, elsewhere) = (data.join(FILE), home.path().join("elsewhere"));
+    fs::rename(&file, &elsewhere).unwrap();
+    refused(&start(), &data);
+    assert!(!file.exists(), "no empty store is made");
+    fs::rename(&elsewhere, &file).unwrap();
+    node.start();
+    assert_eq!(unreadable(&node, &objects), [].into());
+    put_works(&node);
+}
+
+/// Another store's file in its place is not taken for it.
+#[test]
+fn object_file_of_another_store_is_noticed_at_start() {
+    let home = tempfile::tempdir().unwrap();
+    let start = || launch().capacity(Some(CAPACITY));
+    let paths = ["one", "other"].map(|name| home.path().join(name));
+    for data in &paths {
+        assert!(start().start_in(data).stop().success());
+    }
+    fs::copy(paths[1].join(FILE), paths[0].join(FILE)).unwrap();
+    refused(&start(), &paths[0]);
+}
+
+/// The data directory is on a disk of its own, and the state is not: without the disk, the state knows that there is a store.
+#[test]
+fn unmounted_disk_is_noticed_at_start() {
+    let Some(mut mounted) = mounted("an unmounted disk", Kind::Ext4, 256 << 20) else { return };
+    let (data, state) = (mounted.point(), mounted.home().join("state"));
+    let start = || launch().capacity(Some(CAPACITY)).arg("--state").arg(&state);
+    let mut node = start().start_in(&data);
+    node.make_bucket("bucket");
+    let mut objects = Objects::new();
+    put(&node, &mut objects, "kept", 100_000);
+    assert!(node.stop().success());
+    mounted.unmount().unwrap();
+    refused(&start(), &data);
+    assert!(!data.join(FILE).exists(), "no empty store is made below the mount point");
+    mounted.mount().unwrap();
+    node.start();
+    assert_eq!(unreadable(&node, &objects), [].into());
+    node.send(&object("DELETE", "kept")).expect(204);
+}

@@ -1,0 +1,352 @@
+//! One sector that cannot be read, in each structure of the object file: the node starts and serves everything else, and every
+//! command goes on and names the objects that are lost.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::Command;
+
+use fastrand::Rng;
+use keyhole_tests::data::fresh_seed;
+use keyhole_tests::faulty::Faulty;
+use keyhole_tests::http::object;
+use keyhole_tests::node::binary;
+use keyhole_tests::objectfile::{FILE, Holds, Layout, Object, PAGE, SEGMENTS_START, SUPERBLOCKS, page_of};
+use keyhole_tests::{Launch, Node};
+use serde_json::Value;
+
+use super::{Objects, code, copy_data, data_in, faulty, launch, listed, put, put_works, text, unreadable};
+use crate::operate::{ends, json};
+
+const CAPACITY: &str = "64MiB";
+
+/// Random sectors that one run tries.
+const RANDOM: usize = 20;
+
+/// A store that was killed, with what is known of it.
+struct Template {
+    home: tempfile::TempDir,
+    objects: Objects,
+    layout: Layout,
+    /// What `stat` says of each segment.
+    segments: Vec<Value>,
+}
+
+fn template_launch() -> Launch {
+    launch().capacity(Some(CAPACITY))
+}
+
+impl Template {
+    /// Makes a store that has every structure: closed, open and blank segments of both kinds, objects that the newest
+    /// checkpoint knows, and objects since.
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let mut node = template_launch().start_in(&data_in(home.path()));
+        node.make_bucket("bucket");
+        let (mut objects, mut gone) = (Objects::new(), Objects::new());
+        for n in 0..4 {
+            put(&node, &mut gone, &format!("gone/{n}"), 1_500_000);
+        }
+        for n in 0..40 {
+            put(&node, &mut objects, &format!("inline/{n:02}"), 60_000);
+        }
+        for n in 0..12 {
+            put(&node, &mut objects, &format!("tiny/{n:02}"), 300);
+        }
+        for n in 0..4 {
+            put(&node, &mut objects, &format!("long/{n}"), 1_500_000);
+        }
+        for key in gone.keys() {
+            node.send(&object("DELETE", key)).expect(204);
+        }
+        let data = node.data().to_owned();
+        for _ in 0..3 {
+            ends(0, &["compact", text(&data)]);
+        }
+        for n in 0..6 {
+            put(&node, &mut objects, &format!("late/{n}"), 300);
+        }
+        put(&node, &mut objects, "late/long", 1_500_000);
+        put(&node, &mut objects, "late/last", 300);
+        let stat = json(&["stat", text(&data), "--json", "--segments"]);
+        node.kill();
+        let layout = Layout::read(&data.join(FILE));
+        for (key, body) in &objects {
+            let object = layout.objects().remove(key).unwrap_or_else(|| panic!("{key} has no record"));
+            let data: u64 = object.blocks.iter().map(|block| block.data.end - block.data.start).sum();
+            assert!(
+                object.bodies.len() == 1 && (body.len() < 64 << 10 || data >= body.len() as u64),
+                "{key}: {object:?}"
+            );
+        }
+        Template { home, objects, layout, segments: stat["segments"].as_array().unwrap().clone() }
+    }
+
+    /// A copy of it on a faulty file system.
+    fn copy(&self, faulty: &Faulty) -> PathBuf {
+        let behind = data_in(&faulty.backing());
+        let _ = std::fs::remove_dir_all(&behind);
+        copy_data(&data_in(self.home.path()), &behind);
+        data_in(&faulty.point())
+    }
+
+    /// The header of a segment of this kind and state.
+    fn header(&self, kind: &str, state: &str) -> Range<u64> {
+        let found = self.segments.iter().filter(|segment| segment["kind"] == kind && segment["state"] == state);
+        let numbers: Vec<u64> = found.map(|segment| segment["number"].as_u64().unwrap()).collect();
+        let number = *numbers.first().unwrap_or_else(|| panic!("no {state} {kind} segment in {:?}", self.segments));
+        page_of(SEGMENTS_START + number * self.layout.segment_len())
+    }
+
+    fn object(&self, key: &str) -> Object {
+        self.layout.objects()[key].clone()
+    }
+
+    /// What a bad range costs: the objects that are lost and can be named, and those whose names are in the range itself.
+    fn cost(&self, bad: &Range<u64>) -> Cost {
+        let touches = |bytes: &Range<u64>| bytes.start < bad.end && bad.start < bytes.end;
+        let mut cost = Cost::default();
+        for (key, object) in self.layout.objects() {
+            if !self.objects.contains_key(&key) {
+                continue;
+            }
+            let records = || object.bodies.iter().chain([&object.record]);
+            let mut blocks = object.blocks.iter();
+            if !records().any(|record| touches(&record.bytes))
+                && !blocks.any(|block| touches(&block.data) || touches(&block.footer))
+            {
+                continue;
+            }
+            // Since the checkpoint, a name is nowhere but in its record.
+            let name = object.record.bytes.start..object.record.bytes.start + 200;
+            let is_nameless = !self.layout.is_in_checkpoint(&object.record) && touches(&name);
+            if is_nameless {
+                cost.nameless.insert(key)
+            } else {
+                cost.named.insert(key)
+            };
+        }
+        cost
+    }
+}
+
+#[derive(Clone, Default, Debug)]
+struct Cost {
+    named: BTreeSet<String>,
+    nameless: BTreeSet<String>,
+}
+
+/// Runs a command; its code and all that it wrote.
+fn run(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(binary()).args(arguments).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+/// How commands say it.
+struct Report<'a> {
+    case: &'a str,
+    cost: &'a Cost,
+    /// A command that finds damage says so, even where no object is lost.
+    must_be_found: bool,
+}
+
+impl Report<'_> {
+    /// The command ended with a code that fits, and named every lost object.
+    fn assert(&self, command: &str, (code, said): &(Option<i32>, String)) {
+        let case = self.case;
+        let is_lost = !self.cost.named.is_empty();
+        let codes: &[i32] = match (is_lost, self.must_be_found) {
+            (true, _) | (false, true) => &[4],
+            (false, false) => &[0, 4],
+        };
+        assert!(code.is_some_and(|code| codes.contains(&code)), "{case}: {command} ended with {code:?}: {said}");
+        for key in &self.cost.named {
+            assert!(said.contains(&format!("bucket/{key}")), "{case}: {command} does not name {key}: {said}");
+        }
+    }
+}
+
+/// One bad range in a copy of the store.
+fn check(case: &str, template: &Template, faulty: &Faulty, bad: Range<u64>, must_be_found: bool, io: &str) {
+    let data = template.copy(faulty);
+    let (cost, is_sound) = (template.cost(&bad), bad.is_empty());
+    faulty.heal();
+    faulty.fail_reads(FILE, bad.clone());
+    let report = Report { case, cost: &cost, must_be_found };
+    report.assert("check", &run(&["check", text(&data)]));
+    let (code, said) = run(&["stat", text(&data)]);
+    assert_eq!(code, Some(0), "{case}: stat: {said}");
+    export(&report, template, faulty, &data);
+
+    // Commands may have mended the place: the node finds the same fault.
+    let data = template.copy(faulty);
+    faulty.heal();
+    faulty.fail_reads(FILE, bad);
+    let mut node = template_launch().arg(format!("--io={io}")).start_in(&data);
+    serve(&report, template, &node);
+    let found = Report { must_be_found: false, ..report };
+    found.assert("scrub", &run(&["scrub", text(&data)]));
+    put_works(&node);
+    node.kill();
+
+    // Lost objects are remembered.
+    node.start();
+    serve(&found, template, &node);
+    for key in cost.named.iter().chain(&cost.nameless) {
+        node.send(&object("DELETE", key)).expect(204);
+        assert_eq!(node.send(&object("GET", key)).status, 404, "{case}: {key} is deleted");
+        node.send(&object("PUT", key).body(template.objects[key].clone())).expect(200);
+    }
+    assert_eq!(unreadable(&node, &template.objects), [].into(), "{case}: lost objects were stored again");
+    assert!(node.stop().success());
+    assert!(is_sound || faulty.injected().reads > 0, "{case}: the bad range was never read");
+    faulty.heal();
+}
+
+/// Everything that is not lost comes out.
+fn export(report: &Report<'_>, template: &Template, faulty: &Faulty, data: &std::path::Path) {
+    let case = report.case;
+    let target = faulty.home().join("export");
+    let _ = std::fs::remove_dir_all(&target);
+    let (code, said) = run(&["export", text(data), text(&target), "--json"]);
+    let codes: &[i32] = match (report.cost.named.is_empty(), report.cost.nameless.is_empty()) {
+        (false, _) => &[4],
+        (true, false) => &[0, 4],
+        (true, true) => &[0],
+    };
+    assert!(code.is_some_and(|code| codes.contains(&code)), "{case}: export ended with {code:?}: {said}");
+    for key in &report.cost.named {
+        assert!(said.contains(key), "{case}: export does not name {key}: {said}");
+    }
+    let (code, said) = run(&["verify", text(&target), "--json"]);
+    assert!(matches!(code, Some(0 | 3)), "{case}: verify: {said}");
+    let json = said.find('{').zip(said.rfind('}')).map(|(start, end)| &said[start..=end]).unwrap_or_default();
+    let figures: Value = serde_json::from_str(json).unwrap_or_else(|error| panic!("{case}: {error}: {said}"));
+    let whole = template.objects.len() - report.cost.named.len() - report.cost.nameless.len();
+    let exported = figures["objects"].as_u64().unwrap_or(0);
+    assert!(exported >= whole as u64, "{case}: {exported} of {whole} objects were exported: {said}");
+}
+
+/// Everything that is not lost is served; an object that is lost has its own error, and stays listed.
+fn serve(report: &Report<'_>, template: &Template, node: &Node) {
+    let (case, cost) = (report.case, report.cost);
+    let listed = listed(node);
+    let failed = unreadable(node, &template.objects);
+    for (key, (status, code)) in &failed {
+        if cost.nameless.contains(key) {
+            continue;
+        }
+        assert!(cost.named.contains(key), "{case}: {key} is whole, and answered with {status} {code}");
+        // A long body may have begun when the fault was met.
+        let is_own = (*status >= 500 && code == code::DAMAGED) || code == "cut";
+        assert!(is_own, "{case}: {key}: {status} {code}");
+    }
+    for key in template.objects.keys().filter(|key| !cost.nameless.contains(*key)) {
+        assert!(listed.contains(key), "{case}: {key} is not listed");
+    }
+    for key in &cost.named {
+        assert!(failed.contains_key(key), "{case}: {key} cannot be read, and was served");
+    }
+}
+
+/// A template and a faulty file system, or `None`, and said so.
+fn stage(test: &str) -> Option<(Template, Faulty)> {
+    let faulty = faulty(test)?;
+    Some((Template::new(), faulty))
+}
+
+/// The same steps on a sound medium: what fails below is the sector's doing.
+#[test]
+fn store_without_bad_sector_is_whole() {
+    let Some((template, faulty)) = stage("no bad sector") else { return };
+    for io in ["uring", "epoll"] {
+        check("no bad sector", &template, &faulty, 0..0, false, io);
+    }
+}
+
+#[test]
+fn bad_sector_in_superblock_copy_loses_no_object() {
+    let Some((template, faulty)) = stage("a bad superblock copy") else { return };
+    for (copy, at) in SUPERBLOCKS.into_iter().enumerate() {
+        check(&format!("superblock copy {copy}"), &template, &faulty, page_of(at), true, "uring");
+    }
+}
+
+#[test]
+fn bad_sector_in_segment_header_loses_no_object() {
+    let Some((template, faulty)) = stage("a bad segment header") else { return };
+    for (kind, state) in [("meta", "closed"), ("meta", "open"), ("body", "closed"), ("body", "open")] {
+        let bad = template.header(kind, state);
+        check(&format!("header of {state} {kind} segment"), &template, &faulty, bad, true, "uring");
+    }
+}
+
+#[test]
+fn bad_sector_in_header_of_blank_segment_loses_no_object() {
+    let Some((template, faulty)) = stage("a bad header of a blank segment") else { return };
+    check("header of blank segment", &template, &faulty, template.header("blank", "blank"), false, "epoll");
+}
+
+#[test]
+fn bad_sector_in_record_loses_that_object_alone() {
+    let Some((template, faulty)) = stage("a bad record") else { return };
+    for key in ["inline/03", "tiny/05", "late/2"] {
+        let record = template.object(key).record.bytes;
+        check(&format!("record of {key}"), &template, &faulty, page_of(record.start), true, "uring");
+    }
+    let body = template.object("inline/11").bodies[0].bytes.clone();
+    check("middle of an inline body", &template, &faulty, page_of((body.start + body.end) / 2), true, "epoll");
+}
+
+#[test]
+fn bad_sector_in_body_block_loses_that_object_alone() {
+    let Some((template, faulty)) = stage("a bad block") else { return };
+    let first = |key: &str| template.object(key).blocks[0].clone();
+    for (key, io) in [("long/1", "uring"), ("late/long", "epoll")] {
+        let block = first(key);
+        let middle = page_of((block.data.start + block.data.end) / 2);
+        check(&format!("block of {key}"), &template, &faulty, middle, true, io);
+    }
+    check("footer", &template, &faulty, first("long/2").footer, true, "uring");
+}
+
+#[test]
+fn bad_sector_in_newest_checkpoint_loses_no_object() {
+    let Some((template, faulty)) = stage("a bad checkpoint") else { return };
+    let end = template.layout.checkpoint(0).expect("a checkpoint").bytes;
+    check("checkpoint end", &template, &faulty, page_of(end.start), true, "uring");
+    let chunk = template.layout.checkpoint_chunk().expect("a checkpoint").bytes;
+    check("checkpoint chunk", &template, &faulty, page_of(chunk.start), true, "uring");
+}
+
+/// The engine's own test tries every sector of a small store; this is a sample with the whole program.
+#[test]
+fn random_bad_sectors_lose_their_objects_alone() {
+    let Some((template, faulty)) = stage("random bad sectors") else { return };
+    let seed = std::env::var("KEYHOLE_MEDIA_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(fresh_seed);
+    println!("KEYHOLE_MEDIA_SEED={seed}");
+    let mut random = Rng::with_seed(seed);
+    let pages = template.layout.written_pages();
+    let segments = &template.layout.segments;
+    assert!(segments.iter().any(|segment| segment.holds == Holds::Blocks));
+    for _ in 0..RANDOM {
+        let at = pages[random.usize(..pages.len())];
+        check_random(&format!("sector at {at} (seed {seed})"), &template, &faulty, at..at + PAGE, &mut random);
+    }
+}
+
+/// The promises that hold wherever the sector is.
+fn check_random(case: &str, template: &Template, faulty: &Faulty, bad: Range<u64>, random: &mut Rng) {
+    let data = template.copy(faulty);
+    faulty.heal();
+    faulty.fail_reads(FILE, bad.clone());
+    let cost = template.cost(&bad);
+    let report = Report { case, cost: &cost, must_be_found: false };
+    report.assert("check", &run(&["check", text(&data)]));
+    faulty.fail_reads(FILE, bad);
+    let io = if random.bool() { "uring" } else { "epoll" };
+    let mut node = template_launch().arg(format!("--io={io}")).start_in(&data);
+    serve(&report, template, &node);
+    put_works(&node);
+    node.kill();
+}

@@ -1,0 +1,141 @@
+//! Writes that fail: the running node goes on reading and says 503 to changes, and a restart goes on in a fresh segment.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use keyhole_tests::Node;
+use keyhole_tests::faulty::Faulty;
+use keyhole_tests::http::object;
+use keyhole_tests::node::binary;
+use keyhole_tests::objectfile::{FILE, Holds, Layout, PAGE};
+
+use super::{Objects, assert_unavailable, data_in, faulty, launch, put, put_works, text, unreadable};
+
+const CAPACITY: &str = "64MiB";
+
+/// Restarts that a node may need to get past a bad spot.
+const RESTARTS_MAX: usize = 3;
+
+/// A node with some objects on the faulty file system.
+fn filled(faulty: &Faulty, io: &str) -> (Node, Objects) {
+    let start = launch().capacity(Some(CAPACITY)).arg(format!("--io={io}"));
+    let node = start.start_in(&data_in(&faulty.point()));
+    node.make_bucket("bucket");
+    let mut objects = Objects::new();
+    for n in 0..6 {
+        put(&node, &mut objects, &format!("short/{n}"), 20_000);
+        put(&node, &mut objects, &format!("long/{n}"), 1_500_000);
+    }
+    (node, objects)
+}
+
+/// What was acknowledged, and what was deleted, after a failed write: reads go on, and changes are refused with a reason.
+fn serves_reads_alone(node: &Node, objects: &Objects) {
+    for len in [300, 1_500_000] {
+        assert_unavailable(&node.send(&object("PUT", "refused").body(vec![1; len])));
+    }
+    assert_unavailable(&node.send(&object("DELETE", "short/0")));
+    assert_eq!(unreadable(node, objects), BTreeMap::new());
+    assert_eq!(node.send(&object("GET", "refused")).status, 404);
+    let stat = Command::new(binary()).args(["stat", text(node.data())]).output().unwrap();
+    assert!(stat.status.success(), "stat: {}", String::from_utf8_lossy(&stat.stderr));
+}
+
+fn exports(node: &Node, faulty: &Faulty) {
+    let target = faulty.home().join("export");
+    let export = Command::new(binary()).args(["export", text(node.data()), text(&target)]).output().unwrap();
+    assert!(export.status.success(), "export: {}", String::from_utf8_lossy(&export.stderr));
+    std::fs::remove_dir_all(target).unwrap();
+}
+
+#[test]
+fn failed_writes_leave_reads_and_restart_goes_on() {
+    for io in ["uring", "epoll"] {
+        let Some(faulty) = faulty("failed writes") else { return };
+        let (mut node, objects) = filled(&faulty, io);
+        faulty.fail_writes(FILE, 0..u64::MAX);
+        // The request that meets the fault may be answered as any later one.
+        let first = node.send(&object("PUT", "first").body("lost"));
+        assert!(first.status >= 500, "{io}: {}", first.status);
+        serves_reads_alone(&node, &objects);
+        exports(&node, &faulty);
+        assert!(faulty.injected().writes > 0);
+        node.kill();
+        faulty.heal();
+        node.start();
+        assert_eq!(unreadable(&node, &objects), BTreeMap::new(), "{io}");
+        put_works(&node);
+    }
+}
+
+/// A bad spot where the next write goes stays bad: after a restart the node writes elsewhere.
+#[test]
+fn bad_spot_at_the_tail_is_avoided_after_restart() {
+    for (holds, len) in [(Holds::Records, 300), (Holds::Blocks, 100_000)] {
+        let Some(faulty) = faulty("a bad spot at the tail") else { return };
+        let (mut node, mut kept) = filled(&faulty, "uring");
+        // All that has not been written of the newest segment of this kind, and nothing beyond it.
+        let bad = tail(&Layout::read(&data_in(&faulty.backing()).join(FILE)), holds);
+        faulty.fail_writes(FILE, bad);
+        let mut failed = 0;
+        for n in 0..4 {
+            let key = format!("tail/{n}");
+            let body = vec![n; len];
+            match node.send(&object("PUT", &key).body(body.clone())).status {
+                200 => drop(kept.insert(key, body)),
+                status => {
+                    assert!(status >= 500, "{holds:?}: {status}");
+                    failed += 1;
+                }
+            }
+        }
+        assert!(failed > 0 && faulty.injected().writes > 0, "{holds:?}: the bad spot was not met");
+        assert_eq!(unreadable(&node, &kept), BTreeMap::new(), "{holds:?}");
+        let goes_on = (0..RESTARTS_MAX).any(|_| goes_on_after_restart(&mut node, &kept, &faulty, len));
+        assert!(goes_on, "{holds:?}: restarts do not get past the bad spot: {}", node.log());
+        put_works(&node);
+    }
+}
+
+/// Restarts the node as a restart of the machine does: the spot is as bad as before. Returns whether it takes changes again; it
+/// serves reads either way.
+fn goes_on_after_restart(node: &mut Node, kept: &Objects, faulty: &Faulty, len: usize) -> bool {
+    node.kill();
+    faulty.forget_lost_writes();
+    node.start();
+    assert_eq!(unreadable(node, kept), BTreeMap::new(), "after a restart");
+    let reply = node.send(&object("PUT", "again").body(vec![9; len]));
+    if reply.status != 200 {
+        assert_unavailable(&reply);
+        exports(node, faulty);
+    }
+    reply.status == 200
+}
+
+/// From the last written page of the newest segment of a kind to the segment's end.
+fn tail(layout: &Layout, holds: Holds) -> std::ops::Range<u64> {
+    let segment = layout
+        .segments
+        .iter()
+        .filter(|segment| segment.holds == holds && !segment.is_ended)
+        .max_by_key(|segment| segment.generation());
+    let start = segment.expect("an open segment").start;
+    let end = start + layout.segment_len();
+    let written = layout.written_pages().into_iter().filter(|page| (start..end).contains(page)).max();
+    written.expect("a header") + PAGE..end
+}
+
+#[test]
+fn failed_sync_leaves_reads_and_restart_goes_on() {
+    let Some(faulty) = faulty("a failed sync") else { return };
+    let (mut node, objects) = filled(&faulty, "uring");
+    faulty.fail_syncs();
+    let first = node.send(&object("PUT", "first").body("lost"));
+    assert!(first.status >= 500, "{}", first.status);
+    serves_reads_alone(&node, &objects);
+    node.kill();
+    faulty.heal();
+    node.start();
+    assert_eq!(unreadable(&node, &objects), BTreeMap::new());
+    put_works(&node);
+}

@@ -19,6 +19,9 @@ use crate::worker::First;
 /// How often what has expired is deleted.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
+/// How often damage that the cleaner has found is logged.
+const FINDINGS_EVERY: Duration = Duration::from_secs(5);
+
 /// How long the last checkpoint may take, and whatever the other workers still do ahead of it. Without it nothing is lost: the
 /// next start reads more.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(20);
@@ -41,6 +44,7 @@ impl Chores {
     /// Starts what needs the log: expiry, and the control socket if there is one.
     pub(crate) fn with_log<D: Disk>(&mut self, log: &Log<D>, first: First) {
         let First { control, running } = first;
+        self.users.push(spawn_local(log_findings(log.shared().clone())));
         self.users.push(spawn_local(expire_regularly(log.clone(), running.monitor.clone())));
         self.users.extend(control.map(|listener| spawn_local(control::serve(listener, log.clone(), running))));
     }
@@ -62,6 +66,18 @@ impl Chores {
             }
         };
         timeout(LAST_CHECKPOINT, all).await.is_ok()
+    }
+}
+
+/// Logs each object that the cleaner could not move, once.
+async fn log_findings(shared: Arc<Shared>) {
+    let mut ticks = interval(FINDINGS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for damage in shared.take_findings() {
+            tracing::error!("damaged: {damage}; its segment is not cleaned any more");
+        }
     }
 }
 

@@ -301,6 +301,10 @@ impl Index {
         self.bodies.get(&id).map(|body| body.at)
     }
 
+    pub(crate) fn body_entry(&self, id: BodyId) -> Option<&BodyEntry> {
+        self.bodies.get(&id)
+    }
+
     /// Bodies from `id` on.
     pub(crate) fn bodies_from(&self, id: BodyId) -> impl Iterator<Item = (BodyId, &BodyEntry)> {
         self.bodies.from(&id).map(|(&id, body)| (id, body))

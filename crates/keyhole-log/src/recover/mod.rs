@@ -16,8 +16,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::disk::{Disk, is_full};
-use crate::error::{Damage, Error};
-use crate::index::{Effect, Index};
+use crate::error::{Damage, Error, LOST_OBJECT};
+use crate::index::{Effect, Index, Location};
 use crate::limits::{
     CAPACITY_MAX, NUMBER_JUMP, PAGE, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_MAX, SEGMENTS_START, SUPERBLOCK_AT,
     WORKERS_MAX,
@@ -147,9 +147,10 @@ pub(crate) async fn recover<D: Disk>(disk: &D, rebuild: bool) -> Result<Recovere
     store.claim_segments_of_bodies(&records);
     store.body_ends(&records, &base);
     damaged.append(&mut store.damage);
-    let index = replay(&mut base, &records, &store.bad_bodies, &mut damaged);
+    let mut index = replay(&mut base, &records, &store.bad_bodies, &mut damaged);
     // A checkpoint that was found damaged is not found once more among the records.
     store.suspects.retain(|suspect| base.bad.iter().all(|bad| bad.offset() != suspect.damage.offset));
+    keep_lost(&mut index, &store.suspects, &records, &base);
     name_suspects(&index, std::mem::take(&mut store.suspects), &mut damaged);
     let recovery = Recovery {
         records: records.len() as u64,
@@ -319,6 +320,9 @@ fn replay(
     }
     index.replayed();
     for (bucket, key, entry) in index.objects() {
+        if entry.at == Location::LOST {
+            damaged.push(Damage::new(LOST_OBJECT, 0).of(Some(bucket), Some(key)));
+        }
         for id in entry.bodies.as_slice() {
             let lost = || Damage::new("an object whose body's record is lost", entry.at.offset());
             let bad = bad_bodies.get(id).cloned().or_else(|| index.is_lost(*id).then(lost));
@@ -328,9 +332,28 @@ fn replay(
     index
 }
 
+/// Keeps the names of objects whose records were durable and cannot be read, so that they stay listed, as damaged, until they are
+/// overwritten or deleted. Where there is an older object of the name it stays: the name may be what is damaged in the record.
+fn keep_lost(index: &mut Index, suspects: &[scan::Suspect], records: &[Found], base: &Base) {
+    for scan::Suspect { name, stored, .. } in suspects {
+        let Some(((bucket, key), seq)) = name.as_ref().zip(*stored) else { continue };
+        let is_newer = |record: &Found| {
+            let of = match &record.effect {
+                Effect::Put(put) => Some((put.bucket, &put.key)),
+                Effect::Delete { bucket, key } => Some((*bucket, key)),
+                _ => None,
+            };
+            record.seq > seq && of.is_some_and(|(of, other)| of == *bucket && *other.0 == **key)
+        };
+        if !base.covers(seq) && !records.iter().any(is_newer) {
+            index.add_lost(*bucket, key, seq);
+        }
+    }
+}
+
 /// Says of damaged records which object they may have been about, as far as it can still be read.
 fn name_suspects(index: &Index, suspects: Vec<scan::Suspect>, damaged: &mut Vec<Damage>) {
-    for scan::Suspect { damage, name } in suspects {
+    for scan::Suspect { damage, name, .. } in suspects {
         damaged.push(match name {
             Some((bucket, key)) => damage.of(index.bucket_by_id(bucket).map(|bucket| bucket.name()), Some(&key)),
             None => damage,

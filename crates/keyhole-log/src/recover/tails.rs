@@ -53,7 +53,8 @@ pub(super) async fn cut<D: Disk>(
         let cut = cuts.entry(segment).or_insert(batch);
         *cut = batch.min(*cut);
     }
-    let suspects = unreadable.into_iter().map(|(id, damage)| Suspect { damage, name: name_of(store, id) });
+    let suspects =
+        unreadable.into_iter().map(|(id, damage)| Suspect { damage, name: name_of(store, id), stored: None });
     let suspects: Vec<Suspect> = suspects.collect();
     store.suspects.extend(suspects);
     for scan in &mut store.scans {

@@ -469,3 +469,58 @@ fn cleaning_goes_on_beside_a_bad_sector() {
         println!("{len}: {stats:?}, without the bad sector {sound:?}");
     }
 }
+
+/// An object whose record is lost and whose name is known stays listed as damaged, through checkpoints and openings, until it is
+/// overwritten or deleted.
+#[test]
+fn lost_object_stays_listed_until_it_is_overwritten_or_deleted() {
+    let image = sample();
+    let medium = Medium::new(28);
+    for overwritten in [true, false] {
+        lay(&medium, &image, PAGE, Fault::Dead);
+        let at = medium.borrow().find(b"head of 12").unwrap();
+        medium.borrow_mut().bytes()[at as usize] ^= 1;
+        medium.borrow_mut().reload();
+        let name = ("photos".to_owned(), "newest block".to_owned());
+        for opening in 0..3 {
+            let report = check_with(&medium, false).unwrap();
+            let found = report.findings.iter().filter(|finding| finding.damage.key.as_deref() == Some(&name.1));
+            assert_eq!(found.count(), 1, "opening {opening}: {:?}", report.findings);
+            let mut store = Store::maintained(&medium, options(1)).unwrap();
+            let named: Vec<_> = store.recovery.damaged.iter().filter_map(|damage| damage.key.as_deref()).collect();
+            assert_eq!(named, ["newest block"], "opening {opening}");
+            let log = store.log();
+            let lost = store.run(look(&log, &OBJECTS));
+            let [(lost, Some(damage))] = &lost.into_iter().collect::<Vec<_>>()[..] else { panic!("one is lost") };
+            assert_eq!(
+                (lost, damage.bucket.as_deref(), damage.key.as_deref()),
+                (&name, Some("photos"), Some("newest block"))
+            );
+            assert_eq!(store.run(scrub(&log)), BTreeSet::from([name.clone()]));
+            let list = keyhole_log::ListObjects { prefix: name.1.clone(), limit: 10, ..Default::default() };
+            assert_eq!(log.list_objects(&name.0, &list).unwrap().entries.len(), 1);
+            store.run(log.checkpoint()).unwrap();
+            drop(log);
+            store.close();
+            medium.borrow_mut().crash(Crash::Lost);
+            medium.borrow_mut().reload();
+        }
+        let mut store = Store::maintained(&medium, options(1)).unwrap();
+        let log = store.log();
+        store.run(async {
+            if overwritten {
+                put(&log, &name.0, &name.1, 12, 80_000).await.unwrap();
+                assert_eq!(look(&log, &OBJECTS).await, BTreeMap::new());
+            } else {
+                assert!(log.delete_object(&name.0, &name.1, 1, Condition::None).await.unwrap());
+                assert!(log.object(&name.0, &name.1).await.unwrap().is_none());
+            }
+            log.checkpoint().await.unwrap();
+        });
+        drop(log);
+        store.close();
+        medium.borrow_mut().crash(Crash::Lost);
+        medium.borrow_mut().reload();
+        assert_eq!(check_with(&medium, false).unwrap().findings, []);
+    }
+}

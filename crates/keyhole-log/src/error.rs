@@ -152,6 +152,9 @@ pub struct Damage {
 /// What is said of a range that the medium cannot give.
 pub(crate) const UNREADABLE: &str = "unreadable sectors";
 
+/// What is said of an object of which only the name is known.
+pub(crate) const LOST_OBJECT: &str = "an object whose record is lost";
+
 impl Damage {
     pub(crate) fn new(what: &'static str, offset: u64) -> Self {
         Damage { what, offset, bucket: None, key: None, repairable: false }

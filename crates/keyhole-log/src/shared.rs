@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use futures_channel::oneshot;
 
-use crate::error::{Error, FailedWrite};
+use crate::error::{Damage, Error, FailedWrite};
 use crate::index::{Bodies, Effect, Index, Location};
 use crate::limits::PAGE;
 use crate::locks::{AtomicBool, AtomicU32, Mutex, MutexGuard};
@@ -123,6 +123,8 @@ pub(crate) struct MaintenanceState {
     pub(crate) ring: bool,
     /// What it goes on with when it is started.
     pub(crate) slot: Option<Slot>,
+    /// Damage that it has found and nobody has [taken](Shared::take_findings) yet.
+    pub(crate) findings: Vec<Damage>,
     /// Workers' logs that exist, and writers that have not ended.
     pub(crate) logs: usize,
     pub(crate) writers: usize,
@@ -241,6 +243,12 @@ impl Shared {
     /// The same without a list of segments.
     pub fn summary(&self) -> Stats {
         self.lock().summary(self.poisoned(), self.read_only.clone())
+    }
+
+    /// Damage that the maintenance has found since this was last called, each object once. At most
+    /// [`FINDINGS_MAX`](crate::limits::FINDINGS_MAX) are kept; [`CleanerStats::damaged`](crate::CleanerStats::damaged) counts all.
+    pub fn take_findings(&self) -> Vec<Damage> {
+        std::mem::take(&mut self.lock().maintenance.findings)
     }
 
     /// The same as [`Stats::newest_ms`].

@@ -126,6 +126,10 @@ pub struct CleanerStats {
     pub bytes_moved: u64,
     /// Checkpoints that were completed.
     pub checkpoints: u64,
+    /// Segments that are not cleaned again before the next opening, as something in them cannot be read.
+    pub segments_set_aside: u64,
+    /// Objects and uploads that the cleaner has found damaged.
+    pub damaged: u64,
 }
 
 /// What a segment holds.

@@ -60,6 +60,7 @@ impl From<keyhole_log::Error> for Failure {
                     .into(),
             ),
             Log::ReadOnly(why) => unavailable(format!("The store is read-only: {why}. Reads go on.").into()),
+            Log::Damaged(damage) => return damaged(&damage.to_string()),
             other => {
                 let cause = format!("the object file failed a request: {other}");
                 return Failure::Fault(Error::new(ErrorCode::InternalError), cause);
@@ -94,10 +95,9 @@ impl From<OpenError> for Failure {
     }
 }
 
-/// Stored bytes are not what was stored: the log tells the operator what, the client that it failed.
+/// Answers that the stored object is damaged. The log of the node says what of it.
 pub(crate) fn damaged(what: &str) -> Failure {
-    let message = "The stored object is damaged. See the log of the node.";
-    Failure::Fault(Error::new(ErrorCode::InternalError).with_message(message), format!("damage: {what}"))
+    Failure::Fault(Error::new(ErrorCode::ObjectDamaged), format!("damage: {what}"))
 }
 
 /// What is stored is what was stored (the log has verified its checksums), and does not authenticate under the key that its

@@ -57,6 +57,7 @@ codes! {
     IncompleteBody 400 "You did not provide the number of bytes specified by the Content-Length HTTP header.",
     InsufficientStorage 507 "The node has no room left for this. Delete objects, or give it more capacity.",
     InternalError 500 "An internal error occurred. Try again.",
+    ObjectDamaged 500 "The stored object is damaged and cannot be read. Overwrite it, delete it, or restore it from a backup.",
     InvalidAccessKeyId 403 "The access key ID that you provided does not exist in our records.",
     InvalidArgument 400 "An argument of the request is not valid.",
     InvalidBucketName 400 "The specified bucket is not valid.",

@@ -23,6 +23,8 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 const EXPECT_SPACE_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked whether the object file is where it was, and whether writes have failed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often damage that the cleaner has found is logged.
+const FINDINGS_EVERY: Duration = Duration::from_secs(5);
 
 /// How long the last checkpoint may take, and whatever the other workers still do ahead of it. Without it nothing is lost: the
 /// next start reads more.
@@ -46,6 +48,7 @@ impl Chores {
     /// Starts what needs the log: expiry, and the control socket if there is one.
     pub(crate) fn with_log<D: Disk>(&mut self, log: &Log<D>, first: First) {
         let First { control, running } = first;
+        self.users.push(spawn_local(log_findings(log.shared().clone())));
         if log.shared().read_only().is_none() {
             self.users.push(spawn_local(expire_regularly(log.clone(), running.monitor.clone())));
             self.users.push(spawn_local(expect_space(log.shared().clone())));
@@ -109,6 +112,18 @@ async fn look_regularly(shared: Arc<Shared>, monitor: Arc<Monitor>) {
         }
         was_absent = absence.is_some();
         monitor.object_file_is_absent(absence);
+    }
+}
+
+/// Logs each object that the cleaner could not move, once.
+async fn log_findings(shared: Arc<Shared>) {
+    let mut ticks = interval(FINDINGS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for damage in shared.take_findings() {
+            tracing::error!("damaged: {damage}; its segment is not cleaned any more");
+        }
     }
 }
 

@@ -202,7 +202,8 @@ impl Index {
             }
             Effect::Put(put) => {
                 let entry = self.buckets.get_mut(&put.bucket).and_then(|home| home.objects.get_mut(&put.key));
-                entry.filter(|entry| entry.seq == seq).map(|entry| &mut entry.at)
+                // Of a lost object nothing but the name is in the index: its record alone does not bring it back.
+                entry.filter(|entry| entry.seq == seq && entry.at != Location::LOST).map(|entry| &mut entry.at)
             }
             Effect::CreateUpload { bucket, .. } => {
                 let upload = self.buckets.get_mut(bucket).and_then(|home| home.uploads.get_mut(&seq));
@@ -305,6 +306,17 @@ impl Index {
             self.remove_upload(put.bucket, upload);
         }
         Ok(())
+    }
+
+    /// The name of an object whose record cannot be read, unless there is another object of that name.
+    pub(crate) fn add_lost(&mut self, bucket: u64, key: &str, seq: u64) {
+        if self.buckets.get(&bucket).is_some_and(|home| home.object(key).is_none()) {
+            // When it was stored is not known. It must not expire at once.
+            let stamp = Stamp::new(self.newest_ms, 0, false);
+            let bodies = Bodies::from_vec(Vec::new());
+            let entry = Entry { at: Location::LOST, seq, size: 0, stamp, digest: [0; 16], bodies };
+            self.add_object(bucket, key.into(), entry);
+        }
     }
 
     /// An object, in place of the one of its name.

@@ -301,9 +301,8 @@ impl Index {
         self.bodies.get(&id).map(|body| body.at)
     }
 
-    /// Where the blocks of a body are, if there is such a body.
-    pub(crate) fn shares(&self, id: BodyId) -> Option<&Shares> {
-        self.bodies.get(&id).map(|body| &body.shares)
+    pub(crate) fn body_entry(&self, id: BodyId) -> Option<&BodyEntry> {
+        self.bodies.get(&id)
     }
 
     /// Bodies from `id` on.
@@ -316,9 +315,10 @@ impl Index {
         self.body(id) == Some(Location::LOST)
     }
 
-    /// Whether any body is referred to whose record is nowhere.
+    /// Whether the record of any object, or of any body that is referred to, is lost.
     pub(crate) fn has_lost(&self) -> bool {
-        self.bodies.iter().any(|(_, body)| body.at == Location::LOST)
+        let lost = |at| at == Location::LOST;
+        self.bodies.iter().any(|(_, body)| lost(body.at)) || self.objects().any(|(.., entry)| lost(entry.at))
     }
 
     /// Every object: bucket, key, entry.

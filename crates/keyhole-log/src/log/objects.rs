@@ -2,7 +2,7 @@
 
 use super::{Body, Located, Log, Request, body_draft, draft, within};
 use crate::disk::Disk;
-use crate::error::{Damage, Error};
+use crate::error::{Damage, Error, LOST_OBJECT};
 use crate::index::{Entry, Location, Outcome};
 use crate::limits::{HEAD_MAX, KEY_MAX, LABELS_MAX};
 use crate::sabotage::{self, Sabotage};
@@ -121,6 +121,9 @@ impl<D: Disk> Log<D> {
         let mut state = self.shared().lock();
         let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
         let Some(entry) = home.object(key) else { return Ok(None) };
+        if entry.at == Location::LOST {
+            return Err(named(Damage::error(LOST_OBJECT, 0), bucket, key));
+        }
         let (at, seq, bodies) = (entry.at, entry.seq, entry.bodies.clone());
         let ahead = match *bodies.as_slice() {
             [body] => state.index.body(body).filter(|of_body| of_body.is_ahead_of(at)).map(|of_body| (body, of_body)),

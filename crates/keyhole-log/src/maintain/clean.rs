@@ -9,10 +9,11 @@ use futures_channel::oneshot;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::Maintenance;
+use super::aside::Unread;
 use crate::body::{add_block, run_blocks, with_starts};
 use crate::commit::Draft;
 use crate::disk::Disk;
-use crate::error::{Damage, Error};
+use crate::error::{Damage, Error, UNREADABLE};
 use crate::index::{Effect, Location};
 use crate::limits::{CHUNKS_MAX, CLEAN_LIVE_MAX, PAGE, RUNS_MAX};
 use crate::log::{Located, Request, read_record, read_verified};
@@ -114,27 +115,32 @@ impl<D: Disk> Maintenance<D> {
                 candidates.into_iter().next().filter(|best| state.fits(best.kind, best.live))
             };
             let Some(Candidate { number, kind, .. }) = candidate else { break };
-            let sound = match kind {
+            let unread = match kind {
                 Kind::Meta => self.clean_records(number).await?,
                 Kind::Body => self.clean_blocks(number).await?,
             };
-            let mut state = self.shared.lock();
-            if state.index.live.of(number) == 0 {
-                state.condemn_dead();
-                state.counters.cleaner.segments_cleaned += 1;
-                cleaned += 1;
-            } else if sound {
+            let is_left = {
+                let mut state = self.shared.lock();
+                let is_left = state.index.live.of(number) > 0;
+                if !is_left {
+                    state.condemn_dead();
+                    state.counters.cleaner.segments_cleaned += 1;
+                    cleaned += 1;
+                }
+                is_left
+            };
+            match unread.is_empty() {
                 // A request has it in use just now.
-                self.unmovable.insert(number);
-            } else {
-                self.damaged.insert(number);
+                true if is_left => drop(self.unmovable.insert(number)),
+                false if is_left => self.put_aside(number, unread).await,
+                _ => {}
             }
         }
         Ok(cleaned)
     }
 
-    /// Moves the live records of a segment; `false`: not all of it could be read.
-    async fn clean_records(&self, number: u32) -> Result<bool, Error> {
+    /// Moves the live records of a segment; the result is what could not be read.
+    async fn clean_records(&self, number: u32) -> Result<Unread, Error> {
         let (start, end, generation) = {
             let state = self.shared.lock();
             let segment = state.segments.table[number as usize];
@@ -142,7 +148,7 @@ impl<D: Disk> Maintenance<D> {
         };
         let disk = Rc::clone(&self.context.disk);
         let mut window = Window::new(disk.as_ref(), end, end);
-        let (mut at, mut sound) = (start + PAGE as u64, true);
+        let (mut at, mut unread) = (start + PAGE as u64, Unread::default());
         let (mut drafts, mut space) = (Vec::new(), 0);
         let mut moves = FuturesUnordered::new();
         while at < end {
@@ -152,7 +158,8 @@ impl<D: Disk> Maintenance<D> {
             let found = record::verify(bytes, &self.shared.store, at);
             let Some(found) = found.filter(|found| found.header.generation == generation) else {
                 // What is behind it in its batch is not looked for: if it was live, the segment stays as it is.
-                sound = false;
+                let what = window.unreadable(at..at + 1).map_or("a record that does not verify", |_| UNREADABLE);
+                unread.record.get_or_insert_with(|| Damage::new(what, at));
                 at = align_up(at + 1, PAGE as u64);
                 continue;
             };
@@ -176,7 +183,7 @@ impl<D: Disk> Maintenance<D> {
         while let Some(moved) = moves.next().await {
             moved?;
         }
-        Ok(sound)
+        Ok(unread)
     }
 
     fn draft_if_live(&self, found: &record::Record<'_>, at: u64) -> Option<Draft> {
@@ -195,9 +202,9 @@ impl<D: Disk> Maintenance<D> {
         self.log.write(Request { drafts, holds, relaxed: true, ..Request::default() })
     }
 
-    /// Moves the live blocks of a segment; `false`: not all of it could be read.
-    async fn clean_blocks(&self, number: u32) -> Result<bool, Error> {
-        let (mut from, mut sound) = (BodyId(0), true);
+    /// Moves the live blocks of a segment; the result is what could not be read.
+    async fn clean_blocks(&self, number: u32) -> Result<Unread, Error> {
+        let (mut from, mut unread) = (BodyId(0), Unread::default());
         // The records of many bodies share a batch: in one of its own each would take a page.
         let mut moved = MovedBodies::default();
         loop {
@@ -205,7 +212,7 @@ impl<D: Disk> Maintenance<D> {
             for body in bodies {
                 match self.move_body(body, number, &mut moved).await {
                     Ok(()) => {}
-                    Err(Error::Damaged(_)) => sound = false,
+                    Err(Error::Damaged(damage)) => drop(unread.bodies.insert(body, *damage)),
                     Err(error) => return Err(error),
                 }
                 if moved.space >= MOVE_COMMIT {
@@ -218,7 +225,7 @@ impl<D: Disk> Maintenance<D> {
             }
         }
         self.end_moves(&mut moved).await?;
-        Ok(sound)
+        Ok(unread)
     }
 
     /// Writes the records of the bodies whose blocks have been moved.

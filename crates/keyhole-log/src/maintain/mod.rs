@@ -9,6 +9,7 @@
 //! pressure the steps are: clean some segments, checkpoint, clean some more, checkpoint, which frees the first ones, and so on.
 //! Nobody waits for that as long as there are others: what waits to be freed is counted on.
 
+mod aside;
 mod checkpoint;
 mod clean;
 
@@ -56,7 +57,7 @@ pub struct Maintenance<D: Disk> {
     opened: u64,
     /// Segments in which something could not be moved, until the next checkpoint.
     unmovable: BTreeSet<u32>,
-    /// Segments in which something could not be read: left alone.
+    /// Segments in which something could not be read: they are put aside until the log is closed.
     damaged: BTreeSet<u32>,
     /// The superblock copy whose last write failed for want of space; without such a failure the first.
     suspect: usize,
@@ -181,7 +182,8 @@ impl<D: Disk> Maintenance<D> {
     /// What could not be done now may be possible when something has been deleted.
     fn failed(&self, error: &Error, hopes: u64) {
         let mut state = self.shared.lock();
-        if matches!(error, Error::Full) {
+        // Neither is an error of the system better a moment later.
+        if matches!(error, Error::Full | Error::Io(_)) {
             state.maintenance.give_up(hopes);
             // It would be tried again at once.
             state.maintenance.since_checkpoint = 0;

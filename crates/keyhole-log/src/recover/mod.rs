@@ -29,6 +29,7 @@ use crate::segments::Segments;
 use crate::shared::{MaintenanceState, Shared, Slot, State, Sync};
 use crate::wire::superblock::{Superblock, VERSION};
 
+use base::Base;
 use scan::Store;
 pub(crate) use window::Window;
 
@@ -186,7 +187,7 @@ pub(crate) async fn recover<D: Disk>(disk: &D, options: RecoverOptions) -> Resul
     let mut store = scan::scan(disk, &superblock, &headers, &base).await?;
     tails::cut(disk, &superblock, &mut store, &base).await?;
     let mut replayed = replay::replay(disk, &superblock, &mut base, &mut store, options.extents).await?;
-    let index = replayed.index;
+    let mut index = replayed.index;
     damaged.append(&mut store.damage);
     damaged.append(&mut replayed.damaged);
     if store.file_len < SEGMENTS_START + store.table.len() as u64 * superblock.segment_len {
@@ -194,6 +195,7 @@ pub(crate) async fn recover<D: Disk>(disk: &D, options: RecoverOptions) -> Resul
     }
     // A checkpoint that was found damaged is not found once more among the records.
     store.suspects.retain(|suspect| base.bad.iter().all(|bad| bad.offset() != suspect.damage.offset));
+    keep_lost(&mut index, &store.suspects, &replayed.newest, &base);
     name_suspects(&index, std::mem::take(&mut store.suspects), &mut damaged);
     let recovery = Recovery {
         records: replayed.records,
@@ -394,7 +396,7 @@ fn name_past_the_end(index: &Index, superblock: &Superblock, store: &Store, dama
             if store.bad_bodies.contains_key(id) {
                 return None; // It has been named.
             }
-            let shares = index.shares(*id)?.as_slice().iter();
+            let shares = index.body_entry(*id)?.shares.as_slice().iter();
             // Where in the segment they are is in the body's record alone; there must be room for them ahead of the end.
             let mut starts = shares.map(|share| {
                 let start = SEGMENTS_START + u64::from(share.segment) * superblock.segment_len;
@@ -411,9 +413,21 @@ fn name_past_the_end(index: &Index, superblock: &Superblock, store: &Store, dama
     }
 }
 
+/// Keeps the names of objects whose records were durable and cannot be read, so that they stay listed, as damaged, until they are
+/// overwritten or deleted. Where there is an older object of the name it stays: the name may be what is damaged in the record.
+fn keep_lost(index: &mut Index, suspects: &[scan::Suspect], newest: &replay::Newest, base: &Base) {
+    for scan::Suspect { name, stored, .. } in suspects {
+        let Some((name, seq)) = name.as_ref().zip(*stored) else { continue };
+        let is_newest = newest.get(name).is_none_or(|newest| *newest < seq);
+        if !base.covers(seq) && is_newest {
+            index.add_lost(name.0, &name.1, seq);
+        }
+    }
+}
+
 /// Says of damaged records which object they may have been about, as far as it can still be read.
 fn name_suspects(index: &Index, suspects: Vec<scan::Suspect>, damaged: &mut Vec<Damage>) {
-    for scan::Suspect { damage, name } in suspects {
+    for scan::Suspect { damage, name, .. } in suspects {
         damaged.push(match name {
             Some((bucket, key)) => damage.of(index.bucket_by_id(bucket).map(|bucket| bucket.name()), Some(&key)),
             None => damage,

@@ -12,12 +12,15 @@ use super::again::{Again, BatchStart, Reread, Rereader};
 use super::base::Base;
 use super::scan::{MovedRecord, Scan, Store};
 use crate::disk::Disk;
-use crate::error::{Damage, Error};
+use crate::error::{Damage, Error, LOST_OBJECT};
 use crate::index::{Effect, Index, Location};
 use crate::log::read_record_if;
 use crate::types::BodyId;
 use crate::wire::payload::Payload;
 use crate::wire::superblock::Superblock;
+
+/// The highest sequence number of a record that stores or deletes an object, by bucket (identity) and key.
+pub(super) type Newest = BTreeMap<(u64, String), u64>;
 
 /// What came of it.
 pub(super) struct Replayed {
@@ -28,6 +31,8 @@ pub(super) struct Replayed {
     pub(super) extents: Vec<(u64, u32)>,
     /// What refers to something that is not there.
     pub(super) damaged: Vec<Damage>,
+    /// Of the names in damaged records; 0 where no record of the name counts.
+    pub(super) newest: Newest,
 }
 
 /// Builds the index from the checkpoint and the records that count.
@@ -39,7 +44,8 @@ pub(super) async fn replay<D: Disk>(
     extents: bool,
 ) -> Result<Replayed, Error> {
     let index = std::mem::take(&mut base.index);
-    let replayed = Replayed { index, records: 0, extents: Vec::new(), damaged: Vec::new() };
+    let newest = store.suspects.iter().filter_map(|suspect| suspect.name.clone()).map(|name| (name, 0)).collect();
+    let replayed = Replayed { index, records: 0, extents: Vec::new(), damaged: Vec::new(), newest };
     let scans = std::mem::take(&mut store.scans);
     store.begin_bodies(base);
     let mut replay =
@@ -169,6 +175,7 @@ impl Replay<'_> {
                 return;
             }
         }
+        self.replayed.note_newest(&record);
         let Replayed { index, damaged, .. } = &mut self.replayed;
         if self.base.covers(record.seq) {
             // Written again since, or out of date.
@@ -197,6 +204,21 @@ fn missing(index: &Index, until: u64, at: Location, effect: &Effect) -> Option<D
 }
 
 impl Replayed {
+    /// Remembers the newest record of a name that a damaged record has as well.
+    fn note_newest(&mut self, record: &Reread) {
+        if self.newest.is_empty() {
+            return;
+        }
+        let (bucket, key) = match &record.effect {
+            Effect::Put(put) => (put.bucket, &put.key),
+            Effect::Delete { bucket, key } => (*bucket, key),
+            _ => return,
+        };
+        if let Some(newest) = self.newest.get_mut(&(bucket, key.0.to_string())) {
+            *newest = record.seq.max(*newest);
+        }
+    }
+
     /// Reports objects whose bodies are not there.
     fn name_lost(&mut self, bad_bodies: &BTreeMap<BodyId, Damage>) {
         let index = &self.index;
@@ -204,6 +226,9 @@ impl Replayed {
             return;
         }
         for (bucket, key, entry) in index.objects() {
+            if entry.at == Location::LOST {
+                self.damaged.push(Damage::new(LOST_OBJECT, 0).of(Some(bucket), Some(key)));
+            }
             for id in entry.bodies.as_slice() {
                 let lost = || Damage::new("an object whose body's record is lost", entry.at.offset());
                 let bad = bad_bodies.get(id).cloned().or_else(|| index.is_lost(*id).then(lost));

@@ -53,6 +53,8 @@ pub(super) struct MovedRecord {
 pub(super) struct Suspect {
     pub(super) damage: Damage,
     pub(super) name: Option<(u64, String)>,
+    /// Sequence number of the record, if it was one that stored an object.
+    pub(super) stored: Option<u64>,
 }
 
 /// What one segment of records holds.
@@ -678,10 +680,11 @@ impl<D: Disk> Reader<'_, D> {
             Some(page) => Damage::new(UNREADABLE, page.max(batch.stopped)),
             None => Damage::new("a record that does not verify", batch.stopped),
         };
-        let mut name = None;
+        let (mut name, mut stored) = (None, None);
         if let Some(claim) = batch.claim {
             let bytes = window.bytes(batch.stopped, claim.len as usize).await?;
             let payload = record::suspect(bytes).and_then(|(kind, payload)| Payload::parse(kind, payload));
+            stored = matches!(payload, Some(Payload::ObjectPut(_))).then_some(claim.seq);
             name = payload.as_ref().and_then(|payload| match payload {
                 Payload::ObjectPut(put) => Some((put.bucket, put.key.to_owned())),
                 Payload::Tombstone { bucket, key, .. } => Some((*bucket, (*key).to_owned())),
@@ -690,7 +693,7 @@ impl<D: Disk> Reader<'_, D> {
             });
         }
         scan.damaged = true;
-        scan.suspects.push(Suspect { damage, name });
+        scan.suspects.push(Suspect { damage, name, stored });
         Ok(())
     }
 }
@@ -767,7 +770,7 @@ impl Scan {
         };
         (self.damaged, self.lost) = (self.damaged || lost, self.lost || lost);
         self.spoiled = true;
-        self.suspects.push(Suspect { damage, name: None });
+        self.suspects.push(Suspect { damage, name: None, stored: None });
     }
 
     /// Of a segment whose header could not be read, the first record tells the generation.

@@ -54,7 +54,7 @@ pub(super) async fn cut<D: Disk>(
                 // A torn write is no news, but a sector that cannot be read is.
                 if damage.what == UNREADABLE {
                     let name = reader.name_of(*id, record.batch).await?;
-                    suspects.push(Suspect { damage, name });
+                    suspects.push(Suspect { damage, name, stored: None });
                 }
                 cuts.insert(scan.number, record.batch);
                 break; // What follows in this segment goes with it.

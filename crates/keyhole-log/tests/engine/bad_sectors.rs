@@ -10,7 +10,7 @@ use futures_executor::LocalPool;
 
 use keyhole_log::limits::{PAGE, SEGMENT_LEN_MIN, SEGMENTS_START};
 use keyhole_log::{
-    CheckOptions, Condition, Content, CreateUpload, Damage, Error, Log, PutObject, PutPart, Report, check,
+    CheckOptions, CleanerStats, Condition, Content, CreateUpload, Damage, Error, Log, PutObject, PutPart, Report, check,
 };
 
 use crate::support::store::{Store, bytes, etag, format, options, read, write_body};
@@ -411,4 +411,121 @@ fn an_error_that_is_not_the_mediums_ends_the_opening() {
     medium.borrow_mut().failing_reads = 1;
     medium.borrow_mut().read_error = 12; // ENOMEM
     assert!(matches!(Store::open_with(&medium, options(1)), Err(Error::Io(_))));
+}
+
+/// Overwrites objects many times beside cold ones; what the cleaner has done, and what it has found. `bad`: a sector of one of the
+/// cold objects cannot be read.
+fn under_pressure(len: usize, bad: bool) -> (CleanerStats, Vec<Damage>) {
+    let medium = Medium::new(27);
+    let capacity = SEGMENTS_START + 24 * SEGMENT_LEN_MIN;
+    format(&medium, capacity).unwrap();
+    let mut store = Store::maintained(&medium, options(1)).unwrap();
+    let log = store.log();
+    // Spread over most of the file, so that space is to be had only by cleaning.
+    let (cold, hot) = (8 * 200_000 / len as u64, 20);
+    let rounds = 4 * capacity as usize / (hot * len);
+    store.run(async {
+        log.create_bucket("hot", 1).await.unwrap();
+        for i in 0..cold {
+            put(&log, "hot", &format!("cold {i}"), 1000 + i, len).await.unwrap();
+            for key in 0..hot {
+                put(&log, "hot", &format!("{key}"), 1, len).await.unwrap();
+            }
+            // Before anything has been moved: later cold objects stand among themselves.
+            if bad && i == 3 {
+                let page = bytes(1003, len)[8..PAGE].to_vec();
+                let at = medium.borrow().find(&page).unwrap();
+                medium.borrow_mut().unreadable.insert(at / PAGE as u64 * PAGE as u64);
+            }
+        }
+    });
+    store.run(async {
+        for round in 0..rounds {
+            for key in 0..hot {
+                let done = put(&log, "hot", &format!("{key}"), round as u64, len).await;
+                done.unwrap_or_else(|error| panic!("round {round} of {rounds}: {error}"));
+            }
+        }
+    });
+    let names: Vec<String> = (0..cold).map(|i| format!("cold {i}")).collect();
+    let expected: Vec<_> = names.iter().zip(1000..).map(|(key, seed)| ("hot", &**key, seed, len)).collect();
+    let lost = store.run(look(&log, &expected));
+    assert_eq!(lost.len(), usize::from(bad), "{lost:?}");
+    let (stats, findings) = (log.shared().stats(), log.shared().take_findings());
+    assert_eq!(log.shared().take_findings(), []);
+    assert!(!stats.poisoned && !stats.full);
+    (stats.cleaner, findings)
+}
+
+/// A cold object with a bad sector, in a block or in a record: its segment is put aside, the object is named once, and cleaning goes
+/// on for the price that it has without.
+#[test]
+fn cleaning_goes_on_beside_a_bad_sector() {
+    for len in [200_000, 40_000] {
+        let (sound, none) = under_pressure(len, false);
+        assert_eq!((none.as_slice(), sound.damaged, sound.segments_set_aside), (&[][..], 0, 0));
+        let (stats, findings) = under_pressure(len, true);
+        let named: Vec<_> = findings.iter().map(|damage| damage.key.as_deref()).collect();
+        assert_eq!(named, [Some("cold 3")], "{findings:?}");
+        assert_eq!((stats.damaged, stats.segments_set_aside), (1, 1));
+        assert!(stats.checkpoints <= 2 * sound.checkpoints + 4, "{stats:?}, without the bad sector {sound:?}");
+        // One segment in 24 less to clean in: those that are cleaned are fuller.
+        assert!(stats.bytes_moved <= 4 * sound.bytes_moved + (4 << 20), "{stats:?}, without the bad sector {sound:?}");
+        println!("{len}: {stats:?}, without the bad sector {sound:?}");
+    }
+}
+
+/// An object whose record is lost and whose name is known stays listed as damaged, through checkpoints and openings, until it is
+/// overwritten or deleted.
+#[test]
+fn lost_object_stays_listed_until_it_is_overwritten_or_deleted() {
+    let image = sample();
+    let medium = Medium::new(28);
+    for overwritten in [true, false] {
+        lay(&medium, &image, PAGE, Fault::Dead);
+        let at = medium.borrow().find(b"head of 12").unwrap();
+        medium.borrow_mut().bytes()[at as usize] ^= 1;
+        medium.borrow_mut().reload();
+        let name = ("photos".to_owned(), "newest block".to_owned());
+        for opening in 0..3 {
+            let report = check_with(&medium, false).unwrap();
+            let found = report.findings.iter().filter(|finding| finding.damage.key.as_deref() == Some(&name.1));
+            assert_eq!(found.count(), 1, "opening {opening}: {:?}", report.findings);
+            let mut store = Store::maintained(&medium, options(1)).unwrap();
+            let named: Vec<_> = store.recovery.damaged.iter().filter_map(|damage| damage.key.as_deref()).collect();
+            assert_eq!(named, ["newest block"], "opening {opening}");
+            let log = store.log();
+            let lost = store.run(look(&log, &OBJECTS));
+            let [(lost, Some(damage))] = &lost.into_iter().collect::<Vec<_>>()[..] else { panic!("one is lost") };
+            assert_eq!(
+                (lost, damage.bucket.as_deref(), damage.key.as_deref()),
+                (&name, Some("photos"), Some("newest block"))
+            );
+            assert_eq!(store.run(scrub(&log)), BTreeSet::from([name.clone()]));
+            let list = keyhole_log::ListObjects { prefix: name.1.clone(), limit: 10, ..Default::default() };
+            assert_eq!(log.list_objects(&name.0, &list).unwrap().entries.len(), 1);
+            store.run(log.checkpoint()).unwrap();
+            drop(log);
+            store.close();
+            medium.borrow_mut().crash(Crash::Lost);
+            medium.borrow_mut().reload();
+        }
+        let mut store = Store::maintained(&medium, options(1)).unwrap();
+        let log = store.log();
+        store.run(async {
+            if overwritten {
+                put(&log, &name.0, &name.1, 12, 80_000).await.unwrap();
+                assert_eq!(look(&log, &OBJECTS).await, BTreeMap::new());
+            } else {
+                assert!(log.delete_object(&name.0, &name.1, 1, Condition::None).await.unwrap());
+                assert!(log.object(&name.0, &name.1).await.unwrap().is_none());
+            }
+            log.checkpoint().await.unwrap();
+        });
+        drop(log);
+        store.close();
+        medium.borrow_mut().crash(Crash::Lost);
+        medium.borrow_mut().reload();
+        assert_eq!(check_with(&medium, false).unwrap().findings, []);
+    }
 }

@@ -290,7 +290,11 @@ fn buckets(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
 
 fn damage(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     let damage = &status.damage;
-    let places = [([("found_by", "start")], damage.at_start), ([("found_by", "scrub")], damage.scrubs.damaged)];
+    let places = [
+        ([("found_by", "start")], damage.at_start),
+        ([("found_by", "cleaner")], damage.cleaner),
+        ([("found_by", "scrub")], damage.scrubs.damaged),
+    ];
     let samples = places.iter().map(|(labels, count)| (&labels[..], *count));
     out.counters("keyhole_damage", "Places where damage was found, by what has found it", None, samples)?;
     out.counter("keyhole_scrubs", "Scrubs that came to their end", None, damage.scrubs.completed)?;

@@ -174,7 +174,7 @@ fn process(status: &Status) -> Table {
         Row::new("time of processors", [Datum::new(span(process.cpu_s), process.cpu_s)]),
         Row::new("file descriptors", [Datum::count(process.open_fds)]),
         Row::new("last scrub", [scrubbed]),
-        Row::new("places with damage", [Datum::count(damage.at_start + damage.scrubs.damaged)]),
+        Row::new("places with damage", [Datum::count(damage.at_start + damage.cleaner + damage.scrubs.damaged)]),
     ];
     table("Node", &["", ""], rows, "")
 }

@@ -33,11 +33,12 @@ impl Monitor {
         let newest_ms = stats.as_ref().map_or(0, |stats| stats.newest_ms);
         let clock = clock(&told, System.now_ms(), newest_ms);
         let damaged_at_start = self.damaged_at_start.load(Ordering::Relaxed);
+        let cleaner = stats.as_ref().map_or(0, |stats| stats.cleaner.damaged);
         let found = Found {
             phase: self.phase(),
             stats: stats.as_ref(),
             quiet: &quiet,
-            damaged: damaged_at_start + told.scrubs.damaged,
+            damaged: damaged_at_start + cleaner + told.scrubs.damaged,
             clock: &clock,
             absence: told.absence.as_deref(),
         };
@@ -60,7 +61,7 @@ impl Monitor {
             },
             buckets: buckets.into_iter().map(BucketStatus::from).collect(),
             buckets_left_out,
-            damage: Damages { at_start: damaged_at_start, scrubs: told.scrubs },
+            damage: Damages { at_start: damaged_at_start, cleaner, scrubs: told.scrubs },
             clock,
             process: ProcessStatus::read(),
             store: stats.as_ref().map(StoreStatus::from),

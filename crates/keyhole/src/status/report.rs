@@ -235,6 +235,8 @@ pub(crate) struct BucketStatus {
 pub(crate) struct Damages {
     /// Places where recovery has found damage.
     pub(crate) at_start: u64,
+    /// Objects and uploads that the cleaner has found damaged.
+    pub(crate) cleaner: u64,
     pub(crate) scrubs: Scrub,
 }
 

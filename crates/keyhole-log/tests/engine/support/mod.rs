@@ -202,6 +202,11 @@ impl Medium {
         self.current[at as usize] ^= mask;
     }
 
+    /// Where these bytes are that reads see.
+    pub(crate) fn find(&self, bytes: &[u8]) -> Option<u64> {
+        self.current.windows(bytes.len()).position(|window| window == bytes).map(|at| at as u64)
+    }
+
     /// After [`bytes`](Self::bytes).
     pub(crate) fn reload(&mut self) {
         self.current = self.durable.clone();

@@ -1,0 +1,125 @@
+//! Segments that are put aside: something in them cannot be read, so that they can never be emptied.
+//!
+//! What can be read of such a segment has been moved. It is not tried again while the log is open: each attempt would read the
+//! bad sectors and move blocks for nothing. What is left in it is named, once.
+
+use std::collections::BTreeMap;
+
+use super::Maintenance;
+use crate::disk::Disk;
+use crate::error::Damage;
+use crate::index::{Entry, Location};
+use crate::limits::FINDINGS_MAX;
+use crate::shared::State;
+use crate::types::BodyId;
+
+/// Objects that are looked at under the lock at a time.
+const OBJECTS_AT_A_TIME: usize = 4096;
+
+/// What could not be read of a segment.
+#[derive(Debug, Default)]
+pub(super) struct Unread {
+    /// The first record.
+    pub(super) record: Option<Damage>,
+    /// Of each body.
+    pub(super) bodies: BTreeMap<BodyId, Damage>,
+}
+
+impl Unread {
+    pub(super) fn is_empty(&self) -> bool {
+        self.record.is_none() && self.bodies.is_empty()
+    }
+}
+
+/// Where the search for objects goes on: in this bucket, from this key.
+#[derive(Debug, Default)]
+struct Place {
+    bucket: u64,
+    key: String,
+}
+
+impl<D: Disk> Maintenance<D> {
+    /// Puts a segment aside, and names the objects and uploads that are left in it.
+    pub(super) async fn put_aside(&mut self, number: u32, unread: Unread) {
+        self.damaged.insert(number);
+        let (mut place, mut named) = (Some(Place::default()), 0);
+        while let Some(from) = place {
+            let (found, next) = self.shared.lock().left_in(number, &from, &unread);
+            named += found.len();
+            self.find(found);
+            place = next;
+            give_way().await;
+        }
+        if named == 0 {
+            // A record of a bucket, or of a body that only a reader holds.
+            self.find(unread.record.or(unread.bodies.into_values().next()));
+        }
+        self.shared.lock().counters.cleaner.segments_set_aside += 1;
+    }
+
+    fn find(&self, damages: impl IntoIterator<Item = Damage>) {
+        let mut state = self.shared.lock();
+        damages.into_iter().for_each(|damage| state.find(damage));
+    }
+}
+
+/// Lets the other tasks of this thread run.
+async fn give_way() {
+    let mut waited = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return std::task::Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
+impl State {
+    /// Notes damage that was found while the log is open. Beyond [`FINDINGS_MAX`] it is only counted.
+    fn find(&mut self, damage: Damage) {
+        self.counters.cleaner.damaged += 1;
+        if self.maintenance.findings.len() < FINDINGS_MAX {
+            self.maintenance.findings.push(damage);
+        }
+    }
+
+    /// Damage of those of the next objects, and of a bucket's uploads, that have something in this segment; and where to go on.
+    fn left_in(&self, segment: u32, from: &Place, unread: &Unread) -> (Vec<Damage>, Option<Place>) {
+        let mut found = Vec::new();
+        let Some((id, home)) = self.index.next_bucket(from.bucket) else { return (found, None) };
+        let first = if id == from.bucket { &*from.key } else { "" };
+        for (seen, (key, entry)) in home.objects_from(first).enumerate() {
+            if seen == OBJECTS_AT_A_TIME {
+                return (found, Some(Place { bucket: id, key: key.to_owned() }));
+            }
+            let damage = self.damage_of(segment, entry, unread);
+            found.extend(damage.map(|damage| damage.of(Some(home.name()), Some(key))));
+        }
+        for (seq, upload) in home.uploads_from(0) {
+            let bodies =
+                upload.parts((id, seq), 0).filter_map(|part| self.damage_of_body(segment, part.part.body, unread));
+            let damage = self.damage_at(segment, upload.at).into_iter().chain(bodies).next();
+            found.extend(damage.map(|damage| damage.of(Some(home.name()), Some(upload.key()))));
+        }
+        (found, Some(Place { bucket: id + 1, key: String::new() }))
+    }
+
+    fn damage_of(&self, segment: u32, entry: &Entry, unread: &Unread) -> Option<Damage> {
+        let bodies = entry.bodies.as_slice().iter().filter_map(|&body| self.damage_of_body(segment, body, unread));
+        self.damage_at(segment, entry.at).into_iter().chain(bodies).next()
+    }
+
+    fn damage_of_body(&self, segment: u32, id: BodyId, unread: &Unread) -> Option<Damage> {
+        let body = self.index.body_entry(id)?;
+        let here = body.shares.as_slice().iter().any(|share| share.segment == segment);
+        let damage = unread.bodies.get(&id).filter(|_| here).cloned();
+        damage.or_else(|| self.damage_at(segment, body.at))
+    }
+
+    fn damage_at(&self, segment: u32, at: Location) -> Option<Damage> {
+        let here = at != Location::LOST && self.segments.number(at.offset()) == Some(segment);
+        here.then(|| Damage::new("a record that cannot be read", at.offset()))
+    }
+}

@@ -8,6 +8,7 @@ mod objects;
 mod order;
 mod read_only;
 mod trouble;
+mod unwritable;
 mod uploads;
 
 mod support;

@@ -17,11 +17,18 @@ pub(crate) struct Numbers {
     recent: VecDeque<u8>,
     /// Records that are written and not durable, so that the next sync makes them durable.
     written: Vec<u64>,
+    /// The watermark is not above this, if there is such a bound.
+    bound: Option<u64>,
 }
 
 impl Numbers {
     pub(crate) fn new(next: u64) -> Self {
-        Numbers { next, recent: VecDeque::new(), written: Vec::new() }
+        Numbers { next, recent: VecDeque::new(), written: Vec::new(), bound: None }
+    }
+
+    /// Keeps the watermark at or below `bound` from now on; `None`: no longer.
+    pub(crate) fn set_bound(&mut self, bound: Option<u64>) {
+        self.bound = bound;
     }
 
     fn take(&mut self, flags: u8) -> u64 {
@@ -105,13 +112,25 @@ impl Numbers {
     /// Every record with a number up to this is durable, or does not exist.
     pub(crate) fn watermark(&self) -> u64 {
         let oldest = self.recent.iter().position(|flags| flags & OUTSTANDING != 0).unwrap_or(self.recent.len());
-        self.first() + oldest as u64 - 1
+        let known = self.first() + oldest as u64 - 1;
+        self.bound.map_or(known, |bound| known.min(bound))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bounded_watermark_stays_until_the_bound_goes() {
+        let mut numbers = Numbers::new(100);
+        numbers.set_bound(Some(7));
+        let seq = numbers.record();
+        numbers.durable([seq]);
+        assert_eq!(numbers.watermark(), 7);
+        numbers.set_bound(None);
+        assert_eq!(numbers.watermark(), seq);
+    }
 
     #[test]
     fn the_watermark_waits_for_the_oldest() {

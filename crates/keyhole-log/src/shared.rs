@@ -117,6 +117,8 @@ pub(crate) struct MaintenanceState {
     pub(crate) asleep: Option<oneshot::Sender<()>>,
     /// Bytes of records since the newest checkpoint was begun.
     pub(crate) since_checkpoint: u64,
+    /// Checkpoints to be written before the cuts of the opening are final, and watermarks may rise.
+    pub(crate) unsettled: usize,
     /// Bytes of the newest checkpoint.
     pub(crate) checkpoint_len: u64,
     /// Objects are dropped, the oldest first, when there is no other way to make room.

@@ -204,7 +204,11 @@ fn hold_device(place: &Place, options: &StoreOptions) -> Result<Held, String> {
 
 fn hold_file(place: &Place, options: &StoreOptions) -> Result<Held, String> {
     let path = place.medium();
-    let is_there = fs::exists(&path).map_err(|error| format!("cannot look into {}: {error}", place.data.display()))?;
+    let is_there = match fs::exists(&path) {
+        // Whoever makes the directory says what stands in the way.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory && options.make != Make::Never => false,
+        is_there => is_there.map_err(|error| format!("cannot look into {}: {error}", place.data.display()))?,
+    };
     if !is_there {
         // Before anything is made.
         marker::refuse_missing(place)?;
@@ -248,7 +252,7 @@ fn open_file(path: &Path, read_only: Option<&str>) -> Result<Option<(File, Optio
     };
     match opened {
         Ok(opened) => Ok(Some(opened)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(format!("cannot open {}: {error}", path.display())),
     }
 }

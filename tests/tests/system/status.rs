@@ -451,9 +451,11 @@ fn a_disk_that_fails_is_told() {
     assert_eq!((ready.status, &ready.text()[..10]), (503, "poisoned: "));
     assert!(text_of(&node, "/").contains("Refuses writes"));
     let (wrote, said) = ends(1, &["status", node.data().to_str().unwrap()]);
-    assert!(wrote.contains("not ready") && wrote.contains("! poisoned: A write or a sync has failed"), "{wrote}");
+    assert!(wrote.contains("not ready") && wrote.contains("! poisoned: A sync failed: Input/output error"), "{wrote}");
     assert!(said.contains("poisoned"), "{said}");
     assert_eq!(node.send(&Request::new("GET", "/bucket")).status, 200, "reads go on");
+    let refused = node.send(&object("PUT", "refused").body("x")).expect(503);
+    assert_eq!(refused.element("Code").as_deref(), Some("ServiceUnavailable"));
 }
 
 #[test]

@@ -22,8 +22,25 @@ use crate::wire::payload::Payload;
 use crate::wire::superblock::Superblock;
 
 impl<D: Disk> Maintenance<D> {
-    /// Writes a checkpoint, and frees what waited for it.
+    /// Writes a checkpoint, and frees what waited for it; more than one where the cuts of the opening are not final before.
     pub(super) async fn checkpoint(&mut self) -> Result<(), Error> {
+        loop {
+            self.checkpoint_once().await?;
+            let mut state = self.shared.lock();
+            let State { maintenance, numbers, .. } = &mut *state;
+            match maintenance.unsettled {
+                0 => return Ok(()),
+                1 => {
+                    maintenance.unsettled = 0;
+                    numbers.set_bound(None);
+                    return Ok(());
+                }
+                _ => maintenance.unsettled -= 1,
+            }
+        }
+    }
+
+    async fn checkpoint_once(&mut self) -> Result<(), Error> {
         self.shared.check_poison()?;
         self.shared.checkpointing.store(true, Ordering::Relaxed);
         let result = self.write_checkpoint().await;

@@ -342,7 +342,7 @@ impl State {
         let after = (4 * self.maintenance.checkpoint_len).clamp(CHECKPOINT_AFTER_MIN, CHECKPOINT_AFTER_MAX);
         // In a small file there are few segments: a checkpoint comes more often, for what it takes is a small part of it.
         let after = after.min((self.segments.capacity / 8).max(self.segments.len));
-        self.maintenance.since_checkpoint > after
+        self.maintenance.since_checkpoint > after || (self.maintenance.unsettled > 0 && self.is_changed())
     }
 
     /// Whether anything has been written since the newest checkpoint.

@@ -21,8 +21,8 @@ use crate::disk::{Disk, is_full};
 use crate::error::{Damage, Error};
 use crate::index::Index;
 use crate::limits::{
-    CAPACITY_MAX, NUMBER_JUMP, PAGE, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_MAX, SEGMENTS_START, SUPERBLOCK_AT,
-    WORKERS_MAX,
+    CAPACITY_MAX, CHECKPOINTS_KEPT, NUMBER_JUMP, PAGE, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_MAX, SEGMENTS_START,
+    SUPERBLOCK_AT, WORKERS_MAX,
 };
 use crate::numbers::Numbers;
 use crate::segments::Segments;
@@ -137,6 +137,8 @@ pub(crate) struct Recovered {
     pub(crate) recovery: Recovery,
     /// Where the records are that were replayed, if that was asked for, and those of a checkpoint that do not verify.
     replayed: Vec<(u64, u32)>,
+    /// Something has changed since the checkpoint, which an orderly end writes at last.
+    is_changed: bool,
 }
 
 impl Recovered {
@@ -208,8 +210,9 @@ pub(crate) async fn recover<D: Disk>(disk: &D, options: RecoverOptions) -> Resul
         damaged,
     };
     let bad = base.bad.iter().map(|at| (at.offset(), at.len()));
+    let is_changed = replayed.is_changed;
     let replayed = replayed.extents.into_iter().chain(bad).collect();
-    Ok(Recovered { superblock, bad_copy, index, store, recovery, replayed })
+    Ok(Recovered { superblock, bad_copy, index, store, recovery, replayed, is_changed })
 }
 
 /// Opens an object file: reads what is there, cuts unacknowledged tails, and prepares to go on. Where it cannot be written to it
@@ -257,7 +260,7 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared
 
 /// Makes the cuts final and prepares to write: step 11 of opening.
 async fn go_on<D: Disk>(disk: &D, options: &OpenOptions, recovered: &mut Recovered) -> Result<resume::Resumed, Error> {
-    let Recovered { superblock, bad_copy, store: found, recovery, .. } = recovered;
+    let Recovered { superblock, bad_copy, store: found, recovery, is_changed, .. } = recovered;
     let capacity = options.capacity.unwrap_or(superblock.capacity);
     check_capacity(capacity, superblock.segment_len, options.workers)?;
     let in_use = SEGMENTS_START + found.table.len() as u64 * superblock.segment_len;
@@ -268,7 +271,7 @@ async fn go_on<D: Disk>(disk: &D, options: &OpenOptions, recovered: &mut Recover
     let first = found.highest.checked_add(NUMBER_JUMP);
     let first = first.ok_or_else(|| Damage::error("a store whose numbers are used up", 0))?;
     let (writers, sound) = (options.workers + 1, recovery.damaged.is_empty());
-    let mut resumed = resume::resume(disk, superblock, found, writers, first, sound).await?;
+    let mut resumed = resume::resume(disk, superblock, found, writers, first, sound, *is_changed).await?;
     recovery.damaged.append(&mut resumed.unmended);
     let is_older = superblock.version != VERSION;
     if is_older || options.capacity.is_some_and(|capacity| capacity != superblock.capacity) {
@@ -286,6 +289,9 @@ async fn go_on<D: Disk>(disk: &D, options: &OpenOptions, recovered: &mut Recover
         let what = "a copy of the superblock, which cannot be written anew";
         recovery.damaged.push(Damage::mendable(what, SUPERBLOCK_AT[copy]));
         recovery.mended = false;
+    } else if bad_copy.is_none() && resumed.bound.is_some() {
+        // Whether anything can be written at all: the checkpoints that are to come need this.
+        superblock::write(disk, superblock, 1).await?;
     }
     Ok(resumed)
 }
@@ -339,15 +345,19 @@ fn state(
     let ends = slots.iter().map(Slot::end).collect();
     let slot = slots.pop_back();
     segments.without_meta -= slots.iter().filter(|slot| slot.meta.is_some()).count() as u64;
+    let is_settled = resumed.bound.is_none();
     let maintenance = MaintenanceState {
         slot,
+        unsettled: if is_settled { 0 } else { CHECKPOINTS_KEPT },
         checkpoint_len,
         ring: options.ring,
         // Only whether there are any: what was replayed need not be replayed again if there is a checkpoint at the end.
-        since_checkpoint: recovery.records,
+        since_checkpoint: if is_settled { recovery.records } else { recovery.records.max(1) },
         ..MaintenanceState::default()
     };
-    let (numbers, counters) = (Numbers::new(resumed.next_number), Default::default());
+    let mut numbers = Numbers::new(resumed.next_number);
+    numbers.set_bound(resumed.bound);
+    let counters = Default::default();
     State { index, numbers, segments, ends, slots, superblock, counters, maintenance, failed_write: None }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Replayed {
     pub(super) extents: Vec<(u64, u32)>,
     /// What refers to something that is not there.
     pub(super) damaged: Vec<Damage>,
+    /// Whether any of them is not of the log's own or of a checkpoint.
+    pub(super) is_changed: bool,
     /// Of the names in damaged records; 0 where no record of the name counts.
     pub(super) newest: Newest,
 }
@@ -45,7 +47,7 @@ pub(super) async fn replay<D: Disk>(
 ) -> Result<Replayed, Error> {
     let index = std::mem::take(&mut base.index);
     let newest = store.suspects.iter().filter_map(|suspect| suspect.name.clone()).map(|name| (name, 0)).collect();
-    let replayed = Replayed { index, records: 0, extents: Vec::new(), damaged: Vec::new(), newest };
+    let replayed = Replayed { index, records: 0, extents: Vec::new(), damaged: Vec::new(), newest, is_changed: false };
     let scans = std::mem::take(&mut store.scans);
     store.begin_bodies(base);
     let mut replay =
@@ -175,6 +177,7 @@ impl Replay<'_> {
                 return;
             }
         }
+        self.replayed.is_changed |= !matches!(record.effect, Effect::Nothing | Effect::Checkpoint);
         self.replayed.note_newest(&record);
         let Replayed { index, damaged, .. } = &mut self.replayed;
         if self.base.covers(record.seq) {

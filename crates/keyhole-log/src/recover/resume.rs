@@ -3,12 +3,16 @@
 //! What recovery has accepted may still be in a cache: it is synced before anything says that it is durable. Then every segment
 //! that was cut gets a record at the cut, so that the next recovery, which knows of higher watermarks, does not take the cut
 //! batch for one that had been durable.
+//!
+//! Where such a record, a header or a cleared page cannot be written the segment is closed, or left alone, in memory. What is
+//! behind its end then still stands on the medium and must not come to look proven: no record gets a watermark above the one that
+//! recovery found until two checkpoints have been written, from each of which the segment is not read any more.
 
 use super::scan::{Scan, Store};
 use crate::disk::Disk;
 use crate::error::{Damage, Error};
-use crate::limits::{PAGE, SEGMENTS_START};
-use crate::segments::Use;
+use crate::limits::{BLOCKS_IN_FLIGHT, BUFFER_LEN, PAGE, SEGMENTS_START};
+use crate::segments::{Segment, Use};
 use crate::shared::{OpenBody, OpenMeta, Slot};
 use crate::wire::payload::kind;
 use crate::wire::record::{self, Durable, FIRST, LAST};
@@ -25,18 +29,21 @@ pub(super) struct Resumed {
     pub(super) next_number: u64,
     /// Headers that could not be written anew.
     pub(super) unmended: Vec<Damage>,
+    /// The bound of watermarks, where not all could be written that makes the cuts final.
+    pub(super) bound: Option<u64>,
 }
 
 impl Resumed {
     /// What there is where nothing is written: no open segment, and numbers that nobody will take.
     pub(super) fn reading(store: &Store, workers: usize) -> Self {
         let slots = (0..workers).map(|worker| Slot { worker, ..Slot::default() }).collect();
-        Resumed { slots, next_number: store.highest.saturating_add(1), unmended: Vec::new() }
+        Resumed { slots, next_number: store.highest.saturating_add(1), unmended: Vec::new(), bound: None }
     }
 }
 
 /// Syncs, settles the cuts, and deals the open segments out. `next`: the first number to give out. `sound`: nothing is damaged;
-/// otherwise no segment of blocks is appended to, because a lost record may name blocks in it.
+/// otherwise no segment of blocks is appended to, because a lost record may name blocks in it. `doubtful`: the last run did not end
+/// in order, so that a segment of blocks may have a place that cannot be written.
 pub(super) async fn resume<D: Disk>(
     disk: &D,
     superblock: &Superblock,
@@ -44,28 +51,16 @@ pub(super) async fn resume<D: Disk>(
     workers: usize,
     next: u64,
     sound: bool,
+    doubtful: bool,
 ) -> Result<Resumed, Error> {
     disk.sync().await?;
     let scans = std::mem::take(&mut store.scans);
     let mut open: Vec<&Scan> = scans.iter().filter(|scan| !scan.closed && !scan.lost && scan.at < scan.end).collect();
     // Those with most room first; of those with as much, the first.
     open.sort_by_key(|scan| (scan.damaged || scan.spoiled, scan.at - scan.start, scan.number));
-    let mut settler = Settler { disk, superblock, watermark: store.watermark, next, dirty: false };
-    let mut unmended = Vec::new();
-    for header in &store.mend {
-        let start = SEGMENTS_START + u64::from(header.number) * superblock.segment_len;
-        let emit = |page: &mut [u8]| {
-            header.emit(&superblock.store, page);
-        };
-        // Everything in the segment is known without it, until the next opening as well.
-        if settler.page(start, emit).await.is_err() {
-            unmended.push(Damage::mendable("the header of a segment, which cannot be written anew", start));
-        }
-    }
-    for &number in &store.leftovers {
-        let first = SEGMENTS_START + u64::from(number) * superblock.segment_len + PAGE as u64;
-        settler.page(first, |page| page.fill(0)).await?;
-    }
+    let (watermark, unmended) = (store.watermark, Vec::new());
+    let mut settler = Settler { disk, superblock, watermark, next, dirty: false, failed: false, unmended };
+    settler.mend(store).await?;
     // Ahead of what proves that all of it had been there.
     if std::mem::take(&mut settler.dirty) {
         disk.sync().await?;
@@ -82,11 +77,12 @@ pub(super) async fn resume<D: Disk>(
             reserve: false,
         };
         let sound = !scan.damaged && !scan.spoiled;
-        let goes_on = metas.len() < workers && sound && scan.end - scan.at > PAGE as u64;
+        let mut goes_on = metas.len() < workers && sound && scan.end - scan.at > PAGE as u64;
         if !goes_on {
             settler.append(&mut meta, kind::SEGMENT_END).await?;
         } else if !scan.marked || !scan.blank {
-            settler.append(&mut meta, kind::MARK).await?;
+            // Where its end cannot be written, what would come behind it cannot either.
+            goes_on = settler.append(&mut meta, kind::MARK).await?;
         }
         let segment = &mut store.table[meta.number as usize];
         let written = (meta.at - meta.start) as u32;
@@ -104,11 +100,16 @@ pub(super) async fn resume<D: Disk>(
             (segment.used, segment.written, segment.prev) = (Use::Closed(Kind::Meta), written as u32, scan.prev);
         }
     }
+    let mut bodies = Vec::new();
+    for body in if sound { open_bodies(superblock, store) } else { Vec::new() } {
+        // What ended the last run may have been a place here that cannot be written.
+        if bodies.len() < workers && (!doubtful || settler.takes_blocks(&body).await?) {
+            bodies.push(body);
+        }
+    }
     if settler.dirty {
         disk.sync().await?;
     }
-    let mut bodies = if sound { open_bodies(superblock, store) } else { Vec::new() };
-    bodies.truncate(workers);
     for (segment, number) in store.table.iter_mut().zip(0..) {
         if segment.used == Use::Open(Kind::Body) && bodies.iter().all(|body| body.number != number) {
             segment.used = Use::Closed(Kind::Body);
@@ -116,7 +117,8 @@ pub(super) async fn resume<D: Disk>(
     }
     let (mut metas, mut bodies) = (metas.into_iter(), bodies.into_iter());
     let slots = (0..workers).map(|worker| Slot { worker, meta: metas.next(), body: bodies.next() }).collect();
-    Ok(Resumed { slots, next_number: settler.next, unmended })
+    let bound = settler.failed.then_some(settler.watermark);
+    Ok(Resumed { slots, next_number: settler.next, unmended: settler.unmended, bound })
 }
 
 /// Segments of blocks that have room, those with most room first.
@@ -143,11 +145,69 @@ struct Settler<'a, D> {
     next: u64,
     /// Whether anything has been written.
     dirty: bool,
+    /// Whether something could not be written.
+    failed: bool,
+    /// Headers that could not be written anew.
+    unmended: Vec<Damage>,
 }
 
 impl<D: Disk> Settler<'_, D> {
+    /// Writes headers anew, and clears what was begun and has no header. What cannot be written so is not gone on with.
+    async fn mend(&mut self, store: &mut Store) -> Result<(), Error> {
+        let superblock = self.superblock;
+        let start = |number: u32| SEGMENTS_START + u64::from(number) * superblock.segment_len;
+        for header in &store.mend {
+            let emit = |page: &mut [u8]| {
+                header.emit(&superblock.store, page);
+            };
+            if self.page(start(header.number), emit).await? {
+                continue;
+            }
+            // Everything in the segment is known without it, until the next opening as well.
+            let what = "the header of a segment, which cannot be written anew";
+            self.unmended.push(Damage::mendable(what, start(header.number)));
+            let segment = &mut store.table[header.number as usize];
+            if segment.used == Use::Open(Kind::Body) {
+                segment.used = Use::Closed(Kind::Body);
+            }
+        }
+        for &number in &store.leftovers {
+            if !self.page(start(number) + PAGE as u64, |page| page.fill(0)).await? {
+                // With a generation above that of the records in it, a checkpoint says that they are nothing.
+                let generation = self.next;
+                self.next += 1;
+                let len = store.table.len().max(number as usize + 1);
+                store.table.resize(len, Segment::BLANK);
+                store.table[number as usize] = Segment { used: Use::Damaged, generation, ..Segment::BLANK };
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the next blocks of a body could be written to a segment: its unused bytes are overwritten, as far as one body has
+    /// blocks in flight.
+    async fn takes_blocks(&mut self, body: &OpenBody) -> Result<bool, Error> {
+        let end = body.end.min(body.at + (BLOCKS_IN_FLIGHT * BUFFER_LEN) as u64);
+        let mut at = body.at;
+        let mut buf = self.disk.buffer();
+        D::part(&mut buf, 0..BUFFER_LEN).fill(0);
+        self.dirty = true;
+        while at < end {
+            let len = ((end - at) as usize).min(BUFFER_LEN);
+            let (result, back) = self.disk.write(at, buf, 0..len).await;
+            if let Err(error) = result {
+                return if is_of_a_place(&error) { Ok(false) } else { Err(error.into()) };
+            }
+            buf = back;
+            at += len as u64;
+        }
+        Ok(true)
+    }
+
     /// Writes a record of the log's own, in a batch by itself. It says that its segment is durable up to here, as it now is.
-    async fn append(&mut self, meta: &mut OpenMeta, kind: u8) -> Result<(), Error> {
+    /// Whether that could be written.
+    async fn append(&mut self, meta: &mut OpenMeta, kind: u8) -> Result<bool, Error> {
+        let superblock = self.superblock;
         let header = record::Header {
             kind,
             flags: FIRST | LAST,
@@ -160,20 +220,34 @@ impl<D: Disk> Settler<'_, D> {
             witness: Durable::default(),
         };
         self.next += 1;
-        let at = meta.at;
-        self.page(at, |page| meta.prev = header.emit(&self.superblock.store, &[], page)).await?;
-        meta.at += PAGE as u64;
-        Ok(())
+        let (at, mut prev) = (meta.at, meta.prev);
+        if !self.page(at, |page| prev = header.emit(&superblock.store, &[], page)).await? {
+            return Ok(false);
+        }
+        (meta.at, meta.prev) = (at + PAGE as u64, prev);
+        Ok(true)
     }
 
-    /// Writes one page, zero but for what is put into it.
-    async fn page(&mut self, at: u64, emit: impl FnOnce(&mut [u8])) -> Result<(), Error> {
+    /// Writes one page, zero but for what is put into it. Whether that could be done there.
+    async fn page(&mut self, at: u64, emit: impl FnOnce(&mut [u8])) -> Result<bool, Error> {
         let mut buf = self.disk.buffer();
         let page = D::part(&mut buf, 0..PAGE);
         page.fill(0);
         emit(page);
         self.dirty = true;
         let (result, _) = self.disk.write(at, buf, 0..PAGE).await;
-        Ok(result?)
+        match result {
+            Ok(()) => Ok(true),
+            Err(error) if is_of_a_place(&error) => {
+                self.failed = true;
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
+}
+
+/// Whether a failed write may be of its place alone, and not of the whole medium.
+fn is_of_a_place(error: &std::io::Error) -> bool {
+    !matches!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied)
 }

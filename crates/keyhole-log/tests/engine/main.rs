@@ -11,6 +11,7 @@ mod read_only;
 mod reread;
 mod space;
 mod trouble;
+mod unwritable;
 mod uploads;
 mod versions;
 

@@ -132,7 +132,7 @@ fn superblock_copy_that_cannot_be_mended_leaves_the_log_readable() {
     let medium = crashed(Crash::Lost, 3);
     medium.borrow_mut().bytes()[SUPERBLOCK_AT[1] as usize + 20] ^= 1;
     medium.borrow_mut().reload();
-    medium.borrow_mut().unwritable = vec![SUPERBLOCK_AT[1]..SUPERBLOCK_AT[1] + PAGE as u64];
+    medium.borrow_mut().unwritable.push(SUPERBLOCK_AT[1]..SUPERBLOCK_AT[1] + PAGE as u64);
     let mut store = Store::open(&medium, 2);
     assert!(store.recovery.read_only.is_some() && !store.recovery.mended);
     let log = store.log();
@@ -197,9 +197,9 @@ fn failed_write_is_remembered_with_its_offset() {
         log.create_bucket("bucket", 1).await.unwrap();
         put(&log, "a", 1, 100).await.unwrap();
         assert_eq!(log.shared().failed_write(), None);
-        medium.borrow_mut().unwritable = vec![SEGMENTS_START..u64::MAX];
+        medium.borrow_mut().unwritable.push(SEGMENTS_START..u64::MAX);
         assert!(matches!(put(&log, "b", 2, 100).await, Err(Error::Io(_))));
-        medium.borrow_mut().unwritable = vec![];
+        medium.borrow_mut().unwritable.clear();
         medium.borrow_mut().fail_syncs = true;
         assert!(matches!(put(&log, "c", 3, 200_000).await, Err(Error::Poisoned)));
     });

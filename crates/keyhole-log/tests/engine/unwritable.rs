@@ -1,0 +1,299 @@
+//! Places of the medium that take no writes, when the log is opened: what recovery would write there is done without, and whatever
+//! was cut stays cut, with a crash after each step.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use futures_executor::LocalPool;
+use futures_util::task::LocalSpawnExt;
+
+use keyhole_log::limits::{PAGE, SEGMENT_LEN_MIN, SEGMENTS_START, SUPERBLOCK_AT};
+use keyhole_log::{Error, Log, Recovery, SegmentKind, SegmentState, maintenance, open, worker};
+
+use crate::support::store::{Store, get, options, put};
+use crate::support::{CRASHES, Crash, Medium, MemDisk};
+
+const BAD: u64 = PAGE as u64;
+
+/// What each key may be: the seed that was acknowledged last, and those of writes that were not.
+type Model = Rc<RefCell<BTreeMap<String, Vec<Option<u64>>>>>;
+
+/// A medium after a first run, with a place that takes no writes.
+struct Case {
+    medium: Rc<RefCell<Medium>>,
+    model: Model,
+}
+
+/// Where the open segment of a kind ends that has most in it.
+fn end_of(log: &Log<MemDisk>, kind: SegmentKind) -> u64 {
+    let stats = log.shared().stats();
+    let open = stats.segments.iter().filter(|s| s.kind == kind && s.state == SegmentState::Open);
+    let fullest = open.max_by_key(|segment| segment.written).expect("it has been written to");
+    SEGMENTS_START + u64::from(fullest.number) * SEGMENT_LEN_MIN + fullest.written
+}
+
+/// A run that has stored ten objects, and then fails to overwrite one: `mark` says which places are bad from then on.
+fn failed(seed: u64, how: Crash, len: usize, mark: impl Fn(&Log<MemDisk>, &mut Medium)) -> Case {
+    let (medium, store) = Store::fresh(seed, 1);
+    store.close();
+    let mut store = Store::maintained(&medium, options(1)).unwrap();
+    let log = store.log();
+    let model = Model::default();
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        log.checkpoint().await.unwrap();
+        for i in 0..10 {
+            put(&log, &format!("k{i}"), i, if i % 2 == 0 { 1000 } else { 100_000 }).await.unwrap();
+            model.borrow_mut().insert(format!("k{i}"), vec![Some(i)]);
+        }
+        mark(&log, &mut medium.borrow_mut());
+        if put(&log, "k0", 50, len).await.is_err() {
+            model.borrow_mut().insert("k0".to_owned(), vec![Some(0), Some(50)]);
+        } else {
+            model.borrow_mut().insert("k0".to_owned(), vec![Some(50)]);
+        }
+    });
+    drop((log, store));
+    medium.borrow_mut().crash(how);
+    Case { medium, model }
+}
+
+/// Opens the log, stores something, and closes it; or goes as far as the medium lets it.
+fn live(case: &Case, first: u64, stop: Option<u64>) -> (Option<Recovery>, bool) {
+    let medium = Rc::clone(&case.medium);
+    medium.borrow_mut().operations = 0;
+    medium.borrow_mut().stop_after = stop;
+    let (found, done) = (Rc::new(RefCell::new(None)), Rc::new(RefCell::new(false)));
+    let life = {
+        let (found, done, model, medium) = (found.clone(), done.clone(), case.model.clone(), medium);
+        async move {
+            let disk = Rc::new(MemDisk::new(&medium));
+            let (shared, recovery) = open(&*disk, options(1)).await.unwrap();
+            *found.borrow_mut() = Some(recovery);
+            let (log, writer) = worker(shared.clone(), disk.clone());
+            let (keeper, keepers) = maintenance(shared, disk);
+            let client = async move {
+                for i in 0..6 {
+                    let (key, seed) = (format!("k{}", 3 + i), first + i);
+                    model.borrow_mut().get_mut(&key).unwrap().push(Some(seed));
+                    put(&log, &key, seed, if i % 2 == 0 { 2000 } else { 120_000 }).await.unwrap();
+                    model.borrow_mut().insert(key, vec![Some(seed)]);
+                }
+            };
+            futures_util::join!(client, writer.run(), keepers.run(), keeper.run());
+            *done.borrow_mut() = true;
+        }
+    };
+    let mut pool = LocalPool::new();
+    pool.spawner().spawn_local(life).unwrap();
+    pool.run_until_stalled();
+    drop(pool);
+    let is_done = *done.borrow();
+    (found.borrow_mut().take(), is_done)
+}
+
+/// Opens the log with one worker and looks whether everything is what it may be.
+#[track_caller]
+fn check(case: &Case, of: &str) {
+    let mut store = Store::open(&case.medium, 1);
+    assert_eq!(store.recovery.damaged, [], "{of}");
+    assert_eq!(store.recovery.read_only, None, "{of}");
+    let log = store.log();
+    let model = case.model.borrow().clone();
+    store.run(async {
+        for (key, may_be) in &model {
+            let is = get(&log, key).await;
+            assert!(may_be.contains(&is), "{of}: {key} is {is:?}, may be {may_be:?}");
+        }
+    });
+}
+
+/// Opens a log with bad places twice, with a crash after each step of the first run and of the second.
+fn check_every_crash(make: impl Fn(Crash, u64) -> Case) {
+    for (how, seed) in [Crash::Lost, Crash::Torn].into_iter().zip(1..) {
+        for after in [Crash::Lost, Crash::Torn] {
+            let mut stop = 0;
+            loop {
+                let case = make(how, seed);
+                let of = format!("{how:?}, then {after:?} after {stop} steps");
+                let (recovery, is_done) = live(&case, 100, Some(stop));
+                if let Some(recovery) = recovery {
+                    assert_eq!((recovery.damaged, recovery.read_only), (vec![], None), "{of}");
+                }
+                case.medium.borrow_mut().crash(after);
+                let (recovery, is_done_again) = live(&case, 200, None);
+                assert!(recovery.is_some_and(|recovery| recovery.damaged.is_empty()) && is_done_again, "{of}");
+                case.medium.borrow_mut().crash(Crash::Lost);
+                check(&case, &of);
+                if is_done {
+                    break;
+                }
+                stop += 7;
+            }
+        }
+    }
+}
+
+/// The batch that failed may be there or not: where it is the mark has another place.
+#[test]
+fn end_of_segment_that_cannot_be_written_is_gone_around() {
+    check_every_crash(|how, seed| {
+        failed(seed, how, 1000, |log, medium| {
+            let at = end_of(log, SegmentKind::Meta);
+            medium.unwritable.push(at..at + BAD);
+        })
+    });
+}
+
+/// A whole batch whose blocks are not there: it is to be cut, and the cut cannot be written.
+fn uncut(how: Crash, seed: u64) -> Case {
+    let meta = RefCell::new(0);
+    let body = RefCell::new(0);
+    let case = failed(seed, Crash::Process, 100_000, |log, medium| {
+        *meta.borrow_mut() = end_of(log, SegmentKind::Meta);
+        *body.borrow_mut() = end_of(log, SegmentKind::Body);
+        medium.fail_syncs = true;
+    });
+    let (meta, body) = (*meta.borrow(), *body.borrow());
+    {
+        let mut medium = case.medium.borrow_mut();
+        // It was never durable: what is torn of it depends on how the machine stopped.
+        let len = if how == Crash::Lost { 60_000 } else { 512 };
+        medium.bytes()[body as usize + 4096..][..len].fill(0x11);
+        medium.reload();
+        medium.unwritable.push(meta..meta + BAD);
+    }
+    case.model.borrow_mut().insert("k0".to_owned(), vec![Some(0)]);
+    case
+}
+
+#[test]
+fn tail_whose_cut_cannot_be_written_stays_cut() {
+    let case = uncut(Crash::Lost, 1);
+    let mut store = Store::open(&case.medium, 1);
+    assert_eq!((store.recovery.cut, &store.recovery.read_only), (1, &None));
+    let log = store.log();
+    assert_eq!(store.run(get(&log, "k0")), Some(0));
+    drop((log, store));
+    case.medium.borrow_mut().crash(Crash::Lost);
+    check_every_crash(uncut);
+}
+
+/// After the second run both checkpoints were begun behind the cut: the one before does without it, too.
+#[test]
+fn older_checkpoint_knows_of_the_cut_as_well() {
+    let case = uncut(Crash::Lost, 2);
+    let (_, is_done) = live(&case, 100, None);
+    assert!(is_done);
+    case.medium.borrow_mut().crash(Crash::Lost);
+    let newest = {
+        let mut medium = case.medium.borrow_mut();
+        let raw = &medium.bytes()[SUPERBLOCK_AT[0] as usize + 64..][..8];
+        let raw = u64::from_le_bytes(raw.try_into().unwrap());
+        (raw >> 17) * 8
+    };
+    case.medium.borrow_mut().bytes()[newest as usize + 90] ^= 1;
+    case.medium.borrow_mut().reload();
+    let mut store = Store::open(&case.medium, 1);
+    assert!(store.recovery.damaged.iter().all(|damage| damage.repairable), "{:?}", store.recovery.damaged);
+    let log = store.log();
+    let model = case.model.borrow().clone();
+    store.run(async {
+        for (key, may_be) in &model {
+            assert!(may_be.contains(&get(&log, key).await), "{key}");
+        }
+    });
+}
+
+/// The first batch of a segment whose header was lost: it is to be cleared, and cannot be.
+#[test]
+fn leftover_that_cannot_be_cleared_is_left_alone() {
+    for after in CRASHES {
+        let mut stop = 0;
+        loop {
+            let (medium, mut store) = Store::fresh(3, 1);
+            let log = store.log();
+            medium.borrow_mut().fail_syncs = true;
+            assert!(store.run(log.create_bucket("bucket", 1)).is_err());
+            drop((log, store));
+            medium.borrow_mut().crash(Crash::Process);
+            let start = SEGMENTS_START as usize;
+            assert!(medium.borrow_mut().bytes()[start..start + PAGE].iter().any(|byte| *byte != 0));
+            medium.borrow_mut().bytes()[start..start + PAGE].fill(0);
+            medium.borrow_mut().reload();
+            let first = SEGMENTS_START + BAD;
+            medium.borrow_mut().unwritable.push(first..first + BAD);
+            medium.borrow_mut().operations = 0;
+            medium.borrow_mut().stop_after = Some(stop);
+            let is_done = make_bucket(&medium);
+            // What was to clear the page may have done so in part: then nothing tells that it is bad, and a write finds out.
+            let lives = (0..4).position(|life| {
+                // After a failed write the process is started again; the power is not cut each time.
+                medium.borrow_mut().crash(if life == 0 { after } else { Crash::Process });
+                make_bucket(&medium)
+            });
+            assert!(lives.is_some(), "{after:?}, {stop}");
+            medium.borrow_mut().crash(Crash::Lost);
+            let store = Store::open(&medium, 1);
+            assert_eq!(store.recovery.damaged, [], "{after:?}, {stop}");
+            assert!(store.log().bucket("bucket").is_some());
+            if is_done {
+                break;
+            }
+            stop += 1;
+        }
+    }
+}
+
+/// Opens the log, makes a bucket, and closes it; whether it came to that, and no write failed.
+fn make_bucket(medium: &Rc<RefCell<Medium>>) -> bool {
+    let (medium, done) = (Rc::clone(medium), Rc::new(RefCell::new(false)));
+    let is_done = done.clone();
+    let life = async move {
+        let disk = Rc::new(MemDisk::new(&medium));
+        let (shared, recovery) = open(&*disk, options(1)).await.unwrap();
+        assert_eq!((recovery.damaged, recovery.read_only), (vec![], None));
+        let (log, writer) = worker(shared.clone(), disk.clone());
+        let (keeper, keepers) = maintenance(shared, disk);
+        let client = async move {
+            log.create_bucket("bucket", 1).await?;
+            put(&log, "a", 1, 100_000).await
+        };
+        let (result, ..) = futures_util::join!(client, writer.run(), keepers.run(), keeper.run());
+        assert!(matches!(result, Ok(()) | Err(Error::Io(_))), "{result:?}");
+        *done.borrow_mut() = result.is_ok();
+    };
+    let mut pool = LocalPool::new();
+    pool.spawner().spawn_local(life).unwrap();
+    pool.run_until_stalled();
+    drop(pool);
+    is_done.take()
+}
+
+/// Blocks are not appended where the last run failed to write some.
+#[test]
+fn segment_of_blocks_with_a_bad_place_is_not_gone_on_with() {
+    check_every_crash(|how, seed| {
+        failed(seed, how, 200_000, |log, medium| {
+            let at = end_of(log, SegmentKind::Body);
+            medium.unwritable.push(at..at + BAD);
+        })
+    });
+}
+
+#[test]
+fn medium_without_any_writable_place_is_open_for_reading() {
+    for first in [0, SEGMENTS_START] {
+        let case = failed(4, Crash::Lost, 1000, |_, medium| medium.fail_syncs = true);
+        let bad = [SUPERBLOCK_AT[1]..SUPERBLOCK_AT[1] + BAD, first..u64::MAX];
+        case.medium.borrow_mut().unwritable.extend(bad);
+        let mut store = Store::maintained(&case.medium, options(1)).unwrap();
+        assert!(store.recovery.read_only.as_ref().is_some_and(|why| why.contains("write failed")));
+        let log = store.log();
+        store.run(async {
+            assert_eq!(get(&log, "k1").await, Some(1));
+            assert!(matches!(put(&log, "k1", 7, 10).await, Err(Error::ReadOnly(_))));
+        });
+    }
+}

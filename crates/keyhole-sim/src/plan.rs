@@ -3,7 +3,7 @@
 use keyhole_log::limits::{INLINE_MAX, SEGMENT_LEN_MIN, SEGMENTS_START};
 use keyhole_log::{Format, OpenOptions, Sync};
 
-use crate::disk::Faults;
+use crate::disk::{Faults, FileSystem};
 use crate::random::Random;
 
 /// Lives of 100 whose store is small and nearly full, and that are rings.
@@ -60,6 +60,8 @@ pub enum Focus {
     Cleaning,
     /// The same, where one block fits in the place of another.
     Reuse,
+    /// Others fill a file system of this kind, and free it again.
+    Space(FileSystem),
 }
 
 /// What a life is like.
@@ -150,6 +152,14 @@ impl Plan {
             Focus::Reuse => {
                 self.press(random);
                 self.bodies = Bodies::Same(INLINE_MAX as u64 + 100_000);
+            }
+            Focus::Space(file_system) => {
+                let neighbour = *random.pick(&[20, 100, 400, 2000]);
+                let greedy = random.chance(70);
+                self.faults = Faults { file_system, neighbour, greedy, holes: true, ..self.faults.clone() };
+                if random.chance(60) {
+                    self.press(random);
+                }
             }
         }
     }

@@ -142,7 +142,7 @@ impl Life {
             logs.push(log);
         }
         if self.world.plan.maintained {
-            let disk = Rc::new(SimDisk::new(&self.world.medium));
+            let disk = Rc::new(SimDisk::for_maintenance(&self.world.medium));
             let (maintenance, writer) = maintenance(Arc::clone(&shared), disk);
             spawn(Box::pin(maintenance.run()));
             spawn(Box::pin(writer.run()));

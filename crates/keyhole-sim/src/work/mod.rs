@@ -6,6 +6,7 @@ mod damaged;
 mod objects;
 mod settings;
 mod uploads;
+mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
@@ -17,6 +18,7 @@ use keyhole_log::{Condition, Error, Log, Object, SegmentStat, SegmentState};
 
 pub use audit::{Audit, audit};
 pub use damaged::audit_damaged;
+pub use watch::{Watch, Work};
 
 use crate::content::Content;
 use crate::disk::{Happened, Medium, SimDisk};
@@ -40,6 +42,8 @@ pub struct World {
     pub plan: Plan,
     /// Operations that clients have begun.
     pub operations: Cell<u64>,
+    /// Those that are under way.
+    pub watch: Watch,
     /// Whether to print what happens.
     pub trace: bool,
 }
@@ -52,12 +56,18 @@ impl World {
         }
     }
 
+    /// What has been done so far.
+    pub fn work(&self) -> Work {
+        let happened = self.medium.happened();
+        Work { events: happened.events, polls: self.clock.polls() }
+    }
+
     /// Whether the store may say that it is full.
     fn may_be_full(&self, log: &Log<SimDisk>, since: &Since) -> bool {
-        let of_file_system = self.medium.happened().full > since.happened.full;
+        let of_file_system = self.medium.was_short_since(&since.happened);
         if self.plan.ring {
             // Not for want of anything but space of the file system.
-            return self.plan.faults.full > 0;
+            return self.plan.faults.neighbour > 0;
         }
         let stats = log.shared().stats();
         let most = stats.usage.capacity.saturating_sub(SEGMENTS_START) / self.plan.segment_len;
@@ -72,7 +82,7 @@ impl World {
         });
         let held = self.plan.clients * self.plan.bodies.most().div_ceil(BLOCK_DATA as u64);
         let cleaned = !self.plan.has_room_to_clean() || unused <= held;
-        (busy + reserved >= most && (cleaned || self.plan.faults.full > 0)) || of_file_system
+        (busy + reserved >= most && (cleaned || self.plan.faults.neighbour > 0)) || of_file_system
     }
 }
 
@@ -122,13 +132,22 @@ impl Client {
             }
         }
         for (object, contents) in std::mem::take(&mut self.held) {
+            self.begin("a read of what is held");
             self.check_held(&object, &contents).await;
         }
+        self.world.watch.end(self.name);
+    }
+
+    fn begin(&self, what: &'static str) {
+        self.world.watch.begin(self.name, what, self.world.work());
     }
 
     async fn step(&mut self) {
         let (bucket, key) = self.name();
-        match self.what() {
+        let what = self.what();
+        self.begin(name(what));
+        self.log.disk().note_operation();
+        match what {
             0..=33 => self.put(bucket, key).await,
             34..=47 => self.get(bucket, key).await,
             48..=60 => self.delete(bucket, key).await,
@@ -285,6 +304,23 @@ impl Client {
             }
             Err(error) => assert!(self.judge(&error, &since).is_some(), "flush: {error}"),
         }
+    }
+}
+
+/// How an operation is called in failures.
+fn name(what: u64) -> &'static str {
+    match what {
+        0..=33 => "a put",
+        34..=47 => "a get",
+        48..=60 => "a deletion",
+        61..=66 => "a copy or new labels",
+        67..=70 => "a listing",
+        71..=91 => "an operation on uploads",
+        92..=95 => "an operation on buckets",
+        96..=97 => "a flush, checkpoint or compaction",
+        98 => "new settings",
+        99 => "an expiry",
+        _ => "a read of what is held",
     }
 }
 

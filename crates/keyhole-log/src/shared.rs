@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use futures_channel::oneshot;
 
 use crate::Error;
-use crate::index::{Bodies, Effect, Index, Location};
+use crate::index::{Bodies, Effect, Index, LiveMismatch, Location};
 use crate::limits::PAGE;
 use crate::locks::{AtomicBool, AtomicU32, Mutex, MutexGuard};
 use crate::maintain::Wish;
@@ -244,6 +244,13 @@ impl Shared {
         let buckets: Vec<BucketUsage> = state.index.bucket_usage().take(limit).collect();
         let more = state.index.bucket_count() - buckets.len() as u64;
         (buckets, more)
+    }
+
+    /// Counts the bytes that are referred to anew: the segments for which that differs from what is kept up to date. For tests:
+    /// it takes as long as a checkpoint, under the lock.
+    #[doc(hidden)]
+    pub fn recount(&self) -> Vec<LiveMismatch> {
+        self.lock().index.recount()
     }
 
     /// Pins on bodies, and on segments, that are held now.

@@ -101,11 +101,13 @@ fn live(seed: u64, setup: Setup) -> Result<Tally, String> {
     let mut model = Model::new();
     (model.durable, model.ring) = (plan.sync == Sync::Always, plan.ring);
     let model = RefCell::new(model);
+    let opening = Cell::new(plan.opening());
     let world = Rc::new(World {
         clock,
         medium,
         model,
         plan,
+        opening,
         operations: Cell::new(0),
         watch: Watch::default(),
         trace: setup.trace,

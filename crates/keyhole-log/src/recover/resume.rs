@@ -5,7 +5,7 @@
 //! batch for one that had been durable.
 
 use super::scan::{Scan, Store};
-use crate::disk::Disk;
+use crate::disk::{Disk, is_full};
 use crate::error::Error;
 use crate::limits::{PAGE, SEGMENTS_START};
 use crate::segments::Use;
@@ -159,6 +159,6 @@ impl<D: Disk> Settler<'_, D> {
         emit(page);
         self.dirty = true;
         let (result, _) = self.disk.write(at, buf, 0..PAGE).await;
-        Ok(result?)
+        result.map_err(|error| if is_full(&error) { Error::Full } else { error.into() })
     }
 }

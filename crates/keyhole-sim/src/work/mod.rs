@@ -244,6 +244,8 @@ impl Client {
     }
 
     fn since(&self) -> Since {
+        // The node does so every second, which is longer than an operation takes here.
+        self.log.shared().expect_space();
         Since { tick: self.world.clock.tick(), happened: self.world.medium.happened() }
     }
 

@@ -38,7 +38,7 @@ impl<D: Disk> Context<D> {
                 if self.maintains || self.shared.poisoned() {
                     return None;
                 }
-                state.wait_for_space()?
+                state.wait_for_withdrawn().or_else(|| state.wait_for_space())?
             };
             // Where nobody answers the cleaner has ended: then there is nothing to wait for next time.
             let _ = waiting.await;
@@ -108,7 +108,7 @@ impl<D: Disk> Context<D> {
         let (number, from) = match step {
             Step::Allocate(number) => {
                 if self.allocate(number).await? {
-                    self.shared.lock().segments.provided(number);
+                    self.provided(number);
                 }
                 return Ok(());
             }
@@ -117,13 +117,17 @@ impl<D: Disk> Context<D> {
         let until = match self.fill(number, from).await {
             Ok(until) => until,
             Err(error) => {
-                self.shared.lock().segments.not_filled(number);
+                let mut state = self.shared.lock();
+                state.segments.not_filled(number);
+                state.wake_space();
+                drop(state);
                 return if matches!(error, Error::Full) { Ok(()) } else { Err(error) };
             }
         };
         let is_ready = {
             let mut state = self.shared.lock();
             state.segments.filled(number, until);
+            state.wake_space();
             u64::from(until) == state.segments.len
         };
         if is_ready {
@@ -197,7 +201,7 @@ impl<D: Disk> Context<D> {
         if !self.allocate(number).await? {
             return Ok(false);
         }
-        self.shared.lock().segments.provided(number);
+        self.provided(number);
         // What is reserved is to be made good first.
         self.allocate_reserve().await?;
         Ok(true)
@@ -211,7 +215,11 @@ impl<D: Disk> Context<D> {
         };
         let result = self.disk.allocate(start, len).await;
         let Err(error) = result else { return Ok(true) };
-        self.shared.lock().segments.denied(number);
+        {
+            let mut state = self.shared.lock();
+            state.segments.denied(number);
+            state.wake_space();
+        }
         if is_full(&error) {
             Ok(false)
         } else {
@@ -227,12 +235,28 @@ impl<D: Disk> Context<D> {
             if !self.allocate(number).await? {
                 return Ok(());
             }
-            self.shared.lock().segments.provided(number);
+            self.provided(number);
         }
+    }
+
+    fn provided(&self, number: u32) {
+        let mut state = self.shared.lock();
+        state.segments.provided(number);
+        state.wake_space();
     }
 }
 
 impl State {
+    /// For a segment that somebody is making ready; `None`: there is none.
+    fn wait_for_withdrawn(&mut self) -> Option<oneshot::Receiver<()>> {
+        if !self.segments.has_withdrawn() {
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.maintenance.space.push(sender);
+        Some(receiver)
+    }
+
     /// For a segment, or for there to be none to be had; `None`: there is none to be had.
     fn wait_for_space(&mut self) -> Option<oneshot::Receiver<()>> {
         if !self.maintenance.running || self.maintenance.stuck {

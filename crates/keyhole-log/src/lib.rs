@@ -43,6 +43,8 @@ pub use body::{BodyWriter, LastBlock, NewBody};
 pub use check::{CheckOptions, Finding, Report, Verdict, check};
 pub use disk::{Disk, Extent};
 pub use error::{Damage, Error, FailedWrite};
+#[doc(hidden)]
+pub use index::LiveMismatch;
 pub use log::{Body, Log, OpenBlock, ScrubCursor, ScrubStep, Tags, worker};
 pub use maintain::{Compacted, Maintenance, maintenance};
 pub use recover::{Format, Identity, OpenOptions, Recovery, create, identity, open};

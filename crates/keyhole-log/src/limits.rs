@@ -2,6 +2,9 @@
 //!
 //! All lengths are bytes unless the name says otherwise.
 
+/// Whether limits that no format depends on are small.
+const SMALL: bool = cfg!(feature = "small-limits");
+
 /// Unit of alignment of everything that is written: batches, blocks, headers.
 pub const PAGE: usize = 4096;
 
@@ -111,7 +114,7 @@ pub const SEGMENTS_MAX: u64 = 1 << 24;
 
 /// Items in one record of a checkpoint, about: it is full when it has this many bytes. They are taken from the index under the
 /// lock, so this bounds how long the lock is held: some 3,000 objects, half a millisecond.
-pub const CHECKPOINT_RECORD: usize = 256 * 1024;
+pub const CHECKPOINT_RECORD: usize = if SMALL { 1024 } else { 256 * 1024 };
 
 /// Records of a checkpoint: their locations must fit into the one that ends it. 27 GiB of items.
 pub const CHECKPOINT_RECORDS_MAX: usize = 110_000;
@@ -120,14 +123,14 @@ pub const CHECKPOINT_RECORDS_MAX: usize = 110_000;
 pub const CHECKPOINTS_KEPT: usize = 2;
 
 /// Objects, or uploads, that are looked at under the lock at a time for whether their time is over, and deleted together.
-pub const EXPIRE_BATCH: usize = 1000;
+pub const EXPIRE_BATCH: usize = if SMALL { 4 } else { 1000 };
 
 /// Bytes of records after which there is a new checkpoint: four times as many as the last one took, so that checkpoints are at
 /// most a fifth of what is written, but within these bounds, so that they are worth it, and that opening after a crash reads no
 /// more than so many bytes of records: a second or two.
-pub const CHECKPOINT_AFTER_MIN: u64 = 256 << 20;
+pub const CHECKPOINT_AFTER_MIN: u64 = if SMALL { 256 << 10 } else { 256 << 20 };
 /// See [`CHECKPOINT_AFTER_MIN`].
-pub const CHECKPOINT_AFTER_MAX: u64 = 1 << 30;
+pub const CHECKPOINT_AFTER_MAX: u64 = if SMALL { 1 << 20 } else { 1 << 30 };
 
 /// Bytes of records that recovery reads at a time, of each segment that it replays.
 pub const REPLAY_READ: usize = 128 << 10;
@@ -174,7 +177,13 @@ pub const FILL_BATCH_MAX: usize = 64 * 1024;
 
 /// Requests that are refused while the file system is full before one of them asks it again: where each did, refusals would take
 /// all of a core. A caller that has a clock lets them ask sooner, by [`Shared::expect_space`](crate::Shared::expect_space).
-pub const SPACE_ASK_AFTER: u32 = 256;
+pub const SPACE_ASK_AFTER: u32 = if SMALL { 2 } else { 256 };
+
+/// Bodies that are looked at under the lock at a time for whether they are in a segment that is cleaned.
+pub(crate) const BODIES_AT_A_TIME: usize = if SMALL { 3 } else { 4096 };
+
+/// Entries of a leaf of the index's maps at most. An insertion moves as many.
+pub(crate) const LEAF_MAX: usize = if SMALL { 4 } else { 128 };
 
 /// Longest file: locations in the index have 47 bits for an offset in units of 8 bytes.
 pub const CAPACITY_MAX: u64 = 1 << 50;

@@ -149,6 +149,8 @@ pub(crate) struct Segments {
     /// Segments that were condemned less those that the maintenance has begun: what it gains, whatever others take meanwhile.
     pub(crate) progress: i64,
     growth: Growth,
+    /// Blank segments that are being allocated, filled or discarded: they can be begun again in a moment.
+    withdrawn: u32,
     /// A write has failed for want of space, and the file system has not given any since: nothing that grows the store goes on.
     is_unwritable: bool,
     /// Segments for records are written once before they are used.
@@ -170,6 +172,7 @@ impl Segments {
             checkpoints: 0,
             progress: 0,
             growth: Growth::Open,
+            withdrawn: 0,
             is_unwritable: false,
             fills: false,
         }

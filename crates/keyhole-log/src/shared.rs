@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use futures_channel::oneshot;
 
 use crate::error::{Damage, Error, FailedWrite};
-use crate::index::{Bodies, Effect, Index, Location};
+use crate::index::{Bodies, Effect, Index, LiveMismatch, Location};
 use crate::limits::PAGE;
 use crate::locks::{AtomicBool, AtomicU32, Mutex, MutexGuard};
 use crate::maintain::Wish;
@@ -270,6 +270,13 @@ impl Shared {
     /// log has no clock; without it one of [`SPACE_ASK_AFTER`](crate::limits::SPACE_ASK_AFTER) refused requests asks.
     pub fn expect_space(&self) {
         self.lock().segments.expect_space();
+    }
+
+    /// Counts the bytes that are referred to anew: the segments for which that differs from what is kept up to date. For tests:
+    /// it takes as long as a checkpoint, under the lock.
+    #[doc(hidden)]
+    pub fn recount(&self) -> Vec<LiveMismatch> {
+        self.lock().index.recount()
     }
 
     /// Pins on bodies, and on segments, that are held now.

@@ -8,11 +8,10 @@ use std::borrow::Borrow;
 use std::cell::Cell;
 use std::cmp::Ordering;
 
-/// Entries of a leaf at most.
-const LEAF_MAX: usize = 128;
+use crate::limits::LEAF_MAX;
 
 /// Entries that a leaf grows by: what it has to spare at most, but for what removals leave.
-const LEAF_STEP: usize = 8;
+const LEAF_STEP: usize = LEAF_MAX.div_ceil(16);
 
 /// A leaf with fewer entries is joined with its neighbour, where both fit into one.
 const LEAF_MIN: usize = LEAF_MAX / 4;

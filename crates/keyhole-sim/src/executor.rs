@@ -22,6 +22,7 @@ const POLLS_MAX: u64 = 20_000_000;
 pub struct Clock {
     now: Cell<u64>,
     ticks: Cell<u64>,
+    polls: Cell<u64>,
     sleepers: RefCell<BTreeMap<(u64, u64), Waker>>,
 }
 
@@ -30,6 +31,11 @@ impl Clock {
     pub fn tick(&self) -> u64 {
         self.ticks.set(self.ticks.get() + 1);
         self.ticks.get()
+    }
+
+    /// Polls of tasks so far.
+    pub fn polls(&self) -> u64 {
+        self.polls.get()
     }
 
     /// Virtual time.
@@ -169,6 +175,7 @@ impl Executor {
                 return Stop::Panicked(panic);
             }
             self.polls += 1;
+            self.clock.polls.set(self.clock.polls.get() + 1);
             if self.polls > POLLS_MAX {
                 return Stop::Panicked(format!("no end after {POLLS_MAX} polls"));
             }

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod content;
+pub mod cured;
 pub mod disk;
 pub mod executor;
 pub mod life;

@@ -1,14 +1,38 @@
-//! Lives many lives: `keyhole-sim [--lives N] [--threads N] [--from SEED]`. `KEYHOLE_SEED` repeats one, and prints what happens.
+//! Lives many lives: `keyhole-sim [--lives N] [--threads N] [--from SEED] [--focus NAME]`. `KEYHOLE_SEED` repeats one, and prints
+//! what happens.
 
 use std::process::ExitCode;
 
-use keyhole_sim::Setup;
+use keyhole_sim::disk::FileSystem;
+use keyhole_sim::{Focus, Setup};
 
 const LIVES: u64 = 300;
 
+/// What lives may be about.
+const FOCUSES: [(&str, Focus); 7] = [
+    ("damage", Focus::Damage),
+    ("cleaning", Focus::Cleaning),
+    ("reuse", Focus::Reuse),
+    ("ext4", Focus::Space(FileSystem::Ext4)),
+    ("xfs", Focus::Space(FileSystem::Xfs)),
+    ("btrfs", Focus::Space(FileSystem::Btrfs)),
+    ("no-extents", Focus::Space(FileSystem::NoExtents)),
+];
+
 fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    let mut setup = Setup::default();
+    if let Some(at) = arguments.iter().position(|argument| argument == "--focus") {
+        let wanted = arguments.get(at + 1).map_or("", String::as_str);
+        let Some((_, focus)) = FOCUSES.iter().find(|(name, _)| *name == wanted) else {
+            let names = FOCUSES.map(|(name, _)| name).join(", ");
+            eprintln!("unknown focus `{wanted}`: expected one of {names}");
+            return ExitCode::FAILURE;
+        };
+        setup.focus = Some(*focus);
+    }
     if let Some(seed) = std::env::var("KEYHOLE_SEED").ok().and_then(|seed| seed.parse().ok()) {
-        return match keyhole_sim::life(seed, Setup { trace: true, ..Setup::default() }) {
+        return match keyhole_sim::life(seed, Setup { trace: true, ..setup }) {
             Ok(tally) => {
                 println!("{tally:?}");
                 ExitCode::SUCCESS
@@ -19,7 +43,6 @@ fn main() -> ExitCode {
             }
         };
     }
-    let arguments: Vec<String> = std::env::args().collect();
     let option = |name: &str| {
         let at = arguments.iter().position(|argument| argument == name)?;
         arguments.get(at + 1)?.parse::<u64>().ok()
@@ -32,7 +55,7 @@ fn main() -> ExitCode {
         Some(first) => (first..first + count).collect(),
         None => keyhole_sim::seeds(count),
     };
-    let summary = keyhole_sim::lives(&seeds, threads as usize);
+    let summary = keyhole_sim::lives(&seeds, threads as usize, setup);
     println!("{summary}");
     let never = summary.never();
     if !never.is_empty() {

@@ -3,7 +3,7 @@
 use keyhole_log::limits::{INLINE_MAX, SEGMENT_LEN_MIN, SEGMENTS_START};
 use keyhole_log::{Format, OpenOptions, Sync};
 
-use crate::disk::Faults;
+use crate::disk::{Faults, FileSystem};
 use crate::random::Random;
 
 /// Lives of 100 whose store is small and nearly full, and that are rings.
@@ -12,6 +12,9 @@ const RINGS: u64 = 6;
 
 /// Segments that a store needs beside two for each worker, so that there is room to clean in.
 const ROOM_TO_CLEAN: u64 = 8;
+
+/// Workers of an opening, at most.
+const WORKERS_MOST: u64 = 3;
 
 /// What bodies are like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub enum Focus {
     Cleaning,
     /// The same, where one block fits in the place of another.
     Reuse,
+    /// Others fill a file system of this kind, and free it again.
+    Space(FileSystem),
 }
 
 /// What a life is like.
@@ -95,6 +100,10 @@ pub struct Plan {
     pub settings: bool,
     /// Whether something on the medium is damaged at the end of this life.
     pub damage: bool,
+    /// Whether workers, mode and capacity change between openings.
+    pub varies: bool,
+    /// Whether the clock jumps, whose time is passed to the log.
+    pub clock_jumps: bool,
     /// Whether everything is deleted at the end of this life, and the store filled again.
     pub emptied: bool,
 }
@@ -119,6 +128,8 @@ impl Plan {
             ring: false,
             settings: random.chance(30),
             damage: random.chance(25),
+            varies: random.chance(40),
+            clock_jumps: random.chance(30),
             emptied: random.chance(20),
         };
         if random.chance(UNDER_PRESSURE) {
@@ -151,12 +162,15 @@ impl Plan {
                 self.press(random);
                 self.bodies = Bodies::Same(INLINE_MAX as u64 + 100_000);
             }
+            Focus::Space(file_system) => {
+                let neighbour = *random.pick(&[20, 100, 400, 2000]);
+                let greedy = random.chance(70);
+                self.faults = Faults { file_system, neighbour, greedy, holes: true, ..self.faults.clone() };
+                if random.chance(60) {
+                    self.press(random);
+                }
+            }
         }
-    }
-
-    /// Whether there is room to clean in: then space that nobody uses can always be used again.
-    pub fn has_room_to_clean(&self) -> bool {
-        self.maintained && self.segments >= 2 * self.workers as u64 + ROOM_TO_CLEAN
     }
 
     /// How the file is made.
@@ -165,15 +179,53 @@ impl Plan {
         Format { store_id: [0x5a; 16], capacity, segment_len: self.segment_len, created_ms: 1 }
     }
 
-    /// How the file is opened.
-    pub fn options(&self) -> OpenOptions {
-        OpenOptions {
-            sync: self.sync,
-            workers: self.workers,
-            capacity: None,
-            ring: self.ring,
-            rebuild: false,
-            read_only: None,
+    /// How the file is opened as the plan has it.
+    pub fn opening(&self) -> Opening {
+        Opening { sync: self.sync, workers: self.workers, capacity: None, segments: self.segments }
+    }
+
+    /// How the file is opened next, where openings differ: other workers, another mode, another capacity. The capacity is never
+    /// less than that of the plan.
+    pub fn next_opening(&self, random: &mut Random) -> Opening {
+        let mut opening = self.opening();
+        if !self.varies {
+            return opening;
         }
+        if random.chance(50) {
+            opening.workers = 1 + random.below(WORKERS_MOST) as usize;
+        }
+        if random.chance(30) {
+            opening.sync = *random.pick(&[Sync::Always, Sync::Deferred]);
+        }
+        if random.chance(30) {
+            opening.capacity = Some(SEGMENTS_START + (self.segments + random.below(6)) * self.segment_len);
+        }
+        opening
+    }
+}
+
+/// How the file is open, which may be another way each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    /// When writes are acknowledged.
+    pub sync: Sync,
+    /// Workers.
+    pub workers: usize,
+    /// The capacity that is asked for.
+    pub capacity: Option<u64>,
+    /// Segments that the capacity has room for that the file has.
+    pub segments: u64,
+}
+
+impl Opening {
+    /// The options that the log takes.
+    pub fn options(&self, ring: bool) -> OpenOptions {
+        let (rebuild, read_only) = (false, None);
+        OpenOptions { sync: self.sync, workers: self.workers, capacity: self.capacity, ring, rebuild, read_only }
+    }
+
+    /// Whether there is room to clean in: then space that nobody uses can always be used again.
+    pub fn has_room_to_clean(&self) -> bool {
+        self.segments >= 2 * self.workers as u64 + ROOM_TO_CLEAN
     }
 }

@@ -29,14 +29,14 @@ pub struct Summary {
 /// Failures after which no new life is begun.
 const FAILURES_MAX: usize = 10;
 
-/// Lives the lives of these seeds, one a thread at a time. Failures are printed as they come, with how to repeat them.
-pub fn lives(seeds: &[u64], threads: usize) -> Summary {
+/// Lives the lives of these seeds under this setup, one a thread at a time. Failures are printed as they come, with how to repeat them.
+pub fn lives(seeds: &[u64], threads: usize, setup: Setup) -> Summary {
     let (next, summary, begun) = (AtomicUsize::new(0), Mutex::new(Summary::default()), Instant::now());
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
                 while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let result = life(seed, Setup::default());
+                    let result = life(seed, setup);
                     let mut summary = summary.lock().expect("nobody panics with it");
                     match result {
                         Ok(tally) => summary.tally += tally,

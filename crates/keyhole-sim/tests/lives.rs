@@ -20,7 +20,7 @@ fn many_lives() {
         Some(seed) => vec![seed],
         None => keyhole_sim::seeds(wanted.unwrap_or(LIVES)),
     };
-    let summary = keyhole_sim::lives(&seeds, threads());
+    let summary = keyhole_sim::lives(&seeds, threads(), Setup::default());
     println!("{summary}");
     assert!(summary.failures.is_empty(), "{:#?}", summary.failures);
     assert!(seeds.len() < 100 || summary.tally.crashes > 2 * seeds.len() as u64, "lives without crashes show nothing");

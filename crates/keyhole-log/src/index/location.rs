@@ -126,6 +126,11 @@ impl Live {
         self.segment_len
     }
 
+    /// Segments of which anything has been counted.
+    pub(crate) fn segment_count(&self) -> u32 {
+        self.segments.len() as u32
+    }
+
     pub(crate) fn of(&self, segment: u32) -> u64 {
         self.segments.get(segment as usize).copied().unwrap_or(0)
     }

@@ -13,6 +13,7 @@ mod capture;
 mod effect;
 mod list;
 mod location;
+mod recount;
 mod reserve;
 
 use std::borrow::Borrow;
@@ -24,6 +25,7 @@ pub(crate) use effect::Effect;
 #[cfg(test)]
 pub(crate) use effect::Put;
 pub(crate) use location::{Live, Location, Share, Shares};
+pub use recount::LiveMismatch;
 pub(crate) use reserve::Outcome;
 
 use crate::limits::CHECKPOINTS_KEPT;

@@ -15,7 +15,7 @@ use crate::commit::Draft;
 use crate::disk::Disk;
 use crate::error::{Damage, Error, UNREADABLE};
 use crate::index::{Effect, Location};
-use crate::limits::{CHUNKS_MAX, CLEAN_LIVE_MAX, PAGE, RUNS_MAX};
+use crate::limits::{BODIES_AT_A_TIME, CHUNKS_MAX, CLEAN_LIVE_MAX, PAGE, RUNS_MAX};
 use crate::log::{Located, Request, read_record, read_verified};
 use crate::recover::Window;
 use crate::sabotage::{self, Sabotage};
@@ -45,9 +45,6 @@ const MOVES_IN_FLIGHT: usize = 16;
 /// A segment from before the log was opened that has less than this in it, in hundredths, is worth cleaning for that alone:
 /// it was ended early.
 const UNDERFILLED: u64 = 60;
-
-/// Bodies that are looked at under the lock at a time.
-const BODIES_AT_A_TIME: usize = 4096;
 
 /// A segment that could be cleaned.
 struct Candidate {

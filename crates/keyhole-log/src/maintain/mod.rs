@@ -300,20 +300,23 @@ impl<D: Disk> Maintenance<D> {
                 state.segments.withdraw(number);
                 (number, state.segments.start(number), state.segments.len)
             };
-            match self.context.disk.discard(start, len).await {
+            let result = self.context.disk.discard(start, len).await;
+            let mut state = self.shared.lock();
+            state.wake_space();
+            match result {
                 Ok(()) => {
-                    let mut state = self.shared.lock();
                     state.segments.discarded(number);
                     state.counters.cleaner.segments_discarded += 1;
                 }
                 // Its space stays, for the next that needs some.
                 Err(error) if error.kind() == ErrorKind::Unsupported || is_full(&error) => {
-                    self.shared.lock().segments.not_discarded(number);
+                    state.segments.not_discarded(number);
                     return Ok(());
                 }
                 Err(error) => {
                     // Whatever is there now is taken for nothing; but the disk does not do what it should.
-                    self.shared.lock().segments.discarded(number);
+                    state.segments.discarded(number);
+                    drop(state);
                     self.shared.poison(FailedWrite::new("a discard", Some(start), &error));
                     return Err(error.into());
                 }

@@ -9,7 +9,7 @@
 //! recovery found until two checkpoints have been written, from each of which the segment is not read any more.
 
 use super::scan::{Scan, Store};
-use crate::disk::Disk;
+use crate::disk::{Disk, is_full};
 use crate::error::{Damage, Error};
 use crate::limits::{BLOCKS_IN_FLIGHT, BUFFER_LEN, PAGE, SEGMENTS_START};
 use crate::segments::{Segment, Use};
@@ -196,7 +196,11 @@ impl<D: Disk> Settler<'_, D> {
             let len = ((end - at) as usize).min(BUFFER_LEN);
             let (result, back) = self.disk.write(at, buf, 0..len).await;
             if let Err(error) = result {
-                return if is_of_a_place(&error) { Ok(false) } else { Err(error.into()) };
+                return match error {
+                    error if is_full(&error) => Err(Error::Full),
+                    error if is_of_a_place(&error) => Ok(false),
+                    error => Err(error.into()),
+                };
             }
             buf = back;
             at += len as u64;
@@ -238,6 +242,7 @@ impl<D: Disk> Settler<'_, D> {
         let (result, _) = self.disk.write(at, buf, 0..PAGE).await;
         match result {
             Ok(()) => Ok(true),
+            Err(error) if is_full(&error) => Err(Error::Full),
             Err(error) if is_of_a_place(&error) => {
                 self.failed = true;
                 Ok(false)

@@ -67,6 +67,17 @@ impl Segments {
     /// A withdrawn segment could not be written: its space is not there.
     pub(crate) fn not_filled(&mut self, number: u32) {
         self.table[number as usize].allocated = false;
+        self.restore(number);
+    }
+
+    /// Whether a segment is withdrawn: whoever finds no other one waits for it.
+    pub(crate) fn has_withdrawn(&self) -> bool {
+        self.withdrawn > 0
+    }
+
+    /// A withdrawn segment can be begun again.
+    fn restore(&mut self, number: u32) {
+        self.withdrawn -= 1;
         self.blank.insert(number);
     }
 
@@ -103,16 +114,17 @@ impl Segments {
 
     /// A blank segment whose space is not there, or one more at the end of the file. Nobody begins it meanwhile.
     fn withdraw_unallocated(&mut self) -> Option<u32> {
-        let mut blank = self.blank.iter().copied();
-        if let Some(number) = blank.find(|&number| !self.table[number as usize].allocated) {
-            self.blank.remove(&number);
-            return Some(number);
-        }
-        if self.table.len() as u64 >= Segments::most(self.len, self.capacity) {
-            return None;
-        }
-        self.table.push(Segment::BLANK);
-        Some((self.table.len() - 1) as u32)
+        let unallocated = self.blank.iter().copied().find(|&number| !self.table[number as usize].allocated);
+        let number = match unallocated {
+            Some(number) => number,
+            None if self.table.len() as u64 >= Segments::most(self.len, self.capacity) => return None,
+            None => {
+                self.table.push(Segment::BLANK);
+                (self.table.len() - 1) as u32
+            }
+        };
+        self.withdraw(number);
+        Some(number)
     }
 
     /// All of the segment has been written since its space was given.
@@ -175,7 +187,7 @@ impl Segments {
         let is_ready = |&number: &u32| self.table[number as usize].allocated && !self.is_filled(number);
         let ready = self.blank.iter().copied().filter(is_ready);
         let number = ready.min_by_key(|&number| (Reverse(self.table[number as usize].filled), number))?;
-        self.blank.remove(&number);
+        self.withdraw(number);
         Some(Step::Fill { number, from: self.table[number as usize].filled })
     }
 
@@ -183,13 +195,13 @@ impl Segments {
     pub(crate) fn filled(&mut self, number: u32, until: u32) {
         let segment = &mut self.table[number as usize];
         segment.filled = segment.filled.max(until);
-        self.blank.insert(number);
+        self.restore(number);
     }
 
     /// The space of a withdrawn segment is there.
     pub(crate) fn provided(&mut self, number: u32) {
         self.table[number as usize].allocated = true;
-        self.blank.insert(number);
+        self.restore(number);
         self.grows_again();
     }
 
@@ -201,6 +213,9 @@ impl Segments {
     /// There is no space for a segment that was withdrawn or taken: it is blank again.
     pub(crate) fn denied(&mut self, number: u32) {
         self.block_growth();
+        if self.table[number as usize].used == Use::Blank {
+            self.withdrawn -= 1;
+        }
         self.give_back(number);
     }
 
@@ -238,19 +253,20 @@ impl Segments {
 
     /// Takes a blank segment out, so that nobody begins it.
     pub(crate) fn withdraw(&mut self, number: u32) {
+        self.withdrawn += 1;
         self.blank.remove(&number);
     }
 
     /// The space of a withdrawn segment could not be given back.
     pub(crate) fn not_discarded(&mut self, number: u32) {
-        self.blank.insert(number);
+        self.restore(number);
     }
 
     /// The space of a withdrawn segment has been given back.
     pub(crate) fn discarded(&mut self, number: u32) {
         let segment = &mut self.table[number as usize];
         (segment.allocated, segment.filled) = (false, 0);
-        self.blank.insert(number);
+        self.restore(number);
         self.expect_space();
     }
 }

@@ -186,13 +186,15 @@ impl Life<'_> {
         let written = !self.random.chance(30);
         let result = if written {
             let lens = [100, 5000, 70_000, 300_000];
-            put(log, &name, seed, lens[self.random.below(4) as usize]).await
+            put(log, &name, seed, lens[self.random.below(4) as usize]).await.map(|()| true)
         } else {
-            log.delete_object("bucket", &name, seed, Condition::None).await.map(drop)
+            log.delete_object("bucket", &name, seed, Condition::None).await
         };
         let value = written.then_some(seed);
         match result {
-            Ok(()) => {
+            // Where nothing was to be deleted no record says so.
+            Ok(false) => assert_eq!(self.expected[key].acknowledged, None, "{name}"),
+            Ok(true) => {
                 self.expected[key].acknowledged = value;
                 self.expected.iter_mut().for_each(|expected| expected.refused.clear());
             }

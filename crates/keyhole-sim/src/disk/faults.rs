@@ -1,9 +1,20 @@
 //! What goes wrong with a medium, and how often.
 
+use super::space::FileSystem;
+use crate::cured;
 use crate::random::Random;
 
 /// Bytes of a write that survive, or do not, together; each life has one of these. FORMAT.md assumes no size.
 const TEARS: [usize; 5] = [8, 64, 512, 512, 4096];
+
+/// File systems of lives: the plain ones more often.
+const FILE_SYSTEMS: [FileSystem; 6] = {
+    use FileSystem::{Btrfs, Ext4, NoExtents, Xfs};
+    [Ext4, Ext4, Xfs, Xfs, Btrfs, NoExtents]
+};
+
+/// Operations for which a neighbour leaves a file system as it is, at most; each life has one of these.
+const NEIGHBOURS: [u64; 4] = [20, 100, 400, 2000];
 
 /// Rates of faults in 10,000 operations, and what the medium is like.
 #[derive(Debug, Clone, Default)]
@@ -18,12 +29,18 @@ pub struct Faults {
     pub sync: u64,
     /// An allocation fails, not for want of space.
     pub allocate: u64,
-    /// There is no space for an allocation, until `space` gives it back.
-    pub full: u64,
-    /// An allocation finds that there is space again.
-    pub space: u64,
-    /// An allocation that was not answered may make the file longer by any number of pages.
+    /// How the file system gives space.
+    pub file_system: FileSystem,
+    /// Operations for which others leave the file system full, or not full, at most. 0: there is always space.
+    pub neighbour: u64,
+    /// Others take what becomes free in a full file system at once.
+    pub greedy: bool,
+    /// The file system can make holes in a file: then space that was given back may not be had again.
+    pub holes: bool,
+    /// An allocation that was not answered, or that failed for want of space, may make the file longer by any number of pages.
     pub half_grown: bool,
+    /// A write heals pages that could not be read, as flash does that has spare blocks.
+    pub heals: bool,
     /// Space that was never written is not zero.
     pub dirty: bool,
     /// What the disk says and does not do, which no engine withstands: to see that the simulation finds it.
@@ -46,15 +63,33 @@ impl Faults {
             write: sometimes(12, 40),
             sync: sometimes(12, 100),
             allocate: sometimes(5, 500),
-            full: sometimes(20, 1500),
+            neighbour: sometimes(20, 1),
             ..Faults::none()
         };
-        faults.space = if faults.full > 0 { 3000 } else { 0 };
+        faults.neighbour *= *random.pick(&NEIGHBOURS);
+        faults.heals = random.chance(50);
+        faults.file_system = *random.pick(&FILE_SYSTEMS);
+        faults.holes = random.chance(70);
+        faults.greedy = random.chance(50);
+        faults.keep_cured();
         faults.slowness = *random.pick(&[0, 1, 3, 10, 100]);
         faults.dirty = random.chance(30);
         faults.tear = *random.pick(&TEARS);
         faults.half_grown = random.chance(50);
         faults
+    }
+}
+
+impl Faults {
+    /// Leaves out what the engine does not withstand yet.
+    fn keep_cured(&mut self) {
+        use FileSystem::{Btrfs, Ext4, NoExtents};
+        if !cured::WRITES_FULL && matches!(self.file_system, Btrfs | NoExtents) {
+            self.file_system = Ext4;
+        }
+        if !cured::FULL_INSIDE {
+            (self.file_system, self.holes) = (Ext4, false);
+        }
     }
 }
 

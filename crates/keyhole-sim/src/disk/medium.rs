@@ -7,6 +7,8 @@ use keyhole_log::limits::PAGE;
 
 use super::faults::{Crash, Faults, Lie, Survival};
 use super::pages::{Page, Pages, SECTOR};
+use super::space::Space;
+use super::spots::Spots;
 use crate::random::Random;
 
 /// How far something that changes the medium has come.
@@ -25,8 +27,15 @@ pub(super) enum Phase {
 /// Something that is not durable.
 #[derive(Debug, Clone)]
 pub(super) enum What {
-    Write { offset: u64, pages: Vec<Rc<Page>> },
-    Grow { end: u64 },
+    Write {
+        offset: u64,
+        pages: Vec<Rc<Page>>,
+    },
+    /// An allocation.
+    Grow {
+        from: u64,
+        end: u64,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -49,14 +58,18 @@ pub(crate) enum Fuse {
 pub struct Happened {
     /// Events: operations of the disk that began, came to an end, or were answered.
     pub events: u64,
-    /// Reads that failed.
+    /// Reads that failed, for once or each time.
     pub reads_failed: u64,
     /// Writes, syncs and allocations that failed since the machine started.
     pub failed: u64,
     /// When the first of them was answered.
     pub failed_at: Option<u64>,
-    /// Allocations for which there was no space.
+    /// Allocations and writes for which there was no space.
     pub full: u64,
+    /// Those of them that were writes.
+    pub writes_full: u64,
+    /// Steps of those who share the file system.
+    pub neighbour: u64,
 }
 
 /// The medium, which outlives processes.
@@ -72,10 +85,14 @@ pub(super) struct State {
     pub(super) fuse: Fuse,
     pub(super) dead: bool,
     pub(super) happened: Happened,
-    /// There is no space at present.
-    pub(super) no_space: bool,
+    /// Space in the file system.
+    pub(super) space: Space,
+    /// Places that fail each time.
+    pub(super) spots: Spots,
     /// Syncs under way.
     pub(super) syncing: u64,
+    /// Operations that clients have begun.
+    pub(super) operations: u64,
 }
 
 impl State {
@@ -97,8 +114,10 @@ impl State {
             fuse: Fuse::Never,
             dead: false,
             happened: Happened::default(),
-            no_space: false,
+            space: Space::default(),
+            spots: Spots::default(),
             syncing: 0,
+            operations: 0,
         }
     }
 
@@ -109,6 +128,30 @@ impl State {
             self.dead = true;
         }
         self.dead
+    }
+
+    /// An operation has come to its end.
+    pub(super) fn step(&mut self) {
+        self.space.step(&self.faults, &mut self.random);
+        self.happened.neighbour = self.space.steps();
+    }
+
+    /// Whether the medium takes no writes any more.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.spots.read_only_at.is_some_and(|at| self.happened.events >= at)
+    }
+
+    /// Whether there is space for a write.
+    pub(super) fn has_space(&mut self, offset: u64, len: u64) -> bool {
+        let fits = self.space.write(&self.faults, &mut self.random, offset, len);
+        self.happened.full += u64::from(!fits);
+        self.happened.writes_full += u64::from(!fits);
+        fits
+    }
+
+    /// A write of these bytes has been done.
+    pub(super) fn written(&mut self, offset: u64, len: u64) {
+        self.spots.written(self.faults.heals, offset, len);
     }
 
     pub(super) fn duration(&mut self) -> u64 {
@@ -127,13 +170,24 @@ impl State {
         self.next
     }
 
+    /// An allocation begins; the result is its number, if it changes anything, and whether there is no space for all of it.
+    pub(super) fn submit_allocation(&mut self, offset: u64, len: u64) -> (Option<u64>, bool) {
+        let result = self.space.allocate(&self.faults, offset, len);
+        let taken = result.err().unwrap_or(len);
+        if result.is_err() {
+            self.happened.full += 1;
+        }
+        let id = (taken > 0).then(|| self.submit(What::Grow { from: offset, end: offset + taken }));
+        (id, result.is_err())
+    }
+
     /// It is there for who reads, and will be durable with the next sync.
     pub(super) fn complete(&mut self, id: u64) {
         let Some(change) = self.changes.get_mut(&id) else { return };
         change.phase = Phase::Completed;
         match &change.what {
             What::Write { offset, pages } => self.current.put(*offset, pages),
-            What::Grow { end } => self.current.grow(*end, &self.garbage),
+            What::Grow { end, .. } => self.current.grow(*end, &self.garbage),
         }
     }
 
@@ -145,6 +199,17 @@ impl State {
             let random = &mut self.random;
             self.current.put_torn(*offset, pages, SECTOR, || random.chance(50));
         }
+    }
+
+    /// Any part of a write is there, and is in the cache like anything else.
+    pub(super) fn complete_in_part(&mut self, id: u64) {
+        self.fail(id);
+        let Some(Change { what: What::Write { offset, pages }, phase }) = self.changes.get_mut(&id) else { return };
+        for (i, page) in pages.iter_mut().enumerate() {
+            let there = self.current.page(*offset + (i * PAGE) as u64);
+            *page = there.map_or_else(|| Rc::new([0; PAGE]), Rc::clone);
+        }
+        *phase = Phase::Completed;
     }
 
     /// What a sync that begins now is about.
@@ -169,8 +234,14 @@ impl State {
     fn harden(&mut self, covered: &[u64]) {
         for id in covered {
             match self.changes.remove(id).map(|change| change.what) {
-                Some(What::Write { offset, pages }) => self.durable.put(offset, &pages),
-                Some(What::Grow { end }) => self.durable.grow(end, &self.garbage),
+                Some(What::Write { offset, pages }) => {
+                    self.durable.put(offset, &pages);
+                    self.space.harden(offset, (pages.len() * PAGE) as u64);
+                }
+                Some(What::Grow { from, end }) => {
+                    self.durable.grow(end, &self.garbage);
+                    self.space.harden_allocation(&self.faults, from, end);
+                }
                 None => {}
             }
         }
@@ -235,6 +306,7 @@ impl State {
 
     /// What was in a range is not wanted any more: from now on it reads as anything.
     pub(super) fn discard(&mut self, offset: u64, len: u64) {
+        self.space.discard(&self.faults, offset, len);
         let zero = Rc::new([0; PAGE]);
         for at in (offset..offset + len).step_by(PAGE) {
             for pages in [&mut self.durable, &mut self.current] {
@@ -270,18 +342,7 @@ impl State {
                     self.changes.remove(&id);
                 }
                 1 => self.complete(id),
-                _ => {
-                    self.fail(id);
-                    // What is in the cache of it will be written like anything else.
-                    let Some(Change { what: What::Write { offset, pages }, phase }) = self.changes.get_mut(&id) else {
-                        continue;
-                    };
-                    for (i, page) in pages.iter_mut().enumerate() {
-                        let there = self.current.page(*offset + (i * PAGE) as u64);
-                        *page = there.map_or_else(|| Rc::new([0; PAGE]), Rc::clone);
-                    }
-                    *phase = Phase::Completed;
-                }
+                _ => self.complete_in_part(id),
             }
         }
     }
@@ -290,9 +351,10 @@ impl State {
         let changes = std::mem::take(&mut self.changes);
         let count = changes.len() as u64;
         let unit = self.faults.tear;
+        let mut latest = 0;
         // First how long the file is: what was written past its end is lost.
-        for Change { what, phase } in changes.values() {
-            let What::Grow { end } = what else { continue };
+        for (&id, Change { what, phase }) in &changes {
+            let What::Grow { from, end } = what else { continue };
             let survives = match survival {
                 Survival::Nothing => false,
                 Survival::Everything => true,
@@ -304,9 +366,11 @@ impl State {
             let end = if half { *end - self.random.below(pages + 1) * PAGE as u64 } else { *end };
             if survives {
                 self.durable.grow(end, &self.garbage);
+                self.space.harden_allocation(&self.faults, *from, end.max(*from));
+                latest = id;
             }
         }
-        for (i, Change { what, .. }) in (0..).zip(changes.values()) {
+        for (i, (&id, Change { what, .. })) in (0..).zip(&changes) {
             let What::Write { offset, pages } = what else { continue };
             let percent = match survival {
                 Survival::Nothing => 0,
@@ -317,6 +381,10 @@ impl State {
                 Survival::Latest if i + 3 >= count => 100,
                 Survival::Latest => 100 * self.random.below(2) * self.random.below(2),
             };
+            if percent > 0 {
+                latest = latest.max(id);
+                self.space.harden(*offset, (pages.len() * PAGE) as u64);
+            }
             match percent {
                 0 => {}
                 100 => self.durable.put(*offset, pages),
@@ -326,6 +394,13 @@ impl State {
                 }
             }
         }
+        // File systems keep the order of their own changes: an earlier allocation survives with anything later.
+        for Change { what, phase } in changes.range(..latest).map(|(_, change)| change) {
+            if let (What::Grow { from, end }, Phase::Completed) = (what, phase) {
+                self.space.harden_allocation(&self.faults, *from, *end);
+            }
+        }
+        self.space.fail_power(self.durable.len);
         self.current = self.durable.clone();
     }
 

@@ -9,6 +9,10 @@
 //! - A sync that fails loses what it covered, in part, when power fails; until then reads see it. Every other sync that covers
 //!   it fails too. After that only a power failure ends the process: FORMAT.md, section 9, demands as much.
 //! - Space that was allocated and not written reads as anything.
+//! - A file system has the space that others leave ([`FileSystem`]). An operation without space fails at once with `StorageFull`,
+//!   changes nothing that was acknowledged, and may succeed later. A write that fails so has written any part of itself.
+//! - A bad place fails each time with `EIO`: reads until it is written again if the medium heals, writes for good. A medium that
+//!   has become read-only answers everything that changes it with `EROFS`, and reads as before.
 
 mod buffer;
 mod damage;
@@ -16,8 +20,10 @@ mod faults;
 mod layout;
 mod medium;
 mod pages;
+mod space;
+mod spots;
 
-use std::cell::{Ref, RefCell, RefMut};
+use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
@@ -30,10 +36,17 @@ pub use damage::Affected;
 pub use faults::{Crash, Faults, Lie, Survival};
 pub(crate) use medium::Fuse;
 pub use medium::Happened;
+pub use space::FileSystem;
 
 use crate::executor::Clock;
 use crate::random::Random;
 use medium::{State, What};
+use spots::{EIO, EROFS};
+
+/// Operations of one disk that fail for want of space in a row, while nothing is changed through it: so many, and so many more
+/// for each operation that clients begin meanwhile. An operation asks for space once again, for its body and for its record.
+const REFUSED_MAX: u64 = 20;
+const REFUSED_EACH_MAX: u64 = 6;
 
 /// A medium: what is on it, what goes wrong with it.
 pub struct Medium {
@@ -67,6 +80,12 @@ impl Medium {
         self.look().happened
     }
 
+    /// Whether the file system was full at some time since, after an operation had failed for that.
+    pub fn was_short_since(&self, then: &Happened) -> bool {
+        let state = self.look();
+        state.happened.full > then.full || state.space.is_short_since(then.neighbour)
+    }
+
     /// Whether a write or a sync is under way.
     pub fn is_writing(&self) -> bool {
         let state = self.look();
@@ -79,12 +98,42 @@ impl Medium {
         state.fuse = events.map_or(Fuse::Never, |events| Fuse::Event(state.happened.events + events));
     }
 
-    /// Exchanges the faults; the result is what they were.
+    /// Exchanges the faults; the result is what they were. Bad places stay.
     pub fn set_faults(&self, faults: Faults) -> Faults {
+        std::mem::replace(&mut self.state().faults, faults)
+    }
+
+    /// Makes the pages at these offsets unreadable.
+    pub fn add_unreadable(&self, pages: &[u64]) {
         let mut state = self.state();
-        // Where allocations do not fail there is space.
-        state.no_space &= faults.full > 0;
-        std::mem::replace(&mut state.faults, faults)
+        pages.iter().for_each(|at| state.spots.add_unreadable(*at));
+    }
+
+    /// Makes the pages at these offsets unwritable.
+    pub fn add_unwritable(&self, pages: &[u64]) {
+        let mut state = self.state();
+        pages.iter().for_each(|at| state.spots.add_unwritable(*at));
+    }
+
+    /// Offsets of the pages that cannot be read.
+    pub fn unreadable(&self) -> Vec<u64> {
+        self.look().spots.unreadable()
+    }
+
+    /// After so many events more the medium takes no writes.
+    pub fn turn_read_only_after(&self, events: u64) {
+        let mut state = self.state();
+        state.spots.read_only_at = Some(state.happened.events + events);
+    }
+
+    /// Whether the medium takes no writes any more.
+    pub fn is_read_only(&self) -> bool {
+        self.look().is_read_only()
+    }
+
+    /// Puts sound cells in place of all bad ones: what they held can be read again, and everything can be written.
+    pub fn mend(&self) {
+        self.state().spots.clear();
     }
 
     /// The machine stops here. Everything that used the medium has been dropped.
@@ -108,12 +157,52 @@ impl Medium {
 /// One worker's way to the medium.
 pub struct SimDisk {
     medium: Rc<Medium>,
+    /// Whether it belongs to the maintenance, which has something to do for the clients of all workers.
+    maintains: bool,
+    /// Operations of clients so far, and how many there were when something was last changed through this disk.
+    operations: Cell<u64>,
+    operations_then: Cell<u64>,
+    /// Operations without space since.
+    refused: Cell<u64>,
 }
 
 impl SimDisk {
-    /// To this medium.
+    /// To this medium, for a worker.
     pub fn new(medium: &Rc<Medium>) -> Self {
-        SimDisk { medium: Rc::clone(medium) }
+        let (operations, operations_then, refused) = (Cell::new(0), Cell::new(0), Cell::new(0));
+        SimDisk { medium: Rc::clone(medium), maintains: false, operations, operations_then, refused }
+    }
+
+    /// To this medium, for the maintenance.
+    pub fn for_maintenance(medium: &Rc<Medium>) -> Self {
+        SimDisk { maintains: true, ..SimDisk::new(medium) }
+    }
+
+    /// A client of this worker begins an operation.
+    pub fn note_operation(&self) {
+        self.operations.set(self.operations.get() + 1);
+        self.medium.state().operations += 1;
+    }
+
+    fn operations(&self) -> u64 {
+        if self.maintains { self.medium.look().operations } else { self.operations.get() }
+    }
+
+    /// There was no space for an operation. An engine that only asks again would do so for ever.
+    fn refuse(&self) {
+        self.refused.set(self.refused.get() + 1);
+        let operations = self.operations() - self.operations_then.get();
+        let refused = self.refused.get();
+        assert!(
+            refused <= REFUSED_MAX + REFUSED_EACH_MAX * operations,
+            "livelock: {refused} times without space in a row, for {operations} operations of clients"
+        );
+    }
+
+    /// Something was changed.
+    fn succeeded(&self) {
+        self.refused.set(0);
+        self.operations_then.set(self.operations());
     }
 
     /// Something begins, comes to its end, or is answered; the machine may stop here, for good.
@@ -123,7 +212,13 @@ impl SimDisk {
         }
     }
 
+    /// An operation takes its time, and comes to its end.
     async fn pause(&self) {
+        self.wait().await;
+        self.medium.state().step();
+    }
+
+    async fn wait(&self) {
         let time = self.medium.state().duration();
         self.medium.clock.sleep(time).await;
         self.event().await;
@@ -138,16 +233,49 @@ impl SimDisk {
         done: fn(&mut State, u64),
     ) -> (io::Result<()>, Buffer) {
         check_alignment(offset, &at);
+        let len = at.len() as u64;
         self.event().await;
         let id = self.medium.state().submit(What::Write { offset, pages: pages::cut(&buf.as_ref()[at]) });
-        self.pause().await;
-        if self.fault(|faults| faults.write) {
+        self.wait().await;
+        if let Some(error) = self.refusal_of_write(offset, len) {
             self.medium.state().fail(id);
-            return (Err(self.failed("a write that failed")), buf);
+            return (Err(error), buf);
         }
-        done(&mut self.medium.state(), id);
+        {
+            let mut state = self.medium.state();
+            if !state.has_space(offset, len) {
+                // Nothing has failed for good: what is there of it counts as written, until something else is written there.
+                state.complete_in_part(id);
+                drop(state);
+                self.refuse();
+                return (Err(io::ErrorKind::StorageFull.into()), buf);
+            }
+            done(&mut state, id);
+            state.written(offset, len);
+            state.step();
+        }
+        self.succeeded();
         self.event().await;
         (Ok(()), buf)
+    }
+
+    /// The error of a write, if it fails.
+    fn refusal_of_write(&self, offset: u64, len: u64) -> Option<io::Error> {
+        if self.fault(|faults| faults.write) {
+            return Some(self.failed(io::Error::other("a write that failed")));
+        }
+        if let Some(error) = self.refusal() {
+            return Some(error);
+        }
+        if self.medium.look().spots.is_unwritable(offset, len) {
+            return Some(self.failed(io::Error::from_raw_os_error(EIO)));
+        }
+        None
+    }
+
+    /// The error of everything that changes a medium that takes no writes.
+    fn refusal(&self) -> Option<io::Error> {
+        self.medium.is_read_only().then(|| self.failed(io::Error::from_raw_os_error(EROFS)))
     }
 
     /// Whether a fault happens that comes so often in 10,000 times.
@@ -157,12 +285,13 @@ impl SimDisk {
         state.random.rarely(rate)
     }
 
-    fn failed(&self, what: &'static str) -> io::Error {
+    /// Notes that something has failed for good.
+    fn failed(&self, error: io::Error) -> io::Error {
         let tick = self.medium.clock.tick();
         let mut state = self.medium.state();
         state.happened.failed += 1;
         state.happened.failed_at.get_or_insert(tick);
-        io::Error::other(what)
+        error
     }
 }
 
@@ -181,6 +310,9 @@ impl Disk for SimDisk {
     async fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         assert!(offset.is_multiple_of(PAGE as u64) && len.is_multiple_of(PAGE as u64), "{offset} {len}");
         self.event().await;
+        if let Some(error) = self.refusal() {
+            return Err(error);
+        }
         self.medium.state().discard(offset, len);
         self.pause().await;
         Ok(())
@@ -193,6 +325,10 @@ impl Disk for SimDisk {
         if self.fault(|faults| faults.read) {
             self.medium.state().happened.reads_failed += 1;
             return (Err(io::Error::other("a read that failed")), buf);
+        }
+        if self.medium.look().spots.is_unreadable(offset, at.len() as u64) {
+            self.medium.state().happened.reads_failed += 1;
+            return (Err(io::Error::from_raw_os_error(EIO)), buf);
         }
         let state = self.medium.look();
         if offset + at.len() as u64 > state.current.len {
@@ -219,9 +355,11 @@ impl Disk for SimDisk {
             state.covered()
         };
         self.pause().await;
-        let fault = self.fault(|faults| faults.sync);
-        if !self.medium.state().sync_done(&covered, fault) {
-            return Err(self.failed("a sync that failed"));
+        let (fault, read_only) = (self.fault(|faults| faults.sync), self.medium.is_read_only() && !covered.is_empty());
+        if !self.medium.state().sync_done(&covered, fault || read_only) {
+            let error =
+                if read_only { io::Error::from_raw_os_error(EROFS) } else { io::Error::other("a sync that failed") };
+            return Err(self.failed(error));
         }
         self.event().await;
         Ok(())
@@ -234,23 +372,27 @@ impl Disk for SimDisk {
     async fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         assert!(offset.is_multiple_of(PAGE as u64) && len.is_multiple_of(PAGE as u64), "{offset} {len}");
         self.event().await;
-        let (full, space) = (self.fault(|faults| faults.full), self.fault(|faults| faults.space));
-        {
-            let mut state = self.medium.state();
-            state.no_space = (state.no_space || full) && !space;
-            if state.no_space && offset + len > state.current.len {
-                state.happened.full += 1;
-                return Err(io::ErrorKind::StorageFull.into());
-            }
+        if let Some(error) = self.refusal() {
+            return Err(error);
         }
-        let id = self.medium.state().submit(What::Grow { end: offset + len });
-        self.pause().await;
+        let (id, full) = self.medium.state().submit_allocation(offset, len);
+        // Without a step of the neighbour if it fails: to repeat it at once does not bring space.
+        if full {
+            self.wait().await;
+        } else {
+            self.pause().await;
+        }
         if self.fault(|faults| faults.allocate) {
-            self.medium.state().fail(id);
-            return Err(self.failed("an allocation that failed"));
+            id.into_iter().for_each(|id| self.medium.state().fail(id));
+            return Err(self.failed(io::Error::other("an allocation that failed")));
         }
-        self.medium.state().complete(id);
+        id.into_iter().for_each(|id| self.medium.state().complete(id));
         self.event().await;
+        if full {
+            self.refuse();
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.succeeded();
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ impl Life {
             let session = self.open()?;
             self.end(session)?;
         }
-        if self.world.plan.emptied && self.world.plan.has_room_to_clean() {
+        if self.world.plan.emptied {
             self.emptied()?;
         }
         if self.world.plan.damage { self.damaged() } else { Ok(()) }
@@ -29,6 +29,9 @@ impl Life {
     /// Everything is deleted: then there is room for as much as in a new store.
     fn emptied(&mut self) -> Result<(), String> {
         let mut session = self.open()?;
+        if !self.world.has_room_to_clean() {
+            return self.end(session);
+        }
         let client = Client::new(0, session.logs[0].clone(), &self.world, self.random.fork());
         let done = self.alone(&mut session.executor, "filling again", client.empty_and_fill());
         match done {
@@ -41,7 +44,8 @@ impl Life {
     }
 
     fn open_damaged(&mut self, rebuild: bool) -> Result<(Executor, Option<Opened>), String> {
-        let (disk, options) = (SimDisk::new(&self.world.medium), self.world.plan.options());
+        let (disk, options) =
+            (SimDisk::new(&self.world.medium), self.world.plan.opening().options(self.world.plan.ring));
         let options = OpenOptions { rebuild, ..options };
         let mut executor = self.executor();
         let opened = self.alone(&mut executor, "open", async move { open(&disk, options).await })?;

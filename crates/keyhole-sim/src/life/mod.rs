@@ -17,7 +17,7 @@ use crate::executor::{Clock, Executor, Stop};
 use crate::model::Model;
 use crate::plan::{Focus, Plan};
 use crate::random::Random;
-use crate::work::{Audit, Client, World};
+use crate::work::{Audit, Client, Watch, World};
 
 /// Crashes that a life has at least, unless it is full of faults.
 const CRASHES_MIN: u64 = 2;
@@ -101,7 +101,17 @@ fn live(seed: u64, setup: Setup) -> Result<Tally, String> {
     let mut model = Model::new();
     (model.durable, model.ring) = (plan.sync == Sync::Always, plan.ring);
     let model = RefCell::new(model);
-    let world = Rc::new(World { clock, medium, model, plan, operations: Cell::new(0), trace: setup.trace });
+    let opening = Cell::new(plan.opening());
+    let world = Rc::new(World {
+        clock,
+        medium,
+        model,
+        plan,
+        opening,
+        operations: Cell::new(0),
+        watch: Watch::default(),
+        trace: setup.trace,
+    });
     world.say(|| format!("{:?}", world.plan));
     let tally = Tally { lives: 1, ..Tally::default() };
     let mut life = Life { random, world, tally, power: false, orderly: false, cut: false };
@@ -151,6 +161,7 @@ impl Life {
             (self.random.chance(60), self.random.below(within))
         });
         let (medium, aim, shared) = (&self.world.medium, Cell::new(aim), &session.shared);
+        let (world, livelock) = (&self.world, RefCell::new(None));
         let halted = || {
             let now = shared.activity();
             if let Some((cleaning, events)) = aim.get()
@@ -159,10 +170,17 @@ impl Life {
                 medium.stop_after(Some(events));
                 aim.set(None);
             }
-            medium.is_dead()
+            let mut livelock = livelock.borrow_mut();
+            *livelock = world.watch.livelock(world.work());
+            medium.is_dead() || livelock.is_some()
         };
         let done = || clients.iter().all(|client| client.borrow().is_some());
-        match session.executor.run(halted, done) {
+        let stop = session.executor.run(halted, done);
+        self.world.watch.clear();
+        if let Some(livelock) = livelock.take() {
+            return Err(livelock);
+        }
+        match stop {
             Stop::Done => {}
             Stop::Halted => return Ok(()),
             Stop::Stalled => return Err("clients wait for ever".to_owned()),

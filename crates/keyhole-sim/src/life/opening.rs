@@ -5,11 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::future::LocalBoxFuture;
-use keyhole_log::{Error, Recovery, Shared, create, maintenance, open, worker};
+use keyhole_log::limits::SEGMENTS_START;
+use keyhole_log::{Error, Recovery, Shared, Sync, create, maintenance, open, worker};
 
 use super::{Life, Session};
 use crate::disk::{Crash, Faults, SimDisk, Survival};
 use crate::executor::{Executor, Stop};
+use crate::plan::Opening;
 use crate::work::{Audit, audit};
 
 /// Attempts to open a file on a medium that fails, before the faults are taken away.
@@ -67,6 +69,7 @@ impl Life {
     /// Opens the file, through crashes and failures of the medium.
     pub(super) fn open(&mut self) -> Result<Session, String> {
         let mut attempt = 0;
+        let mut opening = self.world.plan.next_opening(&mut self.random);
         let (executor, shared, recovery) = loop {
             attempt += 1;
             let quiet = attempt > ATTEMPTS_MAX;
@@ -76,7 +79,7 @@ impl Life {
             let stop = armed.then(|| self.random.below(events));
             self.world.medium.stop_after(stop);
             let before = self.world.medium.happened();
-            let (disk, options) = (SimDisk::new(&self.world.medium), self.world.plan.options());
+            let (disk, options) = (SimDisk::new(&self.world.medium), opening.options(self.world.plan.ring));
             let mut executor = self.executor();
             let answer = self.alone(&mut executor, "open", async move { open(&disk, options).await });
             self.world.medium.stop_after(None);
@@ -99,6 +102,8 @@ impl Life {
                     let legal = match &error {
                         Error::Io(_) => failed,
                         Error::Full => after.full > before.full,
+                        // More is in use than the capacity that was asked for, or it is too little for so many workers.
+                        Error::Capacity(_) => opening != self.world.plan.opening(),
                         _ => false,
                     };
                     if !legal {
@@ -106,6 +111,9 @@ impl Life {
                         return Err(format!("open: {error}"));
                     }
                     self.world.say(|| format!("open: {error}"));
+                    if matches!(error, Error::Capacity(_)) {
+                        opening = self.world.plan.opening();
+                    }
                 }
                 None => {
                     self.tally.crashes += 1;
@@ -117,12 +125,21 @@ impl Life {
             self.orderly = false;
         };
         self.world.say(|| format!("open: {recovery:?}"));
+        self.opened(opening, &shared);
         self.judge(&recovery)?;
         let mut session = self.start(executor, shared);
         let how = Audit::Opened { power: self.power };
         self.audit(&mut session, how).map_err(|error| format!("{error}, after {recovery:?}"))?;
         self.power = false;
         Ok(session)
+    }
+
+    /// Notes how the file is open.
+    fn opened(&mut self, mut opening: Opening, shared: &Shared) {
+        opening.segments = (shared.usage().capacity - SEGMENTS_START) / self.world.plan.segment_len;
+        self.world.opening.set(opening);
+        self.world.model.borrow_mut().durable = opening.sync == Sync::Always;
+        self.world.say(|| format!("{opening:?}"));
     }
 
     /// Starts what works with an open file.
@@ -136,13 +153,13 @@ impl Life {
                 writers.set(writers.get() - 1);
             });
         };
-        for _ in 0..self.world.plan.workers {
+        for _ in 0..self.world.opening.get().workers {
             let (log, writer) = worker(Arc::clone(&shared), Rc::new(SimDisk::new(&self.world.medium)));
             spawn(Box::pin(writer.run()));
             logs.push(log);
         }
         if self.world.plan.maintained {
-            let disk = Rc::new(SimDisk::new(&self.world.medium));
+            let disk = Rc::new(SimDisk::for_maintenance(&self.world.medium));
             let (maintenance, writer) = maintenance(Arc::clone(&shared), disk);
             spawn(Box::pin(maintenance.run()));
             spawn(Box::pin(writer.run()));

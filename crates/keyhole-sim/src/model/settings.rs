@@ -55,11 +55,12 @@ impl Model {
         self.keys.values_mut().for_each(|register| register.begin(op, None, now));
     }
 
-    /// That has been answered: everything that was due at `time` has gone if `done`, and nothing that was not.
+    /// That has been answered: everything that was due at `time`, by the clock, has gone if `done`, and nothing that was not.
     pub fn end_expiry(&mut self, op: u64, time: u64, (since, now): (u64, u64), done: bool) {
+        let time_of = |id: u64| id + self.clock.range(..=id).next_back().map_or(0, |(_, ahead)| *ahead);
         for ((bucket, _), register) in &mut self.keys {
             let ages: Vec<_> = self.settings[bucket].values(since).map(|settings| settings.expire_ms).collect();
-            let due = |id: u64, age: &Option<u64>| age.is_some_and(|age| id + age <= time);
+            let due = |id: u64, age: &Option<u64>| age.is_some_and(|age| time_of(id) + age <= time);
             let may_be_due = |id: &Option<u64>| id.is_some_and(|id| ages.iter().any(|age| due(id, age)));
             let must_be_due = |id: &Option<u64>| id.is_none_or(|id| ages.iter().all(|age| due(id, age)));
             let none = !register.values(since).any(may_be_due);
@@ -80,6 +81,16 @@ impl Model {
             let register = self.key(bucket, key);
             register.begin(op, None, since);
             register.acknowledge(op, now, durable);
+        }
+    }
+
+    /// The same of an upload that is not there.
+    pub fn vanish_upload(&mut self, id: u64, since: u64, now: u64) {
+        let (op, durable) = (self.number(), self.durable);
+        let Some(upload) = self.uploads.get_mut(&id).filter(|_| self.ring) else { return };
+        if !upload.exists.may_be(since, |there| !there) {
+            upload.exists.begin(op, false, since);
+            upload.exists.acknowledge(op, now, durable);
         }
     }
 

@@ -7,7 +7,7 @@ use keyhole_log::{BucketSettings, Error, ListObjects, ListUploads, Listed, Liste
 use super::World;
 use crate::content;
 use crate::disk::SimDisk;
-use crate::model::{BUCKETS, KEYS, Model, Register, etag, head, labels, number, opaque, upload_id};
+use crate::model::{BUCKETS, KEYS, Model, Register, etag, head, labels, number, opaque, upload_id, upload_number};
 use crate::random::Random;
 
 /// When it is looked.
@@ -60,6 +60,8 @@ pub async fn audit(log: Log<SimDisk>, world: std::rc::Rc<World>, how: Audit, mut
     } else {
         world.model.borrow_mut().crashed();
     }
+    let mismatches = log.shared().recount();
+    assert!(mismatches.is_empty(), "{how:?}: live bytes: {mismatches:?}");
     let mut found = Found::default();
     audit_buckets(&log, &world, how, &mut found);
     audit_uploads(&log, &world, how, &mut found).await;
@@ -126,7 +128,11 @@ async fn audit_uploads(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
         {
             let (now, mut model) = (world.clock.tick(), world.model.borrow_mut());
             let durable = model.durable;
-            completed_if_gone(&mut model, id, reference.is_some(), how, now);
+            if model.ring && reference.is_none() {
+                model.vanish_upload(id, now, now);
+            } else {
+                completed_if_gone(&mut model, id, reference.is_some(), how, now);
+            }
             let upload = model.uploads.get_mut(&id).expect("it is in the model");
             take(how, now, durable, &mut upload.exists, reference.is_some(), || format!("upload {id}"));
             if reference.is_none() {
@@ -140,7 +146,8 @@ async fn audit_uploads(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
         found.uploads.insert(id);
         let declared = id.is_multiple_of(3).then_some((3, 1));
         let said = (reference.sealed, reference.time_ms, reference.declared);
-        assert_eq!(said, (id.is_multiple_of(2), id, declared), "upload {id}");
+        let time = world.model.borrow().time(id);
+        assert_eq!(said, (id.is_multiple_of(2), time, declared), "upload {id}");
         let what = log.upload_head(&reference).await;
         assert!(
             what.as_ref().is_ok_and(|with| with.head == head(id) && with.labels == labels(id)),
@@ -238,7 +245,7 @@ fn listing(of: &BTreeMap<&'static str, u64>, model: &Model, list: &ListObjects) 
             None => {
                 let version = &model.versions[id];
                 let (size, etag, sealed) = (version.size(), etag(*id, version.parts), version.sealed);
-                Listed::Object { key: (*key).to_owned(), size, time_ms: *id, etag, sealed }
+                Listed::Object { key: (*key).to_owned(), size, time_ms: model.time(*id), etag, sealed }
             }
         };
         if entries.last() != Some(&entry) {
@@ -269,7 +276,7 @@ fn check_listings(log: &Log<SimDisk>, bucket: &str, found: &Found, model: &Model
         .entries
         .iter()
         .map(|entry| match entry {
-            ListedUpload::Upload(upload) => upload.time_ms,
+            ListedUpload::Upload(upload) => upload_number(&upload.id),
             ListedUpload::Prefix(prefix) => panic!("{prefix} without a delimiter"),
         })
         .collect();

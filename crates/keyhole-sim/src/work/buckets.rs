@@ -126,7 +126,7 @@ impl Client {
         let len = self.world.plan.segment_len;
         let most = (usage.capacity - SEGMENTS_START - usage.reserved) / len;
         // Those that are open are left as they are, two of each worker and of the cleaner, and those with the checkpoints.
-        let open = 2 * (self.world.plan.workers as u64 + 1) + CHECKPOINTS_KEPT as u64;
+        let open = 2 * (self.world.opening.get().workers as u64 + 1) + CHECKPOINTS_KEPT as u64;
         let room = most.saturating_sub(open).max(1) as usize;
         for key in KEYS.into_iter().take(room) {
             let content = self.content_of(Bodies::Same(len * 2 / 5));

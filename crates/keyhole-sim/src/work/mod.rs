@@ -6,6 +6,7 @@ mod damaged;
 mod objects;
 mod settings;
 mod uploads;
+mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
@@ -17,16 +18,22 @@ use keyhole_log::{Condition, Error, Log, Object, SegmentStat, SegmentState};
 
 pub use audit::{Audit, audit};
 pub use damaged::audit_damaged;
+pub use watch::{Watch, Work};
 
 use crate::content::Content;
+use crate::cured;
 use crate::disk::{Happened, Medium, SimDisk};
 use crate::executor::Clock;
 use crate::model::{BUCKETS, KEYS, Model, etag, number};
-use crate::plan::{Bodies, Plan};
+use crate::plan::{Bodies, Opening, Plan};
 use crate::random::Random;
 
 /// Objects that a client holds on to, at most.
 const HELD_MAX: usize = 3;
+
+/// Operations of 100 ahead of which a clock jumps that jumps at all, and to what: it counts operations, and these are added.
+const CLOCK_JUMPS: u64 = 2;
+const CLOCKS: [u64; 5] = [0, 30, 1000, 5000, 1 << 40];
 
 /// What everybody in a life shares.
 pub struct World {
@@ -38,8 +45,12 @@ pub struct World {
     pub model: RefCell<Model>,
     /// What this life is like.
     pub plan: Plan,
+    /// How the file is open at present.
+    pub opening: Cell<Opening>,
     /// Operations that clients have begun.
     pub operations: Cell<u64>,
+    /// Those that are under way.
+    pub watch: Watch,
     /// Whether to print what happens.
     pub trace: bool,
 }
@@ -52,16 +63,27 @@ impl World {
         }
     }
 
+    /// Whether there is a cleaner and room for it: then space that nobody uses can always be used again.
+    pub fn has_room_to_clean(&self) -> bool {
+        self.plan.maintained && self.opening.get().has_room_to_clean()
+    }
+
+    /// What has been done so far.
+    pub fn work(&self) -> Work {
+        let happened = self.medium.happened();
+        Work { events: happened.events, polls: self.clock.polls() }
+    }
+
     /// Whether the store may say that it is full.
     fn may_be_full(&self, log: &Log<SimDisk>, since: &Since) -> bool {
-        let of_file_system = self.medium.happened().full > since.happened.full;
+        let of_file_system = self.medium.was_short_since(&since.happened);
         if self.plan.ring {
             // Not for want of anything but space of the file system.
-            return self.plan.faults.full > 0;
+            return self.plan.faults.neighbour > 0;
         }
         let stats = log.shared().stats();
         let most = stats.usage.capacity.saturating_sub(SEGMENTS_START) / self.plan.segment_len;
-        let reserved = stats.usage.reserved / self.plan.segment_len + self.plan.workers as u64;
+        let reserved = stats.usage.reserved / self.plan.segment_len + self.opening.get().workers as u64;
         let count = |of: &dyn Fn(&SegmentStat) -> bool| stats.segments.iter().filter(|s| of(s)).count() as u64;
         let busy = count(&|segment| segment.state != SegmentState::Blank);
         // Where there is a cleaner nothing is left unused but what is held just now: by bodies on their way.
@@ -71,8 +93,8 @@ impl World {
             _ => false,
         });
         let held = self.plan.clients * self.plan.bodies.most().div_ceil(BLOCK_DATA as u64);
-        let cleaned = !self.plan.has_room_to_clean() || unused <= held;
-        (busy + reserved >= most && (cleaned || self.plan.faults.full > 0)) || of_file_system
+        let cleaned = !self.has_room_to_clean() || unused <= held;
+        (busy + reserved >= most && (cleaned || self.plan.faults.neighbour > 0)) || of_file_system
     }
 }
 
@@ -115,6 +137,11 @@ impl Client {
     pub async fn run(mut self, operations: u64) {
         for _ in 0..operations {
             self.world.operations.set(self.world.operations.get() + 1);
+            if self.world.plan.clock_jumps && self.random.chance(CLOCK_JUMPS) {
+                let to = *self.random.pick(&CLOCKS);
+                self.world.model.borrow_mut().set_clock(to);
+                self.say(|| format!("the clock jumps to {to}"));
+            }
             self.step().await;
             if self.random.chance(10) {
                 let time = self.random.below(4 * self.world.plan.faults.slowness + 1);
@@ -122,13 +149,22 @@ impl Client {
             }
         }
         for (object, contents) in std::mem::take(&mut self.held) {
+            self.begin("a read of what is held");
             self.check_held(&object, &contents).await;
         }
+        self.world.watch.end(self.name);
+    }
+
+    fn begin(&self, what: &'static str) {
+        self.world.watch.begin(self.name, what, self.world.work());
     }
 
     async fn step(&mut self) {
         let (bucket, key) = self.name();
-        match self.what() {
+        let what = self.what();
+        self.begin(name(what));
+        self.log.disk().note_operation();
+        match what {
             0..=33 => self.put(bucket, key).await,
             34..=47 => self.get(bucket, key).await,
             48..=60 => self.delete(bucket, key).await,
@@ -157,8 +193,8 @@ impl Client {
     /// What to do next, of 100 things.
     fn what(&mut self) -> u64 {
         match self.random.below(100) {
-            // Nobody drops uploads: a ring would be full of them.
-            71..=91 if self.world.plan.ring => 0,
+            // Where a ring does not drop uploads it would be full of them.
+            71..=91 if self.world.plan.ring && !cured::RING_UPLOADS => 0,
             // More often where objects expire.
             90..=91 if self.world.plan.settings => 99,
             what => what,
@@ -181,6 +217,18 @@ impl Client {
         Content { id: self.world.model.borrow_mut().number(), len }
     }
 
+    /// The number of the next operation and its time, by the clock.
+    fn number(&self) -> (u64, u64) {
+        let mut model = self.world.model.borrow_mut();
+        let id = model.number();
+        (id, model.time(id))
+    }
+
+    /// The time of an operation, by the clock of then.
+    fn time(&self, id: u64) -> u64 {
+        self.world.model.borrow().time(id)
+    }
+
     fn condition(&mut self, bucket: &'static str, key: &'static str) -> Condition {
         match self.random.below(100) {
             0..=79 => Condition::None,
@@ -196,6 +244,8 @@ impl Client {
     }
 
     fn since(&self) -> Since {
+        // The node does so every second, which is longer than an operation takes here.
+        self.log.shared().expect_space();
         Since { tick: self.world.clock.tick(), happened: self.world.medium.happened() }
     }
 
@@ -286,6 +336,23 @@ impl Client {
             }
             Err(error) => assert!(self.judge(&error, &since).is_some(), "flush: {error}"),
         }
+    }
+}
+
+/// How an operation is called in failures.
+fn name(what: u64) -> &'static str {
+    match what {
+        0..=33 => "a put",
+        34..=47 => "a get",
+        48..=60 => "a deletion",
+        61..=66 => "a copy or new labels",
+        67..=70 => "a listing",
+        71..=91 => "an operation on uploads",
+        92..=95 => "an operation on buckets",
+        96..=97 => "a flush, checkpoint or compaction",
+        98 => "new settings",
+        99 => "an expiry",
+        _ => "a read of what is held",
     }
 }
 

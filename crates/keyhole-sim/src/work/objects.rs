@@ -86,7 +86,7 @@ impl Client {
             sealed: version.sealed,
             etag: etag(id, version.parts),
             size: version.size(),
-            time_ms: id,
+            time_ms: self.time(id),
             condition,
         };
         let (since, size) = (self.since(), version.size());
@@ -175,11 +175,11 @@ impl Client {
             Condition::IfAbsent => Condition::None,
             other => other,
         };
-        let id = self.world.model.borrow_mut().number();
+        let (id, time) = self.number();
         let since = self.since();
         self.world.model.borrow_mut().key(bucket, key).begin(id, None, since.tick);
         let log = self.log.clone();
-        let answer = self.patiently(log.delete_object(bucket, key, id, condition)).await;
+        let answer = self.patiently(log.delete_object(bucket, key, time, condition)).await;
         self.say(|| format!("delete {bucket}/{key} = {id} if {condition:?}: {answer:?}"));
         match answer {
             None => {}

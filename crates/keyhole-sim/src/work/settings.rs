@@ -12,7 +12,7 @@ const AGES: [u64; 4] = [0, 10, 50, 200];
 
 impl Client {
     pub(super) async fn set_bucket(&mut self, bucket: &'static str) {
-        let id = self.world.model.borrow_mut().number();
+        let (id, time) = self.number();
         let some = |value: u64| (value > 0).then_some(value);
         let quota = if self.random.chance(50) { 0 } else { *self.random.pick(&QUOTAS) };
         let policy = vec![id as u8; id as usize % 9];
@@ -22,7 +22,7 @@ impl Client {
         let since = self.since();
         self.world.model.borrow_mut().set(bucket).begin(id, settings.clone(), since.tick);
         let log = self.log.clone();
-        let answer = self.patiently(log.set_bucket(bucket, settings.clone(), id)).await;
+        let answer = self.patiently(log.set_bucket(bucket, settings.clone(), time)).await;
         self.say(|| format!("set bucket {bucket} = {settings:?}: {answer:?}"));
         let Some(answer) = answer else { return };
         let judged = answer.as_ref().err().and_then(|error| self.judge(error, &since));
@@ -46,9 +46,9 @@ impl Client {
     }
 
     pub(super) async fn expire(&mut self) {
-        let time = self.world.model.borrow_mut().number();
+        let (op, time) = self.number();
         let since = self.since();
-        self.world.model.borrow_mut().begin_expiry(time, since.tick);
+        self.world.model.borrow_mut().begin_expiry(op, since.tick);
         let log = self.log.clone();
         let answer = self.patiently(log.expire(time)).await;
         self.say(|| format!("expire at {time}: {answer:?}"));
@@ -60,6 +60,6 @@ impl Client {
             _ => {}
         }
         let now = self.now();
-        self.world.model.borrow_mut().end_expiry(time, time, (since.tick, now), answer.is_ok());
+        self.world.model.borrow_mut().end_expiry(op, time, (since.tick, now), answer.is_ok());
     }
 }

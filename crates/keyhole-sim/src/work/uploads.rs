@@ -23,7 +23,7 @@ impl Client {
             head: head(id),
             labels: labels(id),
             sealed: id.is_multiple_of(2),
-            time_ms: id,
+            time_ms: self.time(id),
             declared: id.is_multiple_of(3).then_some((3, 1)),
         };
         let log = self.log.clone();
@@ -65,6 +65,10 @@ impl Client {
         let bucket = upload.bucket;
         match self.log.upload(bucket, upload.key, &upload_id(id)) {
             Ok(found) => {
+                if found.is_none() {
+                    model.vanish_upload(id, now, now);
+                }
+                let upload = model.uploads.get_mut(&id)?;
                 let seen = upload.exists.observe(now, now, durable, 0, |there| *there == found.is_some());
                 assert!(seen, "upload {id} is {found:?}, may be there: {:?}", upload.exists.legal(false));
                 Some((id, found?))
@@ -80,12 +84,13 @@ impl Client {
     fn may_lack_upload(&self, id: u64, since: &Since, but: u64) -> bool {
         let mut model = self.world.model.borrow_mut();
         let upload = &model.uploads[&id];
-        let (bucket, lacks) = (upload.bucket, upload.exists.may_be(since.tick, |there| !there));
+        let (bucket, lacks) = (upload.bucket, upload.exists.may_be(since.tick, |there| !there) || model.ring);
         lacks || upload.exists.is_busy(since.tick, but) || model.may_lack_bucket(bucket, since.tick)
     }
 
     fn is_upload_busy(&self, id: u64, since: &Since, but: u64) -> bool {
-        self.world.model.borrow().uploads[&id].exists.is_busy(since.tick, but)
+        let model = self.world.model.borrow();
+        model.ring || model.uploads[&id].exists.is_busy(since.tick, but)
     }
 
     pub(super) async fn put_part(&mut self) {
@@ -110,7 +115,7 @@ impl Client {
             salt: piece.salt,
             etag: piece.etag,
             size: content.len,
-            time_ms: id,
+            time_ms: self.time(id),
             info: opaque(id, INFO_MAX),
         };
         let log = self.log.clone();
@@ -211,7 +216,7 @@ impl Client {
             bound: id % 2 == 1,
             etag: etag(id, version.parts),
             size: version.size(),
-            time_ms: id,
+            time_ms: self.time(id),
             condition,
         };
         let since = self.since();
@@ -289,7 +294,7 @@ impl Client {
             (upload.bucket, upload.key)
         };
         let log = self.log.clone();
-        let answer = self.patiently(log.abort_upload(bucket, key, &upload_id(upload), id)).await;
+        let answer = self.patiently(log.abort_upload(bucket, key, &upload_id(upload), self.time(id))).await;
         self.say(|| format!("abort upload {upload}: {answer:?}"));
         let Some(answer) = answer else { return };
         let judged = answer.as_ref().err().and_then(|error| self.judge(error, &since));

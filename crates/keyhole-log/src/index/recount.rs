@@ -1,0 +1,59 @@
+//! The bytes that are referred to, counted anew: to compare with what is kept up to date.
+
+use super::{Index, Live};
+
+/// Bytes of one segment that are referred to, as they are kept up to date and as they were counted anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LiveMismatch {
+    /// Number of the segment.
+    pub segment: u32,
+    /// Bytes that the index keeps up to date.
+    pub kept: u64,
+    /// Bytes of everything that the index refers to in this segment.
+    pub counted: u64,
+}
+
+impl Index {
+    /// Counts the live bytes of each segment from everything that the index refers to.
+    pub(crate) fn recount(&self) -> Vec<LiveMismatch> {
+        let mut live = Live::new(self.live.segment_len());
+        for bucket in self.buckets.values() {
+            live.add(bucket.at);
+            bucket.settings.iter().for_each(|settings| live.add(settings.at));
+            bucket.objects.iter().for_each(|(_, entry)| live.add(entry.at));
+            for upload in bucket.uploads.values() {
+                live.add(upload.at);
+                upload.parts.values().for_each(|part| live.add(part.at));
+            }
+        }
+        for (_, body) in self.bodies.iter() {
+            live.add(body.at);
+            live.add_shares(&body.shares);
+        }
+        let checkpoints = self.checkpoints.iter().flat_map(|checkpoint| &checkpoint.records);
+        checkpoints.chain(&self.building).for_each(|&at| live.add(at));
+        let numbers = 0..self.live.segment_count().max(live.segment_count());
+        let all =
+            numbers.map(|segment| LiveMismatch { segment, kept: self.live.of(segment), counted: live.of(segment) });
+        all.filter(|mismatch| mismatch.kept != mismatch.counted).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::{Location, Share, Shares};
+    use crate::limits::{PAGE, SEGMENTS_START};
+    use crate::types::BodyId;
+
+    #[test]
+    fn recount_finds_a_count_that_leaks() {
+        let mut index = Index { live: Live::new(1 << 20), ..Index::default() };
+        let shares = Shares::from_vec(vec![Share { segment: 3, pages: 2 }]);
+        index.add_body(BodyId(1), Location::new(SEGMENTS_START, 64), shares.clone());
+        assert_eq!(index.recount(), []);
+        index.live.add_shares(&shares);
+        let (counted, kept) = (2 * PAGE as u64, 4 * PAGE as u64);
+        assert_eq!(index.recount(), [LiveMismatch { segment: 3, kept, counted }]);
+    }
+}

@@ -1,0 +1,268 @@
+//! Space of the file system that the file is in: how an allocation takes it, and when others fill the rest.
+//!
+//! Kinds of file systems are data ([`FileSystem`]). All of them give each page of the file its space separately. A neighbour,
+//! which follows from the seed, fills the file system and frees it again. Its steps are operations of the disk that come to
+//! their end, except failed allocations: an engine that only repeats a failed allocation waits for ever.
+
+use std::ops::Range;
+
+use keyhole_log::limits::PAGE;
+
+use super::faults::Faults;
+use crate::random::Random;
+
+/// How a file system gives space.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FileSystem {
+    /// An allocation takes space where the file has none, and guarantees later writes.
+    #[default]
+    Ext4,
+    /// The same, but an allocation needs free space for its whole range, also where the file has space.
+    Xfs,
+    /// Copy on write: an allocation guarantees nothing, and a write may fail for want of space.
+    Btrfs,
+    /// No allocation in advance (ext2, ext3, FUSE, NFS): the file only becomes longer. A write into a hole takes space, or fails.
+    NoExtents,
+}
+
+/// Writes of 100 that fail on a full file system that copies on write.
+const COPIES_FAIL: u64 = 60;
+
+/// Pages that the neighbour leaves free when it fills the file system: none, less than a segment, or a few segments.
+const LEFT: [u64; 5] = [0, 0, 100, 600, 1500];
+
+/// Steps after which an engine that asks again knows that there is space.
+const LEARNS_WITHIN: u64 = 10;
+
+/// The chance in 10,000 that the neighbour takes what has become free in a full file system, at each of its steps, if it is
+/// not greedy.
+const GRABS: u64 = 100;
+
+/// Space of one file in its file system. Pages are counted from the beginning of the file.
+#[derive(Debug, Default)]
+pub(super) struct Space {
+    /// Pages that have space, as the running system has it, and as a power failure leaves it.
+    current: Vec<bool>,
+    durable: Vec<bool>,
+    /// Pages that are free in the file system; `None`: more than the file can take.
+    free: Option<u64>,
+    /// Steps until the neighbour fills or frees the file system.
+    left: u64,
+    /// Something has failed since the neighbour last filled the file system.
+    felt: bool,
+    /// Steps of the neighbour so far, and at which of them `felt` ended.
+    steps: u64,
+    felt_until: u64,
+}
+
+fn pages(offset: u64, len: u64) -> Range<usize> {
+    (offset / PAGE as u64) as usize..((offset + len) / PAGE as u64) as usize
+}
+
+fn mark(map: &mut Vec<bool>, range: Range<usize>, to: bool) -> u64 {
+    if map.len() < range.end {
+        map.resize(range.end, false);
+    }
+    let mut changed = 0;
+    for has in &mut map[range] {
+        changed += u64::from(*has != to);
+        *has = to;
+    }
+    changed
+}
+
+impl Space {
+    /// Pages of a range that have no space.
+    fn missing(&self, range: Range<usize>) -> u64 {
+        let known = range.start.min(self.current.len())..range.end.min(self.current.len());
+        let there = self.current[known].iter().filter(|has| **has).count();
+        (range.len() - there) as u64
+    }
+
+    fn has(&self, faults: &Faults, pages: u64) -> bool {
+        faults.neighbour == 0 || self.free.is_none_or(|free| free >= pages)
+    }
+
+    fn take(&mut self, range: Range<usize>) {
+        let taken = mark(&mut self.current, range, true);
+        self.free = self.free.map(|free| free.saturating_sub(taken));
+    }
+
+    fn give(&mut self, pages: u64) {
+        self.free = self.free.map(|free| free + pages);
+    }
+
+    /// One step of the neighbour.
+    pub(super) fn step(&mut self, faults: &Faults, random: &mut Random) {
+        if faults.neighbour == 0 {
+            return;
+        }
+        self.steps += 1;
+        if self.felt {
+            self.felt_until = self.steps;
+        }
+        if self.left > 0 {
+            self.left -= 1;
+            if self.free.is_some() && (faults.greedy || random.rarely(GRABS)) {
+                self.free = Some(0);
+            }
+            return;
+        }
+        self.left = random.below(faults.neighbour);
+        self.free = match self.free {
+            None => Some(*random.pick(&LEFT)),
+            Some(_) => None,
+        };
+        self.felt = false;
+    }
+
+    /// Steps of the neighbour so far.
+    pub(super) fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Whether something that needed space had failed, and the file system was still full, just before this step or since.
+    pub(super) fn is_short_since(&self, step: u64) -> bool {
+        self.felt || self.felt_until + LEARNS_WITHIN > step
+    }
+
+    /// An allocation of a range. `Err`: there is no space, but for so many bytes of it.
+    pub(super) fn allocate(&mut self, faults: &Faults, offset: u64, len: u64) -> Result<(), u64> {
+        let range = pages(offset, len);
+        let needed = match faults.file_system {
+            FileSystem::NoExtents => return Ok(()),
+            FileSystem::Xfs => range.len() as u64,
+            FileSystem::Ext4 | FileSystem::Btrfs => self.missing(range.clone()),
+        };
+        if self.has(faults, needed) {
+            self.take(range);
+            return Ok(());
+        }
+        self.felt = true;
+        if faults.file_system == FileSystem::Xfs || !faults.half_grown {
+            return Err(0);
+        }
+        // A part of it has been taken when the file system notices.
+        let fits = |end: &usize| self.has(faults, self.missing(range.start..*end));
+        let end = (range.start..=range.end).rev().find(fits).unwrap_or(range.start);
+        self.take(range.start..end);
+        Err(((end - range.start) * PAGE) as u64)
+    }
+
+    /// A write of a range; false: there is no space for it.
+    pub(super) fn write(&mut self, faults: &Faults, random: &mut Random, offset: u64, len: u64) -> bool {
+        let range = pages(offset, len);
+        let fits = match faults.file_system {
+            FileSystem::Btrfs => self.has(faults, range.len() as u64) || !random.chance(COPIES_FAIL),
+            _ => self.has(faults, self.missing(range.clone())),
+        };
+        if fits {
+            self.take(range);
+        }
+        self.felt |= !fits;
+        fits
+    }
+
+    /// The space of a range is given back, where the file system can do that.
+    pub(super) fn discard(&mut self, faults: &Faults, offset: u64, len: u64) {
+        if !faults.holes || faults.file_system == FileSystem::NoExtents {
+            return;
+        }
+        let freed = mark(&mut self.current, pages(offset, len), false);
+        mark(&mut self.durable, pages(offset, len), false);
+        self.give(freed);
+    }
+
+    /// What an allocation or a write took is durable, as far as the file system takes it at once.
+    pub(super) fn harden(&mut self, offset: u64, len: u64) {
+        mark(&mut self.durable, pages(offset, len), true);
+    }
+
+    /// An allocation is durable.
+    pub(super) fn harden_allocation(&mut self, faults: &Faults, offset: u64, end: u64) {
+        if faults.file_system != FileSystem::NoExtents {
+            self.harden(offset, end - offset);
+        }
+    }
+
+    /// Power has failed, and the file has this length now.
+    pub(super) fn fail_power(&mut self, len: u64) {
+        self.durable.truncate(pages(0, len).end);
+        let lost = self.current.iter().enumerate().filter(|(i, has)| **has && !self.durable.get(*i).unwrap_or(&false));
+        let lost = lost.count() as u64;
+        self.current.clone_from(&self.durable);
+        self.give(lost);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn faults(file_system: FileSystem) -> Faults {
+        Faults { file_system, neighbour: 100, holes: true, ..Faults::none() }
+    }
+
+    /// A file of 2 MiB whose space is there, in a file system that has become full.
+    fn full(faults: &Faults) -> Space {
+        let mut space = Space::default();
+        assert_eq!(space.allocate(faults, 0, 2 * MIB), Ok(()));
+        space.free = Some(0);
+        space
+    }
+
+    #[test]
+    fn full_file_systems_answer_allocations_by_their_kind() {
+        let kinds = [
+            (FileSystem::Ext4, true, false),
+            (FileSystem::Xfs, false, false),
+            (FileSystem::Btrfs, true, false),
+            (FileSystem::NoExtents, true, true),
+        ];
+        for (kind, again, growth) in kinds {
+            let faults = faults(kind);
+            let mut space = full(&faults);
+            assert_eq!(space.allocate(&faults, 0, MIB).is_ok(), again, "{kind:?}: an allocated range");
+            assert_eq!(space.allocate(&faults, 2 * MIB, MIB).is_ok(), growth, "{kind:?}: one more MiB");
+            space.discard(&faults, 0, MIB);
+            let mut free = space.free;
+            if kind != FileSystem::NoExtents {
+                assert_eq!(free, Some(256), "{kind:?}: a hole gives its space back");
+                free = Some(255);
+            }
+            space.free = free;
+            assert_eq!(space.allocate(&faults, 0, MIB).is_ok(), growth, "{kind:?}: a hole in a full file system");
+        }
+    }
+
+    #[test]
+    fn full_file_systems_answer_writes_by_their_kind() {
+        let kinds = [
+            (FileSystem::Ext4, 0, 100),
+            (FileSystem::Xfs, 0, 100),
+            (FileSystem::Btrfs, 60, 60),
+            (FileSystem::NoExtents, 100, 100),
+        ];
+        for (kind, allocated, hole) in kinds {
+            let faults = faults(kind);
+            let mut random = Random::new(1);
+            let mut failed = |at: u64| {
+                let mut space = full(&faults);
+                (0..1000).filter(|_| !space.write(&faults, &mut random, at, MIB)).count() / 10
+            };
+            assert!(failed(0).abs_diff(allocated) < 5, "{kind:?}: writes where space was allocated");
+            assert!(failed(2 * MIB).abs_diff(hole) < 5, "{kind:?}: writes into a hole");
+        }
+    }
+
+    #[test]
+    fn power_failure_loses_allocations_that_were_not_synced() {
+        let faults = faults(FileSystem::Ext4);
+        let mut space = full(&faults);
+        space.harden_allocation(&faults, 0, MIB);
+        space.fail_power(2 * MIB);
+        assert_eq!((space.free, space.missing(pages(0, 2 * MIB))), (Some(256), 256));
+    }
+}

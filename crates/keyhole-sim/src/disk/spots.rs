@@ -1,0 +1,61 @@
+//! Places of the medium that fail each time, and a medium that takes no writes any more.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use keyhole_log::limits::PAGE;
+
+/// `EIO`.
+pub(super) const EIO: i32 = 5;
+
+/// `EROFS`.
+pub(super) const EROFS: i32 = 30;
+
+/// Bad places, by the numbers of their pages. They outlive processes and power failures.
+#[derive(Debug, Default)]
+pub(super) struct Spots {
+    unreadable: BTreeSet<u64>,
+    unwritable: BTreeSet<u64>,
+    /// From this event on the medium takes no writes.
+    pub(super) read_only_at: Option<u64>,
+}
+
+fn pages(offset: u64, len: u64) -> Range<u64> {
+    offset / PAGE as u64..(offset + len).div_ceil(PAGE as u64)
+}
+
+impl Spots {
+    pub(super) fn add_unreadable(&mut self, offset: u64) {
+        self.unreadable.insert(offset / PAGE as u64);
+    }
+
+    pub(super) fn add_unwritable(&mut self, offset: u64) {
+        self.unwritable.insert(offset / PAGE as u64);
+    }
+
+    /// Forgets all places; the medium takes writes again.
+    pub(super) fn clear(&mut self) {
+        *self = Spots::default();
+    }
+
+    pub(super) fn is_unreadable(&self, offset: u64, len: u64) -> bool {
+        self.unreadable.range(pages(offset, len)).next().is_some()
+    }
+
+    pub(super) fn is_unwritable(&self, offset: u64, len: u64) -> bool {
+        self.unwritable.range(pages(offset, len)).next().is_some()
+    }
+
+    /// A write has been done here. `heals`: the medium has put other cells in place of the bad ones.
+    pub(super) fn written(&mut self, heals: bool, offset: u64, len: u64) {
+        if heals {
+            let written = pages(offset, len);
+            self.unreadable.retain(|page| !written.contains(page));
+        }
+    }
+
+    /// Offsets of the pages that cannot be read.
+    pub(super) fn unreadable(&self) -> Vec<u64> {
+        self.unreadable.iter().map(|page| page * PAGE as u64).collect()
+    }
+}

@@ -1,0 +1,124 @@
+//! What the simulated disk answers where the medium fails.
+
+use std::future::Future;
+use std::io::{ErrorKind, Result};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use keyhole_log::Disk;
+use keyhole_log::limits::PAGE;
+use keyhole_sim::disk::{Crash, Faults, Medium, SimDisk, Survival};
+use keyhole_sim::executor::Clock;
+use keyhole_sim::random::Random;
+
+const EIO: i32 = 5;
+const EROFS: i32 = 30;
+
+/// Runs a future of a disk that takes no time.
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    for _ in 0..100 {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return value;
+        }
+    }
+    panic!("an operation of the disk does not end");
+}
+
+/// A medium of eight pages, each filled with a byte.
+fn medium(faults: Faults) -> (Rc<Medium>, SimDisk) {
+    let clock = Rc::new(Clock::default());
+    let medium = Medium::new(&clock, Random::new(1), faults);
+    let disk = SimDisk::new(&medium);
+    run(disk.allocate(0, 8 * PAGE as u64)).unwrap();
+    write(&disk, 0, 8, 0x11).unwrap();
+    run(disk.sync()).unwrap();
+    (medium, disk)
+}
+
+fn write(disk: &SimDisk, page: usize, pages: usize, byte: u8) -> Result<()> {
+    let mut buf = disk.buffer();
+    buf.as_mut()[..pages * PAGE].fill(byte);
+    run(disk.write((page * PAGE) as u64, buf, 0..pages * PAGE)).0
+}
+
+fn read(disk: &SimDisk, page: usize, pages: usize) -> Result<u8> {
+    let (result, buf) = run(disk.read((page * PAGE) as u64, disk.buffer(), 0..pages * PAGE));
+    result.map(|()| buf.as_ref()[0])
+}
+
+fn errno<T: std::fmt::Debug>(result: Result<T>) -> Option<i32> {
+    result.unwrap_err().raw_os_error()
+}
+
+#[test]
+fn unreadable_page_fails_each_read_until_it_is_healed() {
+    for heals in [true, false] {
+        let (medium, disk) = medium(Faults { heals, ..Faults::none() });
+        medium.add_unreadable(&[3 * PAGE as u64]);
+        for _ in 0..5 {
+            assert_eq!(errno(read(&disk, 3, 1)), Some(EIO));
+            assert_eq!(errno(read(&disk, 0, 8)), Some(EIO), "a read that touches it");
+            assert_eq!(read(&disk, 0, 3).unwrap(), 0x11, "a read beside it");
+        }
+        medium.crash(Crash::Power(Survival::Nothing));
+        assert_eq!(errno(read(&disk, 3, 1)), Some(EIO), "it outlives a power failure");
+        write(&disk, 3, 1, 0x22).unwrap();
+        match heals {
+            true => assert_eq!(read(&disk, 3, 1).unwrap(), 0x22),
+            false => assert_eq!(errno(read(&disk, 3, 1)), Some(EIO)),
+        }
+        medium.mend();
+        assert_eq!(read(&disk, 3, 1).unwrap(), 0x22);
+    }
+}
+
+#[test]
+fn unwritable_page_fails_each_write() {
+    let (medium, disk) = medium(Faults::none());
+    medium.add_unwritable(&[3 * PAGE as u64]);
+    for _ in 0..5 {
+        assert_eq!(errno(write(&disk, 2, 2, 0x22)), Some(EIO));
+        write(&disk, 4, 1, 0x22).unwrap();
+    }
+    assert!(medium.must_lose_power());
+    assert_eq!(read(&disk, 4, 1).unwrap(), 0x22);
+}
+
+#[test]
+fn read_only_medium_refuses_changes_and_serves_reads() {
+    let (medium, disk) = medium(Faults::none());
+    write(&disk, 0, 1, 0x22).unwrap();
+    medium.turn_read_only_after(0);
+    assert!(medium.is_read_only());
+    assert_eq!(errno(run(disk.sync())), Some(EROFS), "what was written before is not durable");
+    assert_eq!(errno(write(&disk, 0, 1, 0x33)), Some(EROFS));
+    assert_eq!(errno(run(disk.write_durable(0, disk.buffer(), 0..PAGE)).0), Some(EROFS));
+    assert_eq!(errno(run(disk.allocate(0, PAGE as u64))), Some(EROFS));
+    assert_eq!(errno(run(disk.discard(0, PAGE as u64))), Some(EROFS));
+    assert_eq!(read(&disk, 1, 1).unwrap(), 0x11);
+    medium.crash(Crash::Power(Survival::Nothing));
+    assert_eq!(read(&disk, 0, 1).unwrap(), 0x11);
+    run(disk.sync()).expect("nothing is to be written");
+    medium.mend();
+    write(&disk, 0, 1, 0x44).unwrap();
+}
+
+#[test]
+fn write_without_space_fails_and_may_be_repeated() {
+    use keyhole_sim::disk::FileSystem::NoExtents;
+    let (medium, disk) = medium(Faults::none());
+    medium.set_faults(Faults { file_system: NoExtents, neighbour: 1000, ..Faults::none() });
+    run(disk.allocate(0, 2000 * PAGE as u64)).expect("the file only becomes longer");
+    // The first hole for which there is no space.
+    let fails = |page: &usize| write(&disk, *page, 1, 0x22).is_err_and(|error| error.kind() == ErrorKind::StorageFull);
+    let page = (8..1900).find(fails).expect("others fill the file system");
+    assert!(medium.happened().writes_full > 0 && medium.happened().failed == 0);
+    write(&disk, 0, 8, 0x33).expect("these pages have space");
+    medium.set_faults(Faults::none());
+    write(&disk, page, 1, 0x44).unwrap();
+    run(disk.sync()).unwrap();
+    medium.crash(Crash::Power(Survival::Nothing));
+    assert_eq!(read(&disk, page, 1).unwrap(), 0x44, "what was written in part does not come back");
+}

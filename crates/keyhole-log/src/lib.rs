@@ -43,7 +43,7 @@ pub use disk::Disk;
 pub use error::{Damage, Error};
 pub use log::{Body, Log, OpenBlock, ScrubCursor, ScrubStep, Tags, worker};
 pub use maintain::{Compacted, Maintenance, maintenance};
-pub use recover::{Format, OpenOptions, Recovery, create, open};
+pub use recover::{Format, OpenOptions, Recovery, create, estimate_index, open};
 #[cfg(feature = "sabotage")]
 pub use sabotage::{Sabotage, sabotage};
 pub use shared::{Activity, Shared, Sync, Usage};

@@ -28,6 +28,7 @@ use crate::segments::Segments;
 use crate::shared::{MaintenanceState, Shared, Slot, State, Sync};
 use crate::wire::superblock::Superblock;
 
+pub use base::estimate_index;
 use scan::Store;
 pub(crate) use window::Window;
 

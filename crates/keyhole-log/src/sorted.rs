@@ -203,11 +203,11 @@ impl<K: Ord, V> SortedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.from_place(self.find(key).unwrap_or_else(|place| place))
+        self.iter_at(self.find(key).unwrap_or_else(|place| place))
     }
 
     /// The entries from a place on.
-    pub(crate) fn from_place(&self, (leaf, at): Place) -> impl Iterator<Item = (&K, &V)> {
+    pub(crate) fn iter_at(&self, (leaf, at): Place) -> impl Iterator<Item = (&K, &V)> {
         let first = self.leaves.get(leaf).map_or(&[][..], |entries| &entries[at..]);
         let rest = self.leaves.get(leaf + 1..).unwrap_or_default();
         first.iter().chain(rest.iter().flatten()).map(|(key, value)| (key, value))

@@ -107,7 +107,7 @@ impl Uploads {
     /// The number of the first upload in the order of listings that is not ahead of this key and number.
     pub(super) fn listed_from(&self, key: &[u8], seq: u64) -> Option<u64> {
         let place = self.by_key.find_by(|listed| (listed.key.as_bytes(), listed.seq).cmp(&(key, seq)));
-        self.by_key.from_place(place.unwrap_or_else(|place| place)).next().map(|(listed, ())| listed.seq)
+        self.by_key.iter_at(place.unwrap_or_else(|place| place)).next().map(|(listed, ())| listed.seq)
     }
 
     pub(super) fn insert(&mut self, seq: u64, upload: Upload) {

@@ -47,7 +47,7 @@ pub use error::{Damage, Error, FailedWrite};
 pub use index::LiveMismatch;
 pub use log::{Body, Log, OpenBlock, ScrubCursor, ScrubStep, Tags, worker};
 pub use maintain::{Compacted, Maintenance, maintenance};
-pub use recover::{Format, Identity, OpenOptions, Recovery, create, identity, open};
+pub use recover::{Format, Identity, OpenOptions, Recovery, create, estimate_index, identity, open};
 #[cfg(feature = "sabotage")]
 pub use sabotage::{Sabotage, sabotage};
 pub use shared::{Activity, Shared, Sync, Usage};

@@ -138,6 +138,10 @@ pub const REPLAY_READ: usize = 128 << 10;
 /// Bytes of records that recovery remembers as one stretch: so far apart are the places where it can begin to read them again.
 pub const REPLAY_SPAN: u64 = 1 << 20;
 
+/// Bytes of memory that the index takes for so many bytes of a checkpoint: an object and its body have 120 bytes, a twentieth of
+/// that to spare, and the key in the one, and 80 bytes and the key in the other.
+pub const INDEX_OF_CHECKPOINT: (u64, u64) = (3, 2);
+
 /// Segments that the cleaner keeps to spare, so that who needs one need not wait for it.
 pub const CLEAN_AHEAD: u64 = 2;
 

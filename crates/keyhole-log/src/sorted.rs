@@ -55,7 +55,13 @@ impl<K: Ord, V> SortedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        let begins = |leaf: &Vec<(K, V)>| leaf[0].0.borrow() <= key;
+        self.find_by(|k| k.borrow().cmp(key))
+    }
+
+    /// Where the entry is whose key compares as equal, or else would be inserted. `compare` says how a key compares with the one
+    /// that is looked for.
+    pub(crate) fn find_by(&self, compare: impl Fn(&K) -> Ordering) -> Result<Place, Place> {
+        let begins = |leaf: &Vec<(K, V)>| compare(&leaf[0].0) != Ordering::Greater;
         let again = self.last.get()..self.last.get() + 2;
         let near =
             |leaf: usize| self.leaves.get(leaf).is_some_and(begins) && !self.leaves.get(leaf + 1).is_some_and(begins);
@@ -67,7 +73,7 @@ impl<K: Ord, V> SortedMap<K, V> {
         };
         self.last.set(leaf);
         let Some(entries) = self.leaves.get(leaf) else { return Err((0, 0)) };
-        match entries.binary_search_by(|(k, _)| k.borrow().cmp(key)) {
+        match entries.binary_search_by(|(k, _)| compare(k)) {
             Ok(at) => Ok((leaf, at)),
             Err(at) => Err((leaf, at)),
         }
@@ -196,7 +202,11 @@ impl<K: Ord, V> SortedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        let (leaf, at) = self.find(key).unwrap_or_else(|place| place);
+        self.iter_at(self.find(key).unwrap_or_else(|place| place))
+    }
+
+    /// The entries from a place on.
+    pub(crate) fn iter_at(&self, (leaf, at): Place) -> impl Iterator<Item = (&K, &V)> {
         let first = self.leaves.get(leaf).map_or(&[][..], |entries| &entries[at..]);
         let rest = self.leaves.get(leaf + 1..).unwrap_or_default();
         first.iter().chain(rest.iter().flatten()).map(|(key, value)| (key, value))

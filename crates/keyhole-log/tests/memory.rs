@@ -12,8 +12,8 @@ use futures_util::future::join_all;
 use futures_util::task::LocalSpawnExt;
 use keyhole_log::limits::{BUFFER_LEN, SEGMENT_LEN_MIN};
 use keyhole_log::{
-    Condition, Content, Disk, Etag, Format, Log, NewBody, OpenOptions, PutObject, Recovery, Shared, Sync, create,
-    maintenance, open, worker,
+    Condition, Content, CreateUpload, Disk, Etag, Format, ListUploads, ListedUpload, Log, NewBody, OpenOptions,
+    PutObject, PutPart, Recovery, Shared, Sync, create, estimate_index, maintenance, open, worker,
 };
 use peak_alloc::PeakAlloc;
 
@@ -28,6 +28,12 @@ const PER_RECORD: usize = 64;
 
 /// Bytes that an opening may take whatever it replays: a few buffers, and the segments that are being read.
 const PER_OPENING: usize = 3 * BUFFER_LEN;
+
+/// The same, once the buffers are the most of it: what is overwritten since the checkpoint takes nothing.
+const PER_RECORD_MORE: usize = 8;
+
+/// Bytes that an upload with one part takes in the index, its key included.
+const PER_UPLOAD: usize = 400;
 
 /// Requests that are under way together.
 const AT_ONCE: usize = 64;
@@ -175,9 +181,14 @@ fn opening_after_a_crash_takes_little_more_than_the_index() {
     let mut store = Store::open(&disk);
     store.run(store.log.clone().create_bucket("bucket", 1)).unwrap();
     store.each(0..OBJECTS, |log, n| put(log, n, n));
+    let estimate = |disk: &FileDisk| LocalPool::new().run_until(estimate_index(disk)).unwrap();
+    assert_eq!(estimate(&disk), None, "there is no checkpoint");
     store.run(store.log.clone().checkpoint()).unwrap();
+    let (estimated, taken) = (estimate(&disk).unwrap(), store.log.shared().stats().index_bytes);
+    println!("{estimated} bytes of index estimated, {taken} taken");
+    assert!(estimated.abs_diff(taken) <= taken / 5, "{estimated} bytes of index estimated, {taken} taken");
     let mut peaks = Vec::new();
-    for round in 0..2 {
+    for round in 0..4 {
         store.each(0..RECORDS / 4, |log, n| put(log, (n * 7 + round) % OBJECTS, n));
         drop(store);
         let (taken, recovery) = transient(&disk);
@@ -190,7 +201,49 @@ fn opening_after_a_crash_takes_little_more_than_the_index() {
         store = Store::open(&disk);
         assert_eq!(store.recovery.objects, OBJECTS as u64);
     }
-    let [(fewer, less), (more, taken)] = peaks[..] else { panic!("two rounds") };
-    let each = taken.saturating_sub(less) / (more - fewer);
-    assert!(each <= PER_RECORD, "{each} bytes for each record more");
+    for pair in peaks[1..].windows(2) {
+        let ((fewer, less), (more, taken)) = (pair[0], pair[1]);
+        let each = taken.saturating_sub(less) / (more - fewer);
+        assert!(each <= PER_RECORD_MORE, "{each} bytes for each record more: {peaks:?}");
+    }
+}
+
+async fn upload(log: Log<FileDisk>, n: usize) {
+    let mut id = [0; 16];
+    // Identities are random, so they come in no order.
+    id[..8].copy_from_slice(&(n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+    let (bucket, key) = ("bucket".to_owned(), format!("backup/2026-11-29/volume-{n:08}.tar"));
+    let (head, labels, declared) = (vec![5; 60], Vec::new(), None);
+    let create = CreateUpload { bucket, key: key.clone(), id, head, labels, sealed: false, time_ms: 1, declared };
+    log.create_upload(create).await.unwrap();
+    let list = ListUploads { prefix: key, limit: 1, ..ListUploads::default() };
+    let listing = log.list_uploads("bucket", &list).unwrap();
+    let [ListedUpload::Upload(upload)] = &listing.entries[..] else { panic!("one upload of this key") };
+    let (content, salt, etag) = (body(&log, n).await, [0; 24], [1; 16]);
+    let (upload, info) = (upload.clone(), Vec::new());
+    log.put_part(PutPart { upload, number: 1, content, salt, etag, size: 100, time_ms: 1, info }).await.unwrap();
+}
+
+#[test]
+fn abandoned_upload_is_small_and_its_memory_is_told() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    const UPLOADS: usize = 10_000;
+    let disk = new_disk(SEGMENT_LEN_MIN);
+    let mut store = Store::open(&disk);
+    store.run(store.log.clone().create_bucket("bucket", 1)).unwrap();
+    // As they came, and as an opening finds them.
+    let (before, told_before) = (HEAP.current_usage(), store.log.shared().stats().index_bytes as usize);
+    store.each(0..UPLOADS, upload);
+    let shared = Arc::clone(store.log.shared());
+    let came = (HEAP.current_usage() - before, shared.stats().index_bytes as usize - told_before);
+    drop((store, shared));
+    let before = HEAP.current_usage();
+    let (shared, recovery) = open_shared(&disk);
+    assert_eq!((recovery.uploads, recovery.damaged.len()), (UPLOADS as u64, 0));
+    let opened = (HEAP.current_usage() - before, shared.stats().index_bytes as usize);
+    for (how, (taken, told)) in [("as they came", came), ("opened", opened)] {
+        println!("{how}: {} bytes an upload, {} told", taken / UPLOADS, told / UPLOADS);
+        assert!(taken <= PER_UPLOAD * UPLOADS, "{how}: {taken} bytes");
+        assert!(taken.abs_diff(told) <= taken / 5, "{how}: {taken} bytes are taken, {told} are told");
+    }
 }

@@ -90,6 +90,22 @@ impl Budget {
         Share { blocks: self.blocks, pages: self.pages }
     }
 
+    /// What to tell an operator where an index of so many bytes does not fit into what the rest leaves of the memory.
+    pub(crate) fn index_warning(&self, index: u64) -> Option<String> {
+        let room = self.memory.saturating_sub(ASIDE + self.buffers);
+        let needed = (ASIDE + self.buffers + index).next_multiple_of(1 << 20);
+        (index > room).then(|| {
+            format!(
+                "the index takes {}, but a memory budget of {} leaves {} for it: set --memory to {} or more, or the system may \
+                 kill the node",
+                show(index),
+                show(self.memory),
+                show(room),
+                show(needed)
+            )
+        })
+    }
+
     fn describe(&self) -> String {
         let Budget { memory, buffers, workers, blocks, pages, connections } = self;
         format!(
@@ -160,6 +176,15 @@ mod tests {
                 assert!((Share::MIN.pages..=Share::MAX.pages).contains(&budget.pages), "{budget:?}");
             }
         }
+    }
+
+    #[test]
+    fn index_that_does_not_fit_is_told_with_the_way_out() {
+        let budget = Budget::of(64 * MIB, 2).unwrap();
+        let room = 64 * MIB - ASIDE - budget.buffers;
+        assert_eq!(budget.index_warning(room), None);
+        let warning = budget.index_warning(room + 1).unwrap();
+        assert!(warning.contains("set --memory to 65.0 MiB or more"), "{warning}");
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     let place = Place::find(&options.data, options.state.as_deref())?;
     let monitor = Monitor::new(facts(options, engine, use_uring, budget));
     let admin_address = start_admin(options.admin_listen, &mut inherited, &monitor)?;
-    let store_options = store_options(options, threads);
+    let store_options = StoreOptions { budget: Some(budget), ..store_options(options, threads) };
     let starting = service::starting(store_options.read.clone());
     let store = store::open(&place, &store_options)?;
     drop(starting);

@@ -25,6 +25,7 @@ use crate::buffer::Pools;
 use crate::env::System;
 use crate::epoll::PlainDisk;
 use crate::medium::Medium;
+use crate::memory::Budget;
 
 pub(crate) use place::Place;
 pub(crate) use watch::Presence;
@@ -93,6 +94,8 @@ pub(crate) struct StoreOptions {
     pub(crate) workers: usize,
     /// How long to wait for the lock.
     pub(crate) patience: Duration,
+    /// What is left for the index, if that is bounded.
+    pub(crate) budget: Option<Budget>,
     /// Counts the bytes that recovery reads.
     pub(crate) read: Arc<AtomicU64>,
 }
@@ -108,6 +111,7 @@ impl Default for StoreOptions {
             ring: false,
             workers: 1,
             patience: LOCK_PATIENCE,
+            budget: None,
             read: Arc::default(),
         }
     }
@@ -127,9 +131,19 @@ pub(crate) fn open(place: &Place, options: &StoreOptions) -> Result<Store, Strin
         rebuild: false,
         read_only: held.read_only.as_deref().map(Arc::from),
     };
+    // Ahead of loading it: a node that is killed for it has said why.
+    let estimated = block_on(keyhole_log::estimate_index(&disk))?.unwrap_or_default().unwrap_or_default();
+    let warned = options.budget.and_then(|budget| budget.index_warning(estimated));
+    if let Some(warning) = &warned {
+        tracing::warn!("{warning}");
+    }
     let (shared, recovery) =
         block_on(keyhole_log::open(&disk, log_options))?.map_err(|error| format!("{}: {error}", path.display()))?;
     release_memory();
+    let exact = options.budget.and_then(|budget| budget.index_warning(shared.stats().index_bytes));
+    if let Some(warning) = exact.filter(|_| warned.is_none()) {
+        tracing::warn!("{warning}");
+    }
     if let Some(reason) = recovery.read_only.as_deref().filter(|reason| *reason != ONLY_LOOKS) {
         let way_out = match reason == ASKED_READ_ONLY {
             true => "start it without --read-only to write",

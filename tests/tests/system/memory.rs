@@ -149,10 +149,53 @@ fn killed_node_starts_again_within_little_memory() {
     killed_within_little_memory("a killed node within little memory", 2_000, 3, 2);
 }
 
+/// Records that the last opening has replayed, as the log says.
+fn replayed(node: &Node) -> u64 {
+    let log = node.log();
+    let opened = log.lines().rfind(|line| line.contains("opened")).expect("it says that it has opened the store");
+    let records = opened.split_whitespace().find_map(|field| field.strip_prefix("records=")).expect("and how");
+    records.parse().expect("a number")
+}
+
 #[test]
-#[ignore = "4 million objects are put; tests/run --long runs it"]
-fn node_killed_twenty_times_starts_again_within_little_memory() {
-    killed_within_little_memory("a node killed twenty times within little memory", 100_000, 2, 20);
+#[ignore = "250,000 objects and 20 starts; tests/run --long runs it"]
+fn start_after_kill_stays_within_little_memory() {
+    const OBJECTS: usize = 100_000;
+    const RECORDS: u64 = 300_000;
+    const STARTS: usize = 20;
+    let group = match MemoryGroup::new(LIMIT) {
+        Ok(group) => group,
+        Err(why) => return skipped("start after kill stays within little memory", &why),
+    };
+    let launch = Launch::default().under(group.command()).with_credential().capacity(Some("16GiB"));
+    let mut node = launch.arg("--threads=2").arg("--memory=64MiB").arg("--sync=interval:100").start();
+    node.make_bucket("bucket");
+    put_small(&node, OBJECTS);
+    // An orderly end writes a checkpoint. Each object since then is a body and an object record.
+    assert!(node.stop().success());
+    node.start();
+    put_small(&node, OBJECTS);
+    put_small(&node, RECORDS as usize / 2 - OBJECTS);
+    for start in 1..=STARTS {
+        node.kill();
+        let begun = Instant::now();
+        node.start();
+        let seconds = begun.elapsed().as_secs_f64();
+        let resident = node.peak_resident_kib() << 10;
+        println!(
+            "start {start}: {} records replayed in {seconds:.2} s, resident at most {:.1} MiB",
+            replayed(&node),
+            resident as f64 / MIB as f64
+        );
+        assert!(replayed(&node) >= RECORDS, "a checkpoint was written: {}", replayed(&node));
+        assert!(group.has(node.pid()), "it is not in the group");
+        assert!(resident <= LIMIT, "{resident} bytes");
+        assert_eq!((group.killed(), swapped_kib(&node)), (0, 0));
+        let last = format!("/bucket/small/{:06}", OBJECTS - 1);
+        assert_eq!(node.send(&Request::new("GET", &last)).expect(200).text(), (OBJECTS - 1).to_string());
+    }
+    println!("with page cache at most {:.1} MiB", group.peak() as f64 / MIB as f64);
+    assert!(group.peak() <= LIMIT);
 }
 
 #[test]

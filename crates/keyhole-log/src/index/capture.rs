@@ -91,18 +91,18 @@ impl Index {
     fn capture_uploads(&self, bucket: u64, upload: u64, part: Option<u16>, out: &mut Vec<u8>) -> Capture {
         let next = Capture::Objects { bucket: bucket + 1, after: None };
         let Some(home) = self.buckets.get(&bucket) else { return next };
-        let Some((&seq, found)) = home.uploads.range(upload..).next() else { return next };
+        let Some((seq, found)) = home.uploads.from(upload).next() else { return next };
         let part = part.filter(|_| seq == upload);
         Item::Home { bucket }.encode(out);
         if part.is_none() {
             found.item(seq).encode(out);
         }
-        for (&number, entry) in found.parts.range(part.map_or(0, |part| part + 1)..) {
+        for entry in found.parts.from(part.map_or(0, |part| part + 1)) {
             let part = entry.part.clone();
             let item = Item::Part { upload: seq, at: entry.at.raw(), seq: entry.seq, time_ms: entry.time_ms, part };
             item.encode(out);
             if out.len() >= CHECKPOINT_RECORD {
-                return Capture::Uploads { bucket, upload: seq, part: Some(number) };
+                return Capture::Uploads { bucket, upload: seq, part: Some(entry.part.number) };
             }
         }
         Capture::Uploads { bucket, upload: seq + 1, part: None }
@@ -160,7 +160,7 @@ impl Upload {
             time_ms: self.time_ms,
             sealed: self.sealed,
             declared: self.declared,
-            key: &self.key.0,
+            key: &self.key,
         }
     }
 }

@@ -159,7 +159,7 @@ impl Index {
                 if self.relocate(seq, at, effect) {
                     return Ok(());
                 }
-                let (key, id, time_ms, sealed, declared) = (key.clone(), *id, *time_ms, *sealed, *declared);
+                let (key, id, time_ms, sealed, declared) = (key.0.as_ref().into(), *id, *time_ms, *sealed, *declared);
                 let parts = Default::default();
                 self.add_upload(*bucket, seq, Upload { at, key, id, time_ms, sealed, declared, parts, closing: false })
             }
@@ -206,12 +206,11 @@ impl Index {
                 entry.filter(|entry| entry.seq == seq && entry.at != Location::LOST).map(|entry| &mut entry.at)
             }
             Effect::CreateUpload { bucket, .. } => {
-                let upload = self.buckets.get_mut(bucket).and_then(|home| home.uploads.get_mut(&seq));
-                upload.map(|upload| &mut upload.at)
+                self.buckets.get_mut(bucket).and_then(|home| home.uploads.place_mut(seq))
             }
             Effect::PutPart { bucket, upload, part, .. } => {
-                let upload = self.buckets.get_mut(bucket).and_then(|home| home.uploads.get_mut(upload));
-                let entry = upload.and_then(|upload| upload.parts.get_mut(&part.number));
+                let upload = self.buckets.get_mut(bucket).and_then(|home| home.uploads.get_mut(*upload));
+                let entry = upload.and_then(|upload| upload.parts.get_mut(part.number));
                 entry.filter(|entry| entry.seq == seq).map(|entry| &mut entry.at)
             }
             Effect::Moved(effect) => return self.relocate(seq, at, effect),
@@ -241,9 +240,9 @@ impl Index {
                 let entry = self.buckets.get(&put.bucket)?.objects.get(&put.key)?;
                 (entry.seq == seq).then_some(entry.at)
             }
-            Effect::CreateUpload { bucket, .. } => self.buckets.get(bucket)?.uploads.get(&seq).map(|upload| upload.at),
+            Effect::CreateUpload { bucket, .. } => self.buckets.get(bucket)?.uploads.get(seq).map(|upload| upload.at),
             Effect::PutPart { bucket, upload, part, .. } => {
-                self.buckets.get(bucket)?.uploads.get(upload)?.part_at(part.number, seq)
+                self.buckets.get(bucket)?.uploads.get(*upload)?.part_at(part.number, seq)
             }
             Effect::Moved(effect) => self.location(seq, effect),
             Effect::DeleteBucket { .. }
@@ -360,8 +359,6 @@ impl Index {
 
     pub(super) fn add_upload(&mut self, bucket: u64, seq: u64, upload: Upload) -> Result<(), Error> {
         let home = self.buckets.get_mut(&bucket).ok_or(Error::NoSuchBucket)?;
-        home.uploads_by_key.entry(upload.key.clone()).or_default().insert(seq);
-        home.uploads_by_id.insert(upload.id, seq);
         self.totals.uploads += 1;
         self.newest_ms = self.newest_ms.max(upload.time_ms);
         self.live.add(upload.at);
@@ -379,12 +376,12 @@ impl Index {
     ) -> Result<(), Error> {
         // A bucket takes its uploads with it.
         let home = self.buckets.get_mut(&of.0).ok_or(Error::NoSuchUpload)?;
-        let upload = home.uploads.get_mut(&of.1).ok_or(Error::NoSuchUpload)?;
-        if upload.parts.get(&part.number).is_some_and(|newer| newer.seq > seq) {
+        let upload = home.uploads.get_mut(of.1).ok_or(Error::NoSuchUpload)?;
+        if upload.parts.get(part.number).is_some_and(|newer| newer.seq > seq) {
             return Ok(());
         }
         let body = part.body;
-        let old = upload.parts.insert(part.number, PartEntry { at, seq, time_ms, part: part.clone() });
+        let old = upload.parts.insert(PartEntry { at, seq, time_ms, part: part.clone() });
         home.bytes += part.size;
         self.newest_ms = self.newest_ms.max(time_ms);
         self.live.add(at);
@@ -405,17 +402,10 @@ impl Index {
 
     fn remove_upload(&mut self, bucket: u64, seq: u64) {
         let Some(home) = self.buckets.get_mut(&bucket) else { return };
-        let Some(upload) = home.uploads.remove(&seq) else { return };
-        home.uploads_by_id.remove(&upload.id);
-        if let Some(of_key) = home.uploads_by_key.get_mut(&upload.key) {
-            of_key.remove(&seq);
-            if of_key.is_empty() {
-                home.uploads_by_key.remove(&upload.key);
-            }
-        }
+        let Some(upload) = home.uploads.remove(seq) else { return };
         self.totals.uploads -= 1;
         self.live.sub(upload.at);
-        for part in upload.parts.values() {
+        for part in upload.parts.iter() {
             self.forget_part(bucket, part);
         }
     }
@@ -423,7 +413,7 @@ impl Index {
     /// A bucket that is deleted has no objects; its uploads go with it.
     fn delete_bucket(&mut self, id: u64) {
         let uploads: Vec<u64> =
-            self.buckets.get(&id).into_iter().flat_map(|bucket| bucket.uploads.keys().copied()).collect();
+            self.buckets.get(&id).into_iter().flat_map(|bucket| bucket.uploads.iter().map(|(seq, _)| seq)).collect();
         for upload in uploads {
             self.remove_upload(id, upload);
         }
@@ -463,8 +453,6 @@ impl Bucket {
             objects: Default::default(),
             pending: Default::default(),
             uploads: Default::default(),
-            uploads_by_key: Default::default(),
-            uploads_by_id: Default::default(),
             bytes: 0,
             reserved: 0,
         }

@@ -1,7 +1,5 @@
 //! Listings: keys in the binary order of UTF-8, rolled up at a delimiter.
 
-use std::ops::Bound;
-
 use super::Bucket;
 use crate::limits::LIST_MAX;
 use crate::types::{ListObjects, ListUploads, Listed, ListedUpload, Listing, UploadListing};
@@ -94,10 +92,6 @@ fn past(prefix: &str) -> Place {
     Place { key, number: 0 }
 }
 
-fn from(place: &Place) -> (Bound<&[u8]>, Bound<&[u8]>) {
-    (Bound::Included(place.key.as_slice()), Bound::Unbounded)
-}
-
 impl Bucket {
     pub(crate) fn list(&self, list: &ListObjects) -> Listing {
         let filter = Filter::new(&list.prefix, list.delimiter.as_deref(), list.limit);
@@ -135,13 +129,11 @@ impl Bucket {
     }
 
     fn upload_at(&self, place: &Place) -> Option<(&str, crate::types::UploadRef, Place)> {
-        let (key, seq) = self.uploads_by_key.range::<[u8], _>(from(place)).find_map(|(key, numbers)| {
-            let least = if key.0.as_bytes() == place.key { place.number } else { 0 };
-            numbers.range(least..).next().map(|&seq| (key, seq))
-        })?;
-        let upload = self.uploads.get(&seq)?;
-        let after = Place { key: key.0.as_bytes().to_vec(), number: seq + 1 };
-        Some((&*key.0, self.upload_ref(seq, upload), after))
+        let seq = self.uploads.listed_from(&place.key, place.number)?;
+        let upload = self.uploads.get(seq)?;
+        let key = upload.key();
+        let after = Place { key: key.as_bytes().to_vec(), number: seq + 1 };
+        Some((key, self.upload_ref(seq, upload), after))
     }
 }
 

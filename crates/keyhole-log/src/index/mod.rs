@@ -15,6 +15,7 @@ mod list;
 mod location;
 mod recount;
 mod reserve;
+mod uploads;
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,7 @@ pub(crate) use effect::Put;
 pub(crate) use location::{Live, Location, Share, Shares};
 pub use recount::LiveMismatch;
 pub(crate) use reserve::Outcome;
+use uploads::{Parts, Uploads};
 
 use crate::limits::CHECKPOINTS_KEPT;
 use crate::sorted::{Place, SortedMap};
@@ -149,12 +151,12 @@ struct PartEntry {
 #[derive(Debug)]
 pub(crate) struct Upload {
     pub(crate) at: Location,
-    key: Key,
+    key: Arc<str>,
     id: [u8; 16],
     time_ms: u64,
     sealed: bool,
     declared: Option<(u8, u8)>,
-    parts: BTreeMap<u16, PartEntry>,
+    parts: Parts,
     /// Its completion or abortion is on its way.
     closing: bool,
 }
@@ -197,9 +199,7 @@ pub(crate) struct Bucket {
     deleting: bool,
     objects: SortedMap<Key, Entry>,
     pending: BTreeMap<Key, Pending>,
-    uploads: BTreeMap<u64, Upload>,
-    uploads_by_key: BTreeMap<Key, BTreeSet<u64>>,
-    uploads_by_id: BTreeMap<[u8; 16], u64>,
+    uploads: Uploads,
     /// Plaintext bytes of its objects, and of the parts of its uploads.
     bytes: u64,
     /// The same of writes on their way.
@@ -224,8 +224,8 @@ pub(crate) struct Index {
     creating: BTreeSet<Box<str>>,
     bodies: SortedMap<BodyId, BodyEntry>,
     pins: BTreeMap<BodyId, u32>,
-    /// Records are being replayed: a body that nobody refers to may still be referred to.
-    replaying: bool,
+    /// Records are being replayed.
+    replaying: Option<Replaying>,
     pub(crate) totals: Totals,
     /// The newest time of an object, a part or an upload since the log was opened, of those that have gone as well.
     pub(crate) newest_ms: u64,
@@ -234,6 +234,25 @@ pub(crate) struct Index {
     pub(crate) checkpoints: Vec<Checkpoint>,
     /// Records of the one that is being written.
     pub(crate) building: Vec<Location>,
+}
+
+/// While records are replayed a body that nothing refers to may still be referred to.
+#[derive(Debug)]
+enum Replaying {
+    /// Every body is kept.
+    KeepAll,
+    /// Bodies that records refer to later than right behind their own, in order. Others go when the last reference does: what
+    /// was overwritten since the checkpoint takes no memory.
+    Keep(Vec<u64>),
+}
+
+impl Replaying {
+    fn keeps(&self, id: BodyId) -> bool {
+        match self {
+            Replaying::KeepAll => true,
+            Replaying::Keep(bodies) => bodies.binary_search(&id.0).is_ok(),
+        }
+    }
 }
 
 /// Counts kept up to date.
@@ -250,11 +269,18 @@ pub(crate) struct Totals {
 impl Index {
     /// An index to replay records into, in the order of their sequence numbers; [`replayed`](Self::replayed) ends it.
     pub(crate) fn replay(segment_len: u64) -> Self {
-        Index { replaying: true, live: Live::new(segment_len), ..Index::default() }
+        Index { replaying: Some(Replaying::KeepAll), live: Live::new(segment_len), ..Index::default() }
+    }
+
+    /// Forgets bodies that nothing refers to while records are replayed, but for these.
+    pub(crate) fn forget_unused_but(&mut self, mut bodies: Vec<u64>) {
+        bodies.sort_unstable();
+        bodies.dedup();
+        self.replaying = Some(Replaying::Keep(bodies));
     }
 
     pub(crate) fn replayed(&mut self) {
-        self.replaying = false;
+        self.replaying = None;
         let unused: Vec<BodyId> = self.bodies.iter().filter(|(_, body)| body.refs == 0).map(|(&id, _)| id).collect();
         for id in unused {
             self.collect(id);
@@ -340,14 +366,14 @@ impl Index {
     /// Every upload: bucket, sequence number, upload.
     pub(crate) fn uploads(&self) -> impl Iterator<Item = (&str, u64, &Upload)> {
         let buckets = self.buckets.values();
-        buckets.flat_map(|bucket| bucket.uploads.iter().map(|(&seq, upload)| (&*bucket.name, seq, upload)))
+        buckets.flat_map(|bucket| bucket.uploads.iter().map(|(seq, upload)| (&*bucket.name, seq, upload)))
     }
 
     /// Every part of an upload: bucket, key, record, part.
     pub(crate) fn parts(&self) -> impl Iterator<Item = (&str, &str, Location, PartInfo)> {
         self.buckets.iter().flat_map(|(&id, bucket)| {
-            bucket.uploads.iter().flat_map(move |(&seq, upload)| {
-                let places = upload.parts.values().map(|entry| entry.at);
+            bucket.uploads.iter().flat_map(move |(seq, upload)| {
+                let places = upload.parts.iter().map(|entry| entry.at);
                 places.zip(upload.parts((id, seq), 0)).map(|(at, part)| (&*bucket.name, upload.key(), at, part))
             })
         })
@@ -358,7 +384,7 @@ impl Index {
         let objects: usize = self.buckets.values().map(|bucket| bucket.objects.allocated()).sum();
         let tables = objects + self.bodies.allocated() + self.live.allocated();
         let checkpoints = self.checkpoints.iter().map(|checkpoint| checkpoint.records.capacity() * 8).sum::<usize>();
-        let uploads: usize = self.buckets.values().map(Bucket::uploads_allocated).sum();
+        let uploads: usize = self.buckets.values().map(|bucket| bucket.uploads.allocated()).sum();
         let settings = self.buckets.values().filter_map(|bucket| bucket.settings.as_ref()).map(|set| &set.settings);
         let settings: usize = settings.map(|settings| settings.policy.len() + settings.lifecycle.len()).sum();
         self.totals.keys + self.totals.shares + (tables + checkpoints + uploads + settings) as u64
@@ -415,7 +441,8 @@ impl Index {
     }
 
     fn collect_at(&mut self, id: BodyId, place: Place) {
-        if self.bodies.at(place).refs > 0 || self.replaying || self.pins.contains_key(&id) {
+        let is_kept = self.replaying.as_ref().is_some_and(|replaying| replaying.keeps(id));
+        if self.bodies.at(place).refs > 0 || is_kept || self.pins.contains_key(&id) {
             return;
         }
         let body = self.bodies.remove_at(place);
@@ -495,7 +522,7 @@ impl Bucket {
 
     /// Uploads from a sequence number on, in order.
     pub(crate) fn uploads_from(&self, seq: u64) -> impl Iterator<Item = (u64, &Upload)> {
-        self.uploads.range(seq..).map(|(&seq, upload)| (seq, upload))
+        self.uploads.from(seq)
     }
 
     pub(crate) fn last_key(&self) -> Option<&str> {
@@ -507,26 +534,21 @@ impl Bucket {
         self.bytes
     }
 
-    fn uploads_allocated(&self) -> usize {
-        let parts: usize = self.uploads.values().map(|upload| upload.parts.len()).sum();
-        parts * size_of::<PartEntry>() + self.uploads.len() * (size_of::<Upload>() + 96)
-    }
-
     /// The upload of this identity, if it is one of this key.
     pub(crate) fn upload_by_id(&self, key: &str, id: &[u8; 16]) -> Option<(u64, &Upload)> {
-        let &seq = self.uploads_by_id.get(id)?;
-        let upload = self.uploads.get(&seq)?;
-        (*upload.key.0 == *key).then_some((seq, upload))
+        let seq = self.uploads.seq_of_id(id)?;
+        let upload = self.uploads.get(seq)?;
+        (*upload.key == *key).then_some((seq, upload))
     }
 
     pub(crate) fn upload(&self, seq: u64) -> Option<&Upload> {
-        self.uploads.get(&seq)
+        self.uploads.get(seq)
     }
 
     pub(crate) fn upload_ref(&self, seq: u64, upload: &Upload) -> UploadRef {
         UploadRef {
             bucket: self.name.to_string(),
-            key: upload.key.0.to_string(),
+            key: upload.key.to_string(),
             id: upload.id,
             sealed: upload.sealed,
             time_ms: upload.time_ms,
@@ -539,9 +561,9 @@ impl Bucket {
 impl Upload {
     /// The parts after number `after`, in order. `of`: identities of the bucket and of this upload.
     pub(crate) fn parts(&self, of: (u64, u64), after: u16) -> impl Iterator<Item = PartInfo> {
-        let range = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
-        self.parts.range(range).map(move |(&number, entry)| PartInfo {
-            number,
+        let parts = after.checked_add(1).map(|next| self.parts.from(next));
+        parts.into_iter().flatten().map(move |entry| PartInfo {
+            number: entry.part.number,
             size: entry.part.size,
             etag: entry.part.etag,
             time_ms: entry.time_ms,
@@ -553,11 +575,11 @@ impl Upload {
 
     /// Where the record of part `number` is now, if it is still the one of this sequence number.
     pub(crate) fn part_at(&self, number: u16, seq: u64) -> Option<Location> {
-        self.parts.get(&number).filter(|entry| entry.seq == seq).map(|entry| entry.at)
+        self.parts.get(number).filter(|entry| entry.seq == seq).map(|entry| entry.at)
     }
 
     pub(crate) fn key(&self) -> &str {
-        &self.key.0
+        &self.key
     }
 
     pub(crate) fn time_ms(&self) -> u64 {
@@ -570,12 +592,12 @@ impl Upload {
 
     /// Plaintext bytes of the part of this number.
     pub(crate) fn part_size(&self, number: u16) -> Option<u64> {
-        self.parts.get(&number).map(|entry| entry.part.size)
+        self.parts.get(number).map(|entry| entry.part.size)
     }
 
     /// Whether this is the current attempt at its number.
     fn has(&self, part: &Part) -> bool {
-        self.parts.get(&part.number).is_some_and(|entry| entry.part == *part)
+        self.parts.get(part.number).is_some_and(|entry| entry.part == *part)
     }
 }
 

@@ -73,7 +73,7 @@ impl Index {
     }
 
     fn set_closing(&mut self, bucket: u64, upload: u64, closing: bool) {
-        if let Some(upload) = self.buckets.get_mut(&bucket).and_then(|home| home.uploads.get_mut(&upload)) {
+        if let Some(upload) = self.buckets.get_mut(&bucket).and_then(|home| home.uploads.get_mut(upload)) {
             upload.closing = closing;
         }
     }
@@ -174,7 +174,7 @@ impl Bucket {
 
     /// Whether an upload of this identity exists, whatever its key.
     pub(crate) fn has_upload_id(&self, id: &[u8; 16]) -> bool {
-        self.uploads_by_id.contains_key(id)
+        self.uploads.seq_of_id(id).is_some()
     }
 }
 

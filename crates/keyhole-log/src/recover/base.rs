@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::disk::Disk;
 use crate::error::{Damage, Error};
 use crate::index::{Index, Loader, Location};
-use crate::limits::SEGMENTS_START;
+use crate::limits::{INDEX_OF_CHECKPOINT, SEGMENTS_START};
 use crate::log::read_record_if;
 use crate::wire::checkpoint::{CheckpointEnd, SegmentItem, SegmentUse};
 use crate::wire::payload::Payload;
@@ -107,6 +107,29 @@ pub(super) async fn load<D: Disk>(
     }
     base.bad = reader.bad.into_inner();
     Ok(base)
+}
+
+/// Bytes of memory that the index of a store is going to take, by the length of its newest checkpoint; `None` where there is none
+/// that can be read. What was written since then is not counted.
+///
+/// # Errors
+/// As [`open`](crate::open()), but for damage.
+pub async fn estimate_index<D: Disk>(disk: &D) -> Result<Option<u64>, Error> {
+    let (superblock, _) = super::superblock::read(disk).await?;
+    let at = Location::from_raw(superblock.checkpoints[0]);
+    if at == Location::LOST {
+        return Ok(None);
+    }
+    let reader = Reader { disk, superblock: &superblock, headers: &Headers::new(), bad: RefCell::default() };
+    match reader.end(at).await {
+        Ok((end, _)) => {
+            let items: u64 = end.chunks.iter().map(|&chunk| u64::from(Location::from_raw(chunk).len())).sum();
+            let (index, checkpoint) = INDEX_OF_CHECKPOINT;
+            Ok(Some(items / checkpoint * index))
+        }
+        Err(Error::Damaged(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// All records of a checkpoint.

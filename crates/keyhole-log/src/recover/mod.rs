@@ -30,6 +30,7 @@ use crate::shared::{MaintenanceState, Shared, Slot, State, Sync};
 use crate::wire::superblock::{Superblock, VERSION};
 
 use base::Base;
+pub use base::estimate_index;
 use scan::Store;
 pub(crate) use window::Window;
 

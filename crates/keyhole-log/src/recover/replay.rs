@@ -45,7 +45,8 @@ pub(super) async fn replay<D: Disk>(
     store: &mut Store,
     extents: bool,
 ) -> Result<Replayed, Error> {
-    let index = std::mem::take(&mut base.index);
+    let mut index = std::mem::take(&mut base.index);
+    index.forget_unused_but(store.scans.iter_mut().flat_map(|scan| std::mem::take(&mut scan.shared)).collect());
     let newest = store.suspects.iter().filter_map(|suspect| suspect.name.clone()).map(|name| (name, 0)).collect();
     let replayed = Replayed { index, records: 0, extents: Vec::new(), damaged: Vec::new(), newest, is_changed: false };
     let scans = std::mem::take(&mut store.scans);
@@ -183,8 +184,16 @@ impl Replay<'_> {
         if self.base.covers(record.seq) {
             // Written again since, or out of date.
             index.relocate(record.seq, record.at, &record.effect);
-        } else if index.apply(record.seq, record.at, &record.effect).is_err() {
+            return;
+        }
+        if index.apply(record.seq, record.at, &record.effect).is_err() {
             damaged.extend(missing(index, self.base.until, record.at, &record.effect));
+        }
+        // If it had no effect nothing refers to its bodies.
+        match &record.effect {
+            Effect::Put(put) => put.bodies.as_slice().iter().for_each(|&body| index.collect(body)),
+            Effect::PutPart { part, .. } => index.collect(part.body),
+            _ => {}
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::error::{Damage, Error, UNREADABLE};
 use crate::index::Location;
 use crate::limits::{PAGE, REPLAY_READ, REPLAY_SPAN, SEGMENTS_START};
 use crate::segments::{Segment, Use};
-use crate::types::BodyId;
+use crate::types::{BodyId, Part};
 use crate::wire::checkpoint::SegmentUse;
 use crate::wire::payload::{Payload, Run, kind};
 use crate::wire::record::{self, Claim, FIRST, HEADER_LEN, LAST, MOVED, Record};
@@ -71,6 +71,8 @@ pub(super) struct Scan {
     pub(super) moved: Vec<MovedRecord>,
     /// Identities of the buckets and uploads that records in it create, and the offsets of these records.
     pub(super) created: Vec<(u64, u64)>,
+    /// Bodies that records in it refer to and that do not stand right ahead of these: of copies and of completed uploads.
+    pub(super) shared: Vec<u64>,
     /// Sequence number of the first record that is in its first place.
     pub(super) first: Option<u64>,
     /// Where the next batch goes.
@@ -459,6 +461,9 @@ struct Batch {
     highest: u64,
     moved: Vec<MovedRecord>,
     created: Vec<(u64, u64)>,
+    shared: Vec<u64>,
+    /// The body whose record was read last.
+    body: Option<BodyId>,
     /// Where the next batch begins; `None`: it is not whole.
     next: Option<u64>,
     /// Where it begins.
@@ -710,9 +715,14 @@ impl Batch {
         match payload {
             Payload::Body(body) => {
                 placed = body.placed;
+                self.body = Some(body.id);
                 self.highest = self.highest.max(body.id.0).max(placed);
             }
             Payload::BucketCreate { .. } | Payload::UploadCreate(_) => self.created.push((seq, offset)),
+            // A moved record that the checkpoint covers refers to nothing new.
+            _ if flags & MOVED != 0 && base.covers(seq) => {}
+            Payload::ObjectPut(put) => self.refer(&put.parts),
+            Payload::PartPut(put) => self.refer(std::slice::from_ref(&put.part)),
             _ => {}
         }
         if flags & MOVED == 0 {
@@ -720,6 +730,13 @@ impl Batch {
             self.last = Some(seq);
         } else if !base.covers(seq) {
             self.moved.push(MovedRecord { seq, placed, at: Location::new(offset, record.len) });
+        }
+    }
+
+    fn refer(&mut self, parts: &[Part]) {
+        match parts {
+            [part] if Some(part.body) == self.body => {}
+            _ => self.shared.extend(parts.iter().map(|part| part.body.0)),
         }
     }
 }
@@ -736,6 +753,7 @@ impl Scan {
             contiguous: false,
             moved: Vec::new(),
             created: Vec::new(),
+            shared: Vec::new(),
             first: None,
             at: from.at,
             prev,
@@ -803,6 +821,7 @@ impl Scan {
         self.first = self.first.or(batch.first);
         self.moved.append(&mut batch.moved);
         self.created.append(&mut batch.created);
+        self.shared.append(&mut batch.shared);
         let goes_on = std::mem::replace(&mut self.contiguous, batch.next.is_some());
         match self.spans.last_mut().filter(|span| goes_on && batch.stopped - span.start <= REPLAY_SPAN) {
             _ if batch.is_empty() => {}

@@ -9,10 +9,12 @@ use keyhole_sim::{Focus, Setup};
 const LIVES: u64 = 300;
 
 /// What lives may be about.
-const FOCUSES: [(&str, Focus); 7] = [
+const FOCUSES: [(&str, Focus); 9] = [
     ("damage", Focus::Damage),
     ("cleaning", Focus::Cleaning),
     ("reuse", Focus::Reuse),
+    ("bad-sectors", Focus::BadSectors),
+    ("unwritable", Focus::Unwritable),
     ("ext4", Focus::Space(FileSystem::Ext4)),
     ("xfs", Focus::Space(FileSystem::Xfs)),
     ("btrfs", Focus::Space(FileSystem::Btrfs)),

@@ -7,6 +7,9 @@
 //!
 //! - [`life`](life()): one life. [`lives`]: many, on several threads.
 //! - `KEYHOLE_SEED=n cargo run --release -p keyhole-sim` repeats one, and prints what happens in it.
+//! - `--features small-limits` gives the engine small limits: checkpoints of many records, maps of many nodes.
+//! - [`cured`]: switches of the faults that the engine does not withstand yet. [`Focus`] forces them.
+//! - `crates/keyhole-sim/mutants/run` tells which mutants of the engine the lives and the engine's tests kill.
 //!
 //! # Invariants
 //! - A life follows from its seed alone: no time, no thread, no order of a hash table is in it.

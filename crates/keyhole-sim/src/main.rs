@@ -1,5 +1,5 @@
-//! Lives many lives: `keyhole-sim [--lives N] [--threads N] [--from SEED] [--focus NAME]`. `KEYHOLE_SEED` repeats one, and prints
-//! what happens.
+//! Lives many lives: `keyhole-sim [--lives N] [--threads N] [--from SEED] [--failures N] [--focus NAME]`. It ends early after so many
+//! failures. `KEYHOLE_SEED` repeats one, and prints what happens.
 
 use std::process::ExitCode;
 
@@ -8,11 +8,16 @@ use keyhole_sim::{Focus, Setup};
 
 const LIVES: u64 = 300;
 
+/// Failures after which no new life is begun.
+const FAILURES_MAX: u64 = 10;
+
 /// What lives may be about.
-const FOCUSES: [(&str, Focus); 7] = [
+const FOCUSES: [(&str, Focus); 9] = [
     ("damage", Focus::Damage),
     ("cleaning", Focus::Cleaning),
     ("reuse", Focus::Reuse),
+    ("bad-sectors", Focus::BadSectors),
+    ("unwritable", Focus::Unwritable),
     ("ext4", Focus::Space(FileSystem::Ext4)),
     ("xfs", Focus::Space(FileSystem::Xfs)),
     ("btrfs", Focus::Space(FileSystem::Btrfs)),
@@ -55,7 +60,8 @@ fn main() -> ExitCode {
         Some(first) => (first..first + count).collect(),
         None => keyhole_sim::seeds(count),
     };
-    let summary = keyhole_sim::lives(&seeds, threads as usize, setup);
+    let failures_max = option("--failures").unwrap_or(FAILURES_MAX);
+    let summary = keyhole_sim::lives(&seeds, threads as usize, setup, failures_max as usize);
     println!("{summary}");
     let never = summary.never();
     if !never.is_empty() {

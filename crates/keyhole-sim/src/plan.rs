@@ -3,6 +3,7 @@
 use keyhole_log::limits::{INLINE_MAX, SEGMENT_LEN_MIN, SEGMENTS_START};
 use keyhole_log::{Format, OpenOptions, Sync};
 
+use crate::cured;
 use crate::disk::{Faults, FileSystem};
 use crate::random::Random;
 
@@ -63,6 +64,10 @@ pub enum Focus {
     Cleaning,
     /// The same, where one block fits in the place of another.
     Reuse,
+    /// Sectors become bad.
+    BadSectors,
+    /// Places become unwritable.
+    Unwritable,
     /// Others fill a file system of this kind, and free it again.
     Space(FileSystem),
 }
@@ -98,6 +103,14 @@ pub struct Plan {
     pub ring: bool,
     /// Whether buckets have quotas and their objects expire.
     pub settings: bool,
+    /// Whether the newest checkpoint is damaged now and then.
+    pub spoils: bool,
+    /// Whether sectors become bad that hold nothing, or old bodies and objects.
+    pub rots: bool,
+    /// Whether places become unwritable.
+    pub wears: bool,
+    /// Whether the medium takes no writes for the rest of a session now and then.
+    pub read_only: bool,
     /// Whether something on the medium is damaged at the end of this life.
     pub damage: bool,
     /// Whether workers, mode and capacity change between openings.
@@ -128,6 +141,10 @@ impl Plan {
             ring: false,
             settings: random.chance(30),
             damage: random.chance(25),
+            spoils: random.chance(15),
+            rots: random.chance(20) && cured::BAD_SECTORS,
+            wears: random.chance(5) && cured::UNWRITABLE,
+            read_only: random.chance(10),
             varies: random.chance(40),
             clock_jumps: random.chance(30),
             emptied: random.chance(20),
@@ -162,6 +179,13 @@ impl Plan {
                 self.press(random);
                 self.bodies = Bodies::Same(INLINE_MAX as u64 + 100_000);
             }
+            Focus::BadSectors => {
+                (self.rots, self.damage) = (true, true);
+                if random.chance(60) {
+                    self.press(random);
+                }
+            }
+            Focus::Unwritable => self.wears = true,
             Focus::Space(file_system) => {
                 let neighbour = *random.pick(&[20, 100, 400, 2000]);
                 let greedy = random.chance(70);

@@ -26,11 +26,9 @@ pub struct Summary {
     pub time: Duration,
 }
 
-/// Failures after which no new life is begun.
-const FAILURES_MAX: usize = 10;
-
-/// Lives the lives of these seeds under this setup, one a thread at a time. Failures are printed as they come, with how to repeat them.
-pub fn lives(seeds: &[u64], threads: usize, setup: Setup) -> Summary {
+/// Lives the lives of these seeds under this setup, one a thread at a time. After `failures_max` failures no new
+/// life is begun. Failures are printed as they come, with how to repeat them.
+pub fn lives(seeds: &[u64], threads: usize, setup: Setup, failures_max: usize) -> Summary {
     let (next, summary, begun) = (AtomicUsize::new(0), Mutex::new(Summary::default()), Instant::now());
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
@@ -43,7 +41,7 @@ pub fn lives(seeds: &[u64], threads: usize, setup: Setup) -> Summary {
                         Err(what) => {
                             println!("life {seed} failed: {what}\n    repeat it with KEYHOLE_SEED={seed}");
                             summary.failures.push(Failure { seed, what });
-                            if summary.failures.len() >= FAILURES_MAX {
+                            if summary.failures.len() >= failures_max {
                                 return;
                             }
                         }

@@ -6,6 +6,9 @@ use keyhole_sim::{Setup, caught, life};
 /// Lives in `cargo test`, unless `KEYHOLE_LIVES` says otherwise.
 const LIVES: u64 = if cfg!(debug_assertions) { 100 } else { 300 };
 
+/// Failures after which no new life is begun.
+const FAILURES_MAX: usize = 10;
+
 /// Lives that are lived twice.
 const TWICE: u64 = 10;
 
@@ -20,7 +23,7 @@ fn many_lives() {
         Some(seed) => vec![seed],
         None => keyhole_sim::seeds(wanted.unwrap_or(LIVES)),
     };
-    let summary = keyhole_sim::lives(&seeds, threads(), Setup::default());
+    let summary = keyhole_sim::lives(&seeds, threads(), Setup::default(), FAILURES_MAX);
     println!("{summary}");
     assert!(summary.failures.is_empty(), "{:#?}", summary.failures);
     assert!(seeds.len() < 100 || summary.tally.crashes > 2 * seeds.len() as u64, "lives without crashes show nothing");

@@ -52,7 +52,7 @@ pub struct Faults {
 impl Faults {
     /// None: for what is not to be disturbed.
     pub fn none() -> Self {
-        Faults { tear: 512, ..Faults::default() }
+        Faults { tear: 512, heals: true, ..Faults::default() }
     }
 
     /// Those of a life.

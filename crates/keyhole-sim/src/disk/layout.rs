@@ -11,7 +11,7 @@ use keyhole_log::limits::{BLOCK_DATA, BUFFER_LEN, FOOTER_LEN, PAGE, SEGMENTS_STA
 use super::pages::Pages;
 
 /// Length of a record's header.
-const HEADER: usize = 80;
+pub(super) const HEADER: usize = 80;
 
 /// Flag of the last record of a batch.
 const LAST: u8 = 2;
@@ -19,6 +19,7 @@ const LAST: u8 = 2;
 /// Uses of a segment that matter here.
 const BLANK: u8 = 0;
 const OPEN_META: u8 = 1;
+const OPEN_BODY: u8 = 2;
 
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> usize {
     bytes.get(at..at + 2).map_or(0, |bytes| u16::from_le_bytes([bytes[0], bytes[1]]).into())
@@ -177,6 +178,12 @@ impl Checkpoint {
         }
     }
 
+    /// Whether a segment had been filled or was blank, and is still in the use whose generation its header says.
+    pub(super) fn is_at_rest(&self, number: u32, generation: u64) -> bool {
+        let is_open = |used| used == OPEN_META || used == OPEN_BODY;
+        self.segments.get(&number).is_some_and(|known| !is_open(known.used) && known.generation == generation)
+    }
+
     /// Its records.
     pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
         self.records.iter()
@@ -188,11 +195,16 @@ impl Checkpoint {
     }
 }
 
-/// The checkpoints that the superblock points to, the newest first.
-pub(super) fn checkpoints(pages: &Pages) -> Vec<Checkpoint> {
+/// Locations of the checkpoints that the superblock points to, the newest first; 0: there is none.
+pub(super) fn pointers(pages: &Pages) -> [u64; 2] {
     let copies = SUPERBLOCK_AT.map(|at| pages.bytes(at, PAGE));
     let newest = copies.iter().max_by_key(|copy| u64_at(copy, 32)).expect("there are two");
-    let pointers = [u64_at(newest, 64), u64_at(newest, 72)];
+    [u64_at(newest, 64), u64_at(newest, 72)]
+}
+
+/// The checkpoints that the superblock points to, the newest first.
+pub(super) fn checkpoints(pages: &Pages) -> Vec<Checkpoint> {
+    let pointers = pointers(pages);
     let there = pointers.iter().filter(|pointer| **pointer != 0);
     there.map(|pointer| Checkpoint::read(pages, *pointer).expect("a checkpoint")).collect()
 }

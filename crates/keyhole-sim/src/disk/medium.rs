@@ -1,6 +1,6 @@
 //! The medium: what is durable, what reads see, and what has been written and not synced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use keyhole_log::limits::PAGE;
@@ -89,6 +89,8 @@ pub(super) struct State {
     pub(super) space: Space,
     /// Places that fail each time.
     pub(super) spots: Spots,
+    /// Where the ends of the checkpoints are that were damaged.
+    pub(super) spoiled: BTreeSet<u64>,
     /// Syncs under way.
     pub(super) syncing: u64,
     /// Operations that clients have begun.
@@ -116,6 +118,7 @@ impl State {
             happened: Happened::default(),
             space: Space::default(),
             spots: Spots::default(),
+            spoiled: BTreeSet::new(),
             syncing: 0,
             operations: 0,
         }
@@ -188,6 +191,17 @@ impl State {
         match &change.what {
             What::Write { offset, pages } => self.current.put(*offset, pages),
             What::Grow { end, .. } => self.current.grow(*end, &self.garbage),
+        }
+    }
+
+    /// What a write was to put into places that cannot be written is as it was there.
+    pub(super) fn keep_unwritable(&mut self, id: u64) {
+        let Some(Change { what: What::Write { offset, pages }, .. }) = self.changes.get_mut(&id) else { return };
+        for (i, page) in pages.iter_mut().enumerate() {
+            let at = *offset + (i * PAGE) as u64;
+            if self.spots.is_unwritable(at, PAGE as u64) {
+                *page = self.current.page(at).map_or_else(|| Rc::new([0; PAGE]), Rc::clone);
+            }
         }
     }
 

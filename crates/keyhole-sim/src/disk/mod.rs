@@ -20,6 +20,7 @@ mod faults;
 mod layout;
 mod medium;
 mod pages;
+mod rot;
 mod space;
 mod spots;
 
@@ -36,6 +37,7 @@ pub use damage::Affected;
 pub use faults::{Crash, Faults, Lie, Survival};
 pub(crate) use medium::Fuse;
 pub use medium::Happened;
+pub use rot::Rot;
 pub use space::FileSystem;
 
 use crate::executor::Clock;
@@ -131,6 +133,23 @@ impl Medium {
         self.look().is_read_only()
     }
 
+    /// A page cannot be written any more: where something has been written, or right behind. The result is its offset.
+    pub fn wear(&self) -> Option<u64> {
+        let at = self.state().at_rest(rot::wear)?;
+        self.add_unwritable(&[at]);
+        Some(at)
+    }
+
+    /// All places can be written again.
+    pub fn end_wear(&self) {
+        self.state().spots.end_wear();
+    }
+
+    /// The medium takes writes again.
+    pub fn end_read_only(&self) {
+        self.state().spots.read_only_at = None;
+    }
+
     /// Puts sound cells in place of all bad ones: what they held can be read again, and everything can be written.
     pub fn mend(&self) {
         self.state().spots.clear();
@@ -144,6 +163,34 @@ impl Medium {
     /// Damages what is on the medium, where power has failed. The result is what that affects.
     pub fn damage(&self, segment_len: u64) -> Affected {
         self.state().at_rest(|pages, random| damage::damage(pages, random, segment_len))
+    }
+
+    /// A page cannot be read any more, where power has failed. The result is what that affects.
+    pub fn rot(&self, segment_len: u64) -> Option<Rot> {
+        if self.is_spoiled() {
+            return None;
+        }
+        let rot = self.state().at_rest(|pages, random| rot::rot(pages, random, segment_len))?;
+        self.add_unreadable(&rot.pages);
+        Some(rot)
+    }
+
+    /// Damages the newest of two checkpoints, where power has failed; false: there are not two.
+    pub fn spoil_checkpoint(&self) -> bool {
+        if self.is_spoiled() {
+            return false;
+        }
+        let mut state = self.state();
+        let spoiled = state.at_rest(rot::spoil_checkpoint);
+        state.spoiled.extend(spoiled);
+        spoiled.is_some()
+    }
+
+    /// Whether the superblock points to a checkpoint that was damaged.
+    pub fn is_spoiled(&self) -> bool {
+        let mut state = self.state();
+        let pointers = state.at_rest(|pages, _| layout::pointers(pages));
+        pointers.iter().any(|pointer| state.spoiled.contains(pointer))
     }
 
     /// Whether only a power failure may end the process: something is in the cache that will never be on the disk.
@@ -238,7 +285,9 @@ impl SimDisk {
         let id = self.medium.state().submit(What::Write { offset, pages: pages::cut(&buf.as_ref()[at]) });
         self.wait().await;
         if let Some(error) = self.refusal_of_write(offset, len) {
-            self.medium.state().fail(id);
+            let mut state = self.medium.state();
+            state.keep_unwritable(id);
+            state.fail(id);
             return (Err(error), buf);
         }
         {

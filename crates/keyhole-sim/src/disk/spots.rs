@@ -38,6 +38,10 @@ impl Spots {
         *self = Spots::default();
     }
 
+    pub(super) fn end_wear(&mut self) {
+        self.unwritable.clear();
+    }
+
     pub(super) fn is_unreadable(&self, offset: u64, len: u64) -> bool {
         self.unreadable.range(pages(offset, len)).next().is_some()
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use keyhole_log::{Error, OpenOptions, Recovery, Shared, open, worker};
 
 use super::Life;
+use crate::cured;
 use crate::disk::{Crash, Faults, SimDisk, Survival};
 use crate::executor::Executor;
 use crate::work::{Client, audit_damaged};
@@ -16,11 +17,13 @@ impl Life {
     /// Opens once more, ends in order, and opens again: everything must be as it was.
     pub(super) fn last(&mut self) -> Result<(), String> {
         self.world.medium.set_faults(Faults::none());
+        self.world.medium.end_wear();
+        self.ending = true;
         for _ in 0..2 {
             let session = self.open()?;
             self.end(session)?;
         }
-        if self.world.plan.emptied {
+        if self.world.plan.emptied && (cured::SPENT_RESERVE || !self.hurt) {
             self.emptied()?;
         }
         if self.world.plan.damage { self.damaged() } else { Ok(()) }
@@ -55,6 +58,10 @@ impl Life {
     /// Something on the medium is damaged; the file is opened all the same, and again.
     fn damaged(&mut self) -> Result<(), String> {
         self.world.medium.crash(Crash::Power(Survival::Nothing));
+        if self.world.medium.is_spoiled() {
+            return Ok(());
+        }
+        self.world.medium.mend();
         let mut affected = self.world.medium.damage(self.world.plan.segment_len);
         self.world.say(|| format!("damage: {affected:?}"));
         self.tally.damaged += 1;

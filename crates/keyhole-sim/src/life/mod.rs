@@ -59,6 +59,10 @@ struct Life {
     orderly: bool,
     /// A segment has been cut.
     cut: bool,
+    /// The newest checkpoint has been damaged, or a sector has become bad.
+    hurt: bool,
+    /// No more places become unwritable.
+    ending: bool,
 }
 
 /// What is changed in a life, to see that it is noticed.
@@ -110,11 +114,12 @@ fn live(seed: u64, setup: Setup) -> Result<Tally, String> {
         opening,
         operations: Cell::new(0),
         watch: Watch::default(),
+        rot: RefCell::default(),
         trace: setup.trace,
     });
     world.say(|| format!("{:?}", world.plan));
     let tally = Tally { lives: 1, ..Tally::default() };
-    let mut life = Life { random, world, tally, power: false, orderly: false, cut: false };
+    let mut life = Life { random, world, tally, power: false, orderly: false, cut: false, hurt: false, ending: false };
     life.make()?;
     for _ in 0..SESSIONS_MAX {
         life.session()?;
@@ -145,6 +150,10 @@ impl Life {
     fn work(&mut self, session: &mut Session) -> Result<(), String> {
         self.orderly = false;
         let armed = self.random.chance(90);
+        if self.world.plan.read_only && self.random.chance(30) {
+            let within = self.world.plan.crash_within;
+            self.world.medium.turn_read_only_after(self.random.below(within));
+        }
         let within = self.world.plan.crash_within;
         let stop = armed.then(|| self.random.below(within));
         self.world.medium.stop_after(stop);

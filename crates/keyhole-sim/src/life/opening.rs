@@ -64,6 +64,31 @@ impl Life {
         self.world.say(|| format!("crash: {how:?}"));
         self.power |= how != Crash::Process;
         self.world.medium.crash(how);
+        self.world.medium.end_read_only();
+        if how != Crash::Process {
+            self.hurt();
+        }
+    }
+
+    /// Something on the medium becomes bad, while nothing uses it.
+    fn hurt(&mut self) {
+        let (plan, medium) = (&self.world.plan, &self.world.medium);
+        if plan.spoils && self.random.chance(30) && medium.spoil_checkpoint() {
+            self.world.say(|| "the newest checkpoint is damaged".to_owned());
+            self.hurt = true;
+        }
+        if plan.rots
+            && self.random.chance(30)
+            && let Some(rot) = medium.rot(plan.segment_len)
+        {
+            self.world.say(|| format!("a sector becomes bad: {rot:?}"));
+            self.world.rot.borrow_mut().add(rot);
+            self.hurt = true;
+        }
+        if plan.wears && !self.ending && self.random.chance(30) {
+            let at = medium.wear();
+            self.world.say(|| format!("unwritable: {at:?}"));
+        }
     }
 
     /// Opens the file, through crashes and failures of the medium.
@@ -73,6 +98,9 @@ impl Life {
         let (executor, shared, recovery) = loop {
             attempt += 1;
             let quiet = attempt > ATTEMPTS_MAX;
+            if attempt > 2 * ATTEMPTS_MAX {
+                return Err("the file cannot be opened any more".to_owned());
+            }
             let faults = quiet.then(|| self.world.medium.set_faults(Faults::none()));
             let armed = !quiet && self.random.chance(25);
             let events = *self.random.pick(&[5, 30, 80]);
@@ -168,11 +196,11 @@ impl Life {
     }
 
     fn judge(&mut self, recovery: &Recovery) -> Result<(), String> {
-        if !recovery.damaged.is_empty() {
+        if !recovery.damaged.is_empty() && !self.hurt {
             return Err(format!("damage, but nothing was damaged: {:?}", recovery.damaged));
         }
         // The second page of a batch that was cut stays behind the mark, and is reported once more at each opening.
-        self.cut |= recovery.cut > 0 && !self.orderly;
+        self.cut |= (recovery.cut > 0 && !self.orderly) || self.hurt;
         if self.orderly && recovery.cut > 0 && !self.cut {
             return Err(format!("{} segments cut after an orderly end", recovery.cut));
         }

@@ -22,7 +22,7 @@ pub use watch::{Watch, Work};
 
 use crate::content::Content;
 use crate::cured;
-use crate::disk::{Happened, Medium, SimDisk};
+use crate::disk::{Happened, Medium, Rot, SimDisk};
 use crate::executor::Clock;
 use crate::model::{BUCKETS, KEYS, Model, etag, number};
 use crate::plan::{Bodies, Opening, Plan};
@@ -45,6 +45,8 @@ pub struct World {
     pub model: RefCell<Model>,
     /// What this life is like.
     pub plan: Plan,
+    /// What cannot be read any more.
+    pub rot: RefCell<Rot>,
     /// How the file is open at present.
     pub opening: Cell<Opening>,
     /// Operations that clients have begun.
@@ -66,6 +68,12 @@ impl World {
     /// Whether there is a cleaner and room for it: then space that nobody uses can always be used again.
     pub fn has_room_to_clean(&self) -> bool {
         self.plan.maintained && self.opening.get().has_room_to_clean()
+    }
+
+    /// Whether an error says that bytes of one of these bodies are damaged, and they are.
+    fn is_rotten(&self, error: &Error, contents: &[Content]) -> bool {
+        let rot = self.rot.borrow();
+        matches!(error, Error::Damaged(_)) && contents.iter().any(|content| rot.contents.contains(&content.id))
     }
 
     /// What has been done so far.

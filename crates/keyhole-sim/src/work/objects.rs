@@ -224,6 +224,14 @@ impl Client {
                 assert!(seen, "bucket {bucket} is there");
                 None
             }
+            Err(Error::Damaged(damage)) if !self.world.rot.borrow().versions.is_empty() => {
+                let rot = self.world.rot.borrow();
+                let may_be = |value: &Option<u64>| value.is_some_and(|id| rot.versions.contains(&id));
+                let seen = model.key(bucket, key).observe(since.tick, now, durable, 0, may_be);
+                let name = (damage.bucket.as_deref(), damage.key.as_deref());
+                assert!(seen && name == (Some(bucket), Some(key)), "{bucket}/{key}: {damage}");
+                None
+            }
             Err(error) => {
                 self.judge_read(&error, &since, "an object");
                 None
@@ -243,7 +251,9 @@ impl Client {
     /// Reads all bytes of an object that is held.
     pub(super) async fn check_held(&mut self, object: &Object, contents: &[Content]) {
         let (since, log) = (self.since(), self.log.clone());
-        if let Some(Err(error)) = self.patiently(content::check_all(&log, object, contents)).await {
+        if let Some(Err(error)) = self.patiently(content::check_all(&log, object, contents)).await
+            && !self.world.is_rotten(&error, contents)
+        {
             self.judge_read(&error, &since, "the bytes of an object");
         }
     }

@@ -21,9 +21,9 @@ impl Index {
             live.add(bucket.at);
             bucket.settings.iter().for_each(|settings| live.add(settings.at));
             bucket.objects.iter().for_each(|(_, entry)| live.add(entry.at));
-            for upload in bucket.uploads.values() {
+            for (_, upload) in bucket.uploads.iter() {
                 live.add(upload.at);
-                upload.parts.values().for_each(|part| live.add(part.at));
+                upload.parts.iter().for_each(|part| live.add(part.at));
             }
         }
         for (_, body) in self.bodies.iter() {

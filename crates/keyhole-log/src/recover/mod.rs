@@ -237,6 +237,10 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared
                 read_only = Some(why);
                 None
             }
+            Err(Error::Full) => {
+                read_only = Some("the file system has no space for the writes of an opening: free some".into());
+                None
+            }
             Err(Error::Io(error)) => {
                 read_only = Some(format!("a write of the opening failed: {error}").into());
                 None

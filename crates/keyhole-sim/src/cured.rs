@@ -6,10 +6,6 @@
 /// Allocations inside the file fail on a full file system (ext4 with holes), also of what is allocated (XFS).
 pub const FULL_INSIDE: bool = false;
 
-/// After damage of the newest checkpoint everything is deleted and the store filled again. Today each opening may spend a segment
-/// of the cleaner's reserve until no checkpoint can be written: then condemned segments are never freed (seed 20172).
-pub const SPENT_RESERVE: bool = false;
-
 /// Reads fail each time at a place.
 pub const BAD_SECTORS: bool = false;
 

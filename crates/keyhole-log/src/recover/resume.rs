@@ -116,7 +116,10 @@ pub(super) async fn resume<D: Disk>(
         }
     }
     let (mut metas, mut bodies) = (metas.into_iter(), bodies.into_iter());
-    let slots = (0..workers).map(|worker| Slot { worker, meta: metas.next(), body: bodies.next() }).collect();
+    // The maintenance, which is the last, gets one first. Where no segment is blank its checkpoints free those that the workers need.
+    let mut maintenance = metas.next();
+    let mut meta = |worker| if worker + 1 == workers { maintenance.take() } else { metas.next() };
+    let slots = (0..workers).map(|worker| Slot { worker, meta: meta(worker), body: bodies.next() }).collect();
     let bound = settler.failed.then_some(settler.watermark);
     Ok(Resumed { slots, next_number: settler.next, unmended: settler.unmended, bound })
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use keyhole_log::{Error, OpenOptions, Recovery, Shared, open, worker};
 
 use super::Life;
-use crate::cured;
 use crate::disk::{Crash, Faults, SimDisk, Survival};
 use crate::executor::Executor;
 use crate::work::{Client, audit_damaged};
@@ -23,7 +22,7 @@ impl Life {
             let session = self.open()?;
             self.end(session)?;
         }
-        if self.world.plan.emptied && (cured::SPENT_RESERVE || !self.hurt) {
+        if self.world.plan.emptied {
             self.emptied()?;
         }
         if self.world.plan.damage { self.damaged() } else { Ok(()) }

@@ -4,7 +4,7 @@
 //! set. [`Focus`](crate::Focus) gives a life a fault whatever its switch says.
 
 /// Allocations inside the file fail on a full file system (ext4 with holes), also of what is allocated (XFS).
-pub const FULL_INSIDE: bool = false;
+pub const FULL_INSIDE: bool = true;
 
 /// Uploads are made in rings, and abandoned: a ring drops them as it drops objects.
 pub const RING_UPLOADS: bool = false;

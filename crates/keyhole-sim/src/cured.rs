@@ -4,7 +4,7 @@
 //! set. [`Focus`](crate::Focus) gives a life a fault whatever its switch says.
 
 /// Allocations inside the file fail on a full file system (ext4 with holes), also of what is allocated (XFS).
-pub const FULL_INSIDE: bool = false;
+pub const FULL_INSIDE: bool = true;
 
 /// Reads fail each time at a place.
 pub const BAD_SECTORS: bool = false;

@@ -7,10 +7,10 @@
 pub const FULL_INSIDE: bool = true;
 
 /// Reads fail each time at a place.
-pub const BAD_SECTORS: bool = false;
+pub const BAD_SECTORS: bool = true;
 
 /// Writes fail each time at a place: recovery goes on in another segment.
-pub const UNWRITABLE: bool = false;
+pub const UNWRITABLE: bool = true;
 
 /// Uploads are made in rings, and abandoned: a ring drops them as it drops objects.
 pub const RING_UPLOADS: bool = false;

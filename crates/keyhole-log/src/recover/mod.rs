@@ -287,13 +287,11 @@ async fn go_on<D: Disk>(disk: &D, options: &OpenOptions, recovered: &mut Recover
     } else if let Some(copy) = *bad_copy
         && let Err(error) = superblock::write(disk, superblock, copy).await
     {
-        // The other copy is good, and is all that an opening needs.
-        if !matches!(error, Error::Io(_)) {
-            return Err(error);
-        }
+        // The other copy is good, and is all that a reader needs; but a checkpoint would have to write over it.
+        let Error::Io(error) = error else { return Err(error) };
         let what = "a copy of the superblock, which cannot be written anew";
         recovery.damaged.push(Damage::mendable(what, SUPERBLOCK_AT[copy]));
-        recovery.mended = false;
+        return Err(Error::ReadOnly(format!("copy {copy} of the superblock cannot be written: {error}").into()));
     } else if bad_copy.is_none() && resumed.bound.is_some() {
         // Whether anything can be written at all: the checkpoints that are to come need this.
         superblock::write(disk, superblock, 1).await?;

@@ -67,7 +67,8 @@ impl Faults {
             ..Faults::none()
         };
         faults.neighbour *= *random.pick(&NEIGHBOURS);
-        faults.heals = random.chance(50);
+        // A medium that takes a write to a bad sector and cannot read it back loses what was acknowledged: nothing withstands that.
+        faults.heals = true;
         faults.file_system = *random.pick(&FILE_SYSTEMS);
         faults.holes = random.chance(70);
         faults.greedy = random.chance(50);

@@ -150,6 +150,12 @@ impl Medium {
         self.state().spots.read_only_at = None;
     }
 
+    /// Forgets the writes that have failed so far: whoever was told goes on without them.
+    pub fn forgive_writes(&self) {
+        let mut state = self.state();
+        (state.happened.failed, state.happened.failed_at) = (0, None);
+    }
+
     /// Puts sound cells in place of all bad ones: what they held can be read again, and everything can be written.
     pub fn mend(&self) {
         self.state().spots.clear();

@@ -123,7 +123,19 @@ impl Life {
             };
             self.tally.openings += 1;
             match answer {
-                Some(Ok((shared, recovery))) => break (executor, shared, recovery),
+                Some(Ok((shared, recovery))) if recovery.read_only.is_none() => {
+                    // The engine goes on past places that it could not write.
+                    self.world.medium.forgive_writes();
+                    break (executor, shared, recovery);
+                }
+                Some(Ok((_, recovery))) => {
+                    let after = self.world.medium.happened();
+                    if after.failed == 0 && after.full == before.full {
+                        executor.forget();
+                        return Err(format!("read-only without a reason: {:?}", recovery.read_only));
+                    }
+                    self.world.say(|| format!("open: read-only: {:?}", recovery.read_only));
+                }
                 Some(Err(error)) => {
                     let after = self.world.medium.happened();
                     let failed = after.reads_failed > before.reads_failed || after.failed > 0;

@@ -6,10 +6,10 @@ use std::rc::Rc;
 
 use futures_executor::LocalPool;
 
-use keyhole_log::limits::{SEGMENT_LEN_MIN, SEGMENTS_START};
+use keyhole_log::limits::SEGMENTS_START;
 use keyhole_log::{CheckOptions, Condition, CreateUpload, Error, PutPart, Report, Verdict, check};
 
-use crate::support::store::{Store, bytes, format, get, options, put, read, write_body};
+use crate::support::store::{SEGMENT_LEN, Store, bytes, format, get, options, put, read, write_body};
 use crate::support::{Crash, Medium, MemDisk, Random};
 
 fn check_with(medium: &Rc<RefCell<Medium>>, repair: bool) -> Result<Report, Error> {
@@ -21,7 +21,7 @@ fn check_with(medium: &Rc<RefCell<Medium>>, repair: bool) -> Result<Report, Erro
 /// parts, records from before a checkpoint and from after it, segments that were cleaned and used again.
 fn sample(segments: u64, large: u64) -> Rc<RefCell<Medium>> {
     let medium = Medium::new(11);
-    format(&medium, SEGMENTS_START + segments * SEGMENT_LEN_MIN).unwrap();
+    format(&medium, SEGMENTS_START + segments * SEGMENT_LEN).unwrap();
     let mut store = Store::maintained(&medium, options(2)).unwrap();
     let logs = store.logs.clone();
     store.run(async {

@@ -6,6 +6,7 @@ mod damage;
 mod maintenance;
 mod objects;
 mod order;
+mod small;
 mod trouble;
 mod uploads;
 mod versions;

@@ -11,7 +11,7 @@ use crate::begin::Begun;
 use crate::disk::{Disk, is_full};
 use crate::error::{Error, FailedWrite};
 use crate::index::{Effect, Location};
-use crate::limits::{BATCH_MAX, PAGE};
+use crate::limits::{PAGE, batch_max};
 use crate::sabotage::{self, Sabotage};
 use crate::segments::Purpose;
 use crate::shared::{End, OpenMeta, SegmentPin, Shared, State, Sync};
@@ -61,7 +61,7 @@ impl Draft {
 }
 
 impl Commit {
-    fn space(&self) -> usize {
+    pub(crate) fn space(&self) -> usize {
         self.drafts.iter().map(|draft| record::space(draft.payload.len())).sum()
     }
 }
@@ -78,9 +78,10 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// Takes as many as fit into `room`; if not even one does, as many as fit into a fresh segment.
-    pub(crate) fn take(queue: &mut VecDeque<Commit>, room: usize) -> Self {
+    pub(crate) fn take(queue: &mut VecDeque<Commit>, room: usize, segment_len: u64) -> Self {
         let first = queue.front().map_or(0, Commit::space);
-        let limit = if pages(first) <= room { room.min(BATCH_MAX) } else { BATCH_MAX };
+        let most = batch_max(segment_len);
+        let limit = if pages(first) <= room { room.min(most) } else { most };
         let (mut batch, mut space) = (Batch::default(), 0);
         while let Some(commit) = queue.pop_front() {
             space += commit.space();
@@ -328,7 +329,7 @@ impl<D: Disk> Context<D> {
             None => {}
         }
         let Begun { number, generation, start, at, end, crc } = begun;
-        *meta = Some(OpenMeta { number, generation, start, end, at, prev: crc, reserve: deletions });
+        *meta = Some(OpenMeta { number, generation, start, end, at, prev: crc, reserve: deletions && !self.maintains });
         Ok(Some(()))
     }
 

@@ -97,11 +97,27 @@ pub const BATCH_MAX: usize = BUFFER_LEN;
 /// Segment length unless the format says otherwise.
 pub const SEGMENT_LEN: u64 = 64 << 20;
 
-/// Shortest segment: a header, the largest batch or block, and the batch that ends it must fit, and it is a power of two.
-pub const SEGMENT_LEN_MIN: u64 = 2 << 20;
+/// Shortest segment, a power of two: 126 of them are in 64 MiB, of which some 15 are kept back. A header, the longest records of
+/// a body and of an object of it alone, the longest record of a checkpoint, and the batch that ends the segment must fit.
+pub const SEGMENT_LEN_MIN: u64 = 512 << 10;
 
 /// Longest segment. Offsets within a segment are 32 bits on disk.
 pub const SEGMENT_LEN_MAX: u64 = 1 << 30;
+
+/// Longest batch in segments of this length: it goes between the header and the batch that ends the segment.
+pub const fn batch_max(segment_len: u64) -> usize {
+    let room = segment_len as usize - 2 * PAGE;
+    if room < BATCH_MAX { room } else { BATCH_MAX }
+}
+
+/// Segments that a store needs for itself, beside two for each worker: with less there may be no room to clean in, and what was
+/// deleted would not be space again.
+pub const SEGMENTS_FIXED: u64 = 12;
+
+/// The least capacity of a store with segments of this length and so many workers.
+pub const fn capacity_min(segment_len: u64, workers: usize) -> u64 {
+    SEGMENTS_START + (SEGMENTS_FIXED + 2 * workers as u64) * segment_len
+}
 
 /// Where the first segment begins. Ahead of it are the two superblocks.
 pub const SEGMENTS_START: u64 = 1 << 20;
@@ -115,6 +131,18 @@ pub const SEGMENTS_MAX: u64 = 1 << 24;
 /// Items in one record of a checkpoint, about: it is full when it has this many bytes. They are taken from the index under the
 /// lock, so this bounds how long the lock is held: some 3,000 objects, half a millisecond.
 pub const CHECKPOINT_RECORD: usize = if SMALL { 1024 } else { 256 * 1024 };
+
+/// [`CHECKPOINT_RECORD`] for segments of this length: an eighth of one at most, so that not much is left unused at its end.
+pub const fn checkpoint_record(segment_len: u64) -> usize {
+    let most = segment_len as usize / 8;
+    if most < CHECKPOINT_RECORD { most } else { CHECKPOINT_RECORD }
+}
+
+/// Records of a checkpoint in segments of this length.
+pub const fn checkpoint_records_max(segment_len: u64) -> usize {
+    let most = (batch_max(segment_len) - 2 * WORKERS_MAX * 8 - 200) / 8;
+    if most < CHECKPOINT_RECORDS_MAX { most } else { CHECKPOINT_RECORDS_MAX }
+}
 
 /// Records of a checkpoint: their locations must fit into the one that ends it. 27 GiB of items.
 pub const CHECKPOINT_RECORDS_MAX: usize = 110_000;
@@ -153,6 +181,15 @@ pub const CLEAN_RESERVE: u64 = 20;
 /// What is live must leave one of so many segments free beside what is reserved. It is filled with what is dead, and makes
 /// segments emptier when they are cleaned: where 80 of 100 bytes are live it saves a fifth of what would be moved.
 pub const CLEAN_SLACK: u64 = 20;
+
+/// In small stores [`CLEAN_RESERVE`] and [`CLEAN_SLACK`] give way, for others' fixed reserves are much of one: of `n` segments
+/// `n / 8 - 13`, but at least 3, where that is less. 126 segments of 512 KiB, of 64 MiB, keep 3 in place of 6: 6 in a hundred of
+/// the capacity more for objects.
+pub const CLEAN_SMALL_SHARE: u64 = 8;
+/// See [`CLEAN_SMALL_SHARE`].
+pub const CLEAN_SMALL_LESS: u64 = 13;
+/// See [`CLEAN_SMALL_SHARE`].
+pub const CLEAN_SMALL_MIN: u64 = 3;
 
 /// Of the bytes of the segments that are neither reserved nor slack, how many may be live, in hundredths: segments cannot be
 /// filled to the last byte.
@@ -216,7 +253,8 @@ pub const LIST_MAX: usize = 1000;
 
 const _: () = {
     assert!(CHECKPOINT_RECORDS_MAX * 8 + 2 * WORKERS_MAX * 8 + 96 <= RECORD_MAX);
-    assert!(SEGMENT_LEN_MIN as usize >= PAGE + BUFFER_LEN + PAGE);
+    assert!(batch_max(2 << 20) == BATCH_MAX && checkpoint_record(2 << 20) == CHECKPOINT_RECORD);
+    assert!(checkpoint_records_max(2 << 20) == CHECKPOINT_RECORDS_MAX);
     assert!(SEGMENT_LEN_MIN.is_power_of_two() && SEGMENT_LEN_MAX.is_power_of_two());
     assert!(SEGMENT_LEN_MAX <= u32::MAX as u64);
     assert!(SUPERBLOCK_AT[1] + PAGE as u64 <= SEGMENTS_START);

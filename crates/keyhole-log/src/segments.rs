@@ -7,7 +7,10 @@ mod space;
 
 use std::collections::BTreeSet;
 
-use crate::limits::{CLEAN_AHEAD, CLEAN_BATCH, CLEAN_RESERVE, CLEAN_SLACK, LIVE_MAX, PAGE, SEGMENTS_START};
+use crate::limits::{
+    CLEAN_AHEAD, CLEAN_BATCH, CLEAN_RESERVE, CLEAN_SLACK, LIVE_MAX, PAGE, SEGMENTS_FIXED, SEGMENTS_START,
+};
+use crate::limits::{CLEAN_SMALL_LESS, CLEAN_SMALL_MIN, CLEAN_SMALL_SHARE, WORKERS_MAX};
 use crate::wire::checkpoint::{SegmentItem, SegmentUse};
 use crate::wire::segment::Kind;
 use space::Growth;
@@ -105,17 +108,29 @@ pub(crate) struct Reserve {
     /// What of the cleaner's must be left when others go on: with it a segment can be moved, and the checkpoints be written that
     /// free it.
     least: u64,
+    /// What of the deletions' is for the checkpoints that free what they have made dead.
+    checkpoints: u64,
 }
 
 impl Reserve {
     /// Of a store with so many segments at most. A checkpoint may take `checkpoint` bytes.
     fn of(most: u64, workers: u64, checkpoint: u64, len: u64) -> Self {
-        let deletions = workers.min(most / 8);
+        // Checkpoints free what deletions have made dead: while two more are written, those before them are still there.
+        let checkpoints = (checkpoint * 9 / 2).div_ceil(len).max(1).min(most / 4);
+        // One more than workers: that of a worker is full of tombstones, and is freed after it has begun another.
+        let deletions = (workers + 1).min(most / 4) + checkpoints;
         // A segment of each kind that is being filled, and one more of each, so that cleaning goes on while what was cleaned
-        // waits for its checkpoint.
-        let cleaner = (4 + 2 * checkpoint.div_ceil(len)).min(most / 4);
+        // waits for its checkpoint. Two checkpoints, and what they leave unused at the ends of segments.
+        let cleaner = (4 + (checkpoint * 9 / 4).div_ceil(len)).min(most / 4);
         let least = (2 + (checkpoint * 5 / 2).div_ceil(len)).min(cleaner);
-        Reserve { deletions, cleaner, waiting: most / CLEAN_RESERVE, slack: most / CLEAN_SLACK, least }
+        let (waiting, slack) = (Reserve::share(most, CLEAN_RESERVE), Reserve::share(most, CLEAN_SLACK));
+        Reserve { deletions, cleaner, waiting, slack, least, checkpoints }
+    }
+
+    /// One of so many segments; where there are less than 240 less than that, as what is kept in any case is much of them.
+    fn share(most: u64, one_of: u64) -> u64 {
+        let small = (most / CLEAN_SMALL_SHARE).saturating_sub(CLEAN_SMALL_LESS).max(CLEAN_SMALL_MIN);
+        (most / one_of).min(small)
     }
 
     /// Of which the space is taken in advance.
@@ -140,7 +155,7 @@ pub(crate) struct Segments {
     pub(crate) capacity: u64,
     pub(crate) table: Vec<Segment>,
     blank: BTreeSet<u32>,
-    workers: u64,
+    pub(crate) workers: u64,
     pub(crate) reserve: Reserve,
     /// Workers that have no segment for records yet. One is kept for each.
     pub(crate) without_meta: u64,
@@ -187,6 +202,12 @@ impl Segments {
     /// Segments that a capacity has room for.
     pub(crate) fn most(len: u64, capacity: u64) -> u64 {
         capacity.saturating_sub(SEGMENTS_START) / len
+    }
+
+    /// Workers that a capacity has room for, so that all that was deleted becomes space again; at least one.
+    pub(crate) fn workers_max(len: u64, capacity: u64) -> usize {
+        let rest = Segments::most(len, capacity).saturating_sub(SEGMENTS_FIXED);
+        usize::try_from(rest / 2).unwrap_or(usize::MAX).clamp(1, WORKERS_MAX)
     }
 
     /// What is reserved follows the size of a checkpoint.
@@ -272,7 +293,8 @@ impl Segments {
             Purpose::Body => (Kind::Body, self.has_spare()),
             Purpose::Meta { first: false } => (Kind::Meta, self.has_spare()),
             Purpose::Meta { first: true } => (Kind::Meta, self.free() > 0),
-            Purpose::Deletions => (Kind::Meta, self.free() > self.reserve.least),
+            // What the cleaner has used of its reserve must not stop deletions: without them it may have nothing to gain.
+            Purpose::Deletions => (Kind::Meta, self.free() > self.reserve.checkpoints),
             // Where segments wait only for checkpoints, a checkpoint is worth the last one: more come of it, for deletions too.
             Purpose::Clean(Kind::Meta) => {
                 (Kind::Meta, self.free() > self.reserve.deletions || (self.free() > 0 && self.waiting() > 0))
@@ -391,17 +413,18 @@ mod tests {
 
     #[test]
     fn reserve_and_growth() {
-        // 24 segments, two workers: two are reserved for deletions, four for the cleaner, one for what waits to be freed, and two
+        // 24 segments, two workers: three are reserved for deletions, one for their
+        // checkpoints, four for the cleaner, one for what waits to be freed, and two
         // kept for the first records. One more is slack.
         let mut segments = Segments::new(LEN, SEGMENTS_START + 24 * LEN, Vec::new(), 2);
         let bodies = (0..30).filter(|_| segments.take(Purpose::Body, 1).is_some()).count();
-        assert_eq!((bodies, segments.live_max()), (15, 16 * LEN / 100 * 99));
+        assert_eq!((bodies, segments.live_max()), (13, 14 * LEN / 100 * 99));
         assert_eq!(segments.take(Purpose::Meta { first: false }, 1), None);
-        assert_eq!(segments.take(Purpose::Meta { first: true }, 1), Some(15));
+        assert_eq!(segments.take(Purpose::Meta { first: true }, 1), Some(13));
         segments.without_meta -= 1;
-        assert_eq!(segments.take(Purpose::Deletions, 1), Some(16));
-        segments.give_back(16);
-        assert_eq!(segments.allocated(), SEGMENTS_START + 16 * LEN);
+        assert_eq!(segments.take(Purpose::Deletions, 1), Some(14));
+        segments.give_back(14);
+        assert_eq!(segments.allocated(), SEGMENTS_START + 14 * LEN);
         let cleaner = (0..30).filter(|_| segments.take(Purpose::Clean(Kind::Meta), 1).is_some()).count();
         assert_eq!(cleaner, 6, "all but what is for deletions");
         assert_eq!((segments.generation(segments.start(4) + 5), segments.generation(0)), (Some(1), None));
@@ -414,16 +437,16 @@ mod tests {
     fn what_waits_to_be_freed_is_as_good_as_free_as_far_as_it_is_reserved() {
         let mut segments = Segments::new(LEN, SEGMENTS_START + 48 * LEN, Vec::new(), 1);
         segments.without_meta = 0;
-        assert_eq!((segments.reserve.total(), segments.batch()), (1 + 4 + 2 + 2, CLEAN_BATCH));
+        assert_eq!((segments.reserve.total(), segments.batch()), (3 + 4 + 2 + 2, CLEAN_BATCH));
         let mut taken = 0;
         while segments.take(Purpose::Body, 1).is_some() {
             taken += 1;
         }
-        assert_eq!((taken, segments.spare()), (41, 0));
+        assert_eq!((taken, segments.spare()), (39, 0));
         assert!(segments.take(Purpose::Clean(Kind::Body), 2).is_some());
         assert_eq!(
             (segments.free(), segments.spare()),
-            (6, 0),
+            (8, 0),
             "what the cleaner fills is among what is reserved for it"
         );
         for number in 0..3 {
@@ -438,10 +461,10 @@ mod tests {
             segments.close(number);
             segments.condemn(number);
         }
-        // However many wait: the deletions' one, and two with which the cleaner can go on.
+        // However many wait: the deletions' three, and two with which the cleaner can go on.
         assert_eq!(segments.spare(), 3);
         let more = (0..30).filter(|_| segments.take(Purpose::Body, 3).is_some()).count();
-        assert_eq!((more, segments.free()), (3, 3));
+        assert_eq!((more, segments.free()), (3, 5));
     }
 
     #[test]

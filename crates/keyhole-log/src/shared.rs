@@ -230,6 +230,11 @@ impl Shared {
         self.lock().usage()
     }
 
+    /// Workers that it is open for: those that were wanted, or as many as the capacity has room for.
+    pub fn workers(&self) -> usize {
+        self.lock().segments.workers as usize
+    }
+
     /// What tells this object file from every other: random, given when it was made.
     pub fn store_id(&self) -> [u8; 16] {
         self.store

@@ -247,7 +247,7 @@ impl<D: Disk> Writer<D> {
             Some(meta) => meta.room(),
             None => 0,
         };
-        let mut batch = Batch::take(&mut self.records, limit);
+        let mut batch = Batch::take(&mut self.records, limit, self.context.shared.segment_len);
         // A flush covers everything that was handed over ahead of it, and waits for nothing that came later.
         let taken = self.commits - self.records.len() as u64;
         let covered = self.flushes.partition_point(|(ahead, _)| *ahead <= taken);

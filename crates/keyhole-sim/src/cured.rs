@@ -13,7 +13,7 @@ pub const BAD_SECTORS: bool = true;
 pub const UNWRITABLE: bool = true;
 
 /// Uploads are made in rings, and abandoned: a ring drops them as it drops objects.
-pub const RING_UPLOADS: bool = false;
+pub const RING_UPLOADS: bool = true;
 
 /// Writes fail for want of space (btrfs; file systems without allocation in advance).
 pub const WRITES_FULL: bool = false;

@@ -12,7 +12,13 @@ const UNDER_PRESSURE: u64 = 35;
 const RINGS: u64 = 6;
 
 /// Segments that a store needs beside two for each worker, so that there is room to clean in.
-const ROOM_TO_CLEAN: u64 = 8;
+const ROOM_TO_CLEAN: u64 = keyhole_log::limits::SEGMENTS_FIXED;
+
+/// Bytes of a segment: blocks are cut at its end.
+const SEGMENT_LEN: u64 = 2 << 20;
+
+/// Lives of 100 whose segments are as short as can be, and four times as many.
+const SHORT_SEGMENTS: u64 = 30;
 
 /// Workers of an opening, at most.
 const WORKERS_MOST: u64 = 3;
@@ -131,8 +137,8 @@ impl Plan {
             clients: 1 + random.below(5),
             operations: 30 + random.below(60),
             operations_min: 200,
-            segments: 2 * workers as u64 + 2 + random.below(20),
-            segment_len: SEGMENT_LEN_MIN,
+            segments: 2 * workers as u64 + ROOM_TO_CLEAN + random.below(14),
+            segment_len: SEGMENT_LEN,
             bodies: Bodies::Mixed(*random.pick(&[300_000, 1 << 20, (1 << 20) + 5000, 2_200_000])),
             impatience: *random.pick(&[0, 0, 5, 20]),
             faults: Faults::of(random),
@@ -156,6 +162,10 @@ impl Plan {
             // What is on its way is not to be dropped: there has to be room for it.
             plan.segments += 2 * plan.clients + 4;
             (plan.ring, plan.settings, plan.damage, plan.emptied) = (true, false, false, false);
+        }
+        if random.chance(SHORT_SEGMENTS) {
+            plan.segments *= SEGMENT_LEN / SEGMENT_LEN_MIN;
+            plan.segment_len = SEGMENT_LEN_MIN;
         }
         plan
     }

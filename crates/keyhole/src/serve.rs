@@ -69,6 +69,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     let starting = service::starting(store_options.read.clone());
     let store = store::open(&place, &store_options)?;
     drop(starting);
+    let threads = workers_of(&store.shared, threads);
     monitor.opened(store.shared.clone(), store.damaged);
     monitor.watches(store.presence.clone());
     // Where the store takes no writes its directory does not, as a rule.
@@ -176,6 +177,16 @@ fn store_options(options: &ServeOptions, workers: usize) -> StoreOptions {
         workers,
         ..StoreOptions::default()
     }
+}
+
+/// Threads that the capacity of the store has room for: each has segments of its own.
+fn workers_of(shared: &keyhole_log::Shared, threads: usize) -> usize {
+    let workers = shared.workers();
+    if workers < threads {
+        let capacity = shared.usage().capacity;
+        tracing::warn!("a capacity of {capacity} bytes is enough for {workers} of {threads} threads");
+    }
+    workers
 }
 
 /// What all workers have in common.

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::{Bodies, Bucket, Entry, Index, Key, Location, Pending, Settings, Share, Shares, Stamp, Upload};
-use crate::limits::CHECKPOINT_RECORD;
+use crate::limits::checkpoint_record;
 use crate::types::BodyId;
 use crate::wire::checkpoint::{Chunk, Item, SegmentItem};
 
@@ -38,23 +38,36 @@ impl Default for Capture {
 
 impl Index {
     /// Names of which a write is on its way, and what has taken effect since: to be captured at the moment that the checkpoint
-    /// is begun.
-    pub(crate) fn capture_floors(&self, out: &mut Vec<u8>) {
+    /// is begun. Each of the results is for one record.
+    pub(crate) fn capture_floors(&self) -> Vec<Vec<u8>> {
+        let (most, mut records) = (self.checkpoint_record(), Vec::<Vec<u8>>::new());
         for (&bucket, home) in &self.buckets {
-            let mut floors = home.pending.iter().filter(|(_, pending)| pending.applied > 0).peekable();
-            if floors.peek().is_some() {
-                Item::Home { bucket }.encode(out);
-            }
-            for (key, pending) in floors {
+            let mut has_home = false;
+            for (key, pending) in home.pending.iter().filter(|(_, pending)| pending.applied > 0) {
+                if records.last().is_none_or(|record| record.len() >= most) {
+                    records.push(Vec::new());
+                    has_home = false;
+                }
+                let Some(out) = records.last_mut() else { continue };
+                if !has_home {
+                    Item::Home { bucket }.encode(out);
+                    has_home = true;
+                }
                 Item::Floor { applied: pending.applied, key: &key.0 }.encode(out);
             }
         }
+        records
+    }
+
+    /// Bytes of items after which a record of a checkpoint is full.
+    pub(crate) fn checkpoint_record(&self) -> usize {
+        checkpoint_record(self.live.segment_len())
     }
 
     /// Captures what comes next, until `out` is long enough.
     pub(crate) fn capture(&self, capture: Capture, out: &mut Vec<u8>) -> Capture {
         let mut capture = capture;
-        while out.len() < CHECKPOINT_RECORD && capture != Capture::Done {
+        while out.len() < self.checkpoint_record() && capture != Capture::Done {
             capture = match capture {
                 Capture::Objects { bucket, after } => self.capture_objects(bucket, after, out),
                 Capture::Uploads { bucket, upload, part } => self.capture_uploads(bucket, upload, part, out),
@@ -81,7 +94,7 @@ impl Index {
                 continue;
             }
             entry.item(key).encode(out);
-            if out.len() >= CHECKPOINT_RECORD {
+            if out.len() >= self.checkpoint_record() {
                 return Capture::Objects { bucket: id, after: Some(key.into()) };
             }
         }
@@ -101,7 +114,7 @@ impl Index {
             let part = entry.part.clone();
             let item = Item::Part { upload: seq, at: entry.at.raw(), seq: entry.seq, time_ms: entry.time_ms, part };
             item.encode(out);
-            if out.len() >= CHECKPOINT_RECORD {
+            if out.len() >= self.checkpoint_record() {
                 return Capture::Uploads { bucket, upload: seq, part: Some(entry.part.number) };
             }
         }
@@ -110,7 +123,7 @@ impl Index {
 
     fn capture_bodies(&self, from: BodyId, out: &mut Vec<u8>) -> Capture {
         for (id, body) in self.bodies_from(from) {
-            if out.len() >= CHECKPOINT_RECORD {
+            if out.len() >= self.checkpoint_record() {
                 return Capture::Bodies { from: id };
             }
             if body.at != Location::LOST {

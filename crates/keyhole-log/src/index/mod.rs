@@ -525,6 +525,15 @@ impl Bucket {
         self.uploads.from(seq)
     }
 
+    /// Its open uploads from this one on, each with what tells how old it is, the number of its newest part, and its bytes.
+    pub(crate) fn abandoned_from(&self, seq: u64) -> impl Iterator<Item = (u64, &Upload, u64, u64)> {
+        self.uploads_from(seq).filter(|(_, upload)| !upload.closing).map(|(seq, upload)| {
+            let newest = upload.parts.iter().map(|part| part.seq).max().unwrap_or(seq);
+            let parts = upload.parts.iter().map(|part| u64::from(part.at.len()) + part.part.size);
+            (seq, upload, newest, u64::from(upload.at.len()) + parts.sum::<u64>())
+        })
+    }
+
     pub(crate) fn last_key(&self) -> Option<&str> {
         self.objects.last_key().map(|key| &*key.0)
     }

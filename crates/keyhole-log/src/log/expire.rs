@@ -12,12 +12,13 @@ use crate::limits::EXPIRE_BATCH;
 use crate::shared::State;
 use crate::types::{BucketInfo, BucketSettings, Condition};
 
-/// An object that is to go, unless it is another one by then.
+/// An object that is to go, unless it is another one by then; or an upload, by its identity.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Due {
     seq: u64,
     bucket: String,
     key: String,
+    upload: Option<[u8; 16]>,
 }
 
 /// Key and identity of an upload.
@@ -72,15 +73,7 @@ impl<D: Disk> Log<D> {
         for BucketInfo { name, .. } in self.buckets() {
             let mut from = 0;
             while let Some((due, next)) = self.due_uploads(&name, from, &rules) {
-                let abortions = due.iter().map(|(key, id)| self.abort_upload(&name, key, id, now_ms));
-                for outcome in futures_util::future::join_all(abortions).await {
-                    match outcome {
-                        Ok(()) => aborted += 1,
-                        // It has gone, or is being completed right now.
-                        Err(Error::NoSuchBucket | Error::NoSuchUpload | Error::Conflict) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
+                aborted += self.abort_all(due.iter().map(|(key, id)| (&*name, &**key, id)), now_ms).await?;
                 from = next;
                 let_others_run().await;
             }
@@ -134,7 +127,7 @@ impl<D: Disk> Log<D> {
             }
             seen += 1;
             if is_due(key, entry.time_ms()) {
-                due.push(Due { seq: entry.seq, bucket: bucket.to_owned(), key: key.to_owned() });
+                due.push(Due { seq: entry.seq, bucket: bucket.to_owned(), key: key.to_owned(), upload: None });
             }
         }
         // After the last key there is nothing; a name that sorts behind it ends the search next time.
@@ -163,9 +156,9 @@ impl<D: Disk> Log<D> {
 
     /// Deletes objects, all at once so that they share commits; how many went.
     async fn drop_all(&self, due: Vec<Due>, now_ms: u64) -> Result<u64, Error> {
-        let deletions = due
-            .iter()
-            .map(|Due { seq, bucket, key }| self.delete_object_of(bucket, key, now_ms, Condition::None, Some(*seq)));
+        let deletions = due.iter().map(|Due { seq, bucket, key, .. }| {
+            self.delete_object_of(bucket, key, now_ms, Condition::None, Some(*seq))
+        });
         let mut dropped = 0;
         for outcome in futures_util::future::join_all(deletions).await {
             match outcome {
@@ -178,17 +171,43 @@ impl<D: Disk> Log<D> {
         Ok(dropped)
     }
 
-    /// Drops the oldest objects, until they had `bytes` together. How many went; 0: there is nothing to drop.
+    /// Aborts uploads, all at once so that they share commits; how many went.
+    async fn abort_all<'a>(
+        &self,
+        due: impl Iterator<Item = (&'a str, &'a str, &'a [u8; 16])>,
+        now_ms: u64,
+    ) -> Result<u64, Error> {
+        let abortions = due.map(|(bucket, key, id)| self.abort_upload(bucket, key, id, now_ms));
+        let mut aborted = 0;
+        for outcome in futures_util::future::join_all(abortions).await {
+            match outcome {
+                Ok(()) => aborted += 1,
+                // It has gone, or is being completed right now.
+                Err(Error::NoSuchBucket | Error::NoSuchUpload | Error::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(aborted)
+    }
+
+    /// Drops the oldest objects and open uploads, until they had `bytes` together. An upload is as old as its newest part, so
+    /// that one that goes on outlives one that was abandoned. How many went; 0: there is nothing to drop.
     pub(crate) async fn drop_oldest(&self, bytes: u64) -> Result<u64, Error> {
         let mut oldest = Oldest::default();
-        let mut from = Some((0, String::new()));
-        while let Some((bucket, key)) = from {
-            from = self.shared().lock().oldest(bucket, &key, bytes, &mut oldest);
+        let mut from = Some(Cursor::default());
+        while let Some(cursor) = from {
+            from = self.shared().lock().oldest(cursor, bytes, &mut oldest);
         }
         let mut dropped = 0;
-        let mut due = oldest.heap.into_iter().map(|(_, _, due)| due).peekable();
-        while due.peek().is_some() {
-            dropped += self.drop_all(due.by_ref().take(EXPIRE_BATCH).collect(), 0).await?;
+        let due = oldest.heap.into_iter().map(|(_, _, due)| due);
+        let (uploads, objects): (Vec<Due>, Vec<Due>) = due.partition(|due| due.upload.is_some());
+        for batch in uploads.chunks(EXPIRE_BATCH) {
+            let names = batch.iter().filter_map(|due| Some((&*due.bucket, &*due.key, due.upload.as_ref()?)));
+            dropped += self.abort_all(names, 0).await?;
+        }
+        let mut objects = objects.into_iter().peekable();
+        while objects.peek().is_some() {
+            dropped += self.drop_all(objects.by_ref().take(EXPIRE_BATCH).collect(), 0).await?;
         }
         Ok(dropped)
     }
@@ -207,7 +226,26 @@ async fn let_others_run() {
     .await;
 }
 
-/// The oldest objects found so far, the youngest of them on top: sequence number, bytes, name.
+/// Where to go on looking for what is oldest.
+#[derive(Default)]
+struct Cursor {
+    bucket: u64,
+    /// After its objects come its uploads.
+    at: Place,
+}
+
+enum Place {
+    Objects(String),
+    Uploads(u64),
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Place::Objects(String::new())
+    }
+}
+
+/// The oldest objects and uploads found so far, the youngest of them on top: sequence number, bytes, name.
 #[derive(Default)]
 struct Oldest {
     heap: BinaryHeap<(u64, u64, Due)>,
@@ -232,18 +270,36 @@ impl Oldest {
 }
 
 impl State {
-    /// Looks at the next objects from this key of this bucket on; where to go on.
-    fn oldest(&self, bucket: u64, key: &str, wanted: u64, oldest: &mut Oldest) -> Option<(u64, String)> {
-        let (id, home) = self.index.next_bucket(bucket)?;
-        let key = if id == bucket { key } else { "" };
-        for (seen, (key, entry)) in home.objects_from(key).enumerate() {
-            if seen == EXPIRE_BATCH {
-                return Some((id, key.to_owned()));
+    /// Looks at the next objects or uploads from here on; where to go on.
+    fn oldest(&self, cursor: Cursor, wanted: u64, oldest: &mut Oldest) -> Option<Cursor> {
+        let (bucket, home) = self.index.next_bucket(cursor.bucket)?;
+        let at = if bucket == cursor.bucket { cursor.at } else { Place::default() };
+        match at {
+            Place::Objects(key) => {
+                for (seen, (key, entry)) in home.objects_from(&key).enumerate() {
+                    if seen == EXPIRE_BATCH {
+                        return Some(Cursor { bucket, at: Place::Objects(key.to_owned()) });
+                    }
+                    let seq = entry.seq;
+                    let due = || Due { seq, bucket: home.name().to_owned(), key: key.to_owned(), upload: None };
+                    oldest.take(seq, u64::from(entry.at.len()) + entry.size, due, wanted);
+                }
+                Some(Cursor { bucket, at: Place::Uploads(0) })
             }
-            let due = || Due { seq: entry.seq, bucket: home.name().to_owned(), key: key.to_owned() };
-            oldest.take(entry.seq, u64::from(entry.at.len()) + entry.size, due, wanted);
+            Place::Uploads(first) => {
+                for (seen, (seq, upload, newest, bytes)) in home.abandoned_from(first).enumerate() {
+                    if seen == EXPIRE_BATCH {
+                        return Some(Cursor { bucket, at: Place::Uploads(seq) });
+                    }
+                    let due = || {
+                        let (bucket, key) = (home.name().to_owned(), upload.key().to_owned());
+                        Due { seq: newest, bucket, key, upload: Some(upload.id()) }
+                    };
+                    oldest.take(newest, bytes, due, wanted);
+                }
+                Some(Cursor { bucket: bucket + 1, at: Place::default() })
+            }
         }
-        Some((id + 1, String::new()))
     }
 }
 
@@ -255,7 +311,7 @@ mod tests {
     fn the_oldest_are_as_many_as_are_needed() {
         let mut oldest = Oldest::default();
         for seq in [9, 3, 7, 1, 8, 2, 6, 5, 4] {
-            oldest.take(seq, 10, || Due { seq, bucket: String::new(), key: String::new() }, 25);
+            oldest.take(seq, 10, || Due { seq, bucket: String::new(), key: String::new(), upload: None }, 25);
         }
         let mut seqs: Vec<u64> = oldest.heap.into_iter().map(|(seq, ..)| seq).collect();
         seqs.sort_unstable();

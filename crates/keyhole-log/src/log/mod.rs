@@ -25,9 +25,11 @@ use crate::commit::{self, Commit, Draft};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::Effect;
+use crate::limits::batch_max;
 use crate::maintain::Wish;
 use crate::shared::{SegmentPin, Shared, Slot};
 use crate::types::BodyId;
+use crate::wire::pages;
 use crate::wire::payload::{Payload, kind};
 use crate::writer::{Job, Writer};
 
@@ -194,7 +196,11 @@ impl<D: Disk> Log<D> {
         let (done, answer) = oneshot::channel();
         let Request { drafts, pinned, holds, deletes, relaxed } = request;
         let commit = Commit { drafts, pinned, holds, deletes, relaxed, done };
-        if let Err(Job::Commit(commit)) = self.submit(Job::Commit(commit)) {
+        // No segment has room for more.
+        if pages(commit.space()) > batch_max(self.inner.shared.segment_len) {
+            let what = "what is stored at once, for a medium of this capacity: its segments are short";
+            commit::refuse(&self.inner.shared, commit, &Error::TooLarge(what));
+        } else if let Err(Job::Commit(commit)) = self.submit(Job::Commit(commit)) {
             commit::refuse(&self.inner.shared, commit, &Error::Closed);
         }
         async move { answer.await.map_err(|_| Error::Closed)? }

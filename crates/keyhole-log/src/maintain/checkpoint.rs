@@ -14,7 +14,7 @@ use crate::commit::Draft;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::{Capture, Effect};
-use crate::limits::{CHECKPOINT_RECORD, CHECKPOINT_RECORDS_MAX, PAGE, SUPERBLOCK_AT};
+use crate::limits::{PAGE, SUPERBLOCK_AT, checkpoint_record, checkpoint_records_max};
 use crate::log::Request;
 use crate::shared::State;
 use crate::wire::checkpoint::{CheckpointEnd, Chunk, Item};
@@ -63,7 +63,7 @@ impl<D: Disk> Maintenance<D> {
         }
         let mut capture = Capture::default();
         while capture != Capture::Done {
-            let mut items = Vec::with_capacity(CHECKPOINT_RECORD + PAGE);
+            let mut items = Vec::with_capacity(checkpoint_record(self.shared.segment_len) + PAGE);
             capture = self.shared.lock().index.capture(capture, &mut items);
             if !items.is_empty() {
                 self.write_chunk(until, index, &items).await?;
@@ -103,7 +103,7 @@ impl<D: Disk> Maintenance<D> {
     }
 
     async fn write_chunk(&self, until: u64, index: u32, items: &[u8]) -> Result<(), Error> {
-        if index as usize >= CHECKPOINT_RECORDS_MAX {
+        if index as usize >= checkpoint_records_max(self.shared.segment_len) {
             return Err(Error::TooLarge("the index, for a checkpoint"));
         }
         self.write_record(&Payload::Chunk(Chunk { until, index, items })).await
@@ -150,21 +150,17 @@ impl State {
         self.condemn_dead();
         self.segments.checkpoints += 1;
         self.maintenance.since_checkpoint = 0;
-        let mut front = vec![Vec::new()];
+        let (most, mut front) = (self.index.checkpoint_record(), vec![Vec::new()]);
         let pending = self.numbers.pending().map(|seq| Item::Pending { seq });
         for item in self.segments.items().map(Item::Segment).chain(pending) {
-            if front.last().is_some_and(|items: &Vec<u8>| items.len() >= CHECKPOINT_RECORD) {
+            if front.last().is_some_and(|items: &Vec<u8>| items.len() >= most) {
                 front.push(Vec::new());
             }
             if let Some(items) = front.last_mut() {
                 item.encode(items);
             }
         }
-        let mut floors = Vec::new();
-        self.index.capture_floors(&mut floors);
-        if !floors.is_empty() {
-            front.push(floors);
-        }
+        front.append(&mut self.index.capture_floors());
         let (until, watermark) = (self.numbers.next(), self.numbers.watermark());
         let floor = self.ends.iter().map(|end| end.in_flight).min().unwrap_or(watermark).min(watermark);
         Begun { until, watermark, floor, begun: self.segments.checkpoints, front }

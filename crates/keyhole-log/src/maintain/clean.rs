@@ -32,12 +32,17 @@ use crate::writer::{Block, Job, Placed};
 /// The same as [`CLEAN_LIVE_MAX`] where the oldest objects may be dropped instead.
 const RING_LIVE_MAX: u64 = 50;
 
-/// Bytes of records that are moved in one commit, about. Commits are not split, so this much and a record more may be left unused at the
-/// end of a segment.
-const MOVE_COMMIT: usize = 64 * 1024;
+/// Bytes of records that are moved in one commit, about: less where segments are short. Commits are not split, so this much and a
+/// record more may be left unused at the end of a segment.
+const fn move_commit(segment_len: u64) -> usize {
+    let most = segment_len as usize / 24;
+    if most < 64 * 1024 { most } else { 64 * 1024 }
+}
 
-/// The most that is left unused, but for records that are longer than most.
-const MOVE_UNUSED: u64 = 3 * MOVE_COMMIT as u64;
+/// The most that is left unused at the end of a segment of records, but for records that are longer than most.
+const fn move_unused(segment_len: u64) -> u64 {
+    3 * move_commit(segment_len) as u64
+}
 
 /// Commits on their way at once: they share batches.
 const MOVES_IN_FLIGHT: usize = 16;
@@ -166,7 +171,7 @@ impl<D: Disk> Maintenance<D> {
             }
             let next = align_up(at + u64::from(found.len), record::ALIGN);
             at = if found.header.flags & LAST != 0 { align_up(next, PAGE as u64) } else { next };
-            if space >= MOVE_COMMIT {
+            if space >= move_commit(self.shared.segment_len) {
                 space = 0;
                 moves.push(self.move_records(std::mem::take(&mut drafts), Vec::new()));
                 if moves.len() >= MOVES_IN_FLIGHT {
@@ -212,7 +217,7 @@ impl<D: Disk> Maintenance<D> {
                     Err(Error::Damaged(damage)) => drop(unread.bodies.insert(body, *damage)),
                     Err(error) => return Err(error),
                 }
-                if moved.space >= MOVE_COMMIT {
+                if moved.space >= move_commit(self.shared.segment_len) {
                     self.end_moves(&mut moved).await?;
                 }
             }
@@ -328,10 +333,13 @@ impl State {
             numbers.dedup();
             numbers
         };
-        // In a ring it is better to drop what is old than to move much of it. What may be left unused where things are moved to
-        // is nothing gained either.
+        // In a ring it is better to drop what is old than to move much of it. What may be left unused where records are moved to
+        // is nothing gained either; blocks are cut there.
         let live_max = if self.maintenance.ring { RING_LIVE_MAX } else { CLEAN_LIVE_MAX };
-        let least = (segments.len * (100 - live_max) / 100).max(MOVE_UNUSED);
+        let least = |kind| {
+            let unused = if kind == Kind::Meta { move_unused(segments.len) } else { 0 };
+            (segments.len * (100 - live_max) / 100).max(unused)
+        };
         let candidates = (0..).zip(&segments.table).filter_map(|(number, segment)| {
             let Use::Closed(kind) = segment.used else { return None };
             let live = self.index.live.of(number);
@@ -342,7 +350,7 @@ impl State {
             // Records of a checkpoint cannot be moved; they go by themselves.
             let free = segment.pins == 0 && checkpoints.binary_search(&number).is_err() && !skipped(number);
             let worth = self.gain(live, segment.generation);
-            (free && (dead >= least || underfilled)).then_some(Candidate { number, kind, live, dead, worth })
+            (free && (dead >= least(kind) || underfilled)).then_some(Candidate { number, kind, live, dead, worth })
         });
         let mut candidates: Vec<Candidate> = candidates.collect();
         candidates.sort_by(|a, b| b.worth.total_cmp(&a.worth));
@@ -357,7 +365,8 @@ impl State {
     /// Whether there is room to move this to, and for the checkpoints that follow: otherwise nothing of it could ever be freed.
     fn fits(&self, kind: Kind, live: u64) -> bool {
         let segments = &self.segments;
-        let room = segments.free().saturating_sub(segments.reserve.deletions) * (segments.len - MOVE_UNUSED);
+        let room =
+            segments.free().saturating_sub(segments.reserve.deletions) * (segments.len - move_unused(segments.len));
         // Bodies need a segment of their own.
         let beside = if kind == Kind::Body { segments.len } else { 0 };
         room >= live + beside + self.checkpoints_len()
@@ -371,8 +380,9 @@ impl State {
             if !self.fits(candidate.kind, moved) {
                 break;
             }
-            // Something is left unused where it is moved to.
-            gained += candidate.dead.saturating_sub(MOVE_COMMIT as u64);
+            // Something is left unused where records are moved to.
+            let unused = if candidate.kind == Kind::Meta { move_commit(self.segments.len) as u64 } else { 0 };
+            gained += candidate.dead.saturating_sub(unused);
         }
         gained > 2 * self.maintenance.checkpoint_len
     }

@@ -22,7 +22,7 @@ use crate::error::{Damage, Error};
 use crate::index::Index;
 use crate::limits::{
     CAPACITY_MAX, CHECKPOINTS_KEPT, NUMBER_JUMP, PAGE, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_MAX, SEGMENTS_START,
-    SUPERBLOCK_AT, WORKERS_MAX,
+    SUPERBLOCK_AT, WORKERS_MAX, capacity_min,
 };
 use crate::numbers::Numbers;
 use crate::segments::Segments;
@@ -53,7 +53,8 @@ pub struct Format {
 pub struct OpenOptions {
     /// When a write is acknowledged.
     pub sync: Sync,
-    /// Workers that there will be, 1 to [`WORKERS_MAX`].
+    /// Workers that there will be at most, 1 to [`WORKERS_MAX`]: a small capacity may have room for less of them, which
+    /// [`Shared::workers`] tells.
     pub workers: usize,
     /// Another bound for the length of the file, kept from now on.
     pub capacity: Option<u64>,
@@ -95,7 +96,8 @@ pub struct Recovery {
 /// `Capacity`, `Full`, `Io`.
 pub async fn create<D: Disk>(disk: &D, format: &Format) -> Result<(), Error> {
     check_segment_len(format.segment_len)?;
-    check_capacity(format.capacity, format.segment_len, 1)?;
+    check_capacity(format.capacity, format.segment_len)?;
+    check_capacity_min(format.capacity, format.segment_len)?;
     disk.allocate(0, SEGMENTS_START).await.map_err(full_or_io)?;
     // Where an allocation promises nothing, this takes the space that superblocks need for ever.
     let mut zeros = disk.buffer();
@@ -220,14 +222,17 @@ pub(crate) async fn recover<D: Disk>(disk: &D, options: RecoverOptions) -> Resul
 /// is open for reading alone, as if [`OpenOptions::read_only`] had asked for that: [`Recovery::read_only`] says why.
 ///
 /// # Errors
-/// `Foreign`, `UnsupportedVersion`; `Capacity` if workers and capacity do not go together, or the capacity is less than
-/// what is in use; `Damaged` if both superblocks are, or both checkpoints; `Io` of reads. Other damage is no error: it is in
+/// `Foreign`, `UnsupportedVersion`; `Capacity` for no workers or too many, or if a new capacity is too little, or less than what
+/// is in use; `Damaged` if both superblocks are, or both checkpoints; `Io` of reads. Other damage is no error: it is in
 /// [`Recovery::damaged`].
 pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared>, Recovery), Error> {
     if options.workers == 0 || options.workers > WORKERS_MAX {
         return Err(Error::Capacity(format!("{} workers: between 1 and {WORKERS_MAX} are possible", options.workers)));
     }
     let mut recovered = recover(disk, RecoverOptions { rebuild: options.rebuild, extents: false }).await?;
+    let (len, capacity) = (recovered.superblock.segment_len, recovered.superblock.capacity);
+    let workers = options.workers.min(Segments::workers_max(len, options.capacity.unwrap_or(capacity)));
+    let options = OpenOptions { workers, ..options };
     let mut read_only = options.read_only.clone();
     let resumed = match read_only {
         Some(_) => None,
@@ -267,7 +272,11 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared
 async fn go_on<D: Disk>(disk: &D, options: &OpenOptions, recovered: &mut Recovered) -> Result<resume::Resumed, Error> {
     let Recovered { superblock, bad_copy, store: found, recovery, is_changed, .. } = recovered;
     let capacity = options.capacity.unwrap_or(superblock.capacity);
-    check_capacity(capacity, superblock.segment_len, options.workers)?;
+    check_capacity(capacity, superblock.segment_len)?;
+    // What is in a file that was made smaller, by an earlier release, is not to be kept from its owner.
+    if capacity != superblock.capacity {
+        check_capacity_min(capacity, superblock.segment_len)?;
+    }
     let in_use = SEGMENTS_START + found.table.len() as u64 * superblock.segment_len;
     if capacity < in_use && options.capacity.is_some() {
         return Err(Error::Capacity(format!("the capacity cannot be {capacity} bytes: {in_use} are in use")));
@@ -377,20 +386,16 @@ fn check_segment_len(len: u64) -> Result<(), Error> {
     )))
 }
 
-/// Each worker needs a segment for records and one for blocks. With fewer than some ten there is no room to clean in.
-fn check_capacity(capacity: u64, segment_len: u64, workers: usize) -> Result<(), Error> {
-    let (most, needed) = (Segments::most(segment_len, capacity), 2 * workers as u64);
+/// A file needs a segment for records and one for blocks.
+fn check_capacity(capacity: u64, segment_len: u64) -> Result<(), Error> {
+    let most = Segments::most(segment_len, capacity);
     if capacity > CAPACITY_MAX {
         return Err(Error::Capacity(format!(
             "a capacity of {capacity} bytes is more than a file can have: {CAPACITY_MAX} are possible"
         )));
     }
-    if most < needed {
-        let least = SEGMENTS_START + needed * segment_len;
-        return Err(Error::Capacity(format!(
-            "a capacity of {capacity} bytes is too little for {workers} workers and segments of {segment_len} bytes: \
-             at least {least} are needed"
-        )));
+    if most < 2 {
+        return Err(too_little(capacity, segment_len));
     }
     if most > SEGMENTS_MAX {
         return Err(Error::Capacity(format!(
@@ -398,6 +403,18 @@ fn check_capacity(capacity: u64, segment_len: u64, workers: usize) -> Result<(),
         )));
     }
     Ok(())
+}
+
+/// One worker must be able to delete everything, and then to fill the file once more.
+fn check_capacity_min(capacity: u64, segment_len: u64) -> Result<(), Error> {
+    if capacity < capacity_min(segment_len, 1) { Err(too_little(capacity, segment_len)) } else { Ok(()) }
+}
+
+fn too_little(capacity: u64, segment_len: u64) -> Error {
+    let least = capacity_min(segment_len, 1);
+    Error::Capacity(format!(
+        "a capacity of {capacity} bytes is too little for segments of {segment_len} bytes: at least {least} are needed"
+    ))
 }
 
 /// Names the objects that the checkpoint has and that cannot all be there, as the file has been cut short.

@@ -285,10 +285,10 @@ mod tests {
         while let Some(number) = segments.next_reserve() {
             segments.provided(number);
         }
-        assert_eq!(segments.ready(), 5);
+        assert_eq!(segments.ready(), 7);
         let number = segments.take(Purpose::Body, 1).unwrap();
         segments.denied(number);
-        assert_eq!((segments.ready(), segments.take(Purpose::Body, 2)), (5, None));
+        assert_eq!((segments.ready(), segments.take(Purpose::Body, 2)), (7, None));
         assert_eq!(segments.take(Purpose::Deletions, 3), Some(0));
     }
 
@@ -304,16 +304,17 @@ mod tests {
         }
         segments.checkpoints = 1;
         assert_eq!(segments.free_condemned(1).len(), 10);
-        for number in 3..10 {
+        for number in 5..10 {
             segments.withdraw(number);
             segments.discarded(number);
         }
         segments.block_growth();
-        assert_eq!((segments.ready(), segments.free()), (3, 3));
-        let purposes = [Purpose::Deletions, Purpose::Clean(Kind::Meta), Purpose::Clean(Kind::Meta), Purpose::Deletions];
-        let taken = purposes.map(|purpose| segments.take(purpose, 20));
-        assert_eq!(taken, [Some(0), Some(1), None, None], "one is kept for deletions, and none is without space");
-        assert!((0..2).all(|number| segments.table[number].allocated), "a use keeps the space");
+        assert_eq!((segments.ready(), segments.free()), (5, 5));
+        let (deletions, cleaner) = (Purpose::Deletions, Purpose::Clean(Kind::Meta));
+        let taken = [deletions, cleaner, cleaner, deletions, deletions, deletions].map(|by| segments.take(by, 20));
+        let expected = [Some(0), Some(1), None, Some(2), Some(3), None];
+        assert_eq!(taken, expected, "three are kept for deletions, one of them for their checkpoint, and none is without space");
+        assert!((0..4).all(|number| segments.table[number].allocated), "a use keeps the space");
     }
 
     #[test]

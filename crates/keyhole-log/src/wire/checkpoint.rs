@@ -2,7 +2,7 @@
 
 use super::Cursor;
 use super::payload::{PART_LEN, encode_part, parse_part};
-use crate::limits::{BLOCKS_MAX, BUCKET_MAX, LIFECYCLE_MAX, POLICY_MAX};
+use crate::limits::{BUCKET_MAX, LIFECYCLE_MAX, POLICY_MAX, RUNS_MAX, SEGMENT_LEN_MIN, batch_max, checkpoint_record};
 use crate::types::{BodyId, BucketSettings, Part};
 
 /// Kinds of items. The numbers are on disk.
@@ -271,13 +271,15 @@ impl<'a> Item<'a> {
 }
 
 /// The longest items must fit into a record, all of them behind others that have nearly filled it: a bucket with a policy and a
-/// lifecycle, an object of the most parts, a body with a share for each block.
+/// lifecycle, an object of the most parts, a body with a share for each run.
 const _: () = {
     let bucket = 1 + 5 * 8 + 16 + 2 + BUCKET_MAX + 2 * (1 + 8 + 2) + POLICY_MAX + LIFECYCLE_MAX + 1 + 8;
     let object = 1 + 4 * 8 + 16 + 2 + crate::limits::KEY_MAX + 2 + crate::limits::PARTS_MAX * 8;
-    let body = 1 + 16 + 2 + BLOCKS_MAX * 8;
+    let body = 1 + 16 + 2 + RUNS_MAX * 8;
     let part = 1 + 4 * 8 + PART_LEN;
-    assert!(bucket + object + body + part + crate::limits::CHECKPOINT_RECORD < crate::limits::RECORD_MAX);
+    let longest = bucket + object + body + part;
+    assert!(longest + crate::limits::CHECKPOINT_RECORD < crate::limits::RECORD_MAX);
+    assert!(longest + checkpoint_record(SEGMENT_LEN_MIN) < batch_max(SEGMENT_LEN_MIN));
 };
 
 /// Some of the items of a checkpoint.

@@ -2,7 +2,7 @@
 
 use super::Cursor;
 use super::checkpoint::{CheckpointEnd, Chunk};
-use crate::limits::{BATCH_MAX, BUCKET_MAX, CHUNK_LEN, INLINE_MAX};
+use crate::limits::{BATCH_MAX, BUCKET_MAX, CHUNK_LEN, INLINE_MAX, SEGMENT_LEN_MIN, batch_max};
 use crate::limits::{
     BLOCK_DATA, BLOCKS_MAX, HEAD_MAX, INFO_MAX, INFOS_MAX, KEY_MAX, LABELS_MAX, LIFECYCLE_MAX, PARTS_MAX,
 };
@@ -62,6 +62,8 @@ const _: () = {
     assert!(BODY_RECORD_MAX <= RECORD_MAX && OBJECT_RECORD_MAX <= RECORD_MAX && RECORD_MAX + 8 <= BATCH_MAX);
     assert!(BODY_RECORD_MAX + OBJECT_OF_A_BODY_MAX + 16 <= BATCH_MAX && LABELS_MAX <= u16::MAX as usize);
     assert!(INFO_MAX <= u16::MAX as usize && KEY_MAX <= u16::MAX as usize && BUCKET_MAX <= u16::MAX as usize);
+    // The same in the shortest segment.
+    assert!(BODY_RECORD_MAX + OBJECT_OF_A_BODY_MAX + 16 <= batch_max(SEGMENT_LEN_MIN));
     assert!(POLICY_MAX <= LIFECYCLE_MAX && LIFECYCLE_MAX <= u16::MAX as usize);
 };
 

@@ -6,10 +6,10 @@ use std::rc::Rc;
 
 use futures_executor::LocalPool;
 
-use keyhole_log::limits::{SEGMENT_LEN_MIN, SEGMENTS_START};
+use keyhole_log::limits::SEGMENTS_START;
 use keyhole_log::{CheckOptions, Condition, CreateUpload, Error, PutPart, Report, Verdict, check};
 
-use crate::support::store::{Store, bytes, format, get, options, put, read, write_body};
+use crate::support::store::{SEGMENT_LEN, Store, bytes, format, get, options, put, read, write_body};
 use crate::support::{Crash, Medium, MemDisk, Random};
 
 fn check_with(medium: &Rc<RefCell<Medium>>, repair: bool) -> Result<Report, Error> {
@@ -21,7 +21,7 @@ fn check_with(medium: &Rc<RefCell<Medium>>, repair: bool) -> Result<Report, Erro
 /// parts, records from before a checkpoint and from after it, segments that were cleaned and used again.
 fn sample(segments: u64, large: u64) -> Rc<RefCell<Medium>> {
     let medium = Medium::new(11);
-    format(&medium, SEGMENTS_START + segments * SEGMENT_LEN_MIN).unwrap();
+    format(&medium, SEGMENTS_START + segments * SEGMENT_LEN).unwrap();
     let mut store = Store::maintained(&medium, options(2)).unwrap();
     let logs = store.logs.clone();
     store.run(async {
@@ -128,7 +128,7 @@ fn damage_has_a_name_and_a_verdict() {
     // A superblock, the newest checkpoint, the header of its segment.
     let raw = u64::from_le_bytes(good[64..72].try_into().unwrap());
     let checkpoint = (raw >> 17) as usize * 8;
-    let (start, segment_len) = (SEGMENTS_START as usize, SEGMENT_LEN_MIN as usize);
+    let (start, segment_len) = (SEGMENTS_START as usize, SEGMENT_LEN as usize);
     let header = start + (checkpoint - start) / segment_len * segment_len;
     assert_eq!(good[header..header + 8], *b"keyhseg\n");
     for (at, what, key, verdict) in [

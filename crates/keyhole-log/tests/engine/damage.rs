@@ -3,10 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use keyhole_log::limits::{PAGE, SEGMENT_LEN_MIN, SEGMENTS_START};
+use keyhole_log::limits::{PAGE, SEGMENTS_START};
 use keyhole_log::{Condition, Error, Log};
 
-use crate::support::store::{CAPACITY, Store, bytes, format, options, put, read};
+use crate::support::store::{CAPACITY, SEGMENT_LEN, Store, bytes, format, options, put, read};
 use crate::support::{Crash, Medium, MemDisk, Random};
 
 /// Objects of the sample: key, seed, length.
@@ -95,9 +95,9 @@ fn check(medium: &Rc<RefCell<Medium>>, what: &str) -> bool {
 /// Where records are: the pages in use of the two segments of records.
 fn pages_of_records(good: &[u8]) -> Vec<usize> {
     let mut pages = Vec::new();
-    for segment in (SEGMENTS_START as usize..good.len()).step_by(SEGMENT_LEN_MIN as usize) {
+    for segment in (SEGMENTS_START as usize..good.len()).step_by(SEGMENT_LEN as usize) {
         let records = good[segment..].starts_with(b"keyhseg\n") && good[segment + 8] == 1;
-        for page in (segment..segment + SEGMENT_LEN_MIN as usize).step_by(PAGE).skip(1) {
+        for page in (segment..segment + SEGMENT_LEN as usize).step_by(PAGE).skip(1) {
             if records && good[page..page + PAGE].iter().any(|&byte| byte != 0) {
                 pages.push(page);
             }
@@ -146,7 +146,7 @@ fn flipped_bytes_anywhere_never_give_wrong_bytes() {
         check(&medium, &format!("byte {at}"));
     }
     // Every header of a segment.
-    for segment in (SEGMENTS_START as usize..good.len()).step_by(SEGMENT_LEN_MIN as usize) {
+    for segment in (SEGMENTS_START as usize..good.len()).step_by(SEGMENT_LEN as usize) {
         *medium.borrow_mut().bytes() = good.clone();
         medium.borrow_mut().bytes()[segment + 33] ^= 1;
         assert!(check(&medium, &format!("header at {segment}")), "a header in use");
@@ -232,7 +232,7 @@ fn a_number_left_by_a_record_that_was_cut_claims_nothing() {
     let mut image = medium.borrow_mut().bytes().clone();
     let word = |image: &[u8], at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap());
     let (mut last, end) = (SEGMENTS_START as usize + 2 * PAGE, SEGMENTS_START as usize + 3 * PAGE);
-    let newest = SEGMENTS_START as usize + SEGMENT_LEN_MIN as usize + 3 * PAGE;
+    let newest = SEGMENTS_START as usize + SEGMENT_LEN as usize + 3 * PAGE;
     // The last one of its batch.
     while image[last + 13] & 2 == 0 {
         last += (word(&image, last + 8) as u32).next_multiple_of(8) as usize;
@@ -282,7 +282,7 @@ fn the_ends_of_a_segment_that_were_lost_are_noticed() {
     store.close();
     medium.borrow_mut().crash(Crash::Lost);
     let good = medium.borrow_mut().bytes().clone();
-    let segment_len = SEGMENT_LEN_MIN as usize;
+    let segment_len = SEGMENT_LEN as usize;
     let segments: Vec<usize> = (SEGMENTS_START as usize..good.len()).step_by(segment_len).collect();
     assert!(segments.len() >= 3, "{}", segments.len());
     let opens_with = |what: &str, range: std::ops::Range<usize>| {

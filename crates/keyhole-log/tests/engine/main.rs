@@ -9,6 +9,7 @@ mod objects;
 mod order;
 mod read_only;
 mod reread;
+mod small;
 mod space;
 mod trouble;
 mod unwritable;

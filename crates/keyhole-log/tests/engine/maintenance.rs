@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use keyhole_log::limits::{BLOCK_DATA, LIFECYCLE_MAX, SEGMENT_LEN_MIN, SEGMENTS_START};
+use keyhole_log::limits::{BLOCK_DATA, LIFECYCLE_MAX, SEGMENTS_START};
 use keyhole_log::{BucketSettings, Condition, Error, OpenOptions, SegmentState};
 
-use crate::support::store::{CAPACITY, Store, format, get, keys, options, put};
+use crate::support::store::{CAPACITY, SEGMENT_LEN, Store, format, get, keys, options, put};
 use crate::support::{Crash, Medium, Random};
 
 fn fresh(seed: u64, segments: u64, options: OpenOptions) -> (Rc<RefCell<Medium>>, Store) {
     let medium = Medium::new(seed);
-    format(&medium, SEGMENTS_START + segments * SEGMENT_LEN_MIN).unwrap();
+    format(&medium, SEGMENTS_START + segments * SEGMENT_LEN).unwrap();
     let mut store = Store::maintained(&medium, options).unwrap();
     let log = store.log();
     store.run(async { log.create_bucket("bucket", 1).await.unwrap() });

@@ -4,14 +4,14 @@ use std::rc::Rc;
 
 use futures_executor::LocalPool;
 
-use keyhole_log::limits::{SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_START, WORKERS_MAX};
+use keyhole_log::limits::{SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_START, WORKERS_MAX, capacity_min};
 use keyhole_log::{Condition, Error, Format, OpenOptions, Sync, create, open};
 
-use crate::support::store::{CAPACITY, Store, format, get, options, put};
+use crate::support::store::{CAPACITY, SEGMENT_LEN, Store, format, get, options, put};
 use crate::support::{Crash, Medium, MemDisk};
 
 fn capacity(segments: u64) -> u64 {
-    SEGMENTS_START + segments * SEGMENT_LEN_MIN
+    SEGMENTS_START + segments * SEGMENT_LEN
 }
 
 /// Fills the store until it says that it is full, and looks whether everything else goes on.
@@ -185,8 +185,13 @@ fn capacities_and_workers() {
         let format = Format { store_id: [1; 16], capacity, segment_len, created_ms: 0 };
         LocalPool::new().run_until(create(&MemDisk::new(&Medium::new(1)), &format))
     };
-    assert!(try_format(capacity(2), SEGMENT_LEN_MIN).is_ok());
-    assert!(refused(try_format(capacity(2) - 1, SEGMENT_LEN_MIN)));
+    for segment_len in [SEGMENT_LEN_MIN, SEGMENT_LEN] {
+        let least = capacity_min(segment_len, 1);
+        assert_eq!(least, SEGMENTS_START + 14 * segment_len);
+        assert!(try_format(least, segment_len).is_ok());
+        let refusal = try_format(least - 1, segment_len).unwrap_err();
+        assert!(refusal.to_string().contains(&least.to_string()), "it names the least capacity: {refusal}");
+    }
     assert!(refused(try_format(1 << 40, SEGMENT_LEN_MIN / 2)));
     assert!(refused(try_format(1 << 40, SEGMENT_LEN_MIN + 4096)));
     assert!(refused(try_format(1 << 40, SEGMENT_LEN_MAX * 2)));
@@ -194,27 +199,34 @@ fn capacities_and_workers() {
     assert!(refused(try_format(1 << 46, SEGMENT_LEN_MIN)), "too many segments");
 
     let medium = Medium::new(1);
-    format(&medium, capacity(4)).unwrap();
+    format(&medium, capacity(16)).unwrap();
     let open = |workers, capacity| {
         let options = OpenOptions { capacity, ..options(workers) };
-        Store::open_with(&medium, options).map(Store::close)
+        let opened = LocalPool::new().run_until(open(&MemDisk::new(&medium), options));
+        opened.map(|(shared, _)| shared.workers())
     };
-    assert!(refused(open(0, None)));
-    assert!(refused(open(WORKERS_MAX + 1, None)));
-    assert!(refused(open(3, None)));
-    open(2, None).unwrap();
-    open(3, Some(capacity(7))).unwrap();
-    open(3, None).unwrap();
+    let is_refused = |opened: Result<usize, Error>| matches!(opened, Err(Error::Capacity(_)));
+    assert!(is_refused(open(0, None)));
+    assert!(is_refused(open(WORKERS_MAX + 1, None)));
+    // With more than two workers there might be no room to clean in.
+    assert_eq!(open(2, None).unwrap(), 2);
+    assert_eq!(open(WORKERS_MAX, None).unwrap(), 2);
+    assert_eq!(open(WORKERS_MAX, Some(capacity(19))).unwrap(), 3);
+    assert!(is_refused(open(1, Some(capacity(14) - 1))));
+    assert_eq!(open(4, Some(capacity(14))).unwrap(), 1);
+    open(3, Some(capacity(32))).unwrap();
     let mut store = Store::open(&medium, 3);
     let log = store.log();
     store.run(async {
         log.create_bucket("bucket", 1).await.unwrap();
-        put(&log, "k", 2, 3 << 20).await.unwrap();
+        for key in ["a", "b", "c", "d", "e", "f", "g", "h", "i"] {
+            put(&log, key, 2, 3 << 20).await.unwrap();
+        }
     });
     drop(log);
     store.close();
-    assert!(refused(open(1, Some(capacity(2)))), "more is in use");
-    open(1, Some(capacity(4))).unwrap();
+    assert!(is_refused(open(1, Some(capacity(14)))), "more is in use");
+    open(1, Some(capacity(18))).unwrap();
 }
 
 #[test]

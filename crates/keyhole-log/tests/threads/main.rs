@@ -20,7 +20,7 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::RandomScheduler;
 use shuttle::thread;
 
-use keyhole_log::limits::{SEGMENT_LEN_MIN, SEGMENTS_START};
+use keyhole_log::limits::SEGMENTS_START;
 use keyhole_log::{
     Condition, Content, Disk, Error, Etag, Format, ListObjects, Listed, Log, OpenOptions, PutObject, Sabotage, Shared,
     Sync, create, maintenance, open, sabotage, worker,
@@ -32,7 +32,8 @@ use disk::{Medium, ThreadDisk};
 const CAUGHT_WITHIN: u64 = 200;
 
 const WORKERS: usize = 3;
-const CAPACITY: u64 = SEGMENTS_START + 24 * SEGMENT_LEN_MIN;
+const SEGMENT_LEN: u64 = 2 << 20;
+const CAPACITY: u64 = SEGMENTS_START + 24 * SEGMENT_LEN;
 
 thread_local! {
     // All threads of shuttle are one of the system's, and each test has one of its own.
@@ -119,7 +120,7 @@ async fn opened(medium: &Arc<Medium>) -> Arc<Shared> {
 /// A store, from its making to its end, on several threads that do this work; and what is there when it is opened again.
 fn life(work: Work) {
     let medium = Medium::new(CAPACITY as usize);
-    let format = Format { store_id: [7; 16], capacity: CAPACITY, segment_len: SEGMENT_LEN_MIN, created_ms: 1 };
+    let format = Format { store_id: [7; 16], capacity: CAPACITY, segment_len: SEGMENT_LEN, created_ms: 1 };
     block_on(create(&ThreadDisk(Arc::clone(&medium)), &format)).unwrap();
     let shared = block_on(opened(&medium));
     let (ends, mut others): (Vec<_>, Vec<_>) = (1..WORKERS).map(|_| oneshot::channel()).unzip();

@@ -30,7 +30,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use keyhole_log::Disk;
-use keyhole_log::limits::{BUFFER_LEN, PAGE};
+use keyhole_log::limits::{BUFFER_LEN, PAGE, SUPERBLOCK_AT};
 
 pub use buffer::Buffer;
 pub use damage::Affected;
@@ -177,8 +177,20 @@ impl Medium {
             return None;
         }
         let rot = self.state().at_rest(|pages, random| rot::rot(pages, random, segment_len))?;
+        // One copy of the superblock has to be good.
+        if SUPERBLOCK_AT.iter().any(|copy| rot.pages.contains(copy)) && !self.has_two_superblocks() {
+            return None;
+        }
         self.add_unreadable(&rot.pages);
         Some(rot)
+    }
+
+    /// Whether both copies of the superblock can be read and say the same.
+    fn has_two_superblocks(&self) -> bool {
+        let mut state = self.state();
+        let readable = SUPERBLOCK_AT.iter().all(|copy| !state.spots.is_unreadable(*copy, PAGE as u64));
+        let [first, second] = SUPERBLOCK_AT;
+        readable && state.at_rest(|pages, _| pages.bytes(first, PAGE) == pages.bytes(second, PAGE))
     }
 
     /// Damages the newest of two checkpoints, where power has failed; false: there are not two.

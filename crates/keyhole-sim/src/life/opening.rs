@@ -176,6 +176,7 @@ impl Life {
 
     /// Notes how the file is open.
     fn opened(&mut self, mut opening: Opening, shared: &Shared) {
+        opening.workers = shared.workers();
         opening.segments = (shared.usage().capacity - SEGMENTS_START) / self.world.plan.segment_len;
         self.world.opening.set(opening);
         self.world.model.borrow_mut().durable = opening.sync == Sync::Always;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use futures_executor::LocalPool;
 use futures_util::task::LocalSpawnExt;
 
-use keyhole_log::limits::{BLOCK_DATA, CHUNK_LEN, PAGE, SEGMENT_LEN_MIN};
+use keyhole_log::limits::{BLOCK_DATA, CHUNK_LEN, PAGE};
 use keyhole_log::{
     Condition, Content, Disk, Error, Etag, Format, ListObjects, Listed, Log, NewBody, Object, OpenOptions, PutObject,
     Recovery, Sync, create, open, worker,
@@ -15,6 +15,9 @@ use keyhole_log::{
 use super::{Medium, MemDisk};
 
 pub(crate) const CAPACITY: u64 = 64 << 20;
+
+/// Of most tests: short enough that blocks are cut at their ends.
+pub(crate) const SEGMENT_LEN: u64 = 2 << 20;
 
 /// An open store and its workers.
 pub(crate) struct Store {
@@ -25,7 +28,7 @@ pub(crate) struct Store {
 
 pub(crate) fn format(medium: &Rc<RefCell<Medium>>, capacity: u64) -> Result<(), Error> {
     let disk = MemDisk::new(medium);
-    let format = Format { store_id: [0x5a; 16], capacity, segment_len: SEGMENT_LEN_MIN, created_ms: 1 };
+    let format = Format { store_id: [0x5a; 16], capacity, segment_len: SEGMENT_LEN, created_ms: 1 };
     LocalPool::new().run_until(create(&disk, &format))
 }
 

@@ -110,13 +110,16 @@ pub const fn batch_max(segment_len: u64) -> usize {
     if room < BATCH_MAX { room } else { BATCH_MAX }
 }
 
-/// Segments that a store needs for itself, beside two for each worker: with less there may be no room to clean in, and what was
+/// Segments that a store needs for itself, beside those for each worker: with less there may be no room to clean in, and what was
 /// deleted would not be space again.
-pub const SEGMENTS_FIXED: u64 = 12;
+pub const SEGMENTS_FIXED: u64 = 10;
+
+/// Segments for each worker: of records, of blocks, for deletions, and one to fill.
+pub const SEGMENTS_PER_WORKER: u64 = 4;
 
 /// The least capacity of a store with segments of this length and so many workers.
 pub const fn capacity_min(segment_len: u64, workers: usize) -> u64 {
-    SEGMENTS_START + (SEGMENTS_FIXED + 2 * workers as u64) * segment_len
+    SEGMENTS_START + (SEGMENTS_FIXED + SEGMENTS_PER_WORKER * workers as u64) * segment_len
 }
 
 /// Where the first segment begins. Ahead of it are the two superblocks.

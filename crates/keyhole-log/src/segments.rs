@@ -8,7 +8,8 @@ mod space;
 use std::collections::BTreeSet;
 
 use crate::limits::{
-    CLEAN_AHEAD, CLEAN_BATCH, CLEAN_RESERVE, CLEAN_SLACK, LIVE_MAX, PAGE, SEGMENTS_FIXED, SEGMENTS_START,
+    CLEAN_AHEAD, CLEAN_BATCH, CLEAN_RESERVE, CLEAN_SLACK, LIVE_MAX, PAGE, SEGMENTS_FIXED, SEGMENTS_PER_WORKER,
+    SEGMENTS_START,
 };
 use crate::limits::{CLEAN_SMALL_LESS, CLEAN_SMALL_MIN, CLEAN_SMALL_SHARE, WORKERS_MAX};
 use crate::wire::checkpoint::{SegmentItem, SegmentUse};
@@ -207,7 +208,7 @@ impl Segments {
     /// Workers that a capacity has room for, so that all that was deleted becomes space again; at least one.
     pub(crate) fn workers_max(len: u64, capacity: u64) -> usize {
         let rest = Segments::most(len, capacity).saturating_sub(SEGMENTS_FIXED);
-        usize::try_from(rest / 2).unwrap_or(usize::MAX).clamp(1, WORKERS_MAX)
+        usize::try_from(rest / SEGMENTS_PER_WORKER).unwrap_or(usize::MAX).clamp(1, WORKERS_MAX)
     }
 
     /// What is reserved follows the size of a checkpoint.

@@ -1,6 +1,6 @@
 //! What a life is like, by its seed.
 
-use keyhole_log::limits::{INLINE_MAX, SEGMENT_LEN_MIN, SEGMENTS_START};
+use keyhole_log::limits::{INLINE_MAX, SEGMENT_LEN_MIN, SEGMENTS_FIXED, SEGMENTS_PER_WORKER, SEGMENTS_START};
 use keyhole_log::{Format, OpenOptions, Sync};
 
 use crate::cured;
@@ -11,8 +11,10 @@ use crate::random::Random;
 const UNDER_PRESSURE: u64 = 35;
 const RINGS: u64 = 6;
 
-/// Segments that a store needs beside two for each worker, so that there is room to clean in.
-const ROOM_TO_CLEAN: u64 = keyhole_log::limits::SEGMENTS_FIXED;
+/// Segments that a store with so many workers needs, so that there is room to clean in.
+const fn room_to_clean(workers: usize) -> u64 {
+    SEGMENTS_FIXED + SEGMENTS_PER_WORKER * workers as u64
+}
 
 /// Bytes of a segment: blocks are cut at its end.
 const SEGMENT_LEN: u64 = 2 << 20;
@@ -137,7 +139,7 @@ impl Plan {
             clients: 1 + random.below(5),
             operations: 30 + random.below(60),
             operations_min: 200,
-            segments: 2 * workers as u64 + ROOM_TO_CLEAN + random.below(14),
+            segments: room_to_clean(workers) + random.below(14),
             segment_len: SEGMENT_LEN,
             bodies: Bodies::Mixed(*random.pick(&[300_000, 1 << 20, (1 << 20) + 5000, 2_200_000])),
             impatience: *random.pick(&[0, 0, 5, 20]),
@@ -173,7 +175,7 @@ impl Plan {
     /// A store that is small and nearly full.
     fn press(&mut self, random: &mut Random) {
         self.maintained = true;
-        self.segments = 2 * self.workers as u64 + ROOM_TO_CLEAN + random.below(5);
+        self.segments = room_to_clean(self.workers) + random.below(5);
         self.operations = 80 + random.below(120);
         self.operations_min = 500;
         self.bodies = Bodies::Medium(*random.pick(&[200_000, 500_000, 900_000]));
@@ -260,6 +262,6 @@ impl Opening {
 
     /// Whether there is room to clean in: then space that nobody uses can always be used again.
     pub fn has_room_to_clean(&self) -> bool {
-        self.segments >= 2 * self.workers as u64 + ROOM_TO_CLEAN
+        self.segments >= room_to_clean(self.workers)
     }
 }

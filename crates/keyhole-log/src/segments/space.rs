@@ -313,7 +313,10 @@ mod tests {
         let (deletions, cleaner) = (Purpose::Deletions, Purpose::Clean(Kind::Meta));
         let taken = [deletions, cleaner, cleaner, deletions, deletions, deletions].map(|by| segments.take(by, 20));
         let expected = [Some(0), Some(1), None, Some(2), Some(3), None];
-        assert_eq!(taken, expected, "three are kept for deletions, one of them for their checkpoint, and none is without space");
+        assert_eq!(
+            taken, expected,
+            "three are kept for deletions, one of them for their checkpoint, and none is without space"
+        );
         assert!((0..4).all(|number| segments.table[number].allocated), "a use keeps the space");
     }
 

@@ -110,7 +110,7 @@ fn three_quarters_of_64_mib_and_more_are_for_objects() {
 
 /// At the least capacity, and a little above it.
 fn check_least(objects: &[(u64, usize)]) {
-    for workers in [1, 2] {
+    for workers in [1, 2, 4] {
         for &(more, len) in objects {
             let capacity = capacity_min(SEGMENT_LEN_MIN, workers) + more * SEGMENT_LEN_MIN;
             // A segment that is not quite full is a good part of what there is for objects here.

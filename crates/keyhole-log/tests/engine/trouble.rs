@@ -199,7 +199,7 @@ fn capacities_and_workers() {
     assert!(refused(try_format(1 << 46, SEGMENT_LEN_MIN)), "too many segments");
 
     let medium = Medium::new(1);
-    format(&medium, capacity(16)).unwrap();
+    format(&medium, capacity(18)).unwrap();
     let open = |workers, capacity| {
         let options = OpenOptions { capacity, ..options(workers) };
         let opened = LocalPool::new().run_until(open(&MemDisk::new(&medium), options));
@@ -211,7 +211,7 @@ fn capacities_and_workers() {
     // With more than two workers there might be no room to clean in.
     assert_eq!(open(2, None).unwrap(), 2);
     assert_eq!(open(WORKERS_MAX, None).unwrap(), 2);
-    assert_eq!(open(WORKERS_MAX, Some(capacity(19))).unwrap(), 3);
+    assert_eq!(open(WORKERS_MAX, Some(capacity(22))).unwrap(), 3);
     assert!(is_refused(open(1, Some(capacity(14) - 1))));
     assert_eq!(open(4, Some(capacity(14))).unwrap(), 1);
     open(3, Some(capacity(32))).unwrap();

@@ -10,6 +10,7 @@ mod order;
 mod read_only;
 mod reread;
 mod space;
+mod superblocks;
 mod trouble;
 mod unwritable;
 mod uploads;

@@ -16,7 +16,7 @@ use crate::error::{Damage, Error, UNREADABLE};
 use crate::index::{Index, Location};
 use crate::limits::{CHUNKS_MAX, PAGE, SUPERBLOCK_AT};
 use crate::log::{read_verified, worker};
-use crate::recover::{OpenOptions, RecoverOptions, Recovered, Window, open, recover};
+use crate::recover::{OpenOptions, RecoverOptions, Recovered, Window, is_rebuilt, open, recover};
 use crate::shared::Sync;
 use crate::types::BodyId;
 use crate::wire::block::stored_len;
@@ -81,11 +81,16 @@ pub struct Report {
 ///
 /// # Errors
 /// As [`open`](crate::open()) where there is nothing to be verified: the file is none of ours, of another version, or both
-/// superblocks are damaged. `Io`. With `repair` also those of every write.
+/// superblocks are damaged and no header of a segment is there to rebuild them from. `Io`. With `repair` also those of every write.
 pub async fn check<D: Disk>(disk: Rc<D>, options: CheckOptions) -> Result<Report, Error> {
     let mut report = survey(disk.as_ref()).await?;
     if options.repair && !report.findings.is_empty() {
-        mend(disk.clone()).await?;
+        let is_rebuilt = report.findings.iter().any(|finding| is_rebuilt(&finding.damage));
+        match mend(disk.clone()).await {
+            // The superblocks have been written; the capacity they say has no room for checkpoints, and the operator can set another.
+            Err(Error::Full) if is_rebuilt => {}
+            mended => mended?,
+        }
         let after = survey(disk.as_ref()).await?;
         report.repaired = (report.findings.len() as u64).saturating_sub(after.findings.len() as u64);
         (report.free, report.tails) = (after.free, after.tails);

@@ -131,6 +131,10 @@ pub const SUPERBLOCK_AT: [u64; 2] = [0, 512 << 10];
 /// Segments of a file: their headers are all read at start.
 pub const SEGMENTS_MAX: u64 = 1 << 24;
 
+/// Reads of segment headers in flight: a hard disk and a flash device serve so many in the best order, or at once. Each has a
+/// buffer of a page.
+pub const HEADERS_IN_FLIGHT: usize = 32;
+
 /// Items in one record of a checkpoint, about: it is full when it has this many bytes. They are taken from the index under the
 /// lock, so this bounds how long the lock is held: some 3,000 objects, half a millisecond.
 pub const CHECKPOINT_RECORD: usize = if SMALL { 1024 } else { 256 * 1024 };

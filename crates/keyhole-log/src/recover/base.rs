@@ -132,6 +132,24 @@ pub async fn estimate_index<D: Disk>(disk: &D) -> Result<Option<u64>, Error> {
     }
 }
 
+/// Whether every record of a checkpoint verifies that ends at a location.
+pub(super) async fn verifies<D: Disk>(
+    disk: &D,
+    superblock: &Superblock,
+    headers: &BTreeMap<u32, Header>,
+    at: Location,
+) -> Result<bool, Error> {
+    let count = headers.keys().next_back().map_or(0, |last| last + 1);
+    // Checksums of headers are not looked at.
+    let headers = (0..count).map(|number| headers.get(&number).map(|header| (header.clone(), 0))).collect();
+    let reader = Reader { disk, superblock, headers: &headers, bad: RefCell::default() };
+    match reader.load(at).await {
+        Ok(_) => Ok(true),
+        Err(Error::Damaged(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// All records of a checkpoint.
 fn locations(end: &CheckpointEnd, at: Location) -> Vec<Location> {
     end.chunks.iter().map(|&chunk| Location::from_raw(chunk)).chain([at]).collect()

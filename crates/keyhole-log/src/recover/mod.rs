@@ -6,6 +6,7 @@
 
 mod again;
 mod base;
+mod rebuild;
 mod replay;
 mod resume;
 mod scan;
@@ -31,6 +32,7 @@ use crate::wire::superblock::{Superblock, VERSION};
 
 use base::Base;
 pub use base::estimate_index;
+pub(crate) use rebuild::is_rebuilt;
 use scan::Store;
 pub(crate) use window::Window;
 
@@ -61,7 +63,8 @@ pub struct OpenOptions {
     /// Whether the oldest objects are dropped when there is no other way to make room.
     pub ring: bool,
     /// Whether to go on without any checkpoint, if none can be read: everything in the file is replayed, and objects that were
-    /// deleted long ago may come back. `keyhole check --repair` does it.
+    /// deleted long ago may come back. Superblocks of which both copies are lost are rebuilt as well. `keyhole check --repair`
+    /// does it.
     pub rebuild: bool,
     /// Opens the log for reading alone, for this reason: nothing is written, neither at the opening nor later, and every write
     /// is refused with the reason. Tails are decided as ever, in memory.
@@ -130,11 +133,16 @@ pub async fn identity<D: Disk>(disk: &D) -> Result<Identity, Error> {
     Ok(Identity { store_id, created_ms })
 }
 
+/// Reported for a copy whose write fails, while the other copy is good.
+const UNWRITABLE_COPY: &str = "a copy of the superblock, which cannot be written anew";
+
 /// What is in an object file, before anything is written.
 pub(crate) struct Recovered {
     pub(crate) superblock: Superblock,
     /// The copy of the superblock that is bad or old.
     bad_copy: Option<usize>,
+    /// Both copies were lost, and nothing of this superblock is in the file.
+    is_rebuilt: bool,
     pub(crate) index: Index,
     store: Store,
     pub(crate) recovery: Recovery,
@@ -175,7 +183,7 @@ impl Recovered {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RecoverOptions {
     /// Where no checkpoint can be read, all records are replayed, as if there had never been one; objects that were deleted long
-    /// ago may come back.
+    /// ago may come back. Where both copies of the superblock are lost it is rebuilt, in memory.
     pub(crate) rebuild: bool,
     /// Whether [`Recovered::extents`] is going to be asked for, which takes memory for each record.
     pub(crate) extents: bool,
@@ -183,11 +191,20 @@ pub(crate) struct RecoverOptions {
 
 /// Reads what is there, and writes nothing.
 pub(crate) async fn recover<D: Disk>(disk: &D, options: RecoverOptions) -> Result<Recovered, Error> {
-    let (superblock, bad_copy) = superblock::read(disk).await?;
+    let mut damaged = Vec::new();
+    let (superblock, bad_copy) = match superblock::copies(disk).await? {
+        superblock::Copies::Usable(superblock, bad_copy) => (superblock, bad_copy),
+        superblock::Copies::Lost(error) if options.rebuild => {
+            let (rebuilt, damage) = rebuild::superblock(disk).await?.ok_or(error)?;
+            damaged.push(damage);
+            (rebuilt, None)
+        }
+        superblock::Copies::Lost(error) => return Err(error),
+    };
+    let is_rebuilt = !damaged.is_empty();
     check_segment_len(superblock.segment_len)
         .map_err(|_| Damage::error("a superblock with an impossible segment length", 0))?;
     let headers = scan::headers(disk, &superblock).await?;
-    let mut damaged = Vec::new();
     let mut base = base::load(disk, &superblock, &headers, options.rebuild, &mut damaged).await?;
     let mut store = scan::scan(disk, &superblock, &headers, &base).await?;
     tails::cut(disk, &superblock, &mut store, &base).await?;
@@ -215,7 +232,7 @@ pub(crate) async fn recover<D: Disk>(disk: &D, options: RecoverOptions) -> Resul
     let bad = base.bad.iter().map(|at| (at.offset(), at.len()));
     let is_changed = replayed.is_changed;
     let replayed = replayed.extents.into_iter().chain(bad).collect();
-    Ok(Recovered { superblock, bad_copy, index, store, recovery, replayed, is_changed })
+    Ok(Recovered { superblock, bad_copy, is_rebuilt, index, store, recovery, replayed, is_changed })
 }
 
 /// Opens an object file: reads what is there, cuts unacknowledged tails, and prepares to go on. Where it cannot be written to it
@@ -270,7 +287,7 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared
 
 /// Makes the cuts final and prepares to write: step 11 of opening.
 async fn go_on<D: Disk>(disk: &D, options: &OpenOptions, recovered: &mut Recovered) -> Result<resume::Resumed, Error> {
-    let Recovered { superblock, bad_copy, store: found, recovery, is_changed, .. } = recovered;
+    let Recovered { superblock, bad_copy, is_rebuilt, store: found, recovery, is_changed, .. } = recovered;
     let capacity = options.capacity.unwrap_or(superblock.capacity);
     check_capacity(capacity, superblock.segment_len)?;
     // What is in a file that was made smaller, by an earlier release, is not to be kept from its owner.
@@ -293,13 +310,16 @@ async fn go_on<D: Disk>(disk: &D, options: &OpenOptions, recovered: &mut Recover
         let changed = Superblock { version: VERSION, capacity, epoch: superblock.epoch + 1, ..superblock.clone() };
         superblock::write_both(disk, &changed, bad_copy.unwrap_or(0)).await?;
         *superblock = changed;
+    } else if *is_rebuilt {
+        if let Some(copy) = superblock::write_rebuilt(disk, superblock).await? {
+            recovery.damaged.push(Damage::mendable(UNWRITABLE_COPY, SUPERBLOCK_AT[copy]));
+        }
     } else if let Some(copy) = *bad_copy
         && let Err(error) = superblock::write(disk, superblock, copy).await
     {
         // The other copy is good, and is all that a reader needs; but a checkpoint would have to write over it.
         let Error::Io(error) = error else { return Err(error) };
-        let what = "a copy of the superblock, which cannot be written anew";
-        recovery.damaged.push(Damage::mendable(what, SUPERBLOCK_AT[copy]));
+        recovery.damaged.push(Damage::mendable(UNWRITABLE_COPY, SUPERBLOCK_AT[copy]));
         return Err(Error::ReadOnly(format!("copy {copy} of the superblock cannot be written: {error}").into()));
     } else if bad_copy.is_none() && resumed.bound.is_some() {
         // Whether anything can be written at all: the checkpoints that are to come need this.

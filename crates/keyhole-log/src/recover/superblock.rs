@@ -1,5 +1,6 @@
 //! Reading and writing the two copies of the superblock.
 
+use super::rebuild;
 use crate::disk::{Disk, is_unreadable, read_again};
 use crate::error::{Damage, Error};
 use crate::limits::{PAGE, SUPERBLOCK_AT};
@@ -8,8 +9,27 @@ use crate::wire::superblock::{Invalid, Superblock, VERSION};
 /// What is said when neither copy can be read.
 const BOTH_SUPERBLOCKS: &str = "both superblocks (run `keyhole check --repair`)";
 
-/// The current superblock, and which copy is bad or older, so that it is to be written anew.
+/// What the two copies say.
+pub(super) enum Copies {
+    /// The current superblock, and which copy is bad or older, so that it is to be written anew.
+    Usable(Superblock, Option<usize>),
+    /// Neither is usable: why the file is refused unless the superblock can be rebuilt.
+    Lost(Error),
+}
+
+/// Returns the current superblock, and which copy is bad or older.
 pub(super) async fn read<D: Disk>(disk: &D) -> Result<(Superblock, Option<usize>), Error> {
+    match copies(disk).await? {
+        Copies::Usable(superblock, bad) => Ok((superblock, bad)),
+        Copies::Lost(error) => Err(error),
+    }
+}
+
+/// Reads both copies.
+///
+/// # Errors
+/// `UnsupportedVersion` if a sound copy, or both copies, are of another version; `Io`.
+pub(super) async fn copies<D: Disk>(disk: &D) -> Result<Copies, Error> {
     let mut copies = Vec::with_capacity(2);
     let len = disk.len().await?;
     for offset in SUPERBLOCK_AT {
@@ -32,12 +52,17 @@ pub(super) async fn read<D: Disk>(disk: &D) -> Result<(Superblock, Option<usize>
         }
     }
     match (a, b) {
-        (Ok(a), Ok(b)) if a.epoch == b.epoch => Ok((a, None)),
-        (Ok(a), Ok(b)) if a.epoch > b.epoch => Ok((a, Some(1))),
-        (Ok(_), Ok(b)) => Ok((b, Some(0))),
-        (Ok(a), Err(_)) => Ok((a, Some(1))),
-        (Err(_), Ok(b)) => Ok((b, Some(0))),
-        (Err(a), Err(b)) => Err(refusal(a, b)),
+        (Ok(a), Ok(b)) if a.epoch == b.epoch => Ok(Copies::Usable(a, None)),
+        (Ok(a), Ok(b)) if a.epoch > b.epoch => Ok(Copies::Usable(a, Some(1))),
+        (Ok(_), Ok(b)) => Ok(Copies::Usable(b, Some(0))),
+        (Ok(a), Err(_)) => Ok(Copies::Usable(a, Some(1))),
+        (Err(_), Ok(b)) => Ok(Copies::Usable(b, Some(0))),
+        // Two copies that name the same other version are hardly two of this one that were hit by chance.
+        (Err(a @ Invalid::Version { .. }), Err(b)) if a == b => Err(refusal(a, b)),
+        (Err(a), Err(b)) => Ok(Copies::Lost(match refusal(a, b) {
+            Error::Foreign(_) if rebuild::begins(disk, len).await? => Damage::error(BOTH_SUPERBLOCKS, SUPERBLOCK_AT[0]),
+            error => error,
+        })),
     }
 }
 
@@ -60,6 +85,20 @@ pub(super) async fn write<D: Disk>(disk: &D, superblock: &Superblock, copy: usiz
     let (result, _) = disk.write(SUPERBLOCK_AT[copy], buf, 0..PAGE).await;
     result?;
     Ok(disk.sync().await?)
+}
+
+/// Writes both copies of a superblock that was rebuilt, and returns the copy that could not be written, if there is one.
+pub(super) async fn write_rebuilt<D: Disk>(disk: &D, superblock: &Superblock) -> Result<Option<usize>, Error> {
+    match write(disk, superblock, 0).await {
+        Ok(()) => {}
+        Err(Error::Io(_)) => return write(disk, superblock, 1).await.map(|()| Some(0)),
+        Err(error) => return Err(error),
+    }
+    match write(disk, superblock, 1).await {
+        Ok(()) => Ok(None),
+        Err(Error::Io(_)) => Ok(Some(1)),
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes both copies, the second only after the first is durable: one of them is good at any time. `first` is the one that

@@ -1,6 +1,6 @@
 //! The header of a segment.
 
-use super::{StoreId, crc, is_zero, put, u32_at, u64_at};
+use super::{StoreId, array, crc, is_zero, put, u32_at, u64_at};
 use crate::limits::PAGE;
 
 const MAGIC: [u8; 8] = *b"keyhseg\n";
@@ -52,20 +52,27 @@ impl Header {
         crc
     }
 
-    /// The header and its checksum, if `page` is the header of segment `number` of this store.
+    /// Parses the header of segment `number` of this store, and returns it with its checksum.
     pub(crate) fn parse(page: &[u8], store: &StoreId, number: u32) -> Option<(Self, u32)> {
+        let (found, header, crc) = Header::identify(page)?;
+        (found == *store && header.number == number).then_some((header, crc))
+    }
+
+    /// Parses the header of any segment of any store, and returns the store, the header and its checksum.
+    pub(crate) fn identify(page: &[u8]) -> Option<(StoreId, Self, u32)> {
+        if page[field::MAGIC] != MAGIC {
+            return None;
+        }
         let crc = u32_at(page, field::CRC);
-        let ours = page[field::MAGIC] == MAGIC
-            && checksum(page) == crc
-            && page[field::STORE] == store[..]
-            && u64_at(page, field::NUMBER) == u64::from(number)
-            && is_zero(&page[field::RESERVED]);
+        let sound = checksum(page) == crc && is_zero(&page[field::RESERVED]);
+        let number = u32::try_from(u64_at(page, field::NUMBER)).ok()?;
         let kind = match u32_at(page, field::KIND) {
             1 => Kind::Meta,
             2 => Kind::Body,
             _ => return None,
         };
-        ours.then(|| (Header { kind, generation: u64_at(page, field::GENERATION), number }, crc))
+        let store = array(page, field::STORE);
+        sound.then(|| (store, Header { kind, generation: u64_at(page, field::GENERATION), number }, crc))
     }
 }
 
@@ -85,6 +92,10 @@ mod tests {
         assert_eq!(Header::parse(&page, &[5; 16], 4), Some((header, crc)));
         assert_eq!(Header::parse(&page, &[6; 16], 4), None);
         assert_eq!(Header::parse(&page, &[5; 16], 5), None);
+        assert_eq!(
+            Header::identify(&page),
+            Some(([5; 16], Header { kind: Kind::Body, generation: 9, number: 4 }, crc))
+        );
         for at in 0..PAGE {
             page[at] ^= 0x80;
             assert_eq!(Header::parse(&page, &[5; 16], 4), None, "byte {at}");

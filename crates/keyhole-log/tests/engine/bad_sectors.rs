@@ -8,12 +8,12 @@ use std::rc::Rc;
 
 use futures_executor::LocalPool;
 
-use keyhole_log::limits::{PAGE, SEGMENT_LEN_MIN, SEGMENTS_START};
+use keyhole_log::limits::{PAGE, SEGMENTS_START};
 use keyhole_log::{
     CheckOptions, CleanerStats, Condition, Content, CreateUpload, Damage, Error, Log, PutObject, PutPart, Report, check,
 };
 
-use crate::support::store::{Store, bytes, etag, format, options, read, write_body};
+use crate::support::store::{SEGMENT_LEN, Store, bytes, etag, format, options, read, write_body};
 use crate::support::{Crash, Medium, MemDisk};
 
 type Name = (String, String);
@@ -57,7 +57,7 @@ const OBJECTS: [(&str, &str, u64, usize); 12] = [
 /// one; segments open and closed. It ended without a checkpoint.
 fn sample() -> Vec<u8> {
     let medium = Medium::new(21);
-    format(&medium, SEGMENTS_START + 12 * SEGMENT_LEN_MIN).unwrap();
+    format(&medium, SEGMENTS_START + 18 * SEGMENT_LEN).unwrap();
     let mut store = Store::maintained(&medium, options(2)).unwrap();
     let logs = store.logs.clone();
     store.run(async {
@@ -302,7 +302,7 @@ fn pages(medium: &Rc<RefCell<Medium>>, image: &[u8]) -> Vec<usize> {
     let all = (0..image.len()).step_by(PAGE);
     let tried = all.enumerate().filter(|&(i, page)| {
         let near = page >= PAGE && !is_free(page - PAGE);
-        !is_free(page) || near || i.is_multiple_of(50) || page as u64 % SEGMENT_LEN_MIN == SEGMENTS_START
+        !is_free(page) || near || i.is_multiple_of(50) || page as u64 % SEGMENT_LEN == SEGMENTS_START
     });
     tried.map(|(_, page)| page).collect()
 }
@@ -365,7 +365,7 @@ fn a_mend_that_fails_is_reported() {
     let image = sample();
     let medium = Medium::new(24);
     let superblocks = [0, 512 << 10];
-    let headers = (SEGMENTS_START as usize..image.len()).step_by(SEGMENT_LEN_MIN as usize);
+    let headers = (SEGMENTS_START as usize..image.len()).step_by(SEGMENT_LEN as usize);
     let headers = headers.filter(|&at| image[at..].starts_with(b"keyhseg\n"));
     for page in superblocks.into_iter().chain(headers) {
         lay(&medium, &image, page, Fault::Dead);
@@ -391,7 +391,7 @@ fn a_dead_region_is_read_page_by_page_a_bounded_number_of_times() {
     Store::open(&medium, 1);
     medium.borrow_mut().crash(Crash::Lost);
     let sound = medium.borrow().reads;
-    let (start, pages) = (SEGMENTS_START as usize + SEGMENT_LEN_MIN as usize / 2, BUFFER_LEN / PAGE);
+    let (start, pages) = (SEGMENTS_START as usize + SEGMENT_LEN as usize / 2, BUFFER_LEN / PAGE);
     lay(&medium, &image, PAGE, Fault::Dead);
     let dead = (0..pages).map(|page| (start + page * PAGE) as u64);
     medium.borrow_mut().unreadable.extend(dead.filter(|page| *page < image.len() as u64));
@@ -417,7 +417,7 @@ fn an_error_that_is_not_the_mediums_ends_the_opening() {
 /// cold objects cannot be read.
 fn under_pressure(len: usize, bad: bool) -> (CleanerStats, Vec<Damage>) {
     let medium = Medium::new(27);
-    let capacity = SEGMENTS_START + 24 * SEGMENT_LEN_MIN;
+    let capacity = SEGMENTS_START + 24 * SEGMENT_LEN;
     format(&medium, capacity).unwrap();
     let mut store = Store::maintained(&medium, options(1)).unwrap();
     let log = store.log();

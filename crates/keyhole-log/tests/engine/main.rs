@@ -11,6 +11,7 @@ mod read_only;
 mod reread;
 mod small;
 mod space;
+mod superblocks;
 mod trouble;
 mod unwritable;
 mod uploads;

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use keyhole_log::limits::{PAGE, SEGMENT_LEN_MIN, SEGMENTS_START, SUPERBLOCK_AT};
+use keyhole_log::limits::{PAGE, SEGMENTS_START, SUPERBLOCK_AT};
 use keyhole_log::{Condition, CreateUpload, Error, Log, OpenOptions, ScrubCursor};
 
-use crate::support::store::{Store, get, options, put, read};
+use crate::support::store::{SEGMENT_LEN, Store, get, options, put, read};
 use crate::support::{CRASHES, Crash, Medium, MemDisk};
 
 const WHY: &str = "a test asked for it";
@@ -159,8 +159,8 @@ fn medium_that_has_shrunk_is_read_as_far_as_it_reaches() {
     // What was allocated in advance is no loss; of the rest the last segment of blocks goes.
     let len = medium.borrow_mut().bytes().len() as u64;
     let used = medium.borrow_mut().bytes().iter().rposition(|byte| *byte != 0).unwrap() as u64;
-    let short = SEGMENTS_START + (used - SEGMENTS_START) / SEGMENT_LEN_MIN * SEGMENT_LEN_MIN;
-    assert!(short >= SEGMENTS_START + 3 * SEGMENT_LEN_MIN && short < len, "{short}");
+    let short = SEGMENTS_START + (used - SEGMENTS_START) / SEGMENT_LEN * SEGMENT_LEN;
+    assert!(short >= SEGMENTS_START + 3 * SEGMENT_LEN && short < len, "{short}");
     medium.borrow_mut().bytes().truncate(short as usize);
     medium.borrow_mut().reload();
     medium.borrow_mut().space = short;
@@ -205,7 +205,7 @@ fn failed_write_is_remembered_with_its_offset() {
     });
     let failed = log.shared().failed_write().unwrap();
     assert_eq!(failed.what, "a write");
-    assert!(failed.offset.is_some_and(|offset| offset > SEGMENTS_START && offset < SEGMENTS_START + SEGMENT_LEN_MIN));
+    assert!(failed.offset.is_some_and(|offset| offset > SEGMENTS_START && offset < SEGMENTS_START + SEGMENT_LEN));
     assert!(failed.to_string().contains("at offset") && failed.to_string().contains("write failed"), "{failed}");
     assert_eq!(log.shared().summary().failed_write, Some(failed));
 }

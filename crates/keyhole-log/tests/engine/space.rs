@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use keyhole_log::limits::{SEGMENT_LEN_MIN, SEGMENTS_START, SPACE_ASK_AFTER};
+use keyhole_log::limits::{SEGMENTS_START, SPACE_ASK_AFTER};
 use keyhole_log::{Condition, Error, Log};
 
-use crate::support::store::{Store, format, get, options, put};
+use crate::support::store::{SEGMENT_LEN, Store, format, get, options, put};
 use crate::support::{CRASHES, Crash, FileSystem, Medium, MemDisk, Random};
 
 const SEGMENTS: u64 = 40;
@@ -19,7 +19,7 @@ fn fresh(file_system: FileSystem, space: u64) -> (Rc<RefCell<Medium>>, Store) {
     let medium = Medium::new(1);
     medium.borrow_mut().file_system = file_system;
     medium.borrow_mut().space = space;
-    format(&medium, SEGMENTS_START + SEGMENTS * SEGMENT_LEN_MIN).unwrap();
+    format(&medium, SEGMENTS_START + SEGMENTS * SEGMENT_LEN).unwrap();
     let mut store = Store::maintained(&medium, options(1)).unwrap();
     let log = store.log();
     store.run(async { log.create_bucket("bucket", 1).await.unwrap() });
@@ -60,7 +60,7 @@ fn filled_by_others() -> (Rc<RefCell<Medium>>, Store) {
     let stats = log.shared().stats();
     assert!(stats.cleaner.segments_discarded > 3, "{:?}", stats.cleaner);
     let mut state = medium.borrow_mut();
-    state.space = SEGMENTS_START + SEGMENTS * SEGMENT_LEN_MIN;
+    state.space = SEGMENTS_START + SEGMENTS * SEGMENT_LEN;
     state.fill_by_others();
     state.allocations_max = state.allocations + 1000;
     drop(state);
@@ -129,7 +129,7 @@ fn waiting_requests_share_one_question_for_space() {
 #[test]
 fn store_on_full_xfs_is_usable_again_when_its_objects_are_deleted() {
     for restart in [false, true] {
-        let space = SEGMENTS_START + 20 * SEGMENT_LEN_MIN;
+        let space = SEGMENTS_START + 20 * SEGMENT_LEN;
         let (medium, mut store) = fresh(FileSystem::Xfs, space);
         let mut log = store.log();
         let stored = store.run(async {
@@ -213,7 +213,7 @@ impl Life<'_> {
 fn write_without_space_is_refused_and_poisons_nothing() {
     let mut refusals = 0;
     for (seed, file_system) in (0..12).flat_map(|seed| [(seed, FileSystem::Thin), (seed, FileSystem::CopyOnWrite)]) {
-        let space = SEGMENTS_START + SEGMENTS * SEGMENT_LEN_MIN;
+        let space = SEGMENTS_START + SEGMENTS * SEGMENT_LEN;
         let (medium, mut store) = fresh(file_system, space);
         let mut random = Random::new(seed + 1);
         let mut expected = vec![Expected::default(); 20];
@@ -253,7 +253,7 @@ fn write_without_space_is_refused_and_poisons_nothing() {
 /// The records that delete have their space, wherever writes fail: in what was written before.
 #[test]
 fn delete_succeeds_on_full_file_system_whose_allocations_promise_nothing() {
-    let (medium, mut store) = fresh(FileSystem::Thin, SEGMENTS_START + 12 * SEGMENT_LEN_MIN);
+    let (medium, mut store) = fresh(FileSystem::Thin, SEGMENTS_START + 12 * SEGMENT_LEN);
     let log = store.log();
     store.run(async {
         let stored = fill(&log, 300_000).await;

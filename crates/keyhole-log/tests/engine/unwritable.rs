@@ -8,10 +8,10 @@ use std::rc::Rc;
 use futures_executor::LocalPool;
 use futures_util::task::LocalSpawnExt;
 
-use keyhole_log::limits::{PAGE, SEGMENT_LEN_MIN, SEGMENTS_START, SUPERBLOCK_AT};
+use keyhole_log::limits::{PAGE, SEGMENTS_START, SUPERBLOCK_AT};
 use keyhole_log::{Error, Log, Recovery, SegmentKind, SegmentState, maintenance, open, worker};
 
-use crate::support::store::{Store, get, options, put};
+use crate::support::store::{SEGMENT_LEN, Store, get, options, put};
 use crate::support::{CRASHES, Crash, Medium, MemDisk};
 
 const BAD: u64 = PAGE as u64;
@@ -30,7 +30,7 @@ fn end_of(log: &Log<MemDisk>, kind: SegmentKind) -> u64 {
     let stats = log.shared().stats();
     let open = stats.segments.iter().filter(|s| s.kind == kind && s.state == SegmentState::Open);
     let fullest = open.max_by_key(|segment| segment.written).expect("it has been written to");
-    SEGMENTS_START + u64::from(fullest.number) * SEGMENT_LEN_MIN + fullest.written
+    SEGMENTS_START + u64::from(fullest.number) * SEGMENT_LEN + fullest.written
 }
 
 /// A run that has stored ten objects, and then fails to overwrite one: `mark` says which places are bad from then on.

@@ -1,0 +1,252 @@
+//! Rebuilding the superblock where neither copy is usable: from the headers of segments, and from the records that end checkpoints.
+//! Only `keyhole check` does this. See `FORMAT.md`, "Rebuilding, and check".
+
+use std::collections::BTreeMap;
+
+use futures_util::stream::{self, StreamExt};
+
+use super::base;
+use crate::disk::{Disk, is_unreadable, read_again};
+use crate::error::{Damage, Error};
+use crate::index::Location;
+use crate::limits::{
+    CAPACITY_MAX, CHECKPOINTS_KEPT, HEADERS_IN_FLIGHT, PAGE, RECORD_MAX, SEGMENT_LEN, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN,
+    SEGMENTS_MAX, SEGMENTS_START, SUPERBLOCK_AT,
+};
+use crate::wire::payload::Payload;
+use crate::wire::record::{self, HEADER_LEN};
+use crate::wire::segment::{Header, Kind};
+use crate::wire::superblock::{Superblock, VERSION};
+use crate::wire::{StoreId, align_up};
+
+use super::window::Window;
+
+/// Reported for a superblock that was rebuilt and names a checkpoint.
+const FROM_CHECKPOINT: &str = "both superblocks (rebuilt from segment headers and the newest checkpoint; the capacity is the \
+                               file's length: set another with `--capacity`)";
+
+/// Reported for a superblock that was rebuilt in a store without a usable checkpoint.
+const FROM_RECORDS: &str = "both superblocks (rebuilt from segment headers, without a checkpoint: objects deleted long ago may \
+                            come back; the capacity is the file's length: set another with `--capacity`)";
+
+/// Whether damage is that of two superblocks, which have been rebuilt.
+pub(crate) fn is_rebuilt(damage: &Damage) -> bool {
+    damage.what == FROM_CHECKPOINT || damage.what == FROM_RECORDS
+}
+
+/// A header, and its position: how many shortest segments are ahead of it.
+struct Found {
+    position: u64,
+    store: StoreId,
+    header: Header,
+}
+
+/// The end record of a checkpoint.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    until: u64,
+    seq: u64,
+    at: Location,
+    /// A record written later proves that the checkpoint was synced.
+    proven: bool,
+}
+
+/// Rebuilds the superblock, and says so; `None` where no header of a segment is found.
+pub(super) async fn superblock<D: Disk>(disk: &D) -> Result<Option<(Superblock, Damage)>, Error> {
+    let file_len = disk.len().await?;
+    let found = headers(disk, file_len).await?;
+    // Segments are begun in order, so what an older use of the medium has left stands behind all segments of this store.
+    let Some(store) = found.first().map(|first| first.store) else { return Ok(None) };
+    let segment_len = segment_len(&found, &store, file_len);
+    let segments = file_len.saturating_sub(SEGMENTS_START).div_ceil(segment_len).clamp(2, SEGMENTS_MAX);
+    let capacity = (SEGMENTS_START + segments * segment_len).min(CAPACITY_MAX);
+    // A file is a whole number of segments long unless an allocation was cut short; the end of a device is anywhere.
+    let capacity = if segments > 2 { capacity.min(file_len) } else { capacity };
+    let (version, epoch, created_ms, checkpoints) = (VERSION, 1, 0, [0; CHECKPOINTS_KEPT]);
+    let mut superblock = Superblock { version, store, epoch, segment_len, capacity, created_ms, checkpoints };
+    let ours = found.iter().filter(|found| found.store == store && found.is_at(segment_len));
+    let ours: BTreeMap<u32, Header> = ours.map(|found| (found.header.number, found.header.clone())).collect();
+    superblock.checkpoints = checkpoints_of(disk, &superblock, &ours, file_len).await?;
+    let what = if superblock.checkpoints[0] == 0 { FROM_RECORDS } else { FROM_CHECKPOINT };
+    Ok(Some((superblock, Damage::mendable(what, SUPERBLOCK_AT[0]))))
+}
+
+impl Found {
+    /// Whether the header is where its segment begins if segments have this length.
+    fn is_at(&self, segment_len: u64) -> bool {
+        u64::from(self.header.number) * segment_len == self.position * SEGMENT_LEN_MIN
+    }
+
+    /// The length of segments that follows from position and number; unknown for the first segment.
+    fn segment_len(&self) -> Option<u64> {
+        let (len, number) = (self.position * SEGMENT_LEN_MIN, u64::from(self.header.number));
+        let len = (number > 0 && len.is_multiple_of(number)).then(|| len / number)?;
+        (len.is_power_of_two() && (SEGMENT_LEN_MIN..=SEGMENT_LEN_MAX).contains(&len)).then_some(len)
+    }
+}
+
+/// Whether the first segment has a header, as in an object file whose superblocks were overwritten.
+pub(super) async fn begins<D: Disk>(disk: &D, file_len: u64) -> Result<bool, Error> {
+    Ok(header(disk, file_len, 0).await?.is_some())
+}
+
+/// Reads every page that a segment of any length can begin with, and returns the headers that verify and whose number agrees with
+/// their position, in order.
+async fn headers<D: Disk>(disk: &D, file_len: u64) -> Result<Vec<Found>, Error> {
+    let count = file_len.saturating_sub(SEGMENTS_START).div_ceil(SEGMENT_LEN_MIN);
+    let reads = (0..count).map(|position| header(disk, file_len, position));
+    let mut reads = stream::iter(reads).buffered(HEADERS_IN_FLIGHT);
+    let mut found = Vec::new();
+    while let Some(read) = reads.next().await {
+        found.extend(read?);
+    }
+    Ok(found)
+}
+
+/// Reads the page at one position; `None` if it is no header.
+async fn header<D: Disk>(disk: &D, file_len: u64, position: u64) -> Result<Option<Found>, Error> {
+    let offset = SEGMENTS_START + position * SEGMENT_LEN_MIN;
+    if offset + PAGE as u64 > file_len {
+        return Ok(None);
+    }
+    let (result, buf) = read_again(disk, offset, disk.buffer_of(PAGE), 0..PAGE).await;
+    match result {
+        Ok(()) => {}
+        Err(error) if is_unreadable(&error) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    let identified = Header::identify(&buf.as_ref()[..PAGE]);
+    let found = identified.map(|(store, header, _)| Found { position, store, header });
+    Ok(found.filter(|found| position == 0 && found.header.number == 0 || found.segment_len().is_some()))
+}
+
+/// The length of segments with which most headers of the store agree.
+fn segment_len(found: &[Found], store: &StoreId, file_len: u64) -> u64 {
+    let mut votes = BTreeMap::<u64, u64>::new();
+    for len in found.iter().filter(|found| found.store == *store).filter_map(Found::segment_len) {
+        *votes.entry(len).or_default() += 1;
+    }
+    if let Some((&len, _)) = votes.iter().max_by_key(|&(_, votes)| *votes) {
+        return len;
+    }
+    // There is the first segment alone. A file consists of whole segments; one that is taken for longer than it is loses nothing.
+    let segments = file_len.saturating_sub(SEGMENTS_START);
+    let whole = 1 << segments.trailing_zeros().min(62);
+    if whole >= SEGMENT_LEN_MIN { whole.min(SEGMENT_LEN_MAX) } else { SEGMENT_LEN }
+}
+
+/// Locations of the end records of the newest checkpoint that can be started from, and of the one before it.
+async fn checkpoints_of<D: Disk>(
+    disk: &D,
+    superblock: &Superblock,
+    headers: &BTreeMap<u32, Header>,
+    file_len: u64,
+) -> Result<[u64; CHECKPOINTS_KEPT], Error> {
+    let mut ends = ends(disk, superblock, headers, file_len).await?;
+    // The superblock named the newest proven one, and perhaps one that is newer. Of those before the two newest ones segments
+    // have been used again.
+    ends.sort_by_key(|end| std::cmp::Reverse((end.proven, end.until)));
+    let proven = ends.iter().filter(|end| end.proven).count();
+    let kept = proven.min(CHECKPOINTS_KEPT);
+    let mut sound = Vec::new();
+    for end in ends[..kept].iter().chain(&ends[proven..]) {
+        if sound.len() < CHECKPOINTS_KEPT && base::verifies(disk, superblock, headers, end.at).await? {
+            sound.push(*end);
+        }
+    }
+    let newest = sound.first().map_or(0, |end| end.at.raw());
+    let before = sound.get(1).filter(|end| end.until < sound[0].until).map_or(0, |end| end.at.raw());
+    Ok([newest, before])
+}
+
+/// Searches the segments of records for the ends of checkpoints.
+async fn ends<D: Disk>(
+    disk: &D,
+    superblock: &Superblock,
+    headers: &BTreeMap<u32, Header>,
+    file_len: u64,
+) -> Result<Vec<End>, Error> {
+    let (mut ends, mut watermark) = (Vec::new(), 0);
+    for header in headers.values().filter(|header| header.kind == Kind::Meta) {
+        let start = SEGMENTS_START + u64::from(header.number) * superblock.segment_len;
+        let end = (start + superblock.segment_len).min(file_len);
+        let mut window = Window::new(disk, file_len, end);
+        let mut at = start + PAGE as u64;
+        while at + HEADER_LEN as u64 <= end {
+            let bytes = window.bytes(at, RECORD_MAX).await?;
+            let found = if record::has_magic(bytes) { record::verify(bytes, &superblock.store, at) } else { None };
+            let Some(record) = found.filter(|record| record.header.generation == header.generation) else {
+                // Most of what is searched is other records' payload, or zeros.
+                let next = bytes.chunks_exact(8).skip(1).position(record::has_magic);
+                at += next.map_or(bytes.len() as u64 / 8 * 8, |next| (next as u64 + 1) * 8);
+                continue;
+            };
+            watermark = watermark.max(record.header.watermark);
+            if let Some(Payload::Checkpoint(checkpoint)) = Payload::parse(record.header.kind, record.payload) {
+                let (until, seq, at) = (checkpoint.until, record.header.seq, Location::new(at, record.len));
+                ends.push(End { until, seq, at, proven: false });
+            }
+            at += align_up(u64::from(record.len), 8);
+        }
+    }
+    prove(&mut ends, watermark);
+    Ok(ends)
+}
+
+/// Marks the checkpoints that were synced: a record has a watermark not below the number of the end, or a later checkpoint was begun.
+fn prove(ends: &mut [End], watermark: u64) {
+    let newest = ends.iter().map(|end| end.until).max().unwrap_or(0);
+    for end in ends {
+        end.proven = end.seq <= watermark || end.until < newest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(position: u64, store: u8, number: u32) -> Found {
+        Found { position, store: [store; 16], header: Header { kind: Kind::Meta, generation: 1, number } }
+    }
+
+    #[test]
+    fn segment_length_follows_from_positions() {
+        let mib = 1 << 20;
+        for (len, position, number) in [(2, 3, 3), (4, 6, 3), (64, 32, 1), (1024, 1024, 2)] {
+            let (first, other) = (found(0, 1, 0), found(position, 1, number));
+            assert_eq!((first.segment_len(), other.segment_len()), (None, Some(len * mib)));
+            assert!(first.is_at(len * mib) && other.is_at(len * mib) && !other.is_at(2 * len * mib));
+            assert_eq!(segment_len(&[first, other], &[1; 16], 0), len * mib);
+        }
+        // None of a length that segments can have.
+        for (position, number) in [(3, 2), (6, 2), (1, 2), (1024, 1)] {
+            assert_eq!(found(position, 1, number).segment_len(), None, "{position} {number}");
+        }
+        // What another store has left does not count.
+        let mixed = [found(0, 1, 0), found(2, 1, 1), found(3, 2, 3), found(4, 2, 4)];
+        assert_eq!(segment_len(&mixed, &[1; 16], 0), 4 * mib);
+    }
+
+    #[test]
+    fn checkpoint_is_proven_by_a_watermark_or_by_a_later_one() {
+        let end = |until| End { until, seq: until + 5, at: Location::LOST, proven: false };
+        for (watermark, proven) in [(34, [true, true, false]), (35, [true; 3]), (0, [true, true, false])] {
+            // In the order of segments, which is not that of numbers.
+            let mut ends = [end(20), end(10), end(30)];
+            prove(&mut ends, watermark);
+            assert_eq!(ends.map(|end| end.proven), proven, "{watermark}");
+        }
+        prove(&mut [], 0);
+    }
+
+    #[test]
+    fn first_segment_alone_takes_its_length_from_the_file() {
+        for (file_len, len) in [(8, 8), (64, 64), (4096, 1024), (1, 64), (3, 64), (6, 2)] {
+            assert_eq!(
+                segment_len(&[found(0, 1, 0)], &[1; 16], SEGMENTS_START + (file_len << 20)),
+                len << 20,
+                "{file_len}"
+            );
+        }
+    }
+}

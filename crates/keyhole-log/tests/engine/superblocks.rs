@@ -1,0 +1,305 @@
+//! Both copies of the superblock are lost: the check rebuilds them from segment headers and checkpoints.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use futures_executor::LocalPool;
+use futures_util::task::LocalSpawnExt;
+
+use keyhole_log::limits::{PAGE, SEGMENTS_START};
+use keyhole_log::{CheckOptions, Condition, Error, Format, OpenOptions, Report, Verdict, check, create};
+
+use crate::support::store::{SEGMENT_LEN, Store, get, options, put};
+use crate::support::{Crash, Medium, MemDisk};
+
+const COPIES: [usize; 2] = [0, 512 << 10];
+const SEGMENTS: u64 = 16;
+
+/// Objects of a sample: key, seed, length.
+const OBJECTS: [(&str, u64, usize); 7] = [
+    ("small", 1, 100),
+    ("inline", 2, 40_000),
+    ("empty", 3, 0),
+    ("large", 4, 1_200_000),
+    ("medium", 5, 90_000),
+    ("after", 6, 70_000),
+    ("newest", 7, 3_000),
+];
+
+/// What is wrong with both copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Zeros,
+    Garbage,
+    /// Only the checksum is wrong.
+    Flipped,
+    /// They cannot be read until they are written.
+    Unreadable,
+}
+
+const FAULTS: [Fault; 4] = [Fault::Zeros, Fault::Garbage, Fault::Flipped, Fault::Unreadable];
+
+fn capacity(segment_len: u64) -> u64 {
+    SEGMENTS_START + SEGMENTS * segment_len
+}
+
+/// Makes a store on the medium, over whatever is there, with so many checkpoints, and ends without another one.
+fn fill(medium: &Rc<RefCell<Medium>>, id: u8, segment_len: u64, checkpoints: usize) {
+    let format = Format { store_id: [id; 16], capacity: capacity(segment_len), segment_len, created_ms: 1 };
+    LocalPool::new().run_until(create(&MemDisk::new(medium), &format)).unwrap();
+    let mut store = Store::maintained(medium, options(2)).unwrap();
+    let logs = store.logs.clone();
+    store.run(async {
+        logs[0].create_bucket("bucket", 1).await.unwrap();
+        put(&logs[0], "gone", 50, 70_000).await.unwrap();
+        for (i, (key, seed, len)) in OBJECTS.into_iter().enumerate() {
+            put(&logs[i % 2], key, seed + 100, 66_000).await.unwrap();
+            put(&logs[i % 2], key, seed, len).await.unwrap();
+            if i == 3 {
+                logs[1].delete_object("bucket", "gone", 1, Condition::None).await.unwrap();
+            }
+            if i >= 4 && i < 4 + checkpoints {
+                logs[0].checkpoint().await.unwrap();
+            }
+        }
+    });
+    drop((logs, store));
+    medium.borrow_mut().crash(Crash::Lost);
+}
+
+fn image(segment_len: u64, checkpoints: usize) -> Vec<u8> {
+    let medium = Medium::new(31);
+    fill(&medium, 0x5a, segment_len, checkpoints);
+    let mut medium = medium.borrow_mut();
+    std::mem::take(medium.bytes())
+}
+
+fn lay(medium: &Rc<RefCell<Medium>>, image: &[u8], fault: Fault) {
+    let mut medium = medium.borrow_mut();
+    *medium.bytes() = image.to_vec();
+    (medium.unreadable, medium.heals) = (BTreeSet::new(), true);
+    for copy in COPIES {
+        match fault {
+            Fault::Zeros => medium.bytes()[copy..copy + PAGE].fill(0),
+            Fault::Garbage => medium.bytes()[copy..copy + PAGE].fill(0x3c),
+            Fault::Flipped => medium.bytes()[copy + 33] ^= 1,
+            Fault::Unreadable => drop(medium.unreadable.insert(copy as u64)),
+        }
+    }
+    medium.reload();
+    (medium.changes, medium.operations) = (0, 0);
+}
+
+fn check_with(medium: &Rc<RefCell<Medium>>, repair: bool) -> Result<Report, Error> {
+    LocalPool::new().run_until(check(Rc::new(MemDisk::new(medium)), CheckOptions { repair }))
+}
+
+fn word(image: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(image[at..at + 8].try_into().unwrap())
+}
+
+/// Opens the store and finds every object, and none that was deleted; stores one more.
+fn assert_whole(medium: &Rc<RefCell<Medium>>, capacity: u64, what: &str) {
+    let opened = Store::maintained(medium, OpenOptions { capacity: Some(capacity), ..options(1) });
+    let mut store = opened.unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(store.recovery.damaged, [], "{what}");
+    let log = store.log();
+    store.run(async {
+        for (key, seed, _) in OBJECTS {
+            assert_eq!(get(&log, key).await, Some(seed), "{what}: {key}");
+        }
+        assert_eq!(get(&log, "gone").await, None, "{what}");
+        put(&log, "one more", 9, 100_000).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+        log.checkpoint().await.unwrap();
+    });
+    drop(log);
+    store.close();
+    medium.borrow_mut().crash(Crash::Lost);
+}
+
+/// Runs a store without superblocks through check, repair and an opening; what the check without repair has found.
+fn assert_rebuilt(medium: &Rc<RefCell<Medium>>, segment_len: u64, what: &str) -> Report {
+    let refused = Store::open_with(medium, options(1)).err().unwrap_or_else(|| panic!("{what}: it opens"));
+    assert!(matches!(&refused, Error::Damaged(_)) && refused.to_string().contains("--repair"), "{what}: {refused}");
+    let found = check_with(medium, false).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(medium.borrow().changes, 0, "{what}: a check alone writes nothing");
+    let first = &found.findings[0];
+    assert_eq!((first.damage.offset, first.verdict), (0, Verdict::Repairable), "{what}: {:?}", found.findings);
+    assert!(first.damage.what.starts_with("both superblocks (rebuilt"), "{what}: {first:?}");
+    assert_eq!((found.buckets, found.objects), (1, OBJECTS.len() as u64), "{what}");
+    let repaired = check_with(medium, true).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!((&repaired.findings, repaired.repaired), (&found.findings, found.findings.len() as u64), "{what}");
+    assert_eq!(check_with(medium, false).unwrap().findings, [], "{what}");
+    medium.borrow_mut().crash(Crash::Lost);
+    let copies = COPIES.map(|copy| medium.borrow_mut().bytes()[copy..copy + PAGE].to_vec());
+    assert!(copies[0] == copies[1], "{what}: both copies are written");
+    assert_eq!(word(&copies[0], 40), segment_len, "{what}");
+    assert_eq!(word(&copies[0], 48), medium.borrow_mut().bytes().len() as u64, "{what}");
+    medium.borrow_mut().reload();
+    assert_whole(medium, capacity(segment_len), what);
+    found
+}
+
+#[test]
+fn lost_superblocks_are_rebuilt_with_and_without_checkpoints() {
+    for segment_len in [SEGMENT_LEN, 2 * SEGMENT_LEN] {
+        for checkpoints in [0, 1, 2, 3] {
+            let image = image(segment_len, checkpoints);
+            for fault in FAULTS {
+                let what = format!("{fault:?}, {checkpoints} checkpoints, segments of {segment_len}");
+                let medium = Medium::new(32);
+                lay(&medium, &image, fault);
+                let report = assert_rebuilt(&medium, segment_len, &what);
+                assert_eq!(report.findings.len(), 1, "{what}: {:?}", report.findings);
+                let says = report.findings[0].damage.what;
+                assert_eq!(says.contains("may come back"), checkpoints == 0, "{what}: {says}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rebuilt_superblock_names_an_older_checkpoint_where_the_newest_is_damaged() {
+    let image = image(SEGMENT_LEN, 3);
+    let newest = (word(&image, 64) >> 17) as usize * 8;
+    // The location of its first chunk stands in its end.
+    let chunk = (word(&image, newest + 80 + 32) >> 17) as usize * 8;
+    for at in [newest, chunk] {
+        let medium = Medium::new(33);
+        let mut image = image.clone();
+        image[at + 100] ^= 1;
+        lay(&medium, &image, Fault::Zeros);
+        let report = assert_rebuilt(&medium, SEGMENT_LEN, &format!("damage at {at:#x}"));
+        assert!(report.findings[0].damage.what.contains("newest checkpoint"), "{:?}", report.findings);
+    }
+}
+
+/// Segments that have not been begun yet hold headers of a store that the medium had before.
+#[test]
+fn headers_of_an_older_store_do_not_decide() {
+    for (before, now) in [(1, 1), (1, 2), (2, 1)].map(|(before, now)| (before * SEGMENT_LEN, now * SEGMENT_LEN)) {
+        let medium = Medium::new(34);
+        fill(&medium, 1, before, 2);
+        let mut store = Store::maintained(&medium, options(1)).unwrap();
+        let log = store.log();
+        store.run(async {
+            for i in 0..20 {
+                let stored = put(&log, &format!("before {i}"), i, 1 << 20).await;
+                assert!(stored.is_ok() || i > 8, "{stored:?}");
+            }
+        });
+        drop((log, store));
+        medium.borrow_mut().crash(Crash::Lost);
+        fill(&medium, 2, now, 2);
+        let image = medium.borrow_mut().bytes().clone();
+        let stores = (SEGMENTS_START as usize..image.len()).step_by(SEGMENT_LEN as usize);
+        let stores = stores.filter(|&at| image[at..].starts_with(b"keyhseg\n")).map(|at| image[at + 16]);
+        let stores: Vec<_> = stores.collect();
+        let count = |id| stores.iter().filter(|&&store| store == id).count();
+        assert!(count(1) > 2 && count(2) > 2, "{stores:?}");
+        lay(&medium, &image, Fault::Garbage);
+        let what = format!("segments of {before} before, of {now} now: {stores:?}");
+        check_with(&medium, true).unwrap_or_else(|error| panic!("{what}: {error}"));
+        medium.borrow_mut().crash(Crash::Lost);
+        let superblock = medium.borrow_mut().bytes()[..PAGE].to_vec();
+        assert_eq!((superblock[16], word(&superblock, 40)), (2, now), "{what}");
+        medium.borrow_mut().reload();
+        assert_whole(&medium, capacity(2 * SEGMENT_LEN), &what);
+    }
+}
+
+#[test]
+fn repair_refuses_files_without_our_headers_and_other_versions() {
+    let good = image(SEGMENT_LEN, 1);
+    let headers = (SEGMENTS_START as usize..good.len()).step_by(SEGMENT_LEN as usize);
+    let mut headless = good.clone();
+    // A header that does not verify is none.
+    headers.for_each(|at| headless[at + 20] ^= 1);
+    for image in [vec![b'x'; 8 << 20], vec![0; 8 << 20], headless] {
+        let medium = Medium::new(35);
+        lay(&medium, &image, Fault::Zeros);
+        for repair in [false, true] {
+            let refused = check_with(&medium, repair).unwrap_err();
+            assert!(matches!(refused, Error::Foreign(_)), "{refused}");
+        }
+        assert_eq!(medium.borrow().changes, 0);
+    }
+    // A sound copy of another version decides, and two that name the same other version.
+    for both in [false, true] {
+        let medium = Medium::new(36);
+        lay(&medium, &good, Fault::Flipped);
+        medium.borrow_mut().crash(Crash::Lost);
+        {
+            let mut medium = medium.borrow_mut();
+            let image = medium.bytes();
+            image[8] = 4;
+            if both {
+                image[COPIES[1] + 8] = 4;
+            } else {
+                let mut crc = crc32fast::Hasher::new();
+                crc.update(&image[..12]);
+                crc.update(&image[16..PAGE]);
+                image[12..16].copy_from_slice(&crc.finalize().to_le_bytes());
+            }
+            medium.reload();
+        }
+        let refused = check_with(&medium, true).unwrap_err();
+        assert!(matches!(refused, Error::UnsupportedVersion { found: 4, .. }), "{refused}");
+        assert_eq!(medium.borrow().changes, 0);
+    }
+}
+
+/// One copy that cannot be written is reported; the other one does.
+#[test]
+fn rebuilt_superblock_with_a_dead_copy_opens() {
+    let image = image(SEGMENT_LEN, 0);
+    for copy in COPIES {
+        let medium = Medium::new(37);
+        lay(&medium, &image, Fault::Zeros);
+        medium.borrow_mut().unwritable.push(copy as u64..(copy + PAGE) as u64);
+        let mut store = Store::open_with(&medium, OpenOptions { rebuild: true, ..options(1) }).unwrap();
+        assert_eq!(store.recovery.read_only, None);
+        let said = store.recovery.damaged.iter().any(|damage| damage.offset == copy as u64 && damage.repairable);
+        assert!(said, "{:?}", store.recovery);
+        let log = store.log();
+        store.run(async { assert_eq!(get(&log, "large").await, Some(4)) });
+        drop((log, store));
+        medium.borrow_mut().crash(Crash::Lost);
+        medium.borrow_mut().reload();
+        assert_eq!(Store::open(&medium, 1).recovery.objects, OBJECTS.len() as u64);
+    }
+}
+
+/// The power goes at each operation of a repair: the next repair or opening finds everything.
+#[test]
+fn repair_that_stops_at_any_operation_is_repeated() {
+    let image = image(SEGMENT_LEN, 2);
+    let medium = Medium::new(38);
+    for stop in 0..200 {
+        lay(&medium, &image, Fault::Zeros);
+        medium.borrow_mut().stop_after = Some(stop);
+        let done = Rc::new(RefCell::new(false));
+        let mut pool = LocalPool::new();
+        let (disk, flag) = (Rc::new(MemDisk::new(&medium)), Rc::clone(&done));
+        let repair = async move {
+            check(disk, CheckOptions { repair: true }).await.unwrap();
+            *flag.borrow_mut() = true;
+        };
+        pool.spawner().spawn_local(repair).unwrap();
+        pool.run_until_stalled();
+        drop(pool);
+        medium.borrow_mut().crash(Crash::Torn);
+        medium.borrow_mut().reload();
+        let what = format!("stopped after {stop}");
+        check_with(&medium, true).unwrap_or_else(|error| panic!("{what}: {error}"));
+        medium.borrow_mut().crash(Crash::Lost);
+        medium.borrow_mut().reload();
+        assert_whole(&medium, capacity(SEGMENT_LEN), &what);
+        if *done.borrow() {
+            assert!(stop > 4, "{stop}");
+            return;
+        }
+    }
+    panic!("the repair never ends");
+}

@@ -212,18 +212,19 @@ mod tests {
     #[test]
     fn segment_length_follows_from_positions() {
         let mib = 1 << 20;
-        for (len, position, number) in [(2, 3, 3), (4, 6, 3), (64, 32, 1), (1024, 1024, 2)] {
+        // Positions count in segments of the least length, 512 KiB.
+        for (len, position, number) in [(2, 12, 3), (4, 24, 3), (64, 128, 1), (1024, 4096, 2)] {
             let (first, other) = (found(0, 1, 0), found(position, 1, number));
             assert_eq!((first.segment_len(), other.segment_len()), (None, Some(len * mib)));
             assert!(first.is_at(len * mib) && other.is_at(len * mib) && !other.is_at(2 * len * mib));
             assert_eq!(segment_len(&[first, other], &[1; 16], 0), len * mib);
         }
         // None of a length that segments can have.
-        for (position, number) in [(3, 2), (6, 2), (1, 2), (1024, 1)] {
+        for (position, number) in [(3, 2), (6, 2), (1, 2), (4096, 1)] {
             assert_eq!(found(position, 1, number).segment_len(), None, "{position} {number}");
         }
         // What another store has left does not count.
-        let mixed = [found(0, 1, 0), found(2, 1, 1), found(3, 2, 3), found(4, 2, 4)];
+        let mixed = [found(0, 1, 0), found(8, 1, 1), found(12, 2, 3), found(16, 2, 4)];
         assert_eq!(segment_len(&mixed, &[1; 16], 0), 4 * mib);
     }
 
@@ -241,12 +242,12 @@ mod tests {
 
     #[test]
     fn first_segment_alone_takes_its_length_from_the_file() {
-        for (file_len, len) in [(8, 8), (64, 64), (4096, 1024), (1, 64), (3, 64), (6, 2)] {
-            assert_eq!(
-                segment_len(&[found(0, 1, 0)], &[1; 16], SEGMENTS_START + (file_len << 20)),
-                len << 20,
-                "{file_len}"
-            );
+        let (kib, mib) = (1 << 10, 1 << 20);
+        let whole = [(8 * mib, 8), (64 * mib, 64), (4096 * mib, 1024), (mib, 1), (3 * mib, 1), (6 * mib, 2)];
+        // Less than the least length: the usual one.
+        for (file_len, len) in whole.into_iter().chain([(256 * kib, 64), (768 * kib, 64)]) {
+            let found = segment_len(&[found(0, 1, 0)], &[1; 16], SEGMENTS_START + file_len);
+            assert_eq!(found, len * mib, "{file_len}");
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::support::store::{SEGMENT_LEN, Store, get, options, put};
 use crate::support::{Crash, Medium, MemDisk};
 
 const COPIES: [usize; 2] = [0, 512 << 10];
-const SEGMENTS: u64 = 16;
+const SEGMENTS: u64 = 20;
 
 /// Objects of a sample: key, seed, length.
 const OBJECTS: [(&str, u64, usize); 7] = [

@@ -34,6 +34,7 @@ mod secrets;
 mod service;
 mod signatures;
 mod slow;
+mod small;
 mod start;
 mod status;
 mod tags;

@@ -7,13 +7,15 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
 use super::base::{Base, Headers};
 use super::window::Window;
 use crate::body::{run_bytes, with_starts};
 use crate::disk::{Disk, is_unreadable, read_again};
 use crate::error::{Damage, Error, UNREADABLE};
 use crate::index::Location;
-use crate::limits::{PAGE, REPLAY_READ, REPLAY_SPAN, SEGMENTS_START};
+use crate::limits::{HEADERS_IN_FLIGHT, PAGE, REPLAY_READ, REPLAY_SPAN, SEGMENTS_START};
 use crate::segments::{Segment, Use};
 use crate::types::{BodyId, Part};
 use crate::wire::checkpoint::SegmentUse;
@@ -139,17 +141,14 @@ pub(super) struct Store {
     froms: BTreeMap<u32, From>,
 }
 
-/// Reads the headers of all segments.
+/// Reads the headers of all segments, many at a time: one by one they take minutes on a large hard disk.
 pub(super) async fn headers<D: Disk>(disk: &D, superblock: &Superblock) -> Result<Headers, Error> {
     let file_len = disk.len().await?;
     let count =
         file_len.saturating_sub(SEGMENTS_START).div_ceil(superblock.segment_len).min(crate::limits::SEGMENTS_MAX);
     let reader = Reader { disk, superblock, file_len };
-    let mut headers = Headers::new();
-    for number in 0..count as u32 {
-        headers.push(reader.header(number).await?);
-    }
-    Ok(headers)
+    let reads = stream::iter((0..count as u32).map(|number| reader.header(number)));
+    reads.buffered(HEADERS_IN_FLIGHT).try_collect().await
 }
 
 /// What is to be done about a segment.
@@ -513,7 +512,7 @@ impl<D: Disk> Reader<'_, D> {
         if offset + PAGE as u64 > self.file_len {
             return Ok(None);
         }
-        let (result, buf) = read_again(self.disk, offset, self.disk.buffer(), 0..PAGE).await;
+        let (result, buf) = read_again(self.disk, offset, self.disk.buffer_of(PAGE), 0..PAGE).await;
         match result {
             Ok(()) => {}
             // As one that does not verify: what is in the segment is known from elsewhere, or from its records.

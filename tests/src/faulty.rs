@@ -88,7 +88,7 @@ impl Region {
 pub(crate) struct Faults {
     bad_reads: Vec<Region>,
     bad_writes: Vec<Region>,
-    /// A write failed: syncs fail as well, until the faults are removed.
+    /// A write was lost that had been answered: syncs fail until the faults are removed.
     has_lost_writes: bool,
     is_read_only: bool,
     space: Space,
@@ -116,7 +116,7 @@ impl Faults {
         self.change()?;
         if self.bad_writes.iter().any(|region| region.touches(file, bytes)) {
             self.injected.writes += 1;
-            self.has_lost_writes = true;
+            // The writer is told. A write past the page cache leaves no error for later syncs.
             return Err(fuser::Errno::EIO);
         }
         let is_copied = self.space == Space::CopyOnWrite;

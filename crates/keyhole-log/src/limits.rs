@@ -167,6 +167,9 @@ pub const CHECKPOINT_AFTER_MIN: u64 = if SMALL { 256 << 10 } else { 256 << 20 };
 /// See [`CHECKPOINT_AFTER_MIN`].
 pub const CHECKPOINT_AFTER_MAX: u64 = if SMALL { 1 << 20 } else { 1 << 30 };
 
+/// Bytes of records that recovery reads at a time when it looks for the end of a segment: one segment after the other.
+pub const SCAN_READ: usize = 512 << 10;
+
 /// Bytes of records that recovery reads at a time, of each segment that it replays.
 pub const REPLAY_READ: usize = 128 << 10;
 

@@ -15,7 +15,7 @@ use crate::body::{run_bytes, with_starts};
 use crate::disk::{Disk, is_unreadable, read_again};
 use crate::error::{Damage, Error, UNREADABLE};
 use crate::index::Location;
-use crate::limits::{HEADERS_IN_FLIGHT, PAGE, REPLAY_READ, REPLAY_SPAN, SEGMENTS_START};
+use crate::limits::{HEADERS_IN_FLIGHT, PAGE, REPLAY_SPAN, SCAN_READ, SEGMENTS_START};
 use crate::segments::{Segment, Use};
 use crate::types::{BodyId, Part};
 use crate::wire::checkpoint::SegmentUse;
@@ -542,7 +542,7 @@ impl<D: Disk> Reader<'_, D> {
     async fn segment(&self, number: u32, from: From, hints: Hints, base: &Base) -> Result<Scan, Error> {
         let start = self.start(number);
         let end = start + self.superblock.segment_len;
-        let mut window = Window::of(self.disk, self.file_len, end, REPLAY_READ);
+        let mut window = Window::of(self.disk, self.file_len, end, SCAN_READ);
         let mut scan = Scan::new(number, start, end, from, base.floor);
         scan.proven = hints.proven;
         let mut cursor = Cursor { at: scan.at, generation: from.generation, prev: from.prev, floor: from.floor };

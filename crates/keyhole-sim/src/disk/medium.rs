@@ -246,7 +246,12 @@ impl State {
     }
 
     fn harden(&mut self, covered: &[u64]) {
+        let has_failed = self.changes.values().any(|change| change.phase == Phase::Failed);
         for id in covered {
+            // A write that failed earlier does not come back over what is durable now.
+            if has_failed {
+                self.supersede(*id);
+            }
             match self.changes.remove(id).map(|change| change.what) {
                 Some(What::Write { offset, pages }) => {
                     self.durable.put(offset, &pages);

@@ -252,9 +252,7 @@ impl State {
         if !self.segments.has_withdrawn() {
             return None;
         }
-        let (sender, receiver) = oneshot::channel();
-        self.maintenance.space.push(sender);
-        Some(receiver)
+        Some(self.wait_in_line())
     }
 
     /// For a segment, or for there to be none to be had; `None`: there is none to be had.
@@ -262,9 +260,13 @@ impl State {
         if !self.maintenance.running || self.maintenance.stuck {
             return None;
         }
+        self.wake_maintenance();
+        Some(self.wait_in_line())
+    }
+
+    fn wait_in_line(&mut self) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
         self.maintenance.space.push(sender);
-        self.wake_maintenance();
-        Some(receiver)
+        receiver
     }
 }

@@ -144,6 +144,8 @@ impl<D: Disk> Writer<D> {
             select_biased! {
                 meta = committing => {
                     self.meta = meta;
+                    // Tasks that were just acknowledged join the next batch. Otherwise two groups of requests would take turns, and
+                    // each would wait for the other's sync.
                     others_first().await;
                 }
                 begun = beginning => self.begun(begun),
@@ -256,9 +258,8 @@ impl<D: Disk> Writer<D> {
     }
 }
 
-/// Lets those run who have just been answered: what they hand over next goes into the same batch as what already waits. Without
-/// it two groups of requests would take turns, and each would wait for the other's sync.
-async fn others_first() {
+/// Lets the other tasks of this thread run once.
+pub(crate) async fn others_first() {
     let mut again = true;
     std::future::poll_fn(|cx| {
         if std::mem::take(&mut again) {

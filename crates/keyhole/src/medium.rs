@@ -124,8 +124,7 @@ impl Medium {
     }
 
     fn free_space(&self) -> io::Result<u64> {
-        let stat = rustix::fs::fstatvfs(&self.file)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        Ok(available(&rustix::fs::fstatvfs(&self.file)?))
     }
 
     /// Takes the space of a range by writing to it, and makes that durable.
@@ -225,6 +224,11 @@ impl Medium {
         // SAFETY: BLKDISCARD reads two 64-bit numbers from the pointer, which outlives the call.
         check(unsafe { libc::ioctl(self.file.as_raw_fd(), BLKDISCARD, range.as_ptr()) })
     }
+}
+
+/// Bytes of a file system that its users may still take.
+pub(crate) fn available(stat: &rustix::fs::StatVfs) -> u64 {
+    stat.f_bavail.saturating_mul(stat.f_frsize)
 }
 
 /// Bytes that are written at a time where zeros take space.

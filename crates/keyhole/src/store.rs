@@ -6,10 +6,8 @@ mod place;
 mod signature;
 mod watch;
 
-use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +22,7 @@ use keyhole_node::Env;
 use crate::buffer::Pools;
 use crate::env::System;
 use crate::epoll::PlainDisk;
-use crate::medium::Medium;
+use crate::medium::{self, Medium};
 use crate::memory::Budget;
 
 pub(crate) use place::Place;
@@ -132,8 +130,13 @@ pub(crate) fn open(place: &Place, options: &StoreOptions) -> Result<Store, Strin
         read_only: held.read_only.as_deref().map(Arc::from),
     };
     // Ahead of loading it: a node that is killed for it has said why.
-    let estimated = block_on(keyhole_log::estimate_index(&disk))?.unwrap_or_default().unwrap_or_default();
-    let warned = options.budget.and_then(|budget| budget.index_warning(estimated));
+    let warned = match options.budget {
+        Some(budget) => {
+            let estimated = block_on(keyhole_log::estimate_index(&disk))?.unwrap_or_default().unwrap_or_default();
+            budget.index_warning(estimated)
+        }
+        None => None,
+    };
     if let Some(warning) = &warned {
         tracing::warn!("{warning}");
     }
@@ -345,14 +348,7 @@ fn segment_len(capacity: u64, workers: usize) -> u64 {
 }
 
 fn free_space(path: &Path) -> io::Result<u64> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: a zeroed statvfs is a valid out-parameter, and the path is terminated.
-    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
-    // SAFETY: as above.
-    if unsafe { libc::statvfs(path.as_ptr(), &mut stat) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    Ok(medium::available(&rustix::fs::statvfs(path)?))
 }
 
 /// The medium for what is done outside the workers.

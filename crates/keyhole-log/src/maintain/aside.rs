@@ -12,6 +12,7 @@ use crate::index::{Entry, Location};
 use crate::limits::FINDINGS_MAX;
 use crate::shared::State;
 use crate::types::BodyId;
+use crate::writer::others_first;
 
 /// Objects that are looked at under the lock at a time.
 const OBJECTS_AT_A_TIME: usize = 4096;
@@ -48,7 +49,7 @@ impl<D: Disk> Maintenance<D> {
             named += found.len();
             self.find(found);
             place = next;
-            give_way().await;
+            others_first().await;
         }
         if named == 0 {
             // A record of a bucket, or of a body that only a reader holds.
@@ -61,19 +62,6 @@ impl<D: Disk> Maintenance<D> {
         let mut state = self.shared.lock();
         damages.into_iter().for_each(|damage| state.find(damage));
     }
-}
-
-/// Lets the other tasks of this thread run.
-async fn give_way() {
-    let mut waited = false;
-    std::future::poll_fn(|cx| {
-        if std::mem::replace(&mut waited, true) {
-            return std::task::Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        std::task::Poll::Pending
-    })
-    .await;
 }
 
 impl State {

@@ -79,19 +79,20 @@ pub(super) async fn resume<D: Disk>(
         let sound = !scan.damaged && !scan.spoiled;
         let mut goes_on = metas.len() < workers && sound && scan.end - scan.at > PAGE as u64;
         if !goes_on {
-            settler.append(&mut meta, kind::SEGMENT_END).await?;
+            settler.append(&mut meta, kind::SEGMENT_END, Durable::default()).await?;
         } else if !scan.marked || !scan.blank {
             // Where its end cannot be written, what would come behind it cannot either.
-            goes_on = settler.append(&mut meta, kind::MARK).await?;
+            goes_on = settler.append(&mut meta, kind::MARK, Durable::default()).await?;
         }
-        let segment = &mut store.table[meta.number as usize];
-        let written = (meta.at - meta.start) as u32;
-        (segment.written, segment.settled, segment.prev) = (written, written, meta.prev);
+        store.settle(&meta, goes_on);
         if goes_on {
             metas.push(meta);
-        } else {
-            segment.used = Use::Closed(Kind::Meta);
         }
+    }
+    // One that was ended takes no such record: another one says how far it is durable.
+    for scan in scans.iter().filter(|scan| scan.closed && !scan.lost && scan.last > watermark && scan.proven < scan.at)
+    {
+        settler.vouch(scan, &mut metas, store).await?;
     }
     for scan in scans.iter().filter(|scan| scan.closed || scan.lost || scan.at >= scan.end) {
         let segment = &mut store.table[scan.number as usize];
@@ -122,6 +123,18 @@ pub(super) async fn resume<D: Disk>(
     let slots = (0..workers).map(|worker| Slot { worker, meta: meta(worker), body: bodies.next() }).collect();
     let bound = settler.failed.then_some(settler.watermark);
     Ok(Resumed { slots, next_number: settler.next, unmended: settler.unmended, bound })
+}
+
+impl Store {
+    /// Notes how far an open segment of records has been written, and whether it stays open.
+    fn settle(&mut self, meta: &OpenMeta, goes_on: bool) {
+        let segment = &mut self.table[meta.number as usize];
+        let written = (meta.at - meta.start) as u32;
+        (segment.written, segment.settled, segment.prev) = (written, written, meta.prev);
+        if !goes_on {
+            segment.used = Use::Closed(Kind::Meta);
+        }
+    }
 }
 
 /// Segments of blocks that have room, those with most room first.
@@ -211,9 +224,24 @@ impl<D: Disk> Settler<'_, D> {
         Ok(true)
     }
 
-    /// Writes a record of the log's own, in a batch by itself. It says that its segment is durable up to here, as it now is.
-    /// Whether that could be written.
-    async fn append(&mut self, meta: &mut OpenMeta, kind: u8) -> Result<bool, Error> {
+    /// Writes to one of the open segments that one which was ended is durable. Without room in any of them the next commit says
+    /// it.
+    async fn vouch(&mut self, scan: &Scan, metas: &mut Vec<OpenMeta>, store: &mut Store) -> Result<(), Error> {
+        let witness = Durable { segment: scan.number, until: (scan.at - scan.start) as u32 };
+        while let Some(i) = metas.iter().position(|meta| meta.end - meta.at > PAGE as u64) {
+            let written = self.append(&mut metas[i], kind::MARK, witness).await?;
+            store.settle(&metas[i], written);
+            if written {
+                break;
+            }
+            metas.remove(i);
+        }
+        Ok(())
+    }
+
+    /// Writes a record of the log's own, in a batch by itself. It says that its segment is durable up to here, as it now is, and
+    /// what it is told of another one. Whether that could be written.
+    async fn append(&mut self, meta: &mut OpenMeta, kind: u8, witness: Durable) -> Result<bool, Error> {
         let superblock = self.superblock;
         let header = record::Header {
             kind,
@@ -224,7 +252,7 @@ impl<D: Disk> Settler<'_, D> {
             watermark: self.watermark,
             prev: meta.prev,
             durable: (meta.at - meta.start) as u32,
-            witness: Durable::default(),
+            witness,
         };
         self.next += 1;
         let (at, mut prev) = (meta.at, meta.prev);

@@ -105,7 +105,7 @@ pub(super) struct Scan {
     /// Sequence number that an unreadable record at the end claims to have.
     claim: Option<u64>,
     /// Sequence number of the last record that is in its first place: those of later ones are higher.
-    last: u64,
+    pub(super) last: u64,
     highest: u64,
 }
 

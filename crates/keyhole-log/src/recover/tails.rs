@@ -17,9 +17,10 @@ use crate::body::blocks;
 use crate::disk::Disk;
 use crate::error::{Damage, Error, UNREADABLE};
 use crate::index::{Effect, Location};
-use crate::limits::CHUNKS_MAX;
+use crate::limits::{CHUNKS_MAX, PAGE};
 use crate::log::read_verified;
 use crate::types::BodyId;
+use crate::wire::align_up;
 use crate::wire::payload::Run;
 use crate::wire::superblock::Superblock;
 
@@ -65,7 +66,7 @@ pub(super) async fn cut<D: Disk>(
     for (number, damage) in damaged {
         store.note_damage(number, damage);
     }
-    if store.damage.is_empty() && store.scans.iter().all(|scan| !scan.damaged) && !references.first.is_empty() {
+    if store.may_cut_orphans(&base.bad) && !references.first.is_empty() {
         let sources = references.sources(disk, superblock, store).await?;
         references.cut_orphans(&sources, &mut cuts);
     }
@@ -82,6 +83,25 @@ impl Store {
     /// Whether a record of this segment is proven to have been durable.
     pub(super) fn proves(&self, scan: &Scan, record: &Reread) -> bool {
         (record.seq <= self.watermark && !record.moved) || record.at.offset() < scan.proven
+    }
+
+    /// Whether a record that nothing made refers to what was never durable. Elsewhere damage may have taken what made it: then the
+    /// object is damaged, and not cut. `bad`: records of damaged checkpoints; nothing refers to these.
+    fn may_cut_orphans(&self, bad: &[Location]) -> bool {
+        let is_whole = |scan: &Scan| !scan.damaged || self.lacks_checkpoints_alone(scan, bad);
+        self.damage.is_empty() && self.scans.iter().all(is_whole)
+    }
+
+    /// Whether all that cannot be read of a segment is records of damaged checkpoints, one to a batch.
+    fn lacks_checkpoints_alone(&self, scan: &Scan, bad: &[Location]) -> bool {
+        let within = |suspect: &&Suspect| (scan.start..scan.end).contains(&suspect.damage.offset);
+        let is_checkpoint = |suspect: &Suspect| {
+            let next = scan.spans.iter().map(|span| span.start).find(|&start| start > suspect.damage.offset);
+            let is_all = |at: &Location, next| next <= align_up(at.offset() + u64::from(at.len()), PAGE as u64);
+            bad.iter().any(|at| at.offset() == suspect.damage.offset && next.is_some_and(|next| is_all(at, next)))
+        };
+        let mut missing = self.suspects.iter().filter(within).peekable();
+        !scan.lost && missing.peek().is_some() && missing.all(is_checkpoint)
     }
 
     /// Notes that a record which had verified does not any more.

@@ -2,7 +2,7 @@
 //!
 //! Structures are found by their magics and by what they say of themselves. Checksums are not looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 
@@ -244,6 +244,18 @@ impl Layout {
     /// Whether the newest checkpoint knows what this record says.
     pub fn is_in_checkpoint(&self, record: &Record) -> bool {
         self.checkpoint(0).is_some_and(|end| record.sequence < field(&end.payload, 0, 8))
+    }
+
+    /// A few pages of each structure: the superblock copies and the segment headers, and the first, the middle and the last page of
+    /// each record, of the bytes of each block, and of its footer.
+    pub fn pages_of_structures(&self) -> BTreeSet<u64> {
+        let headers = self.segments.iter().map(|segment| segment.start..segment.start + PAGE);
+        let superblocks = SUPERBLOCKS.into_iter().map(page_of);
+        let records = self.records.iter().map(|record| record.bytes.clone());
+        let blocks = self.blocks.iter().flat_map(|block| [block.data.clone(), block.footer.clone()]);
+        let structures = superblocks.chain(headers).chain(records).chain(blocks);
+        let places = structures.flat_map(|bytes| [bytes.start, (bytes.start + bytes.end) / 2, bytes.end - 1]);
+        places.map(|at| page_of(at).start).collect()
     }
 
     /// The pages of the file that have been written, as far as they are not zeros.

@@ -390,7 +390,18 @@ fn state(
     let mut numbers = Numbers::new(resumed.next_number);
     numbers.set_bound(resumed.bound);
     let counters = Default::default();
-    State { index, numbers, segments, ends, slots, superblock, counters, maintenance, failed_write: None }
+    State {
+        index,
+        numbers,
+        segments,
+        ends,
+        slots,
+        superblock,
+        counters,
+        maintenance,
+        failed_write: None,
+        in_doubt: Vec::new(),
+    }
 }
 
 fn full_or_io(error: std::io::Error) -> Error {

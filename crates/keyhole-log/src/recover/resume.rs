@@ -59,7 +59,12 @@ pub(super) async fn resume<D: Disk>(
     // Those with most room first; of those with as much, the first.
     open.sort_by_key(|scan| (scan.damaged || scan.spoiled, scan.at - scan.start, scan.number));
     let (watermark, unmended) = (store.watermark, Vec::new());
-    let mut settler = Settler { disk, superblock, watermark, next, dirty: false, failed: false, unmended };
+    // A segment that was ended takes no mark that would prove its last records.
+    let unproven =
+        scans.iter().filter(|scan| scan.closed && !scan.lost && scan.last > watermark && scan.proven < scan.at);
+    let unproven =
+        unproven.map(|scan| Durable { segment: scan.number, until: (scan.at - scan.start) as u32 }).collect();
+    let mut settler = Settler { disk, superblock, watermark, next, unproven, dirty: false, failed: false, unmended };
     settler.mend(store).await?;
     // Ahead of what proves that all of it had been there.
     if std::mem::take(&mut settler.dirty) {
@@ -79,20 +84,15 @@ pub(super) async fn resume<D: Disk>(
         let sound = !scan.damaged && !scan.spoiled;
         let mut goes_on = metas.len() < workers && sound && scan.end - scan.at > PAGE as u64;
         if !goes_on {
-            settler.append(&mut meta, kind::SEGMENT_END, Durable::default()).await?;
-        } else if !scan.marked || !scan.blank {
+            settler.append(&mut meta, kind::SEGMENT_END).await?;
+        } else if !scan.marked || !scan.blank || !settler.unproven.is_empty() {
             // Where its end cannot be written, what would come behind it cannot either.
-            goes_on = settler.append(&mut meta, kind::MARK, Durable::default()).await?;
+            goes_on = settler.append(&mut meta, kind::MARK).await?;
         }
         store.settle(&meta, goes_on);
         if goes_on {
             metas.push(meta);
         }
-    }
-    // One that was ended takes no such record: another one says how far it is durable.
-    for scan in scans.iter().filter(|scan| scan.closed && !scan.lost && scan.last > watermark && scan.proven < scan.at)
-    {
-        settler.vouch(scan, &mut metas, store).await?;
     }
     for scan in scans.iter().filter(|scan| scan.closed || scan.lost || scan.at >= scan.end) {
         let segment = &mut store.table[scan.number as usize];
@@ -159,6 +159,8 @@ struct Settler<'a, D> {
     /// No higher than recovery found: a cut elsewhere may not be final yet, and what it cuts must not seem proven.
     watermark: u64,
     next: u64,
+    /// Segments that nothing proves to be durable as far as they reach.
+    unproven: Vec<Durable>,
     /// Whether anything has been written.
     dirty: bool,
     /// Whether something could not be written.
@@ -224,24 +226,9 @@ impl<D: Disk> Settler<'_, D> {
         Ok(true)
     }
 
-    /// Writes to one of the open segments that one which was ended is durable. Without room in any of them the next commit says
-    /// it.
-    async fn vouch(&mut self, scan: &Scan, metas: &mut Vec<OpenMeta>, store: &mut Store) -> Result<(), Error> {
-        let witness = Durable { segment: scan.number, until: (scan.at - scan.start) as u32 };
-        while let Some(i) = metas.iter().position(|meta| meta.end - meta.at > PAGE as u64) {
-            let written = self.append(&mut metas[i], kind::MARK, witness).await?;
-            store.settle(&metas[i], written);
-            if written {
-                break;
-            }
-            metas.remove(i);
-        }
-        Ok(())
-    }
-
     /// Writes a record of the log's own, in a batch by itself. It says that its segment is durable up to here, as it now is, and
-    /// what it is told of another one. Whether that could be written.
-    async fn append(&mut self, meta: &mut OpenMeta, kind: u8, witness: Durable) -> Result<bool, Error> {
+    /// that another one is which takes no more records. Whether that could be written.
+    async fn append(&mut self, meta: &mut OpenMeta, kind: u8) -> Result<bool, Error> {
         let superblock = self.superblock;
         let header = record::Header {
             kind,
@@ -252,13 +239,14 @@ impl<D: Disk> Settler<'_, D> {
             watermark: self.watermark,
             prev: meta.prev,
             durable: (meta.at - meta.start) as u32,
-            witness,
+            witness: self.unproven.last().copied().unwrap_or_default(),
         };
         self.next += 1;
         let (at, mut prev) = (meta.at, meta.prev);
         if !self.page(at, |page| prev = header.emit(&superblock.store, &[], page)).await? {
             return Ok(false);
         }
+        self.unproven.pop();
         (meta.at, meta.prev) = (at + PAGE as u64, prev);
         Ok(true)
     }

@@ -426,6 +426,13 @@ impl Store {
         }
     }
 
+    /// Whether the segment that blocks are in is known to be in an earlier use than theirs.
+    pub(super) fn has_older_header(&self, run: &Run) -> bool {
+        let number = run.offset.saturating_sub(SEGMENTS_START) / self.segment_len;
+        let segment = self.table.get(number as usize);
+        segment.is_some_and(|segment| segment.used != Use::Blank && segment.generation < run.generation)
+    }
+
     fn claim_segment(&mut self, number: u32, generation: u64, proven: bool) {
         let Some(segment) = self.table.get_mut(number as usize) else { return };
         // One of an earlier use has gone for good.

@@ -50,10 +50,12 @@ pub(super) async fn cut<D: Disk>(
             };
             if let Effect::Body { id, runs, .. } = &record.effect
                 && !store.proves(scan, &record)
-                && let Some(damage) = unsound(disk, superblock, *id, runs).await?
+                && let Some(loss) = unsound(disk, superblock, store, *id, runs).await?
             {
                 // A torn write is no news, but a sector that cannot be read is.
-                if damage.what == UNREADABLE {
+                if let Loss::Block(damage) = loss
+                    && damage.what == UNREADABLE
+                {
                     let name = reader.name_of(*id, record.batch).await?;
                     suspects.push(Suspect { damage, name, stored: None });
                 }
@@ -115,15 +117,28 @@ impl Store {
     }
 }
 
-/// Verifies the blocks of a body and returns the damage of the first one that fails.
+/// What of a body is not there.
+enum Loss {
+    /// The header of a segment with blocks of it. What stands there is of an earlier use, or of an attempt for which there was no
+    /// space, and the opening goes by that.
+    Header,
+    /// The first block that does not verify.
+    Block(Damage),
+}
+
+/// Verifies the headers that the blocks of a body are under, and the blocks.
 async fn unsound<D: Disk>(
     disk: &D,
     superblock: &Superblock,
+    store: &Store,
     body: BodyId,
     runs: &[Run],
-) -> Result<Option<Damage>, Error> {
+) -> Result<Option<Loss>, Error> {
     if runs.is_empty() {
         return Ok(None);
+    }
+    if runs.iter().any(|run| store.has_older_header(run)) {
+        return Ok(Some(Loss::Header));
     }
     let mut buf = disk.buffer();
     for id in blocks(body, runs) {
@@ -131,7 +146,7 @@ async fn unsound<D: Disk>(
         buf = back;
         match result {
             Ok(_) => {}
-            Err(Error::Damaged(damage)) => return Ok(Some(*damage)),
+            Err(Error::Damaged(damage)) => return Ok(Some(Loss::Block(*damage))),
             Err(error) => return Err(error),
         }
     }

@@ -2,11 +2,11 @@
 
 use futures_channel::oneshot;
 
-use crate::commit::Context;
+use crate::commit::{Context, WRITE_ATTEMPTS};
 use crate::disk::{Disk, is_full};
 use crate::error::Error;
 use crate::limits::{FILL_BATCH_MAX, FILL_STEP, PAGE};
-use crate::segments::{Purpose, Step};
+use crate::segments::{Ask, Purpose, Step};
 use crate::shared::{OpenMeta, State};
 use crate::wire::segment;
 
@@ -58,6 +58,7 @@ impl<D: Disk> Context<D> {
 
     /// Begins a segment; `None`: the store is full, or the file system is.
     pub(crate) async fn begin(&self, kind: segment::Kind, purpose: Purpose) -> Result<Option<Begun>, Error> {
+        let mut attempts = 0;
         loop {
             let Some(number) = self.take(purpose).await else {
                 // Then nobody knows how full it is.
@@ -77,7 +78,14 @@ impl<D: Disk> Context<D> {
                 (begun, _) => begun,
             };
             match begun {
-                Err(Error::Full) => self.shared.lock().segments.abandon(number, false),
+                Err(Error::Full) => {
+                    self.shared.lock().segments.abandon(number, false);
+                    // Where an allocation guarantees nothing all others may fail as well.
+                    attempts += 1;
+                    if attempts == WRITE_ATTEMPTS {
+                        return Ok(None);
+                    }
+                }
                 result => return result.map(Some),
             }
         }
@@ -97,8 +105,10 @@ impl<D: Disk> Context<D> {
         self.write(start, buf, PAGE).await?;
         let mut state = self.shared.lock();
         state.counters.written.other += PAGE as u64;
-        let segment = &mut state.segments.table[number as usize];
-        (segment.written, segment.settled, segment.prev) = (PAGE as u32, PAGE as u32, crc);
+        // One for records may still be given back: it is in use when its writer goes there.
+        if kind == segment::Kind::Body {
+            state.segments.table[number as usize].written = PAGE as u32;
+        }
         Ok(Begun { number, generation, start, at: start + PAGE as u64, end: start + len, crc })
     }
 
@@ -197,7 +207,12 @@ impl<D: Disk> Context<D> {
 
     /// Asks the file system for space if it had none, and may be asked again; whether it gave some.
     async fn ask_again(&self) -> Result<bool, Error> {
-        let Some(number) = self.shared.lock().segments.ask_again() else { return Ok(false) };
+        let asked = self.shared.lock().segments.ask_again();
+        let number = match asked {
+            Ask::NotYet => return Ok(false),
+            Ask::AllThere => return Ok(true),
+            Ask::About(number) => number,
+        };
         if !self.allocate(number).await? {
             return Ok(false);
         }

@@ -66,8 +66,8 @@ impl Commit {
     }
 }
 
-/// Segments into which a batch is written in turn while writes fail for want of space.
-const WRITE_ATTEMPTS: u32 = 2;
+/// Segments that are tried in turn while writes fail for want of space: for a batch, and for the header of a new segment.
+pub(crate) const WRITE_ATTEMPTS: u32 = 2;
 
 /// What goes to the disk together.
 #[derive(Debug, Default)]
@@ -111,11 +111,11 @@ impl OpenMeta {
     }
 }
 
-/// A batch that may be there in part, as its write failed for want of space. The segment is to end where it begins.
+/// A batch that may be there in part, as its write failed for want of space. A record of the log's own goes where it begins.
 struct Torn {
-    /// The record that ends the segment.
-    end: Draft,
-    /// They have been refused. If the power fails ahead of the end record they may come back: until it is there nothing may be
+    /// It ends the segment; that of the maintenance is gone on with behind a mark.
+    own: Draft,
+    /// They have been answered as in doubt. If the power fails ahead of the end record they may come back: until it is there nothing may be
     /// acknowledged that does not go with them.
     refused: Vec<Commit>,
 }
@@ -311,7 +311,7 @@ impl<D: Disk> Context<D> {
                     Ok(_) => self.shared.lock().numbers.settled(end.seq),
                     Err(Error::Full) => {
                         self.shared.lock().segments.abandon(begun.number, true);
-                        self.torn.set(Some(Torn { end, refused: Vec::new() }));
+                        self.torn.set(Some(Torn { own: end, refused: Vec::new() }));
                         return Ok(None);
                     }
                     Err(error) => return Err(error),
@@ -329,6 +329,10 @@ impl<D: Disk> Context<D> {
             None => {}
         }
         let Begun { number, generation, start, at, end, crc } = begun;
+        {
+            let segment = &mut self.shared.lock().segments.table[number as usize];
+            (segment.written, segment.settled, segment.prev) = (PAGE as u32, PAGE as u32, crc);
+        }
         *meta = Some(OpenMeta { number, generation, start, end, at, prev: crc, reserve: deletions && !self.maintains });
         Ok(Some(()))
     }
@@ -370,10 +374,13 @@ impl<D: Disk> Context<D> {
         refuse(&self.shared, commit, error);
     }
 
-    /// Ends the open segment where a batch that failed for want of space begins, and makes that durable: then nothing of the batch
-    /// counts, whatever of it is there. `false`: there is no space for that either.
+    /// Writes over the beginning of a batch that failed for want of space, and makes that durable: then nothing of the batch counts,
+    /// whatever of it is there. `false`: there is no space for that either.
+    ///
+    /// Where the segment ends there the batch may go to one whose space is there. The maintenance goes on behind a mark: segments
+    /// that it ended after each failure would be too many for the checkpoints that free them.
     async fn seal(&self, meta: &mut OpenMeta, torn: Torn) -> Result<bool, Error> {
-        match self.append(meta, &[&torn.end], true).await {
+        match self.append(meta, &[&torn.own], true).await {
             Ok((_, true)) => {}
             Ok((_, false)) => self.sync().await?,
             Err(Error::Full) => {
@@ -382,14 +389,21 @@ impl<D: Disk> Context<D> {
             }
             Err(error) => return Err(error),
         }
-        meta.end = meta.at;
         {
             let mut state = self.shared.lock();
-            state.numbers.settled(torn.end.seq);
+            state.numbers.settled(torn.own.seq);
+            if torn.own.kind == kind::SEGMENT_END {
+                meta.end = meta.at;
+            }
             state.settle(self.worker, meta);
-            state.close_segment(meta.number, self.maintains);
-            // From now on the segment may be freed: nobody bears witness for it.
-            state.ends[self.worker] = End::NONE;
+            if meta.is_sealed() {
+                state.close_segment(meta.number, self.maintains);
+                // From now on the segment may be freed: nobody bears witness for it.
+                state.ends[self.worker] = End::NONE;
+            }
+        }
+        if !torn.refused.is_empty() {
+            self.shared.set_in_doubt(false);
         }
         for commit in torn.refused {
             self.refuse(commit, &Error::Full);
@@ -424,9 +438,12 @@ impl<D: Disk> Context<D> {
                 Err(Error::Full) => {}
                 result => return result,
             }
-            let end = self.housekeeping(kind::SEGMENT_END);
-            if !self.seal(meta, Torn { end, refused: Vec::new() }).await? {
+            let own = self.housekeeping(if self.maintains { kind::MARK } else { kind::SEGMENT_END });
+            if !self.seal(meta, Torn { own, refused: Vec::new() }).await? {
                 self.hold_back(batch);
+                break;
+            }
+            if self.maintains {
                 break;
             }
         }
@@ -434,7 +451,15 @@ impl<D: Disk> Context<D> {
         Ok((Vec::new(), false))
     }
 
-    fn is_torn(&self) -> bool {
+    /// Is sent to when there may be space for what could not be written.
+    pub(crate) fn expected_space(&self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.shared.lock().in_doubt.push(sender);
+        receiver
+    }
+
+    /// Whether the open segment has to be ended before anything else is written.
+    pub(crate) fn is_torn(&self) -> bool {
         let torn = self.torn.take();
         let is_torn = torn.is_some();
         self.torn.set(torn);
@@ -444,10 +469,15 @@ impl<D: Disk> Context<D> {
     /// Answers those whose records may be there, and keeps their names reserved and their blocks until that is decided.
     fn hold_back(&self, batch: &mut Batch) {
         let Some(mut torn) = self.torn.take() else { return };
+        // What the cleaner moves is the same wherever it is.
+        let error = if self.maintains { Error::Full } else { Error::InDoubt };
         for mut commit in batch.commits.drain(..) {
             let done = std::mem::replace(&mut commit.done, oneshot::channel().0);
-            let _ = done.send(Err(Error::Full)); // Nobody waits: the request was given up.
+            let _ = done.send(Err(error.clone())); // Nobody waits: the request was given up.
             torn.refused.push(commit);
+        }
+        if !torn.refused.is_empty() {
+            self.shared.set_in_doubt(true);
         }
         self.torn.set(Some(torn));
     }

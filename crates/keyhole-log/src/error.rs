@@ -42,6 +42,9 @@ pub enum Error {
     // The disk.
     /// The object file has reached its capacity, or the file system is full.
     Full,
+    /// The file system has no space to finish a write, and none to take it back. The write takes effect only if the process or the
+    /// power fails before there is space; otherwise it never does. It can be repeated.
+    InDoubt,
     /// The disk failed.
     Io(Arc<io::Error>),
     /// A write or a sync has failed before: nothing more is written until the log is opened again. Reads go on.
@@ -81,6 +84,9 @@ impl fmt::Display for Error {
             }
             Error::Capacity(why) => f.write_str(why),
             Error::Full => f.write_str("the object file is full"),
+            Error::InDoubt => f.write_str(
+                "the file system is full, and the outcome of this write is in doubt: free some space, then send it again",
+            ),
             Error::Io(error) => write!(f, "disk: {error}"),
             Error::Poisoned => f.write_str("an earlier write failed, nothing is written until the log is opened again"),
             Error::ReadOnly(why) => write!(f, "the store is read-only: {why}"),

@@ -15,7 +15,7 @@ use crate::limits::{CLEAN_SMALL_LESS, CLEAN_SMALL_MIN, CLEAN_SMALL_SHARE, WORKER
 use crate::wire::checkpoint::{SegmentItem, SegmentUse};
 use crate::wire::segment::Kind;
 use space::Growth;
-pub(crate) use space::Step;
+pub(crate) use space::{Ask, Step};
 
 /// What a segment is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -68,6 +68,8 @@ pub struct Activity {
     pub checkpointing: bool,
     /// Live records or blocks are being moved.
     pub cleaning: bool,
+    /// Writes that were answered with [`Error::InDoubt`] are not decided yet.
+    pub in_doubt: bool,
 }
 
 /// Index, counter and segments of one open log. Made by [`open`](crate::open()), handed to each [`worker`](crate::worker()).
@@ -82,6 +84,8 @@ pub struct Shared {
     committing: AtomicU32,
     pub(crate) checkpointing: AtomicBool,
     pub(crate) cleaning: AtomicBool,
+    /// Writers with writes in doubt.
+    in_doubt: AtomicU32,
 }
 
 /// What the mutex guards.
@@ -99,6 +103,8 @@ pub(crate) struct State {
     pub(crate) maintenance: MaintenanceState,
     /// What has poisoned the log.
     pub(crate) failed_write: Option<FailedWrite>,
+    /// Writers that have to end a segment and lack the space for it: they try again when space is expected.
+    pub(crate) in_doubt: Vec<oneshot::Sender<()>>,
 }
 
 /// What the maintenance and everybody else say to each other.
@@ -218,6 +224,7 @@ impl Shared {
             committing: AtomicU32::new(0),
             checkpointing: AtomicBool::new(false),
             cleaning: AtomicBool::new(false),
+            in_doubt: AtomicU32::new(0),
         }
     }
 
@@ -274,7 +281,11 @@ impl Shared {
     /// Lets the next request that needs space ask the file system again, if it had none. To be called once a second or so, as the
     /// log has no clock; without it one of [`SPACE_ASK_AFTER`](crate::limits::SPACE_ASK_AFTER) refused requests asks.
     pub fn expect_space(&self) {
-        self.lock().segments.expect_space();
+        let mut state = self.lock();
+        state.segments.expect_space();
+        for writer in state.in_doubt.drain(..) {
+            let _ = writer.send(()); // It may have gone.
+        }
     }
 
     /// Counts the bytes that are referred to anew: the segments for which that differs from what is kept up to date. For tests:
@@ -298,7 +309,16 @@ impl Shared {
             committing: self.committing.load(Ordering::Relaxed) > 0,
             checkpointing: self.checkpointing.load(Ordering::Relaxed),
             cleaning: self.cleaning.load(Ordering::Relaxed),
+            in_doubt: self.in_doubt.load(Ordering::Relaxed) > 0,
         }
+    }
+
+    /// A writer has answered [`Error::InDoubt`], or has decided those writes since.
+    pub(crate) fn set_in_doubt(&self, is_in_doubt: bool) {
+        match is_in_doubt {
+            true => self.in_doubt.fetch_add(1, Ordering::Relaxed),
+            false => self.in_doubt.fetch_sub(1, Ordering::Relaxed),
+        };
     }
 
     pub(crate) fn begin_commit(&self) {

@@ -16,7 +16,7 @@ use std::task::Poll;
 use futures_channel::{mpsc, oneshot};
 use futures_util::future::{Fuse, FusedFuture, FutureExt, LocalBoxFuture};
 use futures_util::select_biased;
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::stream::{FusedStream, FuturesUnordered, StreamExt};
 
 use crate::body::split_at;
 use crate::commit::{self, Batch, Commit, Context};
@@ -130,13 +130,18 @@ impl<D: Disk> Writer<D> {
         let mut writes: Writes = FuturesUnordered::new();
         let mut beginning: Beginning = Fuse::terminated();
         let mut committing: Committing = Fuse::terminated();
+        let mut space: Fuse<oneshot::Receiver<()>> = Fuse::terminated();
         let mut open = true;
         loop {
             while open && let Ok(job) = self.queue.try_recv() {
                 self.accept(job);
             }
+            open &= !self.queue.is_terminated();
             self.start_blocks(&mut writes, &mut beginning);
             self.start_commit(&mut committing);
+            if committing.is_terminated() && space.is_terminated() && self.context.is_torn() {
+                space = self.context.expected_space().fuse();
+            }
             let idle = writes.is_empty() && beginning.is_terminated() && committing.is_terminated();
             if idle && !open {
                 break;
@@ -149,6 +154,10 @@ impl<D: Disk> Writer<D> {
                     others_first().await;
                 }
                 begun = beginning => self.begun(begun),
+                // Nobody may come who needs the segment ended, and names stay reserved until then.
+                _ = space => if committing.is_terminated() {
+                    committing = self.commit(Batch::default());
+                },
                 () = writes.select_next_some() => {}
                 job = self.queue.next() => match job {
                     Some(job) => self.accept(job),
@@ -254,7 +263,11 @@ impl<D: Disk> Writer<D> {
         let taken = self.commits - self.records.len() as u64;
         let covered = self.flushes.partition_point(|(ahead, _)| *ahead <= taken);
         batch.flushes.extend(self.flushes.drain(..covered).map(|(_, done)| done));
-        *committing = commit::commit(Rc::clone(&self.context), self.meta.take(), batch).boxed_local().fuse();
+        *committing = self.commit(batch);
+    }
+
+    fn commit(&mut self, batch: Batch) -> Committing {
+        commit::commit(Rc::clone(&self.context), self.meta.take(), batch).boxed_local().fuse()
     }
 }
 

@@ -54,6 +54,11 @@ impl From<keyhole_log::Error> for Failure {
             Log::Conflict => Error::new(ErrorCode::ConditionalRequestConflict),
             Log::QuotaExceeded => Error::new(ErrorCode::QuotaExceeded),
             Log::Full => Error::new(ErrorCode::InsufficientStorage),
+            Log::InDoubt => unavailable(
+                "The file system of the store is full, and it is not known yet whether this write takes effect. Free some space, \
+                 then send it again."
+                    .into(),
+            ),
             Log::TooLarge(_) => Error::new(ErrorCode::EntityTooLarge),
             Log::Poisoned => unavailable(
                 "The store refuses writes since a write to its disk failed. Reads go on. See the log of the node."

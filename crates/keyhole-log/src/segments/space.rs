@@ -23,6 +23,17 @@ pub(super) enum Growth {
     Asking,
 }
 
+/// Whether the file system is to be asked for space again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// It has been asked a short while ago.
+    NotYet,
+    /// About this segment, which is withdrawn; then [`provided`](Segments::provided) or [`denied`](Segments::denied) follows.
+    About(u32),
+    /// The space of all segments is there: whether it can be written to is seen by writing.
+    AllThere,
+}
+
 /// A step of making a segment ready for records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -88,22 +99,23 @@ impl Segments {
         }
     }
 
-    /// Counts a request that is to be refused while growth is blocked. When the file system may be asked again the result is a
-    /// withdrawn segment to ask it about; then [`provided`](Self::provided) or [`denied`](Self::denied) follows.
-    pub(crate) fn ask_again(&mut self) -> Option<u32> {
-        let Growth::Blocked { refused, due } = &mut self.growth else { return None };
+    /// Counts a request that is to be refused while growth is blocked, and says whether the file system may be asked again.
+    pub(crate) fn ask_again(&mut self) -> Ask {
+        let Growth::Blocked { refused, due } = &mut self.growth else { return Ask::NotYet };
         *refused += 1;
         if !*due && *refused < SPACE_ASK_AFTER {
-            return None;
+            return Ask::NotYet;
         }
-        let number = self.withdraw_unallocated();
-        if number.is_some() {
-            self.growth = Growth::Asking;
-        } else {
-            // Where the space of all is there, the capacity is the limit.
-            self.grows_again();
+        match self.withdraw_unallocated() {
+            Some(number) => {
+                self.growth = Growth::Asking;
+                Ask::About(number)
+            }
+            None => {
+                self.grows_again();
+                Ask::AllThere
+            }
         }
-        number
     }
 
     /// Withdraws the next segment whose space is to be taken in advance, until as many are ready as are reserved.
@@ -174,7 +186,7 @@ impl Segments {
     /// The next step to have a segment ready that records can go to, with its space there and all of it written before. The
     /// segment is withdrawn until the step is done.
     pub(crate) fn next_step(&mut self) -> Option<Step> {
-        if !self.fills {
+        if !self.fills || self.is_unwritable {
             return None;
         }
         let grows = self.ready() <= self.reserve.blank() && self.has_spare() && !self.is_growth_blocked();
@@ -323,18 +335,18 @@ mod tests {
     #[test]
     fn file_system_is_asked_again_after_so_many_refusals_or_when_space_is_expected() {
         let mut segments = Segments::new(LEN, SEGMENTS_START + 24 * LEN, Vec::new(), 1);
-        assert_eq!(segments.ask_again(), None, "it has not refused anything");
+        assert_eq!(segments.ask_again(), Ask::NotYet, "it has not refused anything");
         segments.block_growth();
         for _ in 1..SPACE_ASK_AFTER {
-            assert_eq!(segments.ask_again(), None);
+            assert_eq!(segments.ask_again(), Ask::NotYet);
         }
-        assert_eq!(segments.ask_again(), Some(0));
-        assert_eq!(segments.ask_again(), None, "one asks for all");
+        assert_eq!(segments.ask_again(), Ask::About(0));
+        assert_eq!(segments.ask_again(), Ask::NotYet, "one asks for all");
         assert!(segments.is_growth_blocked());
         segments.denied(0);
-        assert_eq!((segments.ask_again(), segments.table.len()), (None, 0));
+        assert_eq!((segments.ask_again(), segments.table.len()), (Ask::NotYet, 0));
         segments.expect_space();
-        assert_eq!(segments.ask_again(), Some(0));
+        assert_eq!(segments.ask_again(), Ask::About(0));
         segments.provided(0);
         assert_eq!((segments.is_growth_blocked(), segments.ready()), (false, 1));
     }

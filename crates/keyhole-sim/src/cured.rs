@@ -16,4 +16,4 @@ pub const UNWRITABLE: bool = true;
 pub const RING_UPLOADS: bool = true;
 
 /// Writes fail for want of space (btrfs; file systems without allocation in advance).
-pub const WRITES_FULL: bool = false;
+pub const WRITES_FULL: bool = true;

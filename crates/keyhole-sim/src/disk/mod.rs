@@ -219,38 +219,29 @@ impl Medium {
     }
 }
 
-/// One worker's way to the medium.
+/// One worker's way to the medium, or that of the maintenance.
 pub struct SimDisk {
     medium: Rc<Medium>,
-    /// Whether it belongs to the maintenance, which has something to do for the clients of all workers.
-    maintains: bool,
-    /// Operations of clients so far, and how many there were when something was last changed through this disk.
-    operations: Cell<u64>,
+    /// Operations of clients that there were when something was last changed through this disk.
     operations_then: Cell<u64>,
     /// Operations without space since.
     refused: Cell<u64>,
 }
 
 impl SimDisk {
-    /// To this medium, for a worker.
+    /// To this medium.
     pub fn new(medium: &Rc<Medium>) -> Self {
-        let (operations, operations_then, refused) = (Cell::new(0), Cell::new(0), Cell::new(0));
-        SimDisk { medium: Rc::clone(medium), maintains: false, operations, operations_then, refused }
+        let (operations_then, refused) = (Cell::new(0), Cell::new(0));
+        SimDisk { medium: Rc::clone(medium), operations_then, refused }
     }
 
-    /// To this medium, for the maintenance.
-    pub fn for_maintenance(medium: &Rc<Medium>) -> Self {
-        SimDisk { maintains: true, ..SimDisk::new(medium) }
-    }
-
-    /// A client of this worker begins an operation.
+    /// A client begins an operation. Each lets all workers ask for space again.
     pub fn note_operation(&self) {
-        self.operations.set(self.operations.get() + 1);
         self.medium.state().operations += 1;
     }
 
     fn operations(&self) -> u64 {
-        if self.maintains { self.medium.look().operations } else { self.operations.get() }
+        self.medium.look().operations
     }
 
     /// There was no space for an operation. An engine that only asks again would do so for ever.

@@ -201,7 +201,9 @@ impl Life {
             Stop::Panicked(panic) => return Err(panic),
             Stop::Done | Stop::Stalled => {}
         }
-        if self.random.chance(50) && !session.shared.poisoned() {
+        // What is in doubt may still come back after a power failure.
+        let is_decided = !session.shared.poisoned() && !session.shared.activity().in_doubt;
+        if self.random.chance(50) && is_decided {
             medium.stop_after(None);
             self.audit(session, Audit::Quiet)?;
         }
@@ -216,6 +218,7 @@ impl Life {
             let medium = &self.world.medium;
             match executor.run(|| medium.is_dead(), || writers.get() == 0) {
                 Stop::Done if shared.poisoned() => self.tally.failures += 1,
+                Stop::Done if shared.activity().in_doubt => {}
                 Stop::Done => {
                     self.orderly = true;
                     self.tally.orderly += 1;

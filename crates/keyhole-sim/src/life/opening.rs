@@ -73,7 +73,9 @@ impl Life {
     /// Something on the medium becomes bad, while nothing uses it.
     fn hurt(&mut self) {
         let (plan, medium) = (&self.world.plan, &self.world.medium);
-        if plan.spoils && self.random.chance(30) && medium.spoil_checkpoint() {
+        // A bad sector may hold a name that only the newest checkpoint knows besides.
+        let is_known_twice = self.world.rot.borrow().pages.is_empty();
+        if plan.spoils && self.random.chance(30) && is_known_twice && medium.spoil_checkpoint() {
             self.world.say(|| "the newest checkpoint is damaged".to_owned());
             self.hurt = true;
         }
@@ -200,7 +202,7 @@ impl Life {
             logs.push(log);
         }
         if self.world.plan.maintained {
-            let disk = Rc::new(SimDisk::for_maintenance(&self.world.medium));
+            let disk = Rc::new(SimDisk::new(&self.world.medium));
             let (maintenance, writer) = maintenance(Arc::clone(&shared), disk);
             spawn(Box::pin(maintenance.run()));
             spawn(Box::pin(writer.run()));

@@ -96,11 +96,13 @@ impl<V: Clone + PartialEq + std::fmt::Debug> Register<V> {
         self.writes.iter().filter(move |write| write.is_visible(since)).map(|write| &write.value)
     }
 
-    /// Whether a write that has taken effect, and of which this is true, began after all of which it is not had ended, but for one.
+    /// Whether a write that had taken effect by then, and of which this is true, began after all of which it is not had ended, but
+    /// for one.
     pub fn is_newer(&self, since: u64, but: u64, of: impl Fn(&V) -> bool) -> bool {
         let others = self.writes.iter().filter(|write| write.op != but && write.is_visible(since) && !of(&write.value));
         let ended = others.map(|write| write.ended.unwrap_or(u64::MAX)).max().unwrap_or(0);
-        self.writes.iter().any(|write| write.done && write.began > ended && of(&write.value))
+        let had_ended = |write: &Write<V>| write.done && write.ended.is_some_and(|at| at < since);
+        self.writes.iter().any(|write| had_ended(write) && write.began > ended && of(&write.value))
     }
 
     /// When the write that it has now began, if there is no doubt about it.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use keyhole_log::{BucketSettings, Error, ListObjects, ListUploads, Listed, ListedUpload, Listing, Log};
 
 use super::World;
-use crate::content;
+use crate::content::{self, Content};
 use crate::disk::SimDisk;
 use crate::model::{BUCKETS, KEYS, Model, Register, etag, head, labels, number, opaque, upload_id, upload_number};
 use crate::random::Random;
@@ -149,6 +149,10 @@ async fn audit_uploads(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
         let time = world.model.borrow().time(id);
         assert_eq!(said, (id.is_multiple_of(2), time, declared), "upload {id}");
         let what = log.upload_head(&reference).await;
+        if has_gone(log, &world.model.borrow(), id) {
+            vanished(&mut world.model.borrow_mut(), world.clock.tick(), how, id);
+            continue;
+        }
         assert!(
             what.as_ref().is_ok_and(|with| with.head == head(id) && with.labels == labels(id)),
             "head of upload {id}: {:?}",
@@ -158,20 +162,46 @@ async fn audit_uploads(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
         for info in &parts {
             let (part, piece) = world.model.borrow().recognise_part(info);
             let what = log.part_record_info(info).await;
+            let bytes = content::check(log, &info.part, piece.content).await;
+            if has_gone(log, &world.model.borrow(), id) {
+                break;
+            }
             let expected = opaque(part, keyhole_log::limits::INFO_MAX);
             assert!(what.as_ref().is_ok_and(|bytes| *bytes == expected), "info of part {part}: {:?}", what.err());
-            let bytes = content::check(log, &info.part, piece.content).await;
-            let rotten = bytes.as_ref().is_err_and(|error| world.is_rotten(error, &[piece.content]));
+            let rotten = bytes.as_ref().is_err_and(|error| is_damage(world, how, error, &[piece.content]));
             assert!(bytes.is_ok() || rotten, "bytes of part {part}: {:?}", bytes.err());
             found.contents.insert(piece.content.id);
             *found.bytes.entry(bucket).or_default() += piece.content.len;
         }
         let (now, mut model) = (world.clock.tick(), world.model.borrow_mut());
+        if has_gone(log, &model, id) {
+            vanished(&mut model, now, how, id);
+            continue;
+        }
         let durable = model.durable;
         for (at, register) in &mut model.uploads.get_mut(&id).expect("it is in the model").parts {
             let there = parts.iter().find(|info| info.number == *at).map(|info| number(&info.etag));
             take(how, now, durable, register, there, || format!("part {at} of upload {id}"));
         }
+    }
+}
+
+/// Whether bodies are damaged as an error says.
+fn is_damage(world: &World, how: Audit, error: &Error, contents: &[Content]) -> bool {
+    world.is_rotten(error, contents) || world.is_orphan(how == Audit::Opened { power: true }, error, contents)
+}
+
+/// Whether a ring has dropped an upload while it was looked at.
+fn has_gone(log: &Log<SimDisk>, model: &Model, id: u64) -> bool {
+    let upload = &model.uploads[&id];
+    model.ring && log.upload(upload.bucket, upload.key, &upload_id(id)).is_ok_and(|found| found.is_none())
+}
+
+/// A ring has dropped an upload.
+fn vanished(model: &mut Model, now: u64, how: Audit, id: u64) {
+    model.vanish_upload(id, now, now);
+    if how != Audit::Quiet {
+        model.uploads.remove(&id);
     }
 }
 
@@ -212,7 +242,7 @@ async fn audit_objects(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
                 (id, version.contents(), version.upload.filter(|_| alone))
             };
             let bytes = content::check_all(log, object, &contents).await;
-            let rotten = bytes.as_ref().is_err_and(|error| world.is_rotten(error, &contents));
+            let rotten = bytes.as_ref().is_err_and(|error| is_damage(world, how, error, &contents));
             assert!(bytes.is_ok() || rotten, "{how:?}: bytes of {bucket}/{key}: {:?}", bytes.err());
             found.contents.extend(contents.iter().map(|content| content.id));
             *found.bytes.entry(bucket).or_default() += object.size;

@@ -76,6 +76,18 @@ impl World {
         matches!(error, Error::Damaged(_)) && contents.iter().any(|content| rot.contents.contains(&content.id))
     }
 
+    /// Whether power has taken the record of a body alone while some page cannot be read: the record may have been there, so the
+    /// object is damaged and not cut. From now on it is.
+    fn is_orphan(&self, power: bool, error: &Error, contents: &[Content]) -> bool {
+        let is_lost = matches!(error, Error::Damaged(damage) if damage.what == "a body whose record is lost");
+        let mut rot = self.rot.borrow_mut();
+        let is_orphan = power && is_lost && !self.model.borrow().durable && !rot.pages.is_empty();
+        if is_orphan {
+            rot.contents.extend(contents.iter().map(|content| content.id));
+        }
+        is_orphan
+    }
+
     /// What has been done so far.
     pub fn work(&self) -> Work {
         let happened = self.medium.happened();
@@ -294,6 +306,11 @@ impl Client {
                     self.log.shared().stats()
                 );
                 Some(Answer::Refused)
+            }
+            Error::InDoubt => {
+                let before = since.happened.writes_full;
+                assert!(self.world.medium.happened().writes_full > before, "in doubt, but no write was without space");
+                Some(Answer::Unknown)
             }
             Error::Io(_) | Error::Poisoned => {
                 assert!(self.world.medium.happened().failed > 0, "{error}, but no write has failed");

@@ -8,7 +8,6 @@
 //! - [`life`](life()): one life. [`lives`]: many, on several threads.
 //! - `KEYHOLE_SEED=n cargo run --release -p keyhole-sim` repeats one, and prints what happens in it.
 //! - `--features small-limits` gives the engine small limits: checkpoints of many records, maps of many nodes.
-//! - [`cured`]: switches of the faults that the engine does not withstand yet. [`Focus`] forces them.
 //! - `crates/keyhole-sim/mutants/run` tells which mutants of the engine the lives and the engine's tests kill.
 //!
 //! # Invariants
@@ -18,7 +17,6 @@
 #![forbid(unsafe_code)]
 
 pub mod content;
-pub mod cured;
 pub mod disk;
 pub mod executor;
 pub mod life;

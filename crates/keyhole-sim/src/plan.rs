@@ -3,7 +3,6 @@
 use keyhole_log::limits::{INLINE_MAX, SEGMENT_LEN_MIN, SEGMENTS_FIXED, SEGMENTS_PER_WORKER, SEGMENTS_START};
 use keyhole_log::{Format, OpenOptions, Sync};
 
-use crate::cured;
 use crate::disk::{Faults, FileSystem};
 use crate::random::Random;
 
@@ -150,8 +149,8 @@ impl Plan {
             settings: random.chance(30),
             damage: random.chance(25),
             spoils: random.chance(15),
-            rots: random.chance(20) && cured::BAD_SECTORS,
-            wears: random.chance(5) && cured::UNWRITABLE,
+            rots: random.chance(20),
+            wears: random.chance(5),
             read_only: random.chance(10),
             varies: random.chance(40),
             clock_jumps: random.chance(30),

@@ -1,7 +1,6 @@
 //! What goes wrong with a medium, and how often.
 
 use super::space::FileSystem;
-use crate::cured;
 use crate::random::Random;
 
 /// Bytes of a write that survive, or do not, together; each life has one of these. FORMAT.md assumes no size.
@@ -72,25 +71,11 @@ impl Faults {
         faults.file_system = *random.pick(&FILE_SYSTEMS);
         faults.holes = random.chance(70);
         faults.greedy = random.chance(50);
-        faults.keep_cured();
         faults.slowness = *random.pick(&[0, 1, 3, 10, 100]);
         faults.dirty = random.chance(30);
         faults.tear = *random.pick(&TEARS);
         faults.half_grown = random.chance(50);
         faults
-    }
-}
-
-impl Faults {
-    /// Leaves out what the engine does not withstand yet.
-    fn keep_cured(&mut self) {
-        use FileSystem::{Btrfs, Ext4, NoExtents};
-        if !cured::WRITES_FULL && matches!(self.file_system, Btrfs | NoExtents) {
-            self.file_system = Ext4;
-        }
-        if !cured::FULL_INSIDE {
-            (self.file_system, self.holes) = (Ext4, false);
-        }
     }
 }
 

@@ -21,7 +21,6 @@ pub use damaged::audit_damaged;
 pub use watch::{Watch, Work};
 
 use crate::content::Content;
-use crate::cured;
 use crate::disk::{Happened, Medium, Rot, SimDisk};
 use crate::executor::Clock;
 use crate::model::{BUCKETS, KEYS, Model, etag, number};
@@ -213,8 +212,6 @@ impl Client {
     /// What to do next, of 100 things.
     fn what(&mut self) -> u64 {
         match self.random.below(100) {
-            // Where a ring does not drop uploads it would be full of them.
-            71..=91 if self.world.plan.ring && !cured::RING_UPLOADS => 0,
             // More often where objects expire.
             90..=91 if self.world.plan.settings => 99,
             what => what,

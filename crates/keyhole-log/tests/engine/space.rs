@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::task::Poll;
 
 use keyhole_log::limits::{SEGMENTS_START, SPACE_ASK_AFTER};
 use keyhole_log::{Condition, Error, Log};
@@ -33,10 +34,23 @@ async fn fill(log: &Log<MemDisk>, len: usize) -> u64 {
     loop {
         match put(log, &format!("k{stored}"), stored, len).await {
             Ok(()) => stored += 1,
-            Err(Error::Full) => return stored,
+            Err(Error::Full | Error::InDoubt) => return stored,
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+/// Lets the other tasks run once.
+async fn yield_once() {
+    let mut again = true;
+    std::future::poll_fn(|cx| {
+        if std::mem::take(&mut again) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    })
+    .await;
 }
 
 async fn delete(log: &Log<MemDisk>, keys: std::ops::Range<u64>) {
@@ -157,11 +171,11 @@ fn store_on_full_xfs_is_usable_again_when_its_objects_are_deleted() {
     }
 }
 
-/// What a key may hold: what was acknowledged last, and what has been refused since, as long as that may come back.
+/// What a key may hold: what was acknowledged last, and what is in doubt since, which a crash may bring back.
 #[derive(Clone, Debug, Default)]
 struct Expected {
     acknowledged: Option<u64>,
-    refused: Vec<Option<u64>>,
+    in_doubt: Vec<Option<u64>>,
 }
 
 /// Writes and deletes at random while others fill the file system and give it back.
@@ -170,6 +184,7 @@ struct Life<'a> {
     random: &'a mut Random,
     expected: &'a mut [Expected],
     refusals: u64,
+    doubts: u64,
 }
 
 impl Life<'_> {
@@ -196,11 +211,14 @@ impl Life<'_> {
             Ok(false) => assert_eq!(self.expected[key].acknowledged, None, "{name}"),
             Ok(true) => {
                 self.expected[key].acknowledged = value;
-                self.expected.iter_mut().for_each(|expected| expected.refused.clear());
+                self.expected.iter_mut().for_each(|expected| expected.in_doubt.clear());
             }
             Err(Error::Full) => {
                 self.refusals += 1;
-                self.expected[key].refused.push(value);
+            }
+            Err(Error::InDoubt) => {
+                self.doubts += 1;
+                self.expected[key].in_doubt.push(value);
             }
             Err(error) => panic!("{name}: {error}"),
         }
@@ -211,7 +229,7 @@ impl Life<'_> {
 /// A write that fails for want of space is refused and has not happened: nothing is poisoned, and what was acknowledged holds.
 #[test]
 fn write_without_space_is_refused_and_poisons_nothing() {
-    let mut refusals = 0;
+    let (mut refusals, mut doubts) = (0, 0);
     for (seed, file_system) in (0..12).flat_map(|seed| [(seed, FileSystem::Thin), (seed, FileSystem::CopyOnWrite)]) {
         let space = SEGMENTS_START + SEGMENTS * SEGMENT_LEN;
         let (medium, mut store) = fresh(file_system, space);
@@ -219,13 +237,15 @@ fn write_without_space_is_refused_and_poisons_nothing() {
         let mut expected = vec![Expected::default(); 20];
         for opening in 0..4 {
             let log = store.log();
-            let mut life = Life { medium: &medium, random: &mut random, expected: &mut expected, refusals: 0 };
+            let mut life =
+                Life { medium: &medium, random: &mut random, expected: &mut expected, refusals: 0, doubts: 0 };
             store.run(async {
                 for step in 0..150 {
                     life.step(&log, opening * 1000 + step).await;
                 }
             });
             refusals += life.refusals;
+            doubts += life.doubts;
             assert!(!log.shared().poisoned(), "{file_system:?} {seed}");
             drop(log);
             if random.chance(50) {
@@ -241,13 +261,47 @@ fn write_without_space_is_refused_and_poisons_nothing() {
             let log = store.log();
             for (key, expected) in expected.iter_mut().enumerate() {
                 let found = store.run(get(&log, &format!("k{key}")));
-                let may_be = found == expected.acknowledged || expected.refused.contains(&found);
+                let may_be = found == expected.acknowledged || expected.in_doubt.contains(&found);
                 assert!(may_be, "{file_system:?} {seed} {crash:?}: k{key} is {found:?} of {expected:?}");
-                *expected = Expected { acknowledged: found, refused: Vec::new() };
+                *expected = Expected { acknowledged: found, in_doubt: Vec::new() };
             }
         }
     }
-    assert!(refusals > 150, "{refusals}");
+    assert!(refusals > 150 && doubts > 0, "{refusals} refused, {doubts} in doubt");
+}
+
+/// What is in doubt is decided when there is space, though nobody writes: its name is free again.
+#[test]
+fn write_in_doubt_is_decided_when_space_is_expected() {
+    let (medium, mut store) = fresh(FileSystem::CopyOnWrite, SEGMENTS_START + SEGMENTS * SEGMENT_LEN);
+    let log = store.log();
+    store.run(async {
+        fill(&log, 300_000).await;
+        let mut seed = 0;
+        // Writes fail at random; in the end one fails and cannot be taken back either.
+        loop {
+            medium.borrow_mut().fill_by_others();
+            log.shared().expect_space();
+            seed += 1;
+            assert!(seed < 10_000, "no write was in doubt");
+            match put(&log, &format!("n{seed}"), seed, 100).await {
+                Err(Error::InDoubt) => break,
+                Ok(()) | Err(Error::Full) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(log.shared().activity().in_doubt);
+        medium.borrow_mut().others = 0;
+        log.shared().expect_space();
+        for _ in 0..1000 {
+            if !log.shared().activity().in_doubt {
+                break;
+            }
+            yield_once().await;
+        }
+        assert!(!log.shared().activity().in_doubt, "nothing decides it");
+        assert_eq!(get(&log, &format!("n{seed}")).await, None);
+    });
 }
 
 /// The records that delete have their space, wherever writes fail: in what was written before.

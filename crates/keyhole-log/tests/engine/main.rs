@@ -16,5 +16,6 @@ mod trouble;
 mod unwritable;
 mod uploads;
 mod versions;
+mod written;
 
 mod support;

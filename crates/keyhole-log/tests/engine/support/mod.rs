@@ -197,6 +197,11 @@ impl Medium {
         &mut self.durable
     }
 
+    /// What reads see.
+    pub(crate) fn written(&self) -> &[u8] {
+        &self.current
+    }
+
     /// Changes one byte of what is read.
     pub(crate) fn flip(&mut self, at: u64, mask: u8) {
         self.current[at as usize] ^= mask;

@@ -1,0 +1,176 @@
+//! What has to stand in the file, by FORMAT.md, though an opening seldom depends on it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use keyhole_log::limits::{NUMBER_JUMP, PAGE, SEGMENTS_START, SUPERBLOCK_AT};
+use keyhole_log::{Condition, Log};
+
+use crate::support::store::{CAPACITY, SEGMENT_LEN, Store, format, get, options, put};
+use crate::support::{Crash, Medium, MemDisk};
+
+/// Kinds of records.
+const SEGMENT_END: u8 = 9;
+const CHUNK: u8 = 11;
+const CHECKPOINT: u8 = 12;
+
+/// The header of a record.
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    at: u64,
+    kind: u8,
+    seq: u64,
+    /// A segment, and the offset in it below which it is durable; 0: nothing is said.
+    witness: (u32, u32),
+    /// The first number of the payload.
+    first: u64,
+}
+
+impl Header {
+    fn segment(&self) -> u64 {
+        (self.at - SEGMENTS_START) / SEGMENT_LEN
+    }
+}
+
+fn word(image: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(image[at..at + 8].try_into().unwrap())
+}
+
+fn half(image: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(image[at..at + 4].try_into().unwrap())
+}
+
+/// The records that stand in the file, in its order.
+fn records(medium: &Rc<RefCell<Medium>>) -> Vec<Header> {
+    let medium = medium.borrow();
+    let image = medium.written();
+    let places = (SEGMENTS_START as usize..image.len().saturating_sub(88)).step_by(8);
+    let here = |at: &usize| image[*at..].starts_with(b"khR1") && word(image, at + 40) == *at as u64;
+    let header = |at: usize| Header {
+        at: at as u64,
+        kind: image[at + 12],
+        seq: word(image, at + 48),
+        witness: (half(image, at + 72), half(image, at + 76)),
+        first: word(image, at + 80),
+    };
+    places.filter(here).map(header).collect()
+}
+
+/// A maintained store with a bucket.
+fn maintained() -> (Rc<RefCell<Medium>>, Store) {
+    let medium = Medium::new(1);
+    format(&medium, CAPACITY).unwrap();
+    let mut store = Store::maintained(&medium, options(1)).unwrap();
+    let log = store.log();
+    store.run(async { log.create_bucket("bucket", 1).await.unwrap() });
+    drop(log);
+    (medium, store)
+}
+
+/// Stores small objects until records have gone to another segment.
+async fn fill_segment(log: &Log<MemDisk>) {
+    for seed in 0..SEGMENT_LEN / 60_000 + 4 {
+        put(log, &format!("k{}", seed % 4), seed, 60_000).await.unwrap();
+    }
+}
+
+#[test]
+fn segment_that_is_left_ends_with_its_record_and_is_witnessed() {
+    let (medium, mut store) = Store::fresh(1, 1);
+    let log = store.log();
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        fill_segment(&log).await;
+    });
+    let records = records(&medium);
+    let first = records[0].segment();
+    let end = records.iter().rfind(|record| record.segment() == first).unwrap();
+    assert_eq!(end.kind, SEGMENT_END, "{end:?}");
+    let next = records.iter().find(|record| record.segment() != first).unwrap();
+    let until = end.at - SEGMENTS_START - first * SEGMENT_LEN + PAGE as u64;
+    assert_eq!(next.witness, (first as u32, until as u32), "{next:?} behind {end:?}");
+}
+
+#[test]
+fn records_of_a_checkpoint_are_not_covered_by_it() {
+    let (medium, mut store) = maintained();
+    let log = store.log();
+    store.run(async {
+        put(&log, "k", 2, 100).await.unwrap();
+        log.checkpoint().await.unwrap();
+    });
+    let own: Vec<Header> =
+        records(&medium).into_iter().filter(|record| matches!(record.kind, CHUNK | CHECKPOINT)).collect();
+    assert!(own.len() >= 2);
+    // Each of them says first up to which number everything is in the checkpoint.
+    assert!(own.iter().all(|record| record.seq >= record.first), "{own:?}");
+}
+
+#[test]
+fn each_checkpoint_has_a_higher_epoch_and_names_the_one_before() {
+    let (medium, mut store) = maintained();
+    let log = store.log();
+    let fields = || {
+        let medium = medium.borrow();
+        let image = medium.written();
+        let [first, second] = SUPERBLOCK_AT.map(|at| [32, 64, 72].map(|field| word(image, at as usize + field)));
+        assert_eq!(first, second, "epoch and checkpoints of both copies");
+        first
+    };
+    let [mut epoch, mut newest, _] = fields();
+    for seed in 0..4 {
+        store.run(async {
+            put(&log, "k", seed, 100).await.unwrap();
+            log.checkpoint().await.unwrap();
+        });
+        let [now, named, before] = fields();
+        assert!(now > epoch && named != newest, "epoch {epoch}, then {now}");
+        assert_eq!(before, newest, "the checkpoint before");
+        (epoch, newest) = (now, named);
+    }
+}
+
+/// A number that was given out and lost may be in what a torn write has left.
+#[test]
+fn opening_goes_on_behind_all_numbers_that_may_have_been_given_out() {
+    let (medium, mut store) = Store::fresh(1, 1);
+    let log = store.log();
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        put(&log, "k", 2, 100).await.unwrap();
+    });
+    drop((log, store));
+    medium.borrow_mut().crash(Crash::Lost);
+    let before = records(&medium).iter().map(|record| record.seq).max().unwrap();
+    let mut store = Store::open(&medium, 1);
+    let log = store.log();
+    store.run(async { put(&log, "k", 4, 100).await.unwrap() });
+    let after = records(&medium).iter().map(|record| record.seq).filter(|&seq| seq > before).min().unwrap();
+    assert!(after >= before + NUMBER_JUMP, "{before}, then {after}");
+}
+
+/// While there is one checkpoint an opening without it goes by the records alone: all of them have to be there.
+#[test]
+fn nothing_is_freed_before_there_are_two_checkpoints() {
+    let (_, mut store) = maintained();
+    let log = store.log();
+    store.run(async {
+        // The first segment has the bucket; of the second nothing will be of use.
+        fill_segment(&log).await;
+        fill_segment(&log).await;
+        for key in 0..4 {
+            log.delete_object("bucket", &format!("k{key}"), 1, Condition::None).await.unwrap();
+        }
+        put(&log, "last", 2, 100).await.unwrap();
+    });
+    let freed = |store: &mut Store| {
+        store.run(async { log.checkpoint().await.unwrap() });
+        log.shared().stats().cleaner.segments_freed
+    };
+    assert_eq!(log.shared().stats().cleaner.checkpoints, 0, "the test goes by the checkpoints that it asks for");
+    assert_eq!(freed(&mut store), 0, "after one checkpoint");
+    // The segment was dead when the first was begun.
+    let later: Vec<u64> = (0..3).map(|_| freed(&mut store)).collect();
+    assert!(later[2] > 0, "{later:?}");
+    assert_eq!(store.run(get(&log, "last")), Some(2));
+}

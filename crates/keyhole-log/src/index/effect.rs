@@ -473,3 +473,47 @@ impl Bucket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::SEGMENTS_START;
+
+    fn place(page: u64) -> Location {
+        Location::new(SEGMENTS_START + page * 4096, 64)
+    }
+
+    /// The cleaner may write a record again while a newer one takes its place: that one stays where it is.
+    #[test]
+    fn moved_record_does_not_take_the_place_of_a_newer_one() {
+        let (bucket, upload) = (1, 2);
+        let mut index = Index::replay(1 << 20);
+        let create = Effect::CreateBucket { name: "b".into(), time_ms: 0 };
+        index.apply(bucket, place(0), &create).unwrap();
+        let key = || Key("k".into());
+        let id = [7; 16];
+        let create = Effect::CreateUpload { bucket, key: key(), id, time_ms: 0, sealed: false, declared: None };
+        index.apply(upload, place(1), &create).unwrap();
+        let etag = Etag { digest: [0; 16], parts: 0 };
+        let bodies = || Bodies::from_vec(Vec::new());
+        let put = Put { bucket, key: key(), size: 0, time_ms: 0, etag, sealed: false, bodies: bodies(), upload: None };
+        let body = BodyId(3);
+        index.add_body(body, place(2), Shares::of(&[], 1 << 20));
+        let part = Part { number: 1, body, size: 0, salt: [0; 24], etag: etag.digest };
+        let effects = [
+            Effect::SetBucket { bucket, settings: BucketSettings::default() },
+            Effect::Put(put),
+            Effect::PutPart { bucket, upload, time_ms: 0, part },
+        ];
+        for (n, effect) in (1..).zip(effects) {
+            let (old, new) = (10 * n, 10 * n + 1);
+            index.apply(old, place(old), &effect).unwrap();
+            index.apply(new, place(new), &effect).unwrap();
+            index.apply(old, place(100 + old), &Effect::Moved(Box::new(effect.clone()))).unwrap();
+            assert_eq!(index.location(new, &effect), Some(place(new)), "{effect:?}");
+            assert_eq!(index.location(old, &effect), None, "{effect:?}");
+            index.apply(new, place(100 + new), &Effect::Moved(Box::new(effect.clone()))).unwrap();
+            assert_eq!(index.location(new, &effect), Some(place(100 + new)), "{effect:?}");
+        }
+    }
+}

@@ -69,6 +69,10 @@ impl Record {
         u64_at(&self.bytes, 32)
     }
 
+    fn seq(&self) -> u64 {
+        u64_at(&self.bytes, 48)
+    }
+
     /// Its checksum, and that of the record ahead.
     fn crcs(&self) -> (u32, u32) {
         (u32_at(&self.bytes, 4), u32_at(&self.bytes, 64))
@@ -207,6 +211,24 @@ pub(super) fn checkpoints(pages: &Pages) -> Vec<Checkpoint> {
     let pointers = pointers(pages);
     let there = pointers.iter().filter(|pointer| **pointer != 0);
     there.map(|pointer| Checkpoint::read(pages, *pointer).expect("a checkpoint")).collect()
+}
+
+/// Panics if a record or a block is not there that one of the checkpoints refers to, though an opening may begin with either, or
+/// if a checkpoint says that it covers itself.
+pub(super) fn check_checkpoints(pages: &Pages) {
+    for checkpoint in checkpoints(pages) {
+        let until = checkpoint.until;
+        assert!(checkpoint.records.iter().all(|own| own.seq() >= until), "the checkpoint up to {until} covers itself");
+        for at in checkpoint.referred.iter().filter(|at| **at != 0) {
+            let Some(record) = Record::read(pages, *at) else {
+                panic!("the checkpoint up to {until} refers to {at}, where no record is");
+            };
+            for block in record.blocks() {
+                let footer = pages.bytes(block.end - PAGE as u64, PAGE);
+                assert!(footer.starts_with(b"khB1"), "no footer ends the block {block:?} of the record at {at}");
+            }
+        }
+    }
 }
 
 /// What an opening goes by that begins with a checkpoint, or without any.

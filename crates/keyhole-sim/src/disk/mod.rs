@@ -30,7 +30,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use keyhole_log::Disk;
-use keyhole_log::limits::{BUFFER_LEN, PAGE, SUPERBLOCK_AT};
+use keyhole_log::limits::{BUFFER_LEN, CHECKPOINTS_KEPT, PAGE, SUPERBLOCK_AT};
 
 pub use buffer::Buffer;
 pub use damage::Affected;
@@ -191,6 +191,18 @@ impl Medium {
         let readable = SUPERBLOCK_AT.iter().all(|copy| !state.spots.is_unreadable(*copy, PAGE as u64));
         let [first, second] = SUPERBLOCK_AT;
         readable && state.at_rest(|pages, _| pages.bytes(first, PAGE) == pages.bytes(second, PAGE))
+    }
+
+    /// Panics if not all is there that the checkpoints refer to, where power has failed; `made`: checkpoints that were completed.
+    pub fn check_checkpoints(&self, made: u64) {
+        if self.is_spoiled() {
+            return;
+        }
+        let there = self.state().at_rest(|pages, _| {
+            layout::check_checkpoints(pages);
+            layout::pointers(pages).iter().filter(|pointer| **pointer != 0).count() as u64
+        });
+        assert!(there >= made.min(CHECKPOINTS_KEPT as u64), "{there} checkpoints, after {made}");
     }
 
     /// Damages the newest of two checkpoints, where power has failed; false: there are not two.

@@ -73,6 +73,7 @@ impl Life {
     /// Something on the medium becomes bad, while nothing uses it.
     fn hurt(&mut self) {
         let (plan, medium) = (&self.world.plan, &self.world.medium);
+        medium.check_checkpoints(self.tally.checkpoints);
         // A bad sector may hold a name that only the newest checkpoint knows besides.
         let is_known_twice = self.world.rot.borrow().pages.is_empty();
         if plan.spoils && self.random.chance(30) && is_known_twice && medium.spoil_checkpoint() {

@@ -2,11 +2,12 @@
 
 use keyhole_log::limits::PARTS_MAX;
 use keyhole_log::{
-    CompleteUpload, Condition, CreateUpload, Error, ListUploads, ListedUpload, Log, Part, PutPart, UploadRef,
+    CompleteUpload, Condition, CreateUpload, Disk, Error, ListUploads, ListedUpload, Log, Part, PutPart, SegmentState,
+    UploadRef,
 };
 
-use crate::support::MemDisk;
-use crate::support::store::{Store, bytes, etag, get, put, write_body};
+use crate::support::store::{CAPACITY, Store, bytes, etag, format, get, options, put, write_body};
+use crate::support::{Crash, Medium, MemDisk};
 
 async fn create(log: &Log<MemDisk>, key: &str, id: u8) -> Result<UploadRef, Error> {
     let create = CreateUpload {
@@ -48,6 +49,47 @@ async fn complete(log: &Log<MemDisk>, upload: &UploadRef, parts: Vec<Part>, seed
         condition: Condition::None,
     };
     log.complete_upload(complete).await
+}
+
+/// Segments in which little is live are cleaned of all kinds of records.
+#[test]
+fn compaction_moves_uploads_and_their_parts() {
+    const PARTS: u16 = 20;
+    let medium = Medium::new(1);
+    format(&medium, CAPACITY).unwrap();
+    let mut store = Store::maintained(&medium, options(1)).unwrap();
+    let log = store.log();
+    let body = |number: u16| bytes(2 * u64::from(number), 60_000);
+    store.run(async {
+        log.create_bucket("bucket", 1).await.unwrap();
+        let upload = create(&log, "k", 1).await.unwrap();
+        for number in 1..=PARTS {
+            part(&log, &upload, number, &body(number)).await.unwrap();
+            for seed in 0..9 {
+                put(&log, "overwritten", seed, 60_000).await.unwrap();
+            }
+        }
+        log.compact().await.unwrap();
+    });
+    let stats = log.shared().stats();
+    let closed = stats.segments.iter().filter(|segment| segment.state == SegmentState::Closed).count();
+    assert!(closed <= 3, "{:?}", stats.segments);
+    drop((log, store));
+    medium.borrow_mut().crash(Crash::Lost);
+    let mut store = Store::open(&medium, 1);
+    let log = store.log();
+    store.run(async {
+        let upload = log.upload("bucket", "k", &[1; 16]).unwrap().unwrap();
+        let parts = parts(&log, &upload);
+        assert_eq!(parts.len(), usize::from(PARTS));
+        for part in parts {
+            let number = part.number;
+            let read = log.body(&part).await.unwrap();
+            let (tags, buf) = log.read_block(&read, 0, 0..4, log.disk().buffer()).await;
+            tags.unwrap();
+            assert_eq!(buf.as_ref()[..60_000], body(number), "part {number}");
+        }
+    });
 }
 
 #[test]

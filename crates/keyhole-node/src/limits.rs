@@ -14,11 +14,11 @@ pub const STRIDE: usize = 8 * keyhole_log::limits::CHUNK_LEN;
 /// read ahead.
 pub const BLOCKS_PER_DOWNLOAD: usize = 2;
 
-/// Blocks that one request may hold while it copies a body: an upload's and a download's.
+/// Blocks that one request may hold while it copies a body: the sum of the two above.
 pub const BLOCKS_PER_COPY: usize = BLOCKS_PER_UPLOAD + BLOCKS_PER_DOWNLOAD;
 
-/// Default and maximum of the blocks that all requests of one worker may hold: about 16 MiB with
-/// buffers of 1 MiB + 4 KiB. More does not help: three uploads keep a disk busy.
+/// The most blocks that all requests of one worker may hold: about 16 MiB with buffers of 1 MiB + 4
+/// KiB. More does not help: three bodies received concurrently keep a disk busy.
 pub const BLOCKS_PER_WORKER: usize = 16;
 
 /// Minimum of the blocks per worker: a copy, the largest request, must be admissible.

@@ -83,8 +83,8 @@ pub(crate) struct Admitted<'a> {
 }
 
 impl<'a> Admitted<'a> {
-    /// Releases the reservation of a long body once it is written. That of a short body is kept:
-    /// the body is part of a record that is still to be written.
+    /// Releases the reservation of a long body, which is written. A short body keeps it: the body
+    /// is part of a record that is still to be written.
     pub(crate) fn written(self) -> Option<Self> {
         self.is_short.then_some(self)
     }

@@ -12,8 +12,8 @@
 //! - A customer key lives as long as the request that carried it. It appears in no error, no log
 //!   line and no response.
 //! - A write is acknowledged only after the log has reported it durable.
-//! - A request reserves all the memory that it may need before it starts ([`limits`]). If there is
-//!   not enough, the response is 503 `SlowDown`.
+//! - A request acquires all its memory at once before it starts ([`limits`]). If it waits too long,
+//!   or too many requests wait, the response is 503 `SlowDown`.
 #![forbid(unsafe_code)]
 
 mod access;

@@ -17,8 +17,8 @@ pub const BLOCKS_PER_DOWNLOAD: usize = 2;
 /// Blocks that one request may hold while it copies a body: the sum of the two above.
 pub const BLOCKS_PER_COPY: usize = BLOCKS_PER_UPLOAD + BLOCKS_PER_DOWNLOAD;
 
-/// The most blocks that all requests of one worker may hold: about 16 MiB with buffers of 1 MiB + 4
-/// KiB. More does not help: three bodies received concurrently keep a disk busy.
+/// The most blocks that all requests of one worker may hold: about 16 MiB, as a buffer has 1 MiB +
+/// 4 KiB. More does not help: three bodies received concurrently keep a disk busy.
 pub const BLOCKS_PER_WORKER: usize = 16;
 
 /// Minimum of the blocks per worker: a copy, the largest request, must be admissible.

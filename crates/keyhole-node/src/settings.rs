@@ -18,7 +18,7 @@ pub struct OwnPolicy {
     pub sse_c: Option<SseC>,
     /// The ids of the only customer keys accepted, at most [`PINS_MAX`]; empty accepts any key.
     pub pins: Vec<[u8; 16]>,
-    /// Whether an object may not be overwritten under another customer key.
+    /// Whether overwriting an object under another customer key requires the old key too.
     pub forbids_rekeying: Option<bool>,
     /// Whether unsigned requests may read.
     pub anonymous_read: Option<bool>,

@@ -354,8 +354,8 @@ impl Form {
         }
     }
 
-    /// Rejects fields that neither S3 nor this node supports, except those with the prefix
-    /// `x-ignore-`.
+    /// Rejects `x-amz-` fields that S3 or this node does not support. Other fields need a condition
+    /// of the policy.
     ///
     /// # Errors
     /// `NotImplemented`.

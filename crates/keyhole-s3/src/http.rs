@@ -119,9 +119,12 @@ pub struct RequestHead {
 /// needed.
 ///
 /// # Errors
-/// [`ErrorCode::InvalidRequest`] if the bytes are not an HTTP/1 request. Also for a head over
-/// [`HEAD_MAX`], a length that is not a single number, a `Transfer-Encoding` other than `chunked`,
-/// and both headers together (request smuggling).
+/// - [`ErrorCode::RequestHeaderSectionTooLarge`] beyond [`HEAD_MAX`] or [`HEADERS_MAX`];
+/// - [`ErrorCode::NotImplemented`] for a `Transfer-Encoding` other than `chunked`;
+/// - [`ErrorCode::InvalidURI`] for a target without a path;
+/// - [`ErrorCode::InvalidRequest`] for anything else that is not an HTTP/1 request, for a length
+///   that is not a single number, and for `Transfer-Encoding` together with `Content-Length`
+///   (request smuggling).
 pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
     let mut fields = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut []);

@@ -56,8 +56,8 @@ pub const CHUNK_LINE_MAX: usize = 256;
 /// Maximum bytes of the trailer of an `aws-chunked` body: a checksum, a signature, and a margin.
 pub const TRAILER_MAX: usize = 4 * 1024;
 
-/// Maximum bytes of a form's fields before the file, framing included: 20 KB as on S3. The same
-/// limit applies after the file.
+/// Maximum bytes of a form's fields before the file, framing included: 20 KB as on S3. After the
+/// file, as many again.
 pub const FORM_FIELDS_MAX: usize = 20 * 1024;
 
 /// Maximum bytes of a form's boundary (RFC 2046 §5.1.1).

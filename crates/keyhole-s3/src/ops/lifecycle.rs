@@ -110,11 +110,11 @@ impl Lifecycle {
         of_key.filter_map(|rule| Some(Due { at_ms: at(rule)?, rule: &rule.id })).min_by_key(|due| due.at_ms)
     }
 
-    /// Encodes the rules for the bucket's settings; no rules are no bytes. A version byte (1); then
-    /// for each rule a byte of flags (1 enabled, 2 prefix without a filter, 4 days, 8 a date, 16
-    /// days for uploads), the id and the prefix (each a length in 2 bytes and the text), and, as
-    /// the flags say, days in 4 bytes, a date in 8 bytes (ms since 1970), days for uploads in 4
-    /// bytes. Integers are little-endian.
+    /// Encodes the rules for the bucket's settings; without rules, the encoding is empty. Otherwise
+    /// a version byte (1), and for each rule: a byte of flags (1 enabled, 2 prefix without a
+    /// filter, 4 days, 8 a date, 16 days for uploads); the id and the prefix, each a length in 2
+    /// bytes and the text; and, as the flags say, days in 4 bytes, a date in 8 bytes (ms since
+    /// 1970), days for uploads in 4 bytes. Integers are little-endian.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         if self.is_empty() {

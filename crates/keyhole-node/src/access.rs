@@ -1,7 +1,8 @@
-//! Which access key may do what.
+//! Access keys and authorization.
 //!
-//! A key has grants; each gives rights to the keys with a prefix, in one bucket or in all whose names begin alike. What no grant
-//! gives is refused. Nobody is told of an object's absence who could not have listed it.
+//! An access key has grants. Each grant gives rights to the object keys with a prefix, in one
+//! bucket or in all buckets with a common name prefix. Everything else is denied. `NoSuchKey` is
+//! returned only to callers with the list right; others get `AccessDenied`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,31 +20,31 @@ use crate::io::Env;
 use crate::node::{Node, Request};
 use crate::settings::is_meant;
 
-/// One thing that an access key may be allowed.
+/// A right that a grant can give.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Right {
-    /// To get objects, with their metadata and tags.
+    /// Get objects with their metadata and tags.
     Read = 1,
-    /// To put objects, over others too, with their metadata and tags; to upload in parts.
+    /// Put and overwrite objects with their metadata and tags; multipart uploads.
     Write = 2,
-    /// To list objects and uploads, and to be told that there is no such object.
+    /// List objects and uploads, and distinguish missing objects from forbidden ones.
     List = 4,
-    /// To delete objects.
+    /// Delete objects.
     Delete = 8,
-    /// To get sealed object files, without a key.
+    /// Get sealed object files without a customer key.
     ReadSealed = 16,
-    /// To put sealed object files, without a key.
+    /// Put sealed object files without a customer key.
     WriteSealed = 32,
-    /// All of these; and, without a prefix, to create and delete the bucket, and to change its settings.
+    /// All of these. Without a prefix, also create and delete the bucket and change its settings.
     Admin = 64,
 }
 
 impl Right {
-    /// All of them.
+    /// All rights, in order.
     pub const ALL: [Right; 7] =
         [Right::Read, Right::Write, Right::List, Right::Delete, Right::ReadSealed, Right::WriteSealed, Right::Admin];
 
-    /// How it is written.
+    /// Returns the name in configuration files.
     pub const fn name(self) -> &'static str {
         match self {
             Right::Read => "read",
@@ -73,12 +74,12 @@ impl FromStr for Right {
 pub struct Rights(u8);
 
 impl Rights {
-    /// Whether a right is among them, or all are.
+    /// Returns whether the set contains `right` or [`Right::Admin`].
     pub fn has(self, right: Right) -> bool {
         self.0 & (right as u8 | Right::Admin as u8) != 0
     }
 
-    /// Those that were given, in order.
+    /// Iterates over the rights as granted, in order.
     pub fn iter(self) -> impl Iterator<Item = Right> {
         Right::ALL.into_iter().filter(move |right| self.0 & *right as u8 != 0)
     }
@@ -96,19 +97,19 @@ impl fmt::Debug for Rights {
     }
 }
 
-/// Rights to the keys with a prefix in some buckets.
+/// Rights to the object keys with a prefix in some buckets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Grant {
-    /// A bucket's name, or the beginning of several buckets' and `*`.
+    /// A bucket's name, or a prefix of names and `*`.
     pub bucket: String,
-    /// What the keys begin with; nothing is all keys.
+    /// A prefix of object keys; empty for all keys.
     pub prefix: String,
     /// The rights.
     pub rights: Rights,
 }
 
 impl Grant {
-    /// Everything.
+    /// Returns a grant of everything.
     pub fn all() -> Self {
         Grant { bucket: "*".to_owned(), prefix: String::new(), rights: [Right::Admin].into_iter().collect() }
     }
@@ -118,21 +119,21 @@ impl Grant {
     }
 }
 
-/// One access key, its secret, and what it may do.
+/// An access key, its secret and its grants.
 #[derive(Debug)]
 pub struct AccessKey {
-    /// The access key itself.
+    /// The access key id.
     pub id: String,
-    /// Its secret.
+    /// The secret access key.
     pub secret: SecretKey,
-    /// What it may do.
+    /// The grants.
     pub grants: Vec<Grant>,
-    /// Until when it is good: milliseconds since 1970; `None`: until it is revoked.
+    /// Expiration time in milliseconds since 1970; `None`: never.
     pub expires_ms: Option<u64>,
 }
 
 impl AccessKey {
-    /// One that may do everything.
+    /// Returns an access key with all rights.
     pub fn admin(id: String, secret: SecretKey) -> Self {
         AccessKey { id, secret, grants: vec![Grant::all()], expires_ms: None }
     }
@@ -141,12 +142,12 @@ impl AccessKey {
         self.grants.iter().any(|grant| grant.rights.has(right) && grant.is_of(bucket) && key.starts_with(&grant.prefix))
     }
 
-    /// Whether it may list something of the bucket.
+    /// Returns whether the key has the list right to any prefix of the bucket.
     fn may_list_any(&self, bucket: &str) -> bool {
         self.grants.iter().any(|grant| grant.is_of(bucket) && grant.rights.has(Right::List))
     }
 
-    /// Whether any grant is about the bucket.
+    /// Returns whether any grant names the bucket.
     pub(crate) fn knows(&self, bucket: &str) -> bool {
         self.grants.iter().any(|grant| grant.is_of(bucket))
     }
@@ -163,30 +164,30 @@ impl FromIterator<AccessKey> for AccessTable {
 }
 
 impl AccessTable {
-    /// How many there are.
+    /// Returns the number of access keys.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no access keys.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The one of this name, if it is good at this time.
+    /// Returns the access key with this id, unless it has expired.
     pub(crate) fn key(&self, id: &str, now_ms: u64) -> Option<&Arc<AccessKey>> {
         self.0.get(id).filter(|key| key.expires_ms.is_none_or(|expires| now_ms < expires))
     }
 }
 
 impl AccessTable {
-    /// Who has signed with this access key.
+    /// Returns the caller that owns an access key.
     pub(crate) fn caller(&self, id: &str, now_ms: u64) -> Result<Caller> {
         Ok(Caller::Key(self.key(id, now_ms).ok_or(ErrorCode::InvalidAccessKeyId)?.clone()))
     }
 }
 
-/// The access keys that are good at a time.
+/// The access keys that are valid at a time, in milliseconds since 1970.
 pub(crate) struct GoodAt<'t>(pub(crate) &'t AccessTable, pub(crate) u64);
 
 impl Credentials for GoodAt<'_> {
@@ -195,11 +196,11 @@ impl Credentials for GoodAt<'_> {
     }
 }
 
-/// Who asks.
+/// The sender of a request.
 #[derive(Debug)]
 pub(crate) enum Caller {
     Key(Arc<AccessKey>),
-    /// Nobody has signed the request.
+    /// The request is not signed.
     Anonymous,
 }
 
@@ -208,7 +209,7 @@ impl Caller {
         matches!(self, Caller::Key(access) if access.may(right, bucket, key))
     }
 
-    /// Its access key, if it has one.
+    /// Returns the access key id, if any.
     pub(crate) fn access_key(&self) -> Option<&str> {
         match self {
             Caller::Key(access) => Some(&access.id),
@@ -216,7 +217,7 @@ impl Caller {
         }
     }
 
-    /// Checks that it may.
+    /// Requires a right.
     ///
     /// # Errors
     /// `AccessDenied`.
@@ -225,21 +226,21 @@ impl Caller {
     }
 }
 
-/// What an operation takes.
+/// The right that an operation requires.
 enum Needs<'o> {
-    /// Nothing: it is about buckets that the caller knows.
+    /// None: the operation shows only buckets that the caller knows.
     Nothing,
-    /// That any grant is about the bucket.
+    /// Any grant that names the bucket.
     ToKnow,
-    /// That something of the bucket may be listed.
+    /// The list right to any prefix of the bucket.
     ToListAny,
-    /// This right to the bucket as a whole.
+    /// A right to the whole bucket.
     ForBucket(Right),
-    /// The right to list what begins so.
+    /// The list right to a prefix.
     ToList(&'o str),
-    /// This right to the object.
+    /// A right to the object.
     ForObject(Right),
-    /// It is looked at for each object by itself.
+    /// Checked for each object separately.
     ForEach,
 }
 
@@ -279,7 +280,7 @@ fn needs(operation: &Operation, sealed: bool) -> Needs<'_> {
 }
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// Whether the caller may do this at all.
+    /// Checks that the caller may run the operation.
     ///
     /// # Errors
     /// `AccessDenied`.
@@ -306,7 +307,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         if is_allowed && may_read { Ok(()) } else { Err(ErrorCode::AccessDenied.into()) }
     }
 
-    /// What nobody has signed may read objects where the bucket's policy lets everybody.
+    /// Allows unsigned requests to read objects if the bucket's policy permits it.
     fn authorize_anonymous(&self, request: &Request<'_>, operation: &Operation, sealed: bool) -> Result<()> {
         let is_read = matches!(operation, Operation::GetObject | Operation::HeadObject) && !sealed;
         let bucket = request.target.bucket.as_deref().unwrap_or_default();
@@ -316,7 +317,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
 }
 
 impl Request<'_> {
-    /// That there is no such object, for who may know.
+    /// Returns `NoSuchKey` for callers with the list right, `AccessDenied` for others.
     pub(crate) fn no_such_key(&self, bucket: &str, key: &str) -> ErrorCode {
         if self.caller.may(Right::List, bucket, key) { ErrorCode::NoSuchKey } else { ErrorCode::AccessDenied }
     }

@@ -1,7 +1,8 @@
-//! Who may hold how much memory: a worker's share of it is fixed, and requests wait for theirs, or are told to come later.
+//! Admission control: each worker has a fixed share of memory. Requests wait for theirs, up to a
+//! limit, and are then told to slow down.
 //!
-//! Long bodies take whole blocks. Short ones, which the log keeps in their records, take pages of a share of their own: so
-//! neither kind waits for the other.
+//! Long bodies take whole blocks. Short bodies, which the log stores in their records, take pages
+//! from a separate pool, so neither kind waits for the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,44 +18,44 @@ use crate::limits::{
     PAGES_PER_WORKER, WAIT_MAX_S, WAITERS_PER_WORKER,
 };
 
-/// What the requests of one worker may hold together.
+/// Memory limits of one worker's requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Share {
-    /// Blocks of long bodies, from [`BLOCKS_MIN`] to [`BLOCKS_PER_WORKER`].
+    /// Blocks for long bodies, from [`BLOCKS_MIN`] to [`BLOCKS_PER_WORKER`].
     pub blocks: usize,
-    /// Pages of short ones, from [`PAGES_MIN`] to [`PAGES_PER_WORKER`].
+    /// Pages for short bodies, from [`PAGES_MIN`] to [`PAGES_PER_WORKER`].
     pub pages: usize,
 }
 
 impl Share {
-    /// The least with which every request is admitted in the end.
+    /// The smallest share that admits every request eventually.
     pub const MIN: Share = Share { blocks: BLOCKS_MIN, pages: PAGES_MIN };
-    /// As much as is of use.
+    /// The largest useful share.
     pub const MAX: Share = Share { blocks: BLOCKS_PER_WORKER, pages: PAGES_PER_WORKER };
 }
 
-/// The memory that one worker's requests may hold.
+/// The memory pools of one worker.
 pub(crate) struct Admission {
     share: Share,
-    /// Blocks of long bodies that may still be taken.
+    /// Free blocks for long bodies.
     blocks: Semaphore,
-    /// Pages of short ones.
+    /// Free pages for short bodies.
     pages: Semaphore,
     /// Requests that wait for either.
     waiters: AtomicUsize,
 }
 
-/// Shows how much of a worker's memory is in use.
+/// A handle for reading the memory use of a worker.
 pub struct Gauge(Arc<Admission>);
 
-/// How much of a worker's memory is in use.
+/// The memory use of a worker.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Load {
-    /// Blocks of long bodies, of those of its [`Share`].
+    /// Blocks in use, of those of its [`Share`].
     pub blocks: usize,
-    /// Pages of short ones, of those of its [`Share`].
+    /// Pages in use, of those of its [`Share`].
     pub pages: usize,
-    /// Requests that wait for either, of [`WAITERS_PER_WORKER`].
+    /// Requests that wait for memory, at most [`WAITERS_PER_WORKER`].
     pub waiters: usize,
 }
 
@@ -63,26 +64,27 @@ impl Gauge {
         Gauge(admission)
     }
 
-    /// As of now.
+    /// Reads the current values.
     pub fn read(&self) -> Load {
         let Admission { share, blocks, pages, waiters } = &*self.0;
         Load {
             blocks: share.blocks - blocks.available_permits(),
             pages: share.pages - pages.available_permits(),
-            // One that is told to come later is counted for a moment.
+            // A request that is turned away is counted for a moment.
             waiters: waiters.load(Ordering::Relaxed).min(WAITERS_PER_WORKER),
         }
     }
 }
 
-/// What a request may hold, until it is dropped.
+/// Memory reserved by a request, until dropped.
 pub(crate) struct Admitted<'a> {
     _permit: SemaphorePermit<'a>,
     is_short: bool,
 }
 
 impl<'a> Admitted<'a> {
-    /// What is still held when the body is written: a short one is in the record that waits to be written.
+    /// Releases the reservation of a long body, which is written. A short body keeps it: the body
+    /// is part of a record that is still to be written.
     pub(crate) fn written(self) -> Option<Self> {
         self.is_short.then_some(self)
     }
@@ -99,7 +101,7 @@ impl Admission {
         }
     }
 
-    /// Whether less than half of the memory for bodies of this length is left.
+    /// Returns whether less than half of the memory for bodies of this length is free.
     pub(crate) fn is_scarce(&self, len: u64) -> bool {
         match len <= INLINE_MAX as u64 {
             true => self.pages.available_permits() < self.share.pages / 2,
@@ -107,29 +109,29 @@ impl Admission {
         }
     }
 
-    /// For receiving a body of at most `len` bytes.
+    /// Reserves memory to receive a body of at most `len` bytes.
     pub(crate) async fn upload(&self, len: u64) -> Result<Admitted<'_>> {
         self.admit(len, blocks(len).min(BLOCKS_PER_UPLOAD)).await
     }
 
-    /// For sending `len` bytes of an object, which are read in pieces of a small part of a block.
+    /// Reserves memory to send `len` bytes of an object, which is read in fractions of a block.
     pub(crate) async fn download(&self, len: u64) -> Result<Admitted<'_>> {
         self.admit(len, 1).await
     }
 
-    /// For sending `len` bytes of a sealed object file, which is read in whole blocks.
+    /// Reserves memory to send `len` bytes of a sealed object file, which is read in whole blocks.
     pub(crate) async fn download_sealed(&self, len: u64) -> Result<Admitted<'_>> {
         self.admit(len, BLOCKS_PER_DOWNLOAD).await
     }
 
-    /// For reading a body of `len` bytes and writing it anew.
+    /// Reserves memory to copy a body of `len` bytes.
     pub(crate) async fn copy(&self, len: u64) -> Result<Admitted<'_>> {
-        // Both the one that is read and the one that is written.
+        // Both the source and the destination.
         self.admit(len.saturating_mul(2), BLOCKS_PER_COPY).await
     }
 
-    /// Waits until there is memory; for all of it at once, so that no two requests wait for each other. Those that were here first
-    /// get theirs first; who has waited for too long is told to come again.
+    /// Waits until the memory is free, in order of arrival, for at most [`WAIT_MAX_S`]. Acquires
+    /// all of it at once, so that no two requests can deadlock.
     async fn admit(&self, len: u64, blocks: usize) -> Result<Admitted<'_>> {
         let is_short = len <= INLINE_MAX as u64;
         let (semaphore, count) = match is_short {
@@ -149,16 +151,16 @@ impl Admission {
     }
 }
 
-/// Blocks of a body.
+/// Returns the number of blocks of a body.
 fn blocks(len: u64) -> usize {
     usize::try_from(len.div_ceil(BLOCK_DATA as u64)).unwrap_or(usize::MAX).max(1)
 }
 
-/// Counts one waiter down when it waits no longer, whatever the reason.
+/// Counts a waiter; uncounts it on drop, also when the wait is cancelled.
 struct Waiting<'w>(&'w AtomicUsize);
 
 impl<'w> Waiting<'w> {
-    /// One more waiter, unless there are too many.
+    /// Adds a waiter, unless there are too many.
     fn new(waiters: &'w AtomicUsize) -> Result<Self> {
         let waiting = Waiting(waiters);
         match waiters.fetch_add(1, Ordering::Relaxed) < WAITERS_PER_WORKER {
@@ -258,7 +260,7 @@ mod tests {
         let Err(Failure::Reply(error)) = waited else { panic!("there is no room") };
         assert_eq!(error.code, ErrorCode::SlowDown);
         assert_eq!(gauge.read().waiters, 0);
-        // Who was given room in time has it.
+        // A request that is admitted in time succeeds.
         let release = async {
             tokio::time::sleep(Duration::from_millis(WAIT_MAX_S * 1000 - 1)).await;
             drop(held);

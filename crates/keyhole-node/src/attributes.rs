@@ -1,8 +1,8 @@
-//! GetObjectAttributes, and what is kept of the parts of an object for it.
+//! GetObjectAttributes, and the part checksums stored for it.
 //!
-//! The checksums of parts are kept where the object's own is made of them (a composite one): the infos of the parts as they
-//! were, one behind the other, each with its length in 2 bytes, little-endian, ahead. They are sealed under the data key in a
-//! sealed object, each bound to its part, so they stay good in copies.
+//! Part checksums are stored for objects with a composite checksum: the part infos, concatenated,
+//! each preceded by its length in 2 bytes, little-endian. In a sealed object each info is sealed
+//! under the data key and bound to its part, so that it stays valid in copies.
 
 use std::ops::Range;
 
@@ -21,7 +21,7 @@ use crate::heads::ObjectHead;
 use crate::io::Env;
 use crate::node::{Node, Request};
 
-/// The checksums of a whole object and what they are of.
+/// Returns the checksums of an object and their type.
 pub(crate) fn object_checksums<'c>(object: &Object, head: &'c ObjectHead) -> ObjectChecksums<'c> {
     let kind = match head.declared {
         Some((_, kind)) if object.etag.parts > 0 => kind,
@@ -30,21 +30,21 @@ pub(crate) fn object_checksums<'c>(object: &Object, head: &'c ObjectHead) -> Obj
     ObjectChecksums { checksums: &head.checksums, kind, parts: object.etag.parts }
 }
 
-/// Gathers what is kept of the parts of an object.
+/// Collects the part infos of an object.
 pub(crate) struct KeptInfos {
     bytes: Vec<u8>,
     wanted: bool,
 }
 
 impl KeptInfos {
-    /// Of an object whose upload declared this.
+    /// Creates the collection for an upload with this declared checksum.
     pub(crate) fn new(declared: Option<(ChecksumAlgorithm, ChecksumType)>) -> Self {
         KeptInfos { bytes: Vec::new(), wanted: matches!(declared, Some((_, ChecksumType::Composite))) }
     }
 
-    /// Adds the next part's info.
+    /// Adds the info of the next part.
     pub(crate) fn push(&mut self, info: &[u8]) {
-        // An object with more of it than the log takes is one whose parts have no checksums of their own.
+        // If the infos exceed the log's limit, the object is stored without part checksums.
         self.wanted &= self.bytes.len() + 2 + info.len() <= INFOS_MAX;
         if self.wanted {
             self.bytes.extend_from_slice(&(info.len() as u16).to_le_bytes());
@@ -52,13 +52,13 @@ impl KeptInfos {
         }
     }
 
-    /// All of it, or nothing.
+    /// Returns the encoded infos, or nothing if they are not stored.
     pub(crate) fn finish(self) -> Vec<u8> {
         if self.wanted { self.bytes } else { Vec::new() }
     }
 }
 
-/// The infos that [`KeptInfos`] has gathered.
+/// Iterates over the infos encoded by [`KeptInfos`].
 pub(crate) fn infos(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (len, rest) = bytes.split_first_chunk()?;
@@ -69,7 +69,8 @@ pub(crate) fn infos(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// GetObjectAttributes: the rules of SSE-C are those of GET, and nothing is said of the key.
+    /// Handles GetObjectAttributes. The SSE-C rules are those of GetObject, but the response has no
+    /// SSE-C headers.
     pub(crate) async fn object_attributes(&self, request: &Request<'_>, query: &AttributesQuery) -> Result<Response> {
         let (bucket, key) = request.object()?;
         let found = self.find(request, bucket, key, Role::Object).await?;
@@ -90,7 +91,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(response.header("Last-Modified", time::http_date(object.time_ms)))
     }
 
-    /// The parts that are asked for; `None` where they have no checksums of their own.
+    /// Returns the requested page of parts, or `None` if the parts have no checksums.
     fn parts_page(
         &self,
         object: &Object,
@@ -104,13 +105,13 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let wanted = first..object.parts.len().min(first + query.max_parts);
         let truncated = wanted.end < object.parts.len();
         let checksums = self.kept_checksums(object, head, wanted.clone())?;
-        // Counted from 1 whatever numbers they were uploaded under, as a GET by partNumber counts them.
+        // Numbered from 1 without gaps, as in a GET with `partNumber`.
         let parts = wanted.clone().zip(&object.parts[wanted]).zip(checksums);
         let parts = parts.map(|((index, part), checksums)| ((index + 1) as u16, part.size, checksums)).collect();
         Ok(Some(xml::PartsPage { marker: query.marker, max: query.max_parts, truncated, parts }))
     }
 
-    /// The checksums that are kept of some of the parts of an object; none where none are.
+    /// Returns the stored checksums of some parts of an object; empty if there are none.
     pub(crate) fn kept_checksums(
         &self,
         object: &Object,
@@ -147,7 +148,7 @@ mod tests {
         let full = INFOS_MAX / 100;
         assert_eq!(gather(declared(ChecksumType::Composite), 98, full).len(), full * 100);
         assert!(gather(declared(ChecksumType::Composite), 98, full + 1).is_empty());
-        // A head with nothing but a SHA-256 has 40 bytes.
+        // A head with only a SHA-256 has 40 bytes.
         assert!(!gather(declared(ChecksumType::Composite), 40, 10_000).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Buckets: create, list, look at, delete.
+//! Bucket operations.
 
 use keyhole_core::aead::Engine;
 use keyhole_log::{BucketSettings, Disk};
@@ -14,7 +14,7 @@ use crate::request::Connection;
 use crate::settings::OwnPolicy;
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// ListBuckets: those that the caller has a grant for.
+    /// Handles ListBuckets: lists the buckets that the caller has a grant for.
     pub(crate) fn list_buckets(&self, request: &Request<'_>) -> Result<Response> {
         let Caller::Key(access) = request.caller else { return Err(ErrorCode::AccessDenied.into()) };
         let mut buckets = self.log.buckets();
@@ -24,7 +24,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(Response::xml(200, xml::list_buckets(&listed)))
     }
 
-    /// CreateBucket; again by its owner is no error.
+    /// Handles CreateBucket; repeating it as the owner is not an error.
     pub(crate) async fn create_bucket<S: Stream<Buf = D::Buf>>(
         &self,
         connection: &mut Connection<S>,
@@ -42,31 +42,31 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(Response::new(200).header("Location", format!("/{bucket}")))
     }
 
-    /// HeadBucket.
+    /// Handles HeadBucket.
     pub(crate) fn head_bucket(&self, request: &Request<'_>) -> Result<Response> {
         self.require_bucket(request.bucket()?)?;
         Ok(Response::new(200).header("x-amz-bucket-region", self.config.region.clone()))
     }
 
-    /// DeleteBucket.
+    /// Handles DeleteBucket.
     pub(crate) async fn delete_bucket(&self, request: &Request<'_>) -> Result<Response> {
         self.log.delete_bucket(request.bucket()?, self.env.now_ms()).await?;
         Ok(Response::new(204))
     }
 
-    /// GetBucketLocation.
+    /// Handles GetBucketLocation.
     pub(crate) fn bucket_location(&self, request: &Request<'_>) -> Result<Response> {
         self.require_bucket(request.bucket()?)?;
         Ok(Response::xml(200, xml::location(&self.config.region)))
     }
 
-    /// GetBucketVersioning: never enabled.
+    /// Handles GetBucketVersioning: never enabled.
     pub(crate) fn bucket_versioning(&self, request: &Request<'_>) -> Result<Response> {
         self.require_bucket(request.bucket()?)?;
         Ok(Response::xml(200, xml::versioning()))
     }
 
-    /// PutBucketEncryption: only whether customer keys are blocked.
+    /// Handles PutBucketEncryption, which can only block or unblock customer keys.
     pub(crate) async fn put_bucket_encryption<S: Stream<Buf = D::Buf>>(
         &self,
         connection: &mut Connection<S>,
@@ -79,7 +79,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(Response::new(200))
     }
 
-    /// GetBucketEncryption.
+    /// Handles GetBucketEncryption.
     pub(crate) fn bucket_encryption(&self, request: &Request<'_>) -> Result<Response> {
         let bucket = request.bucket()?;
         self.require_bucket(bucket)?;
@@ -89,13 +89,13 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         }
     }
 
-    /// DeleteBucketEncryption: 204 whether there was any or not.
+    /// Handles DeleteBucketEncryption: 204 whether a configuration exists or not.
     pub(crate) async fn delete_bucket_encryption(&self, request: &Request<'_>) -> Result<Response> {
         self.block_customer_keys(request.bucket()?, false).await?;
         Ok(Response::new(204))
     }
 
-    /// Blocks customer keys, or ends that; what the operator has set besides stays.
+    /// Blocks or unblocks customer keys; keeps the operator's other settings.
     async fn block_customer_keys(&self, bucket: &str, blocks: bool) -> Result<()> {
         let change = |settings: &mut BucketSettings| {
             let mut own = OwnPolicy::of(settings)?;
@@ -119,7 +119,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         self.change_bucket(bucket, change).await
     }
 
-    /// Changes some of what a bucket is set to.
+    /// Changes a bucket's settings.
     pub(crate) async fn change_bucket(
         &self,
         bucket: &str,
@@ -133,7 +133,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         })
     }
 
-    /// GetBucketAcl: the owner has FULL_CONTROL.
+    /// Handles GetBucketAcl: the owner has FULL_CONTROL.
     pub(crate) fn bucket_acl(&self, request: &Request<'_>) -> Result<Response> {
         self.require_bucket(request.bucket()?)?;
         Ok(Response::xml(200, xml::acl()))

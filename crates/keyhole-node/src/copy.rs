@@ -1,5 +1,5 @@
-//! CopyObject: by sharing the bodies where source and destination are both sealed or both plaintext, by streaming where
-//! they are not.
+//! CopyObject: shares the bodies if source and destination are both sealed or both plaintext,
+//! otherwise streams the bytes.
 
 use keyhole_core::CustomerKey;
 use keyhole_core::aead::Engine;
@@ -23,7 +23,7 @@ use crate::policy::Guarded;
 use crate::upload::Sealing;
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// CopyObject.
+    /// Handles CopyObject.
     pub(crate) async fn copy_object(&self, request: &Request<'_>, source: &CopySource) -> Result<Response> {
         let (bucket, key) = request.object()?;
         let policy = self.policy(bucket)?;
@@ -65,7 +65,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(with_sse(response, customer_key.as_ref()))
     }
 
-    /// Finds the source of a copy and decides the copy's conditions on it.
+    /// Locates the source of a copy and checks the copy's conditions.
     pub(crate) async fn find_source(&self, request: &Request<'_>, source: &CopySource) -> Result<Found> {
         let found = self.find(request, &source.bucket, &source.key, Role::CopySource).await?;
         let etag = found.object.etag.to_string();
@@ -75,7 +75,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         }
     }
 
-    /// The bodies are shared: only a head is written, so the cost does not depend on the size. Parts and ETag stay.
+    /// Copies by sharing bodies: only a head is written, at a cost independent of the size. Parts
+    /// and ETag stay the same.
     async fn copy_shared(
         &self,
         bucket: &str,
@@ -105,7 +106,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok((etag, time_ms))
     }
 
-    /// From plaintext to sealed or back: the bytes are read, and written as a new body.
+    /// Copies between plaintext and sealed: reads the bytes and writes them as a new body.
     async fn copy_streamed(
         &self,
         bucket: &str,
@@ -123,7 +124,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let mut payload = Copied::new(reader, Digester::undeclared(wanted, None));
         let sealing = data_key.as_ref().map(|data_key| Sealing { data_key, part_number: 0 });
         let stored = self.store(&mut payload, sealing).await?;
-        // The checksum of the parts' checksums is none of an object that has no parts.
+        // A composite checksum does not apply to an object without parts.
         let checksums = match object_checksums(&found.object, &found.head).kind {
             ChecksumType::FullObject => found.head.checksums,
             ChecksumType::Composite => Checksums::default(),

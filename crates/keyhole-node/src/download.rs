@@ -1,4 +1,4 @@
-//! Reading a stored object: from blocks in the log to verified plaintext, a block at a time.
+//! Reads stored objects: from blocks in the log to verified plaintext, piece by piece.
 
 use std::ops::Range;
 
@@ -18,56 +18,58 @@ use crate::node::Node;
 use crate::observe::Account;
 use crate::request::Payload;
 
-/// Gives the bytes of a range of an object, verified, block by block.
+/// Reads a range of an object as verified plaintext.
 pub(crate) struct Reader<'n, D: Disk, E: Engine, V> {
     node: &'n Node<D, E, V>,
     data_key: Option<DataKey>,
-    /// The parts that the range touches, last first, each with the range of it that is wanted.
+    /// The parts in the range, last first, each with its wanted bytes.
     parts: Vec<(Part, Range<u64>)>,
     current: Option<Current<E::Aead>>,
-    /// The first body, where it has been read already.
+    /// The first body, if it has been read already.
     first: Option<Body>,
     remaining: u64,
 }
 
-/// The body that is being read.
+/// The open body.
 struct Current<A> {
     body: Body,
-    /// The block that is being read.
+    /// The open block.
     block: Option<OpenBlock>,
     opener: Option<Opener<A>>,
-    /// What is still wanted of it.
+    /// The bytes of the body that are still wanted.
     wanted: Range<u64>,
 }
 
-/// One verified piece of an object: `buf[at]`.
+/// A verified piece of an object: `buf[at]`.
 pub(crate) struct Piece<B> {
     pub(crate) buf: B,
     pub(crate) at: Range<usize>,
 }
 
-/// Where the bytes of a reply come from, piece by piece.
+/// The source of a response body.
 #[allow(async_fn_in_trait)]
 pub(crate) trait Source<B> {
-    /// Bytes that are still to come.
+    /// Returns the number of remaining bytes.
     fn remaining(&self) -> u64;
 
-    /// Bytes of the buffer that a piece wants.
+    /// Returns the length of the buffer needed for the next piece.
     fn piece_len(&self) -> usize;
 
-    /// The next piece, read into `buf`; `None` at the end.
+    /// Reads the next piece into `buf`. Returns `None` at the end.
     async fn next(&mut self, buf: B) -> Result<Option<Piece<B>>>;
 }
 
 impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
-    /// Reads `range` of the object whose bodies are `parts`; with the data key if the object is sealed.
+    /// Creates a reader for `range` of the object with the bodies `parts`; a sealed object needs
+    /// its data key.
     pub(crate) fn new(node: &'n Node<D, E, V>, parts: &[Part], data_key: Option<DataKey>, range: Range<u64>) -> Self {
         let mut touched = Vec::new();
         let mut start = 0;
         for part in parts {
             let end = start + part.size;
             let wanted = range.start.max(start)..range.end.min(end);
-            // The whole of an empty object is one body of no bytes: its only chunk is authenticated all the same.
+            // The single body of an empty object is read too: its empty chunk must be
+            // authenticated.
             if wanted.start < wanted.end || parts.len() == 1 {
                 touched.push((part.clone(), wanted.start - start..wanted.end.max(wanted.start) - start));
             }
@@ -77,7 +79,7 @@ impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
         Reader { node, data_key, parts: touched, current: None, first: None, remaining: range.end - range.start }
     }
 
-    /// The same with the only body of the object, where it has been read already.
+    /// Sets the only body of the object, if it has been read already.
     pub(crate) fn with_body(mut self, body: Option<Body>) -> Self {
         self.first = body;
         self
@@ -99,7 +101,8 @@ impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
         let piece_end = block_end.min(block_start + (first * CHUNK_LEN + STRIDE) as u64);
         let at = (start - block_start) as usize..(piece_end - block_start) as usize;
         let reaches_end = piece_end == current.body.len;
-        // The chunk after a body's last full one is empty; its tag is what proves the end.
+        // If a body ends with a full chunk, an empty final chunk follows; its tag authenticates the
+        // end.
         let chunks = first..match (reaches_end, &current.opener) {
             (true, Some(_)) => at.end / CHUNK_LEN + 1,
             _ => at.end.div_ceil(CHUNK_LEN),
@@ -108,7 +111,7 @@ impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
             Some(block) if block.index() == index => block,
             block => block.insert(self.node.log.open_block(&current.body, index)?),
         };
-        // Tags tell what checksums tell, and more.
+        // Tags make the checksums redundant.
         let (log, checked) = (&self.node.log, current.opener.is_none());
         let (tags, mut buf) = log.read_piece(&current.body, block, chunks.clone(), checked, buf).await;
         let tags = tags?;
@@ -116,7 +119,7 @@ impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
         if let Some(opener) = &mut current.opener {
             let len = current.body.block_len(index).min(chunks.end * CHUNK_LEN).saturating_sub(front);
             if let Err(failure) = open_chunks(opener, index, chunks.clone(), D::part(&mut buf, 0..len), &tags) {
-                // Whether the medium has damaged it, or somebody has changed it, the checksums tell.
+                // The checksums tell a damaged medium from a modified object.
                 log.read_piece(&current.body, block, chunks, true, buf).await.0?;
                 return Err(failure);
             }
@@ -186,8 +189,8 @@ fn open_chunks<A: keyhole_core::aead::Aead>(
 }
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// Sends a reply's head and all that `source` gives; the next block is read while one is sent. An error before the
-    /// first byte is a reply of its own; after it, all that can be done is to abort the connection.
+    /// Sends a response head and body, reading one piece ahead. An error before the first byte
+    /// becomes an error response; after that, the connection has to be aborted.
     pub(crate) async fn send<S: Stream<Buf = D::Buf>>(
         &self,
         stream: &S,
@@ -222,7 +225,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(())
     }
 
-    /// The next piece while a reply is under way, when an error can no longer be told.
+    /// Reads the next piece after the response head has been sent: every failure now aborts the
+    /// connection.
     async fn read_on(&self, source: &mut impl Source<D::Buf>) -> Result<Option<Piece<D::Buf>>> {
         if source.remaining() == 0 {
             return Ok(None);
@@ -235,14 +239,14 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 }
 
-/// An object that is read to be written again.
+/// The body of a stored object as the payload of a new one.
 pub(crate) struct Copied<'n, D: Disk, E: Engine, V> {
     reader: Reader<'n, D, E, V>,
-    /// What was read and not yet taken.
+    /// The current piece.
     piece: Option<Piece<D::Buf>>,
-    /// Bytes not yet taken.
+    /// Bytes not yet consumed.
     remaining: u64,
-    /// Sees every byte that is taken.
+    /// Computes digests of all consumed bytes.
     digester: Digester,
 }
 
@@ -252,7 +256,7 @@ impl<'n, D: Disk, E: Engine, V: Env> Copied<'n, D, E, V> {
         Copied { reader, piece: None, remaining, digester }
     }
 
-    /// The digests of all that was taken.
+    /// Returns the digests of the consumed bytes.
     pub(crate) fn finish(self) -> Result<Digests> {
         Ok(self.digester.finish()?)
     }
@@ -266,7 +270,7 @@ impl<D: Disk, E: Engine, V: Env> Payload<D::Buf> for Copied<'_, D, E, V> {
     async fn fill(&mut self, mut buf: D::Buf, at: Range<usize>) -> (Result<usize>, D::Buf) {
         let Range { start, end: limit } = at;
         let mut filled = start;
-        // An empty object has a piece too: taking it is what authenticates it.
+        // Read the empty piece of an empty object too, since reading authenticates it.
         while filled < limit {
             let piece = match self.piece.take() {
                 Some(piece) => piece,

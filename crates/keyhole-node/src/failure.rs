@@ -1,5 +1,4 @@
-//! Why a request came to no good end, and which S3 error says so: the one place where the errors of the crates below
-//! become S3 codes.
+//! Request failures, and the mapping of the lower crates' errors to S3 error codes.
 
 use std::borrow::Cow;
 use std::io;
@@ -10,14 +9,14 @@ use keyhole_s3::{Error, ErrorCode};
 
 use crate::limits::RETRY_AFTER_S;
 
-/// Why a request failed.
+/// A request failure.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The client is told.
+    /// An S3 error for the client.
     Reply(Error),
-    /// The node's own fault, or its disk's: the client is told, and the operator what it was.
+    /// A fault of the node or its disk: an S3 error for the client and a cause for the log.
     Fault(Error, String),
-    /// The connection is gone, or not worth a reply.
+    /// The connection broke, or must be aborted.
     Connection(io::Error),
 }
 
@@ -91,7 +90,7 @@ impl From<HeadError> for Failure {
 }
 
 impl From<OpenError> for Failure {
-    /// A head that does not open under the key of the request: the key is another one.
+    /// A head that does not open: the request's key is not the object's.
     fn from(error: OpenError) -> Failure {
         match error {
             OpenError::Malformed(error) => not_authentic(&format!("a sealed head is malformed: {error}")),
@@ -100,25 +99,26 @@ impl From<OpenError> for Failure {
     }
 }
 
-/// Answers that the stored object is damaged. The log of the node says what of it.
+/// Returns the error for a damaged stored object; `what` goes to the node's log.
 pub(crate) fn damaged(what: &str) -> Failure {
     Failure::Fault(Error::new(ErrorCode::ObjectDamaged), format!("damage: {what}"))
 }
 
-/// What is stored is what was stored (the log has verified its checksums), and does not authenticate under the key that its
-/// head opened with: a client has sealed it wrongly, or somebody who can write to the disk has changed it.
+/// Returns the error for stored bytes that pass the log's checksums but do not authenticate under
+/// the data key from their head: a client sealed them wrongly, or somebody with access to the disk
+/// changed them.
 pub(crate) fn not_authentic(what: &str) -> Failure {
     let message = "The sealed object does not authenticate.";
     Failure::Fault(Error::new(ErrorCode::InvalidRequest).with_message(message), format!("not authentic: {what}"))
 }
 
-/// Writes are refused, whatever they are, until the operator does something about it.
+/// Returns the 503 for a node that refuses all writes until the operator intervenes.
 fn unavailable(message: Cow<'static, str>) -> Error {
     let error = Error::new(ErrorCode::ServiceUnavailable).with_message(message);
     error.with_header("Retry-After", RETRY_AFTER_S.to_string())
 }
 
-/// The node's buffers are all in use.
+/// Returns the 503 for a node without free memory.
 pub(crate) fn slow_down() -> Failure {
     Failure::Reply(Error::new(ErrorCode::SlowDown).with_header("Retry-After", RETRY_AFTER_S.to_string()))
 }

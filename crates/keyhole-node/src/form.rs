@@ -1,5 +1,5 @@
-//! PostObject: an object in an HTML form. The file goes to blocks as that of a PUT does, through the inbox, for where it ends is
-//! seen only when it does.
+//! PostObject: uploads from HTML forms. The file passes through the inbox before it gets to blocks,
+//! because its end is only recognized by the boundary.
 
 use std::ops::Range;
 
@@ -24,7 +24,8 @@ use crate::request::{Connection, Payload, Receiver};
 use crate::upload::Sealing;
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// PostObject: the fields, who has signed their policy, whether they keep to it; then all as with a PUT.
+    /// Handles PostObject: reads the fields, verifies the signature of the policy and its
+    /// conditions, then continues as a PUT.
     pub(crate) async fn post_object<S: Stream<Buf = D::Buf>>(
         &self,
         connection: &mut Connection<S>,
@@ -52,7 +53,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         form.refuse_unknown()?;
         let (success, tags) = (form.success(), form.tags()?);
 
-        // From here on it is a PUT whose headers are the fields.
+        // The rest is a PUT with the form fields as headers.
         let fields = form.into_head();
         let payload = auth::unsigned_payload();
         let request = Request { head: &fields, target, caller, secure, request_id, payload, account };
@@ -87,7 +88,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(with_checksums(with_sse(response, customer_key.as_ref()), &digests.checksums))
     }
 
-    /// Who has signed the policy of a form.
+    /// Verifies the signature of a form's policy. Returns the caller.
     fn authenticate_form(&self, form: &Form) -> Result<Caller> {
         let (access, now_ms) = (self.config.access.load(), self.env.now_ms());
         let id = auth::authenticate_form(form.fields(), &GoodAt(&access, now_ms), &self.config.region)?;
@@ -95,7 +96,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 }
 
-/// What is answered to a form whose object is stored.
+/// Builds the response to a successful form upload.
 fn answer(success: &Success, path: &str, bucket: &str, key: &str, etag: &Etag) -> Response {
     let location = format!("{}/{}", path.trim_end_matches('/'), form::encode_path(key));
     let response = match success {
@@ -108,12 +109,12 @@ fn answer(success: &Success, path: &str, bucket: &str, key: &str, etag: &Etag) -
     response.header("Location", location).header("ETag", quoted(etag))
 }
 
-/// The file in a form, as it comes.
+/// The file of a form, as a payload.
 struct FormFile<'c, S> {
     receiver: Receiver<'c, S>,
     form: FormReader,
     digester: Option<Digester>,
-    /// Bytes that the file may have, at least and at most.
+    /// Minimum and maximum length of the file.
     bounds: (u64, u64),
     len: u64,
 }
@@ -123,7 +124,7 @@ impl<'c, S: Stream> FormFile<'c, S> {
         FormFile { receiver, form, digester: None, bounds: (0, PUT_MAX), len: 0 }
     }
 
-    /// Receives all that stands ahead of the file.
+    /// Receives the fields before the file.
     async fn receive_fields(&mut self) -> Result<Form> {
         while !self.form.is_at_file() {
             match self.form.step(self.receiver.buffered())? {
@@ -135,13 +136,13 @@ impl<'c, S: Stream> FormFile<'c, S> {
         Ok(self.form.take_form())
     }
 
-    /// Says what is to be computed of the file, and how long it may be.
+    /// Sets the digests to compute and the length limits of the file.
     fn expect(&mut self, digester: Digester, policy: &Policy) {
         self.digester = Some(digester);
         self.bounds = (policy.min_len, policy.max_len.unwrap_or(PUT_MAX).min(PUT_MAX));
     }
 
-    /// Counts bytes of the file, and refuses those that are too many.
+    /// Counts received bytes of the file and enforces the maximum.
     fn count(&mut self, len: usize) -> Result<()> {
         self.len += len as u64;
         match self.len <= self.bounds.1 {
@@ -153,7 +154,7 @@ impl<'c, S: Stream> FormFile<'c, S> {
         }
     }
 
-    /// Receives what stands behind the file and verifies what was declared of it.
+    /// Receives the rest of the form after the file and verifies the declared digests.
     async fn finish(mut self) -> Result<Digests> {
         if self.len < self.bounds.0 {
             return Err(Error::new(ErrorCode::EntityTooSmall)
@@ -186,12 +187,12 @@ impl<S: Stream> Payload<S::Buf> for FormFile<'_, S> {
         u64::from(!self.form.is_behind_file())
     }
 
-    /// All that is left of the form.
+    /// The length of the rest of the form: the length of the file is not known in advance.
     fn bound(&self) -> u64 {
         self.receiver.remaining()
     }
 
-    /// Goes on until it is known whether the file has more.
+    /// Fills until it is known whether the file continues.
     async fn fill(&mut self, mut buf: S::Buf, at: Range<usize>) -> (Result<usize>, S::Buf) {
         let Range { start, end: limit } = at;
         let mut filled = start;

@@ -1,4 +1,4 @@
-//! Heads of objects: made from what a client sent, opened with what a client brought.
+//! Object heads: encoding from request fields, and opening with the request's key.
 
 use keyhole_core::aead::Engine;
 use keyhole_core::head::{self, ChecksumAlgorithm, ChecksumType, Checksums, Head, HeadError, UserMetadata};
@@ -12,13 +12,13 @@ use crate::io::Env;
 use crate::node::Node;
 use crate::secret::Secret;
 
-/// Bytes that most sealed heads have room in.
+/// Initial capacity for a sealed head; most fit.
 const SEALED_HEAD_USUAL: usize = 1024;
 
-/// A head in memory, owned.
+/// An owned object head.
 #[derive(Default)]
 pub(crate) struct ObjectHead {
-    /// Present in the heads of sealed objects, and only there.
+    /// Present exactly in the heads of sealed objects.
     pub(crate) data_key: Option<DataKey>,
     pub(crate) plaintext_length: Option<u64>,
     pub(crate) metadata: Metadata,
@@ -28,7 +28,7 @@ pub(crate) struct ObjectHead {
 }
 
 impl ObjectHead {
-    /// Runs `f` on the borrowed form that the codec takes.
+    /// Calls `f` with the borrowed form that the codec takes.
     fn with<T>(&self, f: impl FnOnce(&Head<'_>) -> T) -> T {
         let user: Vec<(&str, &[u8])> =
             self.metadata.user.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
@@ -59,12 +59,12 @@ impl ObjectHead {
 }
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// A new data key.
+    /// Generates a data key.
     pub(crate) fn data_key(&self) -> DataKey {
         DataKey::new(self.env.random_array())
     }
 
-    /// The bytes of a head at rest: sealed for `bucket` and `key` under the customer key where there is one.
+    /// Encodes a head for storage, sealed for `bucket` and `key` if there is a customer key.
     pub(crate) fn write_head(
         &self,
         head: &ObjectHead,
@@ -92,7 +92,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         }
     }
 
-    /// Opens a head; 403 where it is sealed under another key.
+    /// Decodes a stored head. A head sealed under another key is a 403.
     pub(crate) fn read_head(
         &self,
         bytes: &[u8],
@@ -112,7 +112,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(ObjectHead::from_borrowed(&head))
     }
 
-    /// Opens the head of a stored object and checks that the object's bodies are those that the head and the ETag bind.
+    /// Opens the head of a stored object and checks that the head and the ETag bind its bodies.
     pub(crate) fn open_object(
         &self,
         object: &Object,
@@ -128,7 +128,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 }
 
-/// Whether the bodies of a sealed object are those that its head and its ETag speak of.
+/// Checks that the bodies of a sealed object are those that its head and its ETag bind.
 fn check_binding(object: &Object, head: &ObjectHead) -> std::result::Result<(), String> {
     let bodies = bodies(&object.parts).ok_or("a part is too long")?;
     let binding = head.with(|head| bodies.check(head)).map_err(|error| error.to_string())?;
@@ -142,7 +142,7 @@ fn check_binding(object: &Object, head: &ObjectHead) -> std::result::Result<(), 
     Ok(())
 }
 
-/// The bodies of an object, gathered; `None` where one is longer than a message can be.
+/// Collects the bodies of an object. Returns `None` if one exceeds the longest message.
 fn bodies(parts: &[Part]) -> Option<body::Bodies> {
     let mut bodies = body::Bodies::new();
     for part in parts {
@@ -151,13 +151,14 @@ fn bodies(parts: &[Part]) -> Option<body::Bodies> {
     Some(bodies)
 }
 
-/// The manifest of an object in parts.
+/// Returns the manifest of a multipart object.
 pub(crate) fn manifest(parts: &[Part]) -> Result<[u8; 32]> {
     let manifest = bodies(parts).and_then(|bodies| bodies.manifest());
     Ok(manifest.ok_or(keyhole_s3::ErrorCode::EntityTooLarge)?)
 }
 
-/// The S3 error of a part whose upload's head does not open under the key of the request (row 12).
+/// Maps a failure to open an upload's head to the error for a part with another key than the
+/// upload's.
 pub(crate) fn part_key_failure(failure: Failure) -> Failure {
     match failure {
         Failure::Reply(error) if error.code == keyhole_s3::ErrorCode::AccessDenied => {

@@ -1,17 +1,19 @@
-//! One S3 request, from its parsed head to its reply: the room where the S3 surface ([`keyhole_s3`]), the sealed
-//! objects ([`keyhole_core`]) and the object file ([`keyhole_log`]) meet.
+//! S3 request handling, from the parsed request head to the response: connects the S3 surface
+//! ([`keyhole_s3`]), object encryption ([`keyhole_core`]) and the object log ([`keyhole_log`]).
 //!
-//! The node is generic over the disk, the connection ([`Stream`]), the AES engine and the clock ([`Env`]), so the code
-//! that runs in production is the code that runs in tests.
+//! The node is generic over the disk, the connection ([`Stream`]), the AES engine and the clock
+//! ([`Env`]), so tests run the code that runs in production.
 //!
 //! # Invariants
-//! - The bytes of an SSE-C object are encrypted in the buffer they were received into, before that buffer is handed to
-//!   the log; the log sees ciphertext alone.
-//! - A chunk's tag is compared before one of its bytes is sent. Where that fails in the middle of a reply the
-//!   connection is aborted, never ended cleanly.
-//! - A customer key lives as long as the request that brought it. It is in no error, no log line, no reply.
-//! - A reply of success to a write is sent after the log has said that the write is durable.
-//! - What a request may hold is taken as a whole before it starts ([`limits`]); beyond that the answer is `SlowDown`.
+//! - The bytes of an SSE-C object are encrypted in the buffer that received them, before the log
+//!   gets that buffer. The log sees ciphertext only.
+//! - A chunk is sent only after its tag has been verified. If verification fails in the middle of a
+//!   response, the connection is aborted, never closed in order.
+//! - A customer key lives as long as the request that carried it. It appears in no error, no log
+//!   line and no response.
+//! - A write is acknowledged only after the log has reported it durable.
+//! - A request acquires all its memory at once before it starts ([`limits`]). If it waits too long,
+//!   or too many requests wait, the response is 503 `SlowDown`.
 #![forbid(unsafe_code)]
 
 mod access;

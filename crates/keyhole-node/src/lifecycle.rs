@@ -1,4 +1,4 @@
-//! What goes by itself: the lifecycle of a bucket's objects, set through S3, and their age, set by the operator.
+//! Expiration: S3 lifecycle rules, and the maximum age set by the operator.
 
 use keyhole_core::aead::Engine;
 use keyhole_log::limits::LIFECYCLE_MAX;
@@ -13,33 +13,34 @@ use crate::limits::CLOCK_STEP_MAX_MS;
 use crate::node::{Node, Request};
 use crate::request::Connection;
 
-/// What a pass over everything that may be due has done.
+/// The result of an expiration pass.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Pass {
-    /// Nothing: the clock is well behind a time at which something was stored. One of the two is wrong.
+    /// Nothing was deleted: the clock is well behind the time of a stored object, so one of the two
+    /// is wrong.
     Behind {
-        /// That time, in ms since 1970.
+        /// The time of that object, in ms since 1970.
         stored_ms: u64,
-        /// Where it was stored.
+        /// The bucket of that object.
         bucket: String,
     },
-    /// So much is gone.
+    /// The pass is complete.
     Done {
-        /// Objects whose time was over.
+        /// Number of expired objects.
         objects: u64,
-        /// Uploads that were not completed in their time.
+        /// Number of aborted uploads.
         uploads: u64,
     },
 }
 
-/// Deletes the objects, and aborts the uploads, that are due by the settings of their bucket. What cannot be read of a lifecycle,
-/// because a later version has written it, deletes nothing.
+/// Deletes the objects and aborts the uploads that are due under their bucket's settings. Rules
+/// that cannot be decoded, because a later version wrote them, delete nothing.
 ///
 /// # Errors
-/// Those of every write. What has gone until then is gone.
+/// The errors of any write. Deletions up to then are final.
 pub async fn expire<D: Disk>(log: &Log<D>, env: &impl Env) -> std::result::Result<Pass, keyhole_log::Error> {
     let newest = log.newest(|settings| settings.expire_ms.is_some() || !settings.lifecycle.is_empty()).await;
-    // Only now: things were stored while that was looked for.
+    // Read the clock after the search, because objects are stored meanwhile.
     let now_ms = env.now_ms();
     if let Some((stored_ms, bucket)) = newest
         && is_behind(now_ms, stored_ms)
@@ -51,8 +52,9 @@ pub async fn expire<D: Disk>(log: &Log<D>, env: &impl Env) -> std::result::Resul
     Ok(Pass::Done { objects, uploads })
 }
 
-/// Whether the clock is well behind a time at which something that is there was stored, in whatever bucket: that time, and the
-/// bucket. Nothing is looked through where [`Stats::newest_ms`](keyhole_log::Stats::newest_ms) says already that it is not.
+/// Returns the newest time of a stored object or upload, and its bucket, if the clock is well
+/// behind it. Skips the search if [`Stats::newest_ms`](keyhole_log::Stats::newest_ms) already
+/// excludes it.
 pub async fn clock_behind<D: Disk>(log: &Log<D>, env: &impl Env) -> Option<(u64, String)> {
     if !is_behind(env.now_ms(), log.shared().newest_ms()) {
         return None;
@@ -79,18 +81,19 @@ fn is_upload_due(settings: &BucketSettings, now_ms: u64) -> Option<impl Fn(&str,
     })
 }
 
-/// The rules that can be read.
+/// Decodes a bucket's rules; undecodable ones are ignored.
 fn rules(settings: &BucketSettings) -> Lifecycle {
     Lifecycle::from_bytes(&settings.lifecycle).unwrap_or_default()
 }
 
-/// How many rules of S3 a bucket has; `None`: they cannot be read, and do nothing.
+/// Returns the number of S3 rules of a bucket, or `None` if they cannot be decoded and have no
+/// effect.
 pub fn rule_count(settings: &BucketSettings) -> Option<usize> {
     Lifecycle::from_bytes(&settings.lifecycle).map(|lifecycle| lifecycle.rules.len())
 }
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// PutBucketLifecycleConfiguration: in place of the rules that the bucket has.
+    /// Handles PutBucketLifecycleConfiguration: replaces the bucket's rules.
     pub(crate) async fn put_bucket_lifecycle<S: Stream<Buf = D::Buf>>(
         &self,
         connection: &mut Connection<S>,
@@ -112,7 +115,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(Response::new(200))
     }
 
-    /// GetBucketLifecycleConfiguration.
+    /// Handles GetBucketLifecycleConfiguration.
     pub(crate) fn bucket_lifecycle(&self, request: &Request<'_>) -> Result<Response> {
         let (settings, _) = self.log.bucket_settings(request.bucket()?).ok_or(ErrorCode::NoSuchBucket)?;
         match Lifecycle::from_bytes(&settings.lifecycle) {
@@ -126,7 +129,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         }
     }
 
-    /// DeleteBucketLifecycle: 204 whether there were any rules or not.
+    /// Handles DeleteBucketLifecycle: 204 whether there are rules or not.
     pub(crate) async fn delete_bucket_lifecycle(&self, request: &Request<'_>) -> Result<Response> {
         self.set_lifecycle(request.bucket()?, &[]).await?;
         Ok(Response::new(204))
@@ -140,7 +143,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         self.change_bucket(bucket, change).await
     }
 
-    /// Says when an object goes by itself, and by which rule, if by any.
+    /// Adds the time at which the object expires and the rule's id, if a rule applies.
     pub(crate) fn with_expiration(&self, response: Response, bucket: &str, key: &str, stored_ms: u64) -> Response {
         let Some(lifecycle) = self.lifecycle(bucket) else { return response };
         match lifecycle.expiration(key, stored_ms) {
@@ -149,7 +152,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         }
     }
 
-    /// The same of an upload that is not completed.
+    /// Adds the time at which an uncompleted upload is aborted and the rule's id, if a rule
+    /// applies.
     pub(crate) fn with_abortion(&self, response: Response, bucket: &str, key: &str, created_ms: u64) -> Response {
         let Some(lifecycle) = self.lifecycle(bucket) else { return response };
         match lifecycle.abortion(key, created_ms) {
@@ -205,7 +209,7 @@ mod tests {
         assert!(!upload(3 * DAY_MS - 1, "c/x") && upload(3 * DAY_MS, "c/x") && !object(u64::MAX, "c/x"));
         assert!(!object(u64::MAX, "a") && !object(u64::MAX, "x/a/"));
 
-        // The operator's setting besides, or alone.
+        // The operator's maximum age, together with rules and alone.
         let both = BucketSettings { expire_ms: Some(7), ..settings.clone() };
         let due = is_object_due(&both, 8).unwrap();
         assert!(due("x", 1) && !due("x", 2) && !due("a/x", 2));
@@ -213,7 +217,7 @@ mod tests {
         assert!(is_object_due(&alone, 8).unwrap()("x", 1) && is_upload_due(&alone, 8).is_none());
         let none = BucketSettings::default();
         assert!(is_object_due(&none, 8).is_none() && is_upload_due(&none, 8).is_none());
-        // What a later version has written does nothing.
+        // Rules written by a later version have no effect.
         let later = BucketSettings { lifecycle: vec![2, 0].into(), ..BucketSettings::default() };
         assert!(is_object_due(&later, u64::MAX).is_none() && is_upload_due(&later, u64::MAX).is_none());
         assert_eq!((rule_count(&later), rule_count(&settings), rule_count(&none)), (None, Some(3), Some(0)));

@@ -1,4 +1,4 @@
-//! Lists: of objects, of uploads, of parts.
+//! Listings of objects, uploads and parts.
 
 use keyhole_core::aead::Engine;
 use keyhole_core::head::Checksums;
@@ -13,7 +13,7 @@ use crate::multipart::UploadId;
 use crate::node::{Node, Request};
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// ListObjects.
+    /// Handles ListObjects.
     pub(crate) fn list_objects(&self, request: &Request<'_>, query: &ops::ListObjects) -> Result<Response> {
         let bucket = request.bucket()?;
         let listing =
@@ -22,7 +22,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(Response::xml(200, xml::list_objects_v1(bucket, query, &entries, listing.truncated)))
     }
 
-    /// ListObjectsV2.
+    /// Handles ListObjectsV2.
     pub(crate) fn list_objects_v2(&self, request: &Request<'_>, query: &ops::ListObjectsV2) -> Result<Response> {
         let bucket = request.bucket()?;
         let after = query.continuation.clone().or_else(|| query.start_after.clone());
@@ -43,7 +43,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(self.log.list_objects(bucket, &query)?)
     }
 
-    /// ListMultipartUploads.
+    /// Handles ListMultipartUploads.
     pub(crate) fn list_uploads(&self, request: &Request<'_>, query: &ops::ListUploads) -> Result<Response> {
         let bucket = request.bucket()?;
         let after = query.key_marker.clone().map(|key| (key, query.upload_id_marker));
@@ -69,7 +69,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(Response::xml(200, xml::list_uploads(bucket, query, &entries, listing.truncated)))
     }
 
-    /// ListParts.
+    /// Handles ListParts.
     pub(crate) async fn list_parts(
         &self,
         request: &Request<'_>,
@@ -84,7 +84,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let head = match (upload.sealed, &customer_key) {
             (false, Some(_)) => return Err(sse::part_mismatch().into()),
             (true, None) if upload.declared.is_some() => return Err(sse::key_required().into()),
-            // Nothing is in the head that is wanted.
+            // The response needs nothing from the head.
             (true, None) => ObjectHead::default(),
             (..) => self.upload_head(&upload, customer_key.as_ref()).await?,
         };
@@ -114,7 +114,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 }
 
-/// The entries of a listing as the document wants them.
+/// Converts a listing to entries of the XML document.
 fn entries(listing: &Listing) -> Vec<xml::Entry<'_>> {
     listing
         .entries

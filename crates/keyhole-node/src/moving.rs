@@ -1,9 +1,8 @@
-//! Objects as they move from one node to another, or to a backup and back: with everything that makes them what they are, and
-//! without any key.
+//! Transfer of objects between nodes, and to and from backups, complete and without any key.
 //!
-//! A sealed object moves as its sealed object file, checksums of parts included, sealed as they are. A plaintext object moves as its
-//! bytes, and what is known of it besides goes with its [`Description`]. What is taken in is the same object then: its time, its
-//! ETag, its parts, its head are those that it had.
+//! A sealed object is transferred as its sealed object file, including the sealed part checksums. A
+//! plaintext object is transferred as its bytes and a [`Description`]. An imported object keeps its
+//! time, ETag, parts and head.
 
 mod incoming;
 mod outgoing;
@@ -22,46 +21,46 @@ pub use crate::sealed_file::ReadError;
 pub use incoming::{Incoming, Received, TakeError};
 pub use outgoing::Outgoing;
 
-/// All there is to an object but its bytes.
+/// Everything about an object except its bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Description {
     /// The bucket.
     pub bucket: String,
     /// The key.
     pub key: String,
-    /// Whether it is sealed. Its head and its parts are in the sealed object file then.
+    /// Whether the object is sealed. The sealed object file then has the head and the parts.
     pub sealed: bool,
     /// Whether a sealed head must list the parts.
     pub bound: bool,
-    /// Plaintext bytes.
+    /// Length of the plaintext.
     pub size: u64,
-    /// When it was stored, in ms since 1970.
+    /// Time of the write, in ms since 1970.
     pub time_ms: u64,
     /// The ETag.
     pub etag: Etag,
-    /// Its tags.
+    /// The tags.
     pub tags: Tags,
-    /// The head of a plaintext object, encoded.
+    /// The encoded head of a plaintext object.
     pub head: Vec<u8>,
-    /// The parts of a plaintext object: one with number 0 if it was not uploaded in parts.
+    /// The parts of a plaintext object; a single one with number 0 if it is from a single PUT.
     pub parts: Vec<PartDescription>,
 }
 
-/// One part of a plaintext object.
+/// A part of a plaintext object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PartDescription {
-    /// Its number.
+    /// The part number.
     pub number: u16,
-    /// Its bytes.
+    /// Length in bytes.
     pub size: u64,
-    /// Its ETag.
+    /// The ETag.
     pub etag: [u8; 16],
-    /// What is kept of it besides, encoded: of all parts of an object, or of none.
+    /// The encoded part checksums; present for all parts of an object or for none.
     pub info: Option<Vec<u8>>,
 }
 
 impl Description {
-    /// That of a stored object.
+    /// Describes a stored object.
     ///
     /// # Errors
     /// `Damaged`.
@@ -97,10 +96,10 @@ impl Description {
         })
     }
 
-    /// Whether an object can be what this says of it, as far as that can be told without its bytes.
+    /// Checks that an object can be as described, as far as possible without its bytes.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A message saying which field is invalid.
     pub fn check(&self) -> Result<(), String> {
         ops::check_bucket(&self.bucket).map_err(|_| "the bucket has a name that no bucket can have".to_owned())?;
         if self.key.is_empty() || ops::check_key(&self.key).is_err() {
@@ -161,7 +160,7 @@ impl Description {
     }
 }
 
-/// What is kept of parts, as an object has it.
+/// Encodes part infos as an object stores them.
 fn gathered<'i>(infos: impl Iterator<Item = &'i [u8]>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for info in infos {

@@ -1,7 +1,8 @@
 //! Multipart uploads.
 //!
-//! The head of an upload is written when the upload is created, sealed under the customer key and the final names; it
-//! holds the data key under which every part is sealed, so a part under another customer key is refused by the head.
+//! The head of an upload is written when the upload is created, sealed under the customer key and
+//! the final names. It holds the data key of all parts, so a part under another customer key fails
+//! to open the head.
 
 use keyhole_core::CustomerKey;
 use keyhole_core::DataKey;
@@ -30,10 +31,10 @@ use crate::object::{quoted, with_checksums, with_sse, write_condition};
 use crate::request::{Connection, Receiver};
 use crate::upload::{Sealing, Stored};
 
-/// An upload's id, as the log has it.
+/// An upload id.
 pub(crate) type UploadId = [u8; 16];
 
-/// An upload that a part may go to.
+/// An open upload that can receive a part.
 struct Open {
     upload: UploadRef,
     customer_key: Option<CustomerKey>,
@@ -41,7 +42,7 @@ struct Open {
 }
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// CreateMultipartUpload.
+    /// Handles CreateMultipartUpload.
     pub(crate) async fn create_upload(&self, request: &Request<'_>) -> Result<Response> {
         let (bucket, key) = request.object()?;
         let policy = self.policy(bucket)?;
@@ -50,7 +51,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let declared = ops::declared_checksum(request.head)?;
         let labels = ops::tags(request.head)?.to_bytes();
         self.require_bucket(bucket)?;
-        // What is there when the upload is completed counts; but better now than after all the parts.
+        // Completion checks this again; checking here reports it before the parts are sent.
         self.guard(request, (bucket, key), &policy, customer_key.as_ref(), customer_key.is_some(), Condition::None)
             .await?;
         let data_key = customer_key.is_some().then(|| self.data_key());
@@ -80,7 +81,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(response)
     }
 
-    /// Finds the upload that a part is for and opens its head with the key that came with the part (rows 11 and 12).
+    /// Locates the upload of a part and opens its head with the request's key. An upload with a
+    /// customer key takes only parts with that key, and one without takes only parts without.
     async fn open_upload(&self, request: &Request<'_>, id: &UploadId) -> Result<Open> {
         let (bucket, key) = request.object()?;
         let customer_key = self.key_for_write(request, bucket, &self.policy(bucket)?)?;
@@ -95,7 +97,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(Open { upload, customer_key, data_key })
     }
 
-    /// The head of an upload, opened with the key that it was created with (row 12).
+    /// Opens the head of an upload with the request's key, which must be the key that the upload
+    /// was created with.
     pub(crate) async fn upload_head(
         &self,
         upload: &UploadRef,
@@ -105,7 +108,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         self.read_head(&head, customer_key, &upload.bucket, &upload.key).map_err(part_key_failure)
     }
 
-    /// UploadPart.
+    /// Handles UploadPart.
     pub(crate) async fn upload_part<S: Stream<Buf = D::Buf>>(
         &self,
         connection: &mut Connection<S>,
@@ -127,7 +130,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(with_checksums(response, &digests.checksums))
     }
 
-    /// UploadPartCopy: the bytes are sealed anew, under the upload's data key.
+    /// Handles UploadPartCopy: re-encrypts the bytes under the upload's data key.
     pub(crate) async fn upload_part_copy(
         &self,
         request: &Request<'_>,
@@ -149,7 +152,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let _admitted = self.admission.copy(range.end - range.start).await?;
         let reader = Reader::new(self, &found.object.parts, found.head.data_key, range);
         let wanted = Wanted::for_etag(open.data_key.is_some());
-        // Nobody can bring the checksum of a range.
+        // A client cannot declare the checksum of a copied range.
         let algorithm = declared(&open.upload).map(|(algorithm, _)| algorithm);
         let mut payload = Copied::new(reader, Digester::undeclared(wanted, algorithm));
         let stored = self.store(&mut payload, open.sealing(number)).await?;
@@ -159,7 +162,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(with_sse(Response::xml(200, document), open.customer_key.as_ref()))
     }
 
-    /// Commits a body as a part; its ETag and time.
+    /// Commits a body as a part. Returns the part's ETag and time.
     async fn put_part(
         &self,
         open: &Open,
@@ -188,7 +191,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok((Etag { digest: etag, parts: 0 }, time_ms))
     }
 
-    /// The checksums of a part at rest: sealed under the data key in a sealed upload; nothing where there are none.
+    /// Encodes the checksums of a part, sealed under the data key if the upload is sealed; empty if
+    /// there are no checksums.
     fn part_info(&self, open: &Open, number: u16, stored: &Stored, checksums: &Checksums) -> Result<Vec<u8>> {
         if checksums.is_empty() {
             return Ok(Vec::new());
@@ -205,7 +209,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(info)
     }
 
-    /// The checksums that an info of a part says.
+    /// Decodes the checksums from a part info.
     pub(crate) fn read_part_info(&self, info: &[u8], part: &Part, data_key: Option<&DataKey>) -> Result<Checksums> {
         if info.is_empty() {
             return Ok(Checksums::default());
@@ -219,7 +223,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         })
     }
 
-    /// CompleteMultipartUpload.
+    /// Handles CompleteMultipartUpload.
     pub(crate) async fn complete_upload<S: Stream<Buf = D::Buf>>(
         &self,
         connection: &mut Connection<S>,
@@ -248,12 +252,14 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
 
         let UploadHead { head: stored, labels } = self.log.upload_head(&upload).await?;
         let parts: Vec<_> = chosen.iter().map(|info| info.part.clone()).collect();
-        // With the key the head gets the list of the parts, and without the list it is none of this object any more.
+        // With the key, the head is rewritten with a manifest of the parts and must have it from
+        // then on.
         let bound = upload.sealed && customer_key.is_some();
         let mut kind = ChecksumType::FullObject;
         let (head, checksums, infos) = match (upload.sealed, &customer_key) {
             (true, None) if upload.declared.is_some() => return Err(sse::key_required().into()),
-            // Completed without the key, as S3 allows: the head stays as it was sealed when the upload was created.
+            // Completion without the key, which S3 allows: the head stays as it was sealed at
+            // creation.
             (true, None) => {
                 completion.check(size, etag.parts, None, &Checksums::default())?;
                 (stored, Checksums::default(), Vec::new())
@@ -280,8 +286,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(self.with_expiration(response, bucket, key, time_ms))
     }
 
-    /// Checks the parts' checksums that the client names against those the parts came with, and makes the object's own
-    /// from them where it is wanted; with it, what is kept of the parts.
+    /// Compares the part checksums named by the client with the stored ones. Computes the object's
+    /// checksum from them if wanted, and collects the part infos to store.
     async fn object_checksums(
         &self,
         completed: &[CompletedPart],
@@ -311,7 +317,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok((checksums, kept.finish()))
     }
 
-    /// AbortMultipartUpload.
+    /// Handles AbortMultipartUpload.
     pub(crate) async fn abort_upload(&self, request: &Request<'_>, id: &UploadId) -> Result<Response> {
         let (bucket, key) = request.object()?;
         self.log.abort_upload(bucket, key, id, self.env.now_ms()).await?;
@@ -326,20 +332,20 @@ impl Open {
     }
 }
 
-/// Bytes of an object of parts of so many each.
+/// Returns the total size of parts of these sizes.
 fn whole(parts: impl Iterator<Item = u64>) -> Result<u64> {
     let size = parts.fold(0u64, u64::saturating_add);
     if size > OBJECT_MAX { Err(ErrorCode::EntityTooLarge.into()) } else { Ok(size) }
 }
 
-/// The checksum that an upload declared.
+/// Returns the checksum that an upload declared.
 fn declared(upload: &UploadRef) -> DeclaredChecksum {
     let (number, kind) = upload.declared?;
     let algorithm = checksum::ALGORITHMS.into_iter().find(|algorithm| *algorithm as u8 == number)?;
     Some((algorithm, checksum::TYPES.into_iter().find(|it| *it as u8 == kind)?))
 }
 
-/// Finds the parts that the client names among those uploaded.
+/// Selects the uploaded parts that the client names.
 fn choose(completed: &[CompletedPart], uploaded: Vec<PartInfo>) -> Result<Vec<PartInfo>> {
     if completed.is_empty() {
         return Err(ErrorCode::MalformedXML.into());
@@ -364,7 +370,7 @@ fn choose(completed: &[CompletedPart], uploaded: Vec<PartInfo>) -> Result<Vec<Pa
     Ok(chosen)
 }
 
-/// The digest of a whole object from those of its parts; `None` where a part lacks one.
+/// Computes the digest of an object from those of its parts; `None` if a part lacks one.
 fn object_digest(algorithm: ChecksumAlgorithm, kind: ChecksumType, parts: &[(Checksums, u64)]) -> Option<Vec<u8>> {
     let digests: Option<Vec<(&[u8], u64)>> =
         parts.iter().map(|(checksums, size)| Some((checksums.get(algorithm)?, *size))).collect();

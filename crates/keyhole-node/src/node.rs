@@ -1,4 +1,4 @@
-//! The node: takes a connection, answers its requests one after the other.
+//! The node: serves the requests of each connection in order.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,25 +21,25 @@ use crate::proxy::TrustedProxies;
 use crate::request::{Connection, Receiver, ReplyContext};
 use crate::settings::PolicyDefaults;
 
-/// What all workers of a node have in common.
+/// Configuration shared by all workers of a node.
 pub struct Config {
-    /// The region that requests must be signed for.
+    /// The region in the credential scope of signatures.
     pub region: String,
-    /// The names that buckets are addressed below.
+    /// Host names for virtual-hosted-style requests (`BUCKET.HOST`).
     pub host_names: HostNames,
-    /// The access keys that may sign requests, and what each may do. They may be replaced at any time.
+    /// The access keys and their grants; replaceable at run time.
     pub access: ArcSwap<AccessTable>,
-    /// What buckets are set to where they were not set to something themselves.
+    /// Default policies, for settings that a bucket does not have itself.
     pub defaults: PolicyDefaults,
-    /// Who is told of requests.
+    /// Receives request events.
     pub observer: Box<dyn Observer>,
-    /// The proxies that are believed what they say of their clients.
+    /// The proxies whose forwarding headers are trusted.
     pub proxies: TrustedProxies,
-    /// What the requests of each worker may hold of its memory.
+    /// The memory limits of each worker's requests.
     pub share: Share,
 }
 
-/// One worker of the node: its handle of the log, its engine, its share of the memory.
+/// One worker of the node: its handle to the log, its AES engine and its memory.
 pub struct Node<D: Disk, E: Engine, V> {
     pub(crate) config: Arc<Config>,
     pub(crate) log: Log<D>,
@@ -49,29 +49,29 @@ pub struct Node<D: Disk, E: Engine, V> {
     signing_keys: SigningKeys,
 }
 
-/// One request, understood.
+/// A parsed and authenticated request.
 pub(crate) struct Request<'r> {
     pub(crate) head: &'r RequestHead,
     pub(crate) target: &'r Target,
     pub(crate) caller: &'r Caller,
-    /// The request came over a connection that a customer key may come over.
+    /// Customer keys are accepted on this connection.
     pub(crate) secure: bool,
     pub(crate) request_id: &'r str,
-    /// How the body is signed.
+    /// How the request body is signed.
     pub(crate) payload: Payload,
-    /// What is told of it when it is over.
+    /// Collects the fields of the request's [`Exchange`].
     pub(crate) account: &'r Account,
 }
 
-/// What has become of a request.
+/// The outcome of an operation.
 pub(crate) enum Outcome {
-    /// This is the reply; it is still to be sent.
+    /// A response that has not been sent yet.
     Reply(Response),
-    /// The reply, of this status, has been sent whole.
+    /// The response, with this status, was sent completely.
     Sent(u16),
 }
 
-/// What follows on the connection.
+/// The action on the connection after an exchange.
 enum Next {
     Request,
     Close,
@@ -79,18 +79,18 @@ enum Next {
 }
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// A worker that answers with what `log` holds.
+    /// Creates a worker that serves the objects of `log`.
     pub fn new(config: Arc<Config>, log: Log<D>, engine: E, env: V) -> Rc<Self> {
         let admission = Arc::new(Admission::new(config.share));
         Rc::new(Node { config, log, engine, env, admission, signing_keys: SigningKeys::default() })
     }
 
-    /// How much of its memory is in use, for whoever wants to know, on whatever thread.
+    /// Returns a handle for reading the worker's memory use from any thread.
     pub fn gauge(&self) -> Gauge {
         Gauge::new(self.admission.clone())
     }
 
-    /// Answers the requests of one connection until either side ends it.
+    /// Serves the requests of one connection until either side closes it.
     pub async fn serve<S: Stream<Buf = D::Buf>>(self: &Rc<Self>, stream: S) {
         let mut connection = Connection::new(stream);
         loop {
@@ -102,7 +102,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         }
     }
 
-    /// One request and its reply.
+    /// Serves one request.
     async fn exchange<S: Stream<Buf = D::Buf>>(&self, connection: &mut Connection<S>) -> Next {
         let head = match connection.head().await {
             Ok(None) => return Next::Close,
@@ -156,7 +156,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         next
     }
 
-    /// Sends the reply, if it has not been sent: its status (0: there was none), the error that it says, and what follows.
+    /// Sends the response, unless it was sent already. Returns its status (0: no complete
+    /// response), its error code and the next action on the connection.
     async fn reply<S: Stream<Buf = D::Buf>>(
         &self,
         connection: &mut Connection<S>,
@@ -187,7 +188,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         }
     }
 
-    /// From a head to what became of the request: who asks, what for, and the operation itself.
+    /// Authenticates, routes, authorizes and runs one request.
     async fn dispatch<S: Stream<Buf = D::Buf>>(
         &self,
         connection: &mut Connection<S>,
@@ -214,7 +215,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             account.is_sealed();
         }
         self.authorize(&request, &operation, sealed)?;
-        // What a connection's task holds is what the largest of these holds: all but the most frequent are apart from it.
+        // Box the futures of all but the hottest operations: a connection's task is as large as the
+        // largest future stored in line.
         let response = match operation {
             Op::PutObject if sealed => Box::pin(self.put_sealed(connection, request)).await?,
             Op::PutObject => self.put_object(connection, request).await?,
@@ -223,7 +225,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             }
             Op::DeleteObjects => Box::pin(self.delete_objects(connection, request)).await?,
             Op::PutObjectTagging => Box::pin(self.put_object_tagging(connection, request)).await?,
-            // A form is signed by its policy, and has come another way.
+            // A signed POST form: forms authenticate by their policy document alone.
             Op::PostObject => return Err(auth::two_ways().into()),
             Op::CreateBucket => Box::pin(self.create_bucket(connection, request)).await?,
             Op::PutBucketEncryption => Box::pin(self.put_bucket_encryption(connection, request)).await?,
@@ -250,7 +252,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(Outcome::Reply(response))
     }
 
-    /// Who has signed a request, if anybody, and how its body is signed.
+    /// Verifies the signature. Returns the caller, anonymous if unsigned, and how the body is
+    /// signed.
     fn authenticate(&self, head: &RequestHead) -> Result<(Caller, Payload)> {
         let (access, now_ms) = (self.config.access.load(), self.env.now_ms());
         let good = GoodAt(&access, now_ms);
@@ -263,19 +266,19 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         }
     }
 
-    /// Takes note of what a request is.
+    /// Records and reports the operation of a request.
     pub(crate) fn begins(&self, account: &Account, operation: &Operation) {
         account.operation.set(Some(operation.name()));
         self.config.observer.began(operation.name());
     }
 
-    /// Whether a customer key may come with a request.
+    /// Returns whether the request may carry a customer key.
     pub(crate) fn is_secure<S: Stream>(&self, connection: &Connection<S>, head: &RequestHead) -> bool {
         let stream = &connection.stream;
         self.config.proxies.is_secure(head, stream.is_secure(), || stream.peer())
     }
 
-    /// The operations that receive no body and send a small one.
+    /// Runs an operation without a request body and with a small response.
     async fn answer(&self, request: &Request<'_>, operation: Operation) -> Result<Response> {
         use Operation as Op;
         match operation {
@@ -309,8 +312,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         }
     }
 
-    /// The body of a request whose operation wants none: received and verified all the same (it may be signed), and
-    /// bounded.
+    /// Reads and verifies the body of a request whose operation has none, because it may be signed.
+    /// Limited to [`XML_BODY_MAX`](crate::limits::XML_BODY_MAX).
     async fn take_no_body<S: Stream<Buf = D::Buf>>(
         &self,
         connection: &mut Connection<S>,
@@ -324,12 +327,12 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
 }
 
 impl Request<'_> {
-    /// The bucket that the request names.
+    /// Returns the bucket of the request.
     pub(crate) fn bucket(&self) -> Result<&str> {
         self.target.bucket.as_deref().ok_or_else(|| Error::new(ErrorCode::InvalidBucketName).into())
     }
 
-    /// The bucket and the key that the request names.
+    /// Returns the bucket and the key of the request.
     pub(crate) fn object(&self) -> Result<(&str, &str)> {
         let key = self.target.key.as_deref().ok_or(ErrorCode::MethodNotAllowed)?;
         Ok((self.bucket()?, key))

@@ -1,4 +1,4 @@
-//! Put, get, head and delete of objects.
+//! PutObject, GetObject, HeadObject, DeleteObject and DeleteObjects.
 
 use std::ops::Range;
 
@@ -25,28 +25,28 @@ use crate::request::{Connection, Receiver};
 use crate::tagging::tags_of;
 use crate::upload::{Sealing, Stored};
 
-/// An object that a request has found and may read.
+/// An object that the request has located and opened.
 pub(crate) struct Found {
     pub(crate) object: Object,
-    /// Its only body, if that was read along.
+    /// The body of a single-body object, if it was read together with the record.
     pub(crate) body: Option<Body>,
     pub(crate) head: ObjectHead,
     pub(crate) customer_key: Option<CustomerKey>,
 }
 
-/// A body that is to become an object, with what is known of it.
+/// A stored body and the metadata to commit it with.
 pub(crate) struct NewObject {
     pub(crate) stored: Stored,
     pub(crate) head: ObjectHead,
-    /// Its tags at rest.
+    /// The encoded tags.
     pub(crate) labels: Vec<u8>,
-    /// The MD5 of a plaintext body, its ETag.
+    /// The MD5 of a plaintext body, which is its ETag.
     pub(crate) md5: Option<[u8; 16]>,
     pub(crate) guard: Guarded,
 }
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// PutObject.
+    /// Handles PutObject.
     pub(crate) async fn put_object<S: Stream<Buf = D::Buf>>(
         &self,
         connection: &mut Connection<S>,
@@ -86,7 +86,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(with_checksums(response, &digests.checksums))
     }
 
-    /// Commits a body of its own as an object; its ETag and time.
+    /// Commits a single body as an object. Returns the object's ETag and time.
     pub(crate) async fn put(
         &self,
         bucket: &str,
@@ -120,7 +120,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok((etag, time_ms))
     }
 
-    /// Finds an object for reading: 404 before anything of the key is looked at, then the rules of SSE-C.
+    /// Locates an object and opens it for reading. A missing object is a 404 before the SSE-C
+    /// headers are compared with it.
     pub(crate) async fn find(&self, request: &Request<'_>, bucket: &str, key: &str, role: Role) -> Result<Found> {
         let trio = sse::for_read(request.head, role, request.secure)?;
         let found = self.log.object_with_body(bucket, key).await?;
@@ -131,7 +132,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(Found { object, body, head, customer_key })
     }
 
-    /// GetObject: sends its reply itself.
+    /// Handles GetObject and sends the response.
     pub(crate) async fn get_object<S: Stream<Buf = D::Buf>>(
         &self,
         connection: &mut Connection<S>,
@@ -150,7 +151,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         self.send_response(connection, request, response, &mut reader).await
     }
 
-    /// Sends a reply whose body is what `source` gives.
+    /// Sends a response with the body from `source`.
     pub(crate) async fn send_response<S: Stream<Buf = D::Buf>>(
         &self,
         connection: &Connection<S>,
@@ -165,7 +166,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(Outcome::Sent(response.status))
     }
 
-    /// HeadObject.
+    /// Handles HeadObject.
     pub(crate) async fn head_object(&self, request: &Request<'_>) -> Result<Response> {
         let options = ops::read_options(request.head)?;
         let (bucket, key) = request.object()?;
@@ -176,7 +177,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         })
     }
 
-    /// The reply to a GET or HEAD of a found object, and which bytes go with it.
+    /// Builds the response to a GET or HEAD, and determines the bytes that it covers.
     fn read_reply(&self, request: &Request<'_>, found: &Found, options: &ReadOptions) -> Result<ReadReply> {
         let Found { object, head, customer_key, .. } = found;
         if let Some(response) = unmodified(request, object)? {
@@ -215,7 +216,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(ReadReply::Bytes(response, range.unwrap_or(0..object.size)))
     }
 
-    /// DeleteObject: 204 whether there was one or not.
+    /// Handles DeleteObject: 204 whether the object exists or not.
     pub(crate) async fn delete_object(&self, request: &Request<'_>) -> Result<Response> {
         let (bucket, key) = request.object()?;
         let condition = write_condition(request)?;
@@ -223,7 +224,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(Response::new(204))
     }
 
-    /// DeleteObjects: up to 1,000 keys, each with an answer of its own.
+    /// Handles DeleteObjects: up to 1,000 keys, with a result for each.
     pub(crate) async fn delete_objects<S: Stream<Buf = D::Buf>>(
         &self,
         connection: &mut Connection<S>,
@@ -238,7 +239,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             request.caller.require(Right::Delete, bucket, key)?;
             Ok(self.log.delete_object(bucket, key, now_ms, Condition::None).await?)
         });
-        // All at once, so that they share commits.
+        // Concurrently, so that the deletions share commits.
         let outcomes = futures_util::future::join_all(deletions).await;
         let mut results = Vec::with_capacity(outcomes.len());
         for (key, outcome) in delete.objects.iter().zip(outcomes) {
@@ -255,7 +256,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(Response::xml(200, xml::delete_result(&results, delete.quiet)))
     }
 
-    /// GetObjectAcl: the owner has FULL_CONTROL.
+    /// Handles GetObjectAcl: the owner has FULL_CONTROL.
     pub(crate) async fn object_acl(&self, request: &Request<'_>) -> Result<Response> {
         self.require_object(request).await?;
         Ok(Response::xml(200, xml::acl()))
@@ -276,7 +277,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         }
     }
 
-    /// The XML document that a request carries, verified.
+    /// Receives and verifies the XML document in a request's body.
     pub(crate) async fn document<S: Stream<Buf = D::Buf>>(
         &self,
         connection: &mut Connection<S>,
@@ -288,17 +289,17 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 }
 
-/// The condition of a write, in the log's terms.
+/// Parses the write condition of a request.
 pub(crate) fn write_condition(request: &Request<'_>) -> Result<Condition> {
     Ok(match ops::write_condition(request.head)? {
         WriteCondition::None => Condition::None,
         WriteCondition::IfAbsent => Condition::IfAbsent,
-        // What is no ETag of ours no object has.
+        // A malformed ETag matches no object.
         WriteCondition::IfMatch(etag) => Condition::IfMatch(etag.parse().map_err(|_| ErrorCode::PreconditionFailed)?),
     })
 }
 
-/// The reply to a read whose conditions say that there is nothing to send.
+/// Returns the 304 or the error if the request's conditions exclude sending the object.
 pub(crate) fn unmodified(request: &Request<'_>, object: &Object) -> Result<Option<Response>> {
     let conditions = ops::conditions(request.head);
     if conditions.is_empty() {
@@ -315,14 +316,15 @@ pub(crate) fn unmodified(request: &Request<'_>, object: &Object) -> Result<Optio
     }
 }
 
-/// The reply to a read of an object, or of a range of it: of so many bytes as are sent of it in all.
+/// Builds the response to a read of an object or of a `range` of it; `size` is the length of the
+/// whole representation.
 pub(crate) fn range_reply(object: &Object, size: u64, range: Option<&Range<u64>>) -> Response {
     let response = Response::new(if range.is_some() { 206 } else { 200 })
         .header("ETag", quoted(&object.etag))
         .header("Last-Modified", time::http_date(object.time_ms))
         .header("Accept-Ranges", "bytes");
     match range {
-        // The one part of an empty object is an empty range, which the header cannot say.
+        // The only part of an empty object is an empty range, which `Content-Range` cannot express.
         Some(range) if !range.is_empty() => {
             response.header("Content-Range", format!("bytes {}-{}/{size}", range.start, range.end - 1))
         }
@@ -330,15 +332,16 @@ pub(crate) fn range_reply(object: &Object, size: u64, range: Option<&Range<u64>>
     }
 }
 
-/// What a GET or HEAD comes to.
+/// The response to a GET or HEAD.
 enum ReadReply {
-    /// A reply without bytes of the object.
+    /// A response without bytes of the object.
     Nothing(Response),
-    /// A reply with these bytes of the object.
+    /// A response with these bytes of the object.
     Bytes(Response, Range<u64>),
 }
 
-/// The index of one part of an object and its bytes; an object that was not uploaded in parts has one, number 1.
+/// Returns the index and the byte range of a part. An object from a single PUT has one part, number
+/// 1.
 fn part_at(object: &Object, number: u16) -> Result<(usize, Range<u64>)> {
     let mut start = 0;
     for (index, part) in object.parts.iter().enumerate() {
@@ -351,12 +354,12 @@ fn part_at(object: &Object, number: u16) -> Result<(usize, Range<u64>)> {
     Err(Error::new(ErrorCode::InvalidPartNumber).into())
 }
 
-/// An ETag as headers and documents have it.
+/// Formats an ETag with the quotes that headers and documents have.
 pub(crate) fn quoted(etag: &Etag) -> String {
     format!("\"{etag}\"")
 }
 
-/// Says with which key the object is encrypted, never the key itself.
+/// Adds the SSE-C response headers: the algorithm and the MD5 of the key.
 pub(crate) fn with_sse(mut response: Response, customer_key: Option<&CustomerKey>) -> Response {
     for (name, value) in customer_key.map(sse::response_headers).into_iter().flatten() {
         response = response.header(name, value);
@@ -364,7 +367,7 @@ pub(crate) fn with_sse(mut response: Response, customer_key: Option<&CustomerKey
     response
 }
 
-/// Adds the checksums that the object has.
+/// Adds the headers of the object's checksums.
 pub(crate) fn with_checksums(mut response: Response, checksums: &Checksums) -> Response {
     for (name, value) in ops::checksum_headers(checksums) {
         response = response.header(name, value);
@@ -372,7 +375,7 @@ pub(crate) fn with_checksums(mut response: Response, checksums: &Checksums) -> R
     response
 }
 
-/// Adds the content headers and the user metadata; a request may override some of the former.
+/// Adds the content headers and the user metadata, with the overrides that the request asked for.
 fn with_metadata(mut response: Response, head: &ObjectHead, options: &ReadOptions) -> Response {
     for (name, value) in ops::metadata_headers(&head.metadata, options) {
         response = response.header(name, value);
@@ -380,7 +383,7 @@ fn with_metadata(mut response: Response, head: &ObjectHead, options: &ReadOption
     response
 }
 
-/// A data key that outlives the head it came from.
+/// Copies a data key, to keep it longer than its head.
 pub(crate) fn copied(data_key: &DataKey) -> DataKey {
     DataKey::new(*data_key.expose())
 }

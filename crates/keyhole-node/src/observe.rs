@@ -1,4 +1,4 @@
-//! What is told of each request once it is over: to logs, audits and metrics, which the binary has.
+//! Request events for the binary's logs, audit log and metrics.
 
 use std::cell::{Cell, OnceCell};
 use std::net::{IpAddr, SocketAddr};
@@ -10,67 +10,68 @@ use keyhole_s3::ops::Target;
 
 use crate::access::Caller;
 
-/// One request that is over, whatever became of it.
+/// A completed request, successful or not.
 #[derive(Clone, Debug)]
 pub struct Exchange<'a> {
-    /// Its id, as the client has it from `x-amz-request-id`.
+    /// The request id, as in `x-amz-request-id`.
     pub request_id: &'a str,
-    /// The other end of its connection.
+    /// The address of the peer.
     pub peer: SocketAddr,
-    /// Who sent it: the peer, or who that says, where it is a trusted proxy.
+    /// The client's address: the peer's, or the forwarded one if the peer is a trusted proxy.
     pub client: IpAddr,
-    /// It came over a connection that a customer key may come over.
+    /// The connection admits customer keys.
     pub secure: bool,
-    /// Its method; `-` where its head could not be read.
+    /// The method; `-` if the request head could not be read.
     pub method: &'a str,
-    /// Its path, as it came; no query, for that may hold a signature.
+    /// The raw path. Without the query, which may hold a signature.
     pub resource: &'a str,
-    /// S3's name of the operation, once that was known.
+    /// The S3 operation, if it was determined.
     pub operation: Option<&'static str>,
-    /// The bucket, once it was known.
+    /// The bucket, if it was determined.
     pub bucket: Option<&'a str>,
-    /// The key, once it was known.
+    /// The key, if it was determined.
     pub key: Option<&'a str>,
-    /// Who has signed it, once that was verified.
+    /// The access key, if the signature was verified.
     pub access_key: Option<&'a str>,
-    /// It is about sealed bytes: something was sealed under a customer key or opened with it, or that was not the right one, or a
-    /// sealed object came or went as it is.
+    /// The request concerned sealed data: it used a customer key, right or wrong, or transferred a
+    /// sealed object file.
     pub sse_c: bool,
-    /// Which key that was ([`key_id`]), where [`Observer::wants_key_ids`].
+    /// The id of the customer key ([`key_id`]), if [`Observer::wants_key_ids`].
     pub key_id: Option<[u8; 16]>,
-    /// The status of the reply; 0: there was no whole reply, as the connection was gone or had to be aborted.
+    /// The response status; 0 if no complete response was sent because the connection broke or was
+    /// aborted.
     pub status: u16,
-    /// The error that the client was told.
+    /// The error code of the response.
     pub error: Option<ErrorCode>,
-    /// Bytes of its body that were received, without their framing.
+    /// Bytes of the request body received, without framing.
     pub received: u64,
-    /// Bytes of the reply's body that were sent.
+    /// Bytes of the response body sent.
     pub sent: u64,
-    /// From when its head was there to when its reply was sent.
+    /// Time from the parsed request head to the sent response.
     pub took: Duration,
 }
 
-/// Who is told of requests.
+/// Receives request events.
 pub trait Observer: Send + Sync {
-    /// A request was understood so far that its operation is known, and begins.
+    /// Called when the operation of a request is known.
     fn began(&self, _operation: &'static str) {}
 
-    /// A request is over. Called on the worker's own thread: whatever is done here, everybody waits for.
+    /// Called when a request is complete. Must not block: runs on the worker thread.
     fn finished(&self, exchange: &Exchange<'_>);
 
-    /// Whether exchanges are to have ids of customer keys, which take an HMAC each.
+    /// Returns whether events need the ids of customer keys, which cost an HMAC each.
     fn wants_key_ids(&self) -> bool {
         false
     }
 }
 
-/// What is known so far of the request at hand.
+/// The fields collected so far for the current request's [`Exchange`].
 #[derive(Default)]
 pub(crate) struct Account {
     pub(crate) operation: Cell<Option<&'static str>>,
     pub(crate) caller: OnceCell<Caller>,
     pub(crate) target: OnceCell<Target>,
-    /// Bytes of the reply's body that were sent.
+    /// Bytes of the response body sent.
     pub(crate) sent: Cell<u64>,
     sse_c: Cell<bool>,
     key_id: Cell<Option<[u8; 16]>>,
@@ -82,7 +83,7 @@ impl Account {
         Account { wants_key_ids: observer.wants_key_ids(), ..Account::default() }
     }
 
-    /// Takes note of the customer key that the request is about.
+    /// Records the customer key of the request.
     pub(crate) fn uses(&self, key: Option<&CustomerKey>, bucket: &str) {
         let Some(key) = key else { return };
         self.sse_c.set(true);
@@ -91,7 +92,7 @@ impl Account {
         }
     }
 
-    /// Takes note that sealed bytes come or go, without a key.
+    /// Records a transfer of sealed bytes without a key.
     pub(crate) fn is_sealed(&self) {
         self.sse_c.set(true);
     }

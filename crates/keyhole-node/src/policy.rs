@@ -1,4 +1,4 @@
-//! What a bucket allows of customer keys.
+//! Bucket policies on customer keys.
 
 use keyhole_core::CustomerKey;
 use keyhole_core::aead::Engine;
@@ -12,15 +12,15 @@ use crate::io::Env;
 use crate::node::{Node, Request};
 use crate::settings::OwnPolicy;
 
-/// Whether a bucket takes objects under customer keys.
+/// Whether a bucket accepts objects under customer keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SseC {
-    /// It takes them.
+    /// Accepts customer keys.
     #[default]
     Allow = 0,
-    /// It takes nothing else.
+    /// Requires customer keys.
     Require = 1,
-    /// It takes none.
+    /// Rejects customer keys.
     Forbid = 2,
 }
 
@@ -29,16 +29,18 @@ pub enum SseC {
 pub struct Policy {
     /// Whether customer keys are allowed.
     pub sse_c: SseC,
-    /// Ids of the only customer keys that are taken ([`key_id`]), at most [`PINS_MAX`](crate::limits::PINS_MAX); none: any key.
+    /// The ids ([`key_id`]) of the only customer keys accepted, at most
+    /// [`PINS_MAX`](crate::limits::PINS_MAX); empty accepts any key.
     pub pins: Vec<[u8; 16]>,
-    /// Whether an object may be overwritten with one under another customer key only by who has the old key, too.
+    /// Whether overwriting an object under another customer key requires the old key too.
     pub forbids_rekeying: bool,
-    /// Whether everybody may get objects, without a signature (an SSE-C object still needs its key).
+    /// Whether unsigned requests may get objects (SSE-C objects still need their key).
     pub anonymous_read: bool,
 }
 
 impl Policy {
-    /// Checks a request that stores an object or a part of one, before anything else of its key is looked at.
+    /// Checks whether a request may store an object or part with or without a key, before the key
+    /// is examined.
     ///
     /// # Errors
     /// `AccessDenied`.
@@ -52,8 +54,9 @@ impl Policy {
         }
     }
 
-    /// Checks the completion of a sealed upload, whose key the policy may no longer take. Without the key of the upload it is not
-    /// known which that is: then it counts that the upload was begun under the settings that still hold (not `set_since`).
+    /// Checks the completion of a sealed upload, since the policy may have changed since the upload
+    /// was begun. Without the key, the pins cannot be checked: the completion then passes only if
+    /// the bucket's settings have not changed since (`set_since`).
     ///
     /// # Errors
     /// `AccessDenied`.
@@ -85,16 +88,17 @@ fn denied(message: &'static str) -> Error {
     Error::new(ErrorCode::AccessDenied).with_message(message)
 }
 
-/// A name that is written where overwriting is guarded: what the log has to hold to, and what that stands for.
+/// The result of the rekeying guard: the condition of the write, and its origin.
 pub(crate) struct Guarded {
-    /// What must hold: what the request asks for, or that the name still has what it was checked against.
+    /// The request's own condition, or that the object is still the one that was checked.
     pub(crate) condition: Condition,
     /// Whether the condition is the guard's own.
     own: bool,
 }
 
 impl Guarded {
-    /// A condition of the guard's own that does not hold any more is a race, which the client may run again.
+    /// Maps a failed write. If the guard's own condition failed, a concurrent write won, and the
+    /// client may retry.
     pub(crate) fn explain(&self, error: keyhole_log::Error) -> Failure {
         use keyhole_log::Error as Log;
         match error {
@@ -105,7 +109,8 @@ impl Guarded {
 }
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// The policy of a bucket; that of one that does not exist allows everything, as nothing comes of it.
+    /// Returns the policy of a bucket. A missing bucket allows everything, as the operation fails
+    /// anyway.
     pub(crate) fn policy(&self, bucket: &str) -> Result<Policy> {
         match self.log.bucket_settings(bucket) {
             Some((settings, _)) => Ok(OwnPolicy::of(&settings)?.over(&self.config.defaults.of(bucket))),
@@ -113,7 +118,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         }
     }
 
-    /// The key to write with, if the bucket takes it.
+    /// Returns the customer key of a write, if the bucket's policy accepts it.
     pub(crate) fn key_for_write(
         &self,
         request: &Request<'_>,
@@ -131,7 +136,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(key)
     }
 
-    /// Refuses a sealed transfer where it cannot be checked without the key.
+    /// Rejects a sealed transfer if the policy needs the key to decide.
     pub(crate) fn check_sealed_transfer(&self, policy: &Policy) -> Result<()> {
         policy.check_kind(true)?;
         if !policy.pins.is_empty() || policy.forbids_rekeying {
@@ -142,9 +147,9 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(())
     }
 
-    /// Whether an object may be stored under this name (bucket and key) with this key: over what is there only by who has the key of that, as
-    /// the object's key or as that of a copy's source. `key`: `None` where the object is stored in the clear, or where its
-    /// key is not known.
+    /// Checks whether an object may be stored under this name (bucket and key). Overwriting
+    /// requires the existing object's key, as the request's key or as the key of a copy source.
+    /// `key` is `None` for plaintext objects and if the key is not known.
     pub(crate) async fn guard(
         &self,
         request: &Request<'_>,
@@ -165,7 +170,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 Condition::IfMatch(_) | Condition::IfSame(_) => Err(ErrorCode::NoSuchKey.into()),
             };
         };
-        // What is decided about has to be what is there when it is written.
+        // The object checked must be the one that is overwritten.
         match condition {
             Condition::IfAbsent => return Ok(asked),
             Condition::IfMatch(etag) if etag != object.etag => return Err(ErrorCode::PreconditionFailed.into()),
@@ -181,7 +186,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             )
             .into());
         }
-        // Not by its ETag: an object that is given another key, by a copy onto itself, keeps that.
+        // Not by ETag: a copy onto itself with another key keeps the ETag.
         Ok(Guarded { condition: Condition::IfSame(object.seq), own: true })
     }
 

@@ -1,9 +1,10 @@
-//! Requests that come through proxies: what a proxy says of the client, and whom it is believed.
+//! Trusted proxies and their forwarding headers.
 //!
 //! # Invariants
-//! - What a request says of its way counts only where the connection comes from a trusted address, and then only what the nearest
-//!   proxies have said themselves: anything further away could have been made up by the client.
-//! - Whatever is not said clearly is not believed: an `X-Forwarded-Proto` that is there twice, or is a list, is no `https`.
+//! - Forwarding headers count only on connections from a trusted address, and only as far as
+//!   trusted proxies wrote them: the client could have forged anything further away.
+//! - Ambiguous values are not trusted: a repeated `X-Forwarded-Proto`, or a list, does not count as
+//!   `https`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,26 +13,27 @@ use keyhole_s3::http::RequestHead;
 
 use crate::limits::{FORWARDS_MAX, TRUSTED_PROXIES_MAX};
 
-/// How the client has come to the nearest proxy.
+/// The scheme of the client's connection to the nearest proxy.
 const PROTO: &str = "x-forwarded-proto";
 
-/// The addresses that a request has come from, each written by the hop behind it.
+/// The chain of client addresses; each hop appends the address of its peer.
 const FOR: &str = "x-forwarded-for";
 
-/// The addresses of proxies that are believed.
+/// The addresses of trusted proxies.
 #[derive(Clone, Default, Debug)]
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    /// Those in these networks.
+    /// Creates the set from networks.
     pub fn new(networks: Vec<IpNet>) -> Self {
         TrustedProxies(networks)
     }
 
-    /// A network, or a single address, as it is typed.
+    /// Parses a network or a single address.
     ///
     /// # Errors
-    /// What is neither; and the network of all addresses: to trust everybody is never meant. They say what to type.
+    /// A message for the operator if `text` is neither, or is the network of all addresses, which
+    /// is never intended.
     pub fn parse(text: &str) -> Result<IpNet, String> {
         let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
         match network {
@@ -44,7 +46,8 @@ impl TrustedProxies {
         }
     }
 
-    /// Whether there are more than [`TRUSTED_PROXIES_MAX`]: each request's address is compared with all of them.
+    /// Returns whether there are more than [`TRUSTED_PROXIES_MAX`]; each peer address is compared
+    /// with all of them.
     pub fn are_too_many(&self) -> bool {
         self.0.len() > TRUSTED_PROXIES_MAX
     }
@@ -54,9 +57,9 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Whether a customer key may come with this request, over a connection of which `is_secure` says the same. A trusted proxy
-    /// has the last word, where it has one: its client may have come to it in the clear though it comes to us from this very
-    /// machine.
+    /// Returns whether a request may carry a customer key; `is_secure` is the answer for the
+    /// connection alone. A trusted proxy overrides it: its client may have connected to it in
+    /// plaintext although the proxy connects from this machine.
     pub(crate) fn is_secure(&self, head: &RequestHead, is_secure: bool, peer: impl FnOnce() -> SocketAddr) -> bool {
         if self.0.is_empty() || !self.trust(peer().ip()) {
             return is_secure;
@@ -69,8 +72,8 @@ impl TrustedProxies {
         }
     }
 
-    /// The address of the client, for logs: of the hops that `X-Forwarded-For` names, the nearest that is no trusted proxy.
-    /// Without a trusted proxy it is the connection's own.
+    /// Returns the client's address for logs: the nearest hop of `X-Forwarded-For` that is not a
+    /// trusted proxy, or the peer if the peer is not one.
     pub fn client(&self, head: &RequestHead, peer: SocketAddr) -> IpAddr {
         let mut nearest = peer.ip().to_canonical();
         if self.0.is_empty() {
@@ -82,7 +85,7 @@ impl TrustedProxies {
             if !self.trust(nearest) {
                 break;
             }
-            // Whoever wrote nonsense is the last that is known.
+            // A malformed entry ends the chain at the hop that wrote it.
             let Some(address) = address(hop) else { break };
             nearest = address;
         }
@@ -90,7 +93,7 @@ impl TrustedProxies {
     }
 }
 
-/// The address that a hop is named by, with a port or without.
+/// Parses the address of a hop, with or without a port.
 fn address(hop: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(hop).ok()?.trim();
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
@@ -135,18 +138,18 @@ mod tests {
     fn a_trusted_proxy_says_whether_a_key_may_come() {
         let (near, far) = ("192.0.2.255", "192.0.3.0");
         for (fields, trusted, expected) in [
-            // What the connection says is what counts where no trusted proxy says otherwise.
+            // The connection decides unless a trusted proxy overrides it.
             (&[][..], near, [false, true]),
             (&[], far, [false, true]),
             (&["X-Forwarded-Proto: https"], far, [false, true]),
             (&["X-Forwarded-Proto: http"], far, [false, true]),
-            // The proxy has the last word.
+            // The proxy overrides the connection.
             (&["X-Forwarded-Proto: https"], near, [true, true]),
             (&["x-forwarded-proto: HTTPS"], "2001:db8::1", [true, true]),
             (&["X-Forwarded-Proto: https"], "::ffff:192.0.2.9", [true, true]),
             (&["X-Forwarded-Proto: https"], "2001:db8::2", [false, true]),
             (&["X-Forwarded-Proto: http"], near, [false, false]),
-            // Not said clearly.
+            // Ambiguous values.
             (&["X-Forwarded-Proto: https", "X-Forwarded-Proto: https"], near, [false, false]),
             (&["X-Forwarded-Proto: http", "X-Forwarded-Proto: https"], near, [false, false]),
             (&["X-Forwarded-Proto: https, https"], near, [false, false]),
@@ -154,7 +157,7 @@ mod tests {
             (&["X-Forwarded-Proto: https,"], near, [false, false]),
             (&["X-Forwarded-Proto:"], near, [false, false]),
             (&["X-Forwarded-Proto: https:"], near, [false, false]),
-            // Not this way: most proxies hand on what a client says here.
+            // Other headers are ignored: most proxies pass them on from the client.
             (&["Forwarded: for=198.51.100.1;proto=https"], near, [false, true]),
             (&["X-Forwarded-Scheme: https"], near, [false, true]),
             (&["X-Forwarded-Ssl: on"], near, [false, true]),
@@ -176,18 +179,18 @@ mod tests {
             (&[][..], "192.0.2.1", "192.0.2.1"),
             (&["X-Forwarded-For: 198.51.100.1"], "192.0.2.1", "198.51.100.1"),
             (&["X-Forwarded-For: 198.51.100.1"], "::ffff:192.0.2.1", "198.51.100.1"),
-            // Nobody else is believed.
+            // Other peers are not trusted.
             (&["X-Forwarded-For: 198.51.100.1"], "203.0.113.9", "203.0.113.9"),
             (&["X-Forwarded-For: 10.0.0.1, 198.51.100.1"], "192.0.2.1", "198.51.100.1"),
-            // Two proxies behind each other, in one list and in two.
+            // Two chained proxies, in one list and in two headers.
             (&["X-Forwarded-For: 10.0.0.1, 198.51.100.1, 192.0.2.77"], "192.0.2.1", "198.51.100.1"),
             (&["X-Forwarded-For: 198.51.100.1", "X-Forwarded-For: 192.0.2.77"], "192.0.2.1", "198.51.100.1"),
             (&["X-Forwarded-For: 192.0.2.77"], "192.0.2.1", "192.0.2.77"),
-            // With ports, as some write it.
+            // With ports, as some proxies write them.
             (&["X-Forwarded-For: 198.51.100.1:1234"], "192.0.2.1", "198.51.100.1"),
             (&["X-Forwarded-For: [2001:db8:1::1]:1234"], "192.0.2.1", "2001:db8:1::1"),
             (&["X-Forwarded-For: [2001:db8:1::1]"], "192.0.2.1", "2001:db8:1::1"),
-            // Nonsense ends it.
+            // Malformed entries end the chain.
             (&["X-Forwarded-For: 198.51.100.1, unknown"], "192.0.2.1", "192.0.2.1"),
             (&["X-Forwarded-For: 198.51.100.1,"], "192.0.2.1", "192.0.2.1"),
             (&["X-Forwarded-For: \u{fc}"], "192.0.2.1", "192.0.2.1"),

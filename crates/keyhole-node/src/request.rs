@@ -1,4 +1,4 @@
-//! A connection and the request that is on it: reading heads, receiving bodies, sending replies.
+//! Connections and requests: receives heads and bodies, sends responses.
 
 use std::io;
 use std::ops::Range;
@@ -13,16 +13,17 @@ use crate::io::Stream;
 use crate::limits::{COALESCE_MAX, INBOX_LEN, WARM_LEN, XML_BODY_MAX};
 use crate::observe::Account;
 
-/// A connection with the bytes that were received and not yet understood.
+/// A connection and its input buffer.
 pub(crate) struct Connection<S> {
     pub(crate) stream: S,
-    /// Its capacity is [`INBOX_LEN`] and never grows. What is consumed is wiped: heads carry customer keys.
+    /// Received bytes that are not parsed yet. The capacity is [`INBOX_LEN`] and never grows.
+    /// Consumed bytes are wiped, because heads carry customer keys.
     inbox: Vec<u8>,
-    /// The request at hand has a body that is not wholly received, so what follows on the connection is no request.
+    /// The current request's body is not completely received, so the next bytes are not a request.
     body_pending: bool,
     /// The client waits for `100 Continue` before it sends the body.
     continue_pending: bool,
-    /// Bytes of the body of the request at hand that were received.
+    /// Received body bytes of the current request.
     received: u64,
 }
 
@@ -32,7 +33,8 @@ impl<S: Stream> Connection<S> {
         Connection { stream, inbox, body_pending: false, continue_pending: false, received: 0 }
     }
 
-    /// The next request's head, or `None` where the peer has ended the connection between two requests.
+    /// Receives the next request head. Returns `None` if the peer closed the connection between two
+    /// requests.
     pub(crate) async fn head(&mut self) -> Result<Option<RequestHead>> {
         loop {
             if let Some((head, consumed)) = http::parse_head(&self.inbox)? {
@@ -53,23 +55,24 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Why nothing more of a request comes. Who takes too long is told, unless nothing of it has come.
+    /// Maps a receive error. A timeout in the middle of a request gets a `RequestTimeout` response;
+    /// an idle connection is closed without one.
     fn too_slow(&mut self, error: io::Error) -> Failure {
         let has_begun = self.body_pending || !self.inbox.is_empty();
         if has_begun && error.kind() == io::ErrorKind::TimedOut {
-            // What still comes is no request.
+            // Prevents further input from being parsed as a request.
             self.body_pending = true;
             return ErrorCode::RequestTimeout.into();
         }
         error.into()
     }
 
-    /// Whether another request can follow on this connection.
+    /// Returns whether another request can follow on this connection.
     pub(crate) fn is_clean(&self) -> bool {
         !self.body_pending && !self.stream.is_ending()
     }
 
-    /// Bytes of the body of the request at hand that were received; they are counted anew from here.
+    /// Takes the count of received body bytes and resets it.
     pub(crate) fn take_received(&mut self) -> u64 {
         std::mem::take(&mut self.received)
     }
@@ -82,7 +85,8 @@ impl<S: Stream> Connection<S> {
         result
     }
 
-    /// Receives bytes of a head; the first of them may be unwanted.
+    /// Receives bytes of a head. The first bytes of a request are refused while the node shuts
+    /// down.
     async fn receive_head(&mut self) -> io::Result<usize> {
         if !self.inbox.is_empty() {
             return self.receive().await;
@@ -93,7 +97,7 @@ impl<S: Stream> Connection<S> {
         result
     }
 
-    /// Takes `len` bytes off the front of the inbox and wipes the room that this frees.
+    /// Consumes `len` bytes from the front of the inbox and wipes the freed space.
     fn consume(&mut self, len: usize) {
         let rest = self.inbox.len() - len;
         self.inbox.copy_within(len.., 0);
@@ -101,13 +105,13 @@ impl<S: Stream> Connection<S> {
         self.inbox.truncate(rest);
     }
 
-    /// The same with bytes of a body.
+    /// Consumes and counts `len` bytes of a body.
     fn consume_payload(&mut self, len: usize) {
         self.received += len as u64;
         self.consume(len);
     }
 
-    /// Sends a whole reply, in one write where it is small.
+    /// Sends a complete response, in a single write if it is small.
     pub(crate) async fn reply(
         &mut self,
         response: Response,
@@ -133,7 +137,7 @@ impl<S: Stream> Connection<S> {
     }
 }
 
-/// What a reply needs to know of its request.
+/// The parts of a request that its response depends on.
 pub(crate) struct ReplyContext<'a> {
     pub(crate) request_id: &'a str,
     pub(crate) now_ms: u64,
@@ -141,22 +145,22 @@ pub(crate) struct ReplyContext<'a> {
     pub(crate) is_head: bool,
 }
 
-/// Where the bytes of a body come from: a client, or a stored object that is copied.
+/// The source of a body: a client, or a stored object that is copied.
 #[allow(async_fn_in_trait)]
 pub(crate) trait Payload<B> {
-    /// Bytes that are still to come; where that is not known, not 0 until the last has come.
+    /// Returns the number of remaining bytes; if unknown, non-zero until the end is reached.
     fn remaining(&self) -> u64;
 
-    /// How many there may still be at most.
+    /// Returns the maximum number of remaining bytes.
     fn bound(&self) -> u64 {
         self.remaining()
     }
 
-    /// Fills `buf[at]`, or less where the payload ends before; the count of bytes filled.
+    /// Fills `buf[at]`, completely unless the payload ends. Returns the number of bytes filled.
     async fn fill(&mut self, buf: B, at: Range<usize>) -> (Result<usize>, B);
 }
 
-/// The body of the request at hand.
+/// The body of the current request.
 pub(crate) struct Receiver<'c, S> {
     connection: &'c mut Connection<S>,
     decoder: BodyDecoder,
@@ -167,12 +171,12 @@ impl<'c, S: Stream> Receiver<'c, S> {
         Receiver { connection, decoder }
     }
 
-    /// Plaintext bytes of the whole body.
+    /// Returns the payload length of the whole body.
     pub(crate) fn len(&self) -> u64 {
         self.decoder.payload_len()
     }
 
-    /// Receives what frames the end of the body and verifies every digest that the client declared.
+    /// Receives the end of the body's framing and verifies all declared digests.
     pub(crate) async fn finish(mut self) -> Result<Digests> {
         loop {
             match self.decoder.step(&self.connection.inbox)? {
@@ -186,7 +190,7 @@ impl<'c, S: Stream> Receiver<'c, S> {
         Ok(self.decoder.finish()?)
     }
 
-    /// The whole of a small body (an XML document), verified.
+    /// Receives and verifies a small body (an XML document).
     pub(crate) async fn read_document(mut self) -> Result<Vec<u8>> {
         if self.len() > XML_BODY_MAX {
             return Err(ErrorCode::EntityTooLarge.into());
@@ -212,22 +216,22 @@ impl<'c, S: Stream> Receiver<'c, S> {
         Ok(document)
     }
 
-    /// The bytes of a body without framing that are here and were not taken.
+    /// Returns the unframed body bytes in the inbox that are not consumed yet.
     pub(crate) fn buffered(&self) -> &[u8] {
         let len = usize::try_from(self.decoder.direct()).unwrap_or(usize::MAX);
         &self.connection.inbox[..self.connection.inbox.len().min(len)]
     }
 
-    /// Takes `len` of the bytes that are [`buffered`](Self::buffered).
+    /// Consumes `len` of the [`buffered`](Self::buffered) bytes.
     pub(crate) fn take(&mut self, len: usize) {
         self.decoder.payload(&self.connection.inbox[..len]);
         self.connection.consume_payload(len);
     }
 
-    /// Receives more than is [`buffered`](Self::buffered).
+    /// Receives more bytes than are [`buffered`](Self::buffered).
     ///
     /// # Errors
-    /// `IncompleteBody` where the body has no more.
+    /// `IncompleteBody` at the end of the body.
     pub(crate) async fn receive_more(&mut self) -> Result<()> {
         match self.decoder.direct() > self.buffered().len() as u64 {
             true => self.receive().await,
@@ -244,7 +248,7 @@ impl<'c, S: Stream> Receiver<'c, S> {
         }
     }
 
-    /// Tells a client that asked to be told that its head was accepted.
+    /// Sends `100 Continue` if the client waits for it.
     async fn invite(&mut self) -> Result<()> {
         if std::mem::take(&mut self.connection.continue_pending) {
             self.connection.stream.write_bytes(http::CONTINUE.to_vec()).await.0?;
@@ -252,7 +256,7 @@ impl<'c, S: Stream> Receiver<'c, S> {
         Ok(())
     }
 
-    /// Receives straight into the block what comes unframed.
+    /// Receives unframed bytes directly into the block.
     async fn receive_block(&mut self, buf: S::Buf, at: Range<usize>) -> (Result<usize>, S::Buf) {
         if let Err(failure) = self.invite().await {
             return (Err(failure), buf);
@@ -270,7 +274,7 @@ impl<'c, S: Stream> Receiver<'c, S> {
         }
     }
 
-    /// Waits until the first bytes of a body are here that is sent in so many bytes with its framing.
+    /// Waits for the beginning of a body of `content_length` bytes, framing included.
     pub(crate) async fn warm(&mut self, content_length: u64) -> Result<()> {
         while (self.connection.inbox.len() as u64) < content_length.min(WARM_LEN) {
             self.receive().await?;
@@ -278,7 +282,8 @@ impl<'c, S: Stream> Receiver<'c, S> {
         Ok(())
     }
 
-    /// Moves payload that came with the framing from the inbox to `to`; the count of bytes moved.
+    /// Moves payload that arrived with the framing from the inbox to `to`. Returns the number of
+    /// bytes moved.
     fn take_buffered(&mut self, to: &mut [u8]) -> usize {
         let inbox = &self.connection.inbox;
         let len = to.len().min(inbox.len()).min(usize::try_from(self.decoder.direct()).unwrap_or(usize::MAX));

@@ -1,7 +1,9 @@
-//! Sealed transfer: objects that a client has sealed itself, and sealed objects as they are, without any key.
+//! Sealed transfer: uploads of client-sealed objects and downloads of sealed objects, without a
+//! key.
 //!
-//! What comes and goes is the sealed object file (`FORMAT.md` of `keyhole-core`, part 5). What can be told without the key is
-//! checked when it comes: names, structure, order, lengths. The rest is checked by the first read that brings the key.
+//! The representation is the sealed object file (`FORMAT.md` of `keyhole-core`, part 5). Uploads
+//! are checked as far as possible without the key: names, structure, order, lengths. The first read
+//! with the key checks the rest.
 
 use std::ops::Range;
 
@@ -27,7 +29,7 @@ use crate::sealed_file::{Front, SealedFile, receive_message, skip};
 use crate::upload::Stored;
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// PutObject of a sealed object file.
+    /// Handles PutObject of a sealed object file.
     pub(crate) async fn put_sealed<S: Stream<Buf = D::Buf>>(
         &self,
         connection: &mut Connection<S>,
@@ -48,7 +50,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let _admitted = self.admit_upload(&mut receiver, request.head).await?;
         let file_len = receiver.len();
         let front = Front::receive(&self.log, &mut receiver, file_len, bucket, key).await?;
-        // Checksums of parts, which an object that is complete has no use for.
+        // Part checksums, which a complete object does not need.
         skip(&self.log, &mut receiver, front.infos_len).await?;
         let (etag, time_ms) = match front.entries[..] {
             [Entry { part_number: 0, message_len, .. }] => {
@@ -78,7 +80,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(self.with_expiration(response, bucket, key, time_ms))
     }
 
-    /// An object in parts comes as an upload of its own: its parts are stored one by one, and named all at once.
+    /// Stores a multipart object as an upload of its own: part by part, then completed at once.
     async fn put_sealed_parts<S: Stream<Buf = D::Buf>>(
         &self,
         receiver: Receiver<'_, S>,
@@ -104,7 +106,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             .await?;
         let outcome = self.receive_parts(receiver, bucket, key, &id, head, &entries, condition).await;
         if outcome.is_err() {
-            // If this fails as well, the upload is one that was never completed, and listed as such.
+            // If this fails too, an uncompleted upload remains, and is listed as such.
             let _ = self.log.abort_upload(bucket, key, &id, self.env.now_ms()).await;
         }
         outcome
@@ -142,7 +144,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok((etag, time_ms))
     }
 
-    /// A sealed object, for a read without a key; `None`: what there is to say is in the reply.
+    /// Locates a sealed object for a read without a key. A response is returned along with it if
+    /// the conditions exclude sending the object.
     async fn find_sealed(&self, request: &Request<'_>) -> Result<(Object, Option<Response>)> {
         let (bucket, key) = request.object()?;
         let options = ops::read_options(request.head)?;
@@ -162,7 +165,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok((object, reply))
     }
 
-    /// GetObject of a sealed object file: sends its reply itself.
+    /// Handles GetObject of a sealed object file and sends the response.
     pub(crate) async fn get_sealed<S: Stream<Buf = D::Buf>>(
         &self,
         connection: &mut Connection<S>,
@@ -182,7 +185,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         self.send_response(connection, request, response, &mut file).await
     }
 
-    /// HeadObject of a sealed object file.
+    /// Handles HeadObject of a sealed object file.
     pub(crate) async fn head_sealed(&self, request: &Request<'_>) -> Result<Response> {
         let (object, reply) = self.find_sealed(request).await?;
         if let Some(reply) = reply {

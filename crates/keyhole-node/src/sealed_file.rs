@@ -1,7 +1,8 @@
-//! The sealed object file as it comes and goes: from its bytes to bodies in the log, and back. No key is needed for either.
+//! Conversion between sealed object files and bodies in the log, without a key.
 //!
-//! What comes is checked as far as it can be without a key: structure, order, lengths. Tags stand between the chunks in a file, and
-//! apart from them in the log; converting is exact both ways.
+//! An incoming file is checked as far as possible without a key: structure, order, lengths. A file
+//! interleaves chunks and tags, the log stores them separately; the conversion is exact in both
+//! directions.
 
 use std::ops::Range;
 
@@ -18,16 +19,17 @@ use crate::failure::{Failure, Result, damaged};
 use crate::request::Payload;
 use crate::upload::Stored;
 
-/// Bytes of a chunk and its tag in a message.
+/// Length of a full chunk and its tag in a message.
 const SEALED_CHUNK: usize = CHUNK_LEN + TAG_LEN;
 
-/// Bytes of a message that become one full block.
+/// Length of the part of a message that fills one block.
 const SEALED_BLOCK: usize = CHUNKS_MAX * SEALED_CHUNK;
 
-// A block's part of a message, the prefix of the message and the tag of the empty chunk fit into a buffer.
+// A block's part of a message, the message's prefix and the tag of the empty final chunk fit into
+// one buffer.
 const _: () = assert!(PREFIX_LEN + SEALED_BLOCK + TAG_LEN <= keyhole_log::limits::BUFFER_LEN);
 
-/// What stands in a file before its messages, but for the part infos.
+/// The beginning of a file, up to the part infos.
 pub(crate) struct Front {
     pub(crate) sealed_head: Vec<u8>,
     pub(crate) entries: Vec<Entry>,
@@ -37,12 +39,13 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    /// Whether the file is of an object that was not uploaded in parts.
+    /// Returns whether the object is from a single PUT, not from a multipart upload.
     pub(crate) fn is_whole(&self) -> bool {
         matches!(self.entries[..], [Entry { part_number: 0, .. }])
     }
 
-    /// Receives it from the front of a file of `file_len` bytes, and checks all that can be checked without a key.
+    /// Receives the beginning of a file of `file_len` bytes and checks everything that does not
+    /// need a key.
     pub(crate) async fn receive<D: Disk>(
         log: &Log<D>,
         payload: &mut impl Payload<D::Buf>,
@@ -79,7 +82,7 @@ impl Front {
     }
 }
 
-/// Receives exactly `len` bytes, at most a block's.
+/// Receives exactly `len` bytes, at most one block.
 pub(crate) async fn receive<D: Disk>(
     log: &Log<D>,
     payload: &mut impl Payload<D::Buf>,
@@ -94,7 +97,7 @@ pub(crate) async fn receive<D: Disk>(
     Ok(())
 }
 
-/// Receives bytes that are not kept.
+/// Receives and discards `len` bytes.
 pub(crate) async fn skip<D: Disk>(log: &Log<D>, payload: &mut impl Payload<D::Buf>, mut len: u64) -> Result<()> {
     while len > 0 {
         let most = len.min(BLOCK_DATA as u64) as usize;
@@ -107,7 +110,7 @@ pub(crate) async fn skip<D: Disk>(log: &Log<D>, payload: &mut impl Payload<D::Bu
     Ok(())
 }
 
-/// Receives a body's message into blocks: tags go apart from the ciphertext, as they are kept.
+/// Receives a body's message into blocks, separating the tags from the ciphertext.
 pub(crate) async fn receive_message<D: Disk>(
     log: &Log<D>,
     payload: &mut impl Payload<D::Buf>,
@@ -144,12 +147,12 @@ pub(crate) fn malformed(error: FileError) -> Error {
     Error::new(ErrorCode::InvalidRequest).with_message(format!("The sealed object file is malformed: {error}."))
 }
 
-/// Why stored bytes cannot be given.
+/// Error reading stored bytes.
 #[derive(Clone, Debug)]
 pub enum ReadError {
-    /// The log says so.
+    /// An error of the log.
     Log(keyhole_log::Error),
-    /// What it gives is not what it should be.
+    /// The stored bytes are inconsistent.
     Damaged(String),
 }
 
@@ -183,7 +186,8 @@ pub(crate) fn is_damaged(what: &str) -> ReadError {
     ReadError::Damaged(what.to_owned())
 }
 
-/// Moves the tags out from between the chunks at the front of `message`; the bytes that are left of it.
+/// Moves the tags from between the chunks of `message` to `tags`. Returns the length of the
+/// ciphertext, which is then contiguous at the front.
 fn detach_tags(message: &mut [u8], tags: &mut Vec<[u8; TAG_LEN]>) -> usize {
     let (mut from, mut to) = (0, 0);
     while from < message.len() {
@@ -197,14 +201,15 @@ fn detach_tags(message: &mut [u8], tags: &mut Vec<[u8; TAG_LEN]>) -> usize {
     to
 }
 
-/// Puts the tags of `chunks` of a block of `data_len` bytes between them. The message's chunks begin at [`PREFIX_LEN`] then.
+/// Inserts the tags of `chunks` into a block of `data_len` bytes. The message's chunks then begin
+/// at [`PREFIX_LEN`].
 fn attach_tags(
     block: &mut [u8],
     data_len: usize,
     chunks: Range<usize>,
     tags: &Tags,
 ) -> std::result::Result<(), ReadError> {
-    // From the back, so that nothing is written over that is still to be moved.
+    // Backwards, so that no chunk is overwritten before it is moved.
     for chunk in chunks.rev() {
         let tag = tags.get(chunk).ok_or_else(|| is_damaged("a sealed block lacks a tag"))?;
         let from = (chunk * CHUNK_LEN).min(data_len)..((chunk + 1) * CHUNK_LEN).min(data_len);
@@ -215,23 +220,23 @@ fn attach_tags(
     Ok(())
 }
 
-/// Gives the bytes of the sealed object file of a stored object.
+/// Reads a stored object as its sealed object file.
 pub(crate) struct SealedFile<'l, D: Disk> {
     log: &'l Log<D>,
-    /// What stands before the messages.
+    /// The bytes before the messages.
     front: Vec<u8>,
-    /// The bodies, each with where in the file its message is.
+    /// The bodies and the ranges of the file that their messages take.
     bodies: Vec<(Part, Range<u64>)>,
-    /// The body that was read last, and where in the file its message is.
+    /// The open body and the range of its message.
     current: Option<(Range<u64>, Body)>,
-    /// Bytes of the whole file.
+    /// Length of the whole file.
     pub(crate) len: u64,
-    /// What is still to be sent of it.
+    /// The range of the file that is still to be sent.
     pub(crate) wanted: Range<u64>,
 }
 
 impl<'l, D: Disk> SealedFile<'l, D> {
-    /// The file of a sealed object; `with_infos`: with what is kept of its parts besides, sealed as it is.
+    /// Prepares the file of a sealed object; `with_infos` includes the sealed part checksums.
     pub(crate) fn new(
         log: &'l Log<D>,
         bucket: &str,
@@ -264,7 +269,7 @@ impl<'l, D: Disk> SealedFile<'l, D> {
         Ok(SealedFile { log, front, bodies, current: None, len: end, wanted: 0..end })
     }
 
-    /// Opens the body whose message has this byte of the file.
+    /// Opens the body whose message covers `offset` of the file.
     async fn open(&mut self, offset: u64) -> std::result::Result<(Range<u64>, Body), ReadError> {
         if let Some((at, body)) = self.current.take()
             && at.contains(&offset)
@@ -280,7 +285,7 @@ impl<'l, D: Disk> SealedFile<'l, D> {
         Ok((at.clone(), body))
     }
 
-    /// The next piece, read into `buf`, which is a whole block's; `None` at the end.
+    /// Reads the next piece into `buf`, a buffer for a whole block. Returns `None` at the end.
     pub(crate) async fn piece(&mut self, mut buf: D::Buf) -> std::result::Result<Option<Piece<D::Buf>>, ReadError> {
         let Range { start, end } = self.wanted;
         if start >= end {
@@ -296,7 +301,8 @@ impl<'l, D: Disk> SealedFile<'l, D> {
         let (message, body) = self.open(start).await?;
         let from = start - message.start;
         let index = (from.saturating_sub(PREFIX_LEN as u64) / SEALED_BLOCK as u64).min(body.blocks() - 1);
-        // Where in the message the chunks of this block begin, and where what is wanted of them ends.
+        // Offsets in the message: the first chunk of this block, and the end of the wanted bytes in
+        // it.
         let chunks_at = PREFIX_LEN as u64 + index * SEALED_BLOCK as u64;
         let block_end = match index == body.blocks() - 1 {
             true => message.end - message.start,
@@ -312,7 +318,7 @@ impl<'l, D: Disk> SealedFile<'l, D> {
         if index == 0 {
             bytes[..PREFIX_LEN].copy_from_slice(&body.prefix);
         }
-        // The prefix stands ahead of the first block's chunks only.
+        // Only the first block is preceded by the prefix.
         let shift = |offset: u64| (offset + PREFIX_LEN as u64 - chunks_at) as usize;
         let at = shift(from)..shift(until);
         self.wanted.start = message.start + until;

@@ -1,20 +1,20 @@
-//! Bytes that nobody is to find in memory later.
+//! Zeroizing byte buffers.
 
 use std::ops::{Deref, DerefMut};
 
 use zeroize::Zeroize;
 
-/// Bytes that are wiped when they are dropped, all at once: `Zeroizing<Vec<u8>>` goes one by one, which takes longer than it
-/// takes to decrypt as many. They do not grow.
+/// Bytes of fixed length, wiped on drop in one pass: `Zeroizing<Vec<u8>>` wipes byte by byte, which
+/// takes longer than decrypting the same length.
 pub(crate) struct Secret(Box<[u8]>);
 
 impl Secret {
-    /// So many zeros.
+    /// Returns `len` zeros.
     pub(crate) fn zeros(len: usize) -> Self {
         Secret(vec![0; len].into_boxed_slice())
     }
 
-    /// A copy.
+    /// Returns a copy of `bytes`.
     pub(crate) fn copy(bytes: &[u8]) -> Self {
         Secret(bytes.into())
     }

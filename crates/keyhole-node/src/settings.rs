@@ -1,8 +1,9 @@
-//! Where a policy comes from: what a bucket was set to by itself, and what the node has for what was not.
+//! Sources of a bucket's policy: the bucket's own settings and the node's defaults.
 //!
-//! What a bucket was set to is kept with its settings, opaque to the log. No bytes: nothing. Otherwise a byte of version, 2; three
-//! bytes for [`SseC`], for guarded overwriting, and for reading by everybody, each 255 where it was not set; then ids of keys, 16 bytes
-//! each. Version 1 had one byte for all three (the [`SseC`], and 4 more where overwriting is guarded), all of which it set.
+//! The bucket's own policy is stored in its settings, opaque to the log. Empty bytes: nothing is
+//! set. Otherwise: a version byte (2); one byte each for [`SseC`], the rekeying guard and anonymous
+//! reads, 255 if unset; then key ids of 16 bytes each. Version 1 had a single byte for all three,
+//! always set: the [`SseC`] in the low bits, plus 4 for the rekeying guard.
 
 use keyhole_log::BucketSettings;
 use keyhole_s3::{Error, ErrorCode};
@@ -10,16 +11,16 @@ use keyhole_s3::{Error, ErrorCode};
 use crate::limits::PINS_MAX;
 use crate::policy::{Policy, SseC};
 
-/// What of a policy was set. The rest is as it would be without.
+/// A bucket's own policy; unset fields fall back to the defaults.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct OwnPolicy {
     /// Whether customer keys are allowed.
     pub sse_c: Option<SseC>,
-    /// Ids of the only customer keys that are taken, at most [`PINS_MAX`]; none: any key.
+    /// The ids of the only customer keys accepted, at most [`PINS_MAX`]; empty accepts any key.
     pub pins: Vec<[u8; 16]>,
-    /// Whether overwriting is guarded.
+    /// Whether overwriting an object under another customer key requires the old key too.
     pub forbids_rekeying: Option<bool>,
-    /// Whether everybody may read.
+    /// Whether unsigned requests may read.
     pub anonymous_read: Option<bool>,
 }
 
@@ -27,7 +28,7 @@ const VERSION: u8 = 2;
 const UNSET: u8 = 255;
 
 impl OwnPolicy {
-    /// As it is kept.
+    /// Encodes the policy for the bucket's settings.
     pub fn encode(&self) -> Vec<u8> {
         if *self == OwnPolicy::default() {
             return Vec::new();
@@ -38,7 +39,7 @@ impl OwnPolicy {
         [&front[..], self.pins.as_flattened()].concat()
     }
 
-    /// Reads what [`encode`](Self::encode) has made; `None`: it is nothing of that kind.
+    /// Decodes the output of [`encode`](Self::encode). Returns `None` if the encoding is unknown.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let own = match bytes {
             [] => OwnPolicy::default(),
@@ -59,7 +60,8 @@ impl OwnPolicy {
         (own.pins.len() <= PINS_MAX).then_some(own)
     }
 
-    /// What was set of a bucket. What cannot be read is of a later version, and forbids what it might forbid.
+    /// Reads the policy from a bucket's settings. An unreadable policy is from a later version and
+    /// may forbid anything, so it is an error.
     ///
     /// # Errors
     /// `AccessDenied`.
@@ -70,7 +72,7 @@ impl OwnPolicy {
         })
     }
 
-    /// What holds where this was set, over what would hold without.
+    /// Overlays the set fields on `base`.
     pub fn over(self, base: &Policy) -> Policy {
         Policy {
             sse_c: self.sse_c.unwrap_or(base.sse_c),
@@ -99,28 +101,28 @@ fn ids(bytes: &[u8]) -> Option<Vec<[u8; 16]>> {
     Some(ids.to_vec())
 }
 
-/// What the node has for buckets where something was not set: for each pattern of names (a name, or the beginning of names and `*`), the
-/// longest pattern first.
+/// The node's default policies by bucket pattern (a bucket's name, or a prefix and `*`), the most
+/// specific first.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PolicyDefaults(Vec<(String, OwnPolicy)>);
 
 impl PolicyDefaults {
-    /// Takes patterns with what they stand for, in any order.
+    /// Builds the table from patterns and their policies, in any order.
     pub fn new(mut of: Vec<(String, OwnPolicy)>) -> Self {
-        // A whole name goes before the beginning of names, a longer one before a shorter.
+        // Exact names before prefixes, longer ones before shorter ones.
         of.sort_by_key(|(pattern, _)| (pattern.ends_with('*'), std::cmp::Reverse(pattern.len())));
         PolicyDefaults(of)
     }
 
-    /// What holds for a bucket of which nothing was set.
+    /// Returns the policy of a bucket without settings: all matching patterns, overlaid.
     pub fn of(&self, bucket: &str) -> Policy {
-        // From the least specific to the most.
+        // From the least to the most specific.
         let fitting = self.0.iter().rev().filter(|(pattern, _)| is_meant(pattern, bucket));
         fitting.fold(Policy::default(), |base, (_, own)| own.clone().over(&base))
     }
 }
 
-/// Whether a pattern, a bucket's name or the beginning of names and `*`, means this bucket.
+/// Returns whether a pattern (a bucket's name, or a prefix and `*`) matches `bucket`.
 pub(crate) fn is_meant(pattern: &str, bucket: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(beginning) => bucket.starts_with(beginning),

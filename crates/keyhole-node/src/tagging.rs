@@ -1,4 +1,4 @@
-//! The tags of objects: labels in the log, in the clear, whether the object is sealed or not.
+//! Object tags, stored in plaintext for sealed objects too.
 
 use keyhole_core::aead::Engine;
 use keyhole_log::{Disk, Object};
@@ -12,20 +12,20 @@ use crate::limits::TAGGING_ATTEMPTS;
 use crate::node::{Node, Request};
 use crate::request::Connection;
 
-/// The tags of a stored object.
+/// Returns the tags of a stored object.
 pub(crate) fn tags_of(object: &Object) -> Result<Tags> {
     Tags::from_bytes(&object.labels).ok_or_else(|| damaged("the labels of an object are no tags"))
 }
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// GetObjectTagging: needs no key.
+    /// Handles GetObjectTagging; requires no customer key.
     pub(crate) async fn object_tagging(&self, request: &Request<'_>) -> Result<Response> {
         let (bucket, key) = request.object()?;
         let object = self.log.object(bucket, key).await?.ok_or_else(|| request.no_such_key(bucket, key))?;
         Ok(Response::xml(200, xml::tagging(&tags_of(&object)?)))
     }
 
-    /// PutObjectTagging: in place of the tags that the object has. Its time and ETag stay.
+    /// Handles PutObjectTagging: replaces the object's tags. The object keeps its time and ETag.
     pub(crate) async fn put_object_tagging<S: Stream<Buf = D::Buf>>(
         &self,
         connection: &mut Connection<S>,
@@ -36,13 +36,14 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         Ok(Response::new(200))
     }
 
-    /// DeleteObjectTagging.
+    /// Handles DeleteObjectTagging.
     pub(crate) async fn delete_object_tagging(&self, request: &Request<'_>) -> Result<Response> {
         self.set_tags(request, &Tags::default()).await?;
         Ok(Response::new(204))
     }
 
-    /// Gives the tags to the object that has the name at this moment: where another takes its place meanwhile, to that one.
+    /// Sets the tags of the current object of that name. If it is overwritten concurrently, retries
+    /// with the new object.
     async fn set_tags(&self, request: &Request<'_>, tags: &Tags) -> Result<()> {
         let (bucket, key) = request.object()?;
         let mut attempts = 1;

@@ -1,4 +1,4 @@
-//! Storing a body: from a client's bytes, or a copied object's, to blocks in the log.
+//! Stores a body, received from a client or copied from an object, in blocks of the log.
 
 use keyhole_core::aead::Engine;
 use keyhole_core::chunked::Sealer;
@@ -15,23 +15,24 @@ use crate::limits::STRIDE;
 use crate::node::Node;
 use crate::request::{Payload, Receiver};
 
-/// A stored body that no record names yet; dropped, its space is garbage.
+/// A stored body that no record refers to yet; its space is garbage if it is dropped.
 pub(crate) struct Stored {
     pub(crate) content: NewBody,
-    /// The salt of a sealed body's message, zeros for a plaintext body.
+    /// The salt of a sealed body's message; zeros for a plaintext body.
     pub(crate) salt: [u8; SALT_LEN],
-    /// Plaintext bytes.
+    /// Length of the plaintext.
     pub(crate) size: u64,
 }
 
-/// How a body is sealed: under which data key, as which part (0: not a part).
+/// The data key and part number (0: not a part) that a body is sealed with.
 pub(crate) struct Sealing<'k> {
     pub(crate) data_key: &'k DataKey,
     pub(crate) part_number: u32,
 }
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// Waits for the memory that receiving a body takes; where it is scarce, for the first bytes of the body before.
+    /// Reserves memory to receive a body. If memory is scarce, first waits for the beginning of the
+    /// body.
     pub(crate) async fn admit_upload<S: Stream<Buf = D::Buf>>(
         &self,
         receiver: &mut Receiver<'_, S>,
@@ -46,8 +47,9 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         self.admission.upload(len).await
     }
 
-    /// Receives all of `payload` into blocks, encrypts each in place where the body is sealed, and hands it to the log's
-    /// writer; the next block is received while earlier ones are written. What is returned is written, not yet durable.
+    /// Receives `payload` into blocks, encrypts them in place if the body is sealed, and passes
+    /// them to the log's writer. Receives the next block while earlier ones are written. The body
+    /// is written on return, but not yet durable.
     pub(crate) async fn store<P: Payload<D::Buf>>(
         &self,
         payload: &mut P,
@@ -80,7 +82,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                         writer.checksum(chunk);
                     }
                 }
-                // A body that ends with a full chunk gets the tag of an empty one besides.
+                // After a full last chunk comes the tag of an empty final chunk.
                 if let Some(sealer) = sealer.as_mut().filter(|sealer| is_last && !sealer.is_finished()) {
                     tags.push(sealer.seal_next(&mut []));
                 }

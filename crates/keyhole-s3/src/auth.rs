@@ -1,7 +1,8 @@
-//! Signature Version 4 in the `Authorization` header (AWS, "Authenticating Requests: Using the Authorization Header"), and
-//! in the query of a presigned URL ("Using Query Parameters"), and of the policy of a form ("Browser-Based Uploads Using POST").
+//! Signature Version 4: in the `Authorization` header (AWS, "Authenticating Requests: Using the
+//! Authorization Header"), in presigned URLs ("Using Query Parameters"), and for form policies
+//! ("Browser-Based Uploads Using POST").
 //!
-//! S3 differs from the other services in that a path is neither normalised nor encoded twice.
+//! Unlike other AWS services, S3 neither normalises paths nor encodes them twice.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -22,50 +23,50 @@ use crate::{Error, ErrorCode};
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const TERMINATOR: &str = "aws4_request";
 
-/// What stays as it is in canonical paths and queries: RFC 3986's unreserved characters.
+/// Characters encoded in canonical queries: all but RFC 3986's unreserved characters.
 pub(crate) const ENCODED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The same for paths, whose slashes stay.
+/// Characters encoded in canonical paths, which keep their slashes.
 pub(crate) const ENCODED_IN_PATH: AsciiSet = ENCODED.remove(b'/');
 
-/// The secret half of a credential: wiped when dropped, never printed.
+/// A secret access key; wiped on drop, never printed.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct SecretKey(String);
 
 impl SecretKey {
-    /// Takes a secret.
+    /// Wraps a secret.
     pub fn new(secret: String) -> Self {
         SecretKey(secret)
     }
 
-    /// The secret, to sign with or to write into the operator's own file.
+    /// Returns the secret, for signing or for the operator's own file.
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
-/// Shows that there is a secret, not which.
+/// Redacts the secret.
 impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretKey(redacted)")
     }
 }
 
-/// Who may sign requests.
+/// Lookup of secret access keys.
 pub trait Credentials {
-    /// The secret of an access key, if there is such a key.
+    /// Returns the secret of an access key, if the key exists.
     fn secret(&self, access_key: &str) -> Option<&SecretKey>;
 }
 
-/// Who has signed a request, and how its body is signed.
+/// The signer of a request, and how its body is signed.
 #[derive(Debug)]
 pub struct Identity {
     /// The access key.
     pub access_key: String,
-    /// For the [`BodyDecoder`](crate::body::BodyDecoder).
+    /// Input for the [`BodyDecoder`](crate::body::BodyDecoder).
     pub payload: Payload,
 }
 
-/// How a body is framed and signed: the values of `x-amz-content-sha256`.
+/// How a body is framed and signed, from `x-amz-content-sha256`.
 #[derive(Clone, Debug)]
 pub struct Payload(pub(crate) PayloadKind);
 
@@ -75,11 +76,11 @@ pub(crate) enum PayloadKind {
     Signed([u8; 32]),
     /// `UNSIGNED-PAYLOAD`
     Unsigned,
-    /// `STREAMING-...`: chunks, signed each or not, with a trailer or not.
+    /// `STREAMING-...`: chunks, optionally signed, optionally with a trailer.
     Streaming { signer: Option<ChunkSigner>, trailer: bool },
 }
 
-/// Signs the chunks of a body, each over the signature before it.
+/// Computes the chained signatures of a body's chunks.
 #[derive(Clone)]
 pub(crate) struct ChunkSigner {
     key: Zeroizing<[u8; 32]>,
@@ -95,13 +96,13 @@ impl fmt::Debug for ChunkSigner {
 }
 
 impl ChunkSigner {
-    /// Whether `signature` is that of a chunk with this SHA-256; it is what the next chunk is signed over.
+    /// Verifies the signature of a chunk with this SHA-256. The next chunk is signed over it.
     pub(crate) fn verify_chunk(&mut self, chunk: [u8; 32], signature: &str) -> Result<(), Error> {
         let lines = [&hex::encode(Sha256::digest(b""))[..], &hex::encode(chunk)];
         self.verify("AWS4-HMAC-SHA256-PAYLOAD", &lines, signature)
     }
 
-    /// The same for the trailer.
+    /// Verifies the signature of a trailer with this SHA-256.
     pub(crate) fn verify_trailer(&mut self, trailer: [u8; 32], signature: &str) -> Result<(), Error> {
         self.verify("AWS4-HMAC-SHA256-TRAILER", &[&hex::encode(trailer)], signature)
     }
@@ -116,7 +117,7 @@ impl ChunkSigner {
     }
 }
 
-/// What says who has signed and how: the parts of an `Authorization` header, or the parameters of a presigned URL.
+/// The parts of an `Authorization` header, or the parameters of a presigned URL.
 struct Authorization<'h> {
     access_key: &'h str,
     /// `date/region/service/aws4_request`
@@ -129,12 +130,13 @@ struct Authorization<'h> {
     is_presigned: bool,
 }
 
-/// Who has signed this request.
+/// Verifies the signature of a request.
 ///
 /// # Errors
-/// `AccessDenied` without a signature or with headers that it does not cover, `AuthorizationHeaderMalformed` for another
-/// region among others, `InvalidAccessKeyId`, `RequestTimeTooSkewed`, `SignatureDoesNotMatch`. None of them echoes what
-/// was signed: it has customer keys in it.
+/// `AccessDenied` without a signature or if a header is not covered by it,
+/// `AuthorizationHeaderMalformed` (also for another region), `InvalidAccessKeyId`,
+/// `RequestTimeTooSkewed`, `SignatureDoesNotMatch`. No error echoes the signed text, which contains
+/// customer keys.
 pub fn authenticate(
     head: &RequestHead,
     credentials: &dyn Credentials,
@@ -168,7 +170,7 @@ pub fn authenticate(
     check_coverage(&head.headers, &authorization)?;
     let content = match (head.headers.text("x-amz-content-sha256"), &presigned) {
         (Some(content), _) => content,
-        // What a presigned URL is for cannot be known when it is signed.
+        // The payload of a presigned URL is unknown when it is signed.
         (None, Some(_)) => "UNSIGNED-PAYLOAD",
         (None, None) => {
             let message = "Missing required header for this request: x-amz-content-sha256";
@@ -193,12 +195,12 @@ pub fn authenticate(
     Ok(Identity { access_key: authorization.access_key.to_owned(), payload })
 }
 
-/// Whether a request says in its head who has signed it, well or not.
+/// Returns whether a request head has a signature, valid or not.
 pub fn is_signed(head: &RequestHead) -> bool {
     head.headers.get("authorization").is_some() || !matches!(Presigned::of(&head.query), Ok(None))
 }
 
-/// A request says in two ways who has signed it.
+/// Returns the error for a request that is signed in two ways.
 pub fn two_ways() -> Error {
     Error::new(ErrorCode::InvalidArgument)
         .with_message(
@@ -208,17 +210,17 @@ pub fn two_ways() -> Error {
         .with_field("ArgumentName", "Authorization")
 }
 
-/// A payload that nothing in the head is signed over: that of a form.
+/// Returns the payload of a form, which no header signs.
 pub fn unsigned_payload() -> Payload {
     Payload(PayloadKind::Unsigned)
 }
 
-/// Who has signed the policy of a form (AWS, "Authenticating Requests in Browser-Based Uploads Using POST"). Until when it is
-/// good, the policy says.
+/// Verifies the signature of a form's policy (AWS, "Authenticating Requests in Browser-Based
+/// Uploads Using POST"). The policy itself has the expiration.
 ///
 /// # Errors
-/// `AccessDenied` for a form without a policy; `InvalidArgument` for a field that is missing or malformed, another region among
-/// others; `InvalidAccessKeyId`, `SignatureDoesNotMatch`.
+/// `AccessDenied` for a form without a policy; `InvalidArgument` for a missing or malformed field,
+/// or another region; `InvalidAccessKeyId`, `SignatureDoesNotMatch`.
 pub fn authenticate_form(fields: &Headers, credentials: &dyn Credentials, region: &str) -> Result<String, Error> {
     const NAMES: [&str; 5] = ["policy", "x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-signature"];
     let found = NAMES.map(|name| fields.text(name));
@@ -290,7 +292,7 @@ fn unsupported_mechanism() -> Error {
         .with_message("The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.")
 }
 
-/// Whether a URL has a signature of version 2, as some clients make them unless they are told otherwise.
+/// Returns whether a URL has a version 2 signature, the default of some clients.
 fn is_signed_otherwise(query: &str) -> bool {
     query.split('&').any(|pair| pair.starts_with("AWSAccessKeyId="))
 }
@@ -319,7 +321,7 @@ fn parse(header: &str) -> Result<Authorization<'_>, Error> {
         .ok_or_else(|| malformed("The Credential is malformed; expecting \"KEY/YYYYMMDD/REGION/s3/aws4_request\"."))
 }
 
-/// Takes a credential with its scope apart.
+/// Parses a credential with its scope.
 fn scoped<'h>(credential: &'h str, signed_headers: &'h str, signature: &'h str) -> Option<Authorization<'h>> {
     let (access_key, scope) = credential.split_once('/')?;
     let mut parts = scope.split('/');
@@ -332,7 +334,7 @@ fn scoped<'h>(credential: &'h str, signed_headers: &'h str, signature: &'h str) 
 }
 
 impl Authorization<'_> {
-    /// That something about it is wrong, in the words for where it stands.
+    /// Formats an error for the place that the authorization comes from.
     fn wrong(&self, what: impl fmt::Display) -> Error {
         match self.is_presigned {
             false => malformed(format!("The authorization header is malformed; {what}")),
@@ -356,7 +358,7 @@ fn query_error(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorCode::AuthorizationQueryParametersError).with_message(message)
 }
 
-/// The parameters of a presigned URL, decoded.
+/// The decoded parameters of a presigned URL.
 struct Presigned {
     credential: String,
     date: String,
@@ -366,7 +368,7 @@ struct Presigned {
 }
 
 impl Presigned {
-    /// Those of this query; `None`: it is not signed.
+    /// Parses the parameters of a query. Returns `None` if it is not signed.
     fn of(query: &str) -> Result<Option<Self>, Error> {
         let mut found: [Option<String>; 6] = Default::default();
         const NAMES: [&str; 6] = ["Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Signature"];
@@ -404,7 +406,8 @@ impl Presigned {
         Ok(Authorization { is_presigned: true, ..authorization })
     }
 
-    /// From when it was signed on, but for clocks that differ, until it expires.
+    /// Checks that the URL is valid now: from its date, with tolerance for clock skew, until it
+    /// expires.
     fn check_time(&self, authorization: &Authorization<'_>, now_ms: u64) -> Result<(), Error> {
         let date = parse_amz_date(&self.date);
         let date_ms =
@@ -433,7 +436,7 @@ impl Presigned {
     }
 }
 
-/// The date that was signed: of the scope's day, and not far from the node's clock.
+/// Returns the signed date, after checking it against the scope's date and the node's clock.
 fn check_date<'h>(head: &'h RequestHead, authorization: &Authorization<'_>, now_ms: u64) -> Result<&'h str, Error> {
     let denied =
         || Error::new(ErrorCode::AccessDenied).with_message("AWS authentication requires a valid x-amz-date header.");
@@ -451,7 +454,8 @@ fn check_date<'h>(head: &'h RequestHead, authorization: &Authorization<'_>, now_
     Ok(date)
 }
 
-/// The signature covers the host and every header of Amazon's: what is not signed may have been added on the way.
+/// Checks that the signature covers the host and all `x-amz-` and `x-keyhole-` headers; others
+/// could have been added in transit.
 fn check_coverage(headers: &Headers, authorization: &Authorization<'_>) -> Result<(), Error> {
     let signed = authorization.signed_headers;
     let is_signed = |name: &str| signed.split(';').any(|signed| signed == name);
@@ -470,12 +474,13 @@ fn check_coverage(headers: &Headers, authorization: &Authorization<'_>) -> Resul
     }
 }
 
-/// The SHA-256 of the canonical request, which is hashed as it is made: customer keys are in it.
+/// Computes the SHA-256 of the canonical request incrementally, so that no copy of its customer
+/// keys is made.
 fn canonical_request(head: &RequestHead, signed_headers: &str, content: &str) -> [u8; 32] {
     let mut out = Sha256::new();
     out.update(&head.method);
     out.update(b"\n");
-    // It is borrowed where nothing in it is encoded.
+    // Borrowed if nothing is encoded.
     let path: Cow<'_, [u8]> = percent_decode_str(&head.path).into();
     percent_encode(&path, &ENCODED_IN_PATH).for_each(|piece| out.update(piece));
     out.update(b"\n");
@@ -501,7 +506,7 @@ fn canonical_request(head: &RequestHead, signed_headers: &str, content: &str) ->
     out.finalize().into()
 }
 
-/// Adds a header's value with runs of spaces made one.
+/// Hashes a header's value, trimmed and with runs of spaces collapsed.
 fn update_trimmed(out: &mut Sha256, value: &[u8]) {
     let mut rest = value.trim_ascii();
     while let Some(at) = rest.windows(2).position(|pair| pair == b"  ") {
@@ -515,7 +520,7 @@ fn canonical_query(query: &str) -> String {
     let encode = |text: &str| percent_encode(&percent_decode_str(text).collect::<Vec<u8>>(), &ENCODED).to_string();
     let mut pairs: Vec<(String, String)> = query
         .split('&')
-        // The signature cannot sign itself.
+        // The signature cannot cover itself.
         .filter(|pair| !pair.is_empty() && !pair.starts_with("X-Amz-Signature="))
         .map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -526,25 +531,26 @@ fn canonical_query(query: &str) -> String {
     pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
 }
 
-/// The signing keys that were made last: one is good for a day, and takes as long to make as all else about a signature.
+/// A cache of recent signing keys. Each is valid for a day and as expensive as the rest of a
+/// verification.
 #[derive(Default)]
 pub struct SigningKeys(RefCell<Vec<(KeyOf, Rc<SigningKey>)>>);
 
-/// What a signing key is made of.
+/// The inputs of a signing key.
 struct KeyOf {
     secret: Zeroizing<String>,
     date: String,
     region: String,
 }
 
-/// A signing key, and HMAC-SHA256 under it.
+/// A signing key, and an HMAC-SHA256 keyed with it.
 struct SigningKey {
     bytes: Zeroizing<[u8; 32]>,
     mac: Hmac<Sha256>,
 }
 
 impl SigningKeys {
-    /// The one for an authorization, whose secret this is.
+    /// Returns the signing key for an authorization with this secret.
     fn of(&self, secret: &SecretKey, authorization: &Authorization<'_>) -> Rc<SigningKey> {
         let mut keys = self.0.borrow_mut();
         let is_wanted = |(of, _): &(KeyOf, Rc<SigningKey>)| {
@@ -586,7 +592,7 @@ impl SigningKey {
     }
 }
 
-/// Thirty-two bytes in hexadecimal, in lower case.
+/// Thirty-two bytes in lower-case hexadecimal.
 struct Hex([u8; 64]);
 
 impl Hex {
@@ -639,7 +645,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// 2013-05-24T00:00:00Z, the moment of AWS's examples.
+    /// 2013-05-24T00:00:00Z, the time of AWS's examples.
     pub(crate) const NOW_MS: u64 = 1_369_353_600_000;
 
     fn check(text: &str) -> Result<Identity, ErrorCode> {
@@ -690,7 +696,8 @@ pub(crate) mod tests {
         &X-Amz-Signature=aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404 HTTP/1.1\n\
         Host: examplebucket.s3.amazonaws.com";
 
-    /// The example of AWS's page "Authenticating Requests: Using Query Parameters", and what is not it.
+    /// The example of AWS's page "Authenticating Requests: Using Query Parameters", and
+    /// modifications of it.
     #[test]
     fn presigned_urls() {
         check(PRESIGNED).unwrap();
@@ -806,7 +813,7 @@ pub(crate) mod tests {
         for (secret, date) in [("another", "20261126"), ("secret", "20261127")] {
             assert_ne!(of(secret, date).bytes, first.bytes, "it is of this secret and this day");
         }
-        // With the three that there are: as many as are kept.
+        // Fill the cache: it has three keys already.
         (3..SIGNING_KEYS_MAX).for_each(|i| drop(of(&i.to_string(), "20261126")));
         assert!(Rc::ptr_eq(&first, &of("secret", "20261126")));
         of("one more", "20261126");

@@ -1,7 +1,8 @@
-//! The bodies of requests: their framing, and every digest that a client may declare of them.
+//! Request bodies: framing, and all digests that a client can declare.
 //!
-//! A [`BodyDecoder`] is fed in turns: [`step`](BodyDecoder::step) looks at framing, [`payload`](BodyDecoder::payload) at
-//! the bytes that are the body's own, which can so be received straight to where they belong.
+//! A [`BodyDecoder`] is driven by two calls: [`step`](BodyDecoder::step) parses framing,
+//! [`payload`](BodyDecoder::payload) takes note of payload bytes, which can thus be received
+//! directly into their final buffer.
 
 use keyhole_core::head::{ChecksumAlgorithm, Checksums};
 use sha2::{Digest, Sha256};
@@ -12,71 +13,72 @@ use crate::http::{self, RequestHead};
 use crate::limits::{CHUNK_LINE_MAX, TRAILER_MAX};
 use crate::{Error, ErrorCode};
 
-/// What the node itself wants to know of a body.
+/// The digest that the node itself needs of a body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wanted {
-    /// Nothing.
+    /// None.
     None,
-    /// Its MD5: the ETag of a plaintext object.
+    /// The MD5: the ETag of a plaintext object.
     Md5,
 }
 
 impl Wanted {
-    /// What an ETag is made of: of what is sealed that is none of its bytes.
+    /// Returns the digest needed for the ETag; that of a sealed object does not depend on its
+    /// bytes.
     pub fn for_etag(is_sealed: bool) -> Self {
         if is_sealed { Wanted::None } else { Wanted::Md5 }
     }
 }
 
-/// What comes next in the input.
+/// The next element of the input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// So many bytes of framing, now understood.
+    /// Parsed framing of this length.
     Skip(usize),
-    /// More input is needed before anything can be said.
+    /// Incomplete; more input is needed.
     Need,
-    /// Bytes of the body, [`direct`](BodyDecoder::direct) many.
+    /// Payload bytes; [`direct`](BodyDecoder::direct) returns their number.
     Payload,
-    /// Nothing: the body has ended.
+    /// The end of the body.
     Done,
 }
 
 /// The verified digests of a body.
 #[derive(Clone, Debug)]
 pub struct Digests {
-    /// Its MD5, if it was [`Wanted`].
+    /// The MD5, if it was [`Wanted`].
     pub md5: Option<[u8; 16]>,
-    /// The checksums that the client declared, and the one that was to be computed besides.
+    /// The checksums declared by the client, and the one that was computed in addition.
     pub checksums: Checksums,
 }
 
-/// A digest that the client has declared, or will in the trailer.
+/// A digest that the client declares, in the head or in the trailer.
 struct Declared {
     hasher: Hasher,
-    /// What it must be; `None` until the trailer says.
+    /// The declared value; `None` until the trailer is read.
     expected: Option<Vec<u8>>,
     /// Declared in the trailer.
     in_trailer: bool,
 }
 
-/// Reads one body.
+/// Decodes one body.
 pub struct BodyDecoder {
     payload_len: u64,
     remaining: u64,
-    /// Bytes of the connection that still belong to this body, as far as the head says.
+    /// Remaining bytes of this body on the connection, as far as the head announces them.
     wire_left: u64,
-    /// What the body's own framing is framed in again, with `Transfer-Encoding: chunked`.
+    /// The outer framing, if `Transfer-Encoding: chunked` wraps the body's own.
     transfer: Option<Transfer>,
     state: State,
     signer: Option<ChunkSigner>,
     has_trailer: bool,
-    /// The SHA-256 of the body, or of the chunk at hand.
+    /// The SHA-256 of the body, or of the current chunk.
     sha256: Option<Sha256>,
     expected_sha256: Option<[u8; 32]>,
     digester: Digester,
 }
 
-/// Computes what is wanted of the bytes of a body, and what is declared of them.
+/// Computes the wanted and the declared digests of a body.
 pub struct Digester {
     md5: Option<Hasher>,
     declared: Vec<Declared>,
@@ -84,15 +86,15 @@ pub struct Digester {
 }
 
 impl Digester {
-    /// Looks at the head for what is declared.
+    /// Reads the declared digests from the head.
     ///
     /// # Errors
-    /// `InvalidDigest` and `InvalidRequest` for digests that are malformed or ambiguous.
+    /// `InvalidDigest` and `InvalidRequest` for malformed or ambiguous digests.
     pub fn new(head: &RequestHead, wanted: Wanted) -> Result<Self, Error> {
         Ok(Digester { declared: declared(head)?, ..Digester::undeclared(wanted, None) })
     }
 
-    /// Of bytes that nobody declares anything of.
+    /// Creates a digester without declared digests.
     pub fn undeclared(wanted: Wanted, algorithm: Option<ChecksumAlgorithm>) -> Self {
         let md5 = (wanted == Wanted::Md5).then(|| Hasher::new(ChecksumAlgorithm::ContentMd5));
         Digester { md5, declared: Vec::new(), computed: algorithm.map(Hasher::new) }
@@ -111,7 +113,7 @@ impl Digester {
         }
     }
 
-    /// Compares every digest that was declared.
+    /// Verifies all declared digests.
     ///
     /// # Errors
     /// `BadDigest`.
@@ -135,43 +137,45 @@ impl Digester {
 }
 
 enum State {
-    /// The whole body is payload.
+    /// The rest of the body is payload.
     Whole,
-    /// A chunk's header line comes next.
+    /// Expects a chunk header.
     Line,
-    /// This much of a chunk comes next; its signature.
+    /// Expects this much of a chunk; the signature of the chunk.
     Chunk(u64, String),
-    /// The line that ends the body without trailer comes next.
+    /// Expects the line that ends a body without a trailer.
     End,
-    /// The trailer comes next.
+    /// Expects the trailer.
     Trailer,
     Done,
 }
 
-/// `Transfer-Encoding: chunked` (RFC 9112 §7.1), whose chunks end anywhere in the framing within.
+/// Decoder of `Transfer-Encoding: chunked` (RFC 9112 §7.1), whose chunks can split the inner
+/// framing anywhere.
 struct Transfer {
     state: TransferState,
-    /// Framing that has begun in earlier chunks and has not ended: at most [`TRAILER_MAX`] bytes.
+    /// Incomplete inner framing from earlier chunks, at most [`TRAILER_MAX`] bytes.
     gathered: Vec<u8>,
 }
 
 enum TransferState {
-    /// A chunk's size comes next.
+    /// Expects a chunk size.
     Size,
-    /// So many bytes of a chunk come next, then the end of its line.
+    /// Expects this many bytes of a chunk, then its line end.
     Data(u64),
-    /// What is left after the last chunk: fields that mean nothing here, and an empty line.
+    /// Expects the end after the last chunk: ignored trailer fields and an empty line.
     End,
     Done,
 }
 
 impl BodyDecoder {
-    /// Looks at the head for how the body is framed and what is declared of it.
+    /// Reads the framing and the declared digests from the head. A head without a length has no
+    /// body; the [router](crate::ops::route) knows which operations require one.
     ///
     /// # Errors
-    /// `MissingContentLength` for a streaming body without its decoded length, `NotImplemented` for `Transfer-Encoding` about a body
-    /// that is not `aws-chunked`, `EntityTooLarge` (over `max_len` bytes), and those of [`Digester::new`]. A head without a length is
-    /// one without a body: which operations need one, the [router](crate::ops::route) knows.
+    /// `MissingContentLength` for a streaming body without its decoded length, `NotImplemented` for
+    /// a `Transfer-Encoding` without `aws-chunked`, `EntityTooLarge` (over `max_len` bytes), and
+    /// the errors of [`Digester::new`].
     pub fn new(head: &RequestHead, payload: Payload, wanted: Wanted, max_len: u64) -> Result<Self, Error> {
         let wire_len = match head.content_length {
             Some(len) => len,
@@ -220,28 +224,28 @@ impl BodyDecoder {
         Ok(decoder)
     }
 
-    /// The algorithm of the checksum that the client declares of the body, by value or for the trailer.
+    /// Returns the algorithm of the checksum that the client declares, in the head or the trailer.
     pub fn checksum_algorithm(&self) -> Option<ChecksumAlgorithm> {
         let algorithms = self.digester.declared.iter().map(|declared| declared.hasher.algorithm());
         algorithms.into_iter().find(|algorithm| *algorithm != ChecksumAlgorithm::ContentMd5)
     }
 
-    /// Computes this checksum besides what is declared.
+    /// Sets a checksum to compute in addition to the declared ones.
     pub fn compute(&mut self, algorithm: Option<ChecksumAlgorithm>) {
         self.digester.computed = algorithm.map(Hasher::new);
     }
 
-    /// Bytes of the whole body without framing.
+    /// Returns the length of the whole payload.
     pub fn payload_len(&self) -> u64 {
         self.payload_len
     }
 
-    /// Bytes of the body that have not been given to [`payload`](Self::payload).
+    /// Returns the number of payload bytes not yet passed to [`payload`](Self::payload).
     pub fn remaining(&self) -> u64 {
         self.remaining
     }
 
-    /// Bytes of the body that follow without framing between them.
+    /// Returns the number of payload bytes before the next framing.
     pub fn direct(&self) -> u64 {
         let direct = match self.state {
             State::Whole => self.remaining,
@@ -255,11 +259,11 @@ impl BodyDecoder {
         }
     }
 
-    /// Says what the input begins with. After [`Step::Skip`] the input goes on behind what is skipped; after
-    /// [`Step::Payload`], behind what was given to [`payload`](Self::payload).
+    /// Parses the beginning of the input. After [`Step::Skip`] the caller drops the skipped bytes;
+    /// after [`Step::Payload`], the bytes passed to [`payload`](Self::payload).
     ///
     /// # Errors
-    /// Framing that is not S3's, a signature that does not match, a body shorter than announced.
+    /// Malformed framing, a signature mismatch, or a body shorter than announced.
     pub fn step(&mut self, input: &[u8]) -> Result<Step, Error> {
         if let Some(transfer) = self.transfer.take() {
             let (result, transfer) = self.step_transfer(transfer, input);
@@ -271,7 +275,7 @@ impl BodyDecoder {
         let step = self.step_within(input)?;
         match step {
             Step::Skip(len) => self.wire_left -= len as u64,
-            // All that belongs to the body is here, and more is needed.
+            // The whole body has arrived, but its framing needs more.
             Step::Need if available as u64 == self.wire_left => return Err(Error::new(ErrorCode::IncompleteBody)),
             Step::Payload if self.wire_left == 0 => return Err(Error::new(ErrorCode::IncompleteBody)),
             Step::Done if self.wire_left > 0 => return Err(framing("Something follows the end of the body.")),
@@ -280,7 +284,7 @@ impl BodyDecoder {
         Ok(step)
     }
 
-    /// What the framing of S3 says.
+    /// Parses S3's own framing.
     fn step_within(&mut self, input: &[u8]) -> Result<Step, Error> {
         match &self.state {
             State::Whole if self.remaining == 0 => Ok(Step::Done),
@@ -294,7 +298,7 @@ impl BodyDecoder {
         }
     }
 
-    /// The same through `Transfer-Encoding: chunked`.
+    /// Parses through `Transfer-Encoding: chunked`.
     fn step_transfer(&mut self, mut transfer: Transfer, input: &[u8]) -> (Result<Step, Error>, Transfer) {
         let result = match &mut transfer.state {
             TransferState::Size => transfer.size(input),
@@ -314,7 +318,8 @@ impl BodyDecoder {
         (result, transfer)
     }
 
-    /// What the framing of S3 says to what was gathered and `input` behind it, which is not empty unless more is needed.
+    /// Parses S3's framing in `gathered` followed by `input`, which is empty only if more is
+    /// needed.
     fn step_gathered(&mut self, gathered: &mut Vec<u8>, input: &[u8]) -> Result<Step, Error> {
         let before = gathered.len();
         let step = match before {
@@ -341,10 +346,10 @@ impl BodyDecoder {
         }
     }
 
-    /// Takes note of bytes of the body, at most [`direct`](Self::direct) many.
+    /// Takes note of payload bytes, at most [`direct`](Self::direct) many.
     ///
     /// # Panics
-    /// On more: that is the caller's mistake.
+    /// If there are more.
     pub fn payload(&mut self, bytes: &[u8]) {
         let len = bytes.len() as u64;
         assert!(len <= self.direct(), "more payload than follows");
@@ -362,10 +367,10 @@ impl BodyDecoder {
         self.digester.update(bytes);
     }
 
-    /// Compares every digest; to be called after [`Step::Done`].
+    /// Verifies all digests. To be called after [`Step::Done`].
     ///
     /// # Errors
-    /// `XAmzContentSHA256Mismatch`, `BadDigest`, `IncompleteBody` where the body has not ended.
+    /// `XAmzContentSHA256Mismatch`, `BadDigest`, or `IncompleteBody` if the body has not ended.
     pub fn finish(self) -> Result<Digests, Error> {
         let is_open = self.transfer.is_some_and(|transfer| !matches!(transfer.state, TransferState::Done));
         if self.remaining > 0 || is_open || !matches!(self.state, State::Whole | State::Done) {
@@ -379,7 +384,7 @@ impl BodyDecoder {
         self.digester.finish()
     }
 
-    /// `size;chunk-signature=hex`, in hexadecimal.
+    /// Parses `size;chunk-signature=hex`, the size in hexadecimal.
     fn chunk_line(&mut self, input: &[u8]) -> Result<Step, Error> {
         let Some((line, len)) = line(input, CHUNK_LINE_MAX)? else { return Ok(Step::Need) };
         let (size, extension) = line.split_once(';').unwrap_or((line, ""));
@@ -404,7 +409,7 @@ impl BodyDecoder {
         Ok(Step::Skip(len))
     }
 
-    /// The end of line behind a chunk.
+    /// Parses the line end after a chunk.
     fn chunk_end(&mut self, input: &[u8]) -> Result<Step, Error> {
         match input {
             [b'\r', b'\n', ..] => {
@@ -435,7 +440,7 @@ impl BodyDecoder {
         signer.verify_chunk(hash, signature)
     }
 
-    /// All lines of the trailer up to the empty one.
+    /// Parses the trailer up to the empty line.
     fn trailer(&mut self, input: &[u8]) -> Result<Step, Error> {
         let Some((lines, consumed)) = trailer_lines(input)? else { return Ok(Step::Need) };
         let mut canonical = String::new();
@@ -483,7 +488,7 @@ impl BodyDecoder {
 }
 
 impl Transfer {
-    /// `size`, in hexadecimal, and what may stand behind it.
+    /// Parses a hexadecimal size and ignores the chunk extensions after it.
     fn size(&mut self, input: &[u8]) -> Result<Step, Error> {
         let Some((line, len)) = line(input, CHUNK_LINE_MAX)? else { return Ok(Step::Need) };
         let size = line.split(';').next().unwrap_or_default();
@@ -494,7 +499,7 @@ impl Transfer {
         Ok(Step::Skip(len))
     }
 
-    /// The end of line behind a chunk.
+    /// Parses the line end after a chunk.
     fn data_end(&mut self, input: &[u8]) -> Result<Step, Error> {
         match input {
             [b'\r', b'\n', ..] => {
@@ -519,7 +524,8 @@ fn chunk_size(text: &str) -> Result<u64, Error> {
     size.ok_or_else(|| framing("A chunk's size is no hexadecimal number."))
 }
 
-/// The lines of the trailer, and the length of all with the empty line that ends them; `None`: it is not all there.
+/// Splits the trailer into lines. Returns them and the length up to and including the empty line,
+/// or `None` if the trailer is incomplete.
 fn trailer_lines(input: &[u8]) -> Result<Option<(Vec<&str>, usize)>, Error> {
     let (mut lines, mut len) = (Vec::new(), 0);
     while let Some((line, line_len)) = line(&input[len..], TRAILER_MAX - len)? {
@@ -532,7 +538,7 @@ fn trailer_lines(input: &[u8]) -> Result<Option<(Vec<&str>, usize)>, Error> {
     Ok(None)
 }
 
-/// A line without its end, and its length with it; `None`: it is not all there.
+/// Returns a line without its end, and its length including the end; `None` if it is incomplete.
 fn line(input: &[u8], max: usize) -> Result<Option<(&str, usize)>, Error> {
     let window = &input[..input.len().min(max)];
     match window.windows(2).position(|pair| pair == b"\r\n") {
@@ -560,7 +566,7 @@ fn decoded_length(head: &RequestHead) -> Result<u64, Error> {
     })
 }
 
-/// The digests that the head declares: by value, or to come in the trailer.
+/// Collects the digests that the head declares, by value or for the trailer.
 fn declared(head: &RequestHead) -> Result<Vec<Declared>, Error> {
     let mut declared = Vec::new();
     let hasher = Hasher::new;
@@ -572,7 +578,7 @@ fn declared(head: &RequestHead) -> Result<Vec<Declared>, Error> {
             in_trailer: false,
         });
     }
-    // On CompleteMultipartUpload the checksum is the object's, not that of the document.
+    // The checksum of a CompleteMultipartUpload is the object's, not the document's.
     let completes = head.method == "POST" && head.query.split('&').any(|pair| pair.starts_with("uploadId="));
     if completes {
         return Ok(declared);

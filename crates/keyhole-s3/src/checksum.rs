@@ -1,4 +1,4 @@
-//! The checksums of S3: their names, digests as they grow, and the checksum of a whole from those of its parts.
+//! S3 checksums: names, incremental digests, and checksums of objects from those of their parts.
 
 use base64ct::{Base64, Encoding};
 use crc_fast::CrcAlgorithm;
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::http::RequestHead;
 use crate::{Error, ErrorCode};
 
-/// The algorithms that have an `x-amz-checksum-` header.
+/// The algorithms with an `x-amz-checksum-` header.
 pub const ALGORITHMS: [ChecksumAlgorithm; 5] = [
     ChecksumAlgorithm::Crc32,
     ChecksumAlgorithm::Crc32c,
@@ -19,13 +19,13 @@ pub const ALGORITHMS: [ChecksumAlgorithm; 5] = [
     ChecksumAlgorithm::Sha256,
 ];
 
-/// What the checksum of an object in parts can be of.
+/// The checksum types of multipart objects.
 pub const TYPES: [ChecksumType; 2] = [ChecksumType::FullObject, ChecksumType::Composite];
 
-/// What the names of the headers of all [`ALGORITHMS`] begin with.
+/// The common prefix of the headers of all [`ALGORITHMS`].
 pub(crate) const PREFIX: &str = "x-amz-checksum-";
 
-/// The header of an algorithm, in lower case.
+/// Returns the header of an algorithm, in lower case.
 pub const fn header_name(algorithm: ChecksumAlgorithm) -> &'static str {
     match algorithm {
         ChecksumAlgorithm::Crc32 => "x-amz-checksum-crc32",
@@ -37,7 +37,7 @@ pub const fn header_name(algorithm: ChecksumAlgorithm) -> &'static str {
     }
 }
 
-/// The name of an algorithm in headers and documents.
+/// Returns the name of an algorithm in headers and documents.
 pub const fn algorithm_name(algorithm: ChecksumAlgorithm) -> &'static str {
     match algorithm {
         ChecksumAlgorithm::Crc32 => "CRC32",
@@ -49,12 +49,12 @@ pub const fn algorithm_name(algorithm: ChecksumAlgorithm) -> &'static str {
     }
 }
 
-/// The algorithm of a name, in any case.
+/// Parses the name of an algorithm, ignoring case.
 pub fn algorithm_of(name: &str) -> Option<ChecksumAlgorithm> {
     ALGORITHMS.into_iter().find(|algorithm| algorithm_name(*algorithm).eq_ignore_ascii_case(name))
 }
 
-/// The name of a type of checksum.
+/// Returns the name of a checksum type.
 pub const fn type_name(kind: ChecksumType) -> &'static str {
     match kind {
         ChecksumType::FullObject => "FULL_OBJECT",
@@ -62,12 +62,12 @@ pub const fn type_name(kind: ChecksumType) -> &'static str {
     }
 }
 
-/// The type of a name.
+/// Parses the name of a checksum type.
 pub fn type_of(name: &str) -> Option<ChecksumType> {
     TYPES.into_iter().find(|kind| type_name(*kind) == name)
 }
 
-/// The element of an algorithm in documents.
+/// Returns the XML element of an algorithm.
 pub const fn element_name(algorithm: ChecksumAlgorithm) -> &'static str {
     match algorithm {
         ChecksumAlgorithm::Crc32 => "ChecksumCRC32",
@@ -79,25 +79,26 @@ pub const fn element_name(algorithm: ChecksumAlgorithm) -> &'static str {
     }
 }
 
-/// The checksums that S3 tells of (all but the MD5), in base64.
+/// Encodes the checksums that S3 returns (all but the MD5) in base64.
 pub fn texts(checksums: &Checksums) -> impl Iterator<Item = (ChecksumAlgorithm, String)> {
     ALGORITHMS.into_iter().filter_map(|algorithm| Some((algorithm, encode(checksums.get(algorithm)?))))
 }
 
-/// The checksums of a whole object and what they are of. Those of the parts' checksums have the number of parts behind them
-/// in headers and in the reply to a completion, so that nobody holds them against the bytes; in attributes they have not.
+/// The checksums of an object and their type. In headers and in the result of a completion, a
+/// composite checksum is followed by the number of parts, which marks it as not computed over the
+/// bytes; in attributes it is not.
 #[derive(Clone, Copy, Debug)]
 pub struct ObjectChecksums<'c> {
     /// The checksums.
     pub checksums: &'c Checksums,
-    /// Of the object, or of its parts' checksums.
+    /// Full-object, or a composite of the parts' checksums.
     pub kind: ChecksumType,
-    /// Parts of the object.
+    /// Number of parts of the object.
     pub parts: u16,
 }
 
 impl ObjectChecksums<'_> {
-    /// Algorithms and texts, with the number of parts where it belongs.
+    /// Encodes the checksums, composite ones with the number of parts.
     pub fn texts(&self) -> impl Iterator<Item = (ChecksumAlgorithm, String)> {
         texts(self.checksums).map(|(algorithm, text)| match self.kind {
             ChecksumType::FullObject => (algorithm, text),
@@ -105,7 +106,7 @@ impl ObjectChecksums<'_> {
         })
     }
 
-    /// Headers of a reply to a read: the checksums, and their type if there are any.
+    /// Returns the response headers: the checksums, and their type if there are any.
     pub fn headers(&self) -> impl Iterator<Item = (&'static str, String)> {
         let kind = (!self.checksums.is_empty()).then(|| ("x-amz-checksum-type", type_name(self.kind).to_owned()));
         self.texts().map(|(algorithm, text)| (header_name(algorithm), text)).chain(kind)
@@ -121,7 +122,7 @@ const fn crc(algorithm: ChecksumAlgorithm) -> Option<CrcAlgorithm> {
     }
 }
 
-/// A digest that grows with what it is of.
+/// An incremental digest.
 #[derive(Clone)]
 pub struct Hasher {
     algorithm: ChecksumAlgorithm,
@@ -137,7 +138,7 @@ enum State {
 }
 
 impl Hasher {
-    /// Of nothing yet.
+    /// Creates a digest of empty input.
     pub fn new(algorithm: ChecksumAlgorithm) -> Self {
         let state = match (crc(algorithm), algorithm) {
             (Some(crc), _) => State::Crc(crc_fast::Digest::new(crc)),
@@ -148,7 +149,7 @@ impl Hasher {
         Hasher { algorithm, state }
     }
 
-    /// Which digest it is.
+    /// Returns the algorithm.
     pub fn algorithm(&self) -> ChecksumAlgorithm {
         self.algorithm
     }
@@ -163,7 +164,7 @@ impl Hasher {
         }
     }
 
-    /// The digest; CRCs in big-endian order.
+    /// Returns the digest; CRCs in big-endian order.
     pub fn finish(self) -> Vec<u8> {
         match self.state {
             State::Crc(digest) => crc_bytes(self.algorithm, digest.finalize()),
@@ -178,14 +179,16 @@ fn crc_bytes(algorithm: ChecksumAlgorithm, value: u64) -> Vec<u8> {
     value.to_be_bytes()[8 - algorithm.digest_len()..].to_vec()
 }
 
-/// The composite checksum of an object in parts: the digest of the parts' digests, one after the other.
+/// Returns the composite checksum of a multipart object: the digest of the parts' digests,
+/// concatenated.
 pub fn composite<'d>(algorithm: ChecksumAlgorithm, digests: impl Iterator<Item = &'d [u8]>) -> Vec<u8> {
     let mut hasher = Hasher::new(algorithm);
     digests.for_each(|digest| hasher.update(digest));
     hasher.finish()
 }
 
-/// The checksum of a whole from the checksums and lengths of its parts; `None` for algorithms that do not combine.
+/// Combines the checksums and lengths of parts to the checksum of the whole; `None` if the
+/// algorithm cannot be combined.
 pub fn combine(algorithm: ChecksumAlgorithm, parts: &[(&[u8], u64)]) -> Option<Vec<u8>> {
     let crc = crc(algorithm)?;
     let value = |digest: &[u8]| digest.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
@@ -195,36 +198,36 @@ pub fn combine(algorithm: ChecksumAlgorithm, parts: &[(&[u8], u64)]) -> Option<V
     Some(crc_bytes(algorithm, whole))
 }
 
-/// Base64, as headers and documents have digests.
+/// Encodes a digest in base64, as in headers and documents.
 pub fn encode(digest: &[u8]) -> String {
     Base64::encode_string(digest)
 }
 
-/// Reads a digest of this algorithm; `None` where it is no base64 or has another length.
+/// Decodes a digest. Returns `None` if it is not base64 or has the wrong length for the algorithm.
 pub fn decode(algorithm: ChecksumAlgorithm, text: &[u8]) -> Option<Vec<u8>> {
     let digest = Base64::decode_vec(std::str::from_utf8(text).ok()?).ok()?;
     (digest.len() == algorithm.digest_len()).then_some(digest)
 }
 
-/// The type that a request says.
+/// Parses the `x-amz-checksum-type` header.
 pub(crate) fn type_header(head: &RequestHead) -> Result<Option<ChecksumType>, Error> {
     const NAME: &str = "x-amz-checksum-type";
     let Some(text) = head.headers.text(NAME) else { return Ok(None) };
     type_of(text).map(Some).ok_or_else(|| invalid_header(NAME))
 }
 
-/// A header whose value is none.
+/// Returns the error for an invalid header value.
 pub(crate) fn invalid_header(name: &str) -> Error {
     Error::new(ErrorCode::InvalidRequest).with_message(format!("Value for {name} header is invalid."))
 }
 
-/// More than one checksum.
+/// Returns the error for more than one checksum.
 pub(crate) fn one_alone() -> Error {
     let message = "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.";
     Error::new(ErrorCode::InvalidRequest).with_message(message)
 }
 
-/// A checksum that is not what was computed.
+/// Returns the error for a checksum mismatch.
 pub(crate) fn bad_digest(algorithm: ChecksumAlgorithm) -> Error {
     let name = algorithm_name(algorithm);
     let message = format!("The {name} you specified did not match the calculated checksum.");
@@ -242,7 +245,8 @@ mod tests {
 
     #[test]
     fn known_digests() {
-        // The check values of the CRC catalogue, and FIPS 180-4 and RFC 1321 digests of the same nine digits.
+        // The check values of the CRC catalogue; FIPS 180-4 and RFC 1321 digests of the same nine
+        // digits.
         for (algorithm, expected) in [
             (ChecksumAlgorithm::Crc32, "cbf43926"),
             (ChecksumAlgorithm::Crc32c, "e3069283"),

@@ -1,4 +1,4 @@
-//! The errors of S3: code, status and message, as clients know them.
+//! S3 errors: code, status and message.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +8,7 @@ use crate::xml::Document;
 
 macro_rules! codes {
     ($($name:ident $status:literal $message:literal,)*) => {
-        /// What went wrong, in S3's words.
+        /// An S3 error code.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         #[non_exhaustive]
         pub enum ErrorCode {
@@ -16,24 +16,24 @@ macro_rules! codes {
         }
 
         impl ErrorCode {
-            /// All of them.
+            /// All error codes.
             pub const ALL: &[ErrorCode] = &[$(ErrorCode::$name,)*];
 
-            /// The text of `Code` in the reply.
+            /// Returns the text of `Code` in the response.
             pub const fn code(self) -> &'static str {
                 match self {
                     $(ErrorCode::$name => stringify!($name),)*
                 }
             }
 
-            /// The reply's status.
+            /// Returns the response status.
             pub const fn status(self) -> u16 {
                 match self {
                     $(ErrorCode::$name => $status,)*
                 }
             }
 
-            /// The message where there is no better one.
+            /// Returns the default message.
             pub const fn message(self) -> &'static str {
                 match self {
                     $(ErrorCode::$name => $message,)*
@@ -99,44 +99,44 @@ codes! {
     XAmzContentSHA256Mismatch 400 "The provided 'x-amz-content-sha256' header does not match what was computed.",
 }
 
-/// One error, on its way to the client.
+/// An S3 error for the client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Error {
-    /// What went wrong.
+    /// The error code.
     pub code: ErrorCode,
-    /// What to tell the user.
+    /// The message for the user.
     pub message: Cow<'static, str>,
-    /// Further elements of the reply's document, such as `ArgumentName`.
+    /// Further elements of the error document, such as `ArgumentName`.
     pub fields: Vec<(&'static str, String)>,
-    /// Further headers of the reply.
+    /// Further response headers.
     pub headers: Vec<(&'static str, String)>,
 }
 
 impl Error {
-    /// An error with the code's own message.
+    /// Creates an error with the default message of `code`.
     pub fn new(code: ErrorCode) -> Self {
         Error { code, message: Cow::Borrowed(code.message()), fields: Vec::new(), headers: Vec::new() }
     }
 
-    /// The same with another message.
+    /// Replaces the message.
     pub fn with_message(mut self, message: impl Into<Cow<'static, str>>) -> Self {
         self.message = message.into();
         self
     }
 
-    /// The same with an element more.
+    /// Adds an element to the error document.
     pub fn with_field(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.fields.push((name, value.into()));
         self
     }
 
-    /// The same with a header more.
+    /// Adds a response header.
     pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// An [`ErrorCode::InvalidArgument`] about a parameter or a header.
+    /// Creates an [`ErrorCode::InvalidArgument`] for a parameter or a header.
     pub fn invalid_argument(
         name: &'static str,
         value: impl Into<String>,
@@ -148,7 +148,7 @@ impl Error {
             .with_field("ArgumentValue", value)
     }
 
-    /// The reply that says so: `resource` is the path of the request.
+    /// Builds the error response; `resource` is the path of the request.
     pub fn response(&self, resource: &str, request_id: &str) -> Response {
         let mut document = Document::bare("Error");
         document.text("Code", self.code.code());

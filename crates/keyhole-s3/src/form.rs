@@ -1,12 +1,13 @@
-//! Objects that come in an HTML form: `multipart/form-data` (RFC 7578) with the fields that S3 defines ("POST Object" of AWS),
-//! the file behind them.
+//! HTML form uploads: `multipart/form-data` (RFC 7578) with the fields that S3 defines (AWS, "POST
+//! Object"), followed by the file.
 //!
-//! A [`FormReader`] is given the bytes of the body as they come and says what they are. The fields are bounded and kept; the
-//! bytes of the file go to whoever stores them.
+//! A [`FormReader`] parses the body incrementally. It collects the fields, up to a limit, and
+//! passes the bytes of the file through.
 //!
 //! # Invariants
-//! - Fields may be customer keys: they are wiped when dropped.
-//! - What stands behind the file counts for nothing, as on S3; but a header of SSE-C there is refused, not ignored.
+//! - Fields may be customer keys: they are wiped on drop.
+//! - Fields after the file are ignored, as on S3, except that an encryption field there is an
+//!   error.
 
 mod policy;
 
@@ -22,37 +23,37 @@ use crate::limits::{BOUNDARY_MAX, FORM_FIELDS_MAX, HEADERS_MAX, KEY_MAX};
 use crate::ops::Tags;
 use crate::{Error, ErrorCode, xml};
 
-/// Headers of one part of a form, at most.
+/// Maximum headers of one part of a form.
 const PART_HEADERS_MAX: usize = 8;
 
-/// How the names of fields begin that count for nothing.
+/// Prefix of the names of ignored fields.
 const IGNORED: &str = "x-ignore-";
 
-/// What the input begins with.
+/// The next element of the input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// So many bytes of fields and framing, now understood.
+    /// Parsed fields or framing of this length.
     Skip(usize),
-    /// More input is needed before anything can be said.
+    /// Incomplete; more input is needed.
     Need,
-    /// So many bytes of the file. Fewer of them may be taken: then the next step begins behind those.
+    /// File bytes of this length. If the caller takes fewer, the next step starts after those.
     File(usize),
-    /// The end of the form; what follows counts for nothing.
+    /// The end of the form; the rest is ignored.
     Done,
 }
 
-/// Whether a request carries a form.
+/// Returns whether a request carries a form.
 pub fn is_form(head: &RequestHead) -> bool {
     let media = head.headers.text("content-type").and_then(|text| text.split(';').next()).unwrap_or_default();
     head.method == "POST" && media.trim().eq_ignore_ascii_case("multipart/form-data")
 }
 
-/// Reads one form.
+/// Parses a form.
 pub struct FormReader {
-    /// `\r\n--` and the boundary: what ends every part.
+    /// `\r\n--` and the boundary, which end every part.
     delimiter: Finder<'static>,
     state: State,
-    /// Bytes that may still be taken up by fields.
+    /// Remaining bytes for fields.
     left: usize,
     fields: Headers,
     filename: Option<String>,
@@ -60,9 +61,9 @@ pub struct FormReader {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// The first delimiter comes next.
+    /// Expects the first delimiter.
     Start,
-    /// A part comes next; whether the file is behind us.
+    /// Expects a part; whether the file has been read.
     Part {
         after_file: bool,
     },
@@ -71,7 +72,7 @@ enum State {
 }
 
 impl FormReader {
-    /// Looks at the head for the boundary.
+    /// Reads the boundary from the head.
     ///
     /// # Errors
     /// `MalformedPOSTRequest`.
@@ -88,11 +89,11 @@ impl FormReader {
         })
     }
 
-    /// Says what the input begins with.
+    /// Parses the beginning of the input.
     ///
     /// # Errors
     /// `MalformedPOSTRequest`; `MaxPostPreDataLengthExceeded` beyond [`FORM_FIELDS_MAX`];
-    /// `IncorrectNumberOfFilesInPostRequest`; `InvalidArgument` for a field that is there twice.
+    /// `IncorrectNumberOfFilesInPostRequest`; `InvalidArgument` for a repeated field.
     pub fn step(&mut self, input: &[u8]) -> Result<Step, Error> {
         match self.state {
             State::Start => self.start(input),
@@ -102,24 +103,24 @@ impl FormReader {
         }
     }
 
-    /// Whether all fields that count are here, and the file comes next.
+    /// Returns whether the fields are complete and the file is next.
     pub fn is_at_file(&self) -> bool {
         self.state == State::File
     }
 
-    /// Whether the file has come whole.
+    /// Returns whether the file is complete.
     pub fn is_behind_file(&self) -> bool {
         matches!(self.state, State::Part { after_file: true } | State::Done)
     }
 
-    /// The fields ahead of the file.
+    /// Takes the fields before the file.
     pub fn take_form(&mut self) -> Form {
         Form { fields: std::mem::take(&mut self.fields), filename: self.filename.take().unwrap_or_default() }
     }
 
     fn start(&mut self, input: &[u8]) -> Result<Step, Error> {
         let delimiter = self.delimiter.needle();
-        // The line end that a delimiter begins with is not there ahead of the first one; some send it all the same.
+        // The first delimiter has no leading line end, but some clients send one.
         let first = if input.starts_with(b"\r") { delimiter } else { &delimiter[2..] };
         let len = first.len() + 2;
         if input.len() < len {
@@ -133,7 +134,7 @@ impl FormReader {
         self.spend(len)
     }
 
-    /// A field, whole with the delimiter behind it; or the headers of the file.
+    /// Parses a field together with the delimiter after it, or the headers of the file.
     fn part(&mut self, input: &[u8], after_file: bool) -> Result<Step, Error> {
         let input = &input[..input.len().min(self.left)];
         let need = || match input.len() == self.left {
@@ -151,7 +152,7 @@ impl FormReader {
             self.state = State::File;
             return self.spend(value_at);
         }
-        // The delimiter behind an empty value begins with the line end of the headers' end.
+        // After an empty value, the delimiter's line end is the one that ends the headers.
         let Some(at) = self.delimiter.find(&input[value_at - 2..]) else { return need() };
         let value_end = (value_at - 2 + at).max(value_at);
         let behind = value_at - 2 + at + self.delimiter.needle().len();
@@ -196,7 +197,7 @@ impl FormReader {
                 Ok(Step::Skip(end + 2))
             }
             Some(at) => Ok(Step::File(at)),
-            // What may be the beginning of a delimiter has to wait for the rest of it.
+            // A possible beginning of a delimiter must wait for more input.
             None => match input.len().saturating_sub(delimiter.len() - 1) {
                 0 => Ok(Step::Need),
                 len => Ok(Step::File(len)),
@@ -223,7 +224,8 @@ fn no_delimiter() -> Error {
     malformed("The body of your POST request has no boundary where one must be, or something behind one.")
 }
 
-/// A key that comes behind the file cannot encrypt it: the file would be stored in the clear.
+/// Rejects an encryption field after the file: it comes too late, and the file would be stored in
+/// plaintext.
 fn refuse_late(name: &str) -> Result<(), Error> {
     let says_how = name.contains("server-side-encryption") || name.starts_with("x-keyhole-");
     match says_how && !name.starts_with(IGNORED) {
@@ -234,7 +236,7 @@ fn refuse_late(name: &str) -> Result<(), Error> {
     }
 }
 
-/// What the headers of a part say of it.
+/// The parsed `Content-Disposition` of a part.
 struct Disposition {
     name: String,
     filename: Option<String>,
@@ -259,7 +261,8 @@ impl Disposition {
     }
 }
 
-/// A parameter of a header, as a token or quoted. In quotes a backslash escapes a quote alone: browsers send paths of Windows.
+/// Returns a parameter of a header, as a token or quoted. In quotes a backslash escapes only a
+/// quote, because browsers send Windows paths.
 fn parameter(text: &str, wanted: &str) -> Option<String> {
     let mut rest = text.split_once(';')?.1;
     loop {
@@ -290,25 +293,26 @@ pub struct Form {
     filename: String,
 }
 
-/// What to answer when the object is stored.
+/// The response to a successful upload.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Success {
     /// This status: 200 or 204 without a body, 201 with a document.
     Status(u16),
-    /// 303: to this URL.
+    /// 303 with this URL.
     Redirect(String),
 }
 
 impl Form {
-    /// The fields: names in lower case.
+    /// Returns the fields, with lower-case names.
     pub fn fields(&self) -> &Headers {
         &self.fields
     }
 
-    /// The key of the object, with the name of the file in it.
+    /// Returns the object key, with the file name inserted.
     ///
     /// # Errors
-    /// `InvalidArgument` where it is missing, `UserKeyMustBeSpecified` where it is empty, `KeyTooLongError`.
+    /// `InvalidArgument` if it is missing, `UserKeyMustBeSpecified` if it is empty,
+    /// `KeyTooLongError`.
     pub fn key(&self) -> Result<String, Error> {
         let Some(key) = self.fields.get("key") else {
             let message = "Bucket POST must contain a field named 'key'.  If it is specified, please check the order of the fields.";
@@ -326,15 +330,16 @@ impl Form {
         }
     }
 
-    /// The tags in the field `tagging`, a document.
+    /// Parses the XML document in the field `tagging`.
     ///
     /// # Errors
-    /// Those of [`xml::parse_tagging`].
+    /// The errors of [`xml::parse_tagging`].
     pub fn tags(&self) -> Result<Tags, Error> {
         self.fields.get("tagging").map_or(Ok(Tags::default()), xml::parse_tagging)
     }
 
-    /// What to answer when all went well. What is no URL, or no status of the three, counts for nothing, as on S3.
+    /// Returns the response to send on success. Invalid URLs and other statuses are ignored, as on
+    /// S3.
     pub fn success(&self) -> Success {
         let redirect = self.fields.text("success_action_redirect").or_else(|| self.fields.text("redirect"));
         let is_url = |url: &&str| {
@@ -349,7 +354,8 @@ impl Form {
         }
     }
 
-    /// Refuses fields that S3 has not, or that this node has not: none is ignored but those that say so.
+    /// Rejects `x-amz-` fields that S3 or this node does not support. Other fields need a condition
+    /// of the policy.
     ///
     /// # Errors
     /// `NotImplemented`.
@@ -363,7 +369,7 @@ impl Form {
             "x-amz-storage-class",
             "x-amz-sdk-checksum-algorithm",
         ];
-        // What is said in them is looked at elsewhere, and refused there where it is not supported.
+        // Checked elsewhere, and rejected there if unsupported.
         const FAMILIES: [&str; 6] = [
             "x-amz-meta-",
             "x-amz-checksum-",
@@ -385,7 +391,7 @@ impl Form {
         Err(Error::new(ErrorCode::NotImplemented).with_message(message).with_field("Header", name))
     }
 
-    /// The head that a PUT of the same object would have had: the fields are its headers, under the names that headers have.
+    /// Converts the form to the head of an equivalent PUT, with the fields as headers.
     pub fn into_head(self) -> RequestHead {
         let mut headers = Headers::default();
         for (name, value) in self.fields.iter().filter(|(name, _)| !name.starts_with(IGNORED)) {
@@ -407,13 +413,13 @@ impl Form {
     }
 }
 
-/// A key as a path has it.
+/// Encodes a key for a path.
 pub fn encode_path(key: &str) -> String {
     utf8_percent_encode(key, &ENCODED_IN_PATH).to_string()
 }
 
-/// Where to send a browser whose form has become an object: to the URL of `success_action_redirect`, with bucket, key and ETag
-/// (without quotes here) behind it.
+/// Builds the redirect URL: appends bucket, key and ETag (`etag` is unquoted) to the URL of
+/// `success_action_redirect`.
 pub fn redirect(url: &str, bucket: &str, key: &str, etag: &str) -> String {
     let encode = |text: &str| utf8_percent_encode(text, &ENCODED).to_string();
     let (url, fragment) = url.find('#').map_or((url, ""), |at| url.split_at(at));
@@ -422,7 +428,7 @@ pub fn redirect(url: &str, bucket: &str, key: &str, etag: &str) -> String {
     format!("{url}{sign}bucket={bucket}&key={key}&etag={etag}{fragment}")
 }
 
-/// An HTTP header of SSE-C beside a form, whose fields say how to store: it must not be ignored.
+/// Rejects encryption headers on a form request, whose fields say how to store the file.
 ///
 /// # Errors
 /// `InvalidRequest`.

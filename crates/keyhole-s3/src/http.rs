@@ -1,4 +1,4 @@
-//! Request heads and replies of HTTP/1.1 (RFC 9112).
+//! HTTP/1.1 request heads and responses (RFC 9112).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,45 +11,46 @@ use crate::limits::{HEAD_MAX, HEADERS_MAX};
 use crate::time::http_date;
 use crate::{Error, ErrorCode};
 
-/// What tells a client that its head was accepted and its body is wanted.
+/// The interim response that asks the client for the body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// The header fields of a request, or the fields of a form, in their order. Wiped when dropped: customer keys are among them.
+/// The header fields of a request, or the fields of a form, in order. Wiped on drop, because they
+/// may contain customer keys.
 #[derive(Default)]
 pub struct Headers {
-    /// All names, one behind the other.
+    /// All names, concatenated.
     names: String,
-    /// All values, one behind the other.
+    /// All values, concatenated.
     values: Vec<u8>,
-    /// Where each field's name and value end.
+    /// End offsets of each field's name and value.
     ends: Vec<(usize, usize)>,
 }
 
 impl Headers {
-    /// The value of the first field of this name (in lower case).
+    /// Returns the value of the first field with this lower-case name.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.all(name).next()
     }
 
-    /// The same where it is text.
+    /// Like [`get`](Self::get), if the value is UTF-8.
     pub fn text(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.get(name)?).ok()
     }
 
-    /// The values of all fields of this name (in lower case).
+    /// Iterates over the values of all fields with this lower-case name.
     pub fn all<'h>(&'h self, name: &str) -> impl Iterator<Item = &'h [u8]> {
         self.ranges()
             .filter(move |(at, _)| at.len() == name.len() && self.names.as_bytes()[at.clone()] == *name.as_bytes())
             .map(|(_, at)| &self.values[at])
     }
 
-    /// Where each field's name and value are.
+    /// Iterates over the ranges of each field's name and value.
     fn ranges(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
         let starts = std::iter::once(&(0, 0)).chain(&self.ends);
         starts.zip(&self.ends).map(|(start, end)| (start.0..end.0, start.1..end.1))
     }
 
-    /// Room for so many fields, with names and values of so many bytes in all.
+    /// Reserves room for `fields` fields with names and values of these total lengths.
     fn with_capacity(fields: usize, names: usize, values: usize) -> Self {
         Headers {
             names: String::with_capacity(names),
@@ -58,13 +59,13 @@ impl Headers {
         }
     }
 
-    /// Adds a field; its name is kept in lower case.
+    /// Adds a field; the name is converted to lower case.
     pub(crate) fn push(&mut self, name: &str, value: &[u8]) {
         let start = self.names.len();
         self.names.push_str(name);
         self.names[start..].make_ascii_lowercase();
         if self.values.capacity() - self.values.len() < value.len() {
-            // What `Vec` would leave behind when it grows is wiped.
+            // Reallocate by hand: `Vec` would free the old buffer without wiping it.
             let mut grown = Vec::with_capacity(2 * (self.values.len() + value.len()));
             grown.extend_from_slice(&self.values);
             self.values.as_mut_slice().zeroize();
@@ -74,7 +75,7 @@ impl Headers {
         self.ends.push((self.names.len(), self.values.len()));
     }
 
-    /// All fields: names in lower case, values without surrounding white space.
+    /// Iterates over all fields: lower-case names, and values without surrounding white space.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.ranges().map(|(name, value)| (&self.names[name], &self.values[value]))
     }
@@ -86,7 +87,7 @@ impl Drop for Headers {
     }
 }
 
-/// Shows the names, never a value.
+/// Shows the names only.
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter().map(|(name, _)| name)).finish()
@@ -98,27 +99,32 @@ impl fmt::Debug for Headers {
 pub struct RequestHead {
     /// The method, as sent.
     pub method: String,
-    /// The path of the target, percent-encoded as sent; begins with `/`.
+    /// The path of the target, percent-encoded as sent; starts with `/`.
     pub path: String,
-    /// The query of the target, percent-encoded as sent, without its question mark.
+    /// The query of the target, percent-encoded as sent, without `?`.
     pub query: String,
     /// The header fields.
     pub headers: Headers,
-    /// Whether the client lets the connection stay open.
+    /// Whether the client allows the connection to stay open.
     pub keep_alive: bool,
     /// Whether the client waits for [`CONTINUE`].
     pub expects_continue: bool,
     /// `Content-Length`.
     pub content_length: Option<u64>,
-    /// The body comes in the chunks of `Transfer-Encoding: chunked`, and there is no `Content-Length`.
+    /// Whether the body has `Transfer-Encoding: chunked`, and no `Content-Length`.
     pub is_chunked: bool,
 }
 
-/// Reads a head off the front of `bytes`; also how many bytes it took. `None`: more bytes are needed.
+/// Parses a head at the front of `bytes`. Returns it with its length, or `None` if more bytes are
+/// needed.
 ///
 /// # Errors
-/// What is no HTTP/1 request ([`ErrorCode::InvalidRequest`]), a head over [`HEAD_MAX`], a length that is not one number, a
-/// `Transfer-Encoding` that is not `chunked`, and one besides a length (which is how requests are smuggled).
+/// - [`ErrorCode::RequestHeaderSectionTooLarge`] beyond [`HEAD_MAX`] or [`HEADERS_MAX`];
+/// - [`ErrorCode::NotImplemented`] for a `Transfer-Encoding` other than `chunked`;
+/// - [`ErrorCode::InvalidURI`] for a target without a path;
+/// - [`ErrorCode::InvalidRequest`] for anything else that is not an HTTP/1 request, for a length
+///   that is not a single number, and for `Transfer-Encoding` together with `Content-Length`
+///   (request smuggling).
 pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
     let mut fields = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut []);
@@ -164,7 +170,7 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
     )))
 }
 
-/// What is said of framing that S3 does not know.
+/// Returns the error for a transfer encoding that S3 does not support.
 pub(crate) fn no_transfer_encoding() -> Error {
     let message =
         "A header you provided implies functionality that is not implemented: Transfer-Encoding. Send Content-Length.";
@@ -184,7 +190,7 @@ fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorCode::InvalidRequest).with_message(message)
 }
 
-/// Path and query of an origin-form target, or of an absolute one (RFC 9112 §3.2).
+/// Splits the path from the query of a target in origin form or absolute form (RFC 9112 §3.2).
 fn split_target(target: &str) -> Result<(String, String), Error> {
     let target = match target.strip_prefix("http://").or_else(|| target.strip_prefix("https://")) {
         Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
@@ -200,7 +206,8 @@ fn split_target(target: &str) -> Result<(String, String), Error> {
 fn content_length(headers: &Headers) -> Result<Option<u64>, Error> {
     let mut values = headers.all("content-length");
     let Some(value) = values.next() else { return Ok(None) };
-    // Digits alone: a sign or white space that one reader skips and the next does not splits requests differently.
+    // Digits only: a sign or white space is skipped by some parsers and not by others, which allows
+    // request smuggling.
     let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     let number = std::str::from_utf8(value).ok().filter(|_| is_number).and_then(|text| text.parse().ok());
     match (number, values.next()) {
@@ -209,36 +216,37 @@ fn content_length(headers: &Headers) -> Result<Option<u64>, Error> {
     }
 }
 
-/// A reply, or its head where the body is sent apart.
+/// A response, or its head if the body is sent separately.
 #[derive(Debug)]
 pub struct Response {
     /// The status.
     pub status: u16,
-    /// The header fields besides those that [`head_bytes`](Self::head_bytes) adds, as they are sent.
+    /// The encoded header fields, without those that [`head_bytes`](Self::head_bytes) adds.
     fields: Vec<u8>,
     /// The body.
     pub body: Vec<u8>,
-    /// The length to announce where it is not that of `body`: in replies to HEAD.
+    /// The length to announce if it is not the length of `body`, as in responses to HEAD.
     pub content_length: Option<u64>,
 }
 
 impl Response {
-    /// A reply without body.
+    /// Creates a response without a body.
     pub fn new(status: u16) -> Self {
         Response { status, fields: Vec::new(), body: Vec::new(), content_length: None }
     }
 
-    /// A reply with an XML document.
+    /// Creates a response with an XML document.
     pub fn xml(status: u16, document: String) -> Self {
         let mut response = Response::new(status).header("Content-Type", "application/xml");
         response.body = document.into_bytes();
         response
     }
 
-    /// The same with a header field more.
+    /// Adds a header field.
     ///
     /// # Panics
-    /// On a control character but TAB: whoever makes headers of what a client sent has refused it before.
+    /// If the value contains a control character other than TAB. Values from clients must be
+    /// validated before.
     pub fn header(mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
         let (name, value) = (name.as_ref(), value.as_ref());
         assert!(name.bytes().all(|b| b > b' ' && b < 0x7f && b != b':'), "no header's name: {name:?}");
@@ -252,13 +260,13 @@ impl Response {
         self
     }
 
-    /// The same with another length announced.
+    /// Sets the length to announce.
     pub fn content_length(mut self, len: u64) -> Self {
         self.content_length = Some(len);
         self
     }
 
-    /// The bytes of the head. `content_length` is `None` for replies that have no body by their status.
+    /// Encodes the head. `content_length` is `None` if the status excludes a body.
     pub fn head_bytes(&self, content_length: Option<u64>, request_id: &str, now_ms: u64, keep_alive: bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEAD_USUAL + self.fields.len());
         let mut line = |parts: &[&[u8]]| {
@@ -281,10 +289,10 @@ impl Response {
     }
 }
 
-/// Bytes of the header fields of most replies.
+/// Length of the header fields of most responses.
 const FIELDS_USUAL: usize = 512;
 
-/// Bytes of a reply's head besides those, and of a short body behind it.
+/// Length of the rest of a response's head, and of a short body after it.
 const HEAD_USUAL: usize = 256;
 
 fn reason(status: u16) -> &'static str {
@@ -315,7 +323,7 @@ fn reason(status: u16) -> &'static str {
 pub(crate) mod tests {
     use super::*;
 
-    /// The head of a request that is given whole.
+    /// Parses a complete request head.
     pub(crate) fn head(text: &str) -> RequestHead {
         let text = text.replace('\n', "\r\n") + "\r\n\r\n";
         parse_head(text.as_bytes()).expect("a valid head").expect("a whole head").0

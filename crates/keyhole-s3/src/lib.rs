@@ -1,19 +1,21 @@
-//! S3 over HTTP/1.1 without I/O: bytes and the time go in, typed requests and the bytes of replies come out.
+//! S3 over HTTP/1.1 without I/O: turns bytes and the current time into typed requests, and
+//! responses into bytes.
 //!
-//! - [`http`]: request heads (RFC 9112) and replies;
-//! - [`auth`]: Signature Version 4, in the header, in the query, and of the policy of a form;
-//! - [`body`]: the framing of bodies (`Content-Length` and `aws-chunked`) and every digest that a client may declare;
-//! - [`form`]: objects that come in an HTML form;
-//! - [`ops`]: which operation a request is, with its parameters;
-//! - [`sse`]: the rules of SSE-C, in the order in which S3 applies them;
-//! - [`xml`]: documents in and out;
-//! - [`Error`]: the errors of S3, each with its status, code and message.
+//! - [`http`]: request heads (RFC 9112) and responses;
+//! - [`auth`]: Signature Version 4 in headers, presigned URLs and form policies;
+//! - [`body`]: body framing (`Content-Length` and `aws-chunked`) and all declared digests;
+//! - [`form`]: uploads from HTML forms;
+//! - [`ops`]: routing of requests to operations, and their parameters;
+//! - [`sse`]: the SSE-C rules, in the order in which S3 applies them;
+//! - [`xml`]: XML documents of requests and responses;
+//! - [`Error`]: S3 errors with status, code and message.
 //!
 //! # Invariants
-//! - No input panics, and every buffer has a bound by name ([`limits`]).
-//! - A header that asks for encryption is never ignored ([`sse`]).
-//! - Request heads carry customer keys: they are wiped when dropped, and `Debug` shows none of their values.
-//! - What is not supported is [`ErrorCode::NotImplemented`], never a silent success.
+//! - No input causes a panic, and every buffer has a named limit ([`limits`]).
+//! - A header that requests encryption is never ignored ([`sse`]).
+//! - Request heads carry customer keys: they are wiped on drop, and `Debug` shows none of their
+//!   values.
+//! - An unsupported feature is [`ErrorCode::NotImplemented`], never silently ignored.
 #![forbid(unsafe_code)]
 
 pub mod auth;

@@ -1,4 +1,4 @@
-//! Which operation a request is, with its parameters.
+//! Operations: routing of requests, and their parameters.
 
 mod attributes;
 mod completion;

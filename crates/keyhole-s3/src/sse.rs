@@ -1,5 +1,5 @@
-//! The rules of SSE-C over HTTP: which requests bring a customer key, and what is said to those that do it wrong, in the
-//! order in which S3 looks.
+//! The rules of SSE-C over HTTP: which requests need a customer key, and the errors for wrong ones,
+//! in the order in which S3 checks them.
 
 use keyhole_core::CustomerKey;
 use keyhole_core::sse_c::{self, KEY_HEADER, KEY_MD5_HEADER, Role, SseCError, Triple};
@@ -7,9 +7,10 @@ use keyhole_core::sse_c::{self, KEY_HEADER, KEY_MD5_HEADER, Role, SseCError, Tri
 use crate::http::RequestHead;
 use crate::{Error, ErrorCode};
 
-/// The header that asks for encryption with keys of the server's.
+/// The header that requests encryption with server-managed keys.
 const MANAGED_HEADER: &str = "x-amz-server-side-encryption";
-/// It, and others that say how ("Specifying server-side encryption with AWS KMS" in the S3 guide).
+/// All headers of encryption with managed keys ("Specifying server-side encryption with AWS KMS" in
+/// the S3 guide).
 const MANAGED: [&str; 4] = [
     MANAGED_HEADER,
     "x-amz-server-side-encryption-aws-kms-key-id",
@@ -17,7 +18,7 @@ const MANAGED: [&str; 4] = [
     "x-amz-server-side-encryption-bucket-key-enabled",
 ];
 
-/// What begins like this has to do with encryption, whatever it is.
+/// Prefixes of all encryption headers, known or not.
 const PREFIXES: [&str; 2] = [MANAGED_HEADER, "x-amz-copy-source-server-side-encryption"];
 const TRIOS: [&str; 6] = [
     sse_c::ALGORITHM_HEADER,
@@ -27,15 +28,15 @@ const TRIOS: [&str; 6] = [
     sse_c::COPY_SOURCE_KEY_HEADER,
     sse_c::COPY_SOURCE_KEY_MD5_HEADER,
 ];
-/// Characters added, left out, exchanged or taken for others in the name of a header that is still taken for one of a trio.
+/// Edit distance up to which an unknown header counts as a misspelt SSE-C header.
 const TYPOS_MAX: usize = 3;
 
-/// The key to write with; `None` where the request is no SSE-C request. `secure`: whether a key may come over this
-/// connection.
+/// Returns the key to write with, or `None` if the request has no SSE-C headers. `secure`: whether
+/// the connection admits customer keys.
 ///
 /// # Errors
-/// One for each way to get it wrong: an insecure connection, managed keys, both kinds at once, a header missing, an
-/// algorithm, key or MD5 that is none.
+/// An insecure connection, managed keys, both kinds at once, a missing header, or an invalid
+/// algorithm, key or MD5.
 pub fn for_write(head: &RequestHead, secure: bool) -> Result<Option<CustomerKey>, Error> {
     let triple = triple(head, Role::Object, secure)?;
     if let Some(value) = managed(head) {
@@ -51,16 +52,16 @@ pub fn for_write(head: &RequestHead, secure: bool) -> Result<Option<CustomerKey>
     triple.for_write().map_err(|error| described(error, &triple))
 }
 
-/// Whether a request has any header of a trio, good or bad.
+/// Returns whether a request has any SSE-C header of this role, valid or not.
 pub fn is_asked_for(head: &RequestHead, role: Role) -> bool {
     parse(head, role).map_or(true, |triple| !triple.is_absent())
 }
 
-/// Refuses, of what is to be stored in the clear, the key of a copy's source where there is no such source: it may be the key to
-/// write with under names of headers that are not its own.
+/// Rejects a copy-source key without a copy source on a plaintext write. It may be the key to write
+/// with, sent under the wrong header names.
 ///
 /// # Errors
-/// `InvalidRequest`, and those of [`for_read`].
+/// `InvalidRequest`, and the errors of [`for_read`].
 pub fn no_key_of_nothing(head: &RequestHead, secure: bool) -> Result<(), Error> {
     if head.headers.get("x-amz-copy-source").is_some() || for_read(head, Role::CopySource, secure)?.is_absent() {
         return Ok(());
@@ -71,27 +72,28 @@ pub fn no_key_of_nothing(head: &RequestHead, secure: bool) -> Result<(), Error> 
     ))
 }
 
-/// A trio on a read, looked at only as far as the connection goes: what else is wrong is said after the object is found.
+/// The SSE-C headers of a read. Only the connection has been checked; other errors are reported
+/// after the object is found.
 pub struct ReadTrio<'h>(Triple<'h>);
 
-/// The trio of a role on a read.
+/// Collects the SSE-C headers of a role on a read.
 ///
 /// # Errors
-/// An insecure connection, and headers that are there twice or look like one of the trio.
+/// An insecure connection, and repeated or misspelt headers.
 pub fn for_read(head: &RequestHead, role: Role, secure: bool) -> Result<ReadTrio<'_>, Error> {
     Ok(ReadTrio(triple(head, role, secure)?))
 }
 
 impl ReadTrio<'_> {
-    /// Whether the request has none of the headers.
+    /// Returns whether the request has none of the headers.
     pub fn is_absent(&self) -> bool {
         self.0.is_absent()
     }
 
-    /// The key to read the found object with: one if it is sealed, none if it is not.
+    /// Returns the key to read the object with: required for a sealed object, rejected for others.
     ///
     /// # Errors
-    /// A key is missing or out of place, then those of the headers themselves.
+    /// A missing or unexpected key, then invalid headers.
     pub fn key_for(&self, sealed: bool) -> Result<Option<CustomerKey>, Error> {
         match (sealed, self.0.is_absent()) {
             (true, true) => Err(Error::new(ErrorCode::InvalidRequest).with_message(
@@ -105,14 +107,14 @@ impl ReadTrio<'_> {
     }
 }
 
-/// The key does not open the object.
+/// Returns the error for a key that does not open the object.
 pub fn wrong_key() -> Error {
     Error::new(ErrorCode::AccessDenied).with_message(
         "Requests specifying Server Side Encryption with Customer provided keys must provide the correct secret key.",
     )
 }
 
-/// A part comes with a key and its upload was created without, or the other way round.
+/// Returns the error for a part with a key to an upload without one, or the reverse.
 pub fn part_mismatch() -> Error {
     Error::new(ErrorCode::InvalidRequest).with_message(
         "The multipart upload initiate requested encryption. \
@@ -120,20 +122,20 @@ pub fn part_mismatch() -> Error {
     )
 }
 
-/// A part comes with another key than its upload was created with.
+/// Returns the error for a part under another key than its upload.
 pub fn part_key() -> Error {
     Error::new(ErrorCode::InvalidRequest)
         .with_message("The provided encryption parameters did not match the ones used originally.")
 }
 
-/// The key is missing.
+/// Returns the error for a missing key.
 pub fn key_required() -> Error {
     argument(
         "Requests specifying Server Side Encryption with Customer provided keys must provide an appropriate secret key.",
     )
 }
 
-/// What a reply says of the key: the algorithm, and the MD5 that the client sent along.
+/// Returns the SSE-C response headers: the algorithm and the MD5 of the key.
 pub fn response_headers(key: &CustomerKey) -> [(&'static str, String); 2] {
     [
         (sse_c::ALGORITHM_HEADER, sse_c::ALGORITHM.to_owned()),
@@ -150,8 +152,8 @@ fn managed(head: &RequestHead) -> Option<String> {
     value.map(|value| String::from_utf8_lossy(value).into_owned())
 }
 
-/// The headers of a role. One that is misspelt, of either role, is not taken for none: what was to be sealed would be stored in the
-/// clear.
+/// Parses the headers of a role. A misspelt header of either role is an error: ignoring it would
+/// store the object in plaintext.
 fn parse(head: &RequestHead, role: Role) -> Result<Triple<'_>, SseCError> {
     let triple = Triple::from_headers(role, head.headers.iter())?;
     match head.headers.iter().any(|(name, _)| is_misspelt(name)) {
@@ -160,13 +162,13 @@ fn parse(head: &RequestHead, role: Role) -> Result<Triple<'_>, SseCError> {
     }
 }
 
-/// Whether a header, by its name in lower case, is none of a trio and must have been meant to be.
+/// Returns whether a lower-case header name is probably a misspelt SSE-C header.
 fn is_misspelt(name: &str) -> bool {
     if MANAGED.contains(&name) || TRIOS.contains(&name) {
         return false;
     }
     let is_close = |other: &&str| {
-        // Most names are too short for a closer look.
+        // Most names differ too much in length to compare.
         name.len().abs_diff(other.len()) <= TYPOS_MAX && strsim::osa_distance(name, other) <= TYPOS_MAX
     };
     PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || TRIOS.iter().any(is_close)
@@ -290,7 +292,7 @@ mod tests {
         for name in TRIOS.into_iter().chain(MANAGED) {
             assert!(!is_misspelt(name), "{name}");
         }
-        // So many typos in the middle, and one more.
+        // The most typos accepted in the middle of a name, and one more.
         let typed = |typos: &str| KEY_HEADER.replace("side", typos);
         for (typos, is) in [("sid", true), ("xyze", true), ("xyzv", false), ("", false)] {
             assert_eq!(is_misspelt(&typed(typos)), is, "{typos}");

@@ -6,7 +6,7 @@ use jiff::fmt::strtime;
 use jiff::tz::TimeZone;
 
 fn timestamp(ms: u64) -> Timestamp {
-    // Beyond the year 9999 nothing is printed as itself; no clock is there.
+    // Times after the year 9999 are clamped; the formats cannot express them.
     i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(Timestamp::MAX)
 }
 
@@ -15,29 +15,29 @@ fn format(pattern: &str, ms: u64) -> String {
     strtime::format(pattern, &zoned).unwrap_or_default()
 }
 
-/// `Mon, 23 Nov 2026 10:11:12 GMT` (RFC 9110 §5.6.7).
+/// Formats `Mon, 23 Nov 2026 10:11:12 GMT` (RFC 9110 §5.6.7).
 pub fn http_date(ms: u64) -> String {
     rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&timestamp(ms)).unwrap_or_default()
 }
 
-/// `2026-11-23T10:11:12.345Z`, as documents have it.
+/// Formats `2026-11-23T10:11:12.345Z`, as in XML documents.
 pub fn iso8601(ms: u64) -> String {
     format!("{}.{:03}Z", format("%Y-%m-%dT%H:%M:%S", ms), ms % 1000)
 }
 
-/// Reads a date of RFC 9110 §5.6.7 in the preferred form.
+/// Parses a date in the preferred form of RFC 9110 §5.6.7.
 pub fn parse_http_date(text: &str) -> Option<u64> {
     let zoned = rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_zoned_datetime(text).ok()?;
     u64::try_from(zoned.timestamp().as_millisecond()).ok()
 }
 
-/// Reads `2026-11-23T10:11:12.345Z`, with or without the fraction, as policies have it.
+/// Parses `2026-11-23T10:11:12.345Z`, with or without the fraction, as in form policies.
 pub fn parse_iso8601(text: &str) -> Option<u64> {
     text.strip_suffix('Z').filter(|text| text.as_bytes().get(10) == Some(&b'T'))?;
     u64::try_from(text.parse::<Timestamp>().ok()?.as_millisecond()).ok()
 }
 
-/// Reads a date of ISO 8601: with a time or without (midnight), with an offset or without (UTC).
+/// Parses an ISO 8601 date; the time defaults to midnight, the offset to UTC.
 pub fn parse_date(text: &str) -> Option<u64> {
     let timestamp = match text.parse::<Timestamp>() {
         Ok(timestamp) => timestamp,
@@ -46,7 +46,7 @@ pub fn parse_date(text: &str) -> Option<u64> {
     u64::try_from(timestamp.as_millisecond()).ok()
 }
 
-/// Reads `20261123T101112Z`, the form of `x-amz-date`.
+/// Parses `20261123T101112Z`, the form of `x-amz-date`.
 pub fn parse_amz_date(text: &str) -> Option<u64> {
     let bytes: &[u8; 16] = text.as_bytes().try_into().ok()?;
     let number = |at: std::ops::Range<usize>| {

@@ -1,4 +1,4 @@
-//! The documents of S3, in and out, by quick-xml.
+//! XML documents of S3 requests and responses, with quick-xml.
 
 mod lifecycle;
 mod read;

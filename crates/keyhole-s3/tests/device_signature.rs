@@ -1,4 +1,4 @@
-//! What devices sign (`keyhole_core::sigv4`) is what the node accepts.
+//! The node accepts the signatures of devices (`keyhole_core::sigv4`).
 
 use keyhole_core::sigv4::{Payload, Request, Signer};
 use keyhole_s3::ErrorCode;
@@ -18,7 +18,7 @@ impl Credentials for Device {
     }
 }
 
-/// The upload of a device, with some text replaced after it was signed; what the node says.
+/// Signs a device's upload, replaces some of its text and verifies it as the node does.
 fn check(key: &str, query: &[(&str, &str)], (from, to): (&str, &str)) -> Result<(), ErrorCode> {
     let headers = [
         ("host", "node.local:9000"),

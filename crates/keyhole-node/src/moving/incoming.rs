@@ -1,4 +1,4 @@
-//! The bytes of a file as they become a stored object.
+//! Import of transferred objects.
 
 use std::io;
 use std::marker::PhantomData;
@@ -18,19 +18,19 @@ use crate::request::Payload;
 use crate::sealed_file::{Front, malformed, receive, receive_message, skip};
 use crate::upload::Stored;
 
-/// Where the bytes of a file come from.
+/// The source of a file's bytes.
 #[allow(async_fn_in_trait)]
 pub trait Incoming {
-    /// Fills `to`, or less of it where the bytes end before; how much it was.
+    /// Fills `to`, completely unless the file ends. Returns the number of bytes filled.
     async fn fill(&mut self, to: &mut [u8]) -> io::Result<usize>;
 }
 
-/// Why something is not taken in.
+/// Error importing an object.
 #[derive(Debug)]
 pub enum TakeError {
-    /// It is not what it says, or the log has no room for it, or refuses it.
+    /// The object does not match its description, or the log refuses it or is full.
     Refused(String),
-    /// The bytes do not come any more.
+    /// The source failed.
     Gone(io::Error),
 }
 
@@ -50,7 +50,7 @@ impl From<keyhole_log::Error> for TakeError {
     }
 }
 
-/// An object whose bytes are stored, and which is not there yet.
+/// An object whose bytes are stored, but which is not visible yet.
 pub struct Received(What);
 
 enum What {
@@ -58,7 +58,7 @@ enum What {
     Parts(Box<CompleteUpload>),
 }
 
-/// A file of which so many bytes are still to come.
+/// A file with `remaining` bytes still to come.
 struct File<'i, D, I> {
     incoming: &'i mut I,
     remaining: u64,
@@ -81,12 +81,13 @@ impl<D: Disk, I: Incoming> Payload<D::Buf> for File<'_, D, I> {
 }
 
 impl Received {
-    /// Receives the file of an object, of `file_len` bytes, and stores its bodies. The object is there when it is
-    /// [`commit`](Self::commit)ted, if `condition` still holds then. `id` names the upload that an object in parts is until then,
-    /// begun `now_ms`; one of that name that was left behind is aborted first.
+    /// Receives the file of an object, of `file_len` bytes, and stores its bodies.
+    /// [`commit`](Self::commit) makes the object visible, if `condition` still holds. Until then a
+    /// multipart object is an upload, with the given `id` and start time `now_ms`; a leftover
+    /// upload with the same id is aborted first.
     ///
     /// # Errors
-    /// [`TakeError`]; nothing of it stays.
+    /// [`TakeError`]; nothing remains of the object.
     pub async fn receive<D: Disk>(
         log: &Log<D>,
         description: &Description,
@@ -108,10 +109,10 @@ impl Received {
         Ok(Received(received))
     }
 
-    /// Makes the object appear; durable when this returns.
+    /// Makes the object visible; durable on return.
     ///
     /// # Errors
-    /// Those of the log; nothing of it stays.
+    /// The errors of the log; nothing remains of the object.
     pub async fn commit<D: Disk>(self, log: &Log<D>) -> std::result::Result<(), keyhole_log::Error> {
         match self.0 {
             What::Whole(put) => log.put_object(*put).await,
@@ -126,7 +127,7 @@ impl Received {
         }
     }
 
-    /// Gives it up.
+    /// Discards the object.
     pub async fn give_up<D: Disk>(self, log: &Log<D>) {
         if let What::Parts(complete) = self.0 {
             let UploadRef { bucket, key, id, time_ms, .. } = &complete.upload;
@@ -140,7 +141,8 @@ struct Taker<'t, D: Disk> {
     description: &'t Description,
     condition: Condition,
     id: UploadId,
-    /// An upload begun at the object's own time could be over its bucket's time for uploads.
+    /// Start time of the upload. An upload started at the object's own time could already be due
+    /// for abortion.
     now_ms: u64,
 }
 
@@ -169,7 +171,7 @@ impl<D: Disk> Taker<'_, D> {
         self.or_abort(&upload, outcome.await).await
     }
 
-    /// What is kept of the parts, sealed.
+    /// Receives the sealed part checksums, encoded as an object stores them.
     async fn infos(&self, file: &mut impl Payload<D::Buf>, front: &Front) -> Result<Vec<u8>> {
         if front.infos_len + 2 * front.entries.len() as u64 > INFOS_MAX as u64 {
             skip(self.log, file, front.infos_len).await?;
@@ -206,7 +208,7 @@ impl<D: Disk> Taker<'_, D> {
         self.or_abort(&upload, outcome.await).await
     }
 
-    /// Stores so many bytes as they are.
+    /// Stores `size` bytes unchanged.
     async fn store(&self, file: &mut impl Payload<D::Buf>, size: u64) -> Result<Stored> {
         let mut writer = self.log.body_writer();
         let mut left = size;

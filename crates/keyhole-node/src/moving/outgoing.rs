@@ -1,4 +1,4 @@
-//! A stored object as the bytes of a file.
+//! Export of stored objects.
 
 use std::ops::Range;
 
@@ -9,8 +9,8 @@ use super::ReadError;
 use crate::download::Piece;
 use crate::sealed_file::{SealedFile, is_damaged};
 
-/// Gives the bytes of an object's file, verified, a block at a time: a sealed object's sealed object file, or a plaintext object's
-/// own bytes.
+/// Reads the verified bytes of an object's file, block by block: the sealed object file of a sealed
+/// object, the plain bytes of any other.
 pub struct Outgoing<'l, D: Disk> {
     log: &'l Log<D>,
     bytes: Bytes<'l, D>,
@@ -19,12 +19,12 @@ pub struct Outgoing<'l, D: Disk> {
 
 enum Bytes<'l, D: Disk> {
     Sealed(SealedFile<'l, D>),
-    /// The bodies that are still to come, last first; and the one at hand, with its next block.
+    /// The remaining bodies, last first; and the open body with the index of its next block.
     Plain(Vec<Part>, Option<(Body, u64)>),
 }
 
 impl<'l, D: Disk> Outgoing<'l, D> {
-    /// Of this object. As long as it is held its bytes stay readable.
+    /// Prepares the export of `object`, whose bytes stay readable as long as this is held.
     ///
     /// # Errors
     /// `Damaged`.
@@ -40,15 +40,15 @@ impl<'l, D: Disk> Outgoing<'l, D> {
         Ok(Outgoing { log, bytes, len })
     }
 
-    /// Bytes of the whole file.
+    /// Returns the length of the file.
     pub fn file_len(&self) -> u64 {
         self.len
     }
 
-    /// The next bytes of it, and where they are in the buffer; `None` at the end.
+    /// Reads the next bytes. Returns a buffer and their range in it, or `None` at the end.
     ///
     /// # Errors
-    /// [`ReadError`]: nothing more comes.
+    /// [`ReadError`]; the export cannot be continued.
     pub async fn next(&mut self) -> Result<Option<(D::Buf, Range<usize>)>, ReadError> {
         let (left, body) = match &mut self.bytes {
             Bytes::Sealed(file) => {

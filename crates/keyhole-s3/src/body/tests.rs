@@ -1,11 +1,11 @@
-//! Bodies in every framing, cut anywhere, and wrong in every way.
+//! Bodies in every framing, split at every position, and malformed ones.
 
 use super::*;
 use crate::auth::tests::{Example, NOW_MS};
 use crate::auth::{SigningKeys, authenticate};
 use crate::http::parse_head;
 
-/// Reads `wire` in pieces of `piece` bytes; the payload and the digests.
+/// Decodes `wire` in pieces of `piece` bytes. Returns the payload and the digests.
 fn decode_all(mut decoder: BodyDecoder, wire: &[u8], piece: usize) -> Result<(Vec<u8>, Digests), Error> {
     let (mut got, mut seen, mut received) = (Vec::new(), 0, 0);
     loop {
@@ -121,7 +121,7 @@ fn unsigned_chunks_with_a_trailer() {
     }
 }
 
-/// The same in `Transfer-Encoding: chunked`; `wire` has the ends of lines as `\n`.
+/// Decodes with `Transfer-Encoding: chunked`; `wire` has `\n` as line ends.
 fn transferred(kind: PayloadKind, wire: &[u8], piece: usize) -> Result<Vec<u8>, ErrorCode> {
     let text = format!("PUT /bucket/k HTTP/1.1\nTransfer-Encoding: chunked{TRAILER}\n\n").replace('\n', "\r\n");
     let (head, _) = parse_head(text.as_bytes()).unwrap().unwrap();
@@ -131,7 +131,7 @@ fn transferred(kind: PayloadKind, wire: &[u8], piece: usize) -> Result<Vec<u8>, 
         .map_err(|error| error.code)
 }
 
-/// Bytes in chunks of `len`.
+/// Encodes bytes in chunks of `len`.
 fn in_chunks(bytes: &[u8], len: usize) -> Vec<u8> {
     let mut wire = Vec::new();
     for chunk in bytes.chunks(len) {
@@ -143,7 +143,8 @@ fn in_chunks(bytes: &[u8], len: usize) -> Vec<u8> {
     wire
 }
 
-/// As botocore sends bodies over TLS: chunks of HTTP about those of S3, each ending anywhere.
+/// Bodies as botocore sends them over TLS: HTTP chunks around S3 chunks, with independent
+/// boundaries.
 #[test]
 fn chunks_within_transfer_encoding() {
     let streaming = || PayloadKind::Streaming { signer: None, trailer: true };
@@ -179,7 +180,7 @@ fn chunks_within_transfer_encoding() {
             assert_eq!(transferred(streaming(), &wire, piece).unwrap_err(), code, "{text:?}");
         }
     }
-    // S3 knows it about chunks of its own alone.
+    // S3 supports it around `aws-chunked` only.
     for kind in [PayloadKind::Unsigned, PayloadKind::Signed([0; 32])] {
         let text = "PUT /bucket/k HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
         let (head, _) = parse_head(text.as_bytes()).unwrap().unwrap();
@@ -212,7 +213,7 @@ fn published(wire: &[u8], is_chunked: bool) -> Result<Vec<u8>, ErrorCode> {
     let identity = authenticate(&head, &Example::default(), &SigningKeys::default(), "us-east-1", NOW_MS)
         .expect("the published signature");
     if is_chunked {
-        // Its length is signed; clients that send none sign none.
+        // The example signs `Content-Length`; clients that send no length do not sign it.
         (head.content_length, head.is_chunked) = (None, true);
     }
     BodyDecoder::new(&head, identity.payload, Wanted::None, 1 << 20)
@@ -244,7 +245,7 @@ fn signed_chunks_as_published() {
 
 #[test]
 fn another_byte_in_a_signed_chunk_is_refused() {
-    // In the data of both chunks, in each signature.
+    // In the data of both chunks and in each signature.
     let wire = published_wire();
     for at in [200, 65_000, 66_000, 30, 65_536 + 87 + 2 + 40, wire.len() - 20] {
         let mut wrong = wire.clone();

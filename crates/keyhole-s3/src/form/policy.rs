@@ -1,4 +1,4 @@
-//! The policy of a form: what its fields must be for the signature to count ("POST Policy" of AWS).
+//! Form policies: the conditions on the fields that the signature covers (AWS, "POST Policy").
 
 use base64ct::{Base64, Encoding};
 use serde_json::Value;
@@ -7,12 +7,12 @@ use super::{Form, IGNORED};
 use crate::time::parse_iso8601;
 use crate::{Error, ErrorCode};
 
-/// A policy that the form has been held against.
+/// The file length limits of a verified policy.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Policy {
-    /// The fewest bytes that the file may have.
+    /// Minimum length of the file in bytes.
     pub min_len: u64,
-    /// The most bytes that the file may have, where that is said.
+    /// Maximum length of the file in bytes, if limited.
     pub max_len: Option<u64>,
 }
 
@@ -22,17 +22,18 @@ enum Condition {
     Length(u64, u64),
 }
 
-/// Fields that no condition need be about.
+/// Returns whether a field needs no condition.
 fn is_free(name: &str) -> bool {
     matches!(name, "x-amz-signature" | "file" | "policy") || name.starts_with(IGNORED)
 }
 
 impl Policy {
-    /// Holds a form against its policy: it must not be over, every condition must hold, and every field must be in one.
-    /// `bucket` and `key`: those that the file is going to; the key has the name of the file in it.
+    /// Checks a form against its policy: the policy must not be expired, all conditions must hold,
+    /// and every field must be covered by one. `bucket` and `key` are the file's destination; the
+    /// key has the file name inserted.
     ///
     /// # Errors
-    /// `InvalidPolicyDocument` for what is no policy; `AccessDenied` for what does not hold.
+    /// `InvalidPolicyDocument` for a malformed policy; `AccessDenied` if a check fails.
     pub fn check(form: &Form, bucket: &str, key: &str, now_ms: u64) -> Result<Policy, Error> {
         let text = form.fields().get("policy").unwrap_or_default();
         let (expires_ms, conditions) = parse(text)?;
@@ -63,7 +64,7 @@ impl Policy {
                 }
             };
             if !holds {
-                // Without the value: it may be a customer key.
+                // The value may be a customer key.
                 return Err(refused(&format!("Policy Condition failed: [\"{operator}\", \"${name}\"]")));
             }
             covered.push(name);
@@ -76,7 +77,7 @@ impl Policy {
     }
 }
 
-/// Of a list of content types each one must begin so.
+/// Compares prefixes; in a list of content types, every element must match.
 fn starts_with(name: &str, value: &[u8], wanted: &[u8]) -> bool {
     match name {
         "content-type" => value.split(|byte| *byte == b',').all(|value| value.trim_ascii_start().starts_with(wanted)),
@@ -88,7 +89,7 @@ fn refused(what: &str) -> Error {
     Error::new(ErrorCode::AccessDenied).with_message(format!("Invalid according to Policy: {what}"))
 }
 
-/// Until when a policy is good, and its conditions.
+/// Parses the expiration time and the conditions of a policy.
 fn parse(text: &[u8]) -> Result<(u64, Vec<Condition>), Error> {
     let invalid = |what: &'static str| {
         Error::new(ErrorCode::InvalidPolicyDocument).with_message(format!("Invalid Policy: {what}"))

@@ -1,4 +1,5 @@
-//! Forms as browsers send them, in pieces, and as nobody should; the policy of AWS's own example.
+//! Forms as browsers send them, split at every position; malformed forms; the policy of AWS's
+//! example.
 
 use base64ct::{Base64, Encoding};
 
@@ -21,7 +22,8 @@ fn file(content: &str) -> String {
     )
 }
 
-/// The fields and the file of a form that comes in pieces of this length, of which at most `most` bytes are taken at a time.
+/// Parses a form in pieces of `piece` bytes, taking at most `most` bytes of the file at a time.
+/// Returns the fields and the file.
 fn read(text: &[u8], piece: usize, most: usize) -> Result<(Form, Vec<u8>), ErrorCode> {
     let mut reader = reader("xyz").map_err(|error| error.code)?;
     let (mut form, mut content, mut input, mut pieces) = (None, Vec::new(), Vec::new(), text.chunks(piece));
@@ -41,7 +43,7 @@ fn read(text: &[u8], piece: usize, most: usize) -> Result<(Form, Vec<u8>), Error
 
 #[test]
 fn a_form_is_read_whatever_the_cuts() {
-    // Beginnings of a delimiter are in the file.
+    // The file contains prefixes of the delimiter.
     let content = "line\r\n--xy\r\n--xy-\r\r\n-\r\n--x";
     let late = field("submit", "Upload");
     let text = [
@@ -96,7 +98,7 @@ fn what_is_no_form_is_refused() {
     check("--xyz\r\nContent-Type: a/b\r\n\r\n", C::MalformedPOSTRequest);
     check("--xyz\r\nContent-Disposition: form-data\r\n\r\n", C::MalformedPOSTRequest);
     check("--xyz\r\nContent-Disposition: attachment; name=\"a\"\r\n\r\n", C::MalformedPOSTRequest);
-    // Behind the file nothing says any more how to store it.
+    // An encryption field after the file.
     let late = field("x-amz-server-side-encryption-customer-key", "k") + "--xyz--";
     check(&(file("x") + "\r\n" + &late), C::InvalidArgument);
     for bad in ["", "\"\"", &"b".repeat(BOUNDARY_MAX + 1)] {
@@ -289,7 +291,8 @@ fn what_is_no_policy() {
     assert_eq!(Policy::check(&form, "b", "k", 0).unwrap_err().code, ErrorCode::InvalidPolicyDocument);
 }
 
-/// The policy of AWS's page "Example: Browser-Based Upload using HTTP POST (Using AWS Signature Version 4)".
+/// The policy of AWS's page "Example: Browser-Based Upload using HTTP POST (Using AWS Signature
+/// Version 4)".
 const EXAMPLE: &str = "eyAiZXhwaXJhdGlvbiI6ICIyMDE1LTEyLTMwVDEyOjAwOjAwLjAwMFoiLA0KICAiY29uZGl0aW9ucyI6IFsNCiAgICB7ImJ1Y2tldCI6ICJzaWd2NGV4YW1wbGVidWNrZXQifSwNCiAgICBbInN0YXJ0cy13aXRoIiwgIiRrZXkiLCAidXNlci91c2VyMS8iXSwNCiAgICB7ImFjbCI6ICJwdWJsaWMtcmVhZCJ9LA0KICAgIHsic3VjY2Vzc19hY3Rpb25fcmVkaXJlY3QiOiAiaHR0cDovL3NpZ3Y0ZXhhbXBsZWJ1Y2tldC5zMy5hbWF6b25hd3MuY29tL3N1Y2Nlc3NmdWxfdXBsb2FkLmh0bWwifSwNCiAgICBbInN0YXJ0cy13aXRoIiwgIiRDb250ZW50LVR5cGUiLCAiaW1hZ2UvIl0sDQogICAgeyJ4LWFtei1tZXRhLXV1aWQiOiAiMTQzNjUxMjM2NTEyNzQifSwNCiAgICB7IngtYW16LXNlcnZlci1zaWRlLWVuY3J5cHRpb24iOiAiQUVTMjU2In0sDQogICAgWyJzdGFydHMtd2l0aCIsICIkeC1hbXotbWV0YS10YWciLCAiIl0sDQoNCiAgICB7IngtYW16LWNyZWRlbnRpYWwiOiAiQUtJQUlPU0ZPRE5ON0VYQU1QTEUvMjAxNTEyMjkvdXMtZWFzdC0xL3MzL2F3czRfcmVxdWVzdCJ9LA0KICAgIHsieC1hbXotYWxnb3JpdGhtIjogIkFXUzQtSE1BQy1TSEEyNTYifSwNCiAgICB7IngtYW16LWRhdGUiOiAiMjAxNTEyMjlUMDAwMDAwWiIgfQ0KICBdDQp9";
 
 fn example(changes: &[(&str, &str)]) -> Headers {

@@ -1,30 +1,30 @@
-//! What a GetObjectAttributes asks for.
+//! Parameters of GetObjectAttributes.
 
 use super::query::{page, part_marker};
 use crate::Error;
 use crate::http::RequestHead;
 
-/// The attributes that are wanted ("GetObjectAttributes" of AWS).
+/// The requested attributes (AWS, "GetObjectAttributes").
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AttributesQuery {
     /// The ETag.
     pub etag: bool,
-    /// The checksums of the whole.
+    /// The checksums of the whole object.
     pub checksum: bool,
     /// The parts.
     pub parts: bool,
     /// The storage class.
     pub storage_class: bool,
-    /// The plaintext bytes.
+    /// The length of the plaintext.
     pub size: bool,
-    /// Only parts after this number.
+    /// The part number after which the page starts.
     pub marker: u16,
-    /// Parts wanted.
+    /// The maximum number of parts.
     pub max_parts: usize,
 }
 
 impl AttributesQuery {
-    /// Reads `x-amz-object-attributes`, `x-amz-part-number-marker` and `x-amz-max-parts`.
+    /// Parses `x-amz-object-attributes`, `x-amz-part-number-marker` and `x-amz-max-parts`.
     pub(crate) fn parse(head: &RequestHead) -> Result<Self, Error> {
         let mut query = AttributesQuery {
             marker: part_marker("x-amz-part-number-marker", head.headers.text("x-amz-part-number-marker"))?,

@@ -1,4 +1,5 @@
-//! What CompleteMultipartUpload says of the whole object, to be held against what came; and which checksum a part has to have.
+//! Object properties declared in a CompleteMultipartUpload, and the checksum that each part
+//! requires.
 
 use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums};
 
@@ -9,24 +10,24 @@ use crate::{Error, ErrorCode};
 
 const SIZE_HEADER: &str = "x-amz-mp-object-size";
 
-/// The checksum that an upload declared, if it did.
+/// The checksum that an upload declared, if any.
 pub type DeclaredChecksum = Option<(ChecksumAlgorithm, ChecksumType)>;
 
-/// What the headers of a completion say of the object.
+/// The object properties declared in the headers of a completion.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Completion {
     checksum: Option<(ChecksumAlgorithm, Vec<u8>)>,
-    /// The number of parts behind the checksum of their checksums.
+    /// The number of parts that follows a composite checksum.
     parts: Option<u16>,
     kind: Option<ChecksumType>,
     size: Option<u64>,
 }
 
 impl Completion {
-    /// Reads the headers.
+    /// Parses the headers.
     ///
     /// # Errors
-    /// `InvalidRequest` for values that are none, and for more than one checksum.
+    /// `InvalidRequest` for invalid values and for more than one checksum.
     pub fn new(head: &RequestHead) -> Result<Self, Error> {
         let mut completion = Completion::default();
         for algorithm in checksum::ALGORITHMS {
@@ -51,16 +52,17 @@ impl Completion {
         Ok(completion)
     }
 
-    /// The checksum that is to be made of the parts': the one that was declared, or else the one that is said here.
+    /// Returns the checksum to compute from those of the parts: the upload's, or else the one
+    /// declared here.
     pub fn wanted(&self, declared: DeclaredChecksum) -> DeclaredChecksum {
         declared.or_else(|| self.checksum.as_ref().map(|(algorithm, _)| (*algorithm, ChecksumType::FullObject)))
     }
 
-    /// Compares with an object of so many bytes and parts that has these checksums.
+    /// Compares the declared properties with those of the object.
     ///
     /// # Errors
-    /// `BadDigest` where checksum or type differ; `InvalidRequest` where the size does, or where there is nothing to compare the
-    /// checksum with.
+    /// `BadDigest` if the checksum or its type differs; `InvalidRequest` if the size differs or
+    /// there is no computed checksum to compare.
     pub fn check(&self, size: u64, parts: u16, declared: DeclaredChecksum, checksums: &Checksums) -> Result<(), Error> {
         if let Some(said) = self.size.filter(|said| *said != size) {
             return Err(invalid(format!(
@@ -84,11 +86,12 @@ impl Completion {
     }
 }
 
-/// The algorithm that is to be computed of a part, where the client brought none and need not.
+/// Returns the algorithm that the node must compute for a part because the client did not send a
+/// checksum.
 ///
 /// # Errors
-/// `InvalidRequest` where the part brings another checksum than its upload declared, or none although the object's is made of
-/// what the client says of the parts.
+/// `InvalidRequest` if the part's checksum differs from the one that its upload declared, or if it
+/// is missing although the object's checksum is a composite of those that the client sends.
 pub fn checksum_of_part(
     declared: DeclaredChecksum,
     brought: Option<ChecksumAlgorithm>,
@@ -101,7 +104,8 @@ pub fn checksum_of_part(
     }
 }
 
-/// Sees that a completion names the checksum of every part, if the object's is made of them.
+/// Checks that a completion names the checksums of all parts, if the object's is a composite of
+/// them.
 ///
 /// # Errors
 /// `InvalidRequest`.

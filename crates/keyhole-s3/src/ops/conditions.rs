@@ -15,23 +15,23 @@ pub struct Conditions {
     if_unmodified_since: Option<u64>,
 }
 
-/// What the conditions come to.
+/// The result of evaluating conditions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decision {
-    /// The operation goes on.
+    /// The operation proceeds.
     Proceed,
-    /// 304: the client has it.
+    /// 304: the client's copy is current.
     NotModified,
     /// 412.
     PreconditionFailed,
 }
 
-/// The conditions on what the request names.
+/// Parses the conditions on the request's object.
 pub fn conditions(head: &RequestHead) -> Conditions {
     read(&head.headers, "")
 }
 
-/// The conditions on the source of a copy.
+/// Parses the conditions on the source of a copy.
 pub fn copy_conditions(head: &RequestHead) -> Conditions {
     read(&head.headers, "x-amz-copy-source-")
 }
@@ -42,7 +42,7 @@ fn read(headers: &Headers, prefix: &str) -> Conditions {
         headers.iter().find(|(field, _)| is_it(field)).and_then(|(_, value)| std::str::from_utf8(value).ok())
     };
     let text = |name: &str| found(name).map(str::to_owned);
-    // A date that is none is no condition (RFC 9110 §13.1.3).
+    // An invalid date is ignored (RFC 9110 §13.1.3).
     let date = |name: &str| text(name).and_then(|text| parse_http_date(&text));
     Conditions {
         if_match: text("if-match"),
@@ -53,17 +53,18 @@ fn read(headers: &Headers, prefix: &str) -> Conditions {
 }
 
 impl Conditions {
-    /// Whether there is none.
+    /// Returns whether there are no conditions.
     pub fn is_empty(&self) -> bool {
         let Conditions { if_match, if_none_match, if_modified_since, if_unmodified_since } = self;
         if_match.is_none() && if_none_match.is_none() && if_modified_since.is_none() && if_unmodified_since.is_none()
     }
 
-    /// Decides on an object with this ETag (without quotes) and time of modification; `None` where there is none. In the
-    /// order of RFC 9110 §13.2.2: a date counts only where no ETag is given.
+    /// Evaluates the conditions for an object with this ETag (without quotes) and modification
+    /// time, or for a missing object (`None`), in the order of RFC 9110 §13.2.2: a date counts only
+    /// without an ETag.
     pub fn decide(&self, object: Option<(&str, u64)>) -> Decision {
         let etag = object.map(|(etag, _)| etag);
-        // Dates have whole seconds.
+        // HTTP dates have a resolution of one second.
         let modified = object.map(|(_, ms)| ms / 1000);
         match (&self.if_match, self.if_unmodified_since) {
             (Some(tags), _) if !matches(tags, etag) => return Decision::PreconditionFailed,
@@ -80,7 +81,7 @@ impl Conditions {
     }
 }
 
-/// Whether one of a list of tags, quoted or not, or `*`, is this one.
+/// Returns whether `etag` is in a list of tags, quoted or not, or the list is `*`.
 fn matches(tags: &str, etag: Option<&str>) -> bool {
     let Some(etag) = etag else { return false };
     tags.split(',').map(str::trim).any(|tag| {
@@ -92,18 +93,19 @@ fn matches(tags: &str, etag: Option<&str>) -> bool {
 /// The condition of a write.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum WriteCondition {
-    /// None.
+    /// No condition.
     None,
-    /// There must be no object of the name.
+    /// The object must not exist.
     IfAbsent,
-    /// The object of the name must have this ETag (without quotes).
+    /// The object must have this ETag (without quotes).
     IfMatch(String),
 }
 
-/// The condition of a PUT, a completion or a DELETE.
+/// Parses the condition of a PUT, a completion or a DELETE.
 ///
 /// # Errors
-/// `NotImplemented` for what S3 does not know on writes: an `If-None-Match` other than `*`, and dates.
+/// `NotImplemented` for conditions that S3 does not support on writes: dates, and an
+/// `If-None-Match` other than `*`.
 pub fn write_condition(head: &RequestHead) -> Result<WriteCondition, Error> {
     let unsupported = |name: &str| {
         Error::new(ErrorCode::NotImplemented)
@@ -124,11 +126,11 @@ pub fn write_condition(head: &RequestHead) -> Result<WriteCondition, Error> {
     }
 }
 
-/// The range of an object of `size` bytes that is wanted. A header that is malformed, of another unit or of several
-/// ranges counts as none (RFC 9110 §14.2).
+/// Returns the requested range of an object of `size` bytes. A malformed header, another unit or
+/// several ranges are ignored (RFC 9110 §14.2).
 ///
 /// # Errors
-/// `InvalidRange` where nothing of the object is in it.
+/// `InvalidRange` if the range contains no bytes of the object.
 pub fn range(head: &RequestHead, size: u64) -> Result<Option<Range<u64>>, Error> {
     let Some(spec) = head.headers.text("range").and_then(parse_range) else { return Ok(None) };
     let range = match spec {
@@ -145,7 +147,7 @@ pub fn range(head: &RequestHead, size: u64) -> Result<Option<Range<u64>>, Error>
     Ok(Some(range))
 }
 
-/// First and last position, or the length of a suffix in the place of the last.
+/// Parses the first and the last position; without the first, the second is the length of a suffix.
 fn parse_range(text: &str) -> Option<(Option<u64>, Option<u64>)> {
     let (first, last) = text.trim().strip_prefix("bytes=")?.split_once('-')?;
     let number = |text: &str| match text.trim() {
@@ -198,7 +200,7 @@ mod tests {
         use Decision::*;
         let early = "Thu, 01 Jan 1970 00:00:01 GMT";
         let late = "Thu, 01 Jan 1970 00:00:09 GMT";
-        // The object has ETag "e" and was modified at 5.4 s.
+        // The object has the ETag "e" and was modified at 5.4 s.
         let cases = [
             ("".to_owned(), Proceed),
             ("\nIf-Match: \"e\"".to_owned(), Proceed),

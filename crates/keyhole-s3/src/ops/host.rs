@@ -1,26 +1,28 @@
-//! Virtual-hosted-style addressing: the bucket in the name of the host ("Virtual hosting of general purpose buckets" of AWS).
+//! Virtual-hosted-style addressing: the bucket in the host name (AWS, "Virtual hosting of general
+//! purpose buckets").
 
 use std::net::Ipv4Addr;
 
 use crate::http::RequestHead;
 
-/// The names by which clients reach the node: `bucket.NAME` is a bucket, `NAME` and all else is path-style.
+/// The host names of the node: `bucket.NAME` addresses a bucket, `NAME` and any other host are
+/// path-style.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HostNames(Vec<String>);
 
 impl HostNames {
-    /// Names as [`check`](Self::check) takes them.
+    /// Creates the set from names that pass [`check`](Self::check).
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         let mut names: Vec<String> = names.into_iter().map(|name| name.to_ascii_lowercase()).collect();
-        // Of two that a host ends with the longer is meant.
+        // If a host matches two names, the longer one applies.
         names.sort_by_key(|name| std::cmp::Reverse(name.len()));
         HostNames(names)
     }
 
-    /// Whether a name may stand behind that of a bucket.
+    /// Checks that buckets can be addressed below a name.
     ///
     /// # Errors
-    /// What to do about it.
+    /// A message for the operator.
     pub fn check(name: &str) -> Result<(), &'static str> {
         let label = |label: &str| {
             let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
@@ -35,7 +37,7 @@ impl HostNames {
         }
     }
 
-    /// The bucket in the name of the host that the request is for.
+    /// Returns the bucket in the request's host name.
     pub(super) fn bucket(&self, head: &RequestHead) -> Option<String> {
         let host = head.headers.text("host")?.to_ascii_lowercase();
         let host = match host.rsplit_once(':') {

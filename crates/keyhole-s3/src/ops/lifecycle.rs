@@ -1,5 +1,5 @@
-//! The lifecycle of the objects of a bucket ("Managing the lifecycle of objects" of AWS): after how long they go by themselves.
-//! Rules at rest, and what they say of an object. Their document is read and written in [`xml`](crate::xml).
+//! Lifecycle rules (AWS, "Managing the lifecycle of objects"): their encoding in bucket settings,
+//! and the expiration of objects under them. The XML document is handled in [`xml`](crate::xml).
 
 use std::fmt;
 
@@ -11,17 +11,17 @@ use crate::time::http_date;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// When the objects go that a rule is about.
+/// Expiration of the objects that a rule matches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expiration {
-    /// So many days after they were stored, at the midnight (of UTC) that follows.
+    /// This many days after the object was stored, at the following midnight UTC.
     Days(u32),
-    /// From this midnight on, in ms since 1970; also what is stored later.
+    /// From this midnight on, in ms since 1970; applies to objects stored later, too.
     Date(u64),
 }
 
 impl Expiration {
-    /// When an object goes that was stored at this time.
+    /// Returns the expiration time of an object stored at `stored_ms`.
     fn of(self, stored_ms: u64) -> u64 {
         match self {
             Expiration::Days(days) => midnight_after(stored_ms, days),
@@ -30,52 +30,52 @@ impl Expiration {
     }
 }
 
-/// The first midnight that is not before so many days after this time.
+/// Returns the first midnight at least `days` days after `ms`.
 fn midnight_after(ms: u64, days: u32) -> u64 {
     ms.saturating_add(u64::from(days) * DAY_MS).div_ceil(DAY_MS).saturating_mul(DAY_MS)
 }
 
-/// One rule.
+/// A lifecycle rule.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rule {
-    /// Its name, unique in its bucket.
+    /// The id, unique in the bucket.
     pub id: String,
-    /// Whether it is in effect.
+    /// Whether the rule is in effect.
     pub enabled: bool,
-    /// It is about the keys that begin so.
+    /// Prefix of the keys that the rule matches.
     pub prefix: String,
-    /// The prefix came by itself, not in a `Filter`, as it did once.
+    /// Whether the prefix came directly in the rule, the deprecated form, not in a `Filter`.
     pub bare_prefix: bool,
-    /// What becomes of objects.
+    /// Expiration of objects.
     pub expiration: Option<Expiration>,
-    /// Days after which an upload that was not completed is aborted, at the midnight that follows.
+    /// Days after which an uncompleted upload is aborted, at the following midnight.
     pub abort_days: Option<u32>,
 }
 
-/// The rules of a bucket, in the order in which they came.
+/// The rules of a bucket, in the client's order.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Lifecycle {
     /// At most [`RULES_MAX`].
     pub rules: Vec<Rule>,
 }
 
-/// That an object, or an upload, goes by itself.
+/// The scheduled expiration of an object or abortion of an upload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Due<'a> {
-    /// When, in ms since 1970.
+    /// Time in ms since 1970.
     pub at_ms: u64,
-    /// The rule that says so.
+    /// The id of the rule.
     pub rule: &'a str,
 }
 
 impl Due<'_> {
-    /// The rule's id as headers have it.
+    /// Returns the rule's id, encoded for headers.
     pub fn encoded_rule(&self) -> String {
         utf8_percent_encode(self.rule, &ENCODED).to_string()
     }
 }
 
-/// As `x-amz-expiration` has it.
+/// Formats the value of `x-amz-expiration`.
 impl fmt::Display for Due<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "expiry-date=\"{}\", rule-id=\"{}\"", http_date(self.at_ms), self.encoded_rule())
@@ -90,17 +90,17 @@ const DATE: u8 = 8;
 const ABORT: u8 = 16;
 
 impl Lifecycle {
-    /// Whether there are no rules.
+    /// Returns whether there are no rules.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
-    /// When an object of this key that was stored at this time goes; where several rules say so, the first time.
+    /// Returns the earliest expiration of an object under the rules.
     pub fn expiration(&self, key: &str, stored_ms: u64) -> Option<Due<'_>> {
         self.first(key, |rule| rule.expiration.map(|expiration| expiration.of(stored_ms)))
     }
 
-    /// When an upload of this key that was created at this time is aborted.
+    /// Returns the earliest abortion of an upload under the rules.
     pub fn abortion(&self, key: &str, created_ms: u64) -> Option<Due<'_>> {
         self.first(key, |rule| rule.abort_days.map(|days| midnight_after(created_ms, days)))
     }
@@ -110,10 +110,11 @@ impl Lifecycle {
         of_key.filter_map(|rule| Some(Due { at_ms: at(rule)?, rule: &rule.id })).min_by_key(|due| due.at_ms)
     }
 
-    /// The bytes of them at rest, none where there are no rules. A byte of version, 1; then for each rule a byte of flags (1 it is
-    /// in effect, 2 its prefix came without a filter, 4 days, 8 a date, 16 days for uploads), the id and the prefix (each its
-    /// length in 2 bytes, and its text), and as the flags say days in 4 bytes, a date in 8 bytes (ms since 1970), days in 4 bytes.
-    /// Integers are little-endian.
+    /// Encodes the rules for the bucket's settings; without rules, the encoding is empty. Otherwise
+    /// a version byte (1), and for each rule: a byte of flags (1 enabled, 2 prefix without a
+    /// filter, 4 days, 8 a date, 16 days for uploads); the id and the prefix, each a length in 2
+    /// bytes and the text; and, as the flags say, days in 4 bytes, a date in 8 bytes (ms since
+    /// 1970), days for uploads in 4 bytes. Integers are little-endian.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         if self.is_empty() {
@@ -143,7 +144,8 @@ impl Lifecycle {
         bytes
     }
 
-    /// Reads what [`to_bytes`](Self::to_bytes) has made; `None`: it is nothing of that kind.
+    /// Decodes the output of [`to_bytes`](Self::to_bytes). Returns `None` if the encoding is
+    /// unknown.
     pub fn from_bytes(bytes: &[u8]) -> Option<Lifecycle> {
         let mut lifecycle = Lifecycle::default();
         let Some((&version, mut rest)) = bytes.split_first() else { return Some(lifecycle) };

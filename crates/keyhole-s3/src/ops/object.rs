@@ -1,4 +1,4 @@
-//! What the headers of a request say of an object: metadata, checksums, the source of a copy, options of a read.
+//! Object parameters in request headers: metadata, checksums, the source of a copy, read options.
 
 use std::borrow::Cow;
 
@@ -14,20 +14,21 @@ use crate::{Error, ErrorCode};
 
 const USER_PREFIX: &str = "x-amz-meta-";
 
-/// What a client says of an object besides its bytes.
+/// The metadata that a client sends with an object.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Metadata {
-    /// The kept headers, in the order of [`Field::ALL`].
+    /// The standard headers that are stored, in the order of [`Field::ALL`].
     pub fields: [Option<Vec<u8>>; 6],
-    /// The user's own: names without `x-amz-meta-`, in lower case, ascending and unique.
+    /// User metadata: lower-case names without `x-amz-meta-`, ascending and unique.
     pub user: Vec<(String, Vec<u8>)>,
 }
 
-/// The metadata of a request that makes an object.
+/// Parses the metadata of a request that creates an object.
 ///
 /// # Errors
-/// `MetadataTooLarge`, `InvalidArgument` for what cannot come back as a header; and `NotImplemented` for headers that ask
-/// for what this node has not: ACLs other than the default, locks, redirects, other storage classes.
+/// `MetadataTooLarge`; `InvalidArgument` for values that cannot be returned in a header;
+/// `NotImplemented` for features that this node lacks: ACLs other than the default, locks,
+/// redirects, other storage classes.
 pub fn metadata(head: &RequestHead) -> Result<Metadata, Error> {
     refuse_unsupported(head)?;
     let mut metadata = Metadata::default();
@@ -43,7 +44,7 @@ pub fn metadata(head: &RequestHead) -> Result<Metadata, Error> {
         total += name.len() + value.len();
         let value = checked(value.to_vec())?;
         match metadata.user.binary_search_by(|(other, _)| other.as_str().cmp(name)) {
-            // A field that is there twice is one with both values (RFC 9110 §5.3).
+            // A repeated field is joined to a list (RFC 9110 §5.3).
             Ok(at) => metadata.user[at].1 = [&metadata.user[at].1[..], b",", &value].concat(),
             Err(at) => metadata.user.insert(at, (name.to_owned(), value)),
         }
@@ -56,14 +57,14 @@ pub fn metadata(head: &RequestHead) -> Result<Metadata, Error> {
     Ok(metadata)
 }
 
-/// The header that asks for an object as it is sealed, without the key: its value is 1.
+/// The header that requests the sealed representation, without the key; its value is 1.
 pub const SEALED_HEADER: &str = "x-keyhole-sealed";
 
-/// Whether a request sends or asks for a sealed object file.
+/// Returns whether a request sends or asks for a sealed object file.
 ///
 /// # Errors
-/// `InvalidArgument` where the header has another value than 1 or is there twice, `InvalidRequest` on an operation that has
-/// no use for it: it is never ignored.
+/// `InvalidArgument` for a value other than 1 or a repeated header; `InvalidRequest` on an
+/// operation that does not support it, since it must never be ignored.
 pub fn is_sealed_transfer(head: &RequestHead, operation: &Operation) -> Result<bool, Error> {
     let mut values = head.headers.all(SEALED_HEADER);
     let Some(value) = values.next() else { return Ok(false) };
@@ -78,10 +79,11 @@ pub fn is_sealed_transfer(head: &RequestHead, operation: &Operation) -> Result<b
     Ok(true)
 }
 
-/// A request that brings a sealed object may bring no metadata: it is in the sealed head. The type of what is sent is none.
+/// Rejects metadata on the upload of a sealed object, whose sealed head has it. `Content-Type`
+/// describes the sealed object file and is allowed.
 ///
 /// # Errors
-/// `InvalidRequest`, and those of [`metadata`].
+/// `InvalidRequest`, and the errors of [`metadata`].
 pub fn no_metadata(head: &RequestHead) -> Result<(), Error> {
     let Metadata { fields, user } = metadata(head)?;
     let mut kept = Field::ALL.into_iter().zip(&fields).filter(|(field, _)| *field != Field::ContentType);
@@ -93,7 +95,7 @@ pub fn no_metadata(head: &RequestHead) -> Result<(), Error> {
     Err(Error::new(ErrorCode::InvalidRequest).with_message(message))
 }
 
-/// `aws-chunked` is how the body came, not what the object is.
+/// Removes `aws-chunked`, which describes the transfer, from a `Content-Encoding`.
 fn without_aws_chunked(value: &[u8]) -> Option<Vec<u8>> {
     let codings: Vec<&[u8]> = value
         .split(|byte| *byte == b',')
@@ -129,16 +131,16 @@ fn refuse_unsupported(head: &RequestHead) -> Result<(), Error> {
     Ok(())
 }
 
-/// Where the metadata, or the tags, of a copy come from.
+/// The source of a copy's metadata or tags.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Directive {
-    /// From the source.
+    /// The copied object.
     Copy,
-    /// From the request.
+    /// The request.
     Replace,
 }
 
-/// `x-amz-metadata-directive`.
+/// Parses `x-amz-metadata-directive`.
 ///
 /// # Errors
 /// `InvalidArgument`.
@@ -154,11 +156,11 @@ pub(super) fn directive(head: &RequestHead, name: &'static str, unknown: &'stati
     }
 }
 
-/// The checksum that CreateMultipartUpload declares. Without a type it is the one that S3 takes by itself: of the object
-/// for CRC64NVME, of the parts for the others.
+/// Parses the checksum that a CreateMultipartUpload declares. The default type is that of S3:
+/// full-object for CRC64NVME, composite for the others.
 ///
 /// # Errors
-/// `InvalidRequest` for names that are none, and for types that the algorithm cannot have.
+/// `InvalidRequest` for unknown names, and for types that the algorithm does not support.
 pub fn declared_checksum(head: &RequestHead) -> Result<Option<(ChecksumAlgorithm, ChecksumType)>, Error> {
     let invalid = |message: &'static str| Error::new(ErrorCode::InvalidRequest).with_message(message);
     let kind = checksum::type_header(head)?;
@@ -189,17 +191,17 @@ pub fn declared_checksum(head: &RequestHead) -> Result<Option<(ChecksumAlgorithm
     }
 }
 
-/// The object that a copy reads.
+/// The source object of a copy.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CopySource {
-    /// Its bucket.
+    /// The bucket.
     pub bucket: String,
-    /// Its key.
+    /// The key.
     pub key: String,
 }
 
 impl CopySource {
-    /// Reads `x-amz-copy-source`: `bucket/key`, percent-encoded, with or without a slash before.
+    /// Parses `x-amz-copy-source`: `bucket/key`, percent-encoded, with an optional leading slash.
     pub(crate) fn parse(value: &[u8]) -> Result<CopySource, Error> {
         let text = std::str::from_utf8(value).unwrap_or_default();
         let wrong = || {
@@ -221,7 +223,7 @@ impl CopySource {
     }
 }
 
-/// `x-amz-copy-source-range`: first and last byte.
+/// Parses `x-amz-copy-source-range`: first and last byte.
 pub(crate) fn copy_range(head: &RequestHead) -> Result<Option<(u64, u64)>, Error> {
     let Some(text) = head.headers.text("x-amz-copy-source-range") else { return Ok(None) };
     let range = text.strip_prefix("bytes=").and_then(|range| range.split_once('-'));
@@ -237,21 +239,21 @@ pub(crate) fn copy_range(head: &RequestHead) -> Result<Option<(u64, u64)>, Error
     }
 }
 
-/// What a GET or HEAD asks for besides the object.
+/// The options of a GET or HEAD.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ReadOptions {
-    /// One part of it.
+    /// Number of the part to read.
     pub part_number: Option<u16>,
-    /// Its checksums.
+    /// Whether to return checksums.
     pub checksum_mode: bool,
-    /// Other values for its headers, in the order of [`Field::ALL`].
+    /// Overrides of response headers, in the order of [`Field::ALL`].
     pub overrides: [Option<Vec<u8>>; 6],
 }
 
-/// The options of a GET or HEAD.
+/// Parses the options of a GET or HEAD.
 ///
 /// # Errors
-/// `InvalidArgument`; `InvalidRequest` for a part and a range at once.
+/// `InvalidArgument`; `InvalidRequest` for both a part and a range.
 pub fn read_options(head: &RequestHead) -> Result<ReadOptions, Error> {
     let query = Query::parse(&head.query)?;
     let has_query = !head.query.is_empty();
@@ -274,7 +276,7 @@ pub fn read_options(head: &RequestHead) -> Result<ReadOptions, Error> {
     Ok(options)
 }
 
-/// The headers of a reply that are the object's metadata.
+/// Returns the response headers for an object's metadata.
 pub fn metadata_headers(metadata: &Metadata, options: &ReadOptions) -> Vec<(Cow<'static, str>, Vec<u8>)> {
     let mut headers = Vec::with_capacity(1 + metadata.user.len());
     for ((field, stored), wanted) in Field::ALL.into_iter().zip(&metadata.fields).zip(&options.overrides) {
@@ -289,7 +291,8 @@ pub fn metadata_headers(metadata: &Metadata, options: &ReadOptions) -> Vec<(Cow<
     headers
 }
 
-/// The headers of a reply that are the object's checksums. The MD5 is not among them: S3 tells it as the ETag, if at all.
+/// Returns the response headers for an object's checksums. Without the MD5, which S3 returns only
+/// as the ETag.
 pub fn checksum_headers(checksums: &Checksums) -> impl Iterator<Item = (&'static str, String)> {
     checksum::texts(checksums).map(|(algorithm, text)| (checksum::header_name(algorithm), text))
 }

@@ -1,23 +1,24 @@
-//! The parameters in a request's query.
+//! Query parameters.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 
 use crate::limits::{PAGE_MAX, PART_NUMBER_MAX};
 use crate::{Error, ErrorCode};
 
-/// The id of a multipart upload: 32 hex digits on the wire.
+/// The id of a multipart upload: 32 hex digits in requests and responses.
 pub type UploadId = [u8; 16];
 
-/// What `encoding-type=url` leaves as it is.
+/// Characters encoded under `encoding-type=url`.
 const KEY_ENCODED: AsciiSet =
     NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/').remove(b'*');
 
-/// A key as a document has it: percent-encoded where the client asked for that.
+/// Encodes a key for a document; percent-encoded if the client asked for it.
 pub(crate) fn encode_key(key: &str, url: bool) -> String {
     if url { utf8_percent_encode(key, &KEY_ENCODED).to_string() } else { key.to_owned() }
 }
 
-/// A continuation token: the last entry of the page before, in hexadecimal, so that it fits any header and query.
+/// Encodes a continuation token: the last entry of the previous page in hexadecimal, which is valid
+/// in any header and query.
 pub(crate) fn encode_token(last: &str) -> String {
     hex::encode(last)
 }
@@ -29,65 +30,66 @@ fn decode_token(token: &str) -> Result<String, Error> {
     })
 }
 
-/// ListObjects.
+/// Parameters of ListObjects.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ListObjects {
-    /// Only keys that begin so.
+    /// Prefix of the listed keys.
     pub prefix: String,
-    /// Keys that have this after the prefix are rolled up to common prefixes.
+    /// Keys with this delimiter after the prefix are grouped into common prefixes.
     pub delimiter: Option<String>,
-    /// Only what comes after.
+    /// The entry after which the page starts.
     pub marker: Option<String>,
-    /// Entries wanted.
+    /// The maximum number of entries.
     pub max_keys: usize,
     /// `encoding-type=url`
     pub encoding_url: bool,
 }
 
-/// ListObjectsV2.
+/// Parameters of ListObjectsV2.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ListObjectsV2 {
-    /// Only keys that begin so.
+    /// Prefix of the listed keys.
     pub prefix: String,
-    /// Keys that have this after the prefix are rolled up to common prefixes.
+    /// Keys with this delimiter after the prefix are grouped into common prefixes.
     pub delimiter: Option<String>,
-    /// The last entry of the page before, out of the continuation token.
+    /// The last entry of the previous page, from the continuation token.
     pub continuation: Option<String>,
-    /// Only what comes after.
+    /// The key after which the listing starts.
     pub start_after: Option<String>,
-    /// Entries wanted.
+    /// The maximum number of entries.
     pub max_keys: usize,
-    /// The owner is wanted with each object.
+    /// Whether to return the owner of each object.
     pub fetch_owner: bool,
     /// `encoding-type=url`
     pub encoding_url: bool,
 }
 
-/// ListMultipartUploads.
+/// Parameters of ListMultipartUploads.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ListUploads {
-    /// Only keys that begin so.
+    /// Prefix of the listed keys.
     pub prefix: String,
-    /// Keys that have this after the prefix are rolled up to common prefixes.
+    /// Keys with this delimiter after the prefix are grouped into common prefixes.
     pub delimiter: Option<String>,
-    /// Only uploads of keys after this one, and of this one those after `upload_id_marker`.
+    /// The key after which the page starts; with `upload_id_marker`, also lists later uploads of
+    /// this key.
     pub key_marker: Option<String>,
-    /// See `key_marker`; without effect alone.
+    /// See `key_marker`; ignored without it.
     pub upload_id_marker: Option<UploadId>,
-    /// Entries wanted.
+    /// The maximum number of entries.
     pub max_uploads: usize,
     /// `encoding-type=url`
     pub encoding_url: bool,
 }
 
-/// The parameters of a query, decoded.
+/// The decoded parameters of a query.
 pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Reads a query as it came.
+    /// Parses a raw query.
     ///
     /// # Errors
-    /// `InvalidURI` where it is no UTF-8, `InvalidArgument` where a parameter is there twice.
+    /// `InvalidURI` if it is not UTF-8, `InvalidArgument` for a repeated parameter.
     pub(crate) fn parse(query: &str) -> Result<Query, Error> {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -194,7 +196,7 @@ impl Query {
     }
 }
 
-/// How many entries are wanted.
+/// Parses the maximum number of entries.
 pub(super) fn page(name: &'static str, text: Option<&str>) -> Result<usize, Error> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(PAGE_MAX) };
     match text.parse::<u32>() {
@@ -203,7 +205,7 @@ pub(super) fn page(name: &'static str, text: Option<&str>) -> Result<usize, Erro
     }
 }
 
-/// The number of the part after which a page begins.
+/// Parses the part number after which a page starts.
 pub(super) fn part_marker(name: &'static str, text: Option<&str>) -> Result<u16, Error> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(0) };
     text.parse::<u32>()
@@ -217,7 +219,7 @@ fn parse_upload_id(text: &str) -> Option<UploadId> {
     Some(id)
 }
 
-/// A component of a query: `+` is a space there.
+/// Decodes a component of a query, in which `+` is a space.
 fn decode(text: &str) -> Result<String, Error> {
     let spaced = text.replace('+', " ");
     let decoded = percent_decode(spaced.as_bytes()).decode_utf8();

@@ -1,4 +1,4 @@
-//! From method, path and query to an operation.
+//! Routing: from method, path and query to an operation.
 
 use percent_encoding::percent_decode_str;
 
@@ -10,7 +10,8 @@ use crate::http::RequestHead;
 use crate::limits::KEY_MAX;
 use crate::{Error, ErrorCode};
 
-/// What a request names: in path-style `/bucket/key`, in virtual-hosted-style `/key` with the bucket in the host's name.
+/// The bucket and key of a request: path-style `/bucket/key`, or virtual-hosted-style `/key` with
+/// the bucket in the host name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
     /// The bucket.
@@ -19,9 +20,9 @@ pub struct Target {
     pub key: Option<String>,
 }
 
-/// What a request asks for.
+/// An operation with its parameters.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[allow(missing_docs)] // The names are S3's.
+#[allow(missing_docs)] // Named as in the S3 API.
 pub enum Operation {
     ListBuckets,
     CreateBucket,
@@ -60,7 +61,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// S3's name for it.
+    /// Returns the S3 name of the operation.
     pub fn name(&self) -> &'static str {
         match self {
             Operation::ListBuckets => "ListBuckets",
@@ -101,11 +102,11 @@ impl Operation {
     }
 }
 
-/// Which operation a request is.
+/// Determines the operation of a request.
 ///
 /// # Errors
-/// `NotImplemented` for operations that this node has not, `MethodNotAllowed`, what is wrong with names and parameters, and
-/// `MissingContentLength` where the operation is about a body.
+/// `NotImplemented` for operations that this node lacks, `MethodNotAllowed`, the errors for invalid
+/// names and parameters, and `MissingContentLength` if the operation requires a body.
 pub fn route(head: &RequestHead, hosts: &HostNames) -> Result<(Target, Operation), Error> {
     let target = target(&head.path, hosts.bucket(head))?;
     let query = Query::parse(&head.query)?;
@@ -138,7 +139,7 @@ fn target(path: &str, of_host: Option<String>) -> Result<Target, Error> {
     Ok(Target { bucket: Some(bucket.to_owned()), key: Some(key.to_owned()) })
 }
 
-/// The rules for names of buckets ("General purpose bucket naming rules" of AWS).
+/// Checks a bucket's name (AWS, "General purpose bucket naming rules").
 ///
 /// # Errors
 /// `InvalidBucketName`.
@@ -157,7 +158,7 @@ pub fn check_bucket(name: &str) -> Result<(), Error> {
     }
 }
 
-/// Whether a key is not too long.
+/// Checks the length of a key.
 ///
 /// # Errors
 /// `KeyTooLongError`.
@@ -170,8 +171,8 @@ pub fn check_key(key: &str) -> Result<(), Error> {
     }
 }
 
-/// The one subresource or parameter of the query that says what is asked for. What is known to S3 and not here is
-/// refused; what only tunes an operation passes.
+/// Returns the subresource or parameter that selects the operation. Rejects those that S3 supports
+/// and this node does not; accepts those that only modify an operation.
 fn subresource(query: &Query) -> Result<Option<&str>, Error> {
     const KNOWN: [&str; 12] = [
         "location",
@@ -206,7 +207,7 @@ fn subresource(query: &Query) -> Result<Option<&str>, Error> {
         "bucket-region",
         "allow-unordered",
     ];
-    // What a presigned URL is signed with.
+    // Parameters of presigned URLs.
     const SIGNING: [&str; 6] = [
         "X-Amz-Algorithm",
         "X-Amz-Credential",
@@ -215,8 +216,8 @@ fn subresource(query: &Query) -> Result<Option<&str>, Error> {
         "X-Amz-SignedHeaders",
         "X-Amz-Signature",
     ];
-    // What the AWS SDK for JavaScript puts into every presigned URL, without being asked: there is no body yet, so the
-    // checksum is that of nothing. S3 takes checksums from headers and trailers alone.
+    // Added by the AWS SDK for JavaScript to every presigned URL. No body is known yet, so the
+    // checksum is that of an empty one. S3 takes checksums only from headers and trailers.
     const UNASKED: [(&str, &str); 4] = [
         ("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD"),
         ("x-amz-checksum-crc32", "AAAAAA=="),
@@ -243,12 +244,12 @@ fn subresource(query: &Query) -> Result<Option<&str>, Error> {
             return Err(Error::new(ErrorCode::NotImplemented)
                 .with_message(format!("The parameter {name:?} implies functionality that is not implemented.")));
         }
-        // A part is named by its number and its upload's id.
+        // A part is addressed by its number and an upload id.
         if name != "partNumber" || found.is_none() {
             found = Some(name);
         }
     }
-    // With both, the upload's id is what counts, in whatever order they come.
+    // The upload id selects the operation, in either order.
     Ok(if query.has("uploadId") { Some("uploadId") } else { found })
 }
 
@@ -301,7 +302,7 @@ fn bucket(head: &RequestHead, query: &Query) -> Result<Operation, Error> {
     })
 }
 
-/// CreateBucket with an ACL or a lock is not what this node makes.
+/// Rejects ACLs and object locks on CreateBucket.
 fn refuse_bucket_headers(head: &RequestHead) -> Result<(), Error> {
     let unsupported = |(name, value): &(&str, &[u8])| match *name {
         "x-amz-acl" => *value != b"private",

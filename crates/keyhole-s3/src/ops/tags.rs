@@ -1,4 +1,4 @@
-//! The tags of objects ("Categorizing your objects using tags" of AWS): in a header, in a document, and at rest.
+//! Object tags (AWS, "Categorizing your objects using tags"): header and storage formats.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use crate::http::RequestHead;
 use crate::limits::{TAG_KEY_MAX, TAG_VALUE_MAX, TAGS_MAX};
 use crate::{Error, ErrorCode};
 
-/// The tags of an object: keys, each once, with values, in the order in which they came.
+/// The tags of an object: unique keys and their values, in the client's order.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Tags(Vec<(String, String)>);
 
@@ -17,8 +17,8 @@ impl Tags {
     /// Adds a tag.
     ///
     /// # Errors
-    /// `BadRequest` beyond [`TAGS_MAX`]; `InvalidTag` for a key or a value that is too long or has characters that tags have not,
-    /// for keys of the system's, and for a key that is there.
+    /// `BadRequest` beyond [`TAGS_MAX`]; `InvalidTag` for keys and values that are too long or have
+    /// invalid characters, for system keys, and for a repeated key.
     pub fn push(&mut self, key: String, value: String) -> Result<(), Error> {
         let invalid = |message: &'static str, name: &'static str, text: &str| {
             Error::new(ErrorCode::InvalidTag).with_message(message).with_field(name, text)
@@ -42,22 +42,23 @@ impl Tags {
         Ok(())
     }
 
-    /// Keys and values.
+    /// Iterates over keys and values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// How many there are.
+    /// Returns the number of tags.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no tags.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The bytes of them at rest: for each tag the length of the key in 2 bytes, little-endian, the key, and the value likewise.
+    /// Encodes the tags for storage: for each tag the key and the value, each preceded by its
+    /// length in 2 bytes, little-endian.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for text in self.iter().flat_map(|(key, value)| [key, value]) {
@@ -67,7 +68,7 @@ impl Tags {
         bytes
     }
 
-    /// Reads what [`to_bytes`](Self::to_bytes) made; `None`: it did not make this.
+    /// Decodes the output of [`to_bytes`](Self::to_bytes). Returns `None` for anything else.
     pub fn from_bytes(mut bytes: &[u8]) -> Option<Tags> {
         let mut tags = Tags::default();
         while !bytes.is_empty() {
@@ -85,15 +86,16 @@ fn take_text(bytes: &mut &[u8]) -> Option<String> {
     String::from_utf8(text.to_vec()).ok()
 }
 
-/// Letters, numbers and white space of any script, and `+ - = . _ : / @`.
+/// Returns whether a tag may contain `c`: letters, numbers and white space of any script, and `+ -
+/// = . _ : / @`.
 fn is_allowed(c: char) -> bool {
     c.is_alphanumeric() || (c.is_whitespace() && !c.is_control()) || "+-=._:/@".contains(c)
 }
 
-/// The tags in the `x-amz-tagging` header of a request that makes an object: the parameters of a query.
+/// Parses the `x-amz-tagging` header of a request that creates an object, in query format.
 ///
 /// # Errors
-/// `InvalidArgument` where it is none, and those of [`Tags::push`].
+/// `InvalidArgument` if it is malformed, and the errors of [`Tags::push`].
 pub fn tags(head: &RequestHead) -> Result<Tags, Error> {
     let mut tags = Tags::default();
     let mut values = head.headers.all("x-amz-tagging");
@@ -114,17 +116,17 @@ pub fn tags(head: &RequestHead) -> Result<Tags, Error> {
     Ok(tags)
 }
 
-/// `+` is a space, as in a form.
+/// Decodes a component, in which `+` is a space.
 fn decode(text: &[u8]) -> Option<String> {
     let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
     percent_decode(&spaced).decode_utf8().ok().map(Cow::into_owned)
 }
 
-/// The tags that a copy gets; `None`: those of its source.
+/// Parses the tags of a copy; `None` copies those of the source.
 ///
 /// # Errors
-/// `InvalidArgument` for another `x-amz-tagging-directive` than COPY and REPLACE, and for tags without REPLACE; those of
-/// [`tags`].
+/// `InvalidArgument` for an `x-amz-tagging-directive` other than COPY and REPLACE, and for tags
+/// without REPLACE; the errors of [`tags`].
 pub fn copied_tags(head: &RequestHead) -> Result<Option<Tags>, Error> {
     match super::object::directive(head, "x-amz-tagging-directive", "Unknown tagging directive.")? {
         Directive::Replace => tags(head).map(Some),
@@ -162,7 +164,7 @@ mod tests {
         let many = |n: usize| (0..n).map(|i| format!("k{i}=v")).collect::<Vec<_>>().join("&");
         assert_eq!(parse(&many(TAGS_MAX)).unwrap().len(), TAGS_MAX);
         assert_eq!(parse(&many(TAGS_MAX + 1)), Err(C::BadRequest));
-        // Characters count, not bytes.
+        // The limits are in characters, not bytes.
         for (c, value) in [("k", "v"), ("%C3%A9", "%F0%A0%80%80")] {
             let tag = |k: usize, v: usize| parse(&format!("{}={}", c.repeat(k), value.repeat(v)));
             assert!(tag(TAG_KEY_MAX, TAG_VALUE_MAX).is_ok() && tag(1, 0).is_ok());

@@ -1,4 +1,4 @@
-//! LifecycleConfiguration, in and out.
+//! Parsing and writing of LifecycleConfiguration.
 
 use super::read::{malformed, walk};
 use super::write::Document;
@@ -17,7 +17,7 @@ fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorCode::InvalidArgument).with_message(message.into())
 }
 
-/// Puts a value where there must be none yet.
+/// Sets a value that must not be set yet.
 fn once<T>(place: &mut Option<T>, value: T) -> Result<(), Error> {
     match place.replace(value) {
         None => Ok(()),
@@ -25,7 +25,7 @@ fn once<T>(place: &mut Option<T>, value: T) -> Result<(), Error> {
     }
 }
 
-/// A number of days.
+/// Parses a number of days.
 fn days(name: &str, text: &str) -> Result<u32, Error> {
     let number: i64 = text.trim().parse().map_err(|_| malformed())?;
     let days = u32::try_from(number).ok().filter(|days| (1..=RULE_DAYS_MAX).contains(days));
@@ -40,12 +40,12 @@ fn date(text: &str) -> Result<u64, Error> {
     }
 }
 
-/// What is known of a rule so far.
+/// A partially parsed rule.
 #[derive(Default)]
 struct Draft {
     id: Option<String>,
     status: Option<bool>,
-    /// By itself.
+    /// Directly in the rule.
     bare_prefix: Option<String>,
     /// In the filter.
     prefix: Option<String>,
@@ -58,7 +58,7 @@ struct Draft {
 }
 
 impl Draft {
-    /// An element of a rule: its path below the rule's.
+    /// Parses an element of a rule; `path` is relative to the rule.
     fn take(&mut self, path: &[&str], text: &str) -> Result<(), Error> {
         match path {
             ["ID"] => once(&mut self.id, text.to_owned())?,
@@ -134,12 +134,13 @@ impl Draft {
     }
 }
 
-/// Reads a `LifecycleConfiguration` document. A rule without an id gets one.
+/// Parses a `LifecycleConfiguration` document. Generates ids for rules without one.
 ///
 /// # Errors
-/// `MalformedXML`, also for no rule, and for what is there twice; `InvalidArgument` and `InvalidRequest` for values and
-/// combinations that S3 has not, the latter for more than [`RULES_MAX`] too; `NotImplemented` for what this node has not: filters
-/// other than prefixes, versions, transitions.
+/// `MalformedXML`, also for no rules and for repeated elements; `InvalidArgument` and
+/// `InvalidRequest` for values and combinations that S3 rejects, the latter also for more than
+/// [`RULES_MAX`]; `NotImplemented` for features that this node lacks: filters other than prefixes,
+/// versions, transitions.
 pub fn parse_lifecycle(document: &[u8]) -> Result<Lifecycle, Error> {
     let mut lifecycle = Lifecycle::default();
     let mut draft = Draft::default();
@@ -169,7 +170,7 @@ pub fn parse_lifecycle(document: &[u8]) -> Result<Lifecycle, Error> {
     if lifecycle.is_empty() { Err(malformed()) } else { Ok(lifecycle) }
 }
 
-/// Gives ids to the rules that have none.
+/// Generates ids for rules without one.
 fn name_all(rules: &mut [Rule]) {
     let mut number = 0;
     for at in 0..rules.len() {
@@ -183,7 +184,7 @@ fn name_all(rules: &mut [Rule]) {
     }
 }
 
-/// GetBucketLifecycleConfiguration.
+/// Writes the result of GetBucketLifecycleConfiguration.
 pub fn lifecycle(lifecycle: &Lifecycle) -> String {
     let mut doc = Document::new("LifecycleConfiguration");
     for rule in &lifecycle.rules {
@@ -222,7 +223,7 @@ mod tests {
     fn parse(rules: &str) -> Result<Vec<Rule>, ErrorCode> {
         let document = format!("<LifecycleConfiguration xmlns=\"x\">{rules}</LifecycleConfiguration>");
         let parsed = parse_lifecycle(document.as_bytes()).map_err(|error| error.code)?;
-        // What goes out comes in again.
+        // The output parses to the same rules.
         assert_eq!(parse_lifecycle(lifecycle(&parsed).as_bytes()).as_ref(), Ok(&parsed), "{rules}");
         Ok(parsed.rules)
     }
@@ -318,7 +319,7 @@ mod tests {
         let rules = parse(&(named("rule-2") + &rule(DAYS).repeat(2) + &named(""))).unwrap();
         let ids: Vec<_> = rules.iter().map(|rule| &rule.id[..]).collect();
         assert_eq!(ids, ["rule-2", "rule-1", "rule-3", "rule-4"]);
-        // Limits, on both sides.
+        // Values at the limits and beyond them.
         assert!(parse(&days(&most.to_string())).is_ok() && parse(&abort(&most.to_string())).is_ok());
         assert!(parse(&named(&"é".repeat(RULE_ID_MAX))).is_ok());
         assert_eq!(parse(&named(&"é".repeat(RULE_ID_MAX + 1))), Err(C::InvalidArgument));

@@ -1,4 +1,4 @@
-//! Documents that come from clients.
+//! XML documents in requests.
 
 use keyhole_core::head::Checksums;
 use quick_xml::Reader;
@@ -9,23 +9,23 @@ use crate::limits::{DELETE_MAX, KEY_MAX, PART_NUMBER_MAX, XML_DEPTH_MAX};
 use crate::ops::Tags;
 use crate::{Error, ErrorCode};
 
-/// A DeleteObjects.
+/// A DeleteObjects request.
 #[derive(Debug)]
 pub struct DeleteRequest {
-    /// The keys, in their order.
+    /// The keys, in order.
     pub objects: Vec<String>,
-    /// Only errors are wanted in the reply.
+    /// Whether the response lists errors only.
     pub quiet: bool,
 }
 
-/// A part that a CompleteMultipartUpload names.
+/// A part named in a CompleteMultipartUpload.
 #[derive(Debug)]
 pub struct CompletedPart {
-    /// Its number.
+    /// The part number.
     pub number: u16,
-    /// Its ETag, as sent.
+    /// The ETag, as sent.
     pub etag: String,
-    /// The checksums that the client expects it to have.
+    /// The expected checksums.
     pub checksums: Checksums,
 }
 
@@ -33,8 +33,8 @@ pub(super) fn malformed() -> Error {
     Error::new(ErrorCode::MalformedXML)
 }
 
-/// Calls `visit` with the path of every element that ends, and its text. Name spaces and attributes are passed over; a
-/// document type, and with it every entity but the predefined, is refused.
+/// Calls `visit` with the path and the text of each element at its end. Ignores namespaces and
+/// attributes. Rejects document types, and with them all entities but the predefined ones.
 pub(super) fn walk(document: &[u8], mut visit: impl FnMut(&[&str], &str) -> Result<(), Error>) -> Result<(), Error> {
     let document = std::str::from_utf8(document).map_err(|_| malformed())?;
     let mut reader = Reader::from_str(document);
@@ -78,10 +78,11 @@ pub(super) fn walk(document: &[u8], mut visit: impl FnMut(&[&str], &str) -> Resu
     if roots == 1 && path.is_empty() { Ok(()) } else { Err(malformed()) }
 }
 
-/// Reads a `Delete` document.
+/// Parses a `Delete` document.
 ///
 /// # Errors
-/// `MalformedXML`: also for no key, and for more than [`DELETE_MAX`]. `KeyTooLongError`. `NotImplemented` for versions.
+/// `MalformedXML`, also for no keys and for more than [`DELETE_MAX`]; `KeyTooLongError`;
+/// `NotImplemented` for versions.
 pub fn parse_delete(document: &[u8]) -> Result<DeleteRequest, Error> {
     let mut request = DeleteRequest { objects: Vec::new(), quiet: false };
     let mut key = None;
@@ -110,10 +111,10 @@ pub fn parse_delete(document: &[u8]) -> Result<DeleteRequest, Error> {
     if request.objects.is_empty() { Err(malformed()) } else { Ok(request) }
 }
 
-/// Reads a `CompleteMultipartUpload` document.
+/// Parses a `CompleteMultipartUpload` document.
 ///
 /// # Errors
-/// `MalformedXML`, also for no part; `InvalidArgument` for part numbers that none can have.
+/// `MalformedXML`, also for no parts; `InvalidArgument` for part numbers out of range.
 pub fn parse_complete(document: &[u8]) -> Result<Vec<CompletedPart>, Error> {
     let mut parts = Vec::new();
     let (mut number, mut etag, mut checksums) = (None, None, Checksums::default());
@@ -152,10 +153,10 @@ pub fn parse_complete(document: &[u8]) -> Result<Vec<CompletedPart>, Error> {
     if parts.is_empty() { Err(malformed()) } else { Ok(parts) }
 }
 
-/// Reads a `Tagging` document.
+/// Parses a `Tagging` document.
 ///
 /// # Errors
-/// `MalformedXML`, and those of [`Tags::push`].
+/// `MalformedXML`, and the errors of [`Tags::push`].
 pub fn parse_tagging(document: &[u8]) -> Result<Tags, Error> {
     let (mut tags, mut key, mut value) = (Tags::default(), None, None);
     let mut has_set = false;
@@ -176,7 +177,8 @@ pub fn parse_tagging(document: &[u8]) -> Result<Tags, Error> {
     if has_set { Ok(tags) } else { Err(malformed()) }
 }
 
-/// Reads a `CreateBucketConfiguration` document; the region it names. No document names none.
+/// Parses a `CreateBucketConfiguration` document. Returns the region, if the document names one; an
+/// empty document does not.
 ///
 /// # Errors
 /// `MalformedXML`.
@@ -198,11 +200,11 @@ pub fn parse_create_bucket(document: &[u8]) -> Result<Option<String>, Error> {
     Ok(location)
 }
 
-/// Reads a `ServerSideEncryptionConfiguration` document: whether it blocks customer keys.
+/// Parses a `ServerSideEncryptionConfiguration` document. Returns whether it blocks customer keys.
 ///
 /// # Errors
-/// `NotImplemented` for a default encryption, which is by managed keys; `MalformedXML` also where nothing is said of what is
-/// blocked.
+/// `NotImplemented` for a default encryption, which would use managed keys; `MalformedXML`, also if
+/// the document does not say which types are blocked.
 pub fn parse_bucket_encryption(document: &[u8]) -> Result<bool, Error> {
     let (mut rules, mut blocks) = (0, None);
     walk(document, |path, text| {
@@ -217,7 +219,7 @@ pub fn parse_bucket_encryption(document: &[u8]) -> Result<bool, Error> {
                     "NONE" => false,
                     _ => return Err(malformed()),
                 };
-                // NONE stands alone.
+                // `NONE` cannot be combined.
                 if blocks.replace(this).is_some() {
                     return Err(malformed());
                 }
@@ -326,7 +328,7 @@ mod tests {
         let check = |inner: &str| {
             let document = format!("<Tagging xmlns=\"x\"><TagSet>{inner}</TagSet></Tagging>");
             let tags = parse_tagging(document.as_bytes()).map_err(|error| error.code)?;
-            // What goes out comes in again.
+            // The output parses to the same tags.
             assert_eq!(parse_tagging(crate::xml::tagging(&tags).as_bytes()).unwrap(), tags);
             Ok(tags.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>())
         };

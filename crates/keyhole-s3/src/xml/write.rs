@@ -1,4 +1,4 @@
-//! Documents that go to clients.
+//! XML documents in responses.
 
 use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums};
 use quick_xml::Writer;
@@ -11,22 +11,22 @@ use crate::time::iso8601;
 
 const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
 
-/// The one owner there is.
+/// The owner of all buckets and objects.
 const OWNER: &str = "keyhole";
 
-/// A document that is being written.
+/// An XML document under construction.
 pub struct Document {
     writer: Writer<Vec<u8>>,
     open: Vec<&'static str>,
 }
 
 impl Document {
-    /// A document with this root, in the name space of S3.
+    /// Starts a document with this root element, in the S3 namespace.
     pub fn new(root: &'static str) -> Self {
         Self::start(BytesStart::new(root).with_attributes([("xmlns", NAMESPACE)]), root)
     }
 
-    /// A document with this root, without a name space, as errors are.
+    /// Starts a document with this root element and no namespace, as for errors.
     pub fn bare(root: &'static str) -> Self {
         Self::start(BytesStart::new(root), root)
     }
@@ -43,20 +43,20 @@ impl Document {
         self.writer.write_event(event).expect("a vector takes all that is written");
     }
 
-    /// Begins an element.
+    /// Starts an element.
     pub fn open(&mut self, name: &'static str) {
         self.event(Event::Start(BytesStart::new(name)));
         self.open.push(name);
     }
 
-    /// Ends the element that was begun last.
+    /// Ends the innermost open element.
     pub fn close(&mut self) {
         if let Some(name) = self.open.pop() {
             self.event(Event::End(BytesEnd::new(name)));
         }
     }
 
-    /// Adds an element with a text.
+    /// Adds an element with text.
     pub fn text(&mut self, name: &'static str, text: &str) {
         self.open(name);
         self.event(Event::Text(BytesText::from_escaped(escape(text))));
@@ -68,12 +68,12 @@ impl Document {
         self.text(name, &number.into().to_string());
     }
 
-    /// Adds an element with a truth value.
+    /// Adds an element with a boolean.
     pub fn flag(&mut self, name: &'static str, flag: bool) {
         self.text(name, if flag { "true" } else { "false" });
     }
 
-    /// Adds an element with an ETag, which is quoted.
+    /// Adds an element with a quoted ETag.
     pub fn etag(&mut self, etag: &str) {
         self.text("ETag", &format!("\"{etag}\""));
     }
@@ -97,7 +97,7 @@ impl Document {
         self.close();
     }
 
-    /// Ends all elements; the text.
+    /// Ends all open elements and returns the text.
     pub fn finish(mut self) -> String {
         while !self.open.is_empty() {
             self.close();
@@ -106,8 +106,8 @@ impl Document {
     }
 }
 
-/// Escapes what a text cannot have; control characters as numbers, as S3 does, although XML 1.0 has no place for most of
-/// them (clients ask for `encoding-type=url` where keys may have them).
+/// Escapes text. Control characters become character references, as on S3, although XML 1.0
+/// excludes most of them; clients use `encoding-type=url` for such keys.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -124,15 +124,15 @@ fn escape(text: &str) -> String {
     out
 }
 
-/// A bucket in a list.
+/// A bucket in a listing.
 pub struct Bucket<'a> {
-    /// Its name.
+    /// The name.
     pub name: &'a str,
-    /// When it was created.
+    /// Time of creation, in ms since 1970.
     pub time_ms: u64,
 }
 
-/// ListBuckets.
+/// Writes the result of ListBuckets.
 pub fn list_buckets(buckets: &[Bucket<'_>]) -> String {
     let mut doc = Document::new("ListAllMyBucketsResult");
     doc.owner("Owner");
@@ -146,7 +146,7 @@ pub fn list_buckets(buckets: &[Bucket<'_>]) -> String {
     doc.finish()
 }
 
-/// GetBucketLocation: the first region is the empty text, by history.
+/// Writes the result of GetBucketLocation; for historical reasons, the first region is empty.
 pub fn location(region: &str) -> String {
     let mut doc = Document::new("LocationConstraint");
     if region != "us-east-1" {
@@ -155,12 +155,12 @@ pub fn location(region: &str) -> String {
     doc.finish()
 }
 
-/// GetBucketVersioning: never enabled.
+/// Writes the result of GetBucketVersioning: never enabled.
 pub fn versioning() -> String {
     Document::new("VersioningConfiguration").finish()
 }
 
-/// GetBucketEncryption of a bucket that blocks customer keys.
+/// Writes the result of GetBucketEncryption for a bucket that blocks customer keys.
 pub fn bucket_encryption() -> String {
     let mut doc = Document::new("ServerSideEncryptionConfiguration");
     doc.open("Rule");
@@ -169,7 +169,7 @@ pub fn bucket_encryption() -> String {
     doc.finish()
 }
 
-/// GetObjectTagging.
+/// Writes the result of GetObjectTagging.
 pub fn tagging(tags: &Tags) -> String {
     let mut doc = Document::new("Tagging");
     doc.open("TagSet");
@@ -182,7 +182,7 @@ pub fn tagging(tags: &Tags) -> String {
     doc.finish()
 }
 
-/// GetBucketAcl and GetObjectAcl: the owner may do everything.
+/// Writes the result of GetBucketAcl and GetObjectAcl: the owner has FULL_CONTROL.
 pub fn acl() -> String {
     let mut doc = Document::new("AccessControlPolicy");
     doc.owner("Owner");
@@ -199,17 +199,17 @@ pub fn acl() -> String {
     doc.finish()
 }
 
-/// An entry of a list of objects.
+/// An entry of an object listing.
 pub enum Entry<'a> {
     /// An object.
     Object {
-        /// Its key.
+        /// The key.
         key: &'a str,
-        /// Plaintext bytes.
+        /// Length of the plaintext.
         size: u64,
-        /// When it was last modified.
+        /// Time of the last modification, in ms since 1970.
         time_ms: u64,
-        /// Its ETag, without quotes.
+        /// The ETag, without quotes.
         etag: String,
     },
     /// A common prefix.
@@ -249,7 +249,7 @@ fn entries(doc: &mut Document, entries: &[Entry<'_>], url: bool, owner: bool) {
     }
 }
 
-/// ListObjects.
+/// Writes the result of ListObjects.
 pub fn list_objects_v1(bucket: &str, query: &ListObjects, listed: &[Entry<'_>], truncated: bool) -> String {
     let url = query.encoding_url;
     let mut doc = Document::new("ListBucketResult");
@@ -271,7 +271,7 @@ pub fn list_objects_v1(bucket: &str, query: &ListObjects, listed: &[Entry<'_>], 
     doc.finish()
 }
 
-/// ListObjectsV2.
+/// Writes the result of ListObjectsV2.
 pub fn list_objects_v2(bucket: &str, query: &ListObjectsV2, listed: &[Entry<'_>], truncated: bool) -> String {
     let url = query.encoding_url;
     let mut doc = Document::new("ListBucketResult");
@@ -299,15 +299,15 @@ pub fn list_objects_v2(bucket: &str, query: &ListObjectsV2, listed: &[Entry<'_>]
     doc.finish()
 }
 
-/// What became of one key of a DeleteObjects.
+/// The result of deleting one key.
 pub struct Deleted<'a> {
     /// The key.
     pub key: &'a str,
-    /// Why it was not deleted.
+    /// The error, if the key was not deleted.
     pub error: Option<Error>,
 }
 
-/// DeleteObjects; the quiet form has the errors alone.
+/// Writes the result of DeleteObjects; `quiet` lists errors only.
 pub fn delete_result(results: &[Deleted<'_>], quiet: bool) -> String {
     let mut doc = Document::new("DeleteResult");
     for Deleted { key, error } in results {
@@ -330,12 +330,12 @@ pub fn delete_result(results: &[Deleted<'_>], quiet: bool) -> String {
     doc.finish()
 }
 
-/// CopyObject.
+/// Writes the result of CopyObject.
 pub fn copy_object_result(etag: &str, time_ms: u64) -> String {
     copy_result("CopyObjectResult", etag, time_ms, &Checksums::default())
 }
 
-/// UploadPartCopy, with what was computed of the part.
+/// Writes the result of UploadPartCopy with the computed checksums of the part.
 pub fn copy_part_result(etag: &str, time_ms: u64, checksums: &Checksums) -> String {
     copy_result("CopyPartResult", etag, time_ms, checksums)
 }
@@ -348,7 +348,7 @@ fn copy_result(root: &'static str, etag: &str, time_ms: u64, checksums: &Checksu
     doc.finish()
 }
 
-/// CreateMultipartUpload.
+/// Writes the result of CreateMultipartUpload.
 pub fn initiate_upload(bucket: &str, key: &str, id: &UploadId) -> String {
     let mut doc = Document::new("InitiateMultipartUploadResult");
     doc.text("Bucket", bucket);
@@ -357,7 +357,7 @@ pub fn initiate_upload(bucket: &str, key: &str, id: &UploadId) -> String {
     doc.finish()
 }
 
-/// CompleteMultipartUpload.
+/// Writes the result of CompleteMultipartUpload.
 pub fn complete_result(bucket: &str, key: &str, etag: &str, checksums: &ObjectChecksums<'_>) -> String {
     let mut doc = Document::new("CompleteMultipartUploadResult");
     doc.text("Location", &format!("/{bucket}/{key}"));
@@ -371,7 +371,7 @@ pub fn complete_result(bucket: &str, key: &str, etag: &str, checksums: &ObjectCh
     doc.finish()
 }
 
-/// PostObject, where its form asks for a document.
+/// Writes the result of PostObject, for forms that ask for status 201.
 pub fn post_result(location: &str, bucket: &str, key: &str, etag: &str) -> String {
     let mut doc = Document::bare("PostResponse");
     doc.text("Location", location);
@@ -381,42 +381,42 @@ pub fn post_result(location: &str, bucket: &str, key: &str, etag: &str) -> Strin
     doc.finish()
 }
 
-/// What a GetObjectAttributes answers: what was asked for.
+/// The requested attributes of an object.
 #[derive(Default)]
 pub struct Attributes<'a> {
-    /// Without quotes.
+    /// The ETag, without quotes.
     pub etag: Option<&'a str>,
-    /// The checksums of the whole.
+    /// The checksums of the whole object.
     pub checksums: Option<ObjectChecksums<'a>>,
-    /// Only of an object in parts.
+    /// The parts; only for multipart objects.
     pub parts: Option<ObjectParts>,
     /// The storage class.
     pub storage_class: Option<&'a str>,
-    /// Plaintext bytes.
+    /// Length of the plaintext.
     pub size: Option<u64>,
 }
 
 /// The parts of an object.
 pub struct ObjectParts {
-    /// How many there are in all.
+    /// The total number of parts.
     pub count: u16,
-    /// A page of them, where they have checksums.
+    /// A page of parts, if they have checksums.
     pub page: Option<PartsPage>,
 }
 
-/// Some of the parts of an object.
+/// A page of an object's parts.
 pub struct PartsPage {
-    /// Only what comes after this number.
+    /// The part number after which the page starts.
     pub marker: u16,
-    /// Parts wanted.
+    /// The maximum number of parts.
     pub max: usize,
-    /// Whether there are more.
+    /// Whether more parts follow.
     pub truncated: bool,
-    /// Number, plaintext bytes, checksums.
+    /// Numbers, plaintext lengths and checksums.
     pub parts: Vec<(u16, u64, Checksums)>,
 }
 
-/// GetObjectAttributes.
+/// Writes the result of GetObjectAttributes.
 pub fn object_attributes(attributes: &Attributes<'_>) -> String {
     let mut doc = Document::new("GetObjectAttributesResponse");
     if let Some(etag) = attributes.etag {
@@ -455,37 +455,37 @@ pub fn object_attributes(attributes: &Attributes<'_>) -> String {
     doc.finish()
 }
 
-/// A part in a list.
+/// A part in a listing.
 pub struct PartEntry {
-    /// Its number.
+    /// The part number.
     pub number: u16,
-    /// Plaintext bytes.
+    /// Length of the plaintext.
     pub size: u64,
-    /// Its ETag, without quotes.
+    /// The ETag, without quotes.
     pub etag: String,
-    /// When it was uploaded.
+    /// Time of the upload, in ms since 1970.
     pub time_ms: u64,
-    /// The checksums that it came with, where the upload declared an algorithm.
+    /// The checksums of the part, if the upload declared an algorithm.
     pub checksums: Checksums,
 }
 
-/// The parts of an upload.
+/// A page of the parts of an upload.
 pub struct PartList<'a> {
-    /// The upload.
+    /// The upload id.
     pub id: &'a UploadId,
-    /// What it declared of checksums.
+    /// The checksum that the upload declared.
     pub declared: Option<(ChecksumAlgorithm, ChecksumType)>,
-    /// Numbers are greater than this.
+    /// The part number after which the page starts.
     pub marker: u16,
-    /// Parts at most.
+    /// The maximum number of parts.
     pub max: usize,
     /// The parts, by number.
     pub parts: Vec<PartEntry>,
-    /// There are more.
+    /// Whether more parts follow.
     pub truncated: bool,
 }
 
-/// ListParts.
+/// Writes the result of ListParts.
 pub fn list_parts(bucket: &str, key: &str, list: &PartList<'_>) -> String {
     let PartList { id, declared, marker, max, ref parts, truncated } = *list;
     let mut doc = Document::new("ListPartsResult");
@@ -515,22 +515,22 @@ pub fn list_parts(bucket: &str, key: &str, list: &PartList<'_>) -> String {
     doc.finish()
 }
 
-/// An entry of a list of uploads.
+/// An entry of an upload listing.
 pub enum UploadEntry<'a> {
     /// An upload.
     Upload {
-        /// The key it is for.
+        /// The object key.
         key: &'a str,
-        /// Its id.
+        /// The upload id.
         id: &'a UploadId,
-        /// When it was created.
+        /// Time of creation, in ms since 1970.
         time_ms: u64,
     },
     /// A common prefix.
     Prefix(&'a str),
 }
 
-/// ListMultipartUploads.
+/// Writes the result of ListMultipartUploads.
 pub fn list_uploads(bucket: &str, query: &ListUploads, listed: &[UploadEntry<'_>], truncated: bool) -> String {
     let url = query.encoding_url;
     let mut doc = Document::new("ListMultipartUploadsResult");

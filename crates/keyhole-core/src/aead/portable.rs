@@ -1,8 +1,8 @@
 //! AES-256-GCM with the `aes`, `ctr` and `polyval` crates, which use the CPU's instructions.
 //!
 //! GHASH is POLYVAL of byte-reversed blocks (RFC 8452, appendix A). The `ghash` crate reverses each
-//! block just before hashing it, and the CPU waits for the bytes to come back from memory. Reversing
-//! blocks in batches saves about a tenth of the time.
+//! block just before hashing it, and the CPU waits for the bytes to come back from memory.
+//! Reversing blocks in batches saves about a tenth of the time.
 
 use aes::Aes256;
 use aes::cipher::{BlockCipherEncrypt, InnerIvInit, KeyInit, StreamCipher, StreamCipherCoreWrapper};

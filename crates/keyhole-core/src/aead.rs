@@ -1,12 +1,13 @@
-//! The seam to AES-256-GCM (NIST SP 800-38D), one call for each chunk: in place, with the tag apart.
+//! Interface to AES-256-GCM (NIST SP 800-38D): one call per chunk, in place, with a detached tag.
 //!
-//! An [`Engine`] makes an [`Aead`] for each derived key. A peripheral is exclusive, hence `&mut self`. All engines give
-//! the same bytes.
+//! An [`Engine`] creates an [`Aead`] for each derived key. Methods take `&mut self` because a
+//! hardware peripheral is exclusive. All engines produce the same bytes.
 //!
-//! # An engine for a device
-//! [`Aead`] has one method that must be written: AES-256 in counter mode, which a CTR peripheral does by itself. GHASH and
-//! all the rest come with the trait, in software. A peripheral that only encrypts blocks takes
-//! [`xor_key_stream_by_block`] to it. One that does all of GCM replaces `seal` and `open` besides.
+//! # Engines for devices
+//! [`Aead`] has one required method: AES-256 in counter mode, which a CTR peripheral does by
+//! itself. The provided methods add GHASH in software. Peripherals that only encrypt single blocks
+//! implement it with [`xor_key_stream_by_block`]; peripherals with full GCM also override `seal`
+//! and `open`.
 //!
 //! ```
 //! use keyhole_core::aead::{Aead, xor_key_stream_by_block};
@@ -35,25 +36,28 @@ mod portable;
 #[cfg(feature = "portable")]
 pub use portable::{Portable, PortableAead};
 
-/// Bytes of a block of AES.
+/// Length of an AES block, in bytes.
 pub const BLOCK_LEN: usize = 16;
 
-/// A way to do AES-256-GCM.
+/// An implementation of AES-256-GCM.
 pub trait Engine {
-    /// What it makes for a key.
+    /// The cipher for one key.
     type Aead: Aead;
 
-    /// Takes a key into use. What is made wipes its key schedule when dropped.
+    /// Creates the cipher for a key. The cipher wipes its key schedule when dropped.
     fn aead(&self, key: &[u8; KEY_LEN]) -> Self::Aead;
 }
 
 /// AES-256-GCM under one key, without additional data.
 pub trait Aead {
-    /// XORs `data` with the key stream that begins at `counter`: AES in counter mode (SP 800-38A §6.5). The last four bytes
-    /// count, big-endian; they do not come to their end within a chunk.
+    /// XORs `data` with the key stream that starts at `counter`: AES in counter mode (SP 800-38A
+    /// §6.5).
+    ///
+    /// The last four bytes of `counter` are a big-endian block counter, which does not wrap within
+    /// a chunk.
     fn xor_key_stream(&mut self, counter: &[u8; BLOCK_LEN], data: &mut [u8]);
 
-    /// Encrypts `data` in place; the tag.
+    /// Encrypts `data` in place and returns its tag.
     fn seal(&mut self, nonce: &[u8; NONCE_LEN], data: &mut [u8]) -> [u8; TAG_LEN] {
         let mut pieces = Pieces::new(self, nonce);
         pieces.encrypt(self, data);
@@ -63,7 +67,8 @@ pub trait Aead {
     /// Compares the tag in constant time, then decrypts `data` in place.
     ///
     /// # Errors
-    /// [`NotAuthentic`] where the tag is another one; `data` has been wiped then, so that nobody takes it for plaintext.
+    /// [`NotAuthentic`] if the tag differs. `data` is then wiped, so that it cannot be used as
+    /// plaintext.
     fn open(&mut self, nonce: &[u8; NONCE_LEN], data: &mut [u8], tag: &[u8; TAG_LEN]) -> Result<(), NotAuthentic> {
         let mut pieces = Pieces::new(self, nonce);
         pieces.ghash.update_padded(data);
@@ -77,7 +82,7 @@ pub trait Aead {
     }
 }
 
-/// [`Aead::xor_key_stream`] on what only encrypts blocks (AES in ECB mode), in place.
+/// Implements [`Aead::xor_key_stream`] with a function that encrypts one block in place (AES-ECB).
 pub fn xor_key_stream_by_block(
     counter: &[u8; BLOCK_LEN],
     data: &mut [u8],
@@ -94,23 +99,23 @@ pub fn xor_key_stream_by_block(
     key_stream.zeroize();
 }
 
-/// Where the state of a chunk that is encrypted piece by piece is kept: 16-byte blocks that are cut across pieces, the
-/// hash so far, and what masks the tag.
+/// State of a chunk that is encrypted piece by piece: the hash so far, the tag mask, and the block
+/// that a boundary between pieces cuts.
 #[derive(ZeroizeOnDrop)]
 pub(crate) struct Pieces {
-    /// Of the next block.
+    /// Counter of the next block.
     counter: [u8; BLOCK_LEN],
     mask: [u8; BLOCK_LEN],
-    #[zeroize(skip)] // It wipes itself.
+    #[zeroize(skip)] // Wipes itself on drop.
     ghash: GHash,
-    /// Key stream, and ciphertext so far, of the block that `len` is in the middle of.
+    /// Key stream and ciphertext so far of the incomplete block at `len`.
     key_stream: [u8; BLOCK_LEN],
     partial: [u8; BLOCK_LEN],
     len: u64,
 }
 
 impl Pieces {
-    /// Of a chunk without a byte so far (SP 800-38D §7.1, steps 1 to 3).
+    /// Starts an empty chunk (SP 800-38D §7.1, steps 1 to 3).
     pub(crate) fn new<A: Aead + ?Sized>(aead: &mut A, nonce: &[u8; NONCE_LEN]) -> Self {
         let mut hash_key = [0; BLOCK_LEN];
         aead.xor_key_stream(&[0; BLOCK_LEN], &mut hash_key);
@@ -152,7 +157,7 @@ impl Pieces {
         }
     }
 
-    /// Encrypts bytes of one block, which begin at `offset` in it.
+    /// Encrypts bytes that lie within one block, starting at `offset` in it.
     fn encrypt_within_block(&mut self, offset: usize, bytes: &mut [u8]) {
         let end = offset + bytes.len();
         xor(bytes, &self.key_stream[offset..end]);
@@ -162,14 +167,14 @@ impl Pieces {
         }
     }
 
-    /// The tag of all that was encrypted.
+    /// Returns the tag of everything encrypted.
     pub(crate) fn tag(mut self) -> [u8; TAG_LEN] {
         let offset = (self.len % BLOCK_LEN as u64) as usize;
         self.ghash.update_padded(&self.partial[..offset]);
         self.computed_tag()
     }
 
-    /// SP 800-38D §7.1, steps 4 to 6.
+    /// Computes the tag (SP 800-38D §7.1, steps 4 to 6).
     fn computed_tag(&self) -> [u8; TAG_LEN] {
         let mut lengths = [0; BLOCK_LEN];
         lengths[8..].copy_from_slice(&(self.len * 8).to_be_bytes());
@@ -181,14 +186,14 @@ impl Pieces {
     }
 }
 
-/// Counts on by so many blocks.
+/// Advances the counter by `blocks`.
 fn advance(counter: &mut [u8; BLOCK_LEN], blocks: usize) {
     let [.., a, b, c, d] = counter;
     let next = u32::from_be_bytes([*a, *b, *c, *d]).wrapping_add(blocks as u32);
     [*a, *b, *c, *d] = next.to_be_bytes();
 }
 
-/// XORs the first bytes of `mask` to `bytes`.
+/// XORs `bytes` with the first bytes of `mask`.
 fn xor(bytes: &mut [u8], mask: &[u8]) {
     for (byte, mask) in bytes.iter_mut().zip(mask) {
         *byte ^= mask;

@@ -1,4 +1,4 @@
-//! How the bytes of an object, or of a part of one, are bound to it (see [`format`](crate::format), part 3).
+//! Binds the bytes of an object or part to its head (see [`format`](crate::format), part 3).
 
 use core::fmt;
 
@@ -14,11 +14,11 @@ use crate::limits::{DIGEST_MAX, PART_NUMBER_MAX, PREFIX_LEN, SALT_LEN, TAG_LEN};
 const BODY_LABEL: &[u8; 15] = b"keyhole.body.v1";
 const PART_LABEL: &[u8; 15] = b"keyhole.part.v1";
 
-/// Bytes of a sealed part info, at most: the message's prefix and tag, a map of two entries, and six digests with a byte
-/// of key and two of length each.
+/// Maximum length of a sealed part info, in bytes: prefix and tag of the message, a map of two
+/// entries, and six digests, each with one byte for its key and two for its length.
 pub const PART_INFO_MAX: usize = PREFIX_LEN + 8 + 6 * (3 + DIGEST_MAX) + TAG_LEN;
 
-/// The context of a body's message: part 0 for an object that was not uploaded in parts.
+/// Returns the context of a body's message. `part_number` is 0 for an object without parts.
 pub const fn context(part_number: u32) -> [u8; 19] {
     labelled(BODY_LABEL, part_number)
 }
@@ -30,52 +30,53 @@ const fn labelled(label: &[u8; 15], part_number: u32) -> [u8; 19] {
     context
 }
 
-/// The ETag of a body: the first 16 bytes of its salt, so it is random, and known before the body is.
+/// Returns the ETag of a body: the first 16 bytes of its salt. It is random, and known before the
+/// body is received.
 pub fn etag(salt: &[u8; SALT_LEN]) -> [u8; 16] {
     let mut etag = [0; 16];
     etag.copy_from_slice(&salt[..16]);
     etag
 }
 
-/// The ETag of an object in parts: the MD5 of the parts' ETags, as S3 has it.
+/// ETag of a multipart object: the MD5 of the parts' ETags, as in S3.
 #[derive(Clone, Default)]
 pub struct MultipartEtag(Md5);
 
 impl MultipartEtag {
-    /// Of no part yet.
+    /// Creates the ETag of no parts.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds the next part's ETag.
+    /// Adds the ETag of the next part.
     pub fn update(&mut self, etag: &[u8; 16]) {
         self.0.update(etag);
     }
 
-    /// The digest; the text is this in hex, a hyphen, and the number of parts.
+    /// Returns the digest. The ETag's text is the digest in hex, a hyphen, and the number of parts.
     pub fn finish(self) -> [u8; 16] {
         self.0.finalize().into()
     }
 }
 
-/// The manifest of an object in parts: what binds its head to exactly these bodies in this order.
+/// Manifest of a multipart object. Binds the object head to exactly these bodies in this order.
 #[derive(Clone, Default)]
 pub struct Manifest(Sha512);
 
 impl Manifest {
-    /// Of no part yet.
+    /// Creates the manifest of no parts.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds the next part: its number, the length of its body's message, and that message's salt.
+    /// Adds the next part: its number, and the length and salt of its body's message.
     pub fn update(&mut self, part_number: u32, message_len: u64, salt: &[u8; SALT_LEN]) {
         self.0.update(part_number.to_be_bytes());
         self.0.update(message_len.to_be_bytes());
         self.0.update(salt);
     }
 
-    /// The manifest.
+    /// Returns the manifest.
     pub fn finish(self) -> [u8; 32] {
         let digest = self.0.finalize();
         let mut manifest = [0; 32];
@@ -84,16 +85,16 @@ impl Manifest {
     }
 }
 
-/// The ETag of an object.
+/// ETag of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Etag {
-    /// The first half of the body's salt, or the digest of the parts' ETags.
+    /// The first 16 bytes of the body's salt, or the digest of the parts' ETags.
     pub digest: [u8; 16],
-    /// How many parts; 0 for an object that was not uploaded in parts.
+    /// Number of parts; 0 for an object that was not uploaded in parts.
     pub parts: u32,
 }
 
-/// Lower-case hex, and `-n` for an object in n parts; without quotes.
+/// Formats the digest as lower-case hex, followed by `-n` for `n` parts; without quotes.
 impl fmt::Display for Etag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.digest.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
@@ -101,39 +102,41 @@ impl fmt::Display for Etag {
     }
 }
 
-/// The bodies of an object, gathered in order, to be held against its head.
+/// Bodies of an object, collected in order, to be checked against its head.
 #[derive(Clone, Default)]
 pub struct Bodies {
     count: u32,
-    /// Length of the plaintext and ETag, where the first body is no part.
+    /// Plaintext length and ETag, if the object is one body without part number.
     whole: Option<(u64, [u8; 16])>,
     manifest: Manifest,
     etag: MultipartEtag,
 }
 
-/// How firmly a head binds the bodies of its object.
+/// How strictly an object head binds the object's bodies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Binding {
-    /// The head was sealed with exactly these bodies in view.
+    /// The head was sealed for exactly these bodies.
     Bound,
-    /// The upload was completed without the key: each part authenticates, their choice does not. The ETag that a client
-    /// has kept tells.
+    /// The upload was completed without the key: each part authenticates, but the selection of
+    /// parts does not. Compare the ETag with one that the client has kept.
     Unbound,
 }
 
-/// Why a head and bodies do not belong together.
+/// Mismatch between an object head and the object's bodies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum BindingError {
-    /// There is no body, or there are more than part numbers, or the length of one is that of no message.
+    /// The number of bodies is 0 or above [`PART_NUMBER_MAX`], or a body's length is not a message
+    /// length.
     Bodies,
-    /// The plaintext is not as long as the head says.
+    /// The plaintext length differs from the length in the head.
     Length,
-    /// The head is that of an object in parts and the object is not, or the other way round.
+    /// The head describes a multipart object and the bodies do not, or vice versa.
     Parts,
-    /// A part is missing, doubled, out of place, or another attempt than the head speaks of.
+    /// A part is missing, duplicated or out of order, or is another attempt than the one in the
+    /// manifest.
     Manifest,
-    /// The head declares checksums and lacks the manifest that completion with the key adds.
+    /// The head declares checksums but lacks the manifest, which completion with the key adds.
     Incomplete,
 }
 
@@ -152,16 +155,17 @@ impl fmt::Display for BindingError {
 impl core::error::Error for BindingError {}
 
 impl Bodies {
-    /// None so far.
+    /// Creates an empty collection.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds the next body: its part number (0 for the only body of an object that has no parts), the length of its message,
-    /// and that message's salt.
+    /// Adds the next body: its part number (0 for the body of an object without parts), and the
+    /// length and salt of its message.
     ///
     /// # Errors
-    /// [`BindingError::Bodies`] for an impossible length or a body too many, [`BindingError::Parts`] for a number 0 that is not alone.
+    /// [`BindingError::Bodies`] for an impossible length or too many bodies,
+    /// [`BindingError::Parts`] if a body with part number 0 is not the only one.
     pub fn push(&mut self, part_number: u32, message_len: u64, salt: &[u8; SALT_LEN]) -> Result<(), BindingError> {
         let len = plaintext_len(message_len).ok_or(BindingError::Bodies)?;
         if self.count >= PART_NUMBER_MAX {
@@ -179,7 +183,7 @@ impl Bodies {
         Ok(())
     }
 
-    /// The ETag of the object.
+    /// Returns the ETag of the object.
     pub fn etag(&self) -> Etag {
         match self.whole {
             Some((_, digest)) => Etag { digest, parts: 0 },
@@ -187,15 +191,16 @@ impl Bodies {
         }
     }
 
-    /// The manifest of the object, if it is in parts.
+    /// Returns the manifest, if the object has parts.
     pub fn manifest(&self) -> Option<[u8; 32]> {
         self.whole.is_none().then(|| self.manifest.clone().finish())
     }
 
-    /// Holds them against the opened head of their object. To be done before a part's length is used for anything.
+    /// Checks the bodies against the opened object head. Call this before relying on the length of
+    /// a part.
     ///
     /// # Errors
-    /// [`BindingError`] says what is wrong.
+    /// [`BindingError`] describes the mismatch.
     pub fn check(&self, head: &Head<'_>) -> Result<Binding, BindingError> {
         if self.count == 0 {
             return Err(BindingError::Bodies);
@@ -213,11 +218,11 @@ impl Bodies {
     }
 }
 
-/// Holds the only body of an object that has no parts against the opened head: [`Bodies`] for who reads nothing else, without
-/// the hashes of parts.
+/// Checks the only body of an object without parts against the opened head. Equivalent to
+/// [`Bodies`] with one body, but skips the hashes of parts.
 ///
 /// # Errors
-/// [`BindingError`] says what is wrong.
+/// [`BindingError`] describes the mismatch.
 pub fn check_whole(message_len: u64, head: &Head<'_>) -> Result<(), BindingError> {
     let len = plaintext_len(message_len).ok_or(BindingError::Bodies)?;
     check_whole_plaintext(len, head)
@@ -232,11 +237,13 @@ fn check_whole_plaintext(len: u64, head: &Head<'_>) -> Result<(), BindingError> 
     }
 }
 
-/// Seals the checksums of a part under the data key, bound to the part's number and body; bytes written to `out`, for
-/// which [`PART_INFO_MAX`] is always enough. The salt must be fresh and random.
+/// Seals the checksums of a part under the data key, bound to the part's number and body, and
+/// returns the length written to `out`.
+///
+/// [`PART_INFO_MAX`] bytes always suffice. The salt must be fresh and random.
 ///
 /// # Errors
-/// [`HeadError::TooLong`] where `out` is too short; it has been wiped then.
+/// [`HeadError::TooLong`] if `out` is too short. `out` is then wiped.
 pub fn seal_part_info<E: Engine>(
     engine: &E,
     data_key: &DataKey,
@@ -251,10 +258,11 @@ pub fn seal_part_info<E: Engine>(
     seal_map(engine, data_key.expose(), salt, &[&context, body_salt], &map, out)
 }
 
-/// Opens what [`seal_part_info`] made, in place.
+/// Opens a part info in place and returns its checksums.
 ///
 /// # Errors
-/// [`OpenError`]; what holds anything but checksums is malformed. `sealed` has been wiped then.
+/// [`OpenError::NotAuthentic`] if authentication fails, [`OpenError::Malformed`] if the map
+/// contains anything except checksums. `sealed` is then wiped.
 pub fn open_part_info<E: Engine>(
     engine: &E,
     data_key: &DataKey,

@@ -1,8 +1,7 @@
-//! The deterministic subset of CBOR that heads are written in (RFC 8949 §4.2.1): unsigned integers, byte strings, text
-//! strings, arrays and maps, all of definite length, with the shortest form of every number.
+//! The deterministic subset of CBOR used by object heads (RFC 8949 §4.2.1): unsigned integers, byte
+//! strings, text strings, arrays and maps, with definite lengths and shortest-form numbers.
 //!
-//! A library's decoder takes more than that, and what is not the deterministic form must be refused here, so the few
-//! lines are our own.
+//! Library decoders also accept other encodings, which must be rejected here, hence this module.
 
 use crate::head::HeadError;
 
@@ -13,7 +12,7 @@ const TEXT: u8 = 3;
 const ARRAY: u8 = 4;
 const MAP: u8 = 5;
 
-/// Writes into a slice.
+/// Writes CBOR items into a slice.
 pub(crate) struct Writer<'o> {
     out: &'o mut [u8],
     len: usize,
@@ -24,7 +23,7 @@ impl<'o> Writer<'o> {
         Writer { out, len: 0 }
     }
 
-    /// Bytes written.
+    /// Returns the number of bytes written.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -77,7 +76,7 @@ impl<'o> Writer<'o> {
     }
 }
 
-/// Reads from a slice.
+/// Reads CBOR items from a slice.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'i> {
     rest: &'i [u8],
@@ -88,7 +87,7 @@ impl<'i> Reader<'i> {
         Reader { rest: input }
     }
 
-    /// What has not been read.
+    /// Returns the unread input.
     pub(crate) fn rest(&self) -> &'i [u8] {
         self.rest
     }
@@ -137,12 +136,13 @@ impl<'i> Reader<'i> {
         core::str::from_utf8(self.string(TEXT)?).map_err(|_| HeadError::Type)
     }
 
-    /// The number of items of an array that begins here; each takes a byte at least, so it is bounded by the input.
+    /// Reads an array header and returns the number of items. Each item takes at least one byte, so
+    /// the input bounds a loop over them.
     pub(crate) fn array(&mut self) -> Result<u64, HeadError> {
         self.header(ARRAY)
     }
 
-    /// The number of entries of a map that begins here.
+    /// Reads a map header and returns the number of entries.
     pub(crate) fn map(&mut self) -> Result<u64, HeadError> {
         self.header(MAP)
     }

@@ -1,7 +1,8 @@
-//! Chunked encryption: C2SP `chunked-encryption` v1 in its instance Cobblestone-256 (see [`format`](crate::format), part 1).
+//! Chunked encryption: C2SP `chunked-encryption` v1, instance Cobblestone-256 (see
+//! [`format`](crate::format), part 1).
 //!
-//! A message is `salt || commitment || chunk_0 || tag_0 || chunk_1 || tag_1 ...`. Here chunks and tags are given apart, so
-//! that whoever stores them decides where the tags go.
+//! A message is `salt || commitment || chunk_0 || tag_0 || chunk_1 || tag_1 ...`. This module
+//! returns tags separately from chunks, so that callers can choose where to store them.
 
 use core::ops::Range;
 
@@ -14,18 +15,20 @@ use crate::NotAuthentic;
 use crate::aead::{Aead, Engine, Pieces};
 use crate::limits::{CHUNK_LEN, CHUNKS_MAX, COMMITMENT_LEN, KEY_LEN, NONCE_LEN, PREFIX_LEN, SALT_LEN, TAG_LEN};
 
-/// The name of the instance, with the zero byte that ends it.
+/// The instance name with its terminating zero byte.
 const LABEL: &[u8] = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0";
 
-/// Bytes of a full chunk with its tag.
+/// Length of a full chunk with its tag, in bytes.
 const SEALED_CHUNK_LEN: u64 = (CHUNK_LEN + TAG_LEN) as u64;
 
-/// Chunks, and so tags, of a plaintext of so many bytes: the last chunk is always shorter than a full one.
+/// Returns the number of chunks, and so of tags, for a plaintext of `plaintext_len` bytes. The last
+/// chunk is always shorter than a full one and may be empty.
 pub const fn tag_count(plaintext_len: u64) -> u64 {
     plaintext_len / CHUNK_LEN as u64 + 1
 }
 
-/// Bytes of the message with a plaintext of so many bytes; `None` where it would have too many chunks.
+/// Returns the length of the message for a plaintext of `plaintext_len` bytes, or `None` if it
+/// would exceed [`CHUNKS_MAX`] chunks.
 pub const fn message_len(plaintext_len: u64) -> Option<u64> {
     if tag_count(plaintext_len) > CHUNKS_MAX {
         return None;
@@ -33,7 +36,8 @@ pub const fn message_len(plaintext_len: u64) -> Option<u64> {
     Some(PREFIX_LEN as u64 + plaintext_len + tag_count(plaintext_len) * TAG_LEN as u64)
 }
 
-/// Bytes of the plaintext of a message of so many bytes; `None` where no message has this length.
+/// Returns the plaintext length for a message of `message_len` bytes, or `None` if no message has
+/// that length.
 pub const fn plaintext_len(message_len: u64) -> Option<u64> {
     let Some(chunks) = message_len.checked_sub(PREFIX_LEN as u64) else { return None };
     // The last chunk has a tag, and is shorter than a full one.
@@ -43,14 +47,15 @@ pub const fn plaintext_len(message_len: u64) -> Option<u64> {
     Some(chunks - TAG_LEN as u64 * (chunks / SEALED_CHUNK_LEN + 1))
 }
 
-/// What is derived for one message: step 1 and 2 of the format.
+/// Keys derived for one message (steps 1 and 2 of the format).
 struct Derived {
     key: Zeroizing<[u8; KEY_LEN]>,
     base_nonce: [u8; NONCE_LEN],
     commitment: [u8; COMMITMENT_LEN],
 }
 
-/// HKDF-Expand-SHA-512 (RFC 5869 §2.3) to 76 bytes, fed piece by piece so that nothing of `info` needs a buffer.
+/// Derives 76 bytes with HKDF-Expand-SHA-512 (RFC 5869 §2.3). Feeds HMAC piece by piece, so that
+/// `info` needs no buffer.
 fn derive(input_key: &[u8; KEY_LEN], salt: &[u8; SALT_LEN], context: &[&[u8]]) -> Derived {
     let hmac = Hmac::<Sha512>::new_from_slice(input_key).expect("HMAC takes keys of any length");
     let block = |previous: &[u8], counter: u8| {
@@ -77,7 +82,7 @@ fn derive(input_key: &[u8; KEY_LEN], salt: &[u8; SALT_LEN], context: &[&[u8]]) -
     derived
 }
 
-/// The nonce of a chunk: the base nonce with the chunk's number added by exclusive or.
+/// Returns the nonce of a chunk: the base nonce XOR the chunk index.
 fn nonce(base: &[u8; NONCE_LEN], index: u64) -> [u8; NONCE_LEN] {
     let mut nonce = *base;
     for (byte, index) in nonce[4..].iter_mut().zip(index.to_be_bytes()) {
@@ -86,7 +91,7 @@ fn nonce(base: &[u8; NONCE_LEN], index: u64) -> [u8; NONCE_LEN] {
     nonce
 }
 
-/// Seals one message, chunk after chunk.
+/// Seals one message, chunk by chunk.
 pub struct Sealer<A> {
     aead: A,
     base_nonce: [u8; NONCE_LEN],
@@ -96,7 +101,8 @@ pub struct Sealer<A> {
 }
 
 impl<A: Aead> Sealer<A> {
-    /// Begins a message. The salt must be fresh and random; the context is what the pieces are when put together.
+    /// Starts a message. The salt must be fresh and random; the context is the concatenation of its
+    /// pieces.
     pub fn new<E: Engine<Aead = A>>(
         engine: &E,
         input_key: &[u8; KEY_LEN],
@@ -110,16 +116,19 @@ impl<A: Aead> Sealer<A> {
         Sealer { aead: engine.aead(&derived.key), base_nonce: derived.base_nonce, prefix, next: 0, finished: false }
     }
 
-    /// What the message begins with: salt and commitment.
+    /// Returns the prefix of the message: salt and commitment.
     pub fn prefix(&self) -> [u8; PREFIX_LEN] {
         self.prefix
     }
 
-    /// Encrypts the next chunk in place; its tag. Chunks of [`CHUNK_LEN`] bytes, then exactly one that is shorter and may
-    /// be empty: it ends the message.
+    /// Encrypts the next chunk in place and returns its tag.
+    ///
+    /// A message consists of chunks of exactly [`CHUNK_LEN`] bytes, followed by one shorter chunk,
+    /// possibly empty, which ends it.
     ///
     /// # Panics
-    /// On a chunk that is longer, or that comes after the last: that is the caller's mistake, and no input's.
+    /// If the chunk is longer than [`CHUNK_LEN`] or the message has ended. Both are bugs in the
+    /// caller; no input causes them.
     pub fn seal_next(&mut self, chunk: &mut [u8]) -> [u8; TAG_LEN] {
         assert!(chunk.len() <= CHUNK_LEN, "a chunk has at most {CHUNK_LEN} bytes");
         assert!(!self.finished && self.next < CHUNKS_MAX, "the message has ended");
@@ -129,11 +138,13 @@ impl<A: Aead> Sealer<A> {
         tag
     }
 
-    /// Begins the next chunk, to be encrypted piece by piece: for who has no room for a whole one. A chunk that is begun
-    /// and not finished leaves a message that nobody can open, and that nothing can be added to.
+    /// Starts the next chunk, to be encrypted piece by piece, for callers that cannot buffer a full
+    /// chunk.
+    ///
+    /// A chunk that is started and not finished ends the message: it cannot be opened or extended.
     ///
     /// # Panics
-    /// After the last chunk, as [`seal_next`](Self::seal_next).
+    /// If the message has ended, like [`seal_next`](Self::seal_next).
     pub fn begin_next(&mut self) -> ChunkSealer<'_, A> {
         assert!(!self.finished && self.next < CHUNKS_MAX, "the message has ended");
         let pieces = Pieces::new(&mut self.aead, &nonce(&self.base_nonce, self.next));
@@ -142,13 +153,13 @@ impl<A: Aead> Sealer<A> {
         ChunkSealer { sealer: self, pieces, len: 0 }
     }
 
-    /// Whether the last chunk has been sealed.
+    /// Returns whether the last chunk has been sealed.
     pub fn is_finished(&self) -> bool {
         self.finished
     }
 }
 
-/// One chunk on its way: see [`Sealer::begin_next`].
+/// An unfinished chunk: see [`Sealer::begin_next`].
 pub struct ChunkSealer<'s, A> {
     sealer: &'s mut Sealer<A>,
     pieces: Pieces,
@@ -156,34 +167,34 @@ pub struct ChunkSealer<'s, A> {
 }
 
 impl<A: Aead> ChunkSealer<'_, A> {
-    /// Encrypts the next piece in place, of whatever length.
+    /// Encrypts the next piece in place. Pieces have any length.
     ///
     /// # Panics
-    /// Where the chunk gets longer than [`CHUNK_LEN`].
+    /// If the chunk becomes longer than [`CHUNK_LEN`].
     pub fn seal(&mut self, piece: &mut [u8]) {
         self.len += piece.len();
         assert!(self.len <= CHUNK_LEN, "a chunk has at most {CHUNK_LEN} bytes");
         self.pieces.encrypt(&mut self.sealer.aead, piece);
     }
 
-    /// Ends the chunk; its tag. One that is shorter than [`CHUNK_LEN`] ends the message.
+    /// Finishes the chunk and returns its tag. A chunk shorter than [`CHUNK_LEN`] ends the message.
     pub fn finish(self) -> [u8; TAG_LEN] {
         self.sealer.finished = self.len < CHUNK_LEN;
         self.pieces.tag()
     }
 }
 
-/// Opens chunks of one message, in any order.
+/// Opens the chunks of one message, in any order.
 pub struct Opener<A> {
     aead: A,
     base_nonce: [u8; NONCE_LEN],
 }
 
 impl<A: Aead> Opener<A> {
-    /// Begins to open the message that starts with `prefix`.
+    /// Starts opening the message that begins with `prefix`.
     ///
     /// # Errors
-    /// [`NotAuthentic`] where the commitment is not that of this key, salt and context.
+    /// [`NotAuthentic`] if the commitment does not match the key, salt and context.
     pub fn new<E: Engine<Aead = A>>(
         engine: &E,
         input_key: &[u8; KEY_LEN],
@@ -199,11 +210,11 @@ impl<A: Aead> Opener<A> {
         Ok(Opener { aead: engine.aead(&derived.key), base_nonce: derived.base_nonce })
     }
 
-    /// Verifies and decrypts chunk number `index` in place. That a chunk is the message's last is known by its length:
-    /// all others have [`CHUNK_LEN`] bytes.
+    /// Verifies and decrypts chunk `index` in place. A chunk shorter than [`CHUNK_LEN`] is the last
+    /// one of the message.
     ///
     /// # Errors
-    /// [`NotAuthentic`]; the chunk has been wiped then.
+    /// [`NotAuthentic`] if authentication fails. The chunk is then wiped.
     pub fn open_at(&mut self, index: u64, chunk: &mut [u8], tag: &[u8; TAG_LEN]) -> Result<(), NotAuthentic> {
         if chunk.len() > CHUNK_LEN || index >= CHUNKS_MAX {
             chunk.zeroize();
@@ -213,8 +224,10 @@ impl<A: Aead> Opener<A> {
     }
 }
 
-/// Seals a message of one chunk: `out[PREFIX_LEN..PREFIX_LEN + plaintext_len]` holds the plaintext, and `out` the whole
-/// message afterwards; its length. `None` where `out` is too short or the plaintext longer than one chunk can be.
+/// Seals a message of one chunk and returns its length.
+///
+/// On entry `out[PREFIX_LEN..PREFIX_LEN + plaintext_len]` holds the plaintext; on return `out`
+/// holds the message. Returns `None` if `out` is too short or the plaintext does not fit one chunk.
 pub(crate) fn seal_single<E: Engine>(
     engine: &E,
     input_key: &[u8; KEY_LEN],
@@ -235,7 +248,7 @@ pub(crate) fn seal_single<E: Engine>(
     Some(PREFIX_LEN + plaintext_len + TAG_LEN)
 }
 
-/// Opens a message of one chunk in place; where in it the plaintext is.
+/// Opens a message of one chunk in place and returns the range of the plaintext in it.
 pub(crate) fn open_single<E: Engine>(
     engine: &E,
     input_key: &[u8; KEY_LEN],

@@ -1,11 +1,12 @@
-//! The sealed object file: one object, sealed, with all that it takes to open it but the key (see
+//! The sealed object file: a sealed object with everything needed to open it except the key (see
 //! [`format`](crate::format), part 5).
 //!
-//! A file is a [`Preface`], one [`Entry`] for each body, the part infos, the messages of the bodies, and nothing more. Here
-//! are its pieces, to be written and read as a stream: [`Preface::decode`] says how many bytes it wants, and [`Layout`]
-//! takes the entries one by one and says how much follows. What needs the key is checked by
-//! [`open_head`](crate::head::open_head) and [`Bodies::check`](crate::body::Bodies::check). [`seal`] makes a whole file of
-//! what is in memory.
+//! A file consists of a [`Preface`], one [`Entry`] per body, the part infos, and the messages of
+//! the bodies. This module encodes and decodes these pieces as a stream: [`Preface::decode`]
+//! returns how many bytes it needs, and [`Layout`] checks the entries one by one and sums the
+//! lengths of the rest. [`open_head`](crate::head::open_head) and
+//! [`Bodies::check`](crate::body::Bodies::check) perform the checks that require the key. [`seal`]
+//! creates a whole file from a plaintext in memory.
 
 use core::fmt;
 use core::ops::Range;
@@ -22,52 +23,53 @@ use crate::limits::{
     SEALED_HEAD_MAX, TAG_LEN,
 };
 
-/// What a file begins with.
+/// Magic bytes at the start of a file.
 pub const MAGIC: [u8; 8] = *b"KEYHOLE1";
 
-/// The media type of a file.
+/// Media type of a sealed object file.
 pub const MEDIA_TYPE: &str = "application/vnd.keyhole.sealed";
 
-/// Bytes of an [`Entry`].
+/// Length of an encoded [`Entry`], in bytes.
 pub const ENTRY_LEN: usize = 16;
 
-/// Bodies of one object, at most.
+/// Maximum number of bodies of an object.
 pub const BODIES_MAX: u32 = PART_NUMBER_MAX;
 
-/// Bytes of a [`Preface`], at most.
+/// Maximum length of an encoded [`Preface`], in bytes.
 pub const PREFACE_MAX: usize = MAGIC.len() + 2 + BUCKET_MAX + 2 + OBJECT_KEY_MAX + 4 + SEALED_HEAD_MAX + 4;
 
-/// Bytes that [`seal`] adds to the plaintext and the two names, at most; and [`TAG_LEN`] for each whole [`CHUNK_LEN`] of
-/// plaintext. They are: what is fixed in a preface, the entry, the longest head without metadata, the body's prefix and tag.
+/// Maximum number of bytes that [`seal`] adds to the plaintext and the two names, not counting a
+/// tag of [`TAG_LEN`] for each full [`CHUNK_LEN`] of plaintext: the fixed fields of the preface,
+/// the entry, the longest head without metadata, and the body's prefix and tag.
 pub const SEAL_OVERHEAD: usize =
     MAGIC.len() + 2 + 2 + 4 + 4 + ENTRY_LEN + (SEALED_HEAD_MIN + 48) + PREFIX_LEN + TAG_LEN;
 
-/// The shortest sealed head: a message of one chunk.
+/// Length of the shortest sealed head: a message of one chunk.
 const SEALED_HEAD_MIN: usize = PREFIX_LEN + TAG_LEN;
 
-/// What is wrong with a file, before any key comes into it.
+/// Error in a sealed object file that is detected without the key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum FileError {
-    /// It does not begin with [`MAGIC`].
+    /// The input does not begin with [`MAGIC`].
     Magic,
-    /// Bucket or key name is empty, too long, or no UTF-8.
+    /// The bucket or key name is empty, too long, or not UTF-8.
     Name,
-    /// The sealed head is shorter or longer than one can be.
+    /// The length of the sealed head is out of range.
     Head,
-    /// There is no body, or more than [`BODIES_MAX`].
+    /// The number of bodies is 0 or exceeds [`BODIES_MAX`].
     Bodies,
-    /// Part numbers do not ascend within 1 to 10,000, or there is a number 0 that is not alone.
+    /// Part numbers do not ascend within 1 to 10,000, or part number 0 is not the only one.
     PartNumber,
-    /// The length of a body is that of no message.
+    /// The length of a body is not a message length.
     BodyLength,
-    /// A part info is shorter or longer than one can be, or the object has no parts.
+    /// The length of a part info is out of range, or the object has no parts.
     PartInfo,
     /// The lengths add up to more than [`FILE_CONTENT_MAX`].
     TooLong,
-    /// It ends before its end, or goes on after it.
+    /// The file is truncated, or data follows its end.
     Length,
-    /// There is no room for it in what is to be written to.
+    /// The output buffer is too short.
     Room,
 }
 
@@ -90,30 +92,30 @@ impl fmt::Display for FileError {
 
 impl core::error::Error for FileError {}
 
-/// What could be read of the front of an input.
+/// Result of decoding the beginning of an input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decoded<T> {
-    /// The whole of it, and its bytes.
+    /// The decoded value and its encoded length in bytes.
     Whole(T, usize),
-    /// Not enough: so many bytes are needed, counted from the beginning, to get on.
+    /// The input is too short. Holds the number of bytes, from the beginning, needed to continue.
     Needs(usize),
 }
 
-/// What a file begins with: the names, the sealed head, how many bodies.
+/// The beginning of a file: names, sealed head, and number of bodies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Preface<'a> {
-    /// The bucket that the head is sealed for.
+    /// Bucket that the head is sealed for.
     pub bucket: &'a str,
-    /// The object's key (its name) that the head is sealed for.
+    /// Object key (the object's name) that the head is sealed for.
     pub key: &'a str,
-    /// The sealed head.
+    /// The sealed object head.
     pub sealed_head: &'a [u8],
-    /// How many bodies, and so entries.
+    /// Number of bodies, and so of entries.
     pub bodies: u32,
 }
 
 impl<'a> Preface<'a> {
-    /// Bytes of it in a file.
+    /// Returns the encoded length in bytes.
     pub fn encoded_len(&self) -> usize {
         MAGIC.len() + 2 + self.bucket.len() + 2 + self.key.len() + 4 + self.sealed_head.len() + 4
     }
@@ -126,10 +128,11 @@ impl<'a> Preface<'a> {
         if !(1..=BODIES_MAX).contains(&self.bodies) { Err(FileError::Bodies) } else { Ok(()) }
     }
 
-    /// Writes it; bytes written to `out`, for which [`PREFACE_MAX`] is always enough.
+    /// Encodes the preface and returns the length written to `out`. [`PREFACE_MAX`] bytes always
+    /// suffice.
     ///
     /// # Errors
-    /// [`FileError`]: what is impossible about it, or that `out` is too short.
+    /// [`FileError`] if a field is out of range or `out` is too short.
     pub fn encode(&self, out: &mut [u8]) -> Result<usize, FileError> {
         self.check()?;
         let mut to = Output { out, len: 0 };
@@ -140,10 +143,10 @@ impl<'a> Preface<'a> {
         Ok(to.len)
     }
 
-    /// Reads it from the front of a file, of which `input` is as much as there is so far.
+    /// Decodes the preface from `input`, the part of the file received so far.
     ///
     /// # Errors
-    /// [`FileError`], as soon as what is there is impossible.
+    /// [`FileError`] as soon as a received field is out of range.
     pub fn decode(input: &'a [u8]) -> Result<Decoded<Preface<'a>>, FileError> {
         let mut at = 0;
         let mut take = |len: usize| {
@@ -152,7 +155,7 @@ impl<'a> Preface<'a> {
             at = end;
             bytes
         };
-        /// Ends the function where there is not enough yet.
+        /// Returns [`Decoded::Needs`] from the function if the input is too short.
         macro_rules! take {
             ($len:expr) => {
                 match take($len) {
@@ -191,14 +194,14 @@ fn check_names(bucket: &str, key: &str) -> Result<(), FileError> {
     if named(bucket, BUCKET_MAX) && named(key, OBJECT_KEY_MAX) { Ok(()) } else { Err(FileError::Name) }
 }
 
-/// What is written to, and how far.
+/// An output buffer and the length written to it.
 struct Output<'o> {
     out: &'o mut [u8],
     len: usize,
 }
 
 impl Output<'_> {
-    /// Copies; where to.
+    /// Appends `bytes` and returns the slice that holds them.
     fn put(&mut self, bytes: &[u8]) -> Result<&mut [u8], FileError> {
         let rest = self.out.get_mut(self.len..).ok_or(FileError::Room)?;
         let place = rest.get_mut(..bytes.len()).ok_or(FileError::Room)?;
@@ -207,7 +210,7 @@ impl Output<'_> {
         Ok(place)
     }
 
-    /// What stands before the length of the head.
+    /// Writes the fields before the head's length.
     fn put_names(&mut self, names: [&str; 2]) -> Result<(), FileError> {
         self.put(&MAGIC)?;
         for name in names {
@@ -218,13 +221,16 @@ impl Output<'_> {
     }
 }
 
-/// Seals an object that is in memory as a whole file, without metadata; bytes written to `out`, for which the plaintext, the
-/// names and [`SEAL_OVERHEAD`] are enough below [`CHUNK_LEN`]. `random` fills what it is given with fresh random bytes: it
-/// makes the data key and two salts.
+/// Seals a plaintext in memory as a whole file without metadata, and returns the length written to
+/// `out`.
+///
+/// For a plaintext below [`CHUNK_LEN`], the lengths of plaintext and names plus [`SEAL_OVERHEAD`]
+/// suffice. `random` must fill its argument with fresh random bytes; it generates the data key and
+/// two salts.
 ///
 /// # Errors
-/// [`FileError::Name`], and [`FileError::Room`] where `out` is too short. Then there is no file in it, and nothing in the
-/// clear.
+/// [`FileError::Name`], or [`FileError::Room`] if `out` is too short. `out` then holds neither a
+/// file nor plaintext.
 pub fn seal<E: Engine>(
     engine: &E,
     customer_key: &CustomerKey,
@@ -246,7 +252,8 @@ pub fn seal<E: Engine>(
     Ok(to.len)
 }
 
-/// Bytes of a file of [`seal`] before the body's first chunk; `None` for names that no file can have.
+/// Returns the length before the body's first chunk in a file made by [`seal`], or `None` for
+/// invalid names.
 pub fn front_len(bucket: &str, key: &str, plaintext_len: u64) -> Option<usize> {
     check_names(bucket, key).ok()?;
     let number_len = match plaintext_len {
@@ -256,17 +263,20 @@ pub fn front_len(bucket: &str, key: &str, plaintext_len: u64) -> Option<usize> {
         0x1_0000..0x1_0000_0000 => 5,
         _ => 9,
     };
-    // The longest head of `SEAL_OVERHEAD` has a number of 9 bytes.
+    // `SEAL_OVERHEAD` assumes the longest head, whose plaintext length takes 9 bytes.
     Some(SEAL_OVERHEAD - TAG_LEN - 9 + number_len + bucket.len() + key.len())
 }
 
-/// [`seal`] where there is room for one copy alone: `buffer[plaintext]` holds less than [`CHUNK_LEN`] bytes of plaintext, which
-/// are encrypted where they are. What is returned is where the file is: it begins [`front_len`] bytes before the
-/// plaintext and ends [`TAG_LEN`] after it.
+/// Seals a plaintext in place, for callers with memory for only one copy, and returns the range of
+/// the file.
+///
+/// `buffer[plaintext]` holds less than [`CHUNK_LEN`] bytes of plaintext. The file begins
+/// [`front_len`] bytes before the plaintext and ends [`TAG_LEN`] bytes after it. See [`seal`] for
+/// `random`.
 ///
 /// # Errors
-/// [`FileError::Name`], [`FileError::TooLong`] for a whole chunk or more, and [`FileError::Room`] where there is too little of
-/// it before or after the plaintext. `buffer` is as it was then.
+/// [`FileError::Name`], [`FileError::TooLong`] for a full chunk or more, and [`FileError::Room`] if
+/// `buffer` is too short before or after the plaintext. `buffer` is then unchanged.
 pub fn seal_in_place<E: Engine>(
     engine: &E,
     customer_key: &CustomerKey,
@@ -291,7 +301,7 @@ pub fn seal_in_place<E: Engine>(
     Ok(start..start + front_len + len + TAG_LEN)
 }
 
-/// Writes what stands before the first chunk of an object's only body; what seals the chunks.
+/// Writes everything before the first chunk of an object's only body, and returns its sealer.
 fn put_front<E: Engine>(
     to: &mut Output<'_>,
     engine: &E,
@@ -308,7 +318,7 @@ fn put_front<E: Engine>(
     random(&mut salt);
 
     to.put_names([bucket, key])?;
-    // How long the head gets is known when it is there.
+    // The length of the head is known only after it is sealed.
     let before_head = to.len + 4;
     let place = to.out.get_mut(before_head..).ok_or(FileError::Room)?;
     let head = Head { data_key: Some(&data_key), plaintext_length: Some(len), ..Head::default() };
@@ -325,24 +335,24 @@ fn put_front<E: Engine>(
     Ok(sealer)
 }
 
-/// A big-endian number of up to 8 bytes.
+/// Decodes a big-endian number of up to 8 bytes.
 fn be(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// One body, as the file's table has it.
+/// Entry of one body in the file's table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// Its part number; 0 for the only body of an object that has no parts.
+    /// Part number; 0 for the only body of an object without parts.
     pub part_number: u32,
-    /// Bytes of its message.
+    /// Length of the body's message, in bytes.
     pub message_len: u64,
-    /// Bytes of its part info; 0 where there is none.
+    /// Length of the part info in bytes; 0 if absent.
     pub info_len: u32,
 }
 
 impl Entry {
-    /// As it stands in a file.
+    /// Encodes the entry.
     pub fn encode(&self) -> [u8; ENTRY_LEN] {
         let mut bytes = [0; ENTRY_LEN];
         bytes[..4].copy_from_slice(&self.part_number.to_be_bytes());
@@ -351,13 +361,13 @@ impl Entry {
         bytes
     }
 
-    /// Reads it; [`Layout::push`] says whether it is possible.
+    /// Decodes an entry without validation; [`Layout::push`] checks it.
     pub fn decode(bytes: &[u8; ENTRY_LEN]) -> Entry {
         Entry { part_number: be(&bytes[..4]) as u32, message_len: be(&bytes[4..12]), info_len: be(&bytes[12..]) as u32 }
     }
 }
 
-/// Sums up the entries of a file, and takes none that is impossible where it stands.
+/// Validates the entries of a file in order, and sums their lengths.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     bodies: u32,
@@ -366,19 +376,20 @@ pub struct Layout {
     totals: Totals,
 }
 
-/// What follows the table of a file.
+/// Lengths of the content that follows the table of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Totals {
-    /// Bytes of all part infos.
+    /// Length of all part infos, in bytes.
     pub infos_len: u64,
-    /// Bytes of all messages.
+    /// Length of all messages, in bytes.
     pub messages_len: u64,
-    /// Bytes of plaintext in them.
+    /// Length of the plaintext in the messages, in bytes.
     pub plaintext_len: u64,
 }
 
 impl Totals {
-    /// Bytes of the whole file. Exact for what a [`Layout`] has summed up; other sums do not overflow, either.
+    /// Returns the length of the whole file in bytes. Exact for sums of a [`Layout`]; others
+    /// saturate.
     pub fn file_len(&self, preface: &Preface<'_>) -> u64 {
         let table = u64::from(preface.bodies) * ENTRY_LEN as u64;
         let content = self.infos_len.saturating_add(self.messages_len);
@@ -387,15 +398,15 @@ impl Totals {
 }
 
 impl Layout {
-    /// Of a file with so many bodies, none of them seen so far.
+    /// Creates the layout of a file with `bodies` entries, none of them read yet.
     pub fn new(bodies: u32) -> Self {
         Layout { bodies, seen: 0, last_number: 0, totals: Totals::default() }
     }
 
-    /// Takes the next entry.
+    /// Validates and adds the next entry.
     ///
     /// # Errors
-    /// [`FileError`]: why it cannot stand here.
+    /// [`FileError`] if the entry is invalid at this position.
     pub fn push(&mut self, entry: &Entry) -> Result<(), FileError> {
         if self.seen >= self.bodies {
             return Err(FileError::Bodies);
@@ -423,10 +434,10 @@ impl Layout {
         Ok(())
     }
 
-    /// What follows the table, once all of it has been taken.
+    /// Returns the sums, after all entries were added.
     ///
     /// # Errors
-    /// [`FileError::Bodies`] where entries are missing.
+    /// [`FileError::Bodies`] if entries are missing.
     pub fn finish(&self) -> Result<Totals, FileError> {
         if self.seen == self.bodies && self.seen > 0 { Ok(self.totals) } else { Err(FileError::Bodies) }
     }
@@ -472,7 +483,7 @@ mod tests {
                 expected,
                 "{bucket} {key} {head} {bodies}"
             );
-            // What cannot be written is also not read.
+            // Decoding rejects whatever encoding rejects.
             let mut bytes = MAGIC.to_vec();
             for len in [bucket, key] {
                 bytes.extend_from_slice(&(len as u16).to_be_bytes());
@@ -548,7 +559,8 @@ mod tests {
         check(&[entry(0, 72, 80)], Err(FileError::PartInfo));
         check(&[entry(1, 72, 71)], Err(FileError::PartInfo));
         check(&[entry(1, 72, crate::body::PART_INFO_MAX as u32 + 1)], Err(FileError::PartInfo));
-        // The longest messages, and one that fills up what a file can have: with a part info, and then a byte more.
+        // The longest possible messages, and one that fills the file up to the limit: with a part
+        // info, then one byte more.
         let most = message(((1 << 38) - 1) * 16_384);
         let many: Vec<Entry> = (1..=FILE_CONTENT_MAX / most).map(|number| entry(number as u32, most, 0)).collect();
         let filling = FILE_CONTENT_MAX - many.len() as u64 * most;

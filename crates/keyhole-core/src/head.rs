@@ -1,5 +1,6 @@
-//! The head of an object: its data key, metadata and checksums, as a deterministic CBOR map (see
-//! [`format`](crate::format), part 2), sealed under the customer key and bound to bucket and key name.
+//! The object head: data key, metadata and checksums as a deterministic CBOR map (see
+//! [`format`](crate::format), part 2), sealed under the customer key and bound to bucket and key
+//! name.
 
 use core::fmt;
 
@@ -14,7 +15,7 @@ use crate::{CustomerKey, NotAuthentic};
 const LABEL: &[u8] = b"keyhole.head.v1";
 const VERSION: u64 = 1;
 
-/// The keys of the map.
+/// Keys of the map.
 mod key {
     pub(super) const VERSION: u64 = 0;
     pub(super) const DATA_KEY: u64 = 1;
@@ -27,33 +28,34 @@ mod key {
     pub(super) const DECLARED: u64 = 12;
 }
 
-/// Why a head cannot be written, or is none.
+/// Error encoding or decoding an object head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum HeadError {
-    /// It has more bytes than a head may have, or than the buffer has room for.
+    /// The head exceeds the maximum length or the output buffer.
     TooLong,
-    /// The input ends in the middle of an item.
+    /// The input ends within an item.
     Truncated,
-    /// Something follows the map.
+    /// Data follows the map.
     Trailing,
-    /// An item has another type than its key calls for.
+    /// An item's type does not match its key.
     Type,
-    /// A byte string has another length than its key calls for.
+    /// A byte string's length does not match its key.
     Length,
-    /// A number is not in its shortest form, a length is indefinite, or a list that could be absent is empty.
+    /// A number is not in its shortest form, a length is indefinite, or a list that must be omitted
+    /// is empty.
     NotDeterministic,
-    /// Keys or names do not ascend, or are there twice.
+    /// Keys or names are not in ascending order, or repeated.
     Order,
-    /// A key, an algorithm or a type is not known in this version.
+    /// Unknown key, algorithm or type.
     Unknown,
-    /// The version is another one.
+    /// Unsupported version.
     Version,
-    /// A value has a control character, or a metadata name is no lower-case token.
+    /// A value contains a control character, or a metadata name is not a lower-case token.
     Text,
-    /// A sealed head has no data key, or another one has.
+    /// A sealed head lacks the data key, or an unsealed head contains one.
     DataKey,
-    /// Bucket or key name is longer than S3 allows.
+    /// The bucket or key name exceeds S3's limit.
     Name,
 }
 
@@ -78,13 +80,13 @@ impl fmt::Display for HeadError {
 
 impl core::error::Error for HeadError {}
 
-/// Why a sealed head does not open.
+/// Error opening a sealed head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Another key, other names, or altered.
+    /// Another key or other names, or altered data.
     NotAuthentic,
-    /// It authenticates, and holds what is no head.
+    /// The head authenticates, but its plaintext is not a valid head.
     Malformed(HeadError),
 }
 
@@ -111,7 +113,7 @@ impl From<HeadError> for OpenError {
     }
 }
 
-/// The checksums that S3 knows.
+/// Checksum algorithms of S3.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum ChecksumAlgorithm {
@@ -130,11 +132,11 @@ pub enum ChecksumAlgorithm {
 }
 
 impl ChecksumAlgorithm {
-    /// All of them, in the order of their numbers.
+    /// All algorithms, in numeric order.
     pub const ALL: [ChecksumAlgorithm; 6] =
         [Self::Crc32, Self::Crc32c, Self::Crc64Nvme, Self::Sha1, Self::Sha256, Self::ContentMd5];
 
-    /// Bytes of its digest.
+    /// Returns the length of the digest in bytes.
     pub const fn digest_len(self) -> usize {
         match self {
             Self::Crc32 | Self::Crc32c => 4,
@@ -150,17 +152,17 @@ impl ChecksumAlgorithm {
     }
 }
 
-/// What the checksum of an object in parts is of.
+/// Input of the checksum of a multipart object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum ChecksumType {
-    /// Of the object's bytes.
+    /// The object's bytes.
     FullObject = 0,
-    /// Of the parts' checksums.
+    /// The parts' checksums.
     Composite = 1,
 }
 
-/// At most one digest of each algorithm.
+/// A set of checksums: at most one digest per algorithm.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Checksums([Option<[u8; DIGEST_MAX]>; 6]);
 
@@ -168,7 +170,7 @@ impl Checksums {
     /// Adds or replaces a digest.
     ///
     /// # Errors
-    /// [`HeadError::Length`] where it has not the length of the algorithm's digests.
+    /// [`HeadError::Length`] if `digest` does not have the algorithm's digest length.
     pub fn set(&mut self, algorithm: ChecksumAlgorithm, digest: &[u8]) -> Result<(), HeadError> {
         if digest.len() != algorithm.digest_len() {
             return Err(HeadError::Length);
@@ -179,17 +181,17 @@ impl Checksums {
         Ok(())
     }
 
-    /// The digest of an algorithm.
+    /// Returns the digest of an algorithm.
     pub fn get(&self, algorithm: ChecksumAlgorithm) -> Option<&[u8]> {
         self.0[algorithm as usize - 1].as_ref().map(|padded| &padded[..algorithm.digest_len()])
     }
 
-    /// All digests, in the order of the algorithms' numbers.
+    /// Iterates over the digests, in numeric order of the algorithms.
     pub fn iter(&self) -> impl Iterator<Item = (ChecksumAlgorithm, &[u8])> {
         ChecksumAlgorithm::ALL.into_iter().filter_map(|algorithm| Some((algorithm, self.get(algorithm)?)))
     }
 
-    /// Whether there is none.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(Option::is_none)
     }
@@ -201,7 +203,7 @@ impl fmt::Debug for Checksums {
     }
 }
 
-/// The headers that are kept with an object.
+/// Response headers that are stored with an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Field {
@@ -220,7 +222,7 @@ pub enum Field {
 }
 
 impl Field {
-    /// All of them, in the order of their numbers: `ALL[i]` is `fields[i]` of a [`Head`].
+    /// All fields, in numeric order: `ALL[i]` corresponds to `fields[i]` of a [`Head`].
     pub const ALL: [Field; 6] = [
         Self::ContentType,
         Self::CacheControl,
@@ -230,7 +232,7 @@ impl Field {
         Self::Expires,
     ];
 
-    /// The header's name, in lower case.
+    /// Returns the header name in lower case.
     pub const fn header_name(self) -> &'static str {
         match self {
             Self::ContentType => "content-type",
@@ -243,24 +245,24 @@ impl Field {
     }
 }
 
-/// User metadata: names without `x-amz-meta-`, each with its value.
+/// User metadata: values by name, without the prefix `x-amz-meta-`.
 #[derive(Clone, Copy)]
 pub struct UserMetadata<'a>(Entries<'a>);
 
 #[derive(Clone, Copy)]
 enum Entries<'a> {
     List(&'a [(&'a str, &'a [u8])]),
-    /// As encoded, after the array's header, and verified.
+    /// Validated encoding, after the array header.
     Encoded(&'a [u8]),
 }
 
 impl<'a> UserMetadata<'a> {
-    /// Metadata to be written. Names must be lower-case tokens in ascending byte order.
+    /// Creates metadata to be encoded. Names must be lower-case tokens in ascending byte order.
     pub const fn new(list: &'a [(&'a str, &'a [u8])]) -> Self {
         UserMetadata(Entries::List(list))
     }
 
-    /// Names and values, in byte order of the names.
+    /// Iterates over names and values, in byte order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
         let (list, encoded): (&[_], &[u8]) = match self.0 {
             Entries::List(list) => (list, &[]),
@@ -274,7 +276,7 @@ impl<'a> UserMetadata<'a> {
         list.iter().copied().chain(decoded)
     }
 
-    /// Whether there is none.
+    /// Returns whether the metadata is empty.
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
@@ -286,30 +288,31 @@ impl Default for UserMetadata<'_> {
     }
 }
 
-/// A head: borrowed from what it is written from, or from what was opened.
+/// An object head. Borrows from the values to be encoded or from the decoded bytes.
 #[derive(Clone, Copy, Default)]
 pub struct Head<'a> {
-    /// The data key: in every sealed head, and in no other.
+    /// Data key: present in every sealed head, absent in unsealed ones.
     pub data_key: Option<&'a [u8; KEY_LEN]>,
-    /// Plaintext bytes of an object that is one body, not uploaded in parts.
+    /// Plaintext length in bytes of an object that was not uploaded in parts.
     pub plaintext_length: Option<u64>,
-    /// The kept headers, in the order of [`Field::ALL`].
+    /// Stored response headers, in the order of [`Field::ALL`].
     pub fields: [Option<&'a [u8]>; 6],
-    /// The user's own metadata.
+    /// User metadata.
     pub user_metadata: UserMetadata<'a>,
     /// Checksums of the whole plaintext.
     pub checksums: Checksums,
-    /// What binds an object in parts to its parts.
+    /// Manifest that binds a multipart object to its parts.
     pub manifest: Option<[u8; 32]>,
-    /// What was declared of checksums when a multipart upload was created.
+    /// Checksum algorithm and type declared when the multipart upload was created.
     pub declared: Option<(ChecksumAlgorithm, ChecksumType)>,
 }
 
 impl<'a> Head<'a> {
-    /// Writes the map; bytes written.
+    /// Encodes the map and returns the length written to `out`.
     ///
     /// # Errors
-    /// [`HeadError::TooLong`], and [`HeadError::Text`] or [`HeadError::Order`] for values that the format does not allow.
+    /// [`HeadError::TooLong`], and [`HeadError::Text`] or [`HeadError::Order`] for values that the
+    /// format does not allow.
     pub fn encode(&self, out: &mut [u8]) -> Result<usize, HeadError> {
         let room = out.len().min(HEAD_MAX);
         let mut w = Writer::new(&mut out[..room]);
@@ -377,10 +380,10 @@ impl<'a> Head<'a> {
         Ok(())
     }
 
-    /// Reads the map, and takes nothing but the deterministic encoding.
+    /// Decodes a map. Rejects everything except the deterministic encoding.
     ///
     /// # Errors
-    /// [`HeadError`] says what is wrong.
+    /// [`HeadError`] describes the first violation.
     pub fn decode(bytes: &'a [u8]) -> Result<Head<'a>, HeadError> {
         if bytes.len() > HEAD_MAX {
             return Err(HeadError::TooLong);
@@ -388,7 +391,7 @@ impl<'a> Head<'a> {
         let mut r = Reader::new(bytes);
         let entries = r.map()?;
         let mut head = Head::default();
-        // Keys ascend, so the version is first or missing.
+        // Keys ascend, so the version comes first if it is present.
         if entries == 0 || r.unsigned()? != key::VERSION || r.unsigned()? != VERSION {
             return Err(HeadError::Version);
         }
@@ -428,7 +431,7 @@ impl<'a> Head<'a> {
         Ok(())
     }
 
-    /// Whether there is nothing but checksums, as in the info of a part.
+    /// Returns whether the map contains only checksums, like a part info.
     pub(crate) fn is_checksums_only(&self) -> bool {
         self.data_key.is_none()
             && self.plaintext_length.is_none()
@@ -439,7 +442,7 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Shows what a head has, without the data key.
+/// Redacts the data key and prints only the numbers of fields and metadata entries.
 impl fmt::Debug for Head<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Head")
@@ -454,12 +457,15 @@ impl fmt::Debug for Head<'_> {
     }
 }
 
-/// Seals a head under the customer key for exactly this bucket and key name; bytes written to `out`, for which
-/// [`SEALED_HEAD_MAX`](crate::limits::SEALED_HEAD_MAX) is always enough. The salt must be fresh and random.
+/// Seals an object head under the customer key, bound to the bucket and key name, and returns the
+/// length written to `out`.
+///
+/// [`SEALED_HEAD_MAX`](crate::limits::SEALED_HEAD_MAX) bytes always suffice. The salt must be fresh
+/// and random.
 ///
 /// # Errors
-/// [`HeadError`]: the head cannot be written, or has no data key. What was written to `out`, which may be the data key, has
-/// been wiped then.
+/// [`HeadError`] if the head cannot be encoded or lacks the data key. Anything written to `out` is
+/// then wiped, because it may include the data key.
 pub fn seal_head<E: Engine>(
     engine: &E,
     customer_key: &CustomerKey,
@@ -477,7 +483,7 @@ pub fn seal_head<E: Engine>(
     seal_map(engine, customer_key.expose(), salt, &context, head, out)
 }
 
-/// Writes a map and seals it; on an error `out` has been wiped.
+/// Encodes and seals a map. Wipes `out` on errors.
 pub(crate) fn seal_map<E: Engine>(
     engine: &E,
     input_key: &[u8; KEY_LEN],
@@ -496,11 +502,11 @@ pub(crate) fn seal_map<E: Engine>(
     sealed
 }
 
-/// Opens a sealed head in place. `sealed` holds the data key afterwards: the caller wipes it.
+/// Opens a sealed head in place. On return `sealed` holds the data key: the caller must wipe it.
 ///
 /// # Errors
-/// [`OpenError::NotAuthentic`] for another key or other names, before anything is decrypted. `sealed` has been wiped on
-/// every error.
+/// [`OpenError::NotAuthentic`] for another key or other names, before anything is decrypted;
+/// [`OpenError::Malformed`] for an invalid head. `sealed` is wiped on every error.
 pub fn open_head<'a, E: Engine>(
     engine: &E,
     customer_key: &CustomerKey,
@@ -516,7 +522,7 @@ pub fn open_head<'a, E: Engine>(
     })
 }
 
-/// Opens what [`seal_map`] made, if it passes `check`; on an error `sealed` has been wiped.
+/// Opens a map sealed by [`seal_map`] if it passes `check`. Wipes `sealed` on errors.
 pub(crate) fn open_map<'a, E: Engine>(
     engine: &E,
     input_key: &[u8; KEY_LEN],
@@ -531,7 +537,7 @@ pub(crate) fn open_map<'a, E: Engine>(
             return Err(error.into());
         }
     };
-    // Looked at once to know, and once more to lend: what is lent cannot be wiped.
+    // Decode twice: once to check, once to return. The returned borrow prevents wiping `sealed`.
     if let Err(error) = Head::decode(&sealed[range.clone()]).and_then(|head| check(&head)) {
         sealed.zeroize();
         return Err(error.into());
@@ -590,13 +596,14 @@ fn check_order<T: PartialOrd + Copy>(last: &mut Option<T>, this: T) -> Result<()
     }
 }
 
-/// A value becomes a reply's header, so it has no control character but TAB (RFC 9110 §5.5).
+/// Rejects control characters except TAB: values become response headers (RFC 9110 §5.5).
 fn checked_value(value: &[u8]) -> Result<&[u8], HeadError> {
     let is_control = |byte: &u8| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f;
     if value.iter().any(is_control) { Err(HeadError::Text) } else { Ok(value) }
 }
 
-/// A name becomes part of a header's name: a token (RFC 9110 §5.6.2), in lower case.
+/// Rejects names that are not lower-case tokens: names become part of header names (RFC 9110
+/// §5.6.2).
 fn checked_name(name: &str) -> Result<&str, HeadError> {
     let is_token = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if !name.is_empty() && name.bytes().all(is_token) { Ok(name) } else { Err(HeadError::Text) }

@@ -1,4 +1,4 @@
-//! Keys in memory.
+//! Customer keys and data keys in memory.
 
 use core::fmt;
 
@@ -15,18 +15,19 @@ macro_rules! secret_key {
         pub struct $name([u8; KEY_LEN]);
 
         impl $name {
-            /// Takes the bytes of a key. The caller wipes its own copy.
+            /// Wraps the bytes of a key. The caller wipes its own copy.
             pub fn new(bytes: [u8; KEY_LEN]) -> Self {
                 Self(bytes)
             }
 
-            /// The bytes of the key, for a cipher or a key derivation; never for a log, an error or a disk.
+            /// Returns the bytes of the key, for ciphers and key derivation only; never log or
+            /// store them.
             pub fn expose(&self) -> &[u8; KEY_LEN] {
                 &self.0
             }
         }
 
-        /// In constant time.
+        /// Compares in constant time.
         impl PartialEq for $name {
             fn eq(&self, other: &Self) -> bool {
                 self.0.ct_eq(&other.0).into()
@@ -35,7 +36,7 @@ macro_rules! secret_key {
 
         impl Eq for $name {}
 
-        /// Shows that there is a key, not which.
+        /// Prints the type name without the key.
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(concat!(stringify!($name), "(redacted)"))
@@ -45,21 +46,24 @@ macro_rules! secret_key {
 }
 
 secret_key! {
-    /// The key that a client brings with a request, and that lives no longer than the request. It seals heads, never data.
+    /// A key that a client sends with a request; it is dropped with the request. Seals object
+    /// heads, never data.
     CustomerKey
 }
 
 secret_key! {
-    /// The random key of one object, or of one multipart upload: it seals bodies, and exists at rest only inside the sealed
-    /// head.
+    /// The random key of one object or multipart upload. Seals bodies; at rest it exists only
+    /// inside the sealed object head.
     DataKey
 }
 
 impl CustomerKey {
-    /// The MD5 of the key, which SSE-C has clients send along to find typing errors (RFC 1321). It identifies the key to
-    /// who can guess it, so it goes to the client that sent the key and nowhere else.
+    /// Returns the MD5 of the key (RFC 1321), which SSE-C clients send to detect typing errors.
+    ///
+    /// The digest identifies the key to anyone who can guess it, so return it only to the client
+    /// that sent the key.
     pub fn md5(&self) -> [u8; 16] {
-        // As a slice: an array given by value would leave a copy of the key behind.
+        // Pass a slice: an array passed by value would leave a copy of the key on the stack.
         Md5::digest(self.0.as_slice()).into()
     }
 }

@@ -1,19 +1,21 @@
-//! Sealed objects and SSE-C key handling, for servers and for microcontrollers.
+//! Sealed objects and SSE-C key handling, for servers and microcontrollers.
 //!
-//! A *sealed object* is an S3 object encrypted with a key that its owner brings along with each request (SSE-C). This
-//! crate has what both ends need to make and open one:
+//! A *sealed object* is an S3 object encrypted with a key that its owner sends with each request
+//! (SSE-C). This crate provides the primitives that clients and servers need to seal and open one:
 //!
-//! - [`sse_c`]: the three request headers that carry a customer key, and the errors they can have;
-//! - [`CustomerKey`] and [`DataKey`]: keys in memory, compared in constant time, wiped when dropped, never printed;
-//! - [`aead`]: the seam to AES-256-GCM, in software or in a peripheral;
-//! - [`chunked`]: authenticated encryption in chunks of 16 KiB, seekable and truncation-proof;
-//! - [`head`]: what describes an object (data key, metadata, checksums), sealed under the customer key;
-//! - [`body`]: how the bytes of an object or of a part are bound to it;
+//! - [`sse_c`]: the three SSE-C request headers, and the errors for malformed ones;
+//! - [`CustomerKey`] and [`DataKey`]: keys in memory, compared in constant time, wiped when
+//!   dropped, never printed;
+//! - [`aead`]: the interface to AES-256-GCM, in software or in a peripheral;
+//! - [`chunked`]: seekable authenticated encryption in chunks of 16 KiB that detects truncation;
+//! - [`head`]: the object head (data key, metadata, checksums), sealed under the customer key;
+//! - [`body`]: the binding of an object's or part's bytes to its head;
 //! - [`file`](mod@file): a sealed object as one self-contained file;
-//! - `sigv4`, behind the feature of that name: signatures for the requests of devices.
+//! - `sigv4`, behind the feature of the same name: request signatures for devices.
 //!
-//! The crate needs neither `std` nor an allocator, has no `unsafe` code, and panics on no input: what comes from outside
-//! is answered with an error. The [`format`] page has every byte.
+//! The crate requires neither `std` nor an allocator and contains no `unsafe` code. It does not
+//! panic on malformed input: parsers and decryption return errors. The [`format`] page specifies
+//! every byte.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -35,7 +37,7 @@ pub mod suite;
 #[doc = include_str!("../FORMAT.md")]
 pub mod format {}
 
-/// What the README shows is compiled and run.
+/// Compiles and runs the examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}
@@ -43,9 +45,9 @@ mod readme {}
 pub use key::{CustomerKey, DataKey};
 pub use key_id::key_id;
 
-/// What was to be opened does not authenticate: it was made with another key, for another place, or it was altered.
+/// Authentication failed: the data was sealed with another key, for another name, or was altered.
 ///
-/// One error for all of these, on purpose: to tell them apart would help who guesses.
+/// One error covers all causes, so that it gives no help to an attacker who guesses keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotAuthentic;
 

@@ -1,47 +1,49 @@
-//! Every size and bound of the format, by name.
+//! Sizes and limits of the format.
 
-/// Bytes of a customer key and of a data key: AES-256.
+/// Length of customer keys and data keys (AES-256), in bytes.
 pub const KEY_LEN: usize = 32;
 
-/// Plaintext bytes of every chunk but the last, which is shorter.
+/// Plaintext length of every chunk except the last one, which is shorter, in bytes.
 pub const CHUNK_LEN: usize = 16 * 1024;
 
-/// Bytes of a chunk's tag: AES-GCM's full tag.
+/// Length of a chunk's tag (the full AES-GCM tag), in bytes.
 pub const TAG_LEN: usize = 16;
 
-/// Bytes of a chunk's nonce.
+/// Length of a chunk's nonce, in bytes.
 pub const NONCE_LEN: usize = 12;
 
-/// Bytes of a message's salt.
+/// Length of a message's salt, in bytes.
 pub const SALT_LEN: usize = 24;
 
-/// Bytes of a message's key commitment.
+/// Length of a message's key commitment, in bytes.
 pub const COMMITMENT_LEN: usize = 32;
 
-/// Bytes before a message's first chunk: salt and commitment.
+/// Length of the salt and commitment before a message's first chunk, in bytes.
 pub const PREFIX_LEN: usize = SALT_LEN + COMMITMENT_LEN;
 
-/// Chunks of one message, at most.
+/// Maximum number of chunks in a message.
 pub const CHUNKS_MAX: u64 = 1 << 38;
 
-/// Bytes of an encoded head, at most: one chunk, and the last chunk of a message is shorter than [`CHUNK_LEN`].
+/// Maximum length of an encoded object head: one chunk, and a last chunk is shorter than
+/// [`CHUNK_LEN`].
 pub const HEAD_MAX: usize = CHUNK_LEN - 1;
 
-/// Bytes of a sealed head, at most.
+/// Maximum length of a sealed object head, in bytes.
 pub const SEALED_HEAD_MAX: usize = PREFIX_LEN + HEAD_MAX + TAG_LEN;
 
-/// The highest part number; the lowest is 1, and 0 stands for a body that is no part.
+/// Highest part number. The lowest is 1; 0 denotes the body of an object without parts.
 pub const PART_NUMBER_MAX: u32 = 10_000;
 
-/// Bytes of the part infos and messages of one sealed object file together, at most: with what stands before them, every
-/// place in a file is a number that files of all systems can have.
+/// Maximum total length of the part infos and messages in a sealed object file, in bytes. Leaves
+/// room for the fields before them, so that every offset fits the signed 64-bit offsets of file
+/// systems.
 pub const FILE_CONTENT_MAX: u64 = 1 << 62;
 
-/// Bytes of an object's key (its name), at most.
+/// Maximum length of an object key (the object's name), in bytes.
 pub const OBJECT_KEY_MAX: usize = 1024;
 
-/// Bytes of a bucket's name, at most.
+/// Maximum length of a bucket name, in bytes.
 pub const BUCKET_MAX: usize = 63;
 
-/// Bytes of one digest, at most: SHA-256's.
+/// Maximum length of a digest (SHA-256), in bytes.
 pub const DIGEST_MAX: usize = 32;

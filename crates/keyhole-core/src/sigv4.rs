@@ -1,8 +1,8 @@
-//! Signature Version 4 for who has no allocator: a device signs its own request, or makes a URL that carries the signature.
+//! AWS Signature Version 4 without an allocator: signs a request, or creates a presigned URL.
 //!
-//! What is signed is hashed piece by piece, and what comes out is written piece by piece, so there is no buffer whose size
-//! could be wrong. Follows AWS, "Authenticating Requests: Using the Authorization Header" and "Using Query Parameters".
-//! S3 differs from other services in that a path is neither normalised nor encoded twice.
+//! Hashing and output are incremental, so no buffers are needed. Implements AWS, "Authenticating
+//! Requests: Using the Authorization Header" and "Using Query Parameters". Unlike other AWS
+//! services, S3 neither normalises paths nor encodes them twice.
 //!
 //! ```
 //! use keyhole_core::sigv4::{Payload, Request, Signer};
@@ -16,7 +16,14 @@
 //!     ("x-keyhole-sealed", "1"),
 //! ];
 //! let payload = Payload::Unsigned;
-//! let request = Request { method: "PUT", bucket: Some("edge"), key: "reading", query: &[], headers: &headers, payload };
+//! let request = Request {
+//!     method: "PUT",
+//!     bucket: Some("edge"),
+//!     key: "reading",
+//!     query: &[],
+//!     headers: &headers,
+//!     payload,
+//! };
 //! println!("Authorization: {}", signer.authorize(&request, date)?);
 //! # Ok::<(), keyhole_core::sigv4::SigV4Error>(())
 //! ```
@@ -30,21 +37,21 @@ use zeroize::{Zeroize, Zeroizing};
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
-/// Seconds that a presigned URL may be good for, at most: a week.
+/// Maximum lifetime of a presigned URL: one week, in seconds.
 pub const EXPIRES_MAX_S: u32 = 7 * 24 * 3600;
 
-/// A credential, and where it is good. The caller wipes its secret.
+/// A credential and its region. The caller wipes the secret key.
 #[derive(Clone, Copy)]
 pub struct Signer<'a> {
-    /// The public half of the credential.
+    /// Access key id, the public half of the credential.
     pub access_key: &'a str,
-    /// The secret half.
+    /// Secret access key.
     pub secret_key: &'a str,
-    /// The region that the node expects.
+    /// Region that the node expects.
     pub region: &'a str,
 }
 
-/// Shows the public half.
+/// Omits the secret key.
 impl fmt::Debug for Signer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Signer")
@@ -54,17 +61,17 @@ impl fmt::Debug for Signer<'_> {
     }
 }
 
-/// What is said of the body.
+/// Payload hash of a request (`x-amz-content-sha256`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Payload<'a> {
-    /// `UNSIGNED-PAYLOAD`: right for a sealed object, which authenticates itself.
+    /// `UNSIGNED-PAYLOAD`: suitable for sealed objects, which authenticate themselves.
     Unsigned,
-    /// The SHA-256 of the body, in lower-case hex.
+    /// SHA-256 of the body, in lower-case hex.
     Sha256(&'a str),
 }
 
 impl<'a> Payload<'a> {
-    /// The value of `x-amz-content-sha256`.
+    /// Returns the value of `x-amz-content-sha256`.
     pub const fn header_value(self) -> &'a str {
         match self {
             Payload::Unsigned => "UNSIGNED-PAYLOAD",
@@ -73,33 +80,36 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// The request that is signed.
+/// A request to be signed.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// `PUT`, `GET` and the like.
+    /// HTTP method, such as `PUT` or `GET`.
     pub method: &'a str,
-    /// The bucket, where it is in the path; `None` where it is in the host.
+    /// Bucket, if it is in the path; `None` if it is in the host name.
     pub bucket: Option<&'a str>,
-    /// The object's key, as it is: not percent-encoded. May be empty.
+    /// Object key, not percent-encoded. May be empty.
     pub key: &'a str,
-    /// Names and values of the query, as they are, in byte order of the names.
+    /// Names and values of the query, not percent-encoded, in byte order of the names.
     pub query: &'a [(&'a str, &'a str)],
-    /// Every header that is signed: lower-case names in byte order, values without spaces around them or two in a row.
-    /// `host` is one of them. A header of `x-amz-` or `x-keyhole-` that is sent and not signed is refused by the node.
+    /// Every signed header, including `host`: lower-case names in byte order, and values without
+    /// leading, trailing or repeated spaces. The node rejects requests with unsigned `x-amz-` or
+    /// `x-keyhole-` headers.
     pub headers: &'a [(&'a str, &'a str)],
-    /// What is said of the body; in a presigned URL nothing but [`Payload::Unsigned`].
+    /// Payload hash. Presigned URLs require [`Payload::Unsigned`].
     pub payload: Payload<'a>,
 }
 
-/// Why a request cannot be signed.
+/// Error signing a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SigV4Error {
-    /// The date is not `YYYYMMDDTHHMMSSZ`.
+    /// The date is not in the form `YYYYMMDDTHHMMSSZ`.
     Date,
-    /// `host` is missing, or headers or query are not in byte order, lower case, or free of surplus spaces and controls.
+    /// `host` is missing, headers or query are not in byte order, a header name is not lower case,
+    /// or a header value contains surplus spaces or control characters.
     Headers,
-    /// A presigned URL is good for 1 second to [`EXPIRES_MAX_S`], and its payload is unsigned.
+    /// The lifetime of a presigned URL is not 1 to [`EXPIRES_MAX_S`] seconds, or its payload is
+    /// signed.
     Presigned,
 }
 
@@ -118,7 +128,7 @@ impl fmt::Display for SigV4Error {
 impl core::error::Error for SigV4Error {}
 
 impl Request<'_> {
-    /// The path as it is sent: `/bucket/key`, percent-encoded.
+    /// Returns the request path `/bucket/key`, percent-encoded.
     pub fn path(&self) -> impl fmt::Display {
         Path { bucket: self.bucket, key: self.key }
     }
@@ -141,8 +151,9 @@ impl Request<'_> {
 }
 
 impl<'a> Signer<'a> {
-    /// Signs a request; what is returned is the value of its `Authorization` header. `x-amz-date` (the same date) and
-    /// `x-amz-content-sha256` have to be among the headers.
+    /// Signs a request and returns the value of its `Authorization` header.
+    ///
+    /// The headers must include `x-amz-date`, with the value `date`, and `x-amz-content-sha256`.
     ///
     /// # Errors
     /// [`SigV4Error::Date`], [`SigV4Error::Headers`].
@@ -160,8 +171,10 @@ impl<'a> Signer<'a> {
         Ok(Authorization { scope, headers: SignedHeaders(request.headers), signature })
     }
 
-    /// Signs a URL that lets who has it send this one request, with these headers, for so many seconds; what is returned
-    /// is the URL's path and query.
+    /// Signs a URL and returns its path and query.
+    ///
+    /// The URL permits its holder to send this one request, with these headers, for `expires_s`
+    /// seconds.
     ///
     /// # Errors
     /// [`SigV4Error`].
@@ -184,7 +197,7 @@ impl<'a> Signer<'a> {
     }
 }
 
-/// What a signature is good for.
+/// Credential scope of a signature.
 #[derive(Clone, Copy)]
 struct Scope<'a> {
     access_key: &'a str,
@@ -207,7 +220,7 @@ impl<'a> Scope<'a> {
         Ok(Scope { access_key: signer.access_key, date, day: &date[..8], region: signer.region })
     }
 
-    /// The signature, in binary: of the header, or of a URL that expires.
+    /// Returns the binary signature for the header, or for a presigned URL if `expires_s` is set.
     fn sign(&self, secret_key: &str, request: &Request<'_>, expires_s: Option<u32>) -> [u8; 32] {
         let mut hash = Fed(Sha256::new());
         hash.put(format_args!("{}\n{}\n", request.method, request.path()));
@@ -221,7 +234,8 @@ impl<'a> Scope<'a> {
         hash.put(format_args!("\n{}\n{}", SignedHeaders(request.headers), request.payload.header_value()));
         let canonical = hash.0.finalize();
 
-        // The first key is text of any length. HMAC pads it to a block, or hashes what is longer (RFC 2104 §2).
+        // HMAC pads the first key to a block, or hashes a longer one (RFC 2104 §2). The key is text
+        // of any length, so do the same here without an allocation.
         let mut first = Zeroizing::new([0; 64]);
         match first.get_mut(..4 + secret_key.len()) {
             Some(place) => {
@@ -245,12 +259,12 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// A hash that text is written into.
+/// A hash as the target of formatted text.
 struct Fed<D>(D);
 
 impl<D: Update> Fed<D> {
     fn put(&mut self, text: fmt::Arguments<'_>) {
-        // A hash takes whatever comes.
+        // Writing to a hash cannot fail.
         let _ = fmt::Write::write_fmt(self, text);
     }
 }
@@ -270,14 +284,14 @@ fn finish(mac: Hmac<Sha256>) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// `access key/day/region/s3/aws4_request`
+/// Formats `access key/day/region/s3/aws4_request`.
 impl fmt::Display for Scope<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}/s3/aws4_request", self.access_key, self.day, self.region)
     }
 }
 
-/// The value of an `Authorization` header.
+/// Value of an `Authorization` header.
 pub struct Authorization<'r> {
     scope: Scope<'r>,
     headers: SignedHeaders<'r>,
@@ -291,7 +305,8 @@ impl fmt::Display for Authorization<'_> {
     }
 }
 
-/// Path and query of a presigned URL. It is a secret until it expires: nothing but its text gives it away.
+/// Path and query of a presigned URL. The text is secret until it expires; only `Display` exposes
+/// it.
 pub struct Presigned<'r> {
     scope: Scope<'r>,
     request: &'r Request<'r>,
@@ -321,7 +336,7 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// The query of a presigned URL but for the signature, in byte order of the names.
+/// Query of a presigned URL without the signature, in byte order of the names.
 struct Query<'a> {
     scope: &'a Scope<'a>,
     request: &'a Request<'a>,
@@ -382,7 +397,8 @@ impl fmt::Display for SignedHeaders<'_> {
     }
 }
 
-/// Percent-encoded but for RFC 3986's unreserved characters, and for those of the second text.
+/// Percent-encodes all bytes except RFC 3986's unreserved characters and those of the second
+/// string.
 struct Encoded<'a>(&'a str, &'a str);
 
 impl fmt::Display for Encoded<'_> {
@@ -429,7 +445,7 @@ mod tests {
         assert!(authorization.ends_with(&["Signature=", signature].concat()), "{authorization}");
     }
 
-    /// The examples of AWS's page "Signature Calculations for the Authorization Header".
+    /// Examples of AWS, "Signature Calculations for the Authorization Header".
     #[test]
     fn published_examples() {
         let (content, date) = (("x-amz-content-sha256", EMPTY), ("x-amz-date", DATE));
@@ -461,7 +477,7 @@ mod tests {
         check(&get("", &list, &plain), "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7");
     }
 
-    /// The example of AWS's page "Authenticating Requests: Using Query Parameters".
+    /// Example of AWS, "Authenticating Requests: Using Query Parameters".
     #[test]
     fn published_presigned_url() {
         let headers = [HOST];
@@ -494,7 +510,7 @@ mod tests {
         let mut seen = std::vec::Vec::new();
         for len in [0, 1, 59, 60, 61, 100] {
             let signer = Signer { secret_key: &long[..len], ..EXAMPLE };
-            // The first key by HMAC's own rules for its length.
+            // Derives the first key by HMAC itself, for comparison.
             let first = ["AWS4", &long[..len]].concat();
             let mut key = finish(hmac(first.as_bytes()).chain_update("20130524"));
             for step in ["us-east-1", "s3", "aws4_request"] {

@@ -1,7 +1,8 @@
-//! The request headers of SSE-C: algorithm, key and the key's MD5, for an object and for the source of a copy.
+//! SSE-C request headers: algorithm, key and the key's MD5, for an object and for a copy source.
 //!
-//! Whoever sends one of the three, or something that looks like one of them, wants encryption; so each is required then,
-//! and nothing is stored in the clear because a header was missing, doubled or misspelt.
+//! A request with any of the three headers, or with a similar name, asks for encryption. All three
+//! are then required, so that a missing, repeated or misspelt header never stores an object in
+//! plaintext.
 
 use base64ct::{Base64, Encoding};
 use subtle::ConstantTimeEq;
@@ -10,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::CustomerKey;
 use crate::limits::KEY_LEN;
 
-/// The one algorithm there is.
+/// The only supported algorithm.
 pub const ALGORITHM: &str = "AES256";
 
 /// `x-amz-server-side-encryption-customer-algorithm`
@@ -27,22 +28,22 @@ pub const COPY_SOURCE_KEY_HEADER: &str = "x-amz-copy-source-server-side-encrypti
 /// `x-amz-copy-source-server-side-encryption-customer-key-md5`
 pub const COPY_SOURCE_KEY_MD5_HEADER: &str = "x-amz-copy-source-server-side-encryption-customer-key-md5";
 
-/// What the names of the headers of a trio begin with, for an object.
+/// Prefix of the SSE-C header names for an object.
 const OBJECT_PREFIX: &str = "x-amz-server-side-encryption-customer";
-/// The same for the source of a copy.
+/// Prefix of the SSE-C header names for a copy source.
 const COPY_SOURCE_PREFIX: &str = "x-amz-copy-source-server-side-encryption-customer";
 
-/// Whose key a trio carries.
+/// The object whose key the SSE-C headers carry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Role {
     /// The object that the request names.
     Object,
-    /// The object that is copied from.
+    /// The source object of a copy.
     CopySource,
 }
 
 impl Role {
-    /// What the names of this role's headers begin with, in lower case.
+    /// Returns the prefix of the header names, in lower case.
     pub const fn prefix(self) -> &'static str {
         match self {
             Role::Object => OBJECT_PREFIX,
@@ -51,27 +52,27 @@ impl Role {
     }
 }
 
-/// What can be wrong with a trio.
+/// Error in SSE-C headers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SseCError {
-    /// There is no key.
+    /// The key is missing.
     MissingKey,
-    /// There is no MD5 of the key.
+    /// The MD5 of the key is missing.
     MissingKeyMd5,
-    /// There is no algorithm.
+    /// The algorithm is missing.
     MissingAlgorithm,
     /// The algorithm is not [`ALGORITHM`].
     Algorithm,
-    /// The key is not the base64 of 32 bytes.
+    /// The key is not the base64 encoding of 32 bytes.
     Key,
-    /// The MD5 is not the key's.
+    /// The MD5 does not match the key.
     KeyMd5,
-    /// On a read: the key is not the base64 of 32 bytes, so it is not the object's.
+    /// On a read: the key is not the base64 encoding of 32 bytes, so it cannot be the object's key.
     WrongKey,
-    /// A header is there twice.
+    /// A header is repeated.
     Duplicate,
-    /// A header's name begins as those of the trio do, and is none of them.
+    /// A header name has the SSE-C prefix but is not one of the three.
     UnknownHeader,
 }
 
@@ -93,19 +94,19 @@ impl core::fmt::Display for SseCError {
 
 impl core::error::Error for SseCError {}
 
-/// The three headers of one role, as they came.
+/// The three SSE-C headers of one role, as received.
 #[derive(Clone, Copy, Default)]
 pub struct Triple<'a> {
-    /// The algorithm's name.
+    /// Algorithm name.
     pub algorithm: Option<&'a [u8]>,
-    /// The key, in base64.
+    /// Key in base64.
     pub key: Option<&'a [u8]>,
-    /// The MD5 of the key, in base64.
+    /// MD5 of the key in base64.
     pub key_md5: Option<&'a [u8]>,
 }
 
 impl<'a> Triple<'a> {
-    /// Finds the headers of `role` among all headers of a request, whatever the case of their names.
+    /// Finds the headers of `role` among the headers of a request. Names are case-insensitive.
     ///
     /// # Errors
     /// [`SseCError::Duplicate`] and [`SseCError::UnknownHeader`].
@@ -129,16 +130,18 @@ impl<'a> Triple<'a> {
         Ok(triple)
     }
 
-    /// Whether none of the three is there: no SSE-C request.
+    /// Returns whether all three headers are absent: the request does not use SSE-C.
     pub fn is_absent(&self) -> bool {
         self.algorithm.is_none() && self.key.is_none() && self.key_md5.is_none()
     }
 
-    /// The key to write with; `None` where the request is no SSE-C request. The errors come in the order in which S3 looks
-    /// for them: what is missing (key, MD5, algorithm), the algorithm, the key, the MD5.
+    /// Returns the key for a write, or `None` if the request does not use SSE-C.
+    ///
+    /// Checks in the order of S3: missing key, MD5 or algorithm, then the values of algorithm, key
+    /// and MD5.
     ///
     /// # Errors
-    /// Every [`SseCError`] but `WrongKey`, `Duplicate` and `UnknownHeader`.
+    /// Every [`SseCError`] except `WrongKey`, `Duplicate` and `UnknownHeader`.
     pub fn for_write(&self) -> Result<Option<CustomerKey>, SseCError> {
         if self.is_absent() {
             return Ok(None);
@@ -152,23 +155,25 @@ impl<'a> Triple<'a> {
         let key = decode_key(key).ok_or(SseCError::Key)?;
         let mut sent = [0; 16];
         let is_md5 = Base64::decode(key_md5, &mut sent).is_ok_and(|bytes| bytes.len() == 16);
-        // In constant time, although an MD5 is no secret to who sent the key: the habit costs nothing.
+        // The sender knows its own key, so constant time is not required here; it costs nothing.
         if !is_md5 || !bool::from(sent.ct_eq(&key.md5())) {
             return Err(SseCError::KeyMd5);
         }
         Ok(Some(key))
     }
 
-    /// The key to read with. As [`for_write`](Self::for_write), but what is no key at all cannot be the object's.
+    /// Returns the key for a read. Like [`for_write`](Self::for_write), but reports a malformed key
+    /// as the wrong key.
     ///
     /// # Errors
-    /// Those of [`for_write`](Self::for_write) with [`SseCError::WrongKey`] in the place of [`SseCError::Key`].
+    /// As for [`for_write`](Self::for_write), with [`SseCError::WrongKey`] instead of
+    /// [`SseCError::Key`].
     pub fn for_read(&self) -> Result<Option<CustomerKey>, SseCError> {
         self.for_write().map_err(|error| if error == SseCError::Key { SseCError::WrongKey } else { error })
     }
 }
 
-/// Says which of the three are there, and of none what it is.
+/// Prints which headers are present, without their values.
 impl core::fmt::Debug for Triple<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Triple")
@@ -179,15 +184,15 @@ impl core::fmt::Debug for Triple<'_> {
     }
 }
 
-/// The MD5 of a key as its header has it, for requests and replies.
+/// Returns the base64 of the key's MD5, as the headers of requests and responses carry it.
 pub fn key_md5_base64(key: &CustomerKey) -> heapless::String<KEY_MD5_BASE64_LEN> {
     let mut text = [0; KEY_MD5_BASE64_LEN];
     encode(&key.md5(), &mut text);
-    // Base64 is ASCII, and as long as the string has room.
+    // Base64 is ASCII, and the string has exactly its capacity.
     heapless::String::from_utf8(heapless::Vec::from_array(text)).unwrap_or_default()
 }
 
-/// The three headers of a customer key, for who sends requests. Wiped when dropped.
+/// The three SSE-C headers of a customer key, for clients. Wiped when dropped.
 ///
 /// ```
 /// use keyhole_core::CustomerKey;
@@ -204,12 +209,12 @@ pub struct Headers {
     key_md5: [u8; KEY_MD5_BASE64_LEN],
 }
 
-/// Characters of a key in base64, and of its MD5.
+/// Length of a key, and of its MD5, in base64.
 const KEY_BASE64_LEN: usize = KEY_LEN.div_ceil(3) * 4;
 const KEY_MD5_BASE64_LEN: usize = 16usize.div_ceil(3) * 4;
 
 impl Headers {
-    /// The headers of this key.
+    /// Encodes the headers of a key.
     pub fn new(key: &CustomerKey) -> Self {
         let mut headers = Headers { key: Zeroizing::new([0; KEY_BASE64_LEN]), key_md5: [0; KEY_MD5_BASE64_LEN] };
         encode(key.expose(), &mut *headers.key);
@@ -217,7 +222,7 @@ impl Headers {
         headers
     }
 
-    /// Names, in lower case, and values, as a request for `role` carries them.
+    /// Returns the lower-case names and the values of the headers for `role`.
     pub fn iter(&self, role: Role) -> [(&'static str, &str); 3] {
         let text = |bytes| core::str::from_utf8(bytes).unwrap_or_default();
         let [algorithm, key, key_md5] = match role {
@@ -228,14 +233,14 @@ impl Headers {
     }
 }
 
-/// Shows that there are headers, not what is in them.
+/// Prints the type name without the values.
 impl core::fmt::Debug for Headers {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("Headers(redacted)")
     }
 }
 
-/// Base64 into a buffer of just the right length.
+/// Encodes base64 into a buffer of exactly the encoded length.
 fn encode(bytes: &[u8], out: &mut [u8]) {
     let len = out.len();
     let encoded = Base64::encode(bytes, out).map(str::len);
@@ -243,7 +248,7 @@ fn encode(bytes: &[u8], out: &mut [u8]) {
 }
 
 fn decode_key(text: &[u8]) -> Option<CustomerKey> {
-    // One byte more than a key, so that a longer one is told from a key.
+    // One byte more than a key, so that a longer input is detected.
     let mut bytes = Zeroizing::new([0; KEY_LEN + 1]);
     let decoded = Base64::decode(text, &mut *bytes).ok()?;
     Some(CustomerKey::new(decoded.try_into().ok()?))

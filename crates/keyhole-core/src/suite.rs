@@ -1,6 +1,7 @@
-//! The test suite that every engine has to pass, on whatever it runs: published vectors, lengths around every border,
-//! pieces of every cut, and bytes equal to those of all other engines. It needs neither `std` nor an allocator, so a device
-//! can run it on itself.
+//! Conformance tests for AES-256-GCM engines: published vectors, lengths around every boundary,
+//! encryption in pieces of various lengths, and output equal to all other engines.
+//!
+//! Requires neither `std` nor an allocator, so that a device can test its own engine.
 
 use core::fmt;
 
@@ -9,18 +10,19 @@ use sha2::{Digest, Sha512};
 use crate::aead::{Aead, Engine, Pieces};
 use crate::limits::{CHUNK_LEN, KEY_LEN, NONCE_LEN, TAG_LEN};
 
-/// Bytes that the whole suite works in.
+/// Length of scratch memory for the whole suite, in bytes.
 pub const SCRATCH_LEN: usize = CHUNK_LEN;
 
-/// Bytes that it works in at least: a device may leave out what is longer.
+/// Minimum length of scratch memory, in bytes. Devices with less than [`SCRATCH_LEN`] skip longer
+/// inputs.
 pub const SCRATCH_LEN_MIN: usize = 1024;
 
-/// What an engine got wrong.
+/// A failed check of an engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Failure {
-    /// Which check.
+    /// Name of the check.
     pub check: &'static str,
-    /// At which length of the data, in bytes.
+    /// Length of the data in bytes.
     pub len: usize,
 }
 
@@ -46,7 +48,7 @@ const KEY_15: [u8; KEY_LEN] = [
     0x92, 0x86, 0x65, 0x73, 0x1c, 0x6d, 0x6a, 0x8f, 0x94, 0x67, 0x30, 0x83, 0x08,
 ];
 
-/// Test cases 13, 14 and 15: those of AES-256 without additional data.
+/// Test cases 13, 14 and 15: AES-256 without additional data.
 const PUBLISHED: [Published; 3] = [
     Published {
         key: [0; KEY_LEN],
@@ -81,23 +83,24 @@ const PUBLISHED: [Published; 3] = [
     },
 ];
 
-/// Lengths around every border: of blocks, of what implementations take at once, of chunks.
+/// Lengths around block, batch and chunk boundaries.
 const LENS: [usize; 28] = [
     0, 1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 512, 513, 1000, 1024, 2049, 4095,
     8192, 16_383, 16_384,
 ];
 
-/// SHA-512, cut to 16 bytes, of all ciphertexts and tags of [`LENS`] up to [`SCRATCH_LEN_MIN`], and of all of them. Made
-/// with another implementation (Python's `cryptography`).
+/// SHA-512, truncated to 16 bytes, of the ciphertexts and tags of [`LENS`]: up to
+/// [`SCRATCH_LEN_MIN`], and all of them. Generated with an independent implementation (Python's
+/// `cryptography`).
 const DIGEST_MIN: [u8; 16] =
     [0xcb, 0x96, 0xd5, 0x0c, 0xe8, 0x0c, 0xeb, 0xed, 0x77, 0xa2, 0x37, 0x2c, 0xe3, 0x50, 0xef, 0xcd];
 const DIGEST_ALL: [u8; 16] =
     [0x7f, 0x05, 0x7c, 0x63, 0xf1, 0x36, 0x3e, 0x07, 0x4c, 0xd9, 0xbd, 0x86, 0xd5, 0x46, 0x0c, 0x1f];
 
-/// Runs the suite. Whatever does not fit `scratch` is left out.
+/// Runs the suite. Skips inputs that do not fit `scratch`.
 ///
 /// # Errors
-/// [`Failure`]: the first thing that is wrong; also a `scratch` below [`SCRATCH_LEN_MIN`].
+/// [`Failure`] for the first failed check, or if `scratch` is shorter than [`SCRATCH_LEN_MIN`].
 pub fn run<E: Engine>(engine: &E, scratch: &mut [u8]) -> Result<(), Failure> {
     if scratch.len() < SCRATCH_LEN_MIN {
         return Err(Failure { check: "the scratch space is too short", len: scratch.len() });
@@ -146,7 +149,7 @@ fn is_filled(data: &[u8]) -> bool {
     data.iter().enumerate().all(|(i, byte)| *byte == (i * 31 + data.len()) as u8)
 }
 
-/// One length: sealed, sealed in pieces, opened, and refused with each kind of damage.
+/// Tests one length: seal, seal in pieces, open, and reject each kind of damage.
 fn lengths<A: Aead>(aead: &mut A, data: &mut [u8], digest: &mut Sha512) -> Result<(), Failure> {
     let len = data.len();
     let mut nonce = [0x5a; NONCE_LEN];
@@ -158,7 +161,7 @@ fn lengths<A: Aead>(aead: &mut A, data: &mut [u8], digest: &mut Sha512) -> Resul
     let opened = aead.open(&nonce, data, &tag);
     expect(opened.is_ok() && is_filled(data), "what was sealed does not open", len)?;
 
-    // Piece by piece, every piece of another length; then it opens whole.
+    // Encrypt pieces of various lengths, then open the whole.
     let mut pieces = Pieces::new(aead, &nonce);
     let (mut rest, mut step) = (&mut *data, 0);
     while !rest.is_empty() {

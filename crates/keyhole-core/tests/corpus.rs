@@ -1,4 +1,4 @@
-//! The corpora of the fuzz targets, replayed.
+//! Replays the fuzz corpora.
 
 #[allow(unreachable_pub, dead_code)]
 #[path = "../fuzz/src/lib.rs"]
@@ -12,7 +12,7 @@ fn replay(name: &str, target: fn(&[u8])) {
         println!("{}", path.display());
         let data = std::fs::read(&path).unwrap();
         target(&data);
-        // And cut short, wherever that is.
+        // Also replay every truncation of up to 300 bytes.
         (0..data.len().min(300)).for_each(|len| target(&data[..len]));
         count += 1;
     }

@@ -1,4 +1,5 @@
-//! The vectors on the engines of this crate, and what of the format needs no engine.
+//! Runs the test vectors on the engines of this crate, and tests the parts of the format that need
+//! no engine.
 
 #[path = "vectors/checks.rs"]
 mod checks;
@@ -16,7 +17,7 @@ fn on_the_portable_engine() {
     checks::all(&Portable);
 }
 
-/// A device that only has counter mode.
+/// A device that only provides counter mode.
 struct CounterMode(PortableAead);
 
 impl Aead for CounterMode {

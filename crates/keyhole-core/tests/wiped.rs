@@ -1,4 +1,4 @@
-//! Memory after a secret was dropped.
+//! Tests that secrets are wiped from memory when dropped.
 
 use std::mem::MaybeUninit;
 
@@ -12,14 +12,14 @@ use keyhole_core::{CustomerKey, DataKey};
 
 const KEY: [u8; 32] = *b"a key with bytes easy to see....";
 
-/// What is left where `value` was.
+/// Drops `value` and returns the bytes left in its memory.
 fn after_drop<T>(value: T) -> Vec<u8> {
     let mut place = MaybeUninit::new(value);
-    // SAFETY: it is initialised, and dropped here alone.
+    // SAFETY: `place` is initialised and is dropped only here.
     unsafe { place.assume_init_drop() };
     let bytes = place.as_ptr().cast::<u8>();
-    // SAFETY: the memory is that of `place`, which is alive, and each byte is read as what it may be: anything. The reads
-    // are volatile, so that the compiler cannot reason about a value that is gone.
+    // SAFETY: the memory belongs to `place`, which is alive; `MaybeUninit` bytes may hold anything.
+    // The reads are volatile, so that the compiler cannot assume that the dropped value is unused.
     (0..size_of::<T>()).map(|i| unsafe { bytes.add(i).read_volatile() }).collect()
 }
 
@@ -52,7 +52,7 @@ fn headers_of_a_key() {
     assert_eq!(traces(&after_drop(headers), text.as_bytes()), 0);
 }
 
-/// The first round keys of AES-256 are the key.
+/// The first round keys of AES-256 are the key itself, so an unwiped key schedule contains the key.
 #[test]
 fn ciphers() {
     assert_eq!(traces(&after_drop(Portable.aead(&KEY)), &KEY), 0);
@@ -66,7 +66,7 @@ fn ciphers() {
     assert_eq!((traces(&left, &KEY), traces(&left, &derived)), (0, 0));
 }
 
-/// What the message key is: the first block of HKDF-Expand, as the format says it.
+/// Returns the message key: the first block of HKDF-Expand, truncated to 32 bytes.
 fn derived_key() -> [u8; 32] {
     use hmac::{Hmac, KeyInit, Mac};
     let mut mac = Hmac::<sha2::Sha512>::new_from_slice(&KEY).unwrap();
@@ -76,14 +76,14 @@ fn derived_key() -> [u8; 32] {
     mac.finalize().into_bytes()[..32].try_into().unwrap()
 }
 
-/// The hashes that keys go through.
+/// Hashes that process keys.
 #[test]
 fn hashes() {
     use hmac::{Hmac, KeyInit, Mac};
     use md5::{Digest, Md5};
     assert_eq!(traces(&after_drop(Md5::new().chain_update(KEY)), &KEY), 0);
     assert_eq!(traces(&after_drop(sha2::Sha512::new().chain_update(KEY)), &KEY), 0);
-    // What a keyed state has in memory is as good as the key.
+    // A keyed HMAC state is equivalent to the key.
     let mac = Hmac::<sha2::Sha512>::new_from_slice(&KEY).unwrap().chain_update(KEY);
     let state = memory(&mac);
     assert!(traces(&state, &KEY) > 0 && state.iter().filter(|byte| **byte != 0).count() > 128, "there is a state");
@@ -98,7 +98,7 @@ fn memory<T>(value: &T) -> Vec<u8> {
     (0..size_of::<T>()).map(|i| unsafe { bytes.add(i).read_volatile() }).collect()
 }
 
-/// The data key is in the output before the head is sealed, so no error may leave it there.
+/// The data key is written to the output before the head is sealed, so every error must wipe it.
 #[test]
 fn a_head_that_cannot_be_sealed() {
     let customer_key = CustomerKey::new([1; 32]);
@@ -139,7 +139,7 @@ fn a_part_info_that_cannot_be_sealed_or_opened() {
     assert!(out[..len].iter().all(|byte| *byte == 0));
 }
 
-/// What authenticates and is no head, or has no place here, was decrypted already.
+/// Invalid heads that authenticate were already decrypted, so the error must wipe them.
 #[test]
 fn a_head_that_does_not_open() {
     let mut encoded = [0; 100];

@@ -1,4 +1,4 @@
-//! What is done with fuzzed input. `cargo test` does the same with the corpora.
+//! Fuzz targets. `cargo test` replays their corpora.
 
 use keyhole_core::aead::Portable;
 use keyhole_core::body::{self, Bodies};
@@ -9,7 +9,7 @@ use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, TAG_LEN};
 use keyhole_core::sse_c::{Headers, Role, Triple};
 use keyhole_core::{CustomerKey, NotAuthentic};
 
-/// Lines of `name: value`: whatever is taken for a key is the key that its own headers say.
+/// Parses lines of `name: value` as headers. An accepted key must survive encoding and parsing.
 pub fn headers(data: &[u8]) {
     let lines = || {
         data.split(|byte| *byte == b'\n').filter_map(|line| {
@@ -30,7 +30,7 @@ pub fn headers(data: &[u8]) {
     }
 }
 
-/// What is a head is encoded to the same bytes: there is one encoding.
+/// Decodes a head. A valid head must encode to the same bytes, as the encoding is unique.
 pub fn head(data: &[u8]) {
     if let Ok(head) = Head::decode(data) {
         let mut encoded = vec![0; data.len()];
@@ -61,12 +61,13 @@ fn open(key: &[u8; 32], message: &[u8]) -> Result<Vec<u8>, NotAuthentic> {
     Ok(plaintext)
 }
 
-/// Eight bytes that say how to cut and where to damage, then a plaintext: sealed in pieces it opens; damaged it does not.
+/// Seals a plaintext in pieces. It must open, and must not open when cut or damaged. The first
+/// eight bytes of the input select the pieces and the damage.
 pub fn chunked(data: &[u8]) {
     let key = [3; 32];
     assert!(open(&key, data).is_err(), "nobody sealed it");
     let Some(([cut_a, cut_b, at @ .., bit], plaintext)) = data.split_first_chunk::<8>() else { return };
-    // Repeated, so that there are chunks to speak of.
+    // Repeat it, to get several chunks.
     let plaintext = plaintext.repeat(1 + usize::from(*cut_b) * 4);
     let mut sealer = Sealer::new(&Portable, &key, &[5; SALT_LEN], &[b"con", b"text"]);
     let mut message = sealer.prefix().to_vec();
@@ -90,7 +91,8 @@ pub fn chunked(data: &[u8]) {
     assert!(open(&key, &message).is_err(), "damaged at {place}");
 }
 
-/// A file: what is taken of it is written to the same bytes, and it opens under no key but its own.
+/// Decodes a sealed object file. Decoded pieces must encode to the same bytes, and the head must
+/// not open with another key.
 pub fn sealed_file(data: &[u8]) {
     let (preface, len) = match Preface::decode(data) {
         Ok(Decoded::Whole(preface, len)) => (preface, len),

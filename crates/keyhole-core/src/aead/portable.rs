@@ -1,7 +1,8 @@
-//! AES-256-GCM on the `aes`, `ctr` and `polyval` crates, which use what instructions the machine has.
+//! AES-256-GCM with the `aes`, `ctr` and `polyval` crates, which use the CPU's instructions.
 //!
-//! GHASH is POLYVAL of reversed blocks (RFC 8452, appendix A). The `ghash` crate reverses each block just before it is
-//! hashed, and the processor waits for the bytes to come back from memory; reversed some at a time, a tenth is won.
+//! GHASH is POLYVAL of byte-reversed blocks (RFC 8452, appendix A). The `ghash` crate reverses each
+//! block just before hashing it, and the CPU waits for the bytes to come back from memory.
+//! Reversing blocks in batches saves about a tenth of the time.
 
 use aes::Aes256;
 use aes::cipher::{BlockCipherEncrypt, InnerIvInit, KeyInit, StreamCipher, StreamCipherCoreWrapper};
@@ -17,7 +18,7 @@ use crate::NotAuthentic;
 use crate::aead::{Aead, BLOCK_LEN, Engine};
 use crate::limits::{KEY_LEN, NONCE_LEN, TAG_LEN};
 
-/// The engine that runs everywhere.
+/// The engine that runs on every target.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Portable;
 
@@ -34,14 +35,14 @@ impl Engine for Portable {
     }
 }
 
-/// AES-256-GCM in software under one key. It keeps the tables of GHASH from chunk to chunk.
+/// AES-256-GCM in software under one key. Reuses the GHASH tables for all chunks.
 pub struct PortableAead {
     aes: Aes256,
     ghash: Ghash,
 }
 
 impl PortableAead {
-    /// The block that masks the tag, and the counter of the data (SP 800-38D §7.1).
+    /// Returns the block that masks the tag, and the initial counter of the data (SP 800-38D §7.1).
     fn start(&self, nonce: &[u8; NONCE_LEN]) -> (aes::Block, [u8; BLOCK_LEN]) {
         let mut counter = [0; BLOCK_LEN];
         counter[..NONCE_LEN].copy_from_slice(nonce);
@@ -71,7 +72,7 @@ impl Aead for PortableAead {
 
     fn seal(&mut self, nonce: &[u8; NONCE_LEN], data: &mut [u8]) -> [u8; TAG_LEN] {
         let (mask, counter) = self.start(nonce);
-        // A chunk fits the first-level cache: one pass after the other is as fast as any smaller steps.
+        // A chunk fits the L1 cache: two separate passes are as fast as interleaved smaller steps.
         self.xor_key_stream(&counter, data);
         self.tag(data, &mask)
     }
@@ -87,7 +88,7 @@ impl Aead for PortableAead {
     }
 }
 
-/// Blocks that are reversed and then hashed.
+/// Blocks reversed per batch.
 const BATCH: usize = 32;
 
 /// GHASH (SP 800-38D §6.4).
@@ -102,7 +103,7 @@ impl Ghash {
         Ghash(polyval)
     }
 
-    /// Adds data, which is taken as if zeros followed up to the next block.
+    /// Hashes `data`, padded with zeros to a whole block.
     fn update_padded(&mut self, data: &[u8]) {
         let (blocks, tail) = polyval::Block::slice_as_chunks(data);
         let mut reversed = [polyval::Block::default(); BATCH];

@@ -1,5 +1,5 @@
-//! The vectors of the format, made with an independent implementation: every intermediate, and every one damaged. Each
-//! check runs on every engine.
+//! Checks of the format's test vectors and of damaged copies, for any engine. An independent
+//! implementation generated the vectors, including every intermediate value.
 
 use keyhole_core::aead::Engine;
 use keyhole_core::body::{self, Binding, Bodies, Etag, open_part_info};
@@ -12,16 +12,16 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// Where vectors are damaged.
+/// Seed of the damaged positions.
 const SEED: u64 = 0x5eed;
 
-/// Places at which each is damaged.
+/// Number of damaged positions per input.
 const PLACES: usize = 200;
 
-/// Up to this length every bit of a place is damaged, above it one.
+/// Up to this input length every bit of a position is flipped, above it one bit.
 const EVERY_BIT_MAX: usize = 40_000;
 
-/// Places in an input and what is flipped there.
+/// Returns positions in an input and the bits to flip there.
 fn damages(len: usize) -> impl Iterator<Item = (usize, u8)> {
     let mut random = fastrand::Rng::with_seed(SEED);
     let bits = if len <= EVERY_BIT_MAX { 8 } else { 1 };
@@ -32,12 +32,12 @@ fn damages(len: usize) -> impl Iterator<Item = (usize, u8)> {
     places.collect::<Vec<_>>().into_iter()
 }
 
-/// What is left of an input: nothing to 100 bytes, and one byte less than all.
+/// Returns truncated lengths: 0 to 100 bytes, and one byte less than the whole.
 fn short_cuts(len: usize) -> impl Iterator<Item = usize> {
     (0..=100).chain([len - 1]).filter(move |cut| *cut < len)
 }
 
-/// All checks.
+/// Runs all checks.
 pub(crate) fn all<E: Engine>(engine: &E) {
     messages(engine);
     damaged_messages(engine);
@@ -78,7 +78,7 @@ impl ChunkedCase {
 
     fn seal<E: Engine>(&self, engine: &E) -> Vec<u8> {
         let context = hex::decode(&self.context).unwrap();
-        // The context in two pieces: where it is cut makes no difference.
+        // Pass the context in two pieces: the split must not matter.
         let (a, b) = context.split_at(context.len() / 2);
         let mut sealer = Sealer::new(engine, &bytes(&self.input_key), &bytes(&self.salt), &[a, b]);
         let mut message = sealer.prefix().to_vec();
@@ -99,8 +99,8 @@ impl ChunkedCase {
     }
 }
 
-/// What was released of a message before it was refused, and at which chunk that was: none for what is refused before the
-/// first, for its length or its commitment.
+/// Plaintext released before a message was rejected, and the index of the rejected chunk. The index
+/// is `None` if the length or the commitment was rejected.
 #[derive(PartialEq, Eq, Debug)]
 struct Refused {
     released: Vec<u8>,
@@ -114,7 +114,7 @@ impl std::fmt::Display for Refused {
 }
 
 impl Refused {
-    /// Of a message that is damaged in this byte.
+    /// Expected result for a message damaged at `byte`.
     fn at(byte: usize, plaintext: &[u8]) -> Self {
         match byte.checked_sub(PREFIX_LEN) {
             None => Refused { released: Vec::new(), chunk: None },
@@ -148,7 +148,7 @@ fn chunked() -> Vec<ChunkedCase> {
     serde_json::from_str::<Chunked>(include_str!("chunked.json")).unwrap().cases
 }
 
-/// Every message is sealed to its bytes, and opens.
+/// Every message seals to its bytes, and opens.
 pub(crate) fn messages<E: Engine>(engine: &E) {
     for case in chunked() {
         let message = case.seal(engine);
@@ -164,14 +164,14 @@ pub(crate) fn messages<E: Engine>(engine: &E) {
     }
 }
 
-/// Every message is damaged at 200 places, and cut at every border: it is refused at exactly the damaged chunk, and what
-/// was released until then is right.
+/// Damages every message at 200 positions and cuts it at every boundary. It must be rejected at
+/// exactly the damaged chunk, and the plaintext released before that must be correct.
 pub(crate) fn damaged_messages<E: Engine>(engine: &E) {
     for case in chunked() {
         let (mut message, plaintext) = (case.seal(engine), case.plaintext());
         for (at, flip) in damages(message.len()) {
             message[at] ^= flip;
-            // Not by `assert_eq`: what it would print are megabytes.
+            // Not `assert_eq`, which would print megabytes.
             assert!(case.open(engine, &message) == Err(Refused::at(at, &plaintext)), "{}: byte {at}", case.name);
             message[at] ^= flip;
         }
@@ -180,7 +180,7 @@ pub(crate) fn damaged_messages<E: Engine>(engine: &E) {
         for cut in cuts.filter(|cut| *cut < message.len()) {
             let refused = case.open(engine, &message[..cut]).expect_err("it is cut");
             assert!(plaintext.starts_with(&refused.released), "{}: cut at {cut}", case.name);
-            // What has a length that a message can have is refused at its last chunk, and else at once.
+            // A valid message length is rejected at the last chunk, any other length immediately.
             let last = cut.checked_sub(PREFIX_LEN + TAG_LEN).map(|rest| rest / (CHUNK_LEN + TAG_LEN));
             let expected = plaintext_len(cut as u64).and(last);
             assert_eq!(refused.chunk, expected, "{}: cut at {cut}", case.name);
@@ -192,7 +192,7 @@ pub(crate) fn text<'v>(case: &'v Value, name: &str) -> &'v str {
     case[name].as_str().unwrap()
 }
 
-/// Runs `check` on each head vector with the head that its fields describe.
+/// Runs `check` on each head vector, with the head built from its fields.
 pub(crate) fn heads(check: impl Fn(&Value, &Head<'_>)) {
     let cases: Vec<Value> = serde_json::from_str(include_str!("head.json")).unwrap();
     assert!(!cases.is_empty());
@@ -210,7 +210,7 @@ pub(crate) fn heads(check: impl Fn(&Value, &Head<'_>)) {
             checksums.set(algorithm, &hex::decode(digest.as_str().unwrap()).unwrap()).unwrap();
         }
         let decoded = hex::decode(text(case, "head_cbor")).unwrap();
-        // Manifest and declaration are given in the encoding alone.
+        // The vectors contain manifest and declared checksum only in the encoding.
         let from_bytes = Head::decode(&decoded).unwrap();
         let head = Head {
             data_key: Some(&data_key),
@@ -225,7 +225,7 @@ pub(crate) fn heads(check: impl Fn(&Value, &Head<'_>)) {
     }
 }
 
-/// Every head is sealed to its bytes, opens, and does not where anything is another.
+/// Every head seals to its bytes and opens, but not with any input changed.
 pub(crate) fn sealed_heads<E: Engine>(engine: &E) {
     heads(|case, head| {
         let mut encoded = vec![0; 16 * 1024];
@@ -261,7 +261,7 @@ pub(crate) fn sealed_heads<E: Engine>(engine: &E) {
     });
 }
 
-/// A file in its pieces.
+/// The pieces of a file.
 struct Pieces<'f> {
     preface: Preface<'f>,
     entries: Vec<Entry>,
@@ -303,7 +303,7 @@ fn put_together(pieces: &Pieces<'_>) -> Vec<u8> {
     file
 }
 
-/// What a file opens to.
+/// Content of an opened file.
 struct Opened {
     plaintext: Vec<u8>,
     etag: Etag,
@@ -395,7 +395,7 @@ fn file_cases() -> Vec<FileCase> {
     serde_json::from_str(include_str!("files.json")).unwrap()
 }
 
-/// Every file opens to its plaintext, comes apart and goes together again.
+/// Every file opens to its plaintext, and splits into pieces that reassemble to the same bytes.
 pub(crate) fn files<E: Engine>(engine: &E) {
     for case in file_cases() {
         let file = case.bytes();
@@ -421,7 +421,7 @@ pub(crate) fn files<E: Engine>(engine: &E) {
     }
 }
 
-/// About where each message, and each chunk of it, begins and ends.
+/// Returns positions near the boundaries of each message and chunk.
 fn borders(file: &[u8]) -> impl Iterator<Item = usize> {
     let mut at = file.len() - take_apart(file).unwrap().messages.iter().map(|message| message.len()).sum::<usize>();
     let mut borders = Vec::new();
@@ -434,7 +434,8 @@ fn borders(file: &[u8]) -> impl Iterator<Item = usize> {
     borders.into_iter().flat_map(|border| [border - 1, border, border + 1])
 }
 
-/// Every file is damaged at 200 places, cut, lengthened, and its parts dropped, swapped and doubled.
+/// Damages every file at 200 positions, truncates it, extends it, and drops, swaps and duplicates
+/// its parts.
 pub(crate) fn damaged_files<E: Engine>(engine: &E) {
     for case in file_cases() {
         let file = case.bytes();
@@ -457,7 +458,7 @@ pub(crate) fn damaged_files<E: Engine>(engine: &E) {
             dropped.entries.remove(part);
             dropped.infos.remove(part);
             dropped.messages.remove(part);
-            // Where the upload was completed without the key nothing but the ETag tells.
+            // If the upload was completed without the key, only the ETag detects the change.
             match case.open(engine, &put_together(&dropped)) {
                 Ok(opened) => assert!(!case.bound && opened.etag.to_string() != case.etag, "{}: no {part}", case.file),
                 Err(_) => assert!(case.bound, "{}: no {part}", case.file),
@@ -478,7 +479,7 @@ pub(crate) fn damaged_files<E: Engine>(engine: &E) {
     }
 }
 
-/// A part is replaced by an older attempt at it, which has the upload's data key and the part's number.
+/// Replaces a part with an earlier attempt, which has the same data key and part number.
 pub(crate) fn parts_of_another_upload<E: Engine>(engine: &E) {
     let (customer_key, data_key) = (CustomerKey::new([1; 32]), DataKey::new([2; 32]));
     let attempts = [(1, 11, 100), (2, 12, 20_000), (2, 13, 20_000), (3, 14, 0)].map(|(number, salt, len)| {
@@ -497,7 +498,7 @@ pub(crate) fn parts_of_another_upload<E: Engine>(engine: &E) {
     });
     let file = |chosen: [usize; 3], bound: bool| {
         let mut bodies = Bodies::new();
-        // The head speaks of the later attempt.
+        // The head refers to the later attempt.
         for (entry, message) in [0, 2, 3].map(|i| &attempts[i]) {
             bodies.push(entry.part_number, entry.message_len, message[..SALT_LEN].try_into().unwrap()).unwrap();
         }
@@ -520,8 +521,7 @@ pub(crate) fn parts_of_another_upload<E: Engine>(engine: &E) {
     assert!(unbound.binding == Binding::Unbound && unbound.etag != good.etag);
 }
 
-/// Files that are made in one call: of every length, in just enough room and in too little.
-/// Sealed where it is, plaintext of less than a chunk gives the same file; without room, nothing is touched.
+/// Sealing in place yields the same file. Without enough room the buffer stays unchanged.
 fn in_place<E: Engine>(engine: &E, customer_key: &CustomerKey, plaintext: &[u8], expected: &[u8]) {
     let front = file::front_len("bu", "key", plaintext.len() as u64).unwrap();
     let seal = |before: usize, after: usize| {
@@ -543,6 +543,7 @@ fn in_place<E: Engine>(engine: &E, customer_key: &CustomerKey, plaintext: &[u8],
     assert_eq!(seal(front, TAG_LEN - 1), Err(FileError::Room));
 }
 
+/// Files made in one call, of various lengths, with just enough room and with too little.
 pub(crate) fn sealed_at_once<E: Engine>(engine: &E) {
     let customer_key = CustomerKey::new([1; 32]);
     let seal = |bucket: &str, key: &str, plaintext: &[u8], out: &mut [u8]| {
@@ -563,7 +564,7 @@ pub(crate) fn sealed_at_once<E: Engine>(engine: &E) {
         for room in too_short {
             let mut out = vec![0; room];
             assert_eq!(seal("bu", "key", &plaintext, &mut out), Err(FileError::Room), "{len} in {room}");
-            // A chunk is copied whole or not at all.
+            // A chunk is copied completely or not at all.
             let mut ends = plaintext.rchunks_exact(8).take(2);
             let clear = ends.any(|end| out.windows(8).any(|written| written == end));
             assert!(!clear, "{len} in {room}");

@@ -207,8 +207,8 @@ pub(super) fn populate(data: &Path, what: &str) -> Result<()> {
     })
 }
 
-/// Stores objects in sequence, restarting at the first after `count`; with `until_due`, until a
-/// checkpoint is nearly due.
+/// Stores up to `count` objects in sequence; with `until_due`, overwrites the existing ones in turn
+/// until a checkpoint is nearly due.
 async fn put_all(log: &Engine, at_once: usize, count: usize, len: usize, since: Since, until_due: bool) -> Result<()> {
     let objects = log.shared().usage().objects.max(1) as usize;
     let log = log.clone();

@@ -1,4 +1,4 @@
-//! The access keys of the node: those of its file, and the one of the environment.
+//! The access keys of the node, from its file and from the environment.
 
 mod file;
 
@@ -16,34 +16,35 @@ pub(crate) use file::{AccessFile, Entry, format_grant, now, parse_grant};
 const ACCESS_KEY_VARIABLE: &str = "KEYHOLE_ACCESS_KEY";
 const SECRET_KEY_VARIABLE: &str = "KEYHOLE_SECRET_KEY";
 
-/// Characters of an access key that is made here, and of a secret: as many as AWS's have.
+/// Lengths of generated access keys and secrets, as at AWS.
 const ACCESS_KEY_LEN: usize = 20;
 const SECRET_KEY_LEN: usize = 40;
-/// The shortest that are taken, as in other S3 servers.
+/// Minimum lengths, as in other S3 servers.
 const ACCESS_KEY_MIN: usize = 3;
 const SECRET_KEY_MIN: usize = 8;
-/// The longest that are taken: IAM's of an access key is this long, and a secret is hashed whole with each signing key.
+/// Maximum lengths: IAM's for an access key; a secret is hashed as a whole with each signing key.
 const ACCESS_KEY_MAX: usize = 128;
 const SECRET_KEY_MAX: usize = 1024;
 
-/// Where the access keys are, and may be read again.
+/// The sources of access keys, which can be reloaded.
 pub(crate) struct Access {
     file: AccessFile,
-    /// That of the environment, which may do everything.
+    /// The key of the environment, which has all rights.
     of_environment: Option<(String, Zeroizing<String>)>,
 }
 
-/// Where the keys came from at the start.
+/// The origin of the keys at the start.
 #[derive(Debug)]
 pub(crate) enum Origin {
     Environment,
     File(PathBuf),
-    /// There was none: one was made, which may do everything.
+    /// No key existed: one with all rights was created.
     Made(PathBuf, AccessKey),
 }
 
 impl Access {
-    /// Reads the keys of the environment and of the file in the state directory. One is made where there is none and `may_make`.
+    /// Loads the keys of the environment and of the file in the state directory. Creates one if
+    /// there is none and `may_make`.
     pub(crate) fn load(state: &Path, may_make: bool) -> Result<(Self, AccessTable, Origin), String> {
         let of_environment = of_environment()?;
         let file = AccessFile::in_state(state);
@@ -64,7 +65,7 @@ impl Access {
         Ok((access, table, origin))
     }
 
-    /// Reads the file again; the count of keys. On an error those that were good stay so.
+    /// Reloads the file and returns the count of keys. On an error the previous keys stay valid.
     pub(crate) fn reload(&self, config: &Config) -> Result<usize, String> {
         let table = self.table()?;
         let count = table.len();
@@ -81,7 +82,8 @@ impl Access {
     }
 }
 
-/// Which keys a node with this state directory would have, if they are sound: in words, without secrets. None is made.
+/// Validates and describes the keys that a node with this state directory would have, without
+/// secrets. Creates none.
 pub(crate) fn describe(state: &Path) -> Result<String, String> {
     let file = AccessFile::in_state(state);
     let of_file = match file.exists() {
@@ -94,7 +96,7 @@ pub(crate) fn describe(state: &Path) -> Result<String, String> {
     Ok(if all.is_empty() { "one is made at the first start".to_owned() } else { all.join("; ") })
 }
 
-/// The key of the environment, if there is one.
+/// Returns the key of the environment, if there is one.
 fn of_environment() -> Result<Option<(String, Zeroizing<String>)>, String> {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     match (variable(ACCESS_KEY_VARIABLE), variable(SECRET_KEY_VARIABLE)) {
@@ -107,7 +109,7 @@ fn of_environment() -> Result<Option<(String, Zeroizing<String>)>, String> {
     }
 }
 
-/// Whether these can be an access key and its secret.
+/// Validates the form of an access key and its secret.
 pub(crate) fn check(id: &str, secret: &str) -> Result<(), String> {
     let valid = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b',' | b'=');
     if !(ACCESS_KEY_MIN..=ACCESS_KEY_MAX).contains(&id.len()) || !id.bytes().all(valid) {
@@ -121,14 +123,15 @@ pub(crate) fn check(id: &str, secret: &str) -> Result<(), String> {
     }
 }
 
-/// A new access key, and a new secret.
+/// Generates an access key and a secret.
 pub(crate) fn new_pair() -> (String, Zeroizing<String>) {
     let id = characters(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", ACCESS_KEY_LEN);
     let secret = characters(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-", SECRET_KEY_LEN);
     (id, secret.into())
 }
 
-/// `len` random characters of an alphabet whose length divides 256, so that each is as likely as the others.
+/// Generates `len` random characters of an alphabet whose length divides 256, so that all are
+/// equally likely.
 fn characters(alphabet: &[u8], len: usize) -> String {
     assert!(256 % alphabet.len() == 0, "an alphabet of {} characters is uneven", alphabet.len());
     let mut bytes = Zeroizing::new(vec![0; len]);

@@ -1,39 +1,40 @@
-//! Sockets that the service manager has opened and hands over (`sd_listen_fds(3)`): they listen before the node does, and go
-//! on while it is started anew.
+//! Socket activation (`sd_listen_fds(3)`): the service manager opens the sockets, which listen
+//! before the node starts and while it restarts.
 //!
-//! A socket takes the place of the option that its name stands for: `http` of `--listen`, `https` of `--tls-listen`, `admin` of
-//! `--admin-listen`. It is one description, which all workers share and the manager keeps: nobody may shut it down.
+//! A socket replaces the option that its name stands for: `http` for `--listen`, `https` for
+//! `--tls-listen`, `admin` for `--admin-listen`. All workers and the manager share one description,
+//! so it must not be shut down.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use socket2::{Domain, Socket, Type};
 
-/// The names that are known, each with the option in whose place it is.
+/// The known names, each with the option that it replaces.
 const NAMES: [(&str, &str); 3] = [("http", "--listen"), ("https", "--tls-listen"), ("admin", "--admin-listen")];
 
-/// A socket to accept connections from.
+/// A listening socket.
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
-    /// Others accept from it as well, and may go on when this process ends.
+    /// Other processes accept from it as well, and may continue after this process ends.
     pub(crate) is_shared: bool,
 }
 
-/// What was handed over and has not been taken yet.
+/// Inherited sockets that were not taken yet.
 #[derive(Debug)]
 pub(crate) struct Inherited(Vec<(String, TcpListener)>);
 
 impl Inherited {
-    /// What the environment says was handed over to this process. For once, before there is another thread.
+    /// Takes the sockets that the environment describes. Call it once, before other threads start.
     pub(crate) fn of_manager() -> Result<Self, String> {
         let unclear =
             |error| format!("LISTEN_FDS and LISTEN_FDNAMES do not say what the service manager hands over: {error}");
-        // What another process was meant to have may have any names.
+        // Sockets of another process may have any names.
         if sd_notify::listen_fds().map_err(unclear)?.len() == 0 {
             return Ok(Inherited(Vec::new()));
         }
         let handed_over = sd_notify::listen_fds_with_names().map_err(unclear)?;
-        // SAFETY: the manager has opened these for this process, and nothing else here knows of them.
+        // SAFETY: the manager has opened these for this process, and no other code owns them.
         let own = |fd| unsafe { OwnedFd::from_raw_fd(fd) };
         Inherited::new(handed_over.map(|(fd, name)| (name, own(fd))).collect())
     }
@@ -60,12 +61,14 @@ impl Inherited {
         Ok(Inherited(taken))
     }
 
-    /// One listener for each thread, all of the one socket of this name, if it was handed over; and its address.
+    /// Takes the socket of this name, if it was inherited: a listener for each thread, and its
+    /// address.
     pub(crate) fn take(&mut self, name: &str, threads: usize) -> Result<Option<(Vec<Listener>, SocketAddr)>, String> {
         let Some(at) = self.0.iter().position(|(other, _)| other == name) else { return Ok(None) };
         let (_, socket) = self.0.swap_remove(at);
         let share = || -> std::io::Result<_> {
-            // Of the one description: what was accepted by another worker must not make this one wait.
+            // The description is shared: a connection that another worker accepted first must not
+            // block this one.
             socket.set_nonblocking(true)?;
             let listeners = (0..threads).map(|_| Ok(Listener { socket: socket.try_clone()?, is_shared: true }));
             Ok((listeners.collect::<std::io::Result<_>>()?, socket.local_addr()?))
@@ -73,7 +76,7 @@ impl Inherited {
         share().map(Some).map_err(|error| format!("cannot share the socket named {name}: {error}"))
     }
 
-    /// The same, or what `listen` makes where it was not handed over: it is told the option in whose place that would be.
+    /// As [`take`](Self::take); otherwise calls `listen` with the option that the name stands for.
     pub(crate) fn take_or(
         &mut self,
         name: &str,
@@ -86,7 +89,7 @@ impl Inherited {
         }
     }
 
-    /// An error where something was handed over that nobody has taken.
+    /// Checks that every inherited socket was taken.
     pub(crate) fn nothing_left(self) -> Result<(), String> {
         let Some((name, _)) = self.0.first() else { return Ok(()) };
         let option = option(name);
@@ -96,12 +99,12 @@ impl Inherited {
     }
 }
 
-/// The option in whose place a socket of this name is.
+/// Returns the option that a socket of this name replaces.
 fn option(name: &str) -> &'static str {
     NAMES.iter().find(|(known, _)| *known == name).map_or("", |(_, option)| option)
 }
 
-/// The descriptor as a listener, or what else it is.
+/// Converts the descriptor to a listener, or describes its actual type.
 fn listener(fd: OwnedFd) -> Result<TcpListener, &'static str> {
     let socket = Socket::from(fd);
     let is_tcp =

@@ -1,14 +1,16 @@
-//! The admin listener: metrics, health, and the status page, over plain HTTP, to be read and no more.
+//! The admin listener: metrics, health and the status page over plain HTTP, read-only.
 //!
-//! It has a thread of its own, with the clock that the history's samples are taken by, so it answers whatever the workers are
-//! at. Each connection is one request; their number, the length of their heads and the time that they take are bounded.
+//! It runs on its own thread, together with the sampling of the history, so it responds regardless
+//! of the workers. Each connection is one request; the number of connections, the length of request
+//! heads and the duration are limited.
 //!
 //! # Invariants
-//! - Nothing can be changed here, and no object, key name or credential is shown: what buckets there are, and how much they hold,
-//!   is the most that can be learnt.
-//! - Nothing that comes in is copied into what goes out, and what goes out is escaped by what makes it.
-//! - A page of another origin learns nothing: there are no CORS headers, and on a loopback address a name that is not this
-//!   machine's is refused, so that none can be made to point here (DNS rebinding).
+//! - Nothing can be changed, and no object, key name or credential is shown: bucket names and sizes
+//!   are the most that can be learnt.
+//! - Input is never copied into output, and the renderer escapes all output.
+//! - A page of another origin learns nothing: there are no CORS headers. On a loopback address,
+//!   only host names of this machine are accepted, so no other name can be made to point here (DNS
+//!   rebinding).
 
 mod exposition;
 mod figures;
@@ -39,27 +41,27 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::status::{Monitor, SAMPLE_EVERY};
 
-/// Connections that are served at a time; others wait in the listener's queue.
+/// Limit of concurrent connections; further ones wait in the listener's backlog.
 pub(crate) const CONNECTIONS_MAX: usize = 32;
 
-/// How long a connection may take from when it is accepted until the reply has been taken.
+/// Timeout of a connection, from the accept until the reply is sent.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long its head may take to come.
+/// Timeout of a request head.
 pub(crate) const HEAD_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The longest head, and the most lines in it.
+/// Limits of a request head in bytes and of its header lines.
 pub(crate) const HEAD_MAX: usize = 16 << 10;
 pub(crate) const HEADERS_MAX: usize = 64;
 
-/// How long to wait where a connection cannot be accepted (too many open files).
+/// Delay before the next accept after a failed one (too many open files).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// What the page may load: its own style and script, and nothing from elsewhere.
+/// The content security policy of the page: only its own style and script.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Starts the thread that samples the history, and serves `listener` if there is one.
+/// Starts the thread that samples the history and serves `listener`, if there is one.
 pub(crate) fn start(monitor: Arc<Monitor>, listener: Option<StdListener>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = match listener {
@@ -78,7 +80,7 @@ pub(crate) fn start(monitor: Arc<Monitor>, listener: Option<StdListener>) -> io:
             }
             let mut ticks = interval(SAMPLE_EVERY);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            // The first one comes at once.
+            // The first tick completes immediately.
             ticks.tick().await;
             loop {
                 ticks.tick().await;
@@ -89,7 +91,7 @@ pub(crate) fn start(monitor: Arc<Monitor>, listener: Option<StdListener>) -> io:
     thread::Builder::new().name("admin".to_owned()).spawn(run).map(drop)
 }
 
-/// What requests are answered from.
+/// The state that requests are answered from.
 struct Site {
     monitor: Arc<Monitor>,
     address: SocketAddr,
@@ -105,7 +107,7 @@ async fn accept(listener: TcpListener, site: Rc<Site>) {
             Ok((stream, _)) => {
                 let site = site.clone();
                 spawn_local(async move {
-                    // Whoever is not done by then has lost interest, or holds a place that others want.
+                    // A slow client must not hold a place that others need.
                     let _ = timeout(PATIENCE, serve(stream, site)).await;
                     drop(place);
                 });
@@ -141,11 +143,11 @@ impl Site {
             Some((status, text)) => plain(status, text),
             None => self.resource(request),
         };
-        // hyper leaves out the body where only the head is wanted.
+        // hyper omits the body of replies to HEAD.
         with_headers(reply)
     }
 
-    /// Why a request is not answered.
+    /// Returns the refusal of a request, if it is not answered.
     fn refusal<B>(&self, request: &Request<B>) -> Option<(StatusCode, &'static str)> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return Some((StatusCode::METHOD_NOT_ALLOWED, "There is nothing to be changed here: GET and HEAD.\n"));
@@ -157,7 +159,7 @@ impl Site {
                 StatusCode::MISDIRECTED_REQUEST,
                 "Ask for an address, or for localhost: other names are refused.\n",
             )),
-            // Nobody who could be made to point here speaks that.
+            // Browsers, the targets of DNS rebinding, do not use HTTP/1.0.
             (None, None) if request.version() == Version::HTTP_10 => None,
             _ => Some((StatusCode::BAD_REQUEST, "A request has one Host header.\n")),
         }
@@ -203,7 +205,8 @@ impl Site {
     }
 }
 
-/// Whether a Host header means this machine by a name that nobody else can give away: localhost, or an address.
+/// Returns whether a Host header names this machine in a way that cannot be redirected: localhost
+/// or an IP address.
 fn is_this_machine(host: &HeaderValue) -> bool {
     let Some(authority) = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) else { return false };
     let name = authority.host();

@@ -1,7 +1,8 @@
-//! The audit log: a line of JSON for each request about sealed bytes, appended to a file of its own.
+//! The audit log: one line of JSON for each request about sealed bytes, appended to its own file.
 //!
-//! Lines are collected by the workers and written by a thread, which makes them durable every second. Where the file takes none the
-//! lines wait, within a bound; then the workers do, for a while; then lines are lost, and the log counts them.
+//! The workers queue lines, and a thread writes them and makes them durable every second. If the
+//! file accepts no writes, lines wait in a bounded queue; when it is full, workers wait for a
+//! limited time; then lines are dropped and counted.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -18,30 +19,30 @@ use serde::Serialize;
 use crate::env::System;
 use crate::reload::Reload;
 
-/// Bytes of lines that wait to be written.
+/// Limit of the queue in bytes.
 const BACKLOG_MAX: usize = 4 << 20;
 
-/// How long a worker waits for room among them.
+/// Time that a worker waits for room in the queue.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often what was written is made durable, and how long to wait after the file took nothing.
+/// Interval of syncs, and delay after a failed write.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// The audit log of a node.
 pub(crate) struct Audit {
     path: PathBuf,
     state: Mutex<State>,
-    /// There are lines, or the end has come; or: there is room, or all is written.
+    /// Signals the writer: lines or shutdown. Signals waiters: room, or everything written.
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     lines: Vec<u8>,
-    /// Lines that are being written.
+    /// Lines are being written.
     writing: bool,
     lost: u64,
-    /// The file is to be opened again: it was moved away.
+    /// The file was moved away and must be reopened.
     reopen: bool,
     end: bool,
 }
@@ -52,14 +53,15 @@ struct Line<'a> {
     time: String,
     request_id: &'a str,
     access_key: Option<&'a str>,
-    /// Its address, as trusted proxies tell it.
+    /// The client's address, as reported by trusted proxies.
     client: String,
     operation: Option<&'static str>,
     bucket: Option<&'a str>,
     key: Option<&'a str>,
-    /// Which customer key it was: tells nothing of the key, and cannot be linked with its id in another bucket.
+    /// An identifier of the customer key, which reveals nothing about the key and cannot be linked
+    /// with its identifier in another bucket.
     key_id: Option<String>,
-    /// `ok`, the code of the error, or `aborted`.
+    /// `ok`, the error code, or `aborted`.
     result: &'static str,
     status: u16,
     received: u64,
@@ -67,7 +69,7 @@ struct Line<'a> {
 }
 
 impl Audit {
-    /// Opens the file, and starts to write to it.
+    /// Opens the file and starts the writer thread.
     pub(crate) fn start(path: &Path) -> Result<Arc<Self>, String> {
         let file = open(path).map_err(|error| format!("cannot open the audit log {}: {error}", path.display()))?;
         let (state, changed) = (Mutex::new(State::default()), Condvar::new());
@@ -82,7 +84,7 @@ impl Audit {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes down one request.
+    /// Queues the line of one request.
     pub(crate) fn note(&self, exchange: &Exchange<'_>) {
         let line = Line {
             time: iso8601(System.now_ms()),
@@ -117,13 +119,13 @@ impl Audit {
         self.changed.notify_all();
     }
 
-    /// Opens the file again, as whoever rotates logs has moved it away.
+    /// Requests that the file is reopened after log rotation.
     pub(crate) fn reopen(&self) {
         self.lock().reopen = true;
         self.changed.notify_all();
     }
 
-    /// Writes all there is, within a bounded time.
+    /// Writes the remaining lines, within a time limit.
     pub(crate) fn finish(&self) {
         self.lock().end = true;
         self.changed.notify_all();
@@ -134,7 +136,7 @@ impl Audit {
         }
     }
 
-    /// Writes lines as they come, until the end.
+    /// Writes lines as they arrive, until shutdown.
     fn write(&self, mut file: File) {
         let (mut lines, mut synced, mut is_dirty, mut told) = (Vec::new(), Instant::now(), false, 0);
         loop {
@@ -169,7 +171,7 @@ impl Audit {
         }
     }
 
-    /// Waits until there is something to do, and takes the lines there are, unless some are still to be written.
+    /// Waits for work and takes the queued lines, unless earlier ones are still unwritten.
     fn take(&self, lines: &mut Vec<u8>, is_dirty: bool) -> Taken {
         let idle = |state: &mut State| lines.is_empty() && state.lines.is_empty() && !state.reopen && !state.end;
         let limit = if is_dirty { EVERY } else { Duration::MAX };
@@ -186,14 +188,14 @@ impl Audit {
     }
 }
 
-/// What the writer is asked to do besides.
+/// Further requests to the writer.
 struct Taken {
     reopen: bool,
     end: bool,
     lost: u64,
 }
 
-/// Writes what the file takes; the rest stays, to go on with where it was cut.
+/// Writes as much as the file accepts; keeps the rest to continue exactly there.
 fn write_some(file: &mut impl Write, lines: &mut Vec<u8>) -> io::Result<()> {
     let mut written = 0;
     let result = loop {
@@ -217,7 +219,7 @@ impl Reload for Arc<Audit> {
     }
 }
 
-/// For its owner alone: it says who has what.
+/// Private to the owner, because it reveals who stores what.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }
@@ -282,7 +284,7 @@ mod tests {
         whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// A file that takes some bytes, then fails, then takes the rest.
+    /// A file that accepts some bytes, then fails, then accepts the rest.
     struct Full(Vec<u8>, usize);
 
     impl Write for Full {
@@ -308,7 +310,7 @@ mod tests {
         assert_eq!((&file.0[..], lines.len()), (&b"a line\nanother\n"[..], 0));
     }
 
-    /// Where nothing is written any more, a worker waits only so long.
+    /// A worker waits for a limited time if nothing is written any more.
     #[test]
     fn what_waits_has_a_bound() {
         let (state, changed) = (Mutex::new(State::default()), Condvar::new());

@@ -1,9 +1,10 @@
-//! The blocks that bodies are received, encrypted, written and read in.
+//! The buffers that bodies are received, encrypted, written and read in.
 //!
-//! Each is aligned to a page (off alignment a receive costs about twice as much) and left out of core dumps. Long blocks are
-//! mapped several at a time, in huge pages where the system has them: to look up and hold on to 257 small pages for each write
-//! is most of what a write past the page cache costs. A dropped block is wiped as far as it was written to, unless all of that is ciphertext, and kept for the next
-//! request, up to a bound.
+//! Each is page-aligned (an unaligned receive costs about twice as much) and excluded from core
+//! dumps. Long buffers are mapped several at a time, in huge pages if the system has them: pinning
+//! 257 small pages per write is most of the cost of a direct write. A dropped buffer is wiped as
+//! far as it was written, unless all of that is ciphertext, and kept for the next request, up to a
+//! limit.
 
 use std::io;
 use std::ops::Range;
@@ -16,33 +17,33 @@ use keyhole_node::Share;
 
 use crate::memory::LOG_BLOCKS;
 
-/// Blocks that a pool keeps when they are not in use, unless it was made to keep fewer: what a worker's requests may hold
+/// Default limit of unused buffers that a pool keeps: the most that a worker's requests may hold
 /// together, and some for the log's own batches.
 const KEPT_MAX: usize = Share::MAX.blocks + LOG_BLOCKS;
 
-/// Bytes of a short block: a body that is kept in its record, and what else the record has, with the pages that it begins and
-/// ends in.
+/// Length of a short buffer: a body that is stored inside its record, the rest of the record, and
+/// the partial pages at both ends.
 const SHORT_LEN: usize = 2 * INLINE_MAX;
 
-/// Where one worker's blocks come from and go back to.
+/// A pool of buffers of one worker.
 #[derive(Clone)]
 pub(crate) struct Pool {
-    /// Bytes of each block.
+    /// Length of each buffer in bytes.
     len: usize,
-    /// How many it keeps.
+    /// Limit of unused buffers that are kept.
     kept_max: usize,
     kept: Arc<Mutex<Kept>>,
 }
 
-/// What a pool has that is not in use.
+/// The unused buffers of a pool.
 #[derive(Default)]
 struct Kept {
     blocks: Vec<Mapping>,
-    /// Slabs that were mapped.
+    /// Slabs mapped so far.
     slabs: usize,
 }
 
-/// Blocks for the bodies of one worker, long and short ones.
+/// Long and short buffers for the bodies of one worker.
 #[derive(Clone)]
 pub(crate) struct Pools {
     long: Pool,
@@ -56,28 +57,28 @@ impl Default for Pools {
 }
 
 impl Pools {
-    /// For a worker whose requests may hold so much.
+    /// Returns the pools of a worker whose requests may hold `share`.
     pub(crate) fn new(share: Share) -> Self {
-        // As many as the pages would fill.
+        // As many short buffers as the pages of the share can fill.
         let short = (share.pages * PAGE / INLINE_MAX).min(KEPT_MAX);
         Pools { long: Pool::keeping(BUFFER_LEN, share.blocks + LOG_BLOCKS), short: Pool::keeping(SHORT_LEN, short) }
     }
 
-    /// A block of at least this length.
+    /// Takes a buffer of at least this length.
     pub(crate) fn take(&self, len: usize) -> Block {
         if len <= SHORT_LEN { self.short.take() } else { self.long.take() }
     }
 }
 
 impl Default for Pool {
-    /// One for the blocks of bodies, of `BUFFER_LEN` bytes.
+    /// Returns a pool of buffers of `BUFFER_LEN` bytes, for the blocks of bodies.
     fn default() -> Self {
         Pool::of(BUFFER_LEN)
     }
 }
 
 impl Pool {
-    /// One for blocks of this many bytes.
+    /// Returns a pool of buffers of `len` bytes.
     pub(crate) fn of(len: usize) -> Self {
         Pool::keeping(len, KEPT_MAX)
     }
@@ -86,10 +87,11 @@ impl Pool {
         Pool { len, kept_max, kept: Arc::default() }
     }
 
-    /// A block. No plaintext and no key is in it; there may be ciphertext.
+    /// Takes a buffer. It contains no plaintext and no key, but may contain ciphertext.
     pub(crate) fn take(&self) -> Block {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        // Slabs as long as all of their blocks will be wanted, but for one; the others by themselves: nothing is taken in vain.
+        // Map slabs while all but one of their buffers can be kept, then single buffers, so that no
+        // memory is wasted.
         if kept.blocks.is_empty() && self.len == BUFFER_LEN && kept.slabs < (self.kept_max + 1) / SLAB_BLOCKS {
             kept.slabs += 1;
             kept.blocks.extend(Mapping::several(self.len));
@@ -102,58 +104,58 @@ impl Pool {
     }
 }
 
-/// Bytes of a huge page.
+/// Length of a huge page in bytes.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Bytes that are mapped for long blocks at a time. Seven of them fit, and little is left over.
+/// Length of a slab in bytes. Seven long buffers fit, and little is left over.
 const SLAB_LEN: usize = 4 * HUGE_PAGE;
 
-/// Blocks in it.
+/// Long buffers per slab.
 const SLAB_BLOCKS: usize = SLAB_LEN / BUFFER_LEN;
 
-/// The memory of one block.
+/// The memory of one buffer.
 struct Mapping {
     address: NonNull<u8>,
-    /// What it is a part of.
+    /// The mapping that it is a part of.
     pages: Arc<Pages>,
 }
 
-/// So many bytes of memory, mapped.
+/// A memory mapping.
 struct Pages {
     address: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: it is plain memory that belongs to whoever owns the value.
+// SAFETY: the mapping is plain memory that the owner of the value owns.
 unsafe impl Send for Pages {}
-// SAFETY: nothing is done with it by reference.
+// SAFETY: no operation on a shared reference accesses the memory.
 unsafe impl Sync for Pages {}
-// SAFETY: a mapping is plain memory that belongs to whoever owns the value: no two are of the same part of their pages.
+// SAFETY: a mapping is plain memory of its owner: no two values cover the same part of their pages.
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    /// Its memory is given back only with that of other blocks.
+    /// Returns whether the memory belongs to a slab, which is unmapped only as a whole.
     fn is_part(&self) -> bool {
         self.pages.len >= SLAB_LEN
     }
 
-    /// One block of this length, by itself.
+    /// Maps one buffer of this length by itself.
     fn new(len: usize) -> io::Result<Self> {
         let pages = Pages::new(len)?;
         Ok(Mapping { address: pages.address, pages: Arc::new(pages) })
     }
 
-    /// As many blocks of this length as fit into a slab; none where there is no memory for one.
+    /// Maps a slab and returns the buffers of this length in it; none if no memory is available.
     fn several(len: usize) -> Vec<Self> {
-        // One huge page more, to begin at one.
+        // One extra huge page, for alignment.
         let Ok(pages) = Pages::new(SLAB_LEN + HUGE_PAGE) else { return Vec::new() };
         let skipped = pages.address.as_ptr().align_offset(HUGE_PAGE);
         let pages = Arc::new(pages);
-        // SAFETY: within the mapping, as it is longer than the slab by a huge page.
+        // SAFETY: within the mapping, which is longer than the slab by a huge page.
         let start = unsafe { pages.address.add(skipped) };
-        // SAFETY: the range has just been mapped. Where the advice is refused small pages do.
+        // SAFETY: the range has just been mapped. If the advice is refused, small pages suffice.
         unsafe { libc::madvise(start.as_ptr().cast(), SLAB_LEN, libc::MADV_HUGEPAGE) };
-        // SAFETY: within the slab, one behind the other.
+        // SAFETY: within the slab; the parts do not overlap.
         let part = |i: usize| unsafe { start.add(i * len) };
         (0..SLAB_LEN / len).map(|i| Mapping { address: part(i), pages: pages.clone() }).collect()
     }
@@ -161,7 +163,8 @@ impl Mapping {
 
 impl Pages {
     fn new(len: usize) -> io::Result<Self> {
-        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
+        // SAFETY: an anonymous mapping at an address of the kernel's choice affects no existing
+        // memory.
         let address = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -175,7 +178,8 @@ impl Pages {
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the range has just been mapped. Where the advice is refused, core dumps are off all the same.
+        // SAFETY: the range has just been mapped. If the advice is refused, core dumps are still
+        // disabled for the process.
         unsafe { libc::madvise(address, len, libc::MADV_DONTDUMP) };
         let address = NonNull::new(address.cast()).ok_or_else(|| io::Error::other("a mapping at address zero"))?;
         Ok(Pages { address, len })
@@ -184,18 +188,19 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        // SAFETY: the range was mapped by `new` and is unmapped once; the owners of its parts are gone.
+        // SAFETY: the range was mapped by `new` and is unmapped once; no part of it has an owner
+        // any more.
         unsafe { libc::munmap(self.address.as_ptr().cast(), self.len) };
     }
 }
 
-/// One block: initialised bytes, as many as its pool's blocks have, aligned to a page.
+/// A page-aligned buffer of initialised bytes, as long as all buffers of its pool.
 pub(crate) struct Block {
-    /// `None` only while it is dropped.
+    /// `None` only during drop.
     mapping: Option<Mapping>,
-    /// Nothing from here on is to be wiped: nobody has had it to write to.
+    /// End of the range that was written to; only bytes before it need wiping.
     used: usize,
-    /// Nothing in it is to be wiped.
+    /// The buffer contains only ciphertext and needs no wiping.
     is_enciphered: bool,
     pool: Pool,
 }
@@ -209,7 +214,8 @@ impl Block {
         self.pool.len
     }
 
-    /// A part of it to write to. Most of what is stored is short: to wipe all of a block for it would cost more than to store it.
+    /// Returns a range for writing. Only the ranges handed out are wiped later: most stored bodies
+    /// are short, and wiping a whole buffer would cost more than storing them.
     pub(crate) fn part(&mut self, at: Range<usize>) -> &mut [u8] {
         self.used = self.used.max(at.end.min(self.len()));
         // SAFETY: as in `as_ref`; `&mut self` makes it exclusive.
@@ -217,20 +223,20 @@ impl Block {
         &mut all[at]
     }
 
-    /// All that is in it is ciphertext, now that it is handed on to be written.
+    /// Marks the content as ciphertext, which needs no wiping.
     pub(crate) fn enciphered(&mut self) {
         self.is_enciphered = true;
     }
 
-    /// The kernel is about to write up to `end`, and may still do so when nobody waits for it any more. The result is for
-    /// [`received`](Self::received).
+    /// Prepares for a kernel write up to `end`, which may continue after its future was dropped.
+    /// Pass the result to [`received`](Self::received).
     pub(crate) fn receive(&mut self, end: usize) -> usize {
         let before = self.used;
         self.used = before.max(end.min(self.len()));
         before
     }
 
-    /// It has written no further than `end`, and writes no more.
+    /// Ends a kernel write that has reached no further than `end`.
     pub(crate) fn received(&mut self, before: usize, end: usize) {
         self.used = before.max(end.min(self.len()));
     }
@@ -251,7 +257,7 @@ impl AsMut<[u8]> for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        // The memory stays reachable through the pool, so this is no dead store.
+        // The memory stays reachable through the pool, so the compiler cannot remove this store.
         if !self.is_enciphered {
             self.part(0..self.used).fill(0);
         }
@@ -259,7 +265,8 @@ impl Drop for Block {
         if kept.blocks.len() < self.pool.kept_max {
             kept.blocks.extend(self.mapping.take());
         } else if self.mapping.as_ref().is_some_and(Mapping::is_part) {
-            // A part of a slab gives nothing back: one goes that does, if there is any.
+            // A part of a slab frees no memory when dropped: drop a single buffer instead, if the
+            // pool has one.
             if let Some(single) = kept.blocks.iter_mut().find(|kept| !kept.is_part()) {
                 self.mapping = self.mapping.take().map(|part| std::mem::replace(single, part));
             }
@@ -267,7 +274,7 @@ impl Drop for Block {
     }
 }
 
-// SAFETY: the memory stays where it is when the block moves, and all of it is initialised.
+// SAFETY: the memory stays in place when the buffer moves, and all of it is initialised.
 unsafe impl tokio_uring::buf::IoBuf for Block {
     fn stable_ptr(&self) -> *const u8 {
         self.address()
@@ -288,7 +295,7 @@ unsafe impl tokio_uring::buf::IoBufMut for Block {
         self.address()
     }
 
-    // Who reads into it says so beforehand.
+    // Readers call `receive` before they read into the buffer.
     unsafe fn set_init(&mut self, _: usize) {}
 }
 
@@ -316,7 +323,7 @@ mod tests {
             |block| block.part(5..9).fill(1),
             |block| block.as_mut()[BUFFER_LEN - 1] = 1,
             |block| {
-                // The kernel, of a read that nobody waits for.
+                // A kernel read whose future was dropped.
                 block.receive(7000);
                 // SAFETY: within the block.
                 unsafe { block.address().add(6999).write(1) };
@@ -373,7 +380,7 @@ mod tests {
         for pair in blocks.windows(2) {
             assert!(pair[0].address() as usize + BUFFER_LEN <= pair[1].address() as usize);
         }
-        // The last of them outlives its pool.
+        // The last buffer outlives its pool.
         let mut last = blocks.pop().unwrap();
         drop((blocks, pool));
         last.as_mut().fill(1);
@@ -387,7 +394,7 @@ mod tests {
         assert_eq!(pool.kept.lock().unwrap().blocks.len(), KEPT_MAX);
     }
 
-    /// Blocks of a slab, and others, that a pool has after so many were in use.
+    /// Returns how many slab buffers and single buffers a pool keeps after `in_use` were in use.
     fn kept_after(share: Share, in_use: usize) -> (usize, usize) {
         let pools = Pools::new(share);
         let blocks: Vec<Block> = (0..in_use).map(|_| pools.take(BUFFER_LEN)).collect();
@@ -401,9 +408,9 @@ mod tests {
     fn slabs_are_no_more_than_a_share() {
         assert_eq!(kept_after(Share::MAX, KEPT_MAX), (3 * SLAB_BLOCKS - 1, 0));
         assert_eq!(kept_after(Share::MAX, 1), (SLAB_BLOCKS, 0));
-        // Eleven blocks: one slab, and four by themselves.
+        // Eleven buffers: one slab and four single ones.
         assert_eq!(kept_after(Share::MIN, 11), (SLAB_BLOCKS, 4));
-        // What was there beyond that for a moment, and it is not a part of the slab that is given up.
+        // The excess is freed, and it consists of single buffers, not of the slab's.
         assert_eq!(kept_after(Share::MIN, 30), (SLAB_BLOCKS, 4));
     }
 }

@@ -1,5 +1,5 @@
-//! What a node does besides serving requests: cleaning and checkpoints, expiry, and the operator's requests. All of it on the
-//! first worker's thread.
+//! Background tasks of the first worker: cleaning and checkpoints, expiry, and the operator's
+//! requests.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,25 +16,25 @@ use crate::env::System;
 use crate::status::Monitor;
 use crate::worker::First;
 
-/// How often what has expired is deleted.
+/// Interval of expiry passes.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
-/// How often a file system that was full may be asked for space again.
+/// Interval at which a full file system may be asked for space again.
 const EXPECT_SPACE_EVERY: Duration = Duration::from_secs(1);
-/// How often it is looked whether the object file is where it was, and whether writes have failed.
+/// Interval of checks that the object file is in place and that no write has failed.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How often damage that the cleaner has found is logged.
+/// Interval at which damage found by the cleaner is logged.
 const FINDINGS_EVERY: Duration = Duration::from_secs(5);
 
-/// How long the last checkpoint may take, and whatever the other workers still do ahead of it. Without it nothing is lost: the
-/// next start reads more.
+/// Timeout of the last checkpoint and of the other workers' remaining work before it. Without the
+/// checkpoint nothing is lost: the next start reads more.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(20);
 
-/// The tasks.
+/// The background tasks.
 pub(crate) struct Chores {
-    /// They use the log: it is not closed before they have ended.
+    /// Tasks that use the log, which is closed only after they have ended.
     users: Vec<JoinHandle<()>>,
-    /// They end when no log is in use any more.
+    /// Tasks that end once the log is no longer in use.
     keepers: Vec<JoinHandle<()>>,
 }
 
@@ -45,7 +45,7 @@ impl Chores {
         Chores { users: Vec::new(), keepers: vec![spawn_local(maintenance.run()), spawn_local(writer.run())] }
     }
 
-    /// Starts what needs the log: expiry, and the control socket if there is one.
+    /// Starts the tasks that use the log: expiry, and the control socket if there is one.
     pub(crate) fn with_log<D: Disk>(&mut self, log: &Log<D>, first: First) {
         let First { control, running } = first;
         self.users.push(spawn_local(log_findings(log.shared().clone())));
@@ -57,7 +57,7 @@ impl Chores {
         self.users.extend(control.map(|listener| spawn_local(control::serve(listener, log.clone(), running))));
     }
 
-    /// Ends what uses the log.
+    /// Ends the tasks that use the log.
     pub(crate) async fn release(&mut self) {
         for task in self.users.drain(..) {
             task.abort();
@@ -65,7 +65,8 @@ impl Chores {
         }
     }
 
-    /// Waits for the end of the rest, which comes when every worker has dropped its log. Whether it came.
+    /// Waits for the remaining tasks, which end when every worker has dropped its log. Returns
+    /// whether they ended in time.
     pub(crate) async fn end(mut self) -> bool {
         self.release().await;
         let all = async {
@@ -77,7 +78,7 @@ impl Chores {
     }
 }
 
-/// The log has no clock of its own.
+/// Tells the log, which has no clock, when to expect free space again.
 async fn expect_space(shared: Arc<Shared>) {
     let mut ticks = interval(EXPECT_SPACE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -87,7 +88,7 @@ async fn expect_space(shared: Arc<Shared>) {
     }
 }
 
-/// Logs and reports an object file that is gone from its path, and a write that has failed: each once.
+/// Logs and reports once each an object file that is gone from its path, and a failed write.
 async fn look_regularly(shared: Arc<Shared>, monitor: Arc<Monitor>) {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -100,7 +101,7 @@ async fn look_regularly(shared: Arc<Shared>, monitor: Arc<Monitor>) {
             tracing::error!("{failed}: the store refuses writes until the node is started again; reads go on");
         }
         let Some(presence) = monitor.presence() else { continue };
-        // The path may be on a disk that does not answer.
+        // The path may be on a disk that does not respond.
         let Ok(absence) = spawn_blocking(move || presence.absence()).await else { continue };
         match (&absence, was_absent) {
             (Some(why), false) => tracing::error!(
@@ -143,7 +144,7 @@ async fn expire_regularly<D: Disk>(log: Log<D>, monitor: Arc<Monitor>) {
         monitor.clock_is_behind(behind);
         match expire(&log, &System).await {
             Ok(Pass::Behind { stored_ms, bucket }) => {
-                // Once: it may last.
+                // Once only, because the state may last.
                 if !std::mem::replace(&mut is_behind, true) {
                     let stored = iso8601(stored_ms);
                     tracing::warn!(

@@ -1,4 +1,4 @@
-//! The command line.
+//! The definition of the command line.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -28,10 +28,11 @@ use crate::commands::status::StatusOptions;
 use crate::commands::tls::TlsCommand;
 use crate::commands::verify::VerifyOptions;
 
-/// An S3 storage node for edge appliances, centred on SSE-C: encryption with keys that clients bring along.
+/// An S3 storage node for edge appliances, centred on SSE-C: encryption with customer-provided
+/// keys.
 ///
-/// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 the input does not authenticate or is malformed; 4 there is damage in the
-/// store that remains (check, scrub, export).
+/// Exit codes: 0 success; 1 failure; 2 wrong usage; 3 the input does not authenticate or is
+/// malformed; 4 damage remains in the store (check, scrub, export).
 #[derive(Parser, Debug)]
 #[command(version, about, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -43,128 +44,132 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the node.
     ///
-    /// Every option may be in the environment, as KEYHOLE_TLS_LISTEN (lists with commas between), or in the file that --config names,
-    /// as tls-listen = "..."; the command line is stronger than the environment, and that than the file.
+    /// Every option can also be set in the environment, as KEYHOLE_TLS_LISTEN (with commas between
+    /// list items), or in the file that --config names, as tls-listen = "...". Precedence: command
+    /// line, environment, configuration file.
     Serve(Box<ServeOptions>),
-    /// Check and show what a node would be started with.
+    /// Check and show the configuration of a node.
     #[command(subcommand)]
     Config(Box<ConfigCommand>),
-    /// Show how a node is: what it does, what it has, and what is not as it should be.
+    /// Show the status of a node: activity, resources and conditions that need attention.
     #[command(
         after_help = "Exit codes: 0 all is well; 1 something is not as it should be, or no node answers; 4 damage was \
                             found; 2 wrong usage."
     )]
     Status(StatusOptions),
-    /// Make and show customer keys.
+    /// Create and show customer keys.
     #[command(subcommand)]
     Key(KeyCommand),
     /// Seal a plaintext into a sealed object file.
     Seal(SealOptions),
     /// Open a sealed object file.
     Open(OpenOptions),
-    /// Show what a sealed object file says without a key.
+    /// Show the content of a sealed object file that is visible without a key.
     Inspect(InspectOptions),
     /// Seal and open bare chunked messages.
     #[command(subcommand)]
     Chunked(ChunkedCommand),
-    /// Measure the throughput of encryption on this machine.
+    /// Measure the encryption throughput of this machine.
     Bench(BenchOptions),
     /// Measure the object file on this disk.
     BenchDisk(BenchDiskOptions),
-    /// Show how full a store is, and what was written into it.
+    /// Show the use of space in a store, and the writes to it.
     Stat(StatOptions),
-    /// Give the space of what was deleted back now.
+    /// Reclaim deleted space now.
     Compact(Target),
-    /// Verify every object of a store, no faster than a rate.
+    /// Verify every object of a store, at a limited rate.
     #[command(after_help = "Exit codes: 0 sound; 4 there is damage; 1 failed; 2 wrong usage.")]
     Scrub(ScrubOptions),
-    /// Verify a store that no node serves, and mend it.
+    /// Verify and repair a store that no node serves.
     ///
-    /// Every damaged object is named by bucket and key, and whether it can be mended or is lost.
+    /// Lists every damaged object by bucket and key, and whether it is repairable or lost.
     #[command(
         after_help = "Exit codes: 0 sound, or all was mended; 4 there is damage that remains; 1 failed, such as a store \
                             in use; 2 wrong usage."
     )]
     Check(CheckOptions),
-    /// Make, list and take away the access keys that requests are signed with.
+    /// Create, list and remove the access keys that requests are signed with.
     ///
-    /// A node that serves the store takes the change at once.
+    /// A node that serves the store applies the change at once.
     #[command(subcommand)]
     Access(AccessCommand),
-    /// Show and change how much a bucket may hold, how long, and for whom.
+    /// Show and change the quota, expiry and policy of a bucket.
     #[command(subcommand)]
     Bucket(BucketCommand),
-    /// Copy objects and buckets out of a store, for a backup or a move. No key is needed.
+    /// Copy objects and buckets out of a store, for a backup or a move. Needs no key.
     ///
-    /// Objects under customer keys come out as sealed object files, as they are; others as their bytes; and a manifest with
-    /// everything else. Run again with the same directory, it goes on where it was, and brings it up to date.
+    /// Objects under customer keys are exported unchanged as sealed object files, other objects as
+    /// their content. A manifest has everything else. If the same directory is given again, the
+    /// export is resumed and brought up to date.
     #[command(
         after_help = "Exit codes: 0 done; 4 some objects are damaged, and were left out; 1 failed, and what is there so far is \
                             good; 2 wrong usage."
     )]
     Export(ExportOptions),
-    /// Copy what was exported into a store. No key is needed.
+    /// Copy an export into a store. Needs no key.
     ///
-    /// Every file is verified before its object appears. Run again, it leaves what is there already.
+    /// Every file is verified before its object appears. If the command is run again, it skips what
+    /// already exists.
     #[command(
         after_help = "Exit codes: 0 all of it is there; 3 the export is damaged or not complete, and what was good of it is \
                             there; 1 failed, or something was there that differs, or was refused; 2 wrong usage."
     )]
     Import(ImportOptions),
-    /// Verify an export: every file, without a store and without a key.
+    /// Verify every file of an export, without a store and without a key.
     #[command(after_help = "Exit codes: 0 sound and complete; 3 it is not; 1 failed; 2 wrong usage.")]
     Verify(VerifyOptions),
-    /// Make and show certificates for HTTPS.
+    /// Create and show certificates for HTTPS.
     #[command(subcommand)]
     Tls(TlsCommand),
-    /// Print what completes this command line in a shell.
+    /// Print the completion script of a shell.
     #[command(hide = true)]
     Completions {
-        /// Which shell.
+        /// The shell.
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
     /// Write the manual pages.
     #[command(hide = true)]
     Man {
-        /// Where to; the directory is made if it is missing.
+        /// The output directory, created if it is missing.
         directory: PathBuf,
     },
 }
 
-/// The store that a command is about.
+/// The store that a command uses.
 #[derive(Args, Debug)]
 pub(crate) struct Target {
-    /// The data directory or block device. A node that serves it is asked; otherwise the command works by itself.
+    /// The data directory or block device. If a node serves it, the node executes the command.
     pub(crate) data: PathBuf,
 
-    /// Where the control socket is, if the node was given --state.
+    /// The directory of the control socket, if the node was given --state.
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeOptions {
-    /// A file in TOML with options that are given neither here nor in the environment.
+    /// A TOML file with options. The command line and the environment take precedence.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// The data directory, made if it is missing; or a block device.
+    /// The data directory, created if it is missing, or a block device.
     #[arg(long, value_name = "PATH", default_value = "./keyhole-data")]
     pub(crate) data: PathBuf,
 
-    /// Make a new store on the device that --data names. Whatever is on the device is lost.
+    /// Create a new store on the device that --data names. All data on the device is lost.
     #[arg(long)]
     pub(crate) format: bool,
 
-    /// Serve reads alone: nothing is written to the store, and writes are answered 503 (ServiceUnavailable). A store on a medium that
-    /// takes no writes is served so in any case.
+    /// Serve reads only: nothing is written to the store, and writes get 503 (ServiceUnavailable).
+    /// This is the default for a store on a read-only medium.
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         default_value_t = false, action = ArgAction::Set)]
     pub(crate) read_only: bool,
 
-    /// Where the credential and the control socket are. Default: the data directory; for a device keyhole/NAME in
-    /// $XDG_STATE_HOME or in /var/lib, where NAME is what the device was called by.
+    /// The directory of the credential and the control socket. Default: the data directory; for a
+    /// device keyhole/NAME in $XDG_STATE_HOME or in /var/lib, where NAME is the device's name as
+    /// given in --data.
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
 
@@ -172,54 +177,60 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
     pub(crate) listen: SocketAddr,
 
-    /// The address and port to listen on for HTTPS, besides --listen; with --tls-cert and --tls-key.
+    /// The address and port to listen on for HTTPS, in addition to --listen; requires --tls-cert
+    /// and --tls-key.
     #[arg(long, value_name = "ADDR", requires_all = ["tls_cert", "tls_key"])]
     pub(crate) tls_listen: Option<SocketAddr>,
 
-    /// A certificate for HTTPS, in PEM: the node's own first, then those that it was signed by. May be given several times, each
-    /// with its --tls-key, in the same order: a client gets the one with the name that it calls the node by, or the first.
+    /// A certificate for HTTPS, in PEM: the node's own first, then the rest of its chain. May be
+    /// given several times, each with its --tls-key in the same order. A client gets the
+    /// certificate for the name that it requests, or else the first.
     #[arg(long = "tls-cert", value_name = "FILE", requires = "tls_listen")]
     pub(crate) tls_cert: Vec<PathBuf>,
 
-    /// The private key of a certificate, in PEM, not encrypted.
+    /// The private key of a certificate, in PEM, unencrypted.
     #[arg(long = "tls-key", value_name = "FILE", requires = "tls_listen")]
     pub(crate) tls_key: Vec<PathBuf>,
 
-    /// Ask clients for certificates, signed by the authorities in this PEM file. Requests are signed all the same.
+    /// Request client certificates signed by the authorities in this PEM file. Requests must still
+    /// be signed.
     #[arg(long, value_name = "FILE", requires = "tls_listen")]
     pub(crate) tls_client_ca: Option<PathBuf>,
 
-    /// Whether a client may come without a certificate. Default: require.
+    /// Whether a client certificate is required. Default: require.
     #[arg(long, value_enum, requires = "tls_client_ca")]
     pub(crate) tls_client_auth: Option<ClientAuth>,
 
-    /// Certificates of clients that are revoked: a PEM file with a list of each authority.
+    /// Revoked client certificates: a PEM file with one revocation list of each authority.
     #[arg(long, value_name = "FILE", requires = "tls_client_ca")]
     pub(crate) tls_client_crl: Option<PathBuf>,
 
-    /// An address or a network, as in 192.0.2.0/24, of proxies whose X-Forwarded-Proto and X-Forwarded-For are believed: customer
-    /// keys are then taken over HTTP from a proxy that says that they came to it over HTTPS. May be given several times.
+    /// The address or network, such as 192.0.2.0/24, of proxies whose X-Forwarded-Proto and
+    /// X-Forwarded-For are trusted. Customer keys are then accepted over HTTP from a proxy that
+    /// received them over HTTPS. May be given several times.
     #[arg(long = "trusted-proxy", value_name = "CIDR", value_parser = TrustedProxies::parse)]
     pub(crate) trusted_proxies: Vec<IpNet>,
 
-    /// The address and port to listen on for metrics, health and the status page: plain HTTP, to be read and no more, without
-    /// any credential. Such as 127.0.0.1:9001. Default: none.
+    /// The address and port to listen on for metrics, health and the status page, such as
+    /// 127.0.0.1:9001: read-only, over plain HTTP, without a credential. Default: none.
     #[arg(long, value_name = "ADDR")]
     pub(crate) admin_listen: Option<SocketAddr>,
 
-    /// Bounds the store, as in 10GiB or 500MB. Default: 80 % of the free space when the object file is created; all of a
-    /// device.
+    /// Limit of the store's size, such as 10GiB or 500MB. Default: 80 % of the free space when the
+    /// object file is created; the whole device.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) capacity: Option<u64>,
 
-    /// When a write is made durable. always: before it is acknowledged; nothing acknowledged is ever lost. interval:MS: that
-    /// often; a power cut or a crash of the system loses what was acknowledged in the last MS milliseconds or a little more.
-    /// never: when the system gets to it; the same loses what was acknowledged in the last half minute or so. The end of the
-    /// process alone, even by SIGKILL, loses nothing in any mode, and every object stays whole or absent.
+    /// When a write is made durable. always: before it is acknowledged; no acknowledged write is
+    /// ever lost. interval:MS: every MS milliseconds; a power cut or a system crash loses the
+    /// acknowledged writes of the last MS milliseconds or slightly more. never: when the system
+    /// writes it back; a power cut or a system crash loses about the last half minute. If only the
+    /// process ends, even by SIGKILL, nothing is lost in any mode. Every object stays whole or
+    /// absent.
     #[arg(long, value_name = "always|interval:MS|never", default_value = "always", value_parser = parse_sync)]
     pub(crate) sync: SyncMode,
 
-    /// When the store is full, drop the oldest objects to make room for new ones, in place of refusing these.
+    /// When the store is full, delete the oldest objects to make room instead of refusing new ones.
     #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         default_value_t = false, action = ArgAction::Set)]
     pub(crate) ring: bool,
@@ -228,48 +239,52 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "NAME", default_value = "us-east-1", value_parser = parse_region)]
     pub(crate) region: String,
 
-    /// A name by which clients reach the node, such as s3.example.com: then bucket.NAME addresses a bucket, besides
-    /// NAME/bucket. May be given several times.
+    /// A host name of the node, such as s3.example.com: bucket.NAME then addresses a bucket, in
+    /// addition to NAME/bucket. May be given several times.
     #[arg(long = "host-name", value_name = "NAME", value_parser = parse_host_name)]
     pub(crate) host_names: Vec<String>,
 
-    /// What holds for buckets of which it was not set with `keyhole bucket set`: BUCKET:NAME=VALUE[,NAME=VALUE...], such as
-    /// *:sse-c=require. A BUCKET that ends with * is all that begin so; the more specific goes first. Names: sse-c (allow, require,
-    /// forbid), rekey-by-overwrite (allow, forbid), anonymous-read (allow, forbid). May be given several times.
+    /// The default policy of buckets without their own (`keyhole bucket set`):
+    /// BUCKET:NAME=VALUE[,NAME=VALUE...], such as *:sse-c=require. A BUCKET that ends in * matches
+    /// all buckets with this prefix; the most specific policy takes precedence. Names: sse-c
+    /// (allow, require, forbid), rekey-by-overwrite (allow, forbid), anonymous-read (allow,
+    /// forbid). May be given several times.
     #[arg(long = "policy", value_name = "POLICY", value_parser = parse_policy)]
     pub(crate) policies: Vec<(String, OwnPolicy)>,
 
-    /// How to do I/O: auto is uring, or epoll where the system refuses io_uring.
+    /// The I/O interface: auto is uring, or epoll if the system refuses io_uring.
     #[arg(long, value_enum, default_value_t = IoMode::Auto)]
     pub(crate) io: IoMode,
 
-    /// How to do AES-256-GCM: auto is accelerated, unless that fails its test on this machine.
+    /// The AES-256-GCM engine: auto is accelerated, unless its self-test fails on this machine.
     #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
     pub(crate) engine: EngineChoice,
 
-    /// Threads that serve. Default: one for each core.
+    /// Number of worker threads. Default: one for each core.
     #[arg(long, value_name = "N", value_parser = parse_threads)]
     pub(crate) threads: Option<usize>,
 
-    /// Memory that the node is to get along with, as in 64MiB: buffers, threads and connections are made to fit. What the index takes, some
-    /// 125 bytes an object, should be a quarter of it at most. Default: all that the machine has, or its control group lets it have.
+    /// Memory budget, such as 64MiB, which determines buffers, threads and connections. The index
+    /// takes about 125 bytes per object and should use at most a quarter of the budget. Default:
+    /// the memory of the machine or the limit of the control group.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) memory: Option<u64>,
 
-    /// When told to end (SIGTERM), how many seconds requests in flight may go on; no further ones are taken meanwhile.
+    /// Grace period in seconds for requests in flight when the node shuts down (SIGTERM). No
+    /// further requests are accepted meanwhile.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_grace)]
     pub(crate) grace: Duration,
 
-    /// What to log to standard error: error, warn, info, debug or trace.
+    /// Log level of standard error: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log: tracing::level_filters::LevelFilter,
 
-    /// How: as text for people, or a JSON object on each line.
+    /// Log format: text, or one JSON object per line.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
 
-    /// A file that each request about an SSE-C object is noted in, as a line of JSON: when, by whom, what, of which object, under which
-    /// key (its id, never the key or its MD5), and what came of it. Opened again on SIGHUP.
+    /// Audit log: a file that gets one JSON line for each request about an SSE-C object, with time,
+    /// client, operation, object, key ID (never the key or its MD5) and result. Reopened on SIGHUP.
     #[arg(long, value_name = "FILE")]
     pub(crate) audit_log: Option<PathBuf>,
 }
@@ -280,7 +295,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// The longest grace, in seconds: an hour.
+/// Limit of the grace period in seconds: an hour.
 const GRACE_MAX_S: u64 = 3600;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -307,7 +322,7 @@ pub(crate) enum IoMode {
     Epoll,
 }
 
-/// Whether clients need certificates, where they are asked for one.
+/// Whether client certificates are required when they are requested.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum ClientAuth {
     Optional,
@@ -349,7 +364,7 @@ fn parse_host_name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Reads `BUCKET:NAME=VALUE[,NAME=VALUE...]`.
+/// Parses `BUCKET:NAME=VALUE[,NAME=VALUE...]`.
 fn parse_policy(text: &str) -> Result<(String, OwnPolicy), String> {
     let form = "give BUCKET:NAME=VALUE[,NAME=VALUE...], such as *:sse-c=require";
     let (bucket, settings) = text.split_once(':').ok_or_else(|| form.to_owned())?;
@@ -372,7 +387,7 @@ fn parse_policy(text: &str) -> Result<(String, OwnPolicy), String> {
     Ok((bucket.to_owned(), own))
 }
 
-/// Checks a bucket's name, or the beginning of names and `*`.
+/// Checks a bucket name, or a prefix of names followed by `*`.
 pub(crate) fn check_bucket_pattern(bucket: &str) -> Result<(), String> {
     let name = bucket.strip_suffix('*').unwrap_or(bucket);
     let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');

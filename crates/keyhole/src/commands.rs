@@ -1,5 +1,5 @@
-//! The commands besides `serve`: keys, sealed object files, bare messages, throughput; those of a store's operator; those that move
-//! objects; certificates.
+//! All commands except `serve`: customer keys, sealed object files, chunked messages, benchmarks;
+//! the operation of a store; export and import; certificates.
 
 pub(crate) mod access;
 pub(crate) mod bench;
@@ -25,16 +25,16 @@ pub(crate) mod verify;
 use std::fmt;
 use std::process::ExitCode;
 
-/// Why a command did not do what it was asked to. What it says goes to standard error.
+/// The failure of a command. Its text goes to standard error.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// What was typed cannot be meant: exit code 2.
+    /// Wrong usage: exit code 2.
     Usage(String),
-    /// The input does not authenticate or is malformed: exit code 3.
+    /// Input that does not authenticate or is malformed: exit code 3.
     Malformed(String),
-    /// There is damage in the store that remains: exit code 4.
+    /// Damage that remains in the store: exit code 4.
     Damaged(String),
-    /// The rest: files, disks, the network: exit code 1.
+    /// Other failures, such as of files, disks or the network: exit code 1.
     Other(String),
 }
 
@@ -48,7 +48,7 @@ impl Failure {
         })
     }
 
-    /// A file or stream that cannot be used.
+    /// Returns the failure of a file or stream.
     fn io(what: impl fmt::Display, error: std::io::Error) -> Self {
         Failure::Other(format!("{what}: {error}"))
     }
@@ -70,5 +70,5 @@ impl From<String> for Failure {
     }
 }
 
-/// What a command comes to.
+/// The result of a command.
 pub(crate) type Result<T> = std::result::Result<T, Failure>;

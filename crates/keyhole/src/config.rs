@@ -1,10 +1,10 @@
-//! Where the options of `serve` come from: the command line, the environment, a file, in this order of strength, all under the
+//! The sources of the options of `serve`. Precedence: command line, environment, file; all use the
 //! same names.
 //!
-//! There is one definition of them, that of the command line ([`ServeOptions`](crate::cli::ServeOptions)). What the environment or the file
-//! says, and the command line does not, is put behind what was typed, so that it is understood, and refused, in the same way. The
-//! option `--tls-listen` is `KEYHOLE_TLS_LISTEN` in the environment, where lists are separated by commas, and `tls-listen` in the
-//! file, which is TOML.
+//! The command line ([`ServeOptions`](crate::cli::ServeOptions)) defines the options. Options of
+//! the environment or the file that the command line lacks are appended to it, so that all sources
+//! are parsed and rejected in the same way. The option `--tls-listen` is `KEYHOLE_TLS_LISTEN` in
+//! the environment, where commas separate list items, and `tls-listen` in the file, which is TOML.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -21,19 +21,19 @@ use crate::cli::Cli;
 /// The option that names the file.
 const CONFIG: &str = "config";
 
-/// What is asked for once, and by hand.
+/// Options that are available on the command line only.
 const BY_HAND: [&str; 4] = [CONFIG, "format", "help", "json"];
 
-/// The longest file that is read.
+/// Limit of the file's length.
 const LEN_MAX: u64 = 1 << 20;
 
-/// How alike a name must be to be suggested (Jaro's measure), as clap has it for options.
+/// Minimum similarity (Jaro) of a suggested name; clap uses the same for options.
 const ALIKE: f64 = 0.7;
 
-/// How alike one of the environment must be to be taken for a slip.
+/// Minimum similarity of an environment variable that is treated as a misspelling.
 const SLIP: f64 = 0.85;
 
-/// Where the value of an option came from.
+/// The source of an option's value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Origin {
     CommandLine,
@@ -53,17 +53,17 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What was typed, and what there is besides.
+/// The command line, and the options of the other sources.
 pub(crate) struct Sources {
     arguments: Vec<OsString>,
-    /// By option: what is not on the command line.
+    /// Options that the command line lacks, by name.
     besides: BTreeMap<String, (Origin, Vec<OsString>)>,
     /// Names of options on the command line.
     typed: HashSet<String>,
     warnings: Vec<String>,
 }
 
-/// One option as it is.
+/// The effective value of an option.
 pub(crate) struct Setting {
     pub(crate) name: String,
     pub(crate) values: Vec<String>,
@@ -71,8 +71,8 @@ pub(crate) struct Setting {
     pub(crate) is_list: bool,
 }
 
-/// The command line of this process, with what the environment and the file have besides. Ends the process where it cannot be
-/// understood.
+/// Parses this process's command line together with the environment and the file. Exits the process
+/// on an error.
 pub(crate) fn parse() -> (Cli, Sources) {
     let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect();
     let sources = match Sources::gather(std::env::args_os().collect(), &environment) {
@@ -92,7 +92,7 @@ pub(crate) fn parse() -> (Cli, Sources) {
     }
 }
 
-/// The options that may come from elsewhere than the command line.
+/// Returns the options that may come from the environment or the file.
 fn options() -> Vec<Arg> {
     let mut command = Cli::command();
     let serve = command.find_subcommand_mut("serve").expect("there is serve");
@@ -104,7 +104,7 @@ fn name(arg: &Arg) -> &str {
     arg.get_long().expect("options have long names")
 }
 
-/// The option as it is called in the environment.
+/// Returns the environment variable of an option.
 fn variable(name: &str) -> String {
     format!("KEYHOLE_{}", name.replace('-', "_").to_uppercase())
 }
@@ -139,7 +139,7 @@ impl Sources {
         Ok(sources)
     }
 
-    /// The file that the command line names.
+    /// Returns the file that the command line names.
     fn config_file(&self, from: usize) -> Option<PathBuf> {
         let mut arguments = self.arguments[from..].iter();
         while let Some(argument) = arguments.next() {
@@ -197,7 +197,7 @@ impl Sources {
         Ok(())
     }
 
-    /// All arguments: what was typed, then what is not on the command line.
+    /// Returns all arguments: the command line, then the options that it lacks.
     fn all(&self) -> Vec<OsString> {
         let mut all = self.arguments.clone();
         for (name, (_, values)) in self.besides.iter().filter(|(name, _)| !self.typed.contains(*name)) {
@@ -213,12 +213,12 @@ impl Sources {
         all
     }
 
-    /// What to warn of.
+    /// Returns the warnings.
     pub(crate) fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// For the options that an error is about and that were not typed: where they come from.
+    /// Returns the sources of the options that an error is about, except the command line.
     fn origins_of(&self, error: &clap::Error) -> Vec<String> {
         let mut about = Vec::new();
         for kind in [ContextKind::InvalidArg, ContextKind::PriorArg] {
@@ -234,7 +234,7 @@ impl Sources {
         untyped.filter_map(line).collect()
     }
 
-    /// Every option as it is, in the order of the help; `matches` are those of what was typed and what was put behind it.
+    /// Returns the effective value of every option, in the order of the help.
     pub(crate) fn settings(&self) -> Vec<Setting> {
         let (matches, options) = (Cli::command().get_matches_from(self.all()), options());
         let matches = match matches.subcommand() {
@@ -257,10 +257,10 @@ impl Sources {
     }
 }
 
-/// Stands for the value of an option that takes none.
+/// Represents the value of an option that takes none.
 const FLAG: &str = "\0";
 
-/// What a value of the file comes to on the command line.
+/// Converts a value of the file to arguments of the command line.
 fn values_of(option: &Arg, value: &toml::Value) -> Result<Vec<OsString>, String> {
     use toml::Value;
     match value {
@@ -282,7 +282,7 @@ fn text_of(value: &toml::Value) -> Result<String, String> {
     }
 }
 
-/// One value. An option that takes none is there or is not.
+/// Converts one value. An option without a value is present or absent.
 fn values_of_text(option: &Arg, value: &OsStr) -> Result<Vec<OsString>, String> {
     if option.get_action().takes_values() {
         return Ok(vec![value.to_owned()]);
@@ -294,14 +294,14 @@ fn values_of_text(option: &Arg, value: &OsStr) -> Result<Vec<OsString>, String> 
     }
 }
 
-/// The name of an argument that is an option.
+/// Returns the name of an argument that is an option.
 fn long_name(argument: &OsStr) -> Option<String> {
     let text = argument.to_string_lossy();
     let name = text.strip_prefix("--")?;
     Some(name.split('=').next().unwrap_or(name).to_owned()).filter(|name| !name.is_empty())
 }
 
-/// That there is no such key, and what may have been meant.
+/// Returns the message about an unknown key, with a suggestion.
 fn unknown(options: &[Arg], key: &str) -> String {
     if BY_HAND.contains(&key) {
         return format!("{key:?} is for the command line alone");

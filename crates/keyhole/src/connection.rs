@@ -1,4 +1,4 @@
-//! A connection, with TLS or without: one type, so that there is one of everything that serves it.
+//! A connection with or without TLS: one type, so that the code that serves it is compiled once.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use crate::buffer::Block;
 use crate::tls::TlsStream;
 use crate::worker::Socket;
 
-// There is one for each connection, in its task's own memory: a box would be one allocation more.
+// There is one for each connection, in its task's own memory: a box would add an allocation.
 #[allow(clippy::large_enum_variant)]
 pub(crate) enum Connection<P> {
     Plain(P),

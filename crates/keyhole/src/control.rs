@@ -1,8 +1,9 @@
-//! The control socket: how the operator's commands reach a running node.
+//! The control socket, which connects the operator's commands with a running node.
 //!
-//! A Unix socket beside the data, for its owner alone. A client sends one line of JSON, a [`Request`], and receives lines of
-//! JSON, [`Reply`]s, of which the last is final. Everything is bounded: the length of lines, the number of connections, and the
-//! time that a client may take. Where no node runs, the commands do the same by themselves, through the same [`answer()`].
+//! It is a Unix socket in the state directory, private to its owner. A client sends one line of
+//! JSON, a [`Request`], and receives lines of JSON, [`Reply`]s, the last of which is final. Line
+//! lengths, connections and the client's time are limited. Without a node, the commands run the
+//! same [`answer()`] themselves.
 
 mod answer;
 mod client;
@@ -22,22 +23,22 @@ pub(crate) use protocol::{
 };
 pub(crate) use server::{Control, Running, serve};
 
-/// The longest request, line feed included: a bucket's name, a few numbers, and as many ids of keys as there can be; or a prefix of
-/// keys with 1,024 control characters, which have six bytes each.
+/// Limit of a request in bytes, line feed included: a bucket's name, a few numbers and the maximum
+/// of pinned key IDs, or a key prefix of 1,024 control characters, which take six bytes each.
 const REQUEST_MAX: usize = 8 << 10;
 
-/// The longest reply: a line of [`SEGMENTS_PER_LINE`] segments has some 30 KiB, a status with all that there may be in it some
-/// 100 KiB.
+/// Limit of a reply in bytes: a line of [`SEGMENTS_PER_LINE`] segments takes about 30 KiB, the
+/// largest status about 100 KiB.
 const REPLY_MAX: usize = 256 << 10;
 
-/// Segments in one line.
+/// Segments per line.
 const SEGMENTS_PER_LINE: usize = 256;
 
-/// Bytes that a socket's name may have in the kernel, and the zero that ends it.
+/// Limit of a socket's name in the kernel, including the terminating zero.
 const NAME_MAX: usize = 108;
 
-/// A path that is short enough to be a socket's name, and what keeps it valid: a long one goes through the descriptor of its
-/// directory.
+/// Returns a path that is short enough for a socket's name: a long one goes through its directory's
+/// descriptor, which is returned as well and must stay open.
 fn short(path: &Path) -> io::Result<(PathBuf, Option<File>)> {
     if path.as_os_str().len() < NAME_MAX {
         return Ok((path.to_owned(), None));

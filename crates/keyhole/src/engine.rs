@@ -1,4 +1,4 @@
-//! The engines that can be chosen from: the accelerated one, and the portable one of `keyhole-core`.
+//! The selectable AES engines: the accelerated one, and the portable one of `keyhole-core`.
 
 mod accelerated;
 
@@ -8,7 +8,7 @@ use keyhole_core::limits::{KEY_LEN, NONCE_LEN, TAG_LEN};
 
 use accelerated::{Accelerated, AcceleratedAead};
 
-/// One of the engines, chosen at start.
+/// The engine selected at start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Chosen {
     Accelerated,
@@ -26,8 +26,8 @@ impl Engine for Chosen {
     }
 }
 
-/// What a chosen engine makes.
-// There are as many as requests, each in its request's own memory: a box would be one allocation more.
+/// The AEAD of the selected engine.
+// There is one for each request, in the request's own memory: a box would add an allocation.
 #[allow(clippy::large_enum_variant)]
 pub(crate) enum ChosenAead {
     Accelerated(AcceleratedAead),

@@ -1,11 +1,11 @@
-//! The clock and the generator of random bytes.
+//! The system's clock and random generator.
 
 use std::cell::RefCell;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use zeroize::Zeroize;
 
-/// The system's own.
+/// The system's clock and random generator.
 #[derive(Clone, Copy)]
 pub(crate) struct System;
 
@@ -24,11 +24,11 @@ impl keyhole_node::Env for System {
     }
 }
 
-/// Random bytes that are generated at a time: a call for each salt and each data key would be a good part of what a small object
-/// costs.
+/// Random bytes generated at a time: a call for each salt and each data key would be a considerable
+/// part of the cost of a small object.
 const AHEAD: usize = 512;
 
-/// Bytes that were generated and not yet used. What is used is wiped.
+/// Random bytes in reserve. Used bytes are wiped.
 struct Ahead {
     bytes: [u8; AHEAD],
     used: usize,
@@ -44,7 +44,7 @@ thread_local! {
     static GENERATED: RefCell<Ahead> = const { RefCell::new(Ahead { bytes: [0; AHEAD], used: AHEAD }) };
 }
 
-/// Fills `bytes` from AWS-LC's generator, which the kernel's seeds.
+/// Fills `bytes` from AWS-LC's generator, which is seeded by the kernel.
 pub(crate) fn random(bytes: &mut [u8]) {
     if bytes.len() > AHEAD {
         return generate(bytes);
@@ -62,7 +62,7 @@ pub(crate) fn random(bytes: &mut [u8]) {
 }
 
 fn generate(bytes: &mut [u8]) {
-    // Keys and salts are made of this: there is nothing to go on with without it.
+    // Keys and salts depend on it: the process cannot continue without randomness.
     aws_lc_rs::rand::fill(bytes).expect("a generator that gives random bytes");
 }
 

@@ -1,4 +1,5 @@
-//! Where io_uring is refused (most containers): the object file by plain calls on helper threads, connections by epoll.
+//! Fallback where io_uring is refused (most containers): files by plain calls on blocking threads,
+//! connections by epoll.
 
 mod disk;
 mod net;
@@ -14,7 +15,7 @@ pub(crate) use disk::PlainDisk;
 use net::EpollListener;
 pub(crate) use net::SharedListener;
 
-/// Runs a worker; `done` is called when it is done.
+/// Runs a worker and calls `done` when it has finished.
 pub(crate) fn run(setup: Setup, done: impl FnOnce()) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let disk = PlainDisk::new(setup.medium.try_clone()?, Pools::new(setup.config.share));

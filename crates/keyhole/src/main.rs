@@ -1,7 +1,8 @@
 //! The `keyhole` command: an S3 storage node for edge appliances, centred on SSE-C.
 //!
-//! What the node does is in the crates below; this one has what touches the machine: rings and sockets, buffers, the
-//! clock, files, signals, the command line. tokio-uring is named in [`uring`] alone.
+//! The node's logic is in the library crates. This crate is everything that touches the machine:
+//! rings and sockets, buffers, the clock, files, signals and the command line. Only [`uring`] names
+//! tokio-uring.
 
 mod access;
 mod activation;

@@ -1,8 +1,9 @@
-//! What the objects are kept in: a file or a block device, and the calls of it that are not reads and writes.
+//! The medium of the objects, a file or a block device, and its calls other than reads and writes.
 //!
-//! A file grows as segments are begun, by `fallocate`, and gives space back as holes. A device has the length that it has, and
-//! gives space back with `BLKDISCARD`. Both are read through the page cache, and written past it where the file system lets us
-//! (`O_DIRECT`): what is written is seldom read soon, and the copy and the write-back would cost more than all else.
+//! A file grows with `fallocate` as segments are begun, and returns space as holes. A device has a
+//! fixed length and returns space with `BLKDISCARD`. Reads use the page cache; writes bypass it
+//! (`O_DIRECT`) if the file system allows it: written data is rarely read soon, and the copy and
+//! the write-back would dominate the cost.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -15,26 +16,27 @@ use fiemap::{Fiemap, FiemapExtentFlags, FiemapFlags};
 use keyhole_log::Extent;
 use keyhole_log::limits::PAGE;
 
-/// An open file or device. Clones are of the same description: its lock lasts as long as the last of them.
+/// An open file or device. Clones share the open file description: its lock lasts until the last
+/// one is dropped.
 pub(crate) struct Medium {
     file: File,
-    /// Of a device: its length. It does not change while the node runs.
+    /// Length of a device, which does not change while the node runs; `None` for a file.
     device_len: Option<u64>,
-    /// The file system has said which extents are there, so that space is asked for only where it is not.
+    /// The file system reports extents, so space is requested only for holes.
     knows_extents: Arc<AtomicBool>,
-    /// It was opened for reading alone.
+    /// Opened for reading only.
     is_read_only: bool,
 }
 
 impl Medium {
-    /// A regular file.
+    /// Wraps a regular file.
     pub(crate) fn file(file: File) -> Self {
         Medium { file, device_len: None, knows_extents: Arc::default(), is_read_only: false }
     }
 
-    /// A block device, whose length is found out.
+    /// Wraps a block device and determines its length.
     pub(crate) fn device(file: File) -> io::Result<Self> {
-        // The end of a device is its length, as BLKGETSIZE64 says it. Only whole pages of it are used.
+        // The end of a device is its length, as BLKGETSIZE64 reports it. Only whole pages are used.
         let len = (&file).seek(SeekFrom::End(0))?;
         let device_len = Some(len - len % PAGE as u64);
         Ok(Medium { file, device_len, knows_extents: Arc::default(), is_read_only: false })
@@ -46,7 +48,7 @@ impl Medium {
         Ok(Medium { file: self.file.try_clone()?, device_len, knows_extents, is_read_only })
     }
 
-    /// The same, where it was opened for reading alone.
+    /// Marks the medium as opened for reading only.
     pub(crate) fn reading(self) -> Self {
         Medium { is_read_only: true, ..self }
     }
@@ -59,9 +61,10 @@ impl Medium {
         &self.file
     }
 
-    /// A description of its own to write past the page cache with; `None` where that is not possible.
+    /// Opens a separate file description for direct writes; `None` if they are not possible.
     ///
-    /// The kernel keeps both ways coherent: pages of the cache that a write has gone past are dropped before it completes.
+    /// The kernel keeps both ways coherent: it drops the cached pages of a direct write before the
+    /// write completes.
     pub(crate) fn direct(&self) -> Option<File> {
         if self.is_read_only {
             return None;
@@ -71,7 +74,7 @@ impl Medium {
         opened.inspect_err(|error| tracing::info!(%error, "the object file is written through the page cache")).ok()
     }
 
-    /// Writes past the page cache with `direct`, where it is there and takes it; otherwise through the cache.
+    /// Writes with `direct` if that is given and accepted; otherwise through the cache.
     pub(crate) fn write(&self, direct: Option<&File>, from: &[u8], offset: u64) -> io::Result<()> {
         match direct.map(|direct| direct.write_all_at(from, offset)) {
             None => self.file.write_all_at(from, offset),
@@ -80,16 +83,18 @@ impl Medium {
         }
     }
 
-    /// Reads what of it is in the page cache, without waiting for anything; the count of bytes from the beginning that were.
+    /// Reads from the page cache without blocking; returns the count of leading bytes that were
+    /// cached.
     pub(crate) fn read_cached(&self, to: &mut [u8], offset: u64) -> io::Result<usize> {
         let part = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() };
         let offset = offset.try_into().unwrap_or(i64::MAX);
-        // SAFETY: the one part is memory that we may write to, and nobody else has; the descriptor is open as long as `self`.
+        // SAFETY: the one part is writable memory that is borrowed exclusively; the descriptor is
+        // open as long as `self`.
         let len = unsafe { libc::preadv2(self.file.as_raw_fd(), &part, 1, offset, libc::RWF_NOWAIT) };
         usize::try_from(len).map_err(|_| io::Error::last_os_error())
     }
 
-    /// The length of a device; `None` for a file, which grows.
+    /// Returns the length of a device; `None` for a file, which grows.
     pub(crate) fn device_len(&self) -> Option<u64> {
         self.device_len
     }
@@ -101,21 +106,25 @@ impl Medium {
         }
     }
 
-    /// Makes a file reach `offset + len`, with the space taken: by fallocate, or where the file system has none by writing zeros. A
-    /// device has its space. Where the file system is full nothing is taken.
+    /// Extends a file to `offset + len` with its space allocated: with fallocate, or by writing
+    /// zeros if the file system does not support it. A device has its space.
+    ///
+    /// # Errors
+    /// `StorageFull` if the file system is full; no space is taken then.
     pub(crate) fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         if let Some(device) = self.device_len {
             let fits = offset.checked_add(len).is_some_and(|end| end <= device);
             return if fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) };
         }
         if self.knows_extents.load(Ordering::Relaxed) && self.free_space()? < len {
-            // It would take what is left, from all who use the file system, before it failed.
+            // fallocate would take the remaining space from all users of the file system before it
+            // failed.
             return Err(io::ErrorKind::StorageFull.into());
         }
         match self.fallocate(0, offset, len) {
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => self.write_zeros(offset, len),
             Err(error) if is_full(&error) => {
-                // What it has taken before it failed. There is nothing of use in the range.
+                // Release the space taken before the failure. The range contains no data.
                 let _ = self.discard(offset, len);
                 Err(error)
             }
@@ -127,7 +136,7 @@ impl Medium {
         Ok(available(&rustix::fs::fstatvfs(&self.file)?))
     }
 
-    /// Takes the space of a range by writing to it, and makes that durable.
+    /// Allocates a range by writing to it, and makes that durable.
     fn write_zeros(&self, offset: u64, len: u64) -> io::Result<()> {
         let before = self.file.metadata()?.len();
         let zeros = vec![0; ZEROS];
@@ -140,13 +149,13 @@ impl Medium {
         }
         let result = result.and_then(|()| self.file.sync_data());
         if result.is_err() && before < offset + len {
-            // As it was, as far as the file was made longer.
+            // Undo the extension of the file.
             self.file.set_len(before.max(offset))?;
         }
         result
     }
 
-    /// The ranges whose space is there; `None` where the file system does not say.
+    /// Returns the allocated ranges; `None` if the file system does not report them.
     pub(crate) fn extents(&self) -> io::Result<Option<Vec<Extent>>> {
         let len = self.len()?;
         if self.device_len.is_some() {
@@ -164,7 +173,8 @@ impl Medium {
         }
     }
 
-    /// As FIEMAP says. Space that is shared with another file, or compressed, does not take what is written.
+    /// Returns the extents that FIEMAP reports. Shared and compressed extents are left out, because
+    /// a write to them needs new space.
     fn mapped(&self) -> io::Result<Vec<Extent>> {
         let unfit = FiemapExtentFlags::SHARED | FiemapExtentFlags::ENCODED | FiemapExtentFlags::DELALLOC;
         let mut extents = Vec::new();
@@ -178,7 +188,7 @@ impl Medium {
         Ok(extents)
     }
 
-    /// As far as there is data, where all of a file has its space.
+    /// Returns the ranges with data, if the whole file is allocated.
     fn data(&self, len: u64) -> io::Result<Option<Vec<Extent>>> {
         if self.file.metadata()?.blocks().saturating_mul(512) < len {
             return Ok(None);
@@ -194,8 +204,8 @@ impl Medium {
         Ok(Some(extents))
     }
 
-    /// Lets what is written later go where it was written before, on a file system that would otherwise write it elsewhere, and
-    /// need space for it (btrfs). To be called while the file is empty; other file systems have no such thing.
+    /// Disables copy-on-write on file systems where an overwrite would otherwise need new space
+    /// (btrfs). Call it while the file is empty; other file systems have no such flag.
     pub(crate) fn write_in_place(&self) {
         use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
         let set = ioctl_getflags(&self.file).and_then(|flags| ioctl_setflags(&self.file, flags | IFlags::NOCOW));
@@ -204,7 +214,10 @@ impl Medium {
         }
     }
 
-    /// Gives the space of a range back; the range reads as anything afterwards. `Unsupported` where there is no such thing.
+    /// Returns the space of a range, which has undefined content afterwards.
+    ///
+    /// # Errors
+    /// `Unsupported` if the medium cannot return space.
     pub(crate) fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         let result = match self.device_len {
             Some(_) => self.discard_on_device(offset, len),
@@ -215,7 +228,7 @@ impl Medium {
 
     fn fallocate(&self, mode: i32, offset: u64, len: u64) -> io::Result<()> {
         let (start, count) = (offset.try_into().unwrap_or(i64::MAX), len.try_into().unwrap_or(i64::MAX));
-        // SAFETY: the call takes numbers alone, and the descriptor is open as long as `self`.
+        // SAFETY: the call takes only numbers, and the descriptor is open as long as `self`.
         check(unsafe { libc::fallocate(self.file.as_raw_fd(), mode, start, count) })
     }
 
@@ -226,15 +239,15 @@ impl Medium {
     }
 }
 
-/// Bytes of a file system that its users may still take.
+/// Returns the bytes that unprivileged users may still allocate.
 pub(crate) fn available(stat: &rustix::fs::StatVfs) -> u64 {
     stat.f_bavail.saturating_mul(stat.f_frsize)
 }
 
-/// Bytes that are written at a time where zeros take space.
+/// Bytes written at a time to allocate with zeros.
 const ZEROS: usize = 1 << 20;
 
-/// Adds an extent to those ahead of it, or makes the last one longer.
+/// Appends an extent, or extends the last one.
 fn push_extent(extents: &mut Vec<Extent>, extent: Extent) {
     match extents.last_mut() {
         Some(last) if last.offset + last.len == extent.offset && last.written == extent.written => {
@@ -248,17 +261,17 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// What makes a hole in a file and leaves its length alone.
+/// Mode of `fallocate` that makes a hole and keeps the file's length.
 pub(crate) const PUNCH_HOLE: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
 
-/// From <linux/fs.h>.
+/// From `<linux/fs.h>`.
 const BLKDISCARD: libc::Ioctl = libc::_IO(0x12, 119);
 
 fn check(result: i32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The same error, or `Unsupported` where it says in another way that there is no such thing.
+/// Maps the errors of missing support to `Unsupported`, and returns others unchanged.
 pub(crate) fn unsupported(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY) => io::ErrorKind::Unsupported.into(),

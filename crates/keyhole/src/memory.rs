@@ -1,8 +1,8 @@
-//! How much memory the node gets along with, and what follows from it.
+//! The memory budget of the node.
 //!
-//! Of what there is, so much is set [aside](ASIDE) for the process as such. Half of the rest is for the buffers of requests; what
-//! is left is for the index, which grows with the number of objects, for connections, whose number is bounded by a quarter of the
-//! rest, and for the system's page cache.
+//! A fixed part is set [aside](ASIDE) for the process. Half of the rest is for the buffers of
+//! requests. The remainder is for the index, which grows with the number of objects, for
+//! connections, whose number is limited by a quarter of the rest, and for the system's page cache.
 
 mod found;
 
@@ -13,25 +13,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::worker::CONNECTIONS_MAX;
 
-/// Bytes for the program, its threads with their rings and stacks, and what is counted.
+/// Bytes for the program, its threads with rings and stacks, and the metrics.
 const ASIDE: u64 = 16 << 20;
 
-/// Blocks of each worker beside those of requests: batches of the log on their way, and what the cleaner and checkpoints take.
+/// Buffers of each worker in addition to those of requests: batches of the log in flight, the
+/// cleaner and checkpoints.
 pub(crate) const LOG_BLOCKS: usize = 4;
 
-/// Bytes of a connection: what is received ahead, and what its request holds that is no body. Over HTTPS it may be three times as
-/// much while a lot is sent either way.
+/// Bytes of a connection: data received ahead, and what its request holds except the body. HTTPS
+/// may take three times as much while it sends or receives a lot.
 const CONNECTION: u64 = 96 * 1024;
 
-/// Connections of a worker that there is always room for.
+/// Minimum of connections per worker.
 const CONNECTIONS_MIN: u64 = 32;
 
-/// What the node may take, and what for. All lengths are bytes.
+/// The memory budget and its parts. All lengths are in bytes.
 #[derive(Serialize, Deserialize, Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Budget {
-    /// All that it gets along with, beside the index where that is larger than its part.
+    /// The total, except the index where it exceeds its part.
     pub(crate) memory: u64,
-    /// For bodies on their way, of all workers.
+    /// Buffers of bodies in flight, for all workers.
     pub(crate) buffers: u64,
     pub(crate) workers: usize,
     /// Of each worker.
@@ -41,8 +42,8 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// For a process that is to get along with `asked` bytes, or else with what there is, and for so many workers if there is enough for
-    /// them; says in the log where there is not.
+    /// Returns the budget of a process with `asked` bytes, or by default with the available memory,
+    /// for as many of the threads as the memory allows; logs a warning if that is fewer.
     pub(crate) fn find(asked: Option<u64>, threads: usize) -> Result<Self, String> {
         let memory = asked.unwrap_or_else(found::available);
         let budget = match (Budget::of(memory, threads), asked) {
@@ -66,7 +67,7 @@ impl Budget {
         Ok(budget)
     }
 
-    /// `None` where it is too little.
+    /// Returns `None` if the memory is too small for one worker.
     fn of(memory: u64, threads: usize) -> Option<Self> {
         let rest = memory.saturating_sub(ASIDE);
         let workers = usize::try_from(rest / 2 / len(Share::MIN)).unwrap_or(usize::MAX).min(threads);
@@ -85,12 +86,13 @@ impl Budget {
         })
     }
 
-    /// What the requests of each worker may hold.
+    /// Returns the share that the requests of each worker may hold.
     pub(crate) fn share(&self) -> Share {
         Share { blocks: self.blocks, pages: self.pages }
     }
 
-    /// What to tell an operator where an index of so many bytes does not fit into what the rest leaves of the memory.
+    /// Returns a warning for the operator if an index of `index` bytes exceeds its part of the
+    /// memory.
     pub(crate) fn index_warning(&self, index: u64) -> Option<String> {
         let room = self.memory.saturating_sub(ASIDE + self.buffers);
         let needed = (ASIDE + self.buffers + index).next_multiple_of(1 << 20);
@@ -117,7 +119,8 @@ impl Budget {
     }
 }
 
-/// As much as a worker's buffers may have of so many bytes: blocks first, as three of four bytes are in long bodies.
+/// Returns the largest share that fits into `bytes`: blocks first, because three of four bytes are
+/// in long bodies.
 fn share(bytes: u64) -> Share {
     let pages_of = |bytes: u64| (bytes / PAGE as u64).try_into().unwrap_or(usize::MAX);
     let left = bytes - len(Share { blocks: 0, ..Share::MIN });
@@ -126,12 +129,12 @@ fn share(bytes: u64) -> Share {
     Share { blocks, pages: pages.min(Share::MAX.pages) }
 }
 
-/// Bytes that a worker's buffers take which has this share.
+/// Returns the bytes that a worker's buffers take with this share.
 fn len(share: Share) -> u64 {
     ((share.blocks + LOG_BLOCKS) * BUFFER_LEN + share.pages * PAGE) as u64
 }
 
-/// Bytes that are enough for one worker, in whole MiB.
+/// Returns the minimum for one worker, in whole MiB.
 fn least() -> u64 {
     (ASIDE + 2 * len(Share::MIN)).next_multiple_of(1 << 20)
 }

@@ -1,7 +1,7 @@
-//! What requests did, counted: by each worker in a shard of its own, without a lock, and added up for whoever asks.
+//! Request counters: each worker counts in its own shard without a lock, and readers add them up.
 //!
-//! A shard is written by one thread and read by others. All counters only grow, so what was counted until some moment is
-//! what they say then, less what was counted meanwhile: nothing is lost, and nothing counted twice.
+//! One thread writes a shard, others read it. All counters only grow, so a sum lies between the
+//! values at the beginning and at the end of reading: no event is lost or counted twice.
 
 mod bins;
 mod operations;
@@ -20,14 +20,14 @@ pub(crate) use operations::{CLASSES, ELSE, OPERATIONS, STATUSES};
 use bins::Bins;
 use operations::{class_of, operation_index, status_index};
 
-/// Where connections come in.
+/// The listener that a connection came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Listener {
     Http,
     Https,
 }
 
-/// What one worker counts. Apart from what others count in memory, too: their threads write at the same time.
+/// The counters of one worker, aligned to avoid false sharing between worker threads.
 #[repr(align(128))]
 struct Shard {
     requests: [[AtomicU64; STATUSES.len()]; OPERATIONS.len()],
@@ -35,7 +35,7 @@ struct Shard {
     received: AtomicU64,
     sent: AtomicU64,
     sse_c: AtomicU64,
-    /// Requests whose operation was known when they began, and those of them that are over.
+    /// Requests that have begun and ended, of those with a known operation.
     began: AtomicU64,
     over: AtomicU64,
     durations: [Bins; CLASSES.len()],
@@ -43,7 +43,7 @@ struct Shard {
     closed: [AtomicU64; 2],
     handshakes: AtomicU64,
     handshakes_failed: AtomicU64,
-    /// When the worker last said that it moves, in ms since the node's start.
+    /// The worker's last heartbeat, in ms since the node's start.
     beat_ms: AtomicU64,
     gauge: OnceLock<Gauge>,
 }
@@ -90,7 +90,7 @@ impl Metrics {
     }
 }
 
-/// Tells [`Metrics`] of each request.
+/// Counts each request in [`Metrics`].
 pub(crate) struct Counting(pub(crate) Arc<Metrics>);
 
 impl Observer for Counting {
@@ -111,7 +111,7 @@ impl Observer for Counting {
         add(&shard.received, exchange.received);
         add(&shard.sent, exchange.sent);
         add(&shard.sse_c, exchange.sse_c.into());
-        // How long it takes a client to go away says nothing about the node.
+        // The time until a client disconnects is no property of the node.
         if exchange.status != 0 {
             shard.durations[class_of(operation)].count(exchange.took);
         }
@@ -134,19 +134,19 @@ impl Meter {
         Meter { metrics, worker }
     }
 
-    /// From now on what this thread counts is this worker's.
+    /// Assigns the current thread's counters to this worker.
     pub(crate) fn enter(&self, gauge: Gauge) {
         SHARD.set(self.worker);
-        let _ = self.mine().gauge.set(gauge); // It is entered once.
+        let _ = self.mine().gauge.set(gauge); // Called once per worker.
     }
 
-    /// The worker moves.
+    /// Records a heartbeat of the worker.
     pub(crate) fn beat(&self, since_start: Duration) {
         let ms = u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX);
         self.mine().beat_ms.store(ms, Relaxed);
     }
 
-    /// Counts a connection for as long as the result lives.
+    /// Counts a connection while the result lives.
     pub(crate) fn connection(&self, listener: Listener) -> Connected {
         add(&self.mine().opened[listener as usize], 1);
         Connected { meter: self.clone(), listener }
@@ -162,7 +162,7 @@ impl Meter {
     }
 }
 
-/// A connection that is open.
+/// An open connection.
 pub(crate) struct Connected {
     meter: Meter,
     listener: Listener,
@@ -174,7 +174,7 @@ impl Drop for Connected {
     }
 }
 
-/// What all workers have counted.
+/// The counters of all workers, added up.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Totals {
     /// Requests by operation and status, in the order of [`OPERATIONS`] and [`STATUSES`].
@@ -191,24 +191,24 @@ pub(crate) struct Totals {
     pub(crate) handshakes_failed: u64,
 }
 
-/// How long requests took that were answered.
+/// The durations of completed requests.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Durations {
     pub(crate) sum_ns: u64,
     pub(crate) bins: Vec<u64>,
 }
 
-/// What is so with one worker now.
+/// The current state of one worker.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(crate) struct WorkerState {
-    /// Requests that have begun and are not over.
+    /// Requests in flight.
     pub(crate) in_flight: u64,
     /// Open connections by listener.
     pub(crate) connections: [u64; 2],
     pub(crate) load: Load,
-    /// When it last said that it moves, since the node's start.
+    /// The last heartbeat, since the node's start.
     pub(crate) beat: Duration,
-    /// It has started.
+    /// Whether the worker has started.
     pub(crate) started: bool,
 }
 
@@ -239,7 +239,7 @@ impl Metrics {
 
     pub(crate) fn workers(&self) -> Vec<WorkerState> {
         let state = |shard: &Shard| {
-            // In this order: what is over has begun.
+            // Read the ended ones first: what has ended has also begun.
             let difference = |ended: &AtomicU64, begun: &AtomicU64| {
                 let ended = ended.load(Relaxed);
                 begun.load(Relaxed).saturating_sub(ended)
@@ -257,7 +257,7 @@ impl Metrics {
 }
 
 impl Totals {
-    /// Requests whose status passes.
+    /// Returns the count of requests with a status that passes the filter.
     pub(crate) fn with_status(&self, passes: impl Fn(u16) -> bool) -> u64 {
         let of_one = |counts: &[u64; STATUSES.len()]| {
             let counts = STATUSES.iter().zip(counts);
@@ -266,7 +266,7 @@ impl Totals {
         self.requests.iter().map(of_one).sum()
     }
 
-    /// The bins of all classes together.
+    /// Returns the bins of all classes, added up.
     pub(crate) fn all_bins(&self) -> Vec<u64> {
         let mut all = vec![0; BINS];
         for durations in &self.durations {

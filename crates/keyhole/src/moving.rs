@@ -1,8 +1,9 @@
-//! Backup and moving: what an export is made of, how it is read, and how it gets from a node to a file and back.
+//! Export and import: the format of an export, and its transfer between store and files.
 //!
-//! An export ([the format](../../docs/EXPORT.md)) is a manifest, of JSON lines, and a file for each object: a tree of files, or a tar
-//! stream of the same. The node, or a command that has the store for itself, gives and takes objects over a [`session`], one behind
-//! the other and without any key; the command makes files of them, or objects of files, and verifies both.
+//! An export ([the format](../../docs/EXPORT.md)) is a manifest of JSON lines and a file for each
+//! object, as a file tree or a tar stream. The node, or a command with exclusive access to the
+//! store, sends and receives objects over a [`session`], one after the other and without any key.
+//! The command converts objects to files and back, and verifies both.
 
 pub(crate) mod channel;
 pub(crate) mod entry;

@@ -1,4 +1,4 @@
-//! Who is told of requests: the metrics, the log, and the audit log.
+//! Observability: each completed request goes to the metrics, the log and the audit log.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use keyhole_node::{Exchange, Observer};
 use crate::audit::Audit;
 use crate::metrics::Counting;
 
-/// All of them.
+/// The receivers of request events.
 pub(crate) struct Observers {
     pub(crate) counting: Counting,
     pub(crate) audit: Option<Arc<Audit>>,
@@ -31,8 +31,8 @@ impl Observer for Observers {
     }
 }
 
-/// Each request is of interest to who looks for something; one that failed by the node's own fault, or for want of room, to
-/// everybody.
+/// Logs a request at debug level, or as a warning if it failed by the node's own fault or for lack
+/// of space.
 fn log(exchange: &Exchange<'_>) {
     macro_rules! event {
         ($level:ident, $message:literal) => {

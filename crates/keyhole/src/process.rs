@@ -1,16 +1,17 @@
-//! What is asked of the system for the process as a whole.
+//! Process-wide settings of the operating system.
 
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Descriptors that a node has besides those of its connections: rings, files, sockets that listen.
+/// File descriptors in addition to those of connections: rings, files, listening sockets.
 const FILES_BESIDES: u64 = 256;
 
-/// Keeps keys out of core dumps and out of the reach of other processes' debuggers, and files that are made for their owner
-/// alone. Whatever of it the system refuses is said, and no reason to stop.
+/// Keeps keys out of core dumps and of other processes' debuggers, and makes new files private to
+/// their owner. Logs what the system refuses, and continues.
 pub(crate) fn harden() {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: these calls take numbers and a pointer to a valid struct, and touch no memory of ours.
+    // SAFETY: these calls take numbers and a pointer to a valid struct, and modify no memory of
+    // ours.
     let refused = unsafe {
         libc::umask(0o077);
         [
@@ -23,11 +24,11 @@ pub(crate) fn harden() {
             tracing::warn!("the system refuses {name}: core dumps could hold keys");
         }
     }
-    // Rust ignores SIGPIPE by itself.
+    // Rust already ignores SIGPIPE.
 }
 
-/// Makes room for so many connections, as far as the hard limit on open files goes. What a login or a service gets by default is
-/// for programs that use `select`; nothing here does.
+/// Raises the limit of open files for this many connections, up to the hard limit. The default of a
+/// login or a service is low for programs that use `select`, which this one does not.
 pub(crate) fn allow_connections(connections: u64) {
     let wanted = connections.saturating_add(FILES_BESIDES);
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -47,24 +48,25 @@ pub(crate) fn allow_connections(connections: u64) {
     }
 }
 
-/// What a signal asks of the node.
+/// The action that a signal requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Signal {
-    /// To end; the signal's name.
+    /// Shut down; with the signal's name.
     End(&'static str),
-    /// To read again what it was configured with: SIGHUP.
+    /// Reload the configuration (SIGHUP).
     Reload,
 }
 
-/// The signals that the node listens to. They must be blocked before any thread starts, so that [`wait`](Self::wait) gets them.
+/// The signals that the node handles. They must be blocked before any thread starts, so that
+/// [`wait`](Self::wait) receives them.
 pub(crate) struct Signals(libc::sigset_t);
 
 impl Signals {
-    /// Blocks SIGTERM, SIGINT and SIGHUP for this thread and those it starts.
+    /// Blocks SIGTERM, SIGINT and SIGHUP for this thread and its later children.
     pub(crate) fn block() -> io::Result<Self> {
         // SAFETY: a zeroed set is a valid argument of sigemptyset, which initialises it.
         let mut set = unsafe { std::mem::zeroed() };
-        // SAFETY: `set` is valid, and the old mask is not asked for.
+        // SAFETY: `set` is valid, and the old mask is not requested.
         let result = unsafe {
             libc::sigemptyset(&mut set);
             libc::sigaddset(&mut set, libc::SIGTERM);
@@ -75,22 +77,23 @@ impl Signals {
         if result == 0 { Ok(Signals(set)) } else { Err(io::Error::from_raw_os_error(result)) }
     }
 
-    /// Waits for one of them, for so long at most.
+    /// Waits for one of the signals, for at most `limit`.
     pub(crate) fn wait(&self, limit: Duration) -> Option<Signal> {
         let deadline = Instant::now() + limit;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            // No limit of ours comes near a time that does not fit.
+            // The limits in use never overflow.
             let timeout = libc::timespec {
                 tv_sec: left.as_secs().try_into().unwrap_or(libc::time_t::MAX),
                 tv_nsec: left.subsec_nanos().into(),
             };
-            // SAFETY: both pointers are to valid values that outlive the call; what else is known of the signal is not asked for.
+            // SAFETY: both pointers are to valid values that outlive the call; no signal
+            // information is requested.
             match unsafe { libc::sigtimedwait(&self.0, std::ptr::null_mut(), &timeout) } {
                 libc::SIGHUP => return Some(Signal::Reload),
                 libc::SIGINT => return Some(Signal::End("SIGINT")),
                 libc::SIGTERM => return Some(Signal::End("SIGTERM")),
-                // The time is over, or something else interrupted it.
+                // The timeout has expired, or another event interrupted the call.
                 _ if left.is_zero() => return None,
                 _ => {}
             }

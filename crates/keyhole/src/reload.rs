@@ -1,28 +1,28 @@
-//! What the node reads again while it runs: on SIGHUP, and when it finds that it has changed.
+//! Reloading of files while the node runs: on SIGHUP and when they have changed.
 
 use std::time::{Duration, Instant};
 
 use crate::process::{Signal, Signals};
 use crate::service;
 
-/// How often it is looked whether something has changed.
+/// Interval of polling for changes.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Something that was read from files, and can be read again. Whatever is wrong with them is said in the log, and what was read
-/// before stays in use.
+/// Data that was loaded from files and can be reloaded. Errors are logged, and the previous data
+/// stays in use.
 pub(crate) trait Reload: Send {
-    /// Reads it again, whether or not it has changed: SIGHUP asks for it.
+    /// Reloads the files unconditionally, on SIGHUP.
     fn reload(&mut self);
 
-    /// Looks whether it has changed, every [`LOOK_EVERY`], and reads it again if so.
+    /// Reloads the files if they have changed; called every [`LOOK_EVERY`].
     fn look(&mut self) {}
 }
 
-/// All there is to read again, in this order.
+/// Everything that can be reloaded, in order.
 pub(crate) type Reloads = Vec<Box<dyn Reload>>;
 
-/// Waits for a signal to end; its name. Until then everything is read again when that is due. `status` is what the service manager
-/// was told when the node was ready.
+/// Waits for a signal to shut down and returns its name; reloads files when due until then.
+/// `status` is the service manager's status text of the running node.
 pub(crate) fn until_end(signals: &Signals, reloads: &mut Reloads, status: &str) -> &'static str {
     let mut next_look = Instant::now() + LOOK_EVERY;
     loop {

@@ -1,4 +1,4 @@
-//! `keyhole serve`: from options to running workers, and to an orderly end.
+//! `keyhole serve`: starts the workers from the options, and shuts them down in order.
 
 mod choice;
 mod greeting;
@@ -35,11 +35,11 @@ use crate::{admin, epoll, service, tls, uring};
 use choice::{choose_engine, choose_io, listen};
 use greeting::Addresses;
 
-/// What a build says that was made to fail the power loss test.
+/// The warning of a build that skips syncs to make the power loss test fail.
 const SKIPS_SYNC: &str = "keyhole: WARNING: this is a test build with the feature skip-sync. NOTHING IS MADE DURABLE: \
     a power cut loses what was acknowledged. Never keep data with it.";
 
-/// Runs the node until it is told to end.
+/// Runs the node until a signal ends it.
 pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), String> {
     start_log(options);
     if cfg!(feature = "skip-sync") {
@@ -72,7 +72,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     let threads = workers_of(&store.shared, threads);
     monitor.opened(store.shared.clone(), store.damaged);
     monitor.watches(store.presence.clone());
-    // Where the store takes no writes its directory does not, as a rule.
+    // A read-only store usually lies in a read-only directory: do not create a credential there.
     let may_make_key = store.shared.read_only().is_none() || place.state != place.data;
     let (access, keys, origin) = Access::load(&place.state, may_make_key)?;
     let (listeners, address) = inherited.take_or("http", threads, |option| listen(options.listen, threads, option))?;
@@ -120,7 +120,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
             .map_err(|error| format!("cannot start a thread: {error}"))?;
     }
     drop(report);
-    // Told to end before it serves, it ends as soon as it does.
+    // A signal that arrives before the node serves takes effect as soon as it does.
     await_all(&reports, threads, |report| matches!(report, Report::Serving))?;
     watchdog.watch().map_err(|error| format!("cannot start a thread: {error}"))?;
     monitor.enter(Phase::Serving);
@@ -137,11 +137,11 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
         audit.finish();
     }
     tracing::info!("ended");
-    // The workers' rings may have an accept in flight: they end with the process.
+    // The workers' rings may have an accept in flight, which ends with the process.
     std::process::exit(0);
 }
 
-/// Finds out whether a node would start with these options, as far as that can be without starting one.
+/// Checks whether a node would start with these options, as far as possible without starting one.
 pub(crate) fn check(options: &ServeOptions) -> Result<(), String> {
     choose_engine(options.engine)?;
     if options.io == IoMode::Uring {
@@ -179,7 +179,7 @@ fn store_options(options: &ServeOptions, workers: usize) -> StoreOptions {
     }
 }
 
-/// Threads that the capacity of the store has room for: each has segments of its own.
+/// Returns the number of threads that the store's capacity allows: each has its own segments.
 fn workers_of(shared: &keyhole_log::Shared, threads: usize) -> usize {
     let workers = shared.workers();
     if workers < threads {
@@ -189,7 +189,7 @@ fn workers_of(shared: &keyhole_log::Shared, threads: usize) -> usize {
     workers
 }
 
-/// What all workers have in common.
+/// Returns the configuration that all workers share.
 fn configure(
     options: &ServeOptions,
     keys: AccessTable,
@@ -219,7 +219,7 @@ fn proxies(options: &ServeOptions) -> Result<TrustedProxies, String> {
     }
 }
 
-/// What the node is.
+/// Returns the constant facts that the node reports about itself.
 fn facts(options: &ServeOptions, engine: Chosen, use_uring: bool, budget: Budget) -> Facts {
     Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -231,8 +231,9 @@ fn facts(options: &ServeOptions, engine: Chosen, use_uring: bool, budget: Budget
     }
 }
 
-/// Starts what watches the node, and shows it to whoever asks, where it is to be shown: from before the store is opened. The
-/// address that it listens on.
+/// Starts the monitor and, if configured, the admin listener; returns the listener's address.
+///
+/// It starts before the store is opened, so that a long recovery is visible.
 fn start_admin(
     listen_on: Option<SocketAddr>,
     inherited: &mut Inherited,
@@ -256,7 +257,7 @@ fn start_admin(
 
 type TlsConfigs = watch::Receiver<Arc<rustls::ServerConfig>>;
 
-/// What the TLS listener says to clients, where there is one, now and when its files have changed.
+/// Loads the TLS configuration, if there is a TLS listener, and registers it for reloads.
 fn load_tls(options: &ServeOptions, reloads: &mut Reloads) -> Result<Option<TlsConfigs>, String> {
     if options.tls_listen.is_none() {
         return Ok(None);
@@ -267,7 +268,7 @@ fn load_tls(options: &ServeOptions, reloads: &mut Reloads) -> Result<Option<TlsC
     Ok(Some(configs))
 }
 
-/// What each worker needs to listen for TLS, and where that is.
+/// Returns the TLS setup of each worker, and the address that they listen on.
 fn listen_for_tls(
     options: &ServeOptions,
     configs: Option<TlsConfigs>,
@@ -280,7 +281,7 @@ fn listen_for_tls(
     Ok((listeners.into_iter().map(setup).collect(), Some(address)))
 }
 
-/// What the first worker does besides, and the name of the control socket. A node without one serves all the same.
+/// Opens the control socket for the first worker. Without the socket, the node still serves.
 fn open_control(place: &Place, running: Arc<Running>) -> (Option<Control>, Option<First>) {
     let path = place.socket();
     match Control::bind(&path) {
@@ -296,17 +297,17 @@ fn open_control(place: &Place, running: Arc<Running>) -> (Option<Control>, Optio
     }
 }
 
-/// What a worker says of itself.
+/// A worker's message to the main thread.
 enum Report {
-    /// It accepts connections.
+    /// The worker accepts connections.
     Serving,
-    /// It has done all it had to.
+    /// The worker has shut down in order.
     Ended,
-    /// It will do nothing more, and why.
+    /// The worker has stopped with this error.
     Failed(String),
 }
 
-/// Runs a worker to its end, and reports what comes of it.
+/// Runs a worker to its end and reports the result.
 fn work(setup: Setup, use_uring: bool, report: &mpsc::Sender<Report>) {
     let ended = || drop(report.send(Report::Ended));
     let run = || if use_uring { uring::run(setup, ended) } else { epoll::run(setup, ended) };
@@ -318,7 +319,10 @@ fn work(setup: Setup, use_uring: bool, report: &mpsc::Sender<Report>) {
     let _ = report.send(Report::Failed(failure));
 }
 
-/// Waits for so many reports of a kind; an error where a worker fails meanwhile.
+/// Waits for `count` reports of one kind.
+///
+/// # Errors
+/// A worker has failed meanwhile.
 fn await_all(reports: &mpsc::Receiver<Report>, count: usize, is_it: impl Fn(&Report) -> bool) -> Result<(), String> {
     let mut left = count;
     while left > 0 {
@@ -332,9 +336,9 @@ fn await_all(reports: &mpsc::Receiver<Report>, count: usize, is_it: impl Fn(&Rep
     Ok(())
 }
 
-/// Whom signals are told to.
+/// The receivers of signals.
 struct Told {
-    /// What the service manager shows of a node that is well.
+    /// The status text that the service manager shows for a healthy node.
     status: String,
     grace: Duration,
     stop: watch::Sender<bool>,
@@ -342,7 +346,7 @@ struct Told {
 }
 
 impl Told {
-    /// Tells the workers to end when a signal says so, and until then has what has changed read again.
+    /// Handles signals: reloads changed files until a signal ends the node, then stops the workers.
     fn mind(&self, signals: &Signals, reloads: &mut Reloads) {
         let signal = reload::until_end(signals, reloads, &self.status);
         tracing::info!("{signal}: no further requests are taken");

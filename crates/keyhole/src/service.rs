@@ -1,11 +1,11 @@
-//! What the service manager is told, in systemd's protocol (`sd_notify(3)`): that the node starts, serves, reads its files
-//! anew, ends. Where there is none, nothing is told and nothing is done.
+//! Notifications to the service manager (`sd_notify(3)`). Without a service manager, nothing is
+//! sent.
 //!
-//! - [`starting`] while the store is recovered: the time that a start may take is extended for as long as there is progress;
+//! - [`starting`] during recovery: extends the start timeout as long as there is progress;
 //! - [`ready`] once every worker accepts connections;
-//! - [`reloading`] around what SIGHUP asks for;
-//! - [`stopping`] when no further request is taken;
-//! - the watchdog is [`crate::watchdog`]'s.
+//! - [`reloading`] around a reload on SIGHUP;
+//! - [`stopping`] when no further requests are accepted;
+//! - [`crate::watchdog`] sends the watchdog's notifications.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,39 +16,41 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use sd_notify::NotifyState;
 
-/// How often the manager hears of a recovery.
+/// Interval of notifications during a recovery.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// For how long a recovery may read nothing before the manager's patience ends.
+/// Start timeout without progress of the recovery.
 const QUIET_MAX: Duration = Duration::from_secs(60);
 
-/// What an end takes besides the grace, at most: the log's last writes, and a checkpoint.
+/// Upper bound of a shutdown after the grace period: the log's last writes and a checkpoint.
 const END_MAX: Duration = Duration::from_secs(30);
 
-/// Whether a service manager waits to be told, or the output is kept in its journal: then nobody sits at a terminal.
+/// Returns whether a service manager expects notifications or collects the output in its journal,
+/// so that no user is at a terminal.
 pub(crate) fn is_managed() -> bool {
     ["NOTIFY_SOCKET", "JOURNAL_STREAM"].iter().any(|name| std::env::var_os(name).is_some())
 }
 
-/// Tells it; that it cannot be told is no reason to stop.
+/// Sends notifications; logs failures and continues.
 pub(crate) fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "the service manager cannot be told how the node is");
     }
 }
 
-/// The node serves.
+/// Reports that the node serves.
 pub(crate) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// No further request is taken; those in flight may have so much time.
+/// Reports the shutdown; requests in flight have the grace period to complete.
 pub(crate) fn stopping(grace: Duration) {
     let status = format!("ending: requests in flight have {} s", grace.as_secs());
     tell(&[NotifyState::Stopping, NotifyState::Status(&status), extend(grace + END_MAX)]);
 }
 
-/// Does what SIGHUP asks for, with the manager knowing that it goes on. `status` is what it was told when the node was ready.
+/// Runs a reload between the notifications that belong to it. `status` is the status text to
+/// restore.
 pub(crate) fn reloading(status: &str, reload: impl FnOnce()) {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now, NotifyState::Status("reading its files anew")]),
@@ -58,13 +60,14 @@ pub(crate) fn reloading(status: &str, reload: impl FnOnce()) {
     ready(status);
 }
 
-/// Told every second, for as long as it lives, how far a recovery is.
+/// Reports the progress of a recovery every second while it lives.
 pub(crate) struct Starting {
-    /// Dropped to end it.
+    /// Dropped to end the thread.
     _end: Sender<()>,
 }
 
-/// Tells how far the recovery is. `read` are the bytes that it has read: while they grow the manager waits, however long it takes.
+/// Starts to report the progress of the recovery. As long as `read`, the bytes read, grows, the
+/// manager waits without limit.
 pub(crate) fn starting(read: Arc<AtomicU64>) -> Starting {
     let (end, ended) = mpsc::channel();
     if std::env::var_os("NOTIFY_SOCKET").is_some() {
@@ -78,7 +81,7 @@ pub(crate) fn starting(read: Arc<AtomicU64>) -> Starting {
                 }
             }
         };
-        // Without it the time to start is what the manager has set.
+        // Without the thread, the manager's own start timeout applies.
         if let Err(error) = thread::Builder::new().name("starting".to_owned()).spawn(tell_regularly) {
             tracing::warn!(%error, "cannot start a thread");
         }

@@ -1,8 +1,8 @@
-//! How the node is: one account of it, from which the status page, the metrics and `keyhole status` are all made, so that they
-//! cannot disagree.
+//! The status of the node: one snapshot, from which the status page, the metrics and `keyhole
+//! status` are derived, so that they cannot disagree.
 //!
-//! A [`Monitor`] is there from before the store is opened until the process ends. Whoever asks it waits for nothing but a
-//! lock that nobody holds across I/O.
+//! A [`Monitor`] exists from before the store is opened until the process ends. Its readers wait
+//! only for locks that are never held across I/O.
 
 mod account;
 mod history;
@@ -28,27 +28,28 @@ pub(crate) use report::{BOUNDS_S, Condition, Facts, Severity, Status, StoreStatu
 
 use report::Scrub;
 
-/// How often the history takes a sample.
+/// Sampling interval of the history.
 pub(crate) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
-/// A worker says every second that it moves. One that has not for so long is said not to.
+/// Time without a heartbeat after which a worker is reported as stalled; heartbeats are sent every
+/// second.
 pub(crate) const STUCK: Duration = Duration::from_secs(5);
 
-/// After so long the node is not to be called alive any more: nothing but a restart helps.
+/// Time without a heartbeat after which the node counts as dead: only a restart helps.
 pub(crate) const DEAD: Duration = Duration::from_secs(30);
 
-/// Where the node is in its life.
+/// The stage of the node's life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(crate) enum Phase {
     /// The store is being opened.
     Starting,
     Serving,
-    /// No further requests are taken.
+    /// No further requests are accepted.
     Draining,
 }
 
-/// Watches the node.
+/// Collects the status of the node.
 pub(crate) struct Monitor {
     facts: Facts,
     started: Instant,
@@ -57,19 +58,19 @@ pub(crate) struct Monitor {
     metrics: Arc<Metrics>,
     store: OnceLock<Arc<Shared>>,
     presence: OnceLock<Presence>,
-    /// Places where recovery has found damage.
+    /// Damaged places found by recovery.
     damaged_at_start: AtomicU64,
     told: Mutex<Told>,
     history: Mutex<History>,
 }
 
-/// What others have told the monitor.
+/// State reported by other parts of the node.
 #[derive(Clone, Default)]
 struct Told {
-    /// A time later than the clock's at which something was stored, in ms since 1970, and the bucket that it is in.
+    /// The time, in ms since 1970, and the bucket of an object stored later than the clock's time.
     behind: Option<(u64, String)>,
     scrubs: Scrub,
-    /// Why the object file is not where it was opened.
+    /// The reason if the object file is no longer in place.
     absence: Option<String>,
 }
 
@@ -95,7 +96,7 @@ impl Monitor {
         &self.metrics
     }
 
-    /// How long the node has been there.
+    /// Returns the time since the node started.
     pub(crate) fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
@@ -106,57 +107,57 @@ impl Monitor {
         phases.into_iter().find(|phase| *phase as u8 == now).expect("one of them was stored")
     }
 
-    /// The store is open.
+    /// Records that the store is open.
     pub(crate) fn opened(&self, shared: Arc<Shared>, damaged: usize) {
         self.damaged_at_start.store(damaged as u64, Ordering::Relaxed);
-        let _ = self.store.set(shared); // It is opened once.
+        let _ = self.store.set(shared); // Called once.
     }
 
-    /// Where the object file was opened.
+    /// Records where the object file was opened.
     pub(crate) fn watches(&self, presence: Presence) {
-        let _ = self.presence.set(presence); // It is opened once.
+        let _ = self.presence.set(presence); // Called once.
     }
 
     pub(crate) fn presence(&self) -> Option<Presence> {
         self.presence.get().cloned()
     }
 
-    /// Why the object file is not where it was opened, if it is not.
+    /// Records why the object file is no longer in place, or `None` if it is.
     pub(crate) fn object_file_is_absent(&self, absence: Option<String>) {
         self.told().absence = absence;
     }
 
-    /// The node is in another phase of its life; it never goes back.
+    /// Enters a phase; earlier phases are ignored.
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::Relaxed);
     }
 
-    /// Whether the clock is behind something that was stored, and where that is.
+    /// Records whether the clock is behind a stored time, and the bucket of that object.
     pub(crate) fn clock_is_behind(&self, behind: Option<(u64, String)>) {
         self.told().behind = behind;
     }
 
-    /// A scrub has verified so many bytes more, and found damage in so many places.
+    /// Adds bytes verified by a scrub, and damaged places that it has found.
     pub(crate) fn scrubbed(&self, bytes: u64, damaged: u64) {
         let scrubs = &mut self.told().scrubs;
         scrubs.bytes += bytes;
         scrubs.damaged += damaged;
     }
 
-    /// A scrub has come to its end, having found damage in so many places.
+    /// Records the end of a scrub and the count of damaged places that it has found.
     pub(crate) fn scrub_ended(&self, damaged: u64) {
         let scrubs = &mut self.told().scrubs;
         scrubs.completed += 1;
         (scrubs.last_ended_ms, scrubs.last_damaged) = (Some(System.now_ms()), damaged);
     }
 
-    /// Takes a sample for the history. To be called every [`SAMPLE_EVERY`].
+    /// Adds a sample to the history. Called every [`SAMPLE_EVERY`].
     pub(crate) fn sample(&self) {
         let totals = self.metrics.totals();
         self.history().sample(Instant::now(), &totals);
     }
 
-    /// What there is to be drawn: the samples of the last seconds and minutes.
+    /// Returns the samples of the last seconds and minutes.
     pub(crate) fn samples(&self) -> (Vec<Sample>, Vec<Sample>) {
         self.history().samples()
     }

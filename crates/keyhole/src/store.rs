@@ -1,4 +1,4 @@
-//! The store: its locks, and the object file or device that it is in.
+//! The store: its locks, and its object file or device.
 
 mod device;
 mod marker;
@@ -28,78 +28,79 @@ use crate::memory::Budget;
 pub(crate) use place::Place;
 pub(crate) use watch::Presence;
 
-/// Of the free space, what a new object file may take by default, in hundredths.
+/// Default capacity of a new object file, in percent of the free space.
 const CAPACITY_PERCENT: u64 = 80;
 
-/// Segments that a store should have at least: they are made smaller where the capacity is small, down to the format's
-/// least length.
+/// Minimum count of segments: with a small capacity, segments are shortened down to the format's
+/// minimum.
 const SEGMENTS_WANTED: u64 = 128;
 
-/// Why a node is read-only whose operator wants it so.
+/// The reason of a node that was started read-only.
 pub(crate) const ASKED_READ_ONLY: &str = "it was started with --read-only";
 
-/// Why a command writes nothing that only looks at a store.
+/// The reason of a command that only reads the store.
 pub(crate) const ONLY_LOOKS: &str = "this command only reads";
 
-/// How long to wait for another process to let go of the data. One that was killed holds on until the kernel has ended
-/// the I/O that it had in flight, and none of that may land after the data was recovered.
+/// Timeout for another process to release the store. A killed process keeps its lock until the
+/// kernel has completed its I/O, which must not land after recovery.
 pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// An open store.
 pub(crate) struct Store {
     pub(crate) shared: Arc<Shared>,
-    /// All threads work on clones of this one description, so its lock lasts as long as the last I/O.
+    /// All threads use clones of this open file description, so its lock outlasts the last I/O.
     pub(crate) medium: Medium,
-    /// What had been durable and cannot be read: how much of that recovery has found.
+    /// Count of durable items that recovery found unreadable.
     pub(crate) damaged: usize,
-    /// Tells whether the object file is still where it was opened.
+    /// Checks whether the object file is still in place.
     pub(crate) presence: Presence,
-    /// Hold the locks of directories.
+    /// The locked directories.
     _locks: Vec<File>,
 }
 
-/// A store that this process alone has, and that is not open yet.
+/// A store that this process has locked but not opened.
 pub(crate) struct Held {
     pub(crate) medium: Medium,
     created: bool,
-    /// Why it can only be read, if that is so.
+    /// The reason if it can only be read.
     read_only: Option<String>,
     locks: Vec<File>,
 }
 
-/// What to do where there is no store.
+/// The action if there is no store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Make {
-    /// Say so.
+    /// Fail.
     Never,
-    /// Make a data directory and an object file.
+    /// Create a data directory and an object file.
     File,
-    /// Make one on the device, whatever is on it.
+    /// Format the device, whatever it contains.
     Format,
 }
 
-/// What [`open`] needs to know.
+/// The options of [`open`].
 #[derive(Clone, Debug)]
 pub(crate) struct StoreOptions {
     pub(crate) make: Make,
-    /// Why nothing is to be written, if that is so. A medium that takes no writes is opened for reading in any case.
+    /// The reason to open it for reading only, if any. A medium that is not writable is always
+    /// opened for reading.
     pub(crate) read_only: Option<&'static str>,
     pub(crate) capacity: Option<u64>,
     pub(crate) sync: Sync,
-    /// Whether the oldest objects go when the store is full.
+    /// Whether a full store deletes its oldest objects.
     pub(crate) ring: bool,
     pub(crate) workers: usize,
-    /// How long to wait for the lock.
+    /// Timeout of the lock.
     pub(crate) patience: Duration,
-    /// What is left for the index, if that is bounded.
+    /// The memory budget that limits the index, if there is one.
     pub(crate) budget: Option<Budget>,
     /// Counts the bytes that recovery reads.
     pub(crate) read: Arc<AtomicU64>,
 }
 
 impl Default for StoreOptions {
-    /// For a command that works on a store by itself.
+    /// The options of a command that uses a store without a node.
     fn default() -> Self {
         StoreOptions {
             make: Make::Never,
@@ -115,7 +116,7 @@ impl Default for StoreOptions {
     }
 }
 
-/// Makes the store where it is missing, as far as the options have it, locks it, and recovers what is in it.
+/// Creates the store if it is missing and the options allow it, locks it, and recovers its content.
 pub(crate) fn open(place: &Place, options: &StoreOptions) -> Result<Store, String> {
     let held = hold(place, options)?;
     let path = place.medium();
@@ -123,13 +124,13 @@ pub(crate) fn open(place: &Place, options: &StoreOptions) -> Result<Store, Strin
     let log_options = LogOptions {
         sync: options.sync,
         workers: options.workers,
-        // What was given for a new file is in it already.
+        // A new file already has the given capacity.
         capacity: options.capacity.filter(|_| !held.created),
         ring: options.ring,
         rebuild: false,
         read_only: held.read_only.as_deref().map(Arc::from),
     };
-    // Ahead of loading it: a node that is killed for it has said why.
+    // Before loading: a node that is killed for lack of memory has logged the reason.
     let warned = match options.budget {
         Some(budget) => {
             let estimated = block_on(keyhole_log::estimate_index(&disk))?.unwrap_or_default().unwrap_or_default();
@@ -177,17 +178,17 @@ pub(crate) fn open(place: &Place, options: &StoreOptions) -> Result<Store, Strin
     Ok(Store { shared, medium: held.medium, damaged: recovery.damaged.len(), presence, _locks: held.locks })
 }
 
-/// Gives back to the system what recovery has freed: what was replayed lies between what stays, and would be kept for ever.
+/// Returns the memory freed by recovery to the system. Fragmentation would otherwise retain it.
 fn release_memory() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: the allocator may be asked for this at any time.
+    // SAFETY: `malloc_trim` may be called at any time.
     unsafe {
         libc::malloc_trim(0);
     }
 }
 
-/// Locks a store and makes it where it is missing, as far as the options have it. Of what is in it the identity alone is looked
-/// at, which the marker must name.
+/// Locks a store, and creates it if it is missing and the options allow it. Reads only its
+/// identity, which must match the marker.
 pub(crate) fn hold(place: &Place, options: &StoreOptions) -> Result<Held, String> {
     if options.make == Make::Format && !place.is_device {
         return Err(format!(
@@ -204,10 +205,10 @@ fn hold_device(place: &Place, options: &StoreOptions) -> Result<Held, String> {
     if options.read_only.is_some() && options.make == Make::Format {
         return Err("--format writes to the device: leave out --format or --read-only".to_owned());
     }
-    // First the device: what is refused leaves no directory behind.
+    // The device first: a refusal then leaves no new directory behind.
     let device::Opened { medium, read_only } = device::open(&place.data, options)?;
     let created = options.make == Make::Format;
-    // Who only works on what is there needs no state: the device is this process's alone.
+    // A command on an existing store needs no state directory: the exclusive device is its lock.
     let has_state = match read_only {
         Some(_) => place.state.exists(),
         None => options.make != Make::Never || place.state.exists(),
@@ -222,12 +223,12 @@ fn hold_device(place: &Place, options: &StoreOptions) -> Result<Held, String> {
 fn hold_file(place: &Place, options: &StoreOptions) -> Result<Held, String> {
     let path = place.medium();
     let is_there = match fs::exists(&path) {
-        // Whoever makes the directory says what stands in the way.
+        // Creating the directory reports the obstacle.
         Err(error) if error.kind() == io::ErrorKind::NotADirectory && options.make != Make::Never => false,
         is_there => is_there.map_err(|error| format!("cannot look into {}: {error}", place.data.display()))?,
     };
     if !is_there {
-        // Before anything is made.
+        // Before anything is created.
         marker::refuse_missing(place)?;
         if options.make == Make::Never || options.read_only.is_some() {
             let data = place.data.display();
@@ -242,7 +243,7 @@ fn hold_file(place: &Place, options: &StoreOptions) -> Result<Held, String> {
     }
     let opened = match opened {
         Some(opened) => Some(opened),
-        // Another process may have made it meanwhile, and ended.
+        // Another process may have created it meanwhile, and ended.
         None => open_file(&path, options.read_only)?,
     };
     let Some((file, read_only)) = opened else {
@@ -256,7 +257,8 @@ fn hold_file(place: &Place, options: &StoreOptions) -> Result<Held, String> {
     Ok(Held { medium, created: false, read_only, locks })
 }
 
-/// Opens the object file if it is there; where it takes no writes, or is to have none, for reading alone: then with the reason.
+/// Opens the object file if it exists. If it is not writable, or should not be written, opens it
+/// for reading and returns the reason.
 fn open_file(path: &Path, read_only: Option<&str>) -> Result<Option<(File, Option<String>)>, String> {
     let for_reading = |why: &str| File::open(path).map(|file| (file, Some(why.to_owned())));
     let opened = match (read_only, OpenOptions::new().read(true).write(read_only.is_none()).open(path)) {
@@ -274,7 +276,7 @@ fn open_file(path: &Path, read_only: Option<&str>) -> Result<Option<(File, Optio
     }
 }
 
-/// Makes a directory where it is missing, and locks it.
+/// Creates a directory if it is missing, and locks it.
 fn own_directory(name: &str, path: &Path, options: &StoreOptions, is_read_only: bool) -> Result<File, String> {
     let at = |verb: &str, error: io::Error| format!("cannot {verb} the {name} directory {}: {error}", path.display());
     if !is_read_only {
@@ -285,7 +287,7 @@ fn own_directory(name: &str, path: &Path, options: &StoreOptions, is_read_only: 
     Ok(directory)
 }
 
-/// Takes the lock that one process has; or `shared`, with others that only read.
+/// Takes the exclusive lock, or with `shared` one that other readers can hold too.
 fn lock(file: &File, data: &Path, patience: Duration, shared: bool) -> Result<(), String> {
     let deadline = Instant::now() + patience;
     loop {
@@ -303,7 +305,7 @@ fn lock(file: &File, data: &Path, patience: Duration, shared: bool) -> Result<()
     }
 }
 
-/// Makes the object file under another name, and gives it its own when it is whole and durable.
+/// Creates the object file under a temporary name, and renames it once it is complete and durable.
 fn create(data: &Path, path: &Path, directory: &File, options: &StoreOptions) -> Result<Medium, String> {
     let failed = |error: &dyn std::fmt::Display| format!("cannot create {}: {error}", path.display());
     let capacity = match options.capacity {
@@ -329,7 +331,7 @@ fn create(data: &Path, path: &Path, directory: &File, options: &StoreOptions) ->
     Ok(medium)
 }
 
-/// What a new store is made with.
+/// Returns the format of a new store.
 fn new_format(capacity: u64, workers: usize) -> Format {
     Format {
         store_id: System.random_array(),
@@ -339,7 +341,7 @@ fn new_format(capacity: u64, workers: usize) -> Format {
     }
 }
 
-/// The segments of a store of this capacity: the usual length, or less where there would be few of them.
+/// Returns the segment length for a capacity: the default, or less if there would be few segments.
 fn segment_len(capacity: u64, workers: usize) -> u64 {
     let wanted = SEGMENTS_WANTED.max(4 * workers as u64);
     let fitting = capacity.saturating_sub(SEGMENTS_START) / wanted;
@@ -351,13 +353,13 @@ fn free_space(path: &Path) -> io::Result<u64> {
     Ok(medium::available(&rustix::fs::statvfs(path)?))
 }
 
-/// The medium for what is done outside the workers.
+/// Returns the disk for work outside the workers.
 pub(crate) fn plain_disk(medium: &Medium) -> Result<PlainDisk, String> {
     let medium = medium.try_clone().map_err(|error| format!("cannot share a descriptor: {error}"))?;
     Ok(PlainDisk::new(medium, Pools::default()))
 }
 
-/// Runs what is done once, before there are workers.
+/// Runs a future to completion before there are workers.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|error| error.to_string())?;
     Ok(runtime.block_on(future))

@@ -1,14 +1,17 @@
-//! HTTPS: certificates, the handshake, and connections that encrypt.
+//! HTTPS: certificates, handshakes and encrypted connections.
 //!
-//! TLS is rustls's, with AWS-LC, and knows nothing of sockets ([`session`]): received bytes go in, bytes to send come out. So it runs
-//! over a connection of the ring as over one of epoll ([`stream`]), with their buffers and their time-outs.
+//! TLS is rustls with AWS-LC, used without sockets ([`session`]): received bytes go in, bytes to
+//! send come out. It therefore runs over io_uring and epoll connections alike ([`stream`]), with
+//! their buffers and timeouts.
 //!
 //! # Invariants
-//! - An operation in flight owns its buffer, and is awaited.
-//! - What a connection holds is bounded ([`RECEIVE_LEN`], [`HELD_MAX`], [`SEND_PLAIN`]), and so is the time of its handshake.
-//! - Our buffers that held plaintext are wiped as it is taken, and left out of core dumps where it is received.
-//! - The end of a connection is the peer's only with `close_notify`; without it only where nothing was under way. We say
-//!   `close_notify` where we end in good order, and nowhere else.
+//! - An operation in flight owns its buffer, and is always awaited.
+//! - The memory of a connection is bounded ([`RECEIVE_LEN`], [`HELD_MAX`], [`SEND_PLAIN`]), and so
+//!   is the duration of its handshake.
+//! - Buffers of this crate that held plaintext are wiped as it is consumed. Buffers that receive
+//!   plaintext are excluded from core dumps.
+//! - Only `close_notify` marks the orderly end of a connection by the peer; without it, the end is
+//!   accepted only between requests. The node sends `close_notify` only at an orderly end.
 
 pub(crate) mod certificate;
 mod files;
@@ -30,43 +33,45 @@ use session::{Session, Spare};
 pub(crate) use source::{Files, Source};
 pub(crate) use stream::TlsStream;
 
-/// How long a handshake may take.
+/// Timeout of a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Room for one record as it comes: a header of 5 bytes, 16 KiB, and up to 2 KiB of overhead; whole pages.
+/// Maximum length of a record on the wire: a header of 5 bytes, 16 KiB, and up to 2 KiB of
+/// overhead; rounded up to whole pages.
 const RECORD_ROOM: usize = 20 * 1024;
 
-/// Bytes that a connection receives into: what is left of a record that has begun, and four whole ones. A message of the handshake
-/// has to fit.
+/// Length of a connection's receive buffer: the rest of a record that has begun, and four whole
+/// records. A handshake message has to fit.
 const RECEIVE_LEN: usize = RECORD_ROOM + 68 * 1024;
 
-/// Plaintext that a connection may hold until it is asked for: what is left of one record, and all that was received besides.
+/// Limit of decrypted plaintext that a connection holds: the rest of one record, and everything
+/// else that was received.
 const HELD_MAX: usize = RECEIVE_LEN + RECORD_PLAIN;
 
-/// The most plaintext in one record.
+/// Maximum plaintext of one record.
 const RECORD_PLAIN: usize = 16 * 1024;
 
-/// Bytes that are encrypted, and sent, at a time: four records.
+/// Plaintext that is encrypted and sent at a time: four records.
 const SEND_PLAIN: usize = 4 * RECORD_PLAIN;
 
-/// Sessions that clients without tickets may resume, of all workers together; the oldest are forgotten. (What is in a ticket the
-/// client keeps.)
+/// Limit of resumable sessions of clients without tickets, for all workers together; the oldest are
+/// dropped. (The client stores the state of a ticket.)
 const SESSIONS_MAX: usize = 256;
 
-/// Certificates of the node, each with its key.
+/// Limit of certificate and key pairs.
 const PAIRS_MAX: usize = 64;
 
-/// Bytes of a certificate with those that it was signed by. What has more is no chain, but a bundle of authorities.
+/// Limit of a certificate chain in bytes. A longer file is not a chain but a bundle of authorities.
 const CHAIN_MAX: usize = 32 * 1024;
 
-/// Bytes of the names of authorities that are told to clients who are asked for a certificate; if there were more, none is told, and
-/// the client has to know by itself.
+/// Limit of the authorities' names in a certificate request, in bytes. With more, the request has
+/// no names, and the client has to select its certificate itself.
 const HINTS_MAX: usize = 16 * 1024;
 
-/// The only protocol spoken here.
+/// The only supported protocol.
 const ALPN: &[u8] = b"http/1.1";
 
-/// Makes connections TLS connections, for one worker.
+/// Performs TLS handshakes for one worker.
 #[derive(Clone)]
 pub(crate) struct Acceptor {
     configs: watch::Receiver<Arc<ServerConfig>>,
@@ -75,12 +80,12 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// With what there is to say to clients, at any time.
+    /// Returns an acceptor that uses the current value of `configs` for each handshake.
     pub(crate) fn new(configs: watch::Receiver<Arc<ServerConfig>>) -> Self {
         Acceptor { configs, pool: Pool::of(RECEIVE_LEN), spare: Spare::default() }
     }
 
-    /// Shakes hands. Where nothing comes of it the connection has been ended.
+    /// Performs the handshake. Closes the connection and returns `None` if it fails.
     pub(crate) async fn accept<P: Socket>(&self, plain: P) -> Option<TlsStream<P>> {
         let config = self.configs.borrow().clone();
         let session = match Session::new(config, self.pool.take(), self.spare.clone()) {

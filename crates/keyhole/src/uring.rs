@@ -1,10 +1,11 @@
-//! tokio-uring, behind two small modules: the disk and the network. Nobody maintains it, so it is named nowhere else, and
-//! its traps are dealt with here:
+//! tokio-uring, behind two small modules: disk and network. It is unmaintained, so no other module
+//! names it, and its pitfalls are handled here:
 //!
-//! - an operation in flight is never dropped: a connection that is quiet for too long is shut down, and the operation
-//!   awaited ([`worker::Open::timed`]);
-//! - a runtime is never dropped while operations are in flight: a worker that is done waits for the process to exit;
-//! - buffers are our own, fully initialised, and what was received is always sliced to its length.
+//! - An operation in flight is never dropped: a connection that is silent for too long is shut
+//!   down, and the operation is awaited ([`worker::Open::timed`]).
+//! - A runtime is never dropped with operations in flight: a worker that has finished waits for the
+//!   process to exit.
+//! - Buffers are our own and fully initialised, and received data is always sliced to its length.
 
 mod bare;
 mod disk;
@@ -21,15 +22,15 @@ pub(crate) use bare::{BareFile, Fixed};
 pub(crate) use disk::UringDisk;
 use net::UringListener;
 
-/// Entries of a ring: every connection has at most one operation in flight, the log's writer a few.
+/// Entries of a ring: each connection has at most one operation in flight, the log's writer a few.
 const ENTRIES: u32 = 1024;
 
 fn runtime() -> io::Result<Runtime> {
     let build = |cooperative: bool| {
         let mut ring = tokio_uring::uring_builder();
         if cooperative {
-            // Completions are run when the thread enters the kernel anyway, not by an interrupt of its work: a quarter less
-            // CPU for small requests. Kernels before 5.19 do not know it.
+            // Completions run when the thread enters the kernel anyway, instead of interrupting it:
+            // a quarter less CPU for small requests. Kernels before 5.19 do not support this.
             ring.setup_coop_taskrun();
         }
         Runtime::new(tokio_uring::builder().entries(ENTRIES).uring_builder(&ring))
@@ -37,13 +38,13 @@ fn runtime() -> io::Result<Runtime> {
     build(true).or_else(|_| build(false))
 }
 
-/// Whether the system lets us use io_uring; why not.
+/// Checks whether the system allows io_uring.
 pub(crate) fn probe() -> io::Result<()> {
     runtime()?.block_on(tokio_uring::no_op())
 }
 
-/// Runs a worker on a ring of its own; returns nothing before the worker is done. `done` is called then, and the thread
-/// waits for the end of the process, since its runtime may still have an accept in flight.
+/// Runs a worker on its own ring and calls `done` when it has finished. The thread then waits for
+/// the process to exit, because its runtime may still have an accept in flight.
 pub(crate) fn run(setup: Setup, done: impl FnOnce()) -> io::Result<()> {
     let runtime = runtime()?;
     let medium = setup.medium.try_clone()?;
@@ -55,7 +56,7 @@ pub(crate) fn run(setup: Setup, done: impl FnOnce()) -> io::Result<()> {
     })
 }
 
-/// Runs what measures on a ring of its own. All its operations have ended when it does.
+/// Runs a measurement on its own ring. All its operations must have ended when it returns.
 pub(crate) fn measure<T>(work: impl Future<Output = T>) -> io::Result<T> {
     Ok(runtime()?.block_on(work))
 }

@@ -1,9 +1,9 @@
-//! The service manager's watchdog: it hears from the node only while every worker's thread goes round.
+//! The service manager's watchdog: it is notified only while every worker's event loop runs.
 //!
-//! Each worker has a [`Heart`] that beats by a timer of its event loop, so that it stands still where the loop does: in a call
-//! that blocks, in a lock, in an endless loop. The watchdog's thread looks at all of them twice in each period of the manager's,
-//! and says `WATCHDOG=1` if none stands still. What was said last is good for one period; the manager then ends the process, and
-//! starts it anew.
+//! Each worker has a [`Heart`] that a timer of its event loop beats, so that it stops with the
+//! loop: in a blocking call, a lock, or an endless loop. The watchdog thread checks all of them
+//! twice per watchdog period and sends `WATCHDOG=1` if none has stopped. A notification lasts one
+//! period; then the manager kills and restarts the process.
 
 use std::io;
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use sd_notify::NotifyState;
 
 use crate::service;
 
-/// Beats within one period of the manager's: four between two looks, so that one that is late does not count.
+/// Beats per watchdog period: four between two checks, so that one late beat is tolerated.
 const BEATS_PER_PERIOD: u32 = 8;
 
-/// The count of a heart whose worker has done all it had to.
+/// Counter value of a worker that has shut down.
 const AT_REST: u64 = u64::MAX;
 
-/// Beats while a worker's thread goes round.
+/// The heartbeat of a worker's thread.
 #[derive(Default)]
 pub(crate) struct Heart {
     beats: AtomicU64,
-    /// `None` where no watchdog looks.
+    /// `None` without a watchdog.
     every: Option<Duration>,
 }
 
 impl Heart {
-    /// Beats for ever, where a watchdog looks.
+    /// Beats without end, if there is a watchdog.
     pub(crate) async fn beat(&self) {
         let Some(every) = self.every else { return };
         loop {
@@ -39,7 +39,7 @@ impl Heart {
         }
     }
 
-    /// The worker has ended in good order, and is missed no more.
+    /// Marks the worker as shut down in order; it is no longer checked.
     pub(crate) fn rest(&self) {
         self.beats.store(AT_REST, Ordering::Relaxed);
     }
@@ -52,12 +52,12 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    /// As the environment has it.
+    /// Reads the watchdog period from the environment.
     pub(crate) fn of_manager() -> Self {
         Watchdog { period: sd_notify::watchdog_enabled().filter(|period| !period.is_zero()), hearts: Vec::new() }
     }
 
-    /// A heart for one more worker.
+    /// Returns the heart of one more worker.
     pub(crate) fn heart(&mut self) -> Arc<Heart> {
         let every = self.period.map(|period| period / BEATS_PER_PERIOD);
         let heart = Arc::new(Heart { every, ..Heart::default() });
@@ -65,7 +65,7 @@ impl Watchdog {
         heart
     }
 
-    /// Looks for ever, on a thread of its own, where there is a manager who wants to know.
+    /// Starts the checking thread, if there is a watchdog.
     pub(crate) fn watch(self) -> io::Result<()> {
         let Some(period) = self.period else { return Ok(()) };
         let mut look = Look::new(self.hearts);
@@ -82,7 +82,7 @@ impl Watchdog {
     }
 }
 
-/// What was seen of each heart when it was looked at last.
+/// The counters at the last check.
 struct Look {
     hearts: Vec<Arc<Heart>>,
     seen: Vec<u64>,
@@ -94,7 +94,7 @@ impl Look {
         Look { hearts, seen }
     }
 
-    /// Which worker stands still since the last look, if one does.
+    /// Returns a worker that has stalled since the last check, if any.
     fn standing(&mut self) -> Option<usize> {
         let mut standing = None;
         for (worker, (heart, seen)) in self.hearts.iter().zip(&mut self.seen).enumerate() {

@@ -1,4 +1,4 @@
-//! One worker: a thread with its own ring or poller, listener, blocks and segments.
+//! A worker: one thread with its own ring or poller, listener, buffers and segments.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -32,38 +32,42 @@ use crate::status::Monitor;
 use crate::tls::Acceptor;
 use crate::watchdog::Heart;
 
-/// Connections that one worker serves at a time, where there is memory for as many; beyond it they wait in the listeners' queues.
-/// (With two listeners it may be one more: both may be accepting when the last place is taken.)
+/// Limit of concurrent connections of one worker, if the memory allows as many; further connections
+/// wait in the listeners' backlogs. (With two listeners the count can exceed the limit by one: both
+/// may be accepting when the last place is taken.)
 pub(crate) const CONNECTIONS_MAX: usize = 1024;
 
-/// How long a connection that was just accepted has for its first request when the node is ending: that may be on its way.
+/// Time that a connection accepted just before shutdown has for its first request, which may be on
+/// its way.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// How long the tasks of connections may take to end that were cut off.
+/// Time that the tasks of cut-off connections may take to end.
 const CUT_OFF: Duration = Duration::from_secs(2);
 
-/// How long to wait where a connection cannot be accepted (too many open files).
+/// Delay before the next accept after a failed one (too many open files).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// How long a peer may be quiet before its connection is shut down; up to a [`TICK`] more.
+/// Idle timeout: a peer may be silent this long, and up to a [`TICK`] longer, before its connection
+/// is shut down.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// How often it is looked who has been quiet for too long. A timer for each operation would be a good part of what it costs.
+/// Interval of the timeout checks. A timer for each operation would be a considerable part of the
+/// operation's cost.
 const TICK: Duration = Duration::from_secs(1);
 
-/// The slowest that a peer may send a request or take a reply: so many bytes a second, over so many ticks in which it is waited for. What
-/// the node itself takes its time for does not count.
+/// Minimum rate of a peer that sends a request or receives a reply: bytes per second, averaged over
+/// [`RATE_TICKS`] ticks in which the node waits for the peer. The node's own delays do not count.
 const RATE_MIN: u64 = 256;
 const RATE_TICKS: u64 = 30;
 
-/// As many ticks.
+/// [`IDLE`] in ticks.
 const IDLE_TICKS: u64 = IDLE.as_secs() / TICK.as_secs();
 
-/// How long, and for how many bytes, to listen to a peer that still sends after its reply.
+/// Limits in time and bytes for draining a peer that still sends after its reply.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 pub(crate) const LINGER_BYTES: usize = 64 << 20;
 
-/// What a worker is made of.
+/// The parts that a worker is built from.
 pub(crate) struct Setup {
     pub(crate) shared: Arc<Shared>,
     pub(crate) medium: Medium,
@@ -71,49 +75,50 @@ pub(crate) struct Setup {
     pub(crate) listener: Listener,
     pub(crate) tls: Option<TlsSetup>,
     pub(crate) sync: SyncMode,
-    /// How many connections it serves at a time, up to [`CONNECTIONS_MAX`].
+    /// Limit of concurrent connections, at most [`CONNECTIONS_MAX`].
     pub(crate) connections: usize,
     pub(crate) engine: Chosen,
-    /// Told once the worker accepts connections.
+    /// Called once the worker accepts connections.
     pub(crate) serving: Box<dyn FnOnce() + Send>,
-    /// Shows that the worker's thread goes round.
+    /// Heartbeat of the worker's thread.
     pub(crate) heart: Arc<Heart>,
-    /// Becomes true when the node is to end.
+    /// Becomes true when the node is to shut down.
     pub(crate) stop: watch::Receiver<bool>,
-    /// How long requests in flight may go on then.
+    /// Time that requests in flight may take after that.
     pub(crate) grace: Duration,
-    /// Of the first worker alone.
+    /// Additional duties of the first worker; `None` for the others.
     pub(crate) first: Option<First>,
-    /// What it counts.
+    /// The worker's counters.
     pub(crate) meter: Meter,
     pub(crate) monitor: Arc<Monitor>,
 }
 
-/// What a worker needs to listen for TLS.
+/// The parts that a worker needs to listen for TLS.
 pub(crate) struct TlsSetup {
     pub(crate) listener: Listener,
-    /// Shared by the workers, and so are the sessions that clients may resume. Another one comes when files have changed.
+    /// Shared by the workers, as are the resumable sessions. Replaced when files have changed.
     pub(crate) configs: watch::Receiver<Arc<rustls::ServerConfig>>,
 }
 
-/// What the first worker does besides.
+/// The additional duties of the first worker.
 pub(crate) struct First {
     /// The control socket, if there is one.
     pub(crate) control: Option<UnixListener>,
-    /// What its clients ask about.
+    /// The node's state that control commands query and change.
     pub(crate) running: Arc<Running>,
 }
 
-/// A connection as the system has it, without TLS.
+/// A plain connection of the operating system, without TLS.
 #[allow(async_fn_in_trait)]
 pub(crate) trait Socket: Stream<Buf = Block> {
-    /// Its time, and how far its peer is.
+    /// Returns the connection's timeout state.
     fn open(&self) -> &Open;
 
-    /// Whether the peer has sent something that was not received yet.
+    /// Returns whether the peer has sent bytes that were not received yet.
     fn has_come(&self) -> bool;
 
-    /// As `read_block`, for what a request begins in: `Ok(0)` as well where none is wanted any more.
+    /// Reads the beginning of a request as `read_block` does; also returns `Ok(0)` if the node
+    /// accepts no further requests.
     async fn read_request_block(&self, buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {
         if !self.open().begin_request(|| self.has_come()) {
             return (Ok(0), buf);
@@ -122,7 +127,7 @@ pub(crate) trait Socket: Stream<Buf = Block> {
         (self.open().request_begun(result), buf)
     }
 
-    /// The same as `read_bytes` is to `read_block`.
+    /// As [`read_request_block`](Self::read_request_block), but appends to `bytes`.
     async fn read_request_bytes(&self, bytes: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
         if !self.open().begin_request(|| self.has_come()) {
             return (Ok(0), bytes);
@@ -133,60 +138,60 @@ pub(crate) trait Socket: Stream<Buf = Block> {
     }
 }
 
-/// Takes connections from a listener.
+/// A listener that connections are accepted from.
 #[allow(async_fn_in_trait)]
 pub(crate) trait Accept {
     type Stream: Socket;
 
     async fn accept(&self, connections: &Rc<Connections>) -> io::Result<Self::Stream>;
 
-    /// Takes no more: who connects is refused, or waits for those that share the socket.
+    /// Stops accepting: new clients are refused, or wait for the processes that share the socket.
     fn close(self);
 }
 
-/// A connection that may be told that no further request is wanted, or that its peer has been quiet for too long.
+/// A connection that can be shut down while it is idle, silent for too long, or too slow.
 pub(crate) trait Idle {
-    /// Its time, and how far its peer is.
+    /// Returns the connection's timeout state.
     fn open(&self) -> &Open;
 
-    /// Ends one direction of it, or both: what is under way in it comes to an end.
+    /// Shuts down one direction or both: pending operations in it complete.
     fn shut_down(&self, how: Shutdown);
 
-    /// Ends the connection where it waits for a request; otherwise it ends after the reply.
+    /// Closes the connection if it waits for a request; otherwise it closes after the reply.
     fn stop_if_idle(&self) {
         if self.open().refuse_if_idle() {
             self.shut_down(Shutdown::Read);
         }
     }
 
-    /// Ends the connection if its peer has been quiet for too long, or is too slow.
+    /// Closes the connection if its peer has been silent for too long or is too slow.
     fn stop_if_late(&self) {
         if let Some(how) = self.open().late() {
             self.shut_down(how);
         }
     }
 
-    /// Ends the connection, whatever is under way.
+    /// Closes the connection in any state.
     fn cut_off(&self) {
         self.shut_down(Shutdown::Both);
     }
 }
 
-/// How far the end of the node is.
+/// The stage of the node's shutdown.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 enum Phase {
     #[default]
     Serving,
-    /// No further request is wanted, but for the first of a connection.
+    /// Accepts no further requests, except the first one of a connection.
     Ending,
-    /// Nor is that.
+    /// Accepts no further requests.
     Refusing,
 }
 
 /// The open connections of a worker.
 #[derive(Default)]
 pub(crate) struct Connections {
-    /// How many there may be.
+    /// Limit of concurrent connections.
     max: usize,
     open: RefCell<Vec<Weak<dyn Idle>>>,
     count: Cell<usize>,
@@ -196,29 +201,30 @@ pub(crate) struct Connections {
     ticks: Cell<u64>,
 }
 
-/// Counts one connection for as long as it lives, and keeps its time.
+/// Counts one connection while it lives, and holds its timeout state.
 pub(crate) struct Open {
     of: Rc<Connections>,
-    /// When the operation under way was begun, in ticks; none is: `u64::MAX`.
+    /// Tick at which the pending operation began; `u64::MAX` if none is pending.
     since: Cell<u64>,
-    /// It was ended, as its peer was quiet for too long.
+    /// The pending operation was cancelled because its peer was silent for too long.
     is_late: Cell<bool>,
-    /// The operation under way is to receive.
+    /// The pending operation is a read.
     is_reading: Cell<bool>,
-    /// Ticks in which the peer was waited for, and bytes that came or went meanwhile: of the request at hand, since its rate was looked
-    /// at last.
+    /// Ticks spent waiting for the peer, and bytes moved meanwhile, in the current request since
+    /// the last check of the rate.
     waited: Cell<u64>,
     moved: Cell<u64>,
-    /// The peer owes a request, and nothing of one has come.
+    /// The peer owes a request of which no byte has arrived.
     is_idle: Cell<bool>,
-    /// No request has come yet.
+    /// No request has arrived yet.
     is_new: Cell<bool>,
-    /// It was ended while it was idle: what has come all the same may be cut, and is no request.
+    /// The connection was closed while idle: bytes that arrive anyway may be cut off and are not a
+    /// request.
     is_refused: Cell<bool>,
 }
 
 impl Connections {
-    /// Counts a connection in.
+    /// Registers a new connection in the count.
     pub(crate) fn open(self: &Rc<Self>) -> Open {
         self.count.set(self.count.get() + 1);
         Open {
@@ -234,7 +240,8 @@ impl Connections {
         }
     }
 
-    /// Ends, for ever, the connections whose peers are quiet for too long. `beat` is called each time.
+    /// Closes connections with silent or slow peers, once per tick, without end; calls `beat` each
+    /// time.
     async fn keep_time(&self, beat: impl Fn()) {
         loop {
             beat();
@@ -244,7 +251,7 @@ impl Connections {
         }
     }
 
-    /// Takes note of a connection, to end it when the node ends.
+    /// Registers a connection so that shutdown can close it.
     pub(crate) fn register(&self, connection: Weak<dyn Idle>) {
         let mut open = self.open.borrow_mut();
         if open.len() >= 2 * self.count.get().max(8) {
@@ -257,7 +264,8 @@ impl Connections {
         self.open.borrow().iter().filter_map(Weak::upgrade).for_each(|connection| act(&*connection));
     }
 
-    /// Takes no further requests, and waits for the end of those in flight; after the grace they are cut off.
+    /// Accepts no further requests and waits for those in flight; cuts them off after the grace
+    /// period.
     async fn drain(&self, grace: Duration) {
         let end = Instant::now() + grace;
         for (phase, until) in [(Phase::Ending, end.min(Instant::now() + FIRST_REQUEST)), (Phase::Refusing, end)] {
@@ -269,7 +277,7 @@ impl Connections {
         }
         tracing::warn!(connections = self.count.get(), "the grace is over; requests in flight are cut off");
         self.for_each(|connection| connection.cut_off());
-        // Whoever is left holds the log, which then is not closed in good order.
+        // Tasks that remain hold the log, which then cannot be closed in order.
         let _ = timeout_at(Instant::now() + CUT_OFF, self.below(1)).await;
     }
 
@@ -281,13 +289,13 @@ impl Connections {
 }
 
 impl Open {
-    /// Whether the node is ending, and no further request wanted.
+    /// Returns whether the node is shutting down and accepts no further requests.
     pub(crate) fn is_draining(&self) -> bool {
         self.of.phase.get() != Phase::Serving
     }
 
-    /// The peer now owes a request. Whether one is wanted: when the node is ending, only what `has_come` already. Then
-    /// [`request_begun`](Self::request_begun) has to follow.
+    /// Marks that the peer owes a request, and returns whether one is accepted: during shutdown,
+    /// only if `has_come`. Must be followed by [`request_begun`](Self::request_begun).
     pub(crate) fn begin_request(&self, has_come: impl FnOnce() -> bool) -> bool {
         let is_wanted = match self.of.phase.get() {
             Phase::Serving => true,
@@ -298,7 +306,8 @@ impl Open {
         is_wanted
     }
 
-    /// The first bytes of a request have come, or the connection's end; as whose bytes they count.
+    /// Marks the first bytes of a request, or the connection's end; returns `Ok(0)` if the
+    /// connection was closed while idle.
     pub(crate) fn request_begun(&self, result: io::Result<usize>) -> io::Result<usize> {
         self.is_idle.set(false);
         self.is_new.set(false);
@@ -307,7 +316,8 @@ impl Open {
         if self.is_refused.get() { Ok(0) } else { result }
     }
 
-    /// Whether the connection is to be ended, as it waits for a request and none is wanted any more; who asks ends it.
+    /// Returns whether to close the connection because it waits for a request and none is accepted
+    /// any more. The caller closes it.
     pub(crate) fn refuse_if_idle(&self) -> bool {
         let may_send_one = self.is_new.get() && self.of.phase.get() == Phase::Ending;
         let is_refused = self.is_idle.get() && !may_send_one;
@@ -315,13 +325,16 @@ impl Open {
         is_refused
     }
 
-    /// What has come so far was no request yet.
+    /// Marks that the bytes received so far were not a request yet.
     pub(crate) fn still_owes_the_first(&self) {
         self.is_new.set(true);
     }
 
-    /// Awaits an operation that the peer has a part in; the error is `TimedOut` where it was ended, as the peer was quiet for too
-    /// long, or too slow.
+    /// Awaits an operation that depends on the peer.
+    ///
+    /// # Errors
+    /// `TimedOut` if the operation was cancelled because the peer was silent for too long or too
+    /// slow.
     pub(crate) async fn timed<B>(
         &self,
         operation: impl Future<Output = (io::Result<usize>, B)>,
@@ -335,7 +348,7 @@ impl Open {
         (timed_out(result, !self.is_late.replace(false)), buf)
     }
 
-    /// The same of an operation that receives.
+    /// As [`timed`](Self::timed), for a read.
     pub(crate) async fn timed_read<B>(
         &self,
         operation: impl Future<Output = (io::Result<usize>, B)>,
@@ -346,17 +359,19 @@ impl Open {
         result
     }
 
-    /// What of the connection is to be shut down, if its peer is late: asked in each tick.
+    /// Returns the direction to shut down if the peer is late. Called in each tick.
     pub(crate) fn late(&self) -> Option<Shutdown> {
         if !self.is_late() {
             return None;
         }
-        // Who has begun a request is told; who does not take the reply, or has sent nothing, cannot be.
+        // A peer that has begun a request gets an error reply. A peer that takes no reply, or has
+        // sent nothing, cannot get one.
         let can_be_told = self.is_reading.get() && !self.is_idle.get();
         Some(if can_be_told { Shutdown::Read } else { Shutdown::Both })
     }
 
-    /// Whether the operation under way takes too long, or the request at hand comes, or its reply goes, too slowly.
+    /// Returns whether the pending operation takes too long, or the request or its reply is too
+    /// slow.
     fn is_late(&self) -> bool {
         let since = self.since.get();
         if since == u64::MAX {
@@ -369,7 +384,7 @@ impl Open {
         is_late
     }
 
-    /// Counts a tick in which the peer is waited for.
+    /// Counts a tick spent waiting for the peer, and returns whether the rate is below the minimum.
     fn is_slow(&self) -> bool {
         if self.is_idle.get() {
             return false;
@@ -392,8 +407,9 @@ impl Drop for Open {
     }
 }
 
-/// Serves until the node is told to end, then until the requests in flight are answered or the grace is over, and all
-/// that was handed to the log is written. `listener` makes what connections are accepted from.
+/// Serves until the node shuts down; returns once the requests in flight are answered or the grace
+/// period is over, and everything that was handed to the log is written. `listener` converts a
+/// socket into an acceptor.
 pub(crate) async fn run<D, A>(setup: Setup, disk: D, listener: impl Fn(Listener) -> io::Result<A>) -> io::Result<()>
 where
     D: Disk<Buf = Block>,
@@ -456,7 +472,7 @@ where
         tracing::error!(%error, "the last writes could not be made durable");
     }
     drop((node, log));
-    // A request that was cut off still holds the log; what it was promised has been flushed.
+    // A request that was cut off still holds the log; its acknowledged writes have been flushed.
     let all_answered = connections.count.get() == 0;
     if all_answered {
         let _ = writer.await;
@@ -485,7 +501,7 @@ where
     accept_all(listener, connections, serve).await;
 }
 
-/// Accepts from the TLS listener, where there is one.
+/// Accepts from the TLS listener; pends without end if there is none.
 async fn accept_tls<D, A>(tls: Option<&(A, Acceptor)>, node: &Served<D>, connections: &Rc<Connections>, meter: &Meter)
 where
     D: Disk<Buf = Block>,
@@ -503,7 +519,7 @@ where
     accept_all(listener, connections, serve).await;
 }
 
-/// Serves a connection as soon as there is one. It counts as `connected` from when it was accepted until it has ended.
+/// Serves a connection once it is established. `connected` counts it from the accept until its end.
 async fn serve<D, P>(node: Served<D>, connected: Connected, connection: impl Future<Output = Option<Connection<P>>>)
 where
     D: Disk<Buf = Block>,
@@ -515,7 +531,7 @@ where
     drop(connected);
 }
 
-/// Accepts connections for ever, and has each served by a task of its own.
+/// Accepts connections without end, and spawns a task for each.
 async fn accept_all<A, F>(listener: &A, connections: &Rc<Connections>, serve: impl Fn(A::Stream) -> F)
 where
     A: Accept,
@@ -547,13 +563,14 @@ async fn flush_regularly<D: Disk>(log: Log<D>, period: Duration) {
     }
 }
 
-/// Whether a peer has sent something that was not received yet.
+/// Returns whether the peer has sent bytes that were not received yet.
 pub(crate) fn has_come(socket: &SockRef<'_>) -> bool {
     let mut byte = [MaybeUninit::uninit()];
     matches!(socket.recv_with_flags(&mut byte, libc::MSG_PEEK | libc::MSG_DONTWAIT), Ok(len) if len > 0)
 }
 
-/// What was received from `before` on is forgotten where it does not count; there may be a customer key in it.
+/// Wipes and removes the bytes from `before` on if they do not count as received: they may contain
+/// a customer key.
 fn unread(result: io::Result<usize>, mut bytes: Vec<u8>, before: usize) -> (io::Result<usize>, Vec<u8>) {
     if matches!(result, Ok(0)) {
         bytes[before..].zeroize();
@@ -562,8 +579,8 @@ fn unread(result: io::Result<usize>, mut bytes: Vec<u8>, before: usize) -> (io::
     (result, bytes)
 }
 
-/// Awaits an operation; where nothing comes of it within `limit`, ends it with `cancel` and awaits it all the same, for an
-/// operation in flight must not be dropped. Whether it was in time.
+/// Awaits an operation; after `limit`, cancels it with `cancel` and still awaits it, because an
+/// operation in flight must not be dropped. Also returns whether it completed in time.
 pub(crate) async fn in_time<T>(
     limit: Duration,
     operation: impl Future<Output = T>,
@@ -580,7 +597,7 @@ pub(crate) async fn in_time<T>(
     }
 }
 
-/// What an operation that was ended for want of time comes to.
+/// Converts the result of an operation that was cancelled by a timeout into `TimedOut`.
 pub(crate) fn timed_out<T>(result: io::Result<T>, was_in_time: bool) -> io::Result<T> {
     if was_in_time { result } else { Err(io::ErrorKind::TimedOut.into()) }
 }
@@ -619,7 +636,7 @@ mod tests {
         let open = connections.open();
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         let mut ticks = 0;
-        // A second in which so many bytes came, and more is waited for.
+        // Simulates one second in which `bytes` arrive and the node waits for more.
         let mut second = |bytes: u64| {
             let bytes = usize::try_from(bytes).unwrap();
             at_once(open.timed(async { (io::Result::Ok(bytes), ()) })).0.unwrap();
@@ -637,7 +654,7 @@ mod tests {
         }
         let found = (0..RATE_TICKS).filter(|_| second(RATE_MIN - 1)).count();
         assert_eq!(found, 1, "at the end");
-        // The next request begins anew, and what comes before it does not count.
+        // The next request starts a new measurement; idle time before it does not count.
         for _ in 0..RATE_TICKS - 1 {
             assert!(!second(0));
         }

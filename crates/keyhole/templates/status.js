@@ -1,4 +1,4 @@
-// Puts a new page in the place of the old one. Without this the page reloads as a whole.
+// Replaces the page with a newer one. Without this script the whole page reloads.
 "use strict";
 
 const quiet = matchMedia("(prefers-reduced-motion: reduce)");
@@ -24,7 +24,7 @@ async function refresh() {
 }
 
 async function again() {
-  // Nothing changes under the eyes of who selects something, or for nobody.
+  // Do not refresh while the page is hidden, or while the user selects text.
   const selects = getSelection() && !getSelection().isCollapsed;
   if (!document.hidden && !selects) {
     try {

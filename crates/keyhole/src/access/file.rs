@@ -1,4 +1,4 @@
-//! The file of access keys: TOML, a table `[[key]]` for each, for its owner alone.
+//! The file of access keys: TOML with a `[[key]]` table for each key, private to its owner.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -14,53 +14,53 @@ use zeroize::Zeroizing;
 use super::{check, new_pair};
 use crate::cli::check_bucket_pattern;
 
-/// The file's name in the state directory, and that of what is locked while it is changed.
+/// Names in the state directory: the file, and the lock that is held while it changes.
 const FILE: &str = "credentials.toml";
 const LOCK: &str = "credentials.lock";
 
-/// The longest file that is read: [`KEYS_MAX`] keys with some grants.
+/// Limit of the file's length: [`KEYS_MAX`] keys with some grants.
 const LEN_MAX: u64 = 4 << 20;
 
-/// Access keys that a node may have.
+/// Limit of access keys of a node.
 const KEYS_MAX: usize = 1000;
 
-/// Grants that a key may have: each is looked at with each request.
+/// Limit of grants of a key: each request checks all of them.
 const GRANTS_MAX: usize = 64;
 
-/// One access key, as it is in the file.
+/// One access key in the file.
 #[derive(Serialize, Deserialize, Clone)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Entry {
     pub(crate) access_key: String,
     pub(crate) secret_key: Zeroizing<String>,
-    /// What it is for, in the operator's words.
+    /// The operator's note.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) note: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) created: Option<Timestamp>,
-    /// When it ceases to be good.
+    /// The expiry time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) expires: Option<Timestamp>,
-    /// What it may do, as [`parse_grant`] reads it.
+    /// The grants, in the syntax of [`parse_grant`].
     #[serde(with = "grants")]
     pub(crate) grants: Vec<Grant>,
 }
 
 impl Entry {
-    /// What requests are checked with.
+    /// Converts the entry to the key that requests are checked with.
     pub(crate) fn into_key(self) -> AccessKey {
         let Entry { access_key: id, mut secret_key, expires, grants, .. } = self;
         let expires_ms = expires.map(|at| u64::try_from(at.as_millisecond()).unwrap_or(0));
         AccessKey { id, secret: SecretKey::new(std::mem::take(&mut *secret_key)), grants, expires_ms }
     }
 
-    /// Whether it may do everything, for ever.
+    /// Returns whether the key has all rights and no expiry.
     pub(crate) fn is_lasting_admin(&self) -> bool {
         self.expires.is_none() && self.grants.contains(&Grant::all())
     }
 }
 
-/// The form of the file.
+/// The structure of the file.
 #[derive(Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct Contents {
@@ -68,7 +68,7 @@ struct Contents {
     key: Vec<Entry>,
 }
 
-/// The form that it had when there was one key.
+/// The earlier structure, with a single key.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OneKey {
@@ -92,7 +92,8 @@ mod grants {
     }
 }
 
-/// Reads `BUCKET[/PREFIX]:RIGHT[,RIGHT...]`. A bucket ends with `*` for all that begin so.
+/// Parses `BUCKET[/PREFIX]:RIGHT[,RIGHT...]`. A bucket that ends in `*` matches all buckets with
+/// this prefix.
 pub(crate) fn parse_grant(text: &str) -> Result<Grant, String> {
     let form = "give BUCKET[/PREFIX]:RIGHT[,RIGHT...], such as photos/2026/:read,list or *:admin";
     let (place, rights) = text.rsplit_once(':').ok_or_else(|| format!("{text:?} is no grant: {form}"))?;
@@ -102,7 +103,7 @@ pub(crate) fn parse_grant(text: &str) -> Result<Grant, String> {
     Ok(Grant { bucket: bucket.to_owned(), prefix: prefix.to_owned(), rights })
 }
 
-/// The same as text.
+/// Formats a grant in the syntax of [`parse_grant`].
 pub(crate) fn format_grant(grant: &Grant) -> String {
     let Grant { bucket, prefix, rights } = grant;
     let rights = rights.iter().map(keyhole_node::Right::name).collect::<Vec<_>>().join(",");
@@ -130,7 +131,7 @@ impl AccessFile {
         fs::symlink_metadata(&self.path).is_ok()
     }
 
-    /// Makes a key that may do everything, in a file that was not there.
+    /// Creates a key with all rights in a new file.
     pub(super) fn make_first(&self) -> Result<AccessKey, String> {
         let (access_key, secret_key) = new_pair();
         let (created, grants) = (Some(now()), vec![Grant::all()]);
@@ -142,7 +143,7 @@ impl AccessFile {
         Ok(entry.into_key())
     }
 
-    /// All keys.
+    /// Reads all keys.
     pub(crate) fn read(&self) -> Result<Vec<Entry>, String> {
         let path = self.path.display();
         let metadata = fs::metadata(&self.path).map_err(|error| format!("cannot read {path}: {error}"))?;
@@ -159,7 +160,7 @@ impl AccessFile {
         Ok(entries)
     }
 
-    /// Changes the keys, with nobody else changing them meanwhile. A crash leaves the file as it was or as it is to be.
+    /// Changes the keys under the lock. A crash leaves either the old or the new file.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Vec<Entry>) -> Result<T, String>) -> Result<T, String> {
         let failed = |error| format!("cannot write {}: {error}", self.path.display());
         let lock = self.path.with_file_name(LOCK);
@@ -173,7 +174,8 @@ impl AccessFile {
         Ok(result)
     }
 
-    /// Replaces the file. It is its owner's as before, or that of the directory's owner: who changes it may be root.
+    /// Replaces the file. Its owner stays the same, or becomes the directory's owner: the writer
+    /// may be root.
     fn write(&self, entries: Vec<Entry>) -> io::Result<()> {
         let text = Zeroizing::new(toml::to_string(&Contents { key: entries }).map_err(io::Error::other)?);
         if text.len() as u64 > LEN_MAX {
@@ -196,13 +198,13 @@ impl AccessFile {
     }
 }
 
-/// Now, to the second.
+/// Returns the current time in whole seconds.
 pub(crate) fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
-/// Reads the file's text. What is wrong with it is told without quoting it, as the parser would.
+/// Parses the file. Errors never quote its text, as the parser's own messages would.
 fn parse(text: &str) -> Result<Vec<Entry>, String> {
     if let Ok(OneKey { access_key, secret_key }) = toml::from_str(text) {
         let grants = vec![Grant::all()];

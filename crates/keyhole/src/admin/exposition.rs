@@ -1,4 +1,4 @@
-//! The metrics as Prometheus reads them: OpenMetrics 1.0 where that is asked for, its own text format 0.0.4 otherwise.
+//! The metrics for Prometheus: OpenMetrics 1.0 if requested, otherwise the text format 0.0.4.
 
 use std::fmt::Error;
 
@@ -16,7 +16,7 @@ use crate::status::{BOUNDS_S, Status, StoreStatus};
 /// The `Content-Type` of OpenMetrics.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Content type and text for who accepts this.
+/// Returns content type and text for an `Accept` header.
 pub(super) fn encode(status: &Status, accept: &str) -> Result<(&'static str, String), Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Exposed(status.clone())));
@@ -45,12 +45,12 @@ impl EncodeLabelSet for Labels<'_> {
     }
 }
 
-/// A value that may stand for a count or for a state.
+/// A value of a counter or gauge.
 trait Value: EncodeCounterValue + EncodeGaugeValue {}
 impl Value for u64 {}
 impl Value for f64 {}
 
-/// Writes families of metrics, all of them with the same prefix.
+/// Writes metric families with a common prefix.
 struct Writer<'e, 'a>(&'e mut DescriptorEncoder<'a>);
 
 impl Writer<'_, '_> {
@@ -125,7 +125,7 @@ fn node(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     out.gauge("keyhole_clock_behind", help, Some(Unit::Seconds), behind)
 }
 
-/// Every condition that there may be.
+/// The names of all conditions.
 const CONDITIONS: [&str; 9] =
     ["starting", "draining", "poisoned", "read-only", "store-absent", "worker-stuck", "damage", "full", "clock-behind"];
 
@@ -158,7 +158,7 @@ fn durations(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     let unit = Unit::Seconds;
     let mut family = out.0.encode_descriptor("keyhole_request_duration", help, Some(&unit), MetricType::Histogram)?;
     for row in &status.requests.durations {
-        // What is counted in each bucket is what the one before has not.
+        // Each bucket counts what exceeds the previous bound.
         let mut before = 0;
         let mut buckets: Vec<(f64, u64)> = Vec::with_capacity(BOUNDS_S.len() + 1);
         for (bound, within) in BOUNDS_S.iter().zip(&row.cumulative) {
@@ -305,7 +305,7 @@ fn damage(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     out.gauge("keyhole_scrub_last_end_timestamp", help, Some(Unit::Seconds), ended)
 }
 
-/// Under the names that processes have everywhere.
+/// Process metrics under their conventional names.
 fn process(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     let process = &status.process;
     out.gauge("process_resident_memory", "Resident memory", Some(Unit::Bytes), process.resident)?;
@@ -332,7 +332,7 @@ mod tests {
     /// Help and type of each family, by name.
     type Families = BTreeMap<String, (String, String)>;
 
-    /// What the families of a text are, and its samples: name and line.
+    /// Parses a text into its families and its samples: name and line.
     fn read(text: &str) -> (Families, Vec<(String, String)>) {
         let (mut families, mut samples) = (Families::new(), Vec::new());
         for line in text.lines() {
@@ -384,7 +384,7 @@ mod tests {
         let (_, open) = encode(&status, "application/openmetrics-text").unwrap();
         let (content_type, plain) = encode(&status, "text/plain;version=0.0.4;q=0.5, */*;q=0.1").unwrap();
         assert!(content_type.starts_with("text/plain; version=0.0.4"), "{content_type}");
-        // Bounds are written in other ways.
+        // The formats write bounds differently.
         let values = |text: &str| -> BTreeSet<String> {
             let samples = read(text).1.into_iter();
             samples.filter(|(name, _)| !name.ends_with("_bucket")).map(|(_, line)| line).collect()

@@ -1,21 +1,21 @@
-//! The figures of the status page: the present in numbers, and how it came about in plots.
+//! The figures of the status page: current values, and plots of their history.
 
 use super::page::{Datum, Figure, Key, Note};
 use super::plot::{self, Plot, Series};
 use crate::status::say::{duration, joined, rate, throughput};
 use crate::status::{MINUTES, SECONDS, Sample, Status};
 
-/// What of a sample is drawn, if there is anything.
+/// Extracts the plotted value of a sample, if it has one.
 type Of = fn(&Sample) -> Option<f64>;
 
-/// The samples of seconds and of minutes, the oldest first.
+/// The samples of seconds and of minutes, oldest first.
 pub(super) struct Samples<'a> {
     pub(super) seconds: &'a [Sample],
     pub(super) minutes: &'a [Sample],
 }
 
 impl Samples<'_> {
-    /// Lines, by their classes, over both.
+    /// Plots lines, given by their classes, over both.
     fn plots(
         &self,
         what: &str,

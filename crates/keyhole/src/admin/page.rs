@@ -1,7 +1,8 @@
-//! The status page: made whole by the node, so that it works without JavaScript. Its own script only puts a new one in its place.
+//! The status page, rendered completely by the node, so that it works without JavaScript. Its
+//! script only replaces it with a newer one.
 //!
-//! This is about what is shown; how it looks is in `templates/`. Every figure has its exact value beside what is shown of it, in a
-//! `data` element.
+//! This module selects the content; `templates/` defines its form. Every figure has its exact value
+//! in a `data` element.
 
 use askama::Template;
 use hyper::StatusCode;
@@ -17,7 +18,7 @@ pub(super) const STYLE: &str = include_str!("../../templates/status.css");
 pub(super) const SCRIPT: &str = include_str!("../../templates/status.js");
 pub(super) const ICON: &str = include_str!("../../templates/icon.svg");
 
-/// The page as it is now.
+/// Renders the current page.
 pub(super) fn render(monitor: &Monitor) -> Reply {
     let (seconds, minutes) = monitor.samples();
     match Page::new(&monitor.status(), &Samples { seconds: &seconds, minutes: &minutes }).render() {
@@ -44,7 +45,7 @@ struct Page {
     tables: Vec<Table>,
 }
 
-/// What the node is, in a word or two.
+/// The node's overall state.
 struct State {
     class: &'static str,
     text: &'static str,
@@ -55,13 +56,13 @@ struct Shown {
     text: String,
 }
 
-/// What is shown, and the exact value.
+/// A displayed value and the exact value.
 pub(super) struct Datum {
     pub(super) text: String,
     pub(super) value: String,
 }
 
-/// Numbers of the present, and how they came about.
+/// Current values and their history.
 pub(super) struct Figure {
     pub(super) title: &'static str,
     pub(super) keys: Vec<Key>,
@@ -69,7 +70,7 @@ pub(super) struct Figure {
     pub(super) plots: [Plot; 2],
 }
 
-/// The present value of a line in the plots.
+/// The current value of a plotted line.
 pub(super) struct Key {
     pub(super) class: &'static str,
     pub(super) name: &'static str,
@@ -82,7 +83,7 @@ pub(super) struct Note {
     pub(super) datum: Datum,
 }
 
-/// The bar of what the space is used for.
+/// The bar that shows the use of space.
 struct Space {
     label: String,
     parts: Vec<SpacePart>,
@@ -91,7 +92,7 @@ struct Space {
 struct SpacePart {
     class: &'static str,
     name: &'static str,
-    /// Where it begins and how long it is, in thousandths of the whole.
+    /// Start and length in thousandths of the whole.
     x: f64,
     width: f64,
     datum: Datum,
@@ -100,11 +101,11 @@ struct SpacePart {
 
 pub(super) struct Table {
     pub(super) title: &'static str,
-    /// It needs a wide place.
+    /// Needs a wide place.
     pub(super) wide: bool,
     pub(super) head: Vec<&'static str>,
     pub(super) rows: Vec<Row>,
-    /// What is said in place of rows, where there are none.
+    /// The text that replaces absent rows.
     pub(super) none: &'static str,
     pub(super) note: String,
 }
@@ -128,7 +129,7 @@ impl Datum {
         Datum::new(size(bytes), bytes)
     }
 
-    /// Where there is no value, nor anything to be said.
+    /// Returns the placeholder of an absent value.
     pub(super) fn dash() -> Self {
         Datum::new("–", "")
     }
@@ -161,7 +162,7 @@ impl Page {
     }
 }
 
-/// A time to the second, such as 2026-11-26 10:46:04 UTC.
+/// Formats a time to the second, such as 2026-11-26 10:46:04 UTC.
 pub(super) fn moment(ms: u64) -> String {
     let iso = keyhole_s3::time::iso8601(ms);
     let (date, time) = iso.split_once('T').unwrap_or((&iso, ""));
@@ -169,7 +170,7 @@ pub(super) fn moment(ms: u64) -> String {
     format!("{date} {time} UTC")
 }
 
-/// The most important of what there is to be said.
+/// Returns the most important condition as the overall state.
 fn state(status: &Status) -> State {
     const STATES: [(&str, &str, &str); 9] = [
         ("starting", "note", "Starting"),
@@ -205,7 +206,7 @@ fn space(store: &StoreStatus) -> Space {
         ("free", "free", free),
         ("reserved", "reserved", store.reserved),
     ];
-    // What is reserved may be in use while the store is full.
+    // Reserved space may be in use while the store is full.
     let whole = all.iter().map(|(.., bytes)| bytes).sum::<u64>().max(1);
     let mut x = 0.0;
     let parts = all.into_iter().map(|(class, name, bytes)| {
@@ -256,7 +257,8 @@ mod tests {
         assert!(text.contains("&#60;script&#62;alert(1)") && text.contains("&#60;Delete&#62;"));
     }
 
-    /// What the policy of the page lets through: no style or script inside it, nothing from elsewhere.
+    /// Complies with the page's content security policy: no inline style or script, and no foreign
+    /// resources.
     #[test]
     fn the_page_needs_nothing_but_its_own_files() {
         let text = html(&sample_status());

@@ -1,12 +1,12 @@
-//! Plots of the history, as paths of SVG: lines whose last point is at the right edge, over the same time for all of them.
+//! Plots of the history as SVG paths: lines that end at the right edge and share one time axis.
 
 use std::fmt::Write;
 
-/// The size of a plot in its own units; the page stretches it.
+/// Size of a plot in its own units; the page scales it.
 pub(super) const WIDTH: f64 = 240.0;
 pub(super) const HEIGHT: f64 = 64.0;
 
-/// What is kept free at the top, so that the highest point is not cut.
+/// Margin at the top, so that the highest point is not cut off.
 const MARGIN: f64 = 2.0;
 
 /// One line.
@@ -15,29 +15,30 @@ pub(super) struct Line {
     pub(super) class: &'static str,
     /// The line.
     pub(super) path: String,
-    /// The area below it; empty where there are gaps, or where none is wanted.
+    /// The area below the line; empty if it has gaps or no area is requested.
     pub(super) area: String,
 }
 
 pub(super) struct Plot {
-    /// In words, for who does not see it.
+    /// A description for screen readers.
     pub(super) label: String,
-    /// What the top stands for.
+    /// The value at the top.
     pub(super) top: String,
-    /// When it begins.
+    /// The start of the time axis.
     pub(super) from: &'static str,
     pub(super) lines: Vec<Line>,
-    /// There is nothing to be seen yet.
+    /// Whether there are no values yet.
     pub(super) empty: bool,
 }
 
-/// Values, the oldest first; `None`: there is none.
+/// Values, oldest first; `None` is a gap.
 pub(super) struct Series {
     pub(super) class: &'static str,
     pub(super) values: Vec<Option<f64>>,
 }
 
-/// Draws them over `slots` values at most. `say` tells a value in words, and `least` is what the top stands for at least.
+/// Draws the series over at most `slots` values. `say` formats a value; `least` is the minimum of
+/// the value at the top.
 pub(super) fn draw(
     what: &str,
     from: &'static str,
@@ -57,7 +58,7 @@ pub(super) fn draw(
     Plot { label, top: say(top), from, lines, empty: values().next().is_none() }
 }
 
-/// The least round number that is not below this.
+/// Returns the smallest round number that is not below the value.
 fn nice(value: f64) -> f64 {
     let unit = 10f64.powf(value.log10().floor());
     let steps = [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0];
@@ -76,7 +77,7 @@ fn line(series: &Series, slots: usize, top: f64, with_area: bool) -> Line {
         };
         let x = WIDTH - (len - 1 - at) as f64 * step;
         let y = HEIGHT - (value / top).clamp(0.0, 1.0) * (HEIGHT - MARGIN);
-        // A point by itself is seen as one.
+        // An isolated point is drawn as a dot.
         let _ = match is_drawing {
             true => write!(path, "L{x:.1} {y:.1}"),
             false => write!(path, "M{x:.1} {y:.1}h.01"),

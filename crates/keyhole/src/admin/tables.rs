@@ -4,7 +4,7 @@ use super::page::{Datum, Row, Table, moment};
 use crate::status::say::{count, share, size, span};
 use crate::status::{Status, StoreStatus};
 
-/// All of them, in the order of the page.
+/// Returns all tables in the order of the page.
 pub(super) fn tables(status: &Status) -> Vec<Table> {
     let mut tables = vec![operations(status), latencies(status), errors(status)];
     if let Some(store) = &status.store {

@@ -1,4 +1,4 @@
-//! `keyhole access`: who may sign requests, and what for.
+//! `keyhole access`: manages access keys and their grants.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -20,18 +20,18 @@ use crate::cli::Target;
 use crate::control::{self, Reply, Request};
 use crate::store::Place;
 
-/// The longest note.
+/// Limit of a note's length.
 const NOTE_MAX: usize = 200;
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum AccessCommand {
-    /// Make an access key with its secret, and show them: the secret is shown this once.
+    /// Create an access key and its secret and show them. The secret is shown only once.
     Add(AddOptions),
-    /// List the access keys and what each may do; no secrets.
+    /// List the access keys and their grants, without secrets.
     List(ListOptions),
-    /// Make another access key that may do the same, and let the old one go, at once or after a while.
+    /// Create a key with the same grants, and remove the old one now or later.
     Rotate(RotateOptions),
-    /// Take an access key away: requests that it signs are refused from now on.
+    /// Remove an access key: requests signed with it are refused from now on.
     Revoke(RevokeOptions),
 }
 
@@ -39,27 +39,29 @@ pub(crate) enum AccessCommand {
 pub(crate) struct AddOptions {
     #[command(flatten)]
     target: Target,
-    /// What it may do: BUCKET[/PREFIX]:RIGHT[,RIGHT...], such as photos/2026/:read,list. A bucket that ends with * is all that
-    /// begin so. Rights are read, write, list, delete, read-sealed, write-sealed and admin, which is all of these and the bucket
-    /// itself. May be given several times.
+    /// A grant: BUCKET[/PREFIX]:RIGHT[,RIGHT...], such as photos/2026/:read,list. A BUCKET that
+    /// ends in * matches all buckets with this prefix. Rights are read, write, list, delete,
+    /// read-sealed, write-sealed and admin; admin includes all others and the bucket itself. May be
+    /// given several times.
     #[arg(long = "grant", value_name = "GRANT", value_parser = parse_grant, required_unless_present = "admin")]
     grants: Vec<Grant>,
-    /// It may do everything: the same as --grant '*:admin'.
+    /// Grant all rights: the same as --grant '*:admin'.
     #[arg(long, conflicts_with = "grants")]
     admin: bool,
-    /// What it is for, in your words.
+    /// A note about the purpose of the key.
     #[arg(long, value_name = "TEXT", value_parser = parse_note)]
     note: Option<String>,
-    /// When it ceases to be good: in so long, as 12h or 30d, or at a time, as 2027-01-31 or 2027-01-31T12:00:00Z.
+    /// Expiry: a time span, such as 12h or 30d, or a time, such as 2027-01-31 or
+    /// 2027-01-31T12:00:00Z.
     #[arg(long, value_name = "WHEN", value_parser = parse_when)]
     expires: Option<Timestamp>,
-    /// The access key, if it is not to be made up; with --secret-file.
+    /// Use this access key instead of a generated one; requires --secret-file.
     #[arg(long, value_name = "ID", requires = "secret_file")]
     access_key: Option<String>,
-    /// The file with its secret, in one line; - is standard input.
+    /// The file with the secret of --access-key, in one line; - is standard input.
     #[arg(long, value_name = "FILE", requires = "access_key")]
     secret_file: Option<PathBuf>,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -68,7 +70,7 @@ pub(crate) struct AddOptions {
 pub(crate) struct ListOptions {
     #[command(flatten)]
     target: Target,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -77,12 +79,13 @@ pub(crate) struct ListOptions {
 pub(crate) struct RotateOptions {
     #[command(flatten)]
     target: Target,
-    /// The access key that is to go.
+    /// The access key to replace.
     access_key: String,
-    /// How long the old one is still good, as 12h or 7d, while clients are given the new one. Without it: not at all.
+    /// Time that the old key stays valid, such as 12h or 7d. Without it, the old key is removed at
+    /// once.
     #[arg(long, value_name = "FOR", value_parser = parse_span)]
     keep: Option<Timestamp>,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -91,9 +94,9 @@ pub(crate) struct RotateOptions {
 pub(crate) struct RevokeOptions {
     #[command(flatten)]
     target: Target,
-    /// The access key that is to go.
+    /// The access key to remove.
     access_key: String,
-    /// Even if it is the last that may do everything.
+    /// Remove it even if it is the last key with all rights.
     #[arg(long)]
     force: bool,
 }
@@ -105,7 +108,7 @@ fn parse_note(text: &str) -> std::result::Result<String, String> {
     }
 }
 
-/// So long from now.
+/// Parses a time span and returns the time at its end from now.
 fn parse_span(text: &str) -> std::result::Result<Timestamp, String> {
     let wrong = |_| format!("{text:?} is no time span: give one such as 12h, 7d or 90d");
     let span: Span = text.parse().map_err(wrong)?;
@@ -137,7 +140,8 @@ pub(crate) fn run(command: &AccessCommand) -> Result<()> {
     }
 }
 
-/// The keys of a store. It has to be there: a slip in its name would make keys that nobody looks at.
+/// Returns the key file of a store, which must exist: a misspelt path would create keys for no
+/// store.
 fn file_of(target: &Target) -> Result<(Place, AccessFile)> {
     let place = Place::find(&target.data, target.state.as_deref())?;
     if !place.medium().exists() {
@@ -148,7 +152,7 @@ fn file_of(target: &Target) -> Result<(Place, AccessFile)> {
     Ok((place, file))
 }
 
-/// Changes the keys, and has the node that serves the store read them again.
+/// Changes the keys, and makes the node that serves the store reload them.
 fn change<T>(target: &Target, change: impl FnOnce(&mut Vec<Entry>) -> std::result::Result<T, String>) -> Result<T> {
     let (place, file) = file_of(target)?;
     let result = file.change(change)?;
@@ -207,7 +211,7 @@ fn find(entries: &[Entry], id: &str) -> std::result::Result<usize, String> {
     at.ok_or_else(|| format!("there is no access key {id}; see `keyhole access list`"))
 }
 
-/// A key that was made. Its secret is shown here and nowhere else.
+/// Shows a new key. Its secret is shown only here.
 fn show_new(entry: &Entry, json: bool) -> Result<()> {
     let Entry { access_key, secret_key, expires, .. } = entry;
     if json {
@@ -219,7 +223,7 @@ fn show_new(entry: &Entry, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// What is told of a key.
+/// The listed properties of a key.
 #[derive(Serialize)]
 struct Told<'e> {
     access_key: &'e str,
@@ -269,7 +273,7 @@ fn rotate(options: &RotateOptions) -> Result<()> {
         let old = &mut entries[at];
         let new = Entry { access_key, secret_key, created: Some(access::now()), ..old.clone() };
         match options.keep {
-            // It is not good for longer than it was.
+            // The old key's lifetime is never extended.
             Some(until) => old.expires = Some(old.expires.map_or(until, |expires| expires.min(until))),
             None => drop(entries.remove(at)),
         }

@@ -1,7 +1,7 @@
-//! `keyhole bench`: how fast this machine encrypts, and what its limits are.
+//! `keyhole bench`: measures this machine's encryption throughput, and its limits.
 //!
-//! Everything is measured in the same run, in turns, and the median of the turns is shown: on a shared machine figures of
-//! different runs cannot be compared.
+//! All subjects are measured in turns within one run, and the median of the turns is shown: on a
+//! shared machine, figures of different runs are not comparable.
 
 mod buffer;
 
@@ -30,52 +30,52 @@ use crate::engine::Chosen;
 
 #[derive(Args, Debug)]
 pub(crate) struct BenchOptions {
-    /// Bytes that are encrypted at a time, as in 4KiB,16KiB.
+    /// Lengths of the pieces that are encrypted, such as 4KiB,16KiB.
     #[arg(long, value_name = "SIZES", value_delimiter = ',', default_value = "4KiB,16KiB,64KiB,1MiB")]
     sizes: Vec<bytesize::ByteSize>,
-    /// How long each figure is measured, in milliseconds.
+    /// Duration of each measurement in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(5 * TURN_MS..=60_000))]
     time: u64,
-    /// On one core only.
+    /// Use only one core.
     #[arg(long)]
     one_core: bool,
-    /// As JSON, in place of the tables.
+    /// Print JSON instead of tables.
     #[arg(long)]
     json: bool,
-    /// Draw a plot, too.
+    /// Also draw a plot into this SVG file.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }
 
-/// Milliseconds of one turn: short, so that what disturbs the machine disturbs all subjects alike.
+/// Milliseconds per turn: short, so that disturbances affect all subjects alike.
 const TURN_MS: u64 = 20;
 
-/// The longest piece that is encrypted at a time.
+/// Limit of a piece's length.
 const SIZE_MAX: u64 = 64 << 20;
 
 const KEY: [u8; KEY_LEN] = [7; KEY_LEN];
 const NONCE: [u8; NONCE_LEN] = [9; NONCE_LEN];
 const CONTEXT: &[u8] = b"bench";
 
-/// What is measured.
+/// The measured operations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Subject {
     /// Chunks of up to 16 KiB by the accelerated engine.
     Accelerated,
-    /// The same by the portable one.
+    /// Chunks of up to 16 KiB by the portable engine.
     Portable,
-    /// Whole messages, with the derivation of their keys, by the accelerated engine.
+    /// Whole messages, including key derivation, by the accelerated engine.
     AcceleratedMessage,
-    /// The same by the portable one.
+    /// Whole messages, including key derivation, by the portable engine.
     PortableMessage,
-    /// AWS-LC's AES-256-GCM as it is, in one call.
+    /// Plain AES-256-GCM of AWS-LC, in one call.
     AwsLcGcm,
-    /// The crate `aes-gcm`, in one call.
+    /// The `aes-gcm` crate, in one call.
     AesGcmCrate,
-    /// AWS-LC's AES-256 in counter mode, which authenticates nothing.
+    /// AES-256 in counter mode of AWS-LC, without authentication.
     AwsLcCtr,
-    /// Copying.
+    /// A memory copy.
     Memcpy,
 }
 
@@ -121,16 +121,16 @@ pub(crate) struct Figure {
     pub(crate) operation: Operation,
     pub(crate) size: usize,
     pub(crate) cores: usize,
-    /// 10^9 bytes a second, on all those cores together.
+    /// 10^9 bytes per second, for all the cores together.
     pub(crate) gb_per_s: f64,
 }
 
-/// What is known of the machine.
+/// The properties of the machine.
 #[derive(Debug, Serialize)]
 pub(crate) struct Machine {
     pub(crate) processor: String,
     pub(crate) cores: usize,
-    /// Instructions for AES and GHASH that it has.
+    /// Supported instructions for AES and GHASH.
     pub(crate) instructions: Vec<&'static str>,
 }
 
@@ -185,7 +185,7 @@ impl Machine {
     }
 }
 
-/// The instructions for AES and GHASH that the processor and the system offer.
+/// Returns the instructions for AES and GHASH that the processor and the system support.
 fn instructions() -> Vec<&'static str> {
     let mut found = Vec::new();
     let mut note = |name, has: bool| found.extend(has.then_some(name));
@@ -210,7 +210,7 @@ fn instructions() -> Vec<&'static str> {
     found
 }
 
-/// One figure for each subject, measured in turns.
+/// Measures all subjects in turns; returns one figure for each.
 fn measure_all(operation: Operation, size: usize, cores: usize, turns: u64) -> Vec<Figure> {
     let mut samples = vec![Vec::new(); Subject::ALL.len()];
     for _ in 0..turns {
@@ -226,7 +226,7 @@ fn measure_all(operation: Operation, size: usize, cores: usize, turns: u64) -> V
     Subject::ALL.into_iter().zip(samples).map(figure).collect()
 }
 
-/// Bytes a nanosecond, which is GB/s, of all cores together.
+/// Measures one turn in bytes per nanosecond (GB/s), for all cores together.
 fn measure(subject: Subject, operation: Operation, size: usize, cores: usize) -> f64 {
     let barrier = Barrier::new(cores);
     let one = || {
@@ -235,7 +235,7 @@ fn measure(subject: Subject, operation: Operation, size: usize, cores: usize) ->
         barrier.wait();
         let (begun, mut done) = (Instant::now(), 0);
         loop {
-            // The clock is asked every 64 KiB or so.
+            // Read the clock about every 64 KiB.
             for _ in 0..(65_536 / size).max(1) {
                 work();
                 done += size;
@@ -252,8 +252,8 @@ fn measure(subject: Subject, operation: Operation, size: usize, cores: usize) ->
     })
 }
 
-/// What is done once to `size` bytes. In counter mode encrypting twice gives back the plaintext, so what is opened takes
-/// turns between two ciphertexts in one place, and nothing is copied that is not counted.
+/// Returns the work on `size` bytes. In counter mode, encrypting twice restores the plaintext, so
+/// opening alternates between two ciphertexts in place and copies nothing that is not counted.
 fn work(subject: Subject, operation: Operation, size: usize) -> Box<dyn FnMut()> {
     match subject {
         Subject::Accelerated => chunks(Chosen::Accelerated, operation, size),
@@ -304,7 +304,7 @@ fn work(subject: Subject, operation: Operation, size: usize) -> Box<dyn FnMut()>
     }
 }
 
-/// AES-256-GCM of all of it in one call.
+/// AES-256-GCM of the whole piece in one call.
 fn in_one_call(
     operation: Operation,
     size: usize,
@@ -332,7 +332,7 @@ fn nonce(index: usize) -> [u8; NONCE_LEN] {
     nonce
 }
 
-/// Chunk by chunk, under a key that is in use already.
+/// Chunk by chunk, under an established key.
 fn chunks(engine: Chosen, operation: Operation, size: usize) -> Box<dyn FnMut()> {
     let mut aead = engine.aead(&KEY);
     let mut data = Buffer::new(size);
@@ -358,7 +358,7 @@ fn chunks(engine: Chosen, operation: Operation, size: usize) -> Box<dyn FnMut()>
     }
 }
 
-/// Whole messages: the derivation of the key, the commitment, every chunk, the end.
+/// Whole messages: key derivation, commitment, all chunks, finish.
 fn messages(engine: Chosen, operation: Operation, size: usize) -> Box<dyn FnMut()> {
     let salt = [5; SALT_LEN];
     let seal = move |data: &mut [u8], tags: &mut Vec<[u8; TAG_LEN]>| {
@@ -406,7 +406,7 @@ impl Report {
         self.print_ratios();
     }
 
-    /// How the engines compare with what they are measured by, at the size of a chunk.
+    /// Prints the ratios of the engines to their baselines, at the length of a chunk.
     fn print_ratios(&self) {
         for (ours, theirs) in [(Subject::Accelerated, Subject::AwsLcGcm), (Subject::Portable, Subject::AesGcmCrate)] {
             for operation in [Operation::Seal, Operation::Open] {
@@ -433,7 +433,7 @@ impl Report {
         table
     }
 
-    /// One figure, if it was measured.
+    /// Returns one figure, if it was measured.
     pub(crate) fn figure(&self, subject: Subject, operation: Operation, size: usize, cores: usize) -> Option<f64> {
         let mut figures = self.figures.iter();
         let found = figures.find(|figure| {

@@ -1,8 +1,8 @@
-//! `keyhole bench-disk`: the object file on the disk under a directory, in figures.
+//! `keyhole bench-disk`: measures the object file on the disk of a directory.
 //!
-//! The production disk and the production engine, with its maintenance, are what is measured. Everything is in a directory that
-//! is made for it and removed afterwards. What is compared is measured in turns within one run: on a shared machine figures of
-//! different runs cannot be compared.
+//! It measures the production disk access and engine, including maintenance. All files are in a
+//! temporary directory. Compared subjects are measured in turns within one run: on a shared
+//! machine, figures of different runs are not comparable.
 
 mod commits;
 mod fill;
@@ -25,44 +25,46 @@ use crate::cli::parse_size;
 #[derive(Args, Debug)]
 #[command(group(ArgGroup::new("what").required(true).multiple(true)))]
 pub(crate) struct BenchDiskOptions {
-    /// A directory on the disk. What is measured with is made in it, and removed.
+    /// A directory on the disk. The benchmark creates its files there and removes them.
     directory: PathBuf,
-    /// How soon a node answers after a clean stop and after SIGKILL, the memory of its index, and how it lists.
+    /// Measure the start after a clean stop and after SIGKILL, the memory of the index, and
+    /// listings.
     #[arg(long, group = "what")]
     startup: bool,
-    /// Whether space comes back, and what cleaning costs.
+    /// Measure how space is reclaimed, and the cost of cleaning.
     #[arg(long, group = "what")]
     fill: bool,
-    /// Durable commits of 4 KiB, against a bare program.
+    /// Measure durable commits of 4 KiB, compared with a bare program.
     #[arg(long, group = "what")]
     commits: bool,
-    /// A body of 64 MiB, against bare writes.
+    /// Measure a body of 64 MiB, compared with bare writes.
     #[arg(long, group = "what")]
     stream: bool,
-    /// All of these.
+    /// Measure all of these.
     #[arg(long, group = "what")]
     all: bool,
-    /// As JSON, in place of the table.
+    /// Print JSON instead of the table.
     #[arg(long)]
     json: bool,
-    /// Capacity of the stores that are filled.
+    /// Capacity of the stores for --fill.
     #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = parse_size)]
     size: u64,
-    /// Objects of 1 KiB at start-up.
+    /// Count of objects of 1 KiB for --startup.
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     objects: usize,
-    /// Bytes in large objects at start-up.
+    /// Bytes in large objects for --startup.
     #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = parse_size)]
     large: u64,
-    /// Turns of what is compared.
+    /// Turns of each comparison.
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=1000))]
     turns: u64,
-    /// Fills the store in the directory with so many objects of so many bytes, says so, and waits to be killed.
+    /// Fill the store in the directory with N objects of this length, report it, and wait to be
+    /// killed.
     #[arg(long, hide = true, group = "what", value_name = "N:BYTES")]
     populate: Option<String>,
 }
 
-/// What a figure is measured by.
+/// The acceptable range of a figure.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Limit {
@@ -100,7 +102,7 @@ struct Figure {
     holds: Option<bool>,
 }
 
-/// The figures so far. Each is told on standard error as it comes.
+/// The figures so far. Each is printed to standard error as it arrives.
 #[derive(Default, Serialize)]
 struct Report {
     figures: Vec<Figure>,
@@ -142,13 +144,13 @@ impl Figure {
     }
 }
 
-/// The one in the middle; of an even number the lower of the two.
+/// Returns the median; of an even count, the lower of the two.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// What 99 in a hundred are not above.
+/// Returns the 99th percentile.
 fn percentile_99(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get((values.len() * 99).div_ceil(100).saturating_sub(1)).copied().unwrap_or(f64::NAN)
@@ -180,7 +182,7 @@ pub(crate) fn run(options: &BenchDiskOptions) -> Result<()> {
     Ok(())
 }
 
-/// Where everything is made; removed in the end.
+/// The directory of all files, removed on drop.
 struct Directory(tempfile::TempDir);
 
 impl Directory {
@@ -195,7 +197,7 @@ impl Directory {
         self.0.path().join(name)
     }
 
-    /// Gives the space of a store back before the next one is made.
+    /// Frees the space of a store before the next one is created.
     fn remove(&self, name: &str) -> Result<()> {
         let path = self.path(name);
         fs::remove_dir_all(&path).map_err(|error| Failure::io(format!("cannot remove {}", path.display()), error))

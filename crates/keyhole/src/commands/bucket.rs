@@ -1,4 +1,4 @@
-//! `keyhole bucket`: how much a bucket may hold, how long, and under which customer keys.
+//! `keyhole bucket`: shows and changes quota, expiry and policy of a bucket.
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -11,7 +11,7 @@ use crate::control::{Allowed, Anonymous, BucketChange, BucketReply, Reply, Reque
 pub(crate) enum BucketCommand {
     /// Show the settings of a bucket.
     Get(GetOptions),
-    /// Change settings of a bucket; those that are not named stay.
+    /// Change the given settings of a bucket; the others stay.
     Set(SetOptions),
 }
 
@@ -21,7 +21,7 @@ pub(crate) struct GetOptions {
     target: Target,
     /// The bucket's name.
     bucket: String,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -32,22 +32,25 @@ pub(crate) struct SetOptions {
     target: Target,
     /// The bucket's name.
     bucket: String,
-    /// Bytes that its objects may have together, as in 10GiB. What would be more is refused with 403 QuotaExceeded.
+    /// Limit of the objects' total bytes, such as 10GiB. Writes beyond it get 403 QuotaExceeded.
     #[arg(long, value_name = "SIZE|none", value_parser = parse_quota)]
     quota: Option<Setting>,
     /// Days after which an object is deleted.
     #[arg(long, value_name = "N|none", value_parser = parse_days)]
     expire_days: Option<Setting>,
-    /// Whether it takes objects under customer keys: it may, it takes nothing else, or it takes none.
+    /// Policy on customer keys: allow them, require them, or forbid them.
     #[arg(long, value_enum)]
     sse_c: Option<SseC>,
-    /// The id of a customer key that it takes, and no others but those named (`keyhole key id`); may be given several times.
+    /// The ID of a customer key (`keyhole key id`) that the bucket accepts; others are refused. May
+    /// be given several times.
     #[arg(long, value_name = "ID|none")]
     pin: Vec<String>,
-    /// Whether an object may be overwritten with one under another customer key: by everybody, or by who has the old key too.
+    /// Whether an object may be overwritten under another customer key by everyone, or only with
+    /// the old key as well.
     #[arg(long, value_enum)]
     rekey_by_overwrite: Option<Allowed>,
-    /// Whether everybody may get objects, without a signature; those under customer keys still take their key.
+    /// Whether objects can be read without a signature. Those under customer keys still require
+    /// their key.
     #[arg(long, value_enum)]
     anonymous_read: Option<Anonymous>,
 }
@@ -99,7 +102,7 @@ pub(crate) fn run(command: &BucketCommand) -> Result<()> {
     }
 }
 
-/// The keys to pin; `none` alone takes the pins away.
+/// Returns the keys to pin; a single `none` removes the pins.
 fn pins(given: &[String]) -> Result<Option<Vec<String>>> {
     match given {
         [] => Ok(None),

@@ -1,4 +1,4 @@
-//! `keyhole check`: verifies a store that no node serves, and mends it.
+//! `keyhole check`: verifies and repairs a store that no node serves.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -16,21 +16,21 @@ use crate::store::{self, Place, StoreOptions};
 pub(crate) struct CheckOptions {
     /// The data directory or block device. No node may serve it.
     data: PathBuf,
-    /// Where the state is, if the node was given --state.
+    /// The state directory, if the node was given --state.
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Mend what can be mended. Without it nothing is written.
+    /// Repair the store as far as possible. Without it, nothing is written.
     #[arg(long)]
     repair: bool,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// The form of `--json`. All lengths are bytes.
+/// The structure of `--json`. All lengths are in bytes.
 #[derive(Serialize)]
 struct Json {
-    /// Whether nothing that is damaged remains.
+    /// Whether no damage remains.
     sound: bool,
     findings: Vec<JsonFinding>,
     repaired: u64,

@@ -14,11 +14,11 @@ use crate::env::random;
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum ChunkedCommand {
-    /// Seal standard input, or a file, as one message.
+    /// Seal standard input or a file as one message.
     Seal {
         #[command(flatten)]
         options: MessageOptions,
-        /// The salt, 24 bytes in hex; random if it is not given. Never use one twice with a key.
+        /// The salt, 24 bytes in hex; random by default. Never use a salt twice with one key.
         #[arg(long, value_name = "HEX", value_parser = parse_hex::<SALT_LEN>)]
         salt_hex: Option<Hex<SALT_LEN>>,
     },
@@ -31,21 +31,21 @@ pub(crate) enum ChunkedCommand {
 
 #[derive(Args, Debug)]
 pub(crate) struct MessageOptions {
-    /// The input key, 32 bytes in hex. Other users of the machine can see it in the list of processes.
+    /// The input key, 32 bytes in hex. Other users of the machine can see it in the process list.
     #[arg(long, value_name = "HEX", value_parser = parse_hex::<KEY_LEN>)]
     key_hex: Hex<KEY_LEN>,
     /// The context, in hex.
     #[arg(long, value_name = "HEX", default_value = "", value_parser = parse_context)]
     context_hex: Context,
-    /// What to read; `-` is standard input.
+    /// The input file; `-` is standard input.
     #[arg(default_value = "-")]
     input: PathBuf,
-    /// What to write; `-` is standard output.
+    /// The output file; `-` is standard output.
     #[arg(default_value = "-")]
     output: PathBuf,
 }
 
-/// Bytes that were given in hex. Not shown, as it may be a key.
+/// Bytes given in hex. `Debug` hides them, because they may be a key.
 #[derive(Clone)]
 pub(crate) struct Hex<const N: usize>(Zeroizing<[u8; N]>);
 
@@ -92,7 +92,7 @@ pub(crate) fn run(command: &ChunkedCommand) -> Result<()> {
             input.exactly(&mut prefix)?;
             let mut opener = Opener::new(&engine, &options.key_hex.0, &prefix, &[&options.context_hex.0])
                 .map_err(|_| Failure::Malformed("the message is not of this key and context".to_owned()))?;
-            // Nothing is made before it is known that there is something to be opened.
+            // Create the output only after the input's beginning has authenticated.
             let mut output = Output::create(&options.output, &[input.id])?;
             let opened = stream::open(&mut opener, &mut input, None, &mut output, &progress);
             finish_opened(opened.and_then(|()| input.end()), output)

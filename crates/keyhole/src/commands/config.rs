@@ -1,4 +1,4 @@
-//! `keyhole config`: what a node would be started with.
+//! `keyhole config`: checks and shows the configuration of a node.
 
 use std::fmt::Write;
 
@@ -15,10 +15,10 @@ use crate::store::Place;
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum ConfigCommand {
-    /// Check the configuration, and the files that it names, without starting anything.
+    /// Check the configuration and its files without starting a node.
     #[command(after_help = "Exit codes: 0 sound; 1 a node would not start with it; 2 it cannot be understood.")]
     Check(CheckOptions),
-    /// Show every option as a node would have it, and where it comes from. What it prints is a configuration file.
+    /// Show every effective option and its source, as a configuration file.
     Show(ShowOptions),
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct CheckOptions {
 pub(crate) struct ShowOptions {
     #[command(flatten)]
     pub(crate) serve: ServeOptions,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -69,7 +69,7 @@ pub(crate) fn run(command: &ConfigCommand, sources: &Sources) -> Result<()> {
     Ok(())
 }
 
-/// What a configuration file with all of this would be. What is not set is a comment.
+/// Formats the settings as a configuration file, with unset ones as comments.
 fn as_toml(settings: &[Setting]) -> String {
     let mut text = String::new();
     for setting in settings {

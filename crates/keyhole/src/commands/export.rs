@@ -28,42 +28,44 @@ use directory::Directory;
 pub(crate) struct ExportOptions {
     #[command(flatten)]
     target: Target,
-    /// The directory to export to, made if it is missing; `-`: a tar stream to standard output.
+    /// The directory to export to, created if it is missing; `-` writes a tar stream to standard
+    /// output.
     #[arg(value_name = "DIR|-")]
     to: PathBuf,
     #[command(flatten)]
     bounds: Bounds,
-    /// Say at the end what was done as JSON; where the export goes to standard output, on standard error.
+    /// Print a JSON summary at the end; on standard error if the export goes to standard output.
     #[arg(long)]
     json: bool,
 }
 
-/// Where an export goes to.
+/// The destination of an export.
 trait Sink {
-    /// First of all: the store that it comes from.
+    /// Begins an export from this store. Called first.
     fn begin(&mut self, store: &str) -> Result<()>;
     fn bucket(&mut self, bucket: &Bucket) -> Result<()>;
-    /// Whether the file of this object is there already.
+    /// Returns whether the file of this object already exists.
     fn has(&mut self, entry: &Entry) -> Result<bool>;
-    /// An object, whose bytes are to be taken to their end; what is wrong with them, if anything is: it is left out then.
+    /// Writes an object, reading `bytes` to their end. Returns the error of the bytes, if any; the
+    /// object is then left out.
     fn object(&mut self, entry: Entry, bytes: &mut Bytes<'_>) -> Result<Option<String>>;
-    /// That was all.
+    /// Completes the export.
     fn end(&mut self, end: &End) -> Result<()>;
 }
 
-/// The bytes of a file, as they come.
+/// The bytes of a file, as they arrive.
 struct Bytes<'b> {
     channel: &'b mut Channel,
     pace: &'b mut Pace,
     buf: &'b mut Vec<u8>,
     hash: digest::Context,
     left: u64,
-    /// What became of them, once that is known.
+    /// The outcome of the bytes, once known.
     failed: Option<Option<String>>,
 }
 
 impl Bytes<'_> {
-    /// The next bytes, in [`buf`](Self::buf); `false` at the end.
+    /// Receives the next bytes into [`buf`](Self::buf); returns `false` at the end.
     fn advance(&mut self) -> Result<bool> {
         if self.failed.is_some() {
             return Ok(false);
@@ -87,7 +89,7 @@ impl Bytes<'_> {
         }
     }
 
-    /// The digest of all that came, which is at its end; or what is wrong with it.
+    /// Returns the digest of the complete bytes, or their error.
     fn digest(&self) -> std::result::Result<Sha256, String> {
         match &self.failed {
             Some(None) => Ok(Sha256(finish(self.hash.clone()))),
@@ -97,14 +99,14 @@ impl Bytes<'_> {
     }
 }
 
-/// The form of `--json`.
+/// The structure of `--json`.
 #[derive(Serialize, Default)]
 struct Figures {
     #[serde(flatten)]
     end: End,
-    /// Objects that were there already.
+    /// Objects that already existed.
     unchanged: u64,
-    /// Uploads under way, which are not in it.
+    /// Multipart uploads in progress, which are not exported.
     uploads: u64,
 }
 
@@ -130,7 +132,7 @@ pub(crate) fn run(options: &ExportOptions) -> Result<()> {
     report(&figures, options.json, to_stdout)
 }
 
-/// Receives all that is in scope.
+/// Receives everything in scope.
 fn receive(channel: &mut Channel, sink: &mut dyn Sink, pace: &mut Pace) -> Result<Figures> {
     let lost = |error: io::Error| Failure::Other(Channel::lost(&error));
     let (mut figures, mut buf) = (Figures::default(), Vec::new());

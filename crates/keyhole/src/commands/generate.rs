@@ -1,4 +1,4 @@
-//! What is made of the command line's own description: completions for shells, manual pages. For those who make packages.
+//! Shell completions and manual pages, generated from the command line's definition for packagers.
 
 use std::fs;
 use std::io;
@@ -10,11 +10,11 @@ use clap_complete::Shell;
 use super::{Failure, Result};
 use crate::cli::Cli;
 
-/// Prints what completes the command line in a shell.
+/// Prints the completion script of a shell.
 pub(crate) fn completions(shell: Shell) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "keyhole", &mut script);
-    // Who closes the pipe early does not want the rest.
+    // A reader that closes the pipe early does not want the rest.
     match io::Write::write_all(&mut io::stdout().lock(), &script) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::io("standard output", error)),
         _ => Ok(()),

@@ -1,4 +1,4 @@
-//! `keyhole import`: copies what was exported into a store.
+//! `keyhole import`: copies an export into a store.
 
 pub(super) mod source;
 
@@ -26,39 +26,39 @@ use source::{Handler, Verdict};
 pub(crate) struct ImportOptions {
     #[command(flatten)]
     target: Target,
-    /// The directory that was exported to; `-`: a stream, from standard input.
+    /// The directory of the export; `-` reads a tar stream from standard input.
     #[arg(value_name = "DIR|-")]
     from: PathBuf,
     #[command(flatten)]
     bounds: Bounds,
-    /// What to do where there is an object of the same name, or a bucket with other settings, that is not the export's: fail:
-    /// leave it, name it, and end with exit code 1; skip: leave it; replace it.
+    /// Action if a different object of the same name, or a bucket with other settings, exists.
+    /// fail: keep and report it, and end with exit code 1. skip: keep it. replace: replace it.
     #[arg(long, value_enum, default_value_t = Existing::Fail)]
     existing: Existing,
-    /// Say at the end what was done as JSON.
+    /// Print a JSON summary at the end.
     #[arg(long)]
     json: bool,
 }
 
-/// The form of `--json`.
+/// The structure of `--json`.
 #[derive(Serialize, Default, Debug)]
 struct Figures {
-    /// Objects that were stored, and bytes of their files.
+    /// Stored objects, and bytes of their files.
     stored: u64,
     bytes: u64,
-    /// Objects that were there already.
+    /// Objects that already existed.
     equal: u64,
-    /// Objects in whose place something else stays.
+    /// Objects in conflict with existing ones, which stay.
     kept: u64,
-    /// Buckets that have other settings, which stay.
+    /// Buckets in conflict with existing settings, which stay.
     buckets_kept: u64,
     /// Objects and buckets that the store has refused.
     refused: u64,
-    /// Objects, or lines of the manifest, that are damaged or missing in the export.
+    /// Objects or manifest lines that are damaged or missing in the export.
     damaged: u64,
-    /// Objects that were left out when the export was made, as they were damaged.
+    /// Damaged objects that the export does not contain.
     left_out: u64,
-    /// Whether the export is all that it was to be.
+    /// Whether the export is complete.
     complete: bool,
 }
 
@@ -85,17 +85,17 @@ pub(crate) fn run(options: &ImportOptions) -> Result<()> {
     report(&figures, options)
 }
 
-/// Offers to the store what is read.
+/// Offers the content of an export to the store.
 struct Importer {
     channel: Channel,
     existing: Existing,
     scope: Scope,
     pace: Pace,
-    /// The bucket at hand, and whether it is ours to set.
+    /// The current bucket, and whether its settings are to be set.
     bucket: Option<(Bucket, bool)>,
-    /// Of the last object that was offered.
+    /// The number of the last offered object.
     number: u64,
-    /// Objects whose bytes were sent and of which nothing was heard yet: their names and bytes.
+    /// Objects sent without an outcome so far: their names and bytes.
     storing: HashMap<u64, (String, u64)>,
     figures: Figures,
 }
@@ -105,7 +105,8 @@ impl Importer {
         Failure::Other(Channel::lost(&error))
     }
 
-    /// Offers something; what the store says to that. What it says of others meanwhile is taken note of.
+    /// Sends an offer and returns the reply. Records outcomes of other objects that arrive
+    /// meanwhile.
     fn offer(&mut self, offer: &Offer) -> Result<Taken> {
         self.channel.send(offer).map_err(Self::lost)?;
         loop {
@@ -117,7 +118,7 @@ impl Importer {
                     }
                 }
                 Taken::NotStored { number, message } => {
-                    // Of one whose file is damaged that has been said.
+                    // The damage of its file was already reported.
                     if let Some((name, _)) = self.storing.remove(&number) {
                         self.refused(&name, &message);
                     }
@@ -132,7 +133,7 @@ impl Importer {
         self.figures.refused += 1;
     }
 
-    /// Gives the bucket at hand what it is to have when its objects are there.
+    /// Applies the final settings of the current bucket, once its objects exist.
     fn end_bucket(&mut self) -> Result<()> {
         let Some((bucket, is_ours)) = self.bucket.take() else { return Ok(()) };
         if is_ours {

@@ -16,19 +16,19 @@ use crate::env::random;
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum KeyCommand {
-    /// Make a key: 32 random bytes in a file that only its owner can read.
+    /// Create a key: 32 random bytes in a file that only its owner can read.
     New {
-        /// The file to make; it must not exist.
+        /// The file to create; it must not exist.
         file: PathBuf,
     },
-    /// Show a key as the AWS CLI wants it: in base64, with its MD5.
+    /// Show a key in the form that the AWS CLI expects: base64, with its MD5.
     Show {
-        /// A file of 32 bytes.
+        /// The key file of 32 bytes.
         file: PathBuf,
     },
-    /// Show the id that a key has in a bucket, for `keyhole bucket set --pin`: it tells nothing of the key.
+    /// Show a key's ID in a bucket, for `keyhole bucket set --pin`. It does not reveal the key.
     Id {
-        /// A file of 32 bytes.
+        /// The key file of 32 bytes.
         file: PathBuf,
         /// The bucket's name.
         #[arg(long)]
@@ -58,10 +58,10 @@ fn make(path: &Path) -> Result<()> {
     file.write_all(&*key).and_then(|()| file.sync_all()).map_err(failed)
 }
 
-/// Reads a file of 32 bytes.
+/// Reads a key file of 32 bytes.
 pub(crate) fn read(path: &Path) -> Result<CustomerKey> {
     let failed = |error| Failure::io(format_args!("cannot read {}", path.display()), error);
-    // One byte more, so that a longer file is told from a key.
+    // One more byte, to detect longer files.
     let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_LEN + 1));
     File::open(path).map_err(failed)?.take(KEY_LEN as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     match <[u8; KEY_LEN]>::try_from(&bytes[..]) {

@@ -1,4 +1,4 @@
-//! What the commands that move objects have in common.
+//! Shared parts of the commands `export`, `import` and `verify`.
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -13,21 +13,21 @@ use super::operate::{parse_rate, size};
 use super::{Failure, Result};
 use crate::control::Scope;
 
-/// What is meant by standard input and output.
+/// Returns whether the path stands for standard input or output.
 pub(super) fn is_dash(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// Which objects a command is about, and how fast it may be.
+/// The selection of objects, and the rate limit.
 #[derive(Args, Debug)]
 pub(crate) struct Bounds {
-    /// This bucket alone.
+    /// Only this bucket.
     #[arg(long, value_name = "NAME")]
     pub(super) bucket: Option<String>,
-    /// Objects whose keys begin so alone.
+    /// Only objects whose keys have this prefix.
     #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
     pub(super) prefix: String,
-    /// Bytes that are moved in a second at most, as in 50MB/s. Default: as many as can be.
+    /// Limit of the bytes moved per second, such as 50MB/s. Default: unlimited.
     #[arg(long, value_name = "SIZE/s", value_parser = parse_rate)]
     pub(super) rate: Option<u64>,
 }
@@ -38,7 +38,7 @@ impl Bounds {
     }
 }
 
-/// Counts bytes: shows them where somebody watches, and keeps them to a rate.
+/// Shows the progress on a terminal, and limits the rate.
 pub(super) struct Pace {
     bar: ProgressBar,
     rate: Option<u64>,
@@ -59,7 +59,7 @@ impl Pace {
         Pace { bar, rate, begun: Instant::now(), bytes: 0 }
     }
 
-    /// So many bytes more. Waits, if they were too many for the time.
+    /// Counts bytes, and waits if they exceed the rate.
     pub(super) fn add(&mut self, bytes: usize) {
         self.bar.inc(bytes as u64);
         self.bytes += bytes as u64;
@@ -69,14 +69,14 @@ impl Pace {
         }
     }
 
-    /// Where it is.
+    /// Shows the name of the current object.
     pub(super) fn at(&self, name: &str) {
         if !self.bar.is_hidden() {
             self.bar.set_message(name.to_owned());
         }
     }
 
-    /// Says something on standard error.
+    /// Prints a message to standard error.
     pub(super) fn say(&self, text: &str) {
         self.bar.suspend(|| eprintln!("keyhole: {text}"));
     }
@@ -88,17 +88,17 @@ impl Drop for Pace {
     }
 }
 
-/// A number of things, in words.
+/// Formats a count with its noun.
 pub(super) fn count(number: u64, one: &str, many: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
 }
 
-/// Objects and their bytes, in words.
+/// Formats a count of objects and their bytes.
 pub(super) fn objects(number: u64, bytes: u64) -> String {
     format!("{} ({})", count(number, "object", "objects"), size(bytes))
 }
 
-/// What a command says at its end: in words, or as JSON.
+/// Returns the final summary of a command, in words or as JSON.
 pub(super) fn summary(json: bool, figures: &impl Serialize, words: &str) -> Result<String> {
     match json {
         true => {

@@ -1,4 +1,4 @@
-//! What an operator asks of a store, whether a node serves it or not; `keyhole compact` and `keyhole scrub`.
+//! Operator requests to a store with or without a node; `keyhole compact` and `keyhole scrub`.
 
 use std::io::{self, IsTerminal, Write};
 use std::rc::Rc;
@@ -18,7 +18,7 @@ use crate::store::{self, Place, Store, StoreOptions};
 pub(crate) struct ScrubOptions {
     #[command(flatten)]
     target: Target,
-    /// Bytes that are read in a second at most, as in 50MB/s.
+    /// Limit of the bytes read per second, such as 50MB/s.
     #[arg(long, value_name = "SIZE/s", default_value = "50MB/s", value_parser = parse_rate)]
     rate: u64,
 }
@@ -28,7 +28,8 @@ pub(super) fn parse_rate(text: &str) -> std::result::Result<u64, String> {
     rate.ok_or_else(|| "give a rate such as 50MB/s or 1GiB/s".to_owned())
 }
 
-/// Asks the node that serves the store, or does the same by itself; the final reply. What comes before goes to `on_reply`.
+/// Sends a request to the node, or executes it without one; returns the final reply. Passes earlier
+/// replies to `on_reply`.
 pub(super) fn ask(target: &Target, request: Request, mut on_reply: impl FnMut(Reply)) -> Result<Reply> {
     let place = Place::find(&target.data, target.state.as_deref())?;
     let reply = match control::ask(&place.socket(), &request, &mut on_reply)? {
@@ -41,12 +42,12 @@ pub(super) fn ask(target: &Target, request: Request, mut on_reply: impl FnMut(Re
     }
 }
 
-/// A reply that does not go with the request.
+/// Returns the failure for a reply that does not match the request.
 pub(super) fn unexpected() -> Failure {
     Failure::Other("the node's answer is not to this request: is it of the same version?".to_owned())
 }
 
-/// Where replies go when there is no connection.
+/// A receiver of replies without a connection.
 struct Callback<F>(F);
 
 impl<F: FnMut(Reply)> Replies for Callback<F> {
@@ -56,7 +57,7 @@ impl<F: FnMut(Reply)> Replies for Callback<F> {
     }
 }
 
-/// Opens the store, as a node with one worker would, and answers.
+/// Opens the store as a node with one worker would, and executes the request.
 fn alone(place: &Place, request: Request, on_reply: impl FnMut(Reply)) -> Result<Reply> {
     let read_only = request.only_looks().then_some(store::ONLY_LOOKS);
     let store = store::open(place, &StoreOptions { read_only, ..StoreOptions::default() })?;
@@ -86,7 +87,7 @@ async fn answer(store: &Store, request: Request, on_reply: impl FnMut(Reply)) ->
     reply.map_err(|error| Failure::io("cannot answer", error))
 }
 
-/// Shows how far something is, where somebody watches.
+/// Returns a progress display, hidden if there is no terminal.
 fn spinner(what: &'static str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -97,7 +98,7 @@ fn spinner(what: &'static str) -> ProgressBar {
     bar
 }
 
-/// `keyhole compact`.
+/// Runs `keyhole compact`.
 pub(crate) fn compact(target: &Target) -> Result<()> {
     let bar = spinner("cleaning");
     let reply = ask(target, Request::Compact {}, |reply| {
@@ -112,7 +113,7 @@ pub(crate) fn compact(target: &Target) -> Result<()> {
     Ok(())
 }
 
-/// `keyhole scrub`.
+/// Runs `keyhole scrub`.
 pub(crate) fn scrub(options: &ScrubOptions) -> Result<()> {
     let bar = spinner("verifying");
     let reply = ask(&options.target, Request::Scrub { rate_bytes_per_s: options.rate }, |reply| match reply {
@@ -136,7 +137,7 @@ pub(crate) fn scrub(options: &ScrubOptions) -> Result<()> {
     }
 }
 
-/// One damage in a line: whose it is, first of all.
+/// Describes a damaged item in one line, beginning with its owner.
 pub(super) fn describe(damage: &DamageReply) -> String {
     let DamageReply { what, offset, bucket, key } = damage;
     match (bucket, key) {
@@ -147,7 +148,7 @@ pub(super) fn describe(damage: &DamageReply) -> String {
     }
 }
 
-/// Writes to standard output. Nobody may be reading any more (`| head`): the rest is not wanted then.
+/// Writes to standard output. Ignores errors, since the reader may have closed the pipe (`| head`).
 pub(super) fn print(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -1,5 +1,5 @@
-//! The plot of `keyhole bench`: a bar for each subject, sealing beside opening, one core and all of them; below them what has
-//! no seal and open, the limits of the machine.
+//! The plot of `keyhole bench`: a bar for each subject, sealing next to opening, on one core and on
+//! all. The machine's limits, which have no seal and open, are below.
 
 use svg::Document;
 use svg::node::element::path::Data;
@@ -8,17 +8,17 @@ use svg::node::element::{Group, Path, Rectangle, Style, Text};
 use super::bench::{Operation, Report, Subject};
 
 const WIDTH: f64 = 960.0;
-/// Where the bars begin and how wide one may be, in each of the two panels.
+/// Start and maximum width of the bars in each of the two panels.
 const LABELS: f64 = 240.0;
 const PANEL: f64 = (WIDTH - LABELS) / 2.0;
 const BAR_MAX: f64 = PANEL - 70.0;
 const TOP: f64 = 120.0;
 const ROW: f64 = 46.0;
 const BAR: f64 = 14.0;
-/// What lies between what seals and what does not.
+/// The distance between authenticated subjects and the limits.
 const GAP: f64 = 34.0;
 
-/// Readable in light and dark surroundings.
+/// Readable on light and dark backgrounds.
 const STYLE: &str = "
   text { font: 13px system-ui, sans-serif; fill: #24292f; }
   .title { font-size: 20px; font-weight: 600; }
@@ -39,19 +39,19 @@ const STYLE: &str = "
   }
 ";
 
-/// What authenticates nothing, so that sealing and opening are one.
+/// Returns whether a subject does not authenticate, so that sealing and opening are the same.
 fn is_limit(subject: Subject) -> bool {
     matches!(subject, Subject::AwsLcCtr | Subject::Memcpy)
 }
 
-/// Draws the figures of the size nearest to a chunk, 16 KiB.
+/// Plots the figures of the length nearest to a chunk, 16 KiB.
 pub(super) fn draw(report: &Report) -> Document {
     let chunk = keyhole_core::limits::CHUNK_LEN;
     let size = report.figures.iter().map(|figure| figure.size).min_by_key(|size| size.abs_diff(chunk)).unwrap_or(chunk);
     let mut cores: Vec<usize> = report.figures.iter().map(|figure| figure.cores).collect();
     cores.sort_unstable();
     cores.dedup();
-    // Copying is so much faster that all else would be a stub beside it: its bar is cut, its figure is not.
+    // Copying would dwarf everything else: its bar is cut off, its figure is not.
     let of_size = report.figures.iter().filter(|figure| figure.size == size && figure.subject != Subject::Memcpy);
     let scale = of_size.map(|figure| figure.gb_per_s).fold(1.0, f64::max) * 1.1;
     let (limits, sealing): (Vec<_>, Vec<_>) = Subject::ALL.into_iter().partition(|subject| is_limit(*subject));
@@ -125,14 +125,14 @@ fn placed(x: f64, y: f64, bar: Rectangle) -> Group {
     Group::new().add(bar.set("x", x).set("y", y).set("rx", 2).set("height", BAR))
 }
 
-/// A bar with the mark of one that is cut: a slanted gap near where it begins.
+/// Draws a cut-off bar: with a slanted gap near its start.
 fn broken(x: f64, y: f64, bar: Rectangle) -> Group {
     let slash = |at: f64| Data::new().move_to((at, y + BAR + 1.0)).line_to((at + 6.0, y - 1.0));
     let mark = |at: f64| Path::new().set("class", "break").set("d", slash(at));
     placed(x, y, bar).add(mark(x + 8.0)).add(mark(x + 14.0))
 }
 
-/// A square of each colour: whose it is, on how many cores.
+/// Draws the legend: the subject and core count of each colour.
 fn legend(cores: &[usize], y: f64) -> Group {
     let mut legend = Group::new();
     let mut x = 24.0;

@@ -24,7 +24,7 @@ pub(crate) struct SealOptions {
     /// The customer key: a file of 32 bytes.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
-    /// The bucket that the object is for.
+    /// The bucket of the object.
     #[arg(long)]
     bucket: String,
     /// The object's key (its name).
@@ -33,7 +33,7 @@ pub(crate) struct SealOptions {
     /// The object's Content-Type.
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
-    /// User metadata, may be given several times.
+    /// User metadata. May be given several times.
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_metadata)]
     meta: Vec<(String, String)>,
     /// The plaintext; `-` is standard input.
@@ -49,14 +49,14 @@ pub(crate) struct OpenOptions {
     /// The customer key: a file of 32 bytes.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
-    /// The bucket that the file must be for. Default: the one in the file.
+    /// The bucket that the file must belong to. Default: the one in the file.
     #[arg(long)]
     bucket: Option<String>,
-    /// The object's key (its name) that the file must be for. Default: the one in the file.
+    /// The object's key (its name) that the file must belong to. Default: the one in the file.
     #[arg(long)]
     name: Option<String>,
-    /// Open an object whose parts were put together without the key, too: nothing but its ETag then says that no part was
-    /// dropped or replaced by an earlier attempt.
+    /// Also open an object whose parts were assembled without the key. Only its ETag then shows
+    /// that no part was dropped or replaced by an earlier attempt.
     #[arg(long)]
     allow_unbound: bool,
     /// The sealed object file; `-` is standard input.
@@ -72,7 +72,7 @@ pub(crate) struct InspectOptions {
     /// The sealed object file; `-` is standard input.
     #[arg(default_value = "-")]
     file: PathBuf,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -98,7 +98,7 @@ pub(crate) fn seal(options: &SealOptions) -> Result<()> {
     random(&mut salt);
     let mut sealer = Sealer::new(&ENGINE, data_key.expose(), &salt, &[&body::context(0)]);
     if let Some(len) = input.len {
-        // The names and metadata are looked at before anything is made.
+        // Validate names and metadata before the output is created.
         let (preface, entry) = begin_file(options, &customer_key, &data_key, len)?;
         let mut output = Output::create(&options.output, &read)?;
         [&preface[..], &entry.encode(), &sealer.prefix()].iter().try_for_each(|bytes| output.write(bytes))?;
@@ -109,8 +109,8 @@ pub(crate) fn seal(options: &SealOptions) -> Result<()> {
         return output.finish();
     }
     begin_file(options, &customer_key, &data_key, 0)?;
-    // How long the input is will be known at its end, and stands at the beginning of the file: the ciphertext waits in a
-    // file without a name.
+    // The length of the input is known at its end, but is at the beginning of the file: spool the
+    // ciphertext in an unnamed file.
     let mut spool = Output::temporary()?;
     let len = stream::seal(&mut sealer, &mut input, &mut spool, &progress)?;
     let (preface, entry) = begin_file(options, &customer_key, &data_key, len)?;
@@ -130,7 +130,7 @@ fn copy(input: &mut Input, output: &mut Output) -> Result<()> {
     }
 }
 
-/// Preface and entry of a file with one body of so many bytes.
+/// Returns preface and table entry of a file with one body of this length.
 fn begin_file(
     options: &SealOptions,
     customer_key: &CustomerKey,
@@ -164,7 +164,7 @@ fn begin_file(
     Ok((bytes, Entry { part_number: 0, message_len, info_len: 0 }))
 }
 
-/// What stands before the messages of a file.
+/// The part of a file before its messages.
 struct Front {
     preface: Vec<u8>,
     entries: Vec<Entry>,
@@ -172,7 +172,7 @@ struct Front {
 }
 
 impl Front {
-    /// Reads to the end of the table.
+    /// Reads up to the end of the table.
     fn read(input: &mut Input) -> Result<Self> {
         let mut preface = Vec::new();
         let bodies = loop {
@@ -205,7 +205,7 @@ impl Front {
         }
     }
 
-    /// Reads the salts of all messages, from where the part infos begin to the end of the input.
+    /// Reads the salts of all messages, from the start of the part infos to the end of the input.
     fn bodies(&self, input: &mut Input) -> Result<Bodies> {
         input.skip(self.totals.infos_len)?;
         let mut bodies = Bodies::new();
@@ -242,13 +242,13 @@ pub(crate) fn open(options: &OpenOptions) -> Result<()> {
         return Err(malformed("the head has no data key"));
     };
     let input = if front.is_whole() {
-        // One body is bound by its length alone, and can be read as it comes.
+        // A single body is bound by its length alone, so it can be streamed.
         let mut bodies = Bodies::new();
         bodies.push(0, front.entries[0].message_len, &[0; SALT_LEN]).map_err(malformed)?;
         bodies.check(&head).map_err(malformed)?;
         input
     } else {
-        // All parts are held against the head before one byte is written.
+        // Check all parts against the object head before any output is written.
         let mut input = input.seekable()?;
         let start = input.position()?;
         let binding = front.bodies(&mut input)?.check(&head).map_err(malformed)?;
@@ -270,7 +270,7 @@ fn open_bodies(front: &Front, data_key: &DataKey, mut input: Input, output: &mut
     let progress = Progress::new(Some(front.totals.plaintext_len));
     let mut infos = Vec::with_capacity(front.entries.len());
     for entry in &front.entries {
-        // The layout has bounded it.
+        // The layout has limited the length.
         let mut info = vec![0; entry.info_len as usize];
         input.exactly(&mut info)?;
         infos.push(info);
@@ -289,7 +289,7 @@ fn open_bodies(front: &Front, data_key: &DataKey, mut input: Input, output: &mut
     input.end()
 }
 
-/// What can be seen of a file without a key.
+/// The content of a file that is visible without a key.
 #[derive(Serialize)]
 struct Inspection {
     bucket: String,
@@ -340,7 +340,7 @@ pub(crate) fn inspect(options: &InspectOptions) -> Result<()> {
 
 impl std::fmt::Display for Inspection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Names are quoted: they are somebody's text, and this may be a terminal.
+        // Names are quoted: they are foreign text, and the output may be a terminal.
         writeln!(f, "bucket       {:?}", self.bucket)?;
         writeln!(f, "key          {:?}", self.key)?;
         writeln!(f, "plaintext    {} bytes", self.plaintext_length)?;

@@ -1,4 +1,4 @@
-//! `keyhole stat`: how full a store is, and what was written into it.
+//! `keyhole stat`: shows the use of space in a store, and the writes to it.
 
 use clap::Args;
 use comfy_table::{CellAlignment, Table, TableComponent};
@@ -13,15 +13,15 @@ use crate::control::{Reply, Request, Segment, StatReply};
 pub(crate) struct StatOptions {
     #[command(flatten)]
     target: Target,
-    /// As JSON: one object, all lengths in bytes.
+    /// Print one JSON object, with all lengths in bytes.
     #[arg(long)]
     json: bool,
-    /// Show every segment, too.
+    /// Also show every segment.
     #[arg(long)]
     segments: bool,
 }
 
-/// The form of `--json`.
+/// The structure of `--json`.
 #[derive(Serialize)]
 struct Json<'a> {
     #[serde(flatten)]
@@ -52,7 +52,7 @@ pub(crate) fn run(options: &StatOptions) -> Result<()> {
     Ok(())
 }
 
-/// A table whose first `names` columns are names, and whose others are figures.
+/// Returns a table whose first `names` columns are names and the others figures.
 pub(super) fn table(header: &[&str], names: usize) -> Table {
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY);
@@ -62,7 +62,7 @@ pub(super) fn table(header: &[&str], names: usize) -> Table {
     table
 }
 
-/// A part of a whole, as people read it.
+/// Formats a share in percent.
 fn share(part: u64, whole: u64) -> String {
     if whole == 0 { "-".to_owned() } else { format!("{:.1} %", 100.0 * part as f64 / whole as f64) }
 }

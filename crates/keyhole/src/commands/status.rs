@@ -1,4 +1,5 @@
-//! `keyhole status`: how a node is, in the terminal; the same account as the status page's and the metrics'.
+//! `keyhole status`: shows the status of a node in the terminal, from the same snapshot as the
+//! status page and the metrics.
 
 use std::io::{self, IsTerminal};
 use std::thread::sleep;
@@ -20,10 +21,11 @@ use crate::store::Place;
 pub(crate) struct StatusOptions {
     #[command(flatten)]
     target: Target,
-    /// As JSON: one object, the same as /status.json of the admin listener; with --watch, one in a line each time.
+    /// Print one JSON object, the same as /status.json of the admin listener; with --watch, one per
+    /// line.
     #[arg(long)]
     json: bool,
-    /// Show it again after so many seconds, until it is interrupted.
+    /// Repeat after this many seconds, until interrupted.
     #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     watch: Option<u64>,
 }
@@ -41,7 +43,7 @@ pub(crate) fn run(options: &StatusOptions) -> Result<()> {
             print(&format!("{text}\n"));
             return verdict(&status);
         };
-        // From the top of an empty screen, where there is a screen.
+        // Start from the top of a cleared screen on a terminal.
         let clear = if !options.json && io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
         print(&format!("{clear}{text}\n"));
         sleep(Duration::from_secs(seconds));
@@ -61,7 +63,7 @@ fn ask(target: &Target) -> Result<Status> {
     }
 }
 
-/// Nothing, where all is well.
+/// Succeeds if there are no conditions.
 fn verdict(status: &Status) -> Result<()> {
     let names: Vec<&str> = status.conditions.iter().map(|condition| &condition.name[..]).collect();
     match names[..] {

@@ -1,5 +1,5 @@
-//! Plaintext and messages as streams, in constant memory: a chunk is written when its tag has been compared, and not
-//! before.
+//! Streaming of plaintext and messages in constant memory: a chunk is written only after its tag
+//! was verified.
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, BufReader, BufWriter, IsTerminal, Read, Seek, SeekFrom, Write};
@@ -16,26 +16,26 @@ use zeroize::Zeroizing;
 use super::{Failure, Result};
 use crate::engine::ChosenAead;
 
-/// Bytes that are read and written at once.
+/// Bytes read and written at once.
 const BUFFER_LEN: usize = 1 << 20;
 
-/// Bytes below which no progress is shown.
+/// Minimum length of an input for which progress is shown.
 const PROGRESS_MIN: u64 = 64 << 20;
 
-/// Where a command reads from.
+/// The input of a command.
 pub(crate) struct Input {
     name: String,
     reader: BufReader<File>,
-    /// Bytes from where this began to the end, where that is known: of a file, not of a pipe.
+    /// Bytes from the start position to the end; `None` for a pipe.
     pub(crate) len: Option<u64>,
-    /// Where in the file that end is.
+    /// The position of the end in the file.
     end: Option<u64>,
-    /// Which file it is.
+    /// The identity of the file.
     pub(crate) id: Option<FileId>,
 }
 
 impl Input {
-    /// A file, or standard input for `-`.
+    /// Opens a file, or standard input for `-`.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let (name, file) = match path.to_str() {
             Some("-") => ("standard input".to_owned(), stdio(io::stdin())),
@@ -47,7 +47,7 @@ impl Input {
 
     fn new(name: String, mut file: File) -> Result<Self> {
         let metadata = file.metadata().map_err(|error| Failure::io(format_args!("cannot read {name}"), error))?;
-        // A file on standard input may have been read in part.
+        // A file on standard input may have been partly read.
         let begin = if metadata.is_file() { file.stream_position().ok() } else { None };
         let len = begin.map(|at| metadata.len().saturating_sub(at));
         let end = begin.map(|_| metadata.len());
@@ -55,8 +55,8 @@ impl Input {
         Ok(Input { name, reader: BufReader::with_capacity(BUFFER_LEN, file), len, end, id })
     }
 
-    /// The same bytes in a file without a name, if this is a pipe: so that one can go back in them. What goes there is
-    /// what came, ciphertext.
+    /// Copies a pipe into an unnamed file, so that it is seekable. The copy contains only the
+    /// received ciphertext.
     pub(crate) fn seekable(mut self) -> Result<Self> {
         if self.len.is_some() {
             return Ok(self);
@@ -67,11 +67,11 @@ impl Input {
         Input::new(self.name, file)
     }
 
-    /// Goes on `len` bytes, which must be there, without looking at them.
+    /// Skips `len` bytes, which must exist.
     pub(crate) fn skip(&mut self, len: u64) -> Result<()> {
         let Some(before_last) = len.checked_sub(1) else { return Ok(()) };
         if let Some(end) = self.end {
-            // A length that was made up may be beyond all that a file can have.
+            // A forged length may exceed the length of any file.
             let left = end.saturating_sub(self.position()?);
             let offset = i64::try_from(before_last).ok().filter(|_| len <= left).ok_or_else(|| self.ends_early())?;
             self.reader.seek_relative(offset).map_err(|error| self.failed(error))?;
@@ -79,22 +79,22 @@ impl Input {
             let mut passed = (&mut self.reader).take(before_last);
             io::copy(&mut passed, &mut io::sink()).map_err(|error| self.failed(error))?;
         }
-        // One can go past the end of a file that has been cut since, but not read there.
+        // Seeking past the end of a truncated file succeeds; reading there does not.
         self.exactly(&mut [0])
     }
 
-    /// Where in the file this is.
+    /// Returns the position in the file.
     pub(crate) fn position(&mut self) -> Result<u64> {
         self.reader.stream_position().map_err(|error| Failure::io(format_args!("cannot read {}", self.name), error))
     }
 
-    /// Goes to a place of the file.
+    /// Seeks to a position in the file.
     pub(crate) fn go_to(&mut self, position: u64) -> Result<()> {
         let sought = self.reader.seek(SeekFrom::Start(position));
         sought.map(drop).map_err(|error| self.failed(error))
     }
 
-    /// As many bytes as `buf` takes, or as there are.
+    /// Reads until `buf` is full or the input ends; returns the count of bytes.
     pub(crate) fn fill(&mut self, buf: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
         while filled < buf.len() {
@@ -108,12 +108,12 @@ impl Input {
         Ok(filled)
     }
 
-    /// Exactly as many bytes as `buf` takes.
+    /// Fills `buf` completely.
     pub(crate) fn exactly(&mut self, buf: &mut [u8]) -> Result<()> {
         if self.fill(buf)? < buf.len() { Err(self.ends_early()) } else { Ok(()) }
     }
 
-    /// There must be nothing more.
+    /// Checks that the input ends here.
     pub(crate) fn end(&mut self) -> Result<()> {
         match self.fill(&mut [0])? {
             0 => Ok(()),
@@ -130,26 +130,27 @@ impl Input {
     }
 }
 
-/// Which file it is, whatever it is called: the numbers of its device and of itself.
+/// The identity of a file independent of its name: device and inode number.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileId(u64, u64);
 
 impl FileId {
-    /// Of what has contents that could be written over; a terminal can be read and written.
+    /// Returns the identity of a file or block device; `None` for others, such as a terminal, which
+    /// may be both input and output.
     fn of(metadata: &Metadata) -> Option<Self> {
         (metadata.is_file() || metadata.file_type().is_block_device()).then(|| FileId(metadata.dev(), metadata.ino()))
     }
 
-    /// Of the file of this name, if there is one.
+    /// Returns the identity of the file at this path, if it exists.
     pub(crate) fn at(path: &Path) -> Option<Self> {
         fs::metadata(path).ok().and_then(|metadata| FileId::of(&metadata))
     }
 }
 
-/// Where a command writes to.
+/// The output of a command.
 ///
-/// A file is written beside its place, under a name of its own, and takes its place at the end ([`finish`](Self::finish)):
-/// until then, and if it never comes to that, what was there stays.
+/// A file is written under a temporary name and renamed at the end ([`finish`](Self::finish)).
+/// Until then, and after a failure, an existing file stays unchanged.
 pub(crate) struct Output {
     name: String,
     writer: BufWriter<File>,
@@ -158,16 +159,16 @@ pub(crate) struct Output {
     pub(crate) written: u64,
 }
 
-/// Where a file will be, and where it is until then.
+/// The temporary and the final path of a file.
 struct Place {
     temporary: TempPath,
     path: PathBuf,
-    /// Whether a file is there already.
+    /// Whether a file already exists at the final path.
     is_taken: bool,
 }
 
 impl Output {
-    /// A file, or standard output for `-`. What is read must not be written over: `inputs`.
+    /// Creates a file, or opens standard output for `-`. The output must not be one of `inputs`.
     pub(crate) fn create(path: &Path, inputs: &[Option<FileId>]) -> Result<Self> {
         let failed = |name: &str, error| Failure::io(format_args!("cannot write {name}"), error);
         let check = |name: &str, metadata: &Metadata| match FileId::of(metadata) {
@@ -190,7 +191,7 @@ impl Output {
         };
         if let Some(metadata) = &metadata {
             check(&name, metadata)?;
-            // Whether it may be written; and devices and pipes are nothing to take the place of.
+            // Checks that it is writable. Devices and pipes are written in place.
             let file = OpenOptions::new().write(true).open(path).map_err(|error| failed(&name, error))?;
             if !metadata.is_file() {
                 return Ok(Output::new(name, file, None));
@@ -204,7 +205,7 @@ impl Output {
         Output { name, writer: BufWriter::with_capacity(BUFFER_LEN, file), place, written: 0 }
     }
 
-    /// One without a name, to be read again.
+    /// Creates an unnamed file that can be read again.
     pub(crate) fn temporary() -> Result<Self> {
         let file = tempfile::tempfile().map_err(|error| Failure::io("cannot make a temporary file", error))?;
         Ok(Output::new("a temporary file".to_owned(), file, None))
@@ -220,18 +221,18 @@ impl Output {
         self.writer.flush().map_err(|error| self.failed(error))
     }
 
-    /// All is written; a file takes its place.
+    /// Completes the output and renames the file.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.flush()?;
         let Some(Place { temporary, path, is_taken }) = self.place.take() else { return Ok(()) };
         if is_taken {
-            // The old file goes when the new one is on the disk.
+            // Replace the old file only after the new one is durable.
             self.writer.get_ref().sync_all().map_err(|error| self.failed(error))?;
         }
         temporary.persist(path).map_err(|error| self.failed(error.error))
     }
 
-    /// Reads from the beginning what was written.
+    /// Returns the written bytes as an input, from the beginning.
     pub(crate) fn into_input(mut self) -> Result<Input> {
         self.flush()?;
         let Output { name, writer, .. } = self;
@@ -245,9 +246,10 @@ impl Output {
     }
 }
 
-/// A new file in the directory of `path`, which has the permissions of the one that is there, or those of any new one.
+/// Creates a file in the directory of `path`, with the permissions of the existing file, or the
+/// default.
 fn beside(path: &Path, there: Option<&Metadata>) -> io::Result<(File, Place)> {
-    // A symbolic link stays, and the file that it leads to is replaced.
+    // Keep a symbolic link, and replace the file that it leads to.
     let path = if there.is_some() { path.canonicalize()? } else { path.to_owned() };
     let directory = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -267,16 +269,16 @@ fn stdio(stream: impl std::os::fd::AsFd) -> io::Result<File> {
     stream.as_fd().try_clone_to_owned().map(File::from)
 }
 
-/// The path that stands for standard input or output.
+/// Returns the path that stands for standard input or output.
 pub(crate) fn dash() -> PathBuf {
     PathBuf::from("-")
 }
 
-/// Shows on a terminal how far long work has come.
+/// Shows the progress of long work on a terminal.
 pub(crate) struct Progress(Option<ProgressBar>);
 
 impl Progress {
-    /// Of so many bytes, if that is known.
+    /// Returns a display for a total of `len` bytes, if known.
     pub(crate) fn new(len: Option<u64>) -> Self {
         if !io::stderr().is_terminal() || len.is_some_and(|len| len < PROGRESS_MIN) {
             return Progress(None);
@@ -306,7 +308,7 @@ impl Drop for Progress {
     }
 }
 
-/// Seals all of `input` as the chunks of one message; bytes of the plaintext.
+/// Seals all of `input` as the chunks of one message; returns the length of the plaintext.
 pub(crate) fn seal(
     sealer: &mut Sealer<ChosenAead>,
     input: &mut Input,
@@ -326,8 +328,8 @@ pub(crate) fn seal(
     Ok(sealed)
 }
 
-/// Opens the chunks of a message of `message_len` bytes, or of one that ends where the input does. `opener` has the
-/// message's prefix.
+/// Opens the chunks of a message of `message_len` bytes, or up to the end of the input. `opener`
+/// has already processed the message's prefix.
 pub(crate) fn open(
     opener: &mut Opener<ChosenAead>,
     input: &mut Input,
@@ -358,8 +360,8 @@ pub(crate) fn open(
     Ok(())
 }
 
-/// Ends the output. Where the input was found malformed on the way, what was verified until then is kept, if it is
-/// anything, and how much it is is said.
+/// Completes the output. If the input turned out to be malformed, keeps the verified part, if any,
+/// and reports its length.
 pub(crate) fn finish_opened(opened: Result<()>, output: Output) -> Result<()> {
     match opened {
         Err(Failure::Malformed(text)) => {

@@ -1,4 +1,4 @@
-//! `keyhole tls`: certificates of one's own, and what is in certificates.
+//! `keyhole tls`: self-signed certificates, and inspection of certificates.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -23,18 +23,18 @@ use super::{Failure, Result};
 use crate::env::System;
 use crate::tls::certificate::Facts;
 
-/// Names that a certificate made here may be for.
+/// Limit of names in a self-signed certificate.
 const HOSTS_MAX: usize = 64;
 
-/// Days that a certificate made here may be valid: ten years.
+/// Limit of validity in days: ten years.
 const DAYS_MAX: u32 = 3650;
 
-/// The longest common name (RFC 5280, ub-common-name).
+/// Limit of a common name (RFC 5280, ub-common-name).
 const COMMON_NAME_MAX: usize = 64;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The clocks of clients may be behind by so much.
+/// Tolerance for clients with slow clocks.
 const BEFORE: Duration = DAY;
 
 const CERTIFICATE: &str = "cert.pem";
@@ -42,11 +42,12 @@ const KEY: &str = "key.pem";
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum TlsCommand {
-    /// Make a certificate that is its own authority, and its key: cert.pem and key.pem.
+    /// Create a self-signed certificate and its key: cert.pem and key.pem.
     SelfSigned(SelfSignedOptions),
-    /// Show what certificates say: names, validity, issuer, fingerprint.
+    /// Show the content of certificates: names, validity, issuer, fingerprint.
     ///
-    /// Warns of those that have expired, or do within 14 days. Whether anybody trusts them is not looked at.
+    /// Warns of certificates that have expired or expire within 14 days. Does not check whether
+    /// they are trusted.
     Show {
         /// A PEM file.
         file: PathBuf,
@@ -55,19 +56,19 @@ pub(crate) enum TlsCommand {
 
 #[derive(Args, Debug)]
 pub(crate) struct SelfSignedOptions {
-    /// What clients call the node by: host names, one of which may begin with *., and addresses.
+    /// Names and addresses that clients use for the node; one host name may begin with *.
     #[arg(long = "host", value_name = "NAME", required = true, num_args = 1.., value_parser = parse_host)]
     pub(crate) hosts: Vec<String>,
 
-    /// How long it is valid.
+    /// Validity in days.
     #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=i64::from(DAYS_MAX)))]
     pub(crate) days: u32,
 
-    /// Where to put the two files; made if it is missing.
+    /// The directory for both files, created if it is missing.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) out: PathBuf,
 
-    /// Put them in the place of those that are there. A node that uses them takes the new ones by itself.
+    /// Replace existing files. A node that uses them reloads them by itself.
     #[arg(long)]
     pub(crate) force: bool,
 }
@@ -81,7 +82,7 @@ pub(crate) fn run(command: &TlsCommand) -> Result<()> {
 
 fn parse_host(text: &str) -> std::result::Result<String, String> {
     let bare = text.strip_prefix("*.").unwrap_or(text);
-    // A name with an asterisk has two labels besides: nobody takes one for a whole top-level domain.
+    // A wildcard name needs two more labels: clients reject one for a whole top-level domain.
     let is_name = DnsName::try_from(bare).is_ok() && (bare.len() == text.len() || bare.contains('.'));
     match is_name || text.parse::<IpAddr>().is_ok() {
         true => Ok(text.to_ascii_lowercase()),
@@ -102,7 +103,7 @@ fn self_signed(options: &SelfSignedOptions) -> Result<()> {
     fs::create_dir_all(&options.out)
         .map_err(|error| Failure::io(format_args!("cannot make {}", options.out.display()), error))?;
     let [certificate_path, key_path] = &paths;
-    // The key first: a node that uses both notices once the certificate is there.
+    // The key first: a node that uses both reloads once the certificate is there.
     write(key_path, key.as_bytes(), 0o600, options.force)?;
     write(certificate_path, certificate.as_bytes(), 0o644, options.force)?;
     let facts = Facts::read(&der)?;
@@ -116,7 +117,7 @@ fn self_signed(options: &SelfSignedOptions) -> Result<()> {
     Ok(())
 }
 
-/// A certificate in PEM and in DER, and its key in PEM.
+/// Returns a certificate in PEM and in DER, and its key in PEM.
 fn make(options: &SelfSignedOptions) -> std::result::Result<(String, Vec<u8>, Zeroizing<String>), rcgen::Error> {
     let now = date_time_ymd(1970, 1, 1) + Duration::from_millis(System.now_ms());
     let mut params = CertificateParams::default();
@@ -128,11 +129,11 @@ fn make(options: &SelfSignedOptions) -> std::result::Result<(String, Vec<u8>, Ze
     }
     params.not_before = now - BEFORE;
     params.not_after = now + DAY * options.days;
-    // Nobody decides anything by it, but it is what many tools show.
+    // It has no effect, but many tools display it.
     let first = &options.hosts[0];
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, if first.len() > COMMON_NAME_MAX { "keyhole" } else { first });
-    // It signs nothing but itself: whoever gets at its key cannot make certificates for others.
+    // Not an authority: a stolen key cannot sign certificates for other names.
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -141,11 +142,11 @@ fn make(options: &SelfSignedOptions) -> std::result::Result<(String, Vec<u8>, Ze
     Ok((certificate.pem(), certificate.der().to_vec(), Zeroizing::new(key.serialize_pem())))
 }
 
-/// Writes a file, which a crash leaves as it was, absent or whole.
+/// Writes a file atomically: a crash leaves it unchanged, absent or complete.
 fn write(path: &Path, contents: &[u8], mode: u32, force: bool) -> Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> io::Result<bool> {
-        // For its owner alone until it has its mode.
+        // Private to the owner until its mode is set.
         let mut file = NamedTempFile::new_in(directory)?;
         file.write_all(contents)?;
         file.as_file().set_permissions(Permissions::from_mode(mode))?;
@@ -208,14 +209,14 @@ fn print_facts(facts: &Facts) {
     line("SHA-256", &facts.fingerprint());
 }
 
-/// A path as a shell takes it.
+/// Quotes a path for a shell.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@".contains(c);
     if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
-/// A host as a URL has it.
+/// Formats a host for a URL.
 fn in_url(host: &str) -> String {
     match host.parse() {
         Ok(IpAddr::V6(address)) => format!("[{address}]"),

@@ -1,4 +1,4 @@
-//! `keyhole verify`: verifies an export, without a store and without a key.
+//! `keyhole verify`: verifies an export without a store and without a key.
 
 use std::path::PathBuf;
 
@@ -17,29 +17,29 @@ use crate::moving::manifest::End;
 
 #[derive(Args, Debug)]
 pub(crate) struct VerifyOptions {
-    /// The directory that was exported to; `-`: a stream, from standard input.
+    /// The directory of the export; `-` reads a tar stream from standard input.
     #[arg(value_name = "DIR|-")]
     from: PathBuf,
-    /// Bytes that are read in a second at most, as in 50MB/s. Default: as many as can be.
+    /// Limit of the bytes read per second, such as 50MB/s. Default: unlimited.
     #[arg(long, value_name = "SIZE/s", value_parser = parse_rate)]
     rate: Option<u64>,
-    /// Say at the end what was found as JSON.
+    /// Print a JSON summary at the end.
     #[arg(long)]
     json: bool,
 }
 
-/// The form of `--json`.
+/// The structure of `--json`.
 #[derive(Serialize, Default)]
 struct Figures {
     buckets: u64,
-    /// Objects that are sound, and bytes of their files.
+    /// Valid objects, and bytes of their files.
     objects: u64,
     bytes: u64,
-    /// Objects, or lines of the manifest, that are damaged or missing.
+    /// Objects or manifest lines that are damaged or missing.
     damaged: u64,
-    /// Objects that were left out when the export was made, as they were damaged.
+    /// Damaged objects that the export does not contain.
     left_out: u64,
-    /// Whether the export is all that it was to be.
+    /// Whether the export is complete.
     complete: bool,
 }
 
@@ -67,7 +67,7 @@ pub(crate) fn run(options: &VerifyOptions) -> Result<()> {
 
 struct Verifier {
     pace: Pace,
-    /// The sealed object file at hand.
+    /// The check of the current sealed object file.
     sealed: Option<SealedCheck>,
     figures: Figures,
 }
@@ -128,25 +128,25 @@ impl Handler for Verifier {
     }
 }
 
-/// What can be told of a sealed object file without its key, as it comes.
+/// The checks of a sealed object file that need no key, on its bytes as they arrive.
 #[derive(Default)]
 struct SealedCheck {
-    /// What stands before the part infos, as far as it has come.
+    /// The received bytes before the part infos.
     front: Vec<u8>,
     layout: Option<Front>,
-    /// Bytes that came.
+    /// Bytes received.
     at: u64,
-    /// Salts of the messages, as far as they have come.
+    /// The received salts of the messages.
     salts: Vec<[u8; SALT_LEN]>,
     failed: Option<String>,
 }
 
-/// What stands before the part infos, understood.
+/// The decoded part of a file before the part infos.
 struct Front {
     bucket: String,
     key: String,
     bodies: Vec<FileEntry>,
-    /// Where in the file each message begins.
+    /// The position of each message in the file.
     starts: Vec<u64>,
     file_len: u64,
     size: u64,
@@ -174,11 +174,11 @@ impl SealedCheck {
         self.at += bytes.len() as u64;
     }
 
-    /// Takes what of the salts is in the bytes that begin at `self.at`.
+    /// Extracts the salts from the bytes that begin at `self.at`.
     fn take_salts(&mut self, bytes: &[u8]) {
         let Some(front) = &self.layout else { return };
         let end = self.at + bytes.len() as u64;
-        // The first message whose salt may be in there.
+        // The first message whose salt may overlap these bytes.
         let first = front.starts.partition_point(|start| start + SALT_LEN as u64 <= self.at);
         for (start, salt) in front.starts[first..].iter().zip(&mut self.salts[first..]) {
             if *start >= end {
@@ -190,7 +190,7 @@ impl SealedCheck {
         }
     }
 
-    /// Whether it is the file of this object.
+    /// Checks that this is the file of the object.
     fn finish(self, entry: &Entry) -> std::result::Result<(), String> {
         if let Some(error) = self.failed {
             return Err(format!("{}: {error}", entry.file));
@@ -216,7 +216,7 @@ impl SealedCheck {
 }
 
 impl Front {
-    /// Reads it from the front of a file; `None`: there is not enough yet.
+    /// Decodes the beginning of a file; `None` if more bytes are needed.
     fn read(bytes: &[u8]) -> std::result::Result<Option<Self>, FileError> {
         let Decoded::Whole(preface, len) = Preface::decode(bytes)? else { return Ok(None) };
         let table_len = preface.bodies as usize * ENTRY_LEN;

@@ -1,4 +1,4 @@
-//! What is done for a request, by the node or by a command that has the store for itself.
+//! Executes requests, in the node or in a command with exclusive access to the store.
 
 use std::io;
 use std::pin::pin;
@@ -14,25 +14,29 @@ use super::protocol::{Allowed, Anonymous, BucketChange, BucketReply, DamageReply
 use crate::env::System;
 use crate::status::Monitor;
 
-/// How often the client is told that its request goes on: this is also how long it takes to notice that it went away.
+/// Interval of progress replies, and so the delay until a disconnected client is noticed.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long a change of a bucket is tried while others are on their way, and how long it waits each time. Of changes that come
-/// without a pause each is on its way for milliseconds, and there is little between them.
+/// Timeout and interval of retries to change a bucket while other changes are in flight. In a
+/// continuous sequence of changes, each is in flight for milliseconds, with little time in between.
 pub(crate) const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) const CHANGE_AGAIN: Duration = Duration::from_millis(2);
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// Where replies go.
+/// The receiver of replies.
 #[allow(async_fn_in_trait)]
 pub(crate) trait Replies {
-    /// Sends one that is not the last. An error: nobody is there any more.
+    /// Sends a reply that is not final.
+    ///
+    /// # Errors
+    /// The client has disconnected.
     async fn send(&mut self, reply: Reply) -> io::Result<()>;
 }
 
-/// Does what a request asks for; the final reply. `monitor` is that of the node, if one serves the store, and `defaults` what it has
-/// for buckets where something was not set. An error of the connection ends the work, as soon as it is noticed.
+/// Executes a request and returns the final reply. `monitor` is the node's, if a node serves the
+/// store; `defaults` are its defaults for bucket policies. An error of the connection ends the work
+/// as soon as it is noticed.
 pub(crate) async fn answer<D: Disk>(
     log: &Log<D>,
     monitor: Option<&Monitor>,
@@ -104,7 +108,7 @@ async fn scrub<D: Disk>(
             pace.replies.send(Reply::Damage(DamageReply::from(damage))).await?;
         }
         next = step.next;
-        // No further before what has been read so far may have been read.
+        // Limit the rate: wait until reading this many bytes is due.
         let due = begun + Duration::from_secs_f64(bytes as f64 / rate as f64);
         pace.during(sleep_until(due), || bytes).await?;
     }
@@ -116,7 +120,7 @@ async fn scrub<D: Disk>(
 
 fn bucket_get<D: Disk>(log: &Log<D>, defaults: &PolicyDefaults, bucket: String) -> Result<Reply, Error> {
     let (settings, bytes) = log.bucket_settings(&bucket).ok_or(Error::NoSuchBucket)?;
-    // One that cannot be read is shown as what it comes to.
+    // An unreadable policy is shown as its effect.
     let unreadable = OwnPolicy { sse_c: Some(keyhole_node::SseC::Forbid), ..OwnPolicy::default() };
     let own = OwnPolicy::decode(&settings.policy).unwrap_or(unreadable);
     let Policy { sse_c, pins, forbids_rekeying, anonymous_read } = own.over(&defaults.of(&bucket));
@@ -149,7 +153,7 @@ async fn bucket_set<D: Disk>(log: &Log<D>, defaults: &PolicyDefaults, change: Bu
     }
 }
 
-/// Why settings are not changed.
+/// The reason why settings are not changed.
 enum Refusal {
     Usage(String),
     Log(Error),
@@ -161,7 +165,7 @@ impl From<Error> for Refusal {
     }
 }
 
-/// Changes what is named.
+/// Applies the named changes.
 fn apply(change: &BucketChange, settings: &mut BucketSettings) -> Result<(), Refusal> {
     let BucketChange { bucket: _, quota, expire_days, sse_c, pin, rekey_by_overwrite, anonymous_read } = change;
     if let Some(quota) = quota {
@@ -170,7 +174,7 @@ fn apply(change: &BucketChange, settings: &mut BucketSettings) -> Result<(), Ref
     if let Some(days) = expire_days {
         settings.expire_ms = days.map(|days| days.saturating_mul(DAY_MS));
     }
-    // What cannot be read stays, and goes on forbidding, until it is a policy that is set.
+    // An unreadable policy stays in force and forbids, until a policy is set.
     let sets_policy = sse_c.is_some() || pin.is_some() || rekey_by_overwrite.is_some() || anonymous_read.is_some();
     let mut own = OwnPolicy::decode(&settings.policy).unwrap_or_default();
     if let Some(sse_c) = sse_c {
@@ -204,7 +208,7 @@ fn apply(change: &BucketChange, settings: &mut BucketSettings) -> Result<(), Ref
     Ok(())
 }
 
-/// Reads ids of keys.
+/// Parses key IDs.
 fn pins(texts: &[String]) -> Result<Vec<[u8; 16]>, String> {
     if texts.len() > PINS_MAX {
         return Err(format!("{} keys to pin: a bucket has at most {PINS_MAX}", texts.len()));
@@ -217,7 +221,7 @@ fn pins(texts: &[String]) -> Result<Vec<[u8; 16]>, String> {
     texts.iter().map(pin).collect()
 }
 
-/// Says that work goes on, every [`TICK`].
+/// Reports progress every [`TICK`].
 struct Pace<'a, R> {
     replies: &'a mut R,
     next: Instant,
@@ -228,11 +232,11 @@ impl<'a, R: Replies> Pace<'a, R> {
         Pace { replies, next: Instant::now() + TICK }
     }
 
-    /// Awaits some work. Where nobody waits for it any more it is dropped.
+    /// Awaits some work while reporting progress; drops the work if the client has disconnected.
     async fn during<T>(&mut self, work: impl Future<Output = T>, bytes: impl Fn() -> u64) -> io::Result<T> {
         let mut work = pin!(work);
         loop {
-            // In this order, so that a row of short steps does not keep the client waiting.
+            // Biased, so that a sequence of short steps does not starve the progress replies.
             tokio::select! {
                 biased;
                 () = sleep_until(self.next) => {

@@ -1,4 +1,4 @@
-//! A command's end of the control socket.
+//! The command's end of the control socket.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -8,16 +8,16 @@ use std::time::Duration;
 use super::protocol::{Reply, Request};
 use super::{REPLY_MAX, short};
 
-/// How long the node may be silent: what takes long says every second that it goes on.
+/// Timeout of the node's silence: long operations send progress every second.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks the node whose socket this is; the final reply, or `None` where no node runs. What comes before the final reply goes
-/// to `on_reply`.
+/// Sends a request to the node at this socket and returns the final reply, or `None` if no node
+/// runs. Passes earlier replies to `on_reply`.
 pub(crate) fn ask(socket: &Path, request: &Request, on_reply: &mut dyn FnMut(Reply)) -> Result<Option<Reply>, String> {
     Ok(begin(socket, request, on_reply)?.map(|(reply, _)| reply))
 }
 
-/// The same, and the connection, behind its final reply.
+/// As [`ask`]; also returns the connection, positioned after the final reply.
 pub(crate) fn begin(
     socket: &Path,
     request: &Request,
@@ -47,7 +47,7 @@ pub(crate) fn begin(
     })
 }
 
-/// Whether a node answers at this socket.
+/// Returns whether a node accepts connections at this socket.
 pub(crate) fn is_served(socket: &Path) -> bool {
     connect(socket).is_ok()
 }

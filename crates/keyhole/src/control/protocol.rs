@@ -1,41 +1,42 @@
-//! What goes over the control socket: one JSON object on each line.
+//! The messages of the control socket: one JSON object per line.
 
 use keyhole_log::{CleanerStats, Damage, SegmentKind, SegmentStat, SegmentState, Stats, Written};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::status::Status;
 
-/// What a client wants.
+/// A request of a client.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Request {
-    /// Figures of the store; `segments`: and of each segment.
+    /// Returns figures of the store; with `segments`, also of each segment.
     Stat {
         #[serde(default)]
         segments: bool,
     },
-    /// How the node is.
+    /// Returns the status of the node.
     Status {},
     /// Runs the cleaner to its end.
     Compact {},
     /// Writes a checkpoint.
     Checkpoint {},
-    /// Verifies everything, no faster than this.
+    /// Verifies everything, at most at this rate.
     Scrub { rate_bytes_per_s: u64 },
-    /// The settings of a bucket.
+    /// Returns the settings of a bucket.
     BucketGet { bucket: String },
-    /// Changes some of them.
+    /// Changes settings of a bucket.
     BucketSet(BucketChange),
-    /// Reads the file of access keys again.
+    /// Reloads the file of access keys.
     AccessReload {},
-    /// Gives objects. After the reply, `ready`, frames go over the connection (`moving/session.rs`).
+    /// Exports objects. After the reply `ready`, the connection carries frames
+    /// (`moving/session.rs`).
     Export(Scope),
-    /// Takes objects. Likewise.
+    /// Imports objects, likewise.
     Import {},
 }
 
 impl Request {
-    /// Whether it changes nothing.
+    /// Returns whether the request changes nothing.
     pub(crate) fn only_looks(&self) -> bool {
         matches!(
             self,
@@ -48,31 +49,31 @@ impl Request {
     }
 }
 
-/// Which objects are meant.
+/// A selection of objects.
 #[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Scope {
-    /// Those of this bucket; of all, if there is none.
+    /// The bucket; `None` selects all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) bucket: Option<String>,
-    /// Those whose keys begin so.
+    /// The prefix of the keys.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) prefix: String,
 }
 
 impl Scope {
-    /// Whether objects of this bucket may be meant.
+    /// Returns whether objects of this bucket may be selected.
     pub(crate) fn has_bucket(&self, bucket: &str) -> bool {
         self.bucket.as_ref().is_none_or(|wanted| wanted == bucket)
     }
 
-    /// Whether this object is meant.
+    /// Returns whether this object is selected.
     pub(crate) fn has(&self, bucket: &str, key: &str) -> bool {
         self.has_bucket(bucket) && key.starts_with(&self.prefix)
     }
 }
 
-/// What to change of a bucket: what is absent stays, `null` takes the setting away.
+/// A change of a bucket's settings: absent fields stay, `null` removes a setting.
 #[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BucketChange {
@@ -83,7 +84,8 @@ pub(crate) struct BucketChange {
     pub(crate) expire_days: Change,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sse_c: Option<SseC>,
-    /// Ids of the only customer keys that it takes, in 32 hex digits each; with none of them it takes any.
+    /// IDs of the only customer keys that the bucket accepts, 32 hex digits each; an empty list
+    /// accepts any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pin: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,69 +94,69 @@ pub(crate) struct BucketChange {
     pub(crate) anonymous_read: Option<Anonymous>,
 }
 
-/// Whether a bucket takes customer keys.
+/// The policy of a bucket on customer keys.
 #[derive(Serialize, Deserialize, clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum SseC {
-    /// It takes them.
+    /// Accept objects with and without customer keys.
     Allow,
-    /// It takes nothing else.
+    /// Require a customer key.
     Require,
-    /// It takes none.
+    /// Refuse customer keys.
     Forbid,
-    /// As the node has it for buckets of which this was not set.
+    /// Use the node's default for buckets.
     Default,
 }
 
-/// Whether something may be done.
+/// The policy on overwriting an object under another customer key.
 #[derive(Serialize, Deserialize, clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Allowed {
-    /// By everybody.
+    /// Allow it to everyone with the right to write.
     Allow,
-    /// Not without the key of what is overwritten.
+    /// Require the key of the overwritten object.
     Forbid,
-    /// As the node has it for buckets of which this was not set.
+    /// Use the node's default for buckets.
     Default,
 }
 
-/// Whether everybody may get objects.
+/// The policy on anonymous reads.
 #[derive(Serialize, Deserialize, clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Anonymous {
-    /// Everybody, without a signature.
+    /// Allow reads without a signature.
     Allow,
-    /// Only who has an access key with the right to.
+    /// Require an access key with the right to read.
     Forbid,
-    /// As the node has it for buckets of which this was not set.
+    /// Use the node's default for buckets.
     Default,
 }
 
-/// What becomes of a setting: it stays (`None`), is taken away, or is set.
+/// A change of a setting: `None` keeps it, `Some(None)` removes it, `Some(Some(_))` sets it.
 pub(crate) type Change = Option<Option<u64>>;
 
-/// Tells `null` from a field that is absent.
+/// Distinguishes `null` from an absent field.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Change, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
-/// What the node says.
+/// A reply of the node.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
 #[serde(tag = "reply", rename_all = "kebab-case")]
 pub(crate) enum Reply {
-    // On the way, any number of them.
-    /// It goes on: bytes verified or moved so far. At least every second.
+    // Intermediate replies, any number of them.
+    /// Progress: bytes verified or moved so far, at least every second.
     Progress {
         bytes: u64,
     },
-    /// Something does not verify.
+    /// A damaged item.
     Damage(DamageReply),
     /// Some of the segments.
     Segments {
         segments: Vec<Segment>,
     },
-    // At the end, one of them.
-    /// Objects may move now.
+    // Final replies, exactly one of them.
+    /// The transfer of objects begins.
     Ready {},
     Stat(StatReply),
     Status(Box<Status>),
@@ -168,7 +170,7 @@ pub(crate) enum Reply {
         damaged: u64,
     },
     Bucket(BucketReply),
-    /// So many access keys are good now, but for those that have expired.
+    /// The count of access keys after the reload, including expired ones.
     AccessReloaded {
         keys: u64,
     },
@@ -178,13 +180,13 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    /// Whether another one follows.
+    /// Returns whether another reply follows.
     pub(crate) fn goes_on(&self) -> bool {
         matches!(self, Reply::Progress { .. } | Reply::Damage(_) | Reply::Segments { .. })
     }
 }
 
-/// Something that does not verify.
+/// A damaged item.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub(crate) struct DamageReply {
     pub(crate) what: String,
@@ -208,22 +210,22 @@ impl From<&Damage> for DamageReply {
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub(crate) struct BucketReply {
     pub(crate) bucket: String,
-    /// Plaintext bytes of its objects and of the parts of its uploads.
+    /// Plaintext bytes of its objects and of its uploads' parts.
     pub(crate) bytes: u64,
-    /// Bytes that they may have.
+    /// Limit of these bytes.
     pub(crate) quota: Option<u64>,
     /// Days after which an object is deleted.
     pub(crate) expire_days: Option<u64>,
-    /// Rules that were set through S3, by which objects and uploads go; `None`: they cannot be read, and do nothing.
+    /// Lifecycle rules that were set through S3; `None` if they are unreadable and have no effect.
     pub(crate) lifecycle_rules: Option<u64>,
     pub(crate) sse_c: SseC,
-    /// Ids of the only customer keys that it takes, if there are any.
+    /// IDs of the only customer keys that the bucket accepts, if it is restricted.
     pub(crate) pin: Vec<String>,
     pub(crate) rekey_by_overwrite: Allowed,
     pub(crate) anonymous_read: Anonymous,
 }
 
-/// Figures of the store. All lengths are bytes; what was written and done is since the node's start.
+/// Figures of the store. All lengths are in bytes; counters start with the node.
 #[derive(Serialize, Deserialize, Clone, Default, PartialEq, Debug)]
 pub(crate) struct StatReply {
     pub(crate) capacity: u64,
@@ -241,10 +243,10 @@ pub(crate) struct StatReply {
     pub(crate) cleaner: CleanerReply,
 }
 
-/// Bytes written, by what they are.
+/// Bytes written, by kind.
 #[derive(Serialize, Deserialize, Clone, Default, PartialEq, Debug)]
 pub(crate) struct WrittenReply {
-    /// What requests had to be written.
+    /// Bytes that requests had to write.
     pub(crate) appended: u64,
     pub(crate) records: u64,
     pub(crate) blocks: u64,
@@ -252,11 +254,11 @@ pub(crate) struct WrittenReply {
     pub(crate) checkpoints: u64,
     pub(crate) other: u64,
     pub(crate) total: u64,
-    /// Bytes written for each byte appended; `None` before the first.
+    /// Bytes written per byte appended; `None` before the first.
     pub(crate) amplification: Option<f64>,
 }
 
-/// What the cleaner did.
+/// Counters of the cleaner.
 #[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]
 pub(crate) struct CleanerReply {
     pub(crate) segments_cleaned: u64,

@@ -26,26 +26,26 @@ use super::{REQUEST_MAX, short};
 use crate::moving::{self, Way};
 use crate::status::Monitor;
 
-/// Connections that are served at a time; others are told to come again.
+/// Limit of concurrent connections; further clients are asked to retry later.
 const CONNECTIONS_MAX: usize = 4;
 
-/// Connections that wait to be accepted.
+/// Backlog of connections that wait to be accepted.
 const BACKLOG: i32 = 16;
 
-/// How long a client may take to send its request, or to take a reply.
+/// Timeout of a client that sends its request or receives a reply.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long to wait where a connection cannot be accepted (too many open files).
+/// Delay before the next accept after a failed one (too many open files).
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// The control socket's name; taken away at the end.
+/// The control socket's path, which is removed at the end.
 pub(crate) struct Control {
     path: PathBuf,
 }
 
 impl Control {
-    /// Makes the socket, in place of one that an earlier node left. The store is this process's: nobody else's is replaced.
-    /// Nobody can connect to it before it is its owner's alone.
+    /// Creates the socket, replacing one left by an earlier node. The store is locked, so no other
+    /// node's socket is replaced. It becomes reachable only after its permissions are set.
     pub(crate) fn bind(path: &Path) -> io::Result<(Self, StdListener)> {
         let new = path.with_extension("sock.new");
         match fs::remove_file(&new) {
@@ -62,7 +62,7 @@ impl Control {
         Ok((Control { path: path.to_owned() }, StdListener::from(socket)))
     }
 
-    /// Takes the name away.
+    /// Removes the path.
     pub(crate) fn remove(self) {
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(%error, "the control socket is gone already");
@@ -70,7 +70,7 @@ impl Control {
     }
 }
 
-/// What of a running node requests are about, besides its store.
+/// The state of a running node that requests refer to, in addition to the store.
 pub(crate) struct Running {
     pub(crate) config: Arc<Config>,
     pub(crate) access: Access,
@@ -78,7 +78,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Reads the access keys again.
+    /// Reloads the access keys.
     pub(crate) fn reload_access(&self) -> Result<usize, String> {
         let result = self.access.reload(&self.config);
         match &result {
@@ -91,12 +91,12 @@ impl Running {
 
 impl Reload for Arc<Running> {
     fn reload(&mut self) {
-        // What it comes to is in the log.
+        // The outcome is logged.
         let _ = self.reload_access();
     }
 }
 
-/// Serves until it is dropped; what it still does then ends, too.
+/// Serves until the future is dropped, which also ends the requests in progress.
 pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>, running: Arc<Running>) {
     let listener = match UnixListener::from_std(listener) {
         Ok(listener) => listener,
@@ -115,7 +115,7 @@ pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>, running: 
             }
             Ok((stream, _)) => {
                 let busy = format!("the node does as much as {CONNECTIONS_MAX} other commands want: try again later");
-                // Of a few bytes, this does not wait.
+                // A few bytes never block.
                 let _ = Peer(stream).send(failed(busy)).await;
             }
             Err(error) => {
@@ -133,7 +133,7 @@ async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, running: Arc<Running>,
             Ok(request) => request,
             Err(error) => return peer.send(failed(format!("not a request: {error}"))).await,
         };
-        // Of questions there may be one every few seconds.
+        // Status queries may arrive every few seconds.
         match request {
             Request::Stat { .. } | Request::Status {} => tracing::debug!(?request, "control"),
             _ => tracing::info!(?request, "control"),
@@ -166,7 +166,7 @@ async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, running: Arc<Running>,
 struct Peer(UnixStream);
 
 impl Peer {
-    /// The request's line. One that is too long ends where the bound is, and is no request then.
+    /// Reads the request's line. A line that exceeds the limit is cut and then fails to parse.
     async fn line(&self) -> io::Result<Vec<u8>> {
         let (mut line, mut len) = (vec![0; REQUEST_MAX], 0);
         while len < REQUEST_MAX {

@@ -1,9 +1,9 @@
-//! AES-256-GCM in hand-written assembly that interleaves AES and GHASH. Every engine gives the same bytes; which one is the
-//! fastest depends on the machine:
+//! AES-256-GCM in hand-written assembly that interleaves AES and GHASH. All engines produce the
+//! same bytes; the fastest one depends on the machine:
 //!
-//! - AWS-LC, where there are vectors of 512 bits (VAES with AVX-512), on ARM, and where there are none;
-//! - ring, where there are vectors of 256 bits alone (VAES with AVX2, as on Zen 3 and Alder Lake), which AWS-LC does not use for
-//!   GCM: 1.8 times as fast there.
+//! - AWS-LC with 512-bit vectors (VAES with AVX-512), on ARM, and without vector AES;
+//! - ring with 256-bit vectors only (VAES with AVX2, as on Zen 3 and Alder Lake), which AWS-LC does
+//!   not use for GCM: 1.8 times as fast there.
 
 use std::hint::black_box;
 use std::mem::MaybeUninit;
@@ -15,7 +15,7 @@ use keyhole_core::aead::{Aead, BLOCK_LEN, Engine};
 use keyhole_core::limits::{KEY_LEN, NONCE_LEN, TAG_LEN};
 use zeroize::{Zeroize, Zeroizing};
 
-/// The fastest AES-256-GCM of this machine.
+/// The fastest AES-256-GCM on this machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Accelerated;
 
@@ -28,7 +28,7 @@ impl Engine for Accelerated {
     }
 }
 
-/// Whether the machine has VAES and VPCLMULQDQ, and not with AVX-512.
+/// Returns whether the machine has VAES and VPCLMULQDQ, but not AVX-512.
 fn has_vectors_of_256_bits_alone() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
@@ -46,20 +46,20 @@ fn aws_lc(key: &[u8; KEY_LEN]) -> LessSafeKey {
 /// AES-256-GCM under one key.
 pub(crate) struct AcceleratedAead {
     gcm: Gcm,
-    /// For counter mode by itself, which is seldom wanted.
+    /// The raw key for counter mode alone, which is rarely used.
     key: Zeroizing<[u8; KEY_LEN]>,
 }
 
 enum Gcm {
-    /// AWS-LC wipes the memory of its keys when it is freed.
+    /// AWS-LC wipes the memory of its keys when it frees them.
     AwsLc(LessSafeKey),
     Ring(RingKey),
 }
 
-/// A key of ring's, which does not wipe it.
+/// A key of ring, which does not wipe its keys.
 struct RingKey(Box<MaybeUninit<ring::aead::LessSafeKey>>);
 
-/// Of the stack below a function that makes a key: more than it takes.
+/// Bytes of stack wiped after a key was made: more than making one takes.
 const STACK_WIPED: usize = 4096;
 
 impl RingKey {
@@ -79,23 +79,23 @@ impl RingKey {
     }
 
     fn get(&self) -> &ring::aead::LessSafeKey {
-        // SAFETY: `make` has written it, and nobody takes it out but `drop`.
+        // SAFETY: `make` has initialised it, and only `drop` clears it.
         unsafe { self.0.assume_init_ref() }
     }
 }
 
-/// Wipes what the last function that was called has left below.
+/// Overwrites what the last call has left on the stack.
 #[inline(never)]
 fn wipe_stack() {
     black_box(&mut [0_u8; STACK_WIPED]);
 }
 
-/// The memory of a key, all zeros.
+/// Overwrites the memory of a key with zeros.
 fn wipe(key: &mut MaybeUninit<ring::aead::LessSafeKey>) {
-    // Nothing is lost by not dropping it.
+    // The type has no destructor to skip.
     const { assert!(!std::mem::needs_drop::<ring::aead::LessSafeKey>()) };
     *key = MaybeUninit::zeroed();
-    // Or else the compiler would see that nobody reads it.
+    // Prevents the compiler from removing the store as dead.
     black_box(key);
 }
 
@@ -107,7 +107,8 @@ impl Drop for RingKey {
 
 impl Aead for AcceleratedAead {
     fn xor_key_stream(&mut self, counter: &[u8; BLOCK_LEN], data: &mut [u8]) {
-        // 128 bits count here, and 32 in GCM: the same, as a chunk has 1,024 blocks and a counter starts low.
+        // This counter has 128 bits, GCM's has 32. They agree because a chunk has 1,024 blocks and
+        // the counter starts low.
         let key = UnboundCipherKey::new(&AES_256, &*self.key).and_then(EncryptingKey::ctr);
         let context = EncryptionContext::Iv128(counter.into());
         let done = key.and_then(|key| key.less_safe_encrypt(data, context));
@@ -152,7 +153,7 @@ impl Aead for AcceleratedAead {
 
 #[cfg(test)]
 mod tests {
-    #[allow(unused_imports)] // Benches have this module, and no tests.
+    #[allow(unused_imports)] // The benchmarks include this module without its tests.
     use super::*;
 
     #[test]
@@ -184,7 +185,7 @@ mod tests {
     fn nothing_of_a_key_stays_behind() {
         let mut key = RingKey::new(&[0xa7; KEY_LEN]);
         wipe(&mut key.0);
-        // SAFETY: as many bytes as it has, all of which have been written.
+        // SAFETY: the range is the key's own size, and all of it was written.
         let bytes =
             unsafe { std::slice::from_raw_parts(key.0.as_ptr().cast::<u8>(), size_of::<ring::aead::LessSafeKey>()) };
         assert!(bytes.iter().all(|byte| *byte == 0));

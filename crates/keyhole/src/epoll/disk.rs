@@ -1,4 +1,4 @@
-//! The object file or device by plain calls, on the runtime's blocking threads.
+//! Disk access by plain calls on the runtime's blocking threads.
 
 use std::fs::File;
 use std::io;
@@ -17,10 +17,10 @@ use crate::medium::Medium;
 /// One thread's handle of the object file or device.
 pub(crate) struct PlainDisk {
     medium: Arc<Medium>,
-    /// Writes go past the page cache, where that is possible.
+    /// The handle for direct writes, if they are possible.
     direct: Option<Arc<File>>,
     pools: Pools,
-    /// Counts the bytes that are read, where somebody wants to know.
+    /// Counter of the bytes read, if requested.
     read: Option<Arc<AtomicU64>>,
 }
 
@@ -30,13 +30,13 @@ impl PlainDisk {
         PlainDisk { medium: Arc::new(medium), direct, pools, read: None }
     }
 
-    /// The same, which counts the bytes that it reads.
+    /// Returns this handle with a counter of the bytes that it reads.
     pub(crate) fn counting(mut self, read: Arc<AtomicU64>) -> Self {
         self.read = Some(read);
         self
     }
 
-    /// Runs a call where it may block. A future that is dropped leaves the call to run to its end.
+    /// Runs a call that may block. If the future is dropped, the call still runs to its end.
     async fn call<T: Send + 'static>(&self, call: impl FnOnce(&Medium) -> T + Send + 'static) -> T {
         let medium = self.medium.clone();
         spawn_blocking(move || call(&medium)).await.expect("a file call that neither panics nor is cancelled")

@@ -13,10 +13,10 @@ use crate::activation::Listener;
 use crate::buffer::Block;
 use crate::worker::{Accept, Connections, Idle, LINGER, LINGER_BYTES, Open, Socket, has_come, in_time};
 
-/// A listener that accepts by the poller. Nothing of it goes on once it is dropped.
+/// A listener that accepts through epoll. Dropping it leaves no operation in flight.
 ///
-/// Where several workers share a socket each new connection wakes all of them that wait, and one gets it: a call that fails for
-/// each of the others, once in a connection and not once in a request.
+/// If several workers share a socket, each new connection wakes all that wait, and one accepts it.
+/// The others make one failing call per connection, not per request.
 pub(crate) struct SharedListener(TcpListener);
 
 impl SharedListener {
@@ -50,7 +50,7 @@ impl Accept for EpollListener {
         Ok(EpollStream(inner))
     }
 
-    /// The last of those who have the socket closes it.
+    /// The last owner of the socket closes it.
     fn close(self) {}
 }
 
@@ -88,7 +88,7 @@ impl Inner {
         self.open.timed_read(reading).await.0
     }
 
-    /// Sends all; the time counts for each piece that the kernel takes.
+    /// Sends everything; the timeout applies to each piece that the kernel accepts.
     async fn write(&self, mut from: &[u8]) -> io::Result<()> {
         while !from.is_empty() {
             let writing = async {

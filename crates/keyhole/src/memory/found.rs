@@ -1,39 +1,40 @@
-//! How much memory there is for this process: the machine's, or what a control group leaves it, whichever is less.
+//! The memory available to this process: the machine's, or the limit of its control group if that
+//! is lower.
 //!
-//! Each group of the hierarchy may have a limit, and all of them hold. Version 1 and version 2 may both be there, and the process
-//! may see only the part of a hierarchy that its container is in.
+//! Each group of the hierarchy may have a limit, and all limits apply. Versions 1 and 2 may
+//! coexist, and the process may see only its container's part of a hierarchy.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Bytes that the process may have.
+/// Returns the bytes that the process may use.
 pub(super) fn available() -> u64 {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let groups = groups(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));
     let machine = rustix::system::sysinfo();
-    // It has 32 bits on some machines.
+    // The field has 32 bits on some machines.
     #[allow(clippy::useless_conversion)]
     let machine = u64::from(machine.totalram).saturating_mul(machine.mem_unit.into());
     limit(&groups, |path| fs::read_to_string(path).ok()).unwrap_or(u64::MAX).min(machine)
 }
 
-/// A group that the process is in.
+/// A control group of the process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Group {
-    /// Where its hierarchy is mounted, and the group itself is.
+    /// The mount point of its hierarchy.
     mount: PathBuf,
     path: PathBuf,
-    /// The files that have its limits.
+    /// The files with its limits.
     files: &'static [&'static str],
 }
 
-/// The files of version 1.
+/// The limit files of version 1.
 const FILES_1: &[&str] = &["memory.limit_in_bytes"];
 
-/// And of version 2. Above `memory.high` a process is slowed down until it hardly moves.
+/// The limit files of version 2. Above `memory.high`, a process is throttled almost to a halt.
 const FILES_2: &[&str] = &["memory.max", "memory.high"];
 
-/// The groups that bound memory, from what the system says of the process's groups and mounts (proc(5)).
+/// Returns the groups that limit memory, from the process's cgroup and mountinfo files (proc(5)).
 fn groups(cgroup: &str, mountinfo: &str) -> Vec<Group> {
     let mounts: Vec<_> = mountinfo.lines().filter_map(Mount::parse).collect();
     let of = |line: &str| {
@@ -45,23 +46,24 @@ fn groups(cgroup: &str, mountinfo: &str) -> Vec<Group> {
             _ => return None,
         };
         let mount = mounts.iter().find(|mount| mount.files == files)?;
-        // What is mounted may be a part of the hierarchy, which the process is in unless it was moved out of it.
+        // The mount may be a part of the hierarchy that contains the process, unless it was moved
+        // out of it.
         let below = Path::new(path).strip_prefix(&mount.root).unwrap_or(Path::new(""));
         Some(Group { mount: mount.at.clone(), path: mount.at.join(below), files })
     };
     cgroup.lines().filter_map(of).collect()
 }
 
-/// Where a hierarchy is mounted.
+/// The mount of a hierarchy.
 struct Mount {
-    /// The group that is mounted there.
+    /// The group at its root.
     root: PathBuf,
     at: PathBuf,
     files: &'static [&'static str],
 }
 
 impl Mount {
-    /// From a line such as `36 25 0:31 /root /at rw shared:7 - cgroup cgroup rw,memory`.
+    /// Parses a line such as `36 25 0:31 /root /at rw shared:7 - cgroup cgroup rw,memory`.
     fn parse(line: &str) -> Option<Self> {
         let (before, after) = line.split_once(" - ")?;
         let mut before = before.split(' ').skip(3);
@@ -76,7 +78,7 @@ impl Mount {
     }
 }
 
-/// The least of the limits of these groups, and of those that they are in.
+/// Returns the lowest limit of these groups and their ancestors.
 fn limit(groups: &[Group], read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let directories = |group: &Group| -> Vec<PathBuf> {
         let within = |directory: &&Path| directory.starts_with(&group.mount);
@@ -84,7 +86,7 @@ fn limit(groups: &[Group], read: impl Fn(&Path) -> Option<String>) -> Option<u64
     };
     let of_group = |group: &Group| -> Option<u64> {
         let files = directories(group).into_iter().flat_map(|at| group.files.iter().map(move |file| at.join(file)));
-        // `max` is none, and so is what no machine has.
+        // `max` means no limit, and so does a value that no machine has.
         files.filter_map(|file| read(&file)?.trim().parse().ok()).min()
     };
     groups.iter().filter_map(of_group).min()
@@ -100,7 +102,7 @@ mod tests {
         41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
     const MOUNTS_2: &str = "29 22 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
 
-    /// What is found where the files have these contents.
+    /// Returns the limit found with these file contents.
     fn found(cgroup: &str, mountinfo: &str, files: &[(&str, &str)]) -> Option<u64> {
         let read = |path: &Path| {
             let (_, text) = files.iter().find(|(name, _)| Path::new(name) == path)?;
@@ -139,7 +141,7 @@ mod tests {
 
     #[test]
     fn in_a_container() {
-        // It sees its own group as the top, by its own name or by the one that it has outside.
+        // The container sees its own group as the top, under its own name or its name outside.
         let file = ("/sys/fs/cgroup/memory.max", "1000");
         assert_eq!(found("0::/\n", MOUNTS_2, &[file]), Some(1000));
         assert_eq!(found("0::/../elsewhere\n", &MOUNTS_2.replace(" / ", " /c "), &[file]), Some(1000));

@@ -1,22 +1,22 @@
-//! Durations in bins: from 10 us to 100 s each decade is cut into 90 of the same width, so that no bin is wider than a tenth of
-//! what is in it, and all the bounds that people like are bounds of bins.
+//! Histogram of durations: each decade from 10 us to 100 s has 90 bins of equal width. A bin is at
+//! most a tenth of its values wide, and all round bounds are bounds of bins.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// The first bin ends here, in ns.
+/// Upper bound of the first bin, in ns.
 const FIRST_NS: u64 = 10_000;
 
 /// From 10 us to 100 s.
 const DECADES: usize = 7;
 
-/// Bins of a decade.
+/// Bins per decade.
 const PER_DECADE: usize = 90;
 
-/// The one before the decades, theirs, and the one for what took longer.
+/// One bin below the decades, their own, and one above.
 pub(crate) const BINS: usize = 1 + DECADES * PER_DECADE + 1;
 
-/// How many durations there were of each length, and how long they were together.
+/// The count of durations in each bin, and their sum.
 pub(super) struct Bins {
     counts: [AtomicU64; BINS],
     sum_ns: AtomicU64,
@@ -39,7 +39,7 @@ impl Bins {
     }
 }
 
-/// Where a duration is counted: in the first bin whose upper bound it does not exceed.
+/// Returns the bin of a duration: the first whose upper bound is not exceeded.
 fn bin(ns: u64) -> usize {
     if ns <= FIRST_NS {
         return 0;
@@ -54,7 +54,7 @@ fn bin(ns: u64) -> usize {
     BINS - 1
 }
 
-/// The longest duration that is counted in a bin, in ns; `None`: there is no longest.
+/// Returns the upper bound of a bin in ns; `None` for the last one.
 fn upper(bin: usize) -> Option<u64> {
     match bin {
         0 => Some(FIRST_NS),
@@ -66,15 +66,15 @@ fn upper(bin: usize) -> Option<u64> {
     }
 }
 
-/// How many durations were no longer than this, which has to be a bound of bins.
+/// Returns the count of durations up to `bound`, which must be a bound of a bin.
 pub(crate) fn cumulative(counts: &[u64], bound: Duration) -> u64 {
     let bound_ns = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
     let within = (0..BINS).take_while(|&bin| upper(bin).is_some_and(|upper| upper <= bound_ns));
     within.map(|bin| counts[bin]).sum()
 }
 
-/// The duration that a part `q` of them does not exceed, in seconds, to a twentieth of it; `None`: there are none. Above 100 s it
-/// is 100 s.
+/// Returns the `q`-quantile in seconds, within 5 %; `None` without durations. Values above 100 s
+/// are reported as 100 s.
 pub(crate) fn quantile(counts: &[u64], q: f64) -> Option<f64> {
     let all: u64 = counts.iter().sum();
     if all == 0 {

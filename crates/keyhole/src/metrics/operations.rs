@@ -1,7 +1,7 @@
-//! What requests are counted by: their operation, its class, and the status of the reply.
+//! The dimensions of request counters: operation, class of operation, status of the reply.
 
-/// Every operation and its class, an index into [`CLASSES`]. The most frequent ones come first, as they are searched for in
-/// this order; the last two are for requests whose operation nobody knows.
+/// All operations with their class, an index into [`CLASSES`]. The most frequent ones come first,
+/// since the search is linear; the last two are for unnamed and unknown operations.
 pub(crate) const OPERATIONS: [(&str, usize); 36] = [
     ("GetObject", GET),
     ("PutObject", PUT),
@@ -41,7 +41,7 @@ pub(crate) const OPERATIONS: [(&str, usize); 36] = [
     ("Unknown", OTHER),
 ];
 
-/// Classes of operations that take about as long as each other, for as many bytes.
+/// Classes of operations with similar durations for a given length.
 pub(crate) const CLASSES: [&str; 8] = ["get", "put", "part", "copy", "head", "list", "delete", "other"];
 
 const GET: usize = 0;
@@ -53,15 +53,16 @@ const LIST: usize = 5;
 const DELETE: usize = 6;
 const OTHER: usize = 7;
 
-/// Where an operation that has a name of its own only in a later version is counted, and where one that is not understood is.
+/// Rows for an operation that is missing in the table, and for a request that is not understood.
 const NAMELESS: usize = OPERATIONS.len() - 2;
 const UNKNOWN: usize = OPERATIONS.len() - 1;
 
-/// Every status of a reply; 0: there was none, the connection was aborted. The last is for those that are not in the list.
+/// The statuses of replies. 0 is an aborted connection without a reply; the last one stands for all
+/// others.
 pub(crate) const STATUSES: [u16; 20] =
     [0, 200, 201, 204, 206, 303, 304, 400, 403, 404, 405, 409, 411, 412, 416, 500, 501, 503, 507, ELSE];
 
-/// What no status is.
+/// A value that is not a status.
 pub(crate) const ELSE: u16 = u16::MAX;
 
 pub(super) fn operation_index(name: Option<&'static str>) -> usize {

@@ -1,5 +1,5 @@
-//! A command's end of a connection on which objects move: to the node that serves a store, or, where none does, to a thread that has
-//! the store for itself and does what the node would.
+//! The command's end of a transfer: to the node that serves the store, or to a thread that opens
+//! the store and does the node's part.
 
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -20,21 +20,21 @@ use crate::store::{self, Place, Store, StoreOptions};
 pub(crate) struct Channel {
     stream: UnixStream,
     replies: BufReader<UnixStream>,
-    /// The thread that answers, where no node does.
+    /// The thread that opens the store, if no node serves it.
     alone: Option<thread::JoinHandle<Result<(), String>>>,
 }
 
-/// What came of the bytes of a file.
+/// A piece of a file's bytes, or their end.
 #[derive(Debug)]
 pub(crate) enum Piece {
-    /// So many more, in the buffer.
+    /// This many bytes in the buffer.
     Data(usize),
-    /// No more.
+    /// The end of the file.
     End(FileEnd),
 }
 
 impl Channel {
-    /// Begins to move objects: asks the node that serves the store, or opens it.
+    /// Starts a transfer: asks the node that serves the store, or opens the store.
     pub(crate) fn open(place: &Place, way: Way) -> Result<Self, String> {
         let request = match &way {
             Way::Give(scope) => Request::Export(scope.clone()),
@@ -50,7 +50,7 @@ impl Channel {
             }
         };
         let failed = |error: io::Error| format!("cannot use the connection to the store: {error}");
-        // The other side waits as long for this one.
+        // The other side uses the same timeout for this one.
         replies.get_ref().set_read_timeout(Some(PATIENCE + Duration::from_secs(10))).map_err(failed)?;
         let stream = replies.get_ref().try_clone().map_err(failed)?;
         Ok(Channel { stream, replies, alone })
@@ -77,7 +77,7 @@ impl Channel {
         self.stream.write_all(bytes)
     }
 
-    /// The next frame, which is a message.
+    /// Receives the next frame, which must be a message.
     pub(crate) fn message<T: DeserializeOwned>(&mut self) -> io::Result<T> {
         match self.head()? {
             (Kind::Message, len) => self.rest(len),
@@ -85,7 +85,7 @@ impl Channel {
         }
     }
 
-    /// The next bytes of a file, in `buf`, or their end.
+    /// Receives the next bytes of a file into `buf`, or their end.
     pub(crate) fn piece(&mut self, buf: &mut Vec<u8>) -> io::Result<Piece> {
         match self.head()? {
             (Kind::Data, len) => {
@@ -110,7 +110,7 @@ impl Channel {
         Ok(serde_json::from_slice(&bytes)?)
     }
 
-    /// Ends the connection, and waits until the store is closed where this command has opened it.
+    /// Closes the connection, and waits until the store is closed if this command has opened it.
     pub(crate) fn close(self) -> Result<(), String> {
         let Channel { stream, replies, alone } = self;
         drop((stream, replies));
@@ -121,7 +121,7 @@ impl Channel {
         }
     }
 
-    /// What an error of the connection comes to.
+    /// Describes an error of the connection.
     pub(crate) fn lost(error: &io::Error) -> String {
         match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
@@ -137,7 +137,7 @@ impl Channel {
 
 type Alone = (UnixStream, thread::JoinHandle<Result<(), String>>);
 
-/// Opens the store, as a node with one worker would, and serves one connection on a thread.
+/// Opens the store as a node with one worker would, and serves one connection on a thread.
 fn open_alone(place: &Place, way: Way) -> Result<Alone, String> {
     let read_only = matches!(way, Way::Give(_)).then_some(store::ONLY_LOOKS);
     let store = store::open(place, &StoreOptions { read_only, ..StoreOptions::default() })?;
@@ -172,7 +172,7 @@ async fn serve_alone(store: &Store, way: &Way, stream: UnixStream) -> Result<(),
         eprintln!("keyhole: the last checkpoint was not written; the next start reads more");
     }
     match served {
-        // The command ended the connection before it was done, and knows why.
+        // The command closed the connection early and reports the reason itself.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
         served => served.map_err(|error| Channel::lost(&error)),
     }

@@ -1,4 +1,4 @@
-//! Buckets and objects as an export describes them.
+//! Descriptions of buckets and objects in an export.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use keyhole_s3::checksum::{type_name, type_of};
 use keyhole_s3::ops::Tags;
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a SHA-256.
+/// Length of a SHA-256 in bytes.
 pub(crate) const DIGEST_LEN: usize = digest::SHA256_OUTPUT_LEN;
 
 /// A SHA-256.
@@ -28,10 +28,10 @@ pub(crate) struct Bucket {
     pub(crate) quota: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) expire_ms: Option<u64>,
-    /// What it allows of customer keys, as a node keeps it, in base64.
+    /// Its policy on customer keys, as a node stores it, in base64.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) policy: String,
-    /// Its lifecycle rules, likewise.
+    /// Its lifecycle rules, as a node stores them, in base64.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) lifecycle: String,
 }
@@ -43,7 +43,7 @@ impl Bucket {
         Bucket { bucket, created_ms, quota: *quota, expire_ms: *expire_ms, policy, lifecycle }
     }
 
-    /// What it is set to.
+    /// Decodes the settings of the bucket.
     pub(crate) fn settings(&self) -> Result<BucketSettings, String> {
         Ok(BucketSettings {
             quota: self.quota,
@@ -54,32 +54,32 @@ impl Bucket {
     }
 }
 
-/// An object, and the file that it is in.
+/// An object, and the file that contains it.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Entry {
     pub(crate) bucket: String,
     pub(crate) key: String,
-    /// Where its file is, from the top of the export.
+    /// The path of its file, relative to the top of the export.
     pub(crate) file: FileName,
-    /// Bytes of the file.
+    /// Length of the file in bytes.
     pub(crate) length: u64,
-    /// The SHA-256 of the file, in hex, where it was known when this was written.
+    /// The SHA-256 of the file, in hex, if it was known when the line was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sha256: Option<Sha256>,
     /// Whether the file is a sealed object file.
     pub(crate) sealed: bool,
-    /// Of a sealed object in parts: its head lists them.
+    /// For a sealed multipart object: whether its object head lists the parts.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(crate) bound: bool,
-    /// Plaintext bytes.
+    /// Length of the plaintext in bytes.
     pub(crate) size: u64,
     pub(crate) modified_ms: u64,
     pub(crate) etag: String,
-    /// Keys and values, in their order.
+    /// Keys and values, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) tags: Vec<(String, String)>,
-    /// What is known of a plaintext object besides; of a sealed one, it is in its file.
+    /// Further description of a plaintext object; a sealed object has it in its file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) plain: Option<Plain>,
 }
@@ -88,11 +88,11 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-/// What is known of a plaintext object besides.
+/// Further description of a plaintext object.
 #[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Plain {
-    /// Kept headers, by their names in lower case.
+    /// Stored headers, by name in lower case.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) headers: BTreeMap<String, Text>,
     /// User metadata.
@@ -101,26 +101,26 @@ pub(crate) struct Plain {
     /// Checksums by algorithm, in base64.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) checksums: BTreeMap<String, String>,
-    /// Algorithm and type of checksum that its upload declared.
+    /// Checksum algorithm and type that its upload declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) declared: Option<(String, String)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) parts: Vec<PlainPart>,
 }
 
-/// One part of a plaintext object that was uploaded in parts.
+/// One part of a plaintext multipart object.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PlainPart {
     pub(crate) number: u16,
     pub(crate) size: u64,
     pub(crate) etag: String,
-    /// Present where the object keeps checksums of its parts.
+    /// Present if the object has part checksums.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) checksums: Option<BTreeMap<String, String>>,
 }
 
-/// The value of a header: text, or bytes that are none.
+/// The value of a header: UTF-8 text, or other bytes.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(untagged)]
 pub(crate) enum Text {
@@ -150,7 +150,7 @@ fn from_base64(text: &str, what: &str) -> Result<Vec<u8>, String> {
     Base64::decode_vec(text).map_err(|_| format!("{what} is no base64"))
 }
 
-/// A SHA-256, in text in hex.
+/// A SHA-256, serialized in hex.
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Sha256(pub(crate) Digest);
@@ -174,7 +174,8 @@ impl From<Sha256> for String {
     }
 }
 
-/// The name of a file, which nobody has chosen: made of the identity of its object. In text it is its place in the export.
+/// The name of a file, derived from the identity of its object. Its text form is the path in the
+/// export.
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct FileName {
@@ -189,7 +190,7 @@ const SEALED: &str = "sealed";
 const PLAIN: &str = "plain";
 
 impl FileName {
-    /// Reads the place of a file; `None`: it is none that an object's file can have.
+    /// Parses the path of a file; `None` if no object's file can have it.
     pub(crate) fn parse(path: &str) -> Option<Self> {
         let (directory, name) = path.strip_prefix(OBJECTS)?.strip_prefix('/')?.split_once('/')?;
         let (hex, kind) = name.split_once('.')?;
@@ -198,7 +199,7 @@ impl FileName {
         (hex.get(..2) == Some(directory)).then_some(FileName { id, sealed })
     }
 
-    /// The directory that it is in.
+    /// Returns the directory that contains it.
     pub(crate) fn directory(&self) -> String {
         format!("{OBJECTS}/{:02x}", self.id[0])
     }
@@ -225,8 +226,8 @@ impl From<FileName> for String {
     }
 }
 
-/// What names a version of an object: its names, its time, its length, its ETag and its head, as it is at rest. Tags are not among
-/// them: they change without another version.
+/// Returns the identity of an object version: the hash of its names, time, length, ETag and object
+/// head as stored. Tags are not included, since they change without a new version.
 pub(crate) fn identity(description: &Description, head: &[u8]) -> Digest {
     let Description { bucket, key, sealed, size, time_ms, etag, .. } = description;
     let mut hash = digest::Context::new(&digest::SHA256);
@@ -241,13 +242,13 @@ pub(crate) fn identity(description: &Description, head: &[u8]) -> Digest {
     finish(hash)
 }
 
-/// The digest of all that was hashed.
+/// Returns the digest of the hashed bytes.
 pub(crate) fn finish(hash: digest::Context) -> Digest {
     hash.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 impl Entry {
-    /// Describes an object whose head is `head` at rest, and whose file has so many bytes.
+    /// Describes an object with the stored object head `head` and a file of `length` bytes.
     pub(crate) fn new(description: &Description, head: &[u8], length: u64) -> Result<Self, String> {
         let Description { bucket, key, sealed, bound, size, time_ms, etag, tags, .. } = description;
         let plain = if *sealed { None } else { Some(Plain::new(description)?) };
@@ -267,7 +268,7 @@ impl Entry {
         })
     }
 
-    /// What it says of the object.
+    /// Decodes the description of the object.
     pub(crate) fn description(&self) -> Result<Description, String> {
         let Entry { bucket, key, sealed, bound, size, modified_ms, plain, .. } = self;
         let etag: Etag = self.etag.parse().map_err(|_| "its ETag is none".to_owned())?;
@@ -301,7 +302,7 @@ impl Entry {
         description.check().map(|()| description)
     }
 
-    /// Its names, as people read them.
+    /// Returns its bucket and key for display.
     pub(crate) fn name(&self) -> String {
         format!("{}/{}", self.bucket, self.key.escape_debug())
     }
@@ -327,7 +328,7 @@ impl Plain {
         })
     }
 
-    /// The head, encoded.
+    /// Encodes the object head.
     fn head(&self) -> Result<Vec<u8>, String> {
         let mut fields: [Option<Vec<u8>>; Field::ALL.len()] = Default::default();
         for (name, value) in &self.headers {
@@ -391,7 +392,7 @@ fn encode(head: &Head<'_>) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// The name of an algorithm as headers have it, without what they begin with.
+/// Returns the name of an algorithm as in headers, without their prefix.
 fn name(algorithm: ChecksumAlgorithm) -> &'static str {
     let header = keyhole_s3::checksum::header_name(algorithm);
     header.strip_prefix("x-amz-checksum-").unwrap_or(header)
@@ -425,7 +426,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// A plaintext object with all that one can have.
+    /// Returns a plaintext object with every optional element.
     pub(crate) fn description(key: &str, part_sizes: &[u64]) -> Description {
         let mut sums = Checksums::default();
         sums.set(ChecksumAlgorithm::Sha256, &[3; 32]).unwrap();

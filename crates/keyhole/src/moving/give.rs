@@ -1,4 +1,4 @@
-//! The node's end of a connection on which it gives objects.
+//! The node's end of a transfer out of the store.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use super::entry::{Bucket, Entry};
 use super::session::{Answer, FileEnd, Given, Peer};
 use crate::control::{DamageReply, Scope};
 
-/// Gives all that is in scope: by bucket, by key, both in the order of their bytes.
+/// Sends everything in scope, ordered by bucket and key, bytewise.
 pub(crate) async fn give<D: Disk>(log: &Log<D>, scope: &Scope, peer: &Peer) -> io::Result<()> {
     peer.send(&Given::Store { id: hex::encode(log.shared().store_id()) }).await?;
     let mut uploads = 0;
@@ -22,7 +22,7 @@ pub(crate) async fn give<D: Disk>(log: &Log<D>, scope: &Scope, peer: &Peer) -> i
         return peer.send(&Given::Failed { message: format!("there is no bucket {wanted}") }).await;
     }
     for bucket in buckets {
-        // It may have been deleted since.
+        // The bucket may have been deleted meanwhile.
         let Some((settings, _)) = log.bucket_settings(&bucket.name) else { continue };
         peer.send(&Given::Bucket(Bucket::new(bucket.name.clone(), bucket.time_ms, &settings))).await?;
         if let Err(error) = give_objects(log, &bucket.name, &scope.prefix, peer).await? {
@@ -33,7 +33,7 @@ pub(crate) async fn give<D: Disk>(log: &Log<D>, scope: &Scope, peer: &Peer) -> i
     peer.send(&Given::End { uploads }).await
 }
 
-/// Gives the objects of a bucket. The inner error is that of the store, after which there is no going on.
+/// Sends the objects of a bucket. The inner error is of the store and ends the transfer.
 async fn give_objects<D: Disk>(
     log: &Log<D>,
     bucket: &str,
@@ -60,7 +60,7 @@ async fn give_objects<D: Disk>(
     }
 }
 
-/// Gives one object, if it is still there. The inner error is one of an object that was not described.
+/// Sends one object if it still exists. The inner error is of an object that was not described yet.
 async fn give_object<D: Disk>(log: &Log<D>, bucket: &str, key: &str, peer: &Peer) -> io::Result<Result<(), ReadError>> {
     let object = match log.object(bucket, key).await {
         Ok(Some(object)) => object,
@@ -85,7 +85,7 @@ async fn give_object<D: Disk>(log: &Log<D>, bucket: &str, key: &str, peer: &Peer
         match outgoing.next().await {
             Ok(Some((buf, at))) => {
                 peer.data(&buf.as_ref()[at]).await?;
-                // A short object may never have had to wait: others have their turn.
+                // A short object may complete without waiting, so yield to other tasks.
                 tokio::task::yield_now().await;
             }
             Ok(None) => {
@@ -101,7 +101,7 @@ async fn give_object<D: Disk>(log: &Log<D>, bucket: &str, key: &str, peer: &Peer
     }
 }
 
-/// What is damaged, if it is that.
+/// Returns the damage that an error reports, if any.
 fn damage(error: &ReadError, bucket: &str, key: &str) -> Option<DamageReply> {
     let (what, offset) = match error {
         ReadError::Log(Error::Damaged(damage)) => (damage.what.to_owned(), damage.offset),
@@ -112,7 +112,7 @@ fn damage(error: &ReadError, bucket: &str, key: &str) -> Option<DamageReply> {
     Some(DamageReply { what, offset, bucket: Some(bucket.to_owned()), key: Some(key.to_owned()) })
 }
 
-/// Uploads under way.
+/// Counts the multipart uploads in progress.
 fn count_uploads<D: Disk>(log: &Log<D>, bucket: &str, prefix: &str) -> u64 {
     let (mut count, mut after) = (0, None);
     loop {

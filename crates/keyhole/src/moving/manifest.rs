@@ -1,4 +1,4 @@
-//! The manifest of an export: lines of JSON, each with a check of its own.
+//! The manifest of an export: JSON lines, each with its own checksum.
 
 use std::io::{self, BufRead, Read};
 
@@ -10,26 +10,27 @@ use super::entry::{Bucket, Entry, FileName, Sha256};
 /// The version of the format.
 pub(crate) const VERSION: u32 = 1;
 
-/// The longest line, line feed included: a plaintext object in 10,000 parts, with a SHA-256 of each, has 1.6 MiB.
+/// Limit of a line in bytes, line feed included. A plaintext object of 10,000 parts with a SHA-256
+/// each takes 1.6 MiB.
 pub(crate) const LINE_MAX: usize = 4 << 20;
 
 /// The directory of the manifest.
 pub(crate) const MANIFEST: &str = "manifest";
 
-/// How the names of its pieces end.
+/// The suffix of its pieces' names.
 pub(crate) const PIECE: &str = ".jsonl";
 
-/// What stands between what a line says and its check, and how long the check is.
+/// The separator between a line's content and its checksum, and the checksum's length.
 const CHECK: &str = ",\"check\":\"";
 const CHECK_LEN: usize = 32;
 const CHECK_END: &str = "\"}";
 
-/// The name of a piece of the manifest, from the top of an export.
+/// Returns the name of a piece of the manifest, relative to the top of an export.
 pub(crate) fn piece(number: u64) -> String {
     format!("{MANIFEST}/{number:08}{PIECE}")
 }
 
-/// Whether this is the name of a piece.
+/// Returns whether this is the name of a piece.
 pub(crate) fn is_piece(path: &str) -> bool {
     let name = path.strip_prefix(MANIFEST).and_then(|rest| rest.strip_prefix('/'));
     let digits = name.and_then(|name| name.strip_suffix(PIECE));
@@ -40,21 +41,21 @@ pub(crate) fn is_piece(path: &str) -> bool {
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(tag = "line", rename_all = "kebab-case")]
 pub(crate) enum Line {
-    /// What this is: the first line of every piece.
+    /// The header: the first line of every piece.
     Export(Export),
-    /// A bucket. The objects in it follow.
+    /// A bucket, followed by its objects.
     Bucket(Bucket),
     /// An object.
     Object(Box<Entry>),
-    /// The digest of the file of an object that an earlier line without one was of.
+    /// The digest of an object's file, if the object's own line has none.
     Digest(FileDigest),
-    /// The file of such an object is not what it should be, for it could not be read to its end.
+    /// Marks the file of such an object as invalid, because it could not be read to its end.
     Failed(Failed),
-    /// The export is whole.
+    /// The end of a complete export.
     End(End),
 }
 
-/// What this is.
+/// The header.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Export {
@@ -69,7 +70,7 @@ pub(crate) struct FileDigest {
     pub(crate) sha256: Sha256,
 }
 
-/// A file that is no good.
+/// A file that is invalid.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Failed {
@@ -77,28 +78,28 @@ pub(crate) struct Failed {
     pub(crate) what: String,
 }
 
-/// What there is in an export.
+/// The content of an export.
 #[derive(Serialize, Deserialize, Clone, Copy, Default, PartialEq, Eq, Debug)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct End {
     pub(crate) buckets: u64,
     pub(crate) objects: u64,
-    /// Bytes of their files.
+    /// Bytes of the objects' files.
     pub(crate) bytes: u64,
-    /// Objects that are not in it as they are damaged.
+    /// Damaged objects, which the export does not contain.
     pub(crate) damaged: u64,
 }
 
 impl Line {
-    /// The first line of a piece.
+    /// Returns the first line of a piece.
     pub(crate) fn first() -> Self {
         Line::Export(Export { version: VERSION })
     }
 
-    /// The bytes of the line, line feed included.
+    /// Encodes the line, line feed included.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut text = serde_json::to_string(self).expect("what a line is made of can be written");
-        // It ends with the object's brace: the check goes in ahead of that.
+        // The checksum goes before the closing brace of the object.
         text.pop();
         let check = check(text.as_bytes());
         text.push_str(CHECK);
@@ -108,10 +109,10 @@ impl Line {
         text.into_bytes()
     }
 
-    /// Reads a line, without its line feed.
+    /// Decodes a line without its line feed.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A description of the error.
     pub(crate) fn decode(line: &[u8]) -> Result<Self, String> {
         let damaged = || "it is damaged".to_owned();
         let rest = line.strip_suffix(CHECK_END.as_bytes()).ok_or_else(damaged)?;
@@ -130,21 +131,21 @@ impl Line {
     }
 }
 
-/// What tells that a line is as it was written: the first half of its SHA-256, in hex.
+/// Returns the checksum of a line: the first half of its SHA-256, in hex.
 fn check(said: &[u8]) -> String {
     hex::encode(&digest::digest(&digest::SHA256, said).as_ref()[..CHECK_LEN / 2])
 }
 
-/// What could be read of a piece.
+/// An item read from a piece.
 #[derive(Debug)]
 pub(crate) enum Found {
     /// A line.
     Line(Line),
-    /// One that is none; what is wrong with it.
+    /// An invalid line, and the reason.
     Bad(String),
-    /// The last one has no line feed: it was being written.
+    /// The last line without a line feed: it was being written.
     Torn,
-    /// There is no more.
+    /// The end of the piece.
     End,
 }
 
@@ -160,10 +161,10 @@ impl<R: BufRead> Lines<R> {
         Lines { input, line: Vec::new(), number: 0 }
     }
 
-    /// The next line.
+    /// Reads the next line.
     ///
     /// # Errors
-    /// That of the input.
+    /// An error of the input.
     pub(crate) fn next(&mut self) -> io::Result<Found> {
         self.line.clear();
         self.number += 1;
@@ -182,7 +183,7 @@ impl<R: BufRead> Lines<R> {
         })
     }
 
-    /// Skips the rest of a line; whether it had an end.
+    /// Skips the rest of a line; returns whether it had an end.
     fn skip(&mut self) -> io::Result<bool> {
         loop {
             let there = self.input.fill_buf()?;
@@ -219,7 +220,7 @@ mod tests {
         ]
     }
 
-    /// All that a piece says, and what is wrong with it.
+    /// Returns the lines of a piece, the count of invalid ones, and whether it is torn.
     fn read(bytes: &[u8]) -> (Vec<Line>, usize, bool) {
         let (mut lines, mut good, mut bad) = (Lines::new(bytes), Vec::new(), 0);
         loop {
@@ -283,7 +284,7 @@ mod tests {
         }
     }
 
-    /// Whatever is done to a manifest, it is read to its end, and no line comes out of it that was not written.
+    /// A manifest with any damage is read to its end, and yields no line that was not written.
     #[test]
     fn damage_is_noticed() {
         let mut seed = [0; 8];

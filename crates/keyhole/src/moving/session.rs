@@ -1,13 +1,16 @@
-//! What goes over a connection on which objects move: frames, in both directions.
+//! The protocol of a transfer: frames in both directions.
 //!
-//! A frame is a byte that says what it is, the length of the rest in 4 bytes, big-endian, and the rest. Messages are JSON. The bytes
-//! of an object's file come in frames of data, up to an end, which says what became of them.
+//! A frame is a type byte, the length of the payload in 4 bytes, big-endian, and the payload.
+//! Messages are JSON. The bytes of an object's file are sent in data frames, followed by an end
+//! frame with the outcome.
 //!
-//! - **Giving**: the node sends each bucket, and then each object in it, as it is described in an export. For each object the other
-//!   side says whether it wants the bytes, which come then, and only then; meanwhile, what was described stays readable.
-//! - **Taking**: the other side offers a bucket or an object; the node says whether it wants it. The bytes come then, and their end
-//!   says whether they were what they should be. Only then is the object made to appear. What became of it is said later, while others are
-//!   on their way already, so that they share syncs.
+//! - **Export**: the node sends each bucket, followed by its objects, as an export describes them.
+//!   For each object the other side answers whether it wants the bytes, and the node sends them
+//!   only then; meanwhile the described version stays readable.
+//! - **Import**: the other side offers a bucket or an object, and the node answers whether it wants
+//!   it. Then the bytes follow, and their end states whether they are valid. Only then does the
+//!   object appear. Its outcome is reported later, while other objects are in flight, so that they
+//!   share syncs.
 
 use std::cell::Cell;
 use std::io;
@@ -25,47 +28,47 @@ use super::manifest::LINE_MAX;
 use super::{give, take};
 use crate::control::{DamageReply, Scope};
 
-/// Connections on which objects move, at a time: each holds up to six blocks.
+/// Limit of concurrent transfers: each holds up to six buffers.
 pub(crate) const MOVES_MAX: usize = 2;
 
-/// How long the other side may be silent, or not take what is sent: at its other end there may be a pipe to another machine.
+/// Timeout for the other side to send or receive: its own peer may be a pipe to another machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Objects that are on their way to the disk at a time, so that they share syncs: of the shortest, each with its body in memory,
-/// that is 4 MiB.
+/// Limit of objects that are being committed at a time, so that they share syncs. The shortest ones
+/// have their bodies in memory: 4 MiB.
 pub(crate) const STORING_MAX: usize = 64;
 
-/// Bytes in one frame of data, at most: a block's, in a sealed object file with the tags.
+/// Limit of a data frame in bytes: a buffer's length, including the tags of a sealed object file.
 pub(crate) const DATA_MAX: usize = keyhole_log::limits::BUFFER_LEN;
 
-/// The longest message.
+/// Limit of a message in bytes.
 pub(crate) const MESSAGE_MAX: usize = LINE_MAX;
 
-/// Bytes ahead of a frame's own.
+/// Length of a frame's header.
 pub(crate) const FRAME_HEAD: usize = 5;
 
-/// What a frame is.
+/// The type of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
-    /// A message, in JSON.
+    /// A JSON message.
     Message = 1,
     /// Bytes of a file.
     Data = 2,
-    /// The end of the bytes of a file; a message.
+    /// The end of a file's bytes, a message.
     End = 3,
 }
 
-/// Where a frame begins.
+/// Returns the header of a frame.
 pub(crate) fn frame_head(kind: Kind, len: usize) -> [u8; FRAME_HEAD] {
     let mut head = [kind as u8; FRAME_HEAD];
     head[1..].copy_from_slice(&(len as u32).to_be_bytes());
     head
 }
 
-/// What a frame is, and the length of the rest of it.
+/// Parses a frame header into the type and the length of the payload.
 ///
 /// # Errors
-/// `InvalidData` for what is no frame, or is too long.
+/// `InvalidData` if the type is unknown or the frame is too long.
 pub(crate) fn parse_frame_head(head: [u8; FRAME_HEAD]) -> io::Result<(Kind, usize)> {
     let [kind, len @ ..] = head;
     let len = u32::from_be_bytes(len) as usize;
@@ -77,29 +80,29 @@ pub(crate) fn parse_frame_head(head: [u8; FRAME_HEAD]) -> io::Result<(Kind, usiz
     }
 }
 
-/// What the node says when it gives.
+/// A message of the node during an export.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(tag = "gives", rename_all = "kebab-case")]
 pub(crate) enum Given {
-    /// First of all: from which store it comes.
+    /// The first message: the store's identity.
     Store {
         id: String,
     },
     Bucket(Bucket),
     Object(Box<Entry>),
-    /// An object cannot be described, as its record is damaged.
+    /// An object whose record is damaged and cannot be described.
     Damaged(DamageReply),
-    /// That is all.
+    /// The end of the export.
     End {
         uploads: u64,
     },
-    /// Nothing more comes.
+    /// The export is aborted.
     Failed {
         message: String,
     },
 }
 
-/// Whether an object that was described is wanted.
+/// The answer to a described object.
 #[derive(Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Answer {
@@ -107,66 +110,66 @@ pub(crate) enum Answer {
     Skip,
 }
 
-/// What became of the bytes of a file.
+/// The outcome of a file's bytes.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum FileEnd {
-    /// They are whole.
+    /// The bytes are complete.
     Whole,
-    /// They are not.
+    /// The bytes are invalid.
     Failed { what: String },
 }
 
-/// What to do where there is something else already.
+/// The action if a different object or other settings already exist.
 #[derive(Serialize, Deserialize, clap::ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Existing {
-    /// Leave it, and say so; the command fails in the end.
+    /// Keep it and report it; the command fails at the end.
     Fail,
-    /// Leave it.
+    /// Keep it.
     Skip,
-    /// Put the export's in its place.
+    /// Replace it with the export's.
     Replace,
 }
 
-/// What is offered to the node.
+/// An offer to the node during an import.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(tag = "offers", rename_all = "kebab-case")]
 pub(crate) enum Offer {
-    /// A bucket. Its quota is set when all of it is there: `is_last`.
+    /// A bucket. Its quota is set once all its objects exist (`is_last`).
     Bucket { bucket: Bucket, is_last: bool, existing: Existing },
-    /// An object; `number` is what it is called by later.
+    /// An object, with the `number` that later messages refer to.
     Object { entry: Box<Entry>, number: u64, existing: Existing },
-    /// That was all.
+    /// The end of the import.
     End {},
 }
 
-/// What the node says when it takes.
+/// A message of the node during an import.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(tag = "takes", rename_all = "kebab-case")]
 pub(crate) enum Taken {
-    /// About the last offer: send the bytes, or, of a bucket, it is there now.
+    /// Reply to an offer: send the bytes, or the bucket exists now.
     Wanted {},
-    /// About the last offer: it is there already.
+    /// Reply to an offer: it already exists.
     Equal {},
-    /// About the last offer: there is something else, which stays.
+    /// Reply to an offer: something else exists and stays.
     Other {},
-    /// About the last offer: it cannot be taken.
+    /// Reply to an offer: it cannot be imported.
     Refused { message: String },
-    /// An object is there now, and durable.
+    /// An object was stored durably.
     Stored { number: u64 },
-    /// An object whose bytes were sent is not.
+    /// An object whose bytes were sent was not stored.
     NotStored { number: u64, message: String },
-    /// All that was offered has become something.
+    /// All offers are completed.
     End {},
 }
 
-/// Which way objects move over a connection.
+/// The direction of a transfer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Way {
-    /// The node gives what is in scope.
+    /// The node sends the objects in scope.
     Give(Scope),
-    /// The node takes.
+    /// The node receives objects.
     Take,
 }
 
@@ -179,11 +182,11 @@ pub(crate) async fn serve<D: Disk>(log: &Log<D>, way: &Way, stream: UnixStream) 
     }
 }
 
-/// One of a bounded number, until it is dropped.
+/// A permit for one of a limited number of transfers, held until drop.
 pub(crate) struct Place(Rc<Cell<usize>>);
 
 impl Place {
-    /// Takes one, if there is one.
+    /// Acquires a permit, if one is free.
     pub(crate) fn take(taken: &Rc<Cell<usize>>) -> Option<Self> {
         (taken.get() < MOVES_MAX).then(|| {
             taken.set(taken.get() + 1);
@@ -198,7 +201,7 @@ impl Drop for Place {
     }
 }
 
-/// The other end of a connection, as the node has it.
+/// The node's view of the other end of the connection.
 pub(crate) struct Peer {
     stream: UnixStream,
 }
@@ -225,12 +228,12 @@ impl Peer {
         self.write(bytes).await
     }
 
-    /// Waits until there is something to read, or the other end is gone.
+    /// Waits until bytes are available or the peer is gone.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         timeout(PATIENCE, self.stream.readable()).await.map_err(|_| io::ErrorKind::TimedOut)?
     }
 
-    /// The next frame, which is a message.
+    /// Receives the next frame, which must be a message.
     pub(crate) async fn message<T: DeserializeOwned>(&self) -> io::Result<T> {
         match self.head().await? {
             (Kind::Message, len) => self.rest(len).await,
@@ -238,21 +241,21 @@ impl Peer {
         }
     }
 
-    /// Where the next frame begins.
+    /// Receives the header of the next frame.
     pub(crate) async fn head(&self) -> io::Result<(Kind, usize)> {
         let mut head = [0; FRAME_HEAD];
         self.read(&mut head).await?;
         parse_frame_head(head)
     }
 
-    /// The rest of a frame that is a message.
+    /// Receives the payload of a message.
     pub(crate) async fn rest<T: DeserializeOwned>(&self, len: usize) -> io::Result<T> {
         let mut bytes = vec![0; len];
         self.read(&mut bytes).await?;
         Ok(serde_json::from_slice(&bytes)?)
     }
 
-    /// Exactly as many bytes as `to` takes.
+    /// Fills `to` completely.
     pub(crate) async fn read(&self, to: &mut [u8]) -> io::Result<()> {
         let mut filled = 0;
         while filled < to.len() {
@@ -280,7 +283,7 @@ impl Peer {
     }
 }
 
-/// A frame that does not belong where it stands.
+/// Returns the error for an unexpected frame.
 pub(crate) fn out_of_turn() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "a frame out of turn")
 }

@@ -1,4 +1,4 @@
-//! The node's end of a connection on which it takes objects.
+//! The node's end of a transfer into the store.
 
 use std::io;
 
@@ -13,10 +13,10 @@ use super::session::{Existing, FileEnd, Kind, Offer, Peer, STORING_MAX, Taken, o
 use crate::control::{CHANGE_AGAIN, CHANGE_PATIENCE};
 use crate::env::System;
 
-/// What became of an object that was to be made to appear.
+/// The result of storing an object.
 type Outcome = (u64, Result<(), Error>);
 
-/// Takes what is offered, until that was all.
+/// Receives offers until the end of the import.
 pub(crate) async fn take<D: Disk>(log: &Log<D>, peer: &Peer) -> io::Result<()> {
     let mut storing: JoinSet<Outcome> = JoinSet::new();
     loop {
@@ -31,7 +31,7 @@ pub(crate) async fn take<D: Disk>(log: &Log<D>, peer: &Peer) -> io::Result<()> {
         }
         match peer.message::<Offer>().await? {
             Offer::Bucket { bucket, is_last, existing } => {
-                // What its settings would refuse, such as a quota, is to be there before they are.
+                // Pending objects first: the bucket's settings, such as a quota, could reject them.
                 while let Some(outcome) = storing.join_next().await {
                     report(peer, outcome).await?;
                 }
@@ -61,7 +61,8 @@ async fn report(peer: &Peer, outcome: Result<Outcome, tokio::task::JoinError>) -
     peer.send(&taken).await
 }
 
-/// Makes a bucket what it was: all but its quota at first, which it may be over, and that when its objects are there.
+/// Restores a bucket: first everything but its quota, which the objects may exceed, and the quota
+/// once they exist.
 async fn take_bucket<D: Disk>(log: &Log<D>, bucket: &Bucket, is_last: bool, existing: Existing) -> Taken {
     let refused = |message: String| Taken::Refused { message };
     if keyhole_s3::ops::check_bucket(&bucket.bucket).is_err() {
@@ -90,7 +91,7 @@ async fn take_bucket<D: Disk>(log: &Log<D>, bucket: &Bucket, is_last: bool, exis
     }
 }
 
-/// Why settings are not changed.
+/// The reason why settings are not changed.
 #[derive(Debug)]
 enum Settled {
     Stays,
@@ -104,7 +105,7 @@ impl From<Error> for Settled {
     }
 }
 
-/// Sets what is to be set `next` of what is `wanted` in the end, over what is there.
+/// Applies the settings `next`, a step towards `wanted`, unless others are set.
 fn settle(
     settings: &mut BucketSettings,
     wanted: &BucketSettings,
@@ -114,8 +115,8 @@ fn settle(
     if settings == next {
         return Err(Settled::Stays);
     }
-    // A bucket that was made a moment ago, or when an import was interrupted, has nothing that anybody has set. And one that was
-    // imported whole may be over its quota, and lack objects all the same.
+    // A bucket that was just created, or by an interrupted import, has default settings. A
+    // completely imported one may be over its quota and still lack objects.
     let unbounded = BucketSettings { quota: None, ..wanted.clone() };
     let is_ours = [&BucketSettings::default(), &unbounded, wanted].contains(&&*settings);
     if !is_ours && existing != Existing::Replace {
@@ -163,7 +164,7 @@ async fn take_object<D: Disk>(
             Err(error)
         }
         (Err(TakeError::Gone(error)), _) | (Err(_), Err(error)) => Err(error),
-        // That the file is not what it should be, by its digest, says more.
+        // A wrong digest of the file is the more specific reason.
         (Err(TakeError::Refused(_)), Ok(FileEnd::Failed { what: message }))
         | (Err(TakeError::Refused(message)), Ok(FileEnd::Whole)) => {
             peer.send(&Taken::NotStored { number, message }).await
@@ -171,14 +172,14 @@ async fn take_object<D: Disk>(
     }
 }
 
-/// Whether an object is wanted, and what must hold when it is made to appear.
+/// Decides whether an object is wanted, and the condition of its commit.
 async fn decide<D: Disk>(log: &Log<D>, entry: &Entry, existing: Existing) -> Result<(Description, Condition), Taken> {
     let description = entry.description().map_err(|message| Taken::Refused { message })?;
     let condition = match log.object(&entry.bucket, &entry.key).await {
         Ok(None) => Condition::IfAbsent,
         Ok(Some(object)) if is_equal(&object, entry) => return Err(Taken::Equal {}),
         Ok(Some(object)) if existing == Existing::Replace => Condition::IfSame(object.seq),
-        // What cannot be read any more is what an import may be for.
+        // Replacing unreadable objects may be the purpose of the import.
         Err(Error::Damaged(_)) if existing == Existing::Replace => Condition::None,
         Ok(Some(_)) | Err(Error::Damaged(_)) => return Err(Taken::Other {}),
         Err(error) => return Err(Taken::Refused { message: error.to_string() }),
@@ -186,24 +187,24 @@ async fn decide<D: Disk>(log: &Log<D>, entry: &Entry, existing: Existing) -> Res
     Ok((description, condition))
 }
 
-/// Whether an object is the very version that an entry is of, and has its tags.
+/// Returns whether an object is the version that an entry describes, with the same tags.
 fn is_equal(object: &Object, entry: &Entry) -> bool {
     let Ok(description) = Description::of(&entry.bucket, &entry.key, object) else { return false };
     let tags = description.tags.iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
     identity(&description, &object.head) == entry.file.id && tags.eq(entry.tags.iter().cloned())
 }
 
-/// The bytes of a file, in frames.
+/// The bytes of a file, from frames.
 struct Frames<'p> {
     peer: &'p Peer,
-    /// Bytes of the frame at hand that were not taken yet.
+    /// Unread bytes of the current frame.
     left: usize,
-    /// What became of them, once that was said.
+    /// The outcome of the bytes, once received.
     end: Option<FileEnd>,
 }
 
 impl Frames<'_> {
-    /// Goes to the next bytes; whether there are any.
+    /// Advances to the next bytes; returns whether there are any.
     async fn advance(&mut self) -> io::Result<bool> {
         while self.left == 0 {
             if self.end.is_some() {
@@ -228,7 +229,7 @@ impl Frames<'_> {
         Ok(filled)
     }
 
-    /// What became of the bytes; those that nobody has taken are gone.
+    /// Discards unread bytes and returns the outcome.
     async fn end(&mut self) -> io::Result<FileEnd> {
         let mut rest = vec![0; 64 << 10];
         while self.advance().await? {

@@ -1,4 +1,4 @@
-//! Where the manifest is in an export that is a tree of files.
+//! The location of the manifest in an export that is a file tree.
 
 use std::fs;
 use std::io;
@@ -6,29 +6,29 @@ use std::path::{Path, PathBuf};
 
 use super::manifest::{MANIFEST, is_piece};
 
-/// How the name of a journal ends: what a run has finished that has not come to its end.
+/// The suffix of a journal: the lines that an unfinished run has completed.
 const JOURNAL: &str = ".partial";
 
-/// What there is of the manifest, each in its order.
+/// The files of the manifest, each kind in order.
 pub(crate) struct Manifests {
-    /// The pieces of the whole manifest.
+    /// The pieces of the manifest.
     pub(crate) pieces: Vec<PathBuf>,
-    /// The journals of runs that did not come to their end.
+    /// The journals of unfinished runs.
     pub(crate) journals: Vec<PathBuf>,
 }
 
-/// The name of a run's journal, from the top of an export.
+/// Returns the name of a run's journal, relative to the top of an export.
 pub(crate) fn journal(number: u64) -> String {
     format!("{MANIFEST}/{number:08}{JOURNAL}")
 }
 
-/// The number of a run, if this is its journal.
+/// Returns the number of the run that this is the journal of, if it is one.
 pub(crate) fn is_journal(path: &Path) -> Option<u64> {
     let digits = path.file_name()?.to_str()?.strip_suffix(JOURNAL)?;
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
-/// Looks for the manifest.
+/// Finds the files of the manifest.
 pub(crate) fn manifests(top: &Path) -> io::Result<Manifests> {
     let mut found = Manifests { pieces: Vec::new(), journals: Vec::new() };
     let entries = match fs::read_dir(top.join(MANIFEST)) {
@@ -45,7 +45,7 @@ pub(crate) fn manifests(top: &Path) -> io::Result<Manifests> {
             found.journals.push(path);
         }
     }
-    // Beyond eight digits a number has more of them.
+    // Numbers beyond eight digits have longer names.
     let by_number = |path: &PathBuf| (path.as_os_str().len(), path.clone());
     found.pieces.sort_by_key(by_number);
     found.journals.sort_by_key(by_number);

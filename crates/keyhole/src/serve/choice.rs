@@ -1,4 +1,4 @@
-//! What a node is made of on this machine: how it does I/O and AES, and where it listens.
+//! Choices that depend on the machine: I/O interface, AES engine, listeners.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -11,10 +11,10 @@ use crate::cli::{EngineChoice, IoMode};
 use crate::engine::Chosen;
 use crate::uring;
 
-/// Connections that wait to be accepted, at each listener.
+/// Backlog of each listener: connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// Whether to use io_uring.
+/// Returns whether to use io_uring.
 pub(super) fn choose_io(mode: IoMode) -> Result<bool, String> {
     if mode == IoMode::Epoll {
         return Ok(false);
@@ -31,7 +31,7 @@ pub(super) fn choose_io(mode: IoMode) -> Result<bool, String> {
     }
 }
 
-/// The engine that was asked for, once it has passed the suite on this machine.
+/// Returns the requested engine after it has passed the self-test suite on this machine.
 pub(super) fn choose_engine(choice: EngineChoice) -> Result<Chosen, String> {
     let passes = |engine: Chosen| suite::run(&engine, &mut vec![0; suite::SCRATCH_LEN]);
     let engine = match choice {
@@ -49,7 +49,7 @@ pub(super) fn choose_engine(choice: EngineChoice) -> Result<Chosen, String> {
     }
 }
 
-/// One listener for each thread, all on one port; and the address that came of it.
+/// Binds one listener per thread, all on one port, and returns them with the resulting address.
 pub(super) fn listen(address: SocketAddr, threads: usize, option: &str) -> Result<(Vec<Listener>, SocketAddr), String> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::AddrInUse => {
@@ -65,8 +65,8 @@ pub(super) fn listen(address: SocketAddr, threads: usize, option: &str) -> Resul
         socket.listen(BACKLOG)?;
         io::Result::Ok(Listener { socket: TcpListener::from(socket), is_shared: false })
     };
-    // Sharing a port with SO_REUSEPORT would also share it with another node of the same user: a listener that does not
-    // share finds out.
+    // SO_REUSEPORT would also share the port with another node of the same user. A listener without
+    // SO_REUSEPORT detects that node.
     let alone = socket(address, false).map_err(failed)?;
     let address = alone.socket.local_addr().map_err(failed)?;
     if threads == 1 {

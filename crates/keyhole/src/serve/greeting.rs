@@ -1,4 +1,4 @@
-//! What a node says at the start.
+//! The messages of a node at start.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use keyhole_node::AccessKey;
 use crate::access::Origin;
 use crate::service;
 
-/// Where the node listens.
+/// The addresses that the node listens on.
 pub(super) struct Addresses {
     pub(super) plain: SocketAddr,
     pub(super) tls: Option<SocketAddr>,
@@ -17,14 +17,14 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    /// What the service manager shows of a node that is well.
+    /// Returns the status text that the service manager shows for a healthy node.
     pub(super) fn status(&self, read_only: Option<&str>) -> String {
         let tls = self.tls.map(|address| format!(" and https://{address}")).unwrap_or_default();
         let read_only = read_only.map(|why| format!("; read-only: {why}")).unwrap_or_default();
         format!("serving on http://{}{tls}{read_only}", self.plain)
     }
 
-    /// With which access keys, where, and what to try.
+    /// Prints the addresses, the origin of the access keys, and commands to try.
     pub(super) fn greet(&self, origin: &Origin, region: &str) {
         let mut text = String::new();
         let mut line = |line: &str| {
@@ -34,7 +34,8 @@ impl Addresses {
         match origin {
             Origin::Environment => line("credential: from KEYHOLE_ACCESS_KEY and KEYHOLE_SECRET_KEY"),
             Origin::File(path) => line(&format!("credential: from {}", path.display())),
-            // What is said here is kept in a journal, which others than the owner may read.
+            // A service's output is kept in a journal that others than the owner may read: never
+            // print the secret there.
             Origin::Made(path, _) if service::is_managed() => {
                 line(&format!("a credential was made: it is in {}", path.display()));
             }
@@ -48,12 +49,12 @@ impl Addresses {
         }
         line(&format!("listening on http://{}", self.plain));
         let mut out = io::stdout().lock();
-        // Nobody may be reading; the node serves all the same.
+        // Standard output may be closed; the node serves anyway.
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 }
 
-/// The access key that was made, for the one time that it is shown, and what to try with it.
+/// Prints the access key that was created, the only time that it is shown, and commands to try.
 fn show_key(line: &mut impl FnMut(&str), path: &Path, address: SocketAddr, key: &AccessKey, region: &str) {
     let endpoint = format!("aws --endpoint-url http://{address}");
     line(&format!("A credential was made and written to {}. To try the node:", path.display()));

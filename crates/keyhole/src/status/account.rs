@@ -1,4 +1,4 @@
-//! How the account is made: from what the workers have counted, what the log counts, and what the monitor was told.
+//! Builds the status from the counters of workers and log and from the monitor's state.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::metrics::{CLASSES, Durations, ELSE, OPERATIONS, STATUSES, Totals, Wor
 use crate::store::ASKED_READ_ONLY;
 
 impl Monitor {
-    /// How the node is now.
+    /// Returns the current status of the node.
     pub(crate) fn status(&self) -> Status {
         let stats = self.store.get().map(|shared| shared.summary());
         let (buckets, buckets_left_out) =
@@ -73,14 +73,14 @@ impl Monitor {
     }
 }
 
-/// What conditions follow from.
+/// The inputs of the conditions.
 struct Found<'a> {
     phase: Phase,
     stats: Option<&'a Stats>,
     quiet: &'a [Duration],
     damaged: u64,
     clock: &'a Clock,
-    /// Why the object file is not where it was opened.
+    /// The reason if the object file is no longer in place.
     absence: Option<&'a str>,
 }
 
@@ -159,7 +159,7 @@ impl Found<'_> {
     }
 }
 
-/// A text with its first letter as at the beginning of a sentence.
+/// Capitalises the first letter.
 fn capital(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
@@ -188,7 +188,7 @@ fn now(sample: &Sample) -> Now {
     }
 }
 
-/// How a status is named where requests are counted by it.
+/// Returns the label of a status in request counts.
 fn code_name(status: u16) -> String {
     match status {
         0 => "aborted".to_owned(),
@@ -307,7 +307,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::status::Facts;
 
-    /// A status with something of everything in it.
+    /// Returns a status in which every field is set.
     pub(crate) fn sample_status() -> Status {
         let monitor = monitor(2);
         monitor.enter(Phase::Serving);
@@ -319,7 +319,7 @@ pub(crate) mod tests {
             total,
             by_code: by_code(codes),
         };
-        // More than an f64 has digits for.
+        // More digits than an f64 represents.
         let gets = (1 << 53) + 1;
         status.requests.operations = vec![
             operation("GetObject", gets + 1, &[("200", gets), ("404", 1)]),
@@ -384,7 +384,7 @@ pub(crate) mod tests {
         assert!(status.ready, "it serves all the same");
         assert!(status.conditions[0].text.contains("2 places") && status.conditions[1].text.contains("bucket edge"));
         assert!(status.clock.behind_ms.is_some_and(|ms| (80_000..=90_000).contains(&ms)));
-        // The clock was set.
+        // The clock was corrected.
         monitor.clock_is_behind(Some((later - 200_000, "edge".to_owned())));
         assert_eq!(names(&monitor.status()), ["damage"]);
     }

@@ -1,47 +1,47 @@
-//! What requests came to in the last minutes and hours, in memory of a fixed size.
+//! A history of request figures for the last minutes and hours, in constant memory.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::metrics::{Totals, quantile};
 
-/// Samples of a second that are kept: two minutes.
+/// Second samples kept: two minutes.
 pub(crate) const SECONDS: usize = 120;
 
-/// Samples of a minute that are kept: two hours.
+/// Minute samples kept: two hours.
 pub(crate) const MINUTES: usize = 120;
 
-/// Samples of a second that make up one of a minute.
+/// Seconds per minute sample.
 const PER_MINUTE: u32 = 60;
 
-/// Seconds that what is said of the present is about.
+/// Seconds that current figures are averaged over.
 pub(crate) const LATELY: usize = 10;
 
-/// What requests came to in some time.
+/// The request figures of a time span.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub(crate) struct Sample {
-    /// How long that was, in seconds.
+    /// Length of the span in seconds.
     pub(crate) span_s: f64,
     pub(crate) requests: u64,
     /// Payload bytes.
     pub(crate) received: u64,
     pub(crate) sent: u64,
-    /// Replies with a status from 400 to 499, and above.
+    /// Replies with a status of 400 to 499, and of 500 or more.
     pub(crate) client_errors: u64,
     pub(crate) server_errors: u64,
-    /// Quantiles of how long answers took, in seconds, if there were any.
+    /// Latency quantiles in seconds, if there were replies.
     pub(crate) p50_s: Option<f64>,
     pub(crate) p99_s: Option<f64>,
 }
 
 impl Sample {
-    /// So many of something in a second.
+    /// Converts a count of this span to a rate per second.
     pub(crate) fn per_second(&self, count: u64) -> f64 {
         if self.span_s > 0.0 { count as f64 / self.span_s } else { 0.0 }
     }
 }
 
-/// What had been counted at some moment.
+/// The counters at one time.
 struct Mark {
     at: Instant,
     requests: u64,
@@ -65,7 +65,7 @@ impl Mark {
         }
     }
 
-    /// What came between an earlier one and this.
+    /// Returns the sample between an earlier mark and this one.
     fn since(&self, before: &Mark) -> Sample {
         let bins: Vec<u64> = self.bins.iter().zip(&before.bins).map(|(now, then)| now - then).collect();
         Sample {
@@ -83,9 +83,10 @@ impl Mark {
 
 /// The samples.
 pub(crate) struct History {
-    /// The last seconds, the oldest first: one more than [`LATELY`], as each is the end of a second.
+    /// The marks of the last seconds, oldest first: one more than [`LATELY`], since each ends a
+    /// second.
     marks: VecDeque<Mark>,
-    /// Where the minute began that is under way, and how many seconds of it there are.
+    /// The start of the current minute, and the seconds counted in it.
     minute: Mark,
     seconds_in_minute: u32,
     seconds: VecDeque<Sample>,
@@ -105,7 +106,7 @@ impl History {
         }
     }
 
-    /// Takes the sample of the second that ends now.
+    /// Adds the sample of the second that ends now.
     pub(crate) fn sample(&mut self, now: Instant, totals: &Totals) {
         let mark = Mark::new(now, totals);
         if let Some(before) = self.marks.back() {
@@ -119,7 +120,7 @@ impl History {
         push(&mut self.marks, LATELY + 1, mark);
     }
 
-    /// The last seconds as one sample, up to [`LATELY`] of them. Nothing before there was one.
+    /// Returns up to [`LATELY`] last seconds as one sample; an empty one at first.
     pub(crate) fn lately(&self) -> Sample {
         match (self.marks.front(), self.marks.back()) {
             (Some(first), Some(last)) if self.marks.len() > 1 => last.since(first),
@@ -127,13 +128,13 @@ impl History {
         }
     }
 
-    /// The samples of seconds and of minutes, the oldest first.
+    /// Returns the samples of seconds and of minutes, oldest first.
     pub(crate) fn samples(&self) -> (Vec<Sample>, Vec<Sample>) {
         (self.seconds.iter().copied().collect(), self.minutes.iter().copied().collect())
     }
 }
 
-/// Lets the oldest go where there is no room for another.
+/// Appends an item, dropping the oldest one if the ring is full.
 fn push<T>(ring: &mut VecDeque<T>, room: usize, item: T) {
     if ring.len() == room {
         ring.pop_front();
@@ -141,7 +142,7 @@ fn push<T>(ring: &mut VecDeque<T>, room: usize, item: T) {
     ring.push_back(item);
 }
 
-/// How long the samples go back.
+/// The time spans that the samples cover.
 const _: () = assert!(SECONDS as u64 == Duration::from_secs(120).as_secs() && MINUTES == 2 * 60);
 
 #[cfg(test)]

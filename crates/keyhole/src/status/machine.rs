@@ -1,4 +1,4 @@
-//! What the process takes of the machine, as the system counts it.
+//! Resource usage of the process, as the system reports it.
 
 use std::fs;
 
@@ -6,18 +6,18 @@ use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-/// Figures of the process. What the system does not say is 0.
+/// Resource usage of the process. Unknown figures are 0.
 #[derive(Serialize, Deserialize, Clone, Copy, Default, PartialEq, Debug)]
 pub(crate) struct ProcessStatus {
-    /// Bytes of memory that it has resident.
+    /// Resident memory in bytes.
     pub(crate) resident: u64,
-    /// The most that it has had.
+    /// Peak of the resident memory in bytes.
     pub(crate) resident_peak: u64,
-    /// File descriptors.
+    /// Open file descriptors.
     pub(crate) open_fds: u64,
-    /// How many it may have.
+    /// Limit of open file descriptors.
     pub(crate) max_fds: u64,
-    /// Time of processors, in seconds.
+    /// CPU time in seconds.
     pub(crate) cpu_s: f64,
 }
 
@@ -28,7 +28,7 @@ impl ProcessStatus {
         ProcessStatus {
             resident: kib(&status, "VmRSS:") * 1024,
             resident_peak: kib(&status, "VmHWM:") * 1024,
-            // One of them is that of the directory itself.
+            // One descriptor is that of the directory itself.
             open_fds: fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count().saturating_sub(1)) as u64,
             max_fds: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
             cpu_s: cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9,
@@ -36,7 +36,7 @@ impl ProcessStatus {
     }
 }
 
-/// The figure of a line such as `VmRSS:  1234 kB`.
+/// Returns the figure of a line such as `VmRSS:  1234 kB`.
 fn kib(status: &str, name: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
     line.trim().trim_end_matches("kB").trim_end().parse().unwrap_or(0)

@@ -1,4 +1,4 @@
-//! The account of how the node is, as of one moment.
+//! The status snapshot of the node.
 
 use std::collections::BTreeMap;
 
@@ -9,25 +9,25 @@ use super::machine::ProcessStatus;
 use crate::control::{CleanerReply, WrittenReply};
 use crate::memory::Budget;
 
-/// Buckets that are shown one by one, the first ones by name.
+/// Limit of buckets that are listed, in the order of their names.
 pub(crate) const BUCKETS_MAX: usize = 100;
 
-/// The bounds of the histograms of durations, in seconds. All of them are bounds of [bins](crate::metrics), so what is counted
-/// below them is exact.
+/// Bounds of the duration histograms, in seconds. All are bounds of [bins](crate::metrics), so the
+/// counts below them are exact.
 pub(crate) const BOUNDS_S: [f64; 19] = [
     0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 60.0,
 ];
 
-/// How the node is. Lengths are bytes; counts are since the node's start.
+/// The status of the node. Lengths are in bytes; counters start with the node.
 #[derive(Serialize, Deserialize, Clone, Default, PartialEq, Debug)]
 pub(crate) struct Status {
     /// `starting`, `serving` or `draining`.
     pub(crate) phase: String,
-    /// It takes requests, and can do what they ask for.
+    /// Whether the node accepts requests and can serve them.
     pub(crate) ready: bool,
-    /// It need not be restarted.
+    /// Whether the node can continue without a restart.
     pub(crate) live: bool,
-    /// What is not as it should be.
+    /// Conditions that need attention.
     pub(crate) conditions: Vec<Condition>,
     pub(crate) node: Facts,
     pub(crate) uptime_s: f64,
@@ -37,40 +37,40 @@ pub(crate) struct Status {
     pub(crate) requests: Requests,
     pub(crate) connections: Connections,
     pub(crate) workers: Vec<WorkerStatus>,
-    /// The bounds of what one worker's requests may hold.
+    /// Limits of one worker's requests.
     pub(crate) limits: Limits,
-    /// Absent while it is being opened.
+    /// Absent while the store is being opened.
     pub(crate) store: Option<StoreStatus>,
     pub(crate) buckets: Vec<BucketStatus>,
-    /// Buckets that are not among these.
+    /// Buckets beyond those listed.
     pub(crate) buckets_left_out: u64,
     pub(crate) damage: Damages,
     pub(crate) clock: Clock,
     pub(crate) process: ProcessStatus,
 }
 
-/// What the node is.
+/// Constant facts about the node.
 #[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Facts {
     pub(crate) version: String,
-    /// Of AES-256-GCM: `accelerated` or `portable`.
+    /// The engine of AES-256-GCM: `accelerated` or `portable`.
     pub(crate) engine: String,
     /// `uring` or `epoll`.
     pub(crate) io: String,
-    /// When a write is made durable, as `serve --sync` has it.
+    /// The durability mode, as in `serve --sync`.
     pub(crate) sync: String,
     pub(crate) workers: usize,
-    /// What it may take, and what for.
+    /// The memory budget.
     pub(crate) memory: Budget,
 }
 
-/// Something that is not as it should be.
+/// A condition that needs attention.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Condition {
-    /// One of a few words, for programs.
+    /// A fixed name, for programs.
     pub(crate) name: String,
     pub(crate) severity: Severity,
-    /// A sentence or two, for people.
+    /// One or two sentences, for people.
     pub(crate) text: String,
 }
 
@@ -79,46 +79,46 @@ pub(crate) struct Condition {
 pub(crate) enum Severity {
     /// It passes by itself.
     Note,
-    /// It serves, and somebody should look.
+    /// The node serves, but an operator should look.
     Warning,
-    /// It does not serve as it should.
+    /// The node does not serve as it should.
     Fault,
 }
 
 /// The last seconds.
 #[derive(Serialize, Deserialize, Clone, Copy, Default, PartialEq, Debug)]
 pub(crate) struct Now {
-    /// How many seconds this is about.
+    /// Length of the span in seconds.
     pub(crate) span_s: f64,
     pub(crate) requests_per_s: f64,
     pub(crate) received_per_s: f64,
     pub(crate) sent_per_s: f64,
-    /// Replies with a status from 400 to 499, and above.
+    /// Replies with a status of 400 to 499, and of 500 or more.
     pub(crate) client_errors_per_s: f64,
     pub(crate) server_errors_per_s: f64,
-    /// Quantiles of how long answers took, if there were any.
+    /// Latency quantiles, if there were replies.
     pub(crate) p50_s: Option<f64>,
     pub(crate) p99_s: Option<f64>,
 }
 
-/// Requests that are over.
+/// Counters of completed requests.
 #[derive(Serialize, Deserialize, Clone, Default, PartialEq, Debug)]
 pub(crate) struct Requests {
     pub(crate) total: u64,
-    /// Those without a whole reply: the connection was gone, or had to be aborted.
+    /// Requests without a complete reply: the connection was lost or had to be aborted.
     pub(crate) aborted: u64,
-    /// Those that are not over.
+    /// Requests that have not ended.
     pub(crate) in_flight: u64,
-    /// Those about sealed bytes.
+    /// Requests about sealed bytes.
     pub(crate) sse_c: u64,
     /// Payload bytes.
     pub(crate) received: u64,
     pub(crate) sent: u64,
-    /// Those of each operation, if there were any.
+    /// Counts by operation, if not zero.
     pub(crate) operations: Vec<OperationStatus>,
-    /// Errors by their code in S3, if there were any.
+    /// Counts of errors by S3 code, if not zero.
     pub(crate) errors: BTreeMap<String, u64>,
-    /// How long those took that were answered, by class of operation.
+    /// Durations of completed requests, by class of operation.
     pub(crate) durations: Vec<DurationStatus>,
 }
 
@@ -126,7 +126,7 @@ pub(crate) struct Requests {
 pub(crate) struct OperationStatus {
     pub(crate) operation: String,
     pub(crate) total: u64,
-    /// By status; `aborted`: there was none.
+    /// By status; `aborted` means no reply.
     pub(crate) by_code: BTreeMap<String, u64>,
 }
 
@@ -138,16 +138,16 @@ pub(crate) struct DurationStatus {
     pub(crate) p50_s: Option<f64>,
     pub(crate) p90_s: Option<f64>,
     pub(crate) p99_s: Option<f64>,
-    /// How many took no longer than each of [`BOUNDS_S`].
+    /// Counts of requests that took no longer than each of [`BOUNDS_S`].
     pub(crate) cumulative: Vec<u64>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Connections {
-    /// Open now.
+    /// Currently open.
     pub(crate) http: u64,
     pub(crate) https: u64,
-    /// Ever accepted.
+    /// Accepted in total.
     pub(crate) http_accepted: u64,
     pub(crate) https_accepted: u64,
     pub(crate) handshakes: u64,
@@ -156,18 +156,18 @@ pub(crate) struct Connections {
 
 #[derive(Serialize, Deserialize, Clone, Copy, Default, PartialEq, Debug)]
 pub(crate) struct WorkerStatus {
-    /// Seconds since it last said that it moves, which it does every second.
+    /// Seconds since the worker's last heartbeat; heartbeats are sent every second.
     pub(crate) quiet_s: f64,
     pub(crate) in_flight: u64,
     pub(crate) connections: u64,
-    /// Memory that its requests hold: blocks of 1 MiB, pages of 4 KiB.
+    /// Memory held by its requests: blocks of 1 MiB, pages of 4 KiB.
     pub(crate) blocks: u64,
     pub(crate) pages: u64,
     /// Requests that wait for memory.
     pub(crate) waiters: u64,
 }
 
-/// What one worker's requests may hold, and how many may wait.
+/// Limits of the memory of one worker's requests, and of its queue.
 #[derive(Serialize, Deserialize, Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Limits {
     pub(crate) blocks: u64,
@@ -181,7 +181,7 @@ pub(crate) struct StoreStatus {
     pub(crate) allocated: u64,
     pub(crate) reserved: u64,
     pub(crate) live: u64,
-    /// What `live` may come to.
+    /// Limit of `live`.
     pub(crate) live_max: u64,
     pub(crate) dead: u64,
     pub(crate) buckets: u64,
@@ -194,20 +194,20 @@ pub(crate) struct StoreStatus {
     /// Batches with up to 1, 2, 4, ..., 512 commits.
     pub(crate) batches: Vec<u64>,
     pub(crate) syncs: u64,
-    /// Batches whose write made them durable by itself.
+    /// Batches whose write was durable without a sync.
     pub(crate) durable_writes: u64,
     pub(crate) cleaner: CleanerReply,
     pub(crate) segments_discarded: u64,
     /// By state.
     pub(crate) segments: SegmentsStatus,
-    /// The oldest objects go when it is full.
+    /// Whether a full store deletes its oldest objects.
     pub(crate) ring: bool,
     pub(crate) full: bool,
     pub(crate) poisoned: bool,
-    /// What has failed then: the operation, where, and the error.
+    /// The write that failed: operation, place and error.
     #[serde(default)]
     pub(crate) failed_write: Option<String>,
-    /// Why it takes no writes, if it is read-only.
+    /// The reason if the store is read-only.
     #[serde(default)]
     pub(crate) read_only: Option<String>,
 }
@@ -226,48 +226,48 @@ pub(crate) struct BucketStatus {
     pub(crate) bucket: String,
     pub(crate) objects: u64,
     pub(crate) uploads: u64,
-    /// Plaintext bytes of its objects and of the parts of its uploads.
+    /// Plaintext bytes of its objects and of its uploads' parts.
     pub(crate) bytes: u64,
     pub(crate) quota: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Damages {
-    /// Places where recovery has found damage.
+    /// Damaged places found by recovery.
     pub(crate) at_start: u64,
-    /// Objects and uploads that the cleaner has found damaged.
+    /// Damaged objects and uploads found by the cleaner.
     pub(crate) cleaner: u64,
     pub(crate) scrubs: Scrub,
 }
 
-/// What scrubs have verified since the start.
+/// The results of scrubs since the start.
 #[derive(Serialize, Deserialize, Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Scrub {
     pub(crate) completed: u64,
     pub(crate) bytes: u64,
-    /// Places where they have found damage.
+    /// Damaged places found.
     pub(crate) damaged: u64,
-    /// When the last one came to its end, in ms since 1970, and what it had found.
+    /// When the last scrub ended, in ms since 1970, and its findings.
     pub(crate) last_ended_ms: Option<u64>,
     pub(crate) last_damaged: u64,
 }
 
 #[derive(Serialize, Deserialize, Clone, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Clock {
-    /// In ms since 1970, both.
+    /// Both in ms since 1970.
     pub(crate) now_ms: u64,
     pub(crate) newest_ms: u64,
-    /// How far the clock is behind what was stored, where it is by more than a minute, and in which bucket that is.
+    /// The clock's delay behind a stored time, if more than a minute, and that object's bucket.
     pub(crate) behind_ms: Option<u64>,
     pub(crate) bucket: Option<String>,
 }
 
 impl Status {
-    /// What keeps it from being ready.
+    /// Returns the conditions that make the node unready.
     pub(crate) fn reasons(&self) -> impl Iterator<Item = &Condition> {
         self.conditions.iter().filter(|condition| {
             let is_unready = UNREADY.contains(&&condition.name[..]);
-            // Where the operator wants it so it does what it is to do.
+            // A node that was started read-only is ready.
             is_unready || (condition.name == "read-only" && condition.severity == Severity::Fault)
         })
     }
@@ -278,12 +278,12 @@ impl Status {
 }
 
 impl OperationStatus {
-    /// Those whose status begins with one of these digits.
+    /// Returns the count of requests whose status begins with one of these digits.
     pub(crate) fn with_code(&self, first: &[char]) -> u64 {
         let of_kind = self.by_code.iter().filter(|(code, _)| code.starts_with(first));
         of_kind.map(|(_, count)| count).sum()
     }
 }
 
-/// The conditions in which the node is not ready; and one more, as far as it is a fault.
+/// The conditions in which the node is not ready; `read-only` is one as well if it is a fault.
 const UNREADY: [&str; 5] = ["starting", "draining", "poisoned", "store-absent", "worker-stuck"];

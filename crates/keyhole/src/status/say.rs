@@ -1,8 +1,8 @@
-//! Figures as people read them: with units, and no more digits than they need.
+//! Formatting of figures for people: with units, and few digits.
 
 use bytesize::ByteSize;
 
-/// A count, with a comma between thousands.
+/// Formats a count with commas between thousands.
 pub(crate) fn count(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
@@ -15,12 +15,12 @@ pub(crate) fn count(count: u64) -> String {
     text
 }
 
-/// A number of bytes.
+/// Formats a number of bytes.
 pub(crate) fn size(bytes: u64) -> String {
     ByteSize(bytes).display().iec().to_string()
 }
 
-/// A number of something in a second, without its unit.
+/// Formats a rate per second, without a unit.
 pub(crate) fn rate(per_second: f64) -> String {
     match per_second {
         none if none <= 0.0 => "0".to_owned(),
@@ -29,7 +29,7 @@ pub(crate) fn rate(per_second: f64) -> String {
     }
 }
 
-/// Bytes in a second: a number, and its unit.
+/// Formats a throughput as a number and its unit.
 pub(crate) fn throughput(bytes_per_s: f64) -> (String, &'static str) {
     let units = ["B/s", "kB/s", "MB/s", "GB/s"];
     let (mut value, mut unit) = (bytes_per_s.max(0.0), 0);
@@ -39,7 +39,7 @@ pub(crate) fn throughput(bytes_per_s: f64) -> (String, &'static str) {
     (if unit == 0 { count(value.round() as u64) } else { three_digits(value) }, units[unit])
 }
 
-/// A duration: a number, and its unit.
+/// Formats a duration as a number and its unit.
 pub(crate) fn duration(seconds: f64) -> (String, &'static str) {
     match seconds {
         short if short < 0.000_999_5 => (format!("{:.0}", short * 1e6), "µs"),
@@ -48,12 +48,12 @@ pub(crate) fn duration(seconds: f64) -> (String, &'static str) {
     }
 }
 
-/// The two together, or a dash where there is nothing to be said.
+/// Formats a duration, or a dash if there is none.
 pub(crate) fn duration_or_dash(seconds: Option<f64>) -> String {
     seconds.map_or_else(|| "–".to_owned(), |seconds| joined(duration(seconds)))
 }
 
-/// A number and its unit, with a space between them that is no place to break a line.
+/// Joins a number and its unit with a no-break space.
 pub(crate) fn joined((number, unit): (String, &str)) -> String {
     format!("{number}\u{a0}{unit}")
 }
@@ -66,7 +66,7 @@ fn three_digits(value: f64) -> String {
     }
 }
 
-/// How long something has been going on, in its two largest units.
+/// Formats a time span in its two largest units.
 pub(crate) fn span(seconds: f64) -> String {
     let seconds = seconds.max(0.0) as u64;
     let parts = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "min"), (seconds % 60, "s")];
@@ -76,7 +76,7 @@ pub(crate) fn span(seconds: f64) -> String {
     shown.join(" ")
 }
 
-/// A part of a whole, or a dash where there is no whole.
+/// Formats a share in percent, or a dash if the whole is zero.
 pub(crate) fn share(part: u64, whole: u64) -> String {
     if whole == 0 { "–".to_owned() } else { format!("{:.1}\u{a0}%", 100.0 * part as f64 / whole as f64) }
 }

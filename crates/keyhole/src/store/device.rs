@@ -1,4 +1,5 @@
-//! A block device as the medium: opened for this process alone, recognised, and formatted when the operator says so.
+//! A block device as medium: opened exclusively, identified, and formatted on the operator's
+//! request.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -14,18 +15,18 @@ use super::signature::{LOOKED_AT, Signature};
 use super::{LOCK_RETRY, Make, StoreOptions, block_on, lock, new_format, plain_disk};
 use crate::medium::Medium;
 
-/// How much of the end of a device is overwritten when it is formatted: there are the second partition table of GPT and the
-/// marks of RAIDs.
+/// Bytes at the end of a device that formatting overwrites: the backup partition table of GPT and
+/// RAID superblocks are there.
 const END_WIPED: u64 = 1 << 20;
 
-/// A device that this process alone has.
+/// An exclusively opened device.
 pub(super) struct Opened {
     pub(super) medium: Medium,
-    /// Why it can only be read, if that is so.
+    /// The reason if it can only be read.
     pub(super) read_only: Option<String>,
 }
 
-/// Opens a device that nobody else uses; formats it if that was asked for.
+/// Opens a device exclusively; formats it if requested.
 pub(super) fn open(path: &Path, options: &StoreOptions) -> Result<Opened, String> {
     let read_only = match options.read_only {
         Some(why) => Some(why.to_owned()),
@@ -38,7 +39,7 @@ pub(super) fn open(path: &Path, options: &StoreOptions) -> Result<Opened, String
     })
 }
 
-/// Whether a device has the read-only flag. Where that cannot be found out the first write tells.
+/// Returns whether a device has the read-only flag. If that is unknown, the first write decides.
 fn is_read_only(path: &Path) -> bool {
     let Ok(metadata) = fs::metadata(path) else { return false };
     let rdev = metadata.rdev();
@@ -82,7 +83,8 @@ fn open_medium(path: &Path, options: &StoreOptions, write: bool) -> Result<Mediu
     }
 }
 
-/// O_EXCL is for a device what a lock is for a file, and keeps out whoever would mount it as well. Those that only read share it.
+/// Opens a device exclusively. O_EXCL is the lock of a device, and also excludes mounts; readers
+/// share it.
 fn open_alone(path: &Path, options: &StoreOptions, write: bool) -> Result<File, String> {
     let deadline = Instant::now() + options.patience;
     loop {
@@ -110,18 +112,19 @@ fn open_alone(path: &Path, options: &StoreOptions, write: bool) -> Result<File, 
     }
 }
 
-/// Makes a store, and takes away what others would take for theirs.
+/// Creates a store, and erases the signatures of other formats.
 fn format(medium: &Medium, path: &Path, len: u64, options: &StoreOptions) -> Result<(), String> {
     let failed = |error: &dyn std::fmt::Display| format!("cannot format {}: {error}", path.display());
     let format: Format = new_format(options.capacity.unwrap_or(len), options.workers);
-    // First of all, since it refuses what cannot be before anything is lost.
+    // First of all, since it refuses impossible formats before data is lost.
     block_on(keyhole_log::create(&plain_disk(medium)?, &format))?.map_err(|error| failed(&error))?;
     wipe(medium, len).map_err(|error| failed(&error))?;
     tracing::info!(capacity = format.capacity, segment_len = format.segment_len, "created {}", path.display());
     Ok(())
 }
 
-/// Overwrites marks in the beginning, between the superblocks, and at the end; the rest is discarded where that can be.
+/// Overwrites signatures at the beginning, between the superblocks and at the end; discards the
+/// rest if possible.
 fn wipe(medium: &Medium, len: u64) -> io::Result<()> {
     if let Err(error) = medium.discard(SEGMENTS_START, len - SEGMENTS_START) {
         tracing::debug!(%error, "the device is not discarded");

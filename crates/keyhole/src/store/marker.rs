@@ -1,9 +1,10 @@
-//! The marker: a file beside the object file that names the store, so that an object file that is gone (deleted, or on a disk that
-//! is not mounted) is not taken for a first start.
+//! The marker: a file that names the store, so that a missing object file (deleted, or on an
+//! unmounted disk) is not mistaken for a first start.
 //!
-//! It is in the data directory, and in the state directory where that is another one; of a device in the state directory. A new
-//! object file gets its name first and its marker then: a crash between leaves an object file without a marker, which the next
-//! start gives one, as it does to stores of before.
+//! It is in the data directory, and in a separate state directory if there is one; for a device, in
+//! the state directory. A new object file gets its final name before its marker is written. A crash
+//! in between leaves an object file without a marker. The next start then writes it, as it does for
+//! stores that predate markers.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -17,27 +18,27 @@ use super::{Held, Make, Place, StoreOptions, block_on, plain_disk};
 /// The name of the file.
 const FILE: &str = "store.toml";
 
-/// The longest file that is read: it has two short lines.
+/// Limit of the file's length: it has two short lines.
 const LEN_MAX: u64 = 4096;
 
-/// What the file says.
+/// The content of the file.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(deny_unknown_fields)]
 struct Marker {
-    /// The store's identity, in hexadecimal digits.
+    /// The store's identity in hexadecimal digits.
     store: String,
-    /// When the store was made.
+    /// The creation time of the store.
     created: Timestamp,
 }
 
-/// Where the markers of a store are.
+/// Returns the paths of a store's markers.
 fn paths(place: &Place) -> Vec<PathBuf> {
     let data = (!place.is_device).then(|| place.data.join(FILE));
     let state = (place.is_device || place.state != place.data).then(|| place.state.join(FILE));
     data.into_iter().chain(state).collect()
 }
 
-/// Refuses a start without an object file where a marker names one.
+/// Refuses to start without an object file if a marker names one.
 pub(super) fn refuse_missing(place: &Place) -> Result<(), String> {
     for path in paths(place) {
         if let Some(Marker { store, created }) = read(&path)? {
@@ -52,10 +53,10 @@ pub(super) fn refuse_missing(place: &Place) -> Result<(), String> {
     Ok(())
 }
 
-/// Refuses an object file that is not the one that the markers name, and makes the markers that are missing. A command that writes
-/// nothing only warns.
+/// Refuses an object file that its markers do not name, and writes missing markers. A read-only
+/// command only warns.
 pub(super) fn check(place: &Place, held: &Held, options: &StoreOptions) -> Result<(), String> {
-    // What cannot be identified is refused by whoever opens it, with the reason.
+    // Opening reports why the store cannot be identified.
     let Ok(identity) = block_on(keyhole_log::identity(&plain_disk(&held.medium)?))? else { return Ok(()) };
     let found = Marker {
         store: hex::encode(identity.store_id),
@@ -81,7 +82,7 @@ pub(super) fn check(place: &Place, held: &Held, options: &StoreOptions) -> Resul
                     false => return Err(message),
                 }
             }
-            // A command by itself makes no state directory.
+            // A command without a node creates no state directory.
             None if held.read_only.is_some() || path.parent().is_none_or(|parent| !parent.exists()) => {}
             None => write(&path, &found).map_err(|error| format!("cannot write {}: {error}", path.display()))?,
         }
@@ -89,7 +90,7 @@ pub(super) fn check(place: &Place, held: &Held, options: &StoreOptions) -> Resul
     Ok(())
 }
 
-/// What a marker says; `None`: there is none, or it is on a disk that does not give it.
+/// Reads a marker; `None` if there is none or its disk does not respond.
 fn read(path: &Path) -> Result<Option<Marker>, String> {
     let failed = |why: &dyn std::fmt::Display| {
         format!("{path} cannot be read: {why}; remove it, and it is made anew", path = path.display())
@@ -115,7 +116,7 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// Writes a marker, whole and durable.
+/// Writes a marker atomically and durably.
 fn write(path: &Path, marker: &Marker) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let text = toml::to_string(marker).map_err(io::Error::other)?;
@@ -193,7 +194,7 @@ mod tests {
         fs::copy(place(other.path()).medium(), place(one.path()).medium()).unwrap();
         let error = refusal(&place(one.path()), &options());
         assert!(error.contains("says that it is store") && error.contains("right disk"), "{error}");
-        // What is in it can still be looked at.
+        // The content can still be inspected.
         let looking = StoreOptions { make: Make::Never, read_only: Some(super::super::ONLY_LOOKS), ..options() };
         drop(open(&place(one.path()), &looking).unwrap());
     }
@@ -204,7 +205,7 @@ mod tests {
         let (data, state) = (home.path().join("mount/data"), home.path().join("state"));
         let place = Place::find(&data, Some(&state)).unwrap();
         drop(open(&place, &options()).unwrap());
-        // The disk with the data is not mounted.
+        // The data disk is not mounted.
         fs::remove_dir_all(home.path().join("mount")).unwrap();
         let error = refusal(&place, &options());
         assert!(error.contains("is missing") && !data.exists(), "{error}");

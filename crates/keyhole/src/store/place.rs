@@ -1,4 +1,5 @@
-//! Where a store is: a data directory with the object file in it, or a block device, and the directory of its state beside it.
+//! The location of a store: a data directory with the object file or a block device, and its state
+//! directory.
 
 use std::env;
 use std::fs;
@@ -8,28 +9,29 @@ use std::path::{Path, PathBuf};
 /// The object file's name in a data directory.
 const FILE: &str = "objects.keyhole";
 
-/// The name of the control socket in the state directory.
+/// The control socket's name in the state directory.
 const SOCKET: &str = "control.sock";
 
-/// Where the state of devices is, unless the environment says otherwise.
+/// Default parent of the state directory of devices, unless the environment sets another.
 const STATE_DEFAULT: &str = "/var/lib";
 
-/// Where a store is, as the operator named it.
+/// The location of a store, as named by the operator.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Place {
     /// The data directory, or the device.
     pub(crate) data: PathBuf,
-    /// Where credential and control socket are: the data directory, unless it is a device or another one was given.
+    /// The directory of the credential and the control socket: the data directory, unless that is a
+    /// device or another one was given.
     pub(crate) state: PathBuf,
     pub(crate) is_device: bool,
 }
 
 impl Place {
-    /// Finds out what `data` is; symbolic links are followed. What is not there yet will be a directory.
+    /// Determines the type of `data`, following symbolic links. A missing path will be a directory.
     pub(crate) fn find(data: &Path, state: Option<&Path>) -> Result<Self, String> {
         let is_device = match fs::metadata(data) {
             Ok(metadata) => metadata.file_type().is_block_device(),
-            // No directory is made among the devices because of a slip.
+            // Never create a directory under `/dev` because of a typing error.
             Err(error) if data.starts_with("/dev") => return Err(format!("cannot use {}: {error}", data.display())),
             Err(_) => false,
         };
@@ -41,18 +43,19 @@ impl Place {
         Ok(Place { data: data.to_owned(), state, is_device })
     }
 
-    /// The object file, or the device.
+    /// Returns the object file or the device.
     pub(crate) fn medium(&self) -> PathBuf {
         if self.is_device { self.data.clone() } else { self.data.join(FILE) }
     }
 
-    /// The control socket of a node that serves this.
+    /// Returns the path of the node's control socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.state.join(SOCKET)
     }
 }
 
-/// Goes by the name that the device was called by, which stays where the kernel's own does not (`/dev/disk/by-id/...`).
+/// Names the state after the given device name, which is stable, unlike the kernel's own
+/// (`/dev/disk/by-id/...`).
 fn state_of_device(device: &Path, home: Option<PathBuf>) -> Result<PathBuf, String> {
     let name = device.file_name().ok_or_else(|| format!("{} has no name: give --state DIR", device.display()))?;
     let home = home.filter(|home| home.is_absolute()).unwrap_or_else(|| PathBuf::from(STATE_DEFAULT));

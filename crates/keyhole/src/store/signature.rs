@@ -1,6 +1,8 @@
-//! What seems to be on a device, by the marks that file systems, partition tables and volume managers leave.
+//! Identifies the content of a device by the signatures of file systems, partition tables and
+//! volume managers.
 //!
-//! This is for the operator's eyes, so that nothing is formatted by mistake; what is not known here is called unknown data.
+//! The result is for the operator, to prevent formatting by mistake; other content is reported as
+//! unknown data.
 
 use std::fs::File;
 use std::io;
@@ -8,27 +10,27 @@ use std::os::unix::fs::FileExt;
 
 use keyhole_log::limits::SUPERBLOCK_AT;
 
-/// How much of the beginning is looked at: all marks of the table are in it.
+/// Bytes inspected at the beginning of a device; they contain all known signatures.
 pub(crate) const LOOKED_AT: usize = 1 << 20;
 
-/// What the first [`LOOKED_AT`] bytes of a device seem to be.
+/// The apparent content of the first [`LOOKED_AT`] bytes of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Signature {
     /// An object file of Keyhole.
     Keyhole,
-    /// Nothing: every byte is zero.
+    /// Only zeros.
     Zeros,
-    /// Something with a name.
+    /// A known format.
     Known(&'static str),
-    /// Bytes.
+    /// Other bytes.
     Unknown,
 }
 
-/// The mark of an object file.
+/// The signature of an object file.
 const KEYHOLE: &[u8] = b"keyhlog\n";
 
-/// What is there, where its mark is, and the mark. The first that is found counts: what contains a partition table's mark
-/// comes before it, and so does what is laid over a device that had one.
+/// Description, offset and signature; the first match counts. Formats that contain a partition
+/// table's signature come before it, as do formats that are laid over a device that had one.
 const MARKS: &[(&str, usize, &[u8])] = &[
     ("a LUKS encrypted volume", 0, b"LUKS\xba\xbe"),
     ("an LVM physical volume", 0x000, b"LABELONE"),
@@ -57,7 +59,7 @@ const MARKS: &[(&str, usize, &[u8])] = &[
 ];
 
 impl Signature {
-    /// Looks at a device, or at as much as there is of it.
+    /// Inspects a device, up to its length.
     pub(crate) fn of(file: &File) -> io::Result<Self> {
         let (mut start, mut len) = (vec![0; LOOKED_AT], 0);
         while len < LOOKED_AT {
@@ -82,7 +84,7 @@ impl Signature {
         if start.iter().all(|byte| *byte == 0) { Signature::Zeros } else { Signature::Unknown }
     }
 
-    /// What the device has on it, to be said after "it has".
+    /// Describes the content, for a message after "it has".
     pub(crate) fn describe(self) -> &'static str {
         match self {
             Signature::Keyhole => "a Keyhole store",
@@ -113,7 +115,7 @@ mod tests {
             start[at as usize..at as usize + KEYHOLE.len()].copy_from_slice(KEYHOLE);
             assert_eq!(Signature::parse(&start), Signature::Keyhole, "one copy is enough");
         }
-        // A file system on a whole disk may leave the mark of a partition table in place.
+        // A file system on a whole disk may leave the signature of a partition table.
         let mut start = vec![0; LOOKED_AT];
         start[0x1fe..0x200].copy_from_slice(b"\x55\xaa");
         start[0x438..0x43a].copy_from_slice(b"\x53\xef");

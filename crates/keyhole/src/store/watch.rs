@@ -1,4 +1,4 @@
-//! Whether the object file, or the device, is still where it was opened.
+//! Detection of an object file or device that is no longer where it was opened.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use crate::medium::Medium;
 
-/// What is known of the path and of what was opened there.
+/// The path, and the identity of the file that was opened there.
 #[derive(Clone, Debug)]
 pub(crate) struct Presence {
     path: PathBuf,
-    /// Device and inode; of a block device its number.
+    /// Device and inode; the device number of a block device.
     opened: (u64, u64),
 }
 
@@ -20,7 +20,7 @@ impl Presence {
         Ok(Presence { path: path.to_owned(), opened: number(&medium.as_file().metadata()?) })
     }
 
-    /// Why the path is not that of the open file any more, if it is not. This may wait for a disk.
+    /// Returns why the path no longer leads to the open file, if so. May block on the disk.
     pub(crate) fn absence(&self) -> Option<String> {
         let path = self.path.display();
         match fs::metadata(&self.path) {

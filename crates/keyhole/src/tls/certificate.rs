@@ -1,4 +1,5 @@
-//! What a certificate says of itself, for people and for choosing between certificates. Nothing here decides whom to trust.
+//! The content of certificates, for display and for choosing between certificates. Trust decisions
+//! are made elsewhere.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,26 +15,26 @@ use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
 
-/// How long before its end a certificate is a concern.
+/// Time before expiry from which a certificate causes a warning.
 pub(crate) const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// Names that are told in one line; of the rest it is told how many there are.
+/// Names shown in one line; the rest are counted.
 const NAMES_TOLD: usize = 8;
 
-/// What a certificate says of itself.
+/// The displayed content of a certificate.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
-    /// The host names it is for, in lower case; one may begin with `*.`.
+    /// The host names it is valid for, in lower case; one may begin with `*.`.
     pub(crate) hosts: Vec<String>,
-    /// The addresses it is for.
+    /// The IP addresses it is valid for.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) subject: String,
     pub(crate) issuer: String,
     pub(crate) serial: String,
     pub(crate) is_authority: bool,
-    /// The kind of its key.
+    /// The type of its key.
     pub(crate) key: String,
     /// Milliseconds since 1970-01-01T00:00:00Z.
     pub(crate) not_before_ms: u64,
@@ -43,7 +44,7 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Reads a certificate in DER.
+    /// Parses a certificate in DER.
     pub(crate) fn read(der: &[u8]) -> Result<Self, String> {
         let (_, certificate) = X509Certificate::from_der(der).map_err(|error| format!("no certificate: {error}"))?;
         let (mut hosts, mut addresses) = (Vec::new(), Vec::new());
@@ -72,7 +73,7 @@ impl Facts {
         })
     }
 
-    /// The fingerprint, as OpenSSL shows it.
+    /// Returns the fingerprint in OpenSSL's notation.
     pub(crate) fn fingerprint(&self) -> String {
         let mut text = String::new();
         for (i, byte) in self.fingerprint.iter().enumerate() {
@@ -82,12 +83,12 @@ impl Facts {
         text
     }
 
-    /// The names that it is for, with commas.
+    /// Returns all names, separated by commas.
     pub(crate) fn all_names(&self) -> String {
         self.first_names(usize::MAX)
     }
 
-    /// The same for one line: some of them, and how many more there are.
+    /// Returns the first [`NAMES_TOLD`] names in one line, and the count of the others.
     pub(crate) fn names(&self) -> String {
         self.first_names(NAMES_TOLD)
     }
@@ -104,7 +105,7 @@ impl Facts {
         text
     }
 
-    /// What is to be said of its validity, if it does not hold now or not for long.
+    /// Returns a warning if the certificate is not valid now or expires soon.
     pub(crate) fn concern(&self, now_ms: u64) -> Option<String> {
         let soon_ms = u64::try_from(EXPIRES_SOON.as_millis()).unwrap_or(u64::MAX);
         if now_ms < self.not_before_ms {
@@ -119,18 +120,18 @@ impl Facts {
     }
 }
 
-/// What a list of revoked certificates says of itself.
+/// The displayed content of a revocation list.
 #[derive(Debug)]
 pub(crate) struct ListFacts {
-    /// Whose list it is, as the certificates have it.
+    /// The name of the issuer, as certificates encode it.
     pub(crate) issuer: Vec<u8>,
     pub(crate) issuer_shown: String,
-    /// When there should be a newer one.
+    /// When the next list is due.
     pub(crate) next_update_ms: Option<u64>,
 }
 
 impl ListFacts {
-    /// Reads a list in DER.
+    /// Parses a revocation list in DER.
     pub(crate) fn read(der: &[u8]) -> Result<Self, String> {
         let (_, list) = CertificateRevocationList::from_der(der).map_err(|error| format!("no list: {error}"))?;
         Ok(ListFacts {
@@ -141,13 +142,13 @@ impl ListFacts {
     }
 }
 
-/// The name of an authority, as it is in its lists, and for people.
+/// Returns the name of an authority, as its lists encode it and for display.
 pub(crate) fn subject(der: &[u8]) -> Result<(Vec<u8>, String), String> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|error| format!("no certificate: {error}"))?;
     Ok((certificate.subject().as_raw().to_vec(), shown(certificate.subject())))
 }
 
-/// Control characters could do things to a terminal.
+/// Replaces control characters, which could control a terminal.
 fn visible(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
@@ -170,7 +171,7 @@ fn key(certificate: &X509Certificate<'_>) -> String {
     match certificate.public_key().parsed() {
         Ok(PublicKey::RSA(key)) => format!("RSA, {} bits", key.key_size()),
         Ok(PublicKey::EC(key)) => format!("ECDSA, {} bits", key.key_size()),
-        // Named by their algorithm alone: Ed25519, and what is newer.
+        // By the algorithm only: Ed25519 and newer ones.
         _ if certificate.public_key().algorithm.algorithm.to_id_string() == ED25519 => "Ed25519".to_owned(),
         _ => format!("of algorithm {}", certificate.public_key().algorithm.algorithm.to_id_string()),
     }

@@ -1,4 +1,4 @@
-//! Certificates, keys and lists in files, and whether the files have changed.
+//! Loading of certificates, keys and revocation lists from files, and detection of changed files.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -9,13 +9,13 @@ use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-/// The longest file that is read. The largest bundles of authorities have a quarter of a megabyte, and lists of revoked
-/// certificates some megabytes.
+/// Limit of a file's length. The largest bundles of authorities have a quarter of a megabyte, and
+/// revocation lists some megabytes.
 const FILE_MAX: u64 = 16 << 20;
 
 const ENCRYPTED: &[u8] = b"BEGIN ENCRYPTED PRIVATE KEY";
 
-/// The certificates in a file that an option names: one at least.
+/// Loads the certificates of the file that an option names: at least one.
 pub(super) fn load_certificates(path: &Path, option: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Vec<_> = all_of(&read(path, option)?, path)?;
     if certificates.is_empty() {
@@ -27,7 +27,7 @@ pub(super) fn load_certificates(path: &Path, option: &str) -> Result<Vec<Certifi
     Ok(certificates)
 }
 
-/// The lists of revoked certificates in a file: one at least.
+/// Loads the revocation lists of a file: at least one.
 pub(super) fn load_lists(path: &Path, option: &str) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
     let lists: Vec<_> = all_of(&read(path, option)?, path)?;
     if lists.is_empty() {
@@ -44,7 +44,7 @@ fn all_of<T: PemObject>(pem: &[u8], path: &Path) -> Result<Vec<T>, String> {
     all.map_err(|error| format!("{} is no sound PEM file: {error}; make it anew", path.display()))
 }
 
-/// The private key in a file.
+/// Loads the private key of a file.
 pub(super) fn load_key(path: &Path, option: &str) -> Result<PrivateKeyDer<'static>, String> {
     let pem = read(path, option)?;
     let mode = fs::metadata(path).map(|metadata| metadata.permissions().mode()).unwrap_or_default();
@@ -67,12 +67,12 @@ pub(super) fn load_key(path: &Path, option: &str) -> Result<PrivateKeyDer<'stati
     }
 }
 
-/// All of a file, wiped when dropped: it may have a key.
+/// Reads a whole file into memory that is wiped on drop, because it may contain a key.
 fn read(path: &Path, option: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     let read = || -> io::Result<_> {
         let file = File::open(path)?;
         let len = file.metadata()?.len().min(FILE_MAX);
-        // With room for all of it, so that it does not grow, which would leave parts behind.
+        // Allocated at full size: growing would leave copies behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(len).unwrap_or(0) + 1));
         file.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
@@ -86,8 +86,8 @@ fn read(path: &Path, option: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     }
 }
 
-/// What tells a file from what it was before: another file under its name, or other bytes in it. Symbolic links are followed, so
-/// one that leads elsewhere is another file as well.
+/// The identity of a file's content: changes if the name leads to another file, or the file has
+/// other content. Symbolic links are followed, so a changed link is another file as well.
 #[derive(PartialEq, Eq, Clone, Debug)]
 struct Stamp {
     device: u64,
@@ -99,7 +99,7 @@ struct Stamp {
 }
 
 impl Stamp {
-    /// That of a file; `None` where there is none.
+    /// Returns the stamp of a file; `None` if the file does not exist.
     fn of(path: &Path) -> Option<Self> {
         let metadata = fs::metadata(path).ok()?;
         Some(Stamp {
@@ -112,33 +112,35 @@ impl Stamp {
     }
 }
 
-/// Files that belong together, and what they were when they were read.
+/// Files that belong together, with their stamps when they were last read.
 ///
-/// By looking, and not by being told: that works for renames, for symbolic links of which one on the way is changed, on every file
-/// system, and nothing is missed. It takes a few `stat`s every other second.
+/// Changes are detected by polling instead of notification. Polling works on every file system and
+/// also notices renames and changed symbolic links anywhere on the path. It costs a few `stat`
+/// calls every other second.
 pub(super) struct Watched {
     paths: Vec<PathBuf>,
     read: Vec<Option<Stamp>>,
-    /// What they were when it was looked last, if that was something else.
+    /// The stamps at the last poll, if they differ from those read.
     changing: Option<Vec<Option<Stamp>>>,
 }
 
 impl Watched {
-    /// These, about to be read.
+    /// Watches these files, which are about to be read.
     pub(super) fn new(paths: Vec<PathBuf>) -> Self {
         let mut watched = Watched { paths, read: Vec::new(), changing: None };
         watched.about_to_be_read();
         watched
     }
 
-    /// What they are now counts as read. Ahead of reading: what changes meanwhile is found later.
+    /// Marks the current content as read. Called before reading, so that a change during the read
+    /// is detected later.
     pub(super) fn about_to_be_read(&mut self) {
         self.read = self.stamps();
         self.changing = None;
     }
 
-    /// Whether they have changed since they were read, and not since the last look: who writes two files, or a long one, is let
-    /// finish.
+    /// Returns whether the files have changed since they were read, but not since the last poll: a
+    /// writer of two files, or of a long one, can finish first.
     pub(super) fn have_changed(&mut self) -> bool {
         let now = self.stamps();
         if now == self.read {
@@ -202,7 +204,7 @@ mod tests {
         write("a", "begun, and gone on");
         assert!(!watched.have_changed(), "still changing");
         assert!(watched.have_changed());
-        // As it was, before anybody has read it.
+        // The original content again, before it was read.
         watched.about_to_be_read();
         fs::rename(path("a"), path("aside")).unwrap();
         assert!(!watched.have_changed());

@@ -1,4 +1,4 @@
-//! Certificates with their keys, and what clients' certificates are verified with: from files to what rustls takes.
+//! Certificates with their keys, and the verifier of client certificates, loaded from files.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,30 +24,33 @@ pub(super) const KEY: &str = "--tls-key";
 const CLIENT_CA: &str = "--tls-client-ca";
 const CLIENT_CRL: &str = "--tls-client-crl";
 
-/// A certificate and its key.
+/// The files of a certificate and its key.
 pub(super) struct PairFiles {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
 }
 
-/// What certificates of clients are verified with.
+/// The files that client certificates are verified with.
 pub(super) struct ClientFiles {
     pub(super) authorities: PathBuf,
     pub(super) revoked: Option<PathBuf>,
     pub(super) auth: ClientAuth,
 }
 
-/// Files that are read together.
+/// Files that are loaded together.
 pub(super) trait Load {
-    /// What comes of them.
+    /// The result of loading.
     type Loaded;
 
     fn paths(&self) -> Vec<PathBuf>;
 
-    /// An error says which file is wrong, and what to do.
+    /// Loads the files.
+    ///
+    /// # Errors
+    /// The message names the file that is wrong and how to correct it.
     fn load(&self) -> Result<Self::Loaded, String>;
 
-    /// Says in the log what is of concern now: validity that ends.
+    /// Logs a warning for each certificate or list that is about to expire.
     fn voice_concerns(&self, loaded: &Self::Loaded);
 }
 
@@ -86,7 +89,8 @@ impl Load for PairFiles {
         })?;
         let certified = CertifiedKey::new(chain, signing);
         match certified.keys_match() {
-            // A kind of key that does not show its public half: the first handshake would tell.
+            // The key type does not reveal its public half: a mismatch shows in the first
+            // handshake.
             Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
             Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
                 return Err(format!(
@@ -113,7 +117,7 @@ impl Load for PairFiles {
     }
 }
 
-/// What certificates of clients are verified with, ready for use.
+/// The verifier of client certificates, ready for use.
 pub(super) struct Clients {
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
     lists: Vec<ListFacts>,
@@ -186,7 +190,7 @@ impl Load for ClientFiles {
     }
 }
 
-/// Where there are lists, who has none is not trusted.
+/// Warns of authorities without a list: if any list is given, their clients are not trusted.
 fn warn_of_lacking_lists(authorities: &[CertificateDer<'_>], lists: &[ListFacts]) {
     for (name, shown) in authorities.iter().filter_map(|authority| subject(authority).ok()) {
         if !lists.iter().any(|list| list.issuer == name) {
@@ -204,7 +208,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// Puts a certificate for these names and its key into a directory.
+    /// Writes a certificate for these names and its key into a directory.
     pub(in crate::tls) fn files(home: &Path, names: &[&str]) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let made = rcgen::generate_simple_self_signed(names).unwrap();
@@ -212,14 +216,14 @@ pub(super) mod tests {
         fs::write(home.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
     }
 
-    /// The same, in a new one.
+    /// As [`files`], in a new directory.
     pub(in crate::tls) fn home(names: &[&str]) -> tempfile::TempDir {
         let home = tempfile::tempdir().unwrap();
         files(home.path(), names);
         home
     }
 
-    /// An authority's certificate in a file.
+    /// Writes the certificates of `count` authorities to a file.
     pub(in crate::tls) fn authority(path: &Path, count: usize) {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(rcgen::DnType::OrganizationName, "o".repeat(64));

@@ -1,4 +1,4 @@
-//! Which of several certificates a client gets.
+//! Selection of the certificate for a client.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,18 +7,19 @@ use std::sync::Arc;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-/// Certificates by the names that they are for.
+/// Certificates by host name.
 pub(super) struct Names<C> {
-    /// For who calls no name, or one that nothing is for.
+    /// For clients without SNI, or with a name that no certificate covers.
     default: C,
-    /// By whole names, in lower case; those that were given first are first.
+    /// By full name, in lower case, in the order given.
     whole: HashMap<String, Vec<C>>,
-    /// The same by what follows `*.`.
+    /// Wildcard certificates, by the part after `*.`.
     below: HashMap<String, Vec<C>>,
 }
 
 impl<C: Clone> Names<C> {
-    /// Of these certificates, each with its names in lower case. The first is the default; `None` of none.
+    /// Builds the table from certificates with their names in lower case; the first one is the
+    /// default. Returns `None` without certificates.
     pub(super) fn new<'n>(certificates: impl IntoIterator<Item = (C, &'n [String])>) -> Option<Self> {
         let (mut default, mut whole, mut below) = (None, HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
         for (certificate, names) in certificates {
@@ -31,8 +32,8 @@ impl<C: Clone> Names<C> {
         Some(Names { default: default?, whole, below })
     }
 
-    /// The first certificate for a name that fits, whole names before those with an asterisk, which stands for one label; else the
-    /// default.
+    /// Returns the first certificate for a name that `fits`. Full names precede wildcards, which
+    /// stand for one label; without a match, the default.
     fn find(&self, name: Option<&str>, fits: impl Fn(&C) -> bool) -> &C {
         let name = name.map(str::to_ascii_lowercase);
         let whole = name.as_deref().and_then(|name| self.whole.get(name));
@@ -43,7 +44,8 @@ impl<C: Clone> Names<C> {
 
 impl ResolvesServerCert for Names<Arc<CertifiedKey>> {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        // Of two certificates for one name, the first that the client can verify: one with RSA beside ECDSA is for old clients.
+        // Of two certificates for one name, the first that the client can verify: RSA next to ECDSA
+        // serves old clients.
         let fits = |certificate: &Arc<CertifiedKey>| certificate.key.choose_scheme(hello.signature_schemes()).is_some();
         Some(self.find(hello.server_name(), fits).clone())
     }
@@ -76,7 +78,7 @@ mod tests {
             (Some("first.example"), 1),
             (Some("second.example"), 2),
             (Some("SECOND.example"), 2),
-            // Whole names go first; an asterisk stands for one label.
+            // Full names come first; an asterisk stands for one label.
             (Some("a.second.example"), 3),
             (Some("wild.example"), 2),
             (Some("deep.wild.example"), 3),
@@ -86,7 +88,8 @@ mod tests {
         ] {
             assert_eq!(*names.find(name, |_| true), expected, "{name:?}");
         }
-        // What does not fit is passed over, for another of that name, and the default at last.
+        // A certificate that does not fit is skipped, in favour of another for the name, then the
+        // default.
         let find = |name, no: &[i32]| *names.find(Some(name), |id| !no.contains(id));
         assert_eq!(find("first.example", &[1]), 4);
         assert_eq!(find("a.wild.example", &[1]), 4);

@@ -1,4 +1,4 @@
-//! One TLS connection without its socket: received bytes in, plaintext out, and the other way round.
+//! A TLS connection without a socket: received bytes in, plaintext out, and in reverse.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -13,20 +13,20 @@ use zeroize::Zeroize;
 use super::{HELD_MAX, RECORD_PLAIN, RECORD_ROOM, SEND_PLAIN};
 use crate::buffer::Block;
 
-/// What a record is longer than its plaintext, at most: header, explicit nonce, inner type and tag come to less than 40 bytes.
+/// Upper bound of a record's overhead: header, explicit nonce, inner type and tag are less than 40
+/// bytes.
 const RECORD_OVERHEAD: usize = 64;
 
-/// Room besides for what TLS has to say itself: an update of keys, an alert.
+/// Additional room for TLS's own messages: a key update, an alert.
 const MESSAGES: usize = 512;
 
-/// Memory for what is encrypted and sent at a time.
+/// Length of the send buffer.
 const OUTGOING_LEN: usize = SEND_PLAIN + SEND_PLAIN / RECORD_PLAIN * RECORD_OVERHEAD + MESSAGES;
 
-/// Pieces of such memory that a worker keeps while nothing is sent: half a megabyte. What its connections send meanwhile takes turns
-/// with it.
+/// Unused send buffers that a worker keeps: half a megabyte, shared by its connections.
 const SPARE_MAX: usize = 8;
 
-/// Memory for what is sent, of one worker. A connection has some while it sends, and none while it is idle.
+/// The send buffers of one worker. A connection has one while it sends, and none while it is idle.
 #[derive(Clone, Default)]
 pub(super) struct Spare(Rc<RefCell<Vec<Vec<u8>>>>);
 
@@ -37,36 +37,37 @@ impl Spare {
 
     fn give_back(&self, memory: Vec<u8>) {
         let mut kept = self.0.borrow_mut();
-        // What has grown, for some long message, is not kept.
+        // A buffer that has grown for a long message is not kept.
         if memory.capacity() == OUTGOING_LEN && kept.len() < SPARE_MAX {
             kept.push(memory);
         }
     }
 }
 
-/// Takes some of a record's plaintext, from its beginning; how much.
+/// Consumes plaintext of a record from its beginning; returns the count of bytes.
 pub(super) type Take<'t> = &'t mut dyn FnMut(&[u8]) -> usize;
 
 pub(super) struct Session {
     connection: UnbufferedServerConnection,
-    /// `None` while it is received into.
+    /// `None` while it receives.
     incoming: Option<Block>,
-    /// What of `incoming` was received and is not processed.
+    /// The range of `incoming` that was received and not processed.
     filled: Range<usize>,
-    /// Plaintext that nobody has taken yet, from `held_from` on; what is before it is wiped.
+    /// Plaintext not consumed yet, from `held_from` on; bytes before it are wiped.
     held: Vec<u8>,
     held_from: usize,
-    /// Its first `sendable` bytes are to be sent before anything is awaited.
+    /// Its first `sendable` bytes must be sent before anything is awaited.
     outgoing: Vec<u8>,
     sendable: usize,
-    /// Where `outgoing` comes from, and goes when nothing is sent.
+    /// The source of `outgoing`, and its destination while nothing is sent.
     spare: Spare,
-    /// The peer has said that it sends nothing more.
+    /// The peer has sent `close_notify`.
     is_over: bool,
 }
 
 impl Session {
-    /// One that awaits a client. `incoming` is for what it sends, `spare` for what is sent to it.
+    /// Starts a session that awaits a client. `incoming` is the receive buffer, `spare` the pool of
+    /// send buffers.
     pub(super) fn new(config: Arc<ServerConfig>, incoming: Block, spare: Spare) -> Result<Self, Error> {
         Ok(Session {
             connection: UnbufferedServerConnection::new(config)?,
@@ -85,18 +86,19 @@ impl Session {
         self.connection.is_handshaking()
     }
 
-    /// Whether the peer has ended its side in good order.
+    /// Returns whether the peer has ended its side with `close_notify`.
     pub(super) fn is_over(&self) -> bool {
         self.is_over
     }
 
-    /// Whether part of a record, or of a message, was received.
+    /// Returns whether part of a record or message was received.
     pub(super) fn is_in_a_record(&self) -> bool {
         !self.filled.is_empty()
     }
 
-    /// Where to receive, for [`received`](Self::received) to give back; `None` where a message is longer than the room for it.
-    /// The place is aligned to a page, unless what has begun is longer than a record.
+    /// Returns the buffer and range to receive into; pass it to [`received`](Self::received).
+    /// `None` if a message exceeds the buffer. The range is page-aligned unless the pending data
+    /// exceeds a record.
     pub(super) fn room(&mut self) -> Option<(Block, Range<usize>)> {
         let mut incoming = self.incoming.take().expect("one receives at a time");
         let end = incoming.as_ref().len();
@@ -109,14 +111,15 @@ impl Session {
         (self.filled.end < end).then_some((incoming, self.filled.end..end))
     }
 
-    /// So many bytes were received where [`room`](Self::room) said.
+    /// Returns the buffer of [`room`](Self::room) with `len` bytes received.
     pub(super) fn received(&mut self, incoming: Block, len: usize) {
         self.incoming = Some(incoming);
         self.filled.end += len;
     }
 
-    /// Works on what was received. Plaintext goes to `take` until it takes no more, and is held from then on; the count of bytes
-    /// that it took. What there is to send is in [`sendable`](Self::sendable) afterwards, after an error as well.
+    /// Processes received bytes. Passes plaintext to `take` until `take` refuses some, and holds
+    /// the rest; returns the count of bytes taken. Afterwards, even on an error,
+    /// [`sendable`](Self::sendable) has the bytes to send.
     pub(super) fn read(&mut self, take: Take<'_>) -> Result<usize, Error> {
         let mut taken = self.take_held(take);
         while self.held.is_empty() && self.step(take, &mut taken)? {}
@@ -129,12 +132,13 @@ impl Session {
         self.write(len, |traffic, to| traffic.encrypt(plaintext, to))
     }
 
-    /// Says that nothing more is sent.
+    /// Queues a `close_notify`.
     pub(super) fn close_notify(&mut self) -> Result<(), Error> {
         self.write(RECORD_OVERHEAD, |traffic, to| traffic.queue_close_notify(to))
     }
 
-    /// What there is to send, which counts as sent from now on; for [`sent`](Self::sent) to give back.
+    /// Takes the bytes to send, which count as sent from then on; return the buffer to
+    /// [`sent`](Self::sent).
     pub(super) fn sendable(&mut self) -> Option<Vec<u8>> {
         if self.sendable == 0 {
             return None;
@@ -143,12 +147,12 @@ impl Session {
         Some(std::mem::take(&mut self.outgoing))
     }
 
-    /// The memory of what was sent, to be used again. There was only ciphertext in it.
+    /// Returns the send buffer for reuse. It contained only ciphertext.
     pub(super) fn sent(&mut self, outgoing: Vec<u8>) {
         self.outgoing = outgoing;
     }
 
-    /// Nothing is sent for now: an idle connection keeps no memory for it.
+    /// Returns the send buffer to the pool: an idle connection keeps none.
     pub(super) fn rest(&mut self) {
         let memory = std::mem::take(&mut self.outgoing);
         if memory.capacity() > 0 {
@@ -170,7 +174,7 @@ impl Session {
         len
     }
 
-    /// Lets rustls do one thing; whether there may be more to do.
+    /// Advances rustls by one step; returns whether more may follow.
     fn step(&mut self, take: Take<'_>, taken: &mut usize) -> Result<bool, Error> {
         let incoming = self.incoming.as_mut().expect("nobody receives");
         let UnbufferedStatus { mut discard, state, .. } =
@@ -195,7 +199,7 @@ impl Session {
                 })
                 .map(|()| true)
             }
-            // It is sent before anything is awaited.
+            // The bytes are sent before anything is awaited.
             Ok(ConnectionState::TransmitTlsData(transmit)) => {
                 transmit.done();
                 Ok(true)
@@ -207,7 +211,7 @@ impl Session {
             Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) | ConnectionState::Closed) => {
                 Ok(false)
             }
-            // There is no early data: it is not offered.
+            // Early data is not offered.
             Ok(_) => Err(Error::General("an unknown state".to_owned())),
             Err(error) => Err(error),
         };
@@ -218,7 +222,7 @@ impl Session {
         result
     }
 
-    /// Lets rustls append to what is to be sent: `len` bytes or a little more.
+    /// Appends to the send buffer what rustls encodes: `len` bytes or slightly more.
     fn write(
         &mut self,
         len: usize,
@@ -227,7 +231,7 @@ impl Session {
             &mut [u8],
         ) -> Result<usize, EncryptError>,
     ) -> Result<(), Error> {
-        // What was received meanwhile comes first: it may be an update of keys.
+        // Process received records first: one may be a key update.
         while self.step(&mut |_| 0, &mut 0)? {}
         let incoming = self.incoming.as_mut().expect("nobody receives");
         let status = self.connection.process_tls_records(incoming.part(self.filled.clone()));
@@ -248,15 +252,15 @@ impl Session {
         result
     }
 
-    /// Takes `len` bytes off the front of what was received, and wipes them: they were decrypted in place.
+    /// Removes the first `len` received bytes and wipes them, because they were decrypted in place.
     fn discard(&mut self, len: usize) {
         let start = self.filled.start;
-        // The memory stays reachable through the pool, so this is no dead store.
+        // The memory stays reachable through the pool, so the compiler cannot remove this store.
         self.incoming.as_mut().expect("nobody receives").part(start..start + len).fill(0);
         self.filled.start += len;
     }
 
-    /// After an error: what the peer is told of it.
+    /// Queues the alert for the peer after an error.
     fn encode_alerts(&mut self) {
         while self.connection.wants_write() {
             let incoming = self.incoming.as_mut().expect("nobody receives");
@@ -278,7 +282,7 @@ impl Drop for Session {
     }
 }
 
-/// Appends plaintext to what is held, whose memory never moves: nothing is left behind.
+/// Appends held plaintext. The memory never moves, so no copy is left behind.
 fn hold(held: &mut Vec<u8>, plaintext: &[u8]) {
     if plaintext.is_empty() {
         return;
@@ -290,7 +294,8 @@ fn hold(held: &mut Vec<u8>, plaintext: &[u8]) {
     held.extend_from_slice(plaintext);
 }
 
-/// Has `encode` write behind what is to be sent, with `len` bytes of room; or with more, where it says (`Err(Some(_))`) how much.
+/// Appends what `encode` writes to the send buffer, with `len` bytes of room, or with the room that
+/// it requires (`Err(Some(_))`).
 fn append(
     (outgoing, spare): (&mut Vec<u8>, &Spare),
     sendable: &mut usize,
@@ -331,13 +336,13 @@ mod tests {
 
     const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
-    /// A session and a client that trusts it.
+    /// A session and a client that trusts its certificate.
     struct Pair {
         session: Session,
         client: ClientConnection,
-        /// The most bytes that arrive at once.
+        /// Maximum bytes that arrive at once.
         piece: usize,
-        /// On their way to the session.
+        /// Bytes on their way to the session.
         sent: Vec<u8>,
     }
 
@@ -362,7 +367,7 @@ mod tests {
             Pair { session, client, piece, sent: Vec::new() }
         }
 
-        /// After the handshake.
+        /// Returns a pair after the handshake.
         fn ready(version: &'static SupportedProtocolVersion, piece: usize) -> Self {
             let mut pair = Pair::new(version, piece);
             while pair.session.is_handshaking() || pair.client.is_handshaking() {
@@ -373,7 +378,8 @@ mod tests {
             pair
         }
 
-        /// Lets all that the client has sent arrive, taking up to so many bytes of plaintext at a time.
+        /// Delivers everything that the client has sent, and reads up to `most` bytes of plaintext
+        /// at a time.
         fn upstream(&mut self, most: usize) -> Vec<u8> {
             while self.client.wants_write() {
                 self.client.write_tls(&mut self.sent).unwrap();
@@ -387,7 +393,7 @@ mod tests {
             }
         }
 
-        /// Lets a piece of what was sent arrive, as far as there is room for it.
+        /// Delivers a piece of the sent bytes, as far as there is room.
         fn arrive(&mut self) -> bool {
             let (mut block, at) = self.session.room().unwrap();
             let len = self.piece.min(self.sent.len()).min(at.len());
@@ -397,7 +403,7 @@ mod tests {
             len > 0
         }
 
-        /// Lets all that the session has to send arrive.
+        /// Delivers everything that the session has to send.
         fn downstream(&mut self) -> Vec<u8> {
             let mut plaintext = Vec::new();
             if let Some(bytes) = self.session.sendable() {
@@ -405,7 +411,7 @@ mod tests {
                 while !rest.is_empty() {
                     self.client.read_tls(&mut rest).unwrap();
                     self.client.process_new_packets().unwrap();
-                    // There may be nothing yet.
+                    // The buffer may still be empty.
                     let _ = self.client.reader().read_to_end(&mut plaintext);
                 }
                 self.session.sent(bytes);
@@ -487,7 +493,7 @@ mod tests {
             pair.client.send_close_notify();
             assert_eq!(pair.upstream(5), b"the last words");
             assert!(pair.session.is_over());
-            // The other way is still open.
+            // The other direction is still open.
             pair.session.encrypt(b"an answer").unwrap();
             pair.session.close_notify().unwrap();
             let bytes = pair.session.sendable().unwrap();
@@ -534,7 +540,7 @@ mod tests {
         assert_eq!(result, Err(Error::InvalidMessage(InvalidMessage::InvalidContentType)));
     }
 
-    /// Many replies, large and small, are sent out of one piece of memory, which an idle connection does not have.
+    /// Large and small replies share one send buffer, which an idle connection does not hold.
     #[test]
     fn memory_for_what_is_sent_is_used_again() {
         let mut pair = Pair::ready(&TLS13, usize::MAX);
@@ -551,7 +557,7 @@ mod tests {
             pair.session.rest();
             assert_eq!((addresses(), pair.session.outgoing.capacity()), (kept.clone(), 0), "{len}");
         }
-        // What others have sent meanwhile is kept up to a bound, and what has grown is not.
+        // Buffers returned by others are kept up to the limit; a grown one is not.
         let more: Vec<Vec<u8>> = (0..SPARE_MAX + 2).map(|_| spare.take()).collect();
         spare.give_back(Vec::with_capacity(2 * OUTGOING_LEN));
         assert!(addresses().is_empty());
@@ -559,7 +565,7 @@ mod tests {
         assert_eq!(addresses().len(), SPARE_MAX);
     }
 
-    /// The server answers a client's update of keys with its own.
+    /// The server answers a client's key update with its own.
     #[test]
     fn keys_are_updated() {
         let mut pair = Pair::ready(&TLS13, usize::MAX);

@@ -1,11 +1,11 @@
-//! Where certificates come from: files, read at the start, and again when they change.
+//! Loads TLS files at the start and reloads them when they change.
 //!
-//! Each pair of a certificate and its key, and what clients' certificates are verified with, is read by itself: where one of them
-//! is wrong, what was read before stays in use, and the others go on changing.
+//! Each pair of a certificate and its key, and the client verifier, is loaded by itself: if one
+//! fails, its previous version stays in use, and the others still reload.
 //!
-//! Whatever changes makes a new [`ServerConfig`], for the handshakes that begin from then on. Connections that are there go on with
-//! what they began with. Tickets and sessions belong to a configuration, so a session is resumed under the certificate that it
-//! began with, or not at all: no client goes on for hours without having seen the new one.
+//! Each change makes a new [`ServerConfig`] for later handshakes; established connections keep
+//! their own. Tickets and sessions belong to a configuration, so a session resumes only under the
+//! certificate it began with: no client continues for hours without seeing the new one.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,17 +24,17 @@ use super::{ALPN, PAIRS_MAX, SESSIONS_MAX};
 use crate::cli::{ClientAuth, ServeOptions};
 use crate::reload::Reload;
 
-/// How often it is said again that a certificate expires soon.
+/// Interval of repeated warnings that a certificate expires soon.
 const SAY_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The files that TLS is made of.
+/// The files of the TLS configuration.
 pub(crate) struct Files {
     pairs: Vec<PairFiles>,
     clients: Option<ClientFiles>,
 }
 
 impl Files {
-    /// Those that the options name.
+    /// Returns the files that the options name.
     pub(crate) fn of(options: &ServeOptions) -> Result<Self, String> {
         let (certificates, keys) = (&options.tls_cert, &options.tls_key);
         if certificates.len() != keys.len() {
@@ -58,7 +58,7 @@ impl Files {
     }
 }
 
-/// Files, and what was made of them last.
+/// Files with the result of their last successful load.
 struct Part<F: Load> {
     files: F,
     watched: Watched,
@@ -73,7 +73,7 @@ impl<F: Load> Part<F> {
         Ok(Part { files, watched, loaded })
     }
 
-    /// Reads the files again; whether what they have is in use now.
+    /// Reloads the files; returns whether the new content is in use.
     fn reload(&mut self) -> bool {
         self.watched.about_to_be_read();
         match self.files.load() {
@@ -100,7 +100,7 @@ impl<F: Load> Part<F> {
     }
 }
 
-/// All that TLS is made of, to be read again when it changes.
+/// The sources of the TLS configuration, which are reloaded when they change.
 pub(crate) struct Source {
     pairs: Vec<Part<PairFiles>>,
     clients: Option<Part<ClientFiles>>,
@@ -109,7 +109,10 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Reads the files. An error says which file is wrong, and what to do.
+    /// Loads the files.
+    ///
+    /// # Errors
+    /// The message names the file that is wrong and how to correct it.
     pub(crate) fn open(files: Files) -> Result<Self, String> {
         let pairs: Vec<_> = files.pairs.into_iter().map(Part::open).collect::<Result<_, _>>()?;
         let clients = files.clients.map(Part::open).transpose()?;
@@ -117,12 +120,12 @@ impl Source {
         Ok(Source { pairs, clients, configs: watch::Sender::new(Arc::new(config)), concerns_voiced: Instant::now() })
     }
 
-    /// What is said to clients, from now on.
+    /// Returns a receiver of the current and later configurations.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<ServerConfig>> {
         self.configs.subscribe()
     }
 
-    /// What was read is in use for the handshakes from now on.
+    /// Publishes the loaded files for later handshakes.
     fn put_in_use(&self) {
         match make(&self.pairs, self.clients.as_ref()) {
             Ok(config) => {
@@ -133,7 +136,7 @@ impl Source {
         }
     }
 
-    /// Says once a day which certificates expire soon.
+    /// Logs once a day which certificates expire soon.
     fn voice_concerns(&mut self, now: Instant) {
         if now.duration_since(self.concerns_voiced) >= SAY_AGAIN {
             self.concerns_voiced = now;
@@ -142,7 +145,7 @@ impl Source {
         }
     }
 
-    /// Whether any part has something new, of which each is asked.
+    /// Returns whether any part has changed; asks every part.
     fn any(&mut self, pair: fn(&mut Part<PairFiles>) -> bool, clients: fn(&mut Part<ClientFiles>) -> bool) -> bool {
         let of_pairs = self.pairs.iter_mut().map(pair).fold(false, |any, is_new| any | is_new);
         let of_clients = self.clients.as_mut().is_some_and(clients);
@@ -172,7 +175,8 @@ fn make(pairs: &[Part<PairFiles>], clients: Option<&Part<ClientFiles>>) -> Resul
     config(Arc::new(names), verifier).map_err(|error| format!("cannot set up TLS: {error}"))
 }
 
-/// TLS 1.3 and 1.2 with these certificates, and where there is a verifier with those of clients.
+/// Returns a configuration for TLS 1.3 and 1.2 with these certificates, and with client
+/// certificates if there is a verifier.
 pub(super) fn config(
     certificates: Arc<dyn ResolvesServerCert>,
     clients: Option<Arc<dyn ClientCertVerifier>>,
@@ -187,13 +191,13 @@ pub(super) fn config(
     let mut config = builder.with_cert_resolver(certificates);
     config.alpn_protocols = vec![ALPN.to_vec()];
     if is_for_anybody {
-        // Its keys are in memory alone, and there are others every few hours.
+        // The ticket keys are in memory only, and rotate every few hours.
         config.ticketer = aws_lc_rs::Ticketer::new()?;
-        // For clients of TLS 1.2 that take no tickets.
+        // For TLS 1.2 clients without ticket support.
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
     } else {
-        // A session that is resumed comes with the certificate that the client had, which nobody looks at again: not whether it
-        // has expired meanwhile. Every connection is verified instead.
+        // A resumed session carries the client's earlier certificate without verifying it again, so
+        // expiry would go unnoticed. Verify every connection instead.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }
@@ -233,7 +237,7 @@ mod tests {
         assert!(config.ticketer.enabled());
     }
 
-    /// Both ways to have something read again, of two pairs.
+    /// Tests both ways to reload, with two pairs.
     #[test]
     fn each_pair_changes_by_itself_and_only_for_the_better() {
         for by_looking in [false, true] {
@@ -243,7 +247,7 @@ mod tests {
             let mut configs = source.subscribe();
             let mut again = |source: &mut Source| {
                 if by_looking {
-                    // Once to see it, once to be sure that it is settled.
+                    // One poll to see the change, one to see that it has settled.
                     source.look();
                     source.look();
                 } else {
@@ -297,7 +301,7 @@ mod tests {
         assert_eq!(old.ticketer.decrypt(&ticket).unwrap(), b"a session");
         source.reload();
         let new = source.subscribe().borrow().clone();
-        // It has given one as long, so that it is not the length that is refused.
+        // A ticket of equal length, so that the refusal is not due to the length.
         new.ticketer.encrypt(b"a session").unwrap();
         assert_eq!(new.ticketer.decrypt(&ticket), None);
         assert!(old.session_storage.put(vec![1], vec![2]));

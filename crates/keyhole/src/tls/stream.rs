@@ -15,7 +15,7 @@ use crate::worker::Socket;
 
 pub(crate) struct TlsStream<P> {
     plain: P,
-    /// `None` while an operation has it, and from the first that fails.
+    /// `None` while an operation uses it, and after the first failed one.
     session: RefCell<Option<Session>>,
 }
 
@@ -24,15 +24,15 @@ impl<P: Socket> TlsStream<P> {
         TlsStream { plain, session: RefCell::new(Some(session)) }
     }
 
-    /// The handshake, as far as the peer goes along.
+    /// Performs the handshake.
     pub(super) async fn shake_hands(&self) -> io::Result<()> {
         let mut session = self.take()?;
-        // Who has said nothing yet need not be waited for where the node is ending.
+        // A silent client need not be waited for while the node shuts down.
         let mut is_silent = true;
         while session.is_handshaking() {
             let result = session.read(&mut |_| 0);
             if matches!(result, Err(Error::InvalidMessage(InvalidMessage::InvalidContentType))) {
-                // Plain HTTP, or something else that would not understand an alert.
+                // Plain HTTP or another protocol, whose client would not understand an alert.
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the peer does not speak TLS"));
             }
             self.flush(&mut session).await?;
@@ -56,7 +56,7 @@ impl<P: Socket> TlsStream<P> {
         self.plain.abort();
     }
 
-    /// Ends a connection that is none of TLS.
+    /// Closes a connection that does not speak TLS.
     pub(super) async fn end_without_a_word(&self) {
         self.plain.close().await;
     }
@@ -69,7 +69,8 @@ impl<P: Socket> TlsStream<P> {
         *self.session.borrow_mut() = Some(session);
     }
 
-    /// Receives some plaintext; 0 at the peer's orderly end, and where `for_request` when no request is wanted any more.
+    /// Receives some plaintext; returns 0 at the peer's orderly end or, if `for_request`, when no
+    /// further requests are accepted.
     async fn read(&self, take: Take<'_>, for_request: bool) -> io::Result<usize> {
         let mut session = self.take()?;
         loop {
@@ -81,13 +82,13 @@ impl<P: Socket> TlsStream<P> {
                 match self.receive(&mut session, is_idle).await {
                     Ok(0) => {}
                     Ok(_) => continue,
-                    // Who was too slow is told so.
+                    // Keep the session: a peer that was too slow gets an error reply.
                     Err(error) => {
                         self.put_back(session);
                         return Err(error);
                     }
                 }
-                // Between two requests there is nothing that could be cut off, and many clients just go.
+                // Between two requests nothing can be truncated, and many clients just disconnect.
                 if !is_idle {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
@@ -98,7 +99,7 @@ impl<P: Socket> TlsStream<P> {
         }
     }
 
-    /// Receives some plaintext behind what is in `bytes`.
+    /// Appends some plaintext to `bytes`.
     async fn read_onto(&self, mut bytes: Vec<u8>, for_request: bool) -> (io::Result<usize>, Vec<u8>) {
         let mut take = |plaintext: &[u8]| {
             let len = plaintext.len().min(bytes.capacity() - bytes.len());
@@ -120,8 +121,8 @@ impl<P: Socket> TlsStream<P> {
         Ok(())
     }
 
-    /// Receives what the peer sends into the session; the count of bytes, 0 at the end of the connection. Where that would begin a
-    /// request, also if none is wanted any more.
+    /// Receives bytes from the peer into the session; returns 0 at the end of the connection and,
+    /// if `is_idle`, when no further requests are accepted.
     async fn receive(&self, session: &mut Session, is_idle: bool) -> io::Result<usize> {
         let too_long = || io::Error::new(io::ErrorKind::InvalidData, "a message of the handshake is too long");
         let (incoming, at) = session.room().ok_or_else(too_long)?;
@@ -134,7 +135,7 @@ impl<P: Socket> TlsStream<P> {
         Ok(len)
     }
 
-    /// Sends what there is to send.
+    /// Sends the queued bytes.
     async fn flush(&self, session: &mut Session) -> io::Result<()> {
         let Some(outgoing) = session.sendable() else { return Ok(()) };
         let (result, outgoing) = self.plain.write_bytes(outgoing).await;
@@ -202,7 +203,7 @@ impl<P: Socket> Stream for TlsStream<P> {
         if let Ok(mut session) = self.take()
             && session.close_notify().is_ok()
         {
-            // If the peer is gone it does not need to be told.
+            // An error is harmless: the peer is gone.
             let _ = self.flush(&mut session).await;
         }
         self.plain.close().await;

@@ -1,5 +1,5 @@
-//! Bare programs on a ring: what the engine is measured against. They write the same bytes in the same pattern, and do nothing
-//! else: no index, no checksums, no recovery afterwards.
+//! Bare programs on a ring, as a baseline for the engine. They write the same bytes in the same
+//! pattern and nothing else: no index, no checksums, no recovery.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -16,17 +16,17 @@ use super::disk::write_once;
 use crate::buffer::{Block, Pool};
 use crate::medium::Medium;
 
-/// Records that wait, each with who waits for it.
+/// Records that wait to be written, each with its client's channel.
 type Queue = (RefCell<Vec<(Vec<u8>, oneshot::Sender<()>)>>, Notify);
 
-/// A file that is written from its beginning to its end.
+/// A file that is written sequentially.
 pub(crate) struct BareFile {
     file: Rc<File>,
-    /// To write past the page cache with.
+    /// The handle for direct I/O.
     direct: Option<Rc<std::fs::File>>,
     at: u64,
     allocated: u64,
-    /// The file grows by this much at a time.
+    /// Bytes that the file grows by at a time.
     step: u64,
 }
 
@@ -37,7 +37,8 @@ impl BareFile {
         BareFile { file: Rc::new(File::from_std(medium.into_file())), direct, at: 0, allocated: 0, step }
     }
 
-    /// Where the next write of this length goes. The file is made long enough, as the engine makes it.
+    /// Returns the offset of the next write of this length, after extending the file as the engine
+    /// does.
     async fn place(&mut self, len: u64) -> io::Result<u64> {
         while self.at + len > self.allocated {
             self.file.fallocate(self.allocated, self.step, 0).await?;
@@ -48,13 +49,14 @@ impl BareFile {
         Ok(at)
     }
 
-    /// Goes back to the beginning: what follows is written over what is there.
+    /// Rewinds to the beginning, so that later writes overwrite existing data.
     pub(crate) fn rewind(&mut self) {
         self.at = 0;
     }
 
-    /// `clients` hand over records of this length until there were `commits`: while one batch is written and made durable, the
-    /// next one is collected. The one who writes is a task among those of the clients, as the engine's writer is.
+    /// Runs `clients` that submit records of this length until there were `commits`. While one
+    /// batch is written and made durable, the next one is collected. The writer is one task among
+    /// the clients', as in the engine.
     pub(crate) async fn commits(self, clients: usize, commits: usize, record: usize) -> io::Result<Self> {
         let queue = Rc::new((RefCell::new(Vec::new()), Notify::new()));
         let left = Rc::new(Cell::new(commits));
@@ -76,7 +78,8 @@ impl BareFile {
         spawn_local(self.commit(queue, commits, record)).await.map_err(io::Error::other)?
     }
 
-    /// As the engine writes a batch: past the page cache and durable by itself, where the file system lets us.
+    /// Writes as the engine writes a batch: with `O_DIRECT` and durable by itself, if the file
+    /// system allows it.
     async fn write_durable(&self, buf: Block, len: usize, at: u64) -> io::Result<Block> {
         if let Some(direct) = &self.direct {
             let (result, buf) = write_once(direct, at, buf, &(0..len), libc::RWF_DSYNC).await;
@@ -113,14 +116,14 @@ impl BareFile {
             for (_, done) in batch {
                 let _ = done.send(());
             }
-            // Those who were answered hand over first.
+            // Let the clients that were just answered submit first.
             tokio::task::yield_now().await;
         }
         Ok(self)
     }
 }
 
-/// Registered buffers of a block's length, as many as the engine has on their way for one body.
+/// Registered buffers of a block's length, as many as the engine has in flight for one body.
 pub(crate) struct Fixed(Rc<FixedBufRegistry<Block>>);
 
 impl Fixed {
@@ -135,7 +138,8 @@ impl Fixed {
         self.0.unregister()
     }
 
-    /// Streams so many blocks with their footers through the buffers, then makes them and one page more durable.
+    /// Streams `blocks` blocks with their footers through the buffers, then makes them and one page
+    /// more durable.
     pub(crate) async fn stream(&self, to: &mut BareFile, blocks: usize) -> io::Result<()> {
         let mut writes = Vec::with_capacity(BLOCKS_IN_FLIGHT);
         let mut places = Vec::with_capacity(blocks);

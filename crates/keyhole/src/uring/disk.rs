@@ -1,4 +1,4 @@
-//! The object file or device through the ring.
+//! Disk access through the ring.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -18,18 +18,18 @@ use tokio_uring::{OneshotOutputTransform, UnsubmittedOneshot};
 use crate::buffer::{Block, Pools};
 use crate::medium::{self, Medium};
 
-/// Up to this length what is likely to be in the page cache is looked for there at once: to ask the ring, and to wait for its
-/// answer, takes longer than the copy.
+/// Longest read that is first tried in the page cache without the ring: a round trip through the
+/// ring takes longer than the copy.
 const READ_AT_ONCE_MAX: usize = 128 * 1024;
 
 /// One thread's handle of the object file or device.
 pub(crate) struct UringDisk {
     ring: tokio_uring::fs::File,
-    /// Writes go past the page cache, where that is possible.
+    /// The handle for direct writes, if they are possible.
     direct: Option<Rc<File>>,
-    /// A direct write was refused, as the device or the file system wants other alignment.
+    /// A direct write was refused because the device or the file system requires another alignment.
     refused: Cell<bool>,
-    /// The same description as the ring's, for what is not an operation of the ring.
+    /// The same open file, for calls that are not operations of the ring.
     medium: Arc<Medium>,
     pools: Pools,
 }
@@ -41,13 +41,14 @@ impl UringDisk {
         Ok(UringDisk { ring, direct, refused: Cell::new(false), medium: Arc::new(medium), pools })
     }
 
-    /// Runs a call that the ring has no operation for.
+    /// Runs a call that the ring has no operation for on a blocking thread.
     async fn call<T: Send + 'static>(&self, call: impl FnOnce(&Medium) -> T + Send + 'static) -> T {
         let medium = self.medium.clone();
         spawn_blocking(move || call(&medium)).await.expect("a call that neither panics nor is cancelled")
     }
 
-    /// Writes all, past the page cache as far as the kernel goes along and through it from there on; whether all went past it.
+    /// Writes everything: directly as far as the kernel accepts it, the rest through the page
+    /// cache. Returns whether all of it was direct.
     async fn write_all(&self, offset: u64, buf: Block, at: Range<usize>, flags: i32) -> (io::Result<bool>, Block) {
         let (result, buf) = self.write_direct(offset, buf, &at, flags).await;
         match result {
@@ -61,7 +62,7 @@ impl UringDisk {
         }
     }
 
-    /// Writes past the page cache, as far as the kernel goes along; the count of bytes that it took.
+    /// Writes directly as far as the kernel accepts it; returns the count of bytes.
     async fn write_direct(&self, offset: u64, buf: Block, at: &Range<usize>, flags: i32) -> (io::Result<usize>, Block) {
         let file = self.direct.as_ref().filter(|_| !self.refused.get());
         let Some(file) = file else { return (Ok(0), buf) };
@@ -77,13 +78,13 @@ impl UringDisk {
     }
 }
 
-/// What an operation has while the kernel works on it: the description stays open, and the buffer where it is.
+/// The resources of an operation in flight: they keep the file open and the buffer in place.
 struct InFlight {
     _file: Rc<File>,
     buf: Block,
 }
 
-/// Gives the buffer back, with how many bytes were moved.
+/// Returns the buffer with the count of bytes moved.
 struct Moved;
 
 impl OneshotOutputTransform for Moved {
@@ -96,7 +97,7 @@ impl OneshotOutputTransform for Moved {
     }
 }
 
-/// One write. tokio-uring has none with flags.
+/// Writes once with flags, which tokio-uring does not support.
 pub(super) async fn write_once(
     file: &Rc<File>,
     offset: u64,
@@ -144,7 +145,7 @@ impl Disk for UringDisk {
         if at.len() <= READ_AT_ONCE_MAX {
             match self.medium.read_cached(buf.part(at.clone()), offset) {
                 Ok(len) if len == at.len() => return (Ok(()), buf),
-                // The ring waits for what is not in the cache, and says what is wrong.
+                // Leave the rest to the ring: it waits for uncached data and reports errors.
                 Ok(_) | Err(_) => {}
             }
         }
@@ -163,7 +164,7 @@ impl Disk for UringDisk {
         let (result, buf) = self.write_all(offset, buf, at, libc::RWF_DSYNC).await;
         match result {
             Ok(true) => (Ok(()), buf),
-            // What went through the cache has no flag.
+            // Writes through the cache do not carry the flag.
             Ok(false) => (self.ring.sync_data().await, buf),
             Err(error) => (Err(error), buf),
         }

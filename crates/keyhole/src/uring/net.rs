@@ -17,9 +17,10 @@ use crate::epoll::SharedListener;
 use crate::worker::{Accept, Connections, Idle, LINGER, LINGER_BYTES, Open, Socket, has_come, in_time};
 
 pub(super) enum UringListener {
-    /// This process's alone. What is accepted from it may be in flight when it is closed, so it is shut down.
+    /// Of this process alone. An accept may be in flight when it is closed, so it is shut down.
     Own(TcpListener, std::net::TcpListener),
-    /// What is in flight for it could take a connection that another process is to serve: the poller accepts from it.
+    /// Shared with another process. An accept in flight on the ring could take a connection that
+    /// the other process is to serve, so it accepts through epoll.
     Shared(SharedListener),
 }
 
@@ -38,7 +39,7 @@ impl UringListener {
             UringListener::Shared(listener) => {
                 let (tcp, peer) = listener.accept().await?;
                 let tcp = tcp.into_std()?;
-                // An operation of the ring fails at once where it would wait, unless the socket may wait.
+                // The ring fails an operation on a non-blocking socket instead of waiting.
                 tcp.set_nonblocking(false)?;
                 Ok((TcpStream::from_std(tcp), peer))
             }
@@ -88,7 +89,7 @@ impl Inner {
         self.open.timed_read(self.tcp.read(buf)).await
     }
 
-    /// Sends all; the time counts for each piece that the kernel takes.
+    /// Sends everything; the timeout applies to each piece that the kernel accepts.
     async fn write<B: BoundedBuf<Buf = B> + IoBuf>(&self, mut buf: B, at: Range<usize>) -> (io::Result<()>, B) {
         let mut start = at.start;
         while start < at.end {
@@ -111,7 +112,7 @@ impl Socket for UringStream {
     }
 
     fn has_come(&self) -> bool {
-        // SAFETY: the stream holds the descriptor, and lives as long as the reference.
+        // SAFETY: the stream owns the descriptor and outlives the borrow.
         let tcp = unsafe { BorrowedFd::borrow_raw(self.0.tcp.as_raw_fd()) };
         has_come(&SockRef::from(&tcp))
     }

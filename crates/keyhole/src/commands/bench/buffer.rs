@@ -1,17 +1,18 @@
-//! Where what is measured has its data; the criterion benches take it from here, too.
+//! The data buffer of the benchmarks; the criterion benches include it as well.
 
 use std::ops::{Deref, DerefMut, Range};
 
 const PAGE: usize = 4096;
 
-/// Bytes that begin at a page, as the node's blocks do: off it all figures would be lower, each by another amount.
+/// Page-aligned bytes, like the node's buffers. Unaligned, all figures would be lower by varying
+/// amounts.
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
     at: Range<usize>,
 }
 
 impl Buffer {
-    /// Of so many bytes, all of them 1.
+    /// Returns a buffer of `size` bytes with value 1.
     pub(crate) fn new(size: usize) -> Self {
         let bytes = vec![1; size + PAGE];
         let start = bytes.as_ptr().align_offset(PAGE);

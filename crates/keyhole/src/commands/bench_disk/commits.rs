@@ -1,4 +1,5 @@
-//! Durable commits of 4 KiB, many at a time: the engine, and a bare program that writes the same bytes in the same pattern.
+//! Many concurrent durable commits of 4 KiB: the engine, and a bare program that writes the same
+//! pattern.
 
 use std::fs::File;
 use std::time::Instant;
@@ -12,9 +13,9 @@ use crate::uring::BareFile;
 
 const LEN: usize = 4096;
 const AT_ONCE: usize = 64;
-/// Commits of one turn.
+/// Commits per turn.
 const TURN: usize = 40_000;
-/// Names that are written again and again.
+/// Names that are overwritten repeatedly.
 const NAMES: usize = 20_000;
 const CAPACITY: u64 = 8 << 30;
 const SEGMENT: u64 = keyhole_log::limits::SEGMENT_LEN;
@@ -26,13 +27,13 @@ pub(super) fn run(directory: &Directory, turns: u64, report: &mut Report) -> Res
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let (record, batch) = rig::with_engine(&directory.path("commits"), kind, async |log| {
         let mut bare = BareFile::new(file, SEGMENT);
-        // How long records are and how many share a batch shows at the first turn, which does not count.
+        // The first turn, which does not count, determines the length of records and of batches.
         let before = log.shared().stats();
         engine(log).await?;
         let after = log.shared().stats();
         let batches: u64 = after.batches.0.iter().sum::<u64>() - before.batches.0.iter().sum::<u64>();
         let written = after.written.records - before.written.records;
-        // Of each batch half a page is padding.
+        // A batch has half a page of padding on average.
         let record = (written - batches * 2048) as usize / TURN;
         let write_failed = |error| Failure::io("cannot write", error);
         bare = bare.commits(AT_ONCE, TURN, record).await.map_err(write_failed)?;
@@ -60,7 +61,7 @@ pub(super) fn run(directory: &Directory, turns: u64, report: &mut Report) -> Res
     Ok(())
 }
 
-/// One turn of the engine.
+/// Runs one turn of the engine.
 async fn engine(log: &Engine) -> Result<()> {
     let own = log.clone();
     let put = move |index: usize| {

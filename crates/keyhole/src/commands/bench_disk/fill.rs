@@ -1,4 +1,4 @@
-//! A store that is filled, half emptied and filled again; and one in which objects are overwritten at random.
+//! A store that is filled, half emptied and refilled; and one with random overwrites.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -15,7 +15,8 @@ use crate::env::System;
 const LEN: usize = 64 << 10;
 const AT_ONCE: usize = 16;
 const ROUNDS: usize = 10;
-/// The part of what is not reserved that is live while objects are overwritten, and how many times the capacity is written.
+/// The live part of the unreserved space during overwrites, and the total of writes in multiples of
+/// the capacity.
 const LIVE: f64 = 0.8;
 const OVERWRITTEN: u64 = 4;
 
@@ -56,7 +57,7 @@ fn key(number: usize) -> String {
     format!("object-{number:09}")
 }
 
-/// Stores new objects until there is no room. Any other refusal is a failure.
+/// Stores new objects until the store is full. Any other error is a failure.
 async fn fill(log: &Engine, first: usize, stored: &Rc<RefCell<Vec<usize>>>) -> Result<()> {
     let (log, stored) = (log.clone(), stored.clone());
     let put = move |index: usize| {
@@ -75,7 +76,7 @@ async fn fill(log: &Engine, first: usize, stored: &Rc<RefCell<Vec<usize>>>) -> R
     in_parallel(AT_ONCE, usize::MAX, put).await.map(drop)
 }
 
-/// How many objects fitted in each round; write amplification; segments.
+/// Returns the objects that fit in each round, the write amplification, and the segments.
 async fn rounds(log: &Engine) -> Result<(Vec<f64>, f64, usize)> {
     let stored = Rc::new(RefCell::new(Vec::new()));
     let (mut fits, mut first) = (Vec::new(), 0);
@@ -103,13 +104,13 @@ async fn rounds(log: &Engine) -> Result<(Vec<f64>, f64, usize)> {
     Ok((fits, stats.written.amplification().unwrap_or(f64::NAN), stats.segments.len()))
 }
 
-/// The live part; write amplification over the second half; what it is made of.
+/// Returns the live part, the write amplification over the second half, and its components.
 async fn overwrite(log: &Engine) -> Result<(f64, f64, [f64; 3])> {
     let share = |log: &Engine| {
         let usage = log.shared().usage();
         usage.live as f64 / (usage.capacity - usage.reserved) as f64
     };
-    // Checkpoints count among what is live: the names are those that there is room for as it is.
+    // Checkpoints count as live data: use as many names as fit in practice.
     let own = log.clone();
     let put = move |index: usize| {
         let log = own.clone();
@@ -144,7 +145,7 @@ async fn overwrite(log: &Engine) -> Result<(f64, f64, [f64; 3])> {
     Ok((live.min(share(log)), amplification, parts.map(|bytes| bytes as f64 / first)))
 }
 
-/// The next random number below `n` (splitmix64). The same ones in every run.
+/// Returns the next random number below `n` (splitmix64); the sequence is the same in every run.
 fn below(state: &Cell<u64>, n: usize) -> usize {
     state.set(state.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
     let mut z = state.get();

@@ -1,4 +1,4 @@
-//! The real binary as a node, and signed requests to it.
+//! A node that runs the real binary, and signed requests to it.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -18,12 +18,12 @@ const ACCESS_KEY: &str = "bench-access-key";
 const SECRET_KEY: &str = "bench-secret-key-of-no-account";
 const REGION: &str = "us-east-1";
 
-/// Requests to a full node that are all to be refused.
+/// Requests to a full node, all of which must be refused.
 const REFUSALS: usize = 20;
-/// The most that a full node may still take: what is left in its open segments.
+/// Limit of objects that a full node may still store in its open segments.
 const LAST_OBJECTS: usize = 10_000;
 
-/// `keyhole serve` as another process.
+/// `keyhole serve` in another process.
 pub(super) struct Node {
     child: Child,
     address: SocketAddr,
@@ -59,7 +59,7 @@ impl Node {
         }
     }
 
-    /// Seconds from the start of the process to the answer to a GET.
+    /// Returns the seconds from the process's start to the reply to a GET.
     pub(super) fn first_get(&self, key: &str) -> Result<f64> {
         match self.request("GET", &format!("/{BUCKET}/{key}"), &[])? {
             200 => Ok(self.begun.elapsed().as_secs_f64()),
@@ -67,12 +67,13 @@ impl Node {
         }
     }
 
-    /// Sends a request and reads the whole reply: its status.
+    /// Sends a request and reads the whole reply; returns its status.
     pub(super) fn request(&self, method: &str, path: &str, body: &[u8]) -> Result<u16> {
         self.exchange(method, path, "", body).map(|(status, _)| status)
     }
 
-    /// Lists objects of the bucket, by a query that is sorted and encoded: how many seconds it took, and the whole reply.
+    /// Lists objects with a sorted and encoded query; returns the duration in seconds and the whole
+    /// reply.
     pub(super) fn list(&self, query: &str) -> Result<(f64, String)> {
         let begun = Instant::now();
         match self.exchange("GET", &format!("/{BUCKET}"), query, &[])? {
@@ -81,12 +82,12 @@ impl Node {
         }
     }
 
-    /// Sends a request and reads the whole reply: its status, and all of it.
+    /// Sends a request and reads the whole reply; returns its status and its bytes.
     fn exchange(&self, method: &str, path: &str, query: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
         let failed = |error| Failure::io("a request to the node", error);
         let mut connection = TcpStream::connect(self.address).map_err(failed)?;
         let head = self.signed_head(method, path, query, body.len());
-        // A refusal may come before the body is read.
+        // A refusal may arrive before the body is read.
         connection.write_all(head.as_bytes()).map_err(failed)?;
         let _ = connection.write_all(body);
         let mut reply = Vec::new();
@@ -96,7 +97,8 @@ impl Node {
         Ok((status, reply))
     }
 
-    /// Signature Version 4 of a request whose path needs no encoding, and whose query is canonical.
+    /// Returns a head with Signature Version 4; the path needs no encoding and the query is
+    /// canonical.
     fn signed_head(&self, method: &str, path: &str, query: &str, len: usize) -> String {
         let date: String =
             keyhole_s3::time::iso8601(System.now_ms() / 1000 * 1000).replace(".000", "").replace(['-', ':'], "");
@@ -117,7 +119,7 @@ impl Node {
         )
     }
 
-    /// Bytes of resident memory.
+    /// Returns the resident memory in bytes.
     pub(super) fn resident(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
         let status = status.map_err(|error| Failure::io("cannot see the node's memory", error))?;
@@ -126,10 +128,11 @@ impl Node {
         kib.map(|kib| kib << 10).ok_or_else(|| Failure::Other("the system does not say the node's memory".to_owned()))
     }
 
-    /// Ends it as an operator does.
+    /// Stops the node with SIGTERM.
     pub(super) fn stop(mut self) -> Result<()> {
         let id = i32::try_from(self.child.id()).expect("a process id");
-        // SAFETY: the call takes numbers alone; the child has not been waited for, so the id is still its own.
+        // SAFETY: the call takes only numbers; the child was not waited for, so the ID is still its
+        // own.
         unsafe { libc::kill(id, libc::SIGTERM) };
         let status = self.child.wait().map_err(|error| Failure::io("cannot wait for the node", error))?;
         if status.success() { Ok(()) } else { Err(Failure::Other(format!("the node ends with {status}"))) }
@@ -143,7 +146,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // Where something has failed; otherwise it has ended, and this does nothing.
+        // After a failure; otherwise the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -153,7 +156,7 @@ fn mac(key: &[u8], text: &str) -> Vec<u8> {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec()
 }
 
-/// Serves a full store, and counts the PUTs that are refused with anything but 507.
+/// Serves a full store; returns the count of PUTs with a reply other than 507.
 pub(super) fn refusals(data: &Path, len: usize) -> Result<usize> {
     let node = Node::start(data, &["--threads", "1"])?;
     let body = vec![3; len];

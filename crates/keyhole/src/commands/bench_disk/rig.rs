@@ -1,4 +1,4 @@
-//! The production engine on the production disk, and objects to put into it.
+//! The production engine and disk access, and objects to store.
 
 use std::cell::{Cell, RefCell};
 use std::fs;
@@ -19,22 +19,24 @@ use crate::uring::{self, UringDisk};
 
 pub(super) const BUCKET: &str = "bench";
 
-/// Lengths of what an SSE-C object has besides: the prefix of its body, its sealed head, the tag of its chunk.
+/// Overhead of an SSE-C object: the prefix of its body, its sealed object head, the tag of its
+/// chunk.
 const PREFIX: usize = 56;
 const HEAD: usize = 300;
 
 pub(super) type Engine = Log<UringDisk>;
 
-/// How a store is opened that is measured.
+/// The options of a measured store.
 #[derive(Clone, Copy)]
 pub(super) struct Kind {
     pub(super) capacity: u64,
     pub(super) sync: Sync,
 }
 
-/// Opens a store, or makes it, and works with it: one worker and the maintenance on one ring, as in a node with one thread.
+/// Opens or creates a store and runs `work`: one worker and the maintenance on one ring, as in a
+/// node with one thread.
 pub(super) fn with_engine<T>(path: &Path, kind: Kind, work: impl AsyncFnOnce(&Engine) -> Result<T>) -> Result<T> {
-    // Within /dev, which is where /dev/shm is, nothing is made of which there is nothing yet.
+    // A store below /dev, where /dev/shm is, must already have its directory.
     fs::create_dir_all(path).map_err(|error| Failure::io(path.display(), error))?;
     let place = Place::find(path, None)?;
     let options =
@@ -90,7 +92,8 @@ pub(super) async fn put(log: &Engine, key: String, len: usize) -> std::result::R
     log.put_object(put).await
 }
 
-/// Runs `step` for 0, 1, 2, ... below `end`, so many at a time, until one says that it is enough or fails. How many were done.
+/// Runs `step` for 0, 1, 2, ... below `end`, `at_once` at a time, until one returns `false` or
+/// fails. Returns the count of completed steps.
 pub(super) async fn in_parallel<F>(at_once: usize, end: usize, step: impl Fn(usize) -> F + 'static) -> Result<usize>
 where
     F: Future<Output = Result<bool>> + 'static,

@@ -1,4 +1,5 @@
-//! How soon a node answers: the real binary, killed and stopped, with the object file out of the page cache.
+//! Startup times of the real binary after a kill and a clean stop, without the object file in the
+//! page cache.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -19,11 +20,11 @@ use super::{Directory, Limit, Report, median, percentile_99};
 use crate::cli::Target;
 use crate::control::{Reply, Request, StatReply};
 
-/// Starts of each kind, of which the median is taken.
+/// Starts of each kind, of which the median is reported.
 const STARTS: usize = 3;
 const SMALL: usize = 1024;
 const LARGE: usize = 64 << 20;
-/// The object that is asked for first.
+/// The object that is requested first.
 const FIRST: &str = "first";
 
 pub(super) fn run(directory: &Directory, objects: usize, large: u64, report: &mut Report) -> Result<()> {
@@ -57,7 +58,7 @@ pub(super) fn run(directory: &Directory, objects: usize, large: u64, report: &mu
     directory.remove("large")
 }
 
-/// Makes a store with one object that came by HTTP; the resident memory of a node with nothing but that.
+/// Creates a store with one object over HTTP; returns the resident memory of its node.
 fn begin(data: &Path, capacity: u64) -> Result<u64> {
     let node = Node::start(data, &["--capacity", &capacity.to_string()])?;
     for (path, body) in [(format!("/{BUCKET}"), &b""[..]), (format!("/{BUCKET}/{FIRST}"), b"first")] {
@@ -74,18 +75,19 @@ fn begin(data: &Path, capacity: u64) -> Result<u64> {
     Ok(resident)
 }
 
-/// What was seen of a kind of start.
+/// The observations of one kind of start.
 struct Seen {
     seconds: f64,
     resident: u64,
     stat: StatReply,
 }
 
-/// Fills the store, kills who did it, and starts nodes: after SIGKILL, and after a clean stop.
+/// Fills the store, kills the filling process, and measures starts after SIGKILL and after a clean
+/// stop.
 fn start(data: &Path, objects: usize, len: usize, capacity: u64, report: &mut Report, what: &str) -> Result<[Seen; 2]> {
     fill_and_kill(data, objects, len, capacity, report, what)?;
     let killed = observe(data, Node::kill)?;
-    // The last one was killed as well: now there is one that ends in good order.
+    // The last node was killed as well: run one that stops cleanly.
     Node::start(data, &[])?.stop()?;
     let stopped = observe(data, Node::stop)?;
     Ok([killed, stopped])
@@ -109,7 +111,7 @@ fn observe(data: &Path, end: impl Fn(Node) -> Result<()>) -> Result<Seen> {
     Ok(Seen { seconds: median(seconds), resident, stat })
 }
 
-/// Lists all objects page by page, and then by a delimiter that all but one of them are behind.
+/// Lists all objects page by page, and then with a delimiter that rolls up all but one of them.
 fn list(data: &Path, objects: usize, report: &mut Report) -> Result<()> {
     const PAGE: usize = 1000;
     const ROLLED_UP: usize = 100;
@@ -141,17 +143,17 @@ fn list(data: &Path, objects: usize, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Takes the file out of the page cache, as after the machine was off.
+/// Evicts the file from the page cache, as after a reboot.
 fn drop_cache(path: &Path) -> Result<()> {
     let failed = |error| Failure::io(path.display(), error);
     let file = File::open(path).map_err(failed)?;
     file.sync_all().map_err(failed)?;
-    // SAFETY: the call takes numbers alone, and the descriptor is open.
+    // SAFETY: the call takes only numbers, and the descriptor is open.
     unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
     Ok(())
 }
 
-/// Another process fills the store through the engine, and is killed just ahead of a checkpoint.
+/// Has another process fill the store through the engine, and kills it just before a checkpoint.
 fn fill_and_kill(
     data: &Path,
     objects: usize,
@@ -183,7 +185,7 @@ fn key(index: usize) -> String {
     format!("bench/object-{index:012}")
 }
 
-/// The other process. It never ends by itself.
+/// Runs in the other process and never returns.
 pub(super) fn populate(data: &Path, what: &str) -> Result<()> {
     let numbers: Vec<u64> = what.split(':').filter_map(|number| number.parse().ok()).collect();
     let [objects, len, capacity] = numbers[..] else { return Err(Failure::Usage("give N:BYTES:CAPACITY".to_owned())) };
@@ -205,7 +207,8 @@ pub(super) fn populate(data: &Path, what: &str) -> Result<()> {
     })
 }
 
-/// Puts objects one after the other, again from the first where there were enough; `until_due`: until a checkpoint is nearly due.
+/// Stores up to `count` objects in sequence; with `until_due`, overwrites the existing ones in turn
+/// until a checkpoint is nearly due.
 async fn put_all(log: &Engine, at_once: usize, count: usize, len: usize, since: Since, until_due: bool) -> Result<()> {
     let objects = log.shared().usage().objects.max(1) as usize;
     let log = log.clone();
@@ -225,7 +228,7 @@ async fn put_all(log: &Engine, at_once: usize, count: usize, len: usize, since: 
     in_parallel(at_once, count, put).await.map(drop)
 }
 
-/// What was written since the last checkpoint.
+/// Bytes written since the last checkpoint.
 #[derive(Clone, Default)]
 struct Since(std::rc::Rc<std::cell::Cell<Seed>>);
 

@@ -15,7 +15,7 @@ use crate::uring::{BareFile, Fixed};
 
 const LEN: usize = 64 << 20;
 const CAPACITY: u64 = 16 << 30;
-/// Bodies of one turn.
+/// Bodies per turn.
 const TURN: usize = 4;
 
 pub(super) fn run(directory: &Directory, turns: u64, report: &mut Report) -> Result<()> {
@@ -34,12 +34,13 @@ pub(super) fn run(directory: &Directory, turns: u64, report: &mut Report) -> Res
         let mut direct = direct.map(|file| BareFile::new(file, SEGMENT_LEN));
         let fixed = Fixed::register().map_err(|error| Failure::io("cannot register buffers (ulimit -l)", error))?;
         engine(log, "first").await?;
-        // First into files that grow, then over blocks that were written before.
+        // First into growing files, then over blocks that were written before.
         for (again, (rates, ratios)) in [false, true].into_iter().zip(rates.iter_mut().zip(&mut ratios)) {
             if again {
                 clear(log).await?;
-                // The lowest blank segments are taken first: those of the reserve, which are allocated, but have never been
-                // written. As each body is deleted before the next one it is the same few that are written from here on.
+                // The lowest blank segments are used first: those of the reserve, allocated but
+                // never written. Each body is deleted before the next one, so the same few segments
+                // are rewritten from here on.
                 for i in 0..TURN {
                     engine(log, &format!("again-{i}")).await?;
                     clear(log).await?;
@@ -81,12 +82,12 @@ pub(super) fn run(directory: &Directory, turns: u64, report: &mut Report) -> Res
         let limit = Some(Limit::AtLeast(0.9));
         report.add(format!("64 MiB into {of}: the engine over bare write_fixed"), median(ratios), "", limit);
     }
-    // If there were any it would not be blocks written before that the engine writes over.
+    // If this is not zero, the engine did not write over blocks that were written before.
     report.add("64 MiB into blocks written before: segments allocated or given back", fresh as f64, "", None);
     Ok(())
 }
 
-/// How many segments have been added to the file, or given back to the file system.
+/// Returns the count of segments added to the file or returned to the file system.
 fn fresh_segments(log: &Engine) -> u64 {
     let stats = log.shared().stats();
     stats.segments.len() as u64 + stats.cleaner.segments_discarded
@@ -96,7 +97,7 @@ fn rate(took: Duration) -> f64 {
     (TURN * LEN) as f64 / f64::from(1 << 20) / took.as_secs_f64()
 }
 
-/// One turn of bare writes; `again`: each body over the one ahead of it.
+/// Runs one turn of bare writes; with `again`, each body overwrites the previous one.
 async fn stream(fixed: &Fixed, to: &mut BareFile, again: bool) -> io::Result<f64> {
     let begun = Instant::now();
     for _ in 0..TURN {
@@ -112,7 +113,7 @@ async fn engine(log: &Engine, key: &str) -> Result<()> {
     rig::put(log, key.to_owned(), LEN).await.map_err(|error| failed(&error))
 }
 
-/// Makes all segments blank, which stay allocated.
+/// Makes all segments blank while they stay allocated.
 async fn clear(log: &Engine) -> Result<()> {
     let list = keyhole_log::ListObjects { limit: 1000, ..Default::default() };
     let listing = log.list_objects(BUCKET, &list).map_err(|error| failed(&error))?;

@@ -1,7 +1,8 @@
-//! An export as a tar stream, which can be read as it comes.
+//! An export as a tar stream, which can be processed in one pass.
 //!
-//! A piece of the manifest says what follows it. Short files are gathered, so that one piece with their digests stands ahead of many; a
-//! long one goes out as it comes, and its digest stands in the piece behind it.
+//! A piece of the manifest describes the files after it. Short files are collected, so that one
+//! piece with their digests precedes many of them. A long file is streamed, and its digest is in
+//! the next piece.
 
 use std::io::{self, Read, Write};
 
@@ -12,21 +13,21 @@ use crate::commands::{Failure, Result};
 use crate::moving::entry::{Bucket, Entry};
 use crate::moving::manifest::{End, Failed, FileDigest, Line, piece};
 
-/// Bytes of a file that is gathered with others, at most.
+/// Limit of a collected file's length in bytes.
 const SHORT_MAX: u64 = 64 << 10;
 
-/// Files that are gathered, and bytes of them, at most.
+/// Limits of collected files, and of their bytes.
 const GATHERED_MAX: usize = 256;
 const GATHERED_BYTES_MAX: usize = 1 << 20;
 
 /// Writes the stream.
 pub(super) struct Archive<W: Write> {
     builder: Builder<W>,
-    /// Pieces of the manifest that were written.
+    /// Pieces of the manifest written so far.
     pieces: u64,
-    /// Lines of the next one.
+    /// Lines of the next piece.
     lines: Vec<u8>,
-    /// Files that it is followed by.
+    /// Files that follow the next piece.
     files: Vec<(Entry, Vec<u8>)>,
     gathered: usize,
 }
@@ -43,7 +44,7 @@ impl<W: Write> Archive<W> {
         self.lines.extend_from_slice(&line.encode());
     }
 
-    /// Writes the next piece, and the files that follow it.
+    /// Writes the next piece and its files.
     fn flush(&mut self) -> Result<()> {
         if self.lines.is_empty() {
             return Ok(());
@@ -85,7 +86,7 @@ impl<W: Write> Sink for Archive<W> {
     }
 
     fn bucket(&mut self, bucket: &Bucket) -> Result<()> {
-        // The files of one bucket are there before another one is.
+        // Write the files of one bucket before the next bucket's line.
         if !self.files.is_empty() {
             self.flush()?;
         }
@@ -107,7 +108,7 @@ impl<W: Write> Sink for Archive<W> {
                 return Err(failure);
             }
             written?;
-            // What follows the last byte says whether they are whole.
+            // The frame after the last byte has the outcome.
             while bytes.advance()? {}
             return Ok(match bytes.digest() {
                 Ok(sha256) => {
@@ -144,12 +145,13 @@ impl<W: Write> Sink for Archive<W> {
     }
 }
 
-/// The bytes of a file, and zeros in place of those that cannot be had: a file in the stream has the length that was announced.
+/// The bytes of a file, padded with zeros if they end early: a file in the stream must have the
+/// announced length.
 struct Padded<'p, 'b> {
     bytes: &'p mut Bytes<'b>,
     at: usize,
     left: u64,
-    /// Why there is no going on.
+    /// The failure that ends the export.
     failure: Option<Failure>,
 }
 

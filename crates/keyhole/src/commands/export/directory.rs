@@ -1,8 +1,8 @@
-//! An export as a tree of files, which can be interrupted at any moment and goes on where it was.
+//! An export as a file tree, which can be interrupted at any time and resumed.
 //!
-//! A file is written under another name; when a batch of them is on the disk they are given their own names, and only then does the
-//! journal of the run name them. Nothing that was there is touched before the run has come to its end: then its journal takes the
-//! place of the manifest, and files that it does not name go.
+//! A file is written under a temporary name. Once a batch is durable, its files are renamed, and
+//! only then does the run's journal list them. Existing data is unchanged until the run is
+//! complete: then the journal replaces the manifest, and files that it does not list are removed.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -21,19 +21,19 @@ use crate::moving::entry::{Bucket, Entry, FileName, OBJECTS, Sha256};
 use crate::moving::manifest::{End, Found, Line, Lines, MANIFEST, VERSION, piece};
 use crate::moving::tree::{is_journal, journal, manifests};
 
-/// What the directory is of.
+/// The name of the state file, which identifies the directory's export.
 const STATE: &str = "keyhole-export.json";
 
-/// How the name of a file ends that is not whole yet.
+/// The suffix of an incomplete file's name.
 const NEW: &str = "new";
 
-/// Files, and bytes of them, that are made durable together, and how long they may wait for that: so much work is lost when a run
-/// is interrupted, and what was under way.
+/// Limits of a batch, in files, bytes and time: an interrupted run loses at most this much finished
+/// work, in addition to the work in progress.
 const BATCH_MAX: usize = 256;
 const BATCH_BYTES_MAX: u64 = 64 << 20;
 const BATCH_PERIOD: Duration = Duration::from_secs(1);
 
-/// What the state file says. A directory has one export.
+/// The content of the state file. A directory holds one export.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 struct State {
     version: u32,
@@ -45,26 +45,26 @@ struct State {
 pub(super) struct Directory {
     path: PathBuf,
     scope: Scope,
-    /// Keeps other runs out.
+    /// Excludes other runs.
     lock: Option<File>,
-    /// Files that earlier runs have finished.
+    /// Files completed by earlier runs.
     known: HashMap<FileName, (Sha256, u64)>,
     /// Files of this run.
     named: HashSet<FileName>,
-    /// Directories that are there.
+    /// Existing directories.
     made: HashSet<String>,
     /// This run's journal.
     journal: Option<(PathBuf, BufWriter<File>)>,
-    /// Lines for it that wait for the files of the batch.
+    /// Lines of the journal that wait for the files of the batch.
     lines: Vec<u8>,
-    /// Those files: where they are, and where they will be.
+    /// The files of the batch: temporary and final paths.
     batch: Vec<(PathBuf, PathBuf)>,
     batch_bytes: u64,
     flushed: Instant,
 }
 
 impl Directory {
-    /// Makes the directory where it is missing; refuses one that has something else in it.
+    /// Creates the directory if it is missing; refuses one with other content.
     pub(super) fn open(path: &Path, scope: &Scope) -> Result<Self> {
         let failed = |error| Failure::io(format_args!("cannot use {}", path.display()), error);
         make(path).map_err(failed)?;
@@ -94,7 +94,7 @@ impl Directory {
         Failure::io(format_args!("cannot write to {}", self.path.display()), error)
     }
 
-    /// Takes the directory for this run: it must be of the same store and scope, if it is of any.
+    /// Claims the directory for this run: an existing export must have the same store and scope.
     fn claim(&mut self, store: &str) -> io::Result<std::result::Result<(), String>> {
         let path = self.path.join(STATE);
         let state = State { version: VERSION, store: store.to_owned(), scope: self.scope.clone() };
@@ -127,7 +127,7 @@ impl Directory {
         }
     }
 
-    /// Takes note of what earlier runs have finished. What cannot be read of it is exported anew.
+    /// Loads the results of earlier runs. Files with unreadable lines are exported again.
     fn recall(&mut self) -> io::Result<()> {
         let found = manifests(&self.path)?;
         for path in found.pieces.iter().chain(&found.journals) {
@@ -154,7 +154,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Makes the files of the batch durable, gives them their names, and names them in the journal.
+    /// Makes the files of the batch durable, renames them, and lists them in the journal.
     fn flush(&mut self) -> io::Result<()> {
         if !self.batch.is_empty() {
             self.sync()?;
@@ -172,10 +172,10 @@ impl Directory {
         Ok(())
     }
 
-    /// Makes everything durable that was written: one flush of the file system, in place of one for each file.
+    /// Syncs the whole file system once, instead of each file.
     fn sync(&self) -> io::Result<()> {
         let directory = File::open(&self.path)?;
-        // SAFETY: the call takes a descriptor alone, and it is open as long as `directory`.
+        // SAFETY: the call takes only a descriptor, which is open as long as `directory`.
         match unsafe { libc::syncfs(directory.as_raw_fd()) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
@@ -186,7 +186,7 @@ impl Directory {
         self.lines.extend_from_slice(&line.encode());
     }
 
-    /// Writes the bytes of a file under another name; what is wrong with them, if anything is.
+    /// Writes the bytes of a file under a temporary name; returns their digest or their error.
     fn write(&mut self, entry: &Entry, bytes: &mut Bytes<'_>) -> Result<std::result::Result<Sha256, String>> {
         let path = self.path.join(entry.file.to_string());
         let new = self.path.join(format!("{}.{NEW}", entry.file));
@@ -201,7 +201,7 @@ impl Directory {
         }
         let digest = bytes.digest();
         if digest.is_ok() {
-            // For who looks at the tree; an import goes by the manifest.
+            // For human readers; an import uses the manifest.
             let _ = file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_millis(entry.modified_ms));
             self.batch.push((new, path));
             self.batch_bytes += entry.length;
@@ -211,7 +211,7 @@ impl Directory {
         Ok(digest)
     }
 
-    /// Puts the journal in the place of the manifest, and removes what nothing names any more.
+    /// Replaces the manifest with the journal, and removes unlisted files.
     fn conclude(&mut self) -> io::Result<()> {
         self.flush()?;
         let Some((path, file)) = self.journal.take() else { return Ok(()) };
@@ -239,7 +239,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Whether this is a file of an export that nothing names. What somebody else has put there stays.
+    /// Returns whether this is an export's file that is not listed. Foreign files stay.
     fn is_stale(&self, name: &str) -> bool {
         let without = name.strip_suffix(NEW).and_then(|name| name.strip_suffix('.'));
         match (without.map(FileName::parse), FileName::parse(name)) {
@@ -250,12 +250,12 @@ impl Directory {
     }
 }
 
-/// A directory for its owner alone, if it is not there.
+/// Creates a directory that is private to its owner, if it is missing.
 fn make(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// A new file for its owner alone.
+/// Creates a file that is private to its owner.
 fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }

@@ -1,4 +1,4 @@
-//! An export as it is read: from a tree of files, or from a stream, in one pass.
+//! Reading of an export in one pass, from a file tree or a stream.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::File;
@@ -14,33 +14,34 @@ use crate::moving::entry::{Bucket, Digest, Entry, FileName, Sha256, finish};
 use crate::moving::manifest::{End, Failed, FileDigest, Found, Line, Lines, is_piece};
 use crate::moving::tree::manifests;
 
-/// Bytes that are read at a time.
+/// Bytes read at a time.
 const BUFFER_LEN: usize = 1 << 20;
 
-/// Files that the manifest of a stream may describe ahead of them.
+/// Limit of files that a stream's manifest may describe in advance.
 const AHEAD_MAX: usize = 4096;
 
-/// What becomes of an export.
+/// The consumer of an export.
 pub(crate) trait Handler {
-    /// A bucket, whose objects follow.
+    /// Handles a bucket, whose objects follow.
     fn bucket(&mut self, bucket: Bucket) -> Result<()>;
-    /// Whether the bytes of an object are wanted. If they are, they come, and then [`done`](Self::done).
+    /// Returns whether the bytes of an object are wanted. If so, they follow, and then
+    /// [`done`](Self::done).
     fn wants(&mut self, entry: &Entry) -> Result<bool>;
     fn data(&mut self, bytes: &[u8]) -> Result<()>;
-    /// What is to be thought of the bytes that came.
+    /// Handles the verdict on the bytes of an object.
     fn done(&mut self, entry: &Entry, verdict: Verdict) -> Result<()>;
-    /// Something is damaged or missing, besides.
+    /// Reports other damaged or missing content.
     fn damaged(&mut self, what: &str);
-    /// Whether this object is any concern, where it is missing.
+    /// Returns whether a missing object matters.
     fn is_in_scope(&self, entry: &Entry) -> bool;
-    /// The export is whole.
+    /// Handles the end of a complete export.
     fn end(&mut self, end: &End);
 }
 
-/// What is to be thought of the bytes of a file.
+/// The verdict on the bytes of a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
-    /// They are those that were exported.
+    /// The bytes are those that were exported.
     Whole,
     Damaged(String),
 }
@@ -51,7 +52,7 @@ pub(crate) enum Source {
     Stream(Box<dyn Read>),
 }
 
-/// A directory, or standard input.
+/// Opens a directory, or standard input.
 pub(crate) fn open(from: &Path) -> Result<Source> {
     if is_dash(from) {
         return Ok(Source::Stream(Box::new(io::stdin())));
@@ -66,7 +67,7 @@ pub(crate) fn open(from: &Path) -> Result<Source> {
 }
 
 impl Source {
-    /// Reads all of it.
+    /// Reads the whole export.
     pub(crate) fn read(self, handler: &mut dyn Handler) -> Result<()> {
         match self {
             Source::Tree(path) => Tree { path, handler, seen: HashSet::new(), totals: End::default() }.read(),
@@ -75,7 +76,7 @@ impl Source {
     }
 }
 
-/// Holds the end of a manifest against what was seen of it.
+/// Compares the totals at the end of a manifest with those that were read.
 fn check_end(end: &End, totals: &End, handler: &mut dyn Handler) {
     handler.end(end);
     if (end.buckets, end.objects) != (totals.buckets, totals.objects) {
@@ -86,11 +87,11 @@ fn check_end(end: &End, totals: &End, handler: &mut dyn Handler) {
     }
 }
 
-/// A tree of files.
+/// A file tree.
 struct Tree<'h> {
     path: PathBuf,
     handler: &'h mut dyn Handler,
-    /// Names of buckets and objects that a later run has already been asked about.
+    /// Names of buckets and objects that a later run has already handled.
     seen: HashSet<Digest>,
     totals: End,
 }
@@ -99,7 +100,7 @@ impl Tree<'_> {
     fn read(mut self) -> Result<()> {
         let failed = |path: &Path, error| Failure::io(format_args!("cannot read {}", path.display()), error);
         let found = manifests(&self.path).map_err(|error| failed(&self.path, error))?;
-        // Without a whole manifest what was finished of it counts, the latest first.
+        // Without a complete manifest, use the journals of the runs, latest first.
         let (paths, is_whole) = match found.pieces.is_empty() {
             false => (found.pieces, true),
             true => (found.journals.into_iter().rev().collect(), false),
@@ -153,7 +154,7 @@ impl Tree<'_> {
                 None => Ok(()),
             },
             Line::Failed(Failed { file, .. }) => {
-                // It is among those that the end says were left out.
+                // The end line counts it as left out.
                 if held.take_if(|entry| entry.file == file).is_some() {
                     self.totals.objects -= 1;
                 }
@@ -203,7 +204,7 @@ impl Tree<'_> {
     }
 }
 
-/// Hands the bytes of a file on; how many there are, and their digest. The inner error is the file's.
+/// Passes the bytes of a file on; returns their count and digest. The inner error is the file's.
 fn copy(file: &mut impl Read, entry: &Entry, handler: &mut dyn Handler) -> Result<io::Result<(u64, Sha256)>> {
     let mut hash = digest::Context::new(&digest::SHA256);
     let (mut len, mut buf) = (0, vec![0; BUFFER_LEN.min((entry.length as usize).saturating_add(1))]);
@@ -226,10 +227,10 @@ fn copy(file: &mut impl Read, entry: &Entry, handler: &mut dyn Handler) -> Resul
 /// A tar stream.
 struct Stream<'h> {
     handler: &'h mut dyn Handler,
-    /// Objects whose files are to come.
+    /// Objects whose files are expected.
     ahead: VecDeque<Entry>,
-    /// One whose bytes have come, and what they are held against: their digest, which is still to come. `None`: they were not
-    /// wanted.
+    /// An object whose bytes were read, with their digest, to be compared with a later line; `None`
+    /// if they were not wanted.
     held: Option<(Entry, Option<Sha256>)>,
     totals: End,
 }
@@ -257,7 +258,7 @@ impl<'h> Stream<'h> {
             is_first = false;
             let path = String::from_utf8_lossy(&file.path_bytes()).into_owned();
             if file.header().entry_type() != EntryType::Regular {
-                // What an archiver may have put in besides.
+                // Other entries that an archiver may have added.
                 continue;
             }
             if is_piece(&path) {
@@ -331,7 +332,7 @@ impl<'h> Stream<'h> {
         self.held.as_ref().is_some_and(|(entry, _)| entry.file == file)
     }
 
-    /// Ends the object whose bytes have come, by the digest that they should have, or by what is wrong with them.
+    /// Completes the object whose bytes were read, with its expected digest or its error.
     fn settle(&mut self, said: Option<std::result::Result<Sha256, String>>) -> Result<()> {
         let Some((entry, found)) = self.held.take() else { return Ok(()) };
         let Some(found) = found else { return Ok(()) };

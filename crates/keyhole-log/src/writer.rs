@@ -187,7 +187,7 @@ impl<D: Disk> Writer<D> {
     fn start_blocks(&mut self, writes: &mut Writes, beginning: &mut Beginning) {
         while let Some(block) = self.blocks.pop_front() {
             if let Err(error) = self.context.shared.check_poison() {
-                let _ = block.done.send(Err(error)); // Nobody waits: the request was given up.
+                let _ = block.done.send(Err(error)); // The receiver is gone if the request was dropped.
                 continue;
             }
             if !beginning.is_terminated() {
@@ -246,7 +246,7 @@ impl<D: Disk> Writer<D> {
             Err(error) => error,
         };
         for block in self.blocks.drain(..) {
-            let _ = block.done.send(Err(error.clone())); // Nobody waits: the request was given up.
+            let _ = block.done.send(Err(error.clone())); // The receiver is gone if the request was dropped.
         }
     }
 

@@ -504,8 +504,7 @@ impl<D: Disk> Context<D> {
         if !batch.flushes.is_empty() || (at_once && !is_durable) {
             self.sync().await?;
         }
-        // A failed write of another worker may mean that this worker's bytes are not durable
-        // either.
+        // Another worker's failed write may mean that this worker's bytes are not durable.
         self.shared.check_poison()?;
         Ok(places)
     }

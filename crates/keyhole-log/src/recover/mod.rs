@@ -389,7 +389,8 @@ fn state(
         unsettled: if is_settled { 0 } else { CHECKPOINTS_KEPT },
         checkpoint_len,
         ring: options.ring,
-        // Any nonzero value will do: replayed records are covered by the checkpoint at shutdown.
+        // Only zero or nonzero matters: after a replay, the checkpoint at shutdown spares the next
+        // one.
         since_checkpoint: if is_settled { recovery.records } else { recovery.records.max(1) },
         ..MaintenanceState::default()
     };

@@ -184,7 +184,7 @@ impl Replay<'_> {
         self.replayed.note_newest(&record);
         let Replayed { index, damaged, .. } = &mut self.replayed;
         if self.base.covers(record.seq) {
-            // Already covered by the checkpoint: updates the location only.
+            // Moved since, or outdated: at most its location changes.
             index.relocate(record.seq, record.at, &record.effect);
             return;
         }

@@ -357,7 +357,7 @@ impl Store {
             let (number, damaged) = (self.scans[i].number, self.scans[i].damaged);
             let from = self.froms[&number];
             let scan = reader.segment(number, from, hints, base).await?;
-            // This is as far as it goes, even if the rescan found nothing.
+            // A rescan without progress leaves the end unknown.
             let lost = scan.lost || scan.at <= self.scans[i].at;
             self.scans[i] = Scan { damaged: scan.damaged || damaged, lost, ..scan };
         }

@@ -413,7 +413,7 @@ impl Index {
         }
     }
 
-    /// Deletes a bucket with its uploads. It has no objects.
+    /// Deletes a bucket with its uploads. Its objects have been deleted before.
     fn delete_bucket(&mut self, id: u64) {
         let uploads: Vec<u64> =
             self.buckets.get(&id).into_iter().flat_map(|bucket| bucket.uploads.iter().map(|(seq, _)| seq)).collect();

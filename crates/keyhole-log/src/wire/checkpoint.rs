@@ -37,12 +37,12 @@ pub(crate) enum Item<'a> {
         settings: BucketSettings,
         name: &'a str,
     },
-    /// Policy of a bucket, which precedes it.
+    /// Policy of a preceding bucket item.
     Policy {
         bucket: u64,
         policy: &'a [u8],
     },
-    /// Lifecycle of a bucket, which precedes it.
+    /// Lifecycle of a preceding bucket item.
     Lifecycle {
         bucket: u64,
         lifecycle: &'a [u8],

@@ -40,8 +40,8 @@ impl<D: Disk> Context<D> {
                 }
                 state.wait_for_withdrawn().or_else(|| state.wait_for_space())?
             };
-            // A dropped sender means that the cleaner has ended; the next round does not wait for
-            // it.
+            // A dropped sender means that the cleaner has ended; the next
+            // round does not wait for it.
             let _ = waiting.await;
         }
     }
@@ -197,8 +197,8 @@ impl<D: Disk> Context<D> {
         }
     }
 
-    /// Returns whether there is a spare META segment, or the cleaner or the file system can provide
-    /// one.
+    /// Returns whether there is a spare META segment, or the cleaner or the
+    /// file system can provide one.
     pub(crate) async fn gets_spare(&self) -> Result<bool, Error> {
         if self.when_there_is_space(true, |state| state.has_spare().then_some(())).await.is_some() {
             return Ok(true);

@@ -20,8 +20,8 @@ use crate::wire::block::{self, Identity};
 use crate::wire::payload::{BodyRecord, Bytes, Payload, Run};
 use crate::writer::{Block, Job, Placed};
 
-/// Returns the number of logical blocks of a body of this length. An empty body has one empty
-/// block.
+/// Returns the number of logical blocks of a body of this length. An empty
+/// body has one empty block.
 pub(crate) const fn block_count(len: u64) -> u64 {
     let count = len.div_ceil(BLOCK_DATA as u64);
     if count == 0 { 1 } else { count }
@@ -54,8 +54,8 @@ pub(crate) fn with_starts(runs: &[Run]) -> impl Iterator<Item = (u64, &Run)> {
     })
 }
 
-/// Returns the bytes on disk of a run's blocks, including footers. The run begins at `start` in its
-/// body.
+/// Returns the bytes on disk of a run's blocks, including footers. The run
+/// begins at `start` in its body.
 pub(crate) fn run_bytes(start: u64, run: &Run) -> u64 {
     stored_bytes(start, run.len.into())
 }
@@ -138,8 +138,8 @@ impl fmt::Debug for NewBody {
     }
 }
 
-/// The last block of a body: a buffer, the number of its bytes used (at most [`BLOCK_DATA`]), and
-/// their tags.
+/// The last block of a body: a buffer, the number of its bytes used (at most
+/// [`BLOCK_DATA`]), and their tags.
 pub type LastBlock<'a, Buf> = (Buf, usize, &'a [[u8; 16]]);
 
 /// Writes one body. [`push`](Self::push) takes the full blocks in order, then

@@ -195,7 +195,7 @@ impl<'a, D: Disk> Survey<'a, D> {
         let mut window: Option<(u32, Window<'_, D>)> = None;
         for wanted in wanted {
             if wanted.at == Location::LOST {
-                continue; // Reported by the opening.
+                continue; // Recovery has reported it.
             }
             let (number, end) = self.recovered.segment(wanted.at.offset());
             let window = match &mut window {

@@ -68,8 +68,8 @@ impl Commit {
     }
 }
 
-/// Segments tried in turn while writes fail for lack of space: for a batch, and for the header of a
-/// new segment.
+/// Segments tried in turn while writes fail for lack of space: for a batch, and for the
+/// header of a new segment.
 pub(crate) const WRITE_ATTEMPTS: u32 = 2;
 
 /// The commits of one write.
@@ -80,8 +80,8 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Takes as many commits as fit into `room`, or, if the first does not, as many as fit into a
-    /// new segment.
+    /// Takes as many commits as fit into `room`, or, if the first does not, as many
+    /// as fit into a new segment.
     pub(crate) fn take(queue: &mut VecDeque<Commit>, room: usize, segment_len: u64) -> Self {
         let first = queue.front().map_or(0, Commit::space);
         let most = batch_max(segment_len);
@@ -161,8 +161,8 @@ impl<D: Disk> Context<D> {
         self.full_or_poison(result, offset)
     }
 
-    /// Maps a failed write at `offset` to `Full` if space is lacking. Any other failure poisons the
-    /// log.
+    /// Maps a failed write at `offset` to `Full` if space is lacking. Any other
+    /// failure poisons the log.
     pub(crate) fn full_or_poison(&self, result: std::io::Result<()>, offset: u64) -> Result<(), Error> {
         match result {
             Err(error) if is_full(&error) => {
@@ -199,9 +199,9 @@ impl<D: Disk> Context<D> {
         Ok(())
     }
 
-    /// Writes records as one batch. Returns their locations, and whether they are durable: if
-    /// `wanted`, and if the write itself can make them so. Their watermark is what was durable
-    /// before.
+    /// Writes records as one batch. Returns their locations, and whether they are
+    /// durable: if `wanted`, and if the write itself can make them so. Their watermark is
+    /// what was durable before.
     async fn append(
         &self,
         meta: &mut OpenMeta,
@@ -220,7 +220,7 @@ impl<D: Disk> Context<D> {
         // which recovery would not find it, nor blocks.
         let stands_alone = u64::from(durable) == meta.at - meta.start && !drafts.iter().any(|draft| draft.has_blocks());
         let at_once = wanted && (stands_alone || sabotage::is(Sabotage::TrustWrites));
-        // No other writer may be a witness for the end of the previous segment.
+        // Other writers may never bear witness for the end of the previous segment.
         let (ended, prev) = (self.ended.take(), meta.prev);
         let witness = ended.unwrap_or(witness);
         let mut buf = self.spare.take().unwrap_or_else(|| self.disk.buffer());
@@ -299,8 +299,8 @@ impl<D: Disk> Context<D> {
         Ok(())
     }
 
-    /// Ends the open segment, if any, and begins another. `None`: the store is full, and nothing
-    /// has changed.
+    /// Ends the open segment, if any, and begins another. `None`: the store is full,
+    /// and nothing has changed.
     async fn roll(&self, meta: &mut Option<OpenMeta>, deletions: bool) -> Result<Option<()>, Error> {
         let purpose = match (self.maintains, deletions) {
             (true, _) => Purpose::Clean(segment::Kind::Meta),
@@ -325,9 +325,9 @@ impl<D: Disk> Context<D> {
                     }
                     Err(error) => return Err(error),
                 }
-                // The whole segment must be durable before the next segment says so. One sync per
-                // segment is cheap, and a log that is never flushed has no other proof of
-                // durability.
+                // The whole segment must be durable before the next one claims it. One
+                // sync per segment is cheap, and a log that is never flushed has no
+                // other proof of durability.
                 self.sync().await?;
                 let until = (old.at - old.start) as u32;
                 self.ended.set(Some(Durable { segment: old.number, until }));

@@ -41,14 +41,14 @@ pub trait Disk: 'static {
         self.buffer()
     }
 
-    /// Borrows part of a buffer for writing. A disk can use this to track how much of a buffer it
-    /// has to wipe.
+    /// Borrows part of a buffer for writing. A disk can use this to track how much of
+    /// a buffer it has to wipe.
     fn part(buf: &mut Self::Buf, at: Range<usize>) -> &mut [u8] {
         &mut buf.as_mut()[at]
     }
 
-    /// Marks the contents of a buffer as ciphertext or otherwise not secret, so that it need not be
-    /// wiped.
+    /// Marks the contents of a buffer as ciphertext or otherwise not secret, so
+    /// that it need not be wiped.
     fn enciphered(buf: &mut Self::Buf) {
         let _ = buf;
     }
@@ -104,8 +104,8 @@ pub trait Disk: 'static {
     }
 }
 
-/// Returns whether `extents` cover all of `range`, and the number of bytes from its start that are
-/// also written.
+/// Returns whether `extents` cover all of `range`, and the number of bytes from its
+/// start that are also written.
 pub(crate) fn coverage(extents: &[Extent], range: Range<u64>) -> (bool, u64) {
     let first = extents.partition_point(|extent| extent.offset + extent.len <= range.start);
     let mut allocated = range.start;
@@ -128,9 +128,9 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
-/// Linux error numbers for an unreadable range of the medium: EIO, ENODATA, EBADMSG, EILSEQ,
-/// ETIMEDOUT, EUCLEAN, EREMOTEIO. The values are the same on every supported architecture; MIPS and
-/// SPARC differ.
+/// Linux error numbers for an unreadable range of the medium: EIO, ENODATA, EBADMSG,
+/// EILSEQ, ETIMEDOUT, EUCLEAN, EREMOTEIO. The values are the same on every supported
+/// architecture; MIPS and SPARC differ.
 const UNREADABLE: [i32; 7] = [5, 61, 74, 84, 110, 117, 121];
 
 /// Returns whether a failed read means that the medium cannot return these bytes, which is damage
@@ -147,9 +147,9 @@ pub(crate) fn is_unreadable(error: &io::Error) -> bool {
     }
 }
 
-/// Reads like [`Disk::read`], with up to [`READ_ATTEMPTS`] attempts while the medium cannot return
-/// the bytes: a transient error must not be taken for damage. A read past the end of the file is
-/// not retried.
+/// Reads like [`Disk::read`], with up to [`READ_ATTEMPTS`] attempts while the medium cannot
+/// return the bytes: a transient error must not be taken for damage. A read past the end of
+/// the file is not retried.
 pub(crate) async fn read_again<D: Disk>(
     disk: &D,
     offset: u64,

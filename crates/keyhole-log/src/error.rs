@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-/// An error of the log. Variants are grouped by who can fix them.
+/// An error of the log. Variants are grouped by cause: the request, the operator, the disk.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
@@ -27,7 +27,7 @@ pub enum Error {
     QuotaExceeded,
     /// A value is longer than its limit in [`limits`](crate::limits). Holds the name of the value.
     TooLarge(&'static str),
-    // For the operator to fix.
+    // Caused by the configuration or by the file.
     /// The file is not an object file. Holds what it appears to be.
     Foreign(&'static str),
     /// The file has an unsupported format version.
@@ -42,14 +42,14 @@ pub enum Error {
     // Caused by the disk.
     /// The object file has reached its capacity, or the file system is full.
     Full,
-    /// The file system has no space to finish a write, nor to revoke it. The write takes effect
-    /// only if the process or the machine crashes before space is freed. The request can be
-    /// retried.
+    /// The file system has no space to finish a write, nor to revoke it. The write
+    /// takes effect only if the process or the machine crashes before space is freed.
+    /// The request can be retried.
     InDoubt,
     /// The disk failed.
     Io(Arc<io::Error>),
-    /// An earlier write or sync failed. The log accepts no more writes until it is reopened; reads
-    /// go on.
+    /// An earlier write or sync failed. The log accepts no more writes until it
+    /// is reopened; reads go on.
     Poisoned,
     /// The log is open read-only. Holds the reason. Reads go on.
     ReadOnly(Arc<str>),

@@ -17,8 +17,8 @@ pub const FOOTER_LEN: usize = PAGE;
 /// Length of a [`Disk::Buf`](crate::Disk::Buf): a full block and its footer, contiguous.
 pub const BUFFER_LEN: usize = BLOCK_DATA + FOOTER_LEN;
 
-/// Returns the length of a buffer for a block with `data_len` bytes of data: data, padding and
-/// footer.
+/// Returns the length of a buffer for a block with `data_len` bytes of data:
+/// data, padding and footer.
 pub const fn buffer_len(data_len: usize) -> usize {
     data_len.next_multiple_of(PAGE) + FOOTER_LEN
 }
@@ -174,8 +174,8 @@ pub const CHECKPOINT_AFTER_MIN: u64 = if SMALL { 256 << 10 } else { 256 << 20 };
 /// See [`CHECKPOINT_AFTER_MIN`].
 pub const CHECKPOINT_AFTER_MAX: u64 = if SMALL { 1 << 20 } else { 1 << 30 };
 
-/// Bytes per read when recovery looks for the tail of a segment. Segments are scanned one after the
-/// other.
+/// Bytes per read when recovery looks for the tail of a segment. Segments are
+/// scanned one after the other.
 pub const SCAN_READ: usize = 512 << 10;
 
 /// Bytes per read of each segment that recovery replays.
@@ -201,10 +201,10 @@ pub const CLEAN_RESERVE: u64 = 20;
 /// it saves a fifth of the cleaner's writes.
 pub const CLEAN_SLACK: u64 = 20;
 
-/// In small stores [`CLEAN_RESERVE`] and [`CLEAN_SLACK`] shrink, because the fixed reserves are a
-/// large share of such a store. With `n` segments each is at most `n / 8 - 13`, but at least 3. The
-/// 126 segments of 512 KiB in 64 MiB keep 3 instead of 6, which frees 6 % of the capacity for
-/// objects.
+/// In small stores [`CLEAN_RESERVE`] and [`CLEAN_SLACK`] shrink, because the fixed reserves
+/// are a large share of such a store. With `n` segments each is at most `n / 8 - 13`, but at
+/// least 3. The 126 segments of 512 KiB in 64 MiB keep 3 instead of 6, which frees 6 % of
+/// the capacity for objects.
 pub const CLEAN_SMALL_SHARE: u64 = 8;
 /// See [`CLEAN_SMALL_SHARE`].
 pub const CLEAN_SMALL_LESS: u64 = 13;
@@ -250,8 +250,8 @@ pub(crate) const BODIES_AT_A_TIME: usize = if SMALL { 3 } else { 4096 };
 /// Maximum entries of a leaf of the index's maps. An insertion moves up to this many.
 pub(crate) const LEAF_MAX: usize = if SMALL { 4 } else { 128 };
 
-/// Maximum capacity of a file: locations in the index have 47 bits for an offset in units of 8
-/// bytes.
+/// Maximum capacity of a file: locations in the index have 47 bits for an
+/// offset in units of 8 bytes.
 pub const CAPACITY_MAX: u64 = 1 << 50;
 
 /// Maximum number of workers that share one log.
@@ -272,8 +272,8 @@ pub const READ_ATTEMPTS: usize = 4;
 /// read once more by itself: a hard disk takes seconds per attempt, and a mebibyte has 256 pages.
 pub const REREAD_PAGES_MAX: usize = 16;
 
-/// Findings of the maintenance that are kept until they are collected: about 100 KiB with keys of
-/// usual length.
+/// Findings of the maintenance that are kept until they are collected: about 100 KiB
+/// with keys of usual length.
 pub const FINDINGS_MAX: usize = 1000;
 
 /// Maximum entries of one page of a listing, objects and common prefixes together.

@@ -1,5 +1,5 @@
-//! The counter of the store: sequence numbers of records, identities of bodies, generations of
-//! segments.
+//! The counter of the store: sequence numbers of records, identities of bodies,
+//! generations of segments.
 
 use std::collections::VecDeque;
 

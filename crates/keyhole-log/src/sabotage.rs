@@ -11,8 +11,8 @@ pub enum Sabotage {
     SkipSync,
     /// Checksums of records and blocks are not verified.
     IgnoreCrc,
-    /// Identities of records and blocks (segment generation, offset, body and block index) are not
-    /// verified.
+    /// Identities of records and blocks (segment generation, offset, body and block
+    /// index) are not verified.
     IgnoreGeneration,
     /// A dead segment is reused at once, instead of after the checkpoints that cover its records:
     /// its tombstones are lost while they are still needed.
@@ -25,8 +25,8 @@ pub enum Sabotage {
     NoteLate,
     /// The lock is released between the decision of a condition and the reservation of the name.
     ReserveLate,
-    /// A deletion is forgotten once applied to the index, while older writes of the name are in
-    /// flight.
+    /// A deletion is forgotten once applied to the index, while older writes
+    /// of the name are in flight.
     ForgetDeletions,
 }
 

@@ -39,8 +39,8 @@ pub(crate) struct Segment {
     pub(crate) used: Use,
     /// Generation of the current or last use.
     pub(crate) generation: u64,
-    /// Generation of the previous use, while the segment is being begun; 0: it is new at the end of
-    /// the file.
+    /// Generation of the previous use, while the segment is being begun; 0: it is
+    /// new at the end of the file.
     pub(crate) before: u64,
     /// Bytes written, including the header; 0 if unknown.
     pub(crate) written: u32,
@@ -48,8 +48,8 @@ pub(crate) struct Segment {
     /// record, or of the header.
     pub(crate) settled: u32,
     pub(crate) prev: u32,
-    /// In-flight reads and writes, and blocks that no record names yet. A pinned segment is not
-    /// freed.
+    /// In-flight reads and writes, and blocks that no record names yet. A
+    /// pinned segment is not freed.
     pub(crate) pins: u32,
     /// Whether the file system has allocated its space and not discarded it. Persists across uses
     /// of the segment.
@@ -94,8 +94,8 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    /// Returns whether the purpose adds live bytes. A worker's first META segment serves any kind
-    /// of record.
+    /// Returns whether the purpose adds live bytes. A worker's first META segment
+    /// serves any kind of record.
     pub(crate) fn grows(self) -> bool {
         matches!(self, Purpose::Body | Purpose::Meta { first: false })
     }
@@ -123,8 +123,8 @@ impl Reserve {
     /// Computes the reserve for a store of at most `most` segments. A checkpoint may take
     /// `checkpoint` bytes.
     fn of(most: u64, workers: u64, checkpoint: u64, len: u64) -> Self {
-        // The checkpoints that free deleted space: while two more are written, the previous ones
-        // remain.
+        // The checkpoints that free deleted space: while two more are written,
+        // the previous ones remain.
         let checkpoints = (checkpoint * 9 / 2).div_ceil(len).max(1).min(most / 4);
         // One more than the workers: a segment full of tombstones is freed only after its worker
         // has begun another.
@@ -381,8 +381,8 @@ impl Segments {
         self.table.iter().filter(|segment| segment.used == Use::Condemned(self.checkpoints)).count()
     }
 
-    /// Frees the condemned segments that no checkpoint from `oldest` on (counted since the opening)
-    /// refers to.
+    /// Frees the condemned segments that no checkpoint from `oldest` on (counted
+    /// since the opening) refers to.
     pub(crate) fn free_condemned(&mut self, oldest: u64) -> Vec<u32> {
         let freed: Vec<u32> = (0..)
             .zip(&self.table)

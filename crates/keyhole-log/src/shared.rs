@@ -116,8 +116,8 @@ pub(crate) struct MaintenanceState {
     pub(crate) running: bool,
     /// Whether the cleaner found nothing to gain, and no space has become dead since.
     pub(crate) stuck: bool,
-    /// Counts deletions, overwrites and released pins: events after which cleaning may gain space
-    /// again.
+    /// Counts deletions, overwrites and released pins: events after which
+    /// cleaning may gain space again.
     pub(crate) hopes: u64,
     /// Writers that wait for a segment.
     pub(crate) space: Vec<oneshot::Sender<()>>,
@@ -126,8 +126,8 @@ pub(crate) struct MaintenanceState {
     pub(crate) asleep: Option<oneshot::Sender<()>>,
     /// Bytes of records written since the newest checkpoint was begun.
     pub(crate) since_checkpoint: u64,
-    /// Checkpoints still to be written before the tails cut by recovery are final and watermarks
-    /// may rise.
+    /// Checkpoints still to be written before the tails cut by recovery are final
+    /// and watermarks may rise.
     pub(crate) unsettled: usize,
     /// Bytes of the newest checkpoint.
     pub(crate) checkpoint_len: u64,
@@ -241,8 +241,8 @@ impl Shared {
         self.lock().usage()
     }
 
-    /// Returns the number of workers the log is open for: as requested, or as many as the capacity
-    /// allows.
+    /// Returns the number of workers the log is open for: as requested, or as
+    /// many as the capacity allows.
     pub fn workers(&self) -> usize {
         self.lock().segments.workers as usize
     }
@@ -291,7 +291,7 @@ impl Shared {
         let mut state = self.lock();
         state.segments.expect_space();
         for writer in state.in_doubt.drain(..) {
-            let _ = writer.send(()); // It may have gone.
+            let _ = writer.send(()); // The receiver may be gone.
         }
     }
 
@@ -320,8 +320,8 @@ impl Shared {
         }
     }
 
-    /// Counts a writer that has answered [`Error::InDoubt`], or that has decided those writes
-    /// since.
+    /// Counts a writer that has answered [`Error::InDoubt`], or that has
+    /// decided those writes since.
     pub(crate) fn set_in_doubt(&self, is_in_doubt: bool) {
         match is_in_doubt {
             true => self.in_doubt.fetch_add(1, Ordering::Relaxed),
@@ -481,14 +481,14 @@ impl State {
 
     pub(crate) fn wake_maintenance(&mut self) {
         if let Some(asleep) = self.maintenance.asleep.take() {
-            let _ = asleep.send(()); // It may have gone.
+            let _ = asleep.send(()); // The receiver may be gone.
         }
     }
 
     /// Wakes the writers that wait for a segment.
     pub(crate) fn wake_space(&mut self) {
         for waiting in self.maintenance.space.drain(..) {
-            let _ = waiting.send(()); // It may have gone.
+            let _ = waiting.send(()); // The receiver may be gone.
         }
     }
 }

@@ -82,8 +82,8 @@ pub struct Written {
     pub moved: u64,
     /// Records of checkpoints.
     pub checkpoints: u64,
-    /// Segment headers, superblocks, records of the log itself, and zeros that META segments are
-    /// filled with.
+    /// Segment headers, superblocks, records of the log itself, and zeros that META
+    /// segments are filled with.
     pub other: u64,
 }
 

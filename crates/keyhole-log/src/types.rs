@@ -125,8 +125,8 @@ pub struct BucketUsage {
 /// The settings of a bucket.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BucketSettings {
-    /// Limit on the plaintext bytes of its objects and of the parts of its uploads. `None`:
-    /// unlimited.
+    /// Limit on the plaintext bytes of its objects and of the parts of its
+    /// uploads. `None`: unlimited.
     pub quota: Option<u64>,
     /// Lifetime of an object, in ms since it was stored. `None`: objects do not expire.
     pub expire_ms: Option<u64>,
@@ -339,8 +339,8 @@ pub struct CompleteUpload {
     pub parts: Vec<Part>,
     /// Head of the object, opaque to the log.
     pub head: Vec<u8>,
-    /// Labels of the object, opaque to the log. At most [`LABELS_MAX`](crate::limits::LABELS_MAX)
-    /// bytes.
+    /// Labels of the object, opaque to the log. At most
+    /// [`LABELS_MAX`](crate::limits::LABELS_MAX) bytes.
     pub labels: Vec<u8>,
     /// Part checksums, opaque to the log. At most [`INFOS_MAX`](crate::limits::INFOS_MAX) bytes.
     pub infos: Vec<u8>,

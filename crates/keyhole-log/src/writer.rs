@@ -1,14 +1,14 @@
 //! The writer: one task per worker, which owns every write into that worker's segments.
 //!
-//! Requests queue buffers and records, and wait. Dropping a request does not cancel its queued
-//! writes: they complete or fail as if it were still waiting. The queue itself is unbounded; its
-//! contents are bounded by what requests may hold:
-//! [`BLOCKS_IN_FLIGHT`](crate::limits::BLOCKS_IN_FLIGHT) buffers per body, and one group of records
-//! per request.
+//! Requests queue buffers and records, and wait. Dropping a request does not cancel its
+//! queued writes: they complete or fail as if it were still waiting. The queue itself
+//! is unbounded; its contents are bounded by what requests may hold:
+//! [`BLOCKS_IN_FLIGHT`](crate::limits::BLOCKS_IN_FLIGHT) buffers per body, and one
+//! group of records per request.
 //!
-//! Blocks are written as they arrive. Records are written in batches: while one batch is in flight,
-//! arriving records are collected for the next, so that one sync serves all waiting requests (group
-//! commit).
+//! Blocks are written as they arrive. Records are written in batches: while one batch is in
+//! flight, arriving records are collected for the next, so that one sync serves all waiting
+//! requests (group commit).
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -52,8 +52,8 @@ pub(crate) struct Block<D: Disk> {
     pub(crate) done: oneshot::Sender<Result<Vec<Placed>, Error>>,
 }
 
-/// The location of a written block or piece of one. No record names it yet; the pin keeps its
-/// segment.
+/// The location of a written block or piece of one. No record names it yet;
+/// the pin keeps its segment.
 #[derive(Debug)]
 pub(crate) struct Placed {
     pub(crate) offset: u64,
@@ -127,9 +127,9 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// Runs until every [`Log`](crate::Log) of this worker has been dropped and everything is
-    /// written and synced. The caller polls it on the worker's thread and drops it only when the
-    /// process ends.
+    /// Runs until every [`Log`](crate::Log) of this worker has been dropped and
+    /// everything is written and synced. The caller polls it on the worker's thread and
+    /// drops it only when the process ends.
     pub async fn run(mut self) {
         let mut writes: Writes = FuturesUnordered::new();
         let mut beginning: Beginning = Fuse::terminated();
@@ -199,8 +199,8 @@ impl<D: Disk> Writer<D> {
                 return;
             }
             let len = block::stored_len(block.data_len as usize) as u64;
-            // After a write failed for lack of space, the next waits until the file system has
-            // space again.
+            // After a write failed for lack of space, the next waits until the
+            // file system has space again.
             let is_writable = self.context.maintains || !self.context.shared.lock().segments.is_unwritable();
             let room = self.body.as_ref().filter(|_| is_writable).map_or(0, |body| body.end - body.at);
             let block = if room >= len {

@@ -1,5 +1,5 @@
-//! Heap usage of the engine, measured by a counting allocator: during recovery, and for long-lived
-//! uploads.
+//! Heap usage of the engine, measured by a counting allocator: during recovery,
+//! and for long-lived uploads.
 
 use std::fs::File;
 use std::io;
@@ -77,7 +77,7 @@ impl Disk for FileDisk {
         (self.0.write_all_at(&buf.0[at], offset), buf)
     }
 
-    /// Only the process could crash here, so no sync is needed.
+    /// The file outlives every store of this process, so nothing is lost without a sync.
     async fn sync(&self) -> io::Result<()> {
         Ok(())
     }

@@ -252,8 +252,8 @@ impl Loader {
                 let _ = index.add_upload(self.home, seq, upload);
             }
             Item::Part { upload, at, seq, time_ms, part } => {
-                // Fails if the upload ended while its parts were being captured; the parts are
-                // dropped too.
+                // Fails if the upload ended while its parts were being captured;
+                // the parts are dropped too.
                 let _ = index.put_part(seq, Location::from_raw(at), (self.home, upload), time_ms, &part);
             }
             Item::Body { id, at, shares } => {

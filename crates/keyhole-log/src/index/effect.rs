@@ -203,8 +203,8 @@ impl Index {
             }
             Effect::Put(put) => {
                 let entry = self.buckets.get_mut(&put.bucket).and_then(|home| home.objects.get_mut(&put.key));
-                // Only the name of a lost object is in the index: its record alone does not restore
-                // it.
+                // Only the name of a lost object is in the index: its record
+                // alone does not restore it.
                 entry.filter(|entry| entry.seq == seq && entry.at != Location::LOST).map(|entry| &mut entry.at)
             }
             Effect::CreateUpload { bucket, .. } => {
@@ -516,7 +516,7 @@ mod tests {
             index.apply(new, place(new), &effect).unwrap();
             index.apply(old, place(100 + old), &Effect::Moved(Box::new(effect.clone()))).unwrap();
             assert_eq!(index.location(new, &effect), Some(place(new)), "{effect:?}");
-            let _ = index.apply(old, place(200 + old), &effect); // Of a part it says that the part was replaced.
+            let _ = index.apply(old, place(200 + old), &effect); // A replaced part is an error.
             assert_eq!(index.location(new, &effect), Some(place(new)), "{effect:?}");
             assert_eq!(index.location(old, &effect), None, "{effect:?}");
             index.apply(new, place(100 + new), &Effect::Moved(Box::new(effect.clone()))).unwrap();

@@ -36,8 +36,8 @@ impl<'a> Filter<'a> {
         Some(&key[..self.prefix.len() + at + delimiter.len()])
     }
 
-    /// Returns the position after `after`: after everything under a common prefix, else after the
-    /// key.
+    /// Returns the position after `after`: after everything under a common
+    /// prefix, else after the key.
     fn start(&self, after: Option<&str>) -> Place {
         let after = match after {
             None => Place { key: Vec::new(), number: 0 },

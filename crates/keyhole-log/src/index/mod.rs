@@ -287,8 +287,8 @@ impl Index {
         for id in unused {
             self.collect(id);
         }
-        // Floors from the checkpoint: the in-flight writes have all been replayed, or never will
-        // be.
+        // Floors from the checkpoint: the in-flight writes have all been
+        // replayed, or never will be.
         for bucket in self.buckets.values_mut() {
             bucket.pending.clear();
         }
@@ -358,8 +358,8 @@ impl Index {
         buckets.flat_map(|bucket| bucket.objects.iter().map(|(key, entry)| (&*bucket.name, &*key.0, entry)))
     }
 
-    /// Iterates over all buckets: sequence number, name and record, and number and record of the
-    /// settings.
+    /// Iterates over all buckets: sequence number, name and record, and number
+    /// and record of the settings.
     pub(crate) fn bucket_records(&self) -> impl Iterator<Item = (u64, &str, Location, Option<(u64, Location)>)> {
         self.buckets.iter().map(|(&seq, bucket)| {
             let settings = bucket.settings.as_ref().map(|settings| (settings.seq, settings.at));

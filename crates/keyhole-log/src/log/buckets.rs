@@ -61,8 +61,8 @@ impl<D: Disk> Log<D> {
     /// the new ones. It runs under the lock.
     ///
     /// # Errors
-    /// That of `change`, in which case the settings stay as they are; `Conflict` while another
-    /// change of the settings is in flight; those of [`set_bucket`](Self::set_bucket).
+    /// The error of `change`, and the settings stay as they are; `Conflict` while another change of
+    /// the settings is in flight; those of [`set_bucket`](Self::set_bucket).
     pub async fn change_bucket<E: From<Error>>(
         &self,
         bucket: &str,

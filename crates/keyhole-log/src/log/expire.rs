@@ -132,8 +132,8 @@ impl<D: Disk> Log<D> {
                 due.push(Due { seq: entry.seq, bucket: bucket.to_owned(), key: key.to_owned(), upload: None });
             }
         }
-        // Continues after the last key with a name that sorts behind it, so that the next call ends
-        // the scan.
+        // Continues after the last key with a name that sorts behind it, so that the
+        // next call ends the scan.
         (seen > 0).then(|| (due, format!("{}\0", home.last_key().unwrap_or_default())))
     }
 
@@ -166,8 +166,8 @@ impl<D: Disk> Log<D> {
         for outcome in futures_util::future::join_all(deletions).await {
             match outcome {
                 Ok(there) => dropped += u64::from(there),
-                // The bucket is gone, or another write of the name is in flight: the object is no
-                // longer due.
+                // The bucket is gone, or another write of the name is in flight: the
+                // object is no longer due.
                 Err(Error::NoSuchBucket | Error::Conflict) => {}
                 Err(error) => return Err(error),
             }
@@ -250,8 +250,8 @@ impl Default for Place {
     }
 }
 
-/// A heap of the oldest objects and uploads found so far, the youngest on top: sequence number,
-/// bytes, name.
+/// A heap of the oldest objects and uploads found so far, the youngest on top:
+/// sequence number, bytes, name.
 #[derive(Default)]
 struct Oldest {
     heap: BinaryHeap<(u64, u64, Due)>,

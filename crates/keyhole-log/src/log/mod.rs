@@ -67,8 +67,8 @@ impl<D: Disk> Clone for Log<D> {
     }
 }
 
-/// Starts the next worker. Returns its log and its writer, which the caller polls on the same
-/// thread.
+/// Starts the next worker. Returns its log and its writer, which the caller
+/// polls on the same thread.
 ///
 /// # Panics
 /// Panics if called more often than [`OpenOptions::workers`](crate::OpenOptions::workers) allows.
@@ -116,8 +116,8 @@ pub(crate) fn draft(seq: u64, payload: &Payload<'_>) -> Draft {
     Draft { seq, kind: payload.kind(), payload: payload.encode(), effect: Effect::of(payload) }
 }
 
-/// Returns the record of a newly written body, and the pins that keep its blocks until the record
-/// is durable.
+/// Returns the record of a newly written body, and the pins that keep its blocks
+/// until the record is durable.
 fn body_draft(seq: u64, body: crate::body::NewBody) -> (Draft, Vec<SegmentPin>) {
     let crate::body::NamedBody { payload, effect, pins } = body.into_record();
     (Draft { seq, kind: kind::BODY, payload, effect }, pins)

@@ -42,8 +42,8 @@ impl<D: Disk> Log<D> {
         self.store_object(put, true).await
     }
 
-    /// Stores an object. With `relabels` it replaces itself, so it does not count against the
-    /// quota.
+    /// Stores an object. With `relabels` it replaces itself, so it does not
+    /// count against the quota.
     async fn store_object(&self, put: PutObject, relabels: bool) -> Result<(), Error> {
         let PutObject { bucket, key, content, head, labels, sealed, etag, size, time_ms, condition } = put;
         within(key.len(), KEY_MAX, "the key of an object")?;
@@ -118,8 +118,8 @@ impl<D: Disk> Log<D> {
         found.map(Some).map_err(|error| named(error, bucket, key))
     }
 
-    /// Returns the location of an object's record, and of its only body's record if that directly
-    /// precedes it.
+    /// Returns the location of an object's record, and of its only body's record if
+    /// that directly precedes it.
     fn locate_object(&self, bucket: &str, key: &str) -> Result<Option<LocatedObject>, Error> {
         let mut state = self.shared().lock();
         let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;

@@ -207,8 +207,8 @@ impl<D: Disk> Log<D> {
         (Ok(tags), buf)
     }
 
-    /// Reads chunks of a piece of a block to offset `to` of the buffer, and the footer if it is not
-    /// known yet.
+    /// Reads chunks of a piece of a block to offset `to` of the buffer, and the
+    /// footer if it is not known yet.
     async fn read_chunks_of(
         &self,
         piece: &mut Piece,

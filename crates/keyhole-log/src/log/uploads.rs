@@ -73,9 +73,9 @@ impl<D: Disk> Log<D> {
     /// Stores a part, replacing an earlier attempt at its number.
     ///
     /// # Errors
-    /// `NoSuchUpload` if it has ended, also while the part was being stored; `Conflict` while it is
-    /// being completed or aborted; `TooLarge` for a number over [`PARTS_MAX`] or 0; those of every
-    /// write.
+    /// `NoSuchUpload` if it has ended, also while the part was being stored; `Conflict`
+    /// while it is being completed or aborted; `TooLarge` for a number over [`PARTS_MAX`] or
+    /// 0; those of every write.
     pub async fn put_part(&self, put: PutPart) -> Result<(), Error> {
         let PutPart { upload, number, content, salt, etag, size, time_ms, info } = put;
         if number == 0 || usize::from(number) > PARTS_MAX {
@@ -130,10 +130,10 @@ impl<D: Disk> Log<D> {
     /// Completes an upload: stores the object and ends the upload atomically, with one record.
     ///
     /// # Errors
-    /// `NoSuchUpload`; `PartChanged` if a part is not the current attempt at its number; `Conflict`
-    /// while the upload is being completed or aborted; `ConditionFailed`, `NoSuchKey`, and
-    /// `Conflict` while another write of the name decides the condition; `TooLarge`; those of every
-    /// write.
+    /// `NoSuchUpload`; `PartChanged` if a part is not the current attempt at its number;
+    /// `Conflict` while the upload is being completed or aborted; `ConditionFailed`,
+    /// `NoSuchKey`, and `Conflict` while another write of the name decides the condition;
+    /// `TooLarge`; those of every write.
     pub async fn complete_upload(&self, complete: CompleteUpload) -> Result<(), Error> {
         within(complete.head.len(), HEAD_MAX, "the head of an object")?;
         within(complete.labels.len(), LABELS_MAX, "the labels of an object")?;
@@ -176,8 +176,8 @@ impl<D: Disk> Log<D> {
     /// Aborts an upload.
     ///
     /// # Errors
-    /// `NoSuchBucket`, `NoSuchUpload`; `Conflict` while it is being completed or aborted; those of
-    /// every write.
+    /// `NoSuchBucket`, `NoSuchUpload`; `Conflict` while it is being completed or
+    /// aborted; those of every write.
     pub async fn abort_upload(&self, bucket: &str, key: &str, id: &[u8; 16], time_ms: u64) -> Result<(), Error> {
         let shared = self.shared();
         let (seq, bucket, upload) = {

@@ -86,8 +86,8 @@ impl<D: Disk> Maintenance<D> {
         let superblock = {
             let state = self.shared.lock();
             let newest = state.index.building.last().map_or(0, |at| at.raw());
-            // Not the superblock's pointer: that checkpoint may have proved unreadable during
-            // recovery.
+            // Not the superblock's pointer: that checkpoint may have proved
+            // unreadable during recovery.
             let before = state.index.checkpoints.first().and_then(|before| before.records.last());
             let before = before.map_or(0, |at| at.raw());
             let old = &state.superblock;

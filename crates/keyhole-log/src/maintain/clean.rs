@@ -112,8 +112,8 @@ impl<D: Disk> Maintenance<D> {
                 }
                 let skipped = |number| self.unmovable.contains(&number) || self.damaged.contains(&number);
                 let mut candidates = state.candidates(self.opened, skipped);
-                // A batch must gain more than its checkpoints take, or it would use up the reserve
-                // for nothing.
+                // A batch must gain more than its checkpoints take, or it would use up
+                // the reserve for nothing.
                 if cleaned == 0 && !state.is_gain(&candidates, most) {
                     candidates.clear();
                 }
@@ -240,8 +240,8 @@ impl<D: Disk> Maintenance<D> {
         if drafts.is_empty() { Ok(()) } else { self.move_records(drafts, pins).await }
     }
 
-    /// Moves the blocks of a body that are in this segment. [`end_moves`](Self::end_moves) writes
-    /// its record.
+    /// Moves the blocks of a body that are in this segment.
+    /// [`end_moves`](Self::end_moves) writes its record.
     async fn move_body(&self, id: BodyId, segment: u32, moved: &mut MovedBodies) -> Result<(), Error> {
         let located = {
             let mut state = self.shared.lock();
@@ -363,8 +363,8 @@ impl State {
         candidates
     }
 
-    /// Returns the bytes of the two checkpoints that free a cleaned segment, with a margin for
-    /// growth.
+    /// Returns the bytes of the two checkpoints that free a cleaned segment,
+    /// with a margin for growth.
     fn checkpoints_len(&self) -> u64 {
         2 * self.maintenance.checkpoint_len * 5 / 4
     }

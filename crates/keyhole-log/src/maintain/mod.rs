@@ -220,9 +220,9 @@ impl<D: Disk> Maintenance<D> {
                 (progress, in_vain, idle) = (now.max(progress), 0, 0);
                 continue;
             }
-            // Gains of less than a segment add up. Waiting segments are free after two checkpoints,
-            // even if those make as many wait as they take, and cleaning may need exactly those
-            // segments.
+            // Gains of less than a segment add up. Waiting segments are free after two
+            // checkpoints, even if those make as many wait as they take, and cleaning may
+            // need exactly those segments.
             in_vain += cleaned;
             idle = if cleaned > 0 { 0 } else { idle + 1 };
             if cleaned > 0 || ((due || waits) && idle < CLEAN_IDLE_MAX) {

@@ -94,8 +94,8 @@ pub struct Recovery {
     pub damaged: Vec<Damage>,
 }
 
-/// Creates an object file. Destroys the contents of the file; the caller has checked that this is
-/// permitted.
+/// Creates an object file. Destroys the contents of the file; the caller has
+/// checked that this is permitted.
 ///
 /// # Errors
 /// `Capacity`, `Full`, `Io`.
@@ -294,8 +294,8 @@ async fn go_on<D: Disk>(disk: &D, options: &OpenOptions, recovered: &mut Recover
     let Recovered { superblock, bad_copy, is_rebuilt, store: found, recovery, is_changed, .. } = recovered;
     let capacity = options.capacity.unwrap_or(superblock.capacity);
     check_capacity(capacity, superblock.segment_len)?;
-    // A file that an earlier release shrank must stay accessible, so the current capacity is not
-    // checked.
+    // A file that an earlier release shrank must stay accessible, so the current
+    // capacity is not checked.
     if capacity != superblock.capacity {
         check_capacity_min(capacity, superblock.segment_len)?;
     }
@@ -389,8 +389,8 @@ fn state(
         unsettled: if is_settled { 0 } else { CHECKPOINTS_KEPT },
         checkpoint_len,
         ring: options.ring,
-        // Only zero or nonzero matters: after a replay, the checkpoint at shutdown spares the next
-        // one.
+        // Only zero or nonzero matters: after a replay, the checkpoint at
+        // shutdown spares the next one.
         since_checkpoint: if is_settled { recovery.records } else { recovery.records.max(1) },
         ..MaintenanceState::default()
     };
@@ -462,7 +462,7 @@ fn name_past_the_end(index: &Index, superblock: &Superblock, store: &Store, dama
         let record = entry.at.offset() + u64::from(entry.at.len());
         let block = entry.bodies.as_slice().iter().find_map(|id| {
             if store.bad_bodies.contains_key(id) {
-                return None; // It has been named.
+                return None; // Already reported.
             }
             let shares = index.body_entry(*id)?.shares.as_slice().iter();
             // Their offsets within the segment are only in the body's record. The segment must at

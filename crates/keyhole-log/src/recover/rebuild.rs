@@ -51,8 +51,8 @@ struct End {
     proven: bool,
 }
 
-/// Rebuilds the superblock and returns it with its damage report. `None`: no segment header was
-/// found.
+/// Rebuilds the superblock and returns it with its damage report. `None`: no
+/// segment header was found.
 pub(super) async fn superblock<D: Disk>(disk: &D) -> Result<Option<(Superblock, Damage)>, Error> {
     let file_len = disk.len().await?;
     let found = headers(disk, file_len).await?;
@@ -62,8 +62,8 @@ pub(super) async fn superblock<D: Disk>(disk: &D) -> Result<Option<(Superblock, 
     let segment_len = segment_len(&found, &store, file_len);
     let segments = file_len.saturating_sub(SEGMENTS_START).div_ceil(segment_len).clamp(2, SEGMENTS_MAX);
     let capacity = (SEGMENTS_START + segments * segment_len).min(CAPACITY_MAX);
-    // A file is whole segments long unless an allocation was interrupted; a device may end
-    // anywhere.
+    // A file is whole segments long unless an allocation was interrupted; a
+    // device may end anywhere.
     let capacity = if segments > 2 { capacity.min(file_len) } else { capacity };
     let (version, epoch, created_ms, checkpoints) = (VERSION, 1, 0, [0; CHECKPOINTS_KEPT]);
     let mut superblock = Superblock { version, store, epoch, segment_len, capacity, created_ms, checkpoints };
@@ -88,8 +88,8 @@ impl Found {
     }
 }
 
-/// Returns whether the first segment has a header, as in an object file with overwritten
-/// superblocks.
+/// Returns whether the first segment has a header, as in an object file with
+/// overwritten superblocks.
 pub(super) async fn begins<D: Disk>(disk: &D, file_len: u64) -> Result<bool, Error> {
     Ok(header(disk, file_len, 0).await?.is_some())
 }

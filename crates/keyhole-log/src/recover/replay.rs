@@ -20,8 +20,8 @@ use crate::types::BodyId;
 use crate::wire::payload::Payload;
 use crate::wire::superblock::Superblock;
 
-/// The highest sequence number of a record that stores or deletes an object, by bucket (identity)
-/// and key.
+/// The highest sequence number of a record that stores or deletes an object, by
+/// bucket (identity) and key.
 pub(super) type Newest = BTreeMap<(u64, String), u64>;
 
 /// Result of the replay.

@@ -159,8 +159,8 @@ fn open_bodies(superblock: &Superblock, store: &Store) -> Vec<OpenBody> {
 struct Settler<'a, D> {
     disk: &'a D,
     superblock: &'a Superblock,
-    /// The recovered watermark. Higher ones could make a cut elsewhere look proven before it is
-    /// final.
+    /// The recovered watermark. Higher ones could make a cut elsewhere look
+    /// proven before it is final.
     watermark: u64,
     next: u64,
     /// META segments whose records up to their end are not proven durable.
@@ -231,9 +231,9 @@ impl<D: Disk> Settler<'_, D> {
         Ok(true)
     }
 
-    /// Appends a record of the log itself as one batch. It states that its segment is durable up to
-    /// here, and is the witness for another that takes no more records. Returns whether the write
-    /// succeeded.
+    /// Appends a record of the log itself as one batch. It states that its segment is
+    /// durable up to here, and is the witness for another that takes no more records.
+    /// Returns whether the write succeeded.
     async fn append(&mut self, meta: &mut OpenMeta, kind: u8) -> Result<bool, Error> {
         let superblock = self.superblock;
         let header = record::Header {

@@ -72,11 +72,11 @@ pub(super) struct Scan {
     /// Whether the next batch directly follows the last span.
     contiguous: bool,
     pub(super) moved: Vec<MovedRecord>,
-    /// Identities of the buckets and uploads created by its records, and the offsets of these
-    /// records.
+    /// Identities of the buckets and uploads created by its records, and the
+    /// offsets of these records.
     pub(super) created: Vec<(u64, u64)>,
-    /// Bodies of copies and completed uploads: referenced by its records without directly preceding
-    /// them.
+    /// Bodies of copies and completed uploads: referenced by its records without
+    /// directly preceding them.
     pub(super) shared: Vec<u64>,
     /// Sequence number of the first record that was not moved.
     pub(super) first: Option<u64>,
@@ -94,8 +94,8 @@ pub(super) struct Scan {
     pub(super) tail: bool,
     /// Whether only zeros follow.
     pub(super) blank: bool,
-    /// Whether part of it is damaged. `lost`: and nothing was found after the damage, so its end is
-    /// unknown.
+    /// Whether part of it is damaged. `lost`: and nothing was found after the
+    /// damage, so its end is unknown.
     pub(super) damaged: bool,
     pub(super) lost: bool,
     /// The first unreadable page after its end, if nothing proves that it was ever written.
@@ -104,8 +104,8 @@ pub(super) struct Scan {
     pub(super) spoiled: bool,
     suspects: Vec<Suspect>,
     watermark: u64,
-    /// Witnesses for other segments: the segment, its durable offset, and the sequence number of
-    /// the witness.
+    /// Witnesses for other segments: the segment, its durable offset, and the
+    /// sequence number of the witness.
     witness: Vec<(u32, u32, u64)>,
     /// Sequence number claimed by an unreadable record at the end.
     claim: Option<u64>,
@@ -146,8 +146,8 @@ pub(super) struct Store {
     froms: BTreeMap<u32, From>,
 }
 
-/// Reads the headers of all segments, many at a time: one by one this takes minutes on a large hard
-/// disk.
+/// Reads the headers of all segments, many at a time: one by one this takes
+/// minutes on a large hard disk.
 pub(super) async fn headers<D: Disk>(disk: &D, superblock: &Superblock) -> Result<Headers, Error> {
     let file_len = disk.len().await?;
     let count =
@@ -247,8 +247,8 @@ impl Store {
             }
         };
         let item = base.known(number);
-        // A segment that was just being begun at the checkpoint has that generation, or still an
-        // old header.
+        // A segment that was just being begun at the checkpoint has that
+        // generation, or still an old header.
         let begun_since = |header: &Header| {
             header.generation >= base.until || (item.is_none() && header.generation > base.stale(number))
         };
@@ -339,8 +339,8 @@ impl Store {
         Ok(())
     }
 
-    /// Rereads segments that others prove to be longer than they appeared. The result may prove
-    /// more.
+    /// Rereads segments that others prove to be longer than they appeared.
+    /// The result may prove more.
     async fn scan_again<D: Disk>(&mut self, reader: &Reader<'_, D>, base: &Base) -> Result<(), Error> {
         loop {
             let watermark = self.scans.iter().map(|scan| scan.watermark).max().unwrap_or(0);
@@ -656,8 +656,8 @@ impl<D: Disk> Reader<'_, D> {
         }
     }
 
-    /// Searches for records of this segment after an unreadable range. Stale ones have lower
-    /// watermarks.
+    /// Searches for records of this segment after an unreadable range. Stale
+    /// ones have lower watermarks.
     async fn hunt(&self, window: &mut Window<'_, D>, scan: &Scan, cursor: &Cursor, after: u64) -> Result<Hunt, Error> {
         let mut at = align_up(after + 1, record::ALIGN);
         let written = !is_zero(window.bytes(after, (at - after) as usize).await?);

@@ -57,8 +57,8 @@ pub(super) async fn copies<D: Disk>(disk: &D) -> Result<Copies, Error> {
         (Ok(_), Ok(b)) => Ok(Copies::Usable(b, Some(0))),
         (Ok(a), Err(_)) => Ok(Copies::Usable(a, Some(1))),
         (Err(_), Ok(b)) => Ok(Copies::Usable(b, Some(0))),
-        // Two copies that name the same other version are unlikely to be two damaged ones of this
-        // version.
+        // Two copies that name the same other version are unlikely to be two
+        // damaged ones of this version.
         (Err(a @ Invalid::Version { .. }), Err(b)) if a == b => Err(refusal(a, b)),
         (Err(a), Err(b)) => Ok(Copies::Lost(match refusal(a, b) {
             Error::Foreign(_) if rebuild::begins(disk, len).await? => Damage::error(BOTH_SUPERBLOCKS, SUPERBLOCK_AT[0]),

@@ -1,10 +1,10 @@
 //! Decision about tails: records that nothing proves durable.
 //!
 //! Such a record may never have been acknowledged, and the data it refers to may be missing:
-//! without a sync in between, the device may have written the record and lost the blocks. So the
-//! blocks of its bodies are verified, and the items it refers to must exist. Otherwise the sync
-//! that would have acknowledged its batch did not complete, and the segment is cut at the start of
-//! the batch.
+//! without a sync in between, the device may have written the record and lost the blocks. So
+//! the blocks of its bodies are verified, and the items it refers to must exist. Otherwise
+//! the sync that would have acknowledged its batch did not complete, and the segment is cut
+//! at the start of the batch.
 //!
 //! Only unproven records are read here, and of them only references to other batches are kept.
 //! These are few, since a body is usually in the batch of its object.
@@ -61,7 +61,7 @@ pub(super) async fn cut<D: Disk>(
                     suspects.push(Suspect { damage, name, stored: None });
                 }
                 cuts.insert(scan.number, record.batch);
-                break; // What follows in this segment goes with it.
+                break; // The rest of this segment is cut with it.
             }
             references.collect(scan.number, &record, store.proves(scan, &record), base);
         }
@@ -156,8 +156,8 @@ async fn unsound<D: Disk>(
     Ok(None)
 }
 
-/// References from unproven records to items that the checkpoint lacks and another batch may have
-/// created.
+/// References from unproven records to items that the checkpoint lacks and
+/// another batch may have created.
 #[derive(Debug, Default)]
 struct References {
     /// The first reference in each segment to each identity (bucket, upload or body), with sequence
@@ -202,8 +202,8 @@ impl References {
             Effect::Put(put) => (since(put.bucket), put.bodies.as_slice()),
             Effect::CreateUpload { bucket, .. } | Effect::SetBucket { bucket, .. } => (since(*bucket), &[]),
             Effect::PutPart { upload, part, .. } => (since(*upload), std::slice::from_ref(&part.body)),
-            // These create or delete an item, or have no reference. A missing target of a deletion
-            // is harmless.
+            // These create or delete an item, or have no reference. A missing target
+            // of a deletion is harmless.
             Effect::CreateBucket { .. }
             | Effect::Body { .. }
             | Effect::DeleteBucket { .. }
@@ -249,8 +249,8 @@ impl References {
         Ok(sources)
     }
 
-    /// Cuts every batch with a reference to an item that no earlier record creates, until there is
-    /// none left.
+    /// Cuts every batch with a reference to an item that no earlier record creates,
+    /// until there is none left.
     fn cut_orphans(&self, sources: &[Source], cuts: &mut Cuts) {
         let is_cut = |cuts: &Cuts, segment, offset| cuts.get(&segment).is_some_and(|cut: &BatchStart| offset >= cut.at);
         let mut by_id: BTreeMap<u64, Vec<&Source>> = BTreeMap::new();

@@ -1,8 +1,8 @@
 //! A forward-moving read window over a segment.
 //!
-//! A page that the medium cannot return is filled with bytes that never verify and are not zero, so
-//! that it counts as damage like a page with a wrong checksum. The window records the offsets of
-//! such pages.
+//! A page that the medium cannot return is filled with bytes that never verify and are not
+//! zero, so that it counts as damage like a page with a wrong checksum. The window records
+//! the offsets of such pages.
 
 use std::collections::BTreeSet;
 use std::ops::Range;

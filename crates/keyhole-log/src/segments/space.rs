@@ -1,9 +1,9 @@
 //! Allocation of segments, and probing of a full file system.
 //!
-//! A segment is allocated before it is begun and stays allocated through every use. While the file
-//! system is full, *growth is blocked*: only allocated segments are used. A segment is *filled*
-//! when all of it has been written since its allocation; overwriting it then changes no file system
-//! metadata.
+//! A segment is allocated before it is begun and stays allocated through every use. While the
+//! file system is full, *growth is blocked*: only allocated segments are used. A segment is
+//! *filled* when all of it has been written since its allocation; overwriting it then changes
+//! no file system metadata.
 
 use std::cmp::Reverse;
 
@@ -62,8 +62,8 @@ impl Segments {
         self.block_growth();
     }
 
-    /// Returns whether a write has failed for lack of space since the file system last provided
-    /// some.
+    /// Returns whether a write has failed for lack of space since the file
+    /// system last provided some.
     pub(crate) fn is_unwritable(&self) -> bool {
         self.is_unwritable
     }
@@ -102,8 +102,8 @@ impl Segments {
         }
     }
 
-    /// Counts a request about to be refused while growth is blocked, and returns whether a probe is
-    /// due.
+    /// Counts a request about to be refused while growth is blocked, and
+    /// returns whether a probe is due.
     pub(crate) fn ask_again(&mut self) -> Ask {
         let Growth::Blocked { refused, due } = &mut self.growth else { return Ask::NotYet };
         *refused += 1;
@@ -128,8 +128,8 @@ impl Segments {
         if enough { None } else { self.withdraw_unallocated() }
     }
 
-    /// Withdraws a blank unallocated segment, or one new at the end of the file, so that it cannot
-    /// be begun.
+    /// Withdraws a blank unallocated segment, or one new at the end of the file, so
+    /// that it cannot be begun.
     fn withdraw_unallocated(&mut self) -> Option<u32> {
         let unallocated = self.blank.iter().copied().find(|&number| !self.table[number as usize].allocated);
         let number = match unallocated {
@@ -253,9 +253,9 @@ impl Segments {
         }
     }
 
-    /// Returns a blank segment to discard, if there are more than the reserve and a margin. Keeps
-    /// as many filled segments as there are META segments in use, because they will be reused for
-    /// records.
+    /// Returns a blank segment to discard, if there are more than the reserve and a
+    /// margin. Keeps as many filled segments as there are META segments in use, because
+    /// they will be reused for records.
     pub(crate) fn discardable(&self) -> Option<u32> {
         let kept = self.reserve.blank() as usize + 2;
         let allocated = self.blank.iter().copied().filter(|&number| self.table[number as usize].allocated);

@@ -312,8 +312,8 @@ impl<'a> Chunk<'a> {
 pub(crate) struct CheckpointEnd {
     /// The first number that the checkpoint does not cover.
     pub(crate) until: u64,
-    /// Every record with a number up to this was durable when the checkpoint was begun, or did not
-    /// exist.
+    /// Every record with a number up to this was durable when the checkpoint was
+    /// begun, or did not exist.
     pub(crate) watermark: u64,
     /// Lower bound of the watermarks in records to replay.
     pub(crate) floor: u64,

@@ -1,6 +1,6 @@
-//! On-disk layouts, one module each: a private `field` module of offsets, a plain struct, `emit`
-//! and a verifying `parse`. No data leaves this module before its checksum and identity are
-//! verified.
+//! On-disk layouts, one module each: a private `field` module of offsets, a plain
+//! struct, `emit` and a verifying `parse`. No data leaves this module before its
+//! checksum and identity are verified.
 
 pub(crate) mod block;
 pub(crate) mod checkpoint;
@@ -40,8 +40,8 @@ pub(crate) fn crc(pieces: &[&[u8]]) -> u32 {
     hasher.finalize()
 }
 
-/// Returns the bytes of a fixed field. The caller has checked the length of `bytes` against the
-/// layout.
+/// Returns the bytes of a fixed field. The caller has checked the length of
+/// `bytes` against the layout.
 fn array<const N: usize>(bytes: &[u8], at: Range<usize>) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&bytes[at]);

@@ -209,8 +209,8 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// Returns an upper estimate of the encoded length for frequent kinds, so that their bytes are
-    /// copied once.
+    /// Returns an upper estimate of the encoded length for frequent kinds, so that
+    /// their bytes are copied once.
     fn size_hint(&self) -> usize {
         match self {
             Payload::Body(body) => {
@@ -666,8 +666,8 @@ mod tests {
     fn nonsense_is_refused() {
         assert_eq!(Payload::parse(0, b""), None);
         assert_eq!(Payload::parse(16, b""), None);
-        // Runs of a two-block body that are too short, too long or empty, or that end within a
-        // chunk.
+        // Runs of a two-block body that are too short, too long or empty, or
+        // that end within a chunk.
         for lens in [&[1 << 20][..], &[3 << 20], &[2 << 20, 0], &[100, (2 << 20) - 100], &[0, 2 << 20]] {
             let runs = lens.iter().map(|&len| Run { offset: 0, generation: 0, len }).collect();
             let bytes = Bytes::Blocks(runs);

@@ -154,8 +154,8 @@ pub(crate) fn claim(bytes: &[u8], store: &StoreId, offset: u64) -> Option<Claim>
     })
 }
 
-/// Returns kind and payload unverified, for damage reports only. `bytes` is as long as the record
-/// claims to be.
+/// Returns kind and payload unverified, for damage reports only. `bytes` is as long as
+/// the record claims to be.
 pub(crate) fn suspect(bytes: &[u8]) -> Option<(u8, &[u8])> {
     Some((*bytes.get(field::KIND)?, bytes.get(HEADER_LEN..)?))
 }

@@ -16,8 +16,8 @@ mod field {
     pub(super) const RESERVED: Range<usize> = 48..super::PAGE;
 }
 
-/// The contents of a segment. Records are kept apart from data, because recovery reads only
-/// records.
+/// The contents of a segment. Records are kept apart from data, because
+/// recovery reads only records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Records.
@@ -30,8 +30,8 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: Kind,
-    /// Taken from the store's counter when the segment is begun, so unique to each use of each
-    /// segment.
+    /// Taken from the store's counter when the segment is begun, so unique to
+    /// each use of each segment.
     pub(crate) generation: u64,
     pub(crate) number: u32,
 }
@@ -60,8 +60,8 @@ impl Header {
         (found == *store && header.number == number).then_some((header, crc))
     }
 
-    /// Parses the header of any segment of any store, and returns the store, the header and its
-    /// checksum.
+    /// Parses the header of any segment of any store, and returns the store, the
+    /// header and its checksum.
     pub(crate) fn identify(page: &[u8]) -> Option<(StoreId, Self, u32)> {
         if page[field::MAGIC] != MAGIC {
             return None;

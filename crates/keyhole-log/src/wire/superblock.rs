@@ -14,8 +14,8 @@ pub(crate) const VERSION_MIN: u32 = 2;
 
 mod field {
     use std::ops::Range;
-    // Magic, version and checksum are at these offsets in every version, so that each can refuse
-    // the others.
+    // Magic, version and checksum are at these offsets in every version, so that
+    // each can refuse the others.
     pub(super) const MAGIC: Range<usize> = 0..8;
     pub(super) const VERSION: Range<usize> = 8..12;
     pub(super) const CRC: Range<usize> = 12..16;

@@ -1,6 +1,6 @@
-//! Unreadable sectors. In turn, each page of a small store is unreadable, for good or until it is
-//! written, or returns garbage. The store opens, serves everything else, reports the loss by name,
-//! and goes on.
+//! Unreadable sectors. In turn, each page of a small store is unreadable, for good or until
+//! it is written, or returns garbage. The store opens, serves everything else, reports the
+//! loss by name, and goes on.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -292,10 +292,10 @@ fn live(
     names
 }
 
-/// Returns the pages to try: all nonzero ones, each end of a segment, and every fiftieth of the
-/// rest.
+/// Returns the pages to try: all nonzero ones, each end of a segment, and
+/// every fiftieth of the rest.
 fn pages(medium: &Rc<RefCell<Medium>>, image: &[u8]) -> Vec<usize> {
-    lay(medium, image, PAGE, Fault::Dead); // Between the superblocks is nothing.
+    lay(medium, image, PAGE, Fault::Dead); // The gap between the superblocks is unused.
     let report = check_with(medium, false).unwrap();
     assert_eq!(report.findings, []);
     let is_free = |page: usize| {
@@ -406,8 +406,8 @@ fn a_dead_region_is_read_page_by_page_a_bounded_number_of_times() {
     assert!(reads <= most, "{reads} reads, {most} at most");
 }
 
-/// A failed read with another cause than the medium ends the operation and proves nothing about the
-/// bytes.
+/// A failed read with another cause than the medium ends the operation and proves
+/// nothing about the bytes.
 #[test]
 fn an_error_that_is_not_the_mediums_ends_the_opening() {
     let image = sample();

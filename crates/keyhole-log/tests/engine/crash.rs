@@ -1,5 +1,5 @@
-//! Crashes: acknowledged writes survive, others are whole or absent, and deleted data stays
-//! deleted.
+//! Crashes: acknowledged writes survive, others are whole or absent, and
+//! deleted data stays deleted.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -30,8 +30,8 @@ impl Model {
         assert!(self.on_its_way.insert(key.into(), value).is_none());
     }
 
-    /// Errors can only be failed conditions here: any other would be a crash, which answers no
-    /// client.
+    /// Errors can only be failed conditions here: any other would be a crash,
+    /// which answers no client.
     fn end(&mut self, key: &str, done: bool) {
         let value = self.on_its_way.remove(key).expect("it has begun");
         if done {

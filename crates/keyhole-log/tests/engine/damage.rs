@@ -115,11 +115,11 @@ fn every_flipped_byte_of_a_record_is_noticed() {
     let mut random = Random::new(3);
     let mut noticed = 0;
     for &page in &pages {
-        // Bytes in the header and some of the rest. The marks at the end of each segment hold no
-        // data.
+        // Bytes in the header and some of the rest. The marks at the end of
+        // each segment hold no data.
         for at in (0..80).step_by(7).chain((0..4).map(|_| random.below(PAGE as u64) as usize)) {
             if good[page + at] == 0 && at >= 80 {
-                continue; // Perhaps padding.
+                continue; // Possibly padding.
             }
             *medium.borrow_mut().bytes() = good.clone();
             medium.borrow_mut().bytes()[page + at] ^= 0x20;

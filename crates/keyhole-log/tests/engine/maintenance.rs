@@ -355,8 +355,8 @@ fn what_has_expired_goes() {
     });
 }
 
-/// Expiry by rules on prefix and time, which are opaque to the log. The seed of an object is its
-/// time.
+/// Expiry by rules on prefix and time, which are opaque to the log. The seed
+/// of an object is its time.
 #[test]
 fn what_rules_say_goes() {
     let (medium, mut store) = fresh(13, 31, options(1));

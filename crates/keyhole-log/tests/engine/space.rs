@@ -171,8 +171,8 @@ fn store_on_full_xfs_is_usable_again_when_its_objects_are_deleted() {
     }
 }
 
-/// Expected state of a key: the last acknowledged value, and those in doubt since, which a crash
-/// may restore.
+/// Expected state of a key: the last acknowledged value, and those in doubt since,
+/// which a crash may restore.
 #[derive(Clone, Debug, Default)]
 struct Expected {
     acknowledged: Option<u64>,
@@ -272,8 +272,8 @@ fn write_without_space_is_refused_and_poisons_nothing() {
     assert!(refusals > 150 && doubts > 0, "{refusals} refused, {doubts} in doubt");
 }
 
-/// Writes in doubt are decided once there is space, even without new writes: their names are free
-/// again.
+/// Writes in doubt are decided once there is space, even without new writes:
+/// their names are free again.
 #[test]
 fn write_in_doubt_is_decided_when_space_is_expected() {
     let (medium, mut store) = fresh(FileSystem::CopyOnWrite, SEGMENTS_START + SEGMENTS * SEGMENT_LEN);

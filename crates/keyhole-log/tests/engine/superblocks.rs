@@ -44,8 +44,8 @@ fn capacity(segment_len: u64) -> u64 {
     SEGMENTS_START + SEGMENTS * segment_len
 }
 
-/// Creates a store over the medium's contents, with this many checkpoints, and ends without another
-/// one.
+/// Creates a store over the medium's contents, with this many checkpoints, and
+/// ends without another one.
 fn fill(medium: &Rc<RefCell<Medium>>, id: u8, segment_len: u64, checkpoints: usize) {
     let format = Format { store_id: [id; 16], capacity: capacity(segment_len), segment_len, created_ms: 1 };
     LocalPool::new().run_until(create(&MemDisk::new(medium), &format)).unwrap();
@@ -100,8 +100,8 @@ fn word(image: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(image[at..at + 8].try_into().unwrap())
 }
 
-/// Checks that every object is there, that deleted ones are not, and that another one can be
-/// stored.
+/// Checks that every object is there, that deleted ones are not, and that
+/// another one can be stored.
 fn assert_whole(medium: &Rc<RefCell<Medium>>, capacity: u64, what: &str) {
     let opened = Store::maintained(medium, OpenOptions { capacity: Some(capacity), ..options(1) });
     let mut store = opened.unwrap_or_else(|error| panic!("{what}: {error}"));

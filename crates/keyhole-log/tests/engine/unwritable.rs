@@ -109,8 +109,8 @@ fn check(case: &Case, of: &str) {
     });
 }
 
-/// Opens a log with unwritable ranges twice, with a crash after each step of the first and of the
-/// second run.
+/// Opens a log with unwritable ranges twice, with a crash after each step of the
+/// first and of the second run.
 fn check_every_crash(make: impl Fn(Crash, u64) -> Case) {
     for (how, seed) in [Crash::Lost, Crash::Torn].into_iter().zip(1..) {
         for after in [Crash::Lost, Crash::Torn] {
@@ -181,8 +181,8 @@ fn tail_whose_cut_cannot_be_written_stays_cut() {
     check_every_crash(uncut);
 }
 
-/// After the second run both checkpoints were begun after the cut, so the older one suffices as
-/// well.
+/// After the second run both checkpoints were begun after the cut, so the
+/// older one suffices as well.
 #[test]
 fn older_checkpoint_knows_of_the_cut_as_well() {
     let case = uncut(Crash::Lost, 2);
@@ -232,8 +232,8 @@ fn leftover_that_cannot_be_cleared_is_left_alone() {
             // The attempt to clear the page may have succeeded in part. Then it looks writable, and
             // a later write fails.
             let lives = (0..4).position(|life| {
-                // After a failed write only the process restarts; there is no power failure each
-                // time.
+                // After a failed write only the process restarts; there is no
+                // power failure each time.
                 medium.borrow_mut().crash(if life == 0 { after } else { Crash::Process });
                 make_bucket(&medium)
             });

@@ -149,8 +149,8 @@ fn opening_goes_on_behind_all_numbers_that_may_have_been_given_out() {
     assert!(after >= before + NUMBER_JUMP, "{before}, then {after}");
 }
 
-/// With only one checkpoint, recovery without it relies on the records alone, so all of them must
-/// remain.
+/// With only one checkpoint, recovery without it relies on the records alone, so
+/// all of them must remain.
 #[test]
 fn nothing_is_freed_before_there_are_two_checkpoints() {
     let (_, mut store) = maintained();

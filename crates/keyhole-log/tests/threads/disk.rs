@@ -194,8 +194,8 @@ impl Disk for ThreadDisk {
     }
 
     async fn sync(&self) -> io::Result<()> {
-        // Snapshots the completed writes: those that complete during the sync may or may not be
-        // durable.
+        // Snapshots the completed writes: those that complete during the sync
+        // may or may not be durable.
         let covered = self.0.0.lock().unwrap().written.len();
         turns().await;
         let state = &mut *self.0.0.lock().unwrap();

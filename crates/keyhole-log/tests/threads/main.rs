@@ -85,8 +85,8 @@ async fn put(log: &Log<ThreadDisk>, key: &str, version: u64, len: usize, conditi
     log.put_object(put).await
 }
 
-/// Reads an object completely, and returns its version and number. The index must show only durable
-/// objects.
+/// Reads an object completely, and returns its version and number. The index must
+/// show only durable objects.
 async fn get(log: &Log<ThreadDisk>, medium: &Medium, key: &str) -> Option<(u64, u64)> {
     let object = log.object("b", key).await.unwrap()?;
     hold(medium.is_durable(object.seq), || format!("the index shows {key:?} ahead of its time"));
@@ -118,8 +118,8 @@ async fn opened(medium: &Arc<Medium>) -> Arc<Shared> {
     shared
 }
 
-/// Runs a store on several threads from creation to shutdown, and verifies its contents after
-/// reopening it.
+/// Runs a store on several threads from creation to shutdown, and verifies its
+/// contents after reopening it.
 fn life(work: Work) {
     let medium = Medium::new(CAPACITY as usize);
     let format = Format { store_id: [7; 16], capacity: CAPACITY, segment_len: SEGMENT_LEN, created_ms: 1 };
@@ -256,7 +256,7 @@ fn churn(
 fn scheduled(seed: u64, work: Work, mode: Option<Sabotage>) -> Result<(), String> {
     let mut config = shuttle::Config::new();
     config.stack_size = 1 << 20;
-    config.silence_warnings = true; // Of orderings of atomics: they are flags.
+    config.silence_warnings = true; // Of atomic orderings: these are only flags.
     config.failure_persistence = shuttle::FailurePersistence::None;
     let runner = shuttle::Runner::new(RandomScheduler::new_from_seed(seed, 1), config);
     let outcome = catch_unwind(AssertUnwindSafe(|| {

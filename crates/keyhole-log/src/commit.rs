@@ -220,7 +220,7 @@ impl<D: Disk> Context<D> {
         // which recovery would not find it, nor blocks.
         let stands_alone = u64::from(durable) == meta.at - meta.start && !drafts.iter().any(|draft| draft.has_blocks());
         let at_once = wanted && (stands_alone || sabotage::is(Sabotage::TrustWrites));
-        // Other writers may never bear witness for the end of the previous segment.
+        // Another writer might never bear witness for the end of the previous segment.
         let (ended, prev) = (self.ended.take(), meta.prev);
         let witness = ended.unwrap_or(witness);
         let mut buf = self.spare.take().unwrap_or_else(|| self.disk.buffer());

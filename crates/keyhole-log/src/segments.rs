@@ -39,7 +39,7 @@ pub(crate) struct Segment {
     pub(crate) used: Use,
     /// Generation of the current or last use.
     pub(crate) generation: u64,
-    /// Generation of the previous use, while the segment is being begun; 0: it is
+    /// Generation of the previous use, while the segment is being begun; 0 for a segment that is
     /// new at the end of the file.
     pub(crate) before: u64,
     /// Bytes written, including the header; 0 if unknown.

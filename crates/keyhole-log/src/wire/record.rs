@@ -59,7 +59,8 @@ pub(crate) struct Header {
     /// Offset of this record in the file.
     pub(crate) offset: u64,
     pub(crate) seq: u64,
-    /// Every record with a number up to this was durable when this one was written.
+    /// Every record with a number up to this was durable when this one was written, or does not
+    /// exist.
     pub(crate) watermark: u64,
     /// Checksum of the previous record in the segment; for the first, of the segment's header.
     pub(crate) prev: u32,

@@ -1,4 +1,4 @@
-//! Beginning segments: a segment, its space, and what is written into it in advance.
+//! Beginning of segments: selection, allocation, and filling ahead.
 
 use futures_channel::oneshot;
 
@@ -15,7 +15,7 @@ pub(crate) struct Begun {
     pub(crate) number: u32,
     pub(crate) generation: u64,
     pub(crate) start: u64,
-    /// Where its first batch or block goes.
+    /// Offset of its first batch or block.
     pub(crate) at: u64,
     pub(crate) end: u64,
     /// Checksum of its header.
@@ -23,8 +23,8 @@ pub(crate) struct Begun {
 }
 
 impl<D: Disk> Context<D> {
-    /// What `attempt` gets, as soon as it gets anything: where there is no segment the cleaner may be able to make one. `None`: it is
-    /// not, or what `grows` the store is not to be had.
+    /// Retries `attempt` until it succeeds, waiting for the cleaner to free segments. `None`: the
+    /// cleaner cannot, or the attempt `grows` the store and the store is full.
     async fn when_there_is_space<T>(&self, grows: bool, mut attempt: impl FnMut(&mut State) -> Option<T>) -> Option<T> {
         loop {
             let waiting = {
@@ -40,12 +40,13 @@ impl<D: Disk> Context<D> {
                 }
                 state.wait_for_withdrawn().or_else(|| state.wait_for_space())?
             };
-            // Where nobody answers the cleaner has ended: then there is nothing to wait for next time.
+            // A dropped sender means that the cleaner has ended; the next
+            // round does not wait for it.
             let _ = waiting.await;
         }
     }
 
-    /// A segment, as soon as there is one.
+    /// Takes a segment, waiting until there is one.
     async fn take(&self, purpose: Purpose) -> Option<u32> {
         let take = |state: &mut State| {
             let generation = state.numbers.generation();
@@ -56,12 +57,12 @@ impl<D: Disk> Context<D> {
         self.when_there_is_space(purpose.grows(), take).await
     }
 
-    /// Begins a segment; `None`: the store is full, or the file system is.
+    /// Begins a segment. `None`: the store or the file system is full.
     pub(crate) async fn begin(&self, kind: segment::Kind, purpose: Purpose) -> Result<Option<Begun>, Error> {
         let mut attempts = 0;
         loop {
             let Some(number) = self.take(purpose).await else {
-                // Then nobody knows how full it is.
+                // After a failure the fill level is unknown.
                 self.shared.check_poison()?;
                 if self.ask_again().await? {
                     continue;
@@ -69,7 +70,7 @@ impl<D: Disk> Context<D> {
                 return Ok(None);
             };
             let is_allocated = self.shared.lock().segments.table[number as usize].allocated;
-            // Where the file system is full, another one may have its space.
+            // If the file system is full, another segment may already be allocated.
             if !is_allocated && !self.allocate(number).await? {
                 continue;
             }
@@ -80,7 +81,7 @@ impl<D: Disk> Context<D> {
             match begun {
                 Err(Error::Full) => {
                     self.shared.lock().segments.abandon(number, false);
-                    // Where an allocation guarantees nothing all others may fail as well.
+                    // Where allocation guarantees nothing, the other segments may fail as well.
                     attempts += 1;
                     if attempts == WRITE_ATTEMPTS {
                         return Ok(None);
@@ -105,15 +106,15 @@ impl<D: Disk> Context<D> {
         self.write(start, buf, PAGE).await?;
         let mut state = self.shared.lock();
         state.counters.written.other += PAGE as u64;
-        // One for records may still be given back: it is in use when its writer goes there.
+        // A META segment may still be given back: it is in use once its writer enters it.
         if kind == segment::Kind::Body {
             state.segments.table[number as usize].written = PAGE as u32;
         }
         Ok(Begun { number, generation, start, at: start + PAGE as u64, end: start + len, crc })
     }
 
-    /// Makes a segment ready for records that is blank: takes its space, or writes a part of it. Its first write would otherwise be
-    /// slow for the batches that go there.
+    /// Prepares a blank segment for records: allocates it, or fills part of it. Otherwise the first
+    /// writes of its batches would be slow.
     pub(crate) async fn prepare(&self, step: Step) -> Result<(), Error> {
         let (number, from) = match step {
             Step::Allocate(number) => {
@@ -141,13 +142,13 @@ impl<D: Disk> Context<D> {
             u64::from(until) == state.segments.len
         };
         if is_ready {
-            // With the metadata of the file system, so that no batch has to wait for it.
+            // Includes the file system metadata, so that no batch has to wait for it.
             self.sync().await?;
         }
         Ok(())
     }
 
-    /// Writes zeros into a segment, from an offset in it on; where they end.
+    /// Writes zeros into a segment from an offset in it, and returns where they end.
     async fn fill(&self, number: u32, from: u32) -> Result<u32, Error> {
         let (start, len) = {
             let state = self.shared.lock();
@@ -162,7 +163,7 @@ impl<D: Disk> Context<D> {
         Ok(from + step as u32)
     }
 
-    /// Sees to it that the first batches of a segment go where all has been written before.
+    /// Fills the start of a segment, so that its first batches overwrite written space.
     async fn fill_beginning(&self, number: u32) -> Result<(), Error> {
         let is_due = {
             let state = self.shared.lock();
@@ -175,7 +176,8 @@ impl<D: Disk> Context<D> {
         Ok(())
     }
 
-    /// Sees to it that a short batch goes where all has been written before, and that the record that ends the segment can.
+    /// Fills ahead of a short batch, so that it and the record that ends the segment overwrite
+    /// written space.
     pub(crate) async fn fill_ahead(&self, meta: &OpenMeta, batch: usize) -> Result<(), Error> {
         let at = (meta.at - meta.start) as u32;
         let until = at + (batch + PAGE) as u32;
@@ -195,17 +197,18 @@ impl<D: Disk> Context<D> {
         }
     }
 
-    /// Whether there is a segment for records of any kind, or the cleaner or the file system is able to make one.
+    /// Returns whether there is a spare META segment, or the cleaner or the
+    /// file system can provide one.
     pub(crate) async fn gets_spare(&self) -> Result<bool, Error> {
         if self.when_there_is_space(true, |state| state.has_spare().then_some(())).await.is_some() {
             return Ok(true);
         }
-        // Then nobody knows how full it is.
+        // After a failure the fill level is unknown.
         self.shared.check_poison()?;
         Ok(self.ask_again().await? && self.shared.lock().has_spare())
     }
 
-    /// Asks the file system for space if it had none, and may be asked again; whether it gave some.
+    /// Probes a file system that was full, if a probe is due. Returns whether it has space again.
     async fn ask_again(&self) -> Result<bool, Error> {
         let asked = self.shared.lock().segments.ask_again();
         let number = match asked {
@@ -217,12 +220,13 @@ impl<D: Disk> Context<D> {
             return Ok(false);
         }
         self.provided(number);
-        // What is reserved is to be made good first.
+        // The reserve is restored first.
         self.allocate_reserve().await?;
         Ok(true)
     }
 
-    /// Takes the space of a segment that was taken or withdrawn; `false`: the file system has none, and the segment is blank again.
+    /// Allocates the space of a taken or withdrawn segment. `false`: the file system is full, and
+    /// the segment is blank again.
     async fn allocate(&self, number: u32) -> Result<bool, Error> {
         let (start, len) = {
             let state = self.shared.lock();
@@ -242,8 +246,8 @@ impl<D: Disk> Context<D> {
         }
     }
 
-    /// Takes the space of the segments that are reserved, so that deletions and cleaning are possible when the file system is
-    /// full. Where it is full already there is nothing to be done.
+    /// Allocates the reserved segments, so that deletions and cleaning work while the file system
+    /// is full. Does nothing if it is full already.
     pub(crate) async fn allocate_reserve(&self) -> Result<(), Error> {
         loop {
             let Some(number) = self.shared.lock().segments.next_reserve() else { return Ok(()) };
@@ -262,7 +266,7 @@ impl<D: Disk> Context<D> {
 }
 
 impl State {
-    /// For a segment that somebody is making ready; `None`: there is none.
+    /// Waits for a segment that is being prepared. `None`: there is none.
     fn wait_for_withdrawn(&mut self) -> Option<oneshot::Receiver<()>> {
         if !self.segments.has_withdrawn() {
             return None;
@@ -270,7 +274,7 @@ impl State {
         Some(self.wait_in_line())
     }
 
-    /// For a segment, or for there to be none to be had; `None`: there is none to be had.
+    /// Waits until a segment is free or until none can be freed. `None`: none can be freed.
     fn wait_for_space(&mut self) -> Option<oneshot::Receiver<()>> {
         if !self.maintenance.running || self.maintenance.stuck {
             return None;

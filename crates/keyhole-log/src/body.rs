@@ -1,4 +1,4 @@
-//! Writing a body, block by block.
+//! Bodies: block geometry, and the writer of a body.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,19 +20,20 @@ use crate::wire::block::{self, Identity};
 use crate::wire::payload::{BodyRecord, Bytes, Payload, Run};
 use crate::writer::{Block, Job, Placed};
 
-/// Logical blocks of a body of this length; an empty body has one, which is empty.
+/// Returns the number of logical blocks of a body of this length. An empty
+/// body has one empty block.
 pub(crate) const fn block_count(len: u64) -> u64 {
     let count = len.div_ceil(BLOCK_DATA as u64);
     if count == 0 { 1 } else { count }
 }
 
-/// Bytes in logical block `index` of a body of this length; 0 past its end.
+/// Returns the bytes in logical block `index` of a body of this length; 0 past its end.
 pub(crate) fn block_len(len: u64, index: u64) -> usize {
     len.saturating_sub(index.saturating_mul(BLOCK_DATA as u64)).min(BLOCK_DATA as u64) as usize
 }
 
-/// Bytes on disk of the blocks that hold `len` bytes of a body from `start` on, footers included. Blocks end at multiples of
-/// [`BLOCK_DATA`] in the body.
+/// Returns the bytes on disk of the blocks that hold `len` bytes of a body from `start` on,
+/// including footers. Blocks end at multiples of [`BLOCK_DATA`] in the body.
 pub(crate) fn stored_bytes(start: u64, len: u64) -> u64 {
     if len == 0 {
         return 0;
@@ -44,7 +45,7 @@ pub(crate) fn stored_bytes(start: u64, len: u64) -> u64 {
     block::stored_len(head as usize) as u64 + full * BUFFER_LEN as u64 + tail as u64
 }
 
-/// The runs of a body, each with the place in the body that it begins at.
+/// Iterates over the runs of a body, each with its start offset in the body.
 pub(crate) fn with_starts(runs: &[Run]) -> impl Iterator<Item = (u64, &Run)> {
     runs.iter().scan(0, |next, run| {
         let start = *next;
@@ -53,12 +54,14 @@ pub(crate) fn with_starts(runs: &[Run]) -> impl Iterator<Item = (u64, &Run)> {
     })
 }
 
-/// Bytes of a run's blocks on disk, footers included. The run begins at `start` in its body.
+/// Returns the bytes on disk of a run's blocks, including footers. The run
+/// begins at `start` in its body.
 pub(crate) fn run_bytes(start: u64, run: &Run) -> u64 {
     stored_bytes(start, run.len.into())
 }
 
-/// The blocks of a run that begins at `start` in its body, from the first one that does not end ahead of `from`.
+/// Iterates over the blocks of a run that begins at `start` in its body, without those that end at
+/// or before the block of `from`.
 pub(crate) fn run_blocks(body: BodyId, start: u64, run: &Run, from: u64) -> impl Iterator<Item = Identity> + use<> {
     let Run { offset, generation, len } = *run;
     let end = start + u64::from(len);
@@ -76,31 +79,31 @@ pub(crate) fn run_blocks(body: BodyId, start: u64, run: &Run, from: u64) -> impl
     })
 }
 
-/// All blocks of a body, in order.
+/// Iterates over all blocks of a body, in order.
 pub(crate) fn blocks(body: BodyId, runs: &[Run]) -> impl Iterator<Item = Identity> {
     with_starts(runs).flat_map(move |(start, run)| run_blocks(body, start, run, 0))
 }
 
-/// Where a block is cut in two if only `room` bytes are left in a segment: so many of its bytes go ahead. `None`: the room is
-/// too short to be worth a second footer and a second read.
+/// Returns how many bytes of a block are cut off to fill the last `room` bytes of a segment.
+/// `None`: the room does not justify a second footer and a second read.
 pub(crate) fn split_at(room: u64, segment_len: u64) -> Option<usize> {
     let worth = (segment_len / SPLIT_WASTE).max(CHUNK_LEN as u64);
     let data = room.checked_sub(FOOTER_LEN as u64).filter(|data| *data >= worth)? as usize;
     Some(data / CHUNK_LEN * CHUNK_LEN)
 }
 
-/// A body whose bytes are written, but which no record names yet. It becomes part of an object or of an upload;
-/// dropped, it is given up.
+/// A body whose bytes are written but not yet named by a record. Using it in an object or a part
+/// names it; dropping it discards the body.
 pub struct NewBody {
     id: BodyId,
     len: u64,
     record: Vec<u8>,
     runs: Vec<Run>,
-    /// Keep the segments of its blocks until a record names them.
+    /// Pin the segments of its blocks until a record names them.
     pins: Vec<SegmentPin>,
 }
 
-/// What becomes of a body when it is named: its record, and what keeps its blocks until then.
+/// The record of a body, and the pins that keep its blocks until the record is durable.
 pub(crate) struct NamedBody {
     pub(crate) payload: Vec<u8>,
     pub(crate) effect: Effect,
@@ -108,17 +111,17 @@ pub(crate) struct NamedBody {
 }
 
 impl NewBody {
-    /// Its identity.
+    /// Returns its identity.
     pub fn id(&self) -> BodyId {
         self.id
     }
 
-    /// Its bytes.
+    /// Returns its length in bytes.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether it has no bytes.
+    /// Returns whether it has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -135,24 +138,26 @@ impl fmt::Debug for NewBody {
     }
 }
 
-/// The last block of a body: a buffer, how many bytes of it, at most [`BLOCK_DATA`], and their tags.
+/// The last block of a body: a buffer, the number of its bytes used (at most
+/// [`BLOCK_DATA`]), and their tags.
 pub type LastBlock<'a, Buf> = (Buf, usize, &'a [[u8; 16]]);
 
-/// Writes one body. Full blocks are [`push`](Self::push)ed in order, then [`finish`](Self::finish) takes the rest.
-/// Dropped, it gives the body up; blocks on their way are still written.
+/// Writes one body. [`push`](Self::push) takes the full blocks in order, then
+/// [`finish`](Self::finish) takes the rest. Dropping it discards the body; in-flight blocks are
+/// still written.
 pub struct BodyWriter<D: Disk> {
     log: Log<D>,
-    /// Given out with the first block, so that what leaves no trace on the disk uses up no number.
+    /// Allocated with the first block, so that a body without a trace on disk uses up no number.
     id: Option<BodyId>,
     blocks: u32,
     len: u64,
-    /// How much of it has its place.
+    /// Bytes of the body whose locations are known.
     placed: u64,
-    /// Checksums of chunks of the block at hand.
+    /// Checksums of chunks of the current block.
     crcs: Vec<u32>,
     in_flight: VecDeque<oneshot::Receiver<Result<Vec<Placed>, Error>>>,
     runs: Vec<Run>,
-    /// One for each segment that its blocks are in.
+    /// One per segment that its blocks are in.
     pins: Vec<SegmentPin>,
 }
 
@@ -171,18 +176,20 @@ impl<D: Disk> BodyWriter<D> {
         }
     }
 
-    /// Computes the checksum of the next chunk of the block at hand, which does not change any more. That is done when the block is
-    /// written, unless it was done here: while the chunk is still in the processor's cache it costs next to nothing.
+    /// Computes the checksum of the next chunk of the current block, which must not change
+    /// afterwards. Optional: writing the block computes missing checksums. Here it costs next to
+    /// nothing while the chunk is still in the processor's cache.
     ///
     /// # Panics
-    /// If it is not a full chunk, or the block has no more of them.
+    /// Panics if the chunk is not full, or if the block has no more chunks.
     pub fn checksum(&mut self, chunk: &[u8]) {
         assert!(chunk.len() == CHUNK_LEN && self.crcs.len() < CHUNKS_MAX, "a full chunk of a block");
         self.crcs.push(wire::crc(&[chunk]));
     }
 
-    /// Writes a full block: the first [`BLOCK_DATA`] bytes of `buf`, with a tag for each chunk or none. Waits only while
-    /// [`BLOCKS_IN_FLIGHT`] blocks of this body are on their way. An error may be one of an earlier block.
+    /// Writes a full block: the first [`BLOCK_DATA`] bytes of `buf`, with a tag for each chunk or
+    /// none. Waits only while [`BLOCKS_IN_FLIGHT`] blocks of this body are in flight. May return
+    /// the error of an earlier block.
     ///
     /// # Errors
     /// `TooLarge` over [`BLOCKS_MAX`] blocks; `Full`, `Io`, `Poisoned`, `Closed`.
@@ -191,12 +198,13 @@ impl<D: Disk> BodyWriter<D> {
         self.send(buf, BLOCK_DATA, tags).await
     }
 
-    /// Ends the body with its last block, if there is one more: the first bytes of the buffer, at most [`BLOCK_DATA`], and
-    /// their tags; a body of whole chunks may have one tag more than it has chunks. Waits until all blocks are written. A body
-    /// of at most [`INLINE_MAX`] bytes is not written here, but with its record. `prefix` is kept with the body.
+    /// Ends the body with its last block, if any: the first bytes of the buffer, at most
+    /// [`BLOCK_DATA`], and their tags. A body of whole chunks may have one tag more than it has
+    /// chunks. Waits until all blocks are written. A body of at most [`INLINE_MAX`] bytes is not
+    /// written here, but with its record. `prefix` is stored with the body.
     ///
     /// # Errors
-    /// As [`push`](Self::push); `TooLarge` for a prefix over [`PREFIX_MAX`].
+    /// Those of [`push`](Self::push); `TooLarge` for a prefix over [`PREFIX_MAX`].
     pub async fn finish(mut self, last: Option<LastBlock<'_, D::Buf>>, prefix: &[u8]) -> Result<NewBody, Error> {
         if prefix.len() > PREFIX_MAX {
             return Err(Error::TooLarge("the prefix of a body"));
@@ -270,11 +278,11 @@ impl<D: Disk> BodyWriter<D> {
         Ok(())
     }
 
-    /// Waits for the oldest block on its way; they are placed in order.
+    /// Waits for the oldest in-flight block. Locations are recorded in order.
     async fn settle_oldest(&mut self) -> Result<(), Error> {
         let Some(placed) = self.in_flight.front_mut() else { return Ok(()) };
         let placed = placed.await;
-        // Only now: who gives up waiting in between finds it still there.
+        // Removed only now, so that it is still there if this future is dropped while waiting.
         self.in_flight.pop_front();
         for placed in placed.map_err(|_| Error::Closed)?? {
             add_block(&mut self.runs, self.placed, &placed);
@@ -289,7 +297,7 @@ impl<D: Disk> BodyWriter<D> {
 
 /// Adds the next block of a body, which begins at `start` in the body, to its runs.
 pub(crate) fn add_block(runs: &mut Vec<Run>, start: u64, placed: &Placed) {
-    // Where a run goes on, a block ends at each multiple of `BLOCK_DATA` and nowhere else.
+    // Within a run, blocks end at each multiple of `BLOCK_DATA` and nowhere else.
     let first = runs.last().filter(|_| start.is_multiple_of(BLOCK_DATA as u64)).map(|run| start - u64::from(run.len));
     match (runs.last_mut(), first) {
         (Some(run), Some(first))
@@ -321,7 +329,7 @@ mod tests {
             assert_eq!(block_len(len, count), 0, "{len}");
             assert_eq!(stored_bytes(0, len), stored, "{len}");
         }
-        // From 16 KiB ahead of the end of a block: that, a full block, and one byte.
+        // From 16 KiB before the end of a block: those, a full block, and one byte.
         assert_eq!(stored_bytes(B - 16384, 16384 + B + 1), 16384 + 4096 + B + 4096 + 8192);
     }
 
@@ -353,7 +361,7 @@ mod tests {
         assert_eq!(split_at(5 * CHUNK_LEN as u64, 1 << 19), Some(4 * CHUNK_LEN));
         assert_eq!((split_at(0, 1 << 19), split_at((128 << 10) + 4095, 8 << 20)), (None, None));
         assert_eq!(split_at((128 << 10) + 4096, 8 << 20), Some(128 << 10));
-        // In segments of the usual length no block is ever cut: at least a whole one would be left.
+        // Segments of the default length never cut a block: there is always room for a whole one.
         assert_eq!(split_at(BUFFER_LEN as u64 - 1, crate::limits::SEGMENT_LEN), None);
     }
 }

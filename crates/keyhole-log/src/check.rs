@@ -1,7 +1,7 @@
-//! `keyhole check`: verifies a file that nobody has open, byte by byte of what is of use, and mends what can be mended.
+//! Offline verification and repair of a file (`keyhole check`).
 //!
-//! No key is needed. What is of use is what the index refers to, and what the next opening would read: every byte of the file
-//! is either that, or free.
+//! Verifies every live byte: what the index refers to, and what the next recovery would read. Every
+//! other byte of the file is free. No key is needed.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -23,71 +23,73 @@ use crate::wire::block::stored_len;
 use crate::wire::payload::{Bytes, Payload, Run};
 use crate::wire::record;
 
-/// How to check.
+/// Options of a check.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CheckOptions {
-    /// Mend what can be mended. Without it nothing is written.
+    /// Repair what can be repaired. Otherwise nothing is written.
     pub repair: bool,
 }
 
-/// What can be done about damage.
+/// Whether damage can be repaired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// What it says is known from elsewhere: it can be written anew.
+    /// The contents are known from elsewhere and can be rewritten.
     Repairable,
-    /// It cannot.
+    /// The contents are lost.
     Lost,
 }
 
-/// Something damaged, and what can be done about it.
+/// Damage, and whether it can be repaired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is, and whose.
+    /// The damaged data and its owner.
     pub damage: Damage,
-    /// What can be done.
+    /// Whether it can be repaired.
     pub verdict: Verdict,
 }
 
-/// What a check has found.
+/// Result of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// What does not verify, before anything was mended.
+    /// Damage found, before any repair.
     pub findings: Vec<Finding>,
-    /// Ranges of the file that nothing is in that is of use.
+    /// Ranges of the file without live data.
     pub free: Vec<Range<u64>>,
-    /// Ranges of the file behind the ends of segments in which records stand that were not acknowledged: the next opening cuts
-    /// them.
+    /// Tails: ranges after the ends of segments with records that were not acknowledged. The next
+    /// recovery cuts them.
     pub tails: Vec<Range<u64>>,
-    /// Buckets.
+    /// Number of buckets.
     pub buckets: u64,
-    /// Objects.
+    /// Number of objects.
     pub objects: u64,
-    /// Uploads that are neither completed nor aborted.
+    /// Number of uploads that are neither completed nor aborted.
     pub uploads: u64,
-    /// Bodies, those of parts included.
+    /// Number of bodies, including those of parts.
     pub bodies: u64,
-    /// Records that were verified.
+    /// Records verified.
     pub records: u64,
-    /// Blocks that were verified.
+    /// Blocks verified.
     pub blocks: u64,
-    /// Bytes that were verified.
+    /// Bytes verified.
     pub verified: u64,
-    /// Findings that were mended.
+    /// Findings repaired.
     pub repaired: u64,
 }
 
-/// Verifies everything in a file that nobody has open.
+/// Verifies everything in a file. The file must not be open elsewhere.
 ///
 /// # Errors
-/// As [`open`](crate::open()) where there is nothing to be verified: the file is none of ours, of another version, or both
-/// superblocks are damaged and no header of a segment is there to rebuild them from. `Io`. With `repair` also those of every write.
+/// Those of [`open`](crate::open()) if nothing can be verified: the file is foreign, has another
+/// version, or both superblocks are damaged and no segment header is left to rebuild them from.
+/// `Io`. With `repair` also those of every write.
 pub async fn check<D: Disk>(disk: Rc<D>, options: CheckOptions) -> Result<Report, Error> {
     let mut report = survey(disk.as_ref()).await?;
     if options.repair && !report.findings.is_empty() {
         let is_rebuilt = report.findings.iter().any(|finding| is_rebuilt(&finding.damage));
         match mend(disk.clone()).await {
-            // The superblocks have been written; the capacity they say has no room for checkpoints, and the operator can set another.
+            // The superblocks have been rewritten. Their capacity leaves no room for checkpoints;
+            // the operator can set another.
             Err(Error::Full) if is_rebuilt => {}
             mended => mended?,
         }
@@ -98,7 +100,7 @@ pub async fn check<D: Disk>(disk: Rc<D>, options: CheckOptions) -> Result<Report
     Ok(report)
 }
 
-/// Opening writes anew what is known from elsewhere; two checkpoints take the place of those that there are.
+/// Recovery rewrites what is known from elsewhere; two new checkpoints replace the existing ones.
 async fn mend<D: Disk>(disk: Rc<D>) -> Result<(), Error> {
     let options =
         OpenOptions { sync: Sync::Always, workers: 1, capacity: None, ring: false, rebuild: true, read_only: None };
@@ -115,7 +117,7 @@ async fn mend<D: Disk>(disk: Rc<D>) -> Result<(), Error> {
     result
 }
 
-/// What the index refers to at a place in the file.
+/// An item of the index at a location in the file.
 enum Thing<'a> {
     Bucket(&'a str),
     Object(&'a str, &'a str),
@@ -124,7 +126,7 @@ enum Thing<'a> {
     Checkpoint,
 }
 
-/// A record that is to be verified, and the sequence number that it must have, if known.
+/// A record to verify, and its expected sequence number, if known.
 struct Wanted<'a> {
     at: Location,
     seq: Option<u64>,
@@ -135,9 +137,9 @@ struct Survey<'a, D> {
     disk: &'a D,
     recovered: &'a Recovered,
     report: Report,
-    /// What is of use, in no order.
+    /// Live ranges, unordered.
     used: Vec<Range<u64>>,
-    /// Who refers to each body, once that was asked for.
+    /// An owner of each body, once computed.
     owners: Option<BTreeMap<BodyId, (&'a str, &'a str)>>,
 }
 
@@ -177,13 +179,13 @@ impl<'a, D: Disk> Survey<'a, D> {
     fn note(&mut self, damage: Damage) {
         let verdict = if damage.repairable { Verdict::Repairable } else { Verdict::Lost };
         let finding = Finding { damage, verdict };
-        // The same may have been seen at the opening, and again.
+        // Recovery may already have reported the same damage.
         if !self.report.findings.contains(&finding) {
             self.report.findings.push(finding);
         }
     }
 
-    /// Verifies every record that is referred to, and the blocks of every body.
+    /// Verifies every referenced record, and the blocks of every body.
     async fn records(&mut self) -> Result<(), Error> {
         let index = &self.recovered.index;
         let mut wanted = wanted(index);
@@ -193,7 +195,7 @@ impl<'a, D: Disk> Survey<'a, D> {
         let mut window: Option<(u32, Window<'_, D>)> = None;
         for wanted in wanted {
             if wanted.at == Location::LOST {
-                continue; // Reported by the opening.
+                continue; // Recovery has reported it.
             }
             let (number, end) = self.recovered.segment(wanted.at.offset());
             let window = match &mut window {
@@ -258,7 +260,7 @@ impl<'a, D: Disk> Survey<'a, D> {
         Ok(())
     }
 
-    /// Notes damage under the name that it belongs to.
+    /// Adds a finding under the name of its owner.
     fn note_of(&mut self, thing: &Thing<'_>, damage: Damage) {
         let damage = match thing {
             Thing::Bucket(bucket) => damage.of(Some(bucket), None),
@@ -272,7 +274,7 @@ impl<'a, D: Disk> Survey<'a, D> {
         self.note(damage);
     }
 
-    /// One of those who refer to a body.
+    /// Returns one of the owners of a body.
     fn owner(&mut self, id: BodyId) -> Option<(&'a str, &'a str)> {
         let index = &self.recovered.index;
         let owners = self.owners.get_or_insert_with(|| {
@@ -285,7 +287,7 @@ impl<'a, D: Disk> Survey<'a, D> {
     }
 }
 
-/// Everything that the index refers to.
+/// Collects every record that the index refers to.
 fn wanted(index: &Index) -> Vec<Wanted<'_>> {
     let mut wanted = Vec::new();
     for (seq, bucket, at, settings) in index.bucket_records() {

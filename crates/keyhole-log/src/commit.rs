@@ -1,4 +1,4 @@
-//! Group commit: one batch of records, from the queue to the disk to the index.
+//! Group commit: takes a batch of records from the queue to the disk and into the index.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -20,7 +20,7 @@ use crate::wire::payload::kind;
 use crate::wire::record::{self, Durable, FIRST, LAST, MOVED};
 use crate::wire::{pages, segment};
 
-/// A record to be written.
+/// A record to write.
 #[derive(Debug)]
 pub(crate) struct Draft {
     pub(crate) seq: u64,
@@ -29,17 +29,19 @@ pub(crate) struct Draft {
     pub(crate) effect: Effect,
 }
 
-/// The records of one request. They are written next to each other, in one batch.
+/// The records of one request, written contiguously in one batch.
 #[derive(Debug)]
 pub(crate) struct Commit {
     pub(crate) drafts: Vec<Draft>,
-    /// Bodies that are pinned until this is decided.
+    /// Bodies pinned until the commit is decided.
     pub(crate) pinned: Vec<BodyId>,
-    /// Segments that are pinned until this is decided: with blocks that no record names yet. Never dropped under the lock.
+    /// Segments pinned until the commit is decided: they hold blocks that no record names yet. Must
+    /// not be dropped under the lock.
     pub(crate) holds: Vec<SegmentPin>,
-    /// Whether this only takes away: it may use what is reserved for that.
+    /// Whether the commit only frees space, and may use the reserve for deletions.
     pub(crate) deletes: bool,
-    /// It need not be durable when it is answered: of the cleaner, which makes it durable before it counts on it.
+    /// Whether the commit may be answered before it is durable. Used by the cleaner, which syncs
+    /// before it relies on its writes.
     pub(crate) relaxed: bool,
     pub(crate) done: oneshot::Sender<Result<(), Error>>,
 }
@@ -49,11 +51,11 @@ impl Draft {
         matches!(self.effect, Effect::Moved(_))
     }
 
-    /// It names blocks, which are to be durable when it is acknowledged.
+    /// Returns whether the record names blocks, which must be durable when it is acknowledged.
     fn has_blocks(&self) -> bool {
         match &self.effect {
             Effect::Body { runs, .. } => !runs.is_empty(),
-            // What it refers to the cleaner has written.
+            // The cleaner wrote the blocks it refers to.
             Effect::Moved(_) => true,
             _ => false,
         }
@@ -66,10 +68,11 @@ impl Commit {
     }
 }
 
-/// Segments that are tried in turn while writes fail for want of space: for a batch, and for the header of a new segment.
+/// Segments tried in turn while writes fail for lack of space: for a batch, and for the
+/// header of a new segment.
 pub(crate) const WRITE_ATTEMPTS: u32 = 2;
 
-/// What goes to the disk together.
+/// The commits of one write.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     commits: Vec<Commit>,
@@ -77,7 +80,8 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Takes as many as fit into `room`; if not even one does, as many as fit into a fresh segment.
+    /// Takes as many commits as fit into `room`, or, if the first does not, as many
+    /// as fit into a new segment.
     pub(crate) fn take(queue: &mut VecDeque<Commit>, room: usize, segment_len: u64) -> Self {
         let first = queue.front().map_or(0, Commit::space);
         let most = batch_max(segment_len);
@@ -100,43 +104,44 @@ impl Batch {
 }
 
 impl OpenMeta {
-    /// It has been ended before its time, as a batch could not be written whole.
+    /// Returns whether the segment was ended early because a batch could not be written whole.
     fn is_sealed(&self) -> bool {
         self.at == self.end
     }
 
-    /// Bytes for batches. A page is kept for the record that ends the segment.
+    /// Returns the bytes left for batches. One page is kept for the record that ends the segment.
     pub(crate) fn room(&self) -> usize {
         usize::try_from(self.end - self.at).unwrap_or(usize::MAX).saturating_sub(PAGE)
     }
 }
 
-/// A batch that may be there in part, as its write failed for want of space. A record of the log's own goes where it begins.
+/// A torn batch: its write failed for lack of space and may be partly on disk. A record of the log
+/// itself is written over its start.
 struct Torn {
-    /// It ends the segment; that of the maintenance is gone on with behind a mark.
+    /// The record: it ends the segment. For the maintenance it is a mark, and the segment goes on.
     own: Draft,
-    /// They have been answered as in doubt. If the power fails ahead of the end record they may come back: until it is there nothing may be
-    /// acknowledged that does not go with them.
+    /// Commits answered as in doubt. If the machine crashes before the end record is durable, they
+    /// may come back. Until then nothing may be acknowledged that does not depend on them.
     refused: Vec<Commit>,
 }
 
-/// A writer's access to its disk.
+/// Disk access of a writer.
 pub(crate) struct Context<D: Disk> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) disk: Rc<D>,
     worker: usize,
-    /// It writes what the cleaner moves, and checkpoints.
+    /// Whether this is the maintenance's writer: of checkpoints and of records the cleaner moves.
     pub(crate) maintains: bool,
-    /// Counts batches, so that each bears witness for another worker.
+    /// Number of batches: selects the worker that the next batch is a witness for.
     turn: Cell<usize>,
-    /// Whether something was written after the last record that proves what is durable.
+    /// Whether anything was written after the last record that proves durability.
     dirty: Cell<bool>,
-    /// The segment that was ended when the open one was begun, for the next batch to bear witness for.
+    /// The segment ended when the open one began. The next batch is the witness for it.
     ended: Cell<Option<Durable>>,
-    /// The buffer of the last batch, for the next one. It holds what is on the disk, and is wiped when the writer ends: to do so
-    /// after each batch would cost as much as to fill it.
+    /// The buffer of the last batch, reused for the next. It holds a copy of what is on disk and is
+    /// wiped when the writer ends: wiping it per batch would cost as much as filling it.
     spare: Cell<Option<D::Buf>>,
-    /// Where the open segment has to be ended before anything else is written.
+    /// The torn batch, if any: the open segment must be ended there before any other write.
     torn: Cell<Option<Torn>>,
 }
 
@@ -147,15 +152,17 @@ impl<D: Disk> Context<D> {
         Context { shared, disk, worker, maintains, turn, dirty, ended, spare, torn }
     }
 
-    /// Writes the front of a buffer. A failure poisons the log: whether the bytes are there is unknown from then on. But want of
-    /// space is `Full`: some of the bytes may be there, and nothing may rely on those that were there before.
+    /// Writes the front of a buffer. A failure poisons the log, since the state of the range is
+    /// unknown from then on. Lack of space is `Full` instead: the range may be partly written, and
+    /// its former contents must not be relied on.
     pub(crate) async fn write(&self, offset: u64, buf: D::Buf, len: usize) -> Result<(), Error> {
         self.dirty.set(true);
         let (result, _) = self.disk.write(offset, buf, 0..len).await;
         self.full_or_poison(result, offset)
     }
 
-    /// Turns a failed write at `offset` into `Full` if space is missing, and poisons the log otherwise.
+    /// Maps a failed write at `offset` to `Full` if space is lacking. Any other
+    /// failure poisons the log.
     pub(crate) fn full_or_poison(&self, result: std::io::Result<()>, offset: u64) -> Result<(), Error> {
         match result {
             Err(error) if is_full(&error) => {
@@ -178,12 +185,12 @@ impl<D: Disk> Context<D> {
         })
     }
 
-    /// Makes durable what every worker has written so far.
+    /// Makes durable what all workers have written so far.
     pub(crate) async fn sync(&self) -> Result<(), Error> {
         let noted = (!sabotage::is(Sabotage::NoteLate)).then(|| self.shared.lock().begin_sync());
         let result = if sabotage::is(Sabotage::SkipSync) { Ok(()) } else { self.disk.sync().await };
         self.poison_on(result, "a sync", None)?;
-        // A sync that overlaps a failed write proves nothing about it.
+        // A sync that overlaps a failed write proves nothing about that write.
         self.shared.check_poison()?;
         let mut state = self.shared.lock();
         state.counters.syncs.syncs += 1;
@@ -192,8 +199,9 @@ impl<D: Disk> Context<D> {
         Ok(())
     }
 
-    /// Writes records as one batch; the result is where they are, and whether they are durable: where that is wanted, and the write
-    /// itself can make them so. The watermark in them is what is durable now, before.
+    /// Writes records as one batch. Returns their locations, and whether they are
+    /// durable: if `wanted`, and if the write itself can make them so. Their watermark is
+    /// what was durable before.
     async fn append(
         &self,
         meta: &mut OpenMeta,
@@ -208,11 +216,11 @@ impl<D: Disk> Context<D> {
             (watermark, state.ends[self.worker], state.witness(self.worker, turn))
         };
         let durable = end.durable_in(meta.number);
-        // A write makes its own bytes durable, and no others: neither those ahead of it in its segment, without which nobody
-        // would find it, nor blocks.
+        // A durable write covers only its own bytes: neither earlier bytes of its segment, without
+        // which recovery would not find it, nor blocks.
         let stands_alone = u64::from(durable) == meta.at - meta.start && !drafts.iter().any(|draft| draft.has_blocks());
         let at_once = wanted && (stands_alone || sabotage::is(Sabotage::TrustWrites));
-        // Of the segment ahead nobody else may say how far it went.
+        // Another writer might never bear witness for the end of the previous segment.
         let (ended, prev) = (self.ended.take(), meta.prev);
         let witness = ended.unwrap_or(witness);
         let mut buf = self.spare.take().unwrap_or_else(|| self.disk.buffer());
@@ -245,7 +253,7 @@ impl<D: Disk> Context<D> {
         };
         self.spare.set(Some(buf));
         if let Err(error) = self.full_or_poison(result, meta.at) {
-            // As far as the segment goes nothing has been appended.
+            // For the segment, nothing has been appended.
             self.ended.set(ended);
             meta.prev = prev;
             self.shared.lock().ends[self.worker].in_flight = u64::MAX;
@@ -256,7 +264,7 @@ impl<D: Disk> Context<D> {
         Ok((places, at_once))
     }
 
-    /// Notes what has been written.
+    /// Records what was appended.
     fn appended(&self, meta: &OpenMeta, drafts: &[&Draft], len: usize, records: usize, is_durable: bool) {
         let mut state = self.shared.lock();
         let seqs = drafts.iter().map(|draft| draft.seq);
@@ -277,13 +285,13 @@ impl<D: Disk> Context<D> {
         }
     }
 
-    /// A record of the log's own, without payload.
+    /// Creates a record of the log itself, without payload.
     fn housekeeping(&self, kind: u8) -> Draft {
         let seq = self.shared.lock().numbers.record();
         Draft { seq, kind, payload: Vec::new(), effect: Effect::Nothing }
     }
 
-    /// Writes a record of the log's own, in a batch by itself. It has no effect in the index.
+    /// Writes a record of the log itself as one batch. It does not affect the index.
     async fn append_own(&self, meta: &mut OpenMeta, kind: u8) -> Result<(), Error> {
         let draft = self.housekeeping(kind);
         self.append(meta, &[&draft], false).await?;
@@ -291,14 +299,15 @@ impl<D: Disk> Context<D> {
         Ok(())
     }
 
-    /// Ends the open segment, if any, and begins another one; `None`: the store is full, and nothing has changed.
+    /// Ends the open segment, if any, and begins another. `None`: the store is full,
+    /// and nothing has changed.
     async fn roll(&self, meta: &mut Option<OpenMeta>, deletions: bool) -> Result<Option<()>, Error> {
         let purpose = match (self.maintains, deletions) {
             (true, _) => Purpose::Clean(segment::Kind::Meta),
             (false, true) => Purpose::Deletions,
             (false, false) => Purpose::Meta { first: meta.is_none() },
         };
-        // Ahead of the end record of the old segment there is nothing to be written anywhere.
+        // The end record of the torn segment must come before any other write.
         if self.is_torn() {
             return Ok(None);
         }
@@ -316,8 +325,9 @@ impl<D: Disk> Context<D> {
                     }
                     Err(error) => return Err(error),
                 }
-                // All of it is to be durable before the next segment says so. That is cheap, as it happens once a segment,
-                // and without it a log that is never flushed would never know anything to be durable.
+                // The whole segment must be durable before the next one claims it. One
+                // sync per segment is cheap, and a log that is never flushed has no
+                // other proof of durability.
                 self.sync().await?;
                 let until = (old.at - old.start) as u32;
                 self.ended.set(Some(Durable { segment: old.number, until }));
@@ -337,11 +347,11 @@ impl<D: Disk> Context<D> {
         Ok(Some(()))
     }
 
-    /// Sees to it that there is room for the batch. What there is no room for fails, and leaves the batch.
+    /// Makes room for the batch. Fails the commits that do not fit and removes them from the batch.
     async fn make_room(&self, meta: &mut Option<OpenMeta>, batch: &mut Batch) -> Result<(), Error> {
         if let Some(meta) = meta.as_mut().filter(|meta| meta.reserve) {
             let deletions = batch.commits.iter().all(|commit| commit.deletes);
-            // Deletions do not wait: they may go on as it is.
+            // Deletions do not wait: they may use the reserve.
             let has_spare = if deletions { self.shared.lock().has_spare() } else { self.gets_spare().await? };
             if has_spare {
                 meta.reserve = false;
@@ -355,14 +365,14 @@ impl<D: Disk> Context<D> {
             let of_reserve = deletions && (reserve || !self.shared.lock().has_spare());
             if self.roll(meta, of_reserve).await?.is_none() {
                 self.shed(batch, |commit| commit.deletes && !of_reserve);
-                // Somebody else may have taken what there was.
+                // Another worker may have taken the spare segment.
                 reserve = true;
             }
         }
         Ok(())
     }
 
-    /// Fails what is not to be kept, as the store is full.
+    /// Fails the commits that are not to be kept, because the store is full.
     fn shed(&self, batch: &mut Batch, keep: impl Fn(&Commit) -> bool) {
         for commit in batch.commits.extract_if(.., |commit| !keep(commit)) {
             self.refuse(commit, &Error::Full);
@@ -374,11 +384,12 @@ impl<D: Disk> Context<D> {
         refuse(&self.shared, commit, error);
     }
 
-    /// Writes over the beginning of a batch that failed for want of space, and makes that durable: then nothing of the batch counts,
-    /// whatever of it is there. `false`: there is no space for that either.
+    /// Overwrites the start of a torn batch durably, which invalidates whatever is left of the
+    /// batch. Returns `false` if there is no space for that either.
     ///
-    /// Where the segment ends there the batch may go to one whose space is there. The maintenance goes on behind a mark: segments
-    /// that it ended after each failure would be too many for the checkpoints that free them.
+    /// A worker's segment ends there, and the batch may go to a segment that is allocated. The
+    /// maintenance goes on behind a mark: if it ended a segment after each failure, checkpoints
+    /// could not free them fast enough.
     async fn seal(&self, meta: &mut OpenMeta, torn: Torn) -> Result<bool, Error> {
         match self.append(meta, &[&torn.own], true).await {
             Ok((_, true)) => {}
@@ -398,7 +409,7 @@ impl<D: Disk> Context<D> {
             state.settle(self.worker, meta);
             if meta.is_sealed() {
                 state.close_segment(meta.number, self.maintains);
-                // From now on the segment may be freed: nobody bears witness for it.
+                // The segment may be freed from now on: no writer is a witness for it.
                 state.ends[self.worker] = End::NONE;
             }
         }
@@ -411,7 +422,7 @@ impl<D: Disk> Context<D> {
         Ok(true)
     }
 
-    /// Writes the records of a batch; where there is no room for some, these fail and leave the batch.
+    /// Writes the records of a batch. Fails those without room and removes them from the batch.
     async fn write_records(
         &self,
         meta: &mut Option<OpenMeta>,
@@ -451,14 +462,14 @@ impl<D: Disk> Context<D> {
         Ok((Vec::new(), false))
     }
 
-    /// Is sent to when there may be space for what could not be written.
+    /// Returns a receiver that is notified when there may be space again.
     pub(crate) fn expected_space(&self) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
         self.shared.lock().in_doubt.push(sender);
         receiver
     }
 
-    /// Whether the open segment has to be ended before anything else is written.
+    /// Returns whether the open segment must be ended before any other write.
     pub(crate) fn is_torn(&self) -> bool {
         let torn = self.torn.take();
         let is_torn = torn.is_some();
@@ -466,14 +477,15 @@ impl<D: Disk> Context<D> {
         is_torn
     }
 
-    /// Answers those whose records may be there, and keeps their names reserved and their blocks until that is decided.
+    /// Answers the commits whose records may be on disk. Their names stay reserved and their blocks
+    /// pinned until that is decided.
     fn hold_back(&self, batch: &mut Batch) {
         let Some(mut torn) = self.torn.take() else { return };
-        // What the cleaner moves is the same wherever it is.
+        // A record that the cleaner moves says the same at either location.
         let error = if self.maintains { Error::Full } else { Error::InDoubt };
         for mut commit in batch.commits.drain(..) {
             let done = std::mem::replace(&mut commit.done, oneshot::channel().0);
-            let _ = done.send(Err(error.clone())); // Nobody waits: the request was given up.
+            let _ = done.send(Err(error.clone())); // The receiver is gone if the request was dropped.
             torn.refused.push(commit);
         }
         if !torn.refused.is_empty() {
@@ -492,7 +504,7 @@ impl<D: Disk> Context<D> {
         if !batch.flushes.is_empty() || (at_once && !is_durable) {
             self.sync().await?;
         }
-        // Another worker's failure may mean that what this one wrote is not there either.
+        // Another worker's failed write may mean that this worker's bytes are not durable.
         self.shared.check_poison()?;
         Ok(places)
     }
@@ -522,7 +534,7 @@ impl State {
         }
     }
 
-    /// All records of a segment so far have taken effect.
+    /// Marks all records of the segment so far as applied.
     fn settle(&mut self, worker: usize, meta: &OpenMeta) {
         self.ends[worker].in_flight = u64::MAX;
         let segment = &mut self.segments.table[meta.number as usize];
@@ -530,12 +542,12 @@ impl State {
     }
 }
 
-/// Fails a commit that will not be written, and gives up what it had reserved.
+/// Fails a commit that will not be written, and releases its reservations.
 pub(crate) fn refuse(shared: &Shared, commit: Commit, error: &Error) {
     let mut state = shared.lock();
     for draft in &commit.drafts {
         state.index.release(draft.seq, &draft.effect);
-        // After a failed write nobody knows what is on the disk: the watermark stays below it.
+        // After a failed write the state of the disk is unknown: the watermark stays below it.
         if !shared.poisoned() && !draft.moved() {
             state.numbers.give_up(draft.seq);
             state.numbers.settled(draft.seq);
@@ -543,10 +555,10 @@ pub(crate) fn refuse(shared: &Shared, commit: Commit, error: &Error) {
     }
     state.index.unpin(&commit.pinned);
     drop(state);
-    let _ = commit.done.send(Err(error.clone())); // Nobody waits: the request was given up.
+    let _ = commit.done.send(Err(error.clone())); // The receiver is gone if the request was dropped.
 }
 
-/// Writes a batch, syncs if that is the mode, shows its effects in the index, and wakes everybody who waits for it.
+/// Writes a batch, syncs it under [`Sync::Always`], applies it to the index, and wakes its waiters.
 pub(crate) async fn commit<D: Disk>(
     context: Rc<Context<D>>,
     mut meta: Option<OpenMeta>,
@@ -557,7 +569,7 @@ pub(crate) async fn commit<D: Disk>(
         Ok(places) => {
             apply(&context, batch.commits, places, meta.as_ref());
             for flush in batch.flushes {
-                let _ = flush.send(Ok(())); // Nobody waits: the request was given up.
+                let _ = flush.send(Ok(())); // The receiver is gone if the request was dropped.
             }
         }
         Err(error) => {
@@ -586,7 +598,7 @@ fn apply<D: Disk>(context: &Context<D>, commits: Vec<Commit>, places: Vec<Locati
             }
             result = result.and(state.apply(draft.seq, at, &draft.effect));
         }
-        // A newer write of the name may have made it useless already.
+        // A newer write of the name may already have made the body garbage.
         if let Some(id) = new_body {
             state.index.collect(id);
         }
@@ -600,16 +612,17 @@ fn apply<D: Disk>(context: &Context<D>, commits: Vec<Commit>, places: Vec<Locati
     drop(state);
     for (done, result, holds) in answers {
         drop(holds);
-        let _ = done.send(result); // Nobody waits: the request was given up.
+        let _ = done.send(result); // The receiver is gone if the request was dropped.
     }
 }
 
-/// Makes everything durable, and writes a mark that proves it, so that nothing has to be verified when the log is opened again.
+/// Makes everything durable and writes a mark that proves it, so that the next recovery need not
+/// verify the tail.
 pub(crate) async fn close<D: Disk>(context: &Context<D>, meta: Option<OpenMeta>) {
     if !context.dirty.get() {
         return;
     }
-    // A failure poisons the log; recovery copes as after a crash.
+    // A failure poisons the log; recovery then proceeds as after a crash.
     if context.sync().await.is_err() {
         return;
     }

@@ -1,67 +1,73 @@
-//! How the log reaches storage.
+//! The storage interface of the log.
 
 use std::io;
 use std::ops::Range;
 
 use crate::limits::READ_ATTEMPTS;
 
-/// A range of the file whose space is there.
+/// A range of the file whose space is allocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// Where it begins.
+    /// Offset of the first byte.
     pub offset: u64,
-    /// How long it is.
+    /// Length in bytes.
     pub len: u64,
-    /// It has been written since its space was taken, so that writing over it changes no metadata of the file system.
+    /// Whether the range has been written since it was allocated. Overwriting such a range changes
+    /// no file system metadata.
     pub written: bool,
 }
 
-/// One file or block device, as one thread sees it. Buffers are owned: they go into an operation and come back from it.
+/// One file or block device, as one thread sees it.
 ///
-/// A future of this trait that is dropped may still take effect on the storage; the log never drops one that writes.
-/// Offsets and lengths of writes are multiples of [`PAGE`](crate::limits::PAGE), those of reads as well.
-// Every worker polls its own disk on its own thread: nobody needs these futures to be Send.
+/// Operations take ownership of a buffer and return it. A dropped future may still take effect on
+/// the storage; the log never drops a future that writes. Offsets and lengths of reads and writes
+/// are multiples of [`PAGE`](crate::limits::PAGE).
+// Each worker polls its own disk on its own thread, so these futures need not be `Send`.
 #[allow(async_fn_in_trait)]
-// Whether it is empty is nobody's question.
+// `is_empty` is not needed: a store is never empty.
 #[allow(clippy::len_without_is_empty)]
 pub trait Disk: 'static {
-    /// Exactly [`BUFFER_LEN`](crate::limits::BUFFER_LEN) bytes, aligned to a page, initialised. Dropping it gives it back to
-    /// where it came from, wiped of what it held.
+    /// A buffer of exactly [`BUFFER_LEN`](crate::limits::BUFFER_LEN) initialised bytes, aligned to
+    /// a page. Dropping it wipes it and returns it to its pool.
     type Buf: AsRef<[u8]> + AsMut<[u8]> + 'static;
 
-    /// A buffer, at once: callers bound how many they hold.
+    /// Returns a buffer without waiting. Callers bound the number of buffers they hold.
     fn buffer(&self) -> Self::Buf;
 
-    /// A buffer of at least `len` bytes, at once; it may be shorter than others.
+    /// Returns a buffer of at least `len` bytes without waiting. It may be shorter than
+    /// [`BUFFER_LEN`](crate::limits::BUFFER_LEN).
     fn buffer_of(&self, len: usize) -> Self::Buf {
         let _ = len;
         self.buffer()
     }
 
-    /// A part of a buffer, to write to. A disk can then tell how much of a buffer it has to wipe.
+    /// Borrows part of a buffer for writing. A disk can use this to track how much of
+    /// a buffer it has to wipe.
     fn part(buf: &mut Self::Buf, at: Range<usize>) -> &mut [u8] {
         &mut buf.as_mut()[at]
     }
 
-    /// All that is in a buffer is ciphertext, or is not to be kept secret: it need not be wiped.
+    /// Marks the contents of a buffer as ciphertext or otherwise not secret, so
+    /// that it need not be wiped.
     fn enciphered(buf: &mut Self::Buf) {
         let _ = buf;
     }
 
-    /// Reads exactly `at.len()` bytes from `offset` into `buf[at]`; `UnexpectedEof` past the end.
+    /// Reads exactly `at.len()` bytes at `offset` into `buf[at]`. Fails with `UnexpectedEof` past
+    /// the end of the file.
     async fn read(&self, offset: u64, buf: Self::Buf, at: Range<usize>) -> (io::Result<()>, Self::Buf);
 
-    /// [`read`](Self::read) of something short that is likely to be in memory: the disk may look there at once, where that takes less
-    /// than to ask for it.
+    /// Reads like [`read`](Self::read), for short ranges that are likely to be cached: the disk may
+    /// try the page cache synchronously where that is cheaper than a queued read.
     async fn read_short(&self, offset: u64, buf: Self::Buf, at: Range<usize>) -> (io::Result<()>, Self::Buf) {
         self.read(offset, buf, at).await
     }
 
-    /// Writes all of `buf[at]` to `offset`.
+    /// Writes all of `buf[at]` at `offset`.
     async fn write(&self, offset: u64, buf: Self::Buf, at: Range<usize>) -> (io::Result<()>, Self::Buf);
 
-    /// Writes all of `buf[at]` to `offset`, and makes it durable, with the length and the space of the file that it needs. That
-    /// says nothing of any other write (O_DSYNC).
+    /// Writes all of `buf[at]` at `offset` and makes it durable, together with the file length and
+    /// allocation it needs (`O_DSYNC`). Implies nothing about other writes.
     async fn write_durable(&self, offset: u64, buf: Self::Buf, at: Range<usize>) -> (io::Result<()>, Self::Buf) {
         let (result, buf) = self.write(offset, buf, at).await;
         match result {
@@ -70,33 +76,36 @@ pub trait Disk: 'static {
         }
     }
 
-    /// Makes every write durable that had completed, on any thread, when this was called (fdatasync).
+    /// Makes durable every write, of any thread, that had completed when this was called
+    /// (`fdatasync`).
     async fn sync(&self) -> io::Result<()>;
 
-    /// Length of the file or device.
+    /// Returns the length of the file or device in bytes.
     async fn len(&self) -> io::Result<u64>;
 
-    /// Gives the space of a range back (a hole in a file, discard of a device). Afterwards it reads as anything. `Unsupported`
-    /// where this cannot be done.
+    /// Releases the space of a range: a hole in a file, discard on a device. The range reads as
+    /// arbitrary bytes afterwards. Fails with `Unsupported` where this is not possible.
     async fn discard(&self, offset: u64, len: u64) -> io::Result<()>;
 
-    /// Makes the file reach `offset + len`, with the space taken (fallocate). `StorageFull` when there is none. The log does not
-    /// ask for space that it knows to be there.
+    /// Extends the file to `offset + len` at least and allocates the range (`fallocate`). Fails
+    /// with `StorageFull` if there is no space. The log does not call this for space that it knows
+    /// to be allocated.
     async fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
 
-    /// The ranges of the file whose space is there, in order, without overlap; `None`: unknown.
+    /// Returns the allocated ranges of the file, in order and without overlap. `None`: unknown.
     async fn extents(&self) -> io::Result<Option<Vec<Extent>>> {
         Ok(None)
     }
 
-    /// Whether the first write into allocated space costs more than those that follow, as it changes metadata of the file system.
+    /// Returns whether the first write into allocated space costs more than later ones, because it
+    /// changes file system metadata.
     fn first_write_is_slow(&self) -> bool {
         true
     }
 }
 
-/// How much of a range has its space there, from the beginning of `extents`: all of it or not, and how many bytes from its beginning
-/// have been written as well.
+/// Returns whether `extents` cover all of `range`, and the number of bytes from its
+/// start that are also written.
 pub(crate) fn coverage(extents: &[Extent], range: Range<u64>) -> (bool, u64) {
     let first = extents.partition_point(|extent| extent.offset + extent.len <= range.start);
     let mut allocated = range.start;
@@ -114,18 +123,20 @@ pub(crate) fn coverage(extents: &[Extent], range: Range<u64>) -> (bool, u64) {
     (allocated >= range.end, written - range.start)
 }
 
-/// Whether an allocation or a write failed for want of space, which is no failure of the disk.
+/// Returns whether an allocation or a write failed for lack of space, which is not a disk failure.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
-/// Numbers of errors with which Linux reports that a range of a medium cannot be read: EIO, ENODATA, EBADMSG, EILSEQ, ETIMEDOUT,
-/// EUCLEAN, EREMOTEIO. They are the same on every architecture that Keyhole is built for, apart from MIPS and SPARC.
+/// Linux error numbers for an unreadable range of the medium: EIO, ENODATA, EBADMSG,
+/// EILSEQ, ETIMEDOUT, EUCLEAN, EREMOTEIO. The values are the same on every supported
+/// architecture; MIPS and SPARC differ.
 const UNREADABLE: [i32; 7] = [5, 61, 74, 84, 110, 117, 121];
 
-/// Whether a failed read means that the medium cannot give these bytes: damage of this range, as a wrong checksum is. Every other
-/// error is the caller's or the system's fault (EBADF, EINVAL, ENOMEM, EINTR, a device that has gone) and says nothing about the
-/// bytes. This is the only place that decides it.
+/// Returns whether a failed read means that the medium cannot return these bytes, which is damage
+/// like a wrong checksum. Any other error (EBADF, EINVAL, ENOMEM, EINTR, a missing device) is a
+/// fault of the caller or the system and says nothing about the bytes. This is the only place that
+/// makes this decision.
 pub(crate) fn is_unreadable(error: &io::Error) -> bool {
     match error.raw_os_error() {
         Some(number) => UNREADABLE.contains(&number),
@@ -136,8 +147,9 @@ pub(crate) fn is_unreadable(error: &io::Error) -> bool {
     }
 }
 
-/// Reads like [`Disk::read`], and reads again while the medium cannot give the bytes, [`READ_ATTEMPTS`] times in all: an error that
-/// passes must not be taken for damage. A read past the end of the file is not repeated.
+/// Reads like [`Disk::read`], with up to [`READ_ATTEMPTS`] attempts while the medium cannot
+/// return the bytes: a transient error must not be taken for damage. A read past the end of
+/// the file is not retried.
 pub(crate) async fn read_again<D: Disk>(
     disk: &D,
     offset: u64,
@@ -148,7 +160,7 @@ pub(crate) async fn read_again<D: Disk>(
     repeat(disk, offset, at, first).await
 }
 
-/// Reads like [`Disk::read_short`], and reads again as [`read_again`] does.
+/// Reads like [`Disk::read_short`], with the retries of [`read_again`].
 pub(crate) async fn read_short_again<D: Disk>(
     disk: &D,
     offset: u64,

@@ -1,59 +1,61 @@
-//! Errors, and reports of damage.
+//! Errors and damage reports.
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-/// Why the log refused or failed. Variants are grouped by who is at fault.
+/// An error of the log. Variants are grouped by cause: the request, the operator, the disk.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Error {
-    // The request, or the state it met.
-    /// There is no bucket of this name.
+    // Caused by the request or by the state it met.
+    /// The bucket does not exist.
     NoSuchBucket,
-    /// The bucket holds objects, or one is being stored into it.
+    /// The bucket holds objects, or a write into it is in flight.
     BucketNotEmpty,
     /// `IfMatch` on a name that has no object.
     NoSuchKey,
-    /// There is no such upload, or it was completed or aborted meanwhile.
+    /// The upload does not exist, or has been completed or aborted in the meantime.
     NoSuchUpload,
-    /// A part that was named is not the current attempt at its number.
+    /// A named part is not the current attempt at its number.
     PartChanged,
-    /// The condition does not hold.
+    /// The precondition does not hold.
     ConditionFailed,
-    /// Whether the request may go on depends on another one that is still being written; it can be repeated.
+    /// The outcome depends on another write that is still in flight. The request can be retried.
     Conflict,
-    /// The bucket's quota has no room for it.
+    /// The write would exceed the bucket's quota.
     QuotaExceeded,
-    /// Something is longer than its limit in [`limits`](crate::limits): the name of what it is.
+    /// A value is longer than its limit in [`limits`](crate::limits). Holds the name of the value.
     TooLarge(&'static str),
-    // The operator.
-    /// The file is not an object file: what it seems to be.
+    // Caused by the configuration or by the file.
+    /// The file is not an object file. Holds what it appears to be.
     Foreign(&'static str),
-    /// The file was written in another version of the format.
+    /// The file has an unsupported format version.
     UnsupportedVersion {
-        /// The version that the file has.
+        /// Version of the file.
         found: u32,
-        /// The version that this program reads and writes.
+        /// Version that this program reads and writes.
         supported: u32,
     },
-    /// The capacity, the segment length or the number of workers do not go together.
+    /// Capacity, segment length and number of workers do not fit together.
     Capacity(String),
-    // The disk.
+    // Caused by the disk.
     /// The object file has reached its capacity, or the file system is full.
     Full,
-    /// The file system has no space to finish a write, and none to take it back. The write takes effect only if the process or the
-    /// power fails before there is space; otherwise it never does. It can be repeated.
+    /// The file system has no space to finish a write, nor to revoke it. The write
+    /// takes effect only if the process or the machine crashes before space is freed.
+    /// The request can be retried.
     InDoubt,
     /// The disk failed.
     Io(Arc<io::Error>),
-    /// A write or a sync has failed before: nothing more is written until the log is opened again. Reads go on.
+    /// An earlier write or sync failed. The log accepts no more writes until it
+    /// is reopened; reads go on.
     Poisoned,
-    /// The log is open for reading alone, for this reason. Reads go on.
+    /// The log is open read-only. Holds the reason. Reads go on.
     ReadOnly(Arc<str>),
-    /// The writer of this worker has ended.
+    /// The [`Writer`](crate::Writer) of this worker has ended.
     Closed,
-    /// What was read does not verify.
+    /// The data read does not verify.
     Damaged(Box<Damage>),
 }
 
@@ -111,15 +113,15 @@ impl From<io::Error> for Error {
     }
 }
 
-/// The first write, sync, allocation or discard that failed: it has poisoned the log.
+/// The first failed write, sync, allocation or discard, which poisoned the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FailedWrite {
-    /// What failed: "a write", "a sync".
+    /// The operation that failed: "a write", "a sync".
     pub what: &'static str,
-    /// Where in the file, where that is known.
+    /// Offset in the file, if known.
     pub offset: Option<u64>,
-    /// What the disk said.
+    /// The error text of the disk.
     pub error: String,
 }
 
@@ -139,26 +141,26 @@ impl fmt::Display for FailedWrite {
     }
 }
 
-/// Something on the disk that does not verify although it had been durable.
+/// Data on disk that does not verify although it was durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Damage {
-    /// What it is and what is wrong with it.
+    /// The kind of data and its defect.
     pub what: &'static str,
-    /// Where it is in the file.
+    /// Offset in the file.
     pub offset: u64,
-    /// The bucket that it belongs to, where known.
+    /// The bucket it belongs to, if known.
     pub bucket: Option<String>,
-    /// The object's key, where known.
+    /// The key of the object, if known.
     pub key: Option<String>,
-    /// What it said is known from elsewhere: it can be written anew.
+    /// Whether the contents are known from elsewhere, so that the data can be rewritten.
     pub repairable: bool,
 }
 
-/// What is said of a range that the medium cannot give.
+/// Description of a range that the medium cannot return.
 pub(crate) const UNREADABLE: &str = "unreadable sectors";
 
-/// What is said of an object of which only the name is known.
+/// Description of a lost object: only its name is known.
 pub(crate) const LOST_OBJECT: &str = "an object whose record is lost";
 
 impl Damage {

@@ -1,16 +1,19 @@
-//! A log-structured object file, generic over the disk.
+//! A log-structured storage engine in one file or block device, generic over the disk.
 //!
-//! [`create`] makes one, [`open()`] recovers what is in it after whatever happened, and [`worker`] gives each thread a
-//! [`Log`] to work with and the [`Writer`] that owns the thread's writes. Every byte on disk is described in [`format`](mod@format).
+//! [`create`] formats a store, [`open()`] recovers one, and [`worker`] gives each thread a [`Log`]
+//! handle and the [`Writer`] that owns the thread's writes. The on-disk format is specified in
+//! [`format`](mod@format).
 //!
 //! # Invariants
-//! - What was acknowledged with [`Sync::Always`] is durable. What was not is whole or absent after a crash.
-//! - Nothing acknowledged is written over, and no offset is given out twice.
-//! - A request that is given up changes nothing in flight: writes belong to the [`Writer`].
-//! - A failed write or sync poisons the log; what can be verified is still read.
-//! - A log that is open for reading alone writes nothing: not at the opening, not later.
-//! - Every byte that is read is verified, each time.
-//! - No clock, randomness, file or runtime is in here: time comes in arguments, storage through [`Disk`].
+//! - A write acknowledged under [`Sync::Always`] is durable. Any other write is whole or absent
+//!   after a crash.
+//! - Acknowledged data is never overwritten in place, and no offset is allocated twice.
+//! - Dropping a request does not affect in-flight writes: the [`Writer`] owns them.
+//! - A failed write or sync poisons the log. Data that verifies stays readable.
+//! - A log opened read-only writes nothing, during recovery or later.
+//! - Every byte is verified each time it is read.
+//! - The crate has no clock, randomness, file access or runtime: time is passed in arguments, and
+//!   storage through [`Disk`].
 #![forbid(unsafe_code)]
 
 pub mod limits;

@@ -1,11 +1,11 @@
-//! Every limit of the log, with the arithmetic that justifies it.
+//! The limits of the log, with the arithmetic behind them.
 //!
-//! All lengths are bytes unless the name says otherwise.
+//! Lengths are in bytes unless the name says otherwise.
 
-/// Whether limits that no format depends on are small.
+/// Whether limits that do not affect the format are small.
 const SMALL: bool = cfg!(feature = "small-limits");
 
-/// Unit of alignment of everything that is written: batches, blocks, headers.
+/// Alignment of everything that is written: batches, blocks, headers.
 pub const PAGE: usize = 4096;
 
 /// Body bytes in a full block.
@@ -17,12 +17,13 @@ pub const FOOTER_LEN: usize = PAGE;
 /// Length of a [`Disk::Buf`](crate::Disk::Buf): a full block and its footer, contiguous.
 pub const BUFFER_LEN: usize = BLOCK_DATA + FOOTER_LEN;
 
-/// Length of a buffer that a block with so many bytes of data can be written from: with what they are padded to, and the footer.
+/// Returns the length of a buffer for a block with `data_len` bytes of data:
+/// data, padding and footer.
 pub const fn buffer_len(data_len: usize) -> usize {
     data_len.next_multiple_of(PAGE) + FOOTER_LEN
 }
 
-/// Granule of the CRCs in a footer, and the chunk that one tag belongs to.
+/// Granule of the CRCs in a footer, and the chunk that one tag covers.
 pub const CHUNK_LEN: usize = 16 * 1024;
 
 /// Chunks in a full block.
@@ -31,234 +32,251 @@ pub const CHUNKS_MAX: usize = BLOCK_DATA / CHUNK_LEN;
 /// Length of a tag.
 pub const TAG_LEN: usize = 16;
 
-/// Tags of a block: one for each chunk, and one for the empty chunk that ends a body of a whole number of chunks.
+/// Maximum tags of a block: one per chunk, and one for the empty chunk that ends a body of a whole
+/// number of chunks.
 pub const TAGS_MAX: usize = CHUNKS_MAX + 1;
 
-/// Bodies up to this length are stored inside their record: one append instead of two.
-/// Four chunks; a batch of [`BUFFER_LEN`] still holds fifteen of them.
+/// Longest body stored inline in its record: one append instead of two. It is four chunks; a batch
+/// of [`BUFFER_LEN`] still holds fifteen of them.
 pub const INLINE_MAX: usize = 4 * CHUNK_LEN;
 
-/// Bytes of two records that are read at once: that of a body which it holds, and that of its object.
+/// Maximum length of two records read with one read: an inline body's record and its object's.
 pub const READ_TOGETHER_MAX: u32 = (2 * INLINE_MAX - 2 * PAGE) as u32;
 
-/// Blocks of one body whose writes may be under way at once. Four writes of 1 MiB saturate the devices measured.
+/// Block writes of one body in flight. Four writes of 1 MiB saturate the devices measured.
 pub const BLOCKS_IN_FLIGHT: usize = 4;
 
-/// Blocks of one body: 8 GiB, above S3's 5 GiB for one upload or part.
+/// Maximum blocks of one body: 8 GiB, above S3's 5 GiB for one upload or part.
 pub const BLOCKS_MAX: usize = 8192;
 
-/// Runs of one body: the blocks of a part of 5 GiB, each cut into three by segments of 512 KiB, are 15,360; 400 KB of record,
-/// which fits into the shortest segment together with the longest record of an object of one part.
+/// Maximum runs of one body. The blocks of a 5 GiB part, each cut into three by segments of 512
+/// KiB, are 15,360 runs: 400 KB of record. That fits into the shortest segment together with the
+/// longest record of an object of one part.
 pub const RUNS_MAX: usize = 20_000;
 
-/// At the end of a segment a block is cut in two unless less than one in so many bytes of the segment is left there. At 64 it is
-/// cut in segments that are shorter than usual only.
+/// A block is cut at the end of a segment only if at least `1 / SPLIT_WASTE` of the segment is left
+/// there. At 64, blocks are cut only in segments shorter than the default.
 pub const SPLIT_WASTE: u64 = 64;
 
-/// Opaque bytes kept with a body (56 for a sealed body).
+/// Maximum opaque prefix of a body (56 bytes for a sealed body).
 pub const PREFIX_MAX: usize = 64;
 
-/// Opaque bytes kept with an object or an upload (a sealed head is at most 16,455).
+/// Maximum opaque head of an object or an upload (a sealed head has at most 16,455 bytes).
 pub const HEAD_MAX: usize = 17 * 1024;
 
-/// Opaque bytes kept with a part.
+/// Maximum opaque info of a part.
 pub const INFO_MAX: usize = 1024;
 
-/// Opaque bytes kept with the settings of a bucket.
+/// Maximum opaque policy of a bucket.
 pub const POLICY_MAX: usize = 4 * 1024;
 
-/// Opaque bytes kept with the settings of a bucket, of when its objects go by themselves: 300 rules of S3 of some 100 bytes. They
-/// are read for each [`EXPIRE_BATCH`] objects, and bound what is compared with a key of each of them.
+/// Maximum opaque lifecycle of a bucket: 300 S3 rules of about 100 bytes. It is read for every
+/// [`EXPIRE_BATCH`] objects, and bounds the comparisons per key.
 pub const LIFECYCLE_MAX: usize = 32 * 1024;
 
-/// Opaque labels kept with an object or an upload, in the clear beside the head: ten tags of S3 have at most 384 characters
-/// each, of up to four bytes, and a few bytes for their lengths.
+/// Maximum opaque labels of an object or an upload, stored in the clear beside the head. Ten S3
+/// tags have at most 384 characters each, of up to four bytes, plus their length fields.
 pub const LABELS_MAX: usize = 16 * 1024;
 
-/// Opaque bytes kept of the parts of an object: 42 for each of 10,000 (a SHA-256 in the clear), or 85 for each of 5,000 (a
-/// sealed CRC-32). It is what is left of the longest record.
+/// Maximum opaque infos of an object's parts: 42 bytes for each of 10,000 (a SHA-256 in the clear),
+/// or 85 for each of 5,000 (a sealed CRC-32). This is the remainder of the longest record.
 pub const INFOS_MAX: usize = 416 * 1024;
 
-/// Length of an object's key (S3 allows 1,024).
+/// Maximum length of an object key (S3 allows 1,024).
 pub const KEY_MAX: usize = 1024;
 
-/// Length of a bucket's name (S3 allows 63).
+/// Maximum length of a bucket name (S3 allows 63).
 pub const BUCKET_MAX: usize = 63;
 
-/// Parts of one object, and the highest part number.
+/// Maximum parts of one object, and the highest part number.
 pub const PARTS_MAX: usize = 10_000;
 
-/// A whole record, header included. With the page that it begins in and the page that it ends in, it is read into one buffer.
+/// Maximum length of a record, including its header. With the pages it begins and ends in, it fits
+/// into one buffer.
 pub const RECORD_MAX: usize = BUFFER_LEN - 2 * PAGE;
 
-/// Records on the way to the disk in one write.
+/// Maximum bytes of records in one write.
 pub const BATCH_MAX: usize = BUFFER_LEN;
 
-/// Segment length unless the format says otherwise.
+/// Default segment length.
 pub const SEGMENT_LEN: u64 = 64 << 20;
 
-/// Shortest segment, a power of two: 126 of them are in 64 MiB, of which some 15 are kept back. A header, the longest records of
-/// a body and of an object of it alone, the longest record of a checkpoint, and the batch that ends the segment must fit.
+/// Shortest segment length, a power of two: 64 MiB hold 126 of them, of which some 15 are reserved.
+/// A segment must fit its header, the longest records of a body and its object, the longest record
+/// of a checkpoint, and the batch that ends it.
 pub const SEGMENT_LEN_MIN: u64 = 512 << 10;
 
-/// Longest segment. Offsets within a segment are 32 bits on disk.
+/// Longest segment length. Offsets within a segment are 32 bits on disk.
 pub const SEGMENT_LEN_MAX: u64 = 1 << 30;
 
-/// Longest batch in segments of this length: it goes between the header and the batch that ends the segment.
+/// Returns the longest batch in segments of this length: it must fit between the header and the
+/// batch that ends the segment.
 pub const fn batch_max(segment_len: u64) -> usize {
     let room = segment_len as usize - 2 * PAGE;
     if room < BATCH_MAX { room } else { BATCH_MAX }
 }
 
-/// Segments that a store needs for itself, beside those for each worker: with less there may be no room to clean in, and what was
-/// deleted would not be space again.
+/// Segments that a store needs for itself, in addition to those of the workers. With fewer, the
+/// cleaner may have no room to work and deleted space would not be reclaimed.
 pub const SEGMENTS_FIXED: u64 = 10;
 
-/// Segments for each worker: of records, of blocks, for deletions, and one to fill.
+/// Segments of each worker: one of records, one of blocks, one for deletions, and one to fill.
 pub const SEGMENTS_PER_WORKER: u64 = 4;
 
-/// The least capacity of a store with segments of this length and so many workers.
+/// Returns the minimum capacity of a store with this segment length and number of workers.
 pub const fn capacity_min(segment_len: u64, workers: usize) -> u64 {
     SEGMENTS_START + (SEGMENTS_FIXED + SEGMENTS_PER_WORKER * workers as u64) * segment_len
 }
 
-/// Where the first segment begins. Ahead of it are the two superblocks.
+/// Offset of the first segment. The two superblocks precede it.
 pub const SEGMENTS_START: u64 = 1 << 20;
 
-/// Offsets of the two superblocks: far apart, so that one damaged region does not take both.
+/// Offsets of the two superblocks: far apart, so that one damaged region does not destroy both.
 pub const SUPERBLOCK_AT: [u64; 2] = [0, 512 << 10];
 
-/// Segments of a file: their headers are all read at start.
+/// Maximum segments of a file. Recovery reads all of their headers.
 pub const SEGMENTS_MAX: u64 = 1 << 24;
 
-/// Reads of segment headers in flight: a hard disk and a flash device serve so many in the best order, or at once. Each has a
-/// buffer of a page.
+/// Segment header reads in flight, each with a buffer of one page. A hard disk serves this many in
+/// the best order; a flash device serves them in parallel.
 pub const HEADERS_IN_FLIGHT: usize = 32;
 
-/// Items in one record of a checkpoint, about: it is full when it has this many bytes. They are taken from the index under the
-/// lock, so this bounds how long the lock is held: some 3,000 objects, half a millisecond.
+/// Approximate bytes of items in one record of a checkpoint. They are taken from the index under
+/// the lock, so this bounds the lock hold time: about 3,000 objects, half a millisecond.
 pub const CHECKPOINT_RECORD: usize = if SMALL { 1024 } else { 256 * 1024 };
 
-/// [`CHECKPOINT_RECORD`] for segments of this length: an eighth of one at most, so that not much is left unused at its end.
+/// Returns [`CHECKPOINT_RECORD`] for segments of this length: at most an eighth of a segment, so
+/// that little space is wasted at its end.
 pub const fn checkpoint_record(segment_len: u64) -> usize {
     let most = segment_len as usize / 8;
     if most < CHECKPOINT_RECORD { most } else { CHECKPOINT_RECORD }
 }
 
-/// Records of a checkpoint in segments of this length.
+/// Returns the maximum number of records of a checkpoint in segments of this length.
 pub const fn checkpoint_records_max(segment_len: u64) -> usize {
     let most = (batch_max(segment_len) - 2 * WORKERS_MAX * 8 - 200) / 8;
     if most < CHECKPOINT_RECORDS_MAX { most } else { CHECKPOINT_RECORDS_MAX }
 }
 
-/// Records of a checkpoint: their locations must fit into the one that ends it. 27 GiB of items.
+/// Maximum records of a checkpoint, 27 GiB of items: the end record must hold their locations.
 pub const CHECKPOINT_RECORDS_MAX: usize = 110_000;
 
-/// Checkpoints that are kept: if the newest one cannot be read, the one before it can.
+/// Checkpoints kept. If the newest cannot be read, recovery starts from the one before it.
 pub const CHECKPOINTS_KEPT: usize = 2;
 
-/// Objects, or uploads, that are looked at under the lock at a time for whether their time is over, and deleted together.
+/// Objects or uploads checked for expiry per lock acquisition, and deleted together.
 pub const EXPIRE_BATCH: usize = if SMALL { 4 } else { 1000 };
 
-/// Bytes of records after which there is a new checkpoint: four times as many as the last one took, so that checkpoints are at
-/// most a fifth of what is written, but within these bounds, so that they are worth it, and that opening after a crash reads no
-/// more than so many bytes of records: a second or two.
+/// Bytes of records after which a checkpoint is due: four times the size of the last one, so that
+/// checkpoints are at most a fifth of what is written. The lower bound makes a checkpoint worth its
+/// cost; the upper bound limits replay after a crash to a second or two.
 pub const CHECKPOINT_AFTER_MIN: u64 = if SMALL { 256 << 10 } else { 256 << 20 };
 /// See [`CHECKPOINT_AFTER_MIN`].
 pub const CHECKPOINT_AFTER_MAX: u64 = if SMALL { 1 << 20 } else { 1 << 30 };
 
-/// Bytes of records that recovery reads at a time when it looks for the end of a segment: one segment after the other.
+/// Bytes per read when recovery looks for the tail of a segment. Segments are
+/// scanned one after the other.
 pub const SCAN_READ: usize = 512 << 10;
 
-/// Bytes of records that recovery reads at a time, of each segment that it replays.
+/// Bytes per read of each segment that recovery replays.
 pub const REPLAY_READ: usize = 128 << 10;
 
-/// Bytes of records that recovery remembers as one stretch: so far apart are the places where it can begin to read them again.
+/// Bytes of records between the positions at which recovery can resume reading a segment.
 pub const REPLAY_SPAN: u64 = 1 << 20;
 
-/// Bytes of memory that the index takes for so many bytes of a checkpoint: an object and its body have 120 bytes, a twentieth of
-/// that to spare, and the key in the one, and 80 bytes and the key in the other.
+/// Ratio of index memory to checkpoint bytes, as a fraction. An object and its body take 120 bytes,
+/// a twentieth of slack and the key in memory; in a checkpoint they take 80 bytes and the key.
 pub const INDEX_OF_CHECKPOINT: (u64, u64) = (3, 2);
 
-/// Segments that the cleaner keeps to spare, so that who needs one need not wait for it.
+/// Blank segments that the cleaner keeps available, so that writers need not wait for one.
 pub const CLEAN_AHEAD: u64 = 2;
 
-/// One of so many segments is kept for those that were cleaned and wait to be freed, so that it does not take more cleaning to
-/// do without them: where 80 of 100 bytes are live, one segment in a hundred more or less is a tenth of a byte moved for each
-/// that is written.
+/// `1 / CLEAN_RESERVE` of the segments is reserved for cleaned segments that wait to be freed, so
+/// that they do not cost extra cleaning. At 80 % live bytes, one percent of the segments changes
+/// the cleaner's writes by a tenth of a byte per byte written.
 pub const CLEAN_RESERVE: u64 = 20;
 
-/// What is live must leave one of so many segments free beside what is reserved. It is filled with what is dead, and makes
-/// segments emptier when they are cleaned: where 80 of 100 bytes are live it saves a fifth of what would be moved.
+/// `1 / CLEAN_SLACK` of the segments must stay free of live bytes, in addition to the reserve. This
+/// slack fills with dead bytes, so segments are emptier when they are cleaned: at 80 % live bytes
+/// it saves a fifth of the cleaner's writes.
 pub const CLEAN_SLACK: u64 = 20;
 
-/// In small stores [`CLEAN_RESERVE`] and [`CLEAN_SLACK`] give way, for others' fixed reserves are much of one: of `n` segments
-/// `n / 8 - 13`, but at least 3, where that is less. 126 segments of 512 KiB, of 64 MiB, keep 3 in place of 6: 6 in a hundred of
-/// the capacity more for objects.
+/// In small stores [`CLEAN_RESERVE`] and [`CLEAN_SLACK`] shrink, because the fixed reserves
+/// are a large share of such a store. With `n` segments each is at most `n / 8 - 13`, but at
+/// least 3. The 126 segments of 512 KiB in 64 MiB keep 3 instead of 6, which frees 6 % of
+/// the capacity for objects.
 pub const CLEAN_SMALL_SHARE: u64 = 8;
 /// See [`CLEAN_SMALL_SHARE`].
 pub const CLEAN_SMALL_LESS: u64 = 13;
 /// See [`CLEAN_SMALL_SHARE`].
 pub const CLEAN_SMALL_MIN: u64 = 3;
 
-/// Of the bytes of the segments that are neither reserved nor slack, how many may be live, in hundredths: segments cannot be
-/// filled to the last byte.
+/// Maximum live share, in percent, of the segments that are neither reserve nor slack. Segments
+/// cannot be filled to the last byte.
 pub const LIVE_MAX: u64 = 99;
 
-/// Segments that are cleaned between two checkpoints; in a large store half of those that may wait to be freed, so that the
-/// checkpoints, which are as large as the index, are worth it.
+/// Segments cleaned between two checkpoints. A large store cleans half of those that may wait to be
+/// freed, to amortise checkpoints, which are as large as the index.
 pub const CLEAN_BATCH: usize = 8;
 
-/// Segments that are cleaned without a gain before it is given up as no use: at [`CLEAN_LIVE_MAX`] twenty gain one.
+/// Segments cleaned without a gain before the cleaner gives up. At [`CLEAN_LIVE_MAX`], cleaning
+/// twenty segments gains one.
 pub const CLEAN_IN_VAIN_MAX: usize = 24;
 
-/// Checkpoints in a row that only wait for segments to be freed: two of them free all that there are.
+/// Consecutive checkpoints that only wait for segments to be freed. Two of them free every
+/// condemned segment.
 pub const CLEAN_IDLE_MAX: u32 = 3;
 
-/// Of the bytes of a segment, how many may be live, in hundredths, for cleaning it to be worth it. Beyond that the store is
-/// full: to gain one segment more than twenty would have to be moved.
+/// Maximum live share of a segment, in percent, for which cleaning it pays. Above it the store is
+/// full: gaining one segment would mean moving more than twenty.
 pub const CLEAN_LIVE_MAX: u64 = 95;
 
-/// Bytes of a segment for records that are written in advance, at a time: a long write, and one change of the file system's metadata
-/// for so many batches of two pages.
+/// Bytes of a META segment filled with zeros per step, ahead of its batches: one long write, and
+/// one change of file system metadata for as many two-page batches as it holds.
 pub const FILL_STEP: usize = BLOCK_DATA;
 
-/// Batches up to this length are worth writing in advance for: of those that are longer the change of metadata is a small part.
+/// Longest batch for which filling ahead pays. In longer batches the metadata change is a small
+/// part of the cost.
 pub const FILL_BATCH_MAX: usize = 64 * 1024;
 
-/// Requests that are refused while the file system is full before one of them asks it again: where each did, refusals would take
-/// all of a core. A caller that has a clock lets them ask sooner, by [`Shared::expect_space`](crate::Shared::expect_space).
+/// Requests refused while the file system is full before one of them probes it again. A probe per
+/// request would take a full core. A caller that has a clock can trigger a probe sooner with
+/// [`Shared::expect_space`](crate::Shared::expect_space).
 pub const SPACE_ASK_AFTER: u32 = if SMALL { 2 } else { 256 };
 
-/// Bodies that are looked at under the lock at a time for whether they are in a segment that is cleaned.
+/// Bodies checked, per lock acquisition, for whether they are in a segment that is being cleaned.
 pub(crate) const BODIES_AT_A_TIME: usize = if SMALL { 3 } else { 4096 };
 
-/// Entries of a leaf of the index's maps at most. An insertion moves as many.
+/// Maximum entries of a leaf of the index's maps. An insertion moves up to this many.
 pub(crate) const LEAF_MAX: usize = if SMALL { 4 } else { 128 };
 
-/// Longest file: locations in the index have 47 bits for an offset in units of 8 bytes.
+/// Maximum capacity of a file: locations in the index have 47 bits for an
+/// offset in units of 8 bytes.
 pub const CAPACITY_MAX: u64 = 1 << 50;
 
-/// Worker threads that share one log.
+/// Maximum number of workers that share one log.
 pub const WORKERS_MAX: usize = 256;
 
-/// What recovery adds to the highest number that it has seen before any is given out again. Numbers that left no trace
-/// (bodies given up before their record) would have to be this many in a row to be repeated. 2^24 recoveries fit.
+/// Distance that recovery adds to the highest number it has seen before it allocates new ones. Only
+/// this many consecutive numbers without a trace (bodies dropped before their record) could cause a
+/// repetition. The counter lasts for 2^24 recoveries.
 pub const NUMBER_JUMP: u64 = 1 << 40;
 
-/// Attempts to read a range before it counts as unreadable. Drives repeat a read themselves, and report an error only then; what
-/// passes is rather an error of the bus or of a path. Two attempts would do for that, but an error that passes once in 300 reads
-/// (the simulation has that many) must not be taken for damage once in 10^7 reads: four are needed.
+/// Attempts to read a range before it counts as unreadable. Drives retry internally before they
+/// report an error, so transient errors come from a bus or path. Two attempts would cover those;
+/// but in the simulation one read in 300 fails, and the rate of false damage must stay below one in
+/// 10^7 reads, which takes four.
 pub const READ_ATTEMPTS: usize = 4;
 
-/// Unreadable pages of a segment that are read [`READ_ATTEMPTS`] times at recovery. Of those behind them each is read once more by
-/// itself: a hard disk takes seconds for each attempt, and a mebibyte has 256 pages.
+/// Unreadable pages of a segment that recovery reads [`READ_ATTEMPTS`] times. Each further page is
+/// read once more by itself: a hard disk takes seconds per attempt, and a mebibyte has 256 pages.
 pub const REREAD_PAGES_MAX: usize = 16;
 
-/// Damaged objects that are kept until somebody asks what the maintenance has found: some 100 KiB with keys of usual length.
+/// Findings of the maintenance that are kept until they are collected: about 100 KiB
+/// with keys of usual length.
 pub const FINDINGS_MAX: usize = 1000;
 
-/// Entries of one page of a listing, objects and common prefixes together.
+/// Maximum entries of one page of a listing, objects and common prefixes together.
 pub const LIST_MAX: usize = 1000;
 
 const _: () = {

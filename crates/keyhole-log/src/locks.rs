@@ -1,5 +1,5 @@
-//! What threads share is guarded by these. With the feature `shuttle` they are shuttle's: then a test decides which thread goes
-//! on at each of them.
+//! Locks and atomics of the shared state. With the feature `shuttle` they are shuttle's, so that a
+//! test controls the thread schedule.
 
 #[cfg(feature = "shuttle")]
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU32};

@@ -1,23 +1,24 @@
-//! The store's one counter: sequence numbers of records, identities of bodies, generations of segments.
+//! The counter of the store: sequence numbers of records, identities of bodies,
+//! generations of segments.
 
 use std::collections::VecDeque;
 
 use crate::types::BodyId;
 
-/// The record is not durable.
+/// Flag of a record that is not durable.
 const OUTSTANDING: u8 = 1;
-/// The record has not taken effect in the index.
+/// Flag of a record that is not applied to the index.
 const PENDING: u8 = 2;
 
-/// Gives out numbers, and knows which records are not durable yet.
+/// Allocates numbers and tracks the records that are not durable yet.
 #[derive(Debug)]
 pub(crate) struct Numbers {
     next: u64,
-    /// What is known of the last numbers that were given out. The first of them is of a record on its way.
+    /// Flags of the latest numbers. The first is of an in-flight record.
     recent: VecDeque<u8>,
-    /// Records that are written and not durable, so that the next sync makes them durable.
+    /// Written records that the next sync makes durable.
     written: Vec<u64>,
-    /// The watermark is not above this, if there is such a bound.
+    /// Upper bound of the watermark, if set.
     bound: Option<u64>,
 }
 
@@ -26,14 +27,14 @@ impl Numbers {
         Numbers { next, recent: VecDeque::new(), written: Vec::new(), bound: None }
     }
 
-    /// Keeps the watermark at or below `bound` from now on; `None`: no longer.
+    /// Holds the watermark at or below `bound`. `None` removes the bound.
     pub(crate) fn set_bound(&mut self, bound: Option<u64>) {
         self.bound = bound;
     }
 
     fn take(&mut self, flags: u8) -> u64 {
         let number = self.next;
-        // 2^64 is out of reach: 2^40 numbers at a start, 2^24 starts.
+        // 2^64 is out of reach: 2^40 numbers per recovery, 2^24 recoveries.
         self.next += 1;
         if flags != 0 || !self.recent.is_empty() {
             self.recent.push_back(flags);
@@ -41,13 +42,13 @@ impl Numbers {
         number
     }
 
-    /// The number of the first of the recent ones.
+    /// Returns the first number in `recent`.
     fn first(&self) -> u64 {
         self.next - self.recent.len() as u64
     }
 
     fn clear(&mut self, seq: u64, flag: u8) {
-        // A record that is written again is of before, or has none of the flags.
+        // A relocated record has an older number, or none of the flags.
         let Some(at) = seq.checked_sub(self.first()) else { return };
         if let Some(flags) = self.recent.get_mut(at as usize) {
             *flags &= !flag;
@@ -61,7 +62,7 @@ impl Numbers {
         self.take(OUTSTANDING | PENDING)
     }
 
-    /// A number for where the blocks of a body are now.
+    /// Returns a number for the new location of a body's blocks.
     pub(crate) fn placed(&mut self) -> u64 {
         self.take(0)
     }
@@ -74,22 +75,22 @@ impl Numbers {
         self.take(0)
     }
 
-    /// The next number.
+    /// Returns the next number.
     pub(crate) fn next(&self) -> u64 {
         self.next
     }
 
-    /// The record of this number has taken effect, or never will.
+    /// Marks the record as applied, or as one that will never be.
     pub(crate) fn settled(&mut self, seq: u64) {
         self.clear(seq, PENDING);
     }
 
-    /// Numbers of records that have not taken effect yet.
+    /// Returns the numbers of records that are not yet applied.
     pub(crate) fn pending(&self) -> impl Iterator<Item = u64> {
         (self.first()..).zip(&self.recent).filter(|(_, flags)| *flags & PENDING != 0).map(|(seq, _)| seq)
     }
 
-    /// The record of this number will never be written.
+    /// Marks the record as one that will never be written.
     pub(crate) fn give_up(&mut self, seq: u64) {
         self.clear(seq, OUTSTANDING);
     }
@@ -98,7 +99,7 @@ impl Numbers {
         self.written.extend(seqs);
     }
 
-    /// What a sync that begins now makes durable.
+    /// Returns the records that a sync which starts now makes durable.
     pub(crate) fn begin_sync(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.written)
     }
@@ -109,7 +110,7 @@ impl Numbers {
         }
     }
 
-    /// Every record with a number up to this is durable, or does not exist.
+    /// Returns the watermark: every record with a number up to it is durable or does not exist.
     pub(crate) fn watermark(&self) -> u64 {
         let oldest = self.recent.iter().position(|flags| flags & OUTSTANDING != 0).unwrap_or(self.recent.len());
         let known = self.first() + oldest as u64 - 1;

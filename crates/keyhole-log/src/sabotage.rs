@@ -1,30 +1,32 @@
-//! Test hooks that break the engine on purpose, so that tests can show that they would notice. Without the feature
-//! `sabotage` there is nothing of it in the program.
+//! Test hooks that break the engine on purpose, so that tests can prove that they detect it.
+//! Compiled out without the feature `sabotage`.
 
-/// One way to break the engine.
-// Exported with the feature.
+/// A way to break the engine.
+// Exported only with the feature.
 #[cfg_attr(not(feature = "sabotage"), allow(unreachable_pub, dead_code))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(feature = "sabotage"), expect(unreachable_pub))]
 pub enum Sabotage {
-    /// Syncs report success without being made.
+    /// Syncs report success without taking place.
     SkipSync,
-    /// Checksums of records and blocks are not compared.
+    /// Checksums of records and blocks are not verified.
     IgnoreCrc,
-    /// What identifies a record or a block (generation of its segment, offset, and which block of which body) is not compared.
+    /// Identities of records and blocks (segment generation, offset, body and block
+    /// index) are not verified.
     IgnoreGeneration,
-    /// A segment of which nothing is of use is used again at once, not after the checkpoints that make its records useless:
-    /// deletions in it are forgotten while they are still needed.
+    /// A dead segment is reused at once, instead of after the checkpoints that cover its records:
+    /// its tombstones are lost while they are still needed.
     DropTombstoneEarly,
-    /// A write is acknowledged before what lies ahead of it is durable.
+    /// A write is acknowledged before the bytes that precede it are durable.
     AcknowledgeEarly,
-    /// A durable write is taken to make durable what lies ahead of it, too.
+    /// A durable write counts as making the bytes that precede it durable.
     TrustWrites,
-    /// What a sync covers is noted when it has completed, in place of before.
+    /// The coverage of a sync is noted when it completes instead of when it starts.
     NoteLate,
-    /// The lock is let go between the decision of a condition and the reservation of the name.
+    /// The lock is released between the decision of a condition and the reservation of the name.
     ReserveLate,
-    /// A deletion does not outlive its own arrival in the index, although older writes of the name are on their way.
+    /// A deletion is forgotten once applied to the index, while older writes
+    /// of the name are in flight.
     ForgetDeletions,
 }
 
@@ -37,7 +39,7 @@ mod hook {
         static MODE: Cell<Option<Sabotage>> = const { Cell::new(None) };
     }
 
-    /// Breaks the engine in this way, on this thread, until told otherwise.
+    /// Breaks the engine in this way on the current thread, until called again.
     pub fn sabotage(mode: Option<Sabotage>) {
         MODE.set(mode);
     }

@@ -1,7 +1,8 @@
-//! Which segments there are, what they are used for, and who may have another one.
+//! The segment table: the state of every segment, and allocation by purpose.
 //!
-//! A segment is *blank* until it is begun, then *open*, then *closed*. A closed one of which nothing is of use any more is
-//! *condemned*: it becomes blank again as soon as no checkpoint that is kept knows of anything in it, and nobody reads it.
+//! A segment is *blank* until it is begun, then *open*, then *closed*. A closed segment without
+//! live data is *condemned*: it becomes blank once no kept checkpoint refers to it and no reader
+//! has it pinned.
 
 mod space;
 
@@ -17,41 +18,45 @@ use crate::wire::segment::Kind;
 use space::Growth;
 pub(crate) use space::{Ask, Step};
 
-/// What a segment is used for.
+/// The state of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Use {
-    /// Nothing: it can be begun.
+    /// Free to be begun.
     Blank,
-    /// It is being appended to.
+    /// Being appended to.
     Open(Kind),
-    /// Nothing more is appended.
+    /// Full or ended.
     Closed(Kind),
-    /// Nothing in it is of use. When that was found, so many checkpoints had been begun.
+    /// Without live data. Holds the number of checkpoints begun when this was found.
     Condemned(u64),
-    /// Something that could not be read is in it: left alone.
+    /// Partly unreadable during recovery, and left alone.
     Damaged,
 }
 
-/// One segment.
+/// An entry of the segment table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub(crate) used: Use,
-    /// Of its present or last use.
+    /// Generation of the current or last use.
     pub(crate) generation: u64,
-    /// Of the use before, while it is being begun; 0: it is one more at the end of the file.
+    /// Generation of the previous use, while the segment is being begun; 0 for a segment that is
+    /// new at the end of the file.
     pub(crate) before: u64,
-    /// How far it is written, header included; 0 if that is not known.
+    /// Bytes written, including the header; 0 if unknown.
     pub(crate) written: u32,
-    /// Of records: how far they have taken effect, and the checksum of the last one of them, or of the header.
+    /// META only: bytes whose records are applied to the index, and the checksum of the last such
+    /// record, or of the header.
     pub(crate) settled: u32,
     pub(crate) prev: u32,
-    /// Reads and writes under way, and blocks that no record names yet. As long as there are any it is not freed.
+    /// In-flight reads and writes, and blocks that no record names yet. A
+    /// pinned segment is not freed.
     pub(crate) pins: u32,
-    /// The file system has given its space, and has not got it back. Every use of the segment keeps this.
+    /// Whether the file system has allocated its space and not discarded it. Persists across uses
+    /// of the segment.
     pub(crate) allocated: bool,
-    /// Bytes from its beginning that have been written since its space was given, by whatever use.
+    /// Bytes from its start that have been written since it was allocated, by any use.
     pub(crate) filled: u32,
-    /// The maintenance has begun it.
+    /// Whether the maintenance began it.
     pub(crate) cleaner: bool,
 }
 
@@ -69,77 +74,83 @@ impl Segment {
         cleaner: false,
     };
 
-    /// Whether the bytes in it are those of its generation.
+    /// Returns whether its bytes belong to its generation.
     pub(crate) fn in_use(&self) -> bool {
         self.used != Use::Blank && self.used != Use::Damaged
     }
 }
 
-/// Who asks for a segment.
+/// The purpose that a segment is allocated for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// Blocks of bodies.
     Body,
-    /// Records of any kind; `first`: the worker has no segment for records yet.
+    /// Records of any kind. `first`: the worker has no META segment yet.
     Meta { first: bool },
-    /// Records that delete: they may have what is reserved for them.
+    /// Records that delete, which may use the reserve for deletions.
     Deletions,
-    /// What the cleaner moves, and checkpoints: they may have what is reserved for them.
+    /// Data moved by the cleaner, and checkpoints, which may use the cleaner's reserve.
     Clean(Kind),
 }
 
 impl Purpose {
-    /// Whether what is live grows with it. A worker's first segment for records is for any of them.
+    /// Returns whether the purpose adds live bytes. A worker's first META segment
+    /// serves any kind of record.
     pub(crate) fn grows(self) -> bool {
         matches!(self, Purpose::Body | Purpose::Meta { first: false })
     }
 }
 
-/// Segments that are kept for something when everything else is full.
+/// Numbers of segments held in reserve when the rest of the store is full.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Reserve {
-    /// For deletions.
+    /// Reserve for deletions.
     pub(crate) deletions: u64,
-    /// For the cleaner and for checkpoints.
+    /// Reserve for the cleaner and for checkpoints.
     pub(crate) cleaner: u64,
-    /// For what was cleaned and waits to be freed: blank, or condemned.
+    /// Reserve for cleaned segments until they are freed: blank or condemned.
     pub(crate) waiting: u64,
-    /// For nothing that is live: what is dead may be there.
+    /// Slack that may hold dead bytes, but no live ones.
     pub(crate) slack: u64,
-    /// What of the cleaner's must be left when others go on: with it a segment can be moved, and the checkpoints be written that
-    /// free it.
+    /// Part of the cleaner's reserve that others must leave: enough to move a segment and to write
+    /// the checkpoints that free it.
     least: u64,
-    /// What of the deletions' is for the checkpoints that free what they have made dead.
+    /// Part of the deletions' reserve for the checkpoints that free what they delete.
     checkpoints: u64,
 }
 
 impl Reserve {
-    /// Of a store with so many segments at most. A checkpoint may take `checkpoint` bytes.
+    /// Computes the reserve for a store of at most `most` segments. A checkpoint may take
+    /// `checkpoint` bytes.
     fn of(most: u64, workers: u64, checkpoint: u64, len: u64) -> Self {
-        // Checkpoints free what deletions have made dead: while two more are written, those before them are still there.
+        // The checkpoints that free deleted space: while two more are written,
+        // the previous ones remain.
         let checkpoints = (checkpoint * 9 / 2).div_ceil(len).max(1).min(most / 4);
-        // One more than workers: that of a worker is full of tombstones, and is freed after it has begun another.
+        // One more than the workers: a segment full of tombstones is freed only after its worker
+        // has begun another.
         let deletions = (workers + 1).min(most / 4) + checkpoints;
-        // A segment of each kind that is being filled, and one more of each, so that cleaning goes on while what was cleaned
-        // waits for its checkpoint. Two checkpoints, and what they leave unused at the ends of segments.
+        // One segment of each kind being filled, and one more of each so that cleaning continues
+        // while cleaned segments wait for a checkpoint. Then two checkpoints, with the space they
+        // waste at the ends of segments.
         let cleaner = (4 + (checkpoint * 9 / 4).div_ceil(len)).min(most / 4);
         let least = (2 + (checkpoint * 5 / 2).div_ceil(len)).min(cleaner);
         let (waiting, slack) = (Reserve::share(most, CLEAN_RESERVE), Reserve::share(most, CLEAN_SLACK));
         Reserve { deletions, cleaner, waiting, slack, least, checkpoints }
     }
 
-    /// One of so many segments; where there are less than 240 less than that, as what is kept in any case is much of them.
+    /// Returns one of `one_of` segments; less in stores of under 240 segments, where the fixed
+    /// reserves are a large share.
     fn share(most: u64, one_of: u64) -> u64 {
         let small = (most / CLEAN_SMALL_SHARE).saturating_sub(CLEAN_SMALL_LESS).max(CLEAN_SMALL_MIN);
         (most / one_of).min(small)
     }
 
-    /// Of which the space is taken in advance.
+    /// Returns the segments to keep blank and allocated.
     fn blank(self) -> u64 {
         self.deletions + self.cleaner
     }
 
-    /// Which is blank or waits to be freed.
+    /// Returns the segments to keep blank or waiting to be freed.
     fn unfilled(self) -> u64 {
         self.blank() + self.waiting
     }
@@ -158,18 +169,20 @@ pub(crate) struct Segments {
     blank: BTreeSet<u32>,
     pub(crate) workers: u64,
     pub(crate) reserve: Reserve,
-    /// Workers that have no segment for records yet. One is kept for each.
+    /// Workers that have no META segment yet. One segment is reserved for each.
     pub(crate) without_meta: u64,
-    /// Checkpoints that have been begun since the log was opened.
+    /// Checkpoints begun since the log was opened.
     pub(crate) checkpoints: u64,
-    /// Segments that were condemned less those that the maintenance has begun: what it gains, whatever others take meanwhile.
+    /// Segments condemned minus segments begun by the maintenance: the cleaner's net gain, whatever
+    /// other writers allocate.
     pub(crate) progress: i64,
     growth: Growth,
-    /// Blank segments that are being allocated, filled or discarded: they can be begun again in a moment.
+    /// Blank segments being allocated, filled or discarded. They become available again shortly.
     withdrawn: u32,
-    /// A write has failed for want of space, and the file system has not given any since: nothing that grows the store goes on.
+    /// Whether a write failed for lack of space and the file system has provided none since. Blocks
+    /// everything that grows the store.
     is_unwritable: bool,
-    /// Segments for records are written once before they are used.
+    /// Whether META segments are filled before use.
     fills: bool,
 }
 
@@ -194,24 +207,25 @@ impl Segments {
         }
     }
 
-    /// Bytes that may be live before others than deletions are refused.
+    /// Returns the limit on live bytes above which only deletions are accepted.
     pub(crate) fn live_max(&self) -> u64 {
         let most = Segments::most(self.len, self.capacity);
         most.saturating_sub(self.reserve.total()) * self.len / 100 * LIVE_MAX
     }
 
-    /// Segments that a capacity has room for.
+    /// Returns the number of segments that fit into a capacity.
     pub(crate) fn most(len: u64, capacity: u64) -> u64 {
         capacity.saturating_sub(SEGMENTS_START) / len
     }
 
-    /// Workers that a capacity has room for, so that all that was deleted becomes space again; at least one.
+    /// Returns the number of workers, at least one, with which a capacity can still reclaim all
+    /// deleted space.
     pub(crate) fn workers_max(len: u64, capacity: u64) -> usize {
         let rest = Segments::most(len, capacity).saturating_sub(SEGMENTS_FIXED);
         usize::try_from(rest / SEGMENTS_PER_WORKER).unwrap_or(usize::MAX).clamp(1, WORKERS_MAX)
     }
 
-    /// What is reserved follows the size of a checkpoint.
+    /// Adapts the reserve to the size of a checkpoint.
     pub(crate) fn set_checkpoint_len(&mut self, bytes: u64) {
         self.reserve = Reserve::of(Segments::most(self.len, self.capacity), self.workers, bytes, self.len);
     }
@@ -220,29 +234,29 @@ impl Segments {
         SEGMENTS_START + u64::from(number) * self.len
     }
 
-    /// The segment that an offset is in, if there is one.
+    /// Returns the segment that contains an offset, if there is one.
     pub(crate) fn number(&self, offset: u64) -> Option<u32> {
         let number = offset.checked_sub(SEGMENTS_START)? / self.len;
         ((number as usize) < self.table.len()).then_some(number as u32)
     }
 
-    /// The generation of the segment that an offset is in.
+    /// Returns the generation of the segment that contains an offset.
     pub(crate) fn generation(&self, offset: u64) -> Option<u64> {
         let segment = &self.table[self.number(offset)? as usize];
         segment.in_use().then_some(segment.generation)
     }
 
-    /// Bytes that the file has, or will have as soon as what was taken is allocated.
+    /// Returns the length of the file, including segments that are taken but not yet allocated.
     pub(crate) fn allocated(&self) -> u64 {
         SEGMENTS_START + self.table.len() as u64 * self.len
     }
 
-    /// Blank segments whose space is there.
+    /// Returns the number of blank segments that are allocated.
     fn ready(&self) -> u64 {
         self.blank.iter().filter(|&&number| self.table[number as usize].allocated).count() as u64
     }
 
-    /// Segments that could still be begun.
+    /// Returns the number of segments that can still be begun.
     pub(crate) fn free(&self) -> u64 {
         if self.is_growth_blocked() {
             return self.ready();
@@ -251,15 +265,15 @@ impl Segments {
         growth + self.blank.len() as u64
     }
 
-    /// Segments that could still be begun for anything, sooner or later: those that wait to be freed are as good as free, and those
-    /// that the maintenance fills are among what is reserved for it. Where the file system is full it is not the capacity that has
-    /// to be divided.
+    /// Returns the unreserved segments that are or will become available. Segments that wait to be
+    /// freed count as free, and those that the maintenance is filling count towards its reserve. If
+    /// the file system is full, capacity is not the limiting resource.
     fn gained(&self) -> u64 {
         let reserved =
             if self.is_growth_blocked() { self.reserve.blank() } else { self.reserve.unfilled() } + self.without_meta;
         let free = self.free();
         if free >= reserved + CLEAN_AHEAD {
-            // That is enough to know, and there may be many to count.
+            // Avoids counting the table when the answer does not depend on it.
             return free - reserved;
         }
         let filled =
@@ -267,36 +281,39 @@ impl Segments {
         (free + self.waiting() + filled).saturating_sub(reserved)
     }
 
-    /// Segments that could be begun for anything before one must be freed.
+    /// Returns the unreserved segments that can be begun before one must be freed.
     pub(crate) fn at_hand(&self) -> u64 {
         self.free().saturating_sub(self.reserve.deletions + self.reserve.least + self.without_meta)
     }
 
-    /// Segments that could be begun for anything now.
+    /// Returns the unreserved segments that can be begun now.
     pub(crate) fn spare(&self) -> u64 {
         self.gained().min(self.at_hand())
     }
 
-    /// Segments that are cleaned between two checkpoints, at most: two such batches wait to be freed.
+    /// Returns the maximum number of segments cleaned between two checkpoints. Two such batches may
+    /// wait to be freed.
     pub(crate) fn batch(&self) -> usize {
         let Reserve { cleaner, waiting, least, .. } = self.reserve;
         CLEAN_BATCH.max(((waiting + cleaner - least) / 2) as usize)
     }
 
-    /// Whether a segment could be begun for anything.
+    /// Returns whether an unreserved segment can be begun.
     pub(crate) fn has_spare(&self) -> bool {
         !self.is_unwritable && self.spare() > 0
     }
 
-    /// Gives out a segment: the lowest blank one, or one more at the end.
+    /// Takes a blank segment, or extends the file by one.
     pub(crate) fn take(&mut self, purpose: Purpose, generation: u64) -> Option<u32> {
         let (kind, allowed) = match purpose {
             Purpose::Body => (Kind::Body, self.has_spare()),
             Purpose::Meta { first: false } => (Kind::Meta, self.has_spare()),
             Purpose::Meta { first: true } => (Kind::Meta, self.free() > 0),
-            // What the cleaner has used of its reserve must not stop deletions: without them it may have nothing to gain.
+            // The cleaner's use of its reserve must not stop deletions: without them it may have
+            // nothing to gain.
             Purpose::Deletions => (Kind::Meta, self.free() > self.reserve.checkpoints),
-            // Where segments wait only for checkpoints, a checkpoint is worth the last one: more come of it, for deletions too.
+            // If segments wait only for checkpoints, a checkpoint may use the last segment: it
+            // frees more, also for deletions.
             Purpose::Clean(Kind::Meta) => {
                 (Kind::Meta, self.free() > self.reserve.deletions || (self.free() > 0 && self.waiting() > 0))
             }
@@ -315,9 +332,9 @@ impl Segments {
         Some(number)
     }
 
-    /// One whose space is there already, which is quicker and costs the medium less; but what is reserved is kept for those
-    /// who may have it, as far as there are others. While growth is blocked the space is there of all that are given out.
-    /// Records go where all has been written before, blocks elsewhere, as far as there is a choice.
+    /// Pops a blank segment, preferring an allocated one, which is faster and easier on the medium.
+    /// Allocated segments are left to the reserve if there are others. While growth is blocked only
+    /// allocated ones are returned. Records prefer filled segments, blocks the others.
     fn pop_blank(&mut self, reserved: bool, kind: Kind) -> Option<u32> {
         let blocked = self.is_growth_blocked();
         let ready = reserved || blocked || self.ready() > self.reserve.blank();
@@ -348,23 +365,24 @@ impl Segments {
         self.progress += 1;
     }
 
-    /// Segments that wait to be freed.
+    /// Returns the number of segments that wait to be freed.
     pub(crate) fn condemned(&self) -> u64 {
         self.table.iter().filter(|segment| matches!(segment.used, Use::Condemned(_))).count() as u64
     }
 
-    /// How many of them wait only for checkpoints.
+    /// Returns how many of them wait only for checkpoints.
     pub(crate) fn waiting(&self) -> u64 {
         let waits = |segment: &&Segment| matches!(segment.used, Use::Condemned(_)) && segment.pins == 0;
         self.table.iter().filter(waits).count() as u64
     }
 
-    /// How many have been condemned since the newest checkpoint was begun.
+    /// Returns the number of segments condemned since the newest checkpoint was begun.
     pub(crate) fn fresh(&self) -> usize {
         self.table.iter().filter(|segment| segment.used == Use::Condemned(self.checkpoints)).count()
     }
 
-    /// Makes condemned segments blank that no checkpoint from the `oldest` on (counted from the opening) knows anything in.
+    /// Frees the condemned segments that no checkpoint from `oldest` on (counted
+    /// since the opening) refers to.
     pub(crate) fn free_condemned(&mut self, oldest: u64) -> Vec<u32> {
         let freed: Vec<u32> = (0..)
             .zip(&self.table)
@@ -372,7 +390,7 @@ impl Segments {
             .map(|(number, _)| number)
             .collect();
         for &number in &freed {
-            // The generation stays: what is left of it must not be taken for anything.
+            // The generation is kept, so that leftover bytes of it are never taken for valid.
             let Segment { generation, allocated, filled, written, .. } = self.table[number as usize];
             let filled = filled.max(written);
             self.table[number as usize] = Segment { generation, allocated, filled, ..Segment::BLANK };
@@ -381,7 +399,7 @@ impl Segments {
         freed
     }
 
-    /// For the checkpoint.
+    /// Returns the table's items for a checkpoint.
     pub(crate) fn items(&self) -> impl Iterator<Item = SegmentItem> {
         self.table.iter().zip(0..).map(|(segment, number)| {
             let use_ = match segment.used {
@@ -394,13 +412,13 @@ impl Segments {
                 Use::Damaged => SegmentUse::Damaged,
             };
             let Segment { generation, written, settled, prev, .. } = *segment;
-            // What has been written and has not taken effect is to be replayed.
+            // Records that are written but not applied must be replayed.
             let written = if segment.used == Use::Open(Kind::Meta) { settled } else { written };
             SegmentItem { number, use_, generation, written, prev }
         })
     }
 
-    /// Where the bytes of a segment end that may be of use.
+    /// Returns the end offset of the possibly live bytes of a segment.
     pub(crate) fn written(&self, number: u32) -> u64 {
         self.start(number) + u64::from(self.table[number as usize].written.max(PAGE as u32))
     }
@@ -414,9 +432,8 @@ mod tests {
 
     #[test]
     fn reserve_and_growth() {
-        // 24 segments, two workers: three are reserved for deletions, one for their
-        // checkpoints, four for the cleaner, one for what waits to be freed, and two
-        // kept for the first records. One more is slack.
+        // 24 segments, two workers: three reserved for deletions, one for their checkpoints, four
+        // for the cleaner, one for cleaned segments, two for the first records; one is slack.
         let mut segments = Segments::new(LEN, SEGMENTS_START + 24 * LEN, Vec::new(), 2);
         let bodies = (0..30).filter(|_| segments.take(Purpose::Body, 1).is_some()).count();
         assert_eq!((bodies, segments.live_max()), (13, 14 * LEN / 100 * 99));
@@ -462,7 +479,7 @@ mod tests {
             segments.close(number);
             segments.condemn(number);
         }
-        // However many wait: the deletions' three, and two with which the cleaner can go on.
+        // However many wait: three for deletions, and two with which the cleaner can go on.
         assert_eq!(segments.spare(), 3);
         let more = (0..30).filter(|_| segments.take(Purpose::Body, 3).is_some()).count();
         assert_eq!((more, segments.free()), (3, 5));

@@ -1,7 +1,7 @@
-//! What the workers of a log share.
+//! The state that the workers of a log share.
 //!
-//! One mutex guards it all, and is never held across an await: index, counter, table of segments, and what is known to be
-//! durable. Everything else belongs to one worker.
+//! One mutex guards the index, the counter, the segment table and the durability state. It is never
+//! held across an await. Everything else belongs to one worker.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -23,136 +23,140 @@ use crate::wire::StoreId;
 use crate::wire::record::Durable;
 use crate::wire::superblock::Superblock;
 
-/// When a write is acknowledged.
+/// The point at which a write is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sync {
-    /// When it is durable: a power failure loses nothing that was acknowledged.
+    /// Once it is durable: a power failure loses no acknowledged write.
     Always,
-    /// When it is written. A power failure loses what was acknowledged after the last [`flush`](crate::Log::flush); the death
-    /// of the process alone loses nothing. After a crash every object is still whole or absent.
+    /// Once it is written. A power failure loses writes acknowledged after the last
+    /// [`flush`](crate::Log::flush); a process crash loses none. After either, every object is
+    /// whole or absent.
     Deferred,
 }
 
-/// How much of the file is used, and by what.
+/// Space usage of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
-    /// Bytes that the file may have at most.
+    /// Maximum length of the file in bytes.
     pub capacity: u64,
-    /// Bytes that it has.
+    /// Current length of the file in bytes.
     pub allocated: u64,
-    /// Bytes that only deletions, the cleaner and checkpoints may use.
+    /// Bytes reserved for deletions, the cleaner and checkpoints.
     pub reserved: u64,
-    /// Buckets.
+    /// Number of buckets.
     pub buckets: u64,
-    /// Objects.
+    /// Number of objects.
     pub objects: u64,
-    /// Uploads that are neither completed nor aborted.
+    /// Number of uploads that are neither completed nor aborted.
     pub uploads: u64,
-    /// Bodies, those of parts included.
+    /// Number of bodies, including those of parts.
     pub bodies: u64,
-    /// Bytes of records and blocks that are referred to, footers and headers included.
+    /// Live bytes of records and blocks, including headers and footers.
     pub live: u64,
-    /// Bytes written that nothing refers to any more, or yet.
+    /// Bytes written that are not live: no longer or not yet referenced.
     pub dead: u64,
-    /// Bytes of records and blocks that may be referred to at most, give or take what was under way when that was reached.
+    /// Limit on live bytes. In-flight writes may exceed it slightly.
     pub live_max: u64,
 }
 
-/// What the log is doing at a moment. For tests that want to know where a crash fell.
+/// The log's current activities. For tests that need to know where a crash occurred.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Activity {
-    /// A batch of records is on its way.
+    /// A batch of records is in flight.
     pub committing: bool,
     /// A checkpoint is being written.
     pub checkpointing: bool,
     /// Live records or blocks are being moved.
     pub cleaning: bool,
-    /// Writes that were answered with [`Error::InDoubt`] are not decided yet.
+    /// Writes answered with [`Error::InDoubt`] are not decided yet.
     pub in_doubt: bool,
 }
 
-/// Index, counter and segments of one open log. Made by [`open`](crate::open()), handed to each [`worker`](crate::worker()).
+/// The shared state of an open log. Created by [`open`](crate::open()), passed to each
+/// [`worker`](crate::worker()).
 pub struct Shared {
     pub(crate) store: StoreId,
     pub(crate) sync: Sync,
     pub(crate) segment_len: u64,
     state: Mutex<State>,
-    /// Why nothing is written, if the log is open for reading alone.
+    /// The reason, if the log is read-only.
     read_only: Option<Arc<str>>,
     poisoned: AtomicBool,
     committing: AtomicU32,
     pub(crate) checkpointing: AtomicBool,
     pub(crate) cleaning: AtomicBool,
-    /// Writers with writes in doubt.
+    /// Number of writers with writes in doubt.
     in_doubt: AtomicU32,
 }
 
-/// What the mutex guards.
+/// The state guarded by the mutex.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) index: Index,
     pub(crate) numbers: Numbers,
     pub(crate) segments: Segments,
-    /// Of each writer's open segment for records; the last one is the maintenance's.
+    /// The open META segment of each writer. The last is the maintenance's.
     pub(crate) ends: Vec<End>,
-    /// What each worker that has not started yet goes on with.
+    /// The open segments for workers that have not started yet.
     pub(crate) slots: VecDeque<Slot>,
     pub(crate) superblock: Superblock,
     pub(crate) counters: Counters,
     pub(crate) maintenance: MaintenanceState,
-    /// What has poisoned the log.
+    /// The failure that poisoned the log.
     pub(crate) failed_write: Option<FailedWrite>,
-    /// Writers that have to end a segment and lack the space for it: they try again when space is expected.
+    /// Writers that must end a torn segment and lack the space. They retry when space is expected.
     pub(crate) in_doubt: Vec<oneshot::Sender<()>>,
 }
 
-/// What the maintenance and everybody else say to each other.
+/// State of the communication between the maintenance and the workers.
 #[derive(Debug, Default)]
 pub(crate) struct MaintenanceState {
-    /// It has been started, and has not ended.
+    /// Whether the maintenance has started and not ended.
     pub(crate) running: bool,
-    /// It found nothing to be gained, and nothing has been deleted or overwritten since.
+    /// Whether the cleaner found nothing to gain, and no space has become dead since.
     pub(crate) stuck: bool,
-    /// How often something was deleted or overwritten, or a reader went: what was no use may be of use since.
+    /// Counts deletions, overwrites and released pins: events after which
+    /// cleaning may gain space again.
     pub(crate) hopes: u64,
-    /// Those who wait for a segment.
+    /// Writers that wait for a segment.
     pub(crate) space: Vec<oneshot::Sender<()>>,
     pub(crate) wishes: VecDeque<Wish>,
-    /// It sleeps until this is sent to.
+    /// Wakes the maintenance, if it is asleep.
     pub(crate) asleep: Option<oneshot::Sender<()>>,
-    /// Bytes of records since the newest checkpoint was begun.
+    /// Bytes of records written since the newest checkpoint was begun.
     pub(crate) since_checkpoint: u64,
-    /// Checkpoints to be written before the cuts of the opening are final, and watermarks may rise.
+    /// Checkpoints still to be written before the tails cut by recovery are final
+    /// and watermarks may rise.
     pub(crate) unsettled: usize,
     /// Bytes of the newest checkpoint.
     pub(crate) checkpoint_len: u64,
-    /// Objects are dropped, the oldest first, when there is no other way to make room.
+    /// Ring mode: the oldest objects are dropped when there is no other way to make room.
     pub(crate) ring: bool,
-    /// What it goes on with when it is started.
+    /// The open segments it starts with.
     pub(crate) slot: Option<Slot>,
-    /// Damage that it has found and nobody has [taken](Shared::take_findings) yet.
+    /// Damage found by the maintenance and not yet [taken](Shared::take_findings).
     pub(crate) findings: Vec<Damage>,
-    /// Workers' logs that exist, and writers that have not ended.
+    /// Number of existing worker logs, and of writers that have not ended.
     pub(crate) logs: usize,
     pub(crate) writers: usize,
 }
 
-/// How far a writer's open segment for records has been written, and how far it is durable. Offsets within the segment.
+/// Written and durable offsets within a writer's open META segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct End {
     pub(crate) segment: u32,
     pub(crate) written: u32,
     pub(crate) durable: u32,
-    /// The watermark in a batch that has not taken effect yet; none: `u64::MAX`.
+    /// Watermark of the batch that is not yet applied; `u64::MAX` if there is none.
     pub(crate) in_flight: u64,
 }
 
 impl End {
-    /// Of a writer that has no segment for records.
+    /// The value for a writer without a META segment.
     pub(crate) const NONE: End = End { segment: 0, written: 0, durable: 0, in_flight: u64::MAX };
 
-    /// How far a segment is known to be durable: 0 of another than this.
+    /// Returns the durable offset if this is `segment`, else 0.
     pub(crate) fn durable_in(&self, segment: u32) -> u32 {
         if self.segment == segment { self.durable } else { 0 }
     }
@@ -166,47 +170,47 @@ pub(crate) struct Slot {
     pub(crate) body: Option<OpenBody>,
 }
 
-/// A segment that records are appended to.
+/// An open META segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OpenMeta {
     pub(crate) number: u32,
     pub(crate) generation: u64,
-    /// Where in the file the segment begins and ends.
+    /// Offsets in the file where the segment starts and ends.
     pub(crate) start: u64,
     pub(crate) end: u64,
-    /// Where the next batch goes.
+    /// Offset of the next batch.
     pub(crate) at: u64,
     /// Checksum of the last record, or of the segment's header.
     pub(crate) prev: u32,
-    /// It was given out for deletions.
+    /// Whether it was taken from the reserve for deletions.
     pub(crate) reserve: bool,
 }
 
-/// A segment that blocks are appended to.
+/// An open BODY segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OpenBody {
     pub(crate) number: u32,
     pub(crate) generation: u64,
-    /// Where the next block goes.
+    /// Offset of the next block.
     pub(crate) at: u64,
-    /// Where in the file the segment ends.
+    /// Offset in the file where the segment ends.
     pub(crate) end: u64,
 }
 
-/// What a sync makes durable when it succeeds.
+/// The records and offsets that a sync makes durable on success.
 pub(crate) struct Syncing {
     seqs: Vec<u64>,
     ends: Vec<End>,
 }
 
 impl MaintenanceState {
-    /// There may be something to be gained again.
+    /// Notes that cleaning may gain space again.
     pub(crate) fn hope(&mut self) {
         self.stuck = false;
         self.hopes += 1;
     }
 
-    /// Nothing is to be gained, unless something has changed since there were so many `hopes`.
+    /// Notes that there is nothing to gain, unless `hopes` has changed since.
     pub(crate) fn give_up(&mut self, hopes: u64) {
         self.stuck = self.hopes == hopes;
     }
@@ -232,45 +236,47 @@ impl Shared {
         self.state.lock().expect("no thread panics while it changes the state")
     }
 
-    /// How much of the file is used, and by what.
+    /// Returns the space usage of the file.
     pub fn usage(&self) -> Usage {
         self.lock().usage()
     }
 
-    /// Workers that it is open for: those that were wanted, or as many as the capacity has room for.
+    /// Returns the number of workers the log is open for: as requested, or as
+    /// many as the capacity allows.
     pub fn workers(&self) -> usize {
         self.lock().segments.workers as usize
     }
 
-    /// What tells this object file from every other: random, given when it was made.
+    /// Returns the random identity of the store, assigned at creation.
     pub fn store_id(&self) -> [u8; 16] {
         self.store
     }
 
-    /// Everything that is counted. Takes some time with many segments: not for every request.
+    /// Returns all statistics. Slow with many segments: not for every request.
     pub fn stats(&self) -> Stats {
         let state = self.lock();
         let segments = state.segment_stats();
         Stats { segments, ..state.summary(self.poisoned(), self.read_only.clone()) }
     }
 
-    /// The same without a list of segments.
+    /// Returns the statistics without the list of segments.
     pub fn summary(&self) -> Stats {
         self.lock().summary(self.poisoned(), self.read_only.clone())
     }
 
-    /// Damage that the maintenance has found since this was last called, each object once. At most
-    /// [`FINDINGS_MAX`](crate::limits::FINDINGS_MAX) are kept; [`CleanerStats::damaged`](crate::CleanerStats::damaged) counts all.
+    /// Returns the damage found by the maintenance since the last call, each object once. At most
+    /// [`FINDINGS_MAX`](crate::limits::FINDINGS_MAX) are kept;
+    /// [`CleanerStats::damaged`](crate::CleanerStats::damaged) counts all.
     pub fn take_findings(&self) -> Vec<Damage> {
         std::mem::take(&mut self.lock().maintenance.findings)
     }
 
-    /// The same as [`Stats::newest_ms`].
+    /// Returns [`Stats::newest_ms`].
     pub fn newest_ms(&self) -> u64 {
         self.lock().index.newest_ms
     }
 
-    /// What the first buckets by name hold, at most `limit` of them, and how many there are besides.
+    /// Returns the usage of the first `limit` buckets by name, and the number of further buckets.
     pub fn bucket_usage(&self, limit: usize) -> (Vec<BucketUsage>, u64) {
         let state = self.lock();
         let buckets: Vec<BucketUsage> = state.index.bucket_usage().take(limit).collect();
@@ -278,24 +284,25 @@ impl Shared {
         (buckets, more)
     }
 
-    /// Lets the next request that needs space ask the file system again, if it had none. To be called once a second or so, as the
-    /// log has no clock; without it one of [`SPACE_ASK_AFTER`](crate::limits::SPACE_ASK_AFTER) refused requests asks.
+    /// Allows the next request that needs space to probe a file system that was full. Call this
+    /// about once a second, since the log has no clock. Otherwise one in
+    /// [`SPACE_ASK_AFTER`](crate::limits::SPACE_ASK_AFTER) refused requests probes.
     pub fn expect_space(&self) {
         let mut state = self.lock();
         state.segments.expect_space();
         for writer in state.in_doubt.drain(..) {
-            let _ = writer.send(()); // It may have gone.
+            let _ = writer.send(()); // The receiver may be gone.
         }
     }
 
-    /// Counts the bytes that are referred to anew: the segments for which that differs from what is kept up to date. For tests:
-    /// it takes as long as a checkpoint, under the lock.
+    /// Recounts the live bytes and returns the segments for which they differ from the counters.
+    /// For tests: takes as long as a checkpoint, under the lock.
     #[doc(hidden)]
     pub fn recount(&self) -> Vec<LiveMismatch> {
         self.lock().index.recount()
     }
 
-    /// Pins on bodies, and on segments, that are held now.
+    /// Returns the number of pins held on bodies and on segments.
     #[cfg(feature = "shuttle")]
     pub fn pins(&self) -> (u64, u64) {
         let state = self.lock();
@@ -303,7 +310,7 @@ impl Shared {
         (state.index.pin_count(), segments)
     }
 
-    /// What the log is doing now.
+    /// Returns the log's current activities.
     pub fn activity(&self) -> Activity {
         Activity {
             committing: self.committing.load(Ordering::Relaxed) > 0,
@@ -313,7 +320,8 @@ impl Shared {
         }
     }
 
-    /// A writer has answered [`Error::InDoubt`], or has decided those writes since.
+    /// Counts a writer that has answered [`Error::InDoubt`], or that has
+    /// decided those writes since.
     pub(crate) fn set_in_doubt(&self, is_in_doubt: bool) {
         match is_in_doubt {
             true => self.in_doubt.fetch_add(1, Ordering::Relaxed),
@@ -329,22 +337,23 @@ impl Shared {
         self.committing.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether a write or a sync has failed, so that nothing more is written.
+    /// Returns whether a write or a sync has failed. A poisoned log accepts no writes.
     pub fn poisoned(&self) -> bool {
         self.poisoned.load(Ordering::Acquire)
     }
 
-    /// Why the log is open for reading alone, if it is.
+    /// Returns the reason if the log is read-only.
     pub fn read_only(&self) -> Option<&Arc<str>> {
         self.read_only.as_ref()
     }
 
-    /// The write that has poisoned the log, if one has.
+    /// Returns the failure that poisoned the log, if any.
     pub fn failed_write(&self) -> Option<FailedWrite> {
         if self.poisoned() { self.lock().failed_write.clone() } else { None }
     }
 
-    /// Refuses every write from now on. The lock is not held. Of several failures the first is kept: it is the cause.
+    /// Refuses every write from now on. Call without holding the lock. The first of several
+    /// failures is kept, as the cause.
     pub(crate) fn poison(&self, failed: FailedWrite) {
         self.poisoned.store(true, Ordering::Release);
         let mut state = self.lock();
@@ -353,7 +362,7 @@ impl Shared {
         state.wake_maintenance();
     }
 
-    /// Whether writes are possible.
+    /// Fails unless the log accepts writes.
     pub(crate) fn check_poison(&self) -> Result<(), Error> {
         match &self.read_only {
             Some(why) => Err(Error::ReadOnly(Arc::clone(why))),
@@ -388,24 +397,25 @@ impl State {
         }
     }
 
-    /// Whether as much is live as there may be. Then there is nothing to be gained for those who store something, whatever is
-    /// cleaned. In a ring what is oldest is dropped instead.
+    /// Returns whether the limit on live bytes is reached. Cleaning then gains nothing for writes
+    /// that add data. In ring mode the oldest objects are dropped instead.
     pub(crate) fn is_full(&self) -> bool {
         !self.maintenance.ring && self.index.live.total() >= self.segments.live_max()
     }
 
-    /// Whether what is new is refused until something is deleted.
+    /// Returns whether writes that add data are refused until something is deleted.
     pub(crate) fn refuses(&self) -> bool {
         let stuck = self.maintenance.stuck && !self.maintenance.ring;
         self.is_full() || stuck && !self.segments.has_spare()
     }
 
-    /// Whether records of any kind may go on.
+    /// Returns whether records of any kind are accepted.
     pub(crate) fn has_spare(&self) -> bool {
         !self.is_full() && self.segments.has_spare()
     }
 
-    /// A segment whose records are known to be durable up to some offset, of a worker other than `me`: each time another one.
+    /// Returns a witness: a segment of a worker other than `me`, and its durable offset. `turn`
+    /// rotates through the workers.
     pub(crate) fn witness(&self, me: usize, turn: usize) -> Durable {
         let others = self.ends.len() - 1;
         let other = |nth: usize| self.ends[(me + 1 + (turn + nth) % others) % self.ends.len()];
@@ -413,7 +423,8 @@ impl State {
         known.map_or_else(Durable::default, |end| Durable { segment: end.segment, until: end.durable })
     }
 
-    /// To be called when the sync is about to be submitted: every write that counts has completed.
+    /// Snapshots what a sync covers. Call right before submitting the sync: every write it counts
+    /// has completed.
     pub(crate) fn begin_sync(&mut self) -> Syncing {
         Syncing { seqs: self.numbers.begin_sync(), ends: self.ends.clone() }
     }
@@ -427,16 +438,16 @@ impl State {
         }
     }
 
-    /// Takes in a durable record and ends its reservation.
+    /// Applies a durable record to the index and ends its reservation.
     pub(crate) fn apply(&mut self, seq: u64, at: Location, effect: &Effect) -> Result<(), Error> {
         let live = self.index.live.total();
-        // In this order: the reservation is what remembers a newer deletion of the name.
+        // The order matters: the reservation remembers a newer deletion of the name.
         let result = self.index.apply(seq, at, effect);
         self.index.release(seq, effect);
         if !matches!(effect, Effect::Moved(_)) {
             self.numbers.settled(seq);
         }
-        // In a ring also what is added makes room possible: it can be dropped.
+        // In ring mode new data can make room as well, because it can be dropped.
         let ring = self.maintenance.ring;
         if ring || self.index.live.total() < live || matches!(effect, Effect::Delete { .. }) {
             self.maintenance.hope();
@@ -444,8 +455,7 @@ impl State {
         result
     }
 
-    /// Nothing more is appended to a segment: from now on something may be gained by cleaning it, unless the maintenance itself
-    /// has filled it.
+    /// Closes a segment. Cleaning it may gain space from now on, unless the maintenance filled it.
     pub(crate) fn close_segment(&mut self, number: u32, by_maintenance: bool) {
         self.segments.close(number);
         if !by_maintenance {
@@ -454,7 +464,7 @@ impl State {
         }
     }
 
-    /// Keeps a segment from being freed. To be undone by [`unpin_segment`](Self::unpin_segment).
+    /// Pins a segment, so that it is not freed, until [`unpin_segment`](Self::unpin_segment).
     pub(crate) fn pin_segment(&mut self, number: u32) {
         self.segments.table[number as usize].pins += 1;
     }
@@ -471,19 +481,19 @@ impl State {
 
     pub(crate) fn wake_maintenance(&mut self) {
         if let Some(asleep) = self.maintenance.asleep.take() {
-            let _ = asleep.send(()); // It may have gone.
+            let _ = asleep.send(()); // The receiver may be gone.
         }
     }
 
-    /// Lets those who wait for a segment look again.
+    /// Wakes the writers that wait for a segment.
     pub(crate) fn wake_space(&mut self) {
         for waiting in self.maintenance.space.drain(..) {
-            let _ = waiting.send(()); // It may have gone.
+            let _ = waiting.send(()); // The receiver may be gone.
         }
     }
 }
 
-/// Keeps the bodies of an object readable as long as it is held.
+/// Keeps the bodies of an object readable while held.
 #[derive(Clone)]
 pub(crate) struct Pin {
     _held: Arc<Held>,
@@ -495,7 +505,7 @@ struct Held {
 }
 
 impl Pin {
-    /// `state` is the locked state of `shared`.
+    /// Pins `bodies`. `state` must be the locked state of `shared`.
     pub(crate) fn new(shared: &Arc<Shared>, state: &mut State, bodies: Bodies) -> Self {
         state.index.pin(bodies.as_slice());
         Pin { _held: Arc::new(Held { shared: Arc::clone(shared), bodies }) }
@@ -514,20 +524,20 @@ impl Drop for Held {
     }
 }
 
-/// Keeps a segment from being freed as long as it is held. It must not be dropped while the state is locked.
+/// Keeps a segment from being freed while held. Must not be dropped while the state is locked.
 pub(crate) struct SegmentPin {
     shared: Arc<Shared>,
     number: u32,
 }
 
 impl SegmentPin {
-    /// `state` is the locked state of `shared`.
+    /// Pins segment `number`. `state` must be the locked state of `shared`.
     pub(crate) fn new(shared: &Arc<Shared>, state: &mut State, number: u32) -> Self {
         state.pin_segment(number);
         SegmentPin { shared: Arc::clone(shared), number }
     }
 
-    /// The segment's.
+    /// Returns the number of the segment.
     pub(crate) fn number(&self) -> u32 {
         self.number
     }

@@ -1,8 +1,8 @@
-//! An ordered map that is small: leaves of many entries, filled nearly to the brim.
+//! A compact ordered map: large leaves, filled nearly to capacity.
 //!
-//! The standard library's map leaves a third to a half of its slots empty, which is most of an index of millions. Here an
-//! entry costs its own size and a tenth, at the price of moving up to [`LEAF_MAX`] entries for an insertion. Looking up is two
-//! binary searches.
+//! The standard library's map leaves a third to a half of its slots empty, which dominates an index
+//! of millions of entries. Here an entry costs its own size plus a tenth, and an insertion moves up
+//! to [`LEAF_MAX`] entries. A lookup is two binary searches.
 
 use std::borrow::Borrow;
 use std::cell::Cell;
@@ -10,19 +10,19 @@ use std::cmp::Ordering;
 
 use crate::limits::LEAF_MAX;
 
-/// Entries that a leaf grows by: what it has to spare at most, but for what removals leave.
+/// Growth step of a leaf, and so its spare capacity unless entries are removed.
 const LEAF_STEP: usize = LEAF_MAX.div_ceil(16);
 
-/// A leaf with fewer entries is joined with its neighbour, where both fit into one.
+/// A leaf with fewer entries is merged with a neighbour if both fit into one.
 const LEAF_MIN: usize = LEAF_MAX / 4;
 
 /// An ordered map.
 #[derive(Debug)]
 pub(crate) struct SortedMap<K, V> {
-    /// None is empty.
+    /// The leaves. None of them is empty.
     leaves: Vec<Vec<(K, V)>>,
     len: usize,
-    /// The leaf that was found last: what comes in order finds it again without a search.
+    /// The leaf found last: sequential access finds it again without a search.
     last: Cell<usize>,
 }
 
@@ -32,7 +32,7 @@ impl<K, V> Default for SortedMap<K, V> {
     }
 }
 
-/// Where an entry is, or would be inserted: until the map is changed.
+/// Position of an entry or of an insertion. Invalidated by changes of the map.
 pub(crate) type Place = (usize, usize);
 
 impl<K: Ord, V> SortedMap<K, V> {
@@ -44,13 +44,13 @@ impl<K: Ord, V> SortedMap<K, V> {
         self.len == 0
     }
 
-    /// Bytes that the map has allocated; what keys and values own elsewhere is not counted.
+    /// Returns the bytes allocated by the map, without those owned by keys and values.
     pub(crate) fn allocated(&self) -> usize {
         let leaves: usize = self.leaves.iter().map(|leaf| leaf.capacity() * size_of::<(K, V)>()).sum();
         leaves + self.leaves.capacity() * size_of::<Vec<(K, V)>>()
     }
 
-    /// Where the entry of this key is, or else would be inserted.
+    /// Returns the position of this key (`Ok`), or where it would be inserted (`Err`).
     pub(crate) fn find<Q: Ord + ?Sized>(&self, key: &Q) -> Result<Place, Place>
     where
         K: Borrow<Q>,
@@ -58,8 +58,8 @@ impl<K: Ord, V> SortedMap<K, V> {
         self.find_by(|k| k.borrow().cmp(key))
     }
 
-    /// Where the entry is whose key compares as equal, or else would be inserted. `compare` says how a key compares with the one
-    /// that is looked for.
+    /// Returns the position of the key that compares as equal, or where it would be inserted.
+    /// `compare` compares a key with the one looked for.
     pub(crate) fn find_by(&self, compare: impl Fn(&K) -> Ordering) -> Result<Place, Place> {
         let begins = |leaf: &Vec<(K, V)>| compare(&leaf[0].0) != Ordering::Greater;
         let again = self.last.get()..self.last.get() + 2;
@@ -67,7 +67,7 @@ impl<K: Ord, V> SortedMap<K, V> {
             |leaf: usize| self.leaves.get(leaf).is_some_and(begins) && !self.leaves.get(leaf + 1).is_some_and(begins);
         let leaf = match again.into_iter().find(|&leaf| near(leaf)) {
             Some(leaf) => leaf,
-            // What is new is often the last, while something old is looked at in between.
+            // New keys are often the last, while older ones are looked up in between.
             None if self.leaves.last().is_some_and(begins) => self.leaves.len() - 1,
             None => self.leaves.partition_point(begins).saturating_sub(1),
         };
@@ -108,9 +108,9 @@ impl<K: Ord, V> SortedMap<K, V> {
         self.find(key).is_ok()
     }
 
-    /// The value that was there before.
+    /// Inserts an entry and returns the previous value.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
-        // What comes in order is the common case when a log is opened.
+        // Sequential insertion is the common case during recovery.
         if let Some(last) = self.leaves.last().and_then(|leaf| leaf.last())
             && key.cmp(&last.0) == Ordering::Greater
         {
@@ -127,7 +127,7 @@ impl<K: Ord, V> SortedMap<K, V> {
         }
     }
 
-    /// A new entry, where [`find`](Self::find) says that it would be inserted.
+    /// Inserts an entry at the position returned by [`find`](Self::find).
     pub(crate) fn insert_at(&mut self, (leaf, at): Place, key: K, value: V) {
         self.len += 1;
         let Some(entries) = self.leaves.get_mut(leaf) else {
@@ -141,7 +141,7 @@ impl<K: Ord, V> SortedMap<K, V> {
             entries.insert(at, (key, value));
             return;
         }
-        // At the end the full leaf stays full: what comes in order fills every leaf.
+        // At the end the full leaf stays full, so sequential insertion fills every leaf.
         let split = if at == LEAF_MAX { LEAF_MAX } else { LEAF_MAX / 2 };
         let mut right = Vec::with_capacity(LEAF_MAX - split + LEAF_STEP);
         right.extend(entries.drain(split..));
@@ -181,7 +181,7 @@ impl<K: Ord, V> SortedMap<K, V> {
         value
     }
 
-    /// Joins a leaf with the one after it, or else the one ahead, if they fit into one.
+    /// Merges a leaf with the next one, or else the previous one, if they fit into one.
     fn join(&mut self, leaf: usize) {
         for left in [Some(leaf), leaf.checked_sub(1)].into_iter().flatten() {
             let fits = self.leaves.get(left + 1).is_some_and(|right| right.len() + self.leaves[left].len() <= LEAF_MAX);
@@ -194,7 +194,7 @@ impl<K: Ord, V> SortedMap<K, V> {
         }
     }
 
-    /// The entries from the first that is not below `key` on.
+    /// Iterates over the entries with keys at or above `key`.
     pub(crate) fn from<'a, Q: Ord + ?Sized>(
         &'a self,
         key: &Q,
@@ -205,7 +205,7 @@ impl<K: Ord, V> SortedMap<K, V> {
         self.iter_at(self.find(key).unwrap_or_else(|place| place))
     }
 
-    /// The entries from a place on.
+    /// Iterates over the entries from a position on.
     pub(crate) fn iter_at(&self, (leaf, at): Place) -> impl Iterator<Item = (&K, &V)> {
         let first = self.leaves.get(leaf).map_or(&[][..], |entries| &entries[at..]);
         let rest = self.leaves.get(leaf + 1..).unwrap_or_default();
@@ -235,7 +235,7 @@ mod tests {
         }
     }
 
-    /// Random operations over a few keys, and over many, against the standard library's map.
+    /// Compares random operations, over few and over many keys, with the standard map.
     #[test]
     fn behaves_as_the_standard_map() {
         let mut state = 0x9e37_79b9_7f4a_7c15u64;
@@ -246,7 +246,7 @@ mod tests {
         for keys in [10, 1000, 100_000] {
             let (mut map, mut model) = (SortedMap::default(), BTreeMap::new());
             for step in 0..40_000u64 {
-                // It grows, shrinks, and grows again.
+                // The map grows, shrinks, and grows again.
                 let key = random(keys);
                 if random(10) < if step / 10_000 % 2 == 0 { 7 } else { 2 } {
                     assert_eq!(map.insert(key, step), model.insert(key, step));

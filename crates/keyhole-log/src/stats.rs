@@ -1,4 +1,4 @@
-//! Counts: what the log has written since it was opened, and what is where.
+//! Statistics: counters since the log was opened, and the current use of the file.
 
 use std::sync::Arc;
 
@@ -7,99 +7,100 @@ use crate::segments::Use;
 use crate::shared::{State, Usage};
 use crate::wire::segment::Kind;
 
-/// Everything that is counted, as of one moment.
+/// A snapshot of all statistics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// How much of the file is used, and by what.
+    /// Space usage of the file.
     pub usage: Usage,
-    /// Bytes of memory that the index takes, keys included.
+    /// Memory used by the index in bytes, including keys.
     pub index_bytes: u64,
     /// Bytes written since the log was opened.
     pub written: Written,
-    /// Batches of records since the log was opened, by how many commits shared one.
+    /// Batches of records since the log was opened, by number of commits.
     pub batches: BatchHistogram,
-    /// What was made durable since the log was opened.
+    /// Syncs and durable writes since the log was opened.
     pub syncs: Syncs,
-    /// What the cleaner has done since the log was opened.
+    /// Work of the cleaner since the log was opened.
     pub cleaner: CleanerStats,
-    /// Segments by state.
+    /// Number of segments by state.
     pub segment_counts: SegmentCounts,
-    /// Every segment of the file; none in a [`summary`](crate::Shared::summary).
+    /// Every segment of the file; empty in a [`summary`](crate::Shared::summary).
     pub segments: Vec<SegmentStat>,
-    /// When full, the oldest objects go.
+    /// Whether ring mode is on: when the store is full, the oldest objects are dropped.
     pub ring: bool,
-    /// What is new is refused until something is deleted.
+    /// Whether writes that add data are refused until something is deleted.
     pub full: bool,
-    /// A write or a sync has failed, and nothing more is written.
+    /// Whether a write or a sync has failed, so that no more writes are accepted.
     pub poisoned: bool,
-    /// The one that failed.
+    /// The failure that poisoned the log.
     pub failed_write: Option<FailedWrite>,
-    /// Why the log is open for reading alone, if it is.
+    /// The reason, if the log is read-only.
     pub read_only: Option<Arc<str>>,
-    /// The newest time at which an object, a part or an upload was stored, in ms since 1970, of those known since the log was
-    /// opened; 0: there is none.
+    /// Latest storage time of any object, part or upload known since the log was opened, in ms
+    /// since 1970; 0 if there is none.
     pub newest_ms: u64,
 }
 
-/// What was made durable, and how.
+/// Numbers of syncs and durable writes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Syncs {
     /// Syncs of the whole disk.
     pub syncs: u64,
-    /// Batches whose write made them durable by itself.
+    /// Batches made durable by their own write.
     pub durable_writes: u64,
 }
 
-/// How many segments are in each state.
+/// Number of segments in each state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SegmentCounts {
-    /// Those that can be begun, and whose place in the file is there.
+    /// Segments free to be begun that exist in the file.
     pub blank: u64,
-    /// Those that are being appended to.
+    /// Segments being appended to.
     pub open: u64,
-    /// Those that nothing more is appended to.
+    /// Full or ended segments.
     pub closed: u64,
-    /// Those in which nothing is of use, before they are freed.
+    /// Segments without live data that are not freed yet.
     pub condemned: u64,
-    /// Those that could not be read.
+    /// Unreadable segments.
     pub damaged: u64,
 }
 
-/// Bytes written since the log was opened, by what they were.
+/// Bytes written since the log was opened, by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Written {
-    /// Bytes of bodies, as requests gave them: what write amplification is measured against.
+    /// Bytes of bodies as passed by requests: the denominator of write amplification.
     pub appended: u64,
-    /// Records of requests, with the batches' padding.
+    /// Records of requests, including batch padding.
     pub records: u64,
-    /// Blocks of requests, footers and padding included.
+    /// Blocks of requests, including footers and padding.
     pub blocks: u64,
-    /// Records and blocks that the cleaner has written again.
+    /// Records and blocks moved by the cleaner.
     pub moved: u64,
     /// Records of checkpoints.
     pub checkpoints: u64,
-    /// Headers of segments, superblocks, records of the log's own, zeros that segments for records are filled with.
+    /// Segment headers, superblocks, records of the log itself, and zeros that META
+    /// segments are filled with.
     pub other: u64,
 }
 
 impl Written {
-    /// All bytes written.
+    /// Returns the total of bytes written.
     pub fn total(&self) -> u64 {
         self.records + self.blocks + self.moved + self.checkpoints + self.other
     }
 
-    /// Bytes written for each byte of bodies: records, their padding to the page, and footers of blocks count as written. `None`
-    /// before the first byte.
+    /// Returns the write amplification: bytes written per byte of bodies, including records, page
+    /// padding and footers. `None` before the first byte.
     pub fn amplification(&self) -> Option<f64> {
         (self.appended > 0).then(|| self.total() as f64 / self.appended as f64)
     }
 }
 
-/// How many batches had so many commits: up to 1, 2, 4, ... 256, and more.
+/// Number of batches by number of commits: up to 1, 2, 4, ... 256, and more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BatchHistogram(pub [u64; 10]);
 
@@ -112,7 +113,7 @@ impl BatchHistogram {
     }
 }
 
-/// What the cleaner has done.
+/// Work of the cleaner.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CleanerStats {
@@ -120,62 +121,62 @@ pub struct CleanerStats {
     pub segments_cleaned: u64,
     /// Segments that became blank.
     pub segments_freed: u64,
-    /// Segments whose space was given back.
+    /// Segments whose space was discarded.
     pub segments_discarded: u64,
-    /// Bytes of live records and blocks that were moved.
+    /// Bytes of live records and blocks moved.
     pub bytes_moved: u64,
-    /// Checkpoints that were completed.
+    /// Completed checkpoints.
     pub checkpoints: u64,
-    /// Segments that are not cleaned again before the next opening, as something in them cannot be read.
+    /// Segments with unreadable data, which are not cleaned again until the log is reopened.
     pub segments_set_aside: u64,
-    /// Objects and uploads that the cleaner has found damaged.
+    /// Damaged objects and uploads found by the cleaner.
     pub damaged: u64,
 }
 
-/// What a segment holds.
+/// The contents of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SegmentKind {
     /// Records.
     Meta,
     /// Blocks of bodies.
     Body,
-    /// Nothing, or not known.
+    /// None or unknown.
     Blank,
 }
 
-/// What is done with a segment.
+/// The state of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SegmentState {
-    /// It can be begun.
+    /// Free to be begun.
     Blank,
-    /// It is being appended to.
+    /// Being appended to.
     Open,
-    /// Nothing more is appended.
+    /// Full or ended.
     Closed,
-    /// Nothing in it is of use; it is freed after the next checkpoints.
+    /// Without live data; freed after the next checkpoints.
     Condemned,
-    /// It could not be read, and is left alone.
+    /// Unreadable, and left alone.
     Damaged,
 }
 
-/// One segment.
+/// Statistics of one segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentStat {
-    /// Its number in the file.
+    /// Number of the segment in the file.
     pub number: u32,
-    /// What it holds.
+    /// Contents of the segment.
     pub kind: SegmentKind,
-    /// What is done with it.
+    /// State of the segment.
     pub state: SegmentState,
-    /// Of its present or last use.
+    /// Generation of the current or last use.
     pub generation: u64,
-    /// Bytes written, header included.
+    /// Bytes written, including the header.
     pub written: u64,
-    /// Bytes of them that are referred to.
+    /// Live bytes.
     pub live: u64,
 }
 
-/// Counts kept up to date under the lock.
+/// Counters kept up to date under the lock.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) written: Written,
@@ -255,7 +256,7 @@ mod tests {
     #[test]
     fn amplification_counts_padding_and_footers() {
         assert_eq!(Written { records: 8192, ..Written::default() }.amplification(), None);
-        // An object of 4 KiB alone takes two pages of records.
+        // A single object of 4 KiB takes two pages of records.
         let small = Written { appended: 4096, records: 8192, ..Written::default() };
         assert_eq!(small.amplification(), Some(2.0));
         let all = Written { appended: 80, records: 10, blocks: 90, moved: 80, checkpoints: 10, other: 10 };

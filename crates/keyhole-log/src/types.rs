@@ -1,4 +1,4 @@
-//! What goes into the log and what comes out of it.
+//! Input and output types of the log's operations.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::body::NewBody;
 use crate::shared::Pin;
 
-/// Names a body: one upload's, or one part's, immutable bytes. Never reused.
+/// Identity of a body: the immutable bytes of one object or part. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BodyId(pub(crate) u64);
 
@@ -20,7 +20,7 @@ pub struct Etag {
     pub parts: u16,
 }
 
-/// Lower-case hex, and `-n` for an object of n parts; no quotes.
+/// Formats as lower-case hex, with `-n` for an object of n parts. No quotes.
 impl fmt::Display for Etag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -73,7 +73,7 @@ impl FromStr for Etag {
 pub struct Part {
     /// Part number; 0 for an object that was not uploaded in parts.
     pub number: u16,
-    /// The bytes.
+    /// Identity of the body.
     pub body: BodyId,
     /// Plaintext bytes.
     pub size: u64,
@@ -83,192 +83,197 @@ pub struct Part {
     pub etag: [u8; 16],
 }
 
-/// What must hold for a name when a write of it is decided.
+/// The precondition of a write, evaluated under the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
-    /// Nothing.
+    /// No precondition.
     None,
-    /// There is no object (If-None-Match: *).
+    /// The name has no object (`If-None-Match: *`).
     IfAbsent,
-    /// The object has this ETag (If-Match).
+    /// The object has this ETag (`If-Match`).
     IfMatch(Etag),
-    /// The object is the one with this sequence number ([`Object::seq`]), and no write of the name is on its way; else it is a
-    /// [`Conflict`](crate::Error::Conflict). Copies have the ETag of their source, and never its sequence number.
+    /// The object has this sequence number ([`Object::seq`]) and no write of the name is in flight;
+    /// otherwise the write fails with [`Conflict`](crate::Error::Conflict). Unlike the ETag, the
+    /// sequence number of a copy differs from that of its source.
     IfSame(u64),
 }
 
 /// A bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BucketInfo {
-    /// Its name.
+    /// Name of the bucket.
     pub name: String,
-    /// When it was created, in ms since 1970.
+    /// Creation time, in ms since 1970.
     pub time_ms: u64,
 }
 
-/// What a bucket holds.
+/// Contents of a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BucketUsage {
-    /// Its name.
+    /// Name of the bucket.
     pub name: String,
-    /// Objects.
+    /// Number of objects.
     pub objects: u64,
-    /// Uploads that are neither completed nor aborted.
+    /// Number of uploads that are neither completed nor aborted.
     pub uploads: u64,
     /// Plaintext bytes of its objects and of the parts of its uploads.
     pub bytes: u64,
-    /// Plaintext bytes that they may have together. `None`: no bound.
+    /// Limit on `bytes`. `None`: unlimited.
     pub quota: Option<u64>,
 }
 
-/// What a bucket is set to.
+/// The settings of a bucket.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BucketSettings {
-    /// Plaintext bytes that its objects and the parts of its uploads may have together. `None`: no bound.
+    /// Limit on the plaintext bytes of its objects and of the parts of its
+    /// uploads. `None`: unlimited.
     pub quota: Option<u64>,
-    /// How long an object lives, in ms since it was stored. `None`: for ever.
+    /// Lifetime of an object, in ms since it was stored. `None`: objects do not expire.
     pub expire_ms: Option<u64>,
-    /// Opaque to the log, at most [`POLICY_MAX`](crate::limits::POLICY_MAX) bytes.
+    /// Bucket policy, opaque to the log. At most [`POLICY_MAX`](crate::limits::POLICY_MAX) bytes.
     pub policy: Vec<u8>,
-    /// The same, at most [`LIFECYCLE_MAX`](crate::limits::LIFECYCLE_MAX) bytes.
+    /// Lifecycle configuration, opaque to the log. At most
+    /// [`LIFECYCLE_MAX`](crate::limits::LIFECYCLE_MAX) bytes.
     pub lifecycle: Arc<[u8]>,
 }
 
-/// Where an object's bytes come from.
+/// The source of an object's bytes.
 #[derive(Debug)]
 pub enum Content {
-    /// A body just written, and its salt (zero for a plain one).
+    /// A newly written body and its salt (zero for a plain one).
     New(NewBody, [u8; 24]),
-    /// The parts of another object, which are shared, not copied; what is kept of them goes along.
+    /// The parts of another object, shared rather than copied, with their infos.
     Shared(Object),
 }
 
-/// An object to be stored.
+/// An object to store.
 #[derive(Debug)]
 pub struct PutObject {
     /// The bucket.
     pub bucket: String,
     /// The key.
     pub key: String,
-    /// The bytes.
+    /// The object's bytes.
     pub content: Content,
-    /// Opaque description, at most [`HEAD_MAX`](crate::limits::HEAD_MAX) bytes.
+    /// Object head, opaque to the log. At most [`HEAD_MAX`](crate::limits::HEAD_MAX) bytes.
     pub head: Vec<u8>,
-    /// Opaque labels, at most [`LABELS_MAX`](crate::limits::LABELS_MAX) bytes.
+    /// Labels, opaque to the log. At most [`LABELS_MAX`](crate::limits::LABELS_MAX) bytes.
     pub labels: Vec<u8>,
-    /// Whether the head is sealed (the log only remembers it).
+    /// Whether the head is sealed. Stored, but not used by the log.
     pub sealed: bool,
     /// The ETag.
     pub etag: Etag,
     /// Plaintext bytes.
     pub size: u64,
-    /// When it was stored, in ms since 1970.
+    /// Time of storage, in ms since 1970.
     pub time_ms: u64,
-    /// What must hold.
+    /// Precondition on the name.
     pub condition: Condition,
 }
 
-/// A stored object. As long as it is held, its bodies stay readable, whatever happens to its name.
+/// A stored object. Holding it pins its bodies: they stay readable after a delete or overwrite.
 #[derive(Debug, Clone)]
 pub struct Object {
     /// Plaintext bytes.
     pub size: u64,
-    /// When it was stored, in ms since 1970.
+    /// Time of storage, in ms since 1970.
     pub time_ms: u64,
     /// The ETag.
     pub etag: Etag,
     /// Whether the head is sealed.
     pub sealed: bool,
-    /// Whether the head must list the parts (the log only remembers it).
+    /// Whether the head must list the parts. Stored, but not used by the log.
     pub bound: bool,
-    /// Opaque description.
+    /// Object head, opaque to the log.
     pub head: Vec<u8>,
-    /// Opaque labels.
+    /// Labels, opaque to the log.
     pub labels: Vec<u8>,
-    /// What is kept of its parts besides, opaque.
+    /// Part checksums, opaque to the log.
     pub infos: Vec<u8>,
-    /// The bodies in order; one with number 0 for an object that was not uploaded in parts.
+    /// The bodies in order. An object that was not uploaded in parts has one, with number 0.
     pub parts: Vec<Part>,
-    /// Sequence number of the write that stored it: tells two versions of a name apart.
+    /// Sequence number of the write that stored the object. Tells versions of a name apart.
     pub seq: u64,
     pub(crate) pin: Pin,
 }
 
-/// Which objects to list.
+/// Parameters of an object listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListObjects {
-    /// Only keys that begin with this.
+    /// Lists only keys with this prefix.
     pub prefix: String,
-    /// Keys that contain this after the prefix are rolled up into one common prefix that ends with it.
+    /// Groups keys that contain this after the prefix into a common prefix ending with it.
     pub delimiter: Option<String>,
-    /// Only what comes after this key, or after this common prefix and everything under it.
+    /// Starts after this key, or after this common prefix and all keys under it.
     pub after: Option<String>,
-    /// Entries at most, objects and common prefixes together; bounded by [`LIST_MAX`](crate::limits::LIST_MAX).
+    /// Maximum number of entries, objects and common prefixes together. Capped at
+    /// [`LIST_MAX`](crate::limits::LIST_MAX).
     pub limit: usize,
 }
 
-/// One page of a listing, in the binary order of UTF-8.
+/// One page of an object listing, in the binary order of UTF-8.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
     /// Objects and common prefixes.
     pub entries: Vec<Listed>,
-    /// Whether there is more after the last entry.
+    /// Whether entries follow the last one.
     pub truncated: bool,
 }
 
-/// One entry of a listing.
+/// One entry of an object listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listed {
     /// An object.
     Object {
-        /// Its key.
+        /// Key of the object.
         key: String,
         /// Plaintext bytes.
         size: u64,
-        /// When it was stored, in ms since 1970.
+        /// Time of storage, in ms since 1970.
         time_ms: u64,
         /// The ETag.
         etag: Etag,
         /// Whether its head is sealed.
         sealed: bool,
     },
-    /// A common prefix, delimiter included.
+    /// A common prefix, including the delimiter.
     Prefix(String),
 }
 
-/// An upload to be created.
+/// An upload to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreateUpload {
     /// The bucket.
     pub bucket: String,
-    /// The key of the object to be.
+    /// Key of the future object.
     pub key: String,
     /// Random identity, never used before.
     pub id: [u8; 16],
-    /// Opaque description of the object to be.
+    /// Head of the future object, opaque to the log.
     pub head: Vec<u8>,
-    /// Opaque labels of the object to be, at most [`LABELS_MAX`](crate::limits::LABELS_MAX) bytes.
+    /// Labels of the future object, opaque to the log. At most
+    /// [`LABELS_MAX`](crate::limits::LABELS_MAX) bytes.
     pub labels: Vec<u8>,
     /// Whether the head is sealed.
     pub sealed: bool,
-    /// When it was created, in ms since 1970.
+    /// Creation time, in ms since 1970.
     pub time_ms: u64,
     /// Checksum algorithm and type, opaque to the log.
     pub declared: Option<(u8, u8)>,
 }
 
-/// An upload that exists, or did when this was looked up.
+/// A multipart upload that existed when it was looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UploadRef {
     /// The bucket.
     pub bucket: String,
-    /// The key of the object to be.
+    /// Key of the future object.
     pub key: String,
-    /// The identity given at creation.
+    /// Identity given at creation.
     pub id: [u8; 16],
     /// Whether its head is sealed.
     pub sealed: bool,
-    /// When it was created, in ms since 1970.
+    /// Creation time, in ms since 1970.
     pub time_ms: u64,
     /// Checksum algorithm and type, opaque to the log.
     pub declared: Option<(u8, u8)>,
@@ -276,23 +281,23 @@ pub struct UploadRef {
     pub(crate) seq: u64,
 }
 
-/// What an upload was created with for the object to be.
+/// The head and labels that an upload was created with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UploadHead {
-    /// Opaque description.
+    /// Head of the future object, opaque to the log.
     pub head: Vec<u8>,
-    /// Opaque labels.
+    /// Labels of the future object, opaque to the log.
     pub labels: Vec<u8>,
 }
 
-/// A part to be stored. It replaces an earlier attempt at its number.
+/// A part to store. It replaces an earlier attempt at its number.
 #[derive(Debug)]
 pub struct PutPart {
     /// The upload.
     pub upload: UploadRef,
-    /// 1 to [`PARTS_MAX`](crate::limits::PARTS_MAX).
+    /// Part number, 1 to [`PARTS_MAX`](crate::limits::PARTS_MAX).
     pub number: u16,
-    /// The bytes.
+    /// The part's bytes.
     pub content: NewBody,
     /// Opaque to the log; zero for a plain part.
     pub salt: [u8; 24],
@@ -300,9 +305,9 @@ pub struct PutPart {
     pub etag: [u8; 16],
     /// Plaintext bytes.
     pub size: u64,
-    /// When it was stored, in ms since 1970.
+    /// Time of storage, in ms since 1970.
     pub time_ms: u64,
-    /// Opaque, at most [`INFO_MAX`](crate::limits::INFO_MAX) bytes.
+    /// Part checksum, opaque to the log. At most [`INFO_MAX`](crate::limits::INFO_MAX) bytes.
     pub info: Vec<u8>,
 }
 
@@ -315,69 +320,71 @@ pub struct PartInfo {
     pub size: u64,
     /// ETag of the part.
     pub etag: [u8; 16],
-    /// When it was stored, in ms since 1970.
+    /// Time of storage, in ms since 1970.
     pub time_ms: u64,
-    /// What an object made of it holds.
+    /// The [`Part`] that an object completed from it holds.
     pub part: Part,
-    /// Identities of its bucket and its upload.
+    /// Identities of the bucket and the upload.
     pub(crate) of: (u64, u64),
     /// Sequence number of its record.
     pub(crate) seq: u64,
 }
 
-/// An upload to be made an object.
+/// An upload to complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompleteUpload {
     /// The upload.
     pub upload: UploadRef,
-    /// The parts in order, as [`parts`](crate::Log::parts) gave them.
+    /// The parts in order, as returned by [`parts`](crate::Log::parts).
     pub parts: Vec<Part>,
-    /// Opaque description of the object.
+    /// Head of the object, opaque to the log.
     pub head: Vec<u8>,
-    /// Opaque labels of the object, at most [`LABELS_MAX`](crate::limits::LABELS_MAX) bytes.
+    /// Labels of the object, opaque to the log. At most
+    /// [`LABELS_MAX`](crate::limits::LABELS_MAX) bytes.
     pub labels: Vec<u8>,
-    /// What is to be kept of its parts besides, opaque, at most [`INFOS_MAX`](crate::limits::INFOS_MAX) bytes.
+    /// Part checksums, opaque to the log. At most [`INFOS_MAX`](crate::limits::INFOS_MAX) bytes.
     pub infos: Vec<u8>,
-    /// Whether the head must list the parts (the log only remembers it).
+    /// Whether the head must list the parts. Stored, but not used by the log.
     pub bound: bool,
     /// ETag of the object.
     pub etag: Etag,
     /// Plaintext bytes.
     pub size: u64,
-    /// When it was completed, in ms since 1970.
+    /// Completion time, in ms since 1970.
     pub time_ms: u64,
-    /// What must hold for the object's name.
+    /// Precondition on the object's name.
     pub condition: Condition,
 }
 
-/// Which uploads to list.
+/// Parameters of an upload listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListUploads {
-    /// Only keys that begin with this.
+    /// Lists only keys with this prefix.
     pub prefix: String,
-    /// Keys that contain this after the prefix are rolled up into one common prefix that ends with it.
+    /// Groups keys that contain this after the prefix into a common prefix ending with it.
     pub delimiter: Option<String>,
-    /// Only what comes after this upload; without an identity, after every upload of this key
-    /// (or, if it is a common prefix, after everything under it).
+    /// Starts after this upload. Without an identity, starts after every upload of this key or, for
+    /// a common prefix, after everything under it.
     pub after: Option<(String, Option<[u8; 16]>)>,
-    /// Entries at most, uploads and common prefixes together; bounded by [`LIST_MAX`](crate::limits::LIST_MAX).
+    /// Maximum number of entries, uploads and common prefixes together. Capped at
+    /// [`LIST_MAX`](crate::limits::LIST_MAX).
     pub limit: usize,
 }
 
-/// One page of the uploads of a bucket, by key and then in the order of their creation.
+/// One page of the uploads of a bucket, ordered by key and then by creation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UploadListing {
     /// Uploads and common prefixes.
     pub entries: Vec<ListedUpload>,
-    /// Whether there is more after the last entry.
+    /// Whether entries follow the last one.
     pub truncated: bool,
 }
 
-/// One entry of a listing of uploads.
+/// One entry of an upload listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListedUpload {
     /// An upload.
     Upload(UploadRef),
-    /// A common prefix, delimiter included.
+    /// A common prefix, including the delimiter.
     Prefix(String),
 }

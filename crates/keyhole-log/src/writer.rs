@@ -1,12 +1,14 @@
-//! The writer: one task for each worker, which owns every write into that worker's segments.
+//! The writer: one task per worker, which owns every write into that worker's segments.
 //!
-//! Requests hand over buffers and records through a queue, and wait. A request that is given up changes nothing: what it has
-//! handed over is written, or fails, as if it were still there. The queue itself has no bound; what may stand in it is bounded
-//! by what requests may hold: [`BLOCKS_IN_FLIGHT`](crate::limits::BLOCKS_IN_FLIGHT) buffers for each body, one group of records
-//! for each request.
+//! Requests queue buffers and records, and wait. Dropping a request does not cancel its
+//! queued writes: they complete or fail as if it were still waiting. The queue itself
+//! is unbounded; its contents are bounded by what requests may hold:
+//! [`BLOCKS_IN_FLIGHT`](crate::limits::BLOCKS_IN_FLIGHT) buffers per body, and one
+//! group of records per request.
 //!
-//! Blocks are written as they come. Records are written in batches: while one batch is on its way, what arrives is collected
-//! for the next one, so that one sync serves every request that waits (group commit).
+//! Blocks are written as they arrive. Records are written in batches: while one batch is in
+//! flight, arriving records are collected for the next, so that one sync serves all waiting
+//! requests (group commit).
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -29,14 +31,14 @@ use crate::types::BodyId;
 use crate::wire::block::{self, Identity};
 use crate::wire::segment::Kind;
 
-/// What requests hand over.
+/// A queue entry of the writer.
 pub(crate) enum Job<D: Disk> {
     Block(Block<D>),
     Commit(Commit),
     Flush(oneshot::Sender<Result<(), Error>>),
 }
 
-/// A block to be written.
+/// A block to write.
 pub(crate) struct Block<D: Disk> {
     pub(crate) buf: D::Buf,
     pub(crate) body: BodyId,
@@ -45,12 +47,13 @@ pub(crate) struct Block<D: Disk> {
     pub(crate) tags: Vec<[u8; 16]>,
     /// Checksums of its first granules.
     pub(crate) crcs: Vec<u32>,
-    /// Pieces that were cut off its front, as the room at the end of a segment was too short for all of it.
+    /// Results of pieces cut off its front because the segment had no room for the whole block.
     pub(crate) ahead: Vec<oneshot::Receiver<Result<Vec<Placed>, Error>>>,
     pub(crate) done: oneshot::Sender<Result<Vec<Placed>, Error>>,
 }
 
-/// Where a block, or a piece of one, has been written. No record names it yet: the pin keeps its segment.
+/// The location of a written block or piece of one. No record names it yet;
+/// the pin keeps its segment.
 #[derive(Debug)]
 pub(crate) struct Placed {
     pub(crate) offset: u64,
@@ -60,27 +63,27 @@ pub(crate) struct Placed {
     pub(crate) pin: SegmentPin,
 }
 
-/// Owns every write of one worker. It does nothing until [`run`](Self::run) is polled.
+/// Owns every write of one worker. Does nothing until [`run`](Self::run) is polled.
 pub struct Writer<D: Disk> {
     context: Rc<Context<D>>,
     queue: mpsc::UnboundedReceiver<Job<D>>,
     meta: Option<OpenMeta>,
     body: Option<OpenBody>,
-    /// Blocks that wait for a segment to be begun.
+    /// Blocks that wait for a new segment.
     blocks: VecDeque<Block<D>>,
-    /// Records for the next batch, and who waits for a sync.
+    /// Records for the next batch.
     records: VecDeque<Commit>,
-    /// Each with how many commits had been handed over ahead of it.
+    /// Waiting flushes, each with the number of commits queued before it.
     flushes: VecDeque<(u64, oneshot::Sender<Result<(), Error>>)>,
-    /// Commits that were handed over so far.
+    /// Number of commits queued so far.
     commits: u64,
     guard: Guard,
 }
 
-/// Poisons the log if the writer is dropped before its end: what becomes of its writes is then unknown.
+/// Poisons the log if the writer is dropped early: the outcome of its writes is then unknown.
 struct Guard {
     shared: Arc<Shared>,
-    /// It is a worker's, not the maintenance's.
+    /// Whether this is a worker's writer, not the maintenance's.
     works: bool,
     ended: bool,
 }
@@ -124,8 +127,9 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// Writes until every [`Log`](crate::Log) of this worker has been dropped and everything is written and synced. The caller
-    /// keeps polling it on the worker's thread, and drops it only when the process ends.
+    /// Runs until every [`Log`](crate::Log) of this worker has been dropped and
+    /// everything is written and synced. The caller polls it on the worker's thread and
+    /// drops it only when the process ends.
     pub async fn run(mut self) {
         let mut writes: Writes = FuturesUnordered::new();
         let mut beginning: Beginning = Fuse::terminated();
@@ -149,12 +153,12 @@ impl<D: Disk> Writer<D> {
             select_biased! {
                 meta = committing => {
                     self.meta = meta;
-                    // Tasks that were just acknowledged join the next batch. Otherwise two groups of requests would take turns, and
-                    // each would wait for the other's sync.
+                    // Just-acknowledged tasks join the next batch. Otherwise two groups of requests
+                    // would alternate, each waiting for the other's sync.
                     others_first().await;
                 }
                 begun = beginning => self.begun(begun),
-                // Nobody may come who needs the segment ended, and names stay reserved until then.
+                // Ends the torn segment even without new requests: names stay reserved until then.
                 _ = space => if committing.is_terminated() {
                     committing = self.commit(Batch::default());
                 },
@@ -183,11 +187,11 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// Starts writing the blocks that there is room for, or begins a segment for them.
+    /// Starts writing the blocks that fit into the open segment, or begins a segment for them.
     fn start_blocks(&mut self, writes: &mut Writes, beginning: &mut Beginning) {
         while let Some(block) = self.blocks.pop_front() {
             if let Err(error) = self.context.shared.check_poison() {
-                let _ = block.done.send(Err(error)); // Nobody waits: the request was given up.
+                let _ = block.done.send(Err(error)); // The receiver is gone if the request was dropped.
                 continue;
             }
             if !beginning.is_terminated() {
@@ -195,7 +199,8 @@ impl<D: Disk> Writer<D> {
                 return;
             }
             let len = block::stored_len(block.data_len as usize) as u64;
-            // Where a write has failed for want of space the next one waits until the file system has given some.
+            // After a write failed for lack of space, the next waits until the
+            // file system has space again.
             let is_writable = self.context.maintains || !self.context.shared.lock().segments.is_unwritable();
             let room = self.body.as_ref().filter(|_| is_writable).map_or(0, |body| body.end - body.at);
             let block = if room >= len {
@@ -217,7 +222,7 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// Cuts a block in two: the first `data_len` bytes, whole chunks, and the rest, which gives the answer for both.
+    /// Cuts a block in two: `data_len` bytes of whole chunks, and the rest, which answers for both.
     fn split(&self, block: Block<D>, data_len: usize) -> (Block<D>, Block<D>) {
         let Block { buf, body, index, data_len: whole, mut tags, mut crcs, mut ahead, done } = block;
         let (rest_len, chunks) = (whole as usize - data_len, data_len / CHUNK_LEN);
@@ -233,7 +238,7 @@ impl<D: Disk> Writer<D> {
         (front, Block { buf: rest, body, index, data_len, tags, crcs, ahead, done })
     }
 
-    /// A segment for blocks has been begun, or could not be: then the blocks that wait for it fail.
+    /// Enters a new segment of blocks. If it could not be begun, fails the blocks that wait for it.
     fn begun(&mut self, begun: Result<Option<OpenBody>, Error>) {
         let error = match begun {
             Ok(Some(body)) => {
@@ -246,7 +251,7 @@ impl<D: Disk> Writer<D> {
             Err(error) => error,
         };
         for block in self.blocks.drain(..) {
-            let _ = block.done.send(Err(error.clone())); // Nobody waits: the request was given up.
+            let _ = block.done.send(Err(error.clone())); // The receiver is gone if the request was dropped.
         }
     }
 
@@ -259,7 +264,7 @@ impl<D: Disk> Writer<D> {
             None => 0,
         };
         let mut batch = Batch::take(&mut self.records, limit, self.context.shared.segment_len);
-        // A flush covers everything that was handed over ahead of it, and waits for nothing that came later.
+        // A flush covers everything queued before it, and does not wait for anything queued later.
         let taken = self.commits - self.records.len() as u64;
         let covered = self.flushes.partition_point(|(ahead, _)| *ahead <= taken);
         batch.flushes.extend(self.flushes.drain(..covered).map(|(_, done)| done));
@@ -271,7 +276,7 @@ impl<D: Disk> Writer<D> {
     }
 }
 
-/// Lets the other tasks of this thread run once.
+/// Yields once, so that the other tasks of this thread run.
 pub(crate) async fn others_first() {
     let mut again = true;
     std::future::poll_fn(|cx| {
@@ -311,11 +316,11 @@ async fn write_block<D: Disk>(context: Rc<Context<D>>, block: Block<D>, placed: 
         Ok(()) => with_pieces(ahead, placed).await,
         Err(error) => Err(error),
     };
-    // The request may have been given up. Then the pins go here.
+    // If the request was dropped, the pins are dropped here.
     let _ = done.send(result);
 }
 
-/// A block that has been written, behind the pieces that were cut off its front.
+/// Completes a block after the pieces that were cut off its front.
 async fn with_pieces(
     ahead: Vec<oneshot::Receiver<Result<Vec<Placed>, Error>>>,
     last: Placed,
@@ -328,7 +333,7 @@ async fn with_pieces(
     Ok(placed)
 }
 
-/// `None`: the store is full.
+/// Begins a segment of blocks. `None`: the store is full.
 async fn begin_body<D: Disk>(context: Rc<Context<D>>) -> Result<Option<OpenBody>, Error> {
     let purpose = if context.maintains { Purpose::Clean(Kind::Body) } else { Purpose::Body };
     let begun = context.begin(Kind::Body, purpose).await?;

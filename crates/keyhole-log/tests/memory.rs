@@ -1,4 +1,5 @@
-//! What the engine takes of the heap, by an allocator that counts: when a store is opened, and for uploads that stay.
+//! Heap usage of the engine, measured by a counting allocator: during recovery,
+//! and for long-lived uploads.
 
 use std::fs::File;
 use std::io;
@@ -20,22 +21,23 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
 
-/// The allocator counts for all threads, so only one test runs at a time.
+/// The allocator counts all threads, so only one test runs at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Bytes that an opening may take for each record that it replays, beside the index that comes of it.
+/// Maximum bytes per replayed record, excluding the resulting index.
 const PER_RECORD: usize = 64;
 
-/// Bytes that an opening may take whatever it replays: a few buffers, and the segments that are being read.
+/// Maximum fixed bytes of a recovery: a few buffers, and the segments being read.
 const PER_OPENING: usize = 3 * BUFFER_LEN;
 
-/// The same, once the buffers are the most of it: what is overwritten since the checkpoint takes nothing.
+/// Maximum bytes per further record, once the buffers dominate: records overwritten since the
+/// checkpoint take no memory.
 const PER_RECORD_MORE: usize = 8;
 
-/// Bytes that an upload with one part takes in the index, its key included.
+/// Maximum bytes of an upload with one part in the index, including its key.
 const PER_UPLOAD: usize = 400;
 
-/// Requests that are under way together.
+/// Concurrent requests.
 const AT_ONCE: usize = 64;
 
 /// A file, whose bytes are not on the heap.
@@ -75,7 +77,7 @@ impl Disk for FileDisk {
         (self.0.write_all_at(&buf.0[at], offset), buf)
     }
 
-    /// The file is never taken away from the process, so nothing is lost without it.
+    /// The file outlives every store of this process, so nothing is lost without a sync.
     async fn sync(&self) -> io::Result<()> {
         Ok(())
     }
@@ -93,7 +95,7 @@ impl Disk for FileDisk {
     }
 }
 
-/// An open store, whose worker and maintenance run while something is [`run`](Store::run).
+/// An open store. Its worker and maintenance run during [`run`](Store::run).
 struct Store {
     pool: LocalPool,
     log: Log<FileDisk>,
@@ -130,7 +132,7 @@ impl Store {
         self.pool.run_until(future)
     }
 
-    /// Does something for each of these numbers, many at a time.
+    /// Runs `act` for each of these numbers, many at a time.
     fn each<F: Future<Output = ()>>(&mut self, numbers: Range<usize>, act: impl Fn(Log<FileDisk>, usize) -> F) {
         for first in numbers.clone().step_by(AT_ONCE) {
             let some = (first..numbers.end.min(first + AT_ONCE)).map(|n| act(self.log.clone(), n));
@@ -163,7 +165,7 @@ async fn put(log: Log<FileDisk>, key: usize, n: usize) {
     log.put_object(put).await.unwrap();
 }
 
-/// Opens the store as after a crash; what that took of the heap at most, beside what stays.
+/// Opens the store as after a crash. Returns the peak heap usage beyond what remains.
 fn transient(disk: &FileDisk) -> (usize, Recovery) {
     HEAP.reset_peak_usage();
     let opened = open_shared(disk);
@@ -175,7 +177,7 @@ fn transient(disk: &FileDisk) -> (usize, Recovery) {
 fn opening_after_a_crash_takes_little_more_than_the_index() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     const OBJECTS: usize = 10_000;
-    // Two for each object that is overwritten: a body and an object.
+    // Two per overwritten object: a body and an object.
     const RECORDS: usize = 30_000;
     let disk = new_disk(SEGMENT_LEN_MIN);
     let mut store = Store::open(&disk);
@@ -210,7 +212,7 @@ fn opening_after_a_crash_takes_little_more_than_the_index() {
 
 async fn upload(log: Log<FileDisk>, n: usize) {
     let mut id = [0; 16];
-    // Identities are random, so they come in no order.
+    // Identities are random, so they arrive unordered.
     id[..8].copy_from_slice(&(n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
     let (bucket, key) = ("bucket".to_owned(), format!("backup/2026-11-29/volume-{n:08}.tar"));
     let (head, labels, declared) = (vec![5; 60], Vec::new(), None);
@@ -231,7 +233,7 @@ fn abandoned_upload_is_small_and_its_memory_is_told() {
     let disk = new_disk(SEGMENT_LEN_MIN);
     let mut store = Store::open(&disk);
     store.run(store.log.clone().create_bucket("bucket", 1)).unwrap();
-    // As they came, and as an opening finds them.
+    // As inserted, and as recovered.
     let (before, told_before) = (HEAP.current_usage(), store.log.shared().stats().index_bytes as usize);
     store.each(0..UPLOADS, upload);
     let shared = Arc::clone(store.log.shared());

@@ -1,7 +1,8 @@
-//! The index as items of a checkpoint, and back.
+//! Conversion of the index to items of a checkpoint, and back.
 //!
-//! A checkpoint is *fuzzy*: it is captured piece by piece while requests go on changing the index. Every change since it was
-//! begun is in a record with a higher number, or in one that the checkpoint lists as pending, and is replayed over it.
+//! A checkpoint is *fuzzy*: it is captured piece by piece while requests change the index. Every
+//! change since its start is in a record with a higher number, or in one that the checkpoint lists
+//! as pending, and is replayed over it.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +11,10 @@ use crate::limits::checkpoint_record;
 use crate::types::BodyId;
 use crate::wire::checkpoint::{Chunk, Item, SegmentItem};
 
-/// How far the index has been captured.
+/// Progress of the capture of the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Capture {
-    /// A bucket (by identity, or the next one there is), and its objects after this key.
+    /// A bucket (by identity, or the next existing one), and its objects after this key.
     Objects {
         bucket: u64,
         after: Option<Key>,
@@ -37,8 +38,8 @@ impl Default for Capture {
 }
 
 impl Index {
-    /// Names of which a write is on its way, and what has taken effect since: to be captured at the moment that the checkpoint
-    /// is begun. Each of the results is for one record.
+    /// Captures floors: names with an in-flight write, and the highest number applied since. Must
+    /// run at the moment the checkpoint begins. Each result is for one record.
     pub(crate) fn capture_floors(&self) -> Vec<Vec<u8>> {
         let (most, mut records) = (self.checkpoint_record(), Vec::<Vec<u8>>::new());
         for (&bucket, home) in &self.buckets {
@@ -59,12 +60,12 @@ impl Index {
         records
     }
 
-    /// Bytes of items after which a record of a checkpoint is full.
+    /// Returns the bytes of items at which a record of a checkpoint is full.
     pub(crate) fn checkpoint_record(&self) -> usize {
         checkpoint_record(self.live.segment_len())
     }
 
-    /// Captures what comes next, until `out` is long enough.
+    /// Captures the next items until `out` is full.
     pub(crate) fn capture(&self, capture: Capture, out: &mut Vec<u8>) -> Capture {
         let mut capture = capture;
         while out.len() < self.checkpoint_record() && capture != Capture::Done {
@@ -82,7 +83,7 @@ impl Index {
         let Some((&id, home)) = self.buckets.range(bucket..).next() else {
             return Capture::Bodies { from: BodyId(0) };
         };
-        // If the bucket has gone meanwhile this is another one, to be captured from its beginning.
+        // If the bucket has been deleted, this is another one, to be captured from its start.
         let after = after.filter(|_| id == bucket);
         if after.is_none() {
             home.capture(id, out);
@@ -178,14 +179,14 @@ impl Upload {
     }
 }
 
-/// Puts a captured index together again.
+/// Rebuilds a captured index.
 #[derive(Debug)]
 pub(crate) struct Loader {
     pub(crate) index: Index,
     pub(crate) segments: Vec<SegmentItem>,
-    /// Numbers of records that the checkpoint does not cover although they are below its own.
+    /// Numbers below the checkpoint's own whose records it does not cover.
     pub(crate) pending: BTreeSet<u64>,
-    /// Of names: bucket, key, number. They come ahead of the buckets.
+    /// Floors: bucket, key, number. They precede the buckets.
     floors: Vec<(u64, Key, u64)>,
     home: u64,
 }
@@ -196,7 +197,7 @@ impl Loader {
         Loader { index: Index::replay(segment_len), segments, pending, floors, home: 0 }
     }
 
-    /// Everything has been loaded.
+    /// Completes the index after the last record.
     pub(crate) fn finish(&mut self) {
         for (bucket, key, applied) in std::mem::take(&mut self.floors) {
             if let Some(home) = self.index.buckets.get_mut(&bucket) {
@@ -205,7 +206,7 @@ impl Loader {
         }
     }
 
-    /// Takes in the items of one record; `None`: they make no sense.
+    /// Loads the items of one record. `None`: malformed.
     pub(crate) fn load(&mut self, chunk: &Chunk<'_>) -> Option<()> {
         for item in chunk.items() {
             self.take(item?);
@@ -247,11 +248,12 @@ impl Loader {
             Item::Upload { seq, at, id, time_ms, sealed, declared, key } => {
                 let (at, parts) = (Location::from_raw(at), Default::default());
                 let upload = Upload { at, key: key.into(), id, time_ms, sealed, declared, parts, closing: false };
-                // Its bucket is there: it was captured in the same breath.
+                // Its bucket exists: both were captured under one lock acquisition.
                 let _ = index.add_upload(self.home, seq, upload);
             }
             Item::Part { upload, at, seq, time_ms, part } => {
-                // An upload that has gone while its parts were captured: so do they.
+                // Fails if the upload ended while its parts were being captured;
+                // the parts are dropped too.
                 let _ = index.put_part(seq, Location::from_raw(at), (self.home, upload), time_ms, &part);
             }
             Item::Body { id, at, shares } => {

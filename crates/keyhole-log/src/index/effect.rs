@@ -1,7 +1,8 @@
-//! What a record does to the index once it is durable; the same for a fresh record and for one that is replayed.
+//! Application of durable records to the index, both new and replayed ones.
 //!
-//! A record may come twice: the cleaner writes what is live again, under the same sequence number, before the segment that it
-//! was in is freed. So everything here may be done twice, and of what is there already only the location changes.
+//! A record may be applied twice: the cleaner moves live records, with their sequence numbers,
+//! before it frees their segment. So every effect is idempotent: of existing items only the
+//! location changes.
 
 use super::{Bodies, BodyEntry, Bucket, Entry, Index, Key, Location, PartEntry, Settings, Shares, Stamp, Upload};
 use crate::Error;
@@ -10,7 +11,7 @@ use crate::sorted::Place;
 use crate::types::{BodyId, BucketSettings, Etag, Part};
 use crate::wire::payload::{Bytes, Payload, Run};
 
-/// A record, as far as the index is concerned.
+/// The effect of a record on the index.
 #[derive(Debug, Clone)]
 pub(crate) enum Effect {
     CreateBucket {
@@ -26,10 +27,10 @@ pub(crate) enum Effect {
     },
     Body {
         id: BodyId,
-        /// Tells several records of one body apart: the highest is where its blocks are.
+        /// Orders the records of one body: the highest has the current location of its blocks.
         placed: u64,
         len: u64,
-        /// Empty for a body inside its record.
+        /// Empty for an inline body.
         runs: Vec<Run>,
     },
     Put(Put),
@@ -55,15 +56,15 @@ pub(crate) enum Effect {
         bucket: u64,
         upload: u64,
     },
-    /// The same record again, in another place.
+    /// The same record at another location.
     Moved(Box<Effect>),
-    /// Part of the checkpoint that is being written.
+    /// Part of the checkpoint being written.
     Checkpoint,
-    /// Of the log's own housekeeping.
+    /// A record of the log itself.
     Nothing,
 }
 
-/// An object put.
+/// An object to store.
 #[derive(Debug, Clone)]
 pub(crate) struct Put {
     pub(crate) bucket: u64,
@@ -121,17 +122,17 @@ impl Effect {
 }
 
 impl Index {
-    /// Takes a durable record in. An error is one for the request that wrote it: what it was for has gone meanwhile.
+    /// Applies a durable record. An error is for the request that wrote it: its target is gone.
     pub(crate) fn apply(&mut self, seq: u64, at: Location, effect: &Effect) -> Result<(), Error> {
         match effect {
             Effect::CreateBucket { name, time_ms } => {
                 if !self.relocate(seq, at, effect) {
                     let of_name = self.names.get(name).copied();
-                    // If there is an older one, its deletion has been lost: it was not durable, or is damaged.
+                    // The deletion of an older one was lost: it was not durable, or is damaged.
                     if let Some(old) = of_name.filter(|&old| old < seq) {
                         self.delete_bucket(old);
                     }
-                    // If a checkpoint has a newer one, the deletion of this one is going to be replayed.
+                    // If the checkpoint has a newer one, the deletion of this one will be replayed.
                     if of_name.is_none_or(|other| other < seq) {
                         self.names.insert(name.clone(), seq);
                     }
@@ -183,8 +184,8 @@ impl Index {
         }
     }
 
-    /// The record has been found in another place. If what it says is still so, this is where it is from now on; `false`: it is
-    /// of no use any more.
+    /// Moves an item to a new location if its record is still current. Returns `false` if the
+    /// record is dead.
     pub(crate) fn relocate(&mut self, seq: u64, at: Location, effect: &Effect) -> bool {
         let place = match effect {
             Effect::Body { id, runs, .. } => {
@@ -202,7 +203,8 @@ impl Index {
             }
             Effect::Put(put) => {
                 let entry = self.buckets.get_mut(&put.bucket).and_then(|home| home.objects.get_mut(&put.key));
-                // Of a lost object nothing but the name is in the index: its record alone does not bring it back.
+                // Only the name of a lost object is in the index: its record
+                // alone does not restore it.
                 entry.filter(|entry| entry.seq == seq && entry.at != Location::LOST).map(|entry| &mut entry.at)
             }
             Effect::CreateUpload { bucket, .. } => {
@@ -227,7 +229,7 @@ impl Index {
         true
     }
 
-    /// Where the index says that this record is, if it is of use.
+    /// Returns the location of this record according to the index, if it is live.
     pub(crate) fn location(&self, seq: u64, effect: &Effect) -> Option<Location> {
         match effect {
             Effect::Body { id, .. } => self.body(*id),
@@ -258,7 +260,8 @@ impl Index {
         self.live.add_shares(&shares);
         self.totals.shares += shares.allocated() as u64;
         match self.bodies.find(&id) {
-            // A body that was referred to before its record turned up, or a record that has moved: the references stay.
+            // The body was referenced before its record appeared, or the record was moved:
+            // references stay.
             Ok(place) => {
                 let body = self.bodies.at_mut(place);
                 let old = std::mem::replace(&mut body.at, at);
@@ -307,10 +310,10 @@ impl Index {
         Ok(())
     }
 
-    /// The name of an object whose record cannot be read, unless there is another object of that name.
+    /// Adds the name of an object whose record cannot be read, unless the name has another object.
     pub(crate) fn add_lost(&mut self, bucket: u64, key: &str, seq: u64) {
         if self.buckets.get(&bucket).is_some_and(|home| home.object(key).is_none()) {
-            // When it was stored is not known. It must not expire at once.
+            // Its storage time is unknown. It must not expire at once.
             let stamp = Stamp::new(self.newest_ms, 0, false);
             let bodies = Bodies::from_vec(Vec::new());
             let entry = Entry { at: Location::LOST, seq, size: 0, stamp, digest: [0; 16], bodies };
@@ -318,7 +321,7 @@ impl Index {
         }
     }
 
-    /// An object, in place of the one of its name.
+    /// Adds an object, replacing the one of its name.
     pub(super) fn add_object(&mut self, bucket: u64, key: Key, entry: Entry) {
         let Some(home) = self.buckets.get_mut(&bucket) else { return };
         let (at, bodies, len) = (entry.at, entry.bodies.clone(), key.0.len());
@@ -332,7 +335,7 @@ impl Index {
         self.totals.objects += 1;
         self.totals.keys += len as u64;
         self.live.add(at);
-        // New references first: the same body may be in both.
+        // New references first: both objects may have the same body.
         self.add_refs(bodies.as_slice());
         self.forget_object(bucket, len, old);
     }
@@ -374,7 +377,7 @@ impl Index {
         time_ms: u64,
         part: &Part,
     ) -> Result<(), Error> {
-        // A bucket takes its uploads with it.
+        // Deleting a bucket deletes its uploads.
         let home = self.buckets.get_mut(&of.0).ok_or(Error::NoSuchUpload)?;
         let upload = home.uploads.get_mut(of.1).ok_or(Error::NoSuchUpload)?;
         if upload.parts.get(part.number).is_some_and(|newer| newer.seq > seq) {
@@ -410,14 +413,14 @@ impl Index {
         }
     }
 
-    /// A bucket that is deleted has no objects; its uploads go with it.
+    /// Deletes a bucket with its uploads. Its objects have been deleted before.
     fn delete_bucket(&mut self, id: u64) {
         let uploads: Vec<u64> =
             self.buckets.get(&id).into_iter().flat_map(|bucket| bucket.uploads.iter().map(|(seq, _)| seq)).collect();
         for upload in uploads {
             self.remove_upload(id, upload);
         }
-        // Objects are here only if the records that deleted them are lost.
+        // Objects remain only if the records that deleted them are lost.
         let keys: Vec<Key> = self
             .buckets
             .get(&id)
@@ -433,7 +436,7 @@ impl Index {
             if let Some(settings) = bucket.settings {
                 self.live.sub(settings.at);
             }
-            // A bucket of the same name may have been made since, if this comes twice.
+            // When applied twice, a new bucket may have the name.
             if self.names.get(&bucket.name) == Some(&id) {
                 self.names.remove(&bucket.name);
             }
@@ -458,7 +461,8 @@ impl Bucket {
         }
     }
 
-    /// Whether a write of a name still counts, or a newer one has taken effect already. `place`: where the name is.
+    /// Returns whether a write of a name counts, or a newer one has already been applied. `place`
+    /// is the result of looking up the name.
     fn take_effect(&mut self, seq: u64, key: &Key, place: Result<Place, Place>) -> bool {
         if place.is_ok_and(|place| self.objects.at(place).seq > seq) {
             return false;
@@ -483,8 +487,8 @@ mod tests {
         Location::new(SEGMENTS_START + page * 4096, 64)
     }
 
-    /// The cleaner may write a record again while a newer one takes its place, and batches of two workers may take effect in any
-    /// order: the newer one stays.
+    /// The cleaner may move a record while a newer one replaces it, and two workers' batches may be
+    /// applied in any order. The newer record must win.
     #[test]
     fn older_record_does_not_take_the_place_of_a_newer_one() {
         let (bucket, upload) = (1, 2);
@@ -512,7 +516,7 @@ mod tests {
             index.apply(new, place(new), &effect).unwrap();
             index.apply(old, place(100 + old), &Effect::Moved(Box::new(effect.clone()))).unwrap();
             assert_eq!(index.location(new, &effect), Some(place(new)), "{effect:?}");
-            let _ = index.apply(old, place(200 + old), &effect); // Of a part it says that the part was replaced.
+            let _ = index.apply(old, place(200 + old), &effect); // A replaced part is an error.
             assert_eq!(index.location(new, &effect), Some(place(new)), "{effect:?}");
             assert_eq!(index.location(old, &effect), None, "{effect:?}");
             index.apply(new, place(100 + new), &Effect::Moved(Box::new(effect.clone()))).unwrap();

@@ -1,17 +1,17 @@
-//! Listings: keys in the binary order of UTF-8, rolled up at a delimiter.
+//! Listings: keys in the binary order of UTF-8, grouped at a delimiter.
 
 use super::Bucket;
 use crate::limits::LIST_MAX;
 use crate::types::{ListObjects, ListUploads, Listed, ListedUpload, Listing, UploadListing};
 
-/// What both listings filter by.
+/// The filter of both kinds of listing.
 struct Filter<'a> {
     prefix: &'a str,
     delimiter: Option<&'a str>,
     limit: usize,
 }
 
-/// A place in a listing: before everything with these bytes as its key and at least this number.
+/// A position in a listing: before all entries with at least this key and number.
 #[derive(Clone)]
 struct Place {
     key: Vec<u8>,
@@ -28,7 +28,7 @@ impl<'a> Filter<'a> {
         Filter { prefix, delimiter: delimiter.filter(|delimiter| !delimiter.is_empty()), limit: limit.min(LIST_MAX) }
     }
 
-    /// The common prefix that a key is rolled up into.
+    /// Returns the common prefix that groups a key.
     fn common<'k>(&self, key: &'k str) -> Option<&'k str> {
         let delimiter = self.delimiter?;
         let rest = key.strip_prefix(self.prefix)?;
@@ -36,7 +36,8 @@ impl<'a> Filter<'a> {
         Some(&key[..self.prefix.len() + at + delimiter.len()])
     }
 
-    /// The place after `after`: after everything under it if it is a common prefix, after the key otherwise.
+    /// Returns the position after `after`: after everything under a common
+    /// prefix, else after the key.
     fn start(&self, after: Option<&str>) -> Place {
         let after = match after {
             None => Place { key: Vec::new(), number: 0 },
@@ -47,7 +48,8 @@ impl<'a> Filter<'a> {
         if after.key.as_slice() < prefix { Place { key: prefix.to_vec(), number: 0 } } else { after }
     }
 
-    /// Collects entries from `start` on. `next` gives the first item at or after a place: its key, itself and the place after it.
+    /// Collects entries from `start` on. `next` returns the first item at or after a position: its
+    /// key, the item, and the position after it.
     fn collect<'k, T>(
         &self,
         start: Place,
@@ -76,14 +78,15 @@ impl<'a> Filter<'a> {
     }
 }
 
-/// The place after a key and everything of the same key.
+/// Returns the position after all entries of a key.
 fn next_key(key: &str) -> Place {
     let mut key = key.as_bytes().to_vec();
     key.push(0);
     Place { key, number: 0 }
 }
 
-/// The place after every key that begins with `prefix`, which is not empty. UTF-8 has no byte 0xff, so there is a next one.
+/// Returns the position after every key with `prefix`, which is not empty. UTF-8 has no byte 0xff,
+/// so there is a successor.
 fn past(prefix: &str) -> Place {
     let mut key = prefix.as_bytes().to_vec();
     if let Some(last) = key.last_mut() {
@@ -116,7 +119,7 @@ impl Bucket {
         let filter = Filter::new(&list.prefix, list.delimiter.as_deref(), list.limit);
         let mut start = filter.start(list.after.as_ref().map(|(key, _)| key.as_str()));
         if let Some((key, Some(id))) = &list.after {
-            // An upload that has gone meanwhile leaves no place: its key is listed again.
+            // The position of an ended upload is unknown: its key is listed again.
             let number = self.upload_by_id(key, id).map_or(0, |(seq, _)| seq + 1);
             start = Place { key: key.as_bytes().to_vec(), number };
         }

@@ -1,23 +1,24 @@
-//! Where records and blocks are, in few bytes.
+//! Compact locations of records and blocks.
 
 use crate::body::{run_bytes, with_starts};
 use crate::limits::{PAGE, READ_TOGETHER_MAX, RECORD_MAX, SEGMENTS_START};
 use crate::wire::payload::Run;
 use crate::wire::record::ALIGN;
 
-/// Bits of a location that tell the length, in units of [`ALIGN`].
+/// Bits of a location for the length, in units of [`ALIGN`].
 const LEN_BITS: u32 = 17;
 const _: () = assert!(RECORD_MAX as u64 / ALIGN < 1 << LEN_BITS);
 
-/// Where a record is: its offset in the file, and its length rounded up to the alignment of records.
+/// Location of a record: its offset in the file, and its length rounded up to the record alignment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Location(u64);
 
 impl Location {
-    /// Of a body that an object refers to, but whose record is nowhere.
+    /// Location of a referenced body without a record, or of a lost object.
     pub(crate) const LOST: Location = Location(0);
 
-    /// `offset` is aligned, and below [`CAPACITY_MAX`](crate::limits::CAPACITY_MAX).
+    /// Creates a location. `offset` must be aligned and below
+    /// [`CAPACITY_MAX`](crate::limits::CAPACITY_MAX).
     pub(crate) const fn new(offset: u64, len: u32) -> Self {
         Location((offset / ALIGN) << LEN_BITS | (len as u64).div_ceil(ALIGN))
     }
@@ -26,7 +27,7 @@ impl Location {
         Location(raw)
     }
 
-    /// For the checkpoint.
+    /// Returns the encoding used in checkpoints.
     pub(crate) const fn raw(self) -> u64 {
         self.0
     }
@@ -35,31 +36,31 @@ impl Location {
         (self.0 >> LEN_BITS) * ALIGN
     }
 
-    /// Whether the record at `other` begins where this one ends, and both are to be read at once.
+    /// Returns whether the record at `other` directly follows this one, and both fit into one read.
     pub(crate) const fn is_ahead_of(self, other: Location) -> bool {
         self.offset() + self.len() as u64 == other.offset() && self.len() + other.len() <= READ_TOGETHER_MAX
     }
 
-    /// Header, payload and the zeros behind.
+    /// Returns the length of header, payload and padding.
     pub(crate) const fn len(self) -> u32 {
         (self.0 & ((1 << LEN_BITS) - 1)) as u32 * ALIGN as u32
     }
 }
 
-/// The blocks that a body has in one segment: how many pages, footers included.
+/// The pages that a body's blocks take in one segment, including footers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Share {
     pub(crate) segment: u32,
     pub(crate) pages: u32,
 }
 
-/// The segments that the blocks of a body are in. Most have one, or none: then the bytes are in the record.
+/// The segments of a body's blocks. Most bodies have one, or none if they are inline.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) enum Shares {
     #[default]
     None,
     One(Share),
-    // A thin pointer, to keep the entries of the others small.
+    // A thin pointer keeps the common variants small.
     #[allow(clippy::box_collection)]
     Many(Box<Vec<Share>>),
 }
@@ -97,7 +98,7 @@ impl Shares {
         }
     }
 
-    /// Bytes allocated beside the entry.
+    /// Returns the bytes allocated outside the entry.
     pub(crate) fn allocated(&self) -> usize {
         match self {
             Shares::None | Shares::One(_) => 0,
@@ -106,14 +107,14 @@ impl Shares {
     }
 }
 
-/// Bytes that are referred to, by segment.
+/// Live bytes by segment.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     segment_len: u64,
     segments: Vec<u64>,
-    /// Records.
+    /// Live bytes of records.
     pub(crate) meta: u64,
-    /// Blocks.
+    /// Live bytes of blocks.
     pub(crate) body: u64,
 }
 
@@ -126,7 +127,7 @@ impl Live {
         self.segment_len
     }
 
-    /// Segments of which anything has been counted.
+    /// Returns the number of segments with counters.
     pub(crate) fn segment_count(&self) -> u32 {
         self.segments.len() as u32
     }

@@ -1,11 +1,12 @@
-//! The index: what is where, in memory.
+//! The in-memory index of buckets, objects, uploads and bodies.
 //!
-//! It shows only what is durable (written, when syncing is deferred). Writes on their way are *reservations*: they hold their
-//! sequence number and, for objects, their name. Sequence numbers decide, not the order of arrival: of two writes of a name
-//! the higher number wins, whichever becomes durable first, and [`Bucket::pending`] remembers a deletion for as long as an
-//! older write of the name may still arrive.
+//! It shows only durable items (written ones under deferred syncing). In-flight writes are
+//! *reservations*: they hold their sequence number and, for objects, their name. Sequence numbers
+//! decide rather than the order of arrival: of two writes of a name the higher number wins,
+//! whichever becomes durable first. [`Bucket::pending`] remembers a deletion as long as an older
+//! write of the name is in flight.
 //!
-//! Bodies are counted by who refers to them. A body goes when nobody refers to it and nobody holds a pin on it.
+//! Bodies are reference-counted. A body is dropped when it has neither references nor pins.
 //!
 //! An object takes an [`Entry`] and a [`BodyEntry`], whose sizes are asserted, and its key.
 
@@ -34,7 +35,7 @@ use crate::limits::CHECKPOINTS_KEPT;
 use crate::sorted::{Place, SortedMap};
 use crate::types::{BodyId, BucketInfo, BucketSettings, BucketUsage, Etag, Part, PartInfo, UploadRef};
 
-/// An object's key, ordered by its bytes, and so that it can be searched for by bytes.
+/// An object key, ordered by its bytes and searchable by bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key(pub(crate) Box<str>);
 
@@ -50,11 +51,11 @@ impl From<&str> for Key {
     }
 }
 
-/// The bodies of an object. Most have one.
+/// The bodies of an object, usually one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Bodies {
     One(BodyId),
-    // A thin pointer, to keep the entries of the others small.
+    // A thin pointer keeps the common variants small.
     #[allow(clippy::box_collection)]
     Many(Box<Vec<BodyId>>),
 }
@@ -82,7 +83,7 @@ impl Bodies {
     }
 }
 
-/// When an object was stored, how many parts its ETag has, and whether its head is sealed, in one word.
+/// Storage time, number of ETag parts, and sealed flag of an object, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp(u64);
 
@@ -91,7 +92,7 @@ impl Stamp {
     const PARTS_BITS: u32 = 15;
     const TIME_MAX: u64 = (1 << Self::TIME_BITS) - 1;
 
-    /// A time after the year 10,000 is that year's.
+    /// Packs the fields. Times after the year 10,000 are clamped to it.
     fn new(time_ms: u64, parts: u16, sealed: bool) -> Self {
         debug_assert!(parts < 1 << Self::PARTS_BITS);
         let flags = u64::from(parts) << 1 | u64::from(sealed);
@@ -157,28 +158,28 @@ pub(crate) struct Upload {
     sealed: bool,
     declared: Option<(u8, u8)>,
     parts: Parts,
-    /// Its completion or abortion is on its way.
+    /// Whether its completion or abortion is in flight.
     closing: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct BodyEntry {
     pub(crate) at: Location,
-    /// Where its blocks are; none for a body inside its record.
+    /// The segments of its blocks; empty for an inline body.
     pub(crate) shares: Shares,
     refs: u32,
 }
 
-/// Writes of a name that are on their way.
+/// In-flight writes of a name.
 #[derive(Debug, Default)]
 struct Pending {
-    /// Sequence number and outcome of each.
+    /// Sequence number and outcome of each write.
     writes: Vec<(u64, Outcome)>,
-    /// The highest sequence number that took effect meanwhile, deletions included.
+    /// The highest sequence number applied in the meantime, including deletions.
     applied: u64,
 }
 
-/// The settings of a bucket and their record.
+/// The settings of a bucket and the location of their record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Settings {
     at: Location,
@@ -193,56 +194,56 @@ pub(crate) struct Bucket {
     time_ms: u64,
     at: Location,
     settings: Option<Settings>,
-    /// Changes of its settings that are on their way.
+    /// Number of in-flight changes of its settings.
     settings_pending: u32,
-    /// Its deletion is on its way.
+    /// Whether its deletion is in flight.
     deleting: bool,
     objects: SortedMap<Key, Entry>,
     pending: BTreeMap<Key, Pending>,
     uploads: Uploads,
     /// Plaintext bytes of its objects, and of the parts of its uploads.
     bytes: u64,
-    /// The same of writes on their way.
+    /// Plaintext bytes of in-flight writes.
     reserved: u64,
 }
 
-/// A checkpoint that can be recovered from.
+/// A checkpoint that recovery can start from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
-    /// Counts those begun since the log was opened, from 1; 0: it is from before.
+    /// Its number since the log was opened, from 1; 0 if it is older.
     pub(crate) begun: u64,
-    /// Its records. The last one is the one that the superblock points to.
+    /// Its records. The superblock points to the last one.
     pub(crate) records: Vec<Location>,
 }
 
-/// Buckets, objects, uploads and bodies.
+/// The index: buckets, objects, uploads and bodies.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     buckets: BTreeMap<u64, Bucket>,
     names: BTreeMap<Box<str>, u64>,
-    /// Names of buckets whose creation is on its way.
+    /// Names of buckets whose creation is in flight.
     creating: BTreeSet<Box<str>>,
     bodies: SortedMap<BodyId, BodyEntry>,
     pins: BTreeMap<BodyId, u32>,
-    /// Records are being replayed.
+    /// Set during replay.
     replaying: Option<Replaying>,
     pub(crate) totals: Totals,
-    /// The newest time of an object, a part or an upload since the log was opened, of those that have gone as well.
+    /// Latest time of any object, part or upload since the log was opened, including deleted ones.
     pub(crate) newest_ms: u64,
     pub(crate) live: Live,
-    /// Those that the superblock points to, the newest first.
+    /// The checkpoints that the superblock points to, newest first.
     pub(crate) checkpoints: Vec<Checkpoint>,
-    /// Records of the one that is being written.
+    /// Records of the checkpoint being written.
     pub(crate) building: Vec<Location>,
 }
 
-/// While records are replayed a body that nothing refers to may still be referred to.
+/// Retention of unreferenced bodies during replay, since a later record may refer to them.
 #[derive(Debug)]
 enum Replaying {
     /// Every body is kept.
     KeepAll,
-    /// Bodies that records refer to later than right behind their own, in order. Others go when the last reference does: what
-    /// was overwritten since the checkpoint takes no memory.
+    /// Sorted bodies that records refer to without directly following them. Others are dropped with
+    /// their last reference, so that data overwritten since the checkpoint takes no memory.
     Keep(Vec<u64>),
 }
 
@@ -255,24 +256,25 @@ impl Replaying {
     }
 }
 
-/// Counts kept up to date.
+/// Totals kept up to date.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Totals {
     pub(crate) objects: u64,
     pub(crate) uploads: u64,
-    /// Bytes of the keys of objects.
+    /// Bytes of object keys.
     pub(crate) keys: u64,
-    /// Bytes allocated beside the entries of bodies.
+    /// Bytes allocated outside the entries of bodies.
     pub(crate) shares: u64,
 }
 
 impl Index {
-    /// An index to replay records into, in the order of their sequence numbers; [`replayed`](Self::replayed) ends it.
+    /// Creates an index for replaying records in the order of their sequence numbers.
+    /// [`replayed`](Self::replayed) ends the replay.
     pub(crate) fn replay(segment_len: u64) -> Self {
         Index { replaying: Some(Replaying::KeepAll), live: Live::new(segment_len), ..Index::default() }
     }
 
-    /// Forgets bodies that nothing refers to while records are replayed, but for these.
+    /// Drops unreferenced bodies during replay, except these.
     pub(crate) fn forget_unused_but(&mut self, mut bodies: Vec<u64>) {
         bodies.sort_unstable();
         bodies.dedup();
@@ -285,7 +287,8 @@ impl Index {
         for id in unused {
             self.collect(id);
         }
-        // What the checkpoint said of names whose writes were on their way: they have all arrived, or never will.
+        // Floors from the checkpoint: the in-flight writes have all been
+        // replayed, or never will be.
         for bucket in self.buckets.values_mut() {
             bucket.pending.clear();
         }
@@ -299,7 +302,7 @@ impl Index {
         self.bodies.len() as u64
     }
 
-    /// The bucket of this name and its identity.
+    /// Returns the bucket of this name and its identity.
     pub(crate) fn bucket(&self, name: &str) -> Option<(u64, &Bucket)> {
         let &id = self.names.get(name)?;
         Some((id, self.buckets.get(&id)?))
@@ -309,22 +312,22 @@ impl Index {
         self.buckets.get(&id)
     }
 
-    /// The first bucket whose identity is not below `id`.
+    /// Returns the first bucket with an identity at or above `id`.
     pub(crate) fn next_bucket(&self, id: u64) -> Option<(u64, &Bucket)> {
         self.buckets.range(id..).next().map(|(&id, bucket)| (id, bucket))
     }
 
-    /// By name.
+    /// Iterates over the buckets by name.
     pub(crate) fn buckets(&self) -> impl Iterator<Item = BucketInfo> {
         self.names.values().filter_map(|id| self.buckets.get(id)).map(Bucket::info)
     }
 
-    /// What each bucket holds, by name.
+    /// Iterates over the usage of each bucket by name.
     pub(crate) fn bucket_usage(&self) -> impl Iterator<Item = BucketUsage> {
         self.names.values().filter_map(|id| self.buckets.get(id)).map(Bucket::usage)
     }
 
-    /// Where a body's record is.
+    /// Returns the location of a body's record.
     pub(crate) fn body(&self, id: BodyId) -> Option<Location> {
         self.bodies.get(&id).map(|body| body.at)
     }
@@ -333,29 +336,30 @@ impl Index {
         self.bodies.get(&id)
     }
 
-    /// Bodies from `id` on.
+    /// Iterates over the bodies from `id` on.
     pub(crate) fn bodies_from(&self, id: BodyId) -> impl Iterator<Item = (BodyId, &BodyEntry)> {
         self.bodies.from(&id).map(|(&id, body)| (id, body))
     }
 
-    /// Whether a body is referred to, but its record is nowhere.
+    /// Returns whether a body is referenced but has no record.
     pub(crate) fn is_lost(&self, id: BodyId) -> bool {
         self.body(id) == Some(Location::LOST)
     }
 
-    /// Whether the record of any object, or of any body that is referred to, is lost.
+    /// Returns whether the record of any object, or of any referenced body, is lost.
     pub(crate) fn has_lost(&self) -> bool {
         let lost = |at| at == Location::LOST;
         self.bodies.iter().any(|(_, body)| lost(body.at)) || self.objects().any(|(.., entry)| lost(entry.at))
     }
 
-    /// Every object: bucket, key, entry.
+    /// Iterates over all objects: bucket, key, entry.
     pub(crate) fn objects(&self) -> impl Iterator<Item = (&str, &str, &Entry)> {
         let buckets = self.buckets.values();
         buckets.flat_map(|bucket| bucket.objects.iter().map(|(key, entry)| (&*bucket.name, &*key.0, entry)))
     }
 
-    /// Every bucket: its sequence number, name and record, and those of its settings.
+    /// Iterates over all buckets: sequence number, name and record, and number
+    /// and record of the settings.
     pub(crate) fn bucket_records(&self) -> impl Iterator<Item = (u64, &str, Location, Option<(u64, Location)>)> {
         self.buckets.iter().map(|(&seq, bucket)| {
             let settings = bucket.settings.as_ref().map(|settings| (settings.seq, settings.at));
@@ -363,13 +367,13 @@ impl Index {
         })
     }
 
-    /// Every upload: bucket, sequence number, upload.
+    /// Iterates over all uploads: bucket, sequence number, upload.
     pub(crate) fn uploads(&self) -> impl Iterator<Item = (&str, u64, &Upload)> {
         let buckets = self.buckets.values();
         buckets.flat_map(|bucket| bucket.uploads.iter().map(|(seq, upload)| (&*bucket.name, seq, upload)))
     }
 
-    /// Every part of an upload: bucket, key, record, part.
+    /// Iterates over all parts of uploads: bucket, key, record, part.
     pub(crate) fn parts(&self) -> impl Iterator<Item = (&str, &str, Location, PartInfo)> {
         self.buckets.iter().flat_map(|(&id, bucket)| {
             bucket.uploads.iter().flat_map(move |(seq, upload)| {
@@ -379,7 +383,7 @@ impl Index {
         })
     }
 
-    /// Bytes of memory that the index takes, keys included.
+    /// Returns the memory used by the index in bytes, including keys.
     pub(crate) fn allocated(&self) -> u64 {
         let objects: usize = self.buckets.values().map(|bucket| bucket.objects.allocated()).sum();
         let tables = objects + self.bodies.allocated() + self.live.allocated();
@@ -390,7 +394,7 @@ impl Index {
         self.totals.keys + self.totals.shares + (tables + checkpoints + uploads + settings) as u64
     }
 
-    /// Keeps bodies from going, until they are unpinned as often.
+    /// Pins bodies until they are unpinned as often.
     pub(crate) fn pin(&mut self, bodies: &[BodyId]) {
         for &id in bodies {
             *self.pins.entry(id).or_insert(0) += 1;
@@ -433,7 +437,7 @@ impl Index {
         }
     }
 
-    /// Forgets a body that nobody refers to or holds.
+    /// Drops a body without references and pins.
     pub(crate) fn collect(&mut self, id: BodyId) {
         if let Ok(place) = self.bodies.find(&id) {
             self.collect_at(id, place);
@@ -451,7 +455,7 @@ impl Index {
         self.live.sub_shares(&body.shares);
     }
 
-    /// The checkpoint that was being written is the newest; of those before one is kept.
+    /// Makes the checkpoint being written the newest. One of the older ones is kept.
     pub(crate) fn checkpoint_done(&mut self, begun: u64) {
         let records = std::mem::take(&mut self.building);
         self.checkpoints.insert(0, Checkpoint { begun, records });
@@ -460,13 +464,13 @@ impl Index {
         }
     }
 
-    /// The checkpoint that was being written has come to nothing.
+    /// Abandons the checkpoint being written.
     pub(crate) fn checkpoint_failed(&mut self) {
         let records = std::mem::take(&mut self.building);
         self.forget_checkpoint(&Checkpoint { begun: 0, records });
     }
 
-    /// Takes in a checkpoint that the superblock points to, when the log is opened.
+    /// Adds a checkpoint that the superblock points to, during recovery.
     pub(crate) fn keep_checkpoint(&mut self, records: Vec<Location>) {
         records.iter().for_each(|&at| self.live.add(at));
         self.checkpoints.push(Checkpoint { begun: 0, records });
@@ -506,7 +510,7 @@ impl Bucket {
         self.settings.as_ref().map(|settings| settings.settings.lifecycle.clone()).filter(|bytes| !bytes.is_empty())
     }
 
-    /// Sequence number of what it is set to; 0: it never was.
+    /// Returns the sequence number of the settings; 0 if they were never set.
     pub(crate) fn settings_seq(&self) -> u64 {
         self.settings.as_ref().map_or(0, |settings| settings.seq)
     }
@@ -515,17 +519,18 @@ impl Bucket {
         self.objects.get(key.as_bytes())
     }
 
-    /// Objects from a key on, in order.
+    /// Iterates over the objects from a key on, in order.
     pub(crate) fn objects_from(&self, key: &str) -> impl Iterator<Item = (&str, &Entry)> {
         self.objects.from(key.as_bytes()).map(|(key, entry)| (&*key.0, entry))
     }
 
-    /// Uploads from a sequence number on, in order.
+    /// Iterates over the uploads from a sequence number on, in order.
     pub(crate) fn uploads_from(&self, seq: u64) -> impl Iterator<Item = (u64, &Upload)> {
         self.uploads.from(seq)
     }
 
-    /// Its open uploads from this one on, each with what tells how old it is, the number of its newest part, and its bytes.
+    /// Iterates over the open uploads from this one on, each with the number of its newest part,
+    /// which gives its age, and its bytes.
     pub(crate) fn abandoned_from(&self, seq: u64) -> impl Iterator<Item = (u64, &Upload, u64, u64)> {
         self.uploads_from(seq).filter(|(_, upload)| !upload.closing).map(|(seq, upload)| {
             let newest = upload.parts.iter().map(|part| part.seq).max().unwrap_or(seq);
@@ -538,12 +543,12 @@ impl Bucket {
         self.objects.last_key().map(|key| &*key.0)
     }
 
-    /// Plaintext bytes of its objects and of the parts of its uploads.
+    /// Returns the plaintext bytes of its objects and of the parts of its uploads.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The upload of this identity, if it is one of this key.
+    /// Returns the upload of this identity, if it has this key.
     pub(crate) fn upload_by_id(&self, key: &str, id: &[u8; 16]) -> Option<(u64, &Upload)> {
         let seq = self.uploads.seq_of_id(id)?;
         let upload = self.uploads.get(seq)?;
@@ -568,7 +573,8 @@ impl Bucket {
 }
 
 impl Upload {
-    /// The parts after number `after`, in order. `of`: identities of the bucket and of this upload.
+    /// Iterates over the parts after number `after`, in order. `of` holds the identities of the
+    /// bucket and of this upload.
     pub(crate) fn parts(&self, of: (u64, u64), after: u16) -> impl Iterator<Item = PartInfo> {
         let parts = after.checked_add(1).map(|next| self.parts.from(next));
         parts.into_iter().flatten().map(move |entry| PartInfo {
@@ -582,7 +588,7 @@ impl Upload {
         })
     }
 
-    /// Where the record of part `number` is now, if it is still the one of this sequence number.
+    /// Returns the current location of part `number`, if it still has this sequence number.
     pub(crate) fn part_at(&self, number: u16, seq: u64) -> Option<Location> {
         self.parts.get(number).filter(|entry| entry.seq == seq).map(|entry| entry.at)
     }
@@ -599,12 +605,12 @@ impl Upload {
         self.id
     }
 
-    /// Plaintext bytes of the part of this number.
+    /// Returns the plaintext bytes of the part with this number.
     pub(crate) fn part_size(&self, number: u16) -> Option<u64> {
         self.parts.get(number).map(|entry| entry.part.size)
     }
 
-    /// Whether this is the current attempt at its number.
+    /// Returns whether this is the current attempt at its number.
     fn has(&self, part: &Part) -> bool {
         self.parts.get(part.number).is_some_and(|entry| entry.part == *part)
     }
@@ -626,7 +632,7 @@ mod tests {
         }
         assert!(index.totals.shares > 0);
         assert_eq!(index.totals.shares, recount(&index));
-        // Records that have moved.
+        // Moved records.
         for (id, shares) in (0..4).zip(shares.iter().rev()) {
             index.add_body(BodyId(id), Location::new(SEGMENTS_START + 4096, 64), Shares::from_vec(shares.clone()));
             assert_eq!(index.totals.shares, recount(&index));

@@ -1,20 +1,20 @@
-//! The bytes that are referred to, counted anew: to compare with what is kept up to date.
+//! A recount of live bytes, to verify the counters.
 
 use super::{Index, Live};
 
-/// Bytes of one segment that are referred to, as they are kept up to date and as they were counted anew.
+/// A segment whose live byte counter is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LiveMismatch {
     /// Number of the segment.
     pub segment: u32,
-    /// Bytes that the index keeps up to date.
+    /// Live bytes according to the counter.
     pub kept: u64,
-    /// Bytes of everything that the index refers to in this segment.
+    /// Live bytes according to the recount.
     pub counted: u64,
 }
 
 impl Index {
-    /// Counts the live bytes of each segment from everything that the index refers to.
+    /// Counts the live bytes of each segment from the references in the index.
     pub(crate) fn recount(&self) -> Vec<LiveMismatch> {
         let mut live = Live::new(self.live.segment_len());
         for bucket in self.buckets.values() {

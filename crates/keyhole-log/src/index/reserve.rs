@@ -1,10 +1,10 @@
-//! Reservations: whether a write may go on, decided before it is written.
+//! Reservations: admission of a write before it is written.
 
 use super::{Bucket, Effect, Index, Key, Upload};
 use crate::Error;
 use crate::types::{CompleteUpload, Condition, Etag};
 
-/// What a write makes of a name.
+/// The outcome of a write for its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Absent,
@@ -12,12 +12,12 @@ pub(crate) enum Outcome {
 }
 
 impl Index {
-    /// The bucket, for a write into it.
+    /// Returns the bucket for a write into it.
     pub(crate) fn writable(&self, name: &str) -> Result<(u64, &Bucket), Error> {
         self.bucket(name).filter(|(_, bucket)| !bucket.deleting).ok_or(Error::NoSuchBucket)
     }
 
-    /// Whether a bucket of this name has to be created; if so, its name is taken.
+    /// Reserves the name of a new bucket. Returns `false` if the bucket exists.
     pub(crate) fn reserve_bucket(&mut self, name: &str) -> Result<bool, Error> {
         if let Some((_, bucket)) = self.bucket(name) {
             return if bucket.deleting { Err(Error::Conflict) } else { Ok(false) };
@@ -25,7 +25,7 @@ impl Index {
         if self.creating.insert(name.into()) { Ok(true) } else { Err(Error::Conflict) }
     }
 
-    /// Lets nothing more into a bucket that is empty; the result is its identity.
+    /// Closes an empty bucket to further writes, and returns its identity.
     pub(crate) fn reserve_bucket_deletion(&mut self, name: &str) -> Result<u64, Error> {
         let (id, bucket) = self.bucket(name).ok_or(Error::NoSuchBucket)?;
         if bucket.deleting {
@@ -40,21 +40,21 @@ impl Index {
         Ok(id)
     }
 
-    /// Takes a name for a write.
+    /// Reserves a name for a write.
     pub(crate) fn reserve_name(&mut self, bucket: u64, key: &str, seq: u64, outcome: Outcome) {
         if let Some(home) = self.buckets.get_mut(&bucket) {
             home.pending.entry(key.into()).or_default().writes.push((seq, outcome));
         }
     }
 
-    /// Counts a change of a bucket's settings that is on its way.
+    /// Counts an in-flight change of a bucket's settings.
     pub(crate) fn reserve_settings(&mut self, bucket: u64) {
         if let Some(home) = self.buckets.get_mut(&bucket) {
             home.settings_pending += 1;
         }
     }
 
-    /// Counts bytes that are on their way into a bucket.
+    /// Counts in-flight bytes of a bucket.
     pub(crate) fn reserve_bytes(&mut self, bucket: u64, bytes: u64) {
         if let Some(home) = self.buckets.get_mut(&bucket) {
             home.reserved += bytes;
@@ -67,7 +67,7 @@ impl Index {
         }
     }
 
-    /// Lets no more parts into an upload.
+    /// Closes an upload to further parts.
     pub(crate) fn close_upload(&mut self, bucket: u64, upload: u64) {
         self.set_closing(bucket, upload, true);
     }
@@ -78,7 +78,7 @@ impl Index {
         }
     }
 
-    /// Ends the reservation of a write, after it has been applied or instead.
+    /// Ends the reservation of a write, whether or not it was applied.
     pub(crate) fn release(&mut self, seq: u64, effect: &Effect) {
         match effect {
             Effect::CreateBucket { name, .. } => {
@@ -92,7 +92,7 @@ impl Index {
             Effect::Put(put) => {
                 self.release_name(put.bucket, &put.key, seq);
                 match put.upload {
-                    // Its parts are counted already.
+                    // The bytes of its parts are already counted.
                     Some(upload) => self.set_closing(put.bucket, upload, false),
                     None => self.release_bytes(put.bucket, put.size),
                 }
@@ -115,7 +115,7 @@ impl Index {
 
     fn release_name(&mut self, bucket: u64, key: &Key, seq: u64) {
         let Some(home) = self.buckets.get_mut(&bucket) else { return };
-        // It is nearly always the only one.
+        // Usually this is the only write.
         let Some((key, mut pending)) = home.pending.remove_entry(key) else { return };
         pending.writes.retain(|&(write, _)| write != seq);
         if !pending.writes.is_empty() {
@@ -125,8 +125,8 @@ impl Index {
 }
 
 impl Bucket {
-    /// Decides the condition of a write. While other writes of the name are on their way, any of them may turn out to be the
-    /// one before this: the condition is decided if it comes out the same after every one of them.
+    /// Decides the condition of a write. Any in-flight write of the name may turn out to precede
+    /// this one, so the condition is decided only if the result is the same after each of them.
     pub(crate) fn decide(&self, key: &str, condition: Condition) -> Result<(), Error> {
         match condition {
             Condition::None => return Ok(()),
@@ -150,29 +150,30 @@ impl Bucket {
         last.map_or(Ok(()), Err)
     }
 
-    /// Whether the bucket's quota has room for so many bytes more, in place of the object of this name or else of nothing.
+    /// Checks that the quota admits `bytes` more, minus the size that `in_place_of` returns for the
+    /// replaced object or part.
     pub(crate) fn check_quota(&self, bytes: u64, in_place_of: impl FnOnce(&Self) -> Option<u64>) -> Result<(), Error> {
         let Some(quota) = self.settings.as_ref().and_then(|settings| settings.settings.quota) else { return Ok(()) };
         let then = (self.bytes + self.reserved + bytes).saturating_sub(in_place_of(self).unwrap_or(0));
         if then > quota { Err(Error::QuotaExceeded) } else { Ok(()) }
     }
 
-    /// Whether there is nothing of this name, and no write of it on its way.
+    /// Returns whether the name has neither an object nor an in-flight write.
     pub(crate) fn is_absent(&self, key: &str) -> bool {
         !self.objects.contains_key(key.as_bytes()) && !self.pending.contains_key(key.as_bytes())
     }
 
-    /// Whether a write of this name is on its way.
+    /// Returns whether a write of this name is in flight.
     pub(crate) fn is_pending(&self, key: &str) -> bool {
         self.pending.get(key.as_bytes()).is_some_and(|pending| !pending.writes.is_empty())
     }
 
-    /// Whether a change of its settings is on its way.
+    /// Returns whether a change of its settings is in flight.
     pub(crate) fn is_being_set(&self) -> bool {
         self.settings_pending > 0
     }
 
-    /// Whether an upload of this identity exists, whatever its key.
+    /// Returns whether an upload of this identity exists, whatever its key.
     pub(crate) fn has_upload_id(&self, id: &[u8; 16]) -> bool {
         self.uploads.seq_of_id(id).is_some()
     }
@@ -184,13 +185,13 @@ fn refusal(condition: Condition, outcome: Outcome) -> Option<Error> {
         (Condition::IfAbsent, Outcome::Present(_)) => Some(Error::ConditionFailed),
         (Condition::IfMatch(_), Outcome::Absent) => Some(Error::NoSuchKey),
         (Condition::IfMatch(wanted), Outcome::Present(etag)) => (wanted != etag).then_some(Error::ConditionFailed),
-        // An outcome has no sequence number: this is decided without any.
+        // Unreachable for outcomes, which have no sequence number: `decide` handles this condition.
         (Condition::IfSame(_), _) => Some(Error::Conflict),
     }
 }
 
 impl Upload {
-    /// For a part, a completion or an abortion.
+    /// Checks that an upload accepts a part, a completion or an abortion.
     pub(crate) fn check_open(&self) -> Result<(), Error> {
         if self.closing { Err(Error::Conflict) } else { Ok(()) }
     }

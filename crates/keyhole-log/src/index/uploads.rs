@@ -1,18 +1,18 @@
-//! Uploads of a bucket, found by number, by key and by the identity that clients see.
+//! The uploads of a bucket, indexed by number, by key and by their public identity.
 //!
-//! An abandoned upload may stay for days, so it is kept small: an entry in each of three dense maps, the key once, and its parts
-//! in one block of memory.
+//! An abandoned upload may stay for days, so it is kept small: an entry in each of three dense
+//! maps, the key once, and its parts in one allocation.
 
 use std::sync::Arc;
 
 use super::{Location, PartEntry, Upload};
 use crate::sorted::SortedMap;
 
-/// Parts of an upload, in the order of their numbers.
+/// Parts of an upload, ordered by number.
 #[derive(Debug, Default)]
 pub(super) struct Parts(Vec<PartEntry>);
 
-/// Where an upload is listed: by its key, then by its number.
+/// Listing position of an upload: its key, then its number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Listed {
     key: Arc<str>,
@@ -29,7 +29,7 @@ pub(super) struct Uploads {
 
 impl Parts {
     fn find(&self, number: u16) -> Result<usize, usize> {
-        // They come in order as a rule.
+        // Parts usually arrive in order.
         match self.0.last() {
             Some(last) if last.part.number < number => Err(self.0.len()),
             _ => self.0.binary_search_by_key(&number, |entry| entry.part.number),
@@ -44,13 +44,13 @@ impl Parts {
         self.find(number).ok().map(|at| &mut self.0[at])
     }
 
-    /// The part of this number that was there before.
+    /// Inserts a part and returns the previous one of its number.
     pub(super) fn insert(&mut self, entry: PartEntry) -> Option<PartEntry> {
         match self.find(entry.part.number) {
             Ok(at) => Some(std::mem::replace(&mut self.0[at], entry)),
             Err(at) => {
                 if self.0.len() == self.0.capacity() {
-                    // Most uploads that stay have few parts.
+                    // Most long-lived uploads have few parts.
                     self.0.reserve_exact((self.0.len() / 8).max(1));
                 }
                 self.0.insert(at, entry);
@@ -59,7 +59,7 @@ impl Parts {
         }
     }
 
-    /// The parts whose numbers are not below `number`, in order.
+    /// Iterates over the parts at or above `number`, in order.
     pub(super) fn from(&self, number: u16) -> impl Iterator<Item = &PartEntry> {
         self.0[self.0.partition_point(|entry| entry.part.number < number)..].iter()
     }
@@ -86,7 +86,7 @@ impl Uploads {
         self.by_seq.get_mut(&seq)
     }
 
-    /// The place of the record that created an upload.
+    /// Returns the location of an upload's creation record.
     pub(super) fn place_mut(&mut self, seq: u64) -> Option<&mut Location> {
         self.get_mut(seq).map(|upload| &mut upload.at)
     }
@@ -95,7 +95,7 @@ impl Uploads {
         self.by_id.get(id).copied()
     }
 
-    /// Uploads whose numbers are not below `seq`, in order.
+    /// Iterates over the uploads at or above `seq`, in order.
     pub(super) fn from(&self, seq: u64) -> impl Iterator<Item = (u64, &Upload)> {
         self.by_seq.from(&seq).map(|(&seq, upload)| (seq, upload))
     }
@@ -104,7 +104,7 @@ impl Uploads {
         self.by_seq.iter().map(|(&seq, upload)| (seq, upload))
     }
 
-    /// The number of the first upload in the order of listings that is not ahead of this key and number.
+    /// Returns the number of the first upload in listing order at or after this key and number.
     pub(super) fn listed_from(&self, key: &[u8], seq: u64) -> Option<u64> {
         let place = self.by_key.find_by(|listed| (listed.key.as_bytes(), listed.seq).cmp(&(key, seq)));
         self.by_key.iter_at(place.unwrap_or_else(|place| place)).next().map(|(listed, ())| listed.seq)
@@ -123,9 +123,9 @@ impl Uploads {
         Some(upload)
     }
 
-    /// Bytes of memory that they take.
+    /// Returns the memory used by the uploads in bytes.
     pub(super) fn allocated(&self) -> usize {
-        // Ahead of the bytes of a shared string are its two counts.
+        // A shared string has two counters before its bytes.
         let own = |(_, upload): (_, &Upload)| upload.key.len() + 2 * size_of::<usize>() + upload.parts.allocated();
         let maps = self.by_seq.allocated() + self.by_key.allocated() + self.by_id.allocated();
         maps + self.iter().map(own).sum::<usize>()

@@ -1,4 +1,4 @@
-//! Buckets.
+//! Bucket operations.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::types::{BucketInfo, BucketSettings};
 use crate::wire::payload::Payload;
 
 impl<D: Disk> Log<D> {
-    /// Creates a bucket; `false`: it existed. The caller has validated the name.
+    /// Creates a bucket. Returns `false` if it existed. The caller has validated the name.
     ///
     /// # Errors
-    /// `Conflict` while the creation or deletion of a bucket of this name is on its way; those of every write: `TooLarge`,
-    /// `Full`, `Io`, `Poisoned`, `Closed`.
+    /// `Conflict` while the creation or deletion of a bucket of this name is in flight; those of
+    /// every write: `TooLarge`, `Full`, `Io`, `Poisoned`, `Closed`.
     pub async fn create_bucket(&self, name: &str, time_ms: u64) -> Result<bool, Error> {
         within(name.len(), BUCKET_MAX, "the name of a bucket")?;
         let shared = self.shared();
@@ -32,11 +32,11 @@ impl<D: Disk> Log<D> {
         Ok(true)
     }
 
-    /// Deletes a bucket that has no objects. Uploads in it that were not completed go with it.
+    /// Deletes a bucket that has no objects, together with its open uploads.
     ///
     /// # Errors
-    /// `NoSuchBucket`; `BucketNotEmpty`, also while an object is on its way into it; `Conflict` while it is being deleted;
-    /// those of every write.
+    /// `NoSuchBucket`; `BucketNotEmpty`, also while a write of an object into it is in flight;
+    /// `Conflict` while it is being deleted; those of every write.
     pub async fn delete_bucket(&self, name: &str, time_ms: u64) -> Result<(), Error> {
         let shared = self.shared();
         let (seq, bucket) = {
@@ -48,20 +48,21 @@ impl<D: Disk> Log<D> {
         self.write(Request::deletion(draft(seq, &Payload::BucketDelete { bucket, time_ms }))).await
     }
 
-    /// Sets what a bucket is set to, in place of what it was.
+    /// Replaces the settings of a bucket.
     ///
     /// # Errors
-    /// `NoSuchBucket`; `TooLarge` for a policy over [`POLICY_MAX`] or a lifecycle over [`LIFECYCLE_MAX`]; those of every write.
+    /// `NoSuchBucket`; `TooLarge` for a policy over [`POLICY_MAX`] or a lifecycle over
+    /// [`LIFECYCLE_MAX`]; those of every write.
     pub async fn set_bucket(&self, bucket: &str, settings: BucketSettings, time_ms: u64) -> Result<(), Error> {
         self.settle(bucket, time_ms, |_| Ok(settings)).await
     }
 
-    /// Changes some of what a bucket is set to: `change` is given all of it as it is, and nobody changes it meanwhile. It runs
-    /// under the lock.
+    /// Changes the settings of a bucket atomically: `change` gets the current settings and returns
+    /// the new ones. It runs under the lock.
     ///
     /// # Errors
-    /// That of `change`, and nothing is changed then; `Conflict` while another change of the bucket's is on its way; those of
-    /// [`set_bucket`](Self::set_bucket).
+    /// The error of `change`, and the settings stay as they are; `Conflict` while another change of
+    /// the settings is in flight; those of [`set_bucket`](Self::set_bucket).
     pub async fn change_bucket<E: From<Error>>(
         &self,
         bucket: &str,
@@ -100,24 +101,25 @@ impl<D: Disk> Log<D> {
         Ok(self.write(Request::new(vec![set])).await?)
     }
 
-    /// What a bucket is set to, and how many plaintext bytes count against its quota; `None`: there is no such bucket.
+    /// Returns the settings of a bucket and the plaintext bytes that count against its quota.
+    /// `None`: the bucket does not exist.
     pub fn bucket_settings(&self, bucket: &str) -> Option<(BucketSettings, u64)> {
         let state = self.shared().lock();
         state.index.bucket(bucket).map(|(_, bucket)| (bucket.settings(), bucket.bytes()))
     }
 
-    /// The lifecycle among what a bucket is set to, if it has one.
+    /// Returns the lifecycle in the settings of a bucket, if it has one.
     pub fn bucket_lifecycle(&self, bucket: &str) -> Option<Arc<[u8]>> {
         let state = self.shared().lock();
         state.index.bucket(bucket).and_then(|(_, bucket)| bucket.lifecycle())
     }
 
-    /// A bucket, if it exists.
+    /// Returns a bucket, if it exists.
     pub fn bucket(&self, name: &str) -> Option<BucketInfo> {
         self.shared().lock().index.bucket(name).map(|(_, bucket)| bucket.info())
     }
 
-    /// All buckets, by name.
+    /// Returns all buckets, ordered by name.
     pub fn buckets(&self) -> Vec<BucketInfo> {
         self.shared().lock().index.buckets().collect()
     }

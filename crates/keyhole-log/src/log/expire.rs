@@ -1,4 +1,4 @@
-//! Objects that go by themselves: because their time is over, or to make room.
+//! Expiry of objects and uploads: by age, or to make room.
 
 use std::cell::Cell;
 use std::collections::BinaryHeap;
@@ -12,7 +12,7 @@ use crate::limits::EXPIRE_BATCH;
 use crate::shared::State;
 use crate::types::{BucketInfo, BucketSettings, Condition};
 
-/// An object that is to go, unless it is another one by then; or an upload, by its identity.
+/// An object to delete unless it is replaced first, or an upload with its identity.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Due {
     seq: u64,
@@ -25,11 +25,12 @@ struct Due {
 type UploadName = (String, [u8; 16]);
 
 impl<D: Disk> Log<D> {
-    /// Deletes the objects whose time is over: those stored longer ago than [`expire_ms`](crate::BucketSettings::expire_ms) of
-    /// their bucket. An object stored after `now_ms`, by a clock that was ahead, stays. The result is how many went.
+    /// Deletes expired objects, stored longer ago than
+    /// [`expire_ms`](crate::BucketSettings::expire_ms) of their bucket, and returns their number.
+    /// An object with a time after `now_ms`, from a clock that ran ahead, is kept.
     ///
     /// # Errors
-    /// Those of every write. What was deleted until then is deleted.
+    /// Those of every write. Objects deleted before the error stay deleted.
     pub async fn expire(&self, now_ms: u64) -> Result<u64, Error> {
         let rules = |settings: &BucketSettings| {
             let expire_ms = settings.expire_ms?;
@@ -38,12 +39,12 @@ impl<D: Disk> Log<D> {
         self.expire_by(now_ms, rules).await
     }
 
-    /// Deletes the objects that are due: `rules` makes of the settings of a bucket what says so of a key and of when the object
-    /// was stored; `None`: in this bucket none is. Both run under the lock, for no more than [`EXPIRE_BATCH`] objects at a time,
-    /// and others run between. The result is how many went.
+    /// Deletes the objects that are due and returns their number. For each bucket, `rules` turns
+    /// the settings into a predicate on key and storage time, or `None` to skip the bucket. Both
+    /// run under the lock, for at most [`EXPIRE_BATCH`] objects per lock acquisition.
     ///
     /// # Errors
-    /// Those of every write. What was deleted until then is deleted.
+    /// Those of every write. Objects deleted before the error stay deleted.
     pub async fn expire_by<R>(&self, now_ms: u64, rules: impl Fn(&BucketSettings) -> Option<R>) -> Result<u64, Error>
     where
         R: Fn(&str, u64) -> bool,
@@ -60,7 +61,7 @@ impl<D: Disk> Log<D> {
         Ok(expired)
     }
 
-    /// Aborts the uploads that are due, by their key and when they were created; otherwise the same as
+    /// Aborts the uploads that are due, judged by key and creation time. Otherwise like
     /// [`expire_by`](Self::expire_by).
     ///
     /// # Errors
@@ -81,8 +82,8 @@ impl<D: Disk> Log<D> {
         Ok(aborted)
     }
 
-    /// The newest time of an object, or of an upload, in the buckets that `concerns` by their settings, and which bucket it is
-    /// in; `None`: there is none later than 1970.
+    /// Returns the latest time of any object or upload, and its bucket, among the buckets whose
+    /// settings satisfy `concerns`. `None`: there is no time later than 1970.
     pub async fn newest(&self, concerns: impl Fn(&BucketSettings) -> bool) -> Option<(u64, String)> {
         let (newest, mut found) = (Cell::new(0), None);
         let look = |settings: &BucketSettings| {
@@ -110,7 +111,8 @@ impl<D: Disk> Log<D> {
         found
     }
 
-    /// Those of the next keys of a bucket that are due, and where to go on; `None` at the end.
+    /// Returns the due objects among the next keys of a bucket, and the key to continue from.
+    /// `None` at the end.
     fn due<R: Fn(&str, u64) -> bool>(
         &self,
         bucket: &str,
@@ -130,11 +132,12 @@ impl<D: Disk> Log<D> {
                 due.push(Due { seq: entry.seq, bucket: bucket.to_owned(), key: key.to_owned(), upload: None });
             }
         }
-        // After the last key there is nothing; a name that sorts behind it ends the search next time.
+        // Continues after the last key with a name that sorts behind it, so that the
+        // next call ends the scan.
         (seen > 0).then(|| (due, format!("{}\0", home.last_key().unwrap_or_default())))
     }
 
-    /// The same of uploads: key and identity of each.
+    /// Returns the due uploads (key and identity), like [`due`](Self::due).
     fn due_uploads<R: Fn(&str, u64) -> bool>(
         &self,
         bucket: &str,
@@ -154,7 +157,7 @@ impl<D: Disk> Log<D> {
         last.map(|last| (due, last + 1))
     }
 
-    /// Deletes objects, all at once so that they share commits; how many went.
+    /// Deletes objects concurrently, so that they share batches, and returns the number deleted.
     async fn drop_all(&self, due: Vec<Due>, now_ms: u64) -> Result<u64, Error> {
         let deletions = due.iter().map(|Due { seq, bucket, key, .. }| {
             self.delete_object_of(bucket, key, now_ms, Condition::None, Some(*seq))
@@ -163,7 +166,8 @@ impl<D: Disk> Log<D> {
         for outcome in futures_util::future::join_all(deletions).await {
             match outcome {
                 Ok(there) => dropped += u64::from(there),
-                // The bucket went, or somebody is at this name right now: it is not ours to delete any more.
+                // The bucket is gone, or another write of the name is in flight: the
+                // object is no longer due.
                 Err(Error::NoSuchBucket | Error::Conflict) => {}
                 Err(error) => return Err(error),
             }
@@ -171,7 +175,7 @@ impl<D: Disk> Log<D> {
         Ok(dropped)
     }
 
-    /// Aborts uploads, all at once so that they share commits; how many went.
+    /// Aborts uploads concurrently, so that they share batches, and returns the number aborted.
     async fn abort_all<'a>(
         &self,
         due: impl Iterator<Item = (&'a str, &'a str, &'a [u8; 16])>,
@@ -182,7 +186,7 @@ impl<D: Disk> Log<D> {
         for outcome in futures_util::future::join_all(abortions).await {
             match outcome {
                 Ok(()) => aborted += 1,
-                // It has gone, or is being completed right now.
+                // The upload is gone, or its completion is in flight.
                 Err(Error::NoSuchBucket | Error::NoSuchUpload | Error::Conflict) => {}
                 Err(error) => return Err(error),
             }
@@ -190,8 +194,9 @@ impl<D: Disk> Log<D> {
         Ok(aborted)
     }
 
-    /// Drops the oldest objects and open uploads, until they had `bytes` together. An upload is as old as its newest part, so
-    /// that one that goes on outlives one that was abandoned. How many went; 0: there is nothing to drop.
+    /// Deletes the oldest objects and open uploads until their sizes add up to `bytes`, and returns
+    /// their number; 0 if there are none. An upload is as old as its newest part, so an active one
+    /// outlives an abandoned one.
     pub(crate) async fn drop_oldest(&self, bytes: u64) -> Result<u64, Error> {
         let mut oldest = Oldest::default();
         let mut from = Some(Cursor::default());
@@ -213,7 +218,7 @@ impl<D: Disk> Log<D> {
     }
 }
 
-/// Gives way once: what looks at everything must not keep others waiting where there is nothing to write.
+/// Yields once: a scan without writes must not starve the thread's other tasks.
 async fn let_others_run() {
     let mut has_waited = false;
     poll_fn(|context| {
@@ -226,11 +231,11 @@ async fn let_others_run() {
     .await;
 }
 
-/// Where to go on looking for what is oldest.
+/// Position of the search for the oldest objects and uploads.
 #[derive(Default)]
 struct Cursor {
     bucket: u64,
-    /// After its objects come its uploads.
+    /// Uploads of a bucket follow its objects.
     at: Place,
 }
 
@@ -245,7 +250,8 @@ impl Default for Place {
     }
 }
 
-/// The oldest objects and uploads found so far, the youngest of them on top: sequence number, bytes, name.
+/// A heap of the oldest objects and uploads found so far, the youngest on top:
+/// sequence number, bytes, name.
 #[derive(Default)]
 struct Oldest {
     heap: BinaryHeap<(u64, u64, Due)>,
@@ -253,7 +259,7 @@ struct Oldest {
 }
 
 impl Oldest {
-    /// Takes one more; those that are not needed for so many bytes go.
+    /// Adds a candidate, and drops those that are not needed to reach `wanted` bytes.
     fn take(&mut self, seq: u64, bytes: u64, due: impl FnOnce() -> Due, wanted: u64) {
         if self.bytes >= wanted && self.heap.peek().is_some_and(|(youngest, ..)| *youngest < seq) {
             return;
@@ -270,7 +276,7 @@ impl Oldest {
 }
 
 impl State {
-    /// Looks at the next objects or uploads from here on; where to go on.
+    /// Visits the next objects or uploads from `cursor` and returns the position to continue from.
     fn oldest(&self, cursor: Cursor, wanted: u64, oldest: &mut Oldest) -> Option<Cursor> {
         let (bucket, home) = self.index.next_bucket(cursor.bucket)?;
         let at = if bucket == cursor.bucket { cursor.at } else { Place::default() };

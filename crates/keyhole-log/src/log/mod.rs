@@ -1,7 +1,8 @@
-//! One worker's view of the log: the operations.
+//! The operations of the log, as a worker sees them.
 //!
-//! Each operation that writes decides under the lock, reserves, hands its records over, and waits. There is no await between
-//! the reservation and the hand-over, so a worker's records are queued in the order of their sequence numbers.
+//! A write operation decides its condition and reserves its name under the lock, then queues its
+//! records and waits. There is no await between reserving and queueing, so a worker's records are
+//! queued in the order of their sequence numbers.
 
 mod buckets;
 mod expire;
@@ -33,10 +34,11 @@ use crate::wire::pages;
 use crate::wire::payload::{Payload, kind};
 use crate::writer::{Job, Writer};
 
-/// A log, as one worker uses it. Clones are the same worker's.
+/// A worker's handle of the log. Clones belong to the same worker.
 ///
-/// Operations that read a record ([`object`](Self::object), [`body`](Self::body), [`upload_head`](Self::upload_head),
-/// [`part_record_info`](Self::part_record_info)) hold one buffer of the disk while they run.
+/// Operations that read a record ([`object`](Self::object), [`body`](Self::body),
+/// [`upload_head`](Self::upload_head), [`part_record_info`](Self::part_record_info)) hold one
+/// buffer of the disk while they run.
 pub struct Log<D: Disk> {
     inner: Rc<Inner<D>>,
 }
@@ -45,7 +47,7 @@ struct Inner<D: Disk> {
     shared: Arc<Shared>,
     disk: Rc<D>,
     queue: mpsc::UnboundedSender<Job<D>>,
-    /// It is a worker's, not the maintenance's.
+    /// Whether this is a worker's handle, not the maintenance's.
     works: bool,
 }
 
@@ -65,17 +67,18 @@ impl<D: Disk> Clone for Log<D> {
     }
 }
 
-/// Starts the next worker: its log, and its writer, which the caller polls on the same thread.
+/// Starts the next worker. Returns its log and its writer, which the caller
+/// polls on the same thread.
 ///
 /// # Panics
-/// If it is called more often than [`OpenOptions::workers`](crate::OpenOptions::workers) says.
+/// Panics if called more often than [`OpenOptions::workers`](crate::OpenOptions::workers) allows.
 pub fn worker<D: Disk>(shared: Arc<Shared>, disk: Rc<D>) -> (Log<D>, Writer<D>) {
     let slot = shared.lock().slots.pop_front();
     let Some(slot) = slot else { panic!("more workers than the log was opened for") };
     start(shared, disk, slot, false)
 }
 
-/// Starts a writer and the log that goes with it.
+/// Creates a writer and its log.
 pub(crate) fn start<D: Disk>(shared: Arc<Shared>, disk: Rc<D>, slot: Slot, maintains: bool) -> (Log<D>, Writer<D>) {
     {
         let mut state = shared.lock();
@@ -87,14 +90,14 @@ pub(crate) fn start<D: Disk>(shared: Arc<Shared>, disk: Rc<D>, slot: Slot, maint
     (Log { inner: Rc::new(Inner { shared, disk, queue: sender, works: !maintains }) }, writer)
 }
 
-/// Records of one request, to be handed over.
+/// The records of one request, before they are queued.
 #[derive(Default)]
 pub(crate) struct Request {
     pub(crate) drafts: Vec<Draft>,
     pub(crate) pinned: Vec<BodyId>,
     pub(crate) holds: Vec<SegmentPin>,
     pub(crate) deletes: bool,
-    /// It need not be durable when it is answered.
+    /// Whether the request may be answered before it is durable.
     pub(crate) relaxed: bool,
 }
 
@@ -103,7 +106,7 @@ impl Request {
         Request { drafts, ..Request::default() }
     }
 
-    /// One that only takes away.
+    /// Creates a request that only frees space.
     pub(crate) fn deletion(draft: Draft) -> Self {
         Request { drafts: vec![draft], deletes: true, ..Request::default() }
     }
@@ -113,7 +116,8 @@ pub(crate) fn draft(seq: u64, payload: &Payload<'_>) -> Draft {
     Draft { seq, kind: payload.kind(), payload: payload.encode(), effect: Effect::of(payload) }
 }
 
-/// The record of a body just written, and what keeps its blocks until it is durable.
+/// Returns the record of a newly written body, and the pins that keep its blocks
+/// until the record is durable.
 fn body_draft(seq: u64, body: crate::body::NewBody) -> (Draft, Vec<SegmentPin>) {
     let crate::body::NamedBody { payload, effect, pins } = body.into_record();
     (Draft { seq, kind: kind::BODY, payload, effect }, pins)
@@ -124,22 +128,22 @@ fn within(len: usize, limit: usize, what: &'static str) -> Result<(), Error> {
 }
 
 impl<D: Disk> Log<D> {
-    /// The disk of this worker.
+    /// Returns the disk of this worker.
     pub fn disk(&self) -> &Rc<D> {
         &self.inner.disk
     }
 
-    /// What the workers share.
+    /// Returns the state that the workers share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
     }
 
-    /// Begins a body.
+    /// Starts a body.
     pub fn body_writer(&self) -> BodyWriter<D> {
         BodyWriter::new(self.clone())
     }
 
-    /// Makes everything durable that has been acknowledged so far, by any worker. Only of use with
+    /// Makes everything durable that any worker has acknowledged so far. Only needed under
     /// [`Sync::Deferred`](crate::Sync::Deferred).
     ///
     /// # Errors
@@ -153,7 +157,8 @@ impl<D: Disk> Log<D> {
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// Writes a checkpoint, so that the next opening is quick. Needs the [maintenance](crate::maintenance).
+    /// Writes a checkpoint, so that the next recovery is fast. Requires the
+    /// [maintenance](crate::maintenance).
     ///
     /// # Errors
     /// `Closed` if there is no maintenance; `Full`, `Io`, `Poisoned`.
@@ -163,7 +168,7 @@ impl<D: Disk> Log<D> {
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    /// Runs the cleaner to its end: until there is no segment left whose cleaning would gain anything. Needs the
+    /// Runs the cleaner until cleaning no segment would gain anything. Requires the
     /// [maintenance](crate::maintenance).
     ///
     /// # Errors
@@ -185,18 +190,18 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
-    /// Hands over to the writer; gives back what the writer is no longer there to take.
+    /// Queues a job at the writer. Returns it if the writer has ended.
     pub(crate) fn submit(&self, job: Job<D>) -> Result<(), Job<D>> {
         self.inner.queue.unbounded_send(job).map_err(mpsc::TrySendError::into_inner)
     }
 
-    /// Hands over what has been reserved. The reservation is the writer's from here on: it ends whether or not anybody still
-    /// waits for the result.
+    /// Queues a request whose names are reserved. The writer owns the reservation from here on and
+    /// ends it even if the returned future is dropped.
     pub(crate) fn write(&self, request: Request) -> impl Future<Output = Result<(), Error>> + use<D> {
         let (done, answer) = oneshot::channel();
         let Request { drafts, pinned, holds, deletes, relaxed } = request;
         let commit = Commit { drafts, pinned, holds, deletes, relaxed, done };
-        // No segment has room for more.
+        // A batch cannot be longer than the room in a segment.
         if pages(commit.space()) > batch_max(self.inner.shared.segment_len) {
             let what = "what is stored at once, for a medium of this capacity: its segments are short";
             commit::refuse(&self.inner.shared, commit, &Error::TooLarge(what));

@@ -1,4 +1,4 @@
-//! Objects.
+//! Object operations.
 
 use super::{Body, Located, Log, Request, body_draft, draft, within};
 use crate::disk::Disk;
@@ -11,20 +11,20 @@ use crate::types::{BodyId, Condition, Content, ListObjects, Listing, Object, Par
 use crate::wire::payload::{ObjectPut, Payload};
 
 impl<D: Disk> Log<D> {
-    /// Stores an object, in place of the one that has its name.
+    /// Stores an object, replacing the one of the same name.
     ///
     /// # Errors
-    /// `NoSuchBucket`; `ConditionFailed`, `NoSuchKey`, and `Conflict` while another write of the name decides the condition;
-    /// `TooLarge`; those of every write.
+    /// `NoSuchBucket`; `ConditionFailed`, `NoSuchKey`, and `Conflict` while another write of the
+    /// name decides the condition; `TooLarge`; those of every write.
     pub async fn put_object(&self, put: PutObject) -> Result<(), Error> {
         self.store_object(put, false).await
     }
 
-    /// Gives an object other labels. All else of it stays, its time too.
+    /// Replaces the labels of an object. The rest of it, including its time, is unchanged.
     ///
     /// # Errors
-    /// `NoSuchBucket`; `Conflict` if its name is another object's by now, or another write of the name is on its way;
-    /// `TooLarge`; those of every write.
+    /// `NoSuchBucket`; `Conflict` if the name has another object by now, or another write of the
+    /// name is in flight; `TooLarge`; those of every write.
     pub async fn set_labels(&self, bucket: &str, key: &str, object: Object, labels: Vec<u8>) -> Result<(), Error> {
         let Object { size, time_ms, etag, sealed, seq, .. } = object;
         let put = PutObject {
@@ -42,7 +42,8 @@ impl<D: Disk> Log<D> {
         self.store_object(put, true).await
     }
 
-    /// Stores an object; `relabels`: in place of itself, so that it takes up not a byte more.
+    /// Stores an object. With `relabels` it replaces itself, so it does not
+    /// count against the quota.
     async fn store_object(&self, put: PutObject, relabels: bool) -> Result<(), Error> {
         let PutObject { bucket, key, content, head, labels, sealed, etag, size, time_ms, condition } = put;
         within(key.len(), KEY_MAX, "the key of an object")?;
@@ -90,7 +91,7 @@ impl<D: Disk> Log<D> {
         self.write(Request { drafts, pinned, holds, ..Request::default() }).await
     }
 
-    /// The object of this name, if there is one.
+    /// Returns the object of this name, if there is one.
     ///
     /// # Errors
     /// `NoSuchBucket`; `Damaged`, `Io`.
@@ -101,10 +102,11 @@ impl<D: Disk> Log<D> {
         object.map(Some).map_err(|error| named(error, bucket, key))
     }
 
-    /// The same, and its only body, if that was read along with it: as a rule it is when it is short.
+    /// Returns the object of this name, with its only body if one read returned both, as is usual
+    /// for short bodies.
     ///
     /// # Errors
-    /// Those of the other.
+    /// Those of [`object`](Self::object).
     pub async fn object_with_body(&self, bucket: &str, key: &str) -> Result<Option<(Object, Option<Body>)>, Error> {
         let Some(located) = self.locate_object(bucket, key)? else { return Ok(None) };
         let LocatedObject { at, seq, pin, ahead } = located;
@@ -116,7 +118,8 @@ impl<D: Disk> Log<D> {
         found.map(Some).map_err(|error| named(error, bucket, key))
     }
 
-    /// Where the record of an object is, and that of its only body where it stands right ahead.
+    /// Returns the location of an object's record, and of its only body's record if
+    /// that directly precedes it.
     fn locate_object(&self, bucket: &str, key: &str) -> Result<Option<LocatedObject>, Error> {
         let mut state = self.shared().lock();
         let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
@@ -133,11 +136,11 @@ impl<D: Disk> Log<D> {
         Ok(Some(LocatedObject { at, seq, pin, ahead }))
     }
 
-    /// Deletes an object; `false`: there was none.
+    /// Deletes an object. Returns `false` if there was none.
     ///
     /// # Errors
-    /// `NoSuchBucket`; `ConditionFailed`, `NoSuchKey`, and `Conflict` while another write of the name decides the condition;
-    /// those of every write.
+    /// `NoSuchBucket`; `ConditionFailed`, `NoSuchKey`, and `Conflict` while another write of the
+    /// name decides the condition; those of every write.
     pub async fn delete_object(
         &self,
         bucket: &str,
@@ -148,10 +151,12 @@ impl<D: Disk> Log<D> {
         self.delete_object_of(bucket, key, time_ms, condition, None).await
     }
 
-    /// The same; if `only` is given, of the object with this sequence number and of no other.
+    /// Deletes an object like [`delete_object`](Self::delete_object). With `only`, deletes it only
+    /// if it has this sequence number.
     ///
     /// # Errors
-    /// Those of the other; also `Conflict` while any write of the name is on its way: it would be deleted instead.
+    /// Those of [`delete_object`](Self::delete_object). With `only`, also `Conflict` while any
+    /// write of the name is in flight, because the deletion would hit that object instead.
     pub(crate) async fn delete_object_of(
         &self,
         bucket: &str,
@@ -192,16 +197,16 @@ impl<D: Disk> Log<D> {
     }
 }
 
-/// An object that is going to be read.
+/// A located object, about to be read.
 struct LocatedObject {
     at: Located,
     seq: u64,
     pin: Pin,
-    /// Its only body, whose record stands right ahead.
+    /// Its only body, whose record directly precedes the object's.
     ahead: Option<(BodyId, Location)>,
 }
 
-/// The object that its record has.
+/// Builds the object from its record.
 fn object_of(payload: Payload<'_>, seq: u64, pin: Pin) -> Option<Object> {
     let Payload::ObjectPut(put) = payload else { return None };
     Some(Object {
@@ -219,7 +224,7 @@ fn object_of(payload: Payload<'_>, seq: u64, pin: Pin) -> Option<Object> {
     })
 }
 
-/// Says whose record it is that is damaged.
+/// Adds the bucket and key to a damage report.
 pub(super) fn named(error: Error, bucket: &str, key: &str) -> Error {
     match error {
         Error::Damaged(damage) => Error::Damaged(Box::new(Damage::of(*damage, Some(bucket), Some(key)))),

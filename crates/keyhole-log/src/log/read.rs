@@ -1,4 +1,4 @@
-//! Reading records and blocks. Everything is verified again on every read: checksum and identity.
+//! Reading of records and blocks. Checksum and identity are verified on every read.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,19 +17,19 @@ use crate::wire::block::{Footer, Identity};
 use crate::wire::payload::{Bytes, Payload, Run};
 use crate::wire::{align_down, align_up, record};
 
-/// Granules ahead of a footer that are read along with it, rather than the footer by itself.
+/// Maximum gap before a footer that is read along with it, instead of a separate read.
 const GAP_MAX: usize = 4 * CHUNK_LEN;
 
-/// A body that can be read. It stays readable for as long as an [`Object`](crate::Object) that has it is held.
+/// A readable body. It stays readable as long as an [`Object`](crate::Object) that has it is held.
 #[derive(Debug, Clone)]
 pub struct Body {
-    /// Opaque bytes given when it was written.
+    /// Opaque bytes stored with the body.
     pub prefix: Vec<u8>,
-    /// Its bytes.
+    /// Length of the body in bytes.
     pub len: u64,
     id: BodyId,
     bytes: Stored,
-    /// Keep its blocks where they are.
+    /// Pins the segments of its blocks.
     #[allow(dead_code)]
     pins: Arc<[SegmentPin]>,
 }
@@ -41,7 +41,7 @@ enum Stored {
 }
 
 impl Body {
-    /// The body of this identity, if that is what its record has.
+    /// Builds the body of this identity from its record.
     fn of(seq: u64, payload: Payload<'_>, id: BodyId) -> Option<Self> {
         let Payload::Body(body) = payload else { return None };
         (body.id == id && seq > id.0).then(|| Body {
@@ -56,17 +56,18 @@ impl Body {
         })
     }
 
-    /// Its blocks of [`BLOCK_DATA`] bytes; an empty body has one, which is empty. On disk a block may be in several pieces.
+    /// Returns the number of blocks of [`BLOCK_DATA`] bytes. An empty body has one empty block. On
+    /// disk a block may be in several pieces.
     pub fn blocks(&self) -> u64 {
         block_count(self.len)
     }
 
-    /// Bytes in block `index`; 0 past the end.
+    /// Returns the length of block `index` in bytes; 0 past the end.
     pub fn block_len(&self, index: u64) -> usize {
         block_len(self.len, index)
     }
 
-    /// Where block `index` is: its pieces, in order.
+    /// Returns the pieces of block `index` on disk, in order.
     fn locate(&self, runs: &[Run], index: u64) -> Result<Vec<Piece>, Error> {
         let (from, len) = (index * BLOCK_DATA as u64, self.block_len(index));
         let until = from + len as u64;
@@ -87,19 +88,19 @@ impl Body {
     }
 }
 
-/// One contiguous piece of a block on disk, with a footer of its own.
+/// A contiguous piece of a block on disk, with its own footer.
 #[derive(Debug, Clone)]
 struct Piece {
     id: Identity,
-    /// The chunk of the block that it begins with.
+    /// Index of its first chunk within the block.
     first: usize,
-    /// Once it has been read.
+    /// The footer, once it has been read.
     footer: Option<Footer>,
 }
 
 impl Piece {
-    /// Which of these chunks of the block are in it, counted from its own first one. `last`: it is the last piece of its block,
-    /// which has the tag of the empty chunk behind it.
+    /// Returns which of the `wanted` chunks of the block are in this piece, relative to its first
+    /// chunk. `last`: the piece ends its block and has the tag of the trailing empty chunk.
     fn chunks(&self, wanted: &Range<usize>, last: bool) -> Range<usize> {
         let end = if last { usize::MAX } else { self.id.data_len as usize / CHUNK_LEN };
         let from = |chunk: usize| chunk.saturating_sub(self.first).min(end);
@@ -107,7 +108,7 @@ impl Piece {
     }
 }
 
-/// Tags of the chunks that were read.
+/// Tags of the chunks read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tags {
     first: usize,
@@ -120,18 +121,18 @@ impl Tags {
         Tags { first: chunks.start, tags: tags.to_vec() }
     }
 
-    /// Adds those of the next piece.
+    /// Appends the tags of the next piece.
     fn extend(&mut self, all: &[[u8; 16]], chunks: &Range<usize>) {
         self.tags.extend_from_slice(all.get(chunks.start..chunks.end.min(all.len())).unwrap_or_default());
     }
 
-    /// The tag of a chunk of the block, if the chunk is among those read and has one.
+    /// Returns the tag of a chunk of the block, if the chunk was read and has one.
     pub fn get(&self, chunk: usize) -> Option<&[u8; 16]> {
         self.tags.get(chunk.checked_sub(self.first)?)
     }
 }
 
-/// A block that is read bit by bit: its footers are read once.
+/// A block that is read in several steps. Its footers are read once.
 #[derive(Debug, Clone)]
 pub struct OpenBlock {
     index: u64,
@@ -139,7 +140,7 @@ pub struct OpenBlock {
 }
 
 impl OpenBlock {
-    /// Which block of its body it is.
+    /// Returns the index of the block in its body.
     pub fn index(&self) -> u64 {
         self.index
     }
@@ -152,7 +153,7 @@ impl<D: Disk> Log<D> {
     /// `Damaged`.
     ///
     /// # Panics
-    /// If the block is not one of the body.
+    /// Panics if the body has no such block.
     pub fn open_block(&self, body: &Body, index: u64) -> Result<OpenBlock, Error> {
         assert!(index < body.blocks(), "a block of the body");
         let stored = match &body.bytes {
@@ -162,15 +163,17 @@ impl<D: Disk> Log<D> {
         Ok(OpenBlock { index, stored })
     }
 
-    /// Reads chunks of an open block of this body. The bytes of the first of them are at the front of the buffer that comes back,
-    /// those of the others behind; the rest of the buffer is not to be looked at. Their checksums are compared where it is
-    /// `checked`: who has something stronger to tell by need not. Otherwise as [`read_block`](Self::read_block).
+    /// Reads chunks of an open block of this body. Their bytes are at the front of the returned
+    /// buffer; the rest of the buffer is unspecified. Checksums are verified if `checked` is set;
+    /// callers that authenticate the chunks can skip this. Otherwise like
+    /// [`read_block`](Self::read_block).
     ///
     /// # Errors
     /// `Damaged`, `Io`.
     ///
     /// # Panics
-    /// If the range runs backwards, or the buffer is shorter than the chunks, and one page if they do not end the block.
+    /// Panics if the range is reversed, or if the buffer is shorter than the chunks, plus one page
+    /// where they do not end the block.
     pub async fn read_piece(
         &self,
         body: &Body,
@@ -204,7 +207,8 @@ impl<D: Disk> Log<D> {
         (Ok(tags), buf)
     }
 
-    /// Reads chunks of a piece of a block to the place `to` in the buffer, and its footer, if it is not known yet.
+    /// Reads chunks of a piece of a block to offset `to` of the buffer, and the
+    /// footer if it is not known yet.
     async fn read_chunks_of(
         &self,
         piece: &mut Piece,
@@ -216,7 +220,7 @@ impl<D: Disk> Log<D> {
         let Piece { id, footer: known, .. } = piece;
         let (disk, store) = (self.disk().as_ref(), &self.shared().store);
         let (padded, span) = (id.padded(), Footer::span(id.data_len as usize, chunks));
-        // The footer comes along where it follows closely.
+        // A footer that follows closely is read along with the chunks.
         let mut with_footer = known.is_none() && to + padded + FOOTER_LEN - span.start <= buf.as_ref().len();
         loop {
             if known.is_none() && !with_footer {
@@ -237,7 +241,7 @@ impl<D: Disk> Log<D> {
                     break;
                 }
                 Ok(()) => break,
-                // What lies between the chunks and the footer need not be readable.
+                // Bytes between the chunks and the footer need not be readable.
                 Err(error) if with_footer && span.end < padded && is_unreadable(&error) => with_footer = false,
                 Err(error) => return (Err(read_error(error, id.offset)), buf),
             }
@@ -250,10 +254,10 @@ impl<D: Disk> Log<D> {
         (verdict, buf)
     }
 
-    /// A body of an object or of an upload, by its record.
+    /// Returns a body of an object or of an upload, from its record.
     ///
     /// # Errors
-    /// `PartChanged` if nothing refers to it any more; `Damaged`, `Io`.
+    /// `PartChanged` if nothing refers to the body any more; `Damaged`, `Io`.
     pub async fn body(&self, part: &Part) -> Result<Body, Error> {
         loop {
             let located = {
@@ -272,8 +276,8 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// A body whose record was read at `at`, with its blocks pinned; `None`: they have been moved meanwhile, so what was read says
-    /// where they were.
+    /// Pins the blocks of a body whose record was read at `at`. `None`: the blocks have been moved
+    /// since, so the record is stale.
     fn pinned(&self, mut body: Body, at: Location) -> Option<Body> {
         let Stored::Blocks(runs) = &body.bytes else { return Some(body) };
         let mut state = self.shared().lock();
@@ -288,8 +292,8 @@ impl<D: Disk> Log<D> {
         Some(body)
     }
 
-    /// Reads the record of an object, and that of its only body, which stands ahead of it. The body is `None` if it has to be looked
-    /// for: [`body`](Self::body) says what is wrong.
+    /// Reads the record of an object together with the preceding record of its only body. The body
+    /// is `None` if it has to be looked up; [`body`](Self::body) then reports the error.
     pub(super) async fn record_with_body<T>(
         &self,
         located: Located,
@@ -313,15 +317,15 @@ impl<D: Disk> Log<D> {
         Ok((object, body.and_then(|body| self.pinned(body, body_at))))
     }
 
-    /// Reads chunks of a block. The bytes of chunk c are at `c * CHUNK_LEN` of the buffer that comes back; the rest of the
-    /// buffer is not to be looked at. After an error there is nothing to be looked at. The empty chunk that ends a body of
-    /// whole chunks has no bytes, but a tag: it may be in the range.
+    /// Reads chunks of a block. Chunk c is at `c * CHUNK_LEN` of the returned buffer; the rest of
+    /// the buffer is unspecified, and all of it after an error. The empty chunk that ends a body of
+    /// whole chunks has a tag but no bytes, and may be in the range.
     ///
     /// # Errors
     /// `Damaged`, `Io`.
     ///
     /// # Panics
-    /// If the block is not one of the body, or the range runs backwards.
+    /// Panics if the body has no such block, or if the range is reversed.
     pub async fn read_block(
         &self,
         body: &Body,
@@ -367,7 +371,7 @@ impl<D: Disk> Log<D> {
         (Ok(tags), buf)
     }
 
-    /// Reads the record of this sequence number and takes what is wanted out of it.
+    /// Reads the record with this sequence number and extracts a value from it.
     pub(super) async fn record<T>(
         &self,
         located: Located,
@@ -391,7 +395,7 @@ impl<D: Disk> Log<D> {
     }
 }
 
-/// A record that is going to be read: its segment is not freed meanwhile.
+/// A located record, about to be read. It pins its segment.
 pub(crate) struct Located {
     pub(crate) at: Location,
     pub(crate) generation: Option<u64>,
@@ -399,7 +403,7 @@ pub(crate) struct Located {
 }
 
 impl Located {
-    /// `state` is the locked state of `shared`.
+    /// Pins the segment of `at`. `state` must be the locked state of `shared`.
     pub(crate) fn new(shared: &Arc<Shared>, state: &mut State, at: Location) -> Self {
         let number = state.segments.number(at.offset());
         let pin = number.map(|number| SegmentPin::new(shared, state, number));
@@ -407,8 +411,8 @@ impl Located {
     }
 }
 
-/// Reads one record and takes what is wanted out of it. `generation`: of its segment; `None`: it is not in use, and nothing in
-/// it is good.
+/// Reads one record and extracts a value from it. `generation` is that of its segment; `None`: the
+/// segment is not in use, so no record in it is valid.
 pub(crate) async fn read_record<D: Disk, T>(
     disk: &D,
     store: &StoreId,
@@ -419,12 +423,12 @@ pub(crate) async fn read_record<D: Disk, T>(
     read_record_if(disk, store, at, |record| is_of(record, generation), take).await
 }
 
-/// Whether a record is of its segment's present use.
+/// Returns whether a record belongs to the current generation of its segment.
 fn is_of(record: &record::Record<'_>, generation: Option<u64>) -> bool {
     Some(record.header.generation) == generation || sabotage::is(Sabotage::IgnoreGeneration)
 }
 
-/// The record at the front of `bytes`, if it is the one that is to be at `at`.
+/// Parses the record at the front of `bytes`, and verifies that it is the one expected at `at`.
 fn find_record<'a>(
     bytes: &'a [u8],
     store: &StoreId,
@@ -435,7 +439,7 @@ fn find_record<'a>(
     (Location::new(at.offset(), record.len) == at && is_of(&record, generation)).then_some(record)
 }
 
-/// The same, of any generation that is `wanted`.
+/// Reads one record like [`read_record`], from any generation that `wanted` accepts.
 pub(crate) async fn read_record_if<D: Disk, T>(
     disk: &D,
     store: &StoreId,
@@ -455,7 +459,7 @@ pub(crate) async fn read_record_if<D: Disk, T>(
     Ok(take(record))
 }
 
-/// Reads chunks of a block to their places in the buffer, and verifies them.
+/// Reads chunks of a block to their offsets in the buffer, and verifies them.
 pub(crate) async fn read_verified<D: Disk>(
     disk: &D,
     store: &StoreId,
@@ -466,7 +470,8 @@ pub(crate) async fn read_verified<D: Disk>(
     read_verified_at(disk, store, id, chunks, buf, 0).await
 }
 
-/// The same where the place of the first chunk in the buffer is `at`. Up to a page behind the chunks is written over.
+/// Reads chunks like [`read_verified`], with the first chunk at offset `at` of the buffer.
+/// Overwrites up to a page after the chunks.
 async fn read_verified_at<D: Disk>(
     disk: &D,
     store: &StoreId,
@@ -492,7 +497,7 @@ async fn read_verified_at<D: Disk>(
         }
         match result {
             Ok(()) => break footer_at,
-            // What lies between the chunks and the footer need not be readable.
+            // Bytes between the chunks and the footer need not be readable.
             Err(error) if together && span.end < padded && !span.is_empty() && is_unreadable(&error) => {
                 together = false;
             }
@@ -508,7 +513,8 @@ async fn read_verified_at<D: Disk>(
     (verdict, buf)
 }
 
-/// Says that what cannot be read is damaged. What lies past the end of the file was there once: the file has been cut short.
+/// Converts a failed read to damage. A range past the end of the file existed once: the file has
+/// been truncated.
 fn read_error(error: std::io::Error, offset: u64) -> Error {
     match error.kind() {
         std::io::ErrorKind::UnexpectedEof => Damage::error("something past the end of the file", offset),

@@ -1,4 +1,4 @@
-//! Verifying what is stored, object by object, while everything else goes on.
+//! Online verification of stored objects, one object per step.
 
 use super::Log;
 use crate::disk::Disk;
@@ -6,35 +6,35 @@ use crate::error::{Damage, Error};
 use crate::limits::CHUNKS_MAX;
 use crate::types::{ListObjects, Listed, Object};
 
-/// How far a scrub has come. The default begins one.
+/// Position of a scrub. The default starts a new one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScrubCursor {
     bucket: String,
     key: Option<String>,
 }
 
-/// What a step of a scrub has verified.
+/// Result of one step of a scrub.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScrubStep {
-    /// Where to go on; `None` at the end.
+    /// The position to continue from; `None` at the end.
     pub next: Option<ScrubCursor>,
-    /// Bytes that were read and verified, about: the plaintext length of the object.
+    /// Approximate bytes read and verified: the plaintext length of the object.
     pub bytes: u64,
-    /// What does not verify.
+    /// The damage found.
     pub findings: Vec<Damage>,
 }
 
 impl<D: Disk> Log<D> {
-    /// Verifies the next object: its record, and all of its bodies. No key is needed.
+    /// Verifies the next object: its record and all of its bodies. No key is needed.
     ///
     /// # Errors
-    /// `Io`. What does not verify is no error: it is in [`ScrubStep::findings`].
+    /// `Io`. Damage is not an error; it is returned in [`ScrubStep::findings`].
     pub async fn scrub(&self, cursor: ScrubCursor) -> Result<ScrubStep, Error> {
         let Some((bucket, key, size)) = self.object_after(cursor) else { return Ok(ScrubStep::default()) };
         let mut step = ScrubStep { bytes: size, ..ScrubStep::default() };
         match self.object(&bucket, &key).await {
             Ok(Some(object)) => self.scrub_object(&object, &mut step.findings).await?,
-            // It has been deleted meanwhile, or its bucket has.
+            // The object or its bucket has been deleted in the meantime.
             Ok(None) | Err(Error::NoSuchBucket) => {}
             Err(Error::Damaged(damage)) => step.findings.push(*damage),
             Err(error) => return Err(error),
@@ -57,7 +57,7 @@ impl<D: Disk> Log<D> {
         None
     }
 
-    /// Every block for itself: one that is damaged says nothing about the others.
+    /// Verifies every block by itself: a damaged one says nothing about the others.
     async fn scrub_object(&self, object: &Object, findings: &mut Vec<Damage>) -> Result<(), Error> {
         for part in &object.parts {
             let body = match self.body(part).await {

@@ -1,4 +1,4 @@
-//! Uploads and their parts.
+//! Operations on uploads and their parts.
 
 use super::objects::named;
 use super::{Located, Log, Request, body_draft, draft, within};
@@ -35,7 +35,7 @@ impl<D: Disk> Log<D> {
         self.write(Request::new(vec![draft(seq, &Payload::UploadCreate(record))])).await
     }
 
-    /// The upload of this identity, if it exists and is one of this key.
+    /// Returns the upload of this identity, if it exists and has this key.
     ///
     /// # Errors
     /// `NoSuchBucket`.
@@ -45,16 +45,16 @@ impl<D: Disk> Log<D> {
         Ok(home.upload_by_id(key, id).map(|(seq, upload)| home.upload_ref(seq, upload)))
     }
 
-    /// Whether the settings of its bucket were changed after an upload was created.
+    /// Returns whether the settings of its bucket have changed since an upload was created.
     pub fn is_set_since(&self, upload: &UploadRef) -> bool {
         let state = self.shared().lock();
         state.index.bucket(&upload.bucket).is_some_and(|(_, home)| home.settings_seq() > upload.seq)
     }
 
-    /// What an upload was created with: the head and the labels.
+    /// Returns the head and labels that an upload was created with.
     ///
     /// # Errors
-    /// `NoSuchUpload` if it has gone meanwhile; `Damaged`, `Io`.
+    /// `NoSuchUpload` if it has ended in the meantime; `Damaged`, `Io`.
     pub async fn upload_head(&self, upload: &UploadRef) -> Result<UploadHead, Error> {
         let located = {
             let mut state = self.shared().lock();
@@ -70,11 +70,12 @@ impl<D: Disk> Log<D> {
         head.await.map_err(|error| named(error, &upload.bucket, &upload.key))
     }
 
-    /// Stores a part, in place of an earlier attempt at its number.
+    /// Stores a part, replacing an earlier attempt at its number.
     ///
     /// # Errors
-    /// `NoSuchUpload` if it has gone, also meanwhile; `Conflict` while it is being completed or aborted; `TooLarge` for a
-    /// number over [`PARTS_MAX`] or 0; those of every write.
+    /// `NoSuchUpload` if it has ended, also while the part was being stored; `Conflict`
+    /// while it is being completed or aborted; `TooLarge` for a number over [`PARTS_MAX`] or
+    /// 0; those of every write.
     pub async fn put_part(&self, put: PutPart) -> Result<(), Error> {
         let PutPart { upload, number, content, salt, etag, size, time_ms, info } = put;
         if number == 0 || usize::from(number) > PARTS_MAX {
@@ -98,20 +99,20 @@ impl<D: Disk> Log<D> {
         self.write(Request { drafts, holds, ..Request::default() }).await
     }
 
-    /// The parts of an upload after number `after`, at most `limit`.
+    /// Returns at most `limit` parts of an upload with a number above `after`.
     ///
     /// # Errors
-    /// `NoSuchUpload` if it has gone meanwhile.
+    /// `NoSuchUpload` if it has ended in the meantime.
     pub fn parts(&self, upload: &UploadRef, after: u16, limit: usize) -> Result<Vec<PartInfo>, Error> {
         let state = self.shared().lock();
         let (bucket, _, found) = find(&state.index, upload)?;
         Ok(found.parts((bucket, upload.seq), after).take(limit).collect())
     }
 
-    /// What was stored with a part to describe it.
+    /// Returns the info that a part was stored with.
     ///
     /// # Errors
-    /// `PartChanged` if it has gone or been replaced; `Damaged`, `Io`.
+    /// `PartChanged` if the part has been dropped or replaced; `Damaged`, `Io`.
     pub async fn part_record_info(&self, part: &PartInfo) -> Result<Vec<u8>, Error> {
         let located = {
             let mut state = self.shared().lock();
@@ -126,12 +127,13 @@ impl<D: Disk> Log<D> {
         info.await
     }
 
-    /// Makes an object of an upload and ends the upload: one record, so both happen or none.
+    /// Completes an upload: stores the object and ends the upload atomically, with one record.
     ///
     /// # Errors
-    /// `NoSuchUpload`; `PartChanged` if a part is not the current attempt at its number; `Conflict` while the upload is being
-    /// completed or aborted; `ConditionFailed`, `NoSuchKey`, and `Conflict` while another write of the name decides the
-    /// condition; `TooLarge`; those of every write.
+    /// `NoSuchUpload`; `PartChanged` if a part is not the current attempt at its number;
+    /// `Conflict` while the upload is being completed or aborted; `ConditionFailed`,
+    /// `NoSuchKey`, and `Conflict` while another write of the name decides the condition;
+    /// `TooLarge`; those of every write.
     pub async fn complete_upload(&self, complete: CompleteUpload) -> Result<(), Error> {
         within(complete.head.len(), HEAD_MAX, "the head of an object")?;
         within(complete.labels.len(), LABELS_MAX, "the labels of an object")?;
@@ -174,7 +176,8 @@ impl<D: Disk> Log<D> {
     /// Aborts an upload.
     ///
     /// # Errors
-    /// `NoSuchBucket`, `NoSuchUpload`; `Conflict` while it is being completed or aborted; those of every write.
+    /// `NoSuchBucket`, `NoSuchUpload`; `Conflict` while it is being completed or
+    /// aborted; those of every write.
     pub async fn abort_upload(&self, bucket: &str, key: &str, id: &[u8; 16], time_ms: u64) -> Result<(), Error> {
         let shared = self.shared();
         let (seq, bucket, upload) = {
@@ -189,7 +192,7 @@ impl<D: Disk> Log<D> {
         self.write(Request::deletion(draft(seq, &Payload::UploadAbort { bucket, upload, time_ms }))).await
     }
 
-    /// Lists uploads and common prefixes: by key, those of one key in the order of their creation.
+    /// Lists uploads and common prefixes, ordered by key and then by creation.
     ///
     /// # Errors
     /// `NoSuchBucket`.
@@ -200,7 +203,7 @@ impl<D: Disk> Log<D> {
     }
 }
 
-/// The upload that a reference is to, if it is still there.
+/// Resolves a reference to an upload that still exists.
 fn find<'a>(index: &'a Index, upload: &UploadRef) -> Result<(u64, &'a Bucket, &'a Upload), Error> {
     let (bucket, home) = index.writable(&upload.bucket).map_err(|_| Error::NoSuchUpload)?;
     let found = home.upload(upload.seq).ok_or(Error::NoSuchUpload)?;

@@ -1,7 +1,8 @@
-//! Segments that are put aside: something in them cannot be read, so that they can never be emptied.
+//! Segments set aside: part of them cannot be read, so they can never be emptied.
 //!
-//! What can be read of such a segment has been moved. It is not tried again while the log is open: each attempt would read the
-//! bad sectors and move blocks for nothing. What is left in it is named, once.
+//! The readable part of such a segment has been moved. It is not cleaned again while the log is
+//! open, since each attempt would reread the bad sectors and move blocks without a gain. What is
+//! left in it is reported once.
 
 use std::collections::BTreeMap;
 
@@ -14,15 +15,15 @@ use crate::shared::State;
 use crate::types::BodyId;
 use crate::writer::others_first;
 
-/// Objects that are looked at under the lock at a time.
+/// Objects examined per lock acquisition.
 const OBJECTS_AT_A_TIME: usize = 4096;
 
-/// What could not be read of a segment.
+/// The unreadable parts of a segment.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
-    /// The first record.
+    /// Damage of the first unreadable record.
     pub(super) record: Option<Damage>,
-    /// Of each body.
+    /// Damage of each unreadable body.
     pub(super) bodies: BTreeMap<BodyId, Damage>,
 }
 
@@ -32,7 +33,7 @@ impl Unread {
     }
 }
 
-/// Where the search for objects goes on: in this bucket, from this key.
+/// Position of the search for objects: the bucket, and the key to continue from.
 #[derive(Debug, Default)]
 struct Place {
     bucket: u64,
@@ -40,7 +41,7 @@ struct Place {
 }
 
 impl<D: Disk> Maintenance<D> {
-    /// Puts a segment aside, and names the objects and uploads that are left in it.
+    /// Sets a segment aside, and reports the objects and uploads left in it.
     pub(super) async fn put_aside(&mut self, number: u32, unread: Unread) {
         self.damaged.insert(number);
         let (mut place, mut named) = (Some(Place::default()), 0);
@@ -52,7 +53,7 @@ impl<D: Disk> Maintenance<D> {
             others_first().await;
         }
         if named == 0 {
-            // A record of a bucket, or of a body that only a reader holds.
+            // The record of a bucket, or a body that only a reader holds.
             self.find(unread.record.or(unread.bodies.into_values().next()));
         }
         self.shared.lock().counters.cleaner.segments_set_aside += 1;
@@ -65,7 +66,7 @@ impl<D: Disk> Maintenance<D> {
 }
 
 impl State {
-    /// Notes damage that was found while the log is open. Beyond [`FINDINGS_MAX`] it is only counted.
+    /// Records damage found while the log is open. Beyond [`FINDINGS_MAX`] it is only counted.
     fn find(&mut self, damage: Damage) {
         self.counters.cleaner.damaged += 1;
         if self.maintenance.findings.len() < FINDINGS_MAX {
@@ -73,7 +74,8 @@ impl State {
         }
     }
 
-    /// Damage of those of the next objects, and of a bucket's uploads, that have something in this segment; and where to go on.
+    /// Returns the damage of those of the next objects, and of a bucket's uploads, that have data
+    /// in this segment, and the position to continue from.
     fn left_in(&self, segment: u32, from: &Place, unread: &Unread) -> (Vec<Damage>, Option<Place>) {
         let mut found = Vec::new();
         let Some((id, home)) = self.index.next_bucket(from.bucket) else { return (found, None) };

@@ -1,11 +1,11 @@
-//! Writing a checkpoint.
+//! Writing of checkpoints.
 //!
-//! 1. Under the lock: the number up to which it covers everything, but for the records that have been given a number and have
-//!    not taken effect yet, which it lists; how far every segment is written; what has taken effect of the names that those
-//!    records are about.
-//! 2. The index, piece by piece, each under the lock for itself.
-//! 3. A record that lists the pieces. Everything is made durable.
-//! 4. The superblock points to it.
+//! 1. Under the lock, takes a snapshot: the sequence number that bounds the checkpoint, the pending
+//!    records below it (numbered but not applied), the written length of every segment, and the
+//!    floors of the names that those records are about.
+//! 2. Captures the index piece by piece, each under its own lock acquisition.
+//! 3. Writes a record that lists the pieces, and makes everything durable.
+//! 4. Points the superblock to it.
 
 use std::sync::atomic::Ordering;
 
@@ -22,7 +22,8 @@ use crate::wire::payload::Payload;
 use crate::wire::superblock::Superblock;
 
 impl<D: Disk> Maintenance<D> {
-    /// Writes a checkpoint, and frees what waited for it; more than one where the cuts of the opening are not final before.
+    /// Writes a checkpoint, and frees the segments that waited for it. Writes more than one if the
+    /// tails cut by recovery are not final before.
     pub(super) async fn checkpoint(&mut self) -> Result<(), Error> {
         loop {
             self.checkpoint_once().await?;
@@ -85,7 +86,8 @@ impl<D: Disk> Maintenance<D> {
         let superblock = {
             let state = self.shared.lock();
             let newest = state.index.building.last().map_or(0, |at| at.raw());
-            // Not what the superblock says: that one may have turned out bad when the log was opened.
+            // Not the superblock's pointer: that checkpoint may have proved
+            // unreadable during recovery.
             let before = state.index.checkpoints.first().and_then(|before| before.records.last());
             let before = before.map_or(0, |at| at.raw());
             let old = &state.superblock;
@@ -115,10 +117,10 @@ impl<D: Disk> Maintenance<D> {
         self.log.write(Request { drafts: vec![draft], relaxed: true, ..Request::default() }).await
     }
 
-    /// One copy is written and made durable, then the other: one of them is good at any time. First the one whose last write
-    /// failed, if one did.
+    /// Writes and syncs one copy, then the other, so that one of them is valid at any time. Starts
+    /// with the copy whose last write failed, if any.
     async fn write_superblock(&mut self, superblock: &Superblock) -> Result<(), Error> {
-        // If a write fails the copy may be there all the same: the next one has a higher epoch.
+        // A failed write may still have reached the disk, so the next one gets a higher epoch.
         self.shared.lock().superblock.epoch = superblock.epoch;
         let first = self.suspect;
         for copy in [first, 1 - first] {
@@ -134,12 +136,12 @@ impl<D: Disk> Maintenance<D> {
     }
 }
 
-/// What has to be known of one moment.
+/// The snapshot taken under one lock acquisition.
 struct Begun {
     until: u64,
     watermark: u64,
     floor: u64,
-    /// Which one since the opening it is.
+    /// Number of the checkpoint since the opening.
     begun: u64,
     /// The first items: segments, pending records, floors.
     front: Vec<Vec<u8>>,

@@ -1,7 +1,8 @@
-//! The cleaner: moves what is live out of segments that are mostly dead.
+//! The segment cleaner: moves live data out of mostly dead segments.
 //!
-//! It moves ciphertext as it is: no key is needed. A record that is moved keeps its sequence number, and a body whose blocks are
-//! moved gets a record that says where they are now. Until the segment is freed both copies are good.
+//! It moves ciphertext unchanged, without a key. A moved record keeps its sequence number; a body
+//! whose blocks are moved gets a record with their new locations. Until the segment is freed both
+//! copies are valid.
 
 use std::rc::Rc;
 
@@ -29,26 +30,26 @@ use crate::wire::record::{self, HEADER_LEN, LAST};
 use crate::wire::segment::Kind;
 use crate::writer::{Block, Job, Placed};
 
-/// The same as [`CLEAN_LIVE_MAX`] where the oldest objects may be dropped instead.
+/// The value of [`CLEAN_LIVE_MAX`] in ring mode, where the oldest objects can be dropped instead.
 const RING_LIVE_MAX: u64 = 50;
 
-/// Bytes of records that are moved in one commit, about: less where segments are short. Commits are not split, so this much and a
-/// record more may be left unused at the end of a segment.
+/// Returns the approximate bytes of records moved in one commit, less in short segments. Commits
+/// are not split, so up to this much and one record may be wasted at the end of a segment.
 const fn move_commit(segment_len: u64) -> usize {
     let most = segment_len as usize / 24;
     if most < 64 * 1024 { most } else { 64 * 1024 }
 }
 
-/// The most that is left unused at the end of a segment of records, but for records that are longer than most.
+/// Returns the maximum waste at the end of a META segment, except for unusually long records.
 const fn move_unused(segment_len: u64) -> u64 {
     3 * move_commit(segment_len) as u64
 }
 
-/// Commits on their way at once: they share batches.
+/// Commits in flight. They share batches.
 const MOVES_IN_FLIGHT: usize = 16;
 
-/// A segment from before the log was opened that has less than this in it, in hundredths, is worth cleaning for that alone:
-/// it was ended early.
+/// A segment from before the opening that is filled less than this, in percent, is always worth
+/// cleaning: it was ended early.
 const UNDERFILLED: u64 = 60;
 
 /// A segment that could be cleaned.
@@ -56,12 +57,12 @@ struct Candidate {
     number: u32,
     kind: Kind,
     live: u64,
-    /// Bytes that are gained.
+    /// Bytes gained by cleaning it.
     dead: u64,
     worth: f64,
 }
 
-/// A body as its record says.
+/// A body as described by its record.
 struct FoundBody {
     seq: u64,
     len: u64,
@@ -69,17 +70,17 @@ struct FoundBody {
     runs: Vec<Run>,
 }
 
-/// Bodies whose blocks have been moved, and whose records have yet to say so.
+/// Bodies whose blocks have been moved, but not yet recorded.
 #[derive(Default)]
 struct MovedBodies {
     drafts: Vec<Draft>,
     /// Bytes that their records take.
     space: usize,
-    /// Of the segments that the blocks are in now.
+    /// Pins of the segments that the blocks are in now.
     pins: Vec<SegmentPin>,
 }
 
-/// One pin of a segment is enough.
+/// Adds a pin unless the segment is already pinned.
 fn add_pin(pins: &mut Vec<SegmentPin>, pin: SegmentPin) {
     if pins.iter().all(|other| other.number() != pin.number()) {
         pins.push(pin);
@@ -87,7 +88,8 @@ fn add_pin(pins: &mut Vec<SegmentPin>, pin: SegmentPin) {
 }
 
 impl<D: Disk> Maintenance<D> {
-    /// Cleans segments, the most worthwhile first, a batch at most, or until it is enough; how many can be freed now.
+    /// Cleans the segments with the highest gain, at most one batch, or until `enough`. Returns how
+    /// many can be freed now.
     pub(super) async fn clean(&mut self, enough: impl Fn(&State) -> bool) -> Result<usize, Error> {
         self.set_cleaning(true);
         let result = self.clean_some(enough).await;
@@ -110,7 +112,8 @@ impl<D: Disk> Maintenance<D> {
                 }
                 let skipped = |number| self.unmovable.contains(&number) || self.damaged.contains(&number);
                 let mut candidates = state.candidates(self.opened, skipped);
-                // What a batch gains must be more than its checkpoints take: otherwise the reserve would be used up for nothing.
+                // A batch must gain more than its checkpoints take, or it would use up
+                // the reserve for nothing.
                 if cleaned == 0 && !state.is_gain(&candidates, most) {
                     candidates.clear();
                 }
@@ -132,7 +135,7 @@ impl<D: Disk> Maintenance<D> {
                 is_left
             };
             match unread.is_empty() {
-                // A request has it in use just now.
+                // A request has it pinned at the moment.
                 true if is_left => drop(self.unmovable.insert(number)),
                 false if is_left => self.put_aside(number, unread).await,
                 _ => {}
@@ -141,7 +144,7 @@ impl<D: Disk> Maintenance<D> {
         Ok(cleaned)
     }
 
-    /// Moves the live records of a segment; the result is what could not be read.
+    /// Moves the live records of a segment, and returns what could not be read.
     async fn clean_records(&self, number: u32) -> Result<Unread, Error> {
         let (start, end, generation) = {
             let state = self.shared.lock();
@@ -159,7 +162,8 @@ impl<D: Disk> Maintenance<D> {
             let bytes = window.bytes(at, claim.map_or(0, |claim| claim.len as usize)).await?;
             let found = record::verify(bytes, &self.shared.store, at);
             let Some(found) = found.filter(|found| found.header.generation == generation) else {
-                // What is behind it in its batch is not looked for: if it was live, the segment stays as it is.
+                // The rest of its batch is not searched: if it holds live records, the segment
+                // stays as it is.
                 let what = window.unreadable(at..at + 1).map_or("a record that does not verify", |_| UNREADABLE);
                 unread.record.get_or_insert_with(|| Damage::new(what, at));
                 at = align_up(at + 1, PAGE as u64);
@@ -195,7 +199,7 @@ impl<D: Disk> Maintenance<D> {
         live.then(|| Draft { seq, kind, payload: found.payload.to_vec(), effect: Effect::Moved(Box::new(effect)) })
     }
 
-    /// At most one of them is long: what is collected is handed over when it is long enough.
+    /// Moves records, which are collected until they fill a commit. At most one of them is long.
     fn move_records(
         &self,
         drafts: Vec<Draft>,
@@ -204,10 +208,10 @@ impl<D: Disk> Maintenance<D> {
         self.log.write(Request { drafts, holds, relaxed: true, ..Request::default() })
     }
 
-    /// Moves the live blocks of a segment; the result is what could not be read.
+    /// Moves the live blocks of a segment, and returns what could not be read.
     async fn clean_blocks(&self, number: u32) -> Result<Unread, Error> {
         let (mut from, mut unread) = (BodyId(0), Unread::default());
-        // The records of many bodies share a batch: in one of its own each would take a page.
+        // The records of many bodies share a batch; a batch of its own would take a page each.
         let mut moved = MovedBodies::default();
         loop {
             let (bodies, next) = self.shared.lock().bodies_in(number, from);
@@ -236,11 +240,12 @@ impl<D: Disk> Maintenance<D> {
         if drafts.is_empty() { Ok(()) } else { self.move_records(drafts, pins).await }
     }
 
-    /// Moves those blocks of a body that are in this segment. Its record is left to [`end_moves`](Self::end_moves).
+    /// Moves the blocks of a body that are in this segment.
+    /// [`end_moves`](Self::end_moves) writes its record.
     async fn move_body(&self, id: BodyId, segment: u32, moved: &mut MovedBodies) -> Result<(), Error> {
         let located = {
             let mut state = self.shared.lock();
-            // It may have gone meanwhile.
+            // The body may have been deleted in the meantime.
             let Some(at) = state.index.body(id).filter(|at| *at != Location::LOST) else { return Ok(()) };
             Located::new(&self.shared, &mut state, at)
         };
@@ -261,7 +266,7 @@ impl<D: Disk> Maintenance<D> {
             }
         }
         if runs.len() > RUNS_MAX {
-            // It is in so many pieces that its record has no room for more: it stays where it is.
+            // Its record has no room for more runs, so it stays in place.
             return Err(Damage::error("a body in too many pieces", located.at.offset()));
         }
         let FoundBody { seq, len, prefix, .. } = found;
@@ -291,7 +296,7 @@ impl<D: Disk> Maintenance<D> {
         found.await?.ok_or_else(|| Damage::error("a record that is not the one it should be", located.at.offset()))
     }
 
-    /// Moves a block; it may be cut in pieces.
+    /// Moves a block, which may be cut into pieces.
     async fn move_block(&self, identity: &Identity) -> Result<Vec<Placed>, Error> {
         let disk = self.context.disk.as_ref();
         let whole = 0..CHUNKS_MAX;
@@ -307,7 +312,7 @@ impl<D: Disk> Maintenance<D> {
 }
 
 impl State {
-    /// Condemns the closed segments of which nothing is of use.
+    /// Condemns the closed segments without live data.
     pub(super) fn condemn_dead(&mut self) {
         for number in 0..self.segments.table.len() as u32 {
             let segment = &self.segments.table[number as usize];
@@ -321,8 +326,8 @@ impl State {
         }
     }
 
-    /// Segments whose cleaning is worth it, but for those that are to be `skipped`; first those whose cleaning gains most for what
-    /// it costs.
+    /// Returns the segments worth cleaning, except the `skipped` ones, with the best ratio of gain
+    /// to cost first.
     fn candidates(&self, opened: u64, skipped: impl Fn(u32) -> bool) -> Vec<Candidate> {
         let segments = &self.segments;
         let checkpoints: Vec<u32> = {
@@ -333,8 +338,8 @@ impl State {
             numbers.dedup();
             numbers
         };
-        // In a ring it is better to drop what is old than to move much of it. What may be left unused where records are moved to
-        // is nothing gained either; blocks are cut there.
+        // In ring mode, dropping old objects beats moving many of them. Space wasted at the end of
+        // the destination is no gain; blocks are cut to fit instead.
         let live_max = if self.maintenance.ring { RING_LIVE_MAX } else { CLEAN_LIVE_MAX };
         let least = |kind| {
             let unused = if kind == Kind::Meta { move_unused(segments.len) } else { 0 };
@@ -343,11 +348,12 @@ impl State {
         let candidates = (0..).zip(&segments.table).filter_map(|(number, segment)| {
             let Use::Closed(kind) = segment.used else { return None };
             let live = self.index.live.of(number);
-            // What is unused at the end is not gained: it would be unused elsewhere. Unless the segment was ended early.
+            // The unused end of a segment is no gain, as it would be unused elsewhere too, unless
+            // the segment was ended early.
             let underfilled = segment.generation < opened && live * 100 <= segments.len * UNDERFILLED;
             let end = if underfilled { segments.len } else { u64::from(segment.written) };
             let dead = end.saturating_sub(PAGE as u64 + live);
-            // Records of a checkpoint cannot be moved; they go by themselves.
+            // Records of a checkpoint cannot be moved. They die with newer checkpoints.
             let free = segment.pins == 0 && checkpoints.binary_search(&number).is_err() && !skipped(number);
             let worth = self.gain(live, segment.generation);
             (free && (dead >= least(kind) || underfilled)).then_some(Candidate { number, kind, live, dead, worth })
@@ -357,12 +363,14 @@ impl State {
         candidates
     }
 
-    /// Bytes of the two checkpoints after which a segment that was cleaned is free; they may have grown.
+    /// Returns the bytes of the two checkpoints that free a cleaned segment,
+    /// with a margin for growth.
     fn checkpoints_len(&self) -> u64 {
         2 * self.maintenance.checkpoint_len * 5 / 4
     }
 
-    /// Whether there is room to move this to, and for the checkpoints that follow: otherwise nothing of it could ever be freed.
+    /// Returns whether there is room for the moved data and the checkpoints that follow. Without
+    /// the checkpoints nothing would be freed.
     fn fits(&self, kind: Kind, live: u64) -> bool {
         let segments = &self.segments;
         let room =
@@ -372,7 +380,7 @@ impl State {
         room >= live + beside + self.checkpoints_len()
     }
 
-    /// Whether as many of these as there is room for gain more than the checkpoints take that free them.
+    /// Returns whether the candidates that fit gain more than the checkpoints that free them take.
     fn is_gain(&self, candidates: &[Candidate], most: usize) -> bool {
         let (mut moved, mut gained) = (0, self.segments.condemned() * self.segments.len);
         for candidate in candidates.iter().take(most) {
@@ -380,23 +388,25 @@ impl State {
             if !self.fits(candidate.kind, moved) {
                 break;
             }
-            // Something is left unused where records are moved to.
+            // Some space is wasted where records are moved to.
             let unused = if candidate.kind == Kind::Meta { move_commit(self.segments.len) as u64 } else { 0 };
             gained += candidate.dead.saturating_sub(unused);
         }
         gained > 2 * self.maintenance.checkpoint_len
     }
 
-    /// Cost-benefit (Rosenblum and Ousterhout, "The design and implementation of a log-structured file system", section 3.5): the
-    /// space that is gained and for how long, over what is read and written for it. But age counts by its root: where everything is
-    /// overwritten alike it says nothing, and what is emptiest is best.
+    /// Cost-benefit policy (Rosenblum and Ousterhout, "The design and implementation of a
+    /// log-structured file system", section 3.5): the space gained and its expected age, over the
+    /// cost of reading and writing. Age counts by its square root: under uniform overwrites it
+    /// carries no information, and the emptiest segment is best.
     fn gain(&self, live: u64, generation: u64) -> f64 {
         let used = live as f64 / self.segments.len as f64;
         let age = (self.numbers.next() - generation) as f64;
         (1.0 - used) * age.sqrt() / (1.0 + used)
     }
 
-    /// Bodies that have blocks in this segment, from `from` on, and where to go on.
+    /// Returns bodies that have blocks in this segment, starting at `from`, and the body to
+    /// continue from.
     fn bodies_in(&self, segment: u32, from: BodyId) -> (Vec<BodyId>, Option<BodyId>) {
         let mut found = Vec::new();
         for (seen, (id, body)) in self.index.bodies_from(from).enumerate() {

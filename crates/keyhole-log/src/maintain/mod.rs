@@ -1,13 +1,15 @@
-//! The maintenance: checkpoints, and the cleaner. One task for each log, with a writer of its own.
+//! The maintenance: checkpoints and the segment cleaner. One task per log, with its own writer.
 //!
-//! It sleeps until somebody wants something of it: a segment, when there are few left; a checkpoint, when much has been written
-//! since the last one; or the end. It works in small steps (one buffer read, one batch written), so that requests on the same
-//! thread and disk come between, and it holds the lock for one step at a time.
+//! It sleeps until there is work: a segment, when few are left; a checkpoint, when enough has been
+//! written since the last one; or the end. It works in small steps (one buffer read, one batch
+//! written), so that requests on the same thread and disk interleave, and holds the lock for one
+//! step at a time.
 //!
-//! Cleaning a segment is to move what is live in it and then to *condemn* it. A condemned segment is freed when no checkpoint
-//! that could still be recovered from knows of anything in it: as two are kept, that is when two have been completed. So under
-//! pressure the steps are: clean some segments, checkpoint, clean some more, checkpoint, which frees the first ones, and so on.
-//! Nobody waits for that as long as there are others: what waits to be freed is counted on.
+//! Cleaning a segment moves its live data and then *condemns* it. A condemned segment is freed when
+//! no checkpoint that recovery could start from refers to it. Two checkpoints are kept, so that is
+//! after two have been completed. Under pressure the sequence is: clean some segments, checkpoint,
+//! clean some more, checkpoint, which frees the first ones, and so on. Writers do not wait for this
+//! while other segments are available: segments that wait to be freed count as space.
 
 mod aside;
 mod checkpoint;
@@ -31,40 +33,40 @@ use crate::segments::Step;
 use crate::shared::{Shared, State};
 use crate::writer::Writer;
 
-/// What [`compact`](crate::Log::compact) has done.
+/// Result of [`compact`](crate::Log::compact).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Compacted {
     /// Segments that became blank.
     pub segments_freed: u64,
-    /// Bytes of live records and blocks that were moved.
+    /// Bytes of live records and blocks moved.
     pub bytes_moved: u64,
 }
 
-/// What is asked of the maintenance, and who waits for it.
+/// A request to the maintenance, with the sender that answers it.
 #[derive(Debug)]
 pub(crate) enum Wish {
     Checkpoint(oneshot::Sender<Result<(), Error>>),
     Compact(oneshot::Sender<Result<Compacted, Error>>),
 }
 
-/// The maintenance of a log. It does nothing until [`run`](Self::run) is polled.
+/// The maintenance of a log. Does nothing until [`run`](Self::run) is polled.
 pub struct Maintenance<D: Disk> {
     log: Log<D>,
     shared: Arc<Shared>,
-    /// For what does not go through the writer: superblocks.
+    /// Disk access for writes that bypass the writer: superblocks.
     context: Context<D>,
     /// Generations below this are from before the log was opened.
     opened: u64,
     /// Segments in which something could not be moved, until the next checkpoint.
     unmovable: BTreeSet<u32>,
-    /// Segments in which something could not be read: they are put aside until the log is closed.
+    /// Segments with unreadable data, set aside until the log is closed.
     damaged: BTreeSet<u32>,
-    /// The superblock copy whose last write failed for want of space; without such a failure the first.
+    /// The superblock copy whose last write failed for lack of space; otherwise the first.
     suspect: usize,
     running: Running,
 }
 
-/// Says that the maintenance runs, until it is dropped.
+/// Marks the maintenance as running until dropped.
 struct Running(Arc<Shared>);
 
 impl Drop for Running {
@@ -76,11 +78,11 @@ impl Drop for Running {
     }
 }
 
-/// Prepares the maintenance of a log: the task, and the writer that it writes through. Both are polled by the caller, on one
-/// thread, until they end. Without it no checkpoints are written and no space is ever used again.
+/// Creates the maintenance task of a log and its writer. The caller polls both on one thread until
+/// they end. Without the maintenance no checkpoints are written and no space is reclaimed.
 ///
 /// # Panics
-/// If it is called twice.
+/// Panics if called twice.
 pub fn maintenance<D: Disk>(shared: Arc<Shared>, disk: Rc<D>) -> (Maintenance<D>, Writer<D>) {
     let (slot, opened) = {
         let mut state = shared.lock();
@@ -96,21 +98,21 @@ pub fn maintenance<D: Disk>(shared: Arc<Shared>, disk: Rc<D>) -> (Maintenance<D>
     (Maintenance { log, shared, context, opened, unmovable, damaged, suspect: 0, running }, writer)
 }
 
-/// What there is to do.
+/// The next task of the maintenance.
 enum Task {
     Wish(Wish),
-    /// Segments are short.
+    /// Free segments are short.
     Clean,
     Checkpoint,
-    /// A segment for records is made ready.
+    /// Prepare a segment for records.
     Prepare(Step),
-    /// Nothing is left to be asked for: the workers have ended.
+    /// The workers have ended, and there are no more requests.
     End,
 }
 
 impl<D: Disk> Maintenance<D> {
-    /// Works until every worker's [`Log`](crate::Log) has been dropped and its writer has ended; then writes a last checkpoint.
-    /// After a failed write it does nothing more.
+    /// Runs until every worker's [`Log`](crate::Log) has been dropped and its writer has ended,
+    /// then writes a last checkpoint. Does nothing more after a failed write.
     pub async fn run(mut self) {
         if self.shared.read_only().is_none() {
             let _ = self.context.allocate_reserve().await; // A failure has poisoned the log.
@@ -120,7 +122,7 @@ impl<D: Disk> Maintenance<D> {
             let result = match task {
                 Task::Wish(Wish::Checkpoint(done)) => {
                     let result = self.checkpoint().await;
-                    let _ = done.send(result.clone()); // Nobody may wait.
+                    let _ = done.send(result.clone()); // The receiver is gone if the request was dropped.
                     result
                 }
                 Task::Wish(Wish::Compact(done)) => {
@@ -145,7 +147,7 @@ impl<D: Disk> Maintenance<D> {
         drop(self.running);
     }
 
-    /// The next thing to do; `None`: nothing can be done any more.
+    /// Waits for the next task. `None`: the log accepts no more writes.
     async fn next(&self) -> Option<Task> {
         loop {
             let asleep = {
@@ -174,29 +176,29 @@ impl<D: Disk> Maintenance<D> {
                 state.maintenance.asleep = Some(sender);
                 receiver
             };
-            // An error means that another waker took its place, which there is none of.
+            // An error would mean that another waker replaced it; there is only one.
             let _ = asleep.await;
         }
     }
 
-    /// What could not be done now may be possible when something has been deleted.
+    /// Handles a failed task: it may succeed after a deletion.
     fn failed(&self, error: &Error, hopes: u64) {
         let mut state = self.shared.lock();
-        // Neither is an error of the system better a moment later.
+        // An I/O error of the system does not pass within a moment either.
         if matches!(error, Error::Full | Error::Io(_)) {
             state.maintenance.give_up(hopes);
-            // It would be tried again at once.
+            // Prevents an immediate retry.
             state.maintenance.since_checkpoint = 0;
         }
         state.wake_space();
     }
 
-    /// Cleans until there are segments to spare, or nothing is to be gained.
+    /// Cleans until there are spare segments or there is nothing to gain.
     async fn make_space(&mut self) -> Result<(), Error> {
         let (mut in_vain, mut idle) = (0, 0);
         let mut progress = self.shared.lock().segments.progress;
         while self.shared.lock().is_short() {
-            // Readers may have gone meanwhile.
+            // Readers may have released pins.
             self.free();
             let hopes = self.shared.lock().maintenance.hopes;
             let cleaned =
@@ -218,8 +220,9 @@ impl<D: Disk> Maintenance<D> {
                 (progress, in_vain, idle) = (now.max(progress), 0, 0);
                 continue;
             }
-            // A gain of less than a segment shows after some more; and what waits is free after two checkpoints, even where they make
-            // as much wait as they take. What that frees may be what cleaning needs.
+            // Gains of less than a segment add up. Waiting segments are free after two
+            // checkpoints, even if those make as many wait as they take, and cleaning may
+            // need exactly those segments.
             in_vain += cleaned;
             idle = if cleaned > 0 { 0 } else { idle + 1 };
             if cleaned > 0 || ((due || waits) && idle < CLEAN_IDLE_MAX) {
@@ -227,7 +230,7 @@ impl<D: Disk> Maintenance<D> {
             }
             if !self.drop_oldest().await? {
                 let mut state = self.shared.lock();
-                // What was deleted meanwhile was not seen.
+                // Deletions in the meantime were not seen.
                 state.maintenance.give_up(hopes);
                 if state.maintenance.stuck {
                     break;
@@ -239,7 +242,7 @@ impl<D: Disk> Maintenance<D> {
         self.discard().await
     }
 
-    /// In ring mode: makes dead what is oldest.
+    /// In ring mode, deletes the oldest objects.
     async fn drop_oldest(&self) -> Result<bool, Error> {
         let (ring, bytes) = {
             let state = self.shared.lock();
@@ -248,7 +251,7 @@ impl<D: Disk> Maintenance<D> {
         Ok(ring && self.log.drop_oldest(bytes).await? > 0)
     }
 
-    /// Runs the cleaner to its end.
+    /// Runs the cleaner until it gains nothing.
     async fn compact(&mut self) -> Result<Compacted, Error> {
         let before = self.shared.lock().counters.cleaner;
         loop {
@@ -263,7 +266,7 @@ impl<D: Disk> Maintenance<D> {
             }
             self.checkpoint().await?;
             self.checkpoint().await?;
-            // What is left is held by readers, and freed when they have gone.
+            // The rest is pinned by readers, and freed when they are done.
             if cleaned == 0 && self.shared.lock().segments.condemned() >= waits {
                 break;
             }
@@ -276,11 +279,11 @@ impl<D: Disk> Maintenance<D> {
         })
     }
 
-    /// Frees condemned segments that no checkpoint that is kept knows anything in.
+    /// Frees condemned segments that no kept checkpoint refers to.
     fn free(&self) {
         let mut state = self.shared.lock();
         let kept = &state.index.checkpoints;
-        // While there is but one checkpoint, opening without it would be opening without any.
+        // With only one checkpoint, recovery without it would have none to start from.
         let full = kept.len() == crate::limits::CHECKPOINTS_KEPT;
         let oldest = if full { kept.last().map_or(0, |checkpoint| checkpoint.begun) } else { 0 };
         let freed = state.segments.free_condemned(oldest).len() as u64;
@@ -290,13 +293,13 @@ impl<D: Disk> Maintenance<D> {
         }
     }
 
-    /// Gives back the space of blank segments that are more than will soon be needed.
+    /// Discards blank segments beyond those needed soon.
     async fn discard(&self) -> Result<(), Error> {
         loop {
             let (number, start, len) = {
                 let mut state = self.shared.lock();
                 let Some(number) = state.segments.discardable() else { return Ok(()) };
-                // Nobody begins it meanwhile.
+                // Withdrawn, so that it cannot be begun in the meantime.
                 state.segments.withdraw(number);
                 (number, state.segments.start(number), state.segments.len)
             };
@@ -308,13 +311,14 @@ impl<D: Disk> Maintenance<D> {
                     state.segments.discarded(number);
                     state.counters.cleaner.segments_discarded += 1;
                 }
-                // Its space stays, for the next that needs some.
+                // Its space stays allocated for later use.
                 Err(error) if error.kind() == ErrorKind::Unsupported || is_full(&error) => {
                     state.segments.not_discarded(number);
                     return Ok(());
                 }
                 Err(error) => {
-                    // Whatever is there now is taken for nothing; but the disk does not do what it should.
+                    // The contents are never read, whatever they are; but the disk has
+                    // malfunctioned.
                     state.segments.discarded(number);
                     drop(state);
                     self.shared.poison(FailedWrite::new("a discard", Some(start), &error));
@@ -330,12 +334,13 @@ impl<D: Disk> Maintenance<D> {
 }
 
 impl State {
-    /// Whether somebody waits for a segment, or will soon have to.
+    /// Returns whether a writer waits for a segment, or soon will.
     fn is_short(&self) -> bool {
         !self.maintenance.space.is_empty() || self.segments.spare() < CLEAN_AHEAD
     }
 
-    /// Whether it is time for a checkpoint, so that what was cleaned is freed: enough has been, or others can have no segment before.
+    /// Returns whether a checkpoint is due to free cleaned segments: enough of them wait, or
+    /// writers cannot get a segment before.
     fn is_freeing_due(&self) -> bool {
         let segments = &self.segments;
         segments.fresh() >= segments.batch() || (segments.at_hand() == 0 && segments.waiting() > 0)
@@ -343,7 +348,7 @@ impl State {
 
     fn is_checkpoint_due(&self) -> bool {
         let after = (4 * self.maintenance.checkpoint_len).clamp(CHECKPOINT_AFTER_MIN, CHECKPOINT_AFTER_MAX);
-        // In a small file there are few segments: a checkpoint comes more often, for what it takes is a small part of it.
+        // A small file has few segments, and its checkpoints are cheap, so they are more frequent.
         let after = after.min((self.segments.capacity / 8).max(self.segments.len));
         self.maintenance.since_checkpoint > after || (self.maintenance.unsettled > 0 && self.is_changed())
     }

@@ -1,7 +1,8 @@
-//! Reading records a second time, when they are to take effect.
+//! The second reading of records, for replay.
 //!
-//! The first reading decides which records count and keeps where they stand, not what they say. A record that verified then and
-//! does not now (an error of the medium, bit rot, a write that went elsewhere) is damage like any other.
+//! The first reading decides which records count and keeps their locations, not their contents. A
+//! record that verified then and does not now (an error of the medium, bit rot, a misdirected
+//! write) is damage like any other.
 
 use super::scan::Span;
 use super::window::Window;
@@ -19,22 +20,22 @@ use crate::wire::{StoreId, align_up};
 pub(super) struct Reread {
     pub(super) seq: u64,
     pub(super) at: Location,
-    /// Header and payload.
+    /// Length of header and payload.
     pub(super) len: u32,
-    /// The cleaner wrote it again: its number does not say when.
+    /// Whether the cleaner moved it, so that its number does not give its age.
     pub(super) moved: bool,
     pub(super) batch: BatchStart,
     pub(super) effect: Effect,
 }
 
-/// What the second reading finds.
+/// A result of the second reading.
 #[derive(Debug, Clone)]
 pub(super) enum Again {
     Record(Reread),
     Damaged(Damage),
 }
 
-/// Where a batch begins, and the checksum of what is ahead of it; 0: it is not known.
+/// The start of a batch, and the checksum of the record before it; 0 if unknown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct BatchStart {
     pub(super) at: u64,
@@ -46,13 +47,13 @@ pub(super) struct Rereader<'a, D: Disk> {
     window: Window<'a, D>,
     store: &'a StoreId,
     spans: &'a [Span],
-    /// Where the next record stands, in the first of the spans.
+    /// Offset of the next record, in the first of the spans.
     at: u64,
     batch: BatchStart,
 }
 
 impl<'a, D: Disk> Rereader<'a, D> {
-    /// `end`: of the segment.
+    /// Creates a reader. `end` is the end of the segment.
     pub(super) fn new(disk: &'a D, store: &'a StoreId, file_len: u64, end: u64, spans: &'a [Span]) -> Self {
         let window = Window::of(disk, file_len, end, REPLAY_READ);
         let mut reader = Rereader { window, store, spans, at: 0, batch: BatchStart::default() };
@@ -67,7 +68,7 @@ impl<'a, D: Disk> Rereader<'a, D> {
         }
     }
 
-    /// The next record, or damage in place of some; `None`: there are no more.
+    /// Returns the next record, or the damage that replaces some. `None` at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Again>, Error> {
         while let Some(span) = self.spans.first() {
             if self.at >= span.end {
@@ -85,7 +86,8 @@ impl<'a, D: Disk> Rereader<'a, D> {
         Ok(None)
     }
 
-    /// Reads on to the end of a batch for the object that has this body: its bucket (by identity) and its key.
+    /// Reads to the end of a batch for the object that has this body. Returns its bucket (by
+    /// identity) and key.
     pub(super) async fn name_of(&mut self, id: BodyId, batch: BatchStart) -> Result<Option<(u64, String)>, Error> {
         while let Some(Again::Record(record)) = self.next().await? {
             if record.batch != batch {
@@ -100,7 +102,7 @@ impl<'a, D: Disk> Rereader<'a, D> {
         Ok(None)
     }
 
-    /// The record that stands where the reader is, if it verifies; the reader goes on behind it where it is to be `taken`.
+    /// Returns the record at the current offset if it verifies, and moves past it if `taken`.
     async fn read(&mut self, taken: bool) -> Result<Option<Reread>, Error> {
         let at = self.at;
         let bytes = self.window.bytes(at, HEADER_LEN).await?;
@@ -134,7 +136,7 @@ impl<'a, D: Disk> Rereader<'a, D> {
         Ok(Some(found))
     }
 
-    /// Goes on to the next record that verifies, or to the end of the span.
+    /// Moves to the next record that verifies, or to the end of the span.
     async fn search(&mut self, end: u64) -> Result<(), Error> {
         loop {
             self.at += ALIGN;

@@ -1,4 +1,4 @@
-//! What recovery starts from: the newest checkpoint that can be read, or nothing.
+//! The starting point of recovery: the newest readable checkpoint, or an empty state.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,23 +14,23 @@ use crate::wire::record::Record;
 use crate::wire::segment::Header;
 use crate::wire::superblock::Superblock;
 
-/// The header of each segment, and its checksum; `None` where there is none that verifies.
+/// The header of each segment and its checksum; `None` if it does not verify.
 pub(super) type Headers = Vec<Option<(Header, u32)>>;
 
-/// A checkpoint, as it is recovered from. Without one everything in the file is to be replayed.
+/// A checkpoint to recover from. Without one the whole file is replayed.
 #[derive(Debug, Default)]
 pub(super) struct Base {
-    /// Whether there is one.
+    /// Whether there is a checkpoint.
     pub(super) exists: bool,
-    /// Everything with a lower number is in the index, but for what is pending.
+    /// Records with lower numbers are in the index, except pending ones.
     pub(super) until: u64,
     pub(super) pending: BTreeSet<u64>,
-    /// Every record with a number up to this was durable, or does not exist.
+    /// Every record with a number up to this was durable or does not exist.
     pub(super) watermark: u64,
-    /// The watermarks in the records to be replayed are not below this.
+    /// Lower bound of the watermarks in records to replay.
     pub(super) floor: u64,
     pub(super) segments: BTreeMap<u32, SegmentItem>,
-    /// Segments for records that were durable up to an offset in them.
+    /// META segments and the offset below which each was durable.
     pub(super) ends: Vec<(u32, u32)>,
     pub(super) index: Index,
     /// Records of checkpoints that do not verify.
@@ -38,37 +38,38 @@ pub(super) struct Base {
 }
 
 impl Base {
-    /// Whether a record of this number is in the index already, as far as it is not out of date.
+    /// Returns whether the index already covers the record of this number, unless it is outdated.
     pub(super) fn covers(&self, seq: u64) -> bool {
         seq < self.until && !self.pending.contains(&seq)
     }
 
-    /// What the checkpoint says of a segment, unless it was just being begun: then it is as if the checkpoint did not know it.
+    /// Returns the checkpoint's item for a segment. `None` also if the segment was just being
+    /// begun, which counts as unknown.
     pub(super) fn known(&self, number: u32) -> Option<&SegmentItem> {
         let known =
             |item: &&SegmentItem| item.written > 0 || matches!(item.use_, SegmentUse::Blank | SegmentUse::Damaged);
         self.segments.get(&number).filter(known)
     }
 
-    /// Bytes of this generation and of lower ones are left in a segment from earlier uses.
+    /// Returns the highest generation of leftover bytes from earlier uses of a segment.
     pub(super) fn stale(&self, number: u32) -> u64 {
         match (self.known(number), self.segments.get(&number)) {
             (Some(item), _) => item.generation,
-            // All that is known is that it was being begun with this one.
+            // Known only: it was being begun with this generation.
             (None, begun) => begun.map_or(0, |item| item.generation.saturating_sub(1)),
         }
     }
 
-    /// How far a segment was durable when the checkpoint was written.
+    /// Returns the offset below which a segment was durable when the checkpoint was written.
     pub(super) fn durable(&self, number: u32) -> u32 {
         self.ends.iter().filter(|(segment, _)| *segment == number).map(|(_, written)| *written).max().unwrap_or(0)
     }
 }
 
-/// Loads the newest checkpoint that can be read. What cannot is reported.
+/// Loads the newest readable checkpoint. Reports unreadable ones.
 ///
 /// # Errors
-/// `Damaged` if there are checkpoints and none can be read, unless it is to be `rebuilt` without; `Io`.
+/// `Damaged` if there are checkpoints and none can be read, unless `rebuild` is set; `Io`.
 pub(super) async fn load<D: Disk>(
     disk: &D,
     superblock: &Superblock,
@@ -97,7 +98,7 @@ pub(super) async fn load<D: Disk>(
         return Err(Damage::error("every checkpoint (keyhole check --repair makes a new one)", ends[0].offset()));
     };
     base.index.keep_checkpoint(records);
-    // The one before is kept as well, if it is good for anything.
+    // The previous checkpoint is kept as well, if it is readable.
     if let Some(&at) = ends.get(newest + 1).filter(|at| **at != Location::LOST) {
         match reader.end(at).await {
             Ok((end, _)) => base.index.keep_checkpoint(locations(&end, at)),
@@ -109,11 +110,11 @@ pub(super) async fn load<D: Disk>(
     Ok(base)
 }
 
-/// Bytes of memory that the index of a store is going to take, by the length of its newest checkpoint; `None` where there is none
-/// that can be read. What was written since then is not counted.
+/// Estimates the index memory of a store in bytes, from the length of its newest checkpoint. `None`
+/// if no checkpoint can be read. Records written since then are not counted.
 ///
 /// # Errors
-/// As [`open`](crate::open()), but for damage.
+/// Those of [`open`](crate::open()), except damage.
 pub async fn estimate_index<D: Disk>(disk: &D) -> Result<Option<u64>, Error> {
     let (superblock, _) = super::superblock::read(disk).await?;
     let at = Location::from_raw(superblock.checkpoints[0]);
@@ -132,7 +133,7 @@ pub async fn estimate_index<D: Disk>(disk: &D) -> Result<Option<u64>, Error> {
     }
 }
 
-/// Whether every record of a checkpoint verifies that ends at a location.
+/// Returns whether every record of the checkpoint that ends at a location verifies.
 pub(super) async fn verifies<D: Disk>(
     disk: &D,
     superblock: &Superblock,
@@ -140,7 +141,7 @@ pub(super) async fn verifies<D: Disk>(
     at: Location,
 ) -> Result<bool, Error> {
     let count = headers.keys().next_back().map_or(0, |last| last + 1);
-    // Checksums of headers are not looked at.
+    // Header checksums are not used.
     let headers = (0..count).map(|number| headers.get(&number).map(|header| (header.clone(), 0))).collect();
     let reader = Reader { disk, superblock, headers: &headers, bad: RefCell::default() };
     match reader.load(at).await {
@@ -150,7 +151,7 @@ pub(super) async fn verifies<D: Disk>(
     }
 }
 
-/// All records of a checkpoint.
+/// Returns the locations of all records of a checkpoint.
 fn locations(end: &CheckpointEnd, at: Location) -> Vec<Location> {
     end.chunks.iter().map(|&chunk| Location::from_raw(chunk)).chain([at]).collect()
 }
@@ -164,7 +165,7 @@ struct Reader<'a, D> {
 }
 
 impl<D: Disk> Reader<'_, D> {
-    /// Reads a record of a checkpoint and takes what is wanted out of it.
+    /// Reads a record of a checkpoint and extracts a value from it.
     async fn record<T>(&self, at: Location, take: impl FnOnce(u64, Payload<'_>) -> Option<T>) -> Result<T, Error> {
         let damaged = || {
             self.bad.borrow_mut().push(at);
@@ -173,7 +174,7 @@ impl<D: Disk> Reader<'_, D> {
         let start = at.offset().checked_sub(SEGMENTS_START).ok_or_else(damaged)?;
         let number = (start / self.superblock.segment_len) as usize;
         let header = self.headers.get(number).and_then(Option::as_ref);
-        // Of a segment whose header cannot be read the record itself has to do.
+        // If the segment header cannot be read, the record alone must suffice.
         let known = header.map(|(header, _)| header.generation);
         let wanted = |record: &Record<'_>| known.is_none_or(|known| known == record.header.generation);
         let found = read_record_if(self.disk, &self.superblock.store, at, wanted, |record| {

@@ -1,8 +1,9 @@
-//! Making an object file, and opening one, after whatever happened to it.
+//! Creation and crash recovery of an object file.
 //!
-//! Recovery reads the segments of records, never the data. Its rule: what is proven to have been durable is a fact, and if it
-//! cannot be read it is *damage*, which is reported; what is not proven is an unacknowledged tail, which is whole or is *cut*.
-//! Proof is in the records: each says how far everything was durable when it was written. See `FORMAT.md` for the procedure.
+//! Recovery reads META segments, never the data. Records proven durable are facts: if one cannot be
+//! read, it is *damage* and is reported. The rest is an unacknowledged tail, which is kept whole or
+//! *cut*. The proof is in the records: each states how much was durable when it was written.
+//! `FORMAT.md` specifies the procedure.
 
 mod again;
 mod base;
@@ -36,64 +37,65 @@ pub(crate) use rebuild::is_rebuilt;
 use scan::Store;
 pub(crate) use window::Window;
 
-/// What a new object file is made with.
+/// Parameters of a new object file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Format {
-    /// Random identity. No two files may have the same.
+    /// Random identity, unique to this file.
     pub store_id: [u8; 16],
-    /// Bytes that the file may have at most.
+    /// Maximum length of the file in bytes.
     pub capacity: u64,
-    /// Length of a segment: a power of two between [`SEGMENT_LEN_MIN`] and [`SEGMENT_LEN_MAX`];
+    /// Segment length: a power of two between [`SEGMENT_LEN_MIN`] and [`SEGMENT_LEN_MAX`];
     /// [`SEGMENT_LEN`](crate::limits::SEGMENT_LEN) unless the medium is small.
     pub segment_len: u64,
-    /// Now, in ms since 1970.
+    /// Current time, in ms since 1970.
     pub created_ms: u64,
 }
 
-/// How to open an object file.
+/// Options for opening an object file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenOptions {
-    /// When a write is acknowledged.
+    /// The point at which a write is acknowledged.
     pub sync: Sync,
-    /// Workers that there will be at most, 1 to [`WORKERS_MAX`]: a small capacity may have room for less of them, which
-    /// [`Shared::workers`] tells.
+    /// Maximum number of workers, 1 to [`WORKERS_MAX`]. A small capacity may allow fewer: see
+    /// [`Shared::workers`].
     pub workers: usize,
-    /// Another bound for the length of the file, kept from now on.
+    /// New capacity in bytes, stored in the superblock. `None`: keep the current one.
     pub capacity: Option<u64>,
-    /// Whether the oldest objects are dropped when there is no other way to make room.
+    /// Ring mode: drop the oldest objects when there is no other way to make room.
     pub ring: bool,
-    /// Whether to go on without any checkpoint, if none can be read: everything in the file is replayed, and objects that were
-    /// deleted long ago may come back. Superblocks of which both copies are lost are rebuilt as well. `keyhole check --repair`
-    /// does it.
+    /// Whether to recover without a checkpoint if none can be read: everything in the file is
+    /// replayed, and objects deleted long ago may reappear. If both superblocks are lost, they are
+    /// rebuilt as well. Used by `keyhole check --repair`.
     pub rebuild: bool,
-    /// Opens the log for reading alone, for this reason: nothing is written, neither at the opening nor later, and every write
-    /// is refused with the reason. Tails are decided as ever, in memory.
+    /// Opens the log read-only, for this reason. Nothing is written, during recovery or later, and
+    /// every write is refused with the reason. Tails are cut in memory only.
     pub read_only: Option<Arc<str>>,
 }
 
-/// What was found when the file was opened.
+/// Result of a recovery.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recovery {
-    /// Records that were read and hold.
+    /// Valid records read.
     pub records: u64,
-    /// Objects that there are.
+    /// Number of objects.
     pub objects: u64,
-    /// Uploads that are neither completed nor aborted.
+    /// Number of uploads that are neither completed nor aborted.
     pub uploads: u64,
     /// Segments from which an unacknowledged tail was cut.
     pub cut: u64,
-    /// A superblock copy was bad and has been written anew.
+    /// Whether a bad superblock copy was rewritten.
     pub mended: bool,
-    /// The version of the format that the file had, if opening it has made it one of the present version.
+    /// The previous format version, if opening has upgraded the file.
     pub upgraded_from: Option<u32>,
-    /// Why the log is open for reading alone, if it is: that was asked for, or a write of the opening failed.
+    /// The reason if the log is read-only: by request, or because a write during recovery failed.
     pub read_only: Option<Arc<str>>,
-    /// What had been durable and cannot be read.
+    /// Data that was durable and cannot be read.
     pub damaged: Vec<Damage>,
 }
 
-/// Makes an object file. What was in the file is lost; the caller has seen to it that it may be.
+/// Creates an object file. Destroys the contents of the file; the caller has
+/// checked that this is permitted.
 ///
 /// # Errors
 /// `Capacity`, `Full`, `Io`.
@@ -102,7 +104,7 @@ pub async fn create<D: Disk>(disk: &D, format: &Format) -> Result<(), Error> {
     check_capacity(format.capacity, format.segment_len)?;
     check_capacity_min(format.capacity, format.segment_len)?;
     disk.allocate(0, SEGMENTS_START).await.map_err(full_or_io)?;
-    // Where an allocation promises nothing, this takes the space that superblocks need for ever.
+    // Where allocation guarantees nothing, writing zeros secures the space of the superblocks.
     let mut zeros = disk.buffer();
     let start = 0..SEGMENTS_START as usize;
     D::part(&mut zeros, start.clone()).fill(0);
@@ -114,17 +116,17 @@ pub async fn create<D: Disk>(disk: &D, format: &Format) -> Result<(), Error> {
     superblock::write_both(disk, &superblock, 0).await
 }
 
-/// What tells an object file from every other.
+/// The identity of an object file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Identity {
-    /// Given at random when it was made.
+    /// Random identity, assigned at creation.
     pub store_id: [u8; 16],
-    /// When it was made, in ms since 1970.
+    /// Creation time, in ms since 1970.
     pub created_ms: u64,
 }
 
-/// Reads the identity of an object file, and nothing else.
+/// Reads the identity of an object file, without recovering it.
 ///
 /// # Errors
 /// `Foreign`, `UnsupportedVersion`; `Damaged` if both superblocks are; `Io`.
@@ -133,28 +135,28 @@ pub async fn identity<D: Disk>(disk: &D) -> Result<Identity, Error> {
     Ok(Identity { store_id, created_ms })
 }
 
-/// Reported for a copy whose write fails, while the other copy is good.
+/// Reported for a superblock copy that cannot be rewritten while the other is valid.
 const UNWRITABLE_COPY: &str = "a copy of the superblock, which cannot be written anew";
 
-/// What is in an object file, before anything is written.
+/// The recovered state of an object file, before anything is written.
 pub(crate) struct Recovered {
     pub(crate) superblock: Superblock,
-    /// The copy of the superblock that is bad or old.
+    /// The superblock copy that is bad or outdated.
     bad_copy: Option<usize>,
-    /// Both copies were lost, and nothing of this superblock is in the file.
+    /// Whether both copies were lost, so that this superblock is in memory only.
     is_rebuilt: bool,
     pub(crate) index: Index,
     store: Store,
     pub(crate) recovery: Recovery,
-    /// Where the records are that were replayed, if that was asked for, and those of a checkpoint that do not verify.
+    /// Locations of the replayed records, if requested, and of damaged checkpoint records.
     replayed: Vec<(u64, u32)>,
-    /// Something has changed since the checkpoint, which an orderly end writes at last.
+    /// Whether anything has changed since the checkpoint, the last write of an orderly shutdown.
     is_changed: bool,
 }
 
 impl Recovered {
-    /// Ranges of the file that opening it looks at, but for the superblocks: headers of segments, and the records that were
-    /// replayed.
+    /// Returns the ranges of the file that recovery reads, except the superblocks: segment headers
+    /// and replayed records.
     pub(crate) fn extents(&self) -> Vec<Range<u64>> {
         let len = self.superblock.segment_len;
         let in_use = self.store.table.iter().zip(0u64..).filter(|(segment, _)| segment.in_use());
@@ -163,12 +165,12 @@ impl Recovered {
         headers.chain(self.replayed.iter().map(|&(at, len)| at..at + u64::from(len))).collect()
     }
 
-    /// Ranges in which records were cut.
+    /// Returns the ranges of cut tails.
     pub(crate) fn tails(&self) -> Vec<Range<u64>> {
         self.store.scans.iter().filter(|scan| scan.tail).map(|scan| scan.at..scan.end).collect()
     }
 
-    /// The segment that an offset is in, and where it ends.
+    /// Returns the segment that contains an offset, and its end offset.
     pub(crate) fn segment(&self, offset: u64) -> (u32, u64) {
         let number = offset.saturating_sub(SEGMENTS_START) / self.superblock.segment_len;
         (number as u32, SEGMENTS_START + (number + 1) * self.superblock.segment_len)
@@ -179,17 +181,17 @@ impl Recovered {
     }
 }
 
-/// How to read what is there.
+/// Options for reading the file.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RecoverOptions {
-    /// Where no checkpoint can be read, all records are replayed, as if there had never been one; objects that were deleted long
-    /// ago may come back. Where both copies of the superblock are lost it is rebuilt, in memory.
+    /// If no checkpoint can be read, replay all records as if none had ever existed; objects
+    /// deleted long ago may reappear. If both superblock copies are lost, rebuild them in memory.
     pub(crate) rebuild: bool,
-    /// Whether [`Recovered::extents`] is going to be asked for, which takes memory for each record.
+    /// Whether [`Recovered::extents`] will be called, which takes memory per record.
     pub(crate) extents: bool,
 }
 
-/// Reads what is there, and writes nothing.
+/// Recovers the state of the file without writing.
 pub(crate) async fn recover<D: Disk>(disk: &D, options: RecoverOptions) -> Result<Recovered, Error> {
     let mut damaged = Vec::new();
     let (superblock, bad_copy) = match superblock::copies(disk).await? {
@@ -215,7 +217,7 @@ pub(crate) async fn recover<D: Disk>(disk: &D, options: RecoverOptions) -> Resul
     if store.file_len < SEGMENTS_START + store.table.len() as u64 * superblock.segment_len {
         name_past_the_end(&index, &superblock, &store, &mut damaged);
     }
-    // A checkpoint that was found damaged is not found once more among the records.
+    // Damage of a checkpoint is not reported a second time among the records.
     store.suspects.retain(|suspect| base.bad.iter().all(|bad| bad.offset() != suspect.damage.offset));
     keep_lost(&mut index, &store.suspects, &replayed.newest, &base);
     name_suspects(&index, std::mem::take(&mut store.suspects), &mut damaged);
@@ -235,12 +237,14 @@ pub(crate) async fn recover<D: Disk>(disk: &D, options: RecoverOptions) -> Resul
     Ok(Recovered { superblock, bad_copy, is_rebuilt, index, store, recovery, replayed, is_changed })
 }
 
-/// Opens an object file: reads what is there, cuts unacknowledged tails, and prepares to go on. Where it cannot be written to it
-/// is open for reading alone, as if [`OpenOptions::read_only`] had asked for that: [`Recovery::read_only`] says why.
+/// Opens an object file: recovers its state, cuts unacknowledged tails, and prepares for writing.
+/// If it cannot be written, it is opened read-only, as with [`OpenOptions::read_only`];
+/// [`Recovery::read_only`] holds the reason.
 ///
 /// # Errors
-/// `Foreign`, `UnsupportedVersion`; `Capacity` for no workers or too many, or if a new capacity is too little, or less than what
-/// is in use; `Damaged` if both superblocks are, or both checkpoints; `Io` of reads. Other damage is no error: it is in
+/// `Foreign`, `UnsupportedVersion`; `Capacity` for zero or too many workers, or for a new capacity
+/// that is too small or less than the space in use; `Damaged` if both superblocks or both
+/// checkpoints are; `Io` of reads. Other damage is not an error; it is returned in
 /// [`Recovery::damaged`].
 pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared>, Recovery), Error> {
     if options.workers == 0 || options.workers > WORKERS_MAX {
@@ -277,7 +281,7 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared
     let resumed = resumed.unwrap_or_else(|| resume::Resumed::reading(&found, options.workers + 1));
     let mut state = state(index, superblock, found, resumed, &options, &recovery);
     if read_only.is_none() {
-        // A file system that fails to say what space is there is asked for it again, as one that does not know.
+        // If the query of extents fails, space is allocated again as if they were unknown.
         let extents = disk.extents().await.unwrap_or(None);
         let fills = options.sync == Sync::Always && disk.first_write_is_slow();
         state.segments.set_space(extents.as_deref(), fills);
@@ -285,12 +289,13 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared
     Ok((Arc::new(Shared::new(state.superblock.store, options.sync, read_only, state)), recovery))
 }
 
-/// Makes the cuts final and prepares to write: step 11 of opening.
+/// Makes the cuts final and prepares for writing: step 11 of opening in `FORMAT.md`.
 async fn go_on<D: Disk>(disk: &D, options: &OpenOptions, recovered: &mut Recovered) -> Result<resume::Resumed, Error> {
     let Recovered { superblock, bad_copy, is_rebuilt, store: found, recovery, is_changed, .. } = recovered;
     let capacity = options.capacity.unwrap_or(superblock.capacity);
     check_capacity(capacity, superblock.segment_len)?;
-    // What is in a file that was made smaller, by an earlier release, is not to be kept from its owner.
+    // A file that an earlier release shrank must stay accessible, so the current
+    // capacity is not checked.
     if capacity != superblock.capacity {
         check_capacity_min(capacity, superblock.segment_len)?;
     }
@@ -306,7 +311,8 @@ async fn go_on<D: Disk>(disk: &D, options: &OpenOptions, recovered: &mut Recover
     recovery.damaged.append(&mut resumed.unmended);
     let is_older = superblock.version != VERSION;
     if is_older || options.capacity.is_some_and(|capacity| capacity != superblock.capacity) {
-        // From here on records may be written that an older version does not know: it has to refuse the file.
+        // Records unknown to older versions may be written from here on, so older versions must
+        // refuse the file.
         let changed = Superblock { version: VERSION, capacity, epoch: superblock.epoch + 1, ..superblock.clone() };
         superblock::write_both(disk, &changed, bad_copy.unwrap_or(0)).await?;
         *superblock = changed;
@@ -317,18 +323,18 @@ async fn go_on<D: Disk>(disk: &D, options: &OpenOptions, recovered: &mut Recover
     } else if let Some(copy) = *bad_copy
         && let Err(error) = superblock::write(disk, superblock, copy).await
     {
-        // The other copy is good, and is all that a reader needs; but a checkpoint would have to write over it.
+        // Reading works with the other copy, but a checkpoint would have to overwrite it.
         let Error::Io(error) = error else { return Err(error) };
         recovery.damaged.push(Damage::mendable(UNWRITABLE_COPY, SUPERBLOCK_AT[copy]));
         return Err(Error::ReadOnly(format!("copy {copy} of the superblock cannot be written: {error}").into()));
     } else if bad_copy.is_none() && resumed.bound.is_some() {
-        // Whether anything can be written at all: the checkpoints that are to come need this.
+        // Tests whether anything can be written: coming checkpoints write this copy.
         superblock::write(disk, superblock, 1).await?;
     }
     Ok(resumed)
 }
 
-/// Sees to it that the file reaches to the end of its segments.
+/// Extends the file to the end of its last segment.
 async fn take_space<D: Disk>(
     disk: &D,
     superblock: &Superblock,
@@ -337,7 +343,7 @@ async fn take_space<D: Disk>(
     file_len: u64,
 ) -> Result<(), Error> {
     if file_len < in_use {
-        // It was cut short. What was in it is reported; what is written from now on needs the space.
+        // The file was truncated. The loss is reported; new writes need the space.
         let grown = disk.allocate(file_len, in_use - file_len).await;
         return grown.map_err(|error| match is_full(&error) {
             true => Error::ReadOnly(
@@ -351,8 +357,8 @@ async fn take_space<D: Disk>(
     }
     let segments = (file_len - SEGMENTS_START).div_ceil(superblock.segment_len);
     let whole = SEGMENTS_START + segments * superblock.segment_len;
-    // The last one was half allocated when the power went. If it is used like that and the power goes once more, it looks as
-    // if the file had been cut short. Where there is no space it stays as it is.
+    // A crash interrupted the allocation of the last segment. Used as it is, the segment would look
+    // truncated after another crash. Without space it stays as it is.
     if whole > file_len && whole <= capacity {
         let grown = disk.allocate(file_len, whole - file_len).await;
         grown.or_else(|error| if is_full(&error) { Ok(()) } else { Err(error) })?;
@@ -360,7 +366,7 @@ async fn take_space<D: Disk>(
     Ok(())
 }
 
-/// Puts together what the workers share.
+/// Builds the state that the workers share.
 fn state(
     index: Index,
     superblock: Superblock,
@@ -383,7 +389,8 @@ fn state(
         unsettled: if is_settled { 0 } else { CHECKPOINTS_KEPT },
         checkpoint_len,
         ring: options.ring,
-        // Only whether there are any: what was replayed need not be replayed again if there is a checkpoint at the end.
+        // Only zero or nonzero matters: after a replay, the checkpoint at
+        // shutdown spares the next one.
         since_checkpoint: if is_settled { recovery.records } else { recovery.records.max(1) },
         ..MaintenanceState::default()
     };
@@ -417,7 +424,7 @@ fn check_segment_len(len: u64) -> Result<(), Error> {
     )))
 }
 
-/// A file needs a segment for records and one for blocks.
+/// Checks that the capacity holds a META and a BODY segment.
 fn check_capacity(capacity: u64, segment_len: u64) -> Result<(), Error> {
     let most = Segments::most(segment_len, capacity);
     if capacity > CAPACITY_MAX {
@@ -436,7 +443,7 @@ fn check_capacity(capacity: u64, segment_len: u64) -> Result<(), Error> {
     Ok(())
 }
 
-/// One worker must be able to delete everything, and then to fill the file once more.
+/// Checks that one worker can delete everything and fill the file again.
 fn check_capacity_min(capacity: u64, segment_len: u64) -> Result<(), Error> {
     if capacity < capacity_min(segment_len, 1) { Err(too_little(capacity, segment_len)) } else { Ok(()) }
 }
@@ -448,17 +455,18 @@ fn too_little(capacity: u64, segment_len: u64) -> Error {
     ))
 }
 
-/// Names the objects that the checkpoint has and that cannot all be there, as the file has been cut short.
+/// Reports the objects of the checkpoint whose bytes are lost because the file was truncated.
 fn name_past_the_end(index: &Index, superblock: &Superblock, store: &Store, damaged: &mut Vec<Damage>) {
     let is_past = |offset: u64| offset > store.file_len;
     for (bucket, key, entry) in index.objects() {
         let record = entry.at.offset() + u64::from(entry.at.len());
         let block = entry.bodies.as_slice().iter().find_map(|id| {
             if store.bad_bodies.contains_key(id) {
-                return None; // It has been named.
+                return None; // Already reported.
             }
             let shares = index.body_entry(*id)?.shares.as_slice().iter();
-            // Where in the segment they are is in the body's record alone; there must be room for them ahead of the end.
+            // Their offsets within the segment are only in the body's record. The segment must at
+            // least have room for them before the end of the file.
             let mut starts = shares.map(|share| {
                 let start = SEGMENTS_START + u64::from(share.segment) * superblock.segment_len;
                 (start, start + (u64::from(share.pages) + 1) * PAGE as u64)
@@ -474,8 +482,9 @@ fn name_past_the_end(index: &Index, superblock: &Superblock, store: &Store, dama
     }
 }
 
-/// Keeps the names of objects whose records were durable and cannot be read, so that they stay listed, as damaged, until they are
-/// overwritten or deleted. Where there is an older object of the name it stays: the name may be what is damaged in the record.
+/// Keeps the names of objects whose durable records cannot be read, so that they stay listed as
+/// damaged until overwritten or deleted. An older object of the name is kept instead, since the
+/// damage may be in the record's name.
 fn keep_lost(index: &mut Index, suspects: &[scan::Suspect], newest: &replay::Newest, base: &Base) {
     for scan::Suspect { name, stored, .. } in suspects {
         let Some((name, seq)) = name.as_ref().zip(*stored) else { continue };
@@ -486,7 +495,7 @@ fn keep_lost(index: &mut Index, suspects: &[scan::Suspect], newest: &replay::New
     }
 }
 
-/// Says of damaged records which object they may have been about, as far as it can still be read.
+/// Attributes damaged records to objects, as far as their names can still be read.
 fn name_suspects(index: &Index, suspects: Vec<scan::Suspect>, damaged: &mut Vec<Damage>) {
     for scan::Suspect { damage, name, .. } in suspects {
         damaged.push(match name {

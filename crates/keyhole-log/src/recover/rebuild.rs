@@ -1,5 +1,5 @@
-//! Rebuilding the superblock where neither copy is usable: from the headers of segments, and from the records that end checkpoints.
-//! Only `keyhole check` does this. See `FORMAT.md`, "Rebuilding, and check".
+//! Rebuilding of a superblock with two unusable copies, from segment headers and checkpoint end
+//! records. Used only by `keyhole check`. See `FORMAT.md`, "Rebuilding, and check".
 
 use std::collections::BTreeMap;
 
@@ -21,20 +21,20 @@ use crate::wire::{StoreId, align_up};
 
 use super::window::Window;
 
-/// Reported for a superblock that was rebuilt and names a checkpoint.
+/// Reported for a rebuilt superblock with a checkpoint.
 const FROM_CHECKPOINT: &str = "both superblocks (rebuilt from segment headers and the newest checkpoint; the capacity is the \
                                file's length: set another with `--capacity`)";
 
-/// Reported for a superblock that was rebuilt in a store without a usable checkpoint.
+/// Reported for a rebuilt superblock without a usable checkpoint.
 const FROM_RECORDS: &str = "both superblocks (rebuilt from segment headers, without a checkpoint: objects deleted long ago may \
                             come back; the capacity is the file's length: set another with `--capacity`)";
 
-/// Whether damage is that of two superblocks, which have been rebuilt.
+/// Returns whether damage is that of two superblocks that have been rebuilt.
 pub(crate) fn is_rebuilt(damage: &Damage) -> bool {
     damage.what == FROM_CHECKPOINT || damage.what == FROM_RECORDS
 }
 
-/// A header, and its position: how many shortest segments are ahead of it.
+/// A segment header, and its position in units of the shortest segment length.
 struct Found {
     position: u64,
     store: StoreId,
@@ -47,20 +47,23 @@ struct End {
     until: u64,
     seq: u64,
     at: Location,
-    /// A record written later proves that the checkpoint was synced.
+    /// Whether a later record proves that the checkpoint was synced.
     proven: bool,
 }
 
-/// Rebuilds the superblock, and says so; `None` where no header of a segment is found.
+/// Rebuilds the superblock and returns it with its damage report. `None`: no
+/// segment header was found.
 pub(super) async fn superblock<D: Disk>(disk: &D) -> Result<Option<(Superblock, Damage)>, Error> {
     let file_len = disk.len().await?;
     let found = headers(disk, file_len).await?;
-    // Segments are begun in order, so what an older use of the medium has left stands behind all segments of this store.
+    // Segments are begun in order, so leftovers of an earlier use of the medium follow all segments
+    // of this store.
     let Some(store) = found.first().map(|first| first.store) else { return Ok(None) };
     let segment_len = segment_len(&found, &store, file_len);
     let segments = file_len.saturating_sub(SEGMENTS_START).div_ceil(segment_len).clamp(2, SEGMENTS_MAX);
     let capacity = (SEGMENTS_START + segments * segment_len).min(CAPACITY_MAX);
-    // A file is a whole number of segments long unless an allocation was cut short; the end of a device is anywhere.
+    // A file is whole segments long unless an allocation was interrupted; a
+    // device may end anywhere.
     let capacity = if segments > 2 { capacity.min(file_len) } else { capacity };
     let (version, epoch, created_ms, checkpoints) = (VERSION, 1, 0, [0; CHECKPOINTS_KEPT]);
     let mut superblock = Superblock { version, store, epoch, segment_len, capacity, created_ms, checkpoints };
@@ -72,12 +75,12 @@ pub(super) async fn superblock<D: Disk>(disk: &D) -> Result<Option<(Superblock, 
 }
 
 impl Found {
-    /// Whether the header is where its segment begins if segments have this length.
+    /// Returns whether the header is at the start of its segment for this segment length.
     fn is_at(&self, segment_len: u64) -> bool {
         u64::from(self.header.number) * segment_len == self.position * SEGMENT_LEN_MIN
     }
 
-    /// The length of segments that follows from position and number; unknown for the first segment.
+    /// Returns the segment length implied by position and number; unknown for the first segment.
     fn segment_len(&self) -> Option<u64> {
         let (len, number) = (self.position * SEGMENT_LEN_MIN, u64::from(self.header.number));
         let len = (number > 0 && len.is_multiple_of(number)).then(|| len / number)?;
@@ -85,13 +88,14 @@ impl Found {
     }
 }
 
-/// Whether the first segment has a header, as in an object file whose superblocks were overwritten.
+/// Returns whether the first segment has a header, as in an object file with
+/// overwritten superblocks.
 pub(super) async fn begins<D: Disk>(disk: &D, file_len: u64) -> Result<bool, Error> {
     Ok(header(disk, file_len, 0).await?.is_some())
 }
 
-/// Reads every page that a segment of any length can begin with, and returns the headers that verify and whose number agrees with
-/// their position, in order.
+/// Reads every page at which a segment of any length can begin. Returns the headers that verify and
+/// whose number agrees with their position, in order.
 async fn headers<D: Disk>(disk: &D, file_len: u64) -> Result<Vec<Found>, Error> {
     let count = file_len.saturating_sub(SEGMENTS_START).div_ceil(SEGMENT_LEN_MIN);
     let reads = (0..count).map(|position| header(disk, file_len, position));
@@ -103,7 +107,7 @@ async fn headers<D: Disk>(disk: &D, file_len: u64) -> Result<Vec<Found>, Error> 
     Ok(found)
 }
 
-/// Reads the page at one position; `None` if it is no header.
+/// Reads the page at one position. `None`: not a header.
 async fn header<D: Disk>(disk: &D, file_len: u64, position: u64) -> Result<Option<Found>, Error> {
     let offset = SEGMENTS_START + position * SEGMENT_LEN_MIN;
     if offset + PAGE as u64 > file_len {
@@ -120,7 +124,7 @@ async fn header<D: Disk>(disk: &D, file_len: u64, position: u64) -> Result<Optio
     Ok(found.filter(|found| position == 0 && found.header.number == 0 || found.segment_len().is_some()))
 }
 
-/// The length of segments with which most headers of the store agree.
+/// Returns the segment length that most headers of the store agree on.
 fn segment_len(found: &[Found], store: &StoreId, file_len: u64) -> u64 {
     let mut votes = BTreeMap::<u64, u64>::new();
     for len in found.iter().filter(|found| found.store == *store).filter_map(Found::segment_len) {
@@ -129,13 +133,14 @@ fn segment_len(found: &[Found], store: &StoreId, file_len: u64) -> u64 {
     if let Some((&len, _)) = votes.iter().max_by_key(|&(_, votes)| *votes) {
         return len;
     }
-    // There is the first segment alone. A file consists of whole segments; one that is taken for longer than it is loses nothing.
+    // Only the first segment has a header. A file is whole segments long, and overestimating their
+    // length loses nothing.
     let segments = file_len.saturating_sub(SEGMENTS_START);
     let whole = 1 << segments.trailing_zeros().min(62);
     if whole >= SEGMENT_LEN_MIN { whole.min(SEGMENT_LEN_MAX) } else { SEGMENT_LEN }
 }
 
-/// Locations of the end records of the newest checkpoint that can be started from, and of the one before it.
+/// Returns the end locations of the newest usable checkpoint and of the one before it.
 async fn checkpoints_of<D: Disk>(
     disk: &D,
     superblock: &Superblock,
@@ -143,8 +148,8 @@ async fn checkpoints_of<D: Disk>(
     file_len: u64,
 ) -> Result<[u64; CHECKPOINTS_KEPT], Error> {
     let mut ends = ends(disk, superblock, headers, file_len).await?;
-    // The superblock named the newest proven one, and perhaps one that is newer. Of those before the two newest ones segments
-    // have been used again.
+    // The superblock named the newest proven checkpoint, or an unproven newer one. Segments of all
+    // but the two newest proven checkpoints may have been reused.
     ends.sort_by_key(|end| std::cmp::Reverse((end.proven, end.until)));
     let proven = ends.iter().filter(|end| end.proven).count();
     let kept = proven.min(CHECKPOINTS_KEPT);
@@ -159,7 +164,7 @@ async fn checkpoints_of<D: Disk>(
     Ok([newest, before])
 }
 
-/// Searches the segments of records for the ends of checkpoints.
+/// Searches the META segments for checkpoint end records.
 async fn ends<D: Disk>(
     disk: &D,
     superblock: &Superblock,
@@ -176,7 +181,7 @@ async fn ends<D: Disk>(
             let bytes = window.bytes(at, RECORD_MAX).await?;
             let found = if record::has_magic(bytes) { record::verify(bytes, &superblock.store, at) } else { None };
             let Some(record) = found.filter(|record| record.header.generation == header.generation) else {
-                // Most of what is searched is other records' payload, or zeros.
+                // Most of the searched bytes are payloads or zeros.
                 let next = bytes.chunks_exact(8).skip(1).position(record::has_magic);
                 at += next.map_or(bytes.len() as u64 / 8 * 8, |next| (next as u64 + 1) * 8);
                 continue;
@@ -193,7 +198,8 @@ async fn ends<D: Disk>(
     Ok(ends)
 }
 
-/// Marks the checkpoints that were synced: a record has a watermark not below the number of the end, or a later checkpoint was begun.
+/// Marks checkpoints as synced: some record has a watermark at or above the end's number, or a
+/// later checkpoint was begun.
 fn prove(ends: &mut [End], watermark: u64) {
     let newest = ends.iter().map(|end| end.until).max().unwrap_or(0);
     for end in ends {
@@ -212,18 +218,18 @@ mod tests {
     #[test]
     fn segment_length_follows_from_positions() {
         let mib = 1 << 20;
-        // Positions count in segments of the least length, 512 KiB.
+        // Positions are in units of the shortest segment length, 512 KiB.
         for (len, position, number) in [(2, 12, 3), (4, 24, 3), (64, 128, 1), (1024, 4096, 2)] {
             let (first, other) = (found(0, 1, 0), found(position, 1, number));
             assert_eq!((first.segment_len(), other.segment_len()), (None, Some(len * mib)));
             assert!(first.is_at(len * mib) && other.is_at(len * mib) && !other.is_at(2 * len * mib));
             assert_eq!(segment_len(&[first, other], &[1; 16], 0), len * mib);
         }
-        // None of a length that segments can have.
+        // The implied length is invalid.
         for (position, number) in [(3, 2), (6, 2), (1, 2), (4096, 1)] {
             assert_eq!(found(position, 1, number).segment_len(), None, "{position} {number}");
         }
-        // What another store has left does not count.
+        // Leftovers of another store do not count.
         let mixed = [found(0, 1, 0), found(8, 1, 1), found(12, 2, 3), found(16, 2, 4)];
         assert_eq!(segment_len(&mixed, &[1; 16], 0), 4 * mib);
     }
@@ -232,7 +238,7 @@ mod tests {
     fn checkpoint_is_proven_by_a_watermark_or_by_a_later_one() {
         let end = |until| End { until, seq: until + 5, at: Location::LOST, proven: false };
         for (watermark, proven) in [(34, [true, true, false]), (35, [true; 3]), (0, [true, true, false])] {
-            // In the order of segments, which is not that of numbers.
+            // In segment order, which differs from number order.
             let mut ends = [end(20), end(10), end(30)];
             prove(&mut ends, watermark);
             assert_eq!(ends.map(|end| end.proven), proven, "{watermark}");
@@ -244,7 +250,7 @@ mod tests {
     fn first_segment_alone_takes_its_length_from_the_file() {
         let (kib, mib) = (1 << 10, 1 << 20);
         let whole = [(8 * mib, 8), (64 * mib, 64), (4096 * mib, 1024), (mib, 1), (3 * mib, 1), (6 * mib, 2)];
-        // Less than the least length: the usual one.
+        // Below the minimum length: the default one.
         for (file_len, len) in whole.into_iter().chain([(256 * kib, 64), (768 * kib, 64)]) {
             let found = segment_len(&[found(0, 1, 0)], &[1; 16], SEGMENTS_START + file_len);
             assert_eq!(found, len * mib, "{file_len}");

@@ -1,9 +1,10 @@
-//! Records take effect, in the order of their numbers.
+//! Replay: applies records to the index in the order of their sequence numbers.
 //!
-//! The records of a segment are in that order, so those of all segments are merged as they are read: a segment is read from
-//! when its first number comes up to its end, and no more segments are read at a time than there were writers. Out of order are
-//! only records that the cleaner has moved. One that the checkpoint covers does nothing but tell the place of what is there
-//! with its number, which may come at any time. The others were kept by the first reading.
+//! Records are in number order within a segment, so replay merges the segments while reading them.
+//! A segment is read from the moment its first number is due, and no more segments are read at a
+//! time than there were writers. Only moved records are out of order. One that the checkpoint
+//! covers merely updates the location of the item with its number, which may happen at any time.
+//! The others were kept by the first reading.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -19,21 +20,22 @@ use crate::types::BodyId;
 use crate::wire::payload::Payload;
 use crate::wire::superblock::Superblock;
 
-/// The highest sequence number of a record that stores or deletes an object, by bucket (identity) and key.
+/// The highest sequence number of a record that stores or deletes an object, by
+/// bucket (identity) and key.
 pub(super) type Newest = BTreeMap<(u64, String), u64>;
 
-/// What came of it.
+/// Result of the replay.
 pub(super) struct Replayed {
     pub(super) index: Index,
-    /// Records that took effect.
+    /// Number of records applied.
     pub(super) records: u64,
-    /// Where they are and how long, if that was asked for.
+    /// Locations and lengths of the records, if requested.
     pub(super) extents: Vec<(u64, u32)>,
-    /// What refers to something that is not there.
+    /// References to missing items.
     pub(super) damaged: Vec<Damage>,
-    /// Whether any of them is not of the log's own or of a checkpoint.
+    /// Whether any record is neither the log's own nor a checkpoint's.
     pub(super) is_changed: bool,
-    /// Of the names in damaged records; 0 where no record of the name counts.
+    /// Newest numbers of the names in damaged records; 0 if no record of the name counts.
     pub(super) newest: Newest,
 }
 
@@ -70,14 +72,14 @@ struct Replay<'a> {
     base: &'a Base,
     store: &'a mut Store,
     with_extents: bool,
-    /// Bodies whose blocks the cleaner has moved: where they were written last.
+    /// Latest `placed` number of each body whose blocks were moved.
     placed: BTreeMap<BodyId, u64>,
-    /// Records that do not verify any more, and their segments.
+    /// Records that no longer verify, and their segments.
     broken: Vec<(u32, Damage)>,
     replayed: Replayed,
 }
 
-/// A segment that is being read, and its next record that is in its first place.
+/// A segment being read, and its next record that was not moved.
 struct Source<'a, D: Disk> {
     scan: &'a Scan,
     reader: Option<Rereader<'a, D>>,
@@ -120,21 +122,21 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// Reads on to the next record of a segment that is in its first place.
+    /// Advances to the next record of a segment that was not moved.
     async fn advance<D: Disk>(&mut self, scan: &Scan, reader: &mut Rereader<'_, D>) -> Result<Option<Reread>, Error> {
         while let Some(again) = reader.next().await? {
             match again {
                 Again::Damaged(damage) => self.broken.push((scan.number, damage)),
                 Again::Record(record) if !record.moved => return Ok(Some(record)),
                 Again::Record(record) if self.base.covers(record.seq) => self.take(scan, record),
-                // It was kept, and has its turn.
+                // Kept by the first reading, and applied in its turn.
                 Again::Record(_) => {}
             }
         }
         Ok(None)
     }
 
-    /// A moved record that the checkpoint does not cover has its turn.
+    /// Applies a moved record that the checkpoint does not cover.
     async fn moved<D: Disk>(
         &mut self,
         disk: &D,
@@ -159,7 +161,7 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// A record takes effect.
+    /// Applies a record.
     fn take(&mut self, scan: &Scan, record: Reread) {
         self.replayed.records += 1;
         if self.with_extents {
@@ -182,14 +184,14 @@ impl Replay<'_> {
         self.replayed.note_newest(&record);
         let Replayed { index, damaged, .. } = &mut self.replayed;
         if self.base.covers(record.seq) {
-            // Written again since, or out of date.
+            // Moved since, or outdated: at most its location changes.
             index.relocate(record.seq, record.at, &record.effect);
             return;
         }
         if index.apply(record.seq, record.at, &record.effect).is_err() {
             damaged.extend(missing(index, self.base.until, record.at, &record.effect));
         }
-        // If it had no effect nothing refers to its bodies.
+        // If the record had no effect, nothing refers to its bodies.
         match &record.effect {
             Effect::Put(put) => put.bodies.as_slice().iter().for_each(|&body| index.collect(body)),
             Effect::PutPart { part, .. } => index.collect(part.body),
@@ -198,7 +200,8 @@ impl Replay<'_> {
     }
 }
 
-/// What a record refers to that is not there, unless it had gone when the checkpoint was written: then it is in no checkpoint.
+/// Returns the damage of a record that refers to a missing item, unless the item was deleted before
+/// the checkpoint and is therefore not in it.
 fn missing(index: &Index, until: u64, at: Location, effect: &Effect) -> Option<Damage> {
     let (of, what, key) = match effect {
         Effect::Put(put) => (put.bucket, "an object in a bucket whose record is lost", Some(&*put.key.0)),
@@ -216,7 +219,7 @@ fn missing(index: &Index, until: u64, at: Location, effect: &Effect) -> Option<D
 }
 
 impl Replayed {
-    /// Remembers the newest record of a name that a damaged record has as well.
+    /// Updates the newest number of a name that a damaged record has too.
     fn note_newest(&mut self, record: &Reread) {
         if self.newest.is_empty() {
             return;
@@ -231,7 +234,7 @@ impl Replayed {
         }
     }
 
-    /// Reports objects whose bodies are not there.
+    /// Reports objects whose bodies are missing.
     fn name_lost(&mut self, bad_bodies: &BTreeMap<BodyId, Damage>) {
         let index = &self.index;
         if bad_bodies.is_empty() && !index.has_lost() {

@@ -1,12 +1,13 @@
-//! Going on after recovery: which segments are appended to, and what makes the cuts final.
+//! The transition from recovery to writing: selects the open segments and makes the cuts final.
 //!
-//! What recovery has accepted may still be in a cache: it is synced before anything says that it is durable. Then every segment
-//! that was cut gets a record at the cut, so that the next recovery, which knows of higher watermarks, does not take the cut
-//! batch for one that had been durable.
+//! Accepted records may still be in a cache, so they are synced before any record claims that they
+//! are durable. Then each cut segment gets a record at the cut. Otherwise the next recovery, which
+//! sees higher watermarks, would take the cut batch for a durable one.
 //!
-//! Where such a record, a header or a cleared page cannot be written the segment is closed, or left alone, in memory. What is
-//! behind its end then still stands on the medium and must not come to look proven: no record gets a watermark above the one that
-//! recovery found until two checkpoints have been written, from each of which the segment is not read any more.
+//! If such a record, a header or a cleared page cannot be written, the segment is closed, or left
+//! alone, in memory. The bytes after its end remain on the medium and must not come to look proven.
+//! So no record gets a watermark above the recovered one until two checkpoints have been completed;
+//! recovery from either no longer reads the segment.
 
 use super::scan::{Scan, Store};
 use crate::disk::{Disk, is_full};
@@ -19,31 +20,32 @@ use crate::wire::record::{self, Durable, FIRST, LAST};
 use crate::wire::segment::Kind;
 use crate::wire::superblock::Superblock;
 
-/// A segment for blocks is gone on with if it has room for at least one block of one page.
+/// A BODY segment is resumed if it has room for at least one block of one page.
 const BODY_ROOM_MIN: u64 = 2 * PAGE as u64;
 
-/// What the workers begin with.
+/// The initial state of the workers.
 pub(super) struct Resumed {
-    /// One for each worker.
+    /// One per worker.
     pub(super) slots: Vec<Slot>,
     pub(super) next_number: u64,
-    /// Headers that could not be written anew.
+    /// Headers that could not be rewritten.
     pub(super) unmended: Vec<Damage>,
-    /// The bound of watermarks, where not all could be written that makes the cuts final.
+    /// Upper bound of watermarks, if a write that makes the cuts final has failed.
     pub(super) bound: Option<u64>,
 }
 
 impl Resumed {
-    /// What there is where nothing is written: no open segment, and numbers that nobody will take.
+    /// Returns the state of a read-only log: no open segments, and numbers that are never used.
     pub(super) fn reading(store: &Store, workers: usize) -> Self {
         let slots = (0..workers).map(|worker| Slot { worker, ..Slot::default() }).collect();
         Resumed { slots, next_number: store.highest.saturating_add(1), unmended: Vec::new(), bound: None }
     }
 }
 
-/// Syncs, settles the cuts, and deals the open segments out. `next`: the first number to give out. `sound`: nothing is damaged;
-/// otherwise no segment of blocks is appended to, because a lost record may name blocks in it. `doubtful`: the last run did not end
-/// in order, so that a segment of blocks may have a place that cannot be written.
+/// Syncs, makes the cuts final, and assigns the open segments. `next` is the first number to
+/// allocate. Unless the store is `sound`, that is without damage, no BODY segment is resumed,
+/// because a lost record may name blocks in it. `doubtful`: the last run did not shut down in
+/// order, so a BODY segment may have an unwritable range.
 pub(super) async fn resume<D: Disk>(
     disk: &D,
     superblock: &Superblock,
@@ -56,17 +58,17 @@ pub(super) async fn resume<D: Disk>(
     disk.sync().await?;
     let scans = std::mem::take(&mut store.scans);
     let mut open: Vec<&Scan> = scans.iter().filter(|scan| !scan.closed && !scan.lost && scan.at < scan.end).collect();
-    // Those with most room first; of those with as much, the first.
+    // Sorts by room left, then by number.
     open.sort_by_key(|scan| (scan.damaged || scan.spoiled, scan.at - scan.start, scan.number));
     let (watermark, unmended) = (store.watermark, Vec::new());
-    // A segment that was ended takes no mark that would prove its last records.
+    // An ended segment takes no mark that would prove its last records.
     let unproven =
         scans.iter().filter(|scan| scan.closed && !scan.lost && scan.last > watermark && scan.proven < scan.at);
     let unproven =
         unproven.map(|scan| Durable { segment: scan.number, until: (scan.at - scan.start) as u32 }).collect();
     let mut settler = Settler { disk, superblock, watermark, next, unproven, dirty: false, failed: false, unmended };
     settler.mend(store).await?;
-    // Ahead of what proves that all of it had been there.
+    // Must precede the records that prove it.
     if std::mem::take(&mut settler.dirty) {
         disk.sync().await?;
     }
@@ -86,7 +88,7 @@ pub(super) async fn resume<D: Disk>(
         if !goes_on {
             settler.append(&mut meta, kind::SEGMENT_END).await?;
         } else if !scan.marked || !scan.blank || !settler.unproven.is_empty() {
-            // Where its end cannot be written, what would come behind it cannot either.
+            // If its end cannot be written, nothing after it can either.
             goes_on = settler.append(&mut meta, kind::MARK).await?;
         }
         store.settle(&meta, goes_on);
@@ -103,7 +105,7 @@ pub(super) async fn resume<D: Disk>(
     }
     let mut bodies = Vec::new();
     for body in if sound { open_bodies(superblock, store) } else { Vec::new() } {
-        // What ended the last run may have been a place here that cannot be written.
+        // An unwritable range of this segment may have ended the last run.
         if bodies.len() < workers && (!doubtful || settler.takes_blocks(&body).await?) {
             bodies.push(body);
         }
@@ -117,7 +119,8 @@ pub(super) async fn resume<D: Disk>(
         }
     }
     let (mut metas, mut bodies) = (metas.into_iter(), bodies.into_iter());
-    // The maintenance, which is the last, gets one first. Where no segment is blank its checkpoints free those that the workers need.
+    // The maintenance, which is last, gets the first one. If no segment is blank, its checkpoints
+    // free those that the workers need.
     let mut maintenance = metas.next();
     let mut meta = |worker| if worker + 1 == workers { maintenance.take() } else { metas.next() };
     let slots = (0..workers).map(|worker| Slot { worker, meta: meta(worker), body: bodies.next() }).collect();
@@ -126,7 +129,7 @@ pub(super) async fn resume<D: Disk>(
 }
 
 impl Store {
-    /// Notes how far an open segment of records has been written, and whether it stays open.
+    /// Records the written length of a META segment, and whether it stays open.
     fn settle(&mut self, meta: &OpenMeta, goes_on: bool) {
         let segment = &mut self.table[meta.number as usize];
         let written = (meta.at - meta.start) as u32;
@@ -137,7 +140,7 @@ impl Store {
     }
 }
 
-/// Segments of blocks that have room, those with most room first.
+/// Returns the BODY segments with room, sorted by room left.
 fn open_bodies(superblock: &Superblock, store: &Store) -> Vec<OpenBody> {
     let len = superblock.segment_len;
     let open = store.table.iter().zip(0u32..).filter(|(segment, _)| segment.used == Use::Open(Kind::Body));
@@ -156,21 +159,23 @@ fn open_bodies(superblock: &Superblock, store: &Store) -> Vec<OpenBody> {
 struct Settler<'a, D> {
     disk: &'a D,
     superblock: &'a Superblock,
-    /// No higher than recovery found: a cut elsewhere may not be final yet, and what it cuts must not seem proven.
+    /// The recovered watermark. Higher ones could make a cut elsewhere look
+    /// proven before it is final.
     watermark: u64,
     next: u64,
-    /// Segments that nothing proves to be durable as far as they reach.
+    /// META segments whose records up to their end are not proven durable.
     unproven: Vec<Durable>,
     /// Whether anything has been written.
     dirty: bool,
-    /// Whether something could not be written.
+    /// Whether a write has failed.
     failed: bool,
-    /// Headers that could not be written anew.
+    /// Headers that could not be rewritten.
     unmended: Vec<Damage>,
 }
 
 impl<D: Disk> Settler<'_, D> {
-    /// Writes headers anew, and clears what was begun and has no header. What cannot be written so is not gone on with.
+    /// Rewrites headers, and clears segments that were begun but have no header. A segment for
+    /// which this fails is not resumed.
     async fn mend(&mut self, store: &mut Store) -> Result<(), Error> {
         let superblock = self.superblock;
         let start = |number: u32| SEGMENTS_START + u64::from(number) * superblock.segment_len;
@@ -181,7 +186,7 @@ impl<D: Disk> Settler<'_, D> {
             if self.page(start(header.number), emit).await? {
                 continue;
             }
-            // Everything in the segment is known without it, until the next opening as well.
+            // The rest of the segment is known without its header, also at the next recovery.
             let what = "the header of a segment, which cannot be written anew";
             self.unmended.push(Damage::mendable(what, start(header.number)));
             let segment = &mut store.table[header.number as usize];
@@ -191,7 +196,7 @@ impl<D: Disk> Settler<'_, D> {
         }
         for &number in &store.leftovers {
             if !self.page(start(number) + PAGE as u64, |page| page.fill(0)).await? {
-                // With a generation above that of the records in it, a checkpoint says that they are nothing.
+                // A generation above that of its records makes a checkpoint invalidate them.
                 let generation = self.next;
                 self.next += 1;
                 let len = store.table.len().max(number as usize + 1);
@@ -202,8 +207,8 @@ impl<D: Disk> Settler<'_, D> {
         Ok(())
     }
 
-    /// Whether the next blocks of a body could be written to a segment: its unused bytes are overwritten, as far as one body has
-    /// blocks in flight.
+    /// Returns whether a segment can take the next blocks of a body. Overwrites as much of its
+    /// unused space as one body may have in flight.
     async fn takes_blocks(&mut self, body: &OpenBody) -> Result<bool, Error> {
         let end = body.end.min(body.at + (BLOCKS_IN_FLIGHT * BUFFER_LEN) as u64);
         let mut at = body.at;
@@ -226,8 +231,9 @@ impl<D: Disk> Settler<'_, D> {
         Ok(true)
     }
 
-    /// Writes a record of the log's own, in a batch by itself. It says that its segment is durable up to here, as it now is, and
-    /// that another one is which takes no more records. Whether that could be written.
+    /// Appends a record of the log itself as one batch. It states that its segment is
+    /// durable up to here, and is the witness for another that takes no more records.
+    /// Returns whether the write succeeded.
     async fn append(&mut self, meta: &mut OpenMeta, kind: u8) -> Result<bool, Error> {
         let superblock = self.superblock;
         let header = record::Header {
@@ -251,7 +257,7 @@ impl<D: Disk> Settler<'_, D> {
         Ok(true)
     }
 
-    /// Writes one page, zero but for what is put into it. Whether that could be done there.
+    /// Writes one page, zero except for what `emit` writes. Returns whether the write succeeded.
     async fn page(&mut self, at: u64, emit: impl FnOnce(&mut [u8])) -> Result<bool, Error> {
         let mut buf = self.disk.buffer();
         let page = D::part(&mut buf, 0..PAGE);
@@ -271,7 +277,7 @@ impl<D: Disk> Settler<'_, D> {
     }
 }
 
-/// Whether a failed write may be of its place alone, and not of the whole medium.
+/// Returns whether a failed write may concern one range rather than the whole medium.
 fn is_of_a_place(error: &std::io::Error) -> bool {
     !matches!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied)
 }

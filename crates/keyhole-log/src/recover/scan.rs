@@ -1,9 +1,10 @@
-//! Reading the segments of records.
+//! The scan of META segments.
 //!
-//! A segment is read batch by batch, each record chained to the one ahead by its checksum, until something does not fit: zeros,
-//! a torn batch, or the stale bytes of a batch that was cut before. If a later record, here or in another worker's segment,
-//! proves that there had been something durable, it is damage: then the next record that verifies is searched for, and reading
-//! goes on from there. If nothing proves it, this is where the segment ends.
+//! A segment is read batch by batch, each record chained to the previous one by its checksum, up to
+//! the first mismatch: zeros, a torn batch, or stale bytes of a batch that was cut earlier. If a
+//! later record, in this or another segment, proves that there were durable records beyond it, the
+//! mismatch is damage: the scan searches for the next record that verifies and continues there.
+//! Otherwise the segment ends at the mismatch.
 
 use std::collections::BTreeMap;
 
@@ -25,103 +26,107 @@ use crate::wire::segment::{Header, Kind};
 use crate::wire::superblock::Superblock;
 use crate::wire::{align_up, is_zero};
 
-/// Segments behind the last one in use that are searched for records although their headers and their beginnings are none.
+/// Segments after the last one in use that are searched for records although they have no header
+/// and no record at their start.
 const HEADLESS_SEARCHED: u32 = 2;
 
-/// Batches that stand one behind the other, all of whose records count. Recovery keeps these in place of the records, which it
-/// reads again when they take effect: a start takes little memory, however many records there are.
+/// Contiguous batches whose records all count. Recovery keeps spans instead of records, which it
+/// rereads for replay, so it needs little memory however many records there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span {
-    /// Where the first batch begins.
+    /// Offset of the first batch.
     pub(super) start: u64,
-    /// Where the last record ends.
+    /// End of the last record.
     pub(super) end: u64,
-    /// Checksum of the record ahead of the first batch; 0 after damage, where it is not known.
+    /// Checksum of the record before the first batch; 0 after damage, where it is unknown.
     pub(super) prev: u32,
 }
 
-/// A record that the cleaner has written again, and that the checkpoint does not cover. Its number is out of the order of its
-/// segment.
+/// A moved record that the checkpoint does not cover. Its number is out of order in its segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MovedRecord {
     pub(super) seq: u64,
-    /// Tells records of one body apart: the highest was written last. 0 for other records.
+    /// Orders the records of one body: the highest was written last. 0 for other records.
     pub(super) placed: u64,
     pub(super) at: Location,
 }
 
-/// A damaged record: where, and which bucket (by identity) and key it may have been about.
+/// A damaged record: its location, and the bucket (by identity) and key it may have been about.
 #[derive(Debug, Clone)]
 pub(super) struct Suspect {
     pub(super) damage: Damage,
     pub(super) name: Option<(u64, String)>,
-    /// Sequence number of the record, if it was one that stored an object.
+    /// Sequence number of the record, if it stored an object.
     pub(super) stored: Option<u64>,
 }
 
-/// What one segment of records holds.
+/// Contents of one META segment.
 #[derive(Debug, Clone)]
 pub(super) struct Scan {
     pub(super) number: u32,
     pub(super) generation: u64,
     pub(super) start: u64,
     pub(super) end: u64,
-    /// Where the records are that count, in order.
+    /// Locations of the records that count, in order.
     pub(super) spans: Vec<Span>,
-    /// Whether the next batch stands right behind the last span.
+    /// Whether the next batch directly follows the last span.
     contiguous: bool,
     pub(super) moved: Vec<MovedRecord>,
-    /// Identities of the buckets and uploads that records in it create, and the offsets of these records.
+    /// Identities of the buckets and uploads created by its records, and the
+    /// offsets of these records.
     pub(super) created: Vec<(u64, u64)>,
-    /// Bodies that records in it refer to and that do not stand right ahead of these: of copies and of completed uploads.
+    /// Bodies of copies and completed uploads: referenced by its records without
+    /// directly preceding them.
     pub(super) shared: Vec<u64>,
-    /// Sequence number of the first record that is in its first place.
+    /// Sequence number of the first record that was not moved.
     pub(super) first: Option<u64>,
-    /// Where the next batch goes.
+    /// Offset of the next batch.
     pub(super) at: u64,
-    /// Checksum of the record ahead of it, or of the segment's header.
+    /// Checksum of the record before it, or of the segment's header.
     pub(super) prev: u32,
-    /// Everything of this segment below this offset was durable.
+    /// The segment is proven durable below this offset.
     pub(super) proven: u64,
-    /// Nothing can follow: it was ended, or is full.
+    /// Whether nothing can follow: the segment was ended or is full.
     pub(super) closed: bool,
-    /// The last record proves that everything ahead of it was durable.
+    /// Whether the last record proves that everything before it was durable.
     pub(super) marked: bool,
-    /// Something follows that was cut: not proven to have been durable.
+    /// Whether a tail follows that was cut.
     pub(super) tail: bool,
-    /// Nothing but zeros follows.
+    /// Whether only zeros follow.
     pub(super) blank: bool,
-    /// Something in it was damaged. `lost`: and nothing was found after it, so that its end is not known.
+    /// Whether part of it is damaged. `lost`: and nothing was found after the
+    /// damage, so its end is unknown.
     pub(super) damaged: bool,
     pub(super) lost: bool,
-    /// The first page behind its end that cannot be read, where nothing proves that it had been written.
+    /// The first unreadable page after its end, if nothing proves that it was ever written.
     unreadable: Option<u64>,
-    /// Sectors behind its end cannot be read: nothing more is appended to it.
+    /// Whether sectors after its end are unreadable, so that nothing more is appended.
     pub(super) spoiled: bool,
     suspects: Vec<Suspect>,
     watermark: u64,
-    /// What other segments' records say was durable of others: the segment, its offset, and the sequence number of who says so.
+    /// Witnesses for other segments: the segment, its durable offset, and the
+    /// sequence number of the witness.
     witness: Vec<(u32, u32, u64)>,
-    /// Sequence number that an unreadable record at the end claims to have.
+    /// Sequence number claimed by an unreadable record at the end.
     claim: Option<u64>,
-    /// Sequence number of the last record that is in its first place: those of later ones are higher.
+    /// Sequence number of the last record that was not moved. Those of later ones are higher.
     pub(super) last: u64,
     highest: u64,
 }
 
-/// What is known from elsewhere when a segment is read.
+/// Proof from elsewhere, known when a segment is read.
 #[derive(Debug, Clone, Copy, Default)]
 struct Hints {
-    /// This was durable.
+    /// The segment was durable below this offset.
     proven: u64,
-    /// So were records up to this sequence number.
+    /// Records with numbers up to this were durable.
     watermark: u64,
 }
 
-/// Everything that was found in the file.
+/// Result of the scan of the whole file.
 pub(super) struct Store {
     pub(super) scans: Vec<Scan>,
-    /// What each segment is used for; blank ones at the end left out.
+    /// State of each segment, without blank ones at the end.
     pub(super) table: Vec<Segment>,
     /// The highest watermark: every record up to it was durable.
     pub(super) watermark: u64,
@@ -129,19 +134,20 @@ pub(super) struct Store {
     pub(super) highest: u64,
     pub(super) damage: Vec<Damage>,
     pub(super) suspects: Vec<Suspect>,
-    /// Bodies whose blocks cannot all be there.
+    /// Bodies with missing blocks.
     pub(super) bad_bodies: BTreeMap<BodyId, Damage>,
-    /// Headers that are to be written anew: everything in them is known.
+    /// Headers to rewrite: their contents are known.
     pub(super) mend: Vec<Header>,
-    /// Segments that were begun, but of which only records are there, and no header: nothing in them was acknowledged.
+    /// Segments that were begun and have records but no header: nothing in them was acknowledged.
     pub(super) leftovers: Vec<u32>,
     pub(super) file_len: u64,
     segment_len: u64,
-    /// Where the reading of each segment began.
+    /// The position from which each segment was read.
     froms: BTreeMap<u32, From>,
 }
 
-/// Reads the headers of all segments, many at a time: one by one they take minutes on a large hard disk.
+/// Reads the headers of all segments, many at a time: one by one this takes
+/// minutes on a large hard disk.
 pub(super) async fn headers<D: Disk>(disk: &D, superblock: &Superblock) -> Result<Headers, Error> {
     let file_len = disk.len().await?;
     let count =
@@ -151,29 +157,29 @@ pub(super) async fn headers<D: Disk>(disk: &D, superblock: &Superblock) -> Resul
     reads.buffered(HEADERS_IN_FLIGHT).try_collect().await
 }
 
-/// What is to be done about a segment.
+/// The treatment of a segment.
 enum Plan {
-    /// Nothing of it is to be replayed.
+    /// Nothing in it needs replay.
     Known(Segment),
-    /// A segment for records, to be read from an offset in the file on.
+    /// A META segment, to be read from an offset in the file on.
     Read(From),
-    /// It has no header, and may be blank, or have been begun since the checkpoint.
+    /// No valid header: it may be blank, or have been begun since the checkpoint.
     Headless,
 }
 
-/// Where reading begins.
+/// The position from which a segment is read.
 #[derive(Debug, Clone, Copy)]
 struct From {
-    /// Of the segment, if known.
+    /// Generation of the segment, if known.
     generation: Option<u64>,
-    /// Where in the file, and the checksum of what is ahead, if known.
+    /// Offset in the file, and the checksum of the record before it, if known.
     at: u64,
     prev: Option<u32>,
-    /// Records of generations below this are left from earlier uses.
+    /// Records with lower generations are leftovers of earlier uses.
     floor: u64,
 }
 
-/// Reads those segments for records that have been written to since the checkpoint; without one, all.
+/// Reads the META segments written since the checkpoint; without one, all of them.
 pub(super) async fn scan<D: Disk>(
     disk: &D,
     superblock: &Superblock,
@@ -225,7 +231,7 @@ pub(super) async fn scan<D: Disk>(
 }
 
 impl Store {
-    /// Decides what a segment is by its header and by what the checkpoint says.
+    /// Classifies a segment by its header and its checkpoint item.
     fn plan(&mut self, number: u32, header: Option<(Header, u32)>, base: &Base) -> Plan {
         let start = SEGMENTS_START + u64::from(number) * self.segment_len;
         let fresh = |header: &Header, crc| match header.kind {
@@ -241,7 +247,8 @@ impl Store {
             }
         };
         let item = base.known(number);
-        // What was just being begun when the checkpoint was written has that generation, or still an old header.
+        // A segment that was just being begun at the checkpoint has that
+        // generation, or still an old header.
         let begun_since = |header: &Header| {
             header.generation >= base.until || (item.is_none() && header.generation > base.stale(number))
         };
@@ -253,13 +260,13 @@ impl Store {
         let Some(item) = item else { return Plan::Headless };
         let same = header.as_ref().is_some_and(|(header, _)| header.generation == item.generation);
         let (used, kind) = match item.use_ {
-            // What is there is left from an earlier use, or has been begun since and lost its header.
+            // Its bytes are leftovers, or it has been begun since and lost its header.
             SegmentUse::Blank => {
                 let allocated = header.is_some();
                 let blank = Segment { generation: item.generation, allocated, ..Segment::BLANK };
                 return if allocated { Plan::Known(blank) } else { Plan::Headless };
             }
-            // It may have been freed, discarded and even begun since: then its header is another one, or none.
+            // It may have been freed, discarded and even begun since, with another header or none.
             SegmentUse::Condemned if !same => return Plan::Headless,
             SegmentUse::Condemned => {
                 let kind = header.map_or(Kind::Meta, |(header, _)| header.kind);
@@ -284,7 +291,7 @@ impl Store {
         Plan::Known(Segment { used, generation, written, prev, allocated: true, ..Segment::BLANK })
     }
 
-    /// Segments without a readable header are blank, unless something says that they are not.
+    /// Classifies segments without a readable header: blank, unless there is evidence of use.
     async fn scan_headless<D: Disk>(
         &mut self,
         reader: &Reader<'_, D>,
@@ -295,15 +302,15 @@ impl Store {
         let last = self.table.iter().rposition(|segment| segment.used != Use::Blank).unwrap_or(0) as u32;
         for &number in numbers {
             let start = reader.start(number);
-            // What has been begun since has a generation from then on, or the one that it was being begun with.
+            // A segment begun since has a later generation, or the one it was being begun with.
             let floor = if base.exists { base.stale(number) + 1 } else { 0 };
             let from = From { generation: None, at: start + PAGE as u64, prev: None, floor };
             let witnessed = self
                 .scans
                 .iter()
                 .any(|other| other.witness.iter().any(|&(segment, _, seq)| segment == number && seq >= base.until));
-            // Segments are begun in order, so of those behind the last one that is in use most are blank, and with a checkpoint
-            // the others are known to be: they are not searched without a reason.
+            // Segments are begun in order, so most beyond the last one in use are blank; with a
+            // checkpoint the rest are known to be. They are searched only on evidence.
             let beyond = base.exists || number > last + HEADLESS_SEARCHED;
             if beyond && !witnessed && !reader.begins(from).await? {
                 continue;
@@ -311,7 +318,7 @@ impl Store {
             let scan = reader.segment(number, from, Hints::default(), base).await?;
             let empty = scan.spans.is_empty();
             let first = scan.first.unwrap_or(u64::MAX);
-            // The header was written ahead of the first batch, and made durable with it.
+            // The header was written before the first batch and made durable with it.
             if !witnessed && scan.proven <= scan.start && first > watermark {
                 if !empty {
                     self.leftovers.push(number);
@@ -332,7 +339,8 @@ impl Store {
         Ok(())
     }
 
-    /// Reads again what other segments prove to go on further than it seemed. What is found then may prove more.
+    /// Rereads segments that others prove to be longer than they appeared.
+    /// The result may prove more.
     async fn scan_again<D: Disk>(&mut self, reader: &Reader<'_, D>, base: &Base) -> Result<(), Error> {
         loop {
             let watermark = self.scans.iter().map(|scan| scan.watermark).max().unwrap_or(0);
@@ -349,21 +357,21 @@ impl Store {
             let (number, damaged) = (self.scans[i].number, self.scans[i].damaged);
             let from = self.froms[&number];
             let scan = reader.segment(number, from, hints, base).await?;
-            // Whatever it has found now, this is as far as it goes.
+            // A rescan without progress leaves the end unknown.
             let lost = scan.lost || scan.at <= self.scans[i].at;
             self.scans[i] = Scan { damaged: scan.damaged || damaged, lost, ..scan };
         }
     }
 
-    /// How far other segments' records say that this one was durable. A witness older than the segment's present use is about
-    /// an earlier one.
+    /// Returns the offset below which other segments' records prove this one durable. A witness
+    /// older than the segment's generation is about an earlier use.
     fn proven_elsewhere(&self, scan: &Scan) -> u64 {
         let witnesses = self.scans.iter().flat_map(|other| &other.witness);
         let about = witnesses.filter(|&&(segment, _, seq)| segment == scan.number && seq > scan.generation);
         about.map(|&(_, until, _)| scan.start + u64::from(until)).max().unwrap_or(0)
     }
 
-    /// Draws together what the segments say, once they have all been read.
+    /// Combines the results of all segments.
     fn summarise(&mut self) {
         for i in 0..self.scans.len() {
             self.scans[i].proven = self.scans[i].proven.max(self.proven_elsewhere(&self.scans[i]));
@@ -377,12 +385,13 @@ impl Store {
         for segment in &self.table {
             self.highest = self.highest.max(segment.generation);
         }
-        // What is merely allocated may be missing: the length of the file comes and goes with the writes that need it.
+        // Allocated but unused space may be missing: the file length is only durable with the
+        // writes that need it.
         let segments = self.table.iter().zip(0u64..).filter(|(segment, _)| segment.in_use());
         let known = segments.map(|(s, number)| SEGMENTS_START + number * self.segment_len + u64::from(s.written));
         let in_use = self.table.iter().rposition(Segment::in_use).map_or(0, |last| last as u64 + 1);
         let end = known.chain(self.scans.iter().map(|scan| scan.proven)).max().unwrap_or(0);
-        // But a file that was used, has lost its end, and with it every record there was.
+        // But a used file has lost its end, and every record with it.
         let nothing_left = !self.scans.is_empty() && self.scans.iter().all(|scan| scan.spans.is_empty());
         let allocated = SEGMENTS_START + in_use * self.segment_len;
         if end > self.file_len || (nothing_left && self.watermark == 0 && allocated > self.file_len) {
@@ -396,7 +405,7 @@ impl Store {
         }
     }
 
-    /// Begins to collect where the blocks end that records name, in each segment of blocks that may be gone on with.
+    /// Starts collecting the ends of named blocks, for each BODY segment that may be resumed.
     pub(super) fn begin_bodies(&mut self, base: &Base) {
         for (segment, number) in self.table.iter_mut().zip(0u32..) {
             if segment.used == Use::Open(Kind::Body) {
@@ -406,8 +415,8 @@ impl Store {
         }
     }
 
-    /// Takes in where the blocks of a body are. A segment that a record says has blocks is in use, even if its header cannot be
-    /// read. `proven`: the record was durable.
+    /// Records the location of a body's blocks. A segment with blocks named by a record is in use,
+    /// even if its header cannot be read. `proven`: the record was durable.
     pub(super) fn body(&mut self, id: BodyId, runs: &[Run], proven: bool) {
         for (first, run) in with_starts(runs) {
             let bytes = run_bytes(first, run);
@@ -426,7 +435,7 @@ impl Store {
         }
     }
 
-    /// Whether the segment that blocks are in is known to be in an earlier use than theirs.
+    /// Returns whether the segment of a run is known to be in an earlier use than the run's.
     pub(super) fn has_older_header(&self, run: &Run) -> bool {
         let number = run.offset.saturating_sub(SEGMENTS_START) / self.segment_len;
         let segment = self.table.get(number as usize);
@@ -435,21 +444,21 @@ impl Store {
 
     fn claim_segment(&mut self, number: u32, generation: u64, proven: bool) {
         let Some(segment) = self.table.get_mut(number as usize) else { return };
-        // One of an earlier use has gone for good.
+        // Blocks of an earlier use are gone for good.
         if segment.used != Use::Blank || generation <= segment.generation {
             return;
         }
         let (used, written) = (Use::Open(Kind::Body), PAGE as u32);
         *segment = Segment { used, generation, written, allocated: true, ..Segment::BLANK };
         self.mend.push(Header { kind: Kind::Body, generation, number });
-        // Of a body that was not acknowledged everything may be there but this.
+        // An unacknowledged body may be complete except for this header, which is no damage.
         if proven {
             let start = SEGMENTS_START + u64::from(number) * self.segment_len;
             self.damage.push(Damage::mendable("the header of a segment of blocks", start));
         }
     }
 
-    /// Forgets blank segments at the end that were never used, once all records have been taken in.
+    /// Drops never-used blank segments at the end, once all records have been applied.
     pub(super) fn trim(&mut self) {
         while self.table.last().is_some_and(|last| last.used == Use::Blank && last.generation == 0) {
             self.table.pop();
@@ -457,38 +466,38 @@ impl Store {
     }
 }
 
-/// A batch, or how far it could be read.
+/// A batch, possibly read only in part.
 #[derive(Default)]
 struct Batch {
-    /// Sequence numbers of the first and the last of its records that are in their first place.
+    /// Sequence numbers of the first and the last of its records that were not moved.
     first: Option<u64>,
     last: Option<u64>,
-    /// The highest identity or place of a body.
+    /// The highest body identity or `placed` number.
     highest: u64,
     moved: Vec<MovedRecord>,
     created: Vec<(u64, u64)>,
     shared: Vec<u64>,
     /// The body whose record was read last.
     body: Option<BodyId>,
-    /// Where the next batch begins; `None`: it is not whole.
+    /// Offset of the next batch. `None`: this one is incomplete.
     next: Option<u64>,
-    /// Where it begins.
+    /// Offset of the batch.
     start: u64,
-    /// Where reading stopped, and what is claimed there.
+    /// Offset where reading stopped, and the claim of the header there.
     stopped: u64,
     claim: Option<Claim>,
     ended: bool,
     marked: bool,
 }
 
-/// What the search behind an unreadable place has found.
+/// Result of a search after an unreadable range.
 #[derive(Default)]
 struct Hunt {
-    /// The first record, and whether it begins a batch.
+    /// The first record found, and whether it begins a batch.
     first: Option<(u64, bool)>,
-    /// How far the records found prove that everything was durable.
+    /// The offset below which the records found prove the segment durable.
     proven: u64,
-    /// Whether there is anything but zeros.
+    /// Whether there are nonzero bytes.
     written: bool,
 }
 
@@ -498,14 +507,14 @@ struct Reader<'a, D> {
     file_len: u64,
 }
 
-/// Where in a segment the reader is.
+/// A reader's position in a segment.
 struct Cursor {
     at: u64,
     /// Generation of the segment, if known.
     generation: Option<u64>,
-    /// Checksum of what is ahead; `None` after damage, when it is not known.
+    /// Checksum of the previous record; `None` after damage, when it is unknown.
     prev: Option<u32>,
-    /// Lower generations are of earlier uses.
+    /// Lower generations belong to earlier uses.
     floor: u64,
 }
 
@@ -522,14 +531,15 @@ impl<D: Disk> Reader<'_, D> {
         let (result, buf) = read_again(self.disk, offset, self.disk.buffer_of(PAGE), 0..PAGE).await;
         match result {
             Ok(()) => {}
-            // As one that does not verify: what is in the segment is known from elsewhere, or from its records.
+            // Treated as a header that does not verify: its contents are known from elsewhere or
+            // from its records.
             Err(error) if is_unreadable(&error) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
         Ok(Header::parse(&buf.as_ref()[..PAGE], &self.superblock.store, number))
     }
 
-    /// Whether a record of this segment stands where the first one would, or that cannot be read.
+    /// Returns whether the first record's place holds a record of this segment or is unreadable.
     async fn begins(&self, from: From) -> Result<bool, Error> {
         if from.at + PAGE as u64 > self.file_len {
             return Ok(false);
@@ -537,7 +547,7 @@ impl<D: Disk> Reader<'_, D> {
         let (result, buf) = read_again(self.disk, from.at, self.disk.buffer(), 0..PAGE).await;
         match result {
             Ok(()) => {}
-            // There may be one: what follows will tell.
+            // There may be a record; the following bytes will tell.
             Err(error) if is_unreadable(&error) => return Ok(true),
             Err(error) => return Err(error.into()),
         }
@@ -545,7 +555,7 @@ impl<D: Disk> Reader<'_, D> {
         Ok(claim.is_some_and(|claim| claim.generation >= from.floor))
     }
 
-    /// Reads a segment of records. The watermarks in it are not below the floor of the checkpoint.
+    /// Scans a META segment. Its watermarks are at or above the floor of the checkpoint.
     async fn segment(&self, number: u32, from: From, hints: Hints, base: &Base) -> Result<Scan, Error> {
         let start = self.start(number);
         let end = start + self.superblock.segment_len;
@@ -567,12 +577,13 @@ impl<D: Disk> Reader<'_, D> {
                 }
                 continue;
             }
-            // Also of a segment that has no header, and may never have been used: its first batch may be lost as well.
+            // Also for a segment without a header that may never have been used: its first batch
+            // may be lost too.
             let hunt = self.hunt(&mut window, &scan, &cursor, batch.stopped).await?;
             let proven = hunt.proven.max(hints.proven);
-            // A number says nothing of a record that has been written again.
+            // The number of a moved record proves nothing about its position.
             let ahead = batch.last.unwrap_or(scan.last);
-            // Nor does a number that the checkpoint covers: in a header that was torn it may be what was there before.
+            // Nor does a number that the checkpoint covers: a torn header may hold the old one.
             let claim = batch.claim.filter(|claim| !claim.moved && claim.seq > ahead && !base.covers(claim.seq));
             let claimed = claim.is_some_and(|claim| claim.seq <= hints.watermark.max(scan.watermark));
             if proven <= cursor.at && !claimed {
@@ -594,7 +605,7 @@ impl<D: Disk> Reader<'_, D> {
         }
     }
 
-    /// Reads one batch. What is read of it holds by itself; it is the caller who knows whether it counts.
+    /// Reads one batch. Its records hold by themselves; the caller decides whether they count.
     async fn batch(
         &self,
         window: &mut Window<'_, D>,
@@ -611,7 +622,7 @@ impl<D: Disk> Reader<'_, D> {
             let claim = (bytes.len() == HEADER_LEN).then(|| record::claim(bytes, &self.superblock.store, at)).flatten();
             let Some(claim) = claim else { return Ok(batch) };
             let bytes = window.bytes(at, claim.len as usize).await?;
-            // A record that does not verify, but is chained to the one ahead: it is no stale one.
+            // A record that does not verify but is chained to the previous one, so it is not stale.
             let next_in_chain = prev == Some(claim.prev) && generation == Some(claim.generation);
             let Some(record) = record::verify(bytes, &self.superblock.store, at) else {
                 batch.claim = Some(claim).filter(|claim| claim.whole && next_in_chain);
@@ -623,7 +634,7 @@ impl<D: Disk> Reader<'_, D> {
                 && prev.is_none_or(|prev| prev == record.header.prev)
                 && record.header.watermark >= scan.watermark
                 && (cursor.prev.is_none() || begins == (at == cursor.at));
-            // Stale: of a batch that was cut, or of an earlier use of the segment.
+            // Stale: from a cut batch, or from an earlier use of the segment.
             if !chained {
                 return Ok(batch);
             }
@@ -645,7 +656,8 @@ impl<D: Disk> Reader<'_, D> {
         }
     }
 
-    /// Searches for records of this segment behind a place that cannot be read. Stale ones have lower watermarks.
+    /// Searches for records of this segment after an unreadable range. Stale
+    /// ones have lower watermarks.
     async fn hunt(&self, window: &mut Window<'_, D>, scan: &Scan, cursor: &Cursor, after: u64) -> Result<Hunt, Error> {
         let mut at = align_up(after + 1, record::ALIGN);
         let written = !is_zero(window.bytes(after, (at - after) as usize).await?);
@@ -653,7 +665,7 @@ impl<D: Disk> Reader<'_, D> {
         while at < scan.end {
             let page_end = align_up(at + 1, PAGE as u64);
             let bytes = window.bytes(at, (page_end - at) as usize).await?;
-            // Most of what is behind the end is zero; comparing whole pages is many times as fast.
+            // Most bytes after the end are zero, and comparing whole pages is many times faster.
             let zero = is_zero(bytes);
             hunt.written |= !zero;
             let step = if zero { None } else { bytes.chunks(record::ALIGN as usize).position(record::has_magic) };
@@ -684,7 +696,7 @@ impl<D: Disk> Reader<'_, D> {
         Ok(hunt)
     }
 
-    /// Notes a damaged record, and what can still be read of what it was about.
+    /// Records a damaged record, and its bucket and key as far as they can be read.
     async fn suspect(&self, window: &mut Window<'_, D>, scan: &mut Scan, batch: &Batch) -> Result<(), Error> {
         let until = batch.stopped + batch.claim.as_ref().map_or(1, |claim| u64::from(claim.len));
         let damage = match window.unreadable(batch.stopped..until) {
@@ -714,7 +726,7 @@ impl Batch {
         self.stopped == self.start
     }
 
-    /// Notes what has to be known of a record before it is read again.
+    /// Collects what must be known of a record before it is reread.
     fn note(&mut self, record: &Record<'_>, payload: &Payload<'_>, base: &Base) {
         let record::Header { seq, offset, flags, .. } = record.header;
         let mut placed = 0;
@@ -781,9 +793,10 @@ impl Scan {
         }
     }
 
-    /// Decides about sectors behind the end of the segment that cannot be read, though nothing proves that anything was there. If
-    /// the next batch would begin in them, a batch may have been there, acknowledged or not: nothing is written to this segment any
-    /// more. Otherwise nothing is lost, but what would be appended might be: the segment is ended.
+    /// Handles unreadable sectors after the end of the segment, where nothing proves that anything
+    /// was written. If the next batch would start in them, a batch may have been lost, acknowledged
+    /// or not, and the segment takes no more writes. Otherwise nothing is lost, but new records
+    /// could be, so the segment is ended.
     fn settle_unreadable(&mut self) {
         let Some(page) = self.unreadable else { return };
         let lost = page <= self.at;
@@ -797,14 +810,14 @@ impl Scan {
         self.suspects.push(Suspect { damage, name: None, stored: None });
     }
 
-    /// Of a segment whose header could not be read, the first record tells the generation.
+    /// Takes the generation from the first record, if the segment header could not be read.
     fn take_generation(&mut self, cursor: &mut Cursor, batch: &Batch) {
         if cursor.generation.is_none() && batch.next.is_some() {
             cursor.generation = Some(self.generation);
         }
     }
 
-    /// Takes in what the records of a whole batch say.
+    /// Adds the proofs in the records of a whole batch.
     fn believe(&mut self, facts: &[(record::Header, u32)]) {
         for (header, crc) in facts {
             self.generation = header.generation;
@@ -822,7 +835,7 @@ impl Scan {
         }
     }
 
-    /// The records of a batch count, as far as it could be read.
+    /// Accepts the records of a batch, as far as it could be read.
     fn keep(&mut self, mut batch: Batch, cursor: &Cursor) {
         self.first = self.first.or(batch.first);
         self.moved.append(&mut batch.moved);
@@ -845,7 +858,7 @@ impl Scan {
         (cursor.at, cursor.prev) = (next, Some(self.prev));
     }
 
-    /// Leaves out what stands from a batch on. `prev`: the checksum ahead of it.
+    /// Drops everything from a batch on. `prev` is the checksum of the record before it.
     pub(super) fn cut_at(&mut self, cut: u64, prev: u32) {
         (self.at, self.prev) = (cut, prev);
         self.spans.retain(|span| span.start < cut);

@@ -1,4 +1,4 @@
-//! Reading and writing the two copies of the superblock.
+//! Reading and writing of the two superblock copies.
 
 use super::rebuild;
 use crate::disk::{Disk, is_unreadable, read_again};
@@ -6,18 +6,18 @@ use crate::error::{Damage, Error};
 use crate::limits::{PAGE, SUPERBLOCK_AT};
 use crate::wire::superblock::{Invalid, Superblock, VERSION};
 
-/// What is said when neither copy can be read.
+/// Reported if neither copy can be read.
 const BOTH_SUPERBLOCKS: &str = "both superblocks (run `keyhole check --repair`)";
 
-/// What the two copies say.
+/// Result of reading both copies.
 pub(super) enum Copies {
-    /// The current superblock, and which copy is bad or older, so that it is to be written anew.
+    /// The current superblock, and the copy that is bad or outdated and must be rewritten.
     Usable(Superblock, Option<usize>),
-    /// Neither is usable: why the file is refused unless the superblock can be rebuilt.
+    /// Neither copy is usable. Holds the error unless the superblock can be rebuilt.
     Lost(Error),
 }
 
-/// Returns the current superblock, and which copy is bad or older.
+/// Returns the current superblock, and the copy that is bad or outdated, if any.
 pub(super) async fn read<D: Disk>(disk: &D) -> Result<(Superblock, Option<usize>), Error> {
     match copies(disk).await? {
         Copies::Usable(superblock, bad) => Ok((superblock, bad)),
@@ -28,7 +28,7 @@ pub(super) async fn read<D: Disk>(disk: &D) -> Result<(Superblock, Option<usize>
 /// Reads both copies.
 ///
 /// # Errors
-/// `UnsupportedVersion` if a sound copy, or both copies, are of another version; `Io`.
+/// `UnsupportedVersion` if a valid copy, or both copies, have another version; `Io`.
 pub(super) async fn copies<D: Disk>(disk: &D) -> Result<Copies, Error> {
     let mut copies = Vec::with_capacity(2);
     let len = disk.len().await?;
@@ -45,7 +45,7 @@ pub(super) async fn copies<D: Disk>(disk: &D) -> Result<Copies, Error> {
         });
     }
     let Ok([a, b]) = <[_; 2]>::try_from(copies) else { unreachable!("there are two copies") };
-    // A sound copy of another version is in charge, whatever the other one says.
+    // A valid copy of another version decides, whatever the other copy holds.
     for copy in [&a, &b] {
         if let Err(Invalid::Version { found, sound: true }) = *copy {
             return Err(Error::UnsupportedVersion { found, supported: VERSION });
@@ -57,7 +57,8 @@ pub(super) async fn copies<D: Disk>(disk: &D) -> Result<Copies, Error> {
         (Ok(_), Ok(b)) => Ok(Copies::Usable(b, Some(0))),
         (Ok(a), Err(_)) => Ok(Copies::Usable(a, Some(1))),
         (Err(_), Ok(b)) => Ok(Copies::Usable(b, Some(0))),
-        // Two copies that name the same other version are hardly two of this one that were hit by chance.
+        // Two copies that name the same other version are unlikely to be two
+        // damaged ones of this version.
         (Err(a @ Invalid::Version { .. }), Err(b)) if a == b => Err(refusal(a, b)),
         (Err(a), Err(b)) => Ok(Copies::Lost(match refusal(a, b) {
             Error::Foreign(_) if rebuild::begins(disk, len).await? => Damage::error(BOTH_SUPERBLOCKS, SUPERBLOCK_AT[0]),
@@ -66,7 +67,7 @@ pub(super) async fn copies<D: Disk>(disk: &D) -> Result<Copies, Error> {
     }
 }
 
-/// What the file is if it is none of ours that can be read.
+/// Returns the error for a file without a usable superblock.
 fn refusal(a: Invalid, b: Invalid) -> Error {
     match (a, b) {
         (Invalid::Version { found, .. }, _) | (_, Invalid::Version { found, .. }) => {
@@ -78,7 +79,7 @@ fn refusal(a: Invalid, b: Invalid) -> Error {
     }
 }
 
-/// Writes one copy, durably.
+/// Writes one copy durably.
 pub(super) async fn write<D: Disk>(disk: &D, superblock: &Superblock, copy: usize) -> Result<(), Error> {
     let mut buf = disk.buffer();
     superblock.emit(D::part(&mut buf, 0..PAGE));
@@ -87,7 +88,7 @@ pub(super) async fn write<D: Disk>(disk: &D, superblock: &Superblock, copy: usiz
     Ok(disk.sync().await?)
 }
 
-/// Writes both copies of a superblock that was rebuilt, and returns the copy that could not be written, if there is one.
+/// Writes both copies of a rebuilt superblock. Returns the copy that could not be written, if any.
 pub(super) async fn write_rebuilt<D: Disk>(disk: &D, superblock: &Superblock) -> Result<Option<usize>, Error> {
     match write(disk, superblock, 0).await {
         Ok(()) => {}
@@ -101,8 +102,8 @@ pub(super) async fn write_rebuilt<D: Disk>(disk: &D, superblock: &Superblock) ->
     }
 }
 
-/// Writes both copies, the second only after the first is durable: one of them is good at any time. `first` is the one that
-/// is bad or older, if one is.
+/// Writes both copies, the second after the first is durable, so that one of them is valid at any
+/// time. `first` is the copy that is bad or outdated, if any.
 pub(super) async fn write_both<D: Disk>(disk: &D, superblock: &Superblock, first: usize) -> Result<(), Error> {
     write(disk, superblock, first).await?;
     write(disk, superblock, 1 - first).await

@@ -1,12 +1,13 @@
-//! Deciding about the tails: records that nothing proves to have been durable.
+//! Decision about tails: records that nothing proves durable.
 //!
-//! Such a record was perhaps never acknowledged, and what it refers to may not be there: the device may have written the record
-//! and lost the blocks, which no sync had separated. So the blocks of its bodies are verified, and what it names must exist. If
-//! not, its batch was not acknowledged, for the sync that would have made it so did not complete: the segment is cut at the
-//! beginning of the batch.
+//! Such a record may never have been acknowledged, and the data it refers to may be missing:
+//! without a sync in between, the device may have written the record and lost the blocks. So
+//! the blocks of its bodies are verified, and the items it refers to must exist. Otherwise
+//! the sync that would have acknowledged its batch did not complete, and the segment is cut
+//! at the start of the batch.
 //!
-//! Only what is not proven is read here, and of it only references to other batches are kept: they are few, as a body stands in
-//! the batch of its object.
+//! Only unproven records are read here, and of them only references to other batches are kept.
+//! These are few, since a body is usually in the batch of its object.
 
 use std::collections::BTreeMap;
 
@@ -24,10 +25,10 @@ use crate::wire::align_up;
 use crate::wire::payload::Run;
 use crate::wire::superblock::Superblock;
 
-/// Where segments are cut.
+/// The cut of each segment.
 type Cuts = BTreeMap<u32, BatchStart>;
 
-/// Cuts the segments where they have to be.
+/// Cuts the segments with invalid tails.
 pub(super) async fn cut<D: Disk>(
     disk: &D,
     superblock: &Superblock,
@@ -52,7 +53,7 @@ pub(super) async fn cut<D: Disk>(
                 && !store.proves(scan, &record)
                 && let Some(loss) = unsound(disk, superblock, store, *id, runs).await?
             {
-                // A torn write is no news, but a sector that cannot be read is.
+                // A torn write is expected here; an unreadable sector is not.
                 if let Loss::Block(damage) = loss
                     && damage.what == UNREADABLE
                 {
@@ -60,7 +61,7 @@ pub(super) async fn cut<D: Disk>(
                     suspects.push(Suspect { damage, name, stored: None });
                 }
                 cuts.insert(scan.number, record.batch);
-                break; // What follows in this segment goes with it.
+                break; // The rest of this segment is cut with it.
             }
             references.collect(scan.number, &record, store.proves(scan, &record), base);
         }
@@ -82,19 +83,21 @@ pub(super) async fn cut<D: Disk>(
 }
 
 impl Store {
-    /// Whether a record of this segment is proven to have been durable.
+    /// Returns whether a record of this segment is proven durable.
     pub(super) fn proves(&self, scan: &Scan, record: &Reread) -> bool {
         (record.seq <= self.watermark && !record.moved) || record.at.offset() < scan.proven
     }
 
-    /// Whether a record that nothing made refers to what was never durable. Elsewhere damage may have taken what made it: then the
-    /// object is damaged, and not cut. `bad`: records of damaged checkpoints; nothing refers to these.
+    /// Returns whether a reference to a missing item means that the item was never durable. If
+    /// there is damage elsewhere, it may have taken the item; then the object is damaged rather
+    /// than cut. `bad`: records of damaged checkpoints, to which nothing refers.
     fn may_cut_orphans(&self, bad: &[Location]) -> bool {
         let is_whole = |scan: &Scan| !scan.damaged || self.lacks_checkpoints_alone(scan, bad);
         self.damage.is_empty() && self.scans.iter().all(is_whole)
     }
 
-    /// Whether all that cannot be read of a segment is records of damaged checkpoints, one to a batch.
+    /// Returns whether the unreadable parts of a segment are only records of damaged checkpoints,
+    /// one to a batch.
     fn lacks_checkpoints_alone(&self, scan: &Scan, bad: &[Location]) -> bool {
         let within = |suspect: &&Suspect| (scan.start..scan.end).contains(&suspect.damage.offset);
         let is_checkpoint = |suspect: &Suspect| {
@@ -106,7 +109,7 @@ impl Store {
         !scan.lost && missing.peek().is_some() && missing.all(is_checkpoint)
     }
 
-    /// Notes that a record which had verified does not any more.
+    /// Records that a record no longer verifies.
     pub(super) fn note_damage(&mut self, number: u32, damage: Damage) {
         if let Some(scan) = self.scans.iter_mut().find(|scan| scan.number == number) {
             scan.damaged = true;
@@ -117,16 +120,16 @@ impl Store {
     }
 }
 
-/// What of a body is not there.
+/// The missing part of a body.
 enum Loss {
-    /// The header of a segment with blocks of it. What stands there is of an earlier use, or of an attempt for which there was no
-    /// space, and the opening goes by that.
+    /// The header of a segment with blocks of it: the one on disk belongs to an earlier use, or to
+    /// an attempt without space, and recovery relies on it.
     Header,
     /// The first block that does not verify.
     Block(Damage),
 }
 
-/// Verifies the headers that the blocks of a body are under, and the blocks.
+/// Verifies the segment headers and the blocks of a body.
 async fn unsound<D: Disk>(
     disk: &D,
     superblock: &Superblock,
@@ -153,18 +156,20 @@ async fn unsound<D: Disk>(
     Ok(None)
 }
 
-/// References of records that are not proven to what the checkpoint does not know and another batch may have made.
+/// References from unproven records to items that the checkpoint lacks and
+/// another batch may have created.
 #[derive(Debug, Default)]
 struct References {
-    /// The first reference in each segment to each identity (of a bucket, an upload or a body): sequence number and batch. If
-    /// that one is not to be cut none is, and cutting it cuts the others.
+    /// The first reference in each segment to each identity (bucket, upload or body), with sequence
+    /// number and batch. If it survives, so do later ones; if it is cut, they are cut with it.
     first: BTreeMap<(u32, u64), (u64, BatchStart)>,
-    /// Bodies of the batch that is being read.
+    /// Bodies of the current batch.
     batch: BatchStart,
     bodies: Vec<BodyId>,
 }
 
-/// A record that makes something: its identity, and the record's sequence number, segment and offset.
+/// A record that creates an item: the identity of the item, and the record's sequence number,
+/// segment and offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Source {
     id: u64,
@@ -174,7 +179,7 @@ struct Source {
 }
 
 impl References {
-    /// Takes in the next record of a segment.
+    /// Adds the references of the next record of a segment.
     fn collect(&mut self, segment: u32, record: &Reread, proven: bool, base: &Base) {
         if self.batch != record.batch {
             self.batch = record.batch;
@@ -183,12 +188,12 @@ impl References {
         if let Effect::Body { id, .. } = record.effect {
             self.bodies.push(id);
         }
-        // What the cleaner has written again builds on nothing new: if it is out of date it has no effect.
+        // A moved record depends on nothing new: if it is outdated, it has no effect.
         if proven || record.moved {
             return;
         }
-        // Buckets and uploads of lower numbers were there when the checkpoint was begun, or had gone. Bodies are not told by that:
-        // they have their numbers long before they have records.
+        // Buckets and uploads with lower numbers existed when the checkpoint was begun, or were
+        // gone. Bodies get their numbers long before their records, so this does not hold for them.
         let since = |id: u64| (id >= base.until).then_some(id);
         let unknown = |body: &&BodyId| {
             !self.bodies.contains(body) && base.index.body(**body).is_none_or(|at| at == Location::LOST)
@@ -197,7 +202,8 @@ impl References {
             Effect::Put(put) => (since(put.bucket), put.bodies.as_slice()),
             Effect::CreateUpload { bucket, .. } | Effect::SetBucket { bucket, .. } => (since(*bucket), &[]),
             Effect::PutPart { upload, part, .. } => (since(*upload), std::slice::from_ref(&part.body)),
-            // These make something, take it away, or say nothing: if what they take away is not there, all the better.
+            // These create or delete an item, or have no reference. A missing target
+            // of a deletion is harmless.
             Effect::CreateBucket { .. }
             | Effect::Body { .. }
             | Effect::DeleteBucket { .. }
@@ -212,7 +218,7 @@ impl References {
         }
     }
 
-    /// Everything that makes what is referred to.
+    /// Finds every record that creates a referenced item.
     async fn sources<D: Disk>(&self, disk: &D, superblock: &Superblock, store: &Store) -> Result<Vec<Source>, Error> {
         let mut wanted: Vec<u64> = self.first.keys().map(|&(_, id)| id).collect();
         wanted.sort_unstable();
@@ -231,7 +237,7 @@ impl References {
         let is_wanted = |id: u64| wanted.binary_search(&id).is_ok();
         for scan in &store.scans {
             let mut reader = Rereader::new(disk, &superblock.store, store.file_len, scan.end, &scan.spans);
-            // What does not verify makes nothing; it is reported when the records take effect.
+            // A record that does not verify creates nothing; replay reports it.
             while let Some(again) = reader.next().await? {
                 if let Again::Record(Reread { seq, at, effect: Effect::Body { id: BodyId(id), .. }, .. }) = again
                     && is_wanted(id)
@@ -243,7 +249,8 @@ impl References {
         Ok(sources)
     }
 
-    /// Cuts every batch with a reference to what no record ahead of it makes, until there is none.
+    /// Cuts every batch with a reference to an item that no earlier record creates,
+    /// until there is none left.
     fn cut_orphans(&self, sources: &[Source], cuts: &mut Cuts) {
         let is_cut = |cuts: &Cuts, segment, offset| cuts.get(&segment).is_some_and(|cut: &BatchStart| offset >= cut.at);
         let mut by_id: BTreeMap<u64, Vec<&Source>> = BTreeMap::new();
@@ -304,7 +311,7 @@ mod tests {
         Base { until, index: Index::replay(crate::limits::SEGMENT_LEN), ..Base::default() }
     }
 
-    /// What is referred to by these records, none of which is proven.
+    /// Returns the references of these unproven records.
     fn references(base: &Base, records: &[Reread]) -> Vec<u64> {
         let mut references = References::default();
         records.iter().for_each(|record| references.collect(SEGMENT, record, false, base));
@@ -331,8 +338,8 @@ mod tests {
     fn orphans_are_cut_with_all_that_builds_on_them() {
         let batch = |at| BatchStart { at, prev: 0 };
         let source = |id, seq, segment, offset| Source { id, seq, segment, offset };
-        // Segment 1 refers to 100, which is nowhere, and makes 50 behind it; segment 2 refers to 50, and makes 60; segment 3 refers
-        // to 60, and ahead of that to 70, which is there.
+        // Segment 1 refers to the missing 100 and creates 50 after it. Segment 2 refers to 50 and
+        // creates 60. Segment 3 refers to 60, and before that to 70, which exists.
         let first = BTreeMap::from([
             ((1, 100), (10, batch(4096))),
             ((2, 50), (12, batch(8192))),

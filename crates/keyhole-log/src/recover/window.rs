@@ -1,7 +1,8 @@
-//! A view into a segment that moves forward as it is read.
+//! A forward-moving read window over a segment.
 //!
-//! A page that the medium cannot give comes back as bytes that verify as nothing and are not zero, so that it is damage as a page
-//! with a wrong checksum is. The window remembers where such pages are.
+//! A page that the medium cannot return is filled with bytes that never verify and are not
+//! zero, so that it counts as damage like a page with a wrong checksum. The window records
+//! the offsets of such pages.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -11,22 +12,22 @@ use crate::error::Error;
 use crate::limits::{BUFFER_LEN, PAGE, REREAD_PAGES_MAX};
 use crate::wire::{align_down, align_up};
 
-/// Every byte of an unreadable page. No magic has it, and UTF-8 does not either.
+/// Filler of an unreadable page. Neither a magic nor UTF-8 contains this byte.
 const FILLER: u8 = 0xff;
 
-/// Bytes of a segment, read as they are asked for. What is past the end of the file is zero.
+/// Bytes of a segment, read on demand. Bytes past the end of the file read as zero.
 pub(crate) struct Window<'a, D: Disk> {
     disk: &'a D,
     file_len: u64,
-    /// Where in the file the segment ends.
+    /// Offset in the file where the segment ends.
     end: u64,
-    /// Where in the file `bytes` begin: a multiple of the page.
+    /// Offset in the file of the start of `bytes`: a multiple of the page.
     base: u64,
     bytes: Vec<u8>,
     buf: Option<D::Buf>,
-    /// Offsets in the file of the pages that cannot be read.
+    /// Offsets in the file of unreadable pages.
     unreadable: BTreeSet<u64>,
-    /// Bytes that are read at a time: whole pages, no more than a buffer has.
+    /// Bytes per read: whole pages, at most a buffer.
     step: usize,
 }
 
@@ -35,12 +36,12 @@ impl<'a, D: Disk> Window<'a, D> {
         Window::of(disk, file_len, end, BUFFER_LEN)
     }
 
-    /// One that reads `step` bytes at a time, and takes little more memory than that.
+    /// Creates a window that reads `step` bytes at a time and takes little more memory than that.
     pub(crate) fn of(disk: &'a D, file_len: u64, end: u64, step: usize) -> Self {
         Window { disk, file_len, end, base: end, bytes: Vec::new(), buf: None, unreadable: BTreeSet::new(), step }
     }
 
-    /// The bytes from `offset` on: `len` of them, or as many as there are in the segment.
+    /// Returns `len` bytes from `offset` on, or fewer at the end of the segment.
     pub(crate) async fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8], Error> {
         let until = offset.saturating_add(len as u64).min(self.end);
         if offset < self.base || offset > self.base + self.bytes.len() as u64 {
@@ -59,7 +60,7 @@ impl<'a, D: Disk> Window<'a, D> {
         Ok(&self.bytes[at..at + until.saturating_sub(offset) as usize])
     }
 
-    /// Reads one step more.
+    /// Reads one more step.
     async fn load(&mut self) -> Result<(), Error> {
         let from = self.base + self.bytes.len() as u64;
         let len = (self.end - from).min(self.step as u64) as usize;
@@ -80,7 +81,7 @@ impl<'a, D: Disk> Window<'a, D> {
         Ok(())
     }
 
-    /// Reads the first `len` bytes of a buffer page by page, since they cannot be read together.
+    /// Reads the first `len` bytes of a buffer page by page, after a read of all of them failed.
     async fn read_pages(&mut self, from: u64, mut buf: D::Buf, len: usize) -> Result<D::Buf, Error> {
         for at in (0..len).step_by(PAGE) {
             let (offset, place) = (from + at as u64, at..at + PAGE);
@@ -102,7 +103,7 @@ impl<'a, D: Disk> Window<'a, D> {
         Ok(buf)
     }
 
-    /// Offset of the first page that could not be read of those that a range touches, as far as they have been asked for.
+    /// Returns the offset of the first unreadable page in a range, as far as it has been read.
     pub(crate) fn unreadable(&self, range: Range<u64>) -> Option<u64> {
         self.unreadable.range(align_down(range.start, PAGE as u64)..range.end).next().copied()
     }

@@ -1,8 +1,9 @@
-//! Which segments have their space, and when the file system is asked for more.
+//! Allocation of segments, and probing of a full file system.
 //!
-//! The space of a segment is taken before it is begun, and stays with it through every use. While the file system has none, *growth is
-//! blocked*: only segments whose space is there are given out. A segment is *filled* when all of it has been written since its space was
-//! taken: then writing over it changes no metadata of the file system.
+//! A segment is allocated before it is begun and stays allocated through every use. While the
+//! file system is full, *growth is blocked*: only allocated segments are used. A segment is
+//! *filled* when all of it has been written since its allocation; overwriting it then changes
+//! no file system metadata.
 
 use std::cmp::Reverse;
 
@@ -11,62 +12,64 @@ use crate::disk::{Extent, coverage};
 use crate::limits::SPACE_ASK_AFTER;
 use crate::wire::segment::Kind;
 
-/// Whether segments may be begun whose space the file system has yet to give.
+/// Whether segments without allocated space may be begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Growth {
-    /// Yes: the file system has given all that it was asked for.
+    /// The file system has granted every request.
     Open,
-    /// No: it had no space when it was last asked. `refused` requests have been refused since; `due`: it may be asked again
-    /// without regard to that.
+    /// The last request failed for lack of space. `refused` counts requests refused since; `due`: a
+    /// probe is allowed regardless of that count.
     Blocked { refused: u32, due: bool },
-    /// No: somebody is asking again.
+    /// A probe is in flight.
     Asking,
 }
 
-/// Whether the file system is to be asked for space again.
+/// Outcome of [`ask_again`](Segments::ask_again).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {
-    /// It has been asked a short while ago.
+    /// The last probe was too recent.
     NotYet,
-    /// About this segment, which is withdrawn; then [`provided`](Segments::provided) or [`denied`](Segments::denied) follows.
+    /// Probe with this segment, which is withdrawn. [`provided`](Segments::provided) or
+    /// [`denied`](Segments::denied) must follow.
     About(u32),
-    /// The space of all segments is there: whether it can be written to is seen by writing.
+    /// All segments are allocated; only a write can show whether they are writable.
     AllThere,
 }
 
-/// A step of making a segment ready for records.
+/// A step of preparing a segment for records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Its space is taken.
+    /// Allocate its space.
     Allocate(u32),
-    /// It is written from here on.
+    /// Fill it from here on.
     Fill { number: u32, from: u32 },
 }
 
 impl Segments {
-    /// Whether only segments whose space is there can be begun.
+    /// Returns whether only allocated segments can be begun.
     pub(crate) fn is_growth_blocked(&self) -> bool {
         self.growth != Growth::Open
     }
 
-    /// The file system has no space.
+    /// Blocks growth: the file system is full.
     pub(crate) fn block_growth(&mut self) {
         self.growth = Growth::Blocked { refused: 0, due: false };
     }
 
-    /// A write has failed for want of space: what an allocation promised is not so.
+    /// Notes that a write failed for lack of space, despite the allocation.
     pub(crate) fn write_failed(&mut self) {
         self.is_unwritable = true;
         self.block_growth();
     }
 
-    /// Whether a write has failed for want of space since the file system last gave some.
+    /// Returns whether a write has failed for lack of space since the file
+    /// system last provided some.
     pub(crate) fn is_unwritable(&self) -> bool {
         self.is_unwritable
     }
 
-    /// The first page of a segment that was taken may have been written or not: it is blank, and what stands there is of its
-    /// last use. `is_written`: its space is there all the same.
+    /// Returns a taken segment whose first page may or may not have been written: it is blank, and
+    /// its contents belong to its last use. `is_written`: its space is allocated all the same.
     pub(crate) fn abandon(&mut self, number: u32, is_written: bool) {
         let segment = &mut self.table[number as usize];
         self.progress += i64::from(segment.cleaner);
@@ -75,31 +78,32 @@ impl Segments {
         self.blank.insert(number);
     }
 
-    /// A withdrawn segment could not be written: its space is not there.
+    /// Marks a withdrawn segment as unallocated, because it could not be written.
     pub(crate) fn not_filled(&mut self, number: u32) {
         self.table[number as usize].allocated = false;
         self.restore(number);
     }
 
-    /// Whether a segment is withdrawn: whoever finds no other one waits for it.
+    /// Returns whether a segment is withdrawn, in which case writers without one wait for it.
     pub(crate) fn has_withdrawn(&self) -> bool {
         self.withdrawn > 0
     }
 
-    /// A withdrawn segment can be begun again.
+    /// Makes a withdrawn segment available again.
     fn restore(&mut self, number: u32) {
         self.withdrawn -= 1;
         self.blank.insert(number);
     }
 
-    /// The file system may have space again: it is asked by the next request that needs some.
+    /// Allows the next request that needs space to probe the file system.
     pub(crate) fn expect_space(&mut self) {
         if let Growth::Blocked { due, .. } = &mut self.growth {
             *due = true;
         }
     }
 
-    /// Counts a request that is to be refused while growth is blocked, and says whether the file system may be asked again.
+    /// Counts a request about to be refused while growth is blocked, and
+    /// returns whether a probe is due.
     pub(crate) fn ask_again(&mut self) -> Ask {
         let Growth::Blocked { refused, due } = &mut self.growth else { return Ask::NotYet };
         *refused += 1;
@@ -118,13 +122,14 @@ impl Segments {
         }
     }
 
-    /// Withdraws the next segment whose space is to be taken in advance, until as many are ready as are reserved.
+    /// Withdraws the next segment to allocate in advance, until the reserve is allocated.
     pub(crate) fn next_reserve(&mut self) -> Option<u32> {
         let enough = self.is_growth_blocked() || self.ready() >= self.reserve.blank();
         if enough { None } else { self.withdraw_unallocated() }
     }
 
-    /// A blank segment whose space is not there, or one more at the end of the file. Nobody begins it meanwhile.
+    /// Withdraws a blank unallocated segment, or one new at the end of the file, so
+    /// that it cannot be begun.
     fn withdraw_unallocated(&mut self) -> Option<u32> {
         let unallocated = self.blank.iter().copied().find(|&number| !self.table[number as usize].allocated);
         let number = match unallocated {
@@ -139,13 +144,13 @@ impl Segments {
         Some(number)
     }
 
-    /// All of the segment has been written since its space was given.
+    /// Returns whether all of the segment has been written since its allocation.
     pub(super) fn is_filled(&self, number: u32) -> bool {
         u64::from(self.table[number as usize].filled) >= self.len
     }
 
-    /// Notes of which segments the space is there: as the file system says, or else of those that are in use. `fills`: segments
-    /// for records are to be written once before they are used.
+    /// Records which segments are allocated: by the file system's extents, or else those in use.
+    /// `fills`: META segments are to be filled before use.
     pub(crate) fn set_space(&mut self, extents: Option<&[Extent]>, fills: bool) {
         self.fills = fills;
         let Some(extents) = extents else {
@@ -159,7 +164,7 @@ impl Segments {
             let start = self.start(number);
             let (allocated, written) = coverage(extents, start..start + self.len);
             if number as usize == self.table.len() {
-                // At the end of the file there may be some that have never been used.
+                // Segments at the end of the file may never have been used.
                 if !allocated {
                     break;
                 }
@@ -171,20 +176,20 @@ impl Segments {
         }
     }
 
-    /// Whether segments for records are written once before they are used.
+    /// Returns whether META segments are filled before use.
     pub(crate) fn fills(&self) -> bool {
         self.fills
     }
 
-    /// Whether more segments are to be filled: there is to be one for records of any kind, and those that are reserved for records
-    /// that delete.
+    /// Returns whether more segments should be filled: one for records of any kind, and those
+    /// reserved for deletions.
     pub(crate) fn is_unprepared(&self) -> bool {
         let is_ready = |&&number: &&u32| self.table[number as usize].allocated && self.is_filled(number);
         self.fills && self.blank.iter().filter(is_ready).count() as u64 <= self.reserve.deletions
     }
 
-    /// The next step to have a segment ready that records can go to, with its space there and all of it written before. The
-    /// segment is withdrawn until the step is done.
+    /// Returns the next step towards an allocated and filled segment for records. The segment is
+    /// withdrawn until the step is done.
     pub(crate) fn next_step(&mut self) -> Option<Step> {
         if !self.fills || self.is_unwritable {
             return None;
@@ -203,14 +208,14 @@ impl Segments {
         Some(Step::Fill { number, from: self.table[number as usize].filled })
     }
 
-    /// A withdrawn segment has been written up to here.
+    /// Records that a withdrawn segment has been filled up to `until`.
     pub(crate) fn filled(&mut self, number: u32, until: u32) {
         let segment = &mut self.table[number as usize];
         segment.filled = segment.filled.max(until);
         self.restore(number);
     }
 
-    /// The space of a withdrawn segment is there.
+    /// Records that a withdrawn segment has been allocated.
     pub(crate) fn provided(&mut self, number: u32) {
         self.table[number as usize].allocated = true;
         self.restore(number);
@@ -222,7 +227,7 @@ impl Segments {
         self.is_unwritable = false;
     }
 
-    /// There is no space for a segment that was withdrawn or taken: it is blank again.
+    /// Returns a withdrawn or taken segment as blank, because the file system has no space for it.
     pub(crate) fn denied(&mut self, number: u32) {
         self.block_growth();
         if self.table[number as usize].used == Use::Blank {
@@ -231,7 +236,7 @@ impl Segments {
         self.give_back(number);
     }
 
-    /// Takes back a segment of which nothing has been written.
+    /// Returns a segment into which nothing has been written.
     pub(super) fn give_back(&mut self, number: u32) {
         let segment = &mut self.table[number as usize];
         if segment.used != Use::Blank {
@@ -240,16 +245,17 @@ impl Segments {
             *segment = Segment { generation, allocated, filled, ..Segment::BLANK };
         }
         self.blank.insert(number);
-        // But not what was allocated for the reserve, which would be given to anybody next time; and one that has been withdrawn
-        // is still to be heard of.
+        // Keeps segments allocated for the reserve, which would otherwise go to any writer next
+        // time, and withdrawn segments, whose step is still in flight.
         let useless = |last: &Segment| last.used == Use::Blank && last.generation == 0 && !last.allocated;
         while self.table.last().is_some_and(useless) && self.blank.remove(&(self.table.len() as u32 - 1)) {
             self.table.pop();
         }
     }
 
-    /// A blank segment whose space could be given back: one that is more than is reserved, and some for those who come. Those that
-    /// records can go to are kept as long as they are no more than have records in them now: made once, they are used again.
+    /// Returns a blank segment to discard, if there are more than the reserve and a
+    /// margin. Keeps as many filled segments as there are META segments in use, because
+    /// they will be reused for records.
     pub(crate) fn discardable(&self) -> Option<u32> {
         let kept = self.reserve.blank() as usize + 2;
         let allocated = self.blank.iter().copied().filter(|&number| self.table[number as usize].allocated);
@@ -263,18 +269,18 @@ impl Segments {
         others.get(kept.saturating_sub(filled.len())..)?.last().copied()
     }
 
-    /// Takes a blank segment out, so that nobody begins it.
+    /// Withdraws a blank segment, so that it cannot be begun.
     pub(crate) fn withdraw(&mut self, number: u32) {
         self.withdrawn += 1;
         self.blank.remove(&number);
     }
 
-    /// The space of a withdrawn segment could not be given back.
+    /// Records that a withdrawn segment could not be discarded.
     pub(crate) fn not_discarded(&mut self, number: u32) {
         self.restore(number);
     }
 
-    /// The space of a withdrawn segment has been given back.
+    /// Records that a withdrawn segment has been discarded.
     pub(crate) fn discarded(&mut self, number: u32) {
         let segment = &mut self.table[number as usize];
         (segment.allocated, segment.filled) = (false, 0);

@@ -1,7 +1,7 @@
 //! The footer of a block.
 //!
-//! A block is its data, zeros up to the next page, and this footer: one contiguous write. The data comes first, so that it
-//! can be received and encrypted where it will be written from.
+//! A block is its data, zeros up to the next page, and this footer, in one contiguous write. The
+//! data comes first, so that it can be received and encrypted in the buffer it is written from.
 
 use std::ops::Range;
 
@@ -30,11 +30,11 @@ mod field {
     const _: () = assert!(TAGS.end <= FOOTER_LEN);
 }
 
-/// Which block it is and where: what its footer must say.
+/// Identity and location of a block, which its footer must repeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) generation: u64,
-    /// Where in the file the block begins.
+    /// Offset of the block in the file.
     pub(crate) offset: u64,
     pub(crate) body: u64,
     pub(crate) index: u32,
@@ -42,13 +42,13 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Bytes from the beginning of the block to its footer.
+    /// Returns the offset of the footer within the block.
     pub(crate) const fn padded(&self) -> usize {
         pages(self.data_len as usize)
     }
 }
 
-/// Length of a block on disk.
+/// Returns the length of a block on disk.
 pub(crate) const fn stored_len(data_len: usize) -> usize {
     buffer_len(data_len)
 }
@@ -61,8 +61,8 @@ pub(crate) struct Footer {
     tags: Vec<[u8; TAG_LEN]>,
 }
 
-/// Completes a block whose data is at the front of `block`: pads it and writes the footer. `crcs` are those of its first granules
-/// that are known already. The result is the block's length.
+/// Completes a block whose data is at the front of `block`: pads it and writes the footer. `crcs`
+/// are the known checksums of its first granules. Returns the length of the block.
 pub(crate) fn emit(id: &Identity, store: &StoreId, tags: &[[u8; TAG_LEN]], crcs: &[u32], block: &mut [u8]) -> usize {
     let data_len = id.data_len as usize;
     assert!(data_len <= BLOCK_DATA && tags.len() <= TAGS_MAX, "a block over its limits");
@@ -125,7 +125,8 @@ impl Footer {
         &self.tags
     }
 
-    /// Where the granules `chunks` are in a block with `data_len` bytes of data, padding included: what there is of them.
+    /// Returns the range of the granules `chunks` in a block with `data_len` bytes of data, clamped
+    /// to its padded data.
     pub(crate) fn span(data_len: usize, chunks: &Range<usize>) -> Range<usize> {
         let padded = pages(data_len);
         (chunks.start * CHUNK_LEN).min(padded)..(chunks.end * CHUNK_LEN).min(padded)
@@ -136,7 +137,7 @@ impl Footer {
         self.verify_piece(chunks.start, &block[Footer::span(self.data_len, chunks)])
     }
 
-    /// Verifies granules from `first` on: `piece` is where they are, padding included.
+    /// Verifies granules from `first` on, in `piece`, which includes padding.
     pub(crate) fn verify_piece(&self, first: usize, piece: &[u8]) -> bool {
         let mut granules = piece.chunks(CHUNK_LEN).zip(self.crcs.iter().skip(first));
         granules.all(|(granule, &expected)| crc(&[granule]) == expected || sabotage::is(Sabotage::IgnoreCrc))
@@ -160,7 +161,7 @@ mod tests {
         assert!(seen(&block));
         let footer = Footer::parse(&block[padded..][..FOOTER_LEN], &id, &[9; 16]).unwrap();
         assert_eq!(footer.tags(), tags);
-        // Every byte of the block is covered, padding and reserved bytes included.
+        // Every byte of the block is covered, including padding and reserved bytes.
         for at in (0..len).step_by(509).chain(padded..len).chain([len - 1]) {
             block[at] ^= 4;
             assert!(!seen(&block), "byte {at} of {data_len}");

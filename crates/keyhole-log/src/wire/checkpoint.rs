@@ -1,11 +1,11 @@
-//! What a checkpoint is made of: *items*, packed one behind the other into the records of kind 11.
+//! Contents of a checkpoint: *items*, packed into records of kind 11.
 
 use super::Cursor;
 use super::payload::{PART_LEN, encode_part, parse_part};
 use crate::limits::{BUCKET_MAX, LIFECYCLE_MAX, POLICY_MAX, RUNS_MAX, SEGMENT_LEN_MIN, batch_max, checkpoint_record};
 use crate::types::{BodyId, BucketSettings, Part};
 
-/// Kinds of items. The numbers are on disk.
+/// Kinds of items, as stored on disk.
 mod tag {
     pub(super) const HOME: u8 = 1;
     pub(super) const BUCKET: u8 = 2;
@@ -20,10 +20,10 @@ mod tag {
     pub(super) const LIFECYCLE: u8 = 11;
 }
 
-/// One entry of a checkpoint. Locations are raw: see [`Location`](crate::index::Location).
+/// An entry of a checkpoint. Locations are raw: see [`Location`](crate::index::Location).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Item<'a> {
-    /// The objects, uploads and floors that follow in this record are of this bucket.
+    /// Sets the bucket of the objects, uploads and floors that follow in this record.
     Home {
         bucket: u64,
     },
@@ -31,18 +31,18 @@ pub(crate) enum Item<'a> {
         id: u64,
         at: u64,
         time_ms: u64,
-        /// Location and sequence number of their record; 0, 0 where there is none.
+        /// Location and sequence number of the settings' record; 0, 0 if there is none.
         settings_at: u64,
         settings_seq: u64,
         settings: BucketSettings,
         name: &'a str,
     },
-    /// Of the settings of a bucket, which comes ahead of it.
+    /// Policy of a preceding bucket item.
     Policy {
         bucket: u64,
         policy: &'a [u8],
     },
-    /// The same.
+    /// Lifecycle of a preceding bucket item.
     Lifecycle {
         bucket: u64,
         lifecycle: &'a [u8],
@@ -72,38 +72,38 @@ pub(crate) enum Item<'a> {
         time_ms: u64,
         part: Part,
     },
-    /// `shares`: segment and pages of each.
+    /// A body. `shares`: segment and pages of each.
     Body {
         id: BodyId,
         at: u64,
         shares: Vec<(u32, u32)>,
     },
     Segment(SegmentItem),
-    /// A name of which a write was on its way: writes with lower numbers than this no longer count.
+    /// A name with an in-flight write: writes with numbers below `applied` no longer count.
     Floor {
         applied: u64,
         key: &'a str,
     },
-    /// A record with a lower number than the checkpoint's that the checkpoint does not cover.
+    /// A record with a number below the checkpoint's that the checkpoint does not cover.
     Pending {
         seq: u64,
     },
 }
 
-/// A segment, as it was when the checkpoint was begun.
+/// State of a segment when the checkpoint was begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentItem {
     pub(crate) number: u32,
     pub(crate) use_: SegmentUse,
-    /// Of its last use.
+    /// Generation of the last use.
     pub(crate) generation: u64,
-    /// How far it was written; 0: from the beginning on it may be anything.
+    /// Bytes written; 0: the contents are unknown from the start on.
     pub(crate) written: u32,
-    /// Checksum of the last record ahead of `written`, or of the header.
+    /// Checksum of the last record before `written`, or of the header.
     pub(crate) prev: u32,
 }
 
-/// What a segment was used for. The numbers are on disk.
+/// Use of a segment, as stored on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SegmentUse {
     Blank = 0,
@@ -111,9 +111,9 @@ pub(crate) enum SegmentUse {
     OpenBody = 2,
     ClosedMeta = 3,
     ClosedBody = 4,
-    /// It was left alone because of damage.
+    /// Left alone because of damage.
     Damaged = 5,
-    /// Nothing in it was of use: it was to be freed.
+    /// Without live data, and waiting to be freed.
     Condemned = 6,
 }
 
@@ -270,8 +270,8 @@ impl<'a> Item<'a> {
     }
 }
 
-/// The longest items must fit into a record, all of them behind others that have nearly filled it: a bucket with a policy and a
-/// lifecycle, an object of the most parts, a body with a share for each run.
+/// Even after a nearly full record, the longest items must fit: a bucket with policy and lifecycle,
+/// an object of the most parts, and a body with a share for each run.
 const _: () = {
     let bucket = 1 + 5 * 8 + 16 + 2 + BUCKET_MAX + 2 * (1 + 8 + 2) + POLICY_MAX + LIFECYCLE_MAX + 1 + 8;
     let object = 1 + 4 * 8 + 16 + 2 + crate::limits::KEY_MAX + 2 + crate::limits::PARTS_MAX * 8;
@@ -282,18 +282,18 @@ const _: () = {
     assert!(longest + checkpoint_record(SEGMENT_LEN_MIN) < batch_max(SEGMENT_LEN_MIN));
 };
 
-/// Some of the items of a checkpoint.
+/// A record with items of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Chunk<'a> {
-    /// Which checkpoint: its `until`.
+    /// Identifies the checkpoint by its `until`.
     pub(crate) until: u64,
-    /// Position among the records of the checkpoint.
+    /// Index among the records of the checkpoint.
     pub(crate) index: u32,
     pub(crate) items: &'a [u8],
 }
 
 impl<'a> Chunk<'a> {
-    /// Every item; `None` in place of the first that is malformed.
+    /// Iterates over the items, with `None` in place of the first malformed one.
     pub(crate) fn items(&self) -> impl Iterator<Item = Option<Item<'a>>> {
         let mut rest = Some(Cursor(self.items));
         std::iter::from_fn(move || {
@@ -307,19 +307,20 @@ impl<'a> Chunk<'a> {
     }
 }
 
-/// The record that ends a checkpoint, and that the superblock points to.
+/// The record that ends a checkpoint. The superblock points to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CheckpointEnd {
-    /// The first number that it does not cover.
+    /// The first number that the checkpoint does not cover.
     pub(crate) until: u64,
-    /// Every record with a number up to this was durable when the checkpoint was begun, or did not exist.
+    /// Every record with a number up to this was durable when the checkpoint was
+    /// begun, or did not exist.
     pub(crate) watermark: u64,
-    /// The watermarks in the records to be replayed are not below this.
+    /// Lower bound of the watermarks in records to replay.
     pub(crate) floor: u64,
-    /// Locations of its other records, raw, in order.
+    /// Raw locations of its other records, in order.
     pub(crate) chunks: Vec<u64>,
-    /// Segments for records, and how far they had been written when this was: all of that is durable, now that the
-    /// superblock points here.
+    /// META segments and their written offsets when this record was made. All of that is durable
+    /// once the superblock points here.
     pub(crate) ends: Vec<(u32, u32)>,
 }
 

@@ -1,11 +1,11 @@
-//! The checksums that FORMAT.md gives of examples, section 2.
+//! Test of the example checksums in FORMAT.md, section 2.
 
 use super::{block, record, segment, superblock};
 use crate::limits::{BUFFER_LEN, PAGE};
 
 const FORMAT: &str = include_str!("../../FORMAT.md");
 
-/// The table of the page says this of a structure.
+/// Checks the row of a structure in the table.
 fn check(structure: &str, crc: u32) {
     let line = FORMAT.lines().find(|line| line.starts_with(&format!("| {structure} |")) && line.contains("`0x"));
     let line = line.unwrap_or_else(|| panic!("there is no example of a {structure}"));

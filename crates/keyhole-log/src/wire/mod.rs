@@ -1,5 +1,6 @@
-//! The layouts on disk, each in one place: a private `field` module of offsets, a plain struct, `emit` and a verifying
-//! `parse`. Nothing read from the disk leaves this module unless its checksum and its identity have been verified.
+//! On-disk layouts, one module each: a private `field` module of offsets, a plain
+//! struct, `emit` and a verifying `parse`. No data leaves this module before its
+//! checksum and identity are verified.
 
 pub(crate) mod block;
 pub(crate) mod checkpoint;
@@ -12,7 +13,7 @@ pub(crate) mod superblock;
 
 use std::ops::Range;
 
-/// Identity of a store, under the checksum of everything that it writes.
+/// Identity of a store, covered by the checksum of everything it writes.
 pub(crate) type StoreId = [u8; 16];
 
 /// Rounds up to a multiple of `unit`, a power of two.
@@ -30,7 +31,7 @@ pub(crate) const fn pages(len: usize) -> usize {
     len.next_multiple_of(crate::limits::PAGE)
 }
 
-/// CRC-32 (IEEE) of several pieces.
+/// Computes the CRC-32 (IEEE) of the concatenated pieces.
 pub(crate) fn crc(pieces: &[&[u8]]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     for piece in pieces {
@@ -39,7 +40,8 @@ pub(crate) fn crc(pieces: &[&[u8]]) -> u32 {
     hasher.finalize()
 }
 
-/// The bytes of a fixed field. The caller has checked the length of `bytes` against its layout.
+/// Returns the bytes of a fixed field. The caller has checked the length of
+/// `bytes` against the layout.
 fn array<const N: usize>(bytes: &[u8], at: Range<usize>) -> [u8; N] {
     let mut out = [0; N];
     out.copy_from_slice(&bytes[at]);
@@ -62,12 +64,12 @@ fn put(bytes: &mut [u8], at: Range<usize>, value: &[u8]) {
     bytes[at].copy_from_slice(value);
 }
 
-/// Whether there is nothing but zeros; whole pages are compared at once.
+/// Returns whether all bytes are zero. Compares whole pages for speed.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(crate::limits::PAGE).all(|chunk| *chunk == [0; crate::limits::PAGE][..chunk.len()])
 }
 
-/// Reads a payload from front to back; `None` when it is too short.
+/// Parses a payload front to back. Reads return `None` if it is too short.
 pub(crate) struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
@@ -99,7 +101,7 @@ impl<'a> Cursor<'a> {
         std::str::from_utf8(self.bytes(len)?).ok()
     }
 
-    /// Nothing may follow.
+    /// Checks that no bytes are left.
     fn end(self) -> Option<()> {
         self.0.is_empty().then_some(())
     }

@@ -1,4 +1,4 @@
-//! What records say: one struct for each kind, with its `encode` and the shared [`Payload::parse`].
+//! Payloads of records: one struct per kind, with its `encode` and the shared [`Payload::parse`].
 
 use super::Cursor;
 use super::checkpoint::{CheckpointEnd, Chunk};
@@ -9,7 +9,7 @@ use crate::limits::{
 use crate::limits::{POLICY_MAX, PREFIX_MAX, RECORD_MAX, RUNS_MAX, TAG_LEN, TAGS_MAX};
 use crate::types::{BodyId, BucketSettings, Etag, Part};
 
-/// Kinds of records. The numbers are on disk.
+/// Kinds of records, as stored on disk.
 pub(crate) mod kind {
     pub(crate) const BUCKET_CREATE: u8 = 1;
     pub(crate) const BUCKET_DELETE: u8 = 2;
@@ -21,17 +21,17 @@ pub(crate) mod kind {
     pub(crate) const UPLOAD_ABORT: u8 = 8;
     /// Nothing follows in this segment. No payload.
     pub(crate) const SEGMENT_END: u8 = 9;
-    /// Says only what its header says: how far everything was durable. No payload.
+    /// Carries only its header, which states how far the segment is durable. No payload.
     pub(crate) const MARK: u8 = 10;
     /// Items of a checkpoint.
     pub(crate) const CHUNK: u8 = 11;
-    /// Ends a checkpoint.
+    /// End of a checkpoint.
     pub(crate) const CHECKPOINT: u8 = 12;
-    /// Without a policy.
+    /// Settings without a policy.
     pub(crate) const BUCKET_SETTINGS: u8 = 13;
-    /// With one.
+    /// Settings with a policy.
     pub(crate) const BUCKET_POLICY: u8 = 14;
-    /// With a lifecycle, and with a policy or without.
+    /// Settings with a lifecycle, with or without a policy.
     pub(crate) const BUCKET_LIFECYCLE: u8 = 15;
 }
 
@@ -41,7 +41,7 @@ const BOUND: u8 = 4;
 const LABELS: u8 = 8;
 const INFOS: u8 = 16;
 const INLINE: u8 = 0;
-/// Of format version 2: each run is of whole blocks, but for the last of the body.
+/// Form of format version 2: runs of whole blocks, except the last block of the body.
 const WHOLE_BLOCKS: u8 = 1;
 const BLOCKS: u8 = 2;
 
@@ -49,8 +49,8 @@ const BLOCKS: u8 = 2;
 pub(super) const PART_LEN: usize = 2 + 8 + 8 + 24 + 16;
 const RUN_LEN: usize = 8 + 8 + 4;
 
-/// The longest body record has the most runs; the longest other record is an object of the most parts. A body goes in
-/// one batch with the object of it alone, and each record is read into one buffer.
+/// The longest body record has the most runs; the longest other record is an object of the most
+/// parts. A body shares a batch with its object only, and each record is read into one buffer.
 const BODY_RECORD_MAX: usize = {
     let blocks = RUNS_MAX * RUN_LEN;
     let inline = INLINE_MAX + TAGS_MAX * TAG_LEN;
@@ -62,16 +62,16 @@ const _: () = {
     assert!(BODY_RECORD_MAX <= RECORD_MAX && OBJECT_RECORD_MAX <= RECORD_MAX && RECORD_MAX + 8 <= BATCH_MAX);
     assert!(BODY_RECORD_MAX + OBJECT_OF_A_BODY_MAX + 16 <= BATCH_MAX && LABELS_MAX <= u16::MAX as usize);
     assert!(INFO_MAX <= u16::MAX as usize && KEY_MAX <= u16::MAX as usize && BUCKET_MAX <= u16::MAX as usize);
-    // The same in the shortest segment.
+    // This also holds in the shortest segment.
     assert!(BODY_RECORD_MAX + OBJECT_OF_A_BODY_MAX + 16 <= batch_max(SEGMENT_LEN_MIN));
     assert!(POLICY_MAX <= LIFECYCLE_MAX && LIFECYCLE_MAX <= u16::MAX as usize);
 };
 
-/// Contiguous blocks of a body in one segment. A block ends at each multiple of [`BLOCK_DATA`] in the body, and at the end of a
-/// run, so the lengths of blocks follow from the lengths of runs.
+/// Contiguous blocks of a body in one segment. A block ends at each multiple of [`BLOCK_DATA`] in
+/// the body and at the end of a run, so the lengths of runs determine those of blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Run {
-    /// Where in the file the first block begins.
+    /// Offset of the first block in the file.
     pub(crate) offset: u64,
     /// Generation of the segment.
     pub(crate) generation: u64,
@@ -79,7 +79,7 @@ pub(crate) struct Run {
     pub(crate) len: u32,
 }
 
-/// Where the bytes of a body are.
+/// Storage of a body's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Bytes<'a> {
     Inline { tags: &'a [[u8; TAG_LEN]], data: &'a [u8] },
@@ -89,7 +89,8 @@ pub(crate) enum Bytes<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BodyRecord<'a> {
     pub(crate) id: BodyId,
-    /// 0, or the number under which its blocks were moved: of several records of a body the one with the highest counts.
+    /// 0, or the number of the move of its blocks. Of several records of a body the one with the
+    /// highest counts.
     pub(crate) placed: u64,
     pub(crate) len: u64,
     pub(crate) prefix: &'a [u8],
@@ -105,13 +106,13 @@ pub(crate) struct ObjectPut<'a> {
     pub(crate) time_ms: u64,
     pub(crate) etag: Etag,
     pub(crate) sealed: bool,
-    /// The head must list the parts.
+    /// Whether the head must list the parts.
     pub(crate) bound: bool,
     pub(crate) key: &'a str,
     pub(crate) head: &'a [u8],
     pub(crate) parts: Vec<Part>,
     pub(crate) labels: &'a [u8],
-    /// Of the parts.
+    /// Part checksums.
     pub(crate) infos: &'a [u8],
 }
 
@@ -139,7 +140,7 @@ pub(crate) struct PartPut<'a> {
 /// The payload of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Payload<'a> {
-    /// The bucket's identity is the sequence number of this record.
+    /// The sequence number of this record is the bucket's identity.
     BucketCreate {
         time_ms: u64,
         name: &'a str,
@@ -155,7 +156,7 @@ pub(crate) enum Payload<'a> {
         time_ms: u64,
         key: &'a str,
     },
-    /// The upload's identity within the log is the sequence number of this record.
+    /// The sequence number of this record is the upload's identity within the log.
     UploadCreate(UploadCreate<'a>),
     PartPut(PartPut<'a>),
     UploadAbort {
@@ -175,7 +176,7 @@ pub(crate) enum Payload<'a> {
 }
 
 impl BucketSettings {
-    /// 16 bytes, all ones for what is not set. Policy and lifecycle stand elsewhere.
+    /// Encodes 16 bytes; unset values are all ones. Policy and lifecycle are encoded elsewhere.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.extend(self.quota.unwrap_or(u64::MAX).to_le_bytes());
         out.extend(self.expire_ms.unwrap_or(u64::MAX).to_le_bytes());
@@ -208,7 +209,8 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// Its length when encoded, or somewhat more, for the kinds that are written all the time: their bytes are copied once.
+    /// Returns an upper estimate of the encoded length for frequent kinds, so that
+    /// their bytes are copied once.
     fn size_hint(&self) -> usize {
         match self {
             Payload::Body(body) => {
@@ -228,7 +230,7 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// The caller has checked the lengths against the limits.
+    /// Encodes the payload. The caller has checked the lengths against the limits.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.size_hint());
         match self {
@@ -293,7 +295,7 @@ impl<'a> Payload<'a> {
         out
     }
 
-    /// `None` if these bytes are no payload of this kind.
+    /// Parses a payload of this kind. `None`: malformed.
     pub(crate) fn parse(kind: u8, bytes: &'a [u8]) -> Option<Self> {
         let mut c = Cursor(bytes);
         let payload = match kind {
@@ -400,7 +402,7 @@ impl<'a> BodyRecord<'a> {
     }
 }
 
-/// Runs of so many bytes together. A run that another one follows ends with a whole chunk.
+/// Parses runs that total `len` bytes. Each run but the last must end with a whole chunk.
 fn parse_runs(c: &mut Cursor<'_>, count: usize, len: u64) -> Option<Vec<Run>> {
     if count > RUNS_MAX {
         return None;
@@ -415,7 +417,7 @@ fn parse_runs(c: &mut Cursor<'_>, count: usize, len: u64) -> Option<Vec<Run>> {
     (left == 0).then_some(runs)
 }
 
-/// The same as version 2 has it: in place of its bytes each run has a count of blocks.
+/// Parses runs of format version 2, which have a number of blocks instead of bytes.
 fn parse_whole_blocks(c: &mut Cursor<'_>, count: usize, len: u64) -> Option<Vec<Run>> {
     if count > BLOCKS_MAX {
         return None;
@@ -425,7 +427,7 @@ fn parse_whole_blocks(c: &mut Cursor<'_>, count: usize, len: u64) -> Option<Vec<
         let (offset, generation, blocks) = (c.u64()?, c.u64()?, u64::from(c.u32()?));
         let run_len = left.min(blocks * BLOCK_DATA as u64);
         left -= run_len;
-        // The last block of a body may be short, but it is not empty.
+        // The last block of a body may be short, but not empty.
         let exact = blocks > 0 && run_len.div_ceil(BLOCK_DATA as u64) == blocks;
         exact.then_some(Run { offset, generation, len: u32::try_from(run_len).ok()? })
     };
@@ -541,7 +543,7 @@ fn encode_labels(labels: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(labels);
 }
 
-/// Labels are there if a flag says so, and then they are not empty.
+/// Parses labels. They are present if flagged, and then not empty.
 fn parse_labels<'a>(flags: u8, c: &mut Cursor<'a>) -> Option<&'a [u8]> {
     match flags & LABELS {
         0 => Some(&[]),
@@ -664,7 +666,8 @@ mod tests {
     fn nonsense_is_refused() {
         assert_eq!(Payload::parse(0, b""), None);
         assert_eq!(Payload::parse(16, b""), None);
-        // Bodies of two blocks whose runs have less, more, or nothing, or end within a chunk and go on.
+        // Runs of a two-block body that are too short, too long or empty, or
+        // that end within a chunk.
         for lens in [&[1 << 20][..], &[3 << 20], &[2 << 20, 0], &[100, (2 << 20) - 100], &[0, 2 << 20]] {
             let runs = lens.iter().map(|&len| Run { offset: 0, generation: 0, len }).collect();
             let bytes = Bytes::Blocks(runs);

@@ -1,7 +1,8 @@
 //! The header of a record.
 //!
-//! Records stand in *batches*, one write each. A batch begins on a page; its records are aligned to 8 bytes; what is left of
-//! its last page is zero. The first and the last record of a batch say so: a batch counts as a whole or not at all.
+//! Records are written in *batches*, one write each. A batch begins on a page, its records are
+//! aligned to 8 bytes, and the rest of its last page is zero. Its first and last record are
+//! flagged, so that a batch counts only as a whole.
 
 use super::{StoreId, align_up, array, crc, put, u16_at, u32_at, u64_at};
 use crate::limits::RECORD_MAX;
@@ -19,7 +20,7 @@ pub(crate) const HEADER_LEN: usize = 80;
 pub(crate) const FIRST: u8 = 1;
 /// Flag of the last record of a batch.
 pub(crate) const LAST: u8 = 2;
-/// Flag of a record that the cleaner has written again: its sequence number says nothing about when that was.
+/// Flag of a record moved by the cleaner: its sequence number does not give the time of this write.
 pub(crate) const MOVED: u8 = 4;
 
 mod field {
@@ -42,29 +43,30 @@ mod field {
     const _: () = assert!(WITNESS_DURABLE.end == super::HEADER_LEN);
 }
 
-/// What is known to be durable of a segment: all of it below this offset within it.
+/// A durability statement about a segment: it is durable below this offset within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Durable {
     pub(crate) segment: u32,
     pub(crate) until: u32,
 }
 
-/// What precedes the payload of a record.
+/// The header that precedes the payload of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: u8,
     pub(crate) flags: u8,
     pub(crate) generation: u64,
-    /// Where in the file this record begins.
+    /// Offset of this record in the file.
     pub(crate) offset: u64,
     pub(crate) seq: u64,
-    /// Every record with a sequence number up to this was durable when this one was written.
+    /// Every record with a number up to this was durable when this one was written, or does not
+    /// exist.
     pub(crate) watermark: u64,
-    /// Checksum of the record ahead of this one in its segment; of the segment's header for the first.
+    /// Checksum of the previous record in the segment; for the first, of the segment's header.
     pub(crate) prev: u32,
-    /// This record's own segment was durable below this offset within it when this record was written.
+    /// Offset below which this record's segment was durable when it was written.
     pub(crate) durable: u32,
-    /// The same of a segment of another worker; `until` 0 says nothing.
+    /// Witness: the same statement about a segment of another worker; `until` 0 if unknown.
     pub(crate) witness: Durable,
 }
 
@@ -73,12 +75,12 @@ pub(crate) struct Header {
 pub(crate) struct Record<'a> {
     pub(crate) header: Header,
     pub(crate) crc: u32,
-    /// Header and payload, without the padding that aligns the next record.
+    /// Length of header and payload, without alignment padding.
     pub(crate) len: u32,
     pub(crate) payload: &'a [u8],
 }
 
-/// What the header of a record claims to be, before its checksum has been verified.
+/// Unverified contents of a record header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) len: u32,
@@ -86,18 +88,18 @@ pub(crate) struct Claim {
     pub(crate) generation: u64,
     pub(crate) prev: u32,
     pub(crate) moved: bool,
-    /// Whether its own check says that all of this was written together. It need not have been: where a medium tears within the
-    /// header, the rest of it is what was there before.
+    /// Whether the header's check holds, so that its fields were written together. After a write
+    /// torn within the header, part of it is from the record before.
     pub(crate) whole: bool,
 }
 
-/// Space of a record in its batch, alignment included.
+/// Returns the space of a record in its batch, including alignment.
 pub(crate) const fn space(payload_len: usize) -> usize {
     align_up((HEADER_LEN + payload_len) as u64, ALIGN) as usize
 }
 
 impl Header {
-    /// Writes the record to the front of `out`, which is longer; the result is its checksum.
+    /// Writes the record to the front of `out`, which is longer. Returns its checksum.
     pub(crate) fn emit(&self, store: &StoreId, payload: &[u8], out: &mut [u8]) -> u32 {
         let len = HEADER_LEN + payload.len();
         assert!(len <= RECORD_MAX, "a record over its limit");
@@ -124,19 +126,19 @@ impl Header {
     }
 }
 
-/// The check of what a header claims, never 0: that is in the records of builds that had none.
+/// Computes the check of a header's claims. Never 0, which marks records of builds without it.
 fn check(header: &[u8]) -> u16 {
     let claims = [&header[field::LEN.start..field::CHECK.start], &header[field::STORE.start..field::SEQ.end]];
     (crc(&[claims[0], claims[1], &header[field::PREV]]) as u16).max(1)
 }
 
-/// Whether a record may begin here: cheap, for searching.
+/// Returns whether a record may begin here. A cheap test for searching.
 pub(crate) fn has_magic(bytes: &[u8]) -> bool {
     bytes.starts_with(&MAGIC)
 }
 
-/// Reads what a header claims; `None` if it does not claim to be a record of this store at this offset.
-/// `bytes` begins with the record and has at least a header.
+/// Reads the claims of a header. `None`: it is not a record of this store at this offset. `bytes`
+/// starts with the record and holds at least a header.
 pub(crate) fn claim(bytes: &[u8], store: &StoreId, offset: u64) -> Option<Claim> {
     let len = u32_at(bytes, field::LEN);
     let ours = has_magic(bytes)
@@ -153,13 +155,13 @@ pub(crate) fn claim(bytes: &[u8], store: &StoreId, offset: u64) -> Option<Claim>
     })
 }
 
-/// Kind and payload as they stand, unverified: only for saying what a damaged record may have been. `bytes` is as long as the
-/// record claims to be.
+/// Returns kind and payload unverified, for damage reports only. `bytes` is as long as
+/// the record claims to be.
 pub(crate) fn suspect(bytes: &[u8]) -> Option<(u8, &[u8])> {
     Some((*bytes.get(field::KIND)?, bytes.get(HEADER_LEN..)?))
 }
 
-/// Verifies the record at the front of `bytes`, which holds all of it; what follows is ignored.
+/// Verifies the record at the front of `bytes`, which holds all of it. Ignores what follows.
 pub(crate) fn verify<'a>(bytes: &'a [u8], store: &StoreId, offset: u64) -> Option<Record<'a>> {
     if bytes.len() < HEADER_LEN {
         return None;
@@ -210,7 +212,7 @@ mod tests {
         let (mut ahead, mut behind) = (vec![0; 200], vec![0; 200]);
         old.emit(&[1; 16], b"what was there", &mut ahead);
         new.emit(&[1; 16], b"payload", &mut behind);
-        // Everything but one word of 8 bytes was written.
+        // All but one word of 8 bytes was written.
         for (word, claims) in [(0, false), (8, true), (32, false), (40, false), (48, true), (64, true)] {
             let mut torn = behind.clone();
             torn[word..word + 8].copy_from_slice(&ahead[word..word + 8]);

@@ -16,7 +16,8 @@ mod field {
     pub(super) const RESERVED: Range<usize> = 48..super::PAGE;
 }
 
-/// What a segment holds. Recovery reads records only, so they are kept apart from the data.
+/// The contents of a segment. Records are kept apart from data, because
+/// recovery reads only records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Records.
@@ -29,13 +30,14 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: Kind,
-    /// Taken from the store's counter when the segment was begun: no two uses of a segment, and no two segments, have the same.
+    /// Taken from the store's counter when the segment is begun, so unique to
+    /// each use of each segment.
     pub(crate) generation: u64,
     pub(crate) number: u32,
 }
 
 impl Header {
-    /// Writes the page; the result is its checksum, which the first record of the segment repeats.
+    /// Writes the page and returns its checksum, which the first record of the segment repeats.
     pub(crate) fn emit(&self, store: &StoreId, page: &mut [u8]) -> u32 {
         page.fill(0);
         put(page, field::MAGIC, &MAGIC);
@@ -58,7 +60,8 @@ impl Header {
         (found == *store && header.number == number).then_some((header, crc))
     }
 
-    /// Parses the header of any segment of any store, and returns the store, the header and its checksum.
+    /// Parses the header of any segment of any store, and returns the store, the
+    /// header and its checksum.
     pub(crate) fn identify(page: &[u8]) -> Option<(StoreId, Self, u32)> {
         if page[field::MAGIC] != MAGIC {
             return None;

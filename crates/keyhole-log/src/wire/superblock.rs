@@ -1,20 +1,21 @@
-//! The superblock: what the file is, in two copies.
+//! The superblock, which identifies the file. Stored in two copies.
 
 use super::{StoreId, array, crc, is_zero, put, u32_at, u64_at};
 use crate::limits::{CHECKPOINTS_KEPT, PAGE};
 
-/// "keyhlog" and a line feed, which a transfer as text would change.
+/// "keyhlog" and a line feed, which text-mode transfers would change.
 pub(crate) const MAGIC: [u8; 8] = *b"keyhlog\n";
 
-/// The version of the whole format.
+/// Version of the whole format.
 pub(crate) const VERSION: u32 = 3;
 
-/// The oldest version that is read. A store of it becomes one of [`VERSION`] when it is opened for writing.
+/// Oldest readable version. Opening such a store for writing upgrades it to [`VERSION`].
 pub(crate) const VERSION_MIN: u32 = 2;
 
 mod field {
     use std::ops::Range;
-    // Magic, version and checksum stand at these places in every version, so that each can refuse the others.
+    // Magic, version and checksum are at these offsets in every version, so that
+    // each can refuse the others.
     pub(super) const MAGIC: Range<usize> = 0..8;
     pub(super) const VERSION: Range<usize> = 8..12;
     pub(super) const CRC: Range<usize> = 12..16;
@@ -23,7 +24,7 @@ mod field {
     pub(super) const SEGMENT_LEN: Range<usize> = 40..48;
     pub(super) const CAPACITY: Range<usize> = 48..56;
     pub(super) const CREATED_MS: Range<usize> = 56..64;
-    /// Of the newest checkpoint, and of the one before it: where it ends.
+    /// End records of the newest checkpoint and of the one before it.
     pub(super) const CHECKPOINTS: Range<usize> = 64..80;
     pub(super) const RESERVED: Range<usize> = 80..super::PAGE;
 }
@@ -31,26 +32,27 @@ mod field {
 /// One copy of the superblock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Superblock {
-    /// Of the format, from [`VERSION_MIN`] to [`VERSION`].
+    /// Format version, from [`VERSION_MIN`] to [`VERSION`].
     pub(crate) version: u32,
     pub(crate) store: StoreId,
-    /// Counts the changes of the superblock: of two valid copies the higher one is current.
+    /// Incremented with each change: of two valid copies the higher one is current.
     pub(crate) epoch: u64,
     pub(crate) segment_len: u64,
     pub(crate) capacity: u64,
     pub(crate) created_ms: u64,
-    /// Locations (raw) of the records that end the newest checkpoint and the one before it; 0 where there is none.
+    /// Raw locations of the end records of the newest checkpoint and of the one before it; 0 if
+    /// there is none.
     pub(crate) checkpoints: [u64; CHECKPOINTS_KEPT],
 }
 
-/// Why a page is not a superblock that this version reads.
+/// The defect of a page that is not a readable superblock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Invalid {
-    /// Something else: whether every byte is zero.
+    /// Not a superblock. `empty`: every byte is zero.
     Foreign { empty: bool },
-    /// Another version, and whether its checksum is right.
+    /// Another version. `sound`: its checksum is right.
     Version { found: u32, sound: bool },
-    /// One of these versions, but the checksum is wrong.
+    /// A supported version with a wrong checksum.
     Damaged,
 }
 
@@ -71,7 +73,7 @@ impl Superblock {
         put(page, field::CRC, &crc.to_le_bytes());
     }
 
-    /// `page` is one page.
+    /// Parses one page.
     pub(crate) fn parse(page: &[u8]) -> Result<Self, Invalid> {
         if page[field::MAGIC] != MAGIC {
             return Err(Invalid::Foreign { empty: is_zero(page) });

@@ -1,5 +1,6 @@
-//! Unreadable sectors: each page of a small store in turn cannot be read, for good or until it is written, or returns garbage. The
-//! store opens, serves everything else, names what is lost, and goes on.
+//! Unreadable sectors. In turn, each page of a small store is unreadable, for good or until
+//! it is written, or returns garbage. The store opens, serves everything else, reports the
+//! loss by name, and goes on.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,14 +19,14 @@ use crate::support::{Crash, Medium, MemDisk};
 
 type Name = (String, String);
 
-/// What is wrong with the page.
+/// The fault of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     /// It returns other bytes than were written.
     Garbage,
-    /// It cannot be read until it is written: the drive replaces the sector.
+    /// It cannot be read until it is written: the drive remaps the sector.
     Unreadable,
-    /// It can never be read again, though writes to it succeed.
+    /// It can never be read again, although writes to it succeed.
     Dead,
 }
 
@@ -53,8 +54,9 @@ const OBJECTS: [(&str, &str, u64, usize); 12] = [
     ("photos", "newest block", 12, 80_000),
 ];
 
-/// A store with two buckets, two checkpoints, objects and an upload from before the older one, between both, and after the newer
-/// one; segments open and closed. It ended without a checkpoint.
+/// Creates a store with two buckets and two checkpoints. Objects and an upload date from before the
+/// older checkpoint, between both, and after the newer one. It has open and closed segments, and
+/// ends without a checkpoint.
 fn sample() -> Vec<u8> {
     let medium = Medium::new(21);
     format(&medium, SEGMENTS_START + 18 * SEGMENT_LEN).unwrap();
@@ -114,7 +116,7 @@ fn half(image: &[u8], at: usize) -> usize {
     usize::from(u16::from_le_bytes(image[at..at + 2].try_into().unwrap()))
 }
 
-/// Where the bytes are of each object that is current: its records and its block.
+/// Returns the locations of each current object: its records and its blocks.
 fn places(image: &[u8]) -> BTreeMap<Name, Vec<Range<usize>>> {
     let (mut bodies, mut objects, mut names) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for at in (SEGMENTS_START as usize..image.len() - 80).step_by(8) {
@@ -132,7 +134,7 @@ fn places(image: &[u8]) -> BTreeMap<Name, Vec<Range<usize>>> {
                 let id = word(image, payload);
                 let mut ranges = vec![record];
                 if image[payload + 16] != 0 {
-                    // Runs of the body: each of them is one block here.
+                    // The runs of the body, each of one block here.
                     let runs = payload + 32 + usize::from(image[payload + 17]);
                     let count = word(image, payload + 20) as u32 as usize;
                     ranges.extend(image[runs..runs + 20 * count].chunks(20).map(|run| {
@@ -166,7 +168,7 @@ fn check_with(medium: &Rc<RefCell<Medium>>, repair: bool) -> Result<Report, Erro
     LocalPool::new().run_until(check(Rc::new(MemDisk::new(medium)), CheckOptions { repair }))
 }
 
-/// Reads every object; those that are not good, and what is said of them.
+/// Reads every object. Returns the damaged ones with their damage.
 async fn look(log: &Log<MemDisk>, expected: &[(&str, &str, u64, usize)]) -> BTreeMap<Name, Option<Damage>> {
     let mut lost = BTreeMap::new();
     for &(bucket, key, seed, len) in expected {
@@ -209,7 +211,7 @@ fn lay(medium: &Rc<RefCell<Medium>>, image: &[u8], page: usize, fault: Fault) {
     medium.reload();
 }
 
-/// Runs a store with one bad page through a life; the objects that are lost.
+/// Runs a store with one bad page through a full cycle. Returns the lost objects.
 fn live(
     medium: &Rc<RefCell<Medium>>,
     image: &[u8],
@@ -231,15 +233,15 @@ fn live(
     let is_of = |damage: &Damage, name: &Name| {
         damage.bucket.as_deref() == Some(&name.0) && damage.key.as_deref() == Some(&name.1)
     };
-    // A record that cannot be read at all cannot be named: then the place is.
+    // If the whole record is unreadable, only its location can be reported.
     let unnamed = |damage: &Damage| {
         let (offset, mut ranges) = (damage.offset as usize, touched.values().copied().flatten());
         damage.key.is_none() && (offset / PAGE == page / PAGE || ranges.any(|range| range.contains(&offset)))
     };
     for (name, said) in &lost {
-        // A reader knows what it asked for.
+        // A reader knows the name it asked for.
         let found = said.is_some() || damaged.iter().any(|damage| is_of(damage, name) || unnamed(damage));
-        // What nothing proves to have been durable is cut where it does not verify: a medium that tears writes does that.
+        // Unproven records that do not verify are cut, as after a torn write.
         let last = fault == Fault::Garbage && report.tails.iter().any(|tail| tail.contains(&(page as u64)));
         assert!(found || last, "{what}: {name:?} is lost without a word: {damaged:?}");
         assert_eq!(said.is_some(), scrubbed.contains(name), "{what}: {name:?} and {scrubbed:?}");
@@ -247,7 +249,7 @@ fn live(
         let checked = findings.clone().any(|damage| is_of(damage, name)) || findings.clone().any(unnamed);
         assert!(checked || last, "{what}: {name:?} is not named by the check: {:?}", report.findings);
     }
-    // Everything goes on: lost objects are written again, or deleted.
+    // Operation goes on: lost objects are written again or deleted.
     let again = names.iter().next().cloned();
     store.run(async {
         put(&log, "films", "after", 80, 70_000).await.unwrap_or_else(|error| panic!("{what}: put: {error}"));
@@ -278,7 +280,7 @@ fn live(
         expected.push((bucket, key, seed.0, seed.1));
     }
     let lost = store.run(look(&log, &expected));
-    // What was moved or written to a dead sector is lost with it, but never silently.
+    // Data moved or written to a dead sector is lost too, but never silently.
     let allowed = |said: &Option<Damage>| fault == Fault::Dead && said.is_some();
     assert!(lost.values().all(allowed), "{what}, opened again: {lost:?}; {:?}", store.recovery.damaged);
     store.run(async {
@@ -290,9 +292,10 @@ fn live(
     names
 }
 
-/// Pages to try: all that hold something, each end of a segment, and every fiftieth of the others.
+/// Returns the pages to try: all nonzero ones, each end of a segment, and
+/// every fiftieth of the rest.
 fn pages(medium: &Rc<RefCell<Medium>>, image: &[u8]) -> Vec<usize> {
-    lay(medium, image, PAGE, Fault::Dead); // Between the superblocks is nothing.
+    lay(medium, image, PAGE, Fault::Dead); // The gap between the superblocks is unused.
     let report = check_with(medium, false).unwrap();
     assert_eq!(report.findings, []);
     let is_free = |page: usize| {
@@ -336,7 +339,7 @@ fn each_bad_page_costs_only_what_is_in_it() {
     assert!(lost > 100, "{lost}");
 }
 
-/// An error that passes is no damage: what could be read at the second or third attempt is all there.
+/// A transient error is not damage: data that the second or third attempt returns is complete.
 #[test]
 fn reads_that_fail_three_times_lose_nothing() {
     let image = sample();
@@ -359,7 +362,8 @@ fn reads_that_fail_three_times_lose_nothing() {
     assert!(store.recovery.mended, "a copy of the superblock that could not be read is written anew");
 }
 
-/// A copy of the superblock, or a header, that can be neither read nor written is reported, and is no reason to refuse.
+/// A superblock copy or header that can be neither read nor written is reported, and does not
+/// prevent opening.
 #[test]
 fn a_mend_that_fails_is_reported() {
     let image = sample();
@@ -381,7 +385,7 @@ fn a_mend_that_fails_is_reported() {
     }
 }
 
-/// A dead region costs a bounded number of reads at recovery.
+/// A dead region costs a bounded number of reads during recovery.
 #[test]
 fn a_dead_region_is_read_page_by_page_a_bounded_number_of_times() {
     use keyhole_log::limits::{BUFFER_LEN, READ_ATTEMPTS, REREAD_PAGES_MAX};
@@ -402,7 +406,8 @@ fn a_dead_region_is_read_page_by_page_a_bounded_number_of_times() {
     assert!(reads <= most, "{reads} reads, {most} at most");
 }
 
-/// A failed read whose cause is not the medium ends the operation, and says nothing about the bytes.
+/// A failed read with another cause than the medium ends the operation and proves
+/// nothing about the bytes.
 #[test]
 fn an_error_that_is_not_the_mediums_ends_the_opening() {
     let image = sample();
@@ -413,15 +418,15 @@ fn an_error_that_is_not_the_mediums_ends_the_opening() {
     assert!(matches!(Store::open_with(&medium, options(1)), Err(Error::Io(_))));
 }
 
-/// Overwrites objects many times beside cold ones; what the cleaner has done, and what it has found. `bad`: a sector of one of the
-/// cold objects cannot be read.
+/// Overwrites objects many times beside cold ones. Returns the cleaner's statistics and findings.
+/// `bad`: a sector of one cold object is unreadable.
 fn under_pressure(len: usize, bad: bool) -> (CleanerStats, Vec<Damage>) {
     let medium = Medium::new(27);
     let capacity = SEGMENTS_START + 24 * SEGMENT_LEN;
     format(&medium, capacity).unwrap();
     let mut store = Store::maintained(&medium, options(1)).unwrap();
     let log = store.log();
-    // Spread over most of the file, so that space is to be had only by cleaning.
+    // Spread over most of the file, so that only cleaning provides space.
     let (cold, hot) = (8 * 200_000 / len as u64, 20);
     let rounds = 4 * capacity as usize / (hot * len);
     store.run(async {
@@ -431,7 +436,7 @@ fn under_pressure(len: usize, bad: bool) -> (CleanerStats, Vec<Damage>) {
             for key in 0..hot {
                 put(&log, "hot", &format!("{key}"), 1, len).await.unwrap();
             }
-            // Before anything has been moved: later cold objects stand among themselves.
+            // Before anything has been moved: later, cold objects are segregated.
             if bad && i == 3 {
                 let page = bytes(1003, len)[8..PAGE].to_vec();
                 let at = medium.borrow().find(&page).unwrap();
@@ -457,8 +462,8 @@ fn under_pressure(len: usize, bad: bool) -> (CleanerStats, Vec<Damage>) {
     (stats.cleaner, findings)
 }
 
-/// A cold object with a bad sector, in a block or in a record: its segment is put aside, the object is named once, and cleaning goes
-/// on for the price that it has without.
+/// A cold object has a bad sector, in a block or in a record: its segment is set aside, the object
+/// is reported once, and cleaning goes on at its usual cost.
 #[test]
 fn cleaning_goes_on_beside_a_bad_sector() {
     for len in [200_000, 40_000] {
@@ -469,14 +474,14 @@ fn cleaning_goes_on_beside_a_bad_sector() {
         assert_eq!(named, [Some("cold 3")], "{findings:?}");
         assert_eq!((stats.damaged, stats.segments_set_aside), (1, 1));
         assert!(stats.checkpoints <= 2 * sound.checkpoints + 4, "{stats:?}, without the bad sector {sound:?}");
-        // One segment in 24 less to clean in: those that are cleaned are fuller.
+        // One segment in 24 less is available, so cleaned segments are fuller.
         assert!(stats.bytes_moved <= 4 * sound.bytes_moved + (4 << 20), "{stats:?}, without the bad sector {sound:?}");
         println!("{len}: {stats:?}, without the bad sector {sound:?}");
     }
 }
 
-/// An object whose record is lost and whose name is known stays listed as damaged, through checkpoints and openings, until it is
-/// overwritten or deleted.
+/// A lost object whose name is known stays listed as damaged, through checkpoints and recoveries,
+/// until it is overwritten or deleted.
 #[test]
 fn lost_object_stays_listed_until_it_is_overwritten_or_deleted() {
     let image = sample();

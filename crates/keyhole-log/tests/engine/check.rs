@@ -1,4 +1,4 @@
-//! The offline check: whatever byte is wrong, it says so, and says whose it is.
+//! The offline check: it detects every wrong byte and names its owner.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -17,8 +17,9 @@ fn check_with(medium: &Rc<RefCell<Medium>>, repair: bool) -> Result<Report, Erro
     LocalPool::new().run_until(check(disk, CheckOptions { repair }))
 }
 
-/// A file in which everything occurs: objects small and large, plain and sealed, overwritten and deleted ones, an upload with
-/// parts, records from before a checkpoint and from after it, segments that were cleaned and used again.
+/// A file that contains everything: small and large objects, plain and sealed, overwritten and
+/// deleted ones, an upload with parts, records from before and after a checkpoint, and segments
+/// that were cleaned and reused.
 fn sample(segments: u64, large: u64) -> Rc<RefCell<Medium>> {
     let medium = Medium::new(11);
     format(&medium, SEGMENTS_START + segments * SEGMENT_LEN).unwrap();
@@ -67,15 +68,15 @@ fn a_sound_file_is_sound() {
     assert_eq!(report.findings, []);
     assert_eq!((report.buckets, report.uploads, report.objects), (1, 1, 59 + 6 + 2));
     assert!(report.records > 2 * 60 && report.blocks > 6 && report.verified > 6 << 20, "{report:?}");
-    // It has written nothing, and opening it changes nothing about that.
+    // The check wrote nothing, and its result does not change after recovery.
     let again = check_with(&medium, true).unwrap();
     assert_eq!(again, report);
     Store::maintained(&medium, options(1)).unwrap().close();
     assert_eq!(check_with(&medium, false).unwrap().findings, []);
 }
 
-/// Flips single bytes of a file of some 64 MiB: the check names the damage, or the byte is where it says that there is nothing.
-/// Reading never gives wrong bytes.
+/// Flips single bytes of a 64 MiB file. The check reports the damage, or the byte is in a free
+/// range. Reads never return wrong bytes.
 #[test]
 fn every_flipped_byte_is_named_or_free() {
     let medium = sample(31, 12);
@@ -113,7 +114,7 @@ fn every_flipped_byte_is_named_or_free() {
     assert!(named > 200 && free > 100, "{named} {free}");
 }
 
-/// What is damaged is said by name; what can be mended is mended, and the rest stays as it is.
+/// Damage is reported by name; repairable damage is repaired, and the rest stays.
 #[test]
 fn damage_has_a_name_and_a_verdict() {
     let medium = sample(31, 6);
@@ -123,9 +124,9 @@ fn damage_has_a_name_and_a_verdict() {
         let at = good[from..].windows(pattern.len()).position(|window| window == pattern);
         from + at.expect("it is there")
     };
-    // A page of a large object's data: its pages are unlike all others.
+    // A page of a large object's data, which differs from all other pages.
     let data = find(&bytes(2, 300_000)[8..4096], 0);
-    // A superblock, the newest checkpoint, the header of its segment.
+    // A superblock, the newest checkpoint, and the header of its segment.
     let raw = u64::from_le_bytes(good[64..72].try_into().unwrap());
     let checkpoint = (raw >> 17) as usize * 8;
     let (start, segment_len) = (SEGMENTS_START as usize, SEGMENT_LEN as usize);
@@ -154,7 +155,7 @@ fn damage_has_a_name_and_a_verdict() {
             }
             Verdict::Lost => assert_eq!((&left, repaired.repaired), (&report.findings, 0)),
         }
-        // Everything else is there as before.
+        // Everything else is unchanged.
         let mut store = Store::maintained(&medium, options(2)).unwrap();
         let log = store.log();
         store.run(async {
@@ -174,7 +175,7 @@ fn damage_has_a_name_and_a_verdict() {
     }
 }
 
-/// Both checkpoints are damaged: the check rebuilds what there was.
+/// With both checkpoints damaged, the repair rebuilds the contents.
 #[test]
 fn the_store_is_rebuilt_without_checkpoints() {
     let medium = sample(31, 4);
@@ -200,7 +201,7 @@ fn the_store_is_rebuilt_without_checkpoints() {
     });
 }
 
-/// A scrub of a running store finds the same, and nothing in one that is sound.
+/// An online scrub finds the same damage, and none in an intact store.
 #[test]
 fn a_scrub_finds_what_is_damaged() {
     let medium = sample(31, 6);

@@ -1,4 +1,5 @@
-//! Crashes: what was acknowledged is there, what was not is whole or absent, and nothing comes back.
+//! Crashes: acknowledged writes survive, others are whole or absent, and
+//! deleted data stays deleted.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,10 +12,10 @@ use keyhole_log::{
 use crate::support::store::{CAPACITY, Store, bytes, etag, format, get, keys, options, put, write_body};
 use crate::support::{CRASHES, Crash, Medium, MemDisk, Random};
 
-/// What a key may hold: the seed of an object, or nothing.
+/// Value of a key: the seed of an object, or absent.
 type Value = Option<u64>;
 
-/// What is known of each key. A key is written by one client at a time.
+/// The known state of each key. Each key has one writer at a time.
 #[derive(Debug, Default)]
 struct Model {
     acknowledged: BTreeMap<String, Value>,
@@ -29,7 +30,8 @@ impl Model {
         assert!(self.on_its_way.insert(key.into(), value).is_none());
     }
 
-    /// An error is only that of a condition: everything else would be a crash, after which nobody is told anything.
+    /// Errors can only be failed conditions here: any other would be a crash,
+    /// which answers no client.
     fn end(&mut self, key: &str, done: bool) {
         let value = self.on_its_way.remove(key).expect("it has begun");
         if done {
@@ -64,7 +66,7 @@ async fn copy(log: &Log<MemDisk>, from: &str, to: &str, seed: u64) -> Result<(),
     log.put_object(put).await
 }
 
-/// Stores an object in parts. A bystander upload is left open or aborted.
+/// Stores an object in parts. Another upload is left open or aborted.
 async fn multipart(log: &Log<MemDisk>, key: &str, seed: u64, len: usize) -> Result<(), Error> {
     let mut id = [1; 16];
     id[..8].copy_from_slice(&seed.to_le_bytes());
@@ -93,7 +95,7 @@ async fn multipart(log: &Log<MemDisk>, key: &str, seed: u64, len: usize) -> Resu
     log.complete_upload(complete).await
 }
 
-/// One client: writes its own keys, copies anybody's.
+/// A client that writes its own keys and copies those of others.
 async fn client(log: Log<MemDisk>, name: u64, model: SharedModel, mut random: Random, steps: u64) {
     for _ in 0..steps {
         let key = format!("{name}/{}", random.below(3));
@@ -133,7 +135,7 @@ async fn client(log: Log<MemDisk>, name: u64, model: SharedModel, mut random: Ra
     }
 }
 
-/// Looks at everything after a crash, and takes what is found for acknowledged.
+/// Verifies everything after a crash, and takes the found state as acknowledged.
 fn check(store: &mut Store, model: &SharedModel) {
     assert!(store.recovery.damaged.is_empty(), "{:?}", store.recovery);
     let log = store.log();
@@ -157,8 +159,8 @@ fn check(store: &mut Store, model: &SharedModel) {
     model.on_its_way.clear();
 }
 
-/// Opens, lets clients write until the disk stops or they are done, crashes, opens and checks.
-/// The result is the number of operations of the disk.
+/// Opens the store, lets clients write until the disk stops or they finish, crashes it, reopens it
+/// and verifies it. Returns the number of disk operations.
 fn life(
     medium: &Rc<RefCell<Medium>>,
     model: &SharedModel,
@@ -202,7 +204,7 @@ fn life(
 #[test]
 fn a_crash_at_every_operation() {
     for how in CRASHES {
-        // The same life every time, stopped one operation later, and then a second one on what is left.
+        // Repeats the same run, stopped one operation later each time, followed by a second run.
         let mut stop = 0;
         loop {
             println!("{how:?} after {stop} operations");
@@ -247,8 +249,8 @@ fn lives_of_many_crashes() {
     }
 }
 
-/// A batch is torn, the segment is gone on with, and then there is another crash: what is left of the torn batch behind
-/// the new records must not come back.
+/// A batch is torn, the segment is resumed, and another crash follows: the remains of the torn
+/// batch after the new records must not reappear.
 #[test]
 fn a_torn_batch_does_not_come_back() {
     for seed in 0..40 {
@@ -256,7 +258,7 @@ fn a_torn_batch_does_not_come_back() {
         let (medium, mut store) = Store::fresh(seed, 1);
         let log = store.log();
         store.run(async { log.create_bucket("bucket", 1).await.unwrap() });
-        // One batch of many records, large and small; no sync comes to its end.
+        // One batch of many records, large and small; no sync completes.
         let operations = medium.borrow().operations;
         medium.borrow_mut().stop_after = Some(operations + 1);
         for i in 0..12 {
@@ -289,7 +291,7 @@ fn a_torn_batch_does_not_come_back() {
     }
 }
 
-/// Deferred syncs lose what was not flushed, but never half of something.
+/// Deferred syncs lose unflushed writes, but never half of one.
 #[test]
 fn deferred_syncs_lose_whole_objects_only() {
     let deferred = || OpenOptions { sync: Sync::Deferred, ..options(2) };
@@ -310,7 +312,7 @@ fn deferred_syncs_lose_whole_objects_only() {
                         assert!(found >= Some(*value), "{key} is {found:?}, was {value}");
                     }
                 }
-                // Values only grow, so that what is found may be newer, but not older.
+                // Values only grow, so a found value may be newer but not older.
                 for step in 0..12 {
                     let (key, value) = (format!("k{}", step % 5), round * 100 + step + 1);
                     let log = &logs[step as usize % 2];

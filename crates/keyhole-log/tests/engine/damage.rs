@@ -1,4 +1,4 @@
-//! Damage: reported, never taken for good bytes, never silently dropped.
+//! Damage is reported, never returned as data, and never silently dropped.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use crate::support::{Crash, Medium, MemDisk, Random};
 const OBJECTS: [(&str, u64, usize); 5] =
     [("small", 1, 100), ("inline", 2, 40_000), ("empty", 3, 0), ("large", 4, 1_200_000), ("medium", 5, 90_000)];
 
-/// A store of two workers, closed in an orderly way (or not), and what is on its medium.
+/// Creates a store of two workers, shut down in order or crashed. Returns its medium and contents.
 fn sample(orderly: bool) -> (Rc<RefCell<Medium>>, Vec<u8>) {
     let medium = Medium::new(1);
     format(&medium, CAPACITY).unwrap();
@@ -66,8 +66,8 @@ async fn look(log: &Log<MemDisk>, key: &str, seed: u64, len: usize) -> Found {
     }
 }
 
-/// Opens what has been damaged and reads everything. Nothing may be wrong or missing without a word.
-/// The result is whether anything was said.
+/// Opens the damaged store and reads everything. Nothing may be wrong or missing without a report.
+/// Returns whether there was a report.
 fn check(medium: &Rc<RefCell<Medium>>, what: &str) -> bool {
     medium.borrow_mut().reload();
     let mut store = match Store::open_with(medium, options(2)) {
@@ -92,7 +92,7 @@ fn check(medium: &Rc<RefCell<Medium>>, what: &str) -> bool {
     said
 }
 
-/// Where records are: the pages in use of the two segments of records.
+/// Returns the pages in use of the two META segments.
 fn pages_of_records(good: &[u8]) -> Vec<usize> {
     let mut pages = Vec::new();
     for segment in (SEGMENTS_START as usize..good.len()).step_by(SEGMENT_LEN as usize) {
@@ -115,10 +115,11 @@ fn every_flipped_byte_of_a_record_is_noticed() {
     let mut random = Random::new(3);
     let mut noticed = 0;
     for &page in &pages {
-        // What is in the header and some of the rest; the marks at the end of each segment prove, and hold nothing.
+        // Bytes in the header and some of the rest. The marks at the end of
+        // each segment hold no data.
         for at in (0..80).step_by(7).chain((0..4).map(|_| random.below(PAGE as u64) as usize)) {
             if good[page + at] == 0 && at >= 80 {
-                continue; // Perhaps padding.
+                continue; // Possibly padding.
             }
             *medium.borrow_mut().bytes() = good.clone();
             medium.borrow_mut().bytes()[page + at] ^= 0x20;
@@ -145,12 +146,12 @@ fn flipped_bytes_anywhere_never_give_wrong_bytes() {
         medium.borrow_mut().bytes()[at] ^= 1 << random.below(8);
         check(&medium, &format!("byte {at}"));
     }
-    // Every header of a segment.
+    // Every segment header.
     for segment in (SEGMENTS_START as usize..good.len()).step_by(SEGMENT_LEN as usize) {
         *medium.borrow_mut().bytes() = good.clone();
         medium.borrow_mut().bytes()[segment + 33] ^= 1;
         assert!(check(&medium, &format!("header at {segment}")), "a header in use");
-        // It has been mended: the second time nothing is said.
+        // It has been repaired, so the second recovery reports nothing.
         medium.borrow_mut().crash(Crash::Lost);
         assert!(!check(&medium, &format!("header at {segment}, again")));
         medium.borrow_mut().crash(Crash::Lost);
@@ -171,7 +172,7 @@ fn pages_that_were_lost_are_noticed() {
     }
 }
 
-/// What one worker lost at the very end of its segment, another worker's later record knows of.
+/// Another worker's later record is the witness for the very end of a segment.
 #[test]
 fn another_worker_bears_witness() {
     let (medium, mut store) = Store::fresh(1, 2);
@@ -195,14 +196,14 @@ fn another_worker_bears_witness() {
             medium.borrow_mut().bytes()[put_page..put_page + PAGE].fill(0);
         }
         medium.borrow_mut().reload();
-        // Whatever is opened and closed in between, it stays known.
+        // It stays reported across any number of recoveries.
         for _ in 0..3 {
             let mut store = Store::open(&medium, 2);
             assert_eq!(store.recovery.damaged.len(), 1, "{:?}", store.recovery);
             assert_eq!(store.recovery.damaged[0].offset as usize / PAGE, put_page / PAGE);
             let log = store.log();
             store.run(async {
-                // Where the name can still be read the object stays listed.
+                // If the name can still be read, the object stays listed.
                 let expected = if flipped { Found::Damaged } else { Found::Absent };
                 assert_eq!(look(&log, "first", 1, 100).await, expected);
                 assert_eq!(look(&log, "second", 2, 100).await, Found::Good);
@@ -214,8 +215,9 @@ fn another_worker_bears_witness() {
     }
 }
 
-/// A medium that tears within a header leaves a number there that a record had which was cut: it was given out before, so
-/// others know of higher ones. Only a header of one piece claims to have been durable.
+/// A write torn within a header may leave the number of a record that was cut. That number was used
+/// before, so the watermark of others may be higher. Only an untorn header counts as a claim to
+/// have been durable.
 #[test]
 fn a_number_left_by_a_record_that_was_cut_claims_nothing() {
     let (medium, mut store) = Store::fresh(1, 2);
@@ -233,13 +235,13 @@ fn a_number_left_by_a_record_that_was_cut_claims_nothing() {
     let word = |image: &[u8], at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap());
     let (mut last, end) = (SEGMENTS_START as usize + 2 * PAGE, SEGMENTS_START as usize + 3 * PAGE);
     let newest = SEGMENTS_START as usize + SEGMENT_LEN as usize + 3 * PAGE;
-    // The last one of its batch.
+    // The last record of its batch.
     while image[last + 13] & 2 == 0 {
         last += (word(&image, last + 8) as u32).next_multiple_of(8) as usize;
     }
     assert!(image[last..].starts_with(b"khR1") && image[end..end + PAGE].iter().all(|&byte| byte == 0));
     assert!(image[newest..].starts_with(b"khR1") && word(&image, newest + 56) > word(&image, last + 48) + 1);
-    // The next record, of which the payload is missing, as the one that was cut was.
+    // The next record without its payload, like the one that was cut.
     let (number, crc) = (word(&image, last + 48), image[last + 4..last + 8].to_vec());
     image.copy_within(last..last + 80, end);
     image[end + 64..end + 68].copy_from_slice(&crc);
@@ -260,13 +262,14 @@ fn a_number_left_by_a_record_that_was_cut_claims_nothing() {
         assert!(damaged.iter().all(|damage| damage.offset == end as u64), "{damaged:?}");
         drop(store);
         medium.borrow_mut().crash(Crash::Lost);
-        // What was there is no longer: nothing that comes after can be torn over it.
+        // The remains are gone: no later torn write can expose them.
         let mark = end + if claims { 0 } else { 12 };
         assert!(claims || medium.borrow_mut().bytes()[mark] == 10, "a mark at the end");
     }
 }
 
-/// One worker has nobody to bear witness for it: each of its segments does for the one ahead, and the newest for itself.
+/// A single worker has no witness: each of its segments is one for the previous segment, and the
+/// newest for itself.
 #[test]
 fn the_ends_of_a_segment_that_were_lost_are_noticed() {
     const COUNT: u64 = 100;
@@ -304,9 +307,9 @@ fn the_ends_of_a_segment_that_were_lost_are_noticed() {
             absent
         });
         assert!(said, "{what}: {absent} objects are missing, and nothing was said");
-        // What was written before is not written over: it may be read again one day.
+        // Earlier bytes are not overwritten: they may become readable again.
         store.run(async {
-            // The bucket's own record may be among what was lost.
+            // The bucket's own record may be among the lost ones.
             let _ = log.create_bucket("bucket", 1).await;
             put(&log, "later", 1, 60_000).await.unwrap();
         });
@@ -324,7 +327,7 @@ fn the_ends_of_a_segment_that_were_lost_are_noticed() {
     }
 }
 
-/// A copy of the superblock that is bad is written first when both change: the good one is there until then.
+/// When both superblock copies change, a bad copy is written first, so that the good one survives.
 #[test]
 fn a_change_of_capacity_keeps_a_good_superblock() {
     for bad in [0, 512 << 10] {
@@ -361,7 +364,7 @@ fn a_change_of_capacity_keeps_a_good_superblock() {
 #[test]
 fn damage_is_named() {
     let (medium, good) = sample(true);
-    // The object record of the small one: its key stands in it, after the body's record.
+    // The object record of the small one: it contains the key, after the body's record.
     let at = good.windows(5).position(|bytes| bytes == b"small").expect("its key is in its record");
     medium.borrow_mut().bytes()[at + 6] ^= 1; // In its head.
     medium.borrow_mut().reload();

@@ -1,4 +1,4 @@
-//! The engine on a disk in memory: what it does when all goes well, and when it does not.
+//! Tests of the engine on an in-memory disk, with and without failures.
 
 mod bad_sectors;
 mod check;

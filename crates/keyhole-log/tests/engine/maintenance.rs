@@ -1,4 +1,4 @@
-//! Checkpoints and the cleaner.
+//! Checkpoints and the segment cleaner.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ fn fresh(seed: u64, segments: u64, options: OpenOptions) -> (Rc<RefCell<Medium>>
     (medium, store)
 }
 
-/// What the store holds is what the model says.
+/// Compares the contents of the store with the model.
 fn check(store: &mut Store, model: &BTreeMap<String, u64>) {
     let log = store.log();
     assert_eq!(keys(&log), model.keys().cloned().collect::<Vec<_>>());
@@ -61,7 +61,7 @@ fn a_checkpoint_is_recovered_from() {
         medium.borrow_mut().crash(Crash::Lost);
         let mut store = Store::open(&medium, 1);
         assert!(store.recovery.damaged.is_empty(), "{:?}", store.recovery);
-        // Only what came after the checkpoint was replayed; after an orderly end there is one more.
+        // Only records after the checkpoint are replayed; an orderly shutdown writes one more.
         let records = store.recovery.records;
         assert!(if crash { (18..40).contains(&records) } else { records < 10 }, "{records}");
         check(&mut store, &model);
@@ -70,8 +70,8 @@ fn a_checkpoint_is_recovered_from() {
     }
 }
 
-/// Overwriting over and over in a store that is four fifths full: the space comes back, nothing is lost, and what is written
-/// stays in proportion.
+/// Overwrites many times in a store with 80 % live data: space is reclaimed, nothing is lost, and
+/// write amplification stays bounded.
 #[test]
 fn space_is_used_again() {
     for (len, count) in [(60_000usize, 560u64), (BLOCK_DATA - 5000, 16), (300_000, 90)] {
@@ -105,7 +105,7 @@ fn space_is_used_again() {
     }
 }
 
-/// Fills the store, deletes half of it at random, fills it again.
+/// Fills the store, deletes a random half of it, and fills it again.
 #[test]
 fn full_deleted_and_full_again() {
     for len in [60_000usize, 400_000] {
@@ -179,7 +179,7 @@ fn compacting_gives_the_space_back() {
     check(&mut Store::open(&medium, 1), &model);
 }
 
-/// Who reads goes on reading, whatever is moved and freed meanwhile.
+/// Readers go on undisturbed while segments are moved and freed.
 #[test]
 fn readers_are_not_disturbed() {
     use crate::support::store::{bytes, read};
@@ -201,7 +201,7 @@ fn readers_are_not_disturbed() {
     });
 }
 
-/// The newest checkpoint is damaged: the one before serves, and it is told.
+/// With the newest checkpoint damaged, recovery uses the previous one and reports the damage.
 #[test]
 fn a_damaged_checkpoint() {
     let (medium, mut store) = fresh(7, 31, options(1));
@@ -220,7 +220,7 @@ fn a_damaged_checkpoint() {
     });
     drop((log, store));
     medium.borrow_mut().crash(Crash::Lost);
-    // The superblock says where they end, in units of 8 bytes above 17 bits of length.
+    // The superblock has their end locations: units of 8 bytes above 17 bits of length.
     let pointer = |medium: &Rc<RefCell<Medium>>, at: usize| {
         let raw = u64::from_le_bytes(medium.borrow_mut().bytes()[at..at + 8].try_into().unwrap());
         (raw >> 17) as usize * 8
@@ -241,7 +241,7 @@ fn a_damaged_checkpoint() {
     check(&mut store, &model);
     drop(store);
 
-    // Both: it is refused, unless it is to be rebuilt.
+    // With both damaged, opening fails unless a rebuild is requested.
     medium.borrow_mut().crash(Crash::Lost);
     for at in [64, 72] {
         let end = pointer(&medium, at);
@@ -289,7 +289,7 @@ fn quotas() {
     });
 }
 
-/// Of two changes at once none is lost: one of them is told to come again.
+/// Two concurrent changes: none is lost, and one gets a conflict.
 #[test]
 fn settings_are_changed_one_after_the_other() {
     let (_medium, mut store) = fresh(12, 31, options(1));
@@ -311,7 +311,7 @@ fn settings_are_changed_one_after_the_other() {
         policy().await.unwrap();
         let both = BucketSettings { quota: Some(10_000), policy: b"policy".to_vec(), ..BucketSettings::default() };
         assert_eq!(log.bucket_settings("bucket").unwrap().0, both);
-        // What is refused changes nothing, and keeps nobody out.
+        // A refused change has no effect and blocks no other.
         let refused = log.change_bucket("bucket", 1, |settings| {
             settings.quota = None;
             Err(Error::Full)
@@ -325,7 +325,7 @@ fn settings_are_changed_one_after_the_other() {
         assert!(matches!(log.change_bucket("none", 1, |_| Ok::<(), Error>(())).await, Err(Error::NoSuchBucket)));
         assert_eq!(log.bucket_settings("bucket").unwrap().0, both);
         policy().await.unwrap();
-        // One that sets all of it waits for nobody.
+        // Replacing all settings does not conflict.
         let set = log.set_bucket("bucket", BucketSettings::default(), 1);
         let (set, other) = futures_util::future::join(set, log.set_bucket("bucket", both.clone(), 1)).await;
         assert!(set.is_ok() && other.is_ok() && log.bucket_settings("bucket").unwrap().0 == both);
@@ -333,7 +333,7 @@ fn settings_are_changed_one_after_the_other() {
     });
 }
 
-/// Objects carry their seed as their time.
+/// The seed of an object is its time.
 #[test]
 fn what_has_expired_goes() {
     let (_medium, mut store) = fresh(9, 31, options(1));
@@ -355,7 +355,8 @@ fn what_has_expired_goes() {
     });
 }
 
-/// By rules of prefix and time, which the log does not know. Objects carry their seed as their time.
+/// Expiry by rules on prefix and time, which are opaque to the log. The seed
+/// of an object is its time.
 #[test]
 fn what_rules_say_goes() {
     let (medium, mut store) = fresh(13, 31, options(1));
@@ -416,7 +417,7 @@ fn what_rules_say_goes() {
     });
 }
 
-/// With a ring the store is never full: the oldest objects go.
+/// In ring mode the store is never full: the oldest objects are dropped.
 #[test]
 fn a_ring_drops_the_oldest() {
     for len in [50_000, 900_000] {
@@ -428,7 +429,7 @@ fn a_ring_drops_the_oldest() {
                 put(&log, &format!("k{i:05}"), i, len).await.unwrap();
             }
             let left = keys(&log);
-            // What is left is the newest, without a gap.
+            // The newest objects remain, without a gap.
             assert_eq!(left.last(), Some(&format!("k{:05}", count - 1)));
             let first: u64 = left[0][1..].parse().unwrap();
             assert_eq!(left.len() as u64, count - first, "{} to {}", left[0], count - 1);

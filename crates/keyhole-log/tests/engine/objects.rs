@@ -1,4 +1,4 @@
-//! Buckets and objects, without anything going wrong.
+//! Buckets and objects, without failures.
 
 use keyhole_log::limits::{BLOCK_DATA, BLOCKS_IN_FLIGHT, CHUNK_LEN, INLINE_MAX};
 use keyhole_log::limits::{HEAD_MAX, KEY_MAX, LABELS_MAX, PREFIX_MAX};
@@ -119,7 +119,7 @@ fn overwriting_deleting_and_held_objects() {
         assert!(log.delete_object("bucket", "k", 5, Condition::None).await.unwrap());
         assert!(!log.delete_object("bucket", "k", 5, Condition::None).await.unwrap());
         assert_eq!(get(&log, "k").await, None);
-        // Held, it can still be read; let go, its body is gone.
+        // A held object stays readable; once it is dropped, its body is gone.
         assert_eq!(read(&log, &old).await.unwrap(), bytes(1, 100_000));
         assert_eq!(log.shared().usage().bodies, 1);
         let part = old.parts[0].clone();
@@ -185,7 +185,7 @@ fn conditions() {
         assert!(matches!(put_if(&log, "k", 2, 10, is(2)).await, Err(Error::ConditionFailed)));
         put_if(&log, "k", 2, 10, is(1)).await.unwrap();
         assert!(matches!(log.delete_object("bucket", "k", 1, is(1)).await, Err(Error::ConditionFailed)));
-        // Another with the same ETag, as a copy has it, is not the same.
+        // An object with the same ETag, such as a copy, does not match.
         let seq = log.object("bucket", "k").await.unwrap().unwrap().seq;
         let same = Condition::IfSame(seq);
         put_if(&log, "k", 2, 10, same).await.unwrap();
@@ -209,7 +209,7 @@ fn listings() {
     });
     assert_eq!(keys(&log), all);
     let check = |prefix: &str, delimiter: Option<&str>, after: Option<&str>, expected: &[&str]| {
-        // Whatever the size of the pages, the same comes out.
+        // The result is independent of the page size.
         for limit in [1, 2, 100] {
             let (mut list, mut out) = (
                 ListObjects {
@@ -296,7 +296,7 @@ fn labels_change_and_nothing_else() {
         log.set_labels("bucket", "k", old.clone(), vec![5; 40]).await.unwrap();
         let after = log.shared().usage();
         assert_eq!((after.bodies, after.objects), (before.bodies, before.objects));
-        // The name has another record by now.
+        // The name has another record now.
         let late = log.set_labels("bucket", "k", old.clone(), vec![6]).await;
         assert!(matches!(late, Err(Error::Conflict)), "{late:?}");
         let new = log.object("bucket", "k").await.unwrap().unwrap();
@@ -325,7 +325,7 @@ fn labels_change_and_nothing_else() {
     });
 }
 
-/// A body goes on at the end of one segment and at the beginning of the next: a block is cut there.
+/// A body that crosses from one segment into the next: a block is cut there.
 #[test]
 fn block_is_cut_at_the_end_of_a_segment() {
     let (medium, mut store) = Store::fresh(1, 1);
@@ -335,7 +335,7 @@ fn block_is_cut_at_the_end_of_a_segment() {
     store.run(async {
         log.create_bucket("bucket", 1).await.unwrap();
         put(&log, "k", 2, data.len()).await.unwrap();
-        // Five blocks and their five footers, and a footer for each cut, are all there is: two segments and a half.
+        // Five blocks with footers, and one footer per cut, in two and a half segments.
         let used = log.shared().usage();
         assert!(used.live > (5 << 20) + 7 * 4096 && used.live < (5 << 20) + 9 * 4096, "{used:?}");
         let object = log.object("bucket", "k").await.unwrap().unwrap();

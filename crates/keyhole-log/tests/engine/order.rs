@@ -1,4 +1,4 @@
-//! Two workers whose records become durable in another order than their sequence numbers.
+//! Records of two workers that become durable in another order than their sequence numbers.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use keyhole_log::{Condition, Error, Log, open, worker};
 use crate::support::store::{CAPACITY, etag, format, get, options, put, put_if};
 use crate::support::{Crash, Medium, MemDisk, Turn};
 
-/// Worker 0's syncs can be held up.
+/// Two workers. Worker 0's syncs can be held.
 struct Two {
     medium: Rc<std::cell::RefCell<Medium>>,
     pool: LocalPool,
@@ -36,7 +36,7 @@ fn two() -> Two {
     Two { medium, pool, slow, fast, hold }
 }
 
-/// Runs until `later` has come to its end, with `first` begun before it; then lets `first` go on.
+/// Starts `first`, runs `later` to completion, and then lets `first` continue.
 async fn overtake<A, B>(hold: &Cell<bool>, first: impl Future<Output = A>, later: impl Future<Output = B>) -> (A, B) {
     hold.set(true);
     let first = std::pin::pin!(first);
@@ -108,22 +108,22 @@ fn conditions_wait_for_nobody() {
     let mut two = two();
     let (slow, fast) = (two.slow.clone(), two.fast.clone());
     two.pool.run_until(async {
-        // Nothing is there, and something may come: undecided.
+        // Absent now, but a write is in flight: undecided.
         let absent = put_if(&fast, "k", 2, 10, Condition::IfAbsent);
         let (first, later) = overtake(&two.hold, put(&slow, "k", 1, 10), absent).await;
         first.unwrap();
         assert!(matches!(later, Err(Error::Conflict)));
-        // Something is there, and something else may come: it exists either way.
+        // Present now, and overwritten by the write in flight: present either way.
         let absent = put_if(&fast, "k", 2, 10, Condition::IfAbsent);
         let (first, later) = overtake(&two.hold, put(&slow, "k", 3, 10), absent).await;
         first.unwrap();
         assert!(matches!(later, Err(Error::ConditionFailed)));
-        // It has this ETag now, and may have another one soon.
+        // The ETag matches now, but may change: undecided.
         let matching = put_if(&fast, "k", 2, 10, Condition::IfMatch(etag(3)));
         let (first, later) = overtake(&two.hold, put(&slow, "k", 4, 10), matching).await;
         first.unwrap();
         assert!(matches!(later, Err(Error::Conflict)));
-        // It will be gone, or not.
+        // A deletion is in flight: undecided.
         let absent = put_if(&fast, "k", 5, 10, Condition::IfAbsent);
         let (first, later) = overtake(&two.hold, slow.delete_object("bucket", "k", 1, Condition::None), absent).await;
         assert!(first.unwrap());

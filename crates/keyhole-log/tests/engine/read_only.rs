@@ -1,4 +1,4 @@
-//! Logs that are open for reading alone, because that was asked for or because the medium takes no writes.
+//! Read-only logs: by request, or because the medium cannot be written.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ fn reading() -> OpenOptions {
     OpenOptions { read_only: Some(WHY.into()), ..options(2) }
 }
 
-/// A store with objects of both kinds that was not closed in good order.
+/// Creates a store with inline and block-stored objects and crashes it.
 fn crashed(how: Crash, seed: u64) -> Rc<RefCell<Medium>> {
     let (medium, mut store) = Store::fresh(seed, 2);
     let (log, other) = (store.logs[0].clone(), store.logs[1].clone());
@@ -25,7 +25,7 @@ fn crashed(how: Crash, seed: u64) -> Rc<RefCell<Medium>> {
             let log = if i % 2 == 0 { &log } else { &other };
             put(log, &format!("k{i}"), i, if i % 3 == 0 { 150_000 } else { 3000 }).await.unwrap();
         }
-        // One that nobody waits for: it is there or not.
+        // Not acknowledged: it may survive or not.
         medium.borrow_mut().fail_syncs = true;
         let _ = put(&log, "last", 77, 150_000).await;
     });
@@ -99,7 +99,7 @@ fn read_only_log_serves_reads_and_writes_nothing() {
         store.close();
         assert_eq!(medium.borrow().changes, 0, "{how:?}");
         assert!(medium.borrow_mut().bytes() == &before);
-        // Nothing was decided for good: the log is opened as if nothing had been.
+        // Nothing was made final: the log opens as if it had not been opened before.
         medium.borrow_mut().reload();
         let mut store = Store::open(&medium, 2);
         let log = store.log();
@@ -147,7 +147,7 @@ fn medium_that_has_shrunk_is_read_as_far_as_it_reaches() {
     let log = store.log();
     store.run(async {
         log.create_bucket("bucket", 1).await.unwrap();
-        // From now on the maintenance has its segment for checkpoints.
+        // From here on the maintenance has its segment for checkpoints.
         log.checkpoint().await.unwrap();
         for i in 0..20 {
             put(&log, &format!("k{i}"), i, 300_000).await.unwrap();
@@ -156,7 +156,7 @@ fn medium_that_has_shrunk_is_read_as_far_as_it_reaches() {
     drop(log);
     store.close();
     medium.borrow_mut().crash(Crash::Lost);
-    // What was allocated in advance is no loss; of the rest the last segment of blocks goes.
+    // Losing preallocated space is harmless; of the rest, the last BODY segment is lost.
     let len = medium.borrow_mut().bytes().len() as u64;
     let used = medium.borrow_mut().bytes().iter().rposition(|byte| *byte != 0).unwrap() as u64;
     let short = SEGMENTS_START + (used - SEGMENTS_START) / SEGMENT_LEN * SEGMENT_LEN;
@@ -183,7 +183,7 @@ fn medium_that_has_shrunk_is_read_as_far_as_it_reaches() {
         assert!(matches!(put(&log, "new", 1, 100).await, Err(Error::ReadOnly(_))));
     });
     assert!(!named.is_empty() && named.len() < 20, "{named:?}");
-    // With space for it the log is written to again.
+    // With space available the log opens for writing again.
     medium.borrow_mut().space = u64::MAX;
     drop((log, store));
     assert_eq!(Store::open(&medium, 1).recovery.read_only, None);

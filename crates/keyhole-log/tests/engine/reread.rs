@@ -1,4 +1,4 @@
-//! Records are read twice when a store is opened. What verified at first and does not the second time is damage.
+//! Recovery reads records twice. A record that verifies only the first time is damage.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -12,7 +12,7 @@ use keyhole_log::{Disk, Error, Recovery, open};
 use super::support::store::{Store, get, keys, options, put};
 use super::support::{Buf, Crash, Medium, MemDisk};
 
-/// A disk on which one page goes bad once it has been read.
+/// A disk with a page that turns bad after its first read.
 struct Fading {
     disk: MemDisk,
     page: u64,
@@ -64,7 +64,7 @@ impl Disk for Fading {
     }
 }
 
-/// Opens a store one page of which goes bad between the two readings.
+/// Opens a store with a page that turns bad between the two reads.
 fn open_fading(medium: &Rc<RefCell<Medium>>, page: u64) -> Result<Recovery, Error> {
     let disk = Fading { disk: MemDisk::new(medium), page, reads: Cell::new(0) };
     LocalPool::new().run_until(open(&disk, options(1))).map(|(_, recovery)| recovery)
@@ -73,7 +73,8 @@ fn open_fading(medium: &Rc<RefCell<Medium>>, page: u64) -> Result<Recovery, Erro
 #[test]
 fn record_that_fails_the_second_reading_is_damage() {
     const OBJECTS: u64 = 6;
-    // The header of the segment, the bucket and the objects take a page each; the last page is the mark of an orderly end.
+    // One page each for the segment header, the bucket and the objects; the last page is the mark
+    // of the orderly shutdown.
     for page in 1..OBJECTS + 3 {
         let (medium, mut store) = Store::fresh(page, 1);
         let log = store.log();
@@ -87,14 +88,14 @@ fn record_that_fails_the_second_reading_is_damage() {
         let recovery = open_fading(&medium, SEGMENTS_START + page * PAGE as u64).unwrap();
         let what: Vec<_> = recovery.damaged.iter().map(|damage| damage.what).collect();
         assert!(what.contains(&"a record that does not verify"), "page {page}: {what:?}");
-        // What is behind the bad page is read on, if the bucket is there.
+        // Records after the bad page are still read, if the bucket exists.
         let expected = match page {
             1 => 0,
             page if page == OBJECTS + 2 => OBJECTS,
             _ => OBJECTS - 1,
         };
         assert_eq!(recovery.objects, expected, "page {page}");
-        // The bytes were there all the time, so the next opening finds everything.
+        // The bytes on disk were intact, so the next recovery finds everything.
         medium.borrow_mut().crash(Crash::Process);
         let mut store = Store::open(&medium, 1);
         let log = store.log();

@@ -1,4 +1,4 @@
-//! Small media: how much of one can be filled, that everything can be deleted from a full one, and filled again.
+//! Small media: usable capacity, deleting everything from a full store, and refilling it.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,12 +11,12 @@ use keyhole_log::{Condition, CreateUpload, Error, Format, Log, OpenOptions, PutP
 use crate::support::store::{Store, bytes, options, put, write_body};
 use crate::support::{Crash, Medium, MemDisk};
 
-/// A store as `keyhole serve` makes one.
+/// A store as created by `keyhole serve`.
 struct Small {
     medium: Rc<RefCell<Medium>>,
     store: Store,
     workers: usize,
-    /// The store is killed and opened again between two phases.
+    /// Whether the store is killed and reopened between two phases.
     kills: bool,
     len: usize,
 }
@@ -43,14 +43,14 @@ impl Small {
         }
     }
 
-    /// A medium to stand in for the one that is being killed.
+    /// Creates a placeholder medium while the store is being killed.
     fn blank() -> Rc<RefCell<Medium>> {
         let medium = Medium::new(1);
         crate::support::store::format(&medium, 32 << 20).unwrap();
         medium
     }
 
-    /// Stores objects, by one worker after the other, until the store is full; how many.
+    /// Stores objects, alternating between workers, until the store is full. Returns their number.
     fn fill(&mut self) -> u64 {
         let (logs, len) = (self.store.logs.clone(), self.len);
         self.store.run(async {
@@ -66,7 +66,7 @@ impl Small {
         })
     }
 
-    /// Deletes them, one by one: none of that is ever refused.
+    /// Deletes the objects one by one. No deletion may be refused.
     fn delete(&mut self, count: u64) {
         let logs = self.store.logs.clone();
         self.store.run(async {
@@ -79,8 +79,8 @@ impl Small {
     }
 }
 
-/// The share of the capacity that objects of this length fill. All of them can be deleted, and then at least `again` in a hundred
-/// of as many stored again.
+/// Returns the share of the capacity that objects of this length fill. Checks that all of them can
+/// be deleted, and at least `again` percent of them stored again.
 fn share(capacity: u64, segment_len: u64, workers: usize, len: usize, kills: bool, again: u64) -> f64 {
     let mut small = Small::new(capacity, segment_len, workers, len, kills);
     let first = small.fill();
@@ -108,12 +108,12 @@ fn three_quarters_of_64_mib_and_more_are_for_objects() {
     }
 }
 
-/// At the least capacity, and a little above it.
+/// Checks the minimum capacity, and slightly larger ones.
 fn check_least(objects: &[(u64, usize)]) {
     for workers in [1, 2, 4] {
         for &(more, len) in objects {
             let capacity = capacity_min(SEGMENT_LEN_MIN, workers) + more * SEGMENT_LEN_MIN;
-            // A segment that is not quite full is a good part of what there is for objects here.
+            // Here a partly filled segment is a large share of the space for objects.
             let share = share(capacity, SEGMENT_LEN_MIN, workers, len, more % 2 == 1 || len == 100_000, 40);
             println!("{workers} workers, {capacity} bytes, objects of {len}: {share:.3}");
         }
@@ -148,8 +148,8 @@ async fn put_part(log: &Log<MemDisk>, key: &str, id: u8, number: u16, len: usize
     log.put_part(PutPart { upload, number, content, salt, etag, size, time_ms, info }).await
 }
 
-/// Half of a ring is abandoned uploads: they are dropped when they are the oldest, and everything else goes on for five times the
-/// capacity. An upload that goes on is not dropped.
+/// Half of the ring is abandoned uploads. They are dropped when they are the oldest, while writes
+/// continue for five times the capacity. An active upload is not dropped.
 #[test]
 fn ring_drops_abandoned_uploads() {
     let capacity = 40 << 20;

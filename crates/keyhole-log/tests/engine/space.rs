@@ -1,4 +1,4 @@
-//! File systems that others fill, and those on which an allocation promises less than it says.
+//! File systems filled by others, and those where allocation guarantees too little.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,10 +12,10 @@ use crate::support::{CRASHES, Crash, FileSystem, Medium, MemDisk, Random};
 
 const SEGMENTS: u64 = 40;
 
-/// Operations that change the disk, and allocations, that a refused request may take.
+/// Maximum changing operations and allocations per refused request.
 const OPERATIONS_PER_REFUSAL: u64 = 2;
 
-/// A maintained store whose capacity is not what bounds it.
+/// Creates a maintained store that its capacity does not limit.
 fn fresh(file_system: FileSystem, space: u64) -> (Rc<RefCell<Medium>>, Store) {
     let medium = Medium::new(1);
     medium.borrow_mut().file_system = file_system;
@@ -28,7 +28,7 @@ fn fresh(file_system: FileSystem, space: u64) -> (Rc<RefCell<Medium>>, Store) {
     (medium, store)
 }
 
-/// Stores objects until the store is full; the count of them.
+/// Stores objects until the store is full. Returns their number.
 async fn fill(log: &Log<MemDisk>, len: usize) -> u64 {
     let mut stored = 0;
     loop {
@@ -40,7 +40,7 @@ async fn fill(log: &Log<MemDisk>, len: usize) -> u64 {
     }
 }
 
-/// Lets the other tasks run once.
+/// Yields once.
 async fn yield_once() {
     let mut again = true;
     std::future::poll_fn(|cx| {
@@ -60,7 +60,7 @@ async fn delete(log: &Log<MemDisk>, keys: std::ops::Range<u64>) {
     }
 }
 
-/// Others fill the file system while segments of the store are blank whose space was given back.
+/// Fills the file system by others while blank segments of the store are discarded.
 fn filled_by_others() -> (Rc<RefCell<Medium>>, Store) {
     let (medium, mut store) = fresh(FileSystem::Ext4, u64::MAX);
     let log = store.log();
@@ -139,7 +139,7 @@ fn waiting_requests_share_one_question_for_space() {
     });
 }
 
-/// On XFS an allocation of what is allocated fails when the file system is full.
+/// On a full XFS, allocating an allocated range fails.
 #[test]
 fn store_on_full_xfs_is_usable_again_when_its_objects_are_deleted() {
     for restart in [false, true] {
@@ -171,14 +171,15 @@ fn store_on_full_xfs_is_usable_again_when_its_objects_are_deleted() {
     }
 }
 
-/// What a key may hold: what was acknowledged last, and what is in doubt since, which a crash may bring back.
+/// Expected state of a key: the last acknowledged value, and those in doubt since,
+/// which a crash may restore.
 #[derive(Clone, Debug, Default)]
 struct Expected {
     acknowledged: Option<u64>,
     in_doubt: Vec<Option<u64>>,
 }
 
-/// Writes and deletes at random while others fill the file system and give it back.
+/// Random writes and deletes while others fill and free the file system.
 struct Life<'a> {
     medium: &'a Rc<RefCell<Medium>>,
     random: &'a mut Random,
@@ -207,7 +208,7 @@ impl Life<'_> {
         };
         let value = written.then_some(seed);
         match result {
-            // Where nothing was to be deleted no record says so.
+            // Deleting an absent object writes no record.
             Ok(false) => assert_eq!(self.expected[key].acknowledged, None, "{name}"),
             Ok(true) => {
                 self.expected[key].acknowledged = value;
@@ -226,7 +227,8 @@ impl Life<'_> {
     }
 }
 
-/// A write that fails for want of space is refused and has not happened: nothing is poisoned, and what was acknowledged holds.
+/// A write that fails for lack of space is refused without effect: the log is not poisoned, and
+/// acknowledged writes hold.
 #[test]
 fn write_without_space_is_refused_and_poisons_nothing() {
     let (mut refusals, mut doubts) = (0, 0);
@@ -270,7 +272,8 @@ fn write_without_space_is_refused_and_poisons_nothing() {
     assert!(refusals > 150 && doubts > 0, "{refusals} refused, {doubts} in doubt");
 }
 
-/// What is in doubt is decided when there is space, though nobody writes: its name is free again.
+/// Writes in doubt are decided once there is space, even without new writes:
+/// their names are free again.
 #[test]
 fn write_in_doubt_is_decided_when_space_is_expected() {
     let (medium, mut store) = fresh(FileSystem::CopyOnWrite, SEGMENTS_START + SEGMENTS * SEGMENT_LEN);
@@ -278,7 +281,7 @@ fn write_in_doubt_is_decided_when_space_is_expected() {
     store.run(async {
         fill(&log, 300_000).await;
         let mut seed = 0;
-        // Writes fail at random; in the end one fails and cannot be taken back either.
+        // Writes fail at random, until one fails that cannot be revoked either.
         loop {
             medium.borrow_mut().fill_by_others();
             log.shared().expect_space();
@@ -304,7 +307,7 @@ fn write_in_doubt_is_decided_when_space_is_expected() {
     });
 }
 
-/// The records that delete have their space, wherever writes fail: in what was written before.
+/// Deletions have space in already written segments, wherever writes fail.
 #[test]
 fn delete_succeeds_on_full_file_system_whose_allocations_promise_nothing() {
     let (medium, mut store) = fresh(FileSystem::Thin, SEGMENTS_START + 12 * SEGMENT_LEN);
@@ -323,7 +326,7 @@ fn delete_succeeds_on_full_file_system_whose_allocations_promise_nothing() {
     assert_eq!((store.recovery.objects, store.recovery.damaged.len()), (0, 0));
 }
 
-/// What a segment for records was made with is paid once: its batches are written where all has been written before.
+/// Filling a META segment is a one-time cost: its batches then overwrite written space.
 #[test]
 fn durable_put_is_one_write_into_written_space() {
     let (medium, mut store) = fresh(FileSystem::Ext4, u64::MAX);

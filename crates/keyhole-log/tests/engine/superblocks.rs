@@ -1,4 +1,4 @@
-//! Both copies of the superblock are lost: the check rebuilds them from segment headers and checkpoints.
+//! Loss of both superblock copies: `check` rebuilds them from segment headers and checkpoints.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ use crate::support::{Crash, Medium, MemDisk};
 const COPIES: [usize; 2] = [0, 512 << 10];
 const SEGMENTS: u64 = 20;
 
-/// Objects of a sample: key, seed, length.
+/// Objects of the sample: key, seed, length.
 const OBJECTS: [(&str, u64, usize); 7] = [
     ("small", 1, 100),
     ("inline", 2, 40_000),
@@ -27,14 +27,14 @@ const OBJECTS: [(&str, u64, usize); 7] = [
     ("newest", 7, 3_000),
 ];
 
-/// What is wrong with both copies.
+/// The fault of both copies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     Zeros,
     Garbage,
     /// Only the checksum is wrong.
     Flipped,
-    /// They cannot be read until they are written.
+    /// Unreadable until they are written.
     Unreadable,
 }
 
@@ -44,7 +44,8 @@ fn capacity(segment_len: u64) -> u64 {
     SEGMENTS_START + SEGMENTS * segment_len
 }
 
-/// Makes a store on the medium, over whatever is there, with so many checkpoints, and ends without another one.
+/// Creates a store over the medium's contents, with this many checkpoints, and
+/// ends without another one.
 fn fill(medium: &Rc<RefCell<Medium>>, id: u8, segment_len: u64, checkpoints: usize) {
     let format = Format { store_id: [id; 16], capacity: capacity(segment_len), segment_len, created_ms: 1 };
     LocalPool::new().run_until(create(&MemDisk::new(medium), &format)).unwrap();
@@ -99,7 +100,8 @@ fn word(image: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(image[at..at + 8].try_into().unwrap())
 }
 
-/// Opens the store and finds every object, and none that was deleted; stores one more.
+/// Checks that every object is there, that deleted ones are not, and that
+/// another one can be stored.
 fn assert_whole(medium: &Rc<RefCell<Medium>>, capacity: u64, what: &str) {
     let opened = Store::maintained(medium, OpenOptions { capacity: Some(capacity), ..options(1) });
     let mut store = opened.unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -118,7 +120,8 @@ fn assert_whole(medium: &Rc<RefCell<Medium>>, capacity: u64, what: &str) {
     medium.borrow_mut().crash(Crash::Lost);
 }
 
-/// Runs a store without superblocks through check, repair and an opening; what the check without repair has found.
+/// Takes a store without superblocks through check, repair and recovery. Returns the report of the
+/// check without repair.
 fn assert_rebuilt(medium: &Rc<RefCell<Medium>>, segment_len: u64, what: &str) -> Report {
     let refused = Store::open_with(medium, options(1)).err().unwrap_or_else(|| panic!("{what}: it opens"));
     assert!(matches!(&refused, Error::Damaged(_)) && refused.to_string().contains("--repair"), "{what}: {refused}");
@@ -163,7 +166,7 @@ fn lost_superblocks_are_rebuilt_with_and_without_checkpoints() {
 fn rebuilt_superblock_names_an_older_checkpoint_where_the_newest_is_damaged() {
     let image = image(SEGMENT_LEN, 3);
     let newest = (word(&image, 64) >> 17) as usize * 8;
-    // The location of its first chunk stands in its end.
+    // The location of its first record of items is in its end record.
     let chunk = (word(&image, newest + 80 + 32) >> 17) as usize * 8;
     for at in [newest, chunk] {
         let medium = Medium::new(33);
@@ -175,7 +178,7 @@ fn rebuilt_superblock_names_an_older_checkpoint_where_the_newest_is_damaged() {
     }
 }
 
-/// Segments that have not been begun yet hold headers of a store that the medium had before.
+/// Segments not begun yet hold headers of an earlier store on the medium.
 #[test]
 fn headers_of_an_older_store_do_not_decide() {
     for (before, now) in [(1, 1), (1, 2), (2, 1)].map(|(before, now)| (before * SEGMENT_LEN, now * SEGMENT_LEN)) {
@@ -214,7 +217,7 @@ fn repair_refuses_files_without_our_headers_and_other_versions() {
     let good = image(SEGMENT_LEN, 1);
     let headers = (SEGMENTS_START as usize..good.len()).step_by(SEGMENT_LEN as usize);
     let mut headless = good.clone();
-    // A header that does not verify is none.
+    // A header that does not verify does not count.
     headers.for_each(|at| headless[at + 20] ^= 1);
     for image in [vec![b'x'; 8 << 20], vec![0; 8 << 20], headless] {
         let medium = Medium::new(35);
@@ -225,7 +228,7 @@ fn repair_refuses_files_without_our_headers_and_other_versions() {
         }
         assert_eq!(medium.borrow().changes, 0);
     }
-    // A sound copy of another version decides, and two that name the same other version.
+    // A valid copy of another version decides, as do two copies that name the same other version.
     for both in [false, true] {
         let medium = Medium::new(36);
         lay(&medium, &good, Fault::Flipped);
@@ -250,7 +253,7 @@ fn repair_refuses_files_without_our_headers_and_other_versions() {
     }
 }
 
-/// One copy that cannot be written is reported; the other one does.
+/// One unwritable copy is reported; the other suffices.
 #[test]
 fn rebuilt_superblock_with_a_dead_copy_opens() {
     let image = image(SEGMENT_LEN, 0);
@@ -271,7 +274,7 @@ fn rebuilt_superblock_with_a_dead_copy_opens() {
     }
 }
 
-/// The power goes at each operation of a repair: the next repair or opening finds everything.
+/// A power failure at each operation of a repair: the next repair or recovery finds everything.
 #[test]
 fn repair_that_stops_at_any_operation_is_repeated() {
     let image = image(SEGMENT_LEN, 2);

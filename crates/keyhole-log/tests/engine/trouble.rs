@@ -1,4 +1,4 @@
-//! Disks that are full or fail, and files that are something else.
+//! Full and failing disks, and foreign files.
 
 use std::rc::Rc;
 
@@ -14,7 +14,7 @@ fn capacity(segments: u64) -> u64 {
     SEGMENTS_START + segments * SEGMENT_LEN
 }
 
-/// Fills the store until it says that it is full, and looks whether everything else goes on.
+/// Fills the store, and checks that all other operations still work.
 fn check_full(medium: &Rc<std::cell::RefCell<Medium>>, mut store: Store, len: usize) {
     let log = store.log();
     let stored = store.run(async {
@@ -86,14 +86,15 @@ fn a_full_disk_leaves_room_for_deletions() {
             stored += 1;
         }
         assert!(stored > 500);
-        // A page for each: more than what is left of the last segment, which was too little for an object of eight pages.
+        // One page each: more than the rest of the last segment, which was too short for an object
+        // of eight pages.
         for i in 0..300 {
             assert!(
                 log.delete_object("bucket", &format!("k{i}"), 1, Condition::None).await.unwrap(),
                 "{i} of {stored}"
             );
         }
-        // What deletions have been given is not for objects.
+        // Objects cannot use the reserve for deletions.
         assert!(matches!(put(&log, "k", 1, 5).await, Err(Error::Full)));
     });
 }
@@ -112,7 +113,7 @@ fn a_failed_write_or_sync_poisons() {
                 assert!(matches!(put(&log, "k", 2, len).await, Err(Error::Io(_))));
                 medium.borrow_mut().fail_syncs = false;
                 medium.borrow_mut().fail_writes = false;
-                // From now on nothing is written, by anybody; reads go on.
+                // From here on no worker can write; reads go on.
                 assert!(matches!(put(&log, "k", 3, len).await, Err(Error::Poisoned)));
                 assert!(matches!(put(&other, "x", 3, len).await, Err(Error::Poisoned)));
                 assert!(matches!(other.delete_object("bucket", "k", 1, Condition::None).await, Err(Error::Poisoned)));
@@ -152,14 +153,14 @@ fn syncs_only_when_they_should() {
         put(&log, "a", 3, 100).await.unwrap();
         assert_eq!(medium.borrow().syncs, before + 1);
     });
-    // The power fails: what was flushed is there.
+    // After a power failure, flushed writes are there.
     drop((log, store));
     medium.borrow_mut().crash(Crash::Lost);
     let mut store = Store::open_with(&medium, deferred).unwrap();
     let log = store.log();
     store.run(async {
         assert_eq!((get(&log, "a").await, get(&log, "b").await), (Some(1), None));
-        // Many at once need few syncs, and have them.
+        // Many concurrent flushes share a few syncs.
         put(&log, "b", 4, 100).await.unwrap();
     });
     drop(log);
@@ -208,7 +209,7 @@ fn capacities_and_workers() {
     let is_refused = |opened: Result<usize, Error>| matches!(opened, Err(Error::Capacity(_)));
     assert!(is_refused(open(0, None)));
     assert!(is_refused(open(WORKERS_MAX + 1, None)));
-    // With more than two workers there might be no room to clean in.
+    // With more than two workers the cleaner might have no room.
     assert_eq!(open(2, None).unwrap(), 2);
     assert_eq!(open(WORKERS_MAX, None).unwrap(), 2);
     assert_eq!(open(WORKERS_MAX, Some(capacity(22))).unwrap(), 3);
@@ -259,7 +260,7 @@ fn files_that_are_something_else() {
     (both[40], both[(512 << 10) + 40]) = (0xff, 0xff);
     assert!(matches!(check(both), Error::Damaged(_)));
 
-    // One bad copy is told, and mended.
+    // One bad copy is reported and repaired.
     for copy in [0, 512 << 10] {
         for at in [0, 8, 20, 3000] {
             let medium = Medium::new(1);

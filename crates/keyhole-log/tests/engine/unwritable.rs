@@ -1,5 +1,5 @@
-//! Places of the medium that take no writes, when the log is opened: what recovery would write there is done without, and whatever
-//! was cut stays cut, with a crash after each step.
+//! Unwritable ranges of the medium during recovery. Recovery does without writes there, and cut
+//! tails stay cut, with a crash after each step.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,16 +16,16 @@ use crate::support::{CRASHES, Crash, Medium, MemDisk};
 
 const BAD: u64 = PAGE as u64;
 
-/// What each key may be: the seed that was acknowledged last, and those of writes that were not.
+/// Possible values of each key: the seed acknowledged last, and those of unacknowledged writes.
 type Model = Rc<RefCell<BTreeMap<String, Vec<Option<u64>>>>>;
 
-/// A medium after a first run, with a place that takes no writes.
+/// A medium with an unwritable range, after a first run.
 struct Case {
     medium: Rc<RefCell<Medium>>,
     model: Model,
 }
 
-/// Where the open segment of a kind ends that has most in it.
+/// Returns the end offset of the fullest open segment of a kind.
 fn end_of(log: &Log<MemDisk>, kind: SegmentKind) -> u64 {
     let stats = log.shared().stats();
     let open = stats.segments.iter().filter(|s| s.kind == kind && s.state == SegmentState::Open);
@@ -33,7 +33,7 @@ fn end_of(log: &Log<MemDisk>, kind: SegmentKind) -> u64 {
     SEGMENTS_START + u64::from(fullest.number) * SEGMENT_LEN + fullest.written
 }
 
-/// A run that has stored ten objects, and then fails to overwrite one: `mark` says which places are bad from then on.
+/// Stores ten objects and fails to overwrite one. `mark` then sets the unwritable ranges.
 fn failed(seed: u64, how: Crash, len: usize, mark: impl Fn(&Log<MemDisk>, &mut Medium)) -> Case {
     let (medium, store) = Store::fresh(seed, 1);
     store.close();
@@ -59,7 +59,7 @@ fn failed(seed: u64, how: Crash, len: usize, mark: impl Fn(&Log<MemDisk>, &mut M
     Case { medium, model }
 }
 
-/// Opens the log, stores something, and closes it; or goes as far as the medium lets it.
+/// Opens the log, stores objects and closes it, as far as the medium permits.
 fn live(case: &Case, first: u64, stop: Option<u64>) -> (Option<Recovery>, bool) {
     let medium = Rc::clone(&case.medium);
     medium.borrow_mut().operations = 0;
@@ -93,7 +93,7 @@ fn live(case: &Case, first: u64, stop: Option<u64>) -> (Option<Recovery>, bool) 
     (found.borrow_mut().take(), is_done)
 }
 
-/// Opens the log with one worker and looks whether everything is what it may be.
+/// Opens the log with one worker and checks all values.
 #[track_caller]
 fn check(case: &Case, of: &str) {
     let mut store = Store::open(&case.medium, 1);
@@ -109,7 +109,8 @@ fn check(case: &Case, of: &str) {
     });
 }
 
-/// Opens a log with bad places twice, with a crash after each step of the first run and of the second.
+/// Opens a log with unwritable ranges twice, with a crash after each step of the
+/// first and of the second run.
 fn check_every_crash(make: impl Fn(Crash, u64) -> Case) {
     for (how, seed) in [Crash::Lost, Crash::Torn].into_iter().zip(1..) {
         for after in [Crash::Lost, Crash::Torn] {
@@ -135,7 +136,7 @@ fn check_every_crash(make: impl Fn(Crash, u64) -> Case) {
     }
 }
 
-/// The batch that failed may be there or not: where it is the mark has another place.
+/// The failed batch may be on disk or not; if it is, the mark goes elsewhere.
 #[test]
 fn end_of_segment_that_cannot_be_written_is_gone_around() {
     check_every_crash(|how, seed| {
@@ -146,7 +147,7 @@ fn end_of_segment_that_cannot_be_written_is_gone_around() {
     });
 }
 
-/// A whole batch whose blocks are not there: it is to be cut, and the cut cannot be written.
+/// A whole batch with missing blocks: it must be cut, and the cut cannot be written.
 fn uncut(how: Crash, seed: u64) -> Case {
     let meta = RefCell::new(0);
     let body = RefCell::new(0);
@@ -158,7 +159,7 @@ fn uncut(how: Crash, seed: u64) -> Case {
     let (meta, body) = (*meta.borrow(), *body.borrow());
     {
         let mut medium = case.medium.borrow_mut();
-        // It was never durable: what is torn of it depends on how the machine stopped.
+        // The block was never durable; how much of it is torn depends on the kind of crash.
         let len = if how == Crash::Lost { 60_000 } else { 512 };
         medium.bytes()[body as usize + 4096..][..len].fill(0x11);
         medium.reload();
@@ -180,7 +181,8 @@ fn tail_whose_cut_cannot_be_written_stays_cut() {
     check_every_crash(uncut);
 }
 
-/// After the second run both checkpoints were begun behind the cut: the one before does without it, too.
+/// After the second run both checkpoints were begun after the cut, so the
+/// older one suffices as well.
 #[test]
 fn older_checkpoint_knows_of_the_cut_as_well() {
     let case = uncut(Crash::Lost, 2);
@@ -206,7 +208,7 @@ fn older_checkpoint_knows_of_the_cut_as_well() {
     });
 }
 
-/// The first batch of a segment whose header was lost: it is to be cleared, and cannot be.
+/// The first batch of a segment with a lost header must be cleared, but cannot be.
 #[test]
 fn leftover_that_cannot_be_cleared_is_left_alone() {
     for after in CRASHES {
@@ -227,9 +229,11 @@ fn leftover_that_cannot_be_cleared_is_left_alone() {
             medium.borrow_mut().operations = 0;
             medium.borrow_mut().stop_after = Some(stop);
             let is_done = make_bucket(&medium);
-            // What was to clear the page may have done so in part: then nothing tells that it is bad, and a write finds out.
+            // The attempt to clear the page may have succeeded in part. Then it looks writable, and
+            // a later write fails.
             let lives = (0..4).position(|life| {
-                // After a failed write the process is started again; the power is not cut each time.
+                // After a failed write only the process restarts; there is no
+                // power failure each time.
                 medium.borrow_mut().crash(if life == 0 { after } else { Crash::Process });
                 make_bucket(&medium)
             });
@@ -246,7 +250,8 @@ fn leftover_that_cannot_be_cleared_is_left_alone() {
     }
 }
 
-/// Opens the log, makes a bucket, and closes it; whether it came to that, and no write failed.
+/// Opens the log, creates a bucket and closes the log. Returns whether all of this succeeded
+/// without a failed write.
 fn make_bucket(medium: &Rc<RefCell<Medium>>) -> bool {
     let (medium, done) = (Rc::clone(medium), Rc::new(RefCell::new(false)));
     let is_done = done.clone();
@@ -271,7 +276,7 @@ fn make_bucket(medium: &Rc<RefCell<Medium>>) -> bool {
     is_done.take()
 }
 
-/// Blocks are not appended where the last run failed to write some.
+/// No blocks are appended where the last run failed to write some.
 #[test]
 fn segment_of_blocks_with_a_bad_place_is_not_gone_on_with() {
     check_every_crash(|how, seed| {

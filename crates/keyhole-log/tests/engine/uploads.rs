@@ -207,7 +207,7 @@ fn aborted_and_listed() {
         log.abort_upload("bucket", "b", &[9; 16], 1).await.unwrap();
         assert!(matches!(log.abort_upload("bucket", "b", &[9; 16], 1).await, Err(Error::NoSuchUpload)));
         assert_eq!((log.shared().usage().uploads, log.shared().usage().bodies), (4, 4));
-        // A bucket goes with its uploads, but not with objects.
+        // Deleting a bucket deletes its uploads; objects prevent it.
         put(&log, "k", 1, 5).await.unwrap();
         assert!(matches!(log.delete_bucket("bucket", 1).await, Err(Error::BucketNotEmpty)));
         log.delete_object("bucket", "k", 1, Condition::None).await.unwrap();

@@ -1,4 +1,4 @@
-//! Stores that older versions of the format have made.
+//! Stores created by older versions of the format.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,11 +11,11 @@ use keyhole_log::{CheckOptions, Condition, Disk, Error, Log, UploadRef, check};
 use crate::support::store::{Store, get, options, put, read};
 use crate::support::{Crash, Medium, MemDisk};
 
-/// What the last build of version 2 had on its medium when the power failed: 40 MiB in segments of 2 MiB. Pieces of `0`, a length
-/// and the byte that is repeated, or `1`, a length and the bytes.
+/// The medium of a store of the last version 2 build after a power failure: 40 MiB in segments of 2
+/// MiB. Run-length encoded: `0`, a length and the repeated byte, or `1`, a length and the bytes.
 const VERSION_2: &[u8] = include_bytes!("fixtures/version-2.rle");
 
-/// Its objects: name, the byte they are made of, and length.
+/// Its objects: name, repeated byte, and length.
 const OBJECTS: [(&str, u8, usize); 5] = [
     ("inline", 1, 60_000),
     ("one", 2, 100_000),
@@ -84,7 +84,7 @@ fn store_of_version_2_is_read_and_becomes_version_3() {
     let log = store.log();
     store.run(async {
         check_all(&log).await;
-        // What is written from now on stands beside it, and in the end all of it is moved.
+        // New objects are stored beside the old ones; in the end everything is moved.
         for i in 0..5 {
             put(&log, &format!("new{i}"), i, 1_500_000).await.unwrap();
         }
@@ -123,7 +123,7 @@ fn check_leaves_version_2_as_it_is() {
 
 #[test]
 fn upgrade_interrupted_at_any_write_opens_again() {
-    // The sync at the opening, the marks, and the two copies of the superblock.
+    // The sync during recovery, the marks, and the two superblock copies.
     for stop in 0..12 {
         let medium = version_2();
         medium.borrow_mut().stop_after = Some(stop);
@@ -142,7 +142,7 @@ fn upgrade_interrupted_at_any_write_opens_again() {
         let versions = versions(&medium);
         let store = Store::open_with(&medium, options(1));
         let mut store = store.unwrap_or_else(|error| panic!("stop after {stop}, {versions:?}: {error}"));
-        // Of two copies of different versions the higher epoch, which is the newer version, is in charge.
+        // Of two copies with different versions, the one with the higher epoch and version decides.
         assert_eq!(store.recovery.upgraded_from.is_some(), versions == [2, 2], "stop after {stop}: {versions:?}");
         assert!(store.recovery.damaged.is_empty());
         let log = store.log();
@@ -170,7 +170,7 @@ fn newer_version_is_refused_by_one_copy_alone() {
     assert!(matches!(error, Error::UnsupportedVersion { found: 4, supported: 3 }), "{error}");
 }
 
-/// The checksum of a superblock (FORMAT.md, section 1): of the page without its own field.
+/// Computes the checksum of a superblock (FORMAT.md, section 1): the page without its CRC field.
 fn crc_of(page: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     for byte in page[..12].iter().chain(&page[16..]) {

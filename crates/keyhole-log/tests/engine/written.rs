@@ -1,4 +1,4 @@
-//! What has to stand in the file, by FORMAT.md, though an opening seldom depends on it.
+//! File contents that FORMAT.md requires although recovery rarely depends on them.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -20,7 +20,7 @@ struct Header {
     at: u64,
     kind: u8,
     seq: u64,
-    /// A segment, and the offset in it below which it is durable; 0: nothing is said.
+    /// A segment and its durable offset; 0 if there is no statement.
     witness: (u32, u32),
     /// The first number of the payload.
     first: u64,
@@ -40,7 +40,7 @@ fn half(image: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(image[at..at + 4].try_into().unwrap())
 }
 
-/// The records that stand in the file, in its order.
+/// Returns all records in the file, in file order.
 fn records(medium: &Rc<RefCell<Medium>>) -> Vec<Header> {
     let medium = medium.borrow();
     let image = medium.written();
@@ -56,7 +56,7 @@ fn records(medium: &Rc<RefCell<Medium>>) -> Vec<Header> {
     places.filter(here).map(header).collect()
 }
 
-/// A maintained store with a bucket.
+/// Creates a maintained store with a bucket.
 fn maintained() -> (Rc<RefCell<Medium>>, Store) {
     let medium = Medium::new(1);
     format(&medium, CAPACITY).unwrap();
@@ -67,7 +67,7 @@ fn maintained() -> (Rc<RefCell<Medium>>, Store) {
     (medium, store)
 }
 
-/// Stores small objects until records have gone to another segment.
+/// Stores small objects until records go to another segment.
 async fn fill_segment(log: &Log<MemDisk>) {
     for seed in 0..SEGMENT_LEN / 60_000 + 4 {
         put(log, &format!("k{}", seed % 4), seed, 60_000).await.unwrap();
@@ -102,7 +102,7 @@ fn records_of_a_checkpoint_are_not_covered_by_it() {
     let own: Vec<Header> =
         records(&medium).into_iter().filter(|record| matches!(record.kind, CHUNK | CHECKPOINT)).collect();
     assert!(own.len() >= 2);
-    // Each of them says first up to which number everything is in the checkpoint.
+    // Each begins with the number up to which the checkpoint covers everything.
     assert!(own.iter().all(|record| record.seq >= record.first), "{own:?}");
 }
 
@@ -130,7 +130,7 @@ fn each_checkpoint_has_a_higher_epoch_and_names_the_one_before() {
     }
 }
 
-/// A number that was given out and lost may be in what a torn write has left.
+/// A number that was allocated and lost may appear in the remains of a torn write.
 #[test]
 fn opening_goes_on_behind_all_numbers_that_may_have_been_given_out() {
     let (medium, mut store) = Store::fresh(1, 1);
@@ -149,13 +149,14 @@ fn opening_goes_on_behind_all_numbers_that_may_have_been_given_out() {
     assert!(after >= before + NUMBER_JUMP, "{before}, then {after}");
 }
 
-/// While there is one checkpoint an opening without it goes by the records alone: all of them have to be there.
+/// With only one checkpoint, recovery without it relies on the records alone, so
+/// all of them must remain.
 #[test]
 fn nothing_is_freed_before_there_are_two_checkpoints() {
     let (_, mut store) = maintained();
     let log = store.log();
     store.run(async {
-        // The first segment has the bucket; of the second nothing will be of use.
+        // The first segment holds the bucket; the second will be dead.
         fill_segment(&log).await;
         fill_segment(&log).await;
         for key in 0..4 {
@@ -169,7 +170,7 @@ fn nothing_is_freed_before_there_are_two_checkpoints() {
     };
     assert_eq!(log.shared().stats().cleaner.checkpoints, 0, "the test goes by the checkpoints that it asks for");
     assert_eq!(freed(&mut store), 0, "after one checkpoint");
-    // The segment was dead when the first was begun.
+    // The segment was dead when the first checkpoint was begun.
     let later: Vec<u64> = (0..3).map(|_| freed(&mut store)).collect();
     assert!(later[2] > 0, "{later:?}");
     assert_eq!(store.run(get(&log, "last")), Some(2));

@@ -1,5 +1,5 @@
-//! A disk in memory that several threads share. It reads the records that are written to it, and holds them to what FORMAT.md
-//! says of watermarks.
+//! An in-memory disk shared by several threads. It parses the records written to it and checks them
+//! against the rules of FORMAT.md on watermarks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -15,28 +15,28 @@ use shuttle::sync::Mutex;
 
 use super::hold;
 
-/// An operation takes up to so many turns.
+/// Maximum turns per operation.
 const TURNS_MAX: u32 = 3;
 
 const MOVED: u8 = 4;
 const OBJECT: u8 = 4;
 const TOMBSTONE: u8 = 5;
 
-/// What all disks of a store share.
+/// The state shared by all disks of a store.
 pub(crate) struct Medium(Mutex<State>);
 
 struct State {
     bytes: Vec<u8>,
     len: usize,
-    /// Numbers of records whose writes have completed, in that order.
+    /// Numbers of records whose writes have completed, in order of completion.
     written: Vec<u64>,
-    /// Numbers of records that were written, or are being written, and are not durable.
+    /// Numbers of records written or being written, but not durable.
     volatile: BTreeSet<u64>,
-    /// Numbers of records that are durable.
+    /// Numbers of durable records.
     durable: BTreeSet<u64>,
     /// The highest watermark in a record so far.
     watermark: u64,
-    /// Of each key, the highest number of a record, and whether it stores an object.
+    /// The highest record number of each key, and whether that record stores an object.
     names: BTreeMap<String, (u64, bool)>,
 }
 
@@ -53,12 +53,12 @@ impl Medium {
         })))
     }
 
-    /// Whether the record of this number is durable.
+    /// Returns whether the record of this number is durable.
     pub(crate) fn is_durable(&self, seq: u64) -> bool {
         self.0.lock().unwrap().durable.contains(&seq)
     }
 
-    /// What must be there by the records that were written: of each name the one with the highest number holds.
+    /// Returns the expected objects: for each name, the record with the highest number decides.
     pub(crate) fn objects(&self) -> BTreeMap<String, u64> {
         let names = self.0.lock().unwrap().names.clone();
         names.into_iter().filter(|(_, (_, there))| *there).map(|(name, (seq, _))| (name, seq)).collect()
@@ -74,7 +74,7 @@ fn half(bytes: &[u8], at: usize) -> usize {
 }
 
 impl State {
-    /// Looks at the batch that is about to be written, if it is one; the numbers of its records.
+    /// Checks a batch about to be written, if it is one. Returns the numbers of its records.
     fn observe(&mut self, batch: &[u8]) -> Vec<u64> {
         let (mut at, mut seqs) = (0, Vec::new());
         while batch[at..].starts_with(b"khR1") {
@@ -112,10 +112,10 @@ impl State {
     }
 }
 
-/// One thread's disk.
+/// The disk of one thread.
 pub(crate) struct ThreadDisk(pub(crate) Arc<Medium>);
 
-/// Lets others go first, once.
+/// Yields once.
 struct Turn(bool);
 
 impl Future for Turn {
@@ -194,7 +194,8 @@ impl Disk for ThreadDisk {
     }
 
     async fn sync(&self) -> io::Result<()> {
-        // What had completed before: what completes meanwhile may be durable afterwards, or not.
+        // Snapshots the completed writes: those that complete during the sync
+        // may or may not be durable.
         let covered = self.0.0.lock().unwrap().written.len();
         turns().await;
         let state = &mut *self.0.0.lock().unwrap();

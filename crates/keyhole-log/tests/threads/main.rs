@@ -1,9 +1,9 @@
-//! What threads share, under schedules that a seed decides: the engine itself, with its lock and its flags exchanged for
-//! shuttle's, on several threads over one disk in memory. A thread may lose its turn at each lock and at each step of the disk;
-//! all threads waiting for each other is a failure as well.
+//! Concurrency tests under seeded schedules. The engine itself runs on several threads over one
+//! in-memory disk, with shuttle's locks and atomics. A thread may be preempted at each lock and at
+//! each step of the disk; a deadlock is a failure as well.
 //!
-//! `cargo test -p keyhole-log --features sabotage,shuttle --test threads`; `KEYHOLE_SEED=n` repeats one schedule, and
-//! `KEYHOLE_SCHEDULES=n` makes more of them.
+//! `cargo test -p keyhole-log --features sabotage,shuttle --test threads`; `KEYHOLE_SEED=n` repeats
+//! one schedule, and `KEYHOLE_SCHEDULES=n` runs more of them.
 
 mod disk;
 
@@ -28,7 +28,7 @@ use keyhole_log::{
 
 use disk::{Medium, ThreadDisk};
 
-/// Schedules within which something that is wrong has to be noticed.
+/// Number of schedules within which a mistake must be detected.
 const CAUGHT_WITHIN: u64 = 200;
 
 const WORKERS: usize = 3;
@@ -36,14 +36,14 @@ const SEGMENT_LEN: u64 = 2 << 20;
 const CAPACITY: u64 = SEGMENTS_START + 24 * SEGMENT_LEN;
 
 thread_local! {
-    // All threads of shuttle are one of the system's, and each test has one of its own.
-    /// What was wrong first.
+    // All shuttle threads of a test share one system thread, so thread-locals are per test.
+    /// The first violation.
     static WRONG: RefCell<Option<String>> = const { RefCell::new(None) };
-    /// Who have come first, in [`race`].
+    /// Number of winners in [`race`].
     static WINNERS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Notes that something does not hold. A panic would unwind through everything that every thread holds.
+/// Records a violation. A panic would unwind through state held by other threads.
 fn hold(holds: bool, what: impl FnOnce() -> String) {
     if !holds {
         WRONG.with_borrow_mut(|wrong| {
@@ -52,14 +52,14 @@ fn hold(holds: bool, what: impl FnOnce() -> String) {
     }
 }
 
-/// What one thread does to the store, and its number.
+/// The work of one thread, and its number.
 type Work = fn(usize, Log<ThreadDisk>, Arc<Medium>) -> futures_util::future::LocalBoxFuture<'static, ()>;
 
 fn options() -> OpenOptions {
     OpenOptions { sync: Sync::Always, workers: WORKERS, capacity: None, ring: false, rebuild: false, read_only: None }
 }
 
-/// Bytes that a body and its object are known by.
+/// Returns bytes that identify a version.
 fn bytes(version: u64, len: usize) -> Vec<u8> {
     version.to_le_bytes().into_iter().cycle().take(len).collect()
 }
@@ -85,7 +85,8 @@ async fn put(log: &Log<ThreadDisk>, key: &str, version: u64, len: usize, conditi
     log.put_object(put).await
 }
 
-/// The version of an object and its number, after reading all of it. What the index shows is durable.
+/// Reads an object completely, and returns its version and number. The index must
+/// show only durable objects.
 async fn get(log: &Log<ThreadDisk>, medium: &Medium, key: &str) -> Option<(u64, u64)> {
     let object = log.object("b", key).await.unwrap()?;
     hold(medium.is_durable(object.seq), || format!("the index shows {key:?} ahead of its time"));
@@ -98,7 +99,7 @@ async fn get(log: &Log<ThreadDisk>, medium: &Medium, key: &str) -> Option<(u64, 
     Some((version, object.seq))
 }
 
-/// Everything that there is, names and numbers, is what should be there.
+/// Checks that the names and numbers of all objects are as expected.
 async fn hold_everything(log: &Log<ThreadDisk>, medium: &Medium, when: &str) {
     let list = ListObjects { limit: 1000, ..ListObjects::default() };
     let mut found = BTreeMap::new();
@@ -117,7 +118,8 @@ async fn opened(medium: &Arc<Medium>) -> Arc<Shared> {
     shared
 }
 
-/// A store, from its making to its end, on several threads that do this work; and what is there when it is opened again.
+/// Runs a store on several threads from creation to shutdown, and verifies its
+/// contents after reopening it.
 fn life(work: Work) {
     let medium = Medium::new(CAPACITY as usize);
     let format = Format { store_id: [7; 16], capacity: CAPACITY, segment_len: SEGMENT_LEN, created_ms: 1 };
@@ -167,7 +169,7 @@ fn life(work: Work) {
     block_on(join(clients, writer.run()));
 }
 
-/// All want to be the first.
+/// All threads try to be first.
 fn race(number: usize, log: Log<ThreadDisk>, medium: Arc<Medium>) -> futures_util::future::LocalBoxFuture<'static, ()> {
     const RACERS: usize = 32;
     Box::pin(async move {
@@ -199,7 +201,8 @@ fn race(number: usize, log: Log<ThreadDisk>, medium: Arc<Medium>) -> futures_uti
     })
 }
 
-/// Everybody has a name that nobody else writes, and all write a few others, while checkpoints are made and segments cleaned.
+/// Each thread has a key of its own, and all write a few shared ones, while checkpoints are written
+/// and segments cleaned.
 fn churn(
     number: usize,
     log: Log<ThreadDisk>,
@@ -249,11 +252,11 @@ fn churn(
     })
 }
 
-/// Lives a life under the schedule of this seed; what went wrong.
+/// Runs one schedule by its seed. Returns the violation, if any.
 fn scheduled(seed: u64, work: Work, mode: Option<Sabotage>) -> Result<(), String> {
     let mut config = shuttle::Config::new();
     config.stack_size = 1 << 20;
-    config.silence_warnings = true; // Of orderings of atomics: they are flags.
+    config.silence_warnings = true; // Of atomic orderings: these are only flags.
     config.failure_persistence = shuttle::FailurePersistence::None;
     let runner = shuttle::Runner::new(RandomScheduler::new_from_seed(seed, 1), config);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -275,7 +278,7 @@ fn number_of(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-/// Half of the schedules are the same every time, half of them are of this run.
+/// Half of the schedules are fixed, half are new in each run.
 fn seeds(schedules: u64) -> Vec<u64> {
     if let Some(seed) = number_of("KEYHOLE_SEED") {
         return vec![seed];
@@ -305,7 +308,7 @@ fn nothing_is_lost_between_threads() {
     holds(30, churn);
 }
 
-/// Holds the tests above to what they say: each of these mistakes is found.
+/// Verifies the tests themselves: each of these mistakes is detected.
 #[test]
 fn mistakes_are_found() {
     for (mode, work) in [

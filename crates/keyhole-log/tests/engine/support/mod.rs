@@ -1,4 +1,4 @@
-//! A disk in memory that can be slow, fail, fill up, and lose what was not synced.
+//! An in-memory disk that can be slow, fail, fill up, and lose unsynced writes.
 
 pub(crate) mod store;
 
@@ -13,13 +13,13 @@ use std::task::{Context, Poll};
 use keyhole_log::limits::{BUFFER_LEN, PAGE};
 use keyhole_log::{Disk, Extent};
 
-/// The number of an input/output error.
+/// Error number of an I/O error.
 const EIO: i32 = 5;
 
 /// Devices write whole sectors.
 const SECTOR: usize = 512;
 
-/// Small and fast, and the same for the same seed (xorshift64*).
+/// A small, fast, seeded generator (xorshift64*).
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
 
@@ -35,7 +35,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// Below `n`.
+    /// Returns a number below `n`.
     pub(crate) fn below(&mut self, n: u64) -> u64 {
         (self.next() >> 16) % n
     }
@@ -47,67 +47,67 @@ impl Random {
 
 /// The medium, which outlives disks.
 pub(crate) struct Medium {
-    /// What survives a crash.
+    /// Contents that survive a crash.
     durable: Vec<u8>,
-    /// What reads see.
+    /// Contents that reads return.
     current: Vec<u8>,
-    /// Writes that no sync has covered, in order.
+    /// Writes not covered by a sync, in order.
     unsynced: BTreeMap<u64, Write>,
     next_write: u64,
     random: Random,
-    /// Operations may take this many polls.
+    /// Maximum polls per operation.
     pub(crate) slowness: u64,
-    /// Bytes that the file system has, those that others have taken included.
+    /// Bytes of the file system, including those taken by others.
     pub(crate) space: u64,
-    /// Bytes that others have taken.
+    /// Bytes taken by others.
     pub(crate) others: u64,
     pub(crate) file_system: FileSystem,
-    /// Pages of the file that have their space.
+    /// Allocated pages of the file.
     backed: BTreeSet<u64>,
-    /// Pages of them that have been written.
+    /// Allocated pages that have been written.
     written: BTreeSet<u64>,
-    /// The file system says which pages have their space.
+    /// Whether the file system reports allocated pages.
     pub(crate) knows_extents: bool,
-    /// Writes into space that had not been written since it was allocated.
+    /// Number of writes into space not written since its allocation.
     pub(crate) first_writes: u64,
-    /// Allocations that were asked for.
+    /// Number of allocations requested.
     pub(crate) allocations: u64,
-    /// More allocations than this in all are a livelock.
+    /// More allocations than this are a livelock.
     pub(crate) allocations_max: u64,
     pub(crate) fail_writes: bool,
     pub(crate) fail_syncs: bool,
-    /// Every write, sync, allocation and discard fails, as on a medium that has gone read-only.
+    /// Every write, sync, allocation and discard fails, as on a read-only medium.
     pub(crate) read_only: bool,
-    /// A write that touches one of these ranges fails. A crash does not change that.
+    /// Writes that touch one of these ranges fail, also after a crash.
     pub(crate) unwritable: Vec<Range<u64>>,
-    /// Writes, syncs, allocations and discards that were asked for.
+    /// Number of writes, syncs, allocations and discards requested.
     pub(crate) changes: u64,
-    /// After this many operations that change something nothing ever completes.
+    /// After this many changing operations none completes.
     pub(crate) stop_after: Option<u64>,
     pub(crate) operations: u64,
     pub(crate) syncs: u64,
-    /// Offsets of pages that cannot be read (EIO), whatever is written to them.
+    /// Offsets of pages that cannot be read (EIO), even after a write.
     pub(crate) unreadable: BTreeSet<u64>,
-    /// What cannot be read can be once it has been written.
+    /// Whether unreadable pages become readable once written.
     pub(crate) heals: bool,
-    /// Number of the error of a read that fails.
+    /// Error number of a failing read.
     pub(crate) read_error: i32,
-    /// Reads from now on that fail, although the medium is sound.
+    /// Number of further reads that fail although the medium is intact.
     pub(crate) failing_reads: u64,
-    /// Reads that were asked for.
+    /// Number of reads requested.
     pub(crate) reads: u64,
 }
 
-/// How a file system treats allocated space.
+/// The file system's treatment of allocated space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileSystem {
-    /// An allocation takes the space that is missing.
+    /// Allocation takes only the missing space.
     Ext4,
-    /// An allocation needs free space for its whole length, also where the range is allocated.
+    /// Allocation needs free space for its whole length, even if the range is allocated.
     Xfs,
-    /// An allocation only makes the file longer, and a first write needs space (ext2, NFS).
+    /// Allocation only extends the file; a first write needs space (ext2, NFS).
     Thin,
-    /// Each write needs free space, also where the range was written (btrfs).
+    /// Each write needs free space, even over written data (btrfs).
     CopyOnWrite,
 }
 
@@ -117,16 +117,16 @@ struct Write {
     completed: bool,
 }
 
-/// What becomes of writes that were not synced.
+/// The fate of unsynced writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Crash {
-    /// The process dies: what was written stays in the page cache.
+    /// The process dies: they stay in the page cache.
     Process,
-    /// Nothing of it is there.
+    /// All of them are lost.
     Lost,
-    /// Each write is there or not.
+    /// Each of them survives or not.
     Some,
-    /// Each sector of each write is there or not.
+    /// Each sector of each of them survives or not.
     Torn,
 }
 
@@ -166,7 +166,7 @@ impl Medium {
         }))
     }
 
-    /// The machine stops. Everything that used the medium has been dropped.
+    /// Crashes the machine. All users of the medium must have been dropped.
     pub(crate) fn crash(&mut self, how: Crash) {
         for write in std::mem::take(&mut self.unsynced).into_values() {
             let whole = match how {
@@ -190,36 +190,36 @@ impl Medium {
         (self.fail_writes, self.fail_syncs) = (false, false);
     }
 
-    /// What is on the medium, to look at and to damage. Nothing is open.
+    /// Borrows the contents for inspection and damage. The store must be closed.
     pub(crate) fn bytes(&mut self) -> &mut Vec<u8> {
         assert!(self.unsynced.is_empty(), "crash it first");
         self.current = Vec::new();
         &mut self.durable
     }
 
-    /// What reads see.
+    /// Returns the contents that reads see.
     pub(crate) fn written(&self) -> &[u8] {
         &self.current
     }
 
-    /// Changes one byte of what is read.
+    /// Changes one byte that reads see.
     pub(crate) fn flip(&mut self, at: u64, mask: u8) {
         self.current[at as usize] ^= mask;
     }
 
-    /// Where these bytes are that reads see.
+    /// Returns the offset of these bytes in the contents that reads see.
     pub(crate) fn find(&self, bytes: &[u8]) -> Option<u64> {
         self.current.windows(bytes.len()).position(|window| window == bytes).map(|at| at as u64)
     }
 
-    /// After [`bytes`](Self::bytes).
+    /// Must be called after changes through [`bytes`](Self::bytes).
     pub(crate) fn reload(&mut self) {
         self.current = self.durable.clone();
         self.backed = pages(0, self.durable.len() as u64).collect();
         self.written = self.backed.clone();
     }
 
-    /// Others take all the space that is left.
+    /// Lets others take all remaining space.
     pub(crate) fn fill_by_others(&mut self) {
         self.others = self.space.saturating_sub(self.taken());
     }
@@ -232,12 +232,12 @@ impl Medium {
         self.space.saturating_sub(self.taken()).saturating_sub(self.others)
     }
 
-    /// Whether a write fails, however much of it is there.
+    /// Returns whether a write fails as a whole.
     fn is_full_for(&self, len: usize) -> bool {
         self.file_system == FileSystem::CopyOnWrite && self.free() < len as u64
     }
 
-    /// Bytes from `offset` on, of `len`, that the file system has space for.
+    /// Returns how many of `len` bytes from `offset` on the file system has space for.
     fn room(&mut self, offset: u64, len: usize) -> usize {
         match self.file_system {
             FileSystem::Ext4 | FileSystem::Xfs => {
@@ -266,13 +266,13 @@ impl Medium {
         }
     }
 
-    /// Counts something that changes the medium; an error where that cannot be done.
+    /// Counts a changing operation. Fails if the medium cannot be changed.
     fn change(&mut self) -> io::Result<()> {
         self.changes += 1;
         if self.read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
     }
 
-    /// Whether a write there fails.
+    /// Returns whether a write to this range fails.
     fn is_unwritable(&self, at: &Range<u64>) -> bool {
         self.unwritable.iter().any(|bad| bad.start < at.end && at.start < bad.end)
     }
@@ -287,7 +287,7 @@ fn pages(offset: u64, len: u64) -> Range<u64> {
     offset / PAGE as u64..(offset + len).div_ceil(PAGE as u64)
 }
 
-/// One worker's disk.
+/// The disk of one worker.
 pub(crate) struct MemDisk {
     pub(crate) medium: Rc<RefCell<Medium>>,
     /// Syncs of this worker wait until this is false.
@@ -311,7 +311,7 @@ impl MemDisk {
     }
 }
 
-/// Lets others go first, once.
+/// Yields once.
 pub(crate) struct Turn(bool);
 
 impl Turn {
@@ -333,7 +333,7 @@ impl Future for Turn {
     }
 }
 
-/// Aligned buffers are of no use here, but their length is checked.
+/// Alignment is irrelevant here, but the length is checked.
 pub(crate) struct Buf(Vec<u8>);
 
 impl AsRef<[u8]> for Buf {
@@ -360,7 +360,7 @@ impl Disk for MemDisk {
     type Buf = Buf;
 
     fn buffer(&self) -> Buf {
-        // Not zero: whoever relies on that is found out.
+        // Nonzero, to expose code that relies on zeros.
         Buf(vec![0xa5; BUFFER_LEN])
     }
 
@@ -376,7 +376,7 @@ impl Disk for MemDisk {
         let fails = medium.failing_reads > 0;
         medium.failing_reads -= u64::from(fails);
         if fails || medium.unreadable.range(offset..offset + at.len() as u64).next().is_some() {
-            // What a failed read leaves in the buffer is anything.
+            // A failed read leaves arbitrary bytes in the buffer.
             buf.0[at].fill(0x5e);
             return (Err(io::Error::from_raw_os_error(medium.read_error)), buf);
         }
@@ -400,7 +400,7 @@ impl Disk for MemDisk {
         let is_full = self.medium.borrow().is_full_for(at.len());
         if room < at.len() || is_full {
             self.pause().await;
-            // Written through to where the space ended.
+            // Written up to where the space ended.
             let mut medium = self.medium.borrow_mut();
             medium.operations += 1;
             let (from, bytes) = (offset as usize, &buf.0[at.start..at.start + room]);
@@ -491,7 +491,7 @@ impl Disk for MemDisk {
             medium.backed.remove(&page);
             medium.written.remove(&page);
         }
-        // It reads as anything: what is there half of the time, or garbage.
+        // Afterwards the range reads as anything: the old contents half of the time, or garbage.
         if medium.random.chance(50) {
             let range = offset as usize..(offset + len) as usize;
             medium.current[range.clone()].fill(0x5c);

@@ -16,7 +16,7 @@ use super::{Medium, MemDisk};
 
 pub(crate) const CAPACITY: u64 = 64 << 20;
 
-/// Of most tests: short enough that blocks are cut at their ends.
+/// Segment length of most tests: short enough that blocks are cut at segment ends.
 pub(crate) const SEGMENT_LEN: u64 = 2 << 20;
 
 /// An open store and its workers.
@@ -37,7 +37,7 @@ pub(crate) fn options(workers: usize) -> OpenOptions {
 }
 
 impl Store {
-    /// A new store.
+    /// Creates a store.
     pub(crate) fn fresh(seed: u64, workers: usize) -> (Rc<RefCell<Medium>>, Store) {
         let medium = Medium::new(seed);
         format(&medium, CAPACITY).unwrap();
@@ -49,7 +49,7 @@ impl Store {
         Store::open_with(medium, options(workers)).unwrap()
     }
 
-    /// With checkpoints and the cleaner.
+    /// Opens a store with the maintenance running.
     pub(crate) fn maintained(medium: &Rc<RefCell<Medium>>, options: OpenOptions) -> Result<Store, Error> {
         let store = Store::open_with(medium, options)?;
         let (maintenance, writer) =
@@ -77,29 +77,29 @@ impl Store {
         self.logs[0].clone()
     }
 
-    /// Starts something that goes on by itself.
+    /// Spawns a background task.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
         self.pool.spawner().spawn_local(future).unwrap();
     }
 
-    /// Runs until nothing moves any more: all is done, or waits for a disk that has stopped.
+    /// Runs until no task makes progress: all are done, or wait for a stopped disk.
     pub(crate) fn run_until_stalled(&mut self) {
         self.pool.run_until_stalled();
     }
 
-    /// Runs something to its end. What else is going on goes on meanwhile.
+    /// Runs a future to completion, along with the background tasks.
     pub(crate) fn run<T>(&mut self, future: impl Future<Output = T>) -> T {
         self.pool.run_until(future)
     }
 
-    /// An orderly end.
+    /// Shuts down in order.
     pub(crate) fn close(mut self) {
         self.logs.clear();
         self.pool.run();
     }
 }
 
-/// Bytes that are the same for the same seed. No two pages are the same, whatever the seeds.
+/// Returns deterministic bytes for a seed. No two pages are equal, for any seeds.
 pub(crate) fn bytes(seed: u64, len: usize) -> Vec<u8> {
     let mut random = super::Random::new(seed);
     let page: Vec<u8> = (0..PAGE / 8).flat_map(|_| random.next().to_le_bytes()).collect();
@@ -113,7 +113,7 @@ pub(crate) fn bytes(seed: u64, len: usize) -> Vec<u8> {
     out
 }
 
-/// Tags as of a sealed body: one for each chunk, and one more if the last chunk is full.
+/// Returns a tag as in a sealed body: one per chunk, and one more if the last chunk is full.
 pub(crate) fn tag(chunk: u64) -> [u8; 16] {
     let mut tag = [0x77; 16];
     tag[..8].copy_from_slice(&chunk.to_le_bytes());
@@ -146,7 +146,7 @@ pub(crate) fn etag(seed: u64) -> Etag {
     Etag { digest, parts: 0 }
 }
 
-/// Stores an object whose bytes follow from `seed`, with an ETag that says so.
+/// Stores an object with bytes and an ETag derived from `seed`.
 pub(crate) async fn put(log: &Log<MemDisk>, key: &str, seed: u64, len: usize) -> Result<(), Error> {
     put_if(log, key, seed, len, Condition::None).await
 }
@@ -174,7 +174,7 @@ pub(crate) async fn put_if(
     log.put_object(put).await
 }
 
-/// All bytes of an object, in order, each part read block by block and every tag looked at.
+/// Reads all bytes of an object in order, block by block, and checks every tag.
 pub(crate) async fn read(log: &Log<MemDisk>, object: &Object) -> Result<Vec<u8>, Error> {
     let mut out = Vec::new();
     for part in &object.parts {
@@ -196,7 +196,7 @@ pub(crate) async fn read(log: &Log<MemDisk>, object: &Object) -> Result<Vec<u8>,
     Ok(out)
 }
 
-/// The seed of the object of this name, after checking that it is whole.
+/// Returns the seed of the object of this name, after verifying its contents.
 pub(crate) async fn get(log: &Log<MemDisk>, key: &str) -> Option<u64> {
     let object = log.object("bucket", key).await.unwrap()?;
     let seed = u64::from_le_bytes(object.etag.digest[..8].try_into().unwrap());
@@ -206,7 +206,7 @@ pub(crate) async fn get(log: &Log<MemDisk>, key: &str) -> Option<u64> {
     Some(seed)
 }
 
-/// Every key of the bucket, through pages of three.
+/// Lists all keys of the bucket, in pages of three.
 pub(crate) fn keys(log: &Log<MemDisk>) -> Vec<String> {
     let mut list = ListObjects { limit: 3, ..ListObjects::default() };
     let mut keys = Vec::new();

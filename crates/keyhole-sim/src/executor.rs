@@ -1,7 +1,7 @@
 //! A single-threaded executor in virtual time, whose order of tasks follows from the seed.
 //!
-//! The seed picks the next of the runnable tasks. If there are no runnable tasks, time advances to
-//! the next wake-up. If there are no pending wake-ups either, the tasks are deadlocked.
+//! The seed picks the next of the runnable tasks. Without a runnable task, time advances to
+//! the next wake-up. Without a pending wake-up either, the tasks are deadlocked.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -94,7 +94,7 @@ pub enum Stop {
     Done,
     /// The machine has stopped.
     Halted,
-    /// Deadlock: there are no runnable tasks, and the awaited condition does not hold.
+    /// Deadlock: all tasks are blocked, and the awaited condition does not hold.
     Stalled,
     /// A task panicked with this message.
     Panicked(String),
@@ -149,7 +149,7 @@ impl Executor {
         result
     }
 
-    /// Runs until `done` or `halted` returns true, or until there are no runnable tasks.
+    /// Runs until `done` or `halted` returns true, or until all tasks are blocked.
     pub fn run(&mut self, halted: impl Fn() -> bool, done: impl Fn() -> bool) -> Stop {
         loop {
             if halted() {

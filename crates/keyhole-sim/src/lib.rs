@@ -1,4 +1,4 @@
-//! A simulation of the log on faulty media: many short lives, each of which follows from its seed.
+//! A simulation of the log on faulty media: many short lives, each determined by its seed.
 //!
 //! It runs the production engine, which is generic over [`Disk`](keyhole_log::Disk), on a
 //! [`SimDisk`](disk::SimDisk) with a seeded executor and virtual time, under clients that race for

@@ -53,7 +53,7 @@ pub(crate) enum Fuse {
     Event(u64),
 }
 
-/// Counters of past events, by which answers are judged.
+/// Counters of past events, used to judge answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Happened {
     /// Events: beginnings, completions and answers of disk operations.

@@ -13,7 +13,7 @@ use super::layout::{self, Checkpoint, HEADER, Record, View, overlap, u64_at};
 use super::pages::Pages;
 use crate::random::Random;
 
-/// What has become unreadable.
+/// The unreadable pages and the data they affect.
 #[derive(Debug, Clone, Default)]
 pub struct Rot {
     /// Offsets of the pages.

@@ -251,7 +251,7 @@ impl Model {
         }
     }
 
-    /// Records that there are no operations in flight any more.
+    /// Records that all operations have ended.
     pub fn quiesce(&mut self, now: u64) {
         self.buckets.values_mut().for_each(|register| register.quiesce(now));
         self.settings.values_mut().for_each(|register| register.quiesce(now));

@@ -64,7 +64,7 @@ impl<V: Clone + PartialEq + std::fmt::Debug> Register<V> {
         self.open.push(op);
     }
 
-    /// Acknowledges a write. Does nothing if there is no such write.
+    /// Acknowledges a write, if it exists.
     pub fn acknowledge(&mut self, op: u64, now: u64, durable: bool) {
         self.answered(op, now);
         if let Some(write) = self.writes.iter_mut().find(|write| write.op == op) {
@@ -193,7 +193,7 @@ impl<V: Clone + PartialEq + std::fmt::Debug> Register<V> {
         self.supersede(now);
     }
 
-    /// Records that there are no writes in flight: those that have shown no effect so far never
+    /// Records that all writes have ended: those that have shown no effect so far never
     /// will.
     pub fn quiesce(&mut self, now: u64) {
         for write in &mut self.writes {

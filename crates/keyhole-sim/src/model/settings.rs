@@ -4,7 +4,7 @@ use keyhole_log::BucketSettings;
 
 use super::{Model, Register, Version};
 
-/// Returns the minimum and maximum size over the versions, of which there may be none.
+/// Returns the minimum and maximum size over the versions, which may be empty.
 fn bounds<'a>(versions: impl Iterator<Item = Option<u64>>, size: impl Fn(u64) -> u64 + 'a) -> (u64, u64) {
     let sizes = versions.map(|version| version.map_or(0, &size));
     let (least, most) = sizes.fold((u64::MAX, 0), |(least, most), size| (least.min(size), most + size));

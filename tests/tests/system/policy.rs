@@ -146,7 +146,7 @@ fn pins_count_when_an_upload_is_completed() {
     }
     assert_eq!(node.send(&keyed("GET", "b", &other)).status, 404);
     node.send(&before[0].clone().headers(key.headers())).expect(200);
-    // With pins, the key was checked when the upload began.
+    // The pins still hold, but the key was already checked when the upload began.
     node.send(&upload("c", &key)).expect(200);
     assert_eq!(node.send(&keyed("GET", "c", &key)).expect(200).text(), "part");
     set(&node, &["--pin", "none"]);

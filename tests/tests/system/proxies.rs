@@ -96,7 +96,7 @@ fn on_this_machine_a_trusted_proxy_has_the_last_word() {
     let plain = node(&[]);
     assert_eq!((put(&plain, loopback, &[]), put(&plain, loopback, &[HTTP])), (200, 200));
     let trusting = node(&["127.0.0.0/8"]);
-    // A request without the header comes from this machine.
+    // A request without the header counts as one from this machine.
     assert_eq!((put(&trusting, loopback, &[]), put(&trusting, loopback, &[HTTPS])), (200, 200));
     assert_eq!((put(&trusting, loopback, &[HTTP]), put(&trusting, loopback, &[HTTPS, HTTPS])), (400, 400));
 }

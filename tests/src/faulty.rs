@@ -1,21 +1,22 @@
-//! A file system that fails as worn, full and remote media do, for as long as a test lasts.
+//! A file system with the faults of worn, full and remote media, for the duration of a test.
 //!
-//! [`Faulty::mount`] mounts a FUSE file system that passes every call through to a directory of its own. It runs on threads
-//! of the test's process, and the test changes its faults at any time:
+//! [`Faulty::mount`] mounts a FUSE file system that passes every call through to a backing
+//! directory. It runs on threads of the test process, and the test can change its faults at any
+//! time:
 //!
 //! | method | effect |
 //! |---|---|
-//! | [`fail_reads`](Faulty::fail_reads) | reads that touch a byte range of a file fail with `EIO`, until a write covers the range |
-//! | [`fail_writes`](Faulty::fail_writes) | writes that touch a byte range of a file fail with `EIO`, and so do syncs after them |
+//! | [`fail_reads`](Faulty::fail_reads) | reads of a byte range fail with `EIO`, until a write covers it |
+//! | [`fail_writes`](Faulty::fail_writes) | writes to a byte range fail with `EIO`, and later syncs succeed |
 //! | [`fail_syncs`](Faulty::fail_syncs) | every sync fails with `EIO` |
 //! | [`set_read_only`](Faulty::set_read_only) | every change fails with `EROFS`, as after `remount,ro` |
-//! | [`set_budget`](Faulty::set_budget) | writes and allocations beyond a total of bytes fail with `ENOSPC` |
-//! | [`set_space`](Faulty::set_space) | selects what `fallocate` does: see [`Space`] |
+//! | [`set_budget`](Faulty::set_budget) | writes and allocations beyond a limit fail with `ENOSPC` |
+//! | [`set_space`](Faulty::set_space) | selects the space guarantees: see [`Space`] |
 //! | [`heal`](Faulty::heal) | removes all faults |
 //!
-//! Files are named by the last component of their path. [`Faulty::backing`] is the same directory without faults. Files
-//! bypass the page cache (`FOPEN_DIRECT_IO`): each read and write of the program under test arrives here, with `O_DIRECT` or
-//! without, split by the kernel at about 1 MiB.
+//! Files are named by the last component of their path. [`Faulty::backing`] is the same directory
+//! without faults. Files bypass the page cache (`FOPEN_DIRECT_IO`): each read and write of the
+//! program under test arrives here, with or without `O_DIRECT`, split by the kernel at about 1 MiB.
 
 mod calls;
 mod inodes;
@@ -45,12 +46,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Space guarantees of the file system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Space {
-    /// `fallocate` is not supported, as on NFS and most FUSE file systems. Overwrites of written pages need no space.
+    /// `fallocate` is not supported, as on NFS and most FUSE file systems. Overwrites of written
+    /// pages need no space.
     #[default]
     Unsupported,
     /// `fallocate` reserves the space of later writes, and punches holes, as on ext4.
     Reserved,
-    /// `fallocate` succeeds and guarantees nothing: each write needs free pages, overwrites too, as on btrfs.
+    /// `fallocate` succeeds but guarantees nothing: each write needs free pages, even an overwrite,
+    /// as on btrfs.
     CopyOnWrite,
 }
 
@@ -88,7 +91,7 @@ impl Region {
 pub(crate) struct Faults {
     bad_reads: Vec<Region>,
     bad_writes: Vec<Region>,
-    /// Whether an acknowledged write was lost: syncs fail until the faults are removed.
+    /// Whether syncs fail, as after the loss of an acknowledged write, until the faults are removed.
     has_lost_writes: bool,
     is_read_only: bool,
     space: Space,

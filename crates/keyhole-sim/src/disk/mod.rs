@@ -460,7 +460,7 @@ impl Disk for SimDisk {
             return Err(error);
         }
         let (id, full) = self.medium.state().submit_allocation(offset, len);
-        // A failed attempt is no step of the neighbour: an immediate repetition must not free
+        // A failed attempt does not advance the neighbour: an immediate repetition must not free
         // space.
         if full {
             self.wait().await;

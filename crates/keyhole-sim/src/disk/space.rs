@@ -3,7 +3,7 @@
 //! Kinds of file systems are data ([`FileSystem`]). All of them assign space to each page of the
 //! file separately. A neighbour, which follows from the seed, fills the file system and frees it
 //! again. Its steps are completed disk operations other than failed allocations: an engine that
-//! only repeats a failed allocation waits for ever.
+//! only repeats a failed allocation waits indefinitely.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Tells the tests which binaries there are to test.
+//! Enables the tests of a binary that skips syncs, if there is one.
 
 fn main() {
     println!("cargo::rerun-if-env-changed=KEYHOLE_BIN_SKIP_SYNC");

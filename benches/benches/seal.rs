@@ -1,10 +1,11 @@
-//! Both engines: sealing and opening chunks and blocks, beside AWS-LC's and RustCrypto's AES-256-GCM as they are.
+//! Both engines: sealing and opening chunks and blocks, compared with plain AES-256-GCM of AWS-LC
+//! and RustCrypto.
 //!
-//! Criterion measures one after the other, and a shared machine is another one a minute later: these figures are to be
-//! compared with their own earlier ones. How the engines compare with each other is what `keyhole bench` says, which measures
-//! all of them in turns.
+//! Criterion measures the subjects one after another, and a shared machine varies from minute to
+//! minute: compare these figures with earlier ones of the same subject only. `keyhole bench`
+//! compares engines, since it measures them in turns.
 
-// The engine is a module of the binary, which has no library to take it from.
+// The engine is a module of the binary, which has no library.
 #[path = "../../crates/keyhole/src/engine/accelerated.rs"]
 mod accelerated;
 #[path = "../../crates/keyhole/src/commands/bench/buffer.rs"]
@@ -23,7 +24,7 @@ use keyhole_core::aead::{Engine, Portable};
 use keyhole_core::chunked::{Opener, Sealer};
 use keyhole_core::limits::{CHUNK_LEN, TAG_LEN};
 
-/// Bytes of a block: what the node encrypts between receiving and writing.
+/// Bytes of a block, the unit that the node encrypts between receiving and writing.
 const BLOCK_LEN: usize = 1 << 20;
 
 type Group<'a> = BenchmarkGroup<'a, WallTime>;
@@ -43,8 +44,8 @@ fn engine<E: Engine>(group: &mut Group<'_>, name: &str, engine: &E, len: usize) 
     let mut sealer = Sealer::new(engine, &[7; 32], &[9; 24], &[b"bench"]);
     let prefix = sealer.prefix();
     let (mut data, mut opened) = (Buffer::new(len), Buffer::new(len));
-    // In counter mode sealing twice gives the plaintext back: what is opened takes turns between two ciphertexts, and
-    // nothing is copied.
+    // In counter mode, sealing twice restores the plaintext: opening alternates between two
+    // ciphertexts, without copies.
     let mut tags: [Vec<[u8; TAG_LEN]>; 2] = Default::default();
     for tags in &mut tags {
         let mut sealer = Sealer::new(engine, &[7; 32], &[9; 24], &[b"bench"]);
@@ -68,7 +69,7 @@ fn engine<E: Engine>(group: &mut Group<'_>, name: &str, engine: &E, len: usize) 
     });
 }
 
-/// AES-256-GCM as two libraries have it, of all of the data in one call.
+/// AES-256-GCM of two libraries, over all data in one call.
 fn references(group: &mut Group<'_>, len: usize) {
     let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &[7; 32]).expect("a key"));
     let nonce = || Nonce::assume_unique_for_key([9; 12]);

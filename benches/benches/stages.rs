@@ -1,8 +1,8 @@
-//! Each stage of a small request by itself, on one core: what the head of a request takes, its signature, its customer key; what
-//! sealing and opening take; checksums; the head of the reply. What all of them take together from end to end says
-//! `keyhole-report`.
+//! Each stage of a small request alone, on one core: parsing the request head, its signature and
+//! its customer key, sealing and opening, checksums, and the response head. `keyhole-report`
+//! measures all of them end to end.
 
-// The engine is a module of the binary, which has no library to take it from.
+// The engine is a module of the binary, which has no library.
 #[path = "../../crates/keyhole/src/engine/accelerated.rs"]
 mod accelerated;
 #[path = "../../crates/keyhole/src/commands/bench/buffer.rs"]
@@ -34,10 +34,10 @@ const BUCKET: &str = "bucket";
 const NAME: &str = "small/1234";
 const KEY: [u8; KEY_LEN] = [7; KEY_LEN];
 const SALT: [u8; SALT_LEN] = [5; SALT_LEN];
-/// When everything happens, in ms since 1970.
+/// The current time of all requests, in ms since 1970.
 const NOW_MS: u64 = 1_700_000_000_000;
 
-/// The only one who may sign.
+/// A credential store with a single access key.
 struct One {
     access_key: String,
     secret: SecretKey,
@@ -49,7 +49,7 @@ impl Credentials for One {
     }
 }
 
-/// A signed request with a customer key, as `keyhole-load` sends it.
+/// Builds a signed request with a customer key, like those of `keyhole-load`.
 fn request(method: &str, signer: &Signer) -> Vec<u8> {
     const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
     let (path, date) = (format!("/{BUCKET}/{NAME}"), amz_date(NOW_MS as i64));
@@ -121,13 +121,13 @@ fn replies(c: &mut Criterion) {
     });
 }
 
-/// A sealed head, and how long it is.
+/// Seals an object head and returns its length.
 fn sealed_head(data_key: &DataKey, out: &mut [u8]) -> usize {
     let head = Head { data_key: Some(data_key.expose()), plaintext_length: Some(SMALL as u64), ..Head::default() };
     seal_head(&Accelerated, &CustomerKey::new(KEY), &SALT, BUCKET, NAME, &head, out).expect("a head that fits")
 }
 
-/// Seals a body that is shorter than a chunk: what its message begins with, and its tag.
+/// Seals a body shorter than a chunk and returns the message prefix and the tag.
 fn sealed_body(data_key: &DataKey, data: &mut [u8]) -> ([u8; PREFIX_LEN], [u8; TAG_LEN]) {
     let mut sealer = Sealer::new(&Accelerated, data_key.expose(), &SALT, &[&body::context(0)]);
     let tag = sealer.seal_next(data);
@@ -185,7 +185,8 @@ fn chunks(c: &mut Criterion) {
     let mut sealer = Sealer::new(&Accelerated, &KEY, &SALT, &[b"bench"]);
     let prefix = sealer.prefix();
     group.bench_function("sealed", |b| b.iter(|| black_box(sealer.seal_next(&mut data))));
-    // In counter mode sealing twice gives the plaintext back: what is opened takes turns between two ciphertexts.
+    // In counter mode, sealing twice restores the plaintext: opening alternates between two
+    // ciphertexts.
     let mut tags = [(); 2].map(|()| Sealer::new(&Accelerated, &KEY, &SALT, &[b"bench"]).seal_next(&mut data));
     let mut opener = Opener::new(&Accelerated, &KEY, &prefix, &[b"bench"]).expect("its own commitment");
     group.bench_function("opened", |b| {

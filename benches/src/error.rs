@@ -1,22 +1,22 @@
-//! What goes wrong, in words.
+//! The error type of the benchmarks.
 
 use std::fmt;
 use std::io;
 
-/// Why there is no result, in words for who runs this.
+/// An error message for the user.
 #[derive(Debug)]
 pub struct Error(String);
 
-/// What comes of anything that can fail.
+/// The result of a fallible function.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// An error that is told so.
+    /// Creates an error with this message.
     pub fn new(what: impl Into<String>) -> Self {
         Error(what.into())
     }
 
-    /// An error of the system, with what was tried.
+    /// Creates an error from a system error and the attempted operation.
     pub fn of(what: impl fmt::Display, error: impl fmt::Display) -> Self {
         Error(format!("{what}: {error}"))
     }

@@ -1,9 +1,9 @@
-//! What `keyhole-load` and `keyhole-report` share: the load generator, and what is measured with it.
+//! Common parts of `keyhole-load` and `keyhole-report`: the load generator and its measurements.
 //!
-//! - [`work`]: objects of one size over a number of connections, and what it took;
+//! - [`work`]: load with objects of one size over a number of connections, and its measurement;
 //! - [`wire`]: a connection, its requests and replies;
-//! - [`process`]: what processes and the machine use;
-//! - [`report`]: every figure of an S3 server beside its limit, its floor and nginx.
+//! - [`process`]: resource usage of processes and of the machine;
+//! - [`report`]: all end-to-end figures with their limits, floors and the figures of nginx.
 #![deny(unsafe_code)]
 
 mod error;

@@ -1,22 +1,22 @@
-//! What processes of this machine use, and the machine as a whole, by `/proc` (proc(5)).
+//! Resource usage of local processes and of the machine, from `/proc` (proc(5)).
 
 use std::fs;
 use std::io;
 use std::ops::AddAssign;
 use std::time::Duration;
 
-/// CPU time and memory of a process, or of several together.
+/// CPU time and memory of one or several processes.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Usage {
-    /// In user mode and in the kernel, of all threads that there are now, to the nanosecond.
+    /// User and kernel time of all current threads, with nanosecond resolution.
     pub cpu: Duration,
-    /// Ticks in user mode, of all threads that there ever were: less exact, and what tells the two modes apart.
+    /// Clock ticks in user mode of all current and ended threads: less exact, but split by mode.
     pub user_ticks: u64,
-    /// The same in the kernel.
+    /// Clock ticks in kernel mode.
     pub kernel_ticks: u64,
-    /// Bytes resident now.
+    /// Resident bytes.
     pub resident: u64,
-    /// The most bytes that were resident.
+    /// Peak resident bytes.
     pub resident_peak: u64,
 }
 
@@ -31,14 +31,15 @@ impl AddAssign for Usage {
 }
 
 impl Usage {
-    /// Of a process now.
+    /// Returns the usage of a process.
     ///
     /// # Errors
-    /// That there is no such process, or that it may not be looked at.
+    /// The process does not exist, or access is denied.
     pub fn of(pid: u32) -> io::Result<Self> {
         let mut nanoseconds = 0;
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-            // The first number is the time on a CPU. One that has ended meanwhile counts for nothing.
+            // The first number is the time on a CPU. A thread that has ended meanwhile does not
+            // count.
             let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
             nanoseconds += text.split(' ').next().and_then(|time| time.parse::<u64>().ok()).unwrap_or(0);
         }
@@ -59,10 +60,10 @@ impl Usage {
         })
     }
 
-    /// Of several processes together.
+    /// Returns the total usage of several processes.
     ///
     /// # Errors
-    /// As [`of`](Self::of), for any of them.
+    /// Like [`of`](Self::of), for any of them.
     pub fn of_all(pids: &[u32]) -> io::Result<Self> {
         let mut all = Usage::default();
         for pid in pids {
@@ -71,25 +72,26 @@ impl Usage {
         Ok(all)
     }
 
-    /// The same with the CPU time since an earlier one. Where threads have ended meanwhile, it is that of the ticks.
+    /// Returns the usage with the CPU time since an earlier one. If threads have ended meanwhile,
+    /// the ticks are used.
     pub fn since(self, before: &Usage) -> Usage {
         let user_ticks = self.user_ticks.saturating_sub(before.user_ticks);
         let kernel_ticks = self.kernel_ticks.saturating_sub(before.kernel_ticks);
-        // Each of the two may be one too many.
+        // Each of the two may be one tick too high.
         let ticks = time((user_ticks + kernel_ticks).saturating_sub(2), rustix::param::clock_ticks_per_second());
         let cpu = self.cpu.saturating_sub(before.cpu).max(ticks);
         Usage { cpu, user_ticks, kernel_ticks, ..self }
     }
 
-    /// How much of the CPU time was in the kernel, from 0 to 1.
+    /// Returns the fraction of the CPU time spent in the kernel, from 0 to 1.
     pub fn kernel_share(&self) -> f64 {
         let all = self.user_ticks + self.kernel_ticks;
         if all > 0 { self.kernel_ticks as f64 / all as f64 } else { 0.0 }
     }
 }
 
-/// The ticks in user mode and in the kernel that `/proc/PID/stat` says. The name of the program, in parentheses, may have spaces
-/// and parentheses itself.
+/// Parses the ticks in user and kernel mode in `/proc/PID/stat`. The program name in parentheses
+/// may itself contain spaces and parentheses.
 fn ticks(stat: &str) -> Option<(u64, u64)> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace().skip(11);
@@ -100,27 +102,28 @@ fn time(ticks: u64, ticks_per_second: u64) -> Duration {
     Duration::from_secs_f64(ticks as f64 / ticks_per_second as f64)
 }
 
-/// What all cores of the machine did, in time summed over them.
+/// Busy and idle time, summed over all cores of the machine.
 #[derive(Clone, Copy, Default, PartialEq, Debug)]
 pub struct Cores {
-    /// At work, for whomever.
+    /// Time at work, for any process.
     pub busy: Duration,
-    /// With nothing to do, or waiting for a disk.
+    /// Time idle or waiting for a disk.
     pub idle: Duration,
 }
 
 impl Cores {
-    /// Since the machine was started.
+    /// Returns the times since boot.
     ///
     /// # Errors
-    /// That the system does not say it.
+    /// The system does not report them.
     pub fn now() -> io::Result<Self> {
         let stat = fs::read_to_string("/proc/stat")?;
         Cores::parse(&stat, rustix::param::clock_ticks_per_second())
             .ok_or_else(|| io::Error::other("/proc/stat does not begin with the time of all cores"))
     }
 
-    /// The line is: cpu, user, nice, system, idle, iowait, irq, softirq, steal, and times that are in these already.
+    /// The fields are: cpu, user, nice, system, idle, iowait, irq, softirq, steal; later ones are
+    /// included in these.
     fn parse(stat: &str, ticks_per_second: u64) -> Option<Self> {
         let line = stat.lines().next()?.strip_prefix("cpu ")?;
         let ticks: Vec<u64> = line.split_ascii_whitespace().map_while(|field| field.parse().ok()).take(8).collect();
@@ -129,7 +132,7 @@ impl Cores {
         Some(Cores { busy: time(user + nice + system + irq + softirq + stolen), idle: time(idle + waiting) })
     }
 
-    /// Since an earlier one.
+    /// Returns the times since an earlier measurement.
     pub fn since(self, before: &Cores) -> Cores {
         Cores { busy: self.busy.saturating_sub(before.busy), idle: self.idle.saturating_sub(before.idle) }
     }

@@ -1,10 +1,10 @@
-//! `keyhole-report`: every figure that Keyhole is held to from end to end, beside its limit, its floors and nginx.
+//! `keyhole-report`: all end-to-end figures with their limits, floors and the figures of nginx.
 //!
-//! All servers run at the same time, and take turns: on a shared machine figures of different minutes cannot be compared. The
-//! floors are measured in the same turns, by bare programs. Everything is in a directory that is made for it and removed
-//! afterwards.
+//! All servers run at the same time and are measured in turns, since figures from different minutes
+//! on a shared machine are not comparable. Bare programs measure the floors in the same turns. All
+//! data are in a temporary directory.
 
-// The engine and the buffer are modules of the binary, which has no library to take them from.
+// The engine and the buffer are modules of the binary, which has no library.
 #[path = "../../crates/keyhole/src/engine/accelerated.rs"]
 #[allow(unsafe_code)]
 mod accelerated;
@@ -51,42 +51,42 @@ pub use self::bare::{COMMAND as BARE_COMMAND, serve as serve_bare};
 
 const BUCKET: &str = "report";
 
-/// Objects whose requests are signed beforehand.
+/// Maximum number of objects whose requests are signed in advance.
 const SAMPLE: usize = 65_536;
 
-/// Connections that stores are filled over.
+/// Connections that fill the stores.
 const FILLING: usize = 64;
 
-/// How long a node is left alone before its memory at rest is looked at.
+/// Idle time of a node before its memory at rest is measured.
 const REST: Duration = Duration::from_secs(1);
 
-/// How, and with what, the report is made.
+/// Options of the report.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The program.
+    /// The program to measure.
     pub keyhole: PathBuf,
-    /// Where a directory is made for all data.
+    /// Where to create the temporary directory for all data.
     pub directory: PathBuf,
-    /// The page to write. Plots go beside it.
+    /// The page to write; plots are written to the same directory.
     pub results: PathBuf,
-    /// What people have written about the figures.
+    /// The file with the hand-written remarks on the figures.
     pub remarks: PathBuf,
-    /// How often everything is measured; the medians count.
+    /// Number of turns, of which the medians are reported.
     pub turns: usize,
-    /// How long everything is measured in each turn.
+    /// Duration of each measurement in a turn.
     pub time: Duration,
-    /// A short run on small stores, which shows that everything works.
+    /// Whether to run briefly on small stores, as a functional check.
     pub is_quick: bool,
-    /// Where flame graphs go, if they are wanted.
+    /// Where to write flame graphs, if at all.
     pub flame: Option<PathBuf>,
 }
 
-/// How much is put into the stores, and what room it takes.
+/// The number of objects in the stores, and the space they need.
 struct Amounts {
     counts: Counts,
-    /// Bytes that the node of most scenarios may take.
+    /// Capacity in bytes of the node of most scenarios.
     capacity: u64,
-    /// Bytes that have to be free.
+    /// Bytes of free space required.
     room: u64,
 }
 
@@ -100,27 +100,28 @@ impl Amounts {
     }
 }
 
-/// All that serves.
+/// All running servers.
 struct Rig {
     node: Node,
-    /// Nodes with another number of small objects.
+    /// Nodes with other numbers of small objects.
     nodes: BTreeMap<usize, Node>,
     nginx: Nginx,
-    /// The network alone, by the length of replies.
+    /// Bare servers, by the length of replies.
     bare: BTreeMap<usize, Bare>,
     disk: Disk,
     certificate: Certificate,
     key_headers: Vec<(String, String)>,
     idle: Usage,
     nginx_idle: Usage,
-    // Removed after everything above has ended.
+    // Declared last, to be removed after all servers have ended.
     home: TempDir,
 }
 
-/// Measures everything and writes the page and its plots. What limits are missed is told on standard output.
+/// Measures everything, writes the page and its plots, and prints the missed limits.
 ///
 /// # Errors
-/// Something cannot be started, does not answer, or answers with other bytes than it should; there is too little room.
+/// A server cannot be started, does not answer, or answers with wrong bytes, or there is not enough
+/// space.
 pub fn run(options: &Options) -> Result<()> {
     let amounts = Amounts::new(options.is_quick);
     check_room(&options.directory, amounts.room)?;
@@ -155,10 +156,10 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Puts what people have written into the page that is there, and measures nothing.
+/// Inserts the current remarks into the existing page, without measuring.
 ///
 /// # Errors
-/// There is no page, or it is not one of these.
+/// The page does not exist, or was not written by this program.
 pub fn renew_remarks(options: &Options) -> Result<()> {
     let failed = |error| Error::of(options.results.display(), error);
     let page = fs::read_to_string(&options.results).map_err(failed)?;
@@ -182,7 +183,7 @@ fn check_room(directory: &Path, room: u64) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of the program without its symbols; `None` where there is nothing to strip it with.
+/// Returns the size of the program without symbols; `None` without a program to strip it.
 fn stripped(options: &Options) -> Result<Option<u64>> {
     let directory = tempfile::tempdir_in(&options.directory)?;
     let copy = directory.path().join("keyhole");
@@ -217,7 +218,7 @@ impl Rig {
         let (idle, nginx_idle) = (Usage::of(node.pid())?, Usage::of_all(&nginx.pids())?);
         let others = amounts.counts.growing.iter().filter(|objects| **objects != amounts.counts.small);
         let other = |objects: &usize| {
-            // A small object takes less than 6 KiB; and there is room to write them anew.
+            // A small object takes less than 6 KiB, and the margin leaves room to overwrite them.
             let capacity = *objects as u64 * (6 << 10) + (2 << 30);
             Ok((*objects, Node::start(&options.keyhole, &at(&format!("node-{objects}")), capacity, None)?))
         };
@@ -228,12 +229,12 @@ impl Rig {
         Ok(Rig { node, nodes, nginx, bare, disk, certificate, key_headers, idle, nginx_idle, home })
     }
 
-    /// The node with so many small objects.
+    /// Returns the node with this many small objects.
     fn node(&self, objects: usize) -> &Node {
         self.nodes.get(&objects).unwrap_or(&self.node)
     }
 
-    /// Who serves a scenario, and its processes.
+    /// Returns the server of a scenario and its processes.
     fn target(&self, scenario: Scenario) -> Result<(Store, Vec<u32>)> {
         let node = if scenario.size == SMALL { self.node(scenario.objects) } else { &self.node };
         let (endpoint, processes) = match scenario.server {
@@ -257,7 +258,7 @@ impl Rig {
         Ok((store, processes))
     }
 
-    /// Puts everything that is read.
+    /// Puts all objects to be read later.
     fn fill(&self, counts: &Counts) -> Result<()> {
         let fill = |server, size: usize, count| -> Result<()> {
             let scenario = Scenario { objects: count, ..counts.scenario(server, Operation::Put, size, FILLING) };
@@ -316,18 +317,18 @@ impl Rig {
         let measured = store.run(&objects(scenario.size, scenario.objects), &run);
         let measured = measured.map_err(|error| Error::of(scenario, error))?;
         if scenario.operation == Operation::Put && matches!(scenario.server, Server::Nginx | Server::NginxTls) {
-            // What it has written would otherwise reach the disk while the next one is measured.
+            // Otherwise its cached writes would reach the disk during the next measurement.
             rustix::fs::sync();
         }
         Ok(Sample::new(&measured))
     }
 
-    /// A flame graph for each scenario of Keyhole.
+    /// Records a flame graph for each scenario of Keyhole.
     fn record(&self, flames: &Flames, counts: &Counts) -> Result<()> {
         for scenario in counts.scenarios().into_iter().filter(|scenario| scenario.server.is_keyhole()) {
             eprintln!("flame graph: {scenario}");
             let node = if scenario.size == SMALL { self.node(scenario.objects) } else { &self.node };
-            // It takes a moment to start the recorder, and to end it.
+            // Starting and stopping the recorder takes a moment.
             let time = flame::TIME + Duration::from_millis(1500);
             thread::scope(|scope| {
                 let load = scope.spawn(move || self.run(scenario, time));

@@ -1,4 +1,5 @@
-//! One connection: requests that are bytes already, and replies whose bodies are compared as they come.
+//! A connection: requests that are already serialised, and replies whose bodies are compared as
+//! they arrive.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -13,19 +14,19 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::{Error, Result};
 
-/// The longest head of a reply.
+/// Maximum length of a response head.
 const HEAD_MAX: usize = 64 << 10;
 
-/// What is read at once.
+/// Size of the receive buffer.
 const BUFFER_LEN: usize = 256 << 10;
 
-/// A body up to this is sent in one piece with its head.
+/// Maximum length of a body that is sent together with its head.
 const JOINED_MAX: usize = 64 << 10;
 
-/// How long anything may take.
+/// Timeout of each operation.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Makes connections to one endpoint.
+/// Creates connections to one endpoint.
 pub struct Connector {
     address: SocketAddr,
     authority: String,
@@ -33,10 +34,11 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// To the endpoint of a URL; over TLS it trusts the certificates of a file.
+    /// Creates a connector for a URL; over TLS it trusts the certificates in a file.
     ///
     /// # Errors
-    /// A URL that is none, a host that is not known, a file without certificates or none at all for `https`.
+    /// An invalid URL, an unknown host, or for `https` a file that is missing or holds no
+    /// certificates.
     pub fn new(endpoint: &str, trusted: Option<&Path>) -> Result<Self> {
         let (is_tls, authority) = match endpoint.trim_end_matches('/').split_once("://") {
             Some(("http", authority)) => (false, authority),
@@ -52,7 +54,7 @@ impl Connector {
         }
     }
 
-    /// Host and port, as the header `Host` says them.
+    /// Returns host and port, as in the `Host` header.
     pub fn authority(&self) -> &str {
         &self.authority
     }
@@ -81,10 +83,10 @@ impl Connector {
         Ok(Connector { address, authority: authority.to_owned(), tls: Some((Arc::new(config), name)) })
     }
 
-    /// A new connection.
+    /// Opens a connection.
     ///
     /// # Errors
-    /// Nobody listens there, or the system has no more connections.
+    /// The connection is refused, or the system is out of connections.
     pub fn connect(&self) -> Result<Connection> {
         let tcp = TcpStream::connect(self.address).map_err(|error| Error::new(format!("{}: {error}", self.address)))?;
         tcp.set_nodelay(true)?;
@@ -123,18 +125,18 @@ impl Stream {
     }
 }
 
-/// What was answered.
+/// A response.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reply {
-    /// The status.
+    /// The status code.
     pub status: u16,
-    /// Whether another request may follow.
+    /// Whether the connection stays open for another request.
     pub keeps: bool,
-    /// The body of an answer that is none of success.
+    /// The body of an error response.
     pub text: String,
 }
 
-/// One connection, with no request under way.
+/// A connection without a request in flight.
 pub struct Connection {
     stream: Stream,
     buffer: Box<[u8]>,
@@ -143,10 +145,10 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Sends a request. `moved` hears of the bytes of the body as they go.
+    /// Sends a request and reports progress of the body to `moved`.
     ///
     /// # Errors
-    /// Those of the connection.
+    /// Errors of the connection.
     pub fn send(&mut self, head: &[u8], body: &[u8], mut moved: impl FnMut(usize)) -> io::Result<()> {
         if body.len() <= JOINED_MAX {
             self.joined.clear();
@@ -164,11 +166,11 @@ impl Connection {
         Ok(())
     }
 
-    /// Receives the answer to what was sent. The body of a success has to be `expected`, where that is given; otherwise its
-    /// bytes are counted. `moved` hears of them as they come.
+    /// Receives a response. The body of a success must equal `expected`, if given; otherwise its
+    /// bytes are only counted. Reports progress of the body to `moved`.
     ///
     /// # Errors
-    /// Those of the connection; what is no reply of HTTP; a body of another length, or of other bytes than expected.
+    /// Errors of the connection, invalid HTTP, or a body of unexpected length or content.
     pub fn receive(&mut self, expected: Option<&[u8]>, len: usize, mut moved: impl FnMut(usize)) -> Result<Reply> {
         let mut filled = 0;
         let (status, keeps, body_len, head_len) = loop {
@@ -249,7 +251,7 @@ mod tests {
         }
     }
 
-    /// What becomes of a reply that a server sends.
+    /// Receives a reply that a server sends.
     fn receive(reply: &'static [u8], expected: &[u8]) -> Result<Reply> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());

@@ -1,5 +1,4 @@
-//! What is done: the objects, the requests for them that are signed beforehand, and the threads that send these, one for each
-//! connection.
+//! The load: the objects, their requests, signed in advance, and one sending thread per connection.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -15,56 +14,57 @@ use crate::process::{Cores, Usage};
 use crate::wire::{Connection, Connector, Reply};
 use crate::{Error, Result};
 
-/// Bodies of objects begin within this much of the same random bytes, so that no two neighbours are the same.
+/// Range in which bodies start within the same random bytes, so that neighbouring objects differ.
 const SPREAD: usize = 1 << 20;
 
-/// Bodies begin at a multiple of this.
+/// Alignment of the starts of bodies.
 const STEP: usize = 4096;
 
-/// What those bytes are made from, so that they are the same in the next run.
+/// Seed of the random bytes, fixed so that all runs use the same ones.
 const SEED: u64 = 7;
 
 /// Objects that a filling thread takes at a time.
 const FILL_STEP: usize = 64;
 
-/// The longest latency that is told apart, in ns: a minute.
+/// Maximum distinguishable latency, in ns: one minute.
 const LATENCY_MAX: u64 = 60_000_000_000;
 
 /// Significant figures of latencies.
 const FIGURES: u8 = 3;
 
-/// How long to wait after a 503 SlowDown.
+/// Delay after a 503 SlowDown.
 const SLOW_DOWN: Duration = Duration::from_millis(100);
 
 const WARMING: u8 = 0;
 const MEASURING: u8 = 1;
 const DONE: u8 = 2;
 
-/// Where objects are, and how they are asked for.
+/// The location of objects, and how requests for them are made.
 #[derive(Clone)]
 pub struct Store {
-    /// Makes the connections.
+    /// Opens the connections.
     pub connector: Arc<Connector>,
-    /// Signs the requests. Without it they are those that a server of files takes, which has no buckets to be made.
+    /// Signs the requests. Without it requests are those for a file server, which has no buckets to
+    /// create.
     pub signer: Option<Signer>,
     /// The bucket of all objects.
     pub bucket: String,
-    /// The headers of the customer key, if the objects are under one.
+    /// The SSE-C headers, if the objects are encrypted with a customer key.
     pub key_headers: Vec<(String, String)>,
 }
 
-/// Objects that are numbered. Each has its own bytes, always the same.
+/// Numbered objects, each with its own reproducible bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Objects {
-    /// What their keys begin with; the number follows.
+    /// Prefix of their keys; the number follows.
     pub prefix: String,
-    /// How many there are.
+    /// Number of objects.
     pub count: usize,
-    /// Bytes of each.
+    /// Size of each object in bytes.
     pub size: usize,
 }
 
-/// What is done to objects.
+/// An operation on objects.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Operation {
     /// PutObject.
@@ -76,49 +76,50 @@ pub enum Operation {
 /// One measurement.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// What is done.
+    /// The operation.
     pub operation: Operation,
-    /// How many requests are under way, each over a connection of its own.
+    /// Number of connections, each with one request in flight.
     pub connections: usize,
-    /// Objects that are asked for, at most; they are spread over all. Their requests are signed before the clock starts.
+    /// Maximum number of objects to request, spread over all. Their requests are signed before the
+    /// measurement.
     pub sample: usize,
-    /// How long to run before it is measured.
+    /// Duration of the warm-up.
     pub warmup: Duration,
-    /// How long it is measured.
+    /// Duration of the measurement.
     pub time: Duration,
-    /// What comes back is compared.
+    /// Whether received data are compared.
     pub checked: bool,
     /// The processes of the server.
     pub servers: Vec<u32>,
 }
 
-/// What was measured.
+/// The result of a measurement.
 pub struct Measured {
-    /// How long it was measured.
+    /// Actual duration.
     pub time: Duration,
-    /// Answered while it was measured.
+    /// Operations answered during the measurement.
     pub operations: u64,
-    /// Of bodies, moved while it was measured.
+    /// Bytes of bodies transferred during the measurement.
     pub bytes: u64,
-    /// Answers that asked for patience; they are no operations.
+    /// SlowDown answers, which do not count as operations.
     pub slow_down: u64,
-    /// In ns, of operations that were begun and answered while it was measured.
+    /// Latencies in ns of operations that began and ended during the measurement.
     pub latencies: Histogram<u64>,
-    /// Of the processes of the server together, if they are known.
+    /// Total usage of the server's processes, if known.
     pub server: Option<Usage>,
-    /// Of this process.
+    /// Usage of this process.
     pub own: Usage,
-    /// Of the machine.
+    /// Usage of the machine.
     pub cores: Cores,
 }
 
-/// A request that is bytes already, and where the bytes of its object begin.
+/// A serialised request and the start of its object's bytes.
 struct Request {
     head: Vec<u8>,
     from: usize,
 }
 
-/// What a thread counts while others look.
+/// Counters of a thread, readable by others.
 #[derive(Default)]
 struct Count {
     operations: AtomicU64,
@@ -137,20 +138,20 @@ fn totals(counts: &[Count]) -> [u64; 3] {
 }
 
 impl Objects {
-    /// What the bodies of all objects are cut out of.
+    /// Returns the bytes that the bodies of all objects are slices of.
     fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.size + SPREAD];
         fastrand::Rng::with_seed(SEED).fill(&mut bytes);
         bytes
     }
 
-    /// Where in these the body of an object begins.
+    /// Returns the start of an object's body in these bytes.
     fn from(number: usize) -> usize {
         number.wrapping_mul(STEP) % SPREAD
     }
 
-    /// The numbers of the objects that one of the connections asks for, in the order in which it does: at most `sample` over all
-    /// connections but one for each, spread over all objects.
+    /// Returns the numbers of the objects that a connection requests, in this order: at most
+    /// `sample` over all connections, but at least one each, spread over all objects.
     fn sample(&self, sample: usize, connections: usize, connection: usize) -> Vec<usize> {
         let each = (sample.min(self.count) / connections).max(1);
         let slots = (each * connections) as u128;
@@ -167,19 +168,19 @@ impl Objects {
     }
 }
 
-/// What `x-amz-date` says now.
+/// Returns the current time as for `x-amz-date`.
 fn now() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
     amz_date(i64::try_from(since).unwrap_or(0))
 }
 
-/// The headers of a customer key, as [`Store`] takes them.
+/// Returns the SSE-C headers of a customer key, as [`Store`] takes them.
 pub fn key_headers(key: &CustomerKey) -> Vec<(String, String)> {
     key.headers().to_vec()
 }
 
 impl Store {
-    /// Makes the bucket, if it is not there.
+    /// Creates the bucket, if it does not exist.
     ///
     /// # Errors
     /// The endpoint refuses, or does not answer.
@@ -191,11 +192,11 @@ impl Store {
         let mut connection = self.connector.connect()?;
         connection.send(&bucket.head("PUT", &format!("/{}", self.bucket), &now(), 0), &[], |_| {})?;
         let reply = connection.receive(None, 0, |_| {})?;
-        // It is somebody's already: ours, or the first put says so.
+        // The bucket exists: it is ours, or the first put fails.
         if reply.status == 409 { Ok(()) } else { succeeded(&reply) }
     }
 
-    /// Puts each of some of the objects once, over so many connections.
+    /// Puts some of the objects once each, over this many connections.
     ///
     /// # Errors
     /// The endpoint refuses, or does not answer.
@@ -241,10 +242,11 @@ impl Store {
         }
     }
 
-    /// Runs, and measures. What is to be got must be there.
+    /// Runs and measures a load. Objects to get must exist.
     ///
     /// # Errors
-    /// The endpoint refuses, does not answer, or answers with other bytes; there is no such process.
+    /// The endpoint refuses, does not answer, or answers with wrong bytes, or a server process does
+    /// not exist.
     pub fn run(&self, objects: &Objects, run: &Run) -> Result<Measured> {
         let bytes = &objects.bytes()[..];
         let phase = AtomicU8::new(WARMING);
@@ -263,7 +265,7 @@ impl Store {
             let spawn = |(connection, count)| scope.spawn(move || work(connection, count));
             let working: Vec<_> = counts.iter().enumerate().map(spawn).collect();
             signed.wait();
-            // One that fails ends all of them early, and says why.
+            // A thread that fails ends all of them early and returns the error.
             let wait = |time: Duration| {
                 let until = Instant::now() + time;
                 while Instant::now() < until && phase.load(Ordering::Relaxed) != DONE {
@@ -304,7 +306,7 @@ impl Store {
         Request { head, from: Objects::from(number) }
     }
 
-    /// A head, signed if there is who signs.
+    /// Builds a request head, signed if there is a signer.
     fn head(&self, method: &str, path: &str, date: &str, len: usize) -> Vec<u8> {
         const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
         let host = self.connector.authority();
@@ -341,7 +343,7 @@ fn put(
     moved: impl FnMut(usize),
 ) -> Result<Reply> {
     let sent = connection.send(&request.head, body(objects, request, bytes), moved);
-    // A server that refuses the head may stop reading, and still answer.
+    // A server that refuses the head may stop reading and still answer.
     let answered = connection.receive(None, 0, |_| {});
     match (sent, answered) {
         (Ok(()), answered) | (Err(_), answered @ Ok(_)) => answered,
@@ -349,7 +351,7 @@ fn put(
     }
 }
 
-/// One connection's thread.
+/// The thread of one connection.
 struct Worker<'w> {
     store: &'w Store,
     objects: &'w Objects,
@@ -361,7 +363,7 @@ struct Worker<'w> {
 }
 
 impl Worker<'_> {
-    /// Its requests, one after the other and again from the first, until all threads are done.
+    /// Sends its requests in a cycle until the run is over, and returns the latencies.
     fn work(&self) -> Result<Histogram<u64>> {
         let result = self.send_all();
         if result.is_err() {
@@ -373,7 +375,7 @@ impl Worker<'_> {
     fn send_all(&self) -> Result<Histogram<u64>> {
         let mut latencies = histogram()?;
         let mut connection = self.store.connector.connect()?;
-        // Nobody else adds to it.
+        // This thread is the only writer.
         let add =
             |count: &AtomicU64, n: usize| count.store(count.load(Ordering::Relaxed) + n as u64, Ordering::Relaxed);
         for request in self.requests.iter().cycle() {

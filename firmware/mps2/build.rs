@@ -1,4 +1,4 @@
-//! Has the linker find the memory of the board.
+//! Adds the memory layout of the board to the linker's search path.
 
 fn main() {
     println!("cargo:rustc-link-search={}", env!("CARGO_MANIFEST_DIR"));

@@ -1,11 +1,11 @@
-//! The AWS CLI, as a user runs it.
+//! The AWS CLI, run as by a user.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use crate::Node;
 
-/// One of the AWS CLIs, in a directory of its own, set up for a node.
+/// One of the AWS CLIs, configured for a node in its own directory.
 pub struct Aws {
     name: &'static str,
     program: PathBuf,
@@ -13,10 +13,10 @@ pub struct Aws {
     environment: Vec<(String, String)>,
 }
 
-/// The CLIs to test with: Debian's version 2, and version 1 from PyPI.
+/// The CLIs under test: Debian's version 2, and version 1 from PyPI.
 pub const CLIS: [&str; 2] = ["KEYHOLE_AWSCLI_2", "KEYHOLE_AWSCLI_1"];
 
-/// Where the CLI is that an environment variable of [`CLIS`] names.
+/// Returns the path of the CLI in an environment variable of [`CLIS`].
 pub fn program(variable: &str) -> PathBuf {
     let usual = match variable {
         "KEYHOLE_AWSCLI_2" => PathBuf::from("/usr/bin/aws"),
@@ -26,7 +26,7 @@ pub fn program(variable: &str) -> PathBuf {
 }
 
 impl Aws {
-    /// The CLI that an environment variable of [`CLIS`] names.
+    /// Configures the CLI in an environment variable of [`CLIS`].
     pub fn new(variable: &'static str, node: &Node, directory: &Path) -> Self {
         let program = program(variable);
         assert!(program.exists(), "{} is missing: tests/run installs it", program.display());
@@ -46,7 +46,7 @@ impl Aws {
         Aws { name: variable, program, directory: directory.to_owned(), environment }
     }
 
-    /// The same over TLS, with a file of certificates to trust.
+    /// Switches to TLS, with a file of certificates to trust.
     pub fn over_tls(mut self, node: &Node, trusted: &Path) -> Self {
         self.environment.retain(|(name, _)| name != "ENDPOINT");
         self.environment.push(("ENDPOINT".to_owned(), format!("https://{}", node.tls_address())));
@@ -54,22 +54,22 @@ impl Aws {
         self
     }
 
-    /// Its name, for messages.
+    /// Returns its name, for messages.
     pub fn name(&self) -> &str {
         self.name
     }
 
-    /// Runs a line of shell in the directory, in which `aws` is this CLI with the node as its endpoint.
+    /// Runs a shell line in the directory, with `aws` as this CLI with the node as its endpoint.
     pub fn try_shell(&self, line: &str) -> Output {
         let function =
             "aws() { \"$AWS\" --endpoint-url \"$ENDPOINT\" ${CA_BUNDLE:+--ca-bundle \"$CA_BUNDLE\"} \"$@\"; }";
         self.bash(&format!("{function}\n{line}")).output().expect("bash runs")
     }
 
-    /// Begins one command of the CLI, given by its arguments, in this environment besides: the process is the CLI's own, to be
-    /// ended early.
+    /// Starts one CLI command with these arguments and additional environment variables. The
+    /// process is the CLI itself, so that it can be terminated early.
     pub fn begin_with(&self, environment: &[(&str, &str)], arguments: &str) -> Child {
-        // Whoever runs the tests in the background may have them ignore SIGINT.
+        // A background test run may have inherited an ignored SIGINT.
         let program = "exec env --default-signal=INT \"$AWS\" --endpoint-url \"$ENDPOINT\"";
         let mut command = self.bash(&format!("{program} {arguments}"));
         command.envs(environment.iter().copied());
@@ -86,7 +86,7 @@ impl Aws {
         command
     }
 
-    /// Runs lines that must succeed; their output.
+    /// Runs shell lines that must succeed and returns their output.
     #[track_caller]
     pub fn shell(&self, line: &str) -> String {
         let output = self.try_shell(line);
@@ -95,7 +95,7 @@ impl Aws {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Runs a line that must fail; what it said.
+    /// Runs a shell line that must fail and returns its error output.
     #[track_caller]
     pub fn failing(&self, line: &str) -> String {
         let output = self.try_shell(line);

@@ -1,4 +1,4 @@
-//! Control groups that bound memory, of version 1 or 2, for as long as a test lasts. They need root.
+//! Control groups with a memory limit, version 1 or 2, for the duration of a test. They need root.
 
 use std::fs;
 use std::io;
@@ -7,28 +7,28 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// A group for processes that may have so much memory together, and no swap; removed when dropped.
+/// A control group with a memory limit and without swap; removed on drop.
 pub struct MemoryGroup {
     path: PathBuf,
     names: &'static Names,
 }
 
-/// What the files are called.
+/// File names of a cgroup version.
 struct Names {
-    /// Where the hierarchy is, as a rule.
+    /// Usual mount point of the hierarchy.
     at: &'static str,
     limit: &'static str,
-    /// What bounds swap; the value where it is not the limit itself.
+    /// File of the swap limit, and its value unless it equals the memory limit.
     swap: (&'static str, Option<&'static str>),
     peak: &'static str,
-    /// Has a line `oom_kill N`.
+    /// File with a line `oom_kill N`.
     events: &'static str,
 }
 
 const VERSION_1: Names = Names {
     at: "/sys/fs/cgroup/memory",
     limit: "memory.limit_in_bytes",
-    // Of memory and swap together.
+    // Limit of memory and swap together.
     swap: ("memory.memsw.limit_in_bytes", None),
     peak: "memory.max_usage_in_bytes",
     events: "memory.oom_control",
@@ -43,7 +43,7 @@ const VERSION_2: Names = Names {
 };
 
 impl MemoryGroup {
-    /// Makes one, or says why the system refuses it.
+    /// Creates a group, or returns the reason why the system refuses it.
     pub fn new(limit: u64) -> Result<Self, String> {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let name = format!("keyhole-test-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
@@ -53,13 +53,13 @@ impl MemoryGroup {
         let group = MemoryGroup { path, names };
         group.write(names.limit, &limit.to_string()).map_err(|error| format!("memory cannot be bounded: {error}"))?;
         let (swap, value) = names.swap;
-        // Where swap is not accounted for there is none of it.
+        // Without swap accounting there is no swap.
         let _ = group.write(swap, value.unwrap_or(&limit.to_string()));
         Ok(group)
     }
 
     fn write(&self, file: &str, value: &str) -> io::Result<()> {
-        // The kernel makes the files; one that is not there must not be made.
+        // The kernel creates the files; a missing one must not be created here.
         let mut file = fs::OpenOptions::new().write(true).open(self.path.join(file))?;
         io::Write::write_all(&mut file, value.as_bytes())
     }
@@ -68,23 +68,23 @@ impl MemoryGroup {
         fs::read_to_string(self.path.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
     }
 
-    /// A command to run a program in it under: its arguments come last.
+    /// Returns a command prefix that runs a program in the group.
     pub fn command(&self) -> [String; 4] {
         let enter = format!("echo $$ > '{}/cgroup.procs' && exec \"$0\" \"$@\"", self.path.display());
         ["/bin/sh".to_owned(), "-c".to_owned(), enter, "env".to_owned()]
     }
 
-    /// Whether this process is in it.
+    /// Returns whether this process is in the group.
     pub fn has(&self, pid: u32) -> bool {
         self.read("cgroup.procs").lines().any(|line| line == pid.to_string())
     }
 
-    /// The most memory that its processes have had, page cache included.
+    /// Returns the peak memory usage of its processes, page cache included.
     pub fn peak(&self) -> u64 {
         self.read(self.names.peak).trim().parse().expect("a number")
     }
 
-    /// Processes that were killed for want of memory.
+    /// Returns the number of processes killed by the OOM killer.
     pub fn killed(&self) -> u64 {
         let events = self.read(self.names.events);
         let count = events.lines().find_map(|line| line.strip_prefix("oom_kill ")).expect("it is counted");
@@ -94,7 +94,7 @@ impl MemoryGroup {
 
 impl Drop for MemoryGroup {
     fn drop(&mut self) {
-        // A process that was killed is in it for a moment still.
+        // A killed process stays in the group for a moment.
         for _ in 0..100 {
             if fs::remove_dir(&self.path).is_ok() {
                 return;

@@ -1,4 +1,4 @@
-//! The binary's commands that need no node, with what goes in and what comes out.
+//! Commands of the binary that need no node, with their input and output.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,20 +6,20 @@ use std::process::{Command, Output, Stdio};
 
 use crate::node::binary;
 
-/// Runs the binary with this on its standard input, through a pipe.
+/// Runs the binary with this standard input, through a pipe.
 pub fn run(arguments: &[&str], input: &[u8]) -> Output {
     let mut command = Command::new(binary());
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     std::thread::scope(|scope| {
-        // A command that refuses its input does not read it all.
+        // A command that rejects its input does not read all of it.
         scope.spawn(move || drop(stdin.write_all(input)));
         child.wait_with_output().unwrap()
     })
 }
 
-/// What it wrote; panics with what it said if it failed.
+/// Returns the standard output. Panics with the standard error if the command failed.
 #[track_caller]
 pub fn succeeds(arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let output = run(arguments, input);
@@ -27,7 +27,7 @@ pub fn succeeds(arguments: &[&str], input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// What it wrote, and what it said, having failed with this code.
+/// Returns standard output and standard error of a command that must fail with this exit code.
 #[track_caller]
 pub fn fails(code: i32, arguments: &[&str], input: &[u8]) -> (Vec<u8>, String) {
     let output = run(arguments, input);
@@ -37,7 +37,7 @@ pub fn fails(code: i32, arguments: &[&str], input: &[u8]) -> (Vec<u8>, String) {
     (output.stdout, said)
 }
 
-/// A directory that goes when it is dropped.
+/// A temporary directory, removed on drop.
 #[derive(Debug)]
 pub struct Directory(tempfile::TempDir);
 
@@ -48,22 +48,22 @@ impl Default for Directory {
 }
 
 impl Directory {
-    /// An empty one.
+    /// Creates an empty directory.
     pub fn new() -> Self {
         Directory(tempfile::tempdir().expect("a directory"))
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub fn home(&self) -> &Path {
         self.0.path()
     }
 
-    /// The path of a file in it.
+    /// Returns the path of a file in it.
     pub fn path(&self, name: &str) -> String {
         self.0.path().join(name).to_str().expect("a path in UTF-8").to_owned()
     }
 
-    /// The path of a file with a new key.
+    /// Creates a new key file in it and returns its path.
     pub fn key(&self, name: &str) -> String {
         let path = self.path(name);
         succeeds(&["key", "new", &path], b"");

@@ -5,33 +5,33 @@ use std::path::Path;
 use base64ct::{Base64, Encoding};
 use md5::{Digest, Md5};
 
-/// A customer key as a client has it.
+/// A customer key on the client side.
 pub struct CustomerKey(pub [u8; 32]);
 
 impl CustomerKey {
-    /// A random one.
+    /// Creates a random key.
     pub fn random() -> Self {
         let mut key = [0; 32];
         getrandom::fill(&mut key).expect("randomness");
         CustomerKey(key)
     }
 
-    /// The value of the header with the key.
+    /// Returns the header value for the key.
     pub fn base64(&self) -> String {
         base64(&self.0)
     }
 
-    /// The value of the header with the key's digest.
+    /// Returns the header value for the key's MD5.
     pub fn md5_base64(&self) -> String {
         base64(&md5(&self.0))
     }
 
-    /// The three headers of the object.
+    /// Returns the three SSE-C headers of an object.
     pub fn headers(&self) -> [(String, String); 3] {
         self.named("x-amz-server-side-encryption-customer-")
     }
 
-    /// The three headers of a copy's source.
+    /// Returns the three SSE-C headers of a copy source.
     pub fn copy_source_headers(&self) -> [(String, String); 3] {
         self.named("x-amz-copy-source-server-side-encryption-customer-")
     }
@@ -45,21 +45,21 @@ impl CustomerKey {
     }
 }
 
-/// `len` bytes that a seed makes again.
+/// Returns `len` bytes that are reproducible from a seed.
 pub fn bytes(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     fastrand::Rng::with_seed(seed).fill(&mut bytes);
     bytes
 }
 
-/// A seed of the moment.
+/// Returns a new seed.
 pub fn fresh_seed() -> u64 {
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).expect("randomness");
     u64::from_le_bytes(seed)
 }
 
-/// Every file below a directory, with its bytes.
+/// Returns all files below a directory with their contents.
 pub fn files_below(path: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).expect("a directory") {
@@ -74,8 +74,9 @@ pub fn files_below(path: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     files
 }
 
-/// The forms in which a secret could lie about: as it is, as hex in either case, and as base64 at the three alignments
-/// that a larger encoded text could have it (without the characters that the neighbours decide).
+/// Returns the forms in which a secret could leak: raw, as hex in either case, and as base64 at the
+/// three alignments within a larger encoded text (without the characters that depend on
+/// neighbouring bytes).
 pub fn forms(secret: &[u8]) -> Vec<(String, Vec<u8>)> {
     let hex = hex::encode(secret);
     let mut forms = vec![
@@ -93,7 +94,8 @@ pub fn forms(secret: &[u8]) -> Vec<(String, Vec<u8>)> {
     forms
 }
 
-/// Makes an object file one of another version, as a later program would write it (FORMAT.md of the log, "Superblock").
+/// Changes the version of an object file, as if a later program had written it (FORMAT.md of the
+/// log, "Superblock").
 pub fn set_superblock_version(path: &Path, version: u32) {
     const PAGE: usize = 4096;
     const COPIES_AT: [usize; 2] = [0, 512 << 10];
@@ -109,7 +111,7 @@ pub fn set_superblock_version(path: &Path, version: u32) {
     std::fs::write(path, bytes).expect("an object file");
 }
 
-/// Whether `needle` is in `haystack`.
+/// Returns whether `needle` occurs in `haystack`.
 pub fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     let Some((&first, rest)) = needle.split_first() else { return true };
     let mut at = 0;
@@ -122,12 +124,12 @@ pub fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     false
 }
 
-/// Bytes as base64.
+/// Encodes bytes as base64.
 pub fn base64(bytes: &[u8]) -> String {
     Base64::encode_string(bytes)
 }
 
-/// The MD5 of bytes.
+/// Returns the MD5 of bytes.
 pub fn md5(bytes: &[u8]) -> [u8; 16] {
     Md5::digest(bytes).into()
 }

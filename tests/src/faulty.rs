@@ -1,21 +1,22 @@
-//! A file system that fails as worn, full and remote media do, for as long as a test lasts.
+//! A file system with the faults of worn, full and remote media, for the duration of a test.
 //!
-//! [`Faulty::mount`] mounts a FUSE file system that passes every call through to a directory of its own. It runs on threads
-//! of the test's process, and the test changes its faults at any time:
+//! [`Faulty::mount`] mounts a FUSE file system that passes every call through to a backing
+//! directory. It runs on threads of the test process, and the test can change its faults at any
+//! time:
 //!
 //! | method | effect |
 //! |---|---|
-//! | [`fail_reads`](Faulty::fail_reads) | reads that touch a byte range of a file fail with `EIO`, until a write covers the range |
-//! | [`fail_writes`](Faulty::fail_writes) | writes that touch a byte range of a file fail with `EIO`, and so do syncs after them |
+//! | [`fail_reads`](Faulty::fail_reads) | reads of a byte range fail with `EIO`, until a write covers it |
+//! | [`fail_writes`](Faulty::fail_writes) | writes to a byte range fail with `EIO`, and later syncs succeed |
 //! | [`fail_syncs`](Faulty::fail_syncs) | every sync fails with `EIO` |
 //! | [`set_read_only`](Faulty::set_read_only) | every change fails with `EROFS`, as after `remount,ro` |
-//! | [`set_budget`](Faulty::set_budget) | writes and allocations beyond a total of bytes fail with `ENOSPC` |
-//! | [`set_space`](Faulty::set_space) | selects what `fallocate` does: see [`Space`] |
+//! | [`set_budget`](Faulty::set_budget) | writes and allocations beyond a limit fail with `ENOSPC` |
+//! | [`set_space`](Faulty::set_space) | selects the space guarantees: see [`Space`] |
 //! | [`heal`](Faulty::heal) | removes all faults |
 //!
-//! Files are named by the last component of their path. [`Faulty::backing`] is the same directory without faults. Files
-//! bypass the page cache (`FOPEN_DIRECT_IO`): each read and write of the program under test arrives here, with `O_DIRECT` or
-//! without, split by the kernel at about 1 MiB.
+//! Files are named by the last component of their path. [`Faulty::backing`] is the same directory
+//! without faults. Files bypass the page cache (`FOPEN_DIRECT_IO`): each read and write of the
+//! program under test arrives here, with or without `O_DIRECT`, split by the kernel at about 1 MiB.
 
 mod calls;
 mod inodes;
@@ -33,24 +34,26 @@ use tempfile::TempDir;
 
 use self::calls::Calls;
 
-/// The unit of allocation.
+/// Unit of allocation.
 pub(crate) const PAGE: u64 = 4096;
 
-/// Threads that serve calls.
+/// Number of threads that serve calls.
 const THREADS: usize = 4;
 
-/// Time that an unmount may stay busy: the kernel first closes the files of a killed process.
+/// Timeout of an unmount: the kernel first closes the files of a killed process.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the file system promises about space.
+/// Space guarantees of the file system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Space {
-    /// `fallocate` is not supported, as on NFS and most FUSE file systems. Overwrites of written pages need no space.
+    /// `fallocate` is not supported, as on NFS and most FUSE file systems. Overwrites of written
+    /// pages need no space.
     #[default]
     Unsupported,
     /// `fallocate` reserves the space of later writes, and punches holes, as on ext4.
     Reserved,
-    /// `fallocate` succeeds and guarantees nothing: each write needs free pages, overwrites too, as on btrfs.
+    /// `fallocate` succeeds but guarantees nothing: each write needs free pages, even an overwrite,
+    /// as on btrfs.
     CopyOnWrite,
 }
 
@@ -83,12 +86,12 @@ impl Region {
     }
 }
 
-/// The faults, and the accounts that they need.
+/// The faults and their state.
 #[derive(Default)]
 pub(crate) struct Faults {
     bad_reads: Vec<Region>,
     bad_writes: Vec<Region>,
-    /// A write was lost that had been answered: syncs fail until the faults are removed.
+    /// Whether syncs fail, as after the loss of an acknowledged write, until the faults are removed.
     has_lost_writes: bool,
     is_read_only: bool,
     space: Space,
@@ -102,7 +105,7 @@ pub(crate) struct Faults {
 pub(crate) type Outcome = Result<(), fuser::Errno>;
 
 impl Faults {
-    /// Decides about a read.
+    /// Decides the outcome of a read.
     pub(crate) fn read(&mut self, file: &str, bytes: &Range<u64>) -> Outcome {
         if self.bad_reads.iter().any(|region| region.touches(file, bytes)) {
             self.injected.reads += 1;
@@ -111,22 +114,23 @@ impl Faults {
         Ok(())
     }
 
-    /// Decides about a write, and takes its space.
+    /// Decides the outcome of a write, and takes its space.
     pub(crate) fn write(&mut self, inode: u64, file: &str, bytes: &Range<u64>) -> Outcome {
         self.change()?;
         if self.bad_writes.iter().any(|region| region.touches(file, bytes)) {
             self.injected.writes += 1;
-            // The writer is told. A write past the page cache leaves no error for later syncs.
+            // The writer sees the error. A write past the page cache leaves no error for later
+            // syncs.
             return Err(fuser::Errno::EIO);
         }
         let is_copied = self.space == Space::CopyOnWrite;
         self.take(inode, bytes, is_copied)?;
-        // A medium maps a sector anew when it is written.
+        // A medium remaps a bad sector when it is written.
         self.bad_reads.retain(|region| !region.is_within(file, bytes));
         Ok(())
     }
 
-    /// Decides about a sync.
+    /// Decides the outcome of a sync.
     pub(crate) fn sync(&mut self) -> Outcome {
         if self.has_lost_writes {
             self.injected.writes += 1;
@@ -135,7 +139,7 @@ impl Faults {
         Ok(())
     }
 
-    /// Decides about a change of any kind.
+    /// Decides the outcome of a change of any kind.
     pub(crate) fn change(&mut self) -> Outcome {
         if self.is_read_only {
             self.injected.read_only += 1;
@@ -144,7 +148,7 @@ impl Faults {
         Ok(())
     }
 
-    /// Takes the space of a range; with `is_copied` the pages that it has do not count.
+    /// Takes the space of a range; with `is_copied`, its existing pages do not count.
     fn take(&mut self, inode: u64, bytes: &Range<u64>, is_copied: bool) -> Outcome {
         let pages = || bytes.start / PAGE..bytes.end.div_ceil(PAGE);
         let missing = pages().filter(|page| is_copied || !self.pages.contains(&(inode, *page))).count();
@@ -156,7 +160,7 @@ impl Faults {
         Ok(())
     }
 
-    /// Decides about an allocation, and takes its space where the file system promises it.
+    /// Decides the outcome of an allocation, and takes its space if the file system guarantees it.
     pub(crate) fn allocate(&mut self, inode: u64, bytes: &Range<u64>) -> Outcome {
         self.change()?;
         match self.space {
@@ -166,7 +170,7 @@ impl Faults {
         }
     }
 
-    /// Decides about a hole, and gives its space back.
+    /// Decides the outcome of punching a hole, and frees its space.
     pub(crate) fn punch(&mut self, inode: u64, bytes: &Range<u64>) -> Outcome {
         self.change()?;
         if self.space == Space::Unsupported {
@@ -177,24 +181,24 @@ impl Faults {
         Ok(())
     }
 
-    /// Gives the space of an inode back from a length on.
+    /// Frees the space of an inode from a length on.
     pub(crate) fn give_back(&mut self, inode: u64, from: u64) {
         let first = from.div_ceil(PAGE);
         self.pages.retain(|(owner, page)| *owner != inode || *page < first);
     }
 
-    /// Bytes in allocated pages.
+    /// Returns the number of bytes in allocated pages.
     pub(crate) fn used(&self) -> u64 {
         self.pages.len() as u64 * PAGE
     }
 
-    /// The total of bytes, if there is one.
+    /// Returns the limit in bytes, if there is one.
     pub(crate) fn budget(&self) -> Option<u64> {
         self.budget
     }
 }
 
-/// Faults that the calls and the test share.
+/// Faults shared by the calls and the test.
 #[derive(Clone, Default)]
 pub(crate) struct Shared(Arc<Mutex<Faults>>);
 
@@ -204,7 +208,7 @@ impl Shared {
     }
 }
 
-/// The mounted file system; unmounted when dropped. Its users have to end first.
+/// The mounted file system; unmounted on drop. Its users must end first.
 pub struct Faulty {
     session: Option<BackgroundSession>,
     faults: Shared,
@@ -212,7 +216,8 @@ pub struct Faulty {
 }
 
 impl Faulty {
-    /// Mounts one over an empty directory, or says why the system refuses it.
+    /// Mounts a file system over an empty directory, or returns the reason why the system refuses
+    /// it.
     pub fn mount() -> Result<Self, String> {
         let home = tempfile::Builder::new().prefix("keyhole-faulty-").tempdir().expect("a temporary directory");
         let mut faulty = Faulty { session: None, faults: Shared::default(), home };
@@ -229,17 +234,17 @@ impl Faulty {
         Ok(faulty)
     }
 
-    /// The mount point.
+    /// Returns the mount point.
     pub fn point(&self) -> PathBuf {
         self.home.path().join("mount")
     }
 
-    /// The directory behind it, in which nothing fails.
+    /// Returns the backing directory, which has no faults.
     pub fn backing(&self) -> PathBuf {
         self.home.path().join("backing")
     }
 
-    /// A directory beside the mount, for files that must not fail.
+    /// Returns a directory outside the mount, for files that must not fail.
     pub fn home(&self) -> &Path {
         self.home.path()
     }
@@ -269,12 +274,12 @@ impl Faulty {
         self.faults.lock().is_read_only = is_read_only;
     }
 
-    /// Bounds the bytes that all files together may take.
+    /// Limits the total bytes of all files.
     pub fn set_budget(&self, budget: Option<u64>) {
         self.faults.lock().budget = budget;
     }
 
-    /// Bounds the bytes to those that are taken now: not one page is free.
+    /// Sets the limit to the current usage: not one page is free.
     pub fn fill(&self) {
         let mut faults = self.faults.lock();
         faults.budget = Some(faults.used());
@@ -285,17 +290,17 @@ impl Faulty {
         self.faults.lock().space = space;
     }
 
-    /// Bytes that all files together take.
+    /// Returns the total bytes of all files.
     pub fn used(&self) -> u64 {
         self.faults.lock().used()
     }
 
-    /// Calls that have failed so far.
+    /// Returns the number of injected failures so far.
     pub fn injected(&self) -> Injected {
         self.faults.lock().injected
     }
 
-    /// Removes all faults. The space that is taken, and its kind, stay.
+    /// Removes all faults. The used space and the space guarantees stay.
     pub fn heal(&self) {
         let mut faults = self.faults.lock();
         let (space, pages, injected) = (faults.space, std::mem::take(&mut faults.pages), faults.injected);
@@ -318,7 +323,7 @@ impl Drop for Faulty {
     }
 }
 
-/// Unmounts with the program that every user may run.
+/// Unmounts with the program that unprivileged users may run.
 fn unmount(point: &Path) -> io::Result<()> {
     let output = std::process::Command::new("fusermount").arg("-u").arg(point).output()?;
     match output.status.success() {

@@ -1,4 +1,4 @@
-//! An HTTP/1.1 client for one request, which sends just what a test says.
+//! An HTTP/1.1 client for single requests, which sends exactly what a test specifies.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
@@ -8,10 +8,10 @@ use socket2::{Domain, Socket, Type};
 
 use crate::sigv4::{self, Signer, encode, encode_path};
 
-/// How long a reply may take.
+/// Timeout of a reply.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A request in the making.
+/// A request builder.
 #[derive(Clone)]
 pub struct Request {
     method: String,
@@ -23,21 +23,21 @@ pub struct Request {
     skew_ms: i64,
 }
 
-/// A reply.
+/// A response.
 #[derive(Clone, Debug)]
 pub struct Response {
-    /// The status.
+    /// The status code.
     pub status: u16,
     /// The headers, with lower-case names.
     pub headers: Vec<(String, String)>,
-    /// The body, as far as it came.
+    /// The body as far as received.
     pub body: Vec<u8>,
-    /// The body had the length that the head announced.
+    /// Whether the body has the announced length.
     pub is_complete: bool,
 }
 
 impl Request {
-    /// A request for a path that is not encoded yet, as `/bucket/key`.
+    /// Creates a request for an unencoded path such as `/bucket/key`.
     pub fn new(method: &str, path: &str) -> Self {
         Request {
             method: method.to_owned(),
@@ -50,19 +50,19 @@ impl Request {
         }
     }
 
-    /// With a parameter in the query; a value of "" for one that has none.
+    /// Adds a query parameter; an empty value omits the `=`.
     pub fn query(mut self, name: &str, value: &str) -> Self {
         self.query.push((encode(name), encode(value)));
         self
     }
 
-    /// With a header.
+    /// Adds a header.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into().to_lowercase(), value.into()));
         self
     }
 
-    /// With several headers.
+    /// Adds several headers.
     pub fn headers<N: Into<String>, V: Into<String>>(mut self, headers: impl IntoIterator<Item = (N, V)>) -> Self {
         for (name, value) in headers {
             self = self.header(name, value);
@@ -70,42 +70,43 @@ impl Request {
         self
     }
 
-    /// With a body.
+    /// Sets the body.
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
     }
 
-    /// With another `x-amz-content-sha256` than the body's own.
+    /// Overrides `x-amz-content-sha256`.
     pub fn payload(mut self, payload: &str) -> Self {
         self.payload = Some(payload.to_owned());
         self
     }
 
-    /// Dated this much from now.
+    /// Shifts the date by this much.
     pub fn skewed(mut self, skew_ms: i64) -> Self {
         self.skew_ms = skew_ms;
         self
     }
 
-    /// Sends it signed.
+    /// Sends the request signed.
     pub fn send(&self, to: SocketAddr, signer: &Signer) -> Response {
         self.clone().signed(to, signer).send_unsigned(to)
     }
 
-    /// The same with the headers that sign it, computed for the length of the body that it has.
+    /// Adds the headers of a signature, for the length of the current body.
     pub fn signed(self, to: SocketAddr, signer: &Signer) -> Self {
         let len = self.body.len() as u64;
         self.signed_for(to, signer, len)
     }
 
-    /// When it is signed, as it says.
+    /// Returns the date of the signature.
     fn date(&self) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_millis();
         sigv4::amz_date(i64::try_from(now).expect("a time") + self.skew_ms)
     }
 
-    /// The same as a presigned URL, good for so many seconds: the headers that it has so far are signed.
+    /// Turns the request into a presigned URL that is valid for `expires` seconds; the current
+    /// headers are signed.
     pub fn presigned(mut self, to: SocketAddr, signer: &Signer, expires: u64) -> Self {
         let date = self.date();
         self.headers.push(("host".to_owned(), to.to_string()));
@@ -144,7 +145,7 @@ impl Request {
         self
     }
 
-    /// Sends a body that is made as it goes, unsigned within a signed request.
+    /// Sends a generated body, unsigned, in a signed request.
     pub fn send_stream(mut self, to: SocketAddr, signer: &Signer, len: u64, mut body: impl Read) -> Response {
         self.payload = Some("UNSIGNED-PAYLOAD".to_owned());
         let request = self.signed_for(to, signer, len);
@@ -155,7 +156,7 @@ impl Request {
         read_reply(&mut tcp, &request.method, |_| {}).expect("a reply")
     }
 
-    /// Sends it signed, and hands the body of the reply to `sink` as it comes.
+    /// Sends the request signed, and passes the response body to `sink` as it arrives.
     pub fn receive_stream(self, to: SocketAddr, signer: &Signer, sink: impl FnMut(&[u8])) -> Response {
         let request = self.signed(to, signer);
         let mut tcp = connect(to);
@@ -163,27 +164,27 @@ impl Request {
         read_reply(&mut tcp, &request.method, sink).expect("a reply")
     }
 
-    /// Sends it as it is.
+    /// Sends the request unchanged.
     pub fn send_unsigned(&self, to: SocketAddr) -> Response {
         self.try_send_unsigned(to).expect("a reply")
     }
 
-    /// Sends it as it is, over a connection that may break.
+    /// Sends the request unchanged over a connection that may break.
     pub fn try_send_unsigned(&self, to: SocketAddr) -> io::Result<Response> {
         self.try_send_within(to, TIMEOUT)
     }
 
-    /// Sends it as it is, and gives up when nothing comes for this time.
+    /// Sends the request unchanged, with this timeout.
     pub fn try_send_within(&self, to: SocketAddr, timeout: Duration) -> io::Result<Response> {
         let mut tcp = TcpStream::connect(to)?;
         tcp.set_read_timeout(Some(timeout))?;
         self.exchange(&mut tcp, &self.head(to))
     }
 
-    /// Sends this head and the request's body over a connection that is there; the reply.
+    /// Sends this head and the body over an existing connection and returns the response.
     pub fn exchange(&self, connection: &mut (impl Read + Write), head: &str) -> io::Result<Response> {
         connection.write_all(head.as_bytes())?;
-        // A node that refuses the head may stop reading, and still answer.
+        // A node that rejects the head may stop reading and still answer.
         let sending = connection.write_all(&self.body).and_then(|()| connection.flush());
         let mut body = Vec::new();
         let reply = read_reply(connection, &self.method, |bytes| body.extend_from_slice(bytes));
@@ -194,19 +195,19 @@ impl Request {
         }
     }
 
-    /// Path and query, as the first line of the head has them.
+    /// Returns path and query as in the request line.
     pub fn target(&self) -> String {
         let query = self.canonical_query();
         let mark = if query.is_empty() { "" } else { "?" };
         format!("{}{mark}{query}", self.path)
     }
 
-    /// The bytes of the head, to do wrong with.
+    /// Returns the bytes of the head, for tests that modify it.
     pub fn head(&self, to: SocketAddr) -> String {
         self.lines(to) + "connection: close\r\n\r\n"
     }
 
-    /// The same, of a request that others follow.
+    /// Returns the bytes of the head for a connection with further requests.
     pub fn head_of_many(&self, to: SocketAddr) -> String {
         self.lines(to) + "\r\n"
     }
@@ -233,20 +234,21 @@ impl Request {
     }
 }
 
-/// A request for an object of the bucket that [`Node::with_bucket`](crate::Node::with_bucket) has.
+/// Creates a request for an object in the bucket of
+/// [`Node::with_bucket`](crate::Node::with_bucket).
 pub fn object(method: &str, key: &str) -> Request {
     Request::new(method, &format!("/bucket/{key}"))
 }
 
-/// An address of this machine that is none of its loopback's, if it has one.
+/// Returns a non-loopback address of this machine, if there is one.
 pub fn outer_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    // Nothing is sent: it is where packets to the documentation's network (RFC 5737) would come from.
+    // Nothing is sent: this yields the source address for the documentation network (RFC 5737).
     socket.connect("192.0.2.1:9").ok()?;
     Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
 }
 
-/// A connection that comes from this address of the machine.
+/// Connects from this address of the machine.
 pub fn connect_from(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     socket.bind(&SocketAddr::new(from, 0).into())?;
@@ -261,7 +263,7 @@ fn connect(to: SocketAddr) -> TcpStream {
     tcp
 }
 
-/// Sends bytes that are or are not a request without a body, and reads the reply.
+/// Sends raw bytes and reads the response as to a request without a body.
 pub fn exchange(to: SocketAddr, bytes: &[u8]) -> Response {
     let mut tcp = connect(to);
     tcp.write_all(bytes).expect("a connection");
@@ -270,7 +272,7 @@ pub fn exchange(to: SocketAddr, bytes: &[u8]) -> Response {
     Response { body, ..reply }
 }
 
-/// Reads one reply (after interim ones); the body goes to `sink`.
+/// Reads one response, skipping interim ones, and passes its body to `sink`.
 pub fn read_reply(tcp: &mut impl Read, method: &str, mut sink: impl FnMut(&[u8])) -> io::Result<Response> {
     let mut received = Vec::new();
     let mut buf = vec![0; 256 * 1024];
@@ -322,17 +324,17 @@ pub fn read_reply(tcp: &mut impl Read, method: &str, mut sink: impl FnMut(&[u8])
 }
 
 impl Response {
-    /// The value of a header.
+    /// Returns the value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(existing, _)| existing == name).map(|(_, value)| &value[..])
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The text of the first element of this name in the body.
+    /// Returns the text of the first element of this name in the body.
     pub fn element(&self, name: &str) -> Option<String> {
         let text = self.text();
         let start = text.find(&format!("<{name}>"))? + name.len() + 2;
@@ -340,7 +342,7 @@ impl Response {
         Some(text[start..start + len].replace("&quot;", "\"").replace("&apos;", "'").replace("&amp;", "&"))
     }
 
-    /// The reply, if its status is this; panics with what it says otherwise.
+    /// Returns the response if it has this status; otherwise panics with its content.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text());

@@ -1,7 +1,9 @@
-//! The harness of the whole-system tests: the real binary, real clients, and an HTTP client that can also do wrong.
+//! The harness of the system tests: the real binary, real clients, and an HTTP client that can also
+//! send invalid requests.
 //!
-//! `tests/run` builds the binary and installs the clients, and says where they are in the environment; a plain
-//! `cargo test` builds the binary by itself and looks for the clients where `tests/run` puts them.
+//! `tests/run` builds the binary, installs the clients, and passes their paths in the environment.
+//! A plain `cargo test` builds the binary itself and looks for the clients in the directories of
+//! `tests/run`.
 
 pub mod aws;
 pub mod cgroup;
@@ -27,12 +29,12 @@ pub use tls::Certificate;
 
 use std::path::{Path, PathBuf};
 
-/// The top of the project.
+/// Returns the root directory of the project.
 pub fn top() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// Where Cargo builds.
+/// Returns the target directory of Cargo.
 pub fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top().join("target"), PathBuf::from)
 }

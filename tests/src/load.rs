@@ -1,4 +1,4 @@
-//! A mixed load of PUT, GET and DELETE that remembers every answer, for nodes whose medium fails.
+//! A mixed load of PUT, GET and DELETE that records every answer, for nodes on faulty media.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -10,31 +10,31 @@ use crate::data::bytes;
 use crate::http::object;
 use crate::{Node, Request, Response};
 
-/// The answer to a request that finds no room.
+/// Status of a request that fails for lack of space.
 pub const NO_ROOM: u16 = 507;
 
-/// Names that each client uses.
+/// Number of names that each client uses.
 const NAMES: usize = 24;
 
-/// Contents that differ, for each client.
+/// Number of different contents per client.
 const CONTENTS: usize = 6;
 
-/// Wrong answers that a tally keeps in words.
+/// Maximum number of wrong answers described in a tally.
 const WRONG_KEPT: usize = 20;
 
-/// The lengths of objects: inside their records, one block, and several.
+/// Lengths of objects: inside their records, one block, and several.
 const LENGTHS: [usize; CONTENTS] = [100, 20_000, 90_000, 400_000, 1_500_000, 2_500_000];
 
-/// How a load is driven.
+/// Parameters of a load.
 #[derive(Clone, Copy, Debug)]
 pub struct Drive {
-    /// The time that it takes.
+    /// Duration.
     pub time: Duration,
-    /// The time from one request of a client to its next; none at once.
+    /// Interval between the requests of a client; `None` for no delay.
     pub pace: Option<Duration>,
-    /// The time that an answer may take.
+    /// Maximum latency of an answer.
     pub answer_max: Duration,
-    /// How many requests in a hundred are PUTs, and how many GETs; the others are DELETEs.
+    /// Percentages of PUTs and GETs; the rest are DELETEs.
     pub mix: (u8, u8),
 }
 
@@ -43,26 +43,26 @@ pub struct Drive {
 pub struct Tally {
     /// Counts by method and status.
     pub answers: BTreeMap<(&'static str, u16), u64>,
-    /// The longest time that an answer took.
+    /// Maximum latency.
     pub slowest: Duration,
-    /// Answers that break a promise, the first of them in words.
+    /// Descriptions of the first wrong answers.
     pub wrong: Vec<String>,
-    /// The number of them.
+    /// Number of wrong answers.
     pub wrong_count: u64,
 }
 
 impl Tally {
-    /// All answers.
+    /// Returns the number of answers.
     pub fn count(&self) -> u64 {
         self.answers.values().sum()
     }
 
-    /// Answers with this method and status.
+    /// Returns the number of answers with this method and status.
     pub fn of(&self, method: &'static str, status: u16) -> u64 {
         self.answers.get(&(method, status)).copied().unwrap_or(0)
     }
 
-    /// One line.
+    /// Formats the tally in one line.
     pub fn line(&self) -> String {
         let mut line = String::new();
         for ((method, status), count) in &self.answers {
@@ -91,7 +91,7 @@ impl Tally {
     }
 }
 
-/// Clients, each with objects of its own.
+/// Clients with objects of their own.
 pub struct Load {
     clients: Vec<Client>,
 }
@@ -99,15 +99,15 @@ pub struct Load {
 struct Client {
     prefix: String,
     contents: Vec<Vec<u8>>,
-    /// Which contents each existing name has.
+    /// The content of each existing name.
     holds: BTreeMap<usize, usize>,
-    /// Names whose last change had no answer.
+    /// Names whose last change was not answered.
     doubtful: BTreeSet<usize>,
     random: Rng,
 }
 
 impl Load {
-    /// So many clients without objects.
+    /// Creates this many clients without objects.
     pub fn new(clients: usize, seed: u64) -> Self {
         let client = |index: usize| {
             let seed = seed.wrapping_add(1000 * index as u64);
@@ -118,7 +118,7 @@ impl Load {
         Load { clients: (0..clients).map(client).collect() }
     }
 
-    /// Sends requests for some time, and tallies the answers.
+    /// Runs the load and tallies the answers.
     pub fn run(&mut self, node: &Node, drive: Drive) -> Tally {
         let until = Instant::now() + drive.time;
         let mut tally = Tally::default();
@@ -132,7 +132,7 @@ impl Load {
         tally
     }
 
-    /// Gets every object, and every name that has none.
+    /// Gets every name, whether it has an object or not.
     pub fn verify(&mut self, node: &Node, answer_max: Duration) -> Tally {
         let mut tally = Tally::default();
         for client in &mut self.clients {
@@ -155,15 +155,15 @@ impl Load {
     }
 }
 
-/// Objects that take the room that a store still finds.
+/// Objects that use up the remaining space of a store.
 pub struct Ballast(Vec<String>);
 
-/// The length of one of them, and how many there may be.
+/// Length and maximum number of these objects.
 const BALLAST_LEN: usize = 1_500_000;
 const BALLAST_MAX: usize = 2000;
 
 impl Ballast {
-    /// Puts objects until one finds no room.
+    /// Puts objects until one fails for lack of space.
     pub fn put(node: &Node, answer_max: Duration) -> (Self, Tally) {
         let (mut tally, mut keys) = (Tally::default(), Vec::new());
         for n in 0..BALLAST_MAX {
@@ -183,7 +183,7 @@ impl Ballast {
         (Ballast(keys), tally)
     }
 
-    /// Deletes them.
+    /// Deletes the objects.
     pub fn delete(self, node: &Node, answer_max: Duration) -> Tally {
         let mut tally = Tally::default();
         for key in self.0 {
@@ -266,12 +266,12 @@ impl Client {
     }
 }
 
-/// The status and the code of an answer.
+/// Formats status and error code of an answer.
 fn said(reply: &Response) -> String {
     format!("{} {}", reply.status, reply.element("Code").unwrap_or_default())
 }
 
-/// Sends a request. An answer that is late or missing is wrong.
+/// Sends a request. A late or missing answer counts as wrong.
 fn ask(
     method: &'static str,
     node: &Node,

@@ -1,4 +1,4 @@
-//! What a service manager does for a service, done by a test: it is told how the service is, and hands sockets over.
+//! The service manager's side of the protocols: notifications and socket activation.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// How long something may take that has to come.
+/// Timeout of an expected event.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The manager's end of `sd_notify(3)`.
@@ -22,19 +22,19 @@ impl Default for Manager {
 }
 
 impl Manager {
-    /// One whom nobody has told anything yet.
+    /// Creates a manager without any messages.
     pub fn new() -> Self {
         let home = tempfile::tempdir().expect("a directory");
         let socket = UnixDatagram::bind(home.path().join("notify")).expect("a socket");
         Manager { home, socket }
     }
 
-    /// What `NOTIFY_SOCKET` is to be.
+    /// Returns the value for `NOTIFY_SOCKET`.
     pub fn path(&self) -> PathBuf {
         self.home.path().join("notify")
     }
 
-    /// The next message, if one comes in time.
+    /// Returns the next message, if one arrives in time.
     pub fn next(&self, within: Duration) -> Option<String> {
         self.socket.set_read_timeout(Some(within.max(Duration::from_millis(1)))).expect("a timeout");
         let mut message = vec![0; 4096];
@@ -43,7 +43,8 @@ impl Manager {
         Some(String::from_utf8(message).expect("text"))
     }
 
-    /// Waits for the message that has this line, or begins one so; all that came until then, that message last.
+    /// Waits for a message with a line that equals or starts with this one. Returns all messages up
+    /// to it, with it as the last.
     #[track_caller]
     pub fn until(&self, line: &str) -> Vec<String> {
         let begun = Instant::now();
@@ -62,7 +63,7 @@ impl Manager {
         }
     }
 
-    /// How many messages with this line come in a time.
+    /// Counts the messages with this line during a time.
     pub fn count(&self, line: &str, within: Duration) -> usize {
         let end = Instant::now() + within;
         let mut count = 0;
@@ -76,12 +77,12 @@ impl Manager {
     }
 }
 
-/// What a line of a message says, as in `line(&message, "STATUS")`.
+/// Returns the value of a line of a message, as in `line(&message, "STATUS")`.
 pub fn line<'m>(message: &'m str, name: &str) -> Option<&'m str> {
     message.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
 }
 
-/// The program that hands sockets over, to put before a node: `NAME=ADDRESS` each.
+/// Returns a command prefix that passes sockets to a node: `NAME=ADDRESS` each.
 pub fn handing_over(sockets: &[&str]) -> Vec<String> {
     let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/activate.py").to_owned();
     ["python3".to_owned(), tool]

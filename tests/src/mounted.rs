@@ -1,4 +1,5 @@
-//! File systems of each kind in files of a given size, mounted for as long as a test lasts. They need root.
+//! File systems of each kind in files of a given size, mounted for the duration of a test. They
+//! need root.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -10,35 +11,35 @@ use tempfile::TempDir;
 
 use crate::device::{LoopDevice, run, sparse};
 
-/// Time that an unmount may stay busy: the kernel first ends the I/O of a killed process.
+/// Timeout of an unmount: the kernel first completes the I/O of a killed process.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Bytes that a neighbour writes at a time, while there is room for them.
+/// Length of a neighbour's writes while there is space.
 const LONGEST_WRITE: usize = 1 << 20;
 
-/// Bytes that it tries last.
+/// Length of its last writes.
 const SHORTEST_WRITE: usize = 512;
 
 /// A kind of file system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// ext4 as `mkfs.ext4` makes it.
+    /// ext4 as created by `mkfs.ext4`.
     Ext4,
     /// ext4 with block maps, as ext2 and ext3 have them: `fallocate` is not supported.
     Ext4WithoutExtents,
-    /// XFS as `mkfs.xfs` makes it.
+    /// XFS as created by `mkfs.xfs`.
     Xfs,
     /// btrfs: copy on write, so that an allocation does not guarantee a write.
     Btrfs,
-    /// Memory.
+    /// tmpfs, in memory.
     Tmpfs,
 }
 
 impl Kind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Kind; 5] = [Kind::Ext4, Kind::Ext4WithoutExtents, Kind::Xfs, Kind::Btrfs, Kind::Tmpfs];
 
-    /// The name, for messages.
+    /// Returns the name, for messages.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Ext4 => "ext4",
@@ -49,7 +50,7 @@ impl Kind {
         }
     }
 
-    /// The type that `mount` knows it by.
+    /// Returns the type for `mount`.
     fn mount_type(self) -> &'static str {
         match self {
             Kind::Ext4 | Kind::Ext4WithoutExtents => "ext4",
@@ -59,7 +60,7 @@ impl Kind {
         }
     }
 
-    /// The command that makes it in a file, without the file; none for memory.
+    /// Returns the command that creates it, without the file argument; `None` for tmpfs.
     fn make(self) -> Option<(&'static str, &'static [&'static str])> {
         match self {
             Kind::Ext4 => Some(("mkfs.ext4", &["-q", "-F", "-m", "0"])),
@@ -71,7 +72,7 @@ impl Kind {
     }
 }
 
-/// A mounted file system; unmounted when dropped. Its users have to end first.
+/// A mounted file system; unmounted on drop. Its users must end first.
 pub struct Mounted {
     kind: Kind,
     len: u64,
@@ -81,7 +82,8 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Makes one of this size and mounts it, or says why the system refuses it. XFS needs 300 MiB.
+    /// Creates and mounts a file system of this size, or returns the reason why the system refuses
+    /// it. XFS needs 300 MiB.
     pub fn new(kind: Kind, len: u64) -> Result<Self, String> {
         let home = tempfile::Builder::new().prefix("keyhole-mounted-").tempdir().expect("a temporary directory");
         if let Some((program, arguments)) = kind.make() {
@@ -94,12 +96,12 @@ impl Mounted {
         Ok(mounted)
     }
 
-    /// The mount point.
+    /// Returns the mount point.
     pub fn point(&self) -> PathBuf {
         self.home.path().join("mount")
     }
 
-    /// A directory beside the mount.
+    /// Returns a directory outside the mount.
     pub fn home(&self) -> &Path {
         self.home.path()
     }
@@ -119,7 +121,7 @@ impl Mounted {
         Ok(())
     }
 
-    /// Unmounts it as soon as it is not busy. What is on it stays, except in memory.
+    /// Unmounts it as soon as it is no longer busy. Its content is kept, except on tmpfs.
     pub fn unmount(&mut self) -> Result<(), String> {
         let begun = Instant::now();
         while let Err(error) = run("umount", [self.point()]) {
@@ -133,24 +135,24 @@ impl Mounted {
         Ok(())
     }
 
-    /// Remounts it read-only. Nothing on it may be open for writing.
+    /// Remounts it read-only. None of its files may be open for writing.
     pub fn remount_read_only(&self) -> Result<(), String> {
         run("mount", ["-o".as_ref(), "remount,ro".as_ref(), self.point().as_os_str()]).map(drop)
     }
 
-    /// Bytes that are free.
+    /// Returns the number of free bytes.
     pub fn free(&self) -> u64 {
         let stat = rustix::fs::statvfs(self.point()).expect("it is mounted");
         stat.f_bavail * stat.f_frsize
     }
 
-    /// Fills it with a file of another program, until not even a sector can be written.
+    /// Fills it with a file, until not even a sector can be written.
     pub fn fill(&self) -> Neighbour {
         let path = self.point().join("neighbour");
         let mut file = OpenOptions::new().create(true).append(true).open(&path).expect("a file");
         let mut len = LONGEST_WRITE;
         while len >= SHORTEST_WRITE {
-            // Write-back can free what it had reserved too much: the file takes that as well.
+            // Write-back can release an excess reservation: the file takes that as well.
             let written = file.write_all(&vec![0x6e; len]).and_then(|()| flushed(&file, len));
             if written.is_err() {
                 len /= 2;
@@ -161,7 +163,7 @@ impl Mounted {
     }
 }
 
-/// Flushes short writes at once, whose errors come late otherwise.
+/// Flushes short writes immediately, since their errors would otherwise be delayed.
 fn flushed(file: &File, len: usize) -> io::Result<()> {
     if len < LONGEST_WRITE { file.sync_data() } else { Ok(()) }
 }
@@ -184,7 +186,7 @@ pub struct Neighbour {
 }
 
 impl Neighbour {
-    /// Gives its space back.
+    /// Frees its space.
     pub fn leave(self) {
         std::fs::remove_file(&self.path).expect("the neighbour's file");
         let directory = File::open(self.path.parent().expect("a directory")).expect("a directory");
@@ -210,7 +212,7 @@ mod tests {
             let before = mounted.free();
             assert!(before > 64 << 20, "{}: {before} B", kind.name());
             let neighbour = mounted.fill();
-            // XFS keeps some pages for itself that it counts as free.
+            // XFS counts some reserved pages as free.
             let more = std::fs::write(mounted.point().join("more"), vec![1; 128 << 10]);
             assert_eq!(more.unwrap_err().kind(), io::ErrorKind::StorageFull, "{}", kind.name());
             neighbour.leave();

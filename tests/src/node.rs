@@ -1,4 +1,4 @@
-//! The real binary, running.
+//! The binary under test as a running node.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -16,22 +16,22 @@ use crate::data::{contains, files_below, forms};
 use crate::http::{Request, Response};
 use crate::sigv4::Signer;
 
-/// How long a node may take to say that it listens, or to end.
+/// Timeout for startup and shutdown.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The time after which a node that should have refused to run is taken for one that runs.
+/// Time after which a node that should have refused to start is considered running.
 const REFUSAL_MAX: Duration = Duration::from_secs(20);
 
-/// What the node says when it is ready.
+/// Log line prefix of a node that is ready.
 const READY: &str = "listening on http://";
 
-/// The same of its TLS listener, said before.
+/// Log line prefix of the TLS listener, printed earlier.
 const READY_TLS: &str = "listening on https://";
 
-/// And of its admin listener.
+/// Log line prefix of the admin listener.
 const READY_ADMIN: &str = "status page on http://";
 
-/// The binary under test: `KEYHOLE_BIN`, or what Cargo builds now.
+/// Returns the binary under test: `KEYHOLE_BIN`, or the result of a Cargo build.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -49,7 +49,7 @@ pub fn binary() -> &'static Path {
     })
 }
 
-/// How to start a node.
+/// Options for starting a node.
 pub struct Launch {
     wrapper: Vec<OsString>,
     program: PathBuf,
@@ -74,49 +74,49 @@ impl Default for Launch {
     }
 }
 
-/// The credential of a node that is given one.
+/// The access key of a node with a given credential.
 pub const ACCESS_KEY: &str = "KEYHOLETESTKEY";
-/// Its secret.
+/// Its secret access key.
 pub const SECRET_KEY: &str = "a-secret-for-tests-alone";
 
 impl Launch {
-    /// With an argument more for `serve`.
+    /// Adds an argument for `serve`.
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.arguments.push(argument.as_ref().to_owned());
         self
     }
 
-    /// With another `--capacity`, or without one.
+    /// Changes `--capacity`, or removes it.
     pub fn capacity(mut self, capacity: Option<&str>) -> Self {
         self.capacity = capacity.map(str::to_owned);
         self
     }
 
-    /// On an address that is not of the system's choice.
+    /// Listens on this address instead of one chosen by the system.
     pub fn listen(mut self, address: &str) -> Self {
         self.listen = address.to_owned();
         self
     }
 
-    /// Under another program, whose arguments come first and whose process the node takes over.
+    /// Runs the node under a wrapper that replaces itself with it; these arguments come first.
     pub fn under<A: AsRef<OsStr>>(mut self, wrapper: impl IntoIterator<Item = A>) -> Self {
         self.wrapper.extend(wrapper.into_iter().map(|argument| argument.as_ref().to_owned()));
         self
     }
 
-    /// Another copy of the binary.
+    /// Uses another copy of the binary.
     pub fn program(mut self, program: &Path) -> Self {
         self.program = program.to_owned();
         self
     }
 
-    /// With the tests' credential in the environment.
+    /// Passes the tests' credential in the environment.
     pub fn with_credential(mut self) -> Self {
         self.has_credential = true;
         self.env("KEYHOLE_ACCESS_KEY", ACCESS_KEY).env("KEYHOLE_SECRET_KEY", SECRET_KEY)
     }
 
-    /// With a variable in the environment.
+    /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name.to_owned(), value.as_ref().to_owned()));
         self
@@ -126,7 +126,7 @@ impl Launch {
         let line: Vec<&OsStr> = self.wrapper.iter().map(|part| &part[..]).chain([self.program.as_os_str()]).collect();
         let mut command = Command::new(line[0]);
         command.args(&line[1..]).arg("serve").arg("--data").arg(data).args(["--listen", &self.listen]);
-        // The same tests for another engine.
+        // Lets all tests run with another engine.
         if let Some(engine) = std::env::var_os("KEYHOLE_TEST_ENGINE") {
             command.arg("--engine").arg(engine);
         }
@@ -138,7 +138,7 @@ impl Launch {
         command
     }
 
-    /// Starts a node with a data directory of its own.
+    /// Starts a node with its own data directory.
     pub fn start(self) -> Node {
         let home = home();
         let data = home.path().join("data");
@@ -166,7 +166,8 @@ impl Launch {
         node
     }
 
-    /// Starts a node that must refuse to run; its exit code and what it said. One that runs is ended, and has no code.
+    /// Starts a node that must refuse to run, and returns its exit code and output. A node that
+    /// runs is terminated, and has no exit code.
     pub fn refused(&self, data: &Path) -> (Option<i32>, String) {
         let mut command = self.command(data);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
@@ -184,12 +185,12 @@ impl Launch {
     }
 }
 
-/// Where a node's data and output are.
+/// Creates the directory for a node's data and output.
 fn home() -> TempDir {
     tempfile::Builder::new().prefix("keyhole-test-").tempdir().expect("a temporary directory")
 }
 
-/// A node that runs, or that was stopped and can run again; killed when dropped.
+/// A node that runs, or that was stopped and can be restarted; killed on drop.
 pub struct Node {
     launch: Launch,
     home: TempDir,
@@ -203,24 +204,24 @@ pub struct Node {
 }
 
 impl Node {
-    /// One with two threads, the tests' credential, and a bucket that is named so.
+    /// Starts a node with two threads, the tests' credential, and a bucket named `bucket`.
     pub fn with_bucket() -> Self {
         let node = Launch::default().with_credential().arg("--threads=2").start();
         node.make_bucket("bucket");
         node
     }
 
-    /// One with the defaults, and the tests' credential.
+    /// Starts a node with defaults and the tests' credential.
     pub fn new() -> Self {
         Launch::default().with_credential().start()
     }
 
-    /// How it is started from now on.
+    /// Changes the options of later starts.
     pub fn set_launch(&mut self, launch: Launch) {
         self.launch = launch;
     }
 
-    /// Starts it (again), and waits until it listens.
+    /// Starts it (again) and waits until it listens.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "the node runs");
         self.starts += 1;
@@ -255,7 +256,7 @@ impl Node {
         self.signer = Some(Signer { access_key, secret_key, region: "us-east-1".to_owned() });
     }
 
-    /// The credential in the data directory.
+    /// Returns the credential in the data directory.
     fn credential_made(&self) -> (String, String) {
         let file = File::open(self.data.join("credentials.toml")).expect("a credential is made");
         let mut values = BufReader::new(file).lines().map_while(Result::ok).filter_map(|line| {
@@ -265,32 +266,32 @@ impl Node {
         (values.next().expect("an access key"), values.next().expect("a secret key"))
     }
 
-    /// The data directory.
+    /// Returns the data directory.
     pub fn data(&self) -> &Path {
         &self.data
     }
 
-    /// Where it listens.
+    /// Returns the address of the HTTP listener.
     pub fn address(&self) -> SocketAddr {
         self.address.expect("the node was started")
     }
 
-    /// Where it listens for TLS.
+    /// Returns the address of the TLS listener.
     pub fn tls_address(&self) -> SocketAddr {
         self.tls_address.expect("the node was started with a TLS listener")
     }
 
-    /// Where its status page is.
+    /// Returns the address of the status page.
     pub fn admin_address(&self) -> SocketAddr {
         self.admin_address.expect("the node was started with an admin listener")
     }
 
-    /// Where it listens, as a URL.
+    /// Returns the endpoint URL.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address())
     }
 
-    /// Signs for the node.
+    /// Returns a signer for the node.
     pub fn signer(&self) -> &Signer {
         self.signer.as_ref().expect("the node was started")
     }
@@ -300,17 +301,17 @@ impl Node {
         request.send(self.address(), self.signer())
     }
 
-    /// Makes a bucket.
+    /// Creates a bucket.
     pub fn make_bucket(&self, bucket: &str) {
         self.send(&Request::new("PUT", &format!("/{bucket}"))).expect(200);
     }
 
-    /// Its process.
+    /// Returns the process ID.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("the node runs").id()
     }
 
-    /// Where in the data directory and the logs a secret stands, in whatever form.
+    /// Returns the places in the data directory and the logs that contain a secret in any form.
     pub fn places_of(&self, secret: &[u8]) -> Vec<String> {
         let mut files = files_below(self.data());
         files.push(("the log".into(), self.log().into_bytes()));
@@ -322,7 +323,7 @@ impl Node {
         found
     }
 
-    /// All that it has written to standard output and error.
+    /// Returns all its output on standard output and error.
     pub fn log(&self) -> String {
         let read = |n: usize, kind: &str| {
             let bytes = fs::read(self.home.path().join(format!("{n}.{kind}"))).unwrap_or_default();
@@ -331,47 +332,47 @@ impl Node {
         (1..=self.starts).map(|n| read(n, "out") + &read(n, "err")).collect()
     }
 
-    /// The most memory that it has had resident, in KiB.
+    /// Returns its peak resident memory in KiB.
     pub fn peak_resident_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the node runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
-    /// The processor time that it has taken, in all of its threads.
+    /// Returns the CPU time of all its threads.
     pub fn processor_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the node runs");
-        // The name of the program may have spaces; `utime` and `stime` are the 14th and 15th fields.
+        // The program name may contain spaces; `utime` and `stime` are the 14th and 15th fields.
         let (_, fields) = stat.rsplit_once(") ").expect("a name in parentheses");
         let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("ticks")).sum();
         Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
     }
 
-    /// Has it read again what can be read again.
+    /// Makes it reload its files, with SIGHUP.
     pub fn hang_up(&self) {
         self.signal(Signal::HUP);
     }
 
-    /// Sends it a signal, and does not wait for what comes of it.
+    /// Sends it a signal without waiting.
     pub fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("the node runs");
         kill_process(Pid::from_child(child), signal).expect("a process of ours");
     }
 
-    /// Ends it with SIGKILL, as a crash does.
+    /// Kills it with SIGKILL, like a crash.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("the node runs");
         child.kill().expect("a process of ours");
         child.wait().expect("a process of ours");
     }
 
-    /// Ends it with SIGTERM.
+    /// Terminates it with SIGTERM.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.wait()
     }
 
-    /// Waits for its end.
+    /// Waits for its exit.
     pub fn wait(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("the node runs");
         let started = Instant::now();

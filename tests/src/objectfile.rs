@@ -1,6 +1,7 @@
-//! Where the structures of an object file are (FORMAT.md of the log), to hurt one of them.
+//! A locator of the structures in an object file (FORMAT.md of the log), to damage them
+//! selectively.
 //!
-//! Structures are found by their magics and by what they say of themselves. Checksums are not looked at.
+//! Structures are found by their magic numbers and their own fields. Checksums are not verified.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -9,7 +10,7 @@ use std::path::Path;
 /// The name of the object file in a data directory.
 pub const FILE: &str = "objects.keyhole";
 
-/// The unit in which everything is written.
+/// Alignment of all writes.
 pub const PAGE: u64 = 4096;
 
 /// Offsets of the two copies of the superblock.
@@ -21,7 +22,7 @@ pub const SEGMENTS_START: u64 = 1 << 20;
 const RECORD_HEADER: u64 = 80;
 const LAST_OF_BATCH: u8 = 2;
 
-/// The form of a body inside its record.
+/// Encoding of a body inside its record.
 const INLINE: u8 = 0;
 
 /// Kinds of records.
@@ -33,7 +34,7 @@ mod kind {
     pub(super) const CHECKPOINT_END: u8 = 12;
 }
 
-/// What a segment holds.
+/// Content of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Holds {
     /// Records.
@@ -42,16 +43,16 @@ pub enum Holds {
     Blocks,
 }
 
-/// A segment that has a header.
+/// A segment with a header.
 #[derive(Clone, Debug)]
 pub struct Segment {
-    /// The number.
+    /// The segment number.
     pub number: u64,
     /// The offset of its header.
     pub start: u64,
     /// Its kind.
     pub holds: Holds,
-    /// An end record is in it.
+    /// Whether it contains an end record.
     pub is_ended: bool,
     generation: u64,
 }
@@ -59,9 +60,9 @@ pub struct Segment {
 /// A record.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// Header and payload.
+    /// Range of header and payload.
     pub bytes: Range<u64>,
-    /// The segment.
+    /// The segment number.
     pub segment: u64,
     /// The sequence number.
     pub sequence: u64,
@@ -73,21 +74,21 @@ pub struct Record {
 /// A block of a body.
 #[derive(Clone, Debug)]
 pub struct Block {
-    /// Data and padding.
+    /// Range of data and padding.
     pub data: Range<u64>,
-    /// The footer.
+    /// Range of the footer.
     pub footer: Range<u64>,
-    /// The identity of the body.
+    /// The body's identity.
     pub body: u64,
     generation: u64,
 }
 
-/// Where an object is.
+/// The location of an object.
 #[derive(Clone, Debug)]
 pub struct Object {
     /// Its record.
     pub record: Record,
-    /// The records of its bodies; those of short bodies hold the bytes.
+    /// The records of its bodies; those of short bodies contain the data.
     pub bodies: Vec<Record>,
     /// The blocks of its bodies.
     pub blocks: Vec<Block>,
@@ -97,19 +98,19 @@ pub struct Object {
 pub struct Layout {
     bytes: Vec<u8>,
     segment_len: u64,
-    /// Segments with a header, in the order of the file.
+    /// Segments with a header, in file order.
     pub segments: Vec<Segment>,
     records: Vec<Record>,
     blocks: Vec<Block>,
 }
 
 impl Layout {
-    /// The length of a segment.
+    /// Returns the length of a segment.
     pub fn segment_len(&self) -> u64 {
         self.segment_len
     }
 
-    /// Reads an object file.
+    /// Parses an object file.
     pub fn read(path: &Path) -> Self {
         let bytes = std::fs::read(path).expect("an object file");
         let mut layout =
@@ -133,12 +134,12 @@ impl Layout {
         self.slice(at, 4).try_into().map_or(0, |bytes| u32::from_le_bytes(bytes).into())
     }
 
-    /// The number of bytes in the file.
+    /// Returns the length of the file in bytes.
     pub fn len(&self) -> u64 {
         self.bytes.len() as u64
     }
 
-    /// Whether the file has no bytes.
+    /// Returns whether the file is empty.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -195,8 +196,8 @@ impl Layout {
         }
     }
 
-    /// Every object that has a record, by key: the newest record counts. Of copies that the cleaner made, those in the segment
-    /// that was begun last count.
+    /// Returns every object with a record by key, as of its newest record. Of several copies by the
+    /// cleaner, those in the most recently opened segment count.
     pub fn objects(&self) -> BTreeMap<String, Object> {
         let mut newest: BTreeMap<String, &Record> = BTreeMap::new();
         for record in self.records.iter().filter(|record| record.kind == kind::OBJECT) {
@@ -220,34 +221,34 @@ impl Layout {
                 }
             }
         }
-        // A segment of one generation has one copy of a body's blocks.
+        // A segment of one generation holds one copy of a body's blocks.
         let is_placed =
             |block: &&Block| newest.get(&block.body).is_some_and(|body| body.generations().contains(&block.generation));
         let blocks = self.blocks.iter().filter(is_placed).cloned().collect();
         Object { record: record.clone(), bodies: newest.into_values().cloned().collect(), blocks }
     }
 
-    /// The end record of the newest checkpoint (0) or of the one before (1).
+    /// Returns the end record of the newest checkpoint (0) or of the previous one (1).
     pub fn checkpoint(&self, age: u64) -> Option<Record> {
         let at = (self.u64(64 + 8 * age) >> 17) * 8;
         let is_it = |record: &&Record| record.kind == kind::CHECKPOINT_END && record.bytes.start == at;
         self.records.iter().find(is_it).cloned()
     }
 
-    /// The first chunk of the newest checkpoint.
+    /// Returns the first item record of the newest checkpoint.
     pub fn checkpoint_chunk(&self) -> Option<Record> {
         let until = field(&self.checkpoint(0)?.payload, 0, 8);
         let is_it = |record: &&Record| record.kind == kind::CHUNK && field(&record.payload, 0, 8) == until;
         self.records.iter().find(is_it).cloned()
     }
 
-    /// Whether the newest checkpoint knows what this record says.
+    /// Returns whether the newest checkpoint covers this record.
     pub fn is_in_checkpoint(&self, record: &Record) -> bool {
         self.checkpoint(0).is_some_and(|end| record.sequence < field(&end.payload, 0, 8))
     }
 
-    /// A few pages of each structure: the superblock copies and the segment headers, and the first, the middle and the last page of
-    /// each record, of the bytes of each block, and of its footer.
+    /// Returns a few pages of each structure: superblock copies, segment headers, and the first,
+    /// middle and last page of each record, of the data of each block, and of its footer.
     pub fn pages_of_structures(&self) -> BTreeSet<u64> {
         let headers = self.segments.iter().map(|segment| segment.start..segment.start + PAGE);
         let superblocks = SUPERBLOCKS.into_iter().map(page_of);
@@ -258,7 +259,7 @@ impl Layout {
         places.map(|at| page_of(at).start).collect()
     }
 
-    /// The pages of the file that have been written, as far as they are not zeros.
+    /// Returns the pages of the file that are not zero.
     pub fn written_pages(&self) -> Vec<u64> {
         let pages = self.bytes.chunks(PAGE as usize).zip(0..);
         pages.filter(|(bytes, _)| bytes.iter().any(|byte| *byte != 0)).map(|(_, page)| page * PAGE).collect()
@@ -266,31 +267,31 @@ impl Layout {
 }
 
 impl Segment {
-    /// Counts the segments that were begun.
+    /// Returns the generation, which counts the segments opened so far.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 }
 
 impl Record {
-    /// The key of an object's record.
+    /// Returns the key in an object's record.
     fn key(&self) -> String {
         let len = field(&self.payload, 52, 2) as usize;
         String::from_utf8_lossy(&self.payload[60..60 + len]).into_owned()
     }
 
-    /// The bodies of an object's record.
+    /// Returns the bodies in an object's record.
     fn bodies(&self) -> Vec<u64> {
         let [key, count, head] = [(52, 2), (54, 2), (56, 4)].map(|(at, len)| field(&self.payload, at, len) as usize);
         (0..count).map(|n| field(&self.payload, 60 + key + head + 58 * n + 2, 8)).collect()
     }
 
-    /// Orders the records of one body: the last one says where its blocks are.
+    /// Returns the order of records of one body: the last one has the location of its blocks.
     fn placed(&self) -> (u64, u64) {
         (field(&self.payload, 24, 8), self.generation)
     }
 
-    /// The generations of the segments that a body's record places its blocks in.
+    /// Returns the generations of the segments that hold the blocks of a body's record.
     fn generations(&self) -> Vec<u64> {
         let (form, prefix, count) = (self.payload[16], usize::from(self.payload[17]), field(&self.payload, 20, 4));
         if form == INLINE {
@@ -300,12 +301,12 @@ impl Record {
     }
 }
 
-/// A little-endian integer of a payload.
+/// Reads a little-endian integer of a payload.
 fn field(payload: &[u8], at: usize, len: usize) -> u64 {
     payload[at..at + len].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
-/// The page that an offset is in.
+/// Returns the page that contains an offset.
 pub fn page_of(at: u64) -> Range<u64> {
     let start = at / PAGE * PAGE;
     start..start + PAGE

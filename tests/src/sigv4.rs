@@ -1,35 +1,36 @@
-//! Signature Version 4 in the header, as a client makes it (AWS, "Authenticating Requests: Using the Authorization
-//! Header"). Written apart from the node's, so that the two check each other.
+//! Client-side Signature Version 4 in the header (AWS, "Authenticating Requests: Using the
+//! Authorization Header"). It is independent of the node's implementation, so that the two verify
+//! each other.
 
 use hmac::{Hmac, KeyInit, Mac};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
-/// What is not encoded: RFC 3986's unreserved characters.
+/// Characters to encode: all but RFC 3986's unreserved ones.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A text as one segment of a path, or as a name or value of a query.
+/// Encodes a path segment, or a name or value of a query.
 pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, ENCODED).to_string()
 }
 
-/// A path whose slashes stay.
+/// Encodes a path, except its slashes.
 pub fn encode_path(path: &str) -> String {
     path.split('/').map(encode).collect::<Vec<_>>().join("/")
 }
 
-/// The access key, its secret, and the region to sign for.
+/// A credential and its region.
 #[derive(Clone, Debug)]
 pub struct Signer {
     /// The access key.
     pub access_key: String,
-    /// Its secret.
+    /// The secret access key.
     pub secret_key: String,
-    /// The region of the scope.
+    /// The region of the credential scope.
     pub region: String,
 }
 
-/// `YYYYMMDD'T'HHMMSS'Z'` of a time in milliseconds since 1970.
+/// Formats a time in milliseconds since 1970 as `YYYYMMDD'T'HHMMSS'Z'`.
 pub fn amz_date(now_ms: i64) -> String {
     let time = jiff::Timestamp::from_millisecond(now_ms).expect("a time");
     time.strftime("%Y%m%dT%H%M%SZ").to_string()
@@ -41,19 +42,20 @@ fn hmac(key: &[u8], data: &[u8]) -> Vec<u8> {
     mac.finalize().into_bytes().to_vec()
 }
 
-/// The SHA-256 of bytes, in hex.
+/// Returns the SHA-256 of bytes in hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
 impl Signer {
-    /// The access key and what it signs for.
+    /// Returns the access key and the credential scope.
     pub fn credential(&self, date: &str) -> String {
         format!("{}/{}/{}/s3/aws4_request", self.access_key, &date[..8], self.region)
     }
 
-    /// The signature, in hex. `headers` are all that is signed, lower-case names; `path` is encoded, `query` is the canonical query;
-    /// `date` is what `x-amz-date` or `X-Amz-Date` says.
+    /// Returns the signature in hex. `headers` are the signed headers with lower-case names, `path`
+    /// is encoded, `query` is the canonical query, and `date` is the value of `x-amz-date` or
+    /// `X-Amz-Date`.
     pub fn signature(
         &self,
         method: &str,
@@ -73,7 +75,7 @@ impl Signer {
         hex::encode(hmac(&self.signing_key(date), text.as_bytes()))
     }
 
-    /// The signature of a form's policy, in base64, in hex.
+    /// Returns the signature of a form's base64 policy, in hex.
     pub fn policy_signature(&self, policy: &str, date: &str) -> String {
         hex::encode(hmac(&self.signing_key(date), policy.as_bytes()))
     }
@@ -85,7 +87,7 @@ impl Signer {
     }
 }
 
-/// The names of headers as a signature lists them.
+/// Formats the names of headers as in a signature.
 pub fn signed_headers(headers: &[(String, String)]) -> String {
     let mut names: Vec<&str> = headers.iter().map(|(name, _)| &name[..]).collect();
     names.sort_unstable();

@@ -1,4 +1,4 @@
-//! TLS: certificates made for a test, and a client that trusts them.
+//! TLS for tests: generated certificates, and a client that trusts them.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -21,27 +21,27 @@ use tempfile::TempDir;
 
 use crate::{Launch, Request, Response, sigv4::Signer};
 
-/// How long the node may be quiet.
+/// Timeout for data from the node.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The names that the node's certificate is for.
+/// Names in the node's certificate.
 const NAMES: [&str; 2] = ["localhost", "127.0.0.1"];
 
-/// A client's connection.
+/// A client connection.
 pub type Connection = StreamOwned<ClientConnection, TcpStream>;
 
-/// A certificate with its key.
+/// A certificate and its key.
 pub struct Issued {
     /// The certificate in PEM.
     pub pem: String,
-    /// The same in DER.
+    /// The certificate in DER.
     pub der: CertificateDer<'static>,
     /// The key in PEM.
     pub key_pem: String,
     serial: SerialNumber,
 }
 
-/// A certificate for a node on this machine, signed by an authority of its own, in files.
+/// A certificate for a node on this machine, issued by its own test CA, in files.
 pub struct Certificate {
     home: TempDir,
     authority: CertifiedIssuer<'static, KeyPair>,
@@ -55,13 +55,13 @@ impl Default for Certificate {
 }
 
 impl Certificate {
-    /// A new one.
+    /// Creates a CA and a certificate.
     pub fn new() -> Self {
         let home = tempfile::tempdir().expect("a directory");
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        // Each has a name of its own.
+        // Each CA has a unique name.
         let name = format!("the tests' authority {:016x}", fastrand::u64(..));
         authority.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
@@ -74,12 +74,12 @@ impl Certificate {
         made
     }
 
-    /// A certificate by the same authority, for these names.
+    /// Issues a certificate for these names.
     pub fn issue(&self, names: &[&str]) -> Issued {
         self.issue_with(names, &PKCS_ECDSA_P256_SHA256, 365)
     }
 
-    /// The same with a key of another kind, valid for this many days from now, which may be over.
+    /// Issues a certificate with this key type, valid for `days` from now; negative if expired.
     pub fn issue_with(&self, names: &[&str], algorithm: &'static SignatureAlgorithm, days: i32) -> Issued {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
@@ -88,7 +88,7 @@ impl Certificate {
         params.serial_number = Some(serial.clone());
         let day = Duration::from_secs(24 * 60 * 60);
         let now = rcgen::date_time_ymd(1970, 1, 1) + std::time::UNIX_EPOCH.elapsed().expect("a clock after 1970");
-        // An hour of slack, for days to be whole ones.
+        // An hour of slack makes days whole.
         let (before, after) = (now - 400 * day, now + day / 24);
         let length = day * days.unsigned_abs();
         params.not_before = before;
@@ -98,7 +98,7 @@ impl Certificate {
         Issued { pem: certificate.pem(), der: certificate.der().clone(), key_pem: key.serialize_pem(), serial }
     }
 
-    /// A list of certificates that the authority has revoked, in PEM, to be replaced within this many days from now, which may be over.
+    /// Creates a revocation list in PEM whose next update is in `days`; negative if overdue.
     pub fn revoke(&self, revoked: &[&Issued], days: i32) -> String {
         let now = rcgen::date_time_ymd(1970, 1, 1) + std::time::UNIX_EPOCH.elapsed().expect("a clock after 1970");
         let day = Duration::from_secs(24 * 60 * 60);
@@ -122,33 +122,33 @@ impl Certificate {
         list.signed_by(&self.authority).and_then(|list| list.pem()).expect("a list")
     }
 
-    /// The file with the certificate.
+    /// Returns the path of the certificate.
     pub fn path(&self) -> PathBuf {
         self.home.path().join("cert.pem")
     }
 
-    /// The file with its key.
+    /// Returns the path of its key.
     pub fn key_path(&self) -> PathBuf {
         self.home.path().join("key.pem")
     }
 
-    /// The file with the authority's certificate, to be trusted.
+    /// Returns the path of the CA certificate.
     pub fn authority_path(&self) -> PathBuf {
         self.home.path().join("authority.pem")
     }
 
-    /// The directory of them.
+    /// Returns their directory.
     pub fn home(&self) -> &Path {
         self.home.path()
     }
 
-    /// A node with a TLS listener on an address.
+    /// Returns options for a node with a TLS listener on an address.
     pub fn launch(&self, address: &str) -> Launch {
         let listen = Launch::default().with_credential().arg("--tls-listen").arg(address);
         listen.arg("--tls-cert").arg(self.path()).arg("--tls-key").arg(self.key_path())
     }
 
-    /// A client that trusts the authority and has a certificate of its own.
+    /// Returns the configuration of a client that trusts the CA and presents a certificate.
     pub fn client_with(&self, own: &Issued) -> Arc<ClientConfig> {
         let key = PrivateKeyDer::from_pem_slice(own.key_pem.as_bytes()).expect("a key");
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -159,7 +159,8 @@ impl Certificate {
         Arc::new(config.expect("a certificate with its key"))
     }
 
-    /// A client that trusts the authority and offers these versions and protocols.
+    /// Returns the configuration of a client that trusts the CA and offers these versions and
+    /// protocols.
     pub fn client(&self, versions: &[&'static SupportedProtocolVersion], protocols: &[&str]) -> Arc<ClientConfig> {
         let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(versions)
@@ -172,14 +173,14 @@ impl Certificate {
 }
 
 impl Issued {
-    /// Puts both into files, each of which is whole at any time.
+    /// Writes certificate and key to files, each replaced atomically.
     pub fn write(&self, certificate: &Path, key: &Path) {
         put(key, &self.key_pem);
         put(certificate, &self.pem);
     }
 }
 
-/// Puts a file in the place of another, for its owner alone.
+/// Replaces a file atomically, with access for its owner only.
 pub fn put(path: &Path, text: &str) {
     let new = path.with_extension("new");
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new);
@@ -187,25 +188,26 @@ pub fn put(path: &Path, text: &str) {
     fs::rename(&new, path).expect("a rename");
 }
 
-/// What `openssl s_client` says of a connection, over which this is sent; and whether it came about.
+/// Runs `openssl s_client`, sends `request`, and returns its output and whether the connection was
+/// established.
 pub fn s_client(to: SocketAddr, arguments: &[&str], request: &str) -> (String, bool) {
     let mut command = Command::new("openssl");
     command.args(["s_client", "-connect", &to.to_string()]).args(arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("openssl runs: tests/run installs it");
-    // It may not live to read it.
+    // It may exit before it reads the request.
     let _ = child.stdin.take().expect("it is a pipe").write_all(request.as_bytes());
     let output = child.wait_with_output().expect("openssl runs");
     let text = [output.stdout, output.stderr].concat();
     (String::from_utf8_lossy(&text).into_owned(), output.status.success())
 }
 
-/// Connects; the handshake comes with the first byte that is read or written.
+/// Connects; the handshake takes place on the first read or write.
 pub fn connect(to: SocketAddr, client: &Arc<ClientConfig>) -> io::Result<Connection> {
     connect_as("localhost", to, client)
 }
 
-/// Connects, calling the node by a name or an address.
+/// Connects with this server name.
 pub fn connect_as(name: &str, to: SocketAddr, client: &Arc<ClientConfig>) -> io::Result<Connection> {
     let name = name.to_owned().try_into().expect("a name");
     let connection = ClientConnection::new(client.clone(), name).map_err(io::Error::other)?;
@@ -215,7 +217,7 @@ pub fn connect_as(name: &str, to: SocketAddr, client: &Arc<ClientConfig>) -> io:
     Ok(StreamOwned::new(connection, tcp))
 }
 
-/// Sends a signed request over a connection of its own.
+/// Sends a signed request over a new connection.
 pub fn send(request: &Request, to: SocketAddr, signer: &Signer, client: &Arc<ClientConfig>) -> Response {
     let request = request.clone().signed(to, signer);
     let mut connection = connect(to, client).expect("the node listens");

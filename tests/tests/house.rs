@@ -1,4 +1,5 @@
-//! The rules of the house that a tool can check: which crate may depend on which, and what is in the tree.
+//! Workspace rules that can be checked automatically: dependencies between crates, and the files in
+//! the tree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,7 +8,7 @@ use std::process::Command;
 use keyhole_tests::top;
 use serde_json::Value;
 
-/// For each crate of ours, the crates of ours that it may depend on.
+/// For each crate of the workspace, the workspace crates that it may depend on.
 const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
     ("keyhole-core", &[]),
     ("keyhole-log", &[]),
@@ -19,7 +20,7 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
     ("keyhole-benches", &["keyhole-core", "keyhole-log", "keyhole-s3", "keyhole-tests"]),
 ];
 
-/// What brings clocks, randomness, sockets, files or a runtime: not for the crates whose logic does no I/O.
+/// Crates with clocks, randomness, sockets, files or a runtime: forbidden for crates without I/O.
 const EFFECTS: [&str; 14] = [
     "async-std",
     "chrono",
@@ -37,7 +38,7 @@ const EFFECTS: [&str; 14] = [
     "tokio-uring",
 ];
 
-/// The top of the tree.
+/// Allowed names in the root directory.
 const TOP: [&str; 18] = [
     ".cargo",
     ".ci",
@@ -61,7 +62,7 @@ const TOP: [&str; 18] = [
 
 const FILE_LEN_MAX: u64 = 1 << 20;
 
-/// The metadata that Cargo has of the workspace.
+/// Returns Cargo's metadata of the workspace.
 fn metadata() -> Value {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let arguments = ["metadata", "--format-version=1", "--locked"];
@@ -70,7 +71,7 @@ fn metadata() -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Every file of the project, by its path from the top; what `.gitignore` names is left out.
+/// Returns the paths of all project files relative to the root, except those in `.gitignore`.
 fn files() -> Vec<String> {
     let ignored = fs::read_to_string(top().join(".gitignore")).unwrap();
     let ignored: Vec<&str> = ignored.lines().map(|line| line.trim_matches('/')).chain([".git"]).collect();
@@ -92,13 +93,13 @@ fn files() -> Vec<String> {
     files
 }
 
-/// Files that end so, with their text.
+/// Returns the files with this ending and their contents.
 fn texts(end: &str) -> Vec<(String, String)> {
     let named = files().into_iter().filter(|file| file.ends_with(end));
     named.map(|file| (file.clone(), fs::read_to_string(top().join(file)).unwrap())).collect()
 }
 
-/// The normal and build dependencies of each package of the workspace's graph, by package id.
+/// Normal and build dependencies in the workspace graph, by package ID.
 struct Graph {
     names: BTreeMap<String, String>,
     edges: BTreeMap<String, Vec<String>>,
@@ -174,7 +175,7 @@ fn logic_does_no_io() {
     let graph = graph();
     for name in ["keyhole-core", "keyhole-s3", "keyhole-log"] {
         for effect in EFFECTS {
-            // cpufeatures asks libc what the processor can do on some targets; nobody else may.
+            // Only cpufeatures may use libc, to detect CPU features on some targets.
             let direct = graph.direct(name).contains(effect);
             let anywhere = graph.all(name).contains(effect) && effect != "libc";
             assert!(!direct && !anywhere, "{name} reaches {effect}");
@@ -209,7 +210,7 @@ fn the_tree_has_its_shape() {
     }
 }
 
-/// Links from one page of ours to another lead somewhere.
+/// Links between pages of the project resolve.
 #[test]
 fn links_lead_somewhere() {
     for (file, text) in texts(".md") {

@@ -14,10 +14,10 @@ names, sockets = [], []
 for argument in sys.argv[1:end]:
     name, _, address = argument.partition("=")
     host, _, port = address.rpartition(":")
-    # Not SO_REUSEPORT, and blocking: as systemd has them by default.
+    # Like systemd's defaults: blocking, and without SO_REUSEPORT.
     listening = socket.create_server((host, int(port)), backlog=1024)
     names.append(name)
-    # Out of the way of the descriptors that they become.
+    # Keep clear of the descriptors that they are moved to.
     sockets.append(os.dup2(listening.fileno(), 100 + len(sockets)))
 for number, descriptor in enumerate(sockets):
     os.dup2(descriptor, FIRST + number)

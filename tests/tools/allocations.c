@@ -1,5 +1,5 @@
-/* Counts what the program that this is preloaded into takes from the heap: the longest allocation, and all of them together. It
-   counts from the moment on that the file ALLOCATIONS of the environment exists, and writes both numbers there at the end. */
+/* Preload library that measures heap usage: the largest allocation, and the total of all allocations. It counts
+   once the file named by the environment variable ALLOCATIONS exists, and writes both numbers to it at exit. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -14,7 +14,7 @@ static atomic_int counting;
 static unsigned long looked;
 
 static void count(size_t len) {
-  /* Seldom enough to cost nothing, and often enough for the test. */
+  /* Rare enough to be cheap, and frequent enough for the test. */
   if (!counting) {
     const char *path = getenv("ALLOCATIONS");
     if (looked++ % 64 != 0 || path == NULL || access(path, F_OK) != 0)
@@ -51,7 +51,7 @@ int posix_memalign(void **place, size_t alignment, size_t len) {
   return next(place, alignment, len);
 }
 
-/* dlsym itself takes memory of calloc: what it takes before it has found the next one is of here. */
+/* dlsym itself calls calloc: until it has found the next one, memory comes from a static buffer. */
 void *calloc(size_t items, size_t len) {
   static void *(*next)(size_t, size_t);
   static char early[65536];

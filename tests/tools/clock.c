@@ -1,4 +1,4 @@
-/* A wall clock that is so many seconds ahead, CLOCK_AHEAD_S of the environment, for the program that this is preloaded into. */
+/* Preload library that sets the wall clock ahead by CLOCK_AHEAD_S seconds (an environment variable). */
 
 #include <stdlib.h>
 #include <sys/syscall.h>

@@ -15,7 +15,7 @@ import time
 import boto3
 
 bucket, clients, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-# One for all: what differs is the key, and with it what is stored.
+# A common body: the objects differ in key and thus in ciphertext.
 body = os.urandom(1 << 20) * (size >> 20)
 digest = hashlib.sha256(body).digest()
 repeated, failed, lock = collections.Counter(), [], threading.Lock()
@@ -60,7 +60,7 @@ def run(number):
                 failed.append(f"{phase} by client {number}: {error!r}")
 
 
-# Sessions are not made by several threads at once.
+# Creating sessions is not thread-safe.
 boto3.setup_default_session()
 threads = [threading.Thread(target=run, args=[number]) for number in range(clients)]
 for thread in threads:

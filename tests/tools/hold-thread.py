@@ -9,7 +9,7 @@ import pathlib
 import sys
 
 PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH = 0x4206, 0x4207, 17
-# Threads are waited for as well.
+# `__WALL`: also wait for threads.
 WAIT_ALL = 0x40000000
 
 libc = ctypes.CDLL(None, use_errno=True)

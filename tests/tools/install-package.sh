@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs a package into a copy-on-write layer over this system, looks at what comes of it, and takes it away again. As root, in
-# mount and process namespaces of its own: nothing of it reaches the system.
+# Installs a package into a copy-on-write layer over this system, checks the result, and removes it.
+# Runs as root in separate mount and process namespaces: the system is not changed.
 #
 # usage: unshare --mount --pid --fork install-package.sh PACKAGE
 set -eu
@@ -16,7 +16,7 @@ mount -t tmpfs tmpfs "$layer/root/tmp"
 cp "$package" "$layer/root/tmp/keyhole.deb"
 cat >"$layer/root/tmp/inside" <<'INSIDE'
 set -eux
-# Fails where a command succeeds; set -e does not look at what is negated.
+# Fails if a command succeeds: set -e ignores negated commands.
 fails() {
   if "$@"; then exit 1; fi
 }
@@ -31,14 +31,14 @@ fails systemctl --root=/ is-enabled keyhole-http.socket
 fails systemctl --root=/ is-enabled keyhole-https.socket
 for unit in keyhole.service keyhole-http.socket keyhole-https.socket; do
   systemd-analyze verify --man=yes "$unit" >/tmp/said 2>&1
-  # Of other units of this system it may say what it wants.
+  # Messages about other units are ignored.
   fails grep -F "$unit" /tmp/said
 done
 # 2.0, in tenths.
 systemd-analyze security --offline=yes --threshold=20 --no-pager keyhole.service >/tmp/said
 tail -1 /tmp/said
 man --where keyhole-serve keyhole
-# A configuration that was edited is kept when the package is installed again, and goes when it is purged.
+# An edited configuration survives a reinstallation, and a purge removes it.
 echo '# edited' >>/etc/keyhole/keyhole.toml
 dpkg --install --force-confold /tmp/keyhole.deb
 grep -q '^# edited$' /etc/keyhole/keyhole.toml
@@ -50,7 +50,7 @@ test -e /etc/keyhole/keyhole.toml
 dpkg --purge keyhole
 fails test -e /etc/keyhole/keyhole.toml
 fails test -e /etc/systemd/system/multi-user.target.wants/keyhole.service
-# Nobody asked for the objects to go.
+# A purge must keep the objects.
 test -e /var/lib/private/keyhole/objects.keyhole
 echo 'installed, looked at, purged'
 INSIDE

@@ -43,7 +43,7 @@ for client in clients:
 for life in range(LIVES):
     node = start()
     before = replies[0]
-    # It serves, and is ended amid that.
+    # Serve for a while, and stop the node meanwhile.
     while replies[0] < before + 200 and node.poll() is None:
         time.sleep(0.01)
     os.kill(node.pid, signal.SIGTERM)

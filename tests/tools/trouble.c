@@ -1,5 +1,5 @@
-/* Trouble, for the program that this is preloaded into, as long as there is a file of its name in the directory TROUBLE of the
-   environment: "stuck" keeps the thread worker-0 from going on, "sync" makes every fdatasync fail. */
+/* Preload library that injects a fault as long as a file of its name exists in the directory named by the
+   environment variable TROUBLE: "stuck" blocks the thread worker-0, "sync" makes every fdatasync fail. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>

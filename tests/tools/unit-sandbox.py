@@ -24,10 +24,11 @@ PROT_WRITE, PROT_EXEC, SHM_EXEC = 0x2, 0x4, 0o100000
 CLONE_NEW = 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000 | 0x00020000 | 0x00000080
 SUID_SGID = 0o6000
 
-# What says nothing about the sandbox, or what only a manager can do.
+# Settings unrelated to the sandbox, or that only a manager can apply.
 MANAGERS = """Type ExecReload Restart RestartSec RestartPreventExitStatus TimeoutStartSec TimeoutStopSec WatchdogSec
     MemoryMax MemorySwapMax""".split()
-# What has no equivalent here: the kernel interfaces of /proc and the keyring are not hidden; IPC objects go with the namespace.
+# Settings without an equivalent here: kernel interfaces in /proc and the keyring are not hidden;
+# the namespace removes IPC objects.
 WITHOUT_EQUIVALENT = "ProcSubset KeyringMode RemoveIPC ProtectClock ProtectKernelLogs ProtectKernelModules".split()
 
 
@@ -137,7 +138,8 @@ def box(unit, binary, state, configuration):
     add = lambda *words: arguments.extend(map(str, words))
     assert unit.pop("DynamicUser") == unit.pop("PrivateUsers") == ["yes"]
     add("--unshare-user", "--uid", 61184, "--gid", 61184)
-    # A root with nothing in it but what the program needs, and all of it read-only: ProtectSystem=strict, and ProtectHome=.
+    # An almost empty read-only root with only the program's needs: ProtectSystem=strict, and
+    # ProtectHome=.
     assert unit.pop("ProtectSystem") == ["strict"] and unit.pop("ProtectHome") == ["yes"]
     for directory in ["lib", "lib64", "libx32", "lib32"]:
         if os.path.islink(f"/{directory}"):
@@ -183,7 +185,7 @@ def main():
     for name, limit in [("NOFILE", "LimitNOFILE"), ("CORE", "LimitCORE"), ("MEMLOCK", "LimitMEMLOCK")]:
         kind, value = getattr(resource, f"RLIMIT_{name}"), size(unit.pop(limit)[0])
         _, most = resource.getrlimit(kind)
-        # Who may not raise it goes as far as it goes.
+        # An unprivileged user can only raise it to the hard limit.
         value = value if most == resource.RLIM_INFINITY else min(value, most)
         resource.setrlimit(kind, (value, value))
     os.umask(int(unit.pop("UMask")[0], 8))
@@ -195,7 +197,7 @@ def main():
         rules.export_bpf(file)
     os.lseek(program_of_rules, 0, os.SEEK_SET)
     os.set_inheritable(program_of_rules, True)
-    # A process has another number in there.
+    # The process has another PID in the namespace.
     run = ["/usr/bin/sh", "-c", '[ -z "$LISTEN_FDS" ] || export LISTEN_PID=$$; exec "$@"', "sh", program]
     command += ["--seccomp", str(program_of_rules), "--", *run, *arguments]
     os.execvp(command[0], command)

@@ -1,7 +1,9 @@
-//! Drives an S3 endpoint with objects of one size over a number of connections, and says what it took: operations and bytes a
-//! second, latencies, and the CPU time and memory of the server and of this program. `keyhole-load --help`.
+//! Loads an S3 endpoint with objects of one size over a number of connections, and reports
+//! operations and bytes per second, latencies, and the CPU time and memory of the server and of
+//! this program. `keyhole-load --help`.
 //!
-//! Requests are signed before the clock starts. Every byte that comes back is compared with what was sent.
+//! Requests are signed before the measurement starts. Every received byte is compared with the byte
+//! sent.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,39 +21,39 @@ use keyhole_tests::CustomerKey;
 use keyhole_tests::sigv4::Signer;
 use serde_json::json;
 
-/// The longest that anything is measured: a signature is good for a quarter of an hour.
+/// Maximum duration of a measurement: a signature is valid for 15 minutes.
 const SECONDS_MAX: f64 = 600.0;
 
-/// What is asked of the endpoint.
+/// The operation to measure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Operation {
-    /// PutObject, over the same keys again and again.
+    /// PutObject, which overwrites the same keys repeatedly.
     Put,
-    /// GetObject, of objects that are put before the clock starts.
+    /// GetObject, of objects stored before the measurement.
     Get,
-    /// Put every object once, and end: for a `get --filled` later, with the same --key-file.
+    /// Put every object once, for a later `get --filled` with the same --key-file.
     Fill,
 }
 
-/// Measures an S3 endpoint: puts or gets of objects of one size, over so many connections, for a time.
+/// Measures an S3 endpoint: puts or gets of objects of one size over a number of connections.
 #[derive(Parser, Debug)]
 #[command(name = "keyhole-load", version)]
 struct Options {
-    /// What to measure.
+    /// The operation to measure.
     operation: Operation,
     /// Where the endpoint listens: http://HOST:PORT or https://HOST:PORT.
     #[arg(long, value_name = "URL")]
     endpoint: String,
-    /// The bucket, which is made if it is not there.
+    /// The bucket; created if it does not exist.
     #[arg(long, default_value = "load")]
     bucket: String,
-    /// What the keys of the objects begin with; their numbers follow.
+    /// The prefix of the object keys; their numbers follow.
     #[arg(long, default_value = "object-", value_name = "TEXT")]
     key_prefix: String,
     /// The access key to sign with.
     #[arg(long, env = "AWS_ACCESS_KEY_ID", value_name = "KEY", required_unless_present = "unsigned")]
     access_key: Option<String>,
-    /// Its secret.
+    /// The secret access key.
     #[arg(
         long,
         env = "AWS_SECRET_ACCESS_KEY",
@@ -63,46 +65,49 @@ struct Options {
     /// The region to sign for.
     #[arg(long, env = "AWS_DEFAULT_REGION", default_value = "us-east-1")]
     region: String,
-    /// Without signatures, customer keys and buckets: what a server of files takes.
+    /// Send requests without signatures, customer keys and buckets, as for a file server.
     #[arg(long)]
     unsigned: bool,
     /// Bytes of each object.
     #[arg(long, default_value = "1MiB")]
     size: ByteSize,
-    /// Connections, each with one request under way.
+    /// Connections, each with one request in flight.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     connections: u16,
-    /// Objects, over all connections.
+    /// Number of objects, over all connections.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     objects: u32,
-    /// How many of the objects are asked for, at most, spread over all. Each takes about a KiB of memory here.
+    /// Maximum number of objects to request, spread over all. Each takes about 1 KiB of memory in
+    /// this program.
     #[arg(long, default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
     sample: u32,
-    /// The objects are there: nothing is put before gets.
+    /// The objects already exist: skip the puts before gets.
     #[arg(long)]
     filled: bool,
-    /// How long to measure.
+    /// Duration of the measurement.
     #[arg(long, default_value_t = 10.0, value_name = "S")]
     seconds: f64,
-    /// How long to run before that.
+    /// Duration of the warm-up.
     #[arg(long, default_value_t = 1.0, value_name = "S")]
     warmup: f64,
-    /// Without a customer key: objects are stored in the clear.
+    /// Send no customer key: objects are stored as plaintext.
     #[arg(long, conflicts_with = "key_file")]
     plain: bool,
-    /// A file with the 32 bytes of the customer key, as `keyhole key new` makes it. Default: a new key for each run.
+    /// A file with the 32 bytes of the customer key, as created by `keyhole key new`. Default: a
+    /// new key for each run.
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
-    /// What comes back is not compared.
+    /// Do not compare the received data.
     #[arg(long)]
     unchecked: bool,
-    /// The process of the server, on this machine: its CPU time and memory are told. Several times for several processes.
+    /// A process of the server, on this machine, whose CPU time and memory are reported.
+    /// Repeatable.
     #[arg(long = "pid", value_name = "PID")]
     pids: Vec<u32>,
-    /// The certificates to trust, in PEM; for https.
+    /// The certificates to trust, in PEM, for https.
     #[arg(long, value_name = "FILE")]
     ca_bundle: Option<PathBuf>,
-    /// As JSON, times in seconds and sizes in bytes.
+    /// Print JSON, with times in seconds and sizes in bytes.
     #[arg(long)]
     json: bool,
 }
@@ -173,7 +178,7 @@ fn per(usage: f64, of: f64) -> f64 {
     if of > 0.0 { usage / of } else { 0.0 }
 }
 
-/// CPU time by operation and by GiB, and memory.
+/// Returns CPU time per operation and per GiB, and memory.
 fn usage_json(usage: &Usage, measured: &Measured) -> serde_json::Value {
     let cpu = usage.cpu.as_secs_f64();
     json!({

@@ -1,5 +1,6 @@
-//! Measures Keyhole from end to end, beside its limits, what the network, encryption and the disk take alone, and nginx; writes a
-//! page with plots. `keyhole-report --help`; `benches/run` builds and runs it.
+//! Measures Keyhole end to end and compares it with its limits, nginx, and the costs of network,
+//! encryption and disk alone; writes a page with plots. `keyhole-report --help`; `benches/run`
+//! builds and runs it.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -10,33 +11,36 @@ use clap::Parser;
 use keyhole_benches::report::{self, BARE_COMMAND};
 use keyhole_benches::{Error, Result};
 
-/// Measures Keyhole from end to end and writes a page with plots. Limits that are missed are no failure of this program.
+/// Measures Keyhole end to end and writes a page with plots. Missed limits do not change the exit
+/// status.
 #[derive(Parser, Debug)]
 #[command(name = "keyhole-report", version)]
 struct Options {
-    /// The program to measure, built with --release. Default: the one beside this program.
+    /// The program to measure, built with --release. Default: the one in the directory of this
+    /// program.
     #[arg(long, value_name = "FILE")]
     keyhole: Option<PathBuf>,
-    /// Where a directory is made for all data, and removed: on the disk to measure, with 24 GiB free. Default: where this program
-    /// is.
+    /// Where to create the temporary directory for all data: on the disk to measure, with 24 GiB
+    /// free. Default: the directory of this program.
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
-    /// The page to write; plots go beside it. Default: benches/RESULTS.md, or with --quick quick/RESULTS.md in the directory.
+    /// The page to write; plots are written to the same directory. Default: benches/RESULTS.md, or
+    /// with --quick quick/RESULTS.md in the directory.
     #[arg(long, value_name = "FILE")]
     results: Option<PathBuf>,
-    /// How often everything is measured; the medians count. Default: 3, or with --quick 1.
+    /// Number of turns, of which the medians are reported. Default: 3, or with --quick 1.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=100))]
     turns: Option<u8>,
-    /// How long everything is measured in each turn. Default: 2.5, or with --quick 0.3.
+    /// Duration of each measurement in a turn. Default: 2.5, or with --quick 0.3.
     #[arg(long, value_name = "S")]
     seconds: Option<f64>,
-    /// A run of a minute or two on small stores, which shows that everything works and whose figures mean little.
+    /// Run for a minute or two on small stores, as a functional check: the figures mean little.
     #[arg(long)]
     quick: bool,
-    /// Records a flame graph of each scenario besides, into this directory; needs perf.
+    /// Also record a flame graph of each scenario into this directory; needs perf.
     #[arg(long, value_name = "DIR")]
     flame: Option<PathBuf>,
-    /// Measures nothing: puts REMARKS.md as it is now into the page.
+    /// Measure nothing, and only insert the current REMARKS.md into the page.
     #[arg(long)]
     remarks: bool,
 }
@@ -67,7 +71,7 @@ impl Options {
     }
 }
 
-/// What a bare server was asked for, if this process is to be one.
+/// Runs a bare server, if this process is to be one.
 fn bare() -> Option<Result<usize>> {
     let mut arguments = env::args().skip(1);
     if arguments.next()? != BARE_COMMAND {

@@ -1,5 +1,5 @@
-//! What the network alone takes: a server that reads requests, sends replies of one length, and does nothing else. It keeps no
-//! object, compares nothing, encrypts nothing and writes to no disk.
+//! The cost of the network alone: a server that reads requests and sends replies of one length. It
+//! stores, compares, encrypts and writes nothing.
 
 use std::env;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -14,35 +14,36 @@ use rustix::fd::OwnedFd;
 use super::buffer::Buffer;
 use crate::{Error, Result};
 
-/// The command that a process of it is started by.
+/// The argument that starts a process as this server.
 pub const COMMAND: &str = "bare-server";
 
-/// Threads that serve, as many as nginx has processes.
+/// Number of server threads, equal to the number of nginx processes.
 pub(super) const THREADS: usize = 2;
 
-/// What is received at once.
+/// Size of the receive buffer.
 const BUFFER_LEN: usize = 256 << 10;
 
-/// The longest head.
+/// Maximum length of a request head.
 const HEAD_MAX: usize = 16 << 10;
 
-/// Where a body begins in memory: at a page.
+/// Alignment of bodies in memory.
 const PAGE: usize = 4096;
 
-/// What it says when it listens.
+/// Prefix of the line printed once it listens.
 const READY: &str = "listening on ";
 
-/// The answer to a request with a body.
+/// The response to a request with a body.
 const TAKEN: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
-/// Such a server as a process of its own, so that its CPU time is its own, too. It ends with who started it.
+/// A bare server in a process of its own, so that its CPU time is separate. It ends with its parent
+/// process.
 pub(super) struct Bare {
     child: Child,
     address: SocketAddr,
 }
 
 impl Bare {
-    /// One whose replies to GET have so many bytes.
+    /// Starts a server whose replies to GET have this many bytes.
     pub(super) fn start(reply_len: usize) -> Result<Self> {
         let failed = |error: io::Error| Error::of("cannot start the bare server", error);
         let mut child = Command::new(env::current_exe().map_err(failed)?)
@@ -81,32 +82,33 @@ impl Drop for Bare {
     }
 }
 
-/// One connection, and what is known of the request that comes over it.
+/// A connection and the state of its current request.
 struct Connection {
     stream: TcpStream,
     request: Incoming,
 }
 
-/// A request on its way.
+/// A request that is being received.
 #[derive(Default)]
 struct Incoming {
-    /// A head that is not whole.
+    /// The head received so far.
     head: Vec<u8>,
-    /// Bytes of the body that are still to come.
+    /// Bytes of the body still to be received.
     body_left: usize,
 }
 
-/// What ends a request.
+/// The kind of a complete request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum End {
-    /// It had no body, and gets one.
+    /// A request without a body, answered with one.
     Get,
-    /// It had one.
+    /// A request with a body.
     Put,
 }
 
 impl Incoming {
-    /// Takes what was received of one request; its end, if that was in it. Whoever sends waits for the answer.
+    /// Consumes received bytes of one request and returns its kind if it is complete. Clients wait
+    /// for the answer before the next request.
     fn feed(&mut self, bytes: &[u8]) -> Result<Option<End>> {
         if self.body_left > 0 {
             return self.body(bytes.len());
@@ -149,7 +151,7 @@ impl Incoming {
     }
 }
 
-/// What one thread waits on: its connections, by their number.
+/// The epoll instance of one thread and its connections, by number.
 struct Waiting {
     epoll: OwnedFd,
     connections: Mutex<Vec<Option<Connection>>>,
@@ -158,7 +160,7 @@ struct Waiting {
 /// Serves until standard input ends.
 ///
 /// # Errors
-/// Those of the system.
+/// Errors of the system.
 pub fn serve(reply_len: usize) -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {reply_len}\r\n\r\n");
@@ -182,7 +184,7 @@ pub fn serve(reply_len: usize) -> Result<()> {
     })
 }
 
-/// Without one of its threads the server is of no use.
+/// Exits on an error, since the server is useless without one of its threads.
 fn end_on_error(result: Result<()>) {
     if let Err(error) = result {
         eprintln!("the bare server: {error}");
@@ -190,7 +192,7 @@ fn end_on_error(result: Result<()>) {
     }
 }
 
-/// Gives connections to the threads, in turns.
+/// Assigns connections to the threads in turn.
 fn accept(listener: &TcpListener, waiting: &[Waiting]) -> Result<()> {
     for one in waiting.iter().cycle() {
         let (stream, _) = listener.accept()?;
@@ -222,7 +224,7 @@ impl Waiting {
                     None => true,
                 };
                 if !keeps {
-                    // Closing it takes it out of what is waited on.
+                    // Closing it removes it from the epoll instance.
                     *connection = None;
                 }
             }
@@ -231,7 +233,8 @@ impl Waiting {
 }
 
 impl Connection {
-    /// Receives what is there, and answers if that was all; whether the connection goes on.
+    /// Receives the available bytes and answers a complete request; returns whether the connection
+    /// stays open.
     fn go_on(&mut self, buffer: &mut [u8], reply: &[u8]) -> Result<bool> {
         let count = self.stream.read(buffer)?;
         if count == 0 {
@@ -250,7 +253,7 @@ impl Connection {
 mod tests {
     use super::*;
 
-    /// What ends, with a request cut in two at every place.
+    /// Checks the kind of a request that is split at every position.
     fn check(request: &[u8], expected: End) {
         for cut in 1..request.len() {
             let mut incoming = Incoming::default();

@@ -1,4 +1,4 @@
-//! The report as a page: tables, the text between them, and the plots.
+//! The page of the report: tables, explanations and plots.
 
 use std::fmt::Write;
 use std::fs;
@@ -16,23 +16,23 @@ use super::scenario::{
 use crate::work::Operation;
 use crate::{Error, Result};
 
-/// What stands around the text that people write.
+/// Marks the beginning of the hand-written remarks.
 const REMARKS_BEGIN: &str = "<!-- From here on to the end: REMARKS.md. -->\n";
 
-/// From this part of the cores on, what works for neither of the two sides is told.
+/// Fraction of the cores used by other processes from which a warning is printed.
 const OTHERS_MAX: f64 = 0.05;
 
-/// What the report is about besides its figures.
+/// The subject of the report, apart from its figures.
 pub(super) struct Subject<'s> {
     pub(super) machine: &'s Machine,
     pub(super) nginx_version: &'s str,
     pub(super) turns: usize,
     pub(super) seconds: f64,
-    /// A short run, whose figures are not to be trusted.
+    /// Whether this is a short run, whose figures are unreliable.
     pub(super) is_quick: bool,
 }
 
-/// A table in Markdown. Every column but the first is aligned to the right.
+/// Formats a Markdown table. Every column but the first is right-aligned.
 fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let escaped = |cell: &str| cell.replace('|', "\\|");
     let mut text = format!("| {} |\n|---|", header.join(" | "));
@@ -46,7 +46,7 @@ fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// A value that may not be there.
+/// Formats an optional value.
 fn optional(value: Option<f64>, unit: Unit) -> String {
     value.map_or_else(String::new, |value| unit.number(value))
 }
@@ -55,7 +55,7 @@ fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.0} %", share * 100.0) } else { "–".to_owned() }
 }
 
-/// The page. `remarks` is what people have written about the figures.
+/// Formats the page. `remarks` is the hand-written text about the figures.
 pub(super) fn page(subject: &Subject<'_>, figures: &Figures<'_>, remarks: &str) -> String {
     let parts = [
         introduction(subject, figures),
@@ -73,10 +73,10 @@ pub(super) fn page(subject: &Subject<'_>, figures: &Figures<'_>, remarks: &str) 
     text
 }
 
-/// Puts the remarks of now into a page that was written earlier.
+/// Replaces the remarks of an existing page.
 ///
 /// # Errors
-/// The page is none of this program's.
+/// The page was not written by this program.
 pub(super) fn with_remarks(page: &str, remarks: &str) -> Result<String> {
     let (before, _) = page
         .split_once(REMARKS_BEGIN)
@@ -137,7 +137,7 @@ fn verdicts(figures: &Figures<'_>) -> String {
     text
 }
 
-/// The cells that every table of figures begins with.
+/// Returns the leading cells, which all tables of figures share.
 fn beginning(figure: &Figure) -> Vec<String> {
     let what = match figure.unit.name() {
         "" => figure.what.clone(),
@@ -185,7 +185,7 @@ fn cpu(figures: &Figures<'_>) -> String {
     text
 }
 
-/// Where the time of a figure goes, in words.
+/// Describes the parts of a figure's time.
 fn sentence(figure: &Figure) -> String {
     let Figure { what, unit, ours, floors, .. } = figure;
     let (Some(network), Some(encryption), Some(disk), Some(floor)) =
@@ -342,7 +342,7 @@ fn floor_table(figures: &Figures<'_>) -> String {
     format!("## 5. The floors\n\n{text}")
 }
 
-/// What else the machine did, and requests that were put off.
+/// Describes other load on the machine, and requests answered with SlowDown.
 fn disturbances(figures: &Figures<'_>, cores: usize) -> String {
     let mut others: Vec<(f64, String)> = Vec::new();
     let mut slow_down = 0;
@@ -369,7 +369,7 @@ fn disturbances(figures: &Figures<'_>, cores: usize) -> String {
     text
 }
 
-/// The plots, by their names.
+/// Returns the plots by name.
 pub(super) fn plots(subject: &Subject<'_>, figures: &Figures<'_>) -> Vec<(&'static str, Document)> {
     let note = format!(
         "{}, {} cores shared with the generator; medians of turns: {}",
@@ -444,7 +444,7 @@ fn throughput_plot(figures: &Figures<'_>, note: &str) -> Document {
     plot::bars(heading, "GiB/s", &colours, &groups)
 }
 
-/// Lines of the CPU time of small operations.
+/// Returns the lines for the CPU time of small operations.
 fn cpu_line(
     figures: &Figures<'_>,
     name: &str,

@@ -1,4 +1,4 @@
-//! The figures of the report, each with its limit, what came of it, and what its floors are.
+//! The figures of the report, each with its limit, value and floors.
 
 use std::fmt;
 
@@ -10,10 +10,10 @@ use crate::work::Operation;
 
 const GIB: f64 = (1u64 << 30) as f64;
 
-/// How much more a small operation may take than where it takes least.
+/// Maximum cost of a small operation relative to its minimum.
 const GROWTH_MAX: f64 = 1.3;
 
-/// What a figure is held against.
+/// The limit of a figure.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum Limit {
     AtMost(f64),
@@ -34,7 +34,7 @@ impl Limit {
         }
     }
 
-    /// By what part of it a figure misses it.
+    /// Returns by which fraction of the limit a value misses it.
     fn missed_by(self, value: f64) -> f64 {
         match self {
             Limit::AtMost(limit) => value / limit - 1.0,
@@ -43,27 +43,27 @@ impl Limit {
     }
 }
 
-/// What a figure counts.
+/// The unit of a figure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Unit {
-    /// Seconds of CPU time for a GiB.
+    /// Seconds of CPU time per GiB.
     SecondsPerGib,
     /// Microseconds. Values are in seconds.
     Microseconds,
-    /// Operations a second.
+    /// Operations per second.
     PerSecond,
-    /// GiB a second.
+    /// GiB per second.
     GibPerSecond,
     /// MiB. Values are in bytes.
     Mib,
     /// 10^6 bytes. Values are in bytes.
     Mb,
-    /// A figure over another.
+    /// Ratio of two figures.
     Ratio,
 }
 
 impl Unit {
-    /// A value in it, without its name.
+    /// Formats a value without its unit.
     pub(super) fn number(self, value: f64) -> String {
         if !value.is_finite() {
             return "–".to_owned();
@@ -91,13 +91,13 @@ impl Unit {
         }
     }
 
-    /// A value in it, with its name.
+    /// Formats a value with its unit.
     pub(super) fn text(self, value: f64) -> String {
         format!("{} {}", self.number(value), self.name()).trim_end().to_owned()
     }
 }
 
-/// A whole number with commas.
+/// Formats an integer with thousands separators.
 fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
@@ -110,18 +110,18 @@ fn thousands(value: f64) -> String {
     text
 }
 
-/// What of a figure the network, encryption and the disk take alone.
+/// The parts of a figure that network, encryption and disk take alone.
 #[derive(Clone, Copy, PartialEq, Default, Debug)]
 pub(super) struct Floors {
     pub(super) network: Option<f64>,
     pub(super) encryption: Option<f64>,
     pub(super) disk: Option<f64>,
-    /// What they give or take together.
+    /// The combination of the three.
     pub(super) together: Option<f64>,
 }
 
 impl Floors {
-    /// Of what adds up.
+    /// Returns floors that add up.
     fn sum(network: f64, encryption: f64, disk: f64) -> Self {
         Floors {
             network: Some(network),
@@ -132,7 +132,7 @@ impl Floors {
     }
 }
 
-/// One figure.
+/// A figure of the report.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Figure {
     pub(super) what: String,
@@ -140,10 +140,10 @@ pub(super) struct Figure {
     pub(super) limit: Option<Limit>,
     pub(super) ours: f64,
     pub(super) floors: Floors,
-    /// How much of the server's CPU time was in the kernel, from 0 to 1.
+    /// Fraction of the server's CPU time spent in the kernel, from 0 to 1.
     pub(super) kernel_share: Option<f64>,
     pub(super) nginx: Option<f64>,
-    /// Why a limit that is missed is met all the same.
+    /// Why a missed limit counts as met.
     pub(super) excuse: Option<String>,
 }
 
@@ -161,7 +161,7 @@ impl Figure {
         }
     }
 
-    /// Whether the limit is met, if there is one.
+    /// Returns whether the limit is met, if there is one.
     pub(super) fn holds(&self) -> Option<bool> {
         self.limit.map(|limit| limit.holds(self.ours) || self.excuse.is_some())
     }
@@ -175,7 +175,7 @@ impl Figure {
         }
     }
 
-    /// A limit in the figure's unit, without zeros that say nothing.
+    /// Formats a limit in the figure's unit, without trailing zeros.
     fn limit_number(&self, limit: f64) -> String {
         let text = self.unit.number(limit);
         if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
@@ -199,18 +199,18 @@ impl fmt::Display for Figure {
     }
 }
 
-/// What is known of memory and of the program, in bytes.
+/// Sizes of memory and program, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sizes {
-    /// Resident of a node that has just started with an empty store.
+    /// Resident size of a node just started with an empty store.
     pub(super) idle: u64,
-    /// The most that was resident of the node that served everything.
+    /// Peak resident size of the node that served everything.
     pub(super) peak: u64,
-    /// Its index at the end.
+    /// Size of its index at the end.
     pub(super) index: u64,
-    /// The same two of the node with the most objects.
+    /// Sizes of the node with the most objects.
     pub(super) largest: Option<Largest>,
-    /// The stripped program; `None` where there is nothing to strip it with.
+    /// Size of the stripped program; `None` without a program to strip it.
     pub(super) program: Option<u64>,
     pub(super) nginx_idle: u64,
     pub(super) nginx_peak: u64,
@@ -219,7 +219,7 @@ pub(super) struct Sizes {
 
 #[cfg(test)]
 impl Sizes {
-    /// For tests: of a node that has next to nothing.
+    /// Returns the sizes of a nearly empty node, for tests.
     pub(super) fn of_next_to_nothing() -> Self {
         Sizes {
             idle: 1,
@@ -242,13 +242,13 @@ pub(super) struct Largest {
     pub(super) index: u64,
 }
 
-/// All figures are made of these.
+/// The measurements that all figures are computed from.
 #[derive(Clone, Copy)]
 pub(super) struct Figures<'r> {
     pub(super) results: &'r Results,
     pub(super) counts: &'r Counts,
     pub(super) sizes: Sizes,
-    /// Cores of the machine.
+    /// Number of cores.
     pub(super) cores: usize,
 }
 
@@ -257,7 +257,7 @@ impl Figures<'_> {
         self.counts.scenario(server, operation, size, connections)
     }
 
-    /// CPU time of one operation (4 KiB), or of a GiB.
+    /// Returns the CPU time of one operation (4 KiB) or of one GiB.
     pub(super) fn cpu(&self, scenario: Scenario) -> f64 {
         self.results.median(scenario, |sample| match scenario.size {
             SMALL => sample.cpu_per_operation,
@@ -265,17 +265,17 @@ impl Figures<'_> {
         })
     }
 
-    /// The floors of that.
+    /// Returns the floors of the CPU time.
     pub(super) fn cpu_floors(&self, scenario: Scenario) -> Floors {
         let network = Scenario { server: Server::Bare, objects: self.counts.of(scenario.size), ..scenario };
         let (encryption, disk) = floors_of(scenario);
         let cpu = |floor| self.results.floor(floor, |cost| cost.cpu);
-        // TLS encrypts what is opened once more, by the same cipher.
+        // TLS encrypts the opened data again, with the same cipher.
         let times = if scenario.server == Server::KeyholeTls { 2.0 } else { 1.0 };
         Floors::sum(self.cpu(network), times * cpu(encryption), cpu(disk))
     }
 
-    /// CPU time of the server.
+    /// Returns the CPU time of the server.
     pub(super) fn cpu_figures(&self) -> Vec<Figure> {
         use Operation::{Get, Put};
         let limits = [
@@ -305,7 +305,7 @@ impl Figures<'_> {
         limits.into_iter().map(figure).collect()
     }
 
-    /// Throughput and latency.
+    /// Returns throughput and latency.
     pub(super) fn throughput_figures(&self) -> Vec<Figure> {
         use Operation::{Get, Put};
         let get = self.scenario(Server::Keyhole, Get, MIB, USUAL);
@@ -342,9 +342,9 @@ impl Figures<'_> {
         figures
     }
 
-    /// How much goes through in a second: bytes of 1 MiB objects, and small operations. What the floors give together is what the
-    /// cores give when they are shared by the generator and a server that takes no more CPU time than the floors, if the disk
-    /// gives as much.
+    /// Returns the throughput in bytes of 1 MiB objects or in small operations. The combined floor
+    /// assumes that the generator and a server without any cost but the floors share the cores, and
+    /// that the disk keeps up.
     fn rate(&self, scenario: Scenario, what: &str, limit: Option<f64>) -> Figure {
         let is_small = scenario.size == SMALL;
         let rate = |server| {
@@ -371,7 +371,8 @@ impl Figures<'_> {
         Figure { limit: limit.map(Limit::AtLeast), floors, nginx: Some(rate(Server::Nginx)), ..figure }
     }
 
-    /// Whether the generator is what limits: no core has anything left, and more than half of what they do is the generator's.
+    /// Returns whether the generator is the bottleneck: all cores are busy, more than half of the
+    /// time with the generator.
     fn saturated(&self, scenario: Scenario) -> Option<String> {
         let median = |figure: fn(&super::scenario::Sample) -> f64| self.results.median(scenario, figure);
         let (server, own) = (median(|sample| sample.server_cores), median(|sample| sample.own_cores));
@@ -383,7 +384,7 @@ impl Figures<'_> {
         })
     }
 
-    /// Memory, and the length of the program.
+    /// Returns memory and program size.
     pub(super) fn size_figures(&self) -> Vec<Figure> {
         let sizes = &self.sizes;
         let peak_limit = f64::from(96 << 20);
@@ -434,7 +435,7 @@ impl Figures<'_> {
         figures
     }
 
-    /// How what an operation takes grows.
+    /// Returns the growth of costs.
     pub(super) fn growth_figures(&self) -> Vec<Figure> {
         let mut figures = Vec::new();
         for operation in [Operation::Get, Operation::Put] {
@@ -460,14 +461,14 @@ impl Figures<'_> {
         figures
     }
 
-    /// Every figure that has a limit.
+    /// Returns all figures with a limit.
     pub(super) fn all(&self) -> Vec<Figure> {
         let groups = [self.cpu_figures(), self.throughput_figures(), self.size_figures(), self.growth_figures()];
         groups.concat().into_iter().filter(|figure| figure.limit.is_some()).collect()
     }
 }
 
-/// What of encryption and of the disk a load needs.
+/// Returns the floors of encryption and disk for a load.
 fn floors_of(scenario: Scenario) -> (Floor, Floor) {
     match (scenario.operation, scenario.size) {
         (Operation::Get, SMALL) => (Floor::OpenObject, Floor::ReadSmall),
@@ -478,7 +479,7 @@ fn floors_of(scenario: Scenario) -> (Floor, Floor) {
     }
 }
 
-/// The most over the least; NaN where any is missing.
+/// Returns the maximum divided by the minimum; NaN if a value is missing.
 fn growth(values: impl Iterator<Item = f64>) -> f64 {
     let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
     for value in values {

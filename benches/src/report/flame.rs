@@ -1,4 +1,4 @@
-//! Flame graphs: what a node does while it serves, by `perf record`.
+//! Flame graphs of a serving node, recorded with `perf record`.
 
 use std::fs::{self, File};
 use std::io::BufWriter;
@@ -13,25 +13,26 @@ use inferno::flamegraph;
 use super::scenario::{SMALL, Scenario, Server, operation_name, size_name};
 use crate::{Error, Result};
 
-/// How long is recorded.
+/// Duration of a recording.
 pub(super) const TIME: Duration = Duration::from_secs(2);
 
-/// Samples a second of each thread, which is in step with nothing.
+/// Samples per second and thread: a prime number, to avoid sampling in lockstep with periodic work.
 const FREQUENCY: &str = "997";
 
-/// Bytes of stack of each sample: the program has no frame pointers, so that callers are found afterwards. Its frames are large.
+/// Bytes of stack per sample: the program has no frame pointers, so stacks are unwound afterwards.
+/// Its frames are large.
 const STACK: &str = "dwarf,32768";
 
-/// Where flame graphs go.
+/// The output directory of flame graphs.
 pub(super) struct Flames {
     directory: PathBuf,
 }
 
 impl Flames {
-    /// In a directory that is made, if need be.
+    /// Creates the output directory, if needed.
     ///
     /// # Errors
-    /// There is no perf, or it may not look at other processes.
+    /// `perf` is missing or must not observe other processes.
     pub(super) fn new(directory: &Path) -> Result<Self> {
         if Command::new("perf").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
             return Err(Error::new("--flame needs perf, which is not there: apt-get install linux-perf"));
@@ -40,7 +41,7 @@ impl Flames {
         Ok(Flames { directory: directory.to_owned() })
     }
 
-    /// Records a process that serves a scenario, in a directory for what is in between.
+    /// Records a process that serves a scenario; `scratch` holds intermediate files.
     pub(super) fn record(&self, pid: u32, scenario: Scenario, scratch: &Path) -> Result<()> {
         let data = scratch.join("perf.data");
         let output = Command::new("perf")
@@ -76,13 +77,14 @@ impl Flames {
     }
 }
 
-/// Stacks whose threads, which they begin with, are called the same where they are told apart by a number alone.
+/// Merges the threads whose names differ in a number only; each folded stack starts with the thread
+/// name.
 fn threads_together(folded: &str) -> String {
     let mut text = String::with_capacity(folded.len());
     for line in folded.lines() {
         let (thread, rest) = line.split_once(';').unwrap_or((line, ""));
         let name = thread.trim_end_matches(|c: char| c.is_ascii_digit());
-        // Without frames the number of samples stands there.
+        // A line without frames has the sample count in this place.
         text.push_str(if rest.is_empty() { thread } else { name.trim_end_matches('-') });
         if !rest.is_empty() {
             text.push(';');
@@ -93,7 +95,7 @@ fn threads_together(folded: &str) -> String {
     text
 }
 
-/// The name of a scenario's file.
+/// Returns the file name of a scenario.
 fn file_name(scenario: Scenario) -> String {
     let Scenario { server, operation, size, connections, objects } = scenario;
     let tls = if server == Server::KeyholeTls { "-tls" } else { "" };

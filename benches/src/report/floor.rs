@@ -1,5 +1,5 @@
-//! What encryption alone and the disk alone take, by bare programs: loops that do the same work to the same bytes, and nothing
-//! else. (What the network alone takes is [`super::bare`]'s.)
+//! The costs of encryption and disk alone, measured by loops that do only the same work on the same
+//! bytes. ([`super::bare`] measures the network.)
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
@@ -26,25 +26,26 @@ use crate::{Error, Result};
 const MIB: usize = 1 << 20;
 const GIB: f64 = (1u64 << 30) as f64;
 
-/// What the node writes for a MiB of an object: a block and its footer.
+/// Bytes that the node writes per MiB of an object: a block and its footer.
 const BLOCK_LEN: usize = MIB + 4096;
 
-/// What the node writes for an object of 4 KiB: the object, its sealed head, and what the log adds.
+/// Bytes that the node writes per object of 4 KiB: the object, its sealed head and the record
+/// around them.
 const RECORD_LEN: usize = SMALL + 512;
 
-/// What is written and read with O_DIRECT begins and ends here.
+/// Alignment of direct I/O.
 const PAGE: usize = 4096;
 
-/// The most that is written at once.
+/// Maximum size of a batched write.
 const BATCH_MAX: usize = MIB;
 
 /// Threads that write blocks.
 const WRITERS: usize = 4;
 
-/// The file that is written and read. Each writer has its part of it.
+/// Size of the file, which is divided between the writers.
 const FILE_LEN: u64 = 512 << 20;
 
-/// Bytes for which the system gives memory in one piece, if it is told to.
+/// Size of a huge page.
 const HUGE: usize = 2 << 20;
 
 const KEY: [u8; KEY_LEN] = [7; KEY_LEN];
@@ -52,53 +53,55 @@ const SALT: [u8; SALT_LEN] = [5; SALT_LEN];
 const BUCKET: &str = "bucket";
 const NAME: &str = "small/1234";
 
-/// What one core or one disk is asked for.
+/// A load on one core or disk.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Floor {
-    /// AES-256-GCM of chunks of 16 KiB in place, sealed, on all cores at once. By GiB.
+    /// AES-256-GCM of chunks of 16 KiB in place, sealed, on all cores at once. Per GiB.
     Seal,
-    /// The same, opened.
+    /// AES-256-GCM of chunks of 16 KiB in place, opened, on all cores at once. Per GiB.
     Open,
-    /// The two on one core, while the others have nothing to do: two cores may be one with two threads.
+    /// Sealing on one core while the others are idle: two cores may be hardware threads of one. Per
+    /// GiB.
     SealAlone,
-    /// See [`SealAlone`](Floor::SealAlone).
+    /// Opening on one core while the others are idle. Per GiB.
     OpenAlone,
-    /// An object of 4 KiB: the keys of head and body derived, both sealed. By object.
+    /// An object of 4 KiB: the keys of object head and body derived, both sealed. Per object.
     SealObject,
-    /// The same, opened.
+    /// An object of 4 KiB, opened. Per object.
     OpenObject,
-    /// Blocks of 1 MiB with O_DIRECT, four at a time, each made durable. By GiB.
+    /// Blocks of 1 MiB with O_DIRECT, four at a time, each made durable. Per GiB.
     WriteMib,
-    /// The same, made durable once for 64 blocks.
+    /// Blocks of 1 MiB with O_DIRECT, made durable once per 64 blocks. Per GiB.
     WriteLarge,
-    /// Records of 4 KiB objects, so many in one durable write, by so many threads. By record.
+    /// Batches of records of 4 KiB objects, one durable write each. Per record.
     Commit {
-        /// Threads that write.
+        /// Number of writing threads.
         threads: usize,
-        /// Records of each write.
+        /// Records per write.
         batch: usize,
     },
-    /// 4 KiB at random places out of the page cache, on all cores at once. By read.
+    /// 4 KiB at random offsets from the page cache, on all cores at once. Per read.
     ReadSmall,
-    /// 1 MiB the same way. By GiB.
+    /// 1 MiB at random offsets from the page cache, on all cores at once. Per GiB.
     ReadMib,
-    /// 1 MiB from the disk, with O_DIRECT, one at a time. By GiB.
+    /// 1 MiB from the disk, with O_DIRECT, one at a time. Per GiB.
     ReadDirect,
 }
 
 impl Floor {
-    /// Durable writes as so many waiting clients make them: half of them are served by each of two threads.
+    /// Returns the durable writes for this many waiting clients, half of them on each of two
+    /// threads.
     pub(super) fn commit(clients: usize) -> Self {
         let threads = clients.min(2);
         Floor::Commit { threads, batch: (clients / threads).min(BATCH_MAX / RECORD_LEN) }
     }
 
-    /// Whether what is counted are GiB; otherwise it is objects.
+    /// Returns whether costs are per GiB; otherwise they are per object.
     pub(super) fn is_by_gib(self) -> bool {
         !matches!(self, Floor::SealObject | Floor::OpenObject | Floor::Commit { .. } | Floor::ReadSmall)
     }
 
-    /// What it is, for people.
+    /// Returns the name for the report.
     pub(super) fn name(self) -> String {
         match self {
             Floor::Seal => "encryption: chunks of 16 KiB sealed in place".to_owned(),
@@ -120,24 +123,24 @@ impl Floor {
     }
 }
 
-/// What it takes.
+/// The cost of a floor.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
-    /// Seconds of CPU time for one of what is counted.
+    /// Seconds of CPU time per unit.
     pub(super) cpu: f64,
-    /// So many a second, by all threads together.
+    /// Units per second, over all threads.
     pub(super) rate: f64,
-    /// Seconds from one to the next of one thread.
+    /// Seconds between two units on one thread.
     pub(super) latency: f64,
 }
 
-/// Where the floors of the disk are measured: a file that has been written before.
+/// The file for disk measurements, fully written in advance.
 pub(super) struct Disk {
     path: PathBuf,
 }
 
 impl Disk {
-    /// Makes the file in a directory.
+    /// Creates the file in a directory.
     pub(super) fn new(directory: &Path) -> Result<Self> {
         let disk = Disk { path: directory.join("floor") };
         let file = File::create_new(&disk.path).map_err(|error| disk.failed(error))?;
@@ -165,7 +168,7 @@ impl Disk {
         })
     }
 
-    /// With all of it in the page cache.
+    /// Opens the file and loads all of it into the page cache.
     fn open_cached(&self) -> Result<File> {
         let file = self.open()?;
         let mut bytes = vec![0; MIB];
@@ -175,7 +178,7 @@ impl Disk {
         Ok(file)
     }
 
-    /// Measures a floor for a time, on a machine with so many cores.
+    /// Measures a floor for this long on a machine with this many cores.
     pub(super) fn measure(&self, floor: Floor, cores: usize, time: Duration) -> Result<Cost> {
         let encryption = |cost: io::Result<Cost>| cost.map_err(|error| Error::of(floor.name(), error));
         match floor {
@@ -191,7 +194,7 @@ impl Disk {
             Floor::ReadSmall => self.read(self.open_cached()?, cores, time, SMALL),
             Floor::ReadMib => self.read(self.open_cached()?, cores, time, MIB),
             Floor::ReadDirect => {
-                // What is in the page cache would be read from there even so.
+                // Cached pages would be read from the page cache even with O_DIRECT.
                 let file = self.open()?;
                 file.sync_all().map_err(|error| self.failed(error))?;
                 rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).map_err(io::Error::from)?;
@@ -200,7 +203,8 @@ impl Disk {
         }
     }
 
-    /// Blocks by several writers, each in its part of the file; each makes its own durable after so many of them.
+    /// Writes blocks from several threads, each to its section of the file, with a sync per
+    /// `blocks` blocks.
     fn write(&self, time: Duration, blocks: usize) -> Result<Cost> {
         let file = self.open_direct()?;
         let part = FILE_LEN / WRITERS as u64;
@@ -224,7 +228,7 @@ impl Disk {
         .map_err(|error| self.failed(error))
     }
 
-    /// Batches of records, each one durable write.
+    /// Writes batches of records, each as one durable write.
     fn commit(&self, time: Duration, threads: usize, batch: usize) -> Result<Cost> {
         let file = self.open_direct()?;
         let len = (batch * RECORD_LEN).next_multiple_of(PAGE);
@@ -248,7 +252,7 @@ impl Disk {
         .map_err(|error| self.failed(error))
     }
 
-    /// Pieces of one length at random places, one after the other by each thread.
+    /// Reads pieces of one length at random offsets, sequentially on each thread.
     fn read(&self, file: File, threads: usize, time: Duration, len: usize) -> Result<Cost> {
         let pieces = FILE_LEN / len as u64;
         let by = if len == SMALL { 1.0 } else { len as f64 / GIB };
@@ -269,21 +273,21 @@ impl Disk {
     }
 }
 
-/// Memory that begins at a page, in pages as large as the system has.
+/// Allocates page-aligned memory, in huge pages if available.
 fn huge(len: usize) -> io::Result<MmapMut> {
     let memory = MmapMut::map_anon(len.next_multiple_of(HUGE))?;
-    // Where it has none the figures are a little worse, and right.
+    // Without huge pages the figures are slightly worse, but valid.
     let _ = memory.advise(Advice::HugePage);
     Ok(memory)
 }
 
-/// CPU time of this process so far.
+/// Returns the CPU time of this process so far.
 fn cpu() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// What threads do until their time is over, which is how much each of them says.
+/// Runs work on all threads until the time is over; each returns the amount that it has done.
 fn parallel(
     threads: usize,
     time: Duration,
@@ -303,7 +307,7 @@ fn parallel(
     Ok(Cost { cpu: (cpu() - cpu_before) / done, rate, latency: threads as f64 / rate })
 }
 
-/// Does something again and again until it is time; how much was done.
+/// Repeats the work until the deadline and returns the amount done.
 fn repeat(until: Instant, of_each: f64, mut work: impl FnMut()) -> f64 {
     let mut done = 0.0;
     loop {
@@ -330,15 +334,15 @@ fn seal(until: Instant) -> f64 {
     })
 }
 
-/// What has to be so, as it was made here.
+/// Turns a failed authentication of data sealed here into an error.
 fn opened(is_so: bool) -> io::Result<()> {
     if is_so { Ok(()) } else { Err(io::Error::other("what was sealed here does not open")) }
 }
 
 fn open(until: Instant) -> io::Result<f64> {
     let mut data = Buffer::new(MIB);
-    // In counter mode sealing twice gives the plaintext back: what is opened takes turns between two ciphertexts, and nothing
-    // is copied.
+    // In counter mode, sealing twice restores the plaintext: opening alternates between two
+    // ciphertexts, without copies.
     let mut tags: [Vec<[u8; TAG_LEN]>; 2] = Default::default();
     for tags in &mut tags {
         let mut sealer = sealer();
@@ -370,7 +374,7 @@ struct Sealed {
     tag: [u8; TAG_LEN],
 }
 
-/// Seals an object: its body in place, its head into `head`.
+/// Seals an object: its body in place, its object head into `head`.
 fn seal_once(data: &mut [u8], head: &mut [u8]) -> Option<Sealed> {
     let (customer_key, data_key) = (CustomerKey::new(KEY), DataKey::new([9; KEY_LEN]));
     let plain =

@@ -1,4 +1,4 @@
-//! What the machine is.
+//! The description of the machine.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::thread;
 
 use crate::{Error, Result};
 
-/// What is known of the machine, and of the disk under a directory.
+/// The machine, and the disk of a directory.
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
     pub(super) processor: String,
@@ -38,12 +38,12 @@ impl Machine {
     }
 }
 
-/// The type of the file system that a path is in, by `/proc/self/mountinfo`: of the mounts above it the deepest, and of several
-/// there the last.
+/// Returns the type of the file system of a path, from `/proc/self/mountinfo`: the deepest mount
+/// above it, and the last of several at one place.
 fn file_system<'m>(mounts: &'m str, path: &Path) -> Option<&'m str> {
     let above = mounts.lines().filter_map(|line| {
         let (mount, file_system) = line.split_once(" - ")?;
-        // Spaces of paths are written as octal numbers.
+        // Spaces in paths are encoded in octal.
         let point = mount.split(' ').nth(4)?.replace("\\040", " ");
         path.starts_with(&point).then(|| (point.len(), file_system.split(' ').next().unwrap_or_default()))
     });

@@ -1,4 +1,4 @@
-//! nginx as a server of files: what a server takes that neither encrypts, nor verifies signatures, nor makes anything durable.
+//! nginx as a file server: the cost of a server without encryption, signatures and durability.
 
 use std::fs;
 use std::io;
@@ -13,29 +13,29 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{Error, Result};
 
-/// Processes that serve.
+/// Number of worker processes.
 const WORKERS: usize = 2;
 
-/// How long it may take to start, and to end.
+/// Timeout for startup and shutdown.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What it is called; `/usr/sbin` is not where everybody looks for programs.
+/// Program names; `/usr/sbin` is not on every `PATH`.
 const PROGRAMS: [&str; 2] = ["nginx", "/usr/sbin/nginx"];
 
-/// nginx with a configuration and files of its own, in a directory of its own.
+/// A running nginx with its own configuration, files and directory.
 pub(super) struct Nginx {
     master: Child,
     workers: Vec<u32>,
     endpoint: String,
     tls_endpoint: String,
-    /// What it says of its version.
+    /// Its reported version.
     pub(super) version: String,
-    /// Bytes of its program.
+    /// Size of its program.
     pub(super) program_len: u64,
 }
 
 impl Nginx {
-    /// Starts it, in a directory that is made for it.
+    /// Starts it in a new directory.
     pub(super) fn start(directory: &Path, certificate: &Certificate) -> Result<Self> {
         let failed = |error: io::Error| Error::of("cannot start nginx", error);
         let (program, version) = find()?;
@@ -92,12 +92,12 @@ impl Nginx {
         &self.tls_endpoint
     }
 
-    /// The processes that serve.
+    /// Returns its worker processes.
     pub(super) fn workers(&self) -> &[u32] {
         &self.workers
     }
 
-    /// All of its processes.
+    /// Returns all of its processes.
     pub(super) fn pids(&self) -> Vec<u32> {
         [&[self.master.id()], &self.workers[..]].concat()
     }
@@ -105,7 +105,7 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // The master ends the others, which SIGKILL would leave behind.
+        // The master stops the workers, which SIGKILL would leave running.
         let _ = kill_process(Pid::from_child(&self.master), Signal::TERM);
         let begun = Instant::now();
         while matches!(self.master.try_wait(), Ok(None)) {
@@ -117,7 +117,7 @@ impl Drop for Nginx {
     }
 }
 
-/// The program, and its version.
+/// Finds the program and its version.
 fn find() -> Result<(PathBuf, String)> {
     for program in PROGRAMS {
         if let Ok(output) = Command::new(program).arg("-v").stdin(Stdio::null()).output() {
@@ -129,27 +129,27 @@ fn find() -> Result<(PathBuf, String)> {
     Err(Error::new("there is no nginx: apt-get install nginx-light, or let benches/run do it"))
 }
 
-/// Where a program is that is found by its name.
+/// Searches `PATH` for a program.
 fn which(program: &Path) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|directory| directory.join(program)).find(|path| path.is_file());
     found.unwrap_or_else(|| program.to_owned())
 }
 
-/// Ports that were free a moment ago.
+/// Returns ports that were free a moment ago.
 fn free_ports() -> io::Result<[u16; 2]> {
     let listeners = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
     Ok([listeners[0].local_addr()?.port(), listeners[1].local_addr()?.port()])
 }
 
-/// The processes that a process has started and that still are its own.
+/// Returns the current children of a process.
 fn children(parent: u32) -> io::Result<Vec<u32>> {
     let mut children = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        // One that has ended meanwhile is nobody's child.
+        // A process that has ended meanwhile is no longer a child.
         let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-        // Behind the name in parentheses: state, parent.
+        // After the name in parentheses: state, parent.
         let of = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(1)?.parse().ok());
         if of == Some(parent) {
             children.push(pid);
@@ -159,7 +159,7 @@ fn children(parent: u32) -> io::Result<Vec<u32>> {
 }
 
 fn configuration(directory: &Path, certificate: &Certificate, [port, tls_port]: [u16; 2], is_root: bool) -> String {
-    // Started as root it would serve as a user who may not write here.
+    // Workers of a root process would run as a user without write permission here.
     let user = if is_root { "user root;\n" } else { "" };
     let at = |name: &str| format!("\"{}\"", directory.join(name).display());
     let (pid, files, body, other) = (at("nginx.pid"), at("files"), at("body"), at("other"));

@@ -1,4 +1,4 @@
-//! `keyhole serve` as another process.
+//! `keyhole serve` as a child process.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
@@ -15,7 +15,7 @@ const ACCESS_KEY: &str = "report-access-key";
 const SECRET_KEY: &str = "report-secret-key-of-no-account";
 const REGION: &str = "us-east-1";
 
-/// A node that runs; killed when dropped.
+/// A running node; killed on drop.
 pub(super) struct Node {
     child: Child,
     program: PathBuf,
@@ -25,7 +25,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// Starts one with a store of its own.
+    /// Starts a node with a store of its own.
     pub(super) fn start(program: &Path, data: &Path, capacity: u64, tls: Option<&Certificate>) -> Result<Self> {
         let failed = |error: io::Error| Error::of(format_args!("cannot start {}", program.display()), error);
         let log = data.with_extension("log");
@@ -74,12 +74,12 @@ impl Node {
         self.child.id()
     }
 
-    /// Who signs for it.
+    /// Returns the signer for its requests.
     pub(super) fn signer() -> Signer {
         Signer { access_key: ACCESS_KEY.to_owned(), secret_key: SECRET_KEY.to_owned(), region: REGION.to_owned() }
     }
 
-    /// Bytes of memory that its index takes, as it says itself.
+    /// Returns the index size in bytes that it reports.
     pub(super) fn index_bytes(&self) -> Result<u64> {
         let failed = |error: &dyn std::fmt::Display| Error::of("keyhole stat", error);
         let output = Command::new(&self.program).arg("stat").arg(&self.data).arg("--json").output();
@@ -91,7 +91,7 @@ impl Node {
         stat["index"].as_u64().ok_or_else(|| failed(&"it does not say the memory of the index"))
     }
 
-    /// Ends it as an operator does.
+    /// Shuts it down as an operator does.
     pub(super) fn stop(mut self) -> Result<()> {
         let failed = |error: io::Error| Error::of("cannot end the node", error);
         kill_process(Pid::from_child(&self.child), Signal::TERM).map_err(|error| failed(error.into()))?;
@@ -102,7 +102,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // Where something has failed; otherwise it has ended, and this does nothing.
+        // Needed only after a failure; otherwise the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

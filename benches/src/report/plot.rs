@@ -1,24 +1,24 @@
-//! Plots: lines over a logarithmic axis, and bars that are made of parts.
+//! Plots: lines over a logarithmic axis, and stacked bars.
 
 use svg::Document;
 use svg::node::element::{Circle, Group, Line as Stroke, Polyline, Rectangle, Style, Text};
 
 const WIDTH: f64 = 960.0;
 const MARGIN: f64 = 24.0;
-/// Where the area of a plot begins, below the title, the note and the legend.
+/// Top of the plot area, below title, note and legend.
 const TOP: f64 = 126.0;
 
-/// The area of lines.
+/// Plot area of lines.
 const LINES_LEFT: f64 = 84.0;
 const LINES_RIGHT: f64 = WIDTH - 36.0;
 const LINES_HEIGHT: f64 = 340.0;
 
-/// Where bars begin, and how long one may be.
+/// Left end and maximum length of bars.
 const BARS_LEFT: f64 = 210.0;
 const BARS_LEN: f64 = WIDTH - BARS_LEFT - 110.0;
 const BAR: f64 = 20.0;
 const BAR_GAP: f64 = 6.0;
-/// What lies between groups of bars.
+/// Gap between groups of bars.
 const GROUP_GAP: f64 = 18.0;
 
 const STYLE: &str = "
@@ -34,21 +34,21 @@ const STYLE: &str = "
   polyline { fill: none; stroke-width: 2.5; }
 ";
 
-/// What a line or a part of a bar stands for. Each has its colour in all plots.
+/// The meaning of a line or of a part of a bar. It has the same colour in all plots.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Colour {
-    /// Keyhole, or GET by it.
+    /// Keyhole, or its GET.
     Ours,
     /// PUT by Keyhole.
     OursToo,
-    /// nginx, or GET by it.
+    /// nginx, or its GET.
     Theirs,
     /// PUT by nginx.
     TheirsToo,
     Network,
     Encryption,
     Disk,
-    /// What is left beyond the floors.
+    /// The remainder beyond the floors.
     Rest,
 }
 
@@ -72,29 +72,29 @@ impl Colour {
 pub(super) struct Line {
     pub(super) name: String,
     pub(super) colour: Colour,
-    /// In the order of their places on the axis. What is not finite is left out.
+    /// Points in order along the axis. Values that are not finite are omitted.
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// A bar, made of parts that stand side by side.
+/// A stacked bar.
 #[derive(Clone, Debug)]
 pub(super) struct Bar {
     pub(super) name: String,
     pub(super) parts: Vec<(Colour, f64)>,
-    /// What is written behind it.
+    /// Label after the bar.
     pub(super) text: String,
-    /// Where it should end at most, or at least: a mark across it.
+    /// Limit, drawn as a mark across the bar.
     pub(super) limit: Option<f64>,
 }
 
-/// What stands above a plot.
+/// Text above a plot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Heading<'h> {
     pub(super) title: &'h str,
     pub(super) note: &'h str,
 }
 
-/// Round numbers from 0 to at least the highest value: some five of them.
+/// Returns about five round numbers from 0 to at least the maximum.
 fn ticks(most: f64) -> Vec<f64> {
     let most = if most.is_finite() && most > 0.0 { most } else { 1.0 };
     let magnitude = 10f64.powf((most / 5.0).log10().floor());
@@ -104,7 +104,7 @@ fn ticks(most: f64) -> Vec<f64> {
     (0..=count).map(|tick| tick as f64 * step).collect()
 }
 
-/// A tick as short as it can be told from its neighbours.
+/// Formats a tick with as few digits as distinguish it from its neighbours.
 fn tick_text(tick: f64, step: f64) -> String {
     let places = (-step.log10().floor()).clamp(0.0, 6.0) as usize;
     format!("{tick:.places$}")
@@ -133,7 +133,7 @@ fn begin(heading: Heading<'_>, height: f64) -> Document {
         .add(text(MARGIN, 58.0, "note", heading.note))
 }
 
-/// A square of each colour, with what it stands for.
+/// Draws a coloured square for each entry, with its label.
 fn legend<'n>(entries: impl Iterator<Item = (Colour, &'n str)>) -> Group {
     let (mut legend, mut x) = (Group::new(), MARGIN);
     for (colour, name) in entries {
@@ -144,7 +144,7 @@ fn legend<'n>(entries: impl Iterator<Item = (Colour, &'n str)>) -> Group {
     legend
 }
 
-/// Lines over a logarithmic axis from its first to its last tick; the other axis begins at 0.
+/// Draws lines over a logarithmic axis from its first to its last tick; the other axis begins at 0.
 pub(super) fn lines(
     heading: Heading<'_>,
     x_name: &str,
@@ -161,7 +161,7 @@ pub(super) fn lines(
         (Some(first), _) => (first.0, first.0 * 10.0),
         _ => (1.0, 10.0),
     };
-    // A little room on both sides, so that no point is on an axis.
+    // A margin on both sides keeps points off the axes.
     let (left, right) = (LINES_LEFT + 24.0, LINES_RIGHT - 24.0);
     let x_at = |x: f64| left + (x / first).ln() / (last / first).ln() * (right - left);
     let y_at = |y: f64| bottom - y / y_max * LINES_HEIGHT;
@@ -193,7 +193,7 @@ pub(super) fn lines(
     document
 }
 
-/// Groups of bars over an axis that begins at 0.
+/// Draws groups of bars over an axis that begins at 0.
 pub(super) fn bars(heading: Heading<'_>, x_name: &str, colours: &[(Colour, &str)], groups: &[Vec<Bar>]) -> Document {
     let of = |bar: &Bar| {
         let parts = bar.parts.iter().map(|(_, value)| value.max(0.0)).filter(|value| value.is_finite());
@@ -227,7 +227,7 @@ pub(super) fn bars(heading: Heading<'_>, x_name: &str, colours: &[(Colour, &str)
             if let Some(limit) = bar.limit {
                 let x = x_at(limit);
                 document = document.add(stroke("limit", (x, y - 3.0), (x, y + BAR + 3.0)));
-                // The text does not stand on the mark.
+                // Keep the text off the mark.
                 if (x_at(at)..x_at(at) + 60.0).contains(&x) {
                     at = limit;
                 }
@@ -287,7 +287,7 @@ mod tests {
         };
         let text = bars(HEADING, "s/GiB", &[(Colour::Network, "network")], &[vec![bar]]).to_string();
         let of = |colour: Colour| text.matches(colour.hex()).count();
-        // The network is in the legend, too.
+        // The network also appears in the legend.
         assert_eq!((of(Colour::Network), of(Colour::Disk), of(Colour::Rest)), (2, 0, 1));
         assert!(!text.contains("NaN") && text.contains("0.5 s") && text.contains("class=\"limit\""), "{text}");
     }

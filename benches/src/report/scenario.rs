@@ -1,4 +1,4 @@
-//! What is measured, and what came of it in each turn.
+//! The scenarios and their samples.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,22 +8,22 @@ use bytesize::ByteSize;
 use super::floor::{Cost, Floor};
 use crate::work::{Measured, Operation};
 
-/// Bytes of the objects that are measured.
+/// Size of a small object.
 pub(super) const SMALL: usize = 4 << 10;
-/// The same.
+/// Size of a medium object.
 pub(super) const MIB: usize = 1 << 20;
-/// The same.
+/// Size of a large object.
 pub(super) const LARGE: usize = 64 << 20;
 
 const GIB: f64 = (1u64 << 30) as f64;
 
-/// Connections that each serve one request at a time.
+/// Numbers of connections, each with one request in flight.
 pub(super) const CONNECTIONS: [usize; 5] = [1, 4, 16, 64, 256];
 
-/// Connections where nothing else is said.
+/// Default number of connections.
 pub(super) const USUAL: usize = 16;
 
-/// Who serves.
+/// The server of a scenario.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Server {
     Keyhole,
@@ -45,10 +45,10 @@ impl Server {
 pub(super) struct Scenario {
     pub(super) server: Server,
     pub(super) operation: Operation,
-    /// Bytes of each object.
+    /// Size of each object in bytes.
     pub(super) size: usize,
     pub(super) connections: usize,
-    /// How many objects there are of this size.
+    /// Number of objects of this size.
     pub(super) objects: usize,
 }
 
@@ -79,12 +79,12 @@ pub(super) fn size_name(size: usize) -> String {
     ByteSize(size as u64).display().iec().to_string().replace(".0 ", " ")
 }
 
-/// How many objects there are of each size.
+/// Number of objects of each size.
 #[derive(Clone, Debug)]
 pub(super) struct Counts {
-    /// Of 4 KiB where nothing else is said.
+    /// Default number of objects of 4 KiB.
     pub(super) small: usize,
-    /// Of 4 KiB, in stores of their own but for the one above.
+    /// Other numbers of objects of 4 KiB, each in a store of its own.
     pub(super) growing: Vec<usize>,
     pub(super) mib: usize,
     pub(super) large: usize,
@@ -99,12 +99,12 @@ impl Counts {
         }
     }
 
-    /// The load on a server where nothing else is said of the number of objects.
+    /// Returns a load with the default number of objects.
     pub(super) fn scenario(&self, server: Server, operation: Operation, size: usize, connections: usize) -> Scenario {
         Scenario { server, operation, size, connections, objects: self.of(size) }
     }
 
-    /// All that is measured, in the order of a turn: what is compared stands together.
+    /// Returns all scenarios in the order of a turn, with those to be compared next to each other.
     pub(super) fn scenarios(&self) -> Vec<Scenario> {
         let mut all = Vec::new();
         for operation in [Operation::Get, Operation::Put] {
@@ -129,7 +129,7 @@ impl Counts {
     }
 }
 
-/// The floors of encryption and disk that figures are compared with.
+/// Returns the floors of encryption and disk that figures are compared with.
 pub(super) fn floors() -> Vec<Floor> {
     let mut all = vec![Floor::Seal, Floor::Open, Floor::SealAlone, Floor::OpenAlone];
     all.extend([Floor::SealObject, Floor::OpenObject]);
@@ -138,33 +138,33 @@ pub(super) fn floors() -> Vec<Floor> {
     all
 }
 
-/// What came of one turn.
+/// The measurement of one turn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     pub(super) operations_per_s: f64,
-    /// Bytes of bodies, those of operations that did not end within the turn included.
+    /// Bytes of bodies per second, including those of operations that did not end within the turn.
     pub(super) bytes_per_s: f64,
     /// Seconds of the server's CPU time.
     pub(super) cpu_per_operation: f64,
     pub(super) cpu_per_gib: f64,
-    /// The same two of the generator.
+    /// Seconds of the generator's CPU time.
     pub(super) own_per_operation: f64,
     pub(super) own_per_gib: f64,
-    /// How much of the server's CPU time was in the kernel, from 0 to 1.
+    /// Fraction of the server's CPU time spent in the kernel, from 0 to 1.
     pub(super) kernel_share: f64,
-    /// Seconds that half of the operations did not take.
+    /// Median latency in seconds.
     pub(super) p50: f64,
-    /// Seconds that 99 in a hundred did not take.
+    /// 99th percentile of the latency in seconds.
     pub(super) p99: f64,
-    /// Cores that the server had at work, on average.
+    /// Average number of cores used by the server.
     pub(super) server_cores: f64,
-    /// Cores that the generator had.
+    /// Average number of cores used by the generator.
     pub(super) own_cores: f64,
-    /// Cores that had nothing to do.
+    /// Average number of idle cores.
     pub(super) idle_cores: f64,
-    /// Cores that worked for none of the two: the kernel's own threads, and whoever else is on the machine.
+    /// Average number of cores used by others: kernel threads and other processes.
     pub(super) other_cores: f64,
-    /// Answers that asked for patience.
+    /// Number of SlowDown answers.
     pub(super) slow_down: u64,
 }
 
@@ -195,7 +195,7 @@ impl Sample {
     }
 }
 
-/// What came of all turns.
+/// The measurements of all turns.
 #[derive(Default, Debug)]
 pub(super) struct Results {
     samples: BTreeMap<Scenario, Vec<Sample>>,
@@ -211,29 +211,29 @@ impl Results {
         self.costs.entry(floor).or_default().push(cost);
     }
 
-    /// The median of a figure over the turns; NaN where nothing was measured.
+    /// Returns the median of a figure over the turns; NaN without a measurement.
     pub(super) fn median(&self, scenario: Scenario, figure: impl Fn(&Sample) -> f64) -> f64 {
         median(self.samples.get(&scenario).into_iter().flatten().map(figure).collect())
     }
 
-    /// The median of how a figure of one compares with that of another in the same turn.
+    /// Returns the median ratio of two scenarios' figures in the same turn.
     pub(super) fn ratio(&self, one: Scenario, other: Scenario, figure: impl Fn(&Sample) -> f64) -> f64 {
         let of = |scenario| self.samples.get(&scenario).into_iter().flatten();
         median(of(one).zip(of(other)).map(|(one, other)| figure(one) / figure(other)).collect())
     }
 
-    /// The median of a floor's figure.
+    /// Returns the median of a floor's figure.
     pub(super) fn floor(&self, floor: Floor, figure: impl Fn(&Cost) -> f64) -> f64 {
         median(self.costs.get(&floor).into_iter().flatten().map(figure).collect())
     }
 
-    /// All samples, with what they are of.
+    /// Returns all samples with their scenarios.
     pub(super) fn samples(&self) -> impl Iterator<Item = (&Scenario, &Sample)> {
         self.samples.iter().flat_map(|(scenario, samples)| samples.iter().map(move |sample| (scenario, sample)))
     }
 }
 
-/// The one in the middle; of an even number the mean of the two; NaN of none.
+/// Returns the median; the mean of the middle two for an even number of values, NaN for none.
 pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;

@@ -1,4 +1,5 @@
-//! Bytes of bodies: they say whose they are, on each page, so that no other bytes are taken for them.
+//! Self-describing body bytes: every page names its body, so that bytes of another body are
+//! detected.
 
 use keyhole_log::limits::{BLOCK_DATA, CHUNK_LEN, PAGE};
 use keyhole_log::{Body, Disk, Error, Log, NewBody, Object, Part};
@@ -9,14 +10,14 @@ use crate::random::Random;
 /// A body of the workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Content {
-    /// Never used twice in a life.
+    /// Unique within a life.
     pub id: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub len: u64,
 }
 
 thread_local! {
-    /// What every page has behind its first 16 bytes.
+    /// Content of every page after its first 16 bytes.
     static TEMPLATE: Box<[u8; PAGE]> = {
         let mut random = Random::new(0x6b65_7968_6f6c_6500);
         let mut page = Box::new([0; PAGE]);
@@ -26,7 +27,8 @@ thread_local! {
 }
 
 impl Content {
-    /// Tags of a body that seems sealed: one for each chunk, and one more if the last chunk is full.
+    /// Returns whether the body carries tags like a sealed one: one per chunk, and one more if the
+    /// last chunk is full.
     fn sealed(self) -> bool {
         self.id.is_multiple_of(2)
     }
@@ -48,7 +50,7 @@ impl Content {
         mark
     }
 
-    /// The bytes from `at` on, a multiple of the page.
+    /// Fills `bytes` with the content from `at` on, a multiple of the page size.
     fn fill(self, at: u64, bytes: &mut [u8]) {
         TEMPLATE.with(|template| {
             for (i, page) in bytes.chunks_mut(PAGE).enumerate() {
@@ -60,7 +62,7 @@ impl Content {
         });
     }
 
-    /// Whether these are the bytes from `at` on.
+    /// Returns whether `bytes` equal the content from `at` on.
     fn is(self, at: u64, bytes: &[u8]) -> bool {
         TEMPLATE.with(|template| {
             bytes.chunks(PAGE).enumerate().all(|(i, page)| {
@@ -72,10 +74,10 @@ impl Content {
     }
 }
 
-/// Writes the body.
+/// Writes the body and returns it.
 ///
 /// # Errors
-/// Those of the log.
+/// Errors of the log.
 pub async fn write(log: &Log<SimDisk>, content: Content) -> Result<NewBody, Error> {
     let mut writer = log.body_writer();
     let block = BLOCK_DATA as u64;
@@ -98,10 +100,13 @@ pub async fn write(log: &Log<SimDisk>, content: Content) -> Result<NewBody, Erro
     unreachable!("a body has a last block")
 }
 
-/// Reads a range of the chunks of one block of a body, by the random numbers, or all of it, and compares.
+/// Reads a random range of the chunks of one block of a body, or all of it, and compares it.
 ///
 /// # Errors
-/// Those of the log. Wrong bytes are a panic.
+/// Errors of the log.
+///
+/// # Panics
+/// If the bytes are wrong.
 async fn check_block(log: &Log<SimDisk>, body: &Body, content: Content, index: u64) -> Result<(), Error> {
     let len = body.block_len(index);
     let chunks = len / CHUNK_LEN + 1;
@@ -111,7 +116,7 @@ async fn check_block(log: &Log<SimDisk>, body: &Body, content: Content, index: u
     assert!(content.is(at, &buf.as_ref()[..len]), "wrong bytes of {content:?} in block {index}");
     let last = index + 1 == body.blocks();
     for chunk in 0..chunks {
-        // The chunk after the last full one has a tag in the last block only.
+        // Only the last block has a tag for the chunk after the last full one.
         let expected = content.sealed() && (last || chunk < len / CHUNK_LEN);
         let tag = content.tag(at / CHUNK_LEN as u64 + chunk as u64);
         assert_eq!(tags.get(chunk), expected.then_some(&tag), "tag {chunk} of {content:?} in block {index}");
@@ -119,10 +124,13 @@ async fn check_block(log: &Log<SimDisk>, body: &Body, content: Content, index: u
     Ok(())
 }
 
-/// Reads a body whole and compares.
+/// Reads a whole body and compares it.
 ///
 /// # Errors
-/// Those of the log. Wrong bytes are a panic.
+/// Errors of the log.
+///
+/// # Panics
+/// If the bytes are wrong.
 pub async fn check(log: &Log<SimDisk>, part: &Part, content: Content) -> Result<(), Error> {
     let body = log.body(part).await?;
     assert_eq!((body.len, &body.prefix[..]), (content.len, &content.prefix()[..]), "another body than {content:?}");
@@ -132,10 +140,13 @@ pub async fn check(log: &Log<SimDisk>, part: &Part, content: Content) -> Result<
     Ok(())
 }
 
-/// Reads all bodies of an object, and compares.
+/// Reads all bodies of an object and compares them.
 ///
 /// # Errors
-/// Those of the log. Wrong bytes are a panic.
+/// Errors of the log.
+///
+/// # Panics
+/// If the bytes are wrong.
 pub async fn check_all(log: &Log<SimDisk>, object: &Object, contents: &[Content]) -> Result<(), Error> {
     assert_eq!(object.parts.len(), contents.len(), "bodies of an object");
     for (part, content) in object.parts.iter().zip(contents) {

@@ -1,7 +1,7 @@
-//! Runs tasks on one thread, in an order that follows from the seed, in a time of its own.
+//! A single-threaded executor in virtual time, whose order of tasks follows from the seed.
 //!
-//! Of the tasks that can go on the seed picks the next one. When none can, time goes on to the next moment at which somebody
-//! wants to be woken. When there is no such moment either, everything waits for ever: a deadlock.
+//! The seed picks the next of the runnable tasks. Without a runnable task, time advances to
+//! the next wake-up. Without a pending wake-up either, the tasks are deadlocked.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -14,10 +14,10 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use crate::random::Random;
 
-/// Polls in a row without an end: two tasks that only wake each other.
+/// Maximum number of polls without an end, to detect tasks that only wake each other.
 const POLLS_MAX: u64 = 20_000_000;
 
-/// Virtual time, and the order of what happens in it.
+/// Virtual time and the order of events in it.
 #[derive(Debug, Default)]
 pub struct Clock {
     now: Cell<u64>,
@@ -27,28 +27,28 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A number higher than all before: tells what was first.
+    /// Returns a number higher than all before, which orders events.
     pub fn tick(&self) -> u64 {
         self.ticks.set(self.ticks.get() + 1);
         self.ticks.get()
     }
 
-    /// Polls of tasks so far.
+    /// Returns the number of polls so far.
     pub fn polls(&self) -> u64 {
         self.polls.get()
     }
 
-    /// Virtual time.
+    /// Returns the virtual time.
     pub fn now(&self) -> u64 {
         self.now.get()
     }
 
-    /// Waits so long, in virtual time.
+    /// Waits for this long in virtual time.
     pub fn sleep(self: &Rc<Self>, time: u64) -> Sleep {
         Sleep { clock: Rc::clone(self), until: self.now() + time, key: None }
     }
 
-    /// Goes on to the next moment at which somebody is to be woken; false if there is none.
+    /// Advances to the next wake-up; returns false if there are no more.
     fn advance(&self) -> bool {
         let Some(((at, _), waker)) = self.sleepers.borrow_mut().pop_first() else { return false };
         self.now.set(at.max(self.now()));
@@ -57,7 +57,7 @@ impl Clock {
     }
 }
 
-/// Ends at its time.
+/// A timer in virtual time.
 #[derive(Debug)]
 pub struct Sleep {
     clock: Rc<Clock>,
@@ -87,16 +87,16 @@ impl Drop for Sleep {
     }
 }
 
-/// Why the executor has come back.
+/// The reason why [`Executor::run`] returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
-    /// What was waited for has happened.
+    /// The awaited condition holds.
     Done,
     /// The machine has stopped.
     Halted,
-    /// Nothing can go on, and what was waited for has not happened.
+    /// Deadlock: all tasks are blocked, and the awaited condition does not hold.
     Stalled,
-    /// A task panicked: what it said.
+    /// A task panicked with this message.
     Panicked(String),
 }
 
@@ -119,7 +119,7 @@ impl Wake for TaskWaker {
     }
 }
 
-/// Tasks and their time.
+/// Tasks and their clock.
 pub struct Executor {
     clock: Rc<Clock>,
     random: Random,
@@ -129,12 +129,12 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// Without tasks.
+    /// Creates an executor without tasks.
     pub fn new(clock: Rc<Clock>, random: Random) -> Self {
         Executor { clock, random, tasks: Vec::new(), ready: Arc::default(), polls: 0 }
     }
 
-    /// Starts a task; what it comes to is in the cell at its end.
+    /// Starts a task; the cell holds its result once it has ended.
     pub fn spawn<T: 'static>(&mut self, future: impl Future<Output = T> + 'static) -> Rc<RefCell<Option<T>>> {
         let result = Rc::new(RefCell::new(None));
         let slot = Rc::clone(&result);
@@ -149,7 +149,7 @@ impl Executor {
         result
     }
 
-    /// Runs until `done` or `halted` says so, or nothing goes on any more.
+    /// Runs until `done` or `halted` returns true, or until all tasks are blocked.
     pub fn run(&mut self, halted: impl Fn() -> bool, done: impl Fn() -> bool) -> Stop {
         loop {
             if halted() {
@@ -200,10 +200,10 @@ impl Executor {
         catch_unwind(AssertUnwindSafe(|| drop(task))).map_err(|_| crate::panics::taken())
     }
 
-    /// Drops all tasks where they stand, as when the process dies.
+    /// Drops all tasks where they stand, as the death of the process does.
     ///
     /// # Errors
-    /// What panicked.
+    /// The message of a panic in a destructor.
     pub fn kill(mut self) -> Result<(), String> {
         for id in 0..self.tasks.len() {
             if let Err(panic) = self.drop_task(id) {
@@ -214,7 +214,8 @@ impl Executor {
         Ok(())
     }
 
-    /// After a panic: what is dropped then may panic again, and that would end the process.
+    /// Leaks the tasks after a panic: a second panic while they are dropped would abort the
+    /// process.
     pub fn forget(mut self) {
         std::mem::forget(std::mem::take(&mut self.tasks));
     }

@@ -1,5 +1,5 @@
-//! Lives many lives: `keyhole-sim [--lives N] [--threads N] [--from SEED] [--failures N] [--focus NAME]`. It ends early after so many
-//! failures. `KEYHOLE_SEED` repeats one, and prints what happens.
+//! Runs many lives: `keyhole-sim [--lives N] [--threads N] [--from SEED] [--failures N] [--focus
+//! NAME]`. It ends early after N failures. `KEYHOLE_SEED` repeats one life and prints its events.
 
 use std::process::ExitCode;
 
@@ -8,10 +8,10 @@ use keyhole_sim::{Focus, Setup};
 
 const LIVES: u64 = 300;
 
-/// Failures after which no new life is begun.
+/// Failures after which no new life is started.
 const FAILURES_MAX: u64 = 10;
 
-/// What lives may be about.
+/// Focuses by name.
 const FOCUSES: [(&str, Focus); 9] = [
     ("damage", Focus::Damage),
     ("cleaning", Focus::Cleaning),

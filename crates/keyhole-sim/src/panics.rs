@@ -1,17 +1,17 @@
-//! What a panic said, for the report of the life that it ended.
+//! Messages of panics, for the report of the life that they ended.
 
 use std::cell::RefCell;
 use std::sync::Once;
 
 thread_local! {
     static LAST: RefCell<Option<String>> = const { RefCell::new(None) };
-    /// Whether panics of this thread are of a life.
+    /// Whether panics of this thread belong to a life.
     static KEPT: RefCell<bool> = const { RefCell::new(false) };
 }
 
 static HOOK: Once = Once::new();
 
-/// Keeps what panics of this thread say, instead of printing it.
+/// Records the panic messages of this thread instead of printing them.
 pub(crate) fn keep() {
     HOOK.call_once(|| {
         let others = std::panic::take_hook();
@@ -29,7 +29,7 @@ pub(crate) fn keep() {
     KEPT.with(|kept| *kept.borrow_mut() = true);
 }
 
-/// What the last panic of this thread said.
+/// Returns the message of the last panic of this thread.
 pub(crate) fn taken() -> String {
     LAST.with(|last| last.borrow_mut().take()).unwrap_or_else(|| "a panic that nobody kept".to_owned())
 }

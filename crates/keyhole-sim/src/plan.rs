@@ -1,4 +1,4 @@
-//! What a life is like, by its seed.
+//! The parameters of a life, derived from its seed.
 
 use keyhole_log::limits::{INLINE_MAX, SEGMENT_LEN_MIN, SEGMENTS_FIXED, SEGMENTS_PER_WORKER, SEGMENTS_START};
 use keyhole_log::{Format, OpenOptions, Sync};
@@ -6,11 +6,12 @@ use keyhole_log::{Format, OpenOptions, Sync};
 use crate::disk::{Faults, FileSystem};
 use crate::random::Random;
 
-/// Lives of 100 whose store is small and nearly full, and that are rings.
+/// Percentage of lives with a small and nearly full store, and of lives with a ring.
 const UNDER_PRESSURE: u64 = 35;
 const RINGS: u64 = 6;
 
-/// Segments that a store with so many workers needs, so that there is room to clean in.
+/// Returns the number of segments that a store with this many workers needs to have room for
+/// cleaning.
 const fn room_to_clean(workers: usize) -> u64 {
     SEGMENTS_FIXED + SEGMENTS_PER_WORKER * workers as u64
 }
@@ -18,25 +19,25 @@ const fn room_to_clean(workers: usize) -> u64 {
 /// Bytes of a segment: blocks are cut at its end.
 const SEGMENT_LEN: u64 = 2 << 20;
 
-/// Lives of 100 whose segments are as short as can be, and four times as many.
+/// Percentage of lives with minimum-length segments, four times as many.
 const SHORT_SEGMENTS: u64 = 30;
 
-/// Workers of an opening, at most.
+/// Maximum number of workers of an opening.
 const WORKERS_MOST: u64 = 3;
 
-/// What bodies are like.
+/// Distribution of body lengths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bodies {
-    /// Most of them short, some long: up to this.
+    /// Mostly short, with some long ones up to this length.
     Mixed(u64),
-    /// Most of them have blocks: they fill the store.
+    /// Mostly long enough for blocks, to fill the store; up to this length.
     Medium(u64),
-    /// All have this length.
+    /// All of this length.
     Same(u64),
 }
 
 impl Bodies {
-    /// The longest.
+    /// Returns the maximum length.
     pub fn most(self) -> u64 {
         match self {
             Bodies::Mixed(most) => most.max(INLINE_MAX as u64 + 200_000),
@@ -45,7 +46,7 @@ impl Bodies {
         }
     }
 
-    /// The length of the next one.
+    /// Picks the length of the next body.
     pub fn pick(self, random: &mut Random) -> u64 {
         let inline = INLINE_MAX as u64;
         match (self, random.below(100)) {
@@ -62,74 +63,74 @@ impl Bodies {
     }
 }
 
-/// What lives are to be about.
+/// The focus of lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Focus {
-    /// Something on the medium is damaged in the end.
+    /// Damage of the medium at the end.
     Damage,
     /// Power failures in a store that is cleaned all the time.
     Cleaning,
-    /// The same, where one block fits in the place of another.
+    /// Like `Cleaning`, with blocks of equal length, so that each fits in the place of another.
     Reuse,
-    /// Sectors become bad.
+    /// Bad sectors.
     BadSectors,
-    /// Places become unwritable.
+    /// Unwritable places.
     Unwritable,
-    /// Others fill a file system of this kind, and free it again.
+    /// Neighbours that fill a file system of this kind and free it again.
     Space(FileSystem),
 }
 
-/// What a life is like.
+/// The parameters of a life.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// When writes are acknowledged.
+    /// Durability of acknowledged writes.
     pub sync: Sync,
-    /// Workers.
+    /// Number of workers.
     pub workers: usize,
-    /// Clients, which share the workers.
+    /// Number of clients, which share the workers.
     pub clients: u64,
-    /// Operations of each client between two crashes, at most.
+    /// Maximum number of operations of each client between two crashes.
     pub operations: u64,
-    /// Operations of a life, at least.
+    /// Minimum number of operations of a life.
     pub operations_min: u64,
-    /// Segments that the capacity has room for.
+    /// Capacity in segments.
     pub segments: u64,
     /// Bytes of a segment.
     pub segment_len: u64,
-    /// What bodies are like.
+    /// Distribution of body lengths.
     pub bodies: Bodies,
-    /// Requests of 100 that are given up after a while.
+    /// Percentage of requests that are abandoned after a while.
     pub impatience: u64,
-    /// What goes wrong.
+    /// Faults of the medium.
     pub faults: Faults,
-    /// Events of the disk until a crash, at most.
+    /// Maximum number of disk events until a crash.
     pub crash_within: u64,
     /// Whether there are checkpoints and a cleaner.
     pub maintained: bool,
-    /// Whether the oldest objects are dropped when there is no other way to make room.
+    /// Whether the oldest objects are dropped when there is no other way to free space.
     pub ring: bool,
-    /// Whether buckets have quotas and their objects expire.
+    /// Whether buckets have quotas and expiring objects.
     pub settings: bool,
-    /// Whether the newest checkpoint is damaged now and then.
+    /// Whether the newest checkpoint is damaged occasionally.
     pub spoils: bool,
     /// Whether sectors become bad that hold nothing, or old bodies and objects.
     pub rots: bool,
     /// Whether places become unwritable.
     pub wears: bool,
-    /// Whether the medium takes no writes for the rest of a session now and then.
+    /// Whether the medium occasionally becomes read-only for the rest of a session.
     pub read_only: bool,
-    /// Whether something on the medium is damaged at the end of this life.
+    /// Whether the medium is damaged at the end of this life.
     pub damage: bool,
-    /// Whether workers, mode and capacity change between openings.
+    /// Whether workers, durability and capacity change between openings.
     pub varies: bool,
-    /// Whether the clock jumps, whose time is passed to the log.
+    /// Whether the clock passed to the log jumps.
     pub clock_jumps: bool,
-    /// Whether everything is deleted at the end of this life, and the store filled again.
+    /// Whether everything is deleted at the end of this life and the store filled again.
     pub emptied: bool,
 }
 
 impl Plan {
-    /// That of a seed.
+    /// Chooses the parameters of a life.
     pub fn of(random: &mut Random) -> Self {
         let workers = 1 + random.below(3) as usize;
         let mut plan = Plan {
@@ -160,7 +161,7 @@ impl Plan {
             plan.press(random);
         } else if random.chance(RINGS) {
             plan.press(random);
-            // What is on its way is not to be dropped: there has to be room for it.
+            // Bodies in flight must not be dropped, so they need room of their own.
             plan.segments += 2 * plan.clients + 4;
             (plan.ring, plan.settings, plan.damage, plan.emptied) = (true, false, false, false);
         }
@@ -171,7 +172,7 @@ impl Plan {
         plan
     }
 
-    /// A store that is small and nearly full.
+    /// Makes the store small and nearly full.
     fn press(&mut self, random: &mut Random) {
         self.maintained = true;
         self.segments = room_to_clean(self.workers) + random.below(5);
@@ -181,7 +182,7 @@ impl Plan {
         self.crash_within = *random.pick(&[160, 500, 1500, 4000]);
     }
 
-    /// Makes it a life that is about something.
+    /// Sets the focus of the life.
     pub fn focus(&mut self, focus: Focus, random: &mut Random) {
         match focus {
             Focus::Damage => self.damage = true,
@@ -208,19 +209,19 @@ impl Plan {
         }
     }
 
-    /// How the file is made.
+    /// Returns the options for the creation of the file.
     pub fn format(&self) -> Format {
         let capacity = SEGMENTS_START + self.segments * self.segment_len;
         Format { store_id: [0x5a; 16], capacity, segment_len: self.segment_len, created_ms: 1 }
     }
 
-    /// How the file is opened as the plan has it.
+    /// Returns the options for an opening as planned.
     pub fn opening(&self) -> Opening {
         Opening { sync: self.sync, workers: self.workers, capacity: None, segments: self.segments }
     }
 
-    /// How the file is opened next, where openings differ: other workers, another mode, another capacity. The capacity is never
-    /// less than that of the plan.
+    /// Returns the options of the next opening: workers, durability and capacity may vary. The
+    /// capacity is never below the planned one.
     pub fn next_opening(&self, random: &mut Random) -> Opening {
         let mut opening = self.opening();
         if !self.varies {
@@ -239,27 +240,27 @@ impl Plan {
     }
 }
 
-/// How the file is open, which may be another way each time.
+/// Options of an opening, which may differ each time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opening {
-    /// When writes are acknowledged.
+    /// Durability of acknowledged writes.
     pub sync: Sync,
-    /// Workers.
+    /// Number of workers.
     pub workers: usize,
-    /// The capacity that is asked for.
+    /// The requested capacity.
     pub capacity: Option<u64>,
-    /// Segments that the capacity has room for that the file has.
+    /// Capacity of the file in segments.
     pub segments: u64,
 }
 
 impl Opening {
-    /// The options that the log takes.
+    /// Returns the options for the log.
     pub fn options(&self, ring: bool) -> OpenOptions {
         let (rebuild, read_only) = (false, None);
         OpenOptions { sync: self.sync, workers: self.workers, capacity: self.capacity, ring, rebuild, read_only }
     }
 
-    /// Whether there is room to clean in: then space that nobody uses can always be used again.
+    /// Returns whether there is room for cleaning, so that unused space can always be reclaimed.
     pub fn has_room_to_clean(&self) -> bool {
         self.segments >= room_to_clean(self.workers)
     }

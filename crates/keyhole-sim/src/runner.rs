@@ -1,4 +1,4 @@
-//! Many lives, on several threads.
+//! Many lives on several threads.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,28 +6,28 @@ use std::time::{Duration, Instant};
 
 use crate::life::{Setup, Tally, life};
 
-/// A life that went wrong.
+/// A failed life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// Its seed.
     pub seed: u64,
-    /// What went wrong.
+    /// A description of the failure.
     pub what: String,
 }
 
-/// What many lives have come to.
+/// The result of many lives.
 #[derive(Debug, Clone, Default)]
 pub struct Summary {
-    /// Sums of the lives that went well.
+    /// Totals of the lives without failures.
     pub tally: Tally,
-    /// The lives that went wrong.
+    /// The failed lives.
     pub failures: Vec<Failure>,
-    /// How long it took.
+    /// Elapsed time.
     pub time: Duration,
 }
 
-/// Lives the lives of these seeds under this setup, one a thread at a time. After `failures_max` failures no new
-/// life is begun. Failures are printed as they come, with how to repeat them.
+/// Runs the lives of these seeds, one per thread at a time. After `failures_max` failures no new
+/// life is started. Failures are printed as they occur, with the command that repeats them.
 pub fn lives(seeds: &[u64], threads: usize, setup: Setup, failures_max: usize) -> Summary {
     let (next, summary, begun) = (AtomicUsize::new(0), Mutex::new(Summary::default()), Instant::now());
     std::thread::scope(|scope| {
@@ -55,11 +55,11 @@ pub fn lives(seeds: &[u64], threads: usize, setup: Setup, failures_max: usize) -
     summary
 }
 
-/// Lives after which there must have been crashes of every kind.
+/// Number of lives after which crashes of every kind must have occurred.
 const EVERY_KIND_AFTER: u64 = 1000;
 
 impl Summary {
-    /// What there was no crash in, although there were lives enough for it.
+    /// Returns the kinds of crashes that have not occurred although there were enough lives.
     pub fn never(&self) -> Vec<&'static str> {
         let Tally { lives, in_commit, in_checkpoint, in_cleaning, in_recovery, .. } = self.tally;
         let counts = [
@@ -73,15 +73,16 @@ impl Summary {
     }
 }
 
-/// The first of these seeds whose life goes wrong under this setup.
+/// Returns the failure of the first of these seeds that fails.
 pub fn caught(seeds: impl IntoIterator<Item = u64>, setup: Setup) -> Option<Failure> {
     seeds.into_iter().find_map(|seed| life(seed, setup).err().map(|what| Failure { seed, what }))
 }
 
-/// Seeds of a run: half of them the same every time, half of them from the clock; the first of the latter is printed.
+/// Returns the seeds of a run: half of them fixed, half from the clock. The first of the latter is
+/// printed.
 pub fn seeds(lives: u64) -> Vec<u64> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    // Seeds are to be read aloud.
+    // Keep seeds short enough to read aloud.
     let fresh = now.map_or(1, |now| now.as_nanos() as u64) % 1_000_000_000 * 1_000_000;
     let fixed = lives / 2;
     println!("{lives} lives: seeds 1 to {fixed}, and {} from {fresh} on", lives - fixed);

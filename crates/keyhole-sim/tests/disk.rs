@@ -1,4 +1,4 @@
-//! What the simulated disk answers where the medium fails.
+//! Answers of the simulated disk on a faulty medium.
 
 use std::future::Future;
 use std::io::{ErrorKind, Result};
@@ -15,7 +15,7 @@ use keyhole_sim::random::Random;
 const EIO: i32 = 5;
 const EROFS: i32 = 30;
 
-/// Runs a future of a disk that takes no time.
+/// Runs a disk future that completes without waiting.
 fn run<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     for _ in 0..100 {
@@ -26,7 +26,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
     panic!("an operation of the disk does not end");
 }
 
-/// A medium of eight pages, each filled with a byte.
+/// Creates a medium of eight pages, each filled with one byte.
 fn medium(faults: Faults) -> (Rc<Medium>, SimDisk) {
     let clock = Rc::new(Clock::default());
     let medium = Medium::new(&clock, Random::new(1), faults);
@@ -111,7 +111,7 @@ fn write_without_space_fails_and_may_be_repeated() {
     let (medium, disk) = medium(Faults::none());
     medium.set_faults(Faults { file_system: NoExtents, neighbour: 1000, ..Faults::none() });
     run(disk.allocate(0, 2000 * PAGE as u64)).expect("the file only becomes longer");
-    // The first hole for which there is no space.
+    // Find the first hole without space.
     let fails = |page: &usize| write(&disk, *page, 1, 0x22).is_err_and(|error| error.kind() == ErrorKind::StorageFull);
     let page = (8..1900).find(fails).expect("others fill the file system");
     assert!(medium.happened().writes_full > 0 && medium.happened().failed == 0);

@@ -1,15 +1,15 @@
-//! Lives that must go well, and that they follow from their seeds.
+//! Lives that must succeed, and their dependence on the seed alone.
 
 use keyhole_sim::disk::Lie;
 use keyhole_sim::{Setup, caught, life};
 
-/// Lives in `cargo test`, unless `KEYHOLE_LIVES` says otherwise.
+/// Lives in `cargo test`, unless `KEYHOLE_LIVES` overrides it.
 const LIVES: u64 = if cfg!(debug_assertions) { 100 } else { 300 };
 
-/// Failures after which no new life is begun.
+/// Failures after which no new life is started.
 const FAILURES_MAX: usize = 10;
 
-/// Lives that are lived twice.
+/// Lives that are run twice.
 const TWICE: u64 = 10;
 
 fn threads() -> usize {
@@ -37,7 +37,7 @@ fn a_life_follows_from_its_seed() {
     }
 }
 
-/// Lives within which something that is wrong has to be noticed.
+/// Lives within which a fault must be detected.
 const CAUGHT_WITHIN: u64 = 100;
 
 #[test]

@@ -1,10 +1,11 @@
-//! An engine that is broken on purpose is found out. `cargo test --release -p keyhole-sim --features sabotage`
+//! Deliberate defects of the engine are detected. `cargo test --release -p keyhole-sim --features
+//! sabotage`
 #![cfg(feature = "sabotage")]
 
 use keyhole_log::Sabotage;
 use keyhole_sim::{Focus, Setup, caught};
 
-/// Lives within which it has to be noticed.
+/// Lives within which a defect must be detected.
 const CAUGHT_WITHIN: u64 = 100;
 
 fn check(sabotage: Sabotage, focus: Option<Focus>) {
@@ -12,7 +13,7 @@ fn check(sabotage: Sabotage, focus: Option<Focus>) {
     let caught = caught(1..=CAUGHT_WITHIN, Setup { sabotage: Some(sabotage), ..setup });
     println!("{sabotage:?}: {caught:?}");
     let Some(failure) = caught else { panic!("{sabotage:?} goes unnoticed") };
-    // It is not the life that is wrong.
+    // The life must succeed without the defect.
     let sound = keyhole_sim::life(failure.seed, setup);
     assert!(sound.is_ok(), "life {} without {sabotage:?}: {sound:?}", failure.seed);
 }

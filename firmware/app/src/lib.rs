@@ -1,8 +1,9 @@
-//! What a device does, whatever its chip: it samples a [`reading`], seals it in a bounded buffer ([`Package`]), and sends it
-//! with one HTTP request ([`upload`](mod@upload)) that it or somebody else has signed.
+//! The application of a device, independent of its chip: it takes a [`reading`], seals it in a
+//! bounded buffer ([`Package`]), and uploads it with one HTTP request ([`upload`](mod@upload)) that
+//! the device or a third party has signed.
 //!
-//! Time, random bytes, the engine and the connection are the board's: they come in as arguments. Nothing is allocated, and
-//! nothing here panics on what comes from outside.
+//! The board passes in time, random bytes, engine and connection. The crate does not allocate, and
+//! external input cannot make it panic.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Opening a sealed object file that is in memory, for a device that reads back what it or another one sealed.
+//! Opens a sealed object file in memory, for a device that reads back sealed data.
 
 use core::fmt;
 use core::ops::Range;
@@ -11,21 +11,21 @@ use keyhole_core::head::{OpenError, open_head};
 use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, TAG_LEN};
 use keyhole_core::{CustomerKey, DataKey, NotAuthentic};
 
-/// Why a file does not open.
+/// Error opening a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum OpenFileError {
-    /// It is no sealed object file.
+    /// Not a sealed object file.
     File(FileError),
-    /// It is another object's.
+    /// The file belongs to another object.
     Name,
-    /// It has several bodies, or a chunk and more: too much for a device.
+    /// The object has several bodies, or a full chunk or more: too large for a device.
     TooLong,
-    /// The head does not open: another key, most likely.
+    /// The object head does not open, most likely because of a wrong key.
     Head(OpenError),
-    /// Head and body do not belong together.
+    /// Object head and body do not belong together.
     Binding(BindingError),
-    /// The body does not authenticate.
+    /// Authentication of the body failed.
     NotAuthentic,
 }
 
@@ -56,11 +56,11 @@ impl From<NotAuthentic> for OpenFileError {
     }
 }
 
-/// Opens a file in place; where in it the plaintext is. The head remains in the clear in it, with the data key: the caller
-/// wipes the file when it is done with it.
+/// Opens a file in place and returns the range of the plaintext. The decrypted object head with the
+/// data key stays in the buffer: the caller must wipe it after use.
 ///
 /// # Errors
-/// [`OpenFileError`]. Nothing of the body is decrypted then.
+/// [`OpenFileError`]. In that case the body has not been decrypted.
 pub fn open<E: Engine>(
     engine: &E,
     customer_key: &CustomerKey,
@@ -96,7 +96,7 @@ pub fn open<E: Engine>(
     let head =
         open_head(engine, customer_key, bucket, key, &mut front[head_start..head_end]).map_err(OpenFileError::Head)?;
     check_whole(entry.message_len, &head).map_err(OpenFileError::Binding)?;
-    // A sealed head has a data key, or it had not opened.
+    // An object head that opens always has a data key.
     let data_key = DataKey::new(*head.data_key.ok_or(NotAuthentic)?);
     Opener::new(engine, data_key.expose(), prefix, &[&context(0)])?.open_at(0, chunk, tag)?;
     let start = preface_len + ENTRY_LEN + PREFIX_LEN;

@@ -1,4 +1,4 @@
-//! A reading on its way to be a sealed object file, in one buffer.
+//! A reading and its sealed object file, in one buffer.
 
 use core::fmt;
 use core::ops::Range;
@@ -8,8 +8,8 @@ use keyhole_core::aead::Engine;
 use keyhole_core::file::{FileError, SEAL_OVERHEAD, seal_in_place};
 use keyhole_core::limits::{BUCKET_MAX, CHUNK_LEN, OBJECT_KEY_MAX, TAG_LEN};
 
-/// A buffer that is filled with a reading and then sealed where it is. It wants the bytes of the longest reading, those of
-/// bucket and key name, and [`SEAL_OVERHEAD`].
+/// A buffer to be filled with a reading, which is sealed in place. It must hold the longest
+/// reading, the bucket and key name, and [`SEAL_OVERHEAD`].
 pub struct Package<'b> {
     buffer: &'b mut [u8],
     bucket: &'b str,
@@ -17,15 +17,15 @@ pub struct Package<'b> {
     front: usize,
 }
 
-/// Why a reading cannot be sealed.
+/// Error sealing a reading.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum PackageError {
-    /// Bucket or key name is empty or longer than S3 allows.
+    /// Bucket or key name is empty or exceeds the limit of S3.
     Name,
-    /// The buffer has no room for a byte of reading.
+    /// The buffer has no space for a reading.
     Room,
-    /// The reading is longer than what [`Package::room`] has lent.
+    /// The reading is longer than [`Package::room`].
     TooLong,
 }
 
@@ -42,7 +42,7 @@ impl fmt::Display for PackageError {
 impl core::error::Error for PackageError {}
 
 impl<'b> Package<'b> {
-    /// An empty one for an object's name.
+    /// Creates an empty package for an object name.
     ///
     /// # Errors
     /// [`PackageError::Name`], [`PackageError::Room`].
@@ -61,14 +61,16 @@ impl<'b> Package<'b> {
         self.front..(self.buffer.len() - TAG_LEN).min(self.front + CHUNK_LEN - 1)
     }
 
-    /// Where the reading goes, from the front. Less than [`CHUNK_LEN`] bytes: the file has one chunk.
+    /// Returns the space for the reading, to be filled from the start. It is shorter than
+    /// [`CHUNK_LEN`], since the file has one chunk.
     pub fn room(&mut self) -> &mut [u8] {
         let place = self.place();
         &mut self.buffer[place]
     }
 
-    /// Seals the first `len` bytes of the [`room`](Self::room); the sealed object file. `random` fills what it is given with
-    /// fresh random bytes, which make the data key and two salts: one that is used twice gives readings away.
+    /// Seals the first `len` bytes of the [`room`](Self::room) and returns the sealed object file.
+    /// `random` must fill its argument with fresh random bytes, for the data key and two salts:
+    /// repeated bytes disclose readings.
     ///
     /// # Errors
     /// [`PackageError::TooLong`].

@@ -1,14 +1,14 @@
-//! A reading: lines of text, `seconds,thousandths of a degree Celsius`, as many as there is room for.
+//! A reading: lines of text, `seconds,thousandths of a degree Celsius`, as many as fit.
 
 use core::fmt::{self, Write};
 
-/// What can be sampled.
+/// A temperature sensor.
 pub trait Sensor {
-    /// Seconds since 1970, and the temperature in thousandths of a degree Celsius.
+    /// Returns the seconds since 1970 and the temperature in thousandths of a degree Celsius.
     fn sample(&mut self) -> (u32, i32);
 }
 
-/// A sensor that is none: the same values each time, for boards that have nothing to measure.
+/// A fake sensor with constant values, for boards without sensors.
 #[derive(Clone, Debug)]
 pub struct Simulated {
     seconds: u32,
@@ -16,7 +16,7 @@ pub struct Simulated {
 }
 
 impl Simulated {
-    /// The first sample is of this second, the others follow once a minute.
+    /// Creates a sensor whose first sample is at `seconds`, with one more each minute.
     pub const fn new(seconds: u32) -> Self {
         Simulated { seconds, step: 0 }
     }
@@ -31,7 +31,8 @@ impl Sensor for Simulated {
     }
 }
 
-/// Writes up to `lines` samples to `out`, whole lines only; the bytes written.
+/// Writes up to `lines` samples to `out`, whole lines only, and returns the number of bytes
+/// written.
 pub fn take(sensor: &mut impl Sensor, lines: usize, out: &mut [u8]) -> usize {
     let mut text = Text { out, len: 0 };
     for _ in 0..lines {

@@ -1,6 +1,7 @@
 //! The date of a signature, for a device that counts seconds.
 
-/// Seconds since 1970 as `YYYYMMDDTHHMMSSZ`, in the proleptic Gregorian calendar; up to the year 9999, and wrong after it.
+/// Formats seconds since 1970 as `YYYYMMDDTHHMMSSZ`, in the proleptic Gregorian calendar. Years
+/// after 9999 give wrong results.
 pub fn amz_date(seconds: u64) -> [u8; 16] {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     // Days since 0000-03-01: a year that begins in March has its leap day last.

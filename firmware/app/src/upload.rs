@@ -1,56 +1,57 @@
-//! The upload of a sealed object file: one HTTP/1.1 request, and what is said to it.
+//! The upload of a sealed object file: one HTTP/1.1 request and its response.
 
 use core::fmt;
 
 use embedded_io::{Read, Write};
 use keyhole_core::sigv4::{Payload, Request, SigV4Error, Signer};
 
-/// Bytes of an answer's head, at most.
+/// Maximum length of a response head in bytes.
 pub const ANSWER_MAX: usize = 2048;
 
-/// Headers of an answer, at most.
+/// Maximum number of response headers.
 const HEADERS_MAX: usize = 32;
 
-/// Who lets the device write.
+/// How the upload is authorised.
 pub enum Authorization<'a> {
-    /// The device itself, with a credential of its own: Signature Version 4 in the header, over everything but the body, which
-    /// is authenticated by its seal.
+    /// By a credential of the device: Signature Version 4 in the `Authorization` header, over
+    /// everything but the body, which its seal authenticates.
     Signer {
         /// The credential and the node's region.
         signer: Signer<'a>,
-        /// Now, as `YYYYMMDDTHHMMSSZ`.
+        /// The current time, as `YYYYMMDDTHHMMSSZ`.
         date: &'a str,
     },
-    /// Somebody else who has signed a URL: its path and query, from the `/` on. `x-keyhole-sealed` has to be among its signed
-    /// headers.
+    /// By a presigned URL from a third party: its path and query, from the `/` on. Its signed
+    /// headers must include `x-keyhole-sealed`.
     Presigned(&'a str),
 }
 
 /// A `PUT` of a sealed object file.
 pub struct Upload<'a> {
-    /// Name of the node as it goes into `Host`, with the port where it is not the usual one.
+    /// The node's name for the `Host` header, with the port unless it is the default.
     pub host: &'a str,
     /// The bucket that the file is sealed for.
     pub bucket: &'a str,
     /// The key name that the file is sealed for.
     pub key: &'a str,
-    /// Who lets the device write.
+    /// How the upload is authorised.
     pub authorization: Authorization<'a>,
 }
 
-/// Why an upload failed.
+/// Error of an upload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum UploadError<E> {
     /// The connection failed.
     Connection(E),
-    /// The connection ended before an answer was there.
+    /// The connection was closed before a complete response.
     Closed,
-    /// What was answered is no HTTP, or its head has more than [`ANSWER_MAX`] bytes.
+    /// The response is not HTTP, or its head exceeds [`ANSWER_MAX`] bytes.
     Answer,
     /// The request cannot be signed.
     Signature(SigV4Error),
-    /// A presigned URL begins with `/` and has no space or control character; a host has none either.
+    /// Invalid presigned URL or host: a URL begins with `/`, and both must not contain spaces or
+    /// control characters.
     Url,
 }
 
@@ -69,7 +70,7 @@ impl<E: fmt::Debug> fmt::Display for UploadError<E> {
 impl<E: fmt::Debug> core::error::Error for UploadError<E> {}
 
 impl Upload<'_> {
-    /// Sends the request, with the file as its body.
+    /// Sends the request with the file as its body.
     ///
     /// # Errors
     /// [`UploadError::Connection`], [`UploadError::Signature`], [`UploadError::Url`].
@@ -113,7 +114,7 @@ impl Upload<'_> {
         match (written, to.error) {
             (Ok(()), _) => {}
             (Err(_), Some(error)) => return Err(UploadError::Connection(error)),
-            // Only what is written to fails.
+            // Formatting fails only if the writer does.
             (Err(_), None) => return Err(UploadError::Closed),
         }
         to.to.write_all(file).and_then(|()| to.to.flush()).map_err(UploadError::Connection)
@@ -127,7 +128,7 @@ impl Upload<'_> {
     }
 }
 
-/// What the head of the request is written to, keeping the connection's error.
+/// A writer of the request head that keeps the connection's error.
 struct Head<'w, W: Write> {
     to: &'w mut W,
     error: Option<W::Error>,
@@ -148,16 +149,16 @@ impl<W: Write> fmt::Write for Head<'_, W> {
     }
 }
 
-/// What was answered: status, and as much of the body as there was room for.
+/// A response: the status, and the part of the body that fits into the buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Answer<'a> {
-    /// 200 when the object is stored; the node acknowledges what survives a power cut.
+    /// The status code: 200 once the object is stored durably.
     pub status: u16,
-    /// An error's XML.
+    /// The body: XML in case of an error.
     pub body: &'a [u8],
 }
 
-/// Reads the answer into `buffer`. A body that has no room is cut; `100 Continue` is passed over.
+/// Reads the response into `buffer`. Truncates a body that does not fit, and skips `100 Continue`.
 ///
 /// # Errors
 /// [`UploadError::Connection`], [`UploadError::Closed`], [`UploadError::Answer`].
@@ -190,7 +191,8 @@ pub fn answer<'a, R: Read>(from: &mut R, buffer: &'a mut [u8]) -> Result<Answer<
     Ok(Answer { status, body: &buffer[start..len.min(end)] })
 }
 
-/// Status, where the body begins, and its length, once the head is whole; `None` where it is no head.
+/// Parses a response head: status, start and length of the body; the inner `None` if it is
+/// incomplete, the outer if it is invalid.
 fn head(bytes: &[u8]) -> Option<Option<(u16, usize, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
@@ -246,7 +248,7 @@ mod tests {
         }
     }
 
-    /// Gives a byte at a time.
+    /// A reader that returns one byte at a time.
     struct Slow<'a>(&'a [u8]);
 
     impl embedded_io::ErrorType for Slow<'_> {

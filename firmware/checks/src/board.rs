@@ -1,4 +1,5 @@
-//! The programs that every board has, but for how it begins and counts instructions. They end by semihosting.
+//! Programs common to all boards, apart from their entry points and instruction counters. They exit
+//! by semihosting.
 
 use core::ffi::CStr;
 use core::hint::black_box;
@@ -13,7 +14,7 @@ use crate::{
     seal_sample, stack,
 };
 
-/// Runs the suite of engines and the vectors. Exits with 0 where all is right, with 1 where not.
+/// Runs the engine suite and the test vectors. Exits with 0 on success, otherwise with 1.
 pub fn selftest(board: &str) -> ! {
     match crate::run(&Portable, &mut [0; SCRATCH_LEN]) {
         Ok(()) => {
@@ -27,7 +28,7 @@ pub fn selftest(board: &str) -> ! {
     }
 }
 
-/// Seals the reading that all boards seal, and writes the file where QEMU runs.
+/// Seals the common reading and writes the file to the working directory of QEMU.
 pub fn seal(path: &CStr) -> ! {
     match seal_sample(&Portable, &mut [0; SEALED_MAX]) {
         Ok(file) => match fs::write(path, file) {
@@ -39,29 +40,30 @@ pub fn seal(path: &CStr) -> ! {
     process::exit(1)
 }
 
-/// Counts instructions.
+/// An instruction counter.
 pub trait Count {
-    /// What a function returns, and the instructions that it takes.
+    /// Runs a function and returns its result and instruction count.
     fn of<R>(&mut self, function: impl FnOnce() -> R) -> (R, u32);
 }
 
-/// Measures a reading of 4 KiB: instructions and stack. One line each: what, and the number.
+/// Measures instructions and stack for a reading of 4 KiB. Prints one line each: a name and the
+/// number.
 ///
 /// # Safety
-/// As for [`stack::peak`].
+/// Like [`stack::peak`].
 pub unsafe fn measure(instructions: &mut impl Count) -> ! {
     count("portable", &Portable, instructions);
     count("free-ctr", &Free, instructions);
 
     let mut buffer = [0; SEALED_MAX];
     let package = sampled(&mut buffer);
-    // SAFETY: the caller promises it.
+    // SAFETY: guaranteed by the caller.
     let (sealed, sealing) = unsafe { stack::peak(|| seal_package(&Portable, package).map(<[u8]>::len)) };
     let Ok(len) = sealed else { fail() };
-    // The file is at the end of what was used: its first bytes may be free.
+    // The file is at the end of the used buffer: unused space may precede it.
     let start = buffer.windows(8).position(|window| window == b"KEYHOLE1").unwrap_or(0);
     let file = &mut buffer[start..start + len];
-    // SAFETY: the same.
+    // SAFETY: as above.
     let (opened, opening) = unsafe { stack::peak(|| open_sample(&Portable, file)) };
     if opened != Ok(READING_LEN) {
         fail();
@@ -97,7 +99,7 @@ fn fail() -> ! {
     process::exit(1)
 }
 
-/// Ends a program for which something went wrong that cannot.
+/// Reports a panic and exits.
 pub fn panicked(info: &PanicInfo<'_>) -> ! {
     eprintln!("{info}");
     process::exit(101)

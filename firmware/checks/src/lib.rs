@@ -1,5 +1,5 @@
-//! What every board does to test itself and to be measured, and one sealed object file that has to come out the same on
-//! all of them.
+//! Self-tests and measurements common to all boards, and one sealed object file that must be
+//! identical on all of them.
 #![no_std]
 
 #[cfg(feature = "board")]
@@ -17,28 +17,28 @@ use keyhole_core::limits::{CHUNK_LEN, KEY_LEN, PREFIX_LEN, TAG_LEN};
 use keyhole_core::{CustomerKey, NotAuthentic, suite};
 use sha2::{Digest, Sha256};
 
-/// Bytes that the checks work in.
+/// Size of the work buffer of the checks.
 pub const SCRATCH_LEN: usize = CHUNK_LEN;
 
-/// Bytes of the reading that is sealed to be compared and measured.
+/// Length of the reading that is sealed for comparison and measurement.
 pub const READING_LEN: usize = 4096;
 
-/// Bytes that hold the sealed object file of it.
+/// Size of a buffer for its sealed object file.
 pub const SEALED_MAX: usize = READING_LEN + BUCKET.len() + KEY.len() + SEAL_OVERHEAD;
 
-/// Where the reading is sealed for.
+/// The bucket that the reading is sealed for.
 pub const BUCKET: &str = "edge";
-/// Its key name.
+/// The key name that the reading is sealed for.
 pub const KEY: &str = "readings/2026-01-02";
 
-/// The customer key of whoever is only tested.
+/// The customer key, for tests only.
 pub const CUSTOMER_KEY: [u8; KEY_LEN] = *b"for tests only, never an object.";
 
-/// Makes the bytes that are random elsewhere from a seed: for what has to come out the same, and for nothing else.
+/// A deterministic replacement for random bytes, only for reproducible output.
 pub struct Seeded(pub u64);
 
 impl Seeded {
-    /// The next bytes (SplitMix64).
+    /// Fills `out` with the next bytes (SplitMix64).
     pub fn fill(&mut self, out: &mut [u8]) {
         for piece in out.chunks_mut(8) {
             self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -50,16 +50,17 @@ impl Seeded {
     }
 }
 
-/// Fills the room of a package with a reading of [`READING_LEN`] bytes: samples, and dots for what is left of a line.
+/// Fills a package with a reading of [`READING_LEN`] bytes: samples, and dots in place of an
+/// incomplete line.
 pub fn sample(room: &mut [u8]) {
     let len = reading::take(&mut Simulated::new(1_767_322_800), usize::MAX, room);
     room[len..].fill(b'.');
 }
 
-/// Samples and seals; the file.
+/// Takes and seals a reading, and returns the file.
 ///
 /// # Errors
-/// Those of [`Package`].
+/// Errors of [`Package`].
 pub fn seal_sample<'b, E: Engine>(engine: &E, buffer: &'b mut [u8; SEALED_MAX]) -> Result<&'b [u8], PackageError> {
     let mut package = Package::new(buffer, BUCKET, KEY)?;
     let room = package.room();
@@ -68,10 +69,10 @@ pub fn seal_sample<'b, E: Engine>(engine: &E, buffer: &'b mut [u8; SEALED_MAX]) 
     seal_package(engine, package)
 }
 
-/// Seals what has been sampled; the file.
+/// Seals a reading and returns the file.
 ///
 /// # Errors
-/// Those of [`Package`].
+/// Errors of [`Package`].
 #[inline(never)]
 pub fn seal_package<'b, E: Engine>(engine: &E, package: Package<'b>) -> Result<&'b [u8], PackageError> {
     package.seal(engine, &CustomerKey::new(CUSTOMER_KEY), seeded(), READING_LEN)
@@ -82,24 +83,24 @@ fn seeded() -> impl FnMut(&mut [u8]) {
     move |out| seeded.fill(out)
 }
 
-/// Opens a file of [`seal_sample`]; how long the reading is.
+/// Opens a file of [`seal_sample`] and returns the length of the reading.
 ///
 /// # Errors
-/// Those of [`open`].
+/// Errors of [`open`].
 #[inline(never)]
 pub fn open_sample<E: Engine>(engine: &E, file: &mut [u8]) -> Result<usize, OpenFileError> {
     open(engine, &CustomerKey::new(CUSTOMER_KEY), BUCKET, KEY, file).map(|place| place.len())
 }
 
-/// Seals a chunked message of one chunk, and nothing around it.
+/// Seals a bare chunked message of one chunk.
 #[inline(never)]
 pub fn seal_message<E: Engine>(engine: &E, chunk: &mut [u8]) -> ([u8; PREFIX_LEN], [u8; TAG_LEN]) {
     let mut sealer = Sealer::new(engine, &CUSTOMER_KEY, &[1; 24], &[b"measured"]);
     (sealer.prefix(), sealer.seal_next(chunk))
 }
 
-/// An engine whose counter mode costs nothing, and does nothing: what is measured with it is what is left to the processor
-/// when a peripheral does AES. Its bytes are worthless.
+/// An engine whose counter mode does nothing, to measure the cost that remains when a peripheral
+/// does AES. Its output is invalid.
 pub struct Free;
 
 /// See [`Free`].
@@ -123,7 +124,7 @@ impl Aead for FreeAead {
 /// Runs all checks on an engine.
 ///
 /// # Errors
-/// The name of what failed.
+/// The name of the failed check.
 pub fn run<E: Engine>(engine: &E, scratch: &mut [u8; SCRATCH_LEN]) -> Result<(), &'static str> {
     suite::run(engine, scratch).map_err(|failure| failure.check)?;
     for message in &vectors::MESSAGES {
@@ -190,7 +191,7 @@ fn hex<const N: usize>(text: &str) -> [u8; N] {
     bytes
 }
 
-/// Decodes what is written in this crate.
+/// Decodes a hex constant of this crate.
 fn decode<'o>(text: &str, out: &'o mut [u8]) -> &'o [u8] {
     let digit = |digit: u8| if digit > b'9' { digit - b'a' + 10 } else { digit - b'0' };
     let out = &mut out[..text.len() / 2];
@@ -242,7 +243,7 @@ mod tests {
         run(&Portable, &mut [0; SCRATCH_LEN]).unwrap();
     }
 
-    /// The host's file, for `firmware/build` to compare with those of the boards.
+    /// Writes the host's file, which `firmware/build` compares with those of the boards.
     #[test]
     fn what_is_sealed_here() {
         let mut buffer = [0; SEALED_MAX];

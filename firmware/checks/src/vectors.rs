@@ -1,4 +1,5 @@
-//! Vectors of the format: copies of some of `keyhole-core`'s, which a test compares with the originals.
+//! Test vectors of the format: copies of some in `keyhole-core`, compared with the originals by a
+//! test.
 
 /// A chunked message, in hex. Byte i of the plaintext is `7 * i + 13 * (i >> 8) + 5`.
 pub(crate) struct Message {
@@ -6,7 +7,7 @@ pub(crate) struct Message {
     pub(crate) salt: &'static str,
     pub(crate) context: &'static str,
     pub(crate) plaintext_len: usize,
-    /// Of the whole message.
+    /// SHA-256 of the whole message.
     pub(crate) sha256: &'static str,
 }
 
@@ -15,7 +16,7 @@ pub(crate) struct File {
     pub(crate) key: &'static str,
     pub(crate) customer_key: &'static str,
     pub(crate) bytes: &'static [u8],
-    /// Of the plaintext.
+    /// SHA-256 of the plaintext.
     pub(crate) sha256: &'static str,
 }
 
@@ -37,7 +38,7 @@ pub(crate) const FILES: [File; 2] = [
     },
 ];
 
-/// A file of two parts, which a device refuses with an error that says so.
+/// A file of two parts, which a device must reject with a specific error.
 pub(crate) const PARTS: File = File {
     key: "multi-unbound",
     customer_key: "6b0d359c5e81a760297e5de86026fd675d6f1b479cb997cfc6ae657badcf9159",

@@ -1,4 +1,4 @@
-//! Counter mode on whatever encrypts single blocks.
+//! Counter mode on peripherals that encrypt single blocks.
 
 use keyhole_core::aead::{BLOCK_LEN, xor_key_stream_by_block};
 use keyhole_core::limits::KEY_LEN;
@@ -7,17 +7,17 @@ use crate::shared::CounterMode;
 
 /// A peripheral that encrypts blocks with AES-256 (ECB mode).
 pub trait Blocks {
-    /// Takes a key into use.
+    /// Loads a key.
     fn load(&mut self, key: &[u8; KEY_LEN]);
 
-    /// Encrypts a block in place, under the key that was loaded last.
+    /// Encrypts a block in place with the loaded key.
     fn encrypt(&mut self, block: &mut [u8; BLOCK_LEN]);
 
     /// Wipes the key from the peripheral.
     fn forget(&mut self);
 }
 
-/// Counter mode of what encrypts single blocks.
+/// Counter mode on a block cipher peripheral.
 pub struct ByBlock<P>(pub P);
 
 impl<P: Blocks> CounterMode for ByBlock<P> {

@@ -1,6 +1,7 @@
 //! The AES accelerator of the ESP32-C6 through esp-hal, block by block. Compiled, never run.
 //!
-//! esp-hal writes the key with every block and wipes it after; [`registers`](crate::registers) does both once for each call.
+//! esp-hal writes and wipes the key for every block; [`registers`](crate::registers) does both once
+//! per call.
 
 use esp_hal::aes::Aes;
 use keyhole_core::aead::BLOCK_LEN;
@@ -16,7 +17,7 @@ pub struct Accelerator<'d> {
 }
 
 impl<'d> Accelerator<'d> {
-    /// Takes the driver.
+    /// Wraps the driver.
     pub fn new(aes: Aes<'d>) -> Self {
         Accelerator { aes, key: Zeroizing::new([0; KEY_LEN]) }
     }
@@ -33,7 +34,7 @@ impl Blocks for Accelerator<'_> {
 
     fn forget(&mut self) {
         self.key.zeroize();
-        // Where the driver leaves a key in the registers, this one takes its place.
+        // If the driver leaves a key in the registers, the zero key replaces it.
         self.aes.encrypt(&mut [0; BLOCK_LEN], *self.key);
     }
 }

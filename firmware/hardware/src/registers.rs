@@ -1,12 +1,13 @@
-//! The AES accelerator of the ESP32-C3, C6 and H2 by its registers, in its mode "typical AES" (ESP32-C6 Technical Reference
-//! Manual, chapter "AES Accelerator"). For who has no esp-hal; the clock of the accelerator has to be on.
+//! The AES accelerator of the ESP32-C3, C6 and H2 through its registers, in its mode "typical AES"
+//! (ESP32-C6 Technical Reference Manual, chapter "AES Accelerator"). For use without esp-hal; the
+//! clock of the accelerator must be enabled.
 
 use keyhole_core::aead::BLOCK_LEN;
 use keyhole_core::limits::KEY_LEN;
 
 use crate::blocks::Blocks;
 
-/// Where the registers are, in bytes from the first.
+/// Byte offsets of the registers.
 pub mod offset {
     /// Eight words of key.
     pub const KEY: usize = 0x00;
@@ -14,9 +15,9 @@ pub mod offset {
     pub const TEXT_IN: usize = 0x20;
     /// Four words of output.
     pub const TEXT_OUT: usize = 0x30;
-    /// Length of the key, and direction.
+    /// Key length and direction.
     pub const MODE: usize = 0x40;
-    /// Starts when 1 is written.
+    /// Write 1 to start.
     pub const TRIGGER: usize = 0x48;
     /// 0 when idle.
     pub const STATE: usize = 0x4c;
@@ -27,23 +28,23 @@ pub mod offset {
 /// `MODE`: encrypt with a key of 256 bits.
 pub const ENCRYPT_256: u32 = 2;
 
-/// Reads and writes registers.
+/// Access to registers.
 pub trait Registers {
-    /// The word at an offset in bytes.
+    /// Reads the word at a byte offset.
     fn read(&mut self, offset: usize) -> u32;
 
-    /// Sets the word at an offset in bytes.
+    /// Writes the word at a byte offset.
     fn write(&mut self, offset: usize, value: u32);
 }
 
-/// Registers in memory.
+/// Memory-mapped registers.
 pub struct Mapped(*mut u32);
 
 impl Mapped {
-    /// The registers that begin at an address: 0x6008_8000 on the ESP32-C6.
+    /// Creates access to the registers from an address on: 0x6008_8000 on the ESP32-C6.
     ///
     /// # Safety
-    /// An AES accelerator's registers are there, and nothing else uses them.
+    /// The address must be that of an AES accelerator's registers, and nothing else may use them.
     pub unsafe fn new(address: usize) -> Self {
         Mapped(address as *mut u32)
     }
@@ -51,12 +52,12 @@ impl Mapped {
 
 impl Registers for Mapped {
     fn read(&mut self, offset: usize) -> u32 {
-        // SAFETY: `new` was promised the registers, and offsets are those of this module.
+        // SAFETY: guaranteed by the caller of `new`; offsets are those of this module.
         unsafe { self.0.byte_add(offset).read_volatile() }
     }
 
     fn write(&mut self, offset: usize, value: u32) {
-        // SAFETY: the same.
+        // SAFETY: as above.
         unsafe { self.0.byte_add(offset).write_volatile(value) };
     }
 }
@@ -65,13 +66,13 @@ impl Registers for Mapped {
 pub struct Accelerator<R>(R);
 
 impl<R: Registers> Accelerator<R> {
-    /// Takes it, in the mode without DMA.
+    /// Takes the accelerator and selects the mode without DMA.
     pub fn new(mut registers: R) -> Self {
         registers.write(offset::DMA_ENABLE, 0);
         Accelerator(registers)
     }
 
-    /// Words are little-endian.
+    /// Writes words, which are little-endian.
     fn write(&mut self, offset: usize, bytes: &[u8]) {
         for (i, word) in bytes.as_chunks().0.iter().enumerate() {
             self.0.write(offset + 4 * i, u32::from_le_bytes(*word));
@@ -96,7 +97,7 @@ impl<R: Registers> Blocks for Accelerator<R> {
 
     fn forget(&mut self) {
         self.write(offset::KEY, &[0; KEY_LEN]);
-        // The last block of key stream is no less secret.
+        // Overwrite the last block of key stream, which is secret too.
         self.encrypt(&mut [0; BLOCK_LEN]);
     }
 }
@@ -113,7 +114,7 @@ mod tests {
     use crate::blocks::ByBlock;
     use crate::shared::Peripheral;
 
-    /// A model of the accelerator: registers, a state that is busy for a while, and whatever a driver may not do.
+    /// A model of the accelerator: registers, a busy state, and checks for misuse by the driver.
     struct Model {
         words: [u32; 0x28],
         busy: u32,

@@ -1,4 +1,4 @@
-//! A peripheral as an engine.
+//! Adapter from a peripheral to an engine.
 
 use core::cell::RefCell;
 
@@ -6,17 +6,18 @@ use keyhole_core::aead::{Aead, BLOCK_LEN, Engine};
 use keyhole_core::limits::KEY_LEN;
 use zeroize::Zeroizing;
 
-/// A peripheral, or its driver, that does counter mode with AES-256, and leaves no key behind where that can be helped.
+/// A peripheral or driver that does AES-256 in counter mode and leaves no key behind if that is
+/// possible.
 pub trait CounterMode {
-    /// Encrypts or decrypts in place: as [`Aead::xor_key_stream`].
+    /// Encrypts or decrypts in place, like [`Aead::xor_key_stream`].
     fn xor_key_stream(&mut self, key: &[u8; KEY_LEN], counter: &[u8; BLOCK_LEN], data: &mut [u8]);
 }
 
-/// Shares a peripheral; a reference to this is the engine.
+/// A shared peripheral; a reference to it is the engine.
 pub struct Peripheral<P>(RefCell<P>);
 
 impl<P: CounterMode> Peripheral<P> {
-    /// Takes the peripheral.
+    /// Wraps the peripheral.
     pub fn new(peripheral: P) -> Self {
         Peripheral(RefCell::new(peripheral))
     }
@@ -30,7 +31,7 @@ impl<'p, P: CounterMode> Engine for &'p Peripheral<P> {
     }
 }
 
-/// AES-256-GCM under one key, on a peripheral.
+/// AES-256-GCM with one key, on a peripheral.
 pub struct Keyed<'p, P> {
     peripheral: &'p RefCell<P>,
     key: Zeroizing<[u8; KEY_LEN]>,

@@ -1,8 +1,9 @@
-//! STM32's CRYP, AES and SAES through embassy-stm32, in blocking mode. Compiled, never run. A driver of CRYP or AES goes into a
-//! [`Peripheral`](crate::shared::Peripheral) as it is.
+//! STM32's CRYP, AES and SAES through embassy-stm32, in blocking mode. Compiled, never run. A
+//! driver of CRYP or AES can be wrapped directly in a [`Peripheral`](crate::shared::Peripheral).
 //!
 //! # Panics
-//! Where AES or SAES report an error. It is none that input can cause, and to go on would send plaintext for ciphertext.
+//! If AES or SAES report an error. Input cannot cause that, and continuing would send plaintext as
+//! ciphertext.
 
 use keyhole_core::aead::BLOCK_LEN;
 use keyhole_core::limits::KEY_LEN;
@@ -11,12 +12,12 @@ use zeroize::Zeroizing;
 #[cfg(any(feature = "stm32-cryp", feature = "stm32-aes"))]
 use crate::shared::CounterMode;
 
-/// Bytes that go to the peripheral at once: the drivers want output apart from input.
+/// Bytes per operation of the peripheral: the drivers need separate input and output buffers.
 #[cfg(any(feature = "stm32-cryp", feature = "stm32-aes"))]
 const STEP: usize = 16 * BLOCK_LEN;
 
-/// Takes data through a peripheral in whole blocks, the last one padded with zeros: counter mode gives a block's bytes
-/// whatever follows them.
+/// Processes data in whole blocks, the last one padded with zeros: in counter mode the output does
+/// not depend on later bytes.
 #[cfg(any(feature = "stm32-cryp", feature = "stm32-aes"))]
 fn in_steps(data: &mut [u8], mut peripheral: impl FnMut(&[u8], &mut [u8], bool)) {
     let (mut input, mut output) = (Zeroizing::new([0; STEP]), Zeroizing::new([0; STEP]));
@@ -43,7 +44,7 @@ mod cryp {
             let cipher = AesCtr::new(key, counter);
             let mut context = self.start_blocking(&cipher, Direction::Encrypt);
             in_steps(data, |input, output, last| self.payload_blocking(&mut context, input, output, last));
-            // Another key takes the place of this one.
+            // Replace the key in the peripheral.
             let nothing = AesCtr::new(&[0; KEY_LEN], &[0; BLOCK_LEN]);
             self.start_blocking(&nothing, Direction::Encrypt);
         }
@@ -66,7 +67,7 @@ mod aes {
                 self.payload_blocking(&mut context, input, output, last).expect("the AES peripheral failed");
             });
             self.finish_blocking(context).expect("the AES peripheral failed");
-            // Another key takes the place of this one.
+            // Replace the key in the peripheral.
             let nothing = AesCtr::new(&[0; KEY_LEN], &[0; BLOCK_LEN]);
             let context = self.start(&nothing, Direction::Encrypt);
             self.finish_blocking(context).expect("the AES peripheral failed");
@@ -74,8 +75,8 @@ mod aes {
     }
 }
 
-/// SAES: block by block. embassy-stm32 0.6 writes the words of SAES's counter in another order than those of AES, which
-/// nobody here can try out; blocks have no counter.
+/// SAES: block by block. embassy-stm32 0.6 writes the words of SAES's counter in another order than
+/// those of AES, which could not be tested; blocks need no counter.
 #[cfg(feature = "stm32-saes")]
 pub mod saes {
     use embassy_stm32::aes::{AesEcb, Direction};
@@ -86,14 +87,14 @@ pub mod saes {
     use super::*;
     use crate::blocks::Blocks;
 
-    /// The peripheral, for [`ByBlock`](crate::blocks::ByBlock).
+    /// A SAES peripheral, for [`ByBlock`](crate::blocks::ByBlock).
     pub struct Accelerator<'d, T: Instance> {
         driver: Saes<'d, T, Blocking>,
         key: Zeroizing<[u8; KEY_LEN]>,
     }
 
     impl<'d, T: Instance> Accelerator<'d, T> {
-        /// Takes the driver.
+        /// Wraps the driver.
         pub fn new(driver: Saes<'d, T, Blocking>) -> Self {
             Accelerator { driver, key: Zeroizing::new([0; KEY_LEN]) }
         }

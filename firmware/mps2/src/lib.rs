@@ -1,4 +1,5 @@
-//! What the programs for the Cortex-M4 share: the UART of the board and its count of instructions.
+//! Common parts of the programs for the Cortex-M4: the UART of the board and its instruction
+//! counter.
 #![no_std]
 
 use core::convert::Infallible;
@@ -28,12 +29,13 @@ const ENABLE: u32 = 3;
 const DIVIDER: u32 = 16;
 
 impl Uart {
-    /// Takes the UART into use.
+    /// Initialises the UART.
     ///
     /// # Safety
-    /// Nothing else uses UART 0, and the program runs on mps2-an386 or a board that has the UART at the same place.
+    /// Nothing else may use UART 0, and the board must be mps2-an386 or have the UART at the same
+    /// address.
     pub unsafe fn new() -> Self {
-        // SAFETY: the caller promises that these are the UART's registers and nobody else's.
+        // SAFETY: the caller guarantees exclusive use of the UART's registers.
         unsafe {
             register::BAUDDIV.write_volatile(DIVIDER);
             register::CTRL.write_volatile(ENABLE);
@@ -42,7 +44,7 @@ impl Uart {
     }
 
     fn state(&self) -> u32 {
-        // SAFETY: a `Uart` exists only where `new` was allowed; reading the state changes nothing.
+        // SAFETY: a `Uart` proves the guarantee of `new`; reading the state has no side effect.
         unsafe { register::STATE.read_volatile() }
     }
 }
@@ -67,7 +69,7 @@ impl Write for Uart {
     }
 }
 
-/// Waits for one byte; a UART does not know that the other side has gone.
+/// Blocks until one byte is received: a UART cannot detect that the peer is gone.
 impl Read for Uart {
     fn read(&mut self, out: &mut [u8]) -> Result<usize, Infallible> {
         let Some(first) = out.first_mut() else { return Ok(0) };
@@ -78,11 +80,11 @@ impl Read for Uart {
     }
 }
 
-/// Counts instructions, where QEMU runs with `-icount shift=0`: then an instruction takes a nanosecond, and SysTick counts
-/// the board's 25 MHz.
+/// An instruction counter for QEMU with `-icount shift=0`, where an instruction takes a nanosecond
+/// and SysTick counts the board's 25 MHz.
 pub struct Instructions(SYST);
 
-/// Instructions of a tick.
+/// Instructions per tick.
 const PER_TICK: u32 = 40;
 
 /// SysTick has 24 bits.
@@ -99,7 +101,7 @@ impl Instructions {
     }
 }
 
-/// To the next 40 instructions; up to 600 millions.
+/// Rounds up to 40 instructions, and counts up to 600 million.
 impl Count for Instructions {
     fn of<R>(&mut self, function: impl FnOnce() -> R) -> (R, u32) {
         self.0.clear_current();

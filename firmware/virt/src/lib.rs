@@ -1,11 +1,11 @@
-//! What the programs for RISC-V share: the count of instructions.
+//! Common parts of the programs for RISC-V: the instruction counter.
 #![no_std]
 
 use core::arch::asm;
 
 use keyhole_checks::board::Count;
 
-/// Counts the instructions that are retired (`minstret`), modulo 2^32.
+/// A counter of retired instructions (`minstret`), modulo 2^32.
 pub struct Instructions;
 
 impl Count for Instructions {
@@ -18,7 +18,7 @@ impl Count for Instructions {
 
 fn retired() -> u32 {
     let count: u32;
-    // SAFETY: reads a counter that the privileged architecture has; nothing else.
+    // SAFETY: only reads a counter of the privileged architecture.
     unsafe { asm!("csrr {}, minstret", out(reg) count, options(nomem, nostack)) };
     count
 }

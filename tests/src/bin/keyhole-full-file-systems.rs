@@ -1,9 +1,12 @@
-//! Measures a node whose file system others fill to the last byte, on ext4, XFS and btrfs: `keyhole-full-file-systems [--seconds N]`.
+//! Measures a node on file systems filled up by others, on ext4, XFS and btrfs:
+//! `keyhole-full-file-systems [--seconds N]`.
 //!
-//! The same paced load of PUT, GET and DELETE runs twice. First the store is full by its own capacity, which gives the rate of
-//! processor time at which a node refuses and serves: the reference. Then a neighbour has filled the file system, for N seconds
-//! (600). The program fails if an answer is wrong or takes longer than a second, if the second run takes more than 1.2 times the
-//! reference, if the node is busy when nobody asks, or if PUTs do not come back without a restart when the space does.
+//! The same paced load of PUT, GET and DELETE runs twice. First the store has reached its own
+//! capacity: that run gives the reference for the CPU usage of a node that refuses some requests
+//! and serves others. Then a neighbour has filled the file system, for N seconds (600). The program
+//! fails if an answer is wrong or takes longer than a second, if the second run takes more than 1.2
+//! times the reference, if the idle node is busy, or if PUTs do not resume without a restart once
+//! there is space.
 
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -18,37 +21,37 @@ use keyhole_tests::{Launch, Node};
 
 const MIB: u64 = 1 << 20;
 
-/// The size of the file systems. XFS is not made smaller than 300 MiB.
+/// Size of the file systems. XFS needs at least 300 MiB.
 const FILE_SYSTEM_LEN: u64 = 512 * MIB;
 
-/// Less than the clients store: the store is full by itself as well.
+/// Less than the clients store, so that the store also fills up by itself.
 const CAPACITY: &str = "64MiB";
 
 const CLIENTS: usize = 4;
 
-/// The time from one request of a client to its next.
+/// Interval between the requests of a client.
 const PACE: Duration = Duration::from_millis(40);
 
-/// The time of the full run.
+/// Duration of the run on a full file system.
 const SECONDS: u64 = 600;
 
-/// The longest time of the reference.
+/// Maximum duration of the reference run.
 const REFERENCE_MAX: Duration = Duration::from_secs(120);
 
-/// The time that an answer may take.
+/// Maximum latency of an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
-/// Processor time of the full run by that of the reference, at most.
+/// Maximum ratio of the CPU times of the full run and the reference.
 const RATIO_MAX: f64 = 1.2;
 
-/// The time for which nobody asks, and the share of a processor that the node may take then.
+/// Duration of the idle phase, and the maximum CPU usage of the node in it.
 const IDLE: Duration = Duration::from_secs(10);
 const IDLE_MAX: f64 = 0.05;
 
-/// The time after which PUTs work again.
+/// Maximum delay until PUTs work again.
 const NOTICED_MAX: Duration = Duration::from_secs(10);
 
-/// A run of the load, with the processors that the node took on average.
+/// The tally of a run, and the average number of CPUs that the node used.
 struct Run {
     tally: Tally,
     processors: f64,
@@ -61,7 +64,7 @@ fn run(node: &Node, load: &mut Load, time: Duration) -> Run {
     Run { tally, processors }
 }
 
-/// What a run showed, and whether it may be so.
+/// Prints the result of a run and returns whether it is acceptable.
 fn report(kind: Kind, phase: &str, run: &Run) -> bool {
     println!("{}: {phase}: {:.4} processors; {}", kind.name(), run.processors, run.tally.line());
     run.tally.wrong.iter().for_each(|wrong| println!("{}: {phase}: {wrong}", kind.name()));
@@ -72,7 +75,7 @@ fn compact(node: &Node) -> bool {
     Command::new(binary()).arg("compact").arg(node.data()).output().is_ok_and(|output| output.status.success())
 }
 
-/// How long PUTs were refused after the space came back; `None` if they still are.
+/// Returns how long PUTs were refused after space became available; `None` if they still are.
 fn until_puts_work(node: &Node) -> Option<Duration> {
     let begun = Instant::now();
     while begun.elapsed() < NOTICED_MAX {
@@ -84,14 +87,14 @@ fn until_puts_work(node: &Node) -> Option<Duration> {
     None
 }
 
-/// All phases on one file system; whether every bound was kept.
+/// Runs all phases on one file system and returns whether all limits were met.
 fn measure(kind: Kind, mounted: &Mounted, time: Duration) -> bool {
     let launch = Launch::default().with_credential().capacity(Some(CAPACITY)).arg("--threads=2").arg("--log=warn");
     let node = launch.start_in(&mounted.point().join("data"));
     node.make_bucket("bucket");
     let pid = node.pid();
     let mut load = Load::new(CLIENTS, fresh_seed());
-    // Fills the store to its capacity.
+    // Fill the store to its capacity.
     run(&node, &mut load, REFERENCE_MAX.min(time) / 4);
     let reference = run(&node, &mut load, REFERENCE_MAX.min(time));
     let mut is_good = report(kind, "full by its capacity", &reference);
@@ -99,7 +102,7 @@ fn measure(kind: Kind, mounted: &Mounted, time: Duration) -> bool {
 
     let neighbour = mounted.fill();
     println!("{}: {} B are free", kind.name(), mounted.free());
-    // Segments that the store has kept are no room for others, but for the load.
+    // Segments that the store keeps are available to the load only, not to others.
     let (_, tally) = Ballast::put(&node, ANSWER_MAX);
     println!("{}: until a PUT finds no room: {}", kind.name(), tally.line());
     is_good &= tally.wrong_count == 0;
@@ -124,7 +127,7 @@ fn measure(kind: Kind, mounted: &Mounted, time: Duration) -> bool {
     is_good && noticed.is_some() && verified.wrong_count == 0 && node.pid() == pid
 }
 
-/// The seconds of the full run, or what is wrong with the arguments.
+/// Returns the duration of the full run, or an error in the arguments.
 fn seconds() -> Result<u64, String> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match &arguments[..] {

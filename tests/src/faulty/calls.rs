@@ -1,4 +1,5 @@
-//! The calls of the faulty file system: each asks the faults, and then does the same to the directory behind it.
+//! The calls of the faulty file system: each asks for its outcome, and is then passed through to
+//! the backing directory.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -20,7 +21,7 @@ use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, fallocate, mknodat, statvfs}
 use super::inodes::Inodes;
 use super::{PAGE, Shared};
 
-/// Names and attributes are never cached.
+/// Cache lifetime of names and attributes: none.
 const TTL: Duration = Duration::ZERO;
 
 /// `FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE`.
@@ -35,11 +36,11 @@ pub(super) struct Calls {
     state: Mutex<State>,
 }
 
-/// A write of a program.
+/// A write by the program under test.
 struct Write<'a> {
     offset: u64,
     bytes: &'a [u8],
-    /// It is synced before it completes (`O_DSYNC`, `RWF_DSYNC`).
+    /// Whether it is synced before it completes (`O_DSYNC`, `RWF_DSYNC`).
     is_durable: bool,
 }
 
@@ -59,20 +60,20 @@ impl Calls {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The path behind an inode.
+    /// Returns the backing path of an inode.
     fn path(&self, inode: INodeNo) -> Result<PathBuf> {
         let state = self.state();
         Ok(self.backing.join(state.inodes.path(inode.into()).ok_or(Errno::ENOENT)?))
     }
 
-    /// The path of a name within the root, and the path behind it.
+    /// Returns the path of a name within the root, and its backing path.
     fn child(&self, parent: INodeNo, name: &OsStr) -> Result<(PathBuf, PathBuf)> {
         let path = self.state().inodes.child(parent.into(), name).ok_or(Errno::ENOENT)?;
         let behind = self.backing.join(&path);
         Ok((path, behind))
     }
 
-    /// The last component of an inode's path.
+    /// Returns the last component of an inode's path.
     fn name(&self, inode: INodeNo) -> String {
         let state = self.state();
         let name = state.inodes.path(inode.into()).and_then(Path::file_name).unwrap_or_default();
@@ -91,7 +92,7 @@ impl Calls {
         FileHandle(handle)
     }
 
-    /// The attributes of a path within the root.
+    /// Returns the attributes of a path within the root.
     fn entry(&self, path: &Path, behind: &Path) -> Result<FileAttr> {
         let metadata = fs::symlink_metadata(behind)?;
         let number = self.state().inodes.number(path);
@@ -161,7 +162,7 @@ impl Calls {
         match mode {
             0 => {
                 self.faults.lock().allocate(inode.into(), &bytes)?;
-                // The promise is kept by the account alone: the directory behind has space.
+                // Only the accounting guarantees the space: the backing directory has enough of it.
                 if file.metadata()?.len() < bytes.end {
                     file.set_len(bytes.end)?;
                 }
@@ -228,7 +229,7 @@ fn attributes(inode: u64, metadata: &Metadata) -> FileAttr {
     }
 }
 
-/// Opens a file behind for reading, and for writing where that is permitted.
+/// Opens a backing file for reading, and for writing if that is permitted.
 fn open_behind(path: &Path) -> io::Result<File> {
     let both = OpenOptions::new().read(true).write(true).open(path);
     both.or_else(|_| File::open(path))
@@ -431,7 +432,7 @@ impl Filesystem for Calls {
         reply.ok();
     }
 
-    /// Power is never cut here: written bytes are durable.
+    /// Power never fails here: written bytes are durable.
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         answer(self.faults.lock().sync(), reply);
     }

@@ -1,13 +1,13 @@
-//! Inode numbers of the faulty file system and the paths that they stand for.
+//! Inode numbers of the faulty file system and their paths.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// The number of the root.
+/// Inode number of the root.
 pub(super) const ROOT: u64 = 1;
 
-/// Numbers by path, and back. A path is relative to the root.
+/// A two-way map between inode numbers and paths relative to the root.
 pub(super) struct Inodes {
     paths: HashMap<u64, PathBuf>,
     numbers: HashMap<PathBuf, u64>,
@@ -20,17 +20,17 @@ impl Inodes {
         Inodes { paths: [(ROOT, root.clone())].into(), numbers: [(root, ROOT)].into(), next: ROOT + 1 }
     }
 
-    /// The path of a number.
+    /// Returns the path of a number.
     pub(super) fn path(&self, number: u64) -> Option<&Path> {
         self.paths.get(&number).map(PathBuf::as_path)
     }
 
-    /// The path of a name in a directory.
+    /// Returns the path of a name in a directory.
     pub(super) fn child(&self, parent: u64, name: &OsStr) -> Option<PathBuf> {
         Some(self.path(parent)?.join(name))
     }
 
-    /// The number of a path, a new one if it has none.
+    /// Returns the number of a path, and assigns one if necessary.
     pub(super) fn number(&mut self, path: &Path) -> u64 {
         if let Some(number) = self.numbers.get(path) {
             return *number;
@@ -42,12 +42,13 @@ impl Inodes {
         number
     }
 
-    /// Forgets the number of a removed path, and returns it. Open files keep the path for their messages.
+    /// Removes the number of a deleted path and returns it. Open files keep the path for their
+    /// messages.
     pub(super) fn remove(&mut self, path: &Path) -> Option<u64> {
         self.numbers.remove(path)
     }
 
-    /// Gives the number of one path, and of all below it, to another path. Returns the number that the other path had.
+    /// Renames a path and all paths below it. Returns the number that the target had.
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> Option<u64> {
         let replaced = self.numbers.remove(to);
         let below: Vec<PathBuf> = self.numbers.keys().filter(|path| path.starts_with(from)).cloned().collect();

@@ -1,4 +1,4 @@
-//! The faults, as a program meets them through system calls.
+//! Tests of the faults through system calls.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -41,7 +41,7 @@ fn bad_sector_fails_reads_until_it_is_written() {
     file.read_exact_at(&mut page, 0).unwrap();
     file.read_exact_at(&mut page, 2 * PAGE).unwrap();
     assert_eq!(faulty.injected().reads, 2);
-    // Without the fault, the bytes are as they were.
+    // The injected failure leaves the bytes unchanged.
     assert_eq!(fs::read(faulty.backing().join("file")).unwrap(), vec![7; 4 * PAGE as usize]);
     file.write_all_at(&[8; PAGE as usize], PAGE).unwrap();
     file.read_exact_at(&mut page, PAGE).unwrap();
@@ -140,7 +140,7 @@ fn files_are_written_directly_renamed_and_listed() {
     fs::create_dir(faulty.point().join("deep")).unwrap();
     let path = faulty.point().join("deep/new");
     let direct = OpenOptions::new().write(true).create_new(true).custom_flags(O_DIRECT).open(&path).unwrap();
-    // Longer than the kernel sends at once.
+    // Longer than a single request of the kernel.
     let bytes: Vec<u8> = (0..3 << 20).map(|n| (n >> 12) as u8).collect();
     direct.write_all_at(&bytes, 0).unwrap();
     fs::rename(&path, faulty.point().join("deep/file")).unwrap();

@@ -1,4 +1,4 @@
-//! Clients that put, overwrite, delete and read, and remember what they were told.
+//! Clients that put, overwrite, delete and read, and record the acknowledgements.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -9,27 +9,28 @@ use keyhole_tests::data::bytes;
 use keyhole_tests::sigv4::Signer;
 use keyhole_tests::{CustomerKey, Node, Request, Response};
 
-/// Names that each client writes again and again.
+/// Number of names that each client rewrites.
 const NAMES: usize = 10;
 
-/// The least length of a part that is not the last (S3).
+/// Minimum length of a part other than the last (S3).
 const PART_LEN: usize = 5 << 20;
 
-/// What a request is charged besides its body: about what it takes in the log.
+/// Estimated space of a request in the log, in addition to its body.
 const REQUEST_COST: u64 = 8 << 10;
 
-/// How far a crash is, as the clients see it: each becomes true at its time and stays so.
+/// Progress of a crash, as seen by the clients: each flag becomes true at its time and stays so.
 #[derive(Default)]
 pub(crate) struct Stage {
     /// Requests may fail.
     pub(crate) crashing: AtomicBool,
-    /// The power is being cut: what is acknowledged now is in doubt. A cut is not a single moment in the kernel as it is on
-    /// a real machine: an fdatasync that is under way may succeed although the journal is gone before its data is there
-    /// (ext4 drops the error of the conversion of unwritten extents; plain pwrite and fdatasync show it).
+    /// The power is being cut: acknowledgements are in doubt. Unlike a real power failure, a
+    /// simulated one is not atomic: an fdatasync in flight may succeed although the journal is gone
+    /// before its data is written (ext4 drops the error of the conversion of unwritten extents;
+    /// plain pwrite and fdatasync reproduce it).
     pub(crate) cutting: AtomicBool,
-    /// The power is cut: nothing that is sent now can be made durable.
+    /// The power is cut: later requests cannot become durable.
     pub(crate) cut: AtomicBool,
-    /// There is nobody to ask.
+    /// The node is gone.
     pub(crate) gone: AtomicBool,
 }
 
@@ -42,7 +43,7 @@ pub(crate) struct Target {
     pub(crate) to: SocketAddr,
     pub(crate) signer: Signer,
     pub(crate) stage: Stage,
-    /// The bytes that clients have sent.
+    /// Bytes sent by the clients.
     pub(crate) work: AtomicU64,
 }
 
@@ -52,8 +53,8 @@ impl Target {
         Target { to: node.address(), signer: node.signer().clone(), stage, work }
     }
 
-    /// The reply of one of these statuses; none where the crash took it, and whatever was asked for is in doubt. Before
-    /// the crash there are no other replies.
+    /// Sends a request and returns the reply, which must have one of these statuses until the crash
+    /// begins. Returns `None` if the crash prevented it, and the outcome is in doubt.
     fn ask(&self, request: Request, body: Vec<u8>, statuses: &[u16]) -> Option<Response> {
         self.work.fetch_add(REQUEST_COST + body.len() as u64, Ordering::Relaxed);
         let was_cut = is(&self.stage.cut);
@@ -67,7 +68,7 @@ impl Target {
     }
 }
 
-/// One object that a client makes. Everything about it follows from this.
+/// An object of a client. All its properties follow from this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Object {
     seed: u64,
@@ -80,22 +81,21 @@ impl Object {
         bytes(self.seed, self.len)
     }
 
-    /// The headers that put it or get it: every sealed object has a key of its own.
+    /// Returns the headers to put or get it: every sealed object has its own key.
     fn headers(self) -> Vec<(String, String)> {
         let key = bytes(!self.seed, 32).try_into().expect("32 bytes");
         if self.is_sealed { CustomerKey(key).headers().to_vec() } else { Vec::new() }
     }
 }
 
-/// A name, with the object that it is known to have, and the one that it will have if a request that nobody answered was
-/// carried out.
+/// A name with its known object, and the one it has if an unanswered request was carried out.
 struct Name {
     name: String,
     settled: Option<Object>,
     in_doubt: Option<Option<Object>>,
 }
 
-/// A multipart upload that is not complete, with the ETags of the parts that were acknowledged.
+/// An incomplete multipart upload, with the ETags of the acknowledged parts.
 struct Upload {
     name: usize,
     id: String,
@@ -103,14 +103,14 @@ struct Upload {
     etags: Vec<String>,
 }
 
-/// One client, with names that nobody else writes.
+/// A client with exclusive names.
 pub(crate) struct Client {
     bucket: String,
     random: Rng,
     names: Vec<Name>,
     uploads: Vec<Upload>,
     pub(crate) acknowledged: u64,
-    /// Carried out without an acknowledgement.
+    /// Requests that were carried out without an acknowledgement.
     pub(crate) unanswered: u64,
 }
 
@@ -139,7 +139,8 @@ impl Client {
         }
     }
 
-    /// An object of up to some MiB, with lengths about the borders of the log's blocks and of what it keeps in records.
+    /// Returns a new object of up to a few MiB, often with a length near a limit of blocks or of
+    /// inline bodies.
     fn new_object(&mut self) -> Object {
         let random = &mut self.random;
         let len = match random.u8(..8) {
@@ -154,7 +155,7 @@ impl Client {
         Object { seed: random.u64(..), len, is_sealed: random.u8(..3) > 0 }
     }
 
-    /// Asks for a change of a name: either it is acknowledged, or it is in doubt.
+    /// Requests a change of a name, which is then acknowledged or in doubt.
     fn change(&mut self, target: &Target, request: Request, body: Vec<u8>, name: usize, to: Option<Object>) {
         let name = &mut self.names[name];
         name.in_doubt = Some(to);
@@ -185,7 +186,8 @@ impl Client {
         assert!(found == object.map(Object::contents).as_ref(), "{}: {object:?}", self.names[name].name);
     }
 
-    /// A multipart upload, of one part mostly. Some are left open until after the crash.
+    /// Runs a multipart upload, mostly of one part. Some uploads stay incomplete until after the
+    /// crash.
     fn upload(&mut self, target: &Target, name: usize) {
         let mut object = Object { len: self.random.usize(1..400_000), ..self.new_object() };
         if self.random.u8(..8) == 0 {
@@ -204,7 +206,7 @@ impl Client {
         }
     }
 
-    /// Uploads the parts that were not acknowledged; whether all are now.
+    /// Uploads the parts that were not acknowledged, and returns whether all are now.
     fn parts(&self, upload: &mut Upload, ask: impl Fn(Request, Vec<u8>) -> Option<Response>) -> bool {
         let contents = upload.object.contents();
         for (index, part) in contents.chunks(PART_LEN).enumerate().skip(upload.etags.len()) {
@@ -223,7 +225,7 @@ impl Client {
         (self.request("POST", upload.name).query("uploadId", &upload.id), document.into_bytes())
     }
 
-    /// Whether a name has this object, whole, or none.
+    /// Checks that a name has exactly this object, or none.
     fn holds(&self, node: &Node, name: usize, object: Option<Object>) -> Result<(), String> {
         let headers = object.map(Object::headers).unwrap_or_default();
         let reply = node.send(&self.request("GET", name).headers(headers));
@@ -238,7 +240,8 @@ impl Client {
         if is_so { Ok(()) } else { Err(found()) }
     }
 
-    /// After a crash: what was acknowledged and is not there, or not whole. What was in doubt is settled.
+    /// Returns the acknowledged changes that a crash lost or damaged, and resolves the doubtful
+    /// ones.
     pub(crate) fn check(&mut self, node: &Node) -> Vec<String> {
         let mut lost = Vec::new();
         for index in 0..NAMES {
@@ -262,7 +265,7 @@ impl Client {
         self.holds(node, index, name.settled).map_err(|error| format!("{}: {error}", name.name))
     }
 
-    /// Completes an upload with the parts that were acknowledged before the crash, and those that were not.
+    /// Completes an upload with the parts from before and after the crash.
     fn finish(&mut self, node: &Node, upload: &mut Upload) -> Result<(), String> {
         let acknowledged = upload.etags.len();
         let name = &self.names[upload.name].name;
@@ -281,7 +284,7 @@ impl Client {
         self.settle(node, upload.name)
     }
 
-    /// The names that have objects.
+    /// Returns the names that have objects.
     pub(crate) fn existing(&self) -> BTreeSet<String> {
         self.names.iter().filter(|name| name.settled.is_some()).map(|name| name.name.clone()).collect()
     }

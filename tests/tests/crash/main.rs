@@ -1,7 +1,8 @@
-//! The real binary, killed and without power under load: what was acknowledged is whole, round after round.
+//! The real binary under load, killed or cut off from power: acknowledged objects must be intact
+//! after every round.
 //!
-//! `KEYHOLE_CRASH_ROUNDS` says how many rounds there are of each kind, and `KEYHOLE_CRASH_SEED` starts one again as far as
-//! a seed can. Devices need root: without it those tests say "skipped".
+//! `KEYHOLE_CRASH_ROUNDS` sets the number of rounds of each kind, and `KEYHOLE_CRASH_SEED` repeats
+//! a run as far as a seed can. Devices need root: without it those tests report "skipped".
 
 mod load;
 
@@ -19,17 +20,17 @@ use load::{Client, Target};
 
 const CLIENTS: usize = 6;
 
-/// The rounds of a plain `cargo test`.
+/// Default number of rounds.
 const ROUNDS: u64 = 50;
 
-/// Of a store, what all rounds may write together, since the space of what is deleted is not returned.
+/// Capacity of a store, enough for all rounds together, since deleted space is not reclaimed.
 const CAPACITY: &str = "6GiB";
 const WORK_MAX: u64 = 3 << 30;
 
-/// What the clients of one round send, at most, before it ends.
+/// Maximum number of bytes that the clients send in a round.
 const ROUND_WORK_MAX: u64 = 32 << 20;
 
-/// The length of the devices; their files are sparse.
+/// Length of the devices; their files are sparse.
 const DEVICE_LEN: u64 = 8 << 30;
 
 fn variable(name: &str) -> Option<u64> {
@@ -56,12 +57,12 @@ struct Storm {
 }
 
 impl Storm {
-    /// With a new node; `launch` is how it is started after each crash.
+    /// Creates the clients of a new node; `launch` gives the options after each crash.
     fn new(node: Node, launch: impl Fn() -> Launch + 'static) -> Self {
         let seed = variable("KEYHOLE_CRASH_SEED").unwrap_or_else(fresh_seed);
         println!("KEYHOLE_CRASH_SEED={seed}");
         let mut random = Rng::with_seed(seed);
-        // A port may come to be another node's, where this bucket is not.
+        // Another node may reuse the port: it must not have this bucket.
         let bucket = format!("crash-{:016x}", fresh_seed());
         node.make_bucket(&bucket);
         let clients = (0..CLIENTS).map(|index| Client::new(&bucket, index, random.fork())).collect();
@@ -69,7 +70,7 @@ impl Storm {
         Storm { node, launch, bucket, clients, random, rounds: 0, begun: Instant::now() }
     }
 
-    /// Loads the node, and kills it at a random moment, or cuts the power of the volume that it is on and then kills it.
+    /// Loads the node, and kills it at a random moment, or first cuts the power of its volume.
     fn crash(&mut self, cut: Option<&Volume>) {
         let target = Target::new(&self.node);
         let set = |stage: &AtomicBool| stage.store(true, Ordering::SeqCst);
@@ -88,7 +89,7 @@ impl Storm {
                 set(&target.stage.cutting);
                 volume.cut_power();
                 set(&target.stage.cut);
-                // What the node does now must not look like success.
+                // From here on the node must not appear successful.
                 pause(20);
             }
             set(&target.stage.gone);
@@ -97,7 +98,8 @@ impl Storm {
         self.rounds += 1;
     }
 
-    /// Starts the node again, with either I/O; what was acknowledged and is lost.
+    /// Restarts the node with either kind of I/O, and returns the acknowledged changes that were
+    /// lost.
     fn recover(&mut self) -> Vec<String> {
         let io = if self.random.u8(..4) == 0 { "--io=epoll" } else { "--io=auto" };
         self.node.set_launch((self.launch)().arg(io));
@@ -112,7 +114,7 @@ impl Storm {
         lost
     }
 
-    /// The same, where nothing may be lost.
+    /// Restarts the node and requires that nothing was lost.
     fn recover_all(&mut self) {
         let lost = self.recover();
         assert!(lost.is_empty(), "round {}: {lost:#?}", self.rounds);
@@ -140,7 +142,7 @@ fn acknowledged_objects_survive_kill_9() {
     storm.report("kill -9");
 }
 
-/// A round of power loss; what was acknowledged and is lost.
+/// Runs a round of power loss and returns the acknowledged changes that were lost.
 fn lose_power(storm: &mut Storm, volume: &mut Volume) -> Vec<String> {
     storm.crash(Some(volume));
     volume.restore_power();
@@ -161,7 +163,8 @@ fn acknowledged_objects_survive_power_loss() {
     storm.report("power loss");
 }
 
-/// Holds the test above to what it says: it finds out a node that acknowledges what is not durable.
+/// Validates the test above: it must detect a node that acknowledges changes before they are
+/// durable.
 #[test]
 #[cfg_attr(not(has_skip_sync), ignore = "KEYHOLE_BIN_SKIP_SYNC is not set: tests/run builds that binary")]
 fn a_build_that_skips_fdatasync_loses_objects() {
@@ -173,7 +176,7 @@ fn a_build_that_skips_fdatasync_loses_objects() {
     let launch = move || launch().program(program.as_ref());
     let mut storm = Storm::new(launch().start_in(&volume.point().join("data")), launch);
     assert!(storm.node.log().contains("skip-sync"), "{}", storm.node.log());
-    // The store and the bucket are there; it is objects that are lost.
+    // Make the store and the bucket durable: only objects are to be lost.
     volume.sync();
     for round in 1..=rounds() {
         let lost = lose_power(&mut storm, &mut volume);

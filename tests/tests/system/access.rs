@@ -1,4 +1,4 @@
-//! Access keys: what each may do, and that changes hold at once.
+//! Access keys: their permissions, and that changes take effect immediately.
 
 use keyhole_tests::command::{Directory, fails, succeeds};
 use keyhole_tests::data::{base64, md5};
@@ -6,13 +6,13 @@ use keyhole_tests::http::object;
 use keyhole_tests::sigv4::Signer;
 use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
 
-/// Makes an access key with these grants.
+/// Creates an access key with these grants.
 fn add(node: &Node, options: &[&str]) -> Signer {
     let data = node.data().to_str().unwrap();
     signer(&succeeds(&[&["access", "add", data, "--json"], options].concat(), b""))
 }
 
-/// Who signs with what a command has shown as JSON.
+/// Returns the signer for a credential printed as JSON.
 fn signer(shown: &[u8]) -> Signer {
     let shown: serde_json::Value = serde_json::from_slice(shown).unwrap();
     let text = |name: &str| shown[name].as_str().unwrap().to_owned();
@@ -35,7 +35,7 @@ fn denied(reply: &Response) {
     }
 }
 
-/// What a request for each operation looks like, by the right that it takes.
+/// Returns a request for each operation, with the right that it requires.
 fn operations(key: &str) -> Vec<(&'static str, Request)> {
     let customer_key = CustomerKey::random();
     let of_bucket = |method: &str| Request::new(method, "/bucket");
@@ -89,7 +89,7 @@ fn each_operation_takes_its_right() {
         denied(&Request::new("PUT", "/bucket-2").send(node.address(), &signer));
         denied(&Request::new("DELETE", "/bucket").send(node.address(), &signer));
         denied(&Request::new("GET", "/other").send(node.address(), &signer));
-        // A client may look whether its bucket is there.
+        // A client may check that its bucket exists.
         Request::new("HEAD", "/bucket").send(node.address(), &signer).expect(200);
         Request::new("GET", "/bucket").query("location", "").send(node.address(), &signer).expect(200);
     }
@@ -114,7 +114,8 @@ fn an_admin_of_some_buckets_makes_and_deletes_them() {
     Request::new("GET", "/cam-1/o").send(node.address(), &admin).expect(200);
 }
 
-/// Deletions of many objects are looked at one by one; absence is told to who may list.
+/// Each entry of a multi-object deletion is authorised separately; absence is revealed only to
+/// clients with the list right.
 #[test]
 fn what_is_not_told() {
     let node = Node::with_bucket();
@@ -147,7 +148,7 @@ fn changes_hold_at_once() {
     assert_eq!(reads(&rotated).0, 200);
     assert_eq!(reads(&first), (403, "InvalidAccessKeyId".to_owned()));
 
-    // The old one is good for a while.
+    // The old secret stays valid for a while.
     let keep = ["access", "rotate", data, &rotated.access_key, "--json", "--keep", "1s"];
     let last = signer(&succeeds(&keep, b""));
     assert_eq!((reads(&last).0, reads(&rotated).0), (200, 200));
@@ -200,7 +201,7 @@ fn keys_are_given_and_kept() {
     object("GET", "o").send(node.address(), &given).expect(200);
     denied(&object("PUT", "o").body("y").send(node.address(), &reader));
 
-    // A file that cannot be read leaves the keys that are good.
+    // An unreadable file leaves the valid keys in use.
     let path = node.data().join("credentials.toml");
     let good = std::fs::read(&path).unwrap();
     std::fs::write(&path, "[[key]]\nsecret_key = 'hunter2hunter2'\n").unwrap();
@@ -236,7 +237,7 @@ fn everybody_reads_where_that_is_allowed() {
     assert_eq!(anonymous(object("GET", "plain")).expect(200).text(), "plain");
     anonymous(object("HEAD", "plain")).expect(200);
     assert_eq!(anonymous(object("GET", "plain").header("range", "bytes=1-2")).expect(206).text(), "la");
-    // Under a customer key only with it.
+    // A customer key is still required.
     assert_eq!(anonymous(object("GET", "sealed").headers(key.headers())).expect(200).text(), "sealed");
     assert_eq!(anonymous(object("GET", "sealed")).status, 400);
     denied(&anonymous(object("GET", "sealed").headers(CustomerKey::random().headers())));

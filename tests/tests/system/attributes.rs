@@ -49,7 +49,8 @@ fn attributes_of_an_object() {
     refused(&node.send(&attributes("plain", ALL).header("x-amz-max-parts", "x")), 400, "InvalidArgument");
 }
 
-/// Uploads an object in three parts with numbers that have gaps; its upload's declaration.
+/// Uploads an object in three parts with gaps in their numbers, and returns the checksum
+/// declaration of the upload.
 fn in_parts(node: &Node, name: &str, headers: &[(String, String)], kind: Option<&str>) -> (Vec<Vec<u8>>, Response) {
     let bodies = vec![bytes(2, 5 << 20), bytes(3, (5 << 20) + 1), bytes(4, 70_000)];
     let mut create = object("POST", name).query("uploads", "").headers(headers.to_vec());
@@ -78,7 +79,7 @@ fn attributes_of_an_object_in_parts() {
         let (bodies, done) = in_parts(&node, name, &headers, Some("COMPOSITE"));
         let sums: Vec<[u8; 4]> = bodies.iter().map(|body| crc32(body)).collect();
         let composite = base64(&crc32(&sums.concat()));
-        // In headers and in the reply to a completion it says of how many parts it is, in attributes it does not.
+        // Headers and the completion include the number of parts; attributes do not.
         assert_eq!(done.element("ChecksumCRC32"), Some(format!("{composite}-3")));
         assert_eq!(done.element("ChecksumType").as_deref(), Some("COMPOSITE"));
         let read = |name: &str, headers: &[(String, String)], part: Option<&str>| {
@@ -122,7 +123,8 @@ fn attributes_of_an_object_in_parts() {
         assert_eq!(page.element("IsTruncated").as_deref(), Some("true"));
         assert_eq!(page.element("NextPartNumberMarker").as_deref(), Some("2"));
 
-        // A copy that shares the bodies has them too, under another key; and other tags change nothing.
+        // A copy that shares the bodies has them too, with another key; a change of tags keeps
+        // them.
         let mut copy = object("PUT", "copy").header("x-amz-copy-source", format!("/bucket/{name}"));
         let mut of_copy = Vec::new();
         if !headers.is_empty() {
@@ -134,7 +136,7 @@ fn attributes_of_an_object_in_parts() {
         node.send(&object("PUT", "copy").query("tagging", "").body(tags)).expect(200);
         check("copy", &of_copy);
     }
-    // From sealed to plain there are no parts any more, and none of their checksum.
+    // A copy from sealed to plain merges the parts and drops their checksum.
     let copy = object("PUT", "opened").header("x-amz-copy-source", "/bucket/sealed");
     node.send(&copy.headers(key.copy_source_headers())).expect(200);
     let got = node.send(&attributes("opened", ALL)).expect(200);

@@ -1,4 +1,4 @@
-//! Certificates: replaced while the node runs, chosen by name, asked of clients, made and shown.
+//! Certificates: replaced at run time, selected by name, requested from clients, created and shown.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -17,13 +17,13 @@ use rustls::version::{TLS12, TLS13};
 
 const ANY_PORT: &str = "127.0.0.1:0";
 
-/// How long a change may take until it is seen, on a machine that is busy.
+/// Timeout until a change takes effect, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long it is watched that something does not happen: some looks at the files.
+/// Time to observe that a change has no effect: several polls of the files.
 const WHILE: Duration = Duration::from_secs(6);
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
     let started = Instant::now();
     while !is_so() {
@@ -32,7 +32,7 @@ pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// The certificate that the node shows to a new client, in DER.
+/// Returns the certificate in DER that the node presents to a new client.
 fn shown(node: &Node, certificate: &Certificate) -> Vec<u8> {
     let client = certificate.client(&[&TLS13], &[]);
     let mut connection = connect(node.tls_address(), &client).unwrap();
@@ -40,16 +40,17 @@ fn shown(node: &Node, certificate: &Certificate) -> Vec<u8> {
     connection.conn.peer_certificates().unwrap()[0].to_vec()
 }
 
-/// How new files come into the place of old ones.
+/// How new files replace old ones.
 #[derive(Clone, Copy, Debug)]
 enum Way {
-    /// By renames, as editors and `install` do, and with SIGHUP.
+    /// Renames, as by editors and `install`, and SIGHUP.
     RenamesAndHangUp,
-    /// By renames alone.
+    /// Renames only.
     Renames,
-    /// The same files with other bytes, one behind the other and in pieces.
+    /// In-place writes, one file after another and in pieces.
     Pieces,
-    /// Two symbolic links by way of a third, which is changed: a mounted secret, a tool that keeps every version.
+    /// Two symbolic links through a third one that changes: a mounted secret, or a tool that keeps
+    /// all versions.
     Links,
 }
 
@@ -89,7 +90,8 @@ fn replace(way: Way, issued: &Issued, node: &Node, certificate: &Certificate) {
     }
 }
 
-/// Clients that never stop: half of them with a connection for each request, half on one that they keep.
+/// Clients that send requests continuously: half of them with a connection per request, half on a
+/// persistent one.
 struct Load<'l> {
     node: &'l Node,
     certificate: &'l Certificate,
@@ -104,7 +106,7 @@ impl Load<'_> {
     fn run(&self, id: usize) {
         let to = self.node.tls_address();
         let version = if id.is_multiple_of(3) { &TLS12 } else { &TLS13 };
-        // It resumes its sessions, as clients do.
+        // It resumes sessions, as clients do.
         let client = self.certificate.client(&[version], &["http/1.1"]);
         let is_kept = id.is_multiple_of(2);
         let open = || {
@@ -136,7 +138,8 @@ impl Load<'_> {
     }
 }
 
-/// No request fails while the certificate is replaced in every way, again and again, and while what is there is of no use.
+/// No request fails while the certificate is replaced repeatedly in every way, or while the files
+/// are invalid.
 #[test]
 fn a_certificate_is_replaced_under_load() {
     for io in ["uring", "epoll"] {
@@ -160,7 +163,7 @@ fn a_certificate_is_replaced_under_load() {
             Way::Links,
         ];
         thread::scope(|scope| {
-            // Whatever happens here, the clients are to end.
+            // Stop the clients in any case.
             let _stop = Stop(&load.stop);
             let clients: Vec<_> = (0..Load::CLIENTS)
                 .map(|id| {
@@ -178,7 +181,7 @@ fn a_certificate_is_replaced_under_load() {
                 until("requests go on", || load.requests.load(Ordering::Relaxed) > before + Load::CLIENTS);
                 assert!(clients.iter().all(|client| !client.is_finished()), "{way:?}");
             }
-            // What cannot be used is not used.
+            // An invalid pair is not used.
             let last = shown(&node, &certificate);
             put(&certificate.key_path(), &certificate.issue(&["localhost"]).key_pem);
             node.hang_up();
@@ -189,7 +192,7 @@ fn a_certificate_is_replaced_under_load() {
         });
         let (requests, connections) = (load.requests.into_inner(), load.connections.into_inner());
         println!("--io {io}: {requests} requests on {connections} connections, {} certificates", ways.len());
-        // Kept connections were kept: there is one for each that does.
+        // Persistent connections were kept: one per client that uses them.
         assert!(requests > 200 && connections > 50 && connections < requests, "{requests} on {connections}");
         assert_eq!(node.log().matches("SIGHUP: reading").count(), 4);
         assert!(!node.log().contains("ERROR"));
@@ -204,7 +207,8 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// A pair that is of no use leaves the other in use, and the log says what to do; it is tried again when it changes, and not before.
+/// An invalid pair leaves the current one in use, and the log says what to do; the node retries
+/// when the files change, and not earlier.
 #[test]
 fn what_is_of_no_use_is_not_used() {
     let certificate = Certificate::new();
@@ -224,7 +228,7 @@ fn what_is_of_no_use_is_not_used() {
         until(what, || node.log().contains(what) && warnings() == n + 1);
         assert!(shown(&node, &certificate) == first, "{what}");
     }
-    // Said once.
+    // Logged once.
     thread::sleep(WHILE);
     assert_eq!(warnings(), 4);
     let issued = certificate.issue(&["localhost"]);
@@ -242,7 +246,7 @@ fn sighup_does_not_end_a_node_without_certificates() {
     assert!(node.stop().success());
 }
 
-/// In PEM, which OpenSSL shows as it was sent.
+/// Returns whether OpenSSL's output contains the certificate in PEM.
 fn has(text: &str, issued: &Issued) -> bool {
     let body = |pem: &str| pem.replace("\r\n", "\n").trim().to_owned();
     body(text).contains(&body(&issued.pem))
@@ -287,7 +291,7 @@ fn the_name_decides_which_certificate_is_shown() {
     // Of two for one name, the one that the client can verify.
     check(&["-servername", "second.example", "-sigalgs", "RSA-PSS+SHA256"], &rsa);
 
-    // Clients who look are content.
+    // A client that verifies it accepts it.
     let client = certificate.client(&[&TLS13], &[]);
     for name in ["first.example", "second.example", "any.wild.example", "rsa.example"] {
         let mut connection = connect_as(name, node.tls_address(), &client).unwrap();
@@ -296,7 +300,7 @@ fn the_name_decides_which_certificate_is_shown() {
         assert_eq!(response.status, 403, "{name}");
     }
 
-    // Each changes by itself.
+    // Each is replaced separately.
     let newer = certificate.issue(&["second.example"]);
     put(&certificate.path(), "nonsense");
     newer.write(&home.join("second.pem"), &home.join("second.key"));
@@ -308,7 +312,8 @@ fn the_name_decides_which_certificate_is_shown() {
     assert!(has(&text, &first), "{text}");
 }
 
-/// What a signed request with a customer key comes to: a status, or `None` where no connection comes about.
+/// Sends a signed request with a customer key and returns its status, or `None` if the connection
+/// fails.
 fn try_put(node: &Node, client: &std::sync::Arc<rustls::ClientConfig>) -> Option<u16> {
     let to = node.tls_address();
     let request = object("PUT", "o").headers(CustomerKey::random().headers()).body("secret").signed(to, node.signer());
@@ -352,7 +357,7 @@ fn clients_show_certificates() {
             lines[0]
         );
         assert!(lines[1].contains("xpired") && lines[2].contains("UnknownIssuer"), "{lines:?}");
-        // A certificate is no credential.
+        // A certificate is not a credential.
         let mut connection = connect(node.tls_address(), &with(&good)).unwrap();
         let unsigned = object("GET", "o");
         let reply = unsigned.exchange(&mut connection, &unsigned.head(node.tls_address())).unwrap();
@@ -360,7 +365,7 @@ fn clients_show_certificates() {
         // Plain HTTP has no certificates.
         node.send(&object("GET", "absent")).expect(404);
 
-        // Revoked: from the next handshake on, also for who could have resumed a session.
+        // Revocation applies from the next handshake on, also to clients with a resumable session.
         let (client, keeper) = (with(&bad), with(&bad));
         assert_eq!(try_put(&node, &client), Some(200));
         let mut kept = connect(node.tls_address(), &keeper).unwrap();
@@ -370,12 +375,12 @@ fn clients_show_certificates() {
         until("it is read", || node.log().contains("new TLS connections have"));
         assert_eq!((try_put(&node, &client), try_put(&node, &with(&good))), (None, Some(200)));
         get.exchange(&mut kept, &get.head_of_many(node.tls_address())).unwrap().expect(404);
-        // A list that is out of date stays in use, and the log says so.
+        // An outdated list stays in use, and the log reports it.
         put(&list, &authority.revoke(&[&good], -1));
         until("it is read", || node.log().contains("is out of date since"));
         until("it is in use", || try_put(&node, &with(&good)).is_none());
         assert_eq!(try_put(&node, &with(&bad)), Some(200));
-        // Another authority, of whose revocations there is no list.
+        // A second CA without a revocation list.
         put(&authority.authority_path(), &fs::read_to_string(stranger.authority_path()).unwrap());
         until("it is in use", || try_put(&node, &with(&bad)).is_none());
         assert!(node.log().contains("there is no list of what"));
@@ -430,7 +435,7 @@ fn a_certificate_that_expires_is_warned_of() {
             None => assert_eq!(warning, None),
             Some(text) => assert!(warning.unwrap().contains(text), "{log}"),
         }
-        // The same is said of one that comes later.
+        // The warning also applies to a certificate loaded later.
         if days == 15 {
             let issued = certificate.issue_with(&["localhost"], &PKCS_ECDSA_P256_SHA256, 3);
             issued.write(&certificate.path(), &certificate.key_path());
@@ -441,14 +446,14 @@ fn a_certificate_that_expires_is_warned_of() {
         assert!(shown.status.success());
         let said = String::from_utf8(shown.stderr).unwrap();
         match expected {
-            // It is the one of 3 days.
+            // This is the one that expires in 3 days.
             None => assert!(said.contains("in 3 days"), "{said}"),
             Some(text) => assert!(said.contains("WARNING") && said.contains(text), "{said}"),
         }
     }
 }
 
-/// What OpenSSL says of a certificate.
+/// Returns the output of `openssl x509` for a certificate.
 fn openssl_x509(path: &str, arguments: &[&str]) -> String {
     let mut command = std::process::Command::new("openssl");
     let output = command.args(["x509", "-noout", "-in", path]).args(arguments).output().unwrap();
@@ -493,7 +498,7 @@ fn a_certificate_of_ones_own() {
         assert!(shown.contains(part), "{part} in {shown}");
     }
 
-    // What is there is not lost by a second call, in whole or in part.
+    // A second call must not lose the existing files, in whole or in part.
     let before = [fs::read(&cert).unwrap(), fs::read(&key).unwrap()];
     let arguments = ["tls", "self-signed", "--host", "localhost", "--out", &out];
     assert!(fails(1, &arguments, b"").1.contains("--force"));
@@ -503,7 +508,7 @@ fn a_certificate_of_ones_own() {
     fs::rename(directory.path("aside.pem"), &cert).unwrap();
     assert_eq!(before, [fs::read(&cert).unwrap(), fs::read(&key).unwrap()]);
 
-    // A node uses it, the CLI trusts it; and another one takes its place while the node runs.
+    // A node uses it, the CLI trusts it, and another one replaces it at run time.
     let launch = Launch::default().with_credential().arg("--tls-listen").arg(ANY_PORT);
     let node = launch.arg("--tls-cert").arg(&cert).arg("--tls-key").arg(&key).start();
     node.make_bucket("bucket");
@@ -552,7 +557,7 @@ fn what_the_commands_refuse() {
     assert!(show(1, "absent.pem").contains("absent.pem"));
     assert!(show(3, "none.pem").contains("no certificate"));
     assert!(show(3, "tls/key.pem").contains("no certificate"));
-    // All of a chain are shown.
+    // All certificates of a chain are shown.
     let cert = fs::read_to_string(directory.path("tls/cert.pem")).unwrap();
     fs::write(directory.path("chain.pem"), cert.repeat(2)).unwrap();
     let shown = String::from_utf8(succeeds(&["tls", "show", &directory.path("chain.pem")], b"")).unwrap();

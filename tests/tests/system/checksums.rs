@@ -1,4 +1,5 @@
-//! The checksums of uploads in parts: what has to come with a part, what is computed, and what a completion says of the whole.
+//! Checksums of multipart uploads: those required with a part, those computed, and those of the
+//! completion.
 
 use keyhole_tests::data::{base64, bytes};
 use keyhole_tests::http::object;
@@ -16,7 +17,7 @@ fn refused(reply: &Response, code: &str, words: &str) {
     assert!(reply.element("Message").unwrap().contains(words), "{}", reply.text());
 }
 
-/// An upload under way.
+/// An upload in progress.
 struct Upload<'n> {
     node: &'n Node,
     id: String,
@@ -57,7 +58,7 @@ impl<'n> Upload<'n> {
     }
 }
 
-/// An element of a completion; with a checksum or without.
+/// Formats an element of a completion, with an optional checksum.
 fn named(number: u16, etag: &str, checksum: Option<&str>) -> String {
     let checksum = checksum.map_or(String::new(), |sum| format!("<ChecksumCRC32>{sum}</ChecksumCRC32>"));
     format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag>{checksum}</Part>")
@@ -131,7 +132,8 @@ fn what_a_part_lacks_is_computed() {
     }
 }
 
-/// An upload that declared nothing: what a completion says is verified with the checksums that came with the parts.
+/// An upload without a declaration: the completion is verified with the checksums sent with the
+/// parts.
 #[test]
 fn a_completion_says_nothing_that_is_not_verified() {
     let (node, key) = (Node::with_bucket(), CustomerKey::random());
@@ -143,7 +145,7 @@ fn a_completion_says_nothing_that_is_not_verified() {
         refused(&upload.complete(&parts, &[(CRC32, &crc32(b"other"))]), "BadDigest", "CRC32");
         refused(&upload.complete(&parts, &[("x-amz-checksum-sha1", &base64(&[0; 20]))]), "InvalidRequest", "sha1");
         if !headers.is_empty() {
-            // Without the key the checksums of the parts cannot be read.
+            // The checksums of the parts are unreadable without the key.
             let blind = Upload { node: &node, id: upload.id.clone(), headers: Vec::new() };
             refused(&blind.complete(&parts, &[(CRC32, &sum)]), "InvalidRequest", "expected checksum Type: null");
         }

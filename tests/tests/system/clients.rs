@@ -1,4 +1,5 @@
-//! Real clients, each with its own flows (`tests/tools/clients/`): what they can do here is the table in CLIENTS.md.
+//! Real clients with their own flows (`tests/tools/clients/`): the results are the table in
+//! CLIENTS.md.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +10,7 @@ use std::thread;
 use keyhole_tests::device::skipped;
 use keyhole_tests::{Certificate, Node, Request, aws, target_dir, top};
 
-/// What a client's flows report, each of them once, and how the table calls it.
+/// Features that each client's flows report exactly once, and their names in the table.
 const FEATURES: [(&str, &str); 15] = [
     ("buckets", "make, list, delete buckets"),
     ("objects", "put, get, head, delete objects"),
@@ -28,23 +29,23 @@ const FEATURES: [(&str, &str); 15] = [
     ("sync", "synchronise a directory"),
 ];
 
-/// More than a page of a listing has, and more than a request may delete.
+/// More objects than fit in a page of a listing or in a deletion request.
 const MANY_COUNT: usize = 1_050;
 
-/// The client that needs FUSE of the system.
+/// The client that needs FUSE.
 const S3FS: &str = "s3fs";
 
-/// The table in CLIENTS.md is between these lines.
+/// Lines around the table in CLIENTS.md.
 const MARKERS: [&str; 2] = ["<!-- what tests/tests/system/clients.rs saw -->\n\n", "<!-- end -->\n"];
 
-/// What a client told about each feature: a cell of the table.
+/// The result of each feature: a cell of the table.
 type Told = BTreeMap<String, String>;
 
 struct Client {
     name: &'static str,
     /// The command that runs its flows.
     line: Vec<PathBuf>,
-    /// For clients that are programs.
+    /// The program under test, if it is not a library.
     program: Option<PathBuf>,
     is_over_tls: bool,
 }
@@ -71,7 +72,7 @@ fn clients() -> Vec<Client> {
     ]
 }
 
-/// The Node.js that is among what is installed for the flows: of the version that Debian 12 has.
+/// Returns the Node.js installed for the flows, in the version of Debian 12.
 fn node_js() -> PathBuf {
     let cpu = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
     target_dir().join(format!("clients-js/node_modules/node-linux-{cpu}/bin/node"))
@@ -81,12 +82,12 @@ fn flows_dir() -> PathBuf {
     top().join("tests/tools/clients")
 }
 
-/// A program of the Python environment that `tests/run` makes.
+/// Returns a program of the Python environment that `tests/run` creates.
 fn venv(program: &str) -> PathBuf {
     target_dir().join("venv/bin").join(program)
 }
 
-/// A bucket with many objects below a prefix, and one beside them.
+/// Creates a bucket with many objects below a prefix, and one elsewhere.
 fn make_many(node: &Node, bucket: &str) {
     const THREADS: usize = 8;
     node.make_bucket(bucket);
@@ -102,7 +103,7 @@ fn make_many(node: &Node, bucket: &str) {
     });
 }
 
-/// Runs a client's flows; what it told.
+/// Runs a client's flows and returns their results.
 fn flows(client: &Client, node: &Node, trusted: &Path, id: usize) -> Told {
     let (bucket, many) = (format!("flows-{id}"), format!("many-{id}"));
     make_many(node, &many);
@@ -112,7 +113,7 @@ fn flows(client: &Client, node: &Node, trusted: &Path, id: usize) -> Told {
     }
     let signer = node.signer();
     let mut command = Command::new(&client.line[0]);
-    // What this machine's environment says about proxies and authorities is not for the node.
+    // Proxies and CAs in this machine's environment do not apply to the node.
     command.args(&client.line[1..]).env_clear().env("PYTHONDONTWRITEBYTECODE", "1");
     command.env("NODE_PATH", target_dir().join("clients-js/node_modules"));
     command.env("PATH", "/usr/bin:/bin").env("HOME", home.path()).env("TMPDIR", home.path()).env("LANG", "C.UTF-8");
@@ -152,7 +153,7 @@ fn flows(client: &Client, node: &Node, trusted: &Path, id: usize) -> Told {
     told
 }
 
-/// What the table says of a client already.
+/// Returns the current column of a client in the table.
 fn column(table: &str, client: &str) -> Told {
     let cells = |row: &str| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
     let rows: Vec<Vec<String>> = table.lines().filter(|line| line.starts_with('|')).map(cells).collect();
@@ -160,13 +161,13 @@ fn column(table: &str, client: &str) -> Told {
     FEATURES.iter().zip(&rows[2..]).map(|((feature, _), row)| ((*feature).to_owned(), row[at].clone())).collect()
 }
 
-/// Why a file system cannot be mounted by FUSE here.
+/// Returns the reason why FUSE is unavailable here.
 fn without_fuse() -> Option<String> {
     let device = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
     device.err().map(|error| format!("/dev/fuse: {error}"))
 }
 
-/// The table of what clients told, in the order of their names.
+/// Formats the table of results, ordered by client name.
 fn table(told: &BTreeMap<&str, Told>) -> String {
     let row = |first: &str, cells: Vec<&str>| format!("| {first} | {} |\n", cells.join(" | "));
     let mut table = row("", told.keys().copied().collect()) + "|---" + &"|---".repeat(told.len()) + "|\n";
@@ -194,7 +195,7 @@ fn clients_do_what_the_table_says() {
         let running: Vec<(&Client, _)> = clients.iter().enumerate().map(run).collect();
         for (client, run) in running {
             let Ok(new) = run.join() else { panic!("{} failed", client.name) };
-            // The same over HTTP and HTTPS.
+            // Results over HTTP and HTTPS must agree.
             let known = told.entry(client.name).or_insert_with(|| new.clone());
             assert_eq!(*known, new, "{}", client.name);
         }

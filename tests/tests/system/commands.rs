@@ -1,4 +1,4 @@
-//! The commands that need no node: keys, sealed object files, bare messages.
+//! Commands that need no node: keys, sealed object files, bare messages.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -64,7 +64,8 @@ fn sealed_files_go_there_and_back() {
         assert_eq!(inspected["file_length"], sealed.len());
         assert_eq!(inspected["etag"].as_str().unwrap().len(), 32);
 
-        // Another key or name, a byte more, less or other: 3, and nothing that is not verified is written.
+        // Another key or name, or a byte more, less or changed: exit code 3, and only verified data
+        // are written.
         let (written, _) = fails(3, &["open", "--key", &other], &sealed);
         assert!(written.is_empty());
         let (written, said) = fails(3, &[&open[..], &["--name", "c"]].concat(), &sealed);
@@ -122,8 +123,9 @@ fn the_files_of_the_vectors_open() {
     }
 }
 
-/// Each byte of the table, and bytes all over the part infos, damaged: 3, and nothing written of a body whose own info it
-/// was. From a file and from a pipe, where lengths are looked at in other ways.
+/// Damages each byte of the table, and samples of the part checksums: exit code 3, and no data are
+/// written of a body whose own entry is damaged. Reads from a file and from a pipe, where length
+/// checks differ.
 fn damaged_fronts(case: &Value, bytes: &[u8], open: &[&str], path: &str) {
     let be = |at: usize, len: usize| bytes[at..at + len].iter().fold(0, |n, byte| n << 8 | usize::from(*byte));
     // "KEYHOLE1", two names, the sealed head, the number of bodies.
@@ -159,7 +161,7 @@ fn damaged_fronts(case: &Value, bytes: &[u8], open: &[&str], path: &str) {
             .for_each(|at| check(at, 0, Some(body)));
         at += len;
     }
-    // A first length that takes the place of all that there is, and more.
+    // A first length that covers the entire file and more.
     let inspect = |damaged: &[u8]| {
         fs::write(path, damaged).unwrap();
         fails(3, &["inspect", path], b"");
@@ -197,7 +199,7 @@ fn messages_of_the_vectors() {
     assert_ne!(random(), random(), "a salt of its own for each");
 }
 
-/// Nothing that was there is lost by a command that fails, nor by one that would write over what it reads.
+/// A command that fails, or that would overwrite its input, loses no existing data.
 #[test]
 fn no_file_is_lost() {
     let directory = Directory::new();
@@ -223,7 +225,7 @@ fn no_file_is_lost() {
     };
     let before = all();
 
-    // Input and output are one file, by whatever name; or the output is the key.
+    // Input and output are one file under different names, or the output is the key.
     for output in [&plain, &link, &hard, &key] {
         let (_, said) = fails(2, &[&seal[..], &[&plain, output]].concat(), b"");
         assert!(said.contains(output.as_str()), "{said}");
@@ -241,7 +243,7 @@ fn no_file_is_lost() {
     assert_eq!(redirected.unwrap().code(), Some(2));
     assert!(all() == before);
 
-    // What fails before something is verified leaves what was there, and nothing besides.
+    // A failure before verification leaves existing files unchanged and creates none.
     let other = directory.key("other");
     let before = all();
     fails(3, &["open", "--key", &other, &sealed, &plain], b"");
@@ -260,7 +262,7 @@ fn no_file_is_lost() {
     assert!(said.contains("; 0 verified bytes were written"), "{said}");
     assert!(all() == before);
 
-    // What was verified is kept.
+    // Verified data are kept.
     let back = directory.path("back");
     for (arguments, input) in [(&open[..], &sealed_bytes[..]), (&chunked_open[..], &message[..])] {
         fs::write(&back, b"another file").unwrap();
@@ -269,7 +271,8 @@ fn no_file_is_lost() {
         assert!(fs::read(&back).unwrap() == plaintext[..49_152]);
     }
 
-    // What is replaced keeps its permissions, and a link to it stays a link; a new file has those of all new files.
+    // A replaced file keeps its permissions, and a link to it stays a link; a new file has default
+    // permissions.
     fs::set_permissions(&back, fs::Permissions::from_mode(0o640)).unwrap();
     let link = directory.path("link-to-back");
     std::os::unix::fs::symlink("back", &link).unwrap();
@@ -278,7 +281,7 @@ fn no_file_is_lost() {
     let mode = |path: &str| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&back), 0o640);
     assert_eq!(mode(&sealed), mode(&plain));
-    // Devices are written as they are, and a directory of its own is not needed for a name alone.
+    // Devices are written directly, and a bare file name needs no directory.
     succeeds(&[&open[..], &[&sealed, "/dev/null"]].concat(), b"");
     let status = Command::new(binary()).args(open).args(["sealed", "name"]).current_dir(directory.home()).status();
     assert!(status.unwrap().success() && fs::read(directory.path("name")).unwrap() == plaintext);
@@ -330,7 +333,7 @@ fn bench_disk_says_what_it_needs() {
     fails(1, &["bench-disk", "--commits", &directory.path("absent")], b"");
 }
 
-/// With small stores, so that the figures mean nothing.
+/// Uses small stores, so the figures mean nothing.
 #[test]
 #[ignore = "minutes on a slow disk; tests/run --long runs it"]
 fn bench_disk_prints_figures_and_their_limits() {
@@ -348,7 +351,7 @@ fn bench_disk_prints_figures_and_their_limits() {
     assert_eq!(fs::read_dir(&within).unwrap().count(), 0, "everything is removed");
 }
 
-/// Ten GiB through `seal` and `open`, from a pipe and from a file, in the memory that a megabyte takes.
+/// Ten GiB through `seal` and `open`, from a pipe and from a file, in constant memory.
 #[test]
 #[ignore = "10 GiB; tests/run --long runs it"]
 fn ten_gib_in_constant_memory() {

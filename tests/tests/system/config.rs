@@ -25,14 +25,14 @@ fn a_node_is_configured_by_a_file_and_the_environment() {
     let launch = Launch::default().with_credential().arg("--config").arg(&path);
     let mut node = launch.env("KEYHOLE_REGION", "us-east-1").env("KEYHOLE_THRAEDS", "1").start();
     node.make_bucket("bucket");
-    // A request is logged when its reply is under way.
+    // A request is logged once its reply is in flight.
     let begun = Instant::now();
     while !node.log().contains("DEBUG") && begun.elapsed() < Duration::from_secs(20) {
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(node.log().contains("DEBUG") && node.log().contains("did you mean KEYHOLE_THREADS?"), "{}", node.log());
 
-    // The node's policy, until a bucket has one of its own.
+    // The node's policy applies until a bucket has its own.
     let data = node.data().to_str().unwrap().to_owned();
     let refused = node.send(&object("PUT", "o").body("x")).expect(403);
     assert!(refused.text().contains("requires customer-provided keys"), "{}", refused.text());
@@ -79,7 +79,7 @@ fn it_is_checked_and_shown() {
         assert!(shown.lines().any(|shown| shown == line), "{line} in\n{shown}");
     }
     assert!(!shown.contains(SECRET_KEY));
-    // What is shown is a configuration.
+    // The output is a valid configuration.
     let again = directory.path("again.toml");
     fs::write(&again, &shown).unwrap();
     succeeds(&["config", "check", "--config", &again], b"");

@@ -1,4 +1,5 @@
-//! A block device as the store: loop devices, which only root can make. Elsewhere these tests say that they are skipped.
+//! A block device as the store: loop devices, which need root. Without root these tests report that
+//! they are skipped.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -14,17 +15,17 @@ use crate::operate::{ends, json};
 const LEN: u64 = 128 << 20;
 const O_EXCL: i32 = 0o200;
 
-/// A loop device over a file of zeros. It is taken away when dropped.
+/// A loop device over a file of zeros, detached on drop.
 struct Device {
     directory: tempfile::TempDir,
     path: PathBuf,
 }
 
 impl Device {
-    /// `None`, and said so, where there can be none.
+    /// Creates a device, or reports that the test is skipped and returns `None`.
     fn new(test: &str) -> Option<Self> {
         let skip = |why: &str| {
-            // Not by the macros, which the harness captures.
+            // The harness captures the output of the print macros.
             let _ = writeln!(std::io::stderr(), "SKIPPED device::{test}: {why}");
             None
         };
@@ -97,7 +98,7 @@ fn there_and_back(node: &Node, path: &str) {
 fn it_serves_and_can_be_operated() {
     for io in ["uring", "epoll"] {
         let Some(device) = Device::new("it_serves_and_can_be_operated") else { return };
-        // What others would recognise, at the end and where no superblock is.
+        // Signatures of other formats, at the end and outside the superblock.
         device.write(LEN - 512, b"EFI PART");
         device.write(0x10040, b"_BHRfS_M");
         let io = format!("--io={io}");
@@ -111,7 +112,7 @@ fn it_serves_and_can_be_operated() {
         let stat = json(&["stat", device.text(), "--state", state, "--json"]);
         assert_eq!((&stat["capacity"], &stat["objects"]), (&LEN.into(), &1.into()));
         ends(0, &["scrub", device.text(), "--state", state]);
-        // Two at once: not by a node, and not by a command.
+        // The device is exclusive: other nodes and commands are refused.
         refused(&device.launch(), &device.path, &["in use", "--data"]);
         let (_, said) = ends(1, &["check", device.text()]);
         assert!(said.contains("in use"), "{said}");
@@ -149,7 +150,7 @@ fn what_is_not_ours_is_refused_and_left_alone() {
         assert!(device.read(0, 2 << 20) == before, "{name}");
         assert!(!device.state().exists(), "what is refused leaves nothing behind");
     }
-    // Consent or not, what somebody uses is not touched.
+    // A device in use is refused even with consent.
     let user = OpenOptions::new().read(true).custom_flags(O_EXCL).open(&device.path).unwrap();
     let before = device.read(0, 2 << 20);
     refused(&device.launch().arg("--format"), &device.path, &["in use", "mounted"]);
@@ -161,7 +162,7 @@ fn what_is_not_ours_is_refused_and_left_alone() {
     refused(&device.launch(), Path::new("/dev/no-such-device"), &["/dev/no-such-device"]);
 }
 
-/// Named by a link, with less than all of it, and its state where states are.
+/// A device named by a link, with a partial capacity, and its state in the default place.
 #[test]
 fn a_link_a_bound_and_the_usual_state() {
     let Some(device) = Device::new("a_link_a_bound_and_the_usual_state") else { return };

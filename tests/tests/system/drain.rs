@@ -1,4 +1,4 @@
-//! The end of a node under load: what was acknowledged is kept, and no reply is cut.
+//! Shutdown under load: acknowledged objects are kept, and no reply is truncated.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -17,29 +17,29 @@ use rustix::process::Signal;
 use rustls::ClientConfig;
 use rustls::version::{TLS12, TLS13};
 
-/// Connections, half of them over TLS.
+/// Number of connections, half of them over TLS.
 const CONNECTIONS: u64 = 20;
 
-/// Lengths of objects: in their record, of some chunks, of several blocks.
+/// Lengths of objects: inline, a few chunks, several blocks.
 const SIZES: [usize; 6] = [0, 700, 20_000, 300_000, (1 << 20) + 17, 4_000_000];
 
-/// How long a node may take beyond its grace: processes have to be scheduled.
+/// Tolerance beyond the grace period, for scheduling.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// A connection, or what is left of one.
+/// A connection or a part of one.
 trait Duplex: Read + Write + Send {}
 impl<T: Read + Write + Send> Duplex for T {}
 
-/// What came of a request.
+/// The outcome of a request.
 enum Outcome {
     Reply(Response),
-    /// The connection ended without one byte of a reply.
+    /// The connection ended before the first byte of a reply.
     NotBegun,
-    /// It ended within one.
+    /// The connection ended within a reply.
     Cut(String),
 }
 
-/// Counts what is received.
+/// A reader that counts received bytes.
 struct Counting<'c> {
     connection: &'c mut Box<dyn Duplex>,
     received: usize,
@@ -54,7 +54,7 @@ impl Read for Counting<'_> {
 }
 
 fn exchange(connection: &mut Box<dyn Duplex>, request: &Request, method: &str, head: &str, body: &[u8]) -> Outcome {
-    // The node may end while this is sent; what it said until then counts.
+    // The node may shut down during the write; its reply so far counts.
     let _ = connection.write_all(head.as_bytes()).and_then(|()| connection.write_all(body));
     let _ = (connection.flush(), request);
     let mut counting = Counting { connection, received: 0 };
@@ -68,13 +68,14 @@ fn exchange(connection: &mut Box<dyn Duplex>, request: &Request, method: &str, h
     }
 }
 
-/// What the clients know, together.
+/// State shared by the clients.
 #[derive(Default)]
 struct Known {
-    /// For each name what it may have: the seed and length acknowledged last, and what was sent since and not answered.
+    /// The possible contents of each name: the seed and length acknowledged last, and those of
+    /// later unanswered requests.
     objects: Mutex<HashMap<String, Vec<(u64, usize)>>>,
     replies: AtomicUsize,
-    /// Requests that were sent and are not answered.
+    /// Number of requests in flight.
     in_flight: AtomicUsize,
     told_to_close: AtomicUsize,
     problems: Mutex<Vec<String>>,
@@ -100,14 +101,14 @@ impl Client {
         }
     }
 
-    /// Puts and gets, each on the connection of the one before, until the node is gone. `is_told` says that it was told to end
-    /// before a request was sent.
+    /// Puts and gets on persistent connections until the node is gone. `is_told` is set once the
+    /// node has been told to shut down.
     fn run(&self, known: &Known, is_told: &AtomicBool) {
         let mut round = 0;
         while let Ok(mut connection) = self.connect() {
             loop {
                 let (seed, len) = (self.index * 1_000_000 + round, SIZES[(self.index + round) as usize % SIZES.len()]);
-                // Names of this client alone, so that the order of its writes is known.
+                // Names are exclusive to this client, so that the order of writes is known.
                 let name = format!("/bucket/{}/{}", self.index, round % 4);
                 let is_put = round % 3 != 2;
                 round += 1;
@@ -151,7 +152,7 @@ impl Client {
         let mut objects = known.objects.lock().unwrap();
         let states = objects.entry(name.to_owned()).or_default();
         match (is_put, reply.status) {
-            // Only this one from now on.
+            // From now on this is the only possible content.
             (true, 200) => *states = vec![(seed, len)],
             (false, 200) if states.iter().any(|(seed, len)| reply.body == bytes(*seed, *len)) => {}
             (false, 404) if states.is_empty() => {}
@@ -169,8 +170,8 @@ impl Client {
     }
 }
 
-/// Puts and gets over many connections, ends the node in the middle, starts it anew, and compares. What the ends were like is
-/// for `end` to say.
+/// Puts and gets over many connections, shuts the node down meanwhile, restarts it, and compares.
+/// `end` checks the shutdown.
 fn under_load(io: &str, end: impl FnOnce(&mut Node, &AtomicBool)) -> Arc<Known> {
     let certificate = Certificate::new();
     let launch = certificate.launch("127.0.0.1:0").arg(format!("--io={io}")).arg("--threads=2").arg("--grace=20");
@@ -188,13 +189,13 @@ fn under_load(io: &str, end: impl FnOnce(&mut Node, &AtomicBool)) -> Arc<Known> 
         for client in &clients {
             scope.spawn(|| client.run(&known, &is_told));
         }
-        // In the middle: every size has come several times over.
+        // Wait until every size has occurred several times.
         let begun = Instant::now();
         while known.replies.load(Ordering::Relaxed) < 300 {
             assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", known.problems.lock().unwrap());
             thread::sleep(Duration::from_millis(5));
         }
-        // Clients make what they send, and compare what they get: on a busy machine all may be at that for a moment.
+        // Clients generate and compare data: on a busy machine all of them may do so at once.
         while known.in_flight.load(Ordering::SeqCst) < CONNECTIONS as usize / 2 {
             assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", known.problems.lock().unwrap());
             thread::yield_now();
@@ -206,7 +207,7 @@ fn under_load(io: &str, end: impl FnOnce(&mut Node, &AtomicBool)) -> Arc<Known> 
     assert!(objects.len() > CONNECTIONS as usize);
     for (name, states) in objects.iter() {
         let got = node.send(&Request::new("GET", name).headers(key.headers()));
-        // Of what was not answered either the old is there or the new, and nothing in between.
+        // An unanswered write leaves the old or the new content, and no mixture.
         let is_one = got.status == 200 && states.iter().any(|(seed, len)| got.body == bytes(*seed, *len));
         let was_never_acknowledged = got.status == 404 && states[0].0 % 1_000_000 < 4;
         assert!(is_one || was_never_acknowledged, "{name}: {}, {} bytes; {states:?}", got.status, got.body.len());
@@ -227,7 +228,8 @@ fn sigterm_under_load_cuts_nothing() {
         let known = under_load(io, |node, is_told| {
             let begun = Instant::now();
             node.signal(Signal::TERM);
-            // The node takes the signal at once; what is sent from a moment after it has said so is told.
+            // The node handles the signal immediately: requests sent shortly after its log line get
+            // the notice.
             while !node.log().contains("no further requests are taken") && begun.elapsed() < SLACK {
                 thread::sleep(Duration::from_millis(5));
             }
@@ -254,7 +256,7 @@ fn object(method: &str, key: &CustomerKey) -> Request {
     Request::new(method, "/bucket/object").headers(key.headers())
 }
 
-/// Connections of which each is at another point of a request when the node is told to end.
+/// Connections at different points of a request when the node is told to shut down.
 #[test]
 fn each_point_of_a_request() {
     let (certificate, key, body) = (Certificate::new(), CustomerKey::random(), bytes(1, 3 << 20));
@@ -290,7 +292,7 @@ fn each_point_of_a_request() {
         let head = get.head_of_many(to);
         half_a_head.write_all(&head.as_bytes()[..40]).unwrap();
         half_a_head.flush().unwrap();
-        // The node was asked whether it wants the body, and said so.
+        // The node was asked whether it wants the body, and agreed.
         let expecting =
             object("PUT", &key).header("expect", "100-continue").body(body.clone()).signed(to, node.signer());
         let mut invited = open();
@@ -304,7 +306,7 @@ fn each_point_of_a_request() {
         half_a_body.write_all(put.head_of_many(to).as_bytes()).unwrap();
         half_a_body.write_all(&body[..1 << 20]).unwrap();
         half_a_body.flush().unwrap();
-        // A reply of which nobody has taken a byte.
+        // A reply of which no byte was read.
         let mut unread = open();
         unread.write_all(get.head_of_many(to).as_bytes()).unwrap();
         unread.flush().unwrap();
@@ -312,7 +314,7 @@ fn each_point_of_a_request() {
 
         node.signal(Signal::TERM);
         let begun = Instant::now();
-        // Who waits for nothing is let go.
+        // Idle connections are closed.
         let mut rest = Vec::new();
         silent.set_read_timeout(Some(SLACK)).unwrap();
         assert_eq!(silent.read_to_end(&mut rest).unwrap(), 0);
@@ -343,7 +345,7 @@ fn each_point_of_a_request() {
     }
 }
 
-/// Who takes too long is cut off when the grace is over, and not before.
+/// A slow client is cut off when the grace period ends, and not earlier.
 #[test]
 fn the_grace_is_as_long_as_it_says() {
     for io in ["uring", "epoll"] {
@@ -365,7 +367,7 @@ fn the_grace_is_as_long_as_it_says() {
     }
 }
 
-/// Whoever connects to a socket that is shared while the node ends waits for the next one.
+/// A client that connects to a shared socket during shutdown waits for the next node.
 #[test]
 fn a_shared_socket_loses_no_connection() {
     let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/succession.py");

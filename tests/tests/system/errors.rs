@@ -1,4 +1,4 @@
-//! Requests that must be refused, with the status, code and message that S3's clients know.
+//! Requests that must be refused, with the status, code and message that S3 clients expect.
 
 use keyhole_tests::data::{base64, md5};
 use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
@@ -12,7 +12,7 @@ const NO_KMS: &str = "Server-side encryption with managed keys is not supported.
 
 const PREFIX: &str = "x-amz-server-side-encryption-customer-";
 
-/// A node with a bucket that has one SSE-C object and one plain one.
+/// A node and a bucket with one SSE-C object and one plain one.
 struct Fixture {
     node: Node,
     key: CustomerKey,
@@ -75,7 +75,7 @@ fn writes_with_a_triple_that_is_not_whole_or_not_right() {
     let short_md5 = base64(&md5(&short.0[..31]));
     let bad_key = "The secret key was invalid for the specified algorithm.";
     let bad_algorithm = "The Encryption request you specified is not valid. Supported value: AES256.";
-    // The headers that are sent, the code and the message that come back.
+    // The request headers, and the expected code and message.
     type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
     let cases: [Case<'_>; 8] = [
         (&[("key", &key_text), ("key-md5", &key_md5)], "InvalidArgument", &needs_algorithm),
@@ -132,7 +132,7 @@ fn requests_that_are_not_signed_or_not_well() {
     let text = "The request signature that we calculated does not match the signature that you provided. Check your \
                 secret access key and signing method.";
     check(&wrong, 403, "SignatureDoesNotMatch", text);
-    // What would echo the key is left out where the request has one.
+    // Elements that would echo the key are omitted if the request has one.
     let with_key = get().headers(key.headers()).send(node.address(), &signer);
     check(&with_key, 403, "SignatureDoesNotMatch", text);
     assert!(!with_key.text().contains(&key.base64()) && with_key.element("CanonicalRequest").is_none());
@@ -157,13 +157,13 @@ fn requests_that_are_not_signed_or_not_well() {
         node.send(&get().skewed(minutes * 60_000)).expect(200);
     }
 
-    // A header that came along after signing.
+    // A header added after signing.
     let added = get().signed(node.address(), node.signer()).headers(key.headers()).send_unsigned(node.address());
     let text = "There were headers present in the request which were not signed";
     assert_eq!((added.status, added.element("Code").as_deref()), (403, Some("AccessDenied")));
     assert!(message(&added).contains(text), "{}", message(&added));
 
-    // A body that is not what was signed.
+    // A body that differs from the signed one.
     let put = Request::new("PUT", "/errors/new").body("what was signed");
     let swapped = put.signed(node.address(), node.signer()).body("what was sent..").send_unsigned(node.address());
     assert_eq!((swapped.status, swapped.element("Code").as_deref()), (400, Some("XAmzContentSHA256Mismatch")));

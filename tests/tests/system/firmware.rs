@@ -1,4 +1,5 @@
-//! From a microcontroller to a client: what a Cortex-M4 has sealed, any S3 client reads with the key, and the node never could.
+//! From a microcontroller to a client: a Cortex-M4 seals an object, any S3 client reads it with the
+//! key, and the node cannot.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use keyhole_tests::aws::CLIS;
 use keyhole_tests::device::skipped;
 use keyhole_tests::{Aws, CustomerKey, Launch, Node, Request};
 
-/// The program of the board, which `firmware/build` makes, if it and QEMU are there.
+/// Returns the board's program, built by `firmware/build`, if it and QEMU are available.
 fn uploader() -> Option<PathBuf> {
     let usual = || keyhole_tests::target_dir().join("firmware/thumbv7em-none-eabihf/release/upload");
     let program = std::env::var_os("KEYHOLE_FIRMWARE_UPLOAD").map_or_else(usual, PathBuf::from);
@@ -22,7 +23,8 @@ fn uploader() -> Option<PathBuf> {
     is_there.then_some(program)
 }
 
-/// Runs the board with its UART on the node's port. It copies its reading, in the clear, into the directory.
+/// Runs the board with its UART connected to the node. It writes the plaintext of its reading to
+/// the directory.
 fn run(program: &Path, directory: &Path, node: &Node, customer_key: &CustomerKey, settings: &[String]) -> Output {
     let address = node.address();
     let mut semihosting = "enable=on,target=native,arg=upload,arg=bucket=edge,arg=copy=1".to_owned();
@@ -57,7 +59,7 @@ fn a_reading_goes_from_a_board_to_a_client() {
             format!("region={}", signer.region),
         ]
     };
-    // Somebody else may have signed: then the board has no credential.
+    // With a presigned URL the board has no credential.
     let url = Request::new("PUT", "/edge/room/presigned").header("x-keyhole-sealed", "1");
     let url = url.presigned(node.address(), signer, 300).target();
     let presigned = vec!["key=room/presigned".to_owned(), format!("url={url}")];
@@ -83,7 +85,7 @@ fn a_reading_goes_from_a_board_to_a_client() {
         }
         readings.push(reading);
     }
-    // A board that is refused says so, and stores nothing.
+    // A refused board reports it, and stores nothing.
     let mut refused = own("room/refused");
     refused[2] = "secret-key=another".to_owned();
     let output = run(&program, path, &node, &key, &refused);

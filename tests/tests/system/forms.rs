@@ -1,4 +1,4 @@
-//! Objects in HTML forms: signed by a policy, of any size, with SSE-C in fields.
+//! HTML form uploads: signed by a policy, of any size, with SSE-C in fields.
 
 use keyhole_tests::data::{base64, bytes, md5};
 use keyhole_tests::sigv4::amz_date;
@@ -12,7 +12,7 @@ fn node() -> Node {
     node
 }
 
-/// A form in the making.
+/// A form builder.
 #[derive(Clone)]
 pub(crate) struct Form {
     fields: Vec<(String, String)>,
@@ -20,12 +20,12 @@ pub(crate) struct Form {
     expiration: String,
     filename: String,
     file: Vec<u8>,
-    /// What stands behind the file.
+    /// Fields after the file.
     late: Vec<(String, String)>,
 }
 
 impl Form {
-    /// With a key, and with conditions for it and the bucket.
+    /// Creates a form for a key, with conditions for it and the bucket.
     pub(crate) fn new(key: &str, file: impl Into<Vec<u8>>) -> Self {
         let form = Form {
             fields: Vec::new(),
@@ -43,13 +43,13 @@ impl Form {
         self
     }
 
-    /// A field that the policy says nothing of.
+    /// Adds a field without a condition in the policy.
     fn free(mut self, name: &str, value: &str) -> Self {
         self.fields.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// A field with a condition that it has this value.
+    /// Adds a field with an equality condition.
     fn field(self, name: &str, value: &str) -> Self {
         let condition = serde_json::json!({ name: value }).to_string();
         self.condition(&condition).free(name, value)
@@ -144,7 +144,7 @@ fn forms_of_all_sizes_become_objects() {
                 assert_eq!(got.header("x-amz-meta-a"), Some("b"));
             }
         }
-        // What looks like the end and is not, across the ends of blocks.
+        // Near-matches of the boundary, across the ends of blocks.
         let almost = format!("\r\n--{}", &BOUNDARY[..BOUNDARY.len() - 1]).into_bytes();
         let body: Vec<u8> = almost.into_iter().cycle().take((2 << 20) + 5).collect();
         Form::new("almost", body.clone()).signed(&node).send(&node).expect(204);
@@ -175,7 +175,7 @@ fn replies_as_the_form_wants_them() {
     let tagging = "<Tagging><TagSet><Tag><Key>a</Key><Value>1</Value></Tag></TagSet></Tagging>";
     form("tagging", tagging).expect(204);
     assert_eq!(get(&node, "k é", None).header("x-amz-tagging-count"), Some("1"));
-    // Under the name that the header has it would be a field that nobody looks at.
+    // Under the header's name it would be an ignored field.
     refused(&form("x-amz-tagging", "a=1"), 501, "NotImplemented", "field tagging");
     refused(&form("x-amz-unheard-of", "1"), 501, "NotImplemented", "x-amz-unheard-of");
     let ignored = "x-ignore-x-amz-server-side-encryption-customer-key";
@@ -184,14 +184,14 @@ fn replies_as_the_form_wants_them() {
     assert_eq!((reply.header("x-amz-meta-a"), reply.header("x-amz-tagging-count")), (Some("b"), None));
     form("acl", "private").expect(204);
     refused(&form("acl", "public-read"), 501, "NotImplemented", "");
-    // Addressed by the name of the host.
+    // Virtual-hosted-style addressing.
     let form = Form::new("hosted", "x").signed(&node);
     let kind = format!("multipart/form-data; boundary={BOUNDARY}");
     let request = Request::new("POST", "/").header("host", "bucket.localhost").header("content-type", kind);
     let reply = request.body(form.body()).send_unsigned(node.address()).expect(204);
     assert_eq!(reply.header("location"), Some("/hosted"));
     assert_eq!(get(&node, "hosted", None).expect(200).body, b"x");
-    // A button behind the file counts for nothing.
+    // A button after the file is ignored.
     let mut form = Form::new("late", "x").signed(&node);
     form.late.push(("submit".to_owned(), "Upload".to_owned()));
     form.send(&node).expect(204);
@@ -218,7 +218,7 @@ fn a_policy_decides_what_is_stored() {
     denied(new().condition("{\"bucket\": \"other\"}"), "[\"eq\", \"$bucket\"]");
     let mut sized = new().condition("[\"content-length-range\", 0, 11]");
     refused(&sized.clone().signed(&node).send(&node), 400, "EntityTooLarge", "");
-    // It is known to be too long before it is all there.
+    // It is rejected as too long before all of it has been received.
     sized.file = bytes(1, 3 << 20);
     refused(&sized.signed(&node).send(&node), 400, "EntityTooLarge", "");
     let short = new().condition("[\"content-length-range\", 13, 100]");
@@ -257,7 +257,7 @@ fn what_is_no_form_stores_nothing() {
     refused(&send(kind("multipart/form-data").body(form.body())), 400, "MalformedPOSTRequest", "boundary");
     refused(&send(kind("multipart/form-data; boundary=x").body(form.body())), 400, "MalformedPOSTRequest", "boundary");
     refused(&node.send(&kind("text/plain").body("x")), 412, "PreconditionFailed", "");
-    // A form is signed by its policy alone.
+    // A form is authenticated by its policy only.
     refused(&node.send(&form.request()), 400, "InvalidArgument", "Only one auth mechanism");
     let body = form.body();
     for len in [0, 10, 200, body.len() - BOUNDARY.len() - 20, body.len() - 10] {
@@ -315,13 +315,13 @@ fn a_key_in_a_form_is_never_ignored() {
     let managed = new().field("x-amz-server-side-encryption", "AES256").signed(&node).send(&node);
     refused(&managed, 501, "NotImplemented", "managed keys");
     refused(&new().field("x-keyhole-sealed", "1").signed(&node).send(&node), 400, "InvalidRequest", "PutObject");
-    // Behind the file, and beside the form.
+    // After the file, and outside the form.
     let mut late = new().signed(&node);
     late.late.extend(headers.clone());
     refused(&late.send(&node), 400, "InvalidArgument", "ahead of it");
     let beside = new().signed(&node).request().headers(headers.clone()).send_unsigned(node.address());
     refused(&beside, 400, "InvalidRequest", "in fields");
-    // A condition that does not hold does not say which key it is about.
+    // A failed condition does not reveal the key in its message.
     let condition = format!("[\"eq\", \"${}\", \"{}\"]", name(1), base64(&[1; 32]));
     let reply = new().fields(headers.clone()).condition(&condition).signed(&node).send(&node);
     refused(&reply, 403, "AccessDenied", "Policy Condition failed");

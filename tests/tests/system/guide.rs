@@ -1,4 +1,4 @@
-//! The SSE-C guide, as a newcomer types it, with both versions of the AWS CLI.
+//! The SSE-C guide as typed by a newcomer, with both versions of the AWS CLI.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use keyhole_tests::data;
 use keyhole_tests::{Aws, Certificate, Launch, Node};
 
-/// The commands that make the key's two variables, as the guide has them.
+/// The commands of the guide that set the key's two variables.
 const KEY: &str = "ENCRYPTION_KEY=$(cat ssec.key | base64); KEY_DIGEST=$(openssl dgst -md5 -binary ssec.key | base64)";
 const TRIO: &str =
     "--sse-customer-algorithm AES256 --sse-customer-key $ENCRYPTION_KEY --sse-customer-key-md5 $KEY_DIGEST";
@@ -16,7 +16,7 @@ fn guide(node: &Node, cli: &'static str) {
     follow(Aws::new(cli, node, directory.path()), directory.path(), cli);
 }
 
-/// The same with `https://` and `--ca-bundle` in every command.
+/// Runs the guide with `https://` and `--ca-bundle` in every command.
 fn guide_over_https(cli: &'static str) {
     let directory = tempfile::tempdir().unwrap();
     let certificate = Certificate::new();
@@ -48,7 +48,7 @@ fn follow(aws: Aws, path: &Path, cli: &'static str) {
         "--sse-customer-algorithm AES256 --sse-customer-key file://key.b64 --sse-customer-key-md5 file://digest.b64";
     aws.shell(&format!("aws s3api put-object --bucket {bucket} --key filed.txt --body note.txt {files}"));
     aws.shell(&format!("aws s3api get-object --bucket {bucket} --key filed.txt filed.copy {files}"));
-    // The key alone: the CLI encodes it and makes the digest.
+    // Only the key: the CLI encodes it and computes the digest.
     let raw = "--sse-customer-algorithm AES256 --sse-customer-key fileb://ssec.key";
     aws.shell(&format!("aws s3api get-object --bucket {bucket} --key filed.txt raw.copy {raw}"));
     assert_eq!(fs::read(path.join("filed.copy")).unwrap(), fs::read(path.join("note.txt")).unwrap());

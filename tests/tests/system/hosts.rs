@@ -27,7 +27,7 @@ fn buckets_below_the_names_of_the_node() {
     let buckets = node.send(&at("GET", "s3.example.com", "/")).expect(200).text();
     assert!(buckets.contains("<ListAllMyBucketsResult"), "{buckets}");
 
-    // The path is signed as it is sent: without the bucket.
+    // The path is signed as sent: without the bucket.
     let get = at("GET", "photos.localhost", "/a/b c").headers(key.headers()).signed(node.address(), node.signer());
     let head = get.head(node.address());
     assert!(head.starts_with("GET /a/b%20c HTTP/1.1\r\n"), "{head}");
@@ -36,7 +36,7 @@ fn buckets_below_the_names_of_the_node() {
     assert_eq!((absent.status, absent.element("Code").as_deref()), (404, Some("NoSuchBucket")));
     let invalid = node.send(&at("GET", "a_b.localhost", "/k"));
     assert_eq!((invalid.status, invalid.element("Code").as_deref()), (400, Some("InvalidBucketName")));
-    // The signature covers the host: another bucket is another request.
+    // The signature covers the host: another bucket needs another signature.
     let moved = at("GET", "photos.localhost", "/k").signed(node.address(), node.signer());
     let moved = moved.head(node.address()).replace("host: photos.localhost", "host: secret.localhost");
     let reply = keyhole_tests::http::exchange(node.address(), moved.as_bytes());

@@ -1,4 +1,4 @@
-//! Objects that go by themselves, by rules of prefix, days and dates.
+//! Expiry of objects, by rules with prefixes, days and dates.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ fn put(rules: &[String]) -> Request {
     lifecycle("PUT").body(format!("<LifecycleConfiguration>{}</LifecycleConfiguration>", rules.concat()))
 }
 
-/// The text of these elements.
+/// Returns the text of these elements.
 fn elements(text: &str, name: &str) -> Vec<String> {
     let (begin, end) = (format!("<{name}>"), format!("</{name}>"));
     text.split(&begin).skip(1).map(|rest| rest.split(&end).next().unwrap().to_owned()).collect()
@@ -57,12 +57,12 @@ fn keys(node: &Node) -> Vec<String> {
     elements(&node.send(&Request::new("GET", "/bucket").query("list-type", "2")).expect(200).text(), "Key")
 }
 
-/// The keys of uploads that are not completed.
+/// Returns the keys of incomplete uploads.
 fn uploads(node: &Node) -> Vec<String> {
     elements(&node.send(&Request::new("GET", "/bucket").query("uploads", "")).expect(200).text(), "Key")
 }
 
-/// Waits until the node's log has these words.
+/// Waits until the node's log contains these words.
 #[track_caller]
 fn until_said(node: &Node, words: &str) {
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -78,7 +78,7 @@ fn refused(reply: &Response, status: u16, code: &str, words: &str) {
     assert!(reply.element("Message").unwrap().contains(words), "{}", reply.text());
 }
 
-/// The midnight after so many days, as headers have it.
+/// Returns midnight after this many days, in header format.
 fn midnight(days: i64) -> String {
     let then = (Timestamp::now().as_second() + 1 + days * DAY_S + DAY_S - 1) / DAY_S * DAY_S;
     Timestamp::from_second(then).unwrap().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
@@ -108,7 +108,7 @@ fn rules_are_put_read_and_deleted() {
         assert!(text.ends_with(expected), "{text}");
     };
     check(&node);
-    // It lasts, from the log and from a checkpoint, and so does what is set besides.
+    // It persists, in the log and in a checkpoint, and so do the other settings.
     node.kill();
     node.start();
     check(&node);
@@ -122,7 +122,7 @@ fn rules_are_put_read_and_deleted() {
     let encryption = Request::new("DELETE", "/bucket").query("encryption", "");
     node.send(&encryption).expect(204);
     check(&node);
-    // What is refused changes nothing.
+    // A refused request changes nothing.
     refused(&node.send(&put(&[])), 400, "MalformedXML", "");
     check(&node);
     node.send(&lifecycle("DELETE")).expect(204);
@@ -133,7 +133,7 @@ fn rules_are_put_read_and_deleted() {
         let absent = Request::new(method, "/absent").query("lifecycle", "");
         refused(&node.send(&absent), 404, "NoSuchBucket", "");
     }
-    // They go with their bucket.
+    // Rules are deleted with their bucket.
     node.send(&put(&rules)).expect(200);
     node.send(&Request::new("DELETE", "/bucket")).expect(204);
     node.make_bucket("bucket");
@@ -164,7 +164,7 @@ fn what_is_no_rule_of_this_node_says_what_to_do() {
     let tag = "<Rule><Filter><Tag><Key>a</Key><Value>b</Value></Tag></Filter><Status>Enabled</Status><Expiration><Days>1</Days>\
         </Expiration></Rule>";
     check(tag.to_owned(), 501, "NotImplemented", "by prefix alone");
-    // As many rules as S3 takes, and not so long ones that the bucket has no room for them.
+    // As many rules as S3 allows, within the length that the bucket has room for.
     let many = |count: usize, prefix: &str| {
         let rules: Vec<String> = (0..count).map(|i| rule(&i.to_string(), prefix, "Enabled", &days(1))).collect();
         node.send(&put(&rules))
@@ -206,7 +206,7 @@ fn what_is_due_goes_and_nothing_else() {
     ]))
     .expect(200);
     assert_eq!(keys(&node).len(), gone.len() + stays.len());
-    // A node looks when it starts, and then once a minute.
+    // A node checks at startup, and then once a minute.
     node.kill();
     node.start();
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -223,7 +223,7 @@ fn what_is_due_goes_and_nothing_else() {
         assert_eq!(node.send(&request("GET", name)).status, 404, "{name}");
     }
     assert!(node.log().contains("deleted what had expired"));
-    // It stays so, and what is put there is known to go.
+    // The rule persists, and the expiry of a new object is announced.
     let reply = node.send(&request("PUT", "tmp/new").body("x")).expect(200);
     let expiry = "expiry-date=\"Wed, 01 Jan 2020 00:00:00 GMT\", rule-id=\"past\"";
     assert_eq!(reply.header("x-amz-expiration"), Some(expiry));
@@ -257,7 +257,7 @@ fn days_end_and_a_clock_that_is_behind_ends_none() {
     ]))
     .expect(200);
     node.kill();
-    // Not even what is due by this clock: it or the one before is wrong.
+    // Nothing expires by this clock either: it or the previous one is wrong.
     node.set_launch(ahead(-1));
     node.start();
     until_said(&node, "the clock is behind what was stored");
@@ -283,7 +283,7 @@ fn replies_say_when_an_object_goes() {
         rule("soon", "a/", "Enabled", &days(2)),
     ]))
     .expect(200);
-    // Whatever midnight comes meanwhile.
+    // Allow for a midnight meanwhile.
     let says = |reply: &Response, days: i64, rule: &str| {
         let said = reply.header("x-amz-expiration").unwrap_or_default().to_owned();
         let expected = [-1, 0].map(|more| format!("expiry-date=\"{}\", rule-id=\"{rule}\"", midnight(days + more)));

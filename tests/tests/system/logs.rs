@@ -1,4 +1,4 @@
-//! What is logged of requests, and the audit log.
+//! Request logs and the audit log.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -32,7 +32,7 @@ fn what_is_done_with_customer_keys_is_noted() {
     let sent = (refused.body.len() as u64, sealed.body.len() as u64, create.body.len() as u64);
     let ids = [&put, &get, &head, &refused, &sealed, &create, &part]
         .map(|reply| reply.header("x-amz-request-id").unwrap().to_owned());
-    // Nothing of these is about a customer key.
+    // Requests without a customer key.
     node.send(&object("PUT", "plain").body("x")).expect(200);
     node.send(&object("GET", "plain")).expect(200);
     node.send(&Request::new("GET", "/bucket")).expect(200);
@@ -41,7 +41,7 @@ fn what_is_done_with_customer_keys_is_noted() {
     assert_eq!(fs::metadata(&audit).unwrap().permissions().mode() & 0o777, 0o600);
     let text = fs::read_to_string(&audit).unwrap();
     let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    // A request is noted when its reply is under way: the next one may be noted first.
+    // A request is logged once its reply is in flight: the next one may be logged first.
     lines.sort_by_key(|line| ids.iter().position(|id| line["request_id"] == id.as_str()));
     let of = |line: &Value, name: &str| line[name].as_str().unwrap_or("-").to_owned();
     let told: Vec<_> = lines
@@ -113,7 +113,7 @@ fn an_audit_log_that_cannot_be_opened_is_no_start() {
     assert!(said.contains("/no/such/directory/audit.log"), "{said}");
 }
 
-/// SIGHUP: the audit log is opened anew, the access keys are read again.
+/// SIGHUP reopens the audit log and reloads the access keys.
 #[test]
 fn a_node_that_is_hung_up_on_reads_again() {
     let directory = Directory::new();

@@ -1,4 +1,4 @@
-//! The real binary, with real clients and with requests that no client would send.
+//! System tests of the real binary, with real clients and with invalid requests.
 
 mod access;
 mod attributes;

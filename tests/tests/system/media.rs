@@ -1,7 +1,8 @@
-//! Media that fail: bad sectors, full file systems of each kind, failed writes, read-only media, lost files.
+//! Faulty media: bad sectors, full file systems of each kind, failed writes, read-only media, lost
+//! files.
 //!
-//! The faulty file system needs `/dev/fuse` and `fusermount`; file systems in files need root and loop devices. Elsewhere
-//! these tests say that they are skipped.
+//! The faulty file system needs `/dev/fuse` and `fusermount`; file systems in files need root and
+//! loop devices. Without them these tests report that they are skipped.
 
 mod full;
 mod lost;
@@ -20,23 +21,23 @@ use keyhole_tests::http::object;
 use keyhole_tests::mounted::{Kind, Mounted};
 use keyhole_tests::{Launch, Node, Request, Response};
 
-/// Codes of errors, as clients see them.
+/// Error codes, as seen by clients.
 mod code {
-    /// A GET of an object whose bytes or record cannot be read.
+    /// A GET of an object whose data or record are unreadable.
     pub(super) const DAMAGED: &str = "ObjectDamaged";
-    /// A change that the store refuses after a failed write, or because it is read-only.
+    /// A change refused after a failed write, or because the store is read-only.
     pub(super) const UNAVAILABLE: &str = "ServiceUnavailable";
 }
 
 /// Objects by key.
 type Objects = BTreeMap<String, Vec<u8>>;
 
-/// A file system of a kind, or `None`, and said so.
+/// Mounts a file system, or reports that the test is skipped and returns `None`.
 fn mounted(test: &str, kind: Kind, len: u64) -> Option<Mounted> {
     Mounted::new(kind, len).map_err(|why| skipped(&format!("{test} on {}", kind.name()), &why)).ok()
 }
 
-/// The faulty file system, or `None`, and said so.
+/// Mounts the faulty file system, or reports that the test is skipped and returns `None`.
 fn faulty(test: &str) -> Option<Faulty> {
     Faulty::mount().map_err(|why| skipped(test, &why)).ok()
 }
@@ -53,14 +54,14 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
 }
 
-/// Puts an object, and remembers it.
+/// Puts an object and records it.
 fn put(node: &Node, objects: &mut Objects, key: &str, len: usize) {
     let body = bytes(u64::from(crc32fast::hash(key.as_bytes())), len);
     node.send(&object("PUT", key).body(body.clone())).expect(200);
     objects.insert(key.to_owned(), body);
 }
 
-/// Puts an object that is not to be refused, and takes it away again.
+/// Puts an object, which must succeed, and deletes it.
 fn put_works(node: &Node) {
     let mut objects = Objects::new();
     put(node, &mut objects, "probe/long", 1_500_000);
@@ -71,13 +72,13 @@ fn put_works(node: &Node) {
     }
 }
 
-/// The objects that are not answered with their bytes, with the status and code of the answer.
+/// Returns the objects that could not be read, with status and error code.
 fn unreadable(node: &Node, objects: &Objects) -> BTreeMap<String, (u16, String)> {
     let mut found = BTreeMap::new();
     for (key, body) in objects {
         let reply = node.send(&object("GET", key));
         if reply.status == 200 && !reply.is_complete {
-            // The head was sent before the fault was met: the connection ends early.
+            // The head was sent before the fault occurred: the connection ends early.
             assert!(body.starts_with(&reply.body), "{key}: wrong bytes");
             found.insert(key.clone(), (200, "cut".to_owned()));
         } else if reply.status == 200 {
@@ -89,7 +90,7 @@ fn unreadable(node: &Node, objects: &Objects) -> BTreeMap<String, (u16, String)>
     found
 }
 
-/// The keys of the bucket, as a listing shows them.
+/// Returns the keys in a listing of the bucket.
 fn listed(node: &Node) -> Vec<String> {
     let reply = node.send(&Request::new("GET", "/bucket").query("list-type", "2")).expect(200);
     let text = reply.text();
@@ -97,7 +98,7 @@ fn listed(node: &Node) -> Vec<String> {
     keys.map(str::to_owned).collect()
 }
 
-/// Copies a data directory, without its socket.
+/// Copies a data directory, except its socket.
 fn copy_data(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a directory");
     for entry in fs::read_dir(from).expect("a directory") {

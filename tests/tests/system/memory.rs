@@ -1,4 +1,4 @@
-//! A node that has to get along with little memory.
+//! A node with a small memory budget.
 
 use std::fs;
 use std::net::TcpStream;
@@ -12,10 +12,10 @@ use keyhole_tests::{CustomerKey, Launch, Node, Request, target_dir, top};
 
 const MIB: u64 = 1 << 20;
 
-/// What the node may have, with the page cache of its files.
+/// Memory limit of the node, page cache of its files included.
 const LIMIT: u64 = 64 * MIB;
 
-/// Puts so many small objects, over a few connections.
+/// Puts `count` small objects over a few connections.
 fn put_small(node: &Node, count: usize) {
     const CONNECTIONS: usize = 16;
     thread::scope(|scope| {
@@ -33,7 +33,7 @@ fn put_small(node: &Node, count: usize) {
     });
 }
 
-/// Has so many clients put and get an object of this length each; what they say of it.
+/// Lets many clients at once put and get an object of this length each, and returns their output.
 fn crowd(node: &Node, clients: usize, len: u64) -> String {
     let python = target_dir().join("venv/bin/python3");
     assert!(python.exists(), "{} is missing: tests/run installs it", python.display());
@@ -50,14 +50,14 @@ fn crowd(node: &Node, clients: usize, len: u64) -> String {
     said
 }
 
-/// Bytes of the process that are in swap.
+/// Returns the swap usage of the process.
 fn swapped_kib(node: &Node) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmSwap:")).unwrap_or("0 kB");
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Under a limit of 64 MiB: objects that fill the index, then clients that all come at once, then a start with what is there.
+/// With a limit of 64 MiB: fills the index, lets all clients come at once, and restarts the node.
 fn within_little_memory(test: &str, objects: usize, clients: usize, len: u64, io: &str) {
     let group = match MemoryGroup::new(LIMIT) {
         Ok(group) => group,
@@ -105,8 +105,8 @@ fn a_large_crowd_within_little_memory() {
     within_little_memory("a large crowd within little memory", 100_000, 64, 64 * MIB, "auto");
 }
 
-/// Under a limit of 64 MiB: so many objects, each put several times since the last checkpoint (two records each time), SIGKILL,
-/// and a start, again and again. Recovery takes no more memory than the node may have.
+/// With a limit of 64 MiB: repeats many puts since the last checkpoint (two records each), SIGKILL,
+/// and a restart. Recovery must stay within the memory limit.
 fn killed_within_little_memory(test: &str, objects: usize, puts_of_each: usize, rounds: usize) {
     let group = match MemoryGroup::new(LIMIT) {
         Ok(group) => group,
@@ -149,7 +149,7 @@ fn killed_node_starts_again_within_little_memory() {
     killed_within_little_memory("a killed node within little memory", 2_000, 3, 2);
 }
 
-/// Records that the last opening has replayed, as the log says.
+/// Returns the number of records that the last opening replayed, from the log.
 fn replayed(node: &Node) -> u64 {
     let log = node.log();
     let opened = log.lines().rfind(|line| line.contains("opened")).expect("it says that it has opened the store");
@@ -171,7 +171,8 @@ fn start_after_kill_stays_within_little_memory() {
     let mut node = launch.arg("--threads=2").arg("--memory=64MiB").arg("--sync=interval:100").start();
     node.make_bucket("bucket");
     put_small(&node, OBJECTS);
-    // An orderly end writes a checkpoint. Each object since then is a body and an object record.
+    // An orderly shutdown writes a checkpoint. Each later object has a body record and an object
+    // record.
     assert!(node.stop().success());
     node.start();
     put_small(&node, OBJECTS);
@@ -204,7 +205,7 @@ fn who_waits_long_for_memory_is_told_to_slow_down() {
     assert!(node.log().contains("is enough for 1 of 2 threads"), "{}", node.log());
     node.make_bucket("bucket");
     let (address, signer) = (node.address(), node.signer());
-    // Takes five blocks of seven, and does not send what it has announced.
+    // Takes five blocks of seven, and stops sending.
     let holder = Request::new("PUT", "/bucket/held").payload("UNSIGNED-PAYLOAD").header("content-length", "6291456");
     let holder = holder.signed(address, signer).body("the beginning");
     let mut held = TcpStream::connect(address).unwrap();
@@ -215,7 +216,7 @@ fn who_waits_long_for_memory_is_told_to_slow_down() {
     let begun = Instant::now();
     thread::scope(|scope| {
         let waiting = scope.spawn(|| node.send(&long));
-        // Short bodies have memory of their own, and one block is free for who was first.
+        // Short bodies have their own memory, and one block is free for the first client.
         node.send(&Request::new("PUT", "/bucket/short").body("short")).expect(200);
         let reply = waiting.join().unwrap().expect(503);
         assert_eq!((reply.element("Code").unwrap(), reply.header("retry-after")), ("SlowDown".to_owned(), Some("1")));

@@ -1,4 +1,4 @@
-//! Random operations, whose answers are those of a model; across restarts.
+//! Random operations checked against a model, across restarts.
 
 use std::collections::BTreeMap;
 
@@ -6,34 +6,34 @@ use keyhole_tests::data::{base64, bytes, fresh_seed, md5};
 use keyhole_tests::http::object;
 use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
 
-/// Few, so that they meet; some below others.
+/// A few names, so that they collide; some below others.
 const NAMES: [&str; 9] = ["a", "a/1", "a/2", "a/2/x", "b", "b/c/d", "b/c/e", "z z+~", "\u{e9}t\u{e9}/\u{1f511}"];
 const TURNS: usize = 500;
 
-/// An object as it should be.
+/// An expected object.
 #[derive(Clone)]
 struct Object {
-    /// Which of the keys it is sealed with.
+    /// Index of the key that it is sealed with.
     key: Option<usize>,
     body: Vec<u8>,
     etag: String,
 }
 
-/// An upload that is under way.
+/// An upload in progress.
 struct Upload {
     name: &'static str,
     id: String,
     key: Option<usize>,
-    /// The number, the body and the ETag of each part.
+    /// Number, body and ETag of each part.
     parts: BTreeMap<usize, (Vec<u8>, String)>,
 }
 
-/// What a write asks of what is there.
+/// The condition of a write.
 enum Condition {
     None,
     /// `If-None-Match: *`
     Absent,
-    /// `If-Match` with the ETag of what is there, or with another.
+    /// `If-Match` with the current ETag or another.
     Match(String),
 }
 
@@ -46,7 +46,7 @@ struct World {
     context: String,
 }
 
-/// The texts between two others.
+/// Returns the texts between two others.
 fn between(text: &str, open: &str, close: &str) -> Vec<String> {
     let pieces = text.split(open).skip(1);
     pieces.map(|piece| piece.split(close).next().unwrap().to_owned()).collect()
@@ -78,7 +78,7 @@ impl World {
         assert_eq!(reply.status, status, "{}: {}", self.context, reply.text());
     }
 
-    /// A condition for a write of a name, and what the answer is where it is not met.
+    /// Chooses a condition for a write of a name, with the status if it is not met.
     fn condition(&mut self, name: &str) -> (Condition, Option<u16>) {
         let there = self.objects.get(name).map(|object| object.etag.clone());
         let other = "\"0123456789abcdef0123456789abcdef\"".to_owned();
@@ -115,7 +115,7 @@ impl World {
 
     fn get(&mut self) {
         let (name, key) = (self.name(), self.key());
-        // The right key, mostly.
+        // Mostly the right key.
         let there = self.objects.get(name).cloned();
         let key = match &there {
             Some(object) if self.random.u8(..4) > 0 => object.key,
@@ -172,7 +172,7 @@ impl World {
             return self.expect(&reply, 404);
         };
         if from == to && key == source.key {
-            // Nothing would change.
+            // A change of nothing.
             return;
         }
         let mut request = object("PUT", to).headers(self.headers(key));
@@ -222,7 +222,7 @@ impl World {
         }
         let at = self.random.usize(..self.uploads.len());
         let number = self.random.usize(1..4);
-        // Of the smallest size that may have another behind it.
+        // The minimum size of a part other than the last.
         let body = if self.random.bool() { bytes(self.random.u64(..), 5 << 20) } else { self.body() };
         let key = if self.random.u8(..5) == 0 { self.key() } else { self.uploads[at].key };
         let request = object("PUT", self.uploads[at].name)
@@ -260,7 +260,8 @@ impl World {
             .collect();
         let last = parts.keys().last().copied().unwrap_or(0);
         let too_small = parts.iter().any(|(number, (body, _))| *number != last && body.len() < 5 << 20);
-        // What is wrong with the request comes before what is there, but that is looked at ahead of it.
+        // Errors of the request take precedence over those of the object, which is looked up first
+        // nevertheless.
         let refused = match (parts.is_empty(), too_small) {
             (false, false) => refused,
             _ => Some(400),
@@ -319,7 +320,7 @@ impl World {
         assert_eq!(listed, expected, "{}: prefix {prefix}, delimiter {delimiter}, {most} at most", self.context);
     }
 
-    /// In order, or not.
+    /// Restarts the node, after an orderly shutdown or a kill.
     fn restart(&mut self) {
         if self.random.bool() {
             assert!(self.node.stop().success(), "{}", self.context);
@@ -329,7 +330,7 @@ impl World {
         self.node.start();
     }
 
-    /// Everything is as the model has it.
+    /// Compares everything with the model.
     fn check(&mut self) {
         for (name, there) in &self.objects {
             let reply = self.send(&object("GET", name).headers(self.headers(there.key)));

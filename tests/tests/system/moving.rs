@@ -1,5 +1,5 @@
-//! Backup and moving: what is exported from one node and imported into another is the same there, whichever way it goes, however
-//! often it is interrupted; and no key is needed, and none is in it.
+//! Export and import: the copy on another node is identical, on every route and after any number of
+//! interruptions. No key is needed, and exports contain none.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -21,7 +21,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// One object of a node, and the headers that it is read with.
+/// An object of a node, with the headers to read it.
 struct Object {
     bucket: &'static str,
     key: String,
@@ -30,7 +30,7 @@ struct Object {
     body: Vec<u8>,
 }
 
-/// All that a node was filled with.
+/// The content of a filled node.
 struct Filled {
     objects: Vec<Object>,
     keys: Vec<CustomerKey>,
@@ -51,7 +51,8 @@ impl Object {
     }
 }
 
-/// Uploads an object in parts, whose numbers have gaps; with the key in the completion, or without.
+/// Uploads an object in parts with gaps in their numbers; with or without the key in the
+/// completion.
 fn in_parts(node: &Node, object: &Object, sizes: &[usize], kind: Option<&str>, completes_with_key: bool) -> Vec<u8> {
     let mut create = object.request("POST").query("uploads", "").header("x-amz-meta-Made", "in parts");
     if let Some(kind) = kind {
@@ -77,7 +78,7 @@ fn in_parts(node: &Node, object: &Object, sizes: &[usize], kind: Option<&str>, c
 
 const PART: usize = 5 << 20;
 
-/// Keys that would do harm as names of files.
+/// Keys that would be harmful as file names.
 const ODD: [&str; 9] = [
     "../../../../tmp/evil",
     "a/../b",
@@ -90,12 +91,12 @@ const ODD: [&str; 9] = [
     "objects/ab/x.sealed",
 ];
 
-/// Bytes that no object of another name or length has.
+/// Returns bytes that are unique to a name and length.
 fn body_of(key: &str, len: usize) -> Vec<u8> {
     bytes(u64::from(crc32fast::hash(key.as_bytes())) << 32 | len as u64, len)
 }
 
-/// Fills a node with what it can have.
+/// Fills a node with all kinds of content.
 fn fill(node: &Node) -> Filled {
     let buckets = ["first", "second", "void"];
     buckets.iter().for_each(|bucket| node.make_bucket(bucket));
@@ -147,7 +148,7 @@ fn fill(node: &Node) -> Filled {
     }
     more("parts/unbound", Some(&keys[1]), &[PART, 9], None, false);
     objects.push(sealed_by_a_client(node, &keys[0]));
-    // A copy under another key shares its bodies; tags that were set later.
+    // A copy with another key shares its bodies; its tags are set later.
     let copy = Object {
         bucket: "first",
         key: "copy".to_owned(),
@@ -161,7 +162,7 @@ fn fill(node: &Node) -> Filled {
     objects.push(Object { body, ..copy });
     let tagging = "<Tagging><TagSet><Tag><Key>later</Key><Value>é</Value></Tag></TagSet></Tagging>";
     node.send(&Request::new("PUT", "/first/sealed/1").query("tagging", "").body(tagging)).expect(200);
-    // An upload under way, which stays behind.
+    // An upload in progress is not exported.
     node.send(&Request::new("POST", "/second/under-way").query("uploads", "")).expect(200);
     let rules = "<LifecycleConfiguration><Rule><ID>gone</ID><Filter><Prefix>parts/</Prefix></Filter><Status>Enabled</Status>\
         <Expiration><Days>300</Days></Expiration></Rule></LifecycleConfiguration>";
@@ -183,7 +184,7 @@ fn fill(node: &Node) -> Filled {
     Filled { objects, keys, buckets }
 }
 
-/// An object that the node has never seen the key of.
+/// Puts a client-sealed object.
 fn sealed_by_a_client(node: &Node, customer_key: &CustomerKey) -> Object {
     let directory = Directory::new();
     let path = directory.path("key");
@@ -198,7 +199,7 @@ fn sealed_by_a_client(node: &Node, customer_key: &CustomerKey) -> Object {
     object
 }
 
-/// Everything that can be seen of what a node was filled with.
+/// Returns everything observable about the content.
 fn look(node: &Node, filled: &Filled) -> Vec<(String, Vec<u8>)> {
     let mut seen = Vec::new();
     let mut see = |name: String, request: &Request| {
@@ -207,7 +208,7 @@ fn look(node: &Node, filled: &Filled) -> Vec<(String, Vec<u8>)> {
         let headers = reply.headers.iter().filter(|(name, _)| !passing.contains(&&name[..]));
         let mut shown: Vec<String> = headers.map(|(name, value)| format!("{name}: {value}")).collect();
         shown.sort();
-        // An error has the number of its request in it.
+        // An error contains its request ID.
         let body = if reply.status < 400 {
             reply.body.clone()
         } else {
@@ -252,7 +253,8 @@ fn assert_same(one: &[(String, Vec<u8>)], other: &[(String, Vec<u8>)]) {
     }
 }
 
-/// Everything of a node that was filled, and that it comes back as it went in; and what its buckets are set to.
+/// Returns everything observable about a filled node, after checking that objects equal their
+/// sources, and the bucket settings.
 fn look_well(node: &Node, filled: &Filled) -> Vec<(String, Vec<u8>)> {
     for object in &filled.objects {
         let got = node.send(&object.request("GET")).expect(200);
@@ -262,14 +264,14 @@ fn look_well(node: &Node, filled: &Filled) -> Vec<(String, Vec<u8>)> {
     for bucket in filled.buckets {
         let settings = json(&["bucket", "get", text(node.data()), bucket, "--json"]);
         let mut settings = settings.as_object().unwrap().clone();
-        // What an upload under way takes stays behind with it.
+        // The size includes uploads in progress, which are not exported.
         settings.remove("bytes");
         seen.push((format!("settings {bucket}"), Value::Object(settings).to_string().into_bytes()));
     }
     seen
 }
 
-/// An export as a stream.
+/// Returns an export as a stream.
 #[track_caller]
 fn stream(data: &Path, more: &[&str]) -> Vec<u8> {
     let output = Command::new(binary()).args(["export", text(data), "-"]).args(more).output().unwrap();
@@ -277,7 +279,7 @@ fn stream(data: &Path, more: &[&str]) -> Vec<u8> {
     output.stdout
 }
 
-/// What comes out of either is the same to the last byte.
+/// Checks that the exports of both nodes are identical.
 #[track_caller]
 fn assert_same_stream(a: &Node, b: &Node) {
     let (a, b) = (stream(a.data(), &[]), stream(b.data(), &[]));
@@ -289,7 +291,7 @@ fn assert_same_stream(a: &Node, b: &Node) {
     }
 }
 
-/// Imports a stream; the exit code, what it wrote and what it said.
+/// Imports a stream, and returns exit code, standard output and standard error.
 fn import_stream(data: &Path, stream: &[u8], more: &[&str]) -> (Option<i32>, String, String) {
     let arguments = [&["import", text(data), "-"], more].concat();
     let output = keyhole_tests::command::run(&arguments, stream);
@@ -301,20 +303,20 @@ fn node() -> Node {
     Launch::default().with_credential().arg("--threads=2").start()
 }
 
-/// A store that no node has filled yet, and that none serves.
+/// Creates an empty store without a running node.
 fn stopped() -> Node {
     let mut node = node();
     assert!(node.stop().success());
     node
 }
 
-/// No key is in an export, and nothing of what was sealed.
+/// Checks that an export contains no key and no plaintext of sealed objects.
 fn assert_no_secret(filled: &Filled, export: &[(PathBuf, Vec<u8>)]) {
     let mut secrets: Vec<Vec<u8>> = filled.keys.iter().map(|key| key.0.to_vec()).collect();
     let digests = filled.keys.iter().map(|key| keyhole_tests::data::md5(&key.0).to_vec());
     secrets.extend(digests);
     let sealed = filled.objects.iter().filter(|object| object.is_sealed() && object.body.len() > 64);
-    // Where the same bytes are a plaintext object's, too, they are in it by right.
+    // Bytes shared with a plaintext object may occur.
     let plain: Vec<_> = filled.objects.iter().filter(|object| !object.is_sealed()).collect();
     secrets.extend(
         sealed
@@ -323,7 +325,7 @@ fn assert_no_secret(filled: &Filled, export: &[(PathBuf, Vec<u8>)]) {
     );
     assert!(secrets.len() > filled.keys.len() * 2 + 5);
     let forms: Vec<(String, Vec<u8>)> = secrets.iter().flat_map(|secret| forms(secret)).collect();
-    // One pass for all of them, by their first two bytes.
+    // A single pass for all of them, by their first two bytes.
     let mut beginning = vec![Vec::new(); 1 << 16];
     for (place, (_, bytes)) in forms.iter().enumerate() {
         beginning[usize::from(u16::from_be_bytes([bytes[0], bytes[1]]))].push(place);
@@ -396,7 +398,7 @@ fn stopped_and_running_nodes_move_through_a_directory() {
     let sound = json(&["check", text(b.data()), "--json"]);
     assert_eq!((&sound["sound"], &sound["uploads"]), (&true.into(), &0.into()));
 
-    // The stream is the same tree: unpacked, it can be imported too.
+    // The stream is the same tree as an archive: unpacked, it can be imported too.
     let archive = directory.path().join("archive.tar");
     fs::write(&archive, stream(a.data(), &[])).unwrap();
     let unpacked = directory.path().join("unpacked");
@@ -410,7 +412,7 @@ fn stopped_and_running_nodes_move_through_a_directory() {
     assert_same(&before, &look_well(&c, &filled));
 }
 
-/// A sealed object's file is one that its key opens, and a plaintext object's is its bytes.
+/// A sealed object's file can be opened with its key, and a plaintext object's file is its content.
 #[test]
 fn files_of_an_export_are_of_use_by_themselves() {
     let a = node();
@@ -462,7 +464,7 @@ fn an_import_again_leaves_what_is_there() {
     let figures: Value = serde_json::from_str(&run(0, &["--json"]).0).unwrap();
     assert_eq!((&figures["stored"], &figures["equal"]), (&0.into(), &filled.objects.len().into()), "{figures}");
 
-    // Something else in the place of one, other tags on another, and other settings.
+    // Replace one object, change the tags of another, and change settings.
     ends(0, &["bucket", "set", text(b.data()), "first", "--sse-c", "allow", "--quota", "none", "--pin", "none"]);
     ends(0, &["bucket", "set", text(b.data()), "first", "--rekey-by-overwrite", "allow"]);
     b.send(&Request::new("PUT", "/first/plain/1").body("other")).expect(200);
@@ -507,7 +509,7 @@ fn an_export_again_brings_the_directory_up_to_date() {
     ends(0, &["import", text(b.data()), text(&export)]);
     assert_same_stream(&a, &b);
 
-    // A file that was lost or cut is exported anew.
+    // A lost or truncated file is exported again.
     let lost = files.iter().filter(|file| text(file).ends_with(".plain")).collect::<Vec<_>>();
     fs::remove_file(lost[0]).unwrap();
     fs::write(lost[1], "cut short").unwrap();
@@ -515,7 +517,7 @@ fn an_export_again_brings_the_directory_up_to_date() {
     assert_eq!(run()["unchanged"], 2);
     ends(0, &["verify", text(&export)]);
 
-    // A directory has one export, and nothing else.
+    // A directory holds one export and nothing else.
     let refused = |data: &Path, to: &Path, more: &[&str], part: &str| {
         let (_, said) = ends(1, &[&["export", text(data), text(to)], more].concat());
         assert!(said.contains(part), "{said}");
@@ -551,7 +553,8 @@ fn a_part_of_it() {
     assert_same_stream(&b, &c);
 }
 
-/// Bytes all over a stream are changed: what comes of it is told by name, and nothing that is damaged is stored.
+/// Bytes all over a stream are changed: the damage is reported by name, and damaged data are not
+/// stored.
 #[test]
 fn damage_is_told_by_name() {
     let a = node();
@@ -587,7 +590,7 @@ fn damage_is_told_by_name() {
         fs::remove_file(&file).unwrap();
         let (_, said) = ends(3, &["import", text(b.data()), text(&export)]);
         assert!(said.contains(&format!("damaged: {name}: ")), "{said}");
-        // What is mended is imported then, and the rest was.
+        // The repaired object is imported; the others were before.
         fs::write(&file, &whole).unwrap();
         let figures = json(&["import", text(b.data()), text(&export), "--json"]);
         assert_eq!(
@@ -634,7 +637,7 @@ fn damaged_streams() {
             }
         }
         let (code, _, said) = import_stream(b.data(), &damaged, &[]);
-        // Padding and what is behind the end are nobody's.
+        // Padding and bytes after the end have no meaning.
         assert!(matches!(code, Some(0 | 3)), "seed {seed}, round {round}: {code:?} {said}");
         for (key, len) in [("long", 2_000_000), ("short", 1000), ("long too", 300_000)] {
             let got = b.send(&Request::new("GET", &format!("/bucket/{key}")));
@@ -650,7 +653,8 @@ fn damaged_streams() {
         let (code, _, said) = import_stream(b.data(), nothing, &[]);
         assert_eq!(code, Some(3), "{said}");
     }
-    // What describes an object impossibly is refused, whatever its check says; by the node, too.
+    // An impossible description of an object is refused even with a valid checksum, also by the
+    // node.
     assert!(b.send(&Request::new("HEAD", "/bucket")).status == 200);
 }
 
@@ -660,7 +664,7 @@ fn begin(arguments: &[&str]) -> Child {
     command.spawn().unwrap()
 }
 
-/// Lets a command run for some time, and kills it; whether it had ended.
+/// Kills a command after some time, and returns whether it had already ended.
 fn kill_after(mut child: Child, ms: u64) -> bool {
     let deadline = Instant::now() + Duration::from_millis(ms);
     while Instant::now() < deadline {
@@ -674,7 +678,8 @@ fn kill_after(mut child: Child, ms: u64) -> bool {
     false
 }
 
-/// Killed at any moment, on either side, with a node and without: what was done stays done, and the end is as if nothing had been.
+/// Killed at any moment, on either side, with or without a node: progress is kept, and the result
+/// is complete.
 #[test]
 fn interrupted_and_resumed() {
     let seed = fresh_seed();
@@ -689,10 +694,10 @@ fn interrupted_and_resumed() {
         }
         let directory = tempfile::tempdir().unwrap();
         let export = directory.path().join("export");
-        // So slow that it is killed on its way.
+        // Slow enough to be killed midway.
         let arguments = ["export", text(a.data()), text(&export), "--rate", "60MB/s"];
         let (mut kills, mut kept) = (0, 0);
-        // Ever longer, so that it gets somewhere on any machine.
+        // Increasing times, to make progress on any machine.
         while !kill_after(begin(&arguments), random.u64(50..500 + 200 * kills)) {
             kills += 1;
             assert!(kills < 50, "seed {seed}: it gets nowhere");
@@ -729,7 +734,7 @@ fn interrupted_and_resumed() {
         println!("{kills} imports were killed");
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            // A node may still be busy with those that were killed.
+            // A node may still be busy with the killed commands.
             let output = keyhole_tests::command::run(&["import", text(b.data()), text(&export), "--json"], b"");
             if output.status.success() {
                 break;
@@ -747,7 +752,7 @@ fn interrupted_and_resumed() {
     }
 }
 
-/// An object that is damaged on the disk is left out, by name; the rest is exported, in either form.
+/// A damaged object is left out and reported by name; the others are exported, in either form.
 #[test]
 fn what_is_damaged_in_the_store_is_left_out() {
     let mut a = node();
@@ -780,7 +785,7 @@ fn what_is_damaged_in_the_store_is_left_out() {
     ends(3, &["verify", text(&export)]);
 }
 
-/// A node serves its clients while objects move, holds little for it, and moves a bounded number at a time.
+/// During transfers a node serves its clients, uses little memory, and limits their number.
 #[test]
 fn a_node_has_bounds() {
     let (a, b) = (node(), node());
@@ -790,7 +795,7 @@ fn a_node_has_bounds() {
         a.send(&Request::new("PUT", &format!("/bucket/{key}")).body(body.clone())).expect(200);
     }
     let (held_a, held_b) = (a.peak_resident_kib(), b.peak_resident_kib());
-    // Two that nobody reads from: the node waits, and others do not.
+    // Two transfers without a reader: the node waits for them without blocking others.
     let stuck: Vec<Child> = (0..2)
         .map(|_| {
             let mut export = Command::new(binary());
@@ -827,7 +832,7 @@ fn a_node_has_bounds() {
     }
 }
 
-/// What the socket takes is looked at as what comes from anybody.
+/// Input on the socket is validated like that of any client.
 #[test]
 fn a_node_takes_nothing_impossible() {
     use std::os::unix::net::UnixStream;
@@ -877,7 +882,7 @@ fn a_node_takes_nothing_impossible() {
         let reply = String::from_utf8(reply).unwrap();
         assert!(reply.contains("refused"), "{offer}: {reply}");
     }
-    // What is no frame, or none that belongs there, ends the connection.
+    // An invalid or unexpected frame ends the connection.
     let ends_it = [&b"\xff\xff\xff\xff\xff"[..], &frame("{}"), &[2, 0, 0, 0, 1, 0], &[1, 0xff, 0, 0, 0]];
     for bytes in ends_it {
         let mut stream = ready("{\"request\":\"import\"}\n");

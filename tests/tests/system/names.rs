@@ -47,7 +47,7 @@ fn keys_of_any_text_come_and_go() {
         let long = node.send(&request("PUT", &"é".repeat(len / 2 + 1)).body("x"));
         assert_eq!((long.status, long.element("Code").as_deref()), (400, Some("KeyTooLongError")));
     }
-    // With encoding-type=url whatever is in a key is printable; slashes stay.
+    // With encoding-type=url all keys are printable; slashes are not encoded.
     let expected: Vec<String> = keys.iter().map(|name| encode(name).replace("%2F", "/").replace("%2A", "*")).collect();
     for query in [&[][..], &[("list-type", "2")], &[("uploads", "")]] {
         let mut list = Request::new("GET", "/names").query("encoding-type", "url");
@@ -66,7 +66,7 @@ fn keys_of_any_text_come_and_go() {
     assert_eq!(page.element("Delimiter").as_deref(), Some("%3F"));
     assert!(page.text().contains("<CommonPrefixes><Prefix>a%20b%2Bc%2520%252F%3F</Prefix>"), "{}", page.text());
 
-    // Another way to delete them: in a document, where each character may be written as a number.
+    // Delete them by a document, in which each character may be a numeric reference.
     let names: String = keys
         .iter()
         .map(|name| name.chars().map(|c| format!("&#{};", u32::from(c))).collect::<String>())

@@ -1,4 +1,4 @@
-//! What a client does with buckets and objects, over either way of I/O.
+//! Buckets and objects from a client's view, with both kinds of I/O.
 
 use keyhole_tests::data::{base64, bytes, md5};
 use keyhole_tests::http::object;
@@ -16,7 +16,7 @@ fn over_each_io(check: impl Fn(&Node)) {
 #[test]
 fn objects_come_back_whole_and_in_ranges() {
     let key = CustomerKey::random();
-    // About the sizes at which something changes: inline, chunk, block, several blocks.
+    // Sizes around thresholds: inline, chunk, block, several blocks.
     let lens = [0, 1, 16_383, 16_384, 16_385, 65_536, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (3 << 20) + 77];
     let bodies: Vec<Vec<u8>> = lens.iter().map(|len| bytes(1, *len)).collect();
     over_each_io(|node| {
@@ -42,7 +42,7 @@ fn objects_come_back_whole_and_in_ranges() {
     });
 }
 
-/// Ranges about the chunks' and blocks' ends.
+/// Checks ranges around the ends of chunks and blocks.
 fn ranges(node: &Node, get: &impl Fn() -> Request, body: &[u8]) {
     let len = body.len();
     for (first, last) in [(0, 0), (0, 16_383), (16_383, 16_384), (16_384, 40_000), (1 << 20, (1 << 20) + 5)] {
@@ -186,7 +186,7 @@ fn multipart_uploads() {
         for headers in [Vec::new(), key.headers().to_vec()] {
             let id = create_upload(node, "o", &headers);
             let mut parts = Vec::new();
-            // Out of order, and one of them twice.
+            // Out of order, with one part sent twice.
             for index in [2, 0, 1, 1] {
                 let part = object("PUT", "o").headers(headers.clone()).body(bodies[index].clone());
                 let reply = upload_part(node, &id, index + 1, part).expect(200);
@@ -263,13 +263,14 @@ fn copies() {
         node.send(&copy("x", "sealed")).expect(400);
         node.send(&copy("x", "sealed").headers(other.copy_source_headers())).expect(403);
         node.send(&copy("x", "plain").headers(key.copy_source_headers())).expect(400);
-        // The key of a source that is none is not ignored: it may have been meant for the object.
+        // A copy-source key without a copy source is not ignored: it may have been meant for the
+        // object.
         for put in [object("PUT", "x"), object("PUT", "x").header("x-keyhole-sealed", "1")] {
             node.send(&put.headers(key.copy_source_headers()).body("x")).expect(400);
         }
         node.send(&object("POST", "x").query("uploads", "").headers(key.copy_source_headers())).expect(400);
         node.send(&object("GET", "x")).expect(404);
-        // A new key: the ETag stays.
+        // A new key keeps the ETag.
         let rekeyed = copy("rekeyed", "sealed").headers(key.copy_source_headers()).headers(other.headers());
         assert_eq!(node.send(&rekeyed).expect(200).element("ETag"), Some(etag.clone()));
         let got = get("rekeyed", Some(&other));
@@ -297,7 +298,7 @@ fn copies() {
         let reply = upload_part(node, &id, 1, piece).expect(200);
         complete(node, "pieced", &id, &[(1, reply.element("ETag").unwrap())], &[]).expect(200);
         assert!(get("pieced", Some(&other)).body == body[1000..2_001_000]);
-        // The sources can go; the copies stay.
+        // The sources can be deleted; the copies stay.
         node.send(&object("DELETE", "sealed")).expect(204);
         assert!(get("rekeyed", Some(&key)).body == body);
     });
@@ -375,21 +376,21 @@ fn presigned_urls() {
     node.make_bucket("bucket");
     let (address, signer) = (node.address(), node.signer());
     let presigned = |request: Request| request.presigned(address, signer, 60);
-    // Signed ahead, with any body, and with any header that is none of Amazon's.
+    // Presigned, with any body, and any header that is not Amazon's.
     let put = presigned(object("PUT", "o")).header("content-type", "text/x").body("plain");
     put.send_unsigned(address).expect(200);
     let got = presigned(object("GET", "o")).send_unsigned(address).expect(200);
     assert_eq!((got.text().as_str(), got.header("content-type")), ("plain", Some("text/x")));
     let overridden = presigned(object("GET", "o").query("response-content-type", "text/y"));
     assert_eq!(overridden.send_unsigned(address).expect(200).header("content-type"), Some("text/y"));
-    // As the SDK for JavaScript makes them, with the checksum of nothing.
+    // As created by the SDK for JavaScript, with the checksum of an empty body.
     let by_sdk = object("PUT", "o").query("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD");
     let by_sdk = by_sdk.query("x-amz-checksum-crc32", "AAAAAA==").query("x-amz-sdk-checksum-algorithm", "CRC32");
     presigned(by_sdk).header("content-type", "text/x").body("plain").send_unsigned(address).expect(200);
     let by_sdk = object("GET", "o").query("X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD");
     let got = presigned(by_sdk.query("x-amz-checksum-mode", "ENABLED")).send_unsigned(address).expect(200);
     assert_eq!(got.text(), "plain");
-    // With a customer key, whose headers are signed and are not in the URL.
+    // With a customer key, whose headers are signed but not in the URL.
     let sealed = presigned(object("PUT", "s").headers(key.headers())).body("sealed");
     sealed.send_unsigned(address).expect(200);
     let got = presigned(object("GET", "s").headers(key.headers())).send_unsigned(address).expect(200);

@@ -1,4 +1,4 @@
-//! What an operator does with a store, while a node serves it and while none does.
+//! Operator commands, with and without a running node.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -20,7 +20,7 @@ fn run(arguments: &[&str]) -> Output {
     Command::new(binary()).args(arguments).output().unwrap()
 }
 
-/// Runs a command that must end with this code; what it wrote, and what it said.
+/// Runs a command that must exit with this code, and returns standard output and standard error.
 #[track_caller]
 pub(crate) fn ends(code: i32, arguments: &[&str]) -> (String, String) {
     let output = run(arguments);
@@ -39,12 +39,12 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Stores an object that anybody may read, and whose bytes can be found on the disk.
+/// Stores a world-readable object whose data can be found on the disk.
 fn put_plain(node: &Node, path: &str, body: &[u8]) {
     node.send(&Request::new("PUT", path).body(body)).expect(200);
 }
 
-/// Changes a byte of the object file where these bytes stand.
+/// Changes a byte of the object file at the position of these bytes.
 pub(crate) fn damage(file: &Path, body: &[u8]) {
     let mut all = fs::read(file).unwrap();
     let needle = &body[body.len() / 2..body.len() / 2 + 4096];
@@ -55,7 +55,7 @@ pub(crate) fn damage(file: &Path, body: &[u8]) {
     file.write_all_at(&all[at..at + 4096], at as u64).unwrap();
 }
 
-/// Sends a line to the socket; the replies, until the node ends the connection.
+/// Sends a line to the socket and returns the replies until the node closes the connection.
 fn talk(socket: &Path, line: &[u8]) -> Vec<Value> {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.write_all(line).unwrap();
@@ -75,7 +75,8 @@ fn the_socket_is_its_owners_alone_and_goes_with_the_node() {
         assert!(node.stop().success());
         assert!(!socket.exists(), "an orderly end takes it away");
 
-        // A crash leaves it: commands see that nobody listens, and the next node puts its own in its place.
+        // A crash leaves the socket: commands notice that there is no listener, and the next node
+        // replaces it.
         node.start();
         node.make_bucket("left");
         node.kill();
@@ -106,7 +107,7 @@ fn what_the_socket_refuses() {
         assert_eq!((replies.len(), &replies[0]["reply"]), (1, &"failed".into()), "{}", String::from_utf8_lossy(line));
         assert!(!replies[0]["message"].as_str().unwrap().is_empty());
     }
-    // Who says nothing takes a place, and nothing else.
+    // A silent connection uses a slot, and nothing else.
     let quiet: Vec<UnixStream> = (0..4).map(|_| UnixStream::connect(&socket).unwrap()).collect();
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
@@ -205,7 +206,7 @@ fn check_and_scrub_find_what_is_damaged() {
     assert_eq!(node.send(&Request::new("GET", "/care/whole")).expect(200).body, whole);
 }
 
-/// It is slow on purpose: the client's end ends it, and so does the node's.
+/// A slow scrub ends with the client, and with the node.
 #[test]
 fn a_scrub_ends_with_its_client_and_with_the_node() {
     let mut node = Node::new();
@@ -286,7 +287,7 @@ fn commands_need_a_store() {
     let (_, said) = Launch::default().arg("--format").refused(&absent);
     assert!(said.contains("block devices"), "{said}");
 
-    // A store of another version, or something else.
+    // A store of another version, or another file.
     let foreign = directory.path().join("foreign");
     fs::create_dir(&foreign).unwrap();
     fs::write(foreign.join(FILE), "a diary").unwrap();
@@ -297,11 +298,11 @@ fn commands_need_a_store() {
     assert_eq!(fs::read(foreign.join(FILE)).unwrap(), b"a diary");
 }
 
-/// The state beside the data: then the socket is there.
+/// The state directory is separate from the data and holds the socket.
 #[test]
 fn the_state_can_be_elsewhere() {
     let directory = tempfile::tempdir().unwrap();
-    // Longer than the name of a socket may be.
+    // Longer than a socket path may be.
     let state = directory.path().join("s".repeat(120));
     let node = Launch::default().with_credential().arg("--state").arg(&state).start();
     node.make_bucket("elsewhere");

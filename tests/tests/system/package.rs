@@ -1,4 +1,4 @@
-//! What is packaged: manual pages, completions, units, and the Debian package itself.
+//! Package contents: manual pages, completions, units, and the Debian package itself.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -17,7 +17,7 @@ fn output(command: &mut Command) -> String {
     said
 }
 
-/// The package that `tests/run` has built, if there is one.
+/// Returns the package built by `tests/run`, if there is one.
 fn package() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("KEYHOLE_DEB") {
         return Some(path.into());
@@ -26,7 +26,7 @@ fn package() -> Option<PathBuf> {
     built.filter(|path| path.extension().is_some_and(|end| end == "deb")).max()
 }
 
-/// The commands below one, by what its help says.
+/// Returns the subcommands of a command, from its help.
 fn commands_below(path: &[&str]) -> Vec<Vec<String>> {
     let help = String::from_utf8(succeeds(&[path, &["--help"]].concat(), b"")).unwrap();
     let Some((_, commands)) = help.split_once("\nCommands:\n") else { return vec![] };
@@ -64,12 +64,12 @@ fn every_command_has_a_manual_page() {
     }
 }
 
-/// What a shell offers for the last word of a line.
+/// Returns the completions of a shell for the last word of a line.
 fn completed_by_bash(line: &str) -> Vec<String> {
     let directory = Directory::new();
     let script = directory.path("completions");
     fs::write(&script, succeeds(&["completions", "bash"], b"")).unwrap();
-    // What bash itself does when the key is pressed.
+    // Emulates bash's handling of the Tab key.
     let ask = r#"
         source "$1"
         read -ra COMP_WORDS <<< "$2"
@@ -97,7 +97,7 @@ fn a_shell_completes_commands_and_options() {
         let directory = Directory::new();
         let script = directory.path("completions");
         fs::write(&script, succeeds(&["completions", shell], b"")).unwrap();
-        // They are not needed for anything else: where one is missing its script is not looked at.
+        // Shells are optional: without one, its script is not checked.
         match Command::new(shell).arg(options).arg(&script).output() {
             Ok(output) => assert!(output.status.success(), "{shell}: {}", String::from_utf8_lossy(&output.stderr)),
             Err(_) => skipped("completions", &format!("there is no {shell}")),
@@ -105,7 +105,7 @@ fn a_shell_completes_commands_and_options() {
     }
 }
 
-/// The files of the package, each with its mode and owner.
+/// Returns the files of the package with mode and owner.
 fn contents(package: &Path) -> Vec<(String, String)> {
     let listing = output(Command::new("dpkg-deb").arg("--contents").arg(package));
     let entry = |line: &str| {
@@ -137,7 +137,7 @@ fn the_package_has_what_it_should() {
         ("./usr/share/doc/keyhole/OPERATIONS.md", "-rw-r--r-- root/root"),
     ];
     for (path, how) in expected {
-        // Their archive may name the owner by number.
+        // The archive may name the owner by number.
         let found = contents.iter().find(|(other, _)| other == path).unwrap_or_else(|| panic!("no {path}"));
         assert_eq!(found.1.replace("0/0", "root/root"), how, "{path}");
     }
@@ -157,7 +157,7 @@ fn the_package_has_what_it_should() {
     assert_eq!(unit, fs::read_to_string(top().join("crates/keyhole/packaging/keyhole.service")).unwrap());
 }
 
-/// What it depends on is in Debian 12, with nothing installed but what that brings.
+/// All dependencies are available in Debian 12 without other packages.
 #[test]
 fn dependencies_are_debians() {
     let Some(package) = package() else { return skipped("the package", "there is none") };
@@ -173,7 +173,8 @@ fn dependencies_are_debians() {
     }
 }
 
-/// Installed, verified, its exposure rated, installed again over an edited configuration, purged: in a layer over this system.
+/// Installed, verified, its exposure rated, reinstalled over an edited configuration, and purged,
+/// in a layer over this system.
 #[test]
 fn it_installs_and_goes() {
     let Some(package) = package() else { return skipped("the package", "there is none") };

@@ -1,4 +1,4 @@
-//! What a bucket allows of customer keys, set by its operator or through S3.
+//! Customer key policies of a bucket, set by its operator or through S3.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -53,7 +53,7 @@ fn customer_keys_are_blocked_or_required() {
     blocked(part(keyed("PUT", "s", &key), &sealed_id));
     blocked(copy(keyed("PUT", "o", &key), "plain"));
     blocked(object("PUT", "o").header("x-keyhole-sealed", "1").body("x"));
-    // Ahead of everything that is wrong with the headers themselves.
+    // Takes precedence over errors in the headers themselves.
     blocked(object("PUT", "o").header("x-amz-server-side-encryption-customer-key", "no key").body("x"));
     blocked(object("PUT", "o").header("x-amz-server-side-encryption-customer-kye", "x").body("x"));
     let managed = [("x-amz-server-side-encryption", "aws:kms")];
@@ -63,7 +63,7 @@ fn customer_keys_are_blocked_or_required() {
     let plain = copy(object("PUT", "o"), "sealed").headers(key.copy_source_headers());
     node.send(&plain).expect(200);
 
-    // It lasts.
+    // It persists.
     node.kill();
     node.start();
     denied(&node.send(&keyed("PUT", "o", &key).body("x")), "has blocked");
@@ -122,14 +122,14 @@ fn customer_keys_are_pinned() {
     node.send(&put).expect(200);
 }
 
-/// A pin that is set between the last part and the completion.
+/// A pin set between the last part and the completion.
 #[test]
 fn pins_count_when_an_upload_is_completed() {
     let (node, directory) = (node(), Directory::new());
     let (path, other) = (directory.key("key"), CustomerKey::random());
     let key = CustomerKey(std::fs::read(&path).unwrap().try_into().unwrap());
     let id = String::from_utf8(succeeds(&["key", "id", &path, "--bucket", "bucket"], b"")).unwrap();
-    // An upload of one part; what completes it, but for the key.
+    // Returns the completion of an upload with one part, without the key.
     let upload = |name: &str, key: &CustomerKey| {
         let id = create_upload(&node, keyed("POST", name, key));
         let part = keyed("PUT", name, key).query("partNumber", "1").query("uploadId", &id).body("part");
@@ -146,7 +146,7 @@ fn pins_count_when_an_upload_is_completed() {
     }
     assert_eq!(node.send(&keyed("GET", "b", &other)).status, 404);
     node.send(&before[0].clone().headers(key.headers())).expect(200);
-    // Under the pins that still hold the key was looked at when it was begun.
+    // The pins still hold, but the key was already checked when the upload began.
     node.send(&upload("c", &key)).expect(200);
     assert_eq!(node.send(&keyed("GET", "c", &key)).expect(200).text(), "part");
     set(&node, &["--pin", "none"]);
@@ -175,18 +175,18 @@ fn overwriting_under_another_key_takes_the_old_one() {
     denied(&node.send(&object("PUT", "o").header("x-keyhole-sealed", "1").body("x")), "cannot be checked");
     assert_eq!(node.send(&keyed("GET", "o", &old)).expect(200).text(), "first");
 
-    // With the key that it has, or with both; what is new, and what is in the clear.
+    // With the current key, or with both keys; new objects, and plaintext ones.
     node.send(&keyed("PUT", "o", &old).body("again")).expect(200);
     node.send(&over("o").headers(old.copy_source_headers())).expect(200);
     assert_eq!(node.send(&keyed("GET", "o", &new)).expect(200).text(), "second");
     node.send(&over("fresh")).expect(200);
     node.send(&object("PUT", "plain").body("plainer")).expect(200);
-    // A copy onto itself, which is how a key is changed.
+    // A copy onto itself, to change the key.
     let rekey = keyed("PUT", "o", &old).header("x-amz-copy-source", "bucket/o").headers(new.copy_source_headers());
     node.send(&rekey).expect(200);
     assert_eq!(node.send(&keyed("GET", "o", &old)).expect(200).text(), "second");
 
-    // An upload that was begun before there was anything under its name.
+    // An upload that began before its object existed.
     let id = create_upload(&node, keyed("POST", "late", &new));
     let part = keyed("PUT", "late", &new).query("partNumber", "1").query("uploadId", &id).body("part");
     let etag = node.send(&part).expect(200).header("etag").unwrap().to_owned();
@@ -208,7 +208,7 @@ fn a_key_that_is_taken_back_meanwhile_overwrites_nothing() {
     let (old, new) = (CustomerKey::random(), CustomerKey::random());
     node.send(&keyed("PUT", "o", &old).body("first")).expect(200);
     set(&node, &["--rekey-by-overwrite", "forbid"]);
-    // The key is that of the object when the upload begins.
+    // The required key is that of the object when the upload begins.
     let put = keyed("PUT", "o", &old).header("expect", "100-continue").body("late");
     let put = put.signed(node.address(), node.signer());
     let mut tcp = TcpStream::connect(node.address()).unwrap();
@@ -217,7 +217,7 @@ fn a_key_that_is_taken_back_meanwhile_overwrites_nothing() {
     let mut accepted = [0; CONTINUE.len()];
     tcp.read_exact(&mut accepted).unwrap();
     assert_eq!(accepted, CONTINUE);
-    // The object gets another, and keeps its ETag.
+    // The object gets another key and keeps its ETag.
     let rekey = keyed("PUT", "o", &new).header("x-amz-copy-source", "bucket/o").headers(old.copy_source_headers());
     node.send(&rekey).expect(200);
     tcp.write_all(b"late").unwrap();
@@ -225,7 +225,7 @@ fn a_key_that_is_taken_back_meanwhile_overwrites_nothing() {
     assert_eq!(node.send(&keyed("GET", "o", &new)).expect(200).text(), "first");
 }
 
-/// Tells other threads of a test to stop, also when it fails: it would wait for them otherwise.
+/// Stops other threads of a test even if it fails, since it would otherwise wait for them.
 struct Ended<'a>(&'a AtomicBool);
 
 impl Drop for Ended<'_> {
@@ -234,7 +234,7 @@ impl Drop for Ended<'_> {
     }
 }
 
-/// Changes through S3 and by the operator at once.
+/// Concurrent changes through S3 and by the operator.
 #[test]
 fn no_change_of_a_bucket_is_lost() {
     let node = node();

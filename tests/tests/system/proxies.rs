@@ -1,4 +1,4 @@
-//! Customer keys over plain HTTP through proxies: whom the node believes what, on both sides of each rule.
+//! Customer keys over plain HTTP through proxies: both sides of each trust rule.
 
 use std::net::IpAddr;
 
@@ -33,7 +33,8 @@ fn exchange(node: &Node, from: IpAddr, request: &Request) -> u16 {
     response.status
 }
 
-/// What a PUT with a customer key comes to, a proxy having added these headers, which are not signed. A GET comes to the same.
+/// Returns the status of a PUT with a customer key and unsigned headers added by a proxy. A GET
+/// must have the same result.
 fn put(node: &Node, from: IpAddr, added: &[(&str, &str)]) -> u16 {
     let key = CustomerKey::random();
     let send = |request: Request| {
@@ -56,7 +57,7 @@ fn a_trusted_proxy_says_that_its_client_came_over_https() {
         );
     };
     let plain = node(&[]);
-    // Whoever says it without being trusted says nothing.
+    // The header of an untrusted peer is ignored.
     assert_eq!((put(&plain, from, &[]), put(&plain, from, &[HTTPS])), (400, 400));
 
     let trusting = node(&["203.0.113.0/24", &from.to_string()]);
@@ -74,7 +75,7 @@ fn a_trusted_proxy_says_that_its_client_came_over_https() {
     ] {
         assert_eq!(put(&trusting, from, added), 400, "{added:?}");
     }
-    // A form, whose key is in a field.
+    // A form with a key in a field.
     let form = |added: &[(&str, &str)]| {
         let form = Form::new("form", "secret").fields(CustomerKey::random().headers().iter().cloned());
         let request = form.signed(&trusting).request().headers(added.iter().copied());
@@ -84,7 +85,7 @@ fn a_trusted_proxy_says_that_its_client_came_over_https() {
     };
     assert_eq!((form(&[HTTPS]), form(&[HTTP]), form(&[])), (204, 400, 400));
 
-    // The neighbours of those that are trusted are not.
+    // Addresses next to the trusted ranges are not trusted.
     let other = node(&["203.0.113.0/24", "2001:db8::/32"]);
     assert_eq!(put(&other, from, &[HTTPS]), 400);
 }
@@ -95,12 +96,12 @@ fn on_this_machine_a_trusted_proxy_has_the_last_word() {
     let plain = node(&[]);
     assert_eq!((put(&plain, loopback, &[]), put(&plain, loopback, &[HTTP])), (200, 200));
     let trusting = node(&["127.0.0.0/8"]);
-    // What comes without a proxy's word is from this machine.
+    // A request without the header counts as one from this machine.
     assert_eq!((put(&trusting, loopback, &[]), put(&trusting, loopback, &[HTTPS])), (200, 200));
     assert_eq!((put(&trusting, loopback, &[HTTP]), put(&trusting, loopback, &[HTTPS, HTTPS])), (400, 400));
 }
 
-/// A proxy that comes over HTTPS itself.
+/// A proxy that connects over HTTPS.
 #[test]
 fn over_https_it_has_the_last_word_too() {
     let certificate = Certificate::new();

@@ -1,5 +1,5 @@
-//! Stores that take no writes: because the operator says so, because the medium does, or because a write has failed; and object
-//! files that are gone.
+//! Read-only stores, by option, because of the medium, or after a failed write; and missing object
+//! files.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::operate::{ends, json};
 
-/// How long something may take that is to come soon: the node looks for it every five seconds.
+/// Timeout of an expected change: the node checks every five seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const CAPACITY: &str = "128MiB";
@@ -23,7 +23,7 @@ fn launch(io: &str) -> Launch {
     launch.arg("--threads=2").arg("--admin-listen=127.0.0.1:0").arg(format!("--io={io}"))
 }
 
-/// A body of one object, large enough for blocks, or inside its record.
+/// Returns the body of an object, either inline or in blocks.
 fn body_of(i: u64) -> Vec<u8> {
     bytes(i, if i.is_multiple_of(2) { 3000 } else { 700_000 })
 }
@@ -45,7 +45,7 @@ fn reads_go_on(node: &Node, objects: u64) {
     assert!(listing.contains(&format!("<KeyCount>{objects}</KeyCount>")), "{listing}");
 }
 
-/// Every write is answered 503, and the message says why.
+/// Checks that every write is answered with 503 and the reason.
 #[track_caller]
 fn writes_are_refused(node: &Node, why: &str) {
     let key = CustomerKey::random();
@@ -89,7 +89,7 @@ fn until_condition(node: &Node, name: &str) -> String {
     }
 }
 
-/// Status, page, metrics and health say the same.
+/// Checks that status, page, metrics and health agree.
 #[track_caller]
 fn is_told(node: &Node, name: &str, why: &str, ready: u16) {
     let text = condition(node, name).unwrap_or_else(|| panic!("{name} is no condition"));
@@ -113,7 +113,7 @@ fn run(program: &str, arguments: &[&str]) {
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Sockets and locks aside, what is in a directory.
+/// Returns the content of a directory, except sockets and locks.
 fn contents(data: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = files_below(data);
     files.sort();
@@ -172,7 +172,7 @@ fn read_only_is_an_option_of_file_and_environment_and_makes_no_key() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("KEYHOLE_ACCESS_KEY") && said.contains("--state DIR"), "{said}");
     assert!(!node.data().join("credentials.toml").exists());
-    // There is nothing to read.
+    // The store does not exist.
     let (code, said) = launch("auto").arg("--read-only").refused(&home.path().join("absent"));
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("there is no store") && !home.path().join("absent").exists(), "{said}");
@@ -200,7 +200,7 @@ fn read_only_mount_is_served_read_only() {
         writes_are_refused(&node, "mounted read-only");
         is_told(&node, "read-only", "mounted read-only", 503);
         assert!(node.log().contains("see to the medium"));
-        // There is no control socket: commands that only read work beside the node.
+        // There is no control socket: read-only commands work beside the node.
         assert_eq!(json(&["stat", text(&data), "--json"])["objects"], 12);
         let to = tempfile::tempdir().unwrap();
         ends(0, &["export", text(&data), text(&to.path().join("export"))]);
@@ -227,7 +227,7 @@ fn failed_write_is_503_and_read_only_device_is_served_after_restart() {
         let mut node = launch().arg("--format").start_in(device.path());
         fill(&node, 12);
         run("blockdev", &["--setro", text(device.path())]);
-        // What becomes of the write that fails is not known; from then on it is.
+        // The outcome of the failed write is unknown; from then on writes are refused.
         node.send(&Request::new("PUT", "/bucket/lost").body(bytes(1, 100))).expect(500);
         writes_are_refused(&node, "since a write to its disk failed");
         reads_go_on(&node, 12);
@@ -255,7 +255,7 @@ fn failed_write_is_503_and_read_only_device_is_served_after_restart() {
     }
 }
 
-/// A device that has become shorter: what it still has is served, the rest is named.
+/// A device that has shrunk: the remaining data are served, and the lost objects are named.
 #[test]
 fn shrunk_device_is_served_as_far_as_it_reaches() {
     const TEST: &str = "shrunk_device_is_served_as_far_as_it_reaches";
@@ -331,7 +331,7 @@ fn missing_object_file_is_no_first_start() {
     node.start();
     reads_go_on(&node, 2);
     assert!(node.stop().success());
-    // A store of before.
+    // A store of an earlier version.
     fs::remove_file(data.join("store.toml")).unwrap();
     node.start();
     assert!(data.join("store.toml").exists());

@@ -1,4 +1,5 @@
-//! The unit's sandbox, made of the unit's own lines: the node does all that it has to within it, and the sandbox is what it says.
+//! The unit's sandbox, built from the unit's own settings: the node works within it, and the
+//! sandbox restricts what it claims.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -23,7 +24,7 @@ fn unit() -> PathBuf {
     top().join("crates/keyhole/packaging/keyhole.service")
 }
 
-/// The directories that the unit has.
+/// The directories of the unit.
 struct Places {
     home: tempfile::TempDir,
 }
@@ -33,7 +34,7 @@ impl Places {
         let places = Places { home: tempfile::tempdir().unwrap() };
         fs::create_dir(places.state()).unwrap();
         fs::create_dir(places.configuration()).unwrap();
-        // The one that the package brings, as the unit names it.
+        // The packaged file, as named in the unit.
         let packaged = top().join("crates/keyhole/packaging/keyhole.toml");
         fs::copy(packaged, places.configuration().join("keyhole.toml")).unwrap();
         places
@@ -47,14 +48,15 @@ impl Places {
         self.home.path().join("configuration")
     }
 
-    /// What the unit starts its program with.
+    /// Returns the arguments of the unit's program.
     fn arguments() -> Vec<String> {
         let text = fs::read_to_string(unit()).unwrap();
         let start = text.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/keyhole ")).expect("ExecStart");
         start.split_whitespace().map(str::to_owned).collect()
     }
 
-    /// The unit's program in its sandbox, as the unit starts it, with these options besides; calls that are denied besides come first.
+    /// Returns the command of the unit's program in its sandbox, with additional options, and with
+    /// additional denied system calls listed first.
     fn command(&self, denied: &[&str], options: &[&str]) -> Vec<String> {
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/unit-sandbox.py").to_owned();
@@ -65,7 +67,7 @@ impl Places {
         [PYTHON.to_owned(), tool].into_iter().chain(places).chain(rest).collect()
     }
 
-    /// What it says where it must not start.
+    /// Returns the output of a start that must fail.
     fn refused(&self, denied: &[&str], options: &[&str]) -> String {
         let line = self.command(denied, options);
         let output = Command::new(&line[0]).args(&line[1..]).env_remove("NOTIFY_SOCKET").output().unwrap();
@@ -83,7 +85,7 @@ struct Service {
 }
 
 impl Service {
-    /// Starts it, and waits until it listens.
+    /// Starts it and waits until it listens.
     fn start(places: &Places, line: &[String], manager: Option<&Manager>) -> Self {
         let log = places.home.path().join("log");
         let mut command = Command::new(&line[0]);
@@ -115,7 +117,7 @@ impl Service {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    /// The process in the sandbox: the last one that has no child.
+    /// Returns the process in the sandbox: the last one without a child.
     fn pid(&self) -> u32 {
         let child = |pid: u32| {
             let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
@@ -142,7 +144,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // bubblewrap takes what is in it along.
+        // bubblewrap terminates the processes in it.
         let _ = self.outer.kill();
         let _ = self.outer.wait();
         if thread::panicking() {
@@ -155,7 +157,7 @@ fn signer() -> Signer {
     Signer { access_key: ACCESS_KEY.into(), secret_key: SECRET_KEY.into(), region: "us-east-1".into() }
 }
 
-/// SSE-C objects of all kinds there and back, over both listeners, by several connections at a time.
+/// Transfers SSE-C objects of all kinds over both listeners, with several connections at a time.
 fn a_session(service: &Service, certificate: &Certificate) {
     let (key, signer) = (CustomerKey::random(), signer());
     let client = certificate.client(&[&TLS13], &["http/1.1"]);
@@ -204,7 +206,7 @@ fn a_whole_session_under_the_units_restrictions() {
         a_session(&service, &certificate);
         assert!(service.stop().success(), "{}", service.log());
         manager.until("STOPPING=1");
-        // Without sockets that were handed over, and with a store to recover.
+        // Without socket activation, and with a store to recover.
         let again = places.command(&[], &["--listen=127.0.0.1:0", "--threads=2", io]);
         let mut service = Service::start(&places, &again, None);
         Request::new("HEAD", "/bucket/1").send(service.address, &signer()).expect(400);
@@ -212,18 +214,18 @@ fn a_whole_session_under_the_units_restrictions() {
     }
 }
 
-/// What the sandbox refuses is refused: the tests above say something.
+/// The sandbox enforces its restrictions, which validates the tests above.
 #[test]
 fn the_sandbox_is_one() {
     let places = Places::new();
     let listen = "--listen=127.0.0.1:0";
     let said = places.refused(&["io_uring_setup"], &[listen, "--io=uring"]);
     assert!(said.contains("refuses io_uring"), "{said}");
-    // By itself it does without.
+    // By default the node works without io_uring.
     let mut service = Service::start(&places, &places.command(&["io_uring_setup"], &[listen]), None);
     assert!(service.log().contains("using epoll") && !service.has_rings(), "{}", service.log());
     assert!(service.stop().success());
-    // The filter is looked at, whatever the call.
+    // The filter applies to other calls as well.
     let said = places.refused(&["fdatasync"], &[listen, "--io=epoll"]);
     assert!(said.contains("Operation not permitted"), "{said}");
     let elsewhere = places.refused(&[], &[listen, "--state=/var/lib/elsewhere"]);

@@ -1,4 +1,4 @@
-//! Sealed transfer: objects that a client seals itself, and sealed objects that go out as they are.
+//! Sealed transfer: client-sealed objects, and sealed objects returned as stored.
 
 use std::fs;
 
@@ -41,7 +41,7 @@ fn vector(case: &Value) -> (Vec<u8>, CustomerKey) {
     (file, CustomerKey(key.try_into().unwrap()))
 }
 
-/// An error that says this.
+/// Checks for an error with this message.
 #[track_caller]
 fn refused(reply: &Response, status: u16, code: &str, words: &str) {
     assert_eq!((reply.status, reply.element("Code").as_deref()), (status, Some(code)), "{}", reply.text());
@@ -57,7 +57,7 @@ fn what_a_client_has_sealed_is_read_with_its_key() {
     let (node, directory) = (node(), Directory::new());
     let (path, other) = (directory.key("key"), CustomerKey::random());
     let key = read_key(&path);
-    // About the sizes at which something changes: chunk, inline, block, several blocks.
+    // Sizes around thresholds: chunk, inline, block, several blocks.
     for len in [0, 1, 16_383, 16_384, 65_536, 65_537, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (3 << 20) + 77] {
         let plaintext = bytes(len as u64, len);
         let name = format!("reading-{len}");
@@ -81,12 +81,12 @@ fn what_a_client_has_sealed_is_read_with_its_key() {
             let range = keyed("GET", &name, &key).header("range", format!("bytes={}-", len / 2));
             assert!(node.send(&range).expect(206).body == plaintext[len / 2..]);
         }
-        // A copy under another name and another key is sealed for those.
+        // A copy with another name and key is sealed for those.
         let copy = keyed("PUT", "copy", &other).headers(key.copy_source_headers());
         node.send(&copy.header("x-amz-copy-source", format!("edge/{name}"))).expect(200);
         assert!(node.send(&keyed("GET", "copy", &other)).expect(200).body == plaintext, "{len}");
 
-        // It goes out as it came.
+        // It is returned as it was sent.
         let got = node.send(&sealed("GET", &name)).expect(200);
         assert!(got.is_complete && got.body == file, "{len}");
         assert_eq!(got.header("content-type"), Some("application/vnd.keyhole.sealed"));
@@ -98,7 +98,7 @@ fn what_a_client_has_sealed_is_read_with_its_key() {
     }
 }
 
-/// Ranges of a sealed file: about its ends, about the borders of chunks, and anywhere.
+/// Checks ranges of a sealed file: around its ends, around chunk boundaries, and at random.
 fn ranges(node: &Node, name: &str, file: &[u8], seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let chunk = file.len() - file.len() % 16_400;
@@ -128,14 +128,14 @@ fn the_vectors_are_stored_and_read() {
         assert_eq!(put.header("etag"), Some(&format!("\"{}\"", case["etag"].as_str().unwrap())[..]));
         let got = node.send(&keyed("GET", name, &key));
         if case["bound"] == false {
-            // What a client has sealed in parts must list them: only the key can tell.
+            // A client-sealed object in parts must list them: verification needs the key.
             refused(&got, 400, "InvalidRequest", NOT_AUTHENTIC);
             node.send(&keyed("HEAD", name, &key)).expect(400);
             continue;
         }
         let got = got.expect(200);
         assert_eq!(keyhole_tests::sigv4::sha256_hex(&got.body), case["plaintext_sha256"].as_str().unwrap(), "{name}");
-        // What goes out opens again, and can be put in again.
+        // The returned file can be opened, and put again.
         let out = node.send(&sealed("GET", name)).expect(200);
         let path = directory.path("key");
         fs::write(&path, key.0).unwrap();
@@ -210,7 +210,7 @@ fn what_is_no_sealed_transfer_is_refused() {
         invalid(put(file[..cut].to_vec()), "malformed");
     }
     invalid(put([&file[..], b"x"].concat()), "shorter or longer");
-    // Numbers of bodies, and an entry for each.
+    // The number of bodies, and an entry for each.
     let table = 8 + 2 + 4 + 2 + 1 + 4 + usize::from(u16::from_be_bytes([file[19], file[20]]));
     let with = |at: usize, bytes: &[u8]| [&file[..at], bytes, &file[at + bytes.len()..]].concat();
     for (at, bytes, words) in [
@@ -230,11 +230,11 @@ fn what_is_no_sealed_transfer_is_refused() {
         refused(&node.send(&request), 400, "InvalidArgument", "the value 1");
         refused(&node.send(&self::request("GET", "o").header(SEALED.0, value)), 400, "InvalidArgument", "the value 1");
     }
-    // Not signed.
+    // Unsigned.
     let mut unsigned = request("PUT", "o").body(file.clone()).signed(node.address(), node.signer());
     unsigned = unsigned.header(SEALED.0, SEALED.1);
     refused(&unsigned.send_unsigned(node.address()), 403, "AccessDenied", "not signed");
-    // On what takes none.
+    // On operations that do not accept it.
     let copy = sealed("PUT", "p").header("x-amz-copy-source", "edge/o");
     invalid(copy, "PutObject, GetObject and HeadObject");
     invalid(sealed("POST", "o").query("uploads", ""), "PutObject, GetObject and HeadObject");
@@ -245,7 +245,7 @@ fn what_is_no_sealed_transfer_is_refused() {
     node.send(&put(file.clone()).header("if-none-match", "*")).expect(412);
     invalid(sealed("GET", "o").query("partNumber", "1"), "whole sealed object file");
     invalid(sealed("GET", "o").headers(key.headers()), "without the key");
-    // The digest of what is sent counts.
+    // The digest applies to the transmitted bytes.
     let sum = sealed("PUT", "o").header("content-md5", data::base64(&[0; 16])).body(file);
     refused(&node.send(&sum), 400, "BadDigest", "");
     assert!(node.send(&keyed("GET", "o", &key)).expect(200).body == bytes(9, 40_000));
@@ -269,13 +269,13 @@ fn what_only_the_key_can_tell_is_told_by_the_first_read() {
         file[at] ^= 1 << (at % 8);
         file
     };
-    // The head: without the right key it does not open, and this key is not the right one for it.
+    // The object head does not open without the right key, and this key is wrong for it.
     for _ in 0..6 {
         node.send(&sealed("PUT", "o").body(flipped(head_at + random.usize(..head_len)))).expect(200);
         node.send(&keyed("GET", "o", &key)).expect(403);
         node.send(&keyed("HEAD", "o", &key)).expect(403);
     }
-    // The body: what is ahead of the damage may have been sent, and then the reply has no good end.
+    // The body: data before the damage may have been sent, and then the reply is aborted.
     for at in
         (0..20).map(|_| body_at + random.usize(..file.len() - body_at)).chain([body_at, body_at + 24, file.len() - 1])
     {
@@ -290,7 +290,7 @@ fn what_only_the_key_can_tell_is_told_by_the_first_read() {
     heads_that_no_client_should_seal(&node, &key);
 }
 
-/// A part dropped, doubled or exchanged.
+/// Drops, duplicates or exchanges a part.
 fn parts_that_are_not_those_of_the_head(node: &Node) {
     let case = vectors().into_iter().find(|case| case["key"] == "multi").unwrap();
     let (file, key) = vector(&case);
@@ -328,11 +328,11 @@ fn parts_that_are_not_those_of_the_head(node: &Node) {
         node.send(&sealed("PUT", "multi").body(built(parts))).expect(200);
         refused(&node.send(&keyed("GET", "multi", &key)), 400, "InvalidRequest", NOT_AUTHENTIC);
         node.send(&keyed("HEAD", "multi", &key)).expect(400);
-        // Nor is it copied.
+        // Copies are refused too.
         let copy = keyed("PUT", "copy", &key).headers(key.copy_source_headers());
         node.send(&copy.header("x-amz-copy-source", "edge/multi")).expect(400);
     }
-    // Most parts there can be, and one more, each of them empty.
+    // The maximum number of parts, and one more, each of them empty.
     let empty = [0; 72];
     let many = |count: usize| (1..=count).map(|number| (number, &empty[..])).collect::<Vec<_>>();
     node.send(&sealed("PUT", "multi").body(built(&many(10_000)))).expect(200);
@@ -340,8 +340,8 @@ fn parts_that_are_not_those_of_the_head(node: &Node) {
     refused(&node.send(&sealed("PUT", "multi").body(built(&many(10_001)))), 400, "InvalidRequest", "10,000");
 }
 
-/// Heads sealed under the right key and name, and wrong inside: values that would split the reply's head, lengths that are not
-/// the body's, what is no head at all.
+/// Object heads sealed with the right key and name but with invalid content: values that would
+/// split the response head, lengths that differ from the body's, and bytes that are not a head.
 fn heads_that_no_client_should_seal(node: &Node, key: &CustomerKey) {
     let chunked = |key: &[u8], context: &[u8], bytes: &[u8]| {
         let (key, context) = (hex::encode(key), hex::encode(context));
@@ -362,7 +362,7 @@ fn heads_that_no_client_should_seal(node: &Node, key: &CustomerKey) {
         file.extend([0; 4]);
         [file, body.clone()].concat()
     };
-    // {0: 1, 1: DK, 2: 5}, and what more there is.
+    // {0: 1, 1: DK, 2: 5}, and additional entries.
     let head = |entries: u8, len: u8, more: &[u8]| {
         [&[0xa0 | entries, 0x00, 0x01, 0x01, 0x58, 0x20][..], &data_key, &[0x02, len], more].concat()
     };

@@ -1,4 +1,4 @@
-//! What must not be found at rest.
+//! Data that must not be found at rest.
 
 use keyhole_tests::data::{base64, md5};
 use keyhole_tests::{CustomerKey, Launch, Request};
@@ -7,7 +7,8 @@ const PATTERN: &[u8; 64] = b"the pattern: sixty-four bytes that stand nowhere el
 const PLAIN: &[u8; 64] = b"the plain object: sixty-four bytes that everybody may read here.";
 const METADATA: &str = "a-value-of-user-metadata-that-is-secret";
 
-/// Stores the pattern in every way that there is, with every key good and bad, at the most talkative level of logging.
+/// Stores the pattern in every possible way, with valid and invalid keys, at the most verbose log
+/// level.
 #[test]
 fn neither_plaintext_nor_metadata_nor_key_is_kept() {
     let mut node = Launch::default().with_credential().capacity(Some("128MiB")).arg("--log=trace").start();
@@ -39,7 +40,7 @@ fn neither_plaintext_nor_metadata_nor_key_is_kept() {
         node.send(&Request::new("GET", &path).headers(other.headers())).expect(403);
         node.send(&Request::new("GET", &path)).expect(400);
     }
-    // A key encoded twice, which is a mistake that is worth a word in the log; and one of the wrong length.
+    // A key encoded twice, a mistake with its own log message, and one of the wrong length.
     let twice = CustomerKey::random();
     let encoded = base64(twice.base64().as_bytes());
     let mut headers = twice.headers();
@@ -54,7 +55,7 @@ fn neither_plaintext_nor_metadata_nor_key_is_kept() {
     for key in [&key, &other] {
         assert_eq!(node.places_of(&md5(&key.0)), [""; 0], "the key's MD5");
     }
-    // The search finds what is there.
+    // Validates the search.
     assert!(
         node.places_of(PLAIN).iter().any(|place| place.starts_with("raw in") && place.ends_with("objects.keyhole"))
     );

@@ -1,4 +1,4 @@
-//! A node under a service manager: what it says of itself, the sockets that it is handed, the watchdog.
+//! A node under a service manager: notifications, socket activation, the watchdog.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -34,7 +34,7 @@ fn it_says_when_it_serves_reads_anew_and_ends() {
         let manager = Manager::new();
         let mut node = managed(&manager).arg(io).arg("--grace=7").start();
         let ready = manager.until("READY=1").pop().unwrap();
-        // Whoever reads this can connect.
+        // A client that reads this can connect.
         TcpStream::connect(node.address()).unwrap();
         assert_eq!(line(&ready, "STATUS"), Some(&format!("serving on {}", node.endpoint())[..]));
 
@@ -54,7 +54,7 @@ fn it_says_when_it_serves_reads_anew_and_ends() {
     });
 }
 
-/// What nobody is to be told is no reason to fail.
+/// An unreachable notification socket is not fatal.
 #[test]
 fn a_manager_that_is_gone() {
     let manager = Manager::new();
@@ -65,7 +65,7 @@ fn a_manager_that_is_gone() {
     assert!(node.stop().success());
 }
 
-/// A journal may be read by others than the node's user.
+/// A journal may be readable by users other than the node's.
 #[test]
 fn a_credential_is_not_shown_to_a_journal() {
     let manager = Manager::new();
@@ -77,7 +77,7 @@ fn a_credential_is_not_shown_to_a_journal() {
     node.make_bucket("bucket");
 }
 
-/// A recovery that takes long keeps asking for time, while it goes on.
+/// A long recovery keeps extending its timeout while it makes progress.
 #[test]
 fn a_long_recovery_asks_for_time() {
     let manager = Manager::new();
@@ -88,7 +88,7 @@ fn a_long_recovery_asks_for_time() {
     }
     manager.until("READY=1");
     node.kill();
-    // Each read takes so much longer that all take some seconds.
+    // Each read takes longer, so that all take some seconds.
     let slowly = [
         "strace",
         "-D",
@@ -115,7 +115,7 @@ fn a_long_recovery_asks_for_time() {
     }
 }
 
-/// One thread of the node, stopped.
+/// A stopped thread of the node.
 struct Held(Child);
 
 impl Held {
@@ -136,7 +136,7 @@ impl Held {
     }
 }
 
-/// The watchdog hears of the node twice in each of its periods; not while one worker of three hangs.
+/// The watchdog is notified twice in each period, and not while one of three workers hangs.
 #[test]
 fn a_worker_that_hangs_is_noticed() {
     const PERIOD: Duration = Duration::from_secs(2);
@@ -152,7 +152,7 @@ fn a_worker_that_hangs_is_noticed() {
         let beats = manager.count("WATCHDOG=1", 3 * PERIOD);
         assert!((4..=7).contains(&beats), "{beats} in three periods");
         let held = Held::new(&node, "worker-1");
-        // It may have gone round since the last look.
+        // A notification may have been sent since the last check.
         manager.count("WATCHDOG=1", PERIOD / 2 + PERIOD / 8);
         assert_eq!(manager.count("WATCHDOG=1", 2 * PERIOD), 0, "worker-1 hangs, and nobody notices");
         assert!(node.log().contains("worker-1 stands still"), "{}", node.log());
@@ -165,14 +165,15 @@ fn a_worker_that_hangs_is_noticed() {
 #[test]
 fn without_a_watchdog_nobody_is_told() {
     let manager = Manager::new();
-    // The number is another process's.
+    // The PID is another process's.
     let node = managed(&manager).env("WATCHDOG_USEC", "100000").env("WATCHDOG_PID", "1").start();
     manager.until("READY=1");
     assert_eq!(manager.count("WATCHDOG=1", Duration::from_secs(1)), 0);
     drop(node);
 }
 
-/// All workers serve the sockets that were handed over, and the options' own addresses are not listened on.
+/// All workers serve the passed sockets, and the node does not listen on the addresses of its
+/// options.
 #[test]
 fn sockets_that_are_handed_over() {
     let certificate = Certificate::new();
@@ -185,7 +186,7 @@ fn sockets_that_are_handed_over() {
         }
         node.make_bucket("bucket");
         let key = CustomerKey::random();
-        // As many at a time as make every worker accept.
+        // Enough concurrent connections for every worker to accept some.
         thread::scope(|scope| {
             for i in 0..24 {
                 let (node, client, key) = (&node, &client, &key);
@@ -205,7 +206,8 @@ fn sockets_that_are_handed_over() {
     });
 }
 
-/// By systemd's own program for it: whoever connects before the node runs is served once it does.
+/// With systemd's own activation tool: clients that connect before the node runs are served once it
+/// does.
 #[test]
 fn who_connects_first_waits_and_is_served() {
     let address: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -241,12 +243,12 @@ fn what_cannot_be_handed_over() {
     refused(&["gopher=127.0.0.1:0"], &["gopher", "http, https", "FileDescriptorName="]);
     refused(&["https=127.0.0.1:0"], &["https", "--tls-listen"]);
     refused(&["http=127.0.0.1:0", "http=127.0.0.1:0"], &["two sockets named http"]);
-    // What another process was meant to have is left alone.
+    // Sockets meant for another process are left alone.
     let stray = Launch::default().env("LISTEN_FDS", "1").env("LISTEN_PID", "1").env("LISTEN_FDNAMES", "gopher");
     drop(stray.start());
 }
 
-/// The limits of a login are not those of a node; nobody else's files are made, and nothing is dumped.
+/// The node raises the limits of a login, creates private files only, and never dumps core.
 #[test]
 fn limits_of_the_process() {
     let node = Launch::default().with_credential().under(["prlimit", "--nofile=300:4000", "--core=unlimited", "--"]);

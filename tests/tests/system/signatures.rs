@@ -1,4 +1,5 @@
-//! Requests that are not what was signed, and requests that end before their end: nothing of them is stored.
+//! Requests that differ from the signed ones, and truncated requests: none of their content is
+//! stored.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -11,7 +12,7 @@ fn get(node: &Node, key: &CustomerKey) -> Vec<u8> {
     node.send(&Request::new("GET", "/bucket/object").headers(key.headers())).expect(200).body
 }
 
-/// A node with a sealed object, and a request that would replace it.
+/// Creates a node with a sealed object, and a request that would replace it.
 fn fixture() -> (Node, CustomerKey, Request) {
     let (node, key) = (Node::new(), CustomerKey::random());
     node.make_bucket("bucket");
@@ -21,7 +22,7 @@ fn fixture() -> (Node, CustomerKey, Request) {
     (node, key, request)
 }
 
-/// Sends a head with another byte at each place of it, and the body; none is accepted.
+/// Sends the head with one byte changed at each place, and the body; none is accepted.
 fn no_other_byte_passes(node: &Node, request: &Request, head: &str, places: impl Iterator<Item = usize>) {
     let mut count = 0;
     for at in places {
@@ -45,13 +46,14 @@ fn another_byte_in_what_is_signed() {
     let (node, key, request) = fixture();
     let signed = request.signed(node.address(), node.signer());
     let head = signed.head(node.address());
-    // From the method to the end of the target, and then all headers but `connection`, which nobody signs.
+    // From the method to the end of the target, and then all headers but `connection`, which is
+    // unsigned.
     let target = head.find(" HTTP/1.1").unwrap();
     let (from, to) = (head.find("\r\n").unwrap() + 2, head.find("connection: close").unwrap());
     no_other_byte_passes(&node, &signed, &head, (0..target).chain(from..to));
     assert_eq!(get(&node, &key), b"what is there");
 
-    // Not in the body either, wherever it is.
+    // Any byte of the body, too.
     let mut tcp = TcpStream::connect(node.address()).unwrap();
     for at in 0.."what comes".len() {
         let mut body = b"what comes".to_vec();
@@ -71,7 +73,7 @@ fn another_byte_in_a_url_that_is_signed() {
     let presigned = put.body("what comes").presigned(node.address(), node.signer(), 600);
     let head = presigned.head(node.address());
     let target = head.find(" HTTP/1.1").unwrap();
-    // The lifetime that it has may become another one, but not without a signature.
+    // A changed lifetime invalidates the signature.
     no_other_byte_passes(&node, &presigned, &head, 0..target);
     assert_eq!(get(&node, &key), b"what is there");
     presigned.send_unsigned(node.address()).expect(200);
@@ -81,7 +83,7 @@ fn another_byte_in_a_url_that_is_signed() {
 #[test]
 fn a_put_that_is_cut_leaves_what_was_there() {
     let (node, key, request) = fixture();
-    // A body that is longer than a block, so that some of it has been written when it is cut.
+    // A body longer than a block, so that part of it has been written when it is truncated.
     let body = bytes(7, (1 << 20) + 70_000);
     let signed = request.body(body.clone()).signed(node.address(), node.signer());
     let whole = [signed.head(node.address()).into_bytes(), body.clone()].concat();
@@ -93,7 +95,7 @@ fn a_put_that_is_cut_leaves_what_was_there() {
             tcp.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
             tcp.write_all(&whole[..cut]).unwrap();
             if half {
-                // The answer could still be read: it is none of success.
+                // A readable reply must not be a success.
                 tcp.shutdown(Shutdown::Write).unwrap();
                 let mut reply = Vec::new();
                 let _ = tcp.read_to_end(&mut reply); // It may be reset.

@@ -1,4 +1,4 @@
-//! Clients that are slow: they are told, and nobody else waits for them.
+//! Slow clients: they get an error, and other clients do not wait for them.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use keyhole_tests::http::{object, read_reply};
 use keyhole_tests::{CustomerKey, Launch, Node};
 
-/// How long the node waits for a client that sends next to nothing: [`RATE_TICKS`] of it, a tick more, and what a busy machine adds.
+/// Timeout of the node for a client that sends almost nothing: [`RATE_TICKS`], one more tick, and a
+/// margin for a busy machine.
 const TOLD_WITHIN: Duration = Duration::from_secs(50);
 
-/// Sends these bytes one a second until a reply comes; the reply, and how long that was.
+/// Sends these bytes at one per second until a reply arrives, and returns the reply and the elapsed
+/// time.
 fn dribble(mut tcp: TcpStream, bytes: &[u8]) -> (u16, String, Duration) {
     let begun = Instant::now();
     let mut reader = tcp.try_clone().unwrap();
@@ -59,7 +61,7 @@ fn who_takes_too_long_is_told() {
                 }
                 read_reply(&mut tcp, "PUT", |_| {}).expect("a reply").status
             });
-            // Nothing of a request has come: there is nobody to be told.
+            // Without a single byte of a request, the connection is closed without a reply.
             let silent = scope.spawn(|| {
                 let mut tcp = connect();
                 tcp.set_read_timeout(Some(TOLD_WITHIN)).unwrap();
@@ -79,7 +81,7 @@ fn who_takes_too_long_is_told() {
     }
 }
 
-/// Shows how long a GET takes: half of them, and all but one in a hundred, in this time.
+/// Measures the median and the 99th percentile of the latency of GETs.
 fn latencies(node: &Node, key: &CustomerKey, count: usize) -> (Duration, Duration) {
     let mut all: Vec<Duration> = (0..count)
         .map(|index| {
@@ -93,7 +95,7 @@ fn latencies(node: &Node, key: &CustomerKey, count: usize) -> (Duration, Duratio
     (all[count / 2], all[count * 99 / 100])
 }
 
-/// Opens connections that have begun a request, each of which goes on with a byte a second.
+/// Opens connections with incomplete requests, each of which continues at a byte per second.
 fn slow_clients(to: SocketAddr, count: usize, begin: &[u8]) -> Vec<TcpStream> {
     let connect = |_| {
         let mut tcp = TcpStream::connect(to).unwrap();
@@ -103,8 +105,8 @@ fn slow_clients(to: SocketAddr, count: usize, begin: &[u8]) -> Vec<TcpStream> {
     (0..count).map(connect).collect()
 }
 
-/// A thousand connections of which each sends a byte a second: half of them heads, half of them bodies of 10 MiB, for which the node
-/// would have to keep more memory than it has.
+/// A thousand connections that send a byte per second each: half of them in the head, half of them
+/// in bodies of 10 MiB, which together exceed the node's memory.
 #[test]
 fn a_thousand_slow_clients_stop_nobody() {
     const SLOW: usize = 1000;
@@ -128,14 +130,14 @@ fn a_thousand_slow_clients_stop_nobody() {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
                     let begun = Instant::now();
-                    // Some may have been told that they are too slow.
+                    // Some may have been closed as too slow.
                     slow.iter_mut().for_each(|tcp| drop(tcp.write_all(b"x")));
                     thread::sleep(Duration::from_secs(1).saturating_sub(begun.elapsed()));
                 }
             });
             thread::sleep(Duration::from_secs(2));
             let measured = latencies(&node, &key, COUNT);
-            // Who has something to store is served as well.
+            // Clients that store objects are served as well.
             for (index, len) in [100, 5 << 20, 64 << 10].into_iter().enumerate() {
                 let put = object("PUT", &format!("new-{index}")).headers(key.headers());
                 node.send(&put.body(vec![5; len])).expect(200);

@@ -1,8 +1,8 @@
-//! Small media: how much of one is for objects, and what is too small.
+//! Small media: the capacity available for objects, and the minimum size.
 
 use keyhole_tests::{CustomerKey, Launch, Node, Request};
 
-/// Of a capacity, what objects can fill at least.
+/// Minimum fraction of the capacity that objects can fill.
 const SHARE_MIN: f64 = 0.75;
 
 const SIZES: [usize; 3] = [100_000, 1 << 20, 3 << 20];
@@ -19,7 +19,7 @@ fn request(method: &str, number: usize) -> Request {
     Request::new(method, &format!("/bucket/object-{number:06}"))
 }
 
-/// Stores objects until the first one is refused, and deletes them; the share of the capacity that they had.
+/// Stores objects until one is refused, deletes them, and returns their fraction of the capacity.
 fn share(node: &Node, capacity_mib: u64, len: usize) -> f64 {
     let key = CustomerKey::random();
     let body = keyhole_tests::data::bytes(1, len);
@@ -77,13 +77,14 @@ fn capacity_too_small_is_refused_with_the_least_one() {
     let least = least_capacity();
     let said = refuse("7MiB");
     assert!(said.contains("too little") && said.contains(&least.to_string()), "{said}");
-    // One thread is started where there is no room for two, and everything that is stored can be deleted.
+    // One thread is started if there is no room for two, and everything can be deleted.
     let node = start(least >> 20);
     share(&node, least >> 20, 100_000);
     assert!(node.log().contains("is enough for 1 of 2 threads"), "{}", node.log());
 }
 
-/// One MiB, and fourteen segments of 512 KiB: FORMAT.md, section 4, "Space".
+/// Returns the minimum capacity: one MiB, and fourteen segments of 512 KiB: FORMAT.md, section 4,
+/// "Space".
 fn least_capacity() -> u64 {
     (1 << 20) + 14 * (512 << 10)
 }

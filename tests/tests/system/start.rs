@@ -1,4 +1,4 @@
-//! Starting: by whom, with what, and what is refused.
+//! Startup: users, environments, and refused starts.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use keyhole_tests::node::binary;
 use keyhole_tests::{CustomerKey, Launch, Node, Request};
 
-/// One SSE-C object there and back.
+/// Transfers one SSE-C object there and back.
 fn serves(node: &Node) {
     let key = CustomerKey::random();
     node.make_bucket("start");
@@ -23,10 +23,10 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0)
 }
 
-/// With the limits that a login or a service has by default.
+/// With the default limits of a login or a service.
 #[test]
 fn as_nobody_with_default_limits() {
-    // Where the tests run as an ordinary user, that user does.
+    // If the tests run as an ordinary user, so does the node.
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("keyhole");
     fs::copy(binary(), &program).unwrap();
@@ -54,7 +54,7 @@ fn with_epoll() {
     assert!(node.stop().success());
 }
 
-/// A seccomp filter refuses io_uring, as in most containers.
+/// A seccomp filter denies io_uring, as in most containers.
 #[test]
 fn where_io_uring_is_refused() {
     let filter = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/without-io-uring.py");
@@ -86,12 +86,12 @@ fn a_first_start_makes_a_credential_and_says_what_to_try() {
     assert_eq!(node.log().matches("export AWS_SECRET_ACCESS_KEY=").count(), 1, "the secret is shown once");
 }
 
-/// Without options the data is in the directory where the command was typed.
+/// By default the data are in the current directory.
 #[test]
 fn without_options_the_data_is_here() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(binary());
-    // Only the port is not the usual one, which somebody may be using.
+    // The port is the exception: the default one may be in use.
     command.args(["serve", "--listen", "127.0.0.1:0"]).current_dir(&directory).stdout(Stdio::piped());
     command.stderr(Stdio::null()).env_remove("KEYHOLE_ACCESS_KEY").env_remove("KEYHOLE_SECRET_KEY");
     let mut child = command.spawn().unwrap();
@@ -133,7 +133,8 @@ fn what_a_start_refuses() {
     check(Launch::default(), &file, &["cannot make the data directory"]);
 }
 
-/// The version in the superblock is another: the message names both, and the file stays as it is.
+/// Another version in the superblock: the message names both versions, and the file stays
+/// unchanged.
 #[test]
 fn data_of_another_version() {
     let mut node = Node::new();
@@ -159,7 +160,7 @@ fn wrong_usage_is_exit_code_2() {
     }
 }
 
-/// Requests in flight are answered; then the process ends with 0.
+/// Requests in flight are answered; then the process exits with 0.
 #[test]
 fn sigterm_ends_it_in_order() {
     for io in ["uring", "epoll"] {

@@ -1,4 +1,5 @@
-//! Knowing how a node is: metrics, health, the status page and `keyhole status` say the same, and say what was done.
+//! Observability: metrics, health, the status page and `keyhole status` agree with each other and
+//! with the load.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,7 +19,7 @@ use socket2::SockRef;
 
 use crate::operate::ends;
 
-/// How long something may take that is to come soon.
+/// Timeout of an expected change.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 const DEFAULT_PART: usize = 5 << 20;
@@ -27,7 +28,7 @@ fn launch() -> Launch {
     Launch::default().with_credential().arg("--threads=2").arg("--admin-listen=127.0.0.1:0")
 }
 
-/// Asks the admin listener.
+/// Sends a request to the admin listener.
 fn ask(to: SocketAddr, path: &str) -> Response {
     Request::new("GET", path).send_unsigned(to)
 }
@@ -40,7 +41,7 @@ fn status_of(node: &Node) -> Value {
     serde_json::from_str(&text_of(node, "/status.json")).unwrap()
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 #[track_caller]
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -50,7 +51,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Samples of a text of metrics, by name and labels, as Prometheus' own parser reads them.
+/// Returns the samples of a metrics text by name and labels, parsed by Prometheus' own parser.
 fn parsed(text: &str, format: &str) -> BTreeMap<(String, String), f64> {
     let mut reader = Command::new(target_dir().join("venv/bin/python3"))
         .arg(top().join("tests/tools/read_metrics.py"))
@@ -71,7 +72,7 @@ fn parsed(text: &str, format: &str) -> BTreeMap<(String, String), f64> {
     entries.collect()
 }
 
-/// What was done to a node so far, as its client knows it.
+/// The expected counts of a node's requests.
 #[derive(Default)]
 struct Tally {
     /// By operation and status.
@@ -83,7 +84,7 @@ struct Tally {
 }
 
 impl Tally {
-    /// Notes a request: the bytes of its body, whether it is about sealed bytes, and the reply.
+    /// Records a request: the length of its body, whether it transfers sealed bytes, and the reply.
     fn note(&mut self, operation: &str, received: usize, sealed: bool, reply: &Response) {
         *self.requests.entry((operation.to_owned(), reply.status.to_string())).or_default() += 1;
         self.received += received as u64;
@@ -98,13 +99,13 @@ impl Tally {
         self.requests.values().sum()
     }
 
-    /// Requests of an operation.
+    /// Returns the number of requests of an operation.
     fn of(&self, operation: &str) -> u64 {
         self.requests.iter().filter(|((name, _), _)| name == operation).map(|(_, count)| count).sum()
     }
 }
 
-/// A load of known size: with SSE-C and without, in parts, and with errors.
+/// Runs a load of known size: with SSE-C and without, in parts, and with errors.
 fn load(node: &Node) -> Tally {
     let mut tally = Tally::default();
     let key = CustomerKey::random();
@@ -159,7 +160,7 @@ fn load(node: &Node) -> Tally {
     tally
 }
 
-/// Holds everything that the node says against the tally.
+/// Compares all output of the node with the tally.
 fn agree(node: &Node, tally: &Tally) {
     // A client has its reply before the request is over.
     until("all requests are over", || status_of(node)["requests"]["total"] == tally.total());
@@ -182,7 +183,7 @@ fn agree(node: &Node, tally: &Tally) {
 
     metrics_agree(node, tally, &status);
 
-    // The terminal has the same account, but for what changes while nothing is done.
+    // The terminal output agrees, except for values that change while the node is idle.
     let data = node.data().to_str().unwrap();
     let of_command: Value = serde_json::from_str(&ends(0, &["status", data, "--json"]).0).unwrap();
     for part in ["requests", "store", "buckets", "damage", "limits", "node", "conditions"] {
@@ -295,7 +296,7 @@ fn who_goes_away_is_counted() {
     let body = bytes(1, 32 << 20);
     let reply = node.send(&object("PUT", "long").body(body.clone()));
     tally.note("PutObject", body.len(), false, &reply);
-    // Resets: what was sent meanwhile is not known here.
+    // Resets: the number of bytes sent until then is unknown here.
     let reset = |head: String, body: &[u8], read: usize| {
         let mut tcp = TcpStream::connect(node.address()).unwrap();
         tcp.write_all(head.as_bytes()).unwrap();
@@ -347,7 +348,7 @@ fn connections_over_tls_are_counted() {
     assert_eq!(counts.map(|name| connections()[name].as_u64().unwrap()), [5, 3, 2, 0]);
 }
 
-/// A port that was free a moment ago.
+/// Returns a port that was free a moment ago.
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
@@ -357,7 +358,7 @@ fn health_follows_the_life_of_the_node() {
     let data = tempfile::tempdir().unwrap();
     let data = data.path().join("data");
     fs::create_dir(&data).unwrap();
-    // Another process has the data for a moment: the node waits, as it does for its recovery.
+    // Another process locks the data for a moment: the node waits, as for its recovery.
     let lock = File::open(&data).unwrap();
     lock.lock().unwrap();
     let admin = free_address();
@@ -384,7 +385,7 @@ fn health_follows_the_life_of_the_node() {
     });
     assert_eq!(health("/health/ready"), Some((200, "ready\n".to_owned())));
     node.make_bucket("bucket");
-    // A body that is on its way keeps it from ending at once.
+    // A body in flight delays the shutdown.
     let body = bytes(1, 1000);
     let put = object("PUT", "slow").body(body.clone()).signed(node.address(), node.signer());
     let mut tcp = TcpStream::connect(node.address()).unwrap();
@@ -402,7 +403,7 @@ fn health_follows_the_life_of_the_node() {
     until("it has ended", || health("/health/live").is_none());
 }
 
-/// A library that makes trouble when it is told to, and the directory that it is told by.
+/// Builds a library that injects faults, and the directory that controls it.
 fn trouble() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let library = directory.path().join("trouble.so");
@@ -518,7 +519,7 @@ fn what_the_listener_refuses() {
     assert_eq!((with(61, 1), with(62, 1)), (Some(200), Some(431)));
     assert_eq!(with(1, 15 << 10), Some(200));
     assert!(matches!(with(1, 17 << 10), Some(431) | None));
-    // More than there are places for say nothing: they are let go of, and others get their turn.
+    // Silent connections beyond the limit are closed, and others are served.
     let quiet: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(admin).unwrap()).collect();
     let begun = Instant::now();
     assert_eq!(ask(admin, "/health/live").status, 200);
@@ -547,7 +548,8 @@ fn there_is_a_bound_on_the_buckets_that_are_shown() {
     ends(0, &["status", node.data().to_str().unwrap(), "--json"]);
 }
 
-/// The page as it is drawn, with a script that says what came of it in place of its own, as that is for its policy to forbid.
+/// A measuring script that replaces the page's own, since the page's policy would forbid another
+/// one.
 const MEASURE: &str = r#"<script>
 function rgb(text) { return text.match(/[\d.]+/g).map(Number); }
 function light(color) {
@@ -569,12 +571,12 @@ addEventListener("load", () => {
 });
 </script>"#;
 
-/// Shows the page as wide as it is to be: a window has a least width.
+/// A frame of the requested width: a window has a minimum width.
 const FRAME: &str = r#"<!doctype html><meta name="color-scheme" content="light dark"><title></title>
 <script>addEventListener("message", event => document.title = event.data);</script>
 <iframe src="page.html" width="WIDTH" height="900" style="border: 0"></iframe>"#;
 
-/// Runs Chromium without a window; what it wrote, and what it said.
+/// Runs headless Chromium and returns standard output and standard error.
 fn chromium(directory: &Path, arguments: &[&str]) -> (String, String) {
     let mut command = Command::new("chromium");
     command.args(["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr"]);
@@ -629,7 +631,7 @@ fn the_page_looks_right_in_chromium() {
         }
         assert!(grounds[0] > 0.8 && grounds[1] < 0.05, "light and dark: {grounds:?}");
     }
-    // By itself, under its own policy: nothing is refused, and the script puts new pages in the place of the old one.
+    // By itself, with its own policy: nothing is blocked, and the script refreshes the page.
     let url = format!("http://{}/", node.admin_address());
     let shot = directory.path().join("shot.png");
     let budget = "--virtual-time-budget=5000";

@@ -1,4 +1,4 @@
-//! Tags of objects: in headers, in documents, in copies; of SSE-C objects without their keys.
+//! Object tags: in headers, in documents, in copies; tags of SSE-C objects need no key.
 
 use keyhole_tests::http::object;
 use keyhole_tests::{CustomerKey, Node, Request, Response};
@@ -12,7 +12,7 @@ fn document(tags: &[(&str, &str)]) -> String {
     format!("<Tagging><TagSet>{}</TagSet></Tagging>", tags.collect::<String>())
 }
 
-/// The tags of an object as `k=v`, and that the count in reads is theirs.
+/// Returns the tags of an object as `k=v`, and checks the count in reads.
 #[track_caller]
 fn tags(node: &Node, key: &str, customer_key: Option<&CustomerKey>) -> Vec<String> {
     let text = node.send(&tagging("GET", key)).expect(200).text();
@@ -57,7 +57,7 @@ fn tags_are_put_read_and_deleted() {
         node.send(&tagging("DELETE", name)).expect(204);
         assert!(tags(&node, name, customer_key).is_empty());
         node.send(&tagging("DELETE", name)).expect(204);
-        // A new object has its own.
+        // A new object has its own tags.
         node.send(&tagging("PUT", name).body(document(&[("a", "1")]))).expect(200);
         node.send(&put).expect(200);
         assert!(tags(&node, name, customer_key).is_empty());
@@ -78,7 +78,7 @@ fn tags_have_limits() {
     let many: Vec<(&str, &str)> = names.iter().map(|name| (&name[..], "v")).collect();
     put(&many[..10]).expect(200);
     refused(&put(&many), 400, "BadRequest");
-    // Characters count, of however many bytes.
+    // Limits count characters, not bytes.
     let text = |c: &str, len: usize| c.repeat(len);
     put(&[(&text("é", 128), &text("𠀀", 256))]).expect(200);
     refused(&put(&[(&text("é", 129), "v")]), 400, "InvalidTag");
@@ -120,13 +120,13 @@ fn copies_and_uploads_have_tags() {
     assert_eq!(tags(&node, "new", Some(&other)), ["b=2"]);
     node.send(&copy("none").header("x-amz-tagging-directive", "REPLACE")).expect(200);
     assert!(tags(&node, "none", Some(&other)).is_empty());
-    // Opened: the bytes are streamed, the tags go along.
+    // Unsealed: the data are streamed, and the tags are copied.
     let opened = object("PUT", "opened").header("x-amz-copy-source", "/bucket/o").headers(key.copy_source_headers());
     node.send(&opened).expect(200);
     assert_eq!(tags(&node, "opened", None), ["a=1"]);
     refused(&node.send(&copy("x").header("x-amz-tagging-directive", "MOVE")), 400, "InvalidArgument");
     refused(&node.send(&copy("x").header("x-amz-tagging", "b=2")), 400, "InvalidArgument");
-    // Onto itself, for other tags alone.
+    // Onto itself, to change only the tags.
     let itself = object("PUT", "opened").header("x-amz-copy-source", "/bucket/opened");
     refused(&node.send(&itself), 400, "InvalidRequest");
     let itself = itself.header("x-amz-tagging-directive", "REPLACE").header("x-amz-tagging", "c=3");
@@ -143,7 +143,7 @@ fn copies_and_uploads_have_tags() {
     node.send(&object("POST", "parts").query("uploadId", &id).body(document)).expect(200);
     assert_eq!(tags(&node, "parts", Some(&key)), ["d=4"]);
 
-    // A sealed object file has none, and gets them beside it.
+    // A sealed object file has no tags: they are passed separately.
     let file = node.send(&object("GET", "kept").header("x-keyhole-sealed", "1")).expect(200).body;
     let put = object("PUT", "kept").header("x-keyhole-sealed", "1").header("x-amz-tagging", "e=5");
     node.send(&put.body(file)).expect(200);

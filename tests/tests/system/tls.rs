@@ -1,4 +1,4 @@
-//! HTTPS, over either way of I/O, with a client that can also do wrong and with the AWS CLI.
+//! HTTPS, with both kinds of I/O, the AWS CLI, and a client that can also violate the protocol.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use rustls::version::{TLS12, TLS13};
 
 const ANY_PORT: &str = "127.0.0.1:0";
 
-/// How long a handshake may take, and some time for a machine that is busy.
+/// Timeout of a handshake, with a margin for a busy machine.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_secs(20);
 
@@ -59,7 +59,7 @@ fn request(method: &str, key: &str) -> Request {
     Request::new(method, &format!("/bucket/{key}"))
 }
 
-/// What a peer that only listens gets, and whether the connection ended in good order.
+/// Returns everything that a passive peer receives, and whether the connection was closed cleanly.
 fn drain(tcp: &mut TcpStream) -> (Vec<u8>, bool) {
     let mut received = Vec::new();
     tcp.set_read_timeout(Some(HANDSHAKE + SLACK)).unwrap();
@@ -90,7 +90,7 @@ fn objects_come_back_whole_and_in_ranges() {
                     }
                 }
             }
-            // What came over TLS is there without it, and the other way round.
+            // An object stored over TLS is readable without it, and the reverse.
             let plain = fixture.node.send(&request("GET", "o").headers(key.headers())).expect(200);
             assert_eq!(plain.body.len(), 5 << 20);
             fixture.node.send(&request("PUT", "o").body("plain")).expect(200);
@@ -99,7 +99,8 @@ fn objects_come_back_whole_and_in_ranges() {
     });
 }
 
-/// Many requests on one connection, of which one has a body in frames; then the node ends it, and says so.
+/// Many requests on one connection, one of them with a chunked body; then the node closes it with
+/// close_notify.
 #[test]
 fn a_connection_is_kept() {
     let key = CustomerKey::random();
@@ -125,7 +126,7 @@ fn a_connection_is_kept() {
     });
 }
 
-/// Two requests sent at once, and a whole body with its head.
+/// Two pipelined requests, and a whole body with its head.
 #[test]
 fn requests_that_come_ahead_of_their_replies() {
     over_each_io(|fixture| {
@@ -142,7 +143,7 @@ fn requests_that_come_ahead_of_their_replies() {
     });
 }
 
-/// The object is as it was, whether the connection is reset, ends without close_notify, or with it.
+/// The object stays unchanged if the connection is reset, or closed with or without close_notify.
 #[test]
 fn a_cut_upload_leaves_the_old_object() {
     let key = CustomerKey::random();
@@ -164,7 +165,7 @@ fn a_cut_upload_leaves_the_old_object() {
             let mut reply = Vec::new();
             let ended = connection.read_to_end(&mut reply);
             match says_close {
-                // An end that the client has said itself is worth an answer.
+                // A clean close by the client is answered.
                 true => assert!(reply.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&reply)),
                 false => assert!(reply.is_empty() && ended.is_err(), "{ended:?}"),
             }
@@ -174,25 +175,25 @@ fn a_cut_upload_leaves_the_old_object() {
     });
 }
 
-/// Plain HTTP, noise and silence get nothing, in time, and disturb nobody.
+/// Plain HTTP, noise and silence get no reply, time out, and disturb no other client.
 #[test]
 fn what_is_not_tls_gets_no_reply() {
     over_each_io(|fixture| {
         let to = fixture.node.tls_address();
         let started = Instant::now();
         let mut silent: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(to).unwrap()).collect();
-        // One that begins a record and does not go on.
+        // An incomplete record without continuation.
         let mut stalled = TcpStream::connect(to).unwrap();
         stalled.write_all(b"\x16\x03\x01\x02\x00\x01").unwrap();
         for noise in [&b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"[..], &[0; 5], &bytes(6, 100_000)] {
             let mut tcp = TcpStream::connect(to).unwrap();
-            // It may be ended before all is sent.
+            // It may be closed before all is sent.
             let _ = tcp.write_all(noise);
             let (received, in_order) = drain(&mut tcp);
             assert_eq!(received, b"");
             assert!(in_order || noise.len() > 1000, "{} bytes", noise.len());
         }
-        // A hello that is none.
+        // An invalid ClientHello.
         let mut tcp = TcpStream::connect(to).unwrap();
         tcp.write_all(&[&b"\x16\x03\x01\x00\x40\x01\x00\x00\x3c"[..], &[0xff; 60]].concat()).unwrap();
         let (received, _) = drain(&mut tcp);
@@ -216,24 +217,24 @@ fn what_is_negotiated() {
     let mut without = connect(fixture.node.tls_address(), &fixture.certificate.client(&[&TLS13], &[])).unwrap();
     let head = fixture.signed(request("GET", "absent"));
     head.exchange(&mut without, &head.head(fixture.node.tls_address())).unwrap().expect(404);
-    // Who speaks HTTP/2 alone is told so.
+    // A client that offers only HTTP/2 gets an alert.
     let mut other = connect(fixture.node.tls_address(), &fixture.certificate.client(&[&TLS13], &["h2"])).unwrap();
     let error = other.write_all(b"x").and_then(|()| other.read(&mut [0])).unwrap_err();
     assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
-    // Whom the client does not trust it does not talk to; the node bears it.
+    // A client that does not trust the node disconnects, and the node continues.
     let mut stranger = connect(fixture.node.tls_address(), &Certificate::new().client(&[&TLS13], &[])).unwrap();
     assert!(stranger.write_all(b"x").is_err());
     fixture.send(&request("GET", "absent")).expect(404);
 }
 
-/// The address that this machine has in its network, if there is one. Nothing is sent.
+/// Returns the network address of this machine, if there is one. Nothing is sent.
 fn outer_address() -> Option<std::net::IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
     socket.local_addr().ok().map(|address| address.ip()).filter(|address| !address.is_loopback())
 }
 
-/// A customer key comes over TLS from anywhere, without it from this machine alone.
+/// A customer key is accepted over TLS from anywhere, and without TLS only from this machine.
 #[test]
 fn customer_keys_from_elsewhere() {
     let Some(address) = outer_address() else {

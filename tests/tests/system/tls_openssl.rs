@@ -1,4 +1,4 @@
-//! TLS as OpenSSL sees it: versions, cipher suites, groups, and sessions that are resumed.
+//! TLS checked with OpenSSL: versions, cipher suites, groups, and session resumption.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,36 +11,37 @@ use keyhole_tests::tls::{put, s_client};
 use keyhole_tests::{Certificate, Node};
 use rcgen::PKCS_RSA_SHA256;
 
-/// All that the node speaks, as OpenSSL calls it. Forward secrecy and authenticated encryption, and nothing else.
+/// All cipher suites of the node by their OpenSSL names: only forward secrecy and authenticated
+/// encryption.
 const SUITES_1_3: [&str; 3] = ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"];
 const SUITES_ECDSA: [&str; 3] =
     ["ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"];
 const SUITES_RSA: [&str; 3] =
     ["ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-RSA-CHACHA20-POLY1305"];
 
-/// Groups that OpenSSL 3.0 knows and the node takes. (X25519MLKEM768 it does not know.)
+/// Groups supported by both OpenSSL 3.0 and the node. (OpenSSL 3.0 lacks X25519MLKEM768.)
 const GROUPS: [&str; 3] = ["P-256", "P-384", "X25519"];
 
-/// OpenSSL refuses by itself what is weak, unless it is told not to.
+/// OpenSSL's default refuses weak suites: allow them.
 const ALL: &str = "ALL:COMPLEMENTOFALL:@SECLEVEL=0";
 
 const IO: [&str; 2] = ["uring", "epoll"];
 
-/// A request that is refused, so that the node says something before it ends the connection.
+/// A request that is refused, so that the node replies before it closes the connection.
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 
 fn node(certificate: &Certificate, io: &str) -> Node {
     certificate.launch("127.0.0.1:0").arg(format!("--io={io}")).start()
 }
 
-/// One with an RSA key.
+/// Starts a node with an RSA key.
 fn node_rsa(certificate: &Certificate, io: &str) -> Node {
     let issued = certificate.issue_with(&["localhost", "127.0.0.1"], &PKCS_RSA_SHA256, 365);
     issued.write(&certificate.path(), &certificate.key_path());
     node(certificate, io)
 }
 
-/// What was agreed on with a client that offers this: protocol and cipher suite, if anything.
+/// Returns the negotiated protocol and cipher suite for this offer, if any.
 fn agreed(to: SocketAddr, arguments: &[&str]) -> Option<(String, String)> {
     let (text, _) = s_client(to, arguments, "");
     let line = text.lines().find(|line| line.starts_with("New, ") || line.starts_with("Reused, "))?;
@@ -48,7 +49,7 @@ fn agreed(to: SocketAddr, arguments: &[&str]) -> Option<(String, String)> {
     (suite != "(NONE)").then(|| (protocol.to_owned(), suite.to_owned()))
 }
 
-/// The names of cipher suites that OpenSSL has for a version.
+/// Returns the names of OpenSSL's cipher suites for a version.
 fn known_suites(version: &str, list: &str) -> BTreeSet<String> {
     let output = Command::new("openssl").args(["ciphers", "-s", version, list]).output().expect("openssl runs");
     let text = String::from_utf8(output.stdout).unwrap();
@@ -68,12 +69,12 @@ fn versions() {
         let protocol = |argument: &str| agreed(to, &[argument, "-cipher", ALL]).map(|(protocol, _)| protocol);
         assert_eq!(protocol("-tls1_3").as_deref(), Some("TLSv1.3"));
         assert_eq!(protocol("-tls1_2").as_deref(), Some("TLSv1.2"));
-        // The best that both have.
+        // The best common choice.
         assert_eq!(agreed(to, &[]).unwrap().0, "TLSv1.3");
         assert_eq!(agreed(to, &["-no_tls1_3"]).unwrap().0, "TLSv1.2");
         for old in ["-tls1_1", "-tls1"] {
             let (text, is_up) = s_client(to, &[old, "-cipher", ALL], REQUEST);
-            // What refuses is the node, by an alert, and not OpenSSL.
+            // The node refuses by an alert; OpenSSL itself does not.
             assert!(!is_up && text.contains("SSL alert number"), "{old}: {text}");
         }
         // OpenSSL is built without SSL 3.
@@ -90,13 +91,14 @@ fn versions() {
                 Some(kind) => assert_eq!(answer[0], kind, "{name}: {answer:?}"),
             }
         }
-        // The oldest of all has another form.
+        // SSL 2 has another format.
         let ssl_2 = [0x80, 0x1c, 1, 0, 2, 0, 3, 0, 0, 0, 16, 7, 0, 0xc0];
         assert!(answer(to, &[&ssl_2[..], &[7; 16]].concat()).first().is_none_or(|kind| *kind == 21));
     }
 }
 
-/// A client's hello of an old version, by itself well-formed: with the suites that the node has, the group and the signatures.
+/// Returns a well-formed ClientHello of an old version, with the node's suites, group and
+/// signatures.
 fn hello(version: u16) -> Vec<u8> {
     let suites = [0xc02b_u16, 0xc02f, 0x002f, 0x000a].map(u16::to_be_bytes).concat();
     let extensions = [
@@ -121,7 +123,8 @@ fn hello(version: u16) -> Vec<u8> {
     record.chain(message).collect()
 }
 
-/// What comes back for these bytes: all of it where the connection is ended, else what comes at once.
+/// Sends bytes and returns the reply: all of it if the connection is closed, otherwise the
+/// immediate part.
 fn answer(to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut tcp = TcpStream::connect(to).unwrap();
     tcp.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -132,7 +135,7 @@ fn answer(to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// Every suite that OpenSSL has is offered by itself, to a node with an ECDSA key and to one with an RSA key.
+/// Each suite of OpenSSL is offered alone, to a node with an ECDSA key and to one with an RSA key.
 #[test]
 fn cipher_suites() {
     let known = known_suites("-tls1_2", ALL);
@@ -159,7 +162,7 @@ fn cipher_suites() {
         };
         let taken: BTreeSet<String> = all.filter(offer).map(str::to_owned).collect();
         assert_eq!(taken, owned(SUITES_1_3));
-        // Where the client leaves it open, the node chooses the strongest.
+        // If the client leaves it open, the node chooses the strongest.
         assert_eq!(agreed(to, &[]).unwrap().1, "TLS_AES_256_GCM_SHA384");
         assert_eq!(agreed(to, &["-tls1_2"]).unwrap().1, expected[1]);
     }
@@ -168,7 +171,7 @@ fn cipher_suites() {
 #[test]
 fn groups() {
     let certificate = Certificate::new();
-    // Of an ECDSA key OpenSSL wants the group in its list as well, in TLS 1.2.
+    // In TLS 1.2 OpenSSL also checks the group of an ECDSA key against its list.
     let node = node_rsa(&certificate, "uring");
     let groups =
         ["P-256", "P-384", "P-521", "X25519", "X448", "ffdhe2048", "ffdhe3072", "brainpoolP256r1", "secp256k1"];
@@ -179,13 +182,13 @@ fn groups() {
     }
 }
 
-/// `New` or `Reused`, by how a connection came about.
+/// Returns `New` or `Reused` for each connection.
 fn how<'t>(text: &'t str, version: &str) -> Vec<&'t str> {
     let lines = text.lines().filter(|line| line.contains(", Cipher is "));
     lines.filter(|line| line.contains(version)).filter_map(|line| line.split(',').next()).collect()
 }
 
-/// With tickets, and with sessions that the node keeps itself, which only TLS 1.2 has for clients without tickets.
+/// With tickets, and with server-side sessions, which only TLS 1.2 has for clients without tickets.
 const KINDS: [(&str, &[&str]); 3] =
     [("TLSv1.3", &["-tls1_3"]), ("TLSv1.2", &["-tls1_2"]), ("TLSv1.2", &["-tls1_2", "-no_ticket"])];
 
@@ -210,13 +213,14 @@ fn sessions_are_resumed() {
                 assert_eq!(how(&again, version)[0], "Reused", "{arguments:?}: {again}");
             }
         }
-        // Five times one behind the other.
+        // Five reconnections.
         let (text, _) = s_client(to, &["-tls1_2", "-reconnect"], "");
         assert_eq!(how(&text, "TLSv1.2"), ["New", "Reused", "Reused", "Reused", "Reused", "Reused"], "{text}");
     }
 }
 
-/// Nobody goes on under a certificate that was replaced: what a client kept is of no use, and it gets the new one.
+/// A replaced certificate ends resumption: a stored session is rejected, and the client gets the
+/// new certificate.
 #[test]
 fn no_session_outlives_its_certificate() {
     let certificate = Certificate::new();
@@ -241,7 +245,7 @@ fn no_session_outlives_its_certificate() {
     }
 }
 
-/// Whom the node has verified it verifies every time.
+/// A client that is verified by certificate is verified at every connection.
 #[test]
 fn sessions_of_verified_clients_are_not_resumed() {
     let certificate = Certificate::new();
@@ -260,7 +264,7 @@ fn sessions_of_verified_clients_are_not_resumed() {
             how(&text, version)[0].to_owned()
         };
         assert_eq!(connect(&["-sess_out", &at("session")]), "New");
-        // In TLS 1.3 there is nothing to come back with.
+        // In TLS 1.3 there is no ticket to resume with.
         if fs::exists(at("session")).unwrap() {
             assert_eq!(connect(&["-sess_in", &at("session")]), "New", "{arguments:?}");
         }

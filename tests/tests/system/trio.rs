@@ -1,4 +1,5 @@
-//! The rules of customer keys, row by row, on every operation that takes one; and that none of their headers is ever ignored.
+//! The rules for customer keys on every operation that accepts one; and that none of their headers
+//! is ever ignored.
 
 use std::net::IpAddr;
 
@@ -45,11 +46,11 @@ struct Fixture {
     key: CustomerKey,
     sealed_upload: String,
     plain_upload: String,
-    /// Where the requests of the table come from, if not from the loopback.
+    /// Source address of the requests, unless it is the loopback.
     from: Option<IpAddr>,
 }
 
-/// What a row says: status, code, message.
+/// The expected status, code and message.
 type Row = (u16, &'static str, &'static str);
 
 fn fixture() -> Fixture {
@@ -69,7 +70,7 @@ impl Fixture {
         self.exchange(&request.signed(self.node.address(), self.node.signer()))
     }
 
-    /// Sends a request as it is.
+    /// Sends a request unchanged.
     fn exchange(&self, request: &Request) -> Response {
         let to = self.node.address();
         let Some(from) = self.from else { return request.send_unsigned(to) };
@@ -81,7 +82,7 @@ impl Fixture {
         object("PUT", "parts").query("partNumber", "1").query("uploadId", upload)
     }
 
-    /// Every operation that stores something with a key, with these headers.
+    /// Runs an operation that stores data with a key, with these headers.
     fn write(&self, operation: &str, headers: &[(String, String)]) -> Response {
         let from_plain = |request: Request| request.header("x-amz-copy-source", "/bucket/plain");
         let request = match operation {
@@ -99,7 +100,8 @@ impl Fixture {
         self.send(request.headers(headers.to_vec()))
     }
 
-    /// Every operation that reads an object with a key, and the beginning of the names of its headers.
+    /// Runs an operation that reads an object with a key; `headers` takes the prefix of the header
+    /// names.
     fn read(&self, operation: &str, name: &str, headers: impl Fn(&str) -> Headers) -> Response {
         let source = |request: Request| request.header("x-amz-copy-source", format!("/bucket/{name}"));
         let request = match operation {
@@ -121,7 +123,7 @@ impl Fixture {
         self.send(request)
     }
 
-    /// There is nothing but what was there.
+    /// Checks that the bucket has only its original content.
     fn nothing_was_stored(&self) {
         for upload in [&self.sealed_upload, &self.plain_upload] {
             let parts = self.node.send(&object("GET", "parts").query("uploadId", upload)).expect(200).text();
@@ -274,13 +276,14 @@ fn every_row_on_every_read() {
         }
     }
     fixture.nothing_was_stored();
-    // The same requests with the right key do what they say.
+    // The same requests with the right key succeed.
     for (operation, status) in [("GetObject, a range", 206), ("HeadObject", 200), ("GetObjectAttributes", 200)] {
         fixture.read(operation, "sealed", |prefix| named(prefix, &whole)).expect(status);
     }
 }
 
-/// Row 13, ahead of everything else that is wrong with a key, and of looking for what the request names.
+/// Plain HTTP from another machine is refused before all other errors of a key, and before the
+/// lookup of the object.
 #[test]
 fn no_key_comes_over_an_insecure_connection() {
     let Some(from) = outer_address() else {
@@ -310,7 +313,7 @@ fn no_key_comes_over_an_insecure_connection() {
         check("CompleteMultipartUpload", &upload("POST"), row);
     }
     fixture.nothing_was_stored();
-    // What needs no key is served there as anywhere.
+    // Requests without a key are served from there as well.
     fixture.read("GetObject", "plain", |_| Vec::new()).expect(200);
     check("row 8", &fixture.read("GetObject", "sealed", |_| Vec::new()), (400, "InvalidRequest", IS_SEALED));
 }
@@ -336,7 +339,7 @@ fn every_row_of_parts() {
     }
     fixture.nothing_was_stored();
 
-    // An upload with checksums is completed, and its parts are listed, with the key alone.
+    // An upload with checksums can be completed, and its parts listed, only with the key.
     let create = object("POST", "sums").query("uploads", "").header("x-amz-checksum-algorithm", "CRC32");
     let id = fixture.node.send(&create.headers(trio.clone())).expect(200).element("UploadId").unwrap();
     let sum = &base64(&crc32fast::hash(b"part").to_be_bytes());
@@ -362,7 +365,7 @@ fn every_row_of_parts() {
     assert_eq!(fixture.node.send(&object("GET", "sums").headers(trio)).expect(200).body, b"part");
 }
 
-/// A name of a header as somebody types it who does not look: one character too many, too few, or another.
+/// Misspells a header name: one character too many, missing, or changed.
 fn misspelt(random: &mut fastrand::Rng, name: &str) -> String {
     let mut letters: Vec<char> = name.chars().collect();
     let at = random.usize(..letters.len());
@@ -387,7 +390,8 @@ fn no_header_of_a_key_is_ignored() {
     let (mut stored, mut refused) = (0, 0);
     for turn in 0..600 {
         let name = format!("turn-{turn}");
-        // A subset of the trio, some of them twice, some misspelt, some of the other trio.
+        // A subset of the SSE-C headers, some of them repeated, some misspelt, some of a copy
+        // source.
         let mut headers = Headers::new();
         for (own, of_source) in whole.iter().zip(&source) {
             match random.u8(..12) {
@@ -421,7 +425,7 @@ fn no_header_of_a_key_is_ignored() {
         let echoed = reply.header("x-amz-server-side-encryption-customer-algorithm");
         assert_eq!(echoed.is_some(), asks_well, "{context}");
         match operation {
-            // Sealed where it was asked for, not there where it was not asked for well.
+            // Sealed if correctly requested, and otherwise not stored.
             0 | 1 => {
                 let status = if is_bare {
                     200

@@ -1,4 +1,5 @@
-//! Uploads in parts that are interrupted, that go on, and that are aborted; and long ones by clients that send parts at once.
+//! Multipart uploads: interrupted, resumed, aborted; and large ones by clients that send parts
+//! concurrently.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,10 +14,10 @@ use keyhole_tests::http::object;
 use keyhole_tests::{Aws, Certificate, CustomerKey, Launch, Node, Request};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The least that a part may have, if it is not the last.
+/// Minimum length of a part other than the last.
 const PART: usize = 5 << 20;
 
-/// How long anything may take that another process does.
+/// Timeout of operations by other processes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn create(node: &Node, name: &str, headers: &[(String, String)]) -> String {
@@ -29,7 +30,7 @@ fn part(name: &str, id: &str, number: usize, headers: &[(String, String)], body:
     part.headers(headers.to_vec()).body(body.to_vec())
 }
 
-/// The numbers and the ETags of the parts that are there.
+/// Returns the numbers and ETags of the uploaded parts.
 fn listed(node: &Node, name: &str, id: &str) -> Vec<(usize, String)> {
     let list = node.send(&object("GET", name).query("uploadId", id)).expect(200).text();
     let element = |part: &str, name: &str| {
@@ -40,13 +41,13 @@ fn listed(node: &Node, name: &str, id: &str) -> Vec<(usize, String)> {
     parts.map(|part| (element(part, "PartNumber").parse().unwrap(), element(part, "ETag"))).collect()
 }
 
-/// The identities of the uploads under way.
+/// Returns the IDs of the uploads in progress.
 fn uploads(node: &Node) -> Vec<String> {
     let list = node.send(&Request::new("GET", "/bucket").query("uploads", "")).expect(200).text();
     list.split("<UploadId>").skip(1).map(|rest| rest.split_once('<').unwrap().0.to_owned()).collect()
 }
 
-/// Whether it takes a body of so many bytes is told by the head alone.
+/// The length in the head alone decides whether a body is accepted.
 #[test]
 fn a_single_put_has_five_gib_at_most() {
     const PUT_MAX: u64 = 5 << 30;
@@ -94,7 +95,7 @@ fn an_interrupted_upload_goes_on_where_it_was() {
     for (name, headers) in [("plain", Vec::new()), ("sealed", key.headers().to_vec())] {
         let id = create(&node, name, &headers);
         node.send(&part(name, &id, 1, &headers, &parts[0])).expect(200);
-        // The client goes away in the middle of a part, and the node right after it.
+        // The client disconnects in the middle of a part, and the node is killed right after.
         let request = part(name, &id, 2, &headers, &parts[1]).signed(node.address(), node.signer());
         let mut connection = TcpStream::connect(node.address()).unwrap();
         connection.write_all(request.head(node.address()).as_bytes()).unwrap();
@@ -105,7 +106,7 @@ fn an_interrupted_upload_goes_on_where_it_was() {
         let there = listed(&node, name, &id);
         assert_eq!(there.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1]);
 
-        // What is missing is sent; one part once more, as a client does that was not told.
+        // Send the missing parts; one part again, like a client without the acknowledgement.
         for (number, body) in [(2, &parts[1]), (3, &parts[2]), (2, &parts[1])] {
             node.send(&part(name, &id, number, &headers, body)).expect(200);
         }
@@ -151,11 +152,11 @@ fn an_abort_gives_the_space_back() {
         fitted.push(count);
     }
     println!("parts that fitted: {fitted:?}");
-    // As many as the first time, but for what is on its way of being freed.
+    // As many as the first time, except for space that is still being reclaimed.
     assert!(fitted[0] >= 20 && fitted.iter().all(|&count| count + 2 >= fitted[0]), "{fitted:?}");
 }
 
-/// A client that is told to stop aborts its upload; one that is killed leaves it, and it can be found and aborted.
+/// A terminated client aborts its upload; a killed one leaves it, and it can be found and aborted.
 #[test]
 fn an_interrupted_client_leaves_nothing_that_cannot_be_removed() {
     let node = Node::with_bucket();
@@ -164,7 +165,7 @@ fn an_interrupted_client_leaves_nothing_that_cannot_be_removed() {
     let aws = Aws::new(CLIS[0], &node, path);
     fs::write(path.join("key"), CustomerKey::random().0).unwrap();
     fs::write(path.join("file"), bytes(5, 64 << 20)).unwrap();
-    // So slow that it is never done.
+    // Too slow to complete.
     fs::write(path.join("config"), "[default]\ns3 =\n  max_bandwidth = 4MB/s\n  multipart_chunksize = 5MB\n").unwrap();
     let key = "--sse-c AES256 --sse-c-key fileb://key";
     for (signal, left) in [(Signal::INT, 0), (Signal::KILL, 1)] {
@@ -188,7 +189,7 @@ fn an_interrupted_client_leaves_nothing_that_cannot_be_removed() {
     aws.shell(&format!("aws s3 cp s3://bucket/file back --quiet {key}; cmp file back"));
 }
 
-/// A file of 2 GiB, which goes up and comes back in parts, many at once.
+/// A file of 2 GiB, uploaded and downloaded in concurrent parts.
 #[test]
 #[ignore = "2 GiB by three clients; tests/run --long runs it"]
 fn two_gib_in_parts_at_once() {
@@ -218,7 +219,7 @@ fn two_gib_in_parts_at_once() {
         holds(begun, cli);
         node.send(&object("DELETE", "file")).expect(204);
     }
-    // It sends keys over TLS alone.
+    // It sends keys over TLS only.
     let (begun, signer, trusted) = (Instant::now(), node.signer(), certificate.authority_path());
     let endpoint = format!("https://{}", node.tls_address());
     let remote = [("TYPE", "s3"), ("PROVIDER", "Other"), ("ENV_AUTH", "true"), ("SSE_CUSTOMER_ALGORITHM", "AES256")];

@@ -13,7 +13,7 @@ import boto3
 import flows
 from flows import BUCKET, DIRECTORY, LARGE, MANY, MANY_COUNT, PART_LEN, SMALL, Failed, feature, refused
 
-# Without the signature version the older one presigns with version 2.
+# Without the signature version, the older CLI presigns with version 2.
 CONFIG = f"""[default]
 cli_pager =
 s3 =

@@ -10,12 +10,12 @@ from botocore.exceptions import ClientError
 import flows
 from flows import BUCKET, KEY, LARGE, MANY, MANY_COUNT, OTHER_KEY, PART_LEN, SMALL, feature, refused
 
-# Without the signature version presigned URLs have version 2, which the node does not take.
+# Without the signature version, presigned URLs use version 2, which the node rejects.
 CONFIG = Config(signature_version="s3v4", retries={"total_max_attempts": 1})
 s3 = boto3.client("s3", endpoint_url=flows.ENDPOINT, verify=flows.CA_BUNDLE, config=CONFIG)
 SSE = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": KEY}
 OTHER_SSE = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": OTHER_KEY}
-# What boto3 does by itself, but not for lists of parts and for attributes.
+# boto3 encodes these by itself, except for lists of parts and for attributes.
 ENCODED_SSE = {
     "SSECustomerAlgorithm": "AES256",
     "SSECustomerKey": flows.text(KEY),
@@ -88,7 +88,7 @@ def sse_c_multipart():
     assert (flows.DIRECTORY / "parts").read_bytes() == LARGE
     part = s3.head_object(Bucket=BUCKET, Key="sealed parts", PartNumber=2, **SSE)
     assert part["ContentLength"] == PART_LEN and part["PartsCount"] == 3
-    # By hand: a part with another key, the list of parts, and the end of it.
+    # Low-level calls: a part with another key, the list of parts, and the abort.
     upload = s3.create_multipart_upload(Bucket=BUCKET, Key="by hand", **SSE)["UploadId"]
     this = {"Bucket": BUCKET, "Key": "by hand", "UploadId": upload}
     assert code(lambda: s3.upload_part(**this, PartNumber=1, Body=SMALL, **OTHER_SSE)) == "InvalidRequest"
@@ -119,7 +119,7 @@ def copy_with_another_key():
         s3.copy_object(Bucket=BUCKET, Key="copied", CopySource=source, **COPY_SOURCE_SSE, **OTHER_SSE)
         assert body("copied", **OTHER_SSE) == contents
         assert code(lambda: body("copied", **SSE)) == "AccessDenied"
-        # In parts, as the managed copy does it.
+        # In parts, like the managed copy.
         extra = {**COPY_SOURCE_SSE, **OTHER_SSE}
         s3.copy(source, BUCKET, "copied", SourceClient=s3, ExtraArgs=extra, Config=PARTS)
         assert body("copied", **OTHER_SSE) == contents

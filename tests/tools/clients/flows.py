@@ -14,13 +14,13 @@ import urllib.request
 from pathlib import Path
 
 ENDPOINT = os.environ["ENDPOINT"]
-# A file of certificates to trust, where the endpoint is HTTPS.
+# A file of certificates to trust for HTTPS.
 CA_BUNDLE = os.environ.get("CA_BUNDLE")
 ACCESS_KEY, SECRET_KEY = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
 REGION = os.environ["AWS_DEFAULT_REGION"]
-# A bucket of the client's own, not made yet.
+# The client's own bucket, not created yet.
 BUCKET = os.environ["BUCKET"]
-# A bucket with MANY_COUNT objects below `many/`, more than a page has, and one beside them.
+# A bucket with MANY_COUNT objects below `many/`, more than fit in a page, and one elsewhere.
 MANY, MANY_COUNT = os.environ["MANY"], int(os.environ["MANY_COUNT"])
 PROGRAM = os.environ.get("PROGRAM")
 

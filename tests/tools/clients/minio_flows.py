@@ -64,7 +64,7 @@ def objects():
 def multipart():
     client.fput_object(BUCKET, "parts", str(flows.file("large", LARGE)), part_size=PART_LEN)
     assert client.stat_object(BUCKET, "parts").etag.endswith("-3")
-    # Of a length that is not known ahead.
+    # Of unknown length.
     client.put_object(BUCKET, "streamed", io.BytesIO(LARGE), -1, part_size=PART_LEN)
     for name in ["parts", "streamed"]:
         client.fget_object(BUCKET, name, str(flows.DIRECTORY / "parts"))
@@ -110,7 +110,7 @@ def copy_with_another_key():
         client.copy_object(BUCKET, "copied", CopySource(BUCKET, name, ssec=KEY), sse=OTHER_KEY)
         assert body("copied", ssec=OTHER_KEY) == contents
         assert code(lambda: body("copied", ssec=KEY)) == "AccessDenied"
-    # Of several objects one, in parts that the node copies.
+    # Several objects combined into one, in parts copied by the node.
     sources = [ComposeSource(BUCKET, "sealed parts", ssec=KEY), ComposeSource(BUCKET, "sealed", ssec=KEY)]
     client.compose_object(BUCKET, "composed", sources, sse=OTHER_KEY)
     assert body("composed", ssec=OTHER_KEY) == LARGE + SMALL

@@ -82,7 +82,7 @@ def sse_c():
 def wrong_key():
     said = str(refused(Failed, lambda: rclone("copy", "--include=/sealed", f"other:{BUCKET}", "never")))
     assert not Path(DIRECTORY, "never").exists()
-    # For the path of one object it asks with HEAD, and takes whatever is refused for a directory without files.
+    # It sends HEAD for the path of an object, and treats any error as a directory without files.
     assert rclone("cat", f"other:{BUCKET}/sealed") == b""
     return next(word for word in said.split() if word == "AccessDenied:").rstrip(":")
 
@@ -143,7 +143,7 @@ def presigned():
 def tags():
     tagged = ["--header-upload", "x-amz-tagging: a=1&b=2"]
     rclone("copyto", *tagged, flows.file("small", SMALL), f"sealed:{BUCKET}/tagged")
-    # It does not show them.
+    # rclone does not show them.
     s3 = boto3.client("s3", endpoint_url=flows.ENDPOINT, verify=flows.CA_BUNDLE)
     got = s3.get_object_tagging(Bucket=BUCKET, Key="tagged")["TagSet"]
     assert got == [{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}], got

@@ -12,7 +12,7 @@ import flows
 from flows import BUCKET, DIRECTORY, KEY, LARGE, MANY, MANY_COUNT, OTHER_KEY, SMALL, feature
 
 PATIENCE_S = 30
-# It makes no buckets.
+# s3fs cannot create buckets.
 boto3.client("s3", endpoint_url=flows.ENDPOINT, verify=flows.CA_BUNDLE).create_bucket(Bucket=BUCKET)
 
 
@@ -34,7 +34,8 @@ def mounted(bucket, key=None):
     options += ",multipart_size=5"
     if key:
         path = private("key", flows.text(key) + "\n")
-        # With mixed uploads, version 1.90 makes uploads in parts without the key, and then sends it with the parts.
+        # With mixed uploads, version 1.90 creates multipart uploads without the key, and then sends
+        # it with the parts.
         options += f",use_sse=custom:{path},nomixupload"
     environment = {**os.environ, "CURL_CA_BUNDLE": flows.CA_BUNDLE}
     with open(DIRECTORY / "said", "wb") as said:
@@ -48,10 +49,10 @@ def mounted(bucket, key=None):
             time.sleep(0.02)
         yield at
     finally:
-        # It unmounts when it ends by this,
+        # It unmounts on SIGTERM,
         process.terminate()
         process.wait(PATIENCE_S)
-        # but not when it failed.
+        # but not after a failure.
         if f" {at} " in Path("/proc/self/mounts").read_text():
             subprocess.run(["fusermount", "-u", "-z", at], check=True)
 
@@ -95,7 +96,7 @@ def sse_c():
 @feature("wrong SSE-C key")
 def wrong_key():
     with mounted(BUCKET, OTHER_KEY) as at:
-        # The node says 403, which s3fs shows so; none but root may open it.
+        # s3fs shows the node's 403 this way; only root may open the file.
         assert (at / "sealed").stat().st_mode & 0o777 == 0 and (at / "sealed").read_bytes() == b""
     return "an empty file without permissions"
 

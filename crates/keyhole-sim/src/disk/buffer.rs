@@ -1,14 +1,14 @@
-//! Buffers, used again and again: filling a megabyte takes longer than most operations.
+//! A pool of buffers: filling a megabyte takes longer than most operations.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use keyhole_log::limits::BUFFER_LEN;
 
-/// What a buffer has in it at first. Not zero: whoever relies on that is found out.
+/// Initial content of a buffer. It is not zero, to expose code that relies on zeroed memory.
 const FRESH: u8 = 0xa5;
 
-/// Buffers that nobody uses now. Of one life: what they have in them follows from its seed.
+/// Free buffers of one life. The pool is not shared, so that stale content follows from the seed.
 #[derive(Default)]
 pub(super) struct Pool(RefCell<Vec<Vec<u8>>>);
 
@@ -19,7 +19,7 @@ impl Pool {
     }
 }
 
-/// A buffer of a simulated disk. It has bytes of whoever had it before in it.
+/// A buffer of a simulated disk. It holds stale bytes of its previous user.
 pub struct Buffer {
     bytes: Vec<u8>,
     pool: Rc<Pool>,

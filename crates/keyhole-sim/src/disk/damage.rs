@@ -1,4 +1,4 @@
-//! Damage at rest: bits that rot, writes that went elsewhere. And what it affects.
+//! Damage at rest, such as bit rot and misdirected writes, and the names it affects.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -10,26 +10,26 @@ use super::layout::{self, Checkpoint, Record, View, overlap, u16_at, u64_at};
 use super::pages::{Page, Pages, SECTOR};
 use crate::random::Random;
 
-/// What may not be as it was. Everything else must be.
+/// The names and bodies that damage may affect. Everything else must be intact.
 #[derive(Debug, Clone, Default)]
 pub struct Affected {
     /// Names of buckets.
     pub buckets: BTreeSet<String>,
-    /// Keys, in whatever bucket.
+    /// Keys, in any bucket.
     pub keys: BTreeSet<String>,
-    /// First eight bytes of bodies: the workload's bodies say there who they are.
+    /// First eight bytes of bodies: the body number of the workload.
     pub contents: BTreeSet<u64>,
-    /// Uploads, any of them.
+    /// Whether any upload may be affected.
     pub uploads: bool,
-    /// Buckets, any of them.
+    /// Whether any bucket may be affected.
     pub everything: bool,
-    /// The newest checkpoint cannot be read.
+    /// Whether the newest checkpoint is unreadable.
     pub checkpoint: bool,
-    /// Perhaps none can be read.
+    /// Whether both checkpoints may be unreadable.
     pub rebuild: bool,
-    /// The file was opened without any: what was deleted may come back.
+    /// Whether the file was opened without a checkpoint: deleted objects may reappear.
     pub rebuilt: bool,
-    /// What was done, to be printed.
+    /// Descriptions of the damage, to be printed.
     pub what: Vec<String>,
 }
 
@@ -38,7 +38,7 @@ fn text(bytes: &[u8], at: usize, len: usize) -> String {
 }
 
 impl Affected {
-    /// Notes a record that is not read as long as nobody asks for it.
+    /// Notes a record that is read on demand only.
     fn referred(&mut self, record: &Record) {
         let payload = record.payload();
         match record.kind() {
@@ -52,7 +52,7 @@ impl Affected {
         }
     }
 
-    /// Notes a record that is read when the file is opened.
+    /// Notes a record that is replayed at opening.
     fn replayed(&mut self, record: &Record) {
         let payload = record.payload();
         match record.kind() {
@@ -75,7 +75,7 @@ impl Affected {
         }
     }
 
-    /// What depends on these ranges when the file is opened by this view.
+    /// Notes everything that depends on these ranges when the file is opened with this view.
     fn note(&mut self, view: &View, ranges: &[Range<u64>]) {
         let hit = |range: &Range<u64>| ranges.iter().any(|other| overlap(range, other));
         for record in &view.referred {
@@ -96,11 +96,11 @@ impl Affected {
     }
 }
 
-/// Media of 100 that are damaged in each checkpoint.
+/// Percentage of lives whose every checkpoint is damaged.
 const ALL_CHECKPOINTS: u64 = 12;
 
-/// Damages one or two places. Both are in one segment only if they are in checkpoints: otherwise the one might take the proof
-/// away that the other was there.
+/// Damages one or two places. They share a segment only in checkpoints: elsewhere one could destroy
+/// the evidence of the other.
 pub(super) fn damage(pages: &mut Pages, random: &mut Random, segment_len: u64) -> Affected {
     let (before, checkpoints) = (pages.clone(), layout::checkpoints(pages));
     let view = View::of(&before, checkpoints.first(), segment_len);
@@ -144,7 +144,7 @@ pub(super) fn damage(pages: &mut Pages, random: &mut Random, segment_len: u64) -
     affected
 }
 
-/// Damages a page; what has changed of it.
+/// Damages a page and returns the range that changed.
 fn damage_page(
     pages: &mut Pages,
     random: &mut Random,
@@ -161,7 +161,7 @@ fn damage_page(
         0 | 1 => page[bit / 8] ^= 1 << (bit % 8),
         2 => page[sector * SECTOR..(sector + 1) * SECTOR].fill(0),
         3 => page[sector * SECTOR..(sector + 1) * SECTOR].fill(noise),
-        // A write to elsewhere has come here.
+        // A misdirected write.
         _ => *page = other.map_or([0; PAGE], |other| *other),
     });
     let after = pages.page(at)?;

@@ -1,60 +1,63 @@
-//! What goes wrong with a medium, and how often.
+//! Faults of a medium and their rates.
 
 use super::space::FileSystem;
 use crate::random::Random;
 
-/// Bytes of a write that survive, or do not, together; each life has one of these. FORMAT.md assumes no size.
+/// Units in which a write is torn, in bytes; one is chosen per life. FORMAT.md assumes no size.
 const TEARS: [usize; 5] = [8, 64, 512, 512, 4096];
 
-/// File systems of lives: the plain ones more often.
+/// File systems of lives, weighted towards the plain ones.
 const FILE_SYSTEMS: [FileSystem; 6] = {
     use FileSystem::{Btrfs, Ext4, NoExtents, Xfs};
     [Ext4, Ext4, Xfs, Xfs, Btrfs, NoExtents]
 };
 
-/// Operations for which a neighbour leaves a file system as it is, at most; each life has one of these.
+/// Maximum number of operations between two changes by a neighbour; one is chosen per life.
 const NEIGHBOURS: [u64; 4] = [20, 100, 400, 2000];
 
-/// Rates of faults in 10,000 operations, and what the medium is like.
+/// Fault rates per 10,000 operations and properties of the medium.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
-    /// Virtual time that an operation takes at most; now and then it takes fifty times as long.
+    /// Maximum virtual duration of an operation; a rare one takes fifty times as long.
     pub slowness: u64,
-    /// A read fails; the next one of the same bytes does not.
+    /// A read fails; a repetition succeeds.
     pub read: u64,
-    /// A write fails: what it covered is unknown until something else is written there.
+    /// A write fails: its range has unknown content until the next write there.
     pub write: u64,
-    /// A sync fails: what it covered is lost in part, at the latest when power fails.
+    /// A sync fails: what it covered is partly lost, at the latest at a power failure.
     pub sync: u64,
-    /// An allocation fails, not for want of space.
+    /// An allocation fails with an error other than lack of space.
     pub allocate: u64,
-    /// How the file system gives space.
+    /// How the file system allocates space.
     pub file_system: FileSystem,
-    /// Operations for which others leave the file system full, or not full, at most. 0: there is always space.
+    /// Maximum number of operations between two changes by a neighbour that fills and frees the
+    /// file system. 0: there is always space.
     pub neighbour: u64,
-    /// Others take what becomes free in a full file system at once.
+    /// Whether neighbours immediately take space that becomes free in a full file system.
     pub greedy: bool,
-    /// The file system can make holes in a file: then space that was given back may not be had again.
+    /// Whether the file system can punch holes: returned space may then be lost to neighbours.
     pub holes: bool,
-    /// An allocation that was not answered, or that failed for want of space, may make the file longer by any number of pages.
+    /// Whether an unanswered allocation, or one that failed for lack of space, may extend the file
+    /// by any number of pages.
     pub half_grown: bool,
-    /// A write heals pages that could not be read, as flash does that has spare blocks.
+    /// Whether a write repairs unreadable pages, as flash with spare blocks does.
     pub heals: bool,
-    /// Space that was never written is not zero.
+    /// Whether space that was never written has arbitrary content.
     pub dirty: bool,
-    /// What the disk says and does not do, which no engine withstands: to see that the simulation finds it.
+    /// An operation that the disk acknowledges without doing it. No engine survives that: it tests
+    /// the simulation.
     pub lie: Option<Lie>,
-    /// Bytes that survive of a write, or do not, together: a power of two.
+    /// Unit in which a write is torn, in bytes: a power of two.
     pub tear: usize,
 }
 
 impl Faults {
-    /// None: for what is not to be disturbed.
+    /// Returns settings without faults.
     pub fn none() -> Self {
         Faults { tear: 512, heals: true, ..Faults::default() }
     }
 
-    /// Those of a life.
+    /// Chooses the faults of a life.
     pub fn of(random: &mut Random) -> Self {
         let mut sometimes = |percent, rate| if random.chance(percent) { rate } else { 0 };
         let mut faults = Faults {
@@ -66,7 +69,8 @@ impl Faults {
             ..Faults::none()
         };
         faults.neighbour *= *random.pick(&NEIGHBOURS);
-        // A medium that takes a write to a bad sector and cannot read it back loses what was acknowledged: nothing withstands that.
+        // A medium that accepts a write to a bad sector and cannot read it back loses acknowledged
+        // data, which no engine survives.
         faults.heals = true;
         faults.file_system = *random.pick(&FILE_SYSTEMS);
         faults.holes = random.chance(70);
@@ -79,45 +83,45 @@ impl Faults {
     }
 }
 
-/// What a disk may claim to have done.
+/// Operations that a disk falsely acknowledges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lie {
-    /// A sync that was done.
+    /// Syncs.
     Sync,
     /// Every hundredth write.
     Write,
-    /// A sync that was done for half of what it covered.
+    /// Half of the changes that a sync covers.
     PartOfSync,
 }
 
 /// How the machine stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crash {
-    /// The process dies: what it has written stays in the cache, and is still not durable.
+    /// The process dies: completed writes stay in the cache and are still not durable.
     Process,
-    /// Power fails: of what was not synced some survives.
+    /// Power fails: some of the unsynced writes survive.
     Power(Survival),
 }
 
-/// What survives of the writes that were not synced.
+/// The unsynced writes that survive a power failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Survival {
     /// Nothing.
     Nothing,
     /// Everything.
     Everything,
-    /// Of each write everything or nothing.
+    /// Each write survives entirely or not at all.
     Writes,
-    /// Of each write any part.
+    /// Any part of each write.
     Parts,
-    /// Each write: whole, not at all, or in part.
+    /// Each write survives entirely, in part or not at all.
     Mixed,
-    /// The later writes rather than the earlier ones.
+    /// Later writes more probably than earlier ones.
     Latest,
 }
 
 impl Crash {
-    /// By the seed.
+    /// Chooses a kind of crash.
     pub fn of(random: &mut Random) -> Self {
         use Survival::{Everything, Latest, Mixed, Nothing, Parts, Writes};
         if random.chance(25) {
@@ -126,7 +130,7 @@ impl Crash {
         Crash::power(random, &[Nothing, Everything, Writes, Writes, Parts, Mixed, Mixed, Latest])
     }
 
-    /// Power fails, by the seed.
+    /// Chooses a kind of power failure.
     pub fn power(random: &mut Random, survivals: &[Survival]) -> Self {
         Crash::Power(*random.pick(survivals))
     }

@@ -1,7 +1,7 @@
-//! What is on a medium, by FORMAT.md alone: the engine is not asked.
+//! A reader of the medium written from FORMAT.md alone, independent of the engine.
 //!
-//! Nothing here verifies a checksum: the medium is looked at before it is damaged. Records are told from what is left of earlier
-//! ones by their place, their generation and the checksum of the record ahead, which each repeats.
+//! It verifies no checksums, since it runs before damage is done. Stale records are told apart by
+//! their place, their generation and the predecessor's checksum, which each record repeats.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,7 +16,7 @@ pub(super) const HEADER: usize = 80;
 /// Flag of the last record of a batch.
 const LAST: u8 = 2;
 
-/// Uses of a segment that matter here.
+/// Uses of a segment that are distinguished here.
 const BLANK: u8 = 0;
 const OPEN_META: u8 = 1;
 const OPEN_BODY: u8 = 2;
@@ -37,7 +37,7 @@ pub(super) fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
     a.start < b.end && b.start < a.end
 }
 
-/// A record and where it is.
+/// A record and its location.
 #[derive(Debug, Clone)]
 pub(super) struct Record {
     at: u64,
@@ -45,7 +45,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// The record that says to be here.
+    /// Reads the record at `at`, if its header names that place.
     fn read(pages: &Pages, at: u64) -> Option<Self> {
         let header = pages.bytes(at, HEADER);
         let len = u32_at(&header, 8) as usize;
@@ -73,23 +73,23 @@ impl Record {
         u64_at(&self.bytes, 48)
     }
 
-    /// Its checksum, and that of the record ahead.
+    /// Returns its checksum and that of its predecessor.
     fn crcs(&self) -> (u32, u32) {
         (u32_at(&self.bytes, 4), u32_at(&self.bytes, 64))
     }
 
-    /// Where the next one begins.
+    /// Returns the offset of the next record.
     fn next(&self) -> u64 {
         let end = self.range().end.next_multiple_of(8);
         if self.bytes[13] & LAST != 0 { end.next_multiple_of(PAGE as u64) } else { end }
     }
 
-    /// First eight bytes of a body's prefix: the workload's bodies say there who they are.
+    /// Returns the first eight bytes of a body's prefix: the body number of the workload.
     pub(super) fn content(&self) -> u64 {
         u64_at(self.payload(), 32)
     }
 
-    /// Of a record of a body: where its blocks are.
+    /// Returns the ranges of the blocks of a body record.
     pub(super) fn blocks(&self) -> Vec<Range<u64>> {
         let payload = self.payload();
         if self.kind() != 3 || payload.get(16) != Some(&2) {
@@ -100,7 +100,8 @@ impl Record {
         for run in runs.chunks_exact(20) {
             let (mut at, end) = (u64_at(run, 0), start + u64::from(u32_at(run, 16)));
             while start < end {
-                // A block ends at each multiple of its greatest length in the body, and at the end of a run.
+                // A block ends at each multiple of the maximum block length within the body, and at
+                // the end of a run.
                 let data = (end - start).min(BLOCK_DATA as u64 - start % BLOCK_DATA as u64);
                 let len = data.next_multiple_of(PAGE as u64) + FOOTER_LEN as u64;
                 blocks.push(at..at + len);
@@ -111,7 +112,7 @@ impl Record {
     }
 }
 
-/// A segment, as a checkpoint has it.
+/// A segment entry of a checkpoint.
 #[derive(Debug, Clone, Copy)]
 struct Segment {
     used: u8,
@@ -126,7 +127,7 @@ pub(super) struct Checkpoint {
     until: u64,
     records: Vec<Record>,
     segments: BTreeMap<u32, Segment>,
-    /// Offsets of the records that it refers to and that are read when they are asked for.
+    /// Offsets of the records it refers to, which are read on demand.
     referred: Vec<u64>,
 }
 
@@ -149,11 +150,11 @@ impl Checkpoint {
         Some(checkpoint)
     }
 
-    /// Takes in an item; the result is its length.
+    /// Adds an item and returns its length.
     fn item(&mut self, item: &[u8]) -> usize {
         let string = |at| 2 + u16_at(item, at);
         match item[0] {
-            2 => 57 + string(57), // What it says of a bucket is all that there is to it.
+            2 => 57 + string(57), // The item describes the bucket completely.
             3 => {
                 self.referred.push(u64_at(item, 1) >> 17 << 3);
                 let bodies = 49 + string(49);
@@ -182,39 +183,39 @@ impl Checkpoint {
         }
     }
 
-    /// Whether a segment had been filled or was blank, and is still in the use whose generation its header says.
+    /// Returns whether a segment was full or blank and still has the generation in its header.
     pub(super) fn is_at_rest(&self, number: u32, generation: u64) -> bool {
         let is_open = |used| used == OPEN_META || used == OPEN_BODY;
         self.segments.get(&number).is_some_and(|known| !is_open(known.used) && known.generation == generation)
     }
 
-    /// Its records.
+    /// Returns the records of the checkpoint.
     pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
         self.records.iter()
     }
 
-    /// Whether any of these ranges has something of it.
+    /// Returns whether any of these ranges overlaps the checkpoint.
     pub(super) fn is_hit(&self, ranges: &[Range<u64>]) -> bool {
         self.records.iter().any(|record| ranges.iter().any(|range| overlap(range, &record.range())))
     }
 }
 
-/// Locations of the checkpoints that the superblock points to, the newest first; 0: there is none.
+/// Returns the locations of the checkpoints in the superblock, the newest first; 0 means none.
 pub(super) fn pointers(pages: &Pages) -> [u64; 2] {
     let copies = SUPERBLOCK_AT.map(|at| pages.bytes(at, PAGE));
     let newest = copies.iter().max_by_key(|copy| u64_at(copy, 32)).expect("there are two");
     [u64_at(newest, 64), u64_at(newest, 72)]
 }
 
-/// The checkpoints that the superblock points to, the newest first.
+/// Reads the checkpoints that the superblock points to, the newest first.
 pub(super) fn checkpoints(pages: &Pages) -> Vec<Checkpoint> {
     let pointers = pointers(pages);
     let there = pointers.iter().filter(|pointer| **pointer != 0);
     there.map(|pointer| Checkpoint::read(pages, *pointer).expect("a checkpoint")).collect()
 }
 
-/// Panics if a record or a block is not there that one of the checkpoints refers to, though an opening may begin with either, or
-/// if a checkpoint says that it covers itself.
+/// Panics if a record or block that either checkpoint refers to is missing, since an opening may
+/// begin with either, or if a checkpoint claims to cover itself.
 pub(super) fn check_checkpoints(pages: &Pages) {
     for checkpoint in checkpoints(pages) {
         let until = checkpoint.until;
@@ -231,12 +232,12 @@ pub(super) fn check_checkpoints(pages: &Pages) {
     }
 }
 
-/// What an opening goes by that begins with a checkpoint, or without any.
+/// The records that an opening from a checkpoint, or without one, depends on.
 #[derive(Debug)]
 pub(super) struct View {
-    /// Records that are not read before they are asked for.
+    /// Records that are read on demand.
     pub(super) referred: Vec<Record>,
-    /// Records that are read when the file is opened, and say what has happened.
+    /// Records that are replayed at opening.
     pub(super) replayed: Vec<Record>,
 }
 

@@ -1,4 +1,4 @@
-//! The medium: what is durable, what reads see, and what has been written and not synced.
+//! The medium: the durable state, the state that reads see, and the unsynced changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -11,20 +11,20 @@ use super::space::Space;
 use super::spots::Spots;
 use crate::random::Random;
 
-/// How far something that changes the medium has come.
+/// Progress of a change of the medium.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// It may be there in part.
+    /// Submitted: it may be present in part.
     InFlight,
-    /// Reads see it. The next sync covers it.
+    /// Visible to reads, and covered by the next sync.
     Completed,
-    /// The write failed: nothing is known of it, and no sync is about it.
+    /// The write failed: its effect is unknown, and no sync covers it.
     Failed,
-    /// A sync that covered it failed: so does every other one that covers it.
+    /// A sync that covered it failed: every other sync that covers it fails too.
     Unsynced,
 }
 
-/// Something that is not durable.
+/// A change that is not durable yet.
 #[derive(Debug, Clone)]
 pub(super) enum What {
     Write {
@@ -49,30 +49,30 @@ pub(super) struct Change {
 pub(crate) enum Fuse {
     /// Never.
     Never,
-    /// At this event of the disk.
+    /// At this event number of the disk.
     Event(u64),
 }
 
-/// What has happened so far, for those who judge answers by it.
+/// Counters of past events, used to judge answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Happened {
-    /// Events: operations of the disk that began, came to an end, or were answered.
+    /// Events: beginnings, completions and answers of disk operations.
     pub events: u64,
-    /// Reads that failed, for once or each time.
+    /// Failed reads, transient and permanent.
     pub reads_failed: u64,
-    /// Writes, syncs and allocations that failed since the machine started.
+    /// Failed writes, syncs and allocations since the machine started.
     pub failed: u64,
-    /// When the first of them was answered.
+    /// Event number at which the first of them was answered.
     pub failed_at: Option<u64>,
-    /// Allocations and writes for which there was no space.
+    /// Allocations and writes that failed for lack of space.
     pub full: u64,
-    /// Those of them that were writes.
+    /// The writes among them.
     pub writes_full: u64,
-    /// Steps of those who share the file system.
+    /// Steps of the neighbour in the file system.
     pub neighbour: u64,
 }
 
-/// The medium, which outlives processes.
+/// The state of the medium, which outlives processes.
 pub(super) struct State {
     durable: Pages,
     pub(super) current: Pages,
@@ -80,20 +80,20 @@ pub(super) struct State {
     next: u64,
     pub(super) random: Random,
     pub(super) faults: Faults,
-    /// What space that was never written has in it.
+    /// Content of space that was never written.
     garbage: Vec<Rc<Page>>,
     pub(super) fuse: Fuse,
     pub(super) dead: bool,
     pub(super) happened: Happened,
     /// Space in the file system.
     pub(super) space: Space,
-    /// Places that fail each time.
+    /// Permanently bad places.
     pub(super) spots: Spots,
-    /// Where the ends of the checkpoints are that were damaged.
+    /// End locations of the damaged checkpoints.
     pub(super) spoiled: BTreeSet<u64>,
-    /// Syncs under way.
+    /// Syncs in flight.
     pub(super) syncing: u64,
-    /// Operations that clients have begun.
+    /// Operations begun by clients.
     pub(super) operations: u64,
 }
 
@@ -124,7 +124,7 @@ impl State {
         }
     }
 
-    /// Something begins or has ended; true: the machine stops here.
+    /// Counts the beginning or end of an operation; returns true if the machine stops here.
     pub(super) fn event(&mut self) -> bool {
         self.happened.events += 1;
         if matches!(self.fuse, Fuse::Event(at) if self.happened.events >= at) {
@@ -133,18 +133,18 @@ impl State {
         self.dead
     }
 
-    /// An operation has come to its end.
+    /// Counts a completed operation.
     pub(super) fn step(&mut self) {
         self.space.step(&self.faults, &mut self.random);
         self.happened.neighbour = self.space.steps();
     }
 
-    /// Whether the medium takes no writes any more.
+    /// Returns whether the medium is read-only.
     pub(super) fn is_read_only(&self) -> bool {
         self.spots.read_only_at.is_some_and(|at| self.happened.events >= at)
     }
 
-    /// Whether there is space for a write.
+    /// Returns whether there is space for a write.
     pub(super) fn has_space(&mut self, offset: u64, len: u64) -> bool {
         let fits = self.space.write(&self.faults, &mut self.random, offset, len);
         self.happened.full += u64::from(!fits);
@@ -152,7 +152,7 @@ impl State {
         fits
     }
 
-    /// A write of these bytes has been done.
+    /// Records that these bytes were written.
     pub(super) fn written(&mut self, offset: u64, len: u64) {
         self.spots.written(self.faults.heals, offset, len);
     }
@@ -173,7 +173,7 @@ impl State {
         self.next
     }
 
-    /// An allocation begins; the result is its number, if it changes anything, and whether there is no space for all of it.
+    /// Begins an allocation. Returns its number, if it changes anything, and whether space ran out.
     pub(super) fn submit_allocation(&mut self, offset: u64, len: u64) -> (Option<u64>, bool) {
         let result = self.space.allocate(&self.faults, offset, len);
         let taken = result.err().unwrap_or(len);
@@ -184,7 +184,7 @@ impl State {
         (id, result.is_err())
     }
 
-    /// It is there for who reads, and will be durable with the next sync.
+    /// Makes a change visible to reads and subject to the next sync.
     pub(super) fn complete(&mut self, id: u64) {
         let Some(change) = self.changes.get_mut(&id) else { return };
         change.phase = Phase::Completed;
@@ -194,7 +194,7 @@ impl State {
         }
     }
 
-    /// What a write was to put into places that cannot be written is as it was there.
+    /// Restores the old content of unwritable places in a write.
     pub(super) fn keep_unwritable(&mut self, id: u64) {
         let Some(Change { what: What::Write { offset, pages }, .. }) = self.changes.get_mut(&id) else { return };
         for (i, page) in pages.iter_mut().enumerate() {
@@ -205,7 +205,7 @@ impl State {
         }
     }
 
-    /// A write fails: what is there now is anything.
+    /// Fails a write: its range has arbitrary content.
     pub(super) fn fail(&mut self, id: u64) {
         let Some(change) = self.changes.get_mut(&id) else { return };
         change.phase = Phase::Failed;
@@ -215,7 +215,7 @@ impl State {
         }
     }
 
-    /// Any part of a write is there, and is in the cache like anything else.
+    /// Completes any part of a write, which then is cached like any other change.
     pub(super) fn complete_in_part(&mut self, id: u64) {
         self.fail(id);
         let Some(Change { what: What::Write { offset, pages }, phase }) = self.changes.get_mut(&id) else { return };
@@ -226,13 +226,13 @@ impl State {
         *phase = Phase::Completed;
     }
 
-    /// What a sync that begins now is about.
+    /// Returns the changes covered by a sync that begins now.
     pub(super) fn covered(&self) -> Vec<u64> {
         let covered = |change: &&Change| matches!(change.phase, Phase::Completed | Phase::Unsynced);
         self.changes.iter().filter(|(_, change)| covered(change)).map(|(&id, _)| id).collect()
     }
 
-    /// Whether a sync must fail because what it is about has been lost.
+    /// Returns whether a sync must fail because a change it covers was lost.
     fn is_lost(&self, covered: &[u64]) -> bool {
         covered.iter().any(|id| self.changes.get(id).is_some_and(|change| change.phase == Phase::Unsynced))
     }
@@ -248,7 +248,7 @@ impl State {
     fn harden(&mut self, covered: &[u64]) {
         let has_failed = self.changes.values().any(|change| change.phase == Phase::Failed);
         for id in covered {
-            // A write that failed earlier does not come back over what is durable now.
+            // An earlier failed write must not overwrite durable content.
             if has_failed {
                 self.supersede(*id);
             }
@@ -266,7 +266,7 @@ impl State {
         }
     }
 
-    /// A write comes to its end, or seems to.
+    /// Completes a write, or pretends to.
     pub(super) fn write_done(&mut self, id: u64) {
         if self.faults.lie == Some(Lie::Write) && self.random.rarely(100) {
             self.fail(id);
@@ -275,7 +275,7 @@ impl State {
         }
     }
 
-    /// The same of a write that makes itself durable, with the length of the file.
+    /// Completes a write that makes itself and the file length durable.
     pub(super) fn durable_write_done(&mut self, id: u64) {
         self.write_done(id);
         let is_there = self.changes.get(&id).is_some_and(|change| change.phase == Phase::Completed);
@@ -290,7 +290,7 @@ impl State {
         self.harden(&covered);
     }
 
-    /// What was written earlier where this write is does not come back over it.
+    /// Stops earlier changes from overwriting the range of this write.
     fn supersede(&mut self, id: u64) {
         let Some(Change { what: What::Write { offset: new_at, pages: new }, .. }) = self.changes.get(&id).cloned()
         else {
@@ -308,7 +308,7 @@ impl State {
         }
     }
 
-    /// A sync comes to its end; false: it fails, and loses what it covered.
+    /// Completes a sync. Returns false if it fails and loses what it covered.
     pub(super) fn sync_done(&mut self, covered: &[u64], fault: bool) -> bool {
         self.syncing -= 1;
         if fault || self.is_lost(covered) {
@@ -323,7 +323,7 @@ impl State {
         true
     }
 
-    /// What was in a range is not wanted any more: from now on it reads as anything.
+    /// Discards a range: it reads as anything from now on.
     pub(super) fn discard(&mut self, offset: u64, len: u64) {
         self.space.discard(&self.faults, offset, len);
         let zero = Rc::new([0; PAGE]);
@@ -338,7 +338,7 @@ impl State {
         }
     }
 
-    /// The machine stops. Everything that used the medium has been dropped.
+    /// Stops the machine. All users of the medium must have been dropped.
     pub(super) fn crash(&mut self, how: Crash) {
         match how {
             Crash::Process => self.end_process(),
@@ -350,7 +350,7 @@ impl State {
         (self.happened.failed, self.happened.failed_at) = (0, None);
     }
 
-    /// What was in flight comes to its end, or does not.
+    /// Completes or loses each operation in flight.
     fn end_process(&mut self) {
         let in_flight = |change: &&Change| change.phase == Phase::InFlight;
         let in_flight: Vec<u64> =
@@ -371,7 +371,7 @@ impl State {
         let count = changes.len() as u64;
         let unit = self.faults.tear;
         let mut latest = 0;
-        // First how long the file is: what was written past its end is lost.
+        // Determine the file length first: writes past its end are lost.
         for (&id, Change { what, phase }) in &changes {
             let What::Grow { from, end } = what else { continue };
             let survives = match survival {
@@ -379,7 +379,7 @@ impl State {
                 Survival::Everything => true,
                 _ => self.random.chance(50),
             };
-            // One that was not answered may have come half the way from where the file ended.
+            // An unanswered allocation may have extended the file only part of the way.
             let half = self.faults.half_grown && *phase == Phase::InFlight && self.random.chance(30);
             let pages = end.saturating_sub(self.current.len) / PAGE as u64;
             let end = if half { *end - self.random.below(pages + 1) * PAGE as u64 } else { *end };
@@ -413,7 +413,8 @@ impl State {
                 }
             }
         }
-        // File systems keep the order of their own changes: an earlier allocation survives with anything later.
+        // File systems keep the order of metadata changes: an earlier allocation survives with any
+        // later one.
         for Change { what, phase } in changes.range(..latest).map(|(_, change)| change) {
             if let (What::Grow { from, end }, Phase::Completed) = (what, phase) {
                 self.space.harden_allocation(&self.faults, *from, *end);
@@ -423,7 +424,7 @@ impl State {
         self.current = self.durable.clone();
     }
 
-    /// Changes what is on the medium. Nothing is open, and nothing is in a cache.
+    /// Changes the content of the medium while nothing is open or cached.
     pub(super) fn at_rest<T>(&mut self, change: impl FnOnce(&mut Pages, &mut Random) -> T) -> T {
         assert!(self.changes.is_empty(), "power has to fail first");
         let result = change(&mut self.durable, &mut self.random);

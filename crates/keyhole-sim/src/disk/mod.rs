@@ -1,18 +1,23 @@
-//! The disk of the simulation: [`Medium`] outlives processes, [`SimDisk`] is one worker's way to it.
+//! The disk of the simulation: [`Medium`] outlives processes, [`SimDisk`] is one worker's handle to
+//! it.
 //!
-//! What it promises is what FORMAT.md, section 7, assumes, and nothing more:
-//! - A sync makes durable what had completed when it was submitted. Anything else survives a crash or does not, each write for
-//!   itself, each unit of it for itself, whatever the order.
-//! - A durable write makes itself durable, and how long the file had become; nothing else.
-//! - Of one page the later write wins: reads, and what survives, never go back behind what a sync has covered.
-//! - The death of the process alone loses nothing that had completed, and makes nothing durable.
-//! - A sync that fails loses what it covered, in part, when power fails; until then reads see it. Every other sync that covers
-//!   it fails too. After that only a power failure ends the process: FORMAT.md, section 9, demands as much.
-//! - Space that was allocated and not written reads as anything.
-//! - A file system has the space that others leave ([`FileSystem`]). An operation without space fails at once with `StorageFull`,
-//!   changes nothing that was acknowledged, and may succeed later. A write that fails so has written any part of itself.
-//! - A bad place fails each time with `EIO`: reads until it is written again if the medium heals, writes for good. A medium that
-//!   has become read-only answers everything that changes it with `EROFS`, and reads as before.
+//! It guarantees what FORMAT.md, section 7, assumes, and nothing more:
+//! - A sync makes durable the operations that had completed when it was submitted. Anything else
+//!   survives a crash or does not, independently for each write and for each unit of a write, in
+//!   any order.
+//! - A durable write makes itself and the current file length durable, and nothing else.
+//! - For each page the later write wins: reads and surviving content never revert to a state from
+//!   before a completed sync.
+//! - A process crash loses no completed operation and makes none durable.
+//! - A failed sync partly loses what it covered at the next power failure; until then reads see it.
+//!   Every other sync that covers it fails too. Afterwards only a power failure ends the process,
+//!   as FORMAT.md, section 9, requires.
+//! - Space that was allocated and not written has arbitrary content.
+//! - A file system has the space that its neighbours leave ([`FileSystem`]). An operation without
+//!   space fails at once with `StorageFull`, changes no acknowledged data, and may succeed later. A
+//!   write that fails this way may be partly done.
+//! - A permanently bad place fails with `EIO`: reads until it is rewritten if the medium heals,
+//!   writes always. A read-only medium answers every change with `EROFS` and still serves reads.
 
 mod buffer;
 mod damage;
@@ -45,12 +50,13 @@ use crate::random::Random;
 use medium::{State, What};
 use spots::{EIO, EROFS};
 
-/// Operations of one disk that fail for want of space in a row, while nothing is changed through it: so many, and so many more
-/// for each operation that clients begin meanwhile. An operation asks for space once again, for its body and for its record.
+/// Consecutive failures for lack of space allowed per disk without a successful change, plus as
+/// many for each operation that clients begin meanwhile. An operation asks for space twice: for its
+/// body and for its record.
 const REFUSED_MAX: u64 = 20;
 const REFUSED_EACH_MAX: u64 = 6;
 
-/// A medium: what is on it, what goes wrong with it.
+/// A medium with its content and its faults.
 pub struct Medium {
     state: RefCell<State>,
     clock: Rc<Clock>,
@@ -58,7 +64,7 @@ pub struct Medium {
 }
 
 impl Medium {
-    /// An empty one.
+    /// Creates an empty medium.
     pub fn new(clock: &Rc<Clock>, random: Random, faults: Faults) -> Rc<Self> {
         let state = RefCell::new(State::new(random, faults));
         Rc::new(Medium { state, clock: Rc::clone(clock), pool: Rc::default() })
@@ -72,35 +78,36 @@ impl Medium {
         self.state.borrow()
     }
 
-    /// Whether the machine has stopped.
+    /// Returns whether the machine has stopped.
     pub fn is_dead(&self) -> bool {
         self.look().dead
     }
 
-    /// What has happened so far.
+    /// Returns the counters of past events.
     pub fn happened(&self) -> Happened {
         self.look().happened
     }
 
-    /// Whether the file system was full at some time since, after an operation had failed for that.
+    /// Returns whether the file system was full at some time since `then`, after an operation had
+    /// failed for that reason.
     pub fn was_short_since(&self, then: &Happened) -> bool {
         let state = self.look();
         state.happened.full > then.full || state.space.is_short_since(then.neighbour)
     }
 
-    /// Whether a write or a sync is under way.
+    /// Returns whether a write or sync is in flight.
     pub fn is_writing(&self) -> bool {
         let state = self.look();
         state.syncing > 0 || state.changes.values().any(|change| change.phase == medium::Phase::InFlight)
     }
 
-    /// After so many events more the machine stops; `None`: it does not.
+    /// Stops the machine after this many more events; `None` disables the stop.
     pub fn stop_after(&self, events: Option<u64>) {
         let mut state = self.state();
         state.fuse = events.map_or(Fuse::Never, |events| Fuse::Event(state.happened.events + events));
     }
 
-    /// Exchanges the faults; the result is what they were. Bad places stay.
+    /// Replaces the fault settings and returns the old ones. Bad places remain.
     pub fn set_faults(&self, faults: Faults) -> Faults {
         std::mem::replace(&mut self.state().faults, faults)
     }
@@ -117,67 +124,68 @@ impl Medium {
         pages.iter().for_each(|at| state.spots.add_unwritable(*at));
     }
 
-    /// Offsets of the pages that cannot be read.
+    /// Returns the offsets of the unreadable pages.
     pub fn unreadable(&self) -> Vec<u64> {
         self.look().spots.unreadable()
     }
 
-    /// After so many events more the medium takes no writes.
+    /// Makes the medium read-only after this many more events.
     pub fn turn_read_only_after(&self, events: u64) {
         let mut state = self.state();
         state.spots.read_only_at = Some(state.happened.events + events);
     }
 
-    /// Whether the medium takes no writes any more.
+    /// Returns whether the medium is read-only.
     pub fn is_read_only(&self) -> bool {
         self.look().is_read_only()
     }
 
-    /// A page cannot be written any more: where something has been written, or right behind. The result is its offset.
+    /// Makes a written page, or the page behind one, unwritable and returns its offset.
     pub fn wear(&self) -> Option<u64> {
         let at = self.state().at_rest(rot::wear)?;
         self.add_unwritable(&[at]);
         Some(at)
     }
 
-    /// All places can be written again.
+    /// Makes all places writable again.
     pub fn end_wear(&self) {
         self.state().spots.end_wear();
     }
 
-    /// The medium takes writes again.
+    /// Ends the read-only state.
     pub fn end_read_only(&self) {
         self.state().spots.read_only_at = None;
     }
 
-    /// Forgets the writes that have failed so far: whoever was told goes on without them.
+    /// Forgets the writes that have failed so far: the engine was informed and continues without
+    /// them.
     pub fn forgive_writes(&self) {
         let mut state = self.state();
         (state.happened.failed, state.happened.failed_at) = (0, None);
     }
 
-    /// Puts sound cells in place of all bad ones: what they held can be read again, and everything can be written.
+    /// Repairs all bad places: their content becomes readable again, and everything is writable.
     pub fn mend(&self) {
         self.state().spots.clear();
     }
 
-    /// The machine stops here. Everything that used the medium has been dropped.
+    /// Stops the machine. All users of the medium must have been dropped.
     pub fn crash(&self, how: Crash) {
         self.state().crash(how);
     }
 
-    /// Damages what is on the medium, where power has failed. The result is what that affects.
+    /// Damages the medium after a power failure and returns what is affected.
     pub fn damage(&self, segment_len: u64) -> Affected {
         self.state().at_rest(|pages, random| damage::damage(pages, random, segment_len))
     }
 
-    /// A page cannot be read any more, where power has failed. The result is what that affects.
+    /// Makes a page unreadable after a power failure and returns what is affected.
     pub fn rot(&self, segment_len: u64) -> Option<Rot> {
         if self.is_spoiled() {
             return None;
         }
         let rot = self.state().at_rest(|pages, random| rot::rot(pages, random, segment_len))?;
-        // One copy of the superblock has to be good.
+        // One copy of the superblock must stay intact.
         if SUPERBLOCK_AT.iter().any(|copy| rot.pages.contains(copy)) && !self.has_two_superblocks() {
             return None;
         }
@@ -185,7 +193,7 @@ impl Medium {
         Some(rot)
     }
 
-    /// Whether both copies of the superblock can be read and say the same.
+    /// Returns whether both copies of the superblock are readable and equal.
     fn has_two_superblocks(&self) -> bool {
         let mut state = self.state();
         let readable = SUPERBLOCK_AT.iter().all(|copy| !state.spots.is_unreadable(*copy, PAGE as u64));
@@ -193,7 +201,8 @@ impl Medium {
         readable && state.at_rest(|pages, _| pages.bytes(first, PAGE) == pages.bytes(second, PAGE))
     }
 
-    /// Panics if not all is there that the checkpoints refer to, where power has failed; `made`: checkpoints that were completed.
+    /// Panics if a record that the checkpoints refer to is missing after a power failure; `made` is
+    /// the number of checkpoints that were completed.
     pub fn check_checkpoints(&self, made: u64) {
         if self.is_spoiled() {
             return;
@@ -205,7 +214,8 @@ impl Medium {
         assert!(there >= made.min(CHECKPOINTS_KEPT as u64), "{there} checkpoints, after {made}");
     }
 
-    /// Damages the newest of two checkpoints, where power has failed; false: there are not two.
+    /// Damages the newest of two checkpoints after a power failure. Returns false if there are not
+    /// two.
     pub fn spoil_checkpoint(&self) -> bool {
         if self.is_spoiled() {
             return false;
@@ -216,14 +226,15 @@ impl Medium {
         spoiled.is_some()
     }
 
-    /// Whether the superblock points to a checkpoint that was damaged.
+    /// Returns whether the superblock points to a damaged checkpoint.
     pub fn is_spoiled(&self) -> bool {
         let mut state = self.state();
         let pointers = state.at_rest(|pages, _| layout::pointers(pages));
         pointers.iter().any(|pointer| state.spoiled.contains(pointer))
     }
 
-    /// Whether only a power failure may end the process: something is in the cache that will never be on the disk.
+    /// Returns whether only a power failure may end the process: the cache holds changes that can
+    /// never become durable.
     pub fn must_lose_power(&self) -> bool {
         let state = self.look();
         let lost = |phase| matches!(phase, medium::Phase::Failed | medium::Phase::Unsynced);
@@ -231,23 +242,23 @@ impl Medium {
     }
 }
 
-/// One worker's way to the medium, or that of the maintenance.
+/// The handle of one worker, or of the maintenance, to the medium.
 pub struct SimDisk {
     medium: Rc<Medium>,
-    /// Operations of clients that there were when something was last changed through this disk.
+    /// Number of client operations at the last change through this disk.
     operations_then: Cell<u64>,
-    /// Operations without space since.
+    /// Operations without space since then.
     refused: Cell<u64>,
 }
 
 impl SimDisk {
-    /// To this medium.
+    /// Creates a handle to this medium.
     pub fn new(medium: &Rc<Medium>) -> Self {
         let (operations_then, refused) = (Cell::new(0), Cell::new(0));
         SimDisk { medium: Rc::clone(medium), operations_then, refused }
     }
 
-    /// A client begins an operation. Each lets all workers ask for space again.
+    /// Counts a client operation. Each allows all workers to ask for space again.
     pub fn note_operation(&self) {
         self.medium.state().operations += 1;
     }
@@ -256,7 +267,8 @@ impl SimDisk {
         self.medium.look().operations
     }
 
-    /// There was no space for an operation. An engine that only asks again would do so for ever.
+    /// Counts an operation without space. Panics at an engine that only repeats the request, since
+    /// it would never stop.
     fn refuse(&self) {
         self.refused.set(self.refused.get() + 1);
         let operations = self.operations() - self.operations_then.get();
@@ -267,20 +279,21 @@ impl SimDisk {
         );
     }
 
-    /// Something was changed.
+    /// Records a successful change.
     fn succeeded(&self) {
         self.refused.set(0);
         self.operations_then.set(self.operations());
     }
 
-    /// Something begins, comes to its end, or is answered; the machine may stop here, for good.
+    /// Counts a beginning, completion or answer. The machine may stop here, and then this never
+    /// returns.
     async fn event(&self) {
         if self.medium.state().event() {
             std::future::pending::<()>().await;
         }
     }
 
-    /// An operation takes its time, and comes to its end.
+    /// Waits for the duration of an operation and completes it.
     async fn pause(&self) {
         self.wait().await;
         self.medium.state().step();
@@ -292,7 +305,7 @@ impl SimDisk {
         self.event().await;
     }
 
-    /// A write, which comes to its end in this way.
+    /// Writes, and completes the write in the given way.
     async fn write_as(
         &self,
         offset: u64,
@@ -314,7 +327,8 @@ impl SimDisk {
         {
             let mut state = self.medium.state();
             if !state.has_space(offset, len) {
-                // Nothing has failed for good: what is there of it counts as written, until something else is written there.
+                // The failure is temporary: the partial content counts as written until it is
+                // overwritten.
                 state.complete_in_part(id);
                 drop(state);
                 self.refuse();
@@ -329,7 +343,7 @@ impl SimDisk {
         (Ok(()), buf)
     }
 
-    /// The error of a write, if it fails.
+    /// Returns the error of a write, if it is to fail.
     fn refusal_of_write(&self, offset: u64, len: u64) -> Option<io::Error> {
         if self.fault(|faults| faults.write) {
             return Some(self.failed(io::Error::other("a write that failed")));
@@ -343,19 +357,19 @@ impl SimDisk {
         None
     }
 
-    /// The error of everything that changes a medium that takes no writes.
+    /// Returns the error of every change of a read-only medium.
     fn refusal(&self) -> Option<io::Error> {
         self.medium.is_read_only().then(|| self.failed(io::Error::from_raw_os_error(EROFS)))
     }
 
-    /// Whether a fault happens that comes so often in 10,000 times.
+    /// Decides whether a fault with this rate per 10,000 occurs.
     fn fault(&self, rate: impl FnOnce(&Faults) -> u64) -> bool {
         let mut state = self.medium.state();
         let rate = rate(&state.faults);
         state.random.rarely(rate)
     }
 
-    /// Notes that something has failed for good.
+    /// Records a permanent failure.
     fn failed(&self, error: io::Error) -> io::Error {
         let tick = self.medium.clock.tick();
         let mut state = self.medium.state();
@@ -446,7 +460,8 @@ impl Disk for SimDisk {
             return Err(error);
         }
         let (id, full) = self.medium.state().submit_allocation(offset, len);
-        // Without a step of the neighbour if it fails: to repeat it at once does not bring space.
+        // A failed attempt does not advance the neighbour: an immediate repetition must not free
+        // space.
         if full {
             self.wait().await;
         } else {

@@ -1,23 +1,23 @@
-//! What a medium holds, page by page. A page that nobody has written takes no memory.
+//! Content of a medium by page. A page that was never written takes no memory.
 
 use std::rc::Rc;
 
 use keyhole_log::limits::PAGE;
 
-/// Devices write whole sectors, as a rule.
+/// The usual write unit of devices.
 pub(super) const SECTOR: usize = 512;
 
 pub(super) type Page = [u8; PAGE];
 
-/// Bytes of a file. Pages are shared between copies of it.
+/// Bytes of a file. Copies share pages.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pages {
-    /// Bytes, a multiple of the page.
+    /// Length in bytes, a multiple of the page size.
     pub(super) len: u64,
     pages: Vec<Option<Rc<Page>>>,
 }
 
-/// The page that an offset is in.
+/// Returns the number of the page that contains an offset.
 fn number(offset: u64) -> usize {
     (offset / PAGE as u64) as usize
 }
@@ -29,7 +29,7 @@ pub(super) fn cut(bytes: &[u8]) -> Vec<Rc<Page>> {
 }
 
 impl Pages {
-    /// Makes it reach `len`; what is new reads as `fill`, zeros if there is none.
+    /// Extends it to `len`; new pages read as `fill`, or as zeros if `fill` is empty.
     pub(super) fn grow(&mut self, len: u64, fill: &[Rc<Page>]) {
         if len <= self.len {
             return;
@@ -53,7 +53,7 @@ impl Pages {
         }
     }
 
-    /// So many bytes from anywhere on.
+    /// Returns `len` bytes from `offset` on.
     pub(super) fn bytes(&self, offset: u64, len: usize) -> Vec<u8> {
         let ahead = (offset % PAGE as u64) as usize;
         let mut bytes = vec![0; ahead + len];
@@ -61,14 +61,14 @@ impl Pages {
         bytes.split_off(ahead)
     }
 
-    /// Puts pages where they belong; what is past the end is lost.
+    /// Stores pages; those past the end are lost.
     pub(super) fn put(&mut self, offset: u64, pages: &[Rc<Page>]) {
         for (old, new) in self.pages.iter_mut().skip(number(offset)).zip(pages) {
             *old = Some(Rc::clone(new));
         }
     }
 
-    /// Puts those units of pages where they belong that are chosen. A unit has 8 to [`PAGE`] bytes, a power of two.
+    /// Stores the chosen units of pages. A unit has 8 to [`PAGE`] bytes and is a power of two.
     pub(super) fn put_torn(&mut self, offset: u64, pages: &[Rc<Page>], unit: usize, mut chosen: impl FnMut() -> bool) {
         for (old, new) in self.pages.iter_mut().skip(number(offset)).zip(pages) {
             let picks: Vec<bool> = (0..PAGE / unit).map(|_| chosen()).collect();
@@ -101,7 +101,7 @@ impl Pages {
         self.pages.get(number(offset))?.as_ref()
     }
 
-    /// Offsets of the pages that have been written.
+    /// Returns the offsets of the pages that have been written.
     pub(super) fn written(&self) -> Vec<u64> {
         let there = self.pages.iter().enumerate().filter(|(_, page)| page.is_some());
         there.map(|(i, _)| (i * PAGE) as u64).collect()

@@ -1,7 +1,8 @@
-//! Bad places that come while a store is in use, where no name but those that are known here depends on them.
+//! Bad places that appear while a store is in use, limited to those whose effect on names is known.
 //!
-//! Other damage is done at the end of a life ([`damage`](super::damage)). Here the life goes on: what was hit is named exactly,
-//! by the numbers of bodies and versions, which are never used again.
+//! Other damage is done at the end of a life ([`damage`](super::damage)). Here the life continues,
+//! so the affected data are named exactly, by the numbers of bodies and versions, which are never
+//! reused.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -12,12 +13,12 @@ use super::layout::{self, Checkpoint, HEADER, Record, View, overlap, u64_at};
 use super::pages::Pages;
 use crate::random::Random;
 
-/// What cannot be read any more.
+/// The unreadable pages and the data they affect.
 #[derive(Debug, Clone, Default)]
 pub struct Rot {
     /// Offsets of the pages.
     pub pages: Vec<u64>,
-    /// Bodies, by the number that they begin with.
+    /// Bodies, by the number at their beginning.
     pub contents: BTreeSet<u64>,
     /// Versions of objects, by the number in their ETag.
     pub versions: BTreeSet<u64>,
@@ -33,12 +34,13 @@ fn page(at: u64) -> Range<u64> {
     start..start + PAGE as u64
 }
 
-/// A place in a range.
+/// Returns a random page offset in a range.
 fn within(range: &Range<u64>, random: &mut Random) -> u64 {
     range.start + random.below(range.end - range.start)
 }
 
-/// Chooses a page that no name depends on, or only bodies and objects from before the newest checkpoint.
+/// Chooses a page on which no name depends, or only bodies and objects older than the newest
+/// checkpoint.
 pub(super) fn rot(pages: &Pages, random: &mut Random, segment_len: u64) -> Option<Rot> {
     let checkpoints = layout::checkpoints(pages);
     let newest = checkpoints.first()?;
@@ -63,7 +65,7 @@ pub(super) fn rot(pages: &Pages, random: &mut Random, segment_len: u64) -> Optio
     of_page(&checkpoints, &view, hit)
 }
 
-/// What depends on a page; `None`: something that a life could not go on without.
+/// Returns what depends on a page; `None` if a life could not continue without it.
 fn of_page(checkpoints: &[Checkpoint], view: &View, hit: Range<u64>) -> Option<Rot> {
     let is_hit = |range: &Range<u64>| overlap(range, &hit);
     let replayed = view.replayed.iter().any(|record| is_hit(&record.range()));
@@ -78,7 +80,7 @@ fn of_page(checkpoints: &[Checkpoint], view: &View, hit: Range<u64>) -> Option<R
             _ => return None,
         };
     }
-    // What has been written since may share blocks with what was there before.
+    // Newer records may share blocks with the older ones.
     for record in view.referred.iter().chain(&view.replayed) {
         if record.blocks().iter().any(is_hit) {
             rot.contents.insert(record.content());
@@ -87,7 +89,8 @@ fn of_page(checkpoints: &[Checkpoint], view: &View, hit: Range<u64>) -> Option<R
     Some(rot)
 }
 
-/// Chooses a page of a segment that has been written, or the one behind it: more often where something ends, and goes on.
+/// Chooses a written page or its successor, with a preference for ends of data where writing
+/// continues.
 pub(super) fn wear(pages: &mut Pages, random: &mut Random) -> Option<u64> {
     let mut written: Vec<u64> = pages.written().into_iter().filter(|at| *at >= SEGMENTS_START).collect();
     if random.chance(70) {
@@ -108,8 +111,8 @@ impl Rot {
     }
 }
 
-/// Damages the newest checkpoint where there is one before it: a bit of the payload of one of its records. The result is where
-/// its end is.
+/// Flips a bit in the payload of one record of the newest checkpoint, if there is an older one.
+/// Returns the location of the checkpoint's end.
 pub(super) fn spoil_checkpoint(pages: &mut Pages, random: &mut Random) -> Option<u64> {
     let checkpoints = layout::checkpoints(pages);
     let [newest, _] = &checkpoints[..] else { return None };

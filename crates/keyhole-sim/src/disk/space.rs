@@ -1,8 +1,9 @@
-//! Space of the file system that the file is in: how an allocation takes it, and when others fill the rest.
+//! File system space: how allocations take it, and when neighbours use up the rest.
 //!
-//! Kinds of file systems are data ([`FileSystem`]). All of them give each page of the file its space separately. A neighbour,
-//! which follows from the seed, fills the file system and frees it again. Its steps are operations of the disk that come to
-//! their end, except failed allocations: an engine that only repeats a failed allocation waits for ever.
+//! Kinds of file systems are data ([`FileSystem`]). All of them assign space to each page of the
+//! file separately. A neighbour, which follows from the seed, fills the file system and frees it
+//! again. Its steps are completed disk operations other than failed allocations: an engine that
+//! only repeats a failed allocation waits indefinitely.
 
 use std::ops::Range;
 
@@ -11,46 +12,48 @@ use keyhole_log::limits::PAGE;
 use super::faults::Faults;
 use crate::random::Random;
 
-/// How a file system gives space.
+/// How a file system allocates space.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum FileSystem {
     /// An allocation takes space where the file has none, and guarantees later writes.
     #[default]
     Ext4,
-    /// The same, but an allocation needs free space for its whole range, also where the file has space.
+    /// Like `Ext4`, but an allocation needs free space for its whole range, even where the file
+    /// already has space.
     Xfs,
-    /// Copy on write: an allocation guarantees nothing, and a write may fail for want of space.
+    /// Copy on write: an allocation guarantees nothing, and a write may fail for lack of space.
     Btrfs,
-    /// No allocation in advance (ext2, ext3, FUSE, NFS): the file only becomes longer. A write into a hole takes space, or fails.
+    /// No preallocation (ext2, ext3, FUSE, NFS): the file only becomes longer. A write into a hole
+    /// takes space or fails.
     NoExtents,
 }
 
-/// Writes of 100 that fail on a full file system that copies on write.
+/// Percentage of writes that fail on a full copy-on-write file system.
 const COPIES_FAIL: u64 = 60;
 
-/// Pages that the neighbour leaves free when it fills the file system: none, less than a segment, or a few segments.
+/// Pages that the neighbour leaves free: none, less than a segment, or a few segments.
 const LEFT: [u64; 5] = [0, 0, 100, 600, 1500];
 
-/// Steps after which an engine that asks again knows that there is space.
+/// Steps after which an engine that asks again learns that there is space.
 const LEARNS_WITHIN: u64 = 10;
 
-/// The chance in 10,000 that the neighbour takes what has become free in a full file system, at each of its steps, if it is
-/// not greedy.
+/// Probability per 10,000 that a neighbour that is not greedy takes the space freed in a full file
+/// system, at each step.
 const GRABS: u64 = 100;
 
-/// Space of one file in its file system. Pages are counted from the beginning of the file.
+/// Space of one file in its file system, in pages from the beginning of the file.
 #[derive(Debug, Default)]
 pub(super) struct Space {
-    /// Pages that have space, as the running system has it, and as a power failure leaves it.
+    /// Pages that have space, in the running system and after a power failure.
     current: Vec<bool>,
     durable: Vec<bool>,
-    /// Pages that are free in the file system; `None`: more than the file can take.
+    /// Free pages in the file system; `None`: more than the file can use.
     free: Option<u64>,
     /// Steps until the neighbour fills or frees the file system.
     left: u64,
-    /// Something has failed since the neighbour last filled the file system.
+    /// Whether an operation has failed since the neighbour last filled the file system.
     felt: bool,
-    /// Steps of the neighbour so far, and at which of them `felt` ended.
+    /// Steps of the neighbour so far, and the step at which `felt` ended.
     steps: u64,
     felt_until: u64,
 }
@@ -72,7 +75,7 @@ fn mark(map: &mut Vec<bool>, range: Range<usize>, to: bool) -> u64 {
 }
 
 impl Space {
-    /// Pages of a range that have no space.
+    /// Returns the number of pages in a range without space.
     fn missing(&self, range: Range<usize>) -> u64 {
         let known = range.start.min(self.current.len())..range.end.min(self.current.len());
         let there = self.current[known].iter().filter(|has| **has).count();
@@ -92,7 +95,7 @@ impl Space {
         self.free = self.free.map(|free| free + pages);
     }
 
-    /// One step of the neighbour.
+    /// Performs one step of the neighbour.
     pub(super) fn step(&mut self, faults: &Faults, random: &mut Random) {
         if faults.neighbour == 0 {
             return;
@@ -116,17 +119,18 @@ impl Space {
         self.felt = false;
     }
 
-    /// Steps of the neighbour so far.
+    /// Returns the number of steps of the neighbour so far.
     pub(super) fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// Whether something that needed space had failed, and the file system was still full, just before this step or since.
+    /// Returns whether, just before this step or later, an operation had failed for lack of space
+    /// while the file system was still full.
     pub(super) fn is_short_since(&self, step: u64) -> bool {
         self.felt || self.felt_until + LEARNS_WITHIN > step
     }
 
-    /// An allocation of a range. `Err`: there is no space, but for so many bytes of it.
+    /// Allocates a range. On lack of space, `Err` holds the number of bytes that fit.
     pub(super) fn allocate(&mut self, faults: &Faults, offset: u64, len: u64) -> Result<(), u64> {
         let range = pages(offset, len);
         let needed = match faults.file_system {
@@ -142,14 +146,14 @@ impl Space {
         if faults.file_system == FileSystem::Xfs || !faults.half_grown {
             return Err(0);
         }
-        // A part of it has been taken when the file system notices.
+        // The file system may have taken part of the range before it notices.
         let fits = |end: &usize| self.has(faults, self.missing(range.start..*end));
         let end = (range.start..=range.end).rev().find(fits).unwrap_or(range.start);
         self.take(range.start..end);
         Err(((end - range.start) * PAGE) as u64)
     }
 
-    /// A write of a range; false: there is no space for it.
+    /// Writes a range. Returns false if there is no space for it.
     pub(super) fn write(&mut self, faults: &Faults, random: &mut Random, offset: u64, len: u64) -> bool {
         let range = pages(offset, len);
         let fits = match faults.file_system {
@@ -163,7 +167,7 @@ impl Space {
         fits
     }
 
-    /// The space of a range is given back, where the file system can do that.
+    /// Returns the space of a range, where the file system can do that.
     pub(super) fn discard(&mut self, faults: &Faults, offset: u64, len: u64) {
         if !faults.holes || faults.file_system == FileSystem::NoExtents {
             return;
@@ -173,19 +177,20 @@ impl Space {
         self.give(freed);
     }
 
-    /// What an allocation or a write took is durable, as far as the file system takes it at once.
+    /// Makes the space of an allocation or write durable, where the file system takes it
+    /// immediately.
     pub(super) fn harden(&mut self, offset: u64, len: u64) {
         mark(&mut self.durable, pages(offset, len), true);
     }
 
-    /// An allocation is durable.
+    /// Makes an allocation durable.
     pub(super) fn harden_allocation(&mut self, faults: &Faults, offset: u64, end: u64) {
         if faults.file_system != FileSystem::NoExtents {
             self.harden(offset, end - offset);
         }
     }
 
-    /// Power has failed, and the file has this length now.
+    /// Applies a power failure that leaves the file with this length.
     pub(super) fn fail_power(&mut self, len: u64) {
         self.durable.truncate(pages(0, len).end);
         let lost = self.current.iter().enumerate().filter(|(i, has)| **has && !self.durable.get(*i).unwrap_or(&false));
@@ -205,7 +210,7 @@ mod tests {
         Faults { file_system, neighbour: 100, holes: true, ..Faults::none() }
     }
 
-    /// A file of 2 MiB whose space is there, in a file system that has become full.
+    /// Returns a file of 2 MiB with allocated space in a full file system.
     fn full(faults: &Faults) -> Space {
         let mut space = Space::default();
         assert_eq!(space.allocate(faults, 0, 2 * MIB), Ok(()));

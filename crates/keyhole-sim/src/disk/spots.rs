@@ -1,4 +1,4 @@
-//! Places of the medium that fail each time, and a medium that takes no writes any more.
+//! Permanently bad places, and the read-only state of a medium.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -11,12 +11,12 @@ pub(super) const EIO: i32 = 5;
 /// `EROFS`.
 pub(super) const EROFS: i32 = 30;
 
-/// Bad places, by the numbers of their pages. They outlive processes and power failures.
+/// Bad places by page number. They outlive processes and power failures.
 #[derive(Debug, Default)]
 pub(super) struct Spots {
     unreadable: BTreeSet<u64>,
     unwritable: BTreeSet<u64>,
-    /// From this event on the medium takes no writes.
+    /// The event from which the medium is read-only.
     pub(super) read_only_at: Option<u64>,
 }
 
@@ -33,7 +33,7 @@ impl Spots {
         self.unwritable.insert(offset / PAGE as u64);
     }
 
-    /// Forgets all places; the medium takes writes again.
+    /// Forgets all bad places and ends the read-only state.
     pub(super) fn clear(&mut self) {
         *self = Spots::default();
     }
@@ -50,7 +50,7 @@ impl Spots {
         self.unwritable.range(pages(offset, len)).next().is_some()
     }
 
-    /// A write has been done here. `heals`: the medium has put other cells in place of the bad ones.
+    /// Records a write. `heals`: the medium has remapped the bad places.
     pub(super) fn written(&mut self, heals: bool, offset: u64, len: u64) {
         if heals {
             let written = pages(offset, len);
@@ -58,7 +58,7 @@ impl Spots {
         }
     }
 
-    /// Offsets of the pages that cannot be read.
+    /// Returns the offsets of the unreadable pages.
     pub(super) fn unreadable(&self) -> Vec<u64> {
         self.unreadable.iter().map(|page| page * PAGE as u64).collect()
     }

@@ -1,4 +1,4 @@
-//! The end of a life: in order, and with damage.
+//! The end of a life: an orderly shutdown, and damage.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::work::{Client, audit_damaged};
 type Opened = Result<(Arc<Shared>, Recovery), Error>;
 
 impl Life {
-    /// Opens once more, ends in order, and opens again: everything must be as it was.
+    /// Opens the store, shuts it down and opens it again: the content must not change.
     pub(super) fn last(&mut self) -> Result<(), String> {
         self.world.medium.set_faults(Faults::none());
         self.world.medium.end_wear();
@@ -28,7 +28,7 @@ impl Life {
         if self.world.plan.damage { self.damaged() } else { Ok(()) }
     }
 
-    /// Everything is deleted: then there is room for as much as in a new store.
+    /// Deletes everything: the store must then have as much space as a new one.
     fn emptied(&mut self) -> Result<(), String> {
         let mut session = self.open()?;
         if !self.world.has_room_to_clean() {
@@ -54,7 +54,7 @@ impl Life {
         Ok((executor, opened))
     }
 
-    /// Something on the medium is damaged; the file is opened all the same, and again.
+    /// Damages the medium: the file must still open, and open again.
     fn damaged(&mut self) -> Result<(), String> {
         self.world.medium.crash(Crash::Power(Survival::Nothing));
         if self.world.medium.is_spoiled() {
@@ -68,7 +68,7 @@ impl Life {
         if affected.rebuild
             && let Some(Err(Error::Damaged(damage))) = &opened.1
         {
-            // Whoever wants what is left has to say so.
+            // Without a readable checkpoint the caller has to ask for a rebuild.
             if !damage.what.starts_with("every checkpoint") {
                 return Err(format!("open: {damage}; {affected:?}"));
             }

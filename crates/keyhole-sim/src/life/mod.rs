@@ -1,4 +1,5 @@
-//! One life of a store: it is made, used, crashed, opened, looked at, and used again, until its operations are done.
+//! One life of a store: it is created, used, crashed, reopened and audited until its operations are
+//! done.
 
 mod ending;
 mod opening;
@@ -19,70 +20,70 @@ use crate::plan::{Focus, Plan};
 use crate::random::Random;
 use crate::work::{Audit, Client, Watch, World};
 
-/// Crashes that a life has at least, unless it is full of faults.
+/// Minimum number of crashes in a life, unless it is full of faults.
 const CRASHES_MIN: u64 = 2;
 
-/// Times that a life is opened to be used, at most.
+/// Maximum number of sessions in a life.
 const SESSIONS_MAX: u64 = 24;
 
-/// Sessions of 100 whose crash is to come while a checkpoint is made or segments are cleaned, if there is any of it.
+/// Percentage of sessions that are to crash during a checkpoint or cleaning, if there is one.
 const AIMED: u64 = 50;
 
-/// Events of the disk after the beginning of that.
+/// Disk events between the beginning of that and the crash.
 const AIMED_WITHIN: [u64; 4] = [3, 15, 50, 150];
 
-/// A file that is open, and what works with it.
+/// An open file and its tasks.
 struct Session {
     executor: Executor,
     shared: Arc<Shared>,
     logs: Vec<Log<SimDisk>>,
-    /// Writers that have not come to their end.
+    /// Number of running writers.
     writers: Rc<Cell<usize>>,
 }
 
 impl Session {
-    /// After a panic.
+    /// Leaks the session after a panic.
     fn forget(self) {
         self.executor.forget();
         std::mem::forget(self.logs);
     }
 }
 
-/// One life.
+/// The state of a life.
 struct Life {
     random: Random,
     world: Rc<World>,
     tally: Tally,
-    /// Power has failed since everything was last looked at.
+    /// Whether power has failed since the last audit.
     power: bool,
-    /// The last process has ended in order.
+    /// Whether the last process shut down orderly.
     orderly: bool,
-    /// A segment has been cut.
+    /// Whether recovery has cut a segment.
     cut: bool,
-    /// The newest checkpoint has been damaged, or a sector has become bad.
+    /// Whether the newest checkpoint was damaged or a sector became bad.
     hurt: bool,
-    /// No more places become unwritable.
+    /// Whether no more places become unwritable.
     ending: bool,
 }
 
-/// What is changed in a life, to see that it is noticed.
+/// Settings and sabotage of a life.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Setup {
-    /// Whether to print what happens.
+    /// Whether to print events.
     pub trace: bool,
-    /// What the disk does not do.
+    /// Operations that the disk falsely acknowledges.
     pub lie: Option<Lie>,
-    /// What the life is about.
+    /// The focus of the life.
     pub focus: Option<Focus>,
-    /// How the engine is broken.
+    /// The defect that is built into the engine.
     #[cfg(feature = "sabotage")]
     pub sabotage: Option<keyhole_log::Sabotage>,
 }
 
-/// Lives the life of a seed.
+/// Runs the life of a seed.
 ///
 /// # Errors
-/// What went wrong.
+/// A description of the failure.
 pub fn life(seed: u64, setup: Setup) -> Result<Tally, String> {
     crate::panics::keep();
     #[cfg(feature = "sabotage")]
@@ -135,7 +136,7 @@ fn live(seed: u64, setup: Setup) -> Result<Tally, String> {
 }
 
 impl Life {
-    /// Opens, works until the machine stops or all is done, and ends.
+    /// Opens the store, works until the machine stops or everything is done, and ends.
     fn session(&mut self) -> Result<(), String> {
         let mut session = self.open()?;
         match self.work(&mut session) {
@@ -195,13 +196,13 @@ impl Life {
             Stop::Stalled => return Err("clients wait for ever".to_owned()),
             Stop::Panicked(panic) => return Err(panic),
         }
-        // What was given up goes on.
+        // Let abandoned requests finish.
         match session.executor.run(|| medium.is_dead(), || false) {
             Stop::Halted => return Ok(()),
             Stop::Panicked(panic) => return Err(panic),
             Stop::Done | Stop::Stalled => {}
         }
-        // What is in doubt may still come back after a power failure.
+        // Data in doubt may reappear after a power failure.
         let is_decided = !session.shared.poisoned() && !session.shared.activity().in_doubt;
         if self.random.chance(50) && is_decided {
             medium.stop_after(None);
@@ -210,7 +211,7 @@ impl Life {
         Ok(())
     }
 
-    /// The process ends: in order, or because the machine stopped.
+    /// Ends the process: orderly, or because the machine stopped.
     fn end(&mut self, session: Session) -> Result<(), String> {
         let Session { mut executor, shared, logs, writers } = session;
         if !self.world.medium.is_dead() {

@@ -1,4 +1,4 @@
-//! Making the file, opening it through whatever happens, and looking at what is there.
+//! Creation, opening through faults and crashes, and audits of the store.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use crate::executor::{Executor, Stop};
 use crate::plan::Opening;
 use crate::work::{Audit, audit};
 
-/// Attempts to open a file on a medium that fails, before the faults are taken away.
+/// Attempts to open the file on a faulty medium before the faults are removed.
 const ATTEMPTS_MAX: u64 = 5;
 
 impl Life {
@@ -22,7 +22,7 @@ impl Life {
         Executor::new(Rc::clone(&self.world.clock), self.random.fork())
     }
 
-    /// Runs a task by itself to its end; `None`: the machine stopped.
+    /// Runs a single task to its end; `None`: the machine stopped.
     pub(super) fn alone<T: 'static>(
         &mut self,
         executor: &mut Executor,
@@ -39,7 +39,7 @@ impl Life {
         }
     }
 
-    /// Makes the file, without faults: whoever makes one starts anew if it fails.
+    /// Creates the file without faults: users repeat a failed creation.
     pub(super) fn make(&mut self) -> Result<(), String> {
         let faults = self.world.medium.set_faults(Faults::none());
         let (disk, format) = (SimDisk::new(&self.world.medium), self.world.plan.format());
@@ -53,7 +53,7 @@ impl Life {
         }
     }
 
-    /// The machine stops, or the process does.
+    /// Crashes the machine or the process.
     pub(super) fn crash(&mut self, may_be_process: bool) {
         let how = Crash::of(&mut self.random);
         let how = if how == Crash::Process && (!may_be_process || self.world.medium.must_lose_power()) {
@@ -70,11 +70,11 @@ impl Life {
         }
     }
 
-    /// Something on the medium becomes bad, while nothing uses it.
+    /// Damages the medium while it is not in use.
     fn hurt(&mut self) {
         let (plan, medium) = (&self.world.plan, &self.world.medium);
         medium.check_checkpoints(self.tally.checkpoints);
-        // A bad sector may hold a name that only the newest checkpoint knows besides.
+        // A bad sector may hold a name whose only other copy is in the newest checkpoint.
         let is_known_twice = self.world.rot.borrow().pages.is_empty();
         if plan.spoils && self.random.chance(30) && is_known_twice && medium.spoil_checkpoint() {
             self.world.say(|| "the newest checkpoint is damaged".to_owned());
@@ -94,7 +94,7 @@ impl Life {
         }
     }
 
-    /// Opens the file, through crashes and failures of the medium.
+    /// Opens the file, through crashes and faults of the medium.
     pub(super) fn open(&mut self) -> Result<Session, String> {
         let mut attempt = 0;
         let mut opening = self.world.plan.next_opening(&mut self.random);
@@ -127,7 +127,7 @@ impl Life {
             self.tally.openings += 1;
             match answer {
                 Some(Ok((shared, recovery))) if recovery.read_only.is_none() => {
-                    // The engine goes on past places that it could not write.
+                    // The engine continues past places that it could not write.
                     self.world.medium.forgive_writes();
                     break (executor, shared, recovery);
                 }
@@ -145,7 +145,8 @@ impl Life {
                     let legal = match &error {
                         Error::Io(_) => failed,
                         Error::Full => after.full > before.full,
-                        // More is in use than the capacity that was asked for, or it is too little for so many workers.
+                        // More is in use than the requested capacity, or the capacity is too small
+                        // for the number of workers.
                         Error::Capacity(_) => opening != self.world.plan.opening(),
                         _ => false,
                     };
@@ -177,7 +178,7 @@ impl Life {
         Ok(session)
     }
 
-    /// Notes how the file is open.
+    /// Records the options of the opening.
     fn opened(&mut self, mut opening: Opening, shared: &Shared) {
         opening.workers = shared.workers();
         opening.segments = (shared.usage().capacity - SEGMENTS_START) / self.world.plan.segment_len;
@@ -186,7 +187,7 @@ impl Life {
         self.world.say(|| format!("{opening:?}"));
     }
 
-    /// Starts what works with an open file.
+    /// Starts the tasks of an open file.
     pub(super) fn start(&self, mut executor: Executor, shared: Arc<Shared>) -> Session {
         let (writers, mut logs) = (Rc::new(Cell::new(0)), Vec::new());
         let mut spawn = |task: LocalBoxFuture<'static, ()>| {
@@ -215,7 +216,8 @@ impl Life {
         if !recovery.damaged.is_empty() && !self.hurt {
             return Err(format!("damage, but nothing was damaged: {:?}", recovery.damaged));
         }
-        // The second page of a batch that was cut stays behind the mark, and is reported once more at each opening.
+        // The second page of a cut batch stays behind the mark and is reported again at each
+        // opening.
         self.cut |= (recovery.cut > 0 && !self.orderly) || self.hurt;
         if self.orderly && recovery.cut > 0 && !self.cut {
             return Err(format!("{} segments cut after an orderly end", recovery.cut));
@@ -223,7 +225,7 @@ impl Life {
         Ok(())
     }
 
-    /// Looks at everything, without faults.
+    /// Audits everything, without faults.
     pub(super) fn audit(&mut self, session: &mut Session, how: Audit) -> Result<(), String> {
         let faults = self.world.medium.set_faults(Faults { slowness: 1, ..Faults::none() });
         let task = audit(session.logs[0].clone(), Rc::clone(&self.world), how, self.random.fork());

@@ -1,6 +1,6 @@
-//! What lives have come to, in numbers.
+//! Statistics of lives.
 
-/// What lives have come to.
+/// Totals over lives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Lives.
@@ -9,35 +9,35 @@ pub struct Tally {
     pub operations: u64,
     /// Events of disks.
     pub events: u64,
-    /// Times that a file was opened.
+    /// Openings of a file.
     pub openings: u64,
     /// Crashes.
     pub crashes: u64,
-    /// Crashes while the file was opened.
+    /// Crashes during an opening.
     pub in_recovery: u64,
-    /// Crashes while something was written.
+    /// Crashes during a write.
     pub in_commit: u64,
-    /// Crashes while a checkpoint was made.
+    /// Crashes during a checkpoint.
     pub in_checkpoint: u64,
-    /// Crashes while segments were cleaned.
+    /// Crashes during cleaning.
     pub in_cleaning: u64,
-    /// Checkpoints that were completed.
+    /// Completed checkpoints.
     pub checkpoints: u64,
-    /// Segments that were cleaned.
+    /// Cleaned segments.
     pub cleaned: u64,
     /// Segments that became blank.
     pub freed: u64,
-    /// Segments whose space was given back.
+    /// Segments whose space was returned to the file system.
     pub discarded: u64,
-    /// Processes that ended because the disk had failed.
+    /// Processes that ended because of a disk failure.
     pub failures: u64,
-    /// Processes that ended in order.
+    /// Orderly shutdowns.
     pub orderly: u64,
-    /// Lives at whose end something was damaged.
+    /// Lives that ended with damage.
     pub damaged: u64,
-    /// Those of them of which no checkpoint could be read.
+    /// Lives among them without a readable checkpoint.
     pub rebuilt: u64,
-    /// A number that follows from everything that happened: the same seed gives the same.
+    /// A hash of all events: equal seeds give equal traces.
     pub trace: u64,
 }
 

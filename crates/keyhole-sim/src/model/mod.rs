@@ -1,4 +1,5 @@
-//! What is true of a store: for every name what it may hold, whatever was answered and whatever was not.
+//! The model of a store: the possible contents of every name, given all answered and unanswered
+//! operations.
 
 mod register;
 mod settings;
@@ -15,7 +16,7 @@ use crate::content::Content;
 /// Buckets of the workload.
 pub const BUCKETS: [&str; 2] = ["bucket", "other"];
 
-/// Keys of the workload: some are beginnings of others, and what sorts between them.
+/// Keys of the workload: some are prefixes of others, with keys that sort in between.
 pub const KEYS: [&str; 10] = ["a", "a/", "a/b", "a/b/c", "a0", "b/b", "b/c", "c", "ä/ö", "z"];
 
 /// One body of an object or of an upload.
@@ -25,38 +26,39 @@ pub struct Piece {
     pub number: u16,
     /// The bytes.
     pub content: Content,
-    /// Says who made it.
+    /// The ETag, which names the creating operation.
     pub etag: [u8; 16],
-    /// Opaque.
+    /// Opaque salt.
     pub salt: [u8; 24],
 }
 
-/// Something that was written under a name once. Its number is its time and its ETag.
+/// A version of an object. Its number is its time and its ETag.
 #[derive(Debug, Clone)]
 pub struct Version {
-    /// The bucket and the key that it was written to.
+    /// The bucket and key that it was written to.
     pub name: (&'static str, &'static str),
     /// Its bodies.
     pub pieces: Vec<Piece>,
-    /// Whether its head is sealed.
+    /// Whether its object head is sealed.
     pub sealed: bool,
     /// The upload that it completes.
     pub upload: Option<u64>,
-    /// It was uploaded in so many parts.
+    /// The number of parts that it was uploaded in.
     pub parts: u16,
-    /// The numbers of the labels that it may have: those that it was written with, and any that it was to get.
+    /// The numbers of the tags that it may have: the initial ones, and those of every attempted
+    /// change.
     pub labels: Vec<u64>,
-    /// The number of the completion that said something of its parts.
+    /// The number of the completion that set its part checksums.
     pub infos: Option<u64>,
 }
 
 impl Version {
-    /// Bytes of all bodies.
+    /// Returns the total length of all bodies.
     pub fn size(&self) -> u64 {
         self.pieces.iter().map(|piece| piece.content.len).sum()
     }
 
-    /// Its bodies' bytes.
+    /// Returns the contents of its bodies.
     pub fn contents(&self) -> Vec<Content> {
         self.pieces.iter().map(|piece| piece.content).collect()
     }
@@ -69,62 +71,62 @@ pub struct Upload {
     pub bucket: &'static str,
     /// The key.
     pub key: &'static str,
-    /// Whether it is there.
+    /// Whether it exists.
     pub exists: Register<bool>,
-    /// The piece of each part, by its number in the table of pieces.
+    /// The number of the piece of each part.
     pub parts: BTreeMap<u16, Register<Option<u64>>>,
     /// Its completion: the operation and the version.
     pub completions: Vec<(u64, u64)>,
 }
 
-/// What is true of a store.
+/// The possible states of a store.
 pub struct Model {
-    /// Whether what was acknowledged is durable.
+    /// Whether acknowledged writes are durable.
     pub durable: bool,
     numbers: u64,
-    /// What the clock adds to a number, from each number on at which it has jumped.
+    /// Offsets of the clock, by the operation number from which each applies.
     clock: BTreeMap<u64, u64>,
-    /// The time at which each bucket was created, if it exists.
+    /// The creation time of each bucket, if it exists.
     pub buckets: BTreeMap<&'static str, Register<Option<u64>>>,
-    /// What each bucket is set to.
+    /// The settings of each bucket.
     pub settings: BTreeMap<&'static str, Register<BucketSettings>>,
-    /// Objects may go by themselves.
+    /// Whether the store may drop objects by itself.
     pub ring: bool,
     /// The version of each object.
     pub keys: BTreeMap<(&'static str, &'static str), Register<Option<u64>>>,
-    /// By the number that their identity is made of.
+    /// Uploads, by the number that their identity is made of.
     pub uploads: BTreeMap<u64, Upload>,
-    /// Every version that was ever written.
+    /// All versions ever written.
     pub versions: BTreeMap<u64, Version>,
-    /// Every part that was ever written.
+    /// All parts ever written.
     pub pieces: BTreeMap<u64, Piece>,
-    /// Deletions of buckets that are under way.
+    /// Bucket deletions in flight.
     deleting: BTreeSet<(u64, &'static str)>,
 }
 
-/// The identity of an upload.
+/// Returns the identity of an upload.
 pub fn upload_id(number: u64) -> [u8; 16] {
     digest(number ^ 0x5555)
 }
 
-/// The number that the identity of an upload is made of.
+/// Returns the number that the identity of an upload is made of.
 pub fn upload_number(id: &[u8; 16]) -> u64 {
     number(id) ^ 0x5555
 }
 
-/// A digest that says a number.
+/// Returns a digest that encodes a number.
 pub fn digest(number: u64) -> [u8; 16] {
     let mut digest = [0xee; 16];
     digest[..8].copy_from_slice(&number.to_le_bytes());
     digest
 }
 
-/// The number that a digest says.
+/// Returns the number that a digest encodes.
 pub fn number(digest: &[u8; 16]) -> u64 {
     u64::from_le_bytes(digest[..8].try_into().expect("eight bytes"))
 }
 
-/// Opaque bytes of some length, for heads and descriptions, that follow from a number.
+/// Returns opaque bytes of some length for object heads and descriptions, derived from a number.
 pub fn opaque(number: u64, most: usize) -> Vec<u8> {
     let len = if number.is_multiple_of(29) { most } else { number as usize % 300 % (most + 1) };
     let mut bytes = vec![number as u8; len];
@@ -132,23 +134,23 @@ pub fn opaque(number: u64, most: usize) -> Vec<u8> {
     bytes
 }
 
-/// The head of a version.
+/// Returns the object head of a version.
 pub fn head(version: u64) -> Vec<u8> {
     opaque(version, HEAD_MAX)
 }
 
-/// The labels of this number.
+/// Returns the tags with this number.
 pub fn labels(number: u64) -> Vec<u8> {
     opaque(number + 1, LABELS_MAX)
 }
 
-/// What a completion of this number says of the parts.
+/// Returns the part checksums of the completion with this number.
 pub fn infos(number: u64) -> Vec<u8> {
     opaque(number + 2, 20_000)
 }
 
 impl Model {
-    /// Of an empty store.
+    /// Creates the model of an empty store.
     pub fn new() -> Self {
         let names = BUCKETS.iter().flat_map(|bucket| KEYS.iter().map(|key| (*bucket, *key)));
         Model {
@@ -166,38 +168,38 @@ impl Model {
         }
     }
 
-    /// A number that was not given out before.
+    /// Returns a new number.
     pub fn number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers
     }
 
-    /// From now on the clock adds so much to a number.
+    /// Sets the offset of the clock from now on.
     pub fn set_clock(&mut self, to: u64) {
         self.clock.insert(self.numbers + 1, to);
     }
 
-    /// The time at which something of this number was done, by the clock of then.
+    /// Returns the time of the operation with this number, by the clock at that moment.
     pub fn time(&self, number: u64) -> u64 {
         let ahead = self.clock.range(..=number).next_back().map_or(0, |(_, ahead)| *ahead);
         number + ahead
     }
 
-    /// The register of a name.
+    /// Returns the register of an object.
     pub fn key(&mut self, bucket: &'static str, key: &'static str) -> &mut Register<Option<u64>> {
         self.keys.get_mut(&(bucket, key)).expect("names are those of the workload")
     }
 
-    /// The register of a bucket.
+    /// Returns the register of a bucket.
     pub fn bucket(&mut self, bucket: &'static str) -> &mut Register<Option<u64>> {
         self.buckets.get_mut(bucket).expect("buckets are those of the workload")
     }
 
-    /// An upload, which is made.
+    /// Begins the creation of an upload.
     pub fn begin_upload(&mut self, op: u64, upload: u64, bucket: &'static str, key: &'static str, now: u64) {
         let mut exists = Register::new(false);
         exists.begin(op, true, now);
-        // It may go with its bucket.
+        // A deletion of its bucket may take the upload along.
         for (deletion, _) in self.deleting.iter().filter(|(_, of)| *of == bucket) {
             exists.begin(*deletion, false, now);
         }
@@ -205,7 +207,7 @@ impl Model {
         self.uploads.insert(upload, Upload { bucket, key, exists, parts, completions: Vec::new() });
     }
 
-    /// A bucket is to be deleted, with its uploads.
+    /// Begins the deletion of a bucket and its uploads.
     pub fn begin_bucket_deletion(&mut self, op: u64, bucket: &'static str, now: u64) {
         self.bucket(bucket).begin(op, None, now);
         self.set(bucket).begin(op, BucketSettings::default(), now);
@@ -215,7 +217,7 @@ impl Model {
         }
     }
 
-    /// The deletion of a bucket has been answered: done, or refused without effect.
+    /// Ends the deletion of a bucket: it was done, or refused without effect.
     pub fn end_bucket_deletion(&mut self, op: u64, bucket: &'static str, now: u64, done: bool) {
         let durable = self.durable;
         self.deleting.remove(&(op, bucket));
@@ -232,13 +234,13 @@ impl Model {
         }
     }
 
-    /// Whether a write may be told that there is no such bucket.
+    /// Returns whether a write may fail because the bucket is missing.
     pub fn may_lack_bucket(&mut self, bucket: &'static str, since: u64) -> bool {
         let register = self.bucket(bucket);
         register.may_be(since, Option::is_none) || register.is_busy(since, 0)
     }
 
-    /// A flush that began then has been answered.
+    /// Records the answer to a flush that began at `began`.
     pub fn flushed(&mut self, began: u64, now: u64) {
         self.buckets.values_mut().for_each(|register| register.flushed(began, now));
         self.settings.values_mut().for_each(|register| register.flushed(began, now));
@@ -249,7 +251,7 @@ impl Model {
         }
     }
 
-    /// Nothing is under way any more.
+    /// Records that all operations have ended.
     pub fn quiesce(&mut self, now: u64) {
         self.buckets.values_mut().for_each(|register| register.quiesce(now));
         self.settings.values_mut().for_each(|register| register.quiesce(now));
@@ -260,12 +262,12 @@ impl Model {
         }
     }
 
-    /// After a crash nothing of the old process is under way.
+    /// Discards the operations in flight of the old process after a crash.
     pub fn crashed(&mut self) {
         self.deleting.clear();
     }
 
-    /// The version that an object says to be, after comparing everything that it says.
+    /// Returns the version that an object claims to be, after comparing all its properties.
     pub fn recognise(&self, object: &Object) -> (u64, &Version) {
         let id = number(&object.etag.digest);
         let Some(version) = self.versions.get(&id) else { panic!("an object that was never written: {object:?}") };
@@ -286,7 +288,7 @@ impl Model {
         (id, version)
     }
 
-    /// The piece that a part of an upload says to be, after comparing everything that it says.
+    /// Returns the piece that a part of an upload claims to be, after comparing all its properties.
     pub fn recognise_part(&self, info: &PartInfo) -> (u64, Piece) {
         let id = number(&info.etag);
         let Some(piece) = self.pieces.get(&id) else { panic!("a part that was never written: {info:?}") };
@@ -302,7 +304,7 @@ impl Default for Model {
     }
 }
 
-/// The ETag of a version.
+/// Returns the ETag of a version.
 pub fn etag(version: u64, parts: u16) -> Etag {
     Etag { digest: digest(version), parts }
 }

@@ -1,10 +1,10 @@
-//! What buckets are set to, how full they may be, and what may go by itself.
+//! Bucket settings, quotas, and objects that the store drops by itself.
 
 use keyhole_log::BucketSettings;
 
 use super::{Model, Register, Version};
 
-/// The least and the most of the bytes that versions have; there may be none.
+/// Returns the minimum and maximum size over the versions, which may be empty.
 fn bounds<'a>(versions: impl Iterator<Item = Option<u64>>, size: impl Fn(u64) -> u64 + 'a) -> (u64, u64) {
     let sizes = versions.map(|version| version.map_or(0, &size));
     let (least, most) = sizes.fold((u64::MAX, 0), |(least, most), size| (least.min(size), most + size));
@@ -12,13 +12,14 @@ fn bounds<'a>(versions: impl Iterator<Item = Option<u64>>, size: impl Fn(u64) ->
 }
 
 impl Model {
-    /// The register of what a bucket is set to.
+    /// Returns the register of a bucket's settings.
     pub fn set(&mut self, bucket: &'static str) -> &mut Register<BucketSettings> {
         self.settings.get_mut(bucket).expect("buckets are those of the workload")
     }
 
-    /// Bytes that a bucket may have had since, at least and at most; what is on its way counts for the most. `but`: a key, or an
-    /// upload and a part, that does not count for the least.
+    /// Returns the minimum and maximum number of bytes that a bucket may have had since; writes in
+    /// flight count towards the maximum. `but`: a key, or an upload and a part, that does not count
+    /// towards the minimum.
     pub fn bytes(&self, bucket: &str, since: u64, but: (&str, Option<(u64, u16)>)) -> (u64, u64) {
         let (mut least, mut most) = (0, 0);
         for ((_, key), register) in self.keys.iter().filter(|((of, _), _)| *of == bucket) {
@@ -38,24 +39,25 @@ impl Model {
         (least, most)
     }
 
-    /// Whether the quota of a bucket may have had no room for a write that began then.
+    /// Returns whether a write that began at `since` may have exceeded the quota of a bucket.
     pub fn may_exceed(&self, bucket: &str, since: u64) -> bool {
         let most = self.bytes(bucket, since, ("", None)).1;
         self.settings[bucket].values(since).any(|settings| settings.quota.is_some_and(|quota| most > quota))
     }
 
-    /// Whether it may have had room for so many bytes.
+    /// Returns whether the quota may have had room for `size` bytes.
     pub fn may_have_room(&self, bucket: &str, since: u64, size: u64, but: (&str, Option<(u64, u16)>)) -> bool {
         let least = self.bytes(bucket, since, but).0 + size;
         self.settings[bucket].values(since).any(|settings| settings.quota.is_none_or(|quota| least <= quota))
     }
 
-    /// What is due is to be deleted, whatever it is.
+    /// Begins the deletion of everything that has expired.
     pub fn begin_expiry(&mut self, op: u64, now: u64) {
         self.keys.values_mut().for_each(|register| register.begin(op, None, now));
     }
 
-    /// That has been answered: everything that was due at `time`, by the clock, has gone if `done`, and nothing that was not.
+    /// Ends an expiry: if `done`, everything that had expired at `time` is gone, and everything
+    /// else is still there.
     pub fn end_expiry(&mut self, op: u64, time: u64, (since, now): (u64, u64), done: bool) {
         let time_of = |id: u64| id + self.clock.range(..=id).next_back().map_or(0, |(_, ahead)| *ahead);
         for ((bucket, _), register) in &mut self.keys {
@@ -74,7 +76,7 @@ impl Model {
         }
     }
 
-    /// In a ring an object may have gone at any time: if it is not there, this is what has happened.
+    /// Records that a missing object of a ring was dropped: that is possible at any time.
     pub fn vanish(&mut self, bucket: &'static str, key: &'static str, since: u64, now: u64) {
         if self.ring && !self.key(bucket, key).may_be(since, Option::is_none) {
             let (op, durable) = (self.number(), self.durable);
@@ -84,7 +86,7 @@ impl Model {
         }
     }
 
-    /// The same of an upload that is not there.
+    /// Records that a missing upload of a ring was dropped.
     pub fn vanish_upload(&mut self, id: u64, since: u64, now: u64) {
         let (op, durable) = (self.number(), self.durable);
         let Some(upload) = self.uploads.get_mut(&id).filter(|_| self.ring) else { return };
@@ -94,7 +96,7 @@ impl Model {
         }
     }
 
-    /// The newest object of all, if there is no doubt which it is.
+    /// Returns the newest object, if it is certain.
     pub fn newest(&self) -> Option<(&'static str, &'static str)> {
         let latest = self.keys.iter().filter_map(|(name, register)| {
             let (began, value) = register.latest()?;

@@ -1,4 +1,4 @@
-//! Looking at everything, when nobody else does anything.
+//! An audit of the whole store while it is otherwise idle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,22 +10,23 @@ use crate::disk::SimDisk;
 use crate::model::{BUCKETS, KEYS, Model, Register, etag, head, labels, number, opaque, upload_id, upload_number};
 use crate::random::Random;
 
-/// When it is looked.
+/// The moment of an audit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audit {
-    /// In a process that goes on, and in which nothing is under way.
+    /// In a running process without operations in flight.
     Quiet,
-    /// After opening. What is found is what is true from now on. `power`: power has failed since the last time.
+    /// After opening: the findings become the state of the model. `power`: power has failed since
+    /// the last audit.
     Opened {
         /// Whether power has failed.
         power: bool,
     },
 }
 
-/// What was found.
+/// The findings.
 #[derive(Default)]
 struct Found {
-    /// The version of each object of each bucket that is there.
+    /// The version of each object found, by bucket.
     objects: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
     uploads: BTreeSet<u64>,
     /// Bytes of the objects and parts of each bucket.
@@ -33,7 +34,7 @@ struct Found {
     contents: BTreeSet<u64>,
 }
 
-/// Takes what was found for true, or says that it cannot be.
+/// Adopts a finding as the state of the model, or panics if it is impossible.
 fn take<V: Clone + PartialEq + std::fmt::Debug>(
     how: Audit,
     now: u64,
@@ -52,7 +53,7 @@ fn take<V: Clone + PartialEq + std::fmt::Debug>(
     }
 }
 
-/// Looks at everything, compares, and takes what is found for true. Anything that cannot be is a panic.
+/// Compares the whole store with the model and adopts the findings. Panics at anything impossible.
 pub async fn audit(log: Log<SimDisk>, world: std::rc::Rc<World>, how: Audit, mut random: Random) {
     if how == Audit::Quiet {
         let now = world.clock.tick();
@@ -73,7 +74,7 @@ pub async fn audit(log: Log<SimDisk>, world: std::rc::Rc<World>, how: Audit, mut
         assert!(there || !any, "{bucket}/{key} is the newest of all, and has gone ahead of others");
     }
     if world.plan.ring {
-        return; // Objects may go while they are looked at.
+        return; // Objects may disappear during the audit.
     }
     let model = world.model.borrow();
     for bucket in found.objects.keys() {
@@ -103,7 +104,7 @@ fn audit_buckets(log: &Log<SimDisk>, world: &World, how: Audit, found: &mut Foun
         }
     }
     for (name, register) in &mut model.settings {
-        // What a bucket that is not there was set to says nothing of the next one of its name.
+        // Settings of a missing bucket do not apply to its successor of the same name.
         match log.bucket_settings(name) {
             Some((there, _)) => take(how, now, durable, register, there, || format!("settings of {name}")),
             None if how != Audit::Quiet => *register = Register::new(BucketSettings::default()),
@@ -186,18 +187,18 @@ async fn audit_uploads(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
     }
 }
 
-/// Whether bodies are damaged as an error says.
+/// Returns whether bodies are damaged in the way an error reports.
 fn is_damage(world: &World, how: Audit, error: &Error, contents: &[Content]) -> bool {
     world.is_rotten(error, contents) || world.is_orphan(how == Audit::Opened { power: true }, error, contents)
 }
 
-/// Whether a ring has dropped an upload while it was looked at.
+/// Returns whether a ring dropped an upload during the audit.
 fn has_gone(log: &Log<SimDisk>, model: &Model, id: u64) -> bool {
     let upload = &model.uploads[&id];
     model.ring && log.upload(upload.bucket, upload.key, &upload_id(id)).is_ok_and(|found| found.is_none())
 }
 
-/// A ring has dropped an upload.
+/// Records that a ring dropped an upload.
 fn vanished(model: &mut Model, now: u64, how: Audit, id: u64) {
     model.vanish_upload(id, now, now);
     if how != Audit::Quiet {
@@ -205,7 +206,8 @@ fn vanished(model: &mut Model, now: u64, how: Audit, id: u64) {
     }
 }
 
-/// An upload that can have gone only by its completion has been completed: then so has the object been written.
+/// Infers a completion from a missing upload that cannot have ended otherwise: its object was then
+/// written as well.
 fn completed_if_gone(model: &mut Model, id: u64, there: bool, how: Audit, now: u64) {
     let Audit::Opened { power } = how else { return };
     let upload = &model.uploads[&id];
@@ -236,8 +238,8 @@ async fn audit_objects(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
             let (id, contents, upload) = {
                 let model = world.model.borrow();
                 let (id, version) = model.recognise(object);
-                // One record completes the upload and makes the object. But what gave it other labels is another record: where
-                // syncs are deferred, power may have left that one alone.
+                // One record completes the upload and creates the object, but a change of tags is
+                // another record: with deferred syncs, power may have left only that one.
                 let alone = model.durable || version.labels.len() == 1;
                 (id, version.contents(), version.upload.filter(|_| alone))
             };
@@ -262,7 +264,8 @@ async fn audit_objects(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
     }
 }
 
-/// An object whose record cannot be read is still listed, and every other thing is known of it.
+/// Audits an object whose record is unreadable: it is still listed, and all its other properties
+/// are known.
 fn audit_unreadable(
     log: &Log<SimDisk>,
     world: &World,
@@ -287,7 +290,7 @@ fn audit_unreadable(
     take(how, now, durable, model.key(bucket, key), Some(id), || format!("{bucket}/{key}"));
 }
 
-/// A listing by the book, one key after the other.
+/// Computes a listing naively, key by key.
 fn listing(of: &BTreeMap<&'static str, u64>, model: &Model, list: &ListObjects) -> Listing {
     // The common prefix of a key, if it has one.
     let common = |key: &str| {

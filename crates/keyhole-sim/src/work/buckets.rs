@@ -1,4 +1,4 @@
-//! Buckets: creating, deleting, emptying.
+//! Buckets: creation, deletion, purge.
 
 use keyhole_log::Error;
 use keyhole_log::limits::{CHECKPOINTS_KEPT, SEGMENTS_START};
@@ -80,7 +80,7 @@ impl Client {
             }
             Err(error) => {
                 model.end_bucket_deletion(id, bucket, now, false);
-                // A ring drops objects by itself: what was just there may be on its way out.
+                // A ring drops objects by itself: a current one may be on its way out.
                 let is_dropping = self.world.plan.ring;
                 let legal = match &error {
                     Error::BucketNotEmpty => {
@@ -99,7 +99,8 @@ impl Client {
         }
     }
 
-    /// Deletes everything in a bucket, and the bucket, if nobody comes in between.
+    /// Deletes the content of a bucket, and the bucket unless another client writes to it
+    /// meanwhile.
     pub(super) async fn purge(&mut self, bucket: &'static str) {
         for key in KEYS {
             self.delete(bucket, key).await;
@@ -107,7 +108,7 @@ impl Client {
         self.delete_bucket(bucket).await;
     }
 
-    /// Deletes everything there is. Then there must be room for a body in each segment that is not open.
+    /// Deletes everything. Then each segment that is not open must have room for a body.
     pub async fn empty_and_fill(mut self) {
         self.impatience = 0;
         for bucket in BUCKETS {
@@ -125,7 +126,8 @@ impl Client {
         self.create_bucket(BUCKETS[0]).await;
         let len = self.world.plan.segment_len;
         let most = (usage.capacity - SEGMENTS_START - usage.reserved) / len;
-        // Those that are open are left as they are, two of each worker and of the cleaner, and those with the checkpoints.
+        // Open segments stay as they are: two per worker and for the cleaner, and those with the
+        // checkpoints.
         let open = 2 * (self.world.opening.get().workers as u64 + 1) + CHECKPOINTS_KEPT as u64;
         let room = most.saturating_sub(open).max(1) as usize;
         for key in KEYS.into_iter().take(room) {

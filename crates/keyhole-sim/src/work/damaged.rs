@@ -1,4 +1,5 @@
-//! Looking at everything after damage: what comes back as good is right, what is not is reported, what was not hit is there.
+//! The audit after damage: returned data are correct, wrong data are reported, and unaffected data
+//! are present.
 
 use std::rc::Rc;
 
@@ -9,10 +10,10 @@ use crate::content::{self, Content};
 use crate::disk::{Affected, SimDisk};
 use crate::model::{BUCKETS, KEYS, upload_id};
 
-/// Looks at everything. Anything that cannot be is a panic.
+/// Audits everything. Panics at anything impossible.
 pub async fn audit_damaged(log: Log<SimDisk>, world: Rc<World>, affected: Affected, recovery: Recovery) {
     let mut lost = Vec::new();
-    // If one cannot be read, the one before it is as good.
+    // If one checkpoint is unreadable, the previous one serves as well.
     let said = recovery.damaged.iter().any(|damage| damage.what == "a checkpoint");
     assert!(said || affected.rebuilt || !affected.checkpoint, "a checkpoint: not reported; {affected:?} {recovery:?}");
     for bucket in BUCKETS {
@@ -43,7 +44,7 @@ pub async fn audit_damaged(log: Log<SimDisk>, world: Rc<World>, affected: Affect
     assert!(lost.is_empty() || !recovery.damaged.is_empty(), "{lost:?} lost without a word; {affected:?}");
 }
 
-/// Looks at one object; false: it is not what it was.
+/// Audits one object; returns false if it has changed.
 async fn look(
     log: &Log<SimDisk>,
     world: &World,
@@ -67,7 +68,7 @@ async fn look(
     assert!(legal || hit, "{bucket}/{key} is {found:?}; {affected:?}");
     if let Some((object, id)) = object.zip(found) {
         let version = world.model.borrow().versions[&id].clone();
-        // Not another name's, whatever was hit.
+        // No damage may attach another name's object.
         assert_eq!(version.name, (bucket, key), "the object of another name");
         for (part, piece) in object.parts.iter().zip(&version.pieces) {
             check(log, affected, part, piece.content, legal).await;
@@ -76,7 +77,8 @@ async fn look(
     legal
 }
 
-/// The bytes of a body are right, or reported to be damaged. `current`: it belongs to what must be there.
+/// Checks that the bytes of a body are correct or reported as damaged. `current`: the body belongs
+/// to an object that must exist.
 async fn check(log: &Log<SimDisk>, affected: &Affected, part: &keyhole_log::Part, content: Content, current: bool) {
     if let Err(error) = content::check(log, part, content).await {
         let hit = affected.contents.contains(&content.id) || affected.rebuilt || !current;

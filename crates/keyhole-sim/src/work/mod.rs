@@ -1,4 +1,4 @@
-//! The workload: clients that write, read, copy and delete the same few names, and judge every answer.
+//! The workload: clients that write, read, copy and delete a few names, and check every answer.
 
 mod audit;
 mod buckets;
@@ -27,56 +27,59 @@ use crate::model::{BUCKETS, KEYS, Model, etag, number};
 use crate::plan::{Bodies, Opening, Plan};
 use crate::random::Random;
 
-/// Objects that a client holds on to, at most.
+/// Maximum number of objects that a client holds on to.
 const HELD_MAX: usize = 3;
 
-/// Operations of 100 ahead of which a clock jumps that jumps at all, and to what: it counts operations, and these are added.
+/// Percentage of operations before which a jumping clock jumps, and its offsets: the clock counts
+/// operations.
 const CLOCK_JUMPS: u64 = 2;
 const CLOCKS: [u64; 5] = [0, 30, 1000, 5000, 1 << 40];
 
-/// What everybody in a life shares.
+/// State shared by all clients of a life.
 pub struct World {
     /// The time of this life.
     pub clock: Rc<Clock>,
     /// The medium of this life.
     pub medium: Rc<Medium>,
-    /// What is true.
+    /// The possible states of the store.
     pub model: RefCell<Model>,
-    /// What this life is like.
+    /// The parameters of this life.
     pub plan: Plan,
-    /// What cannot be read any more.
+    /// Unreadable data.
     pub rot: RefCell<Rot>,
-    /// How the file is open at present.
+    /// Options of the current opening.
     pub opening: Cell<Opening>,
-    /// Operations that clients have begun.
+    /// Operations begun by clients.
     pub operations: Cell<u64>,
-    /// Those that are under way.
+    /// Operations in flight.
     pub watch: Watch,
-    /// Whether to print what happens.
+    /// Whether to print events.
     pub trace: bool,
 }
 
 impl World {
-    /// Prints what happens, if that is wanted.
+    /// Prints an event if tracing is on.
     pub fn say(&self, what: impl FnOnce() -> String) {
         if self.trace {
             println!("{:>9} {}", self.clock.now(), what());
         }
     }
 
-    /// Whether there is a cleaner and room for it: then space that nobody uses can always be used again.
+    /// Returns whether there is a cleaner with enough room, so that unused space can always be
+    /// reclaimed.
     pub fn has_room_to_clean(&self) -> bool {
         self.plan.maintained && self.opening.get().has_room_to_clean()
     }
 
-    /// Whether an error says that bytes of one of these bodies are damaged, and they are.
+    /// Returns whether an error reports damage of one of these bodies that is indeed damaged.
     fn is_rotten(&self, error: &Error, contents: &[Content]) -> bool {
         let rot = self.rot.borrow();
         matches!(error, Error::Damaged(_)) && contents.iter().any(|content| rot.contents.contains(&content.id))
     }
 
-    /// Whether power has taken the record of a body alone while some page cannot be read: the record may have been there, so the
-    /// object is damaged and not cut. From now on it is.
+    /// Returns whether a power failure removed only the record of a body while some page is
+    /// unreadable. The record may have been on that page, so the object is damaged and not cut.
+    /// Marks it as damaged from now on.
     fn is_orphan(&self, power: bool, error: &Error, contents: &[Content]) -> bool {
         let is_lost = matches!(error, Error::Damaged(damage) if damage.what == "a body whose record is lost");
         let mut rot = self.rot.borrow_mut();
@@ -87,17 +90,17 @@ impl World {
         is_orphan
     }
 
-    /// What has been done so far.
+    /// Returns the work done so far.
     pub fn work(&self) -> Work {
         let happened = self.medium.happened();
         Work { events: happened.events, polls: self.clock.polls() }
     }
 
-    /// Whether the store may say that it is full.
+    /// Returns whether the store may report that it is full.
     fn may_be_full(&self, log: &Log<SimDisk>, since: &Since) -> bool {
         let of_file_system = self.medium.was_short_since(&since.happened);
         if self.plan.ring {
-            // Not for want of anything but space of the file system.
+            // Only for lack of space in the file system.
             return self.plan.faults.neighbour > 0;
         }
         let stats = log.shared().stats();
@@ -105,7 +108,7 @@ impl World {
         let reserved = stats.usage.reserved / self.plan.segment_len + self.opening.get().workers as u64;
         let count = |of: &dyn Fn(&SegmentStat) -> bool| stats.segments.iter().filter(|s| of(s)).count() as u64;
         let busy = count(&|segment| segment.state != SegmentState::Blank);
-        // Where there is a cleaner nothing is left unused but what is held just now: by bodies on their way.
+        // With a cleaner, the only unused space is that held by bodies in flight.
         let unused = count(&|segment| match segment.state {
             SegmentState::Condemned => true,
             SegmentState::Closed => segment.live == 0,
@@ -117,42 +120,42 @@ impl World {
     }
 }
 
-/// When something began.
+/// The moment at which an operation began.
 #[derive(Debug, Clone, Copy)]
 struct Since {
     tick: u64,
     happened: Happened,
 }
 
-/// What an answer means for the model.
+/// The meaning of an answer for the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
-    /// It had no effect.
+    /// The operation had no effect.
     Refused,
-    /// Nobody knows.
+    /// The effect is unknown.
     Unknown,
 }
 
-/// A client. Its operations race with those of others.
+/// A client, whose operations race with those of others.
 pub struct Client {
     name: u64,
     log: Log<SimDisk>,
     world: Rc<World>,
     random: Random,
-    /// Objects that it reads again later, whatever has become of their names.
+    /// Objects to be read again later, regardless of their names.
     held: Vec<(Object, Vec<Content>)>,
-    /// Requests of 100 that it gives up.
+    /// Percentage of requests that it abandons.
     impatience: u64,
 }
 
 impl Client {
-    /// One that works with this log.
+    /// Creates a client of this log.
     pub fn new(name: u64, log: Log<SimDisk>, world: &Rc<World>, random: Random) -> Self {
         let (held, impatience) = (Vec::new(), world.plan.impatience);
         Client { name, log, world: Rc::clone(world), random, held, impatience }
     }
 
-    /// Does so many things, one after the other.
+    /// Performs this many operations in sequence.
     pub async fn run(mut self, operations: u64) {
         for _ in 0..operations {
             self.world.operations.set(self.world.operations.get() + 1);
@@ -209,22 +212,22 @@ impl Client {
         }
     }
 
-    /// What to do next, of 100 things.
+    /// Chooses the next operation, as a number below 100.
     fn what(&mut self) -> u64 {
         match self.random.below(100) {
-            // More often where objects expire.
+            // Favour expiry where objects expire.
             90..=91 if self.world.plan.settings => 99,
             what => what,
         }
     }
 
     fn name(&mut self) -> (&'static str, &'static str) {
-        // Most of it happens in one bucket, so that names collide.
+        // Most operations use one bucket, so that names collide.
         let bucket = BUCKETS[usize::from(self.random.chance(20))];
         (bucket, *self.random.pick::<&'static str>(&KEYS))
     }
 
-    /// A body that nobody has written yet.
+    /// Returns a new body content.
     fn content(&mut self) -> Content {
         self.content_of(self.world.plan.bodies)
     }
@@ -234,14 +237,14 @@ impl Client {
         Content { id: self.world.model.borrow_mut().number(), len }
     }
 
-    /// The number of the next operation and its time, by the clock.
+    /// Returns the number and the time of the next operation.
     fn number(&self) -> (u64, u64) {
         let mut model = self.world.model.borrow_mut();
         let id = model.number();
         (id, model.time(id))
     }
 
-    /// The time of an operation, by the clock of then.
+    /// Returns the time of an operation, by the clock at that moment.
     fn time(&self, id: u64) -> u64 {
         self.world.model.borrow().time(id)
     }
@@ -261,7 +264,7 @@ impl Client {
     }
 
     fn since(&self) -> Since {
-        // The node does so every second, which is longer than an operation takes here.
+        // The node does this every second, which is longer than an operation takes here.
         self.log.shared().expect_space();
         Since { tick: self.world.clock.tick(), happened: self.world.medium.happened() }
     }
@@ -274,7 +277,7 @@ impl Client {
         self.world.say(|| format!("client {}: {}", self.name, what()));
     }
 
-    /// Waits for an answer, or loses patience and gives the request up.
+    /// Waits for an answer, or abandons the request after a while.
     async fn patiently<T>(&mut self, request: impl Future<Output = T>) -> Option<T> {
         if !self.random.chance(self.impatience) {
             return Some(request.await);
@@ -287,13 +290,13 @@ impl Client {
         }
     }
 
-    /// An answer that says that something was written: not from a disk that had failed before it was asked.
+    /// Checks an acknowledgement: it must not come from a disk that failed before the request.
     fn acknowledged(&self, since: &Since) {
         let failed = self.world.medium.happened().failed_at;
         assert!(failed.is_none_or(|at| at > since.tick), "acknowledged after a write or a sync had failed");
     }
 
-    /// Judges an error that any write may have; `None`: it is none of those.
+    /// Judges an error that any write may have; returns `None` for all others.
     fn judge(&self, error: &Error, since: &Since) -> Option<Answer> {
         match error {
             Error::Full => {
@@ -321,14 +324,14 @@ impl Client {
         self.log.shared().usage()
     }
 
-    /// Judges an error of something that only reads.
+    /// Judges an error of a read.
     fn judge_read(&self, error: &Error, since: &Since, what: &str) {
         let failed = self.world.medium.happened().reads_failed > since.happened.reads_failed;
-        // A read that fails each time that it is tried is damage.
+        // A read that fails every time is damage.
         assert!(matches!(error, Error::Io(_) | Error::Damaged(_)) && failed, "{what}: {error}");
     }
 
-    /// Asks for a checkpoint, or for all that the cleaner can do.
+    /// Requests a checkpoint or complete cleaning.
     async fn maintain(&mut self) {
         let (since, log, compacts) = (self.since(), self.log.clone(), self.random.chance(40));
         let request = async move { if compacts { log.compact().await.map(|_| ()) } else { log.checkpoint().await } };
@@ -340,7 +343,7 @@ impl Client {
                 let ended = self.world.medium.happened().failed > 0;
                 assert!(!self.world.plan.maintained || ended, "the maintenance has ended");
             }
-            // Cleaning reads, and has to be asked for again if that fails.
+            // Cleaning reads, and must be requested again if a read fails.
             Err(Error::Io(_)) if self.world.medium.happened().reads_failed > since.happened.reads_failed => {}
             Err(error) => assert!(self.judge(&error, &since).is_some(), "a checkpoint: {error}"),
         }
@@ -361,7 +364,7 @@ impl Client {
     }
 }
 
-/// How an operation is called in failures.
+/// Returns the name of an operation for failure messages.
 fn name(what: u64) -> &'static str {
     match what {
         0..=33 => "a put",
@@ -378,7 +381,7 @@ fn name(what: u64) -> &'static str {
     }
 }
 
-/// Whether a condition holds of what a name has.
+/// Returns whether a condition holds for the current value of a name.
 fn holds(condition: Condition, value: Option<u64>) -> bool {
     match condition {
         Condition::None => true,

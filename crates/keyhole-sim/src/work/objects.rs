@@ -1,4 +1,4 @@
-//! Objects: storing, reading, copying, deleting, listing.
+//! Objects: put, read, copy, delete, list.
 
 use keyhole_log::{Condition, Content as From, Error, ListObjects, Listed, NewBody, Object, PutObject};
 
@@ -23,7 +23,7 @@ impl Client {
         self.store(bucket, key, id, version, From::New(body, [id as u8; 24])).await;
     }
 
-    /// Writes a body; `None`: it was given up, or refused.
+    /// Writes a body; `None`: it was abandoned or refused.
     pub(super) async fn body(&mut self, content: Content) -> Option<NewBody> {
         let (since, log) = (self.since(), self.log.clone());
         match self.patiently(content::write(&log, content)).await? {
@@ -50,7 +50,7 @@ impl Client {
         self.store(bucket, key, id, version, From::Shared(object)).await;
     }
 
-    /// Gives an object other labels. Its version stays the same.
+    /// Replaces the tags of an object. Its version stays the same.
     pub(super) async fn relabel(&mut self, bucket: &'static str, key: &'static str) {
         let before = self.since();
         let Some((object, version)) = self.look(bucket, key).await else { return };
@@ -74,7 +74,7 @@ impl Client {
         }
     }
 
-    /// Stores an object whose bodies are there.
+    /// Stores an object whose bodies have been written.
     async fn store(&mut self, bucket: &'static str, key: &'static str, id: u64, version: Version, content: From) {
         let condition = self.condition(bucket, key);
         let put = PutObject {
@@ -110,7 +110,7 @@ impl Client {
         }
     }
 
-    /// A write of a name was acknowledged.
+    /// Records an acknowledged write of a name.
     pub(super) fn written(
         &self,
         bucket: &'static str,
@@ -132,7 +132,7 @@ impl Client {
         register.acknowledge(op, now, durable);
     }
 
-    /// A write of a name came back with an error.
+    /// Judges a failed write of a name.
     pub(super) fn not_written(
         &self,
         bucket: &'static str,
@@ -150,7 +150,7 @@ impl Client {
         }
         let lacks = model.may_lack_bucket(bucket, since.tick);
         let exceeds = model.may_exceed(bucket, since.tick);
-        // In a ring the oldest may be on their way out.
+        // In a ring the oldest objects may be on their way out.
         let busy = model.key(bucket, key).is_busy(since.tick, op) || model.ring;
         model.key(bucket, key).refuse(op, now);
         if matches!(error, Error::NoSuchKey) {
@@ -200,7 +200,7 @@ impl Client {
         }
     }
 
-    /// Looks an object up, and compares what it says of itself.
+    /// Looks up an object and compares its properties.
     async fn look(&mut self, bucket: &'static str, key: &'static str) -> Option<(Object, u64)> {
         let (since, log) = (self.since(), self.log.clone());
         let answer = self.patiently(log.object(bucket, key)).await?;
@@ -248,7 +248,7 @@ impl Client {
         }
     }
 
-    /// Reads all bytes of an object that is held.
+    /// Reads all bytes of a held object.
     pub(super) async fn check_held(&mut self, object: &Object, contents: &[Content]) {
         let (since, log) = (self.since(), self.log.clone());
         if let Some(Err(error)) = self.patiently(content::check_all(&log, object, contents)).await

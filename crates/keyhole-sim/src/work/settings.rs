@@ -1,13 +1,13 @@
-//! Quotas, and objects that expire.
+//! Quotas and expiring objects.
 
 use keyhole_log::{BucketSettings, Error};
 
 use super::{Answer, Client};
 
-/// Quotas, in bytes: as much as some of the bodies have.
+/// Quotas, in bytes: the size of a few bodies.
 const QUOTAS: [u64; 4] = [0, 200_000, 1_000_000, 4_000_000];
 
-/// How old objects become: objects and clocks count the operations of a life.
+/// Maximum ages: the clock counts the operations of a life.
 const AGES: [u64; 4] = [0, 10, 50, 200];
 
 impl Client {

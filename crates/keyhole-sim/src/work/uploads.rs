@@ -1,14 +1,14 @@
-//! Uploads: creating, parts, completing, aborting.
+//! Uploads: creation, parts, completion, abort.
 
 use keyhole_log::{CompleteUpload, Condition, CreateUpload, Error, PutPart, UploadRef};
 
 use super::{Answer, Client, Since};
 use crate::model::{Piece, Register, Version, digest, etag, head, infos, labels, opaque, upload_id};
 
-/// Part numbers of the workload.
+/// Number of part numbers of the workload.
 const PARTS: u64 = 4;
 
-/// Bytes that describe a part, at most.
+/// Maximum length of a part description in bytes.
 const INFO_MAX: usize = keyhole_log::limits::INFO_MAX;
 
 impl Client {
@@ -50,7 +50,7 @@ impl Client {
         }
     }
 
-    /// One of the uploads that may be there, and whether it is.
+    /// Picks an upload that may exist.
     fn upload(&mut self) -> Option<(u64, UploadRef)> {
         let now = self.world.clock.tick();
         let mut model = self.world.model.borrow_mut();
@@ -80,7 +80,7 @@ impl Client {
         }
     }
 
-    /// Whether somebody may be told that there is no such upload.
+    /// Returns whether an operation may fail because the upload is missing.
     fn may_lack_upload(&self, id: u64, since: &Since, but: u64) -> bool {
         let mut model = self.world.model.borrow_mut();
         let upload = &model.uploads[&id];
@@ -128,7 +128,7 @@ impl Client {
         }
         if let Err(error) = &answer {
             let legal = match error {
-                // The latter if the bucket was deleted while the part was on its way.
+                // `NoSuchBucket` if the bucket was deleted while the part was in flight.
                 Error::NoSuchUpload | Error::NoSuchBucket => self.may_lack_upload(upload, &since, 0),
                 Error::Conflict => self.is_upload_busy(upload, &since, 0),
                 Error::QuotaExceeded => {
@@ -153,12 +153,12 @@ impl Client {
             part.acknowledge(id, now, durable);
             assert!(upload.exists.observe(since.tick, now, durable, 0, |there| *there), "a part of nothing");
         } else {
-            // If it was written, what ended its upload may be undone.
+            // If it was written, a crash may undo the end of its upload.
             part.refuse_or_shadow(id, now, durable || judged.is_some());
         }
     }
 
-    /// The parts of an upload, some of them left out now and then; `None`: there are none.
+    /// Returns the parts of an upload, with occasional omissions; `None` if it has no parts.
     fn parts(&mut self, upload: u64, reference: &UploadRef) -> Option<Vec<(Piece, keyhole_log::Part)>> {
         let since = self.since();
         let infos = match self.log.parts(reference, 0, 100) {
@@ -186,7 +186,7 @@ impl Client {
         let chosen = self.since();
         let Some(parts) = self.parts(upload, &reference) else { return };
         if self.random.chance(20) {
-            // So that a part may be another one by then.
+            // Gives other clients time to replace a part.
             let time = self.random.below(self.world.plan.faults.slowness * 2 + 1);
             self.world.clock.sleep(time).await;
         }
@@ -268,7 +268,7 @@ impl Client {
             let now = self.now();
             self.world.model.borrow_mut().key(bucket, key).refuse(id, now);
         } else {
-            // Then it is an error that any write of the name may have.
+            // The remaining errors are those of any write of the name.
             self.not_written(bucket, key, id, condition, since, error);
         }
         if !matches!(self.judge(error, since), Some(Answer::Unknown)) {

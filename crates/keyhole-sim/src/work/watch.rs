@@ -1,14 +1,15 @@
-//! How long an operation of a client may take: an operation that never ends, while the disk is kept busy, is a livelock.
+//! Livelock detection: an operation that keeps the disk busy without an end.
 
 use std::cell::RefCell;
 
-/// Events of the disk during one operation, those of other clients included. The longest one of 600 lives had 1,556.
+/// Maximum number of disk events during one operation, those of other clients included. The longest
+/// of 600 lives had 1,556.
 const EVENTS_MAX: u64 = 10_000;
 
-/// Polls of tasks during one operation. The longest one of 600 lives had 1,383.
+/// Maximum number of polls during one operation. The longest of 600 lives had 1,383.
 const POLLS_MAX: u64 = 10_000;
 
-/// Work that has been done in a life so far.
+/// Work done in a life so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Work {
     /// Events of the disk.
@@ -24,30 +25,30 @@ struct Running {
     begun: Work,
 }
 
-/// Operations of clients that are under way.
+/// Client operations in flight.
 #[derive(Debug, Default)]
 pub struct Watch {
     running: RefCell<Vec<Running>>,
 }
 
 impl Watch {
-    /// A client begins its next operation.
+    /// Records the beginning of a client's next operation.
     pub fn begin(&self, client: u64, what: &'static str, begun: Work) {
         self.end(client);
         self.running.borrow_mut().push(Running { client, what, begun });
     }
 
-    /// A client has no operation under way.
+    /// Records that a client has no operation in flight.
     pub fn end(&self, client: u64) {
         self.running.borrow_mut().retain(|running| running.client != client);
     }
 
-    /// No client has an operation under way: the process has ended.
+    /// Forgets all operations, after the end of the process.
     pub fn clear(&self) {
         self.running.borrow_mut().clear();
     }
 
-    /// The operation that takes too long, if there is one, and what was done meanwhile.
+    /// Returns the operation that takes too long, if there is one, and the work done meanwhile.
     pub fn livelock(&self, now: Work) -> Option<String> {
         for Running { client, what, begun } in &*self.running.borrow() {
             let (events, polls) = (now.events - begun.events, now.polls - begun.polls);

@@ -1,4 +1,5 @@
-//! Measures a reading of 4 KiB: instructions (for `-icount shift=0`) and stack. One line each: what, and the number.
+//! Measures instructions (with `-icount shift=0`) and stack for a reading of 4 KiB. Prints one line
+//! each: a name and the number.
 #![no_std]
 #![no_main]
 
@@ -10,7 +11,7 @@ use semihosting::process;
 #[entry]
 fn main() -> ! {
     let Some(peripherals) = cortex_m::Peripherals::take() else { process::exit(1) };
-    // SAFETY: the board has 128 KiB of stack and no interrupt.
+    // SAFETY: the board has 128 KiB of stack, and no interrupts are enabled.
     unsafe { board::measure(&mut Instructions::new(peripherals.SYST)) }
 }
 

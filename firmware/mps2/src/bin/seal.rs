@@ -1,4 +1,4 @@
-//! Seals the reading that all boards seal, and writes the file as `mps2.sealed` where QEMU runs.
+//! Seals the common reading and writes it to `mps2.sealed` in the working directory of QEMU.
 #![no_std]
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! Runs the suite of engines and the vectors on the target. Exits with 0 where all is right, with 1 where not.
+//! Runs the engine suite and the test vectors on the target. Exits with 0 on success, otherwise
+//! with 1.
 #![no_std]
 #![no_main]
 

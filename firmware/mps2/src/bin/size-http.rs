@@ -1,4 +1,4 @@
-//! Seals a reading, and uploads it to a URL that was signed elsewhere. To be measured, not to be run.
+//! Seals a reading and uploads it to a presigned URL. For size measurement only.
 #![no_std]
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Nothing: what the runtime takes. To be measured, not to be run.
+//! An empty program, for the size of the runtime.
 #![no_std]
 #![no_main]
 

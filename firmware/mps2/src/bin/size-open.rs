@@ -1,4 +1,4 @@
-//! Seals a reading, and opens what it gets. To be measured, not to be run.
+//! Seals a reading and opens it. For size measurement only.
 #![no_std]
 #![no_main]
 

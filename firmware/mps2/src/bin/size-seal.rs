@@ -1,4 +1,4 @@
-//! Seals a reading in the portable engine. To be measured, not to be run.
+//! Seals a reading with the portable engine. For size measurement only.
 #![no_std]
 #![no_main]
 

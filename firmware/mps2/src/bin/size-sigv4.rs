@@ -1,4 +1,4 @@
-//! Seals a reading, signs its upload, and uploads it. To be measured, not to be run.
+//! Seals a reading, signs its upload, and uploads it. For size measurement only.
 #![no_std]
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Seals a reading, and sends it over the UART. To be measured, not to be run.
+//! Seals a reading and sends it over the UART. For size measurement only.
 #![no_std]
 #![no_main]
 

@@ -1,20 +1,21 @@
-//! Samples, seals, and uploads over the UART, which QEMU connects with a node. Settings come as semihosting arguments,
-//! `name=value`:
+//! Takes a reading, seals it, and uploads it over the UART, which QEMU connects to a node. Settings
+//! are semihosting arguments, `name=value`:
 //!
-//! | name | default | |
+//! | name | default | meaning |
 //! |---|---|---|
-//! | `host` | `127.0.0.1:9000` | what goes into `Host`; the connection is QEMU's |
-//! | `bucket`, `key` | `edge`, `reading` | where to |
+//! | `host` | `127.0.0.1:9000` | the `Host` header; QEMU makes the connection |
+//! | `bucket`, `key` | `edge`, `reading` | the object to write |
 //! | `customer-key` | | 64 hex digits |
-//! | `access-key`, `secret-key`, `region` | , , `us-east-1` | the device signs its request |
-//! | `url` | | or somebody else has: path and query of a presigned URL |
-//! | `lines` | `60` | how many samples |
+//! | `access-key`, `secret-key`, `region` | , , `us-east-1` | credentials for signing on the device |
+//! | `url` | | alternatively, path and query of a presigned URL |
+//! | `lines` | `60` | number of samples |
 //! | `time` | the host's clock | seconds since 1970, of the first sample and of the signature |
-//! | `seed` | | salts and data key from a number and not from `/dev/urandom`: for tests alone |
-//! | `copy` | | `1`: writes the reading in the clear to `reading.txt` where QEMU runs: for tests alone |
+//! | `seed` | | derives salts and data key from a number instead of `/dev/urandom`: for tests only |
+//! | `copy` | | `1`: writes the plaintext to `reading.txt` in the working directory of QEMU: for tests only |
 //!
-//! Values have no spaces, and QEMU wants `,,` for a comma. Exits with 0 where the answer is 200, with 1 for another answer, and with 2 for what cannot be sent. A real device has
-//! its settings and its random bytes on board.
+//! Values must not contain spaces, and QEMU requires `,,` for a comma. Exits with 0 on a 200
+//! response, with 1 on any other response, and with 2 if the request cannot be sent. A real device
+//! has its settings and its random bytes on board.
 #![no_std]
 #![no_main]
 
@@ -36,9 +37,9 @@ use semihosting::experimental::time::SystemTime;
 use semihosting::io::Read as _;
 use semihosting::{eprintln, fs, println, process};
 
-/// Bytes of all settings.
+/// Maximum length of all settings.
 const SETTINGS_MAX: usize = 4096;
-/// Bytes of a reading, both names and what a file adds.
+/// Size of the buffer for a reading, both names and the sealing overhead.
 const BUFFER_LEN: usize = 4096 + 64 + 1024 + SEAL_OVERHEAD;
 
 #[entry]
@@ -122,7 +123,7 @@ const NAMES: [&str; 13] = [
 struct Settings<'a>([Option<&'a str>; NAMES.len()]);
 
 impl<'a> Settings<'a> {
-    /// Takes the arguments; the first is the name of the program where it is no setting.
+    /// Parses the arguments; the first is skipped if it is the program name.
     fn new(args: &'a Args<SETTINGS_MAX>) -> Self {
         let mut values = [None; NAMES.len()];
         for (i, arg) in args.enumerate() {

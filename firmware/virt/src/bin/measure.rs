@@ -1,4 +1,5 @@
-//! Measures a reading of 4 KiB: instructions and stack. One line each: what, and the number.
+//! Measures instructions and stack for a reading of 4 KiB. Prints one line each: a name and the
+//! number.
 #![no_std]
 #![no_main]
 
@@ -9,7 +10,7 @@ use riscv_rt::entry;
 /// The program.
 #[entry]
 fn main() -> ! {
-    // SAFETY: the board has 128 KiB of stack and no interrupt.
+    // SAFETY: the board has 128 KiB of stack, and no interrupts are enabled.
     unsafe { board::measure(&mut Instructions) }
 }
 

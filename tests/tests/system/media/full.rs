@@ -1,4 +1,5 @@
-//! File systems that others fill: every request is answered, DELETE always works, and nothing has to be restarted.
+//! File systems filled by others: every request is answered, DELETE always works, and no restart is
+//! needed.
 
 use std::time::{Duration, Instant};
 
@@ -14,21 +15,23 @@ use crate::operate::ends;
 
 const MIB: u64 = 1 << 20;
 
-/// The size of the file systems: XFS is not made smaller.
+/// Size of the file systems: XFS has a minimum.
 const FILE_SYSTEM_LEN: u64 = 320 * MIB;
 
-/// The capacity of the stores.
+/// Capacity of the stores.
 const CAPACITY: &str = "160MiB";
 
 const CLIENTS: usize = 3;
 
-/// The time that an answer may take, on a machine that is busy with other tests. A node that tries in vain never answers.
+/// Maximum latency on a machine that is busy with other tests. A node that retries in vain never
+/// answers.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 
-/// The time after which a node has noticed that space came back.
+/// Maximum delay until a node notices free space.
 const NOTICED_MAX: Duration = Duration::from_secs(20);
 
-/// Puts in a row that show that the space was noticed: more than what a segment begun earlier has room for.
+/// Consecutive puts that show that the space was noticed: more than fit into a segment opened
+/// earlier.
 const PUTS_TAKEN: usize = 8;
 
 const MIXED: Drive = Drive { time: Duration::from_secs(2), pace: None, answer_max: ANSWER_MAX, mix: (55, 25) };
@@ -39,7 +42,7 @@ fn assert_right(what: &str, tally: &Tally) {
     assert!(tally.wrong.is_empty(), "{what}: {}: {:#?}", tally.line(), tally.wrong);
 }
 
-/// Puts work again without a restart, at the latest after a while: short ones and long ones, one after the other.
+/// Checks that short and long puts in turn resume without a restart, after a limited delay.
 fn puts_come_back(what: &str, node: &Node) {
     let begun = Instant::now();
     let mut taken = 0;
@@ -58,13 +61,14 @@ fn puts_come_back(what: &str, node: &Node) {
     put_works(node);
 }
 
-/// The load before, while and after the space is gone; `fill` takes it, and returns what gives it back.
+/// Runs the load before, during and after a lack of space; `fill` takes the space, and `leave`
+/// frees it.
 fn filled_by_others<N>(what: &str, node: &mut Node, fill: impl FnOnce() -> N, leave: impl FnOnce(N)) {
     node.make_bucket("bucket");
     let mut load = Load::new(CLIENTS, fresh_seed());
     let begin = Drive { time: Duration::from_secs(1), ..MIXED };
     assert_right(&format!("{what}, with space"), &load.run(node, begin));
-    // Emptied segments give their space back: the others take it.
+    // The space of emptied segments is returned, and the others take it.
     assert_right(&format!("{what}, emptied"), &load.delete_all(node, ANSWER_MAX));
     ends(0, &["compact", text(node.data())]);
 
@@ -75,7 +79,7 @@ fn filled_by_others<N>(what: &str, node: &mut Node, fill: impl FnOnce() -> N, le
     assert_right(&format!("{what}, full"), &tally);
     assert!(tally.count() > 20, "{what}: {}", tally.line());
 
-    // Full as it is, it starts again, and everything can be read and deleted.
+    // It restarts on the full file system, and everything can be read and deleted.
     node.kill();
     node.start();
     assert_right(&format!("{what}, started full"), &load.verify(node, ANSWER_MAX));
@@ -135,8 +139,9 @@ fn remote_file_system_filled_by_others_answers_every_request() {
     }
 }
 
-/// Not a page is free. Where written space stays written, each deletion succeeds. Where every write is a copy, it may find no
-/// room, and that is an answer: the node goes on, starts again, and deletes when there is space.
+/// Not one page is free. Where overwrites need no space, each deletion succeeds. With copy on
+/// write, it may fail for lack of space, with an error: the node continues, restarts, and deletes
+/// once there is space.
 #[test]
 fn delete_on_full_file_system_is_answered() {
     for space in [Space::Unsupported, Space::Reserved, Space::CopyOnWrite] {
@@ -167,7 +172,7 @@ fn delete_on_full_file_system_is_answered() {
         }
         faulty.set_budget(None);
         if space == Space::CopyOnWrite {
-            // The start itself may have found no room for what it writes, and then needs another one.
+            // The start itself may lack space for its writes; then it must be repeated.
             node.kill();
             node.start();
         }

@@ -1,4 +1,4 @@
-//! A store that is gone: the next start says so, and makes no empty one in its place.
+//! A lost store: the next start reports it, and does not create an empty one instead.
 
 use std::fs;
 use std::path::Path;
@@ -39,7 +39,7 @@ fn removed_object_file_is_noticed_at_start() {
     put_works(&node);
 }
 
-/// Another store's file in its place is not taken for it.
+/// Another store's file in its place is rejected.
 #[test]
 fn object_file_of_another_store_is_noticed_at_start() {
     let home = tempfile::tempdir().unwrap();
@@ -52,7 +52,8 @@ fn object_file_of_another_store_is_noticed_at_start() {
     refused(&start(), &paths[0]);
 }
 
-/// The data directory is on a disk of its own, and the state is not: without the disk, the state knows that there is a store.
+/// The data directory is on a separate disk: without the disk, the state still knows that there is
+/// a store.
 #[test]
 fn unmounted_disk_is_noticed_at_start() {
     let Some(mut mounted) = mounted("an unmounted disk", Kind::Ext4, 256 << 20) else { return };

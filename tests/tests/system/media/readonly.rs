@@ -1,4 +1,4 @@
-//! Media that have become read-only: reads, exports and reports go on.
+//! Media that have become read-only: reads, exports and reports still work.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,7 +24,7 @@ fn fill(node: &Node) -> Objects {
     objects
 }
 
-/// Reads are served, changes are refused with 503, and the commands work.
+/// Checks that reads are served, changes are refused with 503, and commands work.
 fn serves_reads_alone(what: &str, node: &Node, objects: &Objects, home: &Path) {
     assert_eq!(unreadable(node, objects), BTreeMap::new(), "{what}");
     assert_unavailable(&node.send(&object("PUT", "new").body("new")));
@@ -33,7 +33,7 @@ fn serves_reads_alone(what: &str, node: &Node, objects: &Objects, home: &Path) {
     commands_work(what, node.data(), home);
 }
 
-/// `stat` and `export`, with a node or without one.
+/// Checks `stat` and `export`, with or without a node.
 fn commands_work(what: &str, data: &Path, home: &Path) {
     let target = home.join("export");
     let _ = std::fs::remove_dir_all(&target);
@@ -90,7 +90,7 @@ fn file_system_remounted_read_only_is_served() {
     }
 }
 
-/// On a sound medium the option alone makes it so.
+/// The option alone makes a store on a healthy medium read-only.
 #[test]
 fn read_only_option_refuses_changes_and_writes_nothing() {
     let home = tempfile::tempdir().unwrap();
@@ -110,7 +110,8 @@ fn read_only_option_refuses_changes_and_writes_nothing() {
     put_works(&node);
 }
 
-/// A device whose write protection ends with the test: the kernel keeps it beyond the file behind the device.
+/// A device whose write protection ends with the test: the kernel keeps it even after the backing
+/// file is gone.
 struct Protected(LoopDevice);
 
 impl Protected {

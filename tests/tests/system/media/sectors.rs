@@ -1,5 +1,5 @@
-//! One sector that cannot be read, in each structure of the object file: the node starts and serves everything else, and every
-//! command goes on and names the objects that are lost.
+//! One unreadable sector in each structure of the object file: the node starts and serves
+//! everything else, and every command continues and names the lost objects.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -20,15 +20,15 @@ use crate::operate::{ends, json};
 
 const CAPACITY: &str = "64MiB";
 
-/// Random sectors that one run tries.
+/// Number of random sectors in a run.
 const RANDOM: usize = 20;
 
-/// A store that was killed, with what is known of it.
+/// A store after a kill, with its known content.
 struct Template {
     home: tempfile::TempDir,
     objects: Objects,
     layout: Layout,
-    /// What `stat` says of each segment.
+    /// Segments in the output of `stat`.
     segments: Vec<Value>,
 }
 
@@ -37,8 +37,8 @@ fn template_launch() -> Launch {
 }
 
 impl Template {
-    /// Makes a store that has every structure: closed, open and blank segments of both kinds, objects that the newest
-    /// checkpoint knows, and objects since.
+    /// Creates a store with every structure: closed, open and blank segments of both kinds, and
+    /// objects from before and after the newest checkpoint.
     fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut node = template_launch().start_in(&data_in(home.path()));
@@ -82,7 +82,7 @@ impl Template {
         Template { home, objects, layout, segments: stat["segments"].as_array().unwrap().clone() }
     }
 
-    /// A copy of it on a faulty file system.
+    /// Copies it to a faulty file system.
     fn copy(&self, faulty: &Faulty) -> PathBuf {
         let behind = data_in(&faulty.backing());
         let _ = std::fs::remove_dir_all(&behind);
@@ -90,7 +90,7 @@ impl Template {
         data_in(&faulty.point())
     }
 
-    /// The header of a segment of this kind and state.
+    /// Returns the header of a segment of this kind and state.
     fn header(&self, kind: &str, state: &str) -> Range<u64> {
         let found = self.segments.iter().filter(|segment| segment["kind"] == kind && segment["state"] == state);
         let numbers: Vec<u64> = found.map(|segment| segment["number"].as_u64().unwrap()).collect();
@@ -102,7 +102,8 @@ impl Template {
         self.layout.objects()[key].clone()
     }
 
-    /// What a bad range costs: the objects that are lost and can be named, and those whose names are in the range itself.
+    /// Returns the objects lost with a bad range: those that can be named, and those whose names
+    /// are in the range itself.
     fn cost(&self, bad: &Range<u64>) -> Cost {
         let touches = |bytes: &Range<u64>| bytes.start < bad.end && bad.start < bytes.end;
         let mut cost = Cost::default();
@@ -117,7 +118,7 @@ impl Template {
             {
                 continue;
             }
-            // Since the checkpoint, a name is nowhere but in its record.
+            // After the checkpoint, a name is stored only in its record.
             let name = object.record.bytes.start..object.record.bytes.start + 200;
             let is_nameless = !self.layout.is_in_checkpoint(&object.record) && touches(&name);
             if is_nameless {
@@ -136,22 +137,22 @@ struct Cost {
     nameless: BTreeSet<String>,
 }
 
-/// Runs a command; its code and all that it wrote.
+/// Runs a command and returns its exit code and all its output.
 fn run(arguments: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(binary()).args(arguments).output().unwrap();
     (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
-/// How commands say it.
+/// The expected report of a command.
 struct Report<'a> {
     case: &'a str,
     cost: &'a Cost,
-    /// A command that finds damage says so, even where no object is lost.
+    /// Whether a command that finds damage must report it even if no object is lost.
     must_be_found: bool,
 }
 
 impl Report<'_> {
-    /// The command ended with a code that fits, and named every lost object.
+    /// Checks that the command ended with a suitable code and named every lost object.
     fn assert(&self, command: &str, (code, said): &(Option<i32>, String)) {
         let case = self.case;
         let is_lost = !self.cost.named.is_empty();
@@ -166,7 +167,7 @@ impl Report<'_> {
     }
 }
 
-/// One bad range in a copy of the store, which something has to read.
+/// Tests one bad range in a copy of the store; `must_be_found` if some command must read it.
 fn check(case: &str, template: &Template, faulty: &Faulty, bad: Range<u64>, must_be_found: bool, io: &str) {
     let is_sound = bad.is_empty();
     check_promises(case, template, faulty, bad, must_be_found, io);
@@ -174,7 +175,7 @@ fn check(case: &str, template: &Template, faulty: &Faulty, bad: Range<u64>, must
     faulty.heal();
 }
 
-/// What holds wherever the bad range is.
+/// Checks the guarantees for any bad range.
 fn check_promises(case: &str, template: &Template, faulty: &Faulty, bad: Range<u64>, must_be_found: bool, io: &str) {
     let data = template.copy(faulty);
     let cost = template.cost(&bad);
@@ -186,7 +187,7 @@ fn check_promises(case: &str, template: &Template, faulty: &Faulty, bad: Range<u
     assert_eq!(code, Some(0), "{case}: stat: {said}");
     export(&report, template, faulty, &data);
 
-    // Commands may have mended the place: the node finds the same fault.
+    // Commands may have repaired the place: give the node the same fault.
     let data = template.copy(faulty);
     faulty.heal();
     faulty.fail_reads(FILE, bad);
@@ -197,7 +198,7 @@ fn check_promises(case: &str, template: &Template, faulty: &Faulty, bad: Range<u
     put_works(&node);
     node.kill();
 
-    // Lost objects are remembered.
+    // Lost objects stay known.
     node.start();
     serve(&found, template, &node);
     for key in cost.named.iter().chain(&cost.nameless) {
@@ -209,7 +210,7 @@ fn check_promises(case: &str, template: &Template, faulty: &Faulty, bad: Range<u
     assert!(node.stop().success());
 }
 
-/// Everything that is not lost comes out.
+/// Checks that everything else is exported.
 fn export(report: &Report<'_>, template: &Template, faulty: &Faulty, data: &std::path::Path) {
     let case = report.case;
     let target = faulty.home().join("export");
@@ -233,7 +234,7 @@ fn export(report: &Report<'_>, template: &Template, faulty: &Faulty, data: &std:
     assert!(exported >= whole as u64, "{case}: {exported} of {whole} objects were exported: {said}");
 }
 
-/// Everything that is not lost is served; an object that is lost has its own error, and stays listed.
+/// Checks that everything else is served; a lost object has its own error and stays listed.
 fn serve(report: &Report<'_>, template: &Template, node: &Node) {
     let (case, cost) = (report.case, report.cost);
     let listed = listed(node);
@@ -243,7 +244,7 @@ fn serve(report: &Report<'_>, template: &Template, node: &Node) {
             continue;
         }
         assert!(cost.named.contains(key), "{case}: {key} is whole, and answered with {status} {code}");
-        // A long body may have begun when the fault was met.
+        // A long body may have started before the fault occurred.
         let is_own = (*status >= 500 && code == code::DAMAGED) || code == "cut";
         assert!(is_own, "{case}: {key}: {status} {code}");
     }
@@ -255,13 +256,14 @@ fn serve(report: &Report<'_>, template: &Template, node: &Node) {
     }
 }
 
-/// A template and a faulty file system, or `None`, and said so.
+/// Creates a template and a faulty file system, or reports that the test is skipped and returns
+/// `None`.
 fn stage(test: &str) -> Option<(Template, Faulty)> {
     let faulty = faulty(test)?;
     Some((Template::new(), faulty))
 }
 
-/// The same steps on a sound medium: what fails below is the sector's doing.
+/// The same steps on a healthy medium: failures of the tests below are caused by the sector.
 #[test]
 fn store_without_bad_sector_is_whole() {
     let Some((template, faulty)) = stage("no bad sector") else { return };
@@ -325,7 +327,8 @@ fn bad_sector_in_newest_checkpoint_loses_no_object() {
     check("checkpoint chunk", &template, &faulty, page_of(chunk.start), true, "uring");
 }
 
-/// Each structure of the store, in turn: every superblock copy, segment header, record, block and footer.
+/// Each structure of the store in turn: every superblock copy, segment header, record, block and
+/// footer.
 #[test]
 #[ignore = "hundreds of stores; tests/run --long runs it"]
 fn bad_sector_in_every_structure_loses_its_objects_alone() {
@@ -337,7 +340,8 @@ fn bad_sector_in_every_structure_loses_its_objects_alone() {
     }
 }
 
-/// The engine's own test tries every sector of a small store; this is a sample with the whole program.
+/// The engine's own test covers every sector of a small store; this is a sample with the whole
+/// program.
 #[test]
 fn random_bad_sectors_lose_their_objects_alone() {
     let Some((template, faulty)) = stage("random bad sectors") else { return };
@@ -353,7 +357,7 @@ fn random_bad_sectors_lose_their_objects_alone() {
     }
 }
 
-/// The promises that hold wherever the sector is.
+/// Checks the guarantees for a random sector.
 fn check_random(case: &str, template: &Template, faulty: &Faulty, bad: Range<u64>, random: &mut Rng) {
     let data = template.copy(faulty);
     faulty.heal();

@@ -1,4 +1,5 @@
-//! Writes that fail: the running node goes on reading and says 503 to changes, and a restart goes on in a fresh segment.
+//! Failed writes: the running node still serves reads and answers changes with 503, and a restart
+//! continues in a new segment.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -13,10 +14,10 @@ use super::{Objects, assert_unavailable, data_in, faulty, launch, put, put_works
 
 const CAPACITY: &str = "64MiB";
 
-/// Restarts that a node may need to get past a bad spot.
+/// Maximum number of restarts to get past a bad spot.
 const RESTARTS_MAX: usize = 3;
 
-/// A node with some objects on the faulty file system.
+/// Starts a node with some objects on the faulty file system.
 fn filled(faulty: &Faulty, io: &str) -> (Node, Objects) {
     let start = launch().capacity(Some(CAPACITY)).arg(format!("--io={io}"));
     let node = start.start_in(&data_in(&faulty.point()));
@@ -29,7 +30,7 @@ fn filled(faulty: &Faulty, io: &str) -> (Node, Objects) {
     (node, objects)
 }
 
-/// What was acknowledged, and what was deleted, after a failed write: reads go on, and changes are refused with a reason.
+/// Checks the state after a failed write: reads still work, and changes are refused with a reason.
 fn serves_reads_alone(node: &Node, objects: &Objects) {
     for len in [300, 1_500_000] {
         assert_unavailable(&node.send(&object("PUT", "refused").body(vec![1; len])));
@@ -54,7 +55,7 @@ fn failed_writes_leave_reads_and_restart_goes_on() {
         let Some(faulty) = faulty("failed writes") else { return };
         let (mut node, objects) = filled(&faulty, io);
         faulty.fail_writes(FILE, 0..u64::MAX);
-        // The request that meets the fault may be answered as any later one.
+        // The request that hits the fault may be answered like any later one.
         let first = node.send(&object("PUT", "first").body("lost"));
         assert!(first.status >= 500, "{io}: {}", first.status);
         serves_reads_alone(&node, &objects);
@@ -68,13 +69,13 @@ fn failed_writes_leave_reads_and_restart_goes_on() {
     }
 }
 
-/// A bad spot where the next write goes stays bad: after a restart the node writes elsewhere.
+/// A bad spot at the next write position is permanent: after a restart the node writes elsewhere.
 #[test]
 fn bad_spot_at_the_tail_is_avoided_after_restart() {
     for (holds, len) in [(Holds::Records, 300), (Holds::Blocks, 100_000)] {
         let Some(faulty) = faulty("a bad spot at the tail") else { return };
         let (mut node, mut kept) = filled(&faulty, "uring");
-        // All that has not been written of the newest segment of this kind, and nothing beyond it.
+        // The unwritten rest of the newest segment of this kind, and nothing beyond it.
         let bad = tail(&Layout::read(&data_in(&faulty.backing()).join(FILE)), holds);
         faulty.fail_writes(FILE, bad);
         let mut failed = 0;
@@ -97,8 +98,8 @@ fn bad_spot_at_the_tail_is_avoided_after_restart() {
     }
 }
 
-/// Restarts the node as a restart of the machine does: the spot is as bad as before. Returns whether it takes changes again; it
-/// serves reads either way.
+/// Restarts the node as a reboot does: the spot stays bad. Returns whether the node accepts changes
+/// again; it serves reads in either case.
 fn goes_on_after_restart(node: &mut Node, kept: &Objects, faulty: &Faulty, len: usize) -> bool {
     node.kill();
     faulty.forget_lost_writes();
@@ -112,7 +113,8 @@ fn goes_on_after_restart(node: &mut Node, kept: &Objects, faulty: &Faulty, len: 
     reply.status == 200
 }
 
-/// From the last written page of the newest segment of a kind to the segment's end.
+/// Returns the range from the last written page of the newest segment of a kind to the end of the
+/// segment.
 fn tail(layout: &Layout, holds: Holds) -> std::ops::Range<u64> {
     let segment = layout
         .segments

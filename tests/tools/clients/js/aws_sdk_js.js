@@ -1,4 +1,5 @@
-// The AWS SDK for JavaScript, as programs use it: the client, its paginators and waiters, managed uploads, presigned URLs.
+// Flows of the AWS SDK for JavaScript: the client, its paginators and waiters, managed uploads,
+// presigned URLs.
 
 "use strict";
 
@@ -22,7 +23,7 @@ const OTHER_KEY = crypto.randomBytes(32);
 
 const text = (key) => key.toString("base64");
 const digest = (key) => crypto.createHash("md5").update(key).digest("base64");
-// The SDK encodes a key of bytes, and makes its digest.
+// The SDK encodes a binary key and computes its digest.
 const sealed = (key) => ({ SSECustomerAlgorithm: "AES256", SSECustomerKey: key });
 const SSE = sealed(KEY);
 const OTHER_SSE = sealed(OTHER_KEY);
@@ -36,7 +37,7 @@ const FILE = path.join(os.tmpdir(), "small");
 fs.writeFileSync(FILE, SMALL);
 
 const client = new s3.S3Client({ endpoint: ENDPOINT, region: AWS_DEFAULT_REGION, forcePathStyle: true, maxAttempts: 1 });
-// The headers of the last request, as they were sent.
+// The headers of the last request, as sent.
 let last;
 const keep = (next) => (args) => {
   last = args.request.headers;
@@ -50,7 +51,7 @@ const read = async (got) => Buffer.from(await got.Body.transformToByteArray());
 const body = async (key, more) => read(await send("GetObject", here(key, more)));
 const same = (got, expected) => assert.ok(expected.equals(got), "other bytes");
 
-// The name of the error that this ends with; HEAD has nothing but a status.
+// Returns the name of the error of a failure; HEAD has only a status.
 async function refusal(act) {
   try {
     await act;
@@ -113,12 +114,12 @@ const flows = {
   },
 
   async "SSE-C multipart upload"() {
-    // A stream, whose length the SDK does not know.
+    // A stream of unknown length.
     await upload("sealed parts", { Body: Readable.from(pieces(LARGE)), ...SSE });
     same(await body("sealed parts", SSE), LARGE);
     const part = await send("HeadObject", here("sealed parts", { PartNumber: 2, ...SSE }));
     assert.deepEqual([part.ContentLength, part.PartsCount], [PART_LEN, 3]);
-    // By hand: a part with another key, the list of parts, and an upload that is given up.
+    // Low-level calls: a part with another key, the list of parts, and an aborted upload.
     const { UploadId } = await send("CreateMultipartUpload", here("given up", SSE));
     const here1 = here("given up", { UploadId, PartNumber: 1, Body: SMALL });
     assert.equal(await refusal(send("UploadPart", { ...here1, ...OTHER_SSE })), "InvalidRequest");
@@ -198,7 +199,7 @@ const flows = {
     assert.equal(opened.status, 200);
     same(Buffer.from(await opened.arrayBuffer()), SMALL);
     assert.equal((await fetch(url)).status, 403);
-    // What its URL would carry besides has to be sent as a header, as on S3, which takes no notice of such tags.
+    // Tags in the URL must also be sent as a header; S3 ignores those in the URL as well.
     const tagged = await fetch(await sign("PutObject", here("presigned", { Tagging: "a=1" })), { method: "PUT" });
     assert.equal(tagged.status, 501);
   },
@@ -216,7 +217,7 @@ const flows = {
 
   async checksums() {
     for (const sse of [{}, SSE]) {
-      // Without being asked: CRC32, in a header of what is in memory, and in a trailer of a stream.
+      // By default: CRC32, in a header for data in memory, and in a trailer for streams.
       const put = await send("PutObject", here("summed", { Body: SMALL, ...sse }));
       assert.equal(last["x-amz-checksum-crc32"], put.ChecksumCRC32);
       const stream = { Body: fs.createReadStream(FILE), ContentLength: SMALL.length };

@@ -1,5 +1,5 @@
-//! What the flows of clients written in Rust share, in the manner of `flows.py`: the node and the data in the environment, a
-//! line for each feature, and the HTTP client below both of them.
+//! Common parts of the Rust client flows, like `flows.py`: the node and the data from the
+//! environment, a line per feature, and the HTTP client of both programs.
 
 use std::env;
 use std::fs::File;
@@ -22,7 +22,7 @@ pub const PART_LEN: usize = 5 << 20;
 pub const LARGE_LEN: usize = 12 << 20;
 pub const SMALL_LEN: usize = 100_000;
 
-/// The names of the headers of a customer key.
+/// Names of the SSE-C headers.
 pub const KEY_HEADERS: [&str; 3] = [
     "x-amz-server-side-encryption-customer-algorithm",
     "x-amz-server-side-encryption-customer-key",
@@ -35,31 +35,32 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// As base64.
+    /// Returns the key as base64.
     pub fn text(&self) -> String {
         BASE64_STANDARD.encode(self.0)
     }
 
-    /// Its MD5, as base64.
+    /// Returns its MD5 as base64.
     pub fn digest(&self) -> String {
         BASE64_STANDARD.encode(Md5::digest(self.0))
     }
 
-    /// The key's three headers.
+    /// Returns the three SSE-C headers.
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         KEY_HEADERS.into_iter().zip(["AES256".to_owned(), self.text(), self.digest()]).collect()
     }
 }
 
-/// Where the node is, and what to use there.
+/// The node and the test data.
 pub struct Flows {
     pub endpoint: String,
     pub access_key: String,
     pub secret_key: String,
     pub region: String,
-    /// A bucket of the client's own, not made yet.
+    /// The client's own bucket, not created yet.
     pub bucket: String,
-    /// A bucket with `many_count` objects below `many/`, more than a page has, and one beside them.
+    /// A bucket with `many_count` objects below `many/`, more than fit in a page, and one
+    /// elsewhere.
     pub many: String,
     pub many_count: usize,
     pub key: Key,
@@ -96,12 +97,12 @@ fn random(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Says that a feature works, with a note where there is one.
+/// Reports that a feature works, with an optional note.
 pub fn ok(feature: &str, note: &str) {
     tell("ok", feature, note);
 }
 
-/// Says that the client has no way to use a feature.
+/// Reports that the client does not support a feature.
 pub fn unsupported(feature: &str, note: &str) {
     tell("unsupported", feature, note);
 }
@@ -111,7 +112,7 @@ fn tell(outcome: &str, feature: &str, note: &str) {
     println!("{outcome} {feature}{separator}{note}");
 }
 
-/// HTTP without TLS, which keeps the headers of the last request.
+/// HTTP without TLS, which records the headers of the last request.
 #[derive(Clone, Debug)]
 pub struct Http {
     client: Client<HttpConnector, UnsyncBoxBody<Bytes, Error>>,
@@ -134,12 +135,12 @@ impl Http {
         Ok(self.client.request(request).await?)
     }
 
-    /// A header of the last request.
+    /// Returns a header of the last request.
     pub fn last(&self, name: &str) -> Option<String> {
         self.last.lock().unwrap().get(name).map(|value| value.to_str().unwrap().to_owned())
     }
 
-    /// What a client without credentials gets: status and body.
+    /// Sends a request without credentials and returns status and body.
     pub async fn fetch<N: AsRef<str>, V: AsRef<str>>(
         &self,
         method: &str,

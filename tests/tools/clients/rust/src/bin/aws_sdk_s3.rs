@@ -1,4 +1,4 @@
-//! aws-sdk-s3, the AWS SDK for Rust, as programs use it.
+//! Flows of aws-sdk-s3, the AWS SDK for Rust.
 
 use std::time::Duration;
 
@@ -20,14 +20,14 @@ use aws_smithy_runtime_api::client::result::ConnectorError;
 use bytes::Bytes;
 use keyhole_clients::{Flows, Http, KEY_HEADERS, PART_LEN, SMALL_LEN, ok, unsupported};
 
-/// Gives a request the customer key.
+/// Adds the customer key to a request.
 macro_rules! sealed {
     ($request:expr, $key:expr) => {
         $request.sse_customer_algorithm("AES256").sse_customer_key($key.text()).sse_customer_key_md5($key.digest())
     };
 }
 
-/// Gives a copy the customer key of its source.
+/// Adds the source's customer key to a copy request.
 macro_rules! of_sealed {
     ($request:expr, $key:expr) => {
         $request
@@ -37,7 +37,7 @@ macro_rules! of_sealed {
     };
 }
 
-/// The shared HTTP client, as the SDK wants it.
+/// Adapter of the shared HTTP client to the SDK.
 #[derive(Debug)]
 struct Connector(Http);
 
@@ -92,7 +92,7 @@ async fn run(sdk: &Sdk) {
     unsupported("sync", "");
 }
 
-/// The code of the error that this ends with, or the status where there is no code.
+/// Returns the error code of a failure, or the status without a code.
 fn refusal<T, E: ProvideErrorMetadata>(result: Result<T, SdkError<E>>) -> String {
     let error = result.err().expect("it is refused");
     match error.code() {
@@ -101,7 +101,7 @@ fn refusal<T, E: ProvideErrorMetadata>(result: Result<T, SdkError<E>>) -> String
     }
 }
 
-/// Where objects are cut into parts.
+/// Splits the contents into parts.
 fn parts(contents: &Bytes) -> Vec<Bytes> {
     (0..contents.len()).step_by(PART_LEN).map(|at| contents.slice(at..contents.len().min(at + PART_LEN))).collect()
 }
@@ -133,7 +133,7 @@ impl Sdk {
         request.send().await.unwrap().body.collect().await.unwrap().into_bytes()
     }
 
-    /// Uploads an object in parts, with checksums as the SDK makes them by itself.
+    /// Uploads an object in parts, with the SDK's default checksums.
     async fn upload(&self, key: &str, is_sealed: bool, algorithm: Option<ChecksumAlgorithm>) -> HeadObjectOutput {
         let (bucket, sse) = (&self.flows.bucket, &self.flows.key);
         let mut create = self.s3.create_multipart_upload().bucket(bucket).key(key).content_type("text/plain");
@@ -228,7 +228,7 @@ impl Sdk {
         let part = self.s3.head_object().bucket(bucket).key(name).part_number(2);
         let part = sealed!(part, key).send().await.unwrap();
         assert_eq!((part.content_length, part.parts_count), (Some(PART_LEN as i64), Some(3)));
-        // A part with another key, the list of parts, and an upload that is given up.
+        // A part with another key, the list of parts, and an aborted upload.
         let create = sealed!(self.s3.create_multipart_upload().bucket(bucket).key("given up"), key);
         let id = create.send().await.unwrap().upload_id.unwrap();
         let part = || {
@@ -364,7 +364,7 @@ impl Sdk {
                 let get = self.get("summed").checksum_mode(ChecksumMode::Enabled);
                 if is_sealed { sealed!(get, key) } else { get }
             };
-            // Without being asked: CRC32, in a header of what is in memory, and in a trailer of what is not.
+            // By default: CRC32, in a header for data in memory, and in a trailer for streams.
             let done = put().body(small.clone().into()).send().await.unwrap();
             assert_eq!(http.last("x-amz-checksum-crc32"), done.checksum_crc32);
             assert!(done.checksum_crc32.is_some());

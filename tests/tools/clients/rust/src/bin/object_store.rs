@@ -1,4 +1,5 @@
-//! object_store, as data tools of Rust use it: a store has one customer key for all that goes through it, or none.
+//! Flows of object_store, as used by data tools: a store has one customer key for all objects, or
+//! none.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use object_store::{
 };
 use sha2::{Digest, Sha256};
 
-/// The shared HTTP client, as object_store wants it.
+/// Adapter of the shared HTTP client to object_store.
 #[derive(Debug)]
 struct Connector(Http);
 
@@ -47,7 +48,7 @@ impl HttpService for Service {
     }
 }
 
-/// SHA-256 without a library of C.
+/// SHA-256 without a C library.
 #[derive(Debug)]
 struct Crypto;
 
@@ -66,7 +67,7 @@ impl CryptoProvider for Crypto {
     }
 }
 
-/// A sum that is made, and what it became.
+/// A running digest and its result.
 struct Summing<S>(S, Vec<u8>);
 
 impl DigestContext for Summing<Sha256> {
@@ -138,7 +139,7 @@ async fn body(store: &AmazonS3, key: &Path) -> Bytes {
     store.get(key).await.unwrap().bytes().await.unwrap()
 }
 
-/// The error that this ends with.
+/// Returns the error of a failure.
 fn refused<T>(result: object_store::Result<T>) -> Error {
     result.err().expect("it is refused")
 }
@@ -177,7 +178,7 @@ impl Stores {
             .with_crypto_provider(Arc::new(Crypto))
             .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
         let Some(key) = key else { return builder };
-        // As settings, which is how most programs give them.
+        // Use settings, as most programs do.
         let set = |builder: AmazonS3Builder, name: &str, value: String| {
             builder.with_config(name.parse::<AmazonS3ConfigKey>().unwrap(), value)
         };
@@ -185,7 +186,7 @@ impl Stores {
         set(builder, "aws_sse_customer_key_base64", key.text())
     }
 
-    /// Which it has no call for, but it can sign one.
+    /// Creates a bucket with a signed request, since object_store has no call for it.
     async fn make_bucket(&self) {
         let minute = Duration::from_secs(60);
         let url = self.plain.signed_url(Method::PUT, &Path::default(), minute).await.unwrap();
@@ -209,7 +210,7 @@ impl Stores {
         assert_eq!(body(store, &key).await, small);
         let absent = GetOptions::new().with_if_match(Some("\"0\""));
         assert!(matches!(refused(store.get_opts(&key, absent).await), Error::Precondition { .. }));
-        // On conditions.
+        // Conditional writes.
         let again = store.put_opts(&key, small.clone().into(), create).await;
         assert!(matches!(refused(again), Error::AlreadyExists { .. }));
         let update = |e_tag| PutMode::Update(UpdateVersion { e_tag, version: None });
@@ -258,7 +259,7 @@ impl Stores {
         let key = Path::from("sealed parts");
         upload(&self.sealed, &key, &self.flows.large).await.unwrap();
         assert_eq!(body(&self.sealed, &key).await, self.flows.large);
-        // Given up.
+        // Aborted upload.
         let key = Path::from("given up");
         let mut upload = self.sealed.put_multipart(&key).await.unwrap();
         upload.put_part(self.flows.small.clone().into()).await.unwrap();
@@ -293,7 +294,7 @@ impl Stores {
             assert_eq!(body(store, &renamed).await, contents);
             assert!(matches!(refused(store.head(&copied).await), Error::NotFound { .. }));
         }
-        // It copies on a condition as an upload in one part, without the key of the source.
+        // It implements a conditional copy as an upload of one part, without the key of the source.
         let (from, to) = (Path::from("parts"), Path::from("copied once"));
         self.plain.copy_if_not_exists(&from, &to).await.unwrap();
         assert_eq!(body(&self.plain, &to).await, self.flows.large);
@@ -358,7 +359,7 @@ impl Stores {
         assert_eq!(self.fetch("PUT", put.as_str(), &[], small.clone()).await.0, 200);
         let get = self.plain.signed_url(Method::GET, &key, minute).await.unwrap();
         assert_eq!(self.fetch("GET", get.as_str(), &[], Bytes::new()).await, (200, small.clone()));
-        // The headers of a customer key are signed where they are asked for.
+        // SSE-C headers are signed if they are requested.
         let headers = self.flows.key.headers();
         let mut options = SignedUrlOptions::default();
         for (name, value) in &headers {
@@ -377,7 +378,7 @@ impl Stores {
         tags.push("a", "1");
         tags.push("b c", "2/3");
         self.sealed.put_opts(&key, self.flows.small.clone().into(), tags.into()).await.unwrap();
-        // It has no way to read them, but for a signed URL.
+        // It can read tags only through a signed URL.
         let options = SignedUrlOptions::default().with_query([("tagging", "")]);
         let url = self.plain.signed_url_opts(Method::GET, &key, Duration::from_secs(60), &options).await.unwrap();
         let (status, document) = self.fetch("GET", url.as_str(), &[], Bytes::new()).await;
@@ -404,7 +405,8 @@ impl Stores {
                     uploaded.unwrap();
                     assert_eq!(body(&store, &summed).await, self.flows.large);
                 } else {
-                    // It ends an upload without the key, which S3 wants where there are checksums.
+                    // It completes an upload without the key, which S3 requires if there are
+                    // checksums.
                     let error = format!("{:?}", refused(uploaded));
                     assert!(error.contains("must provide an appropriate secret key"), "{error}");
                 }

@@ -23,7 +23,7 @@ const CLIENTS: usize = 6;
 /// Default number of rounds.
 const ROUNDS: u64 = 50;
 
-/// Capacity of a store, enough for all rounds together, since deleted space is not reclaimed.
+/// Capacity of a store, enough for the objects of all rounds.
 const CAPACITY: &str = "6GiB";
 const WORK_MAX: u64 = 3 << 30;
 

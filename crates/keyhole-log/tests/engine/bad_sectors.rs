@@ -534,3 +534,42 @@ fn lost_object_stays_listed_until_it_is_overwritten_or_deleted() {
         assert_eq!(check_with(&medium, false).unwrap().findings, []);
     }
 }
+
+/// Blocks that a lost record may name are not overwritten: the record may become readable again.
+#[test]
+fn object_is_whole_when_its_record_can_be_read_again() {
+    let medium = Medium::new(1);
+    format(&medium, SEGMENTS_START + 18 * SEGMENT_LEN).unwrap();
+    let mut store = Store::open(&medium, 1);
+    let log = store.log();
+    store.run(async {
+        log.create_bucket("films", 1).await.unwrap();
+        put(&log, "films", "first", 1, 70_000).await.unwrap();
+        put(&log, "films", "lost", 2, 90_000).await.unwrap();
+        put(&log, "films", "later", 3, 100).await.unwrap();
+    });
+    drop((log, store));
+    medium.borrow_mut().crash(Crash::Lost);
+    let record = places(medium.borrow().written())[&("films".into(), "lost".into())].last().unwrap().start;
+    medium.borrow_mut().unreadable.insert((record / PAGE * PAGE) as u64);
+    let mut store = Store::open(&medium, 1);
+    let log = store.log();
+    store.run(async {
+        assert!(log.object("films", "lost").await.unwrap().is_none(), "its record cannot be read");
+        put(&log, "films", "new", 4, 90_000).await.unwrap();
+        put(&log, "films", "newer", 5, 90_000).await.unwrap();
+    });
+    drop((log, store));
+    medium.borrow_mut().crash(Crash::Lost);
+    medium.borrow_mut().unreadable.clear();
+    let mut store = Store::open(&medium, 1);
+    let expected = [
+        ("films", "first", 1, 70_000),
+        ("films", "lost", 2, 90_000),
+        ("films", "later", 3, 100),
+        ("films", "new", 4, 90_000),
+        ("films", "newer", 5, 90_000),
+    ];
+    let log = store.log();
+    assert_eq!(store.run(look(&log, &expected)), BTreeMap::new());
+}

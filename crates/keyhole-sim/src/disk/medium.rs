@@ -177,9 +177,6 @@ impl State {
     pub(super) fn submit_allocation(&mut self, offset: u64, len: u64) -> (Option<u64>, bool) {
         let result = self.space.allocate(&self.faults, offset, len);
         let taken = result.err().unwrap_or(len);
-        if result.is_err() {
-            self.happened.full += 1;
-        }
         let id = (taken > 0).then(|| self.submit(What::Grow { from: offset, end: offset + taken }));
         (id, result.is_err())
     }

@@ -474,6 +474,8 @@ impl Disk for SimDisk {
         id.into_iter().for_each(|id| self.medium.state().complete(id));
         self.event().await;
         if full {
+            // Counted when it is answered: others wait for the answer.
+            self.medium.state().happened.full += 1;
             self.refuse();
             return Err(io::ErrorKind::StorageFull.into());
         }

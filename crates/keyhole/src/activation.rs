@@ -26,8 +26,7 @@ pub(crate) struct Inherited(Vec<(String, TcpListener)>);
 impl Inherited {
     /// What the environment says was handed over to this process. For once, before there is another thread.
     pub(crate) fn of_manager() -> Result<Self, String> {
-        let unclear =
-            |error| format!("LISTEN_FDS and LISTEN_FDNAMES do not say what the service manager hands over: {error}");
+        let unclear = |error| format!("invalid LISTEN_FDS or LISTEN_FDNAMES from the service manager: {error}");
         // What another process was meant to have may have any names.
         if sd_notify::listen_fds().map_err(unclear)?.len() == 0 {
             return Ok(Inherited(Vec::new()));
@@ -44,17 +43,17 @@ impl Inherited {
             if !NAMES.iter().any(|(known, _)| *known == name) {
                 let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
                 return Err(format!(
-                    "the service manager hands over a socket named {name:?}, which is none of {}: set FileDescriptorName= \
+                    "unknown socket {name:?} from the service manager, expected one of {}: set FileDescriptorName= \
                      in its unit",
                     known.join(", ")
                 ));
             }
             if taken.iter().any(|(other, _)| *other == name) {
                 return Err(format!(
-                    "the service manager hands over two sockets named {name}: one is enough, as [::]:PORT takes IPv4 as well"
+                    "two sockets named {name} from the service manager: pass one; [::]:PORT also accepts IPv4"
                 ));
             }
-            let listener = listener(fd).map_err(|why| format!("the socket named {name} {why}"))?;
+            let listener = listener(fd).map_err(|why| format!("socket {name} from the service manager {why}"))?;
             taken.push((name, listener));
         }
         Ok(Inherited(taken))
@@ -70,7 +69,7 @@ impl Inherited {
             let listeners = (0..threads).map(|_| Ok(Listener { socket: socket.try_clone()?, is_shared: true }));
             Ok((listeners.collect::<std::io::Result<_>>()?, socket.local_addr()?))
         };
-        share().map(Some).map_err(|error| format!("cannot share the socket named {name}: {error}"))
+        share().map(Some).map_err(|error| format!("cannot share the socket {name}: {error}"))
     }
 
     /// The same, or what `listen` makes where it was not handed over: it is told the option in whose place that would be.
@@ -90,9 +89,7 @@ impl Inherited {
     pub(crate) fn nothing_left(self) -> Result<(), String> {
         let Some((name, _)) = self.0.first() else { return Ok(()) };
         let option = option(name);
-        Err(format!(
-            "the service manager hands over a socket named {name}, and the node is not set up for it: give {option}"
-        ))
+        Err(format!("unused socket {name} from the service manager: the node is not configured for it; set {option}"))
     }
 }
 
@@ -107,7 +104,7 @@ fn listener(fd: OwnedFd) -> Result<TcpListener, &'static str> {
     let is_tcp =
         matches!(socket.r#type(), Ok(Type::STREAM)) && matches!(socket.domain(), Ok(Domain::IPV4 | Domain::IPV6));
     if !is_tcp {
-        return Err("is no TCP socket");
+        return Err("is not a TCP socket");
     }
     match socket.is_listener() {
         Ok(true) => Ok(socket.into()),
@@ -160,9 +157,9 @@ mod tests {
             (inherit([("ftp", other.into())]), "\"ftp\""),
             (inherit([("http", listening().into()), ("http", listening().into())]), "two sockets named http"),
             (inherit([("http", connected.into())]), "does not listen"),
-            (inherit([("http", UdpSocket::bind("127.0.0.1:0").unwrap().into())]), "no TCP socket"),
-            (inherit([("https", UnixListener::bind(directory.path().join("s")).unwrap().into())]), "no TCP socket"),
-            (inherit([("http", File::open("/dev/null").unwrap().into())]), "no TCP socket"),
+            (inherit([("http", UdpSocket::bind("127.0.0.1:0").unwrap().into())]), "not a TCP socket"),
+            (inherit([("https", UnixListener::bind(directory.path().join("s")).unwrap().into())]), "not a TCP socket"),
+            (inherit([("http", File::open("/dev/null").unwrap().into())]), "not a TCP socket"),
         ];
         for (result, part) in cases {
             let error = result.unwrap_err();

@@ -324,7 +324,7 @@ pub(crate) enum EngineChoice {
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     text.parse::<ByteSize>()
         .map(|size| size.as_u64())
-        .map_err(|_| "give a size such as 10GiB, 500MB or 1073741824".to_owned())
+        .map_err(|_| "expected a size such as 10GiB, 500MB or 1073741824".to_owned())
 }
 
 fn parse_sync(text: &str) -> Result<SyncMode, String> {
@@ -335,13 +335,13 @@ fn parse_sync(text: &str) -> Result<SyncMode, String> {
     match text {
         "always" => Ok(SyncMode::Always),
         "never" => Ok(SyncMode::Never),
-        _ => interval().ok_or_else(|| "give always, never, or interval:MS with milliseconds above 0".to_owned()),
+        _ => interval().ok_or_else(|| "expected always, never, or interval:MS with milliseconds above 0".to_owned()),
     }
 }
 
 fn parse_region(text: &str) -> Result<String, String> {
     let valid = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if valid { Ok(text.to_owned()) } else { Err("a region has letters, digits and hyphens".to_owned()) }
+    if valid { Ok(text.to_owned()) } else { Err("expected letters, digits and hyphens".to_owned()) }
 }
 
 fn parse_host_name(text: &str) -> Result<String, String> {
@@ -351,7 +351,7 @@ fn parse_host_name(text: &str) -> Result<String, String> {
 
 /// Reads `BUCKET:NAME=VALUE[,NAME=VALUE...]`.
 fn parse_policy(text: &str) -> Result<(String, OwnPolicy), String> {
-    let form = "give BUCKET:NAME=VALUE[,NAME=VALUE...], such as *:sse-c=require";
+    let form = "expected BUCKET:NAME=VALUE[,NAME=VALUE...], such as *:sse-c=require";
     let (bucket, settings) = text.split_once(':').ok_or_else(|| form.to_owned())?;
     check_bucket_pattern(bucket)?;
     let mut own = OwnPolicy::default();
@@ -364,9 +364,11 @@ fn parse_policy(text: &str) -> Result<(String, OwnPolicy), String> {
             ("rekey-by-overwrite", "forbid") => own.forbids_rekeying = Some(true),
             ("anonymous-read", "allow") => own.anonymous_read = Some(true),
             ("anonymous-read", "forbid") => own.anonymous_read = Some(false),
-            ("sse-c", _) => return Err("sse-c is allow, require or forbid".to_owned()),
-            (name @ ("rekey-by-overwrite" | "anonymous-read"), _) => return Err(format!("{name} is allow or forbid")),
-            (name, _) => return Err(format!("a policy has no {name:?}: {form}")),
+            ("sse-c", _) => return Err("invalid sse-c: expected allow, require or forbid".to_owned()),
+            (name @ ("rekey-by-overwrite" | "anonymous-read"), _) => {
+                return Err(format!("invalid {name}: expected allow or forbid"));
+            }
+            (name, _) => return Err(format!("unknown policy setting {name:?}: {form}")),
         }
     }
     Ok((bucket.to_owned(), own))
@@ -378,19 +380,19 @@ pub(crate) fn check_bucket_pattern(bucket: &str) -> Result<(), String> {
     let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
     match !bucket.is_empty() && bucket.len() <= 63 && name.bytes().all(valid) {
         true => Ok(()),
-        false => Err(format!("{bucket:?} is no name of a bucket, nor the beginning of names and *")),
+        false => Err(format!("invalid bucket {bucket:?}: expected a bucket name, or the start of names followed by *")),
     }
 }
 
 fn parse_threads(text: &str) -> Result<usize, String> {
     let max = keyhole_log::limits::WORKERS_MAX;
     let threads = text.parse().ok().filter(|threads| (1..=max).contains(threads));
-    threads.ok_or_else(|| format!("give a number from 1 to {max}"))
+    threads.ok_or_else(|| format!("expected a number from 1 to {max}"))
 }
 
 fn parse_grace(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|seconds| (1..=GRACE_MAX_S).contains(seconds));
-    seconds.map(Duration::from_secs).ok_or_else(|| format!("give seconds from 1 to {GRACE_MAX_S}"))
+    seconds.map(Duration::from_secs).ok_or_else(|| format!("expected seconds from 1 to {GRACE_MAX_S}"))
 }
 
 #[cfg(test)]

@@ -89,12 +89,12 @@ fn it_is_checked_and_shown() {
 
     for (line, code, words) in [
         ("treads = 2", 2, "did you mean \"threads\"?"),
-        ("threads = 0", 2, "--threads is from"),
+        ("threads = 0", 2, "--threads was set by"),
         ("tls-listen = \"127.0.0.1:0\"", 2, "--tls-cert"),
         ("tls-listen = \"127.0.0.1:0\"\ntls-cert = \"none.pem\"\ntls-key = \"none.pem\"", 1, "none.pem"),
         ("policy = [\"*:sse-c=maybe\"]", 2, "allow, require or forbid"),
         ("data = \"/dev/no-such-device\"", 1, "no-such-device"),
-        ("format = true", 2, "command line alone"),
+        ("format = true", 2, "command line only"),
     ] {
         fs::write(&path, line).unwrap();
         let said = fails(code, &["config", "check", "--config", &path], b"").1;

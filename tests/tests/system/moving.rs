@@ -904,6 +904,6 @@ fn what_is_typed_wrongly() {
     let (_, said) = ends(3, &["import", text(a.data()), text(directory.path())]);
     assert!(said.contains("no export"), "{said}");
     let (_, said) = ends(1, &["export", text(&directory.path().join("nowhere")), text(&directory.path().join("to"))]);
-    assert!(said.contains("there is no store"), "{said}");
+    assert!(said.contains("no store in"), "{said}");
     assert_eq!(fs::read(&file).unwrap(), b"a diary");
 }

@@ -130,7 +130,7 @@ fn what_a_start_refuses() {
 
     let file = directory.path().join("file");
     fs::write(&file, "").unwrap();
-    check(Launch::default(), &file, &["cannot make the data directory"]);
+    check(Launch::default(), &file, &["cannot create the data directory"]);
 }
 
 /// The version in the superblock is another: the message names both, and the file stays as it is.

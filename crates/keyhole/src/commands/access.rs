@@ -142,7 +142,7 @@ fn file_of(target: &Target) -> Result<(Place, AccessFile)> {
     let place = Place::find(&target.data, target.state.as_deref())?;
     if !place.medium().exists() {
         let data = target.data.display();
-        return Err(Failure::Other(format!("there is no store in {data}; `keyhole serve --data {data}` makes one")));
+        return Err(Failure::Other(format!("no store in {data}; `keyhole serve --data {data}` creates one")));
     }
     let file = AccessFile::in_state(&place.state);
     Ok((place, file))

@@ -103,7 +103,7 @@ fn of_environment() -> Result<Option<(String, Zeroizing<String>)>, String> {
             Ok(Some((id, secret.into())))
         }
         (None, None) => Ok(None),
-        _ => Err(format!("half a credential: set both {ACCESS_KEY_VARIABLE} and {SECRET_KEY_VARIABLE}, or neither")),
+        _ => Err(format!("partial credential: set both {ACCESS_KEY_VARIABLE} and {SECRET_KEY_VARIABLE}, or neither")),
     }
 }
 

@@ -51,8 +51,7 @@ pub(crate) enum Command {
     Config(Box<ConfigCommand>),
     /// Show how a node is: what it does, what it has, and what is not as it should be.
     #[command(
-        after_help = "Exit codes: 0 all is well; 1 something is not as it should be, or no node answers; 4 damage was \
-                            found; 2 wrong usage."
+        after_help = "Exit codes: 0 healthy; 1 unhealthy, or no node answers; 2 usage error; 4 damage was found."
     )]
     Status(StatusOptions),
     /// Make and show customer keys.
@@ -76,14 +75,14 @@ pub(crate) enum Command {
     /// Give the space of what was deleted back now.
     Compact(Target),
     /// Verify every object of a store, no faster than a rate.
-    #[command(after_help = "Exit codes: 0 sound; 4 there is damage; 1 failed; 2 wrong usage.")]
+    #[command(after_help = "Exit codes: 0 sound; 1 failed; 2 usage error; 4 damage was found.")]
     Scrub(ScrubOptions),
     /// Verify a store that no node serves, and mend it.
     ///
     /// Every damaged object is named by bucket and key, and whether it can be mended or is lost.
     #[command(
-        after_help = "Exit codes: 0 sound, or all was mended; 4 there is damage that remains; 1 failed, such as a store \
-                            in use; 2 wrong usage."
+        after_help = "Exit codes: 0 sound, or completely repaired; 1 failed, for example because the store is in use; \
+                            2 usage error; 4 damage remains."
     )]
     Check(CheckOptions),
     /// Make, list and take away the access keys that requests are signed with.
@@ -99,20 +98,20 @@ pub(crate) enum Command {
     /// Objects under customer keys come out as sealed object files, as they are; others as their bytes; and a manifest with
     /// everything else. Run again with the same directory, it goes on where it was, and brings it up to date.
     #[command(
-        after_help = "Exit codes: 0 done; 4 some objects are damaged, and were left out; 1 failed, and what is there so far is \
-                            good; 2 wrong usage."
+        after_help = "Exit codes: 0 complete; 1 failed, the files so far are valid; 2 usage error; 4 damaged objects \
+                            were left out."
     )]
     Export(ExportOptions),
     /// Copy what was exported into a store. No key is needed.
     ///
     /// Every file is verified before its object appears. Run again, it leaves what is there already.
     #[command(
-        after_help = "Exit codes: 0 all of it is there; 3 the export is damaged or not complete, and what was good of it is \
-                            there; 1 failed, or something was there that differs, or was refused; 2 wrong usage."
+        after_help = "Exit codes: 0 complete; 1 failed, or an object or bucket was refused or differs; 2 usage error; \
+                            3 the export is damaged or incomplete, the rest was imported."
     )]
     Import(ImportOptions),
     /// Verify an export: every file, without a store and without a key.
-    #[command(after_help = "Exit codes: 0 sound and complete; 3 it is not; 1 failed; 2 wrong usage.")]
+    #[command(after_help = "Exit codes: 0 sound and complete; 1 failed; 2 usage error; 3 damaged or incomplete.")]
     Verify(VerifyOptions),
     /// Make and show certificates for HTTPS.
     #[command(subcommand)]

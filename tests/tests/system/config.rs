@@ -63,7 +63,7 @@ fn it_is_checked_and_shown() {
         let output = program.env_remove("KEYHOLE_ACCESS_KEY").envs(environment.iter().copied()).output().unwrap();
         (output.status.code(), text(output.stdout) + &String::from_utf8_lossy(&output.stderr))
     };
-    assert_eq!(config("check", &[], &[]), (Some(0), "the configuration is sound\n".to_owned()));
+    assert_eq!(config("check", &[], &[]), (Some(0), "the configuration is valid\n".to_owned()));
     assert!(!std::path::Path::new(&data).exists(), "nothing is made");
     let secrets = [("KEYHOLE_ACCESS_KEY", ACCESS_KEY), ("KEYHOLE_SECRET_KEY", SECRET_KEY), ("KEYHOLE_THREADS", "1")];
     let (code, shown) = config("show", &["--region", "eu-test-1"], &secrets);

@@ -146,7 +146,7 @@ fn stat_and_compact_with_a_node_and_without() {
         assert!(segments.iter().any(|segment| segment["kind"] == "body"), "{stat}");
         assert!(json(&["stat", text(&data), "--json"]).get("segments").is_none());
         let (shown, _) = ends(0, &["stat", text(&data), "--segments"]);
-        for part in ["capacity", "live", "commits in a batch", "memory of the index", "generation", "8.0 GiB"] {
+        for part in ["capacity", "live", "commits per batch", "index memory", "generation", "8.0 GiB"] {
             assert!(shown.contains(part), "{part} in\n{shown}");
         }
         let (wrote, _) = ends(0, &["compact", text(&data)]);

@@ -25,7 +25,7 @@ pub(crate) struct ScrubOptions {
 
 pub(super) fn parse_rate(text: &str) -> std::result::Result<u64, String> {
     let rate = parse_size(text.strip_suffix("/s").unwrap_or(text)).ok().filter(|rate| *rate > 0);
-    rate.ok_or_else(|| "give a rate such as 50MB/s or 1GiB/s".to_owned())
+    rate.ok_or_else(|| "expected a rate such as 50MB/s or 1GiB/s".to_owned())
 }
 
 /// Asks the node that serves the store, or does the same by itself; the final reply. What comes before goes to `on_reply`.
@@ -43,7 +43,7 @@ pub(super) fn ask(target: &Target, request: Request, mut on_reply: impl FnMut(Re
 
 /// A reply that does not go with the request.
 pub(super) fn unexpected() -> Failure {
-    Failure::Other("the node's answer is not to this request: is it of the same version?".to_owned())
+    Failure::Other("unexpected answer from the node: is it of the same version?".to_owned())
 }
 
 /// Where replies go when there is no connection.
@@ -62,12 +62,10 @@ fn alone(place: &Place, request: Request, on_reply: impl FnMut(Reply)) -> Result
     let store = store::open(place, &StoreOptions { read_only, ..StoreOptions::default() })?;
     if store.damaged > 0 {
         let (damaged, data) = (store.damaged, place.data.display());
-        eprintln!(
-            "keyhole: damage was found when the store was opened, in {damaged} places; see `keyhole check {data}`"
-        );
+        eprintln!("keyhole: opening the store found damage in {damaged} places; see `keyhole check {data}`");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let runtime = runtime.map_err(|error| Failure::io("cannot start a runtime", error))?;
+    let runtime = runtime.map_err(|error| Failure::io("cannot start the async runtime", error))?;
     LocalSet::new().block_on(&runtime, answer(&store, request, on_reply))
 }
 
@@ -81,7 +79,7 @@ async fn answer(store: &Store, request: Request, on_reply: impl FnMut(Reply)) ->
     drop(log);
     let _ = writer.await;
     if !chores.end().await {
-        eprintln!("keyhole: the last checkpoint was not written; the next start reads more");
+        eprintln!("keyhole: the last checkpoint was not written; the next start takes longer");
     }
     reply.map_err(|error| Failure::io("cannot answer", error))
 }
@@ -129,8 +127,8 @@ pub(crate) fn scrub(options: &ScrubOptions) -> Result<()> {
     match damaged {
         0 => Ok(()),
         _ => Err(Failure::Damaged(format!(
-            "there is damage: restore the objects from elsewhere or delete them; with the node stopped, \
-             `keyhole check {}` says more",
+            "damaged objects: restore them from a backup or delete them; with the node stopped, `keyhole check {}` \
+             lists the damage",
             options.target.data.display()
         ))),
     }

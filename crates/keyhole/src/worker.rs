@@ -267,7 +267,7 @@ impl Connections {
                 return;
             }
         }
-        tracing::warn!(connections = self.count.get(), "the grace is over; requests in flight are cut off");
+        tracing::warn!(connections = self.count.get(), "grace period over: aborting requests in flight");
         self.for_each(|connection| connection.cut_off());
         // Whoever is left holds the log, which then is not closed in good order.
         let _ = timeout_at(Instant::now() + CUT_OFF, self.below(1)).await;
@@ -453,7 +453,7 @@ where
         let _ = flusher.await;
     }
     if let Err(error) = log.flush().await {
-        tracing::error!(%error, "the last writes could not be made durable");
+        tracing::error!(%error, "cannot make the last writes durable");
     }
     drop((node, log));
     // A request that was cut off still holds the log; what it was promised has been flushed.
@@ -464,7 +464,7 @@ where
     if let Some(chores) = chores
         && !(all_answered && chores.end().await)
     {
-        tracing::warn!("the last checkpoint was not written; the next start reads more");
+        tracing::warn!("the last checkpoint was not written; the next start takes longer");
     }
     beating.abort();
     heart.rest();
@@ -541,7 +541,7 @@ async fn flush_regularly<D: Disk>(log: Log<D>, period: Duration) {
     loop {
         ticks.tick().await;
         if let Err(error) = log.flush().await {
-            tracing::error!(%error, "writes could not be made durable");
+            tracing::error!(%error, "cannot make writes durable");
             return;
         }
     }

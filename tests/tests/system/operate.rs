@@ -223,7 +223,7 @@ fn a_scrub_ends_with_its_client_and_with_the_node() {
     };
     drop(begin());
     let deadline = Instant::now() + Duration::from_secs(20);
-    while !node.log().contains("a client of the control socket is gone") {
+    while !node.log().contains("a client of the control socket disconnected") {
         assert!(Instant::now() < deadline, "{}", node.log());
         std::thread::sleep(Duration::from_millis(50));
     }

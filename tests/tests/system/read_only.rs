@@ -243,8 +243,8 @@ fn failed_write_is_503_and_read_only_device_is_served_after_restart() {
         node.set_launch(launch());
         node.start();
         reads_go_on(&node, 12);
-        writes_are_refused(&node, "the device takes no writes");
-        is_told(&node, "read-only", "the device takes no writes", 503);
+        writes_are_refused(&node, "the device is read-only");
+        is_told(&node, "read-only", "the device is read-only", 503);
         assert_eq!(json(&["stat", text(device.path()), "--state", state, "--json"])["objects"], 12);
         assert!(node.stop().success());
         run("blockdev", &["--setrw", text(device.path())]);
@@ -325,7 +325,7 @@ fn missing_object_file_is_no_first_start() {
     let mut other = launch("auto").start();
     assert!(other.stop().success());
     fs::copy(other.data().join("objects.keyhole"), &file).unwrap();
-    refused(&["says that it is store", "right disk", "remove"]);
+    refused(&["names store", "right disk", "remove"]);
     ends(0, &["stat", text(&data)]);
     fs::rename(&aside, &file).unwrap();
     node.start();

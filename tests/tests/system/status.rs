@@ -487,7 +487,7 @@ fn what_is_full_and_a_clock_that_is_behind_are_told() {
     assert_eq!(names, ["full", "clock-behind"]);
     let (_, said) = ends(1, &["status", data.to_str().unwrap(), "--json"]);
     assert!(said.contains("full, clock-behind"), "{said}");
-    assert!(node.log().contains("the clock is behind what was stored"));
+    assert!(node.log().contains("the clock is behind a stored timestamp"));
     assert!(node.stop().success());
     let (_, said) = ends(1, &["status", data.to_str().unwrap()]);
     assert!(said.contains("no node serves") && said.contains("keyhole stat"), "{said}");

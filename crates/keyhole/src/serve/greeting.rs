@@ -36,7 +36,7 @@ impl Addresses {
             Origin::File(path) => line(&format!("credential: from {}", path.display())),
             // What is said here is kept in a journal, which others than the owner may read.
             Origin::Made(path, _) if service::is_managed() => {
-                line(&format!("a credential was made: it is in {}", path.display()));
+                line(&format!("created a credential in {}", path.display()));
             }
             Origin::Made(path, key) => show_key(&mut line, path, self.plain, key, region),
         }
@@ -56,7 +56,7 @@ impl Addresses {
 /// The access key that was made, for the one time that it is shown, and what to try with it.
 fn show_key(line: &mut impl FnMut(&str), path: &Path, address: SocketAddr, key: &AccessKey, region: &str) {
     let endpoint = format!("aws --endpoint-url http://{address}");
-    line(&format!("A credential was made and written to {}. To try the node:", path.display()));
+    line(&format!("Created a credential in {}. To try the node:", path.display()));
     line("");
     line(&format!("  export AWS_ACCESS_KEY_ID={}", key.id));
     line(&format!("  export AWS_SECRET_ACCESS_KEY={}", key.secret.expose()));

@@ -210,9 +210,9 @@ fn what_is_of_no_use_is_not_used() {
     let certificate = Certificate::new();
     let node = certificate.launch(ANY_PORT).start();
     let first = shown(&node, &certificate);
-    let warnings = || node.log().matches("What was read before stays in use").count();
+    let warnings = || node.log().matches("The previous files stay in use").count();
     for (n, (what, change)) in [
-        ("is no sound PEM file", &(|| put(&certificate.path(), "-----BEGIN CERTIFICATE-----\nAAAA\n")) as &dyn Fn()),
+        ("invalid PEM file", &(|| put(&certificate.path(), "-----BEGIN CERTIFICATE-----\nAAAA\n")) as &dyn Fn()),
         ("no certificate in", &|| put(&certificate.path(), "")),
         ("cannot read --tls-cert", &|| fs::remove_file(certificate.path()).unwrap()),
         ("does not belong", &|| put(&certificate.path(), &certificate.issue(&["localhost"]).pem)),
@@ -301,7 +301,7 @@ fn the_name_decides_which_certificate_is_shown() {
     put(&certificate.path(), "nonsense");
     newer.write(&home.join("second.pem"), &home.join("second.key"));
     node.hang_up();
-    until("the other is warned of", || node.log().contains("What was read before stays in use"));
+    until("the other is warned of", || node.log().contains("The previous files stay in use"));
     let (text, _) = s_client(node.tls_address(), &["-servername", "second.example", "-showcerts"], "");
     assert!(has(&text, &newer), "{text}");
     let (text, _) = s_client(node.tls_address(), &["-servername", "first.example", "-showcerts"], "");
@@ -367,7 +367,7 @@ fn clients_show_certificates() {
         let get = object("GET", "absent").signed(node.tls_address(), node.signer());
         get.exchange(&mut kept, &get.head_of_many(node.tls_address())).unwrap().expect(404);
         put(&list, &authority.revoke(&[&bad], 30));
-        until("it is read", || node.log().contains("new TLS connections have"));
+        until("it is read", || node.log().contains("new connections use them"));
         assert_eq!((try_put(&node, &client), try_put(&node, &with(&good))), (None, Some(200)));
         get.exchange(&mut kept, &get.head_of_many(node.tls_address())).unwrap().expect(404);
         // A list that is out of date stays in use, and the log says so.
@@ -378,7 +378,7 @@ fn clients_show_certificates() {
         // Another authority, of whose revocations there is no list.
         put(&authority.authority_path(), &fs::read_to_string(stranger.authority_path()).unwrap());
         until("it is in use", || try_put(&node, &with(&bad)).is_none());
-        assert!(node.log().contains("there is no list of what"));
+        assert!(node.log().contains("no revocation list of"));
         assert_eq!(try_put(&node, &with(&foreign)), None);
         drop(node);
 
@@ -513,7 +513,7 @@ fn a_certificate_of_ones_own() {
     make(&["--host", "127.0.0.1", "--force"]);
     assert_eq!((mode(&key), mode(&cert)), (0o600, 0o644));
     assert_ne!(before[0], fs::read(&cert).unwrap());
-    until("the new one is used", || node.log().contains("new TLS connections have"));
+    until("the new one is used", || node.log().contains("new connections use them"));
     aws.shell(copy);
     let old = directory.path("old.pem");
     fs::write(&old, &before[0]).unwrap();

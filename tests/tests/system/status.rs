@@ -396,7 +396,7 @@ fn health_follows_the_life_of_the_node() {
         health("/health/ready").is_some_and(|(status, text)| status == 503 && text.starts_with("draining: "))
     });
     assert_eq!(health("/health/live").map(|(status, _)| status), Some(200));
-    assert!(health("/").unwrap().1.contains("Ending"));
+    assert!(health("/").unwrap().1.contains("Shutting down"));
     tcp.write_all(&body[500..]).unwrap();
     keyhole_tests::http::read_reply(&mut tcp, "PUT", |_| {}).unwrap().expect(200);
     until("it has ended", || health("/health/live").is_none());
@@ -425,7 +425,7 @@ fn a_worker_that_is_stuck_is_told_by_who_is_not() {
     assert_eq!(ready().status, 200);
     make(directory.path(), "stuck");
     until("it is told", || ready().status == 503);
-    assert!(ready().text().starts_with("worker-stuck: Worker 0 has not moved for "), "{}", ready().text());
+    assert!(ready().text().starts_with("worker-stuck: Worker 0 has stalled for "), "{}", ready().text());
     let begun = Instant::now();
     let page = text_of(&node, "/");
     assert!(

@@ -123,7 +123,7 @@ impl<P: Socket> TlsStream<P> {
     /// Receives what the peer sends into the session; the count of bytes, 0 at the end of the connection. Where that would begin a
     /// request, also if none is wanted any more.
     async fn receive(&self, session: &mut Session, is_idle: bool) -> io::Result<usize> {
-        let too_long = || io::Error::new(io::ErrorKind::InvalidData, "a message of the handshake is too long");
+        let too_long = || io::Error::new(io::ErrorKind::InvalidData, "a handshake message is too long");
         let (incoming, at) = session.room().ok_or_else(too_long)?;
         let (result, incoming) = match is_idle {
             true => self.plain.read_request_block(incoming, at).await,

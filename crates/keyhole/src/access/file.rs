@@ -302,7 +302,7 @@ mod tests {
             ("secret_key = hunter2hunter2".to_owned(), "access_key"),
             (format!("[[key]]\n{key}grants = [\"b:everything\"]\n"), "line"),
             (format!("[[key]]\n{key}"), "grants"),
-            (format!("[[key]]\n{key}grants = []\n[[key]]\n{key}grants = []\n"), "twice"),
+            (format!("[[key]]\n{key}grants = []\n[[key]]\n{key}grants = []\n"), "duplicate"),
             (format!("[[key]]\n{key}grants = []\nmore = 1\n"), "line"),
         ] {
             fs::write(file.path(), text).unwrap();

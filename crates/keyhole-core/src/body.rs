@@ -143,11 +143,11 @@ pub enum BindingError {
 impl fmt::Display for BindingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            BindingError::Bodies => "a body is missing, one too many, or has an impossible length",
-            BindingError::Length => "the object is not as long as its head says",
+            BindingError::Bodies => "a missing body, an extra body, or an invalid body length",
+            BindingError::Length => "the object length differs from the one in its head",
             BindingError::Parts => "the head and the bodies disagree on whether there are parts",
-            BindingError::Manifest => "the parts are not those that the head lists",
-            BindingError::Incomplete => "the head declares checksums and lists no parts",
+            BindingError::Manifest => "the parts differ from those that the head lists",
+            BindingError::Incomplete => "the head declares checksums but lists no parts",
         })
     }
 }

@@ -76,16 +76,16 @@ pub enum FileError {
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            FileError::Magic => "it does not begin as a sealed object file",
-            FileError::Name => "its bucket or key name is impossible",
-            FileError::Head => "its sealed head has an impossible length",
-            FileError::Bodies => "it has no body, or more than 10,000",
-            FileError::PartNumber => "its part numbers do not ascend from 1 to 10,000",
-            FileError::BodyLength => "a body has an impossible length",
-            FileError::PartInfo => "a part info has an impossible length",
-            FileError::TooLong => "it claims to be longer than an object can be",
-            FileError::Length => "it is shorter or longer than it says",
-            FileError::Room => "there is no room for it",
+            FileError::Magic => "missing magic bytes of a sealed object file",
+            FileError::Name => "invalid bucket or key name",
+            FileError::Head => "invalid length of the sealed head",
+            FileError::Bodies => "invalid number of bodies: expected 1 to 10,000",
+            FileError::PartNumber => "invalid part numbers: expected ascending numbers from 1 to 10,000",
+            FileError::BodyLength => "invalid length of a body",
+            FileError::PartInfo => "invalid length of a part info",
+            FileError::TooLong => "declared length exceeds the maximum object size",
+            FileError::Length => "length differs from the declared length",
+            FileError::Room => "output buffer too small",
         })
     }
 }

@@ -62,16 +62,16 @@ pub enum HeadError {
 impl fmt::Display for HeadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            HeadError::TooLong => "longer than a head may be",
+            HeadError::TooLong => "longer than the maximum head length",
             HeadError::Truncated => "ends in the middle of an item",
-            HeadError::Trailing => "something follows the map",
+            HeadError::Trailing => "trailing bytes after the map",
             HeadError::Type => "an item has the wrong type",
             HeadError::Length => "a byte string has the wrong length",
             HeadError::NotDeterministic => "not in the deterministic encoding",
             HeadError::Order => "keys or names out of order",
             HeadError::Unknown => "an unknown key",
             HeadError::Version => "an unknown version",
-            HeadError::Text => "a value that no header can carry",
+            HeadError::Text => "a value that is invalid in a header",
             HeadError::DataKey => "the data key is missing or out of place",
             HeadError::Name => "bucket or key name is too long",
         })

@@ -120,7 +120,7 @@ impl fmt::Display for SigV4Error {
             SigV4Error::Headers => {
                 "headers need a host, lower-case names in byte order, and values without surplus spaces"
             }
-            SigV4Error::Presigned => "a presigned URL is good for a second to a week, with an unsigned payload",
+            SigV4Error::Presigned => "a presigned URL is valid for one second to one week, with an unsigned payload",
         })
     }
 }

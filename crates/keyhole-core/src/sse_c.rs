@@ -83,11 +83,11 @@ impl core::fmt::Display for SseCError {
             SseCError::MissingKeyMd5 => "the MD5 of the customer key is missing",
             SseCError::MissingAlgorithm => "the algorithm is missing",
             SseCError::Algorithm => "the algorithm is not AES256",
-            SseCError::Key => "the customer key is not the base64 of 32 bytes",
-            SseCError::KeyMd5 => "the MD5 is not the customer key's",
-            SseCError::WrongKey => "the customer key is not the object's",
-            SseCError::Duplicate => "a customer key header is there twice",
-            SseCError::UnknownHeader => "a header looks like a customer key header and is none",
+            SseCError::Key => "the customer key is not base64 of 32 bytes",
+            SseCError::KeyMd5 => "the MD5 does not match the customer key",
+            SseCError::WrongKey => "the customer key does not match the object",
+            SseCError::Duplicate => "duplicate customer key header",
+            SseCError::UnknownHeader => "unknown customer key header",
         })
     }
 }

@@ -133,7 +133,7 @@ fn published<E: Engine>(engine: &E, case: &Published, scratch: &mut [u8]) -> Res
     let data = &mut scratch[..len];
     data.copy_from_slice(case.plaintext);
     let tag = aead.seal(&case.nonce, data);
-    expect(data == case.ciphertext && tag == case.tag, "a published vector is sealed to other bytes", len)?;
+    expect(data == case.ciphertext && tag == case.tag, "ciphertext or tag of a published vector differs", len)?;
     let opened = aead.open(&case.nonce, data, &case.tag);
     expect(opened.is_ok() && data == case.plaintext, "a published vector does not open", len)
 }
@@ -159,7 +159,7 @@ fn lengths<A: Aead>(aead: &mut A, data: &mut [u8], digest: &mut Sha512) -> Resul
     digest.update(&*data);
     digest.update(tag);
     let opened = aead.open(&nonce, data, &tag);
-    expect(opened.is_ok() && is_filled(data), "what was sealed does not open", len)?;
+    expect(opened.is_ok() && is_filled(data), "a sealed message does not open", len)?;
 
     // Encrypt pieces of various lengths, then open the whole.
     let mut pieces = Pieces::new(aead, &nonce);
@@ -169,15 +169,15 @@ fn lengths<A: Aead>(aead: &mut A, data: &mut [u8], digest: &mut Sha512) -> Resul
         pieces.encrypt(aead, piece);
         (rest, step) = (left, (step * 5 + 3) % 131);
     }
-    expect(pieces.tag() == tag, "the tag of what was sealed in pieces is another", len)?;
+    expect(pieces.tag() == tag, "the tag of a message sealed in pieces differs", len)?;
     let opened = aead.open(&nonce, data, &tag);
-    expect(opened.is_ok() && is_filled(data), "what was sealed in pieces does not open", len)?;
+    expect(opened.is_ok() && is_filled(data), "a message sealed in pieces does not open", len)?;
 
     for damage in 0..4 {
         let mut other_tag = tag;
         let mut other_nonce = nonce;
         let sealed_tag = aead.seal(&nonce, data);
-        expect(sealed_tag == tag, "sealed again it has another tag", len)?;
+        expect(sealed_tag == tag, "the tag of a message sealed again differs", len)?;
         match damage {
             0 => other_tag[0] ^= 1,
             1 => other_tag[TAG_LEN - 1] ^= 0x80,
@@ -188,8 +188,8 @@ fn lengths<A: Aead>(aead: &mut A, data: &mut [u8], digest: &mut Sha512) -> Resul
             },
         }
         let refused = aead.open(&other_nonce, data, &other_tag).is_err();
-        expect(refused, "what was damaged opens", len)?;
-        expect(data.iter().all(|byte| *byte == 0), "what was refused is not wiped", len)?;
+        expect(refused, "a damaged message opens", len)?;
+        expect(data.iter().all(|byte| *byte == 0), "a refused message is not wiped", len)?;
         fill(data);
     }
     Ok(())

@@ -62,26 +62,24 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::NoSuchBucket => f.write_str("there is no such bucket"),
+            Error::NoSuchBucket => f.write_str("no such bucket"),
             Error::BucketNotEmpty => f.write_str("the bucket is not empty"),
-            Error::NoSuchKey => f.write_str("there is no such object"),
-            Error::NoSuchUpload => f.write_str("there is no such upload"),
-            Error::PartChanged => f.write_str("a part is not the one that was named"),
+            Error::NoSuchKey => f.write_str("no such object"),
+            Error::NoSuchUpload => f.write_str("no such upload"),
+            Error::PartChanged => f.write_str("a part differs from the one named"),
             Error::ConditionFailed => f.write_str("the condition does not hold"),
             Error::Conflict => {
-                f.write_str("another write of the same name, or change of the same bucket, is under way")
+                f.write_str("another write of the same key, or change of the same bucket, is in progress")
             }
-            Error::QuotaExceeded => f.write_str("the quota of the bucket has no room for it"),
+            Error::QuotaExceeded => f.write_str("the quota of the bucket is exceeded"),
             Error::TooLarge(what) => write!(f, "{what}: over its limit"),
             Error::Foreign(what) => write!(f, "not an object file: {what}"),
             Error::UnsupportedVersion { found, supported } => {
-                write!(f, "the object file has format version {found}, this program reads version {supported}: ")?;
+                write!(f, "unsupported object file version {found}, this program reads version {supported}: ")?;
                 if found > supported {
                     f.write_str("use the newer release that wrote it")
                 } else {
-                    f.write_str(
-                        "copy the objects out with the older release that wrote it and into a new file with this one",
-                    )
+                    f.write_str("export the objects with the older release that wrote it and import them with this one")
                 }
             }
             Error::Capacity(why) => f.write_str(why),
@@ -90,7 +88,7 @@ impl fmt::Display for Error {
                 "the file system is full, and the outcome of this write is in doubt: free some space, then send it again",
             ),
             Error::Io(error) => write!(f, "disk: {error}"),
-            Error::Poisoned => f.write_str("an earlier write failed, nothing is written until the log is opened again"),
+            Error::Poisoned => f.write_str("an earlier write failed: nothing is written until the log is reopened"),
             Error::ReadOnly(why) => write!(f, "the store is read-only: {why}"),
             Error::Closed => f.write_str("the log is closed"),
             Error::Damaged(damage) => write!(f, "damaged: {damage}"),

@@ -64,7 +64,7 @@ impl FromStr for Right {
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         Right::ALL.into_iter().find(|right| right.name() == text).ok_or_else(|| {
             let names = Right::ALL.map(Right::name).join(", ");
-            format!("there is no right {text:?}; there are {names}")
+            format!("unknown right {text:?}: expected one of {names}")
         })
     }
 }

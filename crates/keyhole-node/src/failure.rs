@@ -84,7 +84,7 @@ impl From<HeadError> for Failure {
     fn from(error: HeadError) -> Failure {
         match error {
             HeadError::TooLong => Failure::Reply(Error::new(ErrorCode::MetadataTooLarge)),
-            other => damaged(&format!("a head is malformed: {other}")),
+            other => damaged(&format!("malformed head: {other}")),
         }
     }
 }
@@ -93,7 +93,7 @@ impl From<OpenError> for Failure {
     /// A head that does not open: the request's key is not the object's.
     fn from(error: OpenError) -> Failure {
         match error {
-            OpenError::Malformed(error) => not_authentic(&format!("a sealed head is malformed: {error}")),
+            OpenError::Malformed(error) => not_authentic(&format!("malformed sealed head: {error}")),
             _ => Failure::Reply(keyhole_s3::sse::wrong_key()),
         }
     }

@@ -121,7 +121,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         match Lifecycle::from_bytes(&settings.lifecycle) {
             None => {
                 let message = "The bucket has lifecycle rules that this version of the node cannot read, and that do nothing \
-                    meanwhile. Set them anew.";
+                    meanwhile. Set them again.";
                 Err(Error::new(ErrorCode::NotImplemented).with_message(message).into())
             }
             Some(lifecycle) if lifecycle.is_empty() => Err(ErrorCode::NoSuchLifecycleConfiguration.into()),

@@ -65,7 +65,7 @@ impl Description {
     /// # Errors
     /// `Damaged`.
     pub fn of(bucket: &str, key: &str, object: &Object) -> Result<Self, ReadError> {
-        let tags = Tags::from_bytes(&object.labels).ok_or_else(|| is_damaged("the labels of an object are no tags"))?;
+        let tags = Tags::from_bytes(&object.labels).ok_or_else(|| is_damaged("the tags of an object are invalid"))?;
         let (mut head, mut parts) = (Vec::new(), Vec::new());
         if !object.sealed {
             head.clone_from(&object.head);
@@ -101,16 +101,16 @@ impl Description {
     /// # Errors
     /// A message saying which field is invalid.
     pub fn check(&self) -> Result<(), String> {
-        ops::check_bucket(&self.bucket).map_err(|_| "the bucket has a name that no bucket can have".to_owned())?;
+        ops::check_bucket(&self.bucket).map_err(|_| "invalid bucket name".to_owned())?;
         if self.key.is_empty() || ops::check_key(&self.key).is_err() {
             return Err("the key is empty or too long".to_owned());
         }
         if self.size > OBJECT_MAX || usize::from(self.etag.parts) > PARTS_MAX {
-            return Err("it is longer, or has more parts, than an object can".to_owned());
+            return Err("too long, or too many parts".to_owned());
         }
         match self.sealed {
             true if self.head.is_empty() && self.parts.is_empty() => Ok(()),
-            true => Err("what describes a sealed object is in its file".to_owned()),
+            true => Err("a sealed object has its description in its file".to_owned()),
             false if self.bound => Err("a plaintext object binds no parts".to_owned()),
             false => self.check_head().and_then(|()| self.check_parts()),
         }
@@ -126,7 +126,7 @@ impl Description {
         let wrong = |what: &str| Err(what.to_owned());
         let size = self.parts.iter().fold(0u64, |size, part| size.saturating_add(part.size));
         if size != self.size || self.parts.iter().any(|part| part.size > PUT_MAX) {
-            return wrong("its parts are not as long as it is");
+            return wrong("the lengths of its parts do not add up to its length");
         }
         if let [PartDescription { number: 0, etag, info: None, .. }] = self.parts[..] {
             return if self.etag == (Etag { digest: etag, parts: 0 }) {
@@ -143,7 +143,7 @@ impl Description {
         let mut digest = MultipartEtag::new();
         self.parts.iter().for_each(|part| digest.update(&part.etag));
         if self.etag != (Etag { digest: digest.finish(), parts: self.parts.len() as u16 }) {
-            return wrong("its ETag is not that of its parts");
+            return wrong("its ETag does not match its parts");
         }
         let kept: Vec<_> = self.parts.iter().filter_map(|part| part.info.as_ref()).collect();
         let len: usize = kept.iter().map(|info| 2 + info.len()).sum();
@@ -154,7 +154,7 @@ impl Description {
             info.is_empty() || (info.len() <= INFO_MAX && Head::decode(info).is_ok_and(same))
         };
         if ![0, self.parts.len()].contains(&kept.len()) || len > INFOS_MAX || !kept.into_iter().all(possible) {
-            return wrong("what is kept of its parts is nothing that can be");
+            return wrong("invalid description of its parts");
         }
         Ok(())
     }

@@ -80,7 +80,7 @@ impl Policy {
         if self.pins.is_empty() || self.pins.contains(&key_id(key, bucket)) {
             return Ok(());
         }
-        Err(denied("The bucket takes other customer-provided keys than the one of the request."))
+        Err(denied("The bucket accepts other customer-provided keys than the one of the request."))
     }
 }
 

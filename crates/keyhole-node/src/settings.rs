@@ -68,7 +68,7 @@ impl OwnPolicy {
     pub fn of(settings: &BucketSettings) -> Result<Self, Error> {
         OwnPolicy::decode(&settings.policy).ok_or_else(|| {
             Error::new(ErrorCode::AccessDenied)
-                .with_message("The bucket has a policy that this version of the node cannot read. Set it anew.")
+                .with_message("The bucket has a policy that this version of the node cannot read. Set it again.")
         })
     }
 

@@ -14,7 +14,7 @@ use crate::request::Connection;
 
 /// Returns the tags of a stored object.
 pub(crate) fn tags_of(object: &Object) -> Result<Tags> {
-    Tags::from_bytes(&object.labels).ok_or_else(|| damaged("the labels of an object are no tags"))
+    Tags::from_bytes(&object.labels).ok_or_else(|| damaged("the tags of an object are invalid"))
 }
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {

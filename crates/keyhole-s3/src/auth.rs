@@ -379,7 +379,7 @@ impl Presigned {
             let value =
                 percent_decode_str(value).decode_utf8().map_err(|_| query_error("A parameter is not UTF-8."))?;
             if found[at].replace(value.into_owned()).is_some() {
-                return Err(query_error(format!("The parameter X-Amz-{name} is there twice.")));
+                return Err(query_error(format!("The parameter X-Amz-{name} is given twice.")));
             }
         }
         if found.iter().all(Option::is_none) {

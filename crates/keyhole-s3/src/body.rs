@@ -482,7 +482,7 @@ impl BodyDecoder {
         let digest = decode(declared.hasher.algorithm(), value.as_bytes())?;
         match declared.expected.replace(digest) {
             None => Ok(()),
-            Some(_) => Err(framing("A header of the trailer is there twice.")),
+            Some(_) => Err(framing("The trailer has a header twice.")),
         }
     }
 }
@@ -521,7 +521,7 @@ impl Transfer {
 fn chunk_size(text: &str) -> Result<u64, Error> {
     let is_hex = !text.is_empty() && text.len() <= 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let size = u64::from_str_radix(text, 16).ok().filter(|_| is_hex);
-    size.ok_or_else(|| framing("A chunk's size is no hexadecimal number."))
+    size.ok_or_else(|| framing("A chunk size is not a hexadecimal number."))
 }
 
 /// Splits the trailer into lines. Returns them and the length up to and including the empty line,
@@ -543,7 +543,7 @@ fn line(input: &[u8], max: usize) -> Result<Option<(&str, usize)>, Error> {
     let window = &input[..input.len().min(max)];
     match window.windows(2).position(|pair| pair == b"\r\n") {
         Some(end) => {
-            let line = std::str::from_utf8(&window[..end]).map_err(|_| framing("A line of framing is no text."))?;
+            let line = std::str::from_utf8(&window[..end]).map_err(|_| framing("A line of framing is not text."))?;
             Ok(Some((line, end + 2)))
         }
         None if window.len() == max => Err(framing("A line of framing is too long.")),

@@ -136,7 +136,7 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
             return Err(Error::new(ErrorCode::RequestHeaderSectionTooLarge));
         }
         Err(error) => {
-            return Err(invalid(format!("This is no HTTP/1.1 request: {error}.")));
+            return Err(invalid(format!("Invalid HTTP/1.1 request: {error}.")));
         }
     };
     let sum = |len: fn(&httparse::Header<'_>) -> usize| request.headers.iter().map(len).sum();
@@ -145,12 +145,12 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Error> {
     request.headers.iter().for_each(|field| headers.push(field.name, field.value));
     let (path, query) = split_target(request.path.unwrap_or_default())?;
     if headers.all("host").nth(1).is_some() {
-        return Err(invalid("A request has one Host."));
+        return Err(invalid("A request must have exactly one Host header."));
     }
     let content_length = content_length(&headers)?;
     let is_chunked = is_chunked(&headers)?;
     if is_chunked && (content_length.is_some() || request.version != Some(1)) {
-        return Err(invalid("Transfer-Encoding is for HTTP/1.1, and goes without Content-Length."));
+        return Err(invalid("Transfer-Encoding requires HTTP/1.1 and excludes Content-Length."));
     }
     let has_token = |name, token: &str| {
         headers
@@ -249,7 +249,7 @@ impl Response {
     /// validated before.
     pub fn header(mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
         let (name, value) = (name.as_ref(), value.as_ref());
-        assert!(name.bytes().all(|b| b > b' ' && b < 0x7f && b != b':'), "no header's name: {name:?}");
+        assert!(name.bytes().all(|b| b > b' ' && b < 0x7f && b != b':'), "invalid header name: {name:?}");
         assert!(value.iter().all(|b| (*b >= b' ' || *b == b'\t') && *b != 0x7f), "control character in {name}");
         if self.fields.capacity() == 0 {
             self.fields.reserve(FIELDS_USUAL);

@@ -202,10 +202,10 @@ fn described(error: SseCError, triple: &Triple<'_>) -> Error {
         SseCError::Key => argument("The secret key was invalid for the specified algorithm."),
         SseCError::KeyMd5 => argument("The calculated MD5 hash of the key did not match the hash that was provided."),
         SseCError::WrongKey => wrong_key(),
-        SseCError::Duplicate => argument("A header of the customer-provided key is there twice. Send each once."),
+        SseCError::Duplicate => argument("A customer-provided key header is given twice. Send each once."),
         _ => argument(
-            "A header looks like one of a customer-provided key and is none. \
-            They are x-amz-server-side-encryption-customer-algorithm, -key and -key-MD5.",
+            "Unknown customer-provided key header. \
+            The headers are x-amz-server-side-encryption-customer-algorithm, -key and -key-MD5.",
         ),
     }
 }
@@ -262,8 +262,8 @@ mod tests {
         );
         check(&[ALGORITHM, KEY, &MD5.replace("hR", "hS")], true, Err((C::InvalidArgument, "did not match the hash")));
         check(&[ALGORITHM, KEY, MD5, MD5], true, Err((C::InvalidArgument, "twice")));
-        check(&["\nx-amz-server-side-encryption-customer-kye: a"], true, Err((C::InvalidArgument, "is none")));
-        check(&["\nx-amz-sever-side-encryption-customer-key: a"], true, Err((C::InvalidArgument, "is none")));
+        check(&["\nx-amz-server-side-encryption-customer-kye: a"], true, Err((C::InvalidArgument, "Unknown")));
+        check(&["\nx-amz-sever-side-encryption-customer-key: a"], true, Err((C::InvalidArgument, "Unknown")));
         check(&["\nx-amz-server-side-encryption-aws-kms-key-id: a"], true, Err((C::NotImplemented, "managed keys")));
     }
 

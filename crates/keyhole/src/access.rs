@@ -53,8 +53,8 @@ impl Access {
             None if file.exists() => Origin::File(file.path().to_owned()),
             None if !may_make => {
                 return Err(format!(
-                    "there are no access keys in {}, and none are made for a store that is read-only: set {ACCESS_KEY_VARIABLE} and \
-                     {SECRET_KEY_VARIABLE}, or give --state DIR with the keys in it",
+                    "no access keys in {}, and none are created for a read-only store: set {ACCESS_KEY_VARIABLE} and \
+                     {SECRET_KEY_VARIABLE}, or --state DIR with the keys in it",
                     state.display()
                 ));
             }
@@ -93,7 +93,7 @@ pub(crate) fn describe(state: &Path) -> Result<String, String> {
     let of_environment =
         of_environment()?.map(|(id, _)| format!("{id} from {ACCESS_KEY_VARIABLE}, its secret redacted"));
     let all: Vec<_> = of_environment.into_iter().chain(of_file).collect();
-    Ok(if all.is_empty() { "one is made at the first start".to_owned() } else { all.join("; ") })
+    Ok(if all.is_empty() { "one is created at the first start".to_owned() } else { all.join("; ") })
 }
 
 /// Returns the key of the environment, if there is one.
@@ -101,11 +101,11 @@ fn of_environment() -> Result<Option<(String, Zeroizing<String>)>, String> {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     match (variable(ACCESS_KEY_VARIABLE), variable(SECRET_KEY_VARIABLE)) {
         (Some(id), Some(secret)) => {
-            check(&id, &secret).map_err(|why| format!("the credential of the environment: {why}"))?;
+            check(&id, &secret).map_err(|why| format!("invalid credential in the environment: {why}"))?;
             Ok(Some((id, secret.into())))
         }
         (None, None) => Ok(None),
-        _ => Err(format!("set both {ACCESS_KEY_VARIABLE} and {SECRET_KEY_VARIABLE}, or neither")),
+        _ => Err(format!("partial credential: set both {ACCESS_KEY_VARIABLE} and {SECRET_KEY_VARIABLE}, or neither")),
     }
 }
 
@@ -114,12 +114,12 @@ pub(crate) fn check(id: &str, secret: &str) -> Result<(), String> {
     let valid = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b',' | b'=');
     if !(ACCESS_KEY_MIN..=ACCESS_KEY_MAX).contains(&id.len()) || !id.bytes().all(valid) {
         return Err(format!(
-            "an access key has {ACCESS_KEY_MIN} to {ACCESS_KEY_MAX} visible characters, none of them / , ="
+            "invalid access key: expected {ACCESS_KEY_MIN} to {ACCESS_KEY_MAX} visible ASCII characters without / , ="
         ));
     }
     match (SECRET_KEY_MIN..=SECRET_KEY_MAX).contains(&secret.len()) {
         true => Ok(()),
-        false => Err(format!("a secret key has {SECRET_KEY_MIN} to {SECRET_KEY_MAX} characters")),
+        false => Err(format!("invalid secret key: expected {SECRET_KEY_MIN} to {SECRET_KEY_MAX} bytes")),
     }
 }
 

@@ -27,8 +27,7 @@ pub(crate) struct Inherited(Vec<(String, TcpListener)>);
 impl Inherited {
     /// Takes the sockets that the environment describes. Call it once, before other threads start.
     pub(crate) fn of_manager() -> Result<Self, String> {
-        let unclear =
-            |error| format!("LISTEN_FDS and LISTEN_FDNAMES do not say what the service manager hands over: {error}");
+        let unclear = |error| format!("invalid LISTEN_FDS or LISTEN_FDNAMES from the service manager: {error}");
         // Sockets of another process may have any names.
         if sd_notify::listen_fds().map_err(unclear)?.len() == 0 {
             return Ok(Inherited(Vec::new()));
@@ -45,17 +44,17 @@ impl Inherited {
             if !NAMES.iter().any(|(known, _)| *known == name) {
                 let known: Vec<&str> = NAMES.iter().map(|(name, _)| *name).collect();
                 return Err(format!(
-                    "the service manager hands over a socket named {name:?}, which is none of {}: set FileDescriptorName= \
+                    "unknown socket {name:?} from the service manager, expected one of {}: set FileDescriptorName= \
                      in its unit",
                     known.join(", ")
                 ));
             }
             if taken.iter().any(|(other, _)| *other == name) {
                 return Err(format!(
-                    "the service manager hands over two sockets named {name}: one is enough, as [::]:PORT takes IPv4 as well"
+                    "two sockets named {name} from the service manager: pass one; [::]:PORT also accepts IPv4"
                 ));
             }
-            let listener = listener(fd).map_err(|why| format!("the socket named {name} {why}"))?;
+            let listener = listener(fd).map_err(|why| format!("socket {name} from the service manager {why}"))?;
             taken.push((name, listener));
         }
         Ok(Inherited(taken))
@@ -73,7 +72,7 @@ impl Inherited {
             let listeners = (0..threads).map(|_| Ok(Listener { socket: socket.try_clone()?, is_shared: true }));
             Ok((listeners.collect::<std::io::Result<_>>()?, socket.local_addr()?))
         };
-        share().map(Some).map_err(|error| format!("cannot share the socket named {name}: {error}"))
+        share().map(Some).map_err(|error| format!("cannot share the socket {name}: {error}"))
     }
 
     /// As [`take`](Self::take); otherwise calls `listen` with the option that the name stands for.
@@ -93,9 +92,7 @@ impl Inherited {
     pub(crate) fn nothing_left(self) -> Result<(), String> {
         let Some((name, _)) = self.0.first() else { return Ok(()) };
         let option = option(name);
-        Err(format!(
-            "the service manager hands over a socket named {name}, and the node is not set up for it: give {option}"
-        ))
+        Err(format!("unused socket {name} from the service manager: the node is not configured for it; set {option}"))
     }
 }
 
@@ -110,7 +107,7 @@ fn listener(fd: OwnedFd) -> Result<TcpListener, &'static str> {
     let is_tcp =
         matches!(socket.r#type(), Ok(Type::STREAM)) && matches!(socket.domain(), Ok(Domain::IPV4 | Domain::IPV6));
     if !is_tcp {
-        return Err("is no TCP socket");
+        return Err("is not a TCP socket");
     }
     match socket.is_listener() {
         Ok(true) => Ok(socket.into()),
@@ -163,9 +160,9 @@ mod tests {
             (inherit([("ftp", other.into())]), "\"ftp\""),
             (inherit([("http", listening().into()), ("http", listening().into())]), "two sockets named http"),
             (inherit([("http", connected.into())]), "does not listen"),
-            (inherit([("http", UdpSocket::bind("127.0.0.1:0").unwrap().into())]), "no TCP socket"),
-            (inherit([("https", UnixListener::bind(directory.path().join("s")).unwrap().into())]), "no TCP socket"),
-            (inherit([("http", File::open("/dev/null").unwrap().into())]), "no TCP socket"),
+            (inherit([("http", UdpSocket::bind("127.0.0.1:0").unwrap().into())]), "not a TCP socket"),
+            (inherit([("https", UnixListener::bind(directory.path().join("s")).unwrap().into())]), "not a TCP socket"),
+            (inherit([("http", File::open("/dev/null").unwrap().into())]), "not a TCP socket"),
         ];
         for (result, part) in cases {
             let error = result.unwrap_err();

@@ -133,7 +133,7 @@ async fn serve(stream: TcpStream, site: Rc<Site>) {
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), answer);
     if let Err(error) = served.await {
-        tracing::debug!(%error, "a connection of the admin listener");
+        tracing::debug!(%error, "admin connection failed");
     }
 }
 
@@ -150,18 +150,17 @@ impl Site {
     /// Returns the refusal of a request, if it is not answered.
     fn refusal<B>(&self, request: &Request<B>) -> Option<(StatusCode, &'static str)> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return Some((StatusCode::METHOD_NOT_ALLOWED, "There is nothing to be changed here: GET and HEAD.\n"));
+            return Some((StatusCode::METHOD_NOT_ALLOWED, "Method not allowed: use GET or HEAD.\n"));
         }
         let mut hosts = request.headers().get_all(header::HOST).iter();
         match (hosts.next(), hosts.next()) {
             (Some(host), None) if !self.address.ip().is_loopback() || is_this_machine(host) => None,
-            (Some(_), None) => Some((
-                StatusCode::MISDIRECTED_REQUEST,
-                "Ask for an address, or for localhost: other names are refused.\n",
-            )),
+            (Some(_), None) => {
+                Some((StatusCode::MISDIRECTED_REQUEST, "Unknown host name: use an IP address or localhost.\n"))
+            }
             // Browsers, the targets of DNS rebinding, do not use HTTP/1.0.
             (None, None) if request.version() == Version::HTTP_10 => None,
-            _ => Some((StatusCode::BAD_REQUEST, "A request has one Host header.\n")),
+            _ => Some((StatusCode::BAD_REQUEST, "Exactly one Host header is required.\n")),
         }
     }
 
@@ -186,9 +185,7 @@ impl Site {
                 let status = self.monitor.status();
                 match status.live {
                     true => plain(StatusCode::OK, "live\n"),
-                    false => {
-                        plain(StatusCode::SERVICE_UNAVAILABLE, "a worker does not move any more: restart the node\n")
-                    }
+                    false => plain(StatusCode::SERVICE_UNAVAILABLE, "a worker has stalled: restart the node\n"),
                 }
             }
             "/health/ready" => {
@@ -221,8 +218,8 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Reply {
 }
 
 fn failed(error: &dyn std::fmt::Display) -> Reply {
-    tracing::error!(%error, "the admin listener cannot answer");
-    plain(StatusCode::INTERNAL_SERVER_ERROR, "This cannot be shown. The log of the node says why.\n")
+    tracing::error!(%error, "cannot answer an admin request");
+    plain(StatusCode::INTERNAL_SERVER_ERROR, "Internal error. See the log of the node.\n")
 }
 
 fn typed(content_type: &'static str, body: Bytes) -> Reply {

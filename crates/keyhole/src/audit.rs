@@ -132,7 +132,7 @@ impl Audit {
         let unwritten = |state: &mut State| state.writing || !state.lines.is_empty();
         let waited = self.changed.wait_timeout_while(self.lock(), 5 * PATIENCE, unwritten);
         if waited.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
-            tracing::error!("the last lines of the audit log could not be written");
+            tracing::error!("cannot write the last lines of the audit log");
         }
     }
 
@@ -142,14 +142,14 @@ impl Audit {
         loop {
             let taken = self.take(&mut lines, is_dirty);
             if taken.lost > told {
-                tracing::error!(lines = taken.lost - told, "lines of the audit log were lost: it took none in time");
+                tracing::error!(lines = taken.lost - told, "lost lines of the audit log: writing them timed out");
                 told = taken.lost;
             }
             if taken.reopen {
                 match open(&self.path) {
                     Ok(new) => file = new,
                     Err(error) => {
-                        tracing::error!(%error, "cannot open the audit log again: it stays the file that it was");
+                        tracing::error!(%error, "cannot reopen the audit log: keeping the old file");
                     }
                 }
             }
@@ -162,7 +162,7 @@ impl Audit {
             self.lock().writing = !lines.is_empty();
             self.changed.notify_all();
             if let Err(error) = &result {
-                tracing::error!(%error, path = %self.path.display(), "the audit log cannot be written");
+                tracing::error!(%error, path = %self.path.display(), "cannot write the audit log");
                 thread::sleep(if taken.end { Duration::ZERO } else { EVERY });
             }
             if taken.end {

@@ -98,17 +98,17 @@ async fn look_regularly(shared: Arc<Shared>, monitor: Arc<Monitor>) {
         if let Some(failed) = shared.failed_write()
             && !std::mem::replace(&mut has_failed, true)
         {
-            tracing::error!("{failed}: the store refuses writes until the node is started again; reads go on");
+            tracing::error!("{failed}: the store refuses writes until the node is restarted; reads continue");
         }
         let Some(presence) = monitor.presence() else { continue };
         // The path may be on a disk that does not respond.
         let Ok(absence) = spawn_blocking(move || presence.absence()).await else { continue };
         match (&absence, was_absent) {
             (Some(why), false) => tracing::error!(
-                "{why}: what is written now is lost when the node ends. Export the store, mount its disk or put the file back, and \
-                 start again"
+                "{why}: writes are lost when the node ends. Export the store, or mount its disk or restore the file, \
+                 and restart"
             ),
-            (None, true) => tracing::info!("the object file is where it was again"),
+            (None, true) => tracing::info!("the object file is back at its path"),
             _ => {}
         }
         was_absent = absence.is_some();
@@ -123,7 +123,7 @@ async fn log_findings(shared: Arc<Shared>) {
     loop {
         ticks.tick().await;
         for damage in shared.take_findings() {
-            tracing::error!("damaged: {damage}; its segment is not cleaned any more");
+            tracing::error!("damaged: {damage}; its segment is excluded from cleaning");
         }
     }
 }
@@ -138,7 +138,7 @@ async fn expire_regularly<D: Disk>(log: Log<D>, monitor: Arc<Monitor>) {
         if let Some((stored_ms, bucket)) = &behind
             && !std::mem::replace(&mut was_behind, true)
         {
-            tracing::warn!(stored = iso8601(*stored_ms), bucket, "the clock is behind what was stored");
+            tracing::warn!(stored = iso8601(*stored_ms), bucket, "the clock is behind a stored timestamp");
         }
         was_behind = behind.is_some();
         monitor.clock_is_behind(behind);
@@ -150,18 +150,18 @@ async fn expire_regularly<D: Disk>(log: Log<D>, monitor: Arc<Monitor>) {
                     tracing::warn!(
                         stored,
                         bucket,
-                        "the clock is behind what was stored: nothing expires until it is not. Set the clock; if it is right, \
-                         delete what was stored while it was ahead"
+                        "the clock is behind a stored timestamp: expiry is suspended. Set the clock; if it is right, \
+                         delete the objects stored while it was ahead"
                     );
                 }
             }
             Ok(Pass::Done { objects, uploads }) => {
                 is_behind = false;
                 if objects + uploads > 0 {
-                    tracing::info!(objects, uploads, "deleted what had expired");
+                    tracing::info!(objects, uploads, "deleted expired objects and uploads");
                 }
             }
-            Err(error) => tracing::warn!(%error, "what has expired cannot be deleted"),
+            Err(error) => tracing::warn!(%error, "cannot delete expired objects and uploads"),
         }
     }
 }

@@ -53,8 +53,7 @@ pub(crate) enum Command {
     Config(Box<ConfigCommand>),
     /// Show the status of a node: activity, resources and conditions that need attention.
     #[command(
-        after_help = "Exit codes: 0 all is well; 1 something is not as it should be, or no node answers; 4 damage was \
-                            found; 2 wrong usage."
+        after_help = "Exit codes: 0 healthy; 1 unhealthy, or no node answers; 2 usage error; 4 damage was found."
     )]
     Status(StatusOptions),
     /// Create and show customer keys.
@@ -78,14 +77,14 @@ pub(crate) enum Command {
     /// Reclaim deleted space now.
     Compact(Target),
     /// Verify every object of a store, at a limited rate.
-    #[command(after_help = "Exit codes: 0 sound; 4 there is damage; 1 failed; 2 wrong usage.")]
+    #[command(after_help = "Exit codes: 0 sound; 1 failed; 2 usage error; 4 damage was found.")]
     Scrub(ScrubOptions),
     /// Verify and repair a store that no node serves.
     ///
     /// Lists every damaged object by bucket and key, and whether it is repairable or lost.
     #[command(
-        after_help = "Exit codes: 0 sound, or all was mended; 4 there is damage that remains; 1 failed, such as a store \
-                            in use; 2 wrong usage."
+        after_help = "Exit codes: 0 sound, or completely repaired; 1 failed, for example because the store is in use; \
+                            2 usage error; 4 damage remains."
     )]
     Check(CheckOptions),
     /// Create, list and remove the access keys that requests are signed with.
@@ -102,8 +101,8 @@ pub(crate) enum Command {
     /// their content. A manifest has everything else. If the same directory is given again, the
     /// export is resumed and brought up to date.
     #[command(
-        after_help = "Exit codes: 0 done; 4 some objects are damaged, and were left out; 1 failed, and what is there so far is \
-                            good; 2 wrong usage."
+        after_help = "Exit codes: 0 complete; 1 failed, the files so far are valid; 2 usage error; 4 damaged objects \
+                            were left out."
     )]
     Export(ExportOptions),
     /// Copy an export into a store. Needs no key.
@@ -111,12 +110,12 @@ pub(crate) enum Command {
     /// Every file is verified before its object appears. If the command is run again, it skips what
     /// already exists.
     #[command(
-        after_help = "Exit codes: 0 all of it is there; 3 the export is damaged or not complete, and what was good of it is \
-                            there; 1 failed, or something was there that differs, or was refused; 2 wrong usage."
+        after_help = "Exit codes: 0 complete; 1 failed, or an object or bucket was refused or differs; 2 usage error; \
+                            3 the export is damaged or incomplete, the rest was imported."
     )]
     Import(ImportOptions),
     /// Verify every file of an export, without a store and without a key.
-    #[command(after_help = "Exit codes: 0 sound and complete; 3 it is not; 1 failed; 2 wrong usage.")]
+    #[command(after_help = "Exit codes: 0 sound and complete; 1 failed; 2 usage error; 3 damaged or incomplete.")]
     Verify(VerifyOptions),
     /// Create and show certificates for HTTPS.
     #[command(subcommand)]
@@ -339,7 +338,7 @@ pub(crate) enum EngineChoice {
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     text.parse::<ByteSize>()
         .map(|size| size.as_u64())
-        .map_err(|_| "give a size such as 10GiB, 500MB or 1073741824".to_owned())
+        .map_err(|_| "expected a size such as 10GiB, 500MB or 1073741824".to_owned())
 }
 
 fn parse_sync(text: &str) -> Result<SyncMode, String> {
@@ -350,13 +349,13 @@ fn parse_sync(text: &str) -> Result<SyncMode, String> {
     match text {
         "always" => Ok(SyncMode::Always),
         "never" => Ok(SyncMode::Never),
-        _ => interval().ok_or_else(|| "give always, never, or interval:MS with milliseconds above 0".to_owned()),
+        _ => interval().ok_or_else(|| "expected always, never, or interval:MS with milliseconds above 0".to_owned()),
     }
 }
 
 fn parse_region(text: &str) -> Result<String, String> {
     let valid = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    if valid { Ok(text.to_owned()) } else { Err("a region has letters, digits and hyphens".to_owned()) }
+    if valid { Ok(text.to_owned()) } else { Err("expected letters, digits and hyphens".to_owned()) }
 }
 
 fn parse_host_name(text: &str) -> Result<String, String> {
@@ -366,7 +365,7 @@ fn parse_host_name(text: &str) -> Result<String, String> {
 
 /// Parses `BUCKET:NAME=VALUE[,NAME=VALUE...]`.
 fn parse_policy(text: &str) -> Result<(String, OwnPolicy), String> {
-    let form = "give BUCKET:NAME=VALUE[,NAME=VALUE...], such as *:sse-c=require";
+    let form = "expected BUCKET:NAME=VALUE[,NAME=VALUE...], such as *:sse-c=require";
     let (bucket, settings) = text.split_once(':').ok_or_else(|| form.to_owned())?;
     check_bucket_pattern(bucket)?;
     let mut own = OwnPolicy::default();
@@ -379,9 +378,11 @@ fn parse_policy(text: &str) -> Result<(String, OwnPolicy), String> {
             ("rekey-by-overwrite", "forbid") => own.forbids_rekeying = Some(true),
             ("anonymous-read", "allow") => own.anonymous_read = Some(true),
             ("anonymous-read", "forbid") => own.anonymous_read = Some(false),
-            ("sse-c", _) => return Err("sse-c is allow, require or forbid".to_owned()),
-            (name @ ("rekey-by-overwrite" | "anonymous-read"), _) => return Err(format!("{name} is allow or forbid")),
-            (name, _) => return Err(format!("a policy has no {name:?}: {form}")),
+            ("sse-c", _) => return Err("invalid sse-c: expected allow, require or forbid".to_owned()),
+            (name @ ("rekey-by-overwrite" | "anonymous-read"), _) => {
+                return Err(format!("invalid {name}: expected allow or forbid"));
+            }
+            (name, _) => return Err(format!("unknown policy setting {name:?}: {form}")),
         }
     }
     Ok((bucket.to_owned(), own))
@@ -393,19 +394,19 @@ pub(crate) fn check_bucket_pattern(bucket: &str) -> Result<(), String> {
     let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
     match !bucket.is_empty() && bucket.len() <= 63 && name.bytes().all(valid) {
         true => Ok(()),
-        false => Err(format!("{bucket:?} is no name of a bucket, nor the beginning of names and *")),
+        false => Err(format!("invalid bucket {bucket:?}: expected a bucket name, or the start of names followed by *")),
     }
 }
 
 fn parse_threads(text: &str) -> Result<usize, String> {
     let max = keyhole_log::limits::WORKERS_MAX;
     let threads = text.parse().ok().filter(|threads| (1..=max).contains(threads));
-    threads.ok_or_else(|| format!("give a number from 1 to {max}"))
+    threads.ok_or_else(|| format!("expected a number from 1 to {max}"))
 }
 
 fn parse_grace(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|seconds| (1..=GRACE_MAX_S).contains(seconds));
-    seconds.map(Duration::from_secs).ok_or_else(|| format!("give seconds from 1 to {GRACE_MAX_S}"))
+    seconds.map(Duration::from_secs).ok_or_else(|| format!("expected seconds from 1 to {GRACE_MAX_S}"))
 }
 
 #[cfg(test)]

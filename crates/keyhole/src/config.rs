@@ -158,7 +158,7 @@ impl Sources {
         let shown = path.display();
         let len = fs::metadata(path).map_err(|error| format!("cannot read {shown}: {error}"))?.len();
         if len > LEN_MAX {
-            return Err(format!("{shown} is longer than {LEN_MAX} bytes: it is no configuration"));
+            return Err(format!("configuration file {shown} is longer than {LEN_MAX} bytes"));
         }
         let text = fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
         let table: toml::Table = text.parse().map_err(|error| format!("{shown}: {error}"))?;
@@ -191,7 +191,7 @@ impl Sources {
             if let Some((likeness, variable)) = nearest
                 && (SLIP..1.0).contains(&likeness)
             {
-                self.warnings.push(format!("{given} is not used; did you mean {variable}?"));
+                self.warnings.push(format!("unknown environment variable {given}; did you mean {variable}?"));
             }
         }
         Ok(())
@@ -230,7 +230,7 @@ impl Sources {
         }
         let names = about.iter().filter_map(|text| long_name(OsStr::new(text.split_whitespace().next()?)));
         let untyped = names.filter(|name| !self.typed.contains(name));
-        let line = |name: String| self.besides.get(&name).map(|(origin, _)| format!("--{name} is from {origin}."));
+        let line = |name: String| self.besides.get(&name).map(|(origin, _)| format!("--{name} was set by {origin}."));
         untyped.filter_map(line).collect()
     }
 
@@ -267,7 +267,7 @@ fn values_of(option: &Arg, value: &toml::Value) -> Result<Vec<OsString>, String>
         Value::Array(values) if is_list(option) => {
             values.iter().map(text_of).map(|text| text.map(Into::into)).collect()
         }
-        Value::Array(_) => Err("it has one value, not a list".to_owned()),
+        Value::Array(_) => Err("expected one value, not a list".to_owned()),
         value => values_of_text(option, OsStr::new(&text_of(value)?)),
     }
 }
@@ -278,7 +278,7 @@ fn text_of(value: &toml::Value) -> Result<String, String> {
         Value::String(text) => Ok(text.clone()),
         Value::Integer(number) => Ok(number.to_string()),
         Value::Boolean(flag) => Ok(flag.to_string()),
-        _ => Err("give a text, a number, or true or false".to_owned()),
+        _ => Err("expected a string, an integer or a boolean".to_owned()),
     }
 }
 
@@ -290,7 +290,7 @@ fn values_of_text(option: &Arg, value: &OsStr) -> Result<Vec<OsString>, String> 
     match value.to_str() {
         Some("true") => Ok(vec![FLAG.into()]),
         Some("false") => Ok(Vec::new()),
-        _ => Err("it is true or false".to_owned()),
+        _ => Err("expected true or false".to_owned()),
     }
 }
 
@@ -304,14 +304,14 @@ fn long_name(argument: &OsStr) -> Option<String> {
 /// Returns the message about an unknown key, with a suggestion.
 fn unknown(options: &[Arg], key: &str) -> String {
     if BY_HAND.contains(&key) {
-        return format!("{key:?} is for the command line alone");
+        return format!("{key:?} is accepted on the command line only");
     }
     let wanted = key.replace('_', "-");
     let alike = options.iter().map(|option| (strsim::jaro(&wanted, name(option)), name(option)));
     let best = alike.max_by(|one, other| one.0.total_cmp(&other.0)).filter(|(likeness, _)| *likeness > ALIKE);
     match best {
-        Some((_, name)) => format!("there is no {key:?}; did you mean {name:?}?"),
-        None => format!("there is no {key:?}; the keys are the options of `keyhole serve --help`, without --"),
+        Some((_, name)) => format!("unknown key {key:?}; did you mean {name:?}?"),
+        None => format!("unknown key {key:?}; the keys are the options of `keyhole serve --help`, without --"),
     }
 }
 
@@ -371,11 +371,11 @@ mod tests {
             ("tls_listen = \"x\"", "did you mean \"tls-listen\"?"),
             ("capacty = 1", "did you mean \"capacity\"?"),
             ("xyzzy = 1", "keyhole serve --help"),
-            ("format = true", "command line alone"),
+            ("format = true", "command line only"),
             ("region = [\"a\"]", "one value"),
-            ("threads = 1.5", "give a text, a number"),
+            ("threads = 1.5", "expected a string, an integer"),
             ("threads", "keyhole.toml"),
-            ("[section]\na = 1", "there is no \"section\""),
+            ("[section]\na = 1", "unknown key \"section\""),
         ] {
             let (_directory, path) = file(text);
             let Err(error) = gather(&["serve", "--config", &path], &[]) else { panic!("{text}") };
@@ -385,7 +385,7 @@ mod tests {
         let sources = gather(&["serve"], &[("KEYHOLE_TREADS", "1"), ("KEYHOLE_THREADS", "x")]).unwrap();
         assert!(sources.warnings()[0].contains("did you mean KEYHOLE_THREADS?"), "{:?}", sources.warnings());
         let error = Cli::try_parse_from(sources.all()).unwrap_err();
-        assert_eq!(sources.origins_of(&error), ["--threads is from KEYHOLE_THREADS."]);
+        assert_eq!(sources.origins_of(&error), ["--threads was set by KEYHOLE_THREADS."]);
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Medium {
         }
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         let opened = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path);
-        opened.inspect_err(|error| tracing::info!(%error, "the object file is written through the page cache")).ok()
+        opened.inspect_err(|error| tracing::info!(%error, "no direct I/O: writing through the page cache")).ok()
     }
 
     /// Writes with `direct` if that is given and accepted; otherwise through the cache.
@@ -167,7 +167,7 @@ impl Medium {
                 Ok(Some(extents))
             }
             Err(error) => {
-                tracing::debug!(%error, "the file system does not map its extents");
+                tracing::debug!(%error, "the file system does not report extents");
                 self.data(len)
             }
         }
@@ -210,7 +210,7 @@ impl Medium {
         use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
         let set = ioctl_getflags(&self.file).and_then(|flags| ioctl_setflags(&self.file, flags | IFlags::NOCOW));
         if let Err(error) = set {
-            tracing::debug!(%error, "the file system has no attribute against copy-on-write");
+            tracing::debug!(%error, "cannot set the no-copy-on-write attribute");
         }
     }
 

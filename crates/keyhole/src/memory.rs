@@ -49,11 +49,11 @@ impl Budget {
         let budget = match (Budget::of(memory, threads), asked) {
             (Some(budget), _) => budget,
             (None, Some(_)) => {
-                return Err(format!("--memory is too small; give {} at least", show(least())));
+                return Err(format!("--memory is too small: expected at least {}", show(least())));
             }
             (None, None) => {
                 tracing::warn!(
-                    "there is memory of {}, and the node needs {} to be safe from being killed for want of it",
+                    "available memory is {}, but the node needs {}: the system may kill it when memory runs out",
                     show(memory),
                     show(least())
                 );
@@ -196,6 +196,6 @@ mod tests {
         assert!(Budget::of(least() - MIB, 2).is_none() && Budget::of(0, 1).is_none());
         assert!(Budget::find(Some(least()), 2).is_ok());
         let refused = Budget::find(Some(least() - MIB), 2).unwrap_err();
-        assert!(refused.contains("give 40.0 MiB at least"), "{refused}");
+        assert!(refused.contains("expected at least 40.0 MiB"), "{refused}");
     }
 }

@@ -21,7 +21,7 @@ pub(crate) fn harden() {
     };
     for (name, result) in refused {
         if result != 0 {
-            tracing::warn!("the system refuses {name}: core dumps could hold keys");
+            tracing::warn!("the system refuses {name}: core dumps could contain keys");
         }
     }
     // Rust already ignores SIGPIPE.
@@ -41,8 +41,8 @@ pub(crate) fn allow_connections(connections: u64) {
     let is_raised = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } == 0;
     if !is_raised || limit.rlim_cur < wanted {
         tracing::warn!(
-            "the system allows {} open files: of {connections} connections some will have to wait; raise the hard limit \
-             (ulimit -Hn, LimitNOFILE=)",
+            "the system allows {} open files, fewer than {connections} connections need: some will wait; raise the \
+             hard limit (ulimit -Hn, LimitNOFILE=)",
             limit.rlim_max
         );
     }

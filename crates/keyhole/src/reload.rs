@@ -29,7 +29,7 @@ pub(crate) fn until_end(signals: &Signals, reloads: &mut Reloads, status: &str) 
         match signals.wait(next_look.saturating_duration_since(Instant::now())) {
             Some(Signal::End(name)) => return name,
             Some(Signal::Reload) => {
-                tracing::info!("SIGHUP: reading again what can be read again");
+                tracing::info!("SIGHUP: reloading files");
                 service::reloading(status, || reloads.iter_mut().for_each(|it| it.reload()));
             }
             None => {

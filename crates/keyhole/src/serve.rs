@@ -52,7 +52,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     let engine = choose_engine(options.engine)?;
     tracing::info!("AES-256-GCM by the {} engine", format!("{engine:?}").to_lowercase());
     let use_uring = choose_io(options.io)?;
-    tracing::info!("connections and disk by {}", if use_uring { "io_uring" } else { "epoll and plain file I/O" });
+    tracing::info!("I/O by {}", if use_uring { "io_uring" } else { "epoll and plain file I/O" });
     let threads = match options.threads {
         Some(threads) => threads,
         None => thread::available_parallelism().map_or(1, usize::from).min(keyhole_log::limits::WORKERS_MAX),
@@ -94,7 +94,7 @@ pub(crate) fn serve(options: &ServeOptions, warnings: &[String]) -> Result<(), S
     for (index, listener) in listeners.into_iter().enumerate() {
         let setup = Setup {
             shared: store.shared.clone(),
-            medium: store.medium.try_clone().map_err(|error| format!("cannot share the object file: {error}"))?,
+            medium: store.medium.try_clone().map_err(|error| format!("cannot duplicate a descriptor: {error}"))?,
             config: config.clone(),
             listener,
             tls: tls_setups.pop(),
@@ -213,7 +213,7 @@ fn proxies(options: &ServeOptions) -> Result<TrustedProxies, String> {
     match proxies.are_too_many() {
         false => Ok(proxies),
         true => Err(format!(
-            "there are more than {} --trusted-proxy; give networks",
+            "more than {} --trusted-proxy options: use networks instead of addresses",
             keyhole_node::limits::TRUSTED_PROXIES_MAX
         )),
     }
@@ -248,7 +248,7 @@ fn start_admin(
         None => (None, None),
     };
     if let Some(address) = address {
-        tracing::info!("metrics, health and the status page are on http://{address}/");
+        tracing::info!("serving metrics, health and status page on http://{address}/");
     }
     let listener = listener.map(|listener| listener.socket);
     admin::start(monitor.clone(), listener).map_err(|error| format!("cannot start a thread: {error}"))?;
@@ -288,8 +288,8 @@ fn open_control(place: &Place, running: Arc<Running>) -> (Option<Control>, Optio
         Ok((control, listener)) => (Some(control), Some(First { control: Some(listener), running })),
         Err(error) => {
             tracing::warn!(
-                "cannot make the control socket {}: {error}; stat, compact, scrub and bucket work while the node does not \
-                 run, or with --state DIR on another file system",
+                "cannot create the control socket {}: {error}; stat, compact, scrub and bucket need a stopped node, or \
+                 --state DIR on another file system",
                 path.display()
             );
             (None, Some(First { control: None, running }))
@@ -313,8 +313,8 @@ fn work(setup: Setup, use_uring: bool, report: &mpsc::Sender<Report>) {
     let run = || if use_uring { uring::run(setup, ended) } else { epoll::run(setup, ended) };
     let failure = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => return,
-        Ok(Err(error)) => format!("a worker cannot run: {error}"),
-        Err(_) => "a worker has died; see the log".to_owned(),
+        Ok(Err(error)) => format!("cannot run a worker: {error}"),
+        Err(_) => "a worker panicked; see the log".to_owned(),
     };
     let _ = report.send(Report::Failed(failure));
 }
@@ -330,7 +330,7 @@ fn await_all(reports: &mpsc::Receiver<Report>, count: usize, is_it: impl Fn(&Rep
             Ok(Report::Failed(why)) => return Err(why),
             Ok(report) if is_it(&report) => left -= 1,
             Ok(_) => {}
-            Err(_) => return Err("a worker has died; see the log".to_owned()),
+            Err(_) => return Err("a worker panicked; see the log".to_owned()),
         }
     }
     Ok(())
@@ -349,13 +349,13 @@ impl Told {
     /// Handles signals: reloads changed files until a signal ends the node, then stops the workers.
     fn mind(&self, signals: &Signals, reloads: &mut Reloads) {
         let signal = reload::until_end(signals, reloads, &self.status);
-        tracing::info!("{signal}: no further requests are taken");
+        tracing::info!("{signal}: no longer accepting requests");
         self.monitor.enter(Phase::Draining);
         service::stopping(self.grace);
         self.stop.send_replace(true);
         loop {
             if let Some(Signal::End(signal)) = signals.wait(reload::LOOK_EVERY) {
-                tracing::warn!("{signal} again: ending at once");
+                tracing::warn!("{signal} again: exiting immediately");
                 std::process::exit(1);
             }
         }

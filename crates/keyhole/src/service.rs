@@ -34,7 +34,7 @@ pub(crate) fn is_managed() -> bool {
 /// Sends notifications; logs failures and continues.
 pub(crate) fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "the service manager cannot be told how the node is");
+        tracing::warn!(%error, "cannot notify the service manager");
     }
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn ready(status: &str) {
 
 /// Reports the shutdown; requests in flight have the grace period to complete.
 pub(crate) fn stopping(grace: Duration) {
-    let status = format!("ending: requests in flight have {} s", grace.as_secs());
+    let status = format!("shutting down: up to {} s for requests in flight", grace.as_secs());
     tell(&[NotifyState::Stopping, NotifyState::Status(&status), extend(grace + END_MAX)]);
 }
 
@@ -53,8 +53,8 @@ pub(crate) fn stopping(grace: Duration) {
 /// restore.
 pub(crate) fn reloading(status: &str, reload: impl FnOnce()) {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now, NotifyState::Status("reading its files anew")]),
-        Err(error) => tracing::warn!(%error, "the clock cannot be read"),
+        Ok(now) => tell(&[NotifyState::Reloading, now, NotifyState::Status("reloading files")]),
+        Err(error) => tracing::warn!(%error, "cannot read the monotonic clock"),
     }
     reload();
     ready(status);

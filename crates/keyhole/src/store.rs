@@ -36,7 +36,7 @@ const CAPACITY_PERCENT: u64 = 80;
 const SEGMENTS_WANTED: u64 = 128;
 
 /// The reason of a node that was started read-only.
-pub(crate) const ASKED_READ_ONLY: &str = "it was started with --read-only";
+pub(crate) const ASKED_READ_ONLY: &str = "the node was started with --read-only";
 
 /// The reason of a command that only reads the store.
 pub(crate) const ONLY_LOOKS: &str = "this command only reads";
@@ -151,15 +151,15 @@ pub(crate) fn open(place: &Place, options: &StoreOptions) -> Result<Store, Strin
     if let Some(reason) = recovery.read_only.as_deref().filter(|reason| *reason != ONLY_LOOKS) {
         let way_out = match reason == ASKED_READ_ONLY {
             true => "start it without --read-only to write",
-            false => "see to the medium and start again, or export the store and import it into another one",
+            false => "repair the medium and restart, or export the store and import it into another one",
         };
         tracing::warn!(reason, "{} is read-only: writes are refused; {way_out}", path.display());
     }
     if recovery.mended {
-        tracing::warn!("a damaged copy of the superblock was written anew");
+        tracing::warn!("rewrote a damaged copy of the superblock");
     }
     if let Some(version) = recovery.upgraded_from {
-        tracing::info!(version, "made a store of an older format one of the present format; older releases refuse it");
+        tracing::info!(version, "upgraded the store to the current format; older releases refuse it");
     }
     for damage in &recovery.damaged {
         tracing::error!("damaged: {damage}");
@@ -174,7 +174,7 @@ pub(crate) fn open(place: &Place, options: &StoreOptions) -> Result<Store, Strin
         path.display()
     );
     let presence =
-        Presence::of(&path, &held.medium).map_err(|error| format!("cannot look at {}: {error}", path.display()))?;
+        Presence::of(&path, &held.medium).map_err(|error| format!("cannot inspect {}: {error}", path.display()))?;
     Ok(Store { shared, medium: held.medium, damaged: recovery.damaged.len(), presence, _locks: held.locks })
 }
 
@@ -192,7 +192,7 @@ fn release_memory() {
 pub(crate) fn hold(place: &Place, options: &StoreOptions) -> Result<Held, String> {
     if options.make == Make::Format && !place.is_device {
         return Err(format!(
-            "--format is for block devices, and {} is none; without it a data directory is made where it is missing",
+            "--format requires a block device, and {} is not one; without --format a missing data directory is created",
             place.data.display()
         ));
     }
@@ -225,14 +225,14 @@ fn hold_file(place: &Place, options: &StoreOptions) -> Result<Held, String> {
     let is_there = match fs::exists(&path) {
         // Creating the directory reports the obstacle.
         Err(error) if error.kind() == io::ErrorKind::NotADirectory && options.make != Make::Never => false,
-        is_there => is_there.map_err(|error| format!("cannot look into {}: {error}", place.data.display()))?,
+        is_there => is_there.map_err(|error| format!("cannot read directory {}: {error}", place.data.display()))?,
     };
     if !is_there {
         // Before anything is created.
         marker::refuse_missing(place)?;
         if options.make == Make::Never || options.read_only.is_some() {
             let data = place.data.display();
-            return Err(format!("there is no store in {data}; `keyhole serve --data {data}` makes one"));
+            return Err(format!("no store in {data}; `keyhole serve --data {data}` creates one"));
         }
     }
     let opened = open_file(&path, options.read_only)?;
@@ -265,7 +265,7 @@ fn open_file(path: &Path, read_only: Option<&str>) -> Result<Option<(File, Optio
         (why, Ok(file)) => Ok((file, why.map(str::to_owned))),
         (_, Err(error)) => match error.raw_os_error() {
             Some(libc::EROFS) => for_reading("its file system is mounted read-only"),
-            Some(libc::EPERM) => for_reading("its file may not be written to: it has the attribute immutable"),
+            Some(libc::EPERM) => for_reading("its file has the immutable attribute"),
             _ => Err(error),
         },
     };
@@ -280,7 +280,7 @@ fn open_file(path: &Path, read_only: Option<&str>) -> Result<Option<(File, Optio
 fn own_directory(name: &str, path: &Path, options: &StoreOptions, is_read_only: bool) -> Result<File, String> {
     let at = |verb: &str, error: io::Error| format!("cannot {verb} the {name} directory {}: {error}", path.display());
     if !is_read_only {
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| at("make", error))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| at("create", error))?;
     }
     let directory = File::open(path).map_err(|error| at("open", error))?;
     lock(&directory, path, options.patience, is_read_only)?;
@@ -355,7 +355,7 @@ fn free_space(path: &Path) -> io::Result<u64> {
 
 /// Returns the disk for work outside the workers.
 pub(crate) fn plain_disk(medium: &Medium) -> Result<PlainDisk, String> {
-    let medium = medium.try_clone().map_err(|error| format!("cannot share a descriptor: {error}"))?;
+    let medium = medium.try_clone().map_err(|error| format!("cannot duplicate a descriptor: {error}"))?;
     Ok(PlainDisk::new(medium, Pools::default()))
 }
 
@@ -414,7 +414,7 @@ mod tests {
         let error = open_at(&path, &StoreOptions { make: Make::Never, ..options() }).err().unwrap();
         assert!(error.contains("no store") && error.contains("keyhole serve"), "{error}");
         let error = open_at(&path, &StoreOptions { make: Make::Format, ..options() }).err().unwrap();
-        assert!(error.contains("block devices"), "{error}");
+        assert!(error.contains("block device"), "{error}");
         assert!(!path.exists());
     }
 

@@ -91,7 +91,7 @@ impl Acceptor {
         let session = match Session::new(config, self.pool.take(), self.spare.clone()) {
             Ok(session) => session,
             Err(error) => {
-                tracing::error!(%error, "cannot begin a TLS connection");
+                tracing::error!(%error, "cannot start a TLS session");
                 plain.abort();
                 return None;
             }
@@ -101,7 +101,7 @@ impl Acceptor {
         match timed_out(result, was_in_time) {
             Ok(()) => Some(stream),
             Err(error) => {
-                tracing::debug!(peer = %stream.address(), %error, "no TLS connection came of it");
+                tracing::debug!(peer = %stream.address(), %error, "TLS handshake failed");
                 stream.end_without_a_word().await;
                 None
             }

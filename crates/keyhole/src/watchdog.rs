@@ -73,7 +73,7 @@ impl Watchdog {
             loop {
                 match look.standing() {
                     None => service::tell(&[NotifyState::Watchdog]),
-                    Some(worker) => tracing::error!("worker-{worker} stands still: the watchdog is not told"),
+                    Some(worker) => tracing::error!(worker, "worker stalled: withholding the watchdog notification"),
                 }
                 thread::sleep(period / 2);
             }

@@ -275,7 +275,7 @@ impl Connections {
                 return;
             }
         }
-        tracing::warn!(connections = self.count.get(), "the grace is over; requests in flight are cut off");
+        tracing::warn!(connections = self.count.get(), "grace period over: aborting requests in flight");
         self.for_each(|connection| connection.cut_off());
         // Tasks that remain hold the log, which then cannot be closed in order.
         let _ = timeout_at(Instant::now() + CUT_OFF, self.below(1)).await;
@@ -469,7 +469,7 @@ where
         let _ = flusher.await;
     }
     if let Err(error) = log.flush().await {
-        tracing::error!(%error, "the last writes could not be made durable");
+        tracing::error!(%error, "cannot make the last writes durable");
     }
     drop((node, log));
     // A request that was cut off still holds the log; its acknowledged writes have been flushed.
@@ -480,7 +480,7 @@ where
     if let Some(chores) = chores
         && !(all_answered && chores.end().await)
     {
-        tracing::warn!("the last checkpoint was not written; the next start reads more");
+        tracing::warn!("the last checkpoint was not written; the next start takes longer");
     }
     beating.abort();
     heart.rest();
@@ -557,7 +557,7 @@ async fn flush_regularly<D: Disk>(log: Log<D>, period: Duration) {
     loop {
         ticks.tick().await;
         if let Err(error) = log.flush().await {
-            tracing::error!(%error, "writes could not be made durable");
+            tracing::error!(%error, "cannot make writes durable");
             return;
         }
     }

@@ -194,7 +194,7 @@ fn a_certificate_is_replaced_under_load() {
         println!("--io {io}: {requests} requests on {connections} connections, {} certificates", ways.len());
         // Persistent connections were kept: one per client that uses them.
         assert!(requests > 200 && connections > 50 && connections < requests, "{requests} on {connections}");
-        assert_eq!(node.log().matches("SIGHUP: reading").count(), 4);
+        assert_eq!(node.log().matches("SIGHUP: reloading").count(), 4);
         assert!(!node.log().contains("ERROR"));
     }
 }
@@ -214,9 +214,9 @@ fn what_is_of_no_use_is_not_used() {
     let certificate = Certificate::new();
     let node = certificate.launch(ANY_PORT).start();
     let first = shown(&node, &certificate);
-    let warnings = || node.log().matches("What was read before stays in use").count();
+    let warnings = || node.log().matches("The previous files stay in use").count();
     for (n, (what, change)) in [
-        ("is no sound PEM file", &(|| put(&certificate.path(), "-----BEGIN CERTIFICATE-----\nAAAA\n")) as &dyn Fn()),
+        ("invalid PEM file", &(|| put(&certificate.path(), "-----BEGIN CERTIFICATE-----\nAAAA\n")) as &dyn Fn()),
         ("no certificate in", &|| put(&certificate.path(), "")),
         ("cannot read --tls-cert", &|| fs::remove_file(certificate.path()).unwrap()),
         ("does not belong", &|| put(&certificate.path(), &certificate.issue(&["localhost"]).pem)),
@@ -305,7 +305,7 @@ fn the_name_decides_which_certificate_is_shown() {
     put(&certificate.path(), "nonsense");
     newer.write(&home.join("second.pem"), &home.join("second.key"));
     node.hang_up();
-    until("the other is warned of", || node.log().contains("What was read before stays in use"));
+    until("the other is warned of", || node.log().contains("The previous files stay in use"));
     let (text, _) = s_client(node.tls_address(), &["-servername", "second.example", "-showcerts"], "");
     assert!(has(&text, &newer), "{text}");
     let (text, _) = s_client(node.tls_address(), &["-servername", "first.example", "-showcerts"], "");
@@ -342,14 +342,14 @@ fn clients_show_certificates() {
         node.make_bucket("bucket");
         assert_eq!(try_put(&node, &with(&good)), Some(200));
         assert_eq!(try_put(&node, &with(&bad)), Some(200));
-        let refusals = || node.log().matches("no TLS connection came of it").count();
+        let refusals = || node.log().matches("TLS handshake failed").count();
         assert_eq!(refusals(), 0);
         for (n, client) in [&anonymous, &with(&expired), &with(&foreign)].into_iter().enumerate() {
             assert_eq!(try_put(&node, client), None, "{n}");
             until("it is in the log", || refusals() == n + 1);
         }
         let log = node.log();
-        let lines: Vec<&str> = log.lines().filter(|line| line.contains("no TLS connection came of it")).collect();
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains("TLS handshake failed")).collect();
         assert!(lines.iter().all(|line| line.contains("DEBUG") && line.contains("peer=127.0.0.1:")), "{lines:?}");
         assert!(
             lines[0].contains("peer sent no certificates") || lines[0].contains("NoCertificatesPresented"),
@@ -372,7 +372,7 @@ fn clients_show_certificates() {
         let get = object("GET", "absent").signed(node.tls_address(), node.signer());
         get.exchange(&mut kept, &get.head_of_many(node.tls_address())).unwrap().expect(404);
         put(&list, &authority.revoke(&[&bad], 30));
-        until("it is read", || node.log().contains("new TLS connections have"));
+        until("it is read", || node.log().contains("new connections use them"));
         assert_eq!((try_put(&node, &client), try_put(&node, &with(&good))), (None, Some(200)));
         get.exchange(&mut kept, &get.head_of_many(node.tls_address())).unwrap().expect(404);
         // An outdated list stays in use, and the log reports it.
@@ -383,7 +383,7 @@ fn clients_show_certificates() {
         // A second CA without a revocation list.
         put(&authority.authority_path(), &fs::read_to_string(stranger.authority_path()).unwrap());
         until("it is in use", || try_put(&node, &with(&bad)).is_none());
-        assert!(node.log().contains("there is no list of what"));
+        assert!(node.log().contains("no revocation list of"));
         assert_eq!(try_put(&node, &with(&foreign)), None);
         drop(node);
 
@@ -518,7 +518,7 @@ fn a_certificate_of_ones_own() {
     make(&["--host", "127.0.0.1", "--force"]);
     assert_eq!((mode(&key), mode(&cert)), (0o600, 0o644));
     assert_ne!(before[0], fs::read(&cert).unwrap());
-    until("the new one is used", || node.log().contains("new TLS connections have"));
+    until("the new one is used", || node.log().contains("new connections use them"));
     aws.shell(copy);
     let old = directory.path("old.pem");
     fs::write(&old, &before[0]).unwrap();

@@ -63,7 +63,7 @@ fn it_is_checked_and_shown() {
         let output = program.env_remove("KEYHOLE_ACCESS_KEY").envs(environment.iter().copied()).output().unwrap();
         (output.status.code(), text(output.stdout) + &String::from_utf8_lossy(&output.stderr))
     };
-    assert_eq!(config("check", &[], &[]), (Some(0), "the configuration is sound\n".to_owned()));
+    assert_eq!(config("check", &[], &[]), (Some(0), "the configuration is valid\n".to_owned()));
     assert!(!std::path::Path::new(&data).exists(), "nothing is made");
     let secrets = [("KEYHOLE_ACCESS_KEY", ACCESS_KEY), ("KEYHOLE_SECRET_KEY", SECRET_KEY), ("KEYHOLE_THREADS", "1")];
     let (code, shown) = config("show", &["--region", "eu-test-1"], &secrets);
@@ -89,12 +89,12 @@ fn it_is_checked_and_shown() {
 
     for (line, code, words) in [
         ("treads = 2", 2, "did you mean \"threads\"?"),
-        ("threads = 0", 2, "--threads is from"),
+        ("threads = 0", 2, "--threads was set by"),
         ("tls-listen = \"127.0.0.1:0\"", 2, "--tls-cert"),
         ("tls-listen = \"127.0.0.1:0\"\ntls-cert = \"none.pem\"\ntls-key = \"none.pem\"", 1, "none.pem"),
         ("policy = [\"*:sse-c=maybe\"]", 2, "allow, require or forbid"),
         ("data = \"/dev/no-such-device\"", 1, "no-such-device"),
-        ("format = true", 2, "command line alone"),
+        ("format = true", 2, "command line only"),
     ] {
         fs::write(&path, line).unwrap();
         let said = fails(code, &["config", "check", "--config", &path], b"").1;

@@ -144,7 +144,7 @@ fn what_is_not_ours_is_refused_and_left_alone() {
         device.write(0, &[0; 4096]);
         device.write(at, mark);
         let before = device.read(0, 2 << 20);
-        refused(&device.launch(), &device.path, &["no Keyhole store", name, "--format", "lost"]);
+        refused(&device.launch(), &device.path, &["no Keyhole store", name, "--format", "erases"]);
         let (_, said) = ends(1, &["check", device.text()]);
         assert!(said.contains(name), "{said}");
         assert!(device.read(0, 2 << 20) == before, "{name}");

@@ -311,7 +311,7 @@ fn a_key_in_a_form_is_never_ignored() {
     refused(&fields(0, &name(0), "AES128"), 400, "InvalidEncryptionAlgorithmError", "AES256");
     refused(&fields(1, &name(1), "c2hvcnQ="), 400, "InvalidArgument", "");
     refused(&fields(2, &name(2), &CustomerKey::random().md5_base64()), 400, "InvalidArgument", "did not match");
-    refused(&fields(1, &format!("{}s", name(1)), &key.base64()), 400, "InvalidArgument", "is none");
+    refused(&fields(1, &format!("{}s", name(1)), &key.base64()), 400, "InvalidArgument", "Unknown customer");
     let managed = new().field("x-amz-server-side-encryption", "AES256").signed(&node).send(&node);
     refused(&managed, 501, "NotImplemented", "managed keys");
     refused(&new().field("x-keyhole-sealed", "1").signed(&node).send(&node), 400, "InvalidRequest", "PutObject");

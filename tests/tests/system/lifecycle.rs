@@ -222,7 +222,7 @@ fn what_is_due_goes_and_nothing_else() {
     for name in gone {
         assert_eq!(node.send(&request("GET", name)).status, 404, "{name}");
     }
-    assert!(node.log().contains("deleted what had expired"));
+    assert!(node.log().contains("deleted expired objects and uploads"));
     // The rule persists, and the expiry of a new object is announced.
     let reply = node.send(&request("PUT", "tmp/new").body("x")).expect(200);
     let expiry = "expiry-date=\"Wed, 01 Jan 2020 00:00:00 GMT\", rule-id=\"past\"";
@@ -260,14 +260,14 @@ fn days_end_and_a_clock_that_is_behind_ends_none() {
     // Nothing expires by this clock either: it or the previous one is wrong.
     node.set_launch(ahead(-1));
     node.start();
-    until_said(&node, "the clock is behind what was stored");
+    until_said(&node, "the clock is behind a stored timestamp");
     assert!(node.log().contains("bucket=\"bucket\""), "{}", node.log());
     node.kill();
-    assert!(!node.log().contains("deleted what had expired"), "{}", node.log());
+    assert!(!node.log().contains("deleted expired objects and uploads"), "{}", node.log());
     // Two days later the day is over, and the midnight after it.
     node.set_launch(ahead(2));
     node.start();
-    until_said(&node, "deleted what had expired objects=2 uploads=1");
+    until_said(&node, "deleted expired objects and uploads objects=2 uploads=1");
     node.kill();
     node.set_launch(launch());
     node.start();

@@ -232,5 +232,5 @@ fn too_little_memory_is_refused() {
     let data = tempfile::tempdir().unwrap();
     let (code, said) = Launch::default().arg("--memory=39MiB").refused(&data.path().join("data"));
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("--memory is too small; give 40.0 MiB at least"), "{said}");
+    assert!(said.contains("--memory is too small: expected at least 40.0 MiB"), "{said}");
 }

@@ -360,7 +360,7 @@ fn a_node_moves_through_a_pipe() {
     let mut told = String::new();
     export.stderr.take().unwrap().read_to_string(&mut told).unwrap();
     assert!(export.wait().unwrap().success(), "{told}");
-    assert!(told.contains("3 buckets") && told.contains("1 upload under way left out"), "{told}");
+    assert!(told.contains("3 buckets") && told.contains("1 upload in progress left out"), "{told}");
     let figures: Value = serde_json::from_slice(&import.stdout).unwrap();
     assert_eq!((&figures["stored"], &figures["complete"]), (&filled.objects.len().into(), &true.into()), "{figures}");
 
@@ -471,7 +471,7 @@ fn an_import_again_leaves_what_is_there() {
     b.send(&Request::new("DELETE", "/first/sealed/described").query("tagging", "")).expect(204);
     let (_, said) = run(1, &[]);
     for part in
-        ["first/plain/1 is there", "first/sealed/described is there", "bucket first has other settings", "--existing"]
+        ["first/plain/1 exists", "first/sealed/described exists", "bucket first has different settings", "--existing"]
     {
         assert!(said.contains(part), "{part} in {said}");
     }
@@ -524,7 +524,7 @@ fn an_export_again_brings_the_directory_up_to_date() {
     };
     refused(a.data(), &export, &["--bucket", "bucket"], "another --bucket or --prefix");
     refused(b.data(), &export, &[], "another store");
-    refused(a.data(), directory.path(), &[], "no export of this command");
+    refused(a.data(), directory.path(), &[], "not from an export");
     refused(a.data(), &directory.path().join("c"), &["--bucket", "absent"], "no bucket absent");
     ends(0, &["verify", text(&export)]);
 }
@@ -575,7 +575,7 @@ fn damage_is_told_by_name() {
         let b = node();
         let cases = [
             ("has another SHA-256", flipped),
-            ("cut short", whole[..middle].to_vec()),
+            ("truncated", whole[..middle].to_vec()),
             ("too long", [&whole[..], b"x"].concat()),
         ];
         for (what, content) in cases {
@@ -776,7 +776,7 @@ fn what_is_damaged_in_the_store_is_left_out() {
     let (_, said) = ends(3, &["import", text(b.data()), text(&export)]);
     assert!(said.contains("lacks 1 object"), "{said}");
     let (code, _, said) = import_stream(c.data(), &output.stdout, &[]);
-    assert!(code == Some(3) && said.contains("care/2-hurt: it could not be exported"), "{said}");
+    assert!(code == Some(3) && said.contains("care/2-hurt: could not be exported"), "{said}");
     for node in [&b, &c] {
         for (key, status) in [("1", 200), ("2-hurt", 404), ("3", 200)] {
             assert_eq!(node.send(&Request::new("HEAD", &format!("/care/{key}"))).status, status, "{key}");
@@ -909,6 +909,6 @@ fn what_is_typed_wrongly() {
     let (_, said) = ends(3, &["import", text(a.data()), text(directory.path())]);
     assert!(said.contains("no export"), "{said}");
     let (_, said) = ends(1, &["export", text(&directory.path().join("nowhere")), text(&directory.path().join("to"))]);
-    assert!(said.contains("there is no store"), "{said}");
+    assert!(said.contains("no store in"), "{said}");
     assert_eq!(fs::read(&file).unwrap(), b"a diary");
 }

@@ -111,7 +111,7 @@ fn customer_keys_are_pinned() {
     let data = node.data().to_str().unwrap();
     let wrong = |options: &[&str], code| fails(code, &[&["bucket", "set", data, "bucket"], options].concat(), b"").1;
     assert!(wrong(&["--pin", "xyz"], 1).contains("32 hex digits"));
-    assert!(wrong(&["--pin", "none", "--pin", &id_here], 2).contains("alone"));
+    assert!(wrong(&["--pin", "none", "--pin", &id_here], 2).contains("cannot be combined"));
     assert!(wrong(&[], 2).contains("--sse-c"));
     let many: Vec<String> = (0..65).map(|i| format!("{i:032x}")).collect();
     let pins = |count: usize| many[..count].iter().flat_map(|id| ["--pin", id]).collect::<Vec<_>>();

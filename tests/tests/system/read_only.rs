@@ -130,8 +130,8 @@ fn read_only_node_serves_reads_and_refuses_writes() {
         node.set_launch(launch(io).arg("--read-only"));
         node.start();
         reads_go_on(&node, 12);
-        writes_are_refused(&node, "it was started with --read-only");
-        is_told(&node, "read-only", "it was started with --read-only", 200);
+        writes_are_refused(&node, "the node was started with --read-only");
+        is_told(&node, "read-only", "the node was started with --read-only", 200);
         assert!(node.log().contains("start it without --read-only to write"));
         let data = text(node.data());
         let (_, said) = ends(1, &["status", data]);
@@ -175,7 +175,7 @@ fn read_only_is_an_option_of_file_and_environment_and_makes_no_key() {
     // The store does not exist.
     let (code, said) = launch("auto").arg("--read-only").refused(&home.path().join("absent"));
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("there is no store") && !home.path().join("absent").exists(), "{said}");
+    assert!(said.contains("no store in") && !home.path().join("absent").exists(), "{said}");
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn read_only_mount_is_served_read_only() {
         reads_go_on(&node, 12);
         writes_are_refused(&node, "mounted read-only");
         is_told(&node, "read-only", "mounted read-only", 503);
-        assert!(node.log().contains("see to the medium"));
+        assert!(node.log().contains("repair the medium"));
         // There is no control socket: read-only commands work beside the node.
         assert_eq!(json(&["stat", text(&data), "--json"])["objects"], 12);
         let to = tempfile::tempdir().unwrap();
@@ -243,8 +243,8 @@ fn failed_write_is_503_and_read_only_device_is_served_after_restart() {
         node.set_launch(launch());
         node.start();
         reads_go_on(&node, 12);
-        writes_are_refused(&node, "the device takes no writes");
-        is_told(&node, "read-only", "the device takes no writes", 503);
+        writes_are_refused(&node, "the device is read-only");
+        is_told(&node, "read-only", "the device is read-only", 503);
         assert_eq!(json(&["stat", text(device.path()), "--state", state, "--json"])["objects"], 12);
         assert!(node.stop().success());
         run("blockdev", &["--setrw", text(device.path())]);
@@ -325,7 +325,7 @@ fn missing_object_file_is_no_first_start() {
     let mut other = launch("auto").start();
     assert!(other.stop().success());
     fs::copy(other.data().join("objects.keyhole"), &file).unwrap();
-    refused(&["says that it is store", "right disk", "remove"]);
+    refused(&["names store", "right disk", "remove"]);
     ends(0, &["stat", text(&data)]);
     fs::rename(&aside, &file).unwrap();
     node.start();

@@ -204,21 +204,21 @@ fn what_is_no_sealed_transfer_is_refused() {
     invalid(put(seal("edge", "p")), "another bucket or key");
     invalid(put(seal("other", "o")), "another bucket or key");
     invalid(put(Vec::new()), "malformed");
-    invalid(put(b"KEYHOLE2".to_vec()), "begin as a sealed object");
+    invalid(put(b"KEYHOLE2".to_vec()), "missing magic bytes");
     // A byte less or more, anywhere.
     for cut in [0, 1, 7, 20, 100, 180, 200, file.len() - 16_401, file.len() - 17, file.len() - 1] {
         invalid(put(file[..cut].to_vec()), "malformed");
     }
-    invalid(put([&file[..], b"x"].concat()), "shorter or longer");
+    invalid(put([&file[..], b"x"].concat()), "differs from the declared length");
     // The number of bodies, and an entry for each.
     let table = 8 + 2 + 4 + 2 + 1 + 4 + usize::from(u16::from_be_bytes([file[19], file[20]]));
     let with = |at: usize, bytes: &[u8]| [&file[..at], bytes, &file[at + bytes.len()..]].concat();
     for (at, bytes, words) in [
-        (table, &0u32.to_be_bytes()[..], "more than 10,000"),
-        (table, &10_001u32.to_be_bytes()[..], "more than 10,000"),
+        (table, &0u32.to_be_bytes()[..], "expected 1 to 10,000"),
+        (table, &10_001u32.to_be_bytes()[..], "expected 1 to 10,000"),
         (table, &2u32.to_be_bytes()[..], "malformed"),
         (table + 4, &10_001u32.to_be_bytes()[..], "part numbers"),
-        (table + 8, &71u64.to_be_bytes()[..], "impossible length"),
+        (table + 8, &71u64.to_be_bytes()[..], "invalid length"),
         (table + 8, &u64::MAX.to_be_bytes()[..], "malformed"),
         (table + 16, &100u32.to_be_bytes()[..], "part info"),
         (17, &71u32.to_be_bytes()[..], "sealed head"),

@@ -61,7 +61,7 @@ fn a_manager_that_is_gone() {
     let launch = managed(&manager);
     drop(manager);
     let mut node = launch.start();
-    assert!(node.log().contains("cannot be told"), "{}", node.log());
+    assert!(node.log().contains("cannot notify the service manager"), "{}", node.log());
     assert!(node.stop().success());
 }
 
@@ -155,7 +155,7 @@ fn a_worker_that_hangs_is_noticed() {
         // A notification may have been sent since the last check.
         manager.count("WATCHDOG=1", PERIOD / 2 + PERIOD / 8);
         assert_eq!(manager.count("WATCHDOG=1", 2 * PERIOD), 0, "worker-1 hangs, and nobody notices");
-        assert!(node.log().contains("worker-1 stands still"), "{}", node.log());
+        assert!(node.log().contains("withholding the watchdog notification worker=1"), "{}", node.log());
         held.let_go();
         assert!(manager.count("WATCHDOG=1", 2 * PERIOD) >= 2, "it goes on");
         assert!(node.stop().success());

@@ -130,7 +130,7 @@ fn what_a_start_refuses() {
 
     let file = directory.path().join("file");
     fs::write(&file, "").unwrap();
-    check(Launch::default(), &file, &["cannot make the data directory"]);
+    check(Launch::default(), &file, &["cannot create the data directory"]);
 }
 
 /// Another version in the superblock: the message names both versions, and the file stays

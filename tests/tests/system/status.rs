@@ -397,7 +397,7 @@ fn health_follows_the_life_of_the_node() {
         health("/health/ready").is_some_and(|(status, text)| status == 503 && text.starts_with("draining: "))
     });
     assert_eq!(health("/health/live").map(|(status, _)| status), Some(200));
-    assert!(health("/").unwrap().1.contains("Ending"));
+    assert!(health("/").unwrap().1.contains("Shutting down"));
     tcp.write_all(&body[500..]).unwrap();
     keyhole_tests::http::read_reply(&mut tcp, "PUT", |_| {}).unwrap().expect(200);
     until("it has ended", || health("/health/live").is_none());
@@ -426,7 +426,7 @@ fn a_worker_that_is_stuck_is_told_by_who_is_not() {
     assert_eq!(ready().status, 200);
     make(directory.path(), "stuck");
     until("it is told", || ready().status == 503);
-    assert!(ready().text().starts_with("worker-stuck: Worker 0 has not moved for "), "{}", ready().text());
+    assert!(ready().text().starts_with("worker-stuck: Worker 0 has stalled for "), "{}", ready().text());
     let begun = Instant::now();
     let page = text_of(&node, "/");
     assert!(
@@ -488,7 +488,7 @@ fn what_is_full_and_a_clock_that_is_behind_are_told() {
     assert_eq!(names, ["full", "clock-behind"]);
     let (_, said) = ends(1, &["status", data.to_str().unwrap(), "--json"]);
     assert!(said.contains("full, clock-behind"), "{said}");
-    assert!(node.log().contains("the clock is behind what was stored"));
+    assert!(node.log().contains("the clock is behind a stored timestamp"));
     assert!(node.stop().success());
     let (_, said) = ends(1, &["status", data.to_str().unwrap()]);
     assert!(said.contains("no node serves") && said.contains("keyhole stat"), "{said}");

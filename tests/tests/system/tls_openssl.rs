@@ -235,11 +235,11 @@ fn no_session_outlives_its_certificate() {
         };
         assert_eq!(connect(&["-sess_out", file]), "New");
         assert_eq!(connect(&["-sess_in", file]), "Reused");
-        let read_again = node.log().matches("new TLS connections have").count();
+        let read_again = node.log().matches("new connections use them").count();
         certificate.issue(&["localhost"]).write(&certificate.path(), &certificate.key_path());
         node.hang_up();
         super::certificates::until("the certificate is read", || {
-            node.log().matches("new TLS connections have").count() > read_again
+            node.log().matches("new connections use them").count() > read_again
         });
         assert_eq!(connect(&["-sess_in", file]), "New", "{arguments:?}");
     }

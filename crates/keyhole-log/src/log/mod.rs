@@ -203,7 +203,7 @@ impl<D: Disk> Log<D> {
         let commit = Commit { drafts, pinned, holds, deletes, relaxed, done };
         // A batch cannot be longer than the room in a segment.
         if pages(commit.space()) > batch_max(self.inner.shared.segment_len) {
-            let what = "what is stored at once, for a medium of this capacity: its segments are short";
+            let what = "a write, for the segment length of this store";
             commit::refuse(&self.inner.shared, commit, &Error::TooLarge(what));
         } else if let Err(Job::Commit(commit)) = self.submit(Job::Commit(commit)) {
             commit::refuse(&self.inner.shared, commit, &Error::Closed);

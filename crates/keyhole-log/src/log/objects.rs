@@ -48,7 +48,7 @@ impl<D: Disk> Log<D> {
         let PutObject { bucket, key, content, head, labels, sealed, etag, size, time_ms, condition } = put;
         within(key.len(), KEY_MAX, "the key of an object")?;
         within(head.len(), HEAD_MAX, "the head of an object")?;
-        within(labels.len(), LABELS_MAX, "the labels of an object")?;
+        within(labels.len(), LABELS_MAX, "the tags of an object")?;
         let (new, parts, infos, bound, source) = match content {
             Content::New(body, salt) => {
                 let part = Part { number: 0, body: body.id(), size, salt, etag: etag.digest };

@@ -19,7 +19,7 @@ impl<D: Disk> Log<D> {
         let CreateUpload { bucket, key, id, head, labels, sealed, time_ms, declared } = create;
         within(key.len(), KEY_MAX, "the key of an object")?;
         within(head.len(), HEAD_MAX, "the head of an upload")?;
-        within(labels.len(), LABELS_MAX, "the labels of an upload")?;
+        within(labels.len(), LABELS_MAX, "the tags of an upload")?;
         let shared = self.shared();
         let (bucket, seq) = {
             let mut state = shared.lock();
@@ -81,7 +81,7 @@ impl<D: Disk> Log<D> {
         if number == 0 || usize::from(number) > PARTS_MAX {
             return Err(Error::TooLarge("the number of a part"));
         }
-        within(info.len(), INFO_MAX, "what describes a part")?;
+        within(info.len(), INFO_MAX, "the description of a part")?;
         let shared = self.shared();
         let (bucket, body_seq, seq) = {
             let mut state = shared.lock();
@@ -136,8 +136,8 @@ impl<D: Disk> Log<D> {
     /// `TooLarge`; those of every write.
     pub async fn complete_upload(&self, complete: CompleteUpload) -> Result<(), Error> {
         within(complete.head.len(), HEAD_MAX, "the head of an object")?;
-        within(complete.labels.len(), LABELS_MAX, "the labels of an object")?;
-        within(complete.infos.len(), INFOS_MAX, "what describes the parts of an object")?;
+        within(complete.labels.len(), LABELS_MAX, "the tags of an object")?;
+        within(complete.infos.len(), INFOS_MAX, "the description of the parts of an object")?;
         within(complete.parts.len(), PARTS_MAX, "the parts of an object")?;
         let pinned: Vec<_> = complete.parts.iter().map(|part| part.body).collect();
         let shared = self.shared();

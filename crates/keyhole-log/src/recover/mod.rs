@@ -248,7 +248,7 @@ pub(crate) async fn recover<D: Disk>(disk: &D, options: RecoverOptions) -> Resul
 /// [`Recovery::damaged`].
 pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared>, Recovery), Error> {
     if options.workers == 0 || options.workers > WORKERS_MAX {
-        return Err(Error::Capacity(format!("{} workers: between 1 and {WORKERS_MAX} are possible", options.workers)));
+        return Err(Error::Capacity(format!("invalid worker count {}: expected 1 to {WORKERS_MAX}", options.workers)));
     }
     let mut recovered = recover(disk, RecoverOptions { rebuild: options.rebuild, extents: false }).await?;
     let (len, capacity) = (recovered.superblock.segment_len, recovered.superblock.capacity);
@@ -264,7 +264,7 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared
                 None
             }
             Err(Error::Full) => {
-                read_only = Some("the file system has no space for the writes of an opening: free some".into());
+                read_only = Some("no space on the file system to open the store: free some".into());
                 None
             }
             Err(Error::Io(error)) => {
@@ -301,7 +301,7 @@ async fn go_on<D: Disk>(disk: &D, options: &OpenOptions, recovered: &mut Recover
     }
     let in_use = SEGMENTS_START + found.table.len() as u64 * superblock.segment_len;
     if capacity < in_use && options.capacity.is_some() {
-        return Err(Error::Capacity(format!("the capacity cannot be {capacity} bytes: {in_use} are in use")));
+        return Err(Error::Capacity(format!("invalid capacity of {capacity} bytes: {in_use} bytes are in use")));
     }
     take_space(disk, superblock, capacity, in_use, found.file_len).await?;
     let first = found.highest.checked_add(NUMBER_JUMP);
@@ -420,7 +420,7 @@ fn check_segment_len(len: u64) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::Capacity(format!(
-        "segments of {len} bytes: a power of two between {SEGMENT_LEN_MIN} and {SEGMENT_LEN_MAX} is possible"
+        "invalid segment length {len}: expected a power of two from {SEGMENT_LEN_MIN} to {SEGMENT_LEN_MAX}"
     )))
 }
 
@@ -428,9 +428,7 @@ fn check_segment_len(len: u64) -> Result<(), Error> {
 fn check_capacity(capacity: u64, segment_len: u64) -> Result<(), Error> {
     let most = Segments::most(segment_len, capacity);
     if capacity > CAPACITY_MAX {
-        return Err(Error::Capacity(format!(
-            "a capacity of {capacity} bytes is more than a file can have: {CAPACITY_MAX} are possible"
-        )));
+        return Err(Error::Capacity(format!("a capacity of {capacity} bytes exceeds the maximum of {CAPACITY_MAX}")));
     }
     if most < 2 {
         return Err(too_little(capacity, segment_len));

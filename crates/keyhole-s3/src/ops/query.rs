@@ -97,7 +97,7 @@ impl Query {
             let (name, value) = (decode(name)?, decode(value)?);
             if pairs.iter().any(|(other, _)| *other == name) {
                 return Err(Error::new(ErrorCode::InvalidArgument)
-                    .with_message(format!("The parameter {name:?} is there twice.")));
+                    .with_message(format!("The parameter {name:?} is given twice.")));
             }
             pairs.push((name, value));
         }

@@ -95,8 +95,8 @@ mod grants {
 /// Parses `BUCKET[/PREFIX]:RIGHT[,RIGHT...]`. A bucket that ends in `*` matches all buckets with
 /// this prefix.
 pub(crate) fn parse_grant(text: &str) -> Result<Grant, String> {
-    let form = "give BUCKET[/PREFIX]:RIGHT[,RIGHT...], such as photos/2026/:read,list or *:admin";
-    let (place, rights) = text.rsplit_once(':').ok_or_else(|| format!("{text:?} is no grant: {form}"))?;
+    let form = "expected BUCKET[/PREFIX]:RIGHT[,RIGHT...], such as photos/2026/:read,list or *:admin";
+    let (place, rights) = text.rsplit_once(':').ok_or_else(|| format!("invalid grant {text:?}: {form}"))?;
     let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
     check_bucket_pattern(bucket).map_err(|why| format!("{why}: {form}"))?;
     let rights = rights.split(',').map(str::parse).collect::<Result<_, _>>()?;
@@ -148,10 +148,10 @@ impl AccessFile {
         let path = self.path.display();
         let metadata = fs::metadata(&self.path).map_err(|error| format!("cannot read {path}: {error}"))?;
         if metadata.len() > LEN_MAX {
-            return Err(format!("{path} is longer than {LEN_MAX} bytes: it is no file of access keys"));
+            return Err(format!("access key file {path} is longer than {LEN_MAX} bytes"));
         }
         if metadata.permissions().mode() & 0o077 != 0 {
-            tracing::warn!("{path} can be read by others; chmod 600 it");
+            tracing::warn!("{path} is readable by other users; run chmod 600 {path}");
         }
         let text = fs::read_to_string(&self.path).map_err(|error| format!("cannot read {path}: {error}"))?;
         let text = Zeroizing::new(text);
@@ -180,7 +180,7 @@ impl AccessFile {
         let text = Zeroizing::new(toml::to_string(&Contents { key: entries }).map_err(io::Error::other)?);
         if text.len() as u64 > LEN_MAX {
             return Err(io::Error::other(format!(
-                "it would be longer than {LEN_MAX} bytes; revoke keys, or give them fewer grants"
+                "it would be longer than {LEN_MAX} bytes; revoke keys or reduce their grants"
             )));
         }
         let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
@@ -213,24 +213,27 @@ fn parse(text: &str) -> Result<Vec<Entry>, String> {
     let contents: Contents = toml::from_str(text).map_err(|error| {
         let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
         let line = line.map_or_else(String::new, |line| format!(" near line {line}"));
-        format!("this is no file of access keys{line}: a [[key]] has access_key, secret_key, grants, and may have note, created, expires")
+        format!(
+            "invalid access key file{line}: expected [[key]] with access_key, secret_key, grants, and optionally note, \
+             created, expires"
+        )
     })?;
     Ok(contents.key)
 }
 
 fn check_all(entries: &[Entry]) -> Result<(), String> {
     if entries.len() > KEYS_MAX {
-        return Err(format!("{} access keys: there may be {KEYS_MAX}", entries.len()));
+        return Err(format!("too many access keys ({}): the limit is {KEYS_MAX}", entries.len()));
     }
     let mut ids = std::collections::HashSet::new();
     for entry in entries {
         let id = &entry.access_key;
-        check(id, &entry.secret_key).map_err(|why| format!("the access key {id:?}: {why}"))?;
+        check(id, &entry.secret_key).map_err(|why| format!("access key {id:?}: {why}"))?;
         if entry.grants.len() > GRANTS_MAX {
-            return Err(format!("the access key {id} has {} grants: it may have {GRANTS_MAX}", entry.grants.len()));
+            return Err(format!("access key {id} has {} grants: the limit is {GRANTS_MAX}", entry.grants.len()));
         }
         if !ids.insert(id) {
-            return Err(format!("the access key {id} is there twice"));
+            return Err(format!("duplicate access key {id}"));
         }
     }
     Ok(())
@@ -301,7 +304,7 @@ mod tests {
             ("secret_key = hunter2hunter2".to_owned(), "access_key"),
             (format!("[[key]]\n{key}grants = [\"b:everything\"]\n"), "line"),
             (format!("[[key]]\n{key}"), "grants"),
-            (format!("[[key]]\n{key}grants = []\n[[key]]\n{key}grants = []\n"), "twice"),
+            (format!("[[key]]\n{key}grants = []\n[[key]]\n{key}grants = []\n"), "duplicate"),
             (format!("[[key]]\n{key}grants = []\nmore = 1\n"), "line"),
         ] {
             fs::write(file.path(), text).unwrap();

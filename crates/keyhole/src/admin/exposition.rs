@@ -113,15 +113,16 @@ impl Collector for Exposed {
 fn node(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     let facts = &status.node;
     let labels = [("version", &facts.version[..]), ("engine", &facts.engine), ("io", &facts.io), ("sync", &facts.sync)];
-    let mut build = out.0.encode_descriptor("keyhole_build", "What the node is", None, MetricType::Info)?;
+    let mut build =
+        out.0.encode_descriptor("keyhole_build", "Version and setup of the node", None, MetricType::Info)?;
     build.encode_info(&Labels(&labels))?;
-    out.gauge("keyhole_ready", "1: it takes requests and can do what they ask for", None, u64::from(status.ready))?;
-    let help = "1 for what is not as it should be";
+    out.gauge("keyhole_ready", "1 if the node is ready to serve requests, otherwise 0", None, u64::from(status.ready))?;
+    let help = "1 if the condition holds, otherwise 0, by condition";
     let conditions: Vec<_> = CONDITIONS.iter().map(|name| [("condition", *name)]).collect();
     let is_so = |name: &str| u64::from(status.conditions.iter().any(|condition| condition.name == name));
     out.gauges("keyhole_condition", help, None, conditions.iter().map(|labels| (&labels[..], is_so(labels[0].1))))?;
     let behind = status.clock.behind_ms.unwrap_or(0) as f64 / 1e3;
-    let help = "How far the clock is behind something that was stored, where it is by more than a minute";
+    let help = "Seconds by which the clock is behind a stored timestamp; 0 if less than a minute";
     out.gauge("keyhole_clock_behind", help, Some(Unit::Seconds), behind)
 }
 
@@ -138,23 +139,23 @@ fn requests(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
             row.by_code.iter().map(|(code, count)| ([("operation", &row.operation[..]), ("code", &code[..])], *count))
         })
         .collect();
-    let help = "Requests that are over, by operation and status of the reply; aborted: there was no whole reply";
+    let help = "Finished requests, by operation and response status; aborted: no complete response was sent";
     out.counters("keyhole_requests", help, None, by_code.iter().map(|(labels, count)| (&labels[..], *count)))?;
     let errors: Vec<_> =
         ErrorCode::ALL.iter().map(|code| ([("code", code.code())], status.error_count(*code))).collect();
-    let help = "Errors that clients were told, by their code in S3; SlowDown: there was no memory left";
+    let help = "Error responses, by S3 error code; SlowDown: the memory budget was exhausted";
     out.counters("keyhole_errors", help, None, errors.iter().map(|(labels, count)| (&labels[..], *count)))?;
-    let help = "Requests about sealed bytes";
+    let help = "Requests with a customer key or for sealed bytes";
     out.counter("keyhole_sse_c_requests", help, None, requests.sse_c)?;
-    let help = "Payload bytes of bodies that were received, without their framing";
+    let help = "Payload bytes received in request bodies, without framing";
     out.counter("keyhole_received", help, Some(Unit::Bytes), requests.received)?;
-    let help = "Payload bytes of bodies that were sent";
+    let help = "Payload bytes sent in response bodies";
     out.counter("keyhole_sent", help, Some(Unit::Bytes), requests.sent)?;
-    out.gauge("keyhole_requests_in_flight", "Requests that are not over", None, requests.in_flight)
+    out.gauge("keyhole_requests_in_flight", "Requests in flight", None, requests.in_flight)
 }
 
 fn durations(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
-    let help = "How long requests took that were answered, from when the head was there to when the reply was sent";
+    let help = "Duration of answered requests in seconds, from the parsed request head to the end of the response";
     let unit = Unit::Seconds;
     let mut family = out.0.encode_descriptor("keyhole_request_duration", help, Some(&unit), MetricType::Histogram)?;
     for row in &status.requests.durations {
@@ -178,12 +179,12 @@ fn connections(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     let connections = &status.connections;
     let (http, https) = ([("listener", "http")], [("listener", "https")]);
     let open = [(&http[..], connections.http), (&https[..], connections.https)];
-    out.gauges("keyhole_connections", "Connections that are open", None, open)?;
+    out.gauges("keyhole_connections", "Open connections, by listener", None, open)?;
     let accepted = [(&http[..], connections.http_accepted), (&https[..], connections.https_accepted)];
-    out.counters("keyhole_connections_accepted", "Connections that were accepted", None, accepted)?;
+    out.counters("keyhole_connections_accepted", "Accepted connections, by listener", None, accepted)?;
     let (succeeded, failed) = ([("result", "succeeded")], [("result", "failed")]);
     let handshakes = [(&succeeded[..], connections.handshakes), (&failed[..], connections.handshakes_failed)];
-    out.counters("keyhole_tls_handshakes", "TLS handshakes, by what came of them", None, handshakes)
+    out.counters("keyhole_tls_handshakes", "TLS handshakes, by result", None, handshakes)
 }
 
 fn workers(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
@@ -191,41 +192,41 @@ fn workers(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     let names: Vec<String> = (0..workers.len()).map(|worker| worker.to_string()).collect();
     let labels: Vec<_> = names.iter().map(|name| [("worker", &name[..])]).collect();
     let quiet = labels.iter().zip(workers).map(|(labels, worker)| (&labels[..], worker.quiet_s));
-    let help = "How long ago a worker last said that it moves, which it does every second";
+    let help = "Seconds since the last heartbeat of a worker; one is due every second";
     out.gauges("keyhole_worker_quiet", help, Some(Unit::Seconds), quiet)?;
     for (name, help, of) in [
-        ("keyhole_blocks_in_use", "Blocks of 1 MiB that requests hold, by worker", 0),
-        ("keyhole_pages_in_use", "Pages of 4 KiB that requests hold, by worker", 1),
-        ("keyhole_admission_waiters", "Requests that wait for memory, by worker", 2),
+        ("keyhole_blocks_in_use", "Blocks of 1 MiB held by requests, by worker", 0),
+        ("keyhole_pages_in_use", "Pages of 4 KiB held by requests, by worker", 1),
+        ("keyhole_admission_waiters", "Requests waiting for memory, by worker", 2),
     ] {
         let samples = labels.iter().zip(workers);
         let value = |at: usize| [workers[at].blocks, workers[at].pages, workers[at].waiters][of];
         out.gauges(name, help, None, samples.enumerate().map(|(at, (labels, _))| (&labels[..], value(at))))?;
     }
     let limits = &status.limits;
-    out.gauge("keyhole_blocks_limit", "Blocks of 1 MiB that the requests of one worker may hold", None, limits.blocks)?;
-    out.gauge("keyhole_pages_limit", "Pages of 4 KiB that the requests of one worker may hold", None, limits.pages)?;
-    let help = "Requests of one worker that may wait for memory; others are told to slow down";
+    out.gauge("keyhole_blocks_limit", "Limit of 1 MiB blocks held by one worker's requests", None, limits.blocks)?;
+    out.gauge("keyhole_pages_limit", "Limit of 4 KiB pages held by one worker's requests", None, limits.pages)?;
+    let help = "Limit of requests of one worker waiting for memory; more are refused with SlowDown";
     out.gauge("keyhole_admission_waiters_limit", help, None, limits.waiters)
 }
 
 fn space(store: &StoreStatus, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     for (name, help, bytes) in [
-        ("keyhole_store_capacity", "What the store may have", store.capacity),
-        ("keyhole_store_allocated", "What the store has of its file or device", store.allocated),
-        ("keyhole_store_reserved", "What only deletions, the cleaner and checkpoints may use", store.reserved),
-        ("keyhole_store_live", "Records and blocks that something refers to", store.live),
-        ("keyhole_store_live_limit", "What live records and blocks may come to", store.live_max),
-        ("keyhole_store_dead", "What was written and nothing refers to any more, or not yet", store.dead),
-        ("keyhole_index_memory", "Memory of the index", store.index),
+        ("keyhole_store_capacity", "Capacity of the store in bytes", store.capacity),
+        ("keyhole_store_allocated", "Bytes of the file or device allocated to the store", store.allocated),
+        ("keyhole_store_reserved", "Bytes reserved for deletions, the cleaner and checkpoints", store.reserved),
+        ("keyhole_store_live", "Bytes of live (referenced) records and blocks", store.live),
+        ("keyhole_store_live_limit", "Limit of the bytes of live records and blocks", store.live_max),
+        ("keyhole_store_dead", "Bytes of written records and blocks without a reference, to be reclaimed", store.dead),
+        ("keyhole_index_memory", "Memory of the index in bytes", store.index),
     ] {
         out.gauge(name, help, Some(Unit::Bytes), bytes)?;
     }
     for (name, help, count) in [
         ("keyhole_buckets", "Buckets", store.buckets),
         ("keyhole_objects", "Objects", store.objects),
-        ("keyhole_uploads", "Uploads that are neither completed nor aborted", store.uploads),
-        ("keyhole_bodies", "Bodies in the index, those of parts included", store.bodies),
+        ("keyhole_uploads", "Multipart uploads in progress", store.uploads),
+        ("keyhole_bodies", "Bodies in the index, including those of parts", store.bodies),
     ] {
         out.gauge(name, help, None, count)?;
     }
@@ -251,28 +252,28 @@ fn writes(store: &StoreStatus, out: &mut Writer<'_, '_>) -> Result<(), Error> {
         ([("kind", "other")], written.other),
     ];
     let samples = kinds.iter().map(|(labels, bytes)| (&labels[..], *bytes));
-    out.counters("keyhole_written", "What was written to the medium, by kind", Some(Unit::Bytes), samples)?;
-    let help = "Bytes of bodies that requests gave the store to keep";
+    out.counters("keyhole_written", "Bytes written to the medium, by kind", Some(Unit::Bytes), samples)?;
+    let help = "Body bytes that requests appended to the store";
     out.counter("keyhole_appended", help, Some(Unit::Bytes), written.appended)?;
-    let help = "Bytes written for each byte of the bodies of requests, padding and footers included, since the start";
+    let help = "Bytes written per body byte appended by requests since the start, including padding and footers";
     out.gauge("keyhole_write_amplification_ratio", help, None, written.amplification.unwrap_or(1.0))?;
     let sizes: Vec<String> = (0..store.batches.len()).map(|power| (1u64 << power).to_string()).collect();
     let labels: Vec<_> = sizes.iter().map(|size| [("commits", &size[..])]).collect();
     let samples = labels.iter().zip(&store.batches).map(|(labels, count)| (&labels[..], *count));
-    let help = "Batches of records, by how many commits shared one: up to so many, and more than half of it";
+    let help = "Batches of records, by commits per batch: at most the label and more than half of it";
     out.counters("keyhole_batches", help, None, samples)?;
     let cleaner = &store.cleaner;
     for (name, help, count) in [
         ("keyhole_syncs", "Syncs of the medium", store.syncs),
-        ("keyhole_durable_writes", "Batches whose write made them durable by itself", store.durable_writes),
-        ("keyhole_checkpoints", "Checkpoints that were completed", cleaner.checkpoints),
-        ("keyhole_cleaner_segments_cleaned", "Segments whose live bytes were moved", cleaner.segments_cleaned),
-        ("keyhole_cleaner_segments_freed", "Segments that became blank", cleaner.segments_freed),
-        ("keyhole_cleaner_segments_discarded", "Segments whose space was given back", store.segments_discarded),
+        ("keyhole_durable_writes", "Batches made durable by their own write, without a sync", store.durable_writes),
+        ("keyhole_checkpoints", "Completed checkpoints", cleaner.checkpoints),
+        ("keyhole_cleaner_segments_cleaned", "Cleaned segments: live bytes moved", cleaner.segments_cleaned),
+        ("keyhole_cleaner_segments_freed", "Freed segments: now blank", cleaner.segments_freed),
+        ("keyhole_cleaner_segments_discarded", "Discarded segments: space returned", store.segments_discarded),
     ] {
         out.counter(name, help, None, count)?;
     }
-    let help = "Live bytes that the cleaner has moved";
+    let help = "Live bytes moved by the cleaner";
     out.counter("keyhole_cleaner_moved", help, Some(Unit::Bytes), cleaner.bytes_moved)
 }
 
@@ -280,11 +281,11 @@ fn buckets(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     let labels: Vec<_> = status.buckets.iter().map(|bucket| [("bucket", &bucket.bucket[..])]).collect();
     let all = || labels.iter().map(|labels| &labels[..]).zip(&status.buckets);
     out.gauges("keyhole_bucket_objects", "Objects, by bucket", None, all().map(|(at, bucket)| (at, bucket.objects)))?;
-    let help = "Plaintext bytes of objects and of the parts of uploads, by bucket";
+    let help = "Plaintext bytes of objects and of parts of uploads, by bucket";
     out.gauges("keyhole_bucket", help, Some(Unit::Bytes), all().map(|(at, bucket)| (at, bucket.bytes)))?;
     let quotas = all().filter_map(|(at, bucket)| bucket.quota.map(|quota| (at, quota)));
-    out.gauges("keyhole_bucket_quota", "What a bucket with a quota may hold", Some(Unit::Bytes), quotas)?;
-    let help = "Buckets that are not shown one by one, as there are too many";
+    out.gauges("keyhole_bucket_quota", "Quota in bytes, by bucket with a quota", Some(Unit::Bytes), quotas)?;
+    let help = "Buckets omitted from the per-bucket metrics because there are too many";
     out.gauge("keyhole_buckets_left_out", help, None, status.buckets_left_out)
 }
 
@@ -296,11 +297,11 @@ fn damage(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
         ([("found_by", "scrub")], damage.scrubs.damaged),
     ];
     let samples = places.iter().map(|(labels, count)| (&labels[..], *count));
-    out.counters("keyhole_damage", "Places where damage was found, by what has found it", None, samples)?;
-    out.counter("keyhole_scrubs", "Scrubs that came to their end", None, damage.scrubs.completed)?;
-    let help = "What scrubs have verified";
+    out.counters("keyhole_damage", "Damaged places found, by detector", None, samples)?;
+    out.counter("keyhole_scrubs", "Completed scrubs", None, damage.scrubs.completed)?;
+    let help = "Bytes verified by scrubs";
     out.counter("keyhole_scrubbed", help, Some(Unit::Bytes), damage.scrubs.bytes)?;
-    let help = "When the last scrub came to its end, in seconds since 1970; 0: none has since the start";
+    let help = "Unix time in seconds of the end of the last scrub; 0 if none has completed since the start";
     let ended = damage.scrubs.last_ended_ms.unwrap_or(0) as f64 / 1e3;
     out.gauge("keyhole_scrub_last_end_timestamp", help, Some(Unit::Seconds), ended)
 }
@@ -308,18 +309,18 @@ fn damage(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
 /// Process metrics under their conventional names.
 fn process(status: &Status, out: &mut Writer<'_, '_>) -> Result<(), Error> {
     let process = &status.process;
-    out.gauge("process_resident_memory", "Resident memory", Some(Unit::Bytes), process.resident)?;
-    let help = "The most resident memory that there was";
+    out.gauge("process_resident_memory", "Resident memory in bytes", Some(Unit::Bytes), process.resident)?;
+    let help = "Peak of the resident memory in bytes";
     out.gauge("process_resident_memory_peak", help, Some(Unit::Bytes), process.resident_peak)?;
-    let help = "Memory that the node is to get along with";
+    let help = "Memory budget of the node in bytes";
     out.gauge("keyhole_memory_limit", help, Some(Unit::Bytes), status.node.memory.memory)?;
-    let help = "Memory that bodies may take on their way, of all workers together";
+    let help = "Limit of the buffer memory of all workers in bytes";
     out.gauge("keyhole_buffers_limit", help, Some(Unit::Bytes), status.node.memory.buffers)?;
-    out.gauge("process_open_fds", "File descriptors", None, process.open_fds)?;
-    out.gauge("process_max_fds", "How many file descriptors there may be", None, process.max_fds)?;
-    out.counter("process_cpu", "Time of processors", Some(Unit::Seconds), process.cpu_s)?;
+    out.gauge("process_open_fds", "Open file descriptors", None, process.open_fds)?;
+    out.gauge("process_max_fds", "Limit of open file descriptors", None, process.max_fds)?;
+    out.counter("process_cpu", "CPU time in seconds", Some(Unit::Seconds), process.cpu_s)?;
     let started = status.started_ms as f64 / 1e3;
-    out.gauge("process_start_time", "When the node was started, since 1970", Some(Unit::Seconds), started)
+    out.gauge("process_start_time", "Unix time in seconds of the start of the node", Some(Unit::Seconds), started)
 }
 
 #[cfg(test)]

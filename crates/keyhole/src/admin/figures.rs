@@ -53,7 +53,7 @@ fn requests(status: &Status, samples: &Samples<'_>) -> Figure {
         title: "Requests",
         keys: vec![key("one", "", (rate(status.now.requests_per_s), "/s"))],
         notes: vec![
-            note("since the start", Datum::count(requests.total)),
+            note("since start", Datum::count(requests.total)),
             note("with SSE-C", Datum::count(requests.sse_c)),
             note("in flight", Datum::count(requests.in_flight)),
         ],
@@ -68,10 +68,7 @@ fn payload(status: &Status, samples: &Samples<'_>) -> Figure {
     Figure {
         title: "Payload",
         keys: vec![key("one", "in", throughput(now.received_per_s)), key("two", "out", throughput(now.sent_per_s))],
-        notes: vec![
-            note("in since the start", Datum::size(requests.received)),
-            note("out", Datum::size(requests.sent)),
-        ],
+        notes: vec![note("in since start", Datum::size(requests.received)), note("out", Datum::size(requests.sent))],
         plots: samples.plots("Payload", &lines, 1000.0, |value| joined(throughput(value))),
     }
 }
@@ -83,7 +80,7 @@ fn latency(status: &Status, samples: &Samples<'_>) -> Figure {
     Figure {
         title: "Latency",
         keys: vec![key("one", "p50", of(now.p50_s)), key("two", "p99", of(now.p99_s))],
-        notes: vec![note("answers since the start", Datum::count(requests.total - requests.aborted))],
+        notes: vec![note("answers since start", Datum::count(requests.total - requests.aborted))],
         plots: samples.plots("Latency", &lines, 0.000_1, |value| joined(duration(value))),
     }
 }
@@ -100,7 +97,7 @@ fn errors(status: &Status, samples: &Samples<'_>) -> Figure {
             key("four", "5xx", (rate(now.server_errors_per_s), "/s")),
         ],
         notes: vec![
-            note("4xx since the start", Datum::count(with_status('4'))),
+            note("4xx since start", Datum::count(with_status('4'))),
             note("5xx", Datum::count(with_status('5'))),
             note("aborted", Datum::count(requests.aborted)),
         ],

@@ -174,8 +174,8 @@ pub(super) fn moment(ms: u64) -> String {
 fn state(status: &Status) -> State {
     const STATES: [(&str, &str, &str); 9] = [
         ("starting", "note", "Starting"),
-        ("draining", "note", "Ending"),
-        ("store-absent", "fault", "Object file gone"),
+        ("draining", "note", "Shutting down"),
+        ("store-absent", "fault", "Object file missing"),
         ("poisoned", "fault", "Refuses writes"),
         ("read-only", "warning", "Read-only"),
         ("worker-stuck", "fault", "Stuck"),
@@ -220,7 +220,7 @@ fn space(store: &StoreStatus) -> Space {
     Space { label, parts }
 }
 
-const _: () = assert!(LATELY == 10, "the page says so");
+const _: () = assert!(LATELY == 10, "the page names this period");
 
 #[cfg(test)]
 mod tests {
@@ -285,8 +285,8 @@ mod tests {
         let mut status = sample_status();
         for (name, text) in [
             ("starting", "Starting"),
-            ("draining", "Ending"),
-            ("store-absent", "Object file gone"),
+            ("draining", "Shutting down"),
+            ("store-absent", "Object file missing"),
             ("poisoned", "Refuses writes"),
             ("read-only", "Read-only"),
             ("worker-stuck", "Stuck"),
@@ -307,7 +307,7 @@ mod tests {
     fn a_node_that_has_done_nothing_has_a_page() {
         let monitor = Monitor::new(crate::status::Facts { workers: 1, ..crate::status::Facts::default() });
         let text = Page::new(&monitor.status(), &Samples { seconds: &[], minutes: &[] }).render().unwrap();
-        assert!(text.contains("Starting") && text.contains("There were no requests yet."));
+        assert!(text.contains("Starting") && text.contains("No requests yet."));
         let reply = render(&monitor);
         assert_eq!(reply.status(), 200);
     }

@@ -25,7 +25,7 @@ fn operations(status: &Status) -> Table {
         Row::new(&row.operation, [row.total, done, client, server, aborted].map(Datum::count))
     });
     let head = ["Operation", "Requests", "Done", "4xx", "5xx", "Aborted"];
-    let mut table = table("Operations", &head, rows.collect(), "There were no requests yet.");
+    let mut table = table("Operations", &head, rows.collect(), "No requests yet.");
     table.wide = true;
     table
 }
@@ -36,14 +36,14 @@ fn latencies(status: &Status) -> Table {
         Row::new(&row.class, [Datum::count(row.count)].into_iter().chain(figures))
     });
     let head = ["Class", "Answers", "p50", "p90", "p99"];
-    table("Latency since the start", &head, rows.collect(), "Nothing was answered yet.")
+    table("Latency since start", &head, rows.collect(), "No responses yet.")
 }
 
 fn errors(status: &Status) -> Table {
     let mut errors: Vec<(&String, &u64)> = status.requests.errors.iter().collect();
     errors.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     let rows = errors.into_iter().map(|(code, count)| Row::new(code, [Datum::count(*count)]));
-    table("Errors by code", &["Code", "Replies"], rows.collect(), "There were none.")
+    table("Errors by code", &["Code", "Replies"], rows.collect(), "No errors.")
 }
 
 fn written(store: &StoreStatus) -> Table {
@@ -60,7 +60,7 @@ fn written(store: &StoreStatus) -> Table {
         rows.map(|(name, bytes)| Row::new(name, [Datum::size(bytes), Datum::new(share(bytes, written.total), bytes)]));
     let mut table = table("Wear", &["Written", "Bytes", "Share"], rows.into(), "");
     let factor = written.amplification.map_or_else(|| "–".to_owned(), |factor| format!("{factor:.2}"));
-    table.note = format!("Since the start, for {} of bodies. Write amplification: {factor}.", size(written.appended));
+    table.note = format!("Since start, for {} of body data. Write amplification: {factor}.", size(written.appended));
     table
 }
 
@@ -76,8 +76,8 @@ fn commits(store: &StoreStatus) -> Table {
         };
         Row::new(name, [Datum::count(*count), Datum::new(share(*count, all), count)])
     });
-    let head = ["Commits in a batch", "Batches", "Share"];
-    let mut table = table("Group commit", &head, rows.collect(), "Nothing was written yet.");
+    let head = ["Commits per batch", "Batches", "Share"];
+    let mut table = table("Group commit", &head, rows.collect(), "No writes yet.");
     table.note = format!("{} syncs, {} durable writes.", count(store.syncs), count(store.durable_writes));
     table
 }
@@ -86,15 +86,15 @@ fn contents(store: &StoreStatus) -> Table {
     let counts = [
         ("buckets", store.buckets),
         ("objects", store.objects),
-        ("uploads under way", store.uploads),
+        ("uploads in progress", store.uploads),
         ("bodies", store.bodies),
     ];
-    let sizes = [("memory of the index", store.index), ("capacity", store.capacity), ("allocated", store.allocated)];
+    let sizes = [("index memory", store.index), ("capacity", store.capacity), ("allocated", store.allocated)];
     let rows = counts.map(|(name, count)| Row::new(name, [Datum::count(count)]));
     let sizes = sizes.map(|(name, bytes)| Row::new(name, [Datum::size(bytes)]));
     let mut table = table("Store", &["", ""], rows.into_iter().chain(sizes).collect(), "");
     if store.ring {
-        "A ring: when it is full, the oldest objects go.".clone_into(&mut table.note);
+        "Ring: when the store is full, the oldest objects are deleted.".clone_into(&mut table.note);
     }
     table
 }
@@ -104,7 +104,7 @@ fn cleaner(store: &StoreStatus) -> Table {
     let rows = [
         ("segments cleaned", cleaner.segments_cleaned),
         ("segments freed", cleaner.segments_freed),
-        ("segments given back", store.segments_discarded),
+        ("segments discarded", store.segments_discarded),
         ("checkpoints", cleaner.checkpoints),
         ("segments blank", segments.blank),
         ("segments open", segments.open),
@@ -124,10 +124,10 @@ fn buckets(status: &Status) -> Table {
         Row::new(&bucket.bucket, [Datum::count(bucket.objects), Datum::size(bucket.bytes), quota, used])
     });
     let head = ["Bucket", "Objects", "Bytes", "Quota", "Used"];
-    let mut table = table("Buckets", &head, rows.collect(), "There are none yet.");
+    let mut table = table("Buckets", &head, rows.collect(), "No buckets yet.");
     table.wide = true;
     if status.buckets_left_out > 0 {
-        table.note = format!("The first ones by name; there are {} more.", count(status.buckets_left_out));
+        table.note = format!("The first buckets by name; there are {} more.", count(status.buckets_left_out));
     }
     table
 }
@@ -148,11 +148,10 @@ fn workers(status: &Status) -> Table {
             ],
         )
     });
-    let head = ["Worker", "Moved", "In flight", "Blocks", "Pages", "Waiting"];
+    let head = ["Worker", "Heartbeat", "In flight", "Blocks", "Pages", "Waiting"];
     let mut table = table("Workers", &head, rows.collect(), "");
     table.wide = true;
-    "Blocks of 1 MiB and pages of 4 KiB that requests hold, and requests that wait for them."
-        .clone_into(&mut table.note);
+    "Blocks of 1 MiB and pages of 4 KiB held by requests, and requests waiting for them.".clone_into(&mut table.note);
     table
 }
 
@@ -161,20 +160,20 @@ fn process(status: &Status) -> Table {
     let scrubbed = damage
         .scrubs
         .last_ended_ms
-        .map_or_else(|| Datum::new("none since the start", ""), |ended_ms| Datum::new(moment(ended_ms), ended_ms));
+        .map_or_else(|| Datum::new("none since start", ""), |ended_ms| Datum::new(moment(ended_ms), ended_ms));
     let rows = vec![
         Row::new("connections, HTTP", [Datum::count(connections.http)]),
         Row::new("connections, HTTPS", [Datum::count(connections.https)]),
         Row::new("TLS handshakes", [Datum::count(connections.handshakes)]),
-        Row::new("TLS handshakes that failed", [Datum::count(connections.handshakes_failed)]),
+        Row::new("failed TLS handshakes", [Datum::count(connections.handshakes_failed)]),
         Row::new("resident memory", [Datum::size(process.resident)]),
-        Row::new("the most there was", [Datum::size(process.resident_peak)]),
-        Row::new("memory to get along with", [Datum::size(status.node.memory.memory)]),
-        Row::new("of it for buffers", [Datum::size(status.node.memory.buffers)]),
-        Row::new("time of processors", [Datum::new(span(process.cpu_s), process.cpu_s)]),
+        Row::new("peak resident memory", [Datum::size(process.resident_peak)]),
+        Row::new("memory budget", [Datum::size(status.node.memory.memory)]),
+        Row::new("buffer limit", [Datum::size(status.node.memory.buffers)]),
+        Row::new("CPU time", [Datum::new(span(process.cpu_s), process.cpu_s)]),
         Row::new("file descriptors", [Datum::count(process.open_fds)]),
         Row::new("last scrub", [scrubbed]),
-        Row::new("places with damage", [Datum::count(damage.at_start + damage.cleaner + damage.scrubs.damaged)]),
+        Row::new("damaged places", [Datum::count(damage.at_start + damage.cleaner + damage.scrubs.damaged)]),
     ];
     table("Node", &["", ""], rows, "")
 }

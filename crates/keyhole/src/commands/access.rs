@@ -104,17 +104,17 @@ pub(crate) struct RevokeOptions {
 fn parse_note(text: &str) -> std::result::Result<String, String> {
     match text.len() <= NOTE_MAX && !text.contains(char::is_control) {
         true => Ok(text.to_owned()),
-        false => Err(format!("a note is one line of up to {NOTE_MAX} bytes")),
+        false => Err(format!("expected one line of up to {NOTE_MAX} bytes")),
     }
 }
 
 /// Parses a time span and returns the time at its end from now.
 fn parse_span(text: &str) -> std::result::Result<Timestamp, String> {
-    let wrong = |_| format!("{text:?} is no time span: give one such as 12h, 7d or 90d");
+    let wrong = |_| format!("invalid time span {text:?}: expected 12h, 7d or 90d, for example");
     let span: Span = text.parse().map_err(wrong)?;
     let now = access::now();
     let then = now.to_zoned_datetime(TimeZone::UTC).checked_add(span).map_err(wrong)?.timestamp();
-    if then > now { Ok(then) } else { Err(format!("{text:?} is not ahead")) }
+    if then > now { Ok(then) } else { Err(format!("time span {text:?} does not end in the future")) }
 }
 
 fn parse_when(text: &str) -> std::result::Result<Timestamp, String> {
@@ -124,11 +124,11 @@ fn parse_when(text: &str) -> std::result::Result<Timestamp, String> {
         (Ok(then), _) | (_, Ok(then)) => then,
         _ => {
             return parse_span(text).map_err(|_| {
-                format!("{text:?} is no time: give 30d, 12h, 2027-01-31 or 2027-01-31T12:00:00Z, and one that is ahead")
+                format!("invalid time {text:?}: expected a future time: 30d, 12h, 2027-01-31 or 2027-01-31T12:00:00Z")
             });
         }
     };
-    if then > access::now() { Ok(then) } else { Err(format!("{text:?} is in the past")) }
+    if then > access::now() { Ok(then) } else { Err(format!("time {text:?} is in the past")) }
 }
 
 pub(crate) fn run(command: &AccessCommand) -> Result<()> {
@@ -146,7 +146,7 @@ fn file_of(target: &Target) -> Result<(Place, AccessFile)> {
     let place = Place::find(&target.data, target.state.as_deref())?;
     if !place.medium().exists() {
         let data = target.data.display();
-        return Err(Failure::Other(format!("there is no store in {data}; `keyhole serve --data {data}` makes one")));
+        return Err(Failure::Other(format!("no store in {data}; `keyhole serve --data {data}` creates one")));
     }
     let file = AccessFile::in_state(&place.state);
     Ok((place, file))
@@ -159,10 +159,10 @@ fn change<T>(target: &Target, change: impl FnOnce(&mut Vec<Entry>) -> std::resul
     match control::ask(&place.socket(), &Request::AccessReload {}, &mut |_| {}) {
         Ok(None | Some(Reply::AccessReloaded { .. })) => Ok(result),
         Ok(Some(Reply::Failed { message })) => {
-            Err(Failure::Other(format!("the keys are changed, and the node has not taken them: {message}")))
+            Err(Failure::Other(format!("the keys were changed, but the node rejected them: {message}")))
         }
         Ok(Some(_)) => Err(unexpected()),
-        Err(why) => Err(Failure::Other(format!("the keys are changed, and the node does not know: {why}"))),
+        Err(why) => Err(Failure::Other(format!("the keys were changed, but the node was not notified: {why}"))),
     }
 }
 
@@ -181,7 +181,7 @@ fn add(options: &AddOptions) -> Result<()> {
         grants: if options.admin { vec![Grant::all()] } else { options.grants.clone() },
     };
     change(&options.target, |entries| match find(entries, &entry.access_key) {
-        Ok(_) => Err(format!("there is an access key {} already", entry.access_key)),
+        Ok(_) => Err(format!("access key {} already exists", entry.access_key)),
         Err(_) => {
             entries.push(entry.clone());
             Ok(())
@@ -202,13 +202,13 @@ fn read_secret(path: &PathBuf) -> Result<Zeroizing<String>> {
     let line = line.strip_suffix('\r').unwrap_or(line);
     match line.contains(char::is_control) {
         false => Ok(line.to_owned().into()),
-        true => Err(Failure::Usage(format!("{} has more than one line: a secret is one", path.display()))),
+        true => Err(Failure::Usage(format!("{} has more than one line: a secret key is one line", path.display()))),
     }
 }
 
 fn find(entries: &[Entry], id: &str) -> std::result::Result<usize, String> {
     let at = entries.iter().position(|entry| entry.access_key == id);
-    at.ok_or_else(|| format!("there is no access key {id}; see `keyhole access list`"))
+    at.ok_or_else(|| format!("no access key {id}; see `keyhole access list`"))
 }
 
 /// Shows a new key. Its secret is shown only here.
@@ -290,7 +290,7 @@ fn revoke(options: &RevokeOptions) -> Result<()> {
         let is_last = goes.is_lasting_admin() && !entries.iter().any(Entry::is_lasting_admin);
         match is_last && !options.force {
             true => Err(format!(
-                "{} is the last access key that may do everything and does not expire; add another first, or give --force",
+                "{} is the last admin access key that does not expire; add another one first, or use --force",
                 options.access_key
             )),
             false => Ok(()),

@@ -73,7 +73,7 @@ fn parse_days(text: &str) -> std::result::Result<Setting, String> {
         return Ok(Setting(None));
     }
     let days = text.parse::<u32>().ok().filter(|days| *days > 0);
-    days.map(|days| Setting(Some(days.into()))).ok_or_else(|| format!("give a number of days above 0, or {NONE}"))
+    days.map(|days| Setting(Some(days.into()))).ok_or_else(|| format!("expected a number of days above 0, or {NONE}"))
 }
 
 pub(crate) fn run(command: &BucketCommand) -> Result<()> {
@@ -95,7 +95,7 @@ pub(crate) fn run(command: &BucketCommand) -> Result<()> {
             if change == (BucketChange { bucket: options.bucket.clone(), ..BucketChange::default() }) {
                 let options = "--quota SIZE|none, --expire-days N|none, --sse-c allow|require|forbid, --pin ID|none, \
                     --rekey-by-overwrite allow|forbid, --anonymous-read allow|forbid";
-                return Err(Failure::Usage(format!("say what to set: {options}")));
+                return Err(Failure::Usage(format!("nothing to set: expected {options}")));
             }
             show(ask(&options.target, Request::BucketSet(change), |_| {})?, false)
         }
@@ -108,7 +108,7 @@ fn pins(given: &[String]) -> Result<Option<Vec<String>>> {
         [] => Ok(None),
         [none] if none == NONE => Ok(Some(Vec::new())),
         ids if ids.iter().any(|id| id == NONE) => {
-            Err(Failure::Usage(format!("--pin {NONE} takes all pins away: it stands alone")))
+            Err(Failure::Usage(format!("--pin {NONE} removes all pins and cannot be combined with other pins")))
         }
         ids => Ok(Some(ids.to_vec())),
     }
@@ -124,7 +124,7 @@ fn show(reply: Reply, json: bool) -> Result<()> {
     let BucketReply { bucket, bytes, quota, expire_days, lifecycle_rules, sse_c, pin, .. } = &settings;
     let quota = quota.map_or_else(|| NONE.to_owned(), |quota| format!("{} ({quota} bytes)", size(quota)));
     let days = expire_days.map_or_else(|| NONE.to_owned(), |days| days.to_string());
-    let rules = lifecycle_rules.map_or_else(|| "of a later version".to_owned(), |rules| rules.to_string());
+    let rules = lifecycle_rules.map_or_else(|| "written by a later version".to_owned(), |rules| rules.to_string());
     let word = |value: Option<clap::builder::PossibleValue>| {
         value.map_or_else(String::new, |value| value.get_name().to_owned())
     };

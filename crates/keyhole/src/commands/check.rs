@@ -58,7 +58,7 @@ pub(crate) fn run(options: &CheckOptions) -> Result<()> {
     if control::is_served(&place.socket()) {
         let data = place.data.display();
         return Err(Failure::Other(format!(
-            "a node serves {data}: stop it before a check; `keyhole scrub {data}` verifies the objects while it runs"
+            "{data} is in use by a node: stop it before a check, or run `keyhole scrub {data}` while it serves"
         )));
     }
     let read_only = (!options.repair).then_some(store::ONLY_LOOKS);
@@ -81,9 +81,9 @@ pub(crate) fn run(options: &CheckOptions) -> Result<()> {
     }
     let (data, can_be) = (place.data.display(), report.findings.iter().filter(|f| f.verdict == Verdict::Repairable));
     Err(Failure::Damaged(match (options.repair, can_be.count()) {
-        (false, 1..) => format!("damaged in {found} places; `keyhole check --repair {data}` mends what can be mended"),
+        (false, 1..) => format!("damaged in {found} places; `keyhole check --repair {data}` repairs what it can"),
         _ => format!(
-            "damaged in {remaining} places that cannot be mended: restore the objects from elsewhere, or delete them"
+            "damaged in {remaining} places that cannot be repaired: restore the objects from a backup, or delete them"
         ),
     }))
 }
@@ -126,8 +126,8 @@ fn text(report: &Report) -> String {
     text += &format!("{records} records and {blocks} blocks read, {} verified\n", size(*verified));
     let length = |ranges: &[Range<u64>]| size(ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum());
     let (free, tails) = (&report.free, &report.tails);
-    text += &format!("free: {} in {} pieces\n", length(free), free.len());
-    text += &format!("unacknowledged at ends of segments: {} in {} pieces\n", length(tails), tails.len());
-    text += &format!("damaged: {} places, {repaired} mended\n", report.findings.len());
+    text += &format!("free: {} in {} ranges\n", length(free), free.len());
+    text += &format!("unacknowledged at ends of segments: {} in {} ranges\n", length(tails), tails.len());
+    text += &format!("damaged: {} places, {repaired} repaired\n", report.findings.len());
     text
 }

@@ -60,12 +60,12 @@ pub(crate) struct Context(Vec<u8>);
 
 fn parse_hex<const N: usize>(text: &str) -> std::result::Result<Hex<N>, String> {
     let mut bytes = Zeroizing::new([0; N]);
-    hex::decode_to_slice(text, &mut *bytes).map_err(|_| format!("give {N} bytes as {} hex digits", 2 * N))?;
+    hex::decode_to_slice(text, &mut *bytes).map_err(|_| format!("expected {N} bytes as {} hex digits", 2 * N))?;
     Ok(Hex(bytes))
 }
 
 fn parse_context(text: &str) -> std::result::Result<Context, String> {
-    hex::decode(text).map(Context).map_err(|_| "give bytes as hex digits".to_owned())
+    hex::decode(text).map(Context).map_err(|_| "expected bytes as hex digits".to_owned())
 }
 
 pub(crate) fn run(command: &ChunkedCommand) -> Result<()> {
@@ -91,7 +91,7 @@ pub(crate) fn run(command: &ChunkedCommand) -> Result<()> {
             let mut prefix = [0; PREFIX_LEN];
             input.exactly(&mut prefix)?;
             let mut opener = Opener::new(&engine, &options.key_hex.0, &prefix, &[&options.context_hex.0])
-                .map_err(|_| Failure::Malformed("the message is not of this key and context".to_owned()))?;
+                .map_err(|_| Failure::Malformed("authentication failed: wrong key, context or message".to_owned()))?;
             // Create the output only after the input's beginning has authenticated.
             let mut output = Output::create(&options.output, &[input.id])?;
             let opened = stream::open(&mut opener, &mut input, None, &mut output, &progress);

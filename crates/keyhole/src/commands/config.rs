@@ -16,7 +16,7 @@ use crate::store::Place;
 #[derive(Subcommand, Debug)]
 pub(crate) enum ConfigCommand {
     /// Check the configuration and its files without starting a node.
-    #[command(after_help = "Exit codes: 0 sound; 1 a node would not start with it; 2 it cannot be understood.")]
+    #[command(after_help = "Exit codes: 0 valid; 1 a node would not start with it; 2 invalid configuration.")]
     Check(CheckOptions),
     /// Show every effective option and its source, as a configuration file.
     Show(ShowOptions),
@@ -44,7 +44,7 @@ pub(crate) fn run(command: &ConfigCommand, sources: &Sources) -> Result<()> {
     match command {
         ConfigCommand::Check(options) => {
             serve::check(&options.serve).map_err(Failure::Other)?;
-            print("the configuration is sound\n");
+            print("the configuration is valid\n");
         }
         ConfigCommand::Show(options) if options.json => {
             let all: serde_json::Map<_, _> = sources

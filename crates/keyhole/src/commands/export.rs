@@ -72,7 +72,7 @@ impl Bytes<'_> {
         }
         match self.channel.piece(self.buf).map_err(|error| Failure::Other(Channel::lost(&error)))? {
             Piece::Data(len) => {
-                let too_long = || Failure::Other("the store gives more of an object than it has".to_owned());
+                let too_long = || Failure::Other("the store sent more than the object has".to_owned());
                 self.left = self.left.checked_sub(len as u64).ok_or_else(too_long)?;
                 self.hash.update(self.buf);
                 self.pace.add(len);
@@ -81,7 +81,7 @@ impl Bytes<'_> {
             Piece::End(end) => {
                 self.failed = Some(match end {
                     FileEnd::Failed { what } => Some(what),
-                    FileEnd::Whole if self.left > 0 => Some("the store gives less of it than it has".to_owned()),
+                    FileEnd::Whole if self.left > 0 => Some("the store sent less than the object has".to_owned()),
                     FileEnd::Whole => None,
                 });
                 Ok(false)
@@ -94,7 +94,7 @@ impl Bytes<'_> {
         match &self.failed {
             Some(None) => Ok(Sha256(finish(self.hash.clone()))),
             Some(Some(what)) => Err(what.clone()),
-            None => Err("it has not come to its end".to_owned()),
+            None => Err("the object was not read to its end".to_owned()),
         }
     }
 }
@@ -116,7 +116,7 @@ pub(crate) fn run(options: &ExportOptions) -> Result<()> {
     let mut sink: Box<dyn Sink> = match to_stdout {
         true if io::stdout().is_terminal() => {
             return Err(Failure::Usage(
-                "an export is nothing for a terminal: give a DIR, or a pipe or file".to_owned(),
+                "refusing to write an export to a terminal: give a DIR, or redirect to a pipe or file".to_owned(),
             ));
         }
         true => Box::new(Archive::new(io::BufWriter::with_capacity(1 << 20, io::stdout()))),
@@ -182,8 +182,8 @@ fn report(figures: &Figures, json: bool, to_stdout: bool) -> Result<()> {
     let uploads = figures.uploads;
     let mut words = format!("{} of {} exported", objects(exported, bytes), count(buckets, "bucket", "buckets"));
     let besides = [
-        (figures.unchanged, format!("{} of them there already", figures.unchanged)),
-        (uploads, format!("{} under way left out", count(uploads, "upload", "uploads"))),
+        (figures.unchanged, format!("{} of them unchanged", figures.unchanged)),
+        (uploads, format!("{} in progress left out", count(uploads, "upload", "uploads"))),
         (damaged, format!("{damaged} damaged and left out")),
     ];
     besides.iter().filter(|(number, _)| *number > 0).for_each(|(_, text)| words = format!("{words}; {text}"));
@@ -195,6 +195,6 @@ fn report(figures: &Figures, json: bool, to_stdout: bool) -> Result<()> {
     }
     match damaged {
         0 => Ok(()),
-        _ => Err(Failure::Damaged("there is damage: `keyhole scrub` and `keyhole check` say more".to_owned())),
+        _ => Err(Failure::Damaged("damage was found: `keyhole scrub` and `keyhole check` list it".to_owned())),
     }
 }

@@ -150,7 +150,7 @@ impl Importer {
     fn bucket_stays(&mut self, name: &str) {
         self.figures.buckets_kept += 1;
         if self.existing == Existing::Fail {
-            self.pace.say(&format!("bucket {name} has other settings, which stay"));
+            self.pace.say(&format!("kept: bucket {name} has different settings"));
         }
     }
 
@@ -200,7 +200,7 @@ impl Handler for Importer {
             _ => {
                 self.figures.kept += 1;
                 if self.existing == Existing::Fail {
-                    self.pace.say(&format!("{name} is there, and is another object, which stays"));
+                    self.pace.say(&format!("kept: {name} exists with different contents"));
                 }
             }
         }
@@ -245,28 +245,28 @@ fn report(figures: &Figures, options: &ImportOptions) -> Result<()> {
     let Figures { stored, bytes, equal, kept, buckets_kept, refused, damaged, left_out, complete } = *figures;
     let mut words = format!("{} imported", objects(stored, bytes));
     let besides = [
-        (equal, format!("{equal} there already")),
-        (kept, format!("{kept} left as they are")),
+        (equal, format!("{equal} unchanged")),
+        (kept, format!("{kept} kept")),
         (refused, format!("{refused} refused")),
         (damaged, format!("{damaged} damaged")),
     ];
     besides.iter().filter(|(number, _)| *number > 0).for_each(|(_, text)| words = format!("{words}; {text}"));
     print(&summary(options.json, figures, &words)?);
     if damaged > 0 {
-        return Err(Failure::Malformed("the export is damaged: what is good of it was imported".to_owned()));
+        return Err(Failure::Malformed("the export is damaged: only its intact objects were imported".to_owned()));
     }
     if !complete {
-        let why = "the export is not complete: it was interrupted, or is cut short; what there is of it was imported";
+        let why = "the export is incomplete (interrupted or truncated): the objects that it has were imported";
         return Err(Failure::Malformed(why.to_owned()));
     }
     if left_out > 0 {
-        let why = format!("the export lacks {left_out} objects, which were damaged where it was made");
+        let why = format!("the export lacks {left_out} objects, which were damaged in the exported store");
         return Err(Failure::Malformed(why));
     }
     let differs = options.existing == Existing::Fail && kept + buckets_kept > 0;
     if refused > 0 || differs {
-        let hint = if differs { "; --existing skip leaves what is there, --existing replace does not" } else { "" };
-        return Err(Failure::Other(format!("not all of it was imported{hint}")));
+        let hint = if differs { "; set --existing skip to keep or replace to overwrite them" } else { "" };
+        return Err(Failure::Other(format!("some objects or buckets were not imported{hint}")));
     }
     Ok(())
 }

@@ -67,7 +67,7 @@ pub(crate) fn read(path: &Path) -> Result<CustomerKey> {
     match <[u8; KEY_LEN]>::try_from(&bytes[..]) {
         Ok(key) => Ok(CustomerKey::new(key)),
         Err(_) => Err(Failure::Usage(format!(
-            "{} is no key: a key file has {KEY_LEN} bytes, not text; make one with `keyhole key new FILE`",
+            "invalid key file {}: expected exactly {KEY_LEN} bytes, not text; create one with `keyhole key new FILE`",
             path.display()
         ))),
     }

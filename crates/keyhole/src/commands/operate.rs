@@ -25,7 +25,7 @@ pub(crate) struct ScrubOptions {
 
 pub(super) fn parse_rate(text: &str) -> std::result::Result<u64, String> {
     let rate = parse_size(text.strip_suffix("/s").unwrap_or(text)).ok().filter(|rate| *rate > 0);
-    rate.ok_or_else(|| "give a rate such as 50MB/s or 1GiB/s".to_owned())
+    rate.ok_or_else(|| "expected a rate such as 50MB/s or 1GiB/s".to_owned())
 }
 
 /// Sends a request to the node, or executes it without one; returns the final reply. Passes earlier
@@ -44,7 +44,7 @@ pub(super) fn ask(target: &Target, request: Request, mut on_reply: impl FnMut(Re
 
 /// Returns the failure for a reply that does not match the request.
 pub(super) fn unexpected() -> Failure {
-    Failure::Other("the node's answer is not to this request: is it of the same version?".to_owned())
+    Failure::Other("unexpected answer from the node: is it of the same version?".to_owned())
 }
 
 /// A receiver of replies without a connection.
@@ -63,12 +63,10 @@ fn alone(place: &Place, request: Request, on_reply: impl FnMut(Reply)) -> Result
     let store = store::open(place, &StoreOptions { read_only, ..StoreOptions::default() })?;
     if store.damaged > 0 {
         let (damaged, data) = (store.damaged, place.data.display());
-        eprintln!(
-            "keyhole: damage was found when the store was opened, in {damaged} places; see `keyhole check {data}`"
-        );
+        eprintln!("keyhole: opening the store found damage in {damaged} places; see `keyhole check {data}`");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-    let runtime = runtime.map_err(|error| Failure::io("cannot start a runtime", error))?;
+    let runtime = runtime.map_err(|error| Failure::io("cannot start the async runtime", error))?;
     LocalSet::new().block_on(&runtime, answer(&store, request, on_reply))
 }
 
@@ -82,7 +80,7 @@ async fn answer(store: &Store, request: Request, on_reply: impl FnMut(Reply)) ->
     drop(log);
     let _ = writer.await;
     if !chores.end().await {
-        eprintln!("keyhole: the last checkpoint was not written; the next start reads more");
+        eprintln!("keyhole: the last checkpoint was not written; the next start takes longer");
     }
     reply.map_err(|error| Failure::io("cannot answer", error))
 }
@@ -130,8 +128,8 @@ pub(crate) fn scrub(options: &ScrubOptions) -> Result<()> {
     match damaged {
         0 => Ok(()),
         _ => Err(Failure::Damaged(format!(
-            "there is damage: restore the objects from elsewhere or delete them; with the node stopped, \
-             `keyhole check {}` says more",
+            "damaged objects: restore them from a backup or delete them; with the node stopped, `keyhole check {}` \
+             lists the damage",
             options.target.data.display()
         ))),
     }

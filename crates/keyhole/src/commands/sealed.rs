@@ -78,7 +78,7 @@ pub(crate) struct InspectOptions {
 }
 
 fn parse_metadata(text: &str) -> std::result::Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("give NAME=VALUE")?;
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
     Ok((name.to_lowercase(), value.to_owned()))
 }
 
@@ -154,7 +154,7 @@ fn begin_file(
     random(&mut salt);
     let mut sealed = Zeroizing::new(vec![0; SEALED_HEAD_MAX]);
     let sealed_len = seal_head(&ENGINE, customer_key, &salt, &options.bucket, &options.name, &head, &mut sealed)
-        .map_err(|error| usage(&format_args!("what describes the object: {error}")))?;
+        .map_err(|error| usage(&format_args!("invalid object description: {error}")))?;
     let preface =
         Preface { bucket: &options.bucket, key: &options.name, sealed_head: &sealed[..sealed_len], bodies: 1 };
     let mut bytes = vec![0; PREFACE_MAX];
@@ -237,7 +237,7 @@ pub(crate) fn open(options: &OpenOptions) -> Result<()> {
     }
     let mut sealed_head = Zeroizing::new(preface.sealed_head.to_vec());
     let head = open_head(&ENGINE, &customer_key, preface.bucket, preface.key, &mut sealed_head)
-        .map_err(|error| malformed(format_args!("the file is not of this key, or was altered: {error}")))?;
+        .map_err(|error| malformed(format_args!("wrong key, or the file was altered: {error}")))?;
     let Some(data_key) = head.data_key.map(|key| DataKey::new(*key)) else {
         return Err(malformed("the head has no data key"));
     };
@@ -254,8 +254,8 @@ pub(crate) fn open(options: &OpenOptions) -> Result<()> {
         let binding = front.bodies(&mut input)?.check(&head).map_err(malformed)?;
         if binding == Binding::Unbound && !options.allow_unbound {
             return Err(malformed(
-                "the parts are not bound to the head, as the upload was completed without the key; compare the ETag \
-                 (keyhole inspect) with the one that you know, and give --allow-unbound",
+                "the parts are not bound to the head, because the upload was completed without the key; compare the \
+                 ETag (keyhole inspect) with a known one, and use --allow-unbound",
             ));
         }
         input.go_to(start)?;
@@ -280,7 +280,7 @@ fn open_bodies(front: &Front, data_key: &DataKey, mut input: Input, output: &mut
         input.exactly(&mut prefix)?;
         if let (Some(salt), false) = (prefix.first_chunk(), info.is_empty()) {
             open_part_info(&ENGINE, data_key, entry.part_number, salt, &mut info)
-                .map_err(|error| malformed(format_args!("the checksums of part {}: {error}", entry.part_number)))?;
+                .map_err(|error| malformed(format_args!("invalid checksums of part {}: {error}", entry.part_number)))?;
         }
         let mut opener = Opener::new(&ENGINE, data_key.expose(), &prefix, &[&body::context(entry.part_number)])
             .map_err(|_| malformed(format_args!("body {} does not belong to its head", entry.part_number)))?;

@@ -74,10 +74,10 @@ fn totals(stat: &StatReply) -> Table {
         table.add_row([name, &size(bytes), &part]);
     };
     bytes("capacity", stat.capacity, String::new());
-    bytes("taken of it", stat.allocated, share(stat.allocated, stat.capacity));
-    bytes("live, and its part of what is written", stat.live, share(stat.live, used));
-    bytes("dead, to be given back", stat.dead, share(stat.dead, used));
-    bytes("memory of the index", stat.index, String::new());
+    bytes("allocated", stat.allocated, share(stat.allocated, stat.capacity));
+    bytes("live, and its share of written", stat.live, share(stat.live, used));
+    bytes("dead, to be reclaimed", stat.dead, share(stat.dead, used));
+    bytes("index memory", stat.index, String::new());
     let counts =
         [("buckets", stat.buckets), ("objects", stat.objects), ("uploads", stat.uploads), ("bodies", stat.bodies)];
     for (name, count) in counts {
@@ -88,11 +88,11 @@ fn totals(stat: &StatReply) -> Table {
 
 fn written(stat: &StatReply) -> Table {
     let (written, cleaner) = (&stat.written, &stat.cleaner);
-    let mut table = table(&["written since the start", "", ""], 1);
+    let mut table = table(&["written since start", "", ""], 1);
     let amplification = written.amplification.map_or_else(|| "-".to_owned(), |factor| format!("{factor:.2} times"));
     let rows = [
         ("for requests", written.appended, String::new()),
-        ("all in all, and its ratio to that", written.total, amplification),
+        ("total, and write amplification", written.total, amplification),
         ("records", written.records, share(written.records, written.total)),
         ("blocks", written.blocks, share(written.blocks, written.total)),
         ("moved by the cleaner", written.moved, share(written.moved, written.total)),
@@ -113,7 +113,7 @@ fn written(stat: &StatReply) -> Table {
 }
 
 fn batches(stat: &StatReply) -> Table {
-    let mut table = table(&["commits in a batch", "batches", ""], 1);
+    let mut table = table(&["commits per batch", "batches", ""], 1);
     let all = stat.batches.iter().sum();
     let mut least = 1;
     for (count, power) in stat.batches.iter().zip(0..) {
@@ -151,7 +151,7 @@ mod tests {
         let stat = StatReply { capacity, allocated, batches: batches_seen, ..StatReply::default() };
         let text = totals(&stat).to_string();
         assert!(text.contains("1.0 GiB") && text.contains("0.1 %") && text.contains('-'), "{text}");
-        assert!(written(&stat).to_string().contains("all in all"));
+        assert!(written(&stat).to_string().contains("write amplification"));
         let text = batches(&stat).to_string();
         assert!(text.contains("3 to 4") && text.contains("257 to 512"), "{text}");
         let json = serde_json::to_value(Json { stat: &stat, segments: None }).unwrap();

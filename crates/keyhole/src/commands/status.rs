@@ -57,7 +57,7 @@ fn ask(target: &Target) -> Result<Status> {
         Some(Reply::Failed { message }) => Err(Failure::Other(message)),
         Some(_) => Err(unexpected()),
         None => Err(Failure::Other(format!(
-            "no node serves {0}; `keyhole stat {0}` shows the store by itself",
+            "no node serves {0}; use `keyhole stat {0}` for the store alone",
             target.data.display()
         ))),
     }
@@ -68,8 +68,8 @@ fn verdict(status: &Status) -> Result<()> {
     let names: Vec<&str> = status.conditions.iter().map(|condition| &condition.name[..]).collect();
     match names[..] {
         [] => Ok(()),
-        _ if names.contains(&"damage") => Err(Failure::Damaged(format!("not as it should be: {}", names.join(", ")))),
-        _ => Err(Failure::Other(format!("not as it should be: {}", names.join(", ")))),
+        _ if names.contains(&"damage") => Err(Failure::Damaged(format!("unhealthy: {}", names.join(", ")))),
+        _ => Err(Failure::Other(format!("unhealthy: {}", names.join(", ")))),
     }
 }
 
@@ -101,7 +101,7 @@ fn text(status: &Status) -> String {
 
 fn now(status: &Status) -> Table {
     let now = &status.now;
-    let mut table = table(&["the last 10 seconds", ""], 1);
+    let mut table = table(&["last 10 seconds", ""], 1);
     let per_second = |number: f64| format!("{} /s", rate(number));
     table.add_row(["requests", &per_second(now.requests_per_s)]);
     table.add_row(["payload in", &joined(throughput(now.received_per_s))]);
@@ -115,7 +115,7 @@ fn now(status: &Status) -> Table {
 
 fn requests(status: &Status) -> Table {
     let requests = &status.requests;
-    let mut table = table(&["requests since the start", "all", "done", "4xx", "5xx", "aborted"], 1);
+    let mut table = table(&["requests since start", "all", "done", "4xx", "5xx", "aborted"], 1);
     for row in &requests.operations {
         let aborted = row.by_code.get("aborted").copied().unwrap_or(0);
         let figures = [row.total, row.with_code(&['2', '3']), row.with_code(&['4']), row.with_code(&['5']), aborted];
@@ -134,7 +134,7 @@ fn requests(status: &Status) -> Table {
 }
 
 fn latencies(status: &Status) -> Table {
-    let mut table = table(&["latency since the start", "answers", "p50", "p90", "p99"], 1);
+    let mut table = table(&["latency since start", "answers", "p50", "p90", "p99"], 1);
     for row in status.requests.durations.iter().filter(|row| row.count > 0) {
         let figures = [row.p50_s, row.p90_s, row.p99_s].map(duration_or_dash);
         table.add_row([row.class.clone(), count(row.count)].into_iter().chain(figures));
@@ -162,8 +162,8 @@ fn store(status: &Status) -> Option<Table> {
         table.add_row([name, &count(number), ""]);
     }
     let amplification = written.amplification.map_or_else(|| "–".to_owned(), |factor| format!("{factor:.2} times"));
-    table.add_row(["memory of the index", &size(store.index), ""]);
-    table.add_row(["written since the start", &size(written.total), &amplification]);
+    table.add_row(["index memory", &size(store.index), ""]);
+    table.add_row(["written since start", &size(written.total), &amplification]);
     table.add_row(["syncs, durable writes", &count(store.syncs), &count(store.durable_writes)]);
     table.add_row(["moved by the cleaner", &size(cleaner.bytes_moved), &share(written.moved, written.total)]);
     table.add_row(["segments freed", &count(cleaner.segments_freed), ""]);
@@ -185,7 +185,7 @@ fn buckets(status: &Status) -> Table {
 
 fn workers(status: &Status) -> Table {
     let limits = &status.limits;
-    let mut table = table(&["worker", "moved", "connections", "in flight", "blocks", "pages", "waiting"], 1);
+    let mut table = table(&["worker", "heartbeat", "connections", "in flight", "blocks", "pages", "waiting"], 1);
     for (number, worker) in status.workers.iter().enumerate() {
         table.add_row([
             number.to_string(),
@@ -206,10 +206,10 @@ fn process(status: &Status) -> Table {
     for (name, figure) in [
         ("connections, HTTP and HTTPS", format!("{}, {}", count(connections.http), count(connections.https))),
         ("resident memory", format!("{} of {}", size(process.resident), size(status.node.memory.memory))),
-        ("buffers, at most", size(status.node.memory.buffers)),
-        ("time of processors", span(process.cpu_s)),
+        ("buffer limit", size(status.node.memory.buffers)),
+        ("CPU time", span(process.cpu_s)),
         ("file descriptors", count(process.open_fds)),
-        ("places with damage", count(damage.at_start + damage.scrubs.damaged)),
+        ("damaged places", count(damage.at_start + damage.scrubs.damaged)),
     ] {
         table.add_row([name, &figure]);
     }

@@ -61,7 +61,7 @@ impl Input {
         if self.len.is_some() {
             return Ok(self);
         }
-        let failed = |error| Failure::io("cannot keep the input in a temporary file (see TMPDIR)", error);
+        let failed = |error| Failure::io("cannot spool the input to a temporary file (see TMPDIR)", error);
         let mut file = tempfile::tempfile().map_err(failed)?;
         io::copy(&mut self.reader, &mut file).and_then(|_| file.rewind()).map_err(failed)?;
         Input::new(self.name, file)
@@ -117,7 +117,7 @@ impl Input {
     pub(crate) fn end(&mut self) -> Result<()> {
         match self.fill(&mut [0])? {
             0 => Ok(()),
-            _ => Err(Failure::Malformed(format!("{} goes on after its end", self.name))),
+            _ => Err(Failure::Malformed(format!("{} has data after the end of the message", self.name))),
         }
     }
 
@@ -126,7 +126,7 @@ impl Input {
     }
 
     fn ends_early(&self) -> Failure {
-        Failure::Malformed(format!("{} ends before its end", self.name))
+        Failure::Malformed(format!("{} is truncated", self.name))
     }
 }
 
@@ -173,7 +173,7 @@ impl Output {
         let failed = |name: &str, error| Failure::io(format_args!("cannot write {name}"), error);
         let check = |name: &str, metadata: &Metadata| match FileId::of(metadata) {
             Some(id) if inputs.contains(&Some(id)) => {
-                Err(Failure::Usage(format!("{name} is a file that is read, and would be lost; give another")))
+                Err(Failure::Usage(format!("{name} is an input file and would be overwritten; give another output")))
             }
             _ => Ok(()),
         };
@@ -207,7 +207,7 @@ impl Output {
 
     /// Creates an unnamed file that can be read again.
     pub(crate) fn temporary() -> Result<Self> {
-        let file = tempfile::tempfile().map_err(|error| Failure::io("cannot make a temporary file", error))?;
+        let file = tempfile::tempfile().map_err(|error| Failure::io("cannot create a temporary file", error))?;
         Ok(Output::new("a temporary file".to_owned(), file, None))
     }
 
@@ -342,7 +342,7 @@ pub(crate) fn open(
     for index in 0.. {
         let wanted = left.map_or(sealed.len(), |left| sealed.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
         let len = input.fill(&mut sealed[..wanted])?;
-        let truncated = || Failure::Malformed(format!("{}: the message is cut short", input.name));
+        let truncated = || Failure::Malformed(format!("{}: the message is truncated", input.name));
         if len < wanted && left.is_some() {
             return Err(truncated());
         }

@@ -86,22 +86,22 @@ fn parse_host(text: &str) -> std::result::Result<String, String> {
     let is_name = DnsName::try_from(bare).is_ok() && (bare.len() == text.len() || bare.contains('.'));
     match is_name || text.parse::<IpAddr>().is_ok() {
         true => Ok(text.to_ascii_lowercase()),
-        false => Err("give a host name such as node.example or *.s3.example, or an address".to_owned()),
+        false => Err("expected a host name such as node.example or *.s3.example, or an address".to_owned()),
     }
 }
 
 fn self_signed(options: &SelfSignedOptions) -> Result<()> {
     if options.hosts.len() > HOSTS_MAX {
-        return Err(Failure::Usage(format!("there are {} names; give up to {HOSTS_MAX}", options.hosts.len())));
+        return Err(Failure::Usage(format!("too many names ({}): the limit is {HOSTS_MAX}", options.hosts.len())));
     }
     let paths = [CERTIFICATE, KEY].map(|name| options.out.join(name));
     if let Some(path) = paths.iter().find(|path| !options.force && path.symlink_metadata().is_ok()) {
         return Err(exists(path));
     }
     let (certificate, der, key) =
-        make(options).map_err(|error| Failure::Other(format!("cannot make a certificate: {error}")))?;
+        make(options).map_err(|error| Failure::Other(format!("cannot create a certificate: {error}")))?;
     fs::create_dir_all(&options.out)
-        .map_err(|error| Failure::io(format_args!("cannot make {}", options.out.display()), error))?;
+        .map_err(|error| Failure::io(format_args!("cannot create {}", options.out.display()), error))?;
     let [certificate_path, key_path] = &paths;
     // The key first: a node that uses both reloads once the certificate is there.
     write(key_path, key.as_bytes(), 0o600, options.force)?;
@@ -113,7 +113,7 @@ fn self_signed(options: &SelfSignedOptions) -> Result<()> {
     println!("\nTo use them:\n");
     println!("  keyhole serve --tls-listen 0.0.0.0:9443 --tls-cert {certificate} --tls-key {key}");
     println!("  aws --endpoint-url https://{}:9443 --ca-bundle {certificate} s3 ls", in_url(&options.hosts[0]));
-    println!("\nClients need {CERTIFICATE} alone, and trust it as it is: have them compare its SHA-256.");
+    println!("\nClients need {CERTIFICATE} only, and trust it directly: have them compare its SHA-256.");
     Ok(())
 }
 
@@ -175,9 +175,9 @@ fn show(path: &Path) -> Result<()> {
     let pem = fs::read(path).map_err(|error| Failure::io(format_args!("cannot read {}", path.display()), error))?;
     let malformed = |what: String| Failure::Malformed(format!("{}: {what}", path.display()));
     let certificates: std::result::Result<Vec<CertificateDer<'_>>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let certificates = certificates.map_err(|error| malformed(format!("no sound PEM file: {error}")))?;
+    let certificates = certificates.map_err(|error| malformed(format!("invalid PEM file: {error}")))?;
     if certificates.is_empty() {
-        return Err(malformed("there is no certificate in it".to_owned()));
+        return Err(malformed("no certificate in it".to_owned()));
     }
     let facts: std::result::Result<Vec<Facts>, _> =
         certificates.iter().map(|certificate| Facts::read(certificate)).collect();
@@ -200,7 +200,7 @@ fn print_facts(facts: &Facts) {
     let is_own = if facts.subject == facts.issuer { " (itself)" } else { "" };
     line("issuer", &format!("{}{is_own}", facts.issuer));
     if facts.is_authority {
-        line("authority", "yes: it may sign others");
+        line("authority", "yes, may sign certificates");
     }
     line("valid from", &iso8601(facts.not_before_ms));
     line("until", &iso8601(facts.not_after_ms));

@@ -56,11 +56,9 @@ pub(crate) fn run(options: &VerifyOptions) -> Result<()> {
     match (damaged, complete, left_out) {
         (0, true, 0) => Ok(()),
         (0, true, _) => Err(Failure::Malformed(format!(
-            "the export lacks {left_out} objects, which were damaged where it was made"
+            "the export lacks {left_out} objects, which were damaged in the exported store"
         ))),
-        (0, false, _) => {
-            Err(Failure::Malformed("the export is not complete: it was interrupted, or is cut short".to_owned()))
-        }
+        (0, false, _) => Err(Failure::Malformed("the export is incomplete (interrupted or truncated)".to_owned())),
         _ => Err(Failure::Malformed("the export is damaged".to_owned())),
     }
 }
@@ -210,7 +208,7 @@ impl SealedCheck {
         }
         match bodies.etag().to_string() == entry.etag {
             true => Ok(()),
-            false => Err(format!("{} is of an object with another ETag", entry.file)),
+            false => Err(format!("{} belongs to an object with another ETag", entry.file)),
         }
     }
 }

@@ -52,13 +52,13 @@ pub(crate) async fn answer<D: Disk>(
         },
         Request::Compact {} => compact(log, &mut Pace::new(replies)).await?,
         Request::Checkpoint {} => log.checkpoint().await.map(|()| Reply::Checkpointed {}),
-        Request::Scrub { rate_bytes_per_s: 0 } => return Ok(failed("the rate of a scrub is above 0".to_owned())),
+        Request::Scrub { rate_bytes_per_s: 0 } => return Ok(failed("invalid scrub rate 0: set it above 0".to_owned())),
         Request::Scrub { rate_bytes_per_s } => scrub(log, monitor, rate_bytes_per_s, &mut Pace::new(replies)).await?,
         Request::BucketGet { bucket } => bucket_get(log, defaults, bucket),
         Request::BucketSet(change) => bucket_set(log, defaults, change).await,
-        Request::AccessReload {} => return Ok(failed("no node runs that has access keys in use".to_owned())),
+        Request::AccessReload {} => return Ok(failed("no running node to reload the access keys".to_owned())),
         Request::Export(_) | Request::Import {} => {
-            return Ok(failed("objects move over a connection alone".to_owned()));
+            return Ok(failed("export and import need a connection of their own".to_owned()));
         }
     };
     Ok(result.unwrap_or_else(|error| failed(error.to_string())))
@@ -211,11 +211,11 @@ fn apply(change: &BucketChange, settings: &mut BucketSettings) -> Result<(), Ref
 /// Parses key IDs.
 fn pins(texts: &[String]) -> Result<Vec<[u8; 16]>, String> {
     if texts.len() > PINS_MAX {
-        return Err(format!("{} keys to pin: a bucket has at most {PINS_MAX}", texts.len()));
+        return Err(format!("too many keys to pin ({}): a bucket has at most {PINS_MAX}", texts.len()));
     }
     let pin = |text: &String| {
         let mut id = [0; 16];
-        let wrong = |_| format!("{text:?} is no id of a key: that has 32 hex digits, as `keyhole key id` shows it");
+        let wrong = |_| format!("invalid key id {text:?}: expected 32 hex digits, as shown by `keyhole key id`");
         hex::decode_to_slice(text, &mut id).map(|()| id).map_err(wrong)
     };
     texts.iter().map(pin).collect()

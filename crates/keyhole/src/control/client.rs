@@ -38,12 +38,12 @@ pub(crate) fn begin(
     };
     converse(stream, request, on_reply).map(Some).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            "the node ended before it had answered; see its log".to_owned()
+            "the node ended before it answered; see its log".to_owned()
         }
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("the node has said nothing for {} s; see its log", PATIENCE.as_secs())
+            format!("no answer from the node for {} s; see its log", PATIENCE.as_secs())
         }
-        _ => format!("the node's answer: {error}"),
+        _ => format!("invalid answer from the node: {error}"),
     })
 }
 

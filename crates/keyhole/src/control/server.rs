@@ -65,7 +65,7 @@ impl Control {
     /// Removes the path.
     pub(crate) fn remove(self) {
         if let Err(error) = fs::remove_file(&self.path) {
-            tracing::debug!(%error, "the control socket is gone already");
+            tracing::debug!(%error, "the control socket was already removed");
         }
     }
 }
@@ -82,8 +82,8 @@ impl Running {
     pub(crate) fn reload_access(&self) -> Result<usize, String> {
         let result = self.access.reload(&self.config);
         match &result {
-            Ok(keys) => tracing::info!(keys, "the access keys were read again"),
-            Err(error) => tracing::error!(%error, "the access keys stay as they were"),
+            Ok(keys) => tracing::info!(keys, "reloaded the access keys"),
+            Err(error) => tracing::error!(%error, "cannot reload the access keys: keeping the current ones"),
         }
         result
     }
@@ -100,7 +100,7 @@ impl Reload for Arc<Running> {
 pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>, running: Arc<Running>) {
     let listener = match UnixListener::from_std(listener) {
         Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "the control socket cannot be served"),
+        Err(error) => return tracing::error!(%error, "cannot serve the control socket"),
     };
     let mut connections = JoinSet::new();
     let moves = Rc::new(Cell::new(0));
@@ -114,7 +114,7 @@ pub(crate) async fn serve<D: Disk>(listener: StdListener, log: Log<D>, running: 
                 connections.spawn_local(connection(Peer(stream), log.clone(), running.clone(), moves.clone()));
             }
             Ok((stream, _)) => {
-                let busy = format!("the node does as much as {CONNECTIONS_MAX} other commands want: try again later");
+                let busy = format!("the node is busy with {CONNECTIONS_MAX} other commands: try again later");
                 // A few bytes never block.
                 let _ = Peer(stream).send(failed(busy)).await;
             }
@@ -131,7 +131,7 @@ async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, running: Arc<Running>,
         let line = timeout(PATIENCE, peer.line()).await.map_err(|_| io::ErrorKind::TimedOut)??;
         let request = match serde_json::from_slice::<Request>(&line) {
             Ok(request) => request,
-            Err(error) => return peer.send(failed(format!("not a request: {error}"))).await,
+            Err(error) => return peer.send(failed(format!("invalid request: {error}"))).await,
         };
         // Status queries may arrive every few seconds.
         match request {
@@ -151,14 +151,14 @@ async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, running: Arc<Running>,
             }
         };
         let Some(_place) = moving::Place::take(&moves) else {
-            let busy = "as many exports and imports as there may be are under way: try again later";
+            let busy = "too many exports and imports in progress: try again later";
             return peer.send(failed(busy.to_owned())).await;
         };
         peer.send(Reply::Ready {}).await?;
         moving::serve(&log, &way, peer.0).await
     };
     if let Err(error) = result.await {
-        tracing::info!(%error, "a client of the control socket is gone");
+        tracing::info!(%error, "a client of the control socket disconnected");
     }
 }
 

@@ -43,7 +43,7 @@ impl Channel {
         let (replies, alone) = match control::begin(&place.socket(), &request, &mut |_| {})? {
             Some((Reply::Ready {}, replies)) => (replies, None),
             Some((Reply::Failed { message }, _)) => return Err(message),
-            Some(_) => return Err("the node's answer is not to this request: is it of the same version?".to_owned()),
+            Some(_) => return Err("unexpected answer from the node: is it of the same version?".to_owned()),
             None => {
                 let (stream, alone) = open_alone(place, way)?;
                 (BufReader::new(stream), Some(alone))
@@ -117,7 +117,7 @@ impl Channel {
         match alone.map(thread::JoinHandle::join) {
             None | Some(Ok(Ok(()))) => Ok(()),
             Some(Ok(Err(error))) => Err(error),
-            Some(Err(_)) => Err("the store's thread has died".to_owned()),
+            Some(Err(_)) => Err("the store thread panicked".to_owned()),
         }
     }
 
@@ -125,10 +125,10 @@ impl Channel {
     pub(crate) fn lost(error: &io::Error) -> String {
         match error.kind() {
             io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                "the node ended before all was done; see its log, and run the command again".to_owned()
+                "the node ended before the transfer was complete; see its log, and run the command again".to_owned()
             }
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                format!("the node has said nothing for {} s; see its log", PATIENCE.as_secs())
+                format!("no answer from the node for {} s; see its log", PATIENCE.as_secs())
             }
             _ => format!("the connection to the store: {error}"),
         }
@@ -143,9 +143,7 @@ fn open_alone(place: &Place, way: Way) -> Result<Alone, String> {
     let store = store::open(place, &StoreOptions { read_only, ..StoreOptions::default() })?;
     if store.damaged > 0 {
         let (damaged, data) = (store.damaged, place.data.display());
-        eprintln!(
-            "keyhole: damage was found when the store was opened, in {damaged} places; see `keyhole check {data}`"
-        );
+        eprintln!("keyhole: opening the store found damage in {damaged} places; see `keyhole check {data}`");
     }
     let failed = |error: io::Error| format!("cannot begin: {error}");
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
@@ -169,7 +167,7 @@ async fn serve_alone(store: &Store, way: &Way, stream: UnixStream) -> Result<(),
     drop(log);
     let _ = writer.await;
     if !chores.end().await {
-        eprintln!("keyhole: the last checkpoint was not written; the next start reads more");
+        eprintln!("keyhole: the last checkpoint was not written; the next start takes longer");
     }
     match served {
         // The command closed the connection early and reports the reason itself.

@@ -147,7 +147,7 @@ impl Text {
 }
 
 fn from_base64(text: &str, what: &str) -> Result<Vec<u8>, String> {
-    Base64::decode_vec(text).map_err(|_| format!("{what} is no base64"))
+    Base64::decode_vec(text).map_err(|_| format!("{what} is not base64"))
 }
 
 /// A SHA-256, serialized in hex.
@@ -271,7 +271,7 @@ impl Entry {
     /// Decodes the description of the object.
     pub(crate) fn description(&self) -> Result<Description, String> {
         let Entry { bucket, key, sealed, bound, size, modified_ms, plain, .. } = self;
-        let etag: Etag = self.etag.parse().map_err(|_| "its ETag is none".to_owned())?;
+        let etag: Etag = self.etag.parse().map_err(|_| "invalid ETag".to_owned())?;
         let mut tags = Tags::default();
         for (key, value) in &self.tags {
             tags.push(key.clone(), value.clone()).map_err(|error| format!("its tags: {}", error.message))?;
@@ -285,7 +285,7 @@ impl Entry {
         let (head, parts) = match plain {
             None if *sealed => (Vec::new(), Vec::new()),
             Some(plain) if !*sealed => (plain.head()?, plain.parts(*size, etag)?),
-            _ => return Err("what describes a sealed object is in its file, and that of another is here".to_owned()),
+            _ => return Err("expected a description for plaintext objects, and none for sealed objects".to_owned()),
         };
         let description = Description {
             bucket: bucket.clone(),
@@ -333,7 +333,7 @@ impl Plain {
         let mut fields: [Option<Vec<u8>>; Field::ALL.len()] = Default::default();
         for (name, value) in &self.headers {
             let place = Field::ALL.into_iter().position(|field| field.header_name() == name);
-            fields[place.ok_or_else(|| format!("{name:?} is no header that is kept"))?] = Some(value.bytes()?);
+            fields[place.ok_or_else(|| format!("unknown stored header {name:?}"))?] = Some(value.bytes()?);
         }
         let metadata = self.metadata.iter().map(|(name, value)| Ok((name.as_str(), value.bytes()?)));
         let metadata: Vec<(&str, Vec<u8>)> = metadata.collect::<Result<_, String>>()?;
@@ -365,7 +365,7 @@ impl PlainPart {
             None => None,
             Some([]) => Some(BTreeMap::new()),
             Some(info) => {
-                let head = Head::decode(info).map_err(|error| format!("what is kept of a part: {error}"))?;
+                let head = Head::decode(info).map_err(|error| format!("invalid description of a part: {error}"))?;
                 Some(texts(&head.checksums))
             }
         };
@@ -375,7 +375,7 @@ impl PlainPart {
 
     fn description(&self) -> Result<PartDescription, String> {
         let etag = self.etag.parse().ok().filter(|etag: &Etag| etag.parts == 0);
-        let Etag { digest: etag, .. } = etag.ok_or("the ETag of a part is none")?;
+        let Etag { digest: etag, .. } = etag.ok_or("invalid ETag of a part")?;
         let info = match &self.checksums {
             None => None,
             Some(none) if none.is_empty() => Some(Vec::new()),
@@ -400,11 +400,11 @@ fn name(algorithm: ChecksumAlgorithm) -> &'static str {
 
 fn algorithm_of(text: &str) -> Result<ChecksumAlgorithm, String> {
     let found = ChecksumAlgorithm::ALL.into_iter().find(|algorithm| name(*algorithm) == text);
-    found.ok_or_else(|| format!("{text:?} is no checksum"))
+    found.ok_or_else(|| format!("unknown checksum algorithm {text:?}"))
 }
 
 fn kind_of(text: &str) -> Result<ChecksumType, String> {
-    type_of(text).ok_or_else(|| format!("{text:?} is no type of checksum"))
+    type_of(text).ok_or_else(|| format!("unknown checksum type {text:?}"))
 }
 
 fn texts(checksums: &Checksums) -> BTreeMap<String, String> {

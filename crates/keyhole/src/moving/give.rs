@@ -19,7 +19,7 @@ pub(crate) async fn give<D: Disk>(log: &Log<D>, scope: &Scope, peer: &Peer) -> i
     if let Some(wanted) = &scope.bucket
         && buckets.is_empty()
     {
-        return peer.send(&Given::Failed { message: format!("there is no bucket {wanted}") }).await;
+        return peer.send(&Given::Failed { message: format!("no bucket {wanted}") }).await;
     }
     for bucket in buckets {
         // The bucket may have been deleted meanwhile.

@@ -124,7 +124,7 @@ impl Line {
         let whole = [said, b"}"].concat();
         match serde_json::from_slice(&whole).map_err(|error| error.to_string())? {
             Line::Export(Export { version }) if version != VERSION => {
-                Err(format!("the export is of version {version}, and this program reads version {VERSION}"))
+                Err(format!("unsupported export version {version}: this program reads version {VERSION}"))
             }
             line => Ok(line),
         }

@@ -54,7 +54,7 @@ async fn report(peer: &Peer, outcome: Result<Outcome, tokio::task::JoinError>) -
     let taken = match result {
         Ok(()) => Taken::Stored { number },
         Err(Error::ConditionFailed | Error::NoSuchKey | Error::Conflict) => {
-            Taken::NotStored { number, message: "somebody else has stored something there meanwhile".to_owned() }
+            Taken::NotStored { number, message: "the key was written concurrently".to_owned() }
         }
         Err(error) => Taken::NotStored { number, message: error.to_string() },
     };
@@ -66,7 +66,7 @@ async fn report(peer: &Peer, outcome: Result<Outcome, tokio::task::JoinError>) -
 async fn take_bucket<D: Disk>(log: &Log<D>, bucket: &Bucket, is_last: bool, existing: Existing) -> Taken {
     let refused = |message: String| Taken::Refused { message };
     if keyhole_s3::ops::check_bucket(&bucket.bucket).is_err() {
-        return refused("it has a name that no bucket can have".to_owned());
+        return refused("invalid bucket name".to_owned());
     }
     let wanted = match bucket.settings() {
         Ok(settings) => settings,

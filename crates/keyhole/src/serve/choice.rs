@@ -41,11 +41,12 @@ pub(super) fn choose_engine(choice: EngineChoice) -> Result<Chosen, String> {
     match (passes(engine), choice) {
         (Ok(()), _) => Ok(engine),
         (Err(failure), EngineChoice::Auto) => {
-            eprintln!("keyhole: the accelerated engine fails its test ({failure}); using the portable one");
-            passes(Chosen::Portable).map_err(|failure| format!("the portable engine fails its test: {failure}"))?;
+            eprintln!("keyhole: the accelerated engine failed its self-test ({failure}); using the portable one");
+            passes(Chosen::Portable)
+                .map_err(|failure| format!("the portable engine failed its self-test: {failure}"))?;
             Ok(Chosen::Portable)
         }
-        (Err(failure), _) => Err(format!("the engine fails its test: {failure}; try another --engine")),
+        (Err(failure), _) => Err(format!("the engine failed its self-test: {failure}; try another --engine")),
     }
 }
 

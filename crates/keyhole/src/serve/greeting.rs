@@ -37,7 +37,7 @@ impl Addresses {
             // A service's output is kept in a journal that others than the owner may read: never
             // print the secret there.
             Origin::Made(path, _) if service::is_managed() => {
-                line(&format!("a credential was made: it is in {}", path.display()));
+                line(&format!("created a credential in {}", path.display()));
             }
             Origin::Made(path, key) => show_key(&mut line, path, self.plain, key, region),
         }
@@ -57,7 +57,7 @@ impl Addresses {
 /// Prints the access key that was created, the only time that it is shown, and commands to try.
 fn show_key(line: &mut impl FnMut(&str), path: &Path, address: SocketAddr, key: &AccessKey, region: &str) {
     let endpoint = format!("aws --endpoint-url http://{address}");
-    line(&format!("A credential was made and written to {}. To try the node:", path.display()));
+    line(&format!("Created a credential in {}. To try the node:", path.display()));
     line("");
     line(&format!("  export AWS_ACCESS_KEY_ID={}", key.id));
     line(&format!("  export AWS_SECRET_ACCESS_KEY={}", key.secret.expose()));

@@ -94,7 +94,7 @@ impl Found<'_> {
             Phase::Starting => add("starting", Severity::Note, "The store is being opened.".to_owned()),
             Phase::Serving => {}
             Phase::Draining => {
-                add("draining", Severity::Note, "The node is ending: no further requests are taken.".to_owned());
+                add("draining", Severity::Note, "The node is shutting down: it accepts no more requests.".to_owned());
             }
         }
         if self.stats.is_some_and(|stats| stats.poisoned) {
@@ -102,36 +102,34 @@ impl Found<'_> {
             let cause =
                 cause.map_or_else(|| "A write or a sync has failed".to_owned(), |failed| capital(&failed.to_string()));
             let text = format!(
-                "{cause}. The store refuses writes until the node is started again; what can be verified is still read. Look at \
-                 the log and at the disk."
+                "{cause}. The store refuses writes until the node is restarted; reads that verify continue. Check the \
+                 log and the disk."
             );
             add("poisoned", Severity::Fault, text);
         }
         if let Some(why) = self.stats.and_then(|stats| stats.read_only.as_deref()) {
             let asked = why == ASKED_READ_ONLY;
             let way_out = match asked {
-                true => "Start the node without the option to write.",
-                false => {
-                    "See to the medium and start the node again, or export the store and import it into another one."
-                }
+                true => "Start the node without --read-only to write.",
+                false => "Repair the medium and restart the node, or export the store and import it into another one.",
             };
             let severity = if asked { Severity::Warning } else { Severity::Fault };
             add(
                 "read-only",
                 severity,
-                format!("The store is read-only: {why}. Writes are refused, reads go on. {way_out}"),
+                format!("The store is read-only: {why}. Writes are refused, reads continue. {way_out}"),
             );
         }
         if let Some(why) = self.absence {
             let text = format!(
-                "{why}: what is written now is lost when the node ends. Export the store, mount its disk or put the file back, and \
-                 start the node again."
+                "{why}: writes are lost when the node ends. Export the store, or mount its disk or restore the file, \
+                 and restart the node."
             );
             add("store-absent", Severity::Fault, text);
         }
         for (worker, quiet) in self.quiet.iter().enumerate() {
             if self.phase == Phase::Serving && *quiet >= STUCK {
-                let text = format!("Worker {worker} has not moved for {} s.", quiet.as_secs());
+                let text = format!("Worker {worker} has stalled for {} s.", quiet.as_secs());
                 add("worker-stuck", Severity::Fault, text);
             }
         }
@@ -139,18 +137,18 @@ impl Found<'_> {
             let places = if self.damaged == 1 { "1 place".to_owned() } else { format!("{} places", self.damaged) };
             let text = format!(
                 "Damage was found in {places} since the start. The log of the node names the objects; keyhole scrub and \
-                 keyhole check say more."
+                 keyhole check list the damage."
             );
             add("damage", Severity::Fault, text);
         }
         if self.stats.is_some_and(|stats| stats.full) {
-            let text = "The store is full: what is new is refused. Delete objects, or give it more capacity.";
+            let text = "The store is full: new data is refused. Delete objects, or increase the capacity.";
             add("full", Severity::Fault, text.to_owned());
         }
         if let (Some(behind_ms), Some(bucket)) = (self.clock.behind_ms, &self.clock.bucket) {
             let text = format!(
-                "The clock is {} s behind something that was stored in the bucket {bucket}. Where that is so nothing expires. Set \
-                 the clock; if it is right, delete what was stored while it was ahead.",
+                "The clock is {} s behind the time of an object in the bucket {bucket}. Expiry is suspended there. Set \
+                 the clock; if it is right, delete the objects stored while it was ahead.",
                 behind_ms / 1000
             );
             add("clock-behind", Severity::Warning, text);
@@ -340,7 +338,7 @@ pub(crate) mod tests {
         let batches = vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
         let store = StoreStatus { capacity, live, live_max, dead, batches, full: true, ..StoreStatus::default() };
         status.store = Some(store);
-        let text = "The store is full: what is new is refused. <Delete> \"objects\".".to_owned();
+        let text = "The store is full: new data is refused. <Delete> \"objects\".".to_owned();
         status.conditions.push(Condition { name: "full".to_owned(), severity: Severity::Fault, text });
         status
     }
@@ -410,7 +408,7 @@ pub(crate) mod tests {
         };
         let ms = Duration::from_millis;
         assert!(conditions(Phase::Serving, &[ms(4999), ms(0)]).is_empty());
-        assert_eq!(conditions(Phase::Serving, &[ms(0), ms(5000)]), ["Worker 1 has not moved for 5 s."]);
+        assert_eq!(conditions(Phase::Serving, &[ms(0), ms(5000)]), ["Worker 1 has stalled for 5 s."]);
         assert_eq!(conditions(Phase::Draining, &[ms(5000)]).len(), 1, "of the end alone");
     }
 

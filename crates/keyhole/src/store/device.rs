@@ -30,7 +30,7 @@ pub(super) struct Opened {
 pub(super) fn open(path: &Path, options: &StoreOptions) -> Result<Opened, String> {
     let read_only = match options.read_only {
         Some(why) => Some(why.to_owned()),
-        None => is_read_only(path).then(|| "the device takes no writes".to_owned()),
+        None => is_read_only(path).then(|| "the device is read-only".to_owned()),
     };
     let medium = open_medium(path, options, read_only.is_none())?;
     Ok(match read_only {
@@ -56,7 +56,9 @@ fn open_medium(path: &Path, options: &StoreOptions, write: bool) -> Result<Mediu
     let len = medium.len().map_err(failed)?;
     if let Some(capacity) = options.capacity.filter(|capacity| *capacity > len) {
         let path = path.display();
-        return Err(format!("{path} has {len} bytes: --capacity {capacity} is more; leave it out to use all of them"));
+        return Err(format!(
+            "--capacity {capacity} exceeds the {len} bytes of {path}; leave it out to use all of them"
+        ));
     }
     match (signature, options.make) {
         (Signature::Keyhole, Make::Format) => {
@@ -67,7 +69,7 @@ fn open_medium(path: &Path, options: &StoreOptions, write: bool) -> Result<Mediu
             ))
         }
         (Signature::Keyhole, _) => Ok(medium),
-        (_, Make::Format) if !write => Err(format!("cannot format {}: the device takes no writes", path.display())),
+        (_, Make::Format) if !write => Err(format!("cannot format {}: the device is read-only", path.display())),
         (found, Make::Format) => {
             format(&medium, path, len, options)?;
             tracing::info!(over = found.describe(), "formatted {}", path.display());
@@ -77,7 +79,7 @@ fn open_medium(path: &Path, options: &StoreOptions, write: bool) -> Result<Mediu
             let (path, found) = (path.display(), found.describe());
             Err(format!(
                 "{path} has no Keyhole store: it has {found}. Give another --data, or start once with \
-                 `keyhole serve --data {path} --format`: all that is on the device is lost then"
+                 `keyhole serve --data {path} --format`, which erases the device"
             ))
         }
     }
@@ -96,8 +98,8 @@ fn open_alone(path: &Path, options: &StoreOptions, write: bool) -> Result<File, 
                     continue;
                 }
                 return Err(format!(
-                    "{} is in use: it is mounted, part of another device, or in use by another keyhole process; unmount or \
-                     stop what uses it, or give another --data",
+                    "{} is in use: mounted, part of another device, or open in another keyhole process; unmount it or \
+                     stop the process, or give another --data",
                     path.display()
                 ));
             }

@@ -43,8 +43,8 @@ pub(super) fn refuse_missing(place: &Place) -> Result<(), String> {
     for path in paths(place) {
         if let Some(Marker { store, created }) = read(&path)? {
             return Err(format!(
-                "{object} is missing, and {marker} says that it is store {store}, made {created}: mount the disk that it is on, or \
-                 put it back; to begin with an empty store, remove {marker}",
+                "{object} is missing: {marker} names store {store}, created {created}; mount the disk that has it, or \
+                 restore the file; to start with an empty store, remove {marker}",
                 object = place.medium().display(),
                 marker = path.display(),
             ));
@@ -68,8 +68,8 @@ pub(super) fn check(place: &Place, held: &Held, options: &StoreOptions) -> Resul
             Some(marker) if marker.store == found.store => {}
             Some(marker) => {
                 let message = format!(
-                    "{object} is store {is}, made {created}, and {marker_path} says that it is store {expected}, made {then}: mount \
-                     the right disk, or put the right file back; to take this one, remove {marker_path}",
+                    "{object} is store {is}, created {created}, but {marker_path} names store {expected}, created \
+                     {then}: mount the right disk, or restore the right file; to use this one, remove {marker_path}",
                     object = place.medium().display(),
                     is = found.store,
                     created = found.created,
@@ -93,7 +93,7 @@ pub(super) fn check(place: &Place, held: &Held, options: &StoreOptions) -> Resul
 /// Reads a marker; `None` if there is none or its disk does not respond.
 fn read(path: &Path) -> Result<Option<Marker>, String> {
     let failed = |why: &dyn std::fmt::Display| {
-        format!("{path} cannot be read: {why}; remove it, and it is made anew", path = path.display())
+        format!("cannot read {path}: {why}; remove it to have it recreated", path = path.display())
     };
     match fs::metadata(path) {
         Err(error) if is_missing(&error) => return Ok(None),
@@ -106,7 +106,7 @@ fn read(path: &Path) -> Result<Option<Marker>, String> {
         Ok(text) => toml::from_str(&text).map(Some).map_err(|error| failed(&error.message())),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(failed(&error)),
         Err(error) => {
-            tracing::warn!(%error, "cannot read {}: the store is taken as it is", path.display());
+            tracing::warn!(%error, "cannot read {}: skipping the check of the store's identity", path.display());
             Ok(None)
         }
     }
@@ -193,7 +193,7 @@ mod tests {
         drop(open(&place(other.path()), &options()).unwrap());
         fs::copy(place(other.path()).medium(), place(one.path()).medium()).unwrap();
         let error = refusal(&place(one.path()), &options());
-        assert!(error.contains("says that it is store") && error.contains("right disk"), "{error}");
+        assert!(error.contains("names store") && error.contains("right disk"), "{error}");
         // The content can still be inspected.
         let looking = StoreOptions { make: Make::Never, read_only: Some(super::super::ONLY_LOOKS), ..options() };
         drop(open(&place(one.path()), &looking).unwrap());

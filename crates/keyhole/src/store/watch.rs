@@ -25,9 +25,9 @@ impl Presence {
         let path = self.path.display();
         match fs::metadata(&self.path) {
             Ok(metadata) if number(&metadata) == self.opened => None,
-            Ok(_) => Some(format!("{path} is another file than the one that is open")),
+            Ok(_) => Some(format!("{path} is not the open file, but another file")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Some(format!("{path} is gone")),
-            Err(error) => Some(format!("{path} cannot be looked at: {error}")),
+            Err(error) => Some(format!("cannot inspect {path}: {error}")),
         }
     }
 }

@@ -48,7 +48,7 @@ impl Facts {
     pub(crate) fn read(der: &[u8]) -> Result<Self, String> {
         let (_, certificate) = X509Certificate::from_der(der).map_err(|error| format!("no certificate: {error}"))?;
         let (mut hosts, mut addresses) = (Vec::new(), Vec::new());
-        let names = certificate.subject_alternative_name().map_err(|error| format!("its names: {error}"))?;
+        let names = certificate.subject_alternative_name().map_err(|error| format!("invalid names: {error}"))?;
         for name in names.iter().flat_map(|names| &names.value.general_names) {
             match name {
                 GeneralName::DNSName(name) => hosts.push(visible(name).to_ascii_lowercase()),

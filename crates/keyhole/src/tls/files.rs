@@ -19,10 +19,7 @@ const ENCRYPTED: &[u8] = b"BEGIN ENCRYPTED PRIVATE KEY";
 pub(super) fn load_certificates(path: &Path, option: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates: Vec<_> = all_of(&read(path, option)?, path)?;
     if certificates.is_empty() {
-        return Err(format!(
-            "there is no certificate in {}; give a PEM file with {option}, that has BEGIN CERTIFICATE in it",
-            path.display()
-        ));
+        return Err(format!("no certificate in {}; give {option} a PEM file with BEGIN CERTIFICATE", path.display()));
     }
     Ok(certificates)
 }
@@ -32,7 +29,7 @@ pub(super) fn load_lists(path: &Path, option: &str) -> Result<Vec<CertificateRev
     let lists: Vec<_> = all_of(&read(path, option)?, path)?;
     if lists.is_empty() {
         return Err(format!(
-            "there is no list of revoked certificates in {}; give a PEM file with {option}, that has BEGIN X509 CRL in it",
+            "no list of revoked certificates in {}; give {option} a PEM file with BEGIN X509 CRL",
             path.display()
         ));
     }
@@ -41,7 +38,7 @@ pub(super) fn load_lists(path: &Path, option: &str) -> Result<Vec<CertificateRev
 
 fn all_of<T: PemObject>(pem: &[u8], path: &Path) -> Result<Vec<T>, String> {
     let all: Result<Vec<T>, pem::Error> = T::pem_slice_iter(pem).collect();
-    all.map_err(|error| format!("{} is no sound PEM file: {error}; make it anew", path.display()))
+    all.map_err(|error| format!("invalid PEM file {}: {error}; create it again", path.display()))
 }
 
 /// Loads the private key of a file.
@@ -49,7 +46,7 @@ pub(super) fn load_key(path: &Path, option: &str) -> Result<PrivateKeyDer<'stati
     let pem = read(path, option)?;
     let mode = fs::metadata(path).map(|metadata| metadata.permissions().mode()).unwrap_or_default();
     if mode & 0o007 != 0 {
-        tracing::warn!("{} can be read by everybody; chmod 600 it", path.display());
+        tracing::warn!("{} is readable by everybody; restrict it with chmod 600", path.display());
     }
     let is_encrypted = pem.windows(ENCRYPTED.len()).any(|window| window == ENCRYPTED);
     // The parser's own message could quote the file.
@@ -60,8 +57,7 @@ pub(super) fn load_key(path: &Path, option: &str) -> Result<PrivateKeyDer<'stati
             path.display()
         )),
         Err(_) => Err(format!(
-            "there is no private key in {}; give a PEM file with {option}, that has BEGIN PRIVATE KEY in it, or EC or RSA \
-             before PRIVATE",
+            "no private key in {}; give {option} a PEM file with BEGIN PRIVATE KEY, or EC or RSA before PRIVATE",
             path.display()
         )),
     }
@@ -79,7 +75,7 @@ fn read(path: &Path, option: &str) -> Result<Zeroizing<Vec<u8>>, String> {
     };
     match read() {
         Ok(bytes) if bytes.len() as u64 > FILE_MAX => {
-            Err(format!("{} has more than {} MiB; give a PEM file with {option}", path.display(), FILE_MAX >> 20))
+            Err(format!("{} is longer than {} MiB; give {option} a PEM file", path.display(), FILE_MAX >> 20))
         }
         Ok(bytes) => Ok(bytes),
         Err(error) => Err(format!("cannot read {option} {}: {error}", path.display())),

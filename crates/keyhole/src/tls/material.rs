@@ -171,7 +171,7 @@ impl Load for ClientFiles {
         tracing::info!(
             authorities = authorities.len(),
             lists = facts.len(),
-            "clients' certificates are verified by {path}"
+            "verifying client certificates with {path}"
         );
         Ok(Clients { verifier, lists: facts })
     }
@@ -181,7 +181,7 @@ impl Load for ClientFiles {
         for list in &clients.lists {
             if let Some(next_ms) = list.next_update_ms.filter(|next_ms| *next_ms < now_ms) {
                 tracing::warn!(
-                    "the list of certificates that {} has revoked is out of date since {}. It stays in use; get a newer one",
+                    "the revocation list of {} is out of date since {}. It stays in use; fetch a newer one",
                     list.issuer_shown,
                     iso8601(next_ms)
                 );
@@ -194,7 +194,7 @@ impl Load for ClientFiles {
 fn warn_of_lacking_lists(authorities: &[CertificateDer<'_>], lists: &[ListFacts]) {
     for (name, shown) in authorities.iter().filter_map(|authority| subject(authority).ok()) {
         if !lists.iter().any(|list| list.issuer == name) {
-            tracing::warn!("there is no list of what {shown} has revoked: clients that it has signed are refused");
+            tracing::warn!("no revocation list of {shown}: clients with its certificates are refused");
         }
     }
 }

@@ -39,13 +39,13 @@ impl Files {
         let (certificates, keys) = (&options.tls_cert, &options.tls_key);
         if certificates.len() != keys.len() {
             return Err(format!(
-                "there are {} {CERT} and {} {KEY}; give each certificate its key, in the same order",
+                "{} {CERT} and {} {KEY}; give each certificate its key, in the same order",
                 certificates.len(),
                 keys.len()
             ));
         }
         if certificates.len() > PAIRS_MAX {
-            return Err(format!("there are {} {CERT}; give up to {PAIRS_MAX}", certificates.len()));
+            return Err(format!("too many {CERT} options ({}): the limit is {PAIRS_MAX}", certificates.len()));
         }
         let pair =
             |(certificate, key): (&PathBuf, &PathBuf)| PairFiles { certificate: certificate.clone(), key: key.clone() };
@@ -84,7 +84,7 @@ impl<F: Load> Part<F> {
             }
             Err(error) => {
                 tracing::warn!(
-                    "{error}. What was read before stays in use; the files are read again when they change, or on SIGHUP"
+                    "{error}. The previous files stay in use; they are reloaded when they change, or on SIGHUP"
                 );
                 false
             }
@@ -130,9 +130,9 @@ impl Source {
         match make(&self.pairs, self.clients.as_ref()) {
             Ok(config) => {
                 self.configs.send_replace(Arc::new(config));
-                tracing::info!("new TLS connections have the new certificates");
+                tracing::info!("reloaded the TLS certificates: new connections use them");
             }
-            Err(error) => tracing::error!("{error}. What was read before stays in use"),
+            Err(error) => tracing::error!("{error}. The previous files stay in use"),
         }
     }
 
@@ -170,7 +170,7 @@ impl Reload for Source {
 
 fn make(pairs: &[Part<PairFiles>], clients: Option<&Part<ClientFiles>>) -> Result<ServerConfig, String> {
     let certificates = pairs.iter().map(|pair| (pair.loaded.certified.clone(), &pair.loaded.facts.hosts[..]));
-    let names = Names::new(certificates).ok_or_else(|| format!("there is no certificate; give {CERT} and {KEY}"))?;
+    let names = Names::new(certificates).ok_or_else(|| format!("no certificate; give {CERT} and {KEY}"))?;
     let verifier = clients.map(|clients| clients.loaded.verifier.clone());
     config(Arc::new(names), verifier).map_err(|error| format!("cannot set up TLS: {error}"))
 }

@@ -124,7 +124,7 @@ impl<P: Socket> TlsStream<P> {
     /// Receives bytes from the peer into the session; returns 0 at the end of the connection and,
     /// if `is_idle`, when no further requests are accepted.
     async fn receive(&self, session: &mut Session, is_idle: bool) -> io::Result<usize> {
-        let too_long = || io::Error::new(io::ErrorKind::InvalidData, "a message of the handshake is too long");
+        let too_long = || io::Error::new(io::ErrorKind::InvalidData, "a handshake message is too long");
         let (incoming, at) = session.room().ok_or_else(too_long)?;
         let (result, incoming) = match is_idle {
             true => self.plain.read_request_block(incoming, at).await,

@@ -69,7 +69,7 @@ impl UringDisk {
         let (result, buf) = write_once(file, offset, buf, at, flags).await;
         match result {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                tracing::info!("direct writes are refused: the object file is written through the page cache");
+                tracing::info!("no direct I/O: writing through the page cache");
                 self.refused.set(true);
                 (Ok(0), buf)
             }

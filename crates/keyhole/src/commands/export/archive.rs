@@ -75,7 +75,7 @@ impl<W: Write> Archive<W> {
 
 fn failed(error: io::Error) -> Failure {
     match error.kind() {
-        io::ErrorKind::BrokenPipe => Failure::Other("nobody reads the export any more".to_owned()),
+        io::ErrorKind::BrokenPipe => Failure::Other("the reader of the export has closed the pipe".to_owned()),
         _ => Failure::io("cannot write to standard output", error),
     }
 }
@@ -171,7 +171,7 @@ impl Read for Padded<'_, '_> {
                 }
                 Err(failure) => {
                     self.failure = Some(failure);
-                    return Err(io::Error::other("the store gives nothing any more"));
+                    return Err(io::Error::other("the store sends no more data"));
                 }
             }
         }

@@ -71,7 +71,7 @@ impl Directory {
         let is_empty = fs::read_dir(path).map_err(failed)?.next().is_none();
         if !is_empty && !path.join(STATE).exists() {
             return Err(Failure::Other(format!(
-                "{} has something in it that is no export of this command; give another directory",
+                "{} has files that are not from an export; give another directory",
                 path.display()
             )));
         }
@@ -109,7 +109,7 @@ impl Directory {
         match file.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
-                return Ok(Err("another export writes there at this moment".to_owned()));
+                return Ok(Err("another export is writing to it".to_owned()));
             }
             Err(fs::TryLockError::Error(error)) => return Err(error),
         }
@@ -119,7 +119,7 @@ impl Directory {
         match serde_json::from_str::<State>(&text) {
             Ok(found) if found == state => Ok(Ok(())),
             Ok(found) if found.version != VERSION => {
-                Ok(Err(format!("it has an export of version {}, and this program writes {VERSION}", found.version)))
+                Ok(Err(format!("it has an export of version {}, but this program writes {VERSION}", found.version)))
             }
             Ok(found) if found.store != state.store => Ok(Err("it has an export of another store".to_owned())),
             Ok(_) => Ok(Err("it has an export of another --bucket or --prefix".to_owned())),

@@ -63,7 +63,7 @@ pub(crate) fn open(from: &Path) -> Result<Source> {
         return Ok(Source::Tree(from.to_owned()));
     }
     let name = from.display();
-    Err(Failure::Usage(format!("{name} is no directory; a stream comes from standard input: `- < {name}`")))
+    Err(Failure::Usage(format!("{name} is not a directory; read a stream from standard input: `- < {name}`")))
 }
 
 impl Source {
@@ -81,7 +81,7 @@ fn check_end(end: &End, totals: &End, handler: &mut dyn Handler) {
     handler.end(end);
     if (end.buckets, end.objects) != (totals.buckets, totals.objects) {
         handler.damaged(&format!(
-            "the manifest: it is of {} objects in {} buckets, and lists {} in {}",
+            "the manifest declares {} objects in {} buckets, but lists {} in {}",
             end.objects, end.buckets, totals.objects, totals.buckets
         ));
     }
@@ -106,7 +106,7 @@ impl Tree<'_> {
             true => (found.journals.into_iter().rev().collect(), false),
         };
         if paths.is_empty() {
-            return Err(Failure::Malformed(format!("there is no export in {}", self.path.display())));
+            return Err(Failure::Malformed(format!("no export in {}", self.path.display())));
         }
         let mut held = None;
         for path in paths {
@@ -118,7 +118,7 @@ impl Tree<'_> {
                     Found::Line(line) => self.line(line, &mut held, is_whole)?,
                     Found::Bad(what) => self.handler.damaged(&format!("{name}: {what}")),
                     Found::Torn if is_whole => {
-                        self.handler.damaged(&format!("{name}: its last line is cut"));
+                        self.handler.damaged(&format!("{name}: the last line is truncated"));
                         break;
                     }
                     Found::Torn | Found::End => break,
@@ -195,7 +195,7 @@ impl Tree<'_> {
         }
         let verdict = match copy(&mut file, entry, self.handler)? {
             Ok((len, found)) if len == entry.length && found == sha256 => Verdict::Whole,
-            Ok((len, _)) if len < entry.length => Verdict::Damaged(format!("{} is cut short", entry.file)),
+            Ok((len, _)) if len < entry.length => Verdict::Damaged(format!("{} is truncated", entry.file)),
             Ok((len, _)) if len > entry.length => Verdict::Damaged(format!("{} is too long", entry.file)),
             Ok(_) => Verdict::Damaged(format!("{} has another SHA-256", entry.file)),
             Err(error) => Verdict::Damaged(format!("{}: {error}", entry.file)),
@@ -249,9 +249,9 @@ impl<'h> Stream<'h> {
                 Ok(file) => file,
                 Err(error) => {
                     if is_first {
-                        return Err(Failure::Malformed(format!("standard input is no export: {error}")));
+                        return Err(Failure::Malformed(format!("standard input is not an export: {error}")));
                     }
-                    self.handler.damaged(&format!("the stream ends before its end, or is no tar stream: {error}"));
+                    self.handler.damaged(&format!("truncated stream, or not a tar stream: {error}"));
                     break;
                 }
             };
@@ -272,7 +272,7 @@ impl<'h> Stream<'h> {
             self.missing(&entry);
         }
         if is_first {
-            return Err(Failure::Malformed("standard input is no export: it is empty".to_owned()));
+            return Err(Failure::Malformed("standard input is not an export: it is empty".to_owned()));
         }
         Ok(())
     }
@@ -284,7 +284,7 @@ impl<'h> Stream<'h> {
                 Ok(Found::Line(line)) => self.line(line)?,
                 Ok(Found::Bad(what)) => self.handler.damaged(&format!("{path}: {what}")),
                 Ok(Found::Torn) => {
-                    self.handler.damaged(&format!("{path}: its last line is cut"));
+                    self.handler.damaged(&format!("{path}: the last line is truncated"));
                     return Ok(());
                 }
                 Ok(Found::End) => return Ok(()),
@@ -308,8 +308,8 @@ impl<'h> Stream<'h> {
                 self.totals.objects += 1;
                 if self.ahead.len() >= AHEAD_MAX {
                     return Err(Failure::Malformed(format!(
-                        "the manifest is of more than {AHEAD_MAX} files ahead of them: unpack the stream, and import the \
-                         directory"
+                        "the manifest lists more than {AHEAD_MAX} files ahead of their data: unpack the stream and \
+                         import the directory"
                     )));
                 }
                 self.ahead.push_back(*entry);
@@ -339,8 +339,8 @@ impl<'h> Stream<'h> {
         let verdict = match said {
             Some(Ok(sha256)) if sha256 == found => Verdict::Whole,
             Some(Ok(_)) => Verdict::Damaged(format!("{} has another SHA-256", entry.file)),
-            Some(Err(what)) => Verdict::Damaged(format!("it could not be exported: {what}")),
-            None => Verdict::Damaged("the manifest lacks its digest".to_owned()),
+            Some(Err(what)) => Verdict::Damaged(format!("could not be exported: {what}")),
+            None => Verdict::Damaged("the manifest lacks the digest of the file".to_owned()),
         };
         self.handler.done(&entry, verdict)
     }
@@ -375,7 +375,7 @@ impl<'h> Stream<'h> {
                     return Ok(());
                 }
             },
-            Ok(_) => Verdict::Damaged(format!("{} is not as long as it should be", entry.file)),
+            Ok(_) => Verdict::Damaged(format!("{} has the wrong length", entry.file)),
             Err(error) => Verdict::Damaged(format!("{}: {error}", entry.file)),
         };
         self.handler.done(&entry, verdict)

@@ -54,8 +54,8 @@ impl From<keyhole_log::Error> for Failure {
             Log::QuotaExceeded => Error::new(ErrorCode::QuotaExceeded),
             Log::Full => Error::new(ErrorCode::InsufficientStorage),
             Log::InDoubt => unavailable(
-                "The file system of the store is full, and it is not known yet whether this write takes effect. Free some space, \
-                 then send it again."
+                "The file system of the store is full, and the outcome of this write is unknown. Free some space, then \
+                 repeat the request."
                     .into(),
             ),
             Log::TooLarge(_) => Error::new(ErrorCode::EntityTooLarge),

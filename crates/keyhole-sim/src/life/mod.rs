@@ -6,6 +6,7 @@ mod opening;
 mod tally;
 
 use std::cell::{Cell, RefCell};
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -88,10 +89,11 @@ pub fn life(seed: u64, setup: Setup) -> Result<Tally, String> {
     crate::panics::keep();
     #[cfg(feature = "sabotage")]
     keyhole_log::sabotage(setup.sabotage);
-    let result = live(seed, setup);
+    // The checks between processes panic as well.
+    let result = std::panic::catch_unwind(AssertUnwindSafe(|| live(seed, setup)));
     #[cfg(feature = "sabotage")]
     keyhole_log::sabotage(None);
-    result
+    result.unwrap_or_else(|_| Err(crate::panics::taken()))
 }
 
 fn live(seed: u64, setup: Setup) -> Result<Tally, String> {

@@ -1,5 +1,5 @@
 //! Measures a node on file systems filled up by others, on ext4, XFS and btrfs:
-//! `keyhole-full-file-systems [--seconds N]`.
+//! `keyhole-full-file-systems [--seconds N] [--only ext4|xfs|btrfs]`.
 //!
 //! The same paced load of PUT, GET and DELETE runs twice. First the store has reached its own
 //! capacity: that run gives the reference for the CPU usage of a node that refuses some requests
@@ -34,6 +34,8 @@ const PACE: Duration = Duration::from_millis(40);
 
 /// Duration of the run on a full file system.
 const SECONDS: u64 = 600;
+
+const USAGE: &str = "usage: keyhole-full-file-systems [--seconds N] [--only ext4|xfs|btrfs]";
 
 /// Maximum duration of the reference run.
 const REFERENCE_MAX: Duration = Duration::from_secs(120);
@@ -127,28 +129,32 @@ fn measure(kind: Kind, mounted: &Mounted, time: Duration) -> bool {
     is_good && noticed.is_some() && verified.wrong_count == 0 && node.pid() == pid
 }
 
-/// Returns the duration of the full run, or an error in the arguments.
-fn seconds() -> Result<u64, String> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match &arguments[..] {
-        [] => Ok(SECONDS),
-        [option, seconds] if option == "--seconds" => {
-            seconds.parse().map_err(|error| format!("--seconds {seconds}: {error}"))
+/// Returns the duration of the full run and the file systems, or an error in the arguments.
+fn arguments() -> Result<(Duration, Vec<Kind>), String> {
+    let mut seconds = SECONDS;
+    let mut kinds = vec![Kind::Ext4, Kind::Xfs, Kind::Btrfs];
+    let mut arguments = std::env::args().skip(1);
+    while let Some(option) = arguments.next() {
+        let value = arguments.next().ok_or(USAGE)?;
+        match option.as_str() {
+            "--seconds" => seconds = value.parse().map_err(|error| format!("--seconds {value}: {error}"))?,
+            "--only" => kinds.retain(|kind| kind.name().eq_ignore_ascii_case(&value)),
+            _ => return Err(USAGE.to_owned()),
         }
-        _ => Err("usage: keyhole-full-file-systems [--seconds N]".to_owned()),
     }
+    if kinds.is_empty() { Err(USAGE.to_owned()) } else { Ok((Duration::from_secs(seconds), kinds)) }
 }
 
 fn main() -> ExitCode {
-    let time = match seconds() {
-        Ok(seconds) => Duration::from_secs(seconds),
+    let (time, kinds) = match arguments() {
+        Ok(arguments) => arguments,
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::from(2);
         }
     };
     let mut is_good = true;
-    for kind in [Kind::Ext4, Kind::Xfs, Kind::Btrfs] {
+    for kind in kinds {
         match Mounted::new(kind, FILE_SYSTEM_LEN) {
             Ok(mounted) => is_good &= measure(kind, &mounted, time),
             Err(why) => skipped(&format!("a full {}", kind.name()), &why),

@@ -60,7 +60,7 @@ pub(crate) struct BenchDiskOptions {
     turns: u64,
     /// Fill the store in the directory with N objects of this length, report it, and wait to be
     /// killed.
-    #[arg(long, hide = true, group = "what", value_name = "N:BYTES")]
+    #[arg(long, hide = true, group = "what", value_name = "N:BYTES:CAPACITY")]
     populate: Option<String>,
 }
 

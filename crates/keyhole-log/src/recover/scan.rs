@@ -140,6 +140,9 @@ pub(super) struct Store {
     pub(super) mend: Vec<Header>,
     /// Segments that were begun and have records but no header: nothing in them was acknowledged.
     pub(super) leftovers: Vec<u32>,
+    /// Condemned segments without a header. Unless something was begun there since, the older
+    /// checkpoint may still refer to them.
+    condemned: Vec<(u32, Segment)>,
     pub(super) file_len: u64,
     segment_len: u64,
     /// The position from which each segment was read.
@@ -198,6 +201,7 @@ pub(super) async fn scan<D: Disk>(
         bad_bodies: BTreeMap::new(),
         mend: Vec::new(),
         leftovers: Vec::new(),
+        condemned: Vec::new(),
         file_len,
         segment_len: superblock.segment_len,
         froms: BTreeMap::new(),
@@ -267,7 +271,15 @@ impl Store {
                 return if allocated { Plan::Known(blank) } else { Plan::Headless };
             }
             // It may have been freed, discarded and even begun since, with another header or none.
-            SegmentUse::Condemned if !same => return Plan::Headless,
+            SegmentUse::Condemned if !same => {
+                if header.is_none() {
+                    let (generation, written, prev) = (item.generation, item.written, item.prev);
+                    let used = Use::Closed(Kind::Meta);
+                    let segment = Segment { used, generation, written, prev, allocated: true, ..Segment::BLANK };
+                    self.condemned.push((number, segment));
+                }
+                return Plan::Headless;
+            }
             SegmentUse::Condemned => {
                 let kind = header.map_or(Kind::Meta, |(header, _)| header.kind);
                 (Use::Closed(kind), None)
@@ -458,8 +470,15 @@ impl Store {
         }
     }
 
-    /// Drops never-used blank segments at the end, once all records have been applied.
+    /// Restores condemned segments that nothing was begun in, and drops never-used blank segments at
+    /// the end, once all records have been applied.
     pub(super) fn trim(&mut self) {
+        for (number, segment) in std::mem::take(&mut self.condemned) {
+            let current = &mut self.table[number as usize];
+            if current.used == Use::Blank {
+                *current = segment;
+            }
+        }
         while self.table.last().is_some_and(|last| last.used == Use::Blank && last.generation == 0) {
             self.table.pop();
         }

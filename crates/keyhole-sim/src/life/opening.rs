@@ -73,11 +73,7 @@ impl Life {
     /// Damages the medium while it is not in use.
     fn hurt(&mut self) {
         let (plan, medium) = (&self.world.plan, &self.world.medium);
-        // A condemned segment whose header cannot be read counts as blank after an opening, although
-        // the older checkpoint refers to it.
-        if self.world.rot.borrow().pages.is_empty() {
-            medium.check_checkpoints(self.tally.checkpoints);
-        }
+        medium.check_checkpoints(self.tally.checkpoints);
         // A bad sector may hold a name whose only other copy is in the newest checkpoint.
         let is_known_twice = self.world.rot.borrow().pages.is_empty();
         if plan.spoils && self.random.chance(30) && is_known_twice && medium.spoil_checkpoint() {

@@ -217,8 +217,9 @@ impl Life {
             return Err(format!("damage, but nothing was damaged: {:?}", recovery.damaged));
         }
         // The second page of a cut batch stays behind the mark and is reported again at each
-        // opening.
-        self.cut |= (recovery.cut > 0 && !self.orderly) || self.hurt;
+        // opening. So does that of a batch that failed for lack of space.
+        let was_full = self.world.medium.happened().writes_full > 0;
+        self.cut |= (recovery.cut > 0 && !self.orderly) || self.hurt || was_full;
         if self.orderly && recovery.cut > 0 && !self.cut {
             return Err(format!("{} segments cut after an orderly end", recovery.cut));
         }

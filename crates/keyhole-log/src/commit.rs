@@ -465,7 +465,7 @@ impl<D: Disk> Context<D> {
     /// Returns a receiver that is notified when there may be space again.
     pub(crate) fn expected_space(&self) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        self.shared.lock().in_doubt.push(sender);
+        self.shared.lock().torn.push(sender);
         receiver
     }
 

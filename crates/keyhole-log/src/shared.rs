@@ -106,7 +106,7 @@ pub(crate) struct State {
     /// The failure that poisoned the log.
     pub(crate) failed_write: Option<FailedWrite>,
     /// Writers that must end a torn segment and lack the space. They retry when space is expected.
-    pub(crate) in_doubt: Vec<oneshot::Sender<()>>,
+    pub(crate) torn: Vec<oneshot::Sender<()>>,
 }
 
 /// State of the communication between the maintenance and the workers.
@@ -290,7 +290,7 @@ impl Shared {
     pub fn expect_space(&self) {
         let mut state = self.lock();
         state.segments.expect_space();
-        for writer in state.in_doubt.drain(..) {
+        for writer in state.torn.drain(..) {
             let _ = writer.send(()); // The receiver may be gone.
         }
     }

@@ -407,7 +407,7 @@ fn state(
         counters,
         maintenance,
         failed_write: None,
-        in_doubt: Vec::new(),
+        torn: Vec::new(),
     }
 }
 

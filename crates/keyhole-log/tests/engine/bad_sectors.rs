@@ -15,7 +15,7 @@ use keyhole_log::{
 };
 
 use crate::support::store::{SEGMENT_LEN, Store, bytes, etag, format, options, read, write_body};
-use crate::support::{Crash, Medium, MemDisk};
+use crate::support::{Crash, Medium, MemDisk, word};
 
 type Name = (String, String);
 
@@ -106,10 +106,6 @@ fn sample() -> Vec<u8> {
     let mut medium = medium.borrow_mut();
     medium.crash(Crash::Lost);
     std::mem::take(medium.bytes())
-}
-
-fn word(image: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(image[at..at + 8].try_into().unwrap())
 }
 
 fn half(image: &[u8], at: usize) -> usize {

@@ -11,7 +11,7 @@ use keyhole_log::limits::{PAGE, SEGMENTS_START};
 use keyhole_log::{CheckOptions, Condition, Error, Format, OpenOptions, Report, Verdict, check, create};
 
 use crate::support::store::{SEGMENT_LEN, Store, get, options, put};
-use crate::support::{Crash, Medium, MemDisk};
+use crate::support::{Crash, Medium, MemDisk, word};
 
 const COPIES: [usize; 2] = [0, 512 << 10];
 const SEGMENTS: u64 = 20;
@@ -94,10 +94,6 @@ fn lay(medium: &Rc<RefCell<Medium>>, image: &[u8], fault: Fault) {
 
 fn check_with(medium: &Rc<RefCell<Medium>>, repair: bool) -> Result<Report, Error> {
     LocalPool::new().run_until(check(Rc::new(MemDisk::new(medium)), CheckOptions { repair }))
-}
-
-fn word(image: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(image[at..at + 8].try_into().unwrap())
 }
 
 /// Checks that every object is there, that deleted ones are not, and that

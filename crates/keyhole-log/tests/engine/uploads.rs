@@ -6,8 +6,8 @@ use keyhole_log::{
     UploadRef,
 };
 
-use crate::support::store::{CAPACITY, Store, bytes, etag, format, get, options, put, write_body};
-use crate::support::{Crash, Medium, MemDisk};
+use crate::support::store::{Store, bytes, etag, get, put, write_body};
+use crate::support::{Crash, MemDisk};
 
 async fn create(log: &Log<MemDisk>, key: &str, id: u8) -> Result<UploadRef, Error> {
     let create = CreateUpload {
@@ -55,13 +55,10 @@ async fn complete(log: &Log<MemDisk>, upload: &UploadRef, parts: Vec<Part>, seed
 #[test]
 fn compaction_moves_uploads_and_their_parts() {
     const PARTS: u16 = 20;
-    let medium = Medium::new(1);
-    format(&medium, CAPACITY).unwrap();
-    let mut store = Store::maintained(&medium, options(1)).unwrap();
+    let (medium, mut store) = Store::fresh_maintained();
     let log = store.log();
     let body = |number: u16| bytes(2 * u64::from(number), 60_000);
     store.run(async {
-        log.create_bucket("bucket", 1).await.unwrap();
         let upload = create(&log, "k", 1).await.unwrap();
         for number in 1..=PARTS {
             part(&log, &upload, number, &body(number)).await.unwrap();

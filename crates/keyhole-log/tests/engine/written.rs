@@ -6,8 +6,8 @@ use std::rc::Rc;
 use keyhole_log::limits::{NUMBER_JUMP, PAGE, SEGMENTS_START, SUPERBLOCK_AT};
 use keyhole_log::{Condition, Log};
 
-use crate::support::store::{CAPACITY, SEGMENT_LEN, Store, format, get, options, put};
-use crate::support::{Crash, Medium, MemDisk};
+use crate::support::store::{SEGMENT_LEN, Store, get, put};
+use crate::support::{Crash, Medium, MemDisk, word};
 
 /// Kinds of records.
 const SEGMENT_END: u8 = 9;
@@ -32,10 +32,6 @@ impl Header {
     }
 }
 
-fn word(image: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(image[at..at + 8].try_into().unwrap())
-}
-
 fn half(image: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(image[at..at + 4].try_into().unwrap())
 }
@@ -54,17 +50,6 @@ fn records(medium: &Rc<RefCell<Medium>>) -> Vec<Header> {
         first: word(image, at + 80),
     };
     places.filter(here).map(header).collect()
-}
-
-/// Creates a maintained store with a bucket.
-fn maintained() -> (Rc<RefCell<Medium>>, Store) {
-    let medium = Medium::new(1);
-    format(&medium, CAPACITY).unwrap();
-    let mut store = Store::maintained(&medium, options(1)).unwrap();
-    let log = store.log();
-    store.run(async { log.create_bucket("bucket", 1).await.unwrap() });
-    drop(log);
-    (medium, store)
 }
 
 /// Stores small objects until records go to another segment.
@@ -93,7 +78,7 @@ fn segment_that_is_left_ends_with_its_record_and_is_witnessed() {
 
 #[test]
 fn records_of_a_checkpoint_are_not_covered_by_it() {
-    let (medium, mut store) = maintained();
+    let (medium, mut store) = Store::fresh_maintained();
     let log = store.log();
     store.run(async {
         put(&log, "k", 2, 100).await.unwrap();
@@ -108,7 +93,7 @@ fn records_of_a_checkpoint_are_not_covered_by_it() {
 
 #[test]
 fn each_checkpoint_has_a_higher_epoch_and_names_the_one_before() {
-    let (medium, mut store) = maintained();
+    let (medium, mut store) = Store::fresh_maintained();
     let log = store.log();
     let fields = || {
         let medium = medium.borrow();
@@ -153,7 +138,7 @@ fn opening_goes_on_behind_all_numbers_that_may_have_been_given_out() {
 /// all of them must remain.
 #[test]
 fn nothing_is_freed_before_there_are_two_checkpoints() {
-    let (_, mut store) = maintained();
+    let (_, mut store) = Store::fresh_maintained();
     let log = store.log();
     store.run(async {
         // The first segment holds the bucket; the second will be dead.

@@ -130,6 +130,11 @@ pub(crate) enum Crash {
     Torn,
 }
 
+/// Returns the 64-bit number at an offset of an image.
+pub(crate) fn word(image: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(image[at..at + 8].try_into().unwrap())
+}
+
 pub(crate) const CRASHES: [Crash; 4] = [Crash::Process, Crash::Lost, Crash::Some, Crash::Torn];
 
 impl Medium {

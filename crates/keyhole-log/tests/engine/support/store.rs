@@ -45,6 +45,16 @@ impl Store {
         (medium, store)
     }
 
+    /// Creates a maintained store with a bucket.
+    pub(crate) fn fresh_maintained() -> (Rc<RefCell<Medium>>, Store) {
+        let medium = Medium::new(1);
+        format(&medium, CAPACITY).unwrap();
+        let mut store = Store::maintained(&medium, options(1)).unwrap();
+        let log = store.log();
+        store.run(async { log.create_bucket("bucket", 1).await.unwrap() });
+        (medium, store)
+    }
+
     pub(crate) fn open(medium: &Rc<RefCell<Medium>>, workers: usize) -> Store {
         Store::open_with(medium, options(workers)).unwrap()
     }

@@ -7,7 +7,7 @@ use keyhole_log::limits::{PAGE, SEGMENTS_START};
 use keyhole_log::{Condition, Error, Log};
 
 use crate::support::store::{CAPACITY, SEGMENT_LEN, Store, bytes, format, options, put, read};
-use crate::support::{Crash, Medium, MemDisk, Random};
+use crate::support::{Crash, Medium, MemDisk, Random, word};
 
 /// Objects of the sample: key, seed, length.
 const OBJECTS: [(&str, u64, usize); 5] =
@@ -232,7 +232,6 @@ fn a_number_left_by_a_record_that_was_cut_claims_nothing() {
     drop((logs, store));
     medium.borrow_mut().crash(Crash::Lost);
     let mut image = medium.borrow_mut().bytes().clone();
-    let word = |image: &[u8], at: usize| u64::from_le_bytes(image[at..at + 8].try_into().unwrap());
     let (mut last, end) = (SEGMENTS_START as usize + 2 * PAGE, SEGMENTS_START as usize + 3 * PAGE);
     let newest = SEGMENTS_START as usize + SEGMENT_LEN as usize + 3 * PAGE;
     // The last record of its batch.

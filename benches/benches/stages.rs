@@ -17,7 +17,7 @@ use keyhole_core::body;
 use keyhole_core::chunked::{Opener, Sealer};
 use keyhole_core::head::{ChecksumAlgorithm, Head, open_head, seal_head};
 use keyhole_core::limits::{CHUNK_LEN, KEY_LEN, PREFIX_LEN, SALT_LEN, SEALED_HEAD_MAX, TAG_LEN};
-use keyhole_core::sse_c::Role;
+use keyhole_core::sse_c::SseCTarget;
 use keyhole_core::{CustomerKey, DataKey};
 use keyhole_s3::auth::{Credentials, SecretKey, SigningKeys, authenticate};
 use keyhole_s3::checksum::Hasher;
@@ -97,7 +97,7 @@ fn requests(c: &mut Criterion) {
     });
     group.bench_function("customer key of a read", |b| {
         b.iter(|| {
-            let trio = sse::for_read(black_box(&get_head), Role::Object, true).expect("valid headers");
+            let trio = sse::for_read(black_box(&get_head), SseCTarget::Object, true).expect("valid headers");
             trio.key_for(true).expect("a valid key").expect("a key")
         });
     });

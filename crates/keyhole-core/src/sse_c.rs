@@ -35,19 +35,19 @@ const COPY_SOURCE_PREFIX: &str = "x-amz-copy-source-server-side-encryption-custo
 
 /// The object whose key the SSE-C headers carry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Role {
+pub enum SseCTarget {
     /// The object that the request names.
     Object,
     /// The source object of a copy.
     CopySource,
 }
 
-impl Role {
+impl SseCTarget {
     /// Returns the prefix of the header names, in lower case.
     pub const fn prefix(self) -> &'static str {
         match self {
-            Role::Object => OBJECT_PREFIX,
-            Role::CopySource => COPY_SOURCE_PREFIX,
+            SseCTarget::Object => OBJECT_PREFIX,
+            SseCTarget::CopySource => COPY_SOURCE_PREFIX,
         }
     }
 }
@@ -96,7 +96,7 @@ impl core::error::Error for SseCError {}
 
 /// The three SSE-C headers of one role, as received.
 #[derive(Clone, Copy, Default)]
-pub struct Triple<'a> {
+pub struct SseCHeaders<'a> {
     /// Algorithm name.
     pub algorithm: Option<&'a [u8]>,
     /// Key in base64.
@@ -105,16 +105,16 @@ pub struct Triple<'a> {
     pub key_md5: Option<&'a [u8]>,
 }
 
-impl<'a> Triple<'a> {
+impl<'a> SseCHeaders<'a> {
     /// Finds the headers of `role` among the headers of a request. Names are case-insensitive.
     ///
     /// # Errors
     /// [`SseCError::Duplicate`] and [`SseCError::UnknownHeader`].
     pub fn from_headers(
-        role: Role,
+        role: SseCTarget,
         headers: impl Iterator<Item = (&'a str, &'a [u8])>,
-    ) -> Result<Triple<'a>, SseCError> {
-        let mut triple = Triple::default();
+    ) -> Result<SseCHeaders<'a>, SseCError> {
+        let mut triple = SseCHeaders::default();
         for (name, value) in headers {
             let Some(rest) = strip_prefix_ignore_case(name, role.prefix()) else { continue };
             let place = match rest {
@@ -174,9 +174,9 @@ impl<'a> Triple<'a> {
 }
 
 /// Prints which headers are present, without their values.
-impl core::fmt::Debug for Triple<'_> {
+impl core::fmt::Debug for SseCHeaders<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Triple")
+        f.debug_struct("SseCHeaders")
             .field("algorithm", &self.algorithm.is_some())
             .field("key", &self.key.is_some())
             .field("key_md5", &self.key_md5.is_some())
@@ -196,10 +196,10 @@ pub fn key_md5_base64(key: &CustomerKey) -> heapless::String<KEY_MD5_BASE64_LEN>
 ///
 /// ```
 /// use keyhole_core::CustomerKey;
-/// use keyhole_core::sse_c::{Headers, Role};
+/// use keyhole_core::sse_c::{Headers, SseCTarget};
 ///
 /// let headers = Headers::new(&CustomerKey::new(*b"0123456789abcdef0123456789abcdef"));
-/// for (name, value) in headers.iter(Role::Object) {
+/// for (name, value) in headers.iter(SseCTarget::Object) {
 ///     // Write `name: value` and CR LF.
 ///     # assert!(name.starts_with("x-amz-server-side-encryption-customer-") && !value.is_empty());
 /// }
@@ -223,11 +223,13 @@ impl Headers {
     }
 
     /// Returns the lower-case names and the values of the headers for `role`.
-    pub fn iter(&self, role: Role) -> [(&'static str, &str); 3] {
+    pub fn iter(&self, role: SseCTarget) -> [(&'static str, &str); 3] {
         let text = |bytes| core::str::from_utf8(bytes).unwrap_or_default();
         let [algorithm, key, key_md5] = match role {
-            Role::Object => [ALGORITHM_HEADER, KEY_HEADER, KEY_MD5_HEADER],
-            Role::CopySource => [COPY_SOURCE_ALGORITHM_HEADER, COPY_SOURCE_KEY_HEADER, COPY_SOURCE_KEY_MD5_HEADER],
+            SseCTarget::Object => [ALGORITHM_HEADER, KEY_HEADER, KEY_MD5_HEADER],
+            SseCTarget::CopySource => {
+                [COPY_SOURCE_ALGORITHM_HEADER, COPY_SOURCE_KEY_HEADER, COPY_SOURCE_KEY_MD5_HEADER]
+            }
         };
         [(algorithm, ALGORITHM), (key, text(&*self.key)), (key_md5, text(&self.key_md5))]
     }
@@ -269,9 +271,9 @@ mod tests {
     const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
     const MD5: &str = "hRasmdxgYDKV3nvbahU1MA==";
 
-    fn triple<'a>(algorithm: &'a str, key: &'a str, md5: &'a str) -> Triple<'a> {
+    fn triple<'a>(algorithm: &'a str, key: &'a str, md5: &'a str) -> SseCHeaders<'a> {
         let some = |text: &'a str| (text != "-").then_some(text.as_bytes());
-        Triple { algorithm: some(algorithm), key: some(key), key_md5: some(md5) }
+        SseCHeaders { algorithm: some(algorithm), key: some(key), key_md5: some(md5) }
     }
 
     #[test]
@@ -319,21 +321,25 @@ mod tests {
     fn headers_are_found_by_role_and_never_ignored() {
         let check = |role, names: &[&'static str], expected: Result<(bool, bool, bool), SseCError>| {
             let headers: Vec<(&str, &[u8])> = names.iter().map(|name| (*name, &b"x"[..])).collect();
-            let found = Triple::from_headers(role, headers.into_iter());
+            let found = SseCHeaders::from_headers(role, headers.into_iter());
             let found = found.map(|t| (t.algorithm.is_some(), t.key.is_some(), t.key_md5.is_some()));
             assert_eq!(found, expected, "{names:?}");
         };
-        check(Role::Object, &["host", "x-amz-date", "x-amz-server-side-encryption"], Ok((false, false, false)));
-        check(Role::Object, &[ALGORITHM_HEADER, KEY_HEADER, KEY_MD5_HEADER], Ok((true, true, true)));
-        check(Role::Object, &["X-Amz-Server-Side-Encryption-Customer-Key"], Ok((false, true, false)));
-        check(Role::Object, &[KEY_HEADER, "X-Amz-Server-Side-Encryption-Customer-Key"], Err(SseCError::Duplicate));
-        check(Role::Object, &["x-amz-server-side-encryption-customer-keys"], Err(SseCError::UnknownHeader));
-        check(Role::Object, &["x-amz-server-side-encryption-customer"], Err(SseCError::UnknownHeader));
-        let copy = "x-amz-copy-source-server-side-encryption-customer-key";
-        check(Role::Object, &[copy], Ok((false, false, false)));
-        check(Role::CopySource, &[copy, KEY_HEADER], Ok((false, true, false)));
+        check(SseCTarget::Object, &["host", "x-amz-date", "x-amz-server-side-encryption"], Ok((false, false, false)));
+        check(SseCTarget::Object, &[ALGORITHM_HEADER, KEY_HEADER, KEY_MD5_HEADER], Ok((true, true, true)));
+        check(SseCTarget::Object, &["X-Amz-Server-Side-Encryption-Customer-Key"], Ok((false, true, false)));
         check(
-            Role::CopySource,
+            SseCTarget::Object,
+            &[KEY_HEADER, "X-Amz-Server-Side-Encryption-Customer-Key"],
+            Err(SseCError::Duplicate),
+        );
+        check(SseCTarget::Object, &["x-amz-server-side-encryption-customer-keys"], Err(SseCError::UnknownHeader));
+        check(SseCTarget::Object, &["x-amz-server-side-encryption-customer"], Err(SseCError::UnknownHeader));
+        let copy = "x-amz-copy-source-server-side-encryption-customer-key";
+        check(SseCTarget::Object, &[copy], Ok((false, false, false)));
+        check(SseCTarget::CopySource, &[copy, KEY_HEADER], Ok((false, true, false)));
+        check(
+            SseCTarget::CopySource,
             &["x-amz-copy-source-server-side-encryption-customer-key-MD4"],
             Err(SseCError::UnknownHeader),
         );
@@ -343,15 +349,15 @@ mod tests {
     fn what_is_sent_is_what_is_read() {
         let key = CustomerKey::new(*b"0123456789abcdef0123456789abcdef");
         let headers = Headers::new(&key);
-        for role in [Role::Object, Role::CopySource] {
+        for role in [SseCTarget::Object, SseCTarget::CopySource] {
             let sent = headers.iter(role);
             assert!(sent.iter().all(|(name, _)| name.starts_with(role.prefix())));
             let triple =
-                Triple::from_headers(role, sent.iter().map(|(name, value)| (*name, value.as_bytes()))).unwrap();
+                SseCHeaders::from_headers(role, sent.iter().map(|(name, value)| (*name, value.as_bytes()))).unwrap();
             assert_eq!(triple.for_write(), Ok(Some(CustomerKey::new(*key.expose()))));
         }
-        assert_eq!(headers.iter(Role::Object)[1].1, KEY);
-        assert_eq!(headers.iter(Role::Object)[2].1, MD5);
+        assert_eq!(headers.iter(SseCTarget::Object)[1].1, KEY);
+        assert_eq!(headers.iter(SseCTarget::Object)[2].1, MD5);
         assert_eq!(std::format!("{headers:?}"), "Headers(redacted)");
     }
 

@@ -48,7 +48,7 @@ fn keys() {
 #[test]
 fn headers_of_a_key() {
     let headers = Headers::new(&CustomerKey::new(KEY));
-    let text = headers.iter(keyhole_core::sse_c::Role::Object)[1].1.to_owned();
+    let text = headers.iter(keyhole_core::sse_c::SseCTarget::Object)[1].1.to_owned();
     assert_eq!(traces(&after_drop(headers), text.as_bytes()), 0);
 }
 

@@ -7,7 +7,7 @@ use crate::disk::{Disk, is_full};
 use crate::error::Error;
 use crate::limits::{FILL_BATCH_MAX, FILL_STEP, PAGE};
 use crate::segments::{Ask, Purpose, Step};
-use crate::shared::{OpenMeta, State};
+use crate::store::{OpenMeta, State};
 use crate::wire::segment;
 
 /// A segment that has just been begun.
@@ -102,7 +102,7 @@ impl<D: Disk> Context<D> {
         };
         let mut buf = self.disk.buffer();
         let header = segment::Header { kind, generation, number };
-        let crc = header.emit(&self.shared.store, D::part(&mut buf, 0..PAGE));
+        let crc = header.emit(&self.shared.store, D::slice(&mut buf, 0..PAGE));
         self.write(start, buf, PAGE).await?;
         let mut state = self.shared.lock();
         state.counters.written.other += PAGE as u64;
@@ -156,8 +156,8 @@ impl<D: Disk> Context<D> {
         };
         let step = (len - u64::from(from)).min(FILL_STEP as u64) as usize;
         let mut buf = self.disk.buffer();
-        D::part(&mut buf, 0..step).fill(0);
-        D::enciphered(&mut buf);
+        D::slice(&mut buf, 0..step).fill(0);
+        D::mark_ciphertext(&mut buf);
         self.write(start + u64::from(from), buf, step).await?;
         self.shared.lock().counters.written.other += step as u64;
         Ok(from + step as u32)

@@ -10,10 +10,10 @@ use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::Effect;
 use crate::limits::{
-    BLOCK_DATA, BLOCKS_IN_FLIGHT, BLOCKS_MAX, BUFFER_LEN, CHUNK_LEN, CHUNKS_MAX, FOOTER_LEN, INLINE_MAX, PREFIX_MAX,
-    RUNS_MAX, SPLIT_WASTE, TAGS_MAX,
+    BLOCK_DATA, BLOCKS_IN_FLIGHT, BLOCKS_MAX, BUFFER_LEN, CHUNK_LEN, CHUNK_TAGS_MAX, CHUNKS_MAX, FOOTER_LEN,
+    INLINE_MAX, PREFIX_MAX, RUNS_MAX, SPLIT_WASTE,
 };
-use crate::shared::SegmentPin;
+use crate::store::SegmentPin;
 use crate::types::BodyId;
 use crate::wire;
 use crate::wire::block::{self, Identity};
@@ -212,12 +212,12 @@ impl<D: Disk> BodyWriter<D> {
         self.log.shared().check_poison()?;
         match last {
             Some((buf, len, tags)) if self.blocks == 0 && len <= INLINE_MAX => {
-                assert!(tags.len() <= TAGS_MAX, "a block has at most one tag more than chunks");
+                assert!(tags.len() <= CHUNK_TAGS_MAX, "a block has at most one tag more than chunks");
                 Ok(self.inline(&buf.as_ref()[..len], tags, prefix))
             }
             None if self.blocks == 0 => Ok(self.inline(&[], &[], prefix)),
             Some((buf, len, tags)) => {
-                assert!(len <= BLOCK_DATA && tags.len() <= TAGS_MAX, "a block within its limits");
+                assert!(len <= BLOCK_DATA && tags.len() <= CHUNK_TAGS_MAX, "a block within its limits");
                 assert!(
                     len > 0 || tags.is_empty(),
                     "the tag of an empty last chunk belongs to the full block ahead of it"

@@ -17,7 +17,7 @@ use crate::index::{Index, Location};
 use crate::limits::{CHUNKS_MAX, PAGE, SUPERBLOCK_AT};
 use crate::log::{read_verified, worker};
 use crate::recover::{OpenOptions, RecoverOptions, Recovered, Window, is_rebuilt, open, recover};
-use crate::shared::Sync;
+use crate::store::Durability;
 use crate::types::BodyId;
 use crate::wire::block::stored_len;
 use crate::wire::payload::{Bytes, Payload, Run};
@@ -102,8 +102,14 @@ pub async fn check<D: Disk>(disk: Rc<D>, options: CheckOptions) -> Result<Report
 
 /// Recovery rewrites what is known from elsewhere; two new checkpoints replace the existing ones.
 async fn mend<D: Disk>(disk: Rc<D>) -> Result<(), Error> {
-    let options =
-        OpenOptions { sync: Sync::Always, workers: 1, capacity: None, ring: false, rebuild: true, read_only: None };
+    let options = OpenOptions {
+        durability: Durability::Always,
+        workers: 1,
+        capacity: None,
+        ring: false,
+        rebuild: true,
+        read_only: None,
+    };
     let (shared, _) = open(disk.as_ref(), options).await?;
     let (log, writer) = worker(Arc::clone(&shared), Rc::clone(&disk));
     let (maintenance, its_writer) = crate::maintenance(shared, disk);

@@ -14,7 +14,7 @@ use crate::index::{Effect, Location};
 use crate::limits::{PAGE, batch_max};
 use crate::sabotage::{self, Sabotage};
 use crate::segments::Purpose;
-use crate::shared::{End, OpenMeta, SegmentPin, Shared, State, Sync};
+use crate::store::{Durability, End, OpenMeta, SegmentPin, State, Store};
 use crate::types::BodyId;
 use crate::wire::payload::kind;
 use crate::wire::record::{self, Durable, FIRST, LAST, MOVED};
@@ -127,7 +127,7 @@ struct Torn {
 
 /// Disk access of a writer.
 pub(crate) struct Context<D: Disk> {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Store>,
     pub(crate) disk: Rc<D>,
     worker: usize,
     /// Whether this is the maintenance's writer: of checkpoints and of records the cleaner moves.
@@ -146,7 +146,7 @@ pub(crate) struct Context<D: Disk> {
 }
 
 impl<D: Disk> Context<D> {
-    pub(crate) fn new(shared: Arc<Shared>, disk: Rc<D>, worker: usize, maintains: bool) -> Self {
+    pub(crate) fn new(shared: Arc<Store>, disk: Rc<D>, worker: usize, maintains: bool) -> Self {
         let (turn, dirty, ended, spare) = (Cell::new(0), Cell::new(false), Cell::new(None), Cell::new(None));
         let torn = Cell::new(None);
         Context { shared, disk, worker, maintains, turn, dirty, ended, spare, torn }
@@ -239,13 +239,13 @@ impl<D: Disk> Context<D> {
                 witness,
             };
             let (len, next) = (record::HEADER_LEN + draft.payload.len(), at + record::space(draft.payload.len()));
-            meta.prev = header.emit(&self.shared.store, &draft.payload, D::part(&mut buf, at..next));
-            D::part(&mut buf, at + len..next).fill(0);
+            meta.prev = header.emit(&self.shared.store, &draft.payload, D::slice(&mut buf, at..next));
+            D::slice(&mut buf, at + len..next).fill(0);
             places.push(Location::new(header.offset, len as u32));
             at = next;
         }
         let len = pages(at);
-        D::part(&mut buf, at..len).fill(0);
+        D::slice(&mut buf, at..len).fill(0);
         self.dirty.set(true);
         let (result, buf) = match at_once && !sabotage::is(Sabotage::SkipSync) {
             true => self.disk.write_durable(meta.at, buf, 0..len).await,
@@ -497,7 +497,9 @@ impl<D: Disk> Context<D> {
     async fn write_batch(&self, meta: &mut Option<OpenMeta>, batch: &mut Batch) -> Result<Vec<Location>, Error> {
         self.shared.check_poison()?;
         let early = sabotage::is(Sabotage::AcknowledgeEarly) && self.turn.get().is_multiple_of(2);
-        let at_once = self.shared.sync == Sync::Always && batch.commits.iter().any(|commit| !commit.relaxed) && !early;
+        let at_once = self.shared.durability == Durability::Always
+            && batch.commits.iter().any(|commit| !commit.relaxed)
+            && !early;
         let (places, is_durable) = self.write_records(meta, batch, at_once).await?;
         self.shared.lock().counters.batches.count(batch.commits.len());
         let at_once = at_once && !batch.commits.is_empty();
@@ -543,7 +545,7 @@ impl State {
 }
 
 /// Fails a commit that will not be written, and releases its reservations.
-pub(crate) fn refuse(shared: &Shared, commit: Commit, error: &Error) {
+pub(crate) fn refuse(shared: &Store, commit: Commit, error: &Error) {
     let mut state = shared.lock();
     for draft in &commit.drafts {
         state.index.release(draft.seq, &draft.effect);
@@ -558,7 +560,7 @@ pub(crate) fn refuse(shared: &Shared, commit: Commit, error: &Error) {
     let _ = commit.done.send(Err(error.clone())); // The receiver is gone if the request was dropped.
 }
 
-/// Writes a batch, syncs it under [`Sync::Always`], applies it to the index, and wakes its waiters.
+/// Writes a batch, syncs it under [`Durability::Always`], applies it to the index, and wakes its waiters.
 pub(crate) async fn commit<D: Disk>(
     context: Rc<Context<D>>,
     mut meta: Option<OpenMeta>,

@@ -36,20 +36,20 @@ pub trait Disk: 'static {
 
     /// Returns a buffer of at least `len` bytes without waiting. It may be shorter than
     /// [`BUFFER_LEN`](crate::limits::BUFFER_LEN).
-    fn buffer_of(&self, len: usize) -> Self::Buf {
+    fn buffer_with_len(&self, len: usize) -> Self::Buf {
         let _ = len;
         self.buffer()
     }
 
     /// Borrows part of a buffer for writing. A disk can use this to track how much of
     /// a buffer it has to wipe.
-    fn part(buf: &mut Self::Buf, at: Range<usize>) -> &mut [u8] {
+    fn slice(buf: &mut Self::Buf, at: Range<usize>) -> &mut [u8] {
         &mut buf.as_mut()[at]
     }
 
     /// Marks the contents of a buffer as ciphertext or otherwise not secret, so
     /// that it need not be wiped.
-    fn enciphered(buf: &mut Self::Buf) {
+    fn mark_ciphertext(buf: &mut Self::Buf) {
         let _ = buf;
     }
 

@@ -5,7 +5,7 @@
 //! [`format`](mod@format).
 //!
 //! # Invariants
-//! - A write acknowledged under [`Sync::Always`] is durable. Any other write is whole or absent
+//! - A write acknowledged under [`Durability::Always`] is durable. Any other write is whole or absent
 //!   after a crash.
 //! - Acknowledged data is never overwritten in place, and no offset is allocated twice.
 //! - Dropping a request does not affect in-flight writes: the [`Writer`] owns them.
@@ -32,9 +32,9 @@ mod numbers;
 mod recover;
 mod sabotage;
 mod segments;
-mod shared;
 mod sorted;
 mod stats;
+mod store;
 mod types;
 mod wire;
 mod writer;
@@ -48,15 +48,15 @@ pub use disk::{Disk, Extent};
 pub use error::{Damage, Error, FailedWrite};
 #[doc(hidden)]
 pub use index::LiveMismatch;
-pub use log::{Body, Log, OpenBlock, ScrubCursor, ScrubStep, Tags, worker};
+pub use log::{Body, ChunkTags, Log, OpenBlock, ScrubCursor, ScrubStep, worker};
 pub use maintain::{Compacted, Maintenance, maintenance};
 pub use recover::{Format, Identity, OpenOptions, Recovery, create, estimate_index, identity, open};
 #[cfg(feature = "sabotage")]
 pub use sabotage::{Sabotage, sabotage};
-pub use shared::{Activity, Shared, Sync, Usage};
 pub use stats::{
     BatchHistogram, CleanerStats, SegmentCounts, SegmentKind, SegmentStat, SegmentState, Stats, Syncs, Written,
 };
+pub use store::{Activity, Durability, Store, Usage};
 pub use types::{
     BodyId, BucketInfo, BucketSettings, BucketUsage, CompleteUpload, Condition, Content, CreateUpload, Etag,
     ListObjects, ListUploads, Listed, ListedUpload, Listing, Object, ParseEtagError, Part, PartInfo, PutObject,

@@ -34,7 +34,7 @@ pub const TAG_LEN: usize = 16;
 
 /// Maximum tags of a block: one per chunk, and one for the empty chunk that ends a body of a whole
 /// number of chunks.
-pub const TAGS_MAX: usize = CHUNKS_MAX + 1;
+pub const CHUNK_TAGS_MAX: usize = CHUNKS_MAX + 1;
 
 /// Longest body stored inline in its record: one append instead of two. It is four chunks; a batch
 /// of [`BUFFER_LEN`] still holds fifteen of them.
@@ -64,8 +64,8 @@ pub const PREFIX_MAX: usize = 64;
 /// Maximum opaque head of an object or an upload (a sealed head has at most 16,455 bytes).
 pub const HEAD_MAX: usize = 17 * 1024;
 
-/// Maximum opaque info of a part.
-pub const INFO_MAX: usize = 1024;
+/// Maximum opaque checksums of a part.
+pub const PART_CHECKSUM_MAX: usize = 1024;
 
 /// Maximum opaque policy of a bucket.
 pub const POLICY_MAX: usize = 4 * 1024;
@@ -74,13 +74,13 @@ pub const POLICY_MAX: usize = 4 * 1024;
 /// [`EXPIRE_BATCH`] objects, and bounds the comparisons per key.
 pub const LIFECYCLE_MAX: usize = 32 * 1024;
 
-/// Maximum opaque labels of an object or an upload, stored in the clear beside the head. Ten S3
+/// Maximum opaque tags of an object or an upload, stored in the clear beside the head. Ten S3
 /// tags have at most 384 characters each, of up to four bytes, plus their length fields.
-pub const LABELS_MAX: usize = 16 * 1024;
+pub const OBJECT_TAGS_MAX: usize = 16 * 1024;
 
-/// Maximum opaque infos of an object's parts: 42 bytes for each of 10,000 (a SHA-256 in the clear),
+/// Maximum opaque part_checksums of an object's parts: 42 bytes for each of 10,000 (a SHA-256 in the clear),
 /// or 85 for each of 5,000 (a sealed CRC-32). This is the remainder of the longest record.
-pub const INFOS_MAX: usize = 416 * 1024;
+pub const PART_CHECKSUMS_MAX: usize = 416 * 1024;
 
 /// Maximum length of an object key (S3 allows 1,024).
 pub const KEY_MAX: usize = 1024;
@@ -241,7 +241,7 @@ pub const FILL_BATCH_MAX: usize = 64 * 1024;
 
 /// Requests refused while the file system is full before one of them probes it again. A probe per
 /// request would take a full core. A caller that has a clock can trigger a probe sooner with
-/// [`Shared::expect_space`](crate::Shared::expect_space).
+/// [`Store::expect_space`](crate::Store::expect_space).
 pub const SPACE_ASK_AFTER: u32 = if SMALL { 2 } else { 256 };
 
 /// Bodies checked, per lock acquisition, for whether they are in a segment that is being cleaned.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::FailedWrite;
 use crate::segments::Use;
-use crate::shared::{State, Usage};
+use crate::store::{State, Usage};
 use crate::wire::segment::Kind;
 
 /// A snapshot of all statistics.
@@ -25,7 +25,7 @@ pub struct Stats {
     pub cleaner: CleanerStats,
     /// Number of segments by state.
     pub segment_counts: SegmentCounts,
-    /// Every segment of the file; empty in a [`summary`](crate::Shared::summary).
+    /// Every segment of the file; empty in a [`summary`](crate::Store::summary).
     pub segments: Vec<SegmentStat>,
     /// Whether ring mode is on: when the store is full, the oldest objects are dropped.
     pub ring: bool,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::body::NewBody;
-use crate::shared::Pin;
+use crate::store::Pin;
 
 /// Identity of a body: the immutable bytes of one object or part. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -142,7 +142,7 @@ pub struct BucketSettings {
 pub enum Content {
     /// A newly written body and its salt (zero for a plain one).
     New(NewBody, [u8; 24]),
-    /// The parts of another object, shared rather than copied, with their infos.
+    /// The parts of another object, shared rather than copied, with their part_checksums.
     Shared(Object),
 }
 
@@ -157,8 +157,8 @@ pub struct PutObject {
     pub content: Content,
     /// Object head, opaque to the log. At most [`HEAD_MAX`](crate::limits::HEAD_MAX) bytes.
     pub head: Vec<u8>,
-    /// Labels, opaque to the log. At most [`LABELS_MAX`](crate::limits::LABELS_MAX) bytes.
-    pub labels: Vec<u8>,
+    /// Labels, opaque to the log. At most [`OBJECT_TAGS_MAX`](crate::limits::OBJECT_TAGS_MAX) bytes.
+    pub tags: Vec<u8>,
     /// Whether the head is sealed. Stored, but not used by the log.
     pub sealed: bool,
     /// The ETag.
@@ -187,9 +187,9 @@ pub struct Object {
     /// Object head, opaque to the log.
     pub head: Vec<u8>,
     /// Labels, opaque to the log.
-    pub labels: Vec<u8>,
+    pub tags: Vec<u8>,
     /// Part checksums, opaque to the log.
-    pub infos: Vec<u8>,
+    pub part_checksums: Vec<u8>,
     /// The bodies in order. An object that was not uploaded in parts has one, with number 0.
     pub parts: Vec<Part>,
     /// Sequence number of the write that stored the object. Tells versions of a name apart.
@@ -252,8 +252,8 @@ pub struct CreateUpload {
     /// Head of the future object, opaque to the log.
     pub head: Vec<u8>,
     /// Labels of the future object, opaque to the log. At most
-    /// [`LABELS_MAX`](crate::limits::LABELS_MAX) bytes.
-    pub labels: Vec<u8>,
+    /// [`OBJECT_TAGS_MAX`](crate::limits::OBJECT_TAGS_MAX) bytes.
+    pub tags: Vec<u8>,
     /// Whether the head is sealed.
     pub sealed: bool,
     /// Creation time, in ms since 1970.
@@ -281,13 +281,13 @@ pub struct UploadRef {
     pub(crate) seq: u64,
 }
 
-/// The head and labels that an upload was created with.
+/// The head and tags that an upload was created with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UploadHead {
     /// Head of the future object, opaque to the log.
     pub head: Vec<u8>,
     /// Labels of the future object, opaque to the log.
-    pub labels: Vec<u8>,
+    pub tags: Vec<u8>,
 }
 
 /// A part to store. It replaces an earlier attempt at its number.
@@ -307,8 +307,8 @@ pub struct PutPart {
     pub size: u64,
     /// Time of storage, in ms since 1970.
     pub time_ms: u64,
-    /// Part checksum, opaque to the log. At most [`INFO_MAX`](crate::limits::INFO_MAX) bytes.
-    pub info: Vec<u8>,
+    /// Part checksum, opaque to the log. At most [`PART_CHECKSUM_MAX`](crate::limits::PART_CHECKSUM_MAX) bytes.
+    pub checksums: Vec<u8>,
 }
 
 /// The current attempt at a part of an upload.
@@ -340,10 +340,10 @@ pub struct CompleteUpload {
     /// Head of the object, opaque to the log.
     pub head: Vec<u8>,
     /// Labels of the object, opaque to the log. At most
-    /// [`LABELS_MAX`](crate::limits::LABELS_MAX) bytes.
-    pub labels: Vec<u8>,
-    /// Part checksums, opaque to the log. At most [`INFOS_MAX`](crate::limits::INFOS_MAX) bytes.
-    pub infos: Vec<u8>,
+    /// [`OBJECT_TAGS_MAX`](crate::limits::OBJECT_TAGS_MAX) bytes.
+    pub tags: Vec<u8>,
+    /// Part checksums, opaque to the log. At most [`PART_CHECKSUMS_MAX`](crate::limits::PART_CHECKSUMS_MAX) bytes.
+    pub part_checksums: Vec<u8>,
     /// Whether the head must list the parts. Stored, but not used by the log.
     pub bound: bool,
     /// ETag of the object.

@@ -26,7 +26,7 @@ use crate::disk::Disk;
 use crate::error::{Error, FailedWrite};
 use crate::limits::{CHUNK_LEN, buffer_len};
 use crate::segments::Purpose;
-use crate::shared::{OpenBody, OpenMeta, SegmentPin, Shared, Slot};
+use crate::store::{OpenBody, OpenMeta, SegmentPin, Slot, Store};
 use crate::types::BodyId;
 use crate::wire::block::{self, Identity};
 use crate::wire::segment::Kind;
@@ -82,7 +82,7 @@ pub struct Writer<D: Disk> {
 
 /// Poisons the log if the writer is dropped early: the outcome of its writes is then unknown.
 struct Guard {
-    shared: Arc<Shared>,
+    shared: Arc<Store>,
     /// Whether this is a worker's writer, not the maintenance's.
     works: bool,
     ended: bool,
@@ -108,7 +108,7 @@ type Committing = Fuse<LocalBoxFuture<'static, Option<OpenMeta>>>;
 
 impl<D: Disk> Writer<D> {
     pub(crate) fn new(
-        shared: Arc<Shared>,
+        shared: Arc<Store>,
         disk: Rc<D>,
         slot: Slot,
         maintains: bool,
@@ -226,8 +226,8 @@ impl<D: Disk> Writer<D> {
     fn split(&self, block: Block<D>, data_len: usize) -> (Block<D>, Block<D>) {
         let Block { buf, body, index, data_len: whole, mut tags, mut crcs, mut ahead, done } = block;
         let (rest_len, chunks) = (whole as usize - data_len, data_len / CHUNK_LEN);
-        let mut rest = self.context.disk.buffer_of(buffer_len(rest_len));
-        D::part(&mut rest, 0..rest_len).copy_from_slice(&buf.as_ref()[data_len..whole as usize]);
+        let mut rest = self.context.disk.buffer_with_len(buffer_len(rest_len));
+        D::slice(&mut rest, 0..rest_len).copy_from_slice(&buf.as_ref()[data_len..whole as usize]);
         let rest_tags = tags.split_off(chunks.min(tags.len()));
         let rest_crcs = crcs.split_off(chunks.min(crcs.len()));
         let (placed, answer) = oneshot::channel();
@@ -294,7 +294,7 @@ async fn write_block<D: Disk>(context: Rc<Context<D>>, block: Block<D>, placed: 
     let Placed { offset, generation, .. } = placed;
     let id = Identity { generation, offset, body: body.0, index, data_len };
     let len = block::stored_len(data_len as usize);
-    block::emit(&id, &context.shared.store, &tags, &crcs, D::part(&mut buf, 0..len));
+    block::emit(&id, &context.shared.store, &tags, &crcs, D::slice(&mut buf, 0..len));
     let result = context.write(offset, buf, len).await;
     {
         let mut state = context.shared.lock();

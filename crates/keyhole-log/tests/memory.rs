@@ -13,8 +13,8 @@ use futures_util::future::join_all;
 use futures_util::task::LocalSpawnExt;
 use keyhole_log::limits::{BUFFER_LEN, SEGMENT_LEN_MIN};
 use keyhole_log::{
-    Condition, Content, CreateUpload, Disk, Etag, Format, ListUploads, ListedUpload, Log, NewBody, OpenOptions,
-    PutObject, PutPart, Recovery, Shared, Sync, create, estimate_index, maintenance, open, worker,
+    Condition, Content, CreateUpload, Disk, Durability, Etag, Format, ListUploads, ListedUpload, Log, NewBody,
+    OpenOptions, PutObject, PutPart, Recovery, Store, create, estimate_index, maintenance, open, worker,
 };
 use peak_alloc::PeakAlloc;
 
@@ -65,7 +65,7 @@ impl Disk for FileDisk {
         Buf(vec![0; BUFFER_LEN])
     }
 
-    fn buffer_of(&self, len: usize) -> Buf {
+    fn buffer_with_len(&self, len: usize) -> Buf {
         Buf(vec![0; len])
     }
 
@@ -95,8 +95,8 @@ impl Disk for FileDisk {
     }
 }
 
-/// An open store. Its worker and maintenance run during [`run`](Store::run).
-struct Store {
+/// An open store. Its worker and maintenance run during [`run`](RunningStore::run).
+struct RunningStore {
     pool: LocalPool,
     log: Log<FileDisk>,
     recovery: Recovery,
@@ -109,14 +109,20 @@ fn new_disk(segment_len: u64) -> FileDisk {
     disk
 }
 
-fn open_shared(disk: &FileDisk) -> (Arc<Shared>, Recovery) {
-    let options =
-        OpenOptions { sync: Sync::Deferred, workers: 1, capacity: None, ring: false, rebuild: false, read_only: None };
+fn open_shared(disk: &FileDisk) -> (Arc<Store>, Recovery) {
+    let options = OpenOptions {
+        durability: Durability::Deferred,
+        workers: 1,
+        capacity: None,
+        ring: false,
+        rebuild: false,
+        read_only: None,
+    };
     LocalPool::new().run_until(open(disk, options)).unwrap()
 }
 
-impl Store {
-    fn open(disk: &FileDisk) -> Store {
+impl RunningStore {
+    fn open(disk: &FileDisk) -> RunningStore {
         let (shared, recovery) = open_shared(disk);
         let pool = LocalPool::new();
         let (log, writer) = worker(Arc::clone(&shared), Rc::new(disk.clone()));
@@ -125,7 +131,7 @@ impl Store {
         spawner.spawn_local(async move { writer.run().await }).unwrap();
         spawner.spawn_local(async move { its_writer.run().await }).unwrap();
         spawner.spawn_local(async move { maintenance.run().await }).unwrap();
-        Store { pool, log, recovery }
+        RunningStore { pool, log, recovery }
     }
 
     fn run<T>(&mut self, future: impl Future<Output = T>) -> T {
@@ -143,7 +149,7 @@ impl Store {
 
 async fn body(log: &Log<FileDisk>, n: usize) -> NewBody {
     let writer = log.body_writer();
-    let mut buf = log.disk().buffer_of(4096);
+    let mut buf = log.disk().buffer_with_len(4096);
     buf.0[..8].copy_from_slice(&n.to_le_bytes());
     writer.finish(Some((buf, 100, &[])), b"").await.unwrap()
 }
@@ -155,7 +161,7 @@ async fn put(log: Log<FileDisk>, key: usize, n: usize) {
         key: format!("object-{key:08}"),
         content,
         head: vec![5; 60],
-        labels: Vec::new(),
+        tags: Vec::new(),
         sealed: false,
         etag: Etag { digest: [1; 16], parts: 0 },
         size: 100,
@@ -180,7 +186,7 @@ fn opening_after_a_crash_takes_little_more_than_the_index() {
     // Two per overwritten object: a body and an object.
     const RECORDS: usize = 30_000;
     let disk = new_disk(SEGMENT_LEN_MIN);
-    let mut store = Store::open(&disk);
+    let mut store = RunningStore::open(&disk);
     store.run(store.log.clone().create_bucket("bucket", 1)).unwrap();
     store.each(0..OBJECTS, |log, n| put(log, n, n));
     let estimate = |disk: &FileDisk| LocalPool::new().run_until(estimate_index(disk)).unwrap();
@@ -200,7 +206,7 @@ fn opening_after_a_crash_takes_little_more_than_the_index() {
         println!("{records} records since the checkpoint: {taken} bytes beside the index");
         assert!(taken <= PER_OPENING + PER_RECORD * records, "{taken} bytes for {records} records");
         peaks.push((records, taken));
-        store = Store::open(&disk);
+        store = RunningStore::open(&disk);
         assert_eq!(store.recovery.objects, OBJECTS as u64);
     }
     for pair in peaks[1..].windows(2) {
@@ -215,15 +221,15 @@ async fn upload(log: Log<FileDisk>, n: usize) {
     // Identities are random, so they arrive unordered.
     id[..8].copy_from_slice(&(n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
     let (bucket, key) = ("bucket".to_owned(), format!("backup/2026-11-29/volume-{n:08}.tar"));
-    let (head, labels, declared) = (vec![5; 60], Vec::new(), None);
-    let create = CreateUpload { bucket, key: key.clone(), id, head, labels, sealed: false, time_ms: 1, declared };
+    let (head, tags, declared) = (vec![5; 60], Vec::new(), None);
+    let create = CreateUpload { bucket, key: key.clone(), id, head, tags, sealed: false, time_ms: 1, declared };
     log.create_upload(create).await.unwrap();
     let list = ListUploads { prefix: key, limit: 1, ..ListUploads::default() };
     let listing = log.list_uploads("bucket", &list).unwrap();
     let [ListedUpload::Upload(upload)] = &listing.entries[..] else { panic!("one upload of this key") };
     let (content, salt, etag) = (body(&log, n).await, [0; 24], [1; 16]);
-    let (upload, info) = (upload.clone(), Vec::new());
-    log.put_part(PutPart { upload, number: 1, content, salt, etag, size: 100, time_ms: 1, info }).await.unwrap();
+    let (upload, checksums) = (upload.clone(), Vec::new());
+    log.put_part(PutPart { upload, number: 1, content, salt, etag, size: 100, time_ms: 1, checksums }).await.unwrap();
 }
 
 #[test]
@@ -231,7 +237,7 @@ fn abandoned_upload_is_small_and_its_memory_is_told() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     const UPLOADS: usize = 10_000;
     let disk = new_disk(SEGMENT_LEN_MIN);
-    let mut store = Store::open(&disk);
+    let mut store = RunningStore::open(&disk);
     store.run(store.log.clone().create_bucket("bucket", 1)).unwrap();
     // As inserted, and as recovered.
     let (before, told_before) = (HEAP.current_usage(), store.log.shared().stats().index_bytes as usize);

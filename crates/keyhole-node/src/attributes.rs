@@ -1,15 +1,15 @@
 //! GetObjectAttributes, and the part checksums stored for it.
 //!
-//! Part checksums are stored for objects with a composite checksum: the part infos, concatenated,
-//! each preceded by its length in 2 bytes, little-endian. In a sealed object each info is sealed
+//! Part checksums are stored for objects with a composite checksum: the part part_checksums, concatenated,
+//! each preceded by its length in 2 bytes, little-endian. In a sealed object each checksums is sealed
 //! under the data key and bound to its part, so that it stays valid in copies.
 
 use std::ops::Range;
 
 use keyhole_core::aead::Engine;
 use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums};
-use keyhole_core::sse_c::Role;
-use keyhole_log::limits::INFOS_MAX;
+use keyhole_core::sse_c::SseCTarget;
+use keyhole_log::limits::PART_CHECKSUMS_MAX;
 use keyhole_log::{Disk, Object};
 use keyhole_s3::checksum::ObjectChecksums;
 use keyhole_s3::http::Response;
@@ -30,41 +30,41 @@ pub(crate) fn object_checksums<'c>(object: &Object, head: &'c ObjectHead) -> Obj
     ObjectChecksums { checksums: &head.checksums, kind, parts: object.etag.parts }
 }
 
-/// Collects the part infos of an object.
-pub(crate) struct KeptInfos {
+/// Collects the part part_checksums of an object.
+pub(crate) struct PartChecksums {
     bytes: Vec<u8>,
     wanted: bool,
 }
 
-impl KeptInfos {
+impl PartChecksums {
     /// Creates the collection for an upload with this declared checksum.
     pub(crate) fn new(declared: Option<(ChecksumAlgorithm, ChecksumType)>) -> Self {
-        KeptInfos { bytes: Vec::new(), wanted: matches!(declared, Some((_, ChecksumType::Composite))) }
+        PartChecksums { bytes: Vec::new(), wanted: matches!(declared, Some((_, ChecksumType::Composite))) }
     }
 
-    /// Adds the info of the next part.
-    pub(crate) fn push(&mut self, info: &[u8]) {
-        // If the infos exceed the log's limit, the object is stored without part checksums.
-        self.wanted &= self.bytes.len() + 2 + info.len() <= INFOS_MAX;
+    /// Adds the checksums of the next part.
+    pub(crate) fn push(&mut self, checksums: &[u8]) {
+        // If the part_checksums exceed the log's limit, the object is stored without part checksums.
+        self.wanted &= self.bytes.len() + 2 + checksums.len() <= PART_CHECKSUMS_MAX;
         if self.wanted {
-            self.bytes.extend_from_slice(&(info.len() as u16).to_le_bytes());
-            self.bytes.extend_from_slice(info);
+            self.bytes.extend_from_slice(&(checksums.len() as u16).to_le_bytes());
+            self.bytes.extend_from_slice(checksums);
         }
     }
 
-    /// Returns the encoded infos, or nothing if they are not stored.
+    /// Returns the encoded part_checksums, or nothing if they are not stored.
     pub(crate) fn finish(self) -> Vec<u8> {
         if self.wanted { self.bytes } else { Vec::new() }
     }
 }
 
-/// Iterates over the infos encoded by [`KeptInfos`].
-pub(crate) fn infos(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// Iterates over the part_checksums encoded by [`PartChecksums`].
+pub(crate) fn part_checksums(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let (len, rest) = bytes.split_first_chunk()?;
-        let (info, rest) = rest.split_at_checked(u16::from_le_bytes(*len).into())?;
+        let (checksums, rest) = rest.split_at_checked(u16::from_le_bytes(*len).into())?;
         bytes = rest;
-        Some(info)
+        Some(checksums)
     })
 }
 
@@ -73,7 +73,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     /// SSE-C headers.
     pub(crate) async fn object_attributes(&self, request: &Request<'_>, query: &AttributesQuery) -> Result<Response> {
         let (bucket, key) = request.object()?;
-        let found = self.find(request, bucket, key, Role::Object).await?;
+        let found = self.find(request, bucket, key, SseCTarget::Object).await?;
         let (object, head) = (&found.object, &found.head);
         let etag = object.etag.to_string();
         let parts = match query.parts && object.etag.parts > 0 {
@@ -98,7 +98,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         head: &ObjectHead,
         query: &AttributesQuery,
     ) -> Result<Option<xml::PartsPage>> {
-        if object.infos.is_empty() {
+        if object.part_checksums.is_empty() {
             return Ok(None);
         }
         let first = usize::from(query.marker).min(object.parts.len());
@@ -118,13 +118,14 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         head: &ObjectHead,
         wanted: Range<usize>,
     ) -> Result<Vec<Checksums>> {
-        if object.infos.is_empty() {
+        if object.part_checksums.is_empty() {
             return Ok(Vec::new());
         }
-        let mut infos = infos(&object.infos).skip(wanted.start);
+        let mut part_checksums = part_checksums(&object.part_checksums).skip(wanted.start);
         let checksums = object.parts[wanted].iter().map(|part| {
-            let info = infos.next().ok_or_else(|| damaged("an object lacks what is kept of its parts"))?;
-            self.read_part_info(info, part, head.data_key.as_ref())
+            let checksums =
+                part_checksums.next().ok_or_else(|| damaged("an object lacks what is kept of its parts"))?;
+            self.read_part_info(checksums, part, head.data_key.as_ref())
         });
         checksums.collect()
     }
@@ -138,14 +139,14 @@ mod tests {
     fn infos_are_kept_as_long_as_there_is_room() {
         let declared = |kind| Some((ChecksumAlgorithm::Crc32, kind));
         let gather = |declared, len: usize, count: usize| {
-            let mut kept = KeptInfos::new(declared);
+            let mut kept = PartChecksums::new(declared);
             (0..count).for_each(|i| kept.push(&vec![i as u8; len]));
             kept.finish()
         };
         let kept = gather(declared(ChecksumType::Composite), 3, 5);
-        assert_eq!(infos(&kept).collect::<Vec<_>>(), [[0; 3], [1; 3], [2; 3], [3; 3], [4; 3]]);
+        assert_eq!(part_checksums(&kept).collect::<Vec<_>>(), [[0; 3], [1; 3], [2; 3], [3; 3], [4; 3]]);
         assert!(gather(declared(ChecksumType::FullObject), 3, 5).is_empty() && gather(None, 3, 5).is_empty());
-        let full = INFOS_MAX / 100;
+        let full = PART_CHECKSUMS_MAX / 100;
         assert_eq!(gather(declared(ChecksumType::Composite), 98, full).len(), full * 100);
         assert!(gather(declared(ChecksumType::Composite), 98, full + 1).is_empty());
         // A head with only a SHA-256 has 40 bytes.

@@ -4,7 +4,7 @@
 use keyhole_core::CustomerKey;
 use keyhole_core::aead::Engine;
 use keyhole_core::head::{ChecksumType, Checksums};
-use keyhole_core::sse_c::Role;
+use keyhole_core::sse_c::SseCTarget;
 use keyhole_log::{Content, Disk, Etag, PutObject};
 use keyhole_s3::body::{Digester, Wanted};
 use keyhole_s3::http::Response;
@@ -51,14 +51,14 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let guard = self
             .guard(request, (bucket, key), &policy, customer_key.as_ref(), customer_key.is_some(), condition)
             .await?;
-        let labels = match tags {
+        let tags = match tags {
             Some(tags) => tags.to_bytes(),
-            None => found.object.labels.clone(),
+            None => found.object.tags.clone(),
         };
         let (etag, time_ms) = if customer_key.is_some() == found.object.sealed {
-            self.copy_shared(bucket, key, found, labels, customer_key.as_ref(), &guard).await?
+            self.copy_shared(bucket, key, found, tags, customer_key.as_ref(), &guard).await?
         } else {
-            self.copy_streamed(bucket, key, found, labels, customer_key.as_ref(), guard).await?
+            self.copy_streamed(bucket, key, found, tags, customer_key.as_ref(), guard).await?
         };
         let document = xml::copy_object_result(&etag.to_string(), time_ms);
         let response = self.with_expiration(Response::xml(200, document), bucket, key, time_ms);
@@ -67,7 +67,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
 
     /// Locates the source of a copy and checks the copy's conditions.
     pub(crate) async fn find_source(&self, request: &Request<'_>, source: &CopySource) -> Result<Found> {
-        let found = self.find(request, &source.bucket, &source.key, Role::CopySource).await?;
+        let found = self.find(request, &source.bucket, &source.key, SseCTarget::CopySource).await?;
         let etag = found.object.etag.to_string();
         match ops::copy_conditions(request.head).decide(Some((&etag, found.object.time_ms))) {
             Decision::Proceed => Ok(found),
@@ -82,7 +82,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         bucket: &str,
         key: &str,
         found: Found,
-        labels: Vec<u8>,
+        tags: Vec<u8>,
         customer_key: Option<&CustomerKey>,
         guard: &Guarded,
     ) -> Result<(Etag, u64)> {
@@ -96,7 +96,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 sealed: found.object.sealed,
                 content: Content::Shared(found.object),
                 head,
-                labels,
+                tags,
                 etag,
                 time_ms,
                 condition: guard.condition,
@@ -112,7 +112,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         bucket: &str,
         key: &str,
         found: Found,
-        labels: Vec<u8>,
+        tags: Vec<u8>,
         customer_key: Option<&CustomerKey>,
         guard: Guarded,
     ) -> Result<(Etag, u64)> {
@@ -136,7 +136,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             checksums,
             ..ObjectHead::default()
         };
-        let new = NewObject { stored, head, labels, md5: payload.finish()?.md5, guard };
+        let new = NewObject { stored, head, tags, md5: payload.finish()?.md5, guard };
         self.put(bucket, key, new, customer_key).await
     }
 }

@@ -8,7 +8,7 @@ use keyhole_core::chunked::Opener;
 use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, TAG_LEN};
 use keyhole_core::{DataKey, body};
 use keyhole_log::limits::BLOCK_DATA;
-use keyhole_log::{Body, Disk, OpenBlock, Part, Tags};
+use keyhole_log::{Body, ChunkTags, Disk, OpenBlock, Part};
 use keyhole_s3::body::{Digester, Digests};
 
 use crate::failure::{Failure, Result, damaged};
@@ -111,14 +111,14 @@ impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
             Some(block) if block.index() == index => block,
             block => block.insert(self.node.log.open_block(&current.body, index)?),
         };
-        // Tags make the checksums redundant.
+        // ChunkTags make the checksums redundant.
         let (log, checked) = (&self.node.log, current.opener.is_none());
         let (tags, mut buf) = log.read_piece(&current.body, block, chunks.clone(), checked, buf).await;
         let tags = tags?;
         let front = first * CHUNK_LEN;
         if let Some(opener) = &mut current.opener {
             let len = current.body.block_len(index).min(chunks.end * CHUNK_LEN).saturating_sub(front);
-            if let Err(failure) = open_chunks(opener, index, chunks.clone(), D::part(&mut buf, 0..len), &tags) {
+            if let Err(failure) = open_chunks(opener, index, chunks.clone(), D::slice(&mut buf, 0..len), &tags) {
                 // The checksums tell a damaged medium from a modified object.
                 log.read_piece(&current.body, block, chunks, true, buf).await.0?;
                 return Err(failure);
@@ -176,7 +176,7 @@ fn open_chunks<A: keyhole_core::aead::Aead>(
     index: u64,
     chunks: Range<usize>,
     data: &mut [u8],
-    tags: &Tags,
+    tags: &ChunkTags,
 ) -> Result<()> {
     let first = index * (BLOCK_DATA / CHUNK_LEN) as u64;
     for (place, chunk) in chunks.enumerate() {
@@ -198,7 +198,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         source: &mut impl Source<D::Buf>,
         account: &Account,
     ) -> Result<()> {
-        let mut next = source.next(self.log.disk().buffer_of(source.piece_len())).await?;
+        let mut next = source.next(self.log.disk().buffer_with_len(source.piece_len())).await?;
         let mut head = Some(head);
         while let Some(piece) = next.take() {
             if let Some(mut head) = head.take() {
@@ -231,7 +231,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         if source.remaining() == 0 {
             return Ok(None);
         }
-        source.next(self.log.disk().buffer_of(source.piece_len())).await.map_err(|failure| match failure {
+        source.next(self.log.disk().buffer_with_len(source.piece_len())).await.map_err(|failure| match failure {
             Failure::Reply(error) => Failure::Connection(std::io::Error::other(error.to_string())),
             Failure::Fault(_, cause) => Failure::Connection(std::io::Error::other(cause)),
             gone @ Failure::Connection(_) => gone,
@@ -274,15 +274,17 @@ impl<D: Disk, E: Engine, V: Env> Payload<D::Buf> for Copied<'_, D, E, V> {
         while filled < limit {
             let piece = match self.piece.take() {
                 Some(piece) => piece,
-                None => match self.reader.next(self.reader.node.log.disk().buffer_of(self.reader.piece_len())).await {
-                    Ok(Some(piece)) => piece,
-                    Ok(None) => break,
-                    Err(failure) => return (Err(failure), buf),
-                },
+                None => {
+                    match self.reader.next(self.reader.node.log.disk().buffer_with_len(self.reader.piece_len())).await {
+                        Ok(Some(piece)) => piece,
+                        Ok(None) => break,
+                        Err(failure) => return (Err(failure), buf),
+                    }
+                }
             };
             let len = piece.at.len().min(limit - filled);
             let from = &piece.buf.as_ref()[piece.at.start..piece.at.start + len];
-            D::part(&mut buf, filled..filled + len).copy_from_slice(from);
+            D::slice(&mut buf, filled..filled + len).copy_from_slice(from);
             self.digester.update(from);
             filled += len;
             self.remaining -= len as u64;

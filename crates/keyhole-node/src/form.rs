@@ -81,7 +81,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             checksums: digests.checksums,
             ..ObjectHead::default()
         };
-        let new = NewObject { stored, head: object_head, labels: tags.to_bytes(), md5: digests.md5, guard };
+        let new = NewObject { stored, head: object_head, tags: tags.to_bytes(), md5: digests.md5, guard };
         let (etag, time_ms) = self.put(&bucket, &key, new, customer_key.as_ref()).await?;
         let response = answer(&success, &head.path, &bucket, &key, &etag);
         let response = self.with_expiration(response, &bucket, &key, time_ms);
@@ -202,7 +202,7 @@ impl<S: Stream> Payload<S::Buf> for FormFile<'_, S> {
                 Ok(Step::File(_)) if filled == limit => break,
                 Ok(Step::File(len)) => {
                     let len = len.min(limit - filled);
-                    S::part(&mut buf, filled..filled + len).copy_from_slice(&input[..len]);
+                    S::slice(&mut buf, filled..filled + len).copy_from_slice(&input[..len]);
                     if let Some(digester) = &mut self.digester {
                         digester.update(&input[..len]);
                     }

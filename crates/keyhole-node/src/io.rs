@@ -17,7 +17,7 @@ pub trait Stream: 'static {
     type Buf: AsRef<[u8]> + AsMut<[u8]> + 'static;
 
     /// Returns a range of a buffer for writing, like [`Disk::part`](keyhole_log::Disk::part).
-    fn part(buf: &mut Self::Buf, at: Range<usize>) -> &mut [u8] {
+    fn slice(buf: &mut Self::Buf, at: Range<usize>) -> &mut [u8] {
         &mut buf.as_mut()[at]
     }
 

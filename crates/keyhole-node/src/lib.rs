@@ -29,7 +29,6 @@ mod io;
 mod lifecycle;
 pub mod limits;
 mod listing;
-pub mod moving;
 mod multipart;
 mod node;
 mod object;
@@ -42,6 +41,7 @@ mod sealed_file;
 mod secret;
 mod settings;
 mod tagging;
+pub mod transfer;
 mod upload;
 
 pub use access::{AccessKey, AccessTable, Grant, Right, Rights};

@@ -96,8 +96,8 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             let checksums = match head.declared {
                 None => Checksums::default(),
                 Some(_) => {
-                    let info = self.log.part_record_info(part).await?;
-                    self.read_part_info(&info, &part.part, head.data_key.as_ref())?
+                    let checksums = self.log.part_checksums(part).await?;
+                    self.read_part_info(&checksums, &part.part, head.data_key.as_ref())?
                 }
             };
             parts.push(xml::PartEntry {

@@ -20,7 +20,7 @@ use keyhole_s3::ops::{self, Completion, CopySource, DeclaredChecksum};
 use keyhole_s3::xml::CompletedPart;
 use keyhole_s3::{ErrorCode, sse, xml};
 
-use crate::attributes::KeptInfos;
+use crate::attributes::PartChecksums;
 use crate::download::{Copied, Reader};
 use crate::failure::Result;
 use crate::heads::{ObjectHead, manifest, part_key_failure};
@@ -49,7 +49,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let customer_key = self.key_for_write(request, bucket, &policy)?;
         let metadata = ops::metadata(request.head)?;
         let declared = ops::declared_checksum(request.head)?;
-        let labels = ops::tags(request.head)?.to_bytes();
+        let tags = ops::tags(request.head)?.to_bytes();
         self.require_bucket(bucket)?;
         // Completion checks this again; checking here reports it before the parts are sent.
         self.guard(request, (bucket, key), &policy, customer_key.as_ref(), customer_key.is_some(), Condition::None)
@@ -64,7 +64,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 key: key.to_owned(),
                 id,
                 head: self.write_head(&head, customer_key.as_ref(), bucket, key)?,
-                labels,
+                tags,
                 sealed: customer_key.is_some(),
                 time_ms,
                 declared: declared.map(|(algorithm, kind)| (algorithm as u8, kind as u8)),
@@ -184,7 +184,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 etag,
                 size: stored.size,
                 time_ms,
-                info: self.part_info(open, number, &stored, checksums)?,
+                checksums: self.part_info(open, number, &stored, checksums)?,
                 content: stored.content,
             })
             .await?;
@@ -250,13 +250,13 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         chosen.iter().for_each(|part| etag.update(&part.etag));
         let etag = Etag { digest: etag.finish(), parts: chosen.len() as u16 };
 
-        let UploadHead { head: stored, labels } = self.log.upload_head(&upload).await?;
+        let UploadHead { head: stored, tags } = self.log.upload_head(&upload).await?;
         let parts: Vec<_> = chosen.iter().map(|info| info.part.clone()).collect();
         // With the key, the head is rewritten with a manifest of the parts and must have it from
         // then on.
         let bound = upload.sealed && customer_key.is_some();
         let mut kind = ChecksumType::FullObject;
-        let (head, checksums, infos) = match (upload.sealed, &customer_key) {
+        let (head, checksums, part_checksums) = match (upload.sealed, &customer_key) {
             (true, None) if upload.declared.is_some() => return Err(sse::key_required().into()),
             // Completion without the key, which S3 allows: the head stays as it was sealed at
             // creation.
@@ -267,19 +267,20 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             (false, Some(_)) => return Err(sse::part_mismatch().into()),
             (sealed, _) => {
                 let mut head = self.read_head(&stored, customer_key.as_ref(), bucket, key).map_err(part_key_failure)?;
-                let infos;
+                let part_checksums;
                 ops::all_checksums(head.declared, &completed)?;
                 let wanted = completion.wanted(head.declared);
-                (head.checksums, infos) = self.object_checksums(&completed, &chosen, &head, wanted).await?;
+                (head.checksums, part_checksums) = self.object_checksums(&completed, &chosen, &head, wanted).await?;
                 completion.check(size, etag.parts, head.declared, &head.checksums)?;
                 head.manifest = if sealed { Some(manifest(&parts)?) } else { None };
                 kind = head.declared.map_or(kind, |(_, kind)| kind);
-                (self.write_head(&head, customer_key.as_ref(), bucket, key)?, head.checksums, infos)
+                (self.write_head(&head, customer_key.as_ref(), bucket, key)?, head.checksums, part_checksums)
             }
         };
         let time_ms = self.env.now_ms();
         let condition = guard.condition;
-        let complete = CompleteUpload { upload, parts, head, labels, infos, bound, etag, size, time_ms, condition };
+        let complete =
+            CompleteUpload { upload, parts, head, tags, part_checksums, bound, etag, size, time_ms, condition };
         self.log.complete_upload(complete).await.map_err(|error| guard.explain(error))?;
         let checksums = ObjectChecksums { checksums: &checksums, kind, parts: etag.parts };
         let response = Response::xml(200, xml::complete_result(bucket, key, &etag.to_string(), &checksums));
@@ -287,7 +288,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 
     /// Compares the part checksums named by the client with the stored ones. Computes the object's
-    /// checksum from them if wanted, and collects the part infos to store.
+    /// checksum from them if wanted, and collects the part part_checksums to store.
     async fn object_checksums(
         &self,
         completed: &[CompletedPart],
@@ -296,9 +297,9 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         wanted: DeclaredChecksum,
     ) -> Result<(Checksums, Vec<u8>)> {
         let mut digests = Vec::with_capacity(chosen.len());
-        let mut kept = KeptInfos::new(head.declared);
+        let mut kept = PartChecksums::new(head.declared);
         for (named, part) in completed.iter().zip(chosen) {
-            let info = self.log.part_record_info(part).await?;
+            let info = self.log.part_checksums(part).await?;
             let stored = self.read_part_info(&info, &part.part, head.data_key.as_ref())?;
             kept.push(&info);
             for (algorithm, digest) in named.checksums.iter() {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use keyhole_core::aead::Engine;
 use keyhole_core::head::Checksums;
-use keyhole_core::sse_c::Role;
+use keyhole_core::sse_c::SseCTarget;
 use keyhole_core::{CustomerKey, DataKey, body};
 use keyhole_log::{Body, Condition, Content, Disk, Etag, Object, PutObject};
 use keyhole_s3::body::{BodyDecoder, Wanted};
@@ -39,7 +39,7 @@ pub(crate) struct NewObject {
     pub(crate) stored: Stored,
     pub(crate) head: ObjectHead,
     /// The encoded tags.
-    pub(crate) labels: Vec<u8>,
+    pub(crate) tags: Vec<u8>,
     /// The MD5 of a plaintext body, which is its ETag.
     pub(crate) md5: Option<[u8; 16]>,
     pub(crate) guard: Guarded,
@@ -56,7 +56,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let policy = self.policy(bucket)?;
         let customer_key = self.key_for_write(&request, bucket, &policy)?;
         let metadata = ops::metadata(request.head)?;
-        let labels = ops::tags(request.head)?.to_bytes();
+        let tags = ops::tags(request.head)?.to_bytes();
         self.require_bucket(bucket)?;
         let condition = write_condition(&request)?;
         let guard = self
@@ -79,7 +79,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             checksums: digests.checksums,
             ..ObjectHead::default()
         };
-        let new = NewObject { stored, head, labels, md5: digests.md5, guard };
+        let new = NewObject { stored, head, tags, md5: digests.md5, guard };
         let (etag, time_ms) = self.put(bucket, key, new, customer_key.as_ref()).await?;
         let response = with_sse(Response::new(200), customer_key.as_ref()).header("ETag", quoted(&etag));
         let response = self.with_expiration(response, bucket, key, time_ms);
@@ -94,7 +94,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         new: NewObject,
         customer_key: Option<&CustomerKey>,
     ) -> Result<(Etag, u64)> {
-        let NewObject { stored, head, labels, md5, guard } = new;
+        let NewObject { stored, head, tags, md5, guard } = new;
         let digest = match customer_key {
             Some(_) => body::etag(&stored.salt),
             None => md5.ok_or(ErrorCode::InternalError)?,
@@ -109,7 +109,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 size: stored.size,
                 content: Content::New(stored.content, stored.salt),
                 head,
-                labels,
+                tags,
                 sealed: customer_key.is_some(),
                 etag,
                 time_ms,
@@ -122,7 +122,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
 
     /// Locates an object and opens it for reading. A missing object is a 404 before the SSE-C
     /// headers are compared with it.
-    pub(crate) async fn find(&self, request: &Request<'_>, bucket: &str, key: &str, role: Role) -> Result<Found> {
+    pub(crate) async fn find(&self, request: &Request<'_>, bucket: &str, key: &str, role: SseCTarget) -> Result<Found> {
         let trio = sse::for_read(request.head, role, request.secure)?;
         let found = self.log.object_with_body(bucket, key).await?;
         let (object, body) = found.ok_or_else(|| request.no_such_key(bucket, key))?;
@@ -140,7 +140,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     ) -> Result<Outcome> {
         let options = ops::read_options(request.head)?;
         let (bucket, key) = request.object()?;
-        let found = self.find(request, bucket, key, Role::Object).await?;
+        let found = self.find(request, bucket, key, SseCTarget::Object).await?;
         let (response, range) = match self.read_reply(request, &found, &options)? {
             ReadReply::Nothing(response) => return Ok(Outcome::Reply(response)),
             ReadReply::Bytes(response, range) => (response, range),
@@ -170,7 +170,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     pub(crate) async fn head_object(&self, request: &Request<'_>) -> Result<Response> {
         let options = ops::read_options(request.head)?;
         let (bucket, key) = request.object()?;
-        let found = self.find(request, bucket, key, Role::Object).await?;
+        let found = self.find(request, bucket, key, SseCTarget::Object).await?;
         Ok(match self.read_reply(request, &found, &options)? {
             ReadReply::Nothing(response) => response,
             ReadReply::Bytes(response, range) => response.content_length(range.end - range.start),

@@ -3,7 +3,7 @@
 use keyhole_core::CustomerKey;
 use keyhole_core::aead::Engine;
 use keyhole_core::key_id;
-use keyhole_core::sse_c::Role;
+use keyhole_core::sse_c::SseCTarget;
 use keyhole_log::{Condition, Disk, Object};
 use keyhole_s3::{Error, ErrorCode, sse};
 
@@ -126,7 +126,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         policy: &Policy,
     ) -> Result<Option<CustomerKey>> {
         let Request { head, secure, .. } = *request;
-        policy.check_kind(sse::is_asked_for(head, Role::Object))?;
+        policy.check_kind(sse::is_asked_for(head, SseCTarget::Object))?;
         let key = sse::for_write(head, secure)?;
         request.account.uses(key.as_ref(), bucket);
         match &key {
@@ -176,7 +176,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             Condition::IfMatch(etag) if etag != object.etag => return Err(ErrorCode::PreconditionFailed.into()),
             _ => {}
         }
-        let old = sse::for_read(request.head, Role::CopySource, request.secure)?;
+        let old = sse::for_read(request.head, SseCTarget::CopySource, request.secure)?;
         let old = if old.is_absent() { None } else { old.key_for(true)? };
         let opens = |key: &CustomerKey| self.opens(&object, key, bucket, name);
         if !object.sealed || !key.into_iter().chain(&old).any(opens) {

@@ -326,7 +326,7 @@ impl<S: Stream> Payload<S::Buf> for Receiver<'_, S> {
                 }
                 Step::Payload => {
                     let end = limit.min(filled.saturating_add(self.connection.inbox.len()));
-                    filled += self.take_buffered(S::part(&mut buf, filled..end));
+                    filled += self.take_buffered(S::slice(&mut buf, filled..end));
                 }
                 Step::Done => break,
             }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use keyhole_core::aead::Engine;
 use keyhole_core::body::{self, MultipartEtag};
 use keyhole_core::file::{Entry, MEDIA_TYPE};
-use keyhole_core::sse_c::Role;
+use keyhole_core::sse_c::SseCTarget;
 use keyhole_log::limits::PARTS_MAX;
 use keyhole_log::{CompleteUpload, Condition, Content, CreateUpload, Disk, Etag, Object, Part, PutObject, PutPart};
 use keyhole_s3::body::{BodyDecoder, Wanted};
@@ -42,7 +42,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         }
         sse::no_key_of_nothing(request.head, request.secure)?;
         ops::no_metadata(request.head)?;
-        let labels = ops::tags(request.head)?.to_bytes();
+        let tags = ops::tags(request.head)?.to_bytes();
         self.require_bucket(bucket)?;
         let condition = write_condition(&request)?;
         let decoder = BodyDecoder::new(request.head, request.payload.clone(), Wanted::None, PUT_MAX)?;
@@ -64,7 +64,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                         key: key.to_owned(),
                         content: Content::New(stored.content, stored.salt),
                         head: front.sealed_head,
-                        labels,
+                        tags,
                         sealed: true,
                         etag,
                         size: stored.size,
@@ -74,7 +74,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                     .await?;
                 (etag, time_ms)
             }
-            _ => self.put_sealed_parts(receiver, bucket, key, front, labels, condition).await?,
+            _ => self.put_sealed_parts(receiver, bucket, key, front, tags, condition).await?,
         };
         let response = Response::new(200).header("ETag", quoted(&etag)).header(SEALED_HEADER, "1");
         Ok(self.with_expiration(response, bucket, key, time_ms))
@@ -87,7 +87,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         bucket: &str,
         key: &str,
         front: Front,
-        labels: Vec<u8>,
+        tags: Vec<u8>,
         condition: Condition,
     ) -> Result<(Etag, u64)> {
         let Front { sealed_head: head, entries, .. } = front;
@@ -98,7 +98,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 key: key.to_owned(),
                 id,
                 head: head.clone(),
-                labels,
+                tags,
                 sealed: true,
                 time_ms: self.env.now_ms(),
                 declared: None,
@@ -130,16 +130,18 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             let etag = body::etag(&salt);
             digest.update(&etag);
             let (number, time_ms) = (entry.part_number as u16, self.env.now_ms());
-            let part = PutPart { upload: upload.clone(), number, salt, etag, size, time_ms, info: Vec::new(), content };
+            let part =
+                PutPart { upload: upload.clone(), number, salt, etag, size, time_ms, checksums: Vec::new(), content };
             self.log.put_part(part).await?;
         }
         receiver.finish().await?;
-        let parts: Vec<Part> = self.log.parts(&upload, 0, PARTS_MAX)?.into_iter().map(|info| info.part).collect();
+        let parts: Vec<Part> = self.log.parts(&upload, 0, PARTS_MAX)?.into_iter().map(|part| part.part).collect();
         let etag = Etag { digest: digest.finish(), parts: parts.len() as u16 };
         let (size, time_ms) = (parts.iter().map(|part| part.size).sum(), self.env.now_ms());
-        let labels = self.log.upload_head(&upload).await?.labels;
-        let (bound, infos) = (true, Vec::new());
-        let complete = CompleteUpload { upload, parts, head, labels, infos, bound, etag, size, time_ms, condition };
+        let tags = self.log.upload_head(&upload).await?.tags;
+        let (bound, part_checksums) = (true, Vec::new());
+        let complete =
+            CompleteUpload { upload, parts, head, tags, part_checksums, bound, etag, size, time_ms, condition };
         self.log.complete_upload(complete).await?;
         Ok((etag, time_ms))
     }
@@ -153,7 +155,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             let message = "A sealed transfer is of the whole sealed object file, under headers of its own.";
             return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
         }
-        if !sse::for_read(request.head, Role::Object, request.secure)?.is_absent() {
+        if !sse::for_read(request.head, SseCTarget::Object, request.secure)?.is_absent() {
             return Err(no_key().into());
         }
         let object = self.log.object(bucket, key).await?.ok_or_else(|| request.no_such_key(bucket, key))?;

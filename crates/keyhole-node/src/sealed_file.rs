@@ -9,11 +9,11 @@ use std::ops::Range;
 use keyhole_core::chunked;
 use keyhole_core::file::{Decoded, ENTRY_LEN, Entry, FileError, Layout, Preface};
 use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, TAG_LEN};
-use keyhole_log::limits::{BLOCK_DATA, CHUNKS_MAX, TAGS_MAX, buffer_len};
-use keyhole_log::{Body, Disk, Log, Object, Part, Tags};
+use keyhole_log::limits::{BLOCK_DATA, CHUNK_TAGS_MAX, CHUNKS_MAX, buffer_len};
+use keyhole_log::{Body, ChunkTags, Disk, Log, Object, Part};
 use keyhole_s3::{Error, ErrorCode};
 
-use crate::attributes::infos;
+use crate::attributes::part_checksums;
 use crate::download::{Piece, Source};
 use crate::failure::{Failure, Result, damaged};
 use crate::request::Payload;
@@ -29,7 +29,7 @@ const SEALED_BLOCK: usize = CHUNKS_MAX * SEALED_CHUNK;
 // one buffer.
 const _: () = assert!(PREFIX_LEN + SEALED_BLOCK + TAG_LEN <= keyhole_log::limits::BUFFER_LEN);
 
-/// The beginning of a file, up to the part infos.
+/// The beginning of a file, up to the part part_checksums.
 pub(crate) struct Front {
     pub(crate) sealed_head: Vec<u8>,
     pub(crate) entries: Vec<Entry>,
@@ -89,7 +89,7 @@ pub(crate) async fn receive<D: Disk>(
     len: usize,
     into: &mut Vec<u8>,
 ) -> Result<()> {
-    let (filled, buf) = payload.fill(log.disk().buffer_of(len), 0..len).await;
+    let (filled, buf) = payload.fill(log.disk().buffer_with_len(len), 0..len).await;
     if filled? < len {
         return Err(malformed(FileError::Length).into());
     }
@@ -101,7 +101,7 @@ pub(crate) async fn receive<D: Disk>(
 pub(crate) async fn skip<D: Disk>(log: &Log<D>, payload: &mut impl Payload<D::Buf>, mut len: u64) -> Result<()> {
     while len > 0 {
         let most = len.min(BLOCK_DATA as u64) as usize;
-        let (filled, _) = payload.fill(log.disk().buffer_of(most), 0..most).await;
+        let (filled, _) = payload.fill(log.disk().buffer_with_len(most), 0..most).await;
         match filled? {
             0 => return Err(malformed(FileError::Length).into()),
             filled => len -= filled as u64,
@@ -122,17 +122,17 @@ pub(crate) async fn receive_message<D: Disk>(
     salt.copy_from_slice(&prefix[..SALT_LEN]);
     let mut left = message_len - PREFIX_LEN as u64;
     let mut writer = log.body_writer();
-    let (mut tags, mut size) = (Vec::with_capacity(TAGS_MAX), 0);
+    let (mut tags, mut size) = (Vec::with_capacity(CHUNK_TAGS_MAX), 0);
     loop {
         let is_last = left <= (SEALED_BLOCK + TAG_LEN) as u64;
         let len = if is_last { left as usize } else { SEALED_BLOCK };
-        let (filled, mut buf) = payload.fill(log.disk().buffer_of(buffer_len(len)), 0..len).await;
+        let (filled, mut buf) = payload.fill(log.disk().buffer_with_len(buffer_len(len)), 0..len).await;
         if filled? < len {
             return Err(malformed(FileError::Length).into());
         }
         tags.clear();
-        let data_len = detach_tags(D::part(&mut buf, 0..len), &mut tags);
-        D::enciphered(&mut buf);
+        let data_len = detach_tags(D::slice(&mut buf, 0..len), &mut tags);
+        D::mark_ciphertext(&mut buf);
         size += data_len as u64;
         if is_last {
             let content = writer.finish(Some((buf, data_len, &tags)), &prefix).await?;
@@ -207,7 +207,7 @@ fn attach_tags(
     block: &mut [u8],
     data_len: usize,
     chunks: Range<usize>,
-    tags: &Tags,
+    tags: &ChunkTags,
 ) -> std::result::Result<(), ReadError> {
     // Backwards, so that no chunk is overwritten before it is moved.
     for chunk in chunks.rev() {
@@ -250,8 +250,8 @@ impl<'l, D: Disk> SealedFile<'l, D> {
         preface.encode(&mut front).map_err(impossible)?;
         let mut layout = Layout::new(preface.bodies);
         let mut bodies = Vec::with_capacity(object.parts.len());
-        let kept = if with_infos { &object.infos[..] } else { &[] };
-        let mut kept_infos = infos(kept);
+        let kept = if with_infos { &object.part_checksums[..] } else { &[] };
+        let mut kept_infos = part_checksums(kept);
         for part in &object.parts {
             let message_len = chunked::message_len(part.size).ok_or_else(|| impossible(FileError::BodyLength))?;
             let info_len = kept_infos.next().map_or(0, <[u8]>::len) as u32;
@@ -260,7 +260,7 @@ impl<'l, D: Disk> SealedFile<'l, D> {
             front.extend_from_slice(&entry.encode());
             bodies.push((part.clone(), 0..message_len));
         }
-        infos(kept).take(object.parts.len()).for_each(|info| front.extend_from_slice(info));
+        part_checksums(kept).take(object.parts.len()).for_each(|info| front.extend_from_slice(info));
         let mut end = front.len() as u64;
         for (_, at) in &mut bodies {
             *at = end..end + at.end;
@@ -294,7 +294,7 @@ impl<'l, D: Disk> SealedFile<'l, D> {
         if start < self.front.len() as u64 {
             let from = start as usize..end.min(self.front.len() as u64) as usize;
             let at = 0..from.len();
-            D::part(&mut buf, at.clone()).copy_from_slice(&self.front[from]);
+            D::slice(&mut buf, at.clone()).copy_from_slice(&self.front[from]);
             self.wanted.start += at.len() as u64;
             return Ok(Some(Piece { buf, at }));
         }
@@ -313,7 +313,7 @@ impl<'l, D: Disk> SealedFile<'l, D> {
         let chunks = first..(until.saturating_sub(chunks_at) as usize).div_ceil(SEALED_CHUNK).max(first);
         let (tags, mut buf) = self.log.read_block(&body, index, chunks.clone(), buf).await;
         let place = PREFIX_LEN + (until.saturating_sub(chunks_at) as usize).div_ceil(SEALED_CHUNK) * SEALED_CHUNK;
-        let bytes = D::part(&mut buf, 0..place.min(keyhole_log::limits::BUFFER_LEN));
+        let bytes = D::slice(&mut buf, 0..place.min(keyhole_log::limits::BUFFER_LEN));
         attach_tags(bytes, body.block_len(index), chunks, &tags?)?;
         if index == 0 {
             bytes[..PREFIX_LEN].copy_from_slice(&body.prefix);

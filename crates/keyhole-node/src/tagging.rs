@@ -14,7 +14,7 @@ use crate::request::Connection;
 
 /// Returns the tags of a stored object.
 pub(crate) fn tags_of(object: &Object) -> Result<Tags> {
-    Tags::from_bytes(&object.labels).ok_or_else(|| damaged("the tags of an object are invalid"))
+    Tags::from_bytes(&object.tags).ok_or_else(|| damaged("the tags of an object are invalid"))
 }
 
 impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
@@ -49,7 +49,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let mut attempts = 1;
         loop {
             let object = self.log.object(bucket, key).await?.ok_or_else(|| request.no_such_key(bucket, key))?;
-            match self.log.set_labels(bucket, key, object, tags.to_bytes()).await {
+            match self.log.set_tags(bucket, key, object, tags.to_bytes()).await {
                 Err(keyhole_log::Error::Conflict) if attempts < TAGGING_ATTEMPTS => attempts += 1,
                 outcome => return Ok(outcome?),
             }

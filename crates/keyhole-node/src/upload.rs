@@ -4,7 +4,7 @@ use keyhole_core::aead::Engine;
 use keyhole_core::chunked::Sealer;
 use keyhole_core::limits::{CHUNK_LEN, SALT_LEN};
 use keyhole_core::{DataKey, body};
-use keyhole_log::limits::{BLOCK_DATA, TAGS_MAX, buffer_len};
+use keyhole_log::limits::{BLOCK_DATA, CHUNK_TAGS_MAX, buffer_len};
 use keyhole_log::{Disk, NewBody};
 use keyhole_s3::http::RequestHead;
 
@@ -62,11 +62,11 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         });
         let prefix = sealer.as_ref().map(Sealer::prefix);
         let mut writer = self.log.body_writer();
-        let mut tags = Vec::with_capacity(TAGS_MAX);
+        let mut tags = Vec::with_capacity(CHUNK_TAGS_MAX);
         let mut size = 0;
         loop {
             let limit = usize::try_from(payload.bound()).unwrap_or(BLOCK_DATA).min(BLOCK_DATA);
-            let (mut buf, mut len) = (self.log.disk().buffer_of(buffer_len(limit)), 0);
+            let (mut buf, mut len) = (self.log.disk().buffer_with_len(buffer_len(limit)), 0);
             tags.clear();
             let is_last = loop {
                 let (filled, back) = payload.fill(buf, len..limit.min(len + STRIDE)).await;
@@ -74,7 +74,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 let at = len..len + filled?;
                 len = at.end;
                 let is_last = payload.remaining() == 0;
-                for chunk in D::part(&mut buf, at).chunks_mut(CHUNK_LEN) {
+                for chunk in D::slice(&mut buf, at).chunks_mut(CHUNK_LEN) {
                     if let Some(sealer) = &mut sealer {
                         tags.push(sealer.seal_next(chunk));
                     }
@@ -91,7 +91,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 }
             };
             if sealer.is_some() {
-                D::enciphered(&mut buf);
+                D::mark_ciphertext(&mut buf);
             }
             size += len as u64;
             if is_last {

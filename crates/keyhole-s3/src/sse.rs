@@ -2,7 +2,7 @@
 //! in the order in which S3 checks them.
 
 use keyhole_core::CustomerKey;
-use keyhole_core::sse_c::{self, KEY_HEADER, KEY_MD5_HEADER, Role, SseCError, Triple};
+use keyhole_core::sse_c::{self, KEY_HEADER, KEY_MD5_HEADER, SseCError, SseCHeaders, SseCTarget};
 
 use crate::http::RequestHead;
 use crate::{Error, ErrorCode};
@@ -38,7 +38,7 @@ const TYPOS_MAX: usize = 3;
 /// An insecure connection, managed keys, both kinds at once, a missing header, or an invalid
 /// algorithm, key or MD5.
 pub fn for_write(head: &RequestHead, secure: bool) -> Result<Option<CustomerKey>, Error> {
-    let triple = triple(head, Role::Object, secure)?;
+    let triple = triple(head, SseCTarget::Object, secure)?;
     if let Some(value) = managed(head) {
         if triple.is_absent() {
             let message =
@@ -53,7 +53,7 @@ pub fn for_write(head: &RequestHead, secure: bool) -> Result<Option<CustomerKey>
 }
 
 /// Returns whether a request has any SSE-C header of this role, valid or not.
-pub fn is_asked_for(head: &RequestHead, role: Role) -> bool {
+pub fn is_asked_for(head: &RequestHead, role: SseCTarget) -> bool {
     parse(head, role).map_or(true, |triple| !triple.is_absent())
 }
 
@@ -63,7 +63,7 @@ pub fn is_asked_for(head: &RequestHead, role: Role) -> bool {
 /// # Errors
 /// `InvalidRequest`, and the errors of [`for_read`].
 pub fn no_key_of_nothing(head: &RequestHead, secure: bool) -> Result<(), Error> {
-    if head.headers.get("x-amz-copy-source").is_some() || for_read(head, Role::CopySource, secure)?.is_absent() {
+    if head.headers.get("x-amz-copy-source").is_some() || for_read(head, SseCTarget::CopySource, secure)?.is_absent() {
         return Ok(());
     }
     Err(Error::new(ErrorCode::InvalidRequest).with_message(
@@ -74,13 +74,13 @@ pub fn no_key_of_nothing(head: &RequestHead, secure: bool) -> Result<(), Error> 
 
 /// The SSE-C headers of a read. Only the connection has been checked; other errors are reported
 /// after the object is found.
-pub struct ReadTrio<'h>(Triple<'h>);
+pub struct ReadTrio<'h>(SseCHeaders<'h>);
 
 /// Collects the SSE-C headers of a role on a read.
 ///
 /// # Errors
 /// An insecure connection, and repeated or misspelt headers.
-pub fn for_read(head: &RequestHead, role: Role, secure: bool) -> Result<ReadTrio<'_>, Error> {
+pub fn for_read(head: &RequestHead, role: SseCTarget, secure: bool) -> Result<ReadTrio<'_>, Error> {
     Ok(ReadTrio(triple(head, role, secure)?))
 }
 
@@ -154,8 +154,8 @@ fn managed(head: &RequestHead) -> Option<String> {
 
 /// Parses the headers of a role. A misspelt header of either role is an error: ignoring it would
 /// store the object in plaintext.
-fn parse(head: &RequestHead, role: Role) -> Result<Triple<'_>, SseCError> {
-    let triple = Triple::from_headers(role, head.headers.iter())?;
+fn parse(head: &RequestHead, role: SseCTarget) -> Result<SseCHeaders<'_>, SseCError> {
+    let triple = SseCHeaders::from_headers(role, head.headers.iter())?;
     match head.headers.iter().any(|(name, _)| is_misspelt(name)) {
         true => Err(SseCError::UnknownHeader),
         false => Ok(triple),
@@ -174,7 +174,7 @@ fn is_misspelt(name: &str) -> bool {
     PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || TRIOS.iter().any(is_close)
 }
 
-fn triple(head: &RequestHead, role: Role, secure: bool) -> Result<Triple<'_>, Error> {
+fn triple(head: &RequestHead, role: SseCTarget, secure: bool) -> Result<SseCHeaders<'_>, Error> {
     let triple = parse(head, role);
     let asks = triple.as_ref().map_or(true, |triple| !triple.is_absent());
     if asks && !secure {
@@ -182,10 +182,10 @@ fn triple(head: &RequestHead, role: Role, secure: bool) -> Result<Triple<'_>, Er
             "Requests specifying Server Side Encryption with Customer provided keys must be made over a secure connection.",
         ));
     }
-    triple.map_err(|error| described(error, &Triple::default()))
+    triple.map_err(|error| described(error, &SseCHeaders::default()))
 }
 
-fn described(error: SseCError, triple: &Triple<'_>) -> Error {
+fn described(error: SseCError, triple: &SseCHeaders<'_>) -> Error {
     match error {
         SseCError::MissingKey => key_required(),
         SseCError::MissingKeyMd5 => argument(
@@ -271,7 +271,7 @@ mod tests {
     fn reads_follow_the_table_in_its_order() {
         let read = |headers: &str, sealed, secure| {
             let head = head(&format!("GET /b/k HTTP/1.1{headers}"));
-            for_read(&head, Role::Object, secure)
+            for_read(&head, SseCTarget::Object, secure)
                 .and_then(|trio| trio.key_for(sealed).map(|key| key.is_some()))
                 .map_err(|error| (error.code, error.message.into_owned()))
         };

@@ -1,7 +1,7 @@
 //! The parameters of a life, derived from its seed.
 
 use keyhole_log::limits::{INLINE_MAX, SEGMENT_LEN_MIN, SEGMENTS_FIXED, SEGMENTS_PER_WORKER, SEGMENTS_START};
-use keyhole_log::{Format, OpenOptions, Sync};
+use keyhole_log::{Durability, Format, OpenOptions};
 
 use crate::disk::{Faults, FileSystem};
 use crate::random::Random;
@@ -84,7 +84,7 @@ pub enum Focus {
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Durability of acknowledged writes.
-    pub sync: Sync,
+    pub durability: Durability,
     /// Number of workers.
     pub workers: usize,
     /// Number of clients, which share the workers.
@@ -134,7 +134,7 @@ impl Plan {
     pub fn of(random: &mut Random) -> Self {
         let workers = 1 + random.below(3) as usize;
         let mut plan = Plan {
-            sync: if random.chance(25) { Sync::Deferred } else { Sync::Always },
+            durability: if random.chance(25) { Durability::Deferred } else { Durability::Always },
             workers,
             clients: 1 + random.below(5),
             operations: 30 + random.below(60),
@@ -219,7 +219,7 @@ impl Plan {
 
     /// Returns the options for an opening as planned.
     pub fn opening(&self) -> Opening {
-        Opening { sync: self.sync, workers: self.workers, capacity: None, segments: self.segments }
+        Opening { durability: self.durability, workers: self.workers, capacity: None, segments: self.segments }
     }
 
     /// Returns the options of the next opening: workers, durability and capacity may vary. The
@@ -233,7 +233,7 @@ impl Plan {
             opening.workers = 1 + random.below(WORKERS_MOST) as usize;
         }
         if random.chance(30) {
-            opening.sync = *random.pick(&[Sync::Always, Sync::Deferred]);
+            opening.durability = *random.pick(&[Durability::Always, Durability::Deferred]);
         }
         if random.chance(30) {
             opening.capacity = Some(SEGMENTS_START + (self.segments + random.below(6)) * self.segment_len);
@@ -246,7 +246,7 @@ impl Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opening {
     /// Durability of acknowledged writes.
-    pub sync: Sync,
+    pub durability: Durability,
     /// Number of workers.
     pub workers: usize,
     /// The requested capacity.
@@ -259,7 +259,14 @@ impl Opening {
     /// Returns the options for the log.
     pub fn options(&self, ring: bool) -> OpenOptions {
         let (rebuild, read_only) = (false, None);
-        OpenOptions { sync: self.sync, workers: self.workers, capacity: self.capacity, ring, rebuild, read_only }
+        OpenOptions {
+            durability: self.durability,
+            workers: self.workers,
+            capacity: self.capacity,
+            ring,
+            rebuild,
+            read_only,
+        }
     }
 
     /// Returns whether there is room for cleaning, so that unused space can always be reclaimed.

@@ -100,7 +100,7 @@ impl Pool {
             Mapping::new(self.len).expect("memory for a block: requests and connections are admitted by their number")
         });
         drop(kept);
-        Block { mapping: Some(mapping), used: 0, is_enciphered: false, pool: self.clone() }
+        Block { mapping: Some(mapping), used: 0, is_ciphertext: false, pool: self.clone() }
     }
 }
 
@@ -201,7 +201,7 @@ pub(crate) struct Block {
     /// End of the range that was written to; only bytes before it need wiping.
     used: usize,
     /// The buffer contains only ciphertext and needs no wiping.
-    is_enciphered: bool,
+    is_ciphertext: bool,
     pool: Pool,
 }
 
@@ -216,7 +216,7 @@ impl Block {
 
     /// Returns a range for writing. Only the ranges handed out are wiped later: most stored bodies
     /// are short, and wiping a whole buffer would cost more than storing them.
-    pub(crate) fn part(&mut self, at: Range<usize>) -> &mut [u8] {
+    pub(crate) fn slice_mut(&mut self, at: Range<usize>) -> &mut [u8] {
         self.used = self.used.max(at.end.min(self.len()));
         // SAFETY: as in `as_ref`; `&mut self` makes it exclusive.
         let all = unsafe { slice::from_raw_parts_mut(self.address(), self.len()) };
@@ -224,8 +224,8 @@ impl Block {
     }
 
     /// Marks the content as ciphertext, which needs no wiping.
-    pub(crate) fn enciphered(&mut self) {
-        self.is_enciphered = true;
+    pub(crate) fn mark_ciphertext(&mut self) {
+        self.is_ciphertext = true;
     }
 
     /// Prepares for a kernel write up to `end`, which may continue after its future was dropped.
@@ -251,15 +251,15 @@ impl AsRef<[u8]> for Block {
 
 impl AsMut<[u8]> for Block {
     fn as_mut(&mut self) -> &mut [u8] {
-        self.part(0..self.len())
+        self.slice_mut(0..self.len())
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
         // The memory stays reachable through the pool, so the compiler cannot remove this store.
-        if !self.is_enciphered {
-            self.part(0..self.used).fill(0);
+        if !self.is_ciphertext {
+            self.slice_mut(0..self.used).fill(0);
         }
         let mut kept = self.pool.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.blocks.len() < self.pool.kept_max {
@@ -320,7 +320,7 @@ mod tests {
     fn whatever_was_written_is_wiped() {
         let pool = Pool::default();
         let used: [fn(&mut Block); 5] = [
-            |block| block.part(5..9).fill(1),
+            |block| block.slice_mut(5..9).fill(1),
             |block| block.as_mut()[BUFFER_LEN - 1] = 1,
             |block| {
                 // A kernel read whose future was dropped.
@@ -329,7 +329,7 @@ mod tests {
                 unsafe { block.address().add(6999).write(1) };
             },
             |block| {
-                block.part(0..10).fill(1);
+                block.slice_mut(0..10).fill(1);
                 let before = block.receive(7000);
                 // SAFETY: within the block.
                 unsafe { block.address().add(99).write(1) };
@@ -352,12 +352,12 @@ mod tests {
     fn ciphertext_is_left() {
         let pool = Pool::default();
         let mut block = pool.take();
-        block.part(5..9).fill(1);
-        block.enciphered();
+        block.slice_mut(5..9).fill(1);
+        block.mark_ciphertext();
         drop(block);
         let mut block = pool.take();
         assert_eq!(block.as_ref()[5..9], [1; 4]);
-        block.part(5..9).fill(2);
+        block.slice_mut(5..9).fill(2);
         drop(block);
         assert_eq!(pool.take().as_ref()[5..9], [0; 4], "it was not said of what is in it now");
     }

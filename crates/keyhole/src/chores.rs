@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyhole_log::{Disk, Log, Shared};
+use keyhole_log::{Disk, Log, Store};
 use keyhole_node::{Pass, clock_behind, expire};
 use keyhole_s3::time::iso8601;
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
@@ -40,7 +40,7 @@ pub(crate) struct Chores {
 
 impl Chores {
     /// Starts cleaning and checkpoints.
-    pub(crate) fn start<D: Disk>(shared: Arc<Shared>, disk: Rc<D>) -> Self {
+    pub(crate) fn start<D: Disk>(shared: Arc<Store>, disk: Rc<D>) -> Self {
         let (maintenance, writer) = keyhole_log::maintenance(shared, disk);
         Chores { users: Vec::new(), keepers: vec![spawn_local(maintenance.run()), spawn_local(writer.run())] }
     }
@@ -79,7 +79,7 @@ impl Chores {
 }
 
 /// Tells the log, which has no clock, when to expect free space again.
-async fn expect_space(shared: Arc<Shared>) {
+async fn expect_space(shared: Arc<Store>) {
     let mut ticks = interval(EXPECT_SPACE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -89,7 +89,7 @@ async fn expect_space(shared: Arc<Shared>) {
 }
 
 /// Logs and reports once each an object file that is gone from its path, and a failed write.
-async fn look_regularly(shared: Arc<Shared>, monitor: Arc<Monitor>) {
+async fn look_regularly(shared: Arc<Store>, monitor: Arc<Monitor>) {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut was_absent, mut has_failed) = (false, false);
@@ -117,7 +117,7 @@ async fn look_regularly(shared: Arc<Shared>, monitor: Arc<Monitor>) {
 }
 
 /// Logs each object that the cleaner could not move, once.
-async fn log_findings(shared: Arc<Shared>) {
+async fn log_findings(shared: Arc<Store>) {
     let mut ticks = interval(FINDINGS_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

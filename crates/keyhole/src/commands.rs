@@ -12,7 +12,6 @@ pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod import;
 pub(crate) mod key;
-mod moving;
 pub(crate) mod operate;
 mod plot;
 pub(crate) mod sealed;
@@ -20,6 +19,7 @@ pub(crate) mod stat;
 pub(crate) mod status;
 mod stream;
 pub(crate) mod tls;
+mod transfer;
 pub(crate) mod verify;
 
 use std::fmt;

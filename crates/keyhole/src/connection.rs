@@ -20,8 +20,8 @@ pub(crate) enum Connection<P> {
 impl<P: Socket> Stream for Connection<P> {
     type Buf = Block;
 
-    fn part(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
-        buf.part(at)
+    fn slice(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
+        buf.slice_mut(at)
     }
 
     async fn read_block(&self, buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {

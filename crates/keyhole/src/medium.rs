@@ -307,7 +307,7 @@ mod tests {
         let mut page = [0; PAGE];
         for round in 1..=3 {
             let mut block = pool.take();
-            block.part(0..2 * PAGE).fill(round);
+            block.slice_mut(0..2 * PAGE).fill(round);
             direct.write_all_at(&block.as_ref()[..2 * PAGE], PAGE as u64).unwrap();
             medium.as_file().read_exact_at(&mut page, 2 * PAGE as u64).unwrap();
             assert_eq!(page, [round; PAGE]);

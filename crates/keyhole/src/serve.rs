@@ -168,9 +168,9 @@ fn store_options(options: &ServeOptions, workers: usize) -> StoreOptions {
     StoreOptions {
         make: if options.format { Make::Format } else { Make::File },
         capacity: options.capacity,
-        sync: match options.sync {
-            SyncMode::Always => keyhole_log::Sync::Always,
-            SyncMode::Interval(_) | SyncMode::Never => keyhole_log::Sync::Deferred,
+        durability: match options.sync {
+            SyncMode::Always => keyhole_log::Durability::Always,
+            SyncMode::Interval(_) | SyncMode::Never => keyhole_log::Durability::Deferred,
         },
         ring: options.ring,
         read_only: options.read_only.then_some(store::ASKED_READ_ONLY),
@@ -180,7 +180,7 @@ fn store_options(options: &ServeOptions, workers: usize) -> StoreOptions {
 }
 
 /// Returns the number of threads that the store's capacity allows: each has its own segments.
-fn workers_of(shared: &keyhole_log::Shared, threads: usize) -> usize {
+fn workers_of(shared: &keyhole_log::Store, threads: usize) -> usize {
     let workers = shared.workers();
     if workers < threads {
         let capacity = shared.usage().capacity;

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use keyhole_log::Shared;
+use keyhole_log::Store;
 use keyhole_node::Env;
 
 use crate::env::System;
@@ -56,7 +56,7 @@ pub(crate) struct Monitor {
     started_ms: u64,
     phase: AtomicU8,
     metrics: Arc<Metrics>,
-    store: OnceLock<Arc<Shared>>,
+    store: OnceLock<Arc<Store>>,
     presence: OnceLock<Presence>,
     /// Damaged places found by recovery.
     damaged_at_start: AtomicU64,
@@ -108,7 +108,7 @@ impl Monitor {
     }
 
     /// Records that the store is open.
-    pub(crate) fn opened(&self, shared: Arc<Shared>, damaged: usize) {
+    pub(crate) fn opened(&self, shared: Arc<Store>, damaged: usize) {
         self.damaged_at_start.store(damaged as u64, Ordering::Relaxed);
         let _ = self.store.set(shared); // Called once.
     }

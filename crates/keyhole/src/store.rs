@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use keyhole_log::limits::{SEGMENT_LEN, SEGMENT_LEN_MIN, SEGMENTS_START};
-use keyhole_log::{Format, OpenOptions as LogOptions, Shared, Sync};
+use keyhole_log::{Durability, Format, OpenOptions as LogOptions, Store};
 use keyhole_node::Env;
 
 use crate::buffer::Pools;
@@ -47,8 +47,8 @@ pub(crate) const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// An open store.
-pub(crate) struct Store {
-    pub(crate) shared: Arc<Shared>,
+pub(crate) struct OpenedStore {
+    pub(crate) shared: Arc<Store>,
     /// All threads use clones of this open file description, so its lock outlasts the last I/O.
     pub(crate) medium: Medium,
     /// Count of durable items that recovery found unreadable.
@@ -87,7 +87,7 @@ pub(crate) struct StoreOptions {
     /// opened for reading.
     pub(crate) read_only: Option<&'static str>,
     pub(crate) capacity: Option<u64>,
-    pub(crate) sync: Sync,
+    pub(crate) durability: Durability,
     /// Whether a full store deletes its oldest objects.
     pub(crate) ring: bool,
     pub(crate) workers: usize,
@@ -106,7 +106,7 @@ impl Default for StoreOptions {
             make: Make::Never,
             read_only: None,
             capacity: None,
-            sync: Sync::Always,
+            durability: Durability::Always,
             ring: false,
             workers: 1,
             patience: LOCK_PATIENCE,
@@ -117,12 +117,12 @@ impl Default for StoreOptions {
 }
 
 /// Creates the store if it is missing and the options allow it, locks it, and recovers its content.
-pub(crate) fn open(place: &Place, options: &StoreOptions) -> Result<Store, String> {
+pub(crate) fn open(place: &Place, options: &StoreOptions) -> Result<OpenedStore, String> {
     let held = hold(place, options)?;
     let path = place.medium();
     let disk = plain_disk(&held.medium)?.counting(options.read.clone());
     let log_options = LogOptions {
-        sync: options.sync,
+        durability: options.durability,
         workers: options.workers,
         // A new file already has the given capacity.
         capacity: options.capacity.filter(|_| !held.created),
@@ -175,7 +175,7 @@ pub(crate) fn open(place: &Place, options: &StoreOptions) -> Result<Store, Strin
     );
     let presence =
         Presence::of(&path, &held.medium).map_err(|error| format!("cannot inspect {}: {error}", path.display()))?;
-    Ok(Store { shared, medium: held.medium, damaged: recovery.damaged.len(), presence, _locks: held.locks })
+    Ok(OpenedStore { shared, medium: held.medium, damaged: recovery.damaged.len(), presence, _locks: held.locks })
 }
 
 /// Returns the memory freed by recovery to the system. Fragmentation would otherwise retain it.
@@ -374,7 +374,7 @@ mod tests {
         StoreOptions { make, capacity, patience, ..StoreOptions::default() }
     }
 
-    fn open_at(path: &Path, options: &StoreOptions) -> Result<Store, String> {
+    fn open_at(path: &Path, options: &StoreOptions) -> Result<OpenedStore, String> {
         open(&Place::find(path, None).unwrap(), options)
     }
 

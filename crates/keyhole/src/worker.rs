@@ -10,7 +10,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyhole_log::{Disk, Log, Shared};
+use keyhole_log::{Disk, Log, Store};
 use keyhole_node::{Config, Node, Stream};
 use socket2::SockRef;
 use tokio::sync::{Notify, watch};
@@ -69,7 +69,7 @@ pub(crate) const LINGER_BYTES: usize = 64 << 20;
 
 /// The parts that a worker is built from.
 pub(crate) struct Setup {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Store>,
     pub(crate) medium: Medium,
     pub(crate) config: Arc<Config>,
     pub(crate) listener: Listener,

@@ -6,7 +6,7 @@ use keyhole_core::chunked::{Opener, Sealer, message_len, plaintext_len};
 use keyhole_core::file::{Decoded, ENTRY_LEN, Entry, Layout, PREFACE_MAX, Preface};
 use keyhole_core::head::{Head, open_head};
 use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, TAG_LEN};
-use keyhole_core::sse_c::{Headers, Role, Triple};
+use keyhole_core::sse_c::{Headers, SseCHeaders, SseCTarget};
 use keyhole_core::{CustomerKey, NotAuthentic};
 
 /// Parses lines of `name: value` as headers. An accepted key must survive encoding and parsing.
@@ -17,14 +17,14 @@ pub fn headers(data: &[u8]) {
             Some((std::str::from_utf8(&line[..colon]).ok()?, line[colon + 1..].trim_ascii()))
         })
     };
-    for role in [Role::Object, Role::CopySource] {
-        let Ok(triple) = Triple::from_headers(role, lines()) else { continue };
+    for role in [SseCTarget::Object, SseCTarget::CopySource] {
+        let Ok(triple) = SseCHeaders::from_headers(role, lines()) else { continue };
         let (written, read) = (triple.for_write(), triple.for_read());
         if let Ok(Some(key)) = written {
             assert_eq!(read, Ok(Some(CustomerKey::new(*key.expose()))));
             let headers = Headers::new(&key);
             let again = headers.iter(role).map(|(name, value)| (name, value.as_bytes()));
-            let again = Triple::from_headers(role, again.into_iter()).expect("its own headers");
+            let again = SseCHeaders::from_headers(role, again.into_iter()).expect("its own headers");
             assert_eq!(again.for_write(), Ok(Some(key)));
         }
     }

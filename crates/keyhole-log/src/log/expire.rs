@@ -9,7 +9,7 @@ use super::Log;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::limits::EXPIRE_BATCH;
-use crate::shared::State;
+use crate::store::State;
 use crate::types::{BucketInfo, BucketSettings, Condition};
 
 /// An object to delete unless it is replaced first, or an upload with its identity.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use futures_channel::{mpsc, oneshot};
 
 pub(crate) use read::read_verified;
-pub use read::{Body, OpenBlock, Tags};
+pub use read::{Body, ChunkTags, OpenBlock};
 pub(crate) use read::{Located, read_record, read_record_if};
 pub use scrub::{ScrubCursor, ScrubStep};
 
@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::index::Effect;
 use crate::limits::batch_max;
 use crate::maintain::Wish;
-use crate::shared::{SegmentPin, Shared, Slot};
+use crate::store::{SegmentPin, Slot, Store};
 use crate::types::BodyId;
 use crate::wire::pages;
 use crate::wire::payload::{Payload, kind};
@@ -37,14 +37,14 @@ use crate::writer::{Job, Writer};
 /// A worker's handle of the log. Clones belong to the same worker.
 ///
 /// Operations that read a record ([`object`](Self::object), [`body`](Self::body),
-/// [`upload_head`](Self::upload_head), [`part_record_info`](Self::part_record_info)) hold one
+/// [`upload_head`](Self::upload_head), [`part_checksums`](Self::part_checksums)) hold one
 /// buffer of the disk while they run.
 pub struct Log<D: Disk> {
     inner: Rc<Inner<D>>,
 }
 
 struct Inner<D: Disk> {
-    shared: Arc<Shared>,
+    shared: Arc<Store>,
     disk: Rc<D>,
     queue: mpsc::UnboundedSender<Job<D>>,
     /// Whether this is a worker's handle, not the maintenance's.
@@ -72,14 +72,14 @@ impl<D: Disk> Clone for Log<D> {
 ///
 /// # Panics
 /// Panics if called more often than [`OpenOptions::workers`](crate::OpenOptions::workers) allows.
-pub fn worker<D: Disk>(shared: Arc<Shared>, disk: Rc<D>) -> (Log<D>, Writer<D>) {
+pub fn worker<D: Disk>(shared: Arc<Store>, disk: Rc<D>) -> (Log<D>, Writer<D>) {
     let slot = shared.lock().slots.pop_front();
     let Some(slot) = slot else { panic!("more workers than the log was opened for") };
     start(shared, disk, slot, false)
 }
 
 /// Creates a writer and its log.
-pub(crate) fn start<D: Disk>(shared: Arc<Shared>, disk: Rc<D>, slot: Slot, maintains: bool) -> (Log<D>, Writer<D>) {
+pub(crate) fn start<D: Disk>(shared: Arc<Store>, disk: Rc<D>, slot: Slot, maintains: bool) -> (Log<D>, Writer<D>) {
     {
         let mut state = shared.lock();
         state.maintenance.logs += usize::from(!maintains);
@@ -134,7 +134,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Returns the state that the workers share.
-    pub fn shared(&self) -> &Arc<Shared> {
+    pub fn shared(&self) -> &Arc<Store> {
         &self.inner.shared
     }
 
@@ -144,7 +144,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// Makes everything durable that any worker has acknowledged so far. Only needed under
-    /// [`Sync::Deferred`](crate::Sync::Deferred).
+    /// [`Durability::Deferred`](crate::Durability::Deferred).
     ///
     /// # Errors
     /// `Io`, `Poisoned`, `Closed`.

@@ -4,9 +4,9 @@ use super::{Body, Located, Log, Request, body_draft, draft, within};
 use crate::disk::Disk;
 use crate::error::{Damage, Error, LOST_OBJECT};
 use crate::index::{Entry, Location, Outcome};
-use crate::limits::{HEAD_MAX, KEY_MAX, LABELS_MAX};
+use crate::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX};
 use crate::sabotage::{self, Sabotage};
-use crate::shared::Pin;
+use crate::store::Pin;
 use crate::types::{BodyId, Condition, Content, ListObjects, Listing, Object, Part, PutObject};
 use crate::wire::payload::{ObjectPut, Payload};
 
@@ -20,19 +20,19 @@ impl<D: Disk> Log<D> {
         self.store_object(put, false).await
     }
 
-    /// Replaces the labels of an object. The rest of it, including its time, is unchanged.
+    /// Replaces the tags of an object. The rest of it, including its time, is unchanged.
     ///
     /// # Errors
     /// `NoSuchBucket`; `Conflict` if the name has another object by now, or another write of the
     /// name is in flight; `TooLarge`; those of every write.
-    pub async fn set_labels(&self, bucket: &str, key: &str, object: Object, labels: Vec<u8>) -> Result<(), Error> {
+    pub async fn set_tags(&self, bucket: &str, key: &str, object: Object, tags: Vec<u8>) -> Result<(), Error> {
         let Object { size, time_ms, etag, sealed, seq, .. } = object;
         let put = PutObject {
             bucket: bucket.to_owned(),
             key: key.to_owned(),
             head: object.head.clone(),
             content: Content::Shared(object),
-            labels,
+            tags,
             sealed,
             etag,
             size,
@@ -42,19 +42,19 @@ impl<D: Disk> Log<D> {
         self.store_object(put, true).await
     }
 
-    /// Stores an object. With `relabels` it replaces itself, so it does not
+    /// Stores an object. With `is_tagging` it replaces itself, so it does not
     /// count against the quota.
-    async fn store_object(&self, put: PutObject, relabels: bool) -> Result<(), Error> {
-        let PutObject { bucket, key, content, head, labels, sealed, etag, size, time_ms, condition } = put;
+    async fn store_object(&self, put: PutObject, is_tagging: bool) -> Result<(), Error> {
+        let PutObject { bucket, key, content, head, tags, sealed, etag, size, time_ms, condition } = put;
         within(key.len(), KEY_MAX, "the key of an object")?;
         within(head.len(), HEAD_MAX, "the head of an object")?;
-        within(labels.len(), LABELS_MAX, "the tags of an object")?;
-        let (new, parts, infos, bound, source) = match content {
+        within(tags.len(), OBJECT_TAGS_MAX, "the tags of an object")?;
+        let (new, parts, part_checksums, bound, source) = match content {
             Content::New(body, salt) => {
                 let part = Part { number: 0, body: body.id(), size, salt, etag: etag.digest };
                 (Some(body), vec![part], Vec::new(), false, None)
             }
-            Content::Shared(object) => (None, object.parts, object.infos, object.bound, Some(object.pin)),
+            Content::Shared(object) => (None, object.parts, object.part_checksums, object.bound, Some(object.pin)),
         };
         let shared = self.shared();
         let pinned: Vec<_> = if new.is_some() { Vec::new() } else { parts.iter().map(|part| part.body).collect() };
@@ -63,7 +63,7 @@ impl<D: Disk> Log<D> {
             shared.check_poison()?;
             let (id, home) = state.index.writable(&bucket)?;
             home.decide(&key, condition)?;
-            if !relabels {
+            if !is_tagging {
                 home.check_quota(size, |home| home.object(&key).map(|old| old.size))?;
             }
             if sabotage::is(Sabotage::ReserveLate) {
@@ -79,8 +79,9 @@ impl<D: Disk> Log<D> {
         };
         drop(source);
         let (key, head) = (key.as_str(), head.as_slice());
-        let (labels, infos, upload) = (&labels[..], &infos[..], None);
-        let record = ObjectPut { bucket, upload, size, time_ms, etag, sealed, bound, key, head, parts, labels, infos };
+        let (tags, part_checksums, upload) = (&tags[..], &part_checksums[..], None);
+        let record =
+            ObjectPut { bucket, upload, size, time_ms, etag, sealed, bound, key, head, parts, tags, part_checksums };
         let (mut drafts, mut holds) = (Vec::with_capacity(2), Vec::new());
         if let Some((body, seq)) = new.zip(body_seq) {
             let (body, pins) = body_draft(seq, body);
@@ -216,8 +217,8 @@ fn object_of(payload: Payload<'_>, seq: u64, pin: Pin) -> Option<Object> {
         sealed: put.sealed,
         bound: put.bound,
         head: put.head.to_vec(),
-        labels: put.labels.to_vec(),
-        infos: put.infos.to_vec(),
+        tags: put.tags.to_vec(),
+        part_checksums: put.part_checksums.to_vec(),
         parts: put.parts,
         seq,
         pin,

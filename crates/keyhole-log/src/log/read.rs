@@ -8,9 +8,9 @@ use crate::body::{block_count, block_len, run_blocks, with_starts};
 use crate::disk::{Disk, is_unreadable, read_again, read_short_again};
 use crate::error::{Damage, Error, UNREADABLE};
 use crate::index::Location;
-use crate::limits::{BLOCK_DATA, CHUNK_LEN, FOOTER_LEN, PAGE, TAGS_MAX};
+use crate::limits::{BLOCK_DATA, CHUNK_LEN, CHUNK_TAGS_MAX, FOOTER_LEN, PAGE};
 use crate::sabotage::{self, Sabotage};
-use crate::shared::{SegmentPin, Shared, State};
+use crate::store::{SegmentPin, State, Store};
 use crate::types::{BodyId, Part};
 use crate::wire::StoreId;
 use crate::wire::block::{Footer, Identity};
@@ -108,17 +108,17 @@ impl Piece {
     }
 }
 
-/// Tags of the chunks read.
+/// ChunkTags of the chunks read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tags {
+pub struct ChunkTags {
     first: usize,
     tags: Vec<[u8; 16]>,
 }
 
-impl Tags {
+impl ChunkTags {
     fn of(all: &[[u8; 16]], chunks: &Range<usize>) -> Self {
         let tags = all.get(chunks.start..chunks.end.min(all.len())).unwrap_or_default();
-        Tags { first: chunks.start, tags: tags.to_vec() }
+        ChunkTags { first: chunks.start, tags: tags.to_vec() }
     }
 
     /// Appends the tags of the next piece.
@@ -181,16 +181,16 @@ impl<D: Disk> Log<D> {
         chunks: Range<usize>,
         checked: bool,
         mut buf: D::Buf,
-    ) -> (Result<Tags, Error>, D::Buf) {
+    ) -> (Result<ChunkTags, Error>, D::Buf) {
         assert!(chunks.start <= chunks.end, "chunks of a block");
-        let chunks = chunks.start.min(TAGS_MAX)..chunks.end.min(TAGS_MAX);
+        let chunks = chunks.start.min(CHUNK_TAGS_MAX)..chunks.end.min(CHUNK_TAGS_MAX);
         let Some(pieces) = &mut block.stored else {
             let Stored::Inline { tags, data } = &body.bytes else { unreachable!("a block of this body") };
             let span = (chunks.start * CHUNK_LEN).min(data.len())..(chunks.end * CHUNK_LEN).min(data.len());
-            D::part(&mut buf, 0..span.len()).copy_from_slice(&data[span]);
-            return (Ok(Tags::of(tags, &chunks)), buf);
+            D::slice(&mut buf, 0..span.len()).copy_from_slice(&data[span]);
+            return (Ok(ChunkTags::of(tags, &chunks)), buf);
         };
-        let (count, mut tags) = (pieces.len(), Tags { first: chunks.start, tags: Vec::new() });
+        let (count, mut tags) = (pieces.len(), ChunkTags { first: chunks.start, tags: Vec::new() });
         for (piece, i) in pieces.iter_mut().zip(1..) {
             let here = piece.chunks(&chunks, i == count);
             if here.is_empty() && !chunks.is_empty() {
@@ -224,7 +224,7 @@ impl<D: Disk> Log<D> {
         let mut with_footer = known.is_none() && to + padded + FOOTER_LEN - span.start <= buf.as_ref().len();
         loop {
             if known.is_none() && !with_footer {
-                let page = disk.buffer_of(FOOTER_LEN);
+                let page = disk.buffer_with_len(FOOTER_LEN);
                 let page = read_short_again(disk, id.offset + padded as u64, page, 0..FOOTER_LEN).await;
                 *known = match (page.0, page.1) {
                     (Ok(()), page) => Footer::parse(&page.as_ref()[..FOOTER_LEN], id, store),
@@ -304,7 +304,7 @@ impl<D: Disk> Log<D> {
         let (disk, store, at, (id, body_at)) = (self.disk().as_ref(), &self.shared().store, located.at, ahead);
         let start = align_down(body_at.offset(), PAGE as u64);
         let len = (align_up(at.offset() + u64::from(at.len()), PAGE as u64) - start) as usize;
-        let (result, buf) = read_short_again(disk, start, disk.buffer_of(len), 0..len).await;
+        let (result, buf) = read_short_again(disk, start, disk.buffer_with_len(len), 0..len).await;
         result.map_err(|error| read_error(error, at.offset()))?;
         let bytes = &buf.as_ref()[..len];
         let found = |at: Location| {
@@ -332,14 +332,14 @@ impl<D: Disk> Log<D> {
         index: u64,
         chunks: Range<usize>,
         mut buf: D::Buf,
-    ) -> (Result<Tags, Error>, D::Buf) {
+    ) -> (Result<ChunkTags, Error>, D::Buf) {
         assert!(index < body.blocks() && chunks.start <= chunks.end, "chunks of a block of the body");
-        let chunks = chunks.start.min(TAGS_MAX)..chunks.end.min(TAGS_MAX);
+        let chunks = chunks.start.min(CHUNK_TAGS_MAX)..chunks.end.min(CHUNK_TAGS_MAX);
         match &body.bytes {
             Stored::Inline { tags, data } => {
                 let span = (chunks.start * CHUNK_LEN).min(data.len())..(chunks.end * CHUNK_LEN).min(data.len());
-                D::part(&mut buf, span.clone()).copy_from_slice(&data[span]);
-                (Ok(Tags::of(tags, &chunks)), buf)
+                D::slice(&mut buf, span.clone()).copy_from_slice(&data[span]);
+                (Ok(ChunkTags::of(tags, &chunks)), buf)
             }
             Stored::Blocks(runs) => match body.locate(runs, index) {
                 Ok(pieces) => self.read_chunks(&pieces, chunks, buf).await,
@@ -353,9 +353,9 @@ impl<D: Disk> Log<D> {
         pieces: &[Piece],
         chunks: Range<usize>,
         mut buf: D::Buf,
-    ) -> (Result<Tags, Error>, D::Buf) {
+    ) -> (Result<ChunkTags, Error>, D::Buf) {
         let (disk, store) = (self.disk().as_ref(), &self.shared().store);
-        let mut tags = Tags { first: chunks.start, tags: Vec::new() };
+        let mut tags = ChunkTags { first: chunks.start, tags: Vec::new() };
         for (piece, i) in pieces.iter().zip(1..) {
             let here = piece.chunks(&chunks, i == pieces.len());
             if here.is_empty() && !chunks.is_empty() {
@@ -404,7 +404,7 @@ pub(crate) struct Located {
 
 impl Located {
     /// Pins the segment of `at`. `state` must be the locked state of `shared`.
-    pub(crate) fn new(shared: &Arc<Shared>, state: &mut State, at: Location) -> Self {
+    pub(crate) fn new(shared: &Arc<Store>, state: &mut State, at: Location) -> Self {
         let number = state.segments.number(at.offset());
         let pin = number.map(|number| SegmentPin::new(shared, state, number));
         Located { at, generation: state.segments.generation(at.offset()), _pin: pin }
@@ -449,7 +449,7 @@ pub(crate) async fn read_record_if<D: Disk, T>(
 ) -> Result<T, Error> {
     let start = align_down(at.offset(), PAGE as u64);
     let len = (align_up(at.offset() + u64::from(at.len()), PAGE as u64) - start) as usize;
-    let (result, buf) = read_short_again(disk, start, disk.buffer_of(len), 0..len).await;
+    let (result, buf) = read_short_again(disk, start, disk.buffer_with_len(len), 0..len).await;
     result.map_err(|error| read_error(error, at.offset()))?;
     let bytes = &buf.as_ref()[(at.offset() - start) as usize..len];
     let record = record::verify(bytes, store, at.offset())

@@ -5,7 +5,7 @@ use super::{Located, Log, Request, body_draft, draft, within};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::{Bucket, Index, Outcome, Upload};
-use crate::limits::{HEAD_MAX, INFO_MAX, INFOS_MAX, KEY_MAX, LABELS_MAX, PARTS_MAX};
+use crate::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX, PART_CHECKSUM_MAX, PART_CHECKSUMS_MAX, PARTS_MAX};
 use crate::types::{CompleteUpload, CreateUpload, ListUploads, Part, PartInfo, PutPart};
 use crate::types::{UploadHead, UploadListing, UploadRef};
 use crate::wire::payload::{ObjectPut, PartPut, Payload, UploadCreate};
@@ -16,10 +16,10 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// `NoSuchBucket`; `Conflict` if the identity is taken; `TooLarge`; those of every write.
     pub async fn create_upload(&self, create: CreateUpload) -> Result<(), Error> {
-        let CreateUpload { bucket, key, id, head, labels, sealed, time_ms, declared } = create;
+        let CreateUpload { bucket, key, id, head, tags, sealed, time_ms, declared } = create;
         within(key.len(), KEY_MAX, "the key of an object")?;
         within(head.len(), HEAD_MAX, "the head of an upload")?;
-        within(labels.len(), LABELS_MAX, "the tags of an upload")?;
+        within(tags.len(), OBJECT_TAGS_MAX, "the tags of an upload")?;
         let shared = self.shared();
         let (bucket, seq) = {
             let mut state = shared.lock();
@@ -30,8 +30,8 @@ impl<D: Disk> Log<D> {
             }
             (bucket, state.numbers.record())
         };
-        let (key, head, labels) = (&key[..], &head[..], &labels[..]);
-        let record = UploadCreate { bucket, id, time_ms, sealed, declared, key, head, labels };
+        let (key, head, tags) = (&key[..], &head[..], &tags[..]);
+        let record = UploadCreate { bucket, id, time_ms, sealed, declared, key, head, tags };
         self.write(Request::new(vec![draft(seq, &Payload::UploadCreate(record))])).await
     }
 
@@ -51,7 +51,7 @@ impl<D: Disk> Log<D> {
         state.index.bucket(&upload.bucket).is_some_and(|(_, home)| home.settings_seq() > upload.seq)
     }
 
-    /// Returns the head and labels that an upload was created with.
+    /// Returns the head and tags that an upload was created with.
     ///
     /// # Errors
     /// `NoSuchUpload` if it has ended in the meantime; `Damaged`, `Io`.
@@ -63,7 +63,7 @@ impl<D: Disk> Log<D> {
         };
         let head = self.record(located, upload.seq, |payload| match payload {
             Payload::UploadCreate(create) => {
-                Some(UploadHead { head: create.head.to_vec(), labels: create.labels.to_vec() })
+                Some(UploadHead { head: create.head.to_vec(), tags: create.tags.to_vec() })
             }
             _ => None,
         });
@@ -77,11 +77,11 @@ impl<D: Disk> Log<D> {
     /// while it is being completed or aborted; `TooLarge` for a number over [`PARTS_MAX`] or
     /// 0; those of every write.
     pub async fn put_part(&self, put: PutPart) -> Result<(), Error> {
-        let PutPart { upload, number, content, salt, etag, size, time_ms, info } = put;
+        let PutPart { upload, number, content, salt, etag, size, time_ms, checksums } = put;
         if number == 0 || usize::from(number) > PARTS_MAX {
             return Err(Error::TooLarge("the number of a part"));
         }
-        within(info.len(), INFO_MAX, "the description of a part")?;
+        within(checksums.len(), PART_CHECKSUM_MAX, "the description of a part")?;
         let shared = self.shared();
         let (bucket, body_seq, seq) = {
             let mut state = shared.lock();
@@ -93,7 +93,7 @@ impl<D: Disk> Log<D> {
             (bucket, state.numbers.record(), state.numbers.record())
         };
         let part = Part { number, body: content.id(), size, salt, etag };
-        let record = PartPut { bucket, upload: upload.seq, time_ms, part, info: &info };
+        let record = PartPut { bucket, upload: upload.seq, time_ms, part, checksums: &checksums };
         let (body, holds) = body_draft(body_seq, content);
         let drafts = vec![body, draft(seq, &Payload::PartPut(record))];
         self.write(Request { drafts, holds, ..Request::default() }).await
@@ -109,22 +109,22 @@ impl<D: Disk> Log<D> {
         Ok(found.parts((bucket, upload.seq), after).take(limit).collect())
     }
 
-    /// Returns the info that a part was stored with.
+    /// Returns the checksums that a part was stored with.
     ///
     /// # Errors
     /// `PartChanged` if the part has been dropped or replaced; `Damaged`, `Io`.
-    pub async fn part_record_info(&self, part: &PartInfo) -> Result<Vec<u8>, Error> {
+    pub async fn part_checksums(&self, part: &PartInfo) -> Result<Vec<u8>, Error> {
         let located = {
             let mut state = self.shared().lock();
             let upload = state.index.bucket_by_id(part.of.0).and_then(|home| home.upload(part.of.1));
             let at = upload.and_then(|upload| upload.part_at(part.number, part.seq)).ok_or(Error::PartChanged)?;
             Located::new(self.shared(), &mut state, at)
         };
-        let info = self.record(located, part.seq, |payload| match payload {
-            Payload::PartPut(put) => Some(put.info.to_vec()),
+        let checksums = self.record(located, part.seq, |payload| match payload {
+            Payload::PartPut(put) => Some(put.checksums.to_vec()),
             _ => None,
         });
-        info.await
+        checksums.await
     }
 
     /// Completes an upload: stores the object and ends the upload atomically, with one record.
@@ -136,8 +136,8 @@ impl<D: Disk> Log<D> {
     /// `TooLarge`; those of every write.
     pub async fn complete_upload(&self, complete: CompleteUpload) -> Result<(), Error> {
         within(complete.head.len(), HEAD_MAX, "the head of an object")?;
-        within(complete.labels.len(), LABELS_MAX, "the tags of an object")?;
-        within(complete.infos.len(), INFOS_MAX, "the description of the parts of an object")?;
+        within(complete.tags.len(), OBJECT_TAGS_MAX, "the tags of an object")?;
+        within(complete.part_checksums.len(), PART_CHECKSUMS_MAX, "the description of the parts of an object")?;
         within(complete.parts.len(), PARTS_MAX, "the parts of an object")?;
         let pinned: Vec<_> = complete.parts.iter().map(|part| part.body).collect();
         let shared = self.shared();
@@ -154,7 +154,8 @@ impl<D: Disk> Log<D> {
             state.index.pin(&pinned);
             (bucket, seq)
         };
-        let CompleteUpload { upload, parts, head, labels, infos, bound, etag, size, time_ms, condition: _ } = complete;
+        let CompleteUpload { upload, parts, head, tags, part_checksums, bound, etag, size, time_ms, condition: _ } =
+            complete;
         let record = ObjectPut {
             bucket,
             upload: Some(upload.seq),
@@ -166,8 +167,8 @@ impl<D: Disk> Log<D> {
             key: &upload.key,
             head: &head,
             parts,
-            labels: &labels,
-            infos: &infos,
+            tags: &tags,
+            part_checksums: &part_checksums,
         };
         let drafts = vec![draft(seq, &Payload::ObjectPut(record))];
         self.write(Request { drafts, pinned, ..Request::default() }).await

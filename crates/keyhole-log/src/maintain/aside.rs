@@ -11,7 +11,7 @@ use crate::disk::Disk;
 use crate::error::Damage;
 use crate::index::{Entry, Location};
 use crate::limits::FINDINGS_MAX;
-use crate::shared::State;
+use crate::store::State;
 use crate::types::BodyId;
 use crate::writer::others_first;
 

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::index::{Capture, Effect};
 use crate::limits::{PAGE, SUPERBLOCK_AT, checkpoint_record, checkpoint_records_max};
 use crate::log::Request;
-use crate::shared::State;
+use crate::store::State;
 use crate::wire::checkpoint::{CheckpointEnd, Chunk, Item};
 use crate::wire::payload::Payload;
 use crate::wire::superblock::Superblock;
@@ -126,7 +126,7 @@ impl<D: Disk> Maintenance<D> {
         for copy in [first, 1 - first] {
             self.suspect = copy;
             let mut buf = self.context.disk.buffer();
-            superblock.emit(D::part(&mut buf, 0..PAGE));
+            superblock.emit(D::slice(&mut buf, 0..PAGE));
             self.context.write(SUPERBLOCK_AT[copy], buf, PAGE).await?;
             self.context.sync().await?;
             self.shared.lock().counters.written.other += PAGE as u64;

@@ -21,7 +21,7 @@ use crate::log::{Located, Request, read_record, read_verified};
 use crate::recover::Window;
 use crate::sabotage::{self, Sabotage};
 use crate::segments::Use;
-use crate::shared::{SegmentPin, State};
+use crate::store::{SegmentPin, State};
 use crate::types::BodyId;
 use crate::wire::align_up;
 use crate::wire::block::Identity;

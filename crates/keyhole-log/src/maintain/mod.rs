@@ -30,7 +30,7 @@ use crate::error::{Error, FailedWrite};
 use crate::limits::{CHECKPOINT_AFTER_MAX, CHECKPOINT_AFTER_MIN, CLEAN_AHEAD, CLEAN_IDLE_MAX, CLEAN_IN_VAIN_MAX};
 use crate::log::start;
 use crate::segments::Step;
-use crate::shared::{Shared, State};
+use crate::store::{State, Store};
 use crate::writer::Writer;
 
 /// Result of [`compact`](crate::Log::compact).
@@ -52,7 +52,7 @@ pub(crate) enum Wish {
 /// The maintenance of a log. Does nothing until [`run`](Self::run) is polled.
 pub struct Maintenance<D: Disk> {
     log: Log<D>,
-    shared: Arc<Shared>,
+    shared: Arc<Store>,
     /// Disk access for writes that bypass the writer: superblocks.
     context: Context<D>,
     /// Generations below this are from before the log was opened.
@@ -67,7 +67,7 @@ pub struct Maintenance<D: Disk> {
 }
 
 /// Marks the maintenance as running until dropped.
-struct Running(Arc<Shared>);
+struct Running(Arc<Store>);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -83,7 +83,7 @@ impl Drop for Running {
 ///
 /// # Panics
 /// Panics if called twice.
-pub fn maintenance<D: Disk>(shared: Arc<Shared>, disk: Rc<D>) -> (Maintenance<D>, Writer<D>) {
+pub fn maintenance<D: Disk>(shared: Arc<Store>, disk: Rc<D>) -> (Maintenance<D>, Writer<D>) {
     let (slot, opened) = {
         let mut state = shared.lock();
         state.maintenance.running = true;

@@ -28,13 +28,13 @@ use crate::limits::{
 };
 use crate::numbers::Numbers;
 use crate::segments::Segments;
-use crate::shared::{MaintenanceState, Shared, Slot, State, Sync};
+use crate::store::{Durability, MaintenanceState, Slot, State, Store};
 use crate::wire::superblock::{Superblock, VERSION};
 
 use base::Base;
 pub use base::estimate_index;
 pub(crate) use rebuild::is_rebuilt;
-use scan::Store;
+use scan::Scanned;
 pub(crate) use window::Window;
 
 /// Parameters of a new object file.
@@ -55,9 +55,9 @@ pub struct Format {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenOptions {
     /// The point at which a write is acknowledged.
-    pub sync: Sync,
+    pub durability: Durability,
     /// Maximum number of workers, 1 to [`WORKERS_MAX`]. A small capacity may allow fewer: see
-    /// [`Shared::workers`].
+    /// [`Store::workers`].
     pub workers: usize,
     /// New capacity in bytes, stored in the superblock. `None`: keep the current one.
     pub capacity: Option<u64>,
@@ -107,7 +107,7 @@ pub async fn create<D: Disk>(disk: &D, format: &Format) -> Result<(), Error> {
     // Where allocation guarantees nothing, writing zeros secures the space of the superblocks.
     let mut zeros = disk.buffer();
     let start = 0..SEGMENTS_START as usize;
-    D::part(&mut zeros, start.clone()).fill(0);
+    D::slice(&mut zeros, start.clone()).fill(0);
     disk.write(0, zeros, start).await.0.map_err(full_or_io)?;
     let Format { store_id: store, capacity, segment_len, created_ms } = *format;
     let checkpoints = [0; 2];
@@ -146,7 +146,7 @@ pub(crate) struct Recovered {
     /// Whether both copies were lost, so that this superblock is in memory only.
     is_rebuilt: bool,
     pub(crate) index: Index,
-    store: Store,
+    store: Scanned,
     pub(crate) recovery: Recovery,
     /// Locations of the replayed records, if requested, and of damaged checkpoint records.
     replayed: Vec<(u64, u32)>,
@@ -246,7 +246,7 @@ pub(crate) async fn recover<D: Disk>(disk: &D, options: RecoverOptions) -> Resul
 /// that is too small or less than the space in use; `Damaged` if both superblocks or both
 /// checkpoints are; `Io` of reads. Other damage is not an error; it is returned in
 /// [`Recovery::damaged`].
-pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared>, Recovery), Error> {
+pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Store>, Recovery), Error> {
     if options.workers == 0 || options.workers > WORKERS_MAX {
         return Err(Error::Capacity(format!("invalid worker count {}: expected 1 to {WORKERS_MAX}", options.workers)));
     }
@@ -283,10 +283,10 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Shared
     if read_only.is_none() {
         // If the query of extents fails, space is allocated again as if they were unknown.
         let extents = disk.extents().await.unwrap_or(None);
-        let fills = options.sync == Sync::Always && disk.first_write_is_slow();
+        let fills = options.durability == Durability::Always && disk.first_write_is_slow();
         state.segments.set_space(extents.as_deref(), fills);
     }
-    Ok((Arc::new(Shared::new(state.superblock.store, options.sync, read_only, state)), recovery))
+    Ok((Arc::new(Store::new(state.superblock.store, options.durability, read_only, state)), recovery))
 }
 
 /// Makes the cuts final and prepares for writing: step 11 of opening in `FORMAT.md`.
@@ -370,7 +370,7 @@ async fn take_space<D: Disk>(
 fn state(
     index: Index,
     superblock: Superblock,
-    found: Store,
+    found: Scanned,
     resumed: resume::Resumed,
     options: &OpenOptions,
     recovery: &Recovery,
@@ -454,7 +454,7 @@ fn too_little(capacity: u64, segment_len: u64) -> Error {
 }
 
 /// Reports the objects of the checkpoint whose bytes are lost because the file was truncated.
-fn name_past_the_end(index: &Index, superblock: &Superblock, store: &Store, damaged: &mut Vec<Damage>) {
+fn name_past_the_end(index: &Index, superblock: &Superblock, store: &Scanned, damaged: &mut Vec<Damage>) {
     let is_past = |offset: u64| offset > store.file_len;
     for (bucket, key, entry) in index.objects() {
         let record = entry.at.offset() + u64::from(entry.at.len());

@@ -113,7 +113,7 @@ async fn header<D: Disk>(disk: &D, file_len: u64, position: u64) -> Result<Optio
     if offset + PAGE as u64 > file_len {
         return Ok(None);
     }
-    let (result, buf) = read_again(disk, offset, disk.buffer_of(PAGE), 0..PAGE).await;
+    let (result, buf) = read_again(disk, offset, disk.buffer_with_len(PAGE), 0..PAGE).await;
     match result {
         Ok(()) => {}
         Err(error) if is_unreadable(&error) => return Ok(None),

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use super::again::{Again, BatchStart, Reread, Rereader};
 use super::base::Base;
-use super::scan::{MovedRecord, Scan, Store};
+use super::scan::{MovedRecord, Scan, Scanned};
 use crate::disk::Disk;
 use crate::error::{Damage, Error, LOST_OBJECT};
 use crate::index::{Effect, Index, Location};
@@ -44,7 +44,7 @@ pub(super) async fn replay<D: Disk>(
     disk: &D,
     superblock: &Superblock,
     base: &mut Base,
-    store: &mut Store,
+    store: &mut Scanned,
     extents: bool,
 ) -> Result<Replayed, Error> {
     let mut index = std::mem::take(&mut base.index);
@@ -70,7 +70,7 @@ pub(super) async fn replay<D: Disk>(
 
 struct Replay<'a> {
     base: &'a Base,
-    store: &'a mut Store,
+    store: &'a mut Scanned,
     with_extents: bool,
     /// Latest `placed` number of each body whose blocks were moved.
     placed: BTreeMap<BodyId, u64>,

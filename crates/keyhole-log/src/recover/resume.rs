@@ -9,12 +9,12 @@
 //! So no record gets a watermark above the recovered one until two checkpoints have been completed;
 //! recovery from either no longer reads the segment.
 
-use super::scan::{Scan, Store};
+use super::scan::{Scan, Scanned};
 use crate::disk::{Disk, is_full};
 use crate::error::{Damage, Error};
 use crate::limits::{BLOCKS_IN_FLIGHT, BUFFER_LEN, PAGE, SEGMENTS_START};
 use crate::segments::{Segment, Use};
-use crate::shared::{OpenBody, OpenMeta, Slot};
+use crate::store::{OpenBody, OpenMeta, Slot};
 use crate::wire::payload::kind;
 use crate::wire::record::{self, Durable, FIRST, LAST};
 use crate::wire::segment::Kind;
@@ -36,7 +36,7 @@ pub(super) struct Resumed {
 
 impl Resumed {
     /// Returns the state of a read-only log: no open segments, and numbers that are never used.
-    pub(super) fn reading(store: &Store, workers: usize) -> Self {
+    pub(super) fn reading(store: &Scanned, workers: usize) -> Self {
         let slots = (0..workers).map(|worker| Slot { worker, ..Slot::default() }).collect();
         Resumed { slots, next_number: store.highest.saturating_add(1), unmended: Vec::new(), bound: None }
     }
@@ -49,7 +49,7 @@ impl Resumed {
 pub(super) async fn resume<D: Disk>(
     disk: &D,
     superblock: &Superblock,
-    store: &mut Store,
+    store: &mut Scanned,
     workers: usize,
     next: u64,
     sound: bool,
@@ -128,7 +128,7 @@ pub(super) async fn resume<D: Disk>(
     Ok(Resumed { slots, next_number: settler.next, unmended: settler.unmended, bound })
 }
 
-impl Store {
+impl Scanned {
     /// Records the written length of a META segment, and whether it stays open.
     fn settle(&mut self, meta: &OpenMeta, goes_on: bool) {
         let segment = &mut self.table[meta.number as usize];
@@ -141,7 +141,7 @@ impl Store {
 }
 
 /// Returns the BODY segments with room, sorted by room left.
-fn open_bodies(superblock: &Superblock, store: &Store) -> Vec<OpenBody> {
+fn open_bodies(superblock: &Superblock, store: &Scanned) -> Vec<OpenBody> {
     let len = superblock.segment_len;
     let open = store.table.iter().zip(0u32..).filter(|(segment, _)| segment.used == Use::Open(Kind::Body));
     let mut bodies: Vec<OpenBody> = open
@@ -176,7 +176,7 @@ struct Settler<'a, D> {
 impl<D: Disk> Settler<'_, D> {
     /// Rewrites headers, and clears segments that were begun but have no header. A segment for
     /// which this fails is not resumed.
-    async fn mend(&mut self, store: &mut Store) -> Result<(), Error> {
+    async fn mend(&mut self, store: &mut Scanned) -> Result<(), Error> {
         let superblock = self.superblock;
         let start = |number: u32| SEGMENTS_START + u64::from(number) * superblock.segment_len;
         for header in &store.mend {
@@ -213,7 +213,7 @@ impl<D: Disk> Settler<'_, D> {
         let end = body.end.min(body.at + (BLOCKS_IN_FLIGHT * BUFFER_LEN) as u64);
         let mut at = body.at;
         let mut buf = self.disk.buffer();
-        D::part(&mut buf, 0..BUFFER_LEN).fill(0);
+        D::slice(&mut buf, 0..BUFFER_LEN).fill(0);
         self.dirty = true;
         while at < end {
             let len = ((end - at) as usize).min(BUFFER_LEN);
@@ -260,7 +260,7 @@ impl<D: Disk> Settler<'_, D> {
     /// Writes one page, zero except for what `emit` writes. Returns whether the write succeeded.
     async fn page(&mut self, at: u64, emit: impl FnOnce(&mut [u8])) -> Result<bool, Error> {
         let mut buf = self.disk.buffer();
-        let page = D::part(&mut buf, 0..PAGE);
+        let page = D::slice(&mut buf, 0..PAGE);
         page.fill(0);
         emit(page);
         self.dirty = true;

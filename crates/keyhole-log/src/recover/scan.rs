@@ -124,7 +124,7 @@ struct Hints {
 }
 
 /// Result of the scan of the whole file.
-pub(super) struct Store {
+pub(super) struct Scanned {
     pub(super) scans: Vec<Scan>,
     /// State of each segment, without blank ones at the end.
     pub(super) table: Vec<Segment>,
@@ -188,10 +188,10 @@ pub(super) async fn scan<D: Disk>(
     superblock: &Superblock,
     headers: &Headers,
     base: &Base,
-) -> Result<Store, Error> {
+) -> Result<Scanned, Error> {
     let file_len = disk.len().await?;
     let reader = Reader { disk, superblock, file_len };
-    let mut store = Store {
+    let mut store = Scanned {
         scans: Vec::new(),
         table: Vec::new(),
         watermark: base.watermark,
@@ -234,7 +234,7 @@ pub(super) async fn scan<D: Disk>(
     Ok(store)
 }
 
-impl Store {
+impl Scanned {
     /// Classifies a segment by its header and its checkpoint item.
     fn plan(&mut self, number: u32, header: Option<(Header, u32)>, base: &Base) -> Plan {
         let start = SEGMENTS_START + u64::from(number) * self.segment_len;
@@ -547,7 +547,7 @@ impl<D: Disk> Reader<'_, D> {
         if offset + PAGE as u64 > self.file_len {
             return Ok(None);
         }
-        let (result, buf) = read_again(self.disk, offset, self.disk.buffer_of(PAGE), 0..PAGE).await;
+        let (result, buf) = read_again(self.disk, offset, self.disk.buffer_with_len(PAGE), 0..PAGE).await;
         match result {
             Ok(()) => {}
             // Treated as a header that does not verify: its contents are known from elsewhere or

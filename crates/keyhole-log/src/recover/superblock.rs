@@ -82,7 +82,7 @@ fn refusal(a: Invalid, b: Invalid) -> Error {
 /// Writes one copy durably.
 pub(super) async fn write<D: Disk>(disk: &D, superblock: &Superblock, copy: usize) -> Result<(), Error> {
     let mut buf = disk.buffer();
-    superblock.emit(D::part(&mut buf, 0..PAGE));
+    superblock.emit(D::slice(&mut buf, 0..PAGE));
     let (result, _) = disk.write(SUPERBLOCK_AT[copy], buf, 0..PAGE).await;
     result?;
     Ok(disk.sync().await?)

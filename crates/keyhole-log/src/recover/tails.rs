@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use super::again::{Again, BatchStart, Reread, Rereader};
 use super::base::Base;
-use super::scan::{Scan, Store, Suspect};
+use super::scan::{Scan, Scanned, Suspect};
 use crate::body::blocks;
 use crate::disk::Disk;
 use crate::error::{Damage, Error, UNREADABLE};
@@ -32,7 +32,7 @@ type Cuts = BTreeMap<u32, BatchStart>;
 pub(super) async fn cut<D: Disk>(
     disk: &D,
     superblock: &Superblock,
-    store: &mut Store,
+    store: &mut Scanned,
     base: &Base,
 ) -> Result<(), Error> {
     let (mut cuts, mut references, mut damaged) = (Cuts::new(), References::default(), Vec::new());
@@ -82,7 +82,7 @@ pub(super) async fn cut<D: Disk>(
     Ok(())
 }
 
-impl Store {
+impl Scanned {
     /// Returns whether a record of this segment is proven durable.
     pub(super) fn proves(&self, scan: &Scan, record: &Reread) -> bool {
         (record.seq <= self.watermark && !record.moved) || record.at.offset() < scan.proven
@@ -133,7 +133,7 @@ enum Loss {
 async fn unsound<D: Disk>(
     disk: &D,
     superblock: &Superblock,
-    store: &Store,
+    store: &Scanned,
     body: BodyId,
     runs: &[Run],
 ) -> Result<Option<Loss>, Error> {
@@ -219,7 +219,7 @@ impl References {
     }
 
     /// Finds every record that creates a referenced item.
-    async fn sources<D: Disk>(&self, disk: &D, superblock: &Superblock, store: &Store) -> Result<Vec<Source>, Error> {
+    async fn sources<D: Disk>(&self, disk: &D, superblock: &Superblock, store: &Scanned) -> Result<Vec<Source>, Error> {
         let mut wanted: Vec<u64> = self.first.keys().map(|&(_, id)| id).collect();
         wanted.sort_unstable();
         wanted.dedup();

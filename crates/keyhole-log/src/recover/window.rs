@@ -67,7 +67,7 @@ impl<'a, D: Disk> Window<'a, D> {
         let there = align_up(self.file_len.saturating_sub(from).min(len as u64), PAGE as u64) as usize;
         let there = if from + there as u64 > self.file_len { there.saturating_sub(PAGE) } else { there };
         if there > 0 {
-            let buf = self.buf.take().unwrap_or_else(|| self.disk.buffer_of(self.step));
+            let buf = self.buf.take().unwrap_or_else(|| self.disk.buffer_with_len(self.step));
             let (result, buf) = self.disk.read(from, buf, 0..there).await;
             let buf = match result {
                 Ok(()) => buf,
@@ -94,7 +94,7 @@ impl<'a, D: Disk> Window<'a, D> {
             match read.0 {
                 Ok(()) => {}
                 Err(error) if is_unreadable(&error) => {
-                    D::part(&mut buf, place).fill(FILLER);
+                    D::slice(&mut buf, place).fill(FILLER);
                     self.unreadable.insert(offset);
                 }
                 Err(error) => return Err(error.into()),

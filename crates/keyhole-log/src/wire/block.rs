@@ -6,13 +6,13 @@
 use std::ops::Range;
 
 use super::{StoreId, array, crc, is_zero, pages, put, u16_at, u32_at, u64_at};
-use crate::limits::{BLOCK_DATA, CHUNK_LEN, CHUNKS_MAX, FOOTER_LEN, TAG_LEN, TAGS_MAX, buffer_len};
+use crate::limits::{BLOCK_DATA, CHUNK_LEN, CHUNK_TAGS_MAX, CHUNKS_MAX, FOOTER_LEN, TAG_LEN, buffer_len};
 use crate::sabotage::{self, Sabotage};
 
 const MAGIC: [u8; 4] = *b"khB1";
 
 mod field {
-    use super::{CHUNKS_MAX, FOOTER_LEN, TAG_LEN, TAGS_MAX};
+    use super::{CHUNK_TAGS_MAX, CHUNKS_MAX, FOOTER_LEN, TAG_LEN};
     use std::ops::Range;
     pub(super) const MAGIC: Range<usize> = 0..4;
     pub(super) const CRC: Range<usize> = 4..8;
@@ -25,7 +25,7 @@ mod field {
     pub(super) const TAG_COUNT: Range<usize> = 56..58;
     pub(super) const RESERVED: Range<usize> = 58..64;
     pub(super) const CRCS: Range<usize> = 64..64 + 4 * CHUNKS_MAX;
-    pub(super) const TAGS: Range<usize> = CRCS.end..CRCS.end + TAG_LEN * TAGS_MAX;
+    pub(super) const TAGS: Range<usize> = CRCS.end..CRCS.end + TAG_LEN * CHUNK_TAGS_MAX;
     pub(super) const REST: Range<usize> = TAGS.end..FOOTER_LEN;
     const _: () = assert!(TAGS.end <= FOOTER_LEN);
 }
@@ -65,7 +65,7 @@ pub(crate) struct Footer {
 /// are the known checksums of its first granules. Returns the length of the block.
 pub(crate) fn emit(id: &Identity, store: &StoreId, tags: &[[u8; TAG_LEN]], crcs: &[u32], block: &mut [u8]) -> usize {
     let data_len = id.data_len as usize;
-    assert!(data_len <= BLOCK_DATA && tags.len() <= TAGS_MAX, "a block over its limits");
+    assert!(data_len <= BLOCK_DATA && tags.len() <= CHUNK_TAGS_MAX, "a block over its limits");
     let padded = id.padded();
     block[data_len..padded].fill(0);
     let (data, footer) = block[..padded + FOOTER_LEN].split_at_mut(padded);
@@ -108,7 +108,7 @@ impl Footer {
             && page[field::STORE] == store[..]
             && (identified || sabotage::is(Sabotage::IgnoreGeneration))
             && u32_at(page, field::DATA_LEN) == id.data_len
-            && tag_count <= TAGS_MAX
+            && tag_count <= CHUNK_TAGS_MAX
             && is_zero(&page[field::RESERVED])
             && is_zero(&page[field::REST]);
         if !sound {

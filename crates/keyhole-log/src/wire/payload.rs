@@ -4,9 +4,10 @@ use super::Cursor;
 use super::checkpoint::{CheckpointEnd, Chunk};
 use crate::limits::{BATCH_MAX, BUCKET_MAX, CHUNK_LEN, INLINE_MAX, SEGMENT_LEN_MIN, batch_max};
 use crate::limits::{
-    BLOCK_DATA, BLOCKS_MAX, HEAD_MAX, INFO_MAX, INFOS_MAX, KEY_MAX, LABELS_MAX, LIFECYCLE_MAX, PARTS_MAX,
+    BLOCK_DATA, BLOCKS_MAX, HEAD_MAX, KEY_MAX, LIFECYCLE_MAX, OBJECT_TAGS_MAX, PART_CHECKSUM_MAX, PART_CHECKSUMS_MAX,
+    PARTS_MAX,
 };
-use crate::limits::{POLICY_MAX, PREFIX_MAX, RECORD_MAX, RUNS_MAX, TAG_LEN, TAGS_MAX};
+use crate::limits::{CHUNK_TAGS_MAX, POLICY_MAX, PREFIX_MAX, RECORD_MAX, RUNS_MAX, TAG_LEN};
 use crate::types::{BodyId, BucketSettings, Etag, Part};
 
 /// Kinds of records, as stored on disk.
@@ -38,8 +39,8 @@ pub(crate) mod kind {
 const SEALED: u8 = 1;
 const DECLARED: u8 = 2;
 const BOUND: u8 = 4;
-const LABELS: u8 = 8;
-const INFOS: u8 = 16;
+const TAGS: u8 = 8;
+const PART_CHECKSUMS: u8 = 16;
 const INLINE: u8 = 0;
 /// Form of format version 2: runs of whole blocks, except the last block of the body.
 const WHOLE_BLOCKS: u8 = 1;
@@ -53,15 +54,16 @@ const RUN_LEN: usize = 8 + 8 + 4;
 /// parts. A body shares a batch with its object only, and each record is read into one buffer.
 const BODY_RECORD_MAX: usize = {
     let blocks = RUNS_MAX * RUN_LEN;
-    let inline = INLINE_MAX + TAGS_MAX * TAG_LEN;
+    let inline = INLINE_MAX + CHUNK_TAGS_MAX * TAG_LEN;
     super::record::HEADER_LEN + 32 + PREFIX_MAX + if blocks > inline { blocks } else { inline }
 };
-const OBJECT_OF_A_BODY_MAX: usize = super::record::HEADER_LEN + 64 + KEY_MAX + HEAD_MAX + PART_LEN + 2 + LABELS_MAX;
-const OBJECT_RECORD_MAX: usize = OBJECT_OF_A_BODY_MAX + (PARTS_MAX - 1) * PART_LEN + 4 + INFOS_MAX;
+const OBJECT_OF_A_BODY_MAX: usize =
+    super::record::HEADER_LEN + 64 + KEY_MAX + HEAD_MAX + PART_LEN + 2 + OBJECT_TAGS_MAX;
+const OBJECT_RECORD_MAX: usize = OBJECT_OF_A_BODY_MAX + (PARTS_MAX - 1) * PART_LEN + 4 + PART_CHECKSUMS_MAX;
 const _: () = {
     assert!(BODY_RECORD_MAX <= RECORD_MAX && OBJECT_RECORD_MAX <= RECORD_MAX && RECORD_MAX + 8 <= BATCH_MAX);
-    assert!(BODY_RECORD_MAX + OBJECT_OF_A_BODY_MAX + 16 <= BATCH_MAX && LABELS_MAX <= u16::MAX as usize);
-    assert!(INFO_MAX <= u16::MAX as usize && KEY_MAX <= u16::MAX as usize && BUCKET_MAX <= u16::MAX as usize);
+    assert!(BODY_RECORD_MAX + OBJECT_OF_A_BODY_MAX + 16 <= BATCH_MAX && OBJECT_TAGS_MAX <= u16::MAX as usize);
+    assert!(PART_CHECKSUM_MAX <= u16::MAX as usize && KEY_MAX <= u16::MAX as usize && BUCKET_MAX <= u16::MAX as usize);
     // This also holds in the shortest segment.
     assert!(BODY_RECORD_MAX + OBJECT_OF_A_BODY_MAX + 16 <= batch_max(SEGMENT_LEN_MIN));
     assert!(POLICY_MAX <= LIFECYCLE_MAX && LIFECYCLE_MAX <= u16::MAX as usize);
@@ -111,9 +113,9 @@ pub(crate) struct ObjectPut<'a> {
     pub(crate) key: &'a str,
     pub(crate) head: &'a [u8],
     pub(crate) parts: Vec<Part>,
-    pub(crate) labels: &'a [u8],
+    pub(crate) tags: &'a [u8],
     /// Part checksums.
-    pub(crate) infos: &'a [u8],
+    pub(crate) part_checksums: &'a [u8],
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,7 +127,7 @@ pub(crate) struct UploadCreate<'a> {
     pub(crate) declared: Option<(u8, u8)>,
     pub(crate) key: &'a str,
     pub(crate) head: &'a [u8],
-    pub(crate) labels: &'a [u8],
+    pub(crate) tags: &'a [u8],
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,7 +136,7 @@ pub(crate) struct PartPut<'a> {
     pub(crate) upload: u64,
     pub(crate) time_ms: u64,
     pub(crate) part: Part,
-    pub(crate) info: &'a [u8],
+    pub(crate) checksums: &'a [u8],
 }
 
 /// The payload of a record.
@@ -221,7 +223,7 @@ impl<'a> Payload<'a> {
                 32 + body.prefix.len() + bytes
             }
             Payload::ObjectPut(put) => {
-                let opaque = put.head.len() + put.labels.len() + put.infos.len();
+                let opaque = put.head.len() + put.tags.len() + put.part_checksums.len();
                 72 + put.key.len() + opaque + put.parts.len() * PART_LEN
             }
             Payload::Tombstone { key, .. } => 18 + key.len(),
@@ -388,7 +390,7 @@ impl<'a> BodyRecord<'a> {
         let prefix = c.bytes(prefix_len.into())?;
         let bytes = match form {
             INLINE => {
-                if count > TAGS_MAX {
+                if count > CHUNK_TAGS_MAX {
                     return None;
                 }
                 let (tags, _) = c.bytes(count * TAG_LEN)?.as_chunks();
@@ -444,8 +446,8 @@ impl<'a> ObjectPut<'a> {
         out.extend_from_slice(&self.etag.digest);
         out.extend_from_slice(&self.etag.parts.to_le_bytes());
         let flag = |flag, is: bool| if is { flag } else { 0 };
-        let (labels, infos) = (!self.labels.is_empty(), !self.infos.is_empty());
-        let opaque = flag(LABELS, labels) | flag(INFOS, infos);
+        let (tags, part_checksums) = (!self.tags.is_empty(), !self.part_checksums.is_empty());
+        let opaque = flag(TAGS, tags) | flag(PART_CHECKSUMS, part_checksums);
         out.extend_from_slice(&[flag(SEALED, self.sealed) | flag(BOUND, self.bound) | opaque, 0]);
         out.extend_from_slice(&(self.key.len() as u16).to_le_bytes());
         out.extend_from_slice(&(self.parts.len() as u16).to_le_bytes());
@@ -455,12 +457,12 @@ impl<'a> ObjectPut<'a> {
         for part in &self.parts {
             encode_part(part, out);
         }
-        if labels {
-            encode_labels(self.labels, out);
+        if tags {
+            encode_tags(self.tags, out);
         }
-        if infos {
-            out.extend_from_slice(&(self.infos.len() as u32).to_le_bytes());
-            out.extend_from_slice(self.infos);
+        if part_checksums {
+            out.extend_from_slice(&(self.part_checksums.len() as u32).to_le_bytes());
+            out.extend_from_slice(self.part_checksums);
         }
     }
 
@@ -468,7 +470,7 @@ impl<'a> ObjectPut<'a> {
         let (bucket, upload, size, time_ms) = (c.u64()?, c.u64()?, c.u64()?, c.u64()?);
         let etag = Etag { digest: c.array()?, parts: c.u16()? };
         let [flags, 0] = c.array()? else { return None };
-        if flags & !(SEALED | BOUND | LABELS | INFOS) != 0 {
+        if flags & !(SEALED | BOUND | TAGS | PART_CHECKSUMS) != 0 {
             return None;
         }
         let (sealed, bound) = (flags & SEALED != 0, flags & BOUND != 0);
@@ -476,13 +478,13 @@ impl<'a> ObjectPut<'a> {
         let key = c.str(key_len.into())?;
         let head = c.bytes(head_len as usize)?;
         let parts = (0..count).map(|_| parse_part(c)).collect::<Option<_>>()?;
-        let labels = parse_labels(flags, c)?;
-        let infos = match flags & INFOS {
+        let tags = parse_tags(flags, c)?;
+        let part_checksums = match flags & PART_CHECKSUMS {
             0 => &[],
             _ => c.u32().filter(|len| *len > 0).and_then(|len| c.bytes(len as usize))?,
         };
         let upload = (upload != 0).then_some(upload);
-        Some(ObjectPut { bucket, upload, size, time_ms, etag, sealed, bound, key, head, parts, labels, infos })
+        Some(ObjectPut { bucket, upload, size, time_ms, etag, sealed, bound, key, head, parts, tags, part_checksums })
     }
 }
 
@@ -491,7 +493,7 @@ impl<'a> UploadCreate<'a> {
         let (algorithm, kind) = self.declared.unwrap_or((0, 0));
         let flags = if self.sealed { SEALED } else { 0 }
             | if self.declared.is_some() { DECLARED } else { 0 }
-            | if self.labels.is_empty() { 0 } else { LABELS };
+            | if self.tags.is_empty() { 0 } else { TAGS };
         out.extend(self.bucket.to_le_bytes());
         out.extend(self.id);
         out.extend(self.time_ms.to_le_bytes());
@@ -500,23 +502,23 @@ impl<'a> UploadCreate<'a> {
         out.extend((self.head.len() as u32).to_le_bytes());
         out.extend(self.key.as_bytes());
         out.extend(self.head);
-        if !self.labels.is_empty() {
-            encode_labels(self.labels, out);
+        if !self.tags.is_empty() {
+            encode_tags(self.tags, out);
         }
     }
 
     fn parse(c: &mut Cursor<'a>) -> Option<Self> {
         let (bucket, id, time_ms) = (c.u64()?, c.array()?, c.u64()?);
         let [flags, algorithm, kind, 0] = c.array()? else { return None };
-        if flags & !(SEALED | DECLARED | LABELS) != 0 {
+        if flags & !(SEALED | DECLARED | TAGS) != 0 {
             return None;
         }
         let (key_len, head_len) = (c.u16()?, c.u32()?);
         let key = c.str(key_len.into())?;
         let head = c.bytes(head_len as usize)?;
         let declared = (flags & DECLARED != 0).then_some((algorithm, kind));
-        let labels = parse_labels(flags, c)?;
-        Some(UploadCreate { bucket, id, time_ms, sealed: flags & SEALED != 0, declared, key, head, labels })
+        let tags = parse_tags(flags, c)?;
+        Some(UploadCreate { bucket, id, time_ms, sealed: flags & SEALED != 0, declared, key, head, tags })
     }
 }
 
@@ -526,26 +528,26 @@ impl<'a> PartPut<'a> {
         out.extend(self.upload.to_le_bytes());
         out.extend(self.time_ms.to_le_bytes());
         encode_part(&self.part, out);
-        out.extend((self.info.len() as u16).to_le_bytes());
-        out.extend(self.info);
+        out.extend((self.checksums.len() as u16).to_le_bytes());
+        out.extend(self.checksums);
     }
 
     fn parse(c: &mut Cursor<'a>) -> Option<Self> {
         let (bucket, upload, time_ms) = (c.u64()?, c.u64()?, c.u64()?);
         let part = parse_part(c)?;
         let len = c.u16()?;
-        Some(PartPut { bucket, upload, time_ms, part, info: c.bytes(len.into())? })
+        Some(PartPut { bucket, upload, time_ms, part, checksums: c.bytes(len.into())? })
     }
 }
 
-fn encode_labels(labels: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(&(labels.len() as u16).to_le_bytes());
-    out.extend_from_slice(labels);
+fn encode_tags(tags: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&(tags.len() as u16).to_le_bytes());
+    out.extend_from_slice(tags);
 }
 
-/// Parses labels. They are present if flagged, and then not empty.
-fn parse_labels<'a>(flags: u8, c: &mut Cursor<'a>) -> Option<&'a [u8]> {
-    match flags & LABELS {
+/// Parses tags. They are present if flagged, and then not empty.
+fn parse_tags<'a>(flags: u8, c: &mut Cursor<'a>) -> Option<&'a [u8]> {
+    match flags & TAGS {
         0 => Some(&[]),
         _ => c.u16().filter(|len| *len > 0).and_then(|len| c.bytes(len.into())),
     }
@@ -601,8 +603,8 @@ mod tests {
         for (upload, sealed, bound) in [(None, true, false), (Some(12), true, true), (Some(12), false, false)] {
             let parts = vec![part.clone(), part.clone()];
             let (key, head) = ("k", &b"head"[..]);
-            let labels = if sealed { &b"labels"[..] } else { b"" };
-            let infos = if bound { &b"infos"[..] } else { b"" };
+            let tags = if sealed { &b"tags"[..] } else { b"" };
+            let part_checksums = if bound { &b"part_checksums"[..] } else { b"" };
             check(&Payload::ObjectPut(ObjectPut {
                 bucket: 1,
                 upload,
@@ -614,14 +616,14 @@ mod tests {
                 key,
                 head,
                 parts,
-                labels,
-                infos,
+                tags,
+                part_checksums,
             }));
         }
         for declared in [None, Some((2, 1))] {
-            let labels = if declared.is_some() { &b"labels"[..] } else { b"" };
+            let tags = if declared.is_some() { &b"tags"[..] } else { b"" };
             let (id, key, head) = ([6; 16], "k", &b"h"[..]);
-            let create = UploadCreate { bucket: 1, id, time_ms: 1, sealed: false, declared, key, head, labels };
+            let create = UploadCreate { bucket: 1, id, time_ms: 1, sealed: false, declared, key, head, tags };
             check(&Payload::UploadCreate(create));
         }
         let settings = |policy, lifecycle| {
@@ -641,7 +643,7 @@ mod tests {
         let end =
             CheckpointEnd { until: 5, watermark: 4, floor: 3, chunks: vec![1, 2, 3], ends: vec![(1, 4096), (2, 8192)] };
         check(&Payload::Checkpoint(end));
-        check(&Payload::PartPut(PartPut { bucket: 1, upload: 2, time_ms: 3, part, info: b"info" }));
+        check(&Payload::PartPut(PartPut { bucket: 1, upload: 2, time_ms: 3, part, checksums: b"checksums" }));
     }
 
     #[test]

@@ -32,10 +32,10 @@ enum Fault {
 
 async fn put(log: &Log<MemDisk>, bucket: &str, key: &str, seed: u64, len: usize) -> Result<(), Error> {
     let content = Content::New(write_body(log, &bytes(seed, len), false).await?, [9; 24]);
-    let (head, labels, sealed) = (format!("head of {seed}").into_bytes(), Vec::new(), false);
+    let (head, tags, sealed) = (format!("head of {seed}").into_bytes(), Vec::new(), false);
     let (bucket, key, etag, size) = (bucket.into(), key.into(), etag(seed), len as u64);
     let (time_ms, condition) = (seed, Condition::None);
-    log.put_object(PutObject { bucket, key, content, head, labels, sealed, etag, size, time_ms, condition }).await
+    log.put_object(PutObject { bucket, key, content, head, tags, sealed, etag, size, time_ms, condition }).await
 }
 
 /// Objects of the sample: bucket, key, seed, length.
@@ -71,15 +71,14 @@ fn sample() -> Vec<u8> {
             put(&logs[i % 2], bucket, key, seed, len).await.unwrap();
         }
         let id = [7; 16];
-        let (bucket, key, head, labels, sealed, time_ms) = ("photos", "upload", vec![1; 30], Vec::new(), false, 1);
+        let (bucket, key, head, tags, sealed, time_ms) = ("photos", "upload", vec![1; 30], Vec::new(), false, 1);
         let (declared, create_key) = (None, key.to_owned());
-        let create =
-            CreateUpload { bucket: bucket.into(), key: create_key, id, head, labels, sealed, time_ms, declared };
+        let create = CreateUpload { bucket: bucket.into(), key: create_key, id, head, tags, sealed, time_ms, declared };
         logs[1].create_upload(create).await.unwrap();
         let upload = logs[1].upload(bucket, key, &id).unwrap().unwrap();
         let content = write_body(&logs[1], &bytes(5, 67_000), false).await.unwrap();
-        let (number, salt, etag, size, info) = (3, [0; 24], [9; 16], 67_000, vec![4; 20]);
-        logs[1].put_part(PutPart { upload, number, content, salt, etag, size, time_ms, info }).await.unwrap();
+        let (number, salt, etag, size, checksums) = (3, [0; 24], [9; 16], 67_000, vec![4; 20]);
+        logs[1].put_part(PutPart { upload, number, content, salt, etag, size, time_ms, checksums }).await.unwrap();
         logs[0].checkpoint().await.unwrap();
         let together = OBJECTS[5..8].iter().map(|&(bucket, key, seed, len)| put(&logs[0], bucket, key, seed, len));
         assert!(futures_util::future::join_all(together).await.into_iter().all(|done| done.is_ok()));

@@ -40,7 +40,7 @@ fn sample(segments: u64, large: u64) -> Rc<RefCell<Medium>> {
             key: "upload".into(),
             id,
             head: vec![1; 30],
-            labels: Vec::new(),
+            tags: Vec::new(),
             sealed: false,
             time_ms: 1,
             declared: None,
@@ -48,8 +48,8 @@ fn sample(segments: u64, large: u64) -> Rc<RefCell<Medium>> {
         logs[1].create_upload(create).await.unwrap();
         let upload = logs[1].upload("bucket", "upload", &id).unwrap().unwrap();
         let content = write_body(&logs[1], &bytes(5, 200_000), false).await.unwrap();
-        let (number, salt, etag, size, time_ms, info) = (3, [0; 24], [9; 16], 200_000, 1, vec![4; 20]);
-        logs[1].put_part(PutPart { upload, number, content, salt, etag, size, time_ms, info }).await.unwrap();
+        let (number, salt, etag, size, time_ms, checksums) = (3, [0; 24], [9; 16], 200_000, 1, vec![4; 20]);
+        logs[1].put_part(PutPart { upload, number, content, salt, etag, size, time_ms, checksums }).await.unwrap();
         logs[0].checkpoint().await.unwrap();
         put(&logs[1], "late", 3, 5000).await.unwrap();
         logs[0].delete_object("bucket", "small 7", 1, Condition::None).await.unwrap();

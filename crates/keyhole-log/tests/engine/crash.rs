@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use keyhole_log::{
-    CompleteUpload, Condition, Content, CreateUpload, Error, Log, OpenOptions, PutObject, PutPart, Sync,
+    CompleteUpload, Condition, Content, CreateUpload, Durability, Error, Log, OpenOptions, PutObject, PutPart,
 };
 
 use crate::support::store::{CAPACITY, Store, bytes, etag, format, get, keys, options, put, write_body};
@@ -55,7 +55,7 @@ async fn copy(log: &Log<MemDisk>, from: &str, to: &str, seed: u64) -> Result<(),
         bucket: "bucket".into(),
         key: to.into(),
         head: source.head.clone(),
-        labels: source.labels.clone(),
+        tags: source.tags.clone(),
         sealed: source.sealed,
         etag: source.etag,
         size: source.size,
@@ -71,8 +71,8 @@ async fn multipart(log: &Log<MemDisk>, key: &str, seed: u64, len: usize) -> Resu
     let mut id = [1; 16];
     id[..8].copy_from_slice(&seed.to_le_bytes());
     let (bucket, sealed) = ("bucket".to_owned(), seed.is_multiple_of(2));
-    let (head, labels, declared) = (vec![1; 10], vec![2; 10], None);
-    let create = CreateUpload { bucket, key: key.into(), id, head, labels, sealed, time_ms: seed, declared };
+    let (head, tags, declared) = (vec![1; 10], vec![2; 10], None);
+    let create = CreateUpload { bucket, key: key.into(), id, head, tags, sealed, time_ms: seed, declared };
     log.create_upload(create.clone()).await?;
     id[15] = 2;
     log.create_upload(CreateUpload { id, ..create.clone() }).await?;
@@ -81,17 +81,26 @@ async fn multipart(log: &Log<MemDisk>, key: &str, seed: u64, len: usize) -> Resu
     for (number, part) in (1..).zip(data.chunks(len.div_ceil(2).max(1))) {
         let content = write_body(log, part, sealed).await?;
         let (upload, size) = (upload.clone(), part.len() as u64);
-        log.put_part(PutPart { upload, number, content, salt: [1; 24], etag: [2; 16], size, time_ms: 1, info: vec![] })
-            .await?;
+        log.put_part(PutPart {
+            upload,
+            number,
+            content,
+            salt: [1; 24],
+            etag: [2; 16],
+            size,
+            time_ms: 1,
+            checksums: vec![],
+        })
+        .await?;
     }
     if seed.is_multiple_of(3) {
         log.abort_upload("bucket", key, &id, 1).await?;
     }
-    let parts = log.parts(&upload, 0, 10)?.into_iter().map(|info| info.part).collect();
+    let parts = log.parts(&upload, 0, 10)?.into_iter().map(|part| part.part).collect();
     let head = format!("head of {seed}").into_bytes();
     let (etag, size, condition) = (etag(seed), len as u64, Condition::None);
-    let (labels, infos, bound, time_ms) = (vec![3; 10], vec![4; 10], true, seed);
-    let complete = CompleteUpload { upload, parts, head, labels, infos, bound, etag, size, time_ms, condition };
+    let (tags, part_checksums, bound, time_ms) = (vec![3; 10], vec![4; 10], true, seed);
+    let complete = CompleteUpload { upload, parts, head, tags, part_checksums, bound, etag, size, time_ms, condition };
     log.complete_upload(complete).await
 }
 
@@ -294,7 +303,7 @@ fn a_torn_batch_does_not_come_back() {
 /// Deferred syncs lose unflushed writes, but never half of one.
 #[test]
 fn deferred_syncs_lose_whole_objects_only() {
-    let deferred = || OpenOptions { sync: Sync::Deferred, ..options(2) };
+    let deferred = || OpenOptions { durability: Durability::Deferred, ..options(2) };
     for seed in 0..30 {
         println!("seed {seed}");
         let medium = Medium::new(seed);

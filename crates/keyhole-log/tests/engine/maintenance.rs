@@ -377,7 +377,7 @@ fn what_rules_say_goes() {
             key: key.to_owned(),
             id: u128::from(n).to_le_bytes(),
             head: Vec::new(),
-            labels: Vec::new(),
+            tags: Vec::new(),
             sealed: false,
             time_ms: n,
             declared: None,

@@ -1,7 +1,7 @@
 //! Buckets and objects, without failures.
 
 use keyhole_log::limits::{BLOCK_DATA, BLOCKS_IN_FLIGHT, CHUNK_LEN, INLINE_MAX};
-use keyhole_log::limits::{HEAD_MAX, KEY_MAX, LABELS_MAX, PREFIX_MAX};
+use keyhole_log::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX, PREFIX_MAX};
 use keyhole_log::{Condition, Content, Disk, Error, ListObjects, Listed, PutObject};
 
 use crate::support::Crash;
@@ -146,7 +146,7 @@ fn copies_share_bodies() {
             bucket: "bucket".into(),
             key: "b".into(),
             head: source.head.clone(),
-            labels: b"of the copy".to_vec(),
+            tags: b"of the copy".to_vec(),
             sealed: source.sealed,
             etag: source.etag,
             size: source.size,
@@ -257,16 +257,18 @@ fn limits_on_both_sides() {
         log.create_bucket("bucket", 1).await.unwrap();
         put(&log, &"k".repeat(KEY_MAX), 1, 5).await.unwrap();
         assert!(matches!(put(&log, &"k".repeat(KEY_MAX + 1), 1, 5).await, Err(Error::TooLarge(_))));
-        for (head, labels, fits) in
-            [(HEAD_MAX, LABELS_MAX, true), (HEAD_MAX + 1, LABELS_MAX, false), (HEAD_MAX, LABELS_MAX + 1, false)]
-        {
+        for (head, tags, fits) in [
+            (HEAD_MAX, OBJECT_TAGS_MAX, true),
+            (HEAD_MAX + 1, OBJECT_TAGS_MAX, false),
+            (HEAD_MAX, OBJECT_TAGS_MAX + 1, false),
+        ] {
             let content = Content::New(write_body(&log, b"x", false).await.unwrap(), [0; 24]);
             let put = PutObject {
                 bucket: "bucket".into(),
                 key: "k".into(),
                 content,
                 head: vec![7; head],
-                labels: vec![8; labels],
+                tags: vec![8; tags],
                 sealed: false,
                 etag: etag(1),
                 size: 1,
@@ -276,7 +278,7 @@ fn limits_on_both_sides() {
             assert_eq!(log.put_object(put).await.is_ok(), fits);
         }
         let object = log.object("bucket", "k").await.unwrap().unwrap();
-        assert!(object.head == [7; HEAD_MAX] && object.labels == [8; LABELS_MAX]);
+        assert!(object.head == [7; HEAD_MAX] && object.tags == [8; OBJECT_TAGS_MAX]);
         for (len, fits) in [(PREFIX_MAX, true), (PREFIX_MAX + 1, false)] {
             assert_eq!(log.body_writer().finish(None, &vec![1; len]).await.is_ok(), fits);
         }
@@ -291,27 +293,27 @@ fn labels_change_and_nothing_else() {
         log.create_bucket("bucket", 1).await.unwrap();
         put(&log, "k", 7, 3 << 20).await.unwrap();
         let old = log.object("bucket", "k").await.unwrap().unwrap();
-        assert!(old.labels.is_empty());
+        assert!(old.tags.is_empty());
         let before = log.shared().usage();
-        log.set_labels("bucket", "k", old.clone(), vec![5; 40]).await.unwrap();
+        log.set_tags("bucket", "k", old.clone(), vec![5; 40]).await.unwrap();
         let after = log.shared().usage();
         assert_eq!((after.bodies, after.objects), (before.bodies, before.objects));
         // The name has another record now.
-        let late = log.set_labels("bucket", "k", old.clone(), vec![6]).await;
+        let late = log.set_tags("bucket", "k", old.clone(), vec![6]).await;
         assert!(matches!(late, Err(Error::Conflict)), "{late:?}");
         let new = log.object("bucket", "k").await.unwrap().unwrap();
-        assert!(new.seq > old.seq && new.labels == [5; 40]);
+        assert!(new.seq > old.seq && new.tags == [5; 40]);
         assert_eq!((new.time_ms, new.etag, &new.head, &new.parts), (old.time_ms, old.etag, &old.head, &old.parts));
         assert!(matches!(
-            log.set_labels("bucket", "k", new.clone(), vec![0; LABELS_MAX + 1]).await,
+            log.set_tags("bucket", "k", new.clone(), vec![0; OBJECT_TAGS_MAX + 1]).await,
             Err(Error::TooLarge(_))
         ));
         assert!(log.delete_object("bucket", "k", 5, Condition::None).await.unwrap());
-        assert!(matches!(log.set_labels("bucket", "k", new, vec![6]).await, Err(Error::Conflict)));
+        assert!(matches!(log.set_tags("bucket", "k", new, vec![6]).await, Err(Error::Conflict)));
         put(&log, "k", 8, 70_000).await.unwrap();
         let object = log.object("bucket", "k").await.unwrap().unwrap();
         let (size, seq) = (object.size, object.seq);
-        log.set_labels("bucket", "k", object, b"kept".to_vec()).await.unwrap();
+        log.set_tags("bucket", "k", object, b"kept".to_vec()).await.unwrap();
         (size, seq)
     });
     drop(log);
@@ -320,7 +322,7 @@ fn labels_change_and_nothing_else() {
     let log = store.log();
     store.run(async {
         let object = log.object("bucket", "k").await.unwrap().unwrap();
-        assert!(object.labels == b"kept" && object.size == sized && object.seq > seq);
+        assert!(object.tags == b"kept" && object.size == sized && object.seq > seq);
         assert_eq!(get(&log, "k").await, Some(8));
     });
 }

@@ -69,7 +69,7 @@ fn upload() -> CreateUpload {
         key: "u".to_owned(),
         id: [7; 16],
         head: Vec::new(),
-        labels: Vec::new(),
+        tags: Vec::new(),
         sealed: false,
         declared: None,
         time_ms: 1,

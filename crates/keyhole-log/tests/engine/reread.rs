@@ -26,8 +26,8 @@ impl Disk for Fading {
         self.disk.buffer()
     }
 
-    fn buffer_of(&self, len: usize) -> Buf {
-        self.disk.buffer_of(len)
+    fn buffer_with_len(&self, len: usize) -> Buf {
+        self.disk.buffer_with_len(len)
     }
 
     async fn read(&self, offset: u64, buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {

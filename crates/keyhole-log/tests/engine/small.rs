@@ -137,15 +137,15 @@ fn least_capacity_full_of_tiny_objects_can_be_emptied_and_filled_again() {
 
 async fn create_upload(log: &Log<MemDisk>, key: &str, id: u8) {
     let (bucket, key, id, head) = ("bucket".into(), key.into(), [id; 16], vec![1; 30]);
-    let (labels, sealed, time_ms, declared) = (Vec::new(), true, 1, None);
-    log.create_upload(CreateUpload { bucket, key, id, head, labels, sealed, time_ms, declared }).await.unwrap();
+    let (tags, sealed, time_ms, declared) = (Vec::new(), true, 1, None);
+    log.create_upload(CreateUpload { bucket, key, id, head, tags, sealed, time_ms, declared }).await.unwrap();
 }
 
 async fn put_part(log: &Log<MemDisk>, key: &str, id: u8, number: u16, len: usize) -> Result<(), Error> {
     let upload = log.upload("bucket", key, &[id; 16])?.ok_or(Error::NoSuchUpload)?;
     let content = write_body(log, &bytes(id.into(), len), true).await?;
-    let (salt, etag, size, time_ms, info) = ([5; 24], [6; 16], len as u64, 7, Vec::new());
-    log.put_part(PutPart { upload, number, content, salt, etag, size, time_ms, info }).await
+    let (salt, etag, size, time_ms, checksums) = ([5; 24], [6; 16], len as u64, 7, Vec::new());
+    log.put_part(PutPart { upload, number, content, salt, etag, size, time_ms, checksums }).await
 }
 
 /// Half of the ring is abandoned uploads. They are dropped when they are the oldest, while writes

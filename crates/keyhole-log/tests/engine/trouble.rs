@@ -5,7 +5,7 @@ use std::rc::Rc;
 use futures_executor::LocalPool;
 
 use keyhole_log::limits::{SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_START, WORKERS_MAX, capacity_min};
-use keyhole_log::{Condition, Error, Format, OpenOptions, Sync, create, open};
+use keyhole_log::{Condition, Durability, Error, Format, OpenOptions, create, open};
 
 use crate::support::store::{CAPACITY, SEGMENT_LEN, Store, format, get, options, put};
 use crate::support::{Crash, Medium, MemDisk};
@@ -140,7 +140,7 @@ fn a_failed_write_or_sync_poisons() {
 fn syncs_only_when_they_should() {
     let (medium, store) = Store::fresh(1, 1);
     store.close();
-    let deferred = OpenOptions { sync: Sync::Deferred, ..options(1) };
+    let deferred = OpenOptions { durability: Durability::Deferred, ..options(1) };
     let mut store = Store::open_with(&medium, deferred.clone()).unwrap();
     let log = store.log();
     store.run(async {

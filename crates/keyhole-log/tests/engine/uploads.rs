@@ -15,7 +15,7 @@ async fn create(log: &Log<MemDisk>, key: &str, id: u8) -> Result<UploadRef, Erro
         key: key.into(),
         id: [id; 16],
         head: vec![id; 30],
-        labels: vec![id; 3],
+        tags: vec![id; 3],
         sealed: true,
         time_ms: u64::from(id),
         declared: Some((2, 1)),
@@ -27,12 +27,12 @@ async fn create(log: &Log<MemDisk>, key: &str, id: u8) -> Result<UploadRef, Erro
 async fn part(log: &Log<MemDisk>, upload: &UploadRef, number: u16, data: &[u8]) -> Result<(), Error> {
     let content = write_body(log, data, true).await?;
     let (upload, etag, size) = (upload.clone(), [number as u8; 16], data.len() as u64);
-    let info = format!("info of {number}").into_bytes();
-    log.put_part(PutPart { upload, number, content, salt: [5; 24], etag, size, time_ms: 7, info }).await
+    let checksums = format!("checksums of {number}").into_bytes();
+    log.put_part(PutPart { upload, number, content, salt: [5; 24], etag, size, time_ms: 7, checksums }).await
 }
 
 fn parts(log: &Log<MemDisk>, upload: &UploadRef) -> Vec<Part> {
-    log.parts(upload, 0, PARTS_MAX).unwrap().into_iter().map(|info| info.part).collect()
+    log.parts(upload, 0, PARTS_MAX).unwrap().into_iter().map(|part| part.part).collect()
 }
 
 async fn complete(log: &Log<MemDisk>, upload: &UploadRef, parts: Vec<Part>, seed: u64) -> Result<(), Error> {
@@ -41,8 +41,8 @@ async fn complete(log: &Log<MemDisk>, upload: &UploadRef, parts: Vec<Part>, seed
         size: parts.iter().map(|part| part.size).sum(),
         parts,
         head: format!("head of {seed}").into_bytes(),
-        labels: format!("labels of {seed}").into_bytes(),
-        infos: format!("infos of {seed}").into_bytes(),
+        tags: format!("tags of {seed}").into_bytes(),
+        part_checksums: format!("part_checksums of {seed}").into_bytes(),
         bound: seed % 2 == 1,
         etag: etag(seed),
         time_ms: 9,
@@ -99,7 +99,7 @@ fn an_upload_becomes_an_object() {
         let upload = create(&log, "k", 1).await.unwrap();
         assert!(upload.sealed && upload.declared == Some((2, 1)) && upload.time_ms == 1);
         let with = log.upload_head(&upload).await.unwrap();
-        assert!(with.head == [1; 30] && with.labels == [1; 3]);
+        assert!(with.head == [1; 30] && with.tags == [1; 3]);
         part(&log, &upload, 2, b"a first attempt").await.unwrap();
         part(&log, &upload, 2, &data[2_000_000..]).await.unwrap();
         part(&log, &upload, 1, &data[..2_000_000]).await.unwrap();
@@ -117,14 +117,14 @@ fn an_upload_becomes_an_object() {
     let log = store.log();
     store.run(async {
         let upload = log.upload("bucket", "k", &upload.id).unwrap().unwrap();
-        let infos = log.parts(&upload, 0, 10).unwrap();
+        let part_checksums = log.parts(&upload, 0, 10).unwrap();
         assert_eq!(
-            infos.iter().map(|info| (info.number, info.size)).collect::<Vec<_>>(),
+            part_checksums.iter().map(|part| (part.number, part.size)).collect::<Vec<_>>(),
             [(1, 2_000_000), (2, 1_000_000)]
         );
         assert_eq!(log.parts(&upload, 1, 10).unwrap().len(), 1);
         assert_eq!(log.parts(&upload, 0, 1).unwrap().len(), 1);
-        assert_eq!(log.part_record_info(&infos[1]).await.unwrap(), b"info of 2");
+        assert_eq!(log.part_checksums(&part_checksums[1]).await.unwrap(), b"checksums of 2");
         let mut stale = parts(&log, &upload);
         part(&log, &upload, 2, &data[2_000_000..]).await.unwrap();
         assert!(matches!(complete(&log, &upload, stale.clone(), 2).await, Err(Error::PartChanged)));

@@ -22,8 +22,8 @@ use shuttle::thread;
 
 use keyhole_log::limits::SEGMENTS_START;
 use keyhole_log::{
-    Condition, Content, Disk, Error, Etag, Format, ListObjects, Listed, Log, OpenOptions, PutObject, Sabotage, Shared,
-    Sync, create, maintenance, open, sabotage, worker,
+    Condition, Content, Disk, Durability, Error, Etag, Format, ListObjects, Listed, Log, OpenOptions, PutObject,
+    Sabotage, Store, create, maintenance, open, sabotage, worker,
 };
 
 use disk::{Medium, ThreadDisk};
@@ -56,7 +56,14 @@ fn hold(holds: bool, what: impl FnOnce() -> String) {
 type Work = fn(usize, Log<ThreadDisk>, Arc<Medium>) -> futures_util::future::LocalBoxFuture<'static, ()>;
 
 fn options() -> OpenOptions {
-    OpenOptions { sync: Sync::Always, workers: WORKERS, capacity: None, ring: false, rebuild: false, read_only: None }
+    OpenOptions {
+        durability: Durability::Always,
+        workers: WORKERS,
+        capacity: None,
+        ring: false,
+        rebuild: false,
+        read_only: None,
+    }
 }
 
 /// Returns bytes that identify a version.
@@ -75,7 +82,7 @@ async fn put(log: &Log<ThreadDisk>, key: &str, version: u64, len: usize, conditi
         key: key.into(),
         content: Content::New(body, [0; 24]),
         head: Vec::new(),
-        labels: Vec::new(),
+        tags: Vec::new(),
         sealed: false,
         etag: Etag { digest, parts: 0 },
         size: len as u64,
@@ -112,7 +119,7 @@ async fn hold_everything(log: &Log<ThreadDisk>, medium: &Medium, when: &str) {
     hold(found == wanted, || format!("{when} there are {found:?}, and there should be {wanted:?}"));
 }
 
-async fn opened(medium: &Arc<Medium>) -> Arc<Shared> {
+async fn opened(medium: &Arc<Medium>) -> Arc<Store> {
     let (shared, recovery) = open(&ThreadDisk(Arc::clone(medium)), options()).await.unwrap();
     hold(recovery.damaged.is_empty(), || format!("{:?}", recovery.damaged));
     shared

@@ -3,14 +3,14 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use keyhole_log::{Error, OpenOptions, Recovery, Shared, open, worker};
+use keyhole_log::{Error, OpenOptions, Recovery, Store, open, worker};
 
 use super::Life;
 use crate::disk::{Crash, Faults, SimDisk, Survival};
 use crate::executor::Executor;
 use crate::work::{Client, audit_damaged};
 
-type Opened = Result<(Arc<Shared>, Recovery), Error>;
+type Opened = Result<(Arc<Store>, Recovery), Error>;
 
 impl Life {
     /// Opens the store, shuts it down and opens it again: the content must not change.

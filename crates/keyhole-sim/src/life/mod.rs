@@ -10,7 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use keyhole_log::{Log, Shared, Sync};
+use keyhole_log::{Durability, Log, Store};
 
 pub use tally::Tally;
 
@@ -36,7 +36,7 @@ const AIMED_WITHIN: [u64; 4] = [3, 15, 50, 150];
 /// An open file and its tasks.
 struct Session {
     executor: Executor,
-    shared: Arc<Shared>,
+    shared: Arc<Store>,
     logs: Vec<Log<SimDisk>>,
     /// Number of running writers.
     writers: Rc<Cell<usize>>,
@@ -106,7 +106,7 @@ fn live(seed: u64, setup: Setup) -> Result<Tally, String> {
     let clock = Rc::new(Clock::default());
     let medium = Medium::new(&clock, random.fork(), plan.faults.clone());
     let mut model = Model::new();
-    (model.durable, model.ring) = (plan.sync == Sync::Always, plan.ring);
+    (model.durable, model.ring) = (plan.durability == Durability::Always, plan.ring);
     let model = RefCell::new(model);
     let opening = Cell::new(plan.opening());
     let world = Rc::new(World {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::LocalBoxFuture;
 use keyhole_log::limits::SEGMENTS_START;
-use keyhole_log::{Error, Recovery, Shared, Sync, create, maintenance, open, worker};
+use keyhole_log::{Durability, Error, Recovery, Store, create, maintenance, open, worker};
 
 use super::{Life, Session};
 use crate::disk::{Crash, Faults, SimDisk, Survival};
@@ -179,16 +179,16 @@ impl Life {
     }
 
     /// Records the options of the opening.
-    fn opened(&mut self, mut opening: Opening, shared: &Shared) {
+    fn opened(&mut self, mut opening: Opening, shared: &Store) {
         opening.workers = shared.workers();
         opening.segments = (shared.usage().capacity - SEGMENTS_START) / self.world.plan.segment_len;
         self.world.opening.set(opening);
-        self.world.model.borrow_mut().durable = opening.sync == Sync::Always;
+        self.world.model.borrow_mut().durable = opening.durability == Durability::Always;
         self.world.say(|| format!("{opening:?}"));
     }
 
     /// Starts the tasks of an open file.
-    pub(super) fn start(&self, mut executor: Executor, shared: Arc<Shared>) -> Session {
+    pub(super) fn start(&self, mut executor: Executor, shared: Arc<Store>) -> Session {
         let (writers, mut logs) = (Rc::new(Cell::new(0)), Vec::new());
         let mut spawn = |task: LocalBoxFuture<'static, ()>| {
             writers.set(writers.get() + 1);

@@ -6,7 +6,7 @@ mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keyhole_log::limits::{HEAD_MAX, LABELS_MAX};
+use keyhole_log::limits::{HEAD_MAX, OBJECT_TAGS_MAX};
 use keyhole_log::{BucketSettings, Etag, Object, PartInfo};
 
 pub use register::Register;
@@ -47,9 +47,9 @@ pub struct Version {
     pub parts: u16,
     /// The numbers of the tags that it may have: the initial ones, and those of every attempted
     /// change.
-    pub labels: Vec<u64>,
+    pub tags: Vec<u64>,
     /// The number of the completion that set its part checksums.
-    pub infos: Option<u64>,
+    pub part_checksums: Option<u64>,
 }
 
 impl Version {
@@ -140,12 +140,12 @@ pub fn head(version: u64) -> Vec<u8> {
 }
 
 /// Returns the tags with this number.
-pub fn labels(number: u64) -> Vec<u8> {
-    opaque(number + 1, LABELS_MAX)
+pub fn tags(number: u64) -> Vec<u8> {
+    opaque(number + 1, OBJECT_TAGS_MAX)
 }
 
 /// Returns the part checksums of the completion with this number.
-pub fn infos(number: u64) -> Vec<u8> {
+pub fn part_checksums(number: u64) -> Vec<u8> {
     opaque(number + 2, 20_000)
 }
 
@@ -278,8 +278,11 @@ impl Model {
         );
         assert_eq!(object.etag, etag(id, version.parts), "of {object:?}");
         assert!(object.head == head(id), "the head of version {id}");
-        assert!(version.labels.iter().any(|of| object.labels == labels(*of)), "the labels of version {id}");
-        assert!(object.infos == version.infos.map(infos).unwrap_or_default(), "the infos of version {id}");
+        assert!(version.tags.iter().any(|of| object.tags == tags(*of)), "the tags of version {id}");
+        assert!(
+            object.part_checksums == version.part_checksums.map(part_checksums).unwrap_or_default(),
+            "the part_checksums of version {id}"
+        );
         assert_eq!(object.parts.len(), version.pieces.len(), "bodies of version {id}");
         for (part, piece) in object.parts.iter().zip(&version.pieces) {
             let found = (part.number, part.size, part.etag, part.salt);

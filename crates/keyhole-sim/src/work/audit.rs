@@ -7,7 +7,7 @@ use keyhole_log::{BucketSettings, Error, ListObjects, ListUploads, Listed, Liste
 use super::World;
 use crate::content::{self, Content};
 use crate::disk::SimDisk;
-use crate::model::{BUCKETS, KEYS, Model, Register, etag, head, labels, number, opaque, upload_id, upload_number};
+use crate::model::{BUCKETS, KEYS, Model, Register, etag, head, number, opaque, tags, upload_id, upload_number};
 use crate::random::Random;
 
 /// The moment of an audit.
@@ -155,19 +155,19 @@ async fn audit_uploads(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
             continue;
         }
         assert!(
-            what.as_ref().is_ok_and(|with| with.head == head(id) && with.labels == labels(id)),
+            what.as_ref().is_ok_and(|with| with.head == head(id) && with.tags == tags(id)),
             "head of upload {id}: {:?}",
             what.err()
         );
         let parts = log.parts(&reference, 0, 100).expect("the upload is there");
         for info in &parts {
             let (part, piece) = world.model.borrow().recognise_part(info);
-            let what = log.part_record_info(info).await;
+            let what = log.part_checksums(info).await;
             let bytes = content::check(log, &info.part, piece.content).await;
             if has_gone(log, &world.model.borrow(), id) {
                 break;
             }
-            let expected = opaque(part, keyhole_log::limits::INFO_MAX);
+            let expected = opaque(part, keyhole_log::limits::PART_CHECKSUM_MAX);
             assert!(what.as_ref().is_ok_and(|bytes| *bytes == expected), "info of part {part}: {:?}", what.err());
             let rotten = bytes.as_ref().is_err_and(|error| is_damage(world, how, error, &[piece.content]));
             assert!(bytes.is_ok() || rotten, "bytes of part {part}: {:?}", bytes.err());
@@ -240,7 +240,7 @@ async fn audit_objects(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
                 let (id, version) = model.recognise(object);
                 // One record completes the upload and creates the object, but a change of tags is
                 // another record: with deferred syncs, power may have left only that one.
-                let alone = model.durable || version.labels.len() == 1;
+                let alone = model.durable || version.tags.len() == 1;
                 (id, version.contents(), version.upload.filter(|_| alone))
             };
             let bytes = content::check_all(log, object, &contents).await;

@@ -4,7 +4,7 @@ use keyhole_log::{Condition, Content as From, Error, ListObjects, Listed, NewBod
 
 use super::{Answer, Client, HELD_MAX, Since, holds};
 use crate::content::{self, Content};
-use crate::model::{KEYS, Piece, Version, digest, etag, head, labels, number};
+use crate::model::{KEYS, Piece, Version, digest, etag, head, number, tags};
 
 impl Client {
     pub(super) async fn put(&mut self, bucket: &'static str, key: &'static str) {
@@ -19,7 +19,7 @@ impl Client {
         let piece = Piece { number: 0, content, etag: digest(id), salt: [id as u8; 24] };
         let (name, sealed) = ((bucket, key), id.is_multiple_of(2));
         let pieces = vec![piece];
-        let version = Version { name, pieces, sealed, upload: None, parts: 0, labels: vec![id], infos: None };
+        let version = Version { name, pieces, sealed, upload: None, parts: 0, tags: vec![id], part_checksums: None };
         self.store(bucket, key, id, version, From::New(body, [id as u8; 24])).await;
     }
 
@@ -46,24 +46,24 @@ impl Client {
         let Some((object, version)) = self.look(from_bucket, from_key).await else { return };
         let version = self.world.model.borrow().versions[&version].clone();
         let id = self.world.model.borrow_mut().number();
-        let version = Version { name: (bucket, key), upload: None, labels: vec![id], ..version };
+        let version = Version { name: (bucket, key), upload: None, tags: vec![id], ..version };
         self.store(bucket, key, id, version, From::Shared(object)).await;
     }
 
     /// Replaces the tags of an object. Its version stays the same.
-    pub(super) async fn relabel(&mut self, bucket: &'static str, key: &'static str) {
+    pub(super) async fn retag(&mut self, bucket: &'static str, key: &'static str) {
         let before = self.since();
         let Some((object, version)) = self.look(bucket, key).await else { return };
         let id = self.world.model.borrow_mut().number();
         let (since, condition) = (self.since(), Condition::IfMatch(object.etag));
         {
             let mut model = self.world.model.borrow_mut();
-            model.versions.get_mut(&version).expect("it was found").labels.push(id);
+            model.versions.get_mut(&version).expect("it was found").tags.push(id);
             model.key(bucket, key).begin(id, Some(version), since.tick);
         }
         let log = self.log.clone();
-        let answer = self.patiently(log.set_labels(bucket, key, object, labels(id))).await;
-        self.say(|| format!("relabel {bucket}/{key} = {version} by {id}: {answer:?}"));
+        let answer = self.patiently(log.set_tags(bucket, key, object, tags(id))).await;
+        self.say(|| format!("retag {bucket}/{key} = {version} by {id}: {answer:?}"));
         match answer {
             None => {}
             Some(Ok(())) => {
@@ -82,7 +82,7 @@ impl Client {
             key: key.into(),
             content,
             head: head(id),
-            labels: labels(id),
+            tags: tags(id),
             sealed: version.sealed,
             etag: etag(id, version.parts),
             size: version.size(),

@@ -3,13 +3,13 @@
 use keyhole_log::{CompleteUpload, Condition, CreateUpload, Error, PutPart, UploadRef};
 
 use super::{Answer, Client, Since};
-use crate::model::{Piece, Register, Version, digest, etag, head, infos, labels, opaque, upload_id};
+use crate::model::{Piece, Register, Version, digest, etag, head, opaque, part_checksums, tags, upload_id};
 
 /// Number of part numbers of the workload.
 const PARTS: u64 = 4;
 
 /// Maximum length of a part description in bytes.
-const INFO_MAX: usize = keyhole_log::limits::INFO_MAX;
+const PART_CHECKSUM_MAX: usize = keyhole_log::limits::PART_CHECKSUM_MAX;
 
 impl Client {
     pub(super) async fn create_upload(&mut self, bucket: &'static str, key: &'static str) {
@@ -21,7 +21,7 @@ impl Client {
             key: key.into(),
             id: upload_id(id),
             head: head(id),
-            labels: labels(id),
+            tags: tags(id),
             sealed: id.is_multiple_of(2),
             time_ms: self.time(id),
             declared: id.is_multiple_of(3).then_some((3, 1)),
@@ -116,7 +116,7 @@ impl Client {
             etag: piece.etag,
             size: content.len,
             time_ms: self.time(id),
-            info: opaque(id, INFO_MAX),
+            checksums: opaque(id, PART_CHECKSUM_MAX),
         };
         let log = self.log.clone();
         let answer = self.patiently(log.put_part(put)).await;
@@ -161,8 +161,8 @@ impl Client {
     /// Returns the parts of an upload, with occasional omissions; `None` if it has no parts.
     fn parts(&mut self, upload: u64, reference: &UploadRef) -> Option<Vec<(Piece, keyhole_log::Part)>> {
         let since = self.since();
-        let infos = match self.log.parts(reference, 0, 100) {
-            Ok(infos) => infos,
+        let part_checksums = match self.log.parts(reference, 0, 100) {
+            Ok(part_checksums) => part_checksums,
             Err(error) => {
                 assert!(matches!(error, Error::NoSuchUpload) && self.may_lack_upload(upload, &since, 0), "{error}");
                 return None;
@@ -170,13 +170,13 @@ impl Client {
         };
         let mut model = self.world.model.borrow_mut();
         let durable = model.durable;
-        let found: Vec<_> = infos.iter().map(|info| model.recognise_part(info)).collect();
+        let found: Vec<_> = part_checksums.iter().map(|info| model.recognise_part(info)).collect();
         for (number, part) in &mut model.uploads.get_mut(&upload)?.parts {
             let found = found.iter().find(|(_, piece)| piece.number == *number).map(|(id, _)| *id);
             let seen = part.observe(since.tick, since.tick, durable, 0, |value| *value == found);
             assert!(seen, "part {number} of {upload} is {found:?}, may be {:?}", part.legal(false));
         }
-        let pieces = found.into_iter().map(|(_, piece)| piece).zip(infos.into_iter().map(|info| info.part));
+        let pieces = found.into_iter().map(|(_, piece)| piece).zip(part_checksums.into_iter().map(|info| info.part));
         let pieces: Vec<_> = pieces.filter(|_| !self.random.chance(10)).collect();
         (!pieces.is_empty()).then_some(pieces)
     }
@@ -204,15 +204,15 @@ impl Client {
             pieces,
             sealed,
             upload: Some(upload),
-            labels: vec![id],
-            infos: Some(id),
+            tags: vec![id],
+            part_checksums: Some(id),
         };
         let complete = CompleteUpload {
             upload: reference,
             parts,
             head: head(id),
-            labels: labels(id),
-            infos: infos(id),
+            tags: tags(id),
+            part_checksums: part_checksums(id),
             bound: id % 2 == 1,
             etag: etag(id, version.parts),
             size: version.size(),

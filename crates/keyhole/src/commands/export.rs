@@ -10,16 +10,16 @@ use aws_lc_rs::digest;
 use clap::Args;
 use serde::Serialize;
 
-use super::moving::{Bounds, Pace, count, is_dash, objects, summary};
 use super::operate::{describe, print};
+use super::transfer::{Bounds, Pace, count, is_dash, objects, summary};
 use super::{Failure, Result};
 use crate::cli::Target;
-use crate::moving::channel::Piece;
-use crate::moving::entry::{Bucket, Entry, Sha256, finish};
-use crate::moving::manifest::End;
-use crate::moving::session::{Answer, FileEnd, Given};
-use crate::moving::{Channel, Way};
 use crate::store::Place;
+use crate::transfer::channel::Piece;
+use crate::transfer::entry::{Bucket, Entry, Sha256, finish};
+use crate::transfer::manifest::End;
+use crate::transfer::session::{Answer, FileEnd, Given};
+use crate::transfer::{Channel, Way};
 
 use archive::Archive;
 use directory::Directory;

@@ -9,16 +9,16 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::moving::{Bounds, Pace, objects, summary};
 use super::operate::print;
+use super::transfer::{Bounds, Pace, objects, summary};
 use super::{Failure, Result};
 use crate::cli::Target;
 use crate::control::Scope;
-use crate::moving::entry::{Bucket, Entry};
-use crate::moving::manifest::End;
-use crate::moving::session::{DATA_MAX, Existing, FileEnd, Offer, Taken};
-use crate::moving::{Channel, Way};
 use crate::store::Place;
+use crate::transfer::entry::{Bucket, Entry};
+use crate::transfer::manifest::End;
+use crate::transfer::session::{DATA_MAX, Existing, FileEnd, Offer, Taken};
+use crate::transfer::{Channel, Way};
 
 use source::{Handler, Verdict};
 

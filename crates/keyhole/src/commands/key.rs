@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use keyhole_core::limits::KEY_LEN;
-use keyhole_core::sse_c::{Headers, Role};
+use keyhole_core::sse_c::{Headers, SseCTarget};
 use keyhole_core::{CustomerKey, key_id};
 use zeroize::Zeroizing;
 
@@ -75,7 +75,7 @@ pub(crate) fn read(path: &Path) -> Result<CustomerKey> {
 
 fn show(path: &Path) -> Result<()> {
     let headers = Headers::new(&read(path)?);
-    let [_, (_, key), (_, md5)] = headers.iter(Role::Object);
+    let [_, (_, key), (_, md5)] = headers.iter(SseCTarget::Object);
     println!("ENCRYPTION_KEY={key}\nKEY_DIGEST={md5}");
     Ok(())
 }

@@ -12,7 +12,7 @@ use super::{Failure, Result};
 use crate::chores::Chores;
 use crate::cli::{Target, parse_size};
 use crate::control::{self, DamageReply, Replies, Reply, Request};
-use crate::store::{self, Place, Store, StoreOptions};
+use crate::store::{self, OpenedStore, Place, StoreOptions};
 
 #[derive(Args, Debug)]
 pub(crate) struct ScrubOptions {
@@ -70,7 +70,7 @@ fn alone(place: &Place, request: Request, on_reply: impl FnMut(Reply)) -> Result
     LocalSet::new().block_on(&runtime, answer(&store, request, on_reply))
 }
 
-async fn answer(store: &Store, request: Request, on_reply: impl FnMut(Reply)) -> Result<Reply> {
+async fn answer(store: &OpenedStore, request: Request, on_reply: impl FnMut(Reply)) -> Result<Reply> {
     let disk = Rc::new(store::plain_disk(&store.medium)?);
     let (log, writer) = keyhole_log::worker(store.shared.clone(), disk.clone());
     let writer = spawn_local(writer.run());

@@ -9,11 +9,11 @@ use keyhole_core::limits::SALT_LEN;
 use serde::Serialize;
 
 use super::import::source::{self, Handler, Verdict};
-use super::moving::{Pace, objects, summary};
 use super::operate::{parse_rate, print};
+use super::transfer::{Pace, objects, summary};
 use super::{Failure, Result};
-use crate::moving::entry::{Bucket, Entry};
-use crate::moving::manifest::End;
+use crate::transfer::entry::{Bucket, Entry};
+use crate::transfer::manifest::End;
 
 #[derive(Args, Debug)]
 pub(crate) struct VerifyOptions {

@@ -29,7 +29,7 @@ pub(crate) enum Request {
     /// Reloads the file of access keys.
     AccessReload {},
     /// Exports objects. After the reply `ready`, the connection carries frames
-    /// (`moving/session.rs`).
+    /// (`transfer/session.rs`).
     Export(Scope),
     /// Imports objects, likewise.
     Import {},

@@ -23,8 +23,8 @@ use crate::reload::Reload;
 use super::answer::{Replies, answer, failed};
 use super::protocol::{Reply, Request};
 use super::{REQUEST_MAX, short};
-use crate::moving::{self, Way};
 use crate::status::Monitor;
+use crate::transfer::{self, Way};
 
 /// Limit of concurrent connections; further clients are asked to retry later.
 const CONNECTIONS_MAX: usize = 4;
@@ -150,12 +150,12 @@ async fn connection<D: Disk>(mut peer: Peer, log: Log<D>, running: Arc<Running>,
                 return peer.send(last).await;
             }
         };
-        let Some(_place) = moving::Place::take(&moves) else {
+        let Some(_place) = transfer::Place::take(&moves) else {
             let busy = "too many exports and imports in progress: try again later";
             return peer.send(failed(busy.to_owned())).await;
         };
         peer.send(Reply::Ready {}).await?;
-        moving::serve(&log, &way, peer.0).await
+        transfer::serve(&log, &way, peer.0).await
     };
     if let Err(error) = result.await {
         tracing::info!(%error, "a client of the control socket disconnected");

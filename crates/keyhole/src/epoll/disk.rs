@@ -50,21 +50,22 @@ impl Disk for PlainDisk {
         self.pools.take(BUFFER_LEN)
     }
 
-    fn buffer_of(&self, len: usize) -> Block {
+    fn buffer_with_len(&self, len: usize) -> Block {
         self.pools.take(len)
     }
 
-    fn part(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
-        buf.part(at)
+    fn slice(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
+        buf.slice_mut(at)
     }
 
-    fn enciphered(buf: &mut Block) {
-        buf.enciphered();
+    fn mark_ciphertext(buf: &mut Block) {
+        buf.mark_ciphertext();
     }
 
     async fn read(&self, offset: u64, mut buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
         let len = at.len() as u64;
-        let (result, buf) = self.call(move |medium| (medium.as_file().read_exact_at(buf.part(at), offset), buf)).await;
+        let (result, buf) =
+            self.call(move |medium| (medium.as_file().read_exact_at(buf.slice_mut(at), offset), buf)).await;
         if let Some(read) = &self.read {
             read.fetch_add(len, Ordering::Relaxed);
         }

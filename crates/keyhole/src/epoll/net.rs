@@ -124,13 +124,13 @@ impl Socket for EpollStream {
 impl Stream for EpollStream {
     type Buf = Block;
 
-    fn part(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
-        buf.part(at)
+    fn slice(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
+        buf.slice_mut(at)
     }
 
     async fn read_block(&self, mut buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {
         let (start, before) = (at.start, buf.receive(at.end));
-        let result = self.0.read(buf.part(at)).await;
+        let result = self.0.read(buf.slice_mut(at)).await;
         if let Ok(len) = result {
             buf.received(before, start + len);
         }

@@ -105,7 +105,7 @@ impl Session {
         let len = self.filled.len();
         let to = RECORD_ROOM.saturating_sub(len);
         if self.filled.start != to {
-            incoming.part(0..self.filled.end.max(to + len)).copy_within(self.filled.clone(), to);
+            incoming.slice_mut(0..self.filled.end.max(to + len)).copy_within(self.filled.clone(), to);
             self.filled = to..to + len;
         }
         (self.filled.end < end).then_some((incoming, self.filled.end..end))
@@ -178,7 +178,7 @@ impl Session {
     fn step(&mut self, take: Take<'_>, taken: &mut usize) -> Result<bool, Error> {
         let incoming = self.incoming.as_mut().expect("nobody receives");
         let UnbufferedStatus { mut discard, state, .. } =
-            self.connection.process_tls_records(incoming.part(self.filled.clone()));
+            self.connection.process_tls_records(incoming.slice_mut(self.filled.clone()));
         let result = match state {
             Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
                 match traffic.next_record() {
@@ -234,7 +234,7 @@ impl Session {
         // Process received records first: one may be a key update.
         while self.step(&mut |_| 0, &mut 0)? {}
         let incoming = self.incoming.as_mut().expect("nobody receives");
-        let status = self.connection.process_tls_records(incoming.part(self.filled.clone()));
+        let status = self.connection.process_tls_records(incoming.slice_mut(self.filled.clone()));
         let discard = status.discard;
         let result = match status.state {
             Ok(ConnectionState::WriteTraffic(mut traffic)) => {
@@ -256,7 +256,7 @@ impl Session {
     fn discard(&mut self, len: usize) {
         let start = self.filled.start;
         // The memory stays reachable through the pool, so the compiler cannot remove this store.
-        self.incoming.as_mut().expect("nobody receives").part(start..start + len).fill(0);
+        self.incoming.as_mut().expect("nobody receives").slice_mut(start..start + len).fill(0);
         self.filled.start += len;
     }
 
@@ -264,7 +264,7 @@ impl Session {
     fn encode_alerts(&mut self) {
         while self.connection.wants_write() {
             let incoming = self.incoming.as_mut().expect("nobody receives");
-            let status = self.connection.process_tls_records(incoming.part(self.filled.clone()));
+            let status = self.connection.process_tls_records(incoming.slice_mut(self.filled.clone()));
             let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state else { return };
             let encoded = append((&mut self.outgoing, &self.spare), &mut self.sendable, MESSAGES, |to| {
                 data.encode(to).map_err(|_| None)
@@ -397,7 +397,7 @@ mod tests {
         fn arrive(&mut self) -> bool {
             let (mut block, at) = self.session.room().unwrap();
             let len = self.piece.min(self.sent.len()).min(at.len());
-            block.part(at.start..at.start + len).copy_from_slice(&self.sent[..len]);
+            block.slice_mut(at.start..at.start + len).copy_from_slice(&self.sent[..len]);
             self.sent.drain(..len);
             self.session.received(block, len);
             len > 0

@@ -151,13 +151,13 @@ fn broken(error: Error) -> io::Error {
 impl<P: Socket> Stream for TlsStream<P> {
     type Buf = Block;
 
-    fn part(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
-        buf.part(at)
+    fn slice(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
+        buf.slice_mut(at)
     }
 
     async fn read_block(&self, mut buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {
         let (start, before) = (at.start, buf.receive(at.end));
-        let (to, mut filled) = (buf.part(at), 0);
+        let (to, mut filled) = (buf.slice_mut(at), 0);
         let mut take = |plaintext: &[u8]| {
             let len = plaintext.len().min(to.len() - filled);
             to[filled..filled + len].copy_from_slice(&plaintext[..len]);

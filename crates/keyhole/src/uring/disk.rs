@@ -120,16 +120,16 @@ impl Disk for UringDisk {
         self.pools.take(BUFFER_LEN)
     }
 
-    fn buffer_of(&self, len: usize) -> Block {
+    fn buffer_with_len(&self, len: usize) -> Block {
         self.pools.take(len)
     }
 
-    fn part(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
-        buf.part(at)
+    fn slice(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
+        buf.slice_mut(at)
     }
 
-    fn enciphered(buf: &mut Block) {
-        buf.enciphered();
+    fn mark_ciphertext(buf: &mut Block) {
+        buf.mark_ciphertext();
     }
 
     async fn read(&self, offset: u64, mut buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
@@ -143,7 +143,7 @@ impl Disk for UringDisk {
 
     async fn read_short(&self, offset: u64, mut buf: Block, at: Range<usize>) -> (io::Result<()>, Block) {
         if at.len() <= READ_AT_ONCE_MAX {
-            match self.medium.read_cached(buf.part(at.clone()), offset) {
+            match self.medium.read_cached(buf.slice_mut(at.clone()), offset) {
                 Ok(len) if len == at.len() => return (Ok(()), buf),
                 // Leave the rest to the ring: it waits for uncached data and reports errors.
                 Ok(_) | Err(_) => {}

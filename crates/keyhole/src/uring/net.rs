@@ -121,8 +121,8 @@ impl Socket for UringStream {
 impl Stream for UringStream {
     type Buf = Block;
 
-    fn part(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
-        buf.part(at)
+    fn slice(buf: &mut Block, at: Range<usize>) -> &mut [u8] {
+        buf.slice_mut(at)
     }
 
     async fn read_block(&self, mut buf: Block, at: Range<usize>) -> (io::Result<usize>, Block) {

@@ -369,7 +369,7 @@ impl Disk for MemDisk {
         Buf(vec![0xa5; BUFFER_LEN])
     }
 
-    fn buffer_of(&self, len: usize) -> Buf {
+    fn buffer_with_len(&self, len: usize) -> Buf {
         Buf(vec![0xa5; len])
     }
 

@@ -8,8 +8,8 @@ use futures_util::task::LocalSpawnExt;
 
 use keyhole_log::limits::{BLOCK_DATA, CHUNK_LEN, PAGE};
 use keyhole_log::{
-    Condition, Content, Disk, Error, Etag, Format, ListObjects, Listed, Log, NewBody, Object, OpenOptions, PutObject,
-    Recovery, Sync, create, open, worker,
+    Condition, Content, Disk, Durability, Error, Etag, Format, ListObjects, Listed, Log, NewBody, Object, OpenOptions,
+    PutObject, Recovery, create, open, worker,
 };
 
 use super::{Medium, MemDisk};
@@ -33,7 +33,14 @@ pub(crate) fn format(medium: &Rc<RefCell<Medium>>, capacity: u64) -> Result<(), 
 }
 
 pub(crate) fn options(workers: usize) -> OpenOptions {
-    OpenOptions { sync: Sync::Always, workers, capacity: None, ring: false, rebuild: false, read_only: None }
+    OpenOptions {
+        durability: Durability::Always,
+        workers,
+        capacity: None,
+        ring: false,
+        rebuild: false,
+        read_only: None,
+    }
 }
 
 impl Store {
@@ -174,7 +181,7 @@ pub(crate) async fn put_if(
         key: key.into(),
         content: Content::New(body, [9; 24]),
         head: format!("head of {seed}").into_bytes(),
-        labels: Vec::new(),
+        tags: Vec::new(),
         sealed: seed.is_multiple_of(2),
         etag: etag(seed),
         size: len as u64,

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::time::Instant;
 
-use keyhole_log::Sync;
+use keyhole_log::Durability;
 
 use super::super::{Failure, Result};
 use super::rig::{self, Engine, Kind, failed, in_parallel};
@@ -21,7 +21,7 @@ const CAPACITY: u64 = 8 << 30;
 const SEGMENT: u64 = keyhole_log::limits::SEGMENT_LEN;
 
 pub(super) fn run(directory: &Directory, turns: u64, report: &mut Report) -> Result<()> {
-    let kind = Kind { capacity: CAPACITY, sync: Sync::Always };
+    let kind = Kind { capacity: CAPACITY, durability: Durability::Always };
     let file = File::options().read(true).write(true).create_new(true).open(directory.path("bare"));
     let file = file.map_err(|error| Failure::io("cannot make a file", error))?;
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Instant;
 
-use keyhole_log::{Condition, Error, Sync};
+use keyhole_log::{Condition, Durability, Error};
 use keyhole_node::Env;
 
 use super::super::{Failure, Result};
@@ -21,7 +21,7 @@ const LIVE: f64 = 0.8;
 const OVERWRITTEN: u64 = 4;
 
 pub(super) fn run(directory: &Directory, capacity: u64, report: &mut Report) -> Result<()> {
-    let kind = Kind { capacity, sync: Sync::Always };
+    let kind = Kind { capacity, durability: Durability::Always };
     let begun = Instant::now();
     let (fits, amplification, segments) = rig::with_engine(&directory.path("fill"), kind, rounds)?;
     report.add("filled, half deleted, filled again: segments", segments as f64, "", None);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use keyhole_log::limits::BLOCK_DATA;
-use keyhole_log::{Condition, Content, Disk, Error, Etag, Log, PutObject, Sync};
+use keyhole_log::{Condition, Content, Disk, Durability, Error, Etag, Log, PutObject};
 use keyhole_node::Env;
 use tokio::task::spawn_local;
 
@@ -30,7 +30,7 @@ pub(super) type Engine = Log<UringDisk>;
 #[derive(Clone, Copy)]
 pub(super) struct Kind {
     pub(super) capacity: u64,
-    pub(super) sync: Sync,
+    pub(super) durability: Durability,
 }
 
 /// Opens or creates a store and runs `work`: one worker and the maintenance on one ring, as in a
@@ -39,8 +39,12 @@ pub(super) fn with_engine<T>(path: &Path, kind: Kind, work: impl AsyncFnOnce(&En
     // A store below /dev, where /dev/shm is, must already have its directory.
     fs::create_dir_all(path).map_err(|error| Failure::io(path.display(), error))?;
     let place = Place::find(path, None)?;
-    let options =
-        StoreOptions { make: Make::File, capacity: Some(kind.capacity), sync: kind.sync, ..StoreOptions::default() };
+    let options = StoreOptions {
+        make: Make::File,
+        capacity: Some(kind.capacity),
+        durability: kind.durability,
+        ..StoreOptions::default()
+    };
     let store = store::open(&place, &options)?;
     let measured = uring::measure(async {
         let medium = store.medium.try_clone().map_err(|error| Failure::io("cannot share the object file", error))?;
@@ -82,7 +86,7 @@ pub(super) async fn put(log: &Engine, key: String, len: usize) -> std::result::R
         key,
         content: Content::New(body, [5; 24]),
         head: vec![6; HEAD],
-        labels: Vec::new(),
+        tags: Vec::new(),
         sealed: true,
         etag: Etag { digest: [4; 16], parts: 0 },
         size: len as u64,

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use keyhole_log::Sync;
+use keyhole_log::Durability;
 use keyhole_log::limits::{CHECKPOINT_AFTER_MAX, CHECKPOINT_AFTER_MIN};
 
 use super::super::operate::ask;
@@ -189,7 +189,7 @@ fn key(index: usize) -> String {
 pub(super) fn populate(data: &Path, what: &str) -> Result<()> {
     let numbers: Vec<u64> = what.split(':').filter_map(|number| number.parse().ok()).collect();
     let [objects, len, capacity] = numbers[..] else { return Err(Failure::Usage("give N:BYTES:CAPACITY".to_owned())) };
-    let kind = Kind { capacity, sync: Sync::Deferred };
+    let kind = Kind { capacity, durability: Durability::Deferred };
     rig::with_engine(data, kind, async |log| {
         let at_once = if len > 1 << 20 { 2 } else { 64 };
         let (objects, len) = (objects as usize, len as usize);

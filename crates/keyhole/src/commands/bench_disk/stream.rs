@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 use keyhole_log::limits::{BLOCK_DATA, SEGMENT_LEN};
-use keyhole_log::{Condition, Sync};
+use keyhole_log::{Condition, Durability};
 
 use super::super::{Failure, Result};
 use super::rig::{self, BUCKET, Engine, Kind, failed};
@@ -19,7 +19,7 @@ const CAPACITY: u64 = 16 << 30;
 const TURN: usize = 4;
 
 pub(super) fn run(directory: &Directory, turns: u64, report: &mut Report) -> Result<()> {
-    let kind = Kind { capacity: CAPACITY, sync: Sync::Always };
+    let kind = Kind { capacity: CAPACITY, durability: Durability::Always };
     let file = |name: &str, flags: i32| {
         let file =
             File::options().read(true).write(true).create_new(true).custom_flags(flags).open(directory.path(name));

@@ -10,8 +10,8 @@ use tar::{Builder, EntryType, Header};
 
 use super::{Bytes, Sink};
 use crate::commands::{Failure, Result};
-use crate::moving::entry::{Bucket, Entry};
-use crate::moving::manifest::{End, Failed, FileDigest, Line, piece};
+use crate::transfer::entry::{Bucket, Entry};
+use crate::transfer::manifest::{End, Failed, FileDigest, Line, piece};
 
 /// Limit of a collected file's length in bytes.
 const SHORT_MAX: u64 = 64 << 10;

@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use super::{Bytes, Sink};
 use crate::commands::{Failure, Result};
 use crate::control::Scope;
-use crate::moving::entry::{Bucket, Entry, FileName, OBJECTS, Sha256};
-use crate::moving::manifest::{End, Found, Line, Lines, MANIFEST, VERSION, piece};
-use crate::moving::tree::{is_journal, journal, manifests};
+use crate::transfer::entry::{Bucket, Entry, FileName, OBJECTS, Sha256};
+use crate::transfer::manifest::{End, Found, Line, Lines, MANIFEST, VERSION, piece};
+use crate::transfer::tree::{is_journal, journal, manifests};
 
 /// The name of the state file, which identifies the directory's export.
 const STATE: &str = "keyhole-export.json";

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::digest;
 use tar::EntryType;
 
-use crate::commands::moving::is_dash;
+use crate::commands::transfer::is_dash;
 use crate::commands::{Failure, Result};
-use crate::moving::entry::{Bucket, Digest, Entry, FileName, Sha256, finish};
-use crate::moving::manifest::{End, Failed, FileDigest, Found, Line, Lines, is_piece};
-use crate::moving::tree::manifests;
+use crate::transfer::entry::{Bucket, Digest, Entry, FileName, Sha256, finish};
+use crate::transfer::manifest::{End, Failed, FileDigest, Found, Line, Lines, is_piece};
+use crate::transfer::tree::manifests;
 
 /// Bytes read at a time.
 const BUFFER_LEN: usize = 1 << 20;

@@ -252,7 +252,7 @@ mod tests {
         let mut info = vec![0; 100];
         let len = keyhole_core::head::Head { checksums: sums, ..Default::default() }.encode(&mut info).unwrap();
         info.truncate(len);
-        description.parts.iter_mut().for_each(|part| part.info = Some(info.clone()));
+        description.parts.iter_mut().for_each(|part| part.checksums = Some(info.clone()));
         let entry = Entry::new(&description, &description.head, description.size).unwrap();
         let line = Line::Object(Box::new(entry)).encode();
         assert!(line.len() > 1 << 20 && line.len() <= LINE_MAX / 2, "{}", line.len());

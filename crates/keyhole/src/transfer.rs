@@ -7,10 +7,10 @@
 
 pub(crate) mod channel;
 pub(crate) mod entry;
-pub(crate) mod give;
 pub(crate) mod manifest;
+pub(crate) mod receiver;
+pub(crate) mod sender;
 pub(crate) mod session;
-pub(crate) mod take;
 pub(crate) mod tree;
 
 pub(crate) use channel::Channel;

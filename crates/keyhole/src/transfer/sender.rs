@@ -4,14 +4,14 @@ use std::io;
 
 use keyhole_log::limits::LIST_MAX;
 use keyhole_log::{Disk, Error, ListObjects, ListUploads, Listed, ListedUpload, Log};
-use keyhole_node::moving::{Description, Outgoing, ReadError};
+use keyhole_node::transfer::{Description, Export, ReadError};
 
 use super::entry::{Bucket, Entry};
 use super::session::{Answer, FileEnd, Given, Peer};
 use crate::control::{DamageReply, Scope};
 
 /// Sends everything in scope, ordered by bucket and key, bytewise.
-pub(crate) async fn give<D: Disk>(log: &Log<D>, scope: &Scope, peer: &Peer) -> io::Result<()> {
+pub(crate) async fn send<D: Disk>(log: &Log<D>, scope: &Scope, peer: &Peer) -> io::Result<()> {
     peer.send(&Given::Store { id: hex::encode(log.shared().store_id()) }).await?;
     let mut uploads = 0;
     let buckets = log.buckets().into_iter().filter(|bucket| scope.has_bucket(&bucket.name));
@@ -25,7 +25,7 @@ pub(crate) async fn give<D: Disk>(log: &Log<D>, scope: &Scope, peer: &Peer) -> i
         // The bucket may have been deleted meanwhile.
         let Some((settings, _)) = log.bucket_settings(&bucket.name) else { continue };
         peer.send(&Given::Bucket(Bucket::new(bucket.name.clone(), bucket.time_ms, &settings))).await?;
-        if let Err(error) = give_objects(log, &bucket.name, &scope.prefix, peer).await? {
+        if let Err(error) = send_objects(log, &bucket.name, &scope.prefix, peer).await? {
             return peer.send(&Given::Failed { message: error.to_string() }).await;
         }
         uploads += count_uploads(log, &bucket.name, &scope.prefix);
@@ -34,7 +34,7 @@ pub(crate) async fn give<D: Disk>(log: &Log<D>, scope: &Scope, peer: &Peer) -> i
 }
 
 /// Sends the objects of a bucket. The inner error is of the store and ends the transfer.
-async fn give_objects<D: Disk>(
+async fn send_objects<D: Disk>(
     log: &Log<D>,
     bucket: &str,
     prefix: &str,
@@ -46,7 +46,7 @@ async fn give_objects<D: Disk>(
         let Ok(listing) = log.list_objects(bucket, &list) else { return Ok(Ok(())) };
         for listed in &listing.entries {
             let Listed::Object { key, .. } = listed else { continue };
-            if let Err(error) = give_object(log, bucket, key, peer).await? {
+            if let Err(error) = send_object(log, bucket, key, peer).await? {
                 match damage(&error, bucket, key) {
                     Some(damage) => peer.send(&Given::Damaged(damage)).await?,
                     None => return Ok(Err(error)),
@@ -61,14 +61,14 @@ async fn give_objects<D: Disk>(
 }
 
 /// Sends one object if it still exists. The inner error is of an object that was not described yet.
-async fn give_object<D: Disk>(log: &Log<D>, bucket: &str, key: &str, peer: &Peer) -> io::Result<Result<(), ReadError>> {
+async fn send_object<D: Disk>(log: &Log<D>, bucket: &str, key: &str, peer: &Peer) -> io::Result<Result<(), ReadError>> {
     let object = match log.object(bucket, key).await {
         Ok(Some(object)) => object,
         Ok(None) | Err(Error::NoSuchBucket) => return Ok(Ok(())),
         Err(error) => return Ok(Err(error.into())),
     };
     let described = Description::of(bucket, key, &object).and_then(|description| {
-        let outgoing = Outgoing::new(log, bucket, key, &object)?;
+        let outgoing = Export::new(log, bucket, key, &object)?;
         let entry = Entry::new(&description, &object.head, outgoing.file_len()).map_err(ReadError::Damaged)?;
         Ok((entry, outgoing))
     });

@@ -4,7 +4,7 @@ use std::io;
 
 use keyhole_log::{BucketSettings, Condition, Disk, Error, Log, Object};
 use keyhole_node::Env;
-use keyhole_node::moving::{Description, Incoming, Received, TakeError};
+use keyhole_node::transfer::{Description, Import, ImportError, ImportSource};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -17,7 +17,7 @@ use crate::env::System;
 type Outcome = (u64, Result<(), Error>);
 
 /// Receives offers until the end of the import.
-pub(crate) async fn take<D: Disk>(log: &Log<D>, peer: &Peer) -> io::Result<()> {
+pub(crate) async fn receive<D: Disk>(log: &Log<D>, peer: &Peer) -> io::Result<()> {
     let mut storing: JoinSet<Outcome> = JoinSet::new();
     loop {
         let is_full = storing.len() >= STORING_MAX;
@@ -35,10 +35,10 @@ pub(crate) async fn take<D: Disk>(log: &Log<D>, peer: &Peer) -> io::Result<()> {
                 while let Some(outcome) = storing.join_next().await {
                     report(peer, outcome).await?;
                 }
-                peer.send(&take_bucket(log, &bucket, is_last, existing).await).await?;
+                peer.send(&receive_bucket(log, &bucket, is_last, existing).await).await?;
             }
             Offer::Object { entry, number, existing } => {
-                take_object(log, peer, &entry, number, existing, &mut storing).await?;
+                receive_object(log, peer, &entry, number, existing, &mut storing).await?;
             }
             Offer::End {} => break,
         }
@@ -63,7 +63,7 @@ async fn report(peer: &Peer, outcome: Result<Outcome, tokio::task::JoinError>) -
 
 /// Restores a bucket: first everything but its quota, which the objects may exceed, and the quota
 /// once they exist.
-async fn take_bucket<D: Disk>(log: &Log<D>, bucket: &Bucket, is_last: bool, existing: Existing) -> Taken {
+async fn receive_bucket<D: Disk>(log: &Log<D>, bucket: &Bucket, is_last: bool, existing: Existing) -> Taken {
     let refused = |message: String| Taken::Refused { message };
     if keyhole_s3::ops::check_bucket(&bucket.bucket).is_err() {
         return refused("invalid bucket name".to_owned());
@@ -126,7 +126,7 @@ fn settle(
     Ok(())
 }
 
-async fn take_object<D: Disk>(
+async fn receive_object<D: Disk>(
     log: &Log<D>,
     peer: &Peer,
     entry: &Entry,
@@ -143,9 +143,9 @@ async fn take_object<D: Disk>(
     id.copy_from_slice(&entry.file.id[..16]);
     let mut frames = Frames { peer, left: 0, end: None };
     let received =
-        Received::receive(log, &description, (id, System.now_ms()), condition, entry.length, &mut frames).await;
+        Import::receive(log, &description, (id, System.now_ms()), condition, entry.length, &mut frames).await;
     let received = match received {
-        Err(TakeError::Gone(error)) => return Err(error),
+        Err(ImportError::Gone(error)) => return Err(error),
         received => received,
     };
     let end = frames.end().await;
@@ -163,10 +163,10 @@ async fn take_object<D: Disk>(
             received.give_up(log).await;
             Err(error)
         }
-        (Err(TakeError::Gone(error)), _) | (Err(_), Err(error)) => Err(error),
+        (Err(ImportError::Gone(error)), _) | (Err(_), Err(error)) => Err(error),
         // A wrong digest of the file is the more specific reason.
-        (Err(TakeError::Refused(_)), Ok(FileEnd::Failed { what: message }))
-        | (Err(TakeError::Refused(message)), Ok(FileEnd::Whole)) => {
+        (Err(ImportError::Refused(_)), Ok(FileEnd::Failed { what: message }))
+        | (Err(ImportError::Refused(message)), Ok(FileEnd::Whole)) => {
             peer.send(&Taken::NotStored { number, message }).await
         }
     }
@@ -241,7 +241,7 @@ impl Frames<'_> {
     }
 }
 
-impl Incoming for Frames<'_> {
+impl ImportSource for Frames<'_> {
     async fn fill(&mut self, to: &mut [u8]) -> io::Result<usize> {
         self.take(to).await
     }

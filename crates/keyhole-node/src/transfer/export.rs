@@ -11,7 +11,7 @@ use crate::sealed_file::{SealedFile, is_damaged};
 
 /// Reads the verified bytes of an object's file, block by block: the sealed object file of a sealed
 /// object, the plain bytes of any other.
-pub struct Outgoing<'l, D: Disk> {
+pub struct Export<'l, D: Disk> {
     log: &'l Log<D>,
     bytes: Bytes<'l, D>,
     len: u64,
@@ -23,7 +23,7 @@ enum Bytes<'l, D: Disk> {
     Plain(Vec<Part>, Option<(Body, u64)>),
 }
 
-impl<'l, D: Disk> Outgoing<'l, D> {
+impl<'l, D: Disk> Export<'l, D> {
     /// Prepares the export of `object`, whose bytes stay readable as long as this is held.
     ///
     /// # Errors
@@ -37,7 +37,7 @@ impl<'l, D: Disk> Outgoing<'l, D> {
             }
             false => (Bytes::Plain(object.parts.iter().rev().cloned().collect(), None), object.size),
         };
-        Ok(Outgoing { log, bytes, len })
+        Ok(Export { log, bytes, len })
     }
 
     /// Returns the length of the file.

@@ -14,7 +14,7 @@ use tokio::task::{LocalSet, spawn_local};
 use super::session::{FRAME_HEAD, FileEnd, Kind, PATIENCE, Way, frame_head, out_of_turn, parse_frame_head, serve};
 use crate::chores::Chores;
 use crate::control::{self, Reply, Request};
-use crate::store::{self, Place, Store, StoreOptions};
+use crate::store::{self, OpenedStore, Place, StoreOptions};
 
 /// The connection.
 pub(crate) struct Channel {
@@ -157,7 +157,7 @@ fn open_alone(place: &Place, way: Way) -> Result<Alone, String> {
     Ok((ours, thread))
 }
 
-async fn serve_alone(store: &Store, way: &Way, stream: UnixStream) -> Result<(), String> {
+async fn serve_alone(store: &OpenedStore, way: &Way, stream: UnixStream) -> Result<(), String> {
     let disk = Rc::new(store::plain_disk(&store.medium)?);
     let (log, writer) = keyhole_log::worker(store.shared.clone(), disk.clone());
     let writer = spawn_local(writer.run());

@@ -7,7 +7,7 @@ use base64ct::{Base64, Encoding};
 use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums, Field, Head, UserMetadata};
 use keyhole_core::limits::HEAD_MAX;
 use keyhole_log::{BucketSettings, Etag};
-use keyhole_node::moving::{Description, PartDescription};
+use keyhole_node::transfer::{Description, PartDescription};
 use keyhole_s3::checksum::{type_name, type_of};
 use keyhole_s3::ops::Tags;
 use serde::{Deserialize, Serialize};
@@ -353,7 +353,7 @@ impl Plain {
 
     fn parts(&self, size: u64, etag: Etag) -> Result<Vec<PartDescription>, String> {
         if self.parts.is_empty() {
-            return Ok(vec![PartDescription { number: 0, size, etag: etag.digest, info: None }]);
+            return Ok(vec![PartDescription { number: 0, size, etag: etag.digest, checksums: None }]);
         }
         self.parts.iter().map(PlainPart::description).collect()
     }
@@ -361,7 +361,7 @@ impl Plain {
 
 impl PlainPart {
     fn new(part: &PartDescription) -> Result<Self, String> {
-        let checksums = match part.info.as_deref() {
+        let checksums = match part.checksums.as_deref() {
             None => None,
             Some([]) => Some(BTreeMap::new()),
             Some(info) => {
@@ -381,7 +381,7 @@ impl PlainPart {
             Some(none) if none.is_empty() => Some(Vec::new()),
             Some(some) => Some(encode(&Head { checksums: checksums(some)?, ..Head::default() })?),
         };
-        Ok(PartDescription { number: self.number, size: self.size, etag, info })
+        Ok(PartDescription { number: self.number, size: self.size, etag, checksums: info })
     }
 }
 
@@ -448,12 +448,12 @@ pub(crate) mod tests {
             number,
             size: *size,
             etag: [number as u8; 16],
-            info: Some(info.clone()),
+            checksums: Some(info.clone()),
         };
         let mut parts: Vec<_> = (2..).zip(part_sizes).map(part).collect();
         let mut etag = Etag { digest: [9; 16], parts: parts.len() as u16 };
         if parts.is_empty() {
-            parts.push(PartDescription { number: 0, size: 5, etag: etag.digest, info: None });
+            parts.push(PartDescription { number: 0, size: 5, etag: etag.digest, checksums: None });
         } else {
             let mut digest = MultipartEtag::new();
             parts.iter().for_each(|part| digest.update(&part.etag));

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use keyhole_core::body::{self, MultipartEtag};
 use keyhole_core::file::Entry;
-use keyhole_log::limits::{BLOCK_DATA, INFOS_MAX, PARTS_MAX, buffer_len};
+use keyhole_log::limits::{BLOCK_DATA, PART_CHECKSUMS_MAX, PARTS_MAX, buffer_len};
 use keyhole_log::{
     CompleteUpload, Condition, Content, CreateUpload, Disk, Etag, Log, NewBody, Part, PutObject, PutPart, UploadRef,
 };
@@ -20,38 +20,38 @@ use crate::upload::Stored;
 
 /// The source of a file's bytes.
 #[allow(async_fn_in_trait)]
-pub trait Incoming {
+pub trait ImportSource {
     /// Fills `to`, completely unless the file ends. Returns the number of bytes filled.
     async fn fill(&mut self, to: &mut [u8]) -> io::Result<usize>;
 }
 
 /// Error importing an object.
 #[derive(Debug)]
-pub enum TakeError {
+pub enum ImportError {
     /// The object does not match its description, or the log refuses it or is full.
     Refused(String),
     /// The source failed.
     Gone(io::Error),
 }
 
-impl From<Failure> for TakeError {
+impl From<Failure> for ImportError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Reply(error) => TakeError::Refused(error.message.to_string()),
-            Failure::Fault(_, cause) => TakeError::Refused(cause),
-            Failure::Connection(error) => TakeError::Gone(error),
+            Failure::Reply(error) => ImportError::Refused(error.message.to_string()),
+            Failure::Fault(_, cause) => ImportError::Refused(cause),
+            Failure::Connection(error) => ImportError::Gone(error),
         }
     }
 }
 
-impl From<keyhole_log::Error> for TakeError {
+impl From<keyhole_log::Error> for ImportError {
     fn from(error: keyhole_log::Error) -> Self {
-        TakeError::Refused(error.to_string())
+        ImportError::Refused(error.to_string())
     }
 }
 
 /// An object whose bytes are stored, but which is not visible yet.
-pub struct Received(What);
+pub struct Import(What);
 
 enum What {
     Whole(Box<PutObject>),
@@ -65,14 +65,14 @@ struct File<'i, D, I> {
     disk: PhantomData<D>,
 }
 
-impl<D: Disk, I: Incoming> Payload<D::Buf> for File<'_, D, I> {
+impl<D: Disk, I: ImportSource> Payload<D::Buf> for File<'_, D, I> {
     fn remaining(&self) -> u64 {
         self.remaining
     }
 
     async fn fill(&mut self, mut buf: D::Buf, at: Range<usize>) -> (Result<usize>, D::Buf) {
         let len = at.len().min(usize::try_from(self.remaining).unwrap_or(usize::MAX));
-        let filled = self.incoming.fill(D::part(&mut buf, at.start..at.start + len)).await;
+        let filled = self.incoming.fill(D::slice(&mut buf, at.start..at.start + len)).await;
         if let Ok(filled) = &filled {
             self.remaining -= *filled as u64;
         }
@@ -80,33 +80,33 @@ impl<D: Disk, I: Incoming> Payload<D::Buf> for File<'_, D, I> {
     }
 }
 
-impl Received {
+impl Import {
     /// Receives the file of an object, of `file_len` bytes, and stores its bodies.
     /// [`commit`](Self::commit) makes the object visible, if `condition` still holds. Until then a
     /// multipart object is an upload, with the given `id` and start time `now_ms`; a leftover
     /// upload with the same id is aborted first.
     ///
     /// # Errors
-    /// [`TakeError`]; nothing remains of the object.
+    /// [`ImportError`]; nothing remains of the object.
     pub async fn receive<D: Disk>(
         log: &Log<D>,
         description: &Description,
         (id, now_ms): (UploadId, u64),
         condition: Condition,
         file_len: u64,
-        incoming: &mut impl Incoming,
-    ) -> std::result::Result<Received, TakeError> {
-        description.check().map_err(TakeError::Refused)?;
+        incoming: &mut impl ImportSource,
+    ) -> std::result::Result<Import, ImportError> {
+        description.check().map_err(ImportError::Refused)?;
         let mut file = File::<D, _> { incoming, remaining: file_len, disk: PhantomData };
-        let taker = Taker { log, description, condition, id, now_ms };
+        let taker = Importer { log, description, condition, id, now_ms };
         let received = match description.sealed {
             true => taker.sealed(&mut file).await?,
             false if file_len != description.size => {
-                return Err(TakeError::Refused("the file is not as long as its object".to_owned()));
+                return Err(ImportError::Refused("the file is not as long as its object".to_owned()));
             }
             false => taker.plain(&mut file).await?,
         };
-        Ok(Received(received))
+        Ok(Import(received))
     }
 
     /// Makes the object visible; durable on return.
@@ -136,7 +136,7 @@ impl Received {
     }
 }
 
-struct Taker<'t, D: Disk> {
+struct Importer<'t, D: Disk> {
     log: &'t Log<D>,
     description: &'t Description,
     condition: Condition,
@@ -146,14 +146,14 @@ struct Taker<'t, D: Disk> {
     now_ms: u64,
 }
 
-impl<D: Disk> Taker<'_, D> {
+impl<D: Disk> Importer<'_, D> {
     async fn sealed(&self, file: &mut impl Payload<D::Buf>) -> Result<What> {
         let (bucket, key) = (&self.description.bucket, &self.description.key);
         let front = Front::receive(self.log, file, file.remaining(), bucket, key).await?;
         if front.size != self.description.size {
             return Err(not_as_described("size"));
         }
-        let infos = self.infos(file, &front).await?;
+        let part_checksums = self.part_checksums(file, &front).await?;
         if front.is_whole() {
             let stored = receive_message(self.log, file, front.entries[0].message_len).await?;
             let etag = Etag { digest: body::etag(&stored.salt), parts: 0 };
@@ -166,14 +166,14 @@ impl<D: Disk> Taker<'_, D> {
                 let etag = body::etag(&stored.salt);
                 self.part(&upload, *part_number as u16, stored, etag).await?;
             }
-            self.parts(&upload, front.sealed_head, infos)
+            self.parts(&upload, front.sealed_head, part_checksums)
         };
         self.or_abort(&upload, outcome.await).await
     }
 
     /// Receives the sealed part checksums, encoded as an object stores them.
-    async fn infos(&self, file: &mut impl Payload<D::Buf>, front: &Front) -> Result<Vec<u8>> {
-        if front.infos_len + 2 * front.entries.len() as u64 > INFOS_MAX as u64 {
+    async fn part_checksums(&self, file: &mut impl Payload<D::Buf>, front: &Front) -> Result<Vec<u8>> {
+        if front.infos_len + 2 * front.entries.len() as u64 > PART_CHECKSUMS_MAX as u64 {
             skip(self.log, file, front.infos_len).await?;
             return Ok(Vec::new());
         }
@@ -184,9 +184,9 @@ impl<D: Disk> Taker<'_, D> {
         receive(self.log, file, front.infos_len as usize, &mut bytes).await?;
         let mut rest = &bytes[..];
         Ok(gathered(front.entries.iter().map(|entry| {
-            let (info, behind) = rest.split_at(entry.info_len as usize);
+            let (checksums, behind) = rest.split_at(entry.info_len as usize);
             rest = behind;
-            info
+            checksums
         })))
     }
 
@@ -202,8 +202,8 @@ impl<D: Disk> Taker<'_, D> {
                 let stored = self.store(file, *size).await?;
                 self.part(&upload, *number, stored, *etag).await?;
             }
-            let infos = gathered(parts.iter().filter_map(|part| part.info.as_deref()));
-            self.parts(&upload, head.clone(), infos)
+            let part_checksums = gathered(parts.iter().filter_map(|part| part.checksums.as_deref()));
+            self.parts(&upload, head.clone(), part_checksums)
         };
         self.or_abort(&upload, outcome.await).await
     }
@@ -214,7 +214,7 @@ impl<D: Disk> Taker<'_, D> {
         let mut left = size;
         loop {
             let len = left.min(BLOCK_DATA as u64) as usize;
-            let (filled, buf) = file.fill(self.log.disk().buffer_of(buffer_len(len)), 0..len).await;
+            let (filled, buf) = file.fill(self.log.disk().buffer_with_len(buffer_len(len)), 0..len).await;
             if filled? < len {
                 return Err(malformed(keyhole_core::file::FileError::Length).into());
             }
@@ -237,7 +237,7 @@ impl<D: Disk> Taker<'_, D> {
             key: key.clone(),
             content: Content::New(stored.content, stored.salt),
             head,
-            labels: tags.to_bytes(),
+            tags: tags.to_bytes(),
             sealed: *sealed,
             etag,
             size: *size,
@@ -256,7 +256,7 @@ impl<D: Disk> Taker<'_, D> {
             key: key.clone(),
             id: self.id,
             head: head.to_vec(),
-            labels: tags.to_bytes(),
+            tags: tags.to_bytes(),
             sealed,
             time_ms: self.now_ms,
             declared: None,
@@ -267,13 +267,13 @@ impl<D: Disk> Taker<'_, D> {
 
     async fn part(&self, upload: &UploadRef, number: u16, stored: Stored, etag: [u8; 16]) -> Result<()> {
         let Stored { content, salt, size } = stored;
-        let (upload, time_ms, info) = (upload.clone(), self.description.time_ms, Vec::new());
-        Ok(self.log.put_part(PutPart { upload, number, content, salt, etag, size, time_ms, info }).await?)
+        let (upload, time_ms, checksums) = (upload.clone(), self.description.time_ms, Vec::new());
+        Ok(self.log.put_part(PutPart { upload, number, content, salt, etag, size, time_ms, checksums }).await?)
     }
 
-    fn parts(&self, upload: &UploadRef, head: Vec<u8>, infos: Vec<u8>) -> Result<What> {
+    fn parts(&self, upload: &UploadRef, head: Vec<u8>, part_checksums: Vec<u8>) -> Result<What> {
         let Description { size, time_ms, tags, bound, .. } = self.description;
-        let parts: Vec<Part> = self.log.parts(upload, 0, PARTS_MAX)?.into_iter().map(|info| info.part).collect();
+        let parts: Vec<Part> = self.log.parts(upload, 0, PARTS_MAX)?.into_iter().map(|part| part.part).collect();
         let mut digest = MultipartEtag::new();
         parts.iter().for_each(|part| digest.update(&part.etag));
         let etag = Etag { digest: digest.finish(), parts: parts.len() as u16 };
@@ -284,8 +284,8 @@ impl<D: Disk> Taker<'_, D> {
             upload: upload.clone(),
             parts,
             head,
-            labels: tags.to_bytes(),
-            infos,
+            tags: tags.to_bytes(),
+            part_checksums,
             bound: *bound,
             etag,
             size: *size,

@@ -4,22 +4,22 @@
 //! plaintext object is transferred as its bytes and a [`Description`]. An imported object keeps its
 //! time, ETag, parts and head.
 
-mod incoming;
-mod outgoing;
+mod export;
+mod import;
 
 use keyhole_core::body::MultipartEtag;
 use keyhole_core::head::Head;
-use keyhole_log::limits::{INFO_MAX, INFOS_MAX, PARTS_MAX};
+use keyhole_log::limits::{PART_CHECKSUM_MAX, PART_CHECKSUMS_MAX, PARTS_MAX};
 use keyhole_log::{Etag, Object};
 use keyhole_s3::ops::{self, Tags};
 
-use crate::attributes::infos;
+use crate::attributes::part_checksums;
 use crate::limits::{OBJECT_MAX, PUT_MAX};
 use crate::sealed_file::is_damaged;
 
 pub use crate::sealed_file::ReadError;
-pub use incoming::{Incoming, Received, TakeError};
-pub use outgoing::Outgoing;
+pub use export::Export;
+pub use import::{Import, ImportError, ImportSource};
 
 /// Everything about an object except its bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,7 +56,7 @@ pub struct PartDescription {
     /// The ETag.
     pub etag: [u8; 16],
     /// The encoded part checksums; present for all parts of an object or for none.
-    pub info: Option<Vec<u8>>,
+    pub checksums: Option<Vec<u8>>,
 }
 
 impl Description {
@@ -65,21 +65,22 @@ impl Description {
     /// # Errors
     /// `Damaged`.
     pub fn of(bucket: &str, key: &str, object: &Object) -> Result<Self, ReadError> {
-        let tags = Tags::from_bytes(&object.labels).ok_or_else(|| is_damaged("the tags of an object are invalid"))?;
+        let tags = Tags::from_bytes(&object.tags).ok_or_else(|| is_damaged("the tags of an object are invalid"))?;
         let (mut head, mut parts) = (Vec::new(), Vec::new());
         if !object.sealed {
             head.clone_from(&object.head);
-            let mut infos = infos(&object.infos);
+            let mut part_checksums = part_checksums(&object.part_checksums);
             for part in &object.parts {
-                let info = match object.infos.is_empty() {
+                let checksums = match object.part_checksums.is_empty() {
                     true => None,
                     false => {
-                        let info =
-                            infos.next().ok_or_else(|| is_damaged("an object lacks what is kept of its parts"))?;
-                        Some(info.to_vec())
+                        let checksums = part_checksums
+                            .next()
+                            .ok_or_else(|| is_damaged("an object lacks what is kept of its parts"))?;
+                        Some(checksums.to_vec())
                     }
                 };
-                parts.push(PartDescription { number: part.number, size: part.size, etag: part.etag, info });
+                parts.push(PartDescription { number: part.number, size: part.size, etag: part.etag, checksums });
             }
         }
         Ok(Description {
@@ -128,7 +129,7 @@ impl Description {
         if size != self.size || self.parts.iter().any(|part| part.size > PUT_MAX) {
             return wrong("the lengths of its parts do not add up to its length");
         }
-        if let [PartDescription { number: 0, etag, info: None, .. }] = self.parts[..] {
+        if let [PartDescription { number: 0, etag, checksums: None, .. }] = self.parts[..] {
             return if self.etag == (Etag { digest: etag, parts: 0 }) {
                 Ok(())
             } else {
@@ -145,27 +146,27 @@ impl Description {
         if self.etag != (Etag { digest: digest.finish(), parts: self.parts.len() as u16 }) {
             return wrong("its ETag does not match its parts");
         }
-        let kept: Vec<_> = self.parts.iter().filter_map(|part| part.info.as_ref()).collect();
-        let len: usize = kept.iter().map(|info| 2 + info.len()).sum();
-        let possible = |info: &Vec<u8>| {
+        let kept: Vec<_> = self.parts.iter().filter_map(|part| part.checksums.as_ref()).collect();
+        let len: usize = kept.iter().map(|checksums| 2 + checksums.len()).sum();
+        let possible = |checksums: &Vec<u8>| {
             let checksums_only = |head: Head<'_>| Head { checksums: head.checksums, ..Head::default() };
-            let mut again = vec![0; INFO_MAX];
-            let same = |head| checksums_only(head).encode(&mut again).is_ok_and(|len| again[..len] == info[..]);
-            info.is_empty() || (info.len() <= INFO_MAX && Head::decode(info).is_ok_and(same))
+            let mut again = vec![0; PART_CHECKSUM_MAX];
+            let same = |head| checksums_only(head).encode(&mut again).is_ok_and(|len| again[..len] == checksums[..]);
+            checksums.is_empty() || (checksums.len() <= PART_CHECKSUM_MAX && Head::decode(checksums).is_ok_and(same))
         };
-        if ![0, self.parts.len()].contains(&kept.len()) || len > INFOS_MAX || !kept.into_iter().all(possible) {
+        if ![0, self.parts.len()].contains(&kept.len()) || len > PART_CHECKSUMS_MAX || !kept.into_iter().all(possible) {
             return wrong("invalid description of its parts");
         }
         Ok(())
     }
 }
 
-/// Encodes part infos as an object stores them.
-fn gathered<'i>(infos: impl Iterator<Item = &'i [u8]>) -> Vec<u8> {
+/// Encodes part part_checksums as an object stores them.
+fn gathered<'i>(part_checksums: impl Iterator<Item = &'i [u8]>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for info in infos {
-        bytes.extend_from_slice(&(info.len() as u16).to_le_bytes());
-        bytes.extend_from_slice(info);
+    for checksums in part_checksums {
+        bytes.extend_from_slice(&(checksums.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(checksums);
     }
     bytes
 }
@@ -189,12 +190,13 @@ mod tests {
             etag,
             tags: Tags::default(),
             head,
-            parts: vec![PartDescription { number: 0, size, etag: etag.digest, info: None }],
+            parts: vec![PartDescription { number: 0, size, etag: etag.digest, checksums: None }],
         }
     }
 
     fn in_parts(numbers: &[u16]) -> Description {
-        let part = |number: &u16| PartDescription { number: *number, size: 5, etag: [*number as u8; 16], info: None };
+        let part =
+            |number: &u16| PartDescription { number: *number, size: 5, etag: [*number as u8; 16], checksums: None };
         let parts: Vec<_> = numbers.iter().map(part).collect();
         let mut digest = MultipartEtag::new();
         parts.iter().for_each(|part| digest.update(&part.etag));
@@ -211,16 +213,16 @@ mod tests {
         let sealed = Description { sealed: true, bound: true, head: Vec::new(), parts: Vec::new(), ..whole(3) };
         assert_eq!(sealed.check(), Ok(()));
         let mut kept = in_parts(&[1, 2]);
-        kept.parts.iter_mut().for_each(|part| part.info = Some(whole(0).head));
+        kept.parts.iter_mut().for_each(|part| part.checksums = Some(whole(0).head));
         assert_eq!(kept.check(), Ok(()));
     }
 
     #[test]
     fn what_cannot_be() {
         let mut lacks_one = in_parts(&[1, 2]);
-        lacks_one.parts[0].info = Some(Vec::new());
+        lacks_one.parts[0].checksums = Some(Vec::new());
         let mut has_more = in_parts(&[1]);
-        has_more.parts[0].info = Some(vec![1; INFO_MAX + 1]);
+        has_more.parts[0].checksums = Some(vec![1; PART_CHECKSUM_MAX + 1]);
         let mut other = in_parts(&[1, 2]);
         other.parts[1].etag = [9; 16];
         let cases = [

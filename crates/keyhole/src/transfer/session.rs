@@ -25,7 +25,7 @@ use tokio::time::timeout;
 
 use super::entry::{Bucket, Entry};
 use super::manifest::LINE_MAX;
-use super::{give, take};
+use super::{receiver, sender};
 use crate::control::{DamageReply, Scope};
 
 /// Limit of concurrent transfers: each holds up to six buffers.
@@ -177,8 +177,8 @@ pub(crate) enum Way {
 pub(crate) async fn serve<D: Disk>(log: &Log<D>, way: &Way, stream: UnixStream) -> io::Result<()> {
     let peer = Peer { stream };
     match way {
-        Way::Give(scope) => give::give(log, scope, &peer).await,
-        Way::Take => take::take(log, &peer).await,
+        Way::Give(scope) => sender::send(log, scope, &peer).await,
+        Way::Take => receiver::receive(log, &peer).await,
     }
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn manifests(top: &Path) -> io::Result<Manifests> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::moving::manifest::piece;
+    use crate::transfer::manifest::piece;
 
     #[test]
     fn pieces_and_journals_are_found_in_their_order() {

@@ -25,7 +25,7 @@ use crate::wire::superblock::Superblock;
 
 /// The point at which a write is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sync {
+pub enum Durability {
     /// Once it is durable: a power failure loses no acknowledged write.
     Always,
     /// Once it is written. A power failure loses writes acknowledged after the last
@@ -75,9 +75,9 @@ pub struct Activity {
 
 /// The shared state of an open log. Created by [`open`](crate::open()), passed to each
 /// [`worker`](crate::worker()).
-pub struct Shared {
+pub struct Store {
     pub(crate) store: StoreId,
-    pub(crate) sync: Sync,
+    pub(crate) durability: Durability,
     pub(crate) segment_len: u64,
     state: Mutex<State>,
     /// The reason, if the log is read-only.
@@ -135,7 +135,7 @@ pub(crate) struct MaintenanceState {
     pub(crate) ring: bool,
     /// The open segments it starts with.
     pub(crate) slot: Option<Slot>,
-    /// Damage found by the maintenance and not yet [taken](Shared::take_findings).
+    /// Damage found by the maintenance and not yet [taken](Store::take_findings).
     pub(crate) findings: Vec<Damage>,
     /// Number of existing worker logs, and of writers that have not ended.
     pub(crate) logs: usize,
@@ -216,11 +216,11 @@ impl MaintenanceState {
     }
 }
 
-impl Shared {
-    pub(crate) fn new(store: StoreId, sync: Sync, read_only: Option<Arc<str>>, state: State) -> Self {
-        Shared {
+impl Store {
+    pub(crate) fn new(store: StoreId, durability: Durability, read_only: Option<Arc<str>>, state: State) -> Self {
+        Store {
             store,
-            sync,
+            durability,
             segment_len: state.segments.len,
             state: Mutex::new(state),
             read_only,
@@ -372,9 +372,12 @@ impl Shared {
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("sync", &self.sync).field("poisoned", &self.poisoned()).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("durability", &self.durability)
+            .field("poisoned", &self.poisoned())
+            .finish_non_exhaustive()
     }
 }
 
@@ -500,13 +503,13 @@ pub(crate) struct Pin {
 }
 
 struct Held {
-    shared: Arc<Shared>,
+    shared: Arc<Store>,
     bodies: Bodies,
 }
 
 impl Pin {
     /// Pins `bodies`. `state` must be the locked state of `shared`.
-    pub(crate) fn new(shared: &Arc<Shared>, state: &mut State, bodies: Bodies) -> Self {
+    pub(crate) fn new(shared: &Arc<Store>, state: &mut State, bodies: Bodies) -> Self {
         state.index.pin(bodies.as_slice());
         Pin { _held: Arc::new(Held { shared: Arc::clone(shared), bodies }) }
     }
@@ -526,13 +529,13 @@ impl Drop for Held {
 
 /// Keeps a segment from being freed while held. Must not be dropped while the state is locked.
 pub(crate) struct SegmentPin {
-    shared: Arc<Shared>,
+    shared: Arc<Store>,
     number: u32,
 }
 
 impl SegmentPin {
     /// Pins segment `number`. `state` must be the locked state of `shared`.
-    pub(crate) fn new(shared: &Arc<Shared>, state: &mut State, number: u32) -> Self {
+    pub(crate) fn new(shared: &Arc<Store>, state: &mut State, number: u32) -> Self {
         state.pin_segment(number);
         SegmentPin { shared: Arc::clone(shared), number }
     }

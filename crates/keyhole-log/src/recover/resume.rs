@@ -13,7 +13,7 @@ use super::scan::{Scan, Scanned};
 use crate::disk::{Disk, is_full};
 use crate::error::{Damage, Error};
 use crate::limits::{BLOCKS_IN_FLIGHT, BUFFER_LEN, PAGE, SEGMENTS_START};
-use crate::segments::{Segment, Use};
+use crate::segments::{Segment, Segments, Use};
 use crate::store::{OpenBody, OpenMeta, Slot};
 use crate::wire::payload::kind;
 use crate::wire::record::{self, Durable, FIRST, LAST};
@@ -72,6 +72,8 @@ pub(super) async fn resume<D: Disk>(
     if std::mem::take(&mut settler.dirty) {
         disk.sync().await?;
     }
+    let has_blank = store.table.iter().any(|segment| segment.used == Use::Blank)
+        || (store.table.len() as u64) < Segments::most(superblock.segment_len, superblock.capacity);
     let mut metas = Vec::new();
     for scan in open {
         let mut meta = OpenMeta {
@@ -83,7 +85,9 @@ pub(super) async fn resume<D: Disk>(
             prev: scan.prev,
             reserve: false,
         };
-        let sound = !scan.damaged && !scan.spoiled;
+        // Without a blank segment, checkpoints may follow damage: nothing else frees segments.
+        let is_last_resort = !has_blank && metas.is_empty();
+        let sound = !scan.spoiled && (!scan.damaged || is_last_resort);
         let mut goes_on = metas.len() < workers && sound && scan.end - scan.at > PAGE as u64;
         if !goes_on {
             settler.append(&mut meta, kind::SEGMENT_END).await?;

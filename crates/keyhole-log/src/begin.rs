@@ -28,14 +28,14 @@ impl<D: Disk> Context<D> {
     async fn when_there_is_space<T>(&self, grows: bool, mut attempt: impl FnMut(&mut State) -> Option<T>) -> Option<T> {
         loop {
             let waiting = {
-                let mut state = self.shared.lock();
+                let mut state = self.store.lock();
                 if grows && state.is_full() {
                     return None;
                 }
                 if let Some(found) = attempt(&mut state) {
                     return Some(found);
                 }
-                if self.maintains || self.shared.poisoned() {
+                if self.maintains || self.store.poisoned() {
                     return None;
                 }
                 state.wait_for_withdrawn().or_else(|| state.wait_for_space())?
@@ -63,13 +63,13 @@ impl<D: Disk> Context<D> {
         loop {
             let Some(number) = self.take(purpose).await else {
                 // After a failure the fill level is unknown.
-                self.shared.check_poison()?;
+                self.store.check_poison()?;
                 if self.ask_again().await? {
                     continue;
                 }
                 return Ok(None);
             };
-            let is_allocated = self.shared.lock().segments.table[number as usize].allocated;
+            let is_allocated = self.store.lock().segments.table[number as usize].allocated;
             // If the file system is full, another segment may already be allocated.
             if !is_allocated && !self.allocate(number).await? {
                 continue;
@@ -80,7 +80,7 @@ impl<D: Disk> Context<D> {
             };
             match begun {
                 Err(Error::Full) => {
-                    self.shared.lock().segments.abandon(number, false);
+                    self.store.lock().segments.abandon(number, false);
                     // Where allocation guarantees nothing, the other segments may fail as well.
                     attempts += 1;
                     if attempts == WRITE_ATTEMPTS {
@@ -94,7 +94,7 @@ impl<D: Disk> Context<D> {
 
     async fn write_header(&self, kind: segment::Kind, number: u32) -> Result<Begun, Error> {
         let (generation, start, len) = {
-            let mut state = self.shared.lock();
+            let mut state = self.store.lock();
             let (start, len) = (state.segments.start(number), state.segments.len);
             let segment = &mut state.segments.table[number as usize];
             segment.allocated = true;
@@ -102,9 +102,9 @@ impl<D: Disk> Context<D> {
         };
         let mut buf = self.disk.buffer();
         let header = segment::Header { kind, generation, number };
-        let crc = header.emit(&self.shared.store, D::slice(&mut buf, 0..PAGE));
+        let crc = header.emit(&self.store.id, D::slice(&mut buf, 0..PAGE));
         self.write(start, buf, PAGE).await?;
-        let mut state = self.shared.lock();
+        let mut state = self.store.lock();
         state.counters.written.other += PAGE as u64;
         // A META segment may still be given back: it is in use once its writer enters it.
         if kind == segment::Kind::Body {
@@ -128,7 +128,7 @@ impl<D: Disk> Context<D> {
         let until = match self.fill(number, from).await {
             Ok(until) => until,
             Err(error) => {
-                let mut state = self.shared.lock();
+                let mut state = self.store.lock();
                 state.segments.not_filled(number);
                 state.wake_space();
                 drop(state);
@@ -136,7 +136,7 @@ impl<D: Disk> Context<D> {
             }
         };
         let is_ready = {
-            let mut state = self.shared.lock();
+            let mut state = self.store.lock();
             state.segments.filled(number, until);
             state.wake_space();
             u64::from(until) == state.segments.len
@@ -151,7 +151,7 @@ impl<D: Disk> Context<D> {
     /// Writes zeros into a segment from an offset in it, and returns where they end.
     async fn fill(&self, number: u32, from: u32) -> Result<u32, Error> {
         let (start, len) = {
-            let state = self.shared.lock();
+            let state = self.store.lock();
             (state.segments.start(number), state.segments.len)
         };
         let step = (len - u64::from(from)).min(FILL_STEP as u64) as usize;
@@ -159,19 +159,19 @@ impl<D: Disk> Context<D> {
         D::slice(&mut buf, 0..step).fill(0);
         D::mark_ciphertext(&mut buf);
         self.write(start + u64::from(from), buf, step).await?;
-        self.shared.lock().counters.written.other += step as u64;
+        self.store.lock().counters.written.other += step as u64;
         Ok(from + step as u32)
     }
 
     /// Fills the start of a segment, so that its first batches overwrite written space.
     async fn fill_beginning(&self, number: u32) -> Result<(), Error> {
         let is_due = {
-            let state = self.shared.lock();
+            let state = self.store.lock();
             state.segments.fills() && state.segments.table[number as usize].filled <= PAGE as u32
         };
         if is_due {
             let filled = self.fill(number, PAGE as u32).await?;
-            self.shared.lock().segments.table[number as usize].filled = filled;
+            self.store.lock().segments.table[number as usize].filled = filled;
         }
         Ok(())
     }
@@ -183,7 +183,7 @@ impl<D: Disk> Context<D> {
         let until = at + (batch + PAGE) as u32;
         loop {
             let filled = {
-                let mut state = self.shared.lock();
+                let mut state = self.store.lock();
                 let fills = state.segments.fills() && batch <= FILL_BATCH_MAX;
                 let segment = &mut state.segments.table[meta.number as usize];
                 segment.filled = segment.filled.max(at);
@@ -193,7 +193,7 @@ impl<D: Disk> Context<D> {
                 segment.filled
             };
             let filled = self.fill(meta.number, filled).await?;
-            self.shared.lock().segments.table[meta.number as usize].filled = filled;
+            self.store.lock().segments.table[meta.number as usize].filled = filled;
         }
     }
 
@@ -204,13 +204,13 @@ impl<D: Disk> Context<D> {
             return Ok(true);
         }
         // After a failure the fill level is unknown.
-        self.shared.check_poison()?;
-        Ok(self.ask_again().await? && self.shared.lock().has_spare())
+        self.store.check_poison()?;
+        Ok(self.ask_again().await? && self.store.lock().has_spare())
     }
 
     /// Probes a file system that was full, if a probe is due. Returns whether it has space again.
     async fn ask_again(&self) -> Result<bool, Error> {
-        let asked = self.shared.lock().segments.ask_again();
+        let asked = self.store.lock().segments.ask_again();
         let number = match asked {
             Ask::NotYet => return Ok(false),
             Ask::AllThere => return Ok(true),
@@ -229,13 +229,13 @@ impl<D: Disk> Context<D> {
     /// the segment is blank again.
     async fn allocate(&self, number: u32) -> Result<bool, Error> {
         let (start, len) = {
-            let state = self.shared.lock();
+            let state = self.store.lock();
             (state.segments.start(number), state.segments.len)
         };
         let result = self.disk.allocate(start, len).await;
         let Err(error) = result else { return Ok(true) };
         {
-            let mut state = self.shared.lock();
+            let mut state = self.store.lock();
             state.segments.denied(number);
             state.wake_space();
         }
@@ -250,7 +250,7 @@ impl<D: Disk> Context<D> {
     /// is full. Does nothing if it is full already.
     pub(crate) async fn allocate_reserve(&self) -> Result<(), Error> {
         loop {
-            let Some(number) = self.shared.lock().segments.next_reserve() else { return Ok(()) };
+            let Some(number) = self.store.lock().segments.next_reserve() else { return Ok(()) };
             if !self.allocate(number).await? {
                 return Ok(());
             }
@@ -259,7 +259,7 @@ impl<D: Disk> Context<D> {
     }
 
     fn provided(&self, number: u32) {
-        let mut state = self.shared.lock();
+        let mut state = self.store.lock();
         state.segments.provided(number);
         state.wake_space();
     }

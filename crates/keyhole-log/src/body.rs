@@ -209,7 +209,7 @@ impl<D: Disk> BodyWriter<D> {
         if prefix.len() > PREFIX_MAX {
             return Err(Error::TooLarge("the prefix of a body"));
         }
-        self.log.shared().check_poison()?;
+        self.log.store().check_poison()?;
         match last {
             Some((buf, len, tags)) if self.blocks == 0 && len <= INLINE_MAX => {
                 assert!(tags.len() <= CHUNK_TAGS_MAX, "a block has at most one tag more than chunks");
@@ -255,7 +255,7 @@ impl<D: Disk> BodyWriter<D> {
     }
 
     fn id(&mut self) -> BodyId {
-        *self.id.get_or_insert_with(|| self.log.shared().lock().numbers.body())
+        *self.id.get_or_insert_with(|| self.log.store().lock().numbers.body())
     }
 
     async fn send(&mut self, buf: D::Buf, len: usize, tags: &[[u8; 16]]) -> Result<(), Error> {
@@ -265,7 +265,7 @@ impl<D: Disk> BodyWriter<D> {
         while self.in_flight.len() >= BLOCKS_IN_FLIGHT {
             self.settle_oldest().await?;
         }
-        self.log.shared().check_poison()?;
+        self.log.store().check_poison()?;
         let (done, placed) = oneshot::channel();
         let (body, tags) = (self.id(), tags.to_vec());
         let crcs = std::mem::take(&mut self.crcs);

@@ -110,9 +110,9 @@ async fn mend<D: Disk>(disk: Rc<D>) -> Result<(), Error> {
         rebuild: true,
         read_only: None,
     };
-    let (shared, _) = open(disk.as_ref(), options).await?;
-    let (log, writer) = worker(Arc::clone(&shared), Rc::clone(&disk));
-    let (maintenance, its_writer) = crate::maintenance(shared, disk);
+    let (store, _) = open(disk.as_ref(), options).await?;
+    let (log, writer) = worker(Arc::clone(&store), Rc::clone(&disk));
+    let (maintenance, its_writer) = crate::maintenance(store, disk);
     let checkpoints = async move {
         let first = log.checkpoint().await;
         let second = log.checkpoint().await;

@@ -127,7 +127,7 @@ struct Torn {
 
 /// Disk access of a writer.
 pub(crate) struct Context<D: Disk> {
-    pub(crate) shared: Arc<Store>,
+    pub(crate) store: Arc<Store>,
     pub(crate) disk: Rc<D>,
     worker: usize,
     /// Whether this is the maintenance's writer: of checkpoints and of records the cleaner moves.
@@ -146,10 +146,10 @@ pub(crate) struct Context<D: Disk> {
 }
 
 impl<D: Disk> Context<D> {
-    pub(crate) fn new(shared: Arc<Store>, disk: Rc<D>, worker: usize, maintains: bool) -> Self {
+    pub(crate) fn new(store: Arc<Store>, disk: Rc<D>, worker: usize, maintains: bool) -> Self {
         let (turn, dirty, ended, spare) = (Cell::new(0), Cell::new(false), Cell::new(None), Cell::new(None));
         let torn = Cell::new(None);
-        Context { shared, disk, worker, maintains, turn, dirty, ended, spare, torn }
+        Context { store, disk, worker, maintains, turn, dirty, ended, spare, torn }
     }
 
     /// Writes the front of a buffer. A failure poisons the log, since the state of the range is
@@ -166,7 +166,7 @@ impl<D: Disk> Context<D> {
     pub(crate) fn full_or_poison(&self, result: std::io::Result<()>, offset: u64) -> Result<(), Error> {
         match result {
             Err(error) if is_full(&error) => {
-                self.shared.lock().segments.write_failed();
+                self.store.lock().segments.write_failed();
                 Err(Error::Full)
             }
             result => self.poison_on(result, "a write", Some(offset)),
@@ -180,19 +180,19 @@ impl<D: Disk> Context<D> {
         at: Option<u64>,
     ) -> Result<(), Error> {
         result.map_err(|error| {
-            self.shared.poison(FailedWrite::new(what, at, &error));
+            self.store.poison(FailedWrite::new(what, at, &error));
             error.into()
         })
     }
 
     /// Makes durable what all workers have written so far.
     pub(crate) async fn sync(&self) -> Result<(), Error> {
-        let noted = (!sabotage::is(Sabotage::NoteLate)).then(|| self.shared.lock().begin_sync());
+        let noted = (!sabotage::is(Sabotage::NoteLate)).then(|| self.store.lock().begin_sync());
         let result = if sabotage::is(Sabotage::SkipSync) { Ok(()) } else { self.disk.sync().await };
         self.poison_on(result, "a sync", None)?;
         // A sync that overlaps a failed write proves nothing about that write.
-        self.shared.check_poison()?;
-        let mut state = self.shared.lock();
+        self.store.check_poison()?;
+        let mut state = self.store.lock();
         state.counters.syncs.syncs += 1;
         let syncing = noted.unwrap_or_else(|| state.begin_sync());
         state.end_sync(&syncing);
@@ -210,7 +210,7 @@ impl<D: Disk> Context<D> {
     ) -> Result<(Vec<Location>, bool), Error> {
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
         let (watermark, end, witness) = {
-            let mut state = self.shared.lock();
+            let mut state = self.store.lock();
             let watermark = state.numbers.watermark();
             state.ends[self.worker].in_flight = watermark;
             (watermark, state.ends[self.worker], state.witness(self.worker, turn))
@@ -239,7 +239,7 @@ impl<D: Disk> Context<D> {
                 witness,
             };
             let (len, next) = (record::HEADER_LEN + draft.payload.len(), at + record::space(draft.payload.len()));
-            meta.prev = header.emit(&self.shared.store, &draft.payload, D::slice(&mut buf, at..next));
+            meta.prev = header.emit(&self.store.id, &draft.payload, D::slice(&mut buf, at..next));
             D::slice(&mut buf, at + len..next).fill(0);
             places.push(Location::new(header.offset, len as u32));
             at = next;
@@ -256,7 +256,7 @@ impl<D: Disk> Context<D> {
             // For the segment, nothing has been appended.
             self.ended.set(ended);
             meta.prev = prev;
-            self.shared.lock().ends[self.worker].in_flight = u64::MAX;
+            self.store.lock().ends[self.worker].in_flight = u64::MAX;
             return Err(error);
         }
         meta.at += len as u64;
@@ -266,7 +266,7 @@ impl<D: Disk> Context<D> {
 
     /// Records what was appended.
     fn appended(&self, meta: &OpenMeta, drafts: &[&Draft], len: usize, records: usize, is_durable: bool) {
-        let mut state = self.shared.lock();
+        let mut state = self.store.lock();
         let seqs = drafts.iter().map(|draft| draft.seq);
         state.counters.syncs.durable_writes += u64::from(is_durable);
         match is_durable {
@@ -287,7 +287,7 @@ impl<D: Disk> Context<D> {
 
     /// Creates a record of the log itself, without payload.
     fn housekeeping(&self, kind: u8) -> Draft {
-        let seq = self.shared.lock().numbers.record();
+        let seq = self.store.lock().numbers.record();
         Draft { seq, kind, payload: Vec::new(), effect: Effect::Nothing }
     }
 
@@ -295,7 +295,7 @@ impl<D: Disk> Context<D> {
     async fn append_own(&self, meta: &mut OpenMeta, kind: u8) -> Result<(), Error> {
         let draft = self.housekeeping(kind);
         self.append(meta, &[&draft], false).await?;
-        self.shared.lock().numbers.settled(draft.seq);
+        self.store.lock().numbers.settled(draft.seq);
         Ok(())
     }
 
@@ -317,9 +317,9 @@ impl<D: Disk> Context<D> {
             Some(old) => {
                 let end = self.housekeeping(kind::SEGMENT_END);
                 match self.append(old, &[&end], false).await {
-                    Ok(_) => self.shared.lock().numbers.settled(end.seq),
+                    Ok(_) => self.store.lock().numbers.settled(end.seq),
                     Err(Error::Full) => {
-                        self.shared.lock().segments.abandon(begun.number, true);
+                        self.store.lock().segments.abandon(begun.number, true);
                         self.torn.set(Some(Torn { own: end, refused: Vec::new() }));
                         return Ok(None);
                     }
@@ -331,16 +331,16 @@ impl<D: Disk> Context<D> {
                 self.sync().await?;
                 let until = (old.at - old.start) as u32;
                 self.ended.set(Some(Durable { segment: old.number, until }));
-                let mut state = self.shared.lock();
+                let mut state = self.store.lock();
                 state.settle(self.worker, old);
                 state.close_segment(old.number, self.maintains);
             }
-            None if !self.maintains => self.shared.lock().segments.without_meta -= 1,
+            None if !self.maintains => self.store.lock().segments.without_meta -= 1,
             None => {}
         }
         let Begun { number, generation, start, at, end, crc } = begun;
         {
-            let segment = &mut self.shared.lock().segments.table[number as usize];
+            let segment = &mut self.store.lock().segments.table[number as usize];
             (segment.written, segment.settled, segment.prev) = (PAGE as u32, PAGE as u32, crc);
         }
         *meta = Some(OpenMeta { number, generation, start, end, at, prev: crc, reserve: deletions && !self.maintains });
@@ -352,7 +352,7 @@ impl<D: Disk> Context<D> {
         if let Some(meta) = meta.as_mut().filter(|meta| meta.reserve) {
             let deletions = batch.commits.iter().all(|commit| commit.deletes);
             // Deletions do not wait: they may use the reserve.
-            let has_spare = if deletions { self.shared.lock().has_spare() } else { self.gets_spare().await? };
+            let has_spare = if deletions { self.store.lock().has_spare() } else { self.gets_spare().await? };
             if has_spare {
                 meta.reserve = false;
             } else {
@@ -362,7 +362,7 @@ impl<D: Disk> Context<D> {
         let mut reserve = false;
         while !batch.commits.is_empty() && meta.as_ref().is_none_or(|meta| meta.room() < batch.space()) {
             let deletions = batch.commits.iter().all(|commit| commit.deletes);
-            let of_reserve = deletions && (reserve || !self.shared.lock().has_spare());
+            let of_reserve = deletions && (reserve || !self.store.lock().has_spare());
             if self.roll(meta, of_reserve).await?.is_none() {
                 self.shed(batch, |commit| commit.deletes && !of_reserve);
                 // Another worker may have taken the spare segment.
@@ -381,7 +381,7 @@ impl<D: Disk> Context<D> {
 
     /// Fails a commit that has not been written.
     pub(crate) fn refuse(&self, commit: Commit, error: &Error) {
-        refuse(&self.shared, commit, error);
+        refuse(&self.store, commit, error);
     }
 
     /// Overwrites the start of a torn batch durably, which invalidates whatever is left of the
@@ -401,7 +401,7 @@ impl<D: Disk> Context<D> {
             Err(error) => return Err(error),
         }
         {
-            let mut state = self.shared.lock();
+            let mut state = self.store.lock();
             state.numbers.settled(torn.own.seq);
             if torn.own.kind == kind::SEGMENT_END {
                 meta.end = meta.at;
@@ -414,7 +414,7 @@ impl<D: Disk> Context<D> {
             }
         }
         if !torn.refused.is_empty() {
-            self.shared.set_in_doubt(false);
+            self.store.set_in_doubt(false);
         }
         for commit in torn.refused {
             self.refuse(commit, &Error::Full);
@@ -465,7 +465,7 @@ impl<D: Disk> Context<D> {
     /// Returns a receiver that is notified when there may be space again.
     pub(crate) fn expected_space(&self) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        self.shared.lock().torn.push(sender);
+        self.store.lock().torn.push(sender);
         receiver
     }
 
@@ -489,25 +489,24 @@ impl<D: Disk> Context<D> {
             torn.refused.push(commit);
         }
         if !torn.refused.is_empty() {
-            self.shared.set_in_doubt(true);
+            self.store.set_in_doubt(true);
         }
         self.torn.set(Some(torn));
     }
 
     async fn write_batch(&self, meta: &mut Option<OpenMeta>, batch: &mut Batch) -> Result<Vec<Location>, Error> {
-        self.shared.check_poison()?;
+        self.store.check_poison()?;
         let early = sabotage::is(Sabotage::AcknowledgeEarly) && self.turn.get().is_multiple_of(2);
-        let at_once = self.shared.durability == Durability::Always
-            && batch.commits.iter().any(|commit| !commit.relaxed)
-            && !early;
+        let at_once =
+            self.store.durability == Durability::Always && batch.commits.iter().any(|commit| !commit.relaxed) && !early;
         let (places, is_durable) = self.write_records(meta, batch, at_once).await?;
-        self.shared.lock().counters.batches.count(batch.commits.len());
+        self.store.lock().counters.batches.count(batch.commits.len());
         let at_once = at_once && !batch.commits.is_empty();
         if !batch.flushes.is_empty() || (at_once && !is_durable) {
             self.sync().await?;
         }
         // Another worker's failed write may mean that this worker's bytes are not durable.
-        self.shared.check_poison()?;
+        self.store.check_poison()?;
         Ok(places)
     }
 }
@@ -545,12 +544,12 @@ impl State {
 }
 
 /// Fails a commit that will not be written, and releases its reservations.
-pub(crate) fn refuse(shared: &Store, commit: Commit, error: &Error) {
-    let mut state = shared.lock();
+pub(crate) fn refuse(store: &Store, commit: Commit, error: &Error) {
+    let mut state = store.lock();
     for draft in &commit.drafts {
         state.index.release(draft.seq, &draft.effect);
         // After a failed write the state of the disk is unknown: the watermark stays below it.
-        if !shared.poisoned() && !draft.moved() {
+        if !store.poisoned() && !draft.moved() {
             state.numbers.give_up(draft.seq);
             state.numbers.settled(draft.seq);
         }
@@ -566,7 +565,7 @@ pub(crate) async fn commit<D: Disk>(
     mut meta: Option<OpenMeta>,
     mut batch: Batch,
 ) -> Option<OpenMeta> {
-    context.shared.begin_commit();
+    context.store.begin_commit();
     match context.write_batch(&mut meta, &mut batch).await {
         Ok(places) => {
             apply(&context, batch.commits, places, meta.as_ref());
@@ -583,14 +582,14 @@ pub(crate) async fn commit<D: Disk>(
             }
         }
     }
-    context.shared.end_commit();
+    context.store.end_commit();
     meta
 }
 
 fn apply<D: Disk>(context: &Context<D>, commits: Vec<Commit>, places: Vec<Location>, meta: Option<&OpenMeta>) {
     let mut places = places.into_iter();
     let mut answers = Vec::with_capacity(commits.len());
-    let mut state = context.shared.lock();
+    let mut state = context.store.lock();
     for commit in commits {
         let mut result = Ok(());
         let mut new_body = None;

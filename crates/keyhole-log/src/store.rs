@@ -1,4 +1,4 @@
-//! The state that the workers of a log share.
+//! The open store, which the workers of a log share.
 //!
 //! One mutex guards the index, the counter, the segment table and the durability state. It is never
 //! held across an await. Everything else belongs to one worker.
@@ -73,10 +73,10 @@ pub struct Activity {
     pub in_doubt: bool,
 }
 
-/// The shared state of an open log. Created by [`open`](crate::open()), passed to each
+/// An open store. Created by [`open`](crate::open()), passed to each
 /// [`worker`](crate::worker()).
 pub struct Store {
-    pub(crate) store: StoreId,
+    pub(crate) id: StoreId,
     pub(crate) durability: Durability,
     pub(crate) segment_len: u64,
     state: Mutex<State>,
@@ -217,9 +217,9 @@ impl MaintenanceState {
 }
 
 impl Store {
-    pub(crate) fn new(store: StoreId, durability: Durability, read_only: Option<Arc<str>>, state: State) -> Self {
+    pub(crate) fn new(id: StoreId, durability: Durability, read_only: Option<Arc<str>>, state: State) -> Self {
         Store {
-            store,
+            id,
             durability,
             segment_len: state.segments.len,
             state: Mutex::new(state),
@@ -249,7 +249,7 @@ impl Store {
 
     /// Returns the random identity of the store, assigned at creation.
     pub fn store_id(&self) -> [u8; 16] {
-        self.store
+        self.id
     }
 
     /// Returns all statistics. Slow with many segments: not for every request.
@@ -503,15 +503,15 @@ pub(crate) struct Pin {
 }
 
 struct Held {
-    shared: Arc<Store>,
+    store: Arc<Store>,
     bodies: Bodies,
 }
 
 impl Pin {
-    /// Pins `bodies`. `state` must be the locked state of `shared`.
-    pub(crate) fn new(shared: &Arc<Store>, state: &mut State, bodies: Bodies) -> Self {
+    /// Pins `bodies`. `state` must be the locked state of `store`.
+    pub(crate) fn new(store: &Arc<Store>, state: &mut State, bodies: Bodies) -> Self {
         state.index.pin(bodies.as_slice());
-        Pin { _held: Arc::new(Held { shared: Arc::clone(shared), bodies }) }
+        Pin { _held: Arc::new(Held { store: Arc::clone(store), bodies }) }
     }
 }
 
@@ -523,21 +523,21 @@ impl fmt::Debug for Pin {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.shared.lock().index.unpin(self.bodies.as_slice());
+        self.store.lock().index.unpin(self.bodies.as_slice());
     }
 }
 
 /// Keeps a segment from being freed while held. Must not be dropped while the state is locked.
 pub(crate) struct SegmentPin {
-    shared: Arc<Store>,
+    store: Arc<Store>,
     number: u32,
 }
 
 impl SegmentPin {
-    /// Pins segment `number`. `state` must be the locked state of `shared`.
-    pub(crate) fn new(shared: &Arc<Store>, state: &mut State, number: u32) -> Self {
+    /// Pins segment `number`. `state` must be the locked state of `store`.
+    pub(crate) fn new(store: &Arc<Store>, state: &mut State, number: u32) -> Self {
         state.pin_segment(number);
-        SegmentPin { shared: Arc::clone(shared), number }
+        SegmentPin { store: Arc::clone(store), number }
     }
 
     /// Returns the number of the segment.
@@ -554,7 +554,7 @@ impl fmt::Debug for SegmentPin {
 
 impl Drop for SegmentPin {
     fn drop(&mut self) {
-        self.shared.lock().unpin_segment(self.number);
+        self.store.lock().unpin_segment(self.number);
     }
 }
 

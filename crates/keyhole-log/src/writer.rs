@@ -82,7 +82,7 @@ pub struct Writer<D: Disk> {
 
 /// Poisons the log if the writer is dropped early: the outcome of its writes is then unknown.
 struct Guard {
-    shared: Arc<Store>,
+    store: Arc<Store>,
     /// Whether this is a worker's writer, not the maintenance's.
     works: bool,
     ended: bool,
@@ -92,10 +92,10 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if !self.ended {
             let dropped = std::io::Error::other("it was dropped before its end");
-            self.shared.poison(FailedWrite::new("a writer", None, &dropped));
+            self.store.poison(FailedWrite::new("a writer", None, &dropped));
         }
         if self.works {
-            let mut state = self.shared.lock();
+            let mut state = self.store.lock();
             state.maintenance.writers -= 1;
             state.wake_maintenance();
         }
@@ -108,15 +108,15 @@ type Committing = Fuse<LocalBoxFuture<'static, Option<OpenMeta>>>;
 
 impl<D: Disk> Writer<D> {
     pub(crate) fn new(
-        shared: Arc<Store>,
+        store: Arc<Store>,
         disk: Rc<D>,
         slot: Slot,
         maintains: bool,
         queue: mpsc::UnboundedReceiver<Job<D>>,
     ) -> Self {
         Writer {
-            guard: Guard { shared: Arc::clone(&shared), works: !maintains, ended: false },
-            context: Rc::new(Context::new(shared, disk, slot.worker, maintains)),
+            guard: Guard { store: Arc::clone(&store), works: !maintains, ended: false },
+            context: Rc::new(Context::new(store, disk, slot.worker, maintains)),
             queue,
             meta: slot.meta,
             body: slot.body,
@@ -170,7 +170,7 @@ impl<D: Disk> Writer<D> {
                 complete => open = false,
             }
         }
-        if !self.context.shared.poisoned() {
+        if !self.context.store.poisoned() {
             commit::close(&self.context, self.meta.take()).await;
         }
         self.guard.ended = true;
@@ -190,7 +190,7 @@ impl<D: Disk> Writer<D> {
     /// Starts writing the blocks that fit into the open segment, or begins a segment for them.
     fn start_blocks(&mut self, writes: &mut Writes, beginning: &mut Beginning) {
         while let Some(block) = self.blocks.pop_front() {
-            if let Err(error) = self.context.shared.check_poison() {
+            if let Err(error) = self.context.store.check_poison() {
                 let _ = block.done.send(Err(error)); // The receiver is gone if the request was dropped.
                 continue;
             }
@@ -201,11 +201,11 @@ impl<D: Disk> Writer<D> {
             let len = block::stored_len(block.data_len as usize) as u64;
             // After a write failed for lack of space, the next waits until the
             // file system has space again.
-            let is_writable = self.context.maintains || !self.context.shared.lock().segments.is_unwritable();
+            let is_writable = self.context.maintains || !self.context.store.lock().segments.is_unwritable();
             let room = self.body.as_ref().filter(|_| is_writable).map_or(0, |body| body.end - body.at);
             let block = if room >= len {
                 block
-            } else if let Some(data_len) = split_at(room, self.context.shared.segment_len) {
+            } else if let Some(data_len) = split_at(room, self.context.store.segment_len) {
                 let (front, rest) = self.split(block, data_len);
                 self.blocks.push_front(rest);
                 front
@@ -215,7 +215,7 @@ impl<D: Disk> Writer<D> {
                 return;
             };
             let Some(body) = &mut self.body else { unreachable!("there is room in it") };
-            let pin = SegmentPin::new(&self.context.shared, &mut self.context.shared.lock(), body.number);
+            let pin = SegmentPin::new(&self.context.store, &mut self.context.store.lock(), body.number);
             let placed = Placed { offset: body.at, generation: body.generation, len: block.data_len, pin };
             body.at += block::stored_len(block.data_len as usize) as u64;
             writes.push(write_block(Rc::clone(&self.context), block, placed).boxed_local());
@@ -243,7 +243,7 @@ impl<D: Disk> Writer<D> {
         let error = match begun {
             Ok(Some(body)) => {
                 if let Some(full) = self.body.replace(body) {
-                    self.context.shared.lock().close_segment(full.number, self.context.maintains);
+                    self.context.store.lock().close_segment(full.number, self.context.maintains);
                 }
                 return;
             }
@@ -263,7 +263,7 @@ impl<D: Disk> Writer<D> {
             Some(meta) => meta.room(),
             None => 0,
         };
-        let mut batch = Batch::take(&mut self.records, limit, self.context.shared.segment_len);
+        let mut batch = Batch::take(&mut self.records, limit, self.context.store.segment_len);
         // A flush covers everything queued before it, and does not wait for anything queued later.
         let taken = self.commits - self.records.len() as u64;
         let covered = self.flushes.partition_point(|(ahead, _)| *ahead <= taken);
@@ -294,10 +294,10 @@ async fn write_block<D: Disk>(context: Rc<Context<D>>, block: Block<D>, placed: 
     let Placed { offset, generation, .. } = placed;
     let id = Identity { generation, offset, body: body.0, index, data_len };
     let len = block::stored_len(data_len as usize);
-    block::emit(&id, &context.shared.store, &tags, &crcs, D::slice(&mut buf, 0..len));
+    block::emit(&id, &context.store.id, &tags, &crcs, D::slice(&mut buf, 0..len));
     let result = context.write(offset, buf, len).await;
     {
-        let mut state = context.shared.lock();
+        let mut state = context.store.lock();
         let written = &mut state.counters.written;
         if context.maintains {
             written.moved += len as u64;

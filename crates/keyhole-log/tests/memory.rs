@@ -109,7 +109,7 @@ fn new_disk(segment_len: u64) -> FileDisk {
     disk
 }
 
-fn open_shared(disk: &FileDisk) -> (Arc<Store>, Recovery) {
+fn open_store(disk: &FileDisk) -> (Arc<Store>, Recovery) {
     let options = OpenOptions {
         durability: Durability::Deferred,
         workers: 1,
@@ -123,10 +123,10 @@ fn open_shared(disk: &FileDisk) -> (Arc<Store>, Recovery) {
 
 impl RunningStore {
     fn open(disk: &FileDisk) -> RunningStore {
-        let (shared, recovery) = open_shared(disk);
+        let (store, recovery) = open_store(disk);
         let pool = LocalPool::new();
-        let (log, writer) = worker(Arc::clone(&shared), Rc::new(disk.clone()));
-        let (maintenance, its_writer) = maintenance(shared, Rc::new(disk.clone()));
+        let (log, writer) = worker(Arc::clone(&store), Rc::new(disk.clone()));
+        let (maintenance, its_writer) = maintenance(store, Rc::new(disk.clone()));
         let spawner = pool.spawner();
         spawner.spawn_local(async move { writer.run().await }).unwrap();
         spawner.spawn_local(async move { its_writer.run().await }).unwrap();
@@ -174,7 +174,7 @@ async fn put(log: Log<FileDisk>, key: usize, n: usize) {
 /// Opens the store as after a crash. Returns the peak heap usage beyond what remains.
 fn transient(disk: &FileDisk) -> (usize, Recovery) {
     HEAP.reset_peak_usage();
-    let opened = open_shared(disk);
+    let opened = open_store(disk);
     let taken = HEAP.peak_usage() - HEAP.current_usage();
     (taken, opened.1)
 }
@@ -192,7 +192,7 @@ fn opening_after_a_crash_takes_little_more_than_the_index() {
     let estimate = |disk: &FileDisk| LocalPool::new().run_until(estimate_index(disk)).unwrap();
     assert_eq!(estimate(&disk), None, "there is no checkpoint");
     store.run(store.log.clone().checkpoint()).unwrap();
-    let (estimated, taken) = (estimate(&disk).unwrap(), store.log.shared().stats().index_bytes);
+    let (estimated, taken) = (estimate(&disk).unwrap(), store.log.store().stats().index_bytes);
     println!("{estimated} bytes of index estimated, {taken} taken");
     assert!(estimated.abs_diff(taken) <= taken / 5, "{estimated} bytes of index estimated, {taken} taken");
     let mut peaks = Vec::new();
@@ -240,15 +240,15 @@ fn abandoned_upload_is_small_and_its_memory_is_told() {
     let mut store = RunningStore::open(&disk);
     store.run(store.log.clone().create_bucket("bucket", 1)).unwrap();
     // As inserted, and as recovered.
-    let (before, told_before) = (HEAP.current_usage(), store.log.shared().stats().index_bytes as usize);
+    let (before, told_before) = (HEAP.current_usage(), store.log.store().stats().index_bytes as usize);
     store.each(0..UPLOADS, upload);
-    let shared = Arc::clone(store.log.shared());
-    let came = (HEAP.current_usage() - before, shared.stats().index_bytes as usize - told_before);
-    drop((store, shared));
+    let engine = Arc::clone(store.log.store());
+    let came = (HEAP.current_usage() - before, engine.stats().index_bytes as usize - told_before);
+    drop((store, engine));
     let before = HEAP.current_usage();
-    let (shared, recovery) = open_shared(&disk);
+    let (engine, recovery) = open_store(&disk);
     assert_eq!((recovery.uploads, recovery.damaged.len()), (UPLOADS as u64, 0));
-    let opened = (HEAP.current_usage() - before, shared.stats().index_bytes as usize);
+    let opened = (HEAP.current_usage() - before, engine.stats().index_bytes as usize);
     for (how, (taken, told)) in [("as they came", came), ("opened", opened)] {
         println!("{how}: {} bytes an upload, {} told", taken / UPLOADS, told / UPLOADS);
         assert!(taken <= PER_UPLOAD * UPLOADS, "{how}: {taken} bytes");

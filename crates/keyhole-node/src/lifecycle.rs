@@ -56,7 +56,7 @@ pub async fn expire<D: Disk>(log: &Log<D>, env: &impl Env) -> std::result::Resul
 /// behind it. Skips the search if [`Stats::newest_ms`](keyhole_log::Stats::newest_ms) already
 /// excludes it.
 pub async fn clock_behind<D: Disk>(log: &Log<D>, env: &impl Env) -> Option<(u64, String)> {
-    if !is_behind(env.now_ms(), log.shared().newest_ms()) {
+    if !is_behind(env.now_ms(), log.store().newest_ms()) {
         return None;
     }
     log.newest(|_| true).await.filter(|(stored_ms, _)| is_behind(env.now_ms(), *stored_ms))

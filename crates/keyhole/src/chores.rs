@@ -48,12 +48,12 @@ impl Chores {
     /// Starts the tasks that use the log: expiry, and the control socket if there is one.
     pub(crate) fn with_log<D: Disk>(&mut self, log: &Log<D>, first: First) {
         let First { control, running } = first;
-        self.users.push(spawn_local(log_findings(log.shared().clone())));
-        if log.shared().read_only().is_none() {
+        self.users.push(spawn_local(log_findings(log.store().clone())));
+        if log.store().read_only().is_none() {
             self.users.push(spawn_local(expire_regularly(log.clone(), running.monitor.clone())));
-            self.users.push(spawn_local(expect_space(log.shared().clone())));
+            self.users.push(spawn_local(expect_space(log.store().clone())));
         }
-        self.users.push(spawn_local(look_regularly(log.shared().clone(), running.monitor.clone())));
+        self.users.push(spawn_local(look_regularly(log.store().clone(), running.monitor.clone())));
         self.users.extend(control.map(|listener| spawn_local(control::serve(listener, log.clone(), running))));
     }
 

@@ -18,10 +18,10 @@ impl<D: Disk> Log<D> {
     /// every write: `TooLarge`, `Full`, `Io`, `Poisoned`, `Closed`.
     pub async fn create_bucket(&self, name: &str, time_ms: u64) -> Result<bool, Error> {
         within(name.len(), BUCKET_MAX, "the name of a bucket")?;
-        let shared = self.shared();
+        let store = self.store();
         let seq = {
-            let mut state = shared.lock();
-            shared.check_poison()?;
+            let mut state = store.lock();
+            store.check_poison()?;
             if !state.index.reserve_bucket(name)? {
                 return Ok(false);
             }
@@ -38,10 +38,10 @@ impl<D: Disk> Log<D> {
     /// `NoSuchBucket`; `BucketNotEmpty`, also while a write of an object into it is in flight;
     /// `Conflict` while it is being deleted; those of every write.
     pub async fn delete_bucket(&self, name: &str, time_ms: u64) -> Result<(), Error> {
-        let shared = self.shared();
+        let store = self.store();
         let (seq, bucket) = {
-            let mut state = shared.lock();
-            shared.check_poison()?;
+            let mut state = store.lock();
+            store.check_poison()?;
             let bucket = state.index.reserve_bucket_deletion(name)?;
             (state.numbers.record(), bucket)
         };
@@ -86,10 +86,10 @@ impl<D: Disk> Log<D> {
         time_ms: u64,
         decide: impl FnOnce(&Bucket) -> Result<BucketSettings, E>,
     ) -> Result<(), E> {
-        let shared = self.shared();
+        let store = self.store();
         let (seq, bucket, settings) = {
-            let mut state = shared.lock();
-            shared.check_poison()?;
+            let mut state = store.lock();
+            store.check_poison()?;
             let (bucket, home) = state.index.writable(bucket)?;
             let settings = decide(home)?;
             within(settings.policy.len(), POLICY_MAX, "the policy of a bucket")?;
@@ -104,23 +104,23 @@ impl<D: Disk> Log<D> {
     /// Returns the settings of a bucket and the plaintext bytes that count against its quota.
     /// `None`: the bucket does not exist.
     pub fn bucket_settings(&self, bucket: &str) -> Option<(BucketSettings, u64)> {
-        let state = self.shared().lock();
+        let state = self.store().lock();
         state.index.bucket(bucket).map(|(_, bucket)| (bucket.settings(), bucket.bytes()))
     }
 
     /// Returns the lifecycle in the settings of a bucket, if it has one.
     pub fn bucket_lifecycle(&self, bucket: &str) -> Option<Arc<[u8]>> {
-        let state = self.shared().lock();
+        let state = self.store().lock();
         state.index.bucket(bucket).and_then(|(_, bucket)| bucket.lifecycle())
     }
 
     /// Returns a bucket, if it exists.
     pub fn bucket(&self, name: &str) -> Option<BucketInfo> {
-        self.shared().lock().index.bucket(name).map(|(_, bucket)| bucket.info())
+        self.store().lock().index.bucket(name).map(|(_, bucket)| bucket.info())
     }
 
     /// Returns all buckets, ordered by name.
     pub fn buckets(&self) -> Vec<BucketInfo> {
-        self.shared().lock().index.buckets().collect()
+        self.store().lock().index.buckets().collect()
     }
 }

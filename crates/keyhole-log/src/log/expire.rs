@@ -119,7 +119,7 @@ impl<D: Disk> Log<D> {
         from: &str,
         rules: &impl Fn(&BucketSettings) -> Option<R>,
     ) -> Option<(Vec<Due>, String)> {
-        let state = self.shared().lock();
+        let state = self.store().lock();
         let (_, home) = state.index.bucket(bucket)?;
         let is_due = rules(&home.settings())?;
         let (mut due, mut seen) = (Vec::new(), 0);
@@ -144,7 +144,7 @@ impl<D: Disk> Log<D> {
         from: u64,
         rules: &impl Fn(&BucketSettings) -> Option<R>,
     ) -> Option<(Vec<UploadName>, u64)> {
-        let state = self.shared().lock();
+        let state = self.store().lock();
         let (_, home) = state.index.bucket(bucket)?;
         let is_due = rules(&home.settings())?;
         let (mut due, mut last) = (Vec::new(), None);
@@ -201,7 +201,7 @@ impl<D: Disk> Log<D> {
         let mut oldest = Oldest::default();
         let mut from = Some(Cursor::default());
         while let Some(cursor) = from {
-            from = self.shared().lock().oldest(cursor, bytes, &mut oldest);
+            from = self.store().lock().oldest(cursor, bytes, &mut oldest);
         }
         let mut dropped = 0;
         let due = oldest.heap.into_iter().map(|(_, _, due)| due);

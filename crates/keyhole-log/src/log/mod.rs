@@ -44,7 +44,7 @@ pub struct Log<D: Disk> {
 }
 
 struct Inner<D: Disk> {
-    shared: Arc<Store>,
+    store: Arc<Store>,
     disk: Rc<D>,
     queue: mpsc::UnboundedSender<Job<D>>,
     /// Whether this is a worker's handle, not the maintenance's.
@@ -54,7 +54,7 @@ struct Inner<D: Disk> {
 impl<D: Disk> Drop for Inner<D> {
     fn drop(&mut self) {
         if self.works {
-            let mut state = self.shared.lock();
+            let mut state = self.store.lock();
             state.maintenance.logs -= 1;
             state.wake_maintenance();
         }
@@ -72,22 +72,22 @@ impl<D: Disk> Clone for Log<D> {
 ///
 /// # Panics
 /// Panics if called more often than [`OpenOptions::workers`](crate::OpenOptions::workers) allows.
-pub fn worker<D: Disk>(shared: Arc<Store>, disk: Rc<D>) -> (Log<D>, Writer<D>) {
-    let slot = shared.lock().slots.pop_front();
+pub fn worker<D: Disk>(store: Arc<Store>, disk: Rc<D>) -> (Log<D>, Writer<D>) {
+    let slot = store.lock().slots.pop_front();
     let Some(slot) = slot else { panic!("more workers than the log was opened for") };
-    start(shared, disk, slot, false)
+    start(store, disk, slot, false)
 }
 
 /// Creates a writer and its log.
-pub(crate) fn start<D: Disk>(shared: Arc<Store>, disk: Rc<D>, slot: Slot, maintains: bool) -> (Log<D>, Writer<D>) {
+pub(crate) fn start<D: Disk>(store: Arc<Store>, disk: Rc<D>, slot: Slot, maintains: bool) -> (Log<D>, Writer<D>) {
     {
-        let mut state = shared.lock();
+        let mut state = store.lock();
         state.maintenance.logs += usize::from(!maintains);
         state.maintenance.writers += usize::from(!maintains);
     }
     let (sender, queue) = mpsc::unbounded();
-    let writer = Writer::new(Arc::clone(&shared), Rc::clone(&disk), slot, maintains, queue);
-    (Log { inner: Rc::new(Inner { shared, disk, queue: sender, works: !maintains }) }, writer)
+    let writer = Writer::new(Arc::clone(&store), Rc::clone(&disk), slot, maintains, queue);
+    (Log { inner: Rc::new(Inner { store, disk, queue: sender, works: !maintains }) }, writer)
 }
 
 /// The records of one request, before they are queued.
@@ -133,9 +133,9 @@ impl<D: Disk> Log<D> {
         &self.inner.disk
     }
 
-    /// Returns the state that the workers share.
-    pub fn shared(&self) -> &Arc<Store> {
-        &self.inner.shared
+    /// Returns the open store, which the workers share.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.inner.store
     }
 
     /// Starts a body.
@@ -149,7 +149,7 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// `Io`, `Poisoned`, `Closed`.
     pub async fn flush(&self) -> Result<(), Error> {
-        if self.shared().read_only().is_some() {
+        if self.store().read_only().is_some() {
             return Ok(()); // Nothing was acknowledged.
         }
         let (done, answer) = oneshot::channel();
@@ -180,8 +180,8 @@ impl<D: Disk> Log<D> {
     }
 
     fn wish(&self, wish: Wish) -> Result<(), Error> {
-        let mut state = self.shared().lock();
-        self.shared().check_poison()?;
+        let mut state = self.store().lock();
+        self.store().check_poison()?;
         if !state.maintenance.running {
             return Err(Error::Closed);
         }
@@ -202,11 +202,11 @@ impl<D: Disk> Log<D> {
         let Request { drafts, pinned, holds, deletes, relaxed } = request;
         let commit = Commit { drafts, pinned, holds, deletes, relaxed, done };
         // A batch cannot be longer than the room in a segment.
-        if pages(commit.space()) > batch_max(self.inner.shared.segment_len) {
+        if pages(commit.space()) > batch_max(self.inner.store.segment_len) {
             let what = "a write, for the segment length of this store";
-            commit::refuse(&self.inner.shared, commit, &Error::TooLarge(what));
+            commit::refuse(&self.inner.store, commit, &Error::TooLarge(what));
         } else if let Err(Job::Commit(commit)) = self.submit(Job::Commit(commit)) {
-            commit::refuse(&self.inner.shared, commit, &Error::Closed);
+            commit::refuse(&self.inner.store, commit, &Error::Closed);
         }
         async move { answer.await.map_err(|_| Error::Closed)? }
     }

@@ -56,11 +56,11 @@ impl<D: Disk> Log<D> {
             }
             Content::Shared(object) => (None, object.parts, object.part_checksums, object.bound, Some(object.pin)),
         };
-        let shared = self.shared();
+        let store = self.store();
         let pinned: Vec<_> = if new.is_some() { Vec::new() } else { parts.iter().map(|part| part.body).collect() };
         let (bucket, body_seq, seq) = {
-            let mut state = shared.lock();
-            shared.check_poison()?;
+            let mut state = store.lock();
+            store.check_poison()?;
             let (id, home) = state.index.writable(&bucket)?;
             home.decide(&key, condition)?;
             if !is_tagging {
@@ -68,7 +68,7 @@ impl<D: Disk> Log<D> {
             }
             if sabotage::is(Sabotage::ReserveLate) {
                 drop(state);
-                state = shared.lock();
+                state = store.lock();
             }
             let body_seq = new.is_some().then(|| state.numbers.record());
             let seq = state.numbers.record();
@@ -122,7 +122,7 @@ impl<D: Disk> Log<D> {
     /// Returns the location of an object's record, and of its only body's record if
     /// that directly precedes it.
     fn locate_object(&self, bucket: &str, key: &str) -> Result<Option<LocatedObject>, Error> {
-        let mut state = self.shared().lock();
+        let mut state = self.store().lock();
         let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
         let Some(entry) = home.object(key) else { return Ok(None) };
         if entry.at == Location::LOST {
@@ -133,7 +133,7 @@ impl<D: Disk> Log<D> {
             [body] => state.index.body(body).filter(|of_body| of_body.is_ahead_of(at)).map(|of_body| (body, of_body)),
             _ => None,
         };
-        let (at, pin) = (Located::new(self.shared(), &mut state, at), Pin::new(self.shared(), &mut state, bodies));
+        let (at, pin) = (Located::new(self.store(), &mut state, at), Pin::new(self.store(), &mut state, bodies));
         Ok(Some(LocatedObject { at, seq, pin, ahead }))
     }
 
@@ -166,10 +166,10 @@ impl<D: Disk> Log<D> {
         condition: Condition,
         only: Option<u64>,
     ) -> Result<bool, Error> {
-        let shared = self.shared();
+        let store = self.store();
         let (bucket, seq) = {
-            let mut state = shared.lock();
-            shared.check_poison()?;
+            let mut state = store.lock();
+            store.check_poison()?;
             let (id, home) = state.index.writable(bucket)?;
             home.decide(key, condition)?;
             if only.is_some() && home.is_pending(key) {
@@ -192,7 +192,7 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// `NoSuchBucket`.
     pub fn list_objects(&self, bucket: &str, list: &ListObjects) -> Result<Listing, Error> {
-        let state = self.shared().lock();
+        let state = self.store().lock();
         let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
         Ok(home.list(list))
     }

@@ -218,7 +218,7 @@ impl<D: Disk> Log<D> {
         to: usize,
     ) -> (Result<(), Error>, D::Buf) {
         let Piece { id, footer: known, .. } = piece;
-        let (disk, store) = (self.disk().as_ref(), &self.shared().store);
+        let (disk, store) = (self.disk().as_ref(), &self.store().id);
         let (padded, span) = (id.padded(), Footer::span(id.data_len as usize, chunks));
         // A footer that follows closely is read along with the chunks.
         let mut with_footer = known.is_none() && to + padded + FOOTER_LEN - span.start <= buf.as_ref().len();
@@ -261,12 +261,12 @@ impl<D: Disk> Log<D> {
     pub async fn body(&self, part: &Part) -> Result<Body, Error> {
         loop {
             let located = {
-                let mut state = self.shared().lock();
+                let mut state = self.store().lock();
                 let at = state.index.body(part.body).ok_or(Error::PartChanged)?;
                 if at == Location::LOST {
                     return Err(Damage::error("a body whose record is lost", 0));
                 }
-                Located::new(self.shared(), &mut state, at)
+                Located::new(self.store(), &mut state, at)
             };
             let at = located.at;
             let body = self.verified(located, |seq, payload| Body::of(seq, payload, part.body)).await?;
@@ -280,14 +280,14 @@ impl<D: Disk> Log<D> {
     /// since, so the record is stale.
     fn pinned(&self, mut body: Body, at: Location) -> Option<Body> {
         let Stored::Blocks(runs) = &body.bytes else { return Some(body) };
-        let mut state = self.shared().lock();
+        let mut state = self.store().lock();
         if state.index.body(body.id) != Some(at) {
             return None;
         }
         let mut numbers: Vec<u32> = runs.iter().filter_map(|run| state.segments.number(run.offset)).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        let pins = numbers.into_iter().map(|number| SegmentPin::new(self.shared(), &mut state, number));
+        let pins = numbers.into_iter().map(|number| SegmentPin::new(self.store(), &mut state, number));
         body.pins = pins.collect();
         Some(body)
     }
@@ -301,7 +301,7 @@ impl<D: Disk> Log<D> {
         ahead: (BodyId, Location),
         take: impl FnOnce(Payload<'_>) -> Option<T>,
     ) -> Result<(T, Option<Body>), Error> {
-        let (disk, store, at, (id, body_at)) = (self.disk().as_ref(), &self.shared().store, located.at, ahead);
+        let (disk, store, at, (id, body_at)) = (self.disk().as_ref(), &self.store().id, located.at, ahead);
         let start = align_down(body_at.offset(), PAGE as u64);
         let len = (align_up(at.offset() + u64::from(at.len()), PAGE as u64) - start) as usize;
         let (result, buf) = read_short_again(disk, start, disk.buffer_with_len(len), 0..len).await;
@@ -354,7 +354,7 @@ impl<D: Disk> Log<D> {
         chunks: Range<usize>,
         mut buf: D::Buf,
     ) -> (Result<ChunkTags, Error>, D::Buf) {
-        let (disk, store) = (self.disk().as_ref(), &self.shared().store);
+        let (disk, store) = (self.disk().as_ref(), &self.store().id);
         let mut tags = ChunkTags { first: chunks.start, tags: Vec::new() };
         for (piece, i) in pieces.iter().zip(1..) {
             let here = piece.chunks(&chunks, i == pieces.len());
@@ -388,7 +388,7 @@ impl<D: Disk> Log<D> {
     ) -> Result<T, Error> {
         let (at, generation) = (located.at, located.generation);
         let disk = self.disk().as_ref();
-        let result = read_record(disk, &self.shared().store, at, generation, |record| {
+        let result = read_record(disk, &self.store().id, at, generation, |record| {
             Payload::parse(record.header.kind, record.payload).and_then(|payload| take(record.header.seq, payload))
         });
         result.await?.ok_or_else(|| Damage::error("a record that is not the one it should be", at.offset()))
@@ -403,10 +403,10 @@ pub(crate) struct Located {
 }
 
 impl Located {
-    /// Pins the segment of `at`. `state` must be the locked state of `shared`.
-    pub(crate) fn new(shared: &Arc<Store>, state: &mut State, at: Location) -> Self {
+    /// Pins the segment of `at`. `state` must be the locked state of `store`.
+    pub(crate) fn new(store: &Arc<Store>, state: &mut State, at: Location) -> Self {
         let number = state.segments.number(at.offset());
-        let pin = number.map(|number| SegmentPin::new(shared, state, number));
+        let pin = number.map(|number| SegmentPin::new(store, state, number));
         Located { at, generation: state.segments.generation(at.offset()), _pin: pin }
     }
 }

@@ -20,10 +20,10 @@ impl<D: Disk> Log<D> {
         within(key.len(), KEY_MAX, "the key of an object")?;
         within(head.len(), HEAD_MAX, "the head of an upload")?;
         within(tags.len(), OBJECT_TAGS_MAX, "the tags of an upload")?;
-        let shared = self.shared();
+        let store = self.store();
         let (bucket, seq) = {
-            let mut state = shared.lock();
-            shared.check_poison()?;
+            let mut state = store.lock();
+            store.check_poison()?;
             let (bucket, home) = state.index.writable(&bucket)?;
             if home.has_upload_id(&id) {
                 return Err(Error::Conflict);
@@ -40,14 +40,14 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// `NoSuchBucket`.
     pub fn upload(&self, bucket: &str, key: &str, id: &[u8; 16]) -> Result<Option<UploadRef>, Error> {
-        let state = self.shared().lock();
+        let state = self.store().lock();
         let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
         Ok(home.upload_by_id(key, id).map(|(seq, upload)| home.upload_ref(seq, upload)))
     }
 
     /// Returns whether the settings of its bucket have changed since an upload was created.
     pub fn is_set_since(&self, upload: &UploadRef) -> bool {
-        let state = self.shared().lock();
+        let state = self.store().lock();
         state.index.bucket(&upload.bucket).is_some_and(|(_, home)| home.settings_seq() > upload.seq)
     }
 
@@ -57,9 +57,9 @@ impl<D: Disk> Log<D> {
     /// `NoSuchUpload` if it has ended in the meantime; `Damaged`, `Io`.
     pub async fn upload_head(&self, upload: &UploadRef) -> Result<UploadHead, Error> {
         let located = {
-            let mut state = self.shared().lock();
+            let mut state = self.store().lock();
             let at = find(&state.index, upload)?.2.at;
-            Located::new(self.shared(), &mut state, at)
+            Located::new(self.store(), &mut state, at)
         };
         let head = self.record(located, upload.seq, |payload| match payload {
             Payload::UploadCreate(create) => {
@@ -82,10 +82,10 @@ impl<D: Disk> Log<D> {
             return Err(Error::TooLarge("the number of a part"));
         }
         within(checksums.len(), PART_CHECKSUM_MAX, "the description of a part")?;
-        let shared = self.shared();
+        let store = self.store();
         let (bucket, body_seq, seq) = {
-            let mut state = shared.lock();
-            shared.check_poison()?;
+            let mut state = store.lock();
+            store.check_poison()?;
             let (bucket, home, open) = find(&state.index, &upload)?;
             open.check_open()?;
             home.check_quota(size, |_| open.part_size(number))?;
@@ -104,7 +104,7 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// `NoSuchUpload` if it has ended in the meantime.
     pub fn parts(&self, upload: &UploadRef, after: u16, limit: usize) -> Result<Vec<PartInfo>, Error> {
-        let state = self.shared().lock();
+        let state = self.store().lock();
         let (bucket, _, found) = find(&state.index, upload)?;
         Ok(found.parts((bucket, upload.seq), after).take(limit).collect())
     }
@@ -115,10 +115,10 @@ impl<D: Disk> Log<D> {
     /// `PartChanged` if the part has been dropped or replaced; `Damaged`, `Io`.
     pub async fn part_checksums(&self, part: &PartInfo) -> Result<Vec<u8>, Error> {
         let located = {
-            let mut state = self.shared().lock();
+            let mut state = self.store().lock();
             let upload = state.index.bucket_by_id(part.of.0).and_then(|home| home.upload(part.of.1));
             let at = upload.and_then(|upload| upload.part_at(part.number, part.seq)).ok_or(Error::PartChanged)?;
-            Located::new(self.shared(), &mut state, at)
+            Located::new(self.store(), &mut state, at)
         };
         let checksums = self.record(located, part.seq, |payload| match payload {
             Payload::PartPut(put) => Some(put.checksums.to_vec()),
@@ -140,10 +140,10 @@ impl<D: Disk> Log<D> {
         within(complete.part_checksums.len(), PART_CHECKSUMS_MAX, "the description of the parts of an object")?;
         within(complete.parts.len(), PARTS_MAX, "the parts of an object")?;
         let pinned: Vec<_> = complete.parts.iter().map(|part| part.body).collect();
-        let shared = self.shared();
+        let store = self.store();
         let (bucket, seq) = {
-            let mut state = shared.lock();
-            shared.check_poison()?;
+            let mut state = store.lock();
+            store.check_poison()?;
             let (bucket, home, upload) = find(&state.index, &complete.upload)?;
             upload.check_open()?;
             upload.check_parts(&complete)?;
@@ -180,10 +180,10 @@ impl<D: Disk> Log<D> {
     /// `NoSuchBucket`, `NoSuchUpload`; `Conflict` while it is being completed or
     /// aborted; those of every write.
     pub async fn abort_upload(&self, bucket: &str, key: &str, id: &[u8; 16], time_ms: u64) -> Result<(), Error> {
-        let shared = self.shared();
+        let store = self.store();
         let (seq, bucket, upload) = {
-            let mut state = shared.lock();
-            shared.check_poison()?;
+            let mut state = store.lock();
+            store.check_poison()?;
             let (bucket, home) = state.index.writable(bucket)?;
             let (upload, open) = home.upload_by_id(key, id).ok_or(Error::NoSuchUpload)?;
             open.check_open()?;
@@ -198,7 +198,7 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// `NoSuchBucket`.
     pub fn list_uploads(&self, bucket: &str, list: &ListUploads) -> Result<UploadListing, Error> {
-        let state = self.shared().lock();
+        let state = self.store().lock();
         let (_, home) = state.index.bucket(bucket).ok_or(Error::NoSuchBucket)?;
         Ok(home.list_uploads(list))
     }

@@ -46,7 +46,7 @@ impl<D: Disk> Maintenance<D> {
         self.damaged.insert(number);
         let (mut place, mut named) = (Some(Place::default()), 0);
         while let Some(from) = place {
-            let (found, next) = self.shared.lock().left_in(number, &from, &unread);
+            let (found, next) = self.store.lock().left_in(number, &from, &unread);
             named += found.len();
             self.find(found);
             place = next;
@@ -56,11 +56,11 @@ impl<D: Disk> Maintenance<D> {
             // The record of a bucket, or a body that only a reader holds.
             self.find(unread.record.or(unread.bodies.into_values().next()));
         }
-        self.shared.lock().counters.cleaner.segments_set_aside += 1;
+        self.store.lock().counters.cleaner.segments_set_aside += 1;
     }
 
     fn find(&self, damages: impl IntoIterator<Item = Damage>) {
-        let mut state = self.shared.lock();
+        let mut state = self.store.lock();
         damages.into_iter().for_each(|damage| state.find(damage));
     }
 }

@@ -27,7 +27,7 @@ impl<D: Disk> Maintenance<D> {
     pub(super) async fn checkpoint(&mut self) -> Result<(), Error> {
         loop {
             self.checkpoint_once().await?;
-            let mut state = self.shared.lock();
+            let mut state = self.store.lock();
             let State { maintenance, numbers, .. } = &mut *state;
             match maintenance.unsettled {
                 0 => return Ok(()),
@@ -42,12 +42,12 @@ impl<D: Disk> Maintenance<D> {
     }
 
     async fn checkpoint_once(&mut self) -> Result<(), Error> {
-        self.shared.check_poison()?;
-        self.shared.checkpointing.store(true, Ordering::Relaxed);
+        self.store.check_poison()?;
+        self.store.checkpointing.store(true, Ordering::Relaxed);
         let result = self.write_checkpoint().await;
-        self.shared.checkpointing.store(false, Ordering::Relaxed);
+        self.store.checkpointing.store(false, Ordering::Relaxed);
         if result.is_err() {
-            self.shared.lock().index.checkpoint_failed();
+            self.store.lock().index.checkpoint_failed();
         }
         result?;
         self.unmovable.clear();
@@ -56,7 +56,7 @@ impl<D: Disk> Maintenance<D> {
     }
 
     async fn write_checkpoint(&mut self) -> Result<(), Error> {
-        let Begun { until, watermark, floor, begun, front } = self.shared.lock().begin_checkpoint();
+        let Begun { until, watermark, floor, begun, front } = self.store.lock().begin_checkpoint();
         let mut index = 0;
         for items in front {
             self.write_chunk(until, index, &items).await?;
@@ -64,15 +64,15 @@ impl<D: Disk> Maintenance<D> {
         }
         let mut capture = Capture::default();
         while capture != Capture::Done {
-            let mut items = Vec::with_capacity(checkpoint_record(self.shared.segment_len) + PAGE);
-            capture = self.shared.lock().index.capture(capture, &mut items);
+            let mut items = Vec::with_capacity(checkpoint_record(self.store.segment_len) + PAGE);
+            capture = self.store.lock().index.capture(capture, &mut items);
             if !items.is_empty() {
                 self.write_chunk(until, index, &items).await?;
                 index += 1;
             }
         }
         let end = {
-            let state = self.shared.lock();
+            let state = self.store.lock();
             CheckpointEnd {
                 until,
                 watermark,
@@ -84,7 +84,7 @@ impl<D: Disk> Maintenance<D> {
         self.write_record(&Payload::Checkpoint(end)).await?;
         self.log.flush().await?;
         let superblock = {
-            let state = self.shared.lock();
+            let state = self.store.lock();
             let newest = state.index.building.last().map_or(0, |at| at.raw());
             // Not the superblock's pointer: that checkpoint may have proved
             // unreadable during recovery.
@@ -94,7 +94,7 @@ impl<D: Disk> Maintenance<D> {
             Superblock { epoch: old.epoch + 1, checkpoints: [newest, before], ..old.clone() }
         };
         self.write_superblock(&superblock).await?;
-        let mut state = self.shared.lock();
+        let mut state = self.store.lock();
         state.superblock = superblock;
         let len = state.index.building.iter().map(|at| u64::from(at.len())).sum();
         state.index.checkpoint_done(begun);
@@ -105,14 +105,14 @@ impl<D: Disk> Maintenance<D> {
     }
 
     async fn write_chunk(&self, until: u64, index: u32, items: &[u8]) -> Result<(), Error> {
-        if index as usize >= checkpoint_records_max(self.shared.segment_len) {
+        if index as usize >= checkpoint_records_max(self.store.segment_len) {
             return Err(Error::TooLarge("the index, for a checkpoint"));
         }
         self.write_record(&Payload::Chunk(Chunk { until, index, items })).await
     }
 
     async fn write_record(&self, payload: &Payload<'_>) -> Result<(), Error> {
-        let seq = self.shared.lock().numbers.record();
+        let seq = self.store.lock().numbers.record();
         let draft = Draft { seq, kind: payload.kind(), payload: payload.encode(), effect: Effect::Checkpoint };
         self.log.write(Request { drafts: vec![draft], relaxed: true, ..Request::default() }).await
     }
@@ -121,7 +121,7 @@ impl<D: Disk> Maintenance<D> {
     /// with the copy whose last write failed, if any.
     async fn write_superblock(&mut self, superblock: &Superblock) -> Result<(), Error> {
         // A failed write may still have reached the disk, so the next one gets a higher epoch.
-        self.shared.lock().superblock.epoch = superblock.epoch;
+        self.store.lock().superblock.epoch = superblock.epoch;
         let first = self.suspect;
         for copy in [first, 1 - first] {
             self.suspect = copy;
@@ -129,7 +129,7 @@ impl<D: Disk> Maintenance<D> {
             superblock.emit(D::slice(&mut buf, 0..PAGE));
             self.context.write(SUPERBLOCK_AT[copy], buf, PAGE).await?;
             self.context.sync().await?;
-            self.shared.lock().counters.written.other += PAGE as u64;
+            self.store.lock().counters.written.other += PAGE as u64;
         }
         self.suspect = 0;
         Ok(())

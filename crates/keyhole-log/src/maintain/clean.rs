@@ -101,7 +101,7 @@ impl<D: Disk> Maintenance<D> {
         let mut cleaned = 0;
         loop {
             let candidate = {
-                let mut state = self.shared.lock();
+                let mut state = self.store.lock();
                 state.condemn_dead();
                 if state.segments.has_spare() {
                     state.wake_space();
@@ -125,7 +125,7 @@ impl<D: Disk> Maintenance<D> {
                 Kind::Body => self.clean_blocks(number).await?,
             };
             let is_left = {
-                let mut state = self.shared.lock();
+                let mut state = self.store.lock();
                 let is_left = state.index.live.of(number) > 0;
                 if !is_left {
                     state.condemn_dead();
@@ -147,7 +147,7 @@ impl<D: Disk> Maintenance<D> {
     /// Moves the live records of a segment, and returns what could not be read.
     async fn clean_records(&self, number: u32) -> Result<Unread, Error> {
         let (start, end, generation) = {
-            let state = self.shared.lock();
+            let state = self.store.lock();
             let segment = state.segments.table[number as usize];
             (state.segments.start(number), state.segments.written(number), segment.generation)
         };
@@ -158,9 +158,9 @@ impl<D: Disk> Maintenance<D> {
         let mut moves = FuturesUnordered::new();
         while at < end {
             let bytes = window.bytes(at, HEADER_LEN).await?;
-            let claim = (bytes.len() == HEADER_LEN).then(|| record::claim(bytes, &self.shared.store, at)).flatten();
+            let claim = (bytes.len() == HEADER_LEN).then(|| record::claim(bytes, &self.store.id, at)).flatten();
             let bytes = window.bytes(at, claim.map_or(0, |claim| claim.len as usize)).await?;
-            let found = record::verify(bytes, &self.shared.store, at);
+            let found = record::verify(bytes, &self.store.id, at);
             let Some(found) = found.filter(|found| found.header.generation == generation) else {
                 // The rest of its batch is not searched: if it holds live records, the segment
                 // stays as it is.
@@ -175,7 +175,7 @@ impl<D: Disk> Maintenance<D> {
             }
             let next = align_up(at + u64::from(found.len), record::ALIGN);
             at = if found.header.flags & LAST != 0 { align_up(next, PAGE as u64) } else { next };
-            if space >= move_commit(self.shared.segment_len) {
+            if space >= move_commit(self.store.segment_len) {
                 space = 0;
                 moves.push(self.move_records(std::mem::take(&mut drafts), Vec::new()));
                 if moves.len() >= MOVES_IN_FLIGHT {
@@ -195,7 +195,7 @@ impl<D: Disk> Maintenance<D> {
     fn draft_if_live(&self, found: &record::Record<'_>, at: u64) -> Option<Draft> {
         let (kind, seq) = (found.header.kind, found.header.seq);
         let effect = Effect::of(&Payload::parse(kind, found.payload)?);
-        let live = self.shared.lock().index.location(seq, &effect) == Some(Location::new(at, found.len));
+        let live = self.store.lock().index.location(seq, &effect) == Some(Location::new(at, found.len));
         live.then(|| Draft { seq, kind, payload: found.payload.to_vec(), effect: Effect::Moved(Box::new(effect)) })
     }
 
@@ -214,14 +214,14 @@ impl<D: Disk> Maintenance<D> {
         // The records of many bodies share a batch; a batch of its own would take a page each.
         let mut moved = MovedBodies::default();
         loop {
-            let (bodies, next) = self.shared.lock().bodies_in(number, from);
+            let (bodies, next) = self.store.lock().bodies_in(number, from);
             for body in bodies {
                 match self.move_body(body, number, &mut moved).await {
                     Ok(()) => {}
                     Err(Error::Damaged(damage)) => drop(unread.bodies.insert(body, *damage)),
                     Err(error) => return Err(error),
                 }
-                if moved.space >= move_commit(self.shared.segment_len) {
+                if moved.space >= move_commit(self.store.segment_len) {
                     self.end_moves(&mut moved).await?;
                 }
             }
@@ -244,15 +244,15 @@ impl<D: Disk> Maintenance<D> {
     /// [`end_moves`](Self::end_moves) writes its record.
     async fn move_body(&self, id: BodyId, segment: u32, moved: &mut MovedBodies) -> Result<(), Error> {
         let located = {
-            let mut state = self.shared.lock();
+            let mut state = self.store.lock();
             // The body may have been deleted in the meantime.
             let Some(at) = state.index.body(id).filter(|at| *at != Location::LOST) else { return Ok(()) };
-            Located::new(&self.shared, &mut state, at)
+            Located::new(&self.store, &mut state, at)
         };
         let found = self.read_body(id, &located).await?;
         let (mut runs, mut pins, mut at) = (Vec::new(), Vec::<SegmentPin>::new(), 0);
         for (start, run) in with_starts(&found.runs) {
-            if self.shared.lock().segments.number(run.offset) != Some(segment) {
+            if self.store.lock().segments.number(run.offset) != Some(segment) {
                 runs.push(*run);
                 at += u64::from(run.len);
                 continue;
@@ -270,7 +270,7 @@ impl<D: Disk> Maintenance<D> {
             return Err(Damage::error("a body in too many pieces", located.at.offset()));
         }
         let FoundBody { seq, len, prefix, .. } = found;
-        let placed = self.shared.lock().numbers.placed();
+        let placed = self.store.lock().numbers.placed();
         let bytes = Bytes::Blocks(runs.clone());
         let payload = Payload::Body(BodyRecord { id, placed, len, prefix: &prefix, bytes });
         let effect = Effect::Moved(Box::new(Effect::Body { id, placed, len, runs }));
@@ -284,7 +284,7 @@ impl<D: Disk> Maintenance<D> {
     }
 
     async fn read_body(&self, id: BodyId, located: &Located) -> Result<FoundBody, Error> {
-        let (disk, store) = (self.context.disk.as_ref(), &self.shared.store);
+        let (disk, store) = (self.context.disk.as_ref(), &self.store.id);
         let found = read_record(disk, store, located.at, located.generation, |record| {
             match Payload::parse(record.header.kind, record.payload)? {
                 Payload::Body(BodyRecord { id: found, len, prefix, bytes: Bytes::Blocks(runs), .. }) if found == id => {
@@ -300,7 +300,7 @@ impl<D: Disk> Maintenance<D> {
     async fn move_block(&self, identity: &Identity) -> Result<Vec<Placed>, Error> {
         let disk = self.context.disk.as_ref();
         let whole = 0..CHUNKS_MAX;
-        let (footer, buf) = read_verified(disk, &self.shared.store, identity, &whole, disk.buffer()).await;
+        let (footer, buf) = read_verified(disk, &self.store.id, identity, &whole, disk.buffer()).await;
         let tags = footer?.tags().to_vec();
         let (done, placed) = oneshot::channel();
         let Identity { body, index, data_len, .. } = *identity;

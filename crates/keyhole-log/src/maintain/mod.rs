@@ -52,7 +52,7 @@ pub(crate) enum Wish {
 /// The maintenance of a log. Does nothing until [`run`](Self::run) is polled.
 pub struct Maintenance<D: Disk> {
     log: Log<D>,
-    shared: Arc<Store>,
+    store: Arc<Store>,
     /// Disk access for writes that bypass the writer: superblocks.
     context: Context<D>,
     /// Generations below this are from before the log was opened.
@@ -83,19 +83,19 @@ impl Drop for Running {
 ///
 /// # Panics
 /// Panics if called twice.
-pub fn maintenance<D: Disk>(shared: Arc<Store>, disk: Rc<D>) -> (Maintenance<D>, Writer<D>) {
+pub fn maintenance<D: Disk>(store: Arc<Store>, disk: Rc<D>) -> (Maintenance<D>, Writer<D>) {
     let (slot, opened) = {
-        let mut state = shared.lock();
+        let mut state = store.lock();
         state.maintenance.running = true;
         (state.maintenance.slot.take(), state.numbers.next())
     };
     let Some(slot) = slot else { panic!("a log has one maintenance") };
     let worker = slot.worker;
-    let (log, writer) = start(Arc::clone(&shared), Rc::clone(&disk), slot, true);
-    let context = Context::new(Arc::clone(&shared), disk, worker, true);
+    let (log, writer) = start(Arc::clone(&store), Rc::clone(&disk), slot, true);
+    let context = Context::new(Arc::clone(&store), disk, worker, true);
     let (unmovable, damaged) = Default::default();
-    let running = Running(Arc::clone(&shared));
-    (Maintenance { log, shared, context, opened, unmovable, damaged, suspect: 0, running }, writer)
+    let running = Running(Arc::clone(&store));
+    (Maintenance { log, store, context, opened, unmovable, damaged, suspect: 0, running }, writer)
 }
 
 /// The next task of the maintenance.
@@ -114,11 +114,11 @@ impl<D: Disk> Maintenance<D> {
     /// Runs until every worker's [`Log`](crate::Log) has been dropped and its writer has ended,
     /// then writes a last checkpoint. Does nothing more after a failed write.
     pub async fn run(mut self) {
-        if self.shared.read_only().is_none() {
+        if self.store.read_only().is_none() {
             let _ = self.context.allocate_reserve().await; // A failure has poisoned the log.
         }
         while let Some(task) = self.next().await {
-            let hopes = self.shared.lock().maintenance.hopes;
+            let hopes = self.store.lock().maintenance.hopes;
             let result = match task {
                 Task::Wish(Wish::Checkpoint(done)) => {
                     let result = self.checkpoint().await;
@@ -134,7 +134,7 @@ impl<D: Disk> Maintenance<D> {
                 Task::Checkpoint => self.checkpoint().await,
                 Task::Prepare(step) => self.context.prepare(step).await,
                 Task::End => {
-                    if self.shared.lock().is_changed() {
+                    if self.store.lock().is_changed() {
                         let _ = self.checkpoint().await;
                     }
                     break;
@@ -151,8 +151,8 @@ impl<D: Disk> Maintenance<D> {
     async fn next(&self) -> Option<Task> {
         loop {
             let asleep = {
-                let mut state = self.shared.lock();
-                if self.shared.check_poison().is_err() {
+                let mut state = self.store.lock();
+                if self.store.check_poison().is_err() {
                     state.wake_space();
                     return None;
                 }
@@ -183,7 +183,7 @@ impl<D: Disk> Maintenance<D> {
 
     /// Handles a failed task: it may succeed after a deletion.
     fn failed(&self, error: &Error, hopes: u64) {
-        let mut state = self.shared.lock();
+        let mut state = self.store.lock();
         // An I/O error of the system does not pass within a moment either.
         if matches!(error, Error::Full | Error::Io(_)) {
             state.maintenance.give_up(hopes);
@@ -196,15 +196,15 @@ impl<D: Disk> Maintenance<D> {
     /// Cleans until there are spare segments or there is nothing to gain.
     async fn make_space(&mut self) -> Result<(), Error> {
         let (mut in_vain, mut idle) = (0, 0);
-        let mut progress = self.shared.lock().segments.progress;
-        while self.shared.lock().is_short() {
+        let mut progress = self.store.lock().segments.progress;
+        while self.store.lock().is_short() {
             // Readers may have released pins.
             self.free();
-            let hopes = self.shared.lock().maintenance.hopes;
+            let hopes = self.store.lock().maintenance.hopes;
             let cleaned =
                 self.clean(|state| in_vain >= CLEAN_IN_VAIN_MAX || !state.is_short() || state.is_freeing_due()).await?;
             let due = {
-                let mut state = self.shared.lock();
+                let mut state = self.store.lock();
                 state.condemn_dead();
                 state.is_freeing_due() || (cleaned == 0 && state.segments.waiting() > 0)
             };
@@ -212,7 +212,7 @@ impl<D: Disk> Maintenance<D> {
                 self.checkpoint().await?;
             }
             let (now, waits, short) = {
-                let mut state = self.shared.lock();
+                let mut state = self.store.lock();
                 state.condemn_dead();
                 (state.segments.progress, state.segments.waiting() > 0, state.is_short())
             };
@@ -229,7 +229,7 @@ impl<D: Disk> Maintenance<D> {
                 continue;
             }
             if !self.drop_oldest().await? {
-                let mut state = self.shared.lock();
+                let mut state = self.store.lock();
                 // Deletions in the meantime were not seen.
                 state.maintenance.give_up(hopes);
                 if state.maintenance.stuck {
@@ -238,14 +238,14 @@ impl<D: Disk> Maintenance<D> {
             }
             (in_vain, idle) = (0, 0);
         }
-        self.shared.lock().wake_space();
+        self.store.lock().wake_space();
         self.discard().await
     }
 
     /// In ring mode, deletes the oldest objects.
     async fn drop_oldest(&self) -> Result<bool, Error> {
         let (ring, bytes) = {
-            let state = self.shared.lock();
+            let state = self.store.lock();
             (state.maintenance.ring, CLEAN_AHEAD * state.segments.len)
         };
         Ok(ring && self.log.drop_oldest(bytes).await? > 0)
@@ -253,11 +253,11 @@ impl<D: Disk> Maintenance<D> {
 
     /// Runs the cleaner until it gains nothing.
     async fn compact(&mut self) -> Result<Compacted, Error> {
-        let before = self.shared.lock().counters.cleaner;
+        let before = self.store.lock().counters.cleaner;
         loop {
             let cleaned = self.clean(|_| false).await?;
             let waits = {
-                let mut state = self.shared.lock();
+                let mut state = self.store.lock();
                 state.condemn_dead();
                 state.segments.condemned()
             };
@@ -267,12 +267,12 @@ impl<D: Disk> Maintenance<D> {
             self.checkpoint().await?;
             self.checkpoint().await?;
             // The rest is pinned by readers, and freed when they are done.
-            if cleaned == 0 && self.shared.lock().segments.condemned() >= waits {
+            if cleaned == 0 && self.store.lock().segments.condemned() >= waits {
                 break;
             }
         }
         self.discard().await?;
-        let after = self.shared.lock().counters.cleaner;
+        let after = self.store.lock().counters.cleaner;
         Ok(Compacted {
             segments_freed: after.segments_freed - before.segments_freed,
             bytes_moved: after.bytes_moved - before.bytes_moved,
@@ -281,7 +281,7 @@ impl<D: Disk> Maintenance<D> {
 
     /// Frees condemned segments that no kept checkpoint refers to.
     fn free(&self) {
-        let mut state = self.shared.lock();
+        let mut state = self.store.lock();
         let kept = &state.index.checkpoints;
         // With only one checkpoint, recovery without it would have none to start from.
         let full = kept.len() == crate::limits::CHECKPOINTS_KEPT;
@@ -297,14 +297,14 @@ impl<D: Disk> Maintenance<D> {
     async fn discard(&self) -> Result<(), Error> {
         loop {
             let (number, start, len) = {
-                let mut state = self.shared.lock();
+                let mut state = self.store.lock();
                 let Some(number) = state.segments.discardable() else { return Ok(()) };
                 // Withdrawn, so that it cannot be begun in the meantime.
                 state.segments.withdraw(number);
                 (number, state.segments.start(number), state.segments.len)
             };
             let result = self.context.disk.discard(start, len).await;
-            let mut state = self.shared.lock();
+            let mut state = self.store.lock();
             state.wake_space();
             match result {
                 Ok(()) => {
@@ -321,7 +321,7 @@ impl<D: Disk> Maintenance<D> {
                     // malfunctioned.
                     state.segments.discarded(number);
                     drop(state);
-                    self.shared.poison(FailedWrite::new("a discard", Some(start), &error));
+                    self.store.poison(FailedWrite::new("a discard", Some(start), &error));
                     return Err(error.into());
                 }
             }
@@ -329,7 +329,7 @@ impl<D: Disk> Maintenance<D> {
     }
 
     fn set_cleaning(&self, cleaning: bool) {
-        self.shared.cleaning.store(cleaning, Ordering::Relaxed);
+        self.store.cleaning.store(cleaning, Ordering::Relaxed);
     }
 }
 

@@ -451,8 +451,8 @@ fn under_pressure(len: usize, bad: bool) -> (CleanerStats, Vec<Damage>) {
     let expected: Vec<_> = names.iter().zip(1000..).map(|(key, seed)| ("hot", &**key, seed, len)).collect();
     let lost = store.run(look(&log, &expected));
     assert_eq!(lost.len(), usize::from(bad), "{lost:?}");
-    let (stats, findings) = (log.shared().stats(), log.shared().take_findings());
-    assert_eq!(log.shared().take_findings(), []);
+    let (stats, findings) = (log.store().stats(), log.store().take_findings());
+    assert_eq!(log.store().take_findings(), []);
     assert!(!stats.poisoned && !stats.full);
     (stats.cleaner, findings)
 }

@@ -51,7 +51,7 @@ fn a_checkpoint_is_recovered_from() {
             put(&log, "k001", 99, 70_000).await.unwrap();
             model.insert("k001".into(), 99);
         });
-        let before = log.shared().usage();
+        let before = log.store().usage();
         drop(log);
         if crash {
             drop(store);
@@ -65,7 +65,7 @@ fn a_checkpoint_is_recovered_from() {
         let records = store.recovery.records;
         assert!(if crash { (18..40).contains(&records) } else { records < 10 }, "{records}");
         check(&mut store, &model);
-        let usage = store.log().shared().usage();
+        let usage = store.log().store().usage();
         assert_eq!((usage.objects, usage.bodies, usage.buckets), (before.objects, before.bodies, before.buckets));
     }
 }
@@ -90,7 +90,7 @@ fn space_is_used_again() {
             });
             check(&mut store, &model);
         }
-        let stats = log.shared().stats();
+        let stats = log.store().stats();
         assert!(stats.cleaner.segments_freed > 10, "{:?}", stats.cleaner);
         assert!(stats.usage.allocated <= stats.usage.capacity);
         drop((log, store));
@@ -125,7 +125,7 @@ fn full_deleted_and_full_again() {
                     next += 1;
                 }
             });
-            let stats = log.shared().summary();
+            let stats = log.store().summary();
             assert!(stats.full && !stats.ring && !stats.poisoned && stats.segments.is_empty(), "{stats:?}");
             assert!(stats.usage.live >= stats.usage.live_max / 10 * 9, "{:?}", stats.usage);
             if round == 0 {
@@ -165,7 +165,7 @@ fn compacting_gives_the_space_back() {
         let compacted = log.compact().await.unwrap();
         assert!(compacted.segments_freed >= 8 && compacted.bytes_moved >= 30 * 60_000, "{compacted:?}");
     });
-    let stats = log.shared().stats();
+    let stats = log.store().stats();
     let closed = stats.segments.iter().filter(|segment| segment.state == SegmentState::Closed).count();
     assert!(closed <= 3, "{:?}", stats.segments);
     let counts = stats.segment_counts;
@@ -271,10 +271,10 @@ fn quotas() {
         put(&log, "d", 2, 4000).await.unwrap();
         assert_eq!(log.bucket_settings("bucket"), Some((quota(Some(10_000)), 10_000)));
         log.create_bucket("another", 1).await.unwrap();
-        let (buckets, more) = log.shared().bucket_usage(10);
+        let (buckets, more) = log.store().bucket_usage(10);
         let shown: Vec<_> = buckets.iter().map(|bucket| (&bucket.name[..], bucket.bytes, bucket.quota)).collect();
         assert_eq!((&shown[..], more), (&[("another", 0, None), ("bucket", 10_000, Some(10_000))][..], 0));
-        assert_eq!((log.shared().bucket_usage(1).1, log.shared().bucket_usage(0)), (1, (Vec::new(), 2)));
+        assert_eq!((log.store().bucket_usage(1).1, log.store().bucket_usage(0)), (1, (Vec::new(), 2)));
         log.checkpoint().await.unwrap();
     });
     drop((log, store));

@@ -56,7 +56,7 @@ fn bodies_of_every_size_survive_reopening() {
             assert_eq!(get(&log, &format!("key {seed}")).await, Some(seed as u64));
         }
     });
-    let usage = log.shared().usage();
+    let usage = log.store().usage();
     assert_eq!((usage.objects, usage.bodies, usage.buckets), (lens.len() as u64, lens.len() as u64, 1));
     drop(log);
     store.close();
@@ -70,7 +70,7 @@ fn bodies_of_every_size_survive_reopening() {
                 assert_eq!(get(&log, &format!("key {seed}")).await, Some(seed as u64));
             }
         });
-        assert_eq!(log.shared().usage().live, usage.live);
+        assert_eq!(log.store().usage().live, usage.live);
         drop(log);
         store.close();
     }
@@ -121,13 +121,13 @@ fn overwriting_deleting_and_held_objects() {
         assert_eq!(get(&log, "k").await, None);
         // A held object stays readable; once it is dropped, its body is gone.
         assert_eq!(read(&log, &old).await.unwrap(), bytes(1, 100_000));
-        assert_eq!(log.shared().usage().bodies, 1);
+        assert_eq!(log.store().usage().bodies, 1);
         let part = old.parts[0].clone();
         drop(old);
-        assert_eq!(log.shared().usage().bodies, 0);
+        assert_eq!(log.store().usage().bodies, 0);
         assert!(matches!(log.body(&part).await, Err(Error::PartChanged)));
         log.delete_bucket("bucket", 1).await.unwrap();
-        let usage = log.shared().usage();
+        let usage = log.store().usage();
         assert_eq!((usage.live, usage.objects), (0, 0));
         assert!(usage.dead > 300_000);
     });
@@ -140,7 +140,7 @@ fn copies_share_bodies() {
     store.run(async {
         log.create_bucket("bucket", 1).await.unwrap();
         put(&log, "a", 7, 3 << 20).await.unwrap();
-        let before = log.shared().usage();
+        let before = log.store().usage();
         let source = log.object("bucket", "a").await.unwrap().unwrap();
         let copy = PutObject {
             bucket: "bucket".into(),
@@ -155,7 +155,7 @@ fn copies_share_bodies() {
             content: Content::Shared(source),
         };
         log.put_object(copy).await.unwrap();
-        let after = log.shared().usage();
+        let after = log.store().usage();
         assert_eq!(after.bodies, before.bodies);
         assert!(after.live - before.live < 1000, "a copy costs a record");
         assert!(log.delete_object("bucket", "a", 5, Condition::None).await.unwrap());
@@ -168,7 +168,7 @@ fn copies_share_bodies() {
     store.run(async {
         assert_eq!(get(&log, "b").await, Some(7));
         assert!(log.delete_object("bucket", "b", 5, Condition::None).await.unwrap());
-        assert_eq!(log.shared().usage().bodies, 0);
+        assert_eq!(log.store().usage().bodies, 0);
     });
 }
 
@@ -294,9 +294,9 @@ fn labels_change_and_nothing_else() {
         put(&log, "k", 7, 3 << 20).await.unwrap();
         let old = log.object("bucket", "k").await.unwrap().unwrap();
         assert!(old.tags.is_empty());
-        let before = log.shared().usage();
+        let before = log.store().usage();
         log.set_tags("bucket", "k", old.clone(), vec![5; 40]).await.unwrap();
-        let after = log.shared().usage();
+        let after = log.store().usage();
         assert_eq!((after.bodies, after.objects), (before.bodies, before.objects));
         // The name has another record now.
         let late = log.set_tags("bucket", "k", old.clone(), vec![6]).await;
@@ -338,7 +338,7 @@ fn block_is_cut_at_the_end_of_a_segment() {
         log.create_bucket("bucket", 1).await.unwrap();
         put(&log, "k", 2, data.len()).await.unwrap();
         // Five blocks with footers, and one footer per cut, in two and a half segments.
-        let used = log.shared().usage();
+        let used = log.store().usage();
         assert!(used.live > (5 << 20) + 7 * 4096 && used.live < (5 << 20) + 9 * 4096, "{used:?}");
         let object = log.object("bucket", "k").await.unwrap().unwrap();
         let body = log.body(&object.parts[0]).await.unwrap();

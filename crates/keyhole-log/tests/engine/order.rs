@@ -25,12 +25,12 @@ fn two() -> Two {
     let medium = Medium::new(1);
     format(&medium, CAPACITY).unwrap();
     let mut pool = LocalPool::new();
-    let (shared, _) = pool.run_until(open(&MemDisk::new(&medium), options(2))).unwrap();
+    let (store, _) = pool.run_until(open(&MemDisk::new(&medium), options(2))).unwrap();
     let disk = MemDisk::new(&medium);
     let hold = Rc::clone(&disk.hold_syncs);
-    let (slow, writer) = worker(shared.clone(), Rc::new(disk));
+    let (slow, writer) = worker(store.clone(), Rc::new(disk));
     pool.spawner().spawn_local(writer.run()).unwrap();
-    let (fast, writer) = worker(shared, Rc::new(MemDisk::new(&medium)));
+    let (fast, writer) = worker(store, Rc::new(MemDisk::new(&medium)));
     pool.spawner().spawn_local(writer.run()).unwrap();
     pool.run_until(async { fast.create_bucket("bucket", 1).await.unwrap() });
     Two { medium, pool, slow, fast, hold }
@@ -81,7 +81,7 @@ fn an_older_put_does_not_override_a_newer_one() {
         first.unwrap();
         assert_eq!(later, Some(2));
         assert_eq!(get(&fast, "k").await, Some(2));
-        assert_eq!(fast.shared().usage().bodies, 1, "the older body is of no use");
+        assert_eq!(fast.store().usage().bodies, 1, "the older body is of no use");
     });
     drop((slow, fast));
     check_after_reopening(two, Some(2));
@@ -97,7 +97,7 @@ fn an_older_put_does_not_bring_a_deleted_object_back() {
         first.unwrap();
         assert!(later.unwrap());
         assert_eq!(get(&fast, "k").await, None);
-        assert_eq!(fast.shared().usage().bodies, 0);
+        assert_eq!(fast.store().usage().bodies, 0);
     });
     drop((slow, fast));
     check_after_reopening(two, None);

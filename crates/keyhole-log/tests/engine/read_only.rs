@@ -92,7 +92,7 @@ fn read_only_log_serves_reads_and_writes_nothing() {
             check_refusals(&log, WHY).await;
             assert_eq!(log.expire(u64::MAX).await.ok(), Some(0), "no bucket has a rule");
         });
-        let stats = log.shared().summary();
+        let stats = log.store().summary();
         assert_eq!((stats.read_only.as_deref(), stats.poisoned), (Some(WHY), false));
         assert!(stats.usage.objects >= 20);
         drop(log);
@@ -196,16 +196,16 @@ fn failed_write_is_remembered_with_its_offset() {
     store.run(async {
         log.create_bucket("bucket", 1).await.unwrap();
         put(&log, "a", 1, 100).await.unwrap();
-        assert_eq!(log.shared().failed_write(), None);
+        assert_eq!(log.store().failed_write(), None);
         medium.borrow_mut().unwritable.push(SEGMENTS_START..u64::MAX);
         assert!(matches!(put(&log, "b", 2, 100).await, Err(Error::Io(_))));
         medium.borrow_mut().unwritable.clear();
         medium.borrow_mut().fail_syncs = true;
         assert!(matches!(put(&log, "c", 3, 200_000).await, Err(Error::Poisoned)));
     });
-    let failed = log.shared().failed_write().unwrap();
+    let failed = log.store().failed_write().unwrap();
     assert_eq!(failed.what, "a write");
     assert!(failed.offset.is_some_and(|offset| offset > SEGMENTS_START && offset < SEGMENTS_START + SEGMENT_LEN));
     assert!(failed.to_string().contains("at offset") && failed.to_string().contains("write failed"), "{failed}");
-    assert_eq!(log.shared().summary().failed_write, Some(failed));
+    assert_eq!(log.store().summary().failed_write, Some(failed));
 }

@@ -88,7 +88,7 @@ fn share(capacity: u64, segment_len: u64, workers: usize, len: usize, kills: boo
     for _ in 0..2 {
         small.kill();
         small.delete(filled);
-        assert_eq!(small.store.logs[0].shared().usage().objects, 0);
+        assert_eq!(small.store.logs[0].store().usage().objects, 0);
         small.kill();
         filled = small.fill();
         let what = format!("{first}, then {filled} objects of {len} in {capacity} with {workers} workers");
@@ -168,7 +168,7 @@ fn ring_drops_abandoned_uploads() {
             }
         }
         create_upload(&log, "alive", 77).await;
-        assert_eq!(log.shared().usage().uploads, 6);
+        assert_eq!(log.store().usage().uploads, 6);
     });
     drop(log);
     drop(store);
@@ -184,7 +184,7 @@ fn ring_drops_abandoned_uploads() {
                 put_part(log, "alive", 77, 1, 200_000).await.unwrap_or_else(|error| panic!("part {i}: {error}"));
             }
         }
-        let usage = logs[0].shared().usage();
+        let usage = logs[0].store().usage();
         assert_eq!(usage.uploads, 1, "those that were abandoned have gone");
         assert!(logs[0].upload("bucket", "alive", &[77; 16]).unwrap().is_some());
         assert!(usage.objects * len * 2 > capacity, "and their space is of use: {usage:?}");

@@ -57,7 +57,7 @@ fn filled_by_others() -> (Rc<RefCell<Medium>>, Store) {
         delete(&log, 5..25).await;
         log.compact().await.unwrap();
     });
-    let stats = log.shared().stats();
+    let stats = log.store().stats();
     assert!(stats.cleaner.segments_discarded > 3, "{:?}", stats.cleaner);
     let mut state = medium.borrow_mut();
     state.space = SEGMENTS_START + SEGMENTS * SEGMENT_LEN;
@@ -82,7 +82,7 @@ fn put_on_file_system_filled_by_others_is_refused_at_bounded_cost() {
         assert!(operations <= 500 * OPERATIONS_PER_REFUSAL, "{operations} operations for 500 refusals");
         assert_eq!(get(&log, "k1").await, Some(1));
         delete(&log, 0..1).await;
-        assert!(!log.shared().poisoned());
+        assert!(!log.store().poisoned());
     });
 }
 
@@ -95,7 +95,7 @@ fn put_succeeds_without_restart_when_space_comes_back() {
             fill(&log, 100_000).await;
             medium.borrow_mut().others = 0;
             if is_told {
-                log.shared().expect_space();
+                log.store().expect_space();
             }
             let attempts = if is_told { 1 } else { SPACE_ASK_AFTER };
             let mut refused = 0;
@@ -115,7 +115,7 @@ fn waiting_requests_share_one_question_for_space() {
     let log = store.log();
     store.run(async {
         fill(&log, 100_000).await;
-        log.shared().expect_space();
+        log.store().expect_space();
         let before = medium.borrow().allocations;
         let keys: Vec<String> = (0..50).map(|i| format!("n{i}")).collect();
         let puts = keys.iter().zip(0..).map(|(key, seed)| put(&log, key, seed, 100_000));
@@ -180,7 +180,7 @@ impl Life<'_> {
             0 => self.medium.borrow_mut().fill_by_others(),
             1..3 => self.medium.borrow_mut().others = 0,
             3 => assert!(matches!(log.checkpoint().await, Ok(()) | Err(Error::Full))),
-            4 => log.shared().expect_space(),
+            4 => log.store().expect_space(),
             _ => {}
         }
         let key = self.random.below(self.expected.len() as u64) as usize;
@@ -234,7 +234,7 @@ fn write_without_space_is_refused_and_poisons_nothing() {
             });
             refusals += life.refusals;
             doubts += life.doubts;
-            assert!(!log.shared().poisoned(), "{file_system:?} {seed}");
+            assert!(!log.store().poisoned(), "{file_system:?} {seed}");
             drop(log);
             if random.chance(50) {
                 store.close();
@@ -270,7 +270,7 @@ fn write_in_doubt_is_decided_when_space_is_expected() {
         // Writes fail at random, until one fails that cannot be revoked either.
         loop {
             medium.borrow_mut().fill_by_others();
-            log.shared().expect_space();
+            log.store().expect_space();
             seed += 1;
             assert!(seed < 10_000, "no write was in doubt");
             match put(&log, &format!("n{seed}"), seed, 100).await {
@@ -280,11 +280,11 @@ fn write_in_doubt_is_decided_when_space_is_expected() {
             }
         }
     });
-    assert!(log.shared().activity().in_doubt);
+    assert!(log.store().activity().in_doubt);
     medium.borrow_mut().others = 0;
-    log.shared().expect_space();
+    log.store().expect_space();
     store.run_until_stalled();
-    assert!(!log.shared().activity().in_doubt, "nothing decides it");
+    assert!(!log.store().activity().in_doubt, "nothing decides it");
     assert_eq!(store.run(get(&log, &format!("n{seed}"))), None);
 }
 
@@ -298,7 +298,7 @@ fn delete_succeeds_on_full_file_system_whose_allocations_promise_nothing() {
         assert!(stored > 20, "{stored}");
         medium.borrow_mut().fill_by_others();
         delete(&log, 0..stored).await;
-        assert!(!log.shared().poisoned());
+        assert!(!log.store().poisoned());
     });
     drop(log);
     store.close();
@@ -316,12 +316,12 @@ fn durable_put_is_one_write_into_written_space() {
         for seed in 0..600 {
             put(&log, "k", seed, 4096).await.unwrap();
         }
-        let before = log.shared().stats();
+        let before = log.store().stats();
         let (first_writes, syncs) = (medium.borrow().first_writes, medium.borrow().syncs);
         for seed in 600..1600 {
             put(&log, "k", seed, 4096).await.unwrap();
         }
-        let after = log.shared().stats();
+        let after = log.store().stats();
         assert_eq!(after.written.records - before.written.records, 1000 * 8192, "two pages each");
         let first_writes = medium.borrow().first_writes - first_writes;
         assert!(first_writes < 20, "{first_writes} writes changed metadata of the file system");

@@ -35,15 +35,15 @@ fn check_full(medium: &Rc<std::cell::RefCell<Medium>>, mut store: Store, len: us
         assert_eq!(get(&log, "another").await, None);
         stored
     });
-    let usage = log.shared().usage();
-    assert!(usage.allocated <= usage.capacity && !log.shared().poisoned());
+    let usage = log.store().usage();
+    assert!(usage.allocated <= usage.capacity && !log.store().poisoned());
     drop(log);
     store.close();
     medium.borrow_mut().crash(Crash::Lost);
     let mut store = Store::open(medium, 1);
     let log = store.log();
     assert_eq!((store.recovery.objects, store.recovery.damaged.len()), (stored, 0));
-    let again = log.shared().usage();
+    let again = log.store().usage();
     assert_eq!((again.live, again.bodies, again.allocated), (usage.live, usage.bodies, usage.allocated));
     store.run(async {
         for seed in 0..stored {
@@ -118,7 +118,7 @@ fn a_failed_write_or_sync_poisons() {
                 assert!(matches!(put(&other, "x", 3, len).await, Err(Error::Poisoned)));
                 assert!(matches!(other.delete_object("bucket", "k", 1, Condition::None).await, Err(Error::Poisoned)));
                 assert!(matches!(other.create_bucket("b", 1).await, Err(Error::Poisoned)));
-                assert!(log.shared().poisoned());
+                assert!(log.store().poisoned());
                 assert_eq!(get(&other, "k").await, Some(1));
             });
             drop((log, other));
@@ -204,7 +204,7 @@ fn capacities_and_workers() {
     let open = |workers, capacity| {
         let options = OpenOptions { capacity, ..options(workers) };
         let opened = LocalPool::new().run_until(open(&MemDisk::new(&medium), options));
-        opened.map(|(shared, _)| shared.workers())
+        opened.map(|(store, _)| store.workers())
     };
     let is_refused = |opened: Result<usize, Error>| matches!(opened, Err(Error::Capacity(_)));
     assert!(is_refused(open(0, None)));
@@ -279,5 +279,5 @@ fn files_that_are_something_else() {
 #[should_panic(expected = "more workers than the log was opened for")]
 fn more_workers_than_said() {
     let (medium, store) = Store::fresh(1, 1);
-    drop(keyhole_log::worker(store.log().shared().clone(), Rc::new(MemDisk::new(&medium))));
+    drop(keyhole_log::worker(store.log().store().clone(), Rc::new(MemDisk::new(&medium))));
 }

@@ -27,7 +27,7 @@ struct Case {
 
 /// Returns the end offset of the fullest open segment of a kind.
 fn end_of(log: &Log<MemDisk>, kind: SegmentKind) -> u64 {
-    let stats = log.shared().stats();
+    let stats = log.store().stats();
     let open = stats.segments.iter().filter(|s| s.kind == kind && s.state == SegmentState::Open);
     let fullest = open.max_by_key(|segment| segment.written).expect("it has been written to");
     SEGMENTS_START + u64::from(fullest.number) * SEGMENT_LEN + fullest.written
@@ -69,10 +69,10 @@ fn live(case: &Case, first: u64, stop: Option<u64>) -> (Option<Recovery>, bool) 
         let (found, done, model, medium) = (found.clone(), done.clone(), case.model.clone(), medium);
         async move {
             let disk = Rc::new(MemDisk::new(&medium));
-            let (shared, recovery) = open(&*disk, options(1)).await.unwrap();
+            let (store, recovery) = open(&*disk, options(1)).await.unwrap();
             *found.borrow_mut() = Some(recovery);
-            let (log, writer) = worker(shared.clone(), disk.clone());
-            let (keeper, keepers) = maintenance(shared, disk);
+            let (log, writer) = worker(store.clone(), disk.clone());
+            let (keeper, keepers) = maintenance(store, disk);
             let client = async move {
                 for i in 0..6 {
                     let (key, seed) = (format!("k{}", 3 + i), first + i);
@@ -257,10 +257,10 @@ fn make_bucket(medium: &Rc<RefCell<Medium>>) -> bool {
     let is_done = done.clone();
     let life = async move {
         let disk = Rc::new(MemDisk::new(&medium));
-        let (shared, recovery) = open(&*disk, options(1)).await.unwrap();
+        let (store, recovery) = open(&*disk, options(1)).await.unwrap();
         assert_eq!((recovery.damaged, recovery.read_only), (vec![], None));
-        let (log, writer) = worker(shared.clone(), disk.clone());
-        let (keeper, keepers) = maintenance(shared, disk);
+        let (log, writer) = worker(store.clone(), disk.clone());
+        let (keeper, keepers) = maintenance(store, disk);
         let client = async move {
             log.create_bucket("bucket", 1).await?;
             put(&log, "a", 1, 100_000).await

@@ -68,7 +68,7 @@ fn compaction_moves_uploads_and_their_parts() {
         }
         log.compact().await.unwrap();
     });
-    let stats = log.shared().stats();
+    let stats = log.store().stats();
     let closed = stats.segments.iter().filter(|segment| segment.state == SegmentState::Closed).count();
     assert!(closed <= 3, "{:?}", stats.segments);
     drop((log, store));
@@ -103,10 +103,10 @@ fn an_upload_becomes_an_object() {
         part(&log, &upload, 2, b"a first attempt").await.unwrap();
         part(&log, &upload, 2, &data[2_000_000..]).await.unwrap();
         part(&log, &upload, 1, &data[..2_000_000]).await.unwrap();
-        assert_eq!(log.shared().usage().bodies, 2, "the first attempt is gone");
-        let (buckets, _) = log.shared().bucket_usage(1);
+        assert_eq!(log.store().usage().bodies, 2, "the first attempt is gone");
+        let (buckets, _) = log.store().bucket_usage(1);
         assert_eq!((buckets[0].objects, buckets[0].uploads, buckets[0].bytes), (0, 1, 3_000_000));
-        assert_eq!(log.shared().newest_ms(), 7, "a part's");
+        assert_eq!(log.store().newest_ms(), 7, "a part's");
         upload
     });
     drop(log);
@@ -167,7 +167,7 @@ fn the_most_parts() {
     let mut store = Store::open(&medium, 1);
     let log = store.log();
     assert_eq!(store.run(get(&log, "k")), Some(4));
-    assert_eq!(log.shared().usage().bodies, PARTS_MAX as u64);
+    assert_eq!(log.store().usage().bodies, PARTS_MAX as u64);
 }
 
 #[test]
@@ -203,16 +203,16 @@ fn aborted_and_listed() {
         assert!(matches!(log.abort_upload("bucket", "c", &[9; 16], 1).await, Err(Error::NoSuchUpload)), "another key");
         log.abort_upload("bucket", "b", &[9; 16], 1).await.unwrap();
         assert!(matches!(log.abort_upload("bucket", "b", &[9; 16], 1).await, Err(Error::NoSuchUpload)));
-        assert_eq!((log.shared().usage().uploads, log.shared().usage().bodies), (4, 4));
+        assert_eq!((log.store().usage().uploads, log.store().usage().bodies), (4, 4));
         // Deleting a bucket deletes its uploads; objects prevent it.
         put(&log, "k", 1, 5).await.unwrap();
         assert!(matches!(log.delete_bucket("bucket", 1).await, Err(Error::BucketNotEmpty)));
         log.delete_object("bucket", "k", 1, Condition::None).await.unwrap();
         log.delete_bucket("bucket", 1).await.unwrap();
-        assert_eq!((log.shared().usage().uploads, log.shared().usage().bodies), (0, 0));
+        assert_eq!((log.store().usage().uploads, log.store().usage().bodies), (0, 0));
     });
     drop(log);
     store.close();
     let store = Store::open(&medium, 1);
-    assert_eq!((store.recovery.uploads, store.log().shared().usage().live), (0, 0));
+    assert_eq!((store.recovery.uploads, store.log().store().usage().live), (0, 0));
 }

@@ -151,9 +151,9 @@ fn nothing_is_freed_before_there_are_two_checkpoints() {
     });
     let freed = |store: &mut Store| {
         store.run(async { log.checkpoint().await.unwrap() });
-        log.shared().stats().cleaner.segments_freed
+        log.store().stats().cleaner.segments_freed
     };
-    assert_eq!(log.shared().stats().cleaner.checkpoints, 0, "the test goes by the checkpoints that it asks for");
+    assert_eq!(log.store().stats().cleaner.checkpoints, 0, "the test goes by the checkpoints that it asks for");
     assert_eq!(freed(&mut store), 0, "after one checkpoint");
     // The segment was dead when the first checkpoint was begun.
     let later: Vec<u64> = (0..3).map(|_| freed(&mut store)).collect();

@@ -120,9 +120,9 @@ async fn hold_everything(log: &Log<ThreadDisk>, medium: &Medium, when: &str) {
 }
 
 async fn opened(medium: &Arc<Medium>) -> Arc<Store> {
-    let (shared, recovery) = open(&ThreadDisk(Arc::clone(medium)), options()).await.unwrap();
+    let (store, recovery) = open(&ThreadDisk(Arc::clone(medium)), options()).await.unwrap();
     hold(recovery.damaged.is_empty(), || format!("{:?}", recovery.damaged));
-    shared
+    store
 }
 
 /// Runs a store on several threads from creation to shutdown, and verifies its
@@ -131,7 +131,7 @@ fn life(work: Work) {
     let medium = Medium::new(CAPACITY as usize);
     let format = Format { store_id: [7; 16], capacity: CAPACITY, segment_len: SEGMENT_LEN, created_ms: 1 };
     block_on(create(&ThreadDisk(Arc::clone(&medium)), &format)).unwrap();
-    let shared = block_on(opened(&medium));
+    let store = block_on(opened(&medium));
     let (ends, mut others): (Vec<_>, Vec<_>) = (1..WORKERS).map(|_| oneshot::channel()).unzip();
     let mut begins = Vec::new();
     let threads: Vec<_> = (1..WORKERS)
@@ -139,9 +139,9 @@ fn life(work: Work) {
         .map(|(number, end)| {
             let (begin, begun) = oneshot::channel();
             begins.push(begin);
-            let (shared, medium) = (Arc::clone(&shared), Arc::clone(&medium));
+            let (store, medium) = (Arc::clone(&store), Arc::clone(&medium));
             thread::spawn(move || {
-                let (log, writer) = worker(shared, Rc::new(ThreadDisk(Arc::clone(&medium))));
+                let (log, writer) = worker(store, Rc::new(ThreadDisk(Arc::clone(&medium))));
                 let clients = async move {
                     begun.await.unwrap();
                     work(number, log, medium).await;
@@ -152,8 +152,8 @@ fn life(work: Work) {
         })
         .collect();
     let disk = || Rc::new(ThreadDisk(Arc::clone(&medium)));
-    let (log, writer) = worker(Arc::clone(&shared), disk());
-    let (maintenance, its_writer) = maintenance(Arc::clone(&shared), disk());
+    let (log, writer) = worker(Arc::clone(&store), disk());
+    let (maintenance, its_writer) = maintenance(Arc::clone(&store), disk());
     let clients = async {
         log.create_bucket("b", 1).await.unwrap();
         begins.into_iter().for_each(|begin| begin.send(()).unwrap());
@@ -166,12 +166,12 @@ fn life(work: Work) {
     };
     block_on(join4(clients, writer.run(), maintenance.run(), its_writer.run()));
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    let pins = shared.pins();
+    let pins = store.pins();
     hold(pins == (0, 0), || format!("{pins:?} pins that nobody holds"));
-    drop(shared);
+    drop(store);
 
-    let shared = block_on(opened(&medium));
-    let (log, writer) = worker(shared, disk());
+    let store = block_on(opened(&medium));
+    let (log, writer) = worker(store, disk());
     let clients = async move { hold_everything(&log, &medium, "after the opening").await };
     block_on(join(clients, writer.run()));
 }

@@ -78,13 +78,13 @@ impl Life {
             opened = self.open_damaged(true)?;
         }
         let (mut executor, opened) = opened;
-        let (shared, recovery) = match opened {
+        let (store, recovery) = match opened {
             Some(Ok(opened)) => opened,
             other => return Err(format!("open, after {affected:?}: {other:?}")),
         };
         self.world.say(|| format!("open: {recovery:?}"));
         let disk = Rc::new(SimDisk::new(&self.world.medium));
-        let (log, _writer) = worker(shared, disk);
+        let (log, _writer) = worker(store, disk);
         let task = audit_damaged(log, Rc::clone(&self.world), affected, recovery);
         let looked = self.alone(&mut executor, "audit of what is damaged", task);
         if looked.is_err() {

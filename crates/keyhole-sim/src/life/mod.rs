@@ -36,7 +36,7 @@ const AIMED_WITHIN: [u64; 4] = [3, 15, 50, 150];
 /// An open file and its tasks.
 struct Session {
     executor: Executor,
-    shared: Arc<Store>,
+    store: Arc<Store>,
     logs: Vec<Log<SimDisk>>,
     /// Number of running writers.
     writers: Rc<Cell<usize>>,
@@ -172,10 +172,10 @@ impl Life {
             let within = *self.random.pick(&AIMED_WITHIN);
             (self.random.chance(60), self.random.below(within))
         });
-        let (medium, aim, shared) = (&self.world.medium, Cell::new(aim), &session.shared);
+        let (medium, aim, store) = (&self.world.medium, Cell::new(aim), &session.store);
         let (world, livelock) = (&self.world, RefCell::new(None));
         let halted = || {
-            let now = shared.activity();
+            let now = store.activity();
             if let Some((cleaning, events)) = aim.get()
                 && ((cleaning && now.cleaning) || (!cleaning && now.checkpointing))
             {
@@ -205,7 +205,7 @@ impl Life {
             Stop::Done | Stop::Stalled => {}
         }
         // Data in doubt may reappear after a power failure.
-        let is_decided = !session.shared.poisoned() && !session.shared.activity().in_doubt;
+        let is_decided = !session.store.poisoned() && !session.store.activity().in_doubt;
         if self.random.chance(50) && is_decided {
             medium.stop_after(None);
             self.audit(session, Audit::Quiet)?;
@@ -215,13 +215,13 @@ impl Life {
 
     /// Ends the process: orderly, or because the machine stopped.
     fn end(&mut self, session: Session) -> Result<(), String> {
-        let Session { mut executor, shared, logs, writers } = session;
+        let Session { mut executor, store, logs, writers } = session;
         if !self.world.medium.is_dead() {
             drop(logs);
             let medium = &self.world.medium;
             match executor.run(|| medium.is_dead(), || writers.get() == 0) {
-                Stop::Done if shared.poisoned() => self.tally.failures += 1,
-                Stop::Done if shared.activity().in_doubt => {}
+                Stop::Done if store.poisoned() => self.tally.failures += 1,
+                Stop::Done if store.activity().in_doubt => {}
                 Stop::Done => {
                     self.orderly = true;
                     self.tally.orderly += 1;
@@ -239,14 +239,14 @@ impl Life {
                 }
             }
         }
-        let done = shared.stats().cleaner;
+        let done = store.stats().cleaner;
         self.tally.checkpoints += done.checkpoints;
         self.tally.cleaned += done.segments_cleaned;
         self.tally.freed += done.segments_freed;
         self.tally.discarded += done.segments_discarded;
         if self.world.medium.is_dead() {
             self.tally.crashes += 1;
-            let activity = shared.activity();
+            let activity = store.activity();
             self.tally.in_commit += u64::from(activity.committing);
             self.tally.in_checkpoint += u64::from(activity.checkpointing);
             self.tally.in_cleaning += u64::from(activity.cleaning);

@@ -98,7 +98,7 @@ impl Life {
     pub(super) fn open(&mut self) -> Result<Session, String> {
         let mut attempt = 0;
         let mut opening = self.world.plan.next_opening(&mut self.random);
-        let (executor, shared, recovery) = loop {
+        let (executor, store, recovery) = loop {
             attempt += 1;
             let quiet = attempt > ATTEMPTS_MAX;
             if attempt > 2 * ATTEMPTS_MAX {
@@ -126,10 +126,10 @@ impl Life {
             };
             self.tally.openings += 1;
             match answer {
-                Some(Ok((shared, recovery))) if recovery.read_only.is_none() => {
+                Some(Ok((store, recovery))) if recovery.read_only.is_none() => {
                     // The engine continues past places that it could not write.
                     self.world.medium.forgive_writes();
-                    break (executor, shared, recovery);
+                    break (executor, store, recovery);
                 }
                 Some(Ok((_, recovery))) => {
                     let after = self.world.medium.happened();
@@ -169,9 +169,9 @@ impl Life {
             self.orderly = false;
         };
         self.world.say(|| format!("open: {recovery:?}"));
-        self.opened(opening, &shared);
+        self.opened(opening, &store);
         self.judge(&recovery)?;
-        let mut session = self.start(executor, shared);
+        let mut session = self.start(executor, store);
         let how = Audit::Opened { power: self.power };
         self.audit(&mut session, how).map_err(|error| format!("{error}, after {recovery:?}"))?;
         self.power = false;
@@ -179,16 +179,16 @@ impl Life {
     }
 
     /// Records the options of the opening.
-    fn opened(&mut self, mut opening: Opening, shared: &Store) {
-        opening.workers = shared.workers();
-        opening.segments = (shared.usage().capacity - SEGMENTS_START) / self.world.plan.segment_len;
+    fn opened(&mut self, mut opening: Opening, store: &Store) {
+        opening.workers = store.workers();
+        opening.segments = (store.usage().capacity - SEGMENTS_START) / self.world.plan.segment_len;
         self.world.opening.set(opening);
         self.world.model.borrow_mut().durable = opening.durability == Durability::Always;
         self.world.say(|| format!("{opening:?}"));
     }
 
     /// Starts the tasks of an open file.
-    pub(super) fn start(&self, mut executor: Executor, shared: Arc<Store>) -> Session {
+    pub(super) fn start(&self, mut executor: Executor, store: Arc<Store>) -> Session {
         let (writers, mut logs) = (Rc::new(Cell::new(0)), Vec::new());
         let mut spawn = |task: LocalBoxFuture<'static, ()>| {
             writers.set(writers.get() + 1);
@@ -199,17 +199,17 @@ impl Life {
             });
         };
         for _ in 0..self.world.opening.get().workers {
-            let (log, writer) = worker(Arc::clone(&shared), Rc::new(SimDisk::new(&self.world.medium)));
+            let (log, writer) = worker(Arc::clone(&store), Rc::new(SimDisk::new(&self.world.medium)));
             spawn(Box::pin(writer.run()));
             logs.push(log);
         }
         if self.world.plan.maintained {
             let disk = Rc::new(SimDisk::new(&self.world.medium));
-            let (maintenance, writer) = maintenance(Arc::clone(&shared), disk);
+            let (maintenance, writer) = maintenance(Arc::clone(&store), disk);
             spawn(Box::pin(maintenance.run()));
             spawn(Box::pin(writer.run()));
         }
-        Session { executor, shared, logs, writers }
+        Session { executor, store, logs, writers }
     }
 
     fn judge(&mut self, recovery: &Recovery) -> Result<(), String> {

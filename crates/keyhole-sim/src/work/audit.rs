@@ -61,7 +61,7 @@ pub async fn audit(log: Log<SimDisk>, world: std::rc::Rc<World>, how: Audit, mut
     } else {
         world.model.borrow_mut().crashed();
     }
-    let mismatches = log.shared().recount();
+    let mismatches = log.store().recount();
     assert!(mismatches.is_empty(), "{how:?}: live bytes: {mismatches:?}");
     let mut found = Found::default();
     audit_buckets(&log, &world, how, &mut found);
@@ -82,7 +82,7 @@ pub async fn audit(log: Log<SimDisk>, world: std::rc::Rc<World>, how: Audit, mut
         assert_eq!(counted, Some(found.bytes.get(bucket).copied().unwrap_or(0)), "bytes of {bucket}: counted, found");
         check_listings(&log, bucket, &found, &model, &mut random);
     }
-    let usage = log.shared().usage();
+    let usage = log.store().usage();
     let objects: usize = found.objects.values().map(BTreeMap::len).sum();
     let counted = (usage.buckets, usage.objects, usage.uploads, usage.bodies);
     let there = (found.objects.len(), objects, found.uploads.len(), found.contents.len());

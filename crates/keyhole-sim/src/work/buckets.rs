@@ -133,7 +133,7 @@ impl Client {
         for key in KEYS.into_iter().take(room) {
             let content = self.content_of(Bodies::Same(len * 2 / 5));
             let body = self.body(content).await;
-            let Some(body) = body else { panic!("no room for one of {room}: {:?}", self.log.shared().stats()) };
+            let Some(body) = body else { panic!("no room for one of {room}: {:?}", self.log.store().stats()) };
             self.put_body(BUCKETS[0], key, content, body).await;
         }
     }

@@ -103,7 +103,7 @@ impl World {
             // Only for lack of space in the file system.
             return self.plan.faults.neighbour > 0;
         }
-        let stats = log.shared().stats();
+        let stats = log.store().stats();
         let most = stats.usage.capacity.saturating_sub(SEGMENTS_START) / self.plan.segment_len;
         let reserved = stats.usage.reserved / self.plan.segment_len + self.opening.get().workers as u64;
         let count = |of: &dyn Fn(&SegmentStat) -> bool| stats.segments.iter().filter(|s| of(s)).count() as u64;
@@ -265,7 +265,7 @@ impl Client {
 
     fn since(&self) -> Since {
         // The node does this every second, which is longer than an operation takes here.
-        self.log.shared().expect_space();
+        self.log.store().expect_space();
         Since { tick: self.world.clock.tick(), happened: self.world.medium.happened() }
     }
 
@@ -303,7 +303,7 @@ impl Client {
                 assert!(
                     self.world.may_be_full(&self.log, since),
                     "full, but there is space: {:?}",
-                    self.log.shared().stats()
+                    self.log.store().stats()
                 );
                 Some(Answer::Refused)
             }
@@ -321,7 +321,7 @@ impl Client {
     }
 
     fn usage(&self) -> keyhole_log::Usage {
-        self.log.shared().usage()
+        self.log.store().usage()
     }
 
     /// Judges an error of a read.

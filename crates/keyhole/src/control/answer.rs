@@ -69,7 +69,7 @@ pub(super) fn failed(message: String) -> Reply {
 }
 
 async fn stat<D: Disk>(log: &Log<D>, segments: bool, replies: &mut impl Replies) -> io::Result<Reply> {
-    let stats = if segments { log.shared().stats() } else { log.shared().summary() };
+    let stats = if segments { log.store().stats() } else { log.store().summary() };
     if segments {
         for some in stats.segments.chunks(SEGMENTS_PER_LINE) {
             replies.send(Reply::Segments { segments: some.iter().map(Into::into).collect() }).await?;
@@ -79,7 +79,7 @@ async fn stat<D: Disk>(log: &Log<D>, segments: bool, replies: &mut impl Replies)
 }
 
 async fn compact<D: Disk>(log: &Log<D>, pace: &mut Pace<'_, impl Replies>) -> io::Result<Result<Reply, Error>> {
-    let moved = || log.shared().summary().cleaner.bytes_moved;
+    let moved = || log.store().summary().cleaner.bytes_moved;
     let before = moved();
     let result = pace.during(log.compact(), || moved() - before).await?;
     Ok(result.map(|done| Reply::Compacted { segments_freed: done.segments_freed, bytes_moved: done.bytes_moved }))

@@ -12,7 +12,7 @@ use crate::control::{DamageReply, Scope};
 
 /// Sends everything in scope, ordered by bucket and key, bytewise.
 pub(crate) async fn send<D: Disk>(log: &Log<D>, scope: &Scope, peer: &Peer) -> io::Result<()> {
-    peer.send(&Given::Store { id: hex::encode(log.shared().store_id()) }).await?;
+    peer.send(&Given::Store { id: hex::encode(log.store().store_id()) }).await?;
     let mut uploads = 0;
     let buckets = log.buckets().into_iter().filter(|bucket| scope.has_bucket(&bucket.name));
     let buckets: Vec<_> = buckets.collect();

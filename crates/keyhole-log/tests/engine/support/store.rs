@@ -70,7 +70,7 @@ impl Store {
     pub(crate) fn maintained(medium: &Rc<RefCell<Medium>>, options: OpenOptions) -> Result<Store, Error> {
         let store = Store::open_with(medium, options)?;
         let (maintenance, writer) =
-            keyhole_log::maintenance(store.logs[0].shared().clone(), Rc::new(MemDisk::new(medium)));
+            keyhole_log::maintenance(store.logs[0].store().clone(), Rc::new(MemDisk::new(medium)));
         store.spawn(writer.run());
         store.spawn(maintenance.run());
         Ok(store)
@@ -80,10 +80,10 @@ impl Store {
         let mut pool = LocalPool::new();
         let disk = MemDisk::new(medium);
         let workers = options.workers;
-        let (shared, recovery) = pool.run_until(open(&disk, options))?;
+        let (store, recovery) = pool.run_until(open(&disk, options))?;
         let mut logs = Vec::new();
         for _ in 0..workers {
-            let (log, writer) = worker(shared.clone(), Rc::new(MemDisk::new(medium)));
+            let (log, writer) = worker(store.clone(), Rc::new(MemDisk::new(medium)));
             pool.spawner().spawn_local(writer.run()).unwrap();
             logs.push(log);
         }

@@ -28,9 +28,9 @@ pub(super) fn run(directory: &Directory, turns: u64, report: &mut Report) -> Res
     let (record, batch) = rig::with_engine(&directory.path("commits"), kind, async |log| {
         let mut bare = BareFile::new(file, SEGMENT);
         // The first turn, which does not count, determines the length of records and of batches.
-        let before = log.shared().stats();
+        let before = log.store().stats();
         engine(log).await?;
-        let after = log.shared().stats();
+        let after = log.store().stats();
         let batches: u64 = after.batches.0.iter().sum::<u64>() - before.batches.0.iter().sum::<u64>();
         let written = after.written.records - before.written.records;
         // A batch has half a page of padding on average.

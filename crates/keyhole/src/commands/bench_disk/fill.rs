@@ -100,14 +100,14 @@ async fn rounds(log: &Engine) -> Result<(Vec<f64>, f64, usize)> {
         };
         in_parallel(AT_ONCE, count, delete).await?;
     }
-    let stats = log.shared().stats();
+    let stats = log.store().stats();
     Ok((fits, stats.written.amplification().unwrap_or(f64::NAN), stats.segments.len()))
 }
 
 /// Returns the live part, the write amplification over the second half, and its components.
 async fn overwrite(log: &Engine) -> Result<(f64, f64, [f64; 3])> {
     let share = |log: &Engine| {
-        let usage = log.shared().usage();
+        let usage = log.store().usage();
         usage.live as f64 / (usage.capacity - usage.reserved) as f64
     };
     // Checkpoints count as live data: use as many names as fit in practice.
@@ -125,7 +125,7 @@ async fn overwrite(log: &Engine) -> Result<(f64, f64, [f64; 3])> {
     if names == 0 {
         return Err(Failure::Other("the store is too small for a single object".to_owned()));
     }
-    let count = (OVERWRITTEN * log.shared().usage().capacity) as usize / LEN;
+    let count = (OVERWRITTEN * log.store().usage().capacity) as usize / LEN;
     let random = Rc::new(Cell::new(0x9e37_79b9_7f4a_7c15));
     let overwrite = async |count: usize| {
         let (log, random) = (log.clone(), random.clone());
@@ -136,9 +136,9 @@ async fn overwrite(log: &Engine) -> Result<(f64, f64, [f64; 3])> {
         in_parallel(AT_ONCE, count, put).await
     };
     overwrite(count / 2).await?;
-    let (before, live) = (log.shared().stats().written, share(log));
+    let (before, live) = (log.store().stats().written, share(log));
     overwrite(count / 2).await?;
-    let after = log.shared().stats().written;
+    let after = log.store().stats().written;
     let first = (after.records + after.blocks - before.records - before.blocks) as f64;
     let parts = [after.moved - before.moved, after.checkpoints - before.checkpoints, after.other - before.other];
     let amplification = (after.total() - before.total()) as f64 / first;

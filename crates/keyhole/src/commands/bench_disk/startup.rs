@@ -210,7 +210,7 @@ pub(super) fn populate(data: &Path, what: &str) -> Result<()> {
 /// Stores up to `count` objects in sequence; with `until_due`, overwrites the existing ones in turn
 /// until a checkpoint is nearly due.
 async fn put_all(log: &Engine, at_once: usize, count: usize, len: usize, since: Since, until_due: bool) -> Result<()> {
-    let objects = log.shared().usage().objects.max(1) as usize;
+    let objects = log.store().usage().objects.max(1) as usize;
     let log = log.clone();
     let put = move |index: usize| {
         let (log, since) = (log.clone(), since.clone());
@@ -242,7 +242,7 @@ struct Seed {
 
 impl Since {
     fn observe(&self, log: &Engine) {
-        let (stats, seed) = (log.shared().stats(), self.0.get());
+        let (stats, seed) = (log.store().stats(), self.0.get());
         let (checkpoints, bytes) = (stats.cleaner.checkpoints, stats.written.checkpoints);
         if checkpoints > seed.checkpoints {
             let last_len = (bytes - seed.checkpoint_bytes) / (checkpoints - seed.checkpoints);
@@ -252,11 +252,11 @@ impl Since {
     }
 
     fn records(&self, log: &Engine) -> u64 {
-        log.shared().stats().written.records - self.0.get().records
+        log.store().stats().written.records - self.0.get().records
     }
 
     fn is_nearly_due(&self, log: &Engine) -> bool {
-        let (stats, seed) = (log.shared().stats(), self.0.get());
+        let (stats, seed) = (log.store().stats(), self.0.get());
         let after = (4 * seed.last_len).clamp(CHECKPOINT_AFTER_MIN, CHECKPOINT_AFTER_MAX);
         let after = after.min(stats.usage.capacity / 8);
         seed.checkpoints > 0 && self.records(log) > after / 10 * 9

@@ -89,7 +89,7 @@ pub(super) fn run(directory: &Directory, turns: u64, report: &mut Report) -> Res
 
 /// Returns the count of segments added to the file or returned to the file system.
 fn fresh_segments(log: &Engine) -> u64 {
-    let stats = log.shared().stats();
+    let stats = log.store().stats();
     stats.segments.len() as u64 + stats.cleaner.segments_discarded
 }
 

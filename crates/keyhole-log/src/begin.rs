@@ -11,7 +11,7 @@ use crate::store::{OpenMeta, State};
 use crate::wire::segment;
 
 /// A segment that has just been begun.
-pub(crate) struct Begun {
+pub(crate) struct BegunSegment {
     pub(crate) number: u32,
     pub(crate) generation: u64,
     pub(crate) start: u64,
@@ -58,7 +58,7 @@ impl<D: Disk> Context<D> {
     }
 
     /// Begins a segment. `None`: the store or the file system is full.
-    pub(crate) async fn begin(&self, kind: segment::Kind, purpose: Purpose) -> Result<Option<Begun>, Error> {
+    pub(crate) async fn begin(&self, kind: segment::Kind, purpose: Purpose) -> Result<Option<BegunSegment>, Error> {
         let mut attempts = 0;
         loop {
             let Some(number) = self.take(purpose).await else {
@@ -92,7 +92,7 @@ impl<D: Disk> Context<D> {
         }
     }
 
-    async fn write_header(&self, kind: segment::Kind, number: u32) -> Result<Begun, Error> {
+    async fn write_header(&self, kind: segment::Kind, number: u32) -> Result<BegunSegment, Error> {
         let (generation, start, len) = {
             let mut state = self.store.lock();
             let (start, len) = (state.segments.start(number), state.segments.len);
@@ -110,7 +110,7 @@ impl<D: Disk> Context<D> {
         if kind == segment::Kind::Body {
             state.segments.table[number as usize].written = PAGE as u32;
         }
-        Ok(Begun { number, generation, start, at: start + PAGE as u64, end: start + len, crc })
+        Ok(BegunSegment { number, generation, start, at: start + PAGE as u64, end: start + len, crc })
     }
 
     /// Prepares a blank segment for records: allocates it, or fills part of it. Otherwise the first
@@ -276,7 +276,7 @@ impl State {
 
     /// Waits until a segment is free or until none can be freed. `None`: none can be freed.
     fn wait_for_space(&mut self) -> Option<oneshot::Receiver<()>> {
-        if !self.maintenance.running || self.maintenance.stuck {
+        if !self.maintenance.running || self.maintenance.is_stalled {
             return None;
         }
         self.wake_maintenance();

@@ -16,9 +16,9 @@ use crate::limits::{
 use crate::store::SegmentPin;
 use crate::types::BodyId;
 use crate::wire;
-use crate::wire::block::{self, Identity};
-use crate::wire::payload::{BodyRecord, Bytes, Payload, Run};
-use crate::writer::{Block, Job, Placed};
+use crate::wire::block::{self, BlockIdentity};
+use crate::wire::payload::{BodyRecord, Bytes, RecordPayload, Run};
+use crate::writer::{BlockWrite, Job, PlacedBlock};
 
 /// Returns the number of logical blocks of a body of this length. An empty
 /// body has one empty block.
@@ -62,7 +62,12 @@ pub(crate) fn run_bytes(start: u64, run: &Run) -> u64 {
 
 /// Iterates over the blocks of a run that begins at `start` in its body, without those that end at
 /// or before the block of `from`.
-pub(crate) fn run_blocks(body: BodyId, start: u64, run: &Run, from: u64) -> impl Iterator<Item = Identity> + use<> {
+pub(crate) fn run_blocks(
+    body: BodyId,
+    start: u64,
+    run: &Run,
+    from: u64,
+) -> impl Iterator<Item = BlockIdentity> + use<> {
     let Run { offset, generation, len } = *run;
     let end = start + u64::from(len);
     let skipped = (from / BLOCK_DATA as u64 * BLOCK_DATA as u64).clamp(start, end);
@@ -75,12 +80,12 @@ pub(crate) fn run_blocks(body: BodyId, start: u64, run: &Run, from: u64) -> impl
         }
         at = (start + block_len as u64, offset + block::stored_len(block_len) as u64);
         let index = u32::try_from(start / BLOCK_DATA as u64).ok()?;
-        Some(Identity { generation, offset, body: body.0, index, data_len: block_len as u32 })
+        Some(BlockIdentity { generation, offset, body: body.0, index, data_len: block_len as u32 })
     })
 }
 
 /// Iterates over all blocks of a body, in order.
-pub(crate) fn blocks(body: BodyId, runs: &[Run]) -> impl Iterator<Item = Identity> {
+pub(crate) fn blocks(body: BodyId, runs: &[Run]) -> impl Iterator<Item = BlockIdentity> {
     with_starts(runs).flat_map(move |(start, run)| run_blocks(body, start, run, 0))
 }
 
@@ -128,7 +133,7 @@ impl NewBody {
 
     pub(crate) fn into_record(self) -> NamedBody {
         let NewBody { id, len, record, runs, pins } = self;
-        NamedBody { payload: record, effect: Effect::Body { id, placed: 0, len, runs }, pins }
+        NamedBody { payload: record, effect: Effect::Body { id, relocation: 0, len, runs }, pins }
     }
 }
 
@@ -152,10 +157,10 @@ pub struct BodyWriter<D: Disk> {
     blocks: u32,
     len: u64,
     /// Bytes of the body whose locations are known.
-    placed: u64,
+    located: u64,
     /// Checksums of chunks of the current block.
     crcs: Vec<u32>,
-    in_flight: VecDeque<oneshot::Receiver<Result<Vec<Placed>, Error>>>,
+    in_flight: VecDeque<oneshot::Receiver<Result<Vec<PlacedBlock>, Error>>>,
     runs: Vec<Run>,
     /// One per segment that its blocks are in.
     pins: Vec<SegmentPin>,
@@ -168,7 +173,7 @@ impl<D: Disk> BodyWriter<D> {
             id: None,
             blocks: 0,
             len: 0,
-            placed: 0,
+            located: 0,
             crcs: Vec::new(),
             in_flight: VecDeque::new(),
             runs: Vec::new(),
@@ -234,7 +239,7 @@ impl<D: Disk> BodyWriter<D> {
     fn inline(&mut self, data: &[u8], tags: &[[u8; 16]], prefix: &[u8]) -> NewBody {
         let (id, len) = (self.id(), data.len() as u64);
         let bytes = Bytes::Inline { tags, data };
-        let record = Payload::Body(BodyRecord { id, placed: 0, len, prefix, bytes }).encode();
+        let record = RecordPayload::Body(BodyRecord { id, relocation: 0, len, prefix, bytes }).encode();
         NewBody { id, len, record, runs: Vec::new(), pins: Vec::new() }
     }
 
@@ -250,7 +255,7 @@ impl<D: Disk> BodyWriter<D> {
         }
         let (runs, pins) = (std::mem::take(&mut self.runs), std::mem::take(&mut self.pins));
         let bytes = Bytes::Blocks(runs.clone());
-        let record = Payload::Body(BodyRecord { id, placed: 0, len, prefix, bytes }).encode();
+        let record = RecordPayload::Body(BodyRecord { id, relocation: 0, len, prefix, bytes }).encode();
         Ok(NewBody { id, len, record, runs, pins })
     }
 
@@ -270,7 +275,7 @@ impl<D: Disk> BodyWriter<D> {
         let (body, tags) = (self.id(), tags.to_vec());
         let crcs = std::mem::take(&mut self.crcs);
         let (index, data_len, ahead) = (self.blocks, len as u32, Vec::new());
-        let block = Block { buf, body, index, data_len, tags, crcs, ahead, done };
+        let block = BlockWrite { buf, body, index, data_len, tags, crcs, ahead, done };
         self.log.submit(Job::Block(block)).map_err(|_| Error::Closed)?;
         self.in_flight.push_back(placed);
         self.blocks += 1;
@@ -285,8 +290,8 @@ impl<D: Disk> BodyWriter<D> {
         // Removed only now, so that it is still there if this future is dropped while waiting.
         self.in_flight.pop_front();
         for placed in placed.map_err(|_| Error::Closed)?? {
-            add_block(&mut self.runs, self.placed, &placed);
-            self.placed += u64::from(placed.len);
+            add_block(&mut self.runs, self.located, &placed);
+            self.located += u64::from(placed.len);
             if self.pins.iter().all(|other| other.number() != placed.pin.number()) {
                 self.pins.push(placed.pin);
             }
@@ -296,7 +301,7 @@ impl<D: Disk> BodyWriter<D> {
 }
 
 /// Adds the next block of a body, which begins at `start` in the body, to its runs.
-pub(crate) fn add_block(runs: &mut Vec<Run>, start: u64, placed: &Placed) {
+pub(crate) fn add_block(runs: &mut Vec<Run>, start: u64, placed: &PlacedBlock) {
     // Within a run, blocks end at each multiple of `BLOCK_DATA` and nowhere else.
     let first = runs.last().filter(|_| start.is_multiple_of(BLOCK_DATA as u64)).map(|run| start - u64::from(run.len));
     match (runs.last_mut(), first) {

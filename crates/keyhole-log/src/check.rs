@@ -20,7 +20,7 @@ use crate::recover::{OpenOptions, RecoverOptions, Recovered, Window, is_rebuilt,
 use crate::store::Durability;
 use crate::types::BodyId;
 use crate::wire::block::stored_len;
-use crate::wire::payload::{Bytes, Payload, Run};
+use crate::wire::payload::{Bytes, RecordPayload, Run};
 use crate::wire::record;
 
 /// Options of a check.
@@ -51,7 +51,7 @@ pub struct Finding {
 /// Result of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Report {
+pub struct CheckReport {
     /// Damage found, before any repair.
     pub findings: Vec<Finding>,
     /// Ranges of the file without live data.
@@ -83,7 +83,7 @@ pub struct Report {
 /// Those of [`open`](crate::open()) if nothing can be verified: the file is foreign, has another
 /// version, or both superblocks are damaged and no segment header is left to rebuild them from.
 /// `Io`. With `repair` also those of every write.
-pub async fn check<D: Disk>(disk: Rc<D>, options: CheckOptions) -> Result<Report, Error> {
+pub async fn check<D: Disk>(disk: Rc<D>, options: CheckOptions) -> Result<CheckReport, Error> {
     let mut report = survey(disk.as_ref()).await?;
     if options.repair && !report.findings.is_empty() {
         let is_rebuilt = report.findings.iter().any(|finding| is_rebuilt(&finding.damage));
@@ -142,20 +142,20 @@ struct Wanted<'a> {
 struct Survey<'a, D> {
     disk: &'a D,
     recovered: &'a Recovered,
-    report: Report,
+    report: CheckReport,
     /// Live ranges, unordered.
     used: Vec<Range<u64>>,
     /// An owner of each body, once computed.
     owners: Option<BTreeMap<BodyId, (&'a str, &'a str)>>,
 }
 
-async fn survey<D: Disk>(disk: &D) -> Result<Report, Error> {
+async fn survey<D: Disk>(disk: &D) -> Result<CheckReport, Error> {
     let mut recovered = recover(disk, RecoverOptions { rebuild: true, extents: true }).await?;
     let mut findings: Vec<Damage> = std::mem::take(&mut recovered.recovery.damaged);
     if recovered.recovery.mended {
         findings.push(Damage::mendable("a copy of the superblock", 0));
     }
-    let (report, used) = (Report::default(), recovered.extents());
+    let (report, used) = (CheckReport::default(), recovered.extents());
     let mut survey = Survey { disk, recovered: &recovered, report, used, owners: None };
     survey.used.extend(SUPERBLOCK_AT.map(|at| at..at + PAGE as u64));
     let index = &recovered.index;
@@ -227,8 +227,8 @@ impl<'a, D: Disk> Survey<'a, D> {
             self.report.records += 1;
             self.report.verified += u64::from(found.len);
             self.used.push(wanted.at.offset()..wanted.at.offset() + u64::from(found.len));
-            let body = match (&wanted.thing, Payload::parse(found.header.kind, found.payload)) {
-                (Thing::Body(id), Some(Payload::Body(body))) if body.id == *id => match body.bytes {
+            let body = match (&wanted.thing, RecordPayload::parse(found.header.kind, found.payload)) {
+                (Thing::Body(id), Some(RecordPayload::Body(body))) if body.id == *id => match body.bytes {
                     Bytes::Blocks(runs) => Some((*id, runs)),
                     Bytes::Inline { .. } => None,
                 },

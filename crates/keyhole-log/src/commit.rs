@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures_channel::oneshot;
 
-use crate::begin::Begun;
+use crate::begin::BegunSegment;
 use crate::disk::{Disk, is_full};
 use crate::error::{Error, FailedWrite};
 use crate::index::{Effect, Location};
@@ -17,7 +17,7 @@ use crate::segments::Purpose;
 use crate::store::{Durability, End, OpenMeta, SegmentPin, State, Store};
 use crate::types::BodyId;
 use crate::wire::payload::kind;
-use crate::wire::record::{self, Durable, FIRST, LAST, MOVED};
+use crate::wire::record::{self, DurableHint, FIRST, LAST, MOVED};
 use crate::wire::{pages, segment};
 
 /// A record to write.
@@ -132,12 +132,12 @@ pub(crate) struct Context<D: Disk> {
     worker: usize,
     /// Whether this is the maintenance's writer: of checkpoints and of records the cleaner moves.
     pub(crate) maintains: bool,
-    /// Number of batches: selects the worker that the next batch is a witness for.
+    /// Number of batches: selects the worker whose durable end the next batch states.
     turn: Cell<usize>,
     /// Whether anything was written after the last record that proves durability.
     dirty: Cell<bool>,
-    /// The segment ended when the open one began. The next batch is the witness for it.
-    ended: Cell<Option<Durable>>,
+    /// The segment ended when the open one began. The next batch has the durable hint for it.
+    ended: Cell<Option<DurableHint>>,
     /// The buffer of the last batch, reused for the next. It holds a copy of what is on disk and is
     /// wiped when the writer ends: wiping it per batch would cost as much as filling it.
     spare: Cell<Option<D::Buf>>,
@@ -209,20 +209,20 @@ impl<D: Disk> Context<D> {
         wanted: bool,
     ) -> Result<(Vec<Location>, bool), Error> {
         let turn = self.turn.replace(self.turn.get().wrapping_add(1));
-        let (watermark, end, witness) = {
+        let (watermark, end, hint) = {
             let mut state = self.store.lock();
             let watermark = state.numbers.watermark();
             state.ends[self.worker].in_flight = watermark;
-            (watermark, state.ends[self.worker], state.witness(self.worker, turn))
+            (watermark, state.ends[self.worker], state.durable_hint(self.worker, turn))
         };
         let durable = end.durable_in(meta.number);
         // A durable write covers only its own bytes: neither earlier bytes of its segment, without
         // which recovery would not find it, nor blocks.
         let stands_alone = u64::from(durable) == meta.at - meta.start && !drafts.iter().any(|draft| draft.has_blocks());
         let at_once = wanted && (stands_alone || sabotage::is(Sabotage::TrustWrites));
-        // Another writer might never bear witness for the end of the previous segment.
+        // Another writer might never state the durable end of the previous segment.
         let (ended, prev) = (self.ended.take(), meta.prev);
-        let witness = ended.unwrap_or(witness);
+        let hint = ended.unwrap_or(hint);
         let mut buf = self.spare.take().unwrap_or_else(|| self.disk.buffer());
         let (mut at, mut places) = (0, Vec::with_capacity(drafts.len()));
         for (i, draft) in drafts.iter().enumerate() {
@@ -236,7 +236,7 @@ impl<D: Disk> Context<D> {
                 watermark,
                 prev: meta.prev,
                 durable,
-                witness,
+                hint,
             };
             let (len, next) = (record::HEADER_LEN + draft.payload.len(), at + record::space(draft.payload.len()));
             meta.prev = header.emit(&self.store.id, &draft.payload, D::slice(&mut buf, at..next));
@@ -330,7 +330,7 @@ impl<D: Disk> Context<D> {
                 // other proof of durability.
                 self.sync().await?;
                 let until = (old.at - old.start) as u32;
-                self.ended.set(Some(Durable { segment: old.number, until }));
+                self.ended.set(Some(DurableHint { segment: old.number, until }));
                 let mut state = self.store.lock();
                 state.settle(self.worker, old);
                 state.close_segment(old.number, self.maintains);
@@ -338,7 +338,7 @@ impl<D: Disk> Context<D> {
             None if !self.maintains => self.store.lock().segments.without_meta -= 1,
             None => {}
         }
-        let Begun { number, generation, start, at, end, crc } = begun;
+        let BegunSegment { number, generation, start, at, end, crc } = begun;
         {
             let segment = &mut self.store.lock().segments.table[number as usize];
             (segment.written, segment.settled, segment.prev) = (PAGE as u32, PAGE as u32, crc);
@@ -409,7 +409,7 @@ impl<D: Disk> Context<D> {
             state.settle(self.worker, meta);
             if meta.is_sealed() {
                 state.close_segment(meta.number, self.maintains);
-                // The segment may be freed from now on: no writer is a witness for it.
+                // The segment may be freed from now on: no durable hint names it.
                 state.ends[self.worker] = End::NONE;
             }
         }
@@ -513,7 +513,7 @@ impl<D: Disk> Context<D> {
 
 impl State {
     fn count_record(&mut self, draft: &Draft, bytes: u64) {
-        if !matches!(draft.kind, kind::CHUNK | kind::CHECKPOINT | kind::SEGMENT_END | kind::MARK) {
+        if !matches!(draft.kind, kind::CHECKPOINT_ITEMS | kind::CHECKPOINT | kind::SEGMENT_END | kind::MARK) {
             self.maintenance.since_checkpoint += bytes;
         }
         let written = &mut self.counters.written;
@@ -522,7 +522,7 @@ impl State {
                 written.moved += bytes;
                 self.counters.cleaner.bytes_moved += bytes;
             }
-            (_, kind::CHUNK | kind::CHECKPOINT) => written.checkpoints += bytes,
+            (_, kind::CHECKPOINT_ITEMS | kind::CHECKPOINT) => written.checkpoints += bytes,
             (_, kind::SEGMENT_END | kind::MARK) => written.other += bytes,
             (effect, _) => {
                 written.records += bytes;

@@ -43,7 +43,7 @@ mod writer;
 pub mod format {}
 
 pub use body::{BodyWriter, LastBlock, NewBody};
-pub use check::{CheckOptions, Finding, Report, Verdict, check};
+pub use check::{CheckOptions, CheckReport, Finding, Verdict, check};
 pub use disk::{Disk, Extent};
 pub use error::{Damage, Error, FailedWrite};
 #[doc(hidden)]

@@ -62,8 +62,8 @@ impl Numbers {
         self.take(OUTSTANDING | PENDING)
     }
 
-    /// Returns a number for the new location of a body's blocks.
-    pub(crate) fn placed(&mut self) -> u64 {
+    /// Returns the relocation sequence of a move of blocks.
+    pub(crate) fn relocation(&mut self) -> u64 {
         self.take(0)
     }
 

@@ -14,13 +14,13 @@ use crate::error::{Damage, Error, FailedWrite};
 use crate::index::{Bodies, Effect, Index, LiveMismatch, Location};
 use crate::limits::PAGE;
 use crate::locks::{AtomicBool, AtomicU32, Mutex, MutexGuard};
-use crate::maintain::Wish;
+use crate::maintain::MaintenanceRequest;
 use crate::numbers::Numbers;
 use crate::segments::{Segments, Use};
 use crate::stats::{Counters, Stats};
 use crate::types::BucketUsage;
 use crate::wire::StoreId;
-use crate::wire::record::Durable;
+use crate::wire::record::DurableHint;
 use crate::wire::superblock::Superblock;
 
 /// The point at which a write is acknowledged.
@@ -115,13 +115,13 @@ pub(crate) struct MaintenanceState {
     /// Whether the maintenance has started and not ended.
     pub(crate) running: bool,
     /// Whether the cleaner found nothing to gain, and no space has become dead since.
-    pub(crate) stuck: bool,
-    /// Counts deletions, overwrites and released pins: events after which
-    /// cleaning may gain space again.
-    pub(crate) hopes: u64,
+    pub(crate) is_stalled: bool,
+    /// Counts deletions, overwrites and released pins, after which cleaning may gain space
+    /// again.
+    pub(crate) progress_counter: u64,
     /// Writers that wait for a segment.
     pub(crate) space: Vec<oneshot::Sender<()>>,
-    pub(crate) wishes: VecDeque<Wish>,
+    pub(crate) requests: VecDeque<MaintenanceRequest>,
     /// Wakes the maintenance, if it is asleep.
     pub(crate) asleep: Option<oneshot::Sender<()>>,
     /// Bytes of records written since the newest checkpoint was begun.
@@ -204,15 +204,15 @@ pub(crate) struct Syncing {
 }
 
 impl MaintenanceState {
-    /// Notes that cleaning may gain space again.
-    pub(crate) fn hope(&mut self) {
-        self.stuck = false;
-        self.hopes += 1;
+    /// Marks that cleaning may gain space again.
+    pub(crate) fn mark_progress(&mut self) {
+        self.is_stalled = false;
+        self.progress_counter += 1;
     }
 
-    /// Notes that there is nothing to gain, unless `hopes` has changed since.
-    pub(crate) fn give_up(&mut self, hopes: u64) {
-        self.stuck = self.hopes == hopes;
+    /// Marks that there is nothing to gain, unless the progress counter is no longer `seen`.
+    pub(crate) fn mark_stalled(&mut self, seen: u64) {
+        self.is_stalled = self.progress_counter == seen;
     }
 }
 
@@ -408,8 +408,8 @@ impl State {
 
     /// Returns whether writes that add data are refused until something is deleted.
     pub(crate) fn refuses(&self) -> bool {
-        let stuck = self.maintenance.stuck && !self.maintenance.ring;
-        self.is_full() || stuck && !self.segments.has_spare()
+        let stalled = self.maintenance.is_stalled && !self.maintenance.ring;
+        self.is_full() || stalled && !self.segments.has_spare()
     }
 
     /// Returns whether records of any kind are accepted.
@@ -417,13 +417,13 @@ impl State {
         !self.is_full() && self.segments.has_spare()
     }
 
-    /// Returns a witness: a segment of a worker other than `me`, and its durable offset. `turn`
-    /// rotates through the workers.
-    pub(crate) fn witness(&self, me: usize, turn: usize) -> Durable {
+    /// Returns a durable hint: a segment of a worker other than `me`, and its durable offset.
+    /// `turn` rotates through the workers.
+    pub(crate) fn durable_hint(&self, me: usize, turn: usize) -> DurableHint {
         let others = self.ends.len() - 1;
         let other = |nth: usize| self.ends[(me + 1 + (turn + nth) % others) % self.ends.len()];
         let known = (0..others).map(other).find(|end| end.durable > 0);
-        known.map_or_else(Durable::default, |end| Durable { segment: end.segment, until: end.durable })
+        known.map_or_else(DurableHint::default, |end| DurableHint { segment: end.segment, until: end.durable })
     }
 
     /// Snapshots what a sync covers. Call right before submitting the sync: every write it counts
@@ -453,7 +453,7 @@ impl State {
         // In ring mode new data can make room as well, because it can be dropped.
         let ring = self.maintenance.ring;
         if ring || self.index.live.total() < live || matches!(effect, Effect::Delete { .. }) {
-            self.maintenance.hope();
+            self.maintenance.mark_progress();
         }
         result
     }
@@ -462,7 +462,7 @@ impl State {
     pub(crate) fn close_segment(&mut self, number: u32, by_maintenance: bool) {
         self.segments.close(number);
         if !by_maintenance {
-            self.maintenance.hope();
+            self.maintenance.mark_progress();
             self.wake_maintenance_if_short();
         }
     }
@@ -477,7 +477,7 @@ impl State {
         segment.pins -= 1;
         let unused = segment.pins == 0 && matches!(segment.used, Use::Condemned(_) | Use::Closed(_));
         if unused && self.index.live.of(number) == 0 {
-            self.maintenance.hope();
+            self.maintenance.mark_progress();
             self.wake_maintenance_if_short();
         }
     }

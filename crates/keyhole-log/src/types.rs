@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::body::NewBody;
 use crate::store::Pin;
 
-/// Identity of a body: the immutable bytes of one object or part. Never reused.
+/// BlockIdentity of a body: the immutable bytes of one object or part. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BodyId(pub(crate) u64);
 
@@ -73,7 +73,7 @@ impl FromStr for Etag {
 pub struct Part {
     /// Part number; 0 for an object that was not uploaded in parts.
     pub number: u16,
-    /// Identity of the body.
+    /// BlockIdentity of the body.
     pub body: BodyId,
     /// Plaintext bytes.
     pub size: u64,
@@ -269,7 +269,7 @@ pub struct UploadRef {
     pub bucket: String,
     /// Key of the future object.
     pub key: String,
-    /// Identity given at creation.
+    /// BlockIdentity given at creation.
     pub id: [u8; 16],
     /// Whether its head is sealed.
     pub sealed: bool,

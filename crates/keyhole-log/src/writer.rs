@@ -28,18 +28,18 @@ use crate::limits::{CHUNK_LEN, buffer_len};
 use crate::segments::Purpose;
 use crate::store::{OpenBody, OpenMeta, SegmentPin, Slot, Store};
 use crate::types::BodyId;
-use crate::wire::block::{self, Identity};
+use crate::wire::block::{self, BlockIdentity};
 use crate::wire::segment::Kind;
 
 /// A queue entry of the writer.
 pub(crate) enum Job<D: Disk> {
-    Block(Block<D>),
+    Block(BlockWrite<D>),
     Commit(Commit),
     Flush(oneshot::Sender<Result<(), Error>>),
 }
 
 /// A block to write.
-pub(crate) struct Block<D: Disk> {
+pub(crate) struct BlockWrite<D: Disk> {
     pub(crate) buf: D::Buf,
     pub(crate) body: BodyId,
     pub(crate) index: u32,
@@ -48,14 +48,14 @@ pub(crate) struct Block<D: Disk> {
     /// Checksums of its first granules.
     pub(crate) crcs: Vec<u32>,
     /// Results of pieces cut off its front because the segment had no room for the whole block.
-    pub(crate) ahead: Vec<oneshot::Receiver<Result<Vec<Placed>, Error>>>,
-    pub(crate) done: oneshot::Sender<Result<Vec<Placed>, Error>>,
+    pub(crate) ahead: Vec<oneshot::Receiver<Result<Vec<PlacedBlock>, Error>>>,
+    pub(crate) done: oneshot::Sender<Result<Vec<PlacedBlock>, Error>>,
 }
 
 /// The location of a written block or piece of one. No record names it yet;
 /// the pin keeps its segment.
 #[derive(Debug)]
-pub(crate) struct Placed {
+pub(crate) struct PlacedBlock {
     pub(crate) offset: u64,
     pub(crate) generation: u64,
     /// Bytes of data.
@@ -70,7 +70,7 @@ pub struct Writer<D: Disk> {
     meta: Option<OpenMeta>,
     body: Option<OpenBody>,
     /// Blocks that wait for a new segment.
-    blocks: VecDeque<Block<D>>,
+    blocks: VecDeque<BlockWrite<D>>,
     /// Records for the next batch.
     records: VecDeque<Commit>,
     /// Waiting flushes, each with the number of commits queued before it.
@@ -216,15 +216,15 @@ impl<D: Disk> Writer<D> {
             };
             let Some(body) = &mut self.body else { unreachable!("there is room in it") };
             let pin = SegmentPin::new(&self.context.store, &mut self.context.store.lock(), body.number);
-            let placed = Placed { offset: body.at, generation: body.generation, len: block.data_len, pin };
+            let placed = PlacedBlock { offset: body.at, generation: body.generation, len: block.data_len, pin };
             body.at += block::stored_len(block.data_len as usize) as u64;
             writes.push(write_block(Rc::clone(&self.context), block, placed).boxed_local());
         }
     }
 
     /// Cuts a block in two: `data_len` bytes of whole chunks, and the rest, which answers for both.
-    fn split(&self, block: Block<D>, data_len: usize) -> (Block<D>, Block<D>) {
-        let Block { buf, body, index, data_len: whole, mut tags, mut crcs, mut ahead, done } = block;
+    fn split(&self, block: BlockWrite<D>, data_len: usize) -> (BlockWrite<D>, BlockWrite<D>) {
+        let BlockWrite { buf, body, index, data_len: whole, mut tags, mut crcs, mut ahead, done } = block;
         let (rest_len, chunks) = (whole as usize - data_len, data_len / CHUNK_LEN);
         let mut rest = self.context.disk.buffer_with_len(buffer_len(rest_len));
         D::slice(&mut rest, 0..rest_len).copy_from_slice(&buf.as_ref()[data_len..whole as usize]);
@@ -233,9 +233,9 @@ impl<D: Disk> Writer<D> {
         let (placed, answer) = oneshot::channel();
         ahead.push(answer);
         let front_len = data_len as u32;
-        let front = Block { buf, body, index, data_len: front_len, tags, crcs, ahead: Vec::new(), done: placed };
+        let front = BlockWrite { buf, body, index, data_len: front_len, tags, crcs, ahead: Vec::new(), done: placed };
         let (tags, crcs, data_len) = (rest_tags, rest_crcs, rest_len as u32);
-        (front, Block { buf: rest, body, index, data_len, tags, crcs, ahead, done })
+        (front, BlockWrite { buf: rest, body, index, data_len, tags, crcs, ahead, done })
     }
 
     /// Enters a new segment of blocks. If it could not be begun, fails the blocks that wait for it.
@@ -289,10 +289,10 @@ pub(crate) async fn others_first() {
     .await;
 }
 
-async fn write_block<D: Disk>(context: Rc<Context<D>>, block: Block<D>, placed: Placed) {
-    let Block { mut buf, body, index, data_len, tags, crcs, ahead, done } = block;
-    let Placed { offset, generation, .. } = placed;
-    let id = Identity { generation, offset, body: body.0, index, data_len };
+async fn write_block<D: Disk>(context: Rc<Context<D>>, block: BlockWrite<D>, placed: PlacedBlock) {
+    let BlockWrite { mut buf, body, index, data_len, tags, crcs, ahead, done } = block;
+    let PlacedBlock { offset, generation, .. } = placed;
+    let id = BlockIdentity { generation, offset, body: body.0, index, data_len };
     let len = block::stored_len(data_len as usize);
     block::emit(&id, &context.store.id, &tags, &crcs, D::slice(&mut buf, 0..len));
     let result = context.write(offset, buf, len).await;
@@ -322,9 +322,9 @@ async fn write_block<D: Disk>(context: Rc<Context<D>>, block: Block<D>, placed: 
 
 /// Completes a block after the pieces that were cut off its front.
 async fn with_pieces(
-    ahead: Vec<oneshot::Receiver<Result<Vec<Placed>, Error>>>,
-    last: Placed,
-) -> Result<Vec<Placed>, Error> {
+    ahead: Vec<oneshot::Receiver<Result<Vec<PlacedBlock>, Error>>>,
+    last: PlacedBlock,
+) -> Result<Vec<PlacedBlock>, Error> {
     let mut placed = Vec::with_capacity(ahead.len() + 1);
     for piece in ahead {
         placed.append(&mut piece.await.map_err(|_| Error::Closed)??);

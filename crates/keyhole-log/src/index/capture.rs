@@ -6,10 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{Bodies, Bucket, Entry, Index, Key, Location, Pending, Settings, Share, Shares, Stamp, Upload};
+use super::{Bodies, Bucket, Index, Key, Location, ObjectEntry, Pending, Settings, Share, Shares, Stamp, Upload};
 use crate::limits::checkpoint_record;
 use crate::types::BodyId;
-use crate::wire::checkpoint::{Chunk, Item, SegmentItem};
+use crate::wire::checkpoint::{CheckpointItems, Item, SegmentItem};
 
 /// Progress of the capture of the index.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,7 +151,7 @@ impl Bucket {
     }
 }
 
-impl Entry {
+impl ObjectEntry {
     fn item<'a>(&self, key: &'a str) -> Item<'a> {
         Item::Object {
             at: self.at.raw(),
@@ -207,8 +207,8 @@ impl Loader {
     }
 
     /// Loads the items of one record. `None`: malformed.
-    pub(crate) fn load(&mut self, chunk: &Chunk<'_>) -> Option<()> {
-        for item in chunk.items() {
+    pub(crate) fn load(&mut self, record: &CheckpointItems<'_>) -> Option<()> {
+        for item in record.items() {
             self.take(item?);
         }
         Some(())
@@ -242,7 +242,7 @@ impl Loader {
             }
             Item::Object { at, seq, size, stamp, digest, bodies, key } => {
                 let (at, bodies) = (Location::from_raw(at), Bodies::from_vec(bodies));
-                let entry = Entry { at, seq, size, stamp: Stamp(stamp), digest, bodies };
+                let entry = ObjectEntry { at, seq, size, stamp: Stamp(stamp), digest, bodies };
                 index.add_object(self.home, key.into(), entry);
             }
             Item::Upload { seq, at, id, time_ms, sealed, declared, key } => {

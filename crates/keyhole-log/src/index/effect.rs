@@ -4,12 +4,12 @@
 //! before it frees their segment. So every effect is idempotent: of existing items only the
 //! location changes.
 
-use super::{Bodies, BodyEntry, Bucket, Entry, Index, Key, Location, PartEntry, Settings, Shares, Stamp, Upload};
+use super::{Bodies, BodyEntry, Bucket, Index, Key, Location, ObjectEntry, PartEntry, Settings, Shares, Stamp, Upload};
 use crate::Error;
 use crate::sabotage::{self, Sabotage};
 use crate::sorted::Place;
 use crate::types::{BodyId, BucketSettings, Etag, Part};
-use crate::wire::payload::{Bytes, Payload, Run};
+use crate::wire::payload::{Bytes, RecordPayload, Run};
 
 /// The effect of a record on the index.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub(crate) enum Effect {
     Body {
         id: BodyId,
         /// Orders the records of one body: the highest has the current location of its blocks.
-        placed: u64,
+        relocation: u64,
         len: u64,
         /// Empty for an inline body.
         runs: Vec<Run>,
@@ -79,21 +79,23 @@ pub(crate) struct Put {
 }
 
 impl Effect {
-    pub(crate) fn of(payload: &Payload<'_>) -> Self {
+    pub(crate) fn of(payload: &RecordPayload<'_>) -> Self {
         match payload {
-            Payload::BucketCreate { time_ms, name } => Effect::CreateBucket { name: (*name).into(), time_ms: *time_ms },
-            Payload::BucketDelete { bucket, .. } => Effect::DeleteBucket { bucket: *bucket },
-            Payload::BucketSettings { bucket, settings, .. } => {
+            RecordPayload::BucketCreate { time_ms, name } => {
+                Effect::CreateBucket { name: (*name).into(), time_ms: *time_ms }
+            }
+            RecordPayload::BucketDelete { bucket, .. } => Effect::DeleteBucket { bucket: *bucket },
+            RecordPayload::BucketSettings { bucket, settings, .. } => {
                 Effect::SetBucket { bucket: *bucket, settings: settings.clone() }
             }
-            Payload::Body(body) => {
+            RecordPayload::Body(body) => {
                 let runs = match &body.bytes {
                     Bytes::Inline { .. } => Vec::new(),
                     Bytes::Blocks(runs) => runs.clone(),
                 };
-                Effect::Body { id: body.id, placed: body.placed, len: body.len, runs }
+                Effect::Body { id: body.id, relocation: body.relocation, len: body.len, runs }
             }
-            Payload::ObjectPut(put) => Effect::Put(Put {
+            RecordPayload::ObjectPut(put) => Effect::Put(Put {
                 bucket: put.bucket,
                 key: put.key.into(),
                 size: put.size,
@@ -103,8 +105,8 @@ impl Effect {
                 bodies: Bodies::of(&put.parts),
                 upload: put.upload,
             }),
-            Payload::Tombstone { bucket, key, .. } => Effect::Delete { bucket: *bucket, key: (*key).into() },
-            Payload::UploadCreate(create) => Effect::CreateUpload {
+            RecordPayload::Tombstone { bucket, key, .. } => Effect::Delete { bucket: *bucket, key: (*key).into() },
+            RecordPayload::UploadCreate(create) => Effect::CreateUpload {
                 bucket: create.bucket,
                 key: create.key.into(),
                 id: create.id,
@@ -112,11 +114,16 @@ impl Effect {
                 sealed: create.sealed,
                 declared: create.declared,
             },
-            Payload::PartPut(put) => {
+            RecordPayload::PartPut(put) => {
                 Effect::PutPart { bucket: put.bucket, upload: put.upload, time_ms: put.time_ms, part: put.part.clone() }
             }
-            Payload::UploadAbort { bucket, upload, .. } => Effect::AbortUpload { bucket: *bucket, upload: *upload },
-            Payload::Chunk(_) | Payload::Checkpoint(_) | Payload::SegmentEnd | Payload::Mark => Effect::Nothing,
+            RecordPayload::UploadAbort { bucket, upload, .. } => {
+                Effect::AbortUpload { bucket: *bucket, upload: *upload }
+            }
+            RecordPayload::CheckpointItems(_)
+            | RecordPayload::Checkpoint(_)
+            | RecordPayload::SegmentEnd
+            | RecordPayload::Mark => Effect::Nothing,
         }
     }
 }
@@ -293,7 +300,8 @@ impl Index {
         if home.take_effect(seq, &put.key, place) {
             self.newest_ms = self.newest_ms.max(put.time_ms);
             let stamp = Stamp::new(put.time_ms, put.etag.parts, put.sealed);
-            let entry = Entry { at, seq, size: put.size, stamp, digest: put.etag.digest, bodies: put.bodies.clone() };
+            let entry =
+                ObjectEntry { at, seq, size: put.size, stamp, digest: put.etag.digest, bodies: put.bodies.clone() };
             home.bytes += put.size;
             let old = match place {
                 Ok(place) => Some(std::mem::replace(home.objects.at_mut(place), entry)),
@@ -316,13 +324,13 @@ impl Index {
             // Its storage time is unknown. It must not expire at once.
             let stamp = Stamp::new(self.newest_ms, 0, false);
             let bodies = Bodies::from_vec(Vec::new());
-            let entry = Entry { at: Location::LOST, seq, size: 0, stamp, digest: [0; 16], bodies };
+            let entry = ObjectEntry { at: Location::LOST, seq, size: 0, stamp, digest: [0; 16], bodies };
             self.add_object(bucket, key.into(), entry);
         }
     }
 
     /// Adds an object, replacing the one of its name.
-    pub(super) fn add_object(&mut self, bucket: u64, key: Key, entry: Entry) {
+    pub(super) fn add_object(&mut self, bucket: u64, key: Key, entry: ObjectEntry) {
         let Some(home) = self.buckets.get_mut(&bucket) else { return };
         let (at, bodies, len) = (entry.at, entry.bodies.clone(), key.0.len());
         home.bytes += entry.size;
@@ -331,7 +339,7 @@ impl Index {
         self.added_object(bucket, len, at, &bodies, old);
     }
 
-    fn added_object(&mut self, bucket: u64, len: usize, at: Location, bodies: &Bodies, old: Option<Entry>) {
+    fn added_object(&mut self, bucket: u64, len: usize, at: Location, bodies: &Bodies, old: Option<ObjectEntry>) {
         self.totals.objects += 1;
         self.totals.keys += len as u64;
         self.live.add(at);
@@ -349,7 +357,7 @@ impl Index {
         }
     }
 
-    fn forget_object(&mut self, bucket: u64, key_len: usize, old: Option<Entry>) {
+    fn forget_object(&mut self, bucket: u64, key_len: usize, old: Option<ObjectEntry>) {
         let Some(old) = old else { return };
         if let Some(home) = self.buckets.get_mut(&bucket) {
             home.bytes -= old.size;

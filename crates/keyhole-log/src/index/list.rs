@@ -13,7 +13,7 @@ struct Filter<'a> {
 
 /// A position in a listing: before all entries with at least this key and number.
 #[derive(Clone)]
-struct Place {
+struct ListPosition {
     key: Vec<u8>,
     number: u64,
 }
@@ -38,22 +38,22 @@ impl<'a> Filter<'a> {
 
     /// Returns the position after `after`: after everything under a common
     /// prefix, else after the key.
-    fn start(&self, after: Option<&str>) -> Place {
+    fn start(&self, after: Option<&str>) -> ListPosition {
         let after = match after {
-            None => Place { key: Vec::new(), number: 0 },
+            None => ListPosition { key: Vec::new(), number: 0 },
             Some(after) if self.common(after) == Some(after) => past(after),
             Some(after) => next_key(after),
         };
         let prefix = self.prefix.as_bytes();
-        if after.key.as_slice() < prefix { Place { key: prefix.to_vec(), number: 0 } } else { after }
+        if after.key.as_slice() < prefix { ListPosition { key: prefix.to_vec(), number: 0 } } else { after }
     }
 
     /// Collects entries from `start` on. `next` returns the first item at or after a position: its
     /// key, the item, and the position after it.
     fn collect<'k, T>(
         &self,
-        start: Place,
-        next: impl Fn(&Place) -> Option<(&'k str, T, Place)>,
+        start: ListPosition,
+        next: impl Fn(&ListPosition) -> Option<(&'k str, T, ListPosition)>,
     ) -> (Vec<Rolled<T>>, bool) {
         let (mut entries, mut place) = (Vec::new(), start);
         if self.limit == 0 {
@@ -79,20 +79,20 @@ impl<'a> Filter<'a> {
 }
 
 /// Returns the position after all entries of a key.
-fn next_key(key: &str) -> Place {
+fn next_key(key: &str) -> ListPosition {
     let mut key = key.as_bytes().to_vec();
     key.push(0);
-    Place { key, number: 0 }
+    ListPosition { key, number: 0 }
 }
 
 /// Returns the position after every key with `prefix`, which is not empty. UTF-8 has no byte 0xff,
 /// so there is a successor.
-fn past(prefix: &str) -> Place {
+fn past(prefix: &str) -> ListPosition {
     let mut key = prefix.as_bytes().to_vec();
     if let Some(last) = key.last_mut() {
         *last += 1;
     }
-    Place { key, number: 0 }
+    ListPosition { key, number: 0 }
 }
 
 impl Bucket {
@@ -121,7 +121,7 @@ impl Bucket {
         if let Some((key, Some(id))) = &list.after {
             // The position of an ended upload is unknown: its key is listed again.
             let number = self.upload_by_id(key, id).map_or(0, |(seq, _)| seq + 1);
-            start = Place { key: key.as_bytes().to_vec(), number };
+            start = ListPosition { key: key.as_bytes().to_vec(), number };
         }
         let (entries, truncated) = filter.collect(start, |place| self.upload_at(place));
         let entries = entries.into_iter().map(|entry| match entry {
@@ -131,11 +131,11 @@ impl Bucket {
         UploadListing { entries: entries.collect(), truncated }
     }
 
-    fn upload_at(&self, place: &Place) -> Option<(&str, crate::types::UploadRef, Place)> {
+    fn upload_at(&self, place: &ListPosition) -> Option<(&str, crate::types::UploadRef, ListPosition)> {
         let seq = self.uploads.listed_from(&place.key, place.number)?;
         let upload = self.uploads.get(seq)?;
         let key = upload.key();
-        let after = Place { key: key.as_bytes().to_vec(), number: seq + 1 };
+        let after = ListPosition { key: key.as_bytes().to_vec(), number: seq + 1 };
         Some((key, self.upload_ref(seq, upload), after))
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! Bodies are reference-counted. A body is dropped when it has neither references nor pins.
 //!
-//! An object takes an [`Entry`] and a [`BodyEntry`], whose sizes are asserted, and its key.
+//! An object takes an [`ObjectEntry`] and a [`BodyEntry`], whose sizes are asserted, and its key.
 
 mod capture;
 mod effect;
@@ -114,7 +114,7 @@ impl Stamp {
 
 /// An object.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
+pub(crate) struct ObjectEntry {
     pub(crate) at: Location,
     pub(crate) seq: u64,
     pub(crate) size: u64,
@@ -123,9 +123,9 @@ pub(crate) struct Entry {
     pub(crate) bodies: Bodies,
 }
 
-const _: () = assert!(size_of::<(Key, Entry)>() == 80 && size_of::<(BodyId, BodyEntry)>() == 40);
+const _: () = assert!(size_of::<(Key, ObjectEntry)>() == 80 && size_of::<(BodyId, BodyEntry)>() == 40);
 
-impl Entry {
+impl ObjectEntry {
     pub(crate) fn time_ms(&self) -> u64 {
         self.stamp.time_ms()
     }
@@ -198,7 +198,7 @@ pub(crate) struct Bucket {
     settings_pending: u32,
     /// Whether its deletion is in flight.
     deleting: bool,
-    objects: SortedMap<Key, Entry>,
+    objects: SortedMap<Key, ObjectEntry>,
     pending: BTreeMap<Key, Pending>,
     uploads: Uploads,
     /// Plaintext bytes of its objects, and of the parts of its uploads.
@@ -353,7 +353,7 @@ impl Index {
     }
 
     /// Iterates over all objects: bucket, key, entry.
-    pub(crate) fn objects(&self) -> impl Iterator<Item = (&str, &str, &Entry)> {
+    pub(crate) fn objects(&self) -> impl Iterator<Item = (&str, &str, &ObjectEntry)> {
         let buckets = self.buckets.values();
         buckets.flat_map(|bucket| bucket.objects.iter().map(|(key, entry)| (&*bucket.name, &*key.0, entry)))
     }
@@ -515,12 +515,12 @@ impl Bucket {
         self.settings.as_ref().map_or(0, |settings| settings.seq)
     }
 
-    pub(crate) fn object(&self, key: &str) -> Option<&Entry> {
+    pub(crate) fn object(&self, key: &str) -> Option<&ObjectEntry> {
         self.objects.get(key.as_bytes())
     }
 
     /// Iterates over the objects from a key on, in order.
-    pub(crate) fn objects_from(&self, key: &str) -> impl Iterator<Item = (&str, &Entry)> {
+    pub(crate) fn objects_from(&self, key: &str) -> impl Iterator<Item = (&str, &ObjectEntry)> {
         self.objects.from(key.as_bytes()).map(|(key, entry)| (&*key.0, entry))
     }
 

@@ -14,7 +14,7 @@ pub(super) struct Parts(Vec<PartEntry>);
 
 /// Listing position of an upload: its key, then its number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Listed {
+struct ListedKey {
     key: Arc<str>,
     seq: u64,
 }
@@ -23,7 +23,7 @@ struct Listed {
 #[derive(Debug, Default)]
 pub(super) struct Uploads {
     by_seq: SortedMap<u64, Upload>,
-    by_key: SortedMap<Listed, ()>,
+    by_key: SortedMap<ListedKey, ()>,
     by_id: SortedMap<[u8; 16], u64>,
 }
 
@@ -111,7 +111,7 @@ impl Uploads {
     }
 
     pub(super) fn insert(&mut self, seq: u64, upload: Upload) {
-        self.by_key.insert(Listed { key: Arc::clone(&upload.key), seq }, ());
+        self.by_key.insert(ListedKey { key: Arc::clone(&upload.key), seq }, ());
         self.by_id.insert(upload.id, seq);
         self.by_seq.insert(seq, upload);
     }
@@ -119,7 +119,7 @@ impl Uploads {
     pub(super) fn remove(&mut self, seq: u64) -> Option<Upload> {
         let upload = self.by_seq.remove(&seq)?;
         self.by_id.remove(&upload.id);
-        self.by_key.remove(&Listed { key: Arc::clone(&upload.key), seq });
+        self.by_key.remove(&ListedKey { key: Arc::clone(&upload.key), seq });
         Some(upload)
     }
 

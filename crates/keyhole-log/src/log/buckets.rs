@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Log, Request, draft, within};
+use super::{CommitRequest, Log, draft, within};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::Bucket;
 use crate::limits::{BUCKET_MAX, LIFECYCLE_MAX, POLICY_MAX};
 use crate::types::{BucketInfo, BucketSettings};
-use crate::wire::payload::Payload;
+use crate::wire::payload::RecordPayload;
 
 impl<D: Disk> Log<D> {
     /// Creates a bucket. Returns `false` if it existed. The caller has validated the name.
@@ -27,8 +27,8 @@ impl<D: Disk> Log<D> {
             }
             state.numbers.record()
         };
-        let create = draft(seq, &Payload::BucketCreate { time_ms, name });
-        self.write(Request::new(vec![create])).await?;
+        let create = draft(seq, &RecordPayload::BucketCreate { time_ms, name });
+        self.write(CommitRequest::new(vec![create])).await?;
         Ok(true)
     }
 
@@ -45,7 +45,7 @@ impl<D: Disk> Log<D> {
             let bucket = state.index.reserve_bucket_deletion(name)?;
             (state.numbers.record(), bucket)
         };
-        self.write(Request::deletion(draft(seq, &Payload::BucketDelete { bucket, time_ms }))).await
+        self.write(CommitRequest::deletion(draft(seq, &RecordPayload::BucketDelete { bucket, time_ms }))).await
     }
 
     /// Replaces the settings of a bucket.
@@ -97,8 +97,8 @@ impl<D: Disk> Log<D> {
             state.index.reserve_settings(bucket);
             (state.numbers.record(), bucket, settings)
         };
-        let set = draft(seq, &Payload::BucketSettings { bucket, time_ms, settings });
-        Ok(self.write(Request::new(vec![set])).await?)
+        let set = draft(seq, &RecordPayload::BucketSettings { bucket, time_ms, settings });
+        Ok(self.write(CommitRequest::new(vec![set])).await?)
     }
 
     /// Returns the settings of a bucket and the plaintext bytes that count against its quota.

@@ -199,7 +199,7 @@ impl<D: Disk> Log<D> {
     /// outlives an abandoned one.
     pub(crate) async fn drop_oldest(&self, bytes: u64) -> Result<u64, Error> {
         let mut oldest = Oldest::default();
-        let mut from = Some(Cursor::default());
+        let mut from = Some(OldestCursor::default());
         while let Some(cursor) = from {
             from = self.store().lock().oldest(cursor, bytes, &mut oldest);
         }
@@ -233,20 +233,20 @@ async fn let_others_run() {
 
 /// Position of the search for the oldest objects and uploads.
 #[derive(Default)]
-struct Cursor {
+struct OldestCursor {
     bucket: u64,
     /// Uploads of a bucket follow its objects.
-    at: Place,
+    at: OldestStage,
 }
 
-enum Place {
+enum OldestStage {
     Objects(String),
     Uploads(u64),
 }
 
-impl Default for Place {
+impl Default for OldestStage {
     fn default() -> Self {
-        Place::Objects(String::new())
+        OldestStage::Objects(String::new())
     }
 }
 
@@ -277,25 +277,25 @@ impl Oldest {
 
 impl State {
     /// Visits the next objects or uploads from `cursor` and returns the position to continue from.
-    fn oldest(&self, cursor: Cursor, wanted: u64, oldest: &mut Oldest) -> Option<Cursor> {
+    fn oldest(&self, cursor: OldestCursor, wanted: u64, oldest: &mut Oldest) -> Option<OldestCursor> {
         let (bucket, home) = self.index.next_bucket(cursor.bucket)?;
-        let at = if bucket == cursor.bucket { cursor.at } else { Place::default() };
+        let at = if bucket == cursor.bucket { cursor.at } else { OldestStage::default() };
         match at {
-            Place::Objects(key) => {
+            OldestStage::Objects(key) => {
                 for (seen, (key, entry)) in home.objects_from(&key).enumerate() {
                     if seen == EXPIRE_BATCH {
-                        return Some(Cursor { bucket, at: Place::Objects(key.to_owned()) });
+                        return Some(OldestCursor { bucket, at: OldestStage::Objects(key.to_owned()) });
                     }
                     let seq = entry.seq;
                     let due = || Due { seq, bucket: home.name().to_owned(), key: key.to_owned(), upload: None };
                     oldest.take(seq, u64::from(entry.at.len()) + entry.size, due, wanted);
                 }
-                Some(Cursor { bucket, at: Place::Uploads(0) })
+                Some(OldestCursor { bucket, at: OldestStage::Uploads(0) })
             }
-            Place::Uploads(first) => {
+            OldestStage::Uploads(first) => {
                 for (seen, (seq, upload, newest, bytes)) in home.abandoned_from(first).enumerate() {
                     if seen == EXPIRE_BATCH {
-                        return Some(Cursor { bucket, at: Place::Uploads(seq) });
+                        return Some(OldestCursor { bucket, at: OldestStage::Uploads(seq) });
                     }
                     let due = || {
                         let (bucket, key) = (home.name().to_owned(), upload.key().to_owned());
@@ -303,7 +303,7 @@ impl State {
                     };
                     oldest.take(newest, bytes, due, wanted);
                 }
-                Some(Cursor { bucket: bucket + 1, at: Place::default() })
+                Some(OldestCursor { bucket: bucket + 1, at: OldestStage::default() })
             }
         }
     }

@@ -27,11 +27,11 @@ use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::Effect;
 use crate::limits::batch_max;
-use crate::maintain::Wish;
+use crate::maintain::MaintenanceRequest;
 use crate::store::{SegmentPin, Slot, Store};
 use crate::types::BodyId;
 use crate::wire::pages;
-use crate::wire::payload::{Payload, kind};
+use crate::wire::payload::{RecordPayload, kind};
 use crate::writer::{Job, Writer};
 
 /// A worker's handle of the log. Clones belong to the same worker.
@@ -92,7 +92,7 @@ pub(crate) fn start<D: Disk>(store: Arc<Store>, disk: Rc<D>, slot: Slot, maintai
 
 /// The records of one request, before they are queued.
 #[derive(Default)]
-pub(crate) struct Request {
+pub(crate) struct CommitRequest {
     pub(crate) drafts: Vec<Draft>,
     pub(crate) pinned: Vec<BodyId>,
     pub(crate) holds: Vec<SegmentPin>,
@@ -101,18 +101,18 @@ pub(crate) struct Request {
     pub(crate) relaxed: bool,
 }
 
-impl Request {
+impl CommitRequest {
     pub(crate) fn new(drafts: Vec<Draft>) -> Self {
-        Request { drafts, ..Request::default() }
+        CommitRequest { drafts, ..CommitRequest::default() }
     }
 
     /// Creates a request that only frees space.
     pub(crate) fn deletion(draft: Draft) -> Self {
-        Request { drafts: vec![draft], deletes: true, ..Request::default() }
+        CommitRequest { drafts: vec![draft], deletes: true, ..CommitRequest::default() }
     }
 }
 
-pub(crate) fn draft(seq: u64, payload: &Payload<'_>) -> Draft {
+pub(crate) fn draft(seq: u64, payload: &RecordPayload<'_>) -> Draft {
     Draft { seq, kind: payload.kind(), payload: payload.encode(), effect: Effect::of(payload) }
 }
 
@@ -164,7 +164,7 @@ impl<D: Disk> Log<D> {
     /// `Closed` if there is no maintenance; `Full`, `Io`, `Poisoned`.
     pub async fn checkpoint(&self) -> Result<(), Error> {
         let (done, answer) = oneshot::channel();
-        self.wish(Wish::Checkpoint(done))?;
+        self.request_maintenance(MaintenanceRequest::Checkpoint(done))?;
         answer.await.map_err(|_| Error::Closed)?
     }
 
@@ -175,17 +175,17 @@ impl<D: Disk> Log<D> {
     /// `Closed` if there is no maintenance; `Full`, `Io`, `Poisoned`.
     pub async fn compact(&self) -> Result<crate::Compacted, Error> {
         let (done, answer) = oneshot::channel();
-        self.wish(Wish::Compact(done))?;
+        self.request_maintenance(MaintenanceRequest::Compact(done))?;
         answer.await.map_err(|_| Error::Closed)?
     }
 
-    fn wish(&self, wish: Wish) -> Result<(), Error> {
+    fn request_maintenance(&self, request: MaintenanceRequest) -> Result<(), Error> {
         let mut state = self.store().lock();
         self.store().check_poison()?;
         if !state.maintenance.running {
             return Err(Error::Closed);
         }
-        state.maintenance.wishes.push_back(wish);
+        state.maintenance.requests.push_back(request);
         state.wake_maintenance();
         Ok(())
     }
@@ -197,9 +197,9 @@ impl<D: Disk> Log<D> {
 
     /// Queues a request whose names are reserved. The writer owns the reservation from here on and
     /// ends it even if the returned future is dropped.
-    pub(crate) fn write(&self, request: Request) -> impl Future<Output = Result<(), Error>> + use<D> {
+    pub(crate) fn write(&self, request: CommitRequest) -> impl Future<Output = Result<(), Error>> + use<D> {
         let (done, answer) = oneshot::channel();
-        let Request { drafts, pinned, holds, deletes, relaxed } = request;
+        let CommitRequest { drafts, pinned, holds, deletes, relaxed } = request;
         let commit = Commit { drafts, pinned, holds, deletes, relaxed, done };
         // A batch cannot be longer than the room in a segment.
         if pages(commit.space()) > batch_max(self.inner.store.segment_len) {

@@ -1,14 +1,14 @@
 //! Object operations.
 
-use super::{Body, Located, Log, Request, body_draft, draft, within};
+use super::{Body, CommitRequest, Located, Log, body_draft, draft, within};
 use crate::disk::Disk;
 use crate::error::{Damage, Error, LOST_OBJECT};
-use crate::index::{Entry, Location, Outcome};
+use crate::index::{Location, ObjectEntry, Outcome};
 use crate::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX};
 use crate::sabotage::{self, Sabotage};
 use crate::store::Pin;
 use crate::types::{BodyId, Condition, Content, ListObjects, Listing, Object, Part, PutObject};
-use crate::wire::payload::{ObjectPut, Payload};
+use crate::wire::payload::{ObjectPut, RecordPayload};
 
 impl<D: Disk> Log<D> {
     /// Stores an object, replacing the one of the same name.
@@ -88,8 +88,8 @@ impl<D: Disk> Log<D> {
             drafts.push(body);
             holds = pins;
         }
-        drafts.push(draft(seq, &Payload::ObjectPut(record)));
-        self.write(Request { drafts, pinned, holds, ..Request::default() }).await
+        drafts.push(draft(seq, &RecordPayload::ObjectPut(record)));
+        self.write(CommitRequest { drafts, pinned, holds, ..CommitRequest::default() }).await
     }
 
     /// Returns the object of this name, if there is one.
@@ -111,7 +111,7 @@ impl<D: Disk> Log<D> {
     pub async fn object_with_body(&self, bucket: &str, key: &str) -> Result<Option<(Object, Option<Body>)>, Error> {
         let Some(located) = self.locate_object(bucket, key)? else { return Ok(None) };
         let LocatedObject { at, seq, pin, ahead } = located;
-        let take = |payload: Payload<'_>| object_of(payload, seq, pin);
+        let take = |payload: RecordPayload<'_>| object_of(payload, seq, pin);
         let found = match ahead {
             Some(ahead) => self.record_with_body(at, seq, ahead, take).await,
             None => self.record(at, seq, take).await.map(|object| (object, None)),
@@ -175,7 +175,7 @@ impl<D: Disk> Log<D> {
             if only.is_some() && home.is_pending(key) {
                 return Err(Error::Conflict);
             }
-            let other = |entry: &Entry| only.is_some_and(|seq| seq != entry.seq);
+            let other = |entry: &ObjectEntry| only.is_some_and(|seq| seq != entry.seq);
             if home.is_absent(key) || home.object(key).is_some_and(other) {
                 return Ok(false);
             }
@@ -183,7 +183,7 @@ impl<D: Disk> Log<D> {
             state.index.reserve_name(id, key, seq, Outcome::Absent);
             (id, seq)
         };
-        self.write(Request::deletion(draft(seq, &Payload::Tombstone { bucket, time_ms, key }))).await?;
+        self.write(CommitRequest::deletion(draft(seq, &RecordPayload::Tombstone { bucket, time_ms, key }))).await?;
         Ok(true)
     }
 
@@ -208,8 +208,8 @@ struct LocatedObject {
 }
 
 /// Builds the object from its record.
-fn object_of(payload: Payload<'_>, seq: u64, pin: Pin) -> Option<Object> {
-    let Payload::ObjectPut(put) = payload else { return None };
+fn object_of(payload: RecordPayload<'_>, seq: u64, pin: Pin) -> Option<Object> {
+    let RecordPayload::ObjectPut(put) = payload else { return None };
     Some(Object {
         size: put.size,
         time_ms: put.time_ms,

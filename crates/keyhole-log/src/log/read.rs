@@ -13,8 +13,8 @@ use crate::sabotage::{self, Sabotage};
 use crate::store::{SegmentPin, State, Store};
 use crate::types::{BodyId, Part};
 use crate::wire::StoreId;
-use crate::wire::block::{Footer, Identity};
-use crate::wire::payload::{Bytes, Payload, Run};
+use crate::wire::block::{BlockIdentity, Footer};
+use crate::wire::payload::{Bytes, RecordPayload, Run};
 use crate::wire::{align_down, align_up, record};
 
 /// Maximum gap before a footer that is read along with it, instead of a separate read.
@@ -42,8 +42,8 @@ enum Stored {
 
 impl Body {
     /// Builds the body of this identity from its record.
-    fn of(seq: u64, payload: Payload<'_>, id: BodyId) -> Option<Self> {
-        let Payload::Body(body) = payload else { return None };
+    fn of(seq: u64, payload: RecordPayload<'_>, id: BodyId) -> Option<Self> {
+        let RecordPayload::Body(body) = payload else { return None };
         (body.id == id && seq > id.0).then(|| Body {
             prefix: body.prefix.to_vec(),
             len: body.len,
@@ -91,7 +91,7 @@ impl Body {
 /// A contiguous piece of a block on disk, with its own footer.
 #[derive(Debug, Clone)]
 struct Piece {
-    id: Identity,
+    id: BlockIdentity,
     /// Index of its first chunk within the block.
     first: usize,
     /// The footer, once it has been read.
@@ -299,7 +299,7 @@ impl<D: Disk> Log<D> {
         located: Located,
         seq: u64,
         ahead: (BodyId, Location),
-        take: impl FnOnce(Payload<'_>) -> Option<T>,
+        take: impl FnOnce(RecordPayload<'_>) -> Option<T>,
     ) -> Result<(T, Option<Body>), Error> {
         let (disk, store, at, (id, body_at)) = (self.disk().as_ref(), &self.store().id, located.at, ahead);
         let start = align_down(body_at.offset(), PAGE as u64);
@@ -309,7 +309,7 @@ impl<D: Disk> Log<D> {
         let bytes = &buf.as_ref()[..len];
         let found = |at: Location| {
             let record = find_record(&bytes[(at.offset() - start) as usize..], store, at, located.generation)?;
-            Some((record.header.seq, Payload::parse(record.header.kind, record.payload)?))
+            Some((record.header.seq, RecordPayload::parse(record.header.kind, record.payload)?))
         };
         let object = found(at).filter(|(found, _)| *found == seq).and_then(|(_, payload)| take(payload));
         let object = object.ok_or_else(|| Damage::error("a record that is not the one it should be", at.offset()))?;
@@ -376,7 +376,7 @@ impl<D: Disk> Log<D> {
         &self,
         located: Located,
         seq: u64,
-        take: impl FnOnce(Payload<'_>) -> Option<T>,
+        take: impl FnOnce(RecordPayload<'_>) -> Option<T>,
     ) -> Result<T, Error> {
         self.verified(located, |found, payload| if found == seq { take(payload) } else { None }).await
     }
@@ -384,12 +384,13 @@ impl<D: Disk> Log<D> {
     async fn verified<T>(
         &self,
         located: Located,
-        take: impl FnOnce(u64, Payload<'_>) -> Option<T>,
+        take: impl FnOnce(u64, RecordPayload<'_>) -> Option<T>,
     ) -> Result<T, Error> {
         let (at, generation) = (located.at, located.generation);
         let disk = self.disk().as_ref();
         let result = read_record(disk, &self.store().id, at, generation, |record| {
-            Payload::parse(record.header.kind, record.payload).and_then(|payload| take(record.header.seq, payload))
+            RecordPayload::parse(record.header.kind, record.payload)
+                .and_then(|payload| take(record.header.seq, payload))
         });
         result.await?.ok_or_else(|| Damage::error("a record that is not the one it should be", at.offset()))
     }
@@ -463,7 +464,7 @@ pub(crate) async fn read_record_if<D: Disk, T>(
 pub(crate) async fn read_verified<D: Disk>(
     disk: &D,
     store: &StoreId,
-    id: &Identity,
+    id: &BlockIdentity,
     chunks: &Range<usize>,
     buf: D::Buf,
 ) -> (Result<Footer, Error>, D::Buf) {
@@ -475,7 +476,7 @@ pub(crate) async fn read_verified<D: Disk>(
 async fn read_verified_at<D: Disk>(
     disk: &D,
     store: &StoreId,
-    id: &Identity,
+    id: &BlockIdentity,
     chunks: &Range<usize>,
     buf: D::Buf,
     at: usize,

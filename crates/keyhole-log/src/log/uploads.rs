@@ -1,14 +1,14 @@
 //! Operations on uploads and their parts.
 
 use super::objects::named;
-use super::{Located, Log, Request, body_draft, draft, within};
+use super::{CommitRequest, Located, Log, body_draft, draft, within};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::{Bucket, Index, Outcome, Upload};
 use crate::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX, PART_CHECKSUM_MAX, PART_CHECKSUMS_MAX, PARTS_MAX};
 use crate::types::{CompleteUpload, CreateUpload, ListUploads, Part, PartInfo, PutPart};
 use crate::types::{UploadHead, UploadListing, UploadRef};
-use crate::wire::payload::{ObjectPut, PartPut, Payload, UploadCreate};
+use crate::wire::payload::{ObjectPut, PartPut, RecordPayload, UploadCreate};
 
 impl<D: Disk> Log<D> {
     /// Creates an upload.
@@ -32,7 +32,7 @@ impl<D: Disk> Log<D> {
         };
         let (key, head, tags) = (&key[..], &head[..], &tags[..]);
         let record = UploadCreate { bucket, id, time_ms, sealed, declared, key, head, tags };
-        self.write(Request::new(vec![draft(seq, &Payload::UploadCreate(record))])).await
+        self.write(CommitRequest::new(vec![draft(seq, &RecordPayload::UploadCreate(record))])).await
     }
 
     /// Returns the upload of this identity, if it exists and has this key.
@@ -62,7 +62,7 @@ impl<D: Disk> Log<D> {
             Located::new(self.store(), &mut state, at)
         };
         let head = self.record(located, upload.seq, |payload| match payload {
-            Payload::UploadCreate(create) => {
+            RecordPayload::UploadCreate(create) => {
                 Some(UploadHead { head: create.head.to_vec(), tags: create.tags.to_vec() })
             }
             _ => None,
@@ -95,8 +95,8 @@ impl<D: Disk> Log<D> {
         let part = Part { number, body: content.id(), size, salt, etag };
         let record = PartPut { bucket, upload: upload.seq, time_ms, part, checksums: &checksums };
         let (body, holds) = body_draft(body_seq, content);
-        let drafts = vec![body, draft(seq, &Payload::PartPut(record))];
-        self.write(Request { drafts, holds, ..Request::default() }).await
+        let drafts = vec![body, draft(seq, &RecordPayload::PartPut(record))];
+        self.write(CommitRequest { drafts, holds, ..CommitRequest::default() }).await
     }
 
     /// Returns at most `limit` parts of an upload with a number above `after`.
@@ -121,7 +121,7 @@ impl<D: Disk> Log<D> {
             Located::new(self.store(), &mut state, at)
         };
         let checksums = self.record(located, part.seq, |payload| match payload {
-            Payload::PartPut(put) => Some(put.checksums.to_vec()),
+            RecordPayload::PartPut(put) => Some(put.checksums.to_vec()),
             _ => None,
         });
         checksums.await
@@ -170,8 +170,8 @@ impl<D: Disk> Log<D> {
             tags: &tags,
             part_checksums: &part_checksums,
         };
-        let drafts = vec![draft(seq, &Payload::ObjectPut(record))];
-        self.write(Request { drafts, pinned, ..Request::default() }).await
+        let drafts = vec![draft(seq, &RecordPayload::ObjectPut(record))];
+        self.write(CommitRequest { drafts, pinned, ..CommitRequest::default() }).await
     }
 
     /// Aborts an upload.
@@ -190,7 +190,7 @@ impl<D: Disk> Log<D> {
             state.index.close_upload(bucket, upload);
             (state.numbers.record(), bucket, upload)
         };
-        self.write(Request::deletion(draft(seq, &Payload::UploadAbort { bucket, upload, time_ms }))).await
+        self.write(CommitRequest::deletion(draft(seq, &RecordPayload::UploadAbort { bucket, upload, time_ms }))).await
     }
 
     /// Lists uploads and common prefixes, ordered by key and then by creation.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::Maintenance;
 use crate::disk::Disk;
 use crate::error::Damage;
-use crate::index::{Entry, Location};
+use crate::index::{Location, ObjectEntry};
 use crate::limits::FINDINGS_MAX;
 use crate::store::State;
 use crate::types::BodyId;
@@ -35,7 +35,7 @@ impl Unread {
 
 /// Position of the search for objects: the bucket, and the key to continue from.
 #[derive(Debug, Default)]
-struct Place {
+struct SearchPosition {
     bucket: u64,
     key: String,
 }
@@ -44,7 +44,7 @@ impl<D: Disk> Maintenance<D> {
     /// Sets a segment aside, and reports the objects and uploads left in it.
     pub(super) async fn put_aside(&mut self, number: u32, unread: Unread) {
         self.damaged.insert(number);
-        let (mut place, mut named) = (Some(Place::default()), 0);
+        let (mut place, mut named) = (Some(SearchPosition::default()), 0);
         while let Some(from) = place {
             let (found, next) = self.store.lock().left_in(number, &from, &unread);
             named += found.len();
@@ -76,13 +76,13 @@ impl State {
 
     /// Returns the damage of those of the next objects, and of a bucket's uploads, that have data
     /// in this segment, and the position to continue from.
-    fn left_in(&self, segment: u32, from: &Place, unread: &Unread) -> (Vec<Damage>, Option<Place>) {
+    fn left_in(&self, segment: u32, from: &SearchPosition, unread: &Unread) -> (Vec<Damage>, Option<SearchPosition>) {
         let mut found = Vec::new();
         let Some((id, home)) = self.index.next_bucket(from.bucket) else { return (found, None) };
         let first = if id == from.bucket { &*from.key } else { "" };
         for (seen, (key, entry)) in home.objects_from(first).enumerate() {
             if seen == OBJECTS_AT_A_TIME {
-                return (found, Some(Place { bucket: id, key: key.to_owned() }));
+                return (found, Some(SearchPosition { bucket: id, key: key.to_owned() }));
             }
             let damage = self.damage_of(segment, entry, unread);
             found.extend(damage.map(|damage| damage.of(Some(home.name()), Some(key))));
@@ -93,10 +93,10 @@ impl State {
             let damage = self.damage_at(segment, upload.at).into_iter().chain(bodies).next();
             found.extend(damage.map(|damage| damage.of(Some(home.name()), Some(upload.key()))));
         }
-        (found, Some(Place { bucket: id + 1, key: String::new() }))
+        (found, Some(SearchPosition { bucket: id + 1, key: String::new() }))
     }
 
-    fn damage_of(&self, segment: u32, entry: &Entry, unread: &Unread) -> Option<Damage> {
+    fn damage_of(&self, segment: u32, entry: &ObjectEntry, unread: &Unread) -> Option<Damage> {
         let bodies = entry.bodies.as_slice().iter().filter_map(|&body| self.damage_of_body(segment, body, unread));
         self.damage_at(segment, entry.at).into_iter().chain(bodies).next()
     }

@@ -15,10 +15,10 @@ use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::{Capture, Effect};
 use crate::limits::{PAGE, SUPERBLOCK_AT, checkpoint_record, checkpoint_records_max};
-use crate::log::Request;
+use crate::log::CommitRequest;
 use crate::store::State;
-use crate::wire::checkpoint::{CheckpointEnd, Chunk, Item};
-use crate::wire::payload::Payload;
+use crate::wire::checkpoint::{CheckpointEnd, CheckpointItems, Item};
+use crate::wire::payload::RecordPayload;
 use crate::wire::superblock::Superblock;
 
 impl<D: Disk> Maintenance<D> {
@@ -56,10 +56,10 @@ impl<D: Disk> Maintenance<D> {
     }
 
     async fn write_checkpoint(&mut self) -> Result<(), Error> {
-        let Begun { until, watermark, floor, begun, front } = self.store.lock().begin_checkpoint();
+        let BegunCheckpoint { until, watermark, floor, begun, front } = self.store.lock().begin_checkpoint();
         let mut index = 0;
         for items in front {
-            self.write_chunk(until, index, &items).await?;
+            self.write_items(until, index, &items).await?;
             index += 1;
         }
         let mut capture = Capture::default();
@@ -67,7 +67,7 @@ impl<D: Disk> Maintenance<D> {
             let mut items = Vec::with_capacity(checkpoint_record(self.store.segment_len) + PAGE);
             capture = self.store.lock().index.capture(capture, &mut items);
             if !items.is_empty() {
-                self.write_chunk(until, index, &items).await?;
+                self.write_items(until, index, &items).await?;
                 index += 1;
             }
         }
@@ -77,11 +77,11 @@ impl<D: Disk> Maintenance<D> {
                 until,
                 watermark,
                 floor,
-                chunks: state.index.building.iter().map(|at| at.raw()).collect(),
+                item_records: state.index.building.iter().map(|at| at.raw()).collect(),
                 ends: state.ends.iter().filter(|end| end.written > 0).map(|end| (end.segment, end.written)).collect(),
             }
         };
-        self.write_record(&Payload::Checkpoint(end)).await?;
+        self.write_record(&RecordPayload::Checkpoint(end)).await?;
         self.log.flush().await?;
         let superblock = {
             let state = self.store.lock();
@@ -104,17 +104,17 @@ impl<D: Disk> Maintenance<D> {
         Ok(())
     }
 
-    async fn write_chunk(&self, until: u64, index: u32, items: &[u8]) -> Result<(), Error> {
+    async fn write_items(&self, until: u64, index: u32, items: &[u8]) -> Result<(), Error> {
         if index as usize >= checkpoint_records_max(self.store.segment_len) {
             return Err(Error::TooLarge("the index, for a checkpoint"));
         }
-        self.write_record(&Payload::Chunk(Chunk { until, index, items })).await
+        self.write_record(&RecordPayload::CheckpointItems(CheckpointItems { until, index, items })).await
     }
 
-    async fn write_record(&self, payload: &Payload<'_>) -> Result<(), Error> {
+    async fn write_record(&self, payload: &RecordPayload<'_>) -> Result<(), Error> {
         let seq = self.store.lock().numbers.record();
         let draft = Draft { seq, kind: payload.kind(), payload: payload.encode(), effect: Effect::Checkpoint };
-        self.log.write(Request { drafts: vec![draft], relaxed: true, ..Request::default() }).await
+        self.log.write(CommitRequest { drafts: vec![draft], relaxed: true, ..CommitRequest::default() }).await
     }
 
     /// Writes and syncs one copy, then the other, so that one of them is valid at any time. Starts
@@ -137,7 +137,7 @@ impl<D: Disk> Maintenance<D> {
 }
 
 /// The snapshot taken under one lock acquisition.
-struct Begun {
+struct BegunCheckpoint {
     until: u64,
     watermark: u64,
     floor: u64,
@@ -148,7 +148,7 @@ struct Begun {
 }
 
 impl State {
-    fn begin_checkpoint(&mut self) -> Begun {
+    fn begin_checkpoint(&mut self) -> BegunCheckpoint {
         self.condemn_dead();
         self.segments.checkpoints += 1;
         self.maintenance.since_checkpoint = 0;
@@ -165,6 +165,6 @@ impl State {
         front.append(&mut self.index.capture_floors());
         let (until, watermark) = (self.numbers.next(), self.numbers.watermark());
         let floor = self.ends.iter().map(|end| end.in_flight).min().unwrap_or(watermark).min(watermark);
-        Begun { until, watermark, floor, begun: self.segments.checkpoints, front }
+        BegunCheckpoint { until, watermark, floor, begun: self.segments.checkpoints, front }
     }
 }

@@ -17,18 +17,18 @@ use crate::disk::Disk;
 use crate::error::{Damage, Error, UNREADABLE};
 use crate::index::{Effect, Location};
 use crate::limits::{BODIES_AT_A_TIME, CHUNKS_MAX, CLEAN_LIVE_MAX, PAGE, RUNS_MAX};
-use crate::log::{Located, Request, read_record, read_verified};
+use crate::log::{CommitRequest, Located, read_record, read_verified};
 use crate::recover::Window;
 use crate::sabotage::{self, Sabotage};
 use crate::segments::Use;
 use crate::store::{SegmentPin, State};
 use crate::types::BodyId;
 use crate::wire::align_up;
-use crate::wire::block::Identity;
-use crate::wire::payload::{BodyRecord, Bytes, Payload, Run};
+use crate::wire::block::BlockIdentity;
+use crate::wire::payload::{BodyRecord, Bytes, RecordPayload, Run};
 use crate::wire::record::{self, HEADER_LEN, LAST};
 use crate::wire::segment::Kind;
-use crate::writer::{Block, Job, Placed};
+use crate::writer::{BlockWrite, Job, PlacedBlock};
 
 /// The value of [`CLEAN_LIVE_MAX`] in ring mode, where the oldest objects can be dropped instead.
 const RING_LIVE_MAX: u64 = 50;
@@ -194,7 +194,7 @@ impl<D: Disk> Maintenance<D> {
 
     fn draft_if_live(&self, found: &record::Record<'_>, at: u64) -> Option<Draft> {
         let (kind, seq) = (found.header.kind, found.header.seq);
-        let effect = Effect::of(&Payload::parse(kind, found.payload)?);
+        let effect = Effect::of(&RecordPayload::parse(kind, found.payload)?);
         let live = self.store.lock().index.location(seq, &effect) == Some(Location::new(at, found.len));
         live.then(|| Draft { seq, kind, payload: found.payload.to_vec(), effect: Effect::Moved(Box::new(effect)) })
     }
@@ -205,7 +205,7 @@ impl<D: Disk> Maintenance<D> {
         drafts: Vec<Draft>,
         holds: Vec<SegmentPin>,
     ) -> impl Future<Output = Result<(), Error>> + use<D> {
-        self.log.write(Request { drafts, holds, relaxed: true, ..Request::default() })
+        self.log.write(CommitRequest { drafts, holds, relaxed: true, ..CommitRequest::default() })
     }
 
     /// Moves the live blocks of a segment, and returns what could not be read.
@@ -270,10 +270,10 @@ impl<D: Disk> Maintenance<D> {
             return Err(Damage::error("a body in too many pieces", located.at.offset()));
         }
         let FoundBody { seq, len, prefix, .. } = found;
-        let placed = self.store.lock().numbers.placed();
+        let relocation = self.store.lock().numbers.relocation();
         let bytes = Bytes::Blocks(runs.clone());
-        let payload = Payload::Body(BodyRecord { id, placed, len, prefix: &prefix, bytes });
-        let effect = Effect::Moved(Box::new(Effect::Body { id, placed, len, runs }));
+        let payload = RecordPayload::Body(BodyRecord { id, relocation, len, prefix: &prefix, bytes });
+        let effect = Effect::Moved(Box::new(Effect::Body { id, relocation, len, runs }));
         let draft = Draft { seq, kind: payload.kind(), payload: payload.encode(), effect };
         moved.space += record::space(draft.payload.len());
         moved.drafts.push(draft);
@@ -286,8 +286,10 @@ impl<D: Disk> Maintenance<D> {
     async fn read_body(&self, id: BodyId, located: &Located) -> Result<FoundBody, Error> {
         let (disk, store) = (self.context.disk.as_ref(), &self.store.id);
         let found = read_record(disk, store, located.at, located.generation, |record| {
-            match Payload::parse(record.header.kind, record.payload)? {
-                Payload::Body(BodyRecord { id: found, len, prefix, bytes: Bytes::Blocks(runs), .. }) if found == id => {
+            match RecordPayload::parse(record.header.kind, record.payload)? {
+                RecordPayload::Body(BodyRecord { id: found, len, prefix, bytes: Bytes::Blocks(runs), .. })
+                    if found == id =>
+                {
                     Some(FoundBody { seq: record.header.seq, len, prefix: prefix.to_vec(), runs })
                 }
                 _ => None,
@@ -297,15 +299,15 @@ impl<D: Disk> Maintenance<D> {
     }
 
     /// Moves a block, which may be cut into pieces.
-    async fn move_block(&self, identity: &Identity) -> Result<Vec<Placed>, Error> {
+    async fn move_block(&self, identity: &BlockIdentity) -> Result<Vec<PlacedBlock>, Error> {
         let disk = self.context.disk.as_ref();
         let whole = 0..CHUNKS_MAX;
         let (footer, buf) = read_verified(disk, &self.store.id, identity, &whole, disk.buffer()).await;
         let tags = footer?.tags().to_vec();
         let (done, placed) = oneshot::channel();
-        let Identity { body, index, data_len, .. } = *identity;
+        let BlockIdentity { body, index, data_len, .. } = *identity;
         let (crcs, ahead) = (Vec::new(), Vec::new());
-        let block = Block { buf, body: BodyId(body), index, data_len, tags, crcs, ahead, done };
+        let block = BlockWrite { buf, body: BodyId(body), index, data_len, tags, crcs, ahead, done };
         self.log.submit(Job::Block(block)).map_err(|_| Error::Closed)?;
         placed.await.map_err(|_| Error::Closed)?
     }

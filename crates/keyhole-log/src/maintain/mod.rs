@@ -44,7 +44,7 @@ pub struct Compacted {
 
 /// A request to the maintenance, with the sender that answers it.
 #[derive(Debug)]
-pub(crate) enum Wish {
+pub(crate) enum MaintenanceRequest {
     Checkpoint(oneshot::Sender<Result<(), Error>>),
     Compact(oneshot::Sender<Result<Compacted, Error>>),
 }
@@ -73,7 +73,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.maintenance.running = false;
-        state.maintenance.wishes.clear();
+        state.maintenance.requests.clear();
         state.wake_space();
     }
 }
@@ -100,7 +100,7 @@ pub fn maintenance<D: Disk>(store: Arc<Store>, disk: Rc<D>) -> (Maintenance<D>, 
 
 /// The next task of the maintenance.
 enum Task {
-    Wish(Wish),
+    Request(MaintenanceRequest),
     /// Free segments are short.
     Clean,
     Checkpoint,
@@ -118,14 +118,14 @@ impl<D: Disk> Maintenance<D> {
             let _ = self.context.allocate_reserve().await; // A failure has poisoned the log.
         }
         while let Some(task) = self.next().await {
-            let hopes = self.store.lock().maintenance.hopes;
+            let seen = self.store.lock().maintenance.progress_counter;
             let result = match task {
-                Task::Wish(Wish::Checkpoint(done)) => {
+                Task::Request(MaintenanceRequest::Checkpoint(done)) => {
                     let result = self.checkpoint().await;
                     let _ = done.send(result.clone()); // The receiver is gone if the request was dropped.
                     result
                 }
-                Task::Wish(Wish::Compact(done)) => {
+                Task::Request(MaintenanceRequest::Compact(done)) => {
                     let result = self.compact().await;
                     let _ = done.send(result.clone());
                     result.map(drop)
@@ -141,7 +141,7 @@ impl<D: Disk> Maintenance<D> {
                 }
             };
             if let Err(error) = result {
-                self.failed(&error, hopes);
+                self.failed(&error, seen);
             }
         }
         drop(self.running);
@@ -156,10 +156,10 @@ impl<D: Disk> Maintenance<D> {
                     state.wake_space();
                     return None;
                 }
-                if let Some(wish) = state.maintenance.wishes.pop_front() {
-                    return Some(Task::Wish(wish));
+                if let Some(request) = state.maintenance.requests.pop_front() {
+                    return Some(Task::Request(request));
                 }
-                if state.is_short() && !state.maintenance.stuck {
+                if state.is_short() && !state.maintenance.is_stalled {
                     return Some(Task::Clean);
                 }
                 state.wake_space();
@@ -182,11 +182,11 @@ impl<D: Disk> Maintenance<D> {
     }
 
     /// Handles a failed task: it may succeed after a deletion.
-    fn failed(&self, error: &Error, hopes: u64) {
+    fn failed(&self, error: &Error, seen: u64) {
         let mut state = self.store.lock();
         // An I/O error of the system does not pass within a moment either.
         if matches!(error, Error::Full | Error::Io(_)) {
-            state.maintenance.give_up(hopes);
+            state.maintenance.mark_stalled(seen);
             // Prevents an immediate retry.
             state.maintenance.since_checkpoint = 0;
         }
@@ -200,7 +200,7 @@ impl<D: Disk> Maintenance<D> {
         while self.store.lock().is_short() {
             // Readers may have released pins.
             self.free();
-            let hopes = self.store.lock().maintenance.hopes;
+            let seen = self.store.lock().maintenance.progress_counter;
             let cleaned =
                 self.clean(|state| in_vain >= CLEAN_IN_VAIN_MAX || !state.is_short() || state.is_freeing_due()).await?;
             let due = {
@@ -231,8 +231,8 @@ impl<D: Disk> Maintenance<D> {
             if !self.drop_oldest().await? {
                 let mut state = self.store.lock();
                 // Deletions in the meantime were not seen.
-                state.maintenance.give_up(hopes);
-                if state.maintenance.stuck {
+                state.maintenance.mark_stalled(seen);
+                if state.maintenance.is_stalled {
                     break;
                 }
             }
@@ -359,13 +359,13 @@ impl State {
     }
 
     pub(crate) fn wake_maintenance_if_short(&mut self) {
-        if (self.segments.spare() < CLEAN_AHEAD && !self.maintenance.stuck) || self.segments.is_unprepared() {
+        if (self.segments.spare() < CLEAN_AHEAD && !self.maintenance.is_stalled) || self.segments.is_unprepared() {
             self.wake_maintenance();
         }
     }
 
     pub(crate) fn wake_maintenance_if_due(&mut self) {
-        if self.is_checkpoint_due() || (!self.maintenance.stuck && self.segments.spare() < CLEAN_AHEAD) {
+        if self.is_checkpoint_due() || (!self.maintenance.is_stalled && self.segments.spare() < CLEAN_AHEAD) {
             self.wake_maintenance();
         }
     }

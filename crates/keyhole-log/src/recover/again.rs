@@ -11,7 +11,7 @@ use crate::error::{Damage, Error};
 use crate::index::{Effect, Location};
 use crate::limits::{PAGE, REPLAY_READ};
 use crate::types::BodyId;
-use crate::wire::payload::Payload;
+use crate::wire::payload::RecordPayload;
 use crate::wire::record::{self, ALIGN, FIRST, HEADER_LEN, LAST, MOVED};
 use crate::wire::{StoreId, align_up};
 
@@ -112,7 +112,7 @@ impl<'a, D: Disk> Rereader<'a, D> {
         let Some(claim) = record::claim(bytes, self.store, at) else { return Ok(None) };
         let bytes = self.window.bytes(at, claim.len as usize).await?;
         let Some(record) = record::verify(bytes, self.store, at) else { return Ok(None) };
-        let Some(payload) = Payload::parse(record.header.kind, record.payload) else { return Ok(None) };
+        let Some(payload) = RecordPayload::parse(record.header.kind, record.payload) else { return Ok(None) };
         let found = Reread {
             seq: record.header.seq,
             at: Location::new(at, record.len),

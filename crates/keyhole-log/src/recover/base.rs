@@ -9,7 +9,7 @@ use crate::index::{Index, Loader, Location};
 use crate::limits::{INDEX_OF_CHECKPOINT, SEGMENTS_START};
 use crate::log::read_record_if;
 use crate::wire::checkpoint::{CheckpointEnd, SegmentItem, SegmentUse};
-use crate::wire::payload::Payload;
+use crate::wire::payload::RecordPayload;
 use crate::wire::record::Record;
 use crate::wire::segment::Header;
 use crate::wire::superblock::Superblock;
@@ -77,7 +77,7 @@ pub(super) async fn load<D: Disk>(
     rebuild: bool,
     damage: &mut Vec<Damage>,
 ) -> Result<Base, Error> {
-    let reader = Reader { disk, superblock, headers, bad: RefCell::default() };
+    let reader = CheckpointReader { disk, superblock, headers, bad: RefCell::default() };
     let ends = superblock.checkpoints.map(Location::from_raw);
     let mut base = None;
     for (i, &at) in ends.iter().enumerate().filter(|(_, at)| **at != Location::LOST) {
@@ -121,10 +121,10 @@ pub async fn estimate_index<D: Disk>(disk: &D) -> Result<Option<u64>, Error> {
     if at == Location::LOST {
         return Ok(None);
     }
-    let reader = Reader { disk, superblock: &superblock, headers: &Headers::new(), bad: RefCell::default() };
+    let reader = CheckpointReader { disk, superblock: &superblock, headers: &Headers::new(), bad: RefCell::default() };
     match reader.end(at).await {
         Ok((end, _)) => {
-            let items: u64 = end.chunks.iter().map(|&chunk| u64::from(Location::from_raw(chunk).len())).sum();
+            let items: u64 = end.item_records.iter().map(|&record| u64::from(Location::from_raw(record).len())).sum();
             let (index, checkpoint) = INDEX_OF_CHECKPOINT;
             Ok(Some(items / checkpoint * index))
         }
@@ -143,7 +143,7 @@ pub(super) async fn verifies<D: Disk>(
     let count = headers.keys().next_back().map_or(0, |last| last + 1);
     // Header checksums are not used.
     let headers = (0..count).map(|number| headers.get(&number).map(|header| (header.clone(), 0))).collect();
-    let reader = Reader { disk, superblock, headers: &headers, bad: RefCell::default() };
+    let reader = CheckpointReader { disk, superblock, headers: &headers, bad: RefCell::default() };
     match reader.load(at).await {
         Ok(_) => Ok(true),
         Err(Error::Damaged(_)) => Ok(false),
@@ -153,10 +153,10 @@ pub(super) async fn verifies<D: Disk>(
 
 /// Returns the locations of all records of a checkpoint.
 fn locations(end: &CheckpointEnd, at: Location) -> Vec<Location> {
-    end.chunks.iter().map(|&chunk| Location::from_raw(chunk)).chain([at]).collect()
+    end.item_records.iter().map(|&record| Location::from_raw(record)).chain([at]).collect()
 }
 
-struct Reader<'a, D> {
+struct CheckpointReader<'a, D> {
     disk: &'a D,
     superblock: &'a Superblock,
     headers: &'a Headers,
@@ -164,9 +164,13 @@ struct Reader<'a, D> {
     bad: RefCell<Vec<Location>>,
 }
 
-impl<D: Disk> Reader<'_, D> {
+impl<D: Disk> CheckpointReader<'_, D> {
     /// Reads a record of a checkpoint and extracts a value from it.
-    async fn record<T>(&self, at: Location, take: impl FnOnce(u64, Payload<'_>) -> Option<T>) -> Result<T, Error> {
+    async fn record<T>(
+        &self,
+        at: Location,
+        take: impl FnOnce(u64, RecordPayload<'_>) -> Option<T>,
+    ) -> Result<T, Error> {
         let damaged = || {
             self.bad.borrow_mut().push(at);
             Damage::error("a checkpoint", at.offset())
@@ -179,7 +183,7 @@ impl<D: Disk> Reader<'_, D> {
         let wanted = |record: &Record<'_>| known.is_none_or(|known| known == record.header.generation);
         let found = read_record_if(self.disk, &self.superblock.store, at, wanted, |record| {
             let seq = record.header.seq;
-            Payload::parse(record.header.kind, record.payload).and_then(|payload| take(seq, payload))
+            RecordPayload::parse(record.header.kind, record.payload).and_then(|payload| take(seq, payload))
         });
         match found.await {
             Ok(found) => found.ok_or_else(damaged),
@@ -190,7 +194,7 @@ impl<D: Disk> Reader<'_, D> {
 
     async fn end(&self, at: Location) -> Result<(CheckpointEnd, u64), Error> {
         self.record(at, |seq, payload| match payload {
-            Payload::Checkpoint(end) => Some((end, seq)),
+            RecordPayload::Checkpoint(end) => Some((end, seq)),
             _ => None,
         })
         .await
@@ -199,9 +203,11 @@ impl<D: Disk> Reader<'_, D> {
     async fn load(&self, at: Location) -> Result<(Base, Vec<Location>), Error> {
         let (end, _) = self.end(at).await?;
         let mut loader = Loader::new(self.superblock.segment_len);
-        for (index, &chunk) in (0u32..).zip(&end.chunks) {
-            let loaded = self.record(Location::from_raw(chunk), |_, payload| match payload {
-                Payload::Chunk(chunk) if chunk.until == end.until && chunk.index == index => loader.load(&chunk),
+        for (index, &record) in (0u32..).zip(&end.item_records) {
+            let loaded = self.record(Location::from_raw(record), |_, payload| match payload {
+                RecordPayload::CheckpointItems(record) if record.until == end.until && record.index == index => {
+                    loader.load(&record)
+                }
                 _ => None,
             });
             loaded.await?;

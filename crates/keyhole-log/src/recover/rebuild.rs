@@ -13,7 +13,7 @@ use crate::limits::{
     CAPACITY_MAX, CHECKPOINTS_KEPT, HEADERS_IN_FLIGHT, PAGE, RECORD_MAX, SEGMENT_LEN, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN,
     SEGMENTS_MAX, SEGMENTS_START, SUPERBLOCK_AT,
 };
-use crate::wire::payload::Payload;
+use crate::wire::payload::RecordPayload;
 use crate::wire::record::{self, HEADER_LEN};
 use crate::wire::segment::{Header, Kind};
 use crate::wire::superblock::{Superblock, VERSION};
@@ -35,7 +35,7 @@ pub(crate) fn is_rebuilt(damage: &Damage) -> bool {
 }
 
 /// A segment header, and its position in units of the shortest segment length.
-struct Found {
+struct FoundHeader {
     position: u64,
     store: StoreId,
     header: Header,
@@ -43,7 +43,7 @@ struct Found {
 
 /// The end record of a checkpoint.
 #[derive(Debug, Clone, Copy)]
-struct End {
+struct FoundEnd {
     until: u64,
     seq: u64,
     at: Location,
@@ -74,7 +74,7 @@ pub(super) async fn superblock<D: Disk>(disk: &D) -> Result<Option<(Superblock, 
     Ok(Some((superblock, Damage::mendable(what, SUPERBLOCK_AT[0]))))
 }
 
-impl Found {
+impl FoundHeader {
     /// Returns whether the header is at the start of its segment for this segment length.
     fn is_at(&self, segment_len: u64) -> bool {
         u64::from(self.header.number) * segment_len == self.position * SEGMENT_LEN_MIN
@@ -96,7 +96,7 @@ pub(super) async fn begins<D: Disk>(disk: &D, file_len: u64) -> Result<bool, Err
 
 /// Reads every page at which a segment of any length can begin. Returns the headers that verify and
 /// whose number agrees with their position, in order.
-async fn headers<D: Disk>(disk: &D, file_len: u64) -> Result<Vec<Found>, Error> {
+async fn headers<D: Disk>(disk: &D, file_len: u64) -> Result<Vec<FoundHeader>, Error> {
     let count = file_len.saturating_sub(SEGMENTS_START).div_ceil(SEGMENT_LEN_MIN);
     let reads = (0..count).map(|position| header(disk, file_len, position));
     let mut reads = stream::iter(reads).buffered(HEADERS_IN_FLIGHT);
@@ -108,7 +108,7 @@ async fn headers<D: Disk>(disk: &D, file_len: u64) -> Result<Vec<Found>, Error> 
 }
 
 /// Reads the page at one position. `None`: not a header.
-async fn header<D: Disk>(disk: &D, file_len: u64, position: u64) -> Result<Option<Found>, Error> {
+async fn header<D: Disk>(disk: &D, file_len: u64, position: u64) -> Result<Option<FoundHeader>, Error> {
     let offset = SEGMENTS_START + position * SEGMENT_LEN_MIN;
     if offset + PAGE as u64 > file_len {
         return Ok(None);
@@ -120,14 +120,14 @@ async fn header<D: Disk>(disk: &D, file_len: u64, position: u64) -> Result<Optio
         Err(error) => return Err(error.into()),
     }
     let identified = Header::identify(&buf.as_ref()[..PAGE]);
-    let found = identified.map(|(store, header, _)| Found { position, store, header });
+    let found = identified.map(|(store, header, _)| FoundHeader { position, store, header });
     Ok(found.filter(|found| position == 0 && found.header.number == 0 || found.segment_len().is_some()))
 }
 
 /// Returns the segment length that most headers of the store agree on.
-fn segment_len(found: &[Found], store: &StoreId, file_len: u64) -> u64 {
+fn segment_len(found: &[FoundHeader], store: &StoreId, file_len: u64) -> u64 {
     let mut votes = BTreeMap::<u64, u64>::new();
-    for len in found.iter().filter(|found| found.store == *store).filter_map(Found::segment_len) {
+    for len in found.iter().filter(|found| found.store == *store).filter_map(FoundHeader::segment_len) {
         *votes.entry(len).or_default() += 1;
     }
     if let Some((&len, _)) = votes.iter().max_by_key(|&(_, votes)| *votes) {
@@ -170,7 +170,7 @@ async fn ends<D: Disk>(
     superblock: &Superblock,
     headers: &BTreeMap<u32, Header>,
     file_len: u64,
-) -> Result<Vec<End>, Error> {
+) -> Result<Vec<FoundEnd>, Error> {
     let (mut ends, mut watermark) = (Vec::new(), 0);
     for header in headers.values().filter(|header| header.kind == Kind::Meta) {
         let start = SEGMENTS_START + u64::from(header.number) * superblock.segment_len;
@@ -187,9 +187,11 @@ async fn ends<D: Disk>(
                 continue;
             };
             watermark = watermark.max(record.header.watermark);
-            if let Some(Payload::Checkpoint(checkpoint)) = Payload::parse(record.header.kind, record.payload) {
+            if let Some(RecordPayload::Checkpoint(checkpoint)) =
+                RecordPayload::parse(record.header.kind, record.payload)
+            {
                 let (until, seq, at) = (checkpoint.until, record.header.seq, Location::new(at, record.len));
-                ends.push(End { until, seq, at, proven: false });
+                ends.push(FoundEnd { until, seq, at, proven: false });
             }
             at += align_up(u64::from(record.len), 8);
         }
@@ -200,7 +202,7 @@ async fn ends<D: Disk>(
 
 /// Marks checkpoints as synced: some record has a watermark at or above the end's number, or a
 /// later checkpoint was begun.
-fn prove(ends: &mut [End], watermark: u64) {
+fn prove(ends: &mut [FoundEnd], watermark: u64) {
     let newest = ends.iter().map(|end| end.until).max().unwrap_or(0);
     for end in ends {
         end.proven = end.seq <= watermark || end.until < newest;
@@ -211,8 +213,8 @@ fn prove(ends: &mut [End], watermark: u64) {
 mod tests {
     use super::*;
 
-    fn found(position: u64, store: u8, number: u32) -> Found {
-        Found { position, store: [store; 16], header: Header { kind: Kind::Meta, generation: 1, number } }
+    fn found(position: u64, store: u8, number: u32) -> FoundHeader {
+        FoundHeader { position, store: [store; 16], header: Header { kind: Kind::Meta, generation: 1, number } }
     }
 
     #[test]
@@ -236,7 +238,7 @@ mod tests {
 
     #[test]
     fn checkpoint_is_proven_by_a_watermark_or_by_a_later_one() {
-        let end = |until| End { until, seq: until + 5, at: Location::LOST, proven: false };
+        let end = |until| FoundEnd { until, seq: until + 5, at: Location::LOST, proven: false };
         for (watermark, proven) in [(34, [true, true, false]), (35, [true; 3]), (0, [true, true, false])] {
             // In segment order, which differs from number order.
             let mut ends = [end(20), end(10), end(30)];

@@ -17,7 +17,7 @@ use crate::error::{Damage, Error, LOST_OBJECT};
 use crate::index::{Effect, Index, Location};
 use crate::log::read_record_if;
 use crate::types::BodyId;
-use crate::wire::payload::Payload;
+use crate::wire::payload::RecordPayload;
 use crate::wire::superblock::Superblock;
 
 /// The highest sequence number of a record that stores or deletes an object, by
@@ -54,7 +54,7 @@ pub(super) async fn replay<D: Disk>(
     let scans = std::mem::take(&mut store.scans);
     store.begin_bodies(base);
     let mut replay =
-        Replay { base, store, with_extents: extents, placed: BTreeMap::new(), broken: Vec::new(), replayed };
+        Replay { base, store, with_extents: extents, relocations: BTreeMap::new(), broken: Vec::new(), replayed };
     let merged = replay.merge(disk, superblock, &scans).await;
     let Replay { broken, mut replayed, .. } = replay;
     store.scans = scans;
@@ -72,8 +72,8 @@ struct Replay<'a> {
     base: &'a Base,
     store: &'a mut Scanned,
     with_extents: bool,
-    /// Latest `placed` number of each body whose blocks were moved.
-    placed: BTreeMap<BodyId, u64>,
+    /// Latest relocation number of each body whose blocks were moved.
+    relocations: BTreeMap<BodyId, u64>,
     /// Records that no longer verify, and their segments.
     broken: Vec<(u32, Damage)>,
     replayed: Replayed,
@@ -90,7 +90,7 @@ impl Replay<'_> {
     async fn merge<D: Disk>(&mut self, disk: &D, superblock: &Superblock, scans: &[Scan]) -> Result<(), Error> {
         let mut moved: Vec<(MovedRecord, &Scan)> =
             scans.iter().flat_map(|scan| scan.moved.iter().map(move |&record| (record, scan))).collect();
-        moved.sort_by_key(|(record, _)| (record.seq, record.placed));
+        moved.sort_by_key(|(record, _)| (record.seq, record.relocation));
         let mut moved = moved.into_iter().peekable();
         let mut sources: Vec<Source<'_, D>> =
             scans.iter().map(|scan| Source { scan, reader: None, next: None }).collect();
@@ -146,7 +146,7 @@ impl Replay<'_> {
     ) -> Result<(), Error> {
         let wanted = |record: &crate::wire::record::Record<'_>| record.header.seq == moved.seq;
         let found = read_record_if(disk, &superblock.store, moved.at, wanted, |record| {
-            let effect = Effect::of(&Payload::parse(record.header.kind, record.payload)?);
+            let effect = Effect::of(&RecordPayload::parse(record.header.kind, record.payload)?);
             let (seq, at, len, batch) = (moved.seq, moved.at, record.len, BatchStart::default());
             Some(Reread { seq, at, len, moved: true, batch, effect })
         });
@@ -167,16 +167,16 @@ impl Replay<'_> {
         if self.with_extents {
             self.replayed.extents.push((record.at.offset(), record.len));
         }
-        if let Effect::Body { id, placed, runs, .. } = &record.effect
+        if let Effect::Body { id, relocation, runs, .. } = &record.effect
             && !runs.is_empty()
         {
             let proven = self.store.proves(scan, &record);
             self.store.body(*id, runs, proven);
             if record.moved {
-                let last = self.placed.entry(*id).or_insert(*placed);
-                *last = (*last).max(*placed);
+                let last = self.relocations.entry(*id).or_insert(*relocation);
+                *last = (*last).max(*relocation);
             }
-            if self.placed.get(id).is_some_and(|last| last > placed) {
+            if self.relocations.get(id).is_some_and(|last| last > relocation) {
                 return;
             }
         }

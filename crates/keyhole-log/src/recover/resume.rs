@@ -16,7 +16,7 @@ use crate::limits::{BLOCKS_IN_FLIGHT, BUFFER_LEN, PAGE, SEGMENTS_START};
 use crate::segments::{Segment, Segments, Use};
 use crate::store::{OpenBody, OpenMeta, Slot};
 use crate::wire::payload::kind;
-use crate::wire::record::{self, Durable, FIRST, LAST};
+use crate::wire::record::{self, DurableHint, FIRST, LAST};
 use crate::wire::segment::Kind;
 use crate::wire::superblock::Superblock;
 
@@ -65,7 +65,7 @@ pub(super) async fn resume<D: Disk>(
     let unproven =
         scans.iter().filter(|scan| scan.closed && !scan.lost && scan.last > watermark && scan.proven < scan.at);
     let unproven =
-        unproven.map(|scan| Durable { segment: scan.number, until: (scan.at - scan.start) as u32 }).collect();
+        unproven.map(|scan| DurableHint { segment: scan.number, until: (scan.at - scan.start) as u32 }).collect();
     let mut settler = Settler { disk, superblock, watermark, next, unproven, dirty: false, failed: false, unmended };
     settler.mend(store).await?;
     // Must precede the records that prove it.
@@ -168,7 +168,7 @@ struct Settler<'a, D> {
     watermark: u64,
     next: u64,
     /// META segments whose records up to their end are not proven durable.
-    unproven: Vec<Durable>,
+    unproven: Vec<DurableHint>,
     /// Whether anything has been written.
     dirty: bool,
     /// Whether a write has failed.
@@ -236,7 +236,7 @@ impl<D: Disk> Settler<'_, D> {
     }
 
     /// Appends a record of the log itself as one batch. It states that its segment is
-    /// durable up to here, and is the witness for another that takes no more records.
+    /// durable up to here, and has the durable hint for another that takes no more records.
     /// Returns whether the write succeeded.
     async fn append(&mut self, meta: &mut OpenMeta, kind: u8) -> Result<bool, Error> {
         let superblock = self.superblock;
@@ -249,7 +249,7 @@ impl<D: Disk> Settler<'_, D> {
             watermark: self.watermark,
             prev: meta.prev,
             durable: (meta.at - meta.start) as u32,
-            witness: self.unproven.last().copied().unwrap_or_default(),
+            hint: self.unproven.last().copied().unwrap_or_default(),
         };
         self.next += 1;
         let (at, mut prev) = (meta.at, meta.prev);

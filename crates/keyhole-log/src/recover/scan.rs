@@ -20,7 +20,7 @@ use crate::limits::{HEADERS_IN_FLIGHT, PAGE, REPLAY_SPAN, SCAN_READ, SEGMENTS_ST
 use crate::segments::{Segment, Use};
 use crate::types::{BodyId, Part};
 use crate::wire::checkpoint::SegmentUse;
-use crate::wire::payload::{Payload, Run, kind};
+use crate::wire::payload::{RecordPayload, Run, kind};
 use crate::wire::record::{self, Claim, FIRST, HEADER_LEN, LAST, MOVED, Record};
 use crate::wire::segment::{Header, Kind};
 use crate::wire::superblock::Superblock;
@@ -47,7 +47,7 @@ pub(super) struct Span {
 pub(super) struct MovedRecord {
     pub(super) seq: u64,
     /// Orders the records of one body: the highest was written last. 0 for other records.
-    pub(super) placed: u64,
+    pub(super) relocation: u64,
     pub(super) at: Location,
 }
 
@@ -104,9 +104,9 @@ pub(super) struct Scan {
     pub(super) spoiled: bool,
     suspects: Vec<Suspect>,
     watermark: u64,
-    /// Witnesses for other segments: the segment, its durable offset, and the
-    /// sequence number of the witness.
-    witness: Vec<(u32, u32, u64)>,
+    /// Durable hints about other segments: the segment, its durable offset, and the sequence
+    /// number of the record.
+    hints: Vec<(u32, u32, u64)>,
     /// Sequence number claimed by an unreadable record at the end.
     claim: Option<u64>,
     /// Sequence number of the last record that was not moved. Those of later ones are higher.
@@ -116,7 +116,7 @@ pub(super) struct Scan {
 
 /// Proof from elsewhere, known when a segment is read.
 #[derive(Debug, Clone, Copy, Default)]
-struct Hints {
+struct Proof {
     /// The segment was durable below this offset.
     proven: u64,
     /// Records with numbers up to this were durable.
@@ -155,7 +155,7 @@ pub(super) async fn headers<D: Disk>(disk: &D, superblock: &Superblock) -> Resul
     let file_len = disk.len().await?;
     let count =
         file_len.saturating_sub(SEGMENTS_START).div_ceil(superblock.segment_len).min(crate::limits::SEGMENTS_MAX);
-    let reader = Reader { disk, superblock, file_len };
+    let reader = SegmentReader { disk, superblock, file_len };
     let reads = stream::iter((0..count as u32).map(|number| reader.header(number)));
     reads.buffered(HEADERS_IN_FLIGHT).try_collect().await
 }
@@ -190,7 +190,7 @@ pub(super) async fn scan<D: Disk>(
     base: &Base,
 ) -> Result<Scanned, Error> {
     let file_len = disk.len().await?;
-    let reader = Reader { disk, superblock, file_len };
+    let reader = SegmentReader { disk, superblock, file_len };
     let mut store = Scanned {
         scans: Vec::new(),
         table: Vec::new(),
@@ -214,8 +214,8 @@ pub(super) async fn scan<D: Disk>(
             Plan::Known(segment) => segment,
             Plan::Read(from) => {
                 let durable = reader.start(number) + u64::from(base.durable(number));
-                let hints = Hints { proven: durable, watermark: 0 };
-                let scan = reader.segment(number, from, hints, base).await?;
+                let proof = Proof { proven: durable, watermark: 0 };
+                let scan = reader.segment(number, from, proof, base).await?;
                 let generation = scan.generation;
                 store.scans.push(scan);
                 store.froms.insert(number, from);
@@ -306,7 +306,7 @@ impl Scanned {
     /// Classifies segments without a readable header: blank, unless there is evidence of use.
     async fn scan_headless<D: Disk>(
         &mut self,
-        reader: &Reader<'_, D>,
+        reader: &SegmentReader<'_, D>,
         numbers: &[u32],
         base: &Base,
     ) -> Result<(), Error> {
@@ -317,21 +317,21 @@ impl Scanned {
             // A segment begun since has a later generation, or the one it was being begun with.
             let floor = if base.exists { base.stale(number) + 1 } else { 0 };
             let from = From { generation: None, at: start + PAGE as u64, prev: None, floor };
-            let witnessed = self
+            let is_hinted = self
                 .scans
                 .iter()
-                .any(|other| other.witness.iter().any(|&(segment, _, seq)| segment == number && seq >= base.until));
+                .any(|other| other.hints.iter().any(|&(segment, _, seq)| segment == number && seq >= base.until));
             // Segments are begun in order, so most beyond the last one in use are blank; with a
             // checkpoint the rest are known to be. They are searched only on evidence.
             let beyond = base.exists || number > last + HEADLESS_SEARCHED;
-            if beyond && !witnessed && !reader.begins(from).await? {
+            if beyond && !is_hinted && !reader.begins(from).await? {
                 continue;
             }
-            let scan = reader.segment(number, from, Hints::default(), base).await?;
+            let scan = reader.segment(number, from, Proof::default(), base).await?;
             let empty = scan.spans.is_empty();
             let first = scan.first.unwrap_or(u64::MAX);
             // The header was written before the first batch and made durable with it.
-            if !witnessed && scan.proven <= scan.start && first > watermark {
+            if !is_hinted && scan.proven <= scan.start && first > watermark {
                 if !empty {
                     self.leftovers.push(number);
                 }
@@ -353,7 +353,7 @@ impl Scanned {
 
     /// Rereads segments that others prove to be longer than they appeared.
     /// The result may prove more.
-    async fn scan_again<D: Disk>(&mut self, reader: &Reader<'_, D>, base: &Base) -> Result<(), Error> {
+    async fn scan_again<D: Disk>(&mut self, reader: &SegmentReader<'_, D>, base: &Base) -> Result<(), Error> {
         loop {
             let watermark = self.scans.iter().map(|scan| scan.watermark).max().unwrap_or(0);
             let mut again = None;
@@ -361,25 +361,25 @@ impl Scanned {
                 let proven = self.proven_elsewhere(scan);
                 let claimed = scan.claim.is_some_and(|seq| seq <= watermark);
                 if proven > scan.at || claimed {
-                    again = Some((i, Hints { proven, watermark }));
+                    again = Some((i, Proof { proven, watermark }));
                     break;
                 }
             }
-            let Some((i, hints)) = again else { return Ok(()) };
+            let Some((i, proof)) = again else { return Ok(()) };
             let (number, damaged) = (self.scans[i].number, self.scans[i].damaged);
             let from = self.froms[&number];
-            let scan = reader.segment(number, from, hints, base).await?;
+            let scan = reader.segment(number, from, proof, base).await?;
             // A rescan without progress leaves the end unknown.
             let lost = scan.lost || scan.at <= self.scans[i].at;
             self.scans[i] = Scan { damaged: scan.damaged || damaged, lost, ..scan };
         }
     }
 
-    /// Returns the offset below which other segments' records prove this one durable. A witness
-    /// older than the segment's generation is about an earlier use.
+    /// Returns the offset below which other segments' records prove this one durable. A durable
+    /// hint older than the segment's generation is about an earlier use.
     fn proven_elsewhere(&self, scan: &Scan) -> u64 {
-        let witnesses = self.scans.iter().flat_map(|other| &other.witness);
-        let about = witnesses.filter(|&&(segment, _, seq)| segment == scan.number && seq > scan.generation);
+        let hints = self.scans.iter().flat_map(|other| &other.hints);
+        let about = hints.filter(|&&(segment, _, seq)| segment == scan.number && seq > scan.generation);
         about.map(|&(_, until, _)| scan.start + u64::from(until)).max().unwrap_or(0)
     }
 
@@ -409,7 +409,7 @@ impl Scanned {
         if end > self.file_len || (nothing_left && self.watermark == 0 && allocated > self.file_len) {
             self.damage.push(Damage::new("the end of the file, which is missing", self.file_len));
         }
-        let missing = self.scans.iter().flat_map(|scan| &scan.witness).map(|&(segment, ..)| segment);
+        let missing = self.scans.iter().flat_map(|scan| &scan.hints).map(|&(segment, ..)| segment);
         let missing = missing.filter(|&segment| segment as usize >= self.table.len()).max();
         if let Some(number) = missing {
             let offset = SEGMENTS_START + u64::from(number) * self.segment_len;
@@ -491,7 +491,7 @@ struct Batch {
     /// Sequence numbers of the first and the last of its records that were not moved.
     first: Option<u64>,
     last: Option<u64>,
-    /// The highest body identity or `placed` number.
+    /// The highest body identity or relocation number.
     highest: u64,
     moved: Vec<MovedRecord>,
     created: Vec<(u64, u64)>,
@@ -520,14 +520,14 @@ struct Hunt {
     written: bool,
 }
 
-struct Reader<'a, D> {
+struct SegmentReader<'a, D> {
     disk: &'a D,
     superblock: &'a Superblock,
     file_len: u64,
 }
 
 /// A reader's position in a segment.
-struct Cursor {
+struct ScanCursor {
     at: u64,
     /// Generation of the segment, if known.
     generation: Option<u64>,
@@ -537,7 +537,7 @@ struct Cursor {
     floor: u64,
 }
 
-impl<D: Disk> Reader<'_, D> {
+impl<D: Disk> SegmentReader<'_, D> {
     fn start(&self, number: u32) -> u64 {
         SEGMENTS_START + u64::from(number) * self.superblock.segment_len
     }
@@ -575,13 +575,13 @@ impl<D: Disk> Reader<'_, D> {
     }
 
     /// Scans a META segment. Its watermarks are at or above the floor of the checkpoint.
-    async fn segment(&self, number: u32, from: From, hints: Hints, base: &Base) -> Result<Scan, Error> {
+    async fn segment(&self, number: u32, from: From, proof: Proof, base: &Base) -> Result<Scan, Error> {
         let start = self.start(number);
         let end = start + self.superblock.segment_len;
         let mut window = Window::of(self.disk, self.file_len, end, SCAN_READ);
         let mut scan = Scan::new(number, start, end, from, base.floor);
-        scan.proven = hints.proven;
-        let mut cursor = Cursor { at: scan.at, generation: from.generation, prev: from.prev, floor: from.floor };
+        scan.proven = proof.proven;
+        let mut cursor = ScanCursor { at: scan.at, generation: from.generation, prev: from.prev, floor: from.floor };
         loop {
             if cursor.at >= end {
                 scan.closed = true;
@@ -599,12 +599,12 @@ impl<D: Disk> Reader<'_, D> {
             // Also for a segment without a header that may never have been used: its first batch
             // may be lost too.
             let hunt = self.hunt(&mut window, &scan, &cursor, batch.stopped).await?;
-            let proven = hunt.proven.max(hints.proven);
+            let proven = hunt.proven.max(proof.proven);
             // The number of a moved record proves nothing about its position.
             let ahead = batch.last.unwrap_or(scan.last);
             // Nor does a number that the checkpoint covers: a torn header may hold the old one.
             let claim = batch.claim.filter(|claim| !claim.moved && claim.seq > ahead && !base.covers(claim.seq));
-            let claimed = claim.is_some_and(|claim| claim.seq <= hints.watermark.max(scan.watermark));
+            let claimed = claim.is_some_and(|claim| claim.seq <= proof.watermark.max(scan.watermark));
             if proven <= cursor.at && !claimed {
                 scan.claim = claim.map(|claim| claim.seq);
                 scan.tail = batch.claim.is_some() || !batch.is_empty() || hunt.first.is_some();
@@ -615,7 +615,7 @@ impl<D: Disk> Reader<'_, D> {
             self.suspect(&mut window, &mut scan, &batch).await?;
             scan.keep(batch, &cursor);
             match hunt.first {
-                Some((at, first)) if first || at < proven => cursor = Cursor { at, prev: None, ..cursor },
+                Some((at, first)) if first || at < proven => cursor = ScanCursor { at, prev: None, ..cursor },
                 _ => {
                     scan.lost = true;
                     return Ok(scan);
@@ -629,7 +629,7 @@ impl<D: Disk> Reader<'_, D> {
         &self,
         window: &mut Window<'_, D>,
         scan: &mut Scan,
-        cursor: &Cursor,
+        cursor: &ScanCursor,
         base: &Base,
     ) -> Result<Batch, Error> {
         let mut batch = Batch { start: cursor.at, stopped: cursor.at, ..Batch::default() };
@@ -657,7 +657,7 @@ impl<D: Disk> Reader<'_, D> {
             if !chained {
                 return Ok(batch);
             }
-            let Some(payload) = Payload::parse(record.header.kind, record.payload) else {
+            let Some(payload) = RecordPayload::parse(record.header.kind, record.payload) else {
                 batch.claim = Some(claim);
                 return Ok(batch);
             };
@@ -677,7 +677,13 @@ impl<D: Disk> Reader<'_, D> {
 
     /// Searches for records of this segment after an unreadable range. Stale
     /// ones have lower watermarks.
-    async fn hunt(&self, window: &mut Window<'_, D>, scan: &Scan, cursor: &Cursor, after: u64) -> Result<Hunt, Error> {
+    async fn hunt(
+        &self,
+        window: &mut Window<'_, D>,
+        scan: &Scan,
+        cursor: &ScanCursor,
+        after: u64,
+    ) -> Result<Hunt, Error> {
         let mut at = align_up(after + 1, record::ALIGN);
         let written = !is_zero(window.bytes(after, (at - after) as usize).await?);
         let mut hunt = Hunt { written, ..Hunt::default() };
@@ -725,12 +731,12 @@ impl<D: Disk> Reader<'_, D> {
         let (mut name, mut stored) = (None, None);
         if let Some(claim) = batch.claim {
             let bytes = window.bytes(batch.stopped, claim.len as usize).await?;
-            let payload = record::suspect(bytes).and_then(|(kind, payload)| Payload::parse(kind, payload));
-            stored = matches!(payload, Some(Payload::ObjectPut(_))).then_some(claim.seq);
+            let payload = record::suspect(bytes).and_then(|(kind, payload)| RecordPayload::parse(kind, payload));
+            stored = matches!(payload, Some(RecordPayload::ObjectPut(_))).then_some(claim.seq);
             name = payload.as_ref().and_then(|payload| match payload {
-                Payload::ObjectPut(put) => Some((put.bucket, put.key.to_owned())),
-                Payload::Tombstone { bucket, key, .. } => Some((*bucket, (*key).to_owned())),
-                Payload::UploadCreate(create) => Some((create.bucket, create.key.to_owned())),
+                RecordPayload::ObjectPut(put) => Some((put.bucket, put.key.to_owned())),
+                RecordPayload::Tombstone { bucket, key, .. } => Some((*bucket, (*key).to_owned())),
+                RecordPayload::UploadCreate(create) => Some((create.bucket, create.key.to_owned())),
                 _ => None,
             });
         }
@@ -746,27 +752,27 @@ impl Batch {
     }
 
     /// Collects what must be known of a record before it is reread.
-    fn note(&mut self, record: &Record<'_>, payload: &Payload<'_>, base: &Base) {
+    fn note(&mut self, record: &Record<'_>, payload: &RecordPayload<'_>, base: &Base) {
         let record::Header { seq, offset, flags, .. } = record.header;
-        let mut placed = 0;
+        let mut relocation = 0;
         match payload {
-            Payload::Body(body) => {
-                placed = body.placed;
+            RecordPayload::Body(body) => {
+                relocation = body.relocation;
                 self.body = Some(body.id);
-                self.highest = self.highest.max(body.id.0).max(placed);
+                self.highest = self.highest.max(body.id.0).max(relocation);
             }
-            Payload::BucketCreate { .. } | Payload::UploadCreate(_) => self.created.push((seq, offset)),
+            RecordPayload::BucketCreate { .. } | RecordPayload::UploadCreate(_) => self.created.push((seq, offset)),
             // A moved record that the checkpoint covers refers to nothing new.
             _ if flags & MOVED != 0 && base.covers(seq) => {}
-            Payload::ObjectPut(put) => self.refer(&put.parts),
-            Payload::PartPut(put) => self.refer(std::slice::from_ref(&put.part)),
+            RecordPayload::ObjectPut(put) => self.refer(&put.parts),
+            RecordPayload::PartPut(put) => self.refer(std::slice::from_ref(&put.part)),
             _ => {}
         }
         if flags & MOVED == 0 {
             self.first = self.first.or(Some(seq));
             self.last = Some(seq);
         } else if !base.covers(seq) {
-            self.moved.push(MovedRecord { seq, placed, at: Location::new(offset, record.len) });
+            self.moved.push(MovedRecord { seq, relocation, at: Location::new(offset, record.len) });
         }
     }
 
@@ -805,7 +811,7 @@ impl Scan {
             spoiled: false,
             suspects: Vec::new(),
             watermark,
-            witness: Vec::new(),
+            hints: Vec::new(),
             claim: None,
             last: 0,
             highest: generation,
@@ -830,7 +836,7 @@ impl Scan {
     }
 
     /// Takes the generation from the first record, if the segment header could not be read.
-    fn take_generation(&mut self, cursor: &mut Cursor, batch: &Batch) {
+    fn take_generation(&mut self, cursor: &mut ScanCursor, batch: &Batch) {
         if cursor.generation.is_none() && batch.next.is_some() {
             cursor.generation = Some(self.generation);
         }
@@ -847,15 +853,15 @@ impl Scan {
                 self.last = self.last.max(header.seq);
             }
             self.proven = self.proven.max(self.start + u64::from(header.durable));
-            let record::Durable { segment, until } = header.witness;
-            if until > 0 && self.witness.last().is_none_or(|&(last, at, _)| (last, at) != (segment, until)) {
-                self.witness.push((segment, until, header.seq));
+            let record::DurableHint { segment, until } = header.hint;
+            if until > 0 && self.hints.last().is_none_or(|&(last, at, _)| (last, at) != (segment, until)) {
+                self.hints.push((segment, until, header.seq));
             }
         }
     }
 
     /// Accepts the records of a batch, as far as it could be read.
-    fn keep(&mut self, mut batch: Batch, cursor: &Cursor) {
+    fn keep(&mut self, mut batch: Batch, cursor: &ScanCursor) {
         self.first = self.first.or(batch.first);
         self.moved.append(&mut batch.moved);
         self.created.append(&mut batch.created);
@@ -870,7 +876,7 @@ impl Scan {
         }
     }
 
-    fn accept(&mut self, batch: Batch, next: u64, cursor: &mut Cursor) {
+    fn accept(&mut self, batch: Batch, next: u64, cursor: &mut ScanCursor) {
         self.highest = self.highest.max(batch.highest);
         (self.at, self.closed, self.marked) = (next, batch.ended, batch.marked);
         self.keep(batch, cursor);

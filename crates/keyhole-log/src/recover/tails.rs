@@ -304,7 +304,7 @@ mod tests {
     }
 
     fn body(id: u64) -> Effect {
-        Effect::Body { id: BodyId(id), placed: 0, len: 0, runs: Vec::new() }
+        Effect::Body { id: BodyId(id), relocation: 0, len: 0, runs: Vec::new() }
     }
 
     fn base(until: u64) -> Base {

@@ -30,9 +30,9 @@ mod field {
     const _: () = assert!(TAGS.end <= FOOTER_LEN);
 }
 
-/// Identity and location of a block, which its footer must repeat.
+/// BlockIdentity and location of a block, which its footer must repeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct BlockIdentity {
     pub(crate) generation: u64,
     /// Offset of the block in the file.
     pub(crate) offset: u64,
@@ -41,7 +41,7 @@ pub(crate) struct Identity {
     pub(crate) data_len: u32,
 }
 
-impl Identity {
+impl BlockIdentity {
     /// Returns the offset of the footer within the block.
     pub(crate) const fn padded(&self) -> usize {
         pages(self.data_len as usize)
@@ -63,7 +63,13 @@ pub(crate) struct Footer {
 
 /// Completes a block whose data is at the front of `block`: pads it and writes the footer. `crcs`
 /// are the known checksums of its first granules. Returns the length of the block.
-pub(crate) fn emit(id: &Identity, store: &StoreId, tags: &[[u8; TAG_LEN]], crcs: &[u32], block: &mut [u8]) -> usize {
+pub(crate) fn emit(
+    id: &BlockIdentity,
+    store: &StoreId,
+    tags: &[[u8; TAG_LEN]],
+    crcs: &[u32],
+    block: &mut [u8],
+) -> usize {
     let data_len = id.data_len as usize;
     assert!(data_len <= BLOCK_DATA && tags.len() <= CHUNK_TAGS_MAX, "a block over its limits");
     let padded = id.padded();
@@ -97,7 +103,7 @@ pub(crate) fn emit(id: &Identity, store: &StoreId, tags: &[[u8; TAG_LEN]], crcs:
 
 impl Footer {
     /// Verifies one page as the footer of this block.
-    pub(crate) fn parse(page: &[u8], id: &Identity, store: &StoreId) -> Option<Footer> {
+    pub(crate) fn parse(page: &[u8], id: &BlockIdentity, store: &StoreId) -> Option<Footer> {
         let tag_count = usize::from(u16_at(page, field::TAG_COUNT));
         let identified = u64_at(page, field::GENERATION) == id.generation
             && u64_at(page, field::OFFSET) == id.offset
@@ -149,7 +155,7 @@ mod tests {
     use super::*;
 
     fn check(data_len: usize, tag_count: usize) {
-        let id = Identity { generation: 5, offset: 1 << 21, body: 42, index: 3, data_len: data_len as u32 };
+        let id = BlockIdentity { generation: 5, offset: 1 << 21, body: 42, index: 3, data_len: data_len as u32 };
         let tags: Vec<[u8; 16]> = (0..tag_count).map(|i| [i as u8 + 1; 16]).collect();
         let mut block: Vec<u8> = (0..crate::limits::BUFFER_LEN).map(|i| (i % 251) as u8).collect();
         let len = emit(&id, &[9; 16], &tags, &[], &mut block);
@@ -168,10 +174,10 @@ mod tests {
             block[at] ^= 4;
         }
         for other in [
-            Identity { generation: 6, ..id },
-            Identity { offset: 0, ..id },
-            Identity { body: 41, ..id },
-            Identity { index: 2, ..id },
+            BlockIdentity { generation: 6, ..id },
+            BlockIdentity { offset: 0, ..id },
+            BlockIdentity { body: 41, ..id },
+            BlockIdentity { index: 2, ..id },
         ] {
             assert!(Footer::parse(&block[padded..][..FOOTER_LEN], &other, &[9; 16]).is_none());
         }

@@ -284,7 +284,7 @@ const _: () = {
 
 /// A record with items of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Chunk<'a> {
+pub(crate) struct CheckpointItems<'a> {
     /// Identifies the checkpoint by its `until`.
     pub(crate) until: u64,
     /// Index among the records of the checkpoint.
@@ -292,7 +292,7 @@ pub(crate) struct Chunk<'a> {
     pub(crate) items: &'a [u8],
 }
 
-impl<'a> Chunk<'a> {
+impl<'a> CheckpointItems<'a> {
     /// Iterates over the items, with `None` in place of the first malformed one.
     pub(crate) fn items(&self) -> impl Iterator<Item = Option<Item<'a>>> {
         let mut rest = Some(Cursor(self.items));
@@ -318,7 +318,7 @@ pub(crate) struct CheckpointEnd {
     /// Lower bound of the watermarks in records to replay.
     pub(crate) floor: u64,
     /// Raw locations of its other records, in order.
-    pub(crate) chunks: Vec<u64>,
+    pub(crate) item_records: Vec<u64>,
     /// META segments and their written offsets when this record was made. All of that is durable
     /// once the superblock points here.
     pub(crate) ends: Vec<(u32, u32)>,
@@ -358,19 +358,19 @@ mod tests {
         ];
         let mut bytes = Vec::new();
         items.iter().for_each(|item| item.encode(&mut bytes));
-        let chunk = Chunk { until: 0, index: 0, items: &bytes };
-        assert_eq!(chunk.items().collect::<Option<Vec<_>>>().unwrap(), items);
+        let record = CheckpointItems { until: 0, index: 0, items: &bytes };
+        assert_eq!(record.items().collect::<Option<Vec<_>>>().unwrap(), items);
         for len in 0..bytes.len() {
-            let chunk = Chunk { items: &bytes[..len], ..chunk };
-            let found: Vec<_> = chunk.items().collect();
+            let record = CheckpointItems { items: &bytes[..len], ..record };
+            let found: Vec<_> = record.items().collect();
             assert!(
                 found.len() <= items.len() && found.iter().flatten().zip(&items).all(|(a, b)| a == b),
                 "cut to {len}"
             );
         }
         for byte in [0, 12, 255] {
-            let chunk = Chunk { items: &[byte], ..chunk };
-            assert_eq!(chunk.items().collect::<Vec<_>>(), [None]);
+            let record = CheckpointItems { items: &[byte], ..record };
+            assert_eq!(record.items().collect::<Vec<_>>(), [None]);
         }
     }
 }

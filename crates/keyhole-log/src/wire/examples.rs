@@ -39,14 +39,14 @@ fn record_of_the_page() {
         watermark: 1200,
         prev: 0xdead_beef,
         durable: 8192,
-        witness: record::Durable { segment: 3, until: 4096 },
+        hint: record::DurableHint { segment: 3, until: 4096 },
     };
     check("record", header.emit(&[1; 16], b"payload", &mut [0; 100]));
 }
 
 #[test]
 fn footer_of_the_page() {
-    let id = block::Identity { generation: 5, offset: 1 << 21, body: 42, index: 3, data_len: 100_000 };
+    let id = block::BlockIdentity { generation: 5, offset: 1 << 21, body: 42, index: 3, data_len: 100_000 };
     let mut buf = vec![0; BUFFER_LEN];
     for (i, byte) in buf[..100_000].iter_mut().enumerate() {
         *byte = (i % 251) as u8;

@@ -13,7 +13,7 @@ pub(crate) mod superblock;
 
 use std::ops::Range;
 
-/// Identity of a store, covered by the checksum of everything it writes.
+/// BlockIdentity of a store, covered by the checksum of everything it writes.
 pub(crate) type StoreId = [u8; 16];
 
 /// Rounds up to a multiple of `unit`, a power of two.

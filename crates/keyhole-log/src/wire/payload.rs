@@ -1,7 +1,7 @@
-//! Payloads of records: one struct per kind, with its `encode` and the shared [`Payload::parse`].
+//! Payloads of records: one struct per kind, with its `encode` and the shared [`RecordPayload::parse`].
 
 use super::Cursor;
-use super::checkpoint::{CheckpointEnd, Chunk};
+use super::checkpoint::{CheckpointEnd, CheckpointItems};
 use crate::limits::{BATCH_MAX, BUCKET_MAX, CHUNK_LEN, INLINE_MAX, SEGMENT_LEN_MIN, batch_max};
 use crate::limits::{
     BLOCK_DATA, BLOCKS_MAX, HEAD_MAX, KEY_MAX, LIFECYCLE_MAX, OBJECT_TAGS_MAX, PART_CHECKSUM_MAX, PART_CHECKSUMS_MAX,
@@ -25,7 +25,7 @@ pub(crate) mod kind {
     /// Carries only its header, which states how far the segment is durable. No payload.
     pub(crate) const MARK: u8 = 10;
     /// Items of a checkpoint.
-    pub(crate) const CHUNK: u8 = 11;
+    pub(crate) const CHECKPOINT_ITEMS: u8 = 11;
     /// End of a checkpoint.
     pub(crate) const CHECKPOINT: u8 = 12;
     /// Settings without a policy.
@@ -91,9 +91,9 @@ pub(crate) enum Bytes<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BodyRecord<'a> {
     pub(crate) id: BodyId,
-    /// 0, or the number of the move of its blocks. Of several records of a body the one with the
-    /// highest counts.
-    pub(crate) placed: u64,
+    /// Relocation sequence: 0, or the number of the move of its blocks. Of several records of a
+    /// body the one with the highest counts.
+    pub(crate) relocation: u64,
     pub(crate) len: u64,
     pub(crate) prefix: &'a [u8],
     pub(crate) bytes: Bytes<'a>,
@@ -141,7 +141,7 @@ pub(crate) struct PartPut<'a> {
 
 /// The payload of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Payload<'a> {
+pub(crate) enum RecordPayload<'a> {
     /// The sequence number of this record is the bucket's identity.
     BucketCreate {
         time_ms: u64,
@@ -168,7 +168,7 @@ pub(crate) enum Payload<'a> {
     },
     SegmentEnd,
     Mark,
-    Chunk(Chunk<'a>),
+    CheckpointItems(CheckpointItems<'a>),
     Checkpoint(CheckpointEnd),
     BucketSettings {
         bucket: u64,
@@ -190,24 +190,24 @@ impl BucketSettings {
     }
 }
 
-impl<'a> Payload<'a> {
+impl<'a> RecordPayload<'a> {
     pub(crate) fn kind(&self) -> u8 {
         match self {
-            Payload::BucketCreate { .. } => kind::BUCKET_CREATE,
-            Payload::BucketDelete { .. } => kind::BUCKET_DELETE,
-            Payload::Body(_) => kind::BODY,
-            Payload::ObjectPut(_) => kind::OBJECT_PUT,
-            Payload::Tombstone { .. } => kind::TOMBSTONE,
-            Payload::UploadCreate(_) => kind::UPLOAD_CREATE,
-            Payload::PartPut(_) => kind::PART_PUT,
-            Payload::UploadAbort { .. } => kind::UPLOAD_ABORT,
-            Payload::SegmentEnd => kind::SEGMENT_END,
-            Payload::Mark => kind::MARK,
-            Payload::Chunk(_) => kind::CHUNK,
-            Payload::Checkpoint(_) => kind::CHECKPOINT,
-            Payload::BucketSettings { settings, .. } if !settings.lifecycle.is_empty() => kind::BUCKET_LIFECYCLE,
-            Payload::BucketSettings { settings, .. } if settings.policy.is_empty() => kind::BUCKET_SETTINGS,
-            Payload::BucketSettings { .. } => kind::BUCKET_POLICY,
+            RecordPayload::BucketCreate { .. } => kind::BUCKET_CREATE,
+            RecordPayload::BucketDelete { .. } => kind::BUCKET_DELETE,
+            RecordPayload::Body(_) => kind::BODY,
+            RecordPayload::ObjectPut(_) => kind::OBJECT_PUT,
+            RecordPayload::Tombstone { .. } => kind::TOMBSTONE,
+            RecordPayload::UploadCreate(_) => kind::UPLOAD_CREATE,
+            RecordPayload::PartPut(_) => kind::PART_PUT,
+            RecordPayload::UploadAbort { .. } => kind::UPLOAD_ABORT,
+            RecordPayload::SegmentEnd => kind::SEGMENT_END,
+            RecordPayload::Mark => kind::MARK,
+            RecordPayload::CheckpointItems(_) => kind::CHECKPOINT_ITEMS,
+            RecordPayload::Checkpoint(_) => kind::CHECKPOINT,
+            RecordPayload::BucketSettings { settings, .. } if !settings.lifecycle.is_empty() => kind::BUCKET_LIFECYCLE,
+            RecordPayload::BucketSettings { settings, .. } if settings.policy.is_empty() => kind::BUCKET_SETTINGS,
+            RecordPayload::BucketSettings { .. } => kind::BUCKET_POLICY,
         }
     }
 
@@ -215,19 +215,19 @@ impl<'a> Payload<'a> {
     /// their bytes are copied once.
     fn size_hint(&self) -> usize {
         match self {
-            Payload::Body(body) => {
+            RecordPayload::Body(body) => {
                 let bytes = match &body.bytes {
                     Bytes::Inline { tags, data } => tags.as_flattened().len() + data.len(),
                     Bytes::Blocks(runs) => runs.len() * RUN_LEN,
                 };
                 32 + body.prefix.len() + bytes
             }
-            Payload::ObjectPut(put) => {
+            RecordPayload::ObjectPut(put) => {
                 let opaque = put.head.len() + put.tags.len() + put.part_checksums.len();
                 72 + put.key.len() + opaque + put.parts.len() * PART_LEN
             }
-            Payload::Tombstone { key, .. } => 18 + key.len(),
-            Payload::Chunk(chunk) => 16 + chunk.items.len(),
+            RecordPayload::Tombstone { key, .. } => 18 + key.len(),
+            RecordPayload::CheckpointItems(record) => 16 + record.items.len(),
             _ => 0,
         }
     }
@@ -236,50 +236,50 @@ impl<'a> Payload<'a> {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.size_hint());
         match self {
-            Payload::BucketCreate { time_ms, name } => {
+            RecordPayload::BucketCreate { time_ms, name } => {
                 out.extend(time_ms.to_le_bytes());
                 out.extend((name.len() as u16).to_le_bytes());
                 out.extend(name.as_bytes());
             }
-            Payload::BucketDelete { bucket, time_ms } => {
+            RecordPayload::BucketDelete { bucket, time_ms } => {
                 out.extend(bucket.to_le_bytes());
                 out.extend(time_ms.to_le_bytes());
             }
-            Payload::Body(body) => body.encode(&mut out),
-            Payload::ObjectPut(put) => put.encode(&mut out),
-            Payload::Tombstone { bucket, time_ms, key } => {
+            RecordPayload::Body(body) => body.encode(&mut out),
+            RecordPayload::ObjectPut(put) => put.encode(&mut out),
+            RecordPayload::Tombstone { bucket, time_ms, key } => {
                 out.extend(bucket.to_le_bytes());
                 out.extend(time_ms.to_le_bytes());
                 out.extend((key.len() as u16).to_le_bytes());
                 out.extend(key.as_bytes());
             }
-            Payload::UploadCreate(create) => create.encode(&mut out),
-            Payload::PartPut(put) => put.encode(&mut out),
-            Payload::UploadAbort { bucket, upload, time_ms } => {
+            RecordPayload::UploadCreate(create) => create.encode(&mut out),
+            RecordPayload::PartPut(put) => put.encode(&mut out),
+            RecordPayload::UploadAbort { bucket, upload, time_ms } => {
                 out.extend(bucket.to_le_bytes());
                 out.extend(upload.to_le_bytes());
                 out.extend(time_ms.to_le_bytes());
             }
-            Payload::SegmentEnd | Payload::Mark => {}
-            Payload::Chunk(chunk) => {
-                out.extend(chunk.until.to_le_bytes());
-                out.extend(chunk.index.to_le_bytes());
+            RecordPayload::SegmentEnd | RecordPayload::Mark => {}
+            RecordPayload::CheckpointItems(record) => {
+                out.extend(record.until.to_le_bytes());
+                out.extend(record.index.to_le_bytes());
                 out.extend([0; 4]);
-                out.extend(chunk.items);
+                out.extend(record.items);
             }
-            Payload::Checkpoint(end) => {
+            RecordPayload::Checkpoint(end) => {
                 out.extend(end.until.to_le_bytes());
                 out.extend(end.watermark.to_le_bytes());
                 out.extend(end.floor.to_le_bytes());
-                out.extend((end.chunks.len() as u32).to_le_bytes());
+                out.extend((end.item_records.len() as u32).to_le_bytes());
                 out.extend((end.ends.len() as u32).to_le_bytes());
-                out.extend(end.chunks.iter().flat_map(|chunk| chunk.to_le_bytes()));
+                out.extend(end.item_records.iter().flat_map(|record| record.to_le_bytes()));
                 for (segment, written) in &end.ends {
                     out.extend(segment.to_le_bytes());
                     out.extend(written.to_le_bytes());
                 }
             }
-            Payload::BucketSettings { bucket, time_ms, settings } => {
+            RecordPayload::BucketSettings { bucket, time_ms, settings } => {
                 out.extend(bucket.to_le_bytes());
                 out.extend(time_ms.to_le_bytes());
                 settings.encode(&mut out);
@@ -303,41 +303,41 @@ impl<'a> Payload<'a> {
         let payload = match kind {
             kind::BUCKET_CREATE => {
                 let (time_ms, len) = (c.u64()?, c.u16()?);
-                Payload::BucketCreate { time_ms, name: c.str(len.into())? }
+                RecordPayload::BucketCreate { time_ms, name: c.str(len.into())? }
             }
-            kind::BUCKET_DELETE => Payload::BucketDelete { bucket: c.u64()?, time_ms: c.u64()? },
-            kind::BODY => Payload::Body(BodyRecord::parse(&mut c)?),
-            kind::OBJECT_PUT => Payload::ObjectPut(ObjectPut::parse(&mut c)?),
+            kind::BUCKET_DELETE => RecordPayload::BucketDelete { bucket: c.u64()?, time_ms: c.u64()? },
+            kind::BODY => RecordPayload::Body(BodyRecord::parse(&mut c)?),
+            kind::OBJECT_PUT => RecordPayload::ObjectPut(ObjectPut::parse(&mut c)?),
             kind::TOMBSTONE => {
                 let (bucket, time_ms, len) = (c.u64()?, c.u64()?, c.u16()?);
-                Payload::Tombstone { bucket, time_ms, key: c.str(len.into())? }
+                RecordPayload::Tombstone { bucket, time_ms, key: c.str(len.into())? }
             }
-            kind::UPLOAD_CREATE => Payload::UploadCreate(UploadCreate::parse(&mut c)?),
-            kind::PART_PUT => Payload::PartPut(PartPut::parse(&mut c)?),
-            kind::UPLOAD_ABORT => Payload::UploadAbort { bucket: c.u64()?, upload: c.u64()?, time_ms: c.u64()? },
-            kind::SEGMENT_END => Payload::SegmentEnd,
-            kind::MARK => Payload::Mark,
-            kind::CHUNK => {
+            kind::UPLOAD_CREATE => RecordPayload::UploadCreate(UploadCreate::parse(&mut c)?),
+            kind::PART_PUT => RecordPayload::PartPut(PartPut::parse(&mut c)?),
+            kind::UPLOAD_ABORT => RecordPayload::UploadAbort { bucket: c.u64()?, upload: c.u64()?, time_ms: c.u64()? },
+            kind::SEGMENT_END => RecordPayload::SegmentEnd,
+            kind::MARK => RecordPayload::Mark,
+            kind::CHECKPOINT_ITEMS => {
                 let (until, index) = (c.u64()?, c.u32()?);
                 let [0, 0, 0, 0] = c.array()? else { return None };
-                Payload::Chunk(Chunk { until, index, items: std::mem::take(&mut c.0) })
+                RecordPayload::CheckpointItems(CheckpointItems { until, index, items: std::mem::take(&mut c.0) })
             }
             kind::CHECKPOINT => {
-                let (until, watermark, floor, chunks, ends) = (c.u64()?, c.u64()?, c.u64()?, c.u32()?, c.u32()?);
-                let chunks = (0..chunks).map(|_| c.u64()).collect::<Option<_>>()?;
+                let (until, watermark, floor, item_records, ends) = (c.u64()?, c.u64()?, c.u64()?, c.u32()?, c.u32()?);
+                let item_records = (0..item_records).map(|_| c.u64()).collect::<Option<_>>()?;
                 let ends = (0..ends).map(|_| Some((c.u32()?, c.u32()?))).collect::<Option<_>>()?;
-                Payload::Checkpoint(CheckpointEnd { until, watermark, floor, chunks, ends })
+                RecordPayload::Checkpoint(CheckpointEnd { until, watermark, floor, item_records, ends })
             }
             kind::BUCKET_SETTINGS => {
                 let (bucket, time_ms) = (c.u64()?, c.u64()?);
-                Payload::BucketSettings { bucket, time_ms, settings: BucketSettings::parse(&mut c)? }
+                RecordPayload::BucketSettings { bucket, time_ms, settings: BucketSettings::parse(&mut c)? }
             }
             kind::BUCKET_POLICY => {
                 let (bucket, time_ms) = (c.u64()?, c.u64()?);
                 let settings = BucketSettings::parse(&mut c)?;
                 let len = c.u16().map(usize::from).filter(|len| (1..=POLICY_MAX).contains(len))?;
                 let settings = BucketSettings { policy: c.bytes(len)?.to_vec(), ..settings };
-                Payload::BucketSettings { bucket, time_ms, settings }
+                RecordPayload::BucketSettings { bucket, time_ms, settings }
             }
             kind::BUCKET_LIFECYCLE => {
                 let (bucket, time_ms) = (c.u64()?, c.u64()?);
@@ -346,7 +346,7 @@ impl<'a> Payload<'a> {
                 let policy = c.bytes(len)?.to_vec();
                 let len = c.u16().map(usize::from).filter(|len| (1..=LIFECYCLE_MAX).contains(len))?;
                 let settings = BucketSettings { policy, lifecycle: c.bytes(len)?.into(), ..settings };
-                Payload::BucketSettings { bucket, time_ms, settings }
+                RecordPayload::BucketSettings { bucket, time_ms, settings }
             }
             _ => return None,
         };
@@ -365,7 +365,7 @@ impl<'a> BodyRecord<'a> {
         out.extend_from_slice(&self.len.to_le_bytes());
         out.extend_from_slice(&[form, self.prefix.len() as u8, 0, 0]);
         out.extend_from_slice(&(count as u32).to_le_bytes());
-        out.extend_from_slice(&self.placed.to_le_bytes());
+        out.extend_from_slice(&self.relocation.to_le_bytes());
         out.extend(self.prefix);
         match &self.bytes {
             Bytes::Inline { tags, data } => {
@@ -386,7 +386,7 @@ impl<'a> BodyRecord<'a> {
         let (id, len) = (BodyId(c.u64()?), c.u64()?);
         let [form, prefix_len, 0, 0] = c.array()? else { return None };
         let count = c.u32()? as usize;
-        let placed = c.u64()?;
+        let relocation = c.u64()?;
         let prefix = c.bytes(prefix_len.into())?;
         let bytes = match form {
             INLINE => {
@@ -400,7 +400,7 @@ impl<'a> BodyRecord<'a> {
             WHOLE_BLOCKS => Bytes::Blocks(parse_whole_blocks(c, count, len)?),
             _ => return None,
         };
-        Some(BodyRecord { id, placed, len, prefix, bytes })
+        Some(BodyRecord { id, relocation, len, prefix, bytes })
     }
 }
 
@@ -569,33 +569,39 @@ pub(super) fn parse_part(c: &mut Cursor<'_>) -> Option<Part> {
 mod tests {
     use super::*;
 
-    fn check(payload: &Payload<'_>) {
+    fn check(payload: &RecordPayload<'_>) {
         let bytes = payload.encode();
-        assert_eq!(Payload::parse(payload.kind(), &bytes).as_ref(), Some(payload));
+        assert_eq!(RecordPayload::parse(payload.kind(), &bytes).as_ref(), Some(payload));
         for len in 0..bytes.len() {
-            assert_eq!(Payload::parse(payload.kind(), &bytes[..len]), None, "{payload:?} cut to {len}");
+            assert_eq!(RecordPayload::parse(payload.kind(), &bytes[..len]), None, "{payload:?} cut to {len}");
         }
         let longer = [&bytes[..], &[0]].concat();
-        assert_eq!(Payload::parse(payload.kind(), &longer), None, "{payload:?} with a byte more");
+        assert_eq!(RecordPayload::parse(payload.kind(), &longer), None, "{payload:?} with a byte more");
     }
 
     #[test]
     fn every_kind_round_trips_and_refuses_other_lengths() {
         let part = Part { number: 7, body: BodyId(99), size: 5 << 20, salt: [3; 24], etag: [4; 16] };
         let etag = Etag { digest: [8; 16], parts: 2 };
-        check(&Payload::BucketCreate { time_ms: 5, name: "photos" });
-        check(&Payload::BucketDelete { bucket: 1, time_ms: 6 });
-        check(&Payload::Tombstone { bucket: 1, time_ms: 7, key: "a/\u{e9}" });
-        check(&Payload::UploadAbort { bucket: 1, upload: 2, time_ms: 3 });
-        check(&Payload::SegmentEnd);
-        check(&Payload::Mark);
+        check(&RecordPayload::BucketCreate { time_ms: 5, name: "photos" });
+        check(&RecordPayload::BucketDelete { bucket: 1, time_ms: 6 });
+        check(&RecordPayload::Tombstone { bucket: 1, time_ms: 7, key: "a/\u{e9}" });
+        check(&RecordPayload::UploadAbort { bucket: 1, upload: 2, time_ms: 3 });
+        check(&RecordPayload::SegmentEnd);
+        check(&RecordPayload::Mark);
         let inline = Bytes::Inline { tags: &[[1; 16], [2; 16]], data: b"hello" };
-        check(&Payload::Body(BodyRecord { id: BodyId(4), placed: 0, len: 5, prefix: &[9; 56], bytes: inline }));
+        check(&RecordPayload::Body(BodyRecord {
+            id: BodyId(4),
+            relocation: 0,
+            len: 5,
+            prefix: &[9; 56],
+            bytes: inline,
+        }));
         let runs =
             vec![Run { offset: 1 << 21, generation: 3, len: 2 << 20 }, Run { offset: 1 << 30, generation: 8, len: 1 }];
-        check(&Payload::Body(BodyRecord {
+        check(&RecordPayload::Body(BodyRecord {
             id: BodyId(4),
-            placed: 77,
+            relocation: 77,
             len: (2 << 20) + 1,
             prefix: b"",
             bytes: Bytes::Blocks(runs),
@@ -605,7 +611,7 @@ mod tests {
             let (key, head) = ("k", &b"head"[..]);
             let tags = if sealed { &b"tags"[..] } else { b"" };
             let part_checksums = if bound { &b"part_checksums"[..] } else { b"" };
-            check(&Payload::ObjectPut(ObjectPut {
+            check(&RecordPayload::ObjectPut(ObjectPut {
                 bucket: 1,
                 upload,
                 size: 9,
@@ -624,26 +630,31 @@ mod tests {
             let tags = if declared.is_some() { &b"tags"[..] } else { b"" };
             let (id, key, head) = ([6; 16], "k", &b"h"[..]);
             let create = UploadCreate { bucket: 1, id, time_ms: 1, sealed: false, declared, key, head, tags };
-            check(&Payload::UploadCreate(create));
+            check(&RecordPayload::UploadCreate(create));
         }
         let settings = |policy, lifecycle| {
             let (policy, lifecycle) = (vec![7; policy], vec![8; lifecycle].into());
             let settings = BucketSettings { quota: Some(1 << 40), expire_ms: None, policy, lifecycle };
-            Payload::BucketSettings { bucket: 1, time_ms: 2, settings }
+            RecordPayload::BucketSettings { bucket: 1, time_ms: 2, settings }
         };
         for policy in [0, 1, POLICY_MAX] {
             check(&settings(policy, 0));
             check(&settings(policy, 1));
         }
         let longest = settings(POLICY_MAX, LIFECYCLE_MAX);
-        assert_eq!(Payload::parse(longest.kind(), &longest.encode()).as_ref(), Some(&longest));
+        assert_eq!(RecordPayload::parse(longest.kind(), &longest.encode()).as_ref(), Some(&longest));
         for longer in [settings(0, LIFECYCLE_MAX + 1), settings(POLICY_MAX + 1, 1), settings(POLICY_MAX + 1, 0)] {
-            assert_eq!(Payload::parse(longer.kind(), &longer.encode()), None);
+            assert_eq!(RecordPayload::parse(longer.kind(), &longer.encode()), None);
         }
-        let end =
-            CheckpointEnd { until: 5, watermark: 4, floor: 3, chunks: vec![1, 2, 3], ends: vec![(1, 4096), (2, 8192)] };
-        check(&Payload::Checkpoint(end));
-        check(&Payload::PartPut(PartPut { bucket: 1, upload: 2, time_ms: 3, part, checksums: b"checksums" }));
+        let end = CheckpointEnd {
+            until: 5,
+            watermark: 4,
+            floor: 3,
+            item_records: vec![1, 2, 3],
+            ends: vec![(1, 4096), (2, 8192)],
+        };
+        check(&RecordPayload::Checkpoint(end));
+        check(&RecordPayload::PartPut(PartPut { bucket: 1, upload: 2, time_ms: 3, part, checksums: b"checksums" }));
     }
 
     #[test]
@@ -651,9 +662,10 @@ mod tests {
         let body = |len: u64, blocks: &[u32]| {
             let runs = blocks.iter().map(|&len| Run { offset: 1 << 21, generation: 3, len }).collect();
             let bytes = Bytes::Blocks(runs);
-            let mut encoded = Payload::Body(BodyRecord { id: BodyId(4), placed: 0, len, prefix: b"", bytes }).encode();
+            let mut encoded =
+                RecordPayload::Body(BodyRecord { id: BodyId(4), relocation: 0, len, prefix: b"", bytes }).encode();
             encoded[16] = WHOLE_BLOCKS;
-            let Some(Payload::Body(body)) = Payload::parse(kind::BODY, &encoded) else { return None };
+            let Some(RecordPayload::Body(body)) = RecordPayload::parse(kind::BODY, &encoded) else { return None };
             let Bytes::Blocks(runs) = body.bytes else { return None };
             Some(runs.iter().map(|run| run.len).collect::<Vec<_>>())
         };
@@ -666,19 +678,20 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        assert_eq!(Payload::parse(0, b""), None);
-        assert_eq!(Payload::parse(16, b""), None);
+        assert_eq!(RecordPayload::parse(0, b""), None);
+        assert_eq!(RecordPayload::parse(16, b""), None);
         // Runs of a two-block body that are too short, too long or empty, or
         // that end within a chunk.
         for lens in [&[1 << 20][..], &[3 << 20], &[2 << 20, 0], &[100, (2 << 20) - 100], &[0, 2 << 20]] {
             let runs = lens.iter().map(|&len| Run { offset: 0, generation: 0, len }).collect();
             let bytes = Bytes::Blocks(runs);
-            let body = Payload::Body(BodyRecord { id: BodyId(1), placed: 0, len: 2 << 20, prefix: b"", bytes });
-            assert_eq!(Payload::parse(kind::BODY, &body.encode()), None, "{lens:?}");
+            let body =
+                RecordPayload::Body(BodyRecord { id: BodyId(1), relocation: 0, len: 2 << 20, prefix: b"", bytes });
+            assert_eq!(RecordPayload::parse(kind::BODY, &body.encode()), None, "{lens:?}");
         }
         // A name that is not UTF-8.
-        let mut bytes = Payload::BucketCreate { time_ms: 0, name: "ab" }.encode();
+        let mut bytes = RecordPayload::BucketCreate { time_ms: 0, name: "ab" }.encode();
         *bytes.last_mut().unwrap() = 0xff;
-        assert_eq!(Payload::parse(kind::BUCKET_CREATE, &bytes), None);
+        assert_eq!(RecordPayload::parse(kind::BUCKET_CREATE, &bytes), None);
     }
 }

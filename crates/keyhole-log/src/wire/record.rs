@@ -38,14 +38,14 @@ mod field {
     pub(super) const WATERMARK: Range<usize> = 56..64;
     pub(super) const PREV: Range<usize> = 64..68;
     pub(super) const DURABLE: Range<usize> = 68..72;
-    pub(super) const WITNESS_SEGMENT: Range<usize> = 72..76;
-    pub(super) const WITNESS_DURABLE: Range<usize> = 76..80;
-    const _: () = assert!(WITNESS_DURABLE.end == super::HEADER_LEN);
+    pub(super) const HINT_SEGMENT: Range<usize> = 72..76;
+    pub(super) const HINT_UNTIL: Range<usize> = 76..80;
+    const _: () = assert!(HINT_UNTIL.end == super::HEADER_LEN);
 }
 
 /// A durability statement about a segment: it is durable below this offset within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Durable {
+pub(crate) struct DurableHint {
     pub(crate) segment: u32,
     pub(crate) until: u32,
 }
@@ -66,8 +66,8 @@ pub(crate) struct Header {
     pub(crate) prev: u32,
     /// Offset below which this record's segment was durable when it was written.
     pub(crate) durable: u32,
-    /// Witness: the same statement about a segment of another worker; `until` 0 if unknown.
-    pub(crate) witness: Durable,
+    /// Durable hint: the same statement about a segment of another worker; `until` 0 if unknown.
+    pub(crate) hint: DurableHint,
 }
 
 /// A record whose checksum and identity have been verified.
@@ -115,8 +115,8 @@ impl Header {
         put(out, field::WATERMARK, &self.watermark.to_le_bytes());
         put(out, field::PREV, &self.prev.to_le_bytes());
         put(out, field::DURABLE, &self.durable.to_le_bytes());
-        put(out, field::WITNESS_SEGMENT, &self.witness.segment.to_le_bytes());
-        put(out, field::WITNESS_DURABLE, &self.witness.until.to_le_bytes());
+        put(out, field::HINT_SEGMENT, &self.hint.segment.to_le_bytes());
+        put(out, field::HINT_UNTIL, &self.hint.until.to_le_bytes());
         out[HEADER_LEN..].copy_from_slice(payload);
         let check = check(out);
         put(out, field::CHECK, &check.to_le_bytes());
@@ -183,9 +183,9 @@ pub(crate) fn verify<'a>(bytes: &'a [u8], store: &StoreId, offset: u64) -> Optio
         watermark: u64_at(bytes, field::WATERMARK),
         prev: claim.prev,
         durable: u32_at(bytes, field::DURABLE),
-        witness: Durable {
-            segment: u32::from_le_bytes(array(bytes, field::WITNESS_SEGMENT)),
-            until: u32_at(bytes, field::WITNESS_DURABLE),
+        hint: DurableHint {
+            segment: u32::from_le_bytes(array(bytes, field::HINT_SEGMENT)),
+            until: u32_at(bytes, field::HINT_UNTIL),
         },
     };
     Some(Record { header, crc, len: claim.len, payload: &bytes[HEADER_LEN..] })
@@ -206,7 +206,7 @@ mod tests {
             watermark: 1200,
             prev: 9,
             durable: 4096,
-            witness: Durable::default(),
+            hint: DurableHint::default(),
         };
         let new = Header { kind: 5, seq: 0x0506_0708, watermark: 1300, prev: 10, ..old };
         let (mut ahead, mut behind) = (vec![0; 200], vec![0; 200]);
@@ -233,7 +233,7 @@ mod tests {
             watermark: 4,
             prev: 9,
             durable: 4096,
-            witness: Durable::default(),
+            hint: DurableHint::default(),
         };
         let mut bytes = vec![0; 200];
         header.emit(&[1; 16], b"payload", &mut bytes);
@@ -257,7 +257,7 @@ mod tests {
             watermark: 1200,
             prev: 0xdead_beef,
             durable: 8192,
-            witness: Durable { segment: 3, until: 4096 },
+            hint: DurableHint { segment: 3, until: 4096 },
         };
         let mut bytes = vec![0xff; 200];
         let crc = header.emit(&[1; 16], b"payload", &mut bytes);

@@ -11,7 +11,8 @@ use futures_executor::LocalPool;
 
 use keyhole_log::limits::{PAGE, SEGMENTS_START};
 use keyhole_log::{
-    CheckOptions, CleanerStats, Condition, Content, CreateUpload, Damage, Error, Log, PutObject, PutPart, Report, check,
+    CheckOptions, CheckReport, CleanerStats, Condition, Content, CreateUpload, Damage, Error, Log, PutObject, PutPart,
+    check,
 };
 
 use crate::support::store::{SEGMENT_LEN, Store, bytes, etag, format, options, read, write_body};
@@ -159,7 +160,7 @@ fn places(image: &[u8]) -> BTreeMap<Name, Vec<Range<usize>>> {
     named.collect()
 }
 
-fn check_with(medium: &Rc<RefCell<Medium>>, repair: bool) -> Result<Report, Error> {
+fn check_with(medium: &Rc<RefCell<Medium>>, repair: bool) -> Result<CheckReport, Error> {
     LocalPool::new().run_until(check(Rc::new(MemDisk::new(medium)), CheckOptions { repair }))
 }
 

@@ -7,12 +7,12 @@ use std::rc::Rc;
 use futures_executor::LocalPool;
 
 use keyhole_log::limits::SEGMENTS_START;
-use keyhole_log::{CheckOptions, Condition, CreateUpload, Error, PutPart, Report, Verdict, check};
+use keyhole_log::{CheckOptions, CheckReport, Condition, CreateUpload, Error, PutPart, Verdict, check};
 
 use crate::support::store::{SEGMENT_LEN, Store, bytes, format, get, options, put, read, write_body};
 use crate::support::{Crash, Medium, MemDisk, Random};
 
-fn check_with(medium: &Rc<RefCell<Medium>>, repair: bool) -> Result<Report, Error> {
+fn check_with(medium: &Rc<RefCell<Medium>>, repair: bool) -> Result<CheckReport, Error> {
     let disk = Rc::new(MemDisk::new(medium));
     LocalPool::new().run_until(check(disk, CheckOptions { repair }))
 }

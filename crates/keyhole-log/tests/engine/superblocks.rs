@@ -8,7 +8,7 @@ use futures_executor::LocalPool;
 use futures_util::task::LocalSpawnExt;
 
 use keyhole_log::limits::{PAGE, SEGMENTS_START};
-use keyhole_log::{CheckOptions, Condition, Error, Format, OpenOptions, Report, Verdict, check, create};
+use keyhole_log::{CheckOptions, CheckReport, Condition, Error, Format, OpenOptions, Verdict, check, create};
 
 use crate::support::store::{SEGMENT_LEN, Store, get, options, put};
 use crate::support::{Crash, Medium, MemDisk, word};
@@ -92,7 +92,7 @@ fn lay(medium: &Rc<RefCell<Medium>>, image: &[u8], fault: Fault) {
     (medium.changes, medium.operations) = (0, 0);
 }
 
-fn check_with(medium: &Rc<RefCell<Medium>>, repair: bool) -> Result<Report, Error> {
+fn check_with(medium: &Rc<RefCell<Medium>>, repair: bool) -> Result<CheckReport, Error> {
     LocalPool::new().run_until(check(Rc::new(MemDisk::new(medium)), CheckOptions { repair }))
 }
 
@@ -118,7 +118,7 @@ fn assert_whole(medium: &Rc<RefCell<Medium>>, capacity: u64, what: &str) {
 
 /// Takes a store without superblocks through check, repair and recovery. Returns the report of the
 /// check without repair.
-fn assert_rebuilt(medium: &Rc<RefCell<Medium>>, segment_len: u64, what: &str) -> Report {
+fn assert_rebuilt(medium: &Rc<RefCell<Medium>>, segment_len: u64, what: &str) -> CheckReport {
     let refused = Store::open_with(medium, options(1)).err().unwrap_or_else(|| panic!("{what}: it opens"));
     assert!(matches!(&refused, Error::Damaged(_)) && refused.to_string().contains("--repair"), "{what}: {refused}");
     let found = check_with(medium, false).unwrap_or_else(|error| panic!("{what}: {error}"));

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::Args;
-use keyhole_log::{CheckOptions as LogOptions, Report, Verdict};
+use keyhole_log::{CheckOptions as LogOptions, CheckReport, Verdict};
 use serde::Serialize;
 
 use super::operate::{describe, print, size};
@@ -95,7 +95,7 @@ fn word(verdict: Verdict) -> &'static str {
     }
 }
 
-fn json(report: &Report, remaining: u64) -> Json {
+fn json(report: &CheckReport, remaining: u64) -> Json {
     let finding = |finding: &keyhole_log::Finding| JsonFinding {
         damage: DamageReply::from(&finding.damage),
         verdict: word(finding.verdict),
@@ -116,12 +116,12 @@ fn json(report: &Report, remaining: u64) -> Json {
     }
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &CheckReport) -> String {
     let mut text = String::new();
     for finding in &report.findings {
         text += &format!("{}: {}\n", word(finding.verdict), describe(&DamageReply::from(&finding.damage)));
     }
-    let Report { buckets, objects, uploads, bodies, records, blocks, verified, repaired, .. } = report;
+    let CheckReport { buckets, objects, uploads, bodies, records, blocks, verified, repaired, .. } = report;
     text += &format!("{buckets} buckets, {objects} objects, {uploads} uploads, {bodies} bodies\n");
     text += &format!("{records} records and {blocks} blocks read, {} verified\n", size(*verified));
     let length = |ranges: &[Range<u64>]| size(ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum());

@@ -38,11 +38,11 @@ pub(crate) fn stored_bytes(start: u64, len: u64) -> u64 {
     if len == 0 {
         return 0;
     }
-    let head = len.min(BLOCK_DATA as u64 - start % BLOCK_DATA as u64);
-    let rest = len - head;
+    let front = len.min(BLOCK_DATA as u64 - start % BLOCK_DATA as u64);
+    let rest = len - front;
     let (full, tail) = (rest / BLOCK_DATA as u64, rest % BLOCK_DATA as u64);
     let tail = if tail == 0 { 0 } else { block::stored_len(tail as usize) };
-    block::stored_len(head as usize) as u64 + full * BUFFER_LEN as u64 + tail as u64
+    block::stored_len(front as usize) as u64 + full * BUFFER_LEN as u64 + tail as u64
 }
 
 /// Iterates over the runs of a body, each with its start offset in the body.
@@ -188,7 +188,10 @@ impl<D: Disk> BodyWriter<D> {
     /// # Panics
     /// Panics if the chunk is not full, or if the block has no more chunks.
     pub fn checksum(&mut self, chunk: &[u8]) {
-        assert!(chunk.len() == CHUNK_LEN && self.crcs.len() < CHUNKS_MAX, "a full chunk of a block");
+        assert!(
+            chunk.len() == CHUNK_LEN && self.crcs.len() < CHUNKS_MAX,
+            "a checksum is computed of a full chunk within the block"
+        );
         self.crcs.push(wire::crc(&[chunk]));
     }
 
@@ -222,10 +225,13 @@ impl<D: Disk> BodyWriter<D> {
             }
             None if self.blocks == 0 => Ok(self.inline(&[], &[], prefix)),
             Some((buf, len, tags)) => {
-                assert!(len <= BLOCK_DATA && tags.len() <= CHUNK_TAGS_MAX, "a block within its limits");
+                assert!(
+                    len <= BLOCK_DATA && tags.len() <= CHUNK_TAGS_MAX,
+                    "a block is at most BLOCK_DATA bytes and CHUNK_TAGS_MAX tags long"
+                );
                 assert!(
                     len > 0 || tags.is_empty(),
-                    "the tag of an empty last chunk belongs to the full block ahead of it"
+                    "the tag of an empty last chunk is passed with the preceding full block"
                 );
                 if len > 0 {
                     self.send(buf, len, tags).await?;
@@ -249,7 +255,7 @@ impl<D: Disk> BodyWriter<D> {
         }
         let (id, len) = (self.id(), self.len);
         let placed: u64 = self.runs.iter().map(|run| u64::from(run.len)).sum();
-        assert_eq!(placed, self.len, "every byte of a body has its place");
+        assert_eq!(placed, self.len, "every byte of a body has a location");
         if self.runs.len() > RUNS_MAX {
             return Err(Error::TooLarge("a body in segments of this length"));
         }
@@ -321,7 +327,7 @@ mod tests {
     const B: u64 = BLOCK_DATA as u64;
 
     #[test]
-    fn lengths_of_blocks() {
+    fn body_length_determines_block_count_and_stored_bytes() {
         for (len, count, last, stored) in [
             (0, 1, 0, 0),
             (1, 1, 1, 8192),
@@ -339,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_of_a_split_body_end_at_runs_and_at_multiples_of_the_block_length() {
+    fn split_body_has_blocks_that_end_at_runs_and_block_multiples() {
         let runs = [
             Run { offset: 1 << 20, generation: 1, len: 16384 },
             Run { offset: 1 << 22, generation: 2, len: (2 * B - 16384) as u32 },
@@ -360,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn split_is_refused_where_little_is_left() {
+    fn split_with_little_room_is_refused() {
         let least = CHUNK_LEN as u64 + 4096;
         assert_eq!((split_at(least - 1, 1 << 19), split_at(least, 1 << 19)), (None, Some(CHUNK_LEN)));
         assert_eq!(split_at(5 * CHUNK_LEN as u64, 1 << 19), Some(4 * CHUNK_LEN));

@@ -233,7 +233,7 @@ impl<'a, D: Disk> Survey<'a, D> {
                     Bytes::Inline { .. } => None,
                 },
                 (Thing::Body(_), _) | (_, None) => {
-                    let damage = Damage::new("a record that is not the one it should be", wanted.at.offset());
+                    let damage = Damage::new("a record with unexpected contents", wanted.at.offset());
                     self.note_of(&wanted.thing, damage);
                     continue;
                 }

@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn read_errors_of_the_medium_are_damage_and_others_are_not() {
+    fn read_error_of_medium_is_damage_and_others_are_not() {
         for number in UNREADABLE {
             assert!(is_unreadable(&io::Error::from_raw_os_error(number)), "{number}");
         }

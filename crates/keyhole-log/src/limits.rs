@@ -61,7 +61,8 @@ pub const SPLIT_WASTE: u64 = 64;
 /// Maximum opaque prefix of a body (56 bytes for a sealed body).
 pub const PREFIX_MAX: usize = 64;
 
-/// Maximum opaque head of an object or an upload (a sealed head has at most 16,455 bytes).
+/// Maximum object head of an object or an upload, opaque to the log. A sealed one has at most 16,455
+/// bytes.
 pub const HEAD_MAX: usize = 17 * 1024;
 
 /// Maximum opaque checksums of a part.
@@ -74,7 +75,7 @@ pub const POLICY_MAX: usize = 4 * 1024;
 /// [`EXPIRE_BATCH`] objects, and bounds the comparisons per key.
 pub const LIFECYCLE_MAX: usize = 32 * 1024;
 
-/// Maximum opaque tags of an object or an upload, stored in the clear beside the head. Ten S3
+/// Maximum opaque tags of an object or an upload, stored in the clear beside the object head. Ten S3
 /// tags have at most 384 characters each, of up to four bytes, plus their length fields.
 pub const OBJECT_TAGS_MAX: usize = 16 * 1024;
 

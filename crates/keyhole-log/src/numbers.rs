@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bounded_watermark_stays_until_the_bound_goes() {
+    fn watermark_with_bound_stays_until_bound_is_removed() {
         let mut numbers = Numbers::new(100);
         numbers.set_bound(Some(7));
         let seq = numbers.record();
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_watermark_waits_for_the_oldest() {
+    fn watermark_stays_below_oldest_undurable_record() {
         let mut numbers = Numbers::new(100);
         assert_eq!(numbers.watermark(), 99);
         let (a, _, b, c) = (numbers.record(), numbers.body(), numbers.record(), numbers.record());

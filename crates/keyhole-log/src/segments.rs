@@ -431,7 +431,7 @@ mod tests {
     const LEN: u64 = 2 << 20;
 
     #[test]
-    fn reserve_and_growth() {
+    fn full_store_keeps_reserve_for_deletions_and_cleaner() {
         // 24 segments, two workers: three reserved for deletions, one for their checkpoints, four
         // for the cleaner, one for cleaned segments, two for the first records; one is slack.
         let mut segments = Segments::new(LEN, SEGMENTS_START + 24 * LEN, Vec::new(), 2);
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_to_be_freed_is_as_good_as_free_as_far_as_it_is_reserved() {
+    fn condemned_segments_count_towards_the_reserve() {
         let mut segments = Segments::new(LEN, SEGMENTS_START + 48 * LEN, Vec::new(), 1);
         segments.without_meta = 0;
         assert_eq!((segments.reserve.total(), segments.batch()), (3 + 4 + 2 + 2, CLEAN_BATCH));
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn the_condemned_are_freed_when_two_checkpoints_have_passed() {
+    fn condemned_segment_is_freed_after_two_checkpoints() {
         let mut segments = Segments::new(LEN, SEGMENTS_START + 24 * LEN, Vec::new(), 1);
         for generation in 1..=3 {
             let number = segments.take(Purpose::Body, generation).unwrap();

@@ -237,7 +237,7 @@ mod tests {
 
     /// Compares random operations, over few and over many keys, with the standard map.
     #[test]
-    fn behaves_as_the_standard_map() {
+    fn sorted_map_behaves_as_the_standard_map() {
         let mut state = 0x9e37_79b9_7f4a_7c15u64;
         let mut random = |n: u64| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_in_order_takes_little_more_than_itself() {
+    fn sequential_insertion_leaves_little_slack() {
         let mut map = SortedMap::default();
         for key in 0..100_000u64 {
             map.insert(key, key);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn empty() {
+    fn empty_map_has_no_entries() {
         let mut map = SortedMap::<u8, ()>::default();
         assert!(map.is_empty() && map.get(&1).is_none() && map.remove(&1).is_none() && map.from(&0).next().is_none());
     }

@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_of_batches() {
+    fn batch_histogram_counts_by_power_of_two() {
         let mut histogram = BatchHistogram::default();
         for commits in [0, 1, 2, 3, 4, 5, 256, 257, 512, 513, 100_000] {
             histogram.count(commits);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn amplification_counts_padding_and_footers() {
+    fn write_amplification_counts_padding_and_footers() {
         assert_eq!(Written { records: 8192, ..Written::default() }.amplification(), None);
         // A single object of 4 KiB takes two pages of records.
         let small = Written { appended: 4096, records: 8192, ..Written::default() };

@@ -233,7 +233,7 @@ impl Store {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no thread panics while it changes the state")
+        self.state.lock().expect("the lock of the state is never poisoned")
     }
 
     /// Returns the space usage of the file.

@@ -142,7 +142,7 @@ pub struct BucketSettings {
 pub enum Content {
     /// A newly written body and its salt (zero for a plain one).
     New(NewBody, [u8; 24]),
-    /// The parts of another object, shared rather than copied, with their part_checksums.
+    /// The parts of another object, shared rather than copied, with their part checksums.
     Shared(Object),
 }
 
@@ -157,9 +157,9 @@ pub struct PutObject {
     pub content: Content,
     /// Object head, opaque to the log. At most [`HEAD_MAX`](crate::limits::HEAD_MAX) bytes.
     pub head: Vec<u8>,
-    /// Labels, opaque to the log. At most [`OBJECT_TAGS_MAX`](crate::limits::OBJECT_TAGS_MAX) bytes.
+    /// Tags, opaque to the log. At most [`OBJECT_TAGS_MAX`](crate::limits::OBJECT_TAGS_MAX) bytes.
     pub tags: Vec<u8>,
-    /// Whether the head is sealed. Stored, but not used by the log.
+    /// Whether the object head is sealed. Stored, but not used by the log.
     pub sealed: bool,
     /// The ETag.
     pub etag: Etag,
@@ -180,13 +180,13 @@ pub struct Object {
     pub time_ms: u64,
     /// The ETag.
     pub etag: Etag,
-    /// Whether the head is sealed.
+    /// Whether the object head is sealed.
     pub sealed: bool,
-    /// Whether the head must list the parts. Stored, but not used by the log.
+    /// Whether the object head must list the parts. Stored, but not used by the log.
     pub bound: bool,
     /// Object head, opaque to the log.
     pub head: Vec<u8>,
-    /// Labels, opaque to the log.
+    /// Tags, opaque to the log.
     pub tags: Vec<u8>,
     /// Part checksums, opaque to the log.
     pub part_checksums: Vec<u8>,
@@ -233,7 +233,7 @@ pub enum Listed {
         time_ms: u64,
         /// The ETag.
         etag: Etag,
-        /// Whether its head is sealed.
+        /// Whether its object head is sealed.
         sealed: bool,
     },
     /// A common prefix, including the delimiter.
@@ -249,12 +249,12 @@ pub struct CreateUpload {
     pub key: String,
     /// Random identity, never used before.
     pub id: [u8; 16],
-    /// Head of the future object, opaque to the log.
+    /// Object head, opaque to the log.
     pub head: Vec<u8>,
-    /// Labels of the future object, opaque to the log. At most
+    /// Tags of the future object, opaque to the log. At most
     /// [`OBJECT_TAGS_MAX`](crate::limits::OBJECT_TAGS_MAX) bytes.
     pub tags: Vec<u8>,
-    /// Whether the head is sealed.
+    /// Whether the object head is sealed.
     pub sealed: bool,
     /// Creation time, in ms since 1970.
     pub time_ms: u64,
@@ -271,7 +271,7 @@ pub struct UploadRef {
     pub key: String,
     /// BlockIdentity given at creation.
     pub id: [u8; 16],
-    /// Whether its head is sealed.
+    /// Whether its object head is sealed.
     pub sealed: bool,
     /// Creation time, in ms since 1970.
     pub time_ms: u64,
@@ -281,12 +281,12 @@ pub struct UploadRef {
     pub(crate) seq: u64,
 }
 
-/// The head and tags that an upload was created with.
+/// The object head and tags that an upload was created with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UploadHead {
-    /// Head of the future object, opaque to the log.
+    /// Object head, opaque to the log.
     pub head: Vec<u8>,
-    /// Labels of the future object, opaque to the log.
+    /// Tags of the future object, opaque to the log.
     pub tags: Vec<u8>,
 }
 
@@ -337,14 +337,14 @@ pub struct CompleteUpload {
     pub upload: UploadRef,
     /// The parts in order, as returned by [`parts`](crate::Log::parts).
     pub parts: Vec<Part>,
-    /// Head of the object, opaque to the log.
+    /// Object head, opaque to the log.
     pub head: Vec<u8>,
-    /// Labels of the object, opaque to the log. At most
+    /// Tags of the object, opaque to the log. At most
     /// [`OBJECT_TAGS_MAX`](crate::limits::OBJECT_TAGS_MAX) bytes.
     pub tags: Vec<u8>,
     /// Part checksums, opaque to the log. At most [`PART_CHECKSUMS_MAX`](crate::limits::PART_CHECKSUMS_MAX) bytes.
     pub part_checksums: Vec<u8>,
-    /// Whether the head must list the parts. Stored, but not used by the log.
+    /// Whether the object head must list the parts. Stored, but not used by the log.
     pub bound: bool,
     /// ETag of the object.
     pub etag: Etag,

@@ -91,7 +91,7 @@ struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         if !self.ended {
-            let dropped = std::io::Error::other("it was dropped before its end");
+            let dropped = std::io::Error::other("dropped before it ended");
             self.store.poison(FailedWrite::new("a writer", None, &dropped));
         }
         if self.works {
@@ -214,7 +214,7 @@ impl<D: Disk> Writer<D> {
                 *beginning = begin_body(Rc::clone(&self.context)).boxed_local().fuse();
                 return;
             };
-            let Some(body) = &mut self.body else { unreachable!("there is room in it") };
+            let Some(body) = &mut self.body else { unreachable!("a segment with room is open") };
             let pin = SegmentPin::new(&self.context.store, &mut self.context.store.lock(), body.number);
             let placed = PlacedBlock { offset: body.at, generation: body.generation, len: block.data_len, pin };
             body.at += block::stored_len(block.data_len as usize) as u64;

@@ -180,7 +180,7 @@ fn transient(disk: &FileDisk) -> (usize, Recovery) {
 }
 
 #[test]
-fn opening_after_a_crash_takes_little_more_than_the_index() {
+fn opening_after_crash_takes_little_more_than_the_index() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     const OBJECTS: usize = 10_000;
     // Two per overwritten object: a body and an object.
@@ -233,7 +233,7 @@ async fn upload(log: Log<FileDisk>, n: usize) {
 }
 
 #[test]
-fn abandoned_upload_is_small_and_its_memory_is_told() {
+fn abandoned_upload_is_small_and_its_memory_is_reported() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     const UPLOADS: usize = 10_000;
     let disk = new_disk(SEGMENT_LEN_MIN);

@@ -106,7 +106,7 @@ fn read_only_medium_refuses_changes_and_serves_reads() {
 }
 
 #[test]
-fn write_without_space_fails_and_may_be_repeated() {
+fn write_without_space_fails_and_can_be_repeated() {
     use keyhole_sim::disk::FileSystem::NoExtents;
     let (medium, disk) = medium(Faults::none());
     medium.set_faults(Faults { file_system: NoExtents, neighbour: 1000, ..Faults::none() });

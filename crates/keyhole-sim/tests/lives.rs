@@ -17,7 +17,7 @@ fn threads() -> usize {
 }
 
 #[test]
-fn many_lives() {
+fn many_lives_end_without_violation() {
     let wanted = std::env::var("KEYHOLE_LIVES").ok().and_then(|lives| lives.parse().ok());
     let seeds = match std::env::var("KEYHOLE_SEED").ok().and_then(|seed| seed.parse().ok()) {
         Some(seed) => vec![seed],
@@ -30,7 +30,7 @@ fn many_lives() {
 }
 
 #[test]
-fn a_life_follows_from_its_seed() {
+fn life_is_reproduced_by_its_seed() {
     for seed in 1..=TWICE {
         let setup = Setup::default();
         assert_eq!(life(seed, setup), life(seed, setup), "life {seed}");
@@ -41,7 +41,7 @@ fn a_life_follows_from_its_seed() {
 const CAUGHT_WITHIN: u64 = 100;
 
 #[test]
-fn a_disk_that_lies_is_noticed() {
+fn lying_disk_is_detected() {
     for lie in [Lie::Sync, Lie::PartOfSync, Lie::Write] {
         let caught = caught(1..=CAUGHT_WITHIN, Setup { lie: Some(lie), ..Setup::default() });
         println!("{lie:?}: {caught:?}");

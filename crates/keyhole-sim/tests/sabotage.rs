@@ -19,31 +19,31 @@ fn check(sabotage: Sabotage, focus: Option<Focus>) {
 }
 
 #[test]
-fn syncs_that_are_skipped() {
+fn skipped_syncs_are_detected() {
     check(Sabotage::SkipSync, None);
 }
 
 #[test]
-fn checksums_that_are_not_compared() {
+fn ignored_checksums_are_detected() {
     check(Sabotage::IgnoreCrc, Some(Focus::Damage));
 }
 
 #[test]
-fn identities_that_are_not_compared() {
+fn ignored_identities_are_detected() {
     check(Sabotage::IgnoreGeneration, Some(Focus::Reuse));
 }
 
 #[test]
-fn deletions_that_are_forgotten() {
+fn forgotten_deletions_are_detected() {
     check(Sabotage::DropTombstoneEarly, Some(Focus::Cleaning));
 }
 
 #[test]
-fn durable_writes_that_are_trusted_for_others() {
+fn trusted_durable_writes_are_detected() {
     check(Sabotage::TrustWrites, None);
 }
 
 #[test]
-fn acknowledgements_that_come_early() {
+fn early_acknowledgements_are_detected() {
     check(Sabotage::AcknowledgeEarly, None);
 }

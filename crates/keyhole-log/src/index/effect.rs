@@ -498,7 +498,7 @@ mod tests {
     /// The cleaner may move a record while a newer one replaces it, and two workers' batches may be
     /// applied in any order. The newer record must win.
     #[test]
-    fn older_record_does_not_take_the_place_of_a_newer_one() {
+    fn older_record_applied_late_does_not_replace_newer_one() {
         let (bucket, upload) = (1, 2);
         let mut index = Index::replay(1 << 20);
         let create = Effect::CreateBucket { name: "b".into(), time_ms: 0 };

@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn common_prefixes() {
+    fn key_with_delimiter_has_common_prefix() {
         let filter = Filter::new("a", Some("//"), 10);
         assert_eq!(filter.common("ab//c//d"), Some("ab//"));
         assert_eq!(filter.common("a//"), Some("a//"));

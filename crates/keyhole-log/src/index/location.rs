@@ -190,7 +190,7 @@ mod tests {
     use crate::limits::{BUFFER_LEN, CAPACITY_MAX};
 
     #[test]
-    fn locations_hold_what_there_can_be() {
+    fn location_of_extreme_offset_and_length_round_trips() {
         for (offset, len) in [(SEGMENTS_START, 80), (CAPACITY_MAX - 8, RECORD_MAX as u32), (1 << 33, 81)] {
             let at = Location::new(offset, len);
             assert_eq!((at.offset(), at.len()), (offset, len.next_multiple_of(8)));
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_of_a_body_in_three_runs() {
+    fn body_in_three_runs_has_one_share_per_segment() {
         let segment_len = 64 << 20;
         let run = |segment: u64, len| Run { offset: SEGMENTS_START + segment * segment_len, generation: 1, len };
         let shares = Shares::of(&[run(3, 2 << 20), run(7, 1 << 20), run(3, (2 << 20) - 100)], segment_len);

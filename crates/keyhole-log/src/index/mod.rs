@@ -403,7 +403,7 @@ impl Index {
 
     pub(crate) fn unpin(&mut self, bodies: &[BodyId]) {
         for &id in bodies {
-            let Some(pins) = self.pins.get_mut(&id) else { unreachable!("a body unpinned more often than pinned") };
+            let Some(pins) = self.pins.get_mut(&id) else { unreachable!("a pinned body has a pin count") };
             *pins -= 1;
             if *pins == 0 {
                 self.pins.remove(&id);
@@ -431,7 +431,7 @@ impl Index {
 
     fn drop_refs(&mut self, bodies: &[BodyId]) {
         for &id in bodies {
-            let Ok(place) = self.bodies.find(&id) else { unreachable!("a body referred to is in the index") };
+            let Ok(place) = self.bodies.find(&id) else { unreachable!("a referenced body is in the index") };
             self.bodies.at_mut(place).refs -= 1;
             self.collect_at(id, place);
         }
@@ -622,7 +622,7 @@ mod tests {
     use crate::limits::SEGMENTS_START;
 
     #[test]
-    fn what_bodies_take_beside_their_entries_is_counted() {
+    fn heap_bytes_of_shares_are_counted_in_totals() {
         let mut index = Index { live: Live::new(1 << 20), ..Index::default() };
         let share = |segment| Share { segment, pages: 1 };
         let recount = |index: &Index| index.bodies.iter().map(|(_, body)| body.shares.allocated() as u64).sum::<u64>();
@@ -645,7 +645,7 @@ mod tests {
     }
 
     #[test]
-    fn stamps() {
+    fn stamp_of_extreme_values_round_trips() {
         for (time, parts, sealed) in [(0, 0, false), (1_700_000_000_000, 10_000, true), ((1 << 48) - 1, 1, false)] {
             let stamp = Stamp::new(time, parts, sealed);
             assert_eq!((stamp.time_ms(), stamp.parts(), stamp.sealed()), (time, parts, sealed));

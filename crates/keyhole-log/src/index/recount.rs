@@ -47,7 +47,7 @@ mod tests {
     use crate::types::BodyId;
 
     #[test]
-    fn recount_finds_a_count_that_leaks() {
+    fn recount_reports_leaked_live_bytes() {
         let mut index = Index { live: Live::new(1 << 20), ..Index::default() };
         let shares = Shares::from_vec(vec![Share { segment: 3, pages: 2 }]);
         index.add_body(BodyId(1), Location::new(SEGMENTS_START, 64), shares.clone());

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_in_order_whatever_order_they_come_in() {
+    fn parts_inserted_out_of_order_are_sorted() {
         let entry = |number, seq| {
             let part = Part { number, body: BodyId(seq), size: 1, salt: [0; 24], etag: [0; 16] };
             PartEntry { at: Location::LOST, seq, time_ms: 1, part }

@@ -314,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_are_as_many_as_are_needed() {
+    fn oldest_objects_are_collected_up_to_wanted_bytes() {
         let mut oldest = Oldest::default();
         for seq in [9, 3, 7, 1, 8, 2, 6, 5, 4] {
             oldest.take(seq, 10, || Due { seq, bucket: String::new(), key: String::new(), upload: None }, 25);

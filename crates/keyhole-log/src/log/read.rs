@@ -108,7 +108,7 @@ impl Piece {
     }
 }
 
-/// ChunkTags of the chunks read.
+/// The tags of the chunks read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChunkTags {
     first: usize,
@@ -155,7 +155,7 @@ impl<D: Disk> Log<D> {
     /// # Panics
     /// Panics if the body has no such block.
     pub fn open_block(&self, body: &Body, index: u64) -> Result<OpenBlock, Error> {
-        assert!(index < body.blocks(), "a block of the body");
+        assert!(index < body.blocks(), "the block index is within the body");
         let stored = match &body.bytes {
             Stored::Inline { .. } => None,
             Stored::Blocks(runs) => Some(body.locate(runs, index)?),
@@ -182,10 +182,10 @@ impl<D: Disk> Log<D> {
         checked: bool,
         mut buf: D::Buf,
     ) -> (Result<ChunkTags, Error>, D::Buf) {
-        assert!(chunks.start <= chunks.end, "chunks of a block");
+        assert!(chunks.start <= chunks.end, "the chunk range is in order");
         let chunks = chunks.start.min(CHUNK_TAGS_MAX)..chunks.end.min(CHUNK_TAGS_MAX);
         let Some(pieces) = &mut block.stored else {
-            let Stored::Inline { tags, data } = &body.bytes else { unreachable!("a block of this body") };
+            let Stored::Inline { tags, data } = &body.bytes else { unreachable!("an inline body has inline blocks") };
             let span = (chunks.start * CHUNK_LEN).min(data.len())..(chunks.end * CHUNK_LEN).min(data.len());
             D::slice(&mut buf, 0..span.len()).copy_from_slice(&data[span]);
             return (Ok(ChunkTags::of(tags, &chunks)), buf);
@@ -312,7 +312,7 @@ impl<D: Disk> Log<D> {
             Some((record.header.seq, RecordPayload::parse(record.header.kind, record.payload)?))
         };
         let object = found(at).filter(|(found, _)| *found == seq).and_then(|(_, payload)| take(payload));
-        let object = object.ok_or_else(|| Damage::error("a record that is not the one it should be", at.offset()))?;
+        let object = object.ok_or_else(|| Damage::error("a record with unexpected contents", at.offset()))?;
         let body = found(body_at).and_then(|(seq, payload)| Body::of(seq, payload, id));
         Ok((object, body.and_then(|body| self.pinned(body, body_at))))
     }
@@ -333,7 +333,10 @@ impl<D: Disk> Log<D> {
         chunks: Range<usize>,
         mut buf: D::Buf,
     ) -> (Result<ChunkTags, Error>, D::Buf) {
-        assert!(index < body.blocks() && chunks.start <= chunks.end, "chunks of a block of the body");
+        assert!(
+            index < body.blocks() && chunks.start <= chunks.end,
+            "the block index is within the body and the chunk range is in order"
+        );
         let chunks = chunks.start.min(CHUNK_TAGS_MAX)..chunks.end.min(CHUNK_TAGS_MAX);
         match &body.bytes {
             Stored::Inline { tags, data } => {
@@ -392,7 +395,7 @@ impl<D: Disk> Log<D> {
             RecordPayload::parse(record.header.kind, record.payload)
                 .and_then(|payload| take(record.header.seq, payload))
         });
-        result.await?.ok_or_else(|| Damage::error("a record that is not the one it should be", at.offset()))
+        result.await?.ok_or_else(|| Damage::error("a record with unexpected contents", at.offset()))
     }
 }
 
@@ -518,7 +521,7 @@ async fn read_verified_at<D: Disk>(
 /// been truncated.
 fn read_error(error: std::io::Error, offset: u64) -> Error {
     match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => Damage::error("something past the end of the file", offset),
+        std::io::ErrorKind::UnexpectedEof => Damage::error("data past the end of the file", offset),
         _ if is_unreadable(&error) => Damage::error(UNREADABLE, offset),
         _ => error.into(),
     }

@@ -51,7 +51,7 @@ impl<D: Disk> Log<D> {
         state.index.bucket(&upload.bucket).is_some_and(|(_, home)| home.settings_seq() > upload.seq)
     }
 
-    /// Returns the head and tags that an upload was created with.
+    /// Returns the object head and tags that an upload was created with.
     ///
     /// # Errors
     /// `NoSuchUpload` if it has ended in the meantime; `Damaged`, `Io`.

@@ -267,7 +267,7 @@ impl<D: Disk> Maintenance<D> {
         }
         if runs.len() > RUNS_MAX {
             // Its record has no room for more runs, so it stays in place.
-            return Err(Damage::error("a body in too many pieces", located.at.offset()));
+            return Err(Damage::error("a body in more runs than a record holds", located.at.offset()));
         }
         let FoundBody { seq, len, prefix, .. } = found;
         let relocation = self.store.lock().numbers.relocation();
@@ -295,7 +295,7 @@ impl<D: Disk> Maintenance<D> {
                 _ => None,
             }
         });
-        found.await?.ok_or_else(|| Damage::error("a record that is not the one it should be", located.at.offset()))
+        found.await?.ok_or_else(|| Damage::error("a record with unexpected contents", located.at.offset()))
     }
 
     /// Moves a block, which may be cut into pieces.

@@ -89,7 +89,7 @@ pub fn maintenance<D: Disk>(store: Arc<Store>, disk: Rc<D>) -> (Maintenance<D>, 
         state.maintenance.running = true;
         (state.maintenance.slot.take(), state.numbers.next())
     };
-    let Some(slot) = slot else { panic!("a log has one maintenance") };
+    let Some(slot) = slot else { panic!("the maintenance of a log is started once") };
     let worker = slot.worker;
     let (log, writer) = start(Arc::clone(&store), Rc::clone(&disk), slot, true);
     let context = Context::new(Arc::clone(&store), disk, worker, true);

@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_segment_that_was_being_begun_is_not_stale() {
+    fn segment_being_begun_at_checkpoint_is_not_stale() {
         use SegmentUse::{Blank, Condemned, Damaged, OpenBody, OpenMeta};
         for (use_, written, known, stale) in [
             (Blank, 0, true, 9),

@@ -136,7 +136,7 @@ pub async fn identity<D: Disk>(disk: &D) -> Result<Identity, Error> {
 }
 
 /// Reported for a superblock copy that cannot be rewritten while the other is valid.
-const UNWRITABLE_COPY: &str = "a copy of the superblock, which cannot be written anew";
+const UNWRITABLE_COPY: &str = "a copy of the superblock, which cannot be rewritten";
 
 /// The recovered state of an object file, before anything is written.
 pub(crate) struct Recovered {
@@ -305,7 +305,7 @@ async fn go_on<D: Disk>(disk: &D, options: &OpenOptions, recovered: &mut Recover
     }
     take_space(disk, superblock, capacity, in_use, found.file_len).await?;
     let first = found.highest.checked_add(NUMBER_JUMP);
-    let first = first.ok_or_else(|| Damage::error("a store whose numbers are used up", 0))?;
+    let first = first.ok_or_else(|| Damage::error("a store with exhausted sequence numbers", 0))?;
     let (writers, sound) = (options.workers + 1, recovery.damaged.is_empty());
     let mut resumed = resume::resume(disk, superblock, found, writers, first, sound, *is_changed).await?;
     recovery.damaged.append(&mut resumed.unmended);
@@ -348,7 +348,7 @@ async fn take_space<D: Disk>(
         return grown.map_err(|error| match is_full(&error) {
             true => Error::ReadOnly(
                 format!(
-                    "the medium has {file_len} bytes, the store reaches to {in_use}, and there is no space for the rest"
+                    "the medium has {file_len} bytes, the store needs {in_use}, and there is no space to extend it"
                 )
                 .into(),
             ),

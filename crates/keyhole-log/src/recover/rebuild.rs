@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn segment_length_follows_from_positions() {
+    fn segment_length_is_derived_from_header_positions() {
         let mib = 1 << 20;
         // Positions are in units of the shortest segment length, 512 KiB.
         for (len, position, number) in [(2, 12, 3), (4, 24, 3), (64, 128, 1), (1024, 4096, 2)] {
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn checkpoint_is_proven_by_a_watermark_or_by_a_later_one() {
+    fn checkpoint_with_watermark_or_successor_is_proven() {
         let end = |until| FoundEnd { until, seq: until + 5, at: Location::LOST, proven: false };
         for (watermark, proven) in [(34, [true, true, false]), (35, [true; 3]), (0, [true, true, false])] {
             // In segment order, which differs from number order.
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn first_segment_alone_takes_its_length_from_the_file() {
+    fn first_segment_alone_has_length_from_file() {
         let (kib, mib) = (1 << 10, 1 << 20);
         let whole = [(8 * mib, 8), (64 * mib, 64), (4096 * mib, 1024), (mib, 1), (3 * mib, 1), (6 * mib, 2)];
         // Below the minimum length: the default one.

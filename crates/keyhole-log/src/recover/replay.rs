@@ -213,7 +213,7 @@ fn missing(index: &Index, until: u64, at: Location, effect: &Effect) -> Option<D
             let of = if index.bucket_by_id(*bucket).is_some() { upload } else { bucket };
             (*of, "a part of an upload whose record is lost", None)
         }
-        _ => (u64::MAX, "a record that makes no sense", None),
+        _ => (u64::MAX, "a record with inconsistent contents", None),
     };
     (of >= until).then(|| Damage::new(what, at.offset()).of(None, key))
 }

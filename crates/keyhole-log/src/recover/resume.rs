@@ -191,7 +191,7 @@ impl<D: Disk> Settler<'_, D> {
                 continue;
             }
             // The rest of the segment is known without its header, also at the next recovery.
-            let what = "the header of a segment, which cannot be written anew";
+            let what = "the header of a segment, which cannot be rewritten";
             self.unmended.push(Damage::mendable(what, start(header.number)));
             let segment = &mut store.table[header.number as usize];
             if segment.used == Use::Open(Kind::Body) {

@@ -407,7 +407,7 @@ impl Scanned {
         let nothing_left = !self.scans.is_empty() && self.scans.iter().all(|scan| scan.spans.is_empty());
         let allocated = SEGMENTS_START + in_use * self.segment_len;
         if end > self.file_len || (nothing_left && self.watermark == 0 && allocated > self.file_len) {
-            self.damage.push(Damage::new("the end of the file, which is missing", self.file_len));
+            self.damage.push(Damage::new("the missing end of the file", self.file_len));
         }
         let missing = self.scans.iter().flat_map(|scan| &scan.hints).map(|&(segment, ..)| segment);
         let missing = missing.filter(|&segment| segment as usize >= self.table.len()).max();
@@ -828,7 +828,7 @@ impl Scan {
         let damage = if lost || self.tail {
             Damage::new(UNREADABLE, page)
         } else {
-            Damage::mendable("unreadable sectors with nothing in them", page)
+            Damage::mendable("unreadable sectors without data", page)
         };
         (self.damaged, self.lost) = (self.damaged || lost, self.lost || lost);
         self.spoiled = true;

@@ -75,7 +75,7 @@ fn refusal(a: Invalid, b: Invalid) -> Error {
         }
         (Invalid::Damaged, _) | (_, Invalid::Damaged) => Damage::error(BOTH_SUPERBLOCKS, SUPERBLOCK_AT[0]),
         (Invalid::Foreign { empty: true }, Invalid::Foreign { empty: true }) => Error::Foreign("it is empty"),
-        _ => Error::Foreign("it does not begin as one"),
+        _ => Error::Foreign("it has no superblock"),
     }
 }
 

@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn references_leave_out_the_checkpoint_and_the_own_batch() {
+    fn references_to_checkpoint_and_own_batch_are_left_out() {
         let base = base(5);
         assert_eq!(
             references(&base, &[record(9, 0, put(1, 2))]),
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn orphans_are_cut_with_all_that_builds_on_them() {
+    fn orphans_are_cut_with_their_dependents() {
         let batch = |at| BatchStart { at, prev: 0 };
         let source = |id, seq, segment, offset| Source { id, seq, segment, offset };
         // Segment 1 refers to the missing 100 and creates 50 after it. Segment 2 refers to 50 and

@@ -298,7 +298,7 @@ mod tests {
     const LEN: u64 = 2 << 20;
 
     #[test]
-    fn the_reserve_outlives_a_full_file_system() {
+    fn reserve_stays_allocated_on_full_file_system() {
         let mut segments = Segments::new(LEN, SEGMENTS_START + 24 * LEN, Vec::new(), 1);
         while let Some(number) = segments.next_reserve() {
             segments.provided(number);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn blocked_growth_gives_out_only_segments_whose_space_is_there() {
+    fn blocked_growth_takes_only_allocated_segments() {
         let mut segments = Segments::new(LEN, SEGMENTS_START + 24 * LEN, Vec::new(), 1);
         segments.without_meta = 0;
         for generation in 0..10 {
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn file_system_is_asked_again_after_so_many_refusals_or_when_space_is_expected() {
+    fn full_file_system_is_probed_after_refusals_or_when_space_is_expected() {
         let mut segments = Segments::new(LEN, SEGMENTS_START + 24 * LEN, Vec::new(), 1);
         assert_eq!(segments.ask_again(), Ask::NotYet, "it has not refused anything");
         segments.block_growth();

@@ -71,7 +71,10 @@ pub(crate) fn emit(
     block: &mut [u8],
 ) -> usize {
     let data_len = id.data_len as usize;
-    assert!(data_len <= BLOCK_DATA && tags.len() <= CHUNK_TAGS_MAX, "a block over its limits");
+    assert!(
+        data_len <= BLOCK_DATA && tags.len() <= CHUNK_TAGS_MAX,
+        "a block is at most BLOCK_DATA bytes and CHUNK_TAGS_MAX tags long"
+    );
     let padded = id.padded();
     block[data_len..padded].fill(0);
     let (data, footer) = block[..padded + FOOTER_LEN].split_at_mut(padded);
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_of_every_shape() {
+    fn block_of_any_length_covers_every_byte() {
         for (data_len, tags) in [(1, 0), (4096, 1), (CHUNK_LEN, 2), (CHUNK_LEN + 1, 2), (100_000, 7), (BLOCK_DATA, 65)]
         {
             check(data_len, tags);

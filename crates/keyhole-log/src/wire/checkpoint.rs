@@ -329,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn items_round_trip() {
+    fn checkpoint_items_round_trip() {
         let part = Part { number: 7, body: BodyId(99), size: 5 << 20, salt: [3; 24], etag: [4; 16] };
         let settings = BucketSettings { quota: Some(5), ..BucketSettings::default() };
         let segment = SegmentItem { number: 3, use_: SegmentUse::OpenMeta, generation: 9, written: 8192, prev: 77 };

@@ -13,7 +13,7 @@ fn check(structure: &str, crc: u32) {
 }
 
 #[test]
-fn superblock_of_the_page() {
+fn superblock_example_matches_format_page() {
     let (segment_len, capacity, created_ms) = (1 << 26, 1 << 40, 1_700_000_000_000);
     let checkpoints = [1 << 40, 1 << 39];
     let mut page = vec![0; PAGE];
@@ -23,13 +23,13 @@ fn superblock_of_the_page() {
 }
 
 #[test]
-fn segment_header_of_the_page() {
+fn segment_header_example_matches_format_page() {
     let header = segment::Header { kind: segment::Kind::Body, generation: 9, number: 4 };
     check("segment header", header.emit(&[5; 16], &mut vec![0; PAGE]));
 }
 
 #[test]
-fn record_of_the_page() {
+fn record_example_matches_format_page() {
     let header = record::Header {
         kind: 4,
         flags: record::FIRST,
@@ -45,7 +45,7 @@ fn record_of_the_page() {
 }
 
 #[test]
-fn footer_of_the_page() {
+fn footer_example_matches_format_page() {
     let id = block::BlockIdentity { generation: 5, offset: 1 << 21, body: 42, index: 3, data_len: 100_000 };
     let mut buf = vec![0; BUFFER_LEN];
     for (i, byte) in buf[..100_000].iter_mut().enumerate() {

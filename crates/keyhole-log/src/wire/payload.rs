@@ -108,7 +108,7 @@ pub(crate) struct ObjectPut<'a> {
     pub(crate) time_ms: u64,
     pub(crate) etag: Etag,
     pub(crate) sealed: bool,
-    /// Whether the head must list the parts.
+    /// Whether the object head must list the parts.
     pub(crate) bound: bool,
     pub(crate) key: &'a str,
     pub(crate) head: &'a [u8],
@@ -580,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_round_trips_and_refuses_other_lengths() {
+    fn payload_of_every_kind_round_trips_and_rejects_other_lengths() {
         let part = Part { number: 7, body: BodyId(99), size: 5 << 20, salt: [3; 24], etag: [4; 16] };
         let etag = Etag { digest: [8; 16], parts: 2 };
         check(&RecordPayload::BucketCreate { time_ms: 5, name: "photos" });
@@ -658,7 +658,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_version_2_are_read_as_bytes() {
+    fn runs_of_version_2_are_parsed_to_byte_lengths() {
         let body = |len: u64, blocks: &[u32]| {
             let runs = blocks.iter().map(|&len| Run { offset: 1 << 21, generation: 3, len }).collect();
             let bytes = Bytes::Blocks(runs);
@@ -677,7 +677,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn malformed_payload_is_rejected() {
         assert_eq!(RecordPayload::parse(0, b""), None);
         assert_eq!(RecordPayload::parse(16, b""), None);
         // Runs of a two-block body that are too short, too long or empty, or

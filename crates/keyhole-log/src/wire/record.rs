@@ -102,7 +102,7 @@ impl Header {
     /// Writes the record to the front of `out`, which is longer. Returns its checksum.
     pub(crate) fn emit(&self, store: &StoreId, payload: &[u8], out: &mut [u8]) -> u32 {
         let len = HEADER_LEN + payload.len();
-        assert!(len <= RECORD_MAX, "a record over its limit");
+        assert!(len <= RECORD_MAX, "a record is at most RECORD_MAX bytes long");
         let out = &mut out[..len];
         put(out, field::MAGIC, &MAGIC);
         put(out, field::LEN, &(len as u32).to_le_bytes());
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_torn_over_another_is_not_whole() {
+    fn header_torn_over_another_is_not_whole() {
         let old = Header {
             kind: 4,
             flags: FIRST | LAST,
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_without_a_check_verifies_but_claims_nothing() {
+    fn record_without_check_verifies_without_whole_claim() {
         let header = Header {
             kind: 4,
             flags: FIRST,
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn round_trip_identity_and_flips() {
+    fn record_round_trips_and_rejects_other_identity_and_flipped_bytes() {
         let header = Header {
             kind: 4,
             flags: FIRST,

@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn round_trip_identity_and_flips() {
+    fn segment_header_round_trips_and_rejects_other_identity_and_flipped_bytes() {
         let header = Header { kind: Kind::Body, generation: 9, number: 4 };
         let mut page = vec![1; PAGE];
         let crc = header.emit(&[5; 16], &mut page);

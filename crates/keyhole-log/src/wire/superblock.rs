@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn round_trip_and_every_flipped_byte_is_seen() {
+    fn superblock_round_trips_and_rejects_flipped_bytes() {
         let mut page = vec![0xaa; PAGE];
         sample().emit(&mut page);
         assert_eq!(Superblock::parse(&page), Ok(sample()));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_else_it_may_be() {
+    fn superblock_of_foreign_file_or_other_version_is_rejected() {
         assert_eq!(Superblock::parse(&[0; PAGE]), Err(Invalid::Foreign { empty: true }));
         assert_eq!(Superblock::parse(&[1; PAGE]), Err(Invalid::Foreign { empty: false }));
         let mut page = vec![0; PAGE];

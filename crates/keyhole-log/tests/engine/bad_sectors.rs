@@ -307,7 +307,7 @@ fn pages(medium: &Rc<RefCell<Medium>>, image: &[u8]) -> Vec<usize> {
 }
 
 #[test]
-fn each_bad_page_costs_only_what_is_in_it() {
+fn bad_page_costs_only_its_own_contents() {
     let image = sample();
     let places = places(&image);
     for (bucket, key, ..) in OBJECTS {
@@ -337,7 +337,7 @@ fn each_bad_page_costs_only_what_is_in_it() {
 
 /// A transient error is not damage: data that the second or third attempt returns is complete.
 #[test]
-fn reads_that_fail_three_times_lose_nothing() {
+fn read_that_fails_three_times_is_retried_without_loss() {
     let image = sample();
     let medium = Medium::new(23);
     for failing in [1, 3] {
@@ -361,7 +361,7 @@ fn reads_that_fail_three_times_lose_nothing() {
 /// A superblock copy or header that can be neither read nor written is reported, and does not
 /// prevent opening.
 #[test]
-fn a_mend_that_fails_is_reported() {
+fn failed_mend_is_reported() {
     let image = sample();
     let medium = Medium::new(24);
     let superblocks = [0, 512 << 10];
@@ -383,7 +383,7 @@ fn a_mend_that_fails_is_reported() {
 
 /// A dead region costs a bounded number of reads during recovery.
 #[test]
-fn a_dead_region_is_read_page_by_page_a_bounded_number_of_times() {
+fn dead_region_is_read_page_by_page_a_bounded_number_of_times() {
     use keyhole_log::limits::{BUFFER_LEN, READ_ATTEMPTS, REREAD_PAGES_MAX};
     let image = sample();
     let medium = Medium::new(25);
@@ -405,7 +405,7 @@ fn a_dead_region_is_read_page_by_page_a_bounded_number_of_times() {
 /// A failed read with another cause than the medium ends the operation and proves
 /// nothing about the bytes.
 #[test]
-fn an_error_that_is_not_the_mediums_ends_the_opening() {
+fn opening_fails_on_error_that_is_not_of_the_medium() {
     let image = sample();
     let medium = Medium::new(26);
     lay(&medium, &image, PAGE, Fault::Dead);
@@ -461,7 +461,7 @@ fn under_pressure(len: usize, bad: bool) -> (CleanerStats, Vec<Damage>) {
 /// A cold object has a bad sector, in a block or in a record: its segment is set aside, the object
 /// is reported once, and cleaning goes on at its usual cost.
 #[test]
-fn cleaning_goes_on_beside_a_bad_sector() {
+fn cleaning_continues_beside_bad_sector() {
     for len in [200_000, 40_000] {
         let (sound, none) = under_pressure(len, false);
         assert_eq!((none.as_slice(), sound.damaged, sound.segments_set_aside), (&[][..], 0, 0));
@@ -533,7 +533,7 @@ fn lost_object_stays_listed_until_it_is_overwritten_or_deleted() {
 
 /// Blocks that a lost record may name are not overwritten: the record may become readable again.
 #[test]
-fn object_is_whole_when_its_record_can_be_read_again() {
+fn object_is_whole_once_its_record_is_readable_again() {
     let medium = Medium::new(1);
     format(&medium, SEGMENTS_START + 18 * SEGMENT_LEN).unwrap();
     let mut store = Store::open(&medium, 1);

@@ -62,7 +62,7 @@ fn sample(segments: u64, large: u64) -> Rc<RefCell<Medium>> {
 }
 
 #[test]
-fn a_sound_file_is_sound() {
+fn check_of_sound_file_has_no_findings() {
     let medium = sample(31, 6);
     let report = check_with(&medium, false).unwrap();
     assert_eq!(report.findings, []);
@@ -78,7 +78,7 @@ fn a_sound_file_is_sound() {
 /// Flips single bytes of a 64 MiB file. The check reports the damage, or the byte is in a free
 /// range. Reads never return wrong bytes.
 #[test]
-fn every_flipped_byte_is_named_or_free() {
+fn check_names_every_flipped_byte_or_lists_it_as_free() {
     let medium = sample(31, 12);
     let seed =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
@@ -116,7 +116,7 @@ fn every_flipped_byte_is_named_or_free() {
 
 /// Damage is reported by name; repairable damage is repaired, and the rest stays.
 #[test]
-fn damage_has_a_name_and_a_verdict() {
+fn check_reports_damage_with_name_and_verdict() {
     let medium = sample(31, 6);
     let good = medium.borrow_mut().bytes().clone();
     medium.borrow_mut().reload();
@@ -177,7 +177,7 @@ fn damage_has_a_name_and_a_verdict() {
 
 /// With both checkpoints damaged, the repair rebuilds the contents.
 #[test]
-fn the_store_is_rebuilt_without_checkpoints() {
+fn store_without_checkpoints_is_rebuilt_by_repair() {
     let medium = sample(31, 4);
     for at in [64usize, 72] {
         let raw = u64::from_le_bytes(medium.borrow_mut().bytes()[at..at + 8].try_into().unwrap());
@@ -203,7 +203,7 @@ fn the_store_is_rebuilt_without_checkpoints() {
 
 /// An online scrub finds the same damage, and none in an intact store.
 #[test]
-fn a_scrub_finds_what_is_damaged() {
+fn scrub_reports_damaged_objects() {
     let medium = sample(31, 6);
     let good = medium.borrow_mut().bytes().clone();
     let page = bytes(2, 300_000)[8..4096].to_vec();

@@ -211,7 +211,7 @@ fn life(
 }
 
 #[test]
-fn a_crash_at_every_operation() {
+fn crash_at_every_operation_loses_no_acknowledged_write() {
     for how in CRASHES {
         // Repeats the same run, stopped one operation later each time, followed by a second run.
         let mut stop = 0;
@@ -233,7 +233,7 @@ fn a_crash_at_every_operation() {
 }
 
 #[test]
-fn lives_of_many_crashes() {
+fn many_crashes_in_a_row_lose_no_acknowledged_write() {
     let fresh =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
     let seeds = (1..=30).chain(std::env::var("KEYHOLE_SEED").ok().and_then(|seed| seed.parse().ok())).chain([fresh]);
@@ -261,7 +261,7 @@ fn lives_of_many_crashes() {
 /// A batch is torn, the segment is resumed, and another crash follows: the remains of the torn
 /// batch after the new records must not reappear.
 #[test]
-fn a_torn_batch_does_not_come_back() {
+fn torn_batch_does_not_come_back() {
     for seed in 0..40 {
         println!("seed {seed}");
         let (medium, mut store) = Store::fresh(seed, 1);
@@ -302,7 +302,7 @@ fn a_torn_batch_does_not_come_back() {
 
 /// Deferred syncs lose unflushed writes, but never half of one.
 #[test]
-fn deferred_syncs_lose_whole_objects_only() {
+fn crash_under_deferred_durability_loses_whole_objects_only() {
     let deferred = || OpenOptions { durability: Durability::Deferred, ..options(2) };
     for seed in 0..30 {
         println!("seed {seed}");

@@ -107,7 +107,7 @@ fn pages_of_records(good: &[u8]) -> Vec<usize> {
 }
 
 #[test]
-fn every_flipped_byte_of_a_record_is_noticed() {
+fn flipped_byte_of_record_is_reported() {
     let (medium, good) = sample(true);
     let pages = pages_of_records(&good);
     assert!(pages.len() > 10, "{}", pages.len());
@@ -135,7 +135,7 @@ fn every_flipped_byte_of_a_record_is_noticed() {
 }
 
 #[test]
-fn flipped_bytes_anywhere_never_give_wrong_bytes() {
+fn flipped_bytes_anywhere_never_return_wrong_bytes() {
     let (medium, good) = sample(false);
     let seed = 17;
     println!("seed {seed}");
@@ -159,7 +159,7 @@ fn flipped_bytes_anywhere_never_give_wrong_bytes() {
 }
 
 #[test]
-fn pages_that_were_lost_are_noticed() {
+fn lost_pages_are_reported() {
     let (medium, good) = sample(true);
     let pages = pages_of_records(&good);
     for &page in &pages {
@@ -174,7 +174,7 @@ fn pages_that_were_lost_are_noticed() {
 
 /// Another worker's later record is the witness for the very end of a segment.
 #[test]
-fn another_worker_bears_witness() {
+fn loss_at_segment_end_is_reported_by_durable_hint_of_another_worker() {
     let (medium, mut store) = Store::fresh(1, 2);
     let logs = store.logs.clone();
     store.run(async {
@@ -219,7 +219,7 @@ fn another_worker_bears_witness() {
 /// before, so the watermark of others may be higher. Only an untorn header counts as a claim to
 /// have been durable.
 #[test]
-fn a_number_left_by_a_record_that_was_cut_claims_nothing() {
+fn number_of_cut_record_claims_nothing() {
     let (medium, mut store) = Store::fresh(1, 2);
     let logs = store.logs.clone();
     store.run(async {
@@ -270,7 +270,7 @@ fn a_number_left_by_a_record_that_was_cut_claims_nothing() {
 /// A single worker has no witness: each of its segments is one for the previous segment, and the
 /// newest for itself.
 #[test]
-fn the_ends_of_a_segment_that_were_lost_are_noticed() {
+fn lost_end_of_segment_is_reported() {
     const COUNT: u64 = 100;
     let (medium, mut store) = Store::fresh(1, 1);
     let log = store.log();
@@ -328,7 +328,7 @@ fn the_ends_of_a_segment_that_were_lost_are_noticed() {
 
 /// When both superblock copies change, a bad copy is written first, so that the good one survives.
 #[test]
-fn a_change_of_capacity_keeps_a_good_superblock() {
+fn change_of_capacity_keeps_one_valid_superblock() {
     for bad in [0, 512 << 10] {
         let (medium, _) = sample(true);
         let good = medium.borrow_mut().bytes().clone();
@@ -361,7 +361,7 @@ fn a_change_of_capacity_keeps_a_good_superblock() {
 }
 
 #[test]
-fn damage_is_named() {
+fn damaged_object_record_is_reported_by_name() {
     let (medium, good) = sample(true);
     // The object record of the small one: it contains the key, after the body's record.
     let at = good.windows(5).position(|bytes| bytes == b"small").expect("its key is in its record");
@@ -374,7 +374,7 @@ fn damage_is_named() {
 }
 
 #[test]
-fn a_file_that_was_cut_short() {
+fn truncated_file_reports_lost_objects() {
     let (medium, good) = sample(true);
     let mut said = 0;
     for len in (SEGMENTS_START as usize + PAGE..good.len()).step_by(300_001) {

@@ -33,7 +33,7 @@ fn check(store: &mut Store, model: &BTreeMap<String, u64>) {
 }
 
 #[test]
-fn a_checkpoint_is_recovered_from() {
+fn recovery_starts_from_newest_checkpoint() {
     for crash in [false, true] {
         let (medium, mut store) = fresh(1, 31, options(2));
         let mut model = BTreeMap::new();
@@ -73,7 +73,7 @@ fn a_checkpoint_is_recovered_from() {
 /// Overwrites many times in a store with 80 % live data: space is reclaimed, nothing is lost, and
 /// write amplification stays bounded.
 #[test]
-fn space_is_used_again() {
+fn deleted_space_is_reclaimed() {
     for (len, count) in [(60_000usize, 560u64), (BLOCK_DATA - 5000, 16), (300_000, 90)] {
         println!("{count} objects of {len} bytes");
         let (medium, mut store) = fresh(3, 31, options(1));
@@ -107,7 +107,7 @@ fn space_is_used_again() {
 
 /// Fills the store, deletes a random half of it, and fills it again.
 #[test]
-fn full_deleted_and_full_again() {
+fn full_store_is_emptied_and_filled_again() {
     for len in [60_000usize, 400_000] {
         let (_medium, mut store) = fresh(4, 31, options(1));
         let (mut model, mut random) = (BTreeMap::new(), Random::new(5));
@@ -147,7 +147,7 @@ fn full_deleted_and_full_again() {
 }
 
 #[test]
-fn compacting_gives_the_space_back() {
+fn compaction_discards_freed_space() {
     let (medium, mut store) = fresh(5, 31, options(1));
     let log = store.log();
     let mut model = BTreeMap::new();
@@ -181,7 +181,7 @@ fn compacting_gives_the_space_back() {
 
 /// Readers go on undisturbed while segments are moved and freed.
 #[test]
-fn readers_are_not_disturbed() {
+fn readers_keep_their_data_while_segments_are_cleaned() {
     use crate::support::store::{bytes, read};
     let (_medium, mut store) = fresh(6, 31, options(1));
     let log = store.log();
@@ -203,7 +203,7 @@ fn readers_are_not_disturbed() {
 
 /// With the newest checkpoint damaged, recovery uses the previous one and reports the damage.
 #[test]
-fn a_damaged_checkpoint() {
+fn damaged_checkpoint_is_replaced_by_the_previous_one() {
     let (medium, mut store) = fresh(7, 31, options(1));
     let log = store.log();
     let mut model = BTreeMap::new();
@@ -255,7 +255,7 @@ fn a_damaged_checkpoint() {
 }
 
 #[test]
-fn quotas() {
+fn put_over_quota_is_refused() {
     let (medium, mut store) = fresh(8, 31, options(1));
     let log = store.log();
     store.run(async {
@@ -291,7 +291,7 @@ fn quotas() {
 
 /// Two concurrent changes: none is lost, and one gets a conflict.
 #[test]
-fn settings_are_changed_one_after_the_other() {
+fn concurrent_change_of_settings_is_a_conflict() {
     let (_medium, mut store) = fresh(12, 31, options(1));
     let log = store.log();
     store.run(async {
@@ -335,7 +335,7 @@ fn settings_are_changed_one_after_the_other() {
 
 /// The seed of an object is its time.
 #[test]
-fn what_has_expired_goes() {
+fn expired_objects_are_deleted() {
     let (_medium, mut store) = fresh(9, 31, options(1));
     let log = store.log();
     store.run(async {
@@ -358,7 +358,7 @@ fn what_has_expired_goes() {
 /// Expiry by rules on prefix and time, which are opaque to the log. The seed
 /// of an object is its time.
 #[test]
-fn what_rules_say_goes() {
+fn objects_and_uploads_due_by_rules_are_deleted() {
     let (medium, mut store) = fresh(13, 31, options(1));
     let log = store.log();
     let lifecycle: Arc<[u8]> = vec![7; LIFECYCLE_MAX].into();
@@ -419,7 +419,7 @@ fn what_rules_say_goes() {
 
 /// In ring mode the store is never full: the oldest objects are dropped.
 #[test]
-fn a_ring_drops_the_oldest() {
+fn ring_drops_the_oldest_objects() {
     for len in [50_000, 900_000] {
         let (_medium, mut store) = fresh(10, 31, OpenOptions { ring: true, ..options(1) });
         let log = store.log();

@@ -8,7 +8,7 @@ use crate::support::Crash;
 use crate::support::store::{Store, bytes, etag, get, keys, put, put_if, read, tag, write_body};
 
 #[test]
-fn buckets() {
+fn bucket_is_created_once_and_deleted_when_empty() {
     let (medium, mut store) = Store::fresh(1, 1);
     let log = store.log();
     store.run(async {
@@ -77,7 +77,7 @@ fn bodies_of_every_size_survive_reopening() {
 }
 
 #[test]
-fn ranges_of_chunks() {
+fn block_is_read_by_any_range_of_chunks() {
     let (_, mut store) = Store::fresh(3, 1);
     let log = store.log();
     store.run(async {
@@ -106,7 +106,7 @@ fn ranges_of_chunks() {
 }
 
 #[test]
-fn overwriting_deleting_and_held_objects() {
+fn held_object_stays_readable_after_overwrite_and_delete() {
     let (_, mut store) = Store::fresh(4, 1);
     let log = store.log();
     store.run(async {
@@ -134,7 +134,7 @@ fn overwriting_deleting_and_held_objects() {
 }
 
 #[test]
-fn copies_share_bodies() {
+fn copied_object_shares_its_bodies() {
     let (medium, mut store) = Store::fresh(5, 1);
     let log = store.log();
     store.run(async {
@@ -173,7 +173,7 @@ fn copies_share_bodies() {
 }
 
 #[test]
-fn conditions() {
+fn put_and_delete_honour_their_conditions() {
     let (_, mut store) = Store::fresh(6, 1);
     let log = store.log();
     store.run(async {
@@ -197,7 +197,7 @@ fn conditions() {
 }
 
 #[test]
-fn listings() {
+fn listing_pages_through_keys_and_common_prefixes() {
     let (_, mut store) = Store::fresh(7, 1);
     let log = store.log();
     let all = ["a", "a/b", "a/c/d", "a0", "b/", "b/x", "b/y/z", "c", "\u{e9}/1", "\u{10ffff}/1"];
@@ -250,7 +250,7 @@ fn listings() {
 }
 
 #[test]
-fn limits_on_both_sides() {
+fn values_at_their_limits_are_accepted_and_above_refused() {
     let (_, mut store) = Store::fresh(8, 1);
     let log = store.log();
     store.run(async {
@@ -286,7 +286,7 @@ fn limits_on_both_sides() {
 }
 
 #[test]
-fn labels_change_and_nothing_else() {
+fn set_tags_changes_only_the_tags() {
     let (medium, mut store) = Store::fresh(6, 1);
     let log = store.log();
     let (sized, seq) = store.run(async {
@@ -329,7 +329,7 @@ fn labels_change_and_nothing_else() {
 
 /// A body that crosses from one segment into the next: a block is cut there.
 #[test]
-fn block_is_cut_at_the_end_of_a_segment() {
+fn block_at_segment_end_is_split() {
     let (medium, mut store) = Store::fresh(1, 1);
     let log = store.log();
     let data = bytes(2, 5 << 20);

@@ -69,7 +69,7 @@ fn check_after_reopening(two: Two, expected: Option<u64>) {
 }
 
 #[test]
-fn an_older_put_does_not_override_a_newer_one() {
+fn older_put_does_not_override_newer_one() {
     let mut two = two();
     let (slow, fast) = (two.slow.clone(), two.fast.clone());
     two.pool.run_until(async {
@@ -88,7 +88,7 @@ fn an_older_put_does_not_override_a_newer_one() {
 }
 
 #[test]
-fn an_older_put_does_not_bring_a_deleted_object_back() {
+fn older_put_does_not_restore_deleted_object() {
     let mut two = two();
     let (slow, fast) = (two.slow.clone(), two.fast.clone());
     two.pool.run_until(async {
@@ -104,7 +104,7 @@ fn an_older_put_does_not_bring_a_deleted_object_back() {
 }
 
 #[test]
-fn conditions_wait_for_nobody() {
+fn condition_that_depends_on_write_in_flight_is_a_conflict() {
     let mut two = two();
     let (slow, fast) = (two.slow.clone(), two.fast.clone());
     two.pool.run_until(async {
@@ -135,7 +135,7 @@ fn conditions_wait_for_nobody() {
 }
 
 #[test]
-fn buckets_mind_what_is_on_its_way() {
+fn bucket_with_write_in_flight_is_not_deleted() {
     let mut two = two();
     let (slow, fast) = (two.slow.clone(), two.fast.clone());
     two.pool.run_until(async {
@@ -161,7 +161,7 @@ fn buckets_mind_what_is_on_its_way() {
 }
 
 #[test]
-fn a_request_that_is_given_up_still_counts() {
+fn dropped_request_still_takes_effect() {
     let mut two = two();
     let (slow, fast) = (two.slow.clone(), two.fast.clone());
     two.pool.run_until(async {

@@ -108,7 +108,7 @@ fn read_only_log_serves_reads_and_writes_nothing() {
 }
 
 #[test]
-fn log_on_read_only_medium_is_opened_for_reading() {
+fn log_on_read_only_medium_is_opened_read_only() {
     for (how, seed) in CRASHES.into_iter().zip(1..) {
         let medium = crashed(how, seed);
         medium.borrow_mut().read_only = true;
@@ -128,7 +128,7 @@ fn log_on_read_only_medium_is_opened_for_reading() {
 }
 
 #[test]
-fn superblock_copy_that_cannot_be_mended_leaves_the_log_readable() {
+fn unmendable_superblock_copy_leaves_log_readable() {
     let medium = crashed(Crash::Lost, 3);
     medium.borrow_mut().bytes()[SUPERBLOCK_AT[1] as usize + 20] ^= 1;
     medium.borrow_mut().reload();
@@ -140,7 +140,7 @@ fn superblock_copy_that_cannot_be_mended_leaves_the_log_readable() {
 }
 
 #[test]
-fn medium_that_has_shrunk_is_read_as_far_as_it_reaches() {
+fn shrunken_medium_is_read_up_to_its_end() {
     let (medium, store) = Store::fresh(5, 1);
     store.close();
     let mut store = Store::maintained(&medium, options(1)).unwrap();
@@ -190,7 +190,7 @@ fn medium_that_has_shrunk_is_read_as_far_as_it_reaches() {
 }
 
 #[test]
-fn failed_write_is_remembered_with_its_offset() {
+fn failed_write_is_kept_with_its_offset() {
     let (medium, mut store) = Store::fresh(1, 1);
     let log = store.log();
     store.run(async {

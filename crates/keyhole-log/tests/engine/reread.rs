@@ -71,7 +71,7 @@ fn open_fading(medium: &Rc<RefCell<Medium>>, page: u64) -> Result<Recovery, Erro
 }
 
 #[test]
-fn record_that_fails_the_second_reading_is_damage() {
+fn record_that_fails_second_reading_is_damage() {
     const OBJECTS: u64 = 6;
     // One page each for the segment header, the bucket and the objects; the last page is the mark
     // of the orderly shutdown.

@@ -98,7 +98,7 @@ fn share(capacity: u64, segment_len: u64, workers: usize, len: usize, kills: boo
 }
 
 #[test]
-fn three_quarters_of_64_mib_and_more_are_for_objects() {
+fn store_of_64_mib_holds_three_quarters_of_objects() {
     for (capacity, segment_len) in [(64 << 20, SEGMENT_LEN_MIN), (80 << 20, SEGMENT_LEN_MIN), (130 << 20, 1 << 20)] {
         for len in [100_000, 1 << 20, 3 << 20] {
             let share = share(capacity, segment_len, 2, len, len == 100_000, 93);

@@ -110,7 +110,7 @@ fn put_succeeds_without_restart_when_space_comes_back() {
 }
 
 #[test]
-fn waiting_requests_share_one_question_for_space() {
+fn waiting_requests_share_one_space_probe() {
     let (medium, mut store) = filled_by_others();
     let log = store.log();
     store.run(async {

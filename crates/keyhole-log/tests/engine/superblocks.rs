@@ -176,7 +176,7 @@ fn rebuilt_superblock_names_an_older_checkpoint_where_the_newest_is_damaged() {
 
 /// Segments not begun yet hold headers of an earlier store on the medium.
 #[test]
-fn headers_of_an_older_store_do_not_decide() {
+fn headers_of_older_store_are_ignored_by_rebuild() {
     for (before, now) in [(1, 1), (1, 2), (2, 1)].map(|(before, now)| (before * SEGMENT_LEN, now * SEGMENT_LEN)) {
         let medium = Medium::new(34);
         fill(&medium, 1, before, 2);
@@ -209,7 +209,7 @@ fn headers_of_an_older_store_do_not_decide() {
 }
 
 #[test]
-fn repair_refuses_files_without_our_headers_and_other_versions() {
+fn repair_refuses_foreign_files_and_other_versions() {
     let good = image(SEGMENT_LEN, 1);
     let headers = (SEGMENTS_START as usize..good.len()).step_by(SEGMENT_LEN as usize);
     let mut headless = good.clone();
@@ -272,7 +272,7 @@ fn rebuilt_superblock_with_a_dead_copy_opens() {
 
 /// A power failure at each operation of a repair: the next repair or recovery finds everything.
 #[test]
-fn repair_that_stops_at_any_operation_is_repeated() {
+fn interrupted_repair_can_be_repeated() {
     let image = image(SEGMENT_LEN, 2);
     let medium = Medium::new(38);
     for stop in 0..200 {

@@ -53,7 +53,7 @@ fn check_full(medium: &Rc<std::cell::RefCell<Medium>>, mut store: Store, len: us
 }
 
 #[test]
-fn the_capacity_is_reached() {
+fn put_at_capacity_is_refused_as_full() {
     for len in [60_000, 1 << 20, 3_000_000] {
         let medium = Medium::new(1);
         format(&medium, capacity(24)).unwrap();
@@ -63,7 +63,7 @@ fn the_capacity_is_reached() {
 }
 
 #[test]
-fn the_file_system_is_full() {
+fn put_on_full_file_system_is_refused_as_full() {
     for len in [60_000, 1 << 20] {
         let medium = Medium::new(1);
         medium.borrow_mut().space = capacity(10) + 4096;
@@ -74,7 +74,7 @@ fn the_file_system_is_full() {
 }
 
 #[test]
-fn a_full_disk_leaves_room_for_deletions() {
+fn deletion_succeeds_on_full_disk() {
     let medium = Medium::new(1);
     format(&medium, capacity(16)).unwrap();
     let mut store = Store::open(&medium, 1);
@@ -100,7 +100,7 @@ fn a_full_disk_leaves_room_for_deletions() {
 }
 
 #[test]
-fn a_failed_write_or_sync_poisons() {
+fn failed_write_or_sync_poisons_the_log() {
     for sync in [false, true] {
         for len in [100, 200_000] {
             let (medium, mut store) = Store::fresh(1, 2);
@@ -137,7 +137,7 @@ fn a_failed_write_or_sync_poisons() {
 }
 
 #[test]
-fn syncs_only_when_they_should() {
+fn flush_under_deferred_durability_syncs_once() {
     let (medium, store) = Store::fresh(1, 1);
     store.close();
     let deferred = OpenOptions { durability: Durability::Deferred, ..options(1) };
@@ -180,7 +180,7 @@ fn syncs_only_when_they_should() {
 }
 
 #[test]
-fn capacities_and_workers() {
+fn capacity_bounds_segments_and_workers() {
     let refused = |result: Result<(), Error>| matches!(result, Err(Error::Capacity(_)));
     let try_format = |capacity, segment_len| {
         let format = Format { store_id: [1; 16], capacity, segment_len, created_ms: 0 };
@@ -231,7 +231,7 @@ fn capacities_and_workers() {
 }
 
 #[test]
-fn files_that_are_something_else() {
+fn open_of_foreign_file_is_refused() {
     let check = |bytes: Vec<u8>| {
         let medium = Medium::new(1);
         *medium.borrow_mut().bytes() = bytes;
@@ -277,7 +277,7 @@ fn files_that_are_something_else() {
 
 #[test]
 #[should_panic(expected = "more workers than the log was opened for")]
-fn more_workers_than_said() {
+fn worker_over_the_opened_count_panics() {
     let (medium, store) = Store::fresh(1, 1);
     drop(keyhole_log::worker(store.log().store().clone(), Rc::new(MemDisk::new(&medium))));
 }

@@ -138,7 +138,7 @@ fn check_every_crash(make: impl Fn(Crash, u64) -> Case) {
 
 /// The failed batch may be on disk or not; if it is, the mark goes elsewhere.
 #[test]
-fn end_of_segment_that_cannot_be_written_is_gone_around() {
+fn unwritable_segment_end_is_skipped() {
     check_every_crash(|how, seed| {
         failed(seed, how, 1000, |log, medium| {
             let at = end_of(log, SegmentKind::Meta);
@@ -170,7 +170,7 @@ fn uncut(how: Crash, seed: u64) -> Case {
 }
 
 #[test]
-fn tail_whose_cut_cannot_be_written_stays_cut() {
+fn tail_with_unwritable_cut_stays_cut() {
     let case = uncut(Crash::Lost, 1);
     let mut store = Store::open(&case.medium, 1);
     assert_eq!((store.recovery.cut, &store.recovery.read_only), (1, &None));
@@ -184,7 +184,7 @@ fn tail_whose_cut_cannot_be_written_stays_cut() {
 /// After the second run both checkpoints were begun after the cut, so the
 /// older one suffices as well.
 #[test]
-fn older_checkpoint_knows_of_the_cut_as_well() {
+fn older_checkpoint_covers_the_cut() {
     let case = uncut(Crash::Lost, 2);
     let (_, is_done) = live(&case, 100, None);
     assert!(is_done);
@@ -210,7 +210,7 @@ fn older_checkpoint_knows_of_the_cut_as_well() {
 
 /// The first batch of a segment with a lost header must be cleared, but cannot be.
 #[test]
-fn leftover_that_cannot_be_cleared_is_left_alone() {
+fn unclearable_leftover_is_left_alone() {
     for after in CRASHES {
         let mut stop = 0;
         loop {
@@ -278,7 +278,7 @@ fn make_bucket(medium: &Rc<RefCell<Medium>>) -> bool {
 
 /// No blocks are appended where the last run failed to write some.
 #[test]
-fn segment_of_blocks_with_a_bad_place_is_not_gone_on_with() {
+fn block_segment_with_unwritable_range_is_not_resumed() {
     check_every_crash(|how, seed| {
         failed(seed, how, 200_000, |log, medium| {
             let at = end_of(log, SegmentKind::Body);
@@ -288,7 +288,7 @@ fn segment_of_blocks_with_a_bad_place_is_not_gone_on_with() {
 }
 
 #[test]
-fn medium_without_any_writable_place_is_open_for_reading() {
+fn medium_without_writable_page_is_opened_read_only() {
     for first in [0, SEGMENTS_START] {
         let case = failed(4, Crash::Lost, 1000, |_, medium| medium.fail_syncs = true);
         let bad = [SUPERBLOCK_AT[1]..SUPERBLOCK_AT[1] + BAD, first..u64::MAX];

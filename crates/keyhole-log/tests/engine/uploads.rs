@@ -90,7 +90,7 @@ fn compaction_moves_uploads_and_their_parts() {
 }
 
 #[test]
-fn an_upload_becomes_an_object() {
+fn completed_upload_becomes_an_object() {
     let (medium, mut store) = Store::fresh(1, 1);
     let log = store.log();
     let data = bytes(2, 3_000_000);
@@ -147,7 +147,7 @@ fn an_upload_becomes_an_object() {
 }
 
 #[test]
-fn the_most_parts() {
+fn upload_of_the_most_parts_is_completed_and_recovered() {
     let (medium, mut store) = Store::fresh(2, 1);
     let log = store.log();
     let data = bytes(4, PARTS_MAX);
@@ -171,7 +171,7 @@ fn the_most_parts() {
 }
 
 #[test]
-fn aborted_and_listed() {
+fn aborted_upload_is_no_longer_listed() {
     let (medium, mut store) = Store::fresh(3, 1);
     let log = store.log();
     let list = |log: &Log<MemDisk>, list: &ListUploads| {

@@ -76,7 +76,7 @@ async fn check_all(log: &Log<MemDisk>) {
 }
 
 #[test]
-fn store_of_version_2_is_read_and_becomes_version_3() {
+fn store_of_version_2_is_upgraded_to_version_3() {
     let medium = version_2();
     assert_eq!(versions(&medium), [2, 2]);
     let mut store = Store::maintained(&medium, options(1)).unwrap();
@@ -111,7 +111,7 @@ fn store_of_version_2_is_read_and_becomes_version_3() {
 }
 
 #[test]
-fn check_leaves_version_2_as_it_is() {
+fn check_leaves_version_2_unchanged() {
     let medium = version_2();
     let before = medium.borrow_mut().bytes().clone();
     medium.borrow_mut().reload();

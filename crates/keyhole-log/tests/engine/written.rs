@@ -60,7 +60,7 @@ async fn fill_segment(log: &Log<MemDisk>) {
 }
 
 #[test]
-fn segment_that_is_left_ends_with_its_record_and_is_witnessed() {
+fn ended_segment_has_end_record_and_durable_hint() {
     let (medium, mut store) = Store::fresh(1, 1);
     let log = store.log();
     store.run(async {
@@ -77,7 +77,7 @@ fn segment_that_is_left_ends_with_its_record_and_is_witnessed() {
 }
 
 #[test]
-fn records_of_a_checkpoint_are_not_covered_by_it() {
+fn checkpoint_does_not_cover_its_own_records() {
     let (medium, mut store) = Store::fresh_maintained();
     let log = store.log();
     store.run(async {
@@ -92,7 +92,7 @@ fn records_of_a_checkpoint_are_not_covered_by_it() {
 }
 
 #[test]
-fn each_checkpoint_has_a_higher_epoch_and_names_the_one_before() {
+fn checkpoint_raises_epoch_and_names_its_predecessor() {
     let (medium, mut store) = Store::fresh_maintained();
     let log = store.log();
     let fields = || {
@@ -117,7 +117,7 @@ fn each_checkpoint_has_a_higher_epoch_and_names_the_one_before() {
 
 /// A number that was allocated and lost may appear in the remains of a torn write.
 #[test]
-fn opening_goes_on_behind_all_numbers_that_may_have_been_given_out() {
+fn opening_continues_above_all_numbers_possibly_allocated() {
     let (medium, mut store) = Store::fresh(1, 1);
     let log = store.log();
     store.run(async {
@@ -137,7 +137,7 @@ fn opening_goes_on_behind_all_numbers_that_may_have_been_given_out() {
 /// With only one checkpoint, recovery without it relies on the records alone, so
 /// all of them must remain.
 #[test]
-fn nothing_is_freed_before_there_are_two_checkpoints() {
+fn segments_are_not_freed_before_second_checkpoint() {
     let (_, mut store) = Store::fresh_maintained();
     let log = store.log();
     store.run(async {

@@ -306,18 +306,18 @@ fn holds(schedules: u64, work: Work) {
 }
 
 #[test]
-fn of_many_first_writes_one_wins() {
+fn concurrent_first_writes_have_one_winner() {
     holds(200, race);
 }
 
 #[test]
-fn nothing_is_lost_between_threads() {
+fn threads_lose_no_acknowledged_write() {
     holds(30, churn);
 }
 
 /// Verifies the tests themselves: each of these mistakes is detected.
 #[test]
-fn mistakes_are_found() {
+fn sabotaged_engine_is_detected() {
     for (mode, work) in [
         (Sabotage::NoteLate, churn as Work),
         (Sabotage::ReserveLate, race),

@@ -135,7 +135,7 @@ pub fn opaque(number: u64, most: usize) -> Vec<u8> {
 }
 
 /// Returns the object head of a version.
-pub fn head(version: u64) -> Vec<u8> {
+pub fn object_head(version: u64) -> Vec<u8> {
     opaque(version, HEAD_MAX)
 }
 
@@ -277,7 +277,7 @@ impl Model {
             "of {object:?}"
         );
         assert_eq!(object.etag, etag(id, version.parts), "of {object:?}");
-        assert!(object.head == head(id), "the head of version {id}");
+        assert!(object.head == object_head(id), "the object head of version {id}");
         assert!(version.tags.iter().any(|of| object.tags == tags(*of)), "the tags of version {id}");
         assert!(
             object.part_checksums == version.part_checksums.map(part_checksums).unwrap_or_default(),

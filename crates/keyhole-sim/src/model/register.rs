@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_acknowledged_first_is_gone() {
+    fn state_before_acknowledged_write_is_refused() {
         let mut register = Register::new(0);
         register.begin(1, 10, 1);
         assert!(register.may_be(1, |v| *v == 0) && register.may_be(1, |v| *v == 10));
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_flushed_may_be_undone() {
+    fn unflushed_write_may_be_undone() {
         let mut register = Register::new(0);
         register.begin(1, 10, 1);
         register.acknowledge(1, 2, false);

@@ -7,7 +7,7 @@ use keyhole_log::{BucketSettings, Error, ListObjects, ListUploads, Listed, Liste
 use super::World;
 use crate::content::{self, Content};
 use crate::disk::SimDisk;
-use crate::model::{BUCKETS, KEYS, Model, Register, etag, head, number, opaque, tags, upload_id, upload_number};
+use crate::model::{BUCKETS, KEYS, Model, Register, etag, number, object_head, opaque, tags, upload_id, upload_number};
 use crate::random::Random;
 
 /// The moment of an audit.
@@ -155,8 +155,8 @@ async fn audit_uploads(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
             continue;
         }
         assert!(
-            what.as_ref().is_ok_and(|with| with.head == head(id) && with.tags == tags(id)),
-            "head of upload {id}: {:?}",
+            what.as_ref().is_ok_and(|with| with.head == object_head(id) && with.tags == tags(id)),
+            "object head of upload {id}: {:?}",
             what.err()
         );
         let parts = log.parts(&reference, 0, 100).expect("the upload is there");

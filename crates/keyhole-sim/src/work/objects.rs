@@ -4,7 +4,7 @@ use keyhole_log::{Condition, Content as From, Error, ListObjects, Listed, NewBod
 
 use super::{Answer, Client, HELD_MAX, Since, holds};
 use crate::content::{self, Content};
-use crate::model::{KEYS, Piece, Version, digest, etag, head, number, tags};
+use crate::model::{KEYS, Piece, Version, digest, etag, number, object_head, tags};
 
 impl Client {
     pub(super) async fn put(&mut self, bucket: &'static str, key: &'static str) {
@@ -81,7 +81,7 @@ impl Client {
             bucket: bucket.into(),
             key: key.into(),
             content,
-            head: head(id),
+            head: object_head(id),
             tags: tags(id),
             sealed: version.sealed,
             etag: etag(id, version.parts),

@@ -3,7 +3,7 @@
 use keyhole_log::{CompleteUpload, Condition, CreateUpload, Error, PutPart, UploadRef};
 
 use super::{Answer, Client, Since};
-use crate::model::{Piece, Register, Version, digest, etag, head, opaque, part_checksums, tags, upload_id};
+use crate::model::{Piece, Register, Version, digest, etag, object_head, opaque, part_checksums, tags, upload_id};
 
 /// Number of part numbers of the workload.
 const PARTS: u64 = 4;
@@ -20,7 +20,7 @@ impl Client {
             bucket: bucket.into(),
             key: key.into(),
             id: upload_id(id),
-            head: head(id),
+            head: object_head(id),
             tags: tags(id),
             sealed: id.is_multiple_of(2),
             time_ms: self.time(id),
@@ -210,7 +210,7 @@ impl Client {
         let complete = CompleteUpload {
             upload: reference,
             parts,
-            head: head(id),
+            head: object_head(id),
             tags: tags(id),
             part_checksums: part_checksums(id),
             bound: id % 2 == 1,

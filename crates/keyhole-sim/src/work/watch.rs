@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn operation_within_bounds_is_no_livelock() {
+    fn operation_within_bounds_is_not_a_livelock() {
         let (watch, begun) = (Watch::default(), Work { events: 7, polls: 7 });
         watch.begin(1, "put", begun);
         let most = Work { events: 7 + EVENTS_MAX, polls: 7 + POLLS_MAX };

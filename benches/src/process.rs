@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_this_process() {
+    fn usage_of_this_process_is_read() {
         let before = Usage::of(std::process::id()).unwrap();
         assert!(before.resident > 0 && before.resident_peak >= before.resident);
         let mut sum = 0u64;
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_have_ended_are_in_the_ticks() {
+    fn ticks_include_ended_threads() {
         let second = rustix::param::clock_ticks_per_second();
         let usage = |seconds, user_ticks| Usage { cpu: Duration::from_secs(seconds), user_ticks, ..Usage::default() };
         let all_live = usage(5, 5 * second).since(&usage(2, 2 * second));
@@ -167,14 +167,14 @@ mod tests {
     }
 
     #[test]
-    fn ticks_stand_behind_the_name() {
+    fn ticks_are_parsed_after_the_name() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 107 0 0 0 12 34 0 0 20 0 1 0 9 2 3";
         assert_eq!(ticks(stat), Some((12, 34)));
         assert_eq!((ticks("7 (a"), ticks("7 (a) S 1")), (None, None));
     }
 
     #[test]
-    fn of_the_machine() {
+    fn usage_of_the_machine_is_read() {
         let stat = "cpu  100 10 50 700 40 5 5 30 9 9\ncpu0 1 2 3\n";
         let cores = Cores { busy: Duration::from_secs(2), idle: Duration::from_millis(7400) };
         assert_eq!(Cores::parse(stat, 100), Some(cores));

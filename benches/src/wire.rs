@@ -243,7 +243,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints_are_urls() {
+    fn endpoints_are_parsed_or_rejected() {
         let connector = Connector::new("http://127.0.0.1:9/", None).unwrap();
         assert_eq!(connector.authority(), "127.0.0.1:9");
         for bad in ["127.0.0.1:9", "ftp://127.0.0.1:9", "https://127.0.0.1:9", "http://127.0.0.1"] {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_of_a_reply_is_compared() {
+    fn response_bodies_are_compared_completely() {
         let reply = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
         assert_eq!(receive(reply, b"hello").unwrap(), Reply { status: 200, keeps: true, text: String::new() });
         assert!(receive(reply, b"hallo").is_err() && receive(reply, b"hell").is_err() && receive(reply, b"").is_err());

@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn all_objects_are_asked_for_where_the_sample_has_room() {
+    fn small_samples_request_every_object() {
         let numbers: BTreeSet<usize> = sample(1000, 65_536, 8).into_iter().flatten().collect();
         assert_eq!(numbers.len(), 1000);
     }
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies_are_within_the_bytes_that_they_are_cut_out_of() {
+    fn bodies_lie_within_their_source() {
         let objects = Objects { prefix: String::new(), count: 5, size: 100 };
         let bytes = objects.bytes();
         for number in [0, 1, 255, 256, usize::MAX] {

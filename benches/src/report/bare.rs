@@ -264,13 +264,13 @@ mod tests {
     }
 
     #[test]
-    fn requests_end_wherever_they_are_cut() {
+    fn request_end_is_found_for_every_split() {
         check(b"GET /a HTTP/1.1\r\nhost: b\r\ncontent-length: 0\r\n\r\n", End::Get);
         check(b"PUT /a HTTP/1.1\r\nhost: b\r\nContent-Length: 5\r\n\r\nhello", End::Put);
     }
 
     #[test]
-    fn what_is_no_request_ends_the_connection() {
+    fn malformed_request_closes_the_connection() {
         assert!(Incoming::default().feed(b"\0\r\n\r\n").is_err());
         assert!(Incoming::default().feed(b"PUT / HTTP/1.1\r\ncontent-length: 1\r\n\r\nab").is_err());
         let mut endless = Incoming::default();

@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_without_figures_is_a_page() {
+    fn page_without_figures_renders() {
         let counts = Counts { small: 10, growing: vec![1, 10], mib: 1, large: 1 };
         let results = Results::default();
         let sizes = Sizes::of_next_to_nothing();

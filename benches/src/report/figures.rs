@@ -500,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts() {
+    fn verdicts_follow_the_limits() {
         let check = |limit, ours, expected: &str, holds| {
             assert_eq!(
                 (figure(limit, ours).verdict(), figure(limit, ours).holds()),
@@ -531,13 +531,13 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_the_most_over_the_least() {
+    fn growth_is_maximum_over_minimum() {
         assert_eq!(growth([2.0, 1.0, 4.0].into_iter()), 4.0);
         assert!(growth([2.0, f64::NAN].into_iter()).is_nan() && growth([].into_iter()).is_nan());
     }
 
     #[test]
-    fn what_was_not_measured_does_not_hold() {
+    fn unmeasured_figure_fails_its_limit() {
         let counts = Counts { small: 10, growing: vec![1, 10], mib: 1, large: 1 };
         let results = Results::default();
         let all = Figures { results: &results, counts: &counts, sizes: Sizes::of_next_to_nothing(), cores: 2 }.all();

@@ -110,13 +110,13 @@ mod tests {
     use crate::work::Operation;
 
     #[test]
-    fn workers_are_one() {
+    fn worker_threads_are_merged() {
         let folded = "worker-0;a;b 3\nworker-1;a;b 4\niou-wrk-77;c 1\nworker-0 5\n";
         assert_eq!(threads_together(folded), "worker;a;b 3\nworker;a;b 4\niou-wrk;c 1\nworker-0 5\n");
     }
 
     #[test]
-    fn files_are_named_after_scenarios() {
+    fn flame_graph_files_are_named_after_scenarios() {
         let scenario = Scenario {
             server: Server::Keyhole,
             operation: Operation::Get,

@@ -408,7 +408,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_floor_is_measured() {
+    fn floors_are_all_measured() {
         let directory = tempfile::tempdir_in(keyhole_tests::target_dir()).unwrap();
         let disk = Disk::new(directory.path()).unwrap();
         let commits = [1, 4, 16, 64, 256].map(Floor::commit);

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_deepest_mount_counts() {
+    fn deepest_mount_is_selected() {
         let mounts = "1 0 8:1 / / rw - ext4 /dev/a rw\n\
                       2 1 8:2 / /data rw shared:1 - xfs /dev/b rw\n\
                       3 1 0:9 / /data\\040here rw - tmpfs none rw\n\
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_a_processor_and_memory() {
+    fn machine_has_processor_and_memory() {
         let machine = Machine::here(Path::new("/")).unwrap();
         assert!(machine.memory > 1 << 20 && machine.cores > 0 && machine.kernel.starts_with("Linux "), "{machine:?}");
     }

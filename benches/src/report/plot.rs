@@ -260,12 +260,12 @@ mod tests {
     }
 
     #[test]
-    fn ticks_are_told_apart() {
+    fn tick_labels_are_distinct() {
         assert_eq!([tick_text(0.2, 0.2), tick_text(0.05, 0.05), tick_text(20.0, 10.0)], ["0.2", "0.05", "20"]);
     }
 
     #[test]
-    fn lines_leave_out_what_was_not_measured() {
+    fn lines_omit_unmeasured_points() {
         let line = Line {
             name: "GET".to_owned(),
             colour: Colour::Ours,
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_bar_stand_side_by_side() {
+    fn bar_segments_are_adjacent() {
         let bar = Bar {
             name: "GET".to_owned(),
             parts: vec![(Colour::Network, 0.2), (Colour::Disk, f64::NAN), (Colour::Rest, 0.3)],
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_measured_is_no_failure() {
+    fn plot_without_measurements_renders() {
         let text = lines(HEADING, "x", "y", &[], &[]).to_string() + &bars(HEADING, "x", &[], &[]).to_string();
         assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
     }

@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn medians() {
+    fn medians_of_samples_are_computed() {
         assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
         assert_eq!(median(vec![7.0]), 7.0);
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_measured_twice_in_a_turn() {
+    fn scenarios_are_unique_within_a_turn() {
         let all = COUNTS().scenarios();
         assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
         assert_eq!(all.iter().filter(|scenario| scenario.objects == 1000).count(), 2);
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_those_of_the_same_turn() {
+    fn ratios_compare_the_same_turn() {
         let one = COUNTS().scenario(Server::Keyhole, Operation::Get, MIB, USUAL);
         let other = Scenario { server: Server::Nginx, ..one };
         let mut results = Results::default();
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_for_people() {
+    fn scenario_names_are_readable() {
         let scenario = COUNTS().scenario(Server::KeyholeTls, Operation::Put, MIB, 1);
         assert_eq!(scenario.to_string(), "Keyhole over TLS: PUT 1 MiB, 1 connection, 256 objects");
         assert_eq!([SMALL, LARGE].map(size_name), ["4 KiB", "64 MiB"]);

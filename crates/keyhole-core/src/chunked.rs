@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_convert_both_ways_and_only_valid_ones() {
+    fn message_lengths_convert_both_ways() {
         let (chunk, sealed) = (CHUNK_LEN as u64, SEALED_CHUNK_LEN);
         for plaintext in [0, 1, 15, 16, chunk - 1, chunk, chunk + 1, 5 * chunk, 5 << 40] {
             let message = message_len(plaintext).unwrap();

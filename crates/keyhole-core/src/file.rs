@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preface_has_limits_on_both_sides() {
+    fn preface_fields_are_accepted_up_to_their_limits() {
         let name = |len: usize| "n".repeat(len);
         for (bucket, key, head, bodies, expected) in [
             (1, 1, 72, 1, Ok(())),
@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preface_in_pieces_says_what_it_needs() {
+    fn incomplete_preface_returns_the_needed_length() {
         let bytes = preface("bucket", "a/key", 100, 3).unwrap();
         for len in 0..bytes.len() {
             match Preface::decode(&bytes[..len]).unwrap() {
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn the_length_of_a_file_is_a_number_whatever_the_sums() {
+    fn file_length_saturates() {
         let head = vec![7; SEALED_HEAD_MAX];
         let (bucket, key) = ("b".repeat(BUCKET_MAX), "k".repeat(OBJECT_KEY_MAX));
         let preface = Preface { bucket: &bucket, key: &key, sealed_head: &head, bodies: BODIES_MAX };
@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn tables() {
+    fn body_entries_are_accepted_or_rejected() {
         let message = |len| message_len(len).unwrap();
         let entry = |part_number, message_len, info_len| Entry { part_number, message_len, info_len };
         let check = |entries: &[Entry], expected: Result<u64, FileError>| {

@@ -447,7 +447,7 @@ mod tests {
 
     /// Examples of AWS, "Signature Calculations for the Authorization Header".
     #[test]
-    fn published_examples() {
+    fn published_requests_get_their_signatures() {
         let (content, date) = (("x-amz-content-sha256", EMPTY), ("x-amz-date", DATE));
         let with_range = [HOST, ("range", "bytes=0-9"), content, date];
         let range = get("test.txt", &[], &with_range);
@@ -479,7 +479,7 @@ mod tests {
 
     /// Example of AWS, "Authenticating Requests: Using Query Parameters".
     #[test]
-    fn published_presigned_url() {
+    fn published_url_gets_its_signature() {
         let headers = [HOST];
         let request = Request { payload: Payload::Unsigned, ..get("test.txt", &[], &headers) };
         assert_eq!(
@@ -492,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn a_presigned_query_is_in_order() {
+    fn presigned_query_is_in_byte_order() {
         let headers = [HOST, ("x-keyhole-sealed", "1")];
         let query = [("A", "1"), ("X-Amz-Dated", "ü"), ("partNumber", "1")];
         let request = Request { payload: Payload::Unsigned, ..get("a b/c", &query, &headers) };
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_of_any_length() {
+    fn secret_keys_of_any_length_are_accepted() {
         let headers = [HOST, ("x-amz-content-sha256", EMPTY), ("x-amz-date", DATE)];
         let request = get("a", &[], &headers);
         let long = "s".repeat(100);
@@ -533,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_would_refuse_is_not_signed() {
+    fn invalid_requests_are_not_signed() {
         let (content, date) = (("x-amz-content-sha256", EMPTY), ("x-amz-date", DATE));
         for headers in [
             &[content, date][..],

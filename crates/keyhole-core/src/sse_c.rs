@@ -277,13 +277,13 @@ mod tests {
     }
 
     #[test]
-    fn the_md5_is_the_keys() {
+    fn key_md5_is_encoded_in_base64() {
         let key = CustomerKey::new(*b"0123456789abcdef0123456789abcdef");
         assert_eq!(key_md5_base64(&key).as_str(), MD5);
     }
 
     #[test]
-    fn one_error_for_each_row() {
+    fn header_errors_follow_the_order_of_s3() {
         use SseCError as E;
         let short = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZQ==";
         let long = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWZn";
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_found_by_role_and_never_ignored() {
+    fn headers_are_found_by_target_or_rejected() {
         let check = |role, names: &[&'static str], expected: Result<(bool, bool, bool), SseCError>| {
             let headers: Vec<(&str, &[u8])> = names.iter().map(|name| (*name, &b"x"[..])).collect();
             let found = SseCHeaders::from_headers(role, headers.into_iter());
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_what_is_read() {
+    fn encoded_headers_parse_to_the_same_key() {
         let key = CustomerKey::new(*b"0123456789abcdef0123456789abcdef");
         let headers = Headers::new(&key);
         for role in [SseCTarget::Object, SseCTarget::CopySource] {

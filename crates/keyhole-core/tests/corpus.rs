@@ -20,21 +20,21 @@ fn replay(name: &str, target: fn(&[u8])) {
 }
 
 #[test]
-fn headers() {
+fn headers_corpus_passes() {
     replay("headers", targets::headers);
 }
 
 #[test]
-fn head() {
+fn object_head_corpus_passes() {
     replay("head", targets::head);
 }
 
 #[test]
-fn chunked() {
+fn chunked_corpus_passes() {
     replay("chunked", targets::chunked);
 }
 
 #[test]
-fn sealed_file() {
+fn sealed_file_corpus_passes() {
     replay("sealed_file", targets::sealed_file);
 }

@@ -13,7 +13,7 @@ use keyhole_core::{CustomerKey, key_id, suite};
 use serde_json::Value;
 
 #[test]
-fn on_the_portable_engine() {
+fn portable_engine_passes_the_vectors() {
     checks::all(&Portable);
 }
 
@@ -37,7 +37,7 @@ impl Engine for CounterModeEngine {
 }
 
 #[test]
-fn on_a_device_that_has_counter_mode() {
+fn counter_mode_device_passes_the_vectors() {
     checks::all(&CounterModeEngine);
 }
 
@@ -61,12 +61,12 @@ impl Engine for BlockEngine {
 }
 
 #[test]
-fn on_a_device_that_encrypts_blocks() {
+fn block_device_passes_the_vectors() {
     checks::all(&BlockEngine);
 }
 
 #[test]
-fn the_suite_passes_on_each() {
+fn engines_pass_the_suite() {
     let mut scratch = vec![0; suite::SCRATCH_LEN];
     suite::run(&Portable, &mut scratch).unwrap();
     suite::run(&CounterModeEngine, &mut scratch).unwrap();
@@ -75,7 +75,7 @@ fn the_suite_passes_on_each() {
 }
 
 #[test]
-fn heads_decode_to_what_they_were_made_from() {
+fn object_heads_decode_to_their_fields() {
     heads(|case, head| {
         let encoded = hex::decode(text(case, "head_cbor")).unwrap();
         let decoded = Head::decode(&encoded).unwrap();
@@ -93,7 +93,7 @@ fn heads_decode_to_what_they_were_made_from() {
 }
 
 #[test]
-fn nothing_but_the_deterministic_encoding_is_a_head() {
+fn non_canonical_object_heads_are_rejected() {
     let good = "a30001021903e8034161";
     assert!(Head::decode(&hex::decode(good).unwrap()).is_ok());
     for (what, hex) in [
@@ -130,7 +130,7 @@ fn nothing_but_the_deterministic_encoding_is_a_head() {
 }
 
 #[test]
-fn key_ids_are_those_of_the_vectors() {
+fn key_ids_match_the_vectors() {
     let cases: Vec<Value> = serde_json::from_str(include_str!("vectors/key-id.json")).unwrap();
     for case in &cases {
         let key = CustomerKey::new(bytes(text(case, "customer_key")));

@@ -29,7 +29,7 @@ fn traces(memory: &[u8], secret: &[u8]) -> usize {
 }
 
 #[test]
-fn the_test_sees_what_is_not_wiped() {
+fn unwiped_memory_is_detected() {
     struct Careless([u8; 32]);
     impl Drop for Careless {
         fn drop(&mut self) {
@@ -40,13 +40,13 @@ fn the_test_sees_what_is_not_wiped() {
 }
 
 #[test]
-fn keys() {
+fn keys_are_wiped() {
     assert_eq!(after_drop(CustomerKey::new(KEY)), [0; 32]);
     assert_eq!(after_drop(DataKey::new(KEY)), [0; 32]);
 }
 
 #[test]
-fn headers_of_a_key() {
+fn key_headers_are_wiped() {
     let headers = Headers::new(&CustomerKey::new(KEY));
     let text = headers.iter(keyhole_core::sse_c::SseCTarget::Object)[1].1.to_owned();
     assert_eq!(traces(&after_drop(headers), text.as_bytes()), 0);
@@ -54,7 +54,7 @@ fn headers_of_a_key() {
 
 /// The first round keys of AES-256 are the key itself, so an unwiped key schedule contains the key.
 #[test]
-fn ciphers() {
+fn ciphers_are_wiped() {
     assert_eq!(traces(&after_drop(Portable.aead(&KEY)), &KEY), 0);
     let derived = derived_key();
     let sealer = Sealer::new(&Portable, &KEY, &[1; 24], &[b"context"]);
@@ -78,7 +78,7 @@ fn derived_key() -> [u8; 32] {
 
 /// Hashes that process keys.
 #[test]
-fn hashes() {
+fn hash_states_are_wiped() {
     use hmac::{Hmac, KeyInit, Mac};
     use md5::{Digest, Md5};
     assert_eq!(traces(&after_drop(Md5::new().chain_update(KEY)), &KEY), 0);
@@ -100,7 +100,7 @@ fn memory<T>(value: &T) -> Vec<u8> {
 
 /// The data key is written to the output before the head is sealed, so every error must wipe it.
 #[test]
-fn a_head_that_cannot_be_sealed() {
+fn failed_head_sealing_wipes_the_output() {
     let customer_key = CustomerKey::new([1; 32]);
     let good = Head { data_key: Some(&KEY), plaintext_length: Some(5), ..Head::default() };
     let seal = |head: &Head<'_>, len: usize| {
@@ -122,7 +122,7 @@ fn a_head_that_cannot_be_sealed() {
 }
 
 #[test]
-fn a_part_info_that_cannot_be_sealed_or_opened() {
+fn failed_part_info_sealing_and_opening_wipe_the_buffer() {
     let data_key = DataKey::new(KEY);
     let mut checksums = Checksums::default();
     checksums.set(ChecksumAlgorithm::Sha256, &[0xee; 32]).unwrap();
@@ -141,7 +141,7 @@ fn a_part_info_that_cannot_be_sealed_or_opened() {
 
 /// Invalid heads that authenticate were already decrypted, so the error must wipe them.
 #[test]
-fn a_head_that_does_not_open() {
+fn failed_head_opening_wipes_the_buffer() {
     let mut encoded = [0; 100];
     let head = Head { data_key: Some(&KEY), ..Head::default() };
     let len = head.encode(&mut encoded).unwrap();

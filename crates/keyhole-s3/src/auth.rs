@@ -666,7 +666,7 @@ pub(crate) mod tests {
 
     /// The examples of AWS's page "Signature Calculations for the Authorization Header".
     #[test]
-    fn published_examples() {
+    fn published_signatures_are_accepted() {
         check(&get_object()).unwrap();
         check(&format!(
             "PUT /test%24file.text HTTP/1.1\nHost: examplebucket.s3.amazonaws.com\nDate: Fri, 24 May 2013 00:00:00 GMT\n\
@@ -699,7 +699,7 @@ pub(crate) mod tests {
     /// The example of AWS's page "Authenticating Requests: Using Query Parameters", and
     /// modifications of it.
     #[test]
-    fn presigned_urls() {
+    fn presigned_url_is_accepted_unless_modified() {
         check(PRESIGNED).unwrap();
         use ErrorCode as C;
         for (from, to, code) in [
@@ -731,7 +731,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn other_signatures_are_not_supported() {
+    fn other_signature_versions_are_rejected() {
         let header = get_object().replacen("AWS4-HMAC-SHA256 ", "AWS ", 1);
         let query = "GET /a?AWSAccessKeyId=AKIAIOSFODNN7EXAMPLE&Signature=vjbyPxybdZaNmGa%2ByT272YEAiv4%3D&Expires=1369353600 \
             HTTP/1.1\nHost: examplebucket.s3.amazonaws.com";
@@ -763,7 +763,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn another_byte_anywhere_is_refused() {
+    fn changed_byte_breaks_the_signature() {
         let good = get_object();
         for (from, to) in [
             ("GET /", "PUT /"),
@@ -780,7 +780,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn each_refusal_has_its_code() {
+    fn rejections_have_distinct_codes() {
         let good = get_object();
         let case = |from: &str, to: &str, code| {
             assert!(good.contains(from));
@@ -802,7 +802,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn signing_keys_are_kept_until_there_are_too_many() {
+    fn signing_keys_are_cached_up_to_a_limit() {
         let keys = SigningKeys::default();
         let of = |secret: &str, date: &str| {
             let credential = format!("access/{date}/us-east-1/s3/aws4_request");
@@ -823,7 +823,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_clock_may_be_off_by_fifteen_minutes() {
+    fn clock_skew_is_accepted_up_to_fifteen_minutes() {
         let at = |now_ms| {
             authenticate(&head(&get_object()), &Example::default(), &SigningKeys::default(), "us-east-1", now_ms)
                 .map(|_| ())
@@ -837,7 +837,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_region_we_expect_is_named() {
+    fn wrong_region_error_names_the_expected_region() {
         let error = authenticate(&head(&get_object()), &Example::default(), &SigningKeys::default(), "eu-1", NOW_MS)
             .unwrap_err();
         assert!(error.message.contains("expecting 'eu-1'") && error.fields == [("Region", "eu-1".to_owned())]);

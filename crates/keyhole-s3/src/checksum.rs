@@ -239,12 +239,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_begin_alike() {
+    fn checksum_headers_share_a_prefix() {
         assert!(ALGORITHMS.into_iter().all(|algorithm| header_name(algorithm).starts_with(PREFIX)));
     }
 
     #[test]
-    fn known_digests() {
+    fn hashers_return_published_digests() {
         // The check values of the CRC catalogue; FIPS 180-4 and RFC 1321 digests of the same nine
         // digits.
         for (algorithm, expected) in [
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn composite_checksums_say_of_how_many_parts() {
+    fn composite_checksum_names_the_number_of_parts() {
         let mut checksums = Checksums::default();
         checksums.set(ChecksumAlgorithm::Crc32, &[0, 0, 0, 1]).unwrap();
         let headers = |kind| ObjectChecksums { checksums: &checksums, kind, parts: 3 }.headers().collect::<Vec<_>>();
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn crcs_of_parts_combine_to_that_of_the_whole() {
+    fn part_crcs_combine_to_the_crc_of_the_whole() {
         for algorithm in ALGORITHMS {
             let digest = |bytes: &[u8]| composite(algorithm, std::iter::once(bytes));
             let (a, b, c) = (digest(b"12"), digest(b""), digest(b"3456789"));

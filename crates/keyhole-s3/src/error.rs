@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reply_names_code_message_fields_resource_and_request() {
+    fn error_document_contains_all_fields() {
         let error = Error::invalid_argument("x-amz-server-side-encryption", "<&>", "no");
         let response = error.response("/b/a<k", "ID1");
         assert_eq!(response.status, 400);

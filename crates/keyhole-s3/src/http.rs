@@ -330,7 +330,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_head_is_read_whatever_the_cuts() {
+    fn request_head_is_parsed_for_every_split() {
         let text = b"PUT /b/k%20y?x=1&y HTTP/1.1\r\nHost: h\r\nContent-Length: 12\r\nExpect: 100-Continue\r\nX-A: a\r\nx-a: b\r\n\r\nbody";
         let end = text.len() - 4;
         for cut in 0..end {
@@ -347,7 +347,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn connections_stay_open_by_version_and_wish() {
+    fn keep_alive_follows_version_and_header() {
         for (version, connection, expected) in
             [("1.1", "x", true), ("1.1", "Close", false), ("1.0", "x", false), ("1.0", "TE, Keep-Alive", true)]
         {
@@ -357,7 +357,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_odd_is_refused() {
+    fn malformed_request_heads_are_rejected() {
         let check = |text: &str, code| {
             let text = text.replace('\n', "\r\n") + "\r\n\r\n";
             assert_eq!(parse_head(text.as_bytes()).unwrap_err().code, code, "{text}");
@@ -383,7 +383,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_head_has_a_longest_length() {
+    fn request_head_is_limited() {
         let text = |len: usize| {
             let start = "GET / HTTP/1.1\r\nA: ";
             format!("{start}{}\r\n\r\n", "b".repeat(len - start.len() - 4))
@@ -395,7 +395,7 @@ pub(crate) mod tests {
 
     #[test]
     #[should_panic(expected = "control character")]
-    fn a_reply_cannot_be_split() {
+    fn response_header_with_line_end_panics() {
         let _ = Response::new(200).header("a", "b\r\nc: d");
     }
 }

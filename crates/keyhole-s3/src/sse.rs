@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_follow_the_table_in_its_order() {
+    fn write_headers_are_checked_in_the_order_of_s3() {
         let check = |headers: &[&str], secure, expected: Result<bool, (ErrorCode, &str)>| {
             let got = write(&headers.concat(), secure);
             match (got, expected) {
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_follow_the_table_in_its_order() {
+    fn read_headers_are_checked_in_the_order_of_s3() {
         let read = |headers: &str, sealed, secure| {
             let head = head(&format!("GET /b/k HTTP/1.1{headers}"));
             for_read(&head, SseCTarget::Object, secure)
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_were_meant_to_be_others() {
+    fn misspelt_header_names_are_detected() {
         for name in TRIOS.into_iter().chain(MANAGED) {
             assert!(!is_misspelt(name), "{name}");
         }
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn argument_errors_name_the_argument() {
+    fn argument_errors_name_the_header() {
         let text = format!("PUT /b/k HTTP/1.1{ALGORITHM}{MD5}");
         let error = for_write(&head(&text), true).unwrap_err();
         assert_eq!(error.fields, [("ArgumentName", "x-amz-server-side-encryption".to_owned())]);

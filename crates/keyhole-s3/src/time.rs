@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formats() {
+    fn dates_are_formatted() {
         let ms = 1_369_353_600_007;
         assert_eq!(http_date(ms), "Fri, 24 May 2013 00:00:00 GMT");
         assert_eq!(iso8601(ms), "2013-05-24T00:00:00.007Z");
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn parses() {
+    fn dates_are_parsed_or_rejected() {
         assert_eq!(parse_amz_date("20130524T000000Z"), Some(1_369_353_600_000));
         assert_eq!(parse_http_date("Fri, 24 May 2013 00:00:00 GMT"), Some(1_369_353_600_000));
         for bad in ["", "20130524", "20131324T000000Z", "20130524T000000", "2013-524T000000Z", "20130524T250000Z"] {

@@ -45,7 +45,7 @@ fn check(key: &str, query: &[(&str, &str)], (from, to): (&str, &str)) -> Result<
 }
 
 #[test]
-fn what_a_device_signs_is_accepted() {
+fn device_signatures_are_accepted() {
     for key in ["reading", "room 1/t+u?v&w=x", "ü/€/\u{1f511}", "a//b/../c", "~._-", "%41", "*'();:@,$!"] {
         assert_eq!(check(key, &[], ("", "")), Ok(()), "{key}");
     }
@@ -53,7 +53,7 @@ fn what_a_device_signs_is_accepted() {
 }
 
 #[test]
-fn and_nothing_else() {
+fn modified_device_requests_are_rejected() {
     let refused = Err(ErrorCode::SignatureDoesNotMatch);
     for change in [("PUT", "GET"), ("/reading", "/readinh"), ("/edge/", "/edgf/"), ("sealed: 1", "sealed: 2")] {
         assert_eq!(check("reading", &[], change), refused, "{change:?}");

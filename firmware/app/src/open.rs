@@ -113,7 +113,7 @@ mod tests {
     use crate::Package;
 
     #[test]
-    fn what_was_sealed_opens_and_nothing_else_does() {
+    fn sealed_file_opens_unless_modified() {
         let customer_key = CustomerKey::new([7; 32]);
         let mut buffer = [0; 512];
         let mut package = Package::new(&mut buffer, "edge", "a").unwrap();

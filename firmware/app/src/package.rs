@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn sealed_in_place_is_what_is_sealed_in_one_call() {
+    fn sealing_in_place_matches_sealing_at_once() {
         let customer_key = CustomerKey::new([7; 32]);
         for len in [0, 1, 23, 24, 255, 256, 4096, CHUNK_LEN - 1] {
             let reading: Vec<u8> = (0..len).map(|i| i as u8).collect();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn oversized_reading_is_rejected() {
         let mut buffer = [0; SEAL_OVERHEAD + 5];
         assert_eq!(Package::new(&mut buffer, "b", "name").err(), Some(PackageError::Room));
         assert_eq!(Package::new(&mut buffer, "", "name").err(), Some(PackageError::Name));

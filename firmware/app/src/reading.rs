@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_whole_lines() {
+    fn readings_contain_whole_lines_only() {
         let mut out = [0; 64];
         let len = take(&mut Simulated::new(1_700_000_000), 3, &mut out);
         let text = core::str::from_utf8(&out[..len]).unwrap();

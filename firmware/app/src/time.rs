@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates() {
+    fn dates_are_formatted() {
         for (seconds, date) in [
             (0, b"19700101T000000Z"),
             (951_782_399, b"20000228T235959Z"),

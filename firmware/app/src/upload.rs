@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_device_signs() {
+    fn device_signs_its_request() {
         let signer = Signer { access_key: "AKID", secret_key: "secret", region: "us-east-1" };
         let text = sent(Authorization::Signer { signer, date: "20260102T030405Z" });
         assert!(text.starts_with("PUT /edge/room%201/t HTTP/1.1\r\nHost: node.local:9000\r\n"), "{text}");
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_else_signed() {
+    fn presigned_url_is_used() {
         let text = sent(Authorization::Presigned("/edge/room%201/t?X-Amz-Signature=00"));
         let expected = "PUT /edge/room%201/t?X-Amz-Signature=00 HTTP/1.1\r\nHost: node.local:9000\r\n\
             Connection: close\r\nx-keyhole-sealed: 1\r\nContent-Length: 6\r\n\r\nsealed";
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_can_be_smuggled() {
+    fn settings_with_line_ends_are_rejected() {
         for (host, target) in [("a\r\nx: y", "/a"), ("a", "/a HTTP/1.1\r\nx: y"), ("a", "http://a/"), ("", "/a")] {
             let upload = Upload { host, bucket: "edge", key: "a", authorization: Authorization::Presigned(target) };
             let mut out = [0; 256];
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn answers() {
+    fn response_status_is_parsed() {
         check("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Ok((200, "")));
         check("HTTP/1.1 403 Forbidden\r\ncontent-length: 3\r\n\r\n<a>rest", Ok((403, "<a>")));
         check("HTTP/1.1 403 Forbidden\r\ncontent-length: 9\r\n\r\n<a>", Ok((403, "<a>")));

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn the_copies_are_those_of_the_core() {
+    fn vectors_match_those_of_the_core() {
         for (name, copy) in [
             ("hello.sealed", vectors::FILES[0].bytes),
             ("empty.sealed", vectors::FILES[1].bytes),
@@ -239,13 +239,13 @@ mod tests {
     }
 
     #[test]
-    fn all_checks_hold_here_too() {
+    fn checks_pass_on_the_host() {
         run(&Portable, &mut [0; SCRATCH_LEN]).unwrap();
     }
 
     /// Writes the host's file, which `firmware/build` compares with those of the boards.
     #[test]
-    fn what_is_sealed_here() {
+    fn host_writes_its_sealed_file() {
         let mut buffer = [0; SEALED_MAX];
         let file = seal_sample(&Portable, &mut buffer).unwrap();
         if let Some(path) = std::env::var_os("KEYHOLE_SEALED_FILE") {

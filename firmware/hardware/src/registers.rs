@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_suite_holds_on_the_model() {
+    fn register_model_passes_the_suite() {
         let mut model = Model::new();
         model.words[offset::DMA_ENABLE / 4] = 1;
         let peripheral = Peripheral::new(ByBlock(Accelerator::new(&mut model)));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_those_of_the_portable_engine() {
+    fn files_match_the_portable_engine() {
         let mut model = Model::new();
         let peripheral = Peripheral::new(ByBlock(Accelerator::new(&mut model)));
         let key = CustomerKey::new([7; 32]);

@@ -43,7 +43,7 @@ fn with_payload(kind: PayloadKind, headers: &str, wire: &[u8], piece: usize) -> 
 }
 
 #[test]
-fn plain_bodies_and_their_digests() {
+fn plain_bodies_are_verified_against_their_digests() {
     let (body, digests) =
         unsigned("\nContent-MD5: JfnnlDI7RTiF9RgfG2JNCw==\nx-amz-checksum-crc32: y/Q5Jg==", b"123456789").unwrap();
     assert_eq!(body, b"123456789");
@@ -68,7 +68,7 @@ fn plain_bodies_and_their_digests() {
 }
 
 #[test]
-fn lengths() {
+fn body_lengths_are_required_and_limited() {
     let check = |text: &str, max: u64| {
         let text = text.replace('\n', "\r\n") + "\r\n\r\n";
         let (head, _) = parse_head(text.as_bytes()).unwrap().unwrap();
@@ -90,7 +90,7 @@ fn trailer(wire: &str, piece: usize) -> Result<Vec<u8>, ErrorCode> {
 }
 
 #[test]
-fn unsigned_chunks_with_a_trailer() {
+fn unsigned_chunks_with_trailer_are_decoded_or_rejected() {
     for piece in 1..60 {
         let body = trailer("4\n1234\n5\n56789\n0\nx-amz-checksum-crc32:y/Q5Jg==\n\n", piece).unwrap();
         assert_eq!(body, b"123456789", "in pieces of {piece}");
@@ -146,7 +146,7 @@ fn in_chunks(bytes: &[u8], len: usize) -> Vec<u8> {
 /// Bodies as botocore sends them over TLS: HTTP chunks around S3 chunks, with independent
 /// boundaries.
 #[test]
-fn chunks_within_transfer_encoding() {
+fn chunks_within_transfer_encoding_are_decoded_or_rejected() {
     let streaming = || PayloadKind::Streaming { signer: None, trailer: true };
     let inner = "4\r\n1234\r\n5\r\n56789\r\n0\r\nx-amz-checksum-crc32:y/Q5Jg==\r\n\r\n";
     for len in 1..60 {
@@ -190,7 +190,7 @@ fn chunks_within_transfer_encoding() {
 }
 
 #[test]
-fn lines_and_trailers_have_a_longest_length() {
+fn chunk_lines_and_trailers_are_limited() {
     let line = |len: usize| format!("9;{}\n123456789\n0\nx-amz-checksum-crc32:y/Q5Jg==\n\n", "x".repeat(len - 4));
     assert!(trailer(&line(CHUNK_LINE_MAX), 9).is_ok());
     assert_eq!(trailer(&line(CHUNK_LINE_MAX + 1), 9).unwrap_err(), ErrorCode::InvalidRequest);
@@ -237,14 +237,14 @@ fn published_wire() -> Vec<u8> {
 }
 
 #[test]
-fn signed_chunks_as_published() {
+fn published_signed_chunks_are_accepted() {
     let wire = published_wire();
     assert_eq!(wire.len(), 66_824);
     assert_eq!(published(&wire, false).unwrap(), vec![b'a'; 66_560]);
 }
 
 #[test]
-fn another_byte_in_a_signed_chunk_is_refused() {
+fn signed_chunk_with_changed_byte_is_rejected() {
     // In the data of both chunks and in each signature.
     let wire = published_wire();
     for at in [200, 65_000, 66_000, 30, 65_536 + 87 + 2 + 40, wire.len() - 20] {
@@ -256,7 +256,7 @@ fn another_byte_in_a_signed_chunk_is_refused() {
 }
 
 #[test]
-fn no_bytes_panic() {
+fn random_bodies_cause_no_panic() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed_u64);
     println!("SEED={seed}");
     let mut state = seed;

@@ -42,7 +42,7 @@ fn read(text: &[u8], piece: usize, most: usize) -> Result<(Form, Vec<u8>), Error
 }
 
 #[test]
-fn a_form_is_read_whatever_the_cuts() {
+fn form_is_parsed_for_every_split() {
     // The file contains prefixes of the delimiter.
     let content = "line\r\n--xy\r\n--xy-\r\r\n-\r\n--x";
     let late = field("submit", "Upload");
@@ -78,7 +78,7 @@ fn a_form_is_read_whatever_the_cuts() {
 }
 
 #[test]
-fn what_is_no_form_is_refused() {
+fn malformed_forms_are_rejected() {
     use ErrorCode as C;
     let check = |text: &str, code| {
         for piece in [1, 5, 10_000] {
@@ -108,7 +108,7 @@ fn what_is_no_form_is_refused() {
 }
 
 #[test]
-fn fields_have_room_for_so_much() {
+fn form_fields_are_limited() {
     let form = |extra: usize| field("key", "k") + &field("a", &"v".repeat(extra)) + &file("x") + "\r\n--xyz--";
     let room = FORM_FIELDS_MAX - (form(0).len() - "x\r\n--xyz--".len());
     assert!(read(form(room).as_bytes(), 1000, 10).is_ok());
@@ -121,7 +121,7 @@ fn fields_have_room_for_so_much() {
 }
 
 #[test]
-fn names_of_files() {
+fn file_names_are_inserted_into_keys() {
     for (filename, expected) in [
         ("a.txt", "a.txt"),
         ("C:\\dir\\a.txt", "a.txt"),
@@ -137,7 +137,7 @@ fn names_of_files() {
 }
 
 #[test]
-fn keys_and_successes() {
+fn form_keys_and_success_responses_are_parsed() {
     let form = |fields: &[(&str, &str)]| {
         let fields: String = fields.iter().map(|(name, value)| field(name, value)).collect();
         read((fields + &file("x") + "\r\n--xyz--").as_bytes(), 100, 10).unwrap().0
@@ -166,7 +166,7 @@ fn keys_and_successes() {
 }
 
 #[test]
-fn no_field_is_ignored_unless_it_says_so() {
+fn unknown_form_fields_are_rejected() {
     let form = |name: &str| {
         let mut form = Form { fields: Headers::default(), filename: "f".to_owned() };
         form.fields.push(name, b"v");
@@ -216,7 +216,7 @@ fn check_policy(policy: &str, fields: &[(&str, &str)]) -> Result<Policy, (ErrorC
 }
 
 #[test]
-fn policies() {
+fn policy_conditions_are_checked() {
     use ErrorCode as C;
     let check = |conditions: &str, fields: &[(&str, &str)], expected: Result<(u64, Option<u64>), (C, &str)>| {
         let policy = format!("{{\"expiration\": \"2026-01-01T00:00:00.000Z\", \"conditions\": [{conditions}]}}");
@@ -269,7 +269,7 @@ fn policies() {
 }
 
 #[test]
-fn what_is_no_policy() {
+fn malformed_policies_are_rejected() {
     for (policy, words) in [
         ("", "Invalid JSON"),
         ("[", "Invalid JSON"),
@@ -313,7 +313,7 @@ fn example(changes: &[(&str, &str)]) -> Headers {
 }
 
 #[test]
-fn the_published_example_and_what_is_not_it() {
+fn published_form_signature_is_accepted_unless_modified() {
     use ErrorCode as C;
     let check = |changes: &[(&str, &str)]| {
         authenticate_form(&example(changes), &Example::default(), "us-east-1").map_err(|error| error.code)
@@ -342,7 +342,7 @@ fn the_published_example_and_what_is_not_it() {
 }
 
 #[test]
-fn no_bytes_panic() {
+fn random_forms_cause_no_panic() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed_u64);
     println!("SEED={seed}");
     let mut state = seed;

@@ -59,7 +59,7 @@ mod tests {
     use crate::http::tests::head;
 
     #[test]
-    fn names_and_pages() {
+    fn attribute_names_and_pages_are_parsed() {
         let parse = |headers: &str| AttributesQuery::parse(&head(&format!("GET /b/k?attributes HTTP/1.1{headers}")));
         let all = parse("\nx-amz-object-attributes: ETag, Checksum,ObjectParts\nx-amz-object-attributes: ObjectSize");
         let all = all.unwrap();

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_a_completion() {
+    fn completion_headers_are_checked_against_the_object() {
         let crc = "x-amz-checksum-crc32: AAAAAQ==";
         for bad in [
             "x-amz-checksum-crc32: AAAA\r\n".to_owned(),
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn checksums_of_parts() {
+    fn part_checksums_must_match_the_declared_algorithm() {
         let of_part = |declared, brought| checksum_of_part(declared, brought).map_err(|error| error.code);
         let wrong = Err(ErrorCode::InvalidRequest);
         assert_eq!(of_part(None, None), Ok(None));

@@ -168,7 +168,7 @@ mod tests {
     use crate::http::tests::head;
 
     #[test]
-    fn ranges() {
+    fn ranges_are_parsed_or_ignored() {
         let check = |text: &str, size, expected: Result<Option<Range<u64>>, ErrorCode>| {
             let got = range(&head(&format!("GET / HTTP/1.1\nRange: {text}")), size).map_err(|error| error.code);
             assert_eq!(got, expected, "{text} of {size}");
@@ -190,13 +190,13 @@ mod tests {
     }
 
     #[test]
-    fn an_unsatisfiable_range_names_the_size() {
+    fn unsatisfiable_range_names_the_size() {
         let error = range(&head("GET / HTTP/1.1\nRange: bytes=7-"), 7).unwrap_err();
         assert_eq!(error.headers, [("Content-Range", "bytes */7".to_owned())]);
     }
 
     #[test]
-    fn decisions() {
+    fn conditions_are_evaluated_in_order() {
         use Decision::*;
         let early = "Thu, 01 Jan 1970 00:00:01 GMT";
         let late = "Thu, 01 Jan 1970 00:00:09 GMT";
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_have_conditions_of_their_own() {
+    fn write_conditions_are_parsed_or_not_implemented() {
         let check =
             |headers: &str| write_condition(&head(&format!("PUT /b/k HTTP/1.1{headers}"))).map_err(|error| error.code);
         assert_eq!(check(""), Ok(WriteCondition::None));

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names() {
+    fn host_names_are_checked() {
         for good in ["s3.example.com", "localhost", "S3.Example", "a-b.c1"] {
             HostNames::check(good).unwrap();
         }

@@ -211,7 +211,7 @@ mod tests {
     const MIDNIGHT: u64 = 1_369_353_600_000;
 
     #[test]
-    fn days_end_at_midnight() {
+    fn expiration_days_end_at_midnight() {
         let of = |stored, days| Expiration::Days(days).of(stored);
         assert_eq!(of(MIDNIGHT, 1), MIDNIGHT + DAY_MS);
         assert_eq!(of(MIDNIGHT + 1, 1), MIDNIGHT + 2 * DAY_MS);
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_rule_that_is_due_counts() {
+    fn earliest_matching_rule_applies() {
         let rules = vec![
             Rule { expiration: Some(Expiration::Days(30)), ..rule("all", "") },
             Rule { expiration: Some(Expiration::Days(2)), abort_days: Some(1), ..rule("logs, old", "logs/") },
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn at_rest() {
+    fn lifecycle_survives_storage() {
         let mut rules = Vec::new();
         for (i, expiration) in
             [None, Some(Expiration::Days(1)), Some(Expiration::Days(RULE_DAYS_MAX)), Some(Expiration::Date(MIDNIGHT))]

@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_is_kept_sorted_and_bounded() {
+    fn metadata_is_sorted_and_limited() {
         let got = metadata(&put(
             "\nContent-Type: text/plain\nContent-Encoding: aws-chunked, gzip\nX-Amz-Meta-B: 2\nx-amz-meta-a: 1\nx-amz-meta-b: 3",
         ))
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_says_so() {
+    fn unsupported_object_headers_are_not_implemented() {
         for (header, code) in [
             ("x-amz-acl: public-read", ErrorCode::NotImplemented),
             ("x-amz-website-redirect-location: /a", ErrorCode::NotImplemented),
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn sealed_transfers() {
+    fn sealed_transfers_are_recognised_on_object_operations() {
         let check =
             |operation, headers: &str| is_sealed_transfer(&put(headers), &operation).map_err(|error| error.code);
         for operation in [Operation::PutObject, Operation::GetObject, Operation::HeadObject] {
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn copy_sources() {
+    fn copy_sources_are_parsed_or_rejected() {
         let check = |text: &str, expected: Result<(&str, &str), ErrorCode>| {
             let got = CopySource::parse(text.as_bytes()).map_err(|error| error.code);
             let got = got.as_ref().map(|source| (source.bucket.as_str(), source.key.as_str())).map_err(|code| *code);
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn declared_checksums() {
+    fn declared_checksums_are_parsed_or_rejected() {
         let check = |headers: &str| declared_checksum(&put(headers)).map_err(|error| error.code);
         use ChecksumAlgorithm::*;
         use ChecksumType::*;

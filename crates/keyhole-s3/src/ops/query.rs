@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists() {
+    fn list_parameters_are_parsed_or_rejected() {
         let query = Query::parse("prefix=a%2Fb+c&delimiter=%2F&max-keys=5000&encoding-type=url&marker=").unwrap();
         let expected = ListObjects {
             prefix: "a/b c".to_owned(),
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn part_numbers_have_bounds() {
+    fn part_numbers_are_accepted_within_bounds() {
         for (text, expected) in
             [("1", Some(1)), ("10000", Some(10_000)), ("0", None), ("10001", None), ("", None), ("x", None)]
         {

@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn operations() {
+    fn requests_are_routed_to_operations() {
         let id = "00112233445566778899aabbccddeeff";
         check("GET /", Ok("ListBuckets"));
         check("PUT /bucket", Ok("CreateBucket"));
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_here_says_so() {
+    fn unsupported_operations_are_not_implemented() {
         for line in [
             "PUT /bucket?policy",
             "GET /bucket/k?lifecycle",
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn names_have_rules() {
+    fn bucket_names_and_keys_are_checked() {
         for bad in ["ab", "Bucket", "-ab", "ab-", "a..b", "a.-b", "1.2.3.4", "a_b", "é00", &"a".repeat(64)] {
             assert!(check_bucket(bad).is_err(), "{bad}");
         }
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_about_a_body_has_a_length() {
+    fn operations_with_a_body_require_a_length() {
         let id = "00112233445566778899aabbccddeeff";
         let code = |line: &str, more: &str| {
             let head = head(&format!("{line} HTTP/1.1\nHost: bucket.s3.example{more}"));
@@ -484,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_in_the_name_of_the_host() {
+    fn bucket_is_read_from_the_host_name() {
         let hosts = HostNames::new(["S3.example".to_owned(), "eu.s3.example".to_owned(), "localhost".to_owned()]);
         let check = |host: &str, path: &str, expected: Result<(Option<&str>, Option<&str>), ErrorCode>| {
             let got = route(&head(&format!("GET {path} HTTP/1.1\nHost: {host}")), &hosts);

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn headers() {
+    fn tag_header_is_decoded() {
         let got = parse("project=key+hole&a%2Fb=%C3%A9&empty=&bare&").unwrap();
         let expected = [("project", "key hole"), ("a/b", "\u{e9}"), ("empty", ""), ("bare", "")];
         assert_eq!(got.iter().collect::<Vec<_>>(), expected);
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_on_both_sides() {
+    fn tags_are_accepted_up_to_their_limits() {
         use ErrorCode as C;
         let many = |n: usize| (0..n).map(|i| format!("k{i}=v")).collect::<Vec<_>>().join("&");
         assert_eq!(parse(&many(TAGS_MAX)).unwrap().len(), TAGS_MAX);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn at_rest() {
+    fn tags_survive_storage() {
         let tags = parse("a=1&b=&%C3%A9=x").unwrap();
         let bytes = tags.to_bytes();
         assert_eq!(Tags::from_bytes(&bytes), Some(tags));
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn of_copies() {
+    fn copied_tags_follow_the_directive() {
         let check = |headers: &str| {
             let tags = copied_tags(&head(&format!("PUT /b/k HTTP/1.1{headers}")));
             tags.map(|tags| tags.map(|tags| tags.len())).map_err(|error| error.code)

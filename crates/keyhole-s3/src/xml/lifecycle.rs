@@ -235,7 +235,7 @@ mod tests {
     const DAYS: &str = "<Expiration><Days>3</Days></Expiration>";
 
     #[test]
-    fn rules() {
+    fn lifecycle_documents_are_parsed() {
         let text = "<Rule><ID>old &amp; gone</ID><Filter><Prefix>logs/</Prefix></Filter><Status>Enabled</Status>\
             <Expiration><Days>30</Days></Expiration></Rule>\n\
             <Rule><Prefix></Prefix><Status>Disabled</Status>\
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rule_says_so() {
+    fn malformed_lifecycle_rules_are_rejected() {
         use ErrorCode as C;
         let expiration = |inner: &str| rule(&format!("<Expiration>{inner}</Expiration>"));
         let filter = |inner: &str| format!("<Rule><Filter>{inner}</Filter><Status>Enabled</Status>{DAYS}</Rule>");

@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn encryption_configurations() {
+    fn bucket_encryption_is_parsed_or_rejected() {
         let rule = |rule: &str| {
             let document =
                 format!("<ServerSideEncryptionConfiguration xmlns=\"a\">{rule}</ServerSideEncryptionConfiguration>");
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn deletions() {
+    fn delete_documents_are_parsed_or_rejected() {
         let check = |document: &str, expected: Result<(&[&str], bool), ErrorCode>| {
             let got = parse_delete(document.as_bytes());
             match (got, expected) {
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn completions() {
+    fn complete_documents_are_parsed_or_rejected() {
         let part = |n: &str| {
             format!(
                 "<Part><ETag>&quot;e&quot;</ETag><PartNumber>{n}</PartNumber><ChecksumCRC32>AAAAAQ==</ChecksumCRC32></Part>"
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn tag_sets() {
+    fn tagging_documents_are_parsed_or_rejected() {
         let check = |inner: &str| {
             let document = format!("<Tagging xmlns=\"x\"><TagSet>{inner}</TagSet></Tagging>");
             let tags = parse_tagging(document.as_bytes()).map_err(|error| error.code)?;
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn bucket_configurations() {
+    fn create_bucket_documents_are_parsed_or_rejected() {
         let document =
             "<CreateBucketConfiguration><LocationConstraint>eu-1</LocationConstraint></CreateBucketConfiguration>";
         assert_eq!(parse_create_bucket(document.as_bytes()).unwrap().as_deref(), Some("eu-1"));
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_panic() {
+    fn random_documents_cause_no_panic() {
         let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed_u64);
         println!("SEED={seed}");
         let mut state = seed;

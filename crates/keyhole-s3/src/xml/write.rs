@@ -591,7 +591,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_deletion_tells_of_errors_alone() {
+    fn quiet_deletion_lists_errors_only() {
         let results = [
             Deleted { key: "a", error: None },
             Deleted { key: "b", error: Some(Error::new(crate::ErrorCode::InternalError)) },

@@ -97,8 +97,8 @@ fn requests(c: &mut Criterion) {
     });
     group.bench_function("customer key of a read", |b| {
         b.iter(|| {
-            let trio = sse::for_read(black_box(&get_head), SseCTarget::Object, true).expect("valid headers");
-            trio.key_for(true).expect("a valid key").expect("a key")
+            let headers = sse::for_read(black_box(&get_head), SseCTarget::Object, true).expect("valid headers");
+            headers.key_for(true).expect("a valid key").expect("a key")
         });
     });
     group.finish();

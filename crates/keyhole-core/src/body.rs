@@ -271,10 +271,8 @@ pub fn open_part_info<E: Engine>(
     sealed: &mut [u8],
 ) -> Result<Checksums, OpenError> {
     let context = labelled(PART_LABEL, part_number);
-    let head =
-        open_map(engine, data_key.expose(), &[&context, body_salt], sealed, |head| match head.is_checksums_only() {
-            true => Ok(()),
-            false => Err(HeadError::Unknown),
-        })?;
+    let head = open_map(engine, data_key.expose(), &[&context, body_salt], sealed, |head| {
+        if head.is_checksums_only() { Ok(()) } else { Err(HeadError::Unknown) }
+    })?;
     Ok(head.checksums)
 }

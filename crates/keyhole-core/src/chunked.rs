@@ -270,7 +270,8 @@ mod tests {
 
     #[test]
     fn message_lengths_convert_both_ways() {
-        let (chunk, sealed) = (CHUNK_LEN as u64, SEALED_CHUNK_LEN);
+        let chunk = CHUNK_LEN as u64;
+        let sealed = SEALED_CHUNK_LEN;
         for plaintext in [0, 1, 15, 16, chunk - 1, chunk, chunk + 1, 5 * chunk, 5 << 40] {
             let message = message_len(plaintext).unwrap();
             assert_eq!(plaintext_len(message), Some(plaintext));

@@ -1,7 +1,7 @@
 //! The sealed object file: a sealed object with everything needed to open it except the key (see
 //! [`format`](crate::format), part 5).
 //!
-//! A file consists of a [`Preface`], one [`Entry`] per body, the part infos, and the messages of
+//! A file consists of a [`Preface`], one [`BodyEntry`] per body, the part infos, and the messages of
 //! the bodies. This module encodes and decodes these pieces as a stream: [`Preface::decode`]
 //! returns how many bytes it needs, and [`Layout`] checks the entries one by one and sums the
 //! lengths of the rest. [`open_head`](crate::head::open_head) and
@@ -29,7 +29,7 @@ pub const MAGIC: [u8; 8] = *b"KEYHOLE1";
 /// Media type of a sealed object file.
 pub const MEDIA_TYPE: &str = "application/vnd.keyhole.sealed";
 
-/// Length of an encoded [`Entry`], in bytes.
+/// Length of an encoded [`BodyEntry`], in bytes.
 pub const ENTRY_LEN: usize = 16;
 
 /// Maximum number of bodies of an object.
@@ -136,7 +136,7 @@ impl<'a> Preface<'a> {
     pub fn encode(&self, out: &mut [u8]) -> Result<usize, FileError> {
         self.check()?;
         let mut to = Output { out, len: 0 };
-        to.put_names([self.bucket, self.key])?;
+        to.put_names(self.bucket, self.key)?;
         to.put(&(self.sealed_head.len() as u32).to_be_bytes())?;
         to.put(self.sealed_head)?;
         to.put(&self.bodies.to_be_bytes())?;
@@ -211,9 +211,9 @@ impl Output<'_> {
     }
 
     /// Writes the fields before the head's length.
-    fn put_names(&mut self, names: [&str; 2]) -> Result<(), FileError> {
+    fn put_names(&mut self, bucket: &str, key: &str) -> Result<(), FileError> {
         self.put(&MAGIC)?;
-        for name in names {
+        for name in [bucket, key] {
             self.put(&(name.len() as u16).to_be_bytes())?;
             self.put(name.as_bytes())?;
         }
@@ -241,7 +241,7 @@ pub fn seal<E: Engine>(
     out: &mut [u8],
 ) -> Result<usize, FileError> {
     let mut to = Output { out, len: 0 };
-    let mut sealer = put_front(&mut to, engine, customer_key, &mut random, [bucket, key], plaintext.len() as u64)?;
+    let mut sealer = put_front(&mut to, engine, customer_key, &mut random, bucket, key, plaintext.len() as u64)?;
     for chunk in plaintext.chunks(CHUNK_LEN) {
         let tag = sealer.seal_next(to.put(chunk)?);
         to.put(&tag)?;
@@ -296,7 +296,7 @@ pub fn seal_in_place<E: Engine>(
     let (front, rest) = file.ok_or(FileError::Room)?.split_at_mut(front_len);
     let (chunk, tag) = rest.split_at_mut(len);
     let mut to = Output { out: front, len: 0 };
-    let mut sealer = put_front(&mut to, engine, customer_key, &mut random, [bucket, key], len as u64)?;
+    let mut sealer = put_front(&mut to, engine, customer_key, &mut random, bucket, key, len as u64)?;
     tag.copy_from_slice(&sealer.seal_next(chunk));
     Ok(start..start + front_len + len + TAG_LEN)
 }
@@ -307,17 +307,20 @@ fn put_front<E: Engine>(
     engine: &E,
     customer_key: &CustomerKey,
     random: &mut dyn FnMut(&mut [u8]),
-    [bucket, key]: [&str; 2],
+    bucket: &str,
+    key: &str,
     len: u64,
 ) -> Result<Sealer<E::Aead>, FileError> {
     check_names(bucket, key)?;
     let message_len = message_len(len).ok_or(FileError::TooLong)?;
-    let (mut data_key, mut head_salt, mut salt) = (Zeroizing::new([0; KEY_LEN]), [0; SALT_LEN], [0; SALT_LEN]);
+    let mut data_key = Zeroizing::new([0; KEY_LEN]);
+    let mut head_salt = [0; SALT_LEN];
+    let mut salt = [0; SALT_LEN];
     random(&mut data_key[..]);
     random(&mut head_salt);
     random(&mut salt);
 
-    to.put_names([bucket, key])?;
+    to.put_names(bucket, key)?;
     // The length of the head is known only after it is sealed.
     let before_head = to.len + 4;
     let place = to.out.get_mut(before_head..).ok_or(FileError::Room)?;
@@ -328,7 +331,7 @@ fn put_front<E: Engine>(
     to.put(&(head_len as u32).to_be_bytes())?;
     to.len += head_len;
     to.put(&1u32.to_be_bytes())?;
-    to.put(&Entry { part_number: 0, message_len, info_len: 0 }.encode())?;
+    to.put(&BodyEntry { part_number: 0, message_len, info_len: 0 }.encode())?;
 
     let sealer = Sealer::new(engine, &data_key, &salt, &[&context(0)]);
     to.put(&sealer.prefix())?;
@@ -340,9 +343,9 @@ fn be(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// Entry of one body in the file's table.
+/// BodyEntry of one body in the file's table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Entry {
+pub struct BodyEntry {
     /// Part number; 0 for the only body of an object without parts.
     pub part_number: u32,
     /// Length of the body's message, in bytes.
@@ -351,7 +354,7 @@ pub struct Entry {
     pub info_len: u32,
 }
 
-impl Entry {
+impl BodyEntry {
     /// Encodes the entry.
     pub fn encode(&self) -> [u8; ENTRY_LEN] {
         let mut bytes = [0; ENTRY_LEN];
@@ -362,8 +365,12 @@ impl Entry {
     }
 
     /// Decodes an entry without validation; [`Layout::push`] checks it.
-    pub fn decode(bytes: &[u8; ENTRY_LEN]) -> Entry {
-        Entry { part_number: be(&bytes[..4]) as u32, message_len: be(&bytes[4..12]), info_len: be(&bytes[12..]) as u32 }
+    pub fn decode(bytes: &[u8; ENTRY_LEN]) -> BodyEntry {
+        BodyEntry {
+            part_number: be(&bytes[..4]) as u32,
+            message_len: be(&bytes[4..12]),
+            info_len: be(&bytes[12..]) as u32,
+        }
     }
 }
 
@@ -407,7 +414,7 @@ impl Layout {
     ///
     /// # Errors
     /// [`FileError`] if the entry is invalid at this position.
-    pub fn push(&mut self, entry: &Entry) -> Result<(), FileError> {
+    pub fn push(&mut self, entry: &BodyEntry) -> Result<(), FileError> {
         if self.seen >= self.bodies {
             return Err(FileError::Bodies);
         }
@@ -526,7 +533,8 @@ mod tests {
     #[test]
     fn file_length_saturates() {
         let head = vec![7; SEALED_HEAD_MAX];
-        let (bucket, key) = ("b".repeat(BUCKET_MAX), "k".repeat(OBJECT_KEY_MAX));
+        let bucket = "b".repeat(BUCKET_MAX);
+        let key = "k".repeat(OBJECT_KEY_MAX);
         let preface = Preface { bucket: &bucket, key: &key, sealed_head: &head, bodies: BODIES_MAX };
         let content = |infos_len, messages_len| Totals { infos_len, messages_len, plaintext_len: 0 };
         let front = PREFACE_MAX as u64 + u64::from(BODIES_MAX) * ENTRY_LEN as u64;
@@ -538,11 +546,11 @@ mod tests {
     #[test]
     fn body_entries_are_accepted_or_rejected() {
         let message = |len| message_len(len).unwrap();
-        let entry = |part_number, message_len, info_len| Entry { part_number, message_len, info_len };
-        let check = |entries: &[Entry], expected: Result<u64, FileError>| {
+        let entry = |part_number, message_len, info_len| BodyEntry { part_number, message_len, info_len };
+        let check = |entries: &[BodyEntry], expected: Result<u64, FileError>| {
             let mut layout = Layout::new(entries.len() as u32);
             let pushed = entries.iter().try_for_each(|entry| {
-                assert_eq!(Entry::decode(&entry.encode()), *entry);
+                assert_eq!(BodyEntry::decode(&entry.encode()), *entry);
                 layout.push(entry)
             });
             let plaintext = pushed.and_then(|()| layout.finish()).map(|totals| totals.plaintext_len);
@@ -562,9 +570,9 @@ mod tests {
         // The longest possible messages, and one that fills the file up to the limit: with a part
         // info, then one byte more.
         let most = message(((1 << 38) - 1) * 16_384);
-        let many: Vec<Entry> = (1..=FILE_CONTENT_MAX / most).map(|number| entry(number as u32, most, 0)).collect();
+        let many: Vec<BodyEntry> = (1..=FILE_CONTENT_MAX / most).map(|number| entry(number as u32, most, 0)).collect();
         let filling = FILE_CONTENT_MAX - many.len() as u64 * most;
-        let with = |last: Entry| [&many[..], &[last]].concat();
+        let with = |last: BodyEntry| [&many[..], &[last]].concat();
         let sum = many.len() as u64 * plaintext_len(most).unwrap();
         check(&many, Ok(sum));
         check(&with(entry(5000, filling, 0)), Ok(sum + plaintext_len(filling).unwrap()));
@@ -572,7 +580,7 @@ mod tests {
         check(&with(entry(5000, filling - 80, 80)), Ok(sum + plaintext_len(filling - 80).unwrap()));
         check(&with(entry(5000, filling - 80, 81)), Err(FileError::TooLong));
         check(&with(entry(5000, most, 0)), Err(FileError::TooLong));
-        let many: Vec<Entry> = (1..=5000).map(|number| entry(number, most, 0)).collect();
+        let many: Vec<BodyEntry> = (1..=5000).map(|number| entry(number, most, 0)).collect();
         check(&many, Err(FileError::TooLong));
         check(&many[..4093], Err(FileError::TooLong));
         let mut layout = Layout::new(2);

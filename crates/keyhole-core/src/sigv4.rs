@@ -5,18 +5,18 @@
 //! services, S3 neither normalises paths nor encodes them twice.
 //!
 //! ```
-//! use keyhole_core::sigv4::{Payload, Request, Signer};
+//! use keyhole_core::sigv4::{PayloadHash, RequestToSign, Signer};
 //!
 //! let signer = Signer { access_key: "AKID", secret_key: "secret", region: "us-east-1" };
 //! let date = "20260102T030405Z";
 //! let headers = [
 //!     ("host", "node:9000"),
-//!     ("x-amz-content-sha256", Payload::Unsigned.header_value()),
+//!     ("x-amz-content-sha256", PayloadHash::Unsigned.header_value()),
 //!     ("x-amz-date", date),
 //!     ("x-keyhole-sealed", "1"),
 //! ];
-//! let payload = Payload::Unsigned;
-//! let request = Request {
+//! let payload = PayloadHash::Unsigned;
+//! let request = RequestToSign {
 //!     method: "PUT",
 //!     bucket: Some("edge"),
 //!     key: "reading",
@@ -63,26 +63,26 @@ impl fmt::Debug for Signer<'_> {
 
 /// Payload hash of a request (`x-amz-content-sha256`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Payload<'a> {
+pub enum PayloadHash<'a> {
     /// `UNSIGNED-PAYLOAD`: suitable for sealed objects, which authenticate themselves.
     Unsigned,
     /// SHA-256 of the body, in lower-case hex.
     Sha256(&'a str),
 }
 
-impl<'a> Payload<'a> {
+impl<'a> PayloadHash<'a> {
     /// Returns the value of `x-amz-content-sha256`.
     pub const fn header_value(self) -> &'a str {
         match self {
-            Payload::Unsigned => "UNSIGNED-PAYLOAD",
-            Payload::Sha256(hex) => hex,
+            PayloadHash::Unsigned => "UNSIGNED-PAYLOAD",
+            PayloadHash::Sha256(hex) => hex,
         }
     }
 }
 
 /// A request to be signed.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct RequestToSign<'a> {
     /// HTTP method, such as `PUT` or `GET`.
     pub method: &'a str,
     /// Bucket, if it is in the path; `None` if it is in the host name.
@@ -95,8 +95,8 @@ pub struct Request<'a> {
     /// leading, trailing or repeated spaces. The node rejects requests with unsigned `x-amz-` or
     /// `x-keyhole-` headers.
     pub headers: &'a [(&'a str, &'a str)],
-    /// Payload hash. Presigned URLs require [`Payload::Unsigned`].
-    pub payload: Payload<'a>,
+    /// Payload hash. Presigned URLs require [`PayloadHash::Unsigned`].
+    pub payload: PayloadHash<'a>,
 }
 
 /// Error signing a request.
@@ -127,7 +127,7 @@ impl fmt::Display for SigV4Error {
 
 impl core::error::Error for SigV4Error {}
 
-impl Request<'_> {
+impl RequestToSign<'_> {
     /// Returns the request path `/bucket/key`, percent-encoded.
     pub fn path(&self) -> impl fmt::Display {
         Path { bucket: self.bucket, key: self.key }
@@ -143,10 +143,8 @@ impl Request<'_> {
         let ascend = self.headers.windows(2).all(|pair| pair[0].0 < pair[1].0)
             && self.query.windows(2).all(|pair| pair[0].0 < pair[1].0);
         let has_host = self.headers.iter().any(|(name, _)| *name == "host");
-        match ascend && has_host && self.headers.iter().all(|(name, value)| is_name(name) && is_value(value)) {
-            true => Ok(()),
-            false => Err(SigV4Error::Headers),
-        }
+        let is_valid = ascend && has_host && self.headers.iter().all(|(name, value)| is_name(name) && is_value(value));
+        if is_valid { Ok(()) } else { Err(SigV4Error::Headers) }
     }
 }
 
@@ -157,7 +155,7 @@ impl<'a> Signer<'a> {
     ///
     /// # Errors
     /// [`SigV4Error::Date`], [`SigV4Error::Headers`].
-    pub fn authorize<'r>(&self, request: &'r Request<'r>, date: &'r str) -> Result<Authorization<'r>, SigV4Error>
+    pub fn authorize<'r>(&self, request: &'r RequestToSign<'r>, date: &'r str) -> Result<Authorization<'r>, SigV4Error>
     where
         'a: 'r,
     {
@@ -180,20 +178,20 @@ impl<'a> Signer<'a> {
     /// [`SigV4Error`].
     pub fn presign<'r>(
         &self,
-        request: &'r Request<'r>,
+        request: &'r RequestToSign<'r>,
         date: &'r str,
         expires_s: u32,
-    ) -> Result<Presigned<'r>, SigV4Error>
+    ) -> Result<PresignedUrl<'r>, SigV4Error>
     where
         'a: 'r,
     {
         request.check()?;
         let scope = Scope::new(self, date)?;
-        if !(1..=EXPIRES_MAX_S).contains(&expires_s) || request.payload != Payload::Unsigned {
+        if !(1..=EXPIRES_MAX_S).contains(&expires_s) || request.payload != PayloadHash::Unsigned {
             return Err(SigV4Error::Presigned);
         }
         let signature = scope.sign(self.secret_key, request, Some(expires_s));
-        Ok(Presigned { scope, request, expires_s, signature })
+        Ok(PresignedUrl { scope, request, expires_s, signature })
     }
 }
 
@@ -221,11 +219,11 @@ impl<'a> Scope<'a> {
     }
 
     /// Returns the binary signature for the header, or for a presigned URL if `expires_s` is set.
-    fn sign(&self, secret_key: &str, request: &Request<'_>, expires_s: Option<u32>) -> [u8; 32] {
-        let mut hash = Fed(Sha256::new());
+    fn sign(&self, secret_key: &str, request: &RequestToSign<'_>, expires_s: Option<u32>) -> [u8; 32] {
+        let mut hash = TextDigest(Sha256::new());
         hash.put(format_args!("{}\n{}\n", request.method, request.path()));
         match expires_s {
-            Some(expires_s) => hash.put(format_args!("{}\n", Query { scope: self, request, expires_s })),
+            Some(expires_s) => hash.put(format_args!("{}\n", PresignedQuery { scope: self, request, expires_s })),
             None => hash.put(format_args!("{}\n", PlainQuery(request.query))),
         }
         for (name, value) in request.headers {
@@ -252,7 +250,7 @@ impl<'a> Scope<'a> {
         for step in [self.region, "s3", "aws4_request"] {
             *key = finish(hmac(&key[..]).chain_update(step));
         }
-        let mut mac = Fed(hmac(&key[..]));
+        let mut mac = TextDigest(hmac(&key[..]));
         let Scope { date, day, region, .. } = self;
         mac.put(format_args!("{ALGORITHM}\n{date}\n{day}/{region}/s3/aws4_request\n{}", Hex(&canonical)));
         finish(mac.0)
@@ -260,16 +258,16 @@ impl<'a> Scope<'a> {
 }
 
 /// A hash as the target of formatted text.
-struct Fed<D>(D);
+struct TextDigest<D>(D);
 
-impl<D: Update> Fed<D> {
+impl<D: Update> TextDigest<D> {
     fn put(&mut self, text: fmt::Arguments<'_>) {
         // Writing to a hash cannot fail.
         let _ = fmt::Write::write_fmt(self, text);
     }
 }
 
-impl<D: Update> fmt::Write for Fed<D> {
+impl<D: Update> fmt::Write for TextDigest<D> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.0.update(text.as_bytes());
         Ok(())
@@ -307,17 +305,17 @@ impl fmt::Display for Authorization<'_> {
 
 /// Path and query of a presigned URL. The text is secret until it expires; only `Display` exposes
 /// it.
-pub struct Presigned<'r> {
+pub struct PresignedUrl<'r> {
     scope: Scope<'r>,
-    request: &'r Request<'r>,
+    request: &'r RequestToSign<'r>,
     expires_s: u32,
     signature: [u8; 32],
 }
 
-impl fmt::Display for Presigned<'_> {
+impl fmt::Display for PresignedUrl<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Presigned { scope, request, expires_s, signature } = self;
-        let query = Query { scope, request, expires_s: *expires_s };
+        let PresignedUrl { scope, request, expires_s, signature } = self;
+        let query = PresignedQuery { scope, request, expires_s: *expires_s };
         write!(f, "{}?{query}&X-Amz-Signature={}", request.path(), Hex(signature))
     }
 }
@@ -337,16 +335,17 @@ impl fmt::Display for Path<'_> {
 }
 
 /// Query of a presigned URL without the signature, in byte order of the names.
-struct Query<'a> {
+struct PresignedQuery<'a> {
     scope: &'a Scope<'a>,
-    request: &'a Request<'a>,
+    request: &'a RequestToSign<'a>,
     expires_s: u32,
 }
 
-impl fmt::Display for Query<'_> {
+impl fmt::Display for PresignedQuery<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = ["X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders"];
-        let (mut own, mut separator) = (self.request.query.iter().peekable(), "");
+        let mut own = self.request.query.iter().peekable();
+        let mut separator = "";
         for (i, name) in names.into_iter().enumerate() {
             while let Some((own_name, value)) = own.next_if(|(own_name, _)| *own_name < name) {
                 write!(f, "{separator}{}={}", Encoded(own_name, ""), Encoded(value, ""))?;
@@ -405,10 +404,11 @@ impl fmt::Display for Encoded<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stays =
             |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || self.1.as_bytes().contains(&byte);
-        self.0.bytes().try_for_each(|byte| match stays(byte) {
-            true => f.write_char(char::from(byte)),
-            false => write!(f, "%{byte:02X}"),
-        })
+        self.0.bytes().try_for_each(
+            |byte| {
+                if stays(byte) { f.write_char(char::from(byte)) } else { write!(f, "%{byte:02X}") }
+            },
+        )
     }
 }
 
@@ -436,11 +436,11 @@ mod tests {
         region: "us-east-1",
     };
 
-    fn get<'a>(key: &'a str, query: &'a [(&'a str, &'a str)], headers: &'a [(&'a str, &'a str)]) -> Request<'a> {
-        Request { method: "GET", bucket: None, key, query, headers, payload: Payload::Sha256(EMPTY) }
+    fn get<'a>(key: &'a str, query: &'a [(&'a str, &'a str)], headers: &'a [(&'a str, &'a str)]) -> RequestToSign<'a> {
+        RequestToSign { method: "GET", bucket: None, key, query, headers, payload: PayloadHash::Sha256(EMPTY) }
     }
 
-    fn check(request: &Request<'_>, signature: &str) {
+    fn check(request: &RequestToSign<'_>, signature: &str) {
         let authorization = EXAMPLE.authorize(request, DATE).unwrap().to_string();
         assert!(authorization.ends_with(&["Signature=", signature].concat()), "{authorization}");
     }
@@ -448,7 +448,8 @@ mod tests {
     /// Examples of AWS, "Signature Calculations for the Authorization Header".
     #[test]
     fn published_requests_get_their_signatures() {
-        let (content, date) = (("x-amz-content-sha256", EMPTY), ("x-amz-date", DATE));
+        let content = ("x-amz-content-sha256", EMPTY);
+        let date = ("x-amz-date", DATE);
         let with_range = [HOST, ("range", "bytes=0-9"), content, date];
         let range = get("test.txt", &[], &with_range);
         check(&range, "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41");
@@ -466,7 +467,11 @@ mod tests {
             date,
             ("x-amz-storage-class", "REDUCED_REDUNDANCY"),
         ];
-        let put = Request { method: "PUT", payload: Payload::Sha256(body), ..get("test$file.text", &[], &put_headers) };
+        let put = RequestToSign {
+            method: "PUT",
+            payload: PayloadHash::Sha256(body),
+            ..get("test$file.text", &[], &put_headers)
+        };
         check(&put, "98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd");
         let plain = [HOST, content, date];
         check(
@@ -481,7 +486,7 @@ mod tests {
     #[test]
     fn published_url_gets_its_signature() {
         let headers = [HOST];
-        let request = Request { payload: Payload::Unsigned, ..get("test.txt", &[], &headers) };
+        let request = RequestToSign { payload: PayloadHash::Unsigned, ..get("test.txt", &[], &headers) };
         assert_eq!(
             EXAMPLE.presign(&request, DATE, 86400).unwrap().to_string(),
             "/test.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256\
@@ -495,7 +500,7 @@ mod tests {
     fn presigned_query_is_in_byte_order() {
         let headers = [HOST, ("x-keyhole-sealed", "1")];
         let query = [("A", "1"), ("X-Amz-Dated", "ü"), ("partNumber", "1")];
-        let request = Request { payload: Payload::Unsigned, ..get("a b/c", &query, &headers) };
+        let request = RequestToSign { payload: PayloadHash::Unsigned, ..get("a b/c", &query, &headers) };
         let url = EXAMPLE.presign(&request, DATE, 1).unwrap().to_string();
         assert!(url.starts_with("/a%20b/c?A=1&X-Amz-Algorithm="), "{url}");
         assert!(url.contains("&X-Amz-Date=20130524T000000Z&X-Amz-Dated=%C3%BC&X-Amz-Expires=1&"), "{url}");
@@ -516,11 +521,11 @@ mod tests {
             for step in ["us-east-1", "s3", "aws4_request"] {
                 key = finish(hmac(&key).chain_update(step));
             }
-            let mut canonical = Fed(Sha256::new());
+            let mut canonical = TextDigest(Sha256::new());
             canonical
                 .put(format_args!("GET\n/a\n\nhost:{}\nx-amz-content-sha256:{EMPTY}\nx-amz-date:{DATE}\n\n", HOST.1));
             canonical.put(format_args!("host;x-amz-content-sha256;x-amz-date\n{EMPTY}"));
-            let mut text = Fed(hmac(&key));
+            let mut text = TextDigest(hmac(&key));
             text.put(format_args!(
                 "{ALGORITHM}\n{DATE}\n20130524/us-east-1/s3/aws4_request\n{}",
                 Hex(&canonical.0.finalize())
@@ -534,7 +539,8 @@ mod tests {
 
     #[test]
     fn invalid_requests_are_not_signed() {
-        let (content, date) = (("x-amz-content-sha256", EMPTY), ("x-amz-date", DATE));
+        let content = ("x-amz-content-sha256", EMPTY);
+        let date = ("x-amz-date", DATE);
         for headers in [
             &[content, date][..],
             &[HOST, date],
@@ -558,7 +564,7 @@ mod tests {
         for date in ["", "20130524", "2013-05-24T00:00", "20130524T000000z", "20130524T0000000Z", "2013052ü000000Z"] {
             assert_eq!(EXAMPLE.authorize(&get("a", &[], &headers), date).err(), Some(SigV4Error::Date), "{date}");
         }
-        let unsigned = Request { payload: Payload::Unsigned, ..get("a", &[], &headers) };
+        let unsigned = RequestToSign { payload: PayloadHash::Unsigned, ..get("a", &[], &headers) };
         for (request, expires_s) in [(unsigned, 0), (unsigned, EXPIRES_MAX_S + 1), (get("a", &[], &headers), 1)] {
             assert_eq!(EXAMPLE.presign(&request, DATE, expires_s).err(), Some(SigV4Error::Presigned));
         }

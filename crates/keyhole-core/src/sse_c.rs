@@ -94,7 +94,7 @@ impl core::fmt::Display for SseCError {
 
 impl core::error::Error for SseCError {}
 
-/// The three SSE-C headers of one role, as received.
+/// The three SSE-C headers of one target, as received.
 #[derive(Clone, Copy, Default)]
 pub struct SseCHeaders<'a> {
     /// Algorithm name.
@@ -106,28 +106,28 @@ pub struct SseCHeaders<'a> {
 }
 
 impl<'a> SseCHeaders<'a> {
-    /// Finds the headers of `role` among the headers of a request. Names are case-insensitive.
+    /// Finds the headers of `target` among the headers of a request. Names are case-insensitive.
     ///
     /// # Errors
     /// [`SseCError::Duplicate`] and [`SseCError::UnknownHeader`].
     pub fn from_headers(
-        role: SseCTarget,
+        target: SseCTarget,
         headers: impl Iterator<Item = (&'a str, &'a [u8])>,
     ) -> Result<SseCHeaders<'a>, SseCError> {
-        let mut triple = SseCHeaders::default();
+        let mut parsed = SseCHeaders::default();
         for (name, value) in headers {
-            let Some(rest) = strip_prefix_ignore_case(name, role.prefix()) else { continue };
+            let Some(rest) = strip_prefix_ignore_case(name, target.prefix()) else { continue };
             let place = match rest {
-                _ if rest.eq_ignore_ascii_case(b"-algorithm") => &mut triple.algorithm,
-                _ if rest.eq_ignore_ascii_case(b"-key") => &mut triple.key,
-                _ if rest.eq_ignore_ascii_case(b"-key-md5") => &mut triple.key_md5,
+                _ if rest.eq_ignore_ascii_case(b"-algorithm") => &mut parsed.algorithm,
+                _ if rest.eq_ignore_ascii_case(b"-key") => &mut parsed.key,
+                _ if rest.eq_ignore_ascii_case(b"-key-md5") => &mut parsed.key_md5,
                 _ => return Err(SseCError::UnknownHeader),
             };
             if place.replace(value).is_some() {
                 return Err(SseCError::Duplicate);
             }
         }
-        Ok(triple)
+        Ok(parsed)
     }
 
     /// Returns whether all three headers are absent: the request does not use SSE-C.
@@ -222,10 +222,10 @@ impl Headers {
         headers
     }
 
-    /// Returns the lower-case names and the values of the headers for `role`.
-    pub fn iter(&self, role: SseCTarget) -> [(&'static str, &str); 3] {
+    /// Returns the lower-case names and the values of the headers for `target`.
+    pub fn iter(&self, target: SseCTarget) -> [(&'static str, &str); 3] {
         let text = |bytes| core::str::from_utf8(bytes).unwrap_or_default();
-        let [algorithm, key, key_md5] = match role {
+        let [algorithm, key, key_md5] = match target {
             SseCTarget::Object => [ALGORITHM_HEADER, KEY_HEADER, KEY_MD5_HEADER],
             SseCTarget::CopySource => {
                 [COPY_SOURCE_ALGORITHM_HEADER, COPY_SOURCE_KEY_HEADER, COPY_SOURCE_KEY_MD5_HEADER]
@@ -271,7 +271,7 @@ mod tests {
     const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
     const MD5: &str = "hRasmdxgYDKV3nvbahU1MA==";
 
-    fn triple<'a>(algorithm: &'a str, key: &'a str, md5: &'a str) -> SseCHeaders<'a> {
+    fn received<'a>(algorithm: &'a str, key: &'a str, md5: &'a str) -> SseCHeaders<'a> {
         let some = |text: &'a str| (text != "-").then_some(text.as_bytes());
         SseCHeaders { algorithm: some(algorithm), key: some(key), key_md5: some(md5) }
     }
@@ -310,18 +310,18 @@ mod tests {
             ("AES256", KEY, "hRasmdxgYDKV3nvbahU1MQ==", Err(E::KeyMd5)),
         ];
         for (algorithm, key, md5, expected) in cases {
-            let triple = triple(algorithm, key, md5);
-            assert_eq!(triple.for_write().map(|key| key.is_some()), expected, "{algorithm} {key} {md5}");
+            let parsed = received(algorithm, key, md5);
+            assert_eq!(parsed.for_write().map(|key| key.is_some()), expected, "{algorithm} {key} {md5}");
             let on_read = if expected == Err(E::Key) { Err(E::WrongKey) } else { expected };
-            assert_eq!(triple.for_read().map(|key| key.is_some()), on_read, "{algorithm} {key} {md5}");
+            assert_eq!(parsed.for_read().map(|key| key.is_some()), on_read, "{algorithm} {key} {md5}");
         }
     }
 
     #[test]
     fn headers_are_found_by_target_or_rejected() {
-        let check = |role, names: &[&'static str], expected: Result<(bool, bool, bool), SseCError>| {
+        let check = |target, names: &[&'static str], expected: Result<(bool, bool, bool), SseCError>| {
             let headers: Vec<(&str, &[u8])> = names.iter().map(|name| (*name, &b"x"[..])).collect();
-            let found = SseCHeaders::from_headers(role, headers.into_iter());
+            let found = SseCHeaders::from_headers(target, headers.into_iter());
             let found = found.map(|t| (t.algorithm.is_some(), t.key.is_some(), t.key_md5.is_some()));
             assert_eq!(found, expected, "{names:?}");
         };
@@ -349,12 +349,12 @@ mod tests {
     fn encoded_headers_parse_to_the_same_key() {
         let key = CustomerKey::new(*b"0123456789abcdef0123456789abcdef");
         let headers = Headers::new(&key);
-        for role in [SseCTarget::Object, SseCTarget::CopySource] {
-            let sent = headers.iter(role);
-            assert!(sent.iter().all(|(name, _)| name.starts_with(role.prefix())));
-            let triple =
-                SseCHeaders::from_headers(role, sent.iter().map(|(name, value)| (*name, value.as_bytes()))).unwrap();
-            assert_eq!(triple.for_write(), Ok(Some(CustomerKey::new(*key.expose()))));
+        for target in [SseCTarget::Object, SseCTarget::CopySource] {
+            let sent = headers.iter(target);
+            assert!(sent.iter().all(|(name, _)| name.starts_with(target.prefix())));
+            let parsed =
+                SseCHeaders::from_headers(target, sent.iter().map(|(name, value)| (*name, value.as_bytes()))).unwrap();
+            assert_eq!(parsed.for_write(), Ok(Some(CustomerKey::new(*key.expose()))));
         }
         assert_eq!(headers.iter(SseCTarget::Object)[1].1, KEY);
         assert_eq!(headers.iter(SseCTarget::Object)[2].1, MD5);
@@ -363,7 +363,7 @@ mod tests {
 
     #[test]
     fn debug_shows_no_header_value() {
-        let text = std::format!("{:?}", triple("AES256", KEY, MD5));
+        let text = std::format!("{:?}", received("AES256", KEY, MD5));
         assert!(!text.contains(KEY) && !text.contains(MD5), "{text}");
     }
 }

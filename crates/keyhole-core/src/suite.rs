@@ -117,10 +117,10 @@ pub fn run<E: Engine>(engine: &E, scratch: &mut [u8]) -> Result<(), Failure> {
             expect(digest.clone().finalize()[..16] == DIGEST_MIN, "other bytes than other engines", len)?;
         }
     }
-    match scratch.len() >= SCRATCH_LEN {
-        true => expect(digest.finalize()[..16] == DIGEST_ALL, "other bytes than other engines", SCRATCH_LEN),
-        false => Ok(()),
+    if scratch.len() < SCRATCH_LEN {
+        return Ok(());
     }
+    expect(digest.finalize()[..16] == DIGEST_ALL, "other bytes than other engines", SCRATCH_LEN)
 }
 
 fn expect(holds: bool, check: &'static str, len: usize) -> Result<(), Failure> {
@@ -163,11 +163,13 @@ fn lengths<A: Aead>(aead: &mut A, data: &mut [u8], digest: &mut Sha512) -> Resul
 
     // Encrypt pieces of various lengths, then open the whole.
     let mut pieces = Pieces::new(aead, &nonce);
-    let (mut rest, mut step) = (&mut *data, 0);
+    let mut rest = &mut *data;
+    let mut step = 0;
     while !rest.is_empty() {
         let (piece, left) = rest.split_at_mut(step.min(rest.len()));
         pieces.encrypt(aead, piece);
-        (rest, step) = (left, (step * 5 + 3) % 131);
+        rest = left;
+        step = (step * 5 + 3) % 131;
     }
     expect(pieces.tag() == tag, "the tag of a message sealed in pieces differs", len)?;
     let opened = aead.open(&nonce, data, &tag);

@@ -41,7 +41,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let target = account.target.get_or_init(|| target);
         form::refuse_headers(head)?;
         let secure = self.is_secure(connection, head);
-        let decoder = BodyDecoder::new(head, auth::unsigned_payload(), Wanted::None, FORM_MAX)?;
+        let decoder = BodyDecoder::new(head, auth::unsigned_body(), Wanted::None, FORM_MAX)?;
         let mut file = FormFile::new(Receiver::new(connection, decoder), FormReader::new(head)?);
         let form = file.receive_fields().await?;
         let caller = self.authenticate_form(&form)?;
@@ -55,7 +55,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
 
         // The rest is a PUT with the form fields as headers.
         let fields = form.into_head();
-        let payload = auth::unsigned_payload();
+        let payload = auth::unsigned_body();
         let request = Request { head: &fields, target, caller, secure, request_id, payload, account };
         ops::is_sealed_transfer(&fields, &operation)?;
         let of_bucket = self.policy(&bucket)?;

@@ -115,15 +115,15 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
 }
 
 /// Converts a listing to entries of the XML document.
-fn entries(listing: &Listing) -> Vec<xml::Entry<'_>> {
+fn entries(listing: &Listing) -> Vec<xml::ListEntry<'_>> {
     listing
         .entries
         .iter()
         .map(|entry| match entry {
             Listed::Object { key, size, time_ms, etag, .. } => {
-                xml::Entry::Object { key, size: *size, time_ms: *time_ms, etag: etag.to_string() }
+                xml::ListEntry::Object { key, size: *size, time_ms: *time_ms, etag: etag.to_string() }
             }
-            Listed::Prefix(prefix) => xml::Entry::Prefix(prefix),
+            Listed::Prefix(prefix) => xml::ListEntry::Prefix(prefix),
         })
         .collect()
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use keyhole_core::aead::Engine;
 use keyhole_log::{Disk, Log};
-use keyhole_s3::auth::{self, Payload, SigningKeys};
+use keyhole_s3::auth::{self, BodySignature, SigningKeys};
 use keyhole_s3::body::{BodyDecoder, Wanted};
 use keyhole_s3::http::{RequestHead, Response};
 use keyhole_s3::ops::{self, HostNames, Operation, Target};
@@ -58,7 +58,7 @@ pub(crate) struct Request<'r> {
     pub(crate) secure: bool,
     pub(crate) request_id: &'r str,
     /// How the request body is signed.
-    pub(crate) payload: Payload,
+    pub(crate) payload: BodySignature,
     /// Collects the fields of the request's [`Exchange`].
     pub(crate) account: &'r Account,
 }
@@ -226,7 +226,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             Op::DeleteObjects => Box::pin(self.delete_objects(connection, request)).await?,
             Op::PutObjectTagging => Box::pin(self.put_object_tagging(connection, request)).await?,
             // A signed POST form: forms authenticate by their policy document alone.
-            Op::PostObject => return Err(auth::two_ways().into()),
+            Op::PostObject => return Err(auth::multiple_mechanisms().into()),
             Op::CreateBucket => Box::pin(self.create_bucket(connection, request)).await?,
             Op::PutBucketEncryption => Box::pin(self.put_bucket_encryption(connection, request)).await?,
             Op::PutBucketLifecycle => Box::pin(self.put_bucket_lifecycle(connection, request)).await?,
@@ -254,13 +254,13 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
 
     /// Verifies the signature. Returns the caller, anonymous if unsigned, and how the body is
     /// signed.
-    fn authenticate(&self, head: &RequestHead) -> Result<(Caller, Payload)> {
+    fn authenticate(&self, head: &RequestHead) -> Result<(Caller, BodySignature)> {
         let (access, now_ms) = (self.config.access.load(), self.env.now_ms());
         let good = GoodAt(&access, now_ms);
         match auth::authenticate(head, &good, &self.signing_keys, &self.config.region, now_ms) {
-            Ok(identity) => Ok((access.caller(&identity.access_key, now_ms)?, identity.payload)),
+            Ok(identity) => Ok((access.caller(&identity.access_key, now_ms)?, identity.body)),
             Err(error) if error.code == ErrorCode::AccessDenied && !auth::is_signed(head) => {
-                Ok((Caller::Anonymous, auth::unsigned_payload()))
+                Ok((Caller::Anonymous, auth::unsigned_body()))
             }
             Err(error) => Err(error.into()),
         }

@@ -126,12 +126,12 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         policy: &Policy,
     ) -> Result<Option<CustomerKey>> {
         let Request { head, secure, .. } = *request;
-        policy.check_kind(sse::is_asked_for(head, SseCTarget::Object))?;
+        policy.check_kind(sse::has_sse_c_headers(head, SseCTarget::Object))?;
         let key = sse::for_write(head, secure)?;
         request.account.uses(key.as_ref(), bucket);
         match &key {
             Some(key) => policy.check_key(key, bucket)?,
-            None => sse::no_key_of_nothing(head, secure)?,
+            None => sse::refuse_stray_copy_source_key(head, secure)?,
         }
         Ok(key)
     }

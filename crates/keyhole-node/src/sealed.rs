@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use keyhole_core::aead::Engine;
 use keyhole_core::body::{self, MultipartEtag};
-use keyhole_core::file::{Entry, MEDIA_TYPE};
+use keyhole_core::file::{BodyEntry, MEDIA_TYPE};
 use keyhole_core::sse_c::SseCTarget;
 use keyhole_log::limits::PARTS_MAX;
 use keyhole_log::{CompleteUpload, Condition, Content, CreateUpload, Disk, Etag, Object, Part, PutObject, PutPart};
@@ -40,7 +40,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         if sse::for_write(request.head, request.secure)?.is_some() {
             return Err(no_key().into());
         }
-        sse::no_key_of_nothing(request.head, request.secure)?;
+        sse::refuse_stray_copy_source_key(request.head, request.secure)?;
         ops::no_metadata(request.head)?;
         let tags = ops::tags(request.head)?.to_bytes();
         self.require_bucket(bucket)?;
@@ -53,7 +53,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         // Part checksums, which a complete object does not need.
         skip(&self.log, &mut receiver, front.infos_len).await?;
         let (etag, time_ms) = match front.entries[..] {
-            [Entry { part_number: 0, message_len, .. }] => {
+            [BodyEntry { part_number: 0, message_len, .. }] => {
                 let stored = receive_message(&self.log, &mut receiver, message_len).await?;
                 receiver.finish().await?;
                 let etag = Etag { digest: body::etag(&stored.salt), parts: 0 };
@@ -120,7 +120,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         key: &str,
         id: &UploadId,
         head: Vec<u8>,
-        entries: &[Entry],
+        entries: &[BodyEntry],
         condition: Condition,
     ) -> Result<(Etag, u64)> {
         let upload = self.log.upload(bucket, key, id)?.ok_or(ErrorCode::NoSuchUpload)?;

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use keyhole_core::chunked;
-use keyhole_core::file::{Decoded, ENTRY_LEN, Entry, FileError, Layout, Preface};
+use keyhole_core::file::{BodyEntry, Decoded, ENTRY_LEN, FileError, Layout, Preface};
 use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, TAG_LEN};
 use keyhole_log::limits::{BLOCK_DATA, CHUNK_TAGS_MAX, CHUNKS_MAX, buffer_len};
 use keyhole_log::{Body, ChunkTags, Disk, Log, Object, Part};
@@ -32,7 +32,7 @@ const _: () = assert!(PREFIX_LEN + SEALED_BLOCK + TAG_LEN <= keyhole_log::limits
 /// The beginning of a file, up to the part part_checksums.
 pub(crate) struct Front {
     pub(crate) sealed_head: Vec<u8>,
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Vec<BodyEntry>,
     pub(crate) infos_len: u64,
     /// Plaintext bytes of all bodies.
     pub(crate) size: u64,
@@ -41,7 +41,7 @@ pub(crate) struct Front {
 impl Front {
     /// Returns whether the object is from a single PUT, not from a multipart upload.
     pub(crate) fn is_whole(&self) -> bool {
-        matches!(self.entries[..], [Entry { part_number: 0, .. }])
+        matches!(self.entries[..], [BodyEntry { part_number: 0, .. }])
     }
 
     /// Receives the beginning of a file of `file_len` bytes and checks everything that does not
@@ -70,7 +70,7 @@ impl Front {
         let mut table = Vec::new();
         receive(log, payload, preface.bodies as usize * ENTRY_LEN, &mut table).await?;
         let (entries, _) = table.as_chunks::<ENTRY_LEN>();
-        let entries: Vec<Entry> = entries.iter().map(Entry::decode).collect();
+        let entries: Vec<BodyEntry> = entries.iter().map(BodyEntry::decode).collect();
         let mut layout = Layout::new(preface.bodies);
         entries.iter().try_for_each(|entry| layout.push(entry)).map_err(malformed)?;
         let totals = layout.finish().map_err(malformed)?;
@@ -255,7 +255,7 @@ impl<'l, D: Disk> SealedFile<'l, D> {
         for part in &object.parts {
             let message_len = chunked::message_len(part.size).ok_or_else(|| impossible(FileError::BodyLength))?;
             let info_len = kept_infos.next().map_or(0, <[u8]>::len) as u32;
-            let entry = Entry { part_number: part.number.into(), message_len, info_len };
+            let entry = BodyEntry { part_number: part.number.into(), message_len, info_len };
             layout.push(&entry).map_err(impossible)?;
             front.extend_from_slice(&entry.encode());
             bodies.push((part.clone(), 0..message_len));

@@ -62,16 +62,16 @@ pub trait Credentials {
 pub struct Identity {
     /// The access key.
     pub access_key: String,
-    /// Input for the [`BodyDecoder`](crate::body::BodyDecoder).
-    pub payload: Payload,
+    /// How the body is signed: input for the [`BodyDecoder`](crate::body::BodyDecoder).
+    pub body: BodySignature,
 }
 
 /// How a body is framed and signed, from `x-amz-content-sha256`.
 #[derive(Clone, Debug)]
-pub struct Payload(pub(crate) PayloadKind);
+pub struct BodySignature(pub(crate) BodySignatureKind);
 
 #[derive(Clone, Debug)]
-pub(crate) enum PayloadKind {
+pub(crate) enum BodySignatureKind {
     /// The SHA-256 of the body.
     Signed([u8; 32]),
     /// `UNSIGNED-PAYLOAD`
@@ -110,10 +110,7 @@ impl ChunkSigner {
     fn verify(&mut self, kind: &str, lines: &[&str], signature: &str) -> Result<(), Error> {
         let text = [&[kind, &self.date, &self.scope, &self.previous], lines].concat().join("\n");
         self.previous = hex::encode(hmac(&*self.key, &[text.as_bytes()]));
-        match equal(&self.previous, signature) {
-            true => Ok(()),
-            false => Err(Error::new(ErrorCode::SignatureDoesNotMatch)),
-        }
+        if equal(&self.previous, signature) { Ok(()) } else { Err(Error::new(ErrorCode::SignatureDoesNotMatch)) }
     }
 }
 
@@ -162,7 +159,7 @@ pub fn authenticate(
         }
         (Some(header), Some(_)) => {
             let scheme = header.split(' ').next().unwrap_or_default();
-            return Err(two_ways().with_field("ArgumentValue", scheme));
+            return Err(multiple_mechanisms().with_field("ArgumentValue", scheme));
         }
     };
     let secret =
@@ -191,8 +188,8 @@ pub fn authenticate(
         scope: authorization.scope.to_owned(),
         previous: signature.text().to_owned(),
     };
-    let payload = Payload(payload_kind(content, signer)?);
-    Ok(Identity { access_key: authorization.access_key.to_owned(), payload })
+    let body = BodySignature(body_signature(content, signer)?);
+    Ok(Identity { access_key: authorization.access_key.to_owned(), body })
 }
 
 /// Returns whether a request head has a signature, valid or not.
@@ -201,7 +198,7 @@ pub fn is_signed(head: &RequestHead) -> bool {
 }
 
 /// Returns the error for a request that is signed in two ways.
-pub fn two_ways() -> Error {
+pub fn multiple_mechanisms() -> Error {
     Error::new(ErrorCode::InvalidArgument)
         .with_message(
             "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, the Authorization header or the \
@@ -210,9 +207,9 @@ pub fn two_ways() -> Error {
         .with_field("ArgumentName", "Authorization")
 }
 
-/// Returns the payload of a form, which no header signs.
-pub fn unsigned_payload() -> Payload {
-    Payload(PayloadKind::Unsigned)
+/// Returns the signature kind of a form's body, which no header signs.
+pub fn unsigned_body() -> BodySignature {
+    BodySignature(BodySignatureKind::Unsigned)
 }
 
 /// Verifies the signature of a form's policy (AWS, "Authenticating Requests in Browser-Based
@@ -258,27 +255,27 @@ pub fn authenticate_form(fields: &Headers, credentials: &dyn Credentials, region
     let secret =
         credentials.secret(authorization.access_key).ok_or_else(|| Error::new(ErrorCode::InvalidAccessKeyId))?;
     let ours = hex::encode(hmac(&*signing_key(secret, &authorization), &[policy.as_bytes()]));
-    match equal(&ours, signature) {
-        true => Ok(authorization.access_key.to_owned()),
-        false => Err(Error::new(ErrorCode::SignatureDoesNotMatch)),
+    if !equal(&ours, signature) {
+        return Err(Error::new(ErrorCode::SignatureDoesNotMatch));
     }
+    Ok(authorization.access_key.to_owned())
 }
 
-fn payload_kind(content: &str, signer: impl FnOnce() -> ChunkSigner) -> Result<PayloadKind, Error> {
+fn body_signature(content: &str, signer: impl FnOnce() -> ChunkSigner) -> Result<BodySignatureKind, Error> {
     Ok(match content {
-        "UNSIGNED-PAYLOAD" => PayloadKind::Unsigned,
-        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" => PayloadKind::Streaming { signer: Some(signer()), trailer: false },
+        "UNSIGNED-PAYLOAD" => BodySignatureKind::Unsigned,
+        "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" => BodySignatureKind::Streaming { signer: Some(signer()), trailer: false },
         "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER" => {
-            PayloadKind::Streaming { signer: Some(signer()), trailer: true }
+            BodySignatureKind::Streaming { signer: Some(signer()), trailer: true }
         }
-        "STREAMING-UNSIGNED-PAYLOAD-TRAILER" => PayloadKind::Streaming { signer: None, trailer: true },
+        "STREAMING-UNSIGNED-PAYLOAD-TRAILER" => BodySignatureKind::Streaming { signer: None, trailer: true },
         _ => {
             let mut hash = [0; 32];
             hex::decode_to_slice(content, &mut hash).map_err(|_| {
                 let message = "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, a STREAMING value that S3 defines, or a valid sha256 value.";
                 Error::invalid_argument("x-amz-content-sha256", content, message)
             })?;
-            PayloadKind::Signed(hash)
+            BodySignatureKind::Signed(hash)
         }
     })
 }
@@ -300,7 +297,9 @@ fn is_signed_otherwise(query: &str) -> bool {
 fn parse(header: &str) -> Result<Authorization<'_>, Error> {
     let rest =
         header.strip_prefix(ALGORITHM).and_then(|rest| rest.strip_prefix(' ')).ok_or_else(unsupported_mechanism)?;
-    let (mut credential, mut signed_headers, mut signature) = (None, None, None);
+    let mut credential = None;
+    let mut signed_headers = None;
+    let mut signature = None;
     for pair in rest.split(',') {
         let (name, value) =
             pair.trim().split_once('=').ok_or_else(|| malformed("The authorization header is malformed."))?;
@@ -336,9 +335,10 @@ fn scoped<'h>(credential: &'h str, signed_headers: &'h str, signature: &'h str) 
 impl Authorization<'_> {
     /// Formats an error for the place that the authorization comes from.
     fn wrong(&self, what: impl fmt::Display) -> Error {
-        match self.is_presigned {
-            false => malformed(format!("The authorization header is malformed; {what}")),
-            true => query_error(format!("Error parsing the X-Amz-Credential parameter; {what}")),
+        if self.is_presigned {
+            query_error(format!("Error parsing the X-Amz-Credential parameter; {what}"))
+        } else {
+            malformed(format!("The authorization header is malformed; {what}"))
         }
     }
 }
@@ -461,9 +461,10 @@ fn check_coverage(headers: &Headers, authorization: &Authorization<'_>) -> Resul
     let is_signed = |name: &str| signed.split(';').any(|signed| signed == name);
     let unsigned = |name: &&str| (name.starts_with("x-amz-") || name.starts_with("x-keyhole-")) && !is_signed(name);
     if !is_signed("host") {
-        return Err(match authorization.is_presigned {
-            false => malformed("The host header must be among the SignedHeaders."),
-            true => query_error("The host header must be among the X-Amz-SignedHeaders."),
+        return Err(if authorization.is_presigned {
+            query_error("The host header must be among the X-Amz-SignedHeaders.")
+        } else {
+            malformed("The host header must be among the SignedHeaders.")
         });
     }
     match headers.iter().map(|(name, _)| name).find(unsigned) {

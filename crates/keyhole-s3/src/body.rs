@@ -7,7 +7,7 @@
 use keyhole_core::head::{ChecksumAlgorithm, Checksums};
 use sha2::{Digest, Sha256};
 
-use crate::auth::{ChunkSigner, Payload, PayloadKind};
+use crate::auth::{BodySignature, BodySignatureKind, ChunkSigner};
 use crate::checksum::{self, Hasher};
 use crate::http::{self, RequestHead};
 use crate::limits::{CHUNK_LINE_MAX, TRAILER_MAX};
@@ -69,7 +69,7 @@ pub struct BodyDecoder {
     wire_left: u64,
     /// The outer framing, if `Transfer-Encoding: chunked` wraps the body's own.
     transfer: Option<Transfer>,
-    state: State,
+    state: FramingState,
     signer: Option<ChunkSigner>,
     has_trailer: bool,
     /// The SHA-256 of the body, or of the current chunk.
@@ -136,7 +136,7 @@ impl Digester {
     }
 }
 
-enum State {
+enum FramingState {
     /// The rest of the body is payload.
     Whole,
     /// Expects a chunk header.
@@ -176,10 +176,10 @@ impl BodyDecoder {
     /// `MissingContentLength` for a streaming body without its decoded length, `NotImplemented` for
     /// a `Transfer-Encoding` without `aws-chunked`, `EntityTooLarge` (over `max_len` bytes), and
     /// the errors of [`Digester::new`].
-    pub fn new(head: &RequestHead, payload: Payload, wanted: Wanted, max_len: u64) -> Result<Self, Error> {
+    pub fn new(head: &RequestHead, signature: BodySignature, wanted: Wanted, max_len: u64) -> Result<Self, Error> {
         let wire_len = match head.content_length {
             Some(len) => len,
-            None if head.is_chunked && !matches!(payload.0, PayloadKind::Streaming { .. }) => {
+            None if head.is_chunked && !matches!(signature.0, BodySignatureKind::Streaming { .. }) => {
                 return Err(http::no_transfer_encoding());
             }
             None if head.is_chunked => u64::MAX,
@@ -190,23 +190,23 @@ impl BodyDecoder {
             remaining: wire_len,
             wire_left: wire_len,
             transfer: head.is_chunked.then_some(Transfer { state: TransferState::Size, gathered: Vec::new() }),
-            state: State::Whole,
+            state: FramingState::Whole,
             signer: None,
             has_trailer: false,
             sha256: None,
             expected_sha256: None,
             digester: Digester::new(head, wanted)?,
         };
-        match payload.0 {
-            PayloadKind::Unsigned => {}
-            PayloadKind::Signed(expected) => {
+        match signature.0 {
+            BodySignatureKind::Unsigned => {}
+            BodySignatureKind::Signed(expected) => {
                 decoder.sha256 = Some(Sha256::new());
                 decoder.expected_sha256 = Some(expected);
             }
-            PayloadKind::Streaming { signer, trailer } => {
+            BodySignatureKind::Streaming { signer, trailer } => {
                 decoder.payload_len = decoded_length(head)?;
                 decoder.remaining = decoder.payload_len;
-                decoder.state = State::Line;
+                decoder.state = FramingState::Line;
                 decoder.sha256 = signer.is_some().then(Sha256::new);
                 decoder.signer = signer;
                 decoder.has_trailer = trailer;
@@ -248,8 +248,8 @@ impl BodyDecoder {
     /// Returns the number of payload bytes before the next framing.
     pub fn direct(&self) -> u64 {
         let direct = match self.state {
-            State::Whole => self.remaining,
-            State::Chunk(left, _) => left,
+            FramingState::Whole => self.remaining,
+            FramingState::Chunk(left, _) => left,
             _ => 0,
         };
         match &self.transfer {
@@ -287,14 +287,14 @@ impl BodyDecoder {
     /// Parses S3's own framing.
     fn step_within(&mut self, input: &[u8]) -> Result<Step, Error> {
         match &self.state {
-            State::Whole if self.remaining == 0 => Ok(Step::Done),
-            State::Whole => Ok(Step::Payload),
-            State::Chunk(0, _) => self.chunk_end(input),
-            State::Chunk(..) => Ok(Step::Payload),
-            State::Line => self.chunk_line(input),
-            State::End => self.end(input),
-            State::Trailer => self.trailer(input),
-            State::Done => Ok(Step::Done),
+            FramingState::Whole if self.remaining == 0 => Ok(Step::Done),
+            FramingState::Whole => Ok(Step::Payload),
+            FramingState::Chunk(0, _) => self.chunk_end(input),
+            FramingState::Chunk(..) => Ok(Step::Payload),
+            FramingState::Line => self.chunk_line(input),
+            FramingState::End => self.end(input),
+            FramingState::Trailer => self.trailer(input),
+            FramingState::Done => Ok(Step::Done),
         }
     }
 
@@ -312,7 +312,7 @@ impl BodyDecoder {
                 result
             }
             TransferState::End => transfer.end(input),
-            TransferState::Done if matches!(self.state, State::Done) => Ok(Step::Done),
+            TransferState::Done if matches!(self.state, FramingState::Done) => Ok(Step::Done),
             TransferState::Done => Err(Error::new(ErrorCode::IncompleteBody)),
         };
         (result, transfer)
@@ -355,7 +355,7 @@ impl BodyDecoder {
         assert!(len <= self.direct(), "more payload than follows");
         self.remaining -= len;
         self.wire_left = self.wire_left.saturating_sub(len);
-        if let State::Chunk(left, _) = &mut self.state {
+        if let FramingState::Chunk(left, _) = &mut self.state {
             *left -= len;
         }
         if let Some(Transfer { state: TransferState::Data(left), .. }) = &mut self.transfer {
@@ -373,7 +373,7 @@ impl BodyDecoder {
     /// `XAmzContentSHA256Mismatch`, `BadDigest`, or `IncompleteBody` if the body has not ended.
     pub fn finish(self) -> Result<Digests, Error> {
         let is_open = self.transfer.is_some_and(|transfer| !matches!(transfer.state, TransferState::Done));
-        if self.remaining > 0 || is_open || !matches!(self.state, State::Whole | State::Done) {
+        if self.remaining > 0 || is_open || !matches!(self.state, FramingState::Whole | FramingState::Done) {
             return Err(Error::new(ErrorCode::IncompleteBody));
         }
         if let (Some(sha256), Some(expected)) = (self.sha256, self.expected_sha256)
@@ -398,14 +398,14 @@ impl BodyDecoder {
             return Err(framing("The chunks are longer than x-amz-decoded-content-length."));
         }
         if size > 0 {
-            self.state = State::Chunk(size, signature);
+            self.state = FramingState::Chunk(size, signature);
             return Ok(Step::Skip(len));
         }
         if self.remaining > 0 {
             return Err(Error::new(ErrorCode::IncompleteBody));
         }
         self.verify_chunk(&signature)?;
-        self.state = if self.has_trailer { State::Trailer } else { State::End };
+        self.state = if self.has_trailer { FramingState::Trailer } else { FramingState::End };
         Ok(Step::Skip(len))
     }
 
@@ -413,7 +413,7 @@ impl BodyDecoder {
     fn chunk_end(&mut self, input: &[u8]) -> Result<Step, Error> {
         match input {
             [b'\r', b'\n', ..] => {
-                if let State::Chunk(_, signature) = std::mem::replace(&mut self.state, State::Line) {
+                if let FramingState::Chunk(_, signature) = std::mem::replace(&mut self.state, FramingState::Line) {
                     self.verify_chunk(&signature)?;
                 }
                 Ok(Step::Skip(2))
@@ -426,7 +426,7 @@ impl BodyDecoder {
     fn end(&mut self, input: &[u8]) -> Result<Step, Error> {
         match input {
             [b'\r', b'\n', ..] => {
-                self.state = State::Done;
+                self.state = FramingState::Done;
                 Ok(Step::Skip(2))
             }
             [] | [b'\r'] => Ok(Step::Need),
@@ -447,7 +447,8 @@ impl BodyDecoder {
         let mut signature = None;
         for line in lines {
             let (name, value) = line.split_once(':').ok_or_else(|| framing("A line of the trailer has no colon."))?;
-            let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
+            let name = name.trim().to_ascii_lowercase();
+            let value = value.trim();
             if signature.is_some() {
                 return Err(framing("Something follows the signature of the trailer."));
             }
@@ -467,7 +468,7 @@ impl BodyDecoder {
                 Error::new(ErrorCode::InvalidRequest).with_message("The trailer lacks what x-amz-trailer announces.")
             );
         }
-        self.state = State::Done;
+        self.state = FramingState::Done;
         Ok(Step::Skip(consumed))
     }
 
@@ -527,7 +528,8 @@ fn chunk_size(text: &str) -> Result<u64, Error> {
 /// Splits the trailer into lines. Returns them and the length up to and including the empty line,
 /// or `None` if the trailer is incomplete.
 fn trailer_lines(input: &[u8]) -> Result<Option<(Vec<&str>, usize)>, Error> {
-    let (mut lines, mut len) = (Vec::new(), 0);
+    let mut lines = Vec::new();
+    let mut len = 0;
     while let Some((line, line_len)) = line(&input[len..], TRAILER_MAX - len)? {
         len += line_len;
         if line.is_empty() {
@@ -602,7 +604,7 @@ fn declared(head: &RequestHead) -> Result<Vec<Declared>, Error> {
         declared.push(Declared { hasher: hasher(algorithm), expected: None, in_trailer: true });
     }
     if declared.len() > before + 1 {
-        return Err(checksum::one_alone());
+        return Err(checksum::multiple_checksums());
     }
     Ok(declared)
 }

@@ -126,11 +126,11 @@ const fn crc(algorithm: ChecksumAlgorithm) -> Option<CrcAlgorithm> {
 #[derive(Clone)]
 pub struct Hasher {
     algorithm: ChecksumAlgorithm,
-    state: State,
+    state: HashState,
 }
 
 #[derive(Clone)]
-enum State {
+enum HashState {
     Crc(crc_fast::Digest),
     Sha1(Sha1),
     Sha256(Sha256),
@@ -141,10 +141,10 @@ impl Hasher {
     /// Creates a digest of empty input.
     pub fn new(algorithm: ChecksumAlgorithm) -> Self {
         let state = match (crc(algorithm), algorithm) {
-            (Some(crc), _) => State::Crc(crc_fast::Digest::new(crc)),
-            (None, ChecksumAlgorithm::Sha1) => State::Sha1(Sha1::new()),
-            (None, ChecksumAlgorithm::Sha256) => State::Sha256(Sha256::new()),
-            (None, _) => State::Md5(Md5::new()),
+            (Some(crc), _) => HashState::Crc(crc_fast::Digest::new(crc)),
+            (None, ChecksumAlgorithm::Sha1) => HashState::Sha1(Sha1::new()),
+            (None, ChecksumAlgorithm::Sha256) => HashState::Sha256(Sha256::new()),
+            (None, _) => HashState::Md5(Md5::new()),
         };
         Hasher { algorithm, state }
     }
@@ -157,20 +157,20 @@ impl Hasher {
     /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.state {
-            State::Crc(digest) => digest.update(bytes),
-            State::Sha1(digest) => digest.update(bytes),
-            State::Sha256(digest) => digest.update(bytes),
-            State::Md5(digest) => digest.update(bytes),
+            HashState::Crc(digest) => digest.update(bytes),
+            HashState::Sha1(digest) => digest.update(bytes),
+            HashState::Sha256(digest) => digest.update(bytes),
+            HashState::Md5(digest) => digest.update(bytes),
         }
     }
 
     /// Returns the digest; CRCs in big-endian order.
     pub fn finish(self) -> Vec<u8> {
         match self.state {
-            State::Crc(digest) => crc_bytes(self.algorithm, digest.finalize()),
-            State::Sha1(digest) => digest.finalize().to_vec(),
-            State::Sha256(digest) => digest.finalize().to_vec(),
-            State::Md5(digest) => digest.finalize().to_vec(),
+            HashState::Crc(digest) => crc_bytes(self.algorithm, digest.finalize()),
+            HashState::Sha1(digest) => digest.finalize().to_vec(),
+            HashState::Sha256(digest) => digest.finalize().to_vec(),
+            HashState::Md5(digest) => digest.finalize().to_vec(),
         }
     }
 }
@@ -222,7 +222,7 @@ pub(crate) fn invalid_header(name: &str) -> Error {
 }
 
 /// Returns the error for more than one checksum.
-pub(crate) fn one_alone() -> Error {
+pub(crate) fn multiple_checksums() -> Error {
     let message = "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.";
     Error::new(ErrorCode::InvalidRequest).with_message(message)
 }
@@ -280,7 +280,9 @@ mod tests {
     fn part_crcs_combine_to_the_crc_of_the_whole() {
         for algorithm in ALGORITHMS {
             let digest = |bytes: &[u8]| composite(algorithm, std::iter::once(bytes));
-            let (a, b, c) = (digest(b"12"), digest(b""), digest(b"3456789"));
+            let a = digest(b"12");
+            let b = digest(b"");
+            let c = digest(b"3456789");
             let combined = combine(algorithm, &[(&a, 2), (&b, 0), (&c, 7)]);
             assert_eq!(combined, crc(algorithm).map(|_| digest(b"123456789")), "{algorithm:?}");
         }

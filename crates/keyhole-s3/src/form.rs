@@ -52,7 +52,7 @@ pub fn is_form(head: &RequestHead) -> bool {
 pub struct FormReader {
     /// `\r\n--` and the boundary, which end every part.
     delimiter: Finder<'static>,
-    state: State,
+    state: FormState,
     /// Remaining bytes for fields.
     left: usize,
     fields: Headers,
@@ -60,7 +60,7 @@ pub struct FormReader {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
+enum FormState {
     /// Expects the first delimiter.
     Start,
     /// Expects a part; whether the file has been read.
@@ -82,7 +82,7 @@ impl FormReader {
         let boundary = boundary.ok_or_else(|| malformed("The Content-Type has no boundary of up to 70 characters."))?;
         Ok(FormReader {
             delimiter: Finder::new(&format!("\r\n--{boundary}")).into_owned(),
-            state: State::Start,
+            state: FormState::Start,
             left: FORM_FIELDS_MAX,
             fields: Headers::default(),
             filename: None,
@@ -96,21 +96,21 @@ impl FormReader {
     /// `IncorrectNumberOfFilesInPostRequest`; `InvalidArgument` for a repeated field.
     pub fn step(&mut self, input: &[u8]) -> Result<Step, Error> {
         match self.state {
-            State::Start => self.start(input),
-            State::Part { after_file } => self.part(input, after_file),
-            State::File => self.file(input),
-            State::Done => Ok(Step::Done),
+            FormState::Start => self.start(input),
+            FormState::Part { after_file } => self.part(input, after_file),
+            FormState::File => self.file(input),
+            FormState::Done => Ok(Step::Done),
         }
     }
 
     /// Returns whether the fields are complete and the file is next.
     pub fn is_at_file(&self) -> bool {
-        self.state == State::File
+        self.state == FormState::File
     }
 
     /// Returns whether the file is complete.
     pub fn is_behind_file(&self) -> bool {
-        matches!(self.state, State::Part { after_file: true } | State::Done)
+        matches!(self.state, FormState::Part { after_file: true } | FormState::Done)
     }
 
     /// Takes the fields before the file.
@@ -130,16 +130,18 @@ impl FormReader {
         if input[..first.len()] != *first || input[first.len()..len] != *b"\r\n" {
             return Err(no_delimiter());
         }
-        self.state = State::Part { after_file: false };
+        self.state = FormState::Part { after_file: false };
         self.spend(len)
     }
 
     /// Parses a field together with the delimiter after it, or the headers of the file.
     fn part(&mut self, input: &[u8], after_file: bool) -> Result<Step, Error> {
         let input = &input[..input.len().min(self.left)];
-        let need = || match input.len() == self.left {
-            true => Err(Error::new(ErrorCode::MaxPostPreDataLengthExceeded)),
-            false => Ok(Step::Need),
+        let need = || {
+            if input.len() == self.left {
+                return Err(Error::new(ErrorCode::MaxPostPreDataLengthExceeded));
+            }
+            Ok(Step::Need)
         };
         let Some(end) = memchr::memmem::find(input, b"\r\n\r\n") else { return need() };
         let disposition = Disposition::parse(&input[..end + 4])?;
@@ -149,7 +151,7 @@ impl FormReader {
                 return Err(Error::new(ErrorCode::IncorrectNumberOfFilesInPostRequest));
             }
             self.filename = disposition.filename;
-            self.state = State::File;
+            self.state = FormState::File;
             return self.spend(value_at);
         }
         // After an empty value, the delimiter's line end is the one that ends the headers.
@@ -158,8 +160,8 @@ impl FormReader {
         let behind = value_at - 2 + at + self.delimiter.needle().len();
         let Some(tail) = input.get(behind..behind + 2) else { return need() };
         self.state = match tail {
-            b"\r\n" => State::Part { after_file },
-            b"--" if after_file => State::Done,
+            b"\r\n" => FormState::Part { after_file },
+            b"--" if after_file => FormState::Done,
             b"--" => return Err(Error::new(ErrorCode::IncorrectNumberOfFilesInPostRequest)),
             _ => return Err(no_delimiter()),
         };
@@ -189,8 +191,8 @@ impl FormReader {
                 let end = delimiter.len();
                 self.state = match input.get(end..end + 2) {
                     None => return Ok(Step::Need),
-                    Some(b"\r\n") => State::Part { after_file: true },
-                    Some(b"--") => State::Done,
+                    Some(b"\r\n") => FormState::Part { after_file: true },
+                    Some(b"--") => FormState::Done,
                     Some(_) => return Err(no_delimiter()),
                 };
                 self.left = FORM_FIELDS_MAX;
@@ -228,12 +230,12 @@ fn no_delimiter() -> Error {
 /// plaintext.
 fn refuse_late(name: &str) -> Result<(), Error> {
     let says_how = name.contains("server-side-encryption") || name.starts_with("x-keyhole-");
-    match says_how && !name.starts_with(IGNORED) {
-        false => Ok(()),
-        true => Err(Error::new(ErrorCode::InvalidArgument)
-            .with_message("Fields that say how to store the file come ahead of it.")
-            .with_field("ArgumentName", name)),
+    if !says_how || name.starts_with(IGNORED) {
+        return Ok(());
     }
+    Err(Error::new(ErrorCode::InvalidArgument)
+        .with_message("Fields that say how to store the file come ahead of it.")
+        .with_field("ArgumentName", name))
 }
 
 /// The parsed `Content-Disposition` of a part.
@@ -424,7 +426,8 @@ pub fn redirect(url: &str, bucket: &str, key: &str, etag: &str) -> String {
     let encode = |text: &str| utf8_percent_encode(text, &ENCODED).to_string();
     let (url, fragment) = url.find('#').map_or((url, ""), |at| url.split_at(at));
     let sign = if url.contains('?') { '&' } else { '?' };
-    let (key, etag) = (encode(key), encode(&format!("\"{etag}\"")));
+    let key = encode(key);
+    let etag = encode(&format!("\"{etag}\""));
     format!("{url}{sign}bucket={bucket}&key={key}&etag={etag}{fragment}")
 }
 

@@ -248,7 +248,8 @@ impl Response {
     /// If the value contains a control character other than TAB. Values from clients must be
     /// validated before.
     pub fn header(mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
-        let (name, value) = (name.as_ref(), value.as_ref());
+        let name = name.as_ref();
+        let value = value.as_ref();
         assert!(name.bytes().all(|b| b > b' ' && b < 0x7f && b != b':'), "invalid header name: {name:?}");
         assert!(value.iter().all(|b| (*b >= b' ' || *b == b'\t') && *b != 0x7f), "control character in {name}");
         if self.fields.capacity() == 0 {

@@ -20,7 +20,7 @@ const MANAGED: [&str; 4] = [
 
 /// Prefixes of all encryption headers, known or not.
 const PREFIXES: [&str; 2] = [MANAGED_HEADER, "x-amz-copy-source-server-side-encryption"];
-const TRIOS: [&str; 6] = [
+const SSE_C_HEADERS: [&str; 6] = [
     sse_c::ALGORITHM_HEADER,
     KEY_HEADER,
     KEY_MD5_HEADER,
@@ -38,9 +38,9 @@ const TYPOS_MAX: usize = 3;
 /// An insecure connection, managed keys, both kinds at once, a missing header, or an invalid
 /// algorithm, key or MD5.
 pub fn for_write(head: &RequestHead, secure: bool) -> Result<Option<CustomerKey>, Error> {
-    let triple = triple(head, SseCTarget::Object, secure)?;
+    let headers = sse_c_headers(head, SseCTarget::Object, secure)?;
     if let Some(value) = managed(head) {
-        if triple.is_absent() {
+        if headers.is_absent() {
             let message =
                 "Server-side encryption with managed keys is not supported. Use customer-provided keys (SSE-C).";
             return Err(Error::new(ErrorCode::NotImplemented).with_message(message));
@@ -49,12 +49,12 @@ pub fn for_write(head: &RequestHead, secure: bool) -> Result<Option<CustomerKey>
             "Server Side Encryption with Customer provided key is incompatible with the encryption method specified";
         return Err(argument(message).with_field("ArgumentValue", value));
     }
-    triple.for_write().map_err(|error| described(error, &triple))
+    headers.for_write().map_err(|error| described(error, &headers))
 }
 
-/// Returns whether a request has any SSE-C header of this role, valid or not.
-pub fn is_asked_for(head: &RequestHead, role: SseCTarget) -> bool {
-    parse(head, role).map_or(true, |triple| !triple.is_absent())
+/// Returns whether a request has any SSE-C header of this target, valid or not.
+pub fn has_sse_c_headers(head: &RequestHead, target: SseCTarget) -> bool {
+    parse(head, target).map_or(true, |headers| !headers.is_absent())
 }
 
 /// Rejects a copy-source key without a copy source on a plaintext write. It may be the key to write
@@ -62,7 +62,7 @@ pub fn is_asked_for(head: &RequestHead, role: SseCTarget) -> bool {
 ///
 /// # Errors
 /// `InvalidRequest`, and the errors of [`for_read`].
-pub fn no_key_of_nothing(head: &RequestHead, secure: bool) -> Result<(), Error> {
+pub fn refuse_stray_copy_source_key(head: &RequestHead, secure: bool) -> Result<(), Error> {
     if head.headers.get("x-amz-copy-source").is_some() || for_read(head, SseCTarget::CopySource, secure)?.is_absent() {
         return Ok(());
     }
@@ -74,17 +74,17 @@ pub fn no_key_of_nothing(head: &RequestHead, secure: bool) -> Result<(), Error> 
 
 /// The SSE-C headers of a read. Only the connection has been checked; other errors are reported
 /// after the object is found.
-pub struct ReadTrio<'h>(SseCHeaders<'h>);
+pub struct ReadKeyHeaders<'h>(SseCHeaders<'h>);
 
-/// Collects the SSE-C headers of a role on a read.
+/// Collects the SSE-C headers of a target on a read.
 ///
 /// # Errors
 /// An insecure connection, and repeated or misspelt headers.
-pub fn for_read(head: &RequestHead, role: SseCTarget, secure: bool) -> Result<ReadTrio<'_>, Error> {
-    Ok(ReadTrio(triple(head, role, secure)?))
+pub fn for_read(head: &RequestHead, target: SseCTarget, secure: bool) -> Result<ReadKeyHeaders<'_>, Error> {
+    Ok(ReadKeyHeaders(sse_c_headers(head, target, secure)?))
 }
 
-impl ReadTrio<'_> {
+impl ReadKeyHeaders<'_> {
     /// Returns whether the request has none of the headers.
     pub fn is_absent(&self) -> bool {
         self.0.is_absent()
@@ -152,40 +152,38 @@ fn managed(head: &RequestHead) -> Option<String> {
     value.map(|value| String::from_utf8_lossy(value).into_owned())
 }
 
-/// Parses the headers of a role. A misspelt header of either role is an error: ignoring it would
+/// Parses the headers of a target. A misspelt header of either target is an error: ignoring it would
 /// store the object in plaintext.
-fn parse(head: &RequestHead, role: SseCTarget) -> Result<SseCHeaders<'_>, SseCError> {
-    let triple = SseCHeaders::from_headers(role, head.headers.iter())?;
-    match head.headers.iter().any(|(name, _)| is_misspelt(name)) {
-        true => Err(SseCError::UnknownHeader),
-        false => Ok(triple),
-    }
+fn parse(head: &RequestHead, target: SseCTarget) -> Result<SseCHeaders<'_>, SseCError> {
+    let headers = SseCHeaders::from_headers(target, head.headers.iter())?;
+    let is_any_misspelt = head.headers.iter().any(|(name, _)| is_misspelt(name));
+    if is_any_misspelt { Err(SseCError::UnknownHeader) } else { Ok(headers) }
 }
 
 /// Returns whether a lower-case header name is probably a misspelt SSE-C header.
 fn is_misspelt(name: &str) -> bool {
-    if MANAGED.contains(&name) || TRIOS.contains(&name) {
+    if MANAGED.contains(&name) || SSE_C_HEADERS.contains(&name) {
         return false;
     }
     let is_close = |other: &&str| {
         // Most names differ too much in length to compare.
         name.len().abs_diff(other.len()) <= TYPOS_MAX && strsim::osa_distance(name, other) <= TYPOS_MAX
     };
-    PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || TRIOS.iter().any(is_close)
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || SSE_C_HEADERS.iter().any(is_close)
 }
 
-fn triple(head: &RequestHead, role: SseCTarget, secure: bool) -> Result<SseCHeaders<'_>, Error> {
-    let triple = parse(head, role);
-    let asks = triple.as_ref().map_or(true, |triple| !triple.is_absent());
+fn sse_c_headers(head: &RequestHead, target: SseCTarget, secure: bool) -> Result<SseCHeaders<'_>, Error> {
+    let headers = parse(head, target);
+    let asks = headers.as_ref().map_or(true, |headers| !headers.is_absent());
     if asks && !secure {
         return Err(Error::new(ErrorCode::InvalidRequest).with_message(
             "Requests specifying Server Side Encryption with Customer provided keys must be made over a secure connection.",
         ));
     }
-    triple.map_err(|error| described(error, &SseCHeaders::default()))
+    headers.map_err(|error| described(error, &SseCHeaders::default()))
 }
 
-fn described(error: SseCError, triple: &SseCHeaders<'_>) -> Error {
+fn described(error: SseCError, headers: &SseCHeaders<'_>) -> Error {
     match error {
         SseCError::MissingKey => key_required(),
         SseCError::MissingKeyMd5 => argument(
@@ -198,7 +196,7 @@ fn described(error: SseCError, triple: &SseCHeaders<'_>) -> Error {
         ),
         SseCError::Algorithm => Error::new(ErrorCode::InvalidEncryptionAlgorithmError)
             .with_field("ArgumentName", MANAGED_HEADER)
-            .with_field("ArgumentValue", String::from_utf8_lossy(triple.algorithm.unwrap_or_default())),
+            .with_field("ArgumentValue", String::from_utf8_lossy(headers.algorithm.unwrap_or_default())),
         SseCError::Key => argument("The secret key was invalid for the specified algorithm."),
         SseCError::KeyMd5 => argument("The calculated MD5 hash of the key did not match the hash that was provided."),
         SseCError::WrongKey => wrong_key(),
@@ -272,7 +270,7 @@ mod tests {
         let read = |headers: &str, sealed, secure| {
             let head = head(&format!("GET /b/k HTTP/1.1{headers}"));
             for_read(&head, SseCTarget::Object, secure)
-                .and_then(|trio| trio.key_for(sealed).map(|key| key.is_some()))
+                .and_then(|headers| headers.key_for(sealed).map(|key| key.is_some()))
                 .map_err(|error| (error.code, error.message.into_owned()))
         };
         let all = [ALGORITHM, KEY, MD5].concat();
@@ -289,7 +287,7 @@ mod tests {
 
     #[test]
     fn misspelt_header_names_are_detected() {
-        for name in TRIOS.into_iter().chain(MANAGED) {
+        for name in SSE_C_HEADERS.into_iter().chain(MANAGED) {
             assert!(!is_misspelt(name), "{name}");
         }
         // The most typos accepted in the middle of a name, and one more.
@@ -298,7 +296,7 @@ mod tests {
             assert_eq!(is_misspelt(&typed(typos)), is, "{typos}");
         }
         assert!(is_misspelt("x-amz-copy-source-server-side-encryption-customer-md5"));
-        assert!(!is_misspelt("x-amz-meta-server-side-encryption-customer-algorithm"), "metadata is what one likes");
+        assert!(!is_misspelt("x-amz-meta-server-side-encryption-customer-algorithm"), "metadata names are free");
         assert!(!is_misspelt("x-amz-copy-source-if-unmodified-since"));
     }
 

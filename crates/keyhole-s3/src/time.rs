@@ -55,11 +55,12 @@ pub fn parse_amz_date(text: &str) -> Option<u64> {
         is_number.then(|| digits.iter().fold(0_i16, |number, digit| number * 10 + i16::from(digit - b'0')))
     };
     let small = |at| i8::try_from(number(at)?).ok();
-    let (date, time) = ((number(0..4)?, small(4..6)?, small(6..8)?), (small(9..11)?, small(11..13)?, small(13..15)?));
-    if (bytes[8], bytes[15]) != (b'T', b'Z') {
+    if bytes[8] != b'T' || bytes[15] != b'Z' {
         return None;
     }
-    let civil = jiff::civil::DateTime::new(date.0, date.1, date.2, time.0, time.1, time.2, 0).ok()?;
+    let date = jiff::civil::Date::new(number(0..4)?, small(4..6)?, small(6..8)?).ok()?;
+    let time = jiff::civil::Time::new(small(9..11)?, small(11..13)?, small(13..15)?, 0).ok()?;
+    let civil = date.to_datetime(time);
     let timestamp = civil.to_zoned_datetime(TimeZone::UTC).ok()?.timestamp();
     u64::try_from(timestamp.as_millisecond()).ok()
 }

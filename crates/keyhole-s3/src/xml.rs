@@ -10,7 +10,7 @@ pub use read::{
     parse_tagging,
 };
 pub use write::{
-    Attributes, Bucket, Deleted, Document, Entry, ObjectParts, PartEntry, PartList, PartsPage, UploadEntry, acl,
+    Attributes, Bucket, Deleted, Document, ListEntry, ObjectParts, PartEntry, PartList, PartsPage, UploadEntry, acl,
     bucket_encryption, complete_result, copy_object_result, copy_part_result, delete_result, initiate_upload,
     list_buckets, list_objects_v1, list_objects_v2, list_parts, list_uploads, location, object_attributes, post_result,
     tagging, versioning,

@@ -1,6 +1,6 @@
 //! The node accepts the signatures of devices (`keyhole_core::sigv4`).
 
-use keyhole_core::sigv4::{Payload, Request, Signer};
+use keyhole_core::sigv4::{PayloadHash, RequestToSign, Signer};
 use keyhole_s3::ErrorCode;
 use keyhole_s3::auth::{Credentials, SecretKey, SigningKeys, authenticate};
 use keyhole_s3::http::parse_head;
@@ -22,12 +22,12 @@ impl Credentials for Device {
 fn check(key: &str, query: &[(&str, &str)], (from, to): (&str, &str)) -> Result<(), ErrorCode> {
     let headers = [
         ("host", "node.local:9000"),
-        ("x-amz-content-sha256", Payload::Unsigned.header_value()),
+        ("x-amz-content-sha256", PayloadHash::Unsigned.header_value()),
         ("x-amz-date", DATE),
         ("x-keyhole-sealed", "1"),
     ];
-    let payload = Payload::Unsigned;
-    let request = Request { method: "PUT", bucket: Some("edge"), key, query, headers: &headers, payload };
+    let payload = PayloadHash::Unsigned;
+    let request = RequestToSign { method: "PUT", bucket: Some("edge"), key, query, headers: &headers, payload };
     let signer = Signer { access_key: "device", secret_key: SECRET, region: "us-east-1" };
     let authorization = signer.authorize(&request, DATE).unwrap();
     let query: Vec<String> = query.iter().map(|(name, value)| format!("{name}={value}")).collect();

@@ -6,7 +6,7 @@ use core::ops::Range;
 use keyhole_core::aead::Engine;
 use keyhole_core::body::{BindingError, check_whole, context};
 use keyhole_core::chunked::Opener;
-use keyhole_core::file::{Decoded, ENTRY_LEN, Entry, FileError, Layout, Preface};
+use keyhole_core::file::{BodyEntry, Decoded, ENTRY_LEN, FileError, Layout, Preface};
 use keyhole_core::head::{OpenError, open_head};
 use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, TAG_LEN};
 use keyhole_core::{CustomerKey, DataKey, NotAuthentic};
@@ -80,7 +80,7 @@ pub fn open<E: Engine>(
         return Err(OpenFileError::TooLong);
     }
     let entry = file[preface_len..].first_chunk::<ENTRY_LEN>().ok_or(FileError::Length)?;
-    let entry = Entry::decode(entry);
+    let entry = BodyEntry::decode(entry);
     let mut layout = Layout::new(1);
     layout.push(&entry)?;
     if layout.finish()?.file_len(&preface) != file.len() as u64 {

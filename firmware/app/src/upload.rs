@@ -3,7 +3,7 @@
 use core::fmt;
 
 use embedded_io::{Read, Write};
-use keyhole_core::sigv4::{Payload, Request, SigV4Error, Signer};
+use keyhole_core::sigv4::{PayloadHash, RequestToSign, SigV4Error, Signer};
 
 /// Maximum length of a response head in bytes.
 pub const ANSWER_MAX: usize = 2048;
@@ -88,24 +88,24 @@ impl Upload<'_> {
                 self.put_start(&mut to, format_args!("{target}"))
             }
             Authorization::Signer { signer, date } => {
-                let request = Request {
+                let request = RequestToSign {
                     method: "PUT",
                     bucket: Some(self.bucket),
                     key: self.key,
                     query: &[],
                     headers: &[
                         ("host", self.host),
-                        ("x-amz-content-sha256", Payload::Unsigned.header_value()),
+                        ("x-amz-content-sha256", PayloadHash::Unsigned.header_value()),
                         ("x-amz-date", date),
                         ("x-keyhole-sealed", "1"),
                     ],
-                    payload: Payload::Unsigned,
+                    payload: PayloadHash::Unsigned,
                 };
                 let authorization = signer.authorize(&request, date).map_err(UploadError::Signature)?;
                 self.put_start(&mut to, format_args!("{}", request.path())).and_then(|()| {
                     to.put(format_args!(
                         "x-amz-content-sha256: {}\r\nx-amz-date: {date}\r\nAuthorization: {authorization}\r\n",
-                        Payload::Unsigned.header_value()
+                        PayloadHash::Unsigned.header_value()
                     ))
                 })
             }

@@ -3,7 +3,7 @@
 use keyhole_core::aead::Portable;
 use keyhole_core::body::{self, Bodies};
 use keyhole_core::chunked::{Opener, Sealer, message_len, plaintext_len};
-use keyhole_core::file::{Decoded, ENTRY_LEN, Entry, Layout, PREFACE_MAX, Preface};
+use keyhole_core::file::{BodyEntry, Decoded, ENTRY_LEN, Layout, PREFACE_MAX, Preface};
 use keyhole_core::head::{Head, open_head};
 use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, TAG_LEN};
 use keyhole_core::sse_c::{Headers, SseCHeaders, SseCTarget};
@@ -17,14 +17,15 @@ pub fn headers(data: &[u8]) {
             Some((std::str::from_utf8(&line[..colon]).ok()?, line[colon + 1..].trim_ascii()))
         })
     };
-    for role in [SseCTarget::Object, SseCTarget::CopySource] {
-        let Ok(triple) = SseCHeaders::from_headers(role, lines()) else { continue };
-        let (written, read) = (triple.for_write(), triple.for_read());
+    for target in [SseCTarget::Object, SseCTarget::CopySource] {
+        let Ok(parsed) = SseCHeaders::from_headers(target, lines()) else { continue };
+        let written = parsed.for_write();
+        let read = parsed.for_read();
         if let Ok(Some(key)) = written {
             assert_eq!(read, Ok(Some(CustomerKey::new(*key.expose()))));
             let headers = Headers::new(&key);
-            let again = headers.iter(role).map(|(name, value)| (name, value.as_bytes()));
-            let again = SseCHeaders::from_headers(role, again.into_iter()).expect("its own headers");
+            let again = headers.iter(target).map(|(name, value)| (name, value.as_bytes()));
+            let again = SseCHeaders::from_headers(target, again.into_iter()).expect("its own headers");
             assert_eq!(again.for_write(), Ok(Some(key)));
         }
     }
@@ -65,7 +66,7 @@ fn open(key: &[u8; 32], message: &[u8]) -> Result<Vec<u8>, NotAuthentic> {
 /// eight bytes of the input select the pieces and the damage.
 pub fn chunked(data: &[u8]) {
     let key = [3; 32];
-    assert!(open(&key, data).is_err(), "nobody sealed it");
+    assert!(open(&key, data).is_err(), "never sealed");
     let Some(([cut_a, cut_b, at @ .., bit], plaintext)) = data.split_first_chunk::<8>() else { return };
     // Repeat it, to get several chunks.
     let plaintext = plaintext.repeat(1 + usize::from(*cut_b) * 4);
@@ -102,9 +103,10 @@ pub fn sealed_file(data: &[u8]) {
     let mut encoded = vec![0; len];
     assert_eq!(preface.encode(&mut encoded), Ok(len));
     assert_eq!(encoded, data[..len]);
-    let (mut layout, mut entries) = (Layout::new(preface.bodies), Vec::new());
+    let mut layout = Layout::new(preface.bodies);
+    let mut entries = Vec::new();
     for bytes in data[len..].chunks_exact(ENTRY_LEN).take(preface.bodies as usize) {
-        let entry = Entry::decode(bytes.try_into().expect("an entry's length"));
+        let entry = BodyEntry::decode(bytes.try_into().expect("an entry's length"));
         assert_eq!(entry.encode(), bytes);
         if layout.push(&entry).is_err() {
             return;

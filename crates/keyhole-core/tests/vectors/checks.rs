@@ -4,7 +4,7 @@
 use keyhole_core::aead::Engine;
 use keyhole_core::body::{self, Binding, Bodies, Etag, open_part_info};
 use keyhole_core::chunked::{Opener, Sealer, message_len, plaintext_len};
-use keyhole_core::file::{self, Decoded, ENTRY_LEN, Entry, FileError, Layout, PREFACE_MAX, Preface, SEAL_OVERHEAD};
+use keyhole_core::file::{self, BodyEntry, Decoded, ENTRY_LEN, FileError, Layout, PREFACE_MAX, Preface, SEAL_OVERHEAD};
 use keyhole_core::head::{ChecksumAlgorithm, Checksums, Head, OpenError, UserMetadata, open_head, seal_head};
 use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, SEALED_HEAD_MAX, TAG_LEN};
 use keyhole_core::{CustomerKey, DataKey, NotAuthentic};
@@ -26,7 +26,8 @@ fn damages(len: usize) -> impl Iterator<Item = (usize, u8)> {
     let mut random = fastrand::Rng::with_seed(SEED);
     let bits = if len <= EVERY_BIT_MAX { 8 } else { 1 };
     let places = (0..PLACES).flat_map(move |_| {
-        let (at, first) = (random.usize(..len), random.u8(..8));
+        let at = random.usize(..len);
+        let first = random.u8(..8);
         (0..bits).map(move |bit| (at, 1 << ((first + bit) % 8)))
     });
     places.collect::<Vec<_>>().into_iter()
@@ -168,7 +169,8 @@ pub(crate) fn messages<E: Engine>(engine: &E) {
 /// exactly the damaged chunk, and the plaintext released before that must be correct.
 pub(crate) fn damaged_messages<E: Engine>(engine: &E) {
     for case in chunked() {
-        let (mut message, plaintext) = (case.seal(engine), case.plaintext());
+        let mut message = case.seal(engine);
+        let plaintext = case.plaintext();
         for (at, flip) in damages(message.len()) {
             message[at] ^= flip;
             // Not `assert_eq`, which would print megabytes.
@@ -233,7 +235,8 @@ pub(crate) fn sealed_heads<E: Engine>(engine: &E) {
         assert_eq!(hex::encode(&encoded[..len]), text(case, "head_cbor"));
 
         let key = CustomerKey::new(bytes(text(case, "customer_key")));
-        let (bucket, name) = (text(case, "bucket"), text(case, "key"));
+        let bucket = text(case, "bucket");
+        let name = text(case, "key");
         let mut sealed = vec![0; SEALED_HEAD_MAX];
         let len = seal_head(engine, &key, &bytes(text(case, "salt")), bucket, name, head, &mut sealed).unwrap();
         assert_eq!(hex::encode(&sealed[..len]), text(case, "sealed_head"));
@@ -241,7 +244,7 @@ pub(crate) fn sealed_heads<E: Engine>(engine: &E) {
         let open = |key: &CustomerKey, bucket: &str, name: &str, sealed: &[u8]| {
             let mut sealed = sealed.to_vec();
             let opened = open_head(engine, key, bucket, name, &mut sealed).map(|head| head.plaintext_length);
-            assert!(opened.is_ok() || sealed.iter().all(|byte| *byte == 0), "what was refused is wiped");
+            assert!(opened.is_ok() || sealed.iter().all(|byte| *byte == 0), "rejected input is wiped");
             opened
         };
         let sealed = &sealed[..len];
@@ -264,7 +267,7 @@ pub(crate) fn sealed_heads<E: Engine>(engine: &E) {
 /// The pieces of a file.
 struct Pieces<'f> {
     preface: Preface<'f>,
-    entries: Vec<Entry>,
+    entries: Vec<BodyEntry>,
     infos: Vec<&'f [u8]>,
     messages: Vec<&'f [u8]>,
 }
@@ -281,7 +284,7 @@ fn take_apart(file: &[u8]) -> Result<Pieces<'_>, FileError> {
     let mut layout = Layout::new(preface.bodies);
     let mut entries = Vec::new();
     for _ in 0..preface.bodies {
-        let entry = Entry::decode(take(ENTRY_LEN as u64)?.try_into().unwrap());
+        let entry = BodyEntry::decode(take(ENTRY_LEN as u64)?.try_into().unwrap());
         layout.push(&entry)?;
         entries.push(entry);
     }
@@ -331,7 +334,7 @@ fn open_file<E: Engine>(
         bodies.push(entry.part_number, entry.message_len, salt).map_err(|error| text(&error))?;
     }
     let checked = bodies.check(&head);
-    if let [Entry { part_number: 0, message_len, .. }] = pieces.entries[..] {
+    if let [BodyEntry { part_number: 0, message_len, .. }] = pieces.entries[..] {
         assert_eq!(body::check_whole(message_len, &head), checked.map(|_| ()));
         assert!(body::check_whole(message_len - 1, &head).is_err());
     }
@@ -343,7 +346,7 @@ fn open_file<E: Engine>(
             let salt = message[..SALT_LEN].try_into().unwrap();
             let mut info = info.to_vec();
             checksums = open_part_info(engine, &data_key, entry.part_number, salt, &mut info)
-                .inspect_err(|_| assert!(info.iter().all(|byte| *byte == 0), "what was refused is wiped"))
+                .inspect_err(|_| assert!(info.iter().all(|byte| *byte == 0), "rejected input is wiped"))
                 .map_err(|error| text(&error))?;
         }
         let context = body::context(entry.part_number);
@@ -481,7 +484,8 @@ pub(crate) fn damaged_files<E: Engine>(engine: &E) {
 
 /// Replaces a part with an earlier attempt, which has the same data key and part number.
 pub(crate) fn parts_of_another_upload<E: Engine>(engine: &E) {
-    let (customer_key, data_key) = (CustomerKey::new([1; 32]), DataKey::new([2; 32]));
+    let customer_key = CustomerKey::new([1; 32]);
+    let data_key = DataKey::new([2; 32]);
     let attempts = [(1, 11, 100), (2, 12, 20_000), (2, 13, 20_000), (3, 14, 0)].map(|(number, salt, len)| {
         let mut sealer = Sealer::new(engine, data_key.expose(), &[salt; SALT_LEN], &[&body::context(number)]);
         let mut message = sealer.prefix().to_vec();
@@ -494,7 +498,7 @@ pub(crate) fn parts_of_another_upload<E: Engine>(engine: &E) {
         if !sealer.is_finished() {
             message.extend_from_slice(&sealer.seal_next(&mut []));
         }
-        (Entry { part_number: number, message_len: message.len() as u64, info_len: 0 }, message)
+        (BodyEntry { part_number: number, message_len: message.len() as u64, info_len: 0 }, message)
     });
     let file = |chosen: [usize; 3], bound: bool| {
         let mut bodies = Bodies::new();
@@ -570,7 +574,8 @@ pub(crate) fn sealed_at_once<E: Engine>(engine: &E) {
             assert!(!clear, "{len} in {room}");
         }
     }
-    let (long_bucket, long_key) = ("b".repeat(64), "k".repeat(1025));
+    let long_bucket = "b".repeat(64);
+    let long_key = "k".repeat(1025);
     for (bucket, key) in [("", "k"), ("b", ""), (&long_bucket[..], "k"), ("b", &long_key[..])] {
         assert_eq!(seal(bucket, key, b"x", &mut [0; 2000]), Err(FileError::Name));
     }

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use keyhole_core::body::{self, MultipartEtag};
-use keyhole_core::file::Entry;
+use keyhole_core::file::BodyEntry;
 use keyhole_log::limits::{BLOCK_DATA, PART_CHECKSUMS_MAX, PARTS_MAX, buffer_len};
 use keyhole_log::{
     CompleteUpload, Condition, Content, CreateUpload, Disk, Etag, Log, NewBody, Part, PutObject, PutPart, UploadRef,
@@ -161,7 +161,7 @@ impl<D: Disk> Importer<'_, D> {
         }
         let upload = self.upload(&front.sealed_head, true).await?;
         let outcome = async {
-            for Entry { part_number, message_len, .. } in &front.entries {
+            for BodyEntry { part_number, message_len, .. } in &front.entries {
                 let stored = receive_message(self.log, file, *message_len).await?;
                 let etag = body::etag(&stored.salt);
                 self.part(&upload, *part_number as u16, stored, etag).await?;

@@ -7,7 +7,9 @@ use crate::http::parse_head;
 
 /// Decodes `wire` in pieces of `piece` bytes. Returns the payload and the digests.
 fn decode_all(mut decoder: BodyDecoder, wire: &[u8], piece: usize) -> Result<(Vec<u8>, Digests), Error> {
-    let (mut got, mut seen, mut received) = (Vec::new(), 0, 0);
+    let mut got = Vec::new();
+    let mut seen = 0;
+    let mut received = 0;
     loop {
         match decoder.step(&wire[seen..received])? {
             Step::Skip(len) => seen += len,
@@ -31,13 +33,18 @@ fn decode_all(mut decoder: BodyDecoder, wire: &[u8], piece: usize) -> Result<(Ve
 }
 
 fn unsigned(headers: &str, wire: &[u8]) -> Result<(Vec<u8>, Digests), ErrorCode> {
-    with_payload(PayloadKind::Unsigned, headers, wire, 7)
+    with_payload(BodySignatureKind::Unsigned, headers, wire, 7)
 }
 
-fn with_payload(kind: PayloadKind, headers: &str, wire: &[u8], piece: usize) -> Result<(Vec<u8>, Digests), ErrorCode> {
+fn with_payload(
+    kind: BodySignatureKind,
+    headers: &str,
+    wire: &[u8],
+    piece: usize,
+) -> Result<(Vec<u8>, Digests), ErrorCode> {
     let text = format!("PUT /bucket/k HTTP/1.1\nContent-Length: {}{headers}\n\n", wire.len()).replace('\n', "\r\n");
     let (head, _) = parse_head(text.as_bytes()).unwrap().unwrap();
-    BodyDecoder::new(&head, Payload(kind), Wanted::Md5, 1 << 20)
+    BodyDecoder::new(&head, BodySignature(kind), Wanted::Md5, 1 << 20)
         .and_then(|decoder| decode_all(decoder, wire, piece))
         .map_err(|error| error.code)
 }
@@ -62,8 +69,8 @@ fn plain_bodies_are_verified_against_their_digests() {
         assert_eq!(unsigned(headers, b"123456789").unwrap_err(), code, "{headers}");
     }
     let right = Sha256::digest(b"123456789").into();
-    assert!(with_payload(PayloadKind::Signed(right), "", b"123456789", 4).is_ok());
-    let wrong = with_payload(PayloadKind::Signed([0; 32]), "", b"123456789", 4);
+    assert!(with_payload(BodySignatureKind::Signed(right), "", b"123456789", 4).is_ok());
+    let wrong = with_payload(BodySignatureKind::Signed([0; 32]), "", b"123456789", 4);
     assert_eq!(wrong.unwrap_err(), ErrorCode::XAmzContentSHA256Mismatch);
 }
 
@@ -72,7 +79,7 @@ fn body_lengths_are_required_and_limited() {
     let check = |text: &str, max: u64| {
         let text = text.replace('\n', "\r\n") + "\r\n\r\n";
         let (head, _) = parse_head(text.as_bytes()).unwrap().unwrap();
-        BodyDecoder::new(&head, Payload(PayloadKind::Unsigned), Wanted::None, max)
+        BodyDecoder::new(&head, BodySignature(BodySignatureKind::Unsigned), Wanted::None, max)
             .map(|decoder| decoder.payload_len())
             .map_err(|error| error.code)
     };
@@ -85,7 +92,7 @@ fn body_lengths_are_required_and_limited() {
 const TRAILER: &str = "\nx-amz-trailer: x-amz-checksum-crc32\nx-amz-decoded-content-length: 9";
 
 fn trailer(wire: &str, piece: usize) -> Result<Vec<u8>, ErrorCode> {
-    let kind = PayloadKind::Streaming { signer: None, trailer: true };
+    let kind = BodySignatureKind::Streaming { signer: None, trailer: true };
     with_payload(kind, TRAILER, wire.replace('\n', "\r\n").as_bytes(), piece).map(|(body, _)| body)
 }
 
@@ -122,10 +129,10 @@ fn unsigned_chunks_with_trailer_are_decoded_or_rejected() {
 }
 
 /// Decodes with `Transfer-Encoding: chunked`; `wire` has `\n` as line ends.
-fn transferred(kind: PayloadKind, wire: &[u8], piece: usize) -> Result<Vec<u8>, ErrorCode> {
+fn transferred(kind: BodySignatureKind, wire: &[u8], piece: usize) -> Result<Vec<u8>, ErrorCode> {
     let text = format!("PUT /bucket/k HTTP/1.1\nTransfer-Encoding: chunked{TRAILER}\n\n").replace('\n', "\r\n");
     let (head, _) = parse_head(text.as_bytes()).unwrap().unwrap();
-    BodyDecoder::new(&head, Payload(kind), Wanted::None, 1 << 20)
+    BodyDecoder::new(&head, BodySignature(kind), Wanted::None, 1 << 20)
         .and_then(|decoder| decode_all(decoder, wire, piece))
         .map(|(body, _)| body)
         .map_err(|error| error.code)
@@ -147,7 +154,7 @@ fn in_chunks(bytes: &[u8], len: usize) -> Vec<u8> {
 /// boundaries.
 #[test]
 fn chunks_within_transfer_encoding_are_decoded_or_rejected() {
-    let streaming = || PayloadKind::Streaming { signer: None, trailer: true };
+    let streaming = || BodySignatureKind::Streaming { signer: None, trailer: true };
     let inner = "4\r\n1234\r\n5\r\n56789\r\n0\r\nx-amz-checksum-crc32:y/Q5Jg==\r\n\r\n";
     for len in 1..60 {
         for piece in [1, 2, 3, 5, 8, 13, 1000] {
@@ -181,10 +188,10 @@ fn chunks_within_transfer_encoding_are_decoded_or_rejected() {
         }
     }
     // S3 supports it around `aws-chunked` only.
-    for kind in [PayloadKind::Unsigned, PayloadKind::Signed([0; 32])] {
+    for kind in [BodySignatureKind::Unsigned, BodySignatureKind::Signed([0; 32])] {
         let text = "PUT /bucket/k HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
         let (head, _) = parse_head(text.as_bytes()).unwrap().unwrap();
-        let error = BodyDecoder::new(&head, Payload(kind), Wanted::None, 9).map(drop).unwrap_err();
+        let error = BodyDecoder::new(&head, BodySignature(kind), Wanted::None, 9).map(drop).unwrap_err();
         assert_eq!(error.code, ErrorCode::NotImplemented);
     }
 }
@@ -214,9 +221,10 @@ fn published(wire: &[u8], is_chunked: bool) -> Result<Vec<u8>, ErrorCode> {
         .expect("the published signature");
     if is_chunked {
         // The example signs `Content-Length`; clients that send no length do not sign it.
-        (head.content_length, head.is_chunked) = (None, true);
+        head.content_length = None;
+        head.is_chunked = true;
     }
-    BodyDecoder::new(&head, identity.payload, Wanted::None, 1 << 20)
+    BodyDecoder::new(&head, identity.body, Wanted::None, 1 << 20)
         .and_then(|decoder| decode_all(decoder, wire, 10_000))
         .map(|(body, _)| body)
         .map_err(|error| error.code)
@@ -269,9 +277,9 @@ fn random_bodies_cause_no_panic() {
         let len = next() as usize % 64;
         let wire: Vec<u8> = (0..len).map(|_| alphabet[next() as usize % alphabet.len()]).collect();
         let piece = 1 + next() as usize % 20;
-        let kind = PayloadKind::Streaming { signer: None, trailer: next() % 2 == 0 };
+        let kind = BodySignatureKind::Streaming { signer: None, trailer: next() % 2 == 0 };
         let _ = with_payload(kind, "\nx-amz-decoded-content-length: 9", &wire, piece);
-        let kind = PayloadKind::Streaming { signer: None, trailer: next() % 2 == 0 };
+        let kind = BodySignatureKind::Streaming { signer: None, trailer: next() % 2 == 0 };
         let _ = transferred(kind, &wire, piece);
         let _ = parse_head(&wire);
     }

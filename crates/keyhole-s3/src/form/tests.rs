@@ -26,7 +26,10 @@ fn file(content: &str) -> String {
 /// Returns the fields and the file.
 fn read(text: &[u8], piece: usize, most: usize) -> Result<(Form, Vec<u8>), ErrorCode> {
     let mut reader = reader("xyz").map_err(|error| error.code)?;
-    let (mut form, mut content, mut input, mut pieces) = (None, Vec::new(), Vec::new(), text.chunks(piece));
+    let mut form = None;
+    let mut content = Vec::new();
+    let mut input = Vec::new();
+    let mut pieces = text.chunks(piece);
     loop {
         match reader.step(&input).map_err(|error| error.code)? {
             Step::Skip(len) => drop(input.drain(..len)),

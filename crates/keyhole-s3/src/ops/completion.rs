@@ -34,7 +34,7 @@ impl Completion {
             let name = checksum::header_name(algorithm);
             for text in head.headers.all(name) {
                 if completion.checksum.is_some() {
-                    return Err(checksum::one_alone());
+                    return Err(checksum::multiple_checksums());
                 }
                 let mut halves = text.splitn(2, |byte| *byte == b'-');
                 let digest = halves.next().and_then(|text| checksum::decode(algorithm, text));
@@ -42,7 +42,8 @@ impl Completion {
                 let (Some(digest), false) = (digest, parts == Some(None)) else {
                     return Err(checksum::invalid_header(name));
                 };
-                (completion.checksum, completion.parts) = (Some((algorithm, digest)), parts.flatten());
+                completion.checksum = Some((algorithm, digest));
+                completion.parts = parts.flatten();
             }
         }
         completion.kind = checksum::type_header(head)?;
@@ -165,7 +166,8 @@ mod tests {
         let check = |headers: String, declared: DeclaredChecksum| {
             completion(&headers).unwrap().check(7, 2, declared, &checksums).map_err(|error| error.code)
         };
-        let (whole, parts) = (Some((Crc32, FullObject)), Some((Crc32, Composite)));
+        let whole = Some((Crc32, FullObject));
+        let parts = Some((Crc32, Composite));
         for (headers, declared, expected) in [
             (String::new(), None, Ok(())),
             (format!("{crc}\r\n"), whole, Ok(())),

@@ -31,10 +31,10 @@ impl HostNames {
         if name.parse::<Ipv4Addr>().is_ok() {
             return Err("an address has no names below it; give a name of the DNS");
         }
-        match name.len() <= 253 && name.split('.').all(label) {
-            true => Ok(()),
-            false => Err("give a name of the DNS, such as s3.example.com, without port and scheme"),
+        if name.len() > 253 || !name.split('.').all(label) {
+            return Err("give a name of the DNS, such as s3.example.com, without port and scheme");
         }
+        Ok(())
     }
 
     /// Returns the bucket in the request's host name.

@@ -161,7 +161,8 @@ impl Lifecycle {
 
 fn take_rule(bytes: &mut &[u8]) -> Option<Rule> {
     let [flags] = take(bytes)?;
-    let (id, prefix) = (take_text(bytes)?, take_text(bytes)?);
+    let id = take_text(bytes)?;
+    let prefix = take_text(bytes)?;
     let expiration = match flags & (DAYS | DATE) {
         0 => None,
         DAYS => Some(Expiration::Days(u32::from_le_bytes(take(bytes)?))),
@@ -203,8 +204,14 @@ mod tests {
     use super::*;
 
     fn rule(id: &str, prefix: &str) -> Rule {
-        let (id, prefix) = (id.to_owned(), prefix.to_owned());
-        Rule { id, enabled: true, prefix, bare_prefix: false, expiration: None, abort_days: None }
+        Rule {
+            id: id.to_owned(),
+            enabled: true,
+            prefix: prefix.to_owned(),
+            bare_prefix: false,
+            expiration: None,
+            abort_days: None,
+        }
     }
 
     /// 2013-05-24T00:00:00Z

@@ -94,7 +94,8 @@ impl Query {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let (name, value) = (decode(name)?, decode(value)?);
+            let name = decode(name)?;
+            let value = decode(value)?;
             if pairs.iter().any(|(other, _)| *other == name) {
                 return Err(Error::new(ErrorCode::InvalidArgument)
                     .with_message(format!("The parameter {name:?} is given twice.")));

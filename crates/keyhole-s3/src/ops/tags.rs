@@ -72,7 +72,8 @@ impl Tags {
     pub fn from_bytes(mut bytes: &[u8]) -> Option<Tags> {
         let mut tags = Tags::default();
         while !bytes.is_empty() {
-            let (key, value) = (take_text(&mut bytes)?, take_text(&mut bytes)?);
+            let key = take_text(&mut bytes)?;
+            let value = take_text(&mut bytes)?;
             tags.push(key, value).ok()?;
         }
         Some(tags)

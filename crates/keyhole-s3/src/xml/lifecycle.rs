@@ -129,8 +129,8 @@ impl Draft {
         if id.chars().count() > RULE_ID_MAX {
             return Err(invalid(format!("ID length should not exceed allowed limit of {RULE_ID_MAX}")));
         }
-        let (enabled, abort_days) = (self.status.ok_or_else(malformed)?, self.abort_days);
-        Ok(Rule { id, enabled, prefix, bare_prefix, expiration, abort_days })
+        let enabled = self.status.ok_or_else(malformed)?;
+        Ok(Rule { id, enabled, prefix, bare_prefix, expiration, abort_days: self.abort_days })
     }
 }
 

@@ -200,7 +200,7 @@ pub fn acl() -> String {
 }
 
 /// An entry of an object listing.
-pub enum Entry<'a> {
+pub enum ListEntry<'a> {
     /// An object.
     Object {
         /// The key.
@@ -216,18 +216,18 @@ pub enum Entry<'a> {
     Prefix(&'a str),
 }
 
-impl Entry<'_> {
+impl ListEntry<'_> {
     fn name(&self) -> &str {
         match self {
-            Entry::Object { key, .. } => key,
-            Entry::Prefix(prefix) => prefix,
+            ListEntry::Object { key, .. } => key,
+            ListEntry::Prefix(prefix) => prefix,
         }
     }
 }
 
-fn entries(doc: &mut Document, entries: &[Entry<'_>], url: bool, owner: bool) {
+fn entries(doc: &mut Document, entries: &[ListEntry<'_>], url: bool, owner: bool) {
     for entry in entries {
-        if let Entry::Object { key, size, time_ms, etag } = entry {
+        if let ListEntry::Object { key, size, time_ms, etag } = entry {
             doc.open("Contents");
             doc.text("Key", &encode_key(key, url));
             doc.text("LastModified", &iso8601(*time_ms));
@@ -241,7 +241,7 @@ fn entries(doc: &mut Document, entries: &[Entry<'_>], url: bool, owner: bool) {
         }
     }
     for entry in entries {
-        if let Entry::Prefix(prefix) = entry {
+        if let ListEntry::Prefix(prefix) = entry {
             doc.open("CommonPrefixes");
             doc.text("Prefix", &encode_key(prefix, url));
             doc.close();
@@ -250,7 +250,7 @@ fn entries(doc: &mut Document, entries: &[Entry<'_>], url: bool, owner: bool) {
 }
 
 /// Writes the result of ListObjects.
-pub fn list_objects_v1(bucket: &str, query: &ListObjects, listed: &[Entry<'_>], truncated: bool) -> String {
+pub fn list_objects_v1(bucket: &str, query: &ListObjects, listed: &[ListEntry<'_>], truncated: bool) -> String {
     let url = query.encoding_url;
     let mut doc = Document::new("ListBucketResult");
     doc.text("Name", bucket);
@@ -272,7 +272,7 @@ pub fn list_objects_v1(bucket: &str, query: &ListObjects, listed: &[Entry<'_>], 
 }
 
 /// Writes the result of ListObjectsV2.
-pub fn list_objects_v2(bucket: &str, query: &ListObjectsV2, listed: &[Entry<'_>], truncated: bool) -> String {
+pub fn list_objects_v2(bucket: &str, query: &ListObjectsV2, listed: &[ListEntry<'_>], truncated: bool) -> String {
     let url = query.encoding_url;
     let mut doc = Document::new("ListBucketResult");
     doc.text("Name", bucket);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use keyhole_core::body::{self, Binding, Bodies, open_part_info};
 use keyhole_core::chunked::{Opener, Sealer, message_len, plaintext_len};
-use keyhole_core::file::{Decoded, ENTRY_LEN, Entry, Layout, PREFACE_MAX, Preface, Totals};
+use keyhole_core::file::{BodyEntry, Decoded, ENTRY_LEN, Layout, PREFACE_MAX, Preface, Totals};
 use keyhole_core::head::{Field, Head, UserMetadata, open_head, seal_head};
 use keyhole_core::limits::{PREFIX_LEN, SALT_LEN, SEALED_HEAD_MAX};
 use keyhole_core::{CustomerKey, DataKey};
@@ -136,7 +136,7 @@ fn begin_file(
     customer_key: &CustomerKey,
     data_key: &DataKey,
     len: u64,
-) -> Result<(Vec<u8>, Entry)> {
+) -> Result<(Vec<u8>, BodyEntry)> {
     let usage = |what: &dyn std::fmt::Display| Failure::Usage(what.to_string());
     let mut meta: Vec<(&str, &[u8])> =
         options.meta.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
@@ -161,13 +161,13 @@ fn begin_file(
     let preface_len = preface.encode(&mut bytes).map_err(|error| usage(&error))?;
     bytes.truncate(preface_len);
     let message_len = message_len(len).ok_or_else(|| usage(&"the object is too long"))?;
-    Ok((bytes, Entry { part_number: 0, message_len, info_len: 0 }))
+    Ok((bytes, BodyEntry { part_number: 0, message_len, info_len: 0 }))
 }
 
 /// The part of a file before its messages.
 struct Front {
     preface: Vec<u8>,
-    entries: Vec<Entry>,
+    entries: Vec<BodyEntry>,
     totals: Totals,
 }
 
@@ -190,7 +190,7 @@ impl Front {
         for _ in 0..bodies {
             let mut bytes = [0; ENTRY_LEN];
             input.exactly(&mut bytes)?;
-            let entry = Entry::decode(&bytes);
+            let entry = BodyEntry::decode(&bytes);
             layout.push(&entry).map_err(malformed)?;
             entries.push(entry);
         }
@@ -220,7 +220,7 @@ impl Front {
     }
 
     fn is_whole(&self) -> bool {
-        matches!(self.entries[..], [Entry { part_number: 0, .. }])
+        matches!(self.entries[..], [BodyEntry { part_number: 0, .. }])
     }
 }
 

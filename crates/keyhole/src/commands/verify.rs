@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use keyhole_core::body::Bodies;
-use keyhole_core::file::{Decoded, ENTRY_LEN, Entry as FileEntry, FileError, Layout, Preface};
+use keyhole_core::file::{BodyEntry, Decoded, ENTRY_LEN, FileError, Layout, Preface};
 use keyhole_core::limits::SALT_LEN;
 use serde::Serialize;
 
@@ -143,7 +143,7 @@ struct SealedCheck {
 struct Front {
     bucket: String,
     key: String,
-    bodies: Vec<FileEntry>,
+    bodies: Vec<BodyEntry>,
     /// The position of each message in the file.
     starts: Vec<u64>,
     file_len: u64,
@@ -220,7 +220,7 @@ impl Front {
         let table_len = preface.bodies as usize * ENTRY_LEN;
         let Some(table) = bytes[len..].get(..table_len) else { return Ok(None) };
         let (entries, _) = table.as_chunks::<ENTRY_LEN>();
-        let bodies: Vec<_> = entries.iter().map(FileEntry::decode).collect();
+        let bodies: Vec<_> = entries.iter().map(BodyEntry::decode).collect();
         let mut layout = Layout::new(preface.bodies);
         bodies.iter().try_for_each(|body| layout.push(body))?;
         let totals = layout.finish()?;

@@ -2,15 +2,19 @@
 //! [`format`](crate::format), part 2), sealed under the customer key and bound to bucket and key
 //! name.
 
+mod error;
+
 use core::fmt;
 
 use zeroize::Zeroize;
 
+use crate::CustomerKey;
 use crate::aead::Engine;
 use crate::cbor::{Reader, Writer};
 use crate::chunked::{open_single, seal_single};
 use crate::limits::{BUCKET_MAX, DIGEST_MAX, HEAD_MAX, KEY_LEN, OBJECT_KEY_MAX, PREFIX_LEN, SALT_LEN};
-use crate::{CustomerKey, NotAuthentic};
+
+pub use error::{HeadError, OpenError};
 
 const LABEL: &[u8] = b"keyhole.head.v1";
 const VERSION: u64 = 1;
@@ -26,91 +30,6 @@ mod key {
     pub(super) const CHECKSUMS: u64 = 10;
     pub(super) const MANIFEST: u64 = 11;
     pub(super) const DECLARED: u64 = 12;
-}
-
-/// Error encoding or decoding an object head.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum HeadError {
-    /// The head exceeds the maximum length or the output buffer.
-    TooLong,
-    /// The input ends within an item.
-    Truncated,
-    /// Data follows the map.
-    Trailing,
-    /// An item's type does not match its key.
-    Type,
-    /// A byte string's length does not match its key.
-    Length,
-    /// A number is not in its shortest form, a length is indefinite, or a list that must be omitted
-    /// is empty.
-    NotDeterministic,
-    /// Keys or names are not in ascending order, or repeated.
-    Order,
-    /// Unknown key, algorithm or type.
-    Unknown,
-    /// Unsupported version.
-    Version,
-    /// A value contains a control character, or a metadata name is not a lower-case token.
-    Text,
-    /// A sealed head lacks the data key, or an unsealed head contains one.
-    DataKey,
-    /// The bucket or key name exceeds S3's limit.
-    Name,
-}
-
-impl fmt::Display for HeadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            HeadError::TooLong => "longer than the maximum head length",
-            HeadError::Truncated => "ends in the middle of an item",
-            HeadError::Trailing => "trailing bytes after the map",
-            HeadError::Type => "an item has the wrong type",
-            HeadError::Length => "a byte string has the wrong length",
-            HeadError::NotDeterministic => "not in the deterministic encoding",
-            HeadError::Order => "keys or names out of order",
-            HeadError::Unknown => "an unknown key",
-            HeadError::Version => "an unknown version",
-            HeadError::Text => "a value that is invalid in a header",
-            HeadError::DataKey => "the data key is missing or out of place",
-            HeadError::Name => "bucket or key name is too long",
-        })
-    }
-}
-
-impl core::error::Error for HeadError {}
-
-/// Error opening a sealed head.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// Another key or other names, or altered data.
-    NotAuthentic,
-    /// The head authenticates, but its plaintext is not a valid head.
-    Malformed(HeadError),
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            OpenError::NotAuthentic => NotAuthentic.fmt(f),
-            OpenError::Malformed(error) => write!(f, "malformed: {error}"),
-        }
-    }
-}
-
-impl core::error::Error for OpenError {}
-
-impl From<NotAuthentic> for OpenError {
-    fn from(_: NotAuthentic) -> Self {
-        OpenError::NotAuthentic
-    }
-}
-
-impl From<HeadError> for OpenError {
-    fn from(error: HeadError) -> Self {
-        OpenError::Malformed(error)
-    }
 }
 
 /// Checksum algorithms of S3.

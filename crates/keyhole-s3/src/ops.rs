@@ -5,9 +5,11 @@ mod completion;
 mod conditions;
 mod host;
 mod lifecycle;
+mod names;
 mod object;
 mod query;
 mod route;
+mod sealed;
 mod tags;
 
 pub use attributes::AttributesQuery;
@@ -15,11 +17,13 @@ pub use completion::{Completion, DeclaredChecksum, all_checksums, checksum_of_pa
 pub use conditions::{Conditions, Decision, WriteCondition, conditions, copy_conditions, range, write_condition};
 pub use host::HostNames;
 pub use lifecycle::{Due, Expiration, Lifecycle, Rule};
+pub use names::{check_bucket, check_key};
 pub use object::{
-    CopySource, Directive, Metadata, ReadOptions, SEALED_HEADER, checksum_headers, declared_checksum,
-    is_sealed_transfer, metadata, metadata_directive, metadata_headers, no_metadata, read_options,
+    CopySource, Directive, Metadata, ReadOptions, checksum_headers, declared_checksum, metadata, metadata_directive,
+    metadata_headers, no_metadata, read_options,
 };
 pub use query::{ListObjects, ListObjectsV2, ListUploads, UploadId};
 pub(crate) use query::{encode_key, encode_token};
-pub use route::{Operation, Target, check_bucket, check_key, route};
+pub use route::{Operation, Target, route};
+pub use sealed::{SEALED_HEADER, is_sealed_transfer};
 pub use tags::{Tags, copied_tags, tags};

@@ -1,5 +1,6 @@
 //! XML documents of S3 requests and responses, with quick-xml.
 
+mod error;
 mod lifecycle;
 mod read;
 mod write;

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use keyhole_core::head::{ChecksumAlgorithm, ChecksumType, Checksums, Field};
 use percent_encoding::percent_decode_str;
 
+use super::names::{check_bucket, check_key};
 use super::query::Query;
-use super::route::{Operation, check_bucket, check_key};
 use crate::checksum;
 use crate::http::RequestHead;
 use crate::limits::USER_METADATA_MAX;
@@ -57,28 +57,6 @@ pub fn metadata(head: &RequestHead) -> Result<Metadata, Error> {
     Ok(metadata)
 }
 
-/// The header that requests the sealed representation, without the key; its value is 1.
-pub const SEALED_HEADER: &str = "x-keyhole-sealed";
-
-/// Returns whether a request sends or asks for a sealed object file.
-///
-/// # Errors
-/// `InvalidArgument` for a value other than 1 or a repeated header; `InvalidRequest` on an
-/// operation that does not support it, since it must never be ignored.
-pub fn is_sealed_transfer(head: &RequestHead, operation: &Operation) -> Result<bool, Error> {
-    let mut values = head.headers.all(SEALED_HEADER);
-    let Some(value) = values.next() else { return Ok(false) };
-    if value != b"1" || values.next().is_some() {
-        let value = String::from_utf8_lossy(value);
-        return Err(Error::invalid_argument(SEALED_HEADER, value, "x-keyhole-sealed has the value 1, once."));
-    }
-    if !matches!(operation, Operation::PutObject | Operation::GetObject | Operation::HeadObject) {
-        let message = "x-keyhole-sealed goes with PutObject, GetObject and HeadObject alone.";
-        return Err(Error::new(ErrorCode::InvalidRequest).with_message(message));
-    }
-    Ok(true)
-}
-
 /// Rejects metadata on the upload of a sealed object, whose sealed head has it. `Content-Type`
 /// describes the sealed object file and is allowed.
 ///
@@ -106,10 +84,10 @@ fn without_aws_chunked(value: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn checked(value: Vec<u8>) -> Result<Vec<u8>, Error> {
-    match value.iter().any(|byte| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f) {
-        false => Ok(value),
-        true => Err(Error::new(ErrorCode::InvalidArgument).with_message("A metadata header has a control character.")),
+    if value.iter().any(|byte| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f) {
+        return Err(Error::new(ErrorCode::InvalidArgument).with_message("A metadata header has a control character."));
     }
+    Ok(value)
 }
 
 fn refuse_unsupported(head: &RequestHead) -> Result<(), Error> {
@@ -301,6 +279,7 @@ pub fn checksum_headers(checksums: &Checksums) -> impl Iterator<Item = (&'static
 mod tests {
     use super::*;
     use crate::http::tests::head;
+    use crate::ops::{Operation, is_sealed_transfer};
 
     fn put(headers: &str) -> RequestHead {
         head(&format!("PUT /b/k HTTP/1.1{headers}"))

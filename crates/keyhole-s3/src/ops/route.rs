@@ -2,12 +2,12 @@
 
 use percent_encoding::percent_decode_str;
 
+use super::names::{check_bucket, check_key};
 use super::object::copy_range;
 use super::query::{ListObjects, ListObjectsV2, ListUploads, Query, UploadId};
 use super::{AttributesQuery, CopySource, HostNames};
 use crate::form::is_form;
 use crate::http::RequestHead;
-use crate::limits::KEY_MAX;
 use crate::{Error, ErrorCode};
 
 /// The bucket and key of a request: path-style `/bucket/key`, or virtual-hosted-style `/key` with
@@ -117,10 +117,10 @@ pub fn route(head: &RequestHead, hosts: &HostNames) -> Result<(Target, Operation
     };
     use Operation as Op;
     let has_body = matches!(operation, Op::PutObject | Op::UploadPart { .. } | Op::PutObjectTagging | Op::PostObject);
-    match has_body && head.content_length.is_none() && !head.is_chunked {
-        true => Err(Error::new(ErrorCode::MissingContentLength)),
-        false => Ok((target, operation)),
+    if has_body && head.content_length.is_none() && !head.is_chunked {
+        return Err(Error::new(ErrorCode::MissingContentLength));
     }
+    Ok((target, operation))
 }
 
 fn target(path: &str, of_host: Option<String>) -> Result<Target, Error> {
@@ -137,38 +137,6 @@ fn target(path: &str, of_host: Option<String>) -> Result<Target, Error> {
     }
     check_key(key)?;
     Ok(Target { bucket: Some(bucket.to_owned()), key: Some(key.to_owned()) })
-}
-
-/// Checks a bucket's name (AWS, "General purpose bucket naming rules").
-///
-/// # Errors
-/// `InvalidBucketName`.
-pub fn check_bucket(name: &str) -> Result<(), Error> {
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let valid =
-        (3..=63).contains(&name.len()) && name.split('.').all(label) && name.parse::<std::net::Ipv4Addr>().is_err();
-    match valid {
-        true => Ok(()),
-        false => Err(Error::new(ErrorCode::InvalidBucketName).with_field("BucketName", name)),
-    }
-}
-
-/// Checks the length of a key.
-///
-/// # Errors
-/// `KeyTooLongError`.
-pub fn check_key(key: &str) -> Result<(), Error> {
-    match key.len() <= KEY_MAX {
-        true => Ok(()),
-        false => Err(Error::new(ErrorCode::KeyTooLongError)
-            .with_field("Size", key.len().to_string())
-            .with_field("MaxSizeAllowed", KEY_MAX.to_string())),
-    }
 }
 
 /// Returns the subresource or parameter that selects the operation. Rejects those that S3 supports
@@ -332,7 +300,8 @@ fn object(head: &RequestHead, query: &Query) -> Result<Operation, Error> {
         ("GET", Some("attributes")) => Operation::GetObjectAttributes(AttributesQuery::parse(head)?),
         ("POST", Some("uploads")) => Operation::CreateMultipartUpload,
         ("PUT", Some("uploadId")) => {
-            let (upload_id, number) = (query.upload_id()?, query.part_number()?);
+            let upload_id = query.upload_id()?;
+            let number = query.part_number()?;
             match copies? {
                 None => Operation::UploadPart { upload_id, number },
                 Some(source) => Operation::UploadPartCopy { upload_id, number, source, range: copy_range(head)? },
@@ -354,6 +323,7 @@ fn object(head: &RequestHead, query: &Query) -> Result<Operation, Error> {
 mod tests {
     use super::*;
     use crate::http::tests::head;
+    use crate::limits::KEY_MAX;
 
     fn check(line: &str, expected: Result<&str, ErrorCode>) {
         let head = head(&format!("{line} HTTP/1.1\nHost: s3.example\nContent-Length: 0"));

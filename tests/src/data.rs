@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_of_a_secret_is_found() {
+    fn secret_in_each_encoding_is_found() {
         let secret = b"\x00a secret of some length\xff\xfe";
         for lead in [&b""[..], b"x", b"xy", b"xyz"] {
             let text = Base64::encode_string(&[lead, secret, b"and more"].concat());

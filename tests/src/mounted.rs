@@ -200,7 +200,7 @@ mod tests {
     use crate::device::skipped;
 
     #[test]
-    fn each_kind_is_filled_and_emptied() {
+    fn file_system_of_each_kind_fills_and_empties() {
         for kind in Kind::ALL {
             let mut mounted = match Mounted::new(kind, 320 << 20) {
                 Ok(mounted) => mounted,

@@ -146,7 +146,7 @@ impl Graph {
 }
 
 #[test]
-fn dependencies_point_one_way() {
+fn crate_dependencies_point_one_way() {
     let graph = graph();
     let ours: BTreeSet<&str> = MAY_DEPEND_ON.iter().map(|(name, _)| *name).collect();
     for (name, allowed) in MAY_DEPEND_ON {
@@ -157,7 +157,7 @@ fn dependencies_point_one_way() {
 }
 
 #[test]
-fn tokio_uring_is_in_the_binary_alone() {
+fn tokio_uring_is_only_in_binary() {
     let graph = graph();
     for (name, _) in MAY_DEPEND_ON.iter().filter(|(name, _)| *name != "keyhole") {
         assert!(!graph.all(name).contains("tokio-uring"), "{name}");
@@ -171,7 +171,7 @@ fn tokio_uring_is_in_the_binary_alone() {
 }
 
 #[test]
-fn logic_does_no_io() {
+fn logic_crates_do_no_io() {
     let graph = graph();
     for name in ["keyhole-core", "keyhole-s3", "keyhole-log"] {
         for effect in EFFECTS {
@@ -191,7 +191,7 @@ fn logic_does_no_io() {
 }
 
 #[test]
-fn unsafe_code_is_forbidden_but_in_the_binary() {
+fn unsafe_code_outside_binary_is_forbidden() {
     for name in ["keyhole-core", "keyhole-s3", "keyhole-log", "keyhole-node"] {
         let root = fs::read_to_string(top().join(format!("crates/{name}/src/lib.rs"))).unwrap();
         assert!(root.contains("#![forbid(unsafe_code)]"), "{name}");
@@ -201,7 +201,7 @@ fn unsafe_code_is_forbidden_but_in_the_binary() {
 }
 
 #[test]
-fn the_tree_has_its_shape() {
+fn tree_has_expected_layout() {
     for file in files() {
         let first = file.split('/').next().unwrap();
         assert!(TOP.contains(&first), "{file} is at the top");
@@ -212,7 +212,7 @@ fn the_tree_has_its_shape() {
 
 /// Links between pages of the project resolve.
 #[test]
-fn links_lead_somewhere() {
+fn links_between_pages_resolve() {
     for (file, text) in texts(".md") {
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let path = link.split('#').next().unwrap();

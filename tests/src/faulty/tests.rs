@@ -30,7 +30,7 @@ fn allocate(file: &File, len: u64) -> Option<i32> {
 }
 
 #[test]
-fn bad_sector_fails_reads_until_it_is_written() {
+fn bad_sector_fails_reads_until_written() {
     let Some(faulty) = mounted("a bad sector") else { return };
     let file = open(&faulty);
     file.write_all_at(&[7; 4 * PAGE as usize], 0).unwrap();
@@ -49,7 +49,7 @@ fn bad_sector_fails_reads_until_it_is_written() {
 }
 
 #[test]
-fn unwritable_range_fails_writes_and_no_syncs() {
+fn unwritable_range_fails_writes_but_not_syncs() {
     let Some(faulty) = mounted("an unwritable range") else { return };
     let file = open(&faulty);
     faulty.fail_writes("file", 4 * PAGE..u64::MAX);
@@ -65,7 +65,7 @@ fn unwritable_range_fails_writes_and_no_syncs() {
 }
 
 #[test]
-fn durable_write_fails_where_syncs_fail() {
+fn durable_write_with_failing_syncs_fails() {
     let Some(faulty) = mounted("a durable write") else { return };
     const O_DSYNC: i32 = 0o10000;
     let path = faulty.point().join("file");
@@ -92,7 +92,7 @@ fn read_only_file_system_refuses_changes_and_serves_reads() {
 }
 
 #[test]
-fn full_file_system_without_fallocate_takes_overwrites_alone() {
+fn full_file_system_without_fallocate_accepts_only_overwrites() {
     let Some(faulty) = mounted("a full file system") else { return };
     let file = open(&faulty);
     assert_eq!(allocate(&file, PAGE), EOPNOTSUPP);
@@ -109,7 +109,7 @@ fn full_file_system_without_fallocate_takes_overwrites_alone() {
 }
 
 #[test]
-fn reserved_space_is_there_for_writes_on_full_file_system() {
+fn write_to_reserved_space_on_full_file_system_succeeds() {
     let Some(faulty) = mounted("reserved space") else { return };
     let file = open(&faulty);
     faulty.set_space(Space::Reserved);
@@ -123,7 +123,7 @@ fn reserved_space_is_there_for_writes_on_full_file_system() {
 }
 
 #[test]
-fn copy_on_write_needs_space_for_overwrites() {
+fn overwrite_with_copy_on_write_needs_space() {
     let Some(faulty) = mounted("copy on write") else { return };
     let file = open(&faulty);
     faulty.set_space(Space::CopyOnWrite);

@@ -167,7 +167,7 @@ fn acknowledged_objects_survive_power_loss() {
 /// durable.
 #[test]
 #[cfg_attr(not(has_skip_sync), ignore = "KEYHOLE_BIN_SKIP_SYNC is not set: tests/run builds that binary")]
-fn a_build_that_skips_fdatasync_loses_objects() {
+fn build_without_fdatasync_loses_objects() {
     let mut volume = match Volume::new(DEVICE_LEN) {
         Ok(volume) => volume,
         Err(why) => return skipped("power loss without fdatasync", &why),
@@ -189,7 +189,7 @@ fn a_build_that_skips_fdatasync_loses_objects() {
 }
 
 #[test]
-fn acknowledged_objects_survive_kill_9_over_a_block_device() {
+fn acknowledged_objects_on_block_device_survive_kill_9() {
     let device = match EmptyDevice::new(DEVICE_LEN) {
         Ok(device) => device,
         Err(why) => return skipped("kill -9 over a block device", &why),
@@ -205,7 +205,7 @@ fn acknowledged_objects_survive_kill_9_over_a_block_device() {
 }
 
 #[test]
-fn a_block_device_that_holds_something_else_is_refused() {
+fn block_device_with_file_system_is_refused() {
     let device = match EmptyDevice::new(64 << 20).and_then(|device| device.make_ext4().map(|()| device)) {
         Ok(device) => device,
         Err(why) => return skipped("a block device with a file system", &why),

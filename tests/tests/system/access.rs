@@ -64,7 +64,7 @@ fn operations(key: &str) -> Vec<(&'static str, Request)> {
 }
 
 #[test]
-fn each_operation_takes_its_right() {
+fn operation_without_its_right_is_denied() {
     let node = Node::with_bucket();
     let put = || drop(node.send(&object("PUT", "in/there").body("there")).expect(200));
     put();
@@ -99,7 +99,7 @@ fn each_operation_takes_its_right() {
 }
 
 #[test]
-fn an_admin_of_some_buckets_makes_and_deletes_them() {
+fn admin_of_some_buckets_creates_and_deletes_them() {
     let node = Node::with_bucket();
     node.make_bucket("cam-1");
     let admin = with_grants(&node, &["cam-*:admin"]);
@@ -117,7 +117,7 @@ fn an_admin_of_some_buckets_makes_and_deletes_them() {
 /// Each entry of a multi-object deletion is authorised separately; absence is revealed only to
 /// clients with the list right.
 #[test]
-fn what_is_not_told() {
+fn keys_outside_grants_are_neither_deleted_nor_revealed() {
     let node = Node::with_bucket();
     for key in ["in/a", "out/a"] {
         node.send(&object("PUT", key).body("x")).expect(200);
@@ -136,7 +136,7 @@ fn what_is_not_told() {
 }
 
 #[test]
-fn changes_hold_at_once() {
+fn changed_access_key_takes_effect_immediately() {
     let node = Node::with_bucket();
     let data = node.data().to_str().unwrap();
     node.send(&object("PUT", "o").body("x")).expect(200);
@@ -176,7 +176,7 @@ fn changes_hold_at_once() {
 }
 
 #[test]
-fn keys_are_given_and_kept() {
+fn given_access_keys_survive_restart_and_invalid_file() {
     let mut node = Launch::default().start();
     node.make_bucket("bucket");
     let data = node.data().to_str().unwrap().to_owned();
@@ -224,7 +224,7 @@ fn keys_are_given_and_kept() {
 }
 
 #[test]
-fn everybody_reads_where_that_is_allowed() {
+fn anonymous_reads_follow_bucket_setting() {
     let node = Node::with_bucket();
     let data = node.data().to_str().unwrap();
     let key = CustomerKey::random();

@@ -20,7 +20,7 @@ fn refused(reply: &Response, status: u16, code: &str) {
 }
 
 #[test]
-fn attributes_of_an_object() {
+fn attributes_of_object_match_its_put() {
     let (node, key, other) = (Node::with_bucket(), CustomerKey::random(), CustomerKey::random());
     let body = bytes(1, 70_000);
     for (name, headers) in [("plain", Vec::new()), ("sealed", key.headers().to_vec())] {
@@ -73,7 +73,7 @@ fn in_parts(node: &Node, name: &str, headers: &[(String, String)], kind: Option<
 }
 
 #[test]
-fn attributes_of_an_object_in_parts() {
+fn attributes_of_multipart_object_list_its_parts() {
     let (node, key, other) = (Node::with_bucket(), CustomerKey::random(), CustomerKey::random());
     for (name, headers) in [("plain", Vec::new()), ("sealed", key.headers().to_vec())] {
         let (bodies, done) = in_parts(&node, name, &headers, Some("COMPOSITE"));
@@ -144,7 +144,7 @@ fn attributes_of_an_object_in_parts() {
 }
 
 #[test]
-fn parts_without_checksums_of_their_own_are_counted() {
+fn parts_without_checksums_are_only_counted() {
     let (node, key) = (Node::with_bucket(), CustomerKey::random());
     for headers in [Vec::new(), key.headers().to_vec()] {
         for kind in [None, Some("FULL_OBJECT")] {

@@ -141,7 +141,7 @@ impl Load<'_> {
 /// No request fails while the certificate is replaced repeatedly in every way, or while the files
 /// are invalid.
 #[test]
-fn a_certificate_is_replaced_under_load() {
+fn certificate_replaced_under_load_fails_no_request() {
     for io in ["uring", "epoll"] {
         let certificate = Certificate::new();
         let node = certificate.launch(ANY_PORT).arg(format!("--io={io}")).arg("--threads=2").start();
@@ -210,7 +210,7 @@ impl Drop for Stop<'_> {
 /// An invalid pair leaves the current one in use, and the log says what to do; the node retries
 /// when the files change, and not earlier.
 #[test]
-fn what_is_of_no_use_is_not_used() {
+fn invalid_certificate_leaves_current_one_in_use() {
     let certificate = Certificate::new();
     let node = certificate.launch(ANY_PORT).start();
     let first = shown(&node, &certificate);
@@ -238,7 +238,7 @@ fn what_is_of_no_use_is_not_used() {
 }
 
 #[test]
-fn sighup_does_not_end_a_node_without_certificates() {
+fn sighup_without_certificates_keeps_node_running() {
     let mut node = Node::with_bucket();
     node.hang_up();
     until("it says so", || node.log().contains("SIGHUP"));
@@ -253,7 +253,7 @@ fn has(text: &str, issued: &Issued) -> bool {
 }
 
 #[test]
-fn the_name_decides_which_certificate_is_shown() {
+fn server_name_selects_certificate() {
     let certificate = Certificate::new();
     let home = certificate.home().to_owned();
     let first = certificate.issue(&["first.example"]);
@@ -322,7 +322,7 @@ fn try_put(node: &Node, client: &std::sync::Arc<rustls::ClientConfig>) -> Option
 }
 
 #[test]
-fn clients_show_certificates() {
+fn client_without_valid_certificate_is_rejected() {
     for io in ["uring", "epoll"] {
         let (certificate, authority, stranger) = (Certificate::new(), Certificate::new(), Certificate::new());
         let list = certificate.home().join("crl.pem");
@@ -398,7 +398,7 @@ fn clients_show_certificates() {
 }
 
 #[test]
-fn what_a_start_refuses() {
+fn start_with_invalid_client_certificate_options_is_refused() {
     let certificate = Certificate::new();
     let data = certificate.home().join("data");
     let check = |code: i32, launch: Launch, parts: &[&str]| {
@@ -423,7 +423,7 @@ fn what_a_start_refuses() {
 }
 
 #[test]
-fn a_certificate_that_expires_is_warned_of() {
+fn expiring_certificate_is_warned_about() {
     let certificate = Certificate::new();
     for (days, expected) in [(15, None), (13, Some("in 13 days")), (-1, Some("has expired at"))] {
         let issued = certificate.issue_with(&["localhost"], &PKCS_ECDSA_P256_SHA256, days);
@@ -462,7 +462,7 @@ fn openssl_x509(path: &str, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_certificate_of_ones_own() {
+fn self_signed_certificate_is_created_served_and_replaced() {
     let directory = Directory::new();
     let out = directory.path("tls");
     let (cert, key) = (directory.path("tls/cert.pem"), directory.path("tls/key.pem"));
@@ -526,7 +526,7 @@ fn a_certificate_of_ones_own() {
 }
 
 #[test]
-fn what_the_commands_refuse() {
+fn tls_commands_reject_invalid_arguments_and_files() {
     let directory = Directory::new();
     let out = directory.path("tls");
     for bad in [

@@ -69,7 +69,7 @@ fn etag(reply: &Response) -> String {
 }
 
 #[test]
-fn checksums_of_parts_make_that_of_the_object() {
+fn part_checksums_combine_into_object_checksum() {
     let (node, key) = (Node::with_bucket(), CustomerKey::random());
     for headers in [Vec::new(), key.headers().to_vec()] {
         let upload = Upload::new(&node, &headers, &[("x-amz-checksum-algorithm", "CRC32")]);
@@ -99,7 +99,7 @@ fn checksums_of_parts_make_that_of_the_object() {
 }
 
 #[test]
-fn what_a_part_lacks_is_computed() {
+fn missing_part_checksums_are_computed() {
     let (node, key) = (Node::with_bucket(), CustomerKey::random());
     let (first, source) = (bytes(1, 5 << 20), bytes(2, 3000));
     node.send(&object("PUT", "source").body(source.clone())).expect(200);
@@ -135,7 +135,7 @@ fn what_a_part_lacks_is_computed() {
 /// An upload without a declaration: the completion is verified with the checksums sent with the
 /// parts.
 #[test]
-fn a_completion_says_nothing_that_is_not_verified() {
+fn completion_with_unverified_checksum_is_rejected() {
     let (node, key) = (Node::with_bucket(), CustomerKey::random());
     let body = b"the only part";
     let sum = crc32(body);

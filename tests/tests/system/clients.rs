@@ -178,7 +178,7 @@ fn table(told: &BTreeMap<&str, Told>) -> String {
 }
 
 #[test]
-fn clients_do_what_the_table_says() {
+fn client_results_match_table_in_docs() {
     let certificate = Certificate::new();
     let node = certificate.launch("127.0.0.1:0").arg("--log=warn").start();
     let trusted = certificate.authority_path();

@@ -16,7 +16,7 @@ fn vectors() -> PathBuf {
 }
 
 #[test]
-fn keys() {
+fn key_files_are_created_shown_and_not_overwritten() {
     let directory = Directory::new();
     let path = directory.path("ssec.key");
     let said = String::from_utf8(succeeds(&["key", "new", &path], b"")).unwrap();
@@ -36,7 +36,7 @@ fn keys() {
 }
 
 #[test]
-fn sealed_files_go_there_and_back() {
+fn sealed_file_opens_to_its_plaintext() {
     let directory = Directory::new();
     let (key, other) = (directory.key("key"), directory.key("other"));
     let name = ["--bucket", "edge", "--name", "a/b ä"];
@@ -88,7 +88,7 @@ fn sealed_files_go_there_and_back() {
 }
 
 #[test]
-fn the_files_of_the_vectors_open() {
+fn vector_files_open_unless_damaged() {
     let directory = Directory::new();
     let cases: Value = serde_json::from_slice(&fs::read(vectors().join("files.json")).unwrap()).unwrap();
     for case in cases.as_array().unwrap() {
@@ -175,7 +175,7 @@ fn damaged_fronts(case: &Value, bytes: &[u8], open: &[&str], path: &str) {
 }
 
 #[test]
-fn messages_of_the_vectors() {
+fn vector_messages_seal_and_open() {
     let vectors: Value = serde_json::from_slice(&fs::read(vectors().join("chunked.json")).unwrap()).unwrap();
     for case in vectors["cases"].as_array().unwrap() {
         let text = |name: &str| case[name].as_str().unwrap();
@@ -201,7 +201,7 @@ fn messages_of_the_vectors() {
 
 /// A command that fails, or that would overwrite its input, loses no existing data.
 #[test]
-fn no_file_is_lost() {
+fn failed_command_preserves_existing_files() {
     let directory = Directory::new();
     let key = directory.key("key");
     let (plain, link, hard, sealed) =
@@ -289,7 +289,7 @@ fn no_file_is_lost() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_exit_code_2() {
+fn invalid_arguments_exit_with_code_2() {
     let directory = Directory::new();
     let key = directory.key("key");
     let seal = |arguments: &[&str]| fails(2, &[&["seal", "--key", &key][..], arguments].concat(), b"x");
@@ -327,7 +327,7 @@ fn bench_prints_every_figure() {
 }
 
 #[test]
-fn bench_disk_says_what_it_needs() {
+fn bench_disk_without_usable_arguments_fails() {
     let directory = Directory::new();
     fails(2, &["bench-disk", &directory.path("")], b"");
     fails(1, &["bench-disk", "--commits", &directory.path("absent")], b"");
@@ -354,7 +354,7 @@ fn bench_disk_prints_figures_and_their_limits() {
 /// Ten GiB through `seal` and `open`, from a pipe and from a file, in constant memory.
 #[test]
 #[ignore = "10 GiB; tests/run --long runs it"]
-fn ten_gib_in_constant_memory() {
+fn ten_gib_are_sealed_and_opened_in_constant_memory() {
     const LEN: u64 = 10 << 30;
     const RESIDENT_MAX_KIB: u64 = 32 << 10;
     let directory = Directory::new();

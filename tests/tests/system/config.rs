@@ -14,7 +14,7 @@ fn text(bytes: Vec<u8>) -> String {
 }
 
 #[test]
-fn a_node_is_configured_by_a_file_and_the_environment() {
+fn node_reads_settings_from_file_and_environment() {
     let directory = Directory::new();
     let path = directory.path("keyhole.toml");
     fs::write(
@@ -52,7 +52,7 @@ fn a_node_is_configured_by_a_file_and_the_environment() {
 }
 
 #[test]
-fn it_is_checked_and_shown() {
+fn config_commands_check_and_show_settings() {
     let directory = Directory::new();
     let path = directory.path("keyhole.toml");
     let data = directory.path("data");

@@ -95,9 +95,9 @@ fn there_and_back(node: &Node, path: &str) {
 }
 
 #[test]
-fn it_serves_and_can_be_operated() {
+fn block_device_is_formatted_served_and_operated() {
     for io in ["uring", "epoll"] {
-        let Some(device) = Device::new("it_serves_and_can_be_operated") else { return };
+        let Some(device) = Device::new("block_device_is_formatted_served_and_operated") else { return };
         // Signatures of other formats, at the end and outside the superblock.
         device.write(LEN - 512, b"EFI PART");
         device.write(0x10040, b"_BHRfS_M");
@@ -130,8 +130,8 @@ fn it_serves_and_can_be_operated() {
 }
 
 #[test]
-fn what_is_not_ours_is_refused_and_left_alone() {
-    let Some(device) = Device::new("what_is_not_ours_is_refused_and_left_alone") else { return };
+fn foreign_device_is_refused_and_unchanged() {
+    let Some(device) = Device::new("foreign_device_is_refused_and_unchanged") else { return };
     let cases: [(u64, &[u8], &str); 6] = [
         (0, b"", "nothing but zeros"),
         (0x200, b"EFI PART", "GPT partition table"),
@@ -164,8 +164,8 @@ fn what_is_not_ours_is_refused_and_left_alone() {
 
 /// A device named by a link, with a partial capacity, and its state in the default place.
 #[test]
-fn a_link_a_bound_and_the_usual_state() {
-    let Some(device) = Device::new("a_link_a_bound_and_the_usual_state") else { return };
+fn linked_device_with_capacity_uses_default_state() {
+    let Some(device) = Device::new("linked_device_with_capacity_uses_default_state") else { return };
     let link = device.directory.path().join("by-name");
     symlink(&device.path, &link).unwrap();
     let home = format!("XDG_STATE_HOME={}", device.directory.path().display());

@@ -222,7 +222,7 @@ fn no_problems(known: &Known) {
 }
 
 #[test]
-fn sigterm_under_load_cuts_nothing() {
+fn sigterm_under_load_truncates_no_reply() {
     for io in ["uring", "epoll"] {
         println!("--io {io}");
         let known = under_load(io, |node, is_told| {
@@ -245,7 +245,7 @@ fn sigterm_under_load_cuts_nothing() {
 }
 
 #[test]
-fn sigkill_under_load_loses_nothing_acknowledged() {
+fn sigkill_under_load_keeps_acknowledged_objects() {
     for io in ["uring", "epoll"] {
         println!("--io {io}");
         under_load(io, |node, _| node.kill());
@@ -258,7 +258,7 @@ fn object(method: &str, key: &CustomerKey) -> Request {
 
 /// Connections at different points of a request when the node is told to shut down.
 #[test]
-fn each_point_of_a_request() {
+fn sigterm_at_each_point_of_request_lets_it_finish() {
     let (certificate, key, body) = (Certificate::new(), CustomerKey::random(), bytes(1, 3 << 20));
     let config = certificate.client(&[&TLS13], &["http/1.1"]);
     for (io, with_tls) in [("uring", false), ("uring", true), ("epoll", false), ("epoll", true)] {
@@ -347,7 +347,7 @@ fn each_point_of_a_request() {
 
 /// A slow client is cut off when the grace period ends, and not earlier.
 #[test]
-fn the_grace_is_as_long_as_it_says() {
+fn slow_client_is_cut_off_after_grace_period() {
     for io in ["uring", "epoll"] {
         let mut node = Launch::default().with_credential().arg(format!("--io={io}")).arg("--grace=2").start();
         node.make_bucket("bucket");
@@ -369,7 +369,7 @@ fn the_grace_is_as_long_as_it_says() {
 
 /// A client that connects to a shared socket during shutdown waits for the next node.
 #[test]
-fn a_shared_socket_loses_no_connection() {
+fn shared_socket_across_restarts_loses_no_connection() {
     let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/succession.py");
     for io in ["uring", "epoll"] {
         let data = tempfile::tempdir().unwrap();

@@ -38,7 +38,7 @@ fn check(response: &Response, status: u16, code: &str, message: &str) {
 }
 
 #[test]
-fn reads_with_the_wrong_key_or_none() {
+fn reads_without_right_key_are_rejected() {
     let Fixture { node, key } = fixture();
     let other = CustomerKey::random();
     let get = |path: &str| Request::new("GET", path);
@@ -63,7 +63,7 @@ fn reads_with_the_wrong_key_or_none() {
 }
 
 #[test]
-fn writes_with_a_triple_that_is_not_whole_or_not_right() {
+fn writes_with_incomplete_or_wrong_sse_c_headers_are_rejected() {
     let Fixture { node, key } = fixture();
     let (algorithm, key_text, key_md5) = ("AES256", key.base64(), key.md5_base64());
     let base = "Requests specifying Server Side Encryption with Customer provided keys must provide ";
@@ -103,7 +103,7 @@ fn writes_with_a_triple_that_is_not_whole_or_not_right() {
 }
 
 #[test]
-fn managed_keys_are_not_offered() {
+fn writes_with_managed_keys_are_rejected() {
     let Fixture { node, key } = fixture();
     let name = "x-amz-server-side-encryption";
     for value in ["aws:kms", "AES256"] {
@@ -120,7 +120,7 @@ fn managed_keys_are_not_offered() {
 }
 
 #[test]
-fn requests_that_are_not_signed_or_not_well() {
+fn requests_with_missing_or_wrong_signature_are_rejected() {
     let Fixture { node, key } = fixture();
     let get = || Request::new("GET", "/errors/plain");
     let message = |response: &Response| response.element("Message").unwrap_or_default();
@@ -171,7 +171,7 @@ fn requests_that_are_not_signed_or_not_well() {
 }
 
 #[test]
-fn a_region_of_ones_own() {
+fn requests_for_other_region_are_rejected() {
     let node = Launch::default().with_credential().arg("--region=eu-edge-1").start();
     let mut signer = node.signer().clone();
     let list = Request::new("GET", "/");
@@ -183,7 +183,7 @@ fn a_region_of_ones_own() {
 }
 
 #[test]
-fn what_is_not_there_and_what_is_not_done() {
+fn absent_resources_and_unsupported_operations_are_rejected() {
     let Fixture { node, .. } = fixture();
     for (method, path, query, status, code) in [
         ("GET", "/errors/absent", "", 404, "NoSuchKey"),

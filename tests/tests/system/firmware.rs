@@ -39,9 +39,9 @@ fn run(program: &Path, directory: &Path, node: &Node, customer_key: &CustomerKey
 }
 
 #[test]
-fn a_reading_goes_from_a_board_to_a_client() {
+fn object_sealed_by_board_is_read_by_clients() {
     let Some(program) = uploader() else {
-        return skipped("a_reading_goes_from_a_board_to_a_client", "run firmware/build first");
+        return skipped("object_sealed_by_board_is_read_by_clients", "run firmware/build first");
     };
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();

@@ -118,7 +118,7 @@ fn refused(reply: &Response, status: u16, code: &str, words: &str) {
 }
 
 #[test]
-fn forms_of_all_sizes_become_objects() {
+fn forms_of_all_sizes_store_objects() {
     let key = CustomerKey::random();
     for io in ["uring", "epoll"] {
         let node = Launch::default().with_credential().arg(format!("--io={io}")).arg("--threads=2").start();
@@ -153,7 +153,7 @@ fn forms_of_all_sizes_become_objects() {
 }
 
 #[test]
-fn replies_as_the_form_wants_them() {
+fn form_fields_select_reply() {
     let node = node();
     let form = |name: &str, value: &str| Form::new("k é", "x").field(name, value).signed(&node).send(&node);
     for (status, expected) in [("200", 200), ("201", 201), ("204", 204), ("202", 204)] {
@@ -204,7 +204,7 @@ fn replies_as_the_form_wants_them() {
 }
 
 #[test]
-fn a_policy_decides_what_is_stored() {
+fn form_outside_its_policy_is_rejected() {
     let node = node();
     let denied = |form: Form, words: &str| refused(&form.signed(&node).send(&node), 403, "AccessDenied", words);
     let new = || Form::new("never", "never stored");
@@ -249,7 +249,7 @@ fn a_policy_decides_what_is_stored() {
 }
 
 #[test]
-fn what_is_no_form_stores_nothing() {
+fn malformed_form_stores_nothing() {
     let node = node();
     let form = Form::new("never", "never stored").signed(&node);
     let send = |request: Request| request.send_unsigned(node.address());
@@ -285,7 +285,7 @@ fn what_is_no_form_stores_nothing() {
 }
 
 #[test]
-fn a_key_in_a_form_is_never_ignored() {
+fn customer_key_in_form_is_used_or_rejected() {
     let (node, key) = (node(), CustomerKey::random());
     let new = || Form::new("never", "never stored");
     let headers = key.headers();

@@ -83,27 +83,27 @@ fn follow(aws: Aws, path: &Path, cli: &'static str) {
 }
 
 #[test]
-fn the_guide_with_awscli_2() {
+fn guide_with_awscli_2_succeeds() {
     guide(&Node::new(), "KEYHOLE_AWSCLI_2");
 }
 
 #[test]
-fn the_guide_with_awscli_1() {
+fn guide_with_awscli_1_succeeds() {
     guide(&Node::new(), "KEYHOLE_AWSCLI_1");
 }
 
 #[test]
-fn the_guide_over_epoll_with_a_credential_that_was_made() {
+fn guide_over_epoll_with_generated_credential_succeeds() {
     guide(&Launch::default().arg("--io=epoll").start(), "KEYHOLE_AWSCLI_2");
 }
 
 #[test]
-fn the_guide_over_https_with_awscli_2() {
+fn guide_over_https_with_awscli_2_succeeds() {
     guide_over_https("KEYHOLE_AWSCLI_2");
 }
 
 #[test]
 #[ignore = "the same session by the older version; tests/run --long runs it"]
-fn the_guide_over_https_with_awscli_1() {
+fn guide_over_https_with_awscli_1_succeeds() {
     guide_over_https("KEYHOLE_AWSCLI_1");
 }

@@ -3,7 +3,7 @@
 use keyhole_tests::{CustomerKey, Launch, Request};
 
 #[test]
-fn buckets_below_the_names_of_the_node() {
+fn virtual_hosted_requests_reach_their_buckets() {
     let node =
         Launch::default().with_credential().arg("--host-name=s3.example.com").arg("--host-name=localhost").start();
     let key = CustomerKey::random();

@@ -85,7 +85,7 @@ fn midnight(days: i64) -> String {
 }
 
 #[test]
-fn rules_are_put_read_and_deleted() {
+fn lifecycle_rules_are_put_read_and_deleted() {
     let mut node = node();
     refused(&node.send(&lifecycle("GET")), 404, "NoSuchLifecycleConfiguration", "");
     node.send(&lifecycle("DELETE")).expect(204);
@@ -144,7 +144,7 @@ fn rules_are_put_read_and_deleted() {
 }
 
 #[test]
-fn what_is_no_rule_of_this_node_says_what_to_do() {
+fn unsupported_rule_is_rejected_with_advice() {
     let node = node();
     let check =
         |rule: String, status: u16, code: &str, words: &str| refused(&node.send(&put(&[rule])), status, code, words);
@@ -176,7 +176,7 @@ fn what_is_no_rule_of_this_node_says_what_to_do() {
 }
 
 #[test]
-fn what_is_due_goes_and_nothing_else() {
+fn only_expired_objects_are_deleted() {
     let (mut node, key) = (node(), CustomerKey::random());
     node.make_bucket("other");
     node.send(&Request::new("PUT", "/other/tmp/stays").body("x")).expect(200);
@@ -237,7 +237,7 @@ fn what_is_due_goes_and_nothing_else() {
 }
 
 #[test]
-fn days_end_and_a_clock_that_is_behind_ends_none() {
+fn objects_expire_by_days_unless_clock_is_behind() {
     let (mut node, directory) = (node(), tempfile::tempdir().unwrap());
     let moved = directory.path().join("clock.so");
     let mut compile = Command::new("cc");
@@ -275,7 +275,7 @@ fn days_end_and_a_clock_that_is_behind_ends_none() {
 }
 
 #[test]
-fn replies_say_when_an_object_goes() {
+fn replies_announce_expiry_of_object() {
     let (node, key) = (node(), CustomerKey::random());
     node.send(&request("PUT", "a/before").body("x")).expect(200);
     node.send(&put(&[
@@ -323,7 +323,7 @@ fn replies_say_when_an_object_goes() {
 }
 
 #[test]
-fn the_aws_cli_sets_rules() {
+fn aws_cli_sets_and_reads_rules() {
     let node = node();
     let directory = tempfile::tempdir().unwrap();
     let configuration = r#"{"Rules": [

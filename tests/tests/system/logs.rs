@@ -11,7 +11,7 @@ use keyhole_tests::{CustomerKey, Launch, Request};
 use serde_json::Value;
 
 #[test]
-fn what_is_done_with_customer_keys_is_noted() {
+fn requests_with_customer_keys_are_audited() {
     let directory = Directory::new();
     let (audit, key_file) = (directory.path("audit.log"), directory.key("key"));
     let mut node = Launch::default().with_credential().arg("--audit-log").arg(&audit).start();
@@ -105,7 +105,7 @@ fn requests_are_logged_as_json() {
 }
 
 #[test]
-fn an_audit_log_that_cannot_be_opened_is_no_start() {
+fn start_with_unusable_audit_log_is_refused() {
     let directory = Directory::new();
     let launch = Launch::default().with_credential().arg("--audit-log").arg("/no/such/directory/audit.log");
     let (code, said) = launch.refused(directory.home());
@@ -115,7 +115,7 @@ fn an_audit_log_that_cannot_be_opened_is_no_start() {
 
 /// SIGHUP reopens the audit log and reloads the access keys.
 #[test]
-fn a_node_that_is_hung_up_on_reads_again() {
+fn sighup_reopens_audit_log_and_reloads_access_keys() {
     let directory = Directory::new();
     let (audit, moved) = (directory.path("audit.log"), directory.path("audit.log.1"));
     let mut node = Launch::default().arg("--audit-log").arg(&audit).start();

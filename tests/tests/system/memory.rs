@@ -93,7 +93,7 @@ fn within_little_memory(test: &str, objects: usize, clients: usize, len: u64, io
 }
 
 #[test]
-fn a_crowd_within_little_memory() {
+fn concurrent_clients_stay_within_memory_limit() {
     for io in ["uring", "epoll"] {
         within_little_memory("a crowd within little memory", 10_000, 16, 8 * MIB, io);
     }
@@ -101,7 +101,7 @@ fn a_crowd_within_little_memory() {
 
 #[test]
 #[ignore = "4 GiB there and back; tests/run --long runs it"]
-fn a_large_crowd_within_little_memory() {
+fn many_concurrent_clients_stay_within_memory_limit() {
     within_little_memory("a large crowd within little memory", 100_000, 64, 64 * MIB, "auto");
 }
 
@@ -145,7 +145,7 @@ fn killed_within_little_memory(test: &str, objects: usize, puts_of_each: usize, 
 }
 
 #[test]
-fn killed_node_starts_again_within_little_memory() {
+fn start_after_kill_stays_within_memory_limit() {
     killed_within_little_memory("a killed node within little memory", 2_000, 3, 2);
 }
 
@@ -159,7 +159,7 @@ fn replayed(node: &Node) -> u64 {
 
 #[test]
 #[ignore = "250,000 objects and 20 starts; tests/run --long runs it"]
-fn start_after_kill_stays_within_little_memory() {
+fn start_with_long_replay_stays_within_memory_limit() {
     const OBJECTS: usize = 100_000;
     const RECORDS: u64 = 300_000;
     const STARTS: usize = 20;
@@ -200,7 +200,7 @@ fn start_after_kill_stays_within_little_memory() {
 }
 
 #[test]
-fn who_waits_long_for_memory_is_told_to_slow_down() {
+fn request_waiting_long_for_memory_gets_slow_down() {
     let node = Launch::default().with_credential().arg("--threads=2").arg("--memory=40MiB").start();
     assert!(node.log().contains("is enough for 1 of 2 threads"), "{}", node.log());
     node.make_bucket("bucket");
@@ -228,7 +228,7 @@ fn who_waits_long_for_memory_is_told_to_slow_down() {
 }
 
 #[test]
-fn too_little_memory_is_refused() {
+fn start_with_too_little_memory_is_refused() {
     let data = tempfile::tempdir().unwrap();
     let (code, said) = Launch::default().arg("--memory=39MiB").refused(&data.path().join("data"));
     assert_eq!(code, Some(1), "{said}");

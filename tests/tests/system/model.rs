@@ -345,7 +345,7 @@ impl World {
 }
 
 #[test]
-fn random_operations_answer_as_the_model_does() {
+fn random_operations_match_model() {
     let seed = fresh_seed();
     println!("seed {seed}");
     let mut world = World {
@@ -378,7 +378,7 @@ fn random_operations_answer_as_the_model_does() {
 }
 
 #[test]
-fn of_racing_writes_that_want_nothing_there_one_wins() {
+fn concurrent_if_none_match_writes_have_one_winner() {
     const RACERS: u8 = 32;
     let node = Launch::default().with_credential().arg("--threads=2").start();
     node.make_bucket("bucket");

@@ -29,7 +29,7 @@ fn keys() -> Vec<String> {
 }
 
 #[test]
-fn keys_of_any_text_come_and_go() {
+fn keys_of_any_utf8_are_stored_listed_and_deleted() {
     let (node, key) = (Node::new(), CustomerKey::random());
     node.make_bucket("names");
     let request = |method: &str, name: &str| Request::new(method, &format!("/names/{name}"));
@@ -82,7 +82,7 @@ fn keys_of_any_text_come_and_go() {
 }
 
 #[test]
-fn replies_have_the_headers_that_a_url_asks_for() {
+fn response_header_overrides_are_applied() {
     let (node, key) = (Node::new(), CustomerKey::random());
     node.make_bucket("names");
     let object = |method: &str| Request::new(method, "/names/o");

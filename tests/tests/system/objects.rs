@@ -14,7 +14,7 @@ fn over_each_io(check: impl Fn(&Node)) {
 }
 
 #[test]
-fn objects_come_back_whole_and_in_ranges() {
+fn object_is_read_whole_and_in_ranges() {
     let key = CustomerKey::random();
     // Sizes around thresholds: inline, chunk, block, several blocks.
     let lens = [0, 1, 16_383, 16_384, 16_385, 65_536, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (3 << 20) + 77];
@@ -67,7 +67,7 @@ fn ranges(node: &Node, get: &impl Fn() -> Request, body: &[u8]) {
 }
 
 #[test]
-fn headers_and_metadata_come_back() {
+fn headers_and_metadata_are_returned() {
     let key = CustomerKey::random();
     let given = [
         ("content-type", "text/plain; charset=utf-8"),
@@ -94,7 +94,7 @@ fn headers_and_metadata_come_back() {
 }
 
 #[test]
-fn conditions() {
+fn conditional_requests_follow_etag_and_date() {
     over_each_io(|node| {
         let put = || object("PUT", "o").body("one");
         let etag = node.send(&put().header("if-none-match", "*")).expect(200).header("etag").unwrap().to_owned();
@@ -112,7 +112,7 @@ fn conditions() {
 }
 
 #[test]
-fn listing_in_pages() {
+fn listing_in_pages_returns_all_keys() {
     over_each_io(|node| {
         let names = ["a", "b/1", "b/2", "b/c/3", "d e+f&g", "z", "ä/ö"];
         for name in names {
@@ -179,7 +179,7 @@ fn complete(node: &Node, name: &str, id: &str, parts: &[(usize, String)], header
 }
 
 #[test]
-fn multipart_uploads() {
+fn multipart_upload_assembles_its_parts() {
     let key = CustomerKey::random();
     let bodies = [bytes(2, 5 << 20), bytes(3, (5 << 20) + 1), bytes(4, 70_000)];
     over_each_io(|node| {
@@ -246,7 +246,7 @@ fn multipart_uploads() {
 }
 
 #[test]
-fn copies() {
+fn copies_between_keys_keep_data_and_metadata() {
     let body = bytes(3, 2_500_000);
     let (key, other) = (CustomerKey::random(), CustomerKey::random());
     over_each_io(|node| {
@@ -305,7 +305,7 @@ fn copies() {
 }
 
 #[test]
-fn bodies_with_checksums_and_trailers() {
+fn body_checksums_and_trailers_are_verified() {
     let key = CustomerKey::random();
     over_each_io(|node| {
         // CRC-32 of "123456789" is cbf43926.
@@ -340,7 +340,7 @@ fn bodies_with_checksums_and_trailers() {
 }
 
 #[test]
-fn everything_is_there_after_a_restart() {
+fn restart_recovers_objects_and_uploads() {
     let body = bytes(4, 1_500_000);
     let key = CustomerKey::random();
     let mut node = Node::new();
@@ -370,7 +370,7 @@ fn everything_is_there_after_a_restart() {
 }
 
 #[test]
-fn presigned_urls() {
+fn presigned_urls_are_verified() {
     let key = CustomerKey::random();
     let node = Launch::default().with_credential().start();
     node.make_bucket("bucket");

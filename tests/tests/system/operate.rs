@@ -63,7 +63,7 @@ fn talk(socket: &Path, line: &[u8]) -> Vec<Value> {
 }
 
 #[test]
-fn the_socket_is_its_owners_alone_and_goes_with_the_node() {
+fn control_socket_is_private_and_removed_at_shutdown() {
     for io in ["uring", "epoll"] {
         let mut node = Launch::default().with_credential().arg(format!("--io={io}")).start();
         let socket = node.data().join(SOCKET);
@@ -89,7 +89,7 @@ fn the_socket_is_its_owners_alone_and_goes_with_the_node() {
 }
 
 #[test]
-fn what_the_socket_refuses() {
+fn invalid_control_requests_are_refused() {
     let node = Node::new();
     let socket = node.data().join(SOCKET);
     let long = [&b"{\"request\":\"bucket-get\",\"bucket\":\""[..], &[b'b'; 100_000], b"\"}\n"].concat();
@@ -129,7 +129,7 @@ fn what_the_socket_refuses() {
 }
 
 #[test]
-fn stat_and_compact_with_a_node_and_without() {
+fn stat_and_compact_work_online_and_offline() {
     let mut node = Node::new();
     node.make_bucket("stat");
     for n in 0..3 {
@@ -161,7 +161,7 @@ fn stat_and_compact_with_a_node_and_without() {
 }
 
 #[test]
-fn check_and_scrub_find_what_is_damaged() {
+fn check_and_scrub_report_damaged_object() {
     let mut node = Node::new();
     node.make_bucket("care");
     let seed = fresh_seed();
@@ -208,7 +208,7 @@ fn check_and_scrub_find_what_is_damaged() {
 
 /// A slow scrub ends with the client, and with the node.
 #[test]
-fn a_scrub_ends_with_its_client_and_with_the_node() {
+fn scrub_ends_with_its_client_or_node() {
     let mut node = Node::new();
     node.make_bucket("slow");
     put_plain(&node, "/slow/object", &bytes(1, 4 << 20));
@@ -238,7 +238,7 @@ fn a_scrub_ends_with_its_client_and_with_the_node() {
 }
 
 #[test]
-fn settings_of_a_bucket() {
+fn bucket_settings_are_set_and_shown() {
     let node = Node::new();
     node.make_bucket("kept");
     let data = text(node.data()).to_owned();
@@ -256,7 +256,7 @@ fn settings_of_a_bucket() {
 }
 
 #[test]
-fn a_quota_is_a_bound() {
+fn put_beyond_quota_is_rejected() {
     let mut node = Node::new();
     node.make_bucket("bound");
     let data = text(node.data()).to_owned();
@@ -274,7 +274,7 @@ fn a_quota_is_a_bound() {
 }
 
 #[test]
-fn commands_need_a_store() {
+fn commands_without_store_fail() {
     let directory = tempfile::tempdir().unwrap();
     let absent = directory.path().join("absent");
     for command in [&["stat"][..], &["compact"], &["scrub"], &["check"]] {
@@ -300,7 +300,7 @@ fn commands_need_a_store() {
 
 /// The state directory is separate from the data and holds the socket.
 #[test]
-fn the_state_can_be_elsewhere() {
+fn separate_state_directory_holds_socket() {
     let directory = tempfile::tempdir().unwrap();
     // Longer than a socket path may be.
     let state = directory.path().join("s".repeat(120));

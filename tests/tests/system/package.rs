@@ -41,7 +41,7 @@ fn commands_below(path: &[&str]) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn every_command_has_a_manual_page() {
+fn commands_have_manual_pages() {
     let directory = Directory::new();
     let pages = directory.path("deep/man");
     succeeds(&["man", &pages], b"");
@@ -86,7 +86,7 @@ fn completed_by_bash(line: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_shell_completes_commands_and_options() {
+fn shells_complete_commands_and_options() {
     assert_eq!(completed_by_bash("keyhole ser"), ["serve"]);
     assert_eq!(completed_by_bash("keyhole bucket s"), ["set"]);
     assert_eq!(completed_by_bash("keyhole serve --gr"), ["--grace"]);
@@ -117,7 +117,7 @@ fn contents(package: &Path) -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_package_has_what_it_should() {
+fn package_contains_expected_files() {
     let Some(package) = package() else {
         return skipped("the package", "there is none; crates/keyhole/packaging/package builds it");
     };
@@ -159,7 +159,7 @@ fn the_package_has_what_it_should() {
 
 /// All dependencies are available in Debian 12 without other packages.
 #[test]
-fn dependencies_are_debians() {
+fn package_dependencies_are_in_debian() {
     let Some(package) = package() else { return skipped("the package", "there is none") };
     let package = fs::canonicalize(package).unwrap();
     let said = output(
@@ -176,7 +176,7 @@ fn dependencies_are_debians() {
 /// Installed, verified, its exposure rated, reinstalled over an edited configuration, and purged,
 /// in a layer over this system.
 #[test]
-fn it_installs_and_goes() {
+fn package_installs_and_purges() {
     let Some(package) = package() else { return skipped("the package", "there is none") };
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         return skipped("the package's installation", "only root may install");

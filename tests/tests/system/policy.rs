@@ -36,7 +36,7 @@ fn create_upload(node: &Node, request: Request) -> String {
 }
 
 #[test]
-fn customer_keys_are_blocked_or_required() {
+fn sse_c_setting_blocks_or_requires_customer_keys() {
     let mut node = node();
     let key = CustomerKey::random();
     let (plain_id, sealed_id) =
@@ -85,7 +85,7 @@ fn customer_keys_are_blocked_or_required() {
 }
 
 #[test]
-fn customer_keys_are_pinned() {
+fn writes_with_unpinned_key_are_denied() {
     let (node, directory) = (node(), Directory::new());
     let (path, other) = (directory.key("key"), CustomerKey::random());
     let key = CustomerKey(std::fs::read(&path).unwrap().try_into().unwrap());
@@ -124,7 +124,7 @@ fn customer_keys_are_pinned() {
 
 /// A pin set between the last part and the completion.
 #[test]
-fn pins_count_when_an_upload_is_completed() {
+fn completion_with_unpinned_key_is_denied() {
     let (node, directory) = (node(), Directory::new());
     let (path, other) = (directory.key("key"), CustomerKey::random());
     let key = CustomerKey(std::fs::read(&path).unwrap().try_into().unwrap());
@@ -154,7 +154,7 @@ fn pins_count_when_an_upload_is_completed() {
 }
 
 #[test]
-fn overwriting_under_another_key_takes_the_old_one() {
+fn overwrite_with_another_key_requires_old_key() {
     let node = node();
     let (old, new) = (CustomerKey::random(), CustomerKey::random());
     node.send(&keyed("PUT", "o", &old).body("first")).expect(200);
@@ -202,7 +202,7 @@ fn overwriting_under_another_key_takes_the_old_one() {
 }
 
 #[test]
-fn a_key_that_is_taken_back_meanwhile_overwrites_nothing() {
+fn overwrite_after_concurrent_rekey_conflicts() {
     const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
     let node = node();
     let (old, new) = (CustomerKey::random(), CustomerKey::random());
@@ -236,7 +236,7 @@ impl Drop for Ended<'_> {
 
 /// Concurrent changes through S3 and by the operator.
 #[test]
-fn no_change_of_a_bucket_is_lost() {
+fn concurrent_bucket_changes_are_all_kept() {
     let node = node();
     let document = |kind: &str| {
         format!(
@@ -278,7 +278,7 @@ fn no_change_of_a_bucket_is_lost() {
 }
 
 #[test]
-fn blocked_encryption_types() {
+fn blocked_encryption_types_map_to_sse_c_setting() {
     let node = node();
     let key = CustomerKey::random();
     let encryption = |method: &str| Request::new(method, "/bucket").query("encryption", "");

@@ -49,12 +49,9 @@ fn put(node: &Node, from: IpAddr, added: &[(&str, &str)]) -> u16 {
 }
 
 #[test]
-fn a_trusted_proxy_says_that_its_client_came_over_https() {
+fn trusted_proxy_with_https_header_may_send_keys() {
     let Some(from) = outer_address() else {
-        return skipped(
-            "a_trusted_proxy_says_that_its_client_came_over_https",
-            "there is no address but the loopback's",
-        );
+        return skipped("trusted_proxy_with_https_header_may_send_keys", "there is no address but the loopback's");
     };
     let plain = node(&[]);
     // The header of an untrusted peer is ignored.
@@ -91,7 +88,7 @@ fn a_trusted_proxy_says_that_its_client_came_over_https() {
 }
 
 #[test]
-fn on_this_machine_a_trusted_proxy_has_the_last_word() {
+fn trusted_proxy_on_loopback_with_http_header_is_refused() {
     let loopback: IpAddr = LOOPBACK.parse().unwrap();
     let plain = node(&[]);
     assert_eq!((put(&plain, loopback, &[]), put(&plain, loopback, &[HTTP])), (200, 200));
@@ -103,7 +100,7 @@ fn on_this_machine_a_trusted_proxy_has_the_last_word() {
 
 /// A proxy that connects over HTTPS.
 #[test]
-fn over_https_it_has_the_last_word_too() {
+fn trusted_proxy_over_https_with_http_header_is_refused() {
     let certificate = Certificate::new();
     let node = certificate.launch("127.0.0.1:0").arg("--trusted-proxy").arg(LOOPBACK).start();
     node.make_bucket("bucket");
@@ -116,7 +113,7 @@ fn over_https_it_has_the_last_word_too() {
 }
 
 #[test]
-fn what_a_start_refuses() {
+fn start_with_invalid_trusted_proxy_is_refused() {
     let home = tempfile::tempdir().unwrap();
     let refused = |proxies: &[&str]| {
         let launch = proxies.iter().fold(Launch::default(), |launch, proxy| launch.arg("--trusted-proxy").arg(proxy));

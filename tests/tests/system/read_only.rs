@@ -153,7 +153,7 @@ fn read_only_node_serves_reads_and_refuses_writes() {
 }
 
 #[test]
-fn read_only_is_an_option_of_file_and_environment_and_makes_no_key() {
+fn read_only_from_file_or_environment_creates_no_credential() {
     let mut node = launch("auto").start();
     fill(&node, 1);
     assert!(node.stop().success());
@@ -257,8 +257,8 @@ fn failed_write_is_503_and_read_only_device_is_served_after_restart() {
 
 /// A device that has shrunk: the remaining data are served, and the lost objects are named.
 #[test]
-fn shrunk_device_is_served_as_far_as_it_reaches() {
-    const TEST: &str = "shrunk_device_is_served_as_far_as_it_reaches";
+fn shrunk_device_serves_remaining_objects() {
+    const TEST: &str = "shrunk_device_serves_remaining_objects";
     let home = tempfile::tempdir().unwrap();
     let image = home.path().join("image");
     File::create(&image).unwrap().set_len(128 << 20).unwrap();
@@ -303,7 +303,7 @@ fn shrunk_device_is_served_as_far_as_it_reaches() {
 }
 
 #[test]
-fn missing_object_file_is_no_first_start() {
+fn start_with_missing_object_file_is_refused() {
     let mut node = launch("auto").start();
     fill(&node, 2);
     assert!(node.stop().success());
@@ -338,7 +338,7 @@ fn missing_object_file_is_no_first_start() {
 }
 
 #[test]
-fn object_file_that_goes_while_the_node_runs_is_noticed() {
+fn object_file_removed_at_run_time_is_reported() {
     let mut node = launch("auto").start();
     fill(&node, 4);
     let (file, aside) = (node.data().join("objects.keyhole"), node.data().join("aside"));

@@ -70,7 +70,7 @@ fn heap_of(library: &Path, len: u64) -> (u64, u64) {
 }
 
 #[test]
-fn no_allocation_grows_with_the_object() {
+fn allocations_do_not_grow_with_object_length() {
     let directory = tempfile::tempdir().unwrap();
     let library = directory.path().join("allocations.so");
     let mut compile = Command::new("cc");
@@ -90,7 +90,7 @@ fn no_allocation_grows_with_the_object() {
 }
 
 #[test]
-fn memory_does_not_grow_with_the_object() {
+fn memory_does_not_grow_with_object_length() {
     for io in ["uring", "epoll"] {
         let node = Launch::default().with_credential().arg(format!("--io={io}")).start();
         node.make_bucket("big");
@@ -136,7 +136,7 @@ fn traced_calls(text: &str) -> Vec<(f64, String)> {
 }
 
 #[test]
-fn calls_cut_in_two_are_joined() {
+fn split_strace_calls_are_joined() {
     let text = "7 1.5 preadv2(18</d/objects.keyhole>,  <unfinished ...>\n8 1.6 read(3<x>, \"\", 4) = 4\n\
                 7 1.7 <... preadv2 resumed>[{iov_len=9}], 1, 0, RWF_NOWAIT) = 9\n8 1.8 read(3<x>,  <unfinished ...>\n";
     let joined = "preadv2(18</d/objects.keyhole>, [{iov_len=9}], 1, 0, RWF_NOWAIT) = 9".to_owned();
@@ -145,7 +145,7 @@ fn calls_cut_in_two_are_joined() {
 }
 
 #[test]
-fn the_payload_of_a_long_object_is_moved_by_the_ring_alone() {
+fn payload_of_long_object_moves_only_through_io_uring() {
     let directory = tempfile::tempdir().unwrap();
     let trace = directory.path().join("trace");
     let strace = ["strace", "-D", "-f", "-yy", "-ttt", "-s", "0", "-o", trace.to_str().unwrap()];

@@ -182,7 +182,7 @@ fn a_session(service: &Service, certificate: &Certificate) {
 }
 
 #[test]
-fn a_whole_session_under_the_units_restrictions() {
+fn session_in_unit_sandbox_succeeds() {
     let certificate = Certificate::new();
     for (io, has_rings) in [("--io=uring", true), ("--io=epoll", false)] {
         println!("{io}");
@@ -216,7 +216,7 @@ fn a_whole_session_under_the_units_restrictions() {
 
 /// The sandbox enforces its restrictions, which validates the tests above.
 #[test]
-fn the_sandbox_is_one() {
+fn sandbox_enforces_its_restrictions() {
     let places = Places::new();
     let listen = "--listen=127.0.0.1:0";
     let said = places.refused(&["io_uring_setup"], &[listen, "--io=uring"]);

@@ -53,7 +53,7 @@ fn read_key(path: &str) -> CustomerKey {
 }
 
 #[test]
-fn what_a_client_has_sealed_is_read_with_its_key() {
+fn client_sealed_object_is_read_with_its_key() {
     let (node, directory) = (node(), Directory::new());
     let (path, other) = (directory.key("key"), CustomerKey::random());
     let key = read_key(&path);
@@ -119,7 +119,7 @@ fn ranges(node: &Node, name: &str, file: &[u8], seed: u64) {
 }
 
 #[test]
-fn the_vectors_are_stored_and_read() {
+fn vectors_are_stored_and_read() {
     let (node, directory) = (node(), Directory::new());
     for case in vectors() {
         let (file, key) = vector(&case);
@@ -149,7 +149,7 @@ fn the_vectors_are_stored_and_read() {
 }
 
 #[test]
-fn what_the_node_has_sealed_goes_out() {
+fn node_sealed_object_is_returned_as_sealed_file() {
     let (node, directory) = (node(), Directory::new());
     let path = directory.key("key");
     let key = read_key(&path);
@@ -188,7 +188,7 @@ fn what_the_node_has_sealed_goes_out() {
 }
 
 #[test]
-fn what_is_no_sealed_transfer_is_refused() {
+fn invalid_sealed_transfer_is_refused() {
     let (node, directory) = (node(), Directory::new());
     let path = directory.key("key");
     let key = read_key(&path);
@@ -252,7 +252,7 @@ fn what_is_no_sealed_transfer_is_refused() {
 }
 
 #[test]
-fn what_only_the_key_can_tell_is_told_by_the_first_read() {
+fn damaged_sealed_object_fails_at_first_read() {
     let (node, directory) = (node(), Directory::new());
     let path = directory.key("key");
     let key = read_key(&path);

@@ -10,7 +10,7 @@ const METADATA: &str = "a-value-of-user-metadata-that-is-secret";
 /// Stores the pattern in every possible way, with valid and invalid keys, at the most verbose log
 /// level.
 #[test]
-fn neither_plaintext_nor_metadata_nor_key_is_kept() {
+fn secrets_are_absent_from_files_and_logs() {
     let mut node = Launch::default().with_credential().capacity(Some("128MiB")).arg("--log=trace").start();
     let (key, other) = (CustomerKey::random(), CustomerKey::random());
     node.make_bucket("secrets");

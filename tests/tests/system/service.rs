@@ -29,7 +29,7 @@ fn over_each_io(check: impl Fn(&str)) {
 }
 
 #[test]
-fn it_says_when_it_serves_reads_anew_and_ends() {
+fn manager_is_notified_of_start_reload_and_stop() {
     over_each_io(|io| {
         let manager = Manager::new();
         let mut node = managed(&manager).arg(io).arg("--grace=7").start();
@@ -56,7 +56,7 @@ fn it_says_when_it_serves_reads_anew_and_ends() {
 
 /// An unreachable notification socket is not fatal.
 #[test]
-fn a_manager_that_is_gone() {
+fn start_without_reachable_manager_succeeds() {
     let manager = Manager::new();
     let launch = managed(&manager);
     drop(manager);
@@ -67,7 +67,7 @@ fn a_manager_that_is_gone() {
 
 /// A journal may be readable by users other than the node's.
 #[test]
-fn a_credential_is_not_shown_to_a_journal() {
+fn generated_secret_is_not_logged_under_manager() {
     let manager = Manager::new();
     let node = Launch::default().env("NOTIFY_SOCKET", manager.path()).start();
     manager.until("READY=1");
@@ -79,7 +79,7 @@ fn a_credential_is_not_shown_to_a_journal() {
 
 /// A long recovery keeps extending its timeout while it makes progress.
 #[test]
-fn a_long_recovery_asks_for_time() {
+fn long_recovery_extends_start_timeout() {
     let manager = Manager::new();
     let mut node = managed(&manager).start();
     node.make_bucket("bucket");
@@ -138,7 +138,7 @@ impl Held {
 
 /// The watchdog is notified twice in each period, and not while one of three workers hangs.
 #[test]
-fn a_worker_that_hangs_is_noticed() {
+fn hanging_worker_stops_watchdog_notifications() {
     const PERIOD: Duration = Duration::from_secs(2);
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         return skipped("a watchdog's test", "only root may stop a thread of a node");
@@ -163,7 +163,7 @@ fn a_worker_that_hangs_is_noticed() {
 }
 
 #[test]
-fn without_a_watchdog_nobody_is_told() {
+fn watchdog_of_other_process_is_not_notified() {
     let manager = Manager::new();
     // The PID is another process's.
     let node = managed(&manager).env("WATCHDOG_USEC", "100000").env("WATCHDOG_PID", "1").start();
@@ -175,7 +175,7 @@ fn without_a_watchdog_nobody_is_told() {
 /// All workers serve the passed sockets, and the node does not listen on the addresses of its
 /// options.
 #[test]
-fn sockets_that_are_handed_over() {
+fn passed_sockets_are_served_by_all_workers() {
     let certificate = Certificate::new();
     let client = certificate.client(&[&TLS13], &["http/1.1"]);
     over_each_io(|io| {
@@ -209,7 +209,7 @@ fn sockets_that_are_handed_over() {
 /// With systemd's own activation tool: clients that connect before the node runs are served once it
 /// does.
 #[test]
-fn who_connects_first_waits_and_is_served() {
+fn connection_before_activation_is_served() {
     let address: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let client = thread::spawn(move || {
         let begun = Instant::now();
@@ -233,7 +233,7 @@ fn who_connects_first_waits_and_is_served() {
 }
 
 #[test]
-fn what_cannot_be_handed_over() {
+fn unexpected_passed_sockets_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let refused = |sockets: &[&str], parts: &[&str]| {
         let (code, said) = Launch::default().under(handing_over(sockets)).refused(&directory.path().join("data"));
@@ -250,7 +250,7 @@ fn what_cannot_be_handed_over() {
 
 /// The node raises the limits of a login, creates private files only, and never dumps core.
 #[test]
-fn limits_of_the_process() {
+fn process_limits_are_set_at_start() {
     let node = Launch::default().with_credential().under(["prlimit", "--nofile=300:4000", "--core=unlimited", "--"]);
     let node = node.arg("--threads=2").start();
     let limits = fs::read_to_string(format!("/proc/{}/limits", node.pid())).unwrap();
@@ -271,7 +271,7 @@ fn limits_of_the_process() {
 }
 
 #[test]
-fn a_grace_has_bounds() {
+fn grace_outside_limits_is_rejected() {
     for (seconds, code) in [("0", 2), ("3601", 2), ("1s", 2)] {
         let arguments = ["serve", "--grace", seconds];
         let output = Command::new(binary()).args(arguments).output().unwrap();

@@ -42,7 +42,7 @@ fn no_other_byte_passes(node: &Node, request: &Request, head: &str, places: impl
 }
 
 #[test]
-fn another_byte_in_what_is_signed() {
+fn request_with_changed_signed_byte_is_rejected() {
     let (node, key, request) = fixture();
     let signed = request.signed(node.address(), node.signer());
     let head = signed.head(node.address());
@@ -67,7 +67,7 @@ fn another_byte_in_what_is_signed() {
 }
 
 #[test]
-fn another_byte_in_a_url_that_is_signed() {
+fn presigned_url_with_changed_byte_is_rejected() {
     let (node, key, _) = fixture();
     let put = Request::new("PUT", "/bucket/object").headers(key.headers()).query("x-id", "PutObject");
     let presigned = put.body("what comes").presigned(node.address(), node.signer(), 600);
@@ -81,7 +81,7 @@ fn another_byte_in_a_url_that_is_signed() {
 }
 
 #[test]
-fn a_put_that_is_cut_leaves_what_was_there() {
+fn truncated_put_leaves_old_object() {
     let (node, key, request) = fixture();
     // A body longer than a block, so that part of it has been written when it is truncated.
     let body = bytes(7, (1 << 20) + 70_000);

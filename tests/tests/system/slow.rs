@@ -37,7 +37,7 @@ fn dribble(mut tcp: TcpStream, bytes: &[u8]) -> (u16, String, Duration) {
 }
 
 #[test]
-fn who_takes_too_long_is_told() {
+fn too_slow_client_gets_request_timeout() {
     for io in ["uring", "epoll"] {
         let node = Launch::default().with_credential().arg("--threads=2").arg(format!("--io={io}")).start();
         node.make_bucket("bucket");
@@ -108,7 +108,7 @@ fn slow_clients(to: SocketAddr, count: usize, begin: &[u8]) -> Vec<TcpStream> {
 /// A thousand connections that send a byte per second each: half of them in the head, half of them
 /// in bodies of 10 MiB, which together exceed the node's memory.
 #[test]
-fn a_thousand_slow_clients_stop_nobody() {
+fn thousand_slow_clients_do_not_block_others() {
     const SLOW: usize = 1000;
     const COUNT: usize = 400;
     for io in ["uring", "epoll"] {

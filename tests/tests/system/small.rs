@@ -57,18 +57,18 @@ fn check(capacities_mib: &[u64]) {
 }
 
 #[test]
-fn three_quarters_of_64_mib_are_for_objects() {
+fn objects_fill_three_quarters_of_64_mib() {
     check(&[64]);
 }
 
 #[test]
 #[ignore = "gigabytes; tests/run --long runs it"]
-fn three_quarters_of_small_media_are_for_objects() {
+fn objects_fill_three_quarters_of_small_media() {
     check(&[64, 128, 256, 512]);
 }
 
 #[test]
-fn capacity_too_small_is_refused_with_the_least_one() {
+fn too_small_capacity_is_refused_with_minimum() {
     let data = tempfile::tempdir().unwrap();
     let refuse = |capacity: &str| {
         let launch = Launch::default().with_credential().arg("--threads=2");

@@ -169,7 +169,7 @@ fn named(prefix: &str, pairs: &[(&str, &str)]) -> Headers {
 }
 
 #[test]
-fn every_row_on_every_write() {
+fn writes_with_invalid_sse_c_headers_are_rejected() {
     let fixture = fixture();
     let (key, md5_of_key) = (fixture.key.base64(), fixture.key.md5_base64());
     let short = &fixture.key.0[..31];
@@ -230,7 +230,7 @@ fn every_row_on_every_write() {
 }
 
 #[test]
-fn every_row_on_every_read() {
+fn reads_with_invalid_sse_c_headers_are_rejected() {
     let fixture = fixture();
     let (key, md5_of_key) = (fixture.key.base64(), fixture.key.md5_base64());
     let wrong = CustomerKey::random();
@@ -285,9 +285,9 @@ fn every_row_on_every_read() {
 /// Plain HTTP from another machine is refused before all other errors of a key, and before the
 /// lookup of the object.
 #[test]
-fn no_key_comes_over_an_insecure_connection() {
+fn keys_over_insecure_connection_are_rejected() {
     let Some(from) = outer_address() else {
-        return skipped("no_key_comes_over_an_insecure_connection", "there is no address but the loopback's");
+        return skipped("keys_over_insecure_connection_are_rejected", "there is no address but the loopback's");
     };
     let fixture = Fixture { from: Some(from), ..fixture() };
     let (key, md5_of_key) = (fixture.key.base64(), fixture.key.md5_base64());
@@ -319,7 +319,7 @@ fn no_key_comes_over_an_insecure_connection() {
 }
 
 #[test]
-fn every_row_of_parts() {
+fn parts_without_key_of_upload_are_rejected() {
     let fixture = fixture();
     let trio = fixture.key.headers();
     let wrong = CustomerKey::random().headers();
@@ -379,7 +379,7 @@ fn misspelt(random: &mut fastrand::Rng, name: &str) -> String {
 }
 
 #[test]
-fn no_header_of_a_key_is_ignored() {
+fn random_sse_c_headers_are_used_or_rejected() {
     let seed = fresh_seed();
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);

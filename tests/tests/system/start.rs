@@ -25,7 +25,7 @@ fn is_root() -> bool {
 
 /// With the default limits of a login or a service.
 #[test]
-fn as_nobody_with_default_limits() {
+fn unprivileged_node_with_default_limits_serves() {
     // If the tests run as an ordinary user, so does the node.
     let directory = tempfile::tempdir().unwrap();
     let program = directory.path().join("keyhole");
@@ -48,7 +48,7 @@ fn as_nobody_with_default_limits() {
 }
 
 #[test]
-fn with_epoll() {
+fn node_with_epoll_serves() {
     let mut node = Launch::default().with_credential().arg("--io=epoll").start();
     serves(&node);
     assert!(node.stop().success());
@@ -56,7 +56,7 @@ fn with_epoll() {
 
 /// A seccomp filter denies io_uring, as in most containers.
 #[test]
-fn where_io_uring_is_refused() {
+fn node_without_io_uring_falls_back_to_epoll() {
     let filter = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/without-io-uring.py");
     let under = ["python3", filter];
     let node = Launch::default().with_credential().under(under).start();
@@ -69,7 +69,7 @@ fn where_io_uring_is_refused() {
 }
 
 #[test]
-fn a_first_start_makes_a_credential_and_says_what_to_try() {
+fn first_start_creates_credential_and_prints_examples() {
     let mut node = Launch::default().start();
     let log = node.log();
     for part in ["export AWS_ACCESS_KEY_ID=", "s3api create-bucket", "--sse-c AES256", &node.endpoint()] {
@@ -88,7 +88,7 @@ fn a_first_start_makes_a_credential_and_says_what_to_try() {
 
 /// By default the data are in the current directory.
 #[test]
-fn without_options_the_data_is_here() {
+fn start_without_options_uses_current_directory() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(binary());
     // The port is the exception: the default one may be in use.
@@ -107,7 +107,7 @@ fn without_options_the_data_is_here() {
 }
 
 #[test]
-fn what_a_start_refuses() {
+fn start_with_unusable_port_or_data_is_refused() {
     let node = Node::new();
     let directory = tempfile::tempdir().unwrap();
     let check = |launch: Launch, data: &Path, parts: &[&str]| {
@@ -136,7 +136,7 @@ fn what_a_start_refuses() {
 /// Another version in the superblock: the message names both versions, and the file stays
 /// unchanged.
 #[test]
-fn data_of_another_version() {
+fn start_with_data_of_other_version_is_refused() {
     let mut node = Node::new();
     node.stop();
     let path = node.data().join("objects.keyhole");
@@ -149,7 +149,7 @@ fn data_of_another_version() {
 }
 
 #[test]
-fn wrong_usage_is_exit_code_2() {
+fn wrong_usage_exits_with_code_2() {
     for arguments in [&["serve", "--io", "magic"][..], &["serve", "--capacity", "lots"], &["sevre"], &[]] {
         let output = Command::new(binary()).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -162,7 +162,7 @@ fn wrong_usage_is_exit_code_2() {
 
 /// Requests in flight are answered; then the process exits with 0.
 #[test]
-fn sigterm_ends_it_in_order() {
+fn sigterm_stops_node_cleanly() {
     for io in ["uring", "epoll"] {
         let mut node = Launch::default().with_credential().arg(format!("--io={io}")).start();
         serves(&node);

@@ -264,7 +264,7 @@ fn with_commas(count: u64) -> String {
 }
 
 #[test]
-fn everything_says_what_a_load_of_known_size_did() {
+fn status_outputs_match_known_load() {
     for io in ["uring", "epoll"] {
         let node = launch().arg(format!("--io={io}")).start();
         let tally = load(&node);
@@ -288,7 +288,7 @@ fn everything_says_what_a_load_of_known_size_did() {
 }
 
 #[test]
-fn who_goes_away_is_counted() {
+fn aborted_requests_are_counted() {
     let node = launch().start();
     let mut tally = Tally::default();
     let reply = node.send(&Request::new("PUT", "/bucket"));
@@ -330,7 +330,7 @@ fn who_goes_away_is_counted() {
 }
 
 #[test]
-fn connections_over_tls_are_counted() {
+fn tls_connections_are_counted() {
     let certificate = Certificate::new();
     let node = certificate.launch("127.0.0.1:0").arg("--admin-listen=127.0.0.1:0").start();
     let client = certificate.client(rustls::ALL_VERSIONS, &["http/1.1"]);
@@ -354,7 +354,7 @@ fn free_address() -> SocketAddr {
 }
 
 #[test]
-fn health_follows_the_life_of_the_node() {
+fn health_follows_start_and_shutdown() {
     let data = tempfile::tempdir().unwrap();
     let data = data.path().join("data");
     fs::create_dir(&data).unwrap();
@@ -418,7 +418,7 @@ fn make(directory: &Path, name: &str) {
 }
 
 #[test]
-fn a_worker_that_is_stuck_is_told_by_who_is_not() {
+fn stalled_worker_is_reported_by_others() {
     let (directory, library) = trouble();
     let launch = launch().arg("--io=epoll").env("LD_PRELOAD", &library).env("TROUBLE", directory.path());
     let node = launch.start();
@@ -440,7 +440,7 @@ fn a_worker_that_is_stuck_is_told_by_who_is_not() {
 }
 
 #[test]
-fn a_disk_that_fails_is_told() {
+fn failed_disk_is_reported() {
     let (directory, library) = trouble();
     let launch = launch().arg("--io=epoll").env("LD_PRELOAD", &library).env("TROUBLE", directory.path());
     let node = launch.start();
@@ -461,7 +461,7 @@ fn a_disk_that_fails_is_told() {
 }
 
 #[test]
-fn what_is_full_and_a_clock_that_is_behind_are_told() {
+fn full_store_and_clock_behind_are_reported() {
     let home = tempfile::tempdir().unwrap();
     let clock = home.path().join("clock.so");
     let mut compile = Command::new("cc");
@@ -496,7 +496,7 @@ fn what_is_full_and_a_clock_that_is_behind_are_told() {
 }
 
 #[test]
-fn what_the_listener_refuses() {
+fn invalid_admin_requests_are_refused() {
     let node = launch().start();
     let admin = node.admin_address();
     for (method, host, status) in [
@@ -534,7 +534,7 @@ fn what_the_listener_refuses() {
 }
 
 #[test]
-fn there_is_a_bound_on_the_buckets_that_are_shown() {
+fn shown_buckets_are_limited() {
     let node = launch().start();
     for n in 0..103 {
         node.make_bucket(&format!("bucket-{n:03}"));
@@ -589,9 +589,9 @@ fn chromium(directory: &Path, arguments: &[&str]) -> (String, String) {
 }
 
 #[test]
-fn the_page_looks_right_in_chromium() {
+fn status_page_renders_in_chromium() {
     if Command::new("chromium").arg("--version").output().is_err() {
-        return skipped("the_page_looks_right_in_chromium", "there is no chromium");
+        return skipped("status_page_renders_in_chromium", "there is no chromium");
     }
     let node = launch().start();
     let directory = tempfile::tempdir().unwrap();

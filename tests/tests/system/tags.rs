@@ -70,7 +70,7 @@ fn tags_are_put_read_and_deleted() {
 }
 
 #[test]
-fn tags_have_limits() {
+fn tags_beyond_limits_are_rejected() {
     let node = Node::with_bucket();
     node.send(&object("PUT", "o").body("x")).expect(200);
     let put = |tags: &[(&str, &str)]| node.send(&tagging("PUT", "o").body(document(tags)));
@@ -107,7 +107,7 @@ fn tags_have_limits() {
 }
 
 #[test]
-fn copies_and_uploads_have_tags() {
+fn copies_and_uploads_carry_tags() {
     let (node, key, other) = (Node::with_bucket(), CustomerKey::random(), CustomerKey::random());
     node.send(&object("PUT", "o").headers(key.headers()).header("x-amz-tagging", "a=1").body("x")).expect(200);
     let copy = |to: &str| {

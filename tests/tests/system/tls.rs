@@ -68,7 +68,7 @@ fn drain(tcp: &mut TcpStream) -> (Vec<u8>, bool) {
 }
 
 #[test]
-fn objects_come_back_whole_and_in_ranges() {
+fn object_over_tls_is_read_whole_and_in_ranges() {
     let key = CustomerKey::random();
     over_each_io(|fixture| {
         for version in [&TLS12, &TLS13] {
@@ -102,7 +102,7 @@ fn objects_come_back_whole_and_in_ranges() {
 /// Many requests on one connection, one of them with a chunked body; then the node closes it with
 /// close_notify.
 #[test]
-fn a_connection_is_kept() {
+fn tls_connection_serves_many_requests() {
     let key = CustomerKey::random();
     over_each_io(|fixture| {
         let mut connection = fixture.connect();
@@ -128,7 +128,7 @@ fn a_connection_is_kept() {
 
 /// Two pipelined requests, and a whole body with its head.
 #[test]
-fn requests_that_come_ahead_of_their_replies() {
+fn pipelined_requests_are_answered() {
     over_each_io(|fixture| {
         let to = fixture.node.tls_address();
         let body = bytes(3, 30_000);
@@ -145,7 +145,7 @@ fn requests_that_come_ahead_of_their_replies() {
 
 /// The object stays unchanged if the connection is reset, or closed with or without close_notify.
 #[test]
-fn a_cut_upload_leaves_the_old_object() {
+fn truncated_upload_over_tls_leaves_old_object() {
     let key = CustomerKey::random();
     over_each_io(|fixture| {
         let old = bytes(4, 3 << 20);
@@ -177,7 +177,7 @@ fn a_cut_upload_leaves_the_old_object() {
 
 /// Plain HTTP, noise and silence get no reply, time out, and disturb no other client.
 #[test]
-fn what_is_not_tls_gets_no_reply() {
+fn non_tls_clients_get_no_reply() {
     over_each_io(|fixture| {
         let to = fixture.node.tls_address();
         let started = Instant::now();
@@ -212,7 +212,7 @@ fn what_is_not_tls_gets_no_reply() {
 }
 
 #[test]
-fn what_is_negotiated() {
+fn handshake_with_unsupported_protocol_fails() {
     let fixture = Fixture::new("uring");
     let mut without = connect(fixture.node.tls_address(), &fixture.certificate.client(&[&TLS13], &[])).unwrap();
     let head = fixture.signed(request("GET", "absent"));
@@ -236,9 +236,9 @@ fn outer_address() -> Option<std::net::IpAddr> {
 
 /// A customer key is accepted over TLS from anywhere, and without TLS only from this machine.
 #[test]
-fn customer_keys_from_elsewhere() {
+fn customer_keys_from_network_require_tls() {
     let Some(address) = outer_address() else {
-        return skipped("customer_keys_from_elsewhere", "this machine has no address but its own");
+        return skipped("customer_keys_from_network_require_tls", "this machine has no address but its own");
     };
     for io in ["uring", "epoll"] {
         let certificate = Certificate::new();
@@ -255,7 +255,7 @@ fn customer_keys_from_elsewhere() {
 }
 
 #[test]
-fn sigterm_ends_it_in_order() {
+fn sigterm_closes_tls_connections_cleanly() {
     for io in ["uring", "epoll"] {
         let mut fixture = Fixture::new(io);
         let mut idle = fixture.connect();
@@ -273,7 +273,7 @@ fn sigterm_ends_it_in_order() {
 }
 
 #[test]
-fn what_a_start_refuses() {
+fn start_with_invalid_tls_options_is_refused() {
     let (certificate, other) = (Certificate::new(), Certificate::new());
     let data = certificate.home().join("data");
     let empty = certificate.home().join("empty.pem");
@@ -327,11 +327,11 @@ fn with_the_cli(cli: &'static str) {
 }
 
 #[test]
-fn with_awscli_2() {
+fn awscli_2_transfers_sse_c_objects_over_tls() {
     with_the_cli("KEYHOLE_AWSCLI_2");
 }
 
 #[test]
-fn with_awscli_1() {
+fn awscli_1_transfers_sse_c_objects_over_tls() {
     with_the_cli("KEYHOLE_AWSCLI_1");
 }

@@ -61,7 +61,7 @@ fn owned<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
 }
 
 #[test]
-fn versions() {
+fn only_tls_1_2_and_1_3_are_accepted() {
     let certificate = Certificate::new();
     for io in IO {
         let node = node(&certificate, io);
@@ -137,7 +137,7 @@ fn answer(to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 
 /// Each suite of OpenSSL is offered alone, to a node with an ECDSA key and to one with an RSA key.
 #[test]
-fn cipher_suites() {
+fn only_forward_secret_aead_suites_are_accepted() {
     let known = known_suites("-tls1_2", ALL);
     let ours = owned([SUITES_ECDSA, SUITES_RSA].concat().try_into().map(|suites: [&str; 6]| suites).unwrap());
     assert!(ours.is_subset(&known) && known.len() > 60, "{known:?}");
@@ -169,7 +169,7 @@ fn cipher_suites() {
 }
 
 #[test]
-fn groups() {
+fn only_expected_groups_are_accepted() {
     let certificate = Certificate::new();
     // In TLS 1.2 OpenSSL also checks the group of an ECDSA key against its list.
     let node = node_rsa(&certificate, "uring");
@@ -222,7 +222,7 @@ fn sessions_are_resumed() {
 /// A replaced certificate ends resumption: a stored session is rejected, and the client gets the
 /// new certificate.
 #[test]
-fn no_session_outlives_its_certificate() {
+fn replaced_certificate_ends_session_resumption() {
     let certificate = Certificate::new();
     let node = node(&certificate, "uring");
     let to = node.tls_address();

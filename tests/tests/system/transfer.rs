@@ -347,7 +347,7 @@ fn assert_no_secret(filled: &Filled, export: &[(PathBuf, Vec<u8>)]) {
 }
 
 #[test]
-fn a_node_moves_through_a_pipe() {
+fn export_through_pipe_copies_node() {
     let (a, b) = (node(), node());
     let filled = fill(&a);
     let mut export = Command::new(binary());
@@ -370,7 +370,7 @@ fn a_node_moves_through_a_pipe() {
 }
 
 #[test]
-fn stopped_and_running_nodes_move_through_a_directory() {
+fn export_through_directory_copies_running_and_stopped_nodes() {
     let (mut a, mut b) = (node(), stopped());
     let filled = fill(&a);
     let before = look_well(&a, &filled);
@@ -414,7 +414,7 @@ fn stopped_and_running_nodes_move_through_a_directory() {
 
 /// A sealed object's file can be opened with its key, and a plaintext object's file is its content.
 #[test]
-fn files_of_an_export_are_of_use_by_themselves() {
+fn exported_files_open_without_node() {
     let a = node();
     let filled = fill(&a);
     let directory = Directory::new();
@@ -448,7 +448,7 @@ fn files_of_an_export_are_of_use_by_themselves() {
 }
 
 #[test]
-fn an_import_again_leaves_what_is_there() {
+fn repeated_import_keeps_existing_objects() {
     let (a, b) = (node(), node());
     let filled = fill(&a);
     let directory = tempfile::tempdir().unwrap();
@@ -484,7 +484,7 @@ fn an_import_again_leaves_what_is_there() {
 }
 
 #[test]
-fn an_export_again_brings_the_directory_up_to_date() {
+fn repeated_export_updates_directory() {
     let a = node();
     a.make_bucket("bucket");
     let put =
@@ -530,7 +530,7 @@ fn an_export_again_brings_the_directory_up_to_date() {
 }
 
 #[test]
-fn a_part_of_it() {
+fn filtered_export_and_import_copy_one_prefix() {
     let (a, b, c) = (node(), node(), node());
     let filled = fill(&a);
     let directory = tempfile::tempdir().unwrap();
@@ -556,7 +556,7 @@ fn a_part_of_it() {
 /// Bytes all over a stream are changed: the damage is reported by name, and damaged data are not
 /// stored.
 #[test]
-fn damage_is_told_by_name() {
+fn damaged_export_is_reported_by_name() {
     let a = node();
     let filled = fill(&a);
     let directory = tempfile::tempdir().unwrap();
@@ -611,7 +611,7 @@ fn damage_is_told_by_name() {
 }
 
 #[test]
-fn damaged_streams() {
+fn import_of_damaged_stream_stores_no_wrong_data() {
     let a = node();
     a.make_bucket("bucket");
     for (key, len) in [("long", 2_000_000), ("short", 1000), ("long too", 300_000)] {
@@ -681,7 +681,7 @@ fn kill_after(mut child: Child, ms: u64) -> bool {
 /// Killed at any moment, on either side, with or without a node: progress is kept, and the result
 /// is complete.
 #[test]
-fn interrupted_and_resumed() {
+fn killed_export_and_import_resume() {
     let seed = fresh_seed();
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -754,7 +754,7 @@ fn interrupted_and_resumed() {
 
 /// A damaged object is left out and reported by name; the others are exported, in either form.
 #[test]
-fn what_is_damaged_in_the_store_is_left_out() {
+fn damaged_object_is_left_out_of_export() {
     let mut a = node();
     a.make_bucket("care");
     let hurt = bytes(fresh_seed(), 3 << 20);
@@ -787,7 +787,7 @@ fn what_is_damaged_in_the_store_is_left_out() {
 
 /// During transfers a node serves its clients, uses little memory, and limits their number.
 #[test]
-fn a_node_has_bounds() {
+fn concurrent_transfers_are_limited() {
     let (a, b) = (node(), node());
     a.make_bucket("bucket");
     let body = bytes(1, 40 << 20);
@@ -834,7 +834,7 @@ fn a_node_has_bounds() {
 
 /// Input on the socket is validated like that of any client.
 #[test]
-fn a_node_takes_nothing_impossible() {
+fn invalid_import_frames_are_refused() {
     use std::os::unix::net::UnixStream;
     let a = node();
     let socket = a.data().join("control.sock");
@@ -895,7 +895,7 @@ fn a_node_takes_nothing_impossible() {
 }
 
 #[test]
-fn what_is_typed_wrongly() {
+fn transfer_commands_with_wrong_arguments_fail() {
     let a = node();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");

@@ -49,7 +49,7 @@ fn uploads(node: &Node) -> Vec<String> {
 
 /// The length in the head alone decides whether a body is accepted.
 #[test]
-fn a_single_put_has_five_gib_at_most() {
+fn put_above_5_gib_is_rejected() {
     const PUT_MAX: u64 = 5 << 30;
     let node = Node::with_bucket();
     let key = CustomerKey::random().headers().to_vec();
@@ -87,7 +87,7 @@ fn a_single_put_has_five_gib_at_most() {
 }
 
 #[test]
-fn an_interrupted_upload_goes_on_where_it_was() {
+fn interrupted_upload_continues_after_restart() {
     let mut node = Launch::default().with_credential().start();
     node.make_bucket("bucket");
     let key = CustomerKey::random();
@@ -124,7 +124,7 @@ fn an_interrupted_upload_goes_on_where_it_was() {
 }
 
 #[test]
-fn an_abort_gives_the_space_back() {
+fn aborted_upload_frees_its_space() {
     let node = Launch::default().with_credential().capacity(Some("256MiB")).start();
     node.make_bucket("bucket");
     let headers = CustomerKey::random().headers().to_vec();
@@ -158,7 +158,7 @@ fn an_abort_gives_the_space_back() {
 
 /// A terminated client aborts its upload; a killed one leaves it, and it can be found and aborted.
 #[test]
-fn an_interrupted_client_leaves_nothing_that_cannot_be_removed() {
+fn upload_of_interrupted_client_is_abortable() {
     let node = Node::with_bucket();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path();
@@ -192,7 +192,7 @@ fn an_interrupted_client_leaves_nothing_that_cannot_be_removed() {
 /// A file of 2 GiB, uploaded and downloaded in concurrent parts.
 #[test]
 #[ignore = "2 GiB by three clients; tests/run --long runs it"]
-fn two_gib_in_parts_at_once() {
+fn two_gib_in_concurrent_parts_are_transferred() {
     const LEN: u64 = 2 << 30;
     let certificate = Certificate::new();
     let node = certificate.launch("127.0.0.1:0").start();

@@ -45,7 +45,7 @@ fn commands_work(what: &str, data: &Path, home: &Path) {
 }
 
 #[test]
-fn medium_that_turns_read_only_is_served_and_recovers() {
+fn medium_turned_read_only_is_served_and_recovers() {
     for io in ["uring", "epoll"] {
         let Some(faulty) = faulty("a medium that turns read-only") else { return };
         let start = || launch().capacity(Some(CAPACITY)).arg(format!("--io={io}"));

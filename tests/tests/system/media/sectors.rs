@@ -265,7 +265,7 @@ fn stage(test: &str) -> Option<(Template, Faulty)> {
 
 /// The same steps on a healthy medium: failures of the tests below are caused by the sector.
 #[test]
-fn store_without_bad_sector_is_whole() {
+fn store_without_bad_sector_is_intact() {
     let Some((template, faulty)) = stage("no bad sector") else { return };
     for io in ["uring", "epoll"] {
         check("no bad sector", &template, &faulty, 0..0, false, io);
@@ -296,7 +296,7 @@ fn bad_sector_in_header_of_blank_segment_loses_no_object() {
 }
 
 #[test]
-fn bad_sector_in_record_loses_that_object_alone() {
+fn bad_sector_in_record_loses_only_that_object() {
     let Some((template, faulty)) = stage("a bad record") else { return };
     for key in ["inline/03", "tiny/05", "late/2"] {
         let record = template.object(key).record.bytes;
@@ -307,7 +307,7 @@ fn bad_sector_in_record_loses_that_object_alone() {
 }
 
 #[test]
-fn bad_sector_in_body_block_loses_that_object_alone() {
+fn bad_sector_in_body_block_loses_only_that_object() {
     let Some((template, faulty)) = stage("a bad block") else { return };
     let first = |key: &str| template.object(key).blocks[0].clone();
     for (key, io) in [("long/1", "uring"), ("late/long", "epoll")] {
@@ -331,7 +331,7 @@ fn bad_sector_in_newest_checkpoint_loses_no_object() {
 /// footer.
 #[test]
 #[ignore = "hundreds of stores; tests/run --long runs it"]
-fn bad_sector_in_every_structure_loses_its_objects_alone() {
+fn bad_sector_in_every_structure_loses_only_its_objects() {
     let Some((template, faulty)) = stage("every structure") else { return };
     let pages = template.layout.pages_of_structures();
     println!("{} pages of {}", pages.len(), template.layout.written_pages().len());
@@ -343,7 +343,7 @@ fn bad_sector_in_every_structure_loses_its_objects_alone() {
 /// The engine's own test covers every sector of a small store; this is a sample with the whole
 /// program.
 #[test]
-fn random_bad_sectors_lose_their_objects_alone() {
+fn random_bad_sectors_lose_only_their_objects() {
     let Some((template, faulty)) = stage("random bad sectors") else { return };
     let seed = std::env::var("KEYHOLE_MEDIA_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(fresh_seed);
     println!("KEYHOLE_MEDIA_SEED={seed}");

@@ -50,7 +50,7 @@ fn exports(node: &Node, faulty: &Faulty) {
 }
 
 #[test]
-fn failed_writes_leave_reads_and_restart_goes_on() {
+fn failed_writes_keep_reads_and_restart_recovers() {
     for io in ["uring", "epoll"] {
         let Some(faulty) = faulty("failed writes") else { return };
         let (mut node, objects) = filled(&faulty, io);
@@ -71,7 +71,7 @@ fn failed_writes_leave_reads_and_restart_goes_on() {
 
 /// A bad spot at the next write position is permanent: after a restart the node writes elsewhere.
 #[test]
-fn bad_spot_at_the_tail_is_avoided_after_restart() {
+fn bad_range_at_tail_is_avoided_after_restart() {
     for (holds, len) in [(Holds::Records, 300), (Holds::Blocks, 100_000)] {
         let Some(faulty) = faulty("a bad spot at the tail") else { return };
         let (mut node, mut kept) = filled(&faulty, "uring");
@@ -128,7 +128,7 @@ fn tail(layout: &Layout, holds: Holds) -> std::ops::Range<u64> {
 }
 
 #[test]
-fn failed_sync_leaves_reads_and_restart_goes_on() {
+fn failed_sync_keeps_reads_and_restart_recovers() {
     let Some(faulty) = faulty("a failed sync") else { return };
     let (mut node, objects) = filled(&faulty, "uring");
     faulty.fail_syncs();

@@ -75,7 +75,7 @@ impl MemoryGroup {
     }
 
     /// Returns whether this process is in the group.
-    pub fn has(&self, pid: u32) -> bool {
+    pub fn contains(&self, pid: u32) -> bool {
         self.read("cgroup.procs").lines().any(|line| line == pid.to_string())
     }
 

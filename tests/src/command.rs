@@ -31,10 +31,10 @@ pub fn succeeds(arguments: &[&str], input: &[u8]) -> Vec<u8> {
 #[track_caller]
 pub fn fails(code: i32, arguments: &[&str], input: &[u8]) -> (Vec<u8>, String) {
     let output = run(arguments, input);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-    assert!(said.starts_with("keyhole: ") || said.starts_with("error: "), "{said}");
-    (output.stdout, said)
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+    assert!(stderr.starts_with("keyhole: ") || stderr.starts_with("error: "), "{stderr}");
+    (output.stdout, stderr)
 }
 
 /// A temporary directory, removed on drop.

@@ -12,7 +12,7 @@ use rustix::ioctl::{Opcode, Setter, ioctl, opcode};
 use tempfile::TempDir;
 
 /// Timeout until files of a killed process are closed: the kernel completes its I/O first.
-const PATIENCE: Duration = Duration::from_secs(30);
+const UNMOUNT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `FS_IOC_SHUTDOWN` (`EXT4_IOC_SHUTDOWN`): `_IOR('X', 125, __u32)`, although the number is an
 /// input.
@@ -33,8 +33,8 @@ pub(crate) fn run<A: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<I
 }
 
 /// Reports a skipped test and the reason, bypassing the output capture of the test runner.
-pub fn skipped(test: &str, why: &str) {
-    let _ = writeln!(io::stderr(), "skipped: {test}: {why}");
+pub fn skipped(test: &str, reason: &str) {
+    let _ = writeln!(io::stderr(), "skipped: {test}: {reason}");
 }
 
 /// A file as a block device, detached on drop.
@@ -140,7 +140,7 @@ impl Volume {
     fn unmount(&mut self) -> Result<(), String> {
         let begun = Instant::now();
         while let Err(error) = run("umount", [self.point()]) {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > UNMOUNT_TIMEOUT {
                 return Err(error);
             }
             thread::sleep(Duration::from_millis(5));

@@ -1,6 +1,6 @@
 //! A file system with the faults of worn, full and remote media, for the duration of a test.
 //!
-//! [`Faulty::mount`] mounts a FUSE file system that passes every call through to a backing
+//! [`FaultyFs::mount`] mounts a FUSE file system that passes every call through to a backing
 //! directory. It runs on threads of the test process, and the test can change its faults at any
 //! time:
 //!
@@ -14,7 +14,7 @@
 //! | [`set_space`](Faulty::set_space) | selects the space guarantees: see [`Space`] |
 //! | [`heal`](Faulty::heal) | removes all faults |
 //!
-//! Files are named by the last component of their path. [`Faulty::backing`] is the same directory
+//! Files are named by the last component of their path. [`FaultyFs::backing`] is the same directory
 //! without faults. Files bypass the page cache (`FOPEN_DIRECT_IO`): each read and write of the
 //! program under test arrives here, with or without `O_DIRECT`, split by the kernel at about 1 MiB.
 
@@ -41,7 +41,7 @@ pub(crate) const PAGE: u64 = 4096;
 const THREADS: usize = 4;
 
 /// Timeout of an unmount: the kernel first closes the files of a killed process.
-const PATIENCE: Duration = Duration::from_secs(10);
+const UNMOUNT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Space guarantees of the file system.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -59,7 +59,7 @@ pub enum Space {
 
 /// Calls that failed with an injected fault, since the mount.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Injected {
+pub struct FaultCounts {
     /// Reads with `EIO`.
     pub reads: u64,
     /// Writes and syncs with `EIO`.
@@ -98,7 +98,7 @@ pub(crate) struct Faults {
     budget: Option<u64>,
     /// Allocated pages by inode and index.
     pages: HashSet<(u64, u64)>,
-    injected: Injected,
+    injected: FaultCounts,
 }
 
 /// An injected failure.
@@ -124,7 +124,7 @@ impl Faults {
             return Err(fuser::Errno::EIO);
         }
         let is_copied = self.space == Space::CopyOnWrite;
-        self.take(inode, bytes, is_copied)?;
+        self.reserve(inode, bytes, is_copied)?;
         // A medium remaps a bad sector when it is written.
         self.bad_reads.retain(|region| !region.is_within(file, bytes));
         Ok(())
@@ -149,7 +149,7 @@ impl Faults {
     }
 
     /// Takes the space of a range; with `is_copied`, its existing pages do not count.
-    fn take(&mut self, inode: u64, bytes: &Range<u64>, is_copied: bool) -> Outcome {
+    fn reserve(&mut self, inode: u64, bytes: &Range<u64>, is_copied: bool) -> Outcome {
         let pages = || bytes.start / PAGE..bytes.end.div_ceil(PAGE);
         let missing = pages().filter(|page| is_copied || !self.pages.contains(&(inode, *page))).count();
         if self.budget.is_some_and(|budget| self.used() + missing as u64 * PAGE > budget) && missing > 0 {
@@ -165,7 +165,7 @@ impl Faults {
         self.change()?;
         match self.space {
             Space::Unsupported => Err(fuser::Errno::EOPNOTSUPP),
-            Space::Reserved => self.take(inode, bytes, false),
+            Space::Reserved => self.reserve(inode, bytes, false),
             Space::CopyOnWrite => Ok(()),
         }
     }
@@ -182,7 +182,7 @@ impl Faults {
     }
 
     /// Frees the space of an inode from a length on.
-    pub(crate) fn give_back(&mut self, inode: u64, from: u64) {
+    pub(crate) fn free_from(&mut self, inode: u64, from: u64) {
         let first = from.div_ceil(PAGE);
         self.pages.retain(|(owner, page)| *owner != inode || *page < first);
     }
@@ -200,27 +200,27 @@ impl Faults {
 
 /// Faults shared by the calls and the test.
 #[derive(Clone, Default)]
-pub(crate) struct Shared(Arc<Mutex<Faults>>);
+pub(crate) struct SharedFaults(Arc<Mutex<Faults>>);
 
-impl Shared {
+impl SharedFaults {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Faults> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The mounted file system; unmounted on drop. Its users must end first.
-pub struct Faulty {
+pub struct FaultyFs {
     session: Option<BackgroundSession>,
-    faults: Shared,
+    faults: SharedFaults,
     home: TempDir,
 }
 
-impl Faulty {
+impl FaultyFs {
     /// Mounts a file system over an empty directory, or returns the reason why the system refuses
     /// it.
     pub fn mount() -> Result<Self, String> {
         let home = tempfile::Builder::new().prefix("keyhole-faulty-").tempdir().expect("a temporary directory");
-        let mut faulty = Faulty { session: None, faults: Shared::default(), home };
+        let mut faulty = FaultyFs { session: None, faults: SharedFaults::default(), home };
         for directory in [faulty.backing(), faulty.point()] {
             std::fs::create_dir(directory).expect("a directory");
         }
@@ -296,7 +296,7 @@ impl Faulty {
     }
 
     /// Returns the number of injected failures so far.
-    pub fn injected(&self) -> Injected {
+    pub fn injected(&self) -> FaultCounts {
         self.faults.lock().injected
     }
 
@@ -308,12 +308,12 @@ impl Faulty {
     }
 }
 
-impl Drop for Faulty {
+impl Drop for FaultyFs {
     fn drop(&mut self) {
         let Some(session) = self.session.take() else { return };
         let begun = Instant::now();
         while let Err(error) = unmount(&self.point()) {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > UNMOUNT_TIMEOUT {
                 eprintln!("{} stays mounted: {error}", self.point().display());
                 return;
             }

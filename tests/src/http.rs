@@ -208,7 +208,7 @@ impl Request {
     }
 
     /// Returns the bytes of the head for a connection with further requests.
-    pub fn head_of_many(&self, to: SocketAddr) -> String {
+    pub fn keep_alive_head(&self, to: SocketAddr) -> String {
         self.lines(to) + "\r\n"
     }
 

@@ -11,7 +11,7 @@ use crate::http::object;
 use crate::{Node, Request, Response};
 
 /// Status of a request that fails for lack of space.
-pub const NO_ROOM: u16 = 507;
+pub const INSUFFICIENT_STORAGE: u16 = 507;
 
 /// Number of names that each client uses.
 const NAMES: usize = 24;
@@ -27,7 +27,7 @@ const LENGTHS: [usize; CONTENTS] = [100, 20_000, 90_000, 400_000, 1_500_000, 2_5
 
 /// Parameters of a load.
 #[derive(Clone, Copy, Debug)]
-pub struct Drive {
+pub struct LoadOptions {
     /// Duration.
     pub time: Duration,
     /// Interval between the requests of a client; `None` for no delay.
@@ -83,7 +83,7 @@ impl Tally {
         self.wrong.truncate(WRONG_KEPT);
     }
 
-    fn note(&mut self, wrong: String) {
+    fn record_wrong(&mut self, wrong: String) {
         self.wrong_count += 1;
         if self.wrong.len() < WRONG_KEPT {
             self.wrong.push(wrong);
@@ -100,9 +100,9 @@ struct Client {
     prefix: String,
     contents: Vec<Vec<u8>>,
     /// The content of each existing name.
-    holds: BTreeMap<usize, usize>,
+    stored: BTreeMap<usize, usize>,
     /// Names whose last change was not answered.
-    doubtful: BTreeSet<usize>,
+    in_doubt: BTreeSet<usize>,
     random: Rng,
 }
 
@@ -113,18 +113,18 @@ impl Load {
             let seed = seed.wrapping_add(1000 * index as u64);
             let contents = LENGTHS.into_iter().zip(0..).map(|(len, n)| bytes(seed + n, len)).collect();
             let (prefix, random) = (format!("load/{index}"), Rng::with_seed(seed));
-            Client { prefix, contents, holds: BTreeMap::new(), doubtful: BTreeSet::new(), random }
+            Client { prefix, contents, stored: BTreeMap::new(), in_doubt: BTreeSet::new(), random }
         };
         Load { clients: (0..clients).map(client).collect() }
     }
 
     /// Runs the load and tallies the answers.
-    pub fn run(&mut self, node: &Node, drive: Drive) -> Tally {
-        let until = Instant::now() + drive.time;
+    pub fn run(&mut self, node: &Node, options: LoadOptions) -> Tally {
+        let until = Instant::now() + options.time;
         let mut tally = Tally::default();
         std::thread::scope(|scope| {
             let threads: Vec<_> =
-                self.clients.iter_mut().map(|client| scope.spawn(move || client.run(node, drive, until))).collect();
+                self.clients.iter_mut().map(|client| scope.spawn(move || client.run(node, options, until))).collect();
             for thread in threads {
                 tally.add(thread.join().expect("a client"));
             }
@@ -147,7 +147,7 @@ impl Load {
     pub fn delete_all(&mut self, node: &Node, answer_max: Duration) -> Tally {
         let mut tally = Tally::default();
         for client in &mut self.clients {
-            for name in client.holds.keys().copied().collect::<Vec<_>>() {
+            for name in client.stored.keys().copied().collect::<Vec<_>>() {
                 client.delete(node, name, answer_max, &mut tally);
             }
         }
@@ -169,17 +169,17 @@ impl Ballast {
         for n in 0..BALLAST_MAX {
             let key = format!("ballast/{n}");
             let request = object("PUT", &key).body(vec![n as u8; BALLAST_LEN]);
-            match ask("PUT", node, &request, answer_max, &mut tally).map(|reply| reply.status) {
+            match send_timed("PUT", node, &request, answer_max, &mut tally).map(|reply| reply.status) {
                 Some(200) => keys.push(key),
-                Some(NO_ROOM) => return (Ballast(keys), tally),
+                Some(INSUFFICIENT_STORAGE) => return (Ballast(keys), tally),
                 Some(status) => {
-                    tally.note(format!("PUT {key}: {status}"));
+                    tally.record_wrong(format!("PUT {key}: {status}"));
                     break;
                 }
                 None => break,
             }
         }
-        tally.note(format!("no PUT was refused for want of room after {} objects", keys.len()));
+        tally.record_wrong(format!("no PUT was refused for want of room after {} objects", keys.len()));
         (Ballast(keys), tally)
     }
 
@@ -187,9 +187,9 @@ impl Ballast {
     pub fn delete(self, node: &Node, answer_max: Duration) -> Tally {
         let mut tally = Tally::default();
         for key in self.0 {
-            let reply = ask("DELETE", node, &object("DELETE", &key), answer_max, &mut tally);
+            let reply = send_timed("DELETE", node, &object("DELETE", &key), answer_max, &mut tally);
             if let Some(reply) = reply.filter(|reply| reply.status != 204) {
-                tally.note(format!("DELETE {key}: {}", said(&reply)));
+                tally.record_wrong(format!("DELETE {key}: {}", status_and_code(&reply)));
             }
         }
         tally
@@ -197,20 +197,20 @@ impl Ballast {
 }
 
 impl Client {
-    fn run(&mut self, node: &Node, drive: Drive, until: Instant) -> Tally {
+    fn run(&mut self, node: &Node, options: LoadOptions, until: Instant) -> Tally {
         let mut tally = Tally::default();
         let mut next = Instant::now();
         while Instant::now() < until {
             let name = self.random.usize(..NAMES);
             let dice = self.random.u8(..100);
-            if dice < drive.mix.0 {
-                self.put(node, name, drive.answer_max, &mut tally);
-            } else if dice < drive.mix.0 + drive.mix.1 {
-                self.get(node, name, drive.answer_max, &mut tally);
+            if dice < options.mix.0 {
+                self.put(node, name, options.answer_max, &mut tally);
+            } else if dice < options.mix.0 + options.mix.1 {
+                self.get(node, name, options.answer_max, &mut tally);
             } else {
-                self.delete(node, name, drive.answer_max, &mut tally);
+                self.delete(node, name, options.answer_max, &mut tally);
             }
-            if let Some(pace) = drive.pace {
+            if let Some(pace) = options.pace {
                 next += pace;
                 std::thread::sleep(next.saturating_duration_since(Instant::now()));
             }
@@ -225,54 +225,54 @@ impl Client {
     fn put(&mut self, node: &Node, name: usize, answer_max: Duration, tally: &mut Tally) {
         let content = self.random.usize(..CONTENTS);
         let request = object("PUT", &self.key(name)).body(self.contents[content].clone());
-        let Some(reply) = ask("PUT", node, &request, answer_max, tally) else {
-            self.doubtful.insert(name);
+        let Some(reply) = send_timed("PUT", node, &request, answer_max, tally) else {
+            self.in_doubt.insert(name);
             return;
         };
         match reply.status {
             200 => {
-                self.doubtful.remove(&name);
-                self.holds.insert(name, content);
+                self.in_doubt.remove(&name);
+                self.stored.insert(name, content);
             }
-            NO_ROOM => {}
-            _ => tally.note(format!("PUT {}: {}", self.key(name), said(&reply))),
+            INSUFFICIENT_STORAGE => {}
+            _ => tally.record_wrong(format!("PUT {}: {}", self.key(name), status_and_code(&reply))),
         }
     }
 
     fn get(&mut self, node: &Node, name: usize, answer_max: Duration, tally: &mut Tally) {
-        let Some(reply) = ask("GET", node, &object("GET", &self.key(name)), answer_max, tally) else { return };
-        let expected = self.holds.get(&name).map(|content| &self.contents[*content]);
+        let Some(reply) = send_timed("GET", node, &object("GET", &self.key(name)), answer_max, tally) else { return };
+        let expected = self.stored.get(&name).map(|content| &self.contents[*content]);
         let is_right = match expected {
             Some(content) => reply.status == 200 && reply.body == *content,
             None => reply.status == 404,
         };
-        if !is_right && !self.doubtful.contains(&name) {
+        if !is_right && !self.in_doubt.contains(&name) {
             let (status, got, wanted) = (reply.status, reply.body.len(), expected.map(Vec::len));
-            tally.note(format!("GET {}: {status} with {got} bytes, wanted {wanted:?}", self.key(name)));
+            tally.record_wrong(format!("GET {}: {status} with {got} bytes, wanted {wanted:?}", self.key(name)));
         }
     }
 
     fn delete(&mut self, node: &Node, name: usize, answer_max: Duration, tally: &mut Tally) {
-        let Some(reply) = ask("DELETE", node, &object("DELETE", &self.key(name)), answer_max, tally) else {
-            self.doubtful.insert(name);
+        let Some(reply) = send_timed("DELETE", node, &object("DELETE", &self.key(name)), answer_max, tally) else {
+            self.in_doubt.insert(name);
             return;
         };
         if reply.status == 204 {
-            self.doubtful.remove(&name);
-            self.holds.remove(&name);
+            self.in_doubt.remove(&name);
+            self.stored.remove(&name);
         } else {
-            tally.note(format!("DELETE {}: {}", self.key(name), said(&reply)));
+            tally.record_wrong(format!("DELETE {}: {}", self.key(name), status_and_code(&reply)));
         }
     }
 }
 
 /// Formats status and error code of an answer.
-fn said(reply: &Response) -> String {
+fn status_and_code(reply: &Response) -> String {
     format!("{} {}", reply.status, reply.element("Code").unwrap_or_default())
 }
 
 /// Sends a request. A late or missing answer counts as wrong.
-fn ask(
+fn send_timed(
     method: &'static str,
     node: &Node,
     request: &Request,
@@ -287,12 +287,12 @@ fn ask(
         Ok(reply) => {
             *tally.answers.entry((method, reply.status)).or_default() += 1;
             if took > answer_max {
-                tally.note(format!("{method} took {} ms", took.as_millis()));
+                tally.record_wrong(format!("{method} took {} ms", took.as_millis()));
             }
             Some(reply)
         }
         Err(error) => {
-            tally.note(format!("{method}: no answer after {} ms: {error}", took.as_millis()));
+            tally.record_wrong(format!("{method}: no answer after {} ms: {error}", took.as_millis()));
             None
         }
     }

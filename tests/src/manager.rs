@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Timeout of an expected event.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The manager's end of `sd_notify(3)`.
 pub struct Manager {
@@ -46,15 +46,15 @@ impl Manager {
     /// Waits for a message with a line that equals or starts with this one. Returns all messages up
     /// to it, with it as the last.
     #[track_caller]
-    pub fn until(&self, line: &str) -> Vec<String> {
+    pub fn wait_for(&self, line: &str) -> Vec<String> {
         let begun = Instant::now();
         let mut messages = Vec::new();
         loop {
-            match self.next(PATIENCE.saturating_sub(begun.elapsed())) {
+            match self.next(TIMEOUT.saturating_sub(begun.elapsed())) {
                 Some(message) => {
-                    let is_it = message.lines().any(|told| told.starts_with(line));
+                    let is_expected = message.lines().any(|candidate| candidate.starts_with(line));
                     messages.push(message);
-                    if is_it {
+                    if is_expected {
                         return messages;
                     }
                 }
@@ -68,7 +68,7 @@ impl Manager {
         let end = Instant::now() + within;
         let mut count = 0;
         while let Some(message) = self.next(end.saturating_duration_since(Instant::now())) {
-            count += usize::from(message.lines().any(|told| told == line));
+            count += usize::from(message.lines().any(|candidate| candidate == line));
             if Instant::now() >= end {
                 break;
             }
@@ -83,8 +83,8 @@ pub fn line<'m>(message: &'m str, name: &str) -> Option<&'m str> {
 }
 
 /// Returns a command prefix that passes sockets to a node: `NAME=ADDRESS` each.
-pub fn handing_over(sockets: &[&str]) -> Vec<String> {
-    let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/activate.py").to_owned();
+pub fn passing_sockets(sockets: &[&str]) -> Vec<String> {
+    let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/pass-sockets.py").to_owned();
     ["python3".to_owned(), tool]
         .into_iter()
         .chain(sockets.iter().map(|socket| (*socket).to_owned()))

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::device::{LoopDevice, run, sparse};
 
 /// Timeout of an unmount: the kernel first completes the I/O of a killed process.
-const PATIENCE: Duration = Duration::from_secs(30);
+const UNMOUNT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Length of a neighbour's writes while there is space.
 const LONGEST_WRITE: usize = 1 << 20;
@@ -73,7 +73,7 @@ impl Kind {
 }
 
 /// A mounted file system; unmounted on drop. Its users must end first.
-pub struct Mounted {
+pub struct MountedFs {
     kind: Kind,
     len: u64,
     device: Option<LoopDevice>,
@@ -81,7 +81,7 @@ pub struct Mounted {
     home: TempDir,
 }
 
-impl Mounted {
+impl MountedFs {
     /// Creates and mounts a file system of this size, or returns the reason why the system refuses
     /// it. XFS needs 300 MiB.
     pub fn new(kind: Kind, len: u64) -> Result<Self, String> {
@@ -90,7 +90,7 @@ impl Mounted {
             let image = sparse(home.path(), len);
             run(program, arguments.iter().map(AsRef::as_ref).chain([image.as_os_str()]))?;
         }
-        let mut mounted = Mounted { kind, len, device: None, is_mounted: false, home };
+        let mut mounted = MountedFs { kind, len, device: None, is_mounted: false, home };
         std::fs::create_dir(mounted.point()).expect("a directory");
         mounted.mount()?;
         Ok(mounted)
@@ -125,7 +125,7 @@ impl Mounted {
     pub fn unmount(&mut self) -> Result<(), String> {
         let begun = Instant::now();
         while let Err(error) = run("umount", [self.point()]) {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > UNMOUNT_TIMEOUT {
                 return Err(error);
             }
             thread::sleep(Duration::from_millis(10));
@@ -147,7 +147,7 @@ impl Mounted {
     }
 
     /// Fills it with a file, until not even a sector can be written.
-    pub fn fill(&self) -> Neighbour {
+    pub fn fill(&self) -> FillerFile {
         let path = self.point().join("neighbour");
         let mut file = OpenOptions::new().create(true).append(true).open(&path).expect("a file");
         let mut len = LONGEST_WRITE;
@@ -159,7 +159,7 @@ impl Mounted {
             }
         }
         let _ = file.sync_all();
-        Neighbour { path }
+        FillerFile { path }
     }
 }
 
@@ -168,7 +168,7 @@ fn flushed(file: &File, len: usize) -> io::Result<()> {
     if len < LONGEST_WRITE { file.sync_data() } else { Ok(()) }
 }
 
-impl Drop for Mounted {
+impl Drop for MountedFs {
     fn drop(&mut self) {
         if !self.is_mounted {
             return;
@@ -181,13 +181,13 @@ impl Drop for Mounted {
 }
 
 /// The file with which another program fills a file system.
-pub struct Neighbour {
+pub struct FillerFile {
     path: PathBuf,
 }
 
-impl Neighbour {
+impl FillerFile {
     /// Frees its space.
-    pub fn leave(self) {
+    pub fn remove(self) {
         std::fs::remove_file(&self.path).expect("the neighbour's file");
         let directory = File::open(self.path.parent().expect("a directory")).expect("a directory");
         let _ = rustix::fs::syncfs(directory);
@@ -202,20 +202,20 @@ mod tests {
     #[test]
     fn file_system_of_each_kind_fills_and_empties() {
         for kind in Kind::ALL {
-            let mut mounted = match Mounted::new(kind, 320 << 20) {
+            let mut mounted = match MountedFs::new(kind, 320 << 20) {
                 Ok(mounted) => mounted,
-                Err(why) => {
-                    skipped(kind.name(), &why);
+                Err(reason) => {
+                    skipped(kind.name(), &reason);
                     continue;
                 }
             };
             let before = mounted.free();
             assert!(before > 64 << 20, "{}: {before} B", kind.name());
-            let neighbour = mounted.fill();
+            let filler = mounted.fill();
             // XFS counts some reserved pages as free.
             let more = std::fs::write(mounted.point().join("more"), vec![1; 128 << 10]);
             assert_eq!(more.unwrap_err().kind(), io::ErrorKind::StorageFull, "{}", kind.name());
-            neighbour.leave();
+            filler.remove();
             assert!(mounted.free() > 64 << 20, "{}: {} B", kind.name(), mounted.free());
             std::fs::write(mounted.point().join("file"), "kept").unwrap();
             mounted.remount_read_only().unwrap();

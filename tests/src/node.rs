@@ -17,7 +17,7 @@ use crate::http::{Request, Response};
 use crate::sigv4::Signer;
 
 /// Timeout for startup and shutdown.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Time after which a node that should have refused to start is considered running.
 const REFUSAL_MAX: Duration = Duration::from_secs(20);
@@ -243,7 +243,7 @@ impl Node {
             if let Some(status) = child.try_wait().expect("a child") {
                 panic!("the node ended with {status}: {}", self.log());
             }
-            assert!(started.elapsed() < PATIENCE, "the node does not get ready: {}", self.log());
+            assert!(started.elapsed() < TIMEOUT, "the node does not get ready: {}", self.log());
             std::thread::sleep(Duration::from_millis(5));
         };
         self.address = Some(address);
@@ -251,13 +251,13 @@ impl Node {
         self.admin_address = admin_address;
         let (access_key, secret_key) = match self.launch.has_credential {
             true => (ACCESS_KEY.to_owned(), SECRET_KEY.to_owned()),
-            false => self.credential_made(),
+            false => self.generated_credential(),
         };
         self.signer = Some(Signer { access_key, secret_key, region: "us-east-1".to_owned() });
     }
 
     /// Returns the credential in the data directory.
-    fn credential_made(&self) -> (String, String) {
+    fn generated_credential(&self) -> (String, String) {
         let file = File::open(self.data.join("credentials.toml")).expect("a credential is made");
         let mut values = BufReader::new(file).lines().map_while(Result::ok).filter_map(|line| {
             let (_, value) = line.split_once("_key = ")?;
@@ -312,7 +312,7 @@ impl Node {
     }
 
     /// Returns the places in the data directory and the logs that contain a secret in any form.
-    pub fn places_of(&self, secret: &[u8]) -> Vec<String> {
+    pub fn occurrences_of(&self, secret: &[u8]) -> Vec<String> {
         let mut files = files_below(self.data());
         files.push(("the log".into(), self.log().into_bytes()));
         let mut found = Vec::new();
@@ -349,7 +349,7 @@ impl Node {
     }
 
     /// Makes it reload its files, with SIGHUP.
-    pub fn hang_up(&self) {
+    pub fn reload(&self) {
         self.signal(Signal::HUP);
     }
 
@@ -380,7 +380,7 @@ impl Node {
             if let Some(status) = child.try_wait().expect("a child") {
                 return status;
             }
-            if started.elapsed() > PATIENCE {
+            if started.elapsed() > TIMEOUT {
                 child.kill().expect("a process of ours");
                 panic!("the node does not end: {}", self.log());
             }

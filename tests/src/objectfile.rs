@@ -30,13 +30,13 @@ mod kind {
     pub(super) const BODY: u8 = 3;
     pub(super) const OBJECT: u8 = 4;
     pub(super) const END: u8 = 9;
-    pub(super) const CHUNK: u8 = 11;
+    pub(super) const CHECKPOINT_ITEMS: u8 = 11;
     pub(super) const CHECKPOINT_END: u8 = 12;
 }
 
 /// Content of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Holds {
+pub enum SegmentKind {
     /// Records.
     Records,
     /// Blocks of bodies.
@@ -51,7 +51,7 @@ pub struct Segment {
     /// The offset of its header.
     pub start: u64,
     /// Its kind.
-    pub holds: Holds,
+    pub kind: SegmentKind,
     /// Whether it contains an end record.
     pub is_ended: bool,
     generation: u64,
@@ -151,12 +151,12 @@ impl Layout {
             if self.slice(start, 8) != b"keyhseg\n" {
                 continue;
             }
-            let holds = if self.u32(start + 8) == 1 { Holds::Records } else { Holds::Blocks };
+            let kind = if self.u32(start + 8) == 1 { SegmentKind::Records } else { SegmentKind::Blocks };
             let generation = self.u64(start + 32);
-            let mut segment = Segment { number, start, holds, is_ended: false, generation };
-            match holds {
-                Holds::Records => self.find_records(&mut segment),
-                Holds::Blocks => self.find_blocks(&segment),
+            let mut segment = Segment { number, start, kind, is_ended: false, generation };
+            match kind {
+                SegmentKind::Records => self.find_records(&mut segment),
+                SegmentKind::Blocks => self.find_blocks(&segment),
             }
             self.segments.push(segment);
         }
@@ -216,30 +216,31 @@ impl Layout {
             let id = field(&body.payload, 0, 8);
             if ids.contains(&id) {
                 let current = newest.entry(id).or_insert(body);
-                if body.placed() >= current.placed() {
+                if body.relocation_order() >= current.relocation_order() {
                     *current = body;
                 }
             }
         }
         // A segment of one generation holds one copy of a body's blocks.
-        let is_placed =
+        let is_current =
             |block: &&Block| newest.get(&block.body).is_some_and(|body| body.generations().contains(&block.generation));
-        let blocks = self.blocks.iter().filter(is_placed).cloned().collect();
+        let blocks = self.blocks.iter().filter(is_current).cloned().collect();
         Object { record: record.clone(), bodies: newest.into_values().cloned().collect(), blocks }
     }
 
     /// Returns the end record of the newest checkpoint (0) or of the previous one (1).
     pub fn checkpoint(&self, age: u64) -> Option<Record> {
         let at = (self.u64(64 + 8 * age) >> 17) * 8;
-        let is_it = |record: &&Record| record.kind == kind::CHECKPOINT_END && record.bytes.start == at;
-        self.records.iter().find(is_it).cloned()
+        let is_wanted = |record: &&Record| record.kind == kind::CHECKPOINT_END && record.bytes.start == at;
+        self.records.iter().find(is_wanted).cloned()
     }
 
     /// Returns the first item record of the newest checkpoint.
-    pub fn checkpoint_chunk(&self) -> Option<Record> {
+    pub fn checkpoint_items(&self) -> Option<Record> {
         let until = field(&self.checkpoint(0)?.payload, 0, 8);
-        let is_it = |record: &&Record| record.kind == kind::CHUNK && field(&record.payload, 0, 8) == until;
-        self.records.iter().find(is_it).cloned()
+        let is_wanted =
+            |record: &&Record| record.kind == kind::CHECKPOINT_ITEMS && field(&record.payload, 0, 8) == until;
+        self.records.iter().find(is_wanted).cloned()
     }
 
     /// Returns whether the newest checkpoint covers this record.
@@ -287,7 +288,7 @@ impl Record {
     }
 
     /// Returns the order of records of one body: the last one has the location of its blocks.
-    fn placed(&self) -> (u64, u64) {
+    fn relocation_order(&self) -> (u64, u64) {
         (field(&self.payload, 24, 8), self.generation)
     }
 

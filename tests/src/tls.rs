@@ -28,10 +28,10 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const NAMES: [&str; 2] = ["localhost", "127.0.0.1"];
 
 /// A client connection.
-pub type Connection = StreamOwned<ClientConnection, TcpStream>;
+pub type TlsConnection = StreamOwned<ClientConnection, TcpStream>;
 
 /// A certificate and its key.
-pub struct Issued {
+pub struct IssuedCertificate {
     /// The certificate in PEM.
     pub pem: String,
     /// The certificate in DER.
@@ -70,17 +70,17 @@ impl Certificate {
         roots.add(authority.der().clone()).expect("an authority");
         let made = Certificate { home, authority, roots: Arc::new(roots) };
         made.issue(&NAMES).write(&made.path(), &made.key_path());
-        put(&made.authority_path(), &made.authority.pem());
+        replace_file(&made.authority_path(), &made.authority.pem());
         made
     }
 
     /// Issues a certificate for these names.
-    pub fn issue(&self, names: &[&str]) -> Issued {
+    pub fn issue(&self, names: &[&str]) -> IssuedCertificate {
         self.issue_with(names, &PKCS_ECDSA_P256_SHA256, 365)
     }
 
     /// Issues a certificate with this key type, valid for `days` from now; negative if expired.
-    pub fn issue_with(&self, names: &[&str], algorithm: &'static SignatureAlgorithm, days: i32) -> Issued {
+    pub fn issue_with(&self, names: &[&str], algorithm: &'static SignatureAlgorithm, days: i32) -> IssuedCertificate {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
         params.use_authority_key_identifier_extension = true;
@@ -95,11 +95,16 @@ impl Certificate {
         params.not_after = if days < 0 { after - length } else { after + length };
         let key = KeyPair::generate_for(algorithm).expect("a key");
         let certificate = params.signed_by(&key, &self.authority).expect("a certificate");
-        Issued { pem: certificate.pem(), der: certificate.der().clone(), key_pem: key.serialize_pem(), serial }
+        IssuedCertificate {
+            pem: certificate.pem(),
+            der: certificate.der().clone(),
+            key_pem: key.serialize_pem(),
+            serial,
+        }
     }
 
     /// Creates a revocation list in PEM whose next update is in `days`; negative if overdue.
-    pub fn revoke(&self, revoked: &[&Issued], days: i32) -> String {
+    pub fn revoke(&self, revoked: &[&IssuedCertificate], days: i32) -> String {
         let now = rcgen::date_time_ymd(1970, 1, 1) + std::time::UNIX_EPOCH.elapsed().expect("a clock after 1970");
         let day = Duration::from_secs(24 * 60 * 60);
         let length = day * days.unsigned_abs();
@@ -149,7 +154,7 @@ impl Certificate {
     }
 
     /// Returns the configuration of a client that trusts the CA and presents a certificate.
-    pub fn client_with(&self, own: &Issued) -> Arc<ClientConfig> {
+    pub fn client_with(&self, own: &IssuedCertificate) -> Arc<ClientConfig> {
         let key = PrivateKeyDer::from_pem_slice(own.key_pem.as_bytes()).expect("a key");
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -172,16 +177,16 @@ impl Certificate {
     }
 }
 
-impl Issued {
+impl IssuedCertificate {
     /// Writes certificate and key to files, each replaced atomically.
     pub fn write(&self, certificate: &Path, key: &Path) {
-        put(key, &self.key_pem);
-        put(certificate, &self.pem);
+        replace_file(key, &self.key_pem);
+        replace_file(certificate, &self.pem);
     }
 }
 
 /// Replaces a file atomically, with access for its owner only.
-pub fn put(path: &Path, text: &str) {
+pub fn replace_file(path: &Path, text: &str) {
     let new = path.with_extension("new");
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new);
     file.and_then(|mut file| file.write_all(text.as_bytes())).expect("a file");
@@ -203,12 +208,12 @@ pub fn s_client(to: SocketAddr, arguments: &[&str], request: &str) -> (String, b
 }
 
 /// Connects; the handshake takes place on the first read or write.
-pub fn connect(to: SocketAddr, client: &Arc<ClientConfig>) -> io::Result<Connection> {
+pub fn connect(to: SocketAddr, client: &Arc<ClientConfig>) -> io::Result<TlsConnection> {
     connect_as("localhost", to, client)
 }
 
 /// Connects with this server name.
-pub fn connect_as(name: &str, to: SocketAddr, client: &Arc<ClientConfig>) -> io::Result<Connection> {
+pub fn connect_as(name: &str, to: SocketAddr, client: &Arc<ClientConfig>) -> io::Result<TlsConnection> {
     let name = name.to_owned().try_into().expect("a name");
     let connection = ClientConnection::new(client.clone(), name).map_err(io::Error::other)?;
     let tcp = TcpStream::connect(to)?;

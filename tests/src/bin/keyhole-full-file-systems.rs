@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use keyhole_tests::data::fresh_seed;
 use keyhole_tests::device::skipped;
 use keyhole_tests::http::object;
-use keyhole_tests::load::{Ballast, Drive, Load, NO_ROOM, Tally};
-use keyhole_tests::mounted::{Kind, Mounted};
+use keyhole_tests::load::{Ballast, INSUFFICIENT_STORAGE, Load, LoadOptions, Tally};
+use keyhole_tests::mounted::{Kind, MountedFs};
 use keyhole_tests::node::binary;
 use keyhole_tests::{Launch, Node};
 
@@ -61,7 +61,7 @@ struct Run {
 
 fn run(node: &Node, load: &mut Load, time: Duration) -> Run {
     let (begun, before) = (Instant::now(), node.processor_time());
-    let tally = load.run(node, Drive { time, pace: Some(PACE), answer_max: ANSWER_MAX, mix: (60, 25) });
+    let tally = load.run(node, LoadOptions { time, pace: Some(PACE), answer_max: ANSWER_MAX, mix: (60, 25) });
     let processors = (node.processor_time() - before).as_secs_f64() / begun.elapsed().as_secs_f64();
     Run { tally, processors }
 }
@@ -90,7 +90,7 @@ fn until_puts_work(node: &Node) -> Option<Duration> {
 }
 
 /// Runs all phases on one file system and returns whether all limits were met.
-fn measure(kind: Kind, mounted: &Mounted, time: Duration) -> bool {
+fn measure(kind: Kind, mounted: &MountedFs, time: Duration) -> bool {
     let launch = Launch::default().with_credential().capacity(Some(CAPACITY)).arg("--threads=2").arg("--log=warn");
     let node = launch.start_in(&mounted.point().join("data"));
     node.make_bucket("bucket");
@@ -102,7 +102,7 @@ fn measure(kind: Kind, mounted: &Mounted, time: Duration) -> bool {
     let mut is_good = report(kind, "full by its capacity", &reference);
     is_good &= load.delete_all(&node, ANSWER_MAX).wrong_count == 0 && compact(&node);
 
-    let neighbour = mounted.fill();
+    let filler = mounted.fill();
     println!("{}: {} B are free", kind.name(), mounted.free());
     // Segments that the store keeps are available to the load only, not to others.
     let (_, tally) = Ballast::put(&node, ANSWER_MAX);
@@ -110,7 +110,7 @@ fn measure(kind: Kind, mounted: &Mounted, time: Duration) -> bool {
     is_good &= tally.wrong_count == 0;
     let full = run(&node, &mut load, time);
     is_good &= report(kind, "full by others", &full);
-    let refused = full.tally.of("PUT", NO_ROOM);
+    let refused = full.tally.of("PUT", INSUFFICIENT_STORAGE);
     let ratio = full.processors / reference.processors;
     println!("{}: {ratio:.2} times the reference, at most {RATIO_MAX}; {refused} PUTs refused", kind.name());
     is_good &= ratio <= RATIO_MAX && refused > 0;
@@ -121,7 +121,7 @@ fn measure(kind: Kind, mounted: &Mounted, time: Duration) -> bool {
     println!("{}: {idle:.4} processors when nobody asks, at most {IDLE_MAX}", kind.name());
     is_good &= idle <= IDLE_MAX;
 
-    neighbour.leave();
+    filler.remove();
     let noticed = until_puts_work(&node);
     println!("{}: PUTs work after {noticed:?} with space", kind.name());
     let verified = load.verify(&node, ANSWER_MAX);
@@ -155,9 +155,9 @@ fn main() -> ExitCode {
     };
     let mut is_good = true;
     for kind in kinds {
-        match Mounted::new(kind, FILE_SYSTEM_LEN) {
+        match MountedFs::new(kind, FILE_SYSTEM_LEN) {
             Ok(mounted) => is_good &= measure(kind, &mounted, time),
-            Err(why) => skipped(&format!("a full {}", kind.name()), &why),
+            Err(reason) => skipped(&format!("a full {}", kind.name()), &reason),
         }
     }
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }

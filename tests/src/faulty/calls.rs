@@ -19,7 +19,7 @@ use fuser::{
 use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, fallocate, mknodat, statvfs};
 
 use super::inodes::Inodes;
-use super::{PAGE, Shared};
+use super::{PAGE, SharedFaults};
 
 /// Cache lifetime of names and attributes: none.
 const TTL: Duration = Duration::ZERO;
@@ -32,8 +32,8 @@ type Result<T> = std::result::Result<T, Errno>;
 /// The mounted file system.
 pub(super) struct Calls {
     backing: PathBuf,
-    faults: Shared,
-    state: Mutex<State>,
+    faults: SharedFaults,
+    table: Mutex<FileTable>,
 }
 
 /// A write by the program under test.
@@ -44,58 +44,58 @@ struct Write<'a> {
     is_durable: bool,
 }
 
-struct State {
+struct FileTable {
     inodes: Inodes,
     files: HashMap<u64, Arc<File>>,
     next_handle: u64,
 }
 
 impl Calls {
-    pub(super) fn new(backing: PathBuf, faults: Shared) -> Self {
-        let state = State { inodes: Inodes::new(), files: HashMap::new(), next_handle: 1 };
-        Calls { backing, faults, state: Mutex::new(state) }
+    pub(super) fn new(backing: PathBuf, faults: SharedFaults) -> Self {
+        let table = FileTable { inodes: Inodes::new(), files: HashMap::new(), next_handle: 1 };
+        Calls { backing, faults, table: Mutex::new(table) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, FileTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the backing path of an inode.
     fn path(&self, inode: INodeNo) -> Result<PathBuf> {
-        let state = self.state();
-        Ok(self.backing.join(state.inodes.path(inode.into()).ok_or(Errno::ENOENT)?))
+        let table = self.table();
+        Ok(self.backing.join(table.inodes.path(inode.into()).ok_or(Errno::ENOENT)?))
     }
 
     /// Returns the path of a name within the root, and its backing path.
     fn child(&self, parent: INodeNo, name: &OsStr) -> Result<(PathBuf, PathBuf)> {
-        let path = self.state().inodes.child(parent.into(), name).ok_or(Errno::ENOENT)?;
-        let behind = self.backing.join(&path);
-        Ok((path, behind))
+        let path = self.table().inodes.child(parent.into(), name).ok_or(Errno::ENOENT)?;
+        let backing = self.backing.join(&path);
+        Ok((path, backing))
     }
 
     /// Returns the last component of an inode's path.
     fn name(&self, inode: INodeNo) -> String {
-        let state = self.state();
-        let name = state.inodes.path(inode.into()).and_then(Path::file_name).unwrap_or_default();
+        let table = self.table();
+        let name = table.inodes.path(inode.into()).and_then(Path::file_name).unwrap_or_default();
         name.to_string_lossy().into_owned()
     }
 
     fn file(&self, handle: FileHandle) -> Result<Arc<File>> {
-        self.state().files.get(&handle.into()).cloned().ok_or(Errno::EBADF)
+        self.table().files.get(&handle.into()).cloned().ok_or(Errno::EBADF)
     }
 
-    fn keep(&self, file: File) -> FileHandle {
-        let mut state = self.state();
-        let handle = state.next_handle;
-        state.next_handle += 1;
-        state.files.insert(handle, Arc::new(file));
+    fn register(&self, file: File) -> FileHandle {
+        let mut table = self.table();
+        let handle = table.next_handle;
+        table.next_handle += 1;
+        table.files.insert(handle, Arc::new(file));
         FileHandle(handle)
     }
 
     /// Returns the attributes of a path within the root.
-    fn entry(&self, path: &Path, behind: &Path) -> Result<FileAttr> {
-        let metadata = fs::symlink_metadata(behind)?;
-        let number = self.state().inodes.number(path);
+    fn entry(&self, path: &Path, backing: &Path) -> Result<FileAttr> {
+        let metadata = fs::symlink_metadata(backing)?;
+        let number = self.table().inodes.number(path);
         Ok(attributes(number, &metadata))
     }
 
@@ -109,17 +109,17 @@ impl Calls {
 
     fn make(&self, parent: INodeNo, name: &OsStr, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<FileAttr> {
         self.faults.lock().change()?;
-        let (path, behind) = self.child(parent, name)?;
-        make(&behind)?;
-        self.entry(&path, &behind)
+        let (path, backing) = self.child(parent, name)?;
+        make(&backing)?;
+        self.entry(&path, &backing)
     }
 
     fn remove(&self, parent: INodeNo, name: &OsStr, remove: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
         self.faults.lock().change()?;
-        let (path, behind) = self.child(parent, name)?;
-        remove(&behind)?;
-        if let Some(inode) = self.state().inodes.remove(&path) {
-            self.faults.lock().give_back(inode, 0);
+        let (path, backing) = self.child(parent, name)?;
+        remove(&backing)?;
+        if let Some(inode) = self.table().inodes.remove(&path) {
+            self.faults.lock().free_from(inode, 0);
         }
         Ok(())
     }
@@ -130,7 +130,7 @@ impl Calls {
             _ => Arc::new(OpenOptions::new().write(true).open(self.path(inode)?)?),
         };
         file.set_len(len)?;
-        self.faults.lock().give_back(inode.into(), len);
+        self.faults.lock().free_from(inode.into(), len);
         Ok(())
     }
 
@@ -185,7 +185,7 @@ impl Calls {
             let entry = entry?;
             let path = entry.path();
             let within = path.strip_prefix(&self.backing).map_err(|_| Errno::EIO)?;
-            let number = self.state().inodes.number(within);
+            let number = self.table().inodes.number(within);
             entries.push((number, kind(entry.file_type()?), entry.file_name()));
         }
         Ok(entries)
@@ -230,14 +230,14 @@ fn attributes(inode: u64, metadata: &Metadata) -> FileAttr {
 }
 
 /// Opens a backing file for reading, and for writing if that is permitted.
-fn open_behind(path: &Path) -> io::Result<File> {
+fn open_backing(path: &Path) -> io::Result<File> {
     let both = OpenOptions::new().read(true).write(true).open(path);
     both.or_else(|_| File::open(path))
 }
 
 impl Filesystem for Calls {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match self.child(parent, name).and_then(|(path, behind)| self.entry(&path, &behind)) {
+        match self.child(parent, name).and_then(|(path, backing)| self.entry(&path, &backing)) {
             Ok(attributes) => reply.entry(&TTL, &attributes, Generation(0)),
             Err(error) => reply.error(error),
         }
@@ -307,11 +307,11 @@ impl Filesystem for Calls {
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer(self.remove(parent, name, |path| fs::remove_file(path)), reply);
+        reply_empty(self.remove(parent, name, |path| fs::remove_file(path)), reply);
     }
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        answer(self.remove(parent, name, |path| fs::remove_dir(path)), reply);
+        reply_empty(self.remove(parent, name, |path| fs::remove_dir(path)), reply);
     }
 
     fn rename(
@@ -326,15 +326,15 @@ impl Filesystem for Calls {
     ) {
         let rename = || {
             self.faults.lock().change()?;
-            let (from, from_behind) = self.child(parent, name)?;
-            let (to, to_behind) = self.child(new_parent, new_name)?;
-            fs::rename(from_behind, to_behind)?;
-            if let Some(replaced) = self.state().inodes.rename(&from, &to) {
-                self.faults.lock().give_back(replaced, 0);
+            let (from, from_backing) = self.child(parent, name)?;
+            let (to, to_backing) = self.child(new_parent, new_name)?;
+            fs::rename(from_backing, to_backing)?;
+            if let Some(replaced) = self.table().inodes.rename(&from, &to) {
+                self.faults.lock().free_from(replaced, 0);
             }
             Ok(())
         };
-        answer(rename(), reply);
+        reply_empty(rename(), reply);
     }
 
     fn open(&self, _: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -342,10 +342,10 @@ impl Filesystem for Calls {
             if flags.acc_mode() != fuser::OpenAccMode::O_RDONLY {
                 self.faults.lock().change()?;
             }
-            Ok(open_behind(&self.path(inode)?)?)
+            Ok(open_backing(&self.path(inode)?)?)
         };
         match open() {
-            Ok(file) => reply.opened(self.keep(file), FopenFlags::FOPEN_DIRECT_IO),
+            Ok(file) => reply.opened(self.register(file), FopenFlags::FOPEN_DIRECT_IO),
             Err(error) => reply.error(error),
         }
     }
@@ -355,10 +355,10 @@ impl Filesystem for Calls {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
             file.set_permissions(Permissions::from_mode(mode & 0o7777))
         });
-        let opened = made.and_then(|attributes| Ok((attributes, open_behind(&self.path(attributes.ino)?)?)));
+        let opened = made.and_then(|attributes| Ok((attributes, open_backing(&self.path(attributes.ino)?)?)));
         match opened {
             Ok((attributes, file)) => {
-                let handle = self.keep(file);
+                let handle = self.register(file);
                 reply.created(&TTL, &attributes, Generation(0), handle, FopenFlags::FOPEN_DIRECT_IO);
             }
             Err(error) => reply.error(error),
@@ -411,7 +411,7 @@ impl Filesystem for Calls {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        answer(self.allocate(inode, handle, offset, len, mode), reply);
+        reply_empty(self.allocate(inode, handle, offset, len, mode), reply);
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
@@ -428,17 +428,17 @@ impl Filesystem for Calls {
         _: bool,
         reply: ReplyEmpty,
     ) {
-        self.state().files.remove(&handle.into());
+        self.table().files.remove(&handle.into());
         reply.ok();
     }
 
     /// Power never fails here: written bytes are durable.
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        answer(self.faults.lock().sync(), reply);
+        reply_empty(self.faults.lock().sync(), reply);
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        answer(self.faults.lock().sync(), reply);
+        reply_empty(self.faults.lock().sync(), reply);
     }
 
     fn readdir(&self, _: &Request, inode: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
@@ -457,7 +457,7 @@ impl Filesystem for Calls {
 
     fn access(&self, _: &Request, _: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
         let is_write = mask.contains(AccessFlags::W_OK);
-        answer(if is_write { self.faults.lock().change() } else { Ok(()) }, reply);
+        reply_empty(if is_write { self.faults.lock().change() } else { Ok(()) }, reply);
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
@@ -465,14 +465,14 @@ impl Filesystem for Calls {
             let faults = self.faults.lock();
             (faults.used(), faults.budget())
         };
-        let Ok(behind) = statvfs(&self.backing) else { return reply.error(Errno::EIO) };
-        let pages = budget.map_or(behind.f_blocks, |budget| budget / PAGE);
-        let free = budget.map_or(behind.f_bavail, |budget| budget.saturating_sub(used) / PAGE);
-        reply.statfs(pages, free, free, behind.f_files, behind.f_ffree, PAGE as u32, 255, PAGE as u32);
+        let Ok(backing) = statvfs(&self.backing) else { return reply.error(Errno::EIO) };
+        let pages = budget.map_or(backing.f_blocks, |budget| budget / PAGE);
+        let free = budget.map_or(backing.f_bavail, |budget| budget.saturating_sub(used) / PAGE);
+        reply.statfs(pages, free, free, backing.f_files, backing.f_ffree, PAGE as u32, 255, PAGE as u32);
     }
 }
 
-fn answer(result: Result<()>, reply: ReplyEmpty) {
+fn reply_empty(result: Result<()>, reply: ReplyEmpty) {
     match result {
         Ok(()) => reply.ok(),
         Err(error) => reply.error(error),

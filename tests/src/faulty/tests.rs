@@ -13,11 +13,11 @@ const ENOSPC: Option<i32> = Some(28);
 const EROFS: Option<i32> = Some(30);
 const EOPNOTSUPP: Option<i32> = Some(95);
 
-fn mounted(test: &str) -> Option<Faulty> {
-    Faulty::mount().map_err(|why| skipped(test, &why)).ok()
+fn mounted(test: &str) -> Option<FaultyFs> {
+    FaultyFs::mount().map_err(|reason| skipped(test, &reason)).ok()
 }
 
-fn open(faulty: &Faulty) -> File {
+fn open(faulty: &FaultyFs) -> File {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(faulty.point().join("file")).unwrap()
 }
 

@@ -20,7 +20,7 @@ const REQUEST_COST: u64 = 8 << 10;
 
 /// Progress of a crash, as seen by the clients: each flag becomes true at its time and stays so.
 #[derive(Default)]
-pub(crate) struct Stage {
+pub(crate) struct CrashProgress {
     /// Requests may fail.
     pub(crate) crashing: AtomicBool,
     /// The power is being cut: acknowledgements are in doubt. Unlike a real power failure, a
@@ -34,37 +34,37 @@ pub(crate) struct Stage {
     pub(crate) gone: AtomicBool,
 }
 
-fn is(stage: &AtomicBool) -> bool {
-    stage.load(Ordering::SeqCst)
+fn is_set(flag: &AtomicBool) -> bool {
+    flag.load(Ordering::SeqCst)
 }
 
 /// A node under load.
 pub(crate) struct Target {
     pub(crate) to: SocketAddr,
     pub(crate) signer: Signer,
-    pub(crate) stage: Stage,
+    pub(crate) progress: CrashProgress,
     /// Bytes sent by the clients.
     pub(crate) work: AtomicU64,
 }
 
 impl Target {
     pub(crate) fn new(node: &Node) -> Self {
-        let (stage, work) = Default::default();
-        Target { to: node.address(), signer: node.signer().clone(), stage, work }
+        let (progress, work) = Default::default();
+        Target { to: node.address(), signer: node.signer().clone(), progress, work }
     }
 
     /// Sends a request and returns the reply, which must have one of these statuses until the crash
     /// begins. Returns `None` if the crash prevented it, and the outcome is in doubt.
-    fn ask(&self, request: Request, body: Vec<u8>, statuses: &[u16]) -> Option<Response> {
+    fn send(&self, request: Request, body: Vec<u8>, statuses: &[u16]) -> Option<Response> {
         self.work.fetch_add(REQUEST_COST + body.len() as u64, Ordering::Relaxed);
-        let was_cut = is(&self.stage.cut);
+        let was_cut = is_set(&self.progress.cut);
         let stores = !body.is_empty();
         let reply = request.body(body).signed(self.to, &self.signer).try_send_unsigned(self.to);
         let is_whole = |reply: &Response| statuses.contains(&reply.status) && reply.is_complete;
         let is_good = reply.as_ref().is_ok_and(is_whole);
         assert!(!(is_good && stores && was_cut), "{reply:?} to what was sent after the power was cut");
-        assert!(is_good || is(&self.stage.crashing), "{reply:?} before the crash");
-        reply.ok().filter(|_| is_good && !is(&self.stage.cutting))
+        assert!(is_good || is_set(&self.progress.crashing), "{reply:?} before the crash");
+        reply.ok().filter(|_| is_good && !is_set(&self.progress.cutting))
     }
 }
 
@@ -127,7 +127,7 @@ impl Client {
 
     /// Sends requests until the node is gone, or every name is in doubt.
     pub(crate) fn run(&mut self, target: &Target) {
-        while !is(&target.stage.gone) {
+        while !is_set(&target.progress.gone) {
             let certain: Vec<usize> = (0..NAMES).filter(|name| self.names[*name].in_doubt.is_none()).collect();
             let Some(&name) = self.random.choice(&certain) else { return };
             match self.random.u8(..16) {
@@ -159,7 +159,7 @@ impl Client {
     fn change(&mut self, target: &Target, request: Request, body: Vec<u8>, name: usize, to: Option<Object>) {
         let name = &mut self.names[name];
         name.in_doubt = Some(to);
-        if target.ask(request, body, &[200, 204]).is_some() {
+        if target.send(request, body, &[200, 204]).is_some() {
             name.settled = to;
             name.in_doubt = None;
             self.acknowledged += 1;
@@ -179,7 +179,7 @@ impl Client {
     fn get(&mut self, target: &Target, name: usize) {
         let object = self.names[name].settled;
         let headers = object.map(Object::headers).unwrap_or_default();
-        let Some(reply) = target.ask(self.request("GET", name).headers(headers), Vec::new(), &[200, 404]) else {
+        let Some(reply) = target.send(self.request("GET", name).headers(headers), Vec::new(), &[200, 404]) else {
             return;
         };
         let found = (reply.status == 200).then_some(&reply.body);
@@ -194,10 +194,10 @@ impl Client {
             object.len += PART_LEN;
         }
         let create = self.request("POST", name).query("uploads", "").headers(object.headers());
-        let Some(reply) = target.ask(create, Vec::new(), &[200]) else { return };
+        let Some(reply) = target.send(create, Vec::new(), &[200]) else { return };
         let id = reply.element("UploadId").expect("an upload has an id");
         let mut upload = Upload { name, id, object, etags: Vec::new() };
-        let is_whole = self.parts(&mut upload, |request, body| target.ask(request, body, &[200]));
+        let is_whole = self.parts(&mut upload, |request, body| target.send(request, body, &[200]));
         if is_whole && self.random.u8(..4) > 0 {
             let (request, body) = self.complete(&upload);
             self.change(target, request, body, name, Some(object));
@@ -207,12 +207,12 @@ impl Client {
     }
 
     /// Uploads the parts that were not acknowledged, and returns whether all are now.
-    fn parts(&self, upload: &mut Upload, ask: impl Fn(Request, Vec<u8>) -> Option<Response>) -> bool {
+    fn parts(&self, upload: &mut Upload, send: impl Fn(Request, Vec<u8>) -> Option<Response>) -> bool {
         let contents = upload.object.contents();
         for (index, part) in contents.chunks(PART_LEN).enumerate().skip(upload.etags.len()) {
             let request = self.request("PUT", upload.name).headers(upload.object.headers());
             let request = request.query("partNumber", &(index + 1).to_string()).query("uploadId", &upload.id);
-            let Some(reply) = ask(request, part.to_vec()) else { return false };
+            let Some(reply) = send(request, part.to_vec()) else { return false };
             upload.etags.push(reply.header("etag").expect("a part has an ETag").to_owned());
         }
         true
@@ -226,10 +226,10 @@ impl Client {
     }
 
     /// Checks that a name has exactly this object, or none.
-    fn holds(&self, node: &Node, name: usize, object: Option<Object>) -> Result<(), String> {
+    fn check_content(&self, node: &Node, name: usize, object: Option<Object>) -> Result<(), String> {
         let headers = object.map(Object::headers).unwrap_or_default();
         let reply = node.send(&self.request("GET", name).headers(headers));
-        let is_so = match object {
+        let is_expected = match object {
             Some(object) => reply.status == 200 && reply.is_complete && reply.body == object.contents(),
             None => reply.status == 404,
         };
@@ -237,7 +237,7 @@ impl Client {
             let code = reply.element("Code").unwrap_or_default();
             format!("not {object:?}: {} {code} with {} bytes", reply.status, reply.body.len())
         };
-        if is_so { Ok(()) } else { Err(found()) }
+        if is_expected { Ok(()) } else { Err(found()) }
     }
 
     /// Returns the acknowledged changes that a crash lost or damaged, and resolves the doubtful
@@ -255,14 +255,14 @@ impl Client {
 
     fn settle(&mut self, node: &Node, index: usize) -> Result<(), String> {
         if let Some(object) = self.names[index].in_doubt.take()
-            && self.holds(node, index, object).is_ok()
+            && self.check_content(node, index, object).is_ok()
         {
             self.unanswered += 1;
             self.names[index].settled = object;
             return Ok(());
         }
         let name = &self.names[index];
-        self.holds(node, index, name.settled).map_err(|error| format!("{}: {error}", name.name))
+        self.check_content(node, index, name.settled).map_err(|error| format!("{}: {error}", name.name))
     }
 
     /// Completes an upload with the parts from before and after the crash.

@@ -46,7 +46,7 @@ fn launch() -> Launch {
 }
 
 /// A node and its clients, over many crashes.
-struct Storm {
+struct CrashTest {
     node: Node,
     launch: Box<dyn Fn() -> Launch>,
     bucket: String,
@@ -56,7 +56,7 @@ struct Storm {
     begun: Instant,
 }
 
-impl Storm {
+impl CrashTest {
     /// Creates the clients of a new node; `launch` gives the options after each crash.
     fn new(node: Node, launch: impl Fn() -> Launch + 'static) -> Self {
         let seed = variable("KEYHOLE_CRASH_SEED").unwrap_or_else(fresh_seed);
@@ -67,13 +67,13 @@ impl Storm {
         node.make_bucket(&bucket);
         let clients = (0..CLIENTS).map(|index| Client::new(&bucket, index, random.fork())).collect();
         let launch = Box::new(launch);
-        Storm { node, launch, bucket, clients, random, rounds: 0, begun: Instant::now() }
+        CrashTest { node, launch, bucket, clients, random, rounds: 0, begun: Instant::now() }
     }
 
     /// Loads the node, and kills it at a random moment, or first cuts the power of its volume.
     fn crash(&mut self, cut: Option<&Volume>) {
         let target = Target::new(&self.node);
-        let set = |stage: &AtomicBool| stage.store(true, Ordering::SeqCst);
+        let set = |flag: &AtomicBool| flag.store(true, Ordering::SeqCst);
         let work = self.random.u64(1..=ROUND_WORK_MAX.min(2 * WORK_MAX / rounds().max(1)));
         let mut pause = |ms_max: u64| thread::sleep(Duration::from_micros(self.random.u64(..ms_max * 1000)));
         thread::scope(|scope| {
@@ -84,15 +84,15 @@ impl Storm {
                 thread::sleep(Duration::from_millis(1));
             }
             pause(20);
-            set(&target.stage.crashing);
+            set(&target.progress.crashing);
             if let Some(volume) = cut {
-                set(&target.stage.cutting);
+                set(&target.progress.cutting);
                 volume.cut_power();
-                set(&target.stage.cut);
+                set(&target.progress.cut);
                 // From here on the node must not appear successful.
                 pause(20);
             }
-            set(&target.stage.gone);
+            set(&target.progress.gone);
             self.node.kill();
         });
         self.rounds += 1;
@@ -134,33 +134,33 @@ impl Storm {
 
 #[test]
 fn acknowledged_objects_survive_kill_9() {
-    let mut storm = Storm::new(launch().start(), launch);
+    let mut test = CrashTest::new(launch().start(), launch);
     for _ in 0..rounds() {
-        storm.crash(None);
-        storm.recover_all();
+        test.crash(None);
+        test.recover_all();
     }
-    storm.report("kill -9");
+    test.report("kill -9");
 }
 
 /// Runs a round of power loss and returns the acknowledged changes that were lost.
-fn lose_power(storm: &mut Storm, volume: &mut Volume) -> Vec<String> {
-    storm.crash(Some(volume));
+fn lose_power(test: &mut CrashTest, volume: &mut Volume) -> Vec<String> {
+    test.crash(Some(volume));
     volume.restore_power();
-    storm.recover()
+    test.recover()
 }
 
 #[test]
 fn acknowledged_objects_survive_power_loss() {
     let mut volume = match Volume::new(DEVICE_LEN) {
         Ok(volume) => volume,
-        Err(why) => return skipped("power loss", &why),
+        Err(reason) => return skipped("power loss", &reason),
     };
-    let mut storm = Storm::new(launch().start_in(&volume.point().join("data")), launch);
+    let mut test = CrashTest::new(launch().start_in(&volume.point().join("data")), launch);
     for _ in 0..rounds() {
-        let lost = lose_power(&mut storm, &mut volume);
-        assert!(lost.is_empty(), "round {}: {lost:#?}", storm.rounds);
+        let lost = lose_power(&mut test, &mut volume);
+        assert!(lost.is_empty(), "round {}: {lost:#?}", test.rounds);
     }
-    storm.report("power loss");
+    test.report("power loss");
 }
 
 /// Validates the test above: it must detect a node that acknowledges changes before they are
@@ -170,48 +170,48 @@ fn acknowledged_objects_survive_power_loss() {
 fn build_without_fdatasync_loses_objects() {
     let mut volume = match Volume::new(DEVICE_LEN) {
         Ok(volume) => volume,
-        Err(why) => return skipped("power loss without fdatasync", &why),
+        Err(reason) => return skipped("power loss without fdatasync", &reason),
     };
     let program = std::env::var_os("KEYHOLE_BIN_SKIP_SYNC").expect("it was set when this was built");
     let launch = move || launch().program(program.as_ref());
-    let mut storm = Storm::new(launch().start_in(&volume.point().join("data")), launch);
-    assert!(storm.node.log().contains("skip-sync"), "{}", storm.node.log());
+    let mut test = CrashTest::new(launch().start_in(&volume.point().join("data")), launch);
+    assert!(test.node.log().contains("skip-sync"), "{}", test.node.log());
     // Make the store and the bucket durable: only objects are to be lost.
     volume.sync();
     for round in 1..=rounds() {
-        let lost = lose_power(&mut storm, &mut volume);
+        let lost = lose_power(&mut test, &mut volume);
         if !lost.is_empty() {
             println!("found out in round {round}: {} lost, {}", lost.len(), lost[0]);
             return;
         }
     }
-    panic!("{} rounds lost nothing", storm.rounds);
+    panic!("{} rounds lost nothing", test.rounds);
 }
 
 #[test]
 fn acknowledged_objects_on_block_device_survive_kill_9() {
     let device = match EmptyDevice::new(DEVICE_LEN) {
         Ok(device) => device,
-        Err(why) => return skipped("kill -9 over a block device", &why),
+        Err(reason) => return skipped("kill -9 over a block device", &reason),
     };
     let state = device.home().to_owned();
     let launch = move || Launch::default().capacity(None).with_credential().env("XDG_STATE_HOME", &state);
-    let mut storm = Storm::new(launch().arg("--format").start_in(device.path()), launch);
+    let mut test = CrashTest::new(launch().arg("--format").start_in(device.path()), launch);
     for _ in 0..rounds() {
-        storm.crash(None);
-        storm.recover_all();
+        test.crash(None);
+        test.recover_all();
     }
-    storm.report("kill -9 over a block device");
+    test.report("kill -9 over a block device");
 }
 
 #[test]
 fn block_device_with_file_system_is_refused() {
     let device = match EmptyDevice::new(64 << 20).and_then(|device| device.make_ext4().map(|()| device)) {
         Ok(device) => device,
-        Err(why) => return skipped("a block device with a file system", &why),
+        Err(reason) => return skipped("a block device with a file system", &reason),
     };
     let launch = Launch::default().capacity(None).with_credential().env("XDG_STATE_HOME", device.home());
-    let (code, said) = launch.refused(device.path());
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("--format"), "{said}");
+    let (code, message) = launch.refused(device.path());
+    assert_eq!(code, Some(1), "{message}");
+    assert!(message.contains("--format"), "{message}");
 }

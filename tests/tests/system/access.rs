@@ -205,8 +205,8 @@ fn given_access_keys_survive_restart_and_invalid_file() {
     let path = node.data().join("credentials.toml");
     let good = std::fs::read(&path).unwrap();
     std::fs::write(&path, "[[key]]\nsecret_key = 'hunter2hunter2'\n").unwrap();
-    let said = fails(1, &["access", "add", &data, "--admin"], b"").1;
-    assert!(said.contains("access_key") && !said.contains("hunter2"), "{said}");
+    let message = fails(1, &["access", "add", &data, "--admin"], b"").1;
+    assert!(message.contains("access_key") && !message.contains("hunter2"), "{message}");
     object("GET", "o").send(node.address(), &given).expect(200);
     std::fs::write(&path, good).unwrap();
     for (wrong, words) in [
@@ -216,8 +216,8 @@ fn given_access_keys_survive_restart_and_invalid_file() {
         (&["--admin", "--expires", "yesterday"], "2027-01-31"),
         (&["--admin", "--access-key", "x"], "--secret-file"),
     ] {
-        let said = fails(2, &[&["access", "add", &data], wrong].concat(), b"").1;
-        assert!(said.contains(words), "{wrong:?}: {said}");
+        let message = fails(2, &[&["access", "add", &data], wrong].concat(), b"").1;
+        assert!(message.contains(words), "{wrong:?}: {message}");
     }
     let nowhere = Directory::new();
     assert!(fails(1, &["access", "list", &nowhere.path("none")], b"").1.contains("no store"));

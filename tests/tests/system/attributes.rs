@@ -51,7 +51,12 @@ fn attributes_of_object_match_its_put() {
 
 /// Uploads an object in three parts with gaps in their numbers, and returns the checksum
 /// declaration of the upload.
-fn in_parts(node: &Node, name: &str, headers: &[(String, String)], kind: Option<&str>) -> (Vec<Vec<u8>>, Response) {
+fn upload_in_parts(
+    node: &Node,
+    name: &str,
+    headers: &[(String, String)],
+    kind: Option<&str>,
+) -> (Vec<Vec<u8>>, Response) {
     let bodies = vec![bytes(2, 5 << 20), bytes(3, (5 << 20) + 1), bytes(4, 70_000)];
     let mut create = object("POST", name).query("uploads", "").headers(headers.to_vec());
     if let Some(kind) = kind {
@@ -76,7 +81,7 @@ fn in_parts(node: &Node, name: &str, headers: &[(String, String)], kind: Option<
 fn attributes_of_multipart_object_list_its_parts() {
     let (node, key, other) = (Node::with_bucket(), CustomerKey::random(), CustomerKey::random());
     for (name, headers) in [("plain", Vec::new()), ("sealed", key.headers().to_vec())] {
-        let (bodies, done) = in_parts(&node, name, &headers, Some("COMPOSITE"));
+        let (bodies, done) = upload_in_parts(&node, name, &headers, Some("COMPOSITE"));
         let sums: Vec<[u8; 4]> = bodies.iter().map(|body| crc32(body)).collect();
         let composite = base64(&crc32(&sums.concat()));
         // Headers and the completion include the number of parts; attributes do not.
@@ -148,7 +153,7 @@ fn parts_without_checksums_are_only_counted() {
     let (node, key) = (Node::with_bucket(), CustomerKey::random());
     for headers in [Vec::new(), key.headers().to_vec()] {
         for kind in [None, Some("FULL_OBJECT")] {
-            let (bodies, _) = in_parts(&node, "o", &headers, kind);
+            let (bodies, _) = upload_in_parts(&node, "o", &headers, kind);
             let got = node.send(&attributes("o", ALL).headers(headers.clone())).expect(200);
             assert_eq!(got.element("ObjectParts").as_deref(), Some("<PartsCount>3</PartsCount>"));
             let whole = kind.map(|kind| {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use keyhole_tests::command::{Directory, fails, run, succeeds};
 use keyhole_tests::data::bytes;
 use keyhole_tests::http::object;
-use keyhole_tests::tls::{Connection, Issued, connect, connect_as, put, s_client};
+use keyhole_tests::tls::{IssuedCertificate, TlsConnection, connect, connect_as, replace_file, s_client};
 use keyhole_tests::{Aws, Certificate, CustomerKey, Launch, Node, Request, Response};
 use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
 use rustls::version::{TLS12, TLS13};
@@ -18,22 +18,22 @@ use rustls::version::{TLS12, TLS13};
 const ANY_PORT: &str = "127.0.0.1:0";
 
 /// Timeout until a change takes effect, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time to observe that a change has no effect: several polls of the files.
-const WHILE: Duration = Duration::from_secs(6);
+const OBSERVATION_TIME: Duration = Duration::from_secs(6);
 
 /// Waits until a condition holds.
-pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, is_true: impl Fn() -> bool) {
     let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < PATIENCE, "not in time: {what}");
+    while !is_true() {
+        assert!(started.elapsed() < TIMEOUT, "not in time: {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }
 
 /// Returns the certificate in DER that the node presents to a new client.
-fn shown(node: &Node, certificate: &Certificate) -> Vec<u8> {
+fn served_certificate(node: &Node, certificate: &Certificate) -> Vec<u8> {
     let client = certificate.client(&[&TLS13], &[]);
     let mut connection = connect(node.tls_address(), &client).unwrap();
     connection.conn.complete_io(&mut connection.sock).unwrap();
@@ -42,7 +42,7 @@ fn shown(node: &Node, certificate: &Certificate) -> Vec<u8> {
 
 /// How new files replace old ones.
 #[derive(Clone, Copy, Debug)]
-enum Way {
+enum Replacement {
     /// Renames, as by editors and `install`, and SIGHUP.
     RenamesAndHangUp,
     /// Renames only.
@@ -54,15 +54,15 @@ enum Way {
     Links,
 }
 
-fn replace(way: Way, issued: &Issued, node: &Node, certificate: &Certificate) {
+fn replace(replacement: Replacement, issued: &IssuedCertificate, node: &Node, certificate: &Certificate) {
     let (cert, key) = (certificate.path(), certificate.key_path());
-    match way {
-        Way::RenamesAndHangUp => {
+    match replacement {
+        Replacement::RenamesAndHangUp => {
             issued.write(&cert, &key);
-            node.hang_up();
+            node.reload();
         }
-        Way::Renames => issued.write(&cert, &key),
-        Way::Pieces => {
+        Replacement::Renames => issued.write(&cert, &key),
+        Replacement::Pieces => {
             for (path, text) in [(&cert, &issued.pem), (&key, &issued.key_pem)] {
                 for end in [0, text.len() / 3, text.len()] {
                     fs::write(path, &text[..end]).unwrap();
@@ -70,7 +70,7 @@ fn replace(way: Way, issued: &Issued, node: &Node, certificate: &Certificate) {
                 }
             }
         }
-        Way::Links => {
+        Replacement::Links => {
             let home = certificate.home();
             let version = home.join(format!("version-{}", fs::read_dir(home).unwrap().count()));
             fs::create_dir(&version).unwrap();
@@ -92,7 +92,7 @@ fn replace(way: Way, issued: &Issued, node: &Node, certificate: &Certificate) {
 
 /// Clients that send requests continuously: half of them with a connection per request, half on a
 /// persistent one.
-struct Load<'l> {
+struct TlsLoad<'l> {
     node: &'l Node,
     certificate: &'l Certificate,
     stop: AtomicBool,
@@ -100,7 +100,7 @@ struct Load<'l> {
     connections: AtomicUsize,
 }
 
-impl Load<'_> {
+impl TlsLoad<'_> {
     const CLIENTS: usize = 10;
 
     fn run(&self, id: usize) {
@@ -114,7 +114,7 @@ impl Load<'_> {
             connect(to, &client).unwrap()
         };
         let (key, name) = (CustomerKey::random(), format!("o-{id}"));
-        let mut kept: Option<Connection> = None;
+        let mut kept: Option<TlsConnection> = None;
         for round in 0.. {
             if self.stop.load(Ordering::Relaxed) {
                 break;
@@ -123,7 +123,7 @@ impl Load<'_> {
             for (method, sent) in [("PUT", &body[..]), ("GET", b"")] {
                 let request = object(method, &name).headers(key.headers()).body(sent).signed(to, self.node.signer());
                 let response: Response = match is_kept {
-                    true => request.exchange(kept.get_or_insert_with(open), &request.head_of_many(to)),
+                    true => request.exchange(kept.get_or_insert_with(open), &request.keep_alive_head(to)),
                     false => request.exchange(&mut open(), &request.head(to)),
                 }
                 .unwrap_or_else(|error| panic!("client {id}, round {round}, {method}: {error}"));
@@ -146,26 +146,26 @@ fn certificate_replaced_under_load_fails_no_request() {
         let certificate = Certificate::new();
         let node = certificate.launch(ANY_PORT).arg(format!("--io={io}")).arg("--threads=2").start();
         node.make_bucket("bucket");
-        let load = Load {
+        let load = TlsLoad {
             node: &node,
             certificate: &certificate,
             stop: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
         };
-        let ways = [
-            Way::RenamesAndHangUp,
-            Way::Renames,
-            Way::RenamesAndHangUp,
-            Way::Pieces,
-            Way::RenamesAndHangUp,
-            Way::Links,
-            Way::Links,
+        let replacements = [
+            Replacement::RenamesAndHangUp,
+            Replacement::Renames,
+            Replacement::RenamesAndHangUp,
+            Replacement::Pieces,
+            Replacement::RenamesAndHangUp,
+            Replacement::Links,
+            Replacement::Links,
         ];
         thread::scope(|scope| {
             // Stop the clients in any case.
-            let _stop = Stop(&load.stop);
-            let clients: Vec<_> = (0..Load::CLIENTS)
+            let _stop = StopOnDrop(&load.stop);
+            let clients: Vec<_> = (0..TlsLoad::CLIENTS)
                 .map(|id| {
                     scope.spawn({
                         let load = &load;
@@ -173,25 +173,25 @@ fn certificate_replaced_under_load_fails_no_request() {
                     })
                 })
                 .collect();
-            for way in ways {
+            for replacement in replacements {
                 let before = load.requests.load(Ordering::Relaxed);
                 let issued = certificate.issue(&["localhost", "127.0.0.1"]);
-                replace(way, &issued, &node, &certificate);
-                until(&format!("{way:?}"), || shown(&node, &certificate) == *issued.der);
-                until("requests go on", || load.requests.load(Ordering::Relaxed) > before + Load::CLIENTS);
-                assert!(clients.iter().all(|client| !client.is_finished()), "{way:?}");
+                replace(replacement, &issued, &node, &certificate);
+                wait_until(&format!("{replacement:?}"), || served_certificate(&node, &certificate) == *issued.der);
+                wait_until("requests go on", || load.requests.load(Ordering::Relaxed) > before + TlsLoad::CLIENTS);
+                assert!(clients.iter().all(|client| !client.is_finished()), "{replacement:?}");
             }
             // An invalid pair is not used.
-            let last = shown(&node, &certificate);
-            put(&certificate.key_path(), &certificate.issue(&["localhost"]).key_pem);
-            node.hang_up();
-            until("a warning", || node.log().contains("does not belong to the first certificate"));
-            assert!(shown(&node, &certificate) == last);
+            let last = served_certificate(&node, &certificate);
+            replace_file(&certificate.key_path(), &certificate.issue(&["localhost"]).key_pem);
+            node.reload();
+            wait_until("a warning", || node.log().contains("does not belong to the first certificate"));
+            assert!(served_certificate(&node, &certificate) == last);
             load.stop.store(true, Ordering::Relaxed);
             clients.into_iter().for_each(|client| client.join().unwrap());
         });
         let (requests, connections) = (load.requests.into_inner(), load.connections.into_inner());
-        println!("--io {io}: {requests} requests on {connections} connections, {} certificates", ways.len());
+        println!("--io {io}: {requests} requests on {connections} connections, {} certificates", replacements.len());
         // Persistent connections were kept: one per client that uses them.
         assert!(requests > 200 && connections > 50 && connections < requests, "{requests} on {connections}");
         assert_eq!(node.log().matches("SIGHUP: reloading").count(), 4);
@@ -199,9 +199,9 @@ fn certificate_replaced_under_load_fails_no_request() {
     }
 }
 
-struct Stop<'s>(&'s AtomicBool);
+struct StopOnDrop<'s>(&'s AtomicBool);
 
-impl Drop for Stop<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -213,41 +213,44 @@ impl Drop for Stop<'_> {
 fn invalid_certificate_leaves_current_one_in_use() {
     let certificate = Certificate::new();
     let node = certificate.launch(ANY_PORT).start();
-    let first = shown(&node, &certificate);
+    let first = served_certificate(&node, &certificate);
     let warnings = || node.log().matches("The previous files stay in use").count();
     for (n, (what, change)) in [
-        ("invalid PEM file", &(|| put(&certificate.path(), "-----BEGIN CERTIFICATE-----\nAAAA\n")) as &dyn Fn()),
-        ("no certificate in", &|| put(&certificate.path(), "")),
+        (
+            "invalid PEM file",
+            &(|| replace_file(&certificate.path(), "-----BEGIN CERTIFICATE-----\nAAAA\n")) as &dyn Fn(),
+        ),
+        ("no certificate in", &|| replace_file(&certificate.path(), "")),
         ("cannot read --tls-cert", &|| fs::remove_file(certificate.path()).unwrap()),
-        ("does not belong", &|| put(&certificate.path(), &certificate.issue(&["localhost"]).pem)),
+        ("does not belong", &|| replace_file(&certificate.path(), &certificate.issue(&["localhost"]).pem)),
     ]
     .into_iter()
     .enumerate()
     {
         change();
-        until(what, || node.log().contains(what) && warnings() == n + 1);
-        assert!(shown(&node, &certificate) == first, "{what}");
+        wait_until(what, || node.log().contains(what) && warnings() == n + 1);
+        assert!(served_certificate(&node, &certificate) == first, "{what}");
     }
     // Logged once.
-    thread::sleep(WHILE);
+    thread::sleep(OBSERVATION_TIME);
     assert_eq!(warnings(), 4);
     let issued = certificate.issue(&["localhost"]);
     issued.write(&certificate.path(), &certificate.key_path());
-    until("the new one is used", || shown(&node, &certificate) == *issued.der);
+    wait_until("the new one is used", || served_certificate(&node, &certificate) == *issued.der);
     assert_eq!(warnings(), 4);
 }
 
 #[test]
 fn sighup_without_certificates_keeps_node_running() {
     let mut node = Node::with_bucket();
-    node.hang_up();
-    until("it says so", || node.log().contains("SIGHUP"));
+    node.reload();
+    wait_until("it says so", || node.log().contains("SIGHUP"));
     node.send(&object("GET", "absent")).expect(404);
     assert!(node.stop().success());
 }
 
 /// Returns whether OpenSSL's output contains the certificate in PEM.
-fn has(text: &str, issued: &Issued) -> bool {
+fn contains_pem(text: &str, issued: &IssuedCertificate) -> bool {
     let body = |pem: &str| pem.replace("\r\n", "\n").trim().to_owned();
     body(text).contains(&body(&issued.pem))
 }
@@ -267,13 +270,13 @@ fn server_name_selects_certificate() {
         launch = launch.arg("--tls-cert").arg(&cert).arg("--tls-key").arg(&key);
     }
     let node = launch.start();
-    let check = |arguments: &[&str], expected: &Issued| {
+    let check = |arguments: &[&str], expected: &IssuedCertificate| {
         for version in ["-tls1_2", "-tls1_3"] {
             let arguments = [arguments, &[version, "-showcerts"]].concat();
             let (text, _) = s_client(node.tls_address(), &arguments, "");
-            let shown: Vec<bool> = [&first, &second, &rsa].map(|issued| has(&text, issued)).into();
+            let shown: Vec<bool> = [&first, &second, &rsa].map(|issued| contains_pem(&text, issued)).into();
             assert!(
-                has(&text, expected) && shown.iter().filter(|is| **is).count() == 1,
+                contains_pem(&text, expected) && shown.iter().filter(|is| **is).count() == 1,
                 "{arguments:?}: {shown:?} {text}"
             );
         }
@@ -302,14 +305,14 @@ fn server_name_selects_certificate() {
 
     // Each is replaced separately.
     let newer = certificate.issue(&["second.example"]);
-    put(&certificate.path(), "nonsense");
+    replace_file(&certificate.path(), "nonsense");
     newer.write(&home.join("second.pem"), &home.join("second.key"));
-    node.hang_up();
-    until("the other is warned of", || node.log().contains("The previous files stay in use"));
+    node.reload();
+    wait_until("the other is warned of", || node.log().contains("The previous files stay in use"));
     let (text, _) = s_client(node.tls_address(), &["-servername", "second.example", "-showcerts"], "");
-    assert!(has(&text, &newer), "{text}");
+    assert!(contains_pem(&text, &newer), "{text}");
     let (text, _) = s_client(node.tls_address(), &["-servername", "first.example", "-showcerts"], "");
-    assert!(has(&text, &first), "{text}");
+    assert!(contains_pem(&text, &first), "{text}");
 }
 
 /// Sends a signed request with a customer key and returns its status, or `None` if the connection
@@ -329,13 +332,13 @@ fn client_without_valid_certificate_is_rejected() {
         let (good, bad) = (authority.issue(&["good"]), authority.issue(&["bad"]));
         let expired = authority.issue_with(&["late"], &PKCS_ECDSA_P256_SHA256, -1);
         let foreign = stranger.issue(&["good"]);
-        put(&list, &authority.revoke(&[], 30));
+        replace_file(&list, &authority.revoke(&[], 30));
         let launch = |auth: &[&str]| {
             let launch = certificate.launch(ANY_PORT).arg(format!("--io={io}")).arg("--log=debug");
             let launch = launch.arg("--tls-client-ca").arg(authority.authority_path());
             auth.iter().fold(launch.arg("--tls-client-crl").arg(&list), |launch, argument| launch.arg(argument)).start()
         };
-        let with = |own: &Issued| certificate.client_with(own);
+        let with = |own: &IssuedCertificate| certificate.client_with(own);
         let anonymous = certificate.client(&[&TLS12, &TLS13], &[]);
 
         let node = launch(&[]);
@@ -346,7 +349,7 @@ fn client_without_valid_certificate_is_rejected() {
         assert_eq!(refusals(), 0);
         for (n, client) in [&anonymous, &with(&expired), &with(&foreign)].into_iter().enumerate() {
             assert_eq!(try_put(&node, client), None, "{n}");
-            until("it is in the log", || refusals() == n + 1);
+            wait_until("it is in the log", || refusals() == n + 1);
         }
         let log = node.log();
         let lines: Vec<&str> = log.lines().filter(|line| line.contains("TLS handshake failed")).collect();
@@ -370,26 +373,26 @@ fn client_without_valid_certificate_is_rejected() {
         assert_eq!(try_put(&node, &client), Some(200));
         let mut kept = connect(node.tls_address(), &keeper).unwrap();
         let get = object("GET", "absent").signed(node.tls_address(), node.signer());
-        get.exchange(&mut kept, &get.head_of_many(node.tls_address())).unwrap().expect(404);
-        put(&list, &authority.revoke(&[&bad], 30));
-        until("it is read", || node.log().contains("new connections use them"));
+        get.exchange(&mut kept, &get.keep_alive_head(node.tls_address())).unwrap().expect(404);
+        replace_file(&list, &authority.revoke(&[&bad], 30));
+        wait_until("it is read", || node.log().contains("new connections use them"));
         assert_eq!((try_put(&node, &client), try_put(&node, &with(&good))), (None, Some(200)));
-        get.exchange(&mut kept, &get.head_of_many(node.tls_address())).unwrap().expect(404);
+        get.exchange(&mut kept, &get.keep_alive_head(node.tls_address())).unwrap().expect(404);
         // An outdated list stays in use, and the log reports it.
-        put(&list, &authority.revoke(&[&good], -1));
-        until("it is read", || node.log().contains("is out of date since"));
-        until("it is in use", || try_put(&node, &with(&good)).is_none());
+        replace_file(&list, &authority.revoke(&[&good], -1));
+        wait_until("it is read", || node.log().contains("is out of date since"));
+        wait_until("it is in use", || try_put(&node, &with(&good)).is_none());
         assert_eq!(try_put(&node, &with(&bad)), Some(200));
         // A second CA without a revocation list.
-        put(&authority.authority_path(), &fs::read_to_string(stranger.authority_path()).unwrap());
-        until("it is in use", || try_put(&node, &with(&bad)).is_none());
+        replace_file(&authority.authority_path(), &fs::read_to_string(stranger.authority_path()).unwrap());
+        wait_until("it is in use", || try_put(&node, &with(&bad)).is_none());
         assert!(node.log().contains("no revocation list of"));
         assert_eq!(try_put(&node, &with(&foreign)), None);
         drop(node);
 
-        put(&authority.authority_path(), &fs::read_to_string(certificate.authority_path()).unwrap());
+        replace_file(&authority.authority_path(), &fs::read_to_string(certificate.authority_path()).unwrap());
         let own = certificate.issue(&["good"]);
-        put(&list, &certificate.revoke(&[], 30));
+        replace_file(&list, &certificate.revoke(&[], 30));
         let node = launch(&["--tls-client-auth=optional"]);
         node.make_bucket("bucket");
         assert_eq!((try_put(&node, &anonymous), try_put(&node, &with(&own))), (Some(200), Some(200)));
@@ -402,9 +405,9 @@ fn start_with_invalid_client_certificate_options_is_refused() {
     let certificate = Certificate::new();
     let data = certificate.home().join("data");
     let check = |code: i32, launch: Launch, parts: &[&str]| {
-        let (got, said) = launch.refused(&data);
-        assert_eq!(got, Some(code), "{said}");
-        assert!(parts.iter().all(|part| said.contains(part)), "{parts:?} in: {said}");
+        let (got, message) = launch.refused(&data);
+        assert_eq!(got, Some(code), "{message}");
+        assert!(parts.iter().all(|part| message.contains(part)), "{parts:?} in: {message}");
         assert!(!data.exists(), "nothing is made");
     };
     let (cert, ca) = (certificate.path(), certificate.authority_path());
@@ -439,16 +442,16 @@ fn expiring_certificate_is_warned_about() {
         if days == 15 {
             let issued = certificate.issue_with(&["localhost"], &PKCS_ECDSA_P256_SHA256, 3);
             issued.write(&certificate.path(), &certificate.key_path());
-            node.hang_up();
-            until("a warning", || node.log().contains("in 3 days"));
+            node.reload();
+            wait_until("a warning", || node.log().contains("in 3 days"));
         }
         let shown = run(&["tls", "show", certificate.path().to_str().unwrap()], b"");
         assert!(shown.status.success());
-        let said = String::from_utf8(shown.stderr).unwrap();
+        let message = String::from_utf8(shown.stderr).unwrap();
         match expected {
             // This is the one that expires in 3 days.
-            None => assert!(said.contains("in 3 days"), "{said}"),
-            Some(text) => assert!(said.contains("WARNING") && said.contains(text), "{said}"),
+            None => assert!(message.contains("in 3 days"), "{message}"),
+            Some(text) => assert!(message.contains("WARNING") && message.contains(text), "{message}"),
         }
     }
 }
@@ -470,14 +473,17 @@ fn self_signed_certificate_is_created_served_and_replaced() {
         let arguments = [&["tls", "self-signed", "--host", "localhost", "--out", &out], more].concat();
         String::from_utf8(succeeds(&arguments, b"")).unwrap()
     };
-    let said = make(&["--host", "127.0.0.1", "*.s3.example", "::1", "--days", "30"]);
+    let message = make(&["--host", "127.0.0.1", "*.s3.example", "::1", "--days", "30"]);
     let mode = |path: &str| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&key), mode(&cert)), (0o600, 0o644));
     assert_eq!(fs::read_dir(&out).unwrap().count(), 2, "nothing is left behind");
     let fingerprint = openssl_x509(&cert, &["-fingerprint", "-sha256"]);
     let fingerprint = fingerprint.split_once('=').unwrap().1;
-    assert!(said.contains(fingerprint) && said.contains("--ca-bundle") && said.contains("--tls-key"), "{said}");
-    assert!(!said.contains("PRIVATE"), "{said}");
+    assert!(
+        message.contains(fingerprint) && message.contains("--ca-bundle") && message.contains("--tls-key"),
+        "{message}"
+    );
+    assert!(!message.contains("PRIVATE"), "{message}");
     let text = openssl_x509(&cert, &["-text"]);
     for part in [
         "DNS:localhost",
@@ -518,7 +524,7 @@ fn self_signed_certificate_is_created_served_and_replaced() {
     make(&["--host", "127.0.0.1", "--force"]);
     assert_eq!((mode(&key), mode(&cert)), (0o600, 0o644));
     assert_ne!(before[0], fs::read(&cert).unwrap());
-    until("the new one is used", || node.log().contains("new connections use them"));
+    wait_until("the new one is used", || node.log().contains("new connections use them"));
     aws.shell(copy);
     let old = directory.path("old.pem");
     fs::write(&old, &before[0]).unwrap();

@@ -123,8 +123,8 @@ fn missing_part_checksums_are_computed() {
         refused(&upload.complete(&parts, &[(CRC32, &format!("{sum}-2"))]), "BadDigest", "CRC32");
         refused(&upload.complete(&parts, &[("x-amz-checksum-sha256", &sha)]), "InvalidRequest", "sha256");
         refused(&upload.complete(&parts, &[("x-amz-mp-object-size", "1")]), "InvalidRequest", &size);
-        let said = [(CRC32, &sum[..]), ("x-amz-mp-object-size", &size), ("x-amz-checksum-type", "FULL_OBJECT")];
-        assert_eq!(upload.complete(&parts, &said).expect(200).element("ChecksumCRC32"), Some(sum.clone()));
+        let correct = [(CRC32, &sum[..]), ("x-amz-mp-object-size", &size), ("x-amz-checksum-type", "FULL_OBJECT")];
+        assert_eq!(upload.complete(&parts, &correct).expect(200).element("ChecksumCRC32"), Some(sum.clone()));
         let get = object("GET", "o").headers(headers).header("x-amz-checksum-mode", "ENABLED");
         let got = node.send(&get).expect(200);
         assert_eq!(got.header(CRC32), Some(&sum[..]));

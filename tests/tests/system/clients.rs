@@ -39,9 +39,9 @@ const S3FS: &str = "s3fs";
 const MARKERS: [&str; 2] = ["<!-- what tests/tests/system/clients.rs saw -->\n\n", "<!-- end -->\n"];
 
 /// The result of each feature: a cell of the table.
-type Told = BTreeMap<String, String>;
+type FeatureResults = BTreeMap<String, String>;
 
-struct Client {
+struct ClientProgram {
     name: &'static str,
     /// The command that runs its flows.
     line: Vec<PathBuf>,
@@ -50,11 +50,11 @@ struct Client {
     is_over_tls: bool,
 }
 
-fn clients() -> Vec<Client> {
-    let client = |name, line, is_over_tls| Client { name, line, program: None, is_over_tls };
+fn clients() -> Vec<ClientProgram> {
+    let client = |name, line, is_over_tls| ClientProgram { name, line, program: None, is_over_tls };
     let python = |file| vec![venv("python3"), flows_dir().join(file)];
     let script = |name, file| client(name, python(file), true);
-    let program = |name, file, program| Client { program: Some(program), ..script(name, file) };
+    let program = |name, file, program| ClientProgram { program: Some(program), ..script(name, file) };
     // Built without TLS.
     let rust = |name, file| client(name, vec![target_dir().join("clients-rust/debug").join(file)], false);
     vec![
@@ -104,7 +104,7 @@ fn make_many(node: &Node, bucket: &str) {
 }
 
 /// Runs a client's flows and returns their results.
-fn flows(client: &Client, node: &Node, trusted: &Path, id: usize) -> Told {
+fn flows(client: &ClientProgram, node: &Node, trusted: &Path, id: usize) -> FeatureResults {
     let (bucket, many) = (format!("flows-{id}"), format!("many-{id}"));
     make_many(node, &many);
     let home = tempfile::tempdir().unwrap();
@@ -131,12 +131,12 @@ fn flows(client: &Client, node: &Node, trusted: &Path, id: usize) -> Told {
         command.env("PROGRAM", program);
     }
     let output = command.output().expect("flows run");
-    let said = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}:\n{said}{error}", client.name);
+    assert!(output.status.success(), "{}:\n{printed}{error}", client.name);
 
-    let mut told = Told::new();
-    for line in said.lines() {
+    let mut results = FeatureResults::new();
+    for line in printed.lines() {
         let (outcome, rest) = line.split_once(' ').unwrap_or((line, ""));
         let (feature, note) = rest.split_once(": ").unwrap_or((rest, ""));
         let cell = match (outcome, note) {
@@ -147,14 +147,14 @@ fn flows(client: &Client, node: &Node, trusted: &Path, id: usize) -> Told {
             _ => panic!("{}: {line}", client.name),
         };
         assert!(FEATURES.iter().any(|(name, _)| *name == feature), "{}: {line}", client.name);
-        assert!(told.insert(feature.to_owned(), cell).is_none(), "{}: {line}, twice", client.name);
+        assert!(results.insert(feature.to_owned(), cell).is_none(), "{}: {line}, twice", client.name);
     }
-    assert_eq!(told.len(), FEATURES.len(), "{}:\n{said}", client.name);
-    told
+    assert_eq!(results.len(), FEATURES.len(), "{}:\n{printed}", client.name);
+    results
 }
 
 /// Returns the current column of a client in the table.
-fn column(table: &str, client: &str) -> Told {
+fn column(table: &str, client: &str) -> FeatureResults {
     let cells = |row: &str| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
     let rows: Vec<Vec<String>> = table.lines().filter(|line| line.starts_with('|')).map(cells).collect();
     let at = rows[0].iter().position(|cell| cell == client).expect("the client is in the table");
@@ -168,11 +168,11 @@ fn without_fuse() -> Option<String> {
 }
 
 /// Formats the table of results, ordered by client name.
-fn table(told: &BTreeMap<&str, Told>) -> String {
+fn table(results: &BTreeMap<&str, FeatureResults>) -> String {
     let row = |first: &str, cells: Vec<&str>| format!("| {first} | {} |\n", cells.join(" | "));
-    let mut table = row("", told.keys().copied().collect()) + "|---" + &"|---".repeat(told.len()) + "|\n";
+    let mut table = row("", results.keys().copied().collect()) + "|---" + &"|---".repeat(results.len()) + "|\n";
     for (feature, name) in FEATURES {
-        table += &row(name, told.values().map(|told| &told[feature][..]).collect());
+        table += &row(name, results.values().map(|results| &results[feature][..]).collect());
     }
     table + "\n"
 }
@@ -182,21 +182,21 @@ fn client_results_match_table_in_docs() {
     let certificate = Certificate::new();
     let node = certificate.launch("127.0.0.1:0").arg("--log=warn").start();
     let trusted = certificate.authority_path();
-    let mut told: BTreeMap<&str, Told> = BTreeMap::new();
+    let mut results: BTreeMap<&str, FeatureResults> = BTreeMap::new();
     let mut clients = clients();
-    let lacking = without_fuse();
-    if let Some(why) = &lacking {
-        skipped(S3FS, why);
+    let fuse_error = without_fuse();
+    if let Some(reason) = &fuse_error {
+        skipped(S3FS, reason);
         clients.retain(|client| client.name != S3FS);
     }
     thread::scope(|scope| {
         let (node, trusted) = (&node, &trusted);
         let run = |(id, client)| (client, scope.spawn(move || flows(client, node, trusted, id)));
-        let running: Vec<(&Client, _)> = clients.iter().enumerate().map(run).collect();
+        let running: Vec<(&ClientProgram, _)> = clients.iter().enumerate().map(run).collect();
         for (client, run) in running {
             let Ok(new) = run.join() else { panic!("{} failed", client.name) };
             // Results over HTTP and HTTPS must agree.
-            let known = told.entry(client.name).or_insert_with(|| new.clone());
+            let known = results.entry(client.name).or_insert_with(|| new.clone());
             assert_eq!(*known, new, "{}", client.name);
         }
     });
@@ -205,10 +205,10 @@ fn client_results_match_table_in_docs() {
     let page = fs::read_to_string(&path).unwrap();
     let (before, rest) = page.split_once(MARKERS[0]).expect("the table begins");
     let (old, after) = rest.split_once(MARKERS[1]).expect("the table ends");
-    if lacking.is_some() {
-        told.insert(S3FS, column(old, S3FS));
+    if fuse_error.is_some() {
+        results.insert(S3FS, column(old, S3FS));
     }
-    let new = table(&told);
+    let new = table(&results);
     if std::env::var_os("KEYHOLE_UPDATE").is_some() {
         fs::write(&path, [before, MARKERS[0], &new, MARKERS[1], after].concat()).unwrap();
     } else {

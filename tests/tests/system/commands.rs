@@ -19,14 +19,14 @@ fn vectors() -> PathBuf {
 fn key_files_are_created_shown_and_not_overwritten() {
     let directory = Directory::new();
     let path = directory.path("ssec.key");
-    let said = String::from_utf8(succeeds(&["key", "new", &path], b"")).unwrap();
+    let printed = String::from_utf8(succeeds(&["key", "new", &path], b"")).unwrap();
     let key = fs::read(&path).unwrap();
     assert_eq!((key.len(), fs::metadata(&path).unwrap().permissions().mode() & 0o777), (32, 0o600));
-    assert_eq!(said, format!("ENCRYPTION_KEY={}\nKEY_DIGEST={}\n", base64(&key), base64(&md5(&key))));
-    assert_eq!(String::from_utf8(succeeds(&["key", "show", &path], b"")).unwrap(), said);
+    assert_eq!(printed, format!("ENCRYPTION_KEY={}\nKEY_DIGEST={}\n", base64(&key), base64(&md5(&key))));
+    assert_eq!(String::from_utf8(succeeds(&["key", "show", &path], b"")).unwrap(), printed);
 
-    let (_, said) = fails(1, &["key", "new", &path], b"");
-    assert!(said.contains("exists"), "{said}");
+    let (_, stderr) = fails(1, &["key", "new", &path], b"");
+    assert!(stderr.contains("exists"), "{stderr}");
     assert_eq!(fs::read(&path).unwrap(), key, "it is not overwritten");
     for len in [0, 31, 33] {
         fs::write(directory.path("other"), vec![1; len]).unwrap();
@@ -68,22 +68,22 @@ fn sealed_file_opens_to_its_plaintext() {
         // are written.
         let (written, _) = fails(3, &["open", "--key", &other], &sealed);
         assert!(written.is_empty());
-        let (written, said) = fails(3, &[&open[..], &["--name", "c"]].concat(), &sealed);
-        assert!(written.is_empty() && said.contains("a/b ä"), "{said}");
+        let (written, stderr) = fails(3, &[&open[..], &["--name", "c"]].concat(), &sealed);
+        assert!(written.is_empty() && stderr.contains("a/b ä"), "{stderr}");
         fails(3, &[&open[..], &["--bucket", "other"]].concat(), &sealed);
         fails(3, &open, &[&sealed[..], b"x"].concat());
         for cut in [0, 1, 20, 100, sealed.len() - 17, sealed.len() - 1] {
-            let (written, said) = fails(3, &open, &sealed[..cut]);
+            let (written, stderr) = fails(3, &open, &sealed[..cut]);
             assert!(plaintext.starts_with(&written), "cut at {cut}");
-            assert!(written.is_empty() || said.contains(&format!("{} verified bytes", written.len())), "{said}");
+            assert!(written.is_empty() || stderr.contains(&format!("{} verified bytes", written.len())), "{stderr}");
             fails(3, &["inspect"], &sealed[..cut]);
         }
         let mut damaged = sealed.clone();
         let last = damaged.len() - 1;
         damaged[last] ^= 1;
-        let (written, said) = fails(3, &open, &damaged);
+        let (written, stderr) = fails(3, &open, &damaged);
         assert_eq!(written.len(), len / 16_384 * 16_384, "what is ahead of the damaged chunk");
-        assert!(said.contains(&format!("{} verified bytes", written.len())), "{said}");
+        assert!(stderr.contains(&format!("{} verified bytes", written.len())), "{stderr}");
     }
 }
 
@@ -105,8 +105,8 @@ fn vector_files_open_unless_damaged() {
             check(&succeeds(&[&open[..], &[file.to_str().unwrap()]].concat(), b""));
             check(&succeeds(&open, &bytes));
         } else {
-            let (written, said) = fails(3, &open, &bytes);
-            assert!(written.is_empty() && said.contains("--allow-unbound"), "{said}");
+            let (written, stderr) = fails(3, &open, &bytes);
+            assert!(written.is_empty() && stderr.contains("--allow-unbound"), "{stderr}");
             check(&succeeds(&[&open[..], &["--allow-unbound"]].concat(), &bytes));
         }
         let inspected: Value = serde_json::from_slice(&succeeds(&["inspect", "--json"], &bytes)).unwrap();
@@ -119,14 +119,14 @@ fn vector_files_open_unless_damaged() {
         assert!(shown.contains(text("etag")), "{shown}");
         // A byte less.
         fails(3, &open, &bytes[..bytes.len() - 1]);
-        damaged_fronts(case, &bytes, &open, &directory.path("damaged"));
+        check_damaged_tables(case, &bytes, &open, &directory.path("damaged"));
     }
 }
 
 /// Damages each byte of the table, and samples of the part checksums: exit code 3, and no data are
 /// written of a body whose own entry is damaged. Reads from a file and from a pipe, where length
 /// checks differ.
-fn damaged_fronts(case: &Value, bytes: &[u8], open: &[&str], path: &str) {
+fn check_damaged_tables(case: &Value, bytes: &[u8], open: &[&str], path: &str) {
     let be = |at: usize, len: usize| bytes[at..at + len].iter().fold(0, |n, byte| n << 8 | usize::from(*byte));
     // "KEYHOLE1", two names, the sealed head, the number of bodies.
     let mut at = 8;
@@ -141,12 +141,12 @@ fn damaged_fronts(case: &Value, bytes: &[u8], open: &[&str], path: &str) {
         let mut damaged = bytes.to_vec();
         damaged[at] ^= 1 << bit;
         fs::write(path, &damaged).unwrap();
-        let (from_file, said) = fails(3, &[&open[..], &[path]].concat(), b"");
+        let (from_file, stderr) = fails(3, &[&open[..], &[path]].concat(), b"");
         let (from_pipe, _) = fails(3, &open, &damaged);
-        assert!(from_file == from_pipe, "byte {at}: {said}");
+        assert!(from_file == from_pipe, "byte {at}: {stderr}");
         match body {
-            Some(0) => assert!(from_file.is_empty() && said.contains("checksums of part"), "byte {at}: {said}"),
-            Some(_) => assert!(!from_file.is_empty() && said.contains("checksums of part"), "byte {at}: {said}"),
+            Some(0) => assert!(from_file.is_empty() && stderr.contains("checksums of part"), "byte {at}: {stderr}"),
+            Some(_) => assert!(!from_file.is_empty() && stderr.contains("checksums of part"), "byte {at}: {stderr}"),
             None => {}
         }
     };
@@ -227,8 +227,8 @@ fn failed_command_preserves_existing_files() {
 
     // Input and output are one file under different names, or the output is the key.
     for output in [&plain, &link, &hard, &key] {
-        let (_, said) = fails(2, &[&seal[..], &[&plain, output]].concat(), b"");
-        assert!(said.contains(output.as_str()), "{said}");
+        let (_, stderr) = fails(2, &[&seal[..], &[&plain, output]].concat(), b"");
+        assert!(stderr.contains(output.as_str()), "{stderr}");
     }
     fails(2, &[&chunked_seal[..], &[&hard, &link]].concat(), b"");
     fails(2, &[&open[..], &[&sealed, &sealed]].concat(), b"");
@@ -258,16 +258,16 @@ fn failed_command_preserves_existing_files() {
     let sealed_bytes = fs::read(&sealed).unwrap();
     let mut damaged = sealed_bytes.clone();
     damaged[sealed_bytes.len() - 50_000] ^= 1;
-    let (_, said) = fails(3, &[&open[..], &["-", &plain]].concat(), &damaged);
-    assert!(said.contains("; 0 verified bytes were written"), "{said}");
+    let (_, stderr) = fails(3, &[&open[..], &["-", &plain]].concat(), &damaged);
+    assert!(stderr.contains("; 0 verified bytes were written"), "{stderr}");
     assert!(all() == before);
 
     // Verified data are kept.
     let back = directory.path("back");
     for (arguments, input) in [(&open[..], &sealed_bytes[..]), (&chunked_open[..], &message[..])] {
         fs::write(&back, b"another file").unwrap();
-        let (_, said) = fails(3, &[arguments, &["-", &back]].concat(), &input[..input.len() - 1]);
-        assert!(said.contains("; 49152 verified bytes were written"), "{said}");
+        let (_, stderr) = fails(3, &[arguments, &["-", &back]].concat(), &input[..input.len() - 1]);
+        assert!(stderr.contains("; 49152 verified bytes were written"), "{stderr}");
         assert!(fs::read(&back).unwrap() == plaintext[..49_152]);
     }
 

@@ -97,8 +97,8 @@ fn config_commands_check_and_show_settings() {
         ("format = true", 2, "command line only"),
     ] {
         fs::write(&path, line).unwrap();
-        let said = fails(code, &["config", "check", "--config", &path], b"").1;
-        assert!(said.contains(words), "{line}: {said}");
+        let message = fails(code, &["config", "check", "--config", &path], b"").1;
+        assert!(message.contains(words), "{line}: {message}");
     }
     assert!(fails(2, &["serve", "--config", &directory.path("none.toml")], b"").1.contains("none.toml"));
 }

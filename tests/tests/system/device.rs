@@ -10,7 +10,7 @@ use std::process::Command;
 use keyhole_tests::data::bytes;
 use keyhole_tests::{CustomerKey, Launch, Node, Request};
 
-use crate::operate::{ends, json};
+use crate::operate::{exits_with, json};
 
 const LEN: u64 = 128 << 20;
 const O_EXCL: i32 = 0o200;
@@ -24,9 +24,9 @@ struct Device {
 impl Device {
     /// Creates a device, or reports that the test is skipped and returns `None`.
     fn new(test: &str) -> Option<Self> {
-        let skip = |why: &str| {
+        let skip = |reason: &str| {
             // The harness captures the output of the print macros.
-            let _ = writeln!(std::io::stderr(), "SKIPPED device::{test}: {why}");
+            let _ = writeln!(std::io::stderr(), "SKIPPED device::{test}: {reason}");
             None
         };
         if fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() != 0) {
@@ -80,14 +80,14 @@ impl Drop for Device {
 
 #[track_caller]
 fn refused(launch: &Launch, data: &Path, parts: &[&str]) {
-    let (code, said) = launch.refused(data);
-    assert_eq!(code, Some(1), "{said}");
+    let (code, message) = launch.refused(data);
+    assert_eq!(code, Some(1), "{message}");
     for part in parts {
-        assert!(said.contains(part), "{part} in: {said}");
+        assert!(message.contains(part), "{part} in: {message}");
     }
 }
 
-fn there_and_back(node: &Node, path: &str) {
+fn round_trip(node: &Node, path: &str) {
     let (key, body) = (CustomerKey::random(), bytes(7, 5 << 20));
     node.send(&Request::new("PUT", path).headers(key.headers()).body(body.clone())).expect(200);
     let got = node.send(&Request::new("GET", path).headers(key.headers())).expect(200);
@@ -104,18 +104,18 @@ fn block_device_is_formatted_served_and_operated() {
         let io = format!("--io={io}");
         let mut node = device.launch().arg(&io).arg("--format").start_in(&device.path);
         node.make_bucket("device");
-        there_and_back(&node, "/device/object");
+        round_trip(&node, "/device/object");
         assert_eq!((device.read(LEN - 512, 8), device.read(0x10040, 8)), (vec![0; 8], vec![0; 8]));
 
         let state = device.state();
         let state = state.to_str().unwrap();
         let stat = json(&["stat", device.text(), "--state", state, "--json"]);
         assert_eq!((&stat["capacity"], &stat["objects"]), (&LEN.into(), &1.into()));
-        ends(0, &["scrub", device.text(), "--state", state]);
+        exits_with(0, &["scrub", device.text(), "--state", state]);
         // The device is exclusive: other nodes and commands are refused.
         refused(&device.launch(), &device.path, &["in use", "--data"]);
-        let (_, said) = ends(1, &["check", device.text()]);
-        assert!(said.contains("in use"), "{said}");
+        let (_, message) = exits_with(1, &["check", device.text()]);
+        assert!(message.contains("in use"), "{message}");
         assert!(node.stop().success());
 
         assert_eq!(json(&["check", device.text(), "--json"])["objects"], 1);
@@ -124,7 +124,7 @@ fn block_device_is_formatted_served_and_operated() {
         refused(&device.launch().arg("--capacity=1GiB"), &device.path, &["--capacity", &LEN.to_string()]);
         let mut node = device.launch().arg(&io).start_in(&device.path);
         node.send(&Request::new("HEAD", "/device")).expect(200);
-        there_and_back(&node, "/device/another");
+        round_trip(&node, "/device/another");
         assert!(node.stop().success());
     }
 }
@@ -145,8 +145,8 @@ fn foreign_device_is_refused_and_unchanged() {
         device.write(at, mark);
         let before = device.read(0, 2 << 20);
         refused(&device.launch(), &device.path, &["no Keyhole store", name, "--format", "erases"]);
-        let (_, said) = ends(1, &["check", device.text()]);
-        assert!(said.contains(name), "{said}");
+        let (_, message) = exits_with(1, &["check", device.text()]);
+        assert!(message.contains(name), "{message}");
         assert!(device.read(0, 2 << 20) == before, "{name}");
         assert!(!device.state().exists(), "what is refused leaves nothing behind");
     }

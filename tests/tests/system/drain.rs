@@ -40,12 +40,12 @@ enum Outcome {
 }
 
 /// A reader that counts received bytes.
-struct Counting<'c> {
+struct CountingReader<'c> {
     connection: &'c mut Box<dyn Duplex>,
     received: usize,
 }
 
-impl Read for Counting<'_> {
+impl Read for CountingReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let len = self.connection.read(buf)?;
         self.received += len;
@@ -57,7 +57,7 @@ fn exchange(connection: &mut Box<dyn Duplex>, request: &Request, method: &str, h
     // The node may shut down during the write; its reply so far counts.
     let _ = connection.write_all(head.as_bytes()).and_then(|()| connection.write_all(body));
     let _ = (connection.flush(), request);
-    let mut counting = Counting { connection, received: 0 };
+    let mut counting = CountingReader { connection, received: 0 };
     let mut received = Vec::new();
     let reply = read_reply(&mut counting, method, |bytes| received.extend_from_slice(bytes));
     match reply {
@@ -70,14 +70,14 @@ fn exchange(connection: &mut Box<dyn Duplex>, request: &Request, method: &str, h
 
 /// State shared by the clients.
 #[derive(Default)]
-struct Known {
+struct SharedResults {
     /// The possible contents of each name: the seed and length acknowledged last, and those of
     /// later unanswered requests.
     objects: Mutex<HashMap<String, Vec<(u64, usize)>>>,
     replies: AtomicUsize,
     /// Number of requests in flight.
     in_flight: AtomicUsize,
-    told_to_close: AtomicUsize,
+    close_replies: AtomicUsize,
     problems: Mutex<Vec<String>>,
 }
 
@@ -101,9 +101,9 @@ impl Client {
         }
     }
 
-    /// Puts and gets on persistent connections until the node is gone. `is_told` is set once the
+    /// Puts and gets on persistent connections until the node is gone. `is_stopping` is set once the
     /// node has been told to shut down.
-    fn run(&self, known: &Known, is_told: &AtomicBool) {
+    fn run(&self, results: &SharedResults, is_stopping: &AtomicBool) {
         let mut round = 0;
         while let Ok(mut connection) = self.connect() {
             loop {
@@ -117,21 +117,24 @@ impl Client {
                 let body = if is_put { bytes(seed, len) } else { Vec::new() };
                 if is_put {
                     request = request.body(body.clone()).payload("UNSIGNED-PAYLOAD");
-                    known.objects.lock().unwrap().entry(name.clone()).or_default().push((seed, len));
+                    results.objects.lock().unwrap().entry(name.clone()).or_default().push((seed, len));
                 }
                 let request = request.signed(self.to, &self.signer);
-                let was_told = is_told.load(Ordering::SeqCst);
-                let head = request.head_of_many(self.to);
-                known.in_flight.fetch_add(1, Ordering::SeqCst);
+                let was_stopping = is_stopping.load(Ordering::SeqCst);
+                let head = request.keep_alive_head(self.to);
+                results.in_flight.fetch_add(1, Ordering::SeqCst);
                 let outcome = exchange(&mut connection, &request, method, &head, &body);
-                known.in_flight.fetch_sub(1, Ordering::SeqCst);
+                results.in_flight.fetch_sub(1, Ordering::SeqCst);
                 match outcome {
                     Outcome::Reply(reply) => {
                         let closes = reply.header("connection") == Some("close");
-                        self.judge(known, &name, (seed, len), is_put, &reply);
-                        known.told_to_close.fetch_add(usize::from(closes), Ordering::Relaxed);
-                        if was_told && !closes {
-                            self.problem(known, format!("{method} {name}: the last reply does not say that it is"));
+                        self.check_reply(results, &name, (seed, len), is_put, &reply);
+                        results.close_replies.fetch_add(usize::from(closes), Ordering::Relaxed);
+                        if was_stopping && !closes {
+                            self.report_problem(
+                                results,
+                                format!("{method} {name}: the last reply does not say that it is"),
+                            );
                         }
                         if closes {
                             break;
@@ -139,7 +142,7 @@ impl Client {
                     }
                     Outcome::NotBegun => break,
                     Outcome::Cut(how) => {
-                        self.problem(known, format!("{method} {name}: cut, {how}"));
+                        self.report_problem(results, format!("{method} {name}: cut, {how}"));
                         break;
                     }
                 }
@@ -147,9 +150,16 @@ impl Client {
         }
     }
 
-    fn judge(&self, known: &Known, name: &str, (seed, len): (u64, usize), is_put: bool, reply: &Response) {
-        known.replies.fetch_add(1, Ordering::Relaxed);
-        let mut objects = known.objects.lock().unwrap();
+    fn check_reply(
+        &self,
+        results: &SharedResults,
+        name: &str,
+        (seed, len): (u64, usize),
+        is_put: bool,
+        reply: &Response,
+    ) {
+        results.replies.fetch_add(1, Ordering::Relaxed);
+        let mut objects = results.objects.lock().unwrap();
         let states = objects.entry(name.to_owned()).or_default();
         match (is_put, reply.status) {
             // From now on this is the only possible content.
@@ -160,24 +170,25 @@ impl Client {
             (_, status) => {
                 let text = format!("{name}: {status}, {} bytes: {}", reply.body.len(), reply.text());
                 drop(objects);
-                self.problem(known, text.chars().take(300).collect());
+                self.report_problem(results, text.chars().take(300).collect());
             }
         }
     }
 
-    fn problem(&self, known: &Known, text: String) {
-        known.problems.lock().unwrap().push(format!("client {}, TLS {}: {text}", self.index, self.tls.is_some()));
+    fn report_problem(&self, results: &SharedResults, text: String) {
+        results.problems.lock().unwrap().push(format!("client {}, TLS {}: {text}", self.index, self.tls.is_some()));
     }
 }
 
 /// Puts and gets over many connections, shuts the node down meanwhile, restarts it, and compares.
 /// `end` checks the shutdown.
-fn under_load(io: &str, end: impl FnOnce(&mut Node, &AtomicBool)) -> Arc<Known> {
+fn under_load(io: &str, end: impl FnOnce(&mut Node, &AtomicBool)) -> Arc<SharedResults> {
     let certificate = Certificate::new();
     let launch = certificate.launch("127.0.0.1:0").arg(format!("--io={io}")).arg("--threads=2").arg("--grace=20");
     let mut node = launch.start();
     node.make_bucket("bucket");
-    let (known, key, is_told) = (Arc::new(Known::default()), Arc::new(CustomerKey::random()), AtomicBool::new(false));
+    let (results, key, is_stopping) =
+        (Arc::new(SharedResults::default()), Arc::new(CustomerKey::random()), AtomicBool::new(false));
     let client = |index: u64| {
         let tls = [None, Some(certificate.client(&[&TLS13], &[])), None, Some(certificate.client(&[&TLS12], &[]))];
         let tls = tls[index as usize % 4].clone();
@@ -187,23 +198,23 @@ fn under_load(io: &str, end: impl FnOnce(&mut Node, &AtomicBool)) -> Arc<Known> 
     let clients: Vec<Client> = (0..CONNECTIONS).map(client).collect();
     thread::scope(|scope| {
         for client in &clients {
-            scope.spawn(|| client.run(&known, &is_told));
+            scope.spawn(|| client.run(&results, &is_stopping));
         }
         // Wait until every size has occurred several times.
         let begun = Instant::now();
-        while known.replies.load(Ordering::Relaxed) < 300 {
-            assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", known.problems.lock().unwrap());
+        while results.replies.load(Ordering::Relaxed) < 300 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", results.problems.lock().unwrap());
             thread::sleep(Duration::from_millis(5));
         }
         // Clients generate and compare data: on a busy machine all of them may do so at once.
-        while known.in_flight.load(Ordering::SeqCst) < CONNECTIONS as usize / 2 {
-            assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", known.problems.lock().unwrap());
+        while results.in_flight.load(Ordering::SeqCst) < CONNECTIONS as usize / 2 {
+            assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", results.problems.lock().unwrap());
             thread::yield_now();
         }
-        end(&mut node, &is_told);
+        end(&mut node, &is_stopping);
     });
     node.start();
-    let objects = known.objects.lock().unwrap();
+    let objects = results.objects.lock().unwrap();
     assert!(objects.len() > CONNECTIONS as usize);
     for (name, states) in objects.iter() {
         let got = node.send(&Request::new("GET", name).headers(key.headers()));
@@ -213,11 +224,11 @@ fn under_load(io: &str, end: impl FnOnce(&mut Node, &AtomicBool)) -> Arc<Known> 
         assert!(is_one || was_never_acknowledged, "{name}: {}, {} bytes; {states:?}", got.status, got.body.len());
     }
     drop(objects);
-    known
+    results
 }
 
-fn no_problems(known: &Known) {
-    let problems = known.problems.lock().unwrap();
+fn assert_no_problems(results: &SharedResults) {
+    let problems = results.problems.lock().unwrap();
     assert!(problems.is_empty(), "{problems:#?}");
 }
 
@@ -225,7 +236,7 @@ fn no_problems(known: &Known) {
 fn sigterm_under_load_truncates_no_reply() {
     for io in ["uring", "epoll"] {
         println!("--io {io}");
-        let known = under_load(io, |node, is_told| {
+        let results = under_load(io, |node, is_stopping| {
             let begun = Instant::now();
             node.signal(Signal::TERM);
             // The node handles the signal immediately: requests sent shortly after its log line get
@@ -234,13 +245,13 @@ fn sigterm_under_load_truncates_no_reply() {
                 thread::sleep(Duration::from_millis(5));
             }
             thread::sleep(Duration::from_millis(500));
-            is_told.store(true, Ordering::SeqCst);
+            is_stopping.store(true, Ordering::SeqCst);
             assert_eq!(node.wait().code(), Some(0), "{}", node.log());
             assert!(begun.elapsed() < Duration::from_secs(20) + SLACK, "{:?}", begun.elapsed());
             assert!(!node.log().contains("aborting requests in flight"), "{}", node.log());
         });
-        no_problems(&known);
-        assert!(known.told_to_close.load(Ordering::Relaxed) > 0, "no connection was told that its reply is the last");
+        assert_no_problems(&results);
+        assert!(results.close_replies.load(Ordering::Relaxed) > 0, "no connection was told that its reply is the last");
     }
 }
 
@@ -284,31 +295,31 @@ fn sigterm_at_each_point_of_request_lets_it_finish() {
         let put = object("PUT", &key).body(body.clone()).signed(to, node.signer());
         let get = object("GET", &key).signed(to, node.signer());
         let mut first = open();
-        put.exchange(&mut first, &put.head_of_many(to)).unwrap().expect(200);
+        put.exchange(&mut first, &put.keep_alive_head(to)).unwrap().expect(200);
 
         let mut silent = TcpStream::connect(to).unwrap();
         // Half a head.
         let mut half_a_head = open();
-        let head = get.head_of_many(to);
+        let head = get.keep_alive_head(to);
         half_a_head.write_all(&head.as_bytes()[..40]).unwrap();
         half_a_head.flush().unwrap();
         // The node was asked whether it wants the body, and agreed.
         let expecting =
             object("PUT", &key).header("expect", "100-continue").body(body.clone()).signed(to, node.signer());
         let mut invited = open();
-        invited.write_all(expecting.head_of_many(to).as_bytes()).unwrap();
+        invited.write_all(expecting.keep_alive_head(to).as_bytes()).unwrap();
         invited.flush().unwrap();
         let mut line = [0; 25];
         invited.read_exact(&mut line).unwrap();
         assert_eq!(&line, b"HTTP/1.1 100 Continue\r\n\r\n");
         // Half a body.
         let mut half_a_body = open();
-        half_a_body.write_all(put.head_of_many(to).as_bytes()).unwrap();
+        half_a_body.write_all(put.keep_alive_head(to).as_bytes()).unwrap();
         half_a_body.write_all(&body[..1 << 20]).unwrap();
         half_a_body.flush().unwrap();
         // A reply of which no byte was read.
         let mut unread = open();
-        unread.write_all(get.head_of_many(to).as_bytes()).unwrap();
+        unread.write_all(get.keep_alive_head(to).as_bytes()).unwrap();
         unread.flush().unwrap();
         thread::sleep(Duration::from_millis(500));
 
@@ -370,7 +381,7 @@ fn slow_client_is_cut_off_after_grace_period() {
 /// A client that connects to a shared socket during shutdown waits for the next node.
 #[test]
 fn shared_socket_across_restarts_loses_no_connection() {
-    let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/succession.py");
+    let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/restart-on-shared-socket.py");
     for io in ["uring", "epoll"] {
         let data = tempfile::tempdir().unwrap();
         let output = std::process::Command::new("python3")
@@ -380,7 +391,7 @@ fn shared_socket_across_restarts_loses_no_connection() {
             .arg(data.path().join("data"))
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        assert!(output.status.success(), "{io}: {said}");
+        let message = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{io}: {message}");
     }
 }

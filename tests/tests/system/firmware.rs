@@ -67,18 +67,19 @@ fn object_sealed_by_board_is_read_by_clients() {
     let mut readings = Vec::new();
     for (name, settings) in [("room/1", own("room/1")), ("room/presigned", presigned)] {
         let output = run(&program, path, &node, &key, &settings);
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{said}");
-        assert!(said.contains("answered with 200"), "{said}");
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{printed}");
+        assert!(printed.contains("answered with 200"), "{printed}");
         let reading = fs::read(path.join("reading.txt")).unwrap();
         assert!(reading.len() > 500, "{} bytes", reading.len());
         for cli in CLIS {
             let aws = Aws::new(cli, &node, path);
             let get = |with: &str| format!("aws s3api get-object --bucket edge --key {name} got {with}");
-            let trio = |file: &str| get(&format!("--sse-customer-algorithm AES256 --sse-customer-key fileb://{file}"));
-            aws.shell(&trio("right.key"));
+            let with_key =
+                |file: &str| get(&format!("--sse-customer-algorithm AES256 --sse-customer-key fileb://{file}"));
+            aws.shell(&with_key("right.key"));
             assert_eq!(fs::read(path.join("got")).unwrap(), reading, "{cli}");
-            let wrong = aws.failing(&trio("wrong.key"));
+            let wrong = aws.failing(&with_key("wrong.key"));
             assert!(wrong.contains("AccessDenied"), "{wrong}");
             let without = aws.failing(&get(""));
             assert!(without.contains("InvalidRequest"), "{without}");
@@ -93,11 +94,11 @@ fn object_sealed_by_board_is_read_by_clients() {
     node.send(&Request::new("GET", "/edge/room/refused")).expect(404);
 
     assert!(node.stop().success());
-    assert_eq!(node.places_of(&key.0), [""; 0]);
+    assert_eq!(node.occurrences_of(&key.0), [""; 0]);
     for reading in &readings {
         let lines = reading.split_inclusive(|byte| *byte == b'\n').take(5);
         for line in lines {
-            assert_eq!(node.places_of(line), [""; 0]);
+            assert_eq!(node.occurrences_of(line), [""; 0]);
         }
     }
 }

@@ -327,5 +327,5 @@ fn customer_key_in_form_is_used_or_rejected() {
     refused(&reply, 403, "AccessDenied", "Policy Condition failed");
     assert!(!reply.text().contains(&key.base64()) && !reply.text().contains(&base64(&[1; 32])));
     get(&node, "never", None).expect(404);
-    assert_eq!(node.places_of(&key.0), Vec::<String>::new());
+    assert_eq!(node.occurrences_of(&key.0), Vec::<String>::new());
 }

@@ -8,12 +8,12 @@ use keyhole_tests::{Aws, Certificate, Launch, Node};
 
 /// The commands of the guide that set the key's two variables.
 const KEY: &str = "ENCRYPTION_KEY=$(cat ssec.key | base64); KEY_DIGEST=$(openssl dgst -md5 -binary ssec.key | base64)";
-const TRIO: &str =
+const SSE_C_OPTIONS: &str =
     "--sse-customer-algorithm AES256 --sse-customer-key $ENCRYPTION_KEY --sse-customer-key-md5 $KEY_DIGEST";
 
 fn guide(node: &Node, cli: &'static str) {
     let directory = tempfile::tempdir().unwrap();
-    follow(Aws::new(cli, node, directory.path()), directory.path(), cli);
+    run_guide(Aws::new(cli, node, directory.path()), directory.path(), cli);
 }
 
 /// Runs the guide with `https://` and `--ca-bundle` in every command.
@@ -22,24 +22,25 @@ fn guide_over_https(cli: &'static str) {
     let certificate = Certificate::new();
     let node = certificate.launch("127.0.0.1:0").start();
     let aws = Aws::new(cli, &node, directory.path()).over_tls(&node, &certificate.authority_path());
-    follow(aws, directory.path(), cli);
+    run_guide(aws, directory.path(), cli);
 }
 
-fn follow(aws: Aws, path: &Path, cli: &'static str) {
+fn run_guide(aws: Aws, path: &Path, cli: &'static str) {
     let bucket = if cli.ends_with('1') { "guide-1" } else { "guide-2" };
 
     aws.shell(&format!("aws s3api create-bucket --bucket {bucket}"));
     aws.shell("openssl rand -out ssec.key 32");
     fs::write(path.join("note.txt"), "as secret as it gets\n").unwrap();
-    let put =
-        aws.shell(&format!("{KEY}\naws s3api put-object --bucket {bucket} --key note.txt --body note.txt {TRIO}"));
+    let put = aws.shell(&format!(
+        "{KEY}\naws s3api put-object --bucket {bucket} --key note.txt --body note.txt {SSE_C_OPTIONS}"
+    ));
     assert!(put.contains("\"SSECustomerAlgorithm\": \"AES256\"") && put.contains("SSECustomerKeyMD5"), "{put}");
 
     let refused = aws.failing(&format!("aws s3api head-object --bucket {bucket} --key note.txt"));
     assert!(refused.contains("(400)") && refused.contains("Bad Request"), "{refused}");
-    let head = aws.shell(&format!("{KEY}\naws s3api head-object --bucket {bucket} --key note.txt {TRIO}"));
+    let head = aws.shell(&format!("{KEY}\naws s3api head-object --bucket {bucket} --key note.txt {SSE_C_OPTIONS}"));
     assert!(head.contains("\"ContentLength\": 21"), "{head}");
-    aws.shell(&format!("{KEY}\naws s3api get-object --bucket {bucket} --key note.txt note.copy {TRIO}"));
+    aws.shell(&format!("{KEY}\naws s3api get-object --bucket {bucket} --key note.txt note.copy {SSE_C_OPTIONS}"));
     assert_eq!(fs::read(path.join("note.copy")).unwrap(), fs::read(path.join("note.txt")).unwrap());
 
     // The key and its digest from files, as base64 without a newline.

@@ -64,7 +64,7 @@ fn uploads(node: &Node) -> Vec<String> {
 
 /// Waits until the node's log contains these words.
 #[track_caller]
-fn until_said(node: &Node, words: &str) {
+fn wait_for_log(node: &Node, words: &str) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !node.log().contains(words) {
         assert!(Instant::now() < deadline, "{words}: {}", node.log());
@@ -260,14 +260,14 @@ fn objects_expire_by_days_unless_clock_is_behind() {
     // Nothing expires by this clock either: it or the previous one is wrong.
     node.set_launch(ahead(-1));
     node.start();
-    until_said(&node, "the clock is behind a stored timestamp");
+    wait_for_log(&node, "the clock is behind a stored timestamp");
     assert!(node.log().contains("bucket=\"bucket\""), "{}", node.log());
     node.kill();
     assert!(!node.log().contains("deleted expired objects and uploads"), "{}", node.log());
     // Two days later the day is over, and the midnight after it.
     node.set_launch(ahead(2));
     node.start();
-    until_said(&node, "deleted expired objects and uploads objects=2 uploads=1");
+    wait_for_log(&node, "deleted expired objects and uploads objects=2 uploads=1");
     node.kill();
     node.set_launch(launch());
     node.start();
@@ -285,9 +285,12 @@ fn replies_announce_expiry_of_object() {
     .expect(200);
     // Allow for a midnight meanwhile.
     let says = |reply: &Response, days: i64, rule: &str| {
-        let said = reply.header("x-amz-expiration").unwrap_or_default().to_owned();
+        let expiration = reply.header("x-amz-expiration").unwrap_or_default().to_owned();
         let expected = [-1, 0].map(|more| format!("expiry-date=\"{}\", rule-id=\"{rule}\"", midnight(days + more)));
-        assert!(said == expected[1] || said == expected[0] && !said.is_empty(), "{said}, not {expected:?}");
+        assert!(
+            expiration == expected[1] || expiration == expected[0] && !expiration.is_empty(),
+            "{expiration}, not {expected:?}"
+        );
     };
     for (name, days, rule) in [("a/o", 2, "soon"), ("o", 30, "all%2C%20in%20time")] {
         for headers in [Vec::new(), key.headers().to_vec()] {
@@ -347,7 +350,7 @@ fn aws_cli_sets_and_reads_rules() {
             "echo x > o; aws s3api put-object --bucket bucket --key logs/o --body o --query Expiration --output text";
         assert!(aws.shell(head).contains("rule-id=\"logs\""));
         aws.shell("aws s3api delete-bucket-lifecycle --bucket bucket");
-        let said = aws.failing("aws s3api get-bucket-lifecycle-configuration --bucket bucket");
-        assert!(said.contains("NoSuchLifecycleConfiguration"), "{said}");
+        let message = aws.failing("aws s3api get-bucket-lifecycle-configuration --bucket bucket");
+        assert!(message.contains("NoSuchLifecycleConfiguration"), "{message}");
     }
 }

@@ -44,7 +44,7 @@ fn requests_with_customer_keys_are_audited() {
     // A request is logged once its reply is in flight: the next one may be logged first.
     lines.sort_by_key(|line| ids.iter().position(|id| line["request_id"] == id.as_str()));
     let of = |line: &Value, name: &str| line[name].as_str().unwrap_or("-").to_owned();
-    let told: Vec<_> = lines
+    let entries: Vec<_> = lines
         .iter()
         .map(|line| (of(line, "operation"), of(line, "result"), line["received"].as_u64(), line["sent"].as_u64()))
         .collect();
@@ -60,7 +60,7 @@ fn requests_with_customer_keys_are_audited() {
     let expected = expected.map(|(operation, result, received, sent)| {
         (operation.to_owned(), result.to_owned(), Some(received), Some(sent))
     });
-    assert_eq!(told, expected);
+    assert_eq!(entries, expected);
     for (index, line) in lines.iter().enumerate() {
         assert_eq!((of(line, "bucket"), of(line, "key")), ("bucket".to_owned(), "a \"key\"\u{e9}".to_owned()));
         assert_eq!(of(line, "access_key"), ACCESS_KEY);
@@ -108,9 +108,9 @@ fn requests_are_logged_as_json() {
 fn start_with_unusable_audit_log_is_refused() {
     let directory = Directory::new();
     let launch = Launch::default().with_credential().arg("--audit-log").arg("/no/such/directory/audit.log");
-    let (code, said) = launch.refused(directory.home());
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("/no/such/directory/audit.log"), "{said}");
+    let (code, message) = launch.refused(directory.home());
+    assert_eq!(code, Some(1), "{message}");
+    assert!(message.contains("/no/such/directory/audit.log"), "{message}");
 }
 
 /// SIGHUP reopens the audit log and reloads the access keys.
@@ -130,7 +130,7 @@ fn sighup_reopens_audit_log_and_reloads_access_keys() {
     let file = node.data().join("credentials.toml");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace("*:admin", "*:list")).unwrap();
-    node.hang_up();
+    node.reload();
     let begun = Instant::now();
     while put().status != 403 {
         assert!(begun.elapsed() < Duration::from_secs(20), "{}", node.log());

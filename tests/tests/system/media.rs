@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 
 use keyhole_tests::data::bytes;
 use keyhole_tests::device::skipped;
-use keyhole_tests::faulty::Faulty;
+use keyhole_tests::faulty::FaultyFs;
 use keyhole_tests::http::object;
-use keyhole_tests::mounted::{Kind, Mounted};
+use keyhole_tests::mounted::{Kind, MountedFs};
 use keyhole_tests::{Launch, Node, Request, Response};
 
 /// Error codes, as seen by clients.
@@ -33,13 +33,13 @@ mod code {
 type Objects = BTreeMap<String, Vec<u8>>;
 
 /// Mounts a file system, or reports that the test is skipped and returns `None`.
-fn mounted(test: &str, kind: Kind, len: u64) -> Option<Mounted> {
-    Mounted::new(kind, len).map_err(|why| skipped(&format!("{test} on {}", kind.name()), &why)).ok()
+fn mounted(test: &str, kind: Kind, len: u64) -> Option<MountedFs> {
+    MountedFs::new(kind, len).map_err(|reason| skipped(&format!("{test} on {}", kind.name()), &reason)).ok()
 }
 
 /// Mounts the faulty file system, or reports that the test is skipped and returns `None`.
-fn faulty(test: &str) -> Option<Faulty> {
-    Faulty::mount().map_err(|why| skipped(test, &why)).ok()
+fn faulty(test: &str) -> Option<FaultyFs> {
+    FaultyFs::mount().map_err(|reason| skipped(test, &reason)).ok()
 }
 
 fn launch() -> Launch {
@@ -62,7 +62,7 @@ fn put(node: &Node, objects: &mut Objects, key: &str, len: usize) {
 }
 
 /// Puts an object, which must succeed, and deletes it.
-fn put_works(node: &Node) {
+fn assert_put_works(node: &Node) {
     let mut objects = Objects::new();
     put(node, &mut objects, "probe/long", 1_500_000);
     put(node, &mut objects, "probe/short", 500);

@@ -26,7 +26,7 @@ fn put_small(node: &Node, count: usize) {
                 for n in (first..count).step_by(CONNECTIONS) {
                     let put = Request::new("PUT", &format!("/bucket/small/{n:06}")).body(n.to_string());
                     let put = put.signed(node.address(), node.signer());
-                    put.exchange(&mut connection, &put.head_of_many(node.address())).unwrap().expect(200);
+                    put.exchange(&mut connection, &put.keep_alive_head(node.address())).unwrap().expect(200);
                 }
             });
         }
@@ -34,20 +34,23 @@ fn put_small(node: &Node, count: usize) {
 }
 
 /// Lets many clients at once put and get an object of this length each, and returns their output.
-fn crowd(node: &Node, clients: usize, len: u64) -> String {
+fn run_clients(node: &Node, clients: usize, len: u64) -> String {
     let python = target_dir().join("venv/bin/python3");
     assert!(python.exists(), "{} is missing: tests/run installs it", python.display());
     let mut command = Command::new(python);
-    command.arg(top().join("tests/tools/crowd.py")).arg("bucket").args([clients.to_string(), len.to_string()]);
+    command
+        .arg(top().join("tests/tools/concurrent-clients.py"))
+        .arg("bucket")
+        .args([clients.to_string(), len.to_string()]);
     command.env_clear().env("PYTHONDONTWRITEBYTECODE", "1").env("PATH", "/usr/bin:/bin");
     command.env("AWS_ACCESS_KEY_ID", &node.signer().access_key).env("AWS_SECRET_ACCESS_KEY", &node.signer().secret_key);
     command.env("AWS_DEFAULT_REGION", &node.signer().region).env("AWS_EC2_METADATA_DISABLED", "true");
     command.env("AWS_CONFIG_FILE", "/dev/null").env("ENDPOINT", node.endpoint());
     let output = command.output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    assert!(output.status.success(), "{said}");
-    said
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    assert!(output.status.success(), "{printed}");
+    printed
 }
 
 /// Returns the swap usage of the process.
@@ -58,14 +61,14 @@ fn swapped_kib(node: &Node) -> u64 {
 }
 
 /// With a limit of 64 MiB: fills the index, lets all clients come at once, and restarts the node.
-fn within_little_memory(test: &str, objects: usize, clients: usize, len: u64, io: &str) {
+fn check_clients(test: &str, objects: usize, clients: usize, len: u64, io: &str) {
     let group = match MemoryGroup::new(LIMIT) {
         Ok(group) => group,
-        Err(why) => return skipped(test, &why),
+        Err(reason) => return skipped(test, &reason),
     };
     let launch = Launch::default().under(group.command()).with_credential().capacity(Some("16GiB"));
     let mut node = launch.arg("--threads=2").arg("--sync=interval:100").arg(format!("--io={io}")).start();
-    assert!(group.has(node.pid()), "it is not in the group");
+    assert!(group.contains(node.pid()), "it is not in the group");
     assert!(node.log().contains("memory 64.0 MiB, of which 24.0 MiB for buffers; workers 2, each with 7 blocks"));
     node.make_bucket("bucket");
     let begun = Instant::now();
@@ -73,10 +76,10 @@ fn within_little_memory(test: &str, objects: usize, clients: usize, len: u64, io
     let resident = node.peak_resident_kib() >> 10;
     println!("--io {io}: {objects} objects in {:.1} s, resident at most {resident} MiB", begun.elapsed().as_secs_f64());
     let begun = Instant::now();
-    let said = crowd(&node, clients, len);
+    let printed = run_clients(&node, clients, len);
     let peak = (node.peak_resident_kib() >> 10, group.peak() / MIB);
     println!(
-        "{clients} clients with {} MiB each, there and back in {:.1} s:\n{said}resident at most {} MiB, with page cache {} MiB",
+        "{clients} clients with {} MiB each, there and back in {:.1} s:\n{printed}resident at most {} MiB, with page cache {} MiB",
         len / MIB,
         begun.elapsed().as_secs_f64(),
         peak.0,
@@ -86,7 +89,7 @@ fn within_little_memory(test: &str, objects: usize, clients: usize, len: u64, io
     assert_eq!((group.killed(), swapped_kib(&node)), (0, 0));
     assert!(node.stop().success());
     node.start();
-    assert_eq!((group.killed(), group.has(node.pid())), (0, true));
+    assert_eq!((group.killed(), group.contains(node.pid())), (0, true));
     let last = format!("/bucket/small/{:06}", objects - 1);
     assert_eq!(node.send(&Request::new("GET", &last)).expect(200).text(), (objects - 1).to_string());
     println!("started again: resident at most {} MiB", node.peak_resident_kib() >> 10);
@@ -95,26 +98,26 @@ fn within_little_memory(test: &str, objects: usize, clients: usize, len: u64, io
 #[test]
 fn concurrent_clients_stay_within_memory_limit() {
     for io in ["uring", "epoll"] {
-        within_little_memory("a crowd within little memory", 10_000, 16, 8 * MIB, io);
+        check_clients("a crowd within little memory", 10_000, 16, 8 * MIB, io);
     }
 }
 
 #[test]
 #[ignore = "4 GiB there and back; tests/run --long runs it"]
 fn many_concurrent_clients_stay_within_memory_limit() {
-    within_little_memory("a large crowd within little memory", 100_000, 64, 64 * MIB, "auto");
+    check_clients("a large crowd within little memory", 100_000, 64, 64 * MIB, "auto");
 }
 
 /// With a limit of 64 MiB: repeats many puts since the last checkpoint (two records each), SIGKILL,
 /// and a restart. Recovery must stay within the memory limit.
-fn killed_within_little_memory(test: &str, objects: usize, puts_of_each: usize, rounds: usize) {
+fn check_restarts(test: &str, objects: usize, puts_of_each: usize, rounds: usize) {
     let group = match MemoryGroup::new(LIMIT) {
         Ok(group) => group,
-        Err(why) => return skipped(test, &why),
+        Err(reason) => return skipped(test, &reason),
     };
     let launch = Launch::default().under(group.command()).with_credential().capacity(Some("16GiB"));
     let mut node = launch.arg("--threads=2").arg("--sync=interval:100").start();
-    assert!(group.has(node.pid()), "it is not in the group");
+    assert!(group.contains(node.pid()), "it is not in the group");
     node.make_bucket("bucket");
     let mut peaks = Vec::new();
     for round in 1..=rounds {
@@ -146,11 +149,11 @@ fn killed_within_little_memory(test: &str, objects: usize, puts_of_each: usize, 
 
 #[test]
 fn start_after_kill_stays_within_memory_limit() {
-    killed_within_little_memory("a killed node within little memory", 2_000, 3, 2);
+    check_restarts("a killed node within little memory", 2_000, 3, 2);
 }
 
 /// Returns the number of records that the last opening replayed, from the log.
-fn replayed(node: &Node) -> u64 {
+fn replayed_records(node: &Node) -> u64 {
     let log = node.log();
     let opened = log.lines().rfind(|line| line.contains("opened")).expect("it says that it has opened the store");
     let records = opened.split_whitespace().find_map(|field| field.strip_prefix("records=")).expect("and how");
@@ -165,7 +168,7 @@ fn start_with_long_replay_stays_within_memory_limit() {
     const STARTS: usize = 20;
     let group = match MemoryGroup::new(LIMIT) {
         Ok(group) => group,
-        Err(why) => return skipped("start after kill stays within little memory", &why),
+        Err(reason) => return skipped("start after kill stays within little memory", &reason),
     };
     let launch = Launch::default().under(group.command()).with_credential().capacity(Some("16GiB"));
     let mut node = launch.arg("--threads=2").arg("--memory=64MiB").arg("--sync=interval:100").start();
@@ -185,11 +188,11 @@ fn start_with_long_replay_stays_within_memory_limit() {
         let resident = node.peak_resident_kib() << 10;
         println!(
             "start {start}: {} records replayed in {seconds:.2} s, resident at most {:.1} MiB",
-            replayed(&node),
+            replayed_records(&node),
             resident as f64 / MIB as f64
         );
-        assert!(replayed(&node) >= RECORDS, "a checkpoint was written: {}", replayed(&node));
-        assert!(group.has(node.pid()), "it is not in the group");
+        assert!(replayed_records(&node) >= RECORDS, "a checkpoint was written: {}", replayed_records(&node));
+        assert!(group.contains(node.pid()), "it is not in the group");
         assert!(resident <= LIMIT, "{resident} bytes");
         assert_eq!((group.killed(), swapped_kib(&node)), (0, 0));
         let last = format!("/bucket/small/{:06}", OBJECTS - 1);
@@ -230,7 +233,7 @@ fn request_waiting_long_for_memory_gets_slow_down() {
 #[test]
 fn start_with_too_little_memory_is_refused() {
     let data = tempfile::tempdir().unwrap();
-    let (code, said) = Launch::default().arg("--memory=39MiB").refused(&data.path().join("data"));
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("--memory is too small: expected at least 40.0 MiB"), "{said}");
+    let (code, message) = Launch::default().arg("--memory=39MiB").refused(&data.path().join("data"));
+    assert_eq!(code, Some(1), "{message}");
+    assert!(message.contains("--memory is too small: expected at least 40.0 MiB"), "{message}");
 }

@@ -37,7 +37,7 @@ enum Condition {
     Match(String),
 }
 
-struct World {
+struct ModelRun {
     node: Node,
     random: fastrand::Rng,
     keys: [CustomerKey; 2],
@@ -52,7 +52,7 @@ fn between(text: &str, open: &str, close: &str) -> Vec<String> {
     pieces.map(|piece| piece.split(close).next().unwrap().to_owned()).collect()
 }
 
-impl World {
+impl ModelRun {
     fn name(&mut self) -> &'static str {
         NAMES[self.random.usize(..NAMES.len())]
     }
@@ -102,7 +102,7 @@ impl World {
         let (name, key, body) = (self.name(), self.key(), self.body());
         let (condition, refused) = self.condition(name);
         let request = object("PUT", name).headers(self.headers(key)).body(body.clone());
-        let reply = self.send(&World::with(request, &condition));
+        let reply = self.send(&ModelRun::with(request, &condition));
         self.expect(&reply, refused.unwrap_or(200));
         if refused.is_none() {
             let etag = reply.header("etag").unwrap().to_owned();
@@ -181,7 +181,7 @@ impl World {
         if let Some(key) = source.key {
             request = request.headers(self.keys[key].copy_source_headers());
         }
-        let reply = self.send(&World::with(request, &condition));
+        let reply = self.send(&ModelRun::with(request, &condition));
         self.expect(&reply, refused.unwrap_or(200));
         if refused.is_none() {
             let etag = reply.element("ETag").unwrap();
@@ -268,7 +268,7 @@ impl World {
         };
         let document = format!("<CompleteMultipartUpload>{named}</CompleteMultipartUpload>");
         let request = object("POST", name).query("uploadId", &id).headers(self.headers(key)).body(document);
-        let reply = self.send(&World::with(request, &condition));
+        let reply = self.send(&ModelRun::with(request, &condition));
         if let Some(status) = refused {
             let is_condition = matches!(reply.status, 404 | 412);
             assert!(reply.status == status || is_condition, "{}: {}", self.context, reply.text());
@@ -348,7 +348,7 @@ impl World {
 fn random_operations_match_model() {
     let seed = fresh_seed();
     println!("seed {seed}");
-    let mut world = World {
+    let mut run = ModelRun {
         node: Launch::default().with_credential().arg("--threads=2").start(),
         random: fastrand::Rng::with_seed(seed),
         keys: [CustomerKey::random(), CustomerKey::random()],
@@ -356,25 +356,25 @@ fn random_operations_match_model() {
         uploads: Vec::new(),
         context: String::new(),
     };
-    world.node.make_bucket("bucket");
+    run.node.make_bucket("bucket");
     for turn in 0..TURNS {
-        let operation = world.random.usize(..100);
-        world.context = format!("seed {seed}, turn {turn}, operation {operation}");
+        let operation = run.random.usize(..100);
+        run.context = format!("seed {seed}, turn {turn}, operation {operation}");
         match operation {
-            0..25 => world.put(),
-            25..50 => world.get(),
-            50..60 => world.copy(),
-            60..68 => world.delete(),
-            68..70 => world.delete_many(),
-            70..74 => world.create_upload(),
-            74..82 => world.upload_part(),
-            82..87 => world.end_upload(),
-            87..98 => world.list(),
-            _ => world.restart(),
+            0..25 => run.put(),
+            25..50 => run.get(),
+            50..60 => run.copy(),
+            60..68 => run.delete(),
+            68..70 => run.delete_many(),
+            70..74 => run.create_upload(),
+            74..82 => run.upload_part(),
+            82..87 => run.end_upload(),
+            87..98 => run.list(),
+            _ => run.restart(),
         }
     }
-    world.restart();
-    world.check();
+    run.restart();
+    run.check();
 }
 
 #[test]

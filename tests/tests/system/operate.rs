@@ -22,17 +22,17 @@ fn run(arguments: &[&str]) -> Output {
 
 /// Runs a command that must exit with this code, and returns standard output and standard error.
 #[track_caller]
-pub(crate) fn ends(code: i32, arguments: &[&str]) -> (String, String) {
+pub(crate) fn exits_with(code: i32, arguments: &[&str]) -> (String, String) {
     let output = run(arguments);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (wrote, said) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {wrote}{said}");
-    (wrote, said)
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stdout}{stderr}");
+    (stdout, stderr)
 }
 
 #[track_caller]
 pub(crate) fn json(arguments: &[&str]) -> Value {
-    serde_json::from_str(&ends(0, arguments).0).unwrap()
+    serde_json::from_str(&exits_with(0, arguments).0).unwrap()
 }
 
 fn text(path: &Path) -> &str {
@@ -56,7 +56,7 @@ pub(crate) fn damage(file: &Path, body: &[u8]) {
 }
 
 /// Sends a line to the socket and returns the replies until the node closes the connection.
-fn talk(socket: &Path, line: &[u8]) -> Vec<Value> {
+fn control_request(socket: &Path, line: &[u8]) -> Vec<Value> {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.write_all(line).unwrap();
     BufReader::new(stream).lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
@@ -70,7 +70,7 @@ fn control_socket_is_private_and_removed_at_shutdown() {
         let metadata = fs::symlink_metadata(&socket).unwrap();
         assert!(metadata.file_type().is_socket());
         assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
-        let replies = talk(&socket, b"{\"request\":\"stat\"}\n");
+        let replies = control_request(&socket, b"{\"request\":\"stat\"}\n");
         assert_eq!((replies.len(), &replies[0]["reply"]), (1, &"stat".into()));
         assert!(node.stop().success());
         assert!(!socket.exists(), "an orderly end takes it away");
@@ -83,7 +83,7 @@ fn control_socket_is_private_and_removed_at_shutdown() {
         assert!(socket.exists());
         assert_eq!(json(&["stat", text(node.data()), "--json"])["buckets"], 1);
         node.start();
-        assert_eq!(talk(&socket, b"{\"request\":\"stat\"}\n")[0]["buckets"], 1);
+        assert_eq!(control_request(&socket, b"{\"request\":\"stat\"}\n")[0]["buckets"], 1);
         assert!(node.stop().success());
     }
 }
@@ -103,7 +103,7 @@ fn invalid_control_requests_are_refused() {
         &long[..8192],
     ];
     for line in lines {
-        let replies = talk(&socket, line);
+        let replies = control_request(&socket, line);
         assert_eq!((replies.len(), &replies[0]["reply"]), (1, &"failed".into()), "{}", String::from_utf8_lossy(line));
         assert!(!replies[0]["message"].as_str().unwrap().is_empty());
     }
@@ -146,12 +146,12 @@ fn stat_and_compact_work_online_and_offline() {
         let segments = stat["segments"].as_array().unwrap();
         assert!(segments.iter().any(|segment| segment["kind"] == "body"), "{stat}");
         assert!(json(&["stat", text(&data), "--json"]).get("segments").is_none());
-        let (shown, _) = ends(0, &["stat", text(&data), "--segments"]);
+        let (shown, _) = exits_with(0, &["stat", text(&data), "--segments"]);
         for part in ["capacity", "live", "commits per batch", "index memory", "generation", "8.0 GiB"] {
             assert!(shown.contains(part), "{part} in\n{shown}");
         }
-        let (wrote, _) = ends(0, &["compact", text(&data)]);
-        assert!(wrote.contains("segments freed"), "{wrote}");
+        let (stdout, _) = exits_with(0, &["compact", text(&data)]);
+        assert!(stdout.contains("segments freed"), "{stdout}");
     };
     check();
     assert!(node.stop().success());
@@ -171,22 +171,22 @@ fn check_and_scrub_report_damaged_object() {
     let (data, file) = (node.data().to_owned(), node.data().join(FILE));
     let scrub = ["scrub", text(&data), "--rate", "1GB/s"];
 
-    let (wrote, _) = ends(0, &scrub);
-    assert!(wrote.contains(" 0 damaged"), "{wrote}");
-    let (_, said) = ends(1, &["check", text(&data)]);
-    assert!(said.contains("stop it") && said.contains("keyhole scrub"), "{said}");
+    let (stdout, _) = exits_with(0, &scrub);
+    assert!(stdout.contains(" 0 damaged"), "{stdout}");
+    let (_, stderr) = exits_with(1, &["check", text(&data)]);
+    assert!(stderr.contains("stop it") && stderr.contains("keyhole scrub"), "{stderr}");
     assert!(node.stop().success());
-    ends(0, &scrub);
+    exits_with(0, &scrub);
     let sound = json(&["check", text(&data), "--json"]);
     assert_eq!((&sound["sound"], &sound["objects"], &sound["buckets"]), (&true.into(), &2.into(), &1.into()));
-    let (wrote, _) = ends(0, &["check", text(&data)]);
-    assert!(wrote.contains("2 objects") && wrote.contains("damaged: 0"), "{wrote}");
+    let (stdout, _) = exits_with(0, &["check", text(&data)]);
+    assert!(stdout.contains("2 objects") && stdout.contains("damaged: 0"), "{stdout}");
 
     damage(&file, &hurt);
     let before = fs::read(&file).unwrap();
-    let (wrote, said) = ends(4, &["check", text(&data)]);
-    assert!(wrote.contains("lost: care/hurt: ") && !wrote.contains("care/whole"), "{wrote}");
-    assert!(said.contains("damage"), "{said}");
+    let (stdout, stderr) = exits_with(4, &["check", text(&data)]);
+    assert!(stdout.contains("lost: care/hurt: ") && !stdout.contains("care/whole"), "{stdout}");
+    assert!(stderr.contains("damage"), "{stderr}");
     let output = run(&["check", text(&data), "--json"]);
     assert_eq!(output.status.code(), Some(4));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -196,12 +196,12 @@ fn check_and_scrub_report_damaged_object() {
     assert!(fs::read(&file).unwrap() == before, "a check writes nothing");
 
     let found = |code_and_text: (String, String)| {
-        let (wrote, _) = code_and_text;
-        assert!(wrote.contains("damaged: care/hurt: ") && wrote.contains(" 1 damaged"), "{wrote}");
+        let (stdout, _) = code_and_text;
+        assert!(stdout.contains("damaged: care/hurt: ") && stdout.contains(" 1 damaged"), "{stdout}");
     };
-    found(ends(4, &scrub));
+    found(exits_with(4, &scrub));
     node.start();
-    found(ends(4, &scrub));
+    found(exits_with(4, &scrub));
     assert!(node.log().contains("hurt"), "the node's log has it, too");
     assert_eq!(node.send(&Request::new("GET", "/care/whole")).expect(200).body, whole);
 }
@@ -244,15 +244,15 @@ fn bucket_settings_are_set_and_shown() {
     let data = text(node.data()).to_owned();
     let get = || json(&["bucket", "get", &data, "kept", "--json"]);
     assert_eq!((&get()["quota"], &get()["expire_days"]), (&Value::Null, &Value::Null));
-    let (wrote, _) = ends(0, &["bucket", "set", &data, "kept", "--quota", "1GiB", "--expire-days", "30"]);
-    assert!(wrote.contains("1.0 GiB") && wrote.contains("expire-days: 30"), "{wrote}");
-    ends(0, &["bucket", "set", &data, "kept", "--quota", "none"]);
+    let (stdout, _) = exits_with(0, &["bucket", "set", &data, "kept", "--quota", "1GiB", "--expire-days", "30"]);
+    assert!(stdout.contains("1.0 GiB") && stdout.contains("expire-days: 30"), "{stdout}");
+    exits_with(0, &["bucket", "set", &data, "kept", "--quota", "none"]);
     assert_eq!((&get()["quota"], &get()["expire_days"]), (&Value::Null, &30.into()), "what is not named stays");
-    let (_, said) = ends(1, &["bucket", "get", &data, "absent"]);
-    assert!(said.contains("no such bucket"), "{said}");
-    ends(1, &["bucket", "set", &data, "absent", "--quota", "1GiB"]);
-    ends(2, &["bucket", "set", &data, "kept"]);
-    ends(2, &["bucket", "set", &data, "kept", "--expire-days", "0"]);
+    let (_, stderr) = exits_with(1, &["bucket", "get", &data, "absent"]);
+    assert!(stderr.contains("no such bucket"), "{stderr}");
+    exits_with(1, &["bucket", "set", &data, "absent", "--quota", "1GiB"]);
+    exits_with(2, &["bucket", "set", &data, "kept"]);
+    exits_with(2, &["bucket", "set", &data, "kept", "--expire-days", "0"]);
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn put_beyond_quota_is_rejected() {
     let mut node = Node::new();
     node.make_bucket("bound");
     let data = text(node.data()).to_owned();
-    ends(0, &["bucket", "set", &data, "bound", "--quota", "3MiB"]);
+    exits_with(0, &["bucket", "set", &data, "bound", "--quota", "3MiB"]);
     let put =
         |node: &Node, key: &str| node.send(&Request::new("PUT", &format!("/bound/{key}")).body(bytes(1, 2 << 20)));
     put(&node, "a").expect(200);
@@ -268,7 +268,7 @@ fn put_beyond_quota_is_rejected() {
     assert_eq!(refused.element("Code").as_deref(), Some("QuotaExceeded"));
     assert!(node.stop().success());
     assert_eq!(json(&["bucket", "get", &data, "bound", "--json"])["quota"], 3 << 20);
-    ends(0, &["bucket", "set", &data, "bound", "--quota", "none"]);
+    exits_with(0, &["bucket", "set", &data, "bound", "--quota", "none"]);
     node.start();
     put(&node, "b").expect(200);
 }
@@ -278,22 +278,22 @@ fn commands_without_store_fail() {
     let directory = tempfile::tempdir().unwrap();
     let absent = directory.path().join("absent");
     for command in [&["stat"][..], &["compact"], &["scrub"], &["check"]] {
-        let (_, said) = ends(1, &[command, &[text(&absent)]].concat());
-        assert!(said.contains("no store in") && said.contains("keyhole serve --data"), "{said}");
-        ends(2, command);
+        let (_, stderr) = exits_with(1, &[command, &[text(&absent)]].concat());
+        assert!(stderr.contains("no store in") && stderr.contains("keyhole serve --data"), "{stderr}");
+        exits_with(2, command);
     }
     assert!(!absent.exists());
-    ends(2, &["scrub", text(&absent), "--rate", "0"]);
-    let (_, said) = Launch::default().arg("--format").refused(&absent);
-    assert!(said.contains("block device"), "{said}");
+    exits_with(2, &["scrub", text(&absent), "--rate", "0"]);
+    let (_, stderr) = Launch::default().arg("--format").refused(&absent);
+    assert!(stderr.contains("block device"), "{stderr}");
 
     // A store of another version, or another file.
     let foreign = directory.path().join("foreign");
     fs::create_dir(&foreign).unwrap();
     fs::write(foreign.join(FILE), "a diary").unwrap();
     for command in ["stat", "check"] {
-        let (_, said) = ends(1, &[command, text(&foreign)]);
-        assert!(said.contains(FILE), "{said}");
+        let (_, stderr) = exits_with(1, &[command, text(&foreign)]);
+        assert!(stderr.contains(FILE), "{stderr}");
     }
     assert_eq!(fs::read(foreign.join(FILE)).unwrap(), b"a diary");
 }
@@ -310,6 +310,6 @@ fn separate_state_directory_holds_socket() {
     assert!(state.join(SOCKET).exists() && !node.data().join(SOCKET).exists());
     let stat = json(&["stat", text(node.data()), "--state", text(&state), "--json"]);
     assert_eq!(stat["buckets"], 1);
-    let (_, said) = ends(1, &["stat", text(node.data())]);
-    assert!(said.contains("in use by another"), "{said}");
+    let (_, stderr) = exits_with(1, &["stat", text(node.data())]);
+    assert!(stderr.contains("in use by another"), "{stderr}");
 }

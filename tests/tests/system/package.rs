@@ -12,9 +12,9 @@ use keyhole_tests::{target_dir, top};
 
 fn output(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "{command:?}: {said}");
-    said
+    let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{command:?}: {printed}");
+    printed
 }
 
 /// Returns the package built by `tests/run`, if there is one.
@@ -57,8 +57,8 @@ fn commands_have_manual_pages() {
     for page in made {
         let path = Path::new(&pages).join(&page);
         let mut groff = Command::new("groff");
-        let said = output(groff.args(["-man", "-Tutf8", "-ww", "-z"]).arg(&path));
-        assert_eq!(said, "", "{page}");
+        let printed = output(groff.args(["-man", "-Tutf8", "-ww", "-z"]).arg(&path));
+        assert_eq!(printed, "", "{page}");
         let text = output(Command::new("man").args(["--warnings", "-E", "UTF-8", "-l", "-P", "cat"]).arg(&path));
         assert!(text.contains("NAME") && text.contains("SYNOPSIS") && !text.contains("warning"), "{page}: {text}");
     }
@@ -81,8 +81,8 @@ fn completed_by_bash(line: &str) -> Vec<String> {
         "$name" keyhole "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}" 2> /dev/null
         printf '%s\n' "${COMPREPLY[@]}"
     "#;
-    let said = output(Command::new("bash").args(["--norc", "-c", ask, "bash", &script, line]));
-    said.lines().map(str::to_owned).collect()
+    let printed = output(Command::new("bash").args(["--norc", "-c", ask, "bash", &script, line]));
+    printed.lines().map(str::to_owned).collect()
 }
 
 #[test]
@@ -150,8 +150,8 @@ fn package_contains_expected_files() {
     let root = directory.path("root");
     output(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&root));
     let installed = format!("{root}/usr/bin/keyhole");
-    let said = output(Command::new(&installed).arg("--version"));
-    assert_eq!(said, output(Command::new(binary()).arg("--version")));
+    let printed = output(Command::new(&installed).arg("--version"));
+    assert_eq!(printed, output(Command::new(binary()).arg("--version")));
     assert!(fs::metadata(&installed).unwrap().size() < 40 << 20, "it is not stripped");
     let unit = fs::read_to_string(format!("{root}/usr/lib/systemd/system/keyhole.service")).unwrap();
     assert_eq!(unit, fs::read_to_string(top().join("crates/keyhole/packaging/keyhole.service")).unwrap());
@@ -162,14 +162,14 @@ fn package_contains_expected_files() {
 fn package_dependencies_are_in_debian() {
     let Some(package) = package() else { return skipped("the package", "there is none") };
     let package = fs::canonicalize(package).unwrap();
-    let said = output(
+    let printed = output(
         Command::new("apt-get")
             .args(["-o", "Dir::State::status=/dev/null", "-o", "Debug::NoLocking=1", "install", "--simulate"])
             .arg("--no-install-recommends")
             .arg(&package),
     );
     for part in ["Inst keyhole ", "Inst libc6 (2.36"] {
-        assert!(said.contains(part), "{part} in: {said}");
+        assert!(printed.contains(part), "{part} in: {printed}");
     }
 }
 
@@ -182,9 +182,9 @@ fn package_installs_and_purges() {
         return skipped("the package's installation", "only root may install");
     }
     let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/install-package.sh");
-    let said = output(
+    let printed = output(
         Command::new("unshare").args(["--mount", "--pid", "--fork", tool]).arg(fs::canonicalize(package).unwrap()),
     );
-    assert!(said.contains("installed, looked at, purged"), "{said}");
-    println!("{said}");
+    assert!(printed.contains("installed, looked at, purged"), "{printed}");
+    println!("{printed}");
 }

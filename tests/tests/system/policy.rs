@@ -226,9 +226,9 @@ fn overwrite_after_concurrent_rekey_conflicts() {
 }
 
 /// Stops other threads of a test even if it fails, since it would otherwise wait for them.
-struct Ended<'a>(&'a AtomicBool);
+struct StopOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for Ended<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -246,7 +246,7 @@ fn concurrent_bucket_changes_are_all_kept() {
     };
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let ended = Ended(&stop);
+        let stop_on_drop = StopOnDrop(&stop);
         for _ in 0..2 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
@@ -272,7 +272,7 @@ fn concurrent_bucket_changes_are_all_kept() {
                 lost.push(shown);
             }
         }
-        drop(ended);
+        drop(stop_on_drop);
         assert!(lost.is_empty(), "{lost:?}");
     });
 }

@@ -120,9 +120,9 @@ fn start_with_invalid_trusted_proxy_is_refused() {
         launch.refused(&home.path().join("data"))
     };
     for bad in ["proxy.example", "10.0.0.0/33", "0.0.0.0/0", "::/0"] {
-        let (code, said) = refused(&[bad]);
-        assert!(code == Some(2) && said.contains("--trusted-proxy"), "{said}");
+        let (code, message) = refused(&[bad]);
+        assert!(code == Some(2) && message.contains("--trusted-proxy"), "{message}");
     }
-    let (code, said) = refused(&["10.0.0.1"; 65]);
-    assert!(code == Some(1) && said.contains("64"), "{said}");
+    let (code, message) = refused(&["10.0.0.1"; 65]);
+    assert!(code == Some(1) && message.contains("64"), "{message}");
 }

@@ -11,10 +11,10 @@ use keyhole_tests::device::{EmptyDevice, LoopDevice, Volume, skipped};
 use keyhole_tests::{CustomerKey, Launch, Node, Request};
 use serde_json::Value;
 
-use crate::operate::{ends, json};
+use crate::operate::{exits_with, json};
 
 /// Timeout of an expected change: the node checks every five seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 const CAPACITY: &str = "128MiB";
 
@@ -36,7 +36,7 @@ fn fill(node: &Node, objects: u64) {
 }
 
 #[track_caller]
-fn reads_go_on(node: &Node, objects: u64) {
+fn assert_reads_work(node: &Node, objects: u64) {
     for i in 0..objects {
         let got = node.send(&Request::new("GET", &format!("/bucket/{i}"))).expect(200);
         assert!(got.body == body_of(i), "{i}");
@@ -47,7 +47,7 @@ fn reads_go_on(node: &Node, objects: u64) {
 
 /// Checks that every write is answered with 503 and the reason.
 #[track_caller]
-fn writes_are_refused(node: &Node, why: &str) {
+fn assert_writes_refused(node: &Node, reason: &str) {
     let key = CustomerKey::random();
     for request in [
         Request::new("PUT", "/bucket/new").body(bytes(1, 100)),
@@ -62,24 +62,24 @@ fn writes_are_refused(node: &Node, why: &str) {
         assert_eq!(reply.element("Code").as_deref(), Some("ServiceUnavailable"), "{}", reply.text());
         assert!(reply.header("retry-after").is_some());
         let message = reply.element("Message").unwrap();
-        assert!(message.contains(why), "{why} in {message}");
+        assert!(message.contains(reason), "{reason} in {message}");
     }
 }
 
-fn ask(node: &Node, path: &str) -> keyhole_tests::Response {
+fn admin_get(node: &Node, path: &str) -> keyhole_tests::Response {
     Request::new("GET", path).send_unsigned(node.admin_address())
 }
 
 fn condition(node: &Node, name: &str) -> Option<String> {
-    let status: Value = serde_json::from_str(&ask(node, "/status.json").expect(200).text()).unwrap();
+    let status: Value = serde_json::from_str(&admin_get(node, "/status.json").expect(200).text()).unwrap();
     let all = status["conditions"].as_array().unwrap();
     let found = all.iter().find(|condition| condition["name"] == name)?;
     Some(found["text"].as_str().unwrap().to_owned())
 }
 
 #[track_caller]
-fn until_condition(node: &Node, name: &str) -> String {
-    let deadline = Instant::now() + PATIENCE;
+fn wait_for_condition(node: &Node, name: &str) -> String {
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(text) = condition(node, name) {
             return text;
@@ -91,15 +91,15 @@ fn until_condition(node: &Node, name: &str) -> String {
 
 /// Checks that status, page, metrics and health agree.
 #[track_caller]
-fn is_told(node: &Node, name: &str, why: &str, ready: u16) {
+fn assert_condition_reported(node: &Node, name: &str, reason: &str, ready: u16) {
     let text = condition(node, name).unwrap_or_else(|| panic!("{name} is no condition"));
-    assert!(text.contains(why), "{why} in {text}");
-    let health = ask(node, "/health/ready");
+    assert!(text.contains(reason), "{reason} in {text}");
+    let health = admin_get(node, "/health/ready");
     assert_eq!(health.status, ready, "{}", health.text());
     assert_eq!(health.text().contains(name), ready == 503);
-    let metrics = ask(node, "/metrics").expect(200).text();
+    let metrics = admin_get(node, "/metrics").expect(200).text();
     assert!(metrics.contains(&format!("keyhole_condition{{condition=\"{name}\"}} 1")), "{metrics}");
-    assert!(ask(node, "/").expect(200).text().contains(why), "the page says it");
+    assert!(admin_get(node, "/").expect(200).text().contains(reason), "the page says it");
 }
 
 fn text(path: &Path) -> &str {
@@ -129,25 +129,25 @@ fn read_only_node_serves_reads_and_refuses_writes() {
         let before = contents(node.data());
         node.set_launch(launch(io).arg("--read-only"));
         node.start();
-        reads_go_on(&node, 12);
-        writes_are_refused(&node, "the node was started with --read-only");
-        is_told(&node, "read-only", "the node was started with --read-only", 200);
+        assert_reads_work(&node, 12);
+        assert_writes_refused(&node, "the node was started with --read-only");
+        assert_condition_reported(&node, "read-only", "the node was started with --read-only", 200);
         assert!(node.log().contains("start it without --read-only to write"));
         let data = text(node.data());
-        let (_, said) = ends(1, &["status", data]);
-        assert!(said.contains("read-only"), "{said}");
+        let (_, message) = exits_with(1, &["status", data]);
+        assert!(message.contains("read-only"), "{message}");
         assert_eq!(json(&["stat", data, "--json"])["objects"], 12);
-        ends(0, &["scrub", data]);
-        let (_, said) = ends(1, &["compact", data]);
-        assert!(said.contains("read-only"), "{said}");
+        exits_with(0, &["scrub", data]);
+        let (_, message) = exits_with(1, &["compact", data]);
+        assert!(message.contains("read-only"), "{message}");
         let to = tempfile::tempdir().unwrap();
-        ends(0, &["export", data, text(&to.path().join("export"))]);
-        ends(0, &["verify", text(&to.path().join("export"))]);
+        exits_with(0, &["export", data, text(&to.path().join("export"))]);
+        exits_with(0, &["verify", text(&to.path().join("export"))]);
         assert!(node.stop().success());
         assert!(contents(node.data()) == before, "nothing was written");
         node.set_launch(launch(io));
         node.start();
-        reads_go_on(&node, 12);
+        assert_reads_work(&node, 12);
         node.send(&Request::new("PUT", "/bucket/0").body(body_of(0))).expect(200);
     }
 }
@@ -159,23 +159,23 @@ fn read_only_from_file_or_environment_creates_no_credential() {
     assert!(node.stop().success());
     node.set_launch(launch("auto").env("KEYHOLE_READ_ONLY", "true"));
     node.start();
-    writes_are_refused(&node, "--read-only");
+    assert_writes_refused(&node, "--read-only");
     assert!(node.stop().success());
     let home = tempfile::tempdir().unwrap();
     let config = home.path().join("keyhole.toml");
     fs::write(&config, "read-only = true\n").unwrap();
     node.set_launch(launch("auto").arg("--config").arg(&config));
     node.start();
-    writes_are_refused(&node, "--read-only");
+    assert_writes_refused(&node, "--read-only");
     assert!(node.stop().success());
-    let (code, said) = Launch::default().capacity(None).arg("--read-only").refused(node.data());
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("KEYHOLE_ACCESS_KEY") && said.contains("--state DIR"), "{said}");
+    let (code, message) = Launch::default().capacity(None).arg("--read-only").refused(node.data());
+    assert_eq!(code, Some(1), "{message}");
+    assert!(message.contains("KEYHOLE_ACCESS_KEY") && message.contains("--state DIR"), "{message}");
     assert!(!node.data().join("credentials.toml").exists());
     // The store does not exist.
-    let (code, said) = launch("auto").arg("--read-only").refused(&home.path().join("absent"));
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("no store in") && !home.path().join("absent").exists(), "{said}");
+    let (code, message) = launch("auto").arg("--read-only").refused(&home.path().join("absent"));
+    assert_eq!(code, Some(1), "{message}");
+    assert!(message.contains("no store in") && !home.path().join("absent").exists(), "{message}");
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn read_only_mount_is_served_read_only() {
     for (io, ends_well) in [("uring", false), ("epoll", true)] {
         let volume = match Volume::new(256 << 20) {
             Ok(volume) => volume,
-            Err(why) => return skipped(TEST, &why),
+            Err(reason) => return skipped(TEST, &reason),
         };
         let data = volume.point().join("data");
         let mut node = launch(io).start_in(&data);
@@ -196,20 +196,20 @@ fn read_only_mount_is_served_read_only() {
         }
         run("mount", &["-o", "remount,ro", text(&volume.point())]);
         node.start();
-        reads_go_on(&node, 12);
-        writes_are_refused(&node, "mounted read-only");
-        is_told(&node, "read-only", "mounted read-only", 503);
+        assert_reads_work(&node, 12);
+        assert_writes_refused(&node, "mounted read-only");
+        assert_condition_reported(&node, "read-only", "mounted read-only", 503);
         assert!(node.log().contains("repair the medium"));
         // There is no control socket: read-only commands work beside the node.
         assert_eq!(json(&["stat", text(&data), "--json"])["objects"], 12);
         let to = tempfile::tempdir().unwrap();
-        ends(0, &["export", text(&data), text(&to.path().join("export"))]);
-        ends(0, &["check", text(&data)]);
+        exits_with(0, &["export", text(&data), text(&to.path().join("export"))]);
+        exits_with(0, &["check", text(&data)]);
         assert!(node.stop().success());
         assert_eq!(json(&["stat", text(&data), "--json"])["objects"], 12);
         run("mount", &["-o", "remount,rw", text(&volume.point())]);
         node.start();
-        reads_go_on(&node, 12);
+        assert_reads_work(&node, 12);
         node.send(&Request::new("PUT", "/bucket/0").body(body_of(0))).expect(200);
         assert!(node.stop().success());
     }
@@ -221,7 +221,7 @@ fn failed_write_is_503_and_read_only_device_is_served_after_restart() {
     for io in ["uring", "epoll"] {
         let device = match EmptyDevice::new(128 << 20) {
             Ok(device) => device,
-            Err(why) => return skipped(TEST, &why),
+            Err(reason) => return skipped(TEST, &reason),
         };
         let launch = || launch(io).capacity(None).arg("--state").arg(device.home().join("state"));
         let mut node = launch().arg("--format").start_in(device.path());
@@ -229,28 +229,28 @@ fn failed_write_is_503_and_read_only_device_is_served_after_restart() {
         run("blockdev", &["--setro", text(device.path())]);
         // The outcome of the failed write is unknown; from then on writes are refused.
         node.send(&Request::new("PUT", "/bucket/lost").body(bytes(1, 100))).expect(500);
-        writes_are_refused(&node, "since a write to its disk failed");
-        reads_go_on(&node, 12);
-        let text_of_it = until_condition(&node, "poisoned");
-        assert!(text_of_it.contains("at offset") && text_of_it.contains("failed:"), "{text_of_it}");
-        is_told(&node, "poisoned", "refuses writes", 503);
+        assert_writes_refused(&node, "since a write to its disk failed");
+        assert_reads_work(&node, 12);
+        let condition_text = wait_for_condition(&node, "poisoned");
+        assert!(condition_text.contains("at offset") && condition_text.contains("failed:"), "{condition_text}");
+        assert_condition_reported(&node, "poisoned", "refuses writes", 503);
         let state = device.home().join("state");
         let state = text(&state);
         assert_eq!(json(&["stat", text(device.path()), "--state", state, "--json"])["objects"], 12);
         let to = tempfile::tempdir().unwrap();
-        ends(0, &["export", text(device.path()), text(&to.path().join("export")), "--state", state]);
+        exits_with(0, &["export", text(device.path()), text(&to.path().join("export")), "--state", state]);
         node.stop();
         node.set_launch(launch());
         node.start();
-        reads_go_on(&node, 12);
-        writes_are_refused(&node, "the device is read-only");
-        is_told(&node, "read-only", "the device is read-only", 503);
+        assert_reads_work(&node, 12);
+        assert_writes_refused(&node, "the device is read-only");
+        assert_condition_reported(&node, "read-only", "the device is read-only", 503);
         assert_eq!(json(&["stat", text(device.path()), "--state", state, "--json"])["objects"], 12);
         assert!(node.stop().success());
         run("blockdev", &["--setrw", text(device.path())]);
         node.start();
         node.send(&Request::new("PUT", "/bucket/12").body(body_of(12))).expect(200);
-        reads_go_on(&node, 13);
+        assert_reads_work(&node, 13);
         assert!(node.stop().success());
     }
 }
@@ -264,13 +264,13 @@ fn shrunk_device_serves_remaining_objects() {
     File::create(&image).unwrap().set_len(128 << 20).unwrap();
     let device = match LoopDevice::attach(&image) {
         Ok(device) => device,
-        Err(why) => return skipped(TEST, &why),
+        Err(reason) => return skipped(TEST, &reason),
     };
     let state = home.path().join("state");
     let launch = || launch("auto").capacity(None).arg("--state").arg(&state);
     let mut node = launch().arg("--format").start_in(device.path());
     fill(&node, 4);
-    ends(0, &["compact", text(device.path()), "--state", text(&state)]);
+    exits_with(0, &["compact", text(device.path()), "--state", text(&state)]);
     for i in 4..60 {
         node.send(&Request::new("PUT", &format!("/bucket/{i}")).body(body_of(i))).expect(200);
     }
@@ -286,13 +286,13 @@ fn shrunk_device_serves_remaining_objects() {
     });
     let read: Vec<u64> = read.collect();
     assert!(read.len() >= 4 && read.len() < 60, "{read:?}");
-    writes_are_refused(&node, "there is no space for the rest");
+    assert_writes_refused(&node, "there is no space for the rest");
     let export = |to: &str| {
         let to = home.path().join(to);
-        let (_, said) = ends(4, &["export", text(device.path()), text(&to), "--state", text(&state)]);
+        let (_, message) = exits_with(4, &["export", text(device.path()), text(&to), "--state", text(&state)]);
         for i in 0..60 {
-            let is_named = said.contains(&format!("bucket/{i}:"));
-            assert_eq!(is_named, !read.contains(&i), "{i}: {said}");
+            let is_named = message.contains(&format!("bucket/{i}:"));
+            assert_eq!(is_named, !read.contains(&i), "{i}: {message}");
         }
     };
     export("by-socket");
@@ -311,25 +311,25 @@ fn start_with_missing_object_file_is_refused() {
     let aside = data.join("aside");
     fs::rename(&file, &aside).unwrap();
     let refused = |parts: &[&str]| {
-        let (code, said) = launch("auto").refused(&data);
-        assert_eq!(code, Some(1), "{said}");
-        parts.iter().for_each(|part| assert!(said.contains(part), "{part} in {said}"));
+        let (code, message) = launch("auto").refused(&data);
+        assert_eq!(code, Some(1), "{message}");
+        parts.iter().for_each(|part| assert!(message.contains(part), "{part} in {message}"));
     };
     refused(&["objects.keyhole is missing", "store.toml", "mount the disk"]);
     assert!(!file.exists());
     for command in ["stat", "check"] {
-        let (_, said) = ends(1, &[command, text(&data)]);
-        assert!(said.contains("mount the disk"), "{said}");
+        let (_, message) = exits_with(1, &[command, text(&data)]);
+        assert!(message.contains("mount the disk"), "{message}");
     }
     // Another store in its place.
     let mut other = launch("auto").start();
     assert!(other.stop().success());
     fs::copy(other.data().join("objects.keyhole"), &file).unwrap();
     refused(&["names store", "right disk", "remove"]);
-    ends(0, &["stat", text(&data)]);
+    exits_with(0, &["stat", text(&data)]);
     fs::rename(&aside, &file).unwrap();
     node.start();
-    reads_go_on(&node, 2);
+    assert_reads_work(&node, 2);
     assert!(node.stop().success());
     // A store of an earlier version.
     fs::remove_file(data.join("store.toml")).unwrap();
@@ -343,15 +343,15 @@ fn object_file_removed_at_run_time_is_reported() {
     fill(&node, 4);
     let (file, aside) = (node.data().join("objects.keyhole"), node.data().join("aside"));
     fs::rename(&file, &aside).unwrap();
-    let said = until_condition(&node, "store-absent");
-    assert!(said.contains("objects.keyhole is gone") && said.contains("Export the store"), "{said}");
-    assert_eq!(ask(&node, "/health/ready").status, 503);
+    let message = wait_for_condition(&node, "store-absent");
+    assert!(message.contains("objects.keyhole is gone") && message.contains("Export the store"), "{message}");
+    assert_eq!(admin_get(&node, "/health/ready").status, 503);
     assert!(node.log().contains("objects.keyhole is gone"));
-    reads_go_on(&node, 4);
+    assert_reads_work(&node, 4);
     let to = tempfile::tempdir().unwrap();
-    ends(0, &["export", text(node.data()), text(&to.path().join("export"))]);
+    exits_with(0, &["export", text(node.data()), text(&to.path().join("export"))]);
     fs::rename(&aside, &file).unwrap();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while condition(&node, "store-absent").is_some() {
         assert!(Instant::now() < deadline, "it stays");
         std::thread::sleep(Duration::from_millis(50));

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 
 use keyhole_tests::data::bytes;
-use keyhole_tests::manager::handing_over;
+use keyhole_tests::manager::passing_sockets;
 use keyhole_tests::node::{ACCESS_KEY, SECRET_KEY, binary};
 use keyhole_tests::sigv4::Signer;
 use keyhole_tests::tls::send;
@@ -25,19 +25,19 @@ fn unit() -> PathBuf {
 }
 
 /// The directories of the unit.
-struct Places {
+struct UnitDirectories {
     home: tempfile::TempDir,
 }
 
-impl Places {
+impl UnitDirectories {
     fn new() -> Self {
-        let places = Places { home: tempfile::tempdir().unwrap() };
-        fs::create_dir(places.state()).unwrap();
-        fs::create_dir(places.configuration()).unwrap();
+        let directories = UnitDirectories { home: tempfile::tempdir().unwrap() };
+        fs::create_dir(directories.state()).unwrap();
+        fs::create_dir(directories.configuration()).unwrap();
         // The packaged file, as named in the unit.
         let packaged = top().join("crates/keyhole/packaging/keyhole.toml");
-        fs::copy(packaged, places.configuration().join("keyhole.toml")).unwrap();
-        places
+        fs::copy(packaged, directories.configuration().join("keyhole.toml")).unwrap();
+        directories
     }
 
     fn state(&self) -> PathBuf {
@@ -60,11 +60,11 @@ impl Places {
     fn command(&self, denied: &[&str], options: &[&str]) -> Vec<String> {
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/unit-sandbox.py").to_owned();
-        let places = [text(&unit()), text(binary()), text(&self.state()), text(&self.configuration())];
+        let directories = [text(&unit()), text(binary()), text(&self.state()), text(&self.configuration())];
         let denied = denied.iter().flat_map(|call| ["--deny", call]);
         let options = ["--capacity", "256MiB"].iter().chain(options).copied().map(str::to_owned);
         let rest = denied.chain(["--"]).map(str::to_owned).chain(Self::arguments()).chain(options);
-        [PYTHON.to_owned(), tool].into_iter().chain(places).chain(rest).collect()
+        [PYTHON.to_owned(), tool].into_iter().chain(directories).chain(rest).collect()
     }
 
     /// Returns the output of a start that must fail.
@@ -86,8 +86,8 @@ struct Service {
 
 impl Service {
     /// Starts it and waits until it listens.
-    fn start(places: &Places, line: &[String], manager: Option<&Manager>) -> Self {
-        let log = places.home.path().join("log");
+    fn start(directories: &UnitDirectories, line: &[String], manager: Option<&Manager>) -> Self {
+        let log = directories.home.path().join("log");
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(fs::File::create(&log).unwrap());
         command.env("KEYHOLE_ACCESS_KEY", ACCESS_KEY).env("KEYHOLE_SECRET_KEY", SECRET_KEY).env_remove("NOTIFY_SOCKET");
@@ -104,9 +104,9 @@ impl Service {
                 break;
             }
         }
-        let said = || fs::read_to_string(&log).unwrap();
+        let printed = || fs::read_to_string(&log).unwrap();
         Service {
-            address: address.unwrap_or_else(|| panic!("it does not listen: {}", said())),
+            address: address.unwrap_or_else(|| panic!("it does not listen: {}", printed())),
             outer,
             tls_address,
             log,
@@ -158,7 +158,7 @@ fn signer() -> Signer {
 }
 
 /// Transfers SSE-C objects of all kinds over both listeners, with several connections at a time.
-fn a_session(service: &Service, certificate: &Certificate) {
+fn run_session(service: &Service, certificate: &Certificate) {
     let (key, signer) = (CustomerKey::random(), signer());
     let client = certificate.client(&[&TLS13], &["http/1.1"]);
     Request::new("PUT", "/bucket").send(service.address, &signer).expect(200);
@@ -186,16 +186,16 @@ fn session_in_unit_sandbox_succeeds() {
     let certificate = Certificate::new();
     for (io, has_rings) in [("--io=uring", true), ("--io=epoll", false)] {
         println!("{io}");
-        let (places, manager) = (Places::new(), Manager::new());
-        fs::copy(certificate.path(), places.configuration().join("cert.pem")).unwrap();
-        fs::copy(certificate.key_path(), places.configuration().join("key.pem")).unwrap();
+        let (directories, manager) = (UnitDirectories::new(), Manager::new());
+        fs::copy(certificate.path(), directories.configuration().join("cert.pem")).unwrap();
+        fs::copy(certificate.key_path(), directories.configuration().join("key.pem")).unwrap();
         let tls = ["--tls-listen=127.0.0.1:1", "--tls-cert=/etc/keyhole/cert.pem", "--tls-key=/etc/keyhole/key.pem"];
         let options = [&["--threads=2", io][..], &tls].concat();
-        let sandboxed = places.command(&[], &options);
+        let sandboxed = directories.command(&[], &options);
         let line: Vec<String> =
-            handing_over(&["http=127.0.0.1:0", "https=127.0.0.1:0"]).into_iter().chain(sandboxed.clone()).collect();
-        let mut service = Service::start(&places, &line, Some(&manager));
-        manager.until("READY=1");
+            passing_sockets(&["http=127.0.0.1:0", "https=127.0.0.1:0"]).into_iter().chain(sandboxed.clone()).collect();
+        let mut service = Service::start(&directories, &line, Some(&manager));
+        manager.wait_for("READY=1");
         assert_eq!(service.has_rings(), has_rings);
         let status = fs::read_to_string(format!("/proc/{}/status", service.pid())).unwrap();
         for line in
@@ -203,12 +203,12 @@ fn session_in_unit_sandbox_succeeds() {
         {
             assert!(status.contains(line), "{line} in {status}");
         }
-        a_session(&service, &certificate);
+        run_session(&service, &certificate);
         assert!(service.stop().success(), "{}", service.log());
-        manager.until("STOPPING=1");
+        manager.wait_for("STOPPING=1");
         // Without socket activation, and with a store to recover.
-        let again = places.command(&[], &["--listen=127.0.0.1:0", "--threads=2", io]);
-        let mut service = Service::start(&places, &again, None);
+        let again = directories.command(&[], &["--listen=127.0.0.1:0", "--threads=2", io]);
+        let mut service = Service::start(&directories, &again, None);
         Request::new("HEAD", "/bucket/1").send(service.address, &signer()).expect(400);
         assert!(service.stop().success(), "{}", service.log());
     }
@@ -217,17 +217,17 @@ fn session_in_unit_sandbox_succeeds() {
 /// The sandbox enforces its restrictions, which validates the tests above.
 #[test]
 fn sandbox_enforces_its_restrictions() {
-    let places = Places::new();
+    let directories = UnitDirectories::new();
     let listen = "--listen=127.0.0.1:0";
-    let said = places.refused(&["io_uring_setup"], &[listen, "--io=uring"]);
-    assert!(said.contains("refuses io_uring"), "{said}");
+    let printed = directories.refused(&["io_uring_setup"], &[listen, "--io=uring"]);
+    assert!(printed.contains("refuses io_uring"), "{printed}");
     // By default the node works without io_uring.
-    let mut service = Service::start(&places, &places.command(&["io_uring_setup"], &[listen]), None);
+    let mut service = Service::start(&directories, &directories.command(&["io_uring_setup"], &[listen]), None);
     assert!(service.log().contains("using epoll") && !service.has_rings(), "{}", service.log());
     assert!(service.stop().success());
     // The filter applies to other calls as well.
-    let said = places.refused(&["fdatasync"], &[listen, "--io=epoll"]);
-    assert!(said.contains("Operation not permitted"), "{said}");
-    let elsewhere = places.refused(&[], &[listen, "--state=/var/lib/elsewhere"]);
+    let printed = directories.refused(&["fdatasync"], &[listen, "--io=epoll"]);
+    assert!(printed.contains("Operation not permitted"), "{printed}");
+    let elsewhere = directories.refused(&[], &[listen, "--state=/var/lib/elsewhere"]);
     assert!(elsewhere.contains("Read-only file system"), "{elsewhere}");
 }

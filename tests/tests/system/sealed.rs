@@ -286,12 +286,12 @@ fn damaged_sealed_object_fails_at_first_read() {
             _ => assert!(!got.is_complete && plaintext.starts_with(&got.body), "{at}: {}", got.status),
         }
     }
-    parts_that_are_not_those_of_the_head(&node);
-    heads_that_no_client_should_seal(&node, &key);
+    check_changed_parts(&node);
+    check_invalid_heads(&node, &key);
 }
 
 /// Drops, duplicates or exchanges a part.
-fn parts_that_are_not_those_of_the_head(node: &Node) {
+fn check_changed_parts(node: &Node) {
     let case = vectors().into_iter().find(|case| case["key"] == "multi").unwrap();
     let (file, key) = vector(&case);
     let head_len = u32::from_be_bytes(file[21..25].try_into().unwrap()) as usize;
@@ -342,7 +342,7 @@ fn parts_that_are_not_those_of_the_head(node: &Node) {
 
 /// Object heads sealed with the right key and name but with invalid content: values that would
 /// split the response head, lengths that differ from the body's, and bytes that are not a head.
-fn heads_that_no_client_should_seal(node: &Node, key: &CustomerKey) {
+fn check_invalid_heads(node: &Node, key: &CustomerKey) {
     let chunked = |key: &[u8], context: &[u8], bytes: &[u8]| {
         let (key, context) = (hex::encode(key), hex::encode(context));
         succeeds(&["chunked", "seal", "--key-hex", &key, "--context-hex", &context], bytes)

@@ -50,13 +50,15 @@ fn secrets_are_absent_from_files_and_logs() {
     assert!(node.stop().success());
 
     for secret in [&PATTERN[..], METADATA.as_bytes(), &key.0, &other.0, &twice.0] {
-        assert_eq!(node.places_of(secret), [""; 0]);
+        assert_eq!(node.occurrences_of(secret), [""; 0]);
     }
     for key in [&key, &other] {
-        assert_eq!(node.places_of(&md5(&key.0)), [""; 0], "the key's MD5");
+        assert_eq!(node.occurrences_of(&md5(&key.0)), [""; 0], "the key's MD5");
     }
     // Validates the search.
     assert!(
-        node.places_of(PLAIN).iter().any(|place| place.starts_with("raw in") && place.ends_with("objects.keyhole"))
+        node.occurrences_of(PLAIN)
+            .iter()
+            .any(|place| place.starts_with("raw in") && place.ends_with("objects.keyhole"))
     );
 }

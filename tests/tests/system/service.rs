@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use keyhole_tests::data::bytes;
 use keyhole_tests::device::skipped;
-use keyhole_tests::manager::{handing_over, line};
+use keyhole_tests::manager::{line, passing_sockets};
 use keyhole_tests::node::binary;
 use keyhole_tests::tls::send;
 use keyhole_tests::{Certificate, CustomerKey, Launch, Manager, Node, Request};
@@ -33,21 +33,21 @@ fn manager_is_notified_of_start_reload_and_stop() {
     over_each_io(|io| {
         let manager = Manager::new();
         let mut node = managed(&manager).arg(io).arg("--grace=7").start();
-        let ready = manager.until("READY=1").pop().unwrap();
+        let ready = manager.wait_for("READY=1").pop().unwrap();
         // A client that reads this can connect.
         TcpStream::connect(node.address()).unwrap();
         assert_eq!(line(&ready, "STATUS"), Some(&format!("serving on {}", node.endpoint())[..]));
 
         node.signal(Signal::HUP);
-        let told = manager.until("READY=1");
-        let reloading = told.iter().find(|message| line(message, "RELOADING") == Some("1")).expect("it reloads");
+        let messages = manager.wait_for("READY=1");
+        let reloading = messages.iter().find(|message| line(message, "RELOADING") == Some("1")).expect("it reloads");
         let now: u64 = fs::read_to_string("/proc/uptime").unwrap().split('.').next().unwrap().parse().unwrap();
         let at: u64 = line(reloading, "MONOTONIC_USEC").unwrap().parse().unwrap();
         assert!((at / 1_000_000).abs_diff(now) < 60, "{at} is not the monotonic clock's");
         node.send(&Request::new("PUT", "/bucket")).expect(200);
 
         node.signal(Signal::TERM);
-        let stopping = manager.until("STOPPING=1").pop().unwrap();
+        let stopping = manager.wait_for("STOPPING=1").pop().unwrap();
         assert_eq!(line(&stopping, "EXTEND_TIMEOUT_USEC"), Some("37000000"), "the grace, and time for the last writes");
         assert!(node.wait().success(), "{}", node.log());
         assert_eq!(manager.next(Duration::ZERO), None);
@@ -70,7 +70,7 @@ fn start_without_reachable_manager_succeeds() {
 fn generated_secret_is_not_logged_under_manager() {
     let manager = Manager::new();
     let node = Launch::default().env("NOTIFY_SOCKET", manager.path()).start();
-    manager.until("READY=1");
+    manager.wait_for("READY=1");
     let log = node.log();
     assert!(log.contains("credentials.toml"), "{log}");
     assert!(!log.contains(&node.signer().secret_key), "the secret is in the log");
@@ -86,7 +86,7 @@ fn long_recovery_extends_start_timeout() {
     for i in 0..20 {
         node.send(&Request::new("PUT", &format!("/bucket/{i}")).body(bytes(i, 300_000))).expect(200);
     }
-    manager.until("READY=1");
+    manager.wait_for("READY=1");
     node.kill();
     // Each read takes longer, so that all take some seconds.
     let slowly = [
@@ -103,10 +103,10 @@ fn long_recovery_extends_start_timeout() {
     ];
     node.set_launch(managed(&manager).under(slowly));
     node.start();
-    let told = manager.until("READY=1");
+    let messages = manager.wait_for("READY=1");
     let waiting: Vec<_> =
-        told.iter().filter(|message| line(message, "EXTEND_TIMEOUT_USEC") == Some("60000000")).collect();
-    assert!(waiting.len() >= 2, "{told:?}");
+        messages.iter().filter(|message| line(message, "EXTEND_TIMEOUT_USEC") == Some("60000000")).collect();
+    assert!(waiting.len() >= 2, "{messages:?}");
     for message in waiting {
         assert!(
             line(message, "STATUS").is_some_and(|status| status.starts_with("recovering the store: ")),
@@ -116,21 +116,21 @@ fn long_recovery_extends_start_timeout() {
 }
 
 /// A stopped thread of the node.
-struct Held(Child);
+struct StoppedThread(Child);
 
-impl Held {
+impl StoppedThread {
     fn new(node: &Node, thread: &str) -> Self {
-        let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/hold-thread.py");
+        let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/stop-thread.py");
         let mut command = Command::new("python3");
         command.arg(tool).arg(node.pid().to_string()).arg(thread).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let mut said = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
-        assert_eq!(said, "held\n");
-        Held(child)
+        let mut message = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut message).unwrap();
+        assert_eq!(message, "stopped\n");
+        StoppedThread(child)
     }
 
-    fn let_go(mut self) {
+    fn resume(mut self) {
         drop(self.0.stdin.take());
         assert!(self.0.wait().unwrap().success());
     }
@@ -148,15 +148,15 @@ fn hanging_worker_stops_watchdog_notifications() {
         let launch =
             Launch::default().with_credential().env("NOTIFY_SOCKET", manager.path()).arg(io).arg("--threads=3");
         let mut node = launch.env("WATCHDOG_USEC", PERIOD.as_micros().to_string()).start();
-        manager.until("READY=1");
+        manager.wait_for("READY=1");
         let beats = manager.count("WATCHDOG=1", 3 * PERIOD);
         assert!((4..=7).contains(&beats), "{beats} in three periods");
-        let held = Held::new(&node, "worker-1");
+        let stopped = StoppedThread::new(&node, "worker-1");
         // A notification may have been sent since the last check.
         manager.count("WATCHDOG=1", PERIOD / 2 + PERIOD / 8);
         assert_eq!(manager.count("WATCHDOG=1", 2 * PERIOD), 0, "worker-1 hangs, and nobody notices");
         assert!(node.log().contains("withholding the watchdog notification worker=1"), "{}", node.log());
-        held.let_go();
+        stopped.resume();
         assert!(manager.count("WATCHDOG=1", 2 * PERIOD) >= 2, "it goes on");
         assert!(node.stop().success());
     });
@@ -167,7 +167,7 @@ fn watchdog_of_other_process_is_not_notified() {
     let manager = Manager::new();
     // The PID is another process's.
     let node = managed(&manager).env("WATCHDOG_USEC", "100000").env("WATCHDOG_PID", "1").start();
-    manager.until("READY=1");
+    manager.wait_for("READY=1");
     assert_eq!(manager.count("WATCHDOG=1", Duration::from_secs(1)), 0);
     drop(node);
 }
@@ -180,7 +180,7 @@ fn passed_sockets_are_served_by_all_workers() {
     let client = certificate.client(&[&TLS13], &["http/1.1"]);
     over_each_io(|io| {
         let launch = certificate.launch("127.0.0.1:1").listen("127.0.0.1:2").arg(io).arg("--threads=3");
-        let mut node = launch.under(handing_over(&["https=127.0.0.1:0", "http=127.0.0.1:0"])).start();
+        let mut node = launch.under(passing_sockets(&["https=127.0.0.1:0", "http=127.0.0.1:0"])).start();
         for address in [node.address(), node.tls_address()] {
             assert!(address.port() > 2, "{address} is of the options");
         }
@@ -236,9 +236,9 @@ fn connection_before_activation_is_served() {
 fn unexpected_passed_sockets_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let refused = |sockets: &[&str], parts: &[&str]| {
-        let (code, said) = Launch::default().under(handing_over(sockets)).refused(&directory.path().join("data"));
-        assert_eq!(code, Some(1), "{said}");
-        assert!(parts.iter().all(|part| said.contains(part)), "{parts:?} in: {said}");
+        let (code, message) = Launch::default().under(passing_sockets(sockets)).refused(&directory.path().join("data"));
+        assert_eq!(code, Some(1), "{message}");
+        assert!(parts.iter().all(|part| message.contains(part)), "{parts:?} in: {message}");
     };
     refused(&["gopher=127.0.0.1:0"], &["gopher", "http, https", "FileDescriptorName="]);
     refused(&["https=127.0.0.1:0"], &["https", "--tls-listen"]);

@@ -23,7 +23,7 @@ fn fixture() -> (Node, CustomerKey, Request) {
 }
 
 /// Sends the head with one byte changed at each place, and the body; none is accepted.
-fn no_other_byte_passes(node: &Node, request: &Request, head: &str, places: impl Iterator<Item = usize>) {
+fn assert_changed_bytes_rejected(node: &Node, request: &Request, head: &str, places: impl Iterator<Item = usize>) {
     let mut count = 0;
     for at in places {
         let mut bytes = head.as_bytes().to_vec();
@@ -50,7 +50,7 @@ fn request_with_changed_signed_byte_is_rejected() {
     // unsigned.
     let target = head.find(" HTTP/1.1").unwrap();
     let (from, to) = (head.find("\r\n").unwrap() + 2, head.find("connection: close").unwrap());
-    no_other_byte_passes(&node, &signed, &head, (0..target).chain(from..to));
+    assert_changed_bytes_rejected(&node, &signed, &head, (0..target).chain(from..to));
     assert_eq!(get(&node, &key), b"what is there");
 
     // Any byte of the body, too.
@@ -74,7 +74,7 @@ fn presigned_url_with_changed_byte_is_rejected() {
     let head = presigned.head(node.address());
     let target = head.find(" HTTP/1.1").unwrap();
     // A changed lifetime invalidates the signature.
-    no_other_byte_passes(&node, &presigned, &head, 0..target);
+    assert_changed_bytes_rejected(&node, &presigned, &head, 0..target);
     assert_eq!(get(&node, &key), b"what is there");
     presigned.send_unsigned(node.address()).expect(200);
     assert_eq!(get(&node, &key), b"what comes");

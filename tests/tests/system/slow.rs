@@ -11,14 +11,14 @@ use keyhole_tests::{CustomerKey, Launch, Node};
 
 /// Timeout of the node for a client that sends almost nothing: [`RATE_TICKS`], one more tick, and a
 /// margin for a busy machine.
-const TOLD_WITHIN: Duration = Duration::from_secs(50);
+const REPLY_MAX: Duration = Duration::from_secs(50);
 
 /// Sends these bytes at one per second until a reply arrives, and returns the reply and the elapsed
 /// time.
-fn dribble(mut tcp: TcpStream, bytes: &[u8]) -> (u16, String, Duration) {
+fn send_slowly(mut tcp: TcpStream, bytes: &[u8]) -> (u16, String, Duration) {
     let begun = Instant::now();
     let mut reader = tcp.try_clone().unwrap();
-    reader.set_read_timeout(Some(TOLD_WITHIN)).unwrap();
+    reader.set_read_timeout(Some(REPLY_MAX)).unwrap();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -45,11 +45,11 @@ fn too_slow_client_gets_request_timeout() {
         let head = put.head(node.address());
         let connect = || TcpStream::connect(node.address()).unwrap();
         thread::scope(|scope| {
-            let slow_head = scope.spawn(|| dribble(connect(), head.as_bytes()));
+            let slow_head = scope.spawn(|| send_slowly(connect(), head.as_bytes()));
             let slow_body = scope.spawn(|| {
                 let mut tcp = connect();
                 tcp.write_all(head.as_bytes()).unwrap();
-                dribble(tcp, &[7; 100])
+                send_slowly(tcp, &[7; 100])
             });
             // Slow, and just fast enough.
             let steady = scope.spawn(|| {
@@ -64,7 +64,7 @@ fn too_slow_client_gets_request_timeout() {
             // Without a single byte of a request, the connection is closed without a reply.
             let silent = scope.spawn(|| {
                 let mut tcp = connect();
-                tcp.set_read_timeout(Some(TOLD_WITHIN)).unwrap();
+                tcp.set_read_timeout(Some(REPLY_MAX)).unwrap();
                 tcp.read(&mut [0; 100]).map_err(|error| error.kind())
             });
             for slow in [slow_head, slow_body] {

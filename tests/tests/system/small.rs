@@ -40,20 +40,20 @@ fn share(node: &Node, capacity_mib: u64, len: usize) -> f64 {
 
 fn check(capacities_mib: &[u64]) {
     let mut table = vec!["| capacity | 100 kB | 1 MiB | 3 MiB |".to_owned()];
-    let mut least = f64::MAX;
+    let mut minimum = f64::MAX;
     for &capacity_mib in capacities_mib {
         let node = start(capacity_mib);
         let mut line = format!("| {capacity_mib} MiB |");
         for len in SIZES {
             let share = share(&node, capacity_mib, len);
             line += &format!(" {share:.3} |");
-            least = least.min(share);
+            minimum = minimum.min(share);
         }
         table.push(line);
     }
     let table = table.join("\n");
     println!("{table}");
-    assert!(least >= SHARE_MIN, "{table}");
+    assert!(minimum >= SHARE_MIN, "{table}");
 }
 
 #[test]
@@ -74,17 +74,17 @@ fn too_small_capacity_is_refused_with_minimum() {
         let launch = Launch::default().with_credential().arg("--threads=2");
         launch.capacity(Some(capacity)).refused(&data.path().join("data")).1
     };
-    let least = least_capacity();
-    let said = refuse("7MiB");
-    assert!(said.contains("too little") && said.contains(&least.to_string()), "{said}");
+    let minimum = minimum_capacity();
+    let message = refuse("7MiB");
+    assert!(message.contains("too little") && message.contains(&minimum.to_string()), "{message}");
     // One thread is started if there is no room for two, and everything can be deleted.
-    let node = start(least >> 20);
-    share(&node, least >> 20, 100_000);
+    let node = start(minimum >> 20);
+    share(&node, minimum >> 20, 100_000);
     assert!(node.log().contains("is enough for 1 of 2 threads"), "{}", node.log());
 }
 
 /// Returns the minimum capacity: one MiB, and fourteen segments of 512 KiB: FORMAT.md, section 4,
 /// "Space".
-fn least_capacity() -> u64 {
+fn minimum_capacity() -> u64 {
     (1 << 20) + 14 * (512 << 10)
 }

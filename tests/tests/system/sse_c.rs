@@ -51,7 +51,7 @@ struct Fixture {
 }
 
 /// The expected status, code and message.
-type Row = (u16, &'static str, &'static str);
+type ExpectedError = (u16, &'static str, &'static str);
 
 fn fixture() -> Fixture {
     let node = Launch::default().with_credential().start();
@@ -124,7 +124,7 @@ impl Fixture {
     }
 
     /// Checks that the bucket has only its original content.
-    fn nothing_was_stored(&self) {
+    fn assert_nothing_stored(&self) {
         for upload in [&self.sealed_upload, &self.plain_upload] {
             let parts = self.node.send(&object("GET", "parts").query("uploadId", upload)).expect(200).text();
             assert!(!parts.contains("<Part>"), "{parts}");
@@ -148,7 +148,7 @@ const READS: [&str; 7] = [
 ];
 
 #[track_caller]
-fn check(what: &str, reply: &Response, (status, code, message): Row) {
+fn check(what: &str, reply: &Response, (status, code, message): ExpectedError) {
     assert_eq!(reply.status, status, "{what}: {}", reply.text());
     assert!(reply.header("x-amz-request-id").is_some(), "{what}");
     if what.starts_with("HeadObject") {
@@ -181,31 +181,31 @@ fn writes_with_invalid_sse_c_headers_are_rejected() {
         headers.push((MANAGED.to_owned(), value.to_owned()));
         headers
     };
-    let trio = |pairs: &[(&str, &str)]| named(OBJECT, pairs);
+    let sse_c_headers = |pairs: &[(&str, &str)]| named(OBJECT, pairs);
     let argument = |message| (400, "InvalidArgument", message);
-    let rows: Vec<(&str, Headers, Row)> = vec![
-        ("1", with_managed(trio(&whole), "AES256"), argument(BOTH)),
-        ("1", with_managed(trio(&whole), "aws:kms"), argument(BOTH)),
-        ("1 before 4", with_managed(trio(&whole[..1]), "aws:kms"), argument(BOTH)),
+    let rows: Vec<(&str, Headers, ExpectedError)> = vec![
+        ("1", with_managed(sse_c_headers(&whole), "AES256"), argument(BOTH)),
+        ("1", with_managed(sse_c_headers(&whole), "aws:kms"), argument(BOTH)),
+        ("1 before 4", with_managed(sse_c_headers(&whole[..1]), "aws:kms"), argument(BOTH)),
         (
             "2",
-            trio(&[("algorithm", "AES128"), whole[1], whole[2]]),
+            sse_c_headers(&[("algorithm", "AES128"), whole[1], whole[2]]),
             (400, "InvalidEncryptionAlgorithmError", ALGORITHM),
         ),
         (
             "2 before 7",
-            trio(&[("algorithm", "aes256"), whole[1], ("key-md5", &other)]),
+            sse_c_headers(&[("algorithm", "aes256"), whole[1], ("key-md5", &other)]),
             (400, "InvalidEncryptionAlgorithmError", ALGORITHM),
         ),
-        ("3", trio(&whole[1..]), argument(NEEDS_ALGORITHM)),
-        ("4", trio(&[whole[0], whole[2]]), argument(NEEDS_KEY)),
-        ("4, nothing but the algorithm", trio(&whole[..1]), argument(NEEDS_KEY)),
-        ("4, nothing but the MD5", trio(&whole[2..]), argument(NEEDS_KEY)),
-        ("5, too short", trio(&[whole[0], ("key", &short), ("key-md5", &md5_of_short)]), argument(NO_KEY)),
-        ("5, not base64", trio(&[whole[0], ("key", "not base64!"), whole[2]]), argument(NO_KEY)),
-        ("6", trio(&whole[..2]), argument(NEEDS_MD5)),
-        ("6 before 3", trio(&whole[1..2]), argument(NEEDS_MD5)),
-        ("7", trio(&[whole[0], whole[1], ("key-md5", &other)]), argument(OTHER_MD5)),
+        ("3", sse_c_headers(&whole[1..]), argument(NEEDS_ALGORITHM)),
+        ("4", sse_c_headers(&[whole[0], whole[2]]), argument(NEEDS_KEY)),
+        ("4, nothing but the algorithm", sse_c_headers(&whole[..1]), argument(NEEDS_KEY)),
+        ("4, nothing but the MD5", sse_c_headers(&whole[2..]), argument(NEEDS_KEY)),
+        ("5, too short", sse_c_headers(&[whole[0], ("key", &short), ("key-md5", &md5_of_short)]), argument(NO_KEY)),
+        ("5, not base64", sse_c_headers(&[whole[0], ("key", "not base64!"), whole[2]]), argument(NO_KEY)),
+        ("6", sse_c_headers(&whole[..2]), argument(NEEDS_MD5)),
+        ("6 before 3", sse_c_headers(&whole[1..2]), argument(NEEDS_MD5)),
+        ("7", sse_c_headers(&[whole[0], whole[1], ("key-md5", &other)]), argument(OTHER_MD5)),
         ("17", with_managed(Vec::new(), "aws:kms"), (501, "NotImplemented", NO_MANAGED)),
         ("17", with_managed(Vec::new(), "AES256"), (501, "NotImplemented", NO_MANAGED)),
     ];
@@ -221,9 +221,9 @@ fn writes_with_invalid_sse_c_headers_are_rejected() {
             }
         }
     }
-    fixture.nothing_was_stored();
+    fixture.assert_nothing_stored();
     for operation in ["UploadPart", "PutObject"] {
-        let reply = fixture.write(operation, &trio(&whole)).expect(200);
+        let reply = fixture.write(operation, &sse_c_headers(&whole)).expect(200);
         assert_eq!(reply.header("x-amz-server-side-encryption-customer-key-md5"), Some(&md5_of_key[..]));
         assert!(reply.headers.iter().all(|(_, value)| *value != key));
     }
@@ -242,7 +242,7 @@ fn reads_with_invalid_sse_c_headers_are_rejected() {
     let plain = (400, "InvalidRequest", IS_PLAIN);
     let absent = (404, "NoSuchKey", "The specified key does not exist.");
     type Pairs<'a> = Vec<(&'a str, &'a str)>;
-    let rows: Vec<(&str, &str, Pairs<'_>, Row)> = vec![
+    let rows: Vec<(&str, &str, Pairs<'_>, ExpectedError)> = vec![
         ("8", "sealed", vec![], (400, "InvalidRequest", IS_SEALED)),
         ("9", "sealed", vec![whole[0], ("key", &wrong), ("key-md5", &md5_of_wrong)], (403, "AccessDenied", WRONG_KEY)),
         (
@@ -275,7 +275,7 @@ fn reads_with_invalid_sse_c_headers_are_rejected() {
             assert!(!reply.text().contains(&key), "{operation}, row {row}");
         }
     }
-    fixture.nothing_was_stored();
+    fixture.assert_nothing_stored();
     // The same requests with the right key succeed.
     for (operation, status) in [("GetObject, a range", 206), ("HeadObject", 200), ("GetObjectAttributes", 200)] {
         fixture.read(operation, "sealed", |prefix| named(prefix, &whole)).expect(status);
@@ -312,7 +312,7 @@ fn keys_over_insecure_connection_are_rejected() {
         check("ListParts", &upload("GET"), row);
         check("CompleteMultipartUpload", &upload("POST"), row);
     }
-    fixture.nothing_was_stored();
+    fixture.assert_nothing_stored();
     // Requests without a key are served from there as well.
     fixture.read("GetObject", "plain", |_| Vec::new()).expect(200);
     check("row 8", &fixture.read("GetObject", "sealed", |_| Vec::new()), (400, "InvalidRequest", IS_SEALED));
@@ -321,7 +321,7 @@ fn keys_over_insecure_connection_are_rejected() {
 #[test]
 fn parts_without_key_of_upload_are_rejected() {
     let fixture = fixture();
-    let trio = fixture.key.headers();
+    let sse_c_headers = fixture.key.headers();
     let wrong = CustomerKey::random().headers();
     let (kind, other) = ((400, "InvalidRequest", PART_KIND), (400, "InvalidRequest", PART_KEY));
     let (sealed, plain) = (&fixture.sealed_upload, &fixture.plain_upload);
@@ -334,17 +334,17 @@ fn parts_without_key_of_upload_are_rejected() {
         };
         let name = if copies { "UploadPartCopy" } else { "UploadPart" };
         check(&format!("{name}, row 11, without"), &part(sealed, &[]), kind);
-        check(&format!("{name}, row 11, with"), &part(plain, &trio), kind);
+        check(&format!("{name}, row 11, with"), &part(plain, &sse_c_headers), kind);
         check(&format!("{name}, row 12"), &part(sealed, &wrong), other);
     }
-    fixture.nothing_was_stored();
+    fixture.assert_nothing_stored();
 
     // An upload with checksums can be completed, and its parts listed, only with the key.
     let create = object("POST", "sums").query("uploads", "").header("x-amz-checksum-algorithm", "CRC32");
-    let id = fixture.node.send(&create.headers(trio.clone())).expect(200).element("UploadId").unwrap();
+    let id = fixture.node.send(&create.headers(sse_c_headers.clone())).expect(200).element("UploadId").unwrap();
     let sum = &base64(&crc32fast::hash(b"part").to_be_bytes());
     let part = object("PUT", "sums").query("partNumber", "1").query("uploadId", &id).body("part");
-    let part = fixture.node.send(&part.header("x-amz-checksum-crc32", sum).headers(trio.clone())).expect(200);
+    let part = fixture.node.send(&part.header("x-amz-checksum-crc32", sum).headers(sse_c_headers.clone())).expect(200);
     let etag = part.header("etag").unwrap();
     let document = format!(
         "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag>\
@@ -357,16 +357,16 @@ fn parts_without_key_of_upload_are_rejected() {
     check("CompleteMultipartUpload, row 4", &fixture.node.send(&complete()), needs);
     check("ListParts, row 12", &fixture.node.send(&list().headers(wrong.clone())), other);
     check("CompleteMultipartUpload, row 12", &fixture.node.send(&complete().headers(wrong)), other);
-    fixture.node.send(&object("GET", "sums").headers(trio.clone())).expect(404);
-    let listed = fixture.node.send(&list().headers(trio.clone())).expect(200);
+    fixture.node.send(&object("GET", "sums").headers(sse_c_headers.clone())).expect(404);
+    let listed = fixture.node.send(&list().headers(sse_c_headers.clone())).expect(200);
     let elements = ["ChecksumAlgorithm", "ChecksumType", "ChecksumCRC32"].map(|name| listed.element(name));
     assert_eq!(elements, ["CRC32", "COMPOSITE", sum].map(|value| Some(value.to_owned())), "{}", listed.text());
-    fixture.node.send(&complete().headers(trio.clone())).expect(200);
-    assert_eq!(fixture.node.send(&object("GET", "sums").headers(trio)).expect(200).body, b"part");
+    fixture.node.send(&complete().headers(sse_c_headers.clone())).expect(200);
+    assert_eq!(fixture.node.send(&object("GET", "sums").headers(sse_c_headers)).expect(200).body, b"part");
 }
 
 /// Misspells a header name: one character too many, missing, or changed.
-fn misspelt(random: &mut fastrand::Rng, name: &str) -> String {
+fn misspell(random: &mut fastrand::Rng, name: &str) -> String {
     let mut letters: Vec<char> = name.chars().collect();
     let at = random.usize(..letters.len());
     match random.u8(..4) {
@@ -397,7 +397,7 @@ fn random_sse_c_headers_are_used_or_rejected() {
             match random.u8(..12) {
                 0..=4 => headers.push(own.clone()),
                 5 => headers.extend([own.clone(), own.clone()]),
-                6 | 7 => headers.push((misspelt(&mut random, &own.0), own.1.clone())),
+                6 | 7 => headers.push((misspell(&mut random, &own.0), own.1.clone())),
                 8 => headers.push(of_source.clone()),
                 9 => headers.push((own.0.to_uppercase(), own.1.clone())),
                 _ => {}

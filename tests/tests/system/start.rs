@@ -57,15 +57,15 @@ fn node_with_epoll_serves() {
 /// A seccomp filter denies io_uring, as in most containers.
 #[test]
 fn node_without_io_uring_falls_back_to_epoll() {
-    let filter = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/without-io-uring.py");
+    let filter = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/deny-io-uring.py");
     let under = ["python3", filter];
     let node = Launch::default().with_credential().under(under).start();
     assert!(node.log().contains("refuses io_uring"), "{}", node.log());
     serves(&node);
     let directory = tempfile::tempdir().unwrap();
-    let (code, said) = Launch::default().under(under).arg("--io=uring").refused(directory.path());
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("refuses io_uring") && said.contains("--io epoll"), "{said}");
+    let (code, message) = Launch::default().under(under).arg("--io=uring").refused(directory.path());
+    assert_eq!(code, Some(1), "{message}");
+    assert!(message.contains("refuses io_uring") && message.contains("--io epoll"), "{message}");
 }
 
 #[test]
@@ -111,10 +111,10 @@ fn start_with_unusable_port_or_data_is_refused() {
     let node = Node::new();
     let directory = tempfile::tempdir().unwrap();
     let check = |launch: Launch, data: &Path, parts: &[&str]| {
-        let (code, said) = launch.refused(data);
-        assert_eq!(code, Some(1), "{said}");
+        let (code, message) = launch.refused(data);
+        assert_eq!(code, Some(1), "{message}");
         for part in parts {
-            assert!(said.contains(part), "{part} in: {said}");
+            assert!(message.contains(part), "{part} in: {message}");
         }
     };
     let address = node.address().to_string();
@@ -142,9 +142,9 @@ fn start_with_data_of_other_version_is_refused() {
     let path = node.data().join("objects.keyhole");
     keyhole_tests::data::set_superblock_version(&path, 999);
     let before = fs::read(&path).unwrap();
-    let (code, said) = Launch::default().refused(node.data());
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("999") && said.contains("version"), "{said}");
+    let (code, message) = Launch::default().refused(node.data());
+    assert_eq!(code, Some(1), "{message}");
+    assert!(message.contains("999") && message.contains("version"), "{message}");
     assert!(fs::read(&path).unwrap() == before);
 }
 

@@ -17,10 +17,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use socket2::SockRef;
 
-use crate::operate::ends;
+use crate::operate::exits_with;
 
 /// Timeout of an expected change.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 const DEFAULT_PART: usize = 5 << 20;
 
@@ -29,12 +29,12 @@ fn launch() -> Launch {
 }
 
 /// Sends a request to the admin listener.
-fn ask(to: SocketAddr, path: &str) -> Response {
+fn admin_get(to: SocketAddr, path: &str) -> Response {
     Request::new("GET", path).send_unsigned(to)
 }
 
 fn text_of(node: &Node, path: &str) -> String {
-    ask(node.admin_address(), path).expect(200).text()
+    admin_get(node.admin_address(), path).expect(200).text()
 }
 
 fn status_of(node: &Node) -> Value {
@@ -43,9 +43,9 @@ fn status_of(node: &Node) -> Value {
 
 /// Waits until a condition holds.
 #[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
+fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let deadline = Instant::now() + TIMEOUT;
+    while !is_true() {
         assert!(Instant::now() < deadline, "{what}");
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -54,7 +54,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// Returns the samples of a metrics text by name and labels, parsed by Prometheus' own parser.
 fn parsed(text: &str, format: &str) -> BTreeMap<(String, String), f64> {
     let mut reader = Command::new(target_dir().join("venv/bin/python3"))
-        .arg(top().join("tests/tools/read_metrics.py"))
+        .arg(top().join("tests/tools/read-metrics.py"))
         .arg(format)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -74,7 +74,7 @@ fn parsed(text: &str, format: &str) -> BTreeMap<(String, String), f64> {
 
 /// The expected counts of a node's requests.
 #[derive(Default)]
-struct Tally {
+struct ExpectedCounts {
     /// By operation and status.
     requests: BTreeMap<(String, String), u64>,
     errors: BTreeMap<String, u64>,
@@ -83,9 +83,9 @@ struct Tally {
     sse_c: u64,
 }
 
-impl Tally {
+impl ExpectedCounts {
     /// Records a request: the length of its body, whether it transfers sealed bytes, and the reply.
-    fn note(&mut self, operation: &str, received: usize, sealed: bool, reply: &Response) {
+    fn record(&mut self, operation: &str, received: usize, sealed: bool, reply: &Response) {
         *self.requests.entry((operation.to_owned(), reply.status.to_string())).or_default() += 1;
         self.received += received as u64;
         self.sent += reply.body.len() as u64;
@@ -106,13 +106,13 @@ impl Tally {
 }
 
 /// Runs a load of known size: with SSE-C and without, in parts, and with errors.
-fn load(node: &Node) -> Tally {
-    let mut tally = Tally::default();
+fn load(node: &Node) -> ExpectedCounts {
+    let mut expected = ExpectedCounts::default();
     let key = CustomerKey::random();
     let wrong = CustomerKey::random();
     let mut send = |operation: &str, sealed: bool, request: &Request, len: usize| {
         let reply = node.send(request);
-        tally.note(operation, len, sealed, &reply);
+        expected.record(operation, len, sealed, &reply);
         reply
     };
     send("CreateBucket", false, &Request::new("PUT", "/bucket"), 0).expect(200);
@@ -156,59 +156,60 @@ fn load(node: &Node) -> Tally {
     send("ListBuckets", false, &Request::new("GET", "/"), 0).expect(200);
     send("DeleteBucket", false, &Request::new("DELETE", "/bucket"), 0).expect(409);
     let reply = object("GET", "plain/1").skewed(-3_600_000).send(node.address(), node.signer()).expect(403);
-    tally.note("Unknown", 0, false, &reply);
-    tally
+    expected.record("Unknown", 0, false, &reply);
+    expected
 }
 
 /// Compares all output of the node with the tally.
-fn agree(node: &Node, tally: &Tally) {
+fn assert_outputs_match(node: &Node, expected: &ExpectedCounts) {
     // A client has its reply before the request is over.
-    until("all requests are over", || status_of(node)["requests"]["total"] == tally.total());
+    wait_until("all requests are over", || status_of(node)["requests"]["total"] == expected.total());
     let status = status_of(node);
     let requests = &status["requests"];
-    for (name, count) in [("received", tally.received), ("sent", tally.sent), ("sse_c", tally.sse_c), ("in_flight", 0)]
+    for (name, count) in
+        [("received", expected.received), ("sent", expected.sent), ("sse_c", expected.sse_c), ("in_flight", 0)]
     {
         assert_eq!(requests[name], count, "{name}");
     }
-    assert_eq!(requests["errors"], json!(tally.errors));
+    assert_eq!(requests["errors"], json!(expected.errors));
     let mut by_code = BTreeMap::new();
     for row in requests["operations"].as_array().unwrap() {
         let operation = row["operation"].as_str().unwrap();
-        assert_eq!(row["total"], tally.of(operation), "{operation}");
+        assert_eq!(row["total"], expected.of(operation), "{operation}");
         for (code, count) in row["by_code"].as_object().unwrap() {
             by_code.insert((operation.to_owned(), code.clone()), count.as_u64().unwrap());
         }
     }
-    assert_eq!(by_code, tally.requests);
+    assert_eq!(by_code, expected.requests);
 
-    metrics_agree(node, tally, &status);
+    assert_metrics_match(node, expected, &status);
 
     // The terminal output agrees, except for values that change while the node is idle.
     let data = node.data().to_str().unwrap();
-    let of_command: Value = serde_json::from_str(&ends(0, &["status", data, "--json"]).0).unwrap();
+    let of_command: Value = serde_json::from_str(&exits_with(0, &["status", data, "--json"]).0).unwrap();
     for part in ["requests", "store", "buckets", "damage", "limits", "node", "conditions"] {
         assert_eq!(of_command[part], status[part], "{part}");
     }
-    let (terminal, _) = ends(0, &["status", data]);
+    let (terminal, _) = exits_with(0, &["status", data]);
     let (page, commas) = (text_of(node, "/"), |count: u64| with_commas(count));
-    for operation in tally.requests.keys().map(|(operation, _)| operation) {
-        let count = tally.of(operation);
+    for operation in expected.requests.keys().map(|(operation, _)| operation) {
+        let count = expected.of(operation);
         let row =
             format!("<th scope=\"row\">{operation}</th><td><data value=\"{count}\">{}</data></td>", commas(count));
         assert!(page.contains(&row), "{row} in {page}");
         let line = terminal.lines().find(|line| line.trim_start().starts_with(operation)).unwrap();
         assert!(line.split_whitespace().nth(1) == Some(&commas(count)), "{line}");
     }
-    for (code, count) in &tally.errors {
+    for (code, count) in &expected.errors {
         let row = format!("<th scope=\"row\">{code}</th><td><data value=\"{count}\">{count}</data></td>");
         assert!(page.contains(&row), "{row} in {page}");
     }
-    for count in [tally.total(), tally.sse_c, tally.received, tally.sent] {
+    for count in [expected.total(), expected.sse_c, expected.received, expected.sent] {
         assert!(page.contains(&format!("<data value=\"{count}\">")), "{count} in {page}");
     }
 }
 
-fn metrics_agree(node: &Node, tally: &Tally, status: &Value) {
+fn assert_metrics_match(node: &Node, expected: &ExpectedCounts, status: &Value) {
     let plain = text_of(node, "/metrics");
     let open =
         Request::new("GET", "/metrics").header("accept", "application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1");
@@ -222,7 +223,7 @@ fn metrics_agree(node: &Node, tally: &Tally, status: &Value) {
             let label = |name: &str| labels[name].as_str().unwrap().to_owned();
             counted.insert((label("operation"), label("code")), *count as u64);
         }
-        assert_eq!(counted, tally.requests);
+        assert_eq!(counted, expected.requests);
         let errors = samples.iter().filter(|((name, _), count)| name == "keyhole_errors_total" && **count > 0.0);
         let errors: BTreeMap<String, u64> = errors
             .map(|((_, labels), count)| {
@@ -230,12 +231,12 @@ fn metrics_agree(node: &Node, tally: &Tally, status: &Value) {
                 (labels["code"].as_str().unwrap().to_owned(), *count as u64)
             })
             .collect();
-        assert_eq!(errors, tally.errors);
+        assert_eq!(errors, expected.errors);
         let none = json!({});
         for (name, count) in [
-            ("keyhole_received_bytes_total", tally.received),
-            ("keyhole_sent_bytes_total", tally.sent),
-            ("keyhole_sse_c_requests_total", tally.sse_c),
+            ("keyhole_received_bytes_total", expected.received),
+            ("keyhole_sent_bytes_total", expected.sent),
+            ("keyhole_sse_c_requests_total", expected.sse_c),
             ("keyhole_requests_in_flight", 0),
             ("keyhole_ready", 1),
         ] {
@@ -248,12 +249,12 @@ fn metrics_agree(node: &Node, tally: &Tally, status: &Value) {
             let labels = json!({"bucket": bucket["bucket"]});
             assert_eq!(value("keyhole_bucket_bytes", &labels), bucket["bytes"].as_f64().unwrap());
         }
-        let answered = tally.requests.iter().filter(|((_, code), _)| code != "aborted").map(|(_, count)| count);
+        let answered = expected.requests.iter().filter(|((_, code), _)| code != "aborted").map(|(_, count)| count);
         let durations = samples.iter().filter(|((name, _), _)| name == "keyhole_request_duration_seconds_count");
         assert_eq!(durations.map(|(_, count)| count).sum::<f64>(), answered.sum::<u64>() as f64);
         let puts = value("keyhole_request_duration_seconds_bucket", &json!({"class": "put", "le": "+Inf"}));
-        let aborted = tally.requests.get(&("PutObject".to_owned(), "aborted".to_owned())).copied().unwrap_or(0);
-        assert_eq!(puts, (tally.of("PutObject") - aborted) as f64);
+        let aborted = expected.requests.get(&("PutObject".to_owned(), "aborted".to_owned())).copied().unwrap_or(0);
+        assert_eq!(puts, (expected.of("PutObject") - aborted) as f64);
     }
 }
 
@@ -267,8 +268,8 @@ fn with_commas(count: u64) -> String {
 fn status_outputs_match_known_load() {
     for io in ["uring", "epoll"] {
         let node = launch().arg(format!("--io={io}")).start();
-        let tally = load(&node);
-        agree(&node, &tally);
+        let expected = load(&node);
+        assert_outputs_match(&node, &expected);
         let status = status_of(&node);
         let stored = (0..25u64).map(|n| 1000 * n * n + n).sum::<u64>() + 4 * 10_000 + DEFAULT_PART as u64 + 1234;
         let buckets = json!([
@@ -276,7 +277,7 @@ fn status_outputs_match_known_load() {
             {"bucket": "bucket", "objects": 25 + 4 + 1, "uploads": 0, "bytes": stored, "quota": null},
         ]);
         assert_eq!(status["buckets"], buckets);
-        assert_eq!(status["connections"]["http_accepted"], tally.total());
+        assert_eq!(status["connections"]["http_accepted"], expected.total());
         let written = &status["store"]["written"];
         assert!(
             written["appended"].as_u64().unwrap() > stored && written["blocks"].as_u64() > written["records"].as_u64()
@@ -290,19 +291,19 @@ fn status_outputs_match_known_load() {
 #[test]
 fn aborted_requests_are_counted() {
     let node = launch().start();
-    let mut tally = Tally::default();
+    let mut expected = ExpectedCounts::default();
     let reply = node.send(&Request::new("PUT", "/bucket"));
-    tally.note("CreateBucket", 0, false, &reply);
+    expected.record("CreateBucket", 0, false, &reply);
     let body = bytes(1, 32 << 20);
     let reply = node.send(&object("PUT", "long").body(body.clone()));
-    tally.note("PutObject", body.len(), false, &reply);
+    expected.record("PutObject", body.len(), false, &reply);
     // Resets: the number of bytes sent until then is unknown here.
     let reset = |head: String, body: &[u8], read: usize| {
         let mut tcp = TcpStream::connect(node.address()).unwrap();
         tcp.write_all(head.as_bytes()).unwrap();
         tcp.write_all(body).unwrap();
         tcp.read_exact(&mut vec![0; read]).unwrap();
-        until("it is under way", || status_of(&node)["requests"]["in_flight"] == 1);
+        wait_until("it is under way", || status_of(&node)["requests"]["in_flight"] == 1);
         let status = status_of(&node);
         assert_eq!(status["connections"]["http"], 1);
         SockRef::from(&tcp).set_linger(Some(Duration::ZERO)).unwrap();
@@ -310,23 +311,23 @@ fn aborted_requests_are_counted() {
     for _ in 0..3 {
         let get = object("GET", "long").signed(node.address(), node.signer());
         reset(get.head(node.address()), &[], 100_000);
-        *tally.requests.entry(("GetObject".to_owned(), "aborted".to_owned())).or_default() += 1;
-        until("it is over", || status_of(&node)["requests"]["total"] == tally.total());
+        *expected.requests.entry(("GetObject".to_owned(), "aborted".to_owned())).or_default() += 1;
+        wait_until("it is over", || status_of(&node)["requests"]["total"] == expected.total());
     }
     for _ in 0..2 {
         let put = object("PUT", "cut").body(body.clone()).payload("UNSIGNED-PAYLOAD");
         let put = put.signed(node.address(), node.signer());
         reset(put.head(node.address()), &body[..3 << 20], 0);
-        *tally.requests.entry(("PutObject".to_owned(), "aborted".to_owned())).or_default() += 1;
-        until("it is over", || status_of(&node)["requests"]["total"] == tally.total());
+        *expected.requests.entry(("PutObject".to_owned(), "aborted".to_owned())).or_default() += 1;
+        wait_until("it is over", || status_of(&node)["requests"]["total"] == expected.total());
     }
     let requests = status_of(&node)["requests"].clone();
-    (tally.received, tally.sent) = (requests["received"].as_u64().unwrap(), requests["sent"].as_u64().unwrap());
-    assert!(tally.received >= 32 << 20 && tally.received <= (32 << 20) + 2 * (3 << 20), "{}", tally.received);
-    assert!(tally.sent < 3 * (32 << 20), "{}", tally.sent);
+    (expected.received, expected.sent) = (requests["received"].as_u64().unwrap(), requests["sent"].as_u64().unwrap());
+    assert!(expected.received >= 32 << 20 && expected.received <= (32 << 20) + 2 * (3 << 20), "{}", expected.received);
+    assert!(expected.sent < 3 * (32 << 20), "{}", expected.sent);
     assert_eq!((&requests["aborted"], &requests["errors"]), (&json!(5), &json!({})));
-    agree(&node, &tally);
-    until("connections are closed", || status_of(&node)["connections"]["http"] == 0);
+    assert_outputs_match(&node, &expected);
+    wait_until("connections are closed", || status_of(&node)["connections"]["http"] == 0);
 }
 
 #[test]
@@ -343,7 +344,7 @@ fn tls_connections_are_counted() {
         let _ = tcp.read_to_end(&mut Vec::new());
     }
     let connections = || status_of(&node)["connections"].clone();
-    until("all are gone", || connections()["https"] == 0);
+    wait_until("all are gone", || connections()["https"] == 0);
     let counts = ["https_accepted", "handshakes", "handshakes_failed", "http_accepted"];
     assert_eq!(counts.map(|name| connections()[name].as_u64().unwrap()), [5, 3, 2, 0]);
 }
@@ -369,7 +370,7 @@ fn health_follows_start_and_shutdown() {
     let launch = Launch::default().with_credential().arg("--threads=2").arg(format!("--admin-listen={admin}"));
     let node = std::thread::scope(|scope| {
         let starting = scope.spawn(|| launch.start_in(&data));
-        until("it says that it starts", || {
+        wait_until("it says that it starts", || {
             health("/health/ready").is_some_and(|(status, text)| status == 503 && text.starts_with("starting: "))
         });
         assert_eq!(health("/health/live"), Some((200, "live\n".to_owned())));
@@ -391,24 +392,24 @@ fn health_follows_start_and_shutdown() {
     let mut tcp = TcpStream::connect(node.address()).unwrap();
     tcp.write_all(put.head(node.address()).as_bytes()).unwrap();
     tcp.write_all(&body[..500]).unwrap();
-    until("it is under way", || health("/status.json").is_some_and(|(_, text)| text.contains("\"in_flight\":1")));
+    wait_until("it is under way", || health("/status.json").is_some_and(|(_, text)| text.contains("\"in_flight\":1")));
     kill_process(Pid::from_raw(node.pid() as i32).unwrap(), Signal::TERM).unwrap();
-    until("it says that it ends", || {
+    wait_until("it says that it ends", || {
         health("/health/ready").is_some_and(|(status, text)| status == 503 && text.starts_with("draining: "))
     });
     assert_eq!(health("/health/live").map(|(status, _)| status), Some(200));
     assert!(health("/").unwrap().1.contains("Shutting down"));
     tcp.write_all(&body[500..]).unwrap();
     keyhole_tests::http::read_reply(&mut tcp, "PUT", |_| {}).unwrap().expect(200);
-    until("it has ended", || health("/health/live").is_none());
+    wait_until("it has ended", || health("/health/live").is_none());
 }
 
 /// Builds a library that injects faults, and the directory that controls it.
-fn trouble() -> (tempfile::TempDir, PathBuf) {
+fn build_fault_library() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
-    let library = directory.path().join("trouble.so");
+    let library = directory.path().join("fault_injection.so");
     let mut compile = Command::new("cc");
-    compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(top().join("tests/tools/trouble.c"));
+    compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(top().join("tests/tools/fault_injection.c"));
     assert!(compile.status().unwrap().success());
     (directory, library)
 }
@@ -419,13 +420,13 @@ fn make(directory: &Path, name: &str) {
 
 #[test]
 fn stalled_worker_is_reported_by_others() {
-    let (directory, library) = trouble();
-    let launch = launch().arg("--io=epoll").env("LD_PRELOAD", &library).env("TROUBLE", directory.path());
+    let (directory, library) = build_fault_library();
+    let launch = launch().arg("--io=epoll").env("LD_PRELOAD", &library).env("FAULT_DIRECTORY", directory.path());
     let node = launch.start();
-    let ready = || ask(node.admin_address(), "/health/ready");
+    let ready = || admin_get(node.admin_address(), "/health/ready");
     assert_eq!(ready().status, 200);
     make(directory.path(), "stuck");
-    until("it is told", || ready().status == 503);
+    wait_until("it is told", || ready().status == 503);
     assert!(ready().text().starts_with("worker-stuck: Worker 0 has stalled for "), "{}", ready().text());
     let begun = Instant::now();
     let page = text_of(&node, "/");
@@ -434,27 +435,30 @@ fn stalled_worker_is_reported_by_others() {
             && text_of(&node, "/metrics").contains("keyhole_condition{condition=\"worker-stuck\"} 1")
     );
     assert!(begun.elapsed() < Duration::from_secs(2), "it answers at once all the same");
-    assert_eq!(ask(node.admin_address(), "/health/live").status, 200, "it may come back");
+    assert_eq!(admin_get(node.admin_address(), "/health/live").status, 200, "it may come back");
     fs::remove_file(directory.path().join("stuck")).unwrap();
-    until("it has come back", || ready().status == 200);
+    wait_until("it has come back", || ready().status == 200);
 }
 
 #[test]
 fn failed_disk_is_reported() {
-    let (directory, library) = trouble();
-    let launch = launch().arg("--io=epoll").env("LD_PRELOAD", &library).env("TROUBLE", directory.path());
+    let (directory, library) = build_fault_library();
+    let launch = launch().arg("--io=epoll").env("LD_PRELOAD", &library).env("FAULT_DIRECTORY", directory.path());
     let node = launch.start();
     node.make_bucket("bucket");
     make(directory.path(), "sync");
     // Long enough to need a sync. If a sync of the maintenance fails first, the PUT is refused.
     let lost = node.send(&object("PUT", "lost").body(bytes(1, 2 << 20))).status;
     assert!([500, 503].contains(&lost), "{lost}");
-    let ready = ask(node.admin_address(), "/health/ready");
+    let ready = admin_get(node.admin_address(), "/health/ready");
     assert_eq!((ready.status, &ready.text()[..10]), (503, "poisoned: "));
     assert!(text_of(&node, "/").contains("Refuses writes"));
-    let (wrote, said) = ends(1, &["status", node.data().to_str().unwrap()]);
-    assert!(wrote.contains("not ready") && wrote.contains("! poisoned: A sync failed: Input/output error"), "{wrote}");
-    assert!(said.contains("poisoned"), "{said}");
+    let (stdout, stderr) = exits_with(1, &["status", node.data().to_str().unwrap()]);
+    assert!(
+        stdout.contains("not ready") && stdout.contains("! poisoned: A sync failed: Input/output error"),
+        "{stdout}"
+    );
+    assert!(stderr.contains("poisoned"), "{stderr}");
     assert_eq!(node.send(&Request::new("GET", "/bucket")).status, 200, "reads go on");
     let refused = node.send(&object("PUT", "refused").body("x")).expect(503);
     assert_eq!(refused.element("Code").as_deref(), Some("ServiceUnavailable"));
@@ -475,7 +479,7 @@ fn full_store_and_clock_behind_are_reported() {
     assert!(node.stop().success());
 
     let mut node = small().start_in(&data);
-    until("the clock was looked at", || status_of(&node)["clock"]["behind_ms"].is_u64());
+    wait_until("the clock was looked at", || status_of(&node)["clock"]["behind_ms"].is_u64());
     let status = status_of(&node);
     let behind = status["clock"]["behind_ms"].as_u64().unwrap();
     assert!((7_000_000..=7_200_000).contains(&behind) && status["clock"]["bucket"] == "bucket", "{behind}");
@@ -487,12 +491,12 @@ fn full_store_and_clock_behind_are_reported() {
     let names: Vec<&str> =
         status["conditions"].as_array().unwrap().iter().map(|condition| condition["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["full", "clock-behind"]);
-    let (_, said) = ends(1, &["status", data.to_str().unwrap(), "--json"]);
-    assert!(said.contains("full, clock-behind"), "{said}");
+    let (_, stderr) = exits_with(1, &["status", data.to_str().unwrap(), "--json"]);
+    assert!(stderr.contains("full, clock-behind"), "{stderr}");
     assert!(node.log().contains("the clock is behind a stored timestamp"));
     assert!(node.stop().success());
-    let (_, said) = ends(1, &["status", data.to_str().unwrap()]);
-    assert!(said.contains("no node serves") && said.contains("keyhole stat"), "{said}");
+    let (_, stderr) = exits_with(1, &["status", data.to_str().unwrap()]);
+    assert!(stderr.contains("no node serves") && stderr.contains("keyhole stat"), "{stderr}");
 }
 
 #[test]
@@ -510,7 +514,7 @@ fn invalid_admin_requests_are_refused() {
         assert_eq!(reply.header("cache-control"), Some("no-store"));
         assert_eq!(reply.header("connection"), Some("close"));
     }
-    assert_eq!(ask(admin, "/bucket").status, 404, "it is not S3");
+    assert_eq!(admin_get(admin, "/bucket").status, 404, "it is not S3");
     let with = |headers: usize, len: usize| {
         let names = (0..headers).map(|n| format!("x-{n}"));
         let request = Request::new("GET", "/health/live").headers(names.map(|name| (name, "v".repeat(len))));
@@ -523,14 +527,14 @@ fn invalid_admin_requests_are_refused() {
     // Silent connections beyond the limit are closed, and others are served.
     let quiet: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(admin).unwrap()).collect();
     let begun = Instant::now();
-    assert_eq!(ask(admin, "/health/live").status, 200);
+    assert_eq!(admin_get(admin, "/health/live").status, 200);
     assert!(begun.elapsed() > Duration::from_secs(2), "all places were taken");
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     drop(quiet);
     // Without the option there is no listener.
     let without = Launch::default().with_credential().start();
     assert!(!without.log().contains("status page"));
-    ends(0, &["status", without.data().to_str().unwrap()]);
+    exits_with(0, &["status", without.data().to_str().unwrap()]);
 }
 
 #[test]
@@ -546,7 +550,7 @@ fn shown_buckets_are_limited() {
     assert!(metrics.contains("keyhole_buckets_left_out 3\n") && metrics.contains("keyhole_buckets 103\n"));
     assert!(text_of(&node, "/").contains("there are 3 more"));
     // All of it fits into a reply of the control socket.
-    ends(0, &["status", node.data().to_str().unwrap(), "--json"]);
+    exits_with(0, &["status", node.data().to_str().unwrap(), "--json"]);
 }
 
 /// A measuring script that replaces the page's own, since the page's policy would forbid another
@@ -562,13 +566,13 @@ addEventListener("load", () => {
   const style = selector => getComputedStyle(document.querySelector(selector));
   const card = style(".card").backgroundColor;
   const texts = ["th", "td", "thead th", ".axis", ".notes", ".key .unit", "h2", ".key.one", ".key.two", ".key.three", ".key.four", ".state"];
-  const told = {
+  const measured = {
     inner: innerWidth, scroll: document.documentElement.scrollWidth, ground: light(style("body").backgroundColor),
     least: Math.min(...texts.map(selector => contrast(style(selector).color, card))),
     cut: [...document.querySelectorAll(".card")].filter(card => card.scrollWidth > card.clientWidth).length,
     lines: document.querySelectorAll("path.line").length, figures: document.querySelectorAll("figure").length,
   };
-  parent.postMessage(JSON.stringify(told), "*");
+  parent.postMessage(JSON.stringify(measured), "*");
 });
 </script>"#;
 
@@ -614,7 +618,7 @@ fn status_page_renders_in_chromium() {
     let url = format!("file://{}", frame.display());
     for width in [400, 1400] {
         fs::write(&frame, FRAME.replace("WIDTH", &width.to_string())).unwrap();
-        let mut grounds = Vec::new();
+        let mut luminances = Vec::new();
         for scheme in [1, 0] {
             let settings = format!("--blink-settings=preferredColorScheme={scheme}");
             let (dom, _) = chromium(
@@ -622,22 +626,25 @@ fn status_page_renders_in_chromium() {
                 &[&settings, "--window-size=1500,1000", "--virtual-time-budget=500", "--dump-dom", &url],
             );
             let title = dom.split_once("<title>").and_then(|(_, rest)| rest.split_once("</title>")).unwrap().0;
-            let told: Value = serde_json::from_str(title).unwrap_or_else(|_| panic!("{title}"));
-            println!("{width} pixels, scheme {scheme}: {told}");
-            assert_eq!((&told["inner"], &told["figures"], &told["cut"]), (&json!(width), &json!(4), &json!(0)));
-            assert!(told["scroll"].as_u64() <= Some(width), "it is too wide: {told}");
-            assert!(told["least"].as_f64().unwrap() >= 4.5, "it is hard to read: {told}");
-            assert!(told["lines"].as_u64() >= Some(6), "{told}");
-            grounds.push(told["ground"].as_f64().unwrap());
+            let measured: Value = serde_json::from_str(title).unwrap_or_else(|_| panic!("{title}"));
+            println!("{width} pixels, scheme {scheme}: {measured}");
+            assert_eq!(
+                (&measured["inner"], &measured["figures"], &measured["cut"]),
+                (&json!(width), &json!(4), &json!(0))
+            );
+            assert!(measured["scroll"].as_u64() <= Some(width), "it is too wide: {measured}");
+            assert!(measured["least"].as_f64().unwrap() >= 4.5, "it is hard to read: {measured}");
+            assert!(measured["lines"].as_u64() >= Some(6), "{measured}");
+            luminances.push(measured["ground"].as_f64().unwrap());
         }
-        assert!(grounds[0] > 0.8 && grounds[1] < 0.05, "light and dark: {grounds:?}");
+        assert!(luminances[0] > 0.8 && luminances[1] < 0.05, "light and dark: {luminances:?}");
     }
     // By itself, with its own policy: nothing is blocked, and the script refreshes the page.
     let url = format!("http://{}/", node.admin_address());
     let shot = directory.path().join("shot.png");
     let budget = "--virtual-time-budget=5000";
-    let (dom, said) = chromium(directory.path(), &[budget, "--dump-dom", &url]);
-    assert!(!said.contains("Content Security Policy") && !said.contains("Uncaught"), "{said}");
+    let (dom, stderr) = chromium(directory.path(), &[budget, "--dump-dom", &url]);
+    assert!(!stderr.contains("Content Security Policy") && !stderr.contains("Uncaught"), "{stderr}");
     assert!(dom.contains("Renewed every 2 s.") && dom.contains(long), "{dom}");
     chromium(directory.path(), &[&format!("--screenshot={}", shot.display()), "--window-size=1400,1000", &url]);
     assert!(fs::read(&shot).unwrap().starts_with(b"\x89PNG"));

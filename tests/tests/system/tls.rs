@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use keyhole_tests::data::bytes;
 use keyhole_tests::device::skipped;
-use keyhole_tests::tls::{Connection, connect, send};
+use keyhole_tests::tls::{TlsConnection, connect, send};
 use keyhole_tests::{Aws, Certificate, CustomerKey, Launch, Node, Request, Response};
 use rustls::ClientConfig;
 use rustls::version::{TLS12, TLS13};
@@ -39,7 +39,7 @@ impl Fixture {
         send(request, self.node.tls_address(), self.node.signer(), &self.client)
     }
 
-    fn connect(&self) -> Connection {
+    fn connect(&self) -> TlsConnection {
         connect(self.node.tls_address(), &self.client).unwrap()
     }
 
@@ -60,7 +60,7 @@ fn request(method: &str, key: &str) -> Request {
 }
 
 /// Returns everything that a passive peer receives, and whether the connection was closed cleanly.
-fn drain(tcp: &mut TcpStream) -> (Vec<u8>, bool) {
+fn read_to_close(tcp: &mut TcpStream) -> (Vec<u8>, bool) {
     let mut received = Vec::new();
     tcp.set_read_timeout(Some(HANDSHAKE + SLACK)).unwrap();
     let result = tcp.read_to_end(&mut received);
@@ -108,7 +108,7 @@ fn tls_connection_serves_many_requests() {
         let mut connection = fixture.connect();
         let mut exchange = |request: Request| {
             let request = fixture.signed(request);
-            let head = request.head_of_many(fixture.node.tls_address());
+            let head = request.keep_alive_head(fixture.node.tls_address());
             request.exchange(&mut connection, &head).unwrap()
         };
         for round in 0..20 {
@@ -135,7 +135,7 @@ fn pipelined_requests_are_answered() {
         let put = fixture.signed(request("PUT", "ahead").body(body.clone()));
         let get = fixture.signed(request("GET", "ahead"));
         let mut connection = fixture.connect();
-        let both = [put.head_of_many(to).as_bytes(), &body, get.head(to).as_bytes()].concat();
+        let both = [put.keep_alive_head(to).as_bytes(), &body, get.head(to).as_bytes()].concat();
         connection.write_all(&both).unwrap();
         let mut received = Vec::new();
         connection.read_to_end(&mut received).unwrap();
@@ -189,14 +189,14 @@ fn non_tls_clients_get_no_reply() {
             let mut tcp = TcpStream::connect(to).unwrap();
             // It may be closed before all is sent.
             let _ = tcp.write_all(noise);
-            let (received, in_order) = drain(&mut tcp);
+            let (received, in_order) = read_to_close(&mut tcp);
             assert_eq!(received, b"");
             assert!(in_order || noise.len() > 1000, "{} bytes", noise.len());
         }
         // An invalid ClientHello.
         let mut tcp = TcpStream::connect(to).unwrap();
         tcp.write_all(&[&b"\x16\x03\x01\x00\x40\x01\x00\x00\x3c"[..], &[0xff; 60]].concat()).unwrap();
-        let (received, _) = drain(&mut tcp);
+        let (received, _) = read_to_close(&mut tcp);
         assert!(received.is_empty() || received[0] == 21, "an alert at most: {received:?}");
 
         fixture.send(&request("PUT", "o").body("meanwhile")).expect(200);
@@ -204,7 +204,7 @@ fn non_tls_clients_get_no_reply() {
         assert!(started.elapsed() < HANDSHAKE + SLACK);
 
         for tcp in silent.iter_mut().chain([&mut stalled]) {
-            assert_eq!(drain(tcp).0, b"");
+            assert_eq!(read_to_close(tcp).0, b"");
         }
         let elapsed = started.elapsed();
         assert!(elapsed >= HANDSHAKE && elapsed < HANDSHAKE + SLACK, "{elapsed:?}");
@@ -260,13 +260,13 @@ fn sigterm_closes_tls_connections_cleanly() {
         let mut fixture = Fixture::new(io);
         let mut idle = fixture.connect();
         let head = fixture.signed(request("GET", "absent"));
-        head.exchange(&mut idle, &head.head_of_many(fixture.node.tls_address())).unwrap().expect(404);
+        head.exchange(&mut idle, &head.keep_alive_head(fixture.node.tls_address())).unwrap().expect(404);
         let mut silent = TcpStream::connect(fixture.node.tls_address()).unwrap();
         let started = Instant::now();
         assert!(fixture.node.stop().success(), "{}", fixture.node.log());
         assert!(started.elapsed() < Duration::from_secs(9), "nobody waits for idle connections");
         assert_eq!(idle.read(&mut [0; 16]).unwrap(), 0, "an end with close_notify");
-        assert_eq!(drain(&mut silent).0, b"");
+        assert_eq!(read_to_close(&mut silent).0, b"");
         fixture.node.start();
         fixture.send(&request("GET", "absent")).expect(404);
     }
@@ -282,10 +282,10 @@ fn start_with_invalid_tls_options_is_refused() {
     let (cert, key) = (certificate.path(), certificate.key_path());
     let listen = || Launch::default().arg("--tls-listen").arg(ANY_PORT);
     let check = |code: i32, launch: Launch, parts: &[&str]| {
-        let (got, said) = launch.refused(&data);
-        assert_eq!(got, Some(code), "{said}");
+        let (got, message) = launch.refused(&data);
+        assert_eq!(got, Some(code), "{message}");
         for part in parts {
-            assert!(said.contains(part), "{part} in: {said}");
+            assert!(message.contains(part), "{part} in: {message}");
         }
         assert!(!data.exists(), "nothing is made");
     };
@@ -303,11 +303,11 @@ fn start_with_invalid_tls_options_is_refused() {
 
     let node = certificate.launch(ANY_PORT).start();
     let address = node.tls_address().to_string();
-    let (code, said) = certificate.launch(&address).refused(&data);
-    assert!(code == Some(1) && said.contains("in use") && said.contains("--tls-listen"), "{said}");
+    let (code, message) = certificate.launch(&address).refused(&data);
+    assert!(code == Some(1) && message.contains("in use") && message.contains("--tls-listen"), "{message}");
 }
 
-fn with_the_cli(cli: &'static str) {
+fn transfer_with_cli(cli: &'static str) {
     over_each_io(|fixture| {
         let directory = tempfile::tempdir().unwrap();
         let aws = Aws::new(cli, &fixture.node, directory.path());
@@ -328,10 +328,10 @@ fn with_the_cli(cli: &'static str) {
 
 #[test]
 fn awscli_2_transfers_sse_c_objects_over_tls() {
-    with_the_cli("KEYHOLE_AWSCLI_2");
+    transfer_with_cli("KEYHOLE_AWSCLI_2");
 }
 
 #[test]
 fn awscli_1_transfers_sse_c_objects_over_tls() {
-    with_the_cli("KEYHOLE_AWSCLI_1");
+    transfer_with_cli("KEYHOLE_AWSCLI_1");
 }

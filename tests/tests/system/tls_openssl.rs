@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use keyhole_tests::tls::{put, s_client};
+use keyhole_tests::tls::{replace_file, s_client};
 use keyhole_tests::{Certificate, Node};
 use rcgen::PKCS_RSA_SHA256;
 
@@ -42,7 +42,7 @@ fn node_rsa(certificate: &Certificate, io: &str) -> Node {
 }
 
 /// Returns the negotiated protocol and cipher suite for this offer, if any.
-fn agreed(to: SocketAddr, arguments: &[&str]) -> Option<(String, String)> {
+fn negotiated(to: SocketAddr, arguments: &[&str]) -> Option<(String, String)> {
     let (text, _) = s_client(to, arguments, "");
     let line = text.lines().find(|line| line.starts_with("New, ") || line.starts_with("Reused, "))?;
     let (protocol, suite) = line.split_once(", ")?.1.split_once(", Cipher is ")?;
@@ -66,12 +66,12 @@ fn only_tls_1_2_and_1_3_are_accepted() {
     for io in IO {
         let node = node(&certificate, io);
         let to = node.tls_address();
-        let protocol = |argument: &str| agreed(to, &[argument, "-cipher", ALL]).map(|(protocol, _)| protocol);
+        let protocol = |argument: &str| negotiated(to, &[argument, "-cipher", ALL]).map(|(protocol, _)| protocol);
         assert_eq!(protocol("-tls1_3").as_deref(), Some("TLSv1.3"));
         assert_eq!(protocol("-tls1_2").as_deref(), Some("TLSv1.2"));
         // The best common choice.
-        assert_eq!(agreed(to, &[]).unwrap().0, "TLSv1.3");
-        assert_eq!(agreed(to, &["-no_tls1_3"]).unwrap().0, "TLSv1.2");
+        assert_eq!(negotiated(to, &[]).unwrap().0, "TLSv1.3");
+        assert_eq!(negotiated(to, &["-no_tls1_3"]).unwrap().0, "TLSv1.2");
         for old in ["-tls1_1", "-tls1"] {
             let (text, is_up) = s_client(to, &[old, "-cipher", ALL], REQUEST);
             // The node refuses by an alert; OpenSSL itself does not.
@@ -84,7 +84,7 @@ fn only_tls_1_2_and_1_3_are_accepted() {
             ("TLS 1.1", 0x0302, None),
             ("TLS 1.2", 0x0303, Some(22)),
         ] {
-            let answer = answer(to, &hello(version));
+            let answer = exchange(to, &client_hello(version));
             match expected {
                 // An alert: fatal, protocol_version.
                 None => assert!(answer.len() == 7 && answer[0] == 21 && answer[5..] == [2, 70], "{name}: {answer:?}"),
@@ -93,13 +93,13 @@ fn only_tls_1_2_and_1_3_are_accepted() {
         }
         // SSL 2 has another format.
         let ssl_2 = [0x80, 0x1c, 1, 0, 2, 0, 3, 0, 0, 0, 16, 7, 0, 0xc0];
-        assert!(answer(to, &[&ssl_2[..], &[7; 16]].concat()).first().is_none_or(|kind| *kind == 21));
+        assert!(exchange(to, &[&ssl_2[..], &[7; 16]].concat()).first().is_none_or(|kind| *kind == 21));
     }
 }
 
 /// Returns a well-formed ClientHello of an old version, with the node's suites, group and
 /// signatures.
-fn hello(version: u16) -> Vec<u8> {
+fn client_hello(version: u16) -> Vec<u8> {
     let suites = [0xc02b_u16, 0xc02f, 0x002f, 0x000a].map(u16::to_be_bytes).concat();
     let extensions = [
         // Extended master secret; points, groups, signatures.
@@ -125,7 +125,7 @@ fn hello(version: u16) -> Vec<u8> {
 
 /// Sends bytes and returns the reply: all of it if the connection is closed, otherwise the
 /// immediate part.
-fn answer(to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+fn exchange(to: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut tcp = TcpStream::connect(to).unwrap();
     tcp.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     tcp.write_all(bytes).unwrap();
@@ -146,25 +146,25 @@ fn only_forward_secret_aead_suites_are_accepted() {
         let node = if is_rsa { node_rsa(&certificate, "uring") } else { node(&certificate, "epoll") };
         let to = node.tls_address();
         let offer = |suite: &&String| {
-            let agreed = agreed(to, &["-tls1_2", "-cipher", &format!("{suite}:@SECLEVEL=0")]);
+            let negotiated = negotiated(to, &["-tls1_2", "-cipher", &format!("{suite}:@SECLEVEL=0")]);
             assert!(
-                agreed.iter().all(|(protocol, agreed)| protocol == "TLSv1.2" && agreed == *suite),
-                "{suite}: {agreed:?}"
+                negotiated.iter().all(|(protocol, negotiated)| protocol == "TLSv1.2" && negotiated == *suite),
+                "{suite}: {negotiated:?}"
             );
-            agreed.is_some()
+            negotiated.is_some()
         };
         let taken: BTreeSet<String> = known.iter().filter(offer).cloned().collect();
         assert_eq!(taken, owned(expected), "RSA: {is_rsa}");
 
         let all = ["TLS_AES_128_CCM_SHA256", "TLS_AES_128_CCM_8_SHA256"].into_iter().chain(SUITES_1_3);
         let offer = |suite: &&str| {
-            agreed(to, &["-tls1_3", "-ciphersuites", suite]).is_some_and(|(_, agreed)| agreed == **suite)
+            negotiated(to, &["-tls1_3", "-ciphersuites", suite]).is_some_and(|(_, negotiated)| negotiated == **suite)
         };
         let taken: BTreeSet<String> = all.filter(offer).map(str::to_owned).collect();
         assert_eq!(taken, owned(SUITES_1_3));
         // If the client leaves it open, the node chooses the strongest.
-        assert_eq!(agreed(to, &[]).unwrap().1, "TLS_AES_256_GCM_SHA384");
-        assert_eq!(agreed(to, &["-tls1_2"]).unwrap().1, expected[1]);
+        assert_eq!(negotiated(to, &[]).unwrap().1, "TLS_AES_256_GCM_SHA384");
+        assert_eq!(negotiated(to, &["-tls1_2"]).unwrap().1, expected[1]);
     }
 }
 
@@ -176,14 +176,14 @@ fn only_expected_groups_are_accepted() {
     let groups =
         ["P-256", "P-384", "P-521", "X25519", "X448", "ffdhe2048", "ffdhe3072", "brainpoolP256r1", "secp256k1"];
     for version in ["-tls1_2", "-tls1_3"] {
-        let offer = |group: &&str| agreed(node.tls_address(), &[version, "-groups", group]).is_some();
+        let offer = |group: &&str| negotiated(node.tls_address(), &[version, "-groups", group]).is_some();
         let taken: BTreeSet<String> = groups.into_iter().filter(offer).map(str::to_owned).collect();
         assert_eq!(taken, owned(GROUPS), "{version}");
     }
 }
 
 /// Returns `New` or `Reused` for each connection.
-fn how<'t>(text: &'t str, version: &str) -> Vec<&'t str> {
+fn session_states<'t>(text: &'t str, version: &str) -> Vec<&'t str> {
     let lines = text.lines().filter(|line| line.contains(", Cipher is "));
     lines.filter(|line| line.contains(version)).filter_map(|line| line.split(',').next()).collect()
 }
@@ -207,15 +207,19 @@ fn sessions_are_resumed() {
                 text
             };
             let first = connect(&["-sess_out", file]);
-            assert_eq!(how(&first, version)[0], "New", "{first}");
+            assert_eq!(session_states(&first, version)[0], "New", "{first}");
             for _ in 0..3 {
                 let again = connect(&["-sess_in", file]);
-                assert_eq!(how(&again, version)[0], "Reused", "{arguments:?}: {again}");
+                assert_eq!(session_states(&again, version)[0], "Reused", "{arguments:?}: {again}");
             }
         }
         // Five reconnections.
         let (text, _) = s_client(to, &["-tls1_2", "-reconnect"], "");
-        assert_eq!(how(&text, "TLSv1.2"), ["New", "Reused", "Reused", "Reused", "Reused", "Reused"], "{text}");
+        assert_eq!(
+            session_states(&text, "TLSv1.2"),
+            ["New", "Reused", "Reused", "Reused", "Reused", "Reused"],
+            "{text}"
+        );
     }
 }
 
@@ -231,14 +235,14 @@ fn replaced_certificate_ends_session_resumption() {
     for (version, arguments) in KINDS {
         let connect = |more: &[&str]| {
             let (text, _) = s_client(to, &[arguments, &["-ign_eof"], more].concat(), REQUEST);
-            how(&text, version)[0].to_owned()
+            session_states(&text, version)[0].to_owned()
         };
         assert_eq!(connect(&["-sess_out", file]), "New");
         assert_eq!(connect(&["-sess_in", file]), "Reused");
         let read_again = node.log().matches("new connections use them").count();
         certificate.issue(&["localhost"]).write(&certificate.path(), &certificate.key_path());
-        node.hang_up();
-        super::certificates::until("the certificate is read", || {
+        node.reload();
+        super::certificates::wait_until("the certificate is read", || {
             node.log().matches("new connections use them").count() > read_again
         });
         assert_eq!(connect(&["-sess_in", file]), "New", "{arguments:?}");
@@ -252,7 +256,7 @@ fn sessions_of_verified_clients_are_not_resumed() {
     let own = certificate.issue(&["client"]);
     let at = |name: &str| certificate.home().join(name).to_str().unwrap().to_owned();
     own.write(at("own.pem").as_ref(), at("own.key").as_ref());
-    put(at("ca.pem").as_ref(), &fs::read_to_string(certificate.authority_path()).unwrap());
+    replace_file(at("ca.pem").as_ref(), &fs::read_to_string(certificate.authority_path()).unwrap());
     let node = certificate.launch("127.0.0.1:0").arg("--tls-client-ca").arg(at("ca.pem")).start();
     for (version, arguments) in KINDS {
         let _ = fs::remove_file(at("session"));
@@ -261,7 +265,7 @@ fn sessions_of_verified_clients_are_not_resumed() {
             let own: Vec<&str> = own.iter().map(|argument| &argument[..]).collect();
             let (text, is_up) = s_client(node.tls_address(), &[&own[..], arguments, more].concat(), REQUEST);
             assert!(is_up && text.contains("HTTP/1.1 403"), "{text}");
-            how(&text, version)[0].to_owned()
+            session_states(&text, version)[0].to_owned()
         };
         assert_eq!(connect(&["-sess_out", &at("session")]), "New");
         // In TLS 1.3 there is no ticket to resume with.

@@ -13,7 +13,7 @@ use keyhole_tests::node::binary;
 use keyhole_tests::{CustomerKey, Launch, Node, Request};
 use serde_json::Value;
 
-use crate::operate::{ends, json};
+use crate::operate::{exits_with, json};
 
 const ALL: &str = "ETag,Checksum,ObjectParts,StorageClass,ObjectSize";
 
@@ -31,7 +31,7 @@ struct Object {
 }
 
 /// The content of a filled node.
-struct Filled {
+struct Content {
     objects: Vec<Object>,
     keys: Vec<CustomerKey>,
     buckets: [&'static str; 3],
@@ -53,7 +53,13 @@ impl Object {
 
 /// Uploads an object in parts with gaps in their numbers; with or without the key in the
 /// completion.
-fn in_parts(node: &Node, object: &Object, sizes: &[usize], kind: Option<&str>, completes_with_key: bool) -> Vec<u8> {
+fn upload_in_parts(
+    node: &Node,
+    object: &Object,
+    sizes: &[usize],
+    kind: Option<&str>,
+    completes_with_key: bool,
+) -> Vec<u8> {
     let mut create = object.request("POST").query("uploads", "").header("x-amz-meta-Made", "in parts");
     if let Some(kind) = kind {
         create = create.header("x-amz-checksum-algorithm", "CRC32").header("x-amz-checksum-type", kind);
@@ -79,7 +85,7 @@ fn in_parts(node: &Node, object: &Object, sizes: &[usize], kind: Option<&str>, c
 const PART: usize = 5 << 20;
 
 /// Keys that would be harmful as file names.
-const ODD: [&str; 9] = [
+const HARMFUL_KEYS: [&str; 9] = [
     "../../../../tmp/evil",
     "a/../b",
     "a//b/",
@@ -97,7 +103,7 @@ fn body_of(key: &str, len: usize) -> Vec<u8> {
 }
 
 /// Fills a node with all kinds of content.
-fn fill(node: &Node) -> Filled {
+fn fill(node: &Node) -> Content {
     let buckets = ["first", "second", "void"];
     buckets.iter().for_each(|bucket| node.make_bucket(bucket));
     let keys = vec![CustomerKey::random(), CustomerKey::random()];
@@ -113,7 +119,7 @@ fn fill(node: &Node) -> Filled {
         for len in [0, 1, 16_384, 65_536, 65_537, 1 << 20, (1 << 20) + 1, 3_000_000] {
             put("first", &format!("{kind}/{len}"), key, len, &[]);
         }
-        for (place, name) in ODD.into_iter().chain([&long[2..]]).enumerate() {
+        for (place, name) in HARMFUL_KEYS.into_iter().chain([&long[2..]]).enumerate() {
             put("second", &format!("{}{name}", &kind[..2]), key, 100 + place, &[]);
         }
         let described = [
@@ -137,7 +143,7 @@ fn fill(node: &Node) -> Filled {
         let headers = customer_key.map(|key| key.headers().to_vec()).unwrap_or_default();
         let mut object =
             Object { bucket: "second", key: key.to_owned(), headers, parts: sizes.len(), body: Vec::new() };
-        object.body = in_parts(node, &object, sizes, kind, with_key);
+        object.body = upload_in_parts(node, &object, sizes, kind, with_key);
         objects.push(object);
     };
     for (name, key) in [("plain", None), ("sealed", Some(&keys[0]))] {
@@ -147,7 +153,7 @@ fn fill(node: &Node) -> Filled {
         more(&format!("parts/{name}-one"), key, &[5], Some("COMPOSITE"), true);
     }
     more("parts/unbound", Some(&keys[1]), &[PART, 9], None, false);
-    objects.push(sealed_by_a_client(node, &keys[0]));
+    objects.push(put_client_sealed(node, &keys[0]));
     // A copy with another key shares its bodies; its tags are set later.
     let copy = Object {
         bucket: "first",
@@ -180,12 +186,12 @@ fn fill(node: &Node) -> Filled {
         "--rekey-by-overwrite",
         "forbid",
     ];
-    ends(0, &[&["bucket", "set", text(node.data()), "first"][..], &set].concat());
-    Filled { objects, keys, buckets }
+    exits_with(0, &[&["bucket", "set", text(node.data()), "first"][..], &set].concat());
+    Content { objects, keys, buckets }
 }
 
 /// Puts a client-sealed object.
-fn sealed_by_a_client(node: &Node, customer_key: &CustomerKey) -> Object {
+fn put_client_sealed(node: &Node, customer_key: &CustomerKey) -> Object {
     let directory = Directory::new();
     let path = directory.path("key");
     fs::write(&path, customer_key.0).unwrap();
@@ -200,7 +206,7 @@ fn sealed_by_a_client(node: &Node, customer_key: &CustomerKey) -> Object {
 }
 
 /// Returns everything observable about the content.
-fn look(node: &Node, filled: &Filled) -> Vec<(String, Vec<u8>)> {
+fn observe(node: &Node, filled: &Content) -> Vec<(String, Vec<u8>)> {
     let mut seen = Vec::new();
     let mut see = |name: String, request: &Request| {
         let reply = node.send(request);
@@ -255,12 +261,12 @@ fn assert_same(one: &[(String, Vec<u8>)], other: &[(String, Vec<u8>)]) {
 
 /// Returns everything observable about a filled node, after checking that objects equal their
 /// sources, and the bucket settings.
-fn look_well(node: &Node, filled: &Filled) -> Vec<(String, Vec<u8>)> {
+fn verify_and_observe(node: &Node, filled: &Content) -> Vec<(String, Vec<u8>)> {
     for object in &filled.objects {
         let got = node.send(&object.request("GET")).expect(200);
         assert!(got.body == object.body, "{}/{}", object.bucket, object.key);
     }
-    let mut seen = look(node, filled);
+    let mut seen = observe(node, filled);
     for bucket in filled.buckets {
         let settings = json(&["bucket", "get", text(node.data()), bucket, "--json"]);
         let mut settings = settings.as_object().unwrap().clone();
@@ -304,14 +310,14 @@ fn node() -> Node {
 }
 
 /// Creates an empty store without a running node.
-fn stopped() -> Node {
+fn stopped_node() -> Node {
     let mut node = node();
     assert!(node.stop().success());
     node
 }
 
 /// Checks that an export contains no key and no plaintext of sealed objects.
-fn assert_no_secret(filled: &Filled, export: &[(PathBuf, Vec<u8>)]) {
+fn assert_no_secret(filled: &Content, export: &[(PathBuf, Vec<u8>)]) {
     let mut secrets: Vec<Vec<u8>> = filled.keys.iter().map(|key| key.0.to_vec()).collect();
     let digests = filled.keys.iter().map(|key| keyhole_tests::data::md5(&key.0).to_vec());
     secrets.extend(digests);
@@ -355,28 +361,31 @@ fn export_through_pipe_copies_node() {
     let mut export = export.spawn().unwrap();
     let pipe = export.stdout.take().unwrap();
     let import = Command::new(binary()).args(["import", text(b.data()), "-", "--json"]).stdin(pipe).output().unwrap();
-    let said = String::from_utf8_lossy(&import.stderr).into_owned();
-    assert!(import.status.success(), "{said}");
-    let mut told = String::new();
-    export.stderr.take().unwrap().read_to_string(&mut told).unwrap();
-    assert!(export.wait().unwrap().success(), "{told}");
-    assert!(told.contains("3 buckets") && told.contains("1 upload in progress left out"), "{told}");
+    let stderr = String::from_utf8_lossy(&import.stderr).into_owned();
+    assert!(import.status.success(), "{stderr}");
+    let mut export_stderr = String::new();
+    export.stderr.take().unwrap().read_to_string(&mut export_stderr).unwrap();
+    assert!(export.wait().unwrap().success(), "{export_stderr}");
+    assert!(
+        export_stderr.contains("3 buckets") && export_stderr.contains("1 upload in progress left out"),
+        "{export_stderr}"
+    );
     let figures: Value = serde_json::from_slice(&import.stdout).unwrap();
     assert_eq!((&figures["stored"], &figures["complete"]), (&filled.objects.len().into(), &true.into()), "{figures}");
 
-    assert_same(&look_well(&a, &filled), &look_well(&b, &filled));
+    assert_same(&verify_and_observe(&a, &filled), &verify_and_observe(&b, &filled));
     assert_same_stream(&a, &b);
     assert_no_secret(&filled, &[("the stream".into(), stream(a.data(), &[]))]);
 }
 
 #[test]
 fn export_through_directory_copies_running_and_stopped_nodes() {
-    let (mut a, mut b) = (node(), stopped());
+    let (mut a, mut b) = (node(), stopped_node());
     let filled = fill(&a);
-    let before = look_well(&a, &filled);
+    let before = verify_and_observe(&a, &filled);
     let directory = tempfile::tempdir().unwrap();
     let (running, alone) = (directory.path().join("running"), directory.path().join("alone"));
-    ends(0, &["export", text(a.data()), text(&running)]);
+    exits_with(0, &["export", text(a.data()), text(&running)]);
     assert!(a.stop().success());
     let figures = json(&["export", text(a.data()), text(&alone), "--json"]);
     assert_eq!((&figures["uploads"], &figures["damaged"]), (&1.into(), &0.into()), "{figures}");
@@ -391,9 +400,9 @@ fn export_through_directory_copies_running_and_stopped_nodes() {
     assert_no_secret(&filled, &files_below(&alone));
     let figures = json(&["verify", text(&alone), "--json"]);
     assert_eq!((&figures["objects"], &figures["complete"]), (&filled.objects.len().into(), &true.into()), "{figures}");
-    ends(0, &["import", text(b.data()), text(&alone)]);
+    exits_with(0, &["import", text(b.data()), text(&alone)]);
     b.start();
-    assert_same(&before, &look_well(&b, &filled));
+    assert_same(&before, &verify_and_observe(&b, &filled));
     assert!(b.stop().success());
     let sound = json(&["check", text(b.data()), "--json"]);
     assert_eq!((&sound["sound"], &sound["uploads"]), (&true.into(), &0.into()));
@@ -405,11 +414,11 @@ fn export_through_directory_copies_running_and_stopped_nodes() {
     fs::create_dir(&unpacked).unwrap();
     let status = Command::new("tar").args(["-xf", text(&archive), "-C", text(&unpacked)]).status().unwrap();
     assert!(status.success());
-    ends(0, &["verify", text(&unpacked)]);
-    let mut c = stopped();
-    ends(0, &["import", text(c.data()), text(&unpacked)]);
+    exits_with(0, &["verify", text(&unpacked)]);
+    let mut c = stopped_node();
+    exits_with(0, &["import", text(c.data()), text(&unpacked)]);
     c.start();
-    assert_same(&before, &look_well(&c, &filled));
+    assert_same(&before, &verify_and_observe(&c, &filled));
 }
 
 /// A sealed object's file can be opened with its key, and a plaintext object's file is its content.
@@ -419,7 +428,7 @@ fn exported_files_open_without_node() {
     let filled = fill(&a);
     let directory = Directory::new();
     let export = directory.path("export");
-    ends(0, &["export", text(a.data()), &export]);
+    exits_with(0, &["export", text(a.data()), &export]);
     let manifest = fs::read_to_string(Path::new(&export).join("manifest/00000001.jsonl")).unwrap();
     let lines: Vec<Value> = manifest.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let entries: Vec<&Value> = lines.iter().filter(|line| line["line"] == "object").collect();
@@ -453,34 +462,34 @@ fn repeated_import_keeps_existing_objects() {
     let filled = fill(&a);
     let directory = tempfile::tempdir().unwrap();
     let export = directory.path().join("export");
-    ends(0, &["export", text(a.data()), text(&export)]);
+    exits_with(0, &["export", text(a.data()), text(&export)]);
     let import = |more: &[&str]| [&["import", text(b.data()), text(&export)], more].concat().join("\0");
     let split = |arguments: String| arguments.split('\0').map(str::to_owned).collect::<Vec<_>>();
     let run = |code, more: &[&str]| {
         let arguments = split(import(more));
-        ends(code, &arguments.iter().map(|argument| &argument[..]).collect::<Vec<_>>())
+        exits_with(code, &arguments.iter().map(|argument| &argument[..]).collect::<Vec<_>>())
     };
     run(0, &[]);
     let figures: Value = serde_json::from_str(&run(0, &["--json"]).0).unwrap();
     assert_eq!((&figures["stored"], &figures["equal"]), (&0.into(), &filled.objects.len().into()), "{figures}");
 
     // Replace one object, change the tags of another, and change settings.
-    ends(0, &["bucket", "set", text(b.data()), "first", "--sse-c", "allow", "--quota", "none", "--pin", "none"]);
-    ends(0, &["bucket", "set", text(b.data()), "first", "--rekey-by-overwrite", "allow"]);
+    exits_with(0, &["bucket", "set", text(b.data()), "first", "--sse-c", "allow", "--quota", "none", "--pin", "none"]);
+    exits_with(0, &["bucket", "set", text(b.data()), "first", "--rekey-by-overwrite", "allow"]);
     b.send(&Request::new("PUT", "/first/plain/1").body("other")).expect(200);
     b.send(&Request::new("DELETE", "/first/sealed/described").query("tagging", "")).expect(204);
-    let (_, said) = run(1, &[]);
+    let (_, stderr) = run(1, &[]);
     for part in
         ["first/plain/1 exists", "first/sealed/described exists", "bucket first has different settings", "--existing"]
     {
-        assert!(said.contains(part), "{part} in {said}");
+        assert!(stderr.contains(part), "{part} in {stderr}");
     }
-    let (_, said) = run(0, &["--existing", "skip"]);
-    assert!(!said.contains("plain/1"), "{said}");
+    let (_, stderr) = run(0, &["--existing", "skip"]);
+    assert!(!stderr.contains("plain/1"), "{stderr}");
     assert_eq!(b.send(&Request::new("GET", "/first/plain/1")).expect(200).body, b"other");
     let figures: Value = serde_json::from_str(&run(0, &["--existing", "replace", "--json"]).0).unwrap();
     assert_eq!((&figures["stored"], &figures["kept"]), (&2.into(), &0.into()), "{figures}");
-    assert_same(&look_well(&a, &filled), &look_well(&b, &filled));
+    assert_same(&verify_and_observe(&a, &filled), &verify_and_observe(&b, &filled));
 }
 
 #[test]
@@ -506,27 +515,27 @@ fn repeated_export_updates_directory() {
     let with = |end: &str| files.iter().filter(|file| text(file).ends_with(end)).count();
     assert_eq!((with(".plain"), with(".jsonl"), with(".partial"), files.len()), (4, 1, 0, 7), "{files:?}");
     let b = node();
-    ends(0, &["import", text(b.data()), text(&export)]);
+    exits_with(0, &["import", text(b.data()), text(&export)]);
     assert_same_stream(&a, &b);
 
     // A lost or truncated file is exported again.
     let lost = files.iter().filter(|file| text(file).ends_with(".plain")).collect::<Vec<_>>();
     fs::remove_file(lost[0]).unwrap();
     fs::write(lost[1], "cut short").unwrap();
-    ends(3, &["verify", text(&export)]);
+    exits_with(3, &["verify", text(&export)]);
     assert_eq!(run()["unchanged"], 2);
-    ends(0, &["verify", text(&export)]);
+    exits_with(0, &["verify", text(&export)]);
 
     // A directory holds one export and nothing else.
     let refused = |data: &Path, to: &Path, more: &[&str], part: &str| {
-        let (_, said) = ends(1, &[&["export", text(data), text(to)], more].concat());
-        assert!(said.contains(part), "{said}");
+        let (_, stderr) = exits_with(1, &[&["export", text(data), text(to)], more].concat());
+        assert!(stderr.contains(part), "{stderr}");
     };
     refused(a.data(), &export, &["--bucket", "bucket"], "another --bucket or --prefix");
     refused(b.data(), &export, &[], "another store");
     refused(a.data(), directory.path(), &[], "not from an export");
     refused(a.data(), &directory.path().join("c"), &["--bucket", "absent"], "no bucket absent");
-    ends(0, &["verify", text(&export)]);
+    exits_with(0, &["verify", text(&export)]);
 }
 
 #[test]
@@ -535,11 +544,11 @@ fn filtered_export_and_import_copy_one_prefix() {
     let filled = fill(&a);
     let directory = tempfile::tempdir().unwrap();
     let export = directory.path().join("export");
-    ends(0, &["export", text(a.data()), text(&export), "--bucket", "second", "--prefix", "parts/"]);
-    ends(0, &["import", text(b.data()), text(&export)]);
+    exits_with(0, &["export", text(a.data()), text(&export), "--bucket", "second", "--prefix", "parts/"]);
+    exits_with(0, &["import", text(b.data()), text(&export)]);
     let whole = stream(a.data(), &[]);
-    let (code, _, said) = import_stream(c.data(), &whole, &["--bucket", "second", "--prefix", "parts/"]);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, _, stderr) = import_stream(c.data(), &whole, &["--bucket", "second", "--prefix", "parts/"]);
+    assert_eq!(code, Some(0), "{stderr}");
     for node in [&b, &c] {
         let buckets = node.send(&Request::new("GET", "/")).expect(200).text();
         assert!(buckets.contains("second") && !buckets.contains("first"), "{buckets}");
@@ -561,7 +570,7 @@ fn damaged_export_is_reported_by_name() {
     let filled = fill(&a);
     let directory = tempfile::tempdir().unwrap();
     let export = directory.path().join("export");
-    ends(0, &["export", text(a.data()), text(&export)]);
+    exits_with(0, &["export", text(a.data()), text(&export)]);
     let manifest = fs::read_to_string(export.join("manifest/00000001.jsonl")).unwrap();
     for kind in ["parts/sealed-full", "parts/plain", "sealed/3000000", "plain/1", "by a client"] {
         let line = manifest.lines().find(|line| line.contains(&format!("{kind}\""))).unwrap();
@@ -580,16 +589,16 @@ fn damaged_export_is_reported_by_name() {
         ];
         for (what, content) in cases {
             fs::write(&file, content).unwrap();
-            let (_, said) = ends(3, &["verify", text(&export)]);
-            assert!(said.contains(&format!("damaged: {name}: ")) && said.contains(what), "{said}");
-            let (_, said) = ends(3, &["import", text(b.data()), text(&export), "--json"]);
-            assert!(said.contains(&format!("damaged: {name}: ")) && said.contains(what), "{said}");
-            assert_eq!(said.matches("keyhole: damaged: ").count(), 1, "{said}");
+            let (_, stderr) = exits_with(3, &["verify", text(&export)]);
+            assert!(stderr.contains(&format!("damaged: {name}: ")) && stderr.contains(what), "{stderr}");
+            let (_, stderr) = exits_with(3, &["import", text(b.data()), text(&export), "--json"]);
+            assert!(stderr.contains(&format!("damaged: {name}: ")) && stderr.contains(what), "{stderr}");
+            assert_eq!(stderr.matches("keyhole: damaged: ").count(), 1, "{stderr}");
             b.send(&Request::new("HEAD", &format!("/{name}"))).expect(404);
         }
         fs::remove_file(&file).unwrap();
-        let (_, said) = ends(3, &["import", text(b.data()), text(&export)]);
-        assert!(said.contains(&format!("damaged: {name}: ")), "{said}");
+        let (_, stderr) = exits_with(3, &["import", text(b.data()), text(&export)]);
+        assert!(stderr.contains(&format!("damaged: {name}: ")), "{stderr}");
         // The repaired object is imported; the others were before.
         fs::write(&file, &whole).unwrap();
         let figures = json(&["import", text(b.data()), text(&export), "--json"]);
@@ -605,8 +614,8 @@ fn damaged_export_is_reported_by_name() {
     // A line of the manifest.
     fs::write(export.join("manifest/00000001.jsonl"), manifest.replacen("parts/unbound", "parts/unbounD", 1)).unwrap();
     let b = node();
-    let (_, said) = ends(3, &["import", text(b.data()), text(&export)]);
-    assert!(said.contains("manifest/00000001.jsonl: line"), "{said}");
+    let (_, stderr) = exits_with(3, &["import", text(b.data()), text(&export)]);
+    assert!(stderr.contains("manifest/00000001.jsonl: line"), "{stderr}");
     b.send(&Request::new("HEAD", "/second/parts/unbounD")).expect(404);
 }
 
@@ -636,9 +645,9 @@ fn import_of_damaged_stream_stores_no_wrong_data() {
                 damaged.drain(at..(at + 512).min(whole.len()));
             }
         }
-        let (code, _, said) = import_stream(b.data(), &damaged, &[]);
+        let (code, _, stderr) = import_stream(b.data(), &damaged, &[]);
         // Padding and bytes after the end have no meaning.
-        assert!(matches!(code, Some(0 | 3)), "seed {seed}, round {round}: {code:?} {said}");
+        assert!(matches!(code, Some(0 | 3)), "seed {seed}, round {round}: {code:?} {stderr}");
         for (key, len) in [("long", 2_000_000), ("short", 1000), ("long too", 300_000)] {
             let got = b.send(&Request::new("GET", &format!("/bucket/{key}")));
             assert!(got.status == 404 || got.body == bytes(len as u64, len), "seed {seed}, round {round}: {key}");
@@ -650,15 +659,15 @@ fn import_of_damaged_stream_stores_no_wrong_data() {
     }
     assert!(at_least_one_survived);
     for nothing in [&b""[..], b"no stream", &[0; 1024]] {
-        let (code, _, said) = import_stream(b.data(), nothing, &[]);
-        assert_eq!(code, Some(3), "{said}");
+        let (code, _, stderr) = import_stream(b.data(), nothing, &[]);
+        assert_eq!(code, Some(3), "{stderr}");
     }
     // An impossible description of an object is refused even with a valid checksum, also by the
     // node.
     assert!(b.send(&Request::new("HEAD", "/bucket")).status == 200);
 }
 
-fn begin(arguments: &[&str]) -> Child {
+fn spawn(arguments: &[&str]) -> Child {
     let mut command = Command::new(binary());
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().unwrap()
@@ -687,7 +696,7 @@ fn killed_export_and_import_resume() {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut a = node();
     let filled = fill(&a);
-    let before = look_well(&a, &filled);
+    let before = verify_and_observe(&a, &filled);
     for running in [true, false] {
         if !running {
             assert!(a.stop().success());
@@ -698,14 +707,14 @@ fn killed_export_and_import_resume() {
         let arguments = ["export", text(a.data()), text(&export), "--rate", "60MB/s"];
         let (mut kills, mut kept) = (0, 0);
         // Increasing times, to make progress on any machine.
-        while !kill_after(begin(&arguments), random.u64(50..500 + 200 * kills)) {
+        while !kill_after(spawn(&arguments), random.u64(50..500 + 200 * kills)) {
             kills += 1;
             assert!(kills < 50, "seed {seed}: it gets nowhere");
             if export.join("manifest").exists() {
                 let figures = keyhole_tests::command::run(&["verify", text(&export), "--json"], b"");
                 assert_eq!(figures.status.code(), Some(3), "seed {seed}: it says that it is not complete");
-                let said = String::from_utf8_lossy(&figures.stderr).into_owned();
-                assert!(!said.contains("damaged:"), "seed {seed}: what is there is good: {said}");
+                let stderr = String::from_utf8_lossy(&figures.stderr).into_owned();
+                assert!(!stderr.contains("damaged:"), "seed {seed}: what is there is good: {stderr}");
                 if let Ok(figures) = serde_json::from_slice::<Value>(&figures.stdout) {
                     let objects = figures["objects"].as_u64().unwrap();
                     assert!(objects >= kept, "seed {seed}: {objects} after {kept}");
@@ -714,16 +723,16 @@ fn killed_export_and_import_resume() {
             }
         }
         println!("{kills} exports were killed");
-        ends(0, &["export", text(a.data()), text(&export)]);
-        ends(0, &["verify", text(&export)]);
+        exits_with(0, &["export", text(a.data()), text(&export)]);
+        exits_with(0, &["verify", text(&export)]);
         let names = files_below(&export).len();
         assert_eq!(names, filled.objects.len() + 2, "nothing is left behind");
 
-        let mut b = if running { node() } else { stopped() };
+        let mut b = if running { node() } else { stopped_node() };
         let data = b.data().to_owned();
         let arguments = ["import", text(&data), text(&export), "--rate", "60MB/s"];
         let mut kills = 0;
-        while !kill_after(begin(&arguments), random.u64(50..500 + 200 * kills)) {
+        while !kill_after(spawn(&arguments), random.u64(50..500 + 200 * kills)) {
             kills += 1;
             assert!(kills < 50, "seed {seed}: it gets nowhere");
             if running && kills == 2 {
@@ -739,14 +748,14 @@ fn killed_export_and_import_resume() {
             if output.status.success() {
                 break;
             }
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(Instant::now() < deadline, "seed {seed}: {said}");
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(Instant::now() < deadline, "seed {seed}: {stderr}");
             std::thread::sleep(Duration::from_millis(100));
         }
         if !running {
             b.start();
         }
-        assert_same(&before, &look_well(&b, &filled));
+        assert_same(&before, &verify_and_observe(&b, &filled));
         let uploads = b.send(&Request::new("GET", "/second").query("uploads", "")).expect(200).text();
         assert!(!uploads.contains("<Upload>"), "{uploads}");
     }
@@ -765,24 +774,24 @@ fn damaged_object_is_left_out_of_export() {
     crate::operate::damage(&a.data().join("objects.keyhole"), &hurt);
     let directory = tempfile::tempdir().unwrap();
     let export = directory.path().join("export");
-    let (wrote, said) = ends(4, &["export", text(a.data()), text(&export)]);
+    let (stdout, stderr) = exits_with(4, &["export", text(a.data()), text(&export)]);
     assert!(
-        said.contains("left out: care/2-hurt: damaged") && wrote.contains("1 damaged and left out"),
-        "{wrote}{said}"
+        stderr.contains("left out: care/2-hurt: damaged") && stdout.contains("1 damaged and left out"),
+        "{stdout}{stderr}"
     );
     let output = Command::new(binary()).args(["export", text(a.data()), "-"]).output().unwrap();
     assert_eq!(output.status.code(), Some(4));
     let (b, c) = (node(), node());
-    let (_, said) = ends(3, &["import", text(b.data()), text(&export)]);
-    assert!(said.contains("lacks 1 object"), "{said}");
-    let (code, _, said) = import_stream(c.data(), &output.stdout, &[]);
-    assert!(code == Some(3) && said.contains("care/2-hurt: could not be exported"), "{said}");
+    let (_, stderr) = exits_with(3, &["import", text(b.data()), text(&export)]);
+    assert!(stderr.contains("lacks 1 object"), "{stderr}");
+    let (code, _, stderr) = import_stream(c.data(), &output.stdout, &[]);
+    assert!(code == Some(3) && stderr.contains("care/2-hurt: could not be exported"), "{stderr}");
     for node in [&b, &c] {
         for (key, status) in [("1", 200), ("2-hurt", 404), ("3", 200)] {
             assert_eq!(node.send(&Request::new("HEAD", &format!("/care/{key}"))).status, status, "{key}");
         }
     }
-    ends(3, &["verify", text(&export)]);
+    exits_with(3, &["verify", text(&export)]);
 }
 
 /// During transfers a node serves its clients, uses little memory, and limits their number.
@@ -804,7 +813,7 @@ fn concurrent_transfers_are_limited() {
             child
         })
         .collect();
-    let (_, refused) = ends(1, &["export", text(a.data()), "-"]);
+    let (_, refused) = exits_with(1, &["export", text(a.data()), "-"]);
     assert!(refused.contains("try again later"), "{refused}");
     let begun = Instant::now();
     for _ in 0..50 {
@@ -824,8 +833,8 @@ fn concurrent_transfers_are_limited() {
         assert!(Instant::now() < deadline, "places are free again");
         std::thread::sleep(Duration::from_millis(50));
     };
-    let (code, _, said) = import_stream(b.data(), &exported, &[]);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, _, stderr) = import_stream(b.data(), &exported, &[]);
+    assert_eq!(code, Some(0), "{stderr}");
     for (node, before) in [(&a, held_a), (&b, held_b)] {
         let grown = node.peak_resident_kib() - before;
         assert!(grown < 24 << 10, "{grown} KiB more for objects of 40 MiB");
@@ -900,15 +909,16 @@ fn transfer_commands_with_wrong_arguments_fail() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
     fs::write(&file, "a diary").unwrap();
-    ends(2, &["export", text(a.data())]);
-    ends(2, &["import", text(a.data())]);
-    ends(2, &["import", text(a.data()), text(&file)]);
-    ends(2, &["import", text(a.data()), text(directory.path()), "--existing", "maybe"]);
-    let (_, said) = ends(1, &["import", text(a.data()), text(&directory.path().join("absent"))]);
-    assert!(said.contains("cannot read"), "{said}");
-    let (_, said) = ends(3, &["import", text(a.data()), text(directory.path())]);
-    assert!(said.contains("no export"), "{said}");
-    let (_, said) = ends(1, &["export", text(&directory.path().join("nowhere")), text(&directory.path().join("to"))]);
-    assert!(said.contains("no store in"), "{said}");
+    exits_with(2, &["export", text(a.data())]);
+    exits_with(2, &["import", text(a.data())]);
+    exits_with(2, &["import", text(a.data()), text(&file)]);
+    exits_with(2, &["import", text(a.data()), text(directory.path()), "--existing", "maybe"]);
+    let (_, stderr) = exits_with(1, &["import", text(a.data()), text(&directory.path().join("absent"))]);
+    assert!(stderr.contains("cannot read"), "{stderr}");
+    let (_, stderr) = exits_with(3, &["import", text(a.data()), text(directory.path())]);
+    assert!(stderr.contains("no export"), "{stderr}");
+    let (_, stderr) =
+        exits_with(1, &["export", text(&directory.path().join("nowhere")), text(&directory.path().join("to"))]);
+    assert!(stderr.contains("no store in"), "{stderr}");
     assert_eq!(fs::read(&file).unwrap(), b"a diary");
 }

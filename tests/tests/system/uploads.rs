@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 const PART: usize = 5 << 20;
 
 /// Timeout of operations by other processes.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 fn create(node: &Node, name: &str, headers: &[(String, String)]) -> String {
     let create = object("POST", name).query("uploads", "").headers(headers.to_vec());
@@ -67,7 +67,7 @@ fn put_above_5_gib_is_rejected() {
                 };
                 let announced = announced.signed(node.address(), node.signer());
                 let mut connection = TcpStream::connect(node.address()).unwrap();
-                connection.set_read_timeout(Some(PATIENCE)).unwrap();
+                connection.set_read_timeout(Some(TIMEOUT)).unwrap();
                 connection.write_all(announced.head(node.address()).as_bytes()).unwrap();
                 let mut answer = vec![0; 4096];
                 let count = connection.read(&mut answer).unwrap();
@@ -76,8 +76,11 @@ fn put_above_5_gib_is_rejected() {
                     PUT_MAX => assert_eq!(answer, "HTTP/1.1 100 Continue\r\n\r\n"),
                     _ => {
                         assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
-                        let said = format!("<MaxSizeAllowed>{PUT_MAX}</MaxSizeAllowed>");
-                        assert!(answer.contains("<Code>EntityTooLarge</Code>") && answer.contains(&said), "{answer}");
+                        let message = format!("<MaxSizeAllowed>{PUT_MAX}</MaxSizeAllowed>");
+                        assert!(
+                            answer.contains("<Code>EntityTooLarge</Code>") && answer.contains(&message),
+                            "{answer}"
+                        );
                     }
                 }
             }
@@ -173,7 +176,7 @@ fn upload_of_interrupted_client_is_abortable() {
         let copy = format!("s3 cp file s3://bucket/file --quiet {key}");
         let mut client = aws.begin_with(&[("AWS_CONFIG_FILE", "config")], &copy);
         while uploads(&node).first().is_none_or(|id| listed(&node, "file", id).is_empty()) {
-            assert!(client.try_wait().unwrap().is_none() && begun.elapsed() < PATIENCE, "no part was sent");
+            assert!(client.try_wait().unwrap().is_none() && begun.elapsed() < TIMEOUT, "no part was sent");
             sleep(Duration::from_millis(50));
         }
         kill_process(Pid::from_child(&client), signal).unwrap();
@@ -206,7 +209,7 @@ fn two_gib_in_concurrent_parts_are_transferred() {
         file.write_all(&bytes(seed, 1 << 20)).unwrap();
     }
     file.flush().unwrap();
-    let holds = |begun: Instant, what: &str| {
+    let check_download = |begun: Instant, what: &str| {
         let same = Command::new("cmp").current_dir(path).args(["file", "back"]).status().unwrap();
         assert!(same.success(), "{what}: what came back is not what was sent");
         fs::remove_file(path.join("back")).unwrap();
@@ -216,7 +219,7 @@ fn two_gib_in_concurrent_parts_are_transferred() {
         let (aws, begun) = (Aws::new(cli, &node, path), Instant::now());
         let options = "--quiet --sse-c AES256 --sse-c-key fileb://key";
         aws.shell(&format!("aws s3 cp file s3://bucket/file {options}; aws s3 cp s3://bucket/file back {options}"));
-        holds(begun, cli);
+        check_download(begun, cli);
         node.send(&object("DELETE", "file")).expect(204);
     }
     // It sends keys over TLS only.
@@ -235,6 +238,6 @@ fn two_gib_in_concurrent_parts_are_transferred() {
         let output = rclone.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
-    holds(begun, "rclone");
+    check_download(begun, "rclone");
     assert!(uploads(&node).is_empty());
 }

@@ -7,11 +7,11 @@ use keyhole_tests::Node;
 use keyhole_tests::data::fresh_seed;
 use keyhole_tests::faulty::Space;
 use keyhole_tests::http::object;
-use keyhole_tests::load::{Ballast, Drive, Load, NO_ROOM, Tally};
+use keyhole_tests::load::{Ballast, INSUFFICIENT_STORAGE, Load, LoadOptions, Tally};
 use keyhole_tests::mounted::Kind;
 
-use super::{Objects, data_in, faulty, launch, mounted, put, put_works, text, unreadable};
-use crate::operate::ends;
+use super::{Objects, assert_put_works, data_in, faulty, launch, mounted, put, text, unreadable};
+use crate::operate::exits_with;
 
 const MIB: u64 = 1 << 20;
 
@@ -37,16 +37,17 @@ const NOTICED_MAX: Duration = Duration::from_secs(20);
 /// earlier.
 const PUTS_TAKEN: usize = 8;
 
-const MIXED: Drive = Drive { time: Duration::from_secs(2), pace: None, answer_max: ANSWER_MAX, mix: (55, 25) };
+const MIXED: LoadOptions =
+    LoadOptions { time: Duration::from_secs(2), pace: None, answer_max: ANSWER_MAX, mix: (55, 25) };
 
 #[track_caller]
-fn assert_right(what: &str, tally: &Tally) {
+fn assert_no_wrong_answers(what: &str, tally: &Tally) {
     println!("{what}: {}", tally.line());
     assert!(tally.wrong.is_empty(), "{what}: {}: {:#?}", tally.line(), tally.wrong);
 }
 
 /// Checks that short and long puts in turn resume without a restart, after a limited delay.
-fn puts_come_back(what: &str, node: &Node) {
+fn wait_for_puts(what: &str, node: &Node) {
     let begun = Instant::now();
     let mut taken = 0;
     while taken < PUTS_TAKEN {
@@ -56,77 +57,77 @@ fn puts_come_back(what: &str, node: &Node) {
             taken += 1;
             continue;
         }
-        assert_eq!(status, NO_ROOM, "{what}");
+        assert_eq!(status, INSUFFICIENT_STORAGE, "{what}");
         taken = 0;
         assert!(begun.elapsed() < NOTICED_MAX, "{what}: puts are refused {NOTICED_MAX:?} after space came");
         std::thread::sleep(Duration::from_millis(100));
     }
-    put_works(node);
+    assert_put_works(node);
 }
 
-/// Runs the load before, during and after a lack of space; `fill` takes the space, and `leave`
+/// Runs the load before, during and after a lack of space; `fill` takes the space, and `remove`
 /// frees it.
-fn filled_by_others<N>(what: &str, node: &mut Node, fill: impl FnOnce() -> N, leave: impl FnOnce(N)) {
+fn filled_by_others<N>(what: &str, node: &mut Node, fill: impl FnOnce() -> N, remove: impl FnOnce(N)) {
     node.make_bucket("bucket");
     let mut load = Load::new(CLIENTS, fresh_seed());
-    let begin = Drive { time: Duration::from_secs(1), ..MIXED };
-    assert_right(&format!("{what}, with space"), &load.run(node, begin));
+    let begin = LoadOptions { time: Duration::from_secs(1), ..MIXED };
+    assert_no_wrong_answers(&format!("{what}, with space"), &load.run(node, begin));
     // The space of emptied segments is returned, and the others take it.
-    assert_right(&format!("{what}, emptied"), &load.delete_all(node, ANSWER_MAX));
-    ends(0, &["compact", text(node.data())]);
+    assert_no_wrong_answers(&format!("{what}, emptied"), &load.delete_all(node, ANSWER_MAX));
+    exits_with(0, &["compact", text(node.data())]);
 
-    let neighbour = fill();
+    let filler = fill();
     let (ballast, tally) = Ballast::put(node, ANSWER_MAX);
-    assert_right(&format!("{what}, nearly full"), &tally);
+    assert_no_wrong_answers(&format!("{what}, nearly full"), &tally);
     let tally = load.run(node, MIXED);
-    assert_right(&format!("{what}, full"), &tally);
+    assert_no_wrong_answers(&format!("{what}, full"), &tally);
     assert!(tally.count() > 20, "{what}: {}", tally.line());
 
     // It restarts on the full file system, and everything can be read and deleted.
     node.kill();
     node.start();
-    assert_right(&format!("{what}, started full"), &load.verify(node, ANSWER_MAX));
-    assert_right(&format!("{what}, deleted full"), &load.delete_all(node, ANSWER_MAX));
-    assert_right(&format!("{what}, ballast deleted full"), &ballast.delete(node, ANSWER_MAX));
+    assert_no_wrong_answers(&format!("{what}, started full"), &load.verify(node, ANSWER_MAX));
+    assert_no_wrong_answers(&format!("{what}, deleted full"), &load.delete_all(node, ANSWER_MAX));
+    assert_no_wrong_answers(&format!("{what}, ballast deleted full"), &ballast.delete(node, ANSWER_MAX));
     let tally = load.run(node, MIXED);
-    assert_right(&format!("{what}, full again"), &tally);
+    assert_no_wrong_answers(&format!("{what}, full again"), &tally);
 
-    leave(neighbour);
-    puts_come_back(what, node);
-    assert_right(&format!("{what}, space came back"), &load.verify(node, ANSWER_MAX));
+    remove(filler);
+    wait_for_puts(what, node);
+    assert_no_wrong_answers(&format!("{what}, space came back"), &load.verify(node, ANSWER_MAX));
     assert!(node.stop().success(), "{what}");
 }
 
-fn on(kind: Kind) {
+fn check_kind(kind: Kind) {
     let what = kind.name();
     let Some(mounted) = mounted("filled by others", kind, FILE_SYSTEM_LEN) else { return };
     let mut node = launch().capacity(Some(CAPACITY)).start_in(&data_in(&mounted.point()));
-    filled_by_others(what, &mut node, || mounted.fill(), keyhole_tests::mounted::Neighbour::leave);
+    filled_by_others(what, &mut node, || mounted.fill(), keyhole_tests::mounted::FillerFile::remove);
 }
 
 #[test]
 fn ext4_filled_by_others_answers_every_request() {
-    on(Kind::Ext4);
+    check_kind(Kind::Ext4);
 }
 
 #[test]
 fn ext4_without_extents_filled_by_others_answers_every_request() {
-    on(Kind::Ext4WithoutExtents);
+    check_kind(Kind::Ext4WithoutExtents);
 }
 
 #[test]
 fn xfs_filled_by_others_answers_every_request() {
-    on(Kind::Xfs);
+    check_kind(Kind::Xfs);
 }
 
 #[test]
 fn btrfs_filled_by_others_answers_every_request() {
-    on(Kind::Btrfs);
+    check_kind(Kind::Btrfs);
 }
 
 #[test]
 fn tmpfs_filled_by_others_answers_every_request() {
-    on(Kind::Tmpfs);
+    check_kind(Kind::Tmpfs);
 }
 
 /// Without `fallocate`, as on NFS.
@@ -161,7 +162,7 @@ fn delete_on_full_file_system_is_answered() {
         let mut deleted = Objects::new();
         for key in objects.keys().filter(|key| !key.ends_with('7')).cloned().collect::<Vec<_>>() {
             let reply = node.send(&object("DELETE", &key));
-            if space == Space::CopyOnWrite && reply.status == NO_ROOM {
+            if space == Space::CopyOnWrite && reply.status == INSUFFICIENT_STORAGE {
                 continue;
             }
             if space == Space::CopyOnWrite && reply.status == IN_DOUBT {
@@ -185,7 +186,7 @@ fn delete_on_full_file_system_is_answered() {
             node.kill();
             node.start();
         }
-        puts_come_back(&format!("{space:?}"), &node);
+        wait_for_puts(&format!("{space:?}"), &node);
         for key in objects.keys() {
             node.send(&object("DELETE", key)).expect(204);
         }

@@ -8,15 +8,15 @@ use keyhole_tests::http::object;
 use keyhole_tests::mounted::Kind;
 use keyhole_tests::objectfile::FILE;
 
-use super::{Objects, data_in, launch, mounted, put, put_works, unreadable};
+use super::{Objects, assert_put_works, data_in, launch, mounted, put, unreadable};
 
 const CAPACITY: &str = "64MiB";
 
 #[track_caller]
 fn refused(launch: &Launch, data: &Path) {
-    let (code, said) = launch.refused(data);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains(FILE) || said.contains("store"), "{said}");
+    let (code, message) = launch.refused(data);
+    assert_eq!(code, Some(1), "{message}");
+    assert!(message.contains(FILE) || message.contains("store"), "{message}");
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn removed_object_file_is_noticed_at_start() {
     fs::rename(&elsewhere, &file).unwrap();
     node.start();
     assert_eq!(unreadable(&node, &objects), [].into());
-    put_works(&node);
+    assert_put_works(&node);
 }
 
 /// Another store's file in its place is rejected.

@@ -10,7 +10,7 @@ use keyhole_tests::mounted::Kind;
 use keyhole_tests::node::binary;
 use keyhole_tests::{Launch, Node};
 
-use super::{Objects, assert_unavailable, data_in, faulty, launch, mounted, put, put_works, text, unreadable};
+use super::{Objects, assert_put_works, assert_unavailable, data_in, faulty, launch, mounted, put, text, unreadable};
 
 const CAPACITY: &str = "64MiB";
 
@@ -25,22 +25,22 @@ fn fill(node: &Node) -> Objects {
 }
 
 /// Checks that reads are served, changes are refused with 503, and commands work.
-fn serves_reads_alone(what: &str, node: &Node, objects: &Objects, home: &Path) {
+fn assert_serves_only_reads(what: &str, node: &Node, objects: &Objects, home: &Path) {
     assert_eq!(unreadable(node, objects), BTreeMap::new(), "{what}");
     assert_unavailable(&node.send(&object("PUT", "new").body("new")));
     assert_unavailable(&node.send(&object("DELETE", "short/0")));
     assert_eq!(unreadable(node, objects), BTreeMap::new(), "{what}");
-    commands_work(what, node.data(), home);
+    assert_commands_work(what, node.data(), home);
 }
 
 /// Checks `stat` and `export`, with or without a node.
-fn commands_work(what: &str, data: &Path, home: &Path) {
+fn assert_commands_work(what: &str, data: &Path, home: &Path) {
     let target = home.join("export");
     let _ = std::fs::remove_dir_all(&target);
     for arguments in [&["stat", text(data)][..], &["export", text(data), text(&target)]] {
         let output = Command::new(binary()).args(arguments).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{what}: {arguments:?}: {said}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{what}: {arguments:?}: {message}");
     }
 }
 
@@ -54,17 +54,17 @@ fn medium_turned_read_only_is_served_and_recovers() {
         faulty.set_read_only(true);
         let first = node.send(&object("PUT", "first").body("refused"));
         assert!(first.status >= 500, "{io}: {}", first.status);
-        serves_reads_alone(&format!("{io}, running"), &node, &objects, faulty.home());
+        assert_serves_only_reads(&format!("{io}, running"), &node, &objects, faulty.home());
         node.kill();
-        commands_work(&format!("{io}, stopped"), &data_in(&faulty.point()), faulty.home());
+        assert_commands_work(&format!("{io}, stopped"), &data_in(&faulty.point()), faulty.home());
         node.start();
         assert!(node.log().contains("read-only"), "{io}: {}", node.log());
-        serves_reads_alone(&format!("{io}, started"), &node, &objects, faulty.home());
+        assert_serves_only_reads(&format!("{io}, started"), &node, &objects, faulty.home());
         node.kill();
         faulty.set_read_only(false);
         node.start();
         assert_eq!(unreadable(&node, &objects), BTreeMap::new(), "{io}");
-        put_works(&node);
+        assert_put_works(&node);
     }
 }
 
@@ -78,15 +78,15 @@ fn file_system_remounted_read_only_is_served() {
         let objects = fill(&node);
         node.kill();
         mounted.remount_read_only().unwrap();
-        commands_work(what, &data, mounted.home());
+        assert_commands_work(what, &data, mounted.home());
         node.start();
-        serves_reads_alone(what, &node, &objects, mounted.home());
+        assert_serves_only_reads(what, &node, &objects, mounted.home());
         node.kill();
         mounted.unmount().unwrap();
         mounted.mount().unwrap();
         node.start();
         assert_eq!(unreadable(&node, &objects), BTreeMap::new(), "{what}");
-        put_works(&node);
+        assert_put_works(&node);
     }
 }
 
@@ -102,25 +102,25 @@ fn read_only_option_refuses_changes_and_writes_nothing() {
     let before = std::fs::read(&file).unwrap();
     node.set_launch(launch().capacity(None).arg("--read-only"));
     node.start();
-    serves_reads_alone("--read-only", &node, &objects, home.path());
+    assert_serves_only_reads("--read-only", &node, &objects, home.path());
     assert!(node.stop().success());
     assert!(std::fs::read(&file).unwrap() == before, "nothing is written");
     node.set_launch(launch().capacity(None));
     node.start();
-    put_works(&node);
+    assert_put_works(&node);
 }
 
 /// A device whose write protection ends with the test: the kernel keeps it even after the backing
 /// file is gone.
-struct Protected(LoopDevice);
+struct ReadOnlyDevice(LoopDevice);
 
-impl Protected {
+impl ReadOnlyDevice {
     fn set(&self, option: &str) {
         assert!(Command::new("blockdev").arg(option).arg(self.0.path()).status().unwrap().success());
     }
 }
 
-impl Drop for Protected {
+impl Drop for ReadOnlyDevice {
     fn drop(&mut self) {
         self.set("--setrw");
     }
@@ -132,8 +132,8 @@ fn device_set_read_only_is_served() {
     let image = home.path().join("image");
     std::fs::File::create(&image).and_then(|file| file.set_len(128 << 20)).unwrap();
     let device = match LoopDevice::attach(&image) {
-        Ok(device) => Protected(device),
-        Err(why) => return keyhole_tests::device::skipped("a read-only device", &why),
+        Ok(device) => ReadOnlyDevice(device),
+        Err(reason) => return keyhole_tests::device::skipped("a read-only device", &reason),
     };
     let state = home.path().join("state");
     let start = || Launch::default().capacity(None).with_credential().arg("--threads=1").arg("--state").arg(&state);
@@ -148,6 +148,6 @@ fn device_set_read_only_is_served() {
     node.kill();
     device.set("--setrw");
     node.start();
-    put_works(&node);
+    assert_put_works(&node);
     drop(node);
 }

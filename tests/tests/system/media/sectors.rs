@@ -8,15 +8,15 @@ use std::process::Command;
 
 use fastrand::Rng;
 use keyhole_tests::data::fresh_seed;
-use keyhole_tests::faulty::Faulty;
+use keyhole_tests::faulty::FaultyFs;
 use keyhole_tests::http::object;
 use keyhole_tests::node::binary;
-use keyhole_tests::objectfile::{FILE, Holds, Layout, Object, PAGE, SEGMENTS_START, SUPERBLOCKS, page_of};
+use keyhole_tests::objectfile::{FILE, Layout, Object, PAGE, SEGMENTS_START, SUPERBLOCKS, SegmentKind, page_of};
 use keyhole_tests::{Launch, Node};
 use serde_json::Value;
 
-use super::{Objects, code, copy_data, data_in, faulty, launch, listed, put, put_works, text, unreadable};
-use crate::operate::{ends, json};
+use super::{Objects, assert_put_works, code, copy_data, data_in, faulty, launch, listed, put, text, unreadable};
+use crate::operate::{exits_with, json};
 
 const CAPACITY: &str = "64MiB";
 
@@ -24,7 +24,7 @@ const CAPACITY: &str = "64MiB";
 const RANDOM: usize = 20;
 
 /// A store after a kill, with its known content.
-struct Template {
+struct StoreTemplate {
     home: tempfile::TempDir,
     objects: Objects,
     layout: Layout,
@@ -36,7 +36,7 @@ fn template_launch() -> Launch {
     launch().capacity(Some(CAPACITY))
 }
 
-impl Template {
+impl StoreTemplate {
     /// Creates a store with every structure: closed, open and blank segments of both kinds, and
     /// objects from before and after the newest checkpoint.
     fn new() -> Self {
@@ -61,7 +61,7 @@ impl Template {
         }
         let data = node.data().to_owned();
         for _ in 0..3 {
-            ends(0, &["compact", text(&data)]);
+            exits_with(0, &["compact", text(&data)]);
         }
         for n in 0..6 {
             put(&node, &mut objects, &format!("late/{n}"), 300);
@@ -79,11 +79,11 @@ impl Template {
                 "{key}: {object:?}"
             );
         }
-        Template { home, objects, layout, segments: stat["segments"].as_array().unwrap().clone() }
+        StoreTemplate { home, objects, layout, segments: stat["segments"].as_array().unwrap().clone() }
     }
 
     /// Copies it to a faulty file system.
-    fn copy(&self, faulty: &Faulty) -> PathBuf {
+    fn copy(&self, faulty: &FaultyFs) -> PathBuf {
         let behind = data_in(&faulty.backing());
         let _ = std::fs::remove_dir_all(&behind);
         copy_data(&data_in(self.home.path()), &behind);
@@ -104,9 +104,9 @@ impl Template {
 
     /// Returns the objects lost with a bad range: those that can be named, and those whose names
     /// are in the range itself.
-    fn cost(&self, bad: &Range<u64>) -> Cost {
+    fn losses(&self, bad: &Range<u64>) -> Losses {
         let touches = |bytes: &Range<u64>| bytes.start < bad.end && bad.start < bytes.end;
-        let mut cost = Cost::default();
+        let mut losses = Losses::default();
         for (key, object) in self.layout.objects() {
             if !self.objects.contains_key(&key) {
                 continue;
@@ -122,17 +122,17 @@ impl Template {
             let name = object.record.bytes.start..object.record.bytes.start + 200;
             let is_nameless = !self.layout.is_in_checkpoint(&object.record) && touches(&name);
             if is_nameless {
-                cost.nameless.insert(key)
+                losses.nameless.insert(key)
             } else {
-                cost.named.insert(key)
+                losses.named.insert(key)
             };
         }
-        cost
+        losses
     }
 }
 
 #[derive(Clone, Default, Debug)]
-struct Cost {
+struct Losses {
     named: BTreeSet<String>,
     nameless: BTreeSet<String>,
 }
@@ -144,47 +144,54 @@ fn run(arguments: &[&str]) -> (Option<i32>, String) {
 }
 
 /// The expected report of a command.
-struct Report<'a> {
+struct ExpectedReport<'a> {
     case: &'a str,
-    cost: &'a Cost,
+    losses: &'a Losses,
     /// Whether a command that finds damage must report it even if no object is lost.
     must_be_found: bool,
 }
 
-impl Report<'_> {
+impl ExpectedReport<'_> {
     /// Checks that the command ended with a suitable code and named every lost object.
-    fn assert(&self, command: &str, (code, said): &(Option<i32>, String)) {
+    fn assert(&self, command: &str, (code, message): &(Option<i32>, String)) {
         let case = self.case;
-        let is_lost = !self.cost.named.is_empty();
+        let is_lost = !self.losses.named.is_empty();
         let codes: &[i32] = match (is_lost, self.must_be_found) {
             (true, _) | (false, true) => &[4],
             (false, false) => &[0, 4],
         };
-        assert!(code.is_some_and(|code| codes.contains(&code)), "{case}: {command} ended with {code:?}: {said}");
-        for key in &self.cost.named {
-            assert!(said.contains(&format!("bucket/{key}")), "{case}: {command} does not name {key}: {said}");
+        assert!(code.is_some_and(|code| codes.contains(&code)), "{case}: {command} ended with {code:?}: {message}");
+        for key in &self.losses.named {
+            assert!(message.contains(&format!("bucket/{key}")), "{case}: {command} does not name {key}: {message}");
         }
     }
 }
 
 /// Tests one bad range in a copy of the store; `must_be_found` if some command must read it.
-fn check(case: &str, template: &Template, faulty: &Faulty, bad: Range<u64>, must_be_found: bool, io: &str) {
+fn check(case: &str, template: &StoreTemplate, faulty: &FaultyFs, bad: Range<u64>, must_be_found: bool, io: &str) {
     let is_sound = bad.is_empty();
-    check_promises(case, template, faulty, bad, must_be_found, io);
+    check_guarantees(case, template, faulty, bad, must_be_found, io);
     assert!(is_sound || faulty.injected().reads > 0, "{case}: the bad range was never read");
     faulty.heal();
 }
 
 /// Checks the guarantees for any bad range.
-fn check_promises(case: &str, template: &Template, faulty: &Faulty, bad: Range<u64>, must_be_found: bool, io: &str) {
+fn check_guarantees(
+    case: &str,
+    template: &StoreTemplate,
+    faulty: &FaultyFs,
+    bad: Range<u64>,
+    must_be_found: bool,
+    io: &str,
+) {
     let data = template.copy(faulty);
-    let cost = template.cost(&bad);
+    let losses = template.losses(&bad);
     faulty.heal();
     faulty.fail_reads(FILE, bad.clone());
-    let report = Report { case, cost: &cost, must_be_found };
+    let report = ExpectedReport { case, losses: &losses, must_be_found };
     report.assert("check", &run(&["check", text(&data)]));
-    let (code, said) = run(&["stat", text(&data)]);
-    assert_eq!(code, Some(0), "{case}: stat: {said}");
+    let (code, message) = run(&["stat", text(&data)]);
+    assert_eq!(code, Some(0), "{case}: stat: {message}");
     export(&report, template, faulty, &data);
 
     // Commands may have repaired the place: give the node the same fault.
@@ -193,15 +200,15 @@ fn check_promises(case: &str, template: &Template, faulty: &Faulty, bad: Range<u
     faulty.fail_reads(FILE, bad);
     let mut node = template_launch().arg(format!("--io={io}")).start_in(&data);
     serve(&report, template, &node);
-    let found = Report { must_be_found: false, ..report };
+    let found = ExpectedReport { must_be_found: false, ..report };
     found.assert("scrub", &run(&["scrub", text(&data)]));
-    put_works(&node);
+    assert_put_works(&node);
     node.kill();
 
     // Lost objects stay known.
     node.start();
     serve(&found, template, &node);
-    for key in cost.named.iter().chain(&cost.nameless) {
+    for key in losses.named.iter().chain(&losses.nameless) {
         node.send(&object("DELETE", key)).expect(204);
         assert_eq!(node.send(&object("GET", key)).status, 404, "{case}: {key} is deleted");
         node.send(&object("PUT", key).body(template.objects[key].clone())).expect(200);
@@ -211,62 +218,62 @@ fn check_promises(case: &str, template: &Template, faulty: &Faulty, bad: Range<u
 }
 
 /// Checks that everything else is exported.
-fn export(report: &Report<'_>, template: &Template, faulty: &Faulty, data: &std::path::Path) {
+fn export(report: &ExpectedReport<'_>, template: &StoreTemplate, faulty: &FaultyFs, data: &std::path::Path) {
     let case = report.case;
     let target = faulty.home().join("export");
     let _ = std::fs::remove_dir_all(&target);
-    let (code, said) = run(&["export", text(data), text(&target), "--json"]);
-    let codes: &[i32] = match (report.cost.named.is_empty(), report.cost.nameless.is_empty()) {
+    let (code, message) = run(&["export", text(data), text(&target), "--json"]);
+    let codes: &[i32] = match (report.losses.named.is_empty(), report.losses.nameless.is_empty()) {
         (false, _) => &[4],
         (true, false) => &[0, 4],
         (true, true) => &[0],
     };
-    assert!(code.is_some_and(|code| codes.contains(&code)), "{case}: export ended with {code:?}: {said}");
-    for key in &report.cost.named {
-        assert!(said.contains(key), "{case}: export does not name {key}: {said}");
+    assert!(code.is_some_and(|code| codes.contains(&code)), "{case}: export ended with {code:?}: {message}");
+    for key in &report.losses.named {
+        assert!(message.contains(key), "{case}: export does not name {key}: {message}");
     }
-    let (code, said) = run(&["verify", text(&target), "--json"]);
-    assert!(matches!(code, Some(0 | 3)), "{case}: verify: {said}");
-    let json = said.find('{').zip(said.rfind('}')).map(|(start, end)| &said[start..=end]).unwrap_or_default();
-    let figures: Value = serde_json::from_str(json).unwrap_or_else(|error| panic!("{case}: {error}: {said}"));
-    let whole = template.objects.len() - report.cost.named.len() - report.cost.nameless.len();
+    let (code, message) = run(&["verify", text(&target), "--json"]);
+    assert!(matches!(code, Some(0 | 3)), "{case}: verify: {message}");
+    let json = message.find('{').zip(message.rfind('}')).map(|(start, end)| &message[start..=end]).unwrap_or_default();
+    let figures: Value = serde_json::from_str(json).unwrap_or_else(|error| panic!("{case}: {error}: {message}"));
+    let whole = template.objects.len() - report.losses.named.len() - report.losses.nameless.len();
     let exported = figures["objects"].as_u64().unwrap_or(0);
-    assert!(exported >= whole as u64, "{case}: {exported} of {whole} objects were exported: {said}");
+    assert!(exported >= whole as u64, "{case}: {exported} of {whole} objects were exported: {message}");
 }
 
 /// Checks that everything else is served; a lost object has its own error and stays listed.
-fn serve(report: &Report<'_>, template: &Template, node: &Node) {
-    let (case, cost) = (report.case, report.cost);
+fn serve(report: &ExpectedReport<'_>, template: &StoreTemplate, node: &Node) {
+    let (case, losses) = (report.case, report.losses);
     let listed = listed(node);
     let failed = unreadable(node, &template.objects);
     for (key, (status, code)) in &failed {
-        if cost.nameless.contains(key) {
+        if losses.nameless.contains(key) {
             continue;
         }
-        assert!(cost.named.contains(key), "{case}: {key} is whole, and answered with {status} {code}");
+        assert!(losses.named.contains(key), "{case}: {key} is whole, and answered with {status} {code}");
         // A long body may have started before the fault occurred.
         let is_own = (*status >= 500 && code == code::DAMAGED) || code == "cut";
         assert!(is_own, "{case}: {key}: {status} {code}");
     }
-    for key in template.objects.keys().filter(|key| !cost.nameless.contains(*key)) {
+    for key in template.objects.keys().filter(|key| !losses.nameless.contains(*key)) {
         assert!(listed.contains(key), "{case}: {key} is not listed");
     }
-    for key in &cost.named {
+    for key in &losses.named {
         assert!(failed.contains_key(key), "{case}: {key} cannot be read, and was served");
     }
 }
 
 /// Creates a template and a faulty file system, or reports that the test is skipped and returns
 /// `None`.
-fn stage(test: &str) -> Option<(Template, Faulty)> {
+fn setup(test: &str) -> Option<(StoreTemplate, FaultyFs)> {
     let faulty = faulty(test)?;
-    Some((Template::new(), faulty))
+    Some((StoreTemplate::new(), faulty))
 }
 
 /// The same steps on a healthy medium: failures of the tests below are caused by the sector.
 #[test]
 fn store_without_bad_sector_is_intact() {
-    let Some((template, faulty)) = stage("no bad sector") else { return };
+    let Some((template, faulty)) = setup("no bad sector") else { return };
     for io in ["uring", "epoll"] {
         check("no bad sector", &template, &faulty, 0..0, false, io);
     }
@@ -274,7 +281,7 @@ fn store_without_bad_sector_is_intact() {
 
 #[test]
 fn bad_sector_in_superblock_copy_loses_no_object() {
-    let Some((template, faulty)) = stage("a bad superblock copy") else { return };
+    let Some((template, faulty)) = setup("a bad superblock copy") else { return };
     for (copy, at) in SUPERBLOCKS.into_iter().enumerate() {
         check(&format!("superblock copy {copy}"), &template, &faulty, page_of(at), true, "uring");
     }
@@ -282,7 +289,7 @@ fn bad_sector_in_superblock_copy_loses_no_object() {
 
 #[test]
 fn bad_sector_in_segment_header_loses_no_object() {
-    let Some((template, faulty)) = stage("a bad segment header") else { return };
+    let Some((template, faulty)) = setup("a bad segment header") else { return };
     for (kind, state) in [("meta", "closed"), ("meta", "open"), ("body", "closed"), ("body", "open")] {
         let bad = template.header(kind, state);
         check(&format!("header of {state} {kind} segment"), &template, &faulty, bad, true, "uring");
@@ -291,13 +298,13 @@ fn bad_sector_in_segment_header_loses_no_object() {
 
 #[test]
 fn bad_sector_in_header_of_blank_segment_loses_no_object() {
-    let Some((template, faulty)) = stage("a bad header of a blank segment") else { return };
+    let Some((template, faulty)) = setup("a bad header of a blank segment") else { return };
     check("header of blank segment", &template, &faulty, template.header("blank", "blank"), false, "epoll");
 }
 
 #[test]
 fn bad_sector_in_record_loses_only_that_object() {
-    let Some((template, faulty)) = stage("a bad record") else { return };
+    let Some((template, faulty)) = setup("a bad record") else { return };
     for key in ["inline/03", "tiny/05", "late/2"] {
         let record = template.object(key).record.bytes;
         check(&format!("record of {key}"), &template, &faulty, page_of(record.start), true, "uring");
@@ -308,7 +315,7 @@ fn bad_sector_in_record_loses_only_that_object() {
 
 #[test]
 fn bad_sector_in_body_block_loses_only_that_object() {
-    let Some((template, faulty)) = stage("a bad block") else { return };
+    let Some((template, faulty)) = setup("a bad block") else { return };
     let first = |key: &str| template.object(key).blocks[0].clone();
     for (key, io) in [("long/1", "uring"), ("late/long", "epoll")] {
         let block = first(key);
@@ -320,10 +327,10 @@ fn bad_sector_in_body_block_loses_only_that_object() {
 
 #[test]
 fn bad_sector_in_newest_checkpoint_loses_no_object() {
-    let Some((template, faulty)) = stage("a bad checkpoint") else { return };
+    let Some((template, faulty)) = setup("a bad checkpoint") else { return };
     let end = template.layout.checkpoint(0).expect("a checkpoint").bytes;
     check("checkpoint end", &template, &faulty, page_of(end.start), true, "uring");
-    let chunk = template.layout.checkpoint_chunk().expect("a checkpoint").bytes;
+    let chunk = template.layout.checkpoint_items().expect("a checkpoint").bytes;
     check("checkpoint chunk", &template, &faulty, page_of(chunk.start), true, "uring");
 }
 
@@ -332,11 +339,11 @@ fn bad_sector_in_newest_checkpoint_loses_no_object() {
 #[test]
 #[ignore = "hundreds of stores; tests/run --long runs it"]
 fn bad_sector_in_every_structure_loses_only_its_objects() {
-    let Some((template, faulty)) = stage("every structure") else { return };
+    let Some((template, faulty)) = setup("every structure") else { return };
     let pages = template.layout.pages_of_structures();
     println!("{} pages of {}", pages.len(), template.layout.written_pages().len());
     for (at, io) in pages.into_iter().zip(["uring", "epoll"].into_iter().cycle()) {
-        check_promises(&format!("page at {at}"), &template, &faulty, at..at + PAGE, false, io);
+        check_guarantees(&format!("page at {at}"), &template, &faulty, at..at + PAGE, false, io);
     }
 }
 
@@ -344,13 +351,13 @@ fn bad_sector_in_every_structure_loses_only_its_objects() {
 /// program.
 #[test]
 fn random_bad_sectors_lose_only_their_objects() {
-    let Some((template, faulty)) = stage("random bad sectors") else { return };
+    let Some((template, faulty)) = setup("random bad sectors") else { return };
     let seed = std::env::var("KEYHOLE_MEDIA_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(fresh_seed);
     println!("KEYHOLE_MEDIA_SEED={seed}");
     let mut random = Rng::with_seed(seed);
     let pages = template.layout.written_pages();
     let segments = &template.layout.segments;
-    assert!(segments.iter().any(|segment| segment.holds == Holds::Blocks));
+    assert!(segments.iter().any(|segment| segment.kind == SegmentKind::Blocks));
     for _ in 0..RANDOM {
         let at = pages[random.usize(..pages.len())];
         check_random(&format!("sector at {at} (seed {seed})"), &template, &faulty, at..at + PAGE, &mut random);
@@ -358,17 +365,17 @@ fn random_bad_sectors_lose_only_their_objects() {
 }
 
 /// Checks the guarantees for a random sector.
-fn check_random(case: &str, template: &Template, faulty: &Faulty, bad: Range<u64>, random: &mut Rng) {
+fn check_random(case: &str, template: &StoreTemplate, faulty: &FaultyFs, bad: Range<u64>, random: &mut Rng) {
     let data = template.copy(faulty);
     faulty.heal();
     faulty.fail_reads(FILE, bad.clone());
-    let cost = template.cost(&bad);
-    let report = Report { case, cost: &cost, must_be_found: false };
+    let losses = template.losses(&bad);
+    let report = ExpectedReport { case, losses: &losses, must_be_found: false };
     report.assert("check", &run(&["check", text(&data)]));
     faulty.fail_reads(FILE, bad);
     let io = if random.bool() { "uring" } else { "epoll" };
     let mut node = template_launch().arg(format!("--io={io}")).start_in(&data);
     serve(&report, template, &node);
-    put_works(&node);
+    assert_put_works(&node);
     node.kill();
 }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use keyhole_tests::Node;
-use keyhole_tests::faulty::Faulty;
+use keyhole_tests::faulty::FaultyFs;
 use keyhole_tests::http::object;
 use keyhole_tests::node::binary;
-use keyhole_tests::objectfile::{FILE, Holds, Layout, PAGE};
+use keyhole_tests::objectfile::{FILE, Layout, PAGE, SegmentKind};
 
-use super::{Objects, assert_unavailable, data_in, faulty, launch, put, put_works, text, unreadable};
+use super::{Objects, assert_put_works, assert_unavailable, data_in, faulty, launch, put, text, unreadable};
 
 const CAPACITY: &str = "64MiB";
 
@@ -18,7 +18,7 @@ const CAPACITY: &str = "64MiB";
 const RESTARTS_MAX: usize = 3;
 
 /// Starts a node with some objects on the faulty file system.
-fn filled(faulty: &Faulty, io: &str) -> (Node, Objects) {
+fn filled(faulty: &FaultyFs, io: &str) -> (Node, Objects) {
     let start = launch().capacity(Some(CAPACITY)).arg(format!("--io={io}"));
     let node = start.start_in(&data_in(&faulty.point()));
     node.make_bucket("bucket");
@@ -31,7 +31,7 @@ fn filled(faulty: &Faulty, io: &str) -> (Node, Objects) {
 }
 
 /// Checks the state after a failed write: reads still work, and changes are refused with a reason.
-fn serves_reads_alone(node: &Node, objects: &Objects) {
+fn assert_serves_only_reads(node: &Node, objects: &Objects) {
     for len in [300, 1_500_000] {
         assert_unavailable(&node.send(&object("PUT", "refused").body(vec![1; len])));
     }
@@ -42,7 +42,7 @@ fn serves_reads_alone(node: &Node, objects: &Objects) {
     assert!(stat.status.success(), "stat: {}", String::from_utf8_lossy(&stat.stderr));
 }
 
-fn exports(node: &Node, faulty: &Faulty) {
+fn assert_export_works(node: &Node, faulty: &FaultyFs) {
     let target = faulty.home().join("export");
     let export = Command::new(binary()).args(["export", text(node.data()), text(&target)]).output().unwrap();
     assert!(export.status.success(), "export: {}", String::from_utf8_lossy(&export.stderr));
@@ -58,25 +58,25 @@ fn failed_writes_keep_reads_and_restart_recovers() {
         // The request that hits the fault may be answered like any later one.
         let first = node.send(&object("PUT", "first").body("lost"));
         assert!(first.status >= 500, "{io}: {}", first.status);
-        serves_reads_alone(&node, &objects);
-        exports(&node, &faulty);
+        assert_serves_only_reads(&node, &objects);
+        assert_export_works(&node, &faulty);
         assert!(faulty.injected().writes > 0);
         node.kill();
         faulty.heal();
         node.start();
         assert_eq!(unreadable(&node, &objects), BTreeMap::new(), "{io}");
-        put_works(&node);
+        assert_put_works(&node);
     }
 }
 
 /// A bad spot at the next write position is permanent: after a restart the node writes elsewhere.
 #[test]
 fn bad_range_at_tail_is_avoided_after_restart() {
-    for (holds, len) in [(Holds::Records, 300), (Holds::Blocks, 100_000)] {
+    for (kind, len) in [(SegmentKind::Records, 300), (SegmentKind::Blocks, 100_000)] {
         let Some(faulty) = faulty("a bad spot at the tail") else { return };
         let (mut node, mut kept) = filled(&faulty, "uring");
         // The unwritten rest of the newest segment of this kind, and nothing beyond it.
-        let bad = tail(&Layout::read(&data_in(&faulty.backing()).join(FILE)), holds);
+        let bad = tail(&Layout::read(&data_in(&faulty.backing()).join(FILE)), kind);
         faulty.fail_writes(FILE, bad);
         let mut failed = 0;
         for n in 0..4 {
@@ -85,22 +85,22 @@ fn bad_range_at_tail_is_avoided_after_restart() {
             match node.send(&object("PUT", &key).body(body.clone())).status {
                 200 => drop(kept.insert(key, body)),
                 status => {
-                    assert!(status >= 500, "{holds:?}: {status}");
+                    assert!(status >= 500, "{kind:?}: {status}");
                     failed += 1;
                 }
             }
         }
-        assert!(failed > 0 && faulty.injected().writes > 0, "{holds:?}: the bad spot was not met");
-        assert_eq!(unreadable(&node, &kept), BTreeMap::new(), "{holds:?}");
-        let goes_on = (0..RESTARTS_MAX).any(|_| goes_on_after_restart(&mut node, &kept, &faulty, len));
-        assert!(goes_on, "{holds:?}: restarts do not get past the bad spot: {}", node.log());
-        put_works(&node);
+        assert!(failed > 0 && faulty.injected().writes > 0, "{kind:?}: the bad spot was not met");
+        assert_eq!(unreadable(&node, &kept), BTreeMap::new(), "{kind:?}");
+        let is_writable = (0..RESTARTS_MAX).any(|_| accepts_puts_after_restart(&mut node, &kept, &faulty, len));
+        assert!(is_writable, "{kind:?}: restarts do not get past the bad spot: {}", node.log());
+        assert_put_works(&node);
     }
 }
 
 /// Restarts the node as a reboot does: the spot stays bad. Returns whether the node accepts changes
 /// again; it serves reads in either case.
-fn goes_on_after_restart(node: &mut Node, kept: &Objects, faulty: &Faulty, len: usize) -> bool {
+fn accepts_puts_after_restart(node: &mut Node, kept: &Objects, faulty: &FaultyFs, len: usize) -> bool {
     node.kill();
     faulty.forget_lost_writes();
     node.start();
@@ -108,18 +108,18 @@ fn goes_on_after_restart(node: &mut Node, kept: &Objects, faulty: &Faulty, len: 
     let reply = node.send(&object("PUT", "again").body(vec![9; len]));
     if reply.status != 200 {
         assert_unavailable(&reply);
-        exports(node, faulty);
+        assert_export_works(node, faulty);
     }
     reply.status == 200
 }
 
 /// Returns the range from the last written page of the newest segment of a kind to the end of the
 /// segment.
-fn tail(layout: &Layout, holds: Holds) -> std::ops::Range<u64> {
+fn tail(layout: &Layout, kind: SegmentKind) -> std::ops::Range<u64> {
     let segment = layout
         .segments
         .iter()
-        .filter(|segment| segment.holds == holds && !segment.is_ended)
+        .filter(|segment| segment.kind == kind && !segment.is_ended)
         .max_by_key(|segment| segment.generation());
     let start = segment.expect("an open segment").start;
     let end = start + layout.segment_len();
@@ -134,10 +134,10 @@ fn failed_sync_keeps_reads_and_restart_recovers() {
     faulty.fail_syncs();
     let first = node.send(&object("PUT", "first").body("lost"));
     assert!(first.status >= 500, "{}", first.status);
-    serves_reads_alone(&node, &objects);
+    assert_serves_only_reads(&node, &objects);
     node.kill();
     faulty.heal();
     node.start();
     assert_eq!(unreadable(&node, &objects), BTreeMap::new());
-    put_works(&node);
+    assert_put_works(&node);
 }

@@ -1,6 +1,6 @@
 """Runs a program with sockets that listen already, as a service manager hands them over (sd_listen_fds(3)).
 
-usage: activate.py NAME=ADDRESS:PORT... -- PROGRAM [ARGUMENT...]
+usage: pass-sockets.py NAME=ADDRESS:PORT... -- PROGRAM [ARGUMENT...]
 """
 
 import os

@@ -1,5 +1,5 @@
 /* Preload library that injects a fault as long as a file of its name exists in the directory named by the
-   environment variable TROUBLE: "stuck" blocks the thread worker-0, "sync" makes every fdatasync fail. */
+   environment variable FAULT_DIRECTORY: "stuck" blocks the thread worker-0, "sync" makes every fdatasync fail. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 static int is_there(const char *name) {
-  const char *directory = getenv("TROUBLE");
+  const char *directory = getenv("FAULT_DIRECTORY");
   char path[4096];
   if (directory == NULL)
     return 0;

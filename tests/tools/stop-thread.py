@@ -1,6 +1,6 @@
 """Stops one thread of a process, and lets it go on when standard input ends.
 
-usage: hold-thread.py PID NAME
+usage: stop-thread.py PID NAME
 """
 
 import ctypes
@@ -27,6 +27,6 @@ tasks = pathlib.Path(f"/proc/{sys.argv[1]}/task")
 ptrace(PTRACE_SEIZE, thread)
 ptrace(PTRACE_INTERRUPT, thread)
 os.waitpid(thread, WAIT_ALL)
-print("held", flush=True)
+print("stopped", flush=True)
 sys.stdin.read()
 ptrace(PTRACE_DETACH, thread)

@@ -1,7 +1,7 @@
 """Starts and ends a program five times over on one listening socket, while clients connect to it without a pause: each has to get
 a reply.
 
-usage: succession.py PROGRAM [ARGUMENT...]
+usage: restart-on-shared-socket.py PROGRAM [ARGUMENT...]
 """
 
 import os

@@ -1,6 +1,6 @@
 """Runs a program under a seccomp filter that refuses io_uring with EPERM, as container runtimes do.
 
-usage: without-io-uring.py PROGRAM [ARGUMENT...]
+usage: deny-io-uring.py PROGRAM [ARGUMENT...]
 """
 
 import ctypes

@@ -1,5 +1,5 @@
-//! The rules for customer keys on every operation that accepts one; and that none of their headers
-//! is ever ignored.
+//! SSE-C headers on every operation that accepts them: invalid ones are rejected, and none is
+//! ignored.
 
 use std::net::IpAddr;
 
@@ -14,29 +14,29 @@ const OBJECT: &str = "x-amz-server-side-encryption-customer-";
 const SOURCE: &str = "x-amz-copy-source-server-side-encryption-customer-";
 const MANAGED: &str = "x-amz-server-side-encryption";
 
-const ALGORITHM: &str = "The Encryption request you specified is not valid. Supported value: AES256.";
+const INVALID_ALGORITHM: &str = "The Encryption request you specified is not valid. Supported value: AES256.";
 const NEEDS_ALGORITHM: &str =
     "Requests specifying Server Side Encryption with Customer provided keys must provide a valid encryption algorithm.";
 const NEEDS_KEY: &str =
     "Requests specifying Server Side Encryption with Customer provided keys must provide an appropriate secret key.";
 const NEEDS_MD5: &str = "Requests specifying Server Side Encryption with Customer provided keys must provide the client \
                          calculated MD5 of the secret key.";
-const NO_KEY: &str = "The secret key was invalid for the specified algorithm.";
-const OTHER_MD5: &str = "The calculated MD5 hash of the key did not match the hash that was provided.";
-const BOTH: &str =
+const INVALID_KEY: &str = "The secret key was invalid for the specified algorithm.";
+const WRONG_MD5: &str = "The calculated MD5 hash of the key did not match the hash that was provided.";
+const MANAGED_AND_CUSTOMER: &str =
     "Server Side Encryption with Customer provided key is incompatible with the encryption method specified";
-const NO_MANAGED: &str =
+const MANAGED_UNSUPPORTED: &str =
     "Server-side encryption with managed keys is not supported. Use customer-provided keys (SSE-C).";
-const IS_SEALED: &str = "The object was stored using a form of Server Side Encryption. The correct parameters must be \
+const NEEDS_PARAMETERS: &str = "The object was stored using a form of Server Side Encryption. The correct parameters must be \
                          provided to retrieve the object.";
 const WRONG_KEY: &str =
     "Requests specifying Server Side Encryption with Customer provided keys must provide the correct secret key.";
-const IS_PLAIN: &str = "The encryption parameters are not applicable to this object.";
+const NOT_APPLICABLE: &str = "The encryption parameters are not applicable to this object.";
 const INSECURE: &str =
     "Requests specifying Server Side Encryption with Customer provided keys must be made over a secure connection.";
-const PART_KIND: &str = "The multipart upload initiate requested encryption. Subsequent part requests must include the \
+const PART_NEEDS_KEY: &str = "The multipart upload initiate requested encryption. Subsequent part requests must include the \
                          appropriate encryption parameters.";
-const PART_KEY: &str = "The provided encryption parameters did not match the ones used originally.";
+const PART_WRONG_KEY: &str = "The provided encryption parameters did not match the ones used originally.";
 
 type Headers = Vec<(String, String)>;
 
@@ -183,41 +183,57 @@ fn writes_with_invalid_sse_c_headers_are_rejected() {
     };
     let sse_c_headers = |pairs: &[(&str, &str)]| named(OBJECT, pairs);
     let argument = |message| (400, "InvalidArgument", message);
-    let rows: Vec<(&str, Headers, ExpectedError)> = vec![
-        ("1", with_managed(sse_c_headers(&whole), "AES256"), argument(BOTH)),
-        ("1", with_managed(sse_c_headers(&whole), "aws:kms"), argument(BOTH)),
-        ("1 before 4", with_managed(sse_c_headers(&whole[..1]), "aws:kms"), argument(BOTH)),
+    let cases: Vec<(&str, Headers, ExpectedError)> = vec![
         (
-            "2",
+            "managed encryption beside a key",
+            with_managed(sse_c_headers(&whole), "AES256"),
+            argument(MANAGED_AND_CUSTOMER),
+        ),
+        (
+            "managed encryption beside a key",
+            with_managed(sse_c_headers(&whole), "aws:kms"),
+            argument(MANAGED_AND_CUSTOMER),
+        ),
+        (
+            "managed encryption and a missing key",
+            with_managed(sse_c_headers(&whole[..1]), "aws:kms"),
+            argument(MANAGED_AND_CUSTOMER),
+        ),
+        (
+            "unsupported algorithm",
             sse_c_headers(&[("algorithm", "AES128"), whole[1], whole[2]]),
-            (400, "InvalidEncryptionAlgorithmError", ALGORITHM),
+            (400, "InvalidEncryptionAlgorithmError", INVALID_ALGORITHM),
         ),
         (
-            "2 before 7",
+            "unsupported algorithm and wrong MD5",
             sse_c_headers(&[("algorithm", "aes256"), whole[1], ("key-md5", &other)]),
-            (400, "InvalidEncryptionAlgorithmError", ALGORITHM),
+            (400, "InvalidEncryptionAlgorithmError", INVALID_ALGORITHM),
         ),
-        ("3", sse_c_headers(&whole[1..]), argument(NEEDS_ALGORITHM)),
-        ("4", sse_c_headers(&[whole[0], whole[2]]), argument(NEEDS_KEY)),
-        ("4, nothing but the algorithm", sse_c_headers(&whole[..1]), argument(NEEDS_KEY)),
-        ("4, nothing but the MD5", sse_c_headers(&whole[2..]), argument(NEEDS_KEY)),
-        ("5, too short", sse_c_headers(&[whole[0], ("key", &short), ("key-md5", &md5_of_short)]), argument(NO_KEY)),
-        ("5, not base64", sse_c_headers(&[whole[0], ("key", "not base64!"), whole[2]]), argument(NO_KEY)),
-        ("6", sse_c_headers(&whole[..2]), argument(NEEDS_MD5)),
-        ("6 before 3", sse_c_headers(&whole[1..2]), argument(NEEDS_MD5)),
-        ("7", sse_c_headers(&[whole[0], whole[1], ("key-md5", &other)]), argument(OTHER_MD5)),
-        ("17", with_managed(Vec::new(), "aws:kms"), (501, "NotImplemented", NO_MANAGED)),
-        ("17", with_managed(Vec::new(), "AES256"), (501, "NotImplemented", NO_MANAGED)),
+        ("missing algorithm", sse_c_headers(&whole[1..]), argument(NEEDS_ALGORITHM)),
+        ("missing key", sse_c_headers(&[whole[0], whole[2]]), argument(NEEDS_KEY)),
+        ("only the algorithm", sse_c_headers(&whole[..1]), argument(NEEDS_KEY)),
+        ("only the MD5", sse_c_headers(&whole[2..]), argument(NEEDS_KEY)),
+        (
+            "key too short",
+            sse_c_headers(&[whole[0], ("key", &short), ("key-md5", &md5_of_short)]),
+            argument(INVALID_KEY),
+        ),
+        ("key not in base64", sse_c_headers(&[whole[0], ("key", "not base64!"), whole[2]]), argument(INVALID_KEY)),
+        ("missing MD5", sse_c_headers(&whole[..2]), argument(NEEDS_MD5)),
+        ("missing MD5 and algorithm", sse_c_headers(&whole[1..2]), argument(NEEDS_MD5)),
+        ("wrong MD5", sse_c_headers(&[whole[0], whole[1], ("key-md5", &other)]), argument(WRONG_MD5)),
+        ("managed encryption", with_managed(Vec::new(), "aws:kms"), (501, "NotImplemented", MANAGED_UNSUPPORTED)),
+        ("managed encryption", with_managed(Vec::new(), "AES256"), (501, "NotImplemented", MANAGED_UNSUPPORTED)),
     ];
     for operation in WRITES {
-        for (row, headers, expected) in &rows {
+        for (case, headers, expected) in &cases {
             let reply = fixture.write(operation, headers);
-            check(&format!("{operation}, row {row}"), &reply, *expected);
+            check(&format!("{operation}, {case}"), &reply, *expected);
             let text = reply.text();
-            assert!(!text.contains(&key) && !text.contains(&md5_of_key), "{operation}, row {row}: {text}");
+            assert!(!text.contains(&key) && !text.contains(&md5_of_key), "{operation}, {case}: {text}");
             let value = headers.iter().find(|(name, _)| name == MANAGED).map(|(_, value)| value.clone());
-            if *expected == argument(BOTH) {
-                assert_eq!(reply.element("ArgumentValue"), value, "{operation}, row {row}");
+            if *expected == argument(MANAGED_AND_CUSTOMER) {
+                assert_eq!(reply.element("ArgumentValue"), value, "{operation}, {case}");
             }
         }
     }
@@ -239,83 +255,92 @@ fn reads_with_invalid_sse_c_headers_are_rejected() {
     let (short, md5_of_short) = (base64(short), base64(&md5(short)));
     let whole = [("algorithm", "AES256"), ("key", &key[..]), ("key-md5", &md5_of_key[..])];
     let argument = |message| (400, "InvalidArgument", message);
-    let plain = (400, "InvalidRequest", IS_PLAIN);
+    let plain = (400, "InvalidRequest", NOT_APPLICABLE);
     let absent = (404, "NoSuchKey", "The specified key does not exist.");
     type Pairs<'a> = Vec<(&'a str, &'a str)>;
-    let rows: Vec<(&str, &str, Pairs<'_>, ExpectedError)> = vec![
-        ("8", "sealed", vec![], (400, "InvalidRequest", IS_SEALED)),
-        ("9", "sealed", vec![whole[0], ("key", &wrong), ("key-md5", &md5_of_wrong)], (403, "AccessDenied", WRONG_KEY)),
+    let cases: Vec<(&str, &str, Pairs<'_>, ExpectedError)> = vec![
+        ("sealed object without a key", "sealed", vec![], (400, "InvalidRequest", NEEDS_PARAMETERS)),
         (
-            "9, a key of another length",
+            "wrong key",
+            "sealed",
+            vec![whole[0], ("key", &wrong), ("key-md5", &md5_of_wrong)],
+            (403, "AccessDenied", WRONG_KEY),
+        ),
+        (
+            "key of invalid length",
             "sealed",
             vec![whole[0], ("key", &short), ("key-md5", &md5_of_short)],
             (403, "AccessDenied", WRONG_KEY),
         ),
-        ("10", "plain", whole.to_vec(), plain),
-        ("10, one header", "plain", whole[..1].to_vec(), plain),
-        ("10, one header", "plain", whole[1..2].to_vec(), plain),
-        ("10, one header", "plain", whole[2..].to_vec(), plain),
+        ("plaintext object with a key", "plain", whole.to_vec(), plain),
+        ("plaintext object with one header", "plain", whole[..1].to_vec(), plain),
+        ("plaintext object with one header", "plain", whole[1..2].to_vec(), plain),
+        ("plaintext object with one header", "plain", whole[2..].to_vec(), plain),
         (
-            "2",
+            "unsupported algorithm",
             "sealed",
             vec![("algorithm", "AES128"), whole[1], whole[2]],
-            (400, "InvalidEncryptionAlgorithmError", ALGORITHM),
+            (400, "InvalidEncryptionAlgorithmError", INVALID_ALGORITHM),
         ),
-        ("3", "sealed", whole[1..].to_vec(), argument(NEEDS_ALGORITHM)),
-        ("4", "sealed", vec![whole[0], whole[2]], argument(NEEDS_KEY)),
-        ("6", "sealed", whole[..2].to_vec(), argument(NEEDS_MD5)),
-        ("7", "sealed", vec![whole[0], whole[1], ("key-md5", &md5_of_wrong)], argument(OTHER_MD5)),
-        ("not there", "absent", whole.to_vec(), absent),
-        ("not there, whatever is wrong with the key", "absent", whole[..2].to_vec(), absent),
+        ("missing algorithm", "sealed", whole[1..].to_vec(), argument(NEEDS_ALGORITHM)),
+        ("missing key", "sealed", vec![whole[0], whole[2]], argument(NEEDS_KEY)),
+        ("missing MD5", "sealed", whole[..2].to_vec(), argument(NEEDS_MD5)),
+        ("wrong MD5", "sealed", vec![whole[0], whole[1], ("key-md5", &md5_of_wrong)], argument(WRONG_MD5)),
+        ("absent object", "absent", whole.to_vec(), absent),
+        ("absent object and missing MD5", "absent", whole[..2].to_vec(), absent),
     ];
     for operation in READS {
-        for (row, name, pairs, expected) in &rows {
+        for (case, name, pairs, expected) in &cases {
             let reply = fixture.read(operation, name, |prefix| named(prefix, pairs));
-            check(&format!("{operation}, row {row}"), &reply, *expected);
-            assert!(!reply.text().contains(&key), "{operation}, row {row}");
+            check(&format!("{operation}, {case}"), &reply, *expected);
+            assert!(!reply.text().contains(&key), "{operation}, {case}");
         }
     }
     fixture.assert_nothing_stored();
-    // The same requests with the right key succeed.
+    // With the right key these requests succeed.
     for (operation, status) in [("GetObject, a range", 206), ("HeadObject", 200), ("GetObjectAttributes", 200)] {
         fixture.read(operation, "sealed", |prefix| named(prefix, &whole)).expect(status);
     }
 }
 
-/// Plain HTTP from another machine is refused before all other errors of a key, and before the
-/// lookup of the object.
+/// Over plain HTTP from another machine, this error takes precedence over all other errors of a key
+/// and over the lookup of the object.
 #[test]
 fn keys_over_insecure_connection_are_rejected() {
     let Some(from) = outer_address() else {
-        return skipped("keys_over_insecure_connection_are_rejected", "there is no address but the loopback's");
+        return skipped("keys_over_insecure_connection_are_rejected", "this machine has only a loopback address");
     };
     let fixture = Fixture { from: Some(from), ..fixture() };
     let (key, md5_of_key) = (fixture.key.base64(), fixture.key.md5_base64());
     let whole = [("algorithm", "AES256"), ("key", &key[..]), ("key-md5", &md5_of_key[..])];
-    let row = (400, "InvalidRequest", INSECURE);
+    let expected = (400, "InvalidRequest", INSECURE);
     for pairs in [&whole[..], &whole[..1], &whole[1..2], &whole[2..], &[("algorithm", "AES128")]] {
         let mut managed = named(OBJECT, pairs);
         managed.push((MANAGED.to_owned(), "aws:kms".to_owned()));
         for operation in WRITES {
-            check(operation, &fixture.write(operation, &named(OBJECT, pairs)), row);
-            check(operation, &fixture.write(operation, &managed), row);
+            check(operation, &fixture.write(operation, &named(OBJECT, pairs)), expected);
+            check(operation, &fixture.write(operation, &managed), expected);
         }
         for operation in READS {
             for name in ["sealed", "plain", "absent"] {
-                check(operation, &fixture.read(operation, name, |prefix| named(prefix, pairs)), row);
+                check(operation, &fixture.read(operation, name, |prefix| named(prefix, pairs)), expected);
             }
         }
         let upload = |method: &str| {
             let request = object(method, "parts").query("uploadId", &fixture.sealed_upload);
             fixture.send(request.headers(named(OBJECT, pairs)))
         };
-        check("ListParts", &upload("GET"), row);
-        check("CompleteMultipartUpload", &upload("POST"), row);
+        check("ListParts", &upload("GET"), expected);
+        check("CompleteMultipartUpload", &upload("POST"), expected);
     }
     fixture.assert_nothing_stored();
     // Requests without a key are served from there as well.
     fixture.read("GetObject", "plain", |_| Vec::new()).expect(200);
-    check("row 8", &fixture.read("GetObject", "sealed", |_| Vec::new()), (400, "InvalidRequest", IS_SEALED));
+    check(
+        "GetObject without a key",
+        &fixture.read("GetObject", "sealed", |_| Vec::new()),
+        (400, "InvalidRequest", NEEDS_PARAMETERS),
+    );
 }
 
 #[test]
@@ -323,7 +348,8 @@ fn parts_without_key_of_upload_are_rejected() {
     let fixture = fixture();
     let sse_c_headers = fixture.key.headers();
     let wrong = CustomerKey::random().headers();
-    let (kind, other) = ((400, "InvalidRequest", PART_KIND), (400, "InvalidRequest", PART_KEY));
+    let needs_key = (400, "InvalidRequest", PART_NEEDS_KEY);
+    let other_key = (400, "InvalidRequest", PART_WRONG_KEY);
     let (sealed, plain) = (&fixture.sealed_upload, &fixture.plain_upload);
     for copies in [false, true] {
         let part = |upload: &str, headers: &[(String, String)]| {
@@ -333,9 +359,9 @@ fn parts_without_key_of_upload_are_rejected() {
             fixture.node.send(&request)
         };
         let name = if copies { "UploadPartCopy" } else { "UploadPart" };
-        check(&format!("{name}, row 11, without"), &part(sealed, &[]), kind);
-        check(&format!("{name}, row 11, with"), &part(plain, &sse_c_headers), kind);
-        check(&format!("{name}, row 12"), &part(sealed, &wrong), other);
+        check(&format!("{name} to a sealed upload without a key"), &part(sealed, &[]), needs_key);
+        check(&format!("{name} to a plaintext upload with a key"), &part(plain, &sse_c_headers), needs_key);
+        check(&format!("{name} with another key"), &part(sealed, &wrong), other_key);
     }
     fixture.assert_nothing_stored();
 
@@ -353,10 +379,10 @@ fn parts_without_key_of_upload_are_rejected() {
     let list = || object("GET", "sums").query("uploadId", &id);
     let complete = || object("POST", "sums").query("uploadId", &id).body(document.clone());
     let needs = (400, "InvalidArgument", NEEDS_KEY);
-    check("ListParts, row 4", &fixture.node.send(&list()), needs);
-    check("CompleteMultipartUpload, row 4", &fixture.node.send(&complete()), needs);
-    check("ListParts, row 12", &fixture.node.send(&list().headers(wrong.clone())), other);
-    check("CompleteMultipartUpload, row 12", &fixture.node.send(&complete().headers(wrong)), other);
+    check("ListParts without a key", &fixture.node.send(&list()), needs);
+    check("CompleteMultipartUpload without a key", &fixture.node.send(&complete()), needs);
+    check("ListParts with another key", &fixture.node.send(&list().headers(wrong.clone())), other_key);
+    check("CompleteMultipartUpload with another key", &fixture.node.send(&complete().headers(wrong)), other_key);
     fixture.node.send(&object("GET", "sums").headers(sse_c_headers.clone())).expect(404);
     let listed = fixture.node.send(&list().headers(sse_c_headers.clone())).expect(200);
     let elements = ["ChecksumAlgorithm", "ChecksumType", "ChecksumCRC32"].map(|name| listed.element(name));

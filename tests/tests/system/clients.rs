@@ -36,14 +36,14 @@ const MANY_COUNT: usize = 1_050;
 const S3FS: &str = "s3fs";
 
 /// Lines around the table in CLIENTS.md.
-const MARKERS: [&str; 2] = ["<!-- what tests/tests/system/clients.rs saw -->\n\n", "<!-- end -->\n"];
+const MARKERS: [&str; 2] = ["<!-- results of tests/tests/system/clients.rs -->\n\n", "<!-- end -->\n"];
 
 /// The result of each feature: a cell of the table.
 type FeatureResults = BTreeMap<String, String>;
 
+/// A client and the command that runs its flows.
 struct ClientProgram {
     name: &'static str,
-    /// The command that runs its flows.
     line: Vec<PathBuf>,
     /// The program under test, if it is not a library.
     program: Option<PathBuf>,
@@ -105,7 +105,8 @@ fn make_many(node: &Node, bucket: &str) {
 
 /// Runs a client's flows and returns their results.
 fn flows(client: &ClientProgram, node: &Node, trusted: &Path, id: usize) -> FeatureResults {
-    let (bucket, many) = (format!("flows-{id}"), format!("many-{id}"));
+    let bucket = format!("flows-{id}");
+    let many = format!("many-{id}");
     make_many(node, &many);
     let home = tempfile::tempdir().unwrap();
     for file in client.line.iter().chain(&client.program) {
@@ -120,13 +121,12 @@ fn flows(client: &ClientProgram, node: &Node, trusted: &Path, id: usize) -> Feat
     command.env("AWS_ACCESS_KEY_ID", &signer.access_key).env("AWS_SECRET_ACCESS_KEY", &signer.secret_key);
     command.env("AWS_DEFAULT_REGION", &signer.region).env("AWS_EC2_METADATA_DISABLED", "true");
     command.env("BUCKET", bucket).env("MANY", many).env("MANY_COUNT", MANY_COUNT.to_string());
-    match client.is_over_tls {
-        true => {
-            command.env("ENDPOINT", format!("https://{}", node.tls_address()));
-            command.env("CA_BUNDLE", trusted).env("NODE_EXTRA_CA_CERTS", trusted)
-        }
-        false => command.env("ENDPOINT", node.endpoint()),
-    };
+    if client.is_over_tls {
+        command.env("ENDPOINT", format!("https://{}", node.tls_address()));
+        command.env("CA_BUNDLE", trusted).env("NODE_EXTRA_CA_CERTS", trusted);
+    } else {
+        command.env("ENDPOINT", node.endpoint());
+    }
     if let Some(program) = &client.program {
         command.env("PROGRAM", program);
     }
@@ -161,7 +161,7 @@ fn column(table: &str, client: &str) -> FeatureResults {
     FEATURES.iter().zip(&rows[2..]).map(|((feature, _), row)| ((*feature).to_owned(), row[at].clone())).collect()
 }
 
-/// Returns the reason why FUSE is unavailable here.
+/// Returns the reason why FUSE is unavailable, if it is.
 fn without_fuse() -> Option<String> {
     let device = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
     device.err().map(|error| format!("/dev/fuse: {error}"))

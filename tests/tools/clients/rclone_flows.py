@@ -147,7 +147,7 @@ def tags():
     s3 = boto3.client("s3", endpoint_url=flows.ENDPOINT, verify=flows.CA_BUNDLE)
     got = s3.get_object_tagging(Bucket=BUCKET, Key="tagged")["TagSet"]
     assert got == [{"Key": "a", "Value": "1"}, {"Key": "b", "Value": "2"}], got
-    return "when it uploads"
+    return "at upload"
 
 
 flows.unsupported("checksums", "MD5 in metadata")

@@ -109,7 +109,7 @@ def presigned():
 
 
 presigned()
-flows.unsupported("presigned URL", "version 2 alone")
+flows.unsupported("presigned URL", "only version 2")
 
 
 @feature("tags")
@@ -120,7 +120,7 @@ def tags():
     assert "a:" not in s3cmd("gettagging", f"s3://{BUCKET}/parts").split()
 
 
-flows.unsupported("checksums", "MD5 alone")
+flows.unsupported("checksums", "only MD5")
 
 
 @feature("sync")

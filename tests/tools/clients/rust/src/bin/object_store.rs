@@ -129,7 +129,7 @@ async fn run(stores: &Stores) {
     stores.presigned().await;
     ok("presigned URL", "");
     stores.tags().await;
-    ok("tags", "when it uploads");
+    ok("tags", "at upload");
     stores.checksums().await;
     ok("checksums", "SHA256, CRC64NVME; not in parts with a customer key");
     unsupported("sync", "");

@@ -1,4 +1,4 @@
-//! The AWS CLI, run as by a user.
+//! The AWS CLI, run as a user runs it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -59,7 +59,7 @@ impl Aws {
         self.name
     }
 
-    /// Runs a shell line in the directory, with `aws` as this CLI with the node as its endpoint.
+    /// Runs a shell line in the directory; `aws` is this CLI with the node as its endpoint.
     pub fn try_shell(&self, line: &str) -> Output {
         let function =
             "aws() { \"$AWS\" --endpoint-url \"$ENDPOINT\" ${CA_BUNDLE:+--ca-bundle \"$CA_BUNDLE\"} \"$@\"; }";

@@ -49,11 +49,11 @@ impl MemoryGroup {
         let name = format!("keyhole-test-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let names = if Path::new(VERSION_1.at).is_dir() { &VERSION_1 } else { &VERSION_2 };
         let path = Path::new(names.at).join(name);
-        fs::create_dir(&path).map_err(|error| format!("no control group can be made: {error}"))?;
+        fs::create_dir(&path).map_err(|error| format!("cannot create a control group: {error}"))?;
         let group = MemoryGroup { path, names };
-        group.write(names.limit, &limit.to_string()).map_err(|error| format!("memory cannot be bounded: {error}"))?;
+        group.write(names.limit, &limit.to_string()).map_err(|error| format!("cannot limit memory: {error}"))?;
         let (swap, value) = names.swap;
-        // Without swap accounting there is no swap.
+        // Without swap accounting the file is missing: ignore the error.
         let _ = group.write(swap, value.unwrap_or(&limit.to_string()));
         Ok(group)
     }
@@ -87,7 +87,7 @@ impl MemoryGroup {
     /// Returns the number of processes killed by the OOM killer.
     pub fn killed(&self) -> u64 {
         let events = self.read(self.names.events);
-        let count = events.lines().find_map(|line| line.strip_prefix("oom_kill ")).expect("it is counted");
+        let count = events.lines().find_map(|line| line.strip_prefix("oom_kill ")).expect("an oom_kill line");
         count.parse().expect("a number")
     }
 }
@@ -101,6 +101,6 @@ impl Drop for MemoryGroup {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        eprintln!("{} could not be removed", self.path.display());
+        eprintln!("cannot remove {}", self.path.display());
     }
 }

@@ -74,12 +74,12 @@ pub fn files_below(path: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     files
 }
 
-/// Returns the forms in which a secret could leak: raw, as hex in either case, and as base64 at the
+/// Returns the encodings of a secret to search for: raw, hex in either case, and base64 at the
 /// three alignments within a larger encoded text (without the characters that depend on
 /// neighbouring bytes).
-pub fn forms(secret: &[u8]) -> Vec<(String, Vec<u8>)> {
+pub fn encodings(secret: &[u8]) -> Vec<(String, Vec<u8>)> {
     let hex = hex::encode(secret);
-    let mut forms = vec![
+    let mut encodings = vec![
         ("raw".to_owned(), secret.to_vec()),
         ("hex".to_owned(), hex.clone().into_bytes()),
         ("HEX".to_owned(), hex.to_uppercase().into_bytes()),
@@ -89,9 +89,9 @@ pub fn forms(secret: &[u8]) -> Vec<(String, Vec<u8>)> {
         let text = Base64::encode_string(&padded);
         let first = (before * 8).div_ceil(6);
         let last = padded.len() * 8 / 6;
-        forms.push((format!("base64 at {before}"), text.as_bytes()[first..last].to_vec()));
+        encodings.push((format!("base64 at {before}"), text.as_bytes()[first..last].to_vec()));
     }
-    forms
+    encodings
 }
 
 /// Changes the version of an object file, as if a later program had written it (FORMAT.md of the
@@ -143,7 +143,7 @@ mod tests {
         let secret = b"\x00a secret of some length\xff\xfe";
         for lead in [&b""[..], b"x", b"xy", b"xyz"] {
             let text = Base64::encode_string(&[lead, secret, b"and more"].concat());
-            let found = forms(secret).iter().filter(|(_, form)| contains(text.as_bytes(), form)).count();
+            let found = encodings(secret).iter().filter(|(_, bytes)| contains(text.as_bytes(), bytes)).count();
             assert_eq!(found, 1, "after {} bytes", lead.len());
         }
         assert!(contains(&[b"..", &secret[..], b".."].concat(), secret));

@@ -26,9 +26,10 @@ pub(crate) fn run<A: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<I
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("{program}: {error}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    match output.status.success() {
-        true => Ok(text(&output.stdout)),
-        false => Err(format!("{program}: {}: {}", output.status, text(&output.stderr))),
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(format!("{program}: {}: {}", output.status, text(&output.stderr)))
     }
 }
 
@@ -59,7 +60,7 @@ impl Drop for LoopDevice {
     fn drop(&mut self) {
         // A device still open is detached when it is closed.
         if let Err(error) = run("losetup", ["--detach".as_ref(), self.path.as_os_str()]) {
-            eprintln!("{} stays: {error}", self.path.display());
+            eprintln!("cannot detach {}: {error}", self.path.display());
         }
     }
 }
@@ -105,8 +106,8 @@ fn make_ext4(path: &Path) -> Result<(), String> {
     run("mkfs.ext4", ["-q".as_ref(), "-F".as_ref(), path.as_os_str()]).map(drop)
 }
 
-/// An ext4 file system in a file, with a simulated power switch. Its users must end before it is
-/// dropped.
+/// An ext4 file system in a file, with a simulated power switch. Processes that use it must have
+/// exited before it is dropped.
 pub struct Volume {
     /// The mounted device.
     device: Option<LoopDevice>,
@@ -153,9 +154,9 @@ impl Volume {
         File::open(self.point()).expect("the volume is mounted")
     }
 
-    /// Makes all of its content durable.
+    /// Makes its content durable.
     pub fn sync(&self) {
-        rustix::fs::syncfs(self.open()).expect("the volume takes it");
+        rustix::fs::syncfs(self.open()).expect("the volume can be synced");
     }
 
     /// Stops the file system immediately, as a power failure does: data in memory never reach the
@@ -166,10 +167,10 @@ impl Volume {
         result.expect("the file system can be shut down");
     }
 
-    /// Mounts it again from a new device without cached content: the journal is replayed. Its users
-    /// must have been killed.
+    /// Mounts it again from a new device without cached content: the journal is replayed. Processes
+    /// that used it must have been killed.
     pub fn restore_power(&mut self) {
-        self.unmount().expect("nothing uses the volume");
+        self.unmount().expect("the volume is idle");
         self.mount().expect("the journal is replayed");
     }
 }

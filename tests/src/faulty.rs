@@ -91,7 +91,8 @@ impl Region {
 pub(crate) struct Faults {
     bad_reads: Vec<Region>,
     bad_writes: Vec<Region>,
-    /// Whether syncs fail, as after the loss of an acknowledged write, until the faults are removed.
+    /// Whether syncs fail, as after the loss of an acknowledged write, until the faults are
+    /// removed.
     has_lost_writes: bool,
     is_read_only: bool,
     space: Space,
@@ -208,7 +209,7 @@ impl SharedFaults {
     }
 }
 
-/// The mounted file system; unmounted on drop. Its users must end first.
+/// A mounted file system, unmounted on drop. Processes that use it must have exited by then.
 pub struct FaultyFs {
     session: Option<BackgroundSession>,
     faults: SharedFaults,
@@ -279,13 +280,13 @@ impl FaultyFs {
         self.faults.lock().budget = budget;
     }
 
-    /// Sets the limit to the current usage: not one page is free.
+    /// Sets the limit to the current usage, so that no page is free.
     pub fn fill(&self) {
         let mut faults = self.faults.lock();
         faults.budget = Some(faults.used());
     }
 
-    /// Selects what `fallocate` does.
+    /// Selects the behaviour of `fallocate`.
     pub fn set_space(&self, space: Space) {
         self.faults.lock().space = space;
     }
@@ -303,7 +304,9 @@ impl FaultyFs {
     /// Removes all faults. The used space and the space guarantees stay.
     pub fn heal(&self) {
         let mut faults = self.faults.lock();
-        let (space, pages, injected) = (faults.space, std::mem::take(&mut faults.pages), faults.injected);
+        let space = faults.space;
+        let pages = std::mem::take(&mut faults.pages);
+        let injected = faults.injected;
         *faults = Faults { space, pages, injected, ..Faults::default() };
     }
 }
@@ -314,7 +317,7 @@ impl Drop for FaultyFs {
         let begun = Instant::now();
         while let Err(error) = unmount(&self.point()) {
             if begun.elapsed() > UNMOUNT_TIMEOUT {
-                eprintln!("{} stays mounted: {error}", self.point().display());
+                eprintln!("cannot unmount {}: {error}", self.point().display());
                 return;
             }
             thread::sleep(Duration::from_millis(20));
@@ -323,12 +326,13 @@ impl Drop for FaultyFs {
     }
 }
 
-/// Unmounts with the program that unprivileged users may run.
+/// Unmounts with `fusermount`, which unprivileged users may run.
 fn unmount(point: &Path) -> io::Result<()> {
     let output = std::process::Command::new("fusermount").arg("-u").arg(point).output()?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
     }
 }
 

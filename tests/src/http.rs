@@ -1,4 +1,4 @@
-//! An HTTP/1.1 client for single requests, which sends exactly what a test specifies.
+//! A client for single HTTP/1.1 requests that sends the bytes of a test unchanged.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
@@ -138,7 +138,8 @@ impl Request {
         add("x-amz-content-sha256", payload.clone());
         add("content-length", len.to_string());
         let query = self.canonical_query();
-        let (credential, signed) = (signer.credential(&date), sigv4::signed_headers(&self.headers));
+        let credential = signer.credential(&date);
+        let signed = sigv4::signed_headers(&self.headers);
         let signature = signer.signature(&self.method, &self.path, &query, &self.headers, &payload, &date);
         let value = format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={signed}, Signature={signature}");
         self.headers.push(("authorization".to_owned(), value));
@@ -151,8 +152,8 @@ impl Request {
         let request = self.signed_for(to, signer, len);
         let mut tcp = connect(to);
         tcp.write_all(request.head(to).as_bytes()).expect("a connection");
-        let sent = io::copy(&mut body, &mut tcp).expect("the node takes the body");
-        assert_eq!(sent, len, "the body has the length that was announced");
+        let sent = io::copy(&mut body, &mut tcp).expect("the node accepts the body");
+        assert_eq!(sent, len, "the body has the announced length");
         read_reply(&mut tcp, &request.method, |_| {}).expect("a reply")
     }
 
@@ -181,10 +182,10 @@ impl Request {
         self.exchange(&mut tcp, &self.head(to))
     }
 
-    /// Sends this head and the body over an existing connection and returns the response.
+    /// Sends this request head and the body over an existing connection and returns the response.
     pub fn exchange(&self, connection: &mut (impl Read + Write), head: &str) -> io::Result<Response> {
         connection.write_all(head.as_bytes())?;
-        // A node that rejects the head may stop reading and still answer.
+        // A node that rejects the request head may stop reading and still answer.
         let sending = connection.write_all(&self.body).and_then(|()| connection.flush());
         let mut body = Vec::new();
         let reply = read_reply(connection, &self.method, |bytes| body.extend_from_slice(bytes));
@@ -202,12 +203,12 @@ impl Request {
         format!("{}{mark}{query}", self.path)
     }
 
-    /// Returns the bytes of the head, for tests that modify it.
+    /// Returns the request head, for tests that modify it.
     pub fn head(&self, to: SocketAddr) -> String {
         self.lines(to) + "connection: close\r\n\r\n"
     }
 
-    /// Returns the bytes of the head for a connection with further requests.
+    /// Returns the request head for a connection with further requests.
     pub fn keep_alive_head(&self, to: SocketAddr) -> String {
         self.lines(to) + "\r\n"
     }
@@ -240,10 +241,10 @@ pub fn object(method: &str, key: &str) -> Request {
     Request::new(method, &format!("/bucket/{key}"))
 }
 
-/// Returns a non-loopback address of this machine, if there is one.
+/// Returns a non-loopback address of this machine, if it has one.
 pub fn outer_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    // Nothing is sent: this yields the source address for the documentation network (RFC 5737).
+    // Sends no packet: this yields the source address for the documentation network (RFC 5737).
     socket.connect("192.0.2.1:9").ok()?;
     Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
 }

@@ -91,7 +91,7 @@ impl Tally {
     }
 }
 
-/// Clients with objects of their own.
+/// Clients, each with its own objects.
 pub struct Load {
     clients: Vec<Client>,
 }
@@ -112,7 +112,8 @@ impl Load {
         let client = |index: usize| {
             let seed = seed.wrapping_add(1000 * index as u64);
             let contents = LENGTHS.into_iter().zip(0..).map(|(len, n)| bytes(seed + n, len)).collect();
-            let (prefix, random) = (format!("load/{index}"), Rng::with_seed(seed));
+            let prefix = format!("load/{index}");
+            let random = Rng::with_seed(seed);
             Client { prefix, contents, stored: BTreeMap::new(), in_doubt: BTreeSet::new(), random }
         };
         Load { clients: (0..clients).map(client).collect() }
@@ -132,7 +133,7 @@ impl Load {
         tally
     }
 
-    /// Gets every name, whether it has an object or not.
+    /// Gets every name, with or without an object.
     pub fn verify(&mut self, node: &Node, answer_max: Duration) -> Tally {
         let mut tally = Tally::default();
         for client in &mut self.clients {
@@ -165,7 +166,8 @@ const BALLAST_MAX: usize = 2000;
 impl Ballast {
     /// Puts objects until one fails for lack of space.
     pub fn put(node: &Node, answer_max: Duration) -> (Self, Tally) {
-        let (mut tally, mut keys) = (Tally::default(), Vec::new());
+        let mut tally = Tally::default();
+        let mut keys = Vec::new();
         for n in 0..BALLAST_MAX {
             let key = format!("ballast/{n}");
             let request = object("PUT", &key).body(vec![n as u8; BALLAST_LEN]);
@@ -179,7 +181,7 @@ impl Ballast {
                 None => break,
             }
         }
-        tally.record_wrong(format!("no PUT was refused for want of room after {} objects", keys.len()));
+        tally.record_wrong(format!("no PUT was refused for lack of space after {} objects", keys.len()));
         (Ballast(keys), tally)
     }
 
@@ -247,8 +249,9 @@ impl Client {
             None => reply.status == 404,
         };
         if !is_right && !self.in_doubt.contains(&name) {
-            let (status, got, wanted) = (reply.status, reply.body.len(), expected.map(Vec::len));
-            tally.record_wrong(format!("GET {}: {status} with {got} bytes, wanted {wanted:?}", self.key(name)));
+            let wanted = expected.map(Vec::len);
+            let got = format!("{} with {} bytes", reply.status, reply.body.len());
+            tally.record_wrong(format!("GET {}: {got}, expected {wanted:?}", self.key(name)));
         }
     }
 

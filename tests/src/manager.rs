@@ -22,7 +22,7 @@ impl Default for Manager {
 }
 
 impl Manager {
-    /// Creates a manager without any messages.
+    /// Creates a manager that has received no message.
     pub fn new() -> Self {
         let home = tempfile::tempdir().expect("a directory");
         let socket = UnixDatagram::bind(home.path().join("notify")).expect("a socket");
@@ -43,8 +43,8 @@ impl Manager {
         Some(String::from_utf8(message).expect("text"))
     }
 
-    /// Waits for a message with a line that equals or starts with this one. Returns all messages up
-    /// to it, with it as the last.
+    /// Waits for a message with a line that starts with this one. Returns all messages up to and
+    /// including it.
     #[track_caller]
     pub fn wait_for(&self, line: &str) -> Vec<String> {
         let begun = Instant::now();
@@ -58,7 +58,7 @@ impl Manager {
                         return messages;
                     }
                 }
-                None => panic!("{line} does not come; what came: {messages:?}"),
+                None => panic!("no message {line} in time; received {messages:?}"),
             }
         }
     }

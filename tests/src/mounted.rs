@@ -14,10 +14,10 @@ use crate::device::{LoopDevice, run, sparse};
 /// Timeout of an unmount: the kernel first completes the I/O of a killed process.
 const UNMOUNT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Length of a neighbour's writes while there is space.
+/// Length of the filler's writes while there is space.
 const LONGEST_WRITE: usize = 1 << 20;
 
-/// Length of its last writes.
+/// Length of its last and shortest writes.
 const SHORTEST_WRITE: usize = 512;
 
 /// A kind of file system.
@@ -72,7 +72,7 @@ impl Kind {
     }
 }
 
-/// A mounted file system; unmounted on drop. Its users must end first.
+/// A mounted file system, unmounted on drop. Processes that use it must have exited by then.
 pub struct MountedFs {
     kind: Kind,
     len: u64,
@@ -108,7 +108,8 @@ impl MountedFs {
 
     /// Mounts it again after [`unmount`](Self::unmount).
     pub fn mount(&mut self) -> Result<(), String> {
-        let (kind, point) = (self.kind.mount_type(), self.point());
+        let kind = self.kind.mount_type();
+        let point = self.point();
         if self.kind == Kind::Tmpfs {
             let size = format!("size={}", self.len);
             run("mount", ["-t", kind, "-o", &size, "none"].iter().map(AsRef::as_ref).chain([point.as_os_str()]))?;
@@ -142,17 +143,17 @@ impl MountedFs {
 
     /// Returns the number of free bytes.
     pub fn free(&self) -> u64 {
-        let stat = rustix::fs::statvfs(self.point()).expect("it is mounted");
+        let stat = rustix::fs::statvfs(self.point()).expect("a mounted file system");
         stat.f_bavail * stat.f_frsize
     }
 
-    /// Fills it with a file, until not even a sector can be written.
+    /// Fills it with a file until no sector can be written.
     pub fn fill(&self) -> FillerFile {
-        let path = self.point().join("neighbour");
+        let path = self.point().join("filler");
         let mut file = OpenOptions::new().create(true).append(true).open(&path).expect("a file");
         let mut len = LONGEST_WRITE;
         while len >= SHORTEST_WRITE {
-            // Write-back can release an excess reservation: the file takes that as well.
+            // Write-back can release an excess reservation: the file uses that space as well.
             let written = file.write_all(&vec![0x6e; len]).and_then(|()| flushed(&file, len));
             if written.is_err() {
                 len /= 2;
@@ -180,7 +181,7 @@ impl Drop for MountedFs {
     }
 }
 
-/// The file with which another program fills a file system.
+/// The file of another program that fills a file system.
 pub struct FillerFile {
     path: PathBuf,
 }
@@ -188,7 +189,7 @@ pub struct FillerFile {
 impl FillerFile {
     /// Frees its space.
     pub fn remove(self) {
-        std::fs::remove_file(&self.path).expect("the neighbour's file");
+        std::fs::remove_file(&self.path).expect("the filler file");
         let directory = File::open(self.path.parent().expect("a directory")).expect("a directory");
         let _ = rustix::fs::syncfs(directory);
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::data::{contains, files_below, forms};
+use crate::data::{contains, encodings, files_below};
 use crate::http::{Request, Response};
 use crate::sigv4::Signer;
 
@@ -44,7 +44,7 @@ pub fn binary() -> &'static Path {
             .current_dir(crate::top())
             .status()
             .expect("cargo runs");
-        assert!(status.success(), "the binary does not build");
+        assert!(status.success(), "cannot build the binary");
         crate::target_dir().join("release/keyhole")
     })
 }
@@ -74,7 +74,7 @@ impl Default for Launch {
     }
 }
 
-/// The access key of a node with a given credential.
+/// The access key of [`Launch::with_credential`].
 pub const ACCESS_KEY: &str = "KEYHOLETESTKEY";
 /// Its secret access key.
 pub const SECRET_KEY: &str = "a-secret-for-tests-alone";
@@ -98,7 +98,7 @@ impl Launch {
         self
     }
 
-    /// Runs the node under a wrapper that replaces itself with it; these arguments come first.
+    /// Runs the node under a wrapper command that executes it.
     pub fn under<A: AsRef<OsStr>>(mut self, wrapper: impl IntoIterator<Item = A>) -> Self {
         self.wrapper.extend(wrapper.into_iter().map(|argument| argument.as_ref().to_owned()));
         self
@@ -126,7 +126,7 @@ impl Launch {
         let line: Vec<&OsStr> = self.wrapper.iter().map(|part| &part[..]).chain([self.program.as_os_str()]).collect();
         let mut command = Command::new(line[0]);
         command.args(&line[1..]).arg("serve").arg("--data").arg(data).args(["--listen", &self.listen]);
-        // Lets all tests run with another engine.
+        // Repeats the tests with another engine.
         if let Some(engine) = std::env::var_os("KEYHOLE_TEST_ENGINE") {
             command.arg("--engine").arg(engine);
         }
@@ -174,7 +174,7 @@ impl Launch {
         let started = Instant::now();
         while child.try_wait().expect("a child").is_none() {
             if started.elapsed() > REFUSAL_MAX {
-                child.kill().expect("a process of ours");
+                child.kill().expect("a child process");
                 break;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -190,7 +190,7 @@ fn home() -> TempDir {
     tempfile::Builder::new().prefix("keyhole-test-").tempdir().expect("a temporary directory")
 }
 
-/// A node that runs, or that was stopped and can be restarted; killed on drop.
+/// A node that runs or can be restarted, killed on drop.
 pub struct Node {
     launch: Launch,
     home: TempDir,
@@ -223,7 +223,7 @@ impl Node {
 
     /// Starts it (again) and waits until it listens.
     pub fn start(&mut self) {
-        assert!(self.child.is_none(), "the node runs");
+        assert!(self.child.is_none(), "the node runs already");
         self.starts += 1;
         let log = self.home.path().join(format!("{}.err", self.starts));
         let out_path = self.home.path().join(format!("{}.out", self.starts));
@@ -239,26 +239,27 @@ impl Node {
                 let admin = after(READY_ADMIN).map(|address| parse(address.trim_end_matches('/')));
                 break (parse(address), after(READY_TLS).map(parse), admin);
             }
-            let child = self.child.as_mut().expect("it was started");
+            let child = self.child.as_mut().expect("a started child");
             if let Some(status) = child.try_wait().expect("a child") {
-                panic!("the node ended with {status}: {}", self.log());
+                panic!("the node exited with {status}: {}", self.log());
             }
-            assert!(started.elapsed() < TIMEOUT, "the node does not get ready: {}", self.log());
+            assert!(started.elapsed() < TIMEOUT, "the node is not ready in time: {}", self.log());
             std::thread::sleep(Duration::from_millis(5));
         };
         self.address = Some(address);
         self.tls_address = tls_address;
         self.admin_address = admin_address;
-        let (access_key, secret_key) = match self.launch.has_credential {
-            true => (ACCESS_KEY.to_owned(), SECRET_KEY.to_owned()),
-            false => self.generated_credential(),
+        let (access_key, secret_key) = if self.launch.has_credential {
+            (ACCESS_KEY.to_owned(), SECRET_KEY.to_owned())
+        } else {
+            self.generated_credential()
         };
         self.signer = Some(Signer { access_key, secret_key, region: "us-east-1".to_owned() });
     }
 
     /// Returns the credential in the data directory.
     fn generated_credential(&self) -> (String, String) {
-        let file = File::open(self.data.join("credentials.toml")).expect("a credential is made");
+        let file = File::open(self.data.join("credentials.toml")).expect("a generated credential");
         let mut values = BufReader::new(file).lines().map_while(Result::ok).filter_map(|line| {
             let (_, value) = line.split_once("_key = ")?;
             Some(value.trim_matches('"').to_owned())
@@ -311,14 +312,14 @@ impl Node {
         self.child.as_ref().expect("the node runs").id()
     }
 
-    /// Returns the places in the data directory and the logs that contain a secret in any form.
+    /// Returns the files and logs of the node that contain a secret, with its encoding.
     pub fn occurrences_of(&self, secret: &[u8]) -> Vec<String> {
         let mut files = files_below(self.data());
         files.push(("the log".into(), self.log().into_bytes()));
         let mut found = Vec::new();
-        for (form, bytes) in forms(secret) {
+        for (encoding, bytes) in encodings(secret) {
             let holders = files.iter().filter(|(_, contents)| contains(contents, &bytes));
-            found.extend(holders.map(|(path, _)| format!("{form} in {}", path.display())));
+            found.extend(holders.map(|(path, _)| format!("{encoding} in {}", path.display())));
         }
         found
     }
@@ -356,14 +357,14 @@ impl Node {
     /// Sends it a signal without waiting.
     pub fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("the node runs");
-        kill_process(Pid::from_child(child), signal).expect("a process of ours");
+        kill_process(Pid::from_child(child), signal).expect("a child process");
     }
 
     /// Kills it with SIGKILL, like a crash.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("the node runs");
-        child.kill().expect("a process of ours");
-        child.wait().expect("a process of ours");
+        child.kill().expect("a child process");
+        child.wait().expect("a child process");
     }
 
     /// Terminates it with SIGTERM.
@@ -381,8 +382,8 @@ impl Node {
                 return status;
             }
             if started.elapsed() > TIMEOUT {
-                child.kill().expect("a process of ours");
-                panic!("the node does not end: {}", self.log());
+                child.kill().expect("a child process");
+                panic!("the node does not exit in time: {}", self.log());
             }
             std::thread::sleep(Duration::from_millis(5));
         }

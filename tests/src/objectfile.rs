@@ -34,7 +34,7 @@ mod kind {
     pub(super) const CHECKPOINT_END: u8 = 12;
 }
 
-/// Content of a segment.
+/// The kind of a segment, by its content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SegmentKind {
     /// Records.
@@ -50,7 +50,7 @@ pub struct Segment {
     pub number: u64,
     /// The offset of its header.
     pub start: u64,
-    /// Its kind.
+    /// The kind of its content.
     pub kind: SegmentKind,
     /// Whether it contains an end record.
     pub is_ended: bool,
@@ -174,10 +174,13 @@ impl Layout {
                 at = (at + 1).next_multiple_of(PAGE);
                 continue;
             }
-            let (len, kind, flags) = (self.u32(at + 8), self.slice(at + 12, 1)[0], self.slice(at + 13, 1)[0]);
+            let len = self.u32(at + 8);
+            let kind = self.slice(at + 12, 1)[0];
+            let flags = self.slice(at + 13, 1)[0];
             let payload = self.slice(at + RECORD_HEADER, len - RECORD_HEADER).to_vec();
             let sequence = self.u64(at + 48);
-            let (bytes, generation) = (at..at + len, segment.generation);
+            let bytes = at..at + len;
+            let generation = segment.generation;
             self.records.push(Record { bytes, segment: segment.number, sequence, generation, kind, payload });
             segment.is_ended |= kind == kind::END;
             at = (at + len).next_multiple_of(if flags & LAST_OF_BATCH == 0 { 8 } else { PAGE });
@@ -190,14 +193,15 @@ impl Layout {
             let is_footer = self.slice(at, 4) == b"khB1" && self.u64(at + 24) == segment.generation;
             let start = self.u64(at + 32);
             if is_footer && (segment.start + PAGE..at).contains(&start) {
-                let (body, footer) = (self.u64(at + 40), at..at + PAGE);
+                let body = self.u64(at + 40);
+                let footer = at..at + PAGE;
                 self.blocks.push(Block { data: start..at, footer, body, generation: segment.generation });
             }
         }
     }
 
-    /// Returns every object with a record by key, as of its newest record. Of several copies by the
-    /// cleaner, those in the most recently opened segment count.
+    /// Returns the objects by key, each as of its newest record. Of several copies by the cleaner,
+    /// the one in the most recently opened segment counts.
     pub fn objects(&self) -> BTreeMap<String, Object> {
         let mut newest: BTreeMap<String, &Record> = BTreeMap::new();
         for record in self.records.iter().filter(|record| record.kind == kind::OBJECT) {
@@ -256,8 +260,8 @@ impl Layout {
         let records = self.records.iter().map(|record| record.bytes.clone());
         let blocks = self.blocks.iter().flat_map(|block| [block.data.clone(), block.footer.clone()]);
         let structures = superblocks.chain(headers).chain(records).chain(blocks);
-        let places = structures.flat_map(|bytes| [bytes.start, (bytes.start + bytes.end) / 2, bytes.end - 1]);
-        places.map(|at| page_of(at).start).collect()
+        let offsets = structures.flat_map(|bytes| [bytes.start, (bytes.start + bytes.end) / 2, bytes.end - 1]);
+        offsets.map(|at| page_of(at).start).collect()
     }
 
     /// Returns the pages of the file that are not zero.
@@ -287,15 +291,17 @@ impl Record {
         (0..count).map(|n| field(&self.payload, 60 + key + head + 58 * n + 2, 8)).collect()
     }
 
-    /// Returns the order of records of one body: the last one has the location of its blocks.
+    /// Returns the sort key of the records of one body: the last one locates its blocks.
     fn relocation_order(&self) -> (u64, u64) {
         (field(&self.payload, 24, 8), self.generation)
     }
 
     /// Returns the generations of the segments that hold the blocks of a body's record.
     fn generations(&self) -> Vec<u64> {
-        let (form, prefix, count) = (self.payload[16], usize::from(self.payload[17]), field(&self.payload, 20, 4));
-        if form == INLINE {
+        let encoding = self.payload[16];
+        let prefix = usize::from(self.payload[17]);
+        let count = field(&self.payload, 20, 4);
+        if encoding == INLINE {
             return Vec::new();
         }
         (0..count as usize).map(|n| field(&self.payload, 32 + prefix + 20 * n + 8, 8)).collect()

@@ -61,7 +61,7 @@ impl Certificate {
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        // Each CA has a unique name.
+        // Clients look up a CA by name: make it unique.
         let name = format!("the tests' authority {:016x}", fastrand::u64(..));
         authority.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
@@ -89,9 +89,9 @@ impl Certificate {
         let day = Duration::from_secs(24 * 60 * 60);
         let now = rcgen::date_time_ymd(1970, 1, 1) + std::time::UNIX_EPOCH.elapsed().expect("a clock after 1970");
         // An hour of slack makes days whole.
-        let (before, after) = (now - 400 * day, now + day / 24);
+        let after = now + day / 24;
         let length = day * days.unsigned_abs();
-        params.not_before = before;
+        params.not_before = now - 400 * day;
         params.not_after = if days < 0 { after - length } else { after + length };
         let key = KeyPair::generate_for(algorithm).expect("a key");
         let certificate = params.signed_by(&key, &self.authority).expect("a certificate");
@@ -142,7 +142,7 @@ impl Certificate {
         self.home.path().join("authority.pem")
     }
 
-    /// Returns their directory.
+    /// Returns the directory of these files.
     pub fn home(&self) -> &Path {
         self.home.path()
     }
@@ -201,7 +201,7 @@ pub fn s_client(to: SocketAddr, arguments: &[&str], request: &str) -> (String, b
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("openssl runs: tests/run installs it");
     // It may exit before it reads the request.
-    let _ = child.stdin.take().expect("it is a pipe").write_all(request.as_bytes());
+    let _ = child.stdin.take().expect("a pipe").write_all(request.as_bytes());
     let output = child.wait_with_output().expect("openssl runs");
     let text = [output.stdout, output.stderr].concat();
     (String::from_utf8_lossy(&text).into_owned(), output.status.success())

@@ -75,7 +75,8 @@ fn metadata() -> Value {
 fn files() -> Vec<String> {
     let ignored = fs::read_to_string(top().join(".gitignore")).unwrap();
     let ignored: Vec<&str> = ignored.lines().map(|line| line.trim_matches('/')).chain([".git"]).collect();
-    let (mut files, mut open) = (Vec::new(), vec![String::new()]);
+    let mut files = Vec::new();
+    let mut open = vec![String::new()];
     while let Some(directory) = open.pop() {
         for entry in fs::read_dir(top().join(&directory)).unwrap().map(Result::unwrap) {
             let name = entry.file_name().into_string().unwrap();
@@ -178,13 +179,13 @@ fn logic_crates_do_no_io() {
             // Only cpufeatures may use libc, to detect CPU features on some targets.
             let direct = graph.direct(name).contains(effect);
             let anywhere = graph.all(name).contains(effect) && effect != "libc";
-            assert!(!direct && !anywhere, "{name} reaches {effect}");
+            assert!(!direct && !anywhere, "{name} depends on {effect}");
         }
         let effects = ["TcpStream", "TcpListener", "UdpSocket", "std::fs", "std::thread", "SystemTime", "Instant::now"];
         let path = format!("crates/{name}/src/");
         for (file, text) in texts(".rs").iter().filter(|(file, _)| file.starts_with(&path)) {
             for pattern in effects {
-                assert!(!text.contains(pattern), "{file} has {pattern}");
+                assert!(!text.contains(pattern), "{file} uses {pattern}");
             }
         }
     }
@@ -204,7 +205,7 @@ fn unsafe_code_outside_binary_is_forbidden() {
 fn tree_has_expected_layout() {
     for file in files() {
         let first = file.split('/').next().unwrap();
-        assert!(TOP.contains(&first), "{file} is at the top");
+        assert!(TOP.contains(&first), "{file}: unexpected name in the root directory");
         let len = fs::metadata(top().join(&file)).unwrap().len();
         assert!(len <= FILE_LEN_MAX, "{file} has {len} bytes");
     }

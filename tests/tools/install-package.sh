@@ -52,6 +52,6 @@ fails test -e /etc/keyhole/keyhole.toml
 fails test -e /etc/systemd/system/multi-user.target.wants/keyhole.service
 # A purge must keep the objects.
 test -e /var/lib/private/keyhole/objects.keyhole
-echo 'installed, looked at, purged'
+echo 'installed, checked, purged'
 INSIDE
 chroot "$layer/root" /bin/sh /tmp/inside

@@ -1,12 +1,12 @@
 //! Measures a node on file systems filled up by others, on ext4, XFS and btrfs:
 //! `keyhole-full-file-systems [--seconds N] [--only ext4|xfs|btrfs]`.
 //!
-//! The same paced load of PUT, GET and DELETE runs twice. First the store has reached its own
-//! capacity: that run gives the reference for the CPU usage of a node that refuses some requests
-//! and serves others. Then a neighbour has filled the file system, for N seconds (600). The program
-//! fails if an answer is wrong or takes longer than a second, if the second run takes more than 1.2
-//! times the reference, if the idle node is busy, or if PUTs do not resume without a restart once
-//! there is space.
+//! A paced load of PUT, GET and DELETE runs twice. In the reference run, the store has reached its
+//! own capacity: the node refuses some requests and serves others. In the full run of N seconds
+//! (600), another program has filled the file system. The program fails if an answer is wrong or
+//! takes longer than a second, if the full run takes more than 1.2 times the CPU time of the
+//! reference, if the idle node is busy, or if PUTs do not resume without a restart once there is
+//! space.
 
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -56,19 +56,20 @@ const NOTICED_MAX: Duration = Duration::from_secs(10);
 /// The tally of a run, and the average number of CPUs that the node used.
 struct Run {
     tally: Tally,
-    processors: f64,
+    cpus: f64,
 }
 
 fn run(node: &Node, load: &mut Load, time: Duration) -> Run {
-    let (begun, before) = (Instant::now(), node.processor_time());
+    let begun = Instant::now();
+    let before = node.processor_time();
     let tally = load.run(node, LoadOptions { time, pace: Some(PACE), answer_max: ANSWER_MAX, mix: (60, 25) });
-    let processors = (node.processor_time() - before).as_secs_f64() / begun.elapsed().as_secs_f64();
-    Run { tally, processors }
+    let cpus = (node.processor_time() - before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    Run { tally, cpus }
 }
 
 /// Prints the result of a run and returns whether it is acceptable.
 fn report(kind: Kind, phase: &str, run: &Run) -> bool {
-    println!("{}: {phase}: {:.4} processors; {}", kind.name(), run.processors, run.tally.line());
+    println!("{}: {phase}: {:.4} CPUs; {}", kind.name(), run.cpus, run.tally.line());
     run.tally.wrong.iter().for_each(|wrong| println!("{}: {phase}: {wrong}", kind.name()));
     run.tally.wrong_count == 0
 }
@@ -103,27 +104,27 @@ fn measure(kind: Kind, mounted: &MountedFs, time: Duration) -> bool {
     is_good &= load.delete_all(&node, ANSWER_MAX).wrong_count == 0 && compact(&node);
 
     let filler = mounted.fill();
-    println!("{}: {} B are free", kind.name(), mounted.free());
+    println!("{}: {} B free", kind.name(), mounted.free());
     // Segments that the store keeps are available to the load only, not to others.
     let (_, tally) = Ballast::put(&node, ANSWER_MAX);
-    println!("{}: until a PUT finds no room: {}", kind.name(), tally.line());
+    println!("{}: until a PUT is refused for lack of space: {}", kind.name(), tally.line());
     is_good &= tally.wrong_count == 0;
     let full = run(&node, &mut load, time);
     is_good &= report(kind, "full by others", &full);
     let refused = full.tally.of("PUT", INSUFFICIENT_STORAGE);
-    let ratio = full.processors / reference.processors;
+    let ratio = full.cpus / reference.cpus;
     println!("{}: {ratio:.2} times the reference, at most {RATIO_MAX}; {refused} PUTs refused", kind.name());
     is_good &= ratio <= RATIO_MAX && refused > 0;
 
     let before = node.processor_time();
     std::thread::sleep(IDLE);
     let idle = (node.processor_time() - before).as_secs_f64() / IDLE.as_secs_f64();
-    println!("{}: {idle:.4} processors when nobody asks, at most {IDLE_MAX}", kind.name());
+    println!("{}: {idle:.4} CPUs while idle, at most {IDLE_MAX}", kind.name());
     is_good &= idle <= IDLE_MAX;
 
     filler.remove();
     let noticed = until_puts_work(&node);
-    println!("{}: PUTs work after {noticed:?} with space", kind.name());
+    println!("{}: time until PUTs were accepted again: {noticed:?}", kind.name());
     let verified = load.verify(&node, ANSWER_MAX);
     println!("{}: at the end: {}", kind.name(), verified.line());
     is_good && noticed.is_some() && verified.wrong_count == 0 && node.pid() == pid

@@ -1,5 +1,5 @@
-//! The calls of the faulty file system: each asks for its outcome, and is then passed through to
-//! the backing directory.
+//! FUSE calls of the faulty file system: each is checked against the faults, and then passed
+//! through to the backing directory.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -21,7 +21,7 @@ use rustix::fs::{CWD, FallocateFlags, Mode, OFlags, fallocate, mknodat, statvfs}
 use super::inodes::Inodes;
 use super::{PAGE, SharedFaults};
 
-/// Cache lifetime of names and attributes: none.
+/// Cache lifetime of names and attributes: the kernel asks for them each time.
 const TTL: Duration = Duration::ZERO;
 
 /// `FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE`.
@@ -44,6 +44,7 @@ struct Write<'a> {
     is_durable: bool,
 }
 
+/// Inodes and open files.
 struct FileTable {
     inodes: Inodes,
     files: HashMap<u64, Arc<File>>,
@@ -162,7 +163,7 @@ impl Calls {
         match mode {
             0 => {
                 self.faults.lock().allocate(inode.into(), &bytes)?;
-                // Only the accounting guarantees the space: the backing directory has enough of it.
+                // The accounting reserves the space; the backing directory has enough.
                 if file.metadata()?.len() < bytes.end {
                     file.set_len(bytes.end)?;
                 }
@@ -286,8 +287,8 @@ impl Filesystem for Calls {
 
     fn mknod(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, _: u32, reply: ReplyEntry) {
         let made = self.make(parent, name, |path| {
-            let (kind, mode) = (rustix::fs::FileType::from_raw_mode(mode), Mode::from_raw_mode(mode));
-            Ok(mknodat(CWD, path, kind, mode, 0)?)
+            let kind = rustix::fs::FileType::from_raw_mode(mode);
+            Ok(mknodat(CWD, path, kind, Mode::from_raw_mode(mode), 0)?)
         });
         match made {
             Ok(attributes) => reply.entry(&TTL, &attributes, Generation(0)),
@@ -432,7 +433,7 @@ impl Filesystem for Calls {
         reply.ok();
     }
 
-    /// Power never fails here: written bytes are durable.
+    /// Checks only the faults: power never fails here, so written bytes are durable.
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         reply_empty(self.faults.lock().sync(), reply);
     }

@@ -53,7 +53,7 @@ impl Inodes {
         let replaced = self.numbers.remove(to);
         let below: Vec<PathBuf> = self.numbers.keys().filter(|path| path.starts_with(from)).cloned().collect();
         for old in below {
-            let rest = old.strip_prefix(from).expect("it is below");
+            let rest = old.strip_prefix(from).expect("a path below `from`");
             let new = if rest.as_os_str().is_empty() { to.to_owned() } else { to.join(rest) };
             if let Some(number) = self.numbers.remove(&old) {
                 self.numbers.insert(new.clone(), number);

@@ -119,7 +119,7 @@ fn write_to_reserved_space_on_full_file_system_succeeds() {
     let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
     fallocate(&file, flags, PAGE, PAGE).unwrap();
     assert_eq!(faulty.used(), 3 * PAGE);
-    assert_eq!(allocate(&file, 4 * PAGE), None, "allocated pages take nothing again");
+    assert_eq!(allocate(&file, 4 * PAGE), None, "allocated pages need no more space");
 }
 
 #[test]

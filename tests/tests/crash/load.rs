@@ -18,15 +18,14 @@ const PART_LEN: usize = 5 << 20;
 /// Estimated space of a request in the log, in addition to its body.
 const REQUEST_COST: u64 = 8 << 10;
 
-/// Progress of a crash, as seen by the clients: each flag becomes true at its time and stays so.
+/// Progress of a crash, shared with the clients: each flag is set once.
 #[derive(Default)]
 pub(crate) struct CrashProgress {
     /// Requests may fail.
     pub(crate) crashing: AtomicBool,
-    /// The power is being cut: acknowledgements are in doubt. Unlike a real power failure, a
-    /// simulated one is not atomic: an fdatasync in flight may succeed although the journal is gone
-    /// before its data is written (ext4 drops the error of the conversion of unwritten extents;
-    /// plain pwrite and fdatasync reproduce it).
+    /// The power is being cut: acknowledgements are in doubt. The simulated cut is not atomic: an
+    /// fdatasync in flight may succeed although its data are lost, because ext4 drops the error of
+    /// the conversion of unwritten extents.
     pub(crate) cutting: AtomicBool,
     /// The power is cut: later requests cannot become durable.
     pub(crate) cut: AtomicBool,
@@ -62,13 +61,13 @@ impl Target {
         let reply = request.body(body).signed(self.to, &self.signer).try_send_unsigned(self.to);
         let is_whole = |reply: &Response| statuses.contains(&reply.status) && reply.is_complete;
         let is_good = reply.as_ref().is_ok_and(is_whole);
-        assert!(!(is_good && stores && was_cut), "{reply:?} to what was sent after the power was cut");
+        assert!(!(is_good && stores && was_cut), "{reply:?} to a write sent after the power was cut");
         assert!(is_good || is_set(&self.progress.crashing), "{reply:?} before the crash");
         reply.ok().filter(|_| is_good && !is_set(&self.progress.cutting))
     }
 }
 
-/// An object of a client. All its properties follow from this.
+/// An object of a client; the seed determines its content and its key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Object {
     seed: u64,
@@ -240,8 +239,8 @@ impl Client {
         if is_expected { Ok(()) } else { Err(found()) }
     }
 
-    /// Returns the acknowledged changes that a crash lost or damaged, and resolves the doubtful
-    /// ones.
+    /// Returns the acknowledged changes that a crash lost or damaged, and resolves the changes in
+    /// doubt.
     pub(crate) fn check(&mut self, node: &Node) -> Vec<String> {
         let mut lost = Vec::new();
         for index in 0..NAMES {

@@ -57,7 +57,7 @@ struct CrashTest {
 }
 
 impl CrashTest {
-    /// Creates the clients of a new node; `launch` gives the options after each crash.
+    /// Creates the clients of a new node; `launch` returns the options after each crash.
     fn new(node: Node, launch: impl Fn() -> Launch + 'static) -> Self {
         let seed = variable("KEYHOLE_CRASH_SEED").unwrap_or_else(fresh_seed);
         println!("KEYHOLE_CRASH_SEED={seed}");
@@ -89,7 +89,7 @@ impl CrashTest {
                 set(&target.progress.cutting);
                 volume.cut_power();
                 set(&target.progress.cut);
-                // From here on the node must not appear successful.
+                // From here on no reply may acknowledge a write.
                 pause(20);
             }
             set(&target.progress.gone);
@@ -110,7 +110,9 @@ impl CrashTest {
         let keys = text.split("<Key>").skip(1).filter_map(|rest| rest.split('<').next()).map(str::to_owned);
         let listed: BTreeSet<String> = keys.collect();
         let existing: BTreeSet<String> = self.clients.iter().flat_map(Client::existing).collect();
-        lost.extend(existing.symmetric_difference(&listed).map(|name| format!("{name} is listed, or is not")));
+        lost.extend(
+            existing.symmetric_difference(&listed).map(|name| format!("{name}: the listing and the object disagree")),
+        );
         lost
     }
 
@@ -125,10 +127,10 @@ impl CrashTest {
         let unanswered: u64 = self.clients.iter().map(|client| client.unanswered).sum();
         let each = self.begun.elapsed().as_millis() / u128::from(self.rounds.max(1));
         println!(
-            "{kind}: {} rounds of {each} ms, {acknowledged} changes acknowledged, {unanswered} made without a reply",
+            "{kind}: {} rounds of {each} ms, {acknowledged} changes acknowledged, {unanswered} carried out without a reply",
             self.rounds
         );
-        assert!(acknowledged > self.rounds, "there was no load");
+        assert!(acknowledged > self.rounds, "too few acknowledged changes");
     }
 }
 
@@ -172,7 +174,7 @@ fn build_without_fdatasync_loses_objects() {
         Ok(volume) => volume,
         Err(reason) => return skipped("power loss without fdatasync", &reason),
     };
-    let program = std::env::var_os("KEYHOLE_BIN_SKIP_SYNC").expect("it was set when this was built");
+    let program = std::env::var_os("KEYHOLE_BIN_SKIP_SYNC").expect("a variable that was set at build time");
     let launch = move || launch().program(program.as_ref());
     let mut test = CrashTest::new(launch().start_in(&volume.point().join("data")), launch);
     assert!(test.node.log().contains("skip-sync"), "{}", test.node.log());
@@ -181,11 +183,11 @@ fn build_without_fdatasync_loses_objects() {
     for round in 1..=rounds() {
         let lost = lose_power(&mut test, &mut volume);
         if !lost.is_empty() {
-            println!("found out in round {round}: {} lost, {}", lost.len(), lost[0]);
+            println!("detected in round {round}: {} lost, {}", lost.len(), lost[0]);
             return;
         }
     }
-    panic!("{} rounds lost nothing", test.rounds);
+    panic!("no loss in {} rounds", test.rounds);
 }
 
 #[test]

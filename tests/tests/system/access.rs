@@ -28,7 +28,7 @@ fn code(reply: &Response) -> (u16, String) {
 }
 
 #[track_caller]
-fn denied(reply: &Response) {
+fn assert_denied(reply: &Response) {
     assert_eq!(reply.status, 403, "{}", reply.text());
     if !reply.body.is_empty() {
         assert_eq!(reply.element("Code").as_deref(), Some("AccessDenied"), "{}", reply.text());
@@ -70,32 +70,33 @@ fn operation_without_its_right_is_denied() {
     put();
     for right in ["read", "write", "list", "delete", "read-sealed", "write-sealed"] {
         let signer = with_grants(&node, &[&format!("buck*/in/:{right}")]);
-        for (takes, request) in operations("in/there") {
+        for (required, request) in operations("in/there") {
             put();
             let reply = request.send(node.address(), &signer);
-            match takes == right {
-                true => assert_ne!(reply.status, 403, "{right}: {} {}", request.target(), reply.text()),
-                false => denied(&reply),
+            if required == right {
+                assert_ne!(reply.status, 403, "{right}: {} {}", request.target(), reply.text());
+            } else {
+                assert_denied(&reply);
             }
         }
         put();
         // Another prefix, and the bucket as a whole.
         operations("out/there").into_iter().chain(operations("in")).for_each(|(_, request)| {
             if !request.target().contains("acl") || request.target().contains("there") {
-                denied(&request.send(node.address(), &signer));
+                assert_denied(&request.send(node.address(), &signer));
             }
         });
-        denied(&Request::new("GET", "/bucket").send(node.address(), &signer));
-        denied(&Request::new("PUT", "/bucket-2").send(node.address(), &signer));
-        denied(&Request::new("DELETE", "/bucket").send(node.address(), &signer));
-        denied(&Request::new("GET", "/other").send(node.address(), &signer));
+        assert_denied(&Request::new("GET", "/bucket").send(node.address(), &signer));
+        assert_denied(&Request::new("PUT", "/bucket-2").send(node.address(), &signer));
+        assert_denied(&Request::new("DELETE", "/bucket").send(node.address(), &signer));
+        assert_denied(&Request::new("GET", "/other").send(node.address(), &signer));
         // A client may check that its bucket exists.
         Request::new("HEAD", "/bucket").send(node.address(), &signer).expect(200);
         Request::new("GET", "/bucket").query("location", "").send(node.address(), &signer).expect(200);
     }
     let both = with_grants(&node, &["bucket/in/:read", "bucket/in/:write"]);
     object("PUT", "in/copy").header("x-amz-copy-source", "bucket/in/there").send(node.address(), &both).expect(200);
-    denied(&object("PUT", "in/copy").header("x-amz-copy-source", "bucket/out").send(node.address(), &both));
+    assert_denied(&object("PUT", "in/copy").header("x-amz-copy-source", "bucket/out").send(node.address(), &both));
 }
 
 #[test]
@@ -105,8 +106,8 @@ fn admin_of_some_buckets_creates_and_deletes_them() {
     let admin = with_grants(&node, &["cam-*:admin"]);
     let send = |method: &str, path: &str| Request::new(method, path).send(node.address(), &admin);
     send("PUT", "/cam-2").expect(200);
-    denied(&send("PUT", "/other"));
-    denied(&send("DELETE", "/bucket"));
+    assert_denied(&send("PUT", "/other"));
+    assert_denied(&send("DELETE", "/bucket"));
     let listed = send("GET", "/").expect(200).text();
     assert!(listed.contains("cam-1") && listed.contains("cam-2") && !listed.contains("<Name>bucket"), "{listed}");
     send("DELETE", "/cam-2").expect(204);
@@ -129,8 +130,8 @@ fn keys_outside_grants_are_neither_deleted_nor_revealed() {
     let reply = delete.send(node.address(), &some).expect(200).text();
     assert!(reply.contains("<Deleted><Key>in/a</Key>") && reply.contains("<Code>AccessDenied</Code>"), "{reply}");
     node.send(&object("GET", "out/a")).expect(200);
-    denied(&object("GET", "in/none").send(node.address(), &some));
-    denied(&object("HEAD", "in/none").send(node.address(), &some));
+    assert_denied(&object("GET", "in/none").send(node.address(), &some));
+    assert_denied(&object("HEAD", "in/none").send(node.address(), &some));
     let lister = with_grants(&node, &["bucket:list,read"]);
     assert_eq!(code(&object("GET", "in/none").send(node.address(), &lister)), (404, "NoSuchKey".to_owned()));
 }
@@ -154,7 +155,7 @@ fn changed_access_key_takes_effect_immediately() {
     assert_eq!((reads(&last).0, reads(&rotated).0), (200, 200));
     let begun = std::time::Instant::now();
     while reads(&rotated).0 == 200 {
-        assert!(begun.elapsed().as_secs() < 20, "it was to be good for a second");
+        assert!(begun.elapsed().as_secs() < 20, "the old secret is still valid after its time");
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     assert_eq!(reads(&rotated), (403, "InvalidAccessKeyId".to_owned()));
@@ -165,14 +166,14 @@ fn changed_access_key_takes_effect_immediately() {
     }
     let table = String::from_utf8(succeeds(&["access", "list", data], b"")).unwrap();
     for secret in [&first, &rotated, &last].map(|signer| &signer.secret_key) {
-        assert!(!listed.contains(secret) && !table.contains(secret), "a secret is shown once");
+        assert!(!listed.contains(secret) && !table.contains(secret), "a listing shows a secret");
         assert!(!node.log().contains(secret));
     }
 
     succeeds(&["access", "revoke", data, &last.access_key], b"");
     assert_eq!(reads(&last), (403, "InvalidAccessKeyId".to_owned()));
     assert!(fails(1, &["access", "revoke", data, &last.access_key], b"").1.contains("no access key"));
-    assert_eq!(node.send(&object("GET", "o")).status, 200, "that of the environment stays");
+    assert_eq!(node.send(&object("GET", "o")).status, 200, "the credential of the environment stays valid");
 }
 
 #[test]
@@ -199,7 +200,7 @@ fn given_access_keys_survive_restart_and_invalid_file() {
     node.start();
     object("GET", "o").send(node.address(), &reader).expect(200);
     object("GET", "o").send(node.address(), &given).expect(200);
-    denied(&object("PUT", "o").body("y").send(node.address(), &reader));
+    assert_denied(&object("PUT", "o").body("y").send(node.address(), &reader));
 
     // An unreadable file leaves the valid keys in use.
     let path = node.data().join("credentials.toml");
@@ -231,7 +232,7 @@ fn anonymous_reads_follow_bucket_setting() {
     node.send(&object("PUT", "plain").body("plain")).expect(200);
     node.send(&object("PUT", "sealed").headers(key.headers()).body("sealed")).expect(200);
     let anonymous = |request: Request| request.send_unsigned(node.address());
-    denied(&anonymous(object("GET", "plain")));
+    assert_denied(&anonymous(object("GET", "plain")));
     let shown = succeeds(&["bucket", "set", data, "bucket", "--anonymous-read", "allow"], b"");
     assert!(String::from_utf8(shown).unwrap().contains("anonymous-read: allow"));
     assert_eq!(anonymous(object("GET", "plain")).expect(200).text(), "plain");
@@ -240,7 +241,7 @@ fn anonymous_reads_follow_bucket_setting() {
     // A customer key is still required.
     assert_eq!(anonymous(object("GET", "sealed").headers(key.headers())).expect(200).text(), "sealed");
     assert_eq!(anonymous(object("GET", "sealed")).status, 400);
-    denied(&anonymous(object("GET", "sealed").headers(CustomerKey::random().headers())));
+    assert_denied(&anonymous(object("GET", "sealed").headers(CustomerKey::random().headers())));
     for request in [
         object("GET", "none"),
         object("GET", "plain").query("tagging", ""),
@@ -254,8 +255,8 @@ fn anonymous_reads_follow_bucket_setting() {
         Request::new("GET", "/none/o"),
         Request::new("GET", "/UPPER/o"),
     ] {
-        denied(&anonymous(request));
+        assert_denied(&anonymous(request));
     }
     succeeds(&["bucket", "set", data, "bucket", "--anonymous-read", "forbid"], b"");
-    denied(&anonymous(object("GET", "plain")));
+    assert_denied(&anonymous(object("GET", "plain")));
 }

@@ -21,7 +21,9 @@ fn refused(reply: &Response, status: u16, code: &str) {
 
 #[test]
 fn attributes_of_object_match_its_put() {
-    let (node, key, other) = (Node::with_bucket(), CustomerKey::random(), CustomerKey::random());
+    let node = Node::with_bucket();
+    let key = CustomerKey::random();
+    let other = CustomerKey::random();
     let body = bytes(1, 70_000);
     for (name, headers) in [("plain", Vec::new()), ("sealed", key.headers().to_vec())] {
         let sum = base64(&crc32(&body));
@@ -79,7 +81,9 @@ fn upload_in_parts(
 
 #[test]
 fn attributes_of_multipart_object_list_its_parts() {
-    let (node, key, other) = (Node::with_bucket(), CustomerKey::random(), CustomerKey::random());
+    let node = Node::with_bucket();
+    let key = CustomerKey::random();
+    let other = CustomerKey::random();
     for (name, headers) in [("plain", Vec::new()), ("sealed", key.headers().to_vec())] {
         let (bodies, done) = upload_in_parts(&node, name, &headers, Some("COMPOSITE"));
         let sums: Vec<[u8; 4]> = bodies.iter().map(|body| crc32(body)).collect();
@@ -128,7 +132,7 @@ fn attributes_of_multipart_object_list_its_parts() {
         assert_eq!(page.element("IsTruncated").as_deref(), Some("true"));
         assert_eq!(page.element("NextPartNumberMarker").as_deref(), Some("2"));
 
-        // A copy that shares the bodies has them too, with another key; a change of tags keeps
+        // A copy with another key shares the bodies with their checksums; a change of tags keeps
         // them.
         let mut copy = object("PUT", "copy").header("x-amz-copy-source", format!("/bucket/{name}"));
         let mut of_copy = Vec::new();
@@ -150,7 +154,8 @@ fn attributes_of_multipart_object_list_its_parts() {
 
 #[test]
 fn parts_without_checksums_are_only_counted() {
-    let (node, key) = (Node::with_bucket(), CustomerKey::random());
+    let node = Node::with_bucket();
+    let key = CustomerKey::random();
     for headers in [Vec::new(), key.headers().to_vec()] {
         for kind in [None, Some("FULL_OBJECT")] {
             let (bodies, _) = upload_in_parts(&node, "o", &headers, kind);

@@ -40,11 +40,11 @@ fn served_certificate(node: &Node, certificate: &Certificate) -> Vec<u8> {
     connection.conn.peer_certificates().unwrap()[0].to_vec()
 }
 
-/// How new files replace old ones.
+/// A method of replacing the files of a certificate.
 #[derive(Clone, Copy, Debug)]
 enum Replacement {
     /// Renames, as by editors and `install`, and SIGHUP.
-    RenamesAndHangUp,
+    RenamesAndSighup,
     /// Renames only.
     Renames,
     /// In-place writes, one file after another and in pieces.
@@ -55,9 +55,10 @@ enum Replacement {
 }
 
 fn replace(replacement: Replacement, issued: &IssuedCertificate, node: &Node, certificate: &Certificate) {
-    let (cert, key) = (certificate.path(), certificate.key_path());
+    let cert = certificate.path();
+    let key = certificate.key_path();
     match replacement {
-        Replacement::RenamesAndHangUp => {
+        Replacement::RenamesAndSighup => {
             issued.write(&cert, &key);
             node.reload();
         }
@@ -106,14 +107,15 @@ impl TlsLoad<'_> {
     fn run(&self, id: usize) {
         let to = self.node.tls_address();
         let version = if id.is_multiple_of(3) { &TLS12 } else { &TLS13 };
-        // It resumes sessions, as clients do.
+        // Resumes sessions, like real clients.
         let client = self.certificate.client(&[version], &["http/1.1"]);
         let is_kept = id.is_multiple_of(2);
         let open = || {
             self.connections.fetch_add(1, Ordering::Relaxed);
             connect(to, &client).unwrap()
         };
-        let (key, name) = (CustomerKey::random(), format!("o-{id}"));
+        let key = CustomerKey::random();
+        let name = format!("o-{id}");
         let mut kept: Option<TlsConnection> = None;
         for round in 0.. {
             if self.stop.load(Ordering::Relaxed) {
@@ -122,11 +124,13 @@ impl TlsLoad<'_> {
             let body = bytes(round, [100, 70_000, 1_500_000][round as usize % 3]);
             for (method, sent) in [("PUT", &body[..]), ("GET", b"")] {
                 let request = object(method, &name).headers(key.headers()).body(sent).signed(to, self.node.signer());
-                let response: Response = match is_kept {
-                    true => request.exchange(kept.get_or_insert_with(open), &request.keep_alive_head(to)),
-                    false => request.exchange(&mut open(), &request.head(to)),
-                }
-                .unwrap_or_else(|error| panic!("client {id}, round {round}, {method}: {error}"));
+                let reply = if is_kept {
+                    request.exchange(kept.get_or_insert_with(open), &request.keep_alive_head(to))
+                } else {
+                    request.exchange(&mut open(), &request.head(to))
+                };
+                let response: Response =
+                    reply.unwrap_or_else(|error| panic!("client {id}, round {round}, {method}: {error}"));
                 let response = response.expect(200);
                 assert!(
                     response.is_complete && (method == "PUT" || response.body == body),
@@ -154,16 +158,16 @@ fn certificate_replaced_under_load_fails_no_request() {
             connections: AtomicUsize::new(0),
         };
         let replacements = [
-            Replacement::RenamesAndHangUp,
+            Replacement::RenamesAndSighup,
             Replacement::Renames,
-            Replacement::RenamesAndHangUp,
+            Replacement::RenamesAndSighup,
             Replacement::Pieces,
-            Replacement::RenamesAndHangUp,
+            Replacement::RenamesAndSighup,
             Replacement::Links,
             Replacement::Links,
         ];
         thread::scope(|scope| {
-            // Stop the clients in any case.
+            // Stop the clients even if an assertion fails.
             let _stop = StopOnDrop(&load.stop);
             let clients: Vec<_> = (0..TlsLoad::CLIENTS)
                 .map(|id| {
@@ -178,7 +182,7 @@ fn certificate_replaced_under_load_fails_no_request() {
                 let issued = certificate.issue(&["localhost", "127.0.0.1"]);
                 replace(replacement, &issued, &node, &certificate);
                 wait_until(&format!("{replacement:?}"), || served_certificate(&node, &certificate) == *issued.der);
-                wait_until("requests go on", || load.requests.load(Ordering::Relaxed) > before + TlsLoad::CLIENTS);
+                wait_until("requests continue", || load.requests.load(Ordering::Relaxed) > before + TlsLoad::CLIENTS);
                 assert!(clients.iter().all(|client| !client.is_finished()), "{replacement:?}");
             }
             // An invalid pair is not used.
@@ -190,7 +194,8 @@ fn certificate_replaced_under_load_fails_no_request() {
             load.stop.store(true, Ordering::Relaxed);
             clients.into_iter().for_each(|client| client.join().unwrap());
         });
-        let (requests, connections) = (load.requests.into_inner(), load.connections.into_inner());
+        let requests = load.requests.into_inner();
+        let connections = load.connections.into_inner();
         println!("--io {io}: {requests} requests on {connections} connections, {} certificates", replacements.len());
         // Persistent connections were kept: one per client that uses them.
         assert!(requests > 200 && connections > 50 && connections < requests, "{requests} on {connections}");
@@ -199,6 +204,7 @@ fn certificate_replaced_under_load_fails_no_request() {
     }
 }
 
+/// Stops the clients on drop.
 struct StopOnDrop<'s>(&'s AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -207,8 +213,8 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// An invalid pair leaves the current one in use, and the log says what to do; the node retries
-/// when the files change, and not earlier.
+/// An invalid pair leaves the current one in use, and the log suggests a remedy. The node retries
+/// only when the files change.
 #[test]
 fn invalid_certificate_leaves_current_one_in_use() {
     let certificate = Certificate::new();
@@ -231,12 +237,12 @@ fn invalid_certificate_leaves_current_one_in_use() {
         wait_until(what, || node.log().contains(what) && warnings() == n + 1);
         assert!(served_certificate(&node, &certificate) == first, "{what}");
     }
-    // Logged once.
+    // Each warning is logged once.
     thread::sleep(OBSERVATION_TIME);
     assert_eq!(warnings(), 4);
     let issued = certificate.issue(&["localhost"]);
     issued.write(&certificate.path(), &certificate.key_path());
-    wait_until("the new one is used", || served_certificate(&node, &certificate) == *issued.der);
+    wait_until("the new certificate is in use", || served_certificate(&node, &certificate) == *issued.der);
     assert_eq!(warnings(), 4);
 }
 
@@ -244,7 +250,7 @@ fn invalid_certificate_leaves_current_one_in_use() {
 fn sighup_without_certificates_keeps_node_running() {
     let mut node = Node::with_bucket();
     node.reload();
-    wait_until("it says so", || node.log().contains("SIGHUP"));
+    wait_until("SIGHUP is logged", || node.log().contains("SIGHUP"));
     node.send(&object("GET", "absent")).expect(404);
     assert!(node.stop().success());
 }
@@ -265,7 +271,8 @@ fn server_name_selects_certificate() {
     let rsa = certificate.issue_with(&["second.example", "rsa.example", "deep.wild.example"], &PKCS_RSA_SHA256, 365);
     let mut launch = certificate.launch(ANY_PORT);
     for (name, issued) in [("second", &second), ("rsa", &rsa)] {
-        let (cert, key) = (home.join(format!("{name}.pem")), home.join(format!("{name}.key")));
+        let cert = home.join(format!("{name}.pem"));
+        let key = home.join(format!("{name}.key"));
         issued.write(&cert, &key);
         launch = launch.arg("--tls-cert").arg(&cert).arg("--tls-key").arg(&key);
     }
@@ -291,10 +298,10 @@ fn server_name_selects_certificate() {
     check(&["-servername", "two.one.wild.example"], &first);
     check(&["-servername", "rsa.example"], &rsa);
     check(&["-servername", "deep.wild.example"], &rsa);
-    // Of two for one name, the one that the client can verify.
+    // Of two certificates for one name, the node presents the one that the client can verify.
     check(&["-servername", "second.example", "-sigalgs", "RSA-PSS+SHA256"], &rsa);
 
-    // A client that verifies it accepts it.
+    // Clients accept the certificate of their server name.
     let client = certificate.client(&[&TLS13], &[]);
     for name in ["first.example", "second.example", "any.wild.example", "rsa.example"] {
         let mut connection = connect_as(name, node.tls_address(), &client).unwrap();
@@ -303,12 +310,12 @@ fn server_name_selects_certificate() {
         assert_eq!(response.status, 403, "{name}");
     }
 
-    // Each is replaced separately.
+    // Each certificate is replaced separately.
     let newer = certificate.issue(&["second.example"]);
     replace_file(&certificate.path(), "nonsense");
     newer.write(&home.join("second.pem"), &home.join("second.key"));
     node.reload();
-    wait_until("the other is warned of", || node.log().contains("The previous files stay in use"));
+    wait_until("a warning about the invalid pair", || node.log().contains("The previous files stay in use"));
     let (text, _) = s_client(node.tls_address(), &["-servername", "second.example", "-showcerts"], "");
     assert!(contains_pem(&text, &newer), "{text}");
     let (text, _) = s_client(node.tls_address(), &["-servername", "first.example", "-showcerts"], "");
@@ -327,9 +334,12 @@ fn try_put(node: &Node, client: &std::sync::Arc<rustls::ClientConfig>) -> Option
 #[test]
 fn client_without_valid_certificate_is_rejected() {
     for io in ["uring", "epoll"] {
-        let (certificate, authority, stranger) = (Certificate::new(), Certificate::new(), Certificate::new());
+        let certificate = Certificate::new();
+        let authority = Certificate::new();
+        let stranger = Certificate::new();
         let list = certificate.home().join("crl.pem");
-        let (good, bad) = (authority.issue(&["good"]), authority.issue(&["bad"]));
+        let good = authority.issue(&["good"]);
+        let bad = authority.issue(&["bad"]);
         let expired = authority.issue_with(&["late"], &PKCS_ECDSA_P256_SHA256, -1);
         let foreign = stranger.issue(&["good"]);
         replace_file(&list, &authority.revoke(&[], 30));
@@ -349,7 +359,7 @@ fn client_without_valid_certificate_is_rejected() {
         assert_eq!(refusals(), 0);
         for (n, client) in [&anonymous, &with(&expired), &with(&foreign)].into_iter().enumerate() {
             assert_eq!(try_put(&node, client), None, "{n}");
-            wait_until("it is in the log", || refusals() == n + 1);
+            wait_until("a failed handshake is logged", || refusals() == n + 1);
         }
         let log = node.log();
         let lines: Vec<&str> = log.lines().filter(|line| line.contains("TLS handshake failed")).collect();
@@ -369,23 +379,24 @@ fn client_without_valid_certificate_is_rejected() {
         node.send(&object("GET", "absent")).expect(404);
 
         // Revocation applies from the next handshake on, also to clients with a resumable session.
-        let (client, keeper) = (with(&bad), with(&bad));
+        let client = with(&bad);
+        let keeper = with(&bad);
         assert_eq!(try_put(&node, &client), Some(200));
         let mut kept = connect(node.tls_address(), &keeper).unwrap();
         let get = object("GET", "absent").signed(node.tls_address(), node.signer());
         get.exchange(&mut kept, &get.keep_alive_head(node.tls_address())).unwrap().expect(404);
         replace_file(&list, &authority.revoke(&[&bad], 30));
-        wait_until("it is read", || node.log().contains("new connections use them"));
+        wait_until("the list is loaded", || node.log().contains("new connections use them"));
         assert_eq!((try_put(&node, &client), try_put(&node, &with(&good))), (None, Some(200)));
         get.exchange(&mut kept, &get.keep_alive_head(node.tls_address())).unwrap().expect(404);
         // An outdated list stays in use, and the log reports it.
         replace_file(&list, &authority.revoke(&[&good], -1));
-        wait_until("it is read", || node.log().contains("is out of date since"));
-        wait_until("it is in use", || try_put(&node, &with(&good)).is_none());
+        wait_until("the list is loaded", || node.log().contains("is out of date since"));
+        wait_until("the new list or CA is in use", || try_put(&node, &with(&good)).is_none());
         assert_eq!(try_put(&node, &with(&bad)), Some(200));
         // A second CA without a revocation list.
         replace_file(&authority.authority_path(), &fs::read_to_string(stranger.authority_path()).unwrap());
-        wait_until("it is in use", || try_put(&node, &with(&bad)).is_none());
+        wait_until("the new list or CA is in use", || try_put(&node, &with(&bad)).is_none());
         assert!(node.log().contains("no revocation list of"));
         assert_eq!(try_put(&node, &with(&foreign)), None);
         drop(node);
@@ -408,9 +419,10 @@ fn start_with_invalid_client_certificate_options_is_refused() {
         let (got, message) = launch.refused(&data);
         assert_eq!(got, Some(code), "{message}");
         assert!(parts.iter().all(|part| message.contains(part)), "{parts:?} in: {message}");
-        assert!(!data.exists(), "nothing is made");
+        assert!(!data.exists(), "a refused command creates nothing");
     };
-    let (cert, ca) = (certificate.path(), certificate.authority_path());
+    let cert = certificate.path();
+    let ca = certificate.authority_path();
     let launch = || certificate.launch(ANY_PORT);
     check(1, launch().arg("--tls-cert").arg(&cert), &["2 --tls-cert and 1 --tls-key"]);
     check(2, launch().arg("--tls-client-auth=require"), &["--tls-client-ca"]);
@@ -449,7 +461,7 @@ fn expiring_certificate_is_warned_about() {
         assert!(shown.status.success());
         let message = String::from_utf8(shown.stderr).unwrap();
         match expected {
-            // This is the one that expires in 3 days.
+            // The files hold the certificate that expires in 3 days.
             None => assert!(message.contains("in 3 days"), "{message}"),
             Some(text) => assert!(message.contains("WARNING") && message.contains(text), "{message}"),
         }
@@ -468,7 +480,8 @@ fn openssl_x509(path: &str, arguments: &[&str]) -> String {
 fn self_signed_certificate_is_created_served_and_replaced() {
     let directory = Directory::new();
     let out = directory.path("tls");
-    let (cert, key) = (directory.path("tls/cert.pem"), directory.path("tls/key.pem"));
+    let cert = directory.path("tls/cert.pem");
+    let key = directory.path("tls/key.pem");
     let make = |more: &[&str]| {
         let arguments = [&["tls", "self-signed", "--host", "localhost", "--out", &out], more].concat();
         String::from_utf8(succeeds(&arguments, b"")).unwrap()
@@ -476,7 +489,7 @@ fn self_signed_certificate_is_created_served_and_replaced() {
     let message = make(&["--host", "127.0.0.1", "*.s3.example", "::1", "--days", "30"]);
     let mode = |path: &str| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&key), mode(&cert)), (0o600, 0o644));
-    assert_eq!(fs::read_dir(&out).unwrap().count(), 2, "nothing is left behind");
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 2, "temporary files are removed");
     let fingerprint = openssl_x509(&cert, &["-fingerprint", "-sha256"]);
     let fingerprint = fingerprint.split_once('=').unwrap().1;
     assert!(
@@ -524,7 +537,7 @@ fn self_signed_certificate_is_created_served_and_replaced() {
     make(&["--host", "127.0.0.1", "--force"]);
     assert_eq!((mode(&key), mode(&cert)), (0o600, 0o644));
     assert_ne!(before[0], fs::read(&cert).unwrap());
-    wait_until("the new one is used", || node.log().contains("new connections use them"));
+    wait_until("the new certificate is in use", || node.log().contains("new connections use them"));
     aws.shell(copy);
     let old = directory.path("old.pem");
     fs::write(&old, &before[0]).unwrap();
@@ -551,7 +564,7 @@ fn tls_commands_reject_invalid_arguments_and_files() {
     let with =
         |count: usize| [&["tls", "self-signed", "--out", &out, "--days", "3650", "--host"], &hosts[..count]].concat();
     assert!(fails(2, &with(65), b"").1.contains("64"));
-    assert!(!fs::exists(&out).unwrap(), "nothing is made");
+    assert!(!fs::exists(&out).unwrap(), "a refused command creates nothing");
     succeeds(&with(64), b"");
 
     fs::write(directory.path("none.pem"), "nothing").unwrap();

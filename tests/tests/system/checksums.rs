@@ -70,7 +70,8 @@ fn etag(reply: &Response) -> String {
 
 #[test]
 fn part_checksums_combine_into_object_checksum() {
-    let (node, key) = (Node::with_bucket(), CustomerKey::random());
+    let node = Node::with_bucket();
+    let key = CustomerKey::random();
     for headers in [Vec::new(), key.headers().to_vec()] {
         let upload = Upload::new(&node, &headers, &[("x-amz-checksum-algorithm", "CRC32")]);
         let expected = "expected checksum Type: crc32, actual checksum Type: ";
@@ -100,8 +101,10 @@ fn part_checksums_combine_into_object_checksum() {
 
 #[test]
 fn missing_part_checksums_are_computed() {
-    let (node, key) = (Node::with_bucket(), CustomerKey::random());
-    let (first, source) = (bytes(1, 5 << 20), bytes(2, 3000));
+    let node = Node::with_bucket();
+    let key = CustomerKey::random();
+    let first = bytes(1, 5 << 20);
+    let source = bytes(2, 3000);
     node.send(&object("PUT", "source").body(source.clone())).expect(200);
     let second = &source[100..2100];
     let whole = [&first[..], second].concat();
@@ -118,7 +121,8 @@ fn missing_part_checksums_are_computed() {
         assert_eq!(upload.list().matches("<ChecksumCRC32>").count(), 2, "{}", upload.list());
 
         let parts = [named(1, &etag(&one), None), named(2, &two.element("ETag").unwrap(), None)];
-        let (sum, size) = (crc32(&whole), whole.len().to_string());
+        let sum = crc32(&whole);
+        let size = whole.len().to_string();
         refused(&upload.complete(&parts, &[(CRC32, &crc32(b"other"))]), "BadDigest", "CRC32");
         refused(&upload.complete(&parts, &[(CRC32, &format!("{sum}-2"))]), "BadDigest", "CRC32");
         refused(&upload.complete(&parts, &[("x-amz-checksum-sha256", &sha)]), "InvalidRequest", "sha256");
@@ -136,7 +140,8 @@ fn missing_part_checksums_are_computed() {
 /// parts.
 #[test]
 fn completion_with_unverified_checksum_is_rejected() {
-    let (node, key) = (Node::with_bucket(), CustomerKey::random());
+    let node = Node::with_bucket();
+    let key = CustomerKey::random();
     let body = b"the only part";
     let sum = crc32(body);
     for headers in [Vec::new(), key.headers().to_vec()] {

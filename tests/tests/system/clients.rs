@@ -190,7 +190,8 @@ fn client_results_match_table_in_docs() {
         clients.retain(|client| client.name != S3FS);
     }
     thread::scope(|scope| {
-        let (node, trusted) = (&node, &trusted);
+        let node = &node;
+        let trusted = &trusted;
         let run = |(id, client)| (client, scope.spawn(move || flows(client, node, trusted, id)));
         let running: Vec<(&ClientProgram, _)> = clients.iter().enumerate().map(run).collect();
         for (client, run) in running {

@@ -27,7 +27,7 @@ fn key_files_are_created_shown_and_not_overwritten() {
 
     let (_, stderr) = fails(1, &["key", "new", &path], b"");
     assert!(stderr.contains("exists"), "{stderr}");
-    assert_eq!(fs::read(&path).unwrap(), key, "it is not overwritten");
+    assert_eq!(fs::read(&path).unwrap(), key, "the key is not overwritten");
     for len in [0, 31, 33] {
         fs::write(directory.path("other"), vec![1; len]).unwrap();
         fails(2, &["key", "show", &directory.path("other")], b"");
@@ -38,7 +38,8 @@ fn key_files_are_created_shown_and_not_overwritten() {
 #[test]
 fn sealed_file_opens_to_its_plaintext() {
     let directory = Directory::new();
-    let (key, other) = (directory.key("key"), directory.key("other"));
+    let key = directory.key("key");
+    let other = directory.key("other");
     let name = ["--bucket", "edge", "--name", "a/b ä"];
     for len in [0, 1, 16_383, 16_384, 16_385, 3_000_000] {
         let plaintext = data::bytes(len as u64, len);
@@ -82,7 +83,7 @@ fn sealed_file_opens_to_its_plaintext() {
         let last = damaged.len() - 1;
         damaged[last] ^= 1;
         let (written, stderr) = fails(3, &open, &damaged);
-        assert_eq!(written.len(), len / 16_384 * 16_384, "what is ahead of the damaged chunk");
+        assert_eq!(written.len(), len / 16_384 * 16_384, "only the chunks before the damaged one are written");
         assert!(stderr.contains(&format!("{} verified bytes", written.len())), "{stderr}");
     }
 }
@@ -93,7 +94,8 @@ fn vector_files_open_unless_damaged() {
     let cases: Value = serde_json::from_slice(&fs::read(vectors().join("files.json")).unwrap()).unwrap();
     for case in cases.as_array().unwrap() {
         let text = |name: &str| case[name].as_str().unwrap();
-        let (key, file) = (directory.path("key"), vectors().join(text("file")));
+        let key = directory.path("key");
+        let file = vectors().join(text("file"));
         fs::write(&key, hex::decode(text("customer_key")).unwrap()).unwrap();
         let name = ["--bucket", text("bucket"), "--name", text("key")];
         let open = [&["open", "--key", &key][..], &name].concat();
@@ -117,15 +119,15 @@ fn vector_files_open_unless_damaged() {
         assert!(parts.eq(expected.filter(|number| *number > 0)), "{}", text("file"));
         let shown = String::from_utf8(succeeds(&["inspect", file.to_str().unwrap()], b"")).unwrap();
         assert!(shown.contains(text("etag")), "{shown}");
-        // A byte less.
+        // A truncated file.
         fails(3, &open, &bytes[..bytes.len() - 1]);
         check_damaged_tables(case, &bytes, &open, &directory.path("damaged"));
     }
 }
 
-/// Damages each byte of the table, and samples of the part checksums: exit code 3, and no data are
-/// written of a body whose own entry is damaged. Reads from a file and from a pipe, where length
-/// checks differ.
+/// Damages each byte of the table and samples of the part checksums: exit code 3, and no data are
+/// written of a body with a damaged entry. Reads from a file and from a pipe, whose length checks
+/// differ.
 fn check_damaged_tables(case: &Value, bytes: &[u8], open: &[&str], path: &str) {
     let be = |at: usize, len: usize| bytes[at..at + len].iter().fold(0, |n, byte| n << 8 | usize::from(*byte));
     // "KEYHOLE1", two names, the sealed head, the number of bodies.
@@ -133,7 +135,8 @@ fn check_damaged_tables(case: &Value, bytes: &[u8], open: &[&str], path: &str) {
     for width in [2, 2, 4] {
         at += width + be(at, width);
     }
-    let (table, count) = (at + 4, be(at, 4));
+    let table = at + 4;
+    let count = be(at, 4);
     let infos = table + 16 * count;
     let info_lens: Vec<usize> = (0..count).map(|i| be(table + 16 * i + 12, 4)).collect();
     let open = if case["bound"] == true { open.to_vec() } else { [open, &["--allow-unbound"]].concat() };
@@ -161,7 +164,7 @@ fn check_damaged_tables(case: &Value, bytes: &[u8], open: &[&str], path: &str) {
             .for_each(|at| check(at, 0, Some(body)));
         at += len;
     }
-    // A first length that covers the entire file and more.
+    // A first length beyond the end of the file.
     let inspect = |damaged: &[u8]| {
         fs::write(path, damaged).unwrap();
         fails(3, &["inspect", path], b"");
@@ -196,10 +199,10 @@ fn vector_messages_seal_and_open() {
     fails(2, &["chunked", "seal"], b"");
     let key = "00".repeat(32);
     let random = || succeeds(&["chunked", "seal", "--key-hex", &key], b"x");
-    assert_ne!(random(), random(), "a salt of its own for each");
+    assert_ne!(random(), random(), "each message has its own salt");
 }
 
-/// A command that fails, or that would overwrite its input, loses no existing data.
+/// Commands that fail, or that would overwrite their input, keep all existing data.
 #[test]
 fn failed_command_preserves_existing_files() {
     let directory = Directory::new();
@@ -213,7 +216,8 @@ fn failed_command_preserves_existing_files() {
     let hex = "00".repeat(32);
     let seal = ["seal", "--key", &key, "--bucket", "b", "--name", "k"];
     let open = ["open", "--key", &key];
-    let (chunked_seal, chunked_open) = (["chunked", "seal", "--key-hex", &hex], ["chunked", "open", "--key-hex", &hex]);
+    let chunked_seal = ["chunked", "seal", "--key-hex", &hex];
+    let chunked_open = ["chunked", "open", "--key-hex", &hex];
     succeeds(&[&seal[..], &[&plain, &sealed]].concat(), b"");
     let message = succeeds(&chunked_seal, &plaintext);
     let message_path = directory.path("message");
@@ -234,7 +238,7 @@ fn failed_command_preserves_existing_files() {
     fails(2, &[&open[..], &[&sealed, &sealed]].concat(), b"");
     fails(2, &[&open[..], &[&sealed, &key]].concat(), b"");
     fails(2, &[&chunked_open[..], &[&message_path, &message_path]].concat(), b"");
-    // The same through redirections.
+    // Redirections are detected as well.
     let append = fs::OpenOptions::new().append(true).open(&plain).unwrap();
     let redirected = Command::new(binary()).args(seal).stdin(File::open(&plain).unwrap()).stdout(append).status();
     assert_eq!(redirected.unwrap().code(), Some(2));
@@ -333,7 +337,7 @@ fn bench_disk_without_usable_arguments_fails() {
     fails(1, &["bench-disk", "--commits", &directory.path("absent")], b"");
 }
 
-/// Uses small stores, so the figures mean nothing.
+/// Uses small stores: the values of the figures are not checked.
 #[test]
 #[ignore = "minutes on a slow disk; tests/run --long runs it"]
 fn bench_disk_prints_figures_and_their_limits() {
@@ -388,9 +392,12 @@ fn ten_gib_are_sealed_and_opened_in_constant_memory() {
             succeeds(&[&seal[..], &[&plain, &sealed]].concat(), b"");
         }
         let mut child = spawn(&["open", "--key", &key], File::open(&sealed).unwrap().into(), Stdio::piped());
-        let (pid, mut stdout) = (child.id(), child.stdout.take().unwrap());
+        let pid = child.id();
+        let mut stdout = child.stdout.take().unwrap();
         let expected = if through_pipe { 0x5a } else { 0 };
-        let (mut block, mut len, mut resident) = (vec![0; 1 << 20], 0, 0);
+        let mut block = vec![0; 1 << 20];
+        let mut len = 0;
+        let mut resident = 0;
         loop {
             let read = stdout.read(&mut block).unwrap();
             if read == 0 {

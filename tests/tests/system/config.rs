@@ -64,7 +64,7 @@ fn config_commands_check_and_show_settings() {
         (output.status.code(), text(output.stdout) + &String::from_utf8_lossy(&output.stderr))
     };
     assert_eq!(config("check", &[], &[]), (Some(0), "the configuration is valid\n".to_owned()));
-    assert!(!std::path::Path::new(&data).exists(), "nothing is made");
+    assert!(!std::path::Path::new(&data).exists(), "a check creates nothing");
     let secrets = [("KEYHOLE_ACCESS_KEY", ACCESS_KEY), ("KEYHOLE_SECRET_KEY", SECRET_KEY), ("KEYHOLE_THREADS", "1")];
     let (code, shown) = config("show", &["--region", "eu-test-1"], &secrets);
     assert_eq!(code, Some(0), "{shown}");

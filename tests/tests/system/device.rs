@@ -88,7 +88,8 @@ fn refused(launch: &Launch, data: &Path, parts: &[&str]) {
 }
 
 fn round_trip(node: &Node, path: &str) {
-    let (key, body) = (CustomerKey::random(), bytes(7, 5 << 20));
+    let key = CustomerKey::random();
+    let body = bytes(7, 5 << 20);
     node.send(&Request::new("PUT", path).headers(key.headers()).body(body.clone())).expect(200);
     let got = node.send(&Request::new("GET", path).headers(key.headers())).expect(200);
     assert!(got.body == body);
@@ -148,7 +149,7 @@ fn foreign_device_is_refused_and_unchanged() {
         let (_, message) = exits_with(1, &["check", device.text()]);
         assert!(message.contains(name), "{message}");
         assert!(device.read(0, 2 << 20) == before, "{name}");
-        assert!(!device.state().exists(), "what is refused leaves nothing behind");
+        assert!(!device.state().exists(), "a refused start creates no state");
     }
     // A device in use is refused even with consent.
     let user = OpenOptions::new().read(true).custom_flags(O_EXCL).open(&device.path).unwrap();
@@ -162,7 +163,8 @@ fn foreign_device_is_refused_and_unchanged() {
     refused(&device.launch(), Path::new("/dev/no-such-device"), &["/dev/no-such-device"]);
 }
 
-/// A device named by a link, with a partial capacity, and its state in the default place.
+/// A device named by a link, with a capacity below its size, and its state in the default
+/// directory.
 #[test]
 fn linked_device_with_capacity_uses_default_state() {
     let Some(device) = Device::new("linked_device_with_capacity_uses_default_state") else { return };

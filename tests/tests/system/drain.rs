@@ -26,7 +26,7 @@ const SIZES: [usize; 6] = [0, 700, 20_000, 300_000, (1 << 20) + 17, 4_000_000];
 /// Tolerance beyond the grace period, for scheduling.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// A connection or a part of one.
+/// A connection, with or without TLS.
 trait Duplex: Read + Write + Send {}
 impl<T: Read + Write + Send> Duplex for T {}
 
@@ -54,7 +54,7 @@ impl Read for CountingReader<'_> {
 }
 
 fn exchange(connection: &mut Box<dyn Duplex>, request: &Request, method: &str, head: &str, body: &[u8]) -> Outcome {
-    // The node may shut down during the write; its reply so far counts.
+    // The node may shut down during the write: its partial reply is still checked.
     let _ = connection.write_all(head.as_bytes()).and_then(|()| connection.write_all(body));
     let _ = (connection.flush(), request);
     let mut counting = CountingReader { connection, received: 0 };
@@ -68,7 +68,7 @@ fn exchange(connection: &mut Box<dyn Duplex>, request: &Request, method: &str, h
     }
 }
 
-/// State shared by the clients.
+/// Results shared by the clients.
 #[derive(Default)]
 struct SharedResults {
     /// The possible contents of each name: the seed and length acknowledged last, and those of
@@ -101,13 +101,14 @@ impl Client {
         }
     }
 
-    /// Puts and gets on persistent connections until the node is gone. `is_stopping` is set once the
-    /// node has been told to shut down.
+    /// Puts and gets on persistent connections until the node is gone. `is_stopping` is set once
+    /// the node has received the signal.
     fn run(&self, results: &SharedResults, is_stopping: &AtomicBool) {
         let mut round = 0;
         while let Ok(mut connection) = self.connect() {
             loop {
-                let (seed, len) = (self.index * 1_000_000 + round, SIZES[(self.index + round) as usize % SIZES.len()]);
+                let seed = self.index * 1_000_000 + round;
+                let len = SIZES[(self.index + round) as usize % SIZES.len()];
                 // Names are exclusive to this client, so that the order of writes is known.
                 let name = format!("/bucket/{}/{}", self.index, round % 4);
                 let is_put = round % 3 != 2;
@@ -133,7 +134,7 @@ impl Client {
                         if was_stopping && !closes {
                             self.report_problem(
                                 results,
-                                format!("{method} {name}: the last reply does not say that it is"),
+                                format!("{method} {name}: the last reply lacks connection: close"),
                             );
                         }
                         if closes {
@@ -187,8 +188,9 @@ fn under_load(io: &str, end: impl FnOnce(&mut Node, &AtomicBool)) -> Arc<SharedR
     let launch = certificate.launch("127.0.0.1:0").arg(format!("--io={io}")).arg("--threads=2").arg("--grace=20");
     let mut node = launch.start();
     node.make_bucket("bucket");
-    let (results, key, is_stopping) =
-        (Arc::new(SharedResults::default()), Arc::new(CustomerKey::random()), AtomicBool::new(false));
+    let results = Arc::new(SharedResults::default());
+    let key = Arc::new(CustomerKey::random());
+    let is_stopping = AtomicBool::new(false);
     let client = |index: u64| {
         let tls = [None, Some(certificate.client(&[&TLS13], &[])), None, Some(certificate.client(&[&TLS12], &[]))];
         let tls = tls[index as usize % 4].clone();
@@ -239,8 +241,8 @@ fn sigterm_under_load_truncates_no_reply() {
         let results = under_load(io, |node, is_stopping| {
             let begun = Instant::now();
             node.signal(Signal::TERM);
-            // The node handles the signal immediately: requests sent shortly after its log line get
-            // the notice.
+            // The node handles the signal immediately: replies to requests sent shortly after its
+            // log line announce the close.
             while !node.log().contains("no longer accepting requests") && begun.elapsed() < SLACK {
                 thread::sleep(Duration::from_millis(5));
             }
@@ -251,7 +253,7 @@ fn sigterm_under_load_truncates_no_reply() {
             assert!(!node.log().contains("aborting requests in flight"), "{}", node.log());
         });
         assert_no_problems(&results);
-        assert!(results.close_replies.load(Ordering::Relaxed) > 0, "no connection was told that its reply is the last");
+        assert!(results.close_replies.load(Ordering::Relaxed) > 0, "no reply announced the close of its connection");
     }
 }
 
@@ -267,10 +269,12 @@ fn object(method: &str, key: &CustomerKey) -> Request {
     Request::new(method, "/bucket/object").headers(key.headers())
 }
 
-/// Connections at different points of a request when the node is told to shut down.
+/// Shuts the node down while connections are at different points of a request.
 #[test]
 fn sigterm_at_each_point_of_request_lets_it_finish() {
-    let (certificate, key, body) = (Certificate::new(), CustomerKey::random(), bytes(1, 3 << 20));
+    let certificate = Certificate::new();
+    let key = CustomerKey::random();
+    let body = bytes(1, 3 << 20);
     let config = certificate.client(&[&TLS13], &["http/1.1"]);
     for (io, with_tls) in [("uring", false), ("uring", true), ("epoll", false), ("epoll", true)] {
         println!("--io {io}, TLS: {with_tls}");
@@ -278,14 +282,12 @@ fn sigterm_at_each_point_of_request_lets_it_finish() {
         node.make_bucket("bucket");
         let to = if with_tls { node.tls_address() } else { node.address() };
         let open = || -> Box<dyn Duplex> {
-            match with_tls {
-                true => Box::new(connect(to, &config).unwrap()),
-                false => {
-                    let tcp = TcpStream::connect(to).unwrap();
-                    tcp.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-                    Box::new(tcp)
-                }
+            if with_tls {
+                return Box::new(connect(to, &config).unwrap());
             }
+            let tcp = TcpStream::connect(to).unwrap();
+            tcp.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            Box::new(tcp)
         };
         let reply = |connection: &mut Box<dyn Duplex>, method: &str| {
             let mut received = Vec::new();
@@ -298,26 +300,26 @@ fn sigterm_at_each_point_of_request_lets_it_finish() {
         put.exchange(&mut first, &put.keep_alive_head(to)).unwrap().expect(200);
 
         let mut silent = TcpStream::connect(to).unwrap();
-        // Half a head.
+        // Half of a request head.
         let mut half_a_head = open();
         let head = get.keep_alive_head(to);
         half_a_head.write_all(&head.as_bytes()[..40]).unwrap();
         half_a_head.flush().unwrap();
-        // The node was asked whether it wants the body, and agreed.
+        // A request with `Expect: 100-continue` that the node has accepted.
         let expecting =
             object("PUT", &key).header("expect", "100-continue").body(body.clone()).signed(to, node.signer());
-        let mut invited = open();
-        invited.write_all(expecting.keep_alive_head(to).as_bytes()).unwrap();
-        invited.flush().unwrap();
+        let mut accepted = open();
+        accepted.write_all(expecting.keep_alive_head(to).as_bytes()).unwrap();
+        accepted.flush().unwrap();
         let mut line = [0; 25];
-        invited.read_exact(&mut line).unwrap();
+        accepted.read_exact(&mut line).unwrap();
         assert_eq!(&line, b"HTTP/1.1 100 Continue\r\n\r\n");
-        // Half a body.
+        // Half of a body.
         let mut half_a_body = open();
         half_a_body.write_all(put.keep_alive_head(to).as_bytes()).unwrap();
         half_a_body.write_all(&body[..1 << 20]).unwrap();
         half_a_body.flush().unwrap();
-        // A reply of which no byte was read.
+        // A reply that the client has not begun to read.
         let mut unread = open();
         unread.write_all(get.keep_alive_head(to).as_bytes()).unwrap();
         unread.flush().unwrap();
@@ -335,13 +337,13 @@ fn sigterm_at_each_point_of_request_lets_it_finish() {
             tcp.set_read_timeout(Some(SLACK))?;
             tcp.read(&mut [0]).map(drop)
         });
-        assert!(refused.is_err(), "no further connection is taken");
+        assert!(refused.is_err(), "no further connection is accepted");
 
         half_a_head.write_all(&head.as_bytes()[40..]).unwrap();
         half_a_head.flush().unwrap();
         let got = reply(&mut half_a_head, "GET").expect(200);
         assert!(got.is_complete && got.body == body && got.header("connection") == Some("close"));
-        for (name, mut connection, from) in [("invited", invited, 0), ("half a body", half_a_body, 1 << 20)] {
+        for (name, mut connection, from) in [("accepted", accepted, 0), ("half a body", half_a_body, 1 << 20)] {
             connection.write_all(&body[from..]).unwrap();
             connection.flush().unwrap();
             let put = reply(&mut connection, "PUT").expect(200);

@@ -19,7 +19,8 @@ struct Fixture {
 }
 
 fn fixture() -> Fixture {
-    let (node, key) = (Node::new(), CustomerKey::random());
+    let node = Node::new();
+    let key = CustomerKey::random();
     node.make_bucket("errors");
     node.send(&Request::new("PUT", "/errors/sealed").headers(key.headers()).body("sealed")).expect(200);
     node.send(&Request::new("PUT", "/errors/plain").body("plain")).expect(200);
@@ -65,7 +66,9 @@ fn reads_without_right_key_are_rejected() {
 #[test]
 fn writes_with_incomplete_or_wrong_sse_c_headers_are_rejected() {
     let Fixture { node, key } = fixture();
-    let (algorithm, key_text, key_md5) = ("AES256", key.base64(), key.md5_base64());
+    let algorithm = "AES256";
+    let key_text = key.base64();
+    let key_md5 = key.md5_base64();
     let base = "Requests specifying Server Side Encryption with Customer provided keys must provide ";
     let needs_algorithm = format!("{base}a valid encryption algorithm.");
     let needs_key = format!("{base}an appropriate secret key.");

@@ -47,7 +47,8 @@ fn object_sealed_by_board_is_read_by_clients() {
     let path = directory.path();
     let mut node = Launch::default().with_credential().capacity(Some("128MiB")).arg("--log=trace").start();
     node.make_bucket("edge");
-    let (key, other) = (CustomerKey::random(), CustomerKey::random());
+    let key = CustomerKey::random();
+    let other = CustomerKey::random();
     fs::write(path.join("right.key"), key.0).unwrap();
     fs::write(path.join("wrong.key"), other.0).unwrap();
     let signer = node.signer();

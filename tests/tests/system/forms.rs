@@ -175,7 +175,7 @@ fn form_fields_select_reply() {
     let tagging = "<Tagging><TagSet><Tag><Key>a</Key><Value>1</Value></Tag></TagSet></Tagging>";
     form("tagging", tagging).expect(204);
     assert_eq!(get(&node, "k é", None).header("x-amz-tagging-count"), Some("1"));
-    // Under the header's name it would be an ignored field.
+    // S3 would ignore a field with the name of the header: the node refuses it.
     refused(&form("x-amz-tagging", "a=1"), 501, "NotImplemented", "field tagging");
     refused(&form("x-amz-unheard-of", "1"), 501, "NotImplemented", "x-amz-unheard-of");
     let ignored = "x-ignore-x-amz-server-side-encryption-customer-key";
@@ -286,10 +286,11 @@ fn malformed_form_stores_nothing() {
 
 #[test]
 fn customer_key_in_form_is_used_or_rejected() {
-    let (node, key) = (node(), CustomerKey::random());
+    let node = node();
+    let key = CustomerKey::random();
     let new = || Form::new("never", "never stored");
     let headers = key.headers();
-    // Any of the three alone, or two of them.
+    // Any subset of the three fields.
     for left_out in 0..8 {
         let fields = (0..3).filter(|i| left_out >> i & 1 == 0).map(|i| headers[i].clone());
         let reply = new().fields(fields).signed(&node).send(&node);

@@ -49,7 +49,8 @@ fn put(rules: &[String]) -> Request {
 
 /// Returns the text of these elements.
 fn elements(text: &str, name: &str) -> Vec<String> {
-    let (begin, end) = (format!("<{name}>"), format!("</{name}>"));
+    let begin = format!("<{name}>");
+    let end = format!("</{name}>");
     text.split(&begin).skip(1).map(|rest| rest.split(&end).next().unwrap().to_owned()).collect()
 }
 
@@ -108,7 +109,7 @@ fn lifecycle_rules_are_put_read_and_deleted() {
         assert!(text.ends_with(expected), "{text}");
     };
     check(&node);
-    // It persists, in the log and in a checkpoint, and so do the other settings.
+    // The rules and other settings persist, in the log and in a checkpoint.
     node.kill();
     node.start();
     check(&node);
@@ -164,7 +165,7 @@ fn unsupported_rule_is_rejected_with_advice() {
     let tag = "<Rule><Filter><Tag><Key>a</Key><Value>b</Value></Tag></Filter><Status>Enabled</Status><Expiration><Days>1</Days>\
         </Expiration></Rule>";
     check(tag.to_owned(), 501, "NotImplemented", "by prefix alone");
-    // As many rules as S3 allows, within the length that the bucket has room for.
+    // S3's maximum number of rules, within the length limit of bucket settings.
     let many = |count: usize, prefix: &str| {
         let rules: Vec<String> = (0..count).map(|i| rule(&i.to_string(), prefix, "Enabled", &days(1))).collect();
         node.send(&put(&rules))
@@ -177,7 +178,8 @@ fn unsupported_rule_is_rejected_with_advice() {
 
 #[test]
 fn only_expired_objects_are_deleted() {
-    let (mut node, key) = (node(), CustomerKey::random());
+    let mut node = node();
+    let key = CustomerKey::random();
     node.make_bucket("other");
     node.send(&Request::new("PUT", "/other/tmp/stays").body("x")).expect(200);
     let gone = ["tmp/plain", "tmp/sealed", "tmp/parts", "tmp/é"];
@@ -217,7 +219,7 @@ fn only_expired_objects_are_deleted() {
     let mut expected = stays.map(str::to_owned).to_vec();
     expected.sort();
     assert_eq!(keys(&node), expected);
-    assert_eq!(uploads(&node), ["tmp/upload"], "an upload of today has a day");
+    assert_eq!(uploads(&node), ["tmp/upload"], "an upload is kept for its first day");
     node.send(&Request::new("GET", "/other/tmp/stays")).expect(200);
     for name in gone {
         assert_eq!(node.send(&request("GET", name)).status, 404, "{name}");
@@ -233,12 +235,13 @@ fn only_expired_objects_are_deleted() {
     std::thread::sleep(Duration::from_secs(1));
     expected.push("tmp/new".to_owned());
     expected.sort();
-    assert_eq!(keys(&node), expected, "without rules nothing goes");
+    assert_eq!(keys(&node), expected, "without rules no object expires");
 }
 
 #[test]
 fn objects_expire_by_days_unless_clock_is_behind() {
-    let (mut node, directory) = (node(), tempfile::tempdir().unwrap());
+    let mut node = node();
+    let directory = tempfile::tempdir().unwrap();
     let moved = directory.path().join("clock.so");
     let mut compile = Command::new("cc");
     compile.args(["-shared", "-fPIC", "-o"]).arg(&moved).arg(top().join("tests/tools/clock.c"));
@@ -257,14 +260,14 @@ fn objects_expire_by_days_unless_clock_is_behind() {
     ]))
     .expect(200);
     node.kill();
-    // Nothing expires by this clock either: it or the previous one is wrong.
+    // A clock behind a stored timestamp expires nothing, since one of the two is wrong.
     node.set_launch(ahead(-1));
     node.start();
     wait_for_log(&node, "the clock is behind a stored timestamp");
     assert!(node.log().contains("bucket=\"bucket\""), "{}", node.log());
     node.kill();
     assert!(!node.log().contains("deleted expired objects and uploads"), "{}", node.log());
-    // Two days later the day is over, and the midnight after it.
+    // Two days later a day and the following midnight have passed.
     node.set_launch(ahead(2));
     node.start();
     wait_for_log(&node, "deleted expired objects and uploads objects=2 uploads=1");
@@ -276,14 +279,15 @@ fn objects_expire_by_days_unless_clock_is_behind() {
 
 #[test]
 fn replies_announce_expiry_of_object() {
-    let (node, key) = (node(), CustomerKey::random());
+    let node = node();
+    let key = CustomerKey::random();
     node.send(&request("PUT", "a/before").body("x")).expect(200);
     node.send(&put(&[
         rule("all, in time", "", "Enabled", &(days(30) + &abort(7))),
         rule("soon", "a/", "Enabled", &days(2)),
     ]))
     .expect(200);
-    // Allow for a midnight meanwhile.
+    // Midnight may pass between the request and the comparison.
     let says = |reply: &Response, days: i64, rule: &str| {
         let expiration = reply.header("x-amz-expiration").unwrap_or_default().to_owned();
         let expected = [-1, 0].map(|more| format!("expiry-date=\"{}\", rule-id=\"{rule}\"", midnight(days + more)));

@@ -13,7 +13,8 @@ use serde_json::Value;
 #[test]
 fn requests_with_customer_keys_are_audited() {
     let directory = Directory::new();
-    let (audit, key_file) = (directory.path("audit.log"), directory.key("key"));
+    let audit = directory.path("audit.log");
+    let key_file = directory.key("key");
     let mut node = Launch::default().with_credential().arg("--audit-log").arg(&audit).start();
     node.make_bucket("bucket");
     let key = CustomerKey(fs::read(&key_file).unwrap().try_into().unwrap());
@@ -67,7 +68,7 @@ fn requests_with_customer_keys_are_audited() {
         assert!(of(line, "client") == "127.0.0.1" && of(line, "time").ends_with('Z'));
         match index {
             3 => assert!(of(line, "key_id").len() == 32 && of(line, "key_id") != id("bucket").trim()),
-            4 => assert_eq!(line["key_id"], Value::Null, "it came without a key"),
+            4 => assert_eq!(line["key_id"], Value::Null, "the request had no key"),
             _ => assert_eq!(of(line, "key_id"), id("bucket").trim()),
         }
     }
@@ -117,7 +118,8 @@ fn start_with_unusable_audit_log_is_refused() {
 #[test]
 fn sighup_reopens_audit_log_and_reloads_access_keys() {
     let directory = Directory::new();
-    let (audit, moved) = (directory.path("audit.log"), directory.path("audit.log.1"));
+    let moved = directory.path("audit.log.1");
+    let audit = directory.path("audit.log");
     let mut node = Launch::default().arg("--audit-log").arg(&audit).start();
     node.make_bucket("bucket");
     let key = CustomerKey::random();
@@ -137,7 +139,8 @@ fn sighup_reopens_audit_log_and_reloads_access_keys() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(node.stop().success());
-    let (before, after) = (fs::read_to_string(&moved).unwrap(), fs::read_to_string(&audit).unwrap());
+    let before = fs::read_to_string(&moved).unwrap();
+    let after = fs::read_to_string(&audit).unwrap();
     assert!(before.lines().count() >= 1 && before.starts_with("{\"time\""), "{before}");
     assert!(before.lines().chain(after.lines()).all(|line| line.contains("PutObject")), "{after}");
 }

@@ -33,7 +33,8 @@ fn put_small(node: &Node, count: usize) {
     });
 }
 
-/// Lets many clients at once put and get an object of this length each, and returns their output.
+/// Runs concurrent clients that put and get one object of this length each, and returns their
+/// output.
 fn run_clients(node: &Node, clients: usize, len: u64) -> String {
     let python = target_dir().join("venv/bin/python3");
     assert!(python.exists(), "{} is missing: tests/run installs it", python.display());
@@ -60,7 +61,7 @@ fn swapped_kib(node: &Node) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// With a limit of 64 MiB: fills the index, lets all clients come at once, and restarts the node.
+/// Fills the index, runs the clients concurrently and restarts the node, all within 64 MiB.
 fn check_clients(test: &str, objects: usize, clients: usize, len: u64, io: &str) {
     let group = match MemoryGroup::new(LIMIT) {
         Ok(group) => group,
@@ -68,7 +69,7 @@ fn check_clients(test: &str, objects: usize, clients: usize, len: u64, io: &str)
     };
     let launch = Launch::default().under(group.command()).with_credential().capacity(Some("16GiB"));
     let mut node = launch.arg("--threads=2").arg("--sync=interval:100").arg(format!("--io={io}")).start();
-    assert!(group.contains(node.pid()), "it is not in the group");
+    assert!(group.contains(node.pid()), "the node is not in the group");
     assert!(node.log().contains("memory 64.0 MiB, of which 24.0 MiB for buffers; workers 2, each with 7 blocks"));
     node.make_bucket("bucket");
     let begun = Instant::now();
@@ -79,7 +80,7 @@ fn check_clients(test: &str, objects: usize, clients: usize, len: u64, io: &str)
     let printed = run_clients(&node, clients, len);
     let peak = (node.peak_resident_kib() >> 10, group.peak() / MIB);
     println!(
-        "{clients} clients with {} MiB each, there and back in {:.1} s:\n{printed}resident at most {} MiB, with page cache {} MiB",
+        "{clients} clients with {} MiB each, up and down in {:.1} s:\n{printed}resident at most {} MiB, with page cache {} MiB",
         len / MIB,
         begun.elapsed().as_secs_f64(),
         peak.0,
@@ -98,18 +99,18 @@ fn check_clients(test: &str, objects: usize, clients: usize, len: u64, io: &str)
 #[test]
 fn concurrent_clients_stay_within_memory_limit() {
     for io in ["uring", "epoll"] {
-        check_clients("a crowd within little memory", 10_000, 16, 8 * MIB, io);
+        check_clients("concurrent clients within the memory limit", 10_000, 16, 8 * MIB, io);
     }
 }
 
 #[test]
-#[ignore = "4 GiB there and back; tests/run --long runs it"]
+#[ignore = "4 GiB up and down; tests/run --long runs it"]
 fn many_concurrent_clients_stay_within_memory_limit() {
-    check_clients("a large crowd within little memory", 100_000, 64, 64 * MIB, "auto");
+    check_clients("many concurrent clients within the memory limit", 100_000, 64, 64 * MIB, "auto");
 }
 
-/// With a limit of 64 MiB: repeats many puts since the last checkpoint (two records each), SIGKILL,
-/// and a restart. Recovery must stay within the memory limit.
+/// Repeats many puts since the last checkpoint (two records each), SIGKILL and a restart, within
+/// 64 MiB. Recovery must stay within this limit.
 fn check_restarts(test: &str, objects: usize, puts_of_each: usize, rounds: usize) {
     let group = match MemoryGroup::new(LIMIT) {
         Ok(group) => group,
@@ -117,7 +118,7 @@ fn check_restarts(test: &str, objects: usize, puts_of_each: usize, rounds: usize
     };
     let launch = Launch::default().under(group.command()).with_credential().capacity(Some("16GiB"));
     let mut node = launch.arg("--threads=2").arg("--sync=interval:100").start();
-    assert!(group.contains(node.pid()), "it is not in the group");
+    assert!(group.contains(node.pid()), "the node is not in the group");
     node.make_bucket("bucket");
     let mut peaks = Vec::new();
     for round in 1..=rounds {
@@ -149,14 +150,15 @@ fn check_restarts(test: &str, objects: usize, puts_of_each: usize, rounds: usize
 
 #[test]
 fn start_after_kill_stays_within_memory_limit() {
-    check_restarts("a killed node within little memory", 2_000, 3, 2);
+    check_restarts("start after kill within the memory limit", 2_000, 3, 2);
 }
 
 /// Returns the number of records that the last opening replayed, from the log.
 fn replayed_records(node: &Node) -> u64 {
     let log = node.log();
-    let opened = log.lines().rfind(|line| line.contains("opened")).expect("it says that it has opened the store");
-    let records = opened.split_whitespace().find_map(|field| field.strip_prefix("records=")).expect("and how");
+    let opened = log.lines().rfind(|line| line.contains("opened")).expect("a log line about the opened store");
+    let records =
+        opened.split_whitespace().find_map(|field| field.strip_prefix("records=")).expect("a number of records");
     records.parse().expect("a number")
 }
 
@@ -168,7 +170,7 @@ fn start_with_long_replay_stays_within_memory_limit() {
     const STARTS: usize = 20;
     let group = match MemoryGroup::new(LIMIT) {
         Ok(group) => group,
-        Err(reason) => return skipped("start after kill stays within little memory", &reason),
+        Err(reason) => return skipped("start with a long replay within the memory limit", &reason),
     };
     let launch = Launch::default().under(group.command()).with_credential().capacity(Some("16GiB"));
     let mut node = launch.arg("--threads=2").arg("--memory=64MiB").arg("--sync=interval:100").start();
@@ -192,7 +194,7 @@ fn start_with_long_replay_stays_within_memory_limit() {
             resident as f64 / MIB as f64
         );
         assert!(replayed_records(&node) >= RECORDS, "a checkpoint was written: {}", replayed_records(&node));
-        assert!(group.contains(node.pid()), "it is not in the group");
+        assert!(group.contains(node.pid()), "the node is not in the group");
         assert!(resident <= LIMIT, "{resident} bytes");
         assert_eq!((group.killed(), swapped_kib(&node)), (0, 0));
         let last = format!("/bucket/small/{:06}", OBJECTS - 1);
@@ -207,7 +209,8 @@ fn request_waiting_long_for_memory_gets_slow_down() {
     let node = Launch::default().with_credential().arg("--threads=2").arg("--memory=40MiB").start();
     assert!(node.log().contains("is enough for 1 of 2 threads"), "{}", node.log());
     node.make_bucket("bucket");
-    let (address, signer) = (node.address(), node.signer());
+    let address = node.address();
+    let signer = node.signer();
     // Takes five blocks of seven, and stops sending.
     let holder = Request::new("PUT", "/bucket/held").payload("UNSIGNED-PAYLOAD").header("content-length", "6291456");
     let holder = holder.signed(address, signer).body("the beginning");

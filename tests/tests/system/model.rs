@@ -6,11 +6,11 @@ use keyhole_tests::data::{base64, bytes, fresh_seed, md5};
 use keyhole_tests::http::object;
 use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
 
-/// A few names, so that they collide; some below others.
+/// A few names, so that operations collide; some are prefixes of others.
 const NAMES: [&str; 9] = ["a", "a/1", "a/2", "a/2/x", "b", "b/c/d", "b/c/e", "z z+~", "\u{e9}t\u{e9}/\u{1f511}"];
 const TURNS: usize = 500;
 
-/// An expected object.
+/// An object that the model expects.
 #[derive(Clone)]
 struct Object {
     /// Index of the key that it is sealed with.
@@ -37,6 +37,7 @@ enum Condition {
     Match(String),
 }
 
+/// A node and the state that the model expects of it.
 struct ModelRun {
     node: Node,
     random: fastrand::Rng,
@@ -99,7 +100,9 @@ impl ModelRun {
     }
 
     fn put(&mut self) {
-        let (name, key, body) = (self.name(), self.key(), self.body());
+        let name = self.name();
+        let key = self.key();
+        let body = self.body();
         let (condition, refused) = self.condition(name);
         let request = object("PUT", name).headers(self.headers(key)).body(body.clone());
         let reply = self.send(&ModelRun::with(request, &condition));
@@ -114,8 +117,9 @@ impl ModelRun {
     }
 
     fn get(&mut self) {
-        let (name, key) = (self.name(), self.key());
-        // Mostly the right key.
+        let name = self.name();
+        let key = self.key();
+        // Use the right key in most cases.
         let there = self.objects.get(name).cloned();
         let key = match &there {
             Some(object) if self.random.u8(..4) > 0 => object.key,
@@ -131,7 +135,8 @@ impl ModelRun {
             let reply = self.send(&request);
             return self.expect(&reply, if there.key.is_some() && key.is_some() { 403 } else { 400 });
         }
-        let (mut status, mut expected) = (200, &there.body[..]);
+        let mut status = 200;
+        let mut expected = &there.body[..];
         let len = there.body.len();
         match self.random.u8(..6) {
             0 if len > 0 => {
@@ -160,19 +165,21 @@ impl ModelRun {
             assert!(method == "GET" || reply.body.is_empty(), "{}", self.context);
             return;
         }
-        assert!(reply.body == expected, "{}: another body", self.context);
+        assert!(reply.body == expected, "{}: wrong body", self.context);
         assert_eq!(reply.header("etag"), Some(&there.etag[..]), "{}", self.context);
     }
 
     fn copy(&mut self) {
-        let (from, to, key) = (self.name(), self.name(), self.key());
+        let from = self.name();
+        let to = self.name();
+        let key = self.key();
         let (condition, refused) = self.condition(to);
         let Some(source) = self.objects.get(from).cloned() else {
             let reply = self.send(&object("PUT", to).header("x-amz-copy-source", "/bucket/never"));
             return self.expect(&reply, 404);
         };
         if from == to && key == source.key {
-            // A change of nothing.
+            // The copy would change nothing.
             return;
         }
         let mut request = object("PUT", to).headers(self.headers(key));
@@ -209,7 +216,8 @@ impl ModelRun {
     }
 
     fn create_upload(&mut self) {
-        let (name, key) = (self.name(), self.key());
+        let name = self.name();
+        let key = self.key();
         let reply = self.send(&object("POST", name).query("uploads", "").headers(self.headers(key)));
         self.expect(&reply, 200);
         let id = reply.element("UploadId").unwrap();
@@ -244,7 +252,8 @@ impl ModelRun {
             return self.create_upload();
         }
         let at = self.random.usize(..self.uploads.len());
-        let (name, key) = (self.uploads[at].name, self.uploads[at].key);
+        let name = self.uploads[at].name;
+        let key = self.uploads[at].key;
         let id = self.uploads[at].id.clone();
         if self.random.u8(..4) == 0 {
             let reply = self.send(&object("DELETE", name).query("uploadId", &id));
@@ -295,7 +304,8 @@ impl ModelRun {
                 expected.push(entry);
             }
         }
-        let (mut listed, mut token) = (Vec::new(), None::<String>);
+        let mut listed = Vec::new();
+        let mut token = None::<String>;
         loop {
             let mut request = Request::new("GET", "/bucket").query("list-type", "2").query("prefix", prefix);
             request = request.query("delimiter", delimiter).query("max-keys", &most.to_string());
@@ -335,7 +345,7 @@ impl ModelRun {
         for (name, there) in &self.objects {
             let reply = self.send(&object("GET", name).headers(self.headers(there.key)));
             self.expect(&reply, 200);
-            assert!(reply.body == there.body, "{}: {name} has another body", self.context);
+            assert!(reply.body == there.body, "{}: {name} has a wrong body", self.context);
         }
         let listed = self.send(&Request::new("GET", "/bucket")).text();
         assert_eq!(listed.matches("<Key>").count(), self.objects.len(), "{}", self.context);
@@ -397,6 +407,6 @@ fn concurrent_if_none_match_writes_have_one_winner() {
         assert_eq!(won.len(), 1, "{statuses:?}");
         assert!(statuses.iter().all(|status| matches!(status, 200 | 409 | 412)), "{statuses:?}");
         let got = node.send(&object("GET", &name).headers(headers.clone())).expect(200);
-        assert!(got.body == vec![won[0] as u8; 100_000], "the winner's bytes are there");
+        assert!(got.body == vec![won[0] as u8; 100_000], "the object has the winner's bytes");
     }
 }

@@ -30,7 +30,8 @@ fn keys() -> Vec<String> {
 
 #[test]
 fn keys_of_any_utf8_are_stored_listed_and_deleted() {
-    let (node, key) = (Node::new(), CustomerKey::random());
+    let node = Node::new();
+    let key = CustomerKey::random();
     node.make_bucket("names");
     let request = |method: &str, name: &str| Request::new(method, &format!("/names/{name}"));
     let keys = keys();
@@ -66,7 +67,7 @@ fn keys_of_any_utf8_are_stored_listed_and_deleted() {
     assert_eq!(page.element("Delimiter").as_deref(), Some("%3F"));
     assert!(page.text().contains("<CommonPrefixes><Prefix>a%20b%2Bc%2520%252F%3F</Prefix>"), "{}", page.text());
 
-    // Delete them by a document, in which each character may be a numeric reference.
+    // Delete all keys with one document that writes each character as a numeric reference.
     let names: String = keys
         .iter()
         .map(|name| name.chars().map(|c| format!("&#{};", u32::from(c))).collect::<String>())
@@ -83,7 +84,8 @@ fn keys_of_any_utf8_are_stored_listed_and_deleted() {
 
 #[test]
 fn response_header_overrides_are_applied() {
-    let (node, key) = (Node::new(), CustomerKey::random());
+    let node = Node::new();
+    let key = CustomerKey::random();
     node.make_bucket("names");
     let object = |method: &str| Request::new(method, "/names/o");
     for headers in [Vec::new(), key.headers().to_vec()] {

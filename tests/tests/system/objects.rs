@@ -132,7 +132,8 @@ fn listing_in_pages_returns_all_keys() {
         let rolled = node.send(&list().query("list-type", "2").query("delimiter", "/")).expect(200).text();
         assert!(rolled.contains("<Prefix>b/</Prefix>") && rolled.contains("<Prefix>ä/</Prefix>"), "{rolled}");
 
-        let (mut token, mut seen) = (None::<String>, Vec::new());
+        let mut token = None::<String>;
+        let mut seen = Vec::new();
         loop {
             let mut page = list().query("list-type", "2").query("max-keys", "2");
             if let Some(token) = &token {
@@ -248,7 +249,8 @@ fn multipart_upload_assembles_its_parts() {
 #[test]
 fn copies_between_keys_keep_data_and_metadata() {
     let body = bytes(3, 2_500_000);
-    let (key, other) = (CustomerKey::random(), CustomerKey::random());
+    let key = CustomerKey::random();
+    let other = CustomerKey::random();
     over_each_io(|node| {
         let sealed = object("PUT", "sealed").headers(key.headers()).header("x-amz-meta-a", "1").body(body.clone());
         let etag = node.send(&sealed).expect(200).header("etag").unwrap().to_owned();
@@ -263,7 +265,7 @@ fn copies_between_keys_keep_data_and_metadata() {
         node.send(&copy("x", "sealed")).expect(400);
         node.send(&copy("x", "sealed").headers(other.copy_source_headers())).expect(403);
         node.send(&copy("x", "plain").headers(key.copy_source_headers())).expect(400);
-        // A copy-source key without a copy source is not ignored: it may have been meant for the
+        // A copy-source key without a copy source is rejected: it may have been meant for the
         // object.
         for put in [object("PUT", "x"), object("PUT", "x").header("x-keyhole-sealed", "1")] {
             node.send(&put.headers(key.copy_source_headers()).body("x")).expect(400);
@@ -374,9 +376,10 @@ fn presigned_urls_are_verified() {
     let key = CustomerKey::random();
     let node = Launch::default().with_credential().start();
     node.make_bucket("bucket");
-    let (address, signer) = (node.address(), node.signer());
+    let address = node.address();
+    let signer = node.signer();
     let presigned = |request: Request| request.presigned(address, signer, 60);
-    // Presigned, with any body, and any header that is not Amazon's.
+    // A presigned URL allows any body, and any header without an `x-amz-` prefix.
     let put = presigned(object("PUT", "o")).header("content-type", "text/x").body("plain");
     put.send_unsigned(address).expect(200);
     let got = presigned(object("GET", "o")).send_unsigned(address).expect(200);
@@ -414,5 +417,5 @@ fn presigned_urls_are_verified() {
     refused(presigned(object("GET", "o")).signed(address, signer), 400, "InvalidArgument");
     assert_eq!(node.send(&object("GET", "o")).expect(200).text(), "plain");
     let log = node.log();
-    assert!(!log.contains(&value) && !log.contains("X-Amz-Signature="), "what signs is not logged");
+    assert!(!log.contains(&value) && !log.contains("X-Amz-Signature="), "keys and signatures are not logged");
 }

@@ -25,7 +25,8 @@ fn run(arguments: &[&str]) -> Output {
 pub(crate) fn exits_with(code: i32, arguments: &[&str]) -> (String, String) {
     let output = run(arguments);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    let stdout = text(&output.stdout);
+    let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stdout}{stderr}");
     (stdout, stderr)
 }
@@ -73,9 +74,9 @@ fn control_socket_is_private_and_removed_at_shutdown() {
         let replies = control_request(&socket, b"{\"request\":\"stat\"}\n");
         assert_eq!((replies.len(), &replies[0]["reply"]), (1, &"stat".into()));
         assert!(node.stop().success());
-        assert!(!socket.exists(), "an orderly end takes it away");
+        assert!(!socket.exists(), "an orderly shutdown removes the socket");
 
-        // A crash leaves the socket: commands notice that there is no listener, and the next node
+        // A crash leaves the socket: commands notice the missing listener, and the next node
         // replaces it.
         node.start();
         node.make_bucket("left");
@@ -107,7 +108,7 @@ fn invalid_control_requests_are_refused() {
         assert_eq!((replies.len(), &replies[0]["reply"]), (1, &"failed".into()), "{}", String::from_utf8_lossy(line));
         assert!(!replies[0]["message"].as_str().unwrap().is_empty());
     }
-    // A silent connection uses a slot, and nothing else.
+    // Silent connections use up the slots, and block no other clients.
     let quiet: Vec<UnixStream> = (0..4).map(|_| UnixStream::connect(&socket).unwrap()).collect();
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
@@ -124,7 +125,7 @@ fn invalid_control_requests_are_refused() {
     drop(quiet);
     let deadline = Instant::now() + Duration::from_secs(20);
     while run(&["stat", text(node.data())]).status.code() != Some(0) {
-        assert!(Instant::now() < deadline, "the places are free again");
+        assert!(Instant::now() < deadline, "the slots are not freed in time");
     }
 }
 
@@ -165,10 +166,12 @@ fn check_and_scrub_report_damaged_object() {
     let mut node = Node::new();
     node.make_bucket("care");
     let seed = fresh_seed();
-    let (whole, hurt) = (bytes(seed, 3 << 20), bytes(seed + 1, 3 << 20));
+    let whole = bytes(seed, 3 << 20);
+    let hurt = bytes(seed + 1, 3 << 20);
     put_plain(&node, "/care/whole", &whole);
     put_plain(&node, "/care/hurt", &hurt);
-    let (data, file) = (node.data().to_owned(), node.data().join(FILE));
+    let data = node.data().to_owned();
+    let file = data.join(FILE);
     let scrub = ["scrub", text(&data), "--rate", "1GB/s"];
 
     let (stdout, _) = exits_with(0, &scrub);
@@ -193,7 +196,7 @@ fn check_and_scrub_report_damaged_object() {
     let finding = &report["findings"][0];
     assert_eq!((&finding["bucket"], &finding["key"]), (&"care".into(), &"hurt".into()), "{report}");
     assert_eq!((&finding["verdict"], &report["sound"]), (&"lost".into(), &false.into()));
-    assert!(fs::read(&file).unwrap() == before, "a check writes nothing");
+    assert!(fs::read(&file).unwrap() == before, "a check leaves the file unchanged");
 
     let found = |code_and_text: (String, String)| {
         let (stdout, _) = code_and_text;
@@ -202,11 +205,11 @@ fn check_and_scrub_report_damaged_object() {
     found(exits_with(4, &scrub));
     node.start();
     found(exits_with(4, &scrub));
-    assert!(node.log().contains("hurt"), "the node's log has it, too");
+    assert!(node.log().contains("hurt"), "the log names the damaged object");
     assert_eq!(node.send(&Request::new("GET", "/care/whole")).expect(200).body, whole);
 }
 
-/// A slow scrub ends with the client, and with the node.
+/// A slow scrub ends when its client disconnects or its node stops.
 #[test]
 fn scrub_ends_with_its_client_or_node() {
     let mut node = Node::new();
@@ -231,7 +234,7 @@ fn scrub_ends_with_its_client_or_node() {
     let mut lines = begin();
     let begun = Instant::now();
     assert!(node.stop().success());
-    assert!(begun.elapsed() < Duration::from_secs(9), "the grace is for requests");
+    assert!(begun.elapsed() < Duration::from_secs(9), "the grace period applies only to requests");
     let mut rest = String::new();
     lines.read_to_string(&mut rest).unwrap();
     assert!(!rest.contains("scrubbed"), "{rest}");
@@ -247,7 +250,7 @@ fn bucket_settings_are_set_and_shown() {
     let (stdout, _) = exits_with(0, &["bucket", "set", &data, "kept", "--quota", "1GiB", "--expire-days", "30"]);
     assert!(stdout.contains("1.0 GiB") && stdout.contains("expire-days: 30"), "{stdout}");
     exits_with(0, &["bucket", "set", &data, "kept", "--quota", "none"]);
-    assert_eq!((&get()["quota"], &get()["expire_days"]), (&Value::Null, &30.into()), "what is not named stays");
+    assert_eq!((&get()["quota"], &get()["expire_days"]), (&Value::Null, &30.into()), "other settings stay");
     let (_, stderr) = exits_with(1, &["bucket", "get", &data, "absent"]);
     assert!(stderr.contains("no such bucket"), "{stderr}");
     exits_with(1, &["bucket", "set", &data, "absent", "--quota", "1GiB"]);
@@ -287,7 +290,7 @@ fn commands_without_store_fail() {
     let (_, stderr) = Launch::default().arg("--format").refused(&absent);
     assert!(stderr.contains("block device"), "{stderr}");
 
-    // A store of another version, or another file.
+    // A file that is not a store.
     let foreign = directory.path().join("foreign");
     fs::create_dir(&foreign).unwrap();
     fs::write(foreign.join(FILE), "a diary").unwrap();

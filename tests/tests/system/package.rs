@@ -97,10 +97,10 @@ fn shells_complete_commands_and_options() {
         let directory = Directory::new();
         let script = directory.path("completions");
         fs::write(&script, succeeds(&["completions", shell], b"")).unwrap();
-        // Shells are optional: without one, its script is not checked.
+        // Shells are optional: the script of a missing shell is not checked.
         match Command::new(shell).arg(options).arg(&script).output() {
             Ok(output) => assert!(output.status.success(), "{shell}: {}", String::from_utf8_lossy(&output.stderr)),
-            Err(_) => skipped("completions", &format!("there is no {shell}")),
+            Err(_) => skipped("completions", &format!("{shell} is not installed")),
         }
     }
 }
@@ -110,7 +110,9 @@ fn contents(package: &Path) -> Vec<(String, String)> {
     let listing = output(Command::new("dpkg-deb").arg("--contents").arg(package));
     let entry = |line: &str| {
         let mut words = line.split_whitespace();
-        let (mode, owner, path) = (words.next()?, words.next()?, words.last()?);
+        let mode = words.next()?;
+        let owner = words.next()?;
+        let path = words.last()?;
         Some((path.to_owned(), format!("{mode} {owner}")))
     };
     listing.lines().filter_map(entry).collect()
@@ -119,7 +121,7 @@ fn contents(package: &Path) -> Vec<(String, String)> {
 #[test]
 fn package_contains_expected_files() {
     let Some(package) = package() else {
-        return skipped("the package", "there is none; crates/keyhole/packaging/package builds it");
+        return skipped("the package", "not built: run crates/keyhole/packaging/package");
     };
     let contents = contents(&package);
     let expected = [
@@ -152,7 +154,7 @@ fn package_contains_expected_files() {
     let installed = format!("{root}/usr/bin/keyhole");
     let printed = output(Command::new(&installed).arg("--version"));
     assert_eq!(printed, output(Command::new(binary()).arg("--version")));
-    assert!(fs::metadata(&installed).unwrap().size() < 40 << 20, "it is not stripped");
+    assert!(fs::metadata(&installed).unwrap().size() < 40 << 20, "the binary is not stripped");
     let unit = fs::read_to_string(format!("{root}/usr/lib/systemd/system/keyhole.service")).unwrap();
     assert_eq!(unit, fs::read_to_string(top().join("crates/keyhole/packaging/keyhole.service")).unwrap());
 }
@@ -160,7 +162,7 @@ fn package_contains_expected_files() {
 /// All dependencies are available in Debian 12 without other packages.
 #[test]
 fn package_dependencies_are_in_debian() {
-    let Some(package) = package() else { return skipped("the package", "there is none") };
+    let Some(package) = package() else { return skipped("the package", "not built") };
     let package = fs::canonicalize(package).unwrap();
     let printed = output(
         Command::new("apt-get")
@@ -173,11 +175,11 @@ fn package_dependencies_are_in_debian() {
     }
 }
 
-/// Installed, verified, its exposure rated, reinstalled over an edited configuration, and purged,
-/// in a layer over this system.
+/// Installs the package in a layer over this system, verifies it, rates its exposure, reinstalls it
+/// over an edited configuration, and purges it.
 #[test]
 fn package_installs_and_purges() {
-    let Some(package) = package() else { return skipped("the package", "there is none") };
+    let Some(package) = package() else { return skipped("the package", "not built") };
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
         return skipped("the package's installation", "only root may install");
     }
@@ -185,6 +187,6 @@ fn package_installs_and_purges() {
     let printed = output(
         Command::new("unshare").args(["--mount", "--pid", "--fork", tool]).arg(fs::canonicalize(package).unwrap()),
     );
-    assert!(printed.contains("installed, looked at, purged"), "{printed}");
+    assert!(printed.contains("installed, checked, purged"), "{printed}");
     println!("{printed}");
 }

@@ -59,11 +59,11 @@ fn sse_c_setting_blocks_or_requires_customer_keys() {
     let managed = [("x-amz-server-side-encryption", "aws:kms")];
     blocked(keyed("PUT", "o", &key).headers(managed).body("x"));
     node.send(&object("PUT", "o").body("x")).expect(200);
-    assert_eq!(node.send(&keyed("GET", "sealed", &key)).expect(200).text(), "sealed", "what is there can be read");
+    assert_eq!(node.send(&keyed("GET", "sealed", &key)).expect(200).text(), "sealed", "existing objects stay readable");
     let plain = copy(object("PUT", "o"), "sealed").headers(key.copy_source_headers());
     node.send(&plain).expect(200);
 
-    // It persists.
+    // The setting survives a restart.
     node.kill();
     node.start();
     denied(&node.send(&keyed("PUT", "o", &key).body("x")), "has blocked");
@@ -86,8 +86,10 @@ fn sse_c_setting_blocks_or_requires_customer_keys() {
 
 #[test]
 fn writes_with_unpinned_key_are_denied() {
-    let (node, directory) = (node(), Directory::new());
-    let (path, other) = (directory.key("key"), CustomerKey::random());
+    let node = node();
+    let directory = Directory::new();
+    let path = directory.key("key");
+    let other = CustomerKey::random();
     let key = CustomerKey(std::fs::read(&path).unwrap().try_into().unwrap());
     let id = |bucket: &str| String::from_utf8(succeeds(&["key", "id", &path, "--bucket", bucket], b"")).unwrap();
     let id_here = id("bucket").trim().to_owned();
@@ -97,7 +99,7 @@ fn writes_with_unpinned_key_are_denied() {
     let pinned = |request: Request| {
         let reply = node.send(&request);
         denied(&reply, "other customer-provided keys");
-        assert!(!reply.text().contains(&id_here), "it names none");
+        assert!(!reply.text().contains(&id_here), "the reply names no key");
     };
     pinned(keyed("PUT", "o", &other).body("x"));
     pinned(keyed("POST", "o", &other).query("uploads", ""));
@@ -125,8 +127,10 @@ fn writes_with_unpinned_key_are_denied() {
 /// A pin set between the last part and the completion.
 #[test]
 fn completion_with_unpinned_key_is_denied() {
-    let (node, directory) = (node(), Directory::new());
-    let (path, other) = (directory.key("key"), CustomerKey::random());
+    let node = node();
+    let directory = Directory::new();
+    let path = directory.key("key");
+    let other = CustomerKey::random();
     let key = CustomerKey(std::fs::read(&path).unwrap().try_into().unwrap());
     let id = String::from_utf8(succeeds(&["key", "id", &path, "--bucket", "bucket"], b"")).unwrap();
     // Returns the completion of an upload with one part, without the key.
@@ -156,7 +160,8 @@ fn completion_with_unpinned_key_is_denied() {
 #[test]
 fn overwrite_with_another_key_requires_old_key() {
     let node = node();
-    let (old, new) = (CustomerKey::random(), CustomerKey::random());
+    let old = CustomerKey::random();
+    let new = CustomerKey::random();
     node.send(&keyed("PUT", "o", &old).body("first")).expect(200);
     node.send(&object("PUT", "plain").body("plain")).expect(200);
     node.send(&keyed("PUT", "other", &new).body("other")).expect(200);
@@ -205,7 +210,8 @@ fn overwrite_with_another_key_requires_old_key() {
 fn overwrite_after_concurrent_rekey_conflicts() {
     const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
     let node = node();
-    let (old, new) = (CustomerKey::random(), CustomerKey::random());
+    let old = CustomerKey::random();
+    let new = CustomerKey::random();
     node.send(&keyed("PUT", "o", &old).body("first")).expect(200);
     set(&node, &["--rekey-by-overwrite", "forbid"]);
     // The required key is that of the object when the upload begins.
@@ -225,7 +231,7 @@ fn overwrite_after_concurrent_rekey_conflicts() {
     assert_eq!(node.send(&keyed("GET", "o", &new)).expect(200).text(), "first");
 }
 
-/// Stops other threads of a test even if it fails, since it would otherwise wait for them.
+/// Stops the threads of a test on drop: a failed test would otherwise wait for them.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {

@@ -51,7 +51,7 @@ fn put(node: &Node, from: IpAddr, added: &[(&str, &str)]) -> u16 {
 #[test]
 fn trusted_proxy_with_https_header_may_send_keys() {
     let Some(from) = outer_address() else {
-        return skipped("trusted_proxy_with_https_header_may_send_keys", "there is no address but the loopback's");
+        return skipped("trusted_proxy_with_https_header_may_send_keys", "this machine has only a loopback address");
     };
     let plain = node(&[]);
     // The header of an untrusted peer is ignored.

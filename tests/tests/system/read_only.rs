@@ -84,7 +84,7 @@ fn wait_for_condition(node: &Node, name: &str) -> String {
         if let Some(text) = condition(node, name) {
             return text;
         }
-        assert!(Instant::now() < deadline, "{name} does not come");
+        assert!(Instant::now() < deadline, "condition {name} is not reported in time");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -92,14 +92,14 @@ fn wait_for_condition(node: &Node, name: &str) -> String {
 /// Checks that status, page, metrics and health agree.
 #[track_caller]
 fn assert_condition_reported(node: &Node, name: &str, reason: &str, ready: u16) {
-    let text = condition(node, name).unwrap_or_else(|| panic!("{name} is no condition"));
+    let text = condition(node, name).unwrap_or_else(|| panic!("condition {name} is not reported"));
     assert!(text.contains(reason), "{reason} in {text}");
     let health = admin_get(node, "/health/ready");
     assert_eq!(health.status, ready, "{}", health.text());
     assert_eq!(health.text().contains(name), ready == 503);
     let metrics = admin_get(node, "/metrics").expect(200).text();
     assert!(metrics.contains(&format!("keyhole_condition{{condition=\"{name}\"}} 1")), "{metrics}");
-    assert!(admin_get(node, "/").expect(200).text().contains(reason), "the page says it");
+    assert!(admin_get(node, "/").expect(200).text().contains(reason), "the page shows the reason");
 }
 
 fn text(path: &Path) -> &str {
@@ -144,7 +144,7 @@ fn read_only_node_serves_reads_and_refuses_writes() {
         exits_with(0, &["export", data, text(&to.path().join("export"))]);
         exits_with(0, &["verify", text(&to.path().join("export"))]);
         assert!(node.stop().success());
-        assert!(contents(node.data()) == before, "nothing was written");
+        assert!(contents(node.data()) == before, "the data directory is unchanged");
         node.set_launch(launch(io));
         node.start();
         assert_reads_work(&node, 12);
@@ -181,7 +181,7 @@ fn read_only_from_file_or_environment_creates_no_credential() {
 #[test]
 fn read_only_mount_is_served_read_only() {
     const TEST: &str = "read_only_mount_is_served_read_only";
-    for (io, ends_well) in [("uring", false), ("epoll", true)] {
+    for (io, stops_cleanly) in [("uring", false), ("epoll", true)] {
         let volume = match Volume::new(256 << 20) {
             Ok(volume) => volume,
             Err(reason) => return skipped(TEST, &reason),
@@ -189,7 +189,7 @@ fn read_only_mount_is_served_read_only() {
         let data = volume.point().join("data");
         let mut node = launch(io).start_in(&data);
         fill(&node, 12);
-        if ends_well {
+        if stops_cleanly {
             assert!(node.stop().success());
         } else {
             node.kill();
@@ -200,7 +200,7 @@ fn read_only_mount_is_served_read_only() {
         assert_writes_refused(&node, "mounted read-only");
         assert_condition_reported(&node, "read-only", "mounted read-only", 503);
         assert!(node.log().contains("repair the medium"));
-        // There is no control socket: read-only commands work beside the node.
+        // A read-only mount has no control socket: commands read the store beside the node.
         assert_eq!(json(&["stat", text(&data), "--json"])["objects"], 12);
         let to = tempfile::tempdir().unwrap();
         exits_with(0, &["export", text(&data), text(&to.path().join("export"))]);
@@ -307,7 +307,8 @@ fn start_with_missing_object_file_is_refused() {
     let mut node = launch("auto").start();
     fill(&node, 2);
     assert!(node.stop().success());
-    let (data, file) = (node.data().to_owned(), node.data().join("objects.keyhole"));
+    let data = node.data().to_owned();
+    let file = data.join("objects.keyhole");
     let aside = data.join("aside");
     fs::rename(&file, &aside).unwrap();
     let refused = |parts: &[&str]| {
@@ -341,7 +342,8 @@ fn start_with_missing_object_file_is_refused() {
 fn object_file_removed_at_run_time_is_reported() {
     let mut node = launch("auto").start();
     fill(&node, 4);
-    let (file, aside) = (node.data().join("objects.keyhole"), node.data().join("aside"));
+    let file = node.data().join("objects.keyhole");
+    let aside = node.data().join("aside");
     fs::rename(&file, &aside).unwrap();
     let message = wait_for_condition(&node, "store-absent");
     assert!(message.contains("objects.keyhole is gone") && message.contains("Export the store"), "{message}");
@@ -353,7 +355,7 @@ fn object_file_removed_at_run_time_is_reported() {
     fs::rename(&aside, &file).unwrap();
     let deadline = Instant::now() + TIMEOUT;
     while condition(&node, "store-absent").is_some() {
-        assert!(Instant::now() < deadline, "it stays");
+        assert!(Instant::now() < deadline, "the condition does not end in time");
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(node.stop().success());

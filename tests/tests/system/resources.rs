@@ -79,7 +79,7 @@ fn allocations_do_not_grow_with_object_length() {
     let lengths = [4 * MIB, 64 * MIB, 512 * MIB];
     let heap = lengths.map(|len| heap_of(&library, len));
     for (len, (longest, sum)) in lengths.iter().zip(heap) {
-        println!("{} MiB there and back: the longest allocation {longest} B, all together {sum} B", len / MIB);
+        println!("{} MiB up and down: largest allocation {longest} B, {sum} B in total", len / MIB);
     }
     // The location of a body's blocks is stored for each of its segments of 64 MiB.
     let [short, _, long] = heap.map(|(longest, _)| longest);

@@ -1,5 +1,5 @@
-//! The unit's sandbox, built from the unit's own settings: the node works within it, and the
-//! sandbox restricts what it claims.
+//! The unit's sandbox, built from the unit's own settings: the node works within it, and it
+//! enforces its restrictions.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -95,7 +95,8 @@ impl Service {
             command.env("NOTIFY_SOCKET", manager.path());
         }
         let mut outer = command.spawn().unwrap();
-        let (mut address, mut tls_address) = (None, None);
+        let mut address = None;
+        let mut tls_address = None;
         for line in BufReader::new(outer.stdout.take().unwrap()).lines().map_while(Result::ok) {
             let parse = |text: &str| text.parse().unwrap();
             tls_address = line.strip_prefix("listening on https://").map(parse).or(tls_address);
@@ -106,7 +107,7 @@ impl Service {
         }
         let printed = || fs::read_to_string(&log).unwrap();
         Service {
-            address: address.unwrap_or_else(|| panic!("it does not listen: {}", printed())),
+            address: address.unwrap_or_else(|| panic!("the node does not listen: {}", printed())),
             outer,
             tls_address,
             log,
@@ -159,12 +160,15 @@ fn signer() -> Signer {
 
 /// Transfers SSE-C objects of all kinds over both listeners, with several connections at a time.
 fn run_session(service: &Service, certificate: &Certificate) {
-    let (key, signer) = (CustomerKey::random(), signer());
+    let key = CustomerKey::random();
+    let signer = signer();
     let client = certificate.client(&[&TLS13], &["http/1.1"]);
     Request::new("PUT", "/bucket").send(service.address, &signer).expect(200);
     thread::scope(|scope| {
         for i in 0..8 {
-            let (key, signer, client) = (&key, &signer, &client);
+            let key = &key;
+            let signer = &signer;
+            let client = &client;
             scope.spawn(move || {
                 let object = |method: &str| Request::new(method, &format!("/bucket/{i}")).headers(key.headers());
                 let go = |request: Request| match i % 2 {
@@ -186,7 +190,8 @@ fn session_in_unit_sandbox_succeeds() {
     let certificate = Certificate::new();
     for (io, has_rings) in [("--io=uring", true), ("--io=epoll", false)] {
         println!("{io}");
-        let (directories, manager) = (UnitDirectories::new(), Manager::new());
+        let directories = UnitDirectories::new();
+        let manager = Manager::new();
         fs::copy(certificate.path(), directories.configuration().join("cert.pem")).unwrap();
         fs::copy(certificate.key_path(), directories.configuration().join("key.pem")).unwrap();
         let tls = ["--tls-listen=127.0.0.1:1", "--tls-cert=/etc/keyhole/cert.pem", "--tls-key=/etc/keyhole/key.pem"];

@@ -54,8 +54,10 @@ fn read_key(path: &str) -> CustomerKey {
 
 #[test]
 fn client_sealed_object_is_read_with_its_key() {
-    let (node, directory) = (node(), Directory::new());
-    let (path, other) = (directory.key("key"), CustomerKey::random());
+    let node = node();
+    let directory = Directory::new();
+    let path = directory.key("key");
+    let other = CustomerKey::random();
     let key = read_key(&path);
     // Sizes around thresholds: chunk, inline, block, several blocks.
     for len in [0, 1, 16_383, 16_384, 65_536, 65_537, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (3 << 20) + 77] {
@@ -86,7 +88,7 @@ fn client_sealed_object_is_read_with_its_key() {
         node.send(&copy.header("x-amz-copy-source", format!("edge/{name}"))).expect(200);
         assert!(node.send(&keyed("GET", "copy", &other)).expect(200).body == plaintext, "{len}");
 
-        // It is returned as it was sent.
+        // The sealed file is returned unchanged.
         let got = node.send(&sealed("GET", &name)).expect(200);
         assert!(got.is_complete && got.body == file, "{len}");
         assert_eq!(got.header("content-type"), Some("application/vnd.keyhole.sealed"));
@@ -94,7 +96,7 @@ fn client_sealed_object_is_read_with_its_key() {
         assert_eq!(head.header("content-length"), Some(&file.len().to_string()[..]));
         ranges(&node, &name, &file, len as u64);
         let listed = node.send(&Request::new("GET", "/edge").query("prefix", &name)).expect(200);
-        assert_eq!(listed.element("Size"), Some(len.to_string()), "listed is the plaintext");
+        assert_eq!(listed.element("Size"), Some(len.to_string()), "listings show the plaintext length");
     }
 }
 
@@ -120,7 +122,8 @@ fn ranges(node: &Node, name: &str, file: &[u8], seed: u64) {
 
 #[test]
 fn vectors_are_stored_and_read() {
-    let (node, directory) = (node(), Directory::new());
+    let node = node();
+    let directory = Directory::new();
     for case in vectors() {
         let (file, key) = vector(&case);
         let name = case["key"].as_str().unwrap();
@@ -150,7 +153,8 @@ fn vectors_are_stored_and_read() {
 
 #[test]
 fn node_sealed_object_is_returned_as_sealed_file() {
-    let (node, directory) = (node(), Directory::new());
+    let node = node();
+    let directory = Directory::new();
     let path = directory.key("key");
     let key = read_key(&path);
     let open = ["open", "--key", &path, "--bucket", "edge", "--name", "o"];
@@ -189,7 +193,8 @@ fn node_sealed_object_is_returned_as_sealed_file() {
 
 #[test]
 fn invalid_sealed_transfer_is_refused() {
-    let (node, directory) = (node(), Directory::new());
+    let node = node();
+    let directory = Directory::new();
     let path = directory.key("key");
     let key = read_key(&path);
     let seal = |bucket: &str, name: &str| {
@@ -253,7 +258,8 @@ fn invalid_sealed_transfer_is_refused() {
 
 #[test]
 fn damaged_sealed_object_fails_at_first_read() {
-    let (node, directory) = (node(), Directory::new());
+    let node = node();
+    let directory = Directory::new();
     let path = directory.key("key");
     let key = read_key(&path);
     let plaintext = bytes(11, (1 << 20) + 40_000);
@@ -290,7 +296,7 @@ fn damaged_sealed_object_fails_at_first_read() {
     check_invalid_heads(&node, &key);
 }
 
-/// Drops, duplicates or exchanges a part.
+/// Reads fail if a part is dropped, duplicated or exchanged.
 fn check_changed_parts(node: &Node) {
     let case = vectors().into_iter().find(|case| case["key"] == "multi").unwrap();
     let (file, key) = vector(&case);
@@ -340,11 +346,12 @@ fn check_changed_parts(node: &Node) {
     refused(&node.send(&sealed("PUT", "multi").body(built(&many(10_001)))), 400, "InvalidRequest", "10,000");
 }
 
-/// Object heads sealed with the right key and name but with invalid content: values that would
+/// Reads fail if an object head has the right key and name but invalid content: values that would
 /// split the response head, lengths that differ from the body's, and bytes that are not a head.
 fn check_invalid_heads(node: &Node, key: &CustomerKey) {
     let chunked = |key: &[u8], context: &[u8], bytes: &[u8]| {
-        let (key, context) = (hex::encode(key), hex::encode(context));
+        let key = hex::encode(key);
+        let context = hex::encode(context);
         succeeds(&["chunked", "seal", "--key-hex", &key, "--context-hex", &context], bytes)
     };
     let named = |text: &str| [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat();

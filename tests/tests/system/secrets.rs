@@ -1,4 +1,4 @@
-//! Data that must not be found at rest.
+//! Secrets that must not be stored or logged.
 
 use keyhole_tests::data::{base64, md5};
 use keyhole_tests::{CustomerKey, Launch, Request};
@@ -12,7 +12,8 @@ const METADATA: &str = "a-value-of-user-metadata-that-is-secret";
 #[test]
 fn secrets_are_absent_from_files_and_logs() {
     let mut node = Launch::default().with_credential().capacity(Some("128MiB")).arg("--log=trace").start();
-    let (key, other) = (CustomerKey::random(), CustomerKey::random());
+    let key = CustomerKey::random();
+    let other = CustomerKey::random();
     node.make_bucket("secrets");
     let sealed = |method: &str, path: &str| {
         Request::new(method, path).headers(key.headers()).header("x-amz-meta-secret", METADATA)

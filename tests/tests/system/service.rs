@@ -34,13 +34,14 @@ fn manager_is_notified_of_start_reload_and_stop() {
         let manager = Manager::new();
         let mut node = managed(&manager).arg(io).arg("--grace=7").start();
         let ready = manager.wait_for("READY=1").pop().unwrap();
-        // A client that reads this can connect.
+        // The node accepts connections once it has sent READY=1.
         TcpStream::connect(node.address()).unwrap();
         assert_eq!(line(&ready, "STATUS"), Some(&format!("serving on {}", node.endpoint())[..]));
 
         node.signal(Signal::HUP);
         let messages = manager.wait_for("READY=1");
-        let reloading = messages.iter().find(|message| line(message, "RELOADING") == Some("1")).expect("it reloads");
+        let reloading =
+            messages.iter().find(|message| line(message, "RELOADING") == Some("1")).expect("a RELOADING message");
         let now: u64 = fs::read_to_string("/proc/uptime").unwrap().split('.').next().unwrap().parse().unwrap();
         let at: u64 = line(reloading, "MONOTONIC_USEC").unwrap().parse().unwrap();
         assert!((at / 1_000_000).abs_diff(now) < 60, "{at} is not the monotonic clock's");
@@ -48,7 +49,11 @@ fn manager_is_notified_of_start_reload_and_stop() {
 
         node.signal(Signal::TERM);
         let stopping = manager.wait_for("STOPPING=1").pop().unwrap();
-        assert_eq!(line(&stopping, "EXTEND_TIMEOUT_USEC"), Some("37000000"), "the grace, and time for the last writes");
+        assert_eq!(
+            line(&stopping, "EXTEND_TIMEOUT_USEC"),
+            Some("37000000"),
+            "the grace period and 30 s for the last writes"
+        );
         assert!(node.wait().success(), "{}", node.log());
         assert_eq!(manager.next(Duration::ZERO), None);
     });
@@ -88,7 +93,7 @@ fn long_recovery_extends_start_timeout() {
     }
     manager.wait_for("READY=1");
     node.kill();
-    // Each read takes longer, so that all take some seconds.
+    // Delay each read, so that the recovery takes some seconds.
     let slowly = [
         "strace",
         "-D",
@@ -141,7 +146,7 @@ impl StoppedThread {
 fn hanging_worker_stops_watchdog_notifications() {
     const PERIOD: Duration = Duration::from_secs(2);
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
-        return skipped("a watchdog's test", "only root may stop a thread of a node");
+        return skipped("the watchdog test", "only root may stop a thread of a node");
     }
     over_each_io(|io| {
         let manager = Manager::new();
@@ -150,14 +155,14 @@ fn hanging_worker_stops_watchdog_notifications() {
         let mut node = launch.env("WATCHDOG_USEC", PERIOD.as_micros().to_string()).start();
         manager.wait_for("READY=1");
         let beats = manager.count("WATCHDOG=1", 3 * PERIOD);
-        assert!((4..=7).contains(&beats), "{beats} in three periods");
+        assert!((4..=7).contains(&beats), "{beats} notifications in three periods");
         let stopped = StoppedThread::new(&node, "worker-1");
         // A notification may have been sent since the last check.
         manager.count("WATCHDOG=1", PERIOD / 2 + PERIOD / 8);
-        assert_eq!(manager.count("WATCHDOG=1", 2 * PERIOD), 0, "worker-1 hangs, and nobody notices");
+        assert_eq!(manager.count("WATCHDOG=1", 2 * PERIOD), 0, "the watchdog is notified although worker-1 hangs");
         assert!(node.log().contains("withholding the watchdog notification worker=1"), "{}", node.log());
         stopped.resume();
-        assert!(manager.count("WATCHDOG=1", 2 * PERIOD) >= 2, "it goes on");
+        assert!(manager.count("WATCHDOG=1", 2 * PERIOD) >= 2, "notifications resume");
         assert!(node.stop().success());
     });
 }
@@ -182,14 +187,16 @@ fn passed_sockets_are_served_by_all_workers() {
         let launch = certificate.launch("127.0.0.1:1").listen("127.0.0.1:2").arg(io).arg("--threads=3");
         let mut node = launch.under(passing_sockets(&["https=127.0.0.1:0", "http=127.0.0.1:0"])).start();
         for address in [node.address(), node.tls_address()] {
-            assert!(address.port() > 2, "{address} is of the options");
+            assert!(address.port() > 2, "{address} comes from the options");
         }
         node.make_bucket("bucket");
         let key = CustomerKey::random();
         // Enough concurrent connections for every worker to accept some.
         thread::scope(|scope| {
             for i in 0..24 {
-                let (node, client, key) = (&node, &client, &key);
+                let node = &node;
+                let client = &client;
+                let key = &key;
                 scope.spawn(move || {
                     let object = |method: &str| Request::new(method, &format!("/bucket/{i}")).headers(key.headers());
                     let body = bytes(i, 200_000);
@@ -206,8 +213,7 @@ fn passed_sockets_are_served_by_all_workers() {
     });
 }
 
-/// With systemd's own activation tool: clients that connect before the node runs are served once it
-/// does.
+/// Clients that connect before systemd's activation tool starts the node are served by it.
 #[test]
 fn connection_before_activation_is_served() {
     let address: SocketAddr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -14,7 +14,8 @@ fn get(node: &Node, key: &CustomerKey) -> Vec<u8> {
 
 /// Creates a node with a sealed object, and a request that would replace it.
 fn fixture() -> (Node, CustomerKey, Request) {
-    let (node, key) = (Node::new(), CustomerKey::random());
+    let node = Node::new();
+    let key = CustomerKey::random();
     node.make_bucket("bucket");
     let put = || Request::new("PUT", "/bucket/object").headers(key.headers());
     node.send(&put().body("what is there")).expect(200);
@@ -49,7 +50,8 @@ fn request_with_changed_signed_byte_is_rejected() {
     // From the method to the end of the target, and then all headers but `connection`, which is
     // unsigned.
     let target = head.find(" HTTP/1.1").unwrap();
-    let (from, to) = (head.find("\r\n").unwrap() + 2, head.find("connection: close").unwrap());
+    let from = head.find("\r\n").unwrap() + 2;
+    let to = head.find("connection: close").unwrap();
     assert_changed_bytes_rejected(&node, &signed, &head, (0..target).chain(from..to));
     assert_eq!(get(&node, &key), b"what is there");
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use keyhole_tests::http::{object, read_reply};
 use keyhole_tests::{CustomerKey, Launch, Node};
 
-/// Timeout of the node for a client that sends almost nothing: [`RATE_TICKS`], one more tick, and a
-/// margin for a busy machine.
+/// Maximum delay of the reply to a client below the minimum rate: [`RATE_TICKS`], one more tick,
+/// and a margin for a busy machine.
 const REPLY_MAX: Duration = Duration::from_secs(50);
 
 /// Sends these bytes at one per second until a reply arrives, and returns the reply and the elapsed
@@ -95,7 +95,7 @@ fn latencies(node: &Node, key: &CustomerKey, count: usize) -> (Duration, Duratio
     (all[count / 2], all[count * 99 / 100])
 }
 
-/// Opens connections with incomplete requests, each of which continues at a byte per second.
+/// Opens connections that send this beginning of a request.
 fn slow_clients(to: SocketAddr, count: usize, begin: &[u8]) -> Vec<TcpStream> {
     let connect = |_| {
         let mut tcp = TcpStream::connect(to).unwrap();

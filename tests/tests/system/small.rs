@@ -77,7 +77,7 @@ fn too_small_capacity_is_refused_with_minimum() {
     let minimum = minimum_capacity();
     let message = refuse("7MiB");
     assert!(message.contains("too little") && message.contains(&minimum.to_string()), "{message}");
-    // One thread is started if there is no room for two, and everything can be deleted.
+    // The minimum is enough for one of two threads, and all objects can be deleted.
     let node = start(minimum >> 20);
     share(&node, minimum >> 20, 100_000);
     assert!(node.log().contains("is enough for 1 of 2 threads"), "{}", node.log());

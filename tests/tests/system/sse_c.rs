@@ -171,9 +171,11 @@ fn named(prefix: &str, pairs: &[(&str, &str)]) -> Headers {
 #[test]
 fn writes_with_invalid_sse_c_headers_are_rejected() {
     let fixture = fixture();
-    let (key, md5_of_key) = (fixture.key.base64(), fixture.key.md5_base64());
+    let key = fixture.key.base64();
+    let md5_of_key = fixture.key.md5_base64();
     let short = &fixture.key.0[..31];
-    let (short, md5_of_short) = (base64(short), base64(&md5(short)));
+    let md5_of_short = base64(&md5(short));
+    let short = base64(short);
     let other = CustomerKey::random().md5_base64();
     let whole = [("algorithm", "AES256"), ("key", &key), ("key-md5", &md5_of_key)];
     let with_managed = |headers: Headers, value: &str| {
@@ -248,11 +250,14 @@ fn writes_with_invalid_sse_c_headers_are_rejected() {
 #[test]
 fn reads_with_invalid_sse_c_headers_are_rejected() {
     let fixture = fixture();
-    let (key, md5_of_key) = (fixture.key.base64(), fixture.key.md5_base64());
+    let key = fixture.key.base64();
+    let md5_of_key = fixture.key.md5_base64();
     let wrong = CustomerKey::random();
-    let (wrong, md5_of_wrong) = (wrong.base64(), wrong.md5_base64());
+    let md5_of_wrong = wrong.md5_base64();
+    let wrong = wrong.base64();
     let short = &fixture.key.0[..31];
-    let (short, md5_of_short) = (base64(short), base64(&md5(short)));
+    let md5_of_short = base64(&md5(short));
+    let short = base64(short);
     let whole = [("algorithm", "AES256"), ("key", &key[..]), ("key-md5", &md5_of_key[..])];
     let argument = |message| (400, "InvalidArgument", message);
     let plain = (400, "InvalidRequest", NOT_APPLICABLE);
@@ -311,7 +316,8 @@ fn keys_over_insecure_connection_are_rejected() {
         return skipped("keys_over_insecure_connection_are_rejected", "this machine has only a loopback address");
     };
     let fixture = Fixture { from: Some(from), ..fixture() };
-    let (key, md5_of_key) = (fixture.key.base64(), fixture.key.md5_base64());
+    let key = fixture.key.base64();
+    let md5_of_key = fixture.key.md5_base64();
     let whole = [("algorithm", "AES256"), ("key", &key[..]), ("key-md5", &md5_of_key[..])];
     let expected = (400, "InvalidRequest", INSECURE);
     for pairs in [&whole[..], &whole[..1], &whole[1..2], &whole[2..], &[("algorithm", "AES128")]] {
@@ -350,7 +356,8 @@ fn parts_without_key_of_upload_are_rejected() {
     let wrong = CustomerKey::random().headers();
     let needs_key = (400, "InvalidRequest", PART_NEEDS_KEY);
     let other_key = (400, "InvalidRequest", PART_WRONG_KEY);
-    let (sealed, plain) = (&fixture.sealed_upload, &fixture.plain_upload);
+    let sealed = &fixture.sealed_upload;
+    let plain = &fixture.plain_upload;
     for copies in [false, true] {
         let part = |upload: &str, headers: &[(String, String)]| {
             let part = fixture.part(upload).headers(headers.to_vec());
@@ -413,7 +420,8 @@ fn random_sse_c_headers_are_used_or_rejected() {
     let node = &fixture.node;
     let whole: Headers = fixture.key.headers().to_vec();
     let source: Headers = fixture.key.copy_source_headers().to_vec();
-    let (mut stored, mut refused) = (0, 0);
+    let mut stored = 0;
+    let mut refused = 0;
     for turn in 0..600 {
         let name = format!("turn-{turn}");
         // A subset of the SSE-C headers, some of them repeated, some misspelt, some of a copy

@@ -23,7 +23,7 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0)
 }
 
-/// With the default limits of a login or a service.
+/// Runs the node with the default limits of a login or a service.
 #[test]
 fn unprivileged_node_with_default_limits_serves() {
     // If the tests run as an ordinary user, so does the node.
@@ -91,7 +91,7 @@ fn first_start_creates_credential_and_prints_examples() {
 fn start_without_options_uses_current_directory() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(binary());
-    // The port is the exception: the default one may be in use.
+    // Except for the port: the default one may be in use.
     command.args(["serve", "--listen", "127.0.0.1:0"]).current_dir(&directory).stdout(Stdio::piped());
     command.stderr(Stdio::null()).env_remove("KEYHOLE_ACCESS_KEY").env_remove("KEYHOLE_SECRET_KEY");
     let mut child = command.spawn().unwrap();

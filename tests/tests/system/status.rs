@@ -59,7 +59,7 @@ fn parsed(text: &str, format: &str) -> BTreeMap<(String, String), f64> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("tests/run installs it");
+        .expect("the Python environment of tests/run");
     reader.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = reader.wait_with_output().unwrap();
     assert!(output.status.success(), "the metrics are not well-formed");
@@ -162,8 +162,8 @@ fn load(node: &Node) -> ExpectedCounts {
 
 /// Compares all output of the node with the tally.
 fn assert_outputs_match(node: &Node, expected: &ExpectedCounts) {
-    // A client has its reply before the request is over.
-    wait_until("all requests are over", || status_of(node)["requests"]["total"] == expected.total());
+    // The node counts a request after its reply has been sent.
+    wait_until("all requests are counted", || status_of(node)["requests"]["total"] == expected.total());
     let status = status_of(node);
     let requests = &status["requests"];
     for (name, count) in
@@ -191,14 +191,14 @@ fn assert_outputs_match(node: &Node, expected: &ExpectedCounts) {
         assert_eq!(of_command[part], status[part], "{part}");
     }
     let (terminal, _) = exits_with(0, &["status", data]);
-    let (page, commas) = (text_of(node, "/"), |count: u64| with_commas(count));
+    let page = text_of(node, "/");
     for operation in expected.requests.keys().map(|(operation, _)| operation) {
         let count = expected.of(operation);
         let row =
-            format!("<th scope=\"row\">{operation}</th><td><data value=\"{count}\">{}</data></td>", commas(count));
+            format!("<th scope=\"row\">{operation}</th><td><data value=\"{count}\">{}</data></td>", with_commas(count));
         assert!(page.contains(&row), "{row} in {page}");
         let line = terminal.lines().find(|line| line.trim_start().starts_with(operation)).unwrap();
-        assert!(line.split_whitespace().nth(1) == Some(&commas(count)), "{line}");
+        assert!(line.split_whitespace().nth(1) == Some(&with_commas(count)), "{line}");
     }
     for (code, count) in &expected.errors {
         let row = format!("<th scope=\"row\">{code}</th><td><data value=\"{count}\">{count}</data></td>");
@@ -303,7 +303,7 @@ fn aborted_requests_are_counted() {
         tcp.write_all(head.as_bytes()).unwrap();
         tcp.write_all(body).unwrap();
         tcp.read_exact(&mut vec![0; read]).unwrap();
-        wait_until("it is under way", || status_of(&node)["requests"]["in_flight"] == 1);
+        wait_until("the request is in flight", || status_of(&node)["requests"]["in_flight"] == 1);
         let status = status_of(&node);
         assert_eq!(status["connections"]["http"], 1);
         SockRef::from(&tcp).set_linger(Some(Duration::ZERO)).unwrap();
@@ -312,14 +312,14 @@ fn aborted_requests_are_counted() {
         let get = object("GET", "long").signed(node.address(), node.signer());
         reset(get.head(node.address()), &[], 100_000);
         *expected.requests.entry(("GetObject".to_owned(), "aborted".to_owned())).or_default() += 1;
-        wait_until("it is over", || status_of(&node)["requests"]["total"] == expected.total());
+        wait_until("the request is counted", || status_of(&node)["requests"]["total"] == expected.total());
     }
     for _ in 0..2 {
         let put = object("PUT", "cut").body(body.clone()).payload("UNSIGNED-PAYLOAD");
         let put = put.signed(node.address(), node.signer());
         reset(put.head(node.address()), &body[..3 << 20], 0);
         *expected.requests.entry(("PutObject".to_owned(), "aborted".to_owned())).or_default() += 1;
-        wait_until("it is over", || status_of(&node)["requests"]["total"] == expected.total());
+        wait_until("the request is counted", || status_of(&node)["requests"]["total"] == expected.total());
     }
     let requests = status_of(&node)["requests"].clone();
     (expected.received, expected.sent) = (requests["received"].as_u64().unwrap(), requests["sent"].as_u64().unwrap());
@@ -340,11 +340,11 @@ fn tls_connections_are_counted() {
     }
     for _ in 0..2 {
         let mut tcp = TcpStream::connect(node.tls_address()).unwrap();
-        tcp.write_all(b"this is no handshake\r\n\r\n").unwrap();
+        tcp.write_all(b"this is not a handshake\r\n\r\n").unwrap();
         let _ = tcp.read_to_end(&mut Vec::new());
     }
     let connections = || status_of(&node)["connections"].clone();
-    wait_until("all are gone", || connections()["https"] == 0);
+    wait_until("TLS connections are closed", || connections()["https"] == 0);
     let counts = ["https_accepted", "handshakes", "handshakes_failed", "http_accepted"];
     assert_eq!(counts.map(|name| connections()[name].as_u64().unwrap()), [5, 3, 2, 0]);
 }
@@ -370,7 +370,7 @@ fn health_follows_start_and_shutdown() {
     let launch = Launch::default().with_credential().arg("--threads=2").arg(format!("--admin-listen={admin}"));
     let node = std::thread::scope(|scope| {
         let starting = scope.spawn(|| launch.start_in(&data));
-        wait_until("it says that it starts", || {
+        wait_until("readiness reports the start", || {
             health("/health/ready").is_some_and(|(status, text)| status == 503 && text.starts_with("starting: "))
         });
         assert_eq!(health("/health/live"), Some((200, "live\n".to_owned())));
@@ -392,16 +392,18 @@ fn health_follows_start_and_shutdown() {
     let mut tcp = TcpStream::connect(node.address()).unwrap();
     tcp.write_all(put.head(node.address()).as_bytes()).unwrap();
     tcp.write_all(&body[..500]).unwrap();
-    wait_until("it is under way", || health("/status.json").is_some_and(|(_, text)| text.contains("\"in_flight\":1")));
+    wait_until("the request is in flight", || {
+        health("/status.json").is_some_and(|(_, text)| text.contains("\"in_flight\":1"))
+    });
     kill_process(Pid::from_raw(node.pid() as i32).unwrap(), Signal::TERM).unwrap();
-    wait_until("it says that it ends", || {
+    wait_until("readiness reports the shutdown", || {
         health("/health/ready").is_some_and(|(status, text)| status == 503 && text.starts_with("draining: "))
     });
     assert_eq!(health("/health/live").map(|(status, _)| status), Some(200));
     assert!(health("/").unwrap().1.contains("Shutting down"));
     tcp.write_all(&body[500..]).unwrap();
     keyhole_tests::http::read_reply(&mut tcp, "PUT", |_| {}).unwrap().expect(200);
-    wait_until("it has ended", || health("/health/live").is_none());
+    wait_until("the node has exited", || health("/health/live").is_none());
 }
 
 /// Builds a library that injects faults, and the directory that controls it.
@@ -414,7 +416,8 @@ fn build_fault_library() -> (tempfile::TempDir, PathBuf) {
     (directory, library)
 }
 
-fn make(directory: &Path, name: &str) {
+/// Injects the fault of this name.
+fn inject(directory: &Path, name: &str) {
     fs::write(directory.join(name), "").unwrap();
 }
 
@@ -425,8 +428,8 @@ fn stalled_worker_is_reported_by_others() {
     let node = launch.start();
     let ready = || admin_get(node.admin_address(), "/health/ready");
     assert_eq!(ready().status, 200);
-    make(directory.path(), "stuck");
-    wait_until("it is told", || ready().status == 503);
+    inject(directory.path(), "stuck");
+    wait_until("readiness reports the stalled worker", || ready().status == 503);
     assert!(ready().text().starts_with("worker-stuck: Worker 0 has stalled for "), "{}", ready().text());
     let begun = Instant::now();
     let page = text_of(&node, "/");
@@ -434,10 +437,10 @@ fn stalled_worker_is_reported_by_others() {
         page.contains("Stuck")
             && text_of(&node, "/metrics").contains("keyhole_condition{condition=\"worker-stuck\"} 1")
     );
-    assert!(begun.elapsed() < Duration::from_secs(2), "it answers at once all the same");
-    assert_eq!(admin_get(node.admin_address(), "/health/live").status, 200, "it may come back");
+    assert!(begun.elapsed() < Duration::from_secs(2), "other workers answer immediately");
+    assert_eq!(admin_get(node.admin_address(), "/health/live").status, 200, "a stalled worker does not fail liveness");
     fs::remove_file(directory.path().join("stuck")).unwrap();
-    wait_until("it has come back", || ready().status == 200);
+    wait_until("the worker has recovered", || ready().status == 200);
 }
 
 #[test]
@@ -446,7 +449,7 @@ fn failed_disk_is_reported() {
     let launch = launch().arg("--io=epoll").env("LD_PRELOAD", &library).env("FAULT_DIRECTORY", directory.path());
     let node = launch.start();
     node.make_bucket("bucket");
-    make(directory.path(), "sync");
+    inject(directory.path(), "sync");
     // Long enough to need a sync. If a sync of the maintenance fails first, the PUT is refused.
     let lost = node.send(&object("PUT", "lost").body(bytes(1, 2 << 20))).status;
     assert!([500, 503].contains(&lost), "{lost}");
@@ -459,7 +462,7 @@ fn failed_disk_is_reported() {
         "{stdout}"
     );
     assert!(stderr.contains("poisoned"), "{stderr}");
-    assert_eq!(node.send(&Request::new("GET", "/bucket")).status, 200, "reads go on");
+    assert_eq!(node.send(&Request::new("GET", "/bucket")).status, 200, "reads continue");
     let refused = node.send(&object("PUT", "refused").body("x")).expect(503);
     assert_eq!(refused.element("Code").as_deref(), Some("ServiceUnavailable"));
 }
@@ -479,14 +482,14 @@ fn full_store_and_clock_behind_are_reported() {
     assert!(node.stop().success());
 
     let mut node = small().start_in(&data);
-    wait_until("the clock was looked at", || status_of(&node)["clock"]["behind_ms"].is_u64());
+    wait_until("the clock has been checked", || status_of(&node)["clock"]["behind_ms"].is_u64());
     let status = status_of(&node);
     let behind = status["clock"]["behind_ms"].as_u64().unwrap();
     assert!((7_000_000..=7_200_000).contains(&behind) && status["clock"]["bucket"] == "bucket", "{behind}");
     assert!(status["ready"] == true && text_of(&node, "/").contains("Clock behind"));
     let body = bytes(1, 1 << 20);
     let full = (0..200).any(|n| node.send(&object("PUT", &format!("fill/{n}")).body(body.clone())).status == 507);
-    assert!(full, "64 MiB are full before 200 MiB are in them");
+    assert!(full, "200 MiB do not fit into 64 MiB");
     let status = status_of(&node);
     let names: Vec<&str> =
         status["conditions"].as_array().unwrap().iter().map(|condition| condition["name"].as_str().unwrap()).collect();
@@ -514,13 +517,13 @@ fn invalid_admin_requests_are_refused() {
         assert_eq!(reply.header("cache-control"), Some("no-store"));
         assert_eq!(reply.header("connection"), Some("close"));
     }
-    assert_eq!(admin_get(admin, "/bucket").status, 404, "it is not S3");
+    assert_eq!(admin_get(admin, "/bucket").status, 404, "the admin listener does not serve S3");
     let with = |headers: usize, len: usize| {
         let names = (0..headers).map(|n| format!("x-{n}"));
         let request = Request::new("GET", "/health/live").headers(names.map(|name| (name, "v".repeat(len))));
         request.try_send_unsigned(admin).map(|reply| reply.status).ok()
     };
-    // There are three more lines.
+    // The request has three more header lines.
     assert_eq!((with(61, 1), with(62, 1)), (Some(200), Some(431)));
     assert_eq!(with(1, 15 << 10), Some(200));
     assert!(matches!(with(1, 17 << 10), Some(431) | None));
@@ -528,10 +531,10 @@ fn invalid_admin_requests_are_refused() {
     let quiet: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(admin).unwrap()).collect();
     let begun = Instant::now();
     assert_eq!(admin_get(admin, "/health/live").status, 200);
-    assert!(begun.elapsed() > Duration::from_secs(2), "all places were taken");
+    assert!(begun.elapsed() > Duration::from_secs(2), "all slots were in use");
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     drop(quiet);
-    // Without the option there is no listener.
+    // Without the option the node has no admin listener.
     let without = Launch::default().with_credential().start();
     assert!(!without.log().contains("status page"));
     exits_with(0, &["status", without.data().to_str().unwrap()]);
@@ -595,7 +598,7 @@ fn chromium(directory: &Path, arguments: &[&str]) -> (String, String) {
 #[test]
 fn status_page_renders_in_chromium() {
     if Command::new("chromium").arg("--version").output().is_err() {
-        return skipped("status_page_renders_in_chromium", "there is no chromium");
+        return skipped("status_page_renders_in_chromium", "chromium is not installed");
     }
     let node = launch().start();
     let directory = tempfile::tempdir().unwrap();
@@ -632,8 +635,8 @@ fn status_page_renders_in_chromium() {
                 (&measured["inner"], &measured["figures"], &measured["cut"]),
                 (&json!(width), &json!(4), &json!(0))
             );
-            assert!(measured["scroll"].as_u64() <= Some(width), "it is too wide: {measured}");
-            assert!(measured["least"].as_f64().unwrap() >= 4.5, "it is hard to read: {measured}");
+            assert!(measured["scroll"].as_u64() <= Some(width), "the page is too wide: {measured}");
+            assert!(measured["least"].as_f64().unwrap() >= 4.5, "the contrast is too low: {measured}");
             assert!(measured["lines"].as_u64() >= Some(6), "{measured}");
             luminances.push(measured["ground"].as_f64().unwrap());
         }

@@ -37,7 +37,8 @@ fn refused(reply: &Response, status: u16, code: &str) {
 
 #[test]
 fn tags_are_put_read_and_deleted() {
-    let (mut node, key) = (Node::with_bucket(), CustomerKey::random());
+    let mut node = Node::with_bucket();
+    let key = CustomerKey::random();
     for (name, customer_key) in [("plain", None), ("sealed", Some(&key))] {
         let headers = customer_key.map(|key| key.headers().to_vec()).unwrap_or_default();
         let put = object("PUT", name).headers(headers.clone()).body(vec![7; 200_000]);
@@ -108,7 +109,9 @@ fn tags_beyond_limits_are_rejected() {
 
 #[test]
 fn copies_and_uploads_carry_tags() {
-    let (node, key, other) = (Node::with_bucket(), CustomerKey::random(), CustomerKey::random());
+    let node = Node::with_bucket();
+    let key = CustomerKey::random();
+    let other = CustomerKey::random();
     node.send(&object("PUT", "o").headers(key.headers()).header("x-amz-tagging", "a=1").body("x")).expect(200);
     let copy = |to: &str| {
         let copy = object("PUT", to).header("x-amz-copy-source", "/bucket/o").headers(key.copy_source_headers());

@@ -151,23 +151,24 @@ fn truncated_upload_over_tls_leaves_old_object() {
         let old = bytes(4, 3 << 20);
         let put = |body: Vec<u8>| request("PUT", "cut").headers(key.headers()).body(body);
         fixture.send(&put(old.clone())).expect(200);
-        for (sent, says_close) in [(100, false), (2_500_000, false), (2_500_000, true), (0, true)] {
+        for (sent, sends_close) in [(100, false), (2_500_000, false), (2_500_000, true), (0, true)] {
             let new = bytes(5, 4 << 20);
             let cut = fixture.signed(put(new.clone()));
             let mut connection = fixture.connect();
             connection.write_all(cut.head(fixture.node.tls_address()).as_bytes()).unwrap();
             connection.write_all(&new[..sent]).unwrap();
-            if says_close {
+            if sends_close {
                 connection.conn.send_close_notify();
             }
             connection.flush().unwrap();
             connection.sock.shutdown(Shutdown::Write).unwrap();
             let mut reply = Vec::new();
             let ended = connection.read_to_end(&mut reply);
-            match says_close {
-                // A clean close by the client is answered.
-                true => assert!(reply.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&reply)),
-                false => assert!(reply.is_empty() && ended.is_err(), "{ended:?}"),
+            if sends_close {
+                // The node answers after a clean close by the client.
+                assert!(reply.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&reply));
+            } else {
+                assert!(reply.is_empty() && ended.is_err(), "{ended:?}");
             }
             let got = fixture.send(&request("GET", "cut").headers(key.headers())).expect(200);
             assert!(got.body == old, "cut after {sent}");
@@ -227,7 +228,7 @@ fn handshake_with_unsupported_protocol_fails() {
     fixture.send(&request("GET", "absent")).expect(404);
 }
 
-/// Returns the network address of this machine, if there is one. Nothing is sent.
+/// Returns the network address of this machine, if it has one. Sends no packet.
 fn outer_address() -> Option<std::net::IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
@@ -238,13 +239,14 @@ fn outer_address() -> Option<std::net::IpAddr> {
 #[test]
 fn customer_keys_from_network_require_tls() {
     let Some(address) = outer_address() else {
-        return skipped("customer_keys_from_network_require_tls", "this machine has no address but its own");
+        return skipped("customer_keys_from_network_require_tls", "this machine has only a loopback address");
     };
     for io in ["uring", "epoll"] {
         let certificate = Certificate::new();
         let node = certificate.launch("0.0.0.0:0").listen("0.0.0.0:0").arg(format!("--io={io}")).start();
         let at = |address_of: SocketAddr| SocketAddr::new(address, address_of.port());
-        let (plain, tls) = (at(node.address()), at(node.tls_address()));
+        let plain = at(node.address());
+        let tls = at(node.tls_address());
         let client = certificate.client(&[&TLS13], &[]);
         Request::new("PUT", "/bucket").send(plain, node.signer()).expect(200);
         let put = request("PUT", "o").headers(CustomerKey::random().headers()).body("secret");
@@ -264,7 +266,7 @@ fn sigterm_closes_tls_connections_cleanly() {
         let mut silent = TcpStream::connect(fixture.node.tls_address()).unwrap();
         let started = Instant::now();
         assert!(fixture.node.stop().success(), "{}", fixture.node.log());
-        assert!(started.elapsed() < Duration::from_secs(9), "nobody waits for idle connections");
+        assert!(started.elapsed() < Duration::from_secs(9), "idle connections do not delay the shutdown");
         assert_eq!(idle.read(&mut [0; 16]).unwrap(), 0, "an end with close_notify");
         assert_eq!(read_to_close(&mut silent).0, b"");
         fixture.node.start();
@@ -274,12 +276,14 @@ fn sigterm_closes_tls_connections_cleanly() {
 
 #[test]
 fn start_with_invalid_tls_options_is_refused() {
-    let (certificate, other) = (Certificate::new(), Certificate::new());
+    let certificate = Certificate::new();
+    let other = Certificate::new();
     let data = certificate.home().join("data");
     let empty = certificate.home().join("empty.pem");
     fs::write(&empty, "").unwrap();
     let absent = certificate.home().join("absent.pem");
-    let (cert, key) = (certificate.path(), certificate.key_path());
+    let cert = certificate.path();
+    let key = certificate.key_path();
     let listen = || Launch::default().arg("--tls-listen").arg(ANY_PORT);
     let check = |code: i32, launch: Launch, parts: &[&str]| {
         let (got, message) = launch.refused(&data);
@@ -287,7 +291,7 @@ fn start_with_invalid_tls_options_is_refused() {
         for part in parts {
             assert!(message.contains(part), "{part} in: {message}");
         }
-        assert!(!data.exists(), "nothing is made");
+        assert!(!data.exists(), "a refused start creates nothing");
     };
     let with =
         |cert: &std::path::Path, key: &std::path::Path| listen().arg("--tls-cert").arg(cert).arg("--tls-key").arg(key);

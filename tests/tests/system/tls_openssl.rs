@@ -69,7 +69,7 @@ fn only_tls_1_2_and_1_3_are_accepted() {
         let protocol = |argument: &str| negotiated(to, &[argument, "-cipher", ALL]).map(|(protocol, _)| protocol);
         assert_eq!(protocol("-tls1_3").as_deref(), Some("TLSv1.3"));
         assert_eq!(protocol("-tls1_2").as_deref(), Some("TLSv1.2"));
-        // The best common choice.
+        // The highest common version.
         assert_eq!(negotiated(to, &[]).unwrap().0, "TLSv1.3");
         assert_eq!(negotiated(to, &["-no_tls1_3"]).unwrap().0, "TLSv1.2");
         for old in ["-tls1_1", "-tls1"] {
@@ -197,8 +197,10 @@ fn sessions_are_resumed() {
     for io in IO {
         let certificate = Certificate::new();
         let node = node(&certificate, io);
-        let (to, file) = (node.tls_address(), certificate.home().join("session"));
-        let (file, trusted) = (file.to_str().unwrap(), certificate.authority_path());
+        let to = node.tls_address();
+        let file = certificate.home().join("session");
+        let file = file.to_str().unwrap();
+        let trusted = certificate.authority_path();
         let trust = ["-CAfile", trusted.to_str().unwrap(), "-verify_return_error", "-ign_eof"];
         for (version, arguments) in KINDS {
             let connect = |more: &[&str]| {
@@ -268,7 +270,7 @@ fn sessions_of_verified_clients_are_not_resumed() {
             session_states(&text, version)[0].to_owned()
         };
         assert_eq!(connect(&["-sess_out", &at("session")]), "New");
-        // In TLS 1.3 there is no ticket to resume with.
+        // TLS 1.3 sends no ticket, and OpenSSL writes no session.
         if fs::exists(at("session")).unwrap() {
             assert_eq!(connect(&["-sess_in", &at("session")]), "New", "{arguments:?}");
         }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use keyhole_tests::command::Directory;
-use keyhole_tests::data::{base64, bytes, contains, files_below, forms, fresh_seed};
+use keyhole_tests::data::{base64, bytes, contains, encodings, files_below, fresh_seed};
 use keyhole_tests::node::binary;
 use keyhole_tests::{CustomerKey, Launch, Node, Request};
 use serde_json::Value;
@@ -58,16 +58,18 @@ fn upload_in_parts(
     object: &Object,
     sizes: &[usize],
     kind: Option<&str>,
-    completes_with_key: bool,
+    is_completed_with_key: bool,
 ) -> Vec<u8> {
     let mut create = object.request("POST").query("uploads", "").header("x-amz-meta-Made", "in parts");
     if let Some(kind) = kind {
         create = create.header("x-amz-checksum-algorithm", "CRC32").header("x-amz-checksum-type", kind);
     }
     let id = node.send(&create).expect(200).element("UploadId").unwrap();
-    let (mut document, mut whole) = (String::from("<CompleteMultipartUpload>"), Vec::new());
+    let mut document = String::from("<CompleteMultipartUpload>");
+    let mut whole = Vec::new();
     for (place, size) in sizes.iter().enumerate() {
-        let (number, body) = (2 + 3 * place, bytes(place as u64 + 77, *size));
+        let number = 2 + 3 * place;
+        let body = bytes(place as u64 + 77, *size);
         let sum = base64(&crc32fast::hash(&body).to_be_bytes());
         let part = object.request("PUT").query("partNumber", &number.to_string()).query("uploadId", &id);
         let part = if kind.is_some() { part.header("x-amz-checksum-crc32", &sum) } else { part };
@@ -77,7 +79,7 @@ fn upload_in_parts(
         whole.extend_from_slice(&body);
     }
     document += "</CompleteMultipartUpload>";
-    let complete = if completes_with_key { object.request("POST") } else { object.bare("POST") };
+    let complete = if is_completed_with_key { object.request("POST") } else { object.bare("POST") };
     node.send(&complete.query("uploadId", &id).body(document)).expect(200);
     whole
 }
@@ -196,7 +198,8 @@ fn put_client_sealed(node: &Node, customer_key: &CustomerKey) -> Object {
     let path = directory.path("key");
     fs::write(&path, customer_key.0).unwrap();
     let body = bytes(5, 123_456);
-    let (key, headers) = ("by a client".to_owned(), customer_key.headers().to_vec());
+    let key = "by a client".to_owned();
+    let headers = customer_key.headers().to_vec();
     let names = ["--bucket", "second", "--name", &key, "--meta", "by=client"];
     let seal = [&["seal", "--key", &path][..], &names].concat();
     let sealed = keyhole_tests::command::succeeds(&seal, &body);
@@ -205,7 +208,7 @@ fn put_client_sealed(node: &Node, customer_key: &CustomerKey) -> Object {
     object
 }
 
-/// Returns everything observable about the content.
+/// Returns the replies to all reads of the content.
 fn observe(node: &Node, filled: &Content) -> Vec<(String, Vec<u8>)> {
     let mut seen = Vec::new();
     let mut see = |name: String, request: &Request| {
@@ -259,8 +262,8 @@ fn assert_same(one: &[(String, Vec<u8>)], other: &[(String, Vec<u8>)]) {
     }
 }
 
-/// Returns everything observable about a filled node, after checking that objects equal their
-/// sources, and the bucket settings.
+/// Returns the replies to all reads of the content and the bucket settings, after checking that
+/// objects equal their sources.
 fn verify_and_observe(node: &Node, filled: &Content) -> Vec<(String, Vec<u8>)> {
     for object in &filled.objects {
         let got = node.send(&object.request("GET")).expect(200);
@@ -288,7 +291,8 @@ fn stream(data: &Path, more: &[&str]) -> Vec<u8> {
 /// Checks that the exports of both nodes are identical.
 #[track_caller]
 fn assert_same_stream(a: &Node, b: &Node) {
-    let (a, b) = (stream(a.data(), &[]), stream(b.data(), &[]));
+    let a = stream(a.data(), &[]);
+    let b = stream(b.data(), &[]);
     if a != b {
         let at = a.iter().zip(&b).position(|(a, b)| a != b).unwrap_or(a.len().min(b.len()));
         let near =
@@ -330,18 +334,18 @@ fn assert_no_secret(filled: &Content, export: &[(PathBuf, Vec<u8>)]) {
             .filter(|some| plain.iter().all(|object| !contains(&object.body, some))),
     );
     assert!(secrets.len() > filled.keys.len() * 2 + 5);
-    let forms: Vec<(String, Vec<u8>)> = secrets.iter().flat_map(|secret| forms(secret)).collect();
+    let encoded: Vec<(String, Vec<u8>)> = secrets.iter().flat_map(|secret| encodings(secret)).collect();
     // A single pass for all of them, by their first two bytes.
     let mut beginning = vec![Vec::new(); 1 << 16];
-    for (place, (_, bytes)) in forms.iter().enumerate() {
+    for (place, (_, bytes)) in encoded.iter().enumerate() {
         beginning[usize::from(u16::from_be_bytes([bytes[0], bytes[1]]))].push(place);
     }
     let mut found_marker = false;
     for (path, content) in export {
         for (at, pair) in content.windows(2).enumerate() {
             for place in &beginning[usize::from(u16::from_be_bytes([pair[0], pair[1]]))] {
-                let (form, bytes) = &forms[*place];
-                assert!(!content[at..].starts_with(bytes), "{form} in {}", path.display());
+                let (encoding, bytes) = &encoded[*place];
+                assert!(!content[at..].starts_with(bytes), "{encoding} in {}", path.display());
             }
         }
         let is_sealed = path.extension().is_some_and(|extension| extension == "sealed");
@@ -349,12 +353,13 @@ fn assert_no_secret(filled: &Content, export: &[(PathBuf, Vec<u8>)]) {
         assert!(!is_sealed || !has_metadata, "metadata in {}", path.display());
         found_marker |= has_metadata;
     }
-    assert!(found_marker, "that of plaintext objects is in the manifest");
+    assert!(found_marker, "the manifest has the metadata of plaintext objects");
 }
 
 #[test]
 fn export_through_pipe_copies_node() {
-    let (a, b) = (node(), node());
+    let a = node();
+    let b = node();
     let filled = fill(&a);
     let mut export = Command::new(binary());
     export.args(["export", text(a.data()), "-"]).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -380,11 +385,13 @@ fn export_through_pipe_copies_node() {
 
 #[test]
 fn export_through_directory_copies_running_and_stopped_nodes() {
-    let (mut a, mut b) = (node(), stopped_node());
+    let mut a = node();
+    let mut b = stopped_node();
     let filled = fill(&a);
     let before = verify_and_observe(&a, &filled);
     let directory = tempfile::tempdir().unwrap();
-    let (running, alone) = (directory.path().join("running"), directory.path().join("alone"));
+    let running = directory.path().join("running");
+    let alone = directory.path().join("alone");
     exits_with(0, &["export", text(a.data()), text(&running)]);
     assert!(a.stop().success());
     let figures = json(&["export", text(a.data()), text(&alone), "--json"]);
@@ -396,7 +403,7 @@ fn export_through_directory_copies_running_and_stopped_nodes() {
         files.sort();
         files
     };
-    assert!(tree(&running) == tree(&alone), "an export is the same whoever makes it");
+    assert!(tree(&running) == tree(&alone), "running and stopped nodes export the same files");
     assert_no_secret(&filled, &files_below(&alone));
     let figures = json(&["verify", text(&alone), "--json"]);
     assert_eq!((&figures["objects"], &figures["complete"]), (&filled.objects.len().into(), &true.into()), "{figures}");
@@ -458,7 +465,8 @@ fn exported_files_open_without_node() {
 
 #[test]
 fn repeated_import_keeps_existing_objects() {
-    let (a, b) = (node(), node());
+    let a = node();
+    let b = node();
     let filled = fill(&a);
     let directory = tempfile::tempdir().unwrap();
     let export = directory.path().join("export");
@@ -540,7 +548,9 @@ fn repeated_export_updates_directory() {
 
 #[test]
 fn filtered_export_and_import_copy_one_prefix() {
-    let (a, b, c) = (node(), node(), node());
+    let a = node();
+    let b = node();
+    let c = node();
     let filled = fill(&a);
     let directory = tempfile::tempdir().unwrap();
     let export = directory.path().join("export");
@@ -562,8 +572,7 @@ fn filtered_export_and_import_copy_one_prefix() {
     assert_same_stream(&b, &c);
 }
 
-/// Bytes all over a stream are changed: the damage is reported by name, and damaged data are not
-/// stored.
+/// Damages files of an export: the damage is reported by name, and damaged data are not stored.
 #[test]
 fn damaged_export_is_reported_by_name() {
     let a = node();
@@ -611,7 +620,7 @@ fn damaged_export_is_reported_by_name() {
         let uploads = b.send(&Request::new("GET", "/second").query("uploads", "")).expect(200).text();
         assert!(!uploads.contains("<Upload>"), "{uploads}");
     }
-    // A line of the manifest.
+    // Damage a line of the manifest.
     fs::write(export.join("manifest/00000001.jsonl"), manifest.replacen("parts/unbound", "parts/unbounD", 1)).unwrap();
     let b = node();
     let (_, stderr) = exits_with(3, &["import", text(b.data()), text(&export)]);
@@ -658,12 +667,11 @@ fn import_of_damaged_stream_stores_no_wrong_data() {
         }
     }
     assert!(at_least_one_survived);
-    for nothing in [&b""[..], b"no stream", &[0; 1024]] {
-        let (code, _, stderr) = import_stream(b.data(), nothing, &[]);
+    for invalid in [&b""[..], b"no stream", &[0; 1024]] {
+        let (code, _, stderr) = import_stream(b.data(), invalid, &[]);
         assert_eq!(code, Some(3), "{stderr}");
     }
-    // An impossible description of an object is refused even with a valid checksum, also by the
-    // node.
+    // Failed imports leave the bucket in place.
     assert!(b.send(&Request::new("HEAD", "/bucket")).status == 200);
 }
 
@@ -687,8 +695,8 @@ fn kill_after(mut child: Child, ms: u64) -> bool {
     false
 }
 
-/// Killed at any moment, on either side, with or without a node: progress is kept, and the result
-/// is complete.
+/// Kills exports and imports at random moments, with and without a node: progress is kept, and the
+/// result is complete.
 #[test]
 fn killed_export_and_import_resume() {
     let seed = fresh_seed();
@@ -705,16 +713,17 @@ fn killed_export_and_import_resume() {
         let export = directory.path().join("export");
         // Slow enough to be killed midway.
         let arguments = ["export", text(a.data()), text(&export), "--rate", "60MB/s"];
-        let (mut kills, mut kept) = (0, 0);
+        let mut kills = 0;
+        let mut kept = 0;
         // Increasing times, to make progress on any machine.
         while !kill_after(spawn(&arguments), random.u64(50..500 + 200 * kills)) {
             kills += 1;
-            assert!(kills < 50, "seed {seed}: it gets nowhere");
+            assert!(kills < 50, "seed {seed}: no progress");
             if export.join("manifest").exists() {
                 let figures = keyhole_tests::command::run(&["verify", text(&export), "--json"], b"");
-                assert_eq!(figures.status.code(), Some(3), "seed {seed}: it says that it is not complete");
+                assert_eq!(figures.status.code(), Some(3), "seed {seed}: an incomplete export is reported");
                 let stderr = String::from_utf8_lossy(&figures.stderr).into_owned();
-                assert!(!stderr.contains("damaged:"), "seed {seed}: what is there is good: {stderr}");
+                assert!(!stderr.contains("damaged:"), "seed {seed}: a partial export is damaged: {stderr}");
                 if let Ok(figures) = serde_json::from_slice::<Value>(&figures.stdout) {
                     let objects = figures["objects"].as_u64().unwrap();
                     assert!(objects >= kept, "seed {seed}: {objects} after {kept}");
@@ -726,7 +735,7 @@ fn killed_export_and_import_resume() {
         exits_with(0, &["export", text(a.data()), text(&export)]);
         exits_with(0, &["verify", text(&export)]);
         let names = files_below(&export).len();
-        assert_eq!(names, filled.objects.len() + 2, "nothing is left behind");
+        assert_eq!(names, filled.objects.len() + 2, "temporary files are removed");
 
         let mut b = if running { node() } else { stopped_node() };
         let data = b.data().to_owned();
@@ -734,7 +743,7 @@ fn killed_export_and_import_resume() {
         let mut kills = 0;
         while !kill_after(spawn(&arguments), random.u64(50..500 + 200 * kills)) {
             kills += 1;
-            assert!(kills < 50, "seed {seed}: it gets nowhere");
+            assert!(kills < 50, "seed {seed}: no progress");
             if running && kills == 2 {
                 b.kill();
                 b.start();
@@ -781,7 +790,8 @@ fn damaged_object_is_left_out_of_export() {
     );
     let output = Command::new(binary()).args(["export", text(a.data()), "-"]).output().unwrap();
     assert_eq!(output.status.code(), Some(4));
-    let (b, c) = (node(), node());
+    let b = node();
+    let c = node();
     let (_, stderr) = exits_with(3, &["import", text(b.data()), text(&export)]);
     assert!(stderr.contains("lacks 1 object"), "{stderr}");
     let (code, _, stderr) = import_stream(c.data(), &output.stdout, &[]);
@@ -797,13 +807,15 @@ fn damaged_object_is_left_out_of_export() {
 /// During transfers a node serves its clients, uses little memory, and limits their number.
 #[test]
 fn concurrent_transfers_are_limited() {
-    let (a, b) = (node(), node());
+    let a = node();
+    let b = node();
     a.make_bucket("bucket");
     let body = bytes(1, 40 << 20);
     for key in ["1", "2"] {
         a.send(&Request::new("PUT", &format!("/bucket/{key}")).body(body.clone())).expect(200);
     }
-    let (held_a, held_b) = (a.peak_resident_kib(), b.peak_resident_kib());
+    let peak_a = a.peak_resident_kib();
+    let peak_b = b.peak_resident_kib();
     // Two transfers without a reader: the node waits for them without blocking others.
     let stuck: Vec<Child> = (0..2)
         .map(|_| {
@@ -830,12 +842,12 @@ fn concurrent_transfers_are_limited() {
         if output.status.success() {
             break output.stdout;
         }
-        assert!(Instant::now() < deadline, "places are free again");
+        assert!(Instant::now() < deadline, "the slots are not freed in time");
         std::thread::sleep(Duration::from_millis(50));
     };
     let (code, _, stderr) = import_stream(b.data(), &exported, &[]);
     assert_eq!(code, Some(0), "{stderr}");
-    for (node, before) in [(&a, held_a), (&b, held_b)] {
+    for (node, before) in [(&a, peak_a), (&b, peak_b)] {
         let grown = node.peak_resident_kib() - before;
         assert!(grown < 24 << 10, "{grown} KiB more for objects of 40 MiB");
     }

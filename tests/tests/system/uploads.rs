@@ -47,7 +47,7 @@ fn uploads(node: &Node) -> Vec<String> {
     list.split("<UploadId>").skip(1).map(|rest| rest.split_once('<').unwrap().0.to_owned()).collect()
 }
 
-/// The length in the head alone decides whether a body is accepted.
+/// The length in the request head decides whether a body is accepted.
 #[test]
 fn put_above_5_gib_is_rejected() {
     const PUT_MAX: u64 = 5 << 30;
@@ -154,7 +154,7 @@ fn aborted_upload_frees_its_space() {
         assert!(uploads(&node).is_empty());
         fitted.push(count);
     }
-    println!("parts that fitted: {fitted:?}");
+    println!("stored parts by round: {fitted:?}");
     // As many as the first time, except for space that is still being reclaimed.
     assert!(fitted[0] >= 20 && fitted.iter().all(|&count| count + 2 >= fitted[0]), "{fitted:?}");
 }
@@ -211,19 +211,22 @@ fn two_gib_in_concurrent_parts_are_transferred() {
     file.flush().unwrap();
     let check_download = |begun: Instant, what: &str| {
         let same = Command::new("cmp").current_dir(path).args(["file", "back"]).status().unwrap();
-        assert!(same.success(), "{what}: what came back is not what was sent");
+        assert!(same.success(), "{what}: the download differs from the upload");
         fs::remove_file(path.join("back")).unwrap();
         println!("{what}: 2 GiB up and down in {:.0} s", begun.elapsed().as_secs_f64());
     };
     for cli in CLIS {
-        let (aws, begun) = (Aws::new(cli, &node, path), Instant::now());
+        let aws = Aws::new(cli, &node, path);
+        let begun = Instant::now();
         let options = "--quiet --sse-c AES256 --sse-c-key fileb://key";
         aws.shell(&format!("aws s3 cp file s3://bucket/file {options}; aws s3 cp s3://bucket/file back {options}"));
         check_download(begun, cli);
         node.send(&object("DELETE", "file")).expect(204);
     }
-    // It sends keys over TLS only.
-    let (begun, signer, trusted) = (Instant::now(), node.signer(), certificate.authority_path());
+    // rclone sends keys over TLS only.
+    let begun = Instant::now();
+    let signer = node.signer();
+    let trusted = certificate.authority_path();
     let endpoint = format!("https://{}", node.tls_address());
     let remote = [("TYPE", "s3"), ("PROVIDER", "Other"), ("ENV_AUTH", "true"), ("SSE_CUSTOMER_ALGORITHM", "AES256")];
     for arguments in [["file", "remote:bucket/file"], ["remote:bucket/file", "back"]] {

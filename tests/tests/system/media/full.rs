@@ -21,7 +21,7 @@ const FILE_SYSTEM_LEN: u64 = 320 * MIB;
 /// Capacity of the stores.
 const CAPACITY: &str = "160MiB";
 
-/// Status of a write that could be neither finished nor taken back for lack of space.
+/// Status of a write that could be neither finished nor rolled back for lack of space.
 const IN_DOUBT: u16 = 503;
 
 const CLIENTS: usize = 3;
@@ -35,7 +35,7 @@ const NOTICED_MAX: Duration = Duration::from_secs(20);
 
 /// Consecutive puts that show that the space was noticed: more than fit into a segment opened
 /// earlier.
-const PUTS_TAKEN: usize = 8;
+const PUTS_ACCEPTED: usize = 8;
 
 const MIXED: LoadOptions =
     LoadOptions { time: Duration::from_secs(2), pace: None, answer_max: ANSWER_MAX, mix: (55, 25) };
@@ -49,17 +49,17 @@ fn assert_no_wrong_answers(what: &str, tally: &Tally) {
 /// Checks that short and long puts in turn resume without a restart, after a limited delay.
 fn wait_for_puts(what: &str, node: &Node) {
     let begun = Instant::now();
-    let mut taken = 0;
-    while taken < PUTS_TAKEN {
-        let len = if taken % 2 == 0 { 1_500_000 } else { 20_000 };
-        let status = node.send(&object("PUT", &format!("back/{taken}")).body(vec![7; len])).status;
+    let mut accepted = 0;
+    while accepted < PUTS_ACCEPTED {
+        let len = if accepted % 2 == 0 { 1_500_000 } else { 20_000 };
+        let status = node.send(&object("PUT", &format!("back/{accepted}")).body(vec![7; len])).status;
         if status == 200 {
-            taken += 1;
+            accepted += 1;
             continue;
         }
         assert_eq!(status, INSUFFICIENT_STORAGE, "{what}");
-        taken = 0;
-        assert!(begun.elapsed() < NOTICED_MAX, "{what}: puts are refused {NOTICED_MAX:?} after space came");
+        accepted = 0;
+        assert!(begun.elapsed() < NOTICED_MAX, "{what}: puts are refused {NOTICED_MAX:?} after space became available");
         std::thread::sleep(Duration::from_millis(100));
     }
     assert_put_works(node);
@@ -72,7 +72,7 @@ fn filled_by_others<N>(what: &str, node: &mut Node, fill: impl FnOnce() -> N, re
     let mut load = Load::new(CLIENTS, fresh_seed());
     let begin = LoadOptions { time: Duration::from_secs(1), ..MIXED };
     assert_no_wrong_answers(&format!("{what}, with space"), &load.run(node, begin));
-    // The space of emptied segments is returned, and the others take it.
+    // The store returns the space of emptied segments, and the filler takes it.
     assert_no_wrong_answers(&format!("{what}, emptied"), &load.delete_all(node, ANSWER_MAX));
     exits_with(0, &["compact", text(node.data())]);
 
@@ -83,7 +83,7 @@ fn filled_by_others<N>(what: &str, node: &mut Node, fill: impl FnOnce() -> N, re
     assert_no_wrong_answers(&format!("{what}, full"), &tally);
     assert!(tally.count() > 20, "{what}: {}", tally.line());
 
-    // It restarts on the full file system, and everything can be read and deleted.
+    // The node restarts on the full file system, and all objects can be read and deleted.
     node.kill();
     node.start();
     assert_no_wrong_answers(&format!("{what}, started full"), &load.verify(node, ANSWER_MAX));
@@ -94,7 +94,7 @@ fn filled_by_others<N>(what: &str, node: &mut Node, fill: impl FnOnce() -> N, re
 
     remove(filler);
     wait_for_puts(what, node);
-    assert_no_wrong_answers(&format!("{what}, space came back"), &load.verify(node, ANSWER_MAX));
+    assert_no_wrong_answers(&format!("{what}, with space again"), &load.verify(node, ANSWER_MAX));
     assert!(node.stop().success(), "{what}");
 }
 
@@ -143,9 +143,8 @@ fn remote_file_system_filled_by_others_answers_every_request() {
     }
 }
 
-/// Not one page is free. Where overwrites need no space, each deletion succeeds. With copy on
-/// write, it may fail for lack of space, with an error: the node continues, restarts, and deletes
-/// once there is space.
+/// Without a free page, each deletion succeeds where overwrites need no space. With copy on write,
+/// it may fail with an error: the node continues, restarts, and deletes once there is space.
 #[test]
 fn delete_on_full_file_system_is_answered() {
     for space in [Space::Unsupported, Space::Reserved, Space::CopyOnWrite] {
@@ -166,7 +165,7 @@ fn delete_on_full_file_system_is_answered() {
                 continue;
             }
             if space == Space::CopyOnWrite && reply.status == IN_DOUBT {
-                // The end of the process may bring it about.
+                // A restart may carry the deletion out.
                 assert!(reply.text().contains("outcome"), "{}", reply.text());
                 objects.remove(&key);
                 continue;

@@ -29,10 +29,11 @@ fn removed_object_file_is_noticed_at_start() {
     let mut objects = Objects::new();
     put(&node, &mut objects, "kept", 100_000);
     assert!(node.stop().success());
-    let (file, elsewhere) = (data.join(FILE), home.path().join("elsewhere"));
+    let file = data.join(FILE);
+    let elsewhere = home.path().join("elsewhere");
     fs::rename(&file, &elsewhere).unwrap();
     refused(&start(), &data);
-    assert!(!file.exists(), "no empty store is made");
+    assert!(!file.exists(), "no empty store is created");
     fs::rename(&elsewhere, &file).unwrap();
     node.start();
     assert_eq!(unreadable(&node, &objects), [].into());
@@ -57,7 +58,8 @@ fn object_file_of_another_store_is_noticed_at_start() {
 #[test]
 fn unmounted_disk_is_noticed_at_start() {
     let Some(mut mounted) = mounted("an unmounted disk", Kind::Ext4, 256 << 20) else { return };
-    let (data, state) = (mounted.point(), mounted.home().join("state"));
+    let data = mounted.point();
+    let state = mounted.home().join("state");
     let start = || launch().capacity(Some(CAPACITY)).arg("--state").arg(&state);
     let mut node = start().start_in(&data);
     node.make_bucket("bucket");
@@ -66,7 +68,7 @@ fn unmounted_disk_is_noticed_at_start() {
     assert!(node.stop().success());
     mounted.unmount().unwrap();
     refused(&start(), &data);
-    assert!(!data.join(FILE).exists(), "no empty store is made below the mount point");
+    assert!(!data.join(FILE).exists(), "no empty store is created below the mount point");
     mounted.mount().unwrap();
     node.start();
     assert_eq!(unreadable(&node, &objects), [].into());

@@ -104,7 +104,7 @@ fn read_only_option_refuses_changes_and_writes_nothing() {
     node.start();
     assert_serves_only_reads("--read-only", &node, &objects, home.path());
     assert!(node.stop().success());
-    assert!(std::fs::read(&file).unwrap() == before, "nothing is written");
+    assert!(std::fs::read(&file).unwrap() == before, "the object file is unchanged");
     node.set_launch(launch().capacity(None));
     node.start();
     assert_put_works(&node);

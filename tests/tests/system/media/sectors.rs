@@ -21,7 +21,7 @@ use crate::operate::{exits_with, json};
 const CAPACITY: &str = "64MiB";
 
 /// Number of random sectors in a run.
-const RANDOM: usize = 20;
+const RANDOM_SECTORS: usize = 20;
 
 /// A store after a kill, with its known content.
 struct StoreTemplate {
@@ -43,7 +43,8 @@ impl StoreTemplate {
         let home = tempfile::tempdir().unwrap();
         let mut node = template_launch().start_in(&data_in(home.path()));
         node.make_bucket("bucket");
-        let (mut objects, mut gone) = (Objects::new(), Objects::new());
+        let mut objects = Objects::new();
+        let mut gone = Objects::new();
         for n in 0..4 {
             put(&node, &mut gone, &format!("gone/{n}"), 1_500_000);
         }
@@ -131,6 +132,7 @@ impl StoreTemplate {
     }
 }
 
+/// Objects lost with a bad range.
 #[derive(Clone, Default, Debug)]
 struct Losses {
     named: BTreeSet<String>,
@@ -194,7 +196,7 @@ fn check_guarantees(
     assert_eq!(code, Some(0), "{case}: stat: {message}");
     export(&report, template, faulty, &data);
 
-    // Commands may have repaired the place: give the node the same fault.
+    // Commands may have repaired the sector: give the node the same fault.
     let data = template.copy(faulty);
     faulty.heal();
     faulty.fail_reads(FILE, bad);
@@ -205,7 +207,7 @@ fn check_guarantees(
     assert_put_works(&node);
     node.kill();
 
-    // Lost objects stay known.
+    // Lost objects stay listed after a restart.
     node.start();
     serve(&found, template, &node);
     for key in losses.named.iter().chain(&losses.nameless) {
@@ -243,14 +245,15 @@ fn export(report: &ExpectedReport<'_>, template: &StoreTemplate, faulty: &Faulty
 
 /// Checks that everything else is served; a lost object has its own error and stays listed.
 fn serve(report: &ExpectedReport<'_>, template: &StoreTemplate, node: &Node) {
-    let (case, losses) = (report.case, report.losses);
+    let case = report.case;
+    let losses = report.losses;
     let listed = listed(node);
     let failed = unreadable(node, &template.objects);
     for (key, (status, code)) in &failed {
         if losses.nameless.contains(key) {
             continue;
         }
-        assert!(losses.named.contains(key), "{case}: {key} is whole, and answered with {status} {code}");
+        assert!(losses.named.contains(key), "{case}: {key} is intact but got {status} {code}");
         // A long body may have started before the fault occurred.
         let is_own = (*status >= 500 && code == code::DAMAGED) || code == "cut";
         assert!(is_own, "{case}: {key}: {status} {code}");
@@ -259,7 +262,7 @@ fn serve(report: &ExpectedReport<'_>, template: &StoreTemplate, node: &Node) {
         assert!(listed.contains(key), "{case}: {key} is not listed");
     }
     for key in &losses.named {
-        assert!(failed.contains_key(key), "{case}: {key} cannot be read, and was served");
+        assert!(failed.contains_key(key), "{case}: {key} is unreadable but was served");
     }
 }
 
@@ -270,7 +273,7 @@ fn setup(test: &str) -> Option<(StoreTemplate, FaultyFs)> {
     Some((StoreTemplate::new(), faulty))
 }
 
-/// The same steps on a healthy medium: failures of the tests below are caused by the sector.
+/// Validates the tests below: their steps succeed on a healthy medium.
 #[test]
 fn store_without_bad_sector_is_intact() {
     let Some((template, faulty)) = setup("no bad sector") else { return };
@@ -330,8 +333,8 @@ fn bad_sector_in_newest_checkpoint_loses_no_object() {
     let Some((template, faulty)) = setup("a bad checkpoint") else { return };
     let end = template.layout.checkpoint(0).expect("a checkpoint").bytes;
     check("checkpoint end", &template, &faulty, page_of(end.start), true, "uring");
-    let chunk = template.layout.checkpoint_items().expect("a checkpoint").bytes;
-    check("checkpoint chunk", &template, &faulty, page_of(chunk.start), true, "uring");
+    let items = template.layout.checkpoint_items().expect("a checkpoint").bytes;
+    check("checkpoint items", &template, &faulty, page_of(items.start), true, "uring");
 }
 
 /// Each structure of the store in turn: every superblock copy, segment header, record, block and
@@ -358,7 +361,7 @@ fn random_bad_sectors_lose_only_their_objects() {
     let pages = template.layout.written_pages();
     let segments = &template.layout.segments;
     assert!(segments.iter().any(|segment| segment.kind == SegmentKind::Blocks));
-    for _ in 0..RANDOM {
+    for _ in 0..RANDOM_SECTORS {
         let at = pages[random.usize(..pages.len())];
         check_random(&format!("sector at {at} (seed {seed})"), &template, &faulty, at..at + PAGE, &mut random);
     }

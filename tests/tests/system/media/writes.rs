@@ -14,7 +14,7 @@ use super::{Objects, assert_put_works, assert_unavailable, data_in, faulty, laun
 
 const CAPACITY: &str = "64MiB";
 
-/// Maximum number of restarts to get past a bad spot.
+/// Maximum number of restarts to get past a bad range.
 const RESTARTS_MAX: usize = 3;
 
 /// Starts a node with some objects on the faulty file system.
@@ -69,11 +69,11 @@ fn failed_writes_keep_reads_and_restart_recovers() {
     }
 }
 
-/// A bad spot at the next write position is permanent: after a restart the node writes elsewhere.
+/// A bad range at the next write position is permanent: after a restart the node writes elsewhere.
 #[test]
 fn bad_range_at_tail_is_avoided_after_restart() {
     for (kind, len) in [(SegmentKind::Records, 300), (SegmentKind::Blocks, 100_000)] {
-        let Some(faulty) = faulty("a bad spot at the tail") else { return };
+        let Some(faulty) = faulty("a bad range at the tail") else { return };
         let (mut node, mut kept) = filled(&faulty, "uring");
         // The unwritten rest of the newest segment of this kind, and nothing beyond it.
         let bad = tail(&Layout::read(&data_in(&faulty.backing()).join(FILE)), kind);
@@ -90,16 +90,16 @@ fn bad_range_at_tail_is_avoided_after_restart() {
                 }
             }
         }
-        assert!(failed > 0 && faulty.injected().writes > 0, "{kind:?}: the bad spot was not met");
+        assert!(failed > 0 && faulty.injected().writes > 0, "{kind:?}: no write reached the bad range");
         assert_eq!(unreadable(&node, &kept), BTreeMap::new(), "{kind:?}");
         let is_writable = (0..RESTARTS_MAX).any(|_| accepts_puts_after_restart(&mut node, &kept, &faulty, len));
-        assert!(is_writable, "{kind:?}: restarts do not get past the bad spot: {}", node.log());
+        assert!(is_writable, "{kind:?}: restarts do not get past the bad range: {}", node.log());
         assert_put_works(&node);
     }
 }
 
-/// Restarts the node as a reboot does: the spot stays bad. Returns whether the node accepts changes
-/// again; it serves reads in either case.
+/// Restarts the node as a reboot does: the range stays bad. Returns whether the node accepts
+/// changes again; it serves reads in either case.
 fn accepts_puts_after_restart(node: &mut Node, kept: &Objects, faulty: &FaultyFs, len: usize) -> bool {
     node.kill();
     faulty.forget_lost_writes();

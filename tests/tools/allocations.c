@@ -1,5 +1,6 @@
-/* Preload library that measures heap usage: the largest allocation, and the total of all allocations. It counts
-   once the file named by the environment variable ALLOCATIONS exists, and writes both numbers to it at exit. */
+/* Preload library that measures heap usage: the largest allocation and the total of all. Counting
+   starts once the file named by the environment variable ALLOCATIONS exists; both numbers are
+   written to it at exit. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -11,13 +12,13 @@
 
 static atomic_size_t longest, sum;
 static atomic_int counting;
-static unsigned long looked;
+static unsigned long checks;
 
 static void count(size_t len) {
-  /* Rare enough to be cheap, and frequent enough for the test. */
+  /* Check for the file at every 64th allocation, to keep the cost low. */
   if (!counting) {
     const char *path = getenv("ALLOCATIONS");
-    if (looked++ % 64 != 0 || path == NULL || access(path, F_OK) != 0)
+    if (checks++ % 64 != 0 || path == NULL || access(path, F_OK) != 0)
       return;
     counting = 1;
   }
@@ -51,7 +52,7 @@ int posix_memalign(void **place, size_t alignment, size_t len) {
   return next(place, alignment, len);
 }
 
-/* dlsym itself calls calloc: until it has found the next one, memory comes from a static buffer. */
+/* dlsym itself calls calloc: a static buffer provides the memory until it has found the next one. */
 void *calloc(size_t items, size_t len) {
   static void *(*next)(size_t, size_t);
   static char early[65536];

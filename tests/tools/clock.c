@@ -1,4 +1,4 @@
-/* Preload library that sets the wall clock ahead by CLOCK_AHEAD_S seconds (an environment variable). */
+/* Preload library that sets the wall clock ahead by CLOCK_AHEAD_S seconds, from the environment. */
 
 #include <stdlib.h>
 #include <sys/syscall.h>

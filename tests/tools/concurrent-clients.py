@@ -1,7 +1,9 @@
-"""Many clients at once, each with its SDK's defaults: every one puts an object under a key of its own, and gets it.
+"""Runs concurrent clients with the defaults of their SDK: each puts an object and gets it.
 
-The node and the credential are in the environment; arguments: a bucket, how many clients, how many bytes each. Prints how often
-requests were repeated, and by which errors.
+usage: concurrent-clients.py BUCKET CLIENTS BYTES
+
+Each client has its own customer key. The node and the credential are in the environment. Prints the
+number of retries by error.
 """
 
 import collections
@@ -15,15 +17,15 @@ import time
 import boto3
 
 bucket, clients, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-# A common body: the objects differ in key and thus in ciphertext.
+# One body for all: the objects differ in their keys and thus in their ciphertexts.
 body = os.urandom(1 << 20) * (size >> 20)
 digest = hashlib.sha256(body).digest()
-repeated, failed, lock = collections.Counter(), [], threading.Lock()
+retries, failures, lock = collections.Counter(), [], threading.Lock()
 begin = {phase: threading.Barrier(clients + 1) for phase in ("put", "get")}
 
 
-def why(attempts, response, caught_exception, **_):
-    """Notes what an attempt came to, where that was no success; the SDK's own handler decides what follows."""
+def count_failure(attempts, response, caught_exception, **_):
+    """Counts a failed attempt by its error; the handler of the SDK decides about a retry."""
     if caught_exception is not None:
         name = type(caught_exception).__name__
     elif response is not None and response[0].status_code >= 400:
@@ -33,21 +35,21 @@ def why(attempts, response, caught_exception, **_):
     else:
         return
     with lock:
-        repeated[name] += 1
+        retries[name] += 1
 
 
 def get(s3, sse, key):
-    taken = hashlib.sha256()
+    received = hashlib.sha256()
     for piece in s3.get_object(Bucket=bucket, Key=key, **sse)["Body"].iter_chunks(1 << 20):
-        taken.update(piece)
-    assert taken.digest() == digest, "other bytes"
+        received.update(piece)
+    assert received.digest() == digest, "wrong bytes"
 
 
 def run(number):
     session = boto3.session.Session()
     s3 = session.client("s3", endpoint_url=os.environ["ENDPOINT"])
-    s3.meta.events.register_first("needs-retry.s3", why)
-    key, sse = f"crowd/{number}", {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": os.urandom(32)}
+    s3.meta.events.register_first("needs-retry.s3", count_failure)
+    key, sse = f"concurrent/{number}", {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": os.urandom(32)}
     for phase, act in [
         ("put", lambda: s3.put_object(Bucket=bucket, Key=key, Body=io.BytesIO(body), **sse)),
         ("get", lambda: get(s3, sse, key)),
@@ -55,9 +57,9 @@ def run(number):
         begin[phase].wait()
         try:
             act()
-        except Exception as error:  # noqa: BLE001: whatever it was, this client has not finished
+        except Exception as error:  # noqa: BLE001: any exception is a failure of this client
             with lock:
-                failed.append(f"{phase} by client {number}: {error!r}")
+                failures.append(f"{phase} by client {number}: {error!r}")
 
 
 # Creating sessions is not thread-safe.
@@ -70,6 +72,6 @@ for phase in ("put", "get"):
     print(f"{phase} begun at {time.monotonic():.1f} s", flush=True)
 for thread in threads:
     thread.join()
-print(f"ended at {time.monotonic():.1f} s; repeated: {dict(repeated)}")
-if failed:
-    sys.exit("\n".join(failed))
+print(f"ended at {time.monotonic():.1f} s; retries: {dict(retries)}")
+if failures:
+    sys.exit("\n".join(failures))

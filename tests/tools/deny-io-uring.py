@@ -1,4 +1,4 @@
-"""Runs a program under a seccomp filter that refuses io_uring with EPERM, as container runtimes do.
+"""Runs a program under a seccomp filter that denies io_uring with EPERM, as container runtimes do.
 
 usage: deny-io-uring.py PROGRAM [ARGUMENT...]
 """

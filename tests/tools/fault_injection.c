@@ -1,5 +1,5 @@
-/* Preload library that injects a fault as long as a file of its name exists in the directory named by the
-   environment variable FAULT_DIRECTORY: "stuck" blocks the thread worker-0, "sync" makes every fdatasync fail. */
+/* Preload library that injects a fault while a file of its name exists in the directory FAULT_DIRECTORY
+   (an environment variable): "stuck" blocks the thread worker-0, "sync" fails every fdatasync. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -11,7 +11,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-static int is_there(const char *name) {
+static int is_injected(const char *name) {
   const char *directory = getenv("FAULT_DIRECTORY");
   char path[4096];
   if (directory == NULL)
@@ -24,14 +24,14 @@ int epoll_wait(int epoll, struct epoll_event *events, int count, int timeout) {
   int (*real)(int, struct epoll_event *, int, int) = dlsym(RTLD_NEXT, "epoll_wait");
   char name[16] = "";
   prctl(PR_GET_NAME, name);
-  while (strcmp(name, "worker-0") == 0 && is_there("stuck"))
+  while (strcmp(name, "worker-0") == 0 && is_injected("stuck"))
     usleep(10000);
   return real(epoll, events, count, timeout);
 }
 
 int fdatasync(int file) {
   int (*real)(int) = dlsym(RTLD_NEXT, "fdatasync");
-  if (is_there("sync")) {
+  if (is_injected("sync")) {
     errno = EIO;
     return -1;
   }

@@ -31,10 +31,10 @@ fails systemctl --root=/ is-enabled keyhole-http.socket
 fails systemctl --root=/ is-enabled keyhole-https.socket
 for unit in keyhole.service keyhole-http.socket keyhole-https.socket; do
   systemd-analyze verify --man=yes "$unit" >/tmp/said 2>&1
-  # Messages about other units are ignored.
+  # Ignore messages about other units.
   fails grep -F "$unit" /tmp/said
 done
-# 2.0, in tenths.
+# A threshold of 2.0, in tenths.
 systemd-analyze security --offline=yes --threshold=20 --no-pager keyhole.service >/tmp/said
 tail -1 /tmp/said
 man --where keyhole-serve keyhole

@@ -1,4 +1,4 @@
-"""Runs a program with sockets that listen already, as a service manager hands them over (sd_listen_fds(3)).
+"""Runs a program with listening sockets, as a service manager passes them (sd_listen_fds(3)).
 
 usage: pass-sockets.py NAME=ADDRESS:PORT... -- PROGRAM [ARGUMENT...]
 """
@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 
+# SD_LISTEN_FDS_START
 FIRST = 3
 
 end = sys.argv.index("--")
@@ -14,10 +15,10 @@ names, sockets = [], []
 for argument in sys.argv[1:end]:
     name, _, address = argument.partition("=")
     host, _, port = address.rpartition(":")
-    # Like systemd's defaults: blocking, and without SO_REUSEPORT.
+    # Like systemd's default: blocking, without SO_REUSEPORT.
     listening = socket.create_server((host, int(port)), backlog=1024)
     names.append(name)
-    # Keep clear of the descriptors that they are moved to.
+    # Keep the target descriptors free.
     sockets.append(os.dup2(listening.fileno(), 100 + len(sockets)))
 for number, descriptor in enumerate(sockets):
     os.dup2(descriptor, FIRST + number)

@@ -1,5 +1,5 @@
-"""Starts and ends a program five times over on one listening socket, while clients connect to it without a pause: each has to get
-a reply.
+"""Restarts a program five times on one listening socket, while clients connect to it without a pause.
+Every client must get a reply.
 
 usage: restart-on-shared-socket.py PROGRAM [ARGUMENT...]
 """
@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-LIVES, CLIENTS = 5, 4
+RUNS, CLIENTS = 5, 4
 
 listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
 address = listening.getsockname()
@@ -40,15 +40,15 @@ def start():
 clients = [threading.Thread(target=ask) for _ in range(CLIENTS)]
 for client in clients:
     client.start()
-for life in range(LIVES):
+for run in range(RUNS):
     node = start()
     before = replies[0]
-    # Serve for a while, and stop the node meanwhile.
+    # Stop the node under load.
     while replies[0] < before + 200 and node.poll() is None:
         time.sleep(0.01)
     os.kill(node.pid, signal.SIGTERM)
     if node.wait(60) != 0:
-        failures.append(f"life {life}: exit code {node.returncode}")
+        failures.append(f"run {run}: exit code {node.returncode}")
         break
 node = start()
 is_over.set()

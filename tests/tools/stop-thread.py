@@ -1,4 +1,4 @@
-"""Stops one thread of a process, and lets it go on when standard input ends.
+"""Stops one thread of a process, and resumes it at the end of standard input.
 
 usage: stop-thread.py PID NAME
 """

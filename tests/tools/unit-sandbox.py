@@ -1,11 +1,11 @@
-"""Runs the program of a systemd unit under what the unit restricts, as far as that can be had without systemd: in
-bubblewrap, with a system call filter that is made of the unit's own lines.
+"""Runs the program of a systemd unit under the unit's restrictions without systemd: in bubblewrap, with
+a system call filter from the unit's own settings.
 
 usage: unit-sandbox.py UNIT BINARY STATE CONFIGURATION [--deny CALL]... [--] [ARGUMENT...]
 
-STATE and CONFIGURATION become the unit's directories, BINARY becomes its program. ARGUMENT... take the place of those in
-ExecStart=. NOTIFY_SOCKET, where it is set, and the sockets of LISTEN_FDS are handed on. A directive that this program does not
-know is an error: none is to be thought tested that is not.
+STATE and CONFIGURATION become the unit's directories, and BINARY its program. ARGUMENT... replace
+those in ExecStart=. NOTIFY_SOCKET and the sockets of LISTEN_FDS are passed on. An unknown directive
+is an error, so that every directive of the unit is tested or listed here as an exception.
 """
 
 import errno
@@ -33,7 +33,7 @@ WITHOUT_EQUIVALENT = "ProcSubset KeyringMode RemoveIPC ProtectClock ProtectKerne
 
 
 def service(path):
-    """The directives of the section, each with its values in order."""
+    """Returns the directives of the [Service] section, each with its values in order."""
     directives, section = {}, None
     for line in pathlib.Path(path).read_text().splitlines():
         line = line.strip()
@@ -46,7 +46,7 @@ def service(path):
 
 
 def group(name):
-    """The system calls of a group, as systemd itself has them."""
+    """Returns the system calls of a group, as systemd defines it."""
     listing = subprocess.run(["systemd-analyze", "syscall-filter", name], check=True, capture_output=True, text=True)
     calls = set()
     for line in listing.stdout.splitlines()[1:]:
@@ -59,26 +59,26 @@ def group(name):
 
 
 def allowed(lines):
-    """The calls that an allow list comes to; what is always permitted is in it (systemd.exec(5))."""
+    """Returns the calls of an allow list and of @default, which is always allowed (systemd.exec(5))."""
     calls = group("@default")
-    assert lines and not lines[0].startswith("~"), "the first SystemCallFilter= is no allow list"
+    assert lines and not lines[0].startswith("~"), "the first SystemCallFilter= is not an allow list"
     for line in lines:
-        takes_away = line.startswith("~")
+        is_removed = line.startswith("~")
         for word in line.removeprefix("~").split():
             named = group(word) if word.startswith("@") else {word}
-            calls = calls - named if takes_away else calls | named
+            calls = calls - named if is_removed else calls | named
     return calls
 
 
 class Filter:
-    """A filter that refuses what it does not allow, as SystemCallErrorNumber= says."""
+    """A system call filter that denies with the error of SystemCallErrorNumber= by default."""
 
     def __init__(self, refusal):
         self.filter, self.refusal = seccomp.SyscallFilter(ERRNO(refusal)), refusal
         self.conditions, self.without = {}, {}
 
     def only(self, calls, *alternatives):
-        """These calls only with arguments of which one alternative is true."""
+        """Allows these calls only with arguments that match one of the alternatives."""
         for call in calls.split():
             self.conditions[call] = alternatives
 
@@ -100,32 +100,32 @@ class Filter:
 
 
 def restrict(unit, calls):
-    """The filter of all directives that are made of system calls."""
+    """Returns the filter for all directives about system calls."""
     [refusal] = unit.pop("SystemCallErrorNumber")
-    made = Filter(getattr(errno, refusal))
-    assert unit.pop("SystemCallArchitectures") == ["native"]  # what libseccomp does by itself
+    rules = Filter(getattr(errno, refusal))
+    assert unit.pop("SystemCallArchitectures") == ["native"]  # the default of libseccomp
     [families] = unit.pop("RestrictAddressFamilies")
-    made.only("socket", *[[Arg(0, EQ, int(getattr(socket, family)))] for family in families.split()])
+    rules.only("socket", *[[Arg(0, EQ, int(getattr(socket, family)))] for family in families.split()])
     if unit.pop("MemoryDenyWriteExecute") == ["yes"]:
-        made.only("mmap", [Arg(2, MASKED_EQ, PROT_EXEC, 0)], [Arg(2, MASKED_EQ, PROT_WRITE, 0)])
-        made.only("mprotect pkey_mprotect", [Arg(2, MASKED_EQ, PROT_EXEC, 0)])
-        made.only("shmat", [Arg(2, MASKED_EQ, SHM_EXEC, 0)])
+        rules.only("mmap", [Arg(2, MASKED_EQ, PROT_EXEC, 0)], [Arg(2, MASKED_EQ, PROT_WRITE, 0)])
+        rules.only("mprotect pkey_mprotect", [Arg(2, MASKED_EQ, PROT_EXEC, 0)])
+        rules.only("shmat", [Arg(2, MASKED_EQ, SHM_EXEC, 0)])
     if unit.pop("RestrictNamespaces") == ["yes"]:
-        made.only("clone unshare", [Arg(0, MASKED_EQ, CLONE_NEW, 0)])
-        made.never("setns", errno.EPERM)
-        made.never("clone3", errno.ENOSYS)
+        rules.only("clone unshare", [Arg(0, MASKED_EQ, CLONE_NEW, 0)])
+        rules.never("setns", errno.EPERM)
+        rules.never("clone3", errno.ENOSYS)
     if unit.pop("RestrictSUIDSGID") == ["yes"]:
-        made.only("chmod fchmod mkdir mknod creat", [Arg(1, MASKED_EQ, SUID_SGID, 0)])
-        made.only("fchmodat mkdirat mknodat", [Arg(2, MASKED_EQ, SUID_SGID, 0)])
-        made.only("open", [Arg(1, MASKED_EQ, os.O_CREAT, 0)], [Arg(2, MASKED_EQ, SUID_SGID, 0)])
-        made.only("openat", [Arg(2, MASKED_EQ, os.O_CREAT, 0)], [Arg(3, MASKED_EQ, SUID_SGID, 0)])
-        made.never("openat2", errno.ENOSYS)
+        rules.only("chmod fchmod mkdir mknod creat", [Arg(1, MASKED_EQ, SUID_SGID, 0)])
+        rules.only("fchmodat mkdirat mknodat", [Arg(2, MASKED_EQ, SUID_SGID, 0)])
+        rules.only("open", [Arg(1, MASKED_EQ, os.O_CREAT, 0)], [Arg(2, MASKED_EQ, SUID_SGID, 0)])
+        rules.only("openat", [Arg(2, MASKED_EQ, os.O_CREAT, 0)], [Arg(3, MASKED_EQ, SUID_SGID, 0)])
+        rules.never("openat2", errno.ENOSYS)
     if unit.pop("LockPersonality") == ["yes"]:
-        made.only("personality", [Arg(0, EQ, 0)], [Arg(0, EQ, 0xFFFFFFFF)])
+        rules.only("personality", [Arg(0, EQ, 0)], [Arg(0, EQ, 0xFFFFFFFF)])
     if unit.pop("RestrictRealtime") == ["yes"]:
-        assert "sched_setscheduler" not in calls, "it is allowed altogether, and this program restricts none"
-    made.allow(calls)
-    return made.filter
+        assert "sched_setscheduler" not in calls, "sched_setscheduler is allowed, and this program cannot restrict it"
+    rules.allow(calls)
+    return rules.filter
 
 
 def size(text):
@@ -133,12 +133,12 @@ def size(text):
 
 
 def box(unit, binary, state, configuration):
-    """bubblewrap's arguments, of all directives that are made of namespaces and mounts."""
+    """Returns bubblewrap's arguments for all directives about namespaces and mounts."""
     arguments = ["bwrap", "--die-with-parent", "--new-session"]
     add = lambda *words: arguments.extend(map(str, words))
     assert unit.pop("DynamicUser") == unit.pop("PrivateUsers") == ["yes"]
     add("--unshare-user", "--uid", 61184, "--gid", 61184)
-    # An almost empty read-only root with only the program's needs: ProtectSystem=strict, and
+    # A read-only root with only the files that the program needs: ProtectSystem=strict and
     # ProtectHome=.
     assert unit.pop("ProtectSystem") == ["strict"] and unit.pop("ProtectHome") == ["yes"]
     for directory in ["lib", "lib64", "libx32", "lib32"]:
@@ -159,7 +159,7 @@ def box(unit, binary, state, configuration):
     assert unit.pop("ProtectControlGroups") == unit.pop("ProtectHostname") == ["yes"]
     add("--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
     assert unit.pop("CapabilityBoundingSet") == unit.pop("AmbientCapabilities") == [""]
-    assert unit.pop("NoNewPrivileges") == ["yes"]  # bubblewrap's own way
+    assert unit.pop("NoNewPrivileges") == ["yes"]  # bubblewrap always sets it
     add("--cap-drop", "ALL")
     if notify := os.environ.get("NOTIFY_SOCKET"):
         add("--bind", os.path.dirname(notify), "/run/systemd")
@@ -179,7 +179,7 @@ def main():
     if rest[:1] == ["--"]:
         arguments = rest[1:]
     calls = allowed(unit.pop("SystemCallFilter"))
-    assert denied <= calls, f"{denied - calls} are not allowed anyway"
+    assert denied <= calls, f"{denied - calls} are not in the allow list"
     rules = restrict(unit, calls - denied)
     command = box(unit, binary, state, configuration)
     for name, limit in [("NOFILE", "LimitNOFILE"), ("CORE", "LimitCORE"), ("MEMLOCK", "LimitMEMLOCK")]:
@@ -191,15 +191,15 @@ def main():
     os.umask(int(unit.pop("UMask")[0], 8))
     for name in MANAGERS + WITHOUT_EQUIVALENT:
         unit.pop(name, None)
-    assert not unit, f"directives that nothing here is made of: {sorted(unit)}"
-    program_of_rules = os.memfd_create("rules", 0)
-    with open(os.dup(program_of_rules), "wb") as file:
+    assert not unit, f"unknown directives: {sorted(unit)}"
+    filter_fd = os.memfd_create("rules", 0)
+    with open(os.dup(filter_fd), "wb") as file:
         rules.export_bpf(file)
-    os.lseek(program_of_rules, 0, os.SEEK_SET)
-    os.set_inheritable(program_of_rules, True)
+    os.lseek(filter_fd, 0, os.SEEK_SET)
+    os.set_inheritable(filter_fd, True)
     # The process has another PID in the namespace.
     run = ["/usr/bin/sh", "-c", '[ -z "$LISTEN_FDS" ] || export LISTEN_PID=$$; exec "$@"', "sh", program]
-    command += ["--seccomp", str(program_of_rules), "--", *run, *arguments]
+    command += ["--seccomp", str(filter_fd), "--", *run, *arguments]
     os.execvp(command[0], command)
 
 

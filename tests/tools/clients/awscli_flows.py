@@ -1,6 +1,6 @@
-"""The AWS CLI, version 1 or 2: the high-level commands for files, and those of the API where there is no other way.
+"""Flows of the AWS CLI, version 1 or 2: the high-level commands, and API commands where necessary.
 
-Each command takes a second to start, so there are few of them, and boto3 looks at what they did.
+Each command takes a second to start, so the flows use few of them, and boto3 checks the results.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 import boto3
 
 import flows
-from flows import BUCKET, DIRECTORY, LARGE, MANY, MANY_COUNT, PART_LEN, SMALL, Failed, feature, refused
+from flows import BUCKET, DIRECTORY, LARGE, MANY, MANY_COUNT, PART_LEN, SMALL, CommandFailed, feature, refused
 
 # Without the signature version, the older CLI presigns with version 2.
 CONFIG = f"""[default]
@@ -40,13 +40,13 @@ def s3(*arguments):
 
 
 def api(operation, key, *arguments):
-    """What an operation on an object says, as its JSON."""
+    """Runs an operation on an object and returns its JSON."""
     command = [flows.PROGRAM, "--endpoint-url", flows.ENDPOINT, "s3api", operation, "--bucket", BUCKET, "--key", key]
     return json.loads(flows.command([*command, *map(str, arguments)]) or b"null")
 
 
 def body(key, **arguments):
-    """The bytes of an object, for a check."""
+    """Returns the bytes of an object, read with boto3."""
     return check.get_object(Bucket=BUCKET, Key=key, **arguments)["Body"].read()
 
 
@@ -96,7 +96,7 @@ def sse_c():
 
 @feature("wrong SSE-C key")
 def wrong_key():
-    error = refused(Failed, lambda: api("get-object", "sealed", *OTHER_API_SSE, DIRECTORY / "got"))
+    error = refused(CommandFailed, lambda: api("get-object", "sealed", *OTHER_API_SSE, DIRECTORY / "got"))
     assert "AccessDenied" in str(error), error
     return "AccessDenied"
 

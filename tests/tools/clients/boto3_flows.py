@@ -1,4 +1,4 @@
-"""boto3, as programs use it: the client, its managed transfers, paginators and waiters."""
+"""Flows of boto3: the client, its managed transfers, paginators and waiters."""
 
 import hashlib
 
@@ -15,7 +15,7 @@ CONFIG = Config(signature_version="s3v4", retries={"total_max_attempts": 1})
 s3 = boto3.client("s3", endpoint_url=flows.ENDPOINT, verify=flows.CA_BUNDLE, config=CONFIG)
 SSE = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": KEY}
 OTHER_SSE = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": OTHER_KEY}
-# boto3 encodes these by itself, except for lists of parts and for attributes.
+# boto3 encodes keys itself, except for lists of parts and for attributes.
 ENCODED_SSE = {
     "SSECustomerAlgorithm": "AES256",
     "SSECustomerKey": flows.text(KEY),
@@ -119,7 +119,7 @@ def copy_with_another_key():
         s3.copy_object(Bucket=BUCKET, Key="copied", CopySource=source, **COPY_SOURCE_SSE, **OTHER_SSE)
         assert body("copied", **OTHER_SSE) == contents
         assert code(lambda: body("copied", **SSE)) == "AccessDenied"
-        # In parts, like the managed copy.
+        # The managed copy, in parts.
         extra = {**COPY_SOURCE_SSE, **OTHER_SSE}
         s3.copy(source, BUCKET, "copied", SourceClient=s3, ExtraArgs=extra, Config=PARTS)
         assert body("copied", **OTHER_SSE) == contents

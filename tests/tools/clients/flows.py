@@ -1,7 +1,8 @@
-"""What the flows of all clients share: the node and the data in the environment, and a line for each feature.
+"""Common parts of the client flows: the node and the data from the environment, a line per feature.
 
-A client's flows are functions under `@feature(NAME)`, run in the order in which they stand. Each prints `ok NAME: NOTE`, or
-`unsupported NAME: NOTE` where the client has no way to use the feature; what fails is a traceback and exit code 1.
+The flows of a client are functions with `@feature(NAME)`, run in the order of their definition. Each
+prints `ok NAME: NOTE`, or `unsupported NAME: NOTE` if the client lacks the feature. A failure prints
+a traceback and ends with exit code 1.
 """
 
 import base64
@@ -63,16 +64,16 @@ def file(name, contents):
 
 
 def refused(expected, act):
-    """The error of this kind that `act` must end with."""
+    """Returns the error of the expected type that `act` must raise."""
     try:
         act()
     except expected as error:
         return error
-    raise AssertionError("it was not refused")
+    raise AssertionError(f"no {expected.__name__} was raised")
 
 
 def fetch(url, headers=(), method="GET", body=None):
-    """What a client without credentials gets: status and body."""
+    """Sends a request without credentials and returns status and body."""
     context = ssl.create_default_context(cafile=CA_BUNDLE) if CA_BUNDLE else None
     request = urllib.request.Request(url, data=body, headers=dict(headers), method=method)
     opener = urllib.request.build_opener(
@@ -85,14 +86,14 @@ def fetch(url, headers=(), method="GET", body=None):
         return error.code, error.read()
 
 
-class Failed(Exception):
-    """A command that ended with another code than 0, and what it said."""
+class CommandFailed(Exception):
+    """A command with a non-zero exit code, and its output."""
 
 
 def command(arguments, stdin=None):
-    """What a command writes to standard output."""
+    """Runs a command and returns its standard output."""
     done = subprocess.run(arguments, input=stdin, capture_output=True, cwd=DIRECTORY)
     if done.returncode:
-        said = (done.stdout + done.stderr).decode(errors="replace")
-        raise Failed(f"{arguments}: {done.returncode}: {said}")
+        output = (done.stdout + done.stderr).decode(errors="replace")
+        raise CommandFailed(f"{arguments}: {done.returncode}: {output}")
     return done.stdout

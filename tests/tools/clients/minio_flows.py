@@ -1,4 +1,4 @@
-"""minio-py, which takes keys over HTTPS alone."""
+"""Flows of minio-py, which sends keys only over HTTPS."""
 
 import io
 from datetime import timedelta
@@ -64,7 +64,7 @@ def objects():
 def multipart():
     client.fput_object(BUCKET, "parts", str(flows.file("large", LARGE)), part_size=PART_LEN)
     assert client.stat_object(BUCKET, "parts").etag.endswith("-3")
-    # Of unknown length.
+    # A stream of unknown length.
     client.put_object(BUCKET, "streamed", io.BytesIO(LARGE), -1, part_size=PART_LEN)
     for name in ["parts", "streamed"]:
         client.fget_object(BUCKET, name, str(flows.DIRECTORY / "parts"))

@@ -1,4 +1,4 @@
-"""rclone. A remote has one key, or none: here are four, of which one is given its key as 32 characters."""
+"""Flows of rclone. A remote has at most one key: four remotes, one of them with a key in characters."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import boto3
 
 import flows
-from flows import BUCKET, DIRECTORY, KEY, LARGE, MANY, MANY_COUNT, OTHER_KEY, SMALL, Failed, feature, refused
+from flows import BUCKET, DIRECTORY, KEY, LARGE, MANY, MANY_COUNT, OTHER_KEY, SMALL, CommandFailed, feature, refused
 
 REMOTE = f"""type = s3
 provider = Other
@@ -74,17 +74,17 @@ def sse_c():
     for remote in ["sealed", "characters"]:
         rclone("copyto", flows.file("small", SMALL), f"{remote}:{BUCKET}/{remote}")
         assert rclone("cat", f"{remote}:{BUCKET}/{remote}") == SMALL
-    said = str(refused(Failed, lambda: rclone("copy", "--include=/sealed", f"plain:{BUCKET}", "never")))
-    assert "InvalidRequest" in said, said
+    message = str(refused(CommandFailed, lambda: rclone("copy", "--include=/sealed", f"plain:{BUCKET}", "never")))
+    assert "InvalidRequest" in message, message
 
 
 @feature("wrong SSE-C key")
 def wrong_key():
-    said = str(refused(Failed, lambda: rclone("copy", "--include=/sealed", f"other:{BUCKET}", "never")))
+    message = str(refused(CommandFailed, lambda: rclone("copy", "--include=/sealed", f"other:{BUCKET}", "never")))
     assert not Path(DIRECTORY, "never").exists()
-    # It sends HEAD for the path of an object, and treats any error as a directory without files.
+    # rclone sends HEAD for an object path, and treats any error as an empty directory.
     assert rclone("cat", f"other:{BUCKET}/sealed") == b""
-    return next(word for word in said.split() if word == "AccessDenied:").rstrip(":")
+    return next(word for word in message.split() if word == "AccessDenied:").rstrip(":")
 
 
 @feature("SSE-C multipart upload")
@@ -163,7 +163,7 @@ def sync():
     rclone("check", "--download", tree, there)
     flows.file("tree/d1/file 1", b"changed")
     Path(tree, "d2/file 2").unlink()
-    refused(Failed, lambda: rclone("check", tree, there))
+    refused(CommandFailed, lambda: rclone("check", tree, there))
     rclone("sync", tree, there)
     rclone("check", tree, there)
     rclone("sync", there, DIRECTORY / "back")

@@ -1,10 +1,10 @@
-"""s3cmd, which knows no customer keys."""
+"""Flows of s3cmd, which does not support customer keys."""
 
 import shutil
 from pathlib import Path
 
 import flows
-from flows import BUCKET, DIRECTORY, LARGE, MANY, MANY_COUNT, SMALL, Failed, feature, refused
+from flows import BUCKET, DIRECTORY, LARGE, MANY, MANY_COUNT, SMALL, CommandFailed, feature, refused
 
 HOST = flows.ENDPOINT.removeprefix("https://")
 CONFIG = flows.file(
@@ -58,7 +58,7 @@ def objects():
     s3cmd("mv", f"s3://{BUCKET}/a plain/öbject", f"s3://{BUCKET}/moved")
     assert names(BUCKET) == ["moved"]
     s3cmd("del", f"s3://{BUCKET}/moved")
-    assert "does not exist" in str(refused(Failed, lambda: got("moved")))
+    assert "does not exist" in str(refused(CommandFailed, lambda: got("moved")))
 
 
 @feature("multipart upload")

@@ -1,4 +1,4 @@
-"""s3fs: a bucket is mounted, with keys or without."""
+"""Flows of s3fs, which mounts a bucket with or without a key."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ import boto3
 import flows
 from flows import BUCKET, DIRECTORY, KEY, LARGE, MANY, MANY_COUNT, OTHER_KEY, SMALL, feature
 
-PATIENCE_S = 30
+TIMEOUT_S = 30
 # s3fs cannot create buckets.
 boto3.client("s3", endpoint_url=flows.ENDPOINT, verify=flows.CA_BUNDLE).create_bucket(Bucket=BUCKET)
 
@@ -27,38 +27,37 @@ PASSWORD = private("password", f"{flows.ACCESS_KEY}:{flows.SECRET_KEY}\n")
 
 @contextlib.contextmanager
 def mounted(bucket, key=None):
-    """A mount with a key or without one, and without what another has cached."""
+    """Mounts a bucket with or without a key, and without the cache of earlier mounts."""
     at = DIRECTORY / "mount"
     at.mkdir(exist_ok=True)
     options = f"passwd_file={PASSWORD},url={flows.ENDPOINT},use_path_request_style,endpoint={flows.REGION}"
     options += ",multipart_size=5"
     if key:
         path = private("key", flows.text(key) + "\n")
-        # With mixed uploads, version 1.90 creates multipart uploads without the key, and then sends
-        # it with the parts.
+        # With mixed uploads, version 1.90 sends the key with the parts but not with the creation of
+        # the upload.
         options += f",use_sse=custom:{path},nomixupload"
     environment = {**os.environ, "CURL_CA_BUNDLE": flows.CA_BUNDLE}
-    with open(DIRECTORY / "said", "wb") as said:
+    with open(DIRECTORY / "log", "wb") as log:
         arguments = [flows.PROGRAM, bucket, at, "-f", "-o", options]
-        process = subprocess.Popen(arguments, stdout=said, stderr=said, env=environment)
+        process = subprocess.Popen(arguments, stdout=log, stderr=log, env=environment)
     try:
         began = time.monotonic()
         while not os.path.ismount(at):
-            ended = process.poll() is not None or time.monotonic() - began > PATIENCE_S
-            assert not ended, (DIRECTORY / "said").read_text()
+            ended = process.poll() is not None or time.monotonic() - began > TIMEOUT_S
+            assert not ended, (DIRECTORY / "log").read_text()
             time.sleep(0.02)
         yield at
     finally:
-        # It unmounts on SIGTERM,
+        # s3fs unmounts on SIGTERM, but not after a failure.
         process.terminate()
-        process.wait(PATIENCE_S)
-        # but not after a failure.
+        process.wait(TIMEOUT_S)
         if f" {at} " in Path("/proc/self/mounts").read_text():
             subprocess.run(["fusermount", "-u", "-z", at], check=True)
 
 
-def comes_back(name, contents, key=None):
-    """A file that is written is there when the bucket is mounted again."""
+def round_trip(name, contents, key=None):
+    """Writes a file, and checks that a new mount of the bucket has it."""
     with mounted(BUCKET, key) as at:
         (at / name).write_bytes(contents)
     with mounted(BUCKET, key) as at:
@@ -85,12 +84,12 @@ def objects():
 
 @feature("multipart upload")
 def multipart():
-    comes_back("parts", LARGE)
+    round_trip("parts", LARGE)
 
 
 @feature("SSE-C objects")
 def sse_c():
-    comes_back("sealed", SMALL, KEY)
+    round_trip("sealed", SMALL, KEY)
 
 
 @feature("wrong SSE-C key")
@@ -103,7 +102,7 @@ def wrong_key():
 
 @feature("SSE-C multipart upload")
 def sse_c_multipart():
-    comes_back("sealed parts", LARGE, KEY)
+    round_trip("sealed parts", LARGE, KEY)
 
 
 @feature("range")
@@ -126,7 +125,7 @@ def copy_with_another_key():
     with mounted(BUCKET, KEY) as at:
         contents = (at / "sealed").read_bytes()
     assert contents == SMALL
-    comes_back("copied", contents, OTHER_KEY)
+    round_trip("copied", contents, OTHER_KEY)
     return "through two mounts"
 
 

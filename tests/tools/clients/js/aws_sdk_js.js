@@ -49,7 +49,7 @@ const send = (operation, input) => client.send(new s3[operation + "Command"](inp
 const here = (key, more) => ({ Bucket: BUCKET, Key: key, ...more });
 const read = async (got) => Buffer.from(await got.Body.transformToByteArray());
 const body = async (key, more) => read(await send("GetObject", here(key, more)));
-const same = (got, expected) => assert.ok(expected.equals(got), "other bytes");
+const same = (got, expected) => assert.ok(expected.equals(got), "wrong bytes");
 
 // Returns the name of the error of a failure; HEAD has only a status.
 async function refusal(act) {
@@ -59,7 +59,7 @@ async function refusal(act) {
     assert.ok(error instanceof s3.S3ServiceException, error);
     return error.name === "Unknown" || error.name === "403" ? String(error.$metadata.httpStatusCode) : error.name;
   }
-  throw new Error("it was not refused");
+  throw new Error("no error was raised");
 }
 
 const upload = (key, more) =>
@@ -120,14 +120,14 @@ const flows = {
     const part = await send("HeadObject", here("sealed parts", { PartNumber: 2, ...SSE }));
     assert.deepEqual([part.ContentLength, part.PartsCount], [PART_LEN, 3]);
     // Low-level calls: a part with another key, the list of parts, and an aborted upload.
-    const { UploadId } = await send("CreateMultipartUpload", here("given up", SSE));
-    const here1 = here("given up", { UploadId, PartNumber: 1, Body: SMALL });
+    const { UploadId } = await send("CreateMultipartUpload", here("aborted", SSE));
+    const here1 = here("aborted", { UploadId, PartNumber: 1, Body: SMALL });
     assert.equal(await refusal(send("UploadPart", { ...here1, ...OTHER_SSE })), "InvalidRequest");
     await send("UploadPart", { ...here1, ...SSE });
-    const listed = await send("ListParts", here("given up", { UploadId, ...SSE }));
+    const listed = await send("ListParts", here("aborted", { UploadId, ...SSE }));
     assert.deepEqual(listed.Parts.map((part) => part.Size), [SMALL.length]);
     assert.equal((await send("ListMultipartUploads", { Bucket: BUCKET })).Uploads.length, 1);
-    await send("AbortMultipartUpload", here("given up", { UploadId }));
+    await send("AbortMultipartUpload", here("aborted", { UploadId }));
     assert.equal((await send("ListMultipartUploads", { Bucket: BUCKET })).Uploads, undefined);
   },
 

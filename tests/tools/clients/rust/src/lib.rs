@@ -120,7 +120,7 @@ pub struct Http {
 }
 
 impl Http {
-    #[expect(clippy::new_without_default, reason = "it is not a value")]
+    #[expect(clippy::new_without_default, reason = "a client, not a value with a default")]
     pub fn new() -> Self {
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self { client, last: Arc::default() }

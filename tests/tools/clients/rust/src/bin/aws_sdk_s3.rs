@@ -45,9 +45,9 @@ impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let http = self.0.clone();
         HttpConnectorFuture::new(async move {
-            let request = request.try_into_http1x().expect("the SDK makes requests of HTTP");
+            let request = request.try_into_http1x().expect("an HTTP request");
             let reply = http.send(request).await.map_err(ConnectorError::io)?;
-            Ok(HttpResponse::try_from(reply.map(SdkBody::from_body_1_x)).expect("so are replies"))
+            Ok(HttpResponse::try_from(reply.map(SdkBody::from_body_1_x)).expect("an HTTP reply"))
         })
     }
 }
@@ -94,10 +94,10 @@ async fn run(sdk: &Sdk) {
 
 /// Returns the error code of a failure, or the status without a code.
 fn refusal<T, E: ProvideErrorMetadata>(result: Result<T, SdkError<E>>) -> String {
-    let error = result.err().expect("it is refused");
+    let error = result.err().expect("an error");
     match error.code() {
         Some(code) => code.to_owned(),
-        None => error.raw_response().expect("there is a reply").status().to_string(),
+        None => error.raw_response().expect("a reply").status().to_string(),
     }
 }
 
@@ -229,21 +229,21 @@ impl Sdk {
         let part = sealed!(part, key).send().await.unwrap();
         assert_eq!((part.content_length, part.parts_count), (Some(PART_LEN as i64), Some(3)));
         // A part with another key, the list of parts, and an aborted upload.
-        let create = sealed!(self.s3.create_multipart_upload().bucket(bucket).key("given up"), key);
+        let create = sealed!(self.s3.create_multipart_upload().bucket(bucket).key("aborted"), key);
         let id = create.send().await.unwrap().upload_id.unwrap();
         let part = || {
-            let part = self.s3.upload_part().bucket(bucket).key("given up").upload_id(&id).part_number(1);
+            let part = self.s3.upload_part().bucket(bucket).key("aborted").upload_id(&id).part_number(1);
             part.body(small.clone().into())
         };
         assert_eq!(refusal(sealed!(part(), other_key).send().await), "InvalidRequest");
         sealed!(part(), key).send().await.unwrap();
-        let list = self.s3.list_parts().bucket(bucket).key("given up").upload_id(&id);
+        let list = self.s3.list_parts().bucket(bucket).key("aborted").upload_id(&id);
         let listed = sealed!(list, key).send().await.unwrap();
         let sizes: Vec<Option<i64>> = listed.parts().iter().map(|part| part.size).collect();
         assert_eq!(sizes, [Some(SMALL_LEN as i64)]);
         let uploads = self.s3.list_multipart_uploads().bucket(bucket);
         assert_eq!(uploads.clone().send().await.unwrap().uploads().len(), 1);
-        self.s3.abort_multipart_upload().bucket(bucket).key("given up").upload_id(id).send().await.unwrap();
+        self.s3.abort_multipart_upload().bucket(bucket).key("aborted").upload_id(id).send().await.unwrap();
         assert_eq!(uploads.send().await.unwrap().uploads().len(), 0);
     }
 

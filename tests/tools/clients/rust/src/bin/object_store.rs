@@ -54,23 +54,23 @@ struct Crypto;
 
 impl CryptoProvider for Crypto {
     fn digest(&self, _: DigestAlgorithm) -> object_store::Result<Box<dyn DigestContext>> {
-        Ok(Box::new(Summing(Sha256::new(), Vec::new())))
+        Ok(Box::new(RunningDigest(Sha256::new(), Vec::new())))
     }
 
     fn hmac(&self, _: DigestAlgorithm, secret: &[u8]) -> object_store::Result<Box<dyn HmacContext>> {
-        let hmac = Hmac::<Sha256>::new_from_slice(secret).expect("any length will do");
-        Ok(Box::new(Summing(hmac, Vec::new())))
+        let hmac = Hmac::<Sha256>::new_from_slice(secret).expect("keys of any length");
+        Ok(Box::new(RunningDigest(hmac, Vec::new())))
     }
 
     fn sign(&self, _: SigningAlgorithm, _: &[u8]) -> object_store::Result<Box<dyn Signer>> {
-        unreachable!("S3 has no use for RSA")
+        unreachable!("S3 does not use RSA")
     }
 }
 
 /// A running digest and its result.
-struct Summing<S>(S, Vec<u8>);
+struct RunningDigest<S>(S, Vec<u8>);
 
-impl DigestContext for Summing<Sha256> {
+impl DigestContext for RunningDigest<Sha256> {
     fn update(&mut self, data: &[u8]) {
         Digest::update(&mut self.0, data);
     }
@@ -81,7 +81,7 @@ impl DigestContext for Summing<Sha256> {
     }
 }
 
-impl HmacContext for Summing<Hmac<Sha256>> {
+impl HmacContext for RunningDigest<Hmac<Sha256>> {
     fn update(&mut self, data: &[u8]) {
         Mac::update(&mut self.0, data);
     }
@@ -141,7 +141,7 @@ async fn body(store: &AmazonS3, key: &Path) -> Bytes {
 
 /// Returns the error of a failure.
 fn refused<T>(result: object_store::Result<T>) -> Error {
-    result.err().expect("it is refused")
+    result.err().expect("an error")
 }
 
 async fn upload(store: &AmazonS3, key: &Path, contents: &Bytes) -> object_store::Result<()> {
@@ -259,8 +259,8 @@ impl Stores {
         let key = Path::from("sealed parts");
         upload(&self.sealed, &key, &self.flows.large).await.unwrap();
         assert_eq!(body(&self.sealed, &key).await, self.flows.large);
-        // Aborted upload.
-        let key = Path::from("given up");
+        // An aborted upload.
+        let key = Path::from("aborted");
         let mut upload = self.sealed.put_multipart(&key).await.unwrap();
         upload.put_part(self.flows.small.clone().into()).await.unwrap();
         upload.abort().await.unwrap();
@@ -294,7 +294,7 @@ impl Stores {
             assert_eq!(body(store, &renamed).await, contents);
             assert!(matches!(refused(store.head(&copied).await), Error::NotFound { .. }));
         }
-        // It implements a conditional copy as an upload of one part, without the key of the source.
+        // object_store implements a conditional copy as a one-part upload without the source's key.
         let (from, to) = (Path::from("parts"), Path::from("copied once"));
         self.plain.copy_if_not_exists(&from, &to).await.unwrap();
         assert_eq!(body(&self.plain, &to).await, self.flows.large);
@@ -378,7 +378,7 @@ impl Stores {
         tags.push("a", "1");
         tags.push("b c", "2/3");
         self.sealed.put_opts(&key, self.flows.small.clone().into(), tags.into()).await.unwrap();
-        // It can read tags only through a signed URL.
+        // object_store can read tags only through a signed URL.
         let options = SignedUrlOptions::default().with_query([("tagging", "")]);
         let url = self.plain.signed_url_opts(Method::GET, &key, Duration::from_secs(60), &options).await.unwrap();
         let (status, document) = self.fetch("GET", url.as_str(), &[], Bytes::new()).await;
@@ -405,8 +405,7 @@ impl Stores {
                     uploaded.unwrap();
                     assert_eq!(body(&store, &summed).await, self.flows.large);
                 } else {
-                    // It completes an upload without the key, which S3 requires if there are
-                    // checksums.
+                    // object_store completes uploads without the key, which S3 requires for checksums.
                     let error = format!("{:?}", refused(uploaded));
                     assert!(error.contains("must provide an appropriate secret key"), "{error}");
                 }

@@ -97,7 +97,7 @@ impl Aws {
 
     /// Runs a shell line that must fail and returns its error output.
     #[track_caller]
-    pub fn failing(&self, line: &str) -> String {
+    pub fn shell_error(&self, line: &str) -> String {
         let output = self.try_shell(line);
         assert!(!output.status.success(), "{}: {line} succeeded", self.name);
         String::from_utf8_lossy(&output.stderr).into_owned()

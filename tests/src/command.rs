@@ -21,7 +21,7 @@ pub fn run(arguments: &[&str], input: &[u8]) -> Output {
 
 /// Returns the standard output. Panics with the standard error if the command failed.
 #[track_caller]
-pub fn succeeds(arguments: &[&str], input: &[u8]) -> Vec<u8> {
+pub fn expect_success(arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let output = run(arguments, input);
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
@@ -29,7 +29,7 @@ pub fn succeeds(arguments: &[&str], input: &[u8]) -> Vec<u8> {
 
 /// Returns standard output and standard error of a command that must fail with this exit code.
 #[track_caller]
-pub fn fails(code: i32, arguments: &[&str], input: &[u8]) -> (Vec<u8>, String) {
+pub fn expect_failure(code: i32, arguments: &[&str], input: &[u8]) -> (Vec<u8>, String) {
     let output = run(arguments, input);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
@@ -66,7 +66,7 @@ impl Directory {
     /// Creates a new key file in it and returns its path.
     pub fn key(&self, name: &str) -> String {
         let path = self.path(name);
-        succeeds(&["key", "new", &path], b"");
+        expect_success(&["key", "new", &path], b"");
         path
     }
 }

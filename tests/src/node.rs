@@ -168,7 +168,7 @@ impl Launch {
 
     /// Starts a node that must refuse to run, and returns its exit code and output. A node that
     /// runs is terminated, and has no exit code.
-    pub fn refused(&self, data: &Path) -> (Option<i32>, String) {
+    pub fn refused_start(&self, data: &Path) -> (Option<i32>, String) {
         let mut command = self.command(data);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
         let started = Instant::now();

@@ -213,7 +213,7 @@ fn block_device_with_file_system_is_refused() {
         Err(reason) => return skipped("a block device with a file system", &reason),
     };
     let launch = Launch::default().capacity(None).with_credential().env("XDG_STATE_HOME", device.home());
-    let (code, message) = launch.refused(device.path());
+    let (code, message) = launch.refused_start(device.path());
     assert_eq!(code, Some(1), "{message}");
     assert!(message.contains("--format"), "{message}");
 }

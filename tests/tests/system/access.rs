@@ -1,6 +1,6 @@
 //! Access keys: their permissions, and that changes take effect immediately.
 
-use keyhole_tests::command::{Directory, fails, succeeds};
+use keyhole_tests::command::{Directory, expect_failure, expect_success};
 use keyhole_tests::data::{base64, md5};
 use keyhole_tests::http::object;
 use keyhole_tests::sigv4::Signer;
@@ -9,7 +9,7 @@ use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
 /// Creates an access key with these grants.
 fn add(node: &Node, options: &[&str]) -> Signer {
     let data = node.data().to_str().unwrap();
-    signer(&succeeds(&[&["access", "add", data, "--json"], options].concat(), b""))
+    signer(&expect_success(&[&["access", "add", data, "--json"], options].concat(), b""))
 }
 
 /// Returns the signer for a credential printed as JSON.
@@ -145,13 +145,13 @@ fn changed_access_key_takes_effect_immediately() {
     let first = add(&node, &["--grant", "bucket:read,list", "--note", "a camera"]);
     assert_eq!(reads(&first).0, 200);
 
-    let rotated = signer(&succeeds(&["access", "rotate", data, &first.access_key, "--json"], b""));
+    let rotated = signer(&expect_success(&["access", "rotate", data, &first.access_key, "--json"], b""));
     assert_eq!(reads(&rotated).0, 200);
     assert_eq!(reads(&first), (403, "InvalidAccessKeyId".to_owned()));
 
     // The old secret stays valid for a while.
     let keep = ["access", "rotate", data, &rotated.access_key, "--json", "--keep", "1s"];
-    let last = signer(&succeeds(&keep, b""));
+    let last = signer(&expect_success(&keep, b""));
     assert_eq!((reads(&last).0, reads(&rotated).0), (200, 200));
     let begun = std::time::Instant::now();
     while reads(&rotated).0 == 200 {
@@ -160,19 +160,19 @@ fn changed_access_key_takes_effect_immediately() {
     }
     assert_eq!(reads(&rotated), (403, "InvalidAccessKeyId".to_owned()));
 
-    let listed = String::from_utf8(succeeds(&["access", "list", data, "--json"], b"")).unwrap();
+    let listed = String::from_utf8(expect_success(&["access", "list", data, "--json"], b"")).unwrap();
     for expected in [&last.access_key[..], "a camera", "bucket:read,list", "\"expired\": true"] {
         assert!(listed.contains(expected), "{expected} in {listed}");
     }
-    let table = String::from_utf8(succeeds(&["access", "list", data], b"")).unwrap();
+    let table = String::from_utf8(expect_success(&["access", "list", data], b"")).unwrap();
     for secret in [&first, &rotated, &last].map(|signer| &signer.secret_key) {
         assert!(!listed.contains(secret) && !table.contains(secret), "a listing shows a secret");
         assert!(!node.log().contains(secret));
     }
 
-    succeeds(&["access", "revoke", data, &last.access_key], b"");
+    expect_success(&["access", "revoke", data, &last.access_key], b"");
     assert_eq!(reads(&last), (403, "InvalidAccessKeyId".to_owned()));
-    assert!(fails(1, &["access", "revoke", data, &last.access_key], b"").1.contains("no access key"));
+    assert!(expect_failure(1, &["access", "revoke", data, &last.access_key], b"").1.contains("no access key"));
     assert_eq!(node.send(&object("GET", "o")).status, 200, "the credential of the environment stays valid");
 }
 
@@ -182,17 +182,17 @@ fn given_access_keys_survive_restart_and_invalid_file() {
     node.make_bucket("bucket");
     let data = node.data().to_str().unwrap().to_owned();
     let admin = node.signer().access_key.clone();
-    let refused = fails(1, &["access", "revoke", &data, &admin], b"").1;
+    let refused = expect_failure(1, &["access", "revoke", &data, &admin], b"").1;
     assert!(refused.contains("last admin access key"), "{refused}");
     let file = ["--access-key", "GIVENKEY", "--secret-file", "-"];
     let given = [&["access", "add", &data, "--json", "--admin"], &file[..]].concat();
-    let given = signer(&succeeds(&given, b"a secret that was given\n"));
+    let given = signer(&expect_success(&given, b"a secret that was given\n"));
     assert_eq!((&given.access_key[..], &given.secret_key[..]), ("GIVENKEY", "a secret that was given"));
     object("PUT", "o").body("x").send(node.address(), &given).expect(200);
-    succeeds(&["access", "revoke", &data, &admin], b"");
+    expect_success(&["access", "revoke", &data, &admin], b"");
     assert_eq!(code(&node.send(&object("GET", "o"))), (403, "InvalidAccessKeyId".to_owned()));
     let again = [&["access", "add", &data, "--admin"], &file[..]].concat();
-    assert!(fails(1, &again, b"another secret\n").1.contains("already"));
+    assert!(expect_failure(1, &again, b"another secret\n").1.contains("already"));
 
     // Without a node, and after a restart.
     assert!(node.stop().success());
@@ -206,7 +206,7 @@ fn given_access_keys_survive_restart_and_invalid_file() {
     let path = node.data().join("credentials.toml");
     let good = std::fs::read(&path).unwrap();
     std::fs::write(&path, "[[key]]\nsecret_key = 'hunter2hunter2'\n").unwrap();
-    let message = fails(1, &["access", "add", &data, "--admin"], b"").1;
+    let message = expect_failure(1, &["access", "add", &data, "--admin"], b"").1;
     assert!(message.contains("access_key") && !message.contains("hunter2"), "{message}");
     object("GET", "o").send(node.address(), &given).expect(200);
     std::fs::write(&path, good).unwrap();
@@ -217,11 +217,11 @@ fn given_access_keys_survive_restart_and_invalid_file() {
         (&["--admin", "--expires", "yesterday"], "2027-01-31"),
         (&["--admin", "--access-key", "x"], "--secret-file"),
     ] {
-        let message = fails(2, &[&["access", "add", &data], wrong].concat(), b"").1;
+        let message = expect_failure(2, &[&["access", "add", &data], wrong].concat(), b"").1;
         assert!(message.contains(words), "{wrong:?}: {message}");
     }
     let nowhere = Directory::new();
-    assert!(fails(1, &["access", "list", &nowhere.path("none")], b"").1.contains("no store"));
+    assert!(expect_failure(1, &["access", "list", &nowhere.path("none")], b"").1.contains("no store"));
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn anonymous_reads_follow_bucket_setting() {
     node.send(&object("PUT", "sealed").headers(key.headers()).body("sealed")).expect(200);
     let anonymous = |request: Request| request.send_unsigned(node.address());
     assert_denied(&anonymous(object("GET", "plain")));
-    let shown = succeeds(&["bucket", "set", data, "bucket", "--anonymous-read", "allow"], b"");
+    let shown = expect_success(&["bucket", "set", data, "bucket", "--anonymous-read", "allow"], b"");
     assert!(String::from_utf8(shown).unwrap().contains("anonymous-read: allow"));
     assert_eq!(anonymous(object("GET", "plain")).expect(200).text(), "plain");
     anonymous(object("HEAD", "plain")).expect(200);
@@ -257,6 +257,6 @@ fn anonymous_reads_follow_bucket_setting() {
     ] {
         assert_denied(&anonymous(request));
     }
-    succeeds(&["bucket", "set", data, "bucket", "--anonymous-read", "forbid"], b"");
+    expect_success(&["bucket", "set", data, "bucket", "--anonymous-read", "forbid"], b"");
     assert_denied(&anonymous(object("GET", "plain")));
 }

@@ -15,7 +15,7 @@ fn crc32(bytes: &[u8]) -> [u8; 4] {
 }
 
 #[track_caller]
-fn refused(reply: &Response, status: u16, code: &str) {
+fn assert_error(reply: &Response, status: u16, code: &str) {
     assert_eq!((reply.status, reply.element("Code").as_deref()), (status, Some(code)), "{}", reply.text());
 }
 
@@ -42,13 +42,13 @@ fn attributes_of_object_match_its_put() {
         assert_eq!((only.element("ObjectSize").as_deref(), only.element("ETag")), (Some("70000"), None));
     }
     let get = |name: &str, headers: [(String, String); 3]| node.send(&attributes(name, ALL).headers(headers));
-    refused(&node.send(&attributes("sealed", ALL)), 400, "InvalidRequest");
-    refused(&get("sealed", other.headers()), 403, "AccessDenied");
-    refused(&get("plain", key.headers()), 400, "InvalidRequest");
-    refused(&get("absent", key.headers()), 404, "NoSuchKey");
-    refused(&node.send(&attributes("plain", "Etag")), 400, "InvalidArgument");
-    refused(&node.send(&object("GET", "plain").query("attributes", "")), 400, "InvalidArgument");
-    refused(&node.send(&attributes("plain", ALL).header("x-amz-max-parts", "x")), 400, "InvalidArgument");
+    assert_error(&node.send(&attributes("sealed", ALL)), 400, "InvalidRequest");
+    assert_error(&get("sealed", other.headers()), 403, "AccessDenied");
+    assert_error(&get("plain", key.headers()), 400, "InvalidRequest");
+    assert_error(&get("absent", key.headers()), 404, "NoSuchKey");
+    assert_error(&node.send(&attributes("plain", "Etag")), 400, "InvalidArgument");
+    assert_error(&node.send(&object("GET", "plain").query("attributes", "")), 400, "InvalidArgument");
+    assert_error(&node.send(&attributes("plain", ALL).header("x-amz-max-parts", "x")), 400, "InvalidArgument");
 }
 
 /// Uploads an object in three parts with gaps in their numbers, and returns the checksum
@@ -103,7 +103,7 @@ fn attributes_of_multipart_object_list_its_parts() {
         assert_eq!(second.header("x-amz-checksum-crc32"), Some(&base64(&sums[1])[..]));
         assert_eq!(second.header("x-amz-mp-parts-count"), Some("3"));
         assert!(second.body == bodies[1]);
-        refused(&read(name, &headers, Some("4")), 416, "InvalidPartNumber");
+        assert_error(&read(name, &headers, Some("4")), 416, "InvalidPartNumber");
 
         let check = |name: &str, headers: &[(String, String)]| {
             let got = node.send(&attributes(name, ALL).headers(headers.to_vec())).expect(200);

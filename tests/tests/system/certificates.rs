@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keyhole_tests::command::{Directory, fails, run, succeeds};
+use keyhole_tests::command::{Directory, expect_failure, expect_success, run};
 use keyhole_tests::data::bytes;
 use keyhole_tests::http::object;
 use keyhole_tests::tls::{IssuedCertificate, TlsConnection, connect, connect_as, replace_file, s_client};
@@ -416,7 +416,7 @@ fn start_with_invalid_client_certificate_options_is_refused() {
     let certificate = Certificate::new();
     let data = certificate.home().join("data");
     let check = |code: i32, launch: Launch, parts: &[&str]| {
-        let (got, message) = launch.refused(&data);
+        let (got, message) = launch.refused_start(&data);
         assert_eq!(got, Some(code), "{message}");
         assert!(parts.iter().all(|part| message.contains(part)), "{parts:?} in: {message}");
         assert!(!data.exists(), "a refused command creates nothing");
@@ -484,7 +484,7 @@ fn self_signed_certificate_is_created_served_and_replaced() {
     let key = directory.path("tls/key.pem");
     let make = |more: &[&str]| {
         let arguments = [&["tls", "self-signed", "--host", "localhost", "--out", &out], more].concat();
-        String::from_utf8(succeeds(&arguments, b"")).unwrap()
+        String::from_utf8(expect_success(&arguments, b"")).unwrap()
     };
     let message = make(&["--host", "127.0.0.1", "*.s3.example", "::1", "--days", "30"]);
     let mode = |path: &str| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -512,7 +512,7 @@ fn self_signed_certificate_is_created_served_and_replaced() {
     let verified =
         std::process::Command::new("openssl").args(["verify", "-x509_strict", "-CAfile", &cert, &cert]).output();
     assert!(verified.unwrap().status.success());
-    let shown = String::from_utf8(succeeds(&["tls", "show", &cert], b"")).unwrap();
+    let shown = String::from_utf8(expect_success(&["tls", "show", &cert], b"")).unwrap();
     for part in ["localhost, *.s3.example, 127.0.0.1, ::1", "CN=localhost (itself)", "ECDSA, 256 bits", fingerprint] {
         assert!(shown.contains(part), "{part} in {shown}");
     }
@@ -520,9 +520,9 @@ fn self_signed_certificate_is_created_served_and_replaced() {
     // A second call must not lose the existing files, in whole or in part.
     let before = [fs::read(&cert).unwrap(), fs::read(&key).unwrap()];
     let arguments = ["tls", "self-signed", "--host", "localhost", "--out", &out];
-    assert!(fails(1, &arguments, b"").1.contains("--force"));
+    assert!(expect_failure(1, &arguments, b"").1.contains("--force"));
     fs::rename(&cert, directory.path("aside.pem")).unwrap();
-    assert!(fails(1, &arguments, b"").1.contains("key.pem exists"));
+    assert!(expect_failure(1, &arguments, b"").1.contains("key.pem exists"));
     assert!(!fs::exists(&cert).unwrap());
     fs::rename(directory.path("aside.pem"), &cert).unwrap();
     assert_eq!(before, [fs::read(&cert).unwrap(), fs::read(&key).unwrap()]);
@@ -541,7 +541,7 @@ fn self_signed_certificate_is_created_served_and_replaced() {
     aws.shell(copy);
     let old = directory.path("old.pem");
     fs::write(&old, &before[0]).unwrap();
-    aws.failing(&format!("CA_BUNDLE={old}; aws s3 ls s3://bucket"));
+    aws.shell_error(&format!("CA_BUNDLE={old}; aws s3 ls s3://bucket"));
 }
 
 #[test]
@@ -557,21 +557,21 @@ fn tls_commands_reject_invalid_arguments_and_files() {
         &[],
     ] {
         let arguments = [&["tls", "self-signed", "--out", &out], bad].concat();
-        fails(2, &arguments, b"");
+        expect_failure(2, &arguments, b"");
     }
     let hosts: Vec<String> = (0..65).map(|n| format!("h{n}")).collect();
     let hosts: Vec<&str> = hosts.iter().map(|host| &host[..]).collect();
     let with =
         |count: usize| [&["tls", "self-signed", "--out", &out, "--days", "3650", "--host"], &hosts[..count]].concat();
-    assert!(fails(2, &with(65), b"").1.contains("64"));
+    assert!(expect_failure(2, &with(65), b"").1.contains("64"));
     assert!(!fs::exists(&out).unwrap(), "a refused command creates nothing");
-    succeeds(&with(64), b"");
+    expect_success(&with(64), b"");
 
     fs::write(directory.path("none.pem"), "nothing").unwrap();
     let show = |name: &str| ["tls".to_owned(), "show".to_owned(), directory.path(name)];
     let show = |code, name: &str| {
         let arguments = show(name);
-        fails(code, &arguments.each_ref().map(|argument| &argument[..]), b"").1
+        expect_failure(code, &arguments.each_ref().map(|argument| &argument[..]), b"").1
     };
     assert!(show(1, "absent.pem").contains("absent.pem"));
     assert!(show(3, "none.pem").contains("no certificate"));
@@ -579,6 +579,6 @@ fn tls_commands_reject_invalid_arguments_and_files() {
     // All certificates of a chain are shown.
     let cert = fs::read_to_string(directory.path("tls/cert.pem")).unwrap();
     fs::write(directory.path("chain.pem"), cert.repeat(2)).unwrap();
-    let shown = String::from_utf8(succeeds(&["tls", "show", &directory.path("chain.pem")], b"")).unwrap();
+    let shown = String::from_utf8(expect_success(&["tls", "show", &directory.path("chain.pem")], b"")).unwrap();
     assert_eq!(shown.matches("SHA-256").count(), 2);
 }

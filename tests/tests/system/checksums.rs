@@ -12,7 +12,7 @@ fn crc32(bytes: &[u8]) -> String {
 }
 
 #[track_caller]
-fn refused(reply: &Response, code: &str, words: &str) {
+fn assert_error(reply: &Response, code: &str, words: &str) {
     assert_eq!((reply.status, reply.element("Code").as_deref()), (400, Some(code)), "{}", reply.text());
     assert!(reply.element("Message").unwrap().contains(words), "{}", reply.text());
 }
@@ -75,24 +75,24 @@ fn part_checksums_combine_into_object_checksum() {
     for headers in [Vec::new(), key.headers().to_vec()] {
         let upload = Upload::new(&node, &headers, &[("x-amz-checksum-algorithm", "CRC32")]);
         let expected = "expected checksum Type: crc32, actual checksum Type: ";
-        refused(&upload.part(1, b"part", None), "InvalidRequest", &format!("{expected}null"));
+        assert_error(&upload.part(1, b"part", None), "InvalidRequest", &format!("{expected}null"));
         let sha = base64(&[0; 32]);
         let other = upload.part(1, b"part", Some(("x-amz-checksum-sha256", &sha)));
-        refused(&other, "InvalidRequest", &format!("{expected}sha256"));
-        refused(&upload.part(1, b"part", Some((CRC32, &crc32(b"other")))), "BadDigest", "CRC32");
+        assert_error(&other, "InvalidRequest", &format!("{expected}sha256"));
+        assert_error(&upload.part(1, b"part", Some((CRC32, &crc32(b"other")))), "BadDigest", "CRC32");
         assert!(!upload.list().contains("<Part>"), "{}", upload.list());
 
         let sum = crc32(b"part");
         let tag = etag(&upload.part(1, b"part", Some((CRC32, &sum))).expect(200));
         let missing = "It was missing for part 1 in the request.";
-        refused(&upload.complete(&[named(1, &tag, None)], &[]), "InvalidRequest", missing);
+        assert_error(&upload.complete(&[named(1, &tag, None)], &[]), "InvalidRequest", missing);
         let parts = [named(1, &tag, Some(&sum))];
         let whole = base64(&crc32fast::hash(&crc32fast::hash(b"part").to_be_bytes()).to_be_bytes());
         for wrong in [&sum[..], &format!("{whole}-2")] {
-            refused(&upload.complete(&parts, &[(CRC32, wrong)]), "BadDigest", "CRC32");
+            assert_error(&upload.complete(&parts, &[(CRC32, wrong)]), "BadDigest", "CRC32");
         }
         let kind = ("x-amz-checksum-type", "FULL_OBJECT");
-        refused(&upload.complete(&parts, &[kind]), "BadDigest", "COMPOSITE");
+        assert_error(&upload.complete(&parts, &[kind]), "BadDigest", "COMPOSITE");
         let kind = ("x-amz-checksum-type", "COMPOSITE");
         let done = upload.complete(&parts, &[(CRC32, &format!("{whole}-1")), kind]).expect(200);
         assert_eq!(done.element("ChecksumCRC32"), Some(format!("{whole}-1")));
@@ -112,7 +112,7 @@ fn missing_part_checksums_are_computed() {
         let declared = [("x-amz-checksum-algorithm", "CRC32"), ("x-amz-checksum-type", "FULL_OBJECT")];
         let upload = Upload::new(&node, &headers, &declared);
         let sha = base64(&[0; 32]);
-        refused(&upload.part(1, b"x", Some(("x-amz-checksum-sha256", &sha))), "InvalidRequest", "crc32");
+        assert_error(&upload.part(1, b"x", Some(("x-amz-checksum-sha256", &sha))), "InvalidRequest", "crc32");
         let one = upload.part(1, &first, None).expect(200);
         assert_eq!(one.header(CRC32), Some(&crc32(&first)[..]));
         let copy = upload.request("PUT").query("partNumber", "2").header("x-amz-copy-source", "/bucket/source");
@@ -123,10 +123,10 @@ fn missing_part_checksums_are_computed() {
         let parts = [named(1, &etag(&one), None), named(2, &two.element("ETag").unwrap(), None)];
         let sum = crc32(&whole);
         let size = whole.len().to_string();
-        refused(&upload.complete(&parts, &[(CRC32, &crc32(b"other"))]), "BadDigest", "CRC32");
-        refused(&upload.complete(&parts, &[(CRC32, &format!("{sum}-2"))]), "BadDigest", "CRC32");
-        refused(&upload.complete(&parts, &[("x-amz-checksum-sha256", &sha)]), "InvalidRequest", "sha256");
-        refused(&upload.complete(&parts, &[("x-amz-mp-object-size", "1")]), "InvalidRequest", &size);
+        assert_error(&upload.complete(&parts, &[(CRC32, &crc32(b"other"))]), "BadDigest", "CRC32");
+        assert_error(&upload.complete(&parts, &[(CRC32, &format!("{sum}-2"))]), "BadDigest", "CRC32");
+        assert_error(&upload.complete(&parts, &[("x-amz-checksum-sha256", &sha)]), "InvalidRequest", "sha256");
+        assert_error(&upload.complete(&parts, &[("x-amz-mp-object-size", "1")]), "InvalidRequest", &size);
         let correct = [(CRC32, &sum[..]), ("x-amz-mp-object-size", &size), ("x-amz-checksum-type", "FULL_OBJECT")];
         assert_eq!(upload.complete(&parts, &correct).expect(200).element("ChecksumCRC32"), Some(sum.clone()));
         let get = object("GET", "o").headers(headers).header("x-amz-checksum-mode", "ENABLED");
@@ -147,18 +147,18 @@ fn completion_with_unverified_checksum_is_rejected() {
     for headers in [Vec::new(), key.headers().to_vec()] {
         let upload = Upload::new(&node, &headers, &[]);
         let parts = [named(1, &etag(&upload.part(1, body, Some((CRC32, &sum))).expect(200)), None)];
-        refused(&upload.complete(&parts, &[(CRC32, &crc32(b"other"))]), "BadDigest", "CRC32");
-        refused(&upload.complete(&parts, &[("x-amz-checksum-sha1", &base64(&[0; 20]))]), "InvalidRequest", "sha1");
+        assert_error(&upload.complete(&parts, &[(CRC32, &crc32(b"other"))]), "BadDigest", "CRC32");
+        assert_error(&upload.complete(&parts, &[("x-amz-checksum-sha1", &base64(&[0; 20]))]), "InvalidRequest", "sha1");
         if !headers.is_empty() {
             // The checksums of the parts are unreadable without the key.
             let blind = Upload { node: &node, id: upload.id.clone(), headers: Vec::new() };
-            refused(&blind.complete(&parts, &[(CRC32, &sum)]), "InvalidRequest", "expected checksum Type: null");
+            assert_error(&blind.complete(&parts, &[(CRC32, &sum)]), "InvalidRequest", "expected checksum Type: null");
         }
         let done = upload.complete(&parts, &[(CRC32, &sum)]).expect(200);
         assert_eq!(done.element("ChecksumCRC32"), Some(sum.clone()));
         let upload = Upload::new(&node, &headers, &[]);
         let parts = [named(1, &etag(&upload.part(1, body, None).expect(200)), None)];
-        refused(&upload.complete(&parts, &[(CRC32, &sum)]), "InvalidRequest", "actual checksum Type: crc32");
+        assert_error(&upload.complete(&parts, &[(CRC32, &sum)]), "InvalidRequest", "actual checksum Type: crc32");
         upload.complete(&parts, &[]).expect(200);
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use keyhole_tests::command::{Directory, fails, succeeds};
+use keyhole_tests::command::{Directory, expect_failure, expect_success};
 use keyhole_tests::data::{self, base64, md5};
 use keyhole_tests::node::binary;
 use serde_json::Value;
@@ -19,20 +19,20 @@ fn vectors() -> PathBuf {
 fn key_files_are_created_shown_and_not_overwritten() {
     let directory = Directory::new();
     let path = directory.path("ssec.key");
-    let printed = String::from_utf8(succeeds(&["key", "new", &path], b"")).unwrap();
+    let printed = String::from_utf8(expect_success(&["key", "new", &path], b"")).unwrap();
     let key = fs::read(&path).unwrap();
     assert_eq!((key.len(), fs::metadata(&path).unwrap().permissions().mode() & 0o777), (32, 0o600));
     assert_eq!(printed, format!("ENCRYPTION_KEY={}\nKEY_DIGEST={}\n", base64(&key), base64(&md5(&key))));
-    assert_eq!(String::from_utf8(succeeds(&["key", "show", &path], b"")).unwrap(), printed);
+    assert_eq!(String::from_utf8(expect_success(&["key", "show", &path], b"")).unwrap(), printed);
 
-    let (_, stderr) = fails(1, &["key", "new", &path], b"");
+    let (_, stderr) = expect_failure(1, &["key", "new", &path], b"");
     assert!(stderr.contains("exists"), "{stderr}");
     assert_eq!(fs::read(&path).unwrap(), key, "the key is not overwritten");
     for len in [0, 31, 33] {
         fs::write(directory.path("other"), vec![1; len]).unwrap();
-        fails(2, &["key", "show", &directory.path("other")], b"");
+        expect_failure(2, &["key", "show", &directory.path("other")], b"");
     }
-    fails(1, &["key", "show", &directory.path("absent")], b"");
+    expect_failure(1, &["key", "show", &directory.path("absent")], b"");
 }
 
 #[test]
@@ -47,18 +47,18 @@ fn sealed_file_opens_to_its_plaintext() {
         let seal = [&["seal", "--key", &key][..], &name, &described].concat();
         let open = ["open", "--key", &key];
         // Through pipes, and through files.
-        let sealed = succeeds(&seal, &plaintext);
-        assert!(succeeds(&open, &sealed) == plaintext, "{len}");
+        let sealed = expect_success(&seal, &plaintext);
+        assert!(expect_success(&open, &sealed) == plaintext, "{len}");
         let (plain_path, sealed_path, back) =
             (directory.path("plain"), directory.path("sealed"), directory.path("back"));
         fs::write(&plain_path, &plaintext).unwrap();
-        succeeds(&[&seal[..], &[&plain_path, &sealed_path]].concat(), b"");
+        expect_success(&[&seal[..], &[&plain_path, &sealed_path]].concat(), b"");
         assert_eq!(fs::metadata(&sealed_path).unwrap().len(), sealed.len() as u64);
-        succeeds(&[&open[..], &name, &[&sealed_path, &back]].concat(), b"");
+        expect_success(&[&open[..], &name, &[&sealed_path, &back]].concat(), b"");
         assert!(fs::read(&back).unwrap() == plaintext, "{len}");
         assert!(!data::contains(&sealed, b"blue") && (len < 64 || !data::contains(&sealed, &plaintext[..64])));
 
-        let inspected: Value = serde_json::from_slice(&succeeds(&["inspect", "--json"], &sealed)).unwrap();
+        let inspected: Value = serde_json::from_slice(&expect_success(&["inspect", "--json"], &sealed)).unwrap();
         assert_eq!(inspected["bucket"], "edge");
         assert_eq!(inspected["key"], "a/b ä");
         assert_eq!(inspected["plaintext_length"], len);
@@ -67,22 +67,22 @@ fn sealed_file_opens_to_its_plaintext() {
 
         // Another key or name, or a byte more, less or changed: exit code 3, and only verified data
         // are written.
-        let (written, _) = fails(3, &["open", "--key", &other], &sealed);
+        let (written, _) = expect_failure(3, &["open", "--key", &other], &sealed);
         assert!(written.is_empty());
-        let (written, stderr) = fails(3, &[&open[..], &["--name", "c"]].concat(), &sealed);
+        let (written, stderr) = expect_failure(3, &[&open[..], &["--name", "c"]].concat(), &sealed);
         assert!(written.is_empty() && stderr.contains("a/b ä"), "{stderr}");
-        fails(3, &[&open[..], &["--bucket", "other"]].concat(), &sealed);
-        fails(3, &open, &[&sealed[..], b"x"].concat());
+        expect_failure(3, &[&open[..], &["--bucket", "other"]].concat(), &sealed);
+        expect_failure(3, &open, &[&sealed[..], b"x"].concat());
         for cut in [0, 1, 20, 100, sealed.len() - 17, sealed.len() - 1] {
-            let (written, stderr) = fails(3, &open, &sealed[..cut]);
+            let (written, stderr) = expect_failure(3, &open, &sealed[..cut]);
             assert!(plaintext.starts_with(&written), "cut at {cut}");
             assert!(written.is_empty() || stderr.contains(&format!("{} verified bytes", written.len())), "{stderr}");
-            fails(3, &["inspect"], &sealed[..cut]);
+            expect_failure(3, &["inspect"], &sealed[..cut]);
         }
         let mut damaged = sealed.clone();
         let last = damaged.len() - 1;
         damaged[last] ^= 1;
-        let (written, stderr) = fails(3, &open, &damaged);
+        let (written, stderr) = expect_failure(3, &open, &damaged);
         assert_eq!(written.len(), len / 16_384 * 16_384, "only the chunks before the damaged one are written");
         assert!(stderr.contains(&format!("{} verified bytes", written.len())), "{stderr}");
     }
@@ -104,23 +104,23 @@ fn vector_files_open_unless_damaged() {
         };
         let bytes = fs::read(&file).unwrap();
         if case["bound"] == true {
-            check(&succeeds(&[&open[..], &[file.to_str().unwrap()]].concat(), b""));
-            check(&succeeds(&open, &bytes));
+            check(&expect_success(&[&open[..], &[file.to_str().unwrap()]].concat(), b""));
+            check(&expect_success(&open, &bytes));
         } else {
-            let (written, stderr) = fails(3, &open, &bytes);
+            let (written, stderr) = expect_failure(3, &open, &bytes);
             assert!(written.is_empty() && stderr.contains("--allow-unbound"), "{stderr}");
-            check(&succeeds(&[&open[..], &["--allow-unbound"]].concat(), &bytes));
+            check(&expect_success(&[&open[..], &["--allow-unbound"]].concat(), &bytes));
         }
-        let inspected: Value = serde_json::from_slice(&succeeds(&["inspect", "--json"], &bytes)).unwrap();
+        let inspected: Value = serde_json::from_slice(&expect_success(&["inspect", "--json"], &bytes)).unwrap();
         assert_eq!(inspected["etag"], case["etag"]);
         assert_eq!(inspected["plaintext_length"], case["plaintext_length"]);
         let parts = inspected["parts"].as_array().unwrap().iter().map(|part| part["part_number"].as_u64().unwrap());
         let expected = case["parts"].as_array().unwrap().iter().map(|part| part.as_u64().unwrap());
         assert!(parts.eq(expected.filter(|number| *number > 0)), "{}", text("file"));
-        let shown = String::from_utf8(succeeds(&["inspect", file.to_str().unwrap()], b"")).unwrap();
+        let shown = String::from_utf8(expect_success(&["inspect", file.to_str().unwrap()], b"")).unwrap();
         assert!(shown.contains(text("etag")), "{shown}");
         // A truncated file.
-        fails(3, &open, &bytes[..bytes.len() - 1]);
+        expect_failure(3, &open, &bytes[..bytes.len() - 1]);
         check_damaged_tables(case, &bytes, &open, &directory.path("damaged"));
     }
 }
@@ -144,8 +144,8 @@ fn check_damaged_tables(case: &Value, bytes: &[u8], open: &[&str], path: &str) {
         let mut damaged = bytes.to_vec();
         damaged[at] ^= 1 << bit;
         fs::write(path, &damaged).unwrap();
-        let (from_file, stderr) = fails(3, &[&open[..], &[path]].concat(), b"");
-        let (from_pipe, _) = fails(3, &open, &damaged);
+        let (from_file, stderr) = expect_failure(3, &[&open[..], &[path]].concat(), b"");
+        let (from_pipe, _) = expect_failure(3, &open, &damaged);
         assert!(from_file == from_pipe, "byte {at}: {stderr}");
         match body {
             Some(0) => assert!(from_file.is_empty() && stderr.contains("checksums of part"), "byte {at}: {stderr}"),
@@ -167,8 +167,8 @@ fn check_damaged_tables(case: &Value, bytes: &[u8], open: &[&str], path: &str) {
     // A first length beyond the end of the file.
     let inspect = |damaged: &[u8]| {
         fs::write(path, damaged).unwrap();
-        fails(3, &["inspect", path], b"");
-        fails(3, &["inspect"], damaged);
+        expect_failure(3, &["inspect", path], b"");
+        expect_failure(3, &["inspect"], damaged);
     };
     for byte in 4..12 {
         let mut damaged = bytes.to_vec();
@@ -186,19 +186,19 @@ fn vector_messages_seal_and_open() {
         let plaintext: Vec<u8> = (0..len).map(|i| (7 * i + 13 * (i >> 8) + 5) as u8).collect();
         let context = ["--key-hex", text("input_key"), "--context-hex", text("context")];
         let seal = [&["chunked", "seal"][..], &context, &["--salt-hex", text("salt")]].concat();
-        let message = succeeds(&seal, &plaintext);
+        let message = expect_success(&seal, &plaintext);
         assert_eq!(keyhole_tests::sigv4::sha256_hex(&message), text("message_sha256"), "{}", text("name"));
         let open = [&["chunked", "open"][..], &context].concat();
-        assert!(succeeds(&open, &message) == plaintext, "{}", text("name"));
-        fails(3, &open, &[&message[..], b"x"].concat());
-        fails(3, &open, &message[..message.len() - 1]);
+        assert!(expect_success(&open, &message) == plaintext, "{}", text("name"));
+        expect_failure(3, &open, &[&message[..], b"x"].concat());
+        expect_failure(3, &open, &message[..message.len() - 1]);
         let wrong = ["chunked", "open", "--key-hex", text("input_key"), "--context-hex", "00"];
-        assert!(fails(3, &wrong, &message).0.is_empty());
+        assert!(expect_failure(3, &wrong, &message).0.is_empty());
     }
-    fails(2, &["chunked", "seal", "--key-hex", "abcd"], b"");
-    fails(2, &["chunked", "seal"], b"");
+    expect_failure(2, &["chunked", "seal", "--key-hex", "abcd"], b"");
+    expect_failure(2, &["chunked", "seal"], b"");
     let key = "00".repeat(32);
-    let random = || succeeds(&["chunked", "seal", "--key-hex", &key], b"x");
+    let random = || expect_success(&["chunked", "seal", "--key-hex", &key], b"x");
     assert_ne!(random(), random(), "each message has its own salt");
 }
 
@@ -218,8 +218,8 @@ fn failed_command_preserves_existing_files() {
     let open = ["open", "--key", &key];
     let chunked_seal = ["chunked", "seal", "--key-hex", &hex];
     let chunked_open = ["chunked", "open", "--key-hex", &hex];
-    succeeds(&[&seal[..], &[&plain, &sealed]].concat(), b"");
-    let message = succeeds(&chunked_seal, &plaintext);
+    expect_success(&[&seal[..], &[&plain, &sealed]].concat(), b"");
+    let message = expect_success(&chunked_seal, &plaintext);
     let message_path = directory.path("message");
     fs::write(&message_path, &message).unwrap();
     let all = || {
@@ -231,13 +231,13 @@ fn failed_command_preserves_existing_files() {
 
     // Input and output are one file under different names, or the output is the key.
     for output in [&plain, &link, &hard, &key] {
-        let (_, stderr) = fails(2, &[&seal[..], &[&plain, output]].concat(), b"");
+        let (_, stderr) = expect_failure(2, &[&seal[..], &[&plain, output]].concat(), b"");
         assert!(stderr.contains(output.as_str()), "{stderr}");
     }
-    fails(2, &[&chunked_seal[..], &[&hard, &link]].concat(), b"");
-    fails(2, &[&open[..], &[&sealed, &sealed]].concat(), b"");
-    fails(2, &[&open[..], &[&sealed, &key]].concat(), b"");
-    fails(2, &[&chunked_open[..], &[&message_path, &message_path]].concat(), b"");
+    expect_failure(2, &[&chunked_seal[..], &[&hard, &link]].concat(), b"");
+    expect_failure(2, &[&open[..], &[&sealed, &sealed]].concat(), b"");
+    expect_failure(2, &[&open[..], &[&sealed, &key]].concat(), b"");
+    expect_failure(2, &[&chunked_open[..], &[&message_path, &message_path]].concat(), b"");
     // Redirections are detected as well.
     let append = fs::OpenOptions::new().append(true).open(&plain).unwrap();
     let redirected = Command::new(binary()).args(seal).stdin(File::open(&plain).unwrap()).stdout(append).status();
@@ -250,19 +250,19 @@ fn failed_command_preserves_existing_files() {
     // A failure before verification leaves existing files unchanged and creates none.
     let other = directory.key("other");
     let before = all();
-    fails(3, &["open", "--key", &other, &sealed, &plain], b"");
-    fails(3, &[&open[..], &["-", &plain]].concat(), b"no sealed object");
-    fails(2, &["seal", "--key", &key, "--bucket", "", "--name", "k", &sealed, &plain], b"");
-    fails(1, &[&seal[..], &[&directory.path("absent"), &plain]].concat(), b"");
-    fails(3, &["chunked", "open", "--key-hex", &"11".repeat(32), &message_path, &plain], b"");
-    fails(3, &[&chunked_open[..], &["-", &plain]].concat(), &message[..55]);
-    fails(3, &[&chunked_open[..], &["-", &plain]].concat(), &message[..60]);
-    fails(1, &[&seal[..], &[&plain, &directory.path("no/directory")]].concat(), b"");
-    fails(3, &["chunked", "open", "--key-hex", &"11".repeat(32), &message_path, &directory.path("new")], b"");
+    expect_failure(3, &["open", "--key", &other, &sealed, &plain], b"");
+    expect_failure(3, &[&open[..], &["-", &plain]].concat(), b"no sealed object");
+    expect_failure(2, &["seal", "--key", &key, "--bucket", "", "--name", "k", &sealed, &plain], b"");
+    expect_failure(1, &[&seal[..], &[&directory.path("absent"), &plain]].concat(), b"");
+    expect_failure(3, &["chunked", "open", "--key-hex", &"11".repeat(32), &message_path, &plain], b"");
+    expect_failure(3, &[&chunked_open[..], &["-", &plain]].concat(), &message[..55]);
+    expect_failure(3, &[&chunked_open[..], &["-", &plain]].concat(), &message[..60]);
+    expect_failure(1, &[&seal[..], &[&plain, &directory.path("no/directory")]].concat(), b"");
+    expect_failure(3, &["chunked", "open", "--key-hex", &"11".repeat(32), &message_path, &directory.path("new")], b"");
     let sealed_bytes = fs::read(&sealed).unwrap();
     let mut damaged = sealed_bytes.clone();
     damaged[sealed_bytes.len() - 50_000] ^= 1;
-    let (_, stderr) = fails(3, &[&open[..], &["-", &plain]].concat(), &damaged);
+    let (_, stderr) = expect_failure(3, &[&open[..], &["-", &plain]].concat(), &damaged);
     assert!(stderr.contains("; 0 verified bytes were written"), "{stderr}");
     assert!(all() == before);
 
@@ -270,7 +270,7 @@ fn failed_command_preserves_existing_files() {
     let back = directory.path("back");
     for (arguments, input) in [(&open[..], &sealed_bytes[..]), (&chunked_open[..], &message[..])] {
         fs::write(&back, b"another file").unwrap();
-        let (_, stderr) = fails(3, &[arguments, &["-", &back]].concat(), &input[..input.len() - 1]);
+        let (_, stderr) = expect_failure(3, &[arguments, &["-", &back]].concat(), &input[..input.len() - 1]);
         assert!(stderr.contains("; 49152 verified bytes were written"), "{stderr}");
         assert!(fs::read(&back).unwrap() == plaintext[..49_152]);
     }
@@ -280,13 +280,13 @@ fn failed_command_preserves_existing_files() {
     fs::set_permissions(&back, fs::Permissions::from_mode(0o640)).unwrap();
     let link = directory.path("link-to-back");
     std::os::unix::fs::symlink("back", &link).unwrap();
-    succeeds(&[&open[..], &[&sealed, &link]].concat(), b"");
+    expect_success(&[&open[..], &[&sealed, &link]].concat(), b"");
     assert!(fs::read(&back).unwrap() == plaintext && fs::symlink_metadata(&link).unwrap().is_symlink());
     let mode = |path: &str| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&back), 0o640);
     assert_eq!(mode(&sealed), mode(&plain));
     // Devices are written directly, and a bare file name needs no directory.
-    succeeds(&[&open[..], &[&sealed, "/dev/null"]].concat(), b"");
+    expect_success(&[&open[..], &[&sealed, "/dev/null"]].concat(), b"");
     let status = Command::new(binary()).args(open).args(["sealed", "name"]).current_dir(directory.home()).status();
     assert!(status.unwrap().success() && fs::read(directory.path("name")).unwrap() == plaintext);
     assert!(!all().iter().any(|(_, path)| path.file_name().unwrap().to_str().unwrap().starts_with('.')));
@@ -296,7 +296,7 @@ fn failed_command_preserves_existing_files() {
 fn invalid_arguments_exit_with_code_2() {
     let directory = Directory::new();
     let key = directory.key("key");
-    let seal = |arguments: &[&str]| fails(2, &[&["seal", "--key", &key][..], arguments].concat(), b"x");
+    let seal = |arguments: &[&str]| expect_failure(2, &[&["seal", "--key", &key][..], arguments].concat(), b"x");
     seal(&[]);
     seal(&["--bucket", "b", "--name", ""]);
     seal(&["--bucket", "b", "--name", &"k".repeat(1025)]);
@@ -305,9 +305,9 @@ fn invalid_arguments_exit_with_code_2() {
     seal(&["--bucket", "b", "--name", "k", "--meta", "a b=c"]);
     seal(&["--bucket", "b", "--name", "k", "--meta", "a=line\nbreak"]);
     seal(&["--bucket", "b", "--name", "k", "--meta", "a=1", "--meta", "A=2"]);
-    fails(1, &["inspect", &directory.path("absent")], b"");
-    fails(1, &["open", "--key", &key, &directory.path("absent")], b"");
-    fails(3, &["inspect"], b"not a sealed object");
+    expect_failure(1, &["inspect", &directory.path("absent")], b"");
+    expect_failure(1, &["open", "--key", &key, &directory.path("absent")], b"");
+    expect_failure(3, &["inspect"], b"not a sealed object");
 }
 
 #[test]
@@ -315,26 +315,26 @@ fn bench_prints_every_figure() {
     let directory = Directory::new();
     let svg = directory.path("plot.svg");
     let arguments = ["bench", "--time", "100", "--sizes", "4KiB,16KiB", "--svg", &svg];
-    let table = String::from_utf8(succeeds(&arguments, b"")).unwrap();
+    let table = String::from_utf8(expect_success(&arguments, b"")).unwrap();
     for part in ["seal, GB/s, 1 core", "open, GB/s, 1 core", "aes-gcm", "aws-lc-rs AES-256-CTR", "memcpy", "16.0 KiB"] {
         assert!(table.contains(part), "{part} in\n{table}");
     }
     let plot = fs::read_to_string(&svg).unwrap();
     assert!(plot.starts_with("<svg") && plot.contains("Keyhole accelerated"), "{plot}");
     let arguments = ["bench", "--time", "100", "--sizes", "1KiB", "--one-core", "--json"];
-    let report: Value = serde_json::from_slice(&succeeds(&arguments, b"")).unwrap();
+    let report: Value = serde_json::from_slice(&expect_success(&arguments, b"")).unwrap();
     assert!(!report["machine"]["instructions"].as_array().unwrap().is_empty());
     let figures = report["figures"].as_array().unwrap();
     assert_eq!(figures.len(), 8 * 2);
     assert!(figures.iter().all(|figure| figure["gb_per_s"].as_f64().unwrap() > 0.0));
-    fails(2, &["bench", "--sizes", "0"], b"");
+    expect_failure(2, &["bench", "--sizes", "0"], b"");
 }
 
 #[test]
 fn bench_disk_without_usable_arguments_fails() {
     let directory = Directory::new();
-    fails(2, &["bench-disk", &directory.path("")], b"");
-    fails(1, &["bench-disk", "--commits", &directory.path("absent")], b"");
+    expect_failure(2, &["bench-disk", &directory.path("")], b"");
+    expect_failure(1, &["bench-disk", "--commits", &directory.path("absent")], b"");
 }
 
 /// Uses small stores: the values of the figures are not checked.
@@ -345,7 +345,7 @@ fn bench_disk_prints_figures_and_their_limits() {
     let within = directory.path("");
     let small = ["--size", "64MiB", "--objects", "3000", "--large", "128MiB", "--turns", "1"];
     let arguments = [&["bench-disk", &within, "--fill", "--startup", "--json"][..], &small].concat();
-    let report: Value = serde_json::from_slice(&succeeds(&arguments, b"")).unwrap();
+    let report: Value = serde_json::from_slice(&expect_success(&arguments, b"")).unwrap();
     let figures = report["figures"].as_array().unwrap();
     let figure = |what: &str| figures.iter().find(|figure| figure["what"].as_str().unwrap().contains(what));
     for what in ["ready after SIGKILL", "resident memory", "objects that fit, round 10", "random overwriting: write"] {
@@ -389,7 +389,7 @@ fn ten_gib_are_sealed_and_opened_in_constant_memory() {
             let plain = directory.path("plain");
             // A sparse file reads as zeros.
             File::create(&plain).unwrap().set_len(LEN).unwrap();
-            succeeds(&[&seal[..], &[&plain, &sealed]].concat(), b"");
+            expect_success(&[&seal[..], &[&plain, &sealed]].concat(), b"");
         }
         let mut child = spawn(&["open", "--key", &key], File::open(&sealed).unwrap().into(), Stdio::piped());
         let pid = child.id();

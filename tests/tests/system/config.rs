@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use keyhole_tests::command::{Directory, fails, succeeds};
+use keyhole_tests::command::{Directory, expect_failure, expect_success};
 use keyhole_tests::http::object;
 use keyhole_tests::node::{ACCESS_KEY, SECRET_KEY, binary};
 use keyhole_tests::{CustomerKey, Launch, Request};
@@ -38,8 +38,8 @@ fn node_reads_settings_from_file_and_environment() {
     assert!(refused.text().contains("requires customer-provided keys"), "{}", refused.text());
     let key = CustomerKey::random();
     node.send(&object("PUT", "o").headers(key.headers()).body("x")).expect(200);
-    let set = |setting: &str| text(succeeds(&["bucket", "set", &data, "bucket", "--sse-c", setting], b""));
-    assert!(text(succeeds(&["bucket", "get", &data, "bucket"], b"")).contains("sse-c: require\n"));
+    let set = |setting: &str| text(expect_success(&["bucket", "set", &data, "bucket", "--sse-c", setting], b""));
+    assert!(text(expect_success(&["bucket", "get", &data, "bucket"], b"")).contains("sse-c: require\n"));
     assert!(set("allow").contains("sse-c: allow\n"));
     node.send(&object("PUT", "o").body("x")).expect(200);
     node.kill();
@@ -82,7 +82,7 @@ fn config_commands_check_and_show_settings() {
     // The output is a valid configuration.
     let again = directory.path("again.toml");
     fs::write(&again, &shown).unwrap();
-    succeeds(&["config", "check", "--config", &again], b"");
+    expect_success(&["config", "check", "--config", &again], b"");
     let json: serde_json::Value = serde_json::from_str(&config("show", &["--json"], &[]).1).unwrap();
     assert_eq!(json["capacity"]["value"], "1GiB");
     assert_eq!(json["capacity"]["from"], path.as_str());
@@ -97,8 +97,8 @@ fn config_commands_check_and_show_settings() {
         ("format = true", 2, "command line only"),
     ] {
         fs::write(&path, line).unwrap();
-        let message = fails(code, &["config", "check", "--config", &path], b"").1;
+        let message = expect_failure(code, &["config", "check", "--config", &path], b"").1;
         assert!(message.contains(words), "{line}: {message}");
     }
-    assert!(fails(2, &["serve", "--config", &directory.path("none.toml")], b"").1.contains("none.toml"));
+    assert!(expect_failure(2, &["serve", "--config", &directory.path("none.toml")], b"").1.contains("none.toml"));
 }

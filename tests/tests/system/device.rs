@@ -79,8 +79,8 @@ impl Drop for Device {
 }
 
 #[track_caller]
-fn refused(launch: &Launch, data: &Path, parts: &[&str]) {
-    let (code, message) = launch.refused(data);
+fn assert_start_refused(launch: &Launch, data: &Path, parts: &[&str]) {
+    let (code, message) = launch.refused_start(data);
     assert_eq!(code, Some(1), "{message}");
     for part in parts {
         assert!(message.contains(part), "{part} in: {message}");
@@ -114,15 +114,19 @@ fn block_device_is_formatted_served_and_operated() {
         assert_eq!((&stat["capacity"], &stat["objects"]), (&LEN.into(), &1.into()));
         exits_with(0, &["scrub", device.text(), "--state", state]);
         // The device is exclusive: other nodes and commands are refused.
-        refused(&device.launch(), &device.path, &["in use", "--data"]);
+        assert_start_refused(&device.launch(), &device.path, &["in use", "--data"]);
         let (_, message) = exits_with(1, &["check", device.text()]);
         assert!(message.contains("in use"), "{message}");
         assert!(node.stop().success());
 
         assert_eq!(json(&["check", device.text(), "--json"])["objects"], 1);
         assert_eq!(json(&["stat", device.text(), "--json"])["objects"], 1);
-        refused(&device.launch().arg("--format"), &device.path, &["has a Keyhole store already", "without --format"]);
-        refused(&device.launch().arg("--capacity=1GiB"), &device.path, &["--capacity", &LEN.to_string()]);
+        assert_start_refused(
+            &device.launch().arg("--format"),
+            &device.path,
+            &["has a Keyhole store already", "without --format"],
+        );
+        assert_start_refused(&device.launch().arg("--capacity=1GiB"), &device.path, &["--capacity", &LEN.to_string()]);
         let mut node = device.launch().arg(&io).start_in(&device.path);
         node.send(&Request::new("HEAD", "/device")).expect(200);
         round_trip(&node, "/device/another");
@@ -145,7 +149,7 @@ fn foreign_device_is_refused_and_unchanged() {
         device.write(0, &[0; 4096]);
         device.write(at, mark);
         let before = device.read(0, 2 << 20);
-        refused(&device.launch(), &device.path, &["no Keyhole store", name, "--format", "erases"]);
+        assert_start_refused(&device.launch(), &device.path, &["no Keyhole store", name, "--format", "erases"]);
         let (_, message) = exits_with(1, &["check", device.text()]);
         assert!(message.contains(name), "{message}");
         assert!(device.read(0, 2 << 20) == before, "{name}");
@@ -154,13 +158,13 @@ fn foreign_device_is_refused_and_unchanged() {
     // A device in use is refused even with consent.
     let user = OpenOptions::new().read(true).custom_flags(O_EXCL).open(&device.path).unwrap();
     let before = device.read(0, 2 << 20);
-    refused(&device.launch().arg("--format"), &device.path, &["in use", "mounted"]);
+    assert_start_refused(&device.launch().arg("--format"), &device.path, &["in use", "mounted"]);
     assert!(device.read(0, 2 << 20) == before);
     drop(user);
-    refused(&device.launch().arg("--format").arg("--capacity=1GiB"), &device.path, &["--capacity"]);
-    refused(&device.launch().arg("--format").arg("--capacity=1MiB"), &device.path, &["capacity"]);
+    assert_start_refused(&device.launch().arg("--format").arg("--capacity=1GiB"), &device.path, &["--capacity"]);
+    assert_start_refused(&device.launch().arg("--format").arg("--capacity=1MiB"), &device.path, &["capacity"]);
     assert!(device.read(0, 2 << 20) == before);
-    refused(&device.launch(), Path::new("/dev/no-such-device"), &["/dev/no-such-device"]);
+    assert_start_refused(&device.launch(), Path::new("/dev/no-such-device"), &["/dev/no-such-device"]);
 }
 
 /// A device named by a link, with a capacity below its size, and its state in the default

@@ -80,9 +80,9 @@ fn object_sealed_by_board_is_read_by_clients() {
                 |file: &str| get(&format!("--sse-customer-algorithm AES256 --sse-customer-key fileb://{file}"));
             aws.shell(&with_key("right.key"));
             assert_eq!(fs::read(path.join("got")).unwrap(), reading, "{cli}");
-            let wrong = aws.failing(&with_key("wrong.key"));
+            let wrong = aws.shell_error(&with_key("wrong.key"));
             assert!(wrong.contains("AccessDenied"), "{wrong}");
-            let without = aws.failing(&get(""));
+            let without = aws.shell_error(&get(""));
             assert!(without.contains("InvalidRequest"), "{without}");
         }
         readings.push(reading);

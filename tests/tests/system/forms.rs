@@ -112,7 +112,7 @@ fn get(node: &Node, key: &str, customer_key: Option<&CustomerKey>) -> Response {
 }
 
 #[track_caller]
-fn refused(reply: &Response, status: u16, code: &str, words: &str) {
+fn assert_error(reply: &Response, status: u16, code: &str, words: &str) {
     assert_eq!((reply.status, reply.element("Code").as_deref()), (status, Some(code)), "{}", reply.text());
     assert!(reply.element("Message").unwrap().contains(words), "{}", reply.text());
 }
@@ -176,14 +176,14 @@ fn form_fields_select_reply() {
     form("tagging", tagging).expect(204);
     assert_eq!(get(&node, "k é", None).header("x-amz-tagging-count"), Some("1"));
     // S3 would ignore a field with the name of the header: the node refuses it.
-    refused(&form("x-amz-tagging", "a=1"), 501, "NotImplemented", "field tagging");
-    refused(&form("x-amz-unheard-of", "1"), 501, "NotImplemented", "x-amz-unheard-of");
+    assert_error(&form("x-amz-tagging", "a=1"), 501, "NotImplemented", "field tagging");
+    assert_error(&form("x-amz-unheard-of", "1"), 501, "NotImplemented", "x-amz-unheard-of");
     let ignored = "x-ignore-x-amz-server-side-encryption-customer-key";
     Form::new("k é", "x").free(ignored, "me").field("x-amz-meta-a", "b").signed(&node).send(&node).expect(204);
     let reply = get(&node, "k é", None).expect(200);
     assert_eq!((reply.header("x-amz-meta-a"), reply.header("x-amz-tagging-count")), (Some("b"), None));
     form("acl", "private").expect(204);
-    refused(&form("acl", "public-read"), 501, "NotImplemented", "");
+    assert_error(&form("acl", "public-read"), 501, "NotImplemented", "");
     // Virtual-hosted-style addressing.
     let form = Form::new("hosted", "x").signed(&node);
     let kind = format!("multipart/form-data; boundary={BOUNDARY}");
@@ -200,13 +200,13 @@ fn form_fields_select_reply() {
     let sum = base64(&crc32fast::hash(b"x").to_be_bytes());
     let form = |sum: &str| Form::new("sum", "x").field("x-amz-checksum-crc32", sum).signed(&node).send(&node);
     assert_eq!(form(&sum).expect(204).header("x-amz-checksum-crc32"), Some(&sum[..]));
-    refused(&form("AAAAAA=="), 400, "BadDigest", "CRC32");
+    assert_error(&form("AAAAAA=="), 400, "BadDigest", "CRC32");
 }
 
 #[test]
 fn form_outside_its_policy_is_rejected() {
     let node = node();
-    let denied = |form: Form, words: &str| refused(&form.signed(&node).send(&node), 403, "AccessDenied", words);
+    let denied = |form: Form, words: &str| assert_error(&form.signed(&node).send(&node), 403, "AccessDenied", words);
     let new = || Form::new("never", "never stored");
     let mut over = new();
     over.expiration = "2020-01-01T00:00:00.000Z".to_owned();
@@ -217,15 +217,15 @@ fn form_outside_its_policy_is_rejected() {
     denied(new().condition("[\"starts-with\", \"$key\", \"user/\"]"), "[\"starts-with\", \"$key\"]");
     denied(new().condition("{\"bucket\": \"other\"}"), "[\"eq\", \"$bucket\"]");
     let mut sized = new().condition("[\"content-length-range\", 0, 11]");
-    refused(&sized.clone().signed(&node).send(&node), 400, "EntityTooLarge", "");
+    assert_error(&sized.clone().signed(&node).send(&node), 400, "EntityTooLarge", "");
     // It is rejected as too long before all of it has been received.
     sized.file = bytes(1, 3 << 20);
-    refused(&sized.signed(&node).send(&node), 400, "EntityTooLarge", "");
+    assert_error(&sized.signed(&node).send(&node), 400, "EntityTooLarge", "");
     let short = new().condition("[\"content-length-range\", 13, 100]");
-    refused(&short.signed(&node).send(&node), 400, "EntityTooSmall", "");
+    assert_error(&short.signed(&node).send(&node), 400, "EntityTooSmall", "");
     let mut bad = new();
     bad.conditions = vec!["[\"content-length-range\", 0]".to_owned()];
-    refused(&bad.signed(&node).send(&node), 400, "InvalidPolicyDocument", "Invalid Condition");
+    assert_error(&bad.signed(&node).send(&node), 400, "InvalidPolicyDocument", "Invalid Condition");
 
     let signed = new().signed(&node);
     let changed = |name: &str, value: Option<&str>| {
@@ -234,14 +234,14 @@ fn form_outside_its_policy_is_rejected() {
         value.map_or(form.clone(), |value| form.free(name, value)).send(&node)
     };
     let signature = "0".repeat(64);
-    refused(&changed("x-amz-signature", Some(&signature)), 403, "SignatureDoesNotMatch", "");
-    refused(&changed("policy", Some(&base64(b"{}"))), 403, "SignatureDoesNotMatch", "");
-    refused(&changed("x-amz-signature", None), 400, "InvalidArgument", "'x-amz-signature'");
-    refused(&changed("policy", None), 400, "InvalidArgument", "'policy'");
-    refused(&changed("key", None), 400, "InvalidArgument", "'key'");
+    assert_error(&changed("x-amz-signature", Some(&signature)), 403, "SignatureDoesNotMatch", "");
+    assert_error(&changed("policy", Some(&base64(b"{}"))), 403, "SignatureDoesNotMatch", "");
+    assert_error(&changed("x-amz-signature", None), 400, "InvalidArgument", "'x-amz-signature'");
+    assert_error(&changed("policy", None), 400, "InvalidArgument", "'policy'");
+    assert_error(&changed("key", None), 400, "InvalidArgument", "'key'");
     let stranger = "NOBODY/20260101/us-east-1/s3/aws4_request";
-    refused(&changed("x-amz-credential", Some(stranger)), 400, "InvalidArgument", "x-amz-date");
-    refused(&new().send(&node), 403, "AccessDenied", "");
+    assert_error(&changed("x-amz-credential", Some(stranger)), 400, "InvalidArgument", "x-amz-date");
+    assert_error(&new().send(&node), 403, "AccessDenied", "");
     get(&node, "never", None).expect(404);
     let exact = new().condition("[\"content-length-range\", 12, 12]");
     exact.signed(&node).send(&node).expect(204);
@@ -254,27 +254,32 @@ fn malformed_form_stores_nothing() {
     let form = Form::new("never", "never stored").signed(&node);
     let send = |request: Request| request.send_unsigned(node.address());
     let kind = |kind: &str| Request::new("POST", "/bucket").header("content-type", kind);
-    refused(&send(kind("multipart/form-data").body(form.body())), 400, "MalformedPOSTRequest", "boundary");
-    refused(&send(kind("multipart/form-data; boundary=x").body(form.body())), 400, "MalformedPOSTRequest", "boundary");
-    refused(&node.send(&kind("text/plain").body("x")), 412, "PreconditionFailed", "");
+    assert_error(&send(kind("multipart/form-data").body(form.body())), 400, "MalformedPOSTRequest", "boundary");
+    assert_error(
+        &send(kind("multipart/form-data; boundary=x").body(form.body())),
+        400,
+        "MalformedPOSTRequest",
+        "boundary",
+    );
+    assert_error(&node.send(&kind("text/plain").body("x")), 412, "PreconditionFailed", "");
     // A form is authenticated by its policy only.
-    refused(&node.send(&form.request()), 400, "InvalidArgument", "Only one auth mechanism");
+    assert_error(&node.send(&form.request()), 400, "InvalidArgument", "Only one auth mechanism");
     let body = form.body();
     for len in [0, 10, 200, body.len() - BOUNDARY.len() - 20, body.len() - 10] {
         let reply = send(form.request().body(&body[..len]));
         assert_eq!((reply.status, reply.element("Code").as_deref()), (400, Some("IncompleteBody")), "{len}");
     }
     let big = Form::new("never", "x").field("x-amz-meta-a", &"v".repeat(21 * 1024)).signed(&node);
-    refused(&big.send(&node), 400, "MaxPostPreDataLengthExceeded", "");
+    assert_error(&big.send(&node), 400, "MaxPostPreDataLengthExceeded", "");
     let mut two = form.clone();
     two.late.push(("file".to_owned(), "another".to_owned()));
-    refused(&two.send(&node), 400, "IncorrectNumberOfFilesInPostRequest", "");
-    refused(&form.clone().free("KEY", "twice").send(&node), 400, "InvalidArgument", "twice");
+    assert_error(&two.send(&node), 400, "IncorrectNumberOfFilesInPostRequest", "");
+    assert_error(&form.clone().free("KEY", "twice").send(&node), 400, "InvalidArgument", "twice");
     let absent = Form::new("never", "x").condition("[\"starts-with\", \"$bucket\", \"\"]");
     let absent = Form { conditions: absent.conditions[1..].to_vec(), ..absent }.signed(&node);
     let path = format!("multipart/form-data; boundary={BOUNDARY}");
     let request = Request::new("POST", "/absent-bucket").header("content-type", path).body(absent.body());
-    refused(&send(request), 404, "NoSuchBucket", "");
+    assert_error(&send(request), 404, "NoSuchBucket", "");
     for query in ["acl", "website", "uploads"] {
         let reply = send(form.request().query(query, ""));
         assert_eq!(reply.status, 501, "{}", reply.text());
@@ -296,7 +301,7 @@ fn customer_key_in_form_is_used_or_rejected() {
         let reply = new().fields(fields).signed(&node).send(&node);
         match left_out {
             0 | 7 => assert_eq!(reply.status, 204, "{}", reply.text()),
-            _ => refused(&reply, 400, "InvalidArgument", "must provide"),
+            _ => assert_error(&reply, 400, "InvalidArgument", "must provide"),
         }
         assert!(!reply.text().contains(&key.base64()));
         if reply.status == 204 {
@@ -309,23 +314,23 @@ fn customer_key_in_form_is_used_or_rejected() {
         new().fields(fields).signed(&node).send(&node)
     };
     let name = |i: usize| headers[i].0.clone();
-    refused(&fields(0, &name(0), "AES128"), 400, "InvalidEncryptionAlgorithmError", "AES256");
-    refused(&fields(1, &name(1), "c2hvcnQ="), 400, "InvalidArgument", "");
-    refused(&fields(2, &name(2), &CustomerKey::random().md5_base64()), 400, "InvalidArgument", "did not match");
-    refused(&fields(1, &format!("{}s", name(1)), &key.base64()), 400, "InvalidArgument", "Unknown customer");
+    assert_error(&fields(0, &name(0), "AES128"), 400, "InvalidEncryptionAlgorithmError", "AES256");
+    assert_error(&fields(1, &name(1), "c2hvcnQ="), 400, "InvalidArgument", "");
+    assert_error(&fields(2, &name(2), &CustomerKey::random().md5_base64()), 400, "InvalidArgument", "did not match");
+    assert_error(&fields(1, &format!("{}s", name(1)), &key.base64()), 400, "InvalidArgument", "Unknown customer");
     let managed = new().field("x-amz-server-side-encryption", "AES256").signed(&node).send(&node);
-    refused(&managed, 501, "NotImplemented", "managed keys");
-    refused(&new().field("x-keyhole-sealed", "1").signed(&node).send(&node), 400, "InvalidRequest", "PutObject");
+    assert_error(&managed, 501, "NotImplemented", "managed keys");
+    assert_error(&new().field("x-keyhole-sealed", "1").signed(&node).send(&node), 400, "InvalidRequest", "PutObject");
     // After the file, and outside the form.
     let mut late = new().signed(&node);
     late.late.extend(headers.clone());
-    refused(&late.send(&node), 400, "InvalidArgument", "ahead of it");
+    assert_error(&late.send(&node), 400, "InvalidArgument", "ahead of it");
     let beside = new().signed(&node).request().headers(headers.clone()).send_unsigned(node.address());
-    refused(&beside, 400, "InvalidRequest", "in fields");
+    assert_error(&beside, 400, "InvalidRequest", "in fields");
     // A failed condition does not reveal the key in its message.
     let condition = format!("[\"eq\", \"${}\", \"{}\"]", name(1), base64(&[1; 32]));
     let reply = new().fields(headers.clone()).condition(&condition).signed(&node).send(&node);
-    refused(&reply, 403, "AccessDenied", "Policy Condition failed");
+    assert_error(&reply, 403, "AccessDenied", "Policy Condition failed");
     assert!(!reply.text().contains(&key.base64()) && !reply.text().contains(&base64(&[1; 32])));
     get(&node, "never", None).expect(404);
     assert_eq!(node.occurrences_of(&key.0), Vec::<String>::new());

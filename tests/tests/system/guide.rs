@@ -36,7 +36,7 @@ fn run_guide(aws: Aws, path: &Path, cli: &'static str) {
     ));
     assert!(put.contains("\"SSECustomerAlgorithm\": \"AES256\"") && put.contains("SSECustomerKeyMD5"), "{put}");
 
-    let refused = aws.failing(&format!("aws s3api head-object --bucket {bucket} --key note.txt"));
+    let refused = aws.shell_error(&format!("aws s3api head-object --bucket {bucket} --key note.txt"));
     assert!(refused.contains("(400)") && refused.contains("Bad Request"), "{refused}");
     let head = aws.shell(&format!("{KEY}\naws s3api head-object --bucket {bucket} --key note.txt {SSE_C_OPTIONS}"));
     assert!(head.contains("\"ContentLength\": 21"), "{head}");
@@ -72,7 +72,7 @@ fn run_guide(aws: Aws, path: &Path, cli: &'static str) {
     let other = "--quiet --sse-c AES256 --sse-c-key fileb://other.key";
     aws.shell(&format!("aws s3 cp s3://{bucket}/moved forty.copy {other}; cmp forty forty.copy"));
     let wrong =
-        aws.failing(&format!("aws s3 cp s3://{bucket}/moved wrong --sse-c AES256 --sse-c-key fileb://ssec.key"));
+        aws.shell_error(&format!("aws s3 cp s3://{bucket}/moved wrong --sse-c AES256 --sse-c-key fileb://ssec.key"));
     assert!(wrong.contains("(403)"), "{wrong}");
 
     let listed = aws.shell(&format!("aws s3 ls s3://{bucket}"));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use keyhole_tests::aws::CLIS;
-use keyhole_tests::command::succeeds;
+use keyhole_tests::command::expect_success;
 use keyhole_tests::{Aws, CustomerKey, Launch, Node, Request, Response, top};
 
 const DAY_S: i64 = 24 * 60 * 60;
@@ -74,7 +74,7 @@ fn wait_for_log(node: &Node, words: &str) {
 }
 
 #[track_caller]
-fn refused(reply: &Response, status: u16, code: &str, words: &str) {
+fn assert_error(reply: &Response, status: u16, code: &str, words: &str) {
     assert_eq!((reply.status, reply.element("Code").as_deref()), (status, Some(code)), "{}", reply.text());
     assert!(reply.element("Message").unwrap().contains(words), "{}", reply.text());
 }
@@ -88,11 +88,11 @@ fn midnight(days: i64) -> String {
 #[test]
 fn lifecycle_rules_are_put_read_and_deleted() {
     let mut node = node();
-    refused(&node.send(&lifecycle("GET")), 404, "NoSuchLifecycleConfiguration", "");
+    assert_error(&node.send(&lifecycle("GET")), 404, "NoSuchLifecycleConfiguration", "");
     node.send(&lifecycle("DELETE")).expect(204);
     let data = node.data().to_str().unwrap().to_owned();
     let set = |option: &[&str]| {
-        String::from_utf8(succeeds(&[&["bucket", "set", &data, "bucket"], option].concat(), b"")).unwrap()
+        String::from_utf8(expect_success(&[&["bucket", "set", &data, "bucket"], option].concat(), b"")).unwrap()
     };
     set(&["--quota", "1GiB", "--rekey-by-overwrite", "forbid"]);
     let rules = [
@@ -124,31 +124,32 @@ fn lifecycle_rules_are_put_read_and_deleted() {
     node.send(&encryption).expect(204);
     check(&node);
     // A refused request changes nothing.
-    refused(&node.send(&put(&[])), 400, "MalformedXML", "");
+    assert_error(&node.send(&put(&[])), 400, "MalformedXML", "");
     check(&node);
     node.send(&lifecycle("DELETE")).expect(204);
-    refused(&node.send(&lifecycle("GET")), 404, "NoSuchLifecycleConfiguration", "");
+    assert_error(&node.send(&lifecycle("GET")), 404, "NoSuchLifecycleConfiguration", "");
     let shown = set(&["--quota", "none"]);
     assert!(shown.contains("lifecycle-rules: 0\n") && shown.contains("sse-c: require\n"), "{shown}");
     for method in ["GET", "PUT", "DELETE"] {
         let absent = Request::new(method, "/absent").query("lifecycle", "");
-        refused(&node.send(&absent), 404, "NoSuchBucket", "");
+        assert_error(&node.send(&absent), 404, "NoSuchBucket", "");
     }
     // Rules are deleted with their bucket.
     node.send(&put(&rules)).expect(200);
     node.send(&Request::new("DELETE", "/bucket")).expect(204);
     node.make_bucket("bucket");
-    refused(&node.send(&lifecycle("GET")), 404, "NoSuchLifecycleConfiguration", "");
+    assert_error(&node.send(&lifecycle("GET")), 404, "NoSuchLifecycleConfiguration", "");
     node.kill();
     node.start();
-    refused(&node.send(&lifecycle("GET")), 404, "NoSuchLifecycleConfiguration", "");
+    assert_error(&node.send(&lifecycle("GET")), 404, "NoSuchLifecycleConfiguration", "");
 }
 
 #[test]
 fn unsupported_rule_is_rejected_with_advice() {
     let node = node();
-    let check =
-        |rule: String, status: u16, code: &str, words: &str| refused(&node.send(&put(&[rule])), status, code, words);
+    let check = |rule: String, status: u16, code: &str, words: &str| {
+        assert_error(&node.send(&put(&[rule])), status, code, words)
+    };
     let of = |actions: &str| rule("r", "", "Enabled", actions);
     check(of(""), 400, "InvalidRequest", "At least one action");
     check(of(&days(0)), 400, "InvalidArgument", "positive integer");
@@ -171,8 +172,8 @@ fn unsupported_rule_is_rejected_with_advice() {
         node.send(&put(&rules))
     };
     many(1000, "p/").expect(200);
-    refused(&many(1001, "p/"), 400, "InvalidRequest", "1000 rules");
-    refused(&many(40, &"p".repeat(1024)), 400, "InvalidRequest", "fewer rules");
+    assert_error(&many(1001, "p/"), 400, "InvalidRequest", "1000 rules");
+    assert_error(&many(40, &"p".repeat(1024)), 400, "InvalidRequest", "fewer rules");
     assert_eq!(node.send(&lifecycle("GET")).expect(200).text().matches("<Rule>").count(), 1000);
 }
 
@@ -288,7 +289,7 @@ fn replies_announce_expiry_of_object() {
     ]))
     .expect(200);
     // Midnight may pass between the request and the comparison.
-    let says = |reply: &Response, days: i64, rule: &str| {
+    let assert_expires = |reply: &Response, days: i64, rule: &str| {
         let expiration = reply.header("x-amz-expiration").unwrap_or_default().to_owned();
         let expected = [-1, 0].map(|more| format!("expiry-date=\"{}\", rule-id=\"{rule}\"", midnight(days + more)));
         assert!(
@@ -298,15 +299,19 @@ fn replies_announce_expiry_of_object() {
     };
     for (name, days, rule) in [("a/o", 2, "soon"), ("o", 30, "all%2C%20in%20time")] {
         for headers in [Vec::new(), key.headers().to_vec()] {
-            says(&node.send(&request("PUT", name).headers(headers.clone()).body("x")).expect(200), days, rule);
-            says(&node.send(&request("GET", name).headers(headers.clone())).expect(200), days, rule);
-            says(&node.send(&request("HEAD", name).headers(headers)).expect(200), days, rule);
+            assert_expires(
+                &node.send(&request("PUT", name).headers(headers.clone()).body("x")).expect(200),
+                days,
+                rule,
+            );
+            assert_expires(&node.send(&request("GET", name).headers(headers.clone())).expect(200), days, rule);
+            assert_expires(&node.send(&request("HEAD", name).headers(headers)).expect(200), days, rule);
         }
         for method in ["GET", "HEAD"] {
-            says(&node.send(&request(method, name).header("x-keyhole-sealed", "1")).expect(200), days, rule);
+            assert_expires(&node.send(&request(method, name).header("x-keyhole-sealed", "1")).expect(200), days, rule);
         }
         let copy = request("PUT", &format!("{name}-copy")).header("x-amz-copy-source", format!("bucket/{name}"));
-        says(&node.send(&copy.headers(key.copy_source_headers())).expect(200), days, rule);
+        assert_expires(&node.send(&copy.headers(key.copy_source_headers())).expect(200), days, rule);
         let created = node.send(&request("POST", name).query("uploads", "")).expect(200);
         let id = created.element("UploadId").unwrap();
         let listed = node.send(&request("GET", name).query("uploadId", &id)).expect(200);
@@ -319,9 +324,13 @@ fn replies_announce_expiry_of_object() {
         let etag = node.send(&part).expect(200).header("etag").unwrap().to_owned();
         let part = format!("<Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part>");
         let document = format!("<CompleteMultipartUpload>{part}</CompleteMultipartUpload>");
-        says(&node.send(&request("POST", name).query("uploadId", &id).body(document)).expect(200), days, rule);
+        assert_expires(
+            &node.send(&request("POST", name).query("uploadId", &id).body(document)).expect(200),
+            days,
+            rule,
+        );
     }
-    says(&node.send(&request("GET", "a/before")).expect(200), 2, "soon");
+    assert_expires(&node.send(&request("GET", "a/before")).expect(200), 2, "soon");
     node.send(&lifecycle("DELETE")).expect(204);
     for name in ["a/before", "o"] {
         let reply = node.send(&request("GET", name)).expect(200);
@@ -354,7 +363,7 @@ fn aws_cli_sets_and_reads_rules() {
             "echo x > o; aws s3api put-object --bucket bucket --key logs/o --body o --query Expiration --output text";
         assert!(aws.shell(head).contains("rule-id=\"logs\""));
         aws.shell("aws s3api delete-bucket-lifecycle --bucket bucket");
-        let message = aws.failing("aws s3api get-bucket-lifecycle-configuration --bucket bucket");
+        let message = aws.shell_error("aws s3api get-bucket-lifecycle-configuration --bucket bucket");
         assert!(message.contains("NoSuchLifecycleConfiguration"), "{message}");
     }
 }

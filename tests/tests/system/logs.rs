@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use keyhole_tests::command::{Directory, succeeds};
+use keyhole_tests::command::{Directory, expect_success};
 use keyhole_tests::http::object;
 use keyhole_tests::node::ACCESS_KEY;
 use keyhole_tests::{CustomerKey, Launch, Request};
@@ -18,7 +18,8 @@ fn requests_with_customer_keys_are_audited() {
     let mut node = Launch::default().with_credential().arg("--audit-log").arg(&audit).start();
     node.make_bucket("bucket");
     let key = CustomerKey(fs::read(&key_file).unwrap().try_into().unwrap());
-    let id = |bucket: &str| String::from_utf8(succeeds(&["key", "id", &key_file, "--bucket", bucket], b"")).unwrap();
+    let id =
+        |bucket: &str| String::from_utf8(expect_success(&["key", "id", &key_file, "--bucket", bucket], b"")).unwrap();
     let wrong = CustomerKey::random();
     let keyed = |method: &str, key: &CustomerKey| object(method, "a \"key\"\u{e9}").headers(key.headers());
     let put = node.send(&keyed("PUT", &key).body("twelve bytes")).expect(200);
@@ -109,7 +110,7 @@ fn requests_are_logged_as_json() {
 fn start_with_unusable_audit_log_is_refused() {
     let directory = Directory::new();
     let launch = Launch::default().with_credential().arg("--audit-log").arg("/no/such/directory/audit.log");
-    let (code, message) = launch.refused(directory.home());
+    let (code, message) = launch.refused_start(directory.home());
     assert_eq!(code, Some(1), "{message}");
     assert!(message.contains("/no/such/directory/audit.log"), "{message}");
 }

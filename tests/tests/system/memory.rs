@@ -236,7 +236,7 @@ fn request_waiting_long_for_memory_gets_slow_down() {
 #[test]
 fn start_with_too_little_memory_is_refused() {
     let data = tempfile::tempdir().unwrap();
-    let (code, message) = Launch::default().arg("--memory=39MiB").refused(&data.path().join("data"));
+    let (code, message) = Launch::default().arg("--memory=39MiB").refused_start(&data.path().join("data"));
     assert_eq!(code, Some(1), "{message}");
     assert!(message.contains("--memory is too small: expected at least 40.0 MiB"), "{message}");
 }

@@ -287,7 +287,7 @@ fn commands_without_store_fail() {
     }
     assert!(!absent.exists());
     exits_with(2, &["scrub", text(&absent), "--rate", "0"]);
-    let (_, stderr) = Launch::default().arg("--format").refused(&absent);
+    let (_, stderr) = Launch::default().arg("--format").refused_start(&absent);
     assert!(stderr.contains("block device"), "{stderr}");
 
     // A file that is not a store.

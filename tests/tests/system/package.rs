@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use keyhole_tests::command::{Directory, succeeds};
+use keyhole_tests::command::{Directory, expect_success};
 use keyhole_tests::device::skipped;
 use keyhole_tests::node::binary;
 use keyhole_tests::{target_dir, top};
@@ -28,7 +28,7 @@ fn package() -> Option<PathBuf> {
 
 /// Returns the subcommands of a command, from its help.
 fn commands_below(path: &[&str]) -> Vec<Vec<String>> {
-    let help = String::from_utf8(succeeds(&[path, &["--help"]].concat(), b"")).unwrap();
+    let help = String::from_utf8(expect_success(&[path, &["--help"]].concat(), b"")).unwrap();
     let Some((_, commands)) = help.split_once("\nCommands:\n") else { return vec![] };
     let names = commands.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
     let names: Vec<&str> = names.filter(|name| *name != "help").collect();
@@ -44,7 +44,7 @@ fn commands_below(path: &[&str]) -> Vec<Vec<String>> {
 fn commands_have_manual_pages() {
     let directory = Directory::new();
     let pages = directory.path("deep/man");
-    succeeds(&["man", &pages], b"");
+    expect_success(&["man", &pages], b"");
     let commands = commands_below(&[]);
     assert!(commands.len() > 15, "{commands:?}");
     let mut expected: Vec<String> = commands.iter().map(|path| format!("keyhole-{}.1", path.join("-"))).collect();
@@ -68,7 +68,7 @@ fn commands_have_manual_pages() {
 fn completed_by_bash(line: &str) -> Vec<String> {
     let directory = Directory::new();
     let script = directory.path("completions");
-    fs::write(&script, succeeds(&["completions", "bash"], b"")).unwrap();
+    fs::write(&script, expect_success(&["completions", "bash"], b"")).unwrap();
     // Emulates bash's handling of the Tab key.
     let ask = r#"
         source "$1"
@@ -96,7 +96,7 @@ fn shells_complete_commands_and_options() {
     for (shell, options) in [("zsh", "-n"), ("fish", "--no-execute")] {
         let directory = Directory::new();
         let script = directory.path("completions");
-        fs::write(&script, succeeds(&["completions", shell], b"")).unwrap();
+        fs::write(&script, expect_success(&["completions", shell], b"")).unwrap();
         // Shells are optional: the script of a missing shell is not checked.
         match Command::new(shell).arg(options).arg(&script).output() {
             Ok(output) => assert!(output.status.success(), "{shell}: {}", String::from_utf8_lossy(&output.stderr)),

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use keyhole_tests::command::{Directory, fails, succeeds};
+use keyhole_tests::command::{Directory, expect_failure, expect_success};
 use keyhole_tests::http::object;
 use keyhole_tests::http::read_reply;
 use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
@@ -22,11 +22,11 @@ fn node() -> Node {
 
 fn set(node: &Node, options: &[&str]) -> String {
     let data = node.data().to_str().unwrap().to_owned();
-    String::from_utf8(succeeds(&[&["bucket", "set", &data, "bucket"], options].concat(), b"")).unwrap()
+    String::from_utf8(expect_success(&[&["bucket", "set", &data, "bucket"], options].concat(), b"")).unwrap()
 }
 
 #[track_caller]
-fn denied(reply: &Response, words: &str) {
+fn assert_denied(reply: &Response, words: &str) {
     assert_eq!((reply.status, reply.element("Code").as_deref()), (403, Some("AccessDenied")), "{}", reply.text());
     assert!(reply.text().contains(words), "{}", reply.text());
 }
@@ -47,7 +47,8 @@ fn sse_c_setting_blocks_or_requires_customer_keys() {
     let copy = |request: Request, source: &str| request.header("x-amz-copy-source", format!("bucket/{source}"));
 
     assert!(set(&node, &["--sse-c", "forbid"]).contains("sse-c: forbid\n"));
-    let blocked = |request: Request| denied(&node.send(&request), "has blocked uploads with customer-provided keys");
+    let blocked =
+        |request: Request| assert_denied(&node.send(&request), "has blocked uploads with customer-provided keys");
     blocked(keyed("PUT", "o", &key).body("x"));
     blocked(keyed("POST", "o", &key).query("uploads", ""));
     blocked(part(keyed("PUT", "s", &key), &sealed_id));
@@ -66,10 +67,10 @@ fn sse_c_setting_blocks_or_requires_customer_keys() {
     // The setting survives a restart.
     node.kill();
     node.start();
-    denied(&node.send(&keyed("PUT", "o", &key).body("x")), "has blocked");
+    assert_denied(&node.send(&keyed("PUT", "o", &key).body("x")), "has blocked");
 
     set(&node, &["--sse-c", "require"]);
-    let required = |request: Request| denied(&node.send(&request), "requires customer-provided keys");
+    let required = |request: Request| assert_denied(&node.send(&request), "requires customer-provided keys");
     required(object("PUT", "o").body("x"));
     required(object("POST", "o").query("uploads", ""));
     required(part(object("PUT", "u"), &plain_id));
@@ -91,14 +92,14 @@ fn writes_with_unpinned_key_are_denied() {
     let path = directory.key("key");
     let other = CustomerKey::random();
     let key = CustomerKey(std::fs::read(&path).unwrap().try_into().unwrap());
-    let id = |bucket: &str| String::from_utf8(succeeds(&["key", "id", &path, "--bucket", bucket], b"")).unwrap();
+    let id = |bucket: &str| String::from_utf8(expect_success(&["key", "id", &path, "--bucket", bucket], b"")).unwrap();
     let id_here = id("bucket").trim().to_owned();
     assert!(id_here.len() == 32 && id("other").trim() != id_here);
     let shown = set(&node, &["--pin", &id_here, "--pin", &"0".repeat(32)]);
     assert!(shown.contains(&format!("pin: {id_here}, {}\n", "0".repeat(32))), "{shown}");
     let pinned = |request: Request| {
         let reply = node.send(&request);
-        denied(&reply, "other customer-provided keys");
+        assert_denied(&reply, "other customer-provided keys");
         assert!(!reply.text().contains(&id_here), "the reply names no key");
     };
     pinned(keyed("PUT", "o", &other).body("x"));
@@ -106,12 +107,13 @@ fn writes_with_unpinned_key_are_denied() {
     node.send(&keyed("PUT", "o", &key).body("x")).expect(200);
     node.send(&object("PUT", "plain").body("x")).expect(200);
     pinned(keyed("PUT", "copy", &other).header("x-amz-copy-source", "bucket/plain"));
-    let sealed = succeeds(&["seal", "--key", &path, "--bucket", "bucket", "--name", "o"], b"sealed");
+    let sealed = expect_success(&["seal", "--key", &path, "--bucket", "bucket", "--name", "o"], b"sealed");
     let put = object("PUT", "o").header("x-keyhole-sealed", "1").body(sealed);
-    denied(&node.send(&put), "cannot be checked");
+    assert_denied(&node.send(&put), "cannot be checked");
 
     let data = node.data().to_str().unwrap();
-    let wrong = |options: &[&str], code| fails(code, &[&["bucket", "set", data, "bucket"], options].concat(), b"").1;
+    let wrong =
+        |options: &[&str], code| expect_failure(code, &[&["bucket", "set", data, "bucket"], options].concat(), b"").1;
     assert!(wrong(&["--pin", "xyz"], 1).contains("32 hex digits"));
     assert!(wrong(&["--pin", "none", "--pin", &id_here], 2).contains("cannot be combined"));
     assert!(wrong(&[], 2).contains("--sse-c"));
@@ -132,7 +134,7 @@ fn completion_with_unpinned_key_is_denied() {
     let path = directory.key("key");
     let other = CustomerKey::random();
     let key = CustomerKey(std::fs::read(&path).unwrap().try_into().unwrap());
-    let id = String::from_utf8(succeeds(&["key", "id", &path, "--bucket", "bucket"], b"")).unwrap();
+    let id = String::from_utf8(expect_success(&["key", "id", &path, "--bucket", "bucket"], b"")).unwrap();
     // Returns the completion of an upload with one part, without the key.
     let upload = |name: &str, key: &CustomerKey| {
         let id = create_upload(&node, keyed("POST", name, key));
@@ -144,9 +146,9 @@ fn completion_with_unpinned_key_is_denied() {
     };
     let before = [("a", &key), ("b", &other)].map(|(name, key)| upload(name, key));
     set(&node, &["--pin", id.trim()]);
-    denied(&node.send(&before[1].clone().headers(other.headers())), "other customer-provided keys");
+    assert_denied(&node.send(&before[1].clone().headers(other.headers())), "other customer-provided keys");
     for complete in &before {
-        denied(&node.send(complete), "Bring the key of the upload");
+        assert_denied(&node.send(complete), "Bring the key of the upload");
     }
     assert_eq!(node.send(&keyed("GET", "b", &other)).status, 404);
     node.send(&before[0].clone().headers(key.headers())).expect(200);
@@ -166,7 +168,7 @@ fn overwrite_with_another_key_requires_old_key() {
     node.send(&object("PUT", "plain").body("plain")).expect(200);
     node.send(&keyed("PUT", "other", &new).body("other")).expect(200);
     set(&node, &["--rekey-by-overwrite", "forbid"]);
-    let guarded = |request: Request| denied(&node.send(&request), "forbids to overwrite");
+    let guarded = |request: Request| assert_denied(&node.send(&request), "forbids to overwrite");
     let over = |name: &str| keyed("PUT", name, &new).body("second");
     guarded(over("o"));
     guarded(over("o").header("if-match", node.send(&keyed("HEAD", "o", &old)).header("etag").unwrap()));
@@ -177,7 +179,7 @@ fn overwrite_with_another_key_requires_old_key() {
     let stranger = over("o").header("if-match", "\"0123456789abcdef0123456789abcdef\"");
     assert_eq!(node.send(&stranger).status, 412);
     assert_eq!(node.send(&over("o").header("if-none-match", "*")).status, 412);
-    denied(&node.send(&object("PUT", "o").header("x-keyhole-sealed", "1").body("x")), "cannot be checked");
+    assert_denied(&node.send(&object("PUT", "o").header("x-keyhole-sealed", "1").body("x")), "cannot be checked");
     assert_eq!(node.send(&keyed("GET", "o", &old)).expect(200).text(), "first");
 
     // With the current key, or with both keys; new objects, and plaintext ones.
@@ -302,9 +304,9 @@ fn blocked_encryption_types_map_to_sse_c_setting() {
     assert_eq!(code(encryption("GET")), none);
     node.send(&encryption("PUT").body(rule("SSE-C"))).expect(200);
     assert_eq!(node.send(&encryption("GET")).expect(200).element("EncryptionType").as_deref(), Some("SSE-C"));
-    denied(&node.send(&keyed("PUT", "o", &key).body("x")), "has blocked");
+    assert_denied(&node.send(&keyed("PUT", "o", &key).body("x")), "has blocked");
     let data = node.data().to_str().unwrap();
-    let shown = String::from_utf8(succeeds(&["bucket", "get", data, "bucket", "--json"], b"")).unwrap();
+    let shown = String::from_utf8(expect_success(&["bucket", "get", data, "bucket", "--json"], b"")).unwrap();
     assert!(shown.contains("\"sse_c\": \"forbid\""), "{shown}");
     node.send(&encryption("PUT").body(rule("NONE"))).expect(200);
     node.send(&keyed("PUT", "o", &key).body("x")).expect(200);

@@ -117,7 +117,7 @@ fn start_with_invalid_trusted_proxy_is_refused() {
     let home = tempfile::tempdir().unwrap();
     let refused = |proxies: &[&str]| {
         let launch = proxies.iter().fold(Launch::default(), |launch, proxy| launch.arg("--trusted-proxy").arg(proxy));
-        launch.refused(&home.path().join("data"))
+        launch.refused_start(&home.path().join("data"))
     };
     for bad in ["proxy.example", "10.0.0.0/33", "0.0.0.0/0", "::/0"] {
         let (code, message) = refused(&[bad]);

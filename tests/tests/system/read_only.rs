@@ -168,12 +168,12 @@ fn read_only_from_file_or_environment_creates_no_credential() {
     node.start();
     assert_writes_refused(&node, "--read-only");
     assert!(node.stop().success());
-    let (code, message) = Launch::default().capacity(None).arg("--read-only").refused(node.data());
+    let (code, message) = Launch::default().capacity(None).arg("--read-only").refused_start(node.data());
     assert_eq!(code, Some(1), "{message}");
     assert!(message.contains("KEYHOLE_ACCESS_KEY") && message.contains("--state DIR"), "{message}");
     assert!(!node.data().join("credentials.toml").exists());
     // The store does not exist.
-    let (code, message) = launch("auto").arg("--read-only").refused(&home.path().join("absent"));
+    let (code, message) = launch("auto").arg("--read-only").refused_start(&home.path().join("absent"));
     assert_eq!(code, Some(1), "{message}");
     assert!(message.contains("no store in") && !home.path().join("absent").exists(), "{message}");
 }
@@ -312,7 +312,7 @@ fn start_with_missing_object_file_is_refused() {
     let aside = data.join("aside");
     fs::rename(&file, &aside).unwrap();
     let refused = |parts: &[&str]| {
-        let (code, message) = launch("auto").refused(&data);
+        let (code, message) = launch("auto").refused_start(&data);
         assert_eq!(code, Some(1), "{message}");
         parts.iter().for_each(|part| assert!(message.contains(part), "{part} in {message}"));
     };

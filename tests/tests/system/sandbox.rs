@@ -68,7 +68,7 @@ impl UnitDirectories {
     }
 
     /// Returns the output of a start that must fail.
-    fn refused(&self, denied: &[&str], options: &[&str]) -> String {
+    fn refused_start(&self, denied: &[&str], options: &[&str]) -> String {
         let line = self.command(denied, options);
         let output = Command::new(&line[0]).args(&line[1..]).env_remove("NOTIFY_SOCKET").output().unwrap();
         assert_eq!(output.status.code(), Some(1));
@@ -224,15 +224,15 @@ fn session_in_unit_sandbox_succeeds() {
 fn sandbox_enforces_its_restrictions() {
     let directories = UnitDirectories::new();
     let listen = "--listen=127.0.0.1:0";
-    let printed = directories.refused(&["io_uring_setup"], &[listen, "--io=uring"]);
+    let printed = directories.refused_start(&["io_uring_setup"], &[listen, "--io=uring"]);
     assert!(printed.contains("refuses io_uring"), "{printed}");
     // By default the node works without io_uring.
     let mut service = Service::start(&directories, &directories.command(&["io_uring_setup"], &[listen]), None);
     assert!(service.log().contains("using epoll") && !service.has_rings(), "{}", service.log());
     assert!(service.stop().success());
     // The filter applies to other calls as well.
-    let printed = directories.refused(&["fdatasync"], &[listen, "--io=epoll"]);
+    let printed = directories.refused_start(&["fdatasync"], &[listen, "--io=epoll"]);
     assert!(printed.contains("Operation not permitted"), "{printed}");
-    let elsewhere = directories.refused(&[], &[listen, "--state=/var/lib/elsewhere"]);
+    let elsewhere = directories.refused_start(&[], &[listen, "--state=/var/lib/elsewhere"]);
     assert!(elsewhere.contains("Read-only file system"), "{elsewhere}");
 }

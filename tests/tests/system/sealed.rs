@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use keyhole_tests::command::{Directory, fails, succeeds};
+use keyhole_tests::command::{Directory, expect_failure, expect_success};
 use keyhole_tests::data::{self, bytes};
 use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
 use serde_json::Value;
@@ -43,7 +43,7 @@ fn vector(case: &Value) -> (Vec<u8>, CustomerKey) {
 
 /// Checks for an error with this message.
 #[track_caller]
-fn refused(reply: &Response, status: u16, code: &str, words: &str) {
+fn assert_error(reply: &Response, status: u16, code: &str, words: &str) {
     assert_eq!((reply.status, reply.element("Code").as_deref()), (status, Some(code)), "{}", reply.text());
     assert!(reply.text().contains(words), "{}", reply.text());
 }
@@ -64,7 +64,7 @@ fn client_sealed_object_is_read_with_its_key() {
         let plaintext = bytes(len as u64, len);
         let name = format!("reading-{len}");
         let seal = ["seal", "--key", &path, "--bucket", "edge", "--name", &name, "--content-type", "text/x"];
-        let file = succeeds(&[&seal[..], &["--meta", "colour=blue"]].concat(), &plaintext);
+        let file = expect_success(&[&seal[..], &["--meta", "colour=blue"]].concat(), &plaintext);
         let put = sealed("PUT", &name).header("content-type", "application/vnd.keyhole.sealed").body(file.clone());
         let put = node.send(&put).expect(200);
         let etag = put.header("etag").unwrap();
@@ -117,7 +117,7 @@ fn ranges(node: &Node, name: &str, file: &[u8], seed: u64) {
         assert!(got.body == file[first..=last], "{first}-{last} of {}", file.len());
     }
     let past = sealed("GET", name).header("range", format!("bytes={}-", file.len()));
-    refused(&node.send(&past), 416, "InvalidRange", "");
+    assert_error(&node.send(&past), 416, "InvalidRange", "");
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn vectors_are_stored_and_read() {
         let got = node.send(&keyed("GET", name, &key));
         if case["bound"] == false {
             // A client-sealed object in parts must list them: verification needs the key.
-            refused(&got, 400, "InvalidRequest", NOT_AUTHENTIC);
+            assert_error(&got, 400, "InvalidRequest", NOT_AUTHENTIC);
             node.send(&keyed("HEAD", name, &key)).expect(400);
             continue;
         }
@@ -142,7 +142,7 @@ fn vectors_are_stored_and_read() {
         let out = node.send(&sealed("GET", name)).expect(200);
         let path = directory.path("key");
         fs::write(&path, key.0).unwrap();
-        let opened = succeeds(&["open", "--key", &path, "--bucket", "edge", "--name", name], &out.body);
+        let opened = expect_success(&["open", "--key", &path, "--bucket", "edge", "--name", name], &out.body);
         assert!(opened == got.body);
         node.send(&sealed("PUT", name).body(out.body)).expect(200);
         assert!(node.send(&keyed("GET", name, &key)).expect(200).body == got.body);
@@ -161,7 +161,7 @@ fn node_sealed_object_is_returned_as_sealed_file() {
     let plaintext = bytes(5, 2_500_000);
     node.send(&keyed("PUT", "o", &key).header("x-amz-meta-a", "b").body(plaintext.clone())).expect(200);
     let file = node.send(&sealed("GET", "o")).expect(200).body;
-    assert!(succeeds(&open, &file) == plaintext);
+    assert!(expect_success(&open, &file) == plaintext);
     assert!(!data::contains(&file, &plaintext[..64]));
 
     let parts = [bytes(6, 5 << 20), bytes(7, 100)];
@@ -178,13 +178,13 @@ fn node_sealed_object_is_returned_as_sealed_file() {
         node.send(&complete.query("uploadId", &id).body(document)).expect(200);
         let file = node.send(&sealed("GET", "o")).expect(200).body;
         let open = if with_key { open.to_vec() } else { [&open[..], &["--allow-unbound"]].concat() };
-        assert!(succeeds(&open, &file) == parts.concat());
+        assert!(expect_success(&open, &file) == parts.concat());
         assert!(node.send(&keyed("GET", "o", &key)).expect(200).body == parts.concat());
     }
 
     node.send(&request("PUT", "plain").body("x")).expect(200);
-    refused(&node.send(&sealed("GET", "plain")), 400, "InvalidRequest", "not sealed");
-    refused(&node.send(&sealed("GET", "absent")), 404, "NoSuchKey", "");
+    assert_error(&node.send(&sealed("GET", "plain")), 400, "InvalidRequest", "not sealed");
+    assert_error(&node.send(&sealed("GET", "absent")), 404, "NoSuchKey", "");
     let etag = node.send(&sealed("HEAD", "o")).expect(200).header("etag").unwrap().to_owned();
     node.send(&sealed("GET", "o").header("if-none-match", etag.clone())).expect(304);
     node.send(&sealed("GET", "o").header("if-match", etag)).expect(200);
@@ -198,11 +198,11 @@ fn invalid_sealed_transfer_is_refused() {
     let path = directory.key("key");
     let key = read_key(&path);
     let seal = |bucket: &str, name: &str| {
-        succeeds(&["seal", "--key", &path, "--bucket", bucket, "--name", name], &bytes(9, 40_000))
+        expect_success(&["seal", "--key", &path, "--bucket", bucket, "--name", name], &bytes(9, 40_000))
     };
     let file = seal("edge", "o");
     let put = |body: Vec<u8>| sealed("PUT", "o").body(body);
-    let invalid = |request: Request, words: &str| refused(&node.send(&request), 400, "InvalidRequest", words);
+    let invalid = |request: Request, words: &str| assert_error(&node.send(&request), 400, "InvalidRequest", words);
     invalid(put(file.clone()).headers(key.headers()), "without the key");
     invalid(put(file.clone()).header("x-amz-meta-a", "b"), "sealed head");
     invalid(put(file.clone()).header("content-encoding", "gzip"), "sealed head");
@@ -232,19 +232,24 @@ fn invalid_sealed_transfer_is_refused() {
     }
     for value in ["0", "2", "", "true", "1, 1"] {
         let request = request("PUT", "o").header(SEALED.0, value).body(file.clone());
-        refused(&node.send(&request), 400, "InvalidArgument", "the value 1");
-        refused(&node.send(&self::request("GET", "o").header(SEALED.0, value)), 400, "InvalidArgument", "the value 1");
+        assert_error(&node.send(&request), 400, "InvalidArgument", "the value 1");
+        assert_error(
+            &node.send(&self::request("GET", "o").header(SEALED.0, value)),
+            400,
+            "InvalidArgument",
+            "the value 1",
+        );
     }
     // Unsigned.
     let mut unsigned = request("PUT", "o").body(file.clone()).signed(node.address(), node.signer());
     unsigned = unsigned.header(SEALED.0, SEALED.1);
-    refused(&unsigned.send_unsigned(node.address()), 403, "AccessDenied", "not signed");
+    assert_error(&unsigned.send_unsigned(node.address()), 403, "AccessDenied", "not signed");
     // On operations that do not accept it.
     let copy = sealed("PUT", "p").header("x-amz-copy-source", "edge/o");
     invalid(copy, "PutObject, GetObject and HeadObject");
     invalid(sealed("POST", "o").query("uploads", ""), "PutObject, GetObject and HeadObject");
     invalid(sealed("DELETE", "o"), "PutObject, GetObject and HeadObject");
-    refused(&node.send(&request("GET", "o")), 404, "NoSuchKey", "");
+    assert_error(&node.send(&request("GET", "o")), 404, "NoSuchKey", "");
 
     node.send(&put(file.clone()).header("if-none-match", "*")).expect(200);
     node.send(&put(file.clone()).header("if-none-match", "*")).expect(412);
@@ -252,7 +257,7 @@ fn invalid_sealed_transfer_is_refused() {
     invalid(sealed("GET", "o").headers(key.headers()), "without the key");
     // The digest applies to the transmitted bytes.
     let sum = sealed("PUT", "o").header("content-md5", data::base64(&[0; 16])).body(file);
-    refused(&node.send(&sum), 400, "BadDigest", "");
+    assert_error(&node.send(&sum), 400, "BadDigest", "");
     assert!(node.send(&keyed("GET", "o", &key)).expect(200).body == bytes(9, 40_000));
 }
 
@@ -263,7 +268,7 @@ fn damaged_sealed_object_fails_at_first_read() {
     let path = directory.key("key");
     let key = read_key(&path);
     let plaintext = bytes(11, (1 << 20) + 40_000);
-    let file = succeeds(&["seal", "--key", &path, "--bucket", "edge", "--name", "o"], &plaintext);
+    let file = expect_success(&["seal", "--key", &path, "--bucket", "edge", "--name", "o"], &plaintext);
     let seed = data::fresh_seed();
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -288,7 +293,7 @@ fn damaged_sealed_object_fails_at_first_read() {
         node.send(&sealed("PUT", "o").body(flipped(at))).expect(200);
         let got = node.send(&keyed("GET", "o", &key));
         match got.status {
-            400 => refused(&got, 400, "InvalidRequest", NOT_AUTHENTIC),
+            400 => assert_error(&got, 400, "InvalidRequest", NOT_AUTHENTIC),
             _ => assert!(!got.is_complete && plaintext.starts_with(&got.body), "{at}: {}", got.status),
         }
     }
@@ -332,7 +337,7 @@ fn check_changed_parts(node: &Node) {
         [&[a, b][..], &[b, c], &[a], &[a, (b.0, c.1), (c.0, b.1)], &[a, b, (c.0 + 1, c.1)], &[a, b, c, (9, a.1)]]
     {
         node.send(&sealed("PUT", "multi").body(built(parts))).expect(200);
-        refused(&node.send(&keyed("GET", "multi", &key)), 400, "InvalidRequest", NOT_AUTHENTIC);
+        assert_error(&node.send(&keyed("GET", "multi", &key)), 400, "InvalidRequest", NOT_AUTHENTIC);
         node.send(&keyed("HEAD", "multi", &key)).expect(400);
         // Copies are refused too.
         let copy = keyed("PUT", "copy", &key).headers(key.copy_source_headers());
@@ -342,8 +347,8 @@ fn check_changed_parts(node: &Node) {
     let empty = [0; 72];
     let many = |count: usize| (1..=count).map(|number| (number, &empty[..])).collect::<Vec<_>>();
     node.send(&sealed("PUT", "multi").body(built(&many(10_000)))).expect(200);
-    refused(&node.send(&keyed("GET", "multi", &key)), 400, "InvalidRequest", NOT_AUTHENTIC);
-    refused(&node.send(&sealed("PUT", "multi").body(built(&many(10_001)))), 400, "InvalidRequest", "10,000");
+    assert_error(&node.send(&keyed("GET", "multi", &key)), 400, "InvalidRequest", NOT_AUTHENTIC);
+    assert_error(&node.send(&sealed("PUT", "multi").body(built(&many(10_001)))), 400, "InvalidRequest", "10,000");
 }
 
 /// Reads fail if an object head has the right key and name but invalid content: values that would
@@ -352,7 +357,7 @@ fn check_invalid_heads(node: &Node, key: &CustomerKey) {
     let chunked = |key: &[u8], context: &[u8], bytes: &[u8]| {
         let key = hex::encode(key);
         let context = hex::encode(context);
-        succeeds(&["chunked", "seal", "--key-hex", &key, "--context-hex", &context], bytes)
+        expect_success(&["chunked", "seal", "--key-hex", &key, "--context-hex", &context], bytes)
     };
     let named = |text: &str| [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat();
     let data_key = [7; 32];
@@ -398,10 +403,10 @@ fn check_invalid_heads(node: &Node, key: &CustomerKey) {
     ] {
         node.send(&sealed("PUT", "o").body(file(&head))).expect(200);
         let got = node.send(&keyed("GET", "o", key));
-        refused(&got, 400, "InvalidRequest", NOT_AUTHENTIC);
+        assert_error(&got, 400, "InvalidRequest", NOT_AUTHENTIC);
         assert!(got.header("x-evil").is_none(), "{what}");
         let head = node.send(&keyed("HEAD", "o", key)).expect(400);
         assert!(head.header("x-evil").is_none() && head.header("content-type").is_none_or(|it| !it.contains('\r')));
     }
-    fails(2, &["chunked", "seal", "--key-hex", "00"], b"");
+    expect_failure(2, &["chunked", "seal", "--key-hex", "00"], b"");
 }

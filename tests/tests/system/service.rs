@@ -242,7 +242,8 @@ fn connection_before_activation_is_served() {
 fn unexpected_passed_sockets_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let refused = |sockets: &[&str], parts: &[&str]| {
-        let (code, message) = Launch::default().under(passing_sockets(sockets)).refused(&directory.path().join("data"));
+        let (code, message) =
+            Launch::default().under(passing_sockets(sockets)).refused_start(&directory.path().join("data"));
         assert_eq!(code, Some(1), "{message}");
         assert!(parts.iter().all(|part| message.contains(part)), "{parts:?} in: {message}");
     };

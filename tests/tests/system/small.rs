@@ -72,7 +72,7 @@ fn too_small_capacity_is_refused_with_minimum() {
     let data = tempfile::tempdir().unwrap();
     let refuse = |capacity: &str| {
         let launch = Launch::default().with_credential().arg("--threads=2");
-        launch.capacity(Some(capacity)).refused(&data.path().join("data")).1
+        launch.capacity(Some(capacity)).refused_start(&data.path().join("data")).1
     };
     let minimum = minimum_capacity();
     let message = refuse("7MiB");

@@ -10,7 +10,7 @@ use keyhole_tests::node::binary;
 use keyhole_tests::{CustomerKey, Launch, Node, Request};
 
 /// Transfers one SSE-C object there and back.
-fn serves(node: &Node) {
+fn assert_serves(node: &Node) {
     let key = CustomerKey::random();
     node.make_bucket("start");
     let body = vec![7; 3 << 20];
@@ -43,14 +43,14 @@ fn unprivileged_node_with_default_limits_serves() {
     let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
     let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap().split_whitespace().next().unwrap();
     assert_ne!(uid, "0");
-    serves(&node);
+    assert_serves(&node);
     assert!(node.stop().success());
 }
 
 #[test]
 fn node_with_epoll_serves() {
     let mut node = Launch::default().with_credential().arg("--io=epoll").start();
-    serves(&node);
+    assert_serves(&node);
     assert!(node.stop().success());
 }
 
@@ -61,9 +61,9 @@ fn node_without_io_uring_falls_back_to_epoll() {
     let under = ["python3", filter];
     let node = Launch::default().with_credential().under(under).start();
     assert!(node.log().contains("refuses io_uring"), "{}", node.log());
-    serves(&node);
+    assert_serves(&node);
     let directory = tempfile::tempdir().unwrap();
-    let (code, message) = Launch::default().under(under).arg("--io=uring").refused(directory.path());
+    let (code, message) = Launch::default().under(under).arg("--io=uring").refused_start(directory.path());
     assert_eq!(code, Some(1), "{message}");
     assert!(message.contains("refuses io_uring") && message.contains("--io epoll"), "{message}");
 }
@@ -78,7 +78,7 @@ fn first_start_creates_credential_and_prints_examples() {
     assert!(log.contains(&node.signer().secret_key));
     let path = node.data().join("credentials.toml");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    serves(&node);
+    assert_serves(&node);
     let made = node.signer().clone();
     assert!(node.stop().success());
     node.start();
@@ -111,7 +111,7 @@ fn start_with_unusable_port_or_data_is_refused() {
     let node = Node::new();
     let directory = tempfile::tempdir().unwrap();
     let check = |launch: Launch, data: &Path, parts: &[&str]| {
-        let (code, message) = launch.refused(data);
+        let (code, message) = launch.refused_start(data);
         assert_eq!(code, Some(1), "{message}");
         for part in parts {
             assert!(message.contains(part), "{part} in: {message}");
@@ -142,7 +142,7 @@ fn start_with_data_of_other_version_is_refused() {
     let path = node.data().join("objects.keyhole");
     keyhole_tests::data::set_superblock_version(&path, 999);
     let before = fs::read(&path).unwrap();
-    let (code, message) = Launch::default().refused(node.data());
+    let (code, message) = Launch::default().refused_start(node.data());
     assert_eq!(code, Some(1), "{message}");
     assert!(message.contains("999") && message.contains("version"), "{message}");
     assert!(fs::read(&path).unwrap() == before);
@@ -165,7 +165,7 @@ fn wrong_usage_exits_with_code_2() {
 fn sigterm_stops_node_cleanly() {
     for io in ["uring", "epoll"] {
         let mut node = Launch::default().with_credential().arg(format!("--io={io}")).start();
-        serves(&node);
+        assert_serves(&node);
         assert!(node.stop().success(), "{}", node.log());
         node.start();
         node.send(&Request::new("HEAD", "/start")).expect(200);

@@ -31,7 +31,7 @@ fn tags(node: &Node, key: &str, customer_key: Option<&CustomerKey>) -> Vec<Strin
 }
 
 #[track_caller]
-fn refused(reply: &Response, status: u16, code: &str) {
+fn assert_error(reply: &Response, status: u16, code: &str) {
     assert_eq!((reply.status, reply.element("Code").as_deref()), (status, Some(code)), "{}", reply.text());
 }
 
@@ -78,32 +78,32 @@ fn tags_beyond_limits_are_rejected() {
     let names: Vec<String> = (0..11).map(|i| format!("key {i}")).collect();
     let many: Vec<(&str, &str)> = names.iter().map(|name| (&name[..], "v")).collect();
     put(&many[..10]).expect(200);
-    refused(&put(&many), 400, "BadRequest");
+    assert_error(&put(&many), 400, "BadRequest");
     // Limits count characters, not bytes.
     let text = |c: &str, len: usize| c.repeat(len);
     put(&[(&text("é", 128), &text("𠀀", 256))]).expect(200);
-    refused(&put(&[(&text("é", 129), "v")]), 400, "InvalidTag");
-    refused(&put(&[("k", &text("v", 257))]), 400, "InvalidTag");
-    refused(&put(&[("k", "1"), ("k", "2")]), 400, "InvalidTag");
-    refused(&put(&[("k", "a?b")]), 400, "InvalidTag");
-    refused(&put(&[("aws:k", "v")]), 400, "InvalidTag");
-    refused(&node.send(&tagging("PUT", "o").body("<Tagging>")), 400, "MalformedXML");
+    assert_error(&put(&[(&text("é", 129), "v")]), 400, "InvalidTag");
+    assert_error(&put(&[("k", &text("v", 257))]), 400, "InvalidTag");
+    assert_error(&put(&[("k", "1"), ("k", "2")]), 400, "InvalidTag");
+    assert_error(&put(&[("k", "a?b")]), 400, "InvalidTag");
+    assert_error(&put(&[("aws:k", "v")]), 400, "InvalidTag");
+    assert_error(&node.send(&tagging("PUT", "o").body("<Tagging>")), 400, "MalformedXML");
     assert_eq!(tags(&node, "o", None).len(), 1);
 
     for method in ["GET", "DELETE"] {
-        refused(&node.send(&tagging(method, "absent")), 404, "NoSuchKey");
+        assert_error(&node.send(&tagging(method, "absent")), 404, "NoSuchKey");
     }
-    refused(&node.send(&tagging("PUT", "absent").body(document(&[]))), 404, "NoSuchKey");
-    refused(&node.send(&Request::new("GET", "/absent-bucket/k").query("tagging", "")), 404, "NoSuchBucket");
-    refused(
+    assert_error(&node.send(&tagging("PUT", "absent").body(document(&[]))), 404, "NoSuchKey");
+    assert_error(&node.send(&Request::new("GET", "/absent-bucket/k").query("tagging", "")), 404, "NoSuchBucket");
+    assert_error(
         &node.send(&Request::new("PUT", "/bucket").query("tagging", "").body(document(&[]))),
         501,
         "NotImplemented",
     );
     let header = |value: &str| node.send(&object("PUT", "new").header("x-amz-tagging", value).body("x"));
-    refused(&header("k=1&k=2"), 400, "InvalidTag");
-    refused(&header("k=%ff"), 400, "InvalidArgument");
-    refused(&header(&(0..11).map(|i| format!("k{i}=")).collect::<Vec<_>>().join("&")), 400, "BadRequest");
+    assert_error(&header("k=1&k=2"), 400, "InvalidTag");
+    assert_error(&header("k=%ff"), 400, "InvalidArgument");
+    assert_error(&header(&(0..11).map(|i| format!("k{i}=")).collect::<Vec<_>>().join("&")), 400, "BadRequest");
     node.send(&object("GET", "new")).expect(404);
 }
 
@@ -127,11 +127,11 @@ fn copies_and_uploads_carry_tags() {
     let opened = object("PUT", "opened").header("x-amz-copy-source", "/bucket/o").headers(key.copy_source_headers());
     node.send(&opened).expect(200);
     assert_eq!(tags(&node, "opened", None), ["a=1"]);
-    refused(&node.send(&copy("x").header("x-amz-tagging-directive", "MOVE")), 400, "InvalidArgument");
-    refused(&node.send(&copy("x").header("x-amz-tagging", "b=2")), 400, "InvalidArgument");
+    assert_error(&node.send(&copy("x").header("x-amz-tagging-directive", "MOVE")), 400, "InvalidArgument");
+    assert_error(&node.send(&copy("x").header("x-amz-tagging", "b=2")), 400, "InvalidArgument");
     // Onto itself, to change only the tags.
     let itself = object("PUT", "opened").header("x-amz-copy-source", "/bucket/opened");
-    refused(&node.send(&itself), 400, "InvalidRequest");
+    assert_error(&node.send(&itself), 400, "InvalidRequest");
     let itself = itself.header("x-amz-tagging-directive", "REPLACE").header("x-amz-tagging", "c=3");
     node.send(&itself).expect(200);
     assert_eq!(tags(&node, "opened", None), ["c=3"]);

@@ -286,7 +286,7 @@ fn start_with_invalid_tls_options_is_refused() {
     let key = certificate.key_path();
     let listen = || Launch::default().arg("--tls-listen").arg(ANY_PORT);
     let check = |code: i32, launch: Launch, parts: &[&str]| {
-        let (got, message) = launch.refused(&data);
+        let (got, message) = launch.refused_start(&data);
         assert_eq!(got, Some(code), "{message}");
         for part in parts {
             assert!(message.contains(part), "{part} in: {message}");
@@ -307,7 +307,7 @@ fn start_with_invalid_tls_options_is_refused() {
 
     let node = certificate.launch(ANY_PORT).start();
     let address = node.tls_address().to_string();
-    let (code, message) = certificate.launch(&address).refused(&data);
+    let (code, message) = certificate.launch(&address).refused_start(&data);
     assert!(code == Some(1) && message.contains("in use") && message.contains("--tls-listen"), "{message}");
 }
 
@@ -325,7 +325,7 @@ fn transfer_with_cli(cli: &'static str) {
         }
         let listed = aws.shell("aws s3 ls s3://bucket");
         assert_eq!(listed.lines().count(), 3, "{listed}");
-        let untrusted = aws.failing("unset CA_BUNDLE; aws s3 ls s3://bucket");
+        let untrusted = aws.shell_error("unset CA_BUNDLE; aws s3 ls s3://bucket");
         assert!(untrusted.contains("CERTIFICATE_VERIFY_FAILED") || untrusted.contains("SSL validation"), "{untrusted}");
     });
 }

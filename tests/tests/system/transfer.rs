@@ -202,7 +202,7 @@ fn put_client_sealed(node: &Node, customer_key: &CustomerKey) -> Object {
     let headers = customer_key.headers().to_vec();
     let names = ["--bucket", "second", "--name", &key, "--meta", "by=client"];
     let seal = [&["seal", "--key", &path][..], &names].concat();
-    let sealed = keyhole_tests::command::succeeds(&seal, &body);
+    let sealed = keyhole_tests::command::expect_success(&seal, &body);
     let object = Object { bucket: "second", key, headers, parts: 0, body };
     node.send(&object.bare("PUT").header("x-keyhole-sealed", "1").body(sealed)).expect(200);
     object
@@ -452,7 +452,7 @@ fn exported_files_open_without_node() {
             let key = filled.keys.iter().find(|key| object.headers == key.headers()).unwrap();
             fs::write(directory.path("key"), key.0).unwrap();
             let open = ["open", "--allow-unbound", "--key", &directory.path("key"), text(&file)];
-            assert!(keyhole_tests::command::succeeds(&open, b"") == object.body, "{entry}");
+            assert!(keyhole_tests::command::expect_success(&open, b"") == object.body, "{entry}");
         } else {
             assert!(content == object.body, "{entry}");
         }

@@ -13,8 +13,8 @@ use super::{Objects, assert_put_works, data_in, launch, mounted, put, unreadable
 const CAPACITY: &str = "64MiB";
 
 #[track_caller]
-fn refused(launch: &Launch, data: &Path) {
-    let (code, message) = launch.refused(data);
+fn assert_start_refused(launch: &Launch, data: &Path) {
+    let (code, message) = launch.refused_start(data);
     assert_eq!(code, Some(1), "{message}");
     assert!(message.contains(FILE) || message.contains("store"), "{message}");
 }
@@ -32,7 +32,7 @@ fn removed_object_file_is_noticed_at_start() {
     let file = data.join(FILE);
     let elsewhere = home.path().join("elsewhere");
     fs::rename(&file, &elsewhere).unwrap();
-    refused(&start(), &data);
+    assert_start_refused(&start(), &data);
     assert!(!file.exists(), "no empty store is created");
     fs::rename(&elsewhere, &file).unwrap();
     node.start();
@@ -50,7 +50,7 @@ fn object_file_of_another_store_is_noticed_at_start() {
         assert!(start().start_in(data).stop().success());
     }
     fs::copy(paths[1].join(FILE), paths[0].join(FILE)).unwrap();
-    refused(&start(), &paths[0]);
+    assert_start_refused(&start(), &paths[0]);
 }
 
 /// The data directory is on a separate disk: without the disk, the state still knows that there is
@@ -67,7 +67,7 @@ fn unmounted_disk_is_noticed_at_start() {
     put(&node, &mut objects, "kept", 100_000);
     assert!(node.stop().success());
     mounted.unmount().unwrap();
-    refused(&start(), &data);
+    assert_start_refused(&start(), &data);
     assert!(!data.join(FILE).exists(), "no empty store is created below the mount point");
     mounted.mount().unwrap();
     node.start();

@@ -52,7 +52,7 @@ int posix_memalign(void **place, size_t alignment, size_t len) {
   return next(place, alignment, len);
 }
 
-/* dlsym itself calls calloc: a static buffer provides the memory until it has found the next one. */
+/* dlsym itself calls calloc: a static buffer provides the memory until the next calloc is found. */
 void *calloc(size_t items, size_t len) {
   static void *(*next)(size_t, size_t);
   static char early[65536];

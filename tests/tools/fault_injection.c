@@ -1,5 +1,6 @@
-/* Preload library that injects a fault while a file of its name exists in the directory FAULT_DIRECTORY
-   (an environment variable): "stuck" blocks the thread worker-0, "sync" fails every fdatasync. */
+/* Preload library that injects a fault while a file of its name exists in the directory named by
+   the environment variable FAULT_DIRECTORY: "stuck" blocks the thread worker-0, "sync" fails every
+   fdatasync. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,5 +1,5 @@
-"""Parses metrics from standard input with Prometheus' own parser, and writes each sample as a line of
-JSON: name, labels, value, and the type of its family.
+"""Parses metrics from standard input with Prometheus' own parser, and writes each sample as a line
+of JSON: name, labels, value, and the type of its family.
 
 usage: read-metrics.py text|openmetrics
 """

@@ -1,4 +1,5 @@
-"""Restarts a program five times on one listening socket, while clients connect to it without a pause.
+"""Restarts a program five times on one listening socket, while clients connect without a pause.
+
 Every client must get a reply.
 
 usage: restart-on-shared-socket.py PROGRAM [ARGUMENT...]

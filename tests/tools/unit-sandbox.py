@@ -1,5 +1,5 @@
-"""Runs the program of a systemd unit under the unit's restrictions without systemd: in bubblewrap, with
-a system call filter from the unit's own settings.
+"""Runs the program of a systemd unit under the unit's restrictions without systemd: in bubblewrap,
+with a system call filter from the unit's own settings.
 
 usage: unit-sandbox.py UNIT BINARY STATE CONFIGURATION [--deny CALL]... [--] [ARGUMENT...]
 
@@ -59,7 +59,7 @@ def group(name):
 
 
 def allowed(lines):
-    """Returns the calls of an allow list and of @default, which is always allowed (systemd.exec(5))."""
+    """Returns the calls of an allow list and of @default, as systemd.exec(5) allows them."""
     calls = group("@default")
     assert lines and not lines[0].startswith("~"), "the first SystemCallFilter= is not an allow list"
     for line in lines:

@@ -1,4 +1,4 @@
-"""Flows of rclone. A remote has at most one key: four remotes, one of them with a key in characters."""
+"""Flows of rclone. A remote has at most one key, so there are four, one with a key of characters."""
 
 import json
 from pathlib import Path

@@ -405,7 +405,7 @@ impl Stores {
                     uploaded.unwrap();
                     assert_eq!(body(&store, &summed).await, self.flows.large);
                 } else {
-                    // object_store completes uploads without the key, which S3 requires for checksums.
+                    // object_store completes uploads without the key that checksums require.
                     let error = format!("{:?}", refused(uploaded));
                     assert!(error.contains("must provide an appropriate secret key"), "{error}");
                 }

@@ -16,7 +16,7 @@ pub mod load;
 pub mod manager;
 pub mod mounted;
 pub mod node;
-pub mod objectfile;
+pub mod object_file;
 pub mod sigv4;
 pub mod tls;
 

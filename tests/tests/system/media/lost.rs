@@ -6,7 +6,7 @@ use std::path::Path;
 use keyhole_tests::Launch;
 use keyhole_tests::http::object;
 use keyhole_tests::mounted::Kind;
-use keyhole_tests::objectfile::FILE;
+use keyhole_tests::object_file::FILE;
 
 use super::{Objects, assert_put_works, data_in, launch, mounted, put, unreadable};
 

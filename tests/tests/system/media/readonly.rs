@@ -98,7 +98,7 @@ fn read_only_option_refuses_changes_and_writes_nothing() {
     let mut node = launch().capacity(Some(CAPACITY)).start_in(&data);
     let objects = fill(&node);
     node.kill();
-    let file = data.join(keyhole_tests::objectfile::FILE);
+    let file = data.join(keyhole_tests::object_file::FILE);
     let before = std::fs::read(&file).unwrap();
     node.set_launch(launch().capacity(None).arg("--read-only"));
     node.start();

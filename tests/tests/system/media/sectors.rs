@@ -11,7 +11,7 @@ use keyhole_tests::data::fresh_seed;
 use keyhole_tests::faulty::FaultyFs;
 use keyhole_tests::http::object;
 use keyhole_tests::node::binary;
-use keyhole_tests::objectfile::{FILE, Layout, Object, PAGE, SEGMENTS_START, SUPERBLOCKS, SegmentKind, page_of};
+use keyhole_tests::object_file::{FILE, Layout, Object, PAGE, SEGMENTS_START, SUPERBLOCKS, SegmentKind, page_of};
 use keyhole_tests::{Launch, Node};
 use serde_json::Value;
 

@@ -8,7 +8,7 @@ use keyhole_tests::Node;
 use keyhole_tests::faulty::FaultyFs;
 use keyhole_tests::http::object;
 use keyhole_tests::node::binary;
-use keyhole_tests::objectfile::{FILE, Layout, PAGE, SegmentKind};
+use keyhole_tests::object_file::{FILE, Layout, PAGE, SegmentKind};
 
 use super::{Objects, assert_put_works, assert_unavailable, data_in, faulty, launch, put, text, unreadable};
 

@@ -105,10 +105,9 @@ fn memory_does_not_grow_with_object_length() {
 const MOVERS: &str = "read,write,pread64,pwrite64,readv,writev,preadv,pwritev,preadv2,pwritev2,recvfrom,recvmsg,recvmmsg,\
                       sendto,sendmsg,sendmmsg,sendfile,splice,tee,vmsplice,copy_file_range,io_uring_enter";
 
-/// Parses the system calls in the output of `strace -f -ttt`, each with its start in seconds since
-/// 1970. A line is `PID TIME CALL(FD<file>, ...) = RESULT`. A call interrupted by the output of
-/// another thread is split in two, as in `PID TIME CALL(FD<file>, <unfinished ...>` and `PID TIME
-/// <... CALL resumed>...) = RESULT`.
+/// Parses the calls in the output of `strace -f -ttt`, each with its start in seconds since 1970:
+/// `PID TIME CALL(FD<file>, ...) = RESULT`. A call that another thread interrupts is in two lines,
+/// `PID TIME CALL(FD<file>, <unfinished ...>` and `PID TIME <... CALL resumed>...) = RESULT`.
 fn traced_calls(text: &str) -> Vec<(f64, String)> {
     let mut unfinished = HashMap::new();
     let mut calls = Vec::new();

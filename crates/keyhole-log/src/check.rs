@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use futures_util::future::join4;
 
-use crate::body::blocks;
 use crate::disk::Disk;
 use crate::error::{Damage, Error, UNREADABLE};
+use crate::geometry::blocks;
 use crate::index::{Index, Location};
 use crate::limits::{CHUNKS_MAX, PAGE, SUPERBLOCK_AT};
 use crate::log::{read_verified, worker};

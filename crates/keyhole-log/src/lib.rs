@@ -24,11 +24,14 @@ mod check;
 mod commit;
 mod disk;
 mod error;
+mod geometry;
 mod index;
 mod locks;
 mod log;
 mod maintain;
 mod numbers;
+mod object;
+mod pin;
 mod recover;
 mod sabotage;
 mod segments;
@@ -50,6 +53,7 @@ pub use error::{Damage, Error, FailedWrite};
 pub use index::LiveMismatch;
 pub use log::{Body, ChunkTags, Log, OpenBlock, ScrubCursor, ScrubStep, worker};
 pub use maintain::{Compacted, Maintenance, maintenance};
+pub use object::{Content, Object, PutObject, PutPart};
 pub use recover::{Format, Identity, OpenOptions, Recovery, create, estimate_index, identity, open};
 #[cfg(feature = "sabotage")]
 pub use sabotage::{Sabotage, sabotage};
@@ -58,8 +62,7 @@ pub use stats::{
 };
 pub use store::{Activity, Durability, Store, Usage};
 pub use types::{
-    BodyId, BucketInfo, BucketSettings, BucketUsage, CompleteUpload, Condition, Content, CreateUpload, Etag,
-    ListObjects, ListUploads, Listed, ListedUpload, Listing, Object, ParseEtagError, Part, PartInfo, PutObject,
-    PutPart, UploadHead, UploadListing, UploadRef,
+    BodyId, BucketInfo, BucketSettings, BucketUsage, CompleteUpload, Condition, CreateUpload, Etag, ListObjects,
+    ListUploads, Listed, ListedUpload, Listing, ParseEtagError, Part, PartInfo, UploadHead, UploadListing, UploadRef,
 };
 pub use writer::Writer;

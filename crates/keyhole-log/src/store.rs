@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use futures_channel::oneshot;
 
 use crate::error::{Damage, Error, FailedWrite};
-use crate::index::{Bodies, Effect, Index, LiveMismatch, Location};
+use crate::index::{Effect, Index, LiveMismatch, Location};
 use crate::limits::PAGE;
 use crate::locks::{AtomicBool, AtomicU32, Mutex, MutexGuard};
 use crate::maintain::MaintenanceRequest;
@@ -493,68 +493,6 @@ impl State {
         for waiting in self.maintenance.space.drain(..) {
             let _ = waiting.send(()); // The receiver may be gone.
         }
-    }
-}
-
-/// Keeps the bodies of an object readable while held.
-#[derive(Clone)]
-pub(crate) struct Pin {
-    _held: Arc<Held>,
-}
-
-struct Held {
-    store: Arc<Store>,
-    bodies: Bodies,
-}
-
-impl Pin {
-    /// Pins `bodies`. `state` must be the locked state of `store`.
-    pub(crate) fn new(store: &Arc<Store>, state: &mut State, bodies: Bodies) -> Self {
-        state.index.pin(bodies.as_slice());
-        Pin { _held: Arc::new(Held { store: Arc::clone(store), bodies }) }
-    }
-}
-
-impl fmt::Debug for Pin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Pin")
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.store.lock().index.unpin(self.bodies.as_slice());
-    }
-}
-
-/// Keeps a segment from being freed while held. Must not be dropped while the state is locked.
-pub(crate) struct SegmentPin {
-    store: Arc<Store>,
-    number: u32,
-}
-
-impl SegmentPin {
-    /// Pins segment `number`. `state` must be the locked state of `store`.
-    pub(crate) fn new(store: &Arc<Store>, state: &mut State, number: u32) -> Self {
-        state.pin_segment(number);
-        SegmentPin { store: Arc::clone(store), number }
-    }
-
-    /// Returns the number of the segment.
-    pub(crate) fn number(&self) -> u32 {
-        self.number
-    }
-}
-
-impl fmt::Debug for SegmentPin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SegmentPin({})", self.number)
-    }
-}
-
-impl Drop for SegmentPin {
-    fn drop(&mut self) {
-        self.store.lock().unpin_segment(self.number);
     }
 }
 

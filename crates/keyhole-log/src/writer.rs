@@ -20,13 +20,14 @@ use futures_util::future::{Fuse, FusedFuture, FutureExt, LocalBoxFuture};
 use futures_util::select_biased;
 use futures_util::stream::{FusedStream, FuturesUnordered, StreamExt};
 
-use crate::body::split_at;
 use crate::commit::{self, Batch, Commit, Context};
 use crate::disk::Disk;
 use crate::error::{Error, FailedWrite};
+use crate::geometry::split_at;
 use crate::limits::{CHUNK_LEN, buffer_len};
+use crate::pin::SegmentPin;
 use crate::segments::Purpose;
-use crate::store::{OpenBody, OpenMeta, SegmentPin, Slot, Store};
+use crate::store::{OpenBody, OpenMeta, Slot, Store};
 use crate::types::BodyId;
 use crate::wire::block::{self, BlockIdentity};
 use crate::wire::segment::Kind;

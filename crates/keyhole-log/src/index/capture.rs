@@ -6,7 +6,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{Bodies, Bucket, Index, Key, Location, ObjectEntry, Pending, Settings, Share, Shares, Stamp, Upload};
+use super::Index;
+use super::bucket::{Bucket, Pending, Settings};
+use super::entry::{Bodies, Key, ObjectEntry, Stamp};
+use super::location::{Location, Share, Shares};
+use super::uploads::Upload;
 use crate::limits::checkpoint_record;
 use crate::types::BodyId;
 use crate::wire::checkpoint::{CheckpointItems, Item, SegmentItem};

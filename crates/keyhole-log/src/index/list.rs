@@ -1,6 +1,6 @@
 //! Listings: keys in the binary order of UTF-8, grouped at a delimiter.
 
-use super::Bucket;
+use super::bucket::Bucket;
 use crate::limits::LIST_MAX;
 use crate::types::{ListObjects, ListUploads, Listed, ListedUpload, Listing, UploadListing};
 

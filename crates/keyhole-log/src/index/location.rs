@@ -1,6 +1,6 @@
 //! Compact locations of records and blocks.
 
-use crate::body::{run_bytes, with_starts};
+use crate::geometry::{run_bytes, with_starts};
 use crate::limits::{PAGE, READ_TOGETHER_MAX, RECORD_MAX, SEGMENTS_START};
 use crate::wire::payload::Run;
 use crate::wire::record::ALIGN;

@@ -10,202 +10,32 @@
 //!
 //! An object takes an [`ObjectEntry`] and a [`BodyEntry`], whose sizes are asserted, and its key.
 
+mod apply;
+mod bucket;
 mod capture;
 mod effect;
+mod entry;
 mod list;
 mod location;
 mod recount;
 mod reserve;
 mod uploads;
 
-use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
+pub(crate) use bucket::{Bucket, Outcome};
 pub(crate) use capture::{Capture, Loader};
 pub(crate) use effect::Effect;
 #[cfg(test)]
 pub(crate) use effect::Put;
-pub(crate) use location::{Live, Location, Share, Shares};
+pub(crate) use entry::{Bodies, BodyEntry, ObjectEntry};
+pub(crate) use location::{Live, Location, Shares};
 pub use recount::LiveMismatch;
-pub(crate) use reserve::Outcome;
-use uploads::{Parts, Uploads};
+pub(crate) use uploads::Upload;
 
 use crate::limits::CHECKPOINTS_KEPT;
 use crate::sorted::{Place, SortedMap};
-use crate::types::{BodyId, BucketInfo, BucketSettings, BucketUsage, Etag, Part, PartInfo, UploadRef};
-
-/// An object key, ordered by its bytes and searchable by bytes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Key(pub(crate) Box<str>);
-
-impl Borrow<[u8]> for Key {
-    fn borrow(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-}
-
-impl From<&str> for Key {
-    fn from(key: &str) -> Self {
-        Key(key.into())
-    }
-}
-
-/// The bodies of an object, usually one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Bodies {
-    One(BodyId),
-    // A thin pointer keeps the common variants small.
-    #[allow(clippy::box_collection)]
-    Many(Box<Vec<BodyId>>),
-}
-
-impl Bodies {
-    pub(crate) fn of(parts: &[Part]) -> Self {
-        match parts {
-            [one] => Bodies::One(one.body),
-            _ => Bodies::from_vec(parts.iter().map(|part| part.body).collect()),
-        }
-    }
-
-    pub(crate) fn from_vec(bodies: Vec<BodyId>) -> Self {
-        match bodies[..] {
-            [one] => Bodies::One(one),
-            _ => Bodies::Many(Box::new(bodies)),
-        }
-    }
-
-    pub(crate) fn as_slice(&self) -> &[BodyId] {
-        match self {
-            Bodies::One(one) => std::slice::from_ref(one),
-            Bodies::Many(many) => many,
-        }
-    }
-}
-
-/// Storage time, number of ETag parts, and sealed flag of an object, in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stamp(u64);
-
-impl Stamp {
-    const TIME_BITS: u32 = 48;
-    const PARTS_BITS: u32 = 15;
-    const TIME_MAX: u64 = (1 << Self::TIME_BITS) - 1;
-
-    /// Packs the fields. Times after the year 10,000 are clamped to it.
-    fn new(time_ms: u64, parts: u16, sealed: bool) -> Self {
-        debug_assert!(parts < 1 << Self::PARTS_BITS);
-        let flags = u64::from(parts) << 1 | u64::from(sealed);
-        Stamp(time_ms.min(Self::TIME_MAX) | flags << Self::TIME_BITS)
-    }
-
-    fn time_ms(self) -> u64 {
-        self.0 & Self::TIME_MAX
-    }
-
-    fn parts(self) -> u16 {
-        (self.0 >> (Self::TIME_BITS + 1)) as u16
-    }
-
-    fn sealed(self) -> bool {
-        self.0 >> Self::TIME_BITS & 1 == 1
-    }
-}
-
-/// An object.
-#[derive(Debug, Clone)]
-pub(crate) struct ObjectEntry {
-    pub(crate) at: Location,
-    pub(crate) seq: u64,
-    pub(crate) size: u64,
-    stamp: Stamp,
-    digest: [u8; 16],
-    pub(crate) bodies: Bodies,
-}
-
-const _: () = assert!(size_of::<(Key, ObjectEntry)>() == 80 && size_of::<(BodyId, BodyEntry)>() == 40);
-
-impl ObjectEntry {
-    pub(crate) fn time_ms(&self) -> u64 {
-        self.stamp.time_ms()
-    }
-
-    pub(crate) fn etag(&self) -> Etag {
-        Etag { digest: self.digest, parts: self.stamp.parts() }
-    }
-
-    pub(crate) fn sealed(&self) -> bool {
-        self.stamp.sealed()
-    }
-}
-
-/// A part of an upload.
-#[derive(Debug)]
-struct PartEntry {
-    at: Location,
-    seq: u64,
-    time_ms: u64,
-    part: Part,
-}
-
-/// An upload.
-#[derive(Debug)]
-pub(crate) struct Upload {
-    pub(crate) at: Location,
-    key: Arc<str>,
-    id: [u8; 16],
-    time_ms: u64,
-    sealed: bool,
-    declared: Option<(u8, u8)>,
-    parts: Parts,
-    /// Whether its completion or abortion is in flight.
-    closing: bool,
-}
-
-#[derive(Debug)]
-pub(crate) struct BodyEntry {
-    pub(crate) at: Location,
-    /// The segments of its blocks; empty for an inline body.
-    pub(crate) shares: Shares,
-    refs: u32,
-}
-
-/// In-flight writes of a name.
-#[derive(Debug, Default)]
-struct Pending {
-    /// Sequence number and outcome of each write.
-    writes: Vec<(u64, Outcome)>,
-    /// The highest sequence number applied in the meantime, including deletions.
-    applied: u64,
-}
-
-/// The settings of a bucket and the location of their record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Settings {
-    at: Location,
-    seq: u64,
-    settings: BucketSettings,
-}
-
-/// A bucket.
-#[derive(Debug)]
-pub(crate) struct Bucket {
-    name: Box<str>,
-    time_ms: u64,
-    at: Location,
-    settings: Option<Settings>,
-    /// Number of in-flight changes of its settings.
-    settings_pending: u32,
-    /// Whether its deletion is in flight.
-    deleting: bool,
-    objects: SortedMap<Key, ObjectEntry>,
-    pending: BTreeMap<Key, Pending>,
-    uploads: Uploads,
-    /// Plaintext bytes of its objects, and of the parts of its uploads.
-    bytes: u64,
-    /// Plaintext bytes of in-flight writes.
-    reserved: u64,
-}
+use crate::types::{BodyId, BucketInfo, BucketUsage, PartInfo};
 
 /// A checkpoint that recovery can start from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -483,142 +313,10 @@ impl Index {
     }
 }
 
-impl Bucket {
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(crate) fn info(&self) -> BucketInfo {
-        BucketInfo { name: self.name.to_string(), time_ms: self.time_ms }
-    }
-
-    fn usage(&self) -> BucketUsage {
-        BucketUsage {
-            name: self.name.to_string(),
-            objects: self.objects.len() as u64,
-            uploads: self.uploads.len() as u64,
-            bytes: self.bytes,
-            quota: self.settings.as_ref().and_then(|settings| settings.settings.quota),
-        }
-    }
-
-    pub(crate) fn settings(&self) -> BucketSettings {
-        self.settings.as_ref().map(|settings| settings.settings.clone()).unwrap_or_default()
-    }
-
-    pub(crate) fn lifecycle(&self) -> Option<Arc<[u8]>> {
-        self.settings.as_ref().map(|settings| settings.settings.lifecycle.clone()).filter(|bytes| !bytes.is_empty())
-    }
-
-    /// Returns the sequence number of the settings; 0 if they were never set.
-    pub(crate) fn settings_seq(&self) -> u64 {
-        self.settings.as_ref().map_or(0, |settings| settings.seq)
-    }
-
-    pub(crate) fn object(&self, key: &str) -> Option<&ObjectEntry> {
-        self.objects.get(key.as_bytes())
-    }
-
-    /// Iterates over the objects from a key on, in order.
-    pub(crate) fn objects_from(&self, key: &str) -> impl Iterator<Item = (&str, &ObjectEntry)> {
-        self.objects.from(key.as_bytes()).map(|(key, entry)| (&*key.0, entry))
-    }
-
-    /// Iterates over the uploads from a sequence number on, in order.
-    pub(crate) fn uploads_from(&self, seq: u64) -> impl Iterator<Item = (u64, &Upload)> {
-        self.uploads.from(seq)
-    }
-
-    /// Iterates over the open uploads from this one on, each with the number of its newest part,
-    /// which gives its age, and its bytes.
-    pub(crate) fn abandoned_from(&self, seq: u64) -> impl Iterator<Item = (u64, &Upload, u64, u64)> {
-        self.uploads_from(seq).filter(|(_, upload)| !upload.closing).map(|(seq, upload)| {
-            let newest = upload.parts.iter().map(|part| part.seq).max().unwrap_or(seq);
-            let parts = upload.parts.iter().map(|part| u64::from(part.at.len()) + part.part.size);
-            (seq, upload, newest, u64::from(upload.at.len()) + parts.sum::<u64>())
-        })
-    }
-
-    pub(crate) fn last_key(&self) -> Option<&str> {
-        self.objects.last_key().map(|key| &*key.0)
-    }
-
-    /// Returns the plaintext bytes of its objects and of the parts of its uploads.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Returns the upload of this identity, if it has this key.
-    pub(crate) fn upload_by_id(&self, key: &str, id: &[u8; 16]) -> Option<(u64, &Upload)> {
-        let seq = self.uploads.seq_of_id(id)?;
-        let upload = self.uploads.get(seq)?;
-        (*upload.key == *key).then_some((seq, upload))
-    }
-
-    pub(crate) fn upload(&self, seq: u64) -> Option<&Upload> {
-        self.uploads.get(seq)
-    }
-
-    pub(crate) fn upload_ref(&self, seq: u64, upload: &Upload) -> UploadRef {
-        UploadRef {
-            bucket: self.name.to_string(),
-            key: upload.key.to_string(),
-            id: upload.id,
-            sealed: upload.sealed,
-            time_ms: upload.time_ms,
-            declared: upload.declared,
-            seq,
-        }
-    }
-}
-
-impl Upload {
-    /// Iterates over the parts after number `after`, in order. `of` holds the identities of the
-    /// bucket and of this upload.
-    pub(crate) fn parts(&self, of: (u64, u64), after: u16) -> impl Iterator<Item = PartInfo> {
-        let parts = after.checked_add(1).map(|next| self.parts.from(next));
-        parts.into_iter().flatten().map(move |entry| PartInfo {
-            number: entry.part.number,
-            size: entry.part.size,
-            etag: entry.part.etag,
-            time_ms: entry.time_ms,
-            part: entry.part.clone(),
-            of,
-            seq: entry.seq,
-        })
-    }
-
-    /// Returns the current location of part `number`, if it still has this sequence number.
-    pub(crate) fn part_at(&self, number: u16, seq: u64) -> Option<Location> {
-        self.parts.get(number).filter(|entry| entry.seq == seq).map(|entry| entry.at)
-    }
-
-    pub(crate) fn key(&self) -> &str {
-        &self.key
-    }
-
-    pub(crate) fn time_ms(&self) -> u64 {
-        self.time_ms
-    }
-
-    pub(crate) fn id(&self) -> [u8; 16] {
-        self.id
-    }
-
-    /// Returns the plaintext bytes of the part with this number.
-    pub(crate) fn part_size(&self, number: u16) -> Option<u64> {
-        self.parts.get(number).map(|entry| entry.part.size)
-    }
-
-    /// Returns whether this is the current attempt at its number.
-    fn has(&self, part: &Part) -> bool {
-        self.parts.get(part.number).is_some_and(|entry| entry.part == *part)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::location::Share;
     use crate::limits::SEGMENTS_START;
 
     #[test]
@@ -642,14 +340,5 @@ mod tests {
             assert_eq!(index.totals.shares, recount(&index));
         }
         assert_eq!((index.totals.shares, index.body_count()), (0, 0));
-    }
-
-    #[test]
-    fn stamp_of_extreme_values_round_trips() {
-        for (time, parts, sealed) in [(0, 0, false), (1_700_000_000_000, 10_000, true), ((1 << 48) - 1, 1, false)] {
-            let stamp = Stamp::new(time, parts, sealed);
-            assert_eq!((stamp.time_ms(), stamp.parts(), stamp.sealed()), (time, parts, sealed));
-        }
-        assert_eq!(Stamp::new(u64::MAX, 0, true).time_ms(), (1 << 48) - 1);
     }
 }

@@ -1,6 +1,7 @@
 //! A recount of live bytes, to verify the counters.
 
-use super::{Index, Live};
+use super::Index;
+use super::location::Live;
 
 /// A segment whose live byte counter is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +43,7 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::{Location, Share, Shares};
+    use crate::index::location::{Location, Share, Shares};
     use crate::limits::{PAGE, SEGMENTS_START};
     use crate::types::BodyId;
 

@@ -1,15 +1,12 @@
 //! Reservations: admission of a write before it is written.
 
-use super::{Bucket, Effect, Index, Key, Upload};
+use super::Index;
+use super::bucket::{Bucket, Outcome};
+use super::effect::Effect;
+use super::entry::Key;
+use super::uploads::Upload;
 use crate::Error;
-use crate::types::{CompleteUpload, Condition, Etag};
-
-/// The outcome of a write for its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Absent,
-    Present(Etag),
-}
+use crate::types::{CompleteUpload, Condition};
 
 impl Index {
     /// Returns the bucket for a write into it.

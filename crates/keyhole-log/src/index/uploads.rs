@@ -5,8 +5,32 @@
 
 use std::sync::Arc;
 
-use super::{Location, PartEntry, Upload};
+use super::location::Location;
 use crate::sorted::SortedMap;
+use crate::types::{Part, PartInfo};
+
+/// A part of an upload.
+#[derive(Debug)]
+pub(super) struct PartEntry {
+    pub(super) at: Location,
+    pub(super) seq: u64,
+    pub(super) time_ms: u64,
+    pub(super) part: Part,
+}
+
+/// An upload.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    pub(crate) at: Location,
+    pub(super) key: Arc<str>,
+    pub(super) id: [u8; 16],
+    pub(super) time_ms: u64,
+    pub(super) sealed: bool,
+    pub(super) declared: Option<(u8, u8)>,
+    pub(super) parts: Parts,
+    /// Whether its completion or abortion is in flight.
+    pub(super) closing: bool,
+}
 
 /// Parts of an upload, ordered by number.
 #[derive(Debug, Default)]
@@ -25,6 +49,50 @@ pub(super) struct Uploads {
     by_seq: SortedMap<u64, Upload>,
     by_key: SortedMap<ListedKey, ()>,
     by_id: SortedMap<[u8; 16], u64>,
+}
+
+impl Upload {
+    /// Iterates over the parts after number `after`, in order. `of` holds the identities of the
+    /// bucket and of this upload.
+    pub(crate) fn parts(&self, of: (u64, u64), after: u16) -> impl Iterator<Item = PartInfo> {
+        let parts = after.checked_add(1).map(|next| self.parts.from(next));
+        parts.into_iter().flatten().map(move |entry| PartInfo {
+            number: entry.part.number,
+            size: entry.part.size,
+            etag: entry.part.etag,
+            time_ms: entry.time_ms,
+            part: entry.part.clone(),
+            of,
+            seq: entry.seq,
+        })
+    }
+
+    /// Returns the current location of part `number`, if it still has this sequence number.
+    pub(crate) fn part_at(&self, number: u16, seq: u64) -> Option<Location> {
+        self.parts.get(number).filter(|entry| entry.seq == seq).map(|entry| entry.at)
+    }
+
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    pub(crate) fn time_ms(&self) -> u64 {
+        self.time_ms
+    }
+
+    pub(crate) fn id(&self) -> [u8; 16] {
+        self.id
+    }
+
+    /// Returns the plaintext bytes of the part with this number.
+    pub(crate) fn part_size(&self, number: u16) -> Option<u64> {
+        self.parts.get(number).map(|entry| entry.part.size)
+    }
+
+    /// Returns whether this is the current attempt at its number.
+    pub(super) fn has(&self, part: &Part) -> bool {
+        self.parts.get(part.number).is_some_and(|entry| entry.part == *part)
+    }
 }
 
 impl Parts {
@@ -135,7 +203,7 @@ impl Uploads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{BodyId, Part};
+    use crate::types::BodyId;
 
     fn upload(key: &str, id: u8) -> Upload {
         let (at, time_ms, declared, parts) = (Location::LOST, 1, None, Parts::default());

@@ -5,9 +5,10 @@ use crate::disk::Disk;
 use crate::error::{Damage, Error, LOST_OBJECT};
 use crate::index::{Location, ObjectEntry, Outcome};
 use crate::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX};
+use crate::object::{Content, Object, PutObject};
+use crate::pin::Pin;
 use crate::sabotage::{self, Sabotage};
-use crate::store::Pin;
-use crate::types::{BodyId, Condition, Content, ListObjects, Listing, Object, Part, PutObject};
+use crate::types::{BodyId, Condition, ListObjects, Listing, Part};
 use crate::wire::payload::{ObjectPut, RecordPayload};
 
 impl<D: Disk> Log<D> {

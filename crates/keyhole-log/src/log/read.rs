@@ -4,13 +4,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Log;
-use crate::body::{block_count, block_len, run_blocks, with_starts};
 use crate::disk::{Disk, is_unreadable, read_again, read_short_again};
 use crate::error::{Damage, Error, UNREADABLE};
+use crate::geometry::{block_count, block_len, run_blocks, with_starts};
 use crate::index::Location;
 use crate::limits::{BLOCK_DATA, CHUNK_LEN, CHUNK_TAGS_MAX, FOOTER_LEN, PAGE};
+use crate::pin::SegmentPin;
 use crate::sabotage::{self, Sabotage};
-use crate::store::{SegmentPin, State, Store};
+use crate::store::{State, Store};
 use crate::types::{BodyId, Part};
 use crate::wire::StoreId;
 use crate::wire::block::{BlockIdentity, Footer};

@@ -4,7 +4,8 @@ use super::Log;
 use crate::disk::Disk;
 use crate::error::{Damage, Error};
 use crate::limits::CHUNKS_MAX;
-use crate::types::{ListObjects, Listed, Object};
+use crate::object::Object;
+use crate::types::{ListObjects, Listed};
 
 /// Position of a scrub. The default starts a new one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::{Bucket, Index, Outcome, Upload};
 use crate::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX, PART_CHECKSUM_MAX, PART_CHECKSUMS_MAX, PARTS_MAX};
-use crate::types::{CompleteUpload, CreateUpload, ListUploads, Part, PartInfo, PutPart};
+use crate::object::PutPart;
+use crate::types::{CompleteUpload, CreateUpload, ListUploads, Part, PartInfo};
 use crate::types::{UploadHead, UploadListing, UploadRef};
 use crate::wire::payload::{ObjectPut, PartPut, RecordPayload, UploadCreate};
 

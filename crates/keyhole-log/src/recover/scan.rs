@@ -12,9 +12,9 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::base::{Base, Headers};
 use super::window::Window;
-use crate::body::{run_bytes, with_starts};
 use crate::disk::{Disk, is_unreadable, read_again};
 use crate::error::{Damage, Error, UNREADABLE};
+use crate::geometry::{run_bytes, with_starts};
 use crate::index::Location;
 use crate::limits::{HEADERS_IN_FLIGHT, PAGE, REPLAY_SPAN, SCAN_READ, SEGMENTS_START};
 use crate::segments::{Segment, Use};

@@ -1,7 +1,7 @@
 //! Contents of a checkpoint: *items*, packed into records of kind 11.
 
 use super::Cursor;
-use super::payload::{PART_LEN, encode_part, parse_part};
+use super::part::{PART_LEN, encode_part, parse_part};
 use crate::limits::{BUCKET_MAX, LIFECYCLE_MAX, POLICY_MAX, RUNS_MAX, SEGMENT_LEN_MIN, batch_max, checkpoint_record};
 use crate::types::{BodyId, BucketSettings, Part};
 

@@ -6,6 +6,7 @@ pub(crate) mod block;
 pub(crate) mod checkpoint;
 #[cfg(test)]
 mod examples;
+mod part;
 pub(crate) mod payload;
 pub(crate) mod record;
 pub(crate) mod segment;

@@ -2,6 +2,7 @@
 
 use super::Cursor;
 use super::checkpoint::{CheckpointEnd, CheckpointItems};
+use super::part::{PART_LEN, encode_part, parse_part};
 use crate::limits::{BATCH_MAX, BUCKET_MAX, CHUNK_LEN, INLINE_MAX, SEGMENT_LEN_MIN, batch_max};
 use crate::limits::{
     BLOCK_DATA, BLOCKS_MAX, HEAD_MAX, KEY_MAX, LIFECYCLE_MAX, OBJECT_TAGS_MAX, PART_CHECKSUM_MAX, PART_CHECKSUMS_MAX,
@@ -46,8 +47,7 @@ const INLINE: u8 = 0;
 const WHOLE_BLOCKS: u8 = 1;
 const BLOCKS: u8 = 2;
 
-/// Length of an encoded part, and of an encoded run.
-pub(super) const PART_LEN: usize = 2 + 8 + 8 + 24 + 16;
+/// Length of an encoded run.
 const RUN_LEN: usize = 8 + 8 + 4;
 
 /// The longest body record has the most runs; the longest other record is an object of the most
@@ -175,19 +175,6 @@ pub(crate) enum RecordPayload<'a> {
         time_ms: u64,
         settings: BucketSettings,
     },
-}
-
-impl BucketSettings {
-    /// Encodes 16 bytes; unset values are all ones. Policy and lifecycle are encoded elsewhere.
-    pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        out.extend(self.quota.unwrap_or(u64::MAX).to_le_bytes());
-        out.extend(self.expire_ms.unwrap_or(u64::MAX).to_le_bytes());
-    }
-
-    pub(super) fn parse(c: &mut Cursor<'_>) -> Option<Self> {
-        let some = |value| (value != u64::MAX).then_some(value);
-        Some(BucketSettings { quota: some(c.u64()?), expire_ms: some(c.u64()?), ..BucketSettings::default() })
-    }
 }
 
 impl<'a> RecordPayload<'a> {
@@ -551,18 +538,6 @@ fn parse_tags<'a>(flags: u8, c: &mut Cursor<'a>) -> Option<&'a [u8]> {
         0 => Some(&[]),
         _ => c.u16().filter(|len| *len > 0).and_then(|len| c.bytes(len.into())),
     }
-}
-
-pub(super) fn encode_part(part: &Part, out: &mut Vec<u8>) {
-    out.extend_from_slice(&part.number.to_le_bytes());
-    out.extend_from_slice(&part.body.0.to_le_bytes());
-    out.extend_from_slice(&part.size.to_le_bytes());
-    out.extend_from_slice(&part.salt);
-    out.extend_from_slice(&part.etag);
-}
-
-pub(super) fn parse_part(c: &mut Cursor<'_>) -> Option<Part> {
-    Some(Part { number: c.u16()?, body: BodyId(c.u64()?), size: c.u64()?, salt: c.array()?, etag: c.array()? })
 }
 
 #[cfg(test)]

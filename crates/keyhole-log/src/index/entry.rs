@@ -1,0 +1,133 @@
+//! Entries of the index for objects and bodies, and their keys.
+
+use std::borrow::Borrow;
+
+use super::location::{Location, Shares};
+use crate::types::{BodyId, Etag, Part};
+
+/// An object key, ordered by its bytes and searchable by bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key(pub(crate) Box<str>);
+
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl From<&str> for Key {
+    fn from(key: &str) -> Self {
+        Key(key.into())
+    }
+}
+
+/// The bodies of an object, usually one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Bodies {
+    One(BodyId),
+    // A thin pointer keeps the common variants small.
+    #[allow(clippy::box_collection)]
+    Many(Box<Vec<BodyId>>),
+}
+
+impl Bodies {
+    pub(crate) fn of(parts: &[Part]) -> Self {
+        match parts {
+            [one] => Bodies::One(one.body),
+            _ => Bodies::from_vec(parts.iter().map(|part| part.body).collect()),
+        }
+    }
+
+    pub(crate) fn from_vec(bodies: Vec<BodyId>) -> Self {
+        match bodies[..] {
+            [one] => Bodies::One(one),
+            _ => Bodies::Many(Box::new(bodies)),
+        }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[BodyId] {
+        match self {
+            Bodies::One(one) => std::slice::from_ref(one),
+            Bodies::Many(many) => many,
+        }
+    }
+}
+
+/// Storage time, number of ETag parts, and sealed flag of an object, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp(pub(super) u64);
+
+impl Stamp {
+    const TIME_BITS: u32 = 48;
+    const PARTS_BITS: u32 = 15;
+    const TIME_MAX: u64 = (1 << Self::TIME_BITS) - 1;
+
+    /// Packs the fields. Times after the year 10,000 are clamped to it.
+    pub(super) fn new(time_ms: u64, parts: u16, sealed: bool) -> Self {
+        debug_assert!(parts < 1 << Self::PARTS_BITS);
+        let flags = u64::from(parts) << 1 | u64::from(sealed);
+        Stamp(time_ms.min(Self::TIME_MAX) | flags << Self::TIME_BITS)
+    }
+
+    pub(super) fn time_ms(self) -> u64 {
+        self.0 & Self::TIME_MAX
+    }
+
+    pub(super) fn parts(self) -> u16 {
+        (self.0 >> (Self::TIME_BITS + 1)) as u16
+    }
+
+    pub(super) fn sealed(self) -> bool {
+        self.0 >> Self::TIME_BITS & 1 == 1
+    }
+}
+
+/// An object.
+#[derive(Debug, Clone)]
+pub(crate) struct ObjectEntry {
+    pub(crate) at: Location,
+    pub(crate) seq: u64,
+    pub(crate) size: u64,
+    pub(super) stamp: Stamp,
+    pub(super) digest: [u8; 16],
+    pub(crate) bodies: Bodies,
+}
+
+/// A body.
+#[derive(Debug)]
+pub(crate) struct BodyEntry {
+    pub(crate) at: Location,
+    /// The segments of its blocks; empty for an inline body.
+    pub(crate) shares: Shares,
+    pub(super) refs: u32,
+}
+
+const _: () = assert!(size_of::<(Key, ObjectEntry)>() == 80 && size_of::<(BodyId, BodyEntry)>() == 40);
+
+impl ObjectEntry {
+    pub(crate) fn time_ms(&self) -> u64 {
+        self.stamp.time_ms()
+    }
+
+    pub(crate) fn etag(&self) -> Etag {
+        Etag { digest: self.digest, parts: self.stamp.parts() }
+    }
+
+    pub(crate) fn sealed(&self) -> bool {
+        self.stamp.sealed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamp_of_extreme_values_round_trips() {
+        for (time, parts, sealed) in [(0, 0, false), (1_700_000_000_000, 10_000, true), ((1 << 48) - 1, 1, false)] {
+            let stamp = Stamp::new(time, parts, sealed);
+            assert_eq!((stamp.time_ms(), stamp.parts(), stamp.sealed()), (time, parts, sealed));
+        }
+        assert_eq!(Stamp::new(u64::MAX, 0, true).time_ms(), (1 << 48) - 1);
+    }
+}

@@ -7,22 +7,11 @@
 
 use std::cmp::Reverse;
 
-use super::{Segment, Segments, Use};
+use super::Segments;
+use super::segment::{Growth, Segment, Use};
 use crate::disk::{Extent, coverage};
 use crate::limits::SPACE_ASK_AFTER;
 use crate::wire::segment::Kind;
-
-/// Whether segments without allocated space may be begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Growth {
-    /// The file system has granted every request.
-    Open,
-    /// The last request failed for lack of space. `refused` counts requests refused since; `due`: a
-    /// probe is allowed regardless of that count.
-    Blocked { refused: u32, due: bool },
-    /// A probe is in flight.
-    Asking,
-}
 
 /// Outcome of [`ask_again`](Segments::ask_again).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

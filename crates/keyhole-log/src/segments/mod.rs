@@ -4,161 +4,21 @@
 //! live data is *condemned*: it becomes blank once no kept checkpoint refers to it and no reader
 //! has it pinned.
 
+mod reserve;
+mod segment;
 mod space;
 
 use std::collections::BTreeSet;
 
 use crate::limits::{
-    CLEAN_AHEAD, CLEAN_BATCH, CLEAN_RESERVE, CLEAN_SLACK, LIVE_MAX, PAGE, SEGMENTS_FIXED, SEGMENTS_PER_WORKER,
-    SEGMENTS_START,
+    CLEAN_AHEAD, CLEAN_BATCH, LIVE_MAX, PAGE, SEGMENTS_FIXED, SEGMENTS_PER_WORKER, SEGMENTS_START, WORKERS_MAX,
 };
-use crate::limits::{CLEAN_SMALL_LESS, CLEAN_SMALL_MIN, CLEAN_SMALL_SHARE, WORKERS_MAX};
 use crate::wire::checkpoint::{SegmentItem, SegmentUse};
 use crate::wire::segment::Kind;
-use space::Growth;
+use reserve::Reserve;
+use segment::Growth;
+pub(crate) use segment::{Purpose, Segment, Use};
 pub(crate) use space::{Ask, Step};
-
-/// The state of a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Use {
-    /// Free to be begun.
-    Blank,
-    /// Being appended to.
-    Open(Kind),
-    /// Full or ended.
-    Closed(Kind),
-    /// Without live data. Holds the number of checkpoints begun when this was found.
-    Condemned(u64),
-    /// Partly unreadable during recovery, and left alone.
-    Damaged,
-}
-
-/// An entry of the segment table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Segment {
-    pub(crate) used: Use,
-    /// Generation of the current or last use.
-    pub(crate) generation: u64,
-    /// Generation of the previous use, while the segment is being begun; 0 for a segment that is
-    /// new at the end of the file.
-    pub(crate) before: u64,
-    /// Bytes written, including the header; 0 if unknown.
-    pub(crate) written: u32,
-    /// META only: bytes whose records are applied to the index, and the checksum of the last such
-    /// record, or of the header.
-    pub(crate) settled: u32,
-    pub(crate) prev: u32,
-    /// In-flight reads and writes, and blocks that no record names yet. A
-    /// pinned segment is not freed.
-    pub(crate) pins: u32,
-    /// Whether the file system has allocated its space and not discarded it. Persists across uses
-    /// of the segment.
-    pub(crate) allocated: bool,
-    /// Bytes from its start that have been written since it was allocated, by any use.
-    pub(crate) filled: u32,
-    /// Whether the maintenance began it.
-    pub(crate) cleaner: bool,
-}
-
-impl Segment {
-    pub(crate) const BLANK: Segment = Segment {
-        used: Use::Blank,
-        generation: 0,
-        before: 0,
-        written: 0,
-        settled: 0,
-        prev: 0,
-        pins: 0,
-        allocated: false,
-        filled: 0,
-        cleaner: false,
-    };
-
-    /// Returns whether its bytes belong to its generation.
-    pub(crate) fn in_use(&self) -> bool {
-        self.used != Use::Blank && self.used != Use::Damaged
-    }
-}
-
-/// The purpose that a segment is allocated for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// Blocks of bodies.
-    Body,
-    /// Records of any kind. `first`: the worker has no META segment yet.
-    Meta { first: bool },
-    /// Records that delete, which may use the reserve for deletions.
-    Deletions,
-    /// Data moved by the cleaner, and checkpoints, which may use the cleaner's reserve.
-    Clean(Kind),
-}
-
-impl Purpose {
-    /// Returns whether the purpose adds live bytes. A worker's first META segment
-    /// serves any kind of record.
-    pub(crate) fn grows(self) -> bool {
-        matches!(self, Purpose::Body | Purpose::Meta { first: false })
-    }
-}
-
-/// Numbers of segments held in reserve when the rest of the store is full.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Reserve {
-    /// Reserve for deletions.
-    pub(crate) deletions: u64,
-    /// Reserve for the cleaner and for checkpoints.
-    pub(crate) cleaner: u64,
-    /// Reserve for cleaned segments until they are freed: blank or condemned.
-    pub(crate) waiting: u64,
-    /// Slack that may hold dead bytes, but no live ones.
-    pub(crate) slack: u64,
-    /// Part of the cleaner's reserve that others must leave: enough to move a segment and to write
-    /// the checkpoints that free it.
-    least: u64,
-    /// Part of the deletions' reserve for the checkpoints that free what they delete.
-    checkpoints: u64,
-}
-
-impl Reserve {
-    /// Computes the reserve for a store of at most `most` segments. A checkpoint may take
-    /// `checkpoint` bytes.
-    fn of(most: u64, workers: u64, checkpoint: u64, len: u64) -> Self {
-        // The checkpoints that free deleted space: while two more are written,
-        // the previous ones remain.
-        let checkpoints = (checkpoint * 9 / 2).div_ceil(len).max(1).min(most / 4);
-        // One more than the workers: a segment full of tombstones is freed only after its worker
-        // has begun another.
-        let deletions = (workers + 1).min(most / 4) + checkpoints;
-        // One segment of each kind being filled, and one more of each so that cleaning continues
-        // while cleaned segments wait for a checkpoint. Then two checkpoints, with the space they
-        // waste at the ends of segments.
-        let cleaner = (4 + (checkpoint * 9 / 4).div_ceil(len)).min(most / 4);
-        let least = (2 + (checkpoint * 5 / 2).div_ceil(len)).min(cleaner);
-        let (waiting, slack) = (Reserve::share(most, CLEAN_RESERVE), Reserve::share(most, CLEAN_SLACK));
-        Reserve { deletions, cleaner, waiting, slack, least, checkpoints }
-    }
-
-    /// Returns one of `one_of` segments; less in stores of under 240 segments, where the fixed
-    /// reserves are a large share.
-    fn share(most: u64, one_of: u64) -> u64 {
-        let small = (most / CLEAN_SMALL_SHARE).saturating_sub(CLEAN_SMALL_LESS).max(CLEAN_SMALL_MIN);
-        (most / one_of).min(small)
-    }
-
-    /// Returns the segments to keep blank and allocated.
-    fn blank(self) -> u64 {
-        self.deletions + self.cleaner
-    }
-
-    /// Returns the segments to keep blank or waiting to be freed.
-    fn unfilled(self) -> u64 {
-        self.blank() + self.waiting
-    }
-
-    pub(crate) fn total(self) -> u64 {
-        self.unfilled() + self.slack
-    }
-}
 
 /// The table of segments.
 #[derive(Debug)]

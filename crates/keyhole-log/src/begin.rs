@@ -1,13 +1,12 @@
 //! Beginning of segments: selection, allocation, and filling ahead.
 
-use futures_channel::oneshot;
-
 use crate::commit::{Context, WRITE_ATTEMPTS};
 use crate::disk::{Disk, is_full};
 use crate::error::Error;
 use crate::limits::{FILL_BATCH_MAX, FILL_STEP, PAGE};
+use crate::open::OpenMeta;
 use crate::segments::{Ask, Purpose, Step};
-use crate::store::{OpenMeta, State};
+use crate::state::State;
 use crate::wire::segment;
 
 /// A segment that has just been begun.
@@ -262,30 +261,5 @@ impl<D: Disk> Context<D> {
         let mut state = self.store.lock();
         state.segments.provided(number);
         state.wake_space();
-    }
-}
-
-impl State {
-    /// Waits for a segment that is being prepared. `None`: there is none.
-    fn wait_for_withdrawn(&mut self) -> Option<oneshot::Receiver<()>> {
-        if !self.segments.has_withdrawn() {
-            return None;
-        }
-        Some(self.wait_in_line())
-    }
-
-    /// Waits until a segment is free or until none can be freed. `None`: none can be freed.
-    fn wait_for_space(&mut self) -> Option<oneshot::Receiver<()>> {
-        if !self.maintenance.running || self.maintenance.is_stalled {
-            return None;
-        }
-        self.wake_maintenance();
-        Some(self.wait_in_line())
-    }
-
-    fn wait_in_line(&mut self) -> oneshot::Receiver<()> {
-        let (sender, receiver) = oneshot::channel();
-        self.maintenance.space.push(sender);
-        receiver
     }
 }

@@ -1,5 +1,6 @@
 //! Group commit: takes a batch of records from the queue to the disk and into the index.
 
+use crate::draft::Draft;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -12,23 +13,15 @@ use crate::disk::{Disk, is_full};
 use crate::error::{Error, FailedWrite};
 use crate::index::{Effect, Location};
 use crate::limits::{PAGE, batch_max};
+use crate::open::{OpenMeta, WriterEnd};
 use crate::pin::SegmentPin;
 use crate::sabotage::{self, Sabotage};
 use crate::segments::Purpose;
-use crate::store::{Durability, End, OpenMeta, State, Store};
+use crate::store::{Durability, Store};
 use crate::types::BodyId;
 use crate::wire::payload::kind;
 use crate::wire::record::{self, DurableHint, FIRST, LAST, MOVED};
 use crate::wire::{pages, segment};
-
-/// A record to write.
-#[derive(Debug)]
-pub(crate) struct Draft {
-    pub(crate) seq: u64,
-    pub(crate) kind: u8,
-    pub(crate) payload: Vec<u8>,
-    pub(crate) effect: Effect,
-}
 
 /// The records of one request, written contiguously in one batch.
 #[derive(Debug)]
@@ -45,22 +38,6 @@ pub(crate) struct Commit {
     /// before it relies on its writes.
     pub(crate) relaxed: bool,
     pub(crate) done: oneshot::Sender<Result<(), Error>>,
-}
-
-impl Draft {
-    fn moved(&self) -> bool {
-        matches!(self.effect, Effect::Moved(_))
-    }
-
-    /// Returns whether the record names blocks, which must be durable when it is acknowledged.
-    fn has_blocks(&self) -> bool {
-        match &self.effect {
-            Effect::Body { runs, .. } => !runs.is_empty(),
-            // The cleaner wrote the blocks it refers to.
-            Effect::Moved(_) => true,
-            _ => false,
-        }
-    }
 }
 
 impl Commit {
@@ -101,18 +78,6 @@ impl Batch {
 
     fn space(&self) -> usize {
         pages(self.commits.iter().map(Commit::space).sum())
-    }
-}
-
-impl OpenMeta {
-    /// Returns whether the segment was ended early because a batch could not be written whole.
-    fn is_sealed(&self) -> bool {
-        self.at == self.end
-    }
-
-    /// Returns the bytes left for batches. One page is kept for the record that ends the segment.
-    pub(crate) fn room(&self) -> usize {
-        usize::try_from(self.end - self.at).unwrap_or(usize::MAX).saturating_sub(PAGE)
     }
 }
 
@@ -277,7 +242,7 @@ impl<D: Disk> Context<D> {
         let end = state.ends[self.worker];
         let written = (meta.at - meta.start) as u32;
         let durable = if is_durable { written } else { end.durable_in(meta.number) };
-        state.ends[self.worker] = End { segment: meta.number, written, durable, ..end };
+        state.ends[self.worker] = WriterEnd { segment: meta.number, written, durable, ..end };
         state.segments.table[meta.number as usize].written = written;
         for (i, draft) in drafts.iter().enumerate() {
             let padding = if i == 0 { len - records } else { 0 };
@@ -411,7 +376,7 @@ impl<D: Disk> Context<D> {
             if meta.is_sealed() {
                 state.close_segment(meta.number, self.maintains);
                 // The segment may be freed from now on: no durable hint names it.
-                state.ends[self.worker] = End::NONE;
+                state.ends[self.worker] = WriterEnd::NONE;
             }
         }
         if !torn.refused.is_empty() {
@@ -509,38 +474,6 @@ impl<D: Disk> Context<D> {
         // Another worker's failed write may mean that this worker's bytes are not durable.
         self.store.check_poison()?;
         Ok(places)
-    }
-}
-
-impl State {
-    fn count_record(&mut self, draft: &Draft, bytes: u64) {
-        if !matches!(draft.kind, kind::CHECKPOINT_ITEMS | kind::CHECKPOINT | kind::SEGMENT_END | kind::MARK) {
-            self.maintenance.since_checkpoint += bytes;
-        }
-        let written = &mut self.counters.written;
-        match (&draft.effect, draft.kind) {
-            (Effect::Moved(_), _) => {
-                written.moved += bytes;
-                self.counters.cleaner.bytes_moved += bytes;
-            }
-            (_, kind::CHECKPOINT_ITEMS | kind::CHECKPOINT) => written.checkpoints += bytes,
-            (_, kind::SEGMENT_END | kind::MARK) => written.other += bytes,
-            (effect, _) => {
-                written.records += bytes;
-                if let Effect::Body { len, runs, .. } = effect
-                    && runs.is_empty()
-                {
-                    written.appended += len;
-                }
-            }
-        }
-    }
-
-    /// Marks all records of the segment so far as applied.
-    fn settle(&mut self, worker: usize, meta: &OpenMeta) {
-        self.ends[worker].in_flight = u64::MAX;
-        let segment = &mut self.segments.table[meta.number as usize];
-        (segment.settled, segment.prev) = ((meta.at - meta.start) as u32, meta.prev);
     }
 }
 

@@ -23,6 +23,7 @@ mod body;
 mod check;
 mod commit;
 mod disk;
+mod draft;
 mod error;
 mod geometry;
 mod index;
@@ -31,11 +32,13 @@ mod log;
 mod maintain;
 mod numbers;
 mod object;
+mod open;
 mod pin;
 mod recover;
 mod sabotage;
 mod segments;
 mod sorted;
+mod state;
 mod stats;
 mod store;
 mod types;
@@ -52,15 +55,16 @@ pub use error::{Damage, Error, FailedWrite};
 #[doc(hidden)]
 pub use index::LiveMismatch;
 pub use log::{Body, ChunkTags, Log, OpenBlock, ScrubCursor, ScrubStep, worker};
-pub use maintain::{Compacted, Maintenance, maintenance};
+pub use maintain::{Maintenance, maintenance};
 pub use object::{Content, Object, PutObject, PutPart};
 pub use recover::{Format, Identity, OpenOptions, Recovery, create, estimate_index, identity, open};
 #[cfg(feature = "sabotage")]
 pub use sabotage::{Sabotage, sabotage};
+pub use state::Compacted;
 pub use stats::{
-    BatchHistogram, CleanerStats, SegmentCounts, SegmentKind, SegmentStat, SegmentState, Stats, Syncs, Written,
+    BatchHistogram, CleanerStats, SegmentCounts, SegmentKind, SegmentStat, SegmentState, Stats, Syncs, Usage, Written,
 };
-pub use store::{Activity, Durability, Store, Usage};
+pub use store::{Activity, Durability, Store};
 pub use types::{
     BodyId, BucketInfo, BucketSettings, BucketUsage, CompleteUpload, Condition, CreateUpload, Etag, ListObjects,
     ListUploads, Listed, ListedUpload, Listing, ParseEtagError, Part, PartInfo, UploadHead, UploadListing, UploadRef,

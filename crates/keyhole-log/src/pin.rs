@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::index::Bodies;
-use crate::store::{State, Store};
+use crate::state::State;
+use crate::store::Store;
 
 /// Keeps the bodies of an object readable while held.
 #[derive(Clone)]

@@ -3,9 +3,33 @@
 use std::sync::Arc;
 
 use crate::error::FailedWrite;
-use crate::segments::Use;
-use crate::store::{State, Usage};
 use crate::wire::segment::Kind;
+
+/// Space usage of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Maximum length of the file in bytes.
+    pub capacity: u64,
+    /// Current length of the file in bytes.
+    pub allocated: u64,
+    /// Bytes reserved for deletions, the cleaner and checkpoints.
+    pub reserved: u64,
+    /// Number of buckets.
+    pub buckets: u64,
+    /// Number of objects.
+    pub objects: u64,
+    /// Number of uploads that are neither completed nor aborted.
+    pub uploads: u64,
+    /// Number of bodies, including those of parts.
+    pub bodies: u64,
+    /// Live bytes of records and blocks, including headers and footers.
+    pub live: u64,
+    /// Bytes written that are not live: no longer or not yet referenced.
+    pub dead: u64,
+    /// Limit on live bytes. In-flight writes may exceed it slightly.
+    pub live_max: u64,
+}
 
 /// A snapshot of all statistics.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,54 +209,8 @@ pub(crate) struct Counters {
     pub(crate) cleaner: CleanerStats,
 }
 
-impl State {
-    pub(crate) fn segment_stats(&self) -> Vec<SegmentStat> {
-        let segments = self.segments.table.iter().zip(0u32..).map(|(segment, number)| {
-            let (kind, state) = match segment.used {
-                Use::Blank => (SegmentKind::Blank, SegmentState::Blank),
-                Use::Open(kind) => (SegmentKind::of(kind), SegmentState::Open),
-                Use::Closed(kind) => (SegmentKind::of(kind), SegmentState::Closed),
-                Use::Condemned(_) => (SegmentKind::Blank, SegmentState::Condemned),
-                Use::Damaged => (SegmentKind::Blank, SegmentState::Damaged),
-            };
-            let (generation, written) = (segment.generation, u64::from(segment.written));
-            SegmentStat { number, kind, state, generation, written, live: self.index.live.of(number) }
-        });
-        segments.collect()
-    }
-
-    pub(crate) fn summary(&self, poisoned: bool, read_only: Option<Arc<str>>) -> Stats {
-        let mut counts = SegmentCounts::default();
-        for segment in &self.segments.table {
-            *match segment.used {
-                Use::Blank => &mut counts.blank,
-                Use::Open(_) => &mut counts.open,
-                Use::Closed(_) => &mut counts.closed,
-                Use::Condemned(_) => &mut counts.condemned,
-                Use::Damaged => &mut counts.damaged,
-            } += 1;
-        }
-        Stats {
-            usage: self.usage(),
-            index_bytes: self.index.allocated(),
-            written: self.counters.written,
-            batches: self.counters.batches,
-            syncs: self.counters.syncs,
-            cleaner: self.counters.cleaner,
-            segment_counts: counts,
-            segments: Vec::new(),
-            ring: self.maintenance.ring,
-            full: self.refuses(),
-            poisoned,
-            failed_write: self.failed_write.clone(),
-            read_only,
-            newest_ms: self.index.newest_ms,
-        }
-    }
-}
-
 impl SegmentKind {
-    fn of(kind: Kind) -> Self {
+    pub(crate) fn of(kind: Kind) -> Self {
         match kind {
             Kind::Meta => SegmentKind::Meta,
             Kind::Body => SegmentKind::Body,

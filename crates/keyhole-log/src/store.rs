@@ -3,25 +3,18 @@
 //! One mutex guards the index, the counter, the segment table and the durability state. It is never
 //! held across an await. Everything else belongs to one worker.
 
-use std::collections::VecDeque;
+use crate::state::State;
+use crate::stats::Usage;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures_channel::oneshot;
-
 use crate::error::{Damage, Error, FailedWrite};
-use crate::index::{Effect, Index, LiveMismatch, Location};
-use crate::limits::PAGE;
+use crate::index::LiveMismatch;
 use crate::locks::{AtomicBool, AtomicU32, Mutex, MutexGuard};
-use crate::maintain::MaintenanceRequest;
-use crate::numbers::Numbers;
-use crate::segments::{Segments, Use};
-use crate::stats::{Counters, Stats};
+use crate::stats::Stats;
 use crate::types::BucketUsage;
 use crate::wire::StoreId;
-use crate::wire::record::DurableHint;
-use crate::wire::superblock::Superblock;
 
 /// The point at which a write is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,32 +25,6 @@ pub enum Durability {
     /// [`flush`](crate::Log::flush); a process crash loses none. After either, every object is
     /// whole or absent.
     Deferred,
-}
-
-/// Space usage of the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Usage {
-    /// Maximum length of the file in bytes.
-    pub capacity: u64,
-    /// Current length of the file in bytes.
-    pub allocated: u64,
-    /// Bytes reserved for deletions, the cleaner and checkpoints.
-    pub reserved: u64,
-    /// Number of buckets.
-    pub buckets: u64,
-    /// Number of objects.
-    pub objects: u64,
-    /// Number of uploads that are neither completed nor aborted.
-    pub uploads: u64,
-    /// Number of bodies, including those of parts.
-    pub bodies: u64,
-    /// Live bytes of records and blocks, including headers and footers.
-    pub live: u64,
-    /// Bytes written that are not live: no longer or not yet referenced.
-    pub dead: u64,
-    /// Limit on live bytes. In-flight writes may exceed it slightly.
-    pub live_max: u64,
 }
 
 /// The log's current activities. For tests that need to know where a crash occurred.
@@ -88,132 +55,6 @@ pub struct Store {
     pub(crate) cleaning: AtomicBool,
     /// Number of writers with writes in doubt.
     in_doubt: AtomicU32,
-}
-
-/// The state guarded by the mutex.
-#[derive(Debug)]
-pub(crate) struct State {
-    pub(crate) index: Index,
-    pub(crate) numbers: Numbers,
-    pub(crate) segments: Segments,
-    /// The open META segment of each writer. The last is the maintenance's.
-    pub(crate) ends: Vec<End>,
-    /// The open segments for workers that have not started yet.
-    pub(crate) slots: VecDeque<Slot>,
-    pub(crate) superblock: Superblock,
-    pub(crate) counters: Counters,
-    pub(crate) maintenance: MaintenanceState,
-    /// The failure that poisoned the log.
-    pub(crate) failed_write: Option<FailedWrite>,
-    /// Writers that must end a torn segment and lack the space. They retry when space is expected.
-    pub(crate) torn: Vec<oneshot::Sender<()>>,
-}
-
-/// State of the communication between the maintenance and the workers.
-#[derive(Debug, Default)]
-pub(crate) struct MaintenanceState {
-    /// Whether the maintenance has started and not ended.
-    pub(crate) running: bool,
-    /// Whether the cleaner found nothing to gain, and no space has become dead since.
-    pub(crate) is_stalled: bool,
-    /// Counts deletions, overwrites and released pins, after which cleaning may gain space
-    /// again.
-    pub(crate) progress_counter: u64,
-    /// Writers that wait for a segment.
-    pub(crate) space: Vec<oneshot::Sender<()>>,
-    pub(crate) requests: VecDeque<MaintenanceRequest>,
-    /// Wakes the maintenance, if it is asleep.
-    pub(crate) asleep: Option<oneshot::Sender<()>>,
-    /// Bytes of records written since the newest checkpoint was begun.
-    pub(crate) since_checkpoint: u64,
-    /// Checkpoints still to be written before the tails cut by recovery are final
-    /// and watermarks may rise.
-    pub(crate) unsettled: usize,
-    /// Bytes of the newest checkpoint.
-    pub(crate) checkpoint_len: u64,
-    /// Ring mode: the oldest objects are dropped when there is no other way to make room.
-    pub(crate) ring: bool,
-    /// The open segments it starts with.
-    pub(crate) slot: Option<Slot>,
-    /// Damage found by the maintenance and not yet [taken](Store::take_findings).
-    pub(crate) findings: Vec<Damage>,
-    /// Number of existing worker logs, and of writers that have not ended.
-    pub(crate) logs: usize,
-    pub(crate) writers: usize,
-}
-
-/// Written and durable offsets within a writer's open META segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct End {
-    pub(crate) segment: u32,
-    pub(crate) written: u32,
-    pub(crate) durable: u32,
-    /// Watermark of the batch that is not yet applied; `u64::MAX` if there is none.
-    pub(crate) in_flight: u64,
-}
-
-impl End {
-    /// The value for a writer without a META segment.
-    pub(crate) const NONE: End = End { segment: 0, written: 0, durable: 0, in_flight: u64::MAX };
-
-    /// Returns the durable offset if this is `segment`, else 0.
-    pub(crate) fn durable_in(&self, segment: u32) -> u32 {
-        if self.segment == segment { self.durable } else { 0 }
-    }
-}
-
-/// Open segments that recovery found for a worker.
-#[derive(Debug, Default)]
-pub(crate) struct Slot {
-    pub(crate) worker: usize,
-    pub(crate) meta: Option<OpenMeta>,
-    pub(crate) body: Option<OpenBody>,
-}
-
-/// An open META segment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OpenMeta {
-    pub(crate) number: u32,
-    pub(crate) generation: u64,
-    /// Offsets in the file where the segment starts and ends.
-    pub(crate) start: u64,
-    pub(crate) end: u64,
-    /// Offset of the next batch.
-    pub(crate) at: u64,
-    /// Checksum of the last record, or of the segment's header.
-    pub(crate) prev: u32,
-    /// Whether it was taken from the reserve for deletions.
-    pub(crate) reserve: bool,
-}
-
-/// An open BODY segment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OpenBody {
-    pub(crate) number: u32,
-    pub(crate) generation: u64,
-    /// Offset of the next block.
-    pub(crate) at: u64,
-    /// Offset in the file where the segment ends.
-    pub(crate) end: u64,
-}
-
-/// The records and offsets that a sync makes durable on success.
-pub(crate) struct Syncing {
-    seqs: Vec<u64>,
-    ends: Vec<End>,
-}
-
-impl MaintenanceState {
-    /// Marks that cleaning may gain space again.
-    pub(crate) fn mark_progress(&mut self) {
-        self.is_stalled = false;
-        self.progress_counter += 1;
-    }
-
-    /// Marks that there is nothing to gain, unless the progress counter is no longer `seen`.
-    pub(crate) fn mark_stalled(&mut self, seen: u64) {
-        self.is_stalled = self.progress_counter == seen;
-    }
 }
 
 impl Store {
@@ -378,132 +219,5 @@ impl fmt::Debug for Store {
             .field("durability", &self.durability)
             .field("poisoned", &self.poisoned())
             .finish_non_exhaustive()
-    }
-}
-
-impl State {
-    pub(crate) fn usage(&self) -> Usage {
-        let (totals, live) = (self.index.totals, self.index.live.total());
-        let in_use = self.segments.table.iter().filter(|segment| segment.in_use());
-        let used: u64 = in_use.map(|segment| u64::from(segment.written).saturating_sub(PAGE as u64)).sum();
-        Usage {
-            capacity: self.segments.capacity,
-            allocated: self.segments.allocated(),
-            reserved: self.segments.reserve.total() * self.segments.len,
-            buckets: self.index.bucket_count(),
-            objects: totals.objects,
-            uploads: totals.uploads,
-            bodies: self.index.body_count(),
-            live,
-            dead: used.saturating_sub(live),
-            live_max: self.segments.live_max(),
-        }
-    }
-
-    /// Returns whether the limit on live bytes is reached. Cleaning then gains nothing for writes
-    /// that add data. In ring mode the oldest objects are dropped instead.
-    pub(crate) fn is_full(&self) -> bool {
-        !self.maintenance.ring && self.index.live.total() >= self.segments.live_max()
-    }
-
-    /// Returns whether writes that add data are refused until something is deleted.
-    pub(crate) fn refuses(&self) -> bool {
-        let stalled = self.maintenance.is_stalled && !self.maintenance.ring;
-        self.is_full() || stalled && !self.segments.has_spare()
-    }
-
-    /// Returns whether records of any kind are accepted.
-    pub(crate) fn has_spare(&self) -> bool {
-        !self.is_full() && self.segments.has_spare()
-    }
-
-    /// Returns a durable hint: a segment of a worker other than `me`, and its durable offset.
-    /// `turn` rotates through the workers.
-    pub(crate) fn durable_hint(&self, me: usize, turn: usize) -> DurableHint {
-        let others = self.ends.len() - 1;
-        let other = |nth: usize| self.ends[(me + 1 + (turn + nth) % others) % self.ends.len()];
-        let known = (0..others).map(other).find(|end| end.durable > 0);
-        known.map_or_else(DurableHint::default, |end| DurableHint { segment: end.segment, until: end.durable })
-    }
-
-    /// Snapshots what a sync covers. Call right before submitting the sync: every write it counts
-    /// has completed.
-    pub(crate) fn begin_sync(&mut self) -> Syncing {
-        Syncing { seqs: self.numbers.begin_sync(), ends: self.ends.clone() }
-    }
-
-    pub(crate) fn end_sync(&mut self, syncing: &Syncing) {
-        self.numbers.durable(syncing.seqs.iter().copied());
-        for (end, then) in self.ends.iter_mut().zip(&syncing.ends) {
-            if end.segment == then.segment {
-                end.durable = end.durable.max(then.written);
-            }
-        }
-    }
-
-    /// Applies a durable record to the index and ends its reservation.
-    pub(crate) fn apply(&mut self, seq: u64, at: Location, effect: &Effect) -> Result<(), Error> {
-        let live = self.index.live.total();
-        // The order matters: the reservation remembers a newer deletion of the name.
-        let result = self.index.apply(seq, at, effect);
-        self.index.release(seq, effect);
-        if !matches!(effect, Effect::Moved(_)) {
-            self.numbers.settled(seq);
-        }
-        // In ring mode new data can make room as well, because it can be dropped.
-        let ring = self.maintenance.ring;
-        if ring || self.index.live.total() < live || matches!(effect, Effect::Delete { .. }) {
-            self.maintenance.mark_progress();
-        }
-        result
-    }
-
-    /// Closes a segment. Cleaning it may gain space from now on, unless the maintenance filled it.
-    pub(crate) fn close_segment(&mut self, number: u32, by_maintenance: bool) {
-        self.segments.close(number);
-        if !by_maintenance {
-            self.maintenance.mark_progress();
-            self.wake_maintenance_if_short();
-        }
-    }
-
-    /// Pins a segment, so that it is not freed, until [`unpin_segment`](Self::unpin_segment).
-    pub(crate) fn pin_segment(&mut self, number: u32) {
-        self.segments.table[number as usize].pins += 1;
-    }
-
-    pub(crate) fn unpin_segment(&mut self, number: u32) {
-        let segment = &mut self.segments.table[number as usize];
-        segment.pins -= 1;
-        let unused = segment.pins == 0 && matches!(segment.used, Use::Condemned(_) | Use::Closed(_));
-        if unused && self.index.live.of(number) == 0 {
-            self.maintenance.mark_progress();
-            self.wake_maintenance_if_short();
-        }
-    }
-
-    pub(crate) fn wake_maintenance(&mut self) {
-        if let Some(asleep) = self.maintenance.asleep.take() {
-            let _ = asleep.send(()); // The receiver may be gone.
-        }
-    }
-
-    /// Wakes the writers that wait for a segment.
-    pub(crate) fn wake_space(&mut self) {
-        for waiting in self.maintenance.space.drain(..) {
-            let _ = waiting.send(()); // The receiver may be gone.
-        }
-    }
-}
-
-impl Slot {
-    pub(crate) fn end(&self) -> End {
-        match &self.meta {
-            Some(meta) => {
-                let durable = (meta.at - meta.start) as u32;
-                End { segment: meta.number, written: durable, durable, in_flight: u64::MAX }
-            }
-            None => End::NONE,
-        }
     }
 }

@@ -7,17 +7,18 @@
 //! 3. Writes a record that lists the pieces, and makes everything durable.
 //! 4. Points the superblock to it.
 
+use crate::state::BegunCheckpoint;
 use std::sync::atomic::Ordering;
 
 use super::Maintenance;
-use crate::commit::Draft;
 use crate::disk::Disk;
+use crate::draft::Draft;
 use crate::error::Error;
 use crate::index::{Capture, Effect};
 use crate::limits::{PAGE, SUPERBLOCK_AT, checkpoint_record, checkpoint_records_max};
 use crate::log::CommitRequest;
-use crate::store::State;
-use crate::wire::checkpoint::{CheckpointEnd, CheckpointItems, Item};
+use crate::state::State;
+use crate::wire::checkpoint::{CheckpointEnd, CheckpointItems};
 use crate::wire::payload::RecordPayload;
 use crate::wire::superblock::Superblock;
 
@@ -133,38 +134,5 @@ impl<D: Disk> Maintenance<D> {
         }
         self.suspect = 0;
         Ok(())
-    }
-}
-
-/// The snapshot taken under one lock acquisition.
-struct BegunCheckpoint {
-    until: u64,
-    watermark: u64,
-    floor: u64,
-    /// Number of the checkpoint since the opening.
-    begun: u64,
-    /// The first items: segments, pending records, floors.
-    front: Vec<Vec<u8>>,
-}
-
-impl State {
-    fn begin_checkpoint(&mut self) -> BegunCheckpoint {
-        self.condemn_dead();
-        self.segments.checkpoints += 1;
-        self.maintenance.since_checkpoint = 0;
-        let (most, mut front) = (self.index.checkpoint_record(), vec![Vec::new()]);
-        let pending = self.numbers.pending().map(|seq| Item::Pending { seq });
-        for item in self.segments.items().map(Item::Segment).chain(pending) {
-            if front.last().is_some_and(|items: &Vec<u8>| items.len() >= most) {
-                front.push(Vec::new());
-            }
-            if let Some(items) = front.last_mut() {
-                item.encode(items);
-            }
-        }
-        front.append(&mut self.index.capture_floors());
-        let (until, watermark) = (self.numbers.next(), self.numbers.watermark());
-        let floor = self.ends.iter().map(|end| end.in_flight).min().unwrap_or(watermark).min(watermark);
-        BegunCheckpoint { until, watermark, floor, begun: self.segments.checkpoints, front }
     }
 }

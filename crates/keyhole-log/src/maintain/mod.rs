@@ -15,6 +15,8 @@ mod aside;
 mod checkpoint;
 mod clean;
 
+use crate::state::Compacted;
+use crate::state::MaintenanceRequest;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::rc::Rc;
@@ -27,27 +29,11 @@ use crate::Log;
 use crate::commit::Context;
 use crate::disk::{Disk, is_full};
 use crate::error::{Error, FailedWrite};
-use crate::limits::{CHECKPOINT_AFTER_MAX, CHECKPOINT_AFTER_MIN, CLEAN_AHEAD, CLEAN_IDLE_MAX, CLEAN_IN_VAIN_MAX};
+use crate::limits::{CLEAN_AHEAD, CLEAN_IDLE_MAX, CLEAN_IN_VAIN_MAX};
 use crate::log::start;
 use crate::segments::Step;
-use crate::store::{State, Store};
+use crate::store::Store;
 use crate::writer::Writer;
-
-/// Result of [`compact`](crate::Log::compact).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Compacted {
-    /// Segments that became blank.
-    pub segments_freed: u64,
-    /// Bytes of live records and blocks moved.
-    pub bytes_moved: u64,
-}
-
-/// A request to the maintenance, with the sender that answers it.
-#[derive(Debug)]
-pub(crate) enum MaintenanceRequest {
-    Checkpoint(oneshot::Sender<Result<(), Error>>),
-    Compact(oneshot::Sender<Result<Compacted, Error>>),
-}
 
 /// The maintenance of a log. Does nothing until [`run`](Self::run) is polled.
 pub struct Maintenance<D: Disk> {
@@ -330,43 +316,5 @@ impl<D: Disk> Maintenance<D> {
 
     fn set_cleaning(&self, cleaning: bool) {
         self.store.cleaning.store(cleaning, Ordering::Relaxed);
-    }
-}
-
-impl State {
-    /// Returns whether a writer waits for a segment, or soon will.
-    fn is_short(&self) -> bool {
-        !self.maintenance.space.is_empty() || self.segments.spare() < CLEAN_AHEAD
-    }
-
-    /// Returns whether a checkpoint is due to free cleaned segments: enough of them wait, or
-    /// writers cannot get a segment before.
-    fn is_freeing_due(&self) -> bool {
-        let segments = &self.segments;
-        segments.fresh() >= segments.batch() || (segments.at_hand() == 0 && segments.waiting() > 0)
-    }
-
-    fn is_checkpoint_due(&self) -> bool {
-        let after = (4 * self.maintenance.checkpoint_len).clamp(CHECKPOINT_AFTER_MIN, CHECKPOINT_AFTER_MAX);
-        // A small file has few segments, and its checkpoints are cheap, so they are more frequent.
-        let after = after.min((self.segments.capacity / 8).max(self.segments.len));
-        self.maintenance.since_checkpoint > after || (self.maintenance.unsettled > 0 && self.is_changed())
-    }
-
-    /// Whether anything has been written since the newest checkpoint.
-    fn is_changed(&self) -> bool {
-        self.maintenance.since_checkpoint > 0
-    }
-
-    pub(crate) fn wake_maintenance_if_short(&mut self) {
-        if (self.segments.spare() < CLEAN_AHEAD && !self.maintenance.is_stalled) || self.segments.is_unprepared() {
-            self.wake_maintenance();
-        }
-    }
-
-    pub(crate) fn wake_maintenance_if_due(&mut self) {
-        if self.is_checkpoint_due() || (!self.maintenance.is_stalled && self.segments.spare() < CLEAN_AHEAD) {
-            self.wake_maintenance();
-        }
     }
 }

@@ -27,8 +27,10 @@ use crate::limits::{
     SUPERBLOCK_AT, WORKERS_MAX, capacity_min,
 };
 use crate::numbers::Numbers;
+use crate::open::Slot;
 use crate::segments::Segments;
-use crate::store::{Durability, MaintenanceState, Slot, State, Store};
+use crate::state::{MaintenanceState, State};
+use crate::store::{Durability, Store};
 use crate::wire::superblock::{Superblock, VERSION};
 
 use base::Base;

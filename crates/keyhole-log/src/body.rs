@@ -5,7 +5,6 @@ use std::fmt;
 
 use futures_channel::oneshot;
 
-use crate::Log;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::geometry::run_bytes;
@@ -15,9 +14,9 @@ use crate::limits::{
 };
 use crate::pin::SegmentPin;
 use crate::types::BodyId;
-use crate::wire;
 use crate::wire::payload::{BodyRecord, Bytes, RecordPayload, Run};
 use crate::writer::{BlockWrite, Job, PlacedBlock};
+use crate::{Log, wire};
 
 /// A body whose bytes are written but not yet named by a record. Using it in an object or a part
 /// names it; dropping it discards the body.

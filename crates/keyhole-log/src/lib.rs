@@ -18,10 +18,8 @@
 
 pub mod limits;
 
-mod begin;
 mod body;
 mod check;
-mod commit;
 mod disk;
 mod draft;
 mod error;
@@ -44,6 +42,7 @@ mod store;
 mod types;
 mod wire;
 mod writer;
+mod yielding;
 
 #[doc = include_str!("../FORMAT.md")]
 pub mod format {}

@@ -3,8 +3,6 @@
 //! One mutex guards the index, the counter, the segment table and the durability state. It is never
 //! held across an await. Everything else belongs to one worker.
 
-use crate::state::State;
-use crate::stats::Usage;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +10,8 @@ use std::sync::atomic::Ordering;
 use crate::error::{Damage, Error, FailedWrite};
 use crate::index::LiveMismatch;
 use crate::locks::{AtomicBool, AtomicU32, Mutex, MutexGuard};
-use crate::stats::Stats;
+use crate::state::State;
+use crate::stats::{Stats, Usage};
 use crate::types::BucketUsage;
 use crate::wire::StoreId;
 

@@ -1,17 +1,14 @@
 //! Expiry of objects and uploads: by age, or to make room.
 
-use crate::state::Due;
-use crate::state::Oldest;
-use crate::state::OldestCursor;
 use std::cell::Cell;
-use std::future::poll_fn;
-use std::task::Poll;
 
 use super::Log;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::limits::EXPIRE_BATCH;
+use crate::state::{Due, Oldest, OldestCursor};
 use crate::types::{BucketInfo, BucketSettings, Condition};
+use crate::yielding::yield_once;
 
 /// Key and identity of an upload.
 type UploadName = (String, [u8; 16]);
@@ -47,7 +44,7 @@ impl<D: Disk> Log<D> {
             while let Some((due, next)) = self.due(&bucket.name, &from, &rules) {
                 expired += self.drop_all(due, now_ms).await?;
                 from = next;
-                let_others_run().await;
+                yield_once().await;
             }
         }
         Ok(expired)
@@ -68,7 +65,7 @@ impl<D: Disk> Log<D> {
             while let Some((due, next)) = self.due_uploads(&name, from, &rules) {
                 aborted += self.abort_all(due.iter().map(|(key, id)| (&*name, &**key, id)), now_ms).await?;
                 from = next;
-                let_others_run().await;
+                yield_once().await;
             }
         }
         Ok(aborted)
@@ -89,12 +86,12 @@ impl<D: Disk> Log<D> {
             let mut from = String::new();
             while let Some((_, next)) = self.due(&name, &from, &look) {
                 from = next;
-                let_others_run().await;
+                yield_once().await;
             }
             let mut from = 0;
             while let Some((_, next)) = self.due_uploads(&name, from, &look) {
                 from = next;
-                let_others_run().await;
+                yield_once().await;
             }
             if newest.get() > so_far {
                 found = Some((newest.get(), name));
@@ -208,17 +205,4 @@ impl<D: Disk> Log<D> {
         }
         Ok(dropped)
     }
-}
-
-/// Yields once: a scan without writes must not starve the thread's other tasks.
-async fn let_others_run() {
-    let mut has_waited = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut has_waited, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

@@ -16,13 +16,11 @@ use std::sync::Arc;
 
 use futures_channel::{mpsc, oneshot};
 
-pub(crate) use read::read_verified;
 pub use read::{Body, ChunkTags, OpenBlock};
-pub(crate) use read::{Located, read_record, read_record_if};
+pub(crate) use read::{Located, read_record, read_record_if, read_verified};
 pub use scrub::{ScrubCursor, ScrubStep};
 
 use crate::body::BodyWriter;
-use crate::commit::{self, Commit};
 use crate::disk::Disk;
 use crate::draft::Draft;
 use crate::error::Error;
@@ -35,7 +33,7 @@ use crate::store::Store;
 use crate::types::BodyId;
 use crate::wire::pages;
 use crate::wire::payload::{RecordPayload, kind};
-use crate::writer::{Job, Writer};
+use crate::writer::{Commit, Job, Writer};
 
 /// A worker's handle of the log. Clones belong to the same worker.
 ///
@@ -207,9 +205,9 @@ impl<D: Disk> Log<D> {
         // A batch cannot be longer than the room in a segment.
         if pages(commit.space()) > batch_max(self.inner.store.segment_len) {
             let what = "a write, for the segment length of this store";
-            commit::refuse(&self.inner.store, commit, &Error::TooLarge(what));
+            commit.refuse(&self.inner.store, &Error::TooLarge(what));
         } else if let Err(Job::Commit(commit)) = self.submit(Job::Commit(commit)) {
-            commit::refuse(&self.inner.store, commit, &Error::Closed);
+            commit.refuse(&self.inner.store, &Error::Closed);
         }
         async move { answer.await.map_err(|_| Error::Closed)? }
     }

@@ -14,10 +14,9 @@ use crate::sabotage::{self, Sabotage};
 use crate::state::State;
 use crate::store::Store;
 use crate::types::{BodyId, Part};
-use crate::wire::StoreId;
 use crate::wire::block::{BlockIdentity, Footer};
 use crate::wire::payload::{Bytes, RecordPayload, Run};
-use crate::wire::{align_down, align_up, record};
+use crate::wire::{StoreId, align_down, align_up, record};
 
 /// Maximum gap before a footer that is read along with it, instead of a separate read.
 const GAP_MAX: usize = 4 * CHUNK_LEN;

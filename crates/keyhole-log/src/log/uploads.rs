@@ -7,8 +7,7 @@ use crate::error::Error;
 use crate::index::{Bucket, Index, Outcome, Upload};
 use crate::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX, PART_CHECKSUM_MAX, PART_CHECKSUMS_MAX, PARTS_MAX};
 use crate::object::PutPart;
-use crate::types::{CompleteUpload, CreateUpload, ListUploads, Part, PartInfo};
-use crate::types::{UploadHead, UploadListing, UploadRef};
+use crate::types::{CompleteUpload, CreateUpload, ListUploads, Part, PartInfo, UploadHead, UploadListing, UploadRef};
 use crate::wire::payload::{ObjectPut, PartPut, RecordPayload, UploadCreate};
 
 impl<D: Disk> Log<D> {

@@ -7,9 +7,8 @@
 use super::Maintenance;
 use crate::disk::Disk;
 use crate::error::Damage;
-use crate::state::SearchPosition;
-use crate::state::UnreadData;
-use crate::writer::others_first;
+use crate::state::{SearchPosition, UnreadData};
+use crate::yielding::yield_once;
 
 impl<D: Disk> Maintenance<D> {
     /// Sets a segment aside, and reports the objects and uploads left in it.
@@ -21,7 +20,7 @@ impl<D: Disk> Maintenance<D> {
             named += found.len();
             self.find(found);
             place = next;
-            others_first().await;
+            yield_once().await;
         }
         if named == 0 {
             // The record of a bucket, or a body that only a reader holds.

@@ -7,7 +7,6 @@
 //! 3. Writes a record that lists the pieces, and makes everything durable.
 //! 4. Points the superblock to it.
 
-use crate::state::BegunCheckpoint;
 use std::sync::atomic::Ordering;
 
 use super::Maintenance;
@@ -17,7 +16,7 @@ use crate::error::Error;
 use crate::index::{Capture, Effect};
 use crate::limits::{PAGE, SUPERBLOCK_AT, checkpoint_record, checkpoint_records_max};
 use crate::log::CommitRequest;
-use crate::state::State;
+use crate::state::{BegunCheckpoint, State};
 use crate::wire::checkpoint::{CheckpointEnd, CheckpointItems};
 use crate::wire::payload::RecordPayload;
 use crate::wire::superblock::Superblock;

@@ -4,9 +4,6 @@
 //! whose blocks are moved gets a record with their new locations. Until the segment is freed both
 //! copies are valid.
 
-use crate::state::Candidate;
-use crate::state::UnreadData;
-use crate::state::move_commit;
 use std::rc::Rc;
 
 use futures_channel::oneshot;
@@ -23,7 +20,7 @@ use crate::limits::{CHUNKS_MAX, PAGE, RUNS_MAX};
 use crate::log::{CommitRequest, Located, read_record, read_verified};
 use crate::pin::SegmentPin;
 use crate::recover::Window;
-use crate::state::State;
+use crate::state::{Candidate, State, UnreadData, move_commit};
 use crate::types::BodyId;
 use crate::wire::align_up;
 use crate::wire::block::BlockIdentity;

@@ -15,8 +15,6 @@ mod aside;
 mod checkpoint;
 mod clean;
 
-use crate::state::Compacted;
-use crate::state::MaintenanceRequest;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::rc::Rc;
@@ -26,14 +24,14 @@ use std::sync::atomic::Ordering;
 use futures_channel::oneshot;
 
 use crate::Log;
-use crate::commit::Context;
 use crate::disk::{Disk, is_full};
 use crate::error::{Error, FailedWrite};
 use crate::limits::{CLEAN_AHEAD, CLEAN_IDLE_MAX, CLEAN_IN_VAIN_MAX};
 use crate::log::start;
 use crate::segments::Step;
+use crate::state::{Compacted, MaintenanceRequest};
 use crate::store::Store;
-use crate::writer::Writer;
+use crate::writer::{Context, Writer};
 
 /// The maintenance of a log. Does nothing until [`run`](Self::run) is polled.
 pub struct Maintenance<D: Disk> {

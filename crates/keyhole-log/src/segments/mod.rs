@@ -10,6 +10,9 @@ mod space;
 
 use std::collections::BTreeSet;
 
+pub(crate) use segment::{Purpose, Segment, Use};
+pub(crate) use space::{Ask, Step};
+
 use crate::limits::{
     CLEAN_AHEAD, CLEAN_BATCH, LIVE_MAX, PAGE, SEGMENTS_FIXED, SEGMENTS_PER_WORKER, SEGMENTS_START, WORKERS_MAX,
 };
@@ -17,8 +20,6 @@ use crate::wire::checkpoint::{SegmentItem, SegmentUse};
 use crate::wire::segment::Kind;
 use reserve::Reserve;
 use segment::Growth;
-pub(crate) use segment::{Purpose, Segment, Use};
-pub(crate) use space::{Ask, Step};
 
 /// The table of segments.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Beginning of segments: selection, allocation, and filling ahead.
 
-use crate::commit::{Context, WRITE_ATTEMPTS};
+use super::context::{Context, WRITE_ATTEMPTS};
 use crate::disk::{Disk, is_full};
 use crate::error::Error;
 use crate::limits::{FILL_BATCH_MAX, FILL_STEP, PAGE};

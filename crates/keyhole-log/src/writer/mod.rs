@@ -10,60 +10,38 @@
 //! flight, arriving records are collected for the next, so that one sync serves all waiting
 //! requests (group commit).
 
+mod append;
+mod batch;
+mod begin;
+mod blocks;
+mod commit;
+mod context;
+mod job;
+mod roll;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 
 use futures_channel::{mpsc, oneshot};
 use futures_util::future::{Fuse, FusedFuture, FutureExt, LocalBoxFuture};
 use futures_util::select_biased;
 use futures_util::stream::{FusedStream, FuturesUnordered, StreamExt};
 
-use crate::commit::{self, Batch, Commit, Context};
+pub(crate) use context::Context;
+pub(crate) use job::{BlockWrite, Commit, Job, PlacedBlock};
+
 use crate::disk::Disk;
 use crate::error::{Error, FailedWrite};
 use crate::geometry::split_at;
 use crate::limits::{CHUNK_LEN, buffer_len};
 use crate::open::{OpenBody, OpenMeta, Slot};
 use crate::pin::SegmentPin;
-use crate::segments::Purpose;
 use crate::store::Store;
-use crate::types::BodyId;
-use crate::wire::block::{self, BlockIdentity};
-use crate::wire::segment::Kind;
-
-/// A queue entry of the writer.
-pub(crate) enum Job<D: Disk> {
-    Block(BlockWrite<D>),
-    Commit(Commit),
-    Flush(oneshot::Sender<Result<(), Error>>),
-}
-
-/// A block to write.
-pub(crate) struct BlockWrite<D: Disk> {
-    pub(crate) buf: D::Buf,
-    pub(crate) body: BodyId,
-    pub(crate) index: u32,
-    pub(crate) data_len: u32,
-    pub(crate) tags: Vec<[u8; 16]>,
-    /// Checksums of its first granules.
-    pub(crate) crcs: Vec<u32>,
-    /// Results of pieces cut off its front because the segment had no room for the whole block.
-    pub(crate) ahead: Vec<oneshot::Receiver<Result<Vec<PlacedBlock>, Error>>>,
-    pub(crate) done: oneshot::Sender<Result<Vec<PlacedBlock>, Error>>,
-}
-
-/// The location of a written block or piece of one. No record names it yet;
-/// the pin keeps its segment.
-#[derive(Debug)]
-pub(crate) struct PlacedBlock {
-    pub(crate) offset: u64,
-    pub(crate) generation: u64,
-    /// Bytes of data.
-    pub(crate) len: u32,
-    pub(crate) pin: SegmentPin,
-}
+use crate::wire::block;
+use crate::yielding::yield_once;
+use batch::Batch;
+use blocks::{begin_body, write_block};
 
 /// Owns every write of one worker. Does nothing until [`run`](Self::run) is polled.
 pub struct Writer<D: Disk> {
@@ -157,7 +135,7 @@ impl<D: Disk> Writer<D> {
                     self.meta = meta;
                     // Just-acknowledged tasks join the next batch. Otherwise two groups of requests
                     // would alternate, each waiting for the other's sync.
-                    others_first().await;
+                    yield_once().await;
                 }
                 begun = beginning => self.begun(begun),
                 // Ends the torn segment even without new requests: names stay reserved until then.
@@ -173,7 +151,7 @@ impl<D: Disk> Writer<D> {
             }
         }
         if !self.context.store.poisoned() {
-            commit::close(&self.context, self.meta.take()).await;
+            append::close(&self.context, self.meta.take()).await;
         }
         self.guard.ended = true;
     }
@@ -276,68 +254,4 @@ impl<D: Disk> Writer<D> {
     fn commit(&mut self, batch: Batch) -> Committing {
         commit::commit(Rc::clone(&self.context), self.meta.take(), batch).boxed_local().fuse()
     }
-}
-
-/// Yields once, so that the other tasks of this thread run.
-pub(crate) async fn others_first() {
-    let mut again = true;
-    std::future::poll_fn(|cx| {
-        if std::mem::take(&mut again) {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(())
-    })
-    .await;
-}
-
-async fn write_block<D: Disk>(context: Rc<Context<D>>, block: BlockWrite<D>, placed: PlacedBlock) {
-    let BlockWrite { mut buf, body, index, data_len, tags, crcs, ahead, done } = block;
-    let PlacedBlock { offset, generation, .. } = placed;
-    let id = BlockIdentity { generation, offset, body: body.0, index, data_len };
-    let len = block::stored_len(data_len as usize);
-    block::emit(&id, &context.store.id, &tags, &crcs, D::slice(&mut buf, 0..len));
-    let result = context.write(offset, buf, len).await;
-    {
-        let mut state = context.store.lock();
-        let written = &mut state.counters.written;
-        if context.maintains {
-            written.moved += len as u64;
-            state.counters.cleaner.bytes_moved += len as u64;
-        } else {
-            written.blocks += len as u64;
-            written.appended += u64::from(data_len);
-        }
-        if let Some(number) = state.segments.number(offset) {
-            let end = (offset + len as u64 - state.segments.start(number)) as u32;
-            let segment = &mut state.segments.table[number as usize];
-            segment.written = segment.written.max(end);
-        }
-    }
-    let result = match result {
-        Ok(()) => with_pieces(ahead, placed).await,
-        Err(error) => Err(error),
-    };
-    // If the request was dropped, the pins are dropped here.
-    let _ = done.send(result);
-}
-
-/// Completes a block after the pieces that were cut off its front.
-async fn with_pieces(
-    ahead: Vec<oneshot::Receiver<Result<Vec<PlacedBlock>, Error>>>,
-    last: PlacedBlock,
-) -> Result<Vec<PlacedBlock>, Error> {
-    let mut placed = Vec::with_capacity(ahead.len() + 1);
-    for piece in ahead {
-        placed.append(&mut piece.await.map_err(|_| Error::Closed)??);
-    }
-    placed.push(last);
-    Ok(placed)
-}
-
-/// Begins a segment of blocks. `None`: the store is full.
-async fn begin_body<D: Disk>(context: Rc<Context<D>>) -> Result<Option<OpenBody>, Error> {
-    let purpose = if context.maintains { Purpose::Clean(Kind::Body) } else { Purpose::Body };
-    let begun = context.begin(Kind::Body, purpose).await?;
-    Ok(begun.map(|begun| OpenBody { number: begun.number, generation: begun.generation, at: begun.at, end: begun.end }))
 }

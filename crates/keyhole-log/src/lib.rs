@@ -32,6 +32,7 @@ mod numbers;
 mod object;
 mod open;
 mod pin;
+mod read;
 mod recover;
 mod sabotage;
 mod segments;
@@ -47,13 +48,13 @@ mod yielding;
 #[doc = include_str!("../FORMAT.md")]
 pub mod format {}
 
-pub use body::{BodyWriter, LastBlock, NewBody};
+pub use body::NewBody;
 pub use check::{CheckOptions, CheckReport, Finding, Verdict, check};
 pub use disk::{Disk, Extent};
 pub use error::{Damage, Error, FailedWrite};
 #[doc(hidden)]
 pub use index::LiveMismatch;
-pub use log::{Body, ChunkTags, Log, OpenBlock, ScrubCursor, ScrubStep, worker};
+pub use log::{Body, BodyWriter, ChunkTags, LastBlock, Log, OpenBlock, ScrubCursor, ScrubStep, worker};
 pub use maintain::{Maintenance, maintenance};
 pub use object::{Content, Object, PutObject, PutPart};
 pub use recover::{Format, Identity, OpenOptions, Recovery, create, estimate_index, identity, open};

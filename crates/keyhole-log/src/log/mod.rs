@@ -4,6 +4,7 @@
 //! records and waits. There is no await between reserving and queueing, so a worker's records are
 //! queued in the order of their sequence numbers.
 
+mod body_writer;
 mod buckets;
 mod expire;
 mod objects;
@@ -16,11 +17,10 @@ use std::sync::Arc;
 
 use futures_channel::{mpsc, oneshot};
 
+pub use body_writer::{BodyWriter, LastBlock};
 pub use read::{Body, ChunkTags, OpenBlock};
-pub(crate) use read::{Located, read_record, read_record_if, read_verified};
 pub use scrub::{ScrubCursor, ScrubStep};
 
-use crate::body::BodyWriter;
 use crate::disk::Disk;
 use crate::draft::Draft;
 use crate::error::Error;
@@ -137,11 +137,6 @@ impl<D: Disk> Log<D> {
     /// Returns the open store, which the workers share.
     pub fn store(&self) -> &Arc<Store> {
         &self.inner.store
-    }
-
-    /// Starts a body.
-    pub fn body_writer(&self) -> BodyWriter<D> {
-        BodyWriter::new(self.clone())
     }
 
     /// Makes everything durable that any worker has acknowledged so far. Only needed under

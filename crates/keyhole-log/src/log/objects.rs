@@ -1,12 +1,13 @@
 //! Object operations.
 
-use super::{Body, CommitRequest, Located, Log, body_draft, draft, within};
+use super::{Body, CommitRequest, Log, body_draft, draft, within};
 use crate::disk::Disk;
 use crate::error::{Damage, Error, LOST_OBJECT};
 use crate::index::{Location, ObjectEntry, Outcome};
 use crate::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX};
 use crate::object::{Content, Object, PutObject};
 use crate::pin::Pin;
+use crate::read::Located;
 use crate::sabotage::{self, Sabotage};
 use crate::types::{BodyId, Condition, ListObjects, Listing, Part};
 use crate::wire::payload::{ObjectPut, RecordPayload};

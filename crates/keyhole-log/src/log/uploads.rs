@@ -1,12 +1,13 @@
 //! Operations on uploads and their parts.
 
 use super::objects::named;
-use super::{CommitRequest, Located, Log, body_draft, draft, within};
+use super::{CommitRequest, Log, body_draft, draft, within};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::index::{Bucket, Index, Outcome, Upload};
 use crate::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX, PART_CHECKSUM_MAX, PART_CHECKSUMS_MAX, PARTS_MAX};
 use crate::object::PutPart;
+use crate::read::Located;
 use crate::types::{CompleteUpload, CreateUpload, ListUploads, Part, PartInfo, UploadHead, UploadListing, UploadRef};
 use crate::wire::payload::{ObjectPut, PartPut, RecordPayload, UploadCreate};
 

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::disk::Disk;
 use crate::error::{Damage, Error};
 use crate::index::{Index, Loader, Location};
-use crate::limits::{INDEX_OF_CHECKPOINT, SEGMENTS_START};
-use crate::log::read_record_if;
+use crate::limits::SEGMENTS_START;
+use crate::read::read_record_if;
 use crate::wire::checkpoint::{CheckpointEnd, SegmentItem, SegmentUse};
 use crate::wire::payload::RecordPayload;
 use crate::wire::record::Record;
@@ -110,29 +110,6 @@ pub(super) async fn load<D: Disk>(
     Ok(base)
 }
 
-/// Estimates the index memory of a store in bytes, from the length of its newest checkpoint. `None`
-/// if no checkpoint can be read. Records written since then are not counted.
-///
-/// # Errors
-/// Those of [`open`](crate::open()), except damage.
-pub async fn estimate_index<D: Disk>(disk: &D) -> Result<Option<u64>, Error> {
-    let (superblock, _) = super::superblock::read(disk).await?;
-    let at = Location::from_raw(superblock.checkpoints[0]);
-    if at == Location::LOST {
-        return Ok(None);
-    }
-    let reader = CheckpointReader { disk, superblock: &superblock, headers: &Headers::new(), bad: RefCell::default() };
-    match reader.end(at).await {
-        Ok((end, _)) => {
-            let items: u64 = end.item_records.iter().map(|&record| u64::from(Location::from_raw(record).len())).sum();
-            let (index, checkpoint) = INDEX_OF_CHECKPOINT;
-            Ok(Some(items / checkpoint * index))
-        }
-        Err(Error::Damaged(_)) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// Returns whether every record of the checkpoint that ends at a location verifies.
 pub(super) async fn verifies<D: Disk>(
     disk: &D,
@@ -156,12 +133,13 @@ fn locations(end: &CheckpointEnd, at: Location) -> Vec<Location> {
     end.item_records.iter().map(|&record| Location::from_raw(record)).chain([at]).collect()
 }
 
-struct CheckpointReader<'a, D> {
-    disk: &'a D,
-    superblock: &'a Superblock,
-    headers: &'a Headers,
+/// Reads the records of checkpoints.
+pub(super) struct CheckpointReader<'a, D> {
+    pub(super) disk: &'a D,
+    pub(super) superblock: &'a Superblock,
+    pub(super) headers: &'a Headers,
     /// Records that did not verify.
-    bad: RefCell<Vec<Location>>,
+    pub(super) bad: RefCell<Vec<Location>>,
 }
 
 impl<D: Disk> CheckpointReader<'_, D> {
@@ -192,7 +170,7 @@ impl<D: Disk> CheckpointReader<'_, D> {
         }
     }
 
-    async fn end(&self, at: Location) -> Result<(CheckpointEnd, u64), Error> {
+    pub(super) async fn end(&self, at: Location) -> Result<(CheckpointEnd, u64), Error> {
         self.record(at, |seq, payload| match payload {
             RecordPayload::Checkpoint(end) => Some((end, seq)),
             _ => None,

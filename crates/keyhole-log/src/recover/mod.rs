@@ -7,6 +7,7 @@
 
 mod again;
 mod base;
+mod estimate;
 mod rebuild;
 mod replay;
 mod resume;
@@ -18,6 +19,10 @@ mod window;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+
+pub use estimate::estimate_index;
+pub(crate) use rebuild::is_rebuilt;
+pub(crate) use window::Window;
 
 use crate::disk::{Disk, is_full};
 use crate::error::{Damage, Error};
@@ -32,12 +37,8 @@ use crate::segments::Segments;
 use crate::state::{MaintenanceState, State};
 use crate::store::{Durability, Store};
 use crate::wire::superblock::{Superblock, VERSION};
-
 use base::Base;
-pub use base::estimate_index;
-pub(crate) use rebuild::is_rebuilt;
 use scan::Scanned;
-pub(crate) use window::Window;
 
 /// Parameters of a new object file.
 #[derive(Debug, Clone, PartialEq, Eq)]

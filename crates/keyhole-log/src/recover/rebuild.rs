@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use futures_util::stream::{self, StreamExt};
 
 use super::base;
+use super::window::Window;
 use crate::disk::{Disk, is_unreadable, read_again};
 use crate::error::{Damage, Error};
 use crate::index::Location;
@@ -18,8 +19,6 @@ use crate::wire::record::{self, HEADER_LEN};
 use crate::wire::segment::{Header, Kind};
 use crate::wire::superblock::{Superblock, VERSION};
 use crate::wire::{StoreId, align_up};
-
-use super::window::Window;
 
 /// Reported for a rebuilt superblock with a checkpoint.
 const FROM_CHECKPOINT: &str = "both superblocks (rebuilt from segment headers and the newest checkpoint; the capacity is the \

@@ -15,7 +15,7 @@ use super::scan::{MovedRecord, Scan, Scanned};
 use crate::disk::Disk;
 use crate::error::{Damage, Error, LOST_OBJECT};
 use crate::index::{Effect, Index, Location};
-use crate::log::read_record_if;
+use crate::read::read_record_if;
 use crate::types::BodyId;
 use crate::wire::payload::RecordPayload;
 use crate::wire::superblock::Superblock;

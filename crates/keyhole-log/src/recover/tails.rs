@@ -19,7 +19,7 @@ use crate::error::{Damage, Error, UNREADABLE};
 use crate::geometry::blocks;
 use crate::index::{Effect, Location};
 use crate::limits::{CHUNKS_MAX, PAGE};
-use crate::log::read_verified;
+use crate::read::read_verified;
 use crate::types::BodyId;
 use crate::wire::align_up;
 use crate::wire::payload::Run;

@@ -23,7 +23,7 @@ use keyhole_s3::auth::{Credentials, SecretKey, SigningKeys, authenticate};
 use keyhole_s3::checksum::Hasher;
 use keyhole_s3::http::{RequestHead, Response, parse_head};
 use keyhole_s3::ops::{HostNames, route};
-use keyhole_s3::sse;
+use keyhole_s3::sse::{self, RequestSseC};
 use keyhole_tests::sigv4::{Signer, amz_date, signed_headers};
 
 /// Bytes of a small object.
@@ -93,11 +93,12 @@ fn requests(c: &mut Criterion) {
         b.iter(|| route(black_box(&get_head), &names).expect("an operation"));
     });
     group.bench_function("customer key of a write", |b| {
-        b.iter(|| sse::for_write(black_box(&put_head), true).expect("a valid key").expect("a key"));
+        b.iter(|| RequestSseC::parse(black_box(&put_head), true).write_key().expect("a valid key").expect("a key"));
     });
     group.bench_function("customer key of a read", |b| {
         b.iter(|| {
-            let headers = sse::for_read(black_box(&get_head), SseCTarget::Object, true).expect("valid headers");
+            let request = RequestSseC::parse(black_box(&get_head), true);
+            let headers = request.read_headers(SseCTarget::Object).expect("valid headers");
             headers.key_for(true).expect("a valid key").expect("a key")
         });
     });

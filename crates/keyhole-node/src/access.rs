@@ -9,16 +9,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use keyhole_core::aead::Engine;
-use keyhole_log::Disk;
 use keyhole_s3::auth::{Credentials, SecretKey};
-use keyhole_s3::ops::Operation;
 use keyhole_s3::{Error, ErrorCode};
 
 use crate::failure::Result;
-use crate::io::Env;
-use crate::node::{Node, Request};
-use crate::settings::is_meant;
+use crate::settings::matches_bucket;
 
 /// A right that a grant can give.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,7 +110,7 @@ impl Grant {
     }
 
     fn is_of(&self, bucket: &str) -> bool {
-        is_meant(&self.bucket, bucket)
+        matches_bucket(&self.bucket, bucket)
     }
 }
 
@@ -138,12 +133,12 @@ impl AccessKey {
         AccessKey { id, secret, grants: vec![Grant::all()], expires_ms: None }
     }
 
-    fn may(&self, right: Right, bucket: &str, key: &str) -> bool {
+    pub(crate) fn may(&self, right: Right, bucket: &str, key: &str) -> bool {
         self.grants.iter().any(|grant| grant.rights.has(right) && grant.is_of(bucket) && key.starts_with(&grant.prefix))
     }
 
     /// Returns whether the key has the list right to any prefix of the bucket.
-    fn may_list_any(&self, bucket: &str) -> bool {
+    pub(crate) fn may_list_any(&self, bucket: &str) -> bool {
         self.grants.iter().any(|grant| grant.is_of(bucket) && grant.rights.has(Right::List))
     }
 
@@ -188,11 +183,14 @@ impl AccessTable {
 }
 
 /// The access keys that are valid at a time, in milliseconds since 1970.
-pub(crate) struct GoodAt<'t>(pub(crate) &'t AccessTable, pub(crate) u64);
+pub(crate) struct ValidKeys<'t> {
+    pub(crate) table: &'t AccessTable,
+    pub(crate) now_ms: u64,
+}
 
-impl Credentials for GoodAt<'_> {
+impl Credentials for ValidKeys<'_> {
     fn secret(&self, access_key: &str) -> Option<&SecretKey> {
-        self.0.key(access_key, self.1).map(|key| &key.secret)
+        self.table.key(access_key, self.now_ms).map(|key| &key.secret)
     }
 }
 
@@ -223,103 +221,6 @@ impl Caller {
     /// `AccessDenied`.
     pub(crate) fn require(&self, right: Right, bucket: &str, key: &str) -> std::result::Result<(), Error> {
         if self.may(right, bucket, key) { Ok(()) } else { Err(Error::new(ErrorCode::AccessDenied)) }
-    }
-}
-
-/// The right that an operation requires.
-enum Needs<'o> {
-    /// None: the operation shows only buckets that the caller knows.
-    Nothing,
-    /// Any grant that names the bucket.
-    ToKnow,
-    /// The list right to any prefix of the bucket.
-    ToListAny,
-    /// A right to the whole bucket.
-    ForBucket(Right),
-    /// The list right to a prefix.
-    ToList(&'o str),
-    /// A right to the object.
-    ForObject(Right),
-    /// Checked for each object separately.
-    ForEach,
-}
-
-fn needs(operation: &Operation, sealed: bool) -> Needs<'_> {
-    use Operation as Op;
-    match operation {
-        Op::ListBuckets => Needs::Nothing,
-        Op::HeadBucket | Op::GetBucketLocation | Op::GetBucketVersioning => Needs::ToKnow,
-        Op::GetBucketAcl | Op::GetBucketEncryption | Op::GetBucketLifecycle => Needs::ToListAny,
-        Op::CreateBucket
-        | Op::DeleteBucket
-        | Op::PutBucketEncryption
-        | Op::DeleteBucketEncryption
-        | Op::PutBucketLifecycle
-        | Op::DeleteBucketLifecycle => Needs::ForBucket(Right::Admin),
-        Op::ListObjects(query) => Needs::ToList(&query.prefix),
-        Op::ListObjectsV2(query) => Needs::ToList(&query.prefix),
-        Op::ListMultipartUploads(query) => Needs::ToList(&query.prefix),
-        Op::DeleteObjects | Op::PostObject => Needs::ForEach,
-        Op::PutObject if sealed => Needs::ForObject(Right::WriteSealed),
-        Op::GetObject | Op::HeadObject if sealed => Needs::ForObject(Right::ReadSealed),
-        Op::GetObject | Op::HeadObject | Op::GetObjectTagging | Op::GetObjectAcl | Op::GetObjectAttributes(_) => {
-            Needs::ForObject(Right::Read)
-        }
-        Op::PutObject
-        | Op::CopyObject(_)
-        | Op::PutObjectTagging
-        | Op::DeleteObjectTagging
-        | Op::CreateMultipartUpload
-        | Op::UploadPart { .. }
-        | Op::UploadPartCopy { .. }
-        | Op::CompleteMultipartUpload { .. }
-        | Op::AbortMultipartUpload { .. }
-        | Op::ListParts { .. } => Needs::ForObject(Right::Write),
-        Op::DeleteObject => Needs::ForObject(Right::Delete),
-    }
-}
-
-impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// Checks that the caller may run the operation.
-    ///
-    /// # Errors
-    /// `AccessDenied`.
-    pub(crate) fn authorize(&self, request: &Request<'_>, operation: &Operation, sealed: bool) -> Result<()> {
-        let access = match request.caller {
-            Caller::Key(access) => access,
-            Caller::Anonymous => return self.authorize_anonymous(request, operation, sealed),
-        };
-        let bucket = request.target.bucket.as_deref().unwrap_or_default();
-        let key = request.target.key.as_deref().unwrap_or_default();
-        let is_allowed = match needs(operation, sealed) {
-            Needs::Nothing | Needs::ForEach => true,
-            Needs::ToKnow => access.knows(bucket),
-            Needs::ToListAny => access.may_list_any(bucket),
-            Needs::ForBucket(right) => access.may(right, bucket, ""),
-            Needs::ToList(prefix) => access.may(Right::List, bucket, prefix),
-            Needs::ForObject(right) => access.may(right, bucket, key),
-        };
-        let source = match operation {
-            Operation::CopyObject(source) | Operation::UploadPartCopy { source, .. } => Some(source),
-            _ => None,
-        };
-        let may_read = source.is_none_or(|source| access.may(Right::Read, &source.bucket, &source.key));
-        if is_allowed && may_read { Ok(()) } else { Err(ErrorCode::AccessDenied.into()) }
-    }
-
-    /// Allows unsigned requests to read objects if the bucket's policy permits it.
-    fn authorize_anonymous(&self, request: &Request<'_>, operation: &Operation, sealed: bool) -> Result<()> {
-        let is_read = matches!(operation, Operation::GetObject | Operation::HeadObject) && !sealed;
-        let bucket = request.target.bucket.as_deref().unwrap_or_default();
-        let is_public = is_read && self.policy(bucket)?.anonymous_read;
-        if is_public { Ok(()) } else { Err(ErrorCode::AccessDenied.into()) }
-    }
-}
-
-impl Request<'_> {
-    /// Returns `NoSuchKey` for callers with the list right, `AccessDenied` for others.
-    pub(crate) fn no_such_key(&self, bucket: &str, key: &str) -> ErrorCode {
-        if self.caller.may(Right::List, bucket, key) { ErrorCode::NoSuchKey } else { ErrorCode::AccessDenied }
     }
 }
 
@@ -358,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn an_admin_has_all_rights_where_it_is_one() {
+    fn admin_grant_includes_all_rights_to_its_prefix() {
         let admin = key(&[("b", "p/", &[Right::Admin])]);
         for right in Right::ALL {
             assert!(admin.may(right, "b", "p/x") && !admin.may(right, "b", "x"), "{right:?}");
@@ -368,15 +269,16 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_good_until_they_expire() {
+    fn access_key_is_valid_until_it_expires() {
         let expires = AccessKey { expires_ms: Some(1000), ..key(&[]) };
         let table: AccessTable = [expires].into_iter().collect();
         assert!(table.key("camera", 999).is_some() && table.key("camera", 1000).is_none());
-        assert!(GoodAt(&table, 0).secret("camera").is_some() && GoodAt(&table, 0).secret("other").is_none());
+        let valid = ValidKeys { table: &table, now_ms: 0 };
+        assert!(valid.secret("camera").is_some() && valid.secret("other").is_none());
     }
 
     #[test]
-    fn rights_have_names() {
+    fn right_names_are_parsed() {
         for right in Right::ALL {
             assert_eq!(right.name().parse(), Ok(right));
         }

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use keyhole_log::limits::{BLOCK_DATA, INLINE_MAX, PAGE};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
 
 use crate::failure::{Result, slow_down};
+use crate::host::Host;
 use crate::limits::{
     BLOCKS_MIN, BLOCKS_PER_COPY, BLOCKS_PER_DOWNLOAD, BLOCKS_PER_UPLOAD, BLOCKS_PER_WORKER, PAGES_MIN,
     PAGES_PER_WORKER, WAIT_MAX_S, WAITERS_PER_WORKER,
@@ -103,48 +103,47 @@ impl Admission {
 
     /// Returns whether less than half of the memory for bodies of this length is free.
     pub(crate) fn is_scarce(&self, len: u64) -> bool {
-        match len <= INLINE_MAX as u64 {
-            true => self.pages.available_permits() < self.share.pages / 2,
-            false => self.blocks.available_permits() < self.share.blocks / 2,
+        if len <= INLINE_MAX as u64 {
+            self.pages.available_permits() < self.share.pages / 2
+        } else {
+            self.blocks.available_permits() < self.share.blocks / 2
         }
     }
 
     /// Reserves memory to receive a body of at most `len` bytes.
-    pub(crate) async fn upload(&self, len: u64) -> Result<Admitted<'_>> {
-        self.admit(len, blocks(len).min(BLOCKS_PER_UPLOAD)).await
+    pub(crate) async fn body(&self, len: u64, host: &Host) -> Result<Admitted<'_>> {
+        self.admit(len, blocks(len).min(BLOCKS_PER_UPLOAD), host).await
     }
 
     /// Reserves memory to send `len` bytes of an object, which is read in fractions of a block.
-    pub(crate) async fn download(&self, len: u64) -> Result<Admitted<'_>> {
-        self.admit(len, 1).await
+    pub(crate) async fn read(&self, len: u64, host: &Host) -> Result<Admitted<'_>> {
+        self.admit(len, 1, host).await
     }
 
     /// Reserves memory to send `len` bytes of a sealed object file, which is read in whole blocks.
-    pub(crate) async fn download_sealed(&self, len: u64) -> Result<Admitted<'_>> {
-        self.admit(len, BLOCKS_PER_DOWNLOAD).await
+    pub(crate) async fn read_sealed(&self, len: u64, host: &Host) -> Result<Admitted<'_>> {
+        self.admit(len, BLOCKS_PER_DOWNLOAD, host).await
     }
 
     /// Reserves memory to copy a body of `len` bytes.
-    pub(crate) async fn copy(&self, len: u64) -> Result<Admitted<'_>> {
+    pub(crate) async fn copy(&self, len: u64, host: &Host) -> Result<Admitted<'_>> {
         // Both the source and the destination.
-        self.admit(len.saturating_mul(2), BLOCKS_PER_COPY).await
+        self.admit(len.saturating_mul(2), BLOCKS_PER_COPY, host).await
     }
 
     /// Waits until the memory is free, in order of arrival, for at most [`WAIT_MAX_S`]. Acquires
     /// all of it at once, so that no two requests can deadlock.
-    async fn admit(&self, len: u64, blocks: usize) -> Result<Admitted<'_>> {
+    async fn admit(&self, len: u64, blocks: usize, host: &Host) -> Result<Admitted<'_>> {
         let is_short = len <= INLINE_MAX as u64;
-        let (semaphore, count) = match is_short {
-            true => (&self.pages, 1 + (len as usize).div_ceil(PAGE)),
-            false => (&self.blocks, blocks),
-        };
+        let (semaphore, count) =
+            if is_short { (&self.pages, 1 + (len as usize).div_ceil(PAGE)) } else { (&self.blocks, blocks) };
         let count = u32::try_from(count).expect("a request takes little memory");
         if let Ok(permit) = semaphore.try_acquire_many(count) {
             return Ok(Admitted { _permit: permit, is_short });
         }
         let waiting = Waiting::new(&self.waiters)?;
         let wait_max = Duration::from_secs(WAIT_MAX_S);
-        let permit = timeout(wait_max, semaphore.acquire_many(count)).await.map_err(|_| slow_down())?;
+        let permit = host.timeout(wait_max, semaphore.acquire_many(count)).await.ok_or_else(slow_down)?;
         let permit = permit.map_err(|_| slow_down())?;
         drop(waiting);
         Ok(Admitted { _permit: permit, is_short })
@@ -163,10 +162,7 @@ impl<'w> Waiting<'w> {
     /// Adds a waiter, unless there are too many.
     fn new(waiters: &'w AtomicUsize) -> Result<Self> {
         let waiting = Waiting(waiters);
-        match waiters.fetch_add(1, Ordering::Relaxed) < WAITERS_PER_WORKER {
-            true => Ok(waiting),
-            false => Err(slow_down()),
-        }
+        if waiters.fetch_add(1, Ordering::Relaxed) < WAITERS_PER_WORKER { Ok(waiting) } else { Err(slow_down()) }
     }
 }
 
@@ -178,84 +174,110 @@ impl Drop for Waiting<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+
     use futures_util::FutureExt;
     use keyhole_s3::ErrorCode;
     use tokio::time::Instant;
 
     use super::*;
     use crate::failure::Failure;
+    use crate::host::Services;
 
     const SHORT: u64 = INLINE_MAX as u64;
+
+    /// Returns a host with the timer of the test's runtime.
+    fn host() -> &'static Host {
+        struct Timer;
+        impl Services for Timer {
+            fn now_ms(&self) -> u64 {
+                0
+            }
+
+            fn instant(&self) -> std::time::Instant {
+                Instant::now().into()
+            }
+
+            fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()>>> {
+                Box::pin(tokio::time::sleep(time))
+            }
+
+            fn random(&self, _bytes: &mut [u8]) {
+                unreachable!("admission uses no random bytes")
+            }
+        }
+        Box::leak(Box::new(Host::new(Timer)))
+    }
 
     fn now<T>(admitted: impl Future<Output = Result<T>>) -> Option<Result<T>> {
         admitted.now_or_never()
     }
 
     #[tokio::test]
-    async fn long_bodies_do_not_keep_short_ones_waiting() {
+    async fn long_bodies_leave_memory_to_short_ones() {
         let admission = Admission::new(Share::MAX);
         let long: Vec<_> =
-            std::iter::from_fn(|| now(admission.upload(1 << 30)).map(|long| long.unwrap_or_else(|_| panic!())))
+            std::iter::from_fn(|| now(admission.body(1 << 30, host())).map(|long| long.unwrap_or_else(|_| panic!())))
                 .collect();
         assert_eq!(long.len(), BLOCKS_PER_WORKER / BLOCKS_PER_UPLOAD);
-        assert_eq!(now(admission.download_sealed(SHORT + 1)).is_some(), BLOCKS_PER_WORKER % BLOCKS_PER_UPLOAD >= 2);
-        assert!(now(admission.upload(SHORT)).is_some() && now(admission.download(SHORT)).is_some());
+        assert_eq!(now(admission.read_sealed(SHORT + 1, host())).is_some(), BLOCKS_PER_WORKER % BLOCKS_PER_UPLOAD >= 2);
+        assert!(now(admission.body(SHORT, host())).is_some() && now(admission.read(SHORT, host())).is_some());
     }
 
     #[tokio::test]
-    async fn a_body_takes_as_many_blocks_as_it_has() {
+    async fn body_reserves_as_many_blocks_as_it_has() {
         let admission = Admission::new(Share::MAX);
         let one = SHORT + 1;
-        let held: Vec<_> = std::iter::from_fn(|| now(admission.upload(one))).collect();
+        let held: Vec<_> = std::iter::from_fn(|| now(admission.body(one, host()))).collect();
         assert_eq!(held.len(), BLOCKS_PER_WORKER);
         drop(held);
-        let held: Vec<_> = std::iter::from_fn(|| now(admission.upload(BLOCK_DATA as u64 + 1))).collect();
+        let held: Vec<_> = std::iter::from_fn(|| now(admission.body(BLOCK_DATA as u64 + 1, host()))).collect();
         assert_eq!(held.len(), BLOCKS_PER_WORKER / 2);
     }
 
     #[tokio::test]
     async fn short_bodies_are_bounded_by_their_bytes() {
         let admission = Admission::new(Share::MAX);
-        let held: Vec<_> = std::iter::from_fn(|| now(admission.upload(SHORT))).collect();
+        let held: Vec<_> = std::iter::from_fn(|| now(admission.body(SHORT, host()))).collect();
         assert_eq!(held.len(), PAGES_PER_WORKER / (1 + INLINE_MAX / PAGE));
         drop(held);
-        let held: Vec<_> = std::iter::from_fn(|| now(admission.upload(0))).collect();
+        let held: Vec<_> = std::iter::from_fn(|| now(admission.body(0, host()))).collect();
         assert_eq!(held.len(), PAGES_PER_WORKER);
     }
 
     #[test]
-    fn a_short_body_is_held_until_its_record_is_written() {
+    fn short_body_keeps_its_reservation_when_written() {
         let admission = Admission::new(Share::MAX);
-        let Some(Ok(short)) = now(admission.upload(1)) else { panic!("there is room") };
+        let Some(Ok(short)) = now(admission.body(1, host())) else { panic!("there is room") };
         let held = short.written();
         assert!(held.is_some());
         assert_eq!(admission.pages.available_permits(), PAGES_PER_WORKER - 2);
-        let Some(Ok(long)) = now(admission.upload(SHORT + 1)) else { panic!("there is room") };
+        let Some(Ok(long)) = now(admission.body(SHORT + 1, host())) else { panic!("there is room") };
         assert!(long.written().is_none());
         assert_eq!(admission.blocks.available_permits(), BLOCKS_PER_WORKER);
     }
 
     #[test]
-    fn the_least_share_lets_everything_in() {
+    fn smallest_share_admits_every_request() {
         let admission = Admission::new(Share::MIN);
         let long = 1 << 40;
-        assert!(now(admission.upload(long)).is_some());
-        assert!(now(admission.copy(long)).is_some());
-        assert!(now(admission.download(long)).is_some() && now(admission.download_sealed(long)).is_some());
-        assert!(now(admission.upload(SHORT)).is_some() && now(admission.copy(SHORT / 2)).is_some());
+        assert!(now(admission.body(long, host())).is_some());
+        assert!(now(admission.copy(long, host())).is_some());
+        assert!(now(admission.read(long, host())).is_some() && now(admission.read_sealed(long, host())).is_some());
+        assert!(now(admission.body(SHORT, host())).is_some() && now(admission.copy(SHORT / 2, host())).is_some());
         let gauge = Gauge::new(Arc::new(Admission::new(Share { blocks: 9, pages: 200 })));
-        let held = now(gauge.0.copy(long));
+        let held = now(gauge.0.copy(long, host()));
         assert_eq!(gauge.read(), Load { blocks: BLOCKS_PER_COPY, pages: 0, waiters: 0 });
         assert!(held.is_some());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_ever() {
+    async fn wait_for_memory_times_out() {
         let admission = Arc::new(Admission::new(Share::MIN));
         let gauge = Gauge::new(admission.clone());
         let begun = Instant::now();
-        let held = admission.copy(1 << 30).await;
-        let waited = admission.upload(1 << 30).await;
+        let held = admission.copy(1 << 30, host()).await;
+        let waited = admission.body(1 << 30, host()).await;
         assert_eq!(begun.elapsed().as_secs(), WAIT_MAX_S);
         let Err(Failure::Reply(error)) = waited else { panic!("there is no room") };
         assert_eq!(error.code, ErrorCode::SlowDown);
@@ -265,24 +287,25 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(WAIT_MAX_S * 1000 - 1)).await;
             drop(held);
         };
-        let (admitted, ()) = tokio::join!(admission.upload(1 << 30), release);
+        let (admitted, ()) = tokio::join!(admission.body(1 << 30, host()), release);
         assert!(admitted.is_ok());
     }
 
     #[tokio::test]
-    async fn too_many_are_told_to_come_later() {
+    async fn requests_beyond_waiters_limit_are_refused() {
         let admission = Arc::new(Admission::new(Share::MAX));
         let gauge = Gauge::new(admission.clone());
         assert_eq!(gauge.read(), Load::default());
-        let _held: Vec<_> = std::iter::from_fn(|| now(admission.upload(SHORT + 1))).collect();
-        let mut waiting: Vec<_> = (0..WAITERS_PER_WORKER).map(|_| Box::pin(admission.upload(SHORT + 1))).collect();
+        let _held: Vec<_> = std::iter::from_fn(|| now(admission.body(SHORT + 1, host()))).collect();
+        let mut waiting: Vec<_> =
+            (0..WAITERS_PER_WORKER).map(|_| Box::pin(admission.body(SHORT + 1, host()))).collect();
         assert!(waiting.iter_mut().all(|waiting| waiting.now_or_never().is_none()));
-        assert!(matches!(now(admission.upload(SHORT + 1)), Some(Err(_))));
-        let short = now(admission.upload(1));
+        assert!(matches!(now(admission.body(SHORT + 1, host())), Some(Err(_))));
+        let short = now(admission.body(1, host()));
         assert_eq!(gauge.read(), Load { blocks: BLOCKS_PER_WORKER, pages: 2, waiters: WAITERS_PER_WORKER });
         drop(short);
         waiting.pop();
         assert_eq!(gauge.read(), Load { blocks: BLOCKS_PER_WORKER, pages: 0, waiters: WAITERS_PER_WORKER - 1 });
-        assert!(now(admission.upload(SHORT + 1)).is_none(), "one waits no longer");
+        assert!(now(admission.body(SHORT + 1, host())).is_none(), "one waits no longer");
     }
 }

@@ -1,21 +1,20 @@
 //! Bucket operations.
 
-use keyhole_core::aead::Engine;
-use keyhole_log::{BucketSettings, Disk};
-use keyhole_s3::http::Response;
+use keyhole_log::BucketSettings;
 use keyhole_s3::{Error, ErrorCode, xml};
 
 use crate::access::Caller;
 use crate::failure::{Failure, Result};
-use crate::io::{Env, Stream};
-use crate::node::{Node, Request};
+use crate::http::{Connection, Response};
+use crate::node::Node;
+use crate::platform::Platform;
 use crate::policy::SseC;
-use crate::request::Connection;
+use crate::request::Request;
 use crate::settings::OwnPolicy;
 
-impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
+impl<P: Platform> Node<P> {
     /// Handles ListBuckets: lists the buckets that the caller has a grant for.
-    pub(crate) fn list_buckets(&self, request: &Request<'_>) -> Result<Response> {
+    pub(crate) fn list_buckets(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
         let Caller::Key(access) = request.caller else { return Err(ErrorCode::AccessDenied.into()) };
         let mut buckets = self.log.buckets();
         buckets.retain(|bucket| access.knows(&bucket.name));
@@ -25,62 +24,62 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 
     /// Handles CreateBucket; repeating it as the owner is not an error.
-    pub(crate) async fn create_bucket<S: Stream<Buf = D::Buf>>(
+    pub(crate) async fn create_bucket(
         &self,
-        connection: &mut Connection<S>,
-        request: Request<'_>,
-    ) -> Result<Response> {
+        connection: &mut Connection<P::Stream>,
+        request: &Request<'_>,
+    ) -> Result<Response<'_, P>> {
         let bucket = request.bucket()?;
-        let document = self.document(connection, &request).await?;
+        let document = self.document(connection, request).await?;
         if let Some(location) = xml::parse_create_bucket(&document)?
             && location != self.config.region
         {
             let message = format!("This node is in the region {}; create the bucket there.", self.config.region);
             return Err(Error::new(ErrorCode::InvalidLocationConstraint).with_message(message).into());
         }
-        self.log.create_bucket(bucket, self.env.now_ms()).await?;
+        self.log.create_bucket(bucket, self.host.now_ms()).await?;
         Ok(Response::new(200).header("Location", format!("/{bucket}")))
     }
 
     /// Handles HeadBucket.
-    pub(crate) fn head_bucket(&self, request: &Request<'_>) -> Result<Response> {
+    pub(crate) fn head_bucket(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
         self.require_bucket(request.bucket()?)?;
         Ok(Response::new(200).header("x-amz-bucket-region", self.config.region.clone()))
     }
 
     /// Handles DeleteBucket.
-    pub(crate) async fn delete_bucket(&self, request: &Request<'_>) -> Result<Response> {
-        self.log.delete_bucket(request.bucket()?, self.env.now_ms()).await?;
+    pub(crate) async fn delete_bucket(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
+        self.log.delete_bucket(request.bucket()?, self.host.now_ms()).await?;
         Ok(Response::new(204))
     }
 
     /// Handles GetBucketLocation.
-    pub(crate) fn bucket_location(&self, request: &Request<'_>) -> Result<Response> {
+    pub(crate) fn bucket_location(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
         self.require_bucket(request.bucket()?)?;
         Ok(Response::xml(200, xml::location(&self.config.region)))
     }
 
     /// Handles GetBucketVersioning: never enabled.
-    pub(crate) fn bucket_versioning(&self, request: &Request<'_>) -> Result<Response> {
+    pub(crate) fn bucket_versioning(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
         self.require_bucket(request.bucket()?)?;
         Ok(Response::xml(200, xml::versioning()))
     }
 
     /// Handles PutBucketEncryption, which can only block or unblock customer keys.
-    pub(crate) async fn put_bucket_encryption<S: Stream<Buf = D::Buf>>(
+    pub(crate) async fn put_bucket_encryption(
         &self,
-        connection: &mut Connection<S>,
-        request: Request<'_>,
-    ) -> Result<Response> {
+        connection: &mut Connection<P::Stream>,
+        request: &Request<'_>,
+    ) -> Result<Response<'_, P>> {
         let bucket = request.bucket()?;
-        let document = self.document(connection, &request).await?;
+        let document = self.document(connection, request).await?;
         let blocks = xml::parse_bucket_encryption(&document)?;
         self.block_customer_keys(bucket, blocks).await?;
         Ok(Response::new(200))
     }
 
     /// Handles GetBucketEncryption.
-    pub(crate) fn bucket_encryption(&self, request: &Request<'_>) -> Result<Response> {
+    pub(crate) fn bucket_encryption(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
         let bucket = request.bucket()?;
         self.require_bucket(bucket)?;
         match self.policy(bucket)?.sse_c {
@@ -90,7 +89,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 
     /// Handles DeleteBucketEncryption: 204 whether a configuration exists or not.
-    pub(crate) async fn delete_bucket_encryption(&self, request: &Request<'_>) -> Result<Response> {
+    pub(crate) async fn delete_bucket_encryption(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
         self.block_customer_keys(request.bucket()?, false).await?;
         Ok(Response::new(204))
     }
@@ -125,7 +124,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         bucket: &str,
         change: impl FnOnce(&mut BucketSettings) -> Result<()>,
     ) -> Result<()> {
-        self.log.change_bucket(bucket, self.env.now_ms(), change).await.map_err(|failure: Failure| match failure {
+        self.log.change_bucket(bucket, self.host.now_ms(), change).await.map_err(|failure: Failure| match failure {
             Failure::Reply(error) if error.code == ErrorCode::ConditionalRequestConflict => {
                 ErrorCode::OperationAborted.into()
             }
@@ -134,7 +133,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 
     /// Handles GetBucketAcl: the owner has FULL_CONTROL.
-    pub(crate) fn bucket_acl(&self, request: &Request<'_>) -> Result<Response> {
+    pub(crate) fn bucket_acl(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
         self.require_bucket(request.bucket()?)?;
         Ok(Response::xml(200, xml::acl()))
     }

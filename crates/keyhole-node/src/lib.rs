@@ -1,8 +1,14 @@
 //! S3 request handling, from the parsed request head to the response: connects the S3 surface
 //! ([`keyhole_s3`]), object encryption ([`keyhole_core`]) and the object log ([`keyhole_log`]).
 //!
-//! The node is generic over the disk, the connection ([`Stream`]), the AES engine and the clock
-//! ([`Env`]), so tests run the code that runs in production.
+//! A [`Node`] is generic over one [`Platform`]: its disk, its AES engine and its connections. Clocks
+//! and random bytes come from a [`Host`]. Tests run the code that runs in production, on memory.
+//!
+//! # A request
+//! [`Node::serve`] receives a request head, authenticates, routes and authorizes the request, and
+//! calls the handler of its operation. A write is planned (policy, key, metadata, tags, condition),
+//! its body is received, encrypted in place and stored, and it is committed. Each handler returns
+//! one response, whose body is empty, bytes, or a source that is read while it is sent.
 //!
 //! # Invariants
 //! - The bytes of an SSE-C object are encrypted in the buffer that received them, before the log
@@ -19,37 +25,48 @@
 mod access;
 mod admission;
 mod attributes;
+mod authorize;
 mod bucket;
+mod commit;
 mod copy;
-mod download;
+mod egress;
 mod failure;
 mod form;
-mod heads;
-mod io;
+mod guard;
+mod host;
+mod http;
+mod ingest;
 mod lifecycle;
 pub mod limits;
 mod listing;
 mod multipart;
 mod node;
 mod object;
+mod object_head;
 mod observe;
+mod part_checksums;
+mod plan;
+mod platform;
 mod policy;
 mod proxy;
 mod request;
+mod response_headers;
 mod sealed;
 mod sealed_file;
 mod secret;
+mod serve;
 mod settings;
+mod source;
 mod tagging;
 pub mod transfer;
-mod upload;
 
 pub use access::{AccessKey, AccessTable, Grant, Right, Rights};
 pub use admission::{Gauge, Load, Share};
-pub use io::{Env, Stream};
+pub use host::{Host, Services};
 pub use lifecycle::{Pass, clock_behind, expire, rule_count};
 pub use node::{Config, Node};
 pub use observe::{Exchange, Observer};
+pub use platform::{Platform, Stream};
 pub use policy::{Policy, SseC};
 pub use proxy::TrustedProxies;
 pub use settings::{OwnPolicy, PolicyDefaults};

@@ -1,17 +1,17 @@
 //! Expiration: S3 lifecycle rules, and the maximum age set by the operator.
 
-use keyhole_core::aead::Engine;
 use keyhole_log::limits::LIFECYCLE_MAX;
 use keyhole_log::{BucketSettings, Disk, Log};
-use keyhole_s3::http::Response;
 use keyhole_s3::ops::Lifecycle;
 use keyhole_s3::{Error, ErrorCode, time, xml};
 
 use crate::failure::Result;
-use crate::io::{Env, Stream};
+use crate::host::Host;
+use crate::http::{Connection, Response};
 use crate::limits::CLOCK_STEP_MAX_MS;
-use crate::node::{Node, Request};
-use crate::request::Connection;
+use crate::node::Node;
+use crate::platform::Platform;
+use crate::request::Request;
 
 /// The result of an expiration pass.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,10 +38,10 @@ pub enum Pass {
 ///
 /// # Errors
 /// The errors of any write. Deletions up to then are final.
-pub async fn expire<D: Disk>(log: &Log<D>, env: &impl Env) -> std::result::Result<Pass, keyhole_log::Error> {
+pub async fn expire<D: Disk>(log: &Log<D>, host: &Host) -> std::result::Result<Pass, keyhole_log::Error> {
     let newest = log.newest(|settings| settings.expire_ms.is_some() || !settings.lifecycle.is_empty()).await;
     // Read the clock after the search, because objects are stored meanwhile.
-    let now_ms = env.now_ms();
+    let now_ms = host.now_ms();
     if let Some((stored_ms, bucket)) = newest
         && is_behind(now_ms, stored_ms)
     {
@@ -55,11 +55,11 @@ pub async fn expire<D: Disk>(log: &Log<D>, env: &impl Env) -> std::result::Resul
 /// Returns the newest time of a stored object or upload, and its bucket, if the clock is well
 /// behind it. Skips the search if [`Stats::newest_ms`](keyhole_log::Stats::newest_ms) already
 /// excludes it.
-pub async fn clock_behind<D: Disk>(log: &Log<D>, env: &impl Env) -> Option<(u64, String)> {
-    if !is_behind(env.now_ms(), log.store().newest_ms()) {
+pub async fn clock_behind<D: Disk>(log: &Log<D>, host: &Host) -> Option<(u64, String)> {
+    if !is_behind(host.now_ms(), log.store().newest_ms()) {
         return None;
     }
-    log.newest(|_| true).await.filter(|(stored_ms, _)| is_behind(env.now_ms(), *stored_ms))
+    log.newest(|_| true).await.filter(|(stored_ms, _)| is_behind(host.now_ms(), *stored_ms))
 }
 
 fn is_behind(now_ms: u64, newest_ms: u64) -> bool {
@@ -92,16 +92,16 @@ pub fn rule_count(settings: &BucketSettings) -> Option<usize> {
     Lifecycle::from_bytes(&settings.lifecycle).map(|lifecycle| lifecycle.rules.len())
 }
 
-impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
+impl<P: Platform> Node<P> {
     /// Handles PutBucketLifecycleConfiguration: replaces the bucket's rules.
-    pub(crate) async fn put_bucket_lifecycle<S: Stream<Buf = D::Buf>>(
+    pub(crate) async fn put_bucket_lifecycle(
         &self,
-        connection: &mut Connection<S>,
-        request: Request<'_>,
-    ) -> Result<Response> {
+        connection: &mut Connection<P::Stream>,
+        request: &Request<'_>,
+    ) -> Result<Response<'_, P>> {
         let bucket = request.bucket()?;
         self.require_bucket(bucket)?;
-        let document = self.document(connection, &request).await?;
+        let document = self.document(connection, request).await?;
         let lifecycle = xml::parse_lifecycle(&document)?.to_bytes();
         if lifecycle.len() > LIFECYCLE_MAX {
             let message = format!(
@@ -116,7 +116,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 
     /// Handles GetBucketLifecycleConfiguration.
-    pub(crate) fn bucket_lifecycle(&self, request: &Request<'_>) -> Result<Response> {
+    pub(crate) fn bucket_lifecycle(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
         let (settings, _) = self.log.bucket_settings(request.bucket()?).ok_or(ErrorCode::NoSuchBucket)?;
         match Lifecycle::from_bytes(&settings.lifecycle) {
             None => {
@@ -130,7 +130,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 
     /// Handles DeleteBucketLifecycle: 204 whether there are rules or not.
-    pub(crate) async fn delete_bucket_lifecycle(&self, request: &Request<'_>) -> Result<Response> {
+    pub(crate) async fn delete_bucket_lifecycle(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
         self.set_lifecycle(request.bucket()?, &[]).await?;
         Ok(Response::new(204))
     }
@@ -144,7 +144,13 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 
     /// Adds the time at which the object expires and the rule's id, if a rule applies.
-    pub(crate) fn with_expiration(&self, response: Response, bucket: &str, key: &str, stored_ms: u64) -> Response {
+    pub(crate) fn with_expiration<'n>(
+        &self,
+        response: Response<'n, P>,
+        bucket: &str,
+        key: &str,
+        stored_ms: u64,
+    ) -> Response<'n, P> {
         let Some(lifecycle) = self.lifecycle(bucket) else { return response };
         match lifecycle.expiration(key, stored_ms) {
             Some(due) => response.header("x-amz-expiration", due.to_string()),
@@ -154,7 +160,13 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
 
     /// Adds the time at which an uncompleted upload is aborted and the rule's id, if a rule
     /// applies.
-    pub(crate) fn with_abortion(&self, response: Response, bucket: &str, key: &str, created_ms: u64) -> Response {
+    pub(crate) fn with_abortion<'n>(
+        &self,
+        response: Response<'n, P>,
+        bucket: &str,
+        key: &str,
+        created_ms: u64,
+    ) -> Response<'n, P> {
         let Some(lifecycle) = self.lifecycle(bucket) else { return response };
         match lifecycle.abortion(key, created_ms) {
             Some(due) => response

@@ -1,20 +1,20 @@
 //! Listings of objects, uploads and parts.
 
-use keyhole_core::aead::Engine;
 use keyhole_core::head::Checksums;
-use keyhole_log::{Disk, ListObjects, ListUploads, Listed, ListedUpload, Listing};
-use keyhole_s3::http::Response;
+use keyhole_log::{ListObjects, ListUploads, Listed, ListedUpload, Listing};
 use keyhole_s3::{ErrorCode, ops, sse, xml};
 
 use crate::failure::Result;
-use crate::heads::ObjectHead;
-use crate::io::Env;
-use crate::multipart::UploadId;
-use crate::node::{Node, Request};
+use crate::http::Response;
+use crate::node::Node;
+use crate::object_head::ObjectHead;
+use crate::plan::UploadId;
+use crate::platform::Platform;
+use crate::request::Request;
 
-impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
+impl<P: Platform> Node<P> {
     /// Handles ListObjects.
-    pub(crate) fn list_objects(&self, request: &Request<'_>, query: &ops::ListObjects) -> Result<Response> {
+    pub(crate) fn list_objects(&self, request: &Request<'_>, query: &ops::ListObjects) -> Result<Response<'_, P>> {
         let bucket = request.bucket()?;
         let listing =
             self.list(bucket, &query.prefix, query.delimiter.as_ref(), query.marker.clone(), query.max_keys)?;
@@ -23,7 +23,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 
     /// Handles ListObjectsV2.
-    pub(crate) fn list_objects_v2(&self, request: &Request<'_>, query: &ops::ListObjectsV2) -> Result<Response> {
+    pub(crate) fn list_objects_v2(&self, request: &Request<'_>, query: &ops::ListObjectsV2) -> Result<Response<'_, P>> {
         let bucket = request.bucket()?;
         let after = query.continuation.clone().or_else(|| query.start_after.clone());
         let listing = self.list(bucket, &query.prefix, query.delimiter.as_ref(), after, query.max_keys)?;
@@ -44,7 +44,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
     }
 
     /// Handles ListMultipartUploads.
-    pub(crate) fn list_uploads(&self, request: &Request<'_>, query: &ops::ListUploads) -> Result<Response> {
+    pub(crate) fn list_uploads(&self, request: &Request<'_>, query: &ops::ListUploads) -> Result<Response<'_, P>> {
         let bucket = request.bucket()?;
         let after = query.key_marker.clone().map(|key| (key, query.upload_id_marker));
         let listing = self.log.list_uploads(
@@ -76,10 +76,10 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         id: &UploadId,
         marker: u16,
         max: usize,
-    ) -> Result<Response> {
+    ) -> Result<Response<'_, P>> {
         let (bucket, key) = request.object()?;
-        let customer_key = sse::for_write(request.head, request.secure)?;
-        request.account.uses(customer_key.as_ref(), bucket);
+        let customer_key = request.sse_c().write_key()?;
+        request.account.record_key(customer_key.as_ref(), bucket);
         let upload = self.log.upload(bucket, key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
         let head = match (upload.sealed, &customer_key) {
             (false, Some(_)) => return Err(sse::part_mismatch().into()),
@@ -97,7 +97,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 None => Checksums::default(),
                 Some(_) => {
                     let checksums = self.log.part_checksums(part).await?;
-                    self.read_part_info(&checksums, &part.part, head.data_key.as_ref())?
+                    self.decode_part_checksums(&checksums, &part.part, head.data_key.as_ref())?
                 }
             };
             parts.push(xml::PartEntry {

@@ -84,7 +84,7 @@ impl Account {
     }
 
     /// Records the customer key of the request.
-    pub(crate) fn uses(&self, key: Option<&CustomerKey>, bucket: &str) {
+    pub(crate) fn record_key(&self, key: Option<&CustomerKey>, bucket: &str) {
         let Some(key) = key else { return };
         self.sse_c.set(true);
         if self.wants_key_ids {
@@ -93,12 +93,18 @@ impl Account {
     }
 
     /// Records a transfer of sealed bytes without a key.
-    pub(crate) fn is_sealed(&self) {
+    pub(crate) fn record_sealed(&self) {
         self.sse_c.set(true);
     }
 
-    pub(crate) fn used(&self) -> (bool, Option<[u8; 16]>) {
-        (self.sse_c.get(), self.key_id.get())
+    /// Returns whether the request concerned sealed data.
+    pub(crate) fn concerns_sealed(&self) -> bool {
+        self.sse_c.get()
+    }
+
+    /// Returns the id of the customer key, if it is wanted.
+    pub(crate) fn key_id(&self) -> Option<[u8; 16]> {
+        self.key_id.get()
     }
 
     pub(crate) fn add_sent(&self, len: usize) {

@@ -7,49 +7,39 @@
 
 use std::ops::Range;
 
-use keyhole_core::aead::Engine;
 use keyhole_core::body::{self, MultipartEtag};
 use keyhole_core::file::{BodyEntry, MEDIA_TYPE};
-use keyhole_core::sse_c::SseCTarget;
 use keyhole_log::limits::PARTS_MAX;
-use keyhole_log::{CompleteUpload, Condition, Content, CreateUpload, Disk, Etag, Object, Part, PutObject, PutPart};
-use keyhole_s3::body::{BodyDecoder, Wanted};
-use keyhole_s3::http::Response;
+use keyhole_log::{CompleteUpload, Content, CreateUpload, Etag, Object, Part, PutPart, UploadRef};
+use keyhole_s3::body::Wanted;
 use keyhole_s3::ops::{self, SEALED_HEADER};
-use keyhole_s3::{Error, ErrorCode, sse};
+use keyhole_s3::{Error, ErrorCode};
 
+use crate::commit::NewObject;
 use crate::failure::Result;
-use crate::io::{Env, Stream};
+use crate::http::{Connection, Receiver, Response};
+use crate::ingest::Stored;
 use crate::limits::PUT_MAX;
-use crate::multipart::UploadId;
-use crate::node::{Node, Outcome, Request};
-use crate::object::{quoted, range_reply, unmodified, write_condition};
-use crate::request::{Connection, Receiver};
+use crate::node::Node;
+use crate::plan::{UploadId, WriteKind, WritePlan, refuse_read_key};
+use crate::platform::Platform;
+use crate::request::Request;
+use crate::response_headers::{quoted, range_response, unmodified};
 use crate::sealed_file::{Front, SealedFile, receive_message, skip};
-use crate::upload::Stored;
 
-impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
+impl<P: Platform> Node<P> {
     /// Handles PutObject of a sealed object file.
-    pub(crate) async fn put_sealed<S: Stream<Buf = D::Buf>>(
+    pub(crate) async fn put_sealed(
         &self,
-        connection: &mut Connection<S>,
-        request: Request<'_>,
-    ) -> Result<Response> {
-        let (bucket, key) = request.object()?;
-        self.check_sealed_transfer(&self.policy(bucket)?)?;
-        if sse::for_write(request.head, request.secure)?.is_some() {
-            return Err(no_key().into());
-        }
-        sse::refuse_stray_copy_source_key(request.head, request.secure)?;
-        ops::no_metadata(request.head)?;
-        let tags = ops::tags(request.head)?.to_bytes();
-        self.require_bucket(bucket)?;
-        let condition = write_condition(&request)?;
-        let decoder = BodyDecoder::new(request.head, request.payload.clone(), Wanted::None, PUT_MAX)?;
-        let mut receiver = Receiver::new(connection, decoder);
-        let _admitted = self.admit_upload(&mut receiver, request.head).await?;
+        connection: &mut Connection<P::Stream>,
+        request: &Request<'_>,
+    ) -> Result<Response<'_, P>> {
+        let name = request.name()?;
+        let mut plan = self.plan_write(request, name, WriteKind::SealedFile).await?;
+        let mut receiver = Receiver::new(connection, request.decoder(Wanted::None, PUT_MAX)?);
+        let _admitted = self.admit_body(&mut receiver, request).await?;
         let file_len = receiver.len();
-        let front = Front::receive(&self.log, &mut receiver, file_len, bucket, key).await?;
+        let front = Front::receive(&self.log, &mut receiver, file_len, name.bucket, name.key).await?;
         // Part checksums, which a complete object does not need.
         skip(&self.log, &mut receiver, front.infos_len).await?;
         let (etag, time_ms) = match front.entries[..] {
@@ -57,157 +47,143 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 let stored = receive_message(&self.log, &mut receiver, message_len).await?;
                 receiver.finish().await?;
                 let etag = Etag { digest: body::etag(&stored.salt), parts: 0 };
-                let time_ms = self.env.now_ms();
-                self.log
-                    .put_object(PutObject {
-                        bucket: bucket.to_owned(),
-                        key: key.to_owned(),
-                        content: Content::New(stored.content, stored.salt),
-                        head: front.sealed_head,
-                        tags,
-                        sealed: true,
-                        etag,
-                        size: stored.size,
-                        time_ms,
-                        condition,
-                    })
-                    .await?;
-                (etag, time_ms)
+                let content = Content::New(stored.content, stored.salt);
+                let object = NewObject { content, head: front.sealed_head, etag, size: stored.size, is_sealed: true };
+                (etag, self.commit_object(&mut plan, object).await?)
             }
-            _ => self.put_sealed_parts(receiver, bucket, key, front, tags, condition).await?,
+            _ => self.put_sealed_parts(receiver, plan, front).await?,
         };
         let response = Response::new(200).header("ETag", quoted(&etag)).header(SEALED_HEADER, "1");
-        Ok(self.with_expiration(response, bucket, key, time_ms))
+        Ok(self.with_expiration(response, name.bucket, name.key, time_ms))
     }
 
     /// Stores a multipart object as an upload of its own: part by part, then completed at once.
-    async fn put_sealed_parts<S: Stream<Buf = D::Buf>>(
+    async fn put_sealed_parts(
         &self,
-        receiver: Receiver<'_, S>,
-        bucket: &str,
-        key: &str,
+        receiver: Receiver<'_, P::Stream>,
+        plan: WritePlan<'_>,
         front: Front,
-        tags: Vec<u8>,
-        condition: Condition,
     ) -> Result<(Etag, u64)> {
-        let Front { sealed_head: head, entries, .. } = front;
-        let id: UploadId = self.env.random_array();
+        let bucket = plan.name.bucket;
+        let key = plan.name.key;
+        let id: UploadId = self.host.random_array();
         self.log
             .create_upload(CreateUpload {
                 bucket: bucket.to_owned(),
                 key: key.to_owned(),
                 id,
-                head: head.clone(),
-                tags,
+                head: front.sealed_head.clone(),
+                tags: plan.tags.clone(),
                 sealed: true,
-                time_ms: self.env.now_ms(),
+                time_ms: self.host.now_ms(),
                 declared: None,
             })
             .await?;
-        let outcome = self.receive_parts(receiver, bucket, key, &id, head, &entries, condition).await;
+        let outcome = self.receive_parts(receiver, &plan, &id, front).await;
         if outcome.is_err() {
             // If this fails too, an uncompleted upload remains, and is listed as such.
-            let _ = self.log.abort_upload(bucket, key, &id, self.env.now_ms()).await;
+            let _ = self.log.abort_upload(bucket, key, &id, self.host.now_ms()).await;
         }
         outcome
     }
 
-    #[allow(clippy::too_many_arguments)]
-    async fn receive_parts<S: Stream<Buf = D::Buf>>(
+    async fn receive_parts(
         &self,
-        mut receiver: Receiver<'_, S>,
-        bucket: &str,
-        key: &str,
+        mut receiver: Receiver<'_, P::Stream>,
+        plan: &WritePlan<'_>,
         id: &UploadId,
-        head: Vec<u8>,
-        entries: &[BodyEntry],
-        condition: Condition,
+        front: Front,
     ) -> Result<(Etag, u64)> {
-        let upload = self.log.upload(bucket, key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
+        let upload = self.log.upload(plan.name.bucket, plan.name.key, id)?.ok_or(ErrorCode::NoSuchUpload)?;
         let mut digest = MultipartEtag::new();
-        for entry in entries {
-            let Stored { content, salt, size } = receive_message(&self.log, &mut receiver, entry.message_len).await?;
-            let etag = body::etag(&salt);
-            digest.update(&etag);
-            let (number, time_ms) = (entry.part_number as u16, self.env.now_ms());
-            let part =
-                PutPart { upload: upload.clone(), number, salt, etag, size, time_ms, checksums: Vec::new(), content };
-            self.log.put_part(part).await?;
+        for entry in &front.entries {
+            let stored = receive_message(&self.log, &mut receiver, entry.message_len).await?;
+            digest.update(&body::etag(&stored.salt));
+            self.put_sealed_part(&upload, entry.part_number as u16, stored).await?;
         }
         receiver.finish().await?;
         let parts: Vec<Part> = self.log.parts(&upload, 0, PARTS_MAX)?.into_iter().map(|part| part.part).collect();
         let etag = Etag { digest: digest.finish(), parts: parts.len() as u16 };
-        let (size, time_ms) = (parts.iter().map(|part| part.size).sum(), self.env.now_ms());
-        let tags = self.log.upload_head(&upload).await?.tags;
-        let (bound, part_checksums) = (true, Vec::new());
-        let complete =
-            CompleteUpload { upload, parts, head, tags, part_checksums, bound, etag, size, time_ms, condition };
+        let time_ms = self.host.now_ms();
+        let complete = CompleteUpload {
+            upload,
+            size: parts.iter().map(|part| part.size).sum(),
+            parts,
+            head: front.sealed_head,
+            tags: plan.tags.clone(),
+            part_checksums: Vec::new(),
+            bound: true,
+            etag,
+            time_ms,
+            condition: plan.guarded.condition,
+        };
         self.log.complete_upload(complete).await?;
         Ok((etag, time_ms))
     }
 
-    /// Locates a sealed object for a read without a key. A response is returned along with it if
-    /// the conditions exclude sending the object.
-    async fn find_sealed(&self, request: &Request<'_>) -> Result<(Object, Option<Response>)> {
+    async fn put_sealed_part(&self, upload: &UploadRef, number: u16, stored: Stored) -> Result<()> {
+        let Stored { content, salt, size } = stored;
+        let part = PutPart {
+            upload: upload.clone(),
+            number,
+            salt,
+            etag: body::etag(&salt),
+            size,
+            time_ms: self.host.now_ms(),
+            checksums: Vec::new(),
+            content,
+        };
+        Ok(self.log.put_part(part).await?)
+    }
+
+    /// Locates a sealed object for a read without a key.
+    async fn find_sealed(&self, request: &Request<'_>) -> Result<Object> {
         let (bucket, key) = request.object()?;
         let options = ops::read_options(request.head)?;
         if options.part_number.is_some() || options.overrides.iter().any(Option::is_some) {
             let message = "A sealed transfer is of the whole sealed object file, under headers of its own.";
             return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
         }
-        if !sse::for_read(request.head, SseCTarget::Object, request.secure)?.is_absent() {
-            return Err(no_key().into());
-        }
+        refuse_read_key(request)?;
         let object = self.log.object(bucket, key).await?.ok_or_else(|| request.no_such_key(bucket, key))?;
         if !object.sealed {
             let message = "The object is not sealed. Get it without x-keyhole-sealed.";
             return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
         }
-        let reply = unmodified(request, &object)?;
-        Ok((object, reply))
+        Ok(object)
     }
 
-    /// Handles GetObject of a sealed object file and sends the response.
-    pub(crate) async fn get_sealed<S: Stream<Buf = D::Buf>>(
-        &self,
-        connection: &mut Connection<S>,
-        request: &Request<'_>,
-    ) -> Result<Outcome> {
-        let (object, reply) = self.find_sealed(request).await?;
-        if let Some(reply) = reply {
-            return Ok(Outcome::Reply(reply));
+    /// Handles GetObject of a sealed object file.
+    pub(crate) async fn get_sealed(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
+        let object = self.find_sealed(request).await?;
+        if let Some(response) = unmodified(request, &object)? {
+            return Ok(response);
         }
         let (bucket, key) = request.object()?;
         let mut file = SealedFile::new(&self.log, bucket, key, &object, false)?;
         let range = ops::range(request.head, file.len)?;
-        let response = sealed_reply(&object, file.len, range.as_ref());
+        let response = sealed_response(&object, file.len, range.as_ref());
         let response = self.with_expiration(response, bucket, key, object.time_ms);
         file.wanted = range.unwrap_or(0..file.len);
-        let _admitted = self.admission.download_sealed(file.wanted.end - file.wanted.start).await?;
-        self.send_response(connection, request, response, &mut file).await
+        let admitted = self.admission.read_sealed(file.wanted.end - file.wanted.start, &self.host).await?;
+        Ok(response.sealed_file(file, admitted))
     }
 
     /// Handles HeadObject of a sealed object file.
-    pub(crate) async fn head_sealed(&self, request: &Request<'_>) -> Result<Response> {
-        let (object, reply) = self.find_sealed(request).await?;
-        if let Some(reply) = reply {
-            return Ok(reply);
+    pub(crate) async fn head_sealed(&self, request: &Request<'_>) -> Result<Response<'_, P>> {
+        let object = self.find_sealed(request).await?;
+        if let Some(response) = unmodified(request, &object)? {
+            return Ok(response);
         }
         let (bucket, key) = request.object()?;
         let len = SealedFile::new(&self.log, bucket, key, &object, false)?.len;
         let range = ops::range(request.head, len)?;
         let bytes = range.as_ref().map_or(len, |range| range.end - range.start);
-        let response = sealed_reply(&object, len, range.as_ref()).content_length(bytes);
+        let response = sealed_response(&object, len, range.as_ref()).content_length(bytes);
         Ok(self.with_expiration(response, bucket, key, object.time_ms))
     }
 }
 
-fn sealed_reply(object: &Object, len: u64, range: Option<&Range<u64>>) -> Response {
-    range_reply(object, len, range).header("Content-Type", MEDIA_TYPE).header(SEALED_HEADER, "1")
-}
-
-fn no_key() -> Error {
-    let message =
-        "A sealed transfer is without the key: send x-keyhole-sealed or the headers of a customer key, not both.";
-    Error::new(ErrorCode::InvalidRequest).with_message(message)
+fn sealed_response<'n, P: Platform>(object: &Object, len: u64, range: Option<&Range<u64>>) -> Response<'n, P> {
+    range_response(object, len, range).header("Content-Type", MEDIA_TYPE).header(SEALED_HEADER, "1")
 }

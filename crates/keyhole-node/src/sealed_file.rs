@@ -13,11 +13,10 @@ use keyhole_log::limits::{BLOCK_DATA, CHUNK_TAGS_MAX, CHUNKS_MAX, buffer_len};
 use keyhole_log::{Body, ChunkTags, Disk, Log, Object, Part};
 use keyhole_s3::{Error, ErrorCode};
 
-use crate::attributes::part_checksums;
-use crate::download::{Piece, Source};
 use crate::failure::{Failure, Result, damaged};
-use crate::request::Payload;
-use crate::upload::Stored;
+use crate::ingest::Stored;
+use crate::part_checksums::part_checksums;
+use crate::source::{BodySource, Piece, PieceSource};
 
 /// Length of a full chunk and its tag in a message.
 const SEALED_CHUNK: usize = CHUNK_LEN + TAG_LEN;
@@ -29,7 +28,7 @@ const SEALED_BLOCK: usize = CHUNKS_MAX * SEALED_CHUNK;
 // one buffer.
 const _: () = assert!(PREFIX_LEN + SEALED_BLOCK + TAG_LEN <= keyhole_log::limits::BUFFER_LEN);
 
-/// The beginning of a file, up to the part part_checksums.
+/// The beginning of a file, up to the part checksums.
 pub(crate) struct Front {
     pub(crate) sealed_head: Vec<u8>,
     pub(crate) entries: Vec<BodyEntry>,
@@ -48,7 +47,7 @@ impl Front {
     /// need a key.
     pub(crate) async fn receive<D: Disk>(
         log: &Log<D>,
-        payload: &mut impl Payload<D::Buf>,
+        source: &mut impl BodySource<D::Buf>,
         file_len: u64,
         bucket: &str,
         key: &str,
@@ -58,7 +57,7 @@ impl Front {
             match Preface::decode(&bytes).map_err(malformed)? {
                 Decoded::Needs(needed) => {
                     let more = needed - bytes.len();
-                    receive(log, payload, more, &mut bytes).await?;
+                    receive(log, source, more, &mut bytes).await?;
                 }
                 Decoded::Whole(preface, _) => break preface,
             }
@@ -68,7 +67,7 @@ impl Front {
             return Err(Error::new(ErrorCode::InvalidRequest).with_message(message).into());
         }
         let mut table = Vec::new();
-        receive(log, payload, preface.bodies as usize * ENTRY_LEN, &mut table).await?;
+        receive(log, source, preface.bodies as usize * ENTRY_LEN, &mut table).await?;
         let (entries, _) = table.as_chunks::<ENTRY_LEN>();
         let entries: Vec<BodyEntry> = entries.iter().map(BodyEntry::decode).collect();
         let mut layout = Layout::new(preface.bodies);
@@ -85,11 +84,11 @@ impl Front {
 /// Receives exactly `len` bytes, at most one block.
 pub(crate) async fn receive<D: Disk>(
     log: &Log<D>,
-    payload: &mut impl Payload<D::Buf>,
+    source: &mut impl BodySource<D::Buf>,
     len: usize,
     into: &mut Vec<u8>,
 ) -> Result<()> {
-    let (filled, buf) = payload.fill(log.disk().buffer_with_len(len), 0..len).await;
+    let (filled, buf) = source.fill(log.disk().buffer_with_len(len), 0..len).await;
     if filled? < len {
         return Err(malformed(FileError::Length).into());
     }
@@ -98,10 +97,10 @@ pub(crate) async fn receive<D: Disk>(
 }
 
 /// Receives and discards `len` bytes.
-pub(crate) async fn skip<D: Disk>(log: &Log<D>, payload: &mut impl Payload<D::Buf>, mut len: u64) -> Result<()> {
+pub(crate) async fn skip<D: Disk>(log: &Log<D>, source: &mut impl BodySource<D::Buf>, mut len: u64) -> Result<()> {
     while len > 0 {
         let most = len.min(BLOCK_DATA as u64) as usize;
-        let (filled, _) = payload.fill(log.disk().buffer_with_len(most), 0..most).await;
+        let (filled, _) = source.fill(log.disk().buffer_with_len(most), 0..most).await;
         match filled? {
             0 => return Err(malformed(FileError::Length).into()),
             filled => len -= filled as u64,
@@ -113,11 +112,11 @@ pub(crate) async fn skip<D: Disk>(log: &Log<D>, payload: &mut impl Payload<D::Bu
 /// Receives a body's message into blocks, separating the tags from the ciphertext.
 pub(crate) async fn receive_message<D: Disk>(
     log: &Log<D>,
-    payload: &mut impl Payload<D::Buf>,
+    source: &mut impl BodySource<D::Buf>,
     message_len: u64,
 ) -> Result<Stored> {
     let mut prefix = Vec::with_capacity(PREFIX_LEN);
-    receive(log, payload, PREFIX_LEN, &mut prefix).await?;
+    receive(log, source, PREFIX_LEN, &mut prefix).await?;
     let mut salt = [0; SALT_LEN];
     salt.copy_from_slice(&prefix[..SALT_LEN]);
     let mut left = message_len - PREFIX_LEN as u64;
@@ -126,7 +125,7 @@ pub(crate) async fn receive_message<D: Disk>(
     loop {
         let is_last = left <= (SEALED_BLOCK + TAG_LEN) as u64;
         let len = if is_last { left as usize } else { SEALED_BLOCK };
-        let (filled, mut buf) = payload.fill(log.disk().buffer_with_len(buffer_len(len)), 0..len).await;
+        let (filled, mut buf) = source.fill(log.disk().buffer_with_len(buffer_len(len)), 0..len).await;
         if filled? < len {
             return Err(malformed(FileError::Length).into());
         }
@@ -236,13 +235,13 @@ pub(crate) struct SealedFile<'l, D: Disk> {
 }
 
 impl<'l, D: Disk> SealedFile<'l, D> {
-    /// Prepares the file of a sealed object; `with_infos` includes the sealed part checksums.
+    /// Prepares the file of a sealed object; `with_part_checksums` includes the sealed part checksums.
     pub(crate) fn new(
         log: &'l Log<D>,
         bucket: &str,
         key: &str,
         object: &Object,
-        with_infos: bool,
+        with_part_checksums: bool,
     ) -> std::result::Result<Self, ReadError> {
         let impossible = |error: FileError| ReadError::Damaged(format!("a sealed object makes no file: {error}"));
         let preface = Preface { bucket, key, sealed_head: &object.head, bodies: object.parts.len() as u32 };
@@ -250,7 +249,7 @@ impl<'l, D: Disk> SealedFile<'l, D> {
         preface.encode(&mut front).map_err(impossible)?;
         let mut layout = Layout::new(preface.bodies);
         let mut bodies = Vec::with_capacity(object.parts.len());
-        let kept = if with_infos { &object.part_checksums[..] } else { &[] };
+        let kept = if with_part_checksums { &object.part_checksums[..] } else { &[] };
         let mut kept_infos = part_checksums(kept);
         for part in &object.parts {
             let message_len = chunked::message_len(part.size).ok_or_else(|| impossible(FileError::BodyLength))?;
@@ -327,7 +326,7 @@ impl<'l, D: Disk> SealedFile<'l, D> {
     }
 }
 
-impl<D: Disk> Source<D::Buf> for SealedFile<'_, D> {
+impl<D: Disk> PieceSource<D::Buf> for SealedFile<'_, D> {
     fn remaining(&self) -> u64 {
         self.wanted.end - self.wanted.start
     }

@@ -117,13 +117,13 @@ impl PolicyDefaults {
     /// Returns the policy of a bucket without settings: all matching patterns, overlaid.
     pub fn of(&self, bucket: &str) -> Policy {
         // From the least to the most specific.
-        let fitting = self.0.iter().rev().filter(|(pattern, _)| is_meant(pattern, bucket));
+        let fitting = self.0.iter().rev().filter(|(pattern, _)| matches_bucket(pattern, bucket));
         fitting.fold(Policy::default(), |base, (_, own)| own.clone().over(&base))
     }
 }
 
 /// Returns whether a pattern (a bucket's name, or a prefix and `*`) matches `bucket`.
-pub(crate) fn is_meant(pattern: &str, bucket: &str) -> bool {
+pub(crate) fn matches_bucket(pattern: &str, bucket: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(beginning) => bucket.starts_with(beginning),
         None => bucket == pattern,
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn policies_are_kept() {
+    fn own_policy_round_trips() {
         let flags = [None, Some(false), Some(true)];
         for sse_c in [None, Some(SseC::Allow), Some(SseC::Require), Some(SseC::Forbid)] {
             for forbids_rekeying in flags {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_is_read() {
+    fn version_1_is_decoded() {
         let own = OwnPolicy::decode(&[&[1, 2 + 4][..], &[7; 16]].concat()).unwrap();
         let expected = OwnPolicy {
             sse_c: Some(SseC::Forbid),
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_more_specific_goes_first() {
+    fn more_specific_default_takes_precedence() {
         let sse_c = |sse_c| OwnPolicy { sse_c: Some(sse_c), ..OwnPolicy::default() };
         let guarded = OwnPolicy { forbids_rekeying: Some(true), ..OwnPolicy::default() };
         let defaults = PolicyDefaults::new(vec![

@@ -13,8 +13,8 @@ use keyhole_log::limits::{PART_CHECKSUM_MAX, PART_CHECKSUMS_MAX, PARTS_MAX};
 use keyhole_log::{Etag, Object};
 use keyhole_s3::ops::{self, Tags};
 
-use crate::attributes::part_checksums;
 use crate::limits::{OBJECT_MAX, PUT_MAX};
+use crate::part_checksums::part_checksums;
 use crate::sealed_file::is_damaged;
 
 pub use crate::sealed_file::ReadError;
@@ -76,7 +76,7 @@ impl Description {
                     false => {
                         let checksums = part_checksums
                             .next()
-                            .ok_or_else(|| is_damaged("an object lacks what is kept of its parts"))?;
+                            .ok_or_else(|| is_damaged("an object lacks the checksums of a part"))?;
                         Some(checksums.to_vec())
                     }
                 };
@@ -159,16 +159,6 @@ impl Description {
         }
         Ok(())
     }
-}
-
-/// Encodes part part_checksums as an object stores them.
-fn gathered<'i>(part_checksums: impl Iterator<Item = &'i [u8]>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for checksums in part_checksums {
-        bytes.extend_from_slice(&(checksums.len() as u16).to_le_bytes());
-        bytes.extend_from_slice(checksums);
-    }
-    bytes
 }
 
 #[cfg(test)]

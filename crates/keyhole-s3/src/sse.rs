@@ -31,58 +31,102 @@ const SSE_C_HEADERS: [&str; 6] = [
 /// Edit distance up to which an unknown header counts as a misspelt SSE-C header.
 const TYPOS_MAX: usize = 3;
 
-/// Returns the key to write with, or `None` if the request has no SSE-C headers. `secure`: whether
-/// the connection admits customer keys.
+/// The SSE-C headers of a request: those of the object, and those of the source of a copy.
 ///
-/// # Errors
-/// An insecure connection, managed keys, both kinds at once, a missing header, or an invalid
-/// algorithm, key or MD5.
-pub fn for_write(head: &RequestHead, secure: bool) -> Result<Option<CustomerKey>, Error> {
-    let headers = sse_c_headers(head, SseCTarget::Object, secure)?;
-    if let Some(value) = managed(head) {
-        if headers.is_absent() {
-            let message =
-                "Server-side encryption with managed keys is not supported. Use customer-provided keys (SSE-C).";
-            return Err(Error::new(ErrorCode::NotImplemented).with_message(message));
+/// Errors of the headers are reported by the method that needs them, because S3 checks other things
+/// first.
+#[derive(Debug)]
+pub struct RequestSseC<'h> {
+    head: &'h RequestHead,
+    is_secure: bool,
+    object: Result<SseCHeaders<'h>, SseCError>,
+    copy_source: Result<SseCHeaders<'h>, SseCError>,
+}
+
+impl<'h> RequestSseC<'h> {
+    /// Parses the headers. `is_secure`: the connection admits customer keys.
+    pub fn parse(head: &'h RequestHead, is_secure: bool) -> Self {
+        // A misspelt header of either target is an error: ignoring it would store the object in
+        // plaintext.
+        let is_misspelt = head.headers.iter().any(|(name, _)| is_misspelt(name));
+        let parse = |target| {
+            let headers = SseCHeaders::from_headers(target, head.headers.iter())?;
+            if is_misspelt { Err(SseCError::UnknownHeader) } else { Ok(headers) }
+        };
+        let object = parse(SseCTarget::Object);
+        let copy_source = parse(SseCTarget::CopySource);
+        RequestSseC { head, is_secure, object, copy_source }
+    }
+
+    /// Returns whether the request has any SSE-C header of this target, valid or not.
+    pub fn has_headers(&self, target: SseCTarget) -> bool {
+        self.parsed(target).map_or(true, |headers| !headers.is_absent())
+    }
+
+    /// Returns the key to write with, or `None` if the request has no SSE-C headers.
+    ///
+    /// # Errors
+    /// An insecure connection, managed keys, both kinds at once, a missing header, or an invalid
+    /// algorithm, key or MD5.
+    pub fn write_key(&self) -> Result<Option<CustomerKey>, Error> {
+        let headers = self.headers(SseCTarget::Object)?;
+        if let Some(value) = managed(self.head) {
+            if headers.is_absent() {
+                let message =
+                    "Server-side encryption with managed keys is not supported. Use customer-provided keys (SSE-C).";
+                return Err(Error::new(ErrorCode::NotImplemented).with_message(message));
+            }
+            let message = "Server Side Encryption with Customer provided key is incompatible with the encryption method specified";
+            return Err(argument(message).with_field("ArgumentValue", value));
         }
-        let message =
-            "Server Side Encryption with Customer provided key is incompatible with the encryption method specified";
-        return Err(argument(message).with_field("ArgumentValue", value));
+        headers.for_write().map_err(|error| described(error, &headers))
     }
-    headers.for_write().map_err(|error| described(error, &headers))
-}
 
-/// Returns whether a request has any SSE-C header of this target, valid or not.
-pub fn has_sse_c_headers(head: &RequestHead, target: SseCTarget) -> bool {
-    parse(head, target).map_or(true, |headers| !headers.is_absent())
-}
-
-/// Rejects a copy-source key without a copy source on a plaintext write. It may be the key to write
-/// with, sent under the wrong header names.
-///
-/// # Errors
-/// `InvalidRequest`, and the errors of [`for_read`].
-pub fn refuse_stray_copy_source_key(head: &RequestHead, secure: bool) -> Result<(), Error> {
-    if head.headers.get("x-amz-copy-source").is_some() || for_read(head, SseCTarget::CopySource, secure)?.is_absent() {
-        return Ok(());
+    /// Rejects a copy-source key without a copy source on a plaintext write. It may be the key to
+    /// write with, sent under the wrong header names.
+    ///
+    /// # Errors
+    /// `InvalidRequest`, and the errors of [`read_headers`](Self::read_headers).
+    pub fn refuse_stray_copy_source_key(&self) -> Result<(), Error> {
+        let is_copy = self.head.headers.get("x-amz-copy-source").is_some();
+        if is_copy || self.read_headers(SseCTarget::CopySource)?.is_absent() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorCode::InvalidRequest).with_message(
+            "The request has the customer-provided key of a copy's source, and no source and no key to write with. The \
+            headers of the latter are x-amz-server-side-encryption-customer-algorithm, -key and -key-MD5.",
+        ))
     }
-    Err(Error::new(ErrorCode::InvalidRequest).with_message(
-        "The request has the customer-provided key of a copy's source, and no source and no key to write with. The headers \
-        of the latter are x-amz-server-side-encryption-customer-algorithm, -key and -key-MD5.",
-    ))
+
+    /// Returns the SSE-C headers of a target on a read.
+    ///
+    /// # Errors
+    /// An insecure connection, and repeated or misspelt headers.
+    pub fn read_headers(&self, target: SseCTarget) -> Result<ReadKeyHeaders<'h>, Error> {
+        Ok(ReadKeyHeaders(self.headers(target)?))
+    }
+
+    fn parsed(&self, target: SseCTarget) -> Result<SseCHeaders<'h>, SseCError> {
+        match target {
+            SseCTarget::Object => self.object,
+            SseCTarget::CopySource => self.copy_source,
+        }
+    }
+
+    fn headers(&self, target: SseCTarget) -> Result<SseCHeaders<'h>, Error> {
+        if self.has_headers(target) && !self.is_secure {
+            return Err(Error::new(ErrorCode::InvalidRequest).with_message(
+                "Requests specifying Server Side Encryption with Customer provided keys must be made over a secure \
+                connection.",
+            ));
+        }
+        self.parsed(target).map_err(|error| described(error, &SseCHeaders::default()))
+    }
 }
 
 /// The SSE-C headers of a read. Only the connection has been checked; other errors are reported
 /// after the object is found.
 pub struct ReadKeyHeaders<'h>(SseCHeaders<'h>);
-
-/// Collects the SSE-C headers of a target on a read.
-///
-/// # Errors
-/// An insecure connection, and repeated or misspelt headers.
-pub fn for_read(head: &RequestHead, target: SseCTarget, secure: bool) -> Result<ReadKeyHeaders<'_>, Error> {
-    Ok(ReadKeyHeaders(sse_c_headers(head, target, secure)?))
-}
 
 impl ReadKeyHeaders<'_> {
     /// Returns whether the request has none of the headers.
@@ -152,14 +196,6 @@ fn managed(head: &RequestHead) -> Option<String> {
     value.map(|value| String::from_utf8_lossy(value).into_owned())
 }
 
-/// Parses the headers of a target. A misspelt header of either target is an error: ignoring it would
-/// store the object in plaintext.
-fn parse(head: &RequestHead, target: SseCTarget) -> Result<SseCHeaders<'_>, SseCError> {
-    let headers = SseCHeaders::from_headers(target, head.headers.iter())?;
-    let is_any_misspelt = head.headers.iter().any(|(name, _)| is_misspelt(name));
-    if is_any_misspelt { Err(SseCError::UnknownHeader) } else { Ok(headers) }
-}
-
 /// Returns whether a lower-case header name is probably a misspelt SSE-C header.
 fn is_misspelt(name: &str) -> bool {
     if MANAGED.contains(&name) || SSE_C_HEADERS.contains(&name) {
@@ -170,17 +206,6 @@ fn is_misspelt(name: &str) -> bool {
         name.len().abs_diff(other.len()) <= TYPOS_MAX && strsim::osa_distance(name, other) <= TYPOS_MAX
     };
     PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || SSE_C_HEADERS.iter().any(is_close)
-}
-
-fn sse_c_headers(head: &RequestHead, target: SseCTarget, secure: bool) -> Result<SseCHeaders<'_>, Error> {
-    let headers = parse(head, target);
-    let asks = headers.as_ref().map_or(true, |headers| !headers.is_absent());
-    if asks && !secure {
-        return Err(Error::new(ErrorCode::InvalidRequest).with_message(
-            "Requests specifying Server Side Encryption with Customer provided keys must be made over a secure connection.",
-        ));
-    }
-    headers.map_err(|error| described(error, &SseCHeaders::default()))
 }
 
 fn described(error: SseCError, headers: &SseCHeaders<'_>) -> Error {
@@ -219,7 +244,8 @@ mod tests {
     const KMS: &str = "\nx-amz-server-side-encryption: aws:kms";
 
     fn write(headers: &str, secure: bool) -> Result<bool, (ErrorCode, String)> {
-        for_write(&head(&format!("PUT /b/k HTTP/1.1{headers}")), secure)
+        RequestSseC::parse(&head(&format!("PUT /b/k HTTP/1.1{headers}")), secure)
+            .write_key()
             .map(|key| key.is_some())
             .map_err(|error| (error.code, error.message.into_owned()))
     }
@@ -269,7 +295,8 @@ mod tests {
     fn read_headers_are_checked_in_the_order_of_s3() {
         let read = |headers: &str, sealed, secure| {
             let head = head(&format!("GET /b/k HTTP/1.1{headers}"));
-            for_read(&head, SseCTarget::Object, secure)
+            RequestSseC::parse(&head, secure)
+                .read_headers(SseCTarget::Object)
                 .and_then(|headers| headers.key_for(sealed).map(|key| key.is_some()))
                 .map_err(|error| (error.code, error.message.into_owned()))
         };
@@ -303,7 +330,7 @@ mod tests {
     #[test]
     fn argument_errors_name_the_header() {
         let text = format!("PUT /b/k HTTP/1.1{ALGORITHM}{MD5}");
-        let error = for_write(&head(&text), true).unwrap_err();
+        let error = RequestSseC::parse(&head(&text), true).write_key().unwrap_err();
         assert_eq!(error.fields, [("ArgumentName", "x-amz-server-side-encryption".to_owned())]);
     }
 }

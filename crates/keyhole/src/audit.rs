@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keyhole_node::{Env, Exchange};
+use keyhole_node::{Exchange, Services};
 use keyhole_s3::time::iso8601;
 use serde::Serialize;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyhole_log::{Disk, Log, Store};
-use keyhole_node::{Pass, clock_behind, expire};
+use keyhole_node::{Host, Pass, clock_behind, expire};
 use keyhole_s3::time::iso8601;
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -134,7 +134,7 @@ async fn expire_regularly<D: Disk>(log: Log<D>, monitor: Arc<Monitor>) {
     let (mut is_behind, mut was_behind) = (false, false);
     loop {
         ticks.tick().await;
-        let behind = clock_behind(&log, &System).await;
+        let behind = clock_behind(&log, &Host::new(System)).await;
         if let Some((stored_ms, bucket)) = &behind
             && !std::mem::replace(&mut was_behind, true)
         {
@@ -142,7 +142,7 @@ async fn expire_regularly<D: Disk>(log: Log<D>, monitor: Arc<Monitor>) {
         }
         was_behind = behind.is_some();
         monitor.clock_is_behind(behind);
-        match expire(&log, &System).await {
+        match expire(&log, &Host::new(System)).await {
             Ok(Pass::Behind { stored_ms, bucket }) => {
                 // Once only, because the state may last.
                 if !std::mem::replace(&mut is_behind, true) {

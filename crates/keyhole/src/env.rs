@@ -1,15 +1,16 @@
-//! The system's clock and random generator.
+//! The system's clocks, timer and random generator.
 
 use std::cell::RefCell;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::pin::Pin;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use zeroize::Zeroize;
 
-/// The system's clock and random generator.
+/// The system's clocks, timer and random generator.
 #[derive(Clone, Copy)]
 pub(crate) struct System;
 
-impl keyhole_node::Env for System {
+impl keyhole_node::Services for System {
     fn now_ms(&self) -> u64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -19,8 +20,21 @@ impl keyhole_node::Env for System {
         Instant::now()
     }
 
+    fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(tokio::time::sleep(time))
+    }
+
     fn random(&self, bytes: &mut [u8]) {
         random(bytes);
+    }
+}
+
+impl System {
+    /// Returns `N` random bytes.
+    pub(crate) fn random_array<const N: usize>(self) -> [u8; N] {
+        let mut bytes = [0; N];
+        random(&mut bytes);
+        bytes
     }
 }
 

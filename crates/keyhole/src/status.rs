@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use keyhole_log::Store;
-use keyhole_node::Env;
+use keyhole_node::Services;
 
 use crate::env::System;
 use crate::metrics::Metrics;

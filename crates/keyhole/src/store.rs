@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use keyhole_log::limits::{SEGMENT_LEN, SEGMENT_LEN_MIN, SEGMENTS_START};
 use keyhole_log::{Durability, Format, OpenOptions as LogOptions, Store};
-use keyhole_node::Env;
+use keyhole_node::Services;
 
 use crate::buffer::Pools;
 use crate::env::System;

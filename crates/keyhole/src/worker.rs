@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::ops::Range;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyhole_log::{Disk, Log, Store};
-use keyhole_node::{Config, Node, Stream};
+use keyhole_node::{Config, Host, Node, Platform, Stream};
 use socket2::SockRef;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_local;
@@ -432,7 +433,7 @@ where
         SyncMode::Interval(period) => Some(spawn_local(flush_regularly(log.clone(), period))),
         SyncMode::Always | SyncMode::Never => None,
     };
-    let node = Node::new(setup.config, log.clone(), setup.engine, System);
+    let node: WorkerNode<D, A::Stream> = Node::new(setup.config, log.clone(), setup.engine, Host::new(System));
     let (meter, monitor) = (setup.meter, setup.monitor);
     meter.enter(node.gauge());
     let connections = Rc::new(Connections { max: setup.connections, ..Connections::default() });
@@ -487,9 +488,18 @@ where
     Ok(())
 }
 
-type Served<D> = Rc<Node<D, Chosen, System>>;
+/// The platform of a worker: a disk and the plain connections `S`, with TLS on top.
+struct WorkerPlatform<D, S>(PhantomData<(D, S)>);
 
-async fn accept_plain<D, A>(listener: &A, node: &Served<D>, connections: &Rc<Connections>, meter: &Meter)
+impl<D: Disk<Buf = Block>, S: Socket> Platform for WorkerPlatform<D, S> {
+    type Disk = D;
+    type Engine = Chosen;
+    type Stream = Connection<S>;
+}
+
+type WorkerNode<D, S> = Rc<Node<WorkerPlatform<D, S>>>;
+
+async fn accept_plain<D, A>(listener: &A, node: &WorkerNode<D, A::Stream>, connections: &Rc<Connections>, meter: &Meter)
 where
     D: Disk<Buf = Block>,
     A: Accept,
@@ -502,8 +512,12 @@ where
 }
 
 /// Accepts from the TLS listener; pends without end if there is none.
-async fn accept_tls<D, A>(tls: Option<&(A, Acceptor)>, node: &Served<D>, connections: &Rc<Connections>, meter: &Meter)
-where
+async fn accept_tls<D, A>(
+    tls: Option<&(A, Acceptor)>,
+    node: &WorkerNode<D, A::Stream>,
+    connections: &Rc<Connections>,
+    meter: &Meter,
+) where
     D: Disk<Buf = Block>,
     A: Accept,
 {
@@ -520,8 +534,11 @@ where
 }
 
 /// Serves a connection once it is established. `connected` counts it from the accept until its end.
-async fn serve<D, P>(node: Served<D>, connected: Connected, connection: impl Future<Output = Option<Connection<P>>>)
-where
+async fn serve<D, P>(
+    node: WorkerNode<D, P>,
+    connected: Connected,
+    connection: impl Future<Output = Option<Connection<P>>>,
+) where
     D: Disk<Buf = Block>,
     P: Socket,
 {

@@ -6,8 +6,8 @@ use keyhole_log::limits::CHUNKS_MAX;
 use keyhole_log::{Body, Disk, Log, Object, Part};
 
 use super::ReadError;
-use crate::download::Piece;
 use crate::sealed_file::{SealedFile, is_damaged};
+use crate::source::Piece;
 
 /// Reads the verified bytes of an object's file, block by block: the sealed object file of a sealed
 /// object, the plain bytes of any other.

@@ -11,12 +11,13 @@ use keyhole_log::{
     CompleteUpload, Condition, Content, CreateUpload, Disk, Etag, Log, NewBody, Part, PutObject, PutPart, UploadRef,
 };
 
-use super::{Description, PartDescription, gathered};
+use super::{Description, PartDescription};
 use crate::failure::{Failure, Result};
-use crate::multipart::UploadId;
-use crate::request::Payload;
+use crate::ingest::Stored;
+use crate::part_checksums::encode_part_checksums;
+use crate::plan::UploadId;
 use crate::sealed_file::{Front, malformed, receive, receive_message, skip};
-use crate::upload::Stored;
+use crate::source::BodySource;
 
 /// The source of a file's bytes.
 #[allow(async_fn_in_trait)]
@@ -65,7 +66,7 @@ struct File<'i, D, I> {
     disk: PhantomData<D>,
 }
 
-impl<D: Disk, I: ImportSource> Payload<D::Buf> for File<'_, D, I> {
+impl<D: Disk, I: ImportSource> BodySource<D::Buf> for File<'_, D, I> {
     fn remaining(&self) -> u64 {
         self.remaining
     }
@@ -147,7 +148,7 @@ struct Importer<'t, D: Disk> {
 }
 
 impl<D: Disk> Importer<'_, D> {
-    async fn sealed(&self, file: &mut impl Payload<D::Buf>) -> Result<What> {
+    async fn sealed(&self, file: &mut impl BodySource<D::Buf>) -> Result<What> {
         let (bucket, key) = (&self.description.bucket, &self.description.key);
         let front = Front::receive(self.log, file, file.remaining(), bucket, key).await?;
         if front.size != self.description.size {
@@ -172,7 +173,7 @@ impl<D: Disk> Importer<'_, D> {
     }
 
     /// Receives the sealed part checksums, encoded as an object stores them.
-    async fn part_checksums(&self, file: &mut impl Payload<D::Buf>, front: &Front) -> Result<Vec<u8>> {
+    async fn part_checksums(&self, file: &mut impl BodySource<D::Buf>, front: &Front) -> Result<Vec<u8>> {
         if front.infos_len + 2 * front.entries.len() as u64 > PART_CHECKSUMS_MAX as u64 {
             skip(self.log, file, front.infos_len).await?;
             return Ok(Vec::new());
@@ -183,14 +184,14 @@ impl<D: Disk> Importer<'_, D> {
         let mut bytes = Vec::new();
         receive(self.log, file, front.infos_len as usize, &mut bytes).await?;
         let mut rest = &bytes[..];
-        Ok(gathered(front.entries.iter().map(|entry| {
+        Ok(encode_part_checksums(front.entries.iter().map(|entry| {
             let (checksums, behind) = rest.split_at(entry.info_len as usize);
             rest = behind;
             checksums
         })))
     }
 
-    async fn plain(&self, file: &mut impl Payload<D::Buf>) -> Result<What> {
+    async fn plain(&self, file: &mut impl BodySource<D::Buf>) -> Result<What> {
         let Description { head, parts, .. } = self.description;
         if let [PartDescription { number: 0, size, etag, .. }] = parts[..] {
             let stored = self.store(file, size).await?;
@@ -202,14 +203,14 @@ impl<D: Disk> Importer<'_, D> {
                 let stored = self.store(file, *size).await?;
                 self.part(&upload, *number, stored, *etag).await?;
             }
-            let part_checksums = gathered(parts.iter().filter_map(|part| part.checksums.as_deref()));
+            let part_checksums = encode_part_checksums(parts.iter().filter_map(|part| part.checksums.as_deref()));
             self.parts(&upload, head.clone(), part_checksums)
         };
         self.or_abort(&upload, outcome.await).await
     }
 
     /// Stores `size` bytes unchanged.
-    async fn store(&self, file: &mut impl Payload<D::Buf>, size: u64) -> Result<Stored> {
+    async fn store(&self, file: &mut impl BodySource<D::Buf>, size: u64) -> Result<Stored> {
         let mut writer = self.log.body_writer();
         let mut left = size;
         loop {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keyhole_log::{BucketSettings, Disk, Error, Log, ScrubCursor};
 use keyhole_node::limits::PINS_MAX;
-use keyhole_node::{Env, OwnPolicy, Policy, PolicyDefaults};
+use keyhole_node::{OwnPolicy, Policy, PolicyDefaults, Services};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::SEGMENTS_PER_LINE;

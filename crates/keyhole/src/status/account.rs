@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use keyhole_log::{Stats, Usage};
 use keyhole_node::limits::WAITERS_PER_WORKER;
-use keyhole_node::{Env, Load};
+use keyhole_node::{Load, Services};
 use keyhole_s3::ErrorCode;
 
 use super::history::Sample;

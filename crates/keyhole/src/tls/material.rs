@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use keyhole_node::Env;
+use keyhole_node::Services;
 use keyhole_s3::time::iso8601;
 use rustls::crypto::aws_lc_rs::{self, sign};
 use rustls::server::danger::ClientCertVerifier;

@@ -3,7 +3,7 @@
 use std::io;
 
 use keyhole_log::{BucketSettings, Condition, Disk, Error, Log, Object};
-use keyhole_node::Env;
+use keyhole_node::Services;
 use keyhole_node::transfer::{Description, Import, ImportError, ImportSource};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};

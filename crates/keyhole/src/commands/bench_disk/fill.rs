@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use keyhole_log::{Condition, Durability, Error};
-use keyhole_node::Env;
+use keyhole_node::Services;
 
 use super::super::{Failure, Result};
 use super::rig::{self, BUCKET, Engine, Kind, failed, in_parallel};

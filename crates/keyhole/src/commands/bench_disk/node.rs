@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use aws_lc_rs::{digest, hmac};
-use keyhole_node::Env;
+use keyhole_node::Services;
 
 use super::super::{Failure, Result};
 use super::rig::BUCKET;

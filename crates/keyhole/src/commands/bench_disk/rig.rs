@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use keyhole_log::limits::BLOCK_DATA;
 use keyhole_log::{Condition, Content, Disk, Durability, Error, Etag, Log, PutObject};
-use keyhole_node::Env;
+use keyhole_node::Services;
 use tokio::task::spawn_local;
 
 use super::super::{Failure, Result};

@@ -1,15 +1,14 @@
 //! Object heads: encoding from request fields, and opening with the request's key.
 
-use keyhole_core::aead::Engine;
 use keyhole_core::head::{self, ChecksumAlgorithm, ChecksumType, Checksums, Head, HeadError, UserMetadata};
 use keyhole_core::limits::{HEAD_MAX, SALT_LEN, SEALED_HEAD_MAX};
 use keyhole_core::{CustomerKey, DataKey, body, chunked};
-use keyhole_log::{Disk, Object, Part};
+use keyhole_log::{Object, Part};
 use keyhole_s3::ops::Metadata;
 
 use crate::failure::{Failure, Result, damaged, not_authentic};
-use crate::io::Env;
 use crate::node::Node;
+use crate::platform::Platform;
 use crate::secret::Secret;
 
 /// Initial capacity for a sealed head; most fit.
@@ -58,10 +57,10 @@ impl ObjectHead {
     }
 }
 
-impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
+impl<P: Platform> Node<P> {
     /// Generates a data key.
     pub(crate) fn data_key(&self) -> DataKey {
-        DataKey::new(self.env.random_array())
+        DataKey::new(self.host.random_array())
     }
 
     /// Encodes a head for storage, sealed for `bucket` and `key` if there is a customer key.
@@ -79,7 +78,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
             bytes.truncate(len);
             return Ok(bytes);
         };
-        let salt: [u8; SALT_LEN] = self.env.random_array();
+        let salt: [u8; SALT_LEN] = self.host.random_array();
         let seal = |room: usize| {
             let mut bytes = Secret::zeros(room);
             let len =

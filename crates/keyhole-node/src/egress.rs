@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use futures_util::future;
 use keyhole_core::aead::Engine;
 use keyhole_core::chunked::Opener;
 use keyhole_core::limits::{CHUNK_LEN, PREFIX_LEN, SALT_LEN, TAG_LEN};
@@ -11,20 +10,19 @@ use keyhole_log::limits::BLOCK_DATA;
 use keyhole_log::{Body, ChunkTags, Disk, OpenBlock, Part};
 use keyhole_s3::body::{Digester, Digests};
 
-use crate::failure::{Failure, Result, damaged};
-use crate::io::{Env, Stream};
+use crate::failure::{Result, damaged};
 use crate::limits::STRIDE;
 use crate::node::Node;
-use crate::observe::Account;
-use crate::request::Payload;
+use crate::platform::{Buf, Platform};
+use crate::source::{BodySource, Piece, PieceSource};
 
 /// Reads a range of an object as verified plaintext.
-pub(crate) struct Reader<'n, D: Disk, E: Engine, V> {
-    node: &'n Node<D, E, V>,
+pub(crate) struct Reader<'n, P: Platform> {
+    node: &'n Node<P>,
     data_key: Option<DataKey>,
     /// The parts in the range, last first, each with its wanted bytes.
     parts: Vec<(Part, Range<u64>)>,
-    current: Option<Current<E::Aead>>,
+    current: Option<Current<<P::Engine as Engine>::Aead>>,
     /// The first body, if it has been read already.
     first: Option<Body>,
     remaining: u64,
@@ -40,29 +38,10 @@ struct Current<A> {
     wanted: Range<u64>,
 }
 
-/// A verified piece of an object: `buf[at]`.
-pub(crate) struct Piece<B> {
-    pub(crate) buf: B,
-    pub(crate) at: Range<usize>,
-}
-
-/// The source of a response body.
-#[allow(async_fn_in_trait)]
-pub(crate) trait Source<B> {
-    /// Returns the number of remaining bytes.
-    fn remaining(&self) -> u64;
-
-    /// Returns the length of the buffer needed for the next piece.
-    fn piece_len(&self) -> usize;
-
-    /// Reads the next piece into `buf`. Returns `None` at the end.
-    async fn next(&mut self, buf: B) -> Result<Option<Piece<B>>>;
-}
-
-impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
+impl<'n, P: Platform> Reader<'n, P> {
     /// Creates a reader for `range` of the object with the bodies `parts`; a sealed object needs
     /// its data key.
-    pub(crate) fn new(node: &'n Node<D, E, V>, parts: &[Part], data_key: Option<DataKey>, range: Range<u64>) -> Self {
+    pub(crate) fn new(node: &'n Node<P>, parts: &[Part], data_key: Option<DataKey>, range: Range<u64>) -> Self {
         let mut touched = Vec::new();
         let mut start = 0;
         for part in parts {
@@ -85,7 +64,7 @@ impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
         self
     }
 
-    async fn piece(&mut self, buf: D::Buf) -> Result<Option<Piece<D::Buf>>> {
+    async fn piece(&mut self, buf: Buf<P>) -> Result<Option<Piece<Buf<P>>>> {
         let mut current = match self.current.take() {
             Some(current) => current,
             None => match self.parts.pop() {
@@ -93,7 +72,8 @@ impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
                 None => return Ok(None),
             },
         };
-        let (start, end) = (current.wanted.start, current.wanted.end);
+        let start = current.wanted.start;
+        let end = current.wanted.end;
         let index = start / BLOCK_DATA as u64;
         let block_start = index * BLOCK_DATA as u64;
         let block_end = (block_start + current.body.block_len(index) as u64).min(end);
@@ -112,13 +92,15 @@ impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
             block => block.insert(self.node.log.open_block(&current.body, index)?),
         };
         // ChunkTags make the checksums redundant.
-        let (log, checked) = (&self.node.log, current.opener.is_none());
+        let log = &self.node.log;
+        let checked = current.opener.is_none();
         let (tags, mut buf) = log.read_piece(&current.body, block, chunks.clone(), checked, buf).await;
         let tags = tags?;
         let front = first * CHUNK_LEN;
         if let Some(opener) = &mut current.opener {
             let len = current.body.block_len(index).min(chunks.end * CHUNK_LEN).saturating_sub(front);
-            if let Err(failure) = open_chunks(opener, index, chunks.clone(), D::slice(&mut buf, 0..len), &tags) {
+            if let Err(failure) = open_chunks(opener, index, chunks.clone(), <P::Disk>::slice(&mut buf, 0..len), &tags)
+            {
                 // The checksums tell a damaged medium from a modified object.
                 log.read_piece(&current.body, block, chunks, true, buf).await.0?;
                 return Err(failure);
@@ -132,7 +114,7 @@ impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
         Ok(Some(Piece { buf, at: at.start - front..at.end - front }))
     }
 
-    async fn open(&mut self, part: &Part, wanted: Range<u64>) -> Result<Current<E::Aead>> {
+    async fn open(&mut self, part: &Part, wanted: Range<u64>) -> Result<Current<<P::Engine as Engine>::Aead>> {
         let body = match self.first.take() {
             Some(body) => body,
             None => self.node.log.body(part).await?,
@@ -156,7 +138,7 @@ impl<'n, D: Disk, E: Engine, V: Env> Reader<'n, D, E, V> {
     }
 }
 
-impl<D: Disk, E: Engine, V: Env> Source<D::Buf> for Reader<'_, D, E, V> {
+impl<P: Platform> PieceSource<Buf<P>> for Reader<'_, P> {
     fn remaining(&self) -> u64 {
         self.remaining
     }
@@ -165,7 +147,7 @@ impl<D: Disk, E: Engine, V: Env> Source<D::Buf> for Reader<'_, D, E, V> {
         STRIDE
     }
 
-    async fn next(&mut self, buf: D::Buf) -> Result<Option<Piece<D::Buf>>> {
+    async fn next(&mut self, buf: Buf<P>) -> Result<Option<Piece<Buf<P>>>> {
         self.piece(buf).await
     }
 }
@@ -188,72 +170,21 @@ fn open_chunks<A: keyhole_core::aead::Aead>(
     Ok(())
 }
 
-impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
-    /// Sends a response head and body, reading one piece ahead. An error before the first byte
-    /// becomes an error response; after that, the connection has to be aborted.
-    pub(crate) async fn send<S: Stream<Buf = D::Buf>>(
-        &self,
-        stream: &S,
-        head: Vec<u8>,
-        source: &mut impl Source<D::Buf>,
-        account: &Account,
-    ) -> Result<()> {
-        let mut next = source.next(self.log.disk().buffer_with_len(source.piece_len())).await?;
-        let mut head = Some(head);
-        while let Some(piece) = next.take() {
-            if let Some(mut head) = head.take() {
-                if piece.at.len() <= crate::limits::COALESCE_MAX {
-                    head.extend_from_slice(&piece.buf.as_ref()[piece.at.clone()]);
-                    stream.write_bytes(head).await.0?;
-                    account.add_sent(piece.at.len());
-                    next = self.read_on(source).await?;
-                    continue;
-                }
-                stream.write_bytes(head).await.0?;
-            }
-            let len = piece.at.len();
-            let sending = stream.write_block(piece.buf, piece.at);
-            if source.remaining() == 0 {
-                sending.await.0?;
-            } else {
-                let ((sent, _), read) = future::join(sending, self.read_on(source)).await;
-                sent?;
-                next = read?;
-            }
-            account.add_sent(len);
-        }
-        Ok(())
-    }
-
-    /// Reads the next piece after the response head has been sent: every failure now aborts the
-    /// connection.
-    async fn read_on(&self, source: &mut impl Source<D::Buf>) -> Result<Option<Piece<D::Buf>>> {
-        if source.remaining() == 0 {
-            return Ok(None);
-        }
-        source.next(self.log.disk().buffer_with_len(source.piece_len())).await.map_err(|failure| match failure {
-            Failure::Reply(error) => Failure::Connection(std::io::Error::other(error.to_string())),
-            Failure::Fault(_, cause) => Failure::Connection(std::io::Error::other(cause)),
-            gone @ Failure::Connection(_) => gone,
-        })
-    }
-}
-
-/// The body of a stored object as the payload of a new one.
-pub(crate) struct Copied<'n, D: Disk, E: Engine, V> {
-    reader: Reader<'n, D, E, V>,
+/// The body of a stored object as the body of a new one.
+pub(crate) struct CopiedBody<'n, P: Platform> {
+    reader: Reader<'n, P>,
     /// The current piece.
-    piece: Option<Piece<D::Buf>>,
+    piece: Option<Piece<Buf<P>>>,
     /// Bytes not yet consumed.
     remaining: u64,
     /// Computes digests of all consumed bytes.
     digester: Digester,
 }
 
-impl<'n, D: Disk, E: Engine, V: Env> Copied<'n, D, E, V> {
-    pub(crate) fn new(reader: Reader<'n, D, E, V>, digester: Digester) -> Self {
+impl<'n, P: Platform> CopiedBody<'n, P> {
+    pub(crate) fn new(reader: Reader<'n, P>, digester: Digester) -> Self {
         let remaining = reader.remaining;
-        Copied { reader, piece: None, remaining, digester }
+        CopiedBody { reader, piece: None, remaining, digester }
     }
 
     /// Returns the digests of the consumed bytes.
@@ -262,13 +193,14 @@ impl<'n, D: Disk, E: Engine, V: Env> Copied<'n, D, E, V> {
     }
 }
 
-impl<D: Disk, E: Engine, V: Env> Payload<D::Buf> for Copied<'_, D, E, V> {
+impl<P: Platform> BodySource<Buf<P>> for CopiedBody<'_, P> {
     fn remaining(&self) -> u64 {
         self.remaining
     }
 
-    async fn fill(&mut self, mut buf: D::Buf, at: Range<usize>) -> (Result<usize>, D::Buf) {
-        let Range { start, end: limit } = at;
+    async fn fill(&mut self, mut buf: Buf<P>, at: Range<usize>) -> (Result<usize>, Buf<P>) {
+        let start = at.start;
+        let limit = at.end;
         let mut filled = start;
         // Read the empty piece of an empty object too, since reading authenticates it.
         while filled < limit {
@@ -284,7 +216,7 @@ impl<D: Disk, E: Engine, V: Env> Payload<D::Buf> for Copied<'_, D, E, V> {
             };
             let len = piece.at.len().min(limit - filled);
             let from = &piece.buf.as_ref()[piece.at.start..piece.at.start + len];
-            D::slice(&mut buf, filled..filled + len).copy_from_slice(from);
+            <P::Disk>::slice(&mut buf, filled..filled + len).copy_from_slice(from);
             self.digester.update(from);
             filled += len;
             self.remaining -= len as u64;

@@ -1,9 +1,24 @@
-//! The node's environment: connections, the clock and random bytes.
+//! The platform of a node: its disk, its AES engine and its connections.
 
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::time::Instant;
+
+use keyhole_core::aead::Engine;
+use keyhole_log::Disk;
+
+/// The types that a node is built on.
+pub trait Platform: Sized + 'static {
+    /// The disk of the object file.
+    type Disk: Disk;
+    /// The AES engine.
+    type Engine: Engine;
+    /// The connections of clients.
+    type Stream: Stream<Buf = <Self::Disk as Disk>::Buf>;
+}
+
+/// The buffers of a platform, for disk and connections alike.
+pub(crate) type Buf<P> = <<P as Platform>::Disk as Disk>::Buf;
 
 /// An accepted connection.
 ///
@@ -16,7 +31,7 @@ pub trait Stream: 'static {
     /// is written.
     type Buf: AsRef<[u8]> + AsMut<[u8]> + 'static;
 
-    /// Returns a range of a buffer for writing, like [`Disk::part`](keyhole_log::Disk::part).
+    /// Returns a range of a buffer for writing, like [`Disk::slice`].
     fn slice(buf: &mut Self::Buf, at: Range<usize>) -> &mut [u8] {
         &mut buf.as_mut()[at]
     }
@@ -60,26 +75,4 @@ pub trait Stream: 'static {
     /// Aborts the connection, so that the peer cannot mistake a truncated response for a complete
     /// one.
     fn abort(&self);
-}
-
-/// The clock and the source of random bytes.
-pub trait Env: 'static {
-    /// Returns the milliseconds since 1970-01-01T00:00:00Z.
-    fn now_ms(&self) -> u64;
-
-    /// Returns the time of a monotonic clock, for measuring durations.
-    fn instant(&self) -> Instant;
-
-    /// Fills `bytes` from the system's cryptographic generator.
-    fn random(&self, bytes: &mut [u8]);
-
-    /// Returns `N` random bytes.
-    fn random_array<const N: usize>(&self) -> [u8; N]
-    where
-        Self: Sized,
-    {
-        let mut bytes = [0; N];
-        self.random(&mut bytes);
-        bytes
-    }
 }

@@ -1,19 +1,20 @@
 //! Stores a body, received from a client or copied from an object, in blocks of the log.
 
-use keyhole_core::aead::Engine;
 use keyhole_core::chunked::Sealer;
 use keyhole_core::limits::{CHUNK_LEN, SALT_LEN};
 use keyhole_core::{DataKey, body};
 use keyhole_log::limits::{BLOCK_DATA, CHUNK_TAGS_MAX, buffer_len};
 use keyhole_log::{Disk, NewBody};
-use keyhole_s3::http::RequestHead;
+use keyhole_s3::body::{BodyDecoder, Digests};
 
 use crate::admission::Admitted;
 use crate::failure::Result;
-use crate::io::{Env, Stream};
+use crate::http::{Connection, Receiver};
 use crate::limits::STRIDE;
 use crate::node::Node;
-use crate::request::{Payload, Receiver};
+use crate::platform::{Buf, Platform};
+use crate::request::Request;
+use crate::source::BodySource;
 
 /// A stored body that no record refers to yet; its space is garbage if it is dropped.
 pub(crate) struct Stored {
@@ -24,40 +25,64 @@ pub(crate) struct Stored {
     pub(crate) size: u64,
 }
 
+/// A stored and verified body, ready to be committed.
+pub(crate) struct Ingested<'n> {
+    pub(crate) stored: Stored,
+    pub(crate) digests: Digests,
+    /// The memory of a short body, which its record still needs.
+    pub(crate) admitted: Option<Admitted<'n>>,
+}
+
 /// The data key and part number (0: not a part) that a body is sealed with.
 pub(crate) struct Sealing<'k> {
     pub(crate) data_key: &'k DataKey,
     pub(crate) part_number: u32,
 }
 
-impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
+impl<P: Platform> Node<P> {
     /// Reserves memory to receive a body. If memory is scarce, first waits for the beginning of the
     /// body.
-    pub(crate) async fn admit_upload<S: Stream<Buf = D::Buf>>(
+    pub(crate) async fn admit_body(
         &self,
-        receiver: &mut Receiver<'_, S>,
-        head: &RequestHead,
+        receiver: &mut Receiver<'_, P::Stream>,
+        request: &Request<'_>,
     ) -> Result<Admitted<'_>> {
         let len = receiver.len();
         if self.admission.is_scarce(len)
-            && let Some(content_length) = head.content_length
+            && let Some(content_length) = request.head.content_length
         {
             receiver.warm(content_length).await?;
         }
-        self.admission.upload(len).await
+        self.admission.body(len, &self.host).await
     }
 
-    /// Receives `payload` into blocks, encrypts them in place if the body is sealed, and passes
+    /// Receives, stores and verifies the body of a request.
+    pub(crate) async fn receive(
+        &self,
+        connection: &mut Connection<P::Stream>,
+        request: &Request<'_>,
+        decoder: BodyDecoder,
+        sealing: Option<Sealing<'_>>,
+    ) -> Result<Ingested<'_>> {
+        let mut receiver = Receiver::new(connection, decoder);
+        let admitted = self.admit_body(&mut receiver, request).await?;
+        let stored = self.ingest(&mut receiver, sealing).await?;
+        let admitted = admitted.written();
+        let digests = receiver.finish().await?;
+        Ok(Ingested { stored, digests, admitted })
+    }
+
+    /// Receives a body into blocks, encrypts them in place if the body is sealed, and passes
     /// them to the log's writer. Receives the next block while earlier ones are written. The body
     /// is written on return, but not yet durable.
-    pub(crate) async fn store<P: Payload<D::Buf>>(
+    pub(crate) async fn ingest(
         &self,
-        payload: &mut P,
+        source: &mut impl BodySource<Buf<P>>,
         sealing: Option<Sealing<'_>>,
     ) -> Result<Stored> {
         let mut salt = [0; SALT_LEN];
         let mut sealer = sealing.map(|sealing| {
-            self.env.random(&mut salt);
+            self.host.random(&mut salt);
             Sealer::new(&self.engine, sealing.data_key.expose(), &salt, &[&body::context(sealing.part_number)])
         });
         let prefix = sealer.as_ref().map(Sealer::prefix);
@@ -65,16 +90,17 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
         let mut tags = Vec::with_capacity(CHUNK_TAGS_MAX);
         let mut size = 0;
         loop {
-            let limit = usize::try_from(payload.bound()).unwrap_or(BLOCK_DATA).min(BLOCK_DATA);
-            let (mut buf, mut len) = (self.log.disk().buffer_with_len(buffer_len(limit)), 0);
+            let limit = usize::try_from(source.bound()).unwrap_or(BLOCK_DATA).min(BLOCK_DATA);
+            let mut buf = self.log.disk().buffer_with_len(buffer_len(limit));
+            let mut len = 0;
             tags.clear();
             let is_last = loop {
-                let (filled, back) = payload.fill(buf, len..limit.min(len + STRIDE)).await;
+                let (filled, back) = source.fill(buf, len..limit.min(len + STRIDE)).await;
                 buf = back;
                 let at = len..len + filled?;
                 len = at.end;
-                let is_last = payload.remaining() == 0;
-                for chunk in D::slice(&mut buf, at).chunks_mut(CHUNK_LEN) {
+                let is_last = source.remaining() == 0;
+                for chunk in <P::Disk>::slice(&mut buf, at).chunks_mut(CHUNK_LEN) {
                     if let Some(sealer) = &mut sealer {
                         tags.push(sealer.seal_next(chunk));
                     }
@@ -91,7 +117,7 @@ impl<D: Disk, E: Engine, V: Env> Node<D, E, V> {
                 }
             };
             if sealer.is_some() {
-                D::mark_ciphertext(&mut buf);
+                <P::Disk>::mark_ciphertext(&mut buf);
             }
             size += len as u64;
             if is_last {

@@ -1,0 +1,119 @@
+//! The bucket's policy applied to writes: customer keys, and the rekeying guard.
+
+use keyhole_core::CustomerKey;
+use keyhole_core::sse_c::SseCTarget;
+use keyhole_log::{Condition, Object};
+use keyhole_s3::ErrorCode;
+
+use crate::failure::{Failure, Result};
+use crate::node::Node;
+use crate::platform::Platform;
+use crate::policy::{Policy, denied};
+use crate::request::{ObjectName, Request};
+use crate::settings::OwnPolicy;
+
+/// The result of the rekeying guard: the condition of the write, and its origin.
+#[derive(Clone, Copy)]
+pub(crate) struct Guarded {
+    /// The request's own condition, or that the object is still the one that was checked.
+    pub(crate) condition: Condition,
+    /// Whether the condition is the guard's own.
+    is_guard: bool,
+}
+
+impl Guarded {
+    /// Returns a condition of the request alone.
+    pub(crate) fn unguarded(condition: Condition) -> Self {
+        Guarded { condition, is_guard: false }
+    }
+
+    fn by_guard(condition: Condition) -> Self {
+        Guarded { condition, is_guard: true }
+    }
+
+    /// Maps a failed write. If the guard's own condition failed, a concurrent write won, and the
+    /// client may retry.
+    pub(crate) fn explain(&self, error: keyhole_log::Error) -> Failure {
+        use keyhole_log::Error as Log;
+        match error {
+            Log::ConditionFailed | Log::NoSuchKey if self.is_guard => ErrorCode::ConditionalRequestConflict.into(),
+            error => error.into(),
+        }
+    }
+}
+
+impl<P: Platform> Node<P> {
+    /// Returns the policy of a bucket. A missing bucket allows everything, as the operation fails
+    /// anyway.
+    pub(crate) fn policy(&self, bucket: &str) -> Result<Policy> {
+        match self.log.bucket_settings(bucket) {
+            Some((settings, _)) => Ok(OwnPolicy::of(&settings)?.over(&self.config.defaults.of(bucket))),
+            None => Ok(Policy::default()),
+        }
+    }
+
+    /// Returns the customer key of a write, if the bucket's policy accepts it.
+    pub(crate) fn key_for_write(
+        &self,
+        request: &Request<'_>,
+        bucket: &str,
+        policy: &Policy,
+    ) -> Result<Option<CustomerKey>> {
+        let sse_c = request.sse_c();
+        policy.check_kind(sse_c.has_headers(SseCTarget::Object))?;
+        let key = sse_c.write_key()?;
+        request.account.record_key(key.as_ref(), bucket);
+        match &key {
+            Some(key) => policy.check_key(key, bucket)?,
+            None => sse_c.refuse_stray_copy_source_key()?,
+        }
+        Ok(key)
+    }
+
+    /// Checks whether an object may be stored under this name. Overwriting requires the existing
+    /// object's key, as the request's key or as the key of a copy source. `key` is `None` for
+    /// plaintext objects and if the key is not known.
+    pub(crate) async fn guard(
+        &self,
+        request: &Request<'_>,
+        name: ObjectName<'_>,
+        policy: &Policy,
+        key: Option<&CustomerKey>,
+        is_sealed: bool,
+        condition: Condition,
+    ) -> Result<Guarded> {
+        let unguarded = Guarded::unguarded(condition);
+        if !policy.forbids_rekeying || !is_sealed {
+            return Ok(unguarded);
+        }
+        let Some(object) = self.log.object(name.bucket, name.key).await? else {
+            return match condition {
+                Condition::None => Ok(Guarded::by_guard(Condition::IfAbsent)),
+                Condition::IfAbsent => Ok(unguarded),
+                Condition::IfMatch(_) | Condition::IfSame(_) => Err(ErrorCode::NoSuchKey.into()),
+            };
+        };
+        // The object checked must be the one that is overwritten.
+        match condition {
+            Condition::IfAbsent => return Ok(unguarded),
+            Condition::IfMatch(etag) if etag != object.etag => return Err(ErrorCode::PreconditionFailed.into()),
+            _ => {}
+        }
+        let old = request.sse_c().read_headers(SseCTarget::CopySource)?;
+        let old = if old.is_absent() { None } else { old.key_for(true)? };
+        let opens = |key: &CustomerKey| self.opens(&object, key, name);
+        if !object.sealed || !key.into_iter().chain(&old).any(opens) {
+            return Err(denied(
+                "The bucket forbids to overwrite an object with one under another customer-provided key. Bring the key of the \
+                old one in the headers of a copy's source, too, or delete it first.",
+            )
+            .into());
+        }
+        // Not by ETag: a copy onto itself with another key keeps the ETag.
+        Ok(Guarded::by_guard(Condition::IfSame(object.seq)))
+    }
+
+    fn opens(&self, object: &Object, key: &CustomerKey, name: ObjectName<'_>) -> bool {
+        self.read_head(&object.head, Some(key), name.bucket, name.key).is_ok()
+    }
+}

@@ -1,0 +1,190 @@
+//! The body of a request.
+
+use std::ops::Range;
+
+use keyhole_s3::ErrorCode;
+use keyhole_s3::body::{BodyDecoder, Digests, Step};
+use keyhole_s3::http;
+
+use super::Connection;
+use crate::failure::Result;
+use crate::limits::{WARM_LEN, XML_BODY_MAX};
+use crate::platform::Stream;
+use crate::source::BodySource;
+
+/// The body of the current request.
+pub(crate) struct Receiver<'c, S> {
+    connection: &'c mut Connection<S>,
+    decoder: BodyDecoder,
+}
+
+impl<'c, S: Stream> Receiver<'c, S> {
+    pub(crate) fn new(connection: &'c mut Connection<S>, decoder: BodyDecoder) -> Self {
+        Receiver { connection, decoder }
+    }
+
+    /// Returns the payload length of the whole body.
+    pub(crate) fn len(&self) -> u64 {
+        self.decoder.payload_len()
+    }
+
+    /// Receives the end of the body's framing and verifies all declared digests.
+    pub(crate) async fn finish(mut self) -> Result<Digests> {
+        loop {
+            match self.decoder.step(&self.connection.inbox)? {
+                Step::Skip(len) => self.connection.consume(len),
+                Step::Need => self.receive().await?,
+                Step::Done => break,
+                Step::Payload => return Err(ErrorCode::InternalError.into()),
+            }
+        }
+        self.connection.body_pending = false;
+        Ok(self.decoder.finish()?)
+    }
+
+    /// Receives and verifies a small body (an XML document).
+    pub(crate) async fn read_document(mut self) -> Result<Vec<u8>> {
+        if self.len() > XML_BODY_MAX {
+            return Err(ErrorCode::EntityTooLarge.into());
+        }
+        let mut document = Vec::new();
+        loop {
+            match self.decoder.step(&self.connection.inbox)? {
+                Step::Skip(len) => self.connection.consume(len),
+                Step::Need => self.receive().await?,
+                Step::Payload => {
+                    if self.connection.inbox.is_empty() {
+                        self.receive().await?;
+                    }
+                    let len = self.decoder.direct().min(self.connection.inbox.len() as u64) as usize;
+                    document.extend_from_slice(&self.connection.inbox[..len]);
+                    self.decoder.payload(&self.connection.inbox[..len]);
+                    self.connection.consume_body(len);
+                }
+                Step::Done => break,
+            }
+        }
+        self.finish().await?;
+        Ok(document)
+    }
+
+    /// Returns the unframed body bytes in the inbox that are not consumed yet.
+    pub(crate) fn buffered(&self) -> &[u8] {
+        let len = usize::try_from(self.decoder.direct()).unwrap_or(usize::MAX);
+        &self.connection.inbox[..self.connection.inbox.len().min(len)]
+    }
+
+    /// Consumes `len` of the [`buffered`](Self::buffered) bytes.
+    pub(crate) fn take(&mut self, len: usize) {
+        self.decoder.payload(&self.connection.inbox[..len]);
+        self.connection.consume_body(len);
+    }
+
+    /// Receives more bytes than are [`buffered`](Self::buffered).
+    ///
+    /// # Errors
+    /// `IncompleteBody` at the end of the body.
+    pub(crate) async fn receive_more(&mut self) -> Result<()> {
+        if self.decoder.direct() > self.buffered().len() as u64 {
+            self.receive().await
+        } else {
+            Err(ErrorCode::IncompleteBody.into())
+        }
+    }
+
+    /// Receives into the inbox; the end of the connection is an incomplete body.
+    async fn receive(&mut self) -> Result<()> {
+        self.invite().await?;
+        match self.connection.receive().await.map_err(|error| self.connection.too_slow(error))? {
+            0 => Err(ErrorCode::IncompleteBody.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends `100 Continue` if the client waits for it.
+    async fn invite(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.connection.continue_pending) {
+            self.connection.stream.write_bytes(http::CONTINUE.to_vec()).await.0?;
+        }
+        Ok(())
+    }
+
+    /// Receives unframed bytes directly into the block.
+    async fn receive_block(&mut self, buf: S::Buf, at: Range<usize>) -> (Result<usize>, S::Buf) {
+        if let Err(failure) = self.invite().await {
+            return (Err(failure), buf);
+        }
+        let start = at.start;
+        let (result, buf) = self.connection.stream.read_block(buf, at).await;
+        match result {
+            Ok(0) => (Err(ErrorCode::IncompleteBody.into()), buf),
+            Ok(len) => {
+                self.decoder.payload(&buf.as_ref()[start..start + len]);
+                self.connection.received += len as u64;
+                (Ok(len), buf)
+            }
+            Err(error) => (Err(self.connection.too_slow(error)), buf),
+        }
+    }
+
+    /// Waits for the beginning of a body of `content_length` bytes, framing included.
+    pub(crate) async fn warm(&mut self, content_length: u64) -> Result<()> {
+        while (self.connection.inbox.len() as u64) < content_length.min(WARM_LEN) {
+            self.receive().await?;
+        }
+        Ok(())
+    }
+
+    /// Moves payload that arrived with the framing from the inbox to `to`. Returns the number of
+    /// bytes moved.
+    fn take_buffered(&mut self, to: &mut [u8]) -> usize {
+        let inbox = &self.connection.inbox;
+        let len = to.len().min(inbox.len()).min(usize::try_from(self.decoder.direct()).unwrap_or(usize::MAX));
+        to[..len].copy_from_slice(&inbox[..len]);
+        self.decoder.payload(&inbox[..len]);
+        self.connection.consume_body(len);
+        len
+    }
+}
+
+impl<S: Stream> BodySource<S::Buf> for Receiver<'_, S> {
+    fn remaining(&self) -> u64 {
+        self.decoder.remaining()
+    }
+
+    async fn fill(&mut self, mut buf: S::Buf, at: Range<usize>) -> (Result<usize>, S::Buf) {
+        let start = at.start;
+        let limit = at.end;
+        let mut filled = start;
+        while filled < limit && self.decoder.remaining() > 0 {
+            let step = match self.decoder.step(&self.connection.inbox) {
+                Ok(step) => step,
+                Err(error) => return (Err(error.into()), buf),
+            };
+            match step {
+                Step::Skip(len) => self.connection.consume(len),
+                Step::Need => {
+                    if let Err(failure) = self.receive().await {
+                        return (Err(failure), buf);
+                    }
+                }
+                Step::Payload if self.connection.inbox.is_empty() => {
+                    let direct = usize::try_from(self.decoder.direct()).unwrap_or(usize::MAX);
+                    let at = filled..limit.min(filled.saturating_add(direct));
+                    let (result, back) = self.receive_block(buf, at).await;
+                    buf = back;
+                    match result {
+                        Ok(len) => filled += len,
+                        Err(failure) => return (Err(failure), buf),
+                    }
+                }
+                Step::Payload => {
+                    let end = limit.min(filled.saturating_add(self.connection.inbox.len()));
+                    filled += self.take_buffered(S::slice(&mut buf, filled..end));
+                }
+                Step::Done => break,
+            }
+        }
+        (Ok(filled - start), buf)
+    }
+}

@@ -1,0 +1,97 @@
+//! Responses of handlers.
+
+use keyhole_s3::http;
+
+use crate::admission::Admitted;
+use crate::egress::Reader;
+use crate::failure::Result;
+use crate::platform::{Buf, Platform};
+use crate::sealed_file::SealedFile;
+use crate::source::{Piece, PieceSource};
+
+/// A response: status and header fields, and a body that is empty, bytes or a source.
+pub(crate) struct Response<'n, P: Platform> {
+    /// The head, with the body unless there is a source.
+    pub(crate) head: http::Response,
+    /// The source of the body, if it is sent piece by piece.
+    pub(crate) source: Option<Box<ResponseSource<'n, P>>>,
+}
+
+/// A body that is read while it is sent.
+pub(crate) struct ResponseSource<'n, P: Platform> {
+    bytes: SourceBytes<'n, P>,
+    /// The memory for its pieces.
+    _admitted: Admitted<'n>,
+}
+
+enum SourceBytes<'n, P: Platform> {
+    Object(Reader<'n, P>),
+    SealedFile(SealedFile<'n, P::Disk>),
+}
+
+impl<'n, P: Platform> Response<'n, P> {
+    /// Creates a response without a body.
+    pub(crate) fn new(status: u16) -> Self {
+        Response { head: http::Response::new(status), source: None }
+    }
+
+    /// Creates a response with an XML document.
+    pub(crate) fn xml(status: u16, document: String) -> Self {
+        Response { head: http::Response::xml(status, document), source: None }
+    }
+
+    /// Adds a header field; see [`http::Response::header`].
+    pub(crate) fn header(mut self, name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
+        self.head = self.head.header(name, value);
+        self
+    }
+
+    /// Adds several header fields.
+    pub(crate) fn headers<N: AsRef<str>, V: AsRef<[u8]>>(self, fields: impl IntoIterator<Item = (N, V)>) -> Self {
+        fields.into_iter().fold(self, |response, (name, value)| response.header(name, value))
+    }
+
+    /// Sets the length to announce.
+    pub(crate) fn content_length(mut self, len: u64) -> Self {
+        self.head.content_length = Some(len);
+        self
+    }
+
+    /// Sets the bytes of an object as the body.
+    pub(crate) fn object(self, reader: Reader<'n, P>, admitted: Admitted<'n>) -> Self {
+        self.with_source(SourceBytes::Object(reader), admitted)
+    }
+
+    /// Sets the bytes of a sealed object file as the body.
+    pub(crate) fn sealed_file(self, file: SealedFile<'n, P::Disk>, admitted: Admitted<'n>) -> Self {
+        self.with_source(SourceBytes::SealedFile(file), admitted)
+    }
+
+    fn with_source(mut self, bytes: SourceBytes<'n, P>, admitted: Admitted<'n>) -> Self {
+        self.source = Some(Box::new(ResponseSource { bytes, _admitted: admitted }));
+        self
+    }
+}
+
+impl<P: Platform> PieceSource<Buf<P>> for ResponseSource<'_, P> {
+    fn remaining(&self) -> u64 {
+        match &self.bytes {
+            SourceBytes::Object(reader) => reader.remaining(),
+            SourceBytes::SealedFile(file) => file.remaining(),
+        }
+    }
+
+    fn piece_len(&self) -> usize {
+        match &self.bytes {
+            SourceBytes::Object(reader) => reader.piece_len(),
+            SourceBytes::SealedFile(file) => file.piece_len(),
+        }
+    }
+
+    async fn next(&mut self, buf: Buf<P>) -> Result<Option<Piece<Buf<P>>>> {
+        match &mut self.bytes {
+            SourceBytes::Object(reader) => reader.next(buf).await,
+            SourceBytes::SealedFile(file) => file.next(buf).await,
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Serves connections: each request from its head to the end of its response.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use keyhole_s3::auth;
+use keyhole_s3::body::Wanted;
+use keyhole_s3::http::RequestHead;
+use keyhole_s3::ops::{self, Operation};
+use keyhole_s3::{Error, ErrorCode, form};
+
+use crate::access::Caller;
+use crate::failure::{Failure, Result};
+use crate::http::{Connection, Receiver, ReplyContext, Response};
+use crate::limits::XML_BODY_MAX;
+use crate::node::Node;
+use crate::observe::{Account, Exchange};
+use crate::platform::{Platform, Stream};
+use crate::request::{Received, Request};
+
+/// The action on the connection after an exchange.
+enum Next {
+    Request,
+    Close,
+    Abort,
+}
+
+/// The end of an exchange.
+struct Ended {
+    /// The status of the response; 0 if no complete response was sent.
+    status: u16,
+    error: Option<ErrorCode>,
+    next: Next,
+}
+
+impl<P: Platform> Node<P> {
+    /// Serves the requests of one connection in order until either side closes it.
+    pub async fn serve(self: &Rc<Self>, stream: P::Stream) {
+        let mut connection = Connection::new(stream);
+        loop {
+            match self.exchange(&mut connection).await {
+                Next::Request => {}
+                Next::Close => return connection.stream.close().await,
+                Next::Abort => return connection.stream.abort(),
+            }
+        }
+    }
+
+    /// Serves one request.
+    async fn exchange(&self, connection: &mut Connection<P::Stream>) -> Next {
+        let head = match connection.request_head().await {
+            Ok(None) => return Next::Close,
+            Ok(Some(head)) => Ok(head),
+            Err(Failure::Reply(error)) => Err(error),
+            Err(_) => return Next::Abort,
+        };
+        let began = self.host.instant();
+        let request_id = hex::encode_upper(self.host.random_array::<8>());
+        let account = Account::new(&*self.config.observer);
+        let head_or_none = head.as_ref().ok();
+        let result = match &head {
+            Ok(head) => {
+                let is_secure = self.is_secure(connection, head);
+                let received = Received { head, request_id: &request_id, account: &account, is_secure };
+                self.dispatch(connection, received).await
+            }
+            Err(error) => Err(Failure::Reply(error.clone())),
+        };
+        let context = ReplyContext {
+            request_id: &request_id,
+            resource: head_or_none.map_or("", |head| &head.path),
+            now_ms: self.host.now_ms(),
+            keep_alive: head_or_none.is_some_and(|head| head.keep_alive) && connection.is_clean(),
+            is_head: head_or_none.is_some_and(|head| head.method == "HEAD"),
+        };
+        let ended = self.respond(connection, result, &context, &account).await;
+        self.report(connection, head_or_none, &context, &account, began, &ended);
+        ended.next
+    }
+
+    /// Reports a completed request to the observer.
+    fn report(
+        &self,
+        connection: &mut Connection<P::Stream>,
+        head: Option<&RequestHead>,
+        context: &ReplyContext<'_>,
+        account: &Account,
+        began: Instant,
+        ended: &Ended,
+    ) {
+        let target = account.target.get();
+        let peer = connection.stream.peer();
+        let client = match head {
+            Some(head) => self.config.proxies.client(head, peer),
+            None => peer.ip().to_canonical(),
+        };
+        let is_secure = head.map_or_else(|| connection.stream.is_secure(), |head| self.is_secure(connection, head));
+        self.config.observer.finished(&Exchange {
+            request_id: context.request_id,
+            peer,
+            client,
+            secure: is_secure,
+            method: head.map_or("-", |head| &head.method),
+            resource: context.resource,
+            operation: account.operation.get(),
+            bucket: target.and_then(|target| target.bucket.as_deref()),
+            key: target.and_then(|target| target.key.as_deref()),
+            access_key: account.caller.get().and_then(Caller::access_key),
+            sse_c: account.concerns_sealed(),
+            key_id: account.key_id(),
+            status: ended.status,
+            error: ended.error,
+            received: connection.take_received(),
+            sent: account.sent.get(),
+            took: self.host.instant().saturating_duration_since(began),
+        });
+    }
+
+    /// Sends the response.
+    async fn respond(
+        &self,
+        connection: &mut Connection<P::Stream>,
+        result: Result<Response<'_, P>>,
+        context: &ReplyContext<'_>,
+        account: &Account,
+    ) -> Ended {
+        let next = if context.keep_alive { Next::Request } else { Next::Close };
+        let result = match result {
+            Ok(Response { head, source: Some(mut source) }) => {
+                match connection.send_source(&head, &mut *source, &**self.log.disk(), context, account).await {
+                    Ok(()) => return Ended { status: head.status, error: None, next },
+                    Err(failure) => Err(failure),
+                }
+            }
+            Ok(Response { head, source: None }) => Ok(head),
+            Err(failure) => Err(failure),
+        };
+        let (response, error) = match result {
+            Ok(response) => (response, None),
+            Err(Failure::Reply(error)) => (error.response(context.resource, context.request_id), Some(error.code)),
+            Err(Failure::Fault(error, cause)) => {
+                tracing::error!(request_id = context.request_id, resource = context.resource, "{cause}");
+                (error.response(context.resource, context.request_id), Some(error.code))
+            }
+            Err(Failure::Connection(error)) => {
+                let ReplyContext { request_id, resource, .. } = context;
+                tracing::debug!(request_id, resource, %error, "connection aborted");
+                return Ended { status: 0, error: None, next: Next::Abort };
+            }
+        };
+        let status = response.status;
+        match connection.send_whole(response, context, account).await {
+            Ok(()) => Ended { status, error, next },
+            Err(_) => Ended { status: 0, error, next: Next::Abort },
+        }
+    }
+
+    /// Authenticates, routes, authorizes and runs one request.
+    async fn dispatch(
+        &self,
+        connection: &mut Connection<P::Stream>,
+        received: Received<'_>,
+    ) -> Result<Response<'_, P>> {
+        let Received { head, account, .. } = received;
+        if form::is_form(head) && !auth::is_signed(head) {
+            return Box::pin(self.post_object(connection, received)).await;
+        }
+        let (caller, signature) = self.authenticate(head)?;
+        let caller = account.caller.get_or_init(|| caller);
+        let (target, operation) = ops::route(head, &self.config.host_names).map_err(|error| match caller {
+            Caller::Key(_) => error,
+            Caller::Anonymous => Error::new(ErrorCode::AccessDenied),
+        })?;
+        self.begin(account, &operation);
+        let target = account.target.get_or_init(|| target);
+        let request = Request::new(received, target, caller, signature);
+        let is_sealed = ops::is_sealed_transfer(head, &operation)?;
+        if is_sealed {
+            account.record_sealed();
+        }
+        self.authorize(&request, &operation, is_sealed)?;
+        // Box the futures of all but the hottest operations: a connection's task is as large as the
+        // largest future stored in line.
+        match operation {
+            Operation::PutObject if !is_sealed => self.put_object(connection, &request).await,
+            Operation::GetObject if !is_sealed => {
+                self.receive_no_body(connection, &request).await?;
+                self.get_object(&request).await
+            }
+            other => Box::pin(self.handle(connection, &request, other, is_sealed)).await,
+        }
+    }
+
+    /// Runs an operation other than PutObject and GetObject of unsealed transfers.
+    async fn handle(
+        &self,
+        connection: &mut Connection<P::Stream>,
+        request: &Request<'_>,
+        operation: Operation,
+        is_sealed: bool,
+    ) -> Result<Response<'_, P>> {
+        use Operation as Op;
+        match operation {
+            Op::PutObject if is_sealed => return Box::pin(self.put_sealed(connection, request)).await,
+            Op::UploadPart { upload_id, number } => {
+                return Box::pin(self.upload_part(connection, request, &upload_id, number)).await;
+            }
+            Op::CompleteMultipartUpload { upload_id } => {
+                return Box::pin(self.complete_upload(connection, request, &upload_id)).await;
+            }
+            Op::DeleteObjects => return Box::pin(self.delete_objects(connection, request)).await,
+            Op::PutObjectTagging => return Box::pin(self.put_object_tagging(connection, request)).await,
+            Op::CreateBucket => return Box::pin(self.create_bucket(connection, request)).await,
+            Op::PutBucketEncryption => return Box::pin(self.put_bucket_encryption(connection, request)).await,
+            Op::PutBucketLifecycle => return Box::pin(self.put_bucket_lifecycle(connection, request)).await,
+            // A signed POST form: forms authenticate by their policy document alone.
+            Op::PostObject => return Err(auth::multiple_mechanisms().into()),
+            _ => {}
+        }
+        self.receive_no_body(connection, request).await?;
+        match operation {
+            Op::GetObject => self.get_sealed(request).await,
+            Op::HeadObject if is_sealed => self.head_sealed(request).await,
+            Op::HeadObject => self.head_object(request).await,
+            Op::DeleteObject => self.delete_object(request).await,
+            Op::GetObjectTagging => self.object_tagging(request).await,
+            Op::DeleteObjectTagging => self.delete_object_tagging(request).await,
+            Op::GetObjectAttributes(query) => self.object_attributes(request, &query).await,
+            Op::GetObjectAcl => self.object_acl(request).await,
+            Op::CopyObject(source) => Box::pin(self.copy_object(request, &source)).await,
+            Op::CreateMultipartUpload => self.create_upload(request).await,
+            Op::UploadPartCopy { upload_id, number, source, range } => {
+                Box::pin(self.upload_part_copy(request, &upload_id, number, &source, range)).await
+            }
+            Op::AbortMultipartUpload { upload_id } => self.abort_upload(request, &upload_id).await,
+            Op::ListParts { upload_id, marker, max } => self.list_parts(request, &upload_id, marker, max).await,
+            Op::ListMultipartUploads(query) => self.list_uploads(request, &query),
+            Op::ListObjects(query) => self.list_objects(request, &query),
+            Op::ListObjectsV2(query) => self.list_objects_v2(request, &query),
+            Op::ListBuckets => self.list_buckets(request),
+            Op::HeadBucket => self.head_bucket(request),
+            Op::DeleteBucket => self.delete_bucket(request).await,
+            Op::GetBucketLocation => self.bucket_location(request),
+            Op::GetBucketVersioning => self.bucket_versioning(request),
+            Op::GetBucketAcl => self.bucket_acl(request),
+            Op::GetBucketEncryption => self.bucket_encryption(request),
+            Op::DeleteBucketEncryption => self.delete_bucket_encryption(request).await,
+            Op::GetBucketLifecycle => self.bucket_lifecycle(request),
+            Op::DeleteBucketLifecycle => self.delete_bucket_lifecycle(request).await,
+            _ => Err(ErrorCode::NotImplemented.into()),
+        }
+    }
+
+    /// Returns whether the request may carry a customer key.
+    fn is_secure(&self, connection: &Connection<P::Stream>, head: &RequestHead) -> bool {
+        let stream = &connection.stream;
+        self.config.proxies.is_secure(head, stream.is_secure(), || stream.peer())
+    }
+
+    /// Reads and verifies the body of a request whose operation has none, because it may be signed.
+    /// Limited to [`XML_BODY_MAX`].
+    async fn receive_no_body(&self, connection: &mut Connection<P::Stream>, request: &Request<'_>) -> Result<()> {
+        let decoder = request.decoder(Wanted::None, XML_BODY_MAX)?;
+        Receiver::new(connection, decoder).read_document().await?;
+        Ok(())
+    }
+}

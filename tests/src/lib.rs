@@ -11,6 +11,7 @@ pub mod command;
 pub mod data;
 pub mod device;
 pub mod faulty;
+pub mod form;
 pub mod http;
 pub mod load;
 pub mod manager;

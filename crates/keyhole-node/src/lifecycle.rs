@@ -191,13 +191,13 @@ mod tests {
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
     #[test]
-    fn clocks() {
+    fn clock_behind_by_more_than_the_step_is_detected() {
         assert!(!is_behind(0, 0) && !is_behind(1, 0) && !is_behind(5, 5 + CLOCK_STEP_MAX_MS));
         assert!(is_behind(5, 6 + CLOCK_STEP_MAX_MS) && !is_behind(u64::MAX, u64::MAX));
     }
 
     #[test]
-    fn what_is_due() {
+    fn objects_and_uploads_become_due_by_rules_and_age() {
         let rule = |prefix: &str, expiration, abort_days| Rule {
             id: "r".to_owned(),
             enabled: true,

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_and_addresses_are_read() {
+    fn networks_and_addresses_are_parsed() {
         let shown = |text| TrustedProxies::parse(text).map(|network| network.to_string());
         assert_eq!(shown("192.0.2.7").unwrap(), "192.0.2.7/32");
         assert_eq!(shown("192.0.2.7/24").unwrap(), "192.0.2.0/24");
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_says_whether_a_key_may_come() {
+    fn trusted_proxy_decides_whether_keys_are_admitted() {
         let (near, far) = ("192.0.2.255", "192.0.3.0");
         for (fields, trusted, expected) in [
             // The connection decides unless a trusted proxy overrides it.
@@ -167,14 +167,14 @@ mod tests {
                 assert_eq!(got, expected, "{fields:?} from {trusted}, {is_secure}");
             }
         }
-        let nobody = TrustedProxies::default();
-        let never = || panic!("nobody is looked up where nobody is trusted");
-        assert!(!nobody.is_secure(&head(&["X-Forwarded-Proto: https"]), false, never));
-        assert!(nobody.is_secure(&head(&["X-Forwarded-Proto: http"]), true, never));
+        let untrusting = TrustedProxies::default();
+        let never = || panic!("the peer is looked up without a trusted proxy");
+        assert!(!untrusting.is_secure(&head(&["X-Forwarded-Proto: https"]), false, never));
+        assert!(untrusting.is_secure(&head(&["X-Forwarded-Proto: http"]), true, never));
     }
 
     #[test]
-    fn the_client_is_the_nearest_that_is_no_proxy() {
+    fn client_is_the_nearest_hop_that_is_no_proxy() {
         for (fields, from, expected) in [
             (&[][..], "192.0.2.1", "192.0.2.1"),
             (&["X-Forwarded-For: 198.51.100.1"], "192.0.2.1", "198.51.100.1"),
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(proxies().client(&head(&[&long]), peer("192.0.2.1")).to_string(), "198.51.100.1");
         let longer = format!("X-Forwarded-For: 198.51.100.1{}", ", 192.0.2.77".repeat(FORWARDS_MAX));
         assert_eq!(proxies().client(&head(&[&longer]), peer("192.0.2.1")).to_string(), "192.0.2.77");
-        let nobody = TrustedProxies::default();
+        let untrusting = TrustedProxies::default();
         assert_eq!(nobody.client(&head(&[&long]), peer("192.0.2.1")).to_string(), "192.0.2.1");
     }
 }

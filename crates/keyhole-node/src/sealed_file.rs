@@ -345,7 +345,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tags_come_out_and_go_back() {
+    fn detached_tags_are_those_of_the_message() {
         for data_len in [0, 1, CHUNK_LEN - 1, CHUNK_LEN, CHUNK_LEN + 1, BLOCK_DATA - 1, BLOCK_DATA] {
             let count = data_len / CHUNK_LEN + 1;
             let len = data_len + count * TAG_LEN;

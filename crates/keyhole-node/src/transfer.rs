@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be() {
+    fn possible_descriptions_are_accepted() {
         assert_eq!(whole(0).check(), Ok(()));
         assert_eq!(whole(PUT_MAX).check(), Ok(()));
         assert_eq!(in_parts(&[1]).check(), Ok(()));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be() {
+    fn impossible_descriptions_are_refused() {
         let mut lacks_one = in_parts(&[1, 2]);
         lacks_one.parts[0].checksums = Some(Vec::new());
         let mut has_more = in_parts(&[1]);

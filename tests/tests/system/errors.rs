@@ -1,6 +1,6 @@
-//! Requests that must be refused, with the status, code and message that S3 clients expect.
+//! Requests that must be refused, over real sockets. The tables of all rules are in
+//! `crates/keyhole-node/tests/tables/errors.rs`.
 
-use keyhole_tests::data::{base64, md5};
 use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
 
 const WRONG_KEY: &str =
@@ -8,9 +8,6 @@ const WRONG_KEY: &str =
 const NEEDS_KEY: &str = "The object was stored using a form of Server Side Encryption. The correct parameters must be \
                          provided to retrieve the object.";
 const WRONG_MD5: &str = "The calculated MD5 hash of the key did not match the hash that was provided.";
-const NO_KMS: &str = "Server-side encryption with managed keys is not supported. Use customer-provided keys (SSE-C).";
-
-const PREFIX: &str = "x-amz-server-side-encryption-customer-";
 
 /// A node and a bucket with one SSE-C object and one plain one.
 struct Fixture {
@@ -61,116 +58,6 @@ fn reads_without_right_key_are_rejected() {
         assert_eq!((response.status, response.body.len()), (status, 0));
     }
     assert_eq!(node.send(&get(sealed).headers(key.headers())).expect(200).body, b"sealed");
-}
-
-#[test]
-fn writes_with_incomplete_or_wrong_sse_c_headers_are_rejected() {
-    let Fixture { node, key } = fixture();
-    let algorithm = "AES256";
-    let key_text = key.base64();
-    let key_md5 = key.md5_base64();
-    let base = "Requests specifying Server Side Encryption with Customer provided keys must provide ";
-    let needs_algorithm = format!("{base}a valid encryption algorithm.");
-    let needs_key = format!("{base}an appropriate secret key.");
-    let needs_md5 = format!("{base}the client calculated MD5 of the secret key.");
-    let short = CustomerKey::random();
-    let short_text = base64(&short.0[..31]);
-    let short_md5 = base64(&md5(&short.0[..31]));
-    let bad_key = "The secret key was invalid for the specified algorithm.";
-    let bad_algorithm = "The Encryption request you specified is not valid. Supported value: AES256.";
-    // The request headers, and the expected code and message.
-    type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
-    let cases: [Case<'_>; 8] = [
-        (&[("key", &key_text), ("key-md5", &key_md5)], "InvalidArgument", &needs_algorithm),
-        (&[("algorithm", algorithm), ("key-md5", &key_md5)], "InvalidArgument", &needs_key),
-        (&[("algorithm", algorithm), ("key", &key_text)], "InvalidArgument", &needs_md5),
-        (&[("algorithm", algorithm)], "InvalidArgument", &needs_key),
-        (
-            &[("algorithm", "AES128"), ("key", &key_text), ("key-md5", &key_md5)],
-            "InvalidEncryptionAlgorithmError",
-            bad_algorithm,
-        ),
-        (&[("algorithm", algorithm), ("key", &key_text), ("key-md5", &short_md5)], "InvalidArgument", WRONG_MD5),
-        (&[("algorithm", algorithm), ("key", &short_text), ("key-md5", &short_md5)], "InvalidArgument", bad_key),
-        (&[("algorithm", algorithm), ("key", "not base64!"), ("key-md5", &key_md5)], "InvalidArgument", bad_key),
-    ];
-    for (headers, code, message) in cases {
-        let headers = headers.iter().map(|(name, value)| (format!("{PREFIX}{name}"), (*value).to_owned()));
-        let request = Request::new("PUT", "/errors/new").headers(headers).body("never stored");
-        let response = node.send(&request);
-        check(&response, 400, code, message);
-        assert_eq!(response.element("ArgumentName").as_deref(), Some("x-amz-server-side-encryption"));
-        assert!(!response.text().contains(&key_text) && !response.text().contains(&key_md5));
-    }
-    node.send(&Request::new("GET", "/errors/new")).expect(404);
-}
-
-#[test]
-fn writes_with_managed_keys_are_rejected() {
-    let Fixture { node, key } = fixture();
-    let name = "x-amz-server-side-encryption";
-    for value in ["aws:kms", "AES256"] {
-        let request = Request::new("PUT", "/errors/new").header(name, value).body("never stored");
-        check(&node.send(&request), 501, "NotImplemented", NO_KMS);
-    }
-    let both = Request::new("PUT", "/errors/new").header(name, "AES256").headers(key.headers()).body("never stored");
-    let response = node.send(&both);
-    let message =
-        "Server Side Encryption with Customer provided key is incompatible with the encryption method specified";
-    check(&response, 400, "InvalidArgument", message);
-    assert_eq!(response.element("ArgumentValue").as_deref(), Some("AES256"));
-    node.send(&Request::new("GET", "/errors/new")).expect(404);
-}
-
-#[test]
-fn requests_with_missing_or_wrong_signature_are_rejected() {
-    let Fixture { node, key } = fixture();
-    let get = || Request::new("GET", "/errors/plain");
-    let message = |response: &Response| response.element("Message").unwrap_or_default();
-
-    check(&get().send_unsigned(node.address()), 403, "AccessDenied", "Access Denied");
-    let mut signer = node.signer().clone();
-    signer.secret_key = "another-secret-than-that".to_owned();
-    let wrong = get().send(node.address(), &signer);
-    let text = "The request signature that we calculated does not match the signature that you provided. Check your \
-                secret access key and signing method.";
-    check(&wrong, 403, "SignatureDoesNotMatch", text);
-    // Elements that would echo the key are omitted if the request has one.
-    let with_key = get().headers(key.headers()).send(node.address(), &signer);
-    check(&with_key, 403, "SignatureDoesNotMatch", text);
-    assert!(!with_key.text().contains(&key.base64()) && with_key.element("CanonicalRequest").is_none());
-
-    let mut signer = node.signer().clone();
-    signer.access_key = "NOBODY".to_owned();
-    let unknown = get().send(node.address(), &signer);
-    assert_eq!((unknown.status, unknown.element("Code").as_deref()), (403, Some("InvalidAccessKeyId")));
-
-    let mut signer = node.signer().clone();
-    signer.region = "eu-west-3".to_owned();
-    let region = get().send(node.address(), &signer);
-    assert_eq!((region.status, region.element("Code").as_deref()), (400, Some("AuthorizationHeaderMalformed")));
-    assert!(message(&region).contains("us-east-1"), "{}", message(&region));
-    assert_eq!(region.element("Region").as_deref(), Some("us-east-1"));
-
-    for minutes in [-16, 16] {
-        let skewed = node.send(&get().skewed(minutes * 60_000));
-        assert_eq!((skewed.status, skewed.element("Code").as_deref()), (403, Some("RequestTimeTooSkewed")));
-    }
-    for minutes in [-14, 14] {
-        node.send(&get().skewed(minutes * 60_000)).expect(200);
-    }
-
-    // A header added after signing.
-    let added = get().signed(node.address(), node.signer()).headers(key.headers()).send_unsigned(node.address());
-    let text = "There were headers present in the request which were not signed";
-    assert_eq!((added.status, added.element("Code").as_deref()), (403, Some("AccessDenied")));
-    assert!(message(&added).contains(text), "{}", message(&added));
-
-    // A body that differs from the signed one.
-    let put = Request::new("PUT", "/errors/new").body("what was signed");
-    let swapped = put.signed(node.address(), node.signer()).body("what was sent..").send_unsigned(node.address());
-    assert_eq!((swapped.status, swapped.element("Code").as_deref()), (400, Some("XAmzContentSHA256Mismatch")));
-    node.send(&Request::new("GET", "/errors/new")).expect(404);
 }
 
 #[test]

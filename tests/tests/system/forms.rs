@@ -1,109 +1,13 @@
 //! HTML form uploads: signed by a policy, of any size, with SSE-C in fields.
 
 use keyhole_tests::data::{base64, bytes, md5};
-use keyhole_tests::sigv4::amz_date;
+use keyhole_tests::form::{BOUNDARY, Form, now_ms};
 use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
-
-const BOUNDARY: &str = "----KeyholeFormBoundary7MA4YWxk";
 
 fn node() -> Node {
     let node = Launch::default().with_credential().arg("--threads=2").arg("--host-name=localhost").start();
     node.make_bucket("bucket");
     node
-}
-
-/// A form builder.
-#[derive(Clone)]
-pub(crate) struct Form {
-    fields: Vec<(String, String)>,
-    conditions: Vec<String>,
-    expiration: String,
-    filename: String,
-    file: Vec<u8>,
-    /// Fields after the file.
-    late: Vec<(String, String)>,
-}
-
-impl Form {
-    /// Creates a form for a key, with conditions for it and the bucket.
-    pub(crate) fn new(key: &str, file: impl Into<Vec<u8>>) -> Self {
-        let form = Form {
-            fields: Vec::new(),
-            conditions: Vec::new(),
-            expiration: "2099-01-01T00:00:00.000Z".to_owned(),
-            filename: "file.txt".to_owned(),
-            file: file.into(),
-            late: Vec::new(),
-        };
-        form.condition("{\"bucket\": \"bucket\"}").condition("[\"starts-with\", \"$key\", \"\"]").free("key", key)
-    }
-
-    fn condition(mut self, condition: &str) -> Self {
-        self.conditions.push(condition.to_owned());
-        self
-    }
-
-    /// Adds a field without a condition in the policy.
-    fn free(mut self, name: &str, value: &str) -> Self {
-        self.fields.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Adds a field with an equality condition.
-    fn field(self, name: &str, value: &str) -> Self {
-        let condition = serde_json::json!({ name: value }).to_string();
-        self.condition(&condition).free(name, value)
-    }
-
-    pub(crate) fn fields(mut self, fields: impl IntoIterator<Item = (String, String)>) -> Self {
-        for (name, value) in fields {
-            self = self.field(&name, &value);
-        }
-        self
-    }
-
-    pub(crate) fn signed(self, node: &Node) -> Self {
-        let now = jiff::Timestamp::now().as_millisecond();
-        let date = amz_date(now);
-        let form = self
-            .field("x-amz-algorithm", "AWS4-HMAC-SHA256")
-            .field("X-Amz-Credential", &node.signer().credential(&date))
-            .field("x-amz-date", &date);
-        let conditions = form.conditions.join(", ");
-        let policy = format!("{{\"expiration\": \"{}\", \"conditions\": [{conditions}]}}", form.expiration);
-        let policy = base64(policy.as_bytes());
-        let signature = node.signer().policy_signature(&policy, &date);
-        form.free("Policy", &policy).free("x-amz-signature", &signature)
-    }
-
-    fn body(&self) -> Vec<u8> {
-        let field = |(name, value): &(String, String)| {
-            format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
-        };
-        let mut body: Vec<u8> = self.fields.iter().flat_map(|pair| field(pair).into_bytes()).collect();
-        body.extend(
-            format!(
-                "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{}\"\r\n\
-                Content-Type: application/x-of-the-part\r\n\r\n",
-                self.filename
-            )
-            .into_bytes(),
-        );
-        body.extend_from_slice(&self.file);
-        body.extend(b"\r\n");
-        body.extend(self.late.iter().flat_map(|pair| field(pair).into_bytes()));
-        body.extend(format!("--{BOUNDARY}--\r\n").into_bytes());
-        body
-    }
-
-    pub(crate) fn request(&self) -> Request {
-        let kind = format!("multipart/form-data; boundary={BOUNDARY}");
-        Request::new("POST", "/bucket").header("content-type", kind).body(self.body())
-    }
-
-    pub(crate) fn send(&self, node: &Node) -> Response {
-        self.request().send_unsigned(node.address())
-    }
 }
 
 fn get(node: &Node, key: &str, customer_key: Option<&CustomerKey>) -> Response {
@@ -128,7 +32,8 @@ fn forms_of_all_sizes_store_objects() {
             for customer_key in [None, Some(&key)] {
                 let fields = customer_key.map(|key| key.headers().to_vec()).unwrap_or_default();
                 let form = Form::new("user/${filename}", body.clone()).fields(fields).field("x-amz-meta-a", "b");
-                let reply = form.field("Content-Type", "text/plain").signed(&node).send(&node).expect(204);
+                let reply =
+                    form.field("Content-Type", "text/plain").signed(node.signer(), now_ms()).send(&node).expect(204);
                 let got = get(&node, "user/file.txt", customer_key).expect(200);
                 assert!(got.body == body, "{len} bytes over {io}");
                 assert_eq!(got.header("etag"), reply.header("etag"));
@@ -147,7 +52,7 @@ fn forms_of_all_sizes_store_objects() {
         // Near-matches of the boundary, across the ends of blocks.
         let almost = format!("\r\n--{}", &BOUNDARY[..BOUNDARY.len() - 1]).into_bytes();
         let body: Vec<u8> = almost.into_iter().cycle().take((2 << 20) + 5).collect();
-        Form::new("almost", body.clone()).signed(&node).send(&node).expect(204);
+        Form::new("almost", body.clone()).signed(node.signer(), now_ms()).send(&node).expect(204);
         assert!(get(&node, "almost", None).expect(200).body == body);
     }
 }
@@ -155,7 +60,8 @@ fn forms_of_all_sizes_store_objects() {
 #[test]
 fn form_fields_select_reply() {
     let node = node();
-    let form = |name: &str, value: &str| Form::new("k é", "x").field(name, value).signed(&node).send(&node);
+    let form =
+        |name: &str, value: &str| Form::new("k é", "x").field(name, value).signed(node.signer(), now_ms()).send(&node);
     for (status, expected) in [("200", 200), ("201", 201), ("204", 204), ("202", 204)] {
         let reply = form("success_action_status", status).expect(expected);
         assert!(reply.header("etag").is_some() && reply.header("location") == Some("/bucket/k%20%C3%A9"));
@@ -179,26 +85,33 @@ fn form_fields_select_reply() {
     assert_error(&form("x-amz-tagging", "a=1"), 501, "NotImplemented", "field tagging");
     assert_error(&form("x-amz-unheard-of", "1"), 501, "NotImplemented", "x-amz-unheard-of");
     let ignored = "x-ignore-x-amz-server-side-encryption-customer-key";
-    Form::new("k é", "x").free(ignored, "me").field("x-amz-meta-a", "b").signed(&node).send(&node).expect(204);
+    Form::new("k é", "x")
+        .free(ignored, "me")
+        .field("x-amz-meta-a", "b")
+        .signed(node.signer(), now_ms())
+        .send(&node)
+        .expect(204);
     let reply = get(&node, "k é", None).expect(200);
     assert_eq!((reply.header("x-amz-meta-a"), reply.header("x-amz-tagging-count")), (Some("b"), None));
     form("acl", "private").expect(204);
     assert_error(&form("acl", "public-read"), 501, "NotImplemented", "");
     // Virtual-hosted-style addressing.
-    let form = Form::new("hosted", "x").signed(&node);
+    let form = Form::new("hosted", "x").signed(node.signer(), now_ms());
     let kind = format!("multipart/form-data; boundary={BOUNDARY}");
     let request = Request::new("POST", "/").header("host", "bucket.localhost").header("content-type", kind);
     let reply = request.body(form.body()).send_unsigned(node.address()).expect(204);
     assert_eq!(reply.header("location"), Some("/hosted"));
     assert_eq!(get(&node, "hosted", None).expect(200).body, b"x");
     // A button after the file is ignored.
-    let mut form = Form::new("late", "x").signed(&node);
+    let mut form = Form::new("late", "x").signed(node.signer(), now_ms());
     form.late.push(("submit".to_owned(), "Upload".to_owned()));
     form.send(&node).expect(204);
     assert_eq!(get(&node, "late", None).expect(200).body, b"x");
     // The checksum of the file, not of the form.
     let sum = base64(&crc32fast::hash(b"x").to_be_bytes());
-    let form = |sum: &str| Form::new("sum", "x").field("x-amz-checksum-crc32", sum).signed(&node).send(&node);
+    let form = |sum: &str| {
+        Form::new("sum", "x").field("x-amz-checksum-crc32", sum).signed(node.signer(), now_ms()).send(&node)
+    };
     assert_eq!(form(&sum).expect(204).header("x-amz-checksum-crc32"), Some(&sum[..]));
     assert_error(&form("AAAAAA=="), 400, "BadDigest", "CRC32");
 }
@@ -206,7 +119,9 @@ fn form_fields_select_reply() {
 #[test]
 fn form_outside_its_policy_is_rejected() {
     let node = node();
-    let denied = |form: Form, words: &str| assert_error(&form.signed(&node).send(&node), 403, "AccessDenied", words);
+    let denied = |form: Form, words: &str| {
+        assert_error(&form.signed(node.signer(), now_ms()).send(&node), 403, "AccessDenied", words)
+    };
     let new = || Form::new("never", "never stored");
     let mut over = new();
     over.expiration = "2020-01-01T00:00:00.000Z".to_owned();
@@ -217,17 +132,17 @@ fn form_outside_its_policy_is_rejected() {
     denied(new().condition("[\"starts-with\", \"$key\", \"user/\"]"), "[\"starts-with\", \"$key\"]");
     denied(new().condition("{\"bucket\": \"other\"}"), "[\"eq\", \"$bucket\"]");
     let mut sized = new().condition("[\"content-length-range\", 0, 11]");
-    assert_error(&sized.clone().signed(&node).send(&node), 400, "EntityTooLarge", "");
+    assert_error(&sized.clone().signed(node.signer(), now_ms()).send(&node), 400, "EntityTooLarge", "");
     // It is rejected as too long before all of it has been received.
     sized.file = bytes(1, 3 << 20);
-    assert_error(&sized.signed(&node).send(&node), 400, "EntityTooLarge", "");
+    assert_error(&sized.signed(node.signer(), now_ms()).send(&node), 400, "EntityTooLarge", "");
     let short = new().condition("[\"content-length-range\", 13, 100]");
-    assert_error(&short.signed(&node).send(&node), 400, "EntityTooSmall", "");
+    assert_error(&short.signed(node.signer(), now_ms()).send(&node), 400, "EntityTooSmall", "");
     let mut bad = new();
     bad.conditions = vec!["[\"content-length-range\", 0]".to_owned()];
-    assert_error(&bad.signed(&node).send(&node), 400, "InvalidPolicyDocument", "Invalid Condition");
+    assert_error(&bad.signed(node.signer(), now_ms()).send(&node), 400, "InvalidPolicyDocument", "Invalid Condition");
 
-    let signed = new().signed(&node);
+    let signed = new().signed(node.signer(), now_ms());
     let changed = |name: &str, value: Option<&str>| {
         let mut form = signed.clone();
         form.fields.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
@@ -244,14 +159,14 @@ fn form_outside_its_policy_is_rejected() {
     assert_error(&new().send(&node), 403, "AccessDenied", "");
     get(&node, "never", None).expect(404);
     let exact = new().condition("[\"content-length-range\", 12, 12]");
-    exact.signed(&node).send(&node).expect(204);
+    exact.signed(node.signer(), now_ms()).send(&node).expect(204);
     assert_eq!(get(&node, "never", None).expect(200).body, b"never stored");
 }
 
 #[test]
 fn malformed_form_stores_nothing() {
     let node = node();
-    let form = Form::new("never", "never stored").signed(&node);
+    let form = Form::new("never", "never stored").signed(node.signer(), now_ms());
     let send = |request: Request| request.send_unsigned(node.address());
     let kind = |kind: &str| Request::new("POST", "/bucket").header("content-type", kind);
     assert_error(&send(kind("multipart/form-data").body(form.body())), 400, "MalformedPOSTRequest", "boundary");
@@ -269,14 +184,14 @@ fn malformed_form_stores_nothing() {
         let reply = send(form.request().body(&body[..len]));
         assert_eq!((reply.status, reply.element("Code").as_deref()), (400, Some("IncompleteBody")), "{len}");
     }
-    let big = Form::new("never", "x").field("x-amz-meta-a", &"v".repeat(21 * 1024)).signed(&node);
+    let big = Form::new("never", "x").field("x-amz-meta-a", &"v".repeat(21 * 1024)).signed(node.signer(), now_ms());
     assert_error(&big.send(&node), 400, "MaxPostPreDataLengthExceeded", "");
     let mut two = form.clone();
     two.late.push(("file".to_owned(), "another".to_owned()));
     assert_error(&two.send(&node), 400, "IncorrectNumberOfFilesInPostRequest", "");
     assert_error(&form.clone().free("KEY", "twice").send(&node), 400, "InvalidArgument", "twice");
     let absent = Form::new("never", "x").condition("[\"starts-with\", \"$bucket\", \"\"]");
-    let absent = Form { conditions: absent.conditions[1..].to_vec(), ..absent }.signed(&node);
+    let absent = Form { conditions: absent.conditions[1..].to_vec(), ..absent }.signed(node.signer(), now_ms());
     let path = format!("multipart/form-data; boundary={BOUNDARY}");
     let request = Request::new("POST", "/absent-bucket").header("content-type", path).body(absent.body());
     assert_error(&send(request), 404, "NoSuchBucket", "");
@@ -298,7 +213,7 @@ fn customer_key_in_form_is_used_or_rejected() {
     // Any subset of the three fields.
     for left_out in 0..8 {
         let fields = (0..3).filter(|i| left_out >> i & 1 == 0).map(|i| headers[i].clone());
-        let reply = new().fields(fields).signed(&node).send(&node);
+        let reply = new().fields(fields).signed(node.signer(), now_ms()).send(&node);
         match left_out {
             0 | 7 => assert_eq!(reply.status, 204, "{}", reply.text()),
             _ => assert_error(&reply, 400, "InvalidArgument", "must provide"),
@@ -311,25 +226,30 @@ fn customer_key_in_form_is_used_or_rejected() {
     let fields = |changed: usize, name: &str, value: &str| {
         let mut fields = headers.clone();
         fields[changed] = (name.to_owned(), value.to_owned());
-        new().fields(fields).signed(&node).send(&node)
+        new().fields(fields).signed(node.signer(), now_ms()).send(&node)
     };
     let name = |i: usize| headers[i].0.clone();
     assert_error(&fields(0, &name(0), "AES128"), 400, "InvalidEncryptionAlgorithmError", "AES256");
     assert_error(&fields(1, &name(1), "c2hvcnQ="), 400, "InvalidArgument", "");
     assert_error(&fields(2, &name(2), &CustomerKey::random().md5_base64()), 400, "InvalidArgument", "did not match");
     assert_error(&fields(1, &format!("{}s", name(1)), &key.base64()), 400, "InvalidArgument", "Unknown customer");
-    let managed = new().field("x-amz-server-side-encryption", "AES256").signed(&node).send(&node);
+    let managed = new().field("x-amz-server-side-encryption", "AES256").signed(node.signer(), now_ms()).send(&node);
     assert_error(&managed, 501, "NotImplemented", "managed keys");
-    assert_error(&new().field("x-keyhole-sealed", "1").signed(&node).send(&node), 400, "InvalidRequest", "PutObject");
+    assert_error(
+        &new().field("x-keyhole-sealed", "1").signed(node.signer(), now_ms()).send(&node),
+        400,
+        "InvalidRequest",
+        "PutObject",
+    );
     // After the file, and outside the form.
-    let mut late = new().signed(&node);
+    let mut late = new().signed(node.signer(), now_ms());
     late.late.extend(headers.clone());
     assert_error(&late.send(&node), 400, "InvalidArgument", "ahead of it");
-    let beside = new().signed(&node).request().headers(headers.clone()).send_unsigned(node.address());
+    let beside = new().signed(node.signer(), now_ms()).request().headers(headers.clone()).send_unsigned(node.address());
     assert_error(&beside, 400, "InvalidRequest", "in fields");
     // A failed condition does not reveal the key in its message.
     let condition = format!("[\"eq\", \"${}\", \"{}\"]", name(1), base64(&[1; 32]));
-    let reply = new().fields(headers.clone()).condition(&condition).signed(&node).send(&node);
+    let reply = new().fields(headers.clone()).condition(&condition).signed(node.signer(), now_ms()).send(&node);
     assert_error(&reply, 403, "AccessDenied", "Policy Condition failed");
     assert!(!reply.text().contains(&key.base64()) && !reply.text().contains(&base64(&[1; 32])));
     get(&node, "never", None).expect(404);

@@ -7,7 +7,7 @@ use keyhole_tests::http::{connect_from, object, outer_address};
 use keyhole_tests::{Certificate, CustomerKey, Launch, Node, Request};
 use rustls::version::TLS13;
 
-use super::forms::Form;
+use keyhole_tests::form::{Form, now_ms};
 
 const LOOPBACK: &str = "127.0.0.1";
 const HTTPS: (&str, &str) = ("x-forwarded-proto", "https");

@@ -1,0 +1,11 @@
+//! Tables of S3's rules on a whole node in memory: a simulated disk, connections of bytes, and a
+//! fixed clock.
+
+mod access;
+mod conditions;
+mod errors;
+mod guard;
+mod policy;
+mod requests;
+mod sse_c;
+mod support;

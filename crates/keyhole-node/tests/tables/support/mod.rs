@@ -1,0 +1,286 @@
+//! A node in memory, and connections to it.
+
+mod connection;
+mod host;
+mod stream;
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+use keyhole_core::aead::Portable;
+use keyhole_log::limits::SEGMENTS_START;
+use keyhole_log::{Durability, Format, Log, OpenOptions, create, maintenance, open, worker};
+use keyhole_node::{
+    AccessKey, AccessTable, Config, Exchange, Grant, Host, Node, Observer, OwnPolicy, Platform, PolicyDefaults, Right,
+    Share, TrustedProxies,
+};
+use keyhole_s3::auth::SecretKey;
+use keyhole_s3::ops::HostNames;
+use keyhole_sim::disk::{Faults, Medium, SimDisk};
+use keyhole_sim::executor::{Clock, Executor, Stop};
+use keyhole_sim::random::Random;
+use keyhole_tests::form::Form;
+use keyhole_tests::sigv4::Signer;
+use keyhole_tests::{CustomerKey, Request, Response};
+
+pub(crate) use connection::Connection;
+use host::FixedHost;
+pub(crate) use stream::End;
+use stream::{MemoryStream, Pipe};
+
+/// The time of the node's clock and of all requests: 2026-01-01T00:00:00Z.
+pub(crate) const NOW_MS: u64 = 1_767_225_600_000;
+
+const SEGMENT_LEN: u64 = 16 << 20;
+const SEGMENTS: u64 = 24;
+
+/// The bucket that every node has.
+pub(crate) const BUCKET: &str = "bucket";
+
+/// The platform of the tests.
+pub(crate) struct Memory;
+
+impl Platform for Memory {
+    type Disk = SimDisk;
+    type Engine = Portable;
+    type Stream = MemoryStream;
+}
+
+/// Collects the outcome of each request.
+#[derive(Clone, Default)]
+struct Events(Arc<Mutex<Vec<(u16, Option<&'static str>)>>>);
+
+impl Observer for Events {
+    fn finished(&self, exchange: &Exchange<'_>) {
+        self.0.lock().unwrap().push((exchange.status, exchange.operation));
+    }
+}
+
+/// A node with one bucket and an administrator's access key.
+pub(crate) struct MemoryNode {
+    executor: RefCell<Executor>,
+    node: Rc<Node<Memory>>,
+    log: Log<SimDisk>,
+    config: Arc<Config>,
+    events: Events,
+    keys: RefCell<Vec<(String, Vec<Grant>)>>,
+    /// Whether new connections admit customer keys.
+    is_secure: Cell<bool>,
+}
+
+impl MemoryNode {
+    /// Starts a node on an empty medium and creates the bucket.
+    pub(crate) fn new() -> Self {
+        let clock = Rc::new(Clock::default());
+        let mut random = Random::new(1);
+        let medium = Medium::new(&clock, random.fork(), Faults::none());
+        let disk = Rc::new(SimDisk::new(&medium));
+        let mut executor = Executor::new(clock.clone(), random.fork());
+        let opened = executor.spawn({
+            let disk = disk.clone();
+            async move {
+                let format = Format {
+                    store_id: [7; 16],
+                    capacity: SEGMENTS_START + SEGMENTS * SEGMENT_LEN,
+                    segment_len: SEGMENT_LEN,
+                    created_ms: NOW_MS,
+                };
+                create(&*disk, &format).await.unwrap();
+                let options = OpenOptions {
+                    durability: Durability::Always,
+                    workers: 1,
+                    capacity: None,
+                    ring: false,
+                    rebuild: false,
+                    read_only: None,
+                };
+                open(&*disk, options).await.unwrap().0
+            }
+        });
+        assert_eq!(executor.run(|| false, || opened.borrow().is_some()), Stop::Done);
+        let store = opened.borrow_mut().take().unwrap();
+        let (log, writer) = worker(store.clone(), disk.clone());
+        executor.spawn(writer.run());
+        let (maintenance, writer) = maintenance(store, disk);
+        executor.spawn(writer.run());
+        executor.spawn(maintenance.run());
+        let events = Events::default();
+        let config = Arc::new(Config {
+            region: "us-east-1".to_owned(),
+            host_names: HostNames::new(Vec::new()),
+            access: ArcSwap::from_pointee(AccessTable::default()),
+            defaults: PolicyDefaults::default(),
+            observer: Box::new(events.clone()),
+            proxies: TrustedProxies::default(),
+            share: Share::MIN,
+        });
+        let host = Host::new(FixedHost::new(clock, random.fork()));
+        let node = Node::new(config.clone(), log.clone(), Portable, host);
+        let node = MemoryNode {
+            executor: RefCell::new(executor),
+            node,
+            log,
+            config,
+            events,
+            keys: RefCell::default(),
+            is_secure: Cell::new(true),
+        };
+        node.add_key("ADMIN", vec![Grant::all()]);
+        node.make_bucket(BUCKET);
+        node
+    }
+
+    pub(crate) fn make_bucket(&self, name: &str) {
+        self.send(&Request::new("PUT", &format!("/{name}"))).expect(200);
+    }
+
+    /// Returns the signer of the administrator's access key.
+    pub(crate) fn signer(&self) -> Signer {
+        signer("ADMIN")
+    }
+
+    /// Adds an access key with grants of these rights on `BUCKET/PREFIX` patterns.
+    pub(crate) fn add_grants(&self, id: &str, grants: &[(&str, &str, &[Right])]) -> Signer {
+        let grant = |(bucket, prefix, rights): &(&str, &str, &[Right])| Grant {
+            bucket: (*bucket).to_owned(),
+            prefix: (*prefix).to_owned(),
+            rights: rights.iter().copied().collect(),
+        };
+        self.add_key(id, grants.iter().map(grant).collect());
+        signer(id)
+    }
+
+    fn add_key(&self, id: &str, grants: Vec<Grant>) {
+        self.keys.borrow_mut().push((id.to_owned(), grants));
+        let keys = self.keys.borrow();
+        let table = keys.iter().map(|(id, grants)| AccessKey {
+            id: id.clone(),
+            secret: SecretKey::new(secret(id)),
+            grants: grants.clone(),
+            expires_ms: None,
+        });
+        self.config.access.store(Arc::new(table.collect()));
+    }
+
+    /// Sets the bucket's own policy.
+    pub(crate) fn set_policy(&self, policy: OwnPolicy) {
+        let log = self.log.clone();
+        self.run(async move {
+            let change = |settings: &mut keyhole_log::BucketSettings| {
+                settings.policy = policy.encode();
+                Ok::<(), keyhole_log::Error>(())
+            };
+            log.change_bucket(BUCKET, NOW_MS, change).await.unwrap();
+        });
+    }
+
+    /// Sets whether new connections admit customer keys.
+    pub(crate) fn set_secure(&self, is_secure: bool) {
+        self.is_secure.set(is_secure);
+    }
+
+    /// Opens a connection.
+    pub(crate) fn connect(&self) -> Connection<'_> {
+        let pipe = Rc::new(Pipe::new(self.is_secure.get()));
+        let node = self.node.clone();
+        let stream = MemoryStream::new(pipe.clone());
+        self.executor.borrow_mut().spawn(async move { node.serve(stream).await });
+        Connection::new(self, pipe)
+    }
+
+    /// Runs the node until a condition holds. Panics if it never does.
+    pub(crate) fn run_until(&self, done: impl Fn() -> bool) {
+        let stop = self.executor.borrow_mut().run(|| false, done);
+        assert_eq!(stop, Stop::Done, "the node waits for more bytes");
+    }
+
+    fn run<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> T {
+        let result = self.executor.borrow_mut().spawn(future);
+        self.run_until(|| result.borrow().is_some());
+        let value = result.borrow_mut().take();
+        value.expect("a result")
+    }
+
+    /// Sends a request, signed by the administrator.
+    pub(crate) fn send(&self, request: &Request) -> Response {
+        self.send_as(&self.signer(), request)
+    }
+
+    /// Sends a request signed with another access key.
+    pub(crate) fn send_as(&self, signer: &Signer, request: &Request) -> Response {
+        self.send_unsigned(&self.signed(signer, request))
+    }
+
+    /// Signs a request with the node's time.
+    pub(crate) fn signed(&self, signer: &Signer, request: &Request) -> Request {
+        request.clone().dated(NOW_MS as i64).signed(address(), signer)
+    }
+
+    /// Sends a request as it is, over a connection of its own.
+    pub(crate) fn send_unsigned(&self, request: &Request) -> Response {
+        let mut connection = self.connect();
+        request.exchange(&mut connection, &request.head(address())).expect("a response")
+    }
+
+    /// Sends a signed form.
+    pub(crate) fn send_form(&self, form: Form) -> Response {
+        self.send_unsigned(&form.signed(&self.signer(), NOW_MS as i64).request())
+    }
+
+    /// Creates an upload and returns its id.
+    pub(crate) fn create_upload(&self, request: Request) -> String {
+        self.send(&request.query("uploads", "")).expect(200).element("UploadId").expect("an upload id")
+    }
+
+    /// Returns the status and the operation of the last request.
+    pub(crate) fn last_event(&self) -> (u16, Option<&'static str>) {
+        *self.events.0.lock().unwrap().last().expect("a request")
+    }
+}
+
+/// Returns the address in the `Host` header of requests.
+pub(crate) fn address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 9000))
+}
+
+fn secret(id: &str) -> String {
+    format!("the secret of {id}")
+}
+
+fn signer(id: &str) -> Signer {
+    Signer { access_key: id.to_owned(), secret_key: secret(id), region: "us-east-1".to_owned() }
+}
+
+/// Returns a request for an object in [`BUCKET`] with a customer key.
+pub(crate) fn keyed(method: &str, name: &str, key: &CustomerKey) -> Request {
+    keyhole_tests::http::object(method, name).headers(key.headers())
+}
+
+/// Returns the request to complete an upload of one part.
+pub(crate) fn completion(name: &str, id: &str, etag: &str) -> Request {
+    let part = format!("<Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part>");
+    let document = format!("<CompleteMultipartUpload>{part}</CompleteMultipartUpload>");
+    keyhole_tests::http::object("POST", name).query("uploadId", id).body(document)
+}
+
+/// Returns the request of part 1 of an upload.
+pub(crate) fn first_part(request: Request, id: &str) -> Request {
+    request.query("partNumber", "1").query("uploadId", id)
+}
+
+#[track_caller]
+pub(crate) fn assert_error(response: &Response, status: u16, code: &str) {
+    assert_eq!(response.status, status, "{}", response.text());
+    if !response.body.is_empty() {
+        assert_eq!(response.element("Code").as_deref(), Some(code), "{}", response.text());
+    }
+}
+
+#[track_caller]
+pub(crate) fn assert_denied(response: &Response, words: &str) {
+    assert_error(response, 403, "AccessDenied");
+    assert!(response.text().contains(words), "{}", response.text());
+}

@@ -1,14 +1,10 @@
 //! Customer key policies of a bucket, set by its operator or through S3. The tables of all writes are
 //! in `crates/keyhole-node/tests/tables/policy.rs` and `guard.rs`.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use keyhole_tests::command::{Directory, expect_failure, expect_success};
 use keyhole_tests::http::object;
-use keyhole_tests::http::read_reply;
 use keyhole_tests::{CustomerKey, Launch, Node, Request, Response};
 
 fn keyed(method: &str, name: &str, key: &CustomerKey) -> Request {

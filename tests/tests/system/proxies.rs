@@ -75,7 +75,7 @@ fn trusted_proxy_with_https_header_may_send_keys() {
     // A form with a key in a field.
     let form = |added: &[(&str, &str)]| {
         let form = Form::new("form", "secret").fields(CustomerKey::random().headers().iter().cloned());
-        let request = form.signed(&trusting).request().headers(added.iter().copied());
+        let request = form.signed(trusting.signer(), now_ms()).request().headers(added.iter().copied());
         let to = trusting.address();
         let mut connection = connect_from(from, to).unwrap();
         request.exchange(&mut connection, &request.head(to)).unwrap().status

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use crate::disk::Disk;
 use crate::geometry::run_bytes;
 use crate::index::Effect;
 use crate::limits::BLOCK_DATA;

@@ -114,7 +114,7 @@ fn write_without_space_fails_and_can_be_repeated() {
     // Find the first hole without space.
     let fails = |page: &usize| write(&disk, *page, 1, 0x22).is_err_and(|error| error.kind() == ErrorKind::StorageFull);
     let page = (8..1900).find(fails).expect("others fill the file system");
-    assert!(medium.happened().writes_full > 0 && medium.happened().failed == 0);
+    assert!(medium.counters().writes_full > 0 && medium.counters().failed == 0);
     write(&disk, 0, 8, 0x33).expect("these pages have space");
     medium.set_faults(Faults::none());
     write(&disk, page, 1, 0x44).unwrap();

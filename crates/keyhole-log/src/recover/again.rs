@@ -4,7 +4,7 @@
 //! record that verified then and does not now (an error of the medium, bit rot, a misdirected
 //! write) is damage like any other.
 
-use super::scan::Span;
+use super::segment::Span;
 use super::window::Window;
 use crate::disk::Disk;
 use crate::error::{Damage, Error};

@@ -7,11 +7,15 @@
 
 mod again;
 mod base;
+mod capacity;
 mod estimate;
+mod lost;
 mod rebuild;
 mod replay;
 mod resume;
 mod scan;
+mod segment;
+mod segment_reader;
 mod superblock;
 mod tails;
 mod window;
@@ -27,17 +31,15 @@ pub(crate) use window::Window;
 use crate::disk::{Disk, is_full};
 use crate::error::{Damage, Error};
 use crate::index::Index;
-use crate::limits::{
-    CAPACITY_MAX, CHECKPOINTS_KEPT, NUMBER_JUMP, PAGE, SEGMENT_LEN_MAX, SEGMENT_LEN_MIN, SEGMENTS_MAX, SEGMENTS_START,
-    SUPERBLOCK_AT, WORKERS_MAX, capacity_min,
-};
+use crate::limits::{CHECKPOINTS_KEPT, NUMBER_JUMP, PAGE, SEGMENTS_START, SUPERBLOCK_AT, WORKERS_MAX};
 use crate::numbers::Numbers;
 use crate::open::Slot;
 use crate::segments::Segments;
 use crate::state::{MaintenanceState, State};
 use crate::store::{Durability, Store};
 use crate::wire::superblock::{Superblock, VERSION};
-use base::Base;
+use capacity::{check_capacity, check_capacity_min, check_segment_len, take_space};
+use lost::{keep_lost, name_past_the_end, name_suspects};
 use scan::Scanned;
 
 /// Parameters of a new object file.
@@ -337,38 +339,6 @@ async fn go_on<D: Disk>(disk: &D, options: &OpenOptions, recovered: &mut Recover
     Ok(resumed)
 }
 
-/// Extends the file to the end of its last segment.
-async fn take_space<D: Disk>(
-    disk: &D,
-    superblock: &Superblock,
-    capacity: u64,
-    in_use: u64,
-    file_len: u64,
-) -> Result<(), Error> {
-    if file_len < in_use {
-        // The file was truncated. The loss is reported; new writes need the space.
-        let grown = disk.allocate(file_len, in_use - file_len).await;
-        return grown.map_err(|error| match is_full(&error) {
-            true => Error::ReadOnly(
-                format!(
-                    "the medium has {file_len} bytes, the store needs {in_use}, and there is no space to extend it"
-                )
-                .into(),
-            ),
-            false => error.into(),
-        });
-    }
-    let segments = (file_len - SEGMENTS_START).div_ceil(superblock.segment_len);
-    let whole = SEGMENTS_START + segments * superblock.segment_len;
-    // A crash interrupted the allocation of the last segment. Used as it is, the segment would look
-    // truncated after another crash. Without space it stays as it is.
-    if whole > file_len && whole <= capacity {
-        let grown = disk.allocate(file_len, whole - file_len).await;
-        grown.or_else(|error| if is_full(&error) { Ok(()) } else { Err(error) })?;
-    }
-    Ok(())
-}
-
 /// Builds the state that the workers share.
 fn state(
     index: Index,
@@ -416,92 +386,4 @@ fn state(
 
 fn full_or_io(error: std::io::Error) -> Error {
     if is_full(&error) { Error::Full } else { error.into() }
-}
-
-fn check_segment_len(len: u64) -> Result<(), Error> {
-    if len.is_power_of_two() && (SEGMENT_LEN_MIN..=SEGMENT_LEN_MAX).contains(&len) {
-        return Ok(());
-    }
-    Err(Error::Capacity(format!(
-        "invalid segment length {len}: expected a power of two from {SEGMENT_LEN_MIN} to {SEGMENT_LEN_MAX}"
-    )))
-}
-
-/// Checks that the capacity holds a META and a BODY segment.
-fn check_capacity(capacity: u64, segment_len: u64) -> Result<(), Error> {
-    let most = Segments::most(segment_len, capacity);
-    if capacity > CAPACITY_MAX {
-        return Err(Error::Capacity(format!("a capacity of {capacity} bytes exceeds the maximum of {CAPACITY_MAX}")));
-    }
-    if most < 2 {
-        return Err(too_little(capacity, segment_len));
-    }
-    if most > SEGMENTS_MAX {
-        return Err(Error::Capacity(format!(
-            "a capacity of {capacity} bytes has more than {SEGMENTS_MAX} segments of {segment_len} bytes: use longer ones"
-        )));
-    }
-    Ok(())
-}
-
-/// Checks that one worker can delete everything and fill the file again.
-fn check_capacity_min(capacity: u64, segment_len: u64) -> Result<(), Error> {
-    if capacity < capacity_min(segment_len, 1) { Err(too_little(capacity, segment_len)) } else { Ok(()) }
-}
-
-fn too_little(capacity: u64, segment_len: u64) -> Error {
-    let least = capacity_min(segment_len, 1);
-    Error::Capacity(format!(
-        "a capacity of {capacity} bytes is too little for segments of {segment_len} bytes: at least {least} are needed"
-    ))
-}
-
-/// Reports the objects of the checkpoint whose bytes are lost because the file was truncated.
-fn name_past_the_end(index: &Index, superblock: &Superblock, store: &Scanned, damaged: &mut Vec<Damage>) {
-    let is_past = |offset: u64| offset > store.file_len;
-    for (bucket, key, entry) in index.objects() {
-        let record = entry.at.offset() + u64::from(entry.at.len());
-        let block = entry.bodies.as_slice().iter().find_map(|id| {
-            if store.bad_bodies.contains_key(id) {
-                return None; // Already reported.
-            }
-            let shares = index.body_entry(*id)?.shares.as_slice().iter();
-            // Their offsets within the segment are only in the body's record. The segment must at
-            // least have room for them before the end of the file.
-            let mut starts = shares.map(|share| {
-                let start = SEGMENTS_START + u64::from(share.segment) * superblock.segment_len;
-                (start, start + (u64::from(share.pages) + 1) * PAGE as u64)
-            });
-            starts.find(|&(_, end)| is_past(end)).map(|(start, _)| start)
-        });
-        let what = match (is_past(record), block) {
-            (true, _) => Damage::new("an object with its record past the end of the file", entry.at.offset()),
-            (false, Some(start)) => Damage::new("an object with a block past the end of the file", start),
-            (false, None) => continue,
-        };
-        damaged.push(what.of(Some(bucket), Some(key)));
-    }
-}
-
-/// Keeps the names of objects whose durable records cannot be read, so that they stay listed as
-/// damaged until overwritten or deleted. An older object of the name is kept instead, since the
-/// damage may be in the record's name.
-fn keep_lost(index: &mut Index, suspects: &[scan::Suspect], newest: &replay::Newest, base: &Base) {
-    for scan::Suspect { name, stored, .. } in suspects {
-        let Some((name, seq)) = name.as_ref().zip(*stored) else { continue };
-        let is_newest = newest.get(name).is_none_or(|newest| *newest < seq);
-        if !base.covers(seq) && is_newest {
-            index.add_lost(name.0, &name.1, seq);
-        }
-    }
-}
-
-/// Attributes damaged records to objects, as far as their names can still be read.
-fn name_suspects(index: &Index, suspects: Vec<scan::Suspect>, damaged: &mut Vec<Damage>) {
-    for scan::Suspect { damage, name, .. } in suspects {
-        damaged.push(match name {
-            Some((bucket, key)) => damage.of(index.bucket_by_id(bucket).map(|bucket| bucket.name()), Some(&key)),
-            None => damage,
-        });
-    }
 }

@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use super::again::{Again, BatchStart, Reread, Rereader};
 use super::base::Base;
-use super::scan::{MovedRecord, Scan, Scanned};
+use super::scan::Scanned;
+use super::segment::{MovedRecord, Scan};
 use crate::disk::Disk;
 use crate::error::{Damage, Error, LOST_OBJECT};
 use crate::index::{Effect, Index, Location};

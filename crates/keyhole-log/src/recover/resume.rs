@@ -9,7 +9,8 @@
 //! So no record gets a watermark above the recovered one until two checkpoints have been completed;
 //! recovery from either no longer reads the segment.
 
-use super::scan::{Scan, Scanned};
+use super::scan::Scanned;
+use super::segment::Scan;
 use crate::disk::{Disk, is_full};
 use crate::error::{Damage, Error};
 use crate::limits::{BLOCKS_IN_FLIGHT, BUFFER_LEN, PAGE, SEGMENTS_START};

@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 
 use super::again::{Again, BatchStart, Reread, Rereader};
 use super::base::Base;
-use super::scan::{Scan, Scanned, Suspect};
+use super::scan::Scanned;
+use super::segment::{Scan, Suspect};
 use crate::disk::Disk;
 use crate::error::{Damage, Error, UNREADABLE};
 use crate::geometry::blocks;

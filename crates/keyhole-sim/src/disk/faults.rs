@@ -1,10 +1,25 @@
 //! Faults of a medium and their rates.
 
-use super::space::FileSystem;
 use crate::random::Random;
 
 /// Units in which a write is torn, in bytes; one is chosen per life. FORMAT.md assumes no size.
 const TEARS: [usize; 5] = [8, 64, 512, 512, 4096];
+
+/// How a file system allocates space.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FileSystem {
+    /// An allocation takes space where the file has none, and guarantees later writes.
+    #[default]
+    Ext4,
+    /// Like `Ext4`, but an allocation needs free space for its whole range, even where the file
+    /// already has space.
+    Xfs,
+    /// Copy on write: an allocation guarantees nothing, and a write may fail for lack of space.
+    Btrfs,
+    /// No preallocation (ext2, ext3, FUSE, NFS): the file only becomes longer. A write into a hole
+    /// takes space or fails.
+    NoExtents,
+}
 
 /// File systems of lives, weighted towards the plain ones.
 const FILE_SYSTEMS: [FileSystem; 6] = {

@@ -5,10 +5,10 @@ use std::rc::Rc;
 
 use keyhole_log::limits::PAGE;
 
+use super::bad_pages::BadPages;
 use super::faults::{Crash, Faults, Lie, Survival};
 use super::pages::{Page, Pages, SECTOR};
 use super::space::Space;
-use super::spots::Spots;
 use crate::random::Random;
 
 /// Progress of a change of the medium.
@@ -26,7 +26,7 @@ pub(super) enum Phase {
 
 /// A change that is not durable yet.
 #[derive(Debug, Clone)]
-pub(super) enum What {
+pub(super) enum ChangeKind {
     Write {
         offset: u64,
         pages: Vec<Rc<Page>>,
@@ -40,7 +40,7 @@ pub(super) enum What {
 
 #[derive(Debug, Clone)]
 pub(super) struct Change {
-    pub(super) what: What,
+    pub(super) kind: ChangeKind,
     pub(super) phase: Phase,
 }
 
@@ -55,7 +55,7 @@ pub(crate) enum Fuse {
 
 /// Counters of past events, used to judge answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Happened {
+pub struct DiskCounters {
     /// Events: beginnings, completions and answers of disk operations.
     pub events: u64,
     /// Failed reads, transient and permanent.
@@ -73,7 +73,7 @@ pub struct Happened {
 }
 
 /// The state of the medium, which outlives processes.
-pub(super) struct State {
+pub(super) struct MediumState {
     durable: Pages,
     pub(super) current: Pages,
     pub(super) changes: BTreeMap<u64, Change>,
@@ -84,11 +84,11 @@ pub(super) struct State {
     garbage: Vec<Rc<Page>>,
     pub(super) fuse: Fuse,
     pub(super) dead: bool,
-    pub(super) happened: Happened,
+    pub(super) counters: DiskCounters,
     /// Space in the file system.
     pub(super) space: Space,
     /// Permanently bad places.
-    pub(super) spots: Spots,
+    pub(super) bad_pages: BadPages,
     /// End locations of the damaged checkpoints.
     pub(super) spoiled: BTreeSet<u64>,
     /// Syncs in flight.
@@ -97,7 +97,7 @@ pub(super) struct State {
     pub(super) operations: u64,
 }
 
-impl State {
+impl MediumState {
     pub(super) fn new(mut random: Random, faults: Faults) -> Self {
         let mut garbage = Vec::new();
         if faults.dirty {
@@ -105,7 +105,7 @@ impl State {
             page.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&random.number().to_le_bytes()));
             garbage = vec![Rc::new(*page), Rc::new([0; PAGE]), Rc::new([0xff; PAGE])];
         }
-        State {
+        MediumState {
             durable: Pages::default(),
             current: Pages::default(),
             changes: BTreeMap::new(),
@@ -115,9 +115,9 @@ impl State {
             garbage,
             fuse: Fuse::Never,
             dead: false,
-            happened: Happened::default(),
+            counters: DiskCounters::default(),
             space: Space::default(),
-            spots: Spots::default(),
+            bad_pages: BadPages::default(),
             spoiled: BTreeSet::new(),
             syncing: 0,
             operations: 0,
@@ -126,8 +126,8 @@ impl State {
 
     /// Counts the beginning or end of an operation; returns true if the machine stops here.
     pub(super) fn event(&mut self) -> bool {
-        self.happened.events += 1;
-        if matches!(self.fuse, Fuse::Event(at) if self.happened.events >= at) {
+        self.counters.events += 1;
+        if matches!(self.fuse, Fuse::Event(at) if self.counters.events >= at) {
             self.dead = true;
         }
         self.dead
@@ -136,25 +136,25 @@ impl State {
     /// Counts a completed operation.
     pub(super) fn step(&mut self) {
         self.space.step(&self.faults, &mut self.random);
-        self.happened.neighbour = self.space.steps();
+        self.counters.neighbour = self.space.steps();
     }
 
     /// Returns whether the medium is read-only.
     pub(super) fn is_read_only(&self) -> bool {
-        self.spots.read_only_at.is_some_and(|at| self.happened.events >= at)
+        self.bad_pages.read_only_at.is_some_and(|at| self.counters.events >= at)
     }
 
     /// Returns whether there is space for a write.
     pub(super) fn has_space(&mut self, offset: u64, len: u64) -> bool {
         let fits = self.space.write(&self.faults, &mut self.random, offset, len);
-        self.happened.full += u64::from(!fits);
-        self.happened.writes_full += u64::from(!fits);
+        self.counters.full += u64::from(!fits);
+        self.counters.writes_full += u64::from(!fits);
         fits
     }
 
     /// Records that these bytes were written.
     pub(super) fn written(&mut self, offset: u64, len: u64) {
-        self.spots.written(self.faults.heals, offset, len);
+        self.bad_pages.written(self.faults.heals, offset, len);
     }
 
     pub(super) fn duration(&mut self) -> u64 {
@@ -163,13 +163,13 @@ impl State {
         if self.random.rarely(100) { time * 50 } else { time }
     }
 
-    pub(super) fn submit(&mut self, what: What) -> u64 {
+    pub(super) fn submit(&mut self, kind: ChangeKind) -> u64 {
         self.next += 1;
-        if let What::Write { offset, pages } = &what {
+        if let ChangeKind::Write { offset, pages } = &kind {
             let end = offset + (pages.len() * PAGE) as u64;
             assert!(end <= self.current.len, "a write into space that was not allocated, at {offset}");
         }
-        self.changes.insert(self.next, Change { what, phase: Phase::InFlight });
+        self.changes.insert(self.next, Change { kind, phase: Phase::InFlight });
         self.next
     }
 
@@ -177,7 +177,7 @@ impl State {
     pub(super) fn submit_allocation(&mut self, offset: u64, len: u64) -> (Option<u64>, bool) {
         let result = self.space.allocate(&self.faults, offset, len);
         let taken = result.err().unwrap_or(len);
-        let id = (taken > 0).then(|| self.submit(What::Grow { from: offset, end: offset + taken }));
+        let id = (taken > 0).then(|| self.submit(ChangeKind::Grow { from: offset, end: offset + taken }));
         (id, result.is_err())
     }
 
@@ -185,18 +185,18 @@ impl State {
     pub(super) fn complete(&mut self, id: u64) {
         let Some(change) = self.changes.get_mut(&id) else { return };
         change.phase = Phase::Completed;
-        match &change.what {
-            What::Write { offset, pages } => self.current.put(*offset, pages),
-            What::Grow { end, .. } => self.current.grow(*end, &self.garbage),
+        match &change.kind {
+            ChangeKind::Write { offset, pages } => self.current.put(*offset, pages),
+            ChangeKind::Grow { end, .. } => self.current.grow(*end, &self.garbage),
         }
     }
 
     /// Restores the old content of unwritable places in a write.
     pub(super) fn keep_unwritable(&mut self, id: u64) {
-        let Some(Change { what: What::Write { offset, pages }, .. }) = self.changes.get_mut(&id) else { return };
+        let Some(Change { kind: ChangeKind::Write { offset, pages }, .. }) = self.changes.get_mut(&id) else { return };
         for (i, page) in pages.iter_mut().enumerate() {
             let at = *offset + (i * PAGE) as u64;
-            if self.spots.is_unwritable(at, PAGE as u64) {
+            if self.bad_pages.is_unwritable(at, PAGE as u64) {
                 *page = self.current.page(at).map_or_else(|| Rc::new([0; PAGE]), Rc::clone);
             }
         }
@@ -206,7 +206,7 @@ impl State {
     pub(super) fn fail(&mut self, id: u64) {
         let Some(change) = self.changes.get_mut(&id) else { return };
         change.phase = Phase::Failed;
-        if let What::Write { offset, pages } = &change.what {
+        if let ChangeKind::Write { offset, pages } = &change.kind {
             let random = &mut self.random;
             self.current.put_torn(*offset, pages, SECTOR, || random.chance(50));
         }
@@ -215,7 +215,9 @@ impl State {
     /// Completes any part of a write, which then is cached like any other change.
     pub(super) fn complete_in_part(&mut self, id: u64) {
         self.fail(id);
-        let Some(Change { what: What::Write { offset, pages }, phase }) = self.changes.get_mut(&id) else { return };
+        let Some(Change { kind: ChangeKind::Write { offset, pages }, phase }) = self.changes.get_mut(&id) else {
+            return;
+        };
         for (i, page) in pages.iter_mut().enumerate() {
             let there = self.current.page(*offset + (i * PAGE) as u64);
             *page = there.map_or_else(|| Rc::new([0; PAGE]), Rc::clone);
@@ -249,12 +251,12 @@ impl State {
             if has_failed {
                 self.supersede(*id);
             }
-            match self.changes.remove(id).map(|change| change.what) {
-                Some(What::Write { offset, pages }) => {
+            match self.changes.remove(id).map(|change| change.kind) {
+                Some(ChangeKind::Write { offset, pages }) => {
                     self.durable.put(offset, &pages);
                     self.space.harden(offset, (pages.len() * PAGE) as u64);
                 }
-                Some(What::Grow { from, end }) => {
+                Some(ChangeKind::Grow { from, end }) => {
                     self.durable.grow(end, &self.garbage);
                     self.space.harden_allocation(&self.faults, from, end);
                 }
@@ -279,7 +281,8 @@ impl State {
         if !is_there || self.faults.lie == Some(Lie::Sync) {
             return;
         }
-        let grown = |change: &Change| change.phase == Phase::Completed && matches!(change.what, What::Grow { .. });
+        let grown =
+            |change: &Change| change.phase == Phase::Completed && matches!(change.kind, ChangeKind::Grow { .. });
         let mut covered: Vec<u64> =
             self.changes.iter().filter(|(_, change)| grown(change)).map(|(&id, _)| id).collect();
         covered.push(id);
@@ -289,12 +292,13 @@ impl State {
 
     /// Stops earlier changes from overwriting the range of this write.
     fn supersede(&mut self, id: u64) {
-        let Some(Change { what: What::Write { offset: new_at, pages: new }, .. }) = self.changes.get(&id).cloned()
+        let Some(Change { kind: ChangeKind::Write { offset: new_at, pages: new }, .. }) =
+            self.changes.get(&id).cloned()
         else {
             return;
         };
-        for Change { what, .. } in self.changes.range_mut(..id).map(|(_, change)| change) {
-            let What::Write { offset, pages } = what else { continue };
+        for Change { kind, .. } in self.changes.range_mut(..id).map(|(_, change)| change) {
+            let ChangeKind::Write { offset, pages } = kind else { continue };
             for (i, page) in pages.iter_mut().enumerate() {
                 let at = *offset + (i * PAGE) as u64;
                 let covering = at.checked_sub(new_at).and_then(|behind| new.get(behind as usize / PAGE));
@@ -344,7 +348,7 @@ impl State {
         self.dead = false;
         self.fuse = Fuse::Never;
         self.syncing = 0;
-        (self.happened.failed, self.happened.failed_at) = (0, None);
+        (self.counters.failed, self.counters.failed_at) = (0, None);
     }
 
     /// Completes or loses each operation in flight.
@@ -369,8 +373,8 @@ impl State {
         let unit = self.faults.tear;
         let mut latest = 0;
         // Determine the file length first: writes past its end are lost.
-        for (&id, Change { what, phase }) in &changes {
-            let What::Grow { from, end } = what else { continue };
+        for (&id, Change { kind, phase }) in &changes {
+            let ChangeKind::Grow { from, end } = kind else { continue };
             let survives = match survival {
                 Survival::Nothing => false,
                 Survival::Everything => true,
@@ -386,8 +390,8 @@ impl State {
                 latest = id;
             }
         }
-        for (i, (&id, Change { what, .. })) in (0..).zip(&changes) {
-            let What::Write { offset, pages } = what else { continue };
+        for (i, (&id, Change { kind, .. })) in (0..).zip(&changes) {
+            let ChangeKind::Write { offset, pages } = kind else { continue };
             let percent = match survival {
                 Survival::Nothing => 0,
                 Survival::Everything => 100,
@@ -412,8 +416,8 @@ impl State {
         }
         // File systems keep the order of metadata changes: an earlier allocation survives with any
         // later one.
-        for Change { what, phase } in changes.range(..latest).map(|(_, change)| change) {
-            if let (What::Grow { from, end }, Phase::Completed) = (what, phase) {
+        for Change { kind, phase } in changes.range(..latest).map(|(_, change)| change) {
+            if let (ChangeKind::Grow { from, end }, Phase::Completed) = (kind, phase) {
                 self.space.harden_allocation(&self.faults, *from, *end);
             }
         }

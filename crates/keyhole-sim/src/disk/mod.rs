@@ -19,6 +19,7 @@
 //! - A permanently bad place fails with `EIO`: reads until it is rewritten if the medium heals,
 //!   writes always. A read-only medium answers every change with `EROFS` and still serves reads.
 
+mod bad_pages;
 mod buffer;
 mod damage;
 mod faults;
@@ -27,7 +28,6 @@ mod medium;
 mod pages;
 mod rot;
 mod space;
-mod spots;
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::io;
@@ -39,16 +39,15 @@ use keyhole_log::limits::{BUFFER_LEN, CHECKPOINTS_KEPT, PAGE, SUPERBLOCK_AT};
 
 pub use buffer::Buffer;
 pub use damage::Affected;
-pub use faults::{Crash, Faults, Lie, Survival};
+pub use faults::{Crash, Faults, FileSystem, Lie, Survival};
+pub use medium::DiskCounters;
 pub(crate) use medium::Fuse;
-pub use medium::Happened;
 pub use rot::Rot;
-pub use space::FileSystem;
 
 use crate::executor::Clock;
 use crate::random::Random;
-use medium::{State, What};
-use spots::{EIO, EROFS};
+use bad_pages::{EIO, EROFS};
+use medium::{ChangeKind, MediumState};
 
 /// Consecutive failures for lack of space allowed per disk without a successful change, plus as
 /// many for each operation that clients begin meanwhile. An operation asks for space twice: for its
@@ -58,7 +57,7 @@ const REFUSED_EACH_MAX: u64 = 6;
 
 /// A medium with its content and its faults.
 pub struct Medium {
-    state: RefCell<State>,
+    state: RefCell<MediumState>,
     clock: Rc<Clock>,
     pool: Rc<buffer::Pool>,
 }
@@ -66,15 +65,15 @@ pub struct Medium {
 impl Medium {
     /// Creates an empty medium.
     pub fn new(clock: &Rc<Clock>, random: Random, faults: Faults) -> Rc<Self> {
-        let state = RefCell::new(State::new(random, faults));
+        let state = RefCell::new(MediumState::new(random, faults));
         Rc::new(Medium { state, clock: Rc::clone(clock), pool: Rc::default() })
     }
 
-    fn state(&self) -> RefMut<'_, State> {
+    fn state(&self) -> RefMut<'_, MediumState> {
         self.state.borrow_mut()
     }
 
-    fn look(&self) -> Ref<'_, State> {
+    fn look(&self) -> Ref<'_, MediumState> {
         self.state.borrow()
     }
 
@@ -84,15 +83,15 @@ impl Medium {
     }
 
     /// Returns the counters of past events.
-    pub fn happened(&self) -> Happened {
-        self.look().happened
+    pub fn counters(&self) -> DiskCounters {
+        self.look().counters
     }
 
     /// Returns whether the file system was full at some time since `then`, after an operation had
     /// failed for that reason.
-    pub fn was_short_since(&self, then: &Happened) -> bool {
+    pub fn was_short_since(&self, then: &DiskCounters) -> bool {
         let state = self.look();
-        state.happened.full > then.full || state.space.is_short_since(then.neighbour)
+        state.counters.full > then.full || state.space.is_short_since(then.neighbour)
     }
 
     /// Returns whether a write or sync is in flight.
@@ -104,7 +103,7 @@ impl Medium {
     /// Stops the machine after this many more events; `None` disables the stop.
     pub fn stop_after(&self, events: Option<u64>) {
         let mut state = self.state();
-        state.fuse = events.map_or(Fuse::Never, |events| Fuse::Event(state.happened.events + events));
+        state.fuse = events.map_or(Fuse::Never, |events| Fuse::Event(state.counters.events + events));
     }
 
     /// Replaces the fault settings and returns the old ones. Bad places remain.
@@ -115,24 +114,24 @@ impl Medium {
     /// Makes the pages at these offsets unreadable.
     pub fn add_unreadable(&self, pages: &[u64]) {
         let mut state = self.state();
-        pages.iter().for_each(|at| state.spots.add_unreadable(*at));
+        pages.iter().for_each(|at| state.bad_pages.add_unreadable(*at));
     }
 
     /// Makes the pages at these offsets unwritable.
     pub fn add_unwritable(&self, pages: &[u64]) {
         let mut state = self.state();
-        pages.iter().for_each(|at| state.spots.add_unwritable(*at));
+        pages.iter().for_each(|at| state.bad_pages.add_unwritable(*at));
     }
 
     /// Returns the offsets of the unreadable pages.
     pub fn unreadable(&self) -> Vec<u64> {
-        self.look().spots.unreadable()
+        self.look().bad_pages.unreadable()
     }
 
     /// Makes the medium read-only after this many more events.
     pub fn turn_read_only_after(&self, events: u64) {
         let mut state = self.state();
-        state.spots.read_only_at = Some(state.happened.events + events);
+        state.bad_pages.read_only_at = Some(state.counters.events + events);
     }
 
     /// Returns whether the medium is read-only.
@@ -149,24 +148,24 @@ impl Medium {
 
     /// Makes all places writable again.
     pub fn end_wear(&self) {
-        self.state().spots.end_wear();
+        self.state().bad_pages.end_wear();
     }
 
     /// Ends the read-only state.
     pub fn end_read_only(&self) {
-        self.state().spots.read_only_at = None;
+        self.state().bad_pages.read_only_at = None;
     }
 
     /// Forgets the writes that have failed so far: the engine was informed and continues without
     /// them.
     pub fn forgive_writes(&self) {
         let mut state = self.state();
-        (state.happened.failed, state.happened.failed_at) = (0, None);
+        (state.counters.failed, state.counters.failed_at) = (0, None);
     }
 
     /// Repairs all bad places: their content becomes readable again, and everything is writable.
     pub fn mend(&self) {
-        self.state().spots.clear();
+        self.state().bad_pages.clear();
     }
 
     /// Stops the machine. All users of the medium must have been dropped.
@@ -196,7 +195,7 @@ impl Medium {
     /// Returns whether both copies of the superblock are readable and equal.
     fn has_two_superblocks(&self) -> bool {
         let mut state = self.state();
-        let readable = SUPERBLOCK_AT.iter().all(|copy| !state.spots.is_unreadable(*copy, PAGE as u64));
+        let readable = SUPERBLOCK_AT.iter().all(|copy| !state.bad_pages.is_unreadable(*copy, PAGE as u64));
         let [first, second] = SUPERBLOCK_AT;
         readable && state.at_rest(|pages, _| pages.bytes(first, PAGE) == pages.bytes(second, PAGE))
     }
@@ -238,7 +237,7 @@ impl Medium {
     pub fn must_lose_power(&self) -> bool {
         let state = self.look();
         let lost = |phase| matches!(phase, medium::Phase::Failed | medium::Phase::Unsynced);
-        state.happened.failed > 0 || state.changes.values().any(|change| lost(change.phase))
+        state.counters.failed > 0 || state.changes.values().any(|change| lost(change.phase))
     }
 }
 
@@ -311,12 +310,12 @@ impl SimDisk {
         offset: u64,
         buf: Buffer,
         at: Range<usize>,
-        done: fn(&mut State, u64),
+        done: fn(&mut MediumState, u64),
     ) -> (io::Result<()>, Buffer) {
         check_alignment(offset, &at);
         let len = at.len() as u64;
         self.event().await;
-        let id = self.medium.state().submit(What::Write { offset, pages: pages::cut(&buf.as_ref()[at]) });
+        let id = self.medium.state().submit(ChangeKind::Write { offset, pages: pages::cut(&buf.as_ref()[at]) });
         self.wait().await;
         if let Some(error) = self.refusal_of_write(offset, len) {
             let mut state = self.medium.state();
@@ -351,7 +350,7 @@ impl SimDisk {
         if let Some(error) = self.refusal() {
             return Some(error);
         }
-        if self.medium.look().spots.is_unwritable(offset, len) {
+        if self.medium.look().bad_pages.is_unwritable(offset, len) {
             return Some(self.failed(io::Error::from_raw_os_error(EIO)));
         }
         None
@@ -373,8 +372,8 @@ impl SimDisk {
     fn failed(&self, error: io::Error) -> io::Error {
         let tick = self.medium.clock.tick();
         let mut state = self.medium.state();
-        state.happened.failed += 1;
-        state.happened.failed_at.get_or_insert(tick);
+        state.counters.failed += 1;
+        state.counters.failed_at.get_or_insert(tick);
         error
     }
 }
@@ -407,11 +406,11 @@ impl Disk for SimDisk {
         self.event().await;
         self.pause().await;
         if self.fault(|faults| faults.read) {
-            self.medium.state().happened.reads_failed += 1;
+            self.medium.state().counters.reads_failed += 1;
             return (Err(io::Error::other("a read that failed")), buf);
         }
-        if self.medium.look().spots.is_unreadable(offset, at.len() as u64) {
-            self.medium.state().happened.reads_failed += 1;
+        if self.medium.look().bad_pages.is_unreadable(offset, at.len() as u64) {
+            self.medium.state().counters.reads_failed += 1;
             return (Err(io::Error::from_raw_os_error(EIO)), buf);
         }
         let state = self.medium.look();
@@ -424,11 +423,11 @@ impl Disk for SimDisk {
     }
 
     async fn write(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
-        self.write_as(offset, buf, at, State::write_done).await
+        self.write_as(offset, buf, at, MediumState::write_done).await
     }
 
     async fn write_durable(&self, offset: u64, buf: Buffer, at: Range<usize>) -> (io::Result<()>, Buffer) {
-        self.write_as(offset, buf, at, State::durable_write_done).await
+        self.write_as(offset, buf, at, MediumState::durable_write_done).await
     }
 
     async fn sync(&self) -> io::Result<()> {
@@ -475,7 +474,7 @@ impl Disk for SimDisk {
         self.event().await;
         if full {
             // Counted when it is answered: others wait for the answer.
-            self.medium.state().happened.full += 1;
+            self.medium.state().counters.full += 1;
             self.refuse();
             return Err(io::ErrorKind::StorageFull.into());
         }

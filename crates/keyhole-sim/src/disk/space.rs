@@ -9,24 +9,8 @@ use std::ops::Range;
 
 use keyhole_log::limits::PAGE;
 
-use super::faults::Faults;
+use super::faults::{Faults, FileSystem};
 use crate::random::Random;
-
-/// How a file system allocates space.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum FileSystem {
-    /// An allocation takes space where the file has none, and guarantees later writes.
-    #[default]
-    Ext4,
-    /// Like `Ext4`, but an allocation needs free space for its whole range, even where the file
-    /// already has space.
-    Xfs,
-    /// Copy on write: an allocation guarantees nothing, and a write may fail for lack of space.
-    Btrfs,
-    /// No preallocation (ext2, ext3, FUSE, NFS): the file only becomes longer. A write into a hole
-    /// takes space or fails.
-    NoExtents,
-}
 
 /// Percentage of writes that fail on a full copy-on-write file system.
 const COPIES_FAIL: u64 = 60;

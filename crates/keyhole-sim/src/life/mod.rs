@@ -132,7 +132,7 @@ fn live(seed: u64, setup: Setup) -> Result<Tally, String> {
     }
     life.last()?;
     life.tally.operations = life.world.operations.get();
-    life.tally.events = life.world.medium.happened().events;
+    life.tally.events = life.world.medium.counters().events;
     life.tally.trace = life.random.number() ^ life.world.clock.tick() ^ life.world.clock.now();
     Ok(life.tally)
 }

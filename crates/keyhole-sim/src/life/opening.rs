@@ -109,7 +109,7 @@ impl Life {
             let events = *self.random.pick(&[5, 30, 80]);
             let stop = armed.then(|| self.random.below(events));
             self.world.medium.stop_after(stop);
-            let before = self.world.medium.happened();
+            let before = self.world.medium.counters();
             let (disk, options) = (SimDisk::new(&self.world.medium), opening.options(self.world.plan.ring));
             let mut executor = self.executor();
             let answer = self.alone(&mut executor, "open", async move { open(&disk, options).await });
@@ -132,7 +132,7 @@ impl Life {
                     break (executor, store, recovery);
                 }
                 Some(Ok((_, recovery))) => {
-                    let after = self.world.medium.happened();
+                    let after = self.world.medium.counters();
                     if after.failed == 0 && after.full == before.full {
                         executor.forget();
                         return Err(format!("read-only without a reason: {:?}", recovery.read_only));
@@ -140,7 +140,7 @@ impl Life {
                     self.world.say(|| format!("open: read-only: {:?}", recovery.read_only));
                 }
                 Some(Err(error)) => {
-                    let after = self.world.medium.happened();
+                    let after = self.world.medium.counters();
                     let failed = after.reads_failed > before.reads_failed || after.failed > 0;
                     let legal = match &error {
                         Error::Io(_) => failed,
@@ -218,7 +218,7 @@ impl Life {
         }
         // The second page of a cut batch stays behind the mark and is reported again at each
         // opening. So does that of a batch that failed for lack of space.
-        let was_full = self.world.medium.happened().writes_full > 0;
+        let was_full = self.world.medium.counters().writes_full > 0;
         self.cut |= (recovery.cut > 0 && !self.orderly) || self.hurt || was_full;
         if self.orderly && recovery.cut > 0 && !self.cut {
             return Err(format!("{} segments cut after an orderly end", recovery.cut));

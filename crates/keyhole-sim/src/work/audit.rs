@@ -25,7 +25,7 @@ pub enum Audit {
 
 /// The findings.
 #[derive(Default)]
-struct Found {
+struct AuditFindings {
     /// The version of each object found, by bucket.
     objects: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
     uploads: BTreeSet<u64>,
@@ -63,7 +63,7 @@ pub async fn audit(log: Log<SimDisk>, world: std::rc::Rc<World>, how: Audit, mut
     }
     let mismatches = log.store().recount();
     assert!(mismatches.is_empty(), "{how:?}: live bytes: {mismatches:?}");
-    let mut found = Found::default();
+    let mut found = AuditFindings::default();
     audit_buckets(&log, &world, how, &mut found);
     audit_uploads(&log, &world, how, &mut found).await;
     let newest = world.model.borrow().newest().filter(|_| how == Audit::Quiet && world.plan.ring);
@@ -91,7 +91,7 @@ pub async fn audit(log: Log<SimDisk>, world: std::rc::Rc<World>, how: Audit, mut
     assert!(usage.allocated <= usage.capacity && usage.live <= usage.allocated, "{usage:?}");
 }
 
-fn audit_buckets(log: &Log<SimDisk>, world: &World, how: Audit, found: &mut Found) {
+fn audit_buckets(log: &Log<SimDisk>, world: &World, how: Audit, found: &mut AuditFindings) {
     let (now, mut model) = (world.clock.tick(), world.model.borrow_mut());
     let durable = model.durable;
     let buckets = log.buckets();
@@ -114,7 +114,7 @@ fn audit_buckets(log: &Log<SimDisk>, world: &World, how: Audit, found: &mut Foun
     assert_eq!(buckets.len(), found.objects.len(), "{buckets:?}");
 }
 
-async fn audit_uploads(log: &Log<SimDisk>, world: &World, how: Audit, found: &mut Found) {
+async fn audit_uploads(log: &Log<SimDisk>, world: &World, how: Audit, found: &mut AuditFindings) {
     let uploads: Vec<u64> = world.model.borrow().uploads.keys().copied().collect();
     for id in uploads {
         let (bucket, key) = {
@@ -222,7 +222,7 @@ fn completed_if_gone(model: &mut Model, id: u64, there: bool, how: Audit, now: u
     }
 }
 
-async fn audit_objects(log: &Log<SimDisk>, world: &World, how: Audit, found: &mut Found) {
+async fn audit_objects(log: &Log<SimDisk>, world: &World, how: Audit, found: &mut AuditFindings) {
     for (bucket, key) in BUCKETS.iter().flat_map(|bucket| KEYS.iter().map(move |key| (*bucket, *key))) {
         let object = match log.object(bucket, key).await {
             Ok(object) => object,
@@ -270,7 +270,7 @@ fn audit_unreadable(
     log: &Log<SimDisk>,
     world: &World,
     how: Audit,
-    found: &mut Found,
+    found: &mut AuditFindings,
     (bucket, key): (&'static str, &'static str),
     damage: &keyhole_log::Damage,
 ) {
@@ -321,7 +321,7 @@ fn listing(of: &BTreeMap<&'static str, u64>, model: &Model, list: &ListObjects) 
     Listing { entries, truncated }
 }
 
-fn check_listings(log: &Log<SimDisk>, bucket: &str, found: &Found, model: &Model, random: &mut Random) {
+fn check_listings(log: &Log<SimDisk>, bucket: &str, found: &AuditFindings, model: &Model, random: &mut Random) {
     for _ in 0..6 {
         let list = ListObjects {
             prefix: random.pick(&["", "", "a", "a/", "b/", "x"]).to_string(),

@@ -21,7 +21,7 @@ pub use damaged::audit_damaged;
 pub use watch::{Watch, Work};
 
 use crate::content::Content;
-use crate::disk::{Happened, Medium, Rot, SimDisk};
+use crate::disk::{DiskCounters, Medium, Rot, SimDisk};
 use crate::executor::Clock;
 use crate::model::{BUCKETS, KEYS, Model, etag, number};
 use crate::plan::{Bodies, Opening, Plan};
@@ -92,13 +92,13 @@ impl World {
 
     /// Returns the work done so far.
     pub fn work(&self) -> Work {
-        let happened = self.medium.happened();
-        Work { events: happened.events, polls: self.clock.polls() }
+        let counters = self.medium.counters();
+        Work { events: counters.events, polls: self.clock.polls() }
     }
 
     /// Returns whether the store may report that it is full.
     fn may_be_full(&self, log: &Log<SimDisk>, since: &Since) -> bool {
-        let of_file_system = self.medium.was_short_since(&since.happened);
+        let of_file_system = self.medium.was_short_since(&since.counters);
         if self.plan.ring {
             // Only for lack of space in the file system.
             return self.plan.faults.neighbour > 0;
@@ -124,7 +124,7 @@ impl World {
 #[derive(Debug, Clone, Copy)]
 struct Since {
     tick: u64,
-    happened: Happened,
+    counters: DiskCounters,
 }
 
 /// The meaning of an answer for the model.
@@ -266,7 +266,7 @@ impl Client {
     fn since(&self) -> Since {
         // The node does this every second, which is longer than an operation takes here.
         self.log.store().expect_space();
-        Since { tick: self.world.clock.tick(), happened: self.world.medium.happened() }
+        Since { tick: self.world.clock.tick(), counters: self.world.medium.counters() }
     }
 
     fn now(&self) -> u64 {
@@ -292,7 +292,7 @@ impl Client {
 
     /// Checks an acknowledgement: it must not come from a disk that failed before the request.
     fn acknowledged(&self, since: &Since) {
-        let failed = self.world.medium.happened().failed_at;
+        let failed = self.world.medium.counters().failed_at;
         assert!(failed.is_none_or(|at| at > since.tick), "acknowledged after a write or a sync had failed");
     }
 
@@ -308,12 +308,12 @@ impl Client {
                 Some(Answer::Refused)
             }
             Error::InDoubt => {
-                let before = since.happened.writes_full;
-                assert!(self.world.medium.happened().writes_full > before, "in doubt, but no write was without space");
+                let before = since.counters.writes_full;
+                assert!(self.world.medium.counters().writes_full > before, "in doubt, but no write was without space");
                 Some(Answer::Unknown)
             }
             Error::Io(_) | Error::Poisoned => {
-                assert!(self.world.medium.happened().failed > 0, "{error}, but no write has failed");
+                assert!(self.world.medium.counters().failed > 0, "{error}, but no write has failed");
                 Some(Answer::Unknown)
             }
             _ => None,
@@ -326,7 +326,7 @@ impl Client {
 
     /// Judges an error of a read.
     fn judge_read(&self, error: &Error, since: &Since, what: &str) {
-        let failed = self.world.medium.happened().reads_failed > since.happened.reads_failed;
+        let failed = self.world.medium.counters().reads_failed > since.counters.reads_failed;
         // A read that fails every time is damage.
         assert!(matches!(error, Error::Io(_) | Error::Damaged(_)) && failed, "{what}: {error}");
     }
@@ -340,11 +340,11 @@ impl Client {
         match answer {
             Ok(()) => self.acknowledged(&since),
             Err(Error::Closed) => {
-                let ended = self.world.medium.happened().failed > 0;
+                let ended = self.world.medium.counters().failed > 0;
                 assert!(!self.world.plan.maintained || ended, "the maintenance has ended");
             }
             // Cleaning reads, and must be requested again if a read fails.
-            Err(Error::Io(_)) if self.world.medium.happened().reads_failed > since.happened.reads_failed => {}
+            Err(Error::Io(_)) if self.world.medium.counters().reads_failed > since.counters.reads_failed => {}
             Err(error) => assert!(self.judge(&error, &since).is_some(), "a checkpoint: {error}"),
         }
     }

@@ -1,15 +1,21 @@
 //! Payloads of records: one struct per kind, with its `encode` and the shared [`RecordPayload::parse`].
 
+mod body;
+mod object;
+
+pub(crate) use body::{BodyRecord, Bytes, Run};
+pub(crate) use object::{ObjectPut, PartPut, UploadCreate};
+
 use super::Cursor;
 use super::checkpoint::{CheckpointEnd, CheckpointItems};
-use super::part::{PART_LEN, encode_part, parse_part};
-use crate::limits::{BATCH_MAX, BUCKET_MAX, CHUNK_LEN, INLINE_MAX, SEGMENT_LEN_MIN, batch_max};
+use super::part::PART_LEN;
 use crate::limits::{
-    BLOCK_DATA, BLOCKS_MAX, HEAD_MAX, KEY_MAX, LIFECYCLE_MAX, OBJECT_TAGS_MAX, PART_CHECKSUM_MAX, PART_CHECKSUMS_MAX,
-    PARTS_MAX,
+    BATCH_MAX, BUCKET_MAX, CHUNK_TAGS_MAX, HEAD_MAX, INLINE_MAX, KEY_MAX, LIFECYCLE_MAX, OBJECT_TAGS_MAX,
+    PART_CHECKSUM_MAX, PART_CHECKSUMS_MAX, PARTS_MAX, POLICY_MAX, PREFIX_MAX, RECORD_MAX, RUNS_MAX, SEGMENT_LEN_MIN,
+    TAG_LEN, batch_max,
 };
-use crate::limits::{CHUNK_TAGS_MAX, POLICY_MAX, PREFIX_MAX, RECORD_MAX, RUNS_MAX, TAG_LEN};
-use crate::types::{BodyId, BucketSettings, Etag, Part};
+use crate::types::BucketSettings;
+use body::RUN_LEN;
 
 /// Kinds of records, as stored on disk.
 pub(crate) mod kind {
@@ -37,28 +43,15 @@ pub(crate) mod kind {
     pub(crate) const BUCKET_LIFECYCLE: u8 = 15;
 }
 
-const SEALED: u8 = 1;
-const DECLARED: u8 = 2;
-const BOUND: u8 = 4;
-const TAGS: u8 = 8;
-const PART_CHECKSUMS: u8 = 16;
-const INLINE: u8 = 0;
-/// Form of format version 2: runs of whole blocks, except the last block of the body.
-const WHOLE_BLOCKS: u8 = 1;
-const BLOCKS: u8 = 2;
-
-/// Length of an encoded run.
-const RUN_LEN: usize = 8 + 8 + 4;
-
 /// The longest body record has the most runs; the longest other record is an object of the most
 /// parts. A body shares a batch with its object only, and each record is read into one buffer.
 const BODY_RECORD_MAX: usize = {
     let blocks = RUNS_MAX * RUN_LEN;
     let inline = INLINE_MAX + CHUNK_TAGS_MAX * TAG_LEN;
-    super::record::HEADER_LEN + 32 + PREFIX_MAX + if blocks > inline { blocks } else { inline }
+    crate::wire::record::HEADER_LEN + 32 + PREFIX_MAX + if blocks > inline { blocks } else { inline }
 };
 const OBJECT_OF_A_BODY_MAX: usize =
-    super::record::HEADER_LEN + 64 + KEY_MAX + HEAD_MAX + PART_LEN + 2 + OBJECT_TAGS_MAX;
+    crate::wire::record::HEADER_LEN + 64 + KEY_MAX + HEAD_MAX + PART_LEN + 2 + OBJECT_TAGS_MAX;
 const OBJECT_RECORD_MAX: usize = OBJECT_OF_A_BODY_MAX + (PARTS_MAX - 1) * PART_LEN + 4 + PART_CHECKSUMS_MAX;
 const _: () = {
     assert!(BODY_RECORD_MAX <= RECORD_MAX && OBJECT_RECORD_MAX <= RECORD_MAX && RECORD_MAX + 8 <= BATCH_MAX);
@@ -68,76 +61,6 @@ const _: () = {
     assert!(BODY_RECORD_MAX + OBJECT_OF_A_BODY_MAX + 16 <= batch_max(SEGMENT_LEN_MIN));
     assert!(POLICY_MAX <= LIFECYCLE_MAX && LIFECYCLE_MAX <= u16::MAX as usize);
 };
-
-/// Contiguous blocks of a body in one segment. A block ends at each multiple of [`BLOCK_DATA`] in
-/// the body and at the end of a run, so the lengths of runs determine those of blocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Run {
-    /// Offset of the first block in the file.
-    pub(crate) offset: u64,
-    /// Generation of the segment.
-    pub(crate) generation: u64,
-    /// Bytes of the body.
-    pub(crate) len: u32,
-}
-
-/// Storage of a body's bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Bytes<'a> {
-    Inline { tags: &'a [[u8; TAG_LEN]], data: &'a [u8] },
-    Blocks(Vec<Run>),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct BodyRecord<'a> {
-    pub(crate) id: BodyId,
-    /// Relocation sequence: 0, or the number of the move of its blocks. Of several records of a
-    /// body the one with the highest counts.
-    pub(crate) relocation: u64,
-    pub(crate) len: u64,
-    pub(crate) prefix: &'a [u8],
-    pub(crate) bytes: Bytes<'a>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ObjectPut<'a> {
-    pub(crate) bucket: u64,
-    /// The upload that this completes.
-    pub(crate) upload: Option<u64>,
-    pub(crate) size: u64,
-    pub(crate) time_ms: u64,
-    pub(crate) etag: Etag,
-    pub(crate) sealed: bool,
-    /// Whether the object head must list the parts.
-    pub(crate) bound: bool,
-    pub(crate) key: &'a str,
-    pub(crate) head: &'a [u8],
-    pub(crate) parts: Vec<Part>,
-    pub(crate) tags: &'a [u8],
-    /// Part checksums.
-    pub(crate) part_checksums: &'a [u8],
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct UploadCreate<'a> {
-    pub(crate) bucket: u64,
-    pub(crate) id: [u8; 16],
-    pub(crate) time_ms: u64,
-    pub(crate) sealed: bool,
-    pub(crate) declared: Option<(u8, u8)>,
-    pub(crate) key: &'a str,
-    pub(crate) head: &'a [u8],
-    pub(crate) tags: &'a [u8],
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PartPut<'a> {
-    pub(crate) bucket: u64,
-    pub(crate) upload: u64,
-    pub(crate) time_ms: u64,
-    pub(crate) part: Part,
-    pub(crate) checksums: &'a [u8],
-}
 
 /// The payload of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -342,207 +265,10 @@ impl<'a> RecordPayload<'a> {
     }
 }
 
-impl<'a> BodyRecord<'a> {
-    fn encode(&self, out: &mut Vec<u8>) {
-        let (form, count) = match &self.bytes {
-            Bytes::Inline { tags, .. } => (INLINE, tags.len()),
-            Bytes::Blocks(runs) => (BLOCKS, runs.len()),
-        };
-        out.extend_from_slice(&self.id.0.to_le_bytes());
-        out.extend_from_slice(&self.len.to_le_bytes());
-        out.extend_from_slice(&[form, self.prefix.len() as u8, 0, 0]);
-        out.extend_from_slice(&(count as u32).to_le_bytes());
-        out.extend_from_slice(&self.relocation.to_le_bytes());
-        out.extend(self.prefix);
-        match &self.bytes {
-            Bytes::Inline { tags, data } => {
-                out.extend(tags.as_flattened());
-                out.extend(*data);
-            }
-            Bytes::Blocks(runs) => {
-                for run in runs {
-                    out.extend(run.offset.to_le_bytes());
-                    out.extend(run.generation.to_le_bytes());
-                    out.extend(run.len.to_le_bytes());
-                }
-            }
-        }
-    }
-
-    fn parse(c: &mut Cursor<'a>) -> Option<Self> {
-        let (id, len) = (BodyId(c.u64()?), c.u64()?);
-        let [form, prefix_len, 0, 0] = c.array()? else { return None };
-        let count = c.u32()? as usize;
-        let relocation = c.u64()?;
-        let prefix = c.bytes(prefix_len.into())?;
-        let bytes = match form {
-            INLINE => {
-                if count > CHUNK_TAGS_MAX {
-                    return None;
-                }
-                let (tags, _) = c.bytes(count * TAG_LEN)?.as_chunks();
-                Bytes::Inline { tags, data: c.bytes(usize::try_from(len).ok()?)? }
-            }
-            BLOCKS => Bytes::Blocks(parse_runs(c, count, len)?),
-            WHOLE_BLOCKS => Bytes::Blocks(parse_whole_blocks(c, count, len)?),
-            _ => return None,
-        };
-        Some(BodyRecord { id, relocation, len, prefix, bytes })
-    }
-}
-
-/// Parses runs that total `len` bytes. Each run but the last must end with a whole chunk.
-fn parse_runs(c: &mut Cursor<'_>, count: usize, len: u64) -> Option<Vec<Run>> {
-    if count > RUNS_MAX {
-        return None;
-    }
-    let mut left = len;
-    let mut run = || {
-        let run = Run { offset: c.u64()?, generation: c.u64()?, len: c.u32()? };
-        left = left.checked_sub(run.len.into())?;
-        (run.len > 0 && (left == 0 || (len - left).is_multiple_of(CHUNK_LEN as u64))).then_some(run)
-    };
-    let runs = (0..count).map(|_| run()).collect::<Option<Vec<_>>>()?;
-    (left == 0).then_some(runs)
-}
-
-/// Parses runs of format version 2, which have a number of blocks instead of bytes.
-fn parse_whole_blocks(c: &mut Cursor<'_>, count: usize, len: u64) -> Option<Vec<Run>> {
-    if count > BLOCKS_MAX {
-        return None;
-    }
-    let mut left = len;
-    let mut run = || {
-        let (offset, generation, blocks) = (c.u64()?, c.u64()?, u64::from(c.u32()?));
-        let run_len = left.min(blocks * BLOCK_DATA as u64);
-        left -= run_len;
-        // The last block of a body may be short, but not empty.
-        let exact = blocks > 0 && run_len.div_ceil(BLOCK_DATA as u64) == blocks;
-        exact.then_some(Run { offset, generation, len: u32::try_from(run_len).ok()? })
-    };
-    let runs = (0..count).map(|_| run()).collect::<Option<Vec<_>>>()?;
-    (left == 0).then_some(runs)
-}
-
-impl<'a> ObjectPut<'a> {
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.bucket.to_le_bytes());
-        out.extend_from_slice(&self.upload.unwrap_or(0).to_le_bytes());
-        out.extend_from_slice(&self.size.to_le_bytes());
-        out.extend_from_slice(&self.time_ms.to_le_bytes());
-        out.extend_from_slice(&self.etag.digest);
-        out.extend_from_slice(&self.etag.parts.to_le_bytes());
-        let flag = |flag, is: bool| if is { flag } else { 0 };
-        let (tags, part_checksums) = (!self.tags.is_empty(), !self.part_checksums.is_empty());
-        let opaque = flag(TAGS, tags) | flag(PART_CHECKSUMS, part_checksums);
-        out.extend_from_slice(&[flag(SEALED, self.sealed) | flag(BOUND, self.bound) | opaque, 0]);
-        out.extend_from_slice(&(self.key.len() as u16).to_le_bytes());
-        out.extend_from_slice(&(self.parts.len() as u16).to_le_bytes());
-        out.extend_from_slice(&(self.head.len() as u32).to_le_bytes());
-        out.extend(self.key.as_bytes());
-        out.extend(self.head);
-        for part in &self.parts {
-            encode_part(part, out);
-        }
-        if tags {
-            encode_tags(self.tags, out);
-        }
-        if part_checksums {
-            out.extend_from_slice(&(self.part_checksums.len() as u32).to_le_bytes());
-            out.extend_from_slice(self.part_checksums);
-        }
-    }
-
-    fn parse(c: &mut Cursor<'a>) -> Option<Self> {
-        let (bucket, upload, size, time_ms) = (c.u64()?, c.u64()?, c.u64()?, c.u64()?);
-        let etag = Etag { digest: c.array()?, parts: c.u16()? };
-        let [flags, 0] = c.array()? else { return None };
-        if flags & !(SEALED | BOUND | TAGS | PART_CHECKSUMS) != 0 {
-            return None;
-        }
-        let (sealed, bound) = (flags & SEALED != 0, flags & BOUND != 0);
-        let (key_len, count, head_len) = (c.u16()?, c.u16()?, c.u32()?);
-        let key = c.str(key_len.into())?;
-        let head = c.bytes(head_len as usize)?;
-        let parts = (0..count).map(|_| parse_part(c)).collect::<Option<_>>()?;
-        let tags = parse_tags(flags, c)?;
-        let part_checksums = match flags & PART_CHECKSUMS {
-            0 => &[],
-            _ => c.u32().filter(|len| *len > 0).and_then(|len| c.bytes(len as usize))?,
-        };
-        let upload = (upload != 0).then_some(upload);
-        Some(ObjectPut { bucket, upload, size, time_ms, etag, sealed, bound, key, head, parts, tags, part_checksums })
-    }
-}
-
-impl<'a> UploadCreate<'a> {
-    fn encode(&self, out: &mut Vec<u8>) {
-        let (algorithm, kind) = self.declared.unwrap_or((0, 0));
-        let flags = if self.sealed { SEALED } else { 0 }
-            | if self.declared.is_some() { DECLARED } else { 0 }
-            | if self.tags.is_empty() { 0 } else { TAGS };
-        out.extend(self.bucket.to_le_bytes());
-        out.extend(self.id);
-        out.extend(self.time_ms.to_le_bytes());
-        out.extend([flags, algorithm, kind, 0]);
-        out.extend((self.key.len() as u16).to_le_bytes());
-        out.extend((self.head.len() as u32).to_le_bytes());
-        out.extend(self.key.as_bytes());
-        out.extend(self.head);
-        if !self.tags.is_empty() {
-            encode_tags(self.tags, out);
-        }
-    }
-
-    fn parse(c: &mut Cursor<'a>) -> Option<Self> {
-        let (bucket, id, time_ms) = (c.u64()?, c.array()?, c.u64()?);
-        let [flags, algorithm, kind, 0] = c.array()? else { return None };
-        if flags & !(SEALED | DECLARED | TAGS) != 0 {
-            return None;
-        }
-        let (key_len, head_len) = (c.u16()?, c.u32()?);
-        let key = c.str(key_len.into())?;
-        let head = c.bytes(head_len as usize)?;
-        let declared = (flags & DECLARED != 0).then_some((algorithm, kind));
-        let tags = parse_tags(flags, c)?;
-        Some(UploadCreate { bucket, id, time_ms, sealed: flags & SEALED != 0, declared, key, head, tags })
-    }
-}
-
-impl<'a> PartPut<'a> {
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.extend(self.bucket.to_le_bytes());
-        out.extend(self.upload.to_le_bytes());
-        out.extend(self.time_ms.to_le_bytes());
-        encode_part(&self.part, out);
-        out.extend((self.checksums.len() as u16).to_le_bytes());
-        out.extend(self.checksums);
-    }
-
-    fn parse(c: &mut Cursor<'a>) -> Option<Self> {
-        let (bucket, upload, time_ms) = (c.u64()?, c.u64()?, c.u64()?);
-        let part = parse_part(c)?;
-        let len = c.u16()?;
-        Some(PartPut { bucket, upload, time_ms, part, checksums: c.bytes(len.into())? })
-    }
-}
-
-fn encode_tags(tags: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(&(tags.len() as u16).to_le_bytes());
-    out.extend_from_slice(tags);
-}
-
-/// Parses tags. They are present if flagged, and then not empty.
-fn parse_tags<'a>(flags: u8, c: &mut Cursor<'a>) -> Option<&'a [u8]> {
-    match flags & TAGS {
-        0 => Some(&[]),
-        _ => c.u16().filter(|len| *len > 0).and_then(|len| c.bytes(len.into())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{BodyId, Etag, Part};
 
     fn check(payload: &RecordPayload<'_>) {
         let bytes = payload.encode();
@@ -639,7 +365,7 @@ mod tests {
             let bytes = Bytes::Blocks(runs);
             let mut encoded =
                 RecordPayload::Body(BodyRecord { id: BodyId(4), relocation: 0, len, prefix: b"", bytes }).encode();
-            encoded[16] = WHOLE_BLOCKS;
+            encoded[16] = 1; // Runs of whole blocks.
             let Some(RecordPayload::Body(body)) = RecordPayload::parse(kind::BODY, &encoded) else { return None };
             let Bytes::Blocks(runs) = body.bytes else { return None };
             Some(runs.iter().map(|run| run.len).collect::<Vec<_>>())

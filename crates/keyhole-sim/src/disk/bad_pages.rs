@@ -13,7 +13,7 @@ pub(super) const EROFS: i32 = 30;
 
 /// Bad places by page number. They outlive processes and power failures.
 #[derive(Debug, Default)]
-pub(super) struct Spots {
+pub(super) struct BadPages {
     unreadable: BTreeSet<u64>,
     unwritable: BTreeSet<u64>,
     /// The event from which the medium is read-only.
@@ -24,7 +24,7 @@ fn pages(offset: u64, len: u64) -> Range<u64> {
     offset / PAGE as u64..(offset + len).div_ceil(PAGE as u64)
 }
 
-impl Spots {
+impl BadPages {
     pub(super) fn add_unreadable(&mut self, offset: u64) {
         self.unreadable.insert(offset / PAGE as u64);
     }
@@ -35,7 +35,7 @@ impl Spots {
 
     /// Forgets all bad places and ends the read-only state.
     pub(super) fn clear(&mut self) {
-        *self = Spots::default();
+        *self = BadPages::default();
     }
 
     pub(super) fn end_wear(&mut self) {

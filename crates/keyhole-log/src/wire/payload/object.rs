@@ -1,0 +1,170 @@
+//! The records of objects, uploads and parts.
+
+use super::super::Cursor;
+use super::super::part::{encode_part, parse_part};
+use crate::types::{Etag, Part};
+
+const SEALED: u8 = 1;
+const DECLARED: u8 = 2;
+const BOUND: u8 = 4;
+const TAGS: u8 = 8;
+const PART_CHECKSUMS: u8 = 16;
+
+/// An object, and the upload that it completes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ObjectPut<'a> {
+    pub(crate) bucket: u64,
+    /// The upload that this completes.
+    pub(crate) upload: Option<u64>,
+    pub(crate) size: u64,
+    pub(crate) time_ms: u64,
+    pub(crate) etag: Etag,
+    pub(crate) sealed: bool,
+    /// Whether the object head must list the parts.
+    pub(crate) bound: bool,
+    pub(crate) key: &'a str,
+    pub(crate) head: &'a [u8],
+    pub(crate) parts: Vec<Part>,
+    pub(crate) tags: &'a [u8],
+    /// Part checksums.
+    pub(crate) part_checksums: &'a [u8],
+}
+
+/// A created upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UploadCreate<'a> {
+    pub(crate) bucket: u64,
+    pub(crate) id: [u8; 16],
+    pub(crate) time_ms: u64,
+    pub(crate) sealed: bool,
+    pub(crate) declared: Option<(u8, u8)>,
+    pub(crate) key: &'a str,
+    pub(crate) head: &'a [u8],
+    pub(crate) tags: &'a [u8],
+}
+
+/// A part of an upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PartPut<'a> {
+    pub(crate) bucket: u64,
+    pub(crate) upload: u64,
+    pub(crate) time_ms: u64,
+    pub(crate) part: Part,
+    pub(crate) checksums: &'a [u8],
+}
+
+impl<'a> ObjectPut<'a> {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.bucket.to_le_bytes());
+        out.extend_from_slice(&self.upload.unwrap_or(0).to_le_bytes());
+        out.extend_from_slice(&self.size.to_le_bytes());
+        out.extend_from_slice(&self.time_ms.to_le_bytes());
+        out.extend_from_slice(&self.etag.digest);
+        out.extend_from_slice(&self.etag.parts.to_le_bytes());
+        let flag = |flag, is: bool| if is { flag } else { 0 };
+        let (tags, part_checksums) = (!self.tags.is_empty(), !self.part_checksums.is_empty());
+        let opaque = flag(TAGS, tags) | flag(PART_CHECKSUMS, part_checksums);
+        out.extend_from_slice(&[flag(SEALED, self.sealed) | flag(BOUND, self.bound) | opaque, 0]);
+        out.extend_from_slice(&(self.key.len() as u16).to_le_bytes());
+        out.extend_from_slice(&(self.parts.len() as u16).to_le_bytes());
+        out.extend_from_slice(&(self.head.len() as u32).to_le_bytes());
+        out.extend(self.key.as_bytes());
+        out.extend(self.head);
+        for part in &self.parts {
+            encode_part(part, out);
+        }
+        if tags {
+            encode_tags(self.tags, out);
+        }
+        if part_checksums {
+            out.extend_from_slice(&(self.part_checksums.len() as u32).to_le_bytes());
+            out.extend_from_slice(self.part_checksums);
+        }
+    }
+
+    pub(super) fn parse(c: &mut Cursor<'a>) -> Option<Self> {
+        let (bucket, upload, size, time_ms) = (c.u64()?, c.u64()?, c.u64()?, c.u64()?);
+        let etag = Etag { digest: c.array()?, parts: c.u16()? };
+        let [flags, 0] = c.array()? else { return None };
+        if flags & !(SEALED | BOUND | TAGS | PART_CHECKSUMS) != 0 {
+            return None;
+        }
+        let (sealed, bound) = (flags & SEALED != 0, flags & BOUND != 0);
+        let (key_len, count, head_len) = (c.u16()?, c.u16()?, c.u32()?);
+        let key = c.str(key_len.into())?;
+        let head = c.bytes(head_len as usize)?;
+        let parts = (0..count).map(|_| parse_part(c)).collect::<Option<_>>()?;
+        let tags = parse_tags(flags, c)?;
+        let part_checksums = match flags & PART_CHECKSUMS {
+            0 => &[],
+            _ => c.u32().filter(|len| *len > 0).and_then(|len| c.bytes(len as usize))?,
+        };
+        let upload = (upload != 0).then_some(upload);
+        Some(ObjectPut { bucket, upload, size, time_ms, etag, sealed, bound, key, head, parts, tags, part_checksums })
+    }
+}
+
+impl<'a> UploadCreate<'a> {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let (algorithm, kind) = self.declared.unwrap_or((0, 0));
+        let flags = if self.sealed { SEALED } else { 0 }
+            | if self.declared.is_some() { DECLARED } else { 0 }
+            | if self.tags.is_empty() { 0 } else { TAGS };
+        out.extend(self.bucket.to_le_bytes());
+        out.extend(self.id);
+        out.extend(self.time_ms.to_le_bytes());
+        out.extend([flags, algorithm, kind, 0]);
+        out.extend((self.key.len() as u16).to_le_bytes());
+        out.extend((self.head.len() as u32).to_le_bytes());
+        out.extend(self.key.as_bytes());
+        out.extend(self.head);
+        if !self.tags.is_empty() {
+            encode_tags(self.tags, out);
+        }
+    }
+
+    pub(super) fn parse(c: &mut Cursor<'a>) -> Option<Self> {
+        let (bucket, id, time_ms) = (c.u64()?, c.array()?, c.u64()?);
+        let [flags, algorithm, kind, 0] = c.array()? else { return None };
+        if flags & !(SEALED | DECLARED | TAGS) != 0 {
+            return None;
+        }
+        let (key_len, head_len) = (c.u16()?, c.u32()?);
+        let key = c.str(key_len.into())?;
+        let head = c.bytes(head_len as usize)?;
+        let declared = (flags & DECLARED != 0).then_some((algorithm, kind));
+        let tags = parse_tags(flags, c)?;
+        Some(UploadCreate { bucket, id, time_ms, sealed: flags & SEALED != 0, declared, key, head, tags })
+    }
+}
+
+impl<'a> PartPut<'a> {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend(self.bucket.to_le_bytes());
+        out.extend(self.upload.to_le_bytes());
+        out.extend(self.time_ms.to_le_bytes());
+        encode_part(&self.part, out);
+        out.extend((self.checksums.len() as u16).to_le_bytes());
+        out.extend(self.checksums);
+    }
+
+    pub(super) fn parse(c: &mut Cursor<'a>) -> Option<Self> {
+        let (bucket, upload, time_ms) = (c.u64()?, c.u64()?, c.u64()?);
+        let part = parse_part(c)?;
+        let len = c.u16()?;
+        Some(PartPut { bucket, upload, time_ms, part, checksums: c.bytes(len.into())? })
+    }
+}
+
+fn encode_tags(tags: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&(tags.len() as u16).to_le_bytes());
+    out.extend_from_slice(tags);
+}
+
+/// Parses tags. They are present if flagged, and then not empty.
+fn parse_tags<'a>(flags: u8, c: &mut Cursor<'a>) -> Option<&'a [u8]> {
+    match flags & TAGS {
+        0 => Some(&[]),
+        _ => c.u16().filter(|len| *len > 0).and_then(|len| c.bytes(len.into())),
+    }
+}

@@ -96,7 +96,8 @@ pub async fn check<D: Disk>(disk: Rc<D>, options: CheckOptions) -> Result<CheckR
         }
         let after = survey(disk.as_ref()).await?;
         report.repaired = (report.findings.len() as u64).saturating_sub(after.findings.len() as u64);
-        (report.free, report.tails) = (after.free, after.tails);
+        report.free = after.free;
+        report.tails = after.tails;
     }
     Ok(report)
 }
@@ -156,7 +157,8 @@ async fn survey<D: Disk>(disk: &D) -> Result<CheckReport, Error> {
     if recovered.recovery.mended {
         findings.push(Damage::mendable("a copy of the superblock", 0));
     }
-    let (report, used) = (CheckReport::default(), recovered.extents());
+    let report = CheckReport::default();
+    let used = recovered.extents();
     let mut survey = Survey { disk, recovered: &recovered, report, used, owners: None };
     survey.used.extend(SUPERBLOCK_AT.map(|at| at..at + PAGE as u64));
     let index = &recovered.index;

@@ -1,4 +1,5 @@
-//! Geometry of bodies: lengths and locations of blocks, derived from the length of a body and its runs.
+//! Geometry of bodies: lengths and locations of blocks, derived from the length of a body and its
+//! runs.
 
 use crate::limits::{BLOCK_DATA, BUFFER_LEN, CHUNK_LEN, FOOTER_LEN, SPLIT_WASTE};
 use crate::types::BodyId;
@@ -25,7 +26,8 @@ pub(crate) fn stored_bytes(start: u64, len: u64) -> u64 {
     }
     let front = len.min(BLOCK_DATA as u64 - start % BLOCK_DATA as u64);
     let rest = len - front;
-    let (full, tail) = (rest / BLOCK_DATA as u64, rest % BLOCK_DATA as u64);
+    let full = rest / BLOCK_DATA as u64;
+    let tail = rest % BLOCK_DATA as u64;
     let tail = if tail == 0 { 0 } else { block::stored_len(tail as usize) };
     block::stored_len(front as usize) as u64 + full * BUFFER_LEN as u64 + tail as u64
 }

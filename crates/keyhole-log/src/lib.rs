@@ -5,8 +5,8 @@
 //! [`format`](mod@format).
 //!
 //! # Invariants
-//! - A write acknowledged under [`Durability::Always`] is durable. Any other write is whole or absent
-//!   after a crash.
+//! - A write acknowledged under [`Durability::Always`] is durable. Any other write is whole or
+//!   absent after a crash.
 //! - Acknowledged data is never overwritten in place, and no offset is allocated twice.
 //! - Dropping a request does not affect in-flight writes: the [`Writer`] owns them.
 //! - A failed write or sync poisons the log. Data that verifies stays readable.

@@ -61,8 +61,8 @@ pub const SPLIT_WASTE: u64 = 64;
 /// Maximum opaque prefix of a body (56 bytes for a sealed body).
 pub const PREFIX_MAX: usize = 64;
 
-/// Maximum object head of an object or an upload, opaque to the log. A sealed one has at most 16,455
-/// bytes.
+/// Maximum object head of an object or an upload, opaque to the log. A sealed one has at most
+/// 16,455 bytes.
 pub const HEAD_MAX: usize = 17 * 1024;
 
 /// Maximum opaque checksums of a part.
@@ -75,12 +75,12 @@ pub const POLICY_MAX: usize = 4 * 1024;
 /// [`EXPIRE_BATCH`] objects, and bounds the comparisons per key.
 pub const LIFECYCLE_MAX: usize = 32 * 1024;
 
-/// Maximum opaque tags of an object or an upload, stored in the clear beside the object head. Ten S3
-/// tags have at most 384 characters each, of up to four bytes, plus their length fields.
+/// Maximum opaque tags of an object or an upload, stored in the clear beside the object head. Ten
+/// S3 tags have at most 384 characters each, of up to four bytes, plus their length fields.
 pub const OBJECT_TAGS_MAX: usize = 16 * 1024;
 
-/// Maximum opaque part_checksums of an object's parts: 42 bytes for each of 10,000 (a SHA-256 in the clear),
-/// or 85 for each of 5,000 (a sealed CRC-32). This is the remainder of the longest record.
+/// Maximum opaque part checksums of an object's parts: 42 bytes for each of 10,000 (a SHA-256 in the
+/// clear), or 85 for each of 5,000 (a sealed CRC-32). This is the remainder of the longest record.
 pub const PART_CHECKSUMS_MAX: usize = 416 * 1024;
 
 /// Maximum length of an object key (S3 allows 1,024).

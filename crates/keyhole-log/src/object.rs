@@ -81,6 +81,7 @@ pub struct PutPart {
     pub size: u64,
     /// Time of storage, in ms since 1970.
     pub time_ms: u64,
-    /// Part checksum, opaque to the log. At most [`PART_CHECKSUM_MAX`](crate::limits::PART_CHECKSUM_MAX) bytes.
+    /// Part checksum, opaque to the log. At most
+    /// [`PART_CHECKSUM_MAX`](crate::limits::PART_CHECKSUM_MAX) bytes.
     pub checksums: Vec<u8>,
 }

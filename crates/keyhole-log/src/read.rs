@@ -107,7 +107,8 @@ pub(crate) async fn read_verified_at<D: Disk>(
         span if span.is_empty() => padded..padded,
         span => span,
     };
-    let (mut together, mut buf) = (padded - span.end <= GAP_MAX, buf);
+    let mut together = padded - span.end <= GAP_MAX;
+    let mut buf = buf;
     let footer_at = loop {
         let until = if together { padded + FOOTER_LEN } else { span.end };
         let first = at + span.start..at + until;

@@ -33,7 +33,11 @@ impl<K, V> Default for SortedMap<K, V> {
 }
 
 /// Position of an entry or of an insertion. Invalidated by changes of the map.
-pub(crate) type Place = (usize, usize);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    leaf: usize,
+    at: usize,
+}
 
 impl<K: Ord, V> SortedMap<K, V> {
     pub(crate) fn len(&self) -> usize {
@@ -72,10 +76,10 @@ impl<K: Ord, V> SortedMap<K, V> {
             None => self.leaves.partition_point(begins).saturating_sub(1),
         };
         self.last.set(leaf);
-        let Some(entries) = self.leaves.get(leaf) else { return Err((0, 0)) };
+        let Some(entries) = self.leaves.get(leaf) else { return Err(Place { leaf: 0, at: 0 }) };
         match entries.binary_search_by(|(k, _)| compare(k)) {
-            Ok(at) => Ok((leaf, at)),
-            Err(at) => Err((leaf, at)),
+            Ok(at) => Ok(Place { leaf, at }),
+            Err(at) => Err(Place { leaf, at }),
         }
     }
 
@@ -83,21 +87,21 @@ impl<K: Ord, V> SortedMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.find(key).ok().map(|(leaf, at)| &self.leaves[leaf][at].1)
+        self.find(key).ok().map(|Place { leaf, at }| &self.leaves[leaf][at].1)
     }
 
     pub(crate) fn get_mut<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
     where
         K: Borrow<Q>,
     {
-        self.find(key).ok().map(|(leaf, at)| &mut self.leaves[leaf][at].1)
+        self.find(key).ok().map(|Place { leaf, at }| &mut self.leaves[leaf][at].1)
     }
 
-    pub(crate) fn at(&self, (leaf, at): Place) -> &V {
+    pub(crate) fn at(&self, Place { leaf, at }: Place) -> &V {
         &self.leaves[leaf][at].1
     }
 
-    pub(crate) fn at_mut(&mut self, (leaf, at): Place) -> &mut V {
+    pub(crate) fn at_mut(&mut self, Place { leaf, at }: Place) -> &mut V {
         &mut self.leaves[leaf][at].1
     }
 
@@ -115,11 +119,12 @@ impl<K: Ord, V> SortedMap<K, V> {
             && key.cmp(&last.0) == Ordering::Greater
         {
             let leaf = self.leaves.len() - 1;
-            self.insert_at((leaf, self.leaves[leaf].len()), key, value);
+            let at = self.leaves[leaf].len();
+            self.insert_at(Place { leaf, at }, key, value);
             return None;
         }
         match self.find(&key) {
-            Ok((leaf, at)) => Some(std::mem::replace(&mut self.leaves[leaf][at].1, value)),
+            Ok(Place { leaf, at }) => Some(std::mem::replace(&mut self.leaves[leaf][at].1, value)),
             Err(place) => {
                 self.insert_at(place, key, value);
                 None
@@ -128,7 +133,7 @@ impl<K: Ord, V> SortedMap<K, V> {
     }
 
     /// Inserts an entry at the position returned by [`find`](Self::find).
-    pub(crate) fn insert_at(&mut self, (leaf, at): Place, key: K, value: V) {
+    pub(crate) fn insert_at(&mut self, Place { leaf, at }: Place, key: K, value: V) {
         self.len += 1;
         let Some(entries) = self.leaves.get_mut(leaf) else {
             self.leaves.push(vec![(key, value)]);
@@ -161,7 +166,7 @@ impl<K: Ord, V> SortedMap<K, V> {
         self.find(key).ok().map(|place| self.remove_at(place))
     }
 
-    pub(crate) fn remove_at(&mut self, (leaf, at): Place) -> V {
+    pub(crate) fn remove_at(&mut self, Place { leaf, at }: Place) -> V {
         let entries = &mut self.leaves[leaf];
         let (_, value) = entries.remove(at);
         self.len -= 1;
@@ -206,7 +211,7 @@ impl<K: Ord, V> SortedMap<K, V> {
     }
 
     /// Iterates over the entries from a position on.
-    pub(crate) fn iter_at(&self, (leaf, at): Place) -> impl Iterator<Item = (&K, &V)> {
+    pub(crate) fn iter_at(&self, Place { leaf, at }: Place) -> impl Iterator<Item = (&K, &V)> {
         let first = self.leaves.get(leaf).map_or(&[][..], |entries| &entries[at..]);
         let rest = self.leaves.get(leaf + 1..).unwrap_or_default();
         first.iter().chain(rest.iter().flatten()).map(|(key, value)| (key, value))
@@ -244,7 +249,8 @@ mod tests {
             (state >> 33) % n
         };
         for keys in [10, 1000, 100_000] {
-            let (mut map, mut model) = (SortedMap::default(), BTreeMap::new());
+            let mut map = SortedMap::default();
+            let mut model = BTreeMap::new();
             for step in 0..40_000u64 {
                 // The map grows, shrinks, and grows again.
                 let key = random(keys);

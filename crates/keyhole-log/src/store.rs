@@ -163,10 +163,11 @@ impl Store {
     /// Counts a writer that has answered [`Error::InDoubt`], or that has
     /// decided those writes since.
     pub(crate) fn set_in_doubt(&self, is_in_doubt: bool) {
-        match is_in_doubt {
-            true => self.in_doubt.fetch_add(1, Ordering::Relaxed),
-            false => self.in_doubt.fetch_sub(1, Ordering::Relaxed),
-        };
+        if is_in_doubt {
+            self.in_doubt.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.in_doubt.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn begin_commit(&self) {

@@ -227,6 +227,13 @@ pub struct UploadHead {
     pub tags: Vec<u8>,
 }
 
+/// Identities of an upload and its bucket within the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct UploadIdentity {
+    pub(crate) bucket: u64,
+    pub(crate) upload: u64,
+}
+
 /// The current attempt at a part of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartInfo {
@@ -240,8 +247,7 @@ pub struct PartInfo {
     pub time_ms: u64,
     /// The [`Part`] that an object completed from it holds.
     pub part: Part,
-    /// Identities of the bucket and the upload.
-    pub(crate) of: (u64, u64),
+    pub(crate) of: UploadIdentity,
     /// Sequence number of its record.
     pub(crate) seq: u64,
 }
@@ -258,7 +264,8 @@ pub struct CompleteUpload {
     /// Tags of the object, opaque to the log. At most
     /// [`OBJECT_TAGS_MAX`](crate::limits::OBJECT_TAGS_MAX) bytes.
     pub tags: Vec<u8>,
-    /// Part checksums, opaque to the log. At most [`PART_CHECKSUMS_MAX`](crate::limits::PART_CHECKSUMS_MAX) bytes.
+    /// Part checksums, opaque to the log. At most
+    /// [`PART_CHECKSUMS_MAX`](crate::limits::PART_CHECKSUMS_MAX) bytes.
     pub part_checksums: Vec<u8>,
     /// Whether the object head must list the parts. Stored, but not used by the log.
     pub bound: bool,

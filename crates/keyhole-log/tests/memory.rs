@@ -192,7 +192,8 @@ fn opening_after_crash_takes_little_more_than_the_index() {
     let estimate = |disk: &FileDisk| LocalPool::new().run_until(estimate_index(disk)).unwrap();
     assert_eq!(estimate(&disk), None, "there is no checkpoint");
     store.run(store.log.clone().checkpoint()).unwrap();
-    let (estimated, taken) = (estimate(&disk).unwrap(), store.log.store().stats().index_bytes);
+    let estimated = estimate(&disk).unwrap();
+    let taken = store.log.store().stats().index_bytes;
     println!("{estimated} bytes of index estimated, {taken} taken");
     assert!(estimated.abs_diff(taken) <= taken / 5, "{estimated} bytes of index estimated, {taken} taken");
     let mut peaks = Vec::new();
@@ -210,7 +211,8 @@ fn opening_after_crash_takes_little_more_than_the_index() {
         assert_eq!(store.recovery.objects, OBJECTS as u64);
     }
     for pair in peaks[1..].windows(2) {
-        let ((fewer, less), (more, taken)) = (pair[0], pair[1]);
+        let (fewer, less) = pair[0];
+        let (more, taken) = pair[1];
         let each = taken.saturating_sub(less) / (more - fewer);
         assert!(each <= PER_RECORD_MORE, "{each} bytes for each record more: {peaks:?}");
     }
@@ -220,15 +222,21 @@ async fn upload(log: Log<FileDisk>, n: usize) {
     let mut id = [0; 16];
     // Identities are random, so they arrive unordered.
     id[..8].copy_from_slice(&(n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
-    let (bucket, key) = ("bucket".to_owned(), format!("backup/2026-11-29/volume-{n:08}.tar"));
-    let (head, tags, declared) = (vec![5; 60], Vec::new(), None);
+    let bucket = "bucket".to_owned();
+    let key = format!("backup/2026-11-29/volume-{n:08}.tar");
+    let head = vec![5; 60];
+    let tags = Vec::new();
+    let declared = None;
     let create = CreateUpload { bucket, key: key.clone(), id, head, tags, sealed: false, time_ms: 1, declared };
     log.create_upload(create).await.unwrap();
     let list = ListUploads { prefix: key, limit: 1, ..ListUploads::default() };
     let listing = log.list_uploads("bucket", &list).unwrap();
     let [ListedUpload::Upload(upload)] = &listing.entries[..] else { panic!("one upload of this key") };
-    let (content, salt, etag) = (body(&log, n).await, [0; 24], [1; 16]);
-    let (upload, checksums) = (upload.clone(), Vec::new());
+    let content = body(&log, n).await;
+    let salt = [0; 24];
+    let etag = [1; 16];
+    let upload = upload.clone();
+    let checksums = Vec::new();
     log.put_part(PutPart { upload, number: 1, content, salt, etag, size: 100, time_ms: 1, checksums }).await.unwrap();
 }
 
@@ -240,7 +248,8 @@ fn abandoned_upload_is_small_and_its_memory_is_reported() {
     let mut store = RunningStore::open(&disk);
     store.run(store.log.clone().create_bucket("bucket", 1)).unwrap();
     // As inserted, and as recovered.
-    let (before, told_before) = (HEAP.current_usage(), store.log.store().stats().index_bytes as usize);
+    let before = HEAP.current_usage();
+    let told_before = store.log.store().stats().index_bytes as usize;
     store.each(0..UPLOADS, upload);
     let engine = Arc::clone(store.log.store());
     let came = (HEAP.current_usage() - before, engine.stats().index_bytes as usize - told_before);

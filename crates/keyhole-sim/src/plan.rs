@@ -163,7 +163,10 @@ impl Plan {
             plan.press(random);
             // Bodies in flight must not be dropped, so they need room of their own.
             plan.segments += 2 * plan.clients + 4;
-            (plan.ring, plan.settings, plan.damage, plan.emptied) = (true, false, false, false);
+            plan.ring = true;
+            plan.settings = false;
+            plan.damage = false;
+            plan.emptied = false;
         }
         if random.chance(SHORT_SEGMENTS) {
             plan.segments *= SEGMENT_LEN / SEGMENT_LEN_MIN;
@@ -192,7 +195,8 @@ impl Plan {
                 self.bodies = Bodies::Same(INLINE_MAX as u64 + 100_000);
             }
             Focus::BadSectors => {
-                (self.rots, self.damage) = (true, true);
+                self.rots = true;
+                self.damage = true;
                 if random.chance(60) {
                     self.press(random);
                 }
@@ -258,7 +262,8 @@ pub struct Opening {
 impl Opening {
     /// Returns the options for the log.
     pub fn options(&self, ring: bool) -> OpenOptions {
-        let (rebuild, read_only) = (false, None);
+        let rebuild = false;
+        let read_only = None;
         OpenOptions {
             durability: self.durability,
             workers: self.workers,

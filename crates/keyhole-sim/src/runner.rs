@@ -29,7 +29,9 @@ pub struct Summary {
 /// Runs the lives of these seeds, one per thread at a time. After `failures_max` failures no new
 /// life is started. Failures are printed as they occur, with the command that repeats them.
 pub fn lives(seeds: &[u64], threads: usize, setup: Setup, failures_max: usize) -> Summary {
-    let (next, summary, begun) = (AtomicUsize::new(0), Mutex::new(Summary::default()), Instant::now());
+    let next = AtomicUsize::new(0);
+    let summary = Mutex::new(Summary::default());
+    let begun = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {

@@ -65,9 +65,10 @@ fn unreadable_page_fails_each_read_until_it_is_healed() {
         medium.crash(Crash::Power(Survival::Nothing));
         assert_eq!(errno(read(&disk, 3, 1)), Some(EIO), "it outlives a power failure");
         write(&disk, 3, 1, 0x22).unwrap();
-        match heals {
-            true => assert_eq!(read(&disk, 3, 1).unwrap(), 0x22),
-            false => assert_eq!(errno(read(&disk, 3, 1)), Some(EIO)),
+        if heals {
+            assert_eq!(read(&disk, 3, 1).unwrap(), 0x22);
+        } else {
+            assert_eq!(errno(read(&disk, 3, 1)), Some(EIO));
         }
         medium.mend();
         assert_eq!(read(&disk, 3, 1).unwrap(), 0x22);

@@ -11,7 +11,7 @@ use super::entry::{Bodies, BodyEntry, Key, ObjectEntry, Stamp};
 use super::location::{Location, Shares};
 use super::uploads::{PartEntry, Upload};
 use crate::error::Error;
-use crate::types::{BodyId, BucketSettings, Part};
+use crate::types::{BodyId, BucketSettings, Part, UploadIdentity};
 
 impl Index {
     /// Applies a durable record. An error is for the request that wrote it: its target is gone.
@@ -52,12 +52,16 @@ impl Index {
                 if self.relocate(seq, at, effect) {
                     return Ok(());
                 }
-                let (key, id, time_ms, sealed, declared) = (key.0.as_ref().into(), *id, *time_ms, *sealed, *declared);
+                let key = key.0.as_ref().into();
+                let id = *id;
+                let time_ms = *time_ms;
+                let sealed = *sealed;
+                let declared = *declared;
                 let parts = Default::default();
                 self.add_upload(*bucket, seq, Upload { at, key, id, time_ms, sealed, declared, parts, closing: false })
             }
             Effect::PutPart { bucket, upload, time_ms, part } => {
-                self.put_part(seq, at, (*bucket, *upload), *time_ms, part)
+                self.put_part(seq, at, UploadIdentity { bucket: *bucket, upload: *upload }, *time_ms, part)
             }
             Effect::AbortUpload { bucket, upload } => {
                 self.remove_upload(*bucket, *upload);
@@ -217,7 +221,9 @@ impl Index {
     /// Adds an object, replacing the one of its name.
     pub(super) fn add_object(&mut self, bucket: u64, key: Key, entry: ObjectEntry) {
         let Some(home) = self.buckets.get_mut(&bucket) else { return };
-        let (at, bodies, len) = (entry.at, entry.bodies.clone(), key.0.len());
+        let at = entry.at;
+        let bodies = entry.bodies.clone();
+        let len = key.0.len();
         home.bytes += entry.size;
         self.newest_ms = self.newest_ms.max(entry.time_ms());
         let old = home.objects.insert(key, entry);
@@ -266,13 +272,13 @@ impl Index {
         &mut self,
         seq: u64,
         at: Location,
-        of: (u64, u64),
+        of: UploadIdentity,
         time_ms: u64,
         part: &Part,
     ) -> Result<(), Error> {
         // Deleting a bucket deletes its uploads.
-        let home = self.buckets.get_mut(&of.0).ok_or(Error::NoSuchUpload)?;
-        let upload = home.uploads.get_mut(of.1).ok_or(Error::NoSuchUpload)?;
+        let home = self.buckets.get_mut(&of.bucket).ok_or(Error::NoSuchUpload)?;
+        let upload = home.uploads.get_mut(of.upload).ok_or(Error::NoSuchUpload)?;
         if upload.parts.get(part.number).is_some_and(|newer| newer.seq > seq) {
             return Ok(());
         }
@@ -283,7 +289,7 @@ impl Index {
         self.live.add(at);
         self.add_refs(&[body]);
         if let Some(old) = old {
-            self.forget_part(of.0, &old);
+            self.forget_part(of.bucket, &old);
         }
         Ok(())
     }
@@ -351,7 +357,8 @@ mod tests {
     /// applied in any order. The newer record must win.
     #[test]
     fn older_record_applied_late_does_not_replace_newer_one() {
-        let (bucket, upload) = (1, 2);
+        let bucket = 1;
+        let upload = 2;
         let mut index = Index::replay(1 << 20);
         let create = Effect::CreateBucket { name: "b".into(), time_ms: 0 };
         index.apply(bucket, place(0), &create).unwrap();
@@ -371,7 +378,8 @@ mod tests {
             Effect::PutPart { bucket, upload, time_ms: 0, part },
         ];
         for (n, effect) in (1..).zip(effects) {
-            let (old, new) = (10 * n, 10 * n + 1);
+            let old = 10 * n;
+            let new = 10 * n + 1;
             index.apply(old, place(old), &effect).unwrap();
             index.apply(new, place(new), &effect).unwrap();
             index.apply(old, place(100 + old), &Effect::Moved(Box::new(effect.clone()))).unwrap();

@@ -12,7 +12,7 @@ use super::entry::{Bodies, Key, ObjectEntry, Stamp};
 use super::location::{Location, Share, Shares};
 use super::uploads::Upload;
 use crate::limits::checkpoint_record;
-use crate::types::BodyId;
+use crate::types::{BodyId, UploadIdentity};
 use crate::wire::checkpoint::{CheckpointItems, Item, SegmentItem};
 
 /// Progress of the capture of the index.
@@ -45,7 +45,8 @@ impl Index {
     /// Captures floors: names with an in-flight write, and the highest number applied since. Must
     /// run at the moment the checkpoint begins. Each result is for one record.
     pub(crate) fn capture_floors(&self) -> Vec<Vec<u8>> {
-        let (most, mut records) = (self.checkpoint_record(), Vec::<Vec<u8>>::new());
+        let most = self.checkpoint_record();
+        let mut records = Vec::<Vec<u8>>::new();
         for (&bucket, home) in &self.buckets {
             let mut has_home = false;
             for (key, pending) in home.pending.iter().filter(|(_, pending)| pending.applied > 0) {
@@ -143,8 +144,12 @@ impl Index {
 impl Bucket {
     fn capture(&self, id: u64, out: &mut Vec<u8>) {
         let (settings_at, settings_seq) = self.settings.as_ref().map_or((0, 0), |s| (s.at.raw(), s.seq));
-        let (at, time_ms, settings, name) = (self.at.raw(), self.time_ms, self.settings(), &*self.name);
-        let (policy, lifecycle) = (settings.policy.clone(), settings.lifecycle.clone());
+        let at = self.at.raw();
+        let time_ms = self.time_ms;
+        let settings = self.settings();
+        let name = &*self.name;
+        let policy = settings.policy.clone();
+        let lifecycle = settings.lifecycle.clone();
         Item::Bucket { id, at, time_ms, settings_at, settings_seq, settings, name }.encode(out);
         if !policy.is_empty() {
             Item::Policy { bucket: id, policy: &policy }.encode(out);
@@ -197,7 +202,9 @@ pub(crate) struct Loader {
 
 impl Loader {
     pub(crate) fn new(segment_len: u64) -> Self {
-        let (segments, pending, floors) = (Vec::new(), BTreeSet::new(), Vec::new());
+        let segments = Vec::new();
+        let pending = BTreeSet::new();
+        let floors = Vec::new();
         Loader { index: Index::replay(segment_len), segments, pending, floors, home: 0 }
     }
 
@@ -245,12 +252,14 @@ impl Loader {
                 }
             }
             Item::Object { at, seq, size, stamp, digest, bodies, key } => {
-                let (at, bodies) = (Location::from_raw(at), Bodies::from_vec(bodies));
+                let at = Location::from_raw(at);
+                let bodies = Bodies::from_vec(bodies);
                 let entry = ObjectEntry { at, seq, size, stamp: Stamp(stamp), digest, bodies };
                 index.add_object(self.home, key.into(), entry);
             }
             Item::Upload { seq, at, id, time_ms, sealed, declared, key } => {
-                let (at, parts) = (Location::from_raw(at), Default::default());
+                let at = Location::from_raw(at);
+                let parts = Default::default();
                 let upload = Upload { at, key: key.into(), id, time_ms, sealed, declared, parts, closing: false };
                 // Its bucket exists: both were captured under one lock acquisition.
                 let _ = index.add_upload(self.home, seq, upload);
@@ -258,7 +267,13 @@ impl Loader {
             Item::Part { upload, at, seq, time_ms, part } => {
                 // Fails if the upload ended while its parts were being captured;
                 // the parts are dropped too.
-                let _ = index.put_part(seq, Location::from_raw(at), (self.home, upload), time_ms, &part);
+                let _ = index.put_part(
+                    seq,
+                    Location::from_raw(at),
+                    UploadIdentity { bucket: self.home, upload },
+                    time_ms,
+                    &part,
+                );
             }
             Item::Body { id, at, shares } => {
                 let shares = shares.into_iter().map(|(segment, pages)| Share { segment, pages }).collect();

@@ -55,7 +55,8 @@ impl<'a> Filter<'a> {
         start: ListPosition,
         next: impl Fn(&ListPosition) -> Option<(&'k str, T, ListPosition)>,
     ) -> (Vec<Rolled<T>>, bool) {
-        let (mut entries, mut place) = (Vec::new(), start);
+        let mut entries = Vec::new();
+        let mut place = start;
         if self.limit == 0 {
             return (entries, false);
         }

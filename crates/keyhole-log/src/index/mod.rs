@@ -35,7 +35,7 @@ pub(crate) use uploads::Upload;
 
 use crate::limits::CHECKPOINTS_KEPT;
 use crate::sorted::{Place, SortedMap};
-use crate::types::{BodyId, BucketInfo, BucketUsage, PartInfo};
+use crate::types::{BodyId, BucketInfo, BucketUsage, PartInfo, UploadIdentity};
 
 /// A checkpoint that recovery can start from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -208,7 +208,9 @@ impl Index {
         self.buckets.iter().flat_map(|(&id, bucket)| {
             bucket.uploads.iter().flat_map(move |(seq, upload)| {
                 let places = upload.parts.iter().map(|entry| entry.at);
-                places.zip(upload.parts((id, seq), 0)).map(|(at, part)| (&*bucket.name, upload.key(), at, part))
+                places
+                    .zip(upload.parts(UploadIdentity { bucket: id, upload: seq }, 0))
+                    .map(|(at, part)| (&*bucket.name, upload.key(), at, part))
             })
         })
     }

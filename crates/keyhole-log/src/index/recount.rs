@@ -54,7 +54,8 @@ mod tests {
         index.add_body(BodyId(1), Location::new(SEGMENTS_START, 64), shares.clone());
         assert_eq!(index.recount(), []);
         index.live.add_shares(&shares);
-        let (counted, kept) = (2 * PAGE as u64, 4 * PAGE as u64);
+        let counted = 2 * PAGE as u64;
+        let kept = 4 * PAGE as u64;
         assert_eq!(index.recount(), [LiveMismatch { segment: 3, kept, counted }]);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::location::Location;
 use crate::sorted::SortedMap;
-use crate::types::{Part, PartInfo};
+use crate::types::{Part, PartInfo, UploadIdentity};
 
 /// A part of an upload.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub(super) struct Uploads {
 impl Upload {
     /// Iterates over the parts after number `after`, in order. `of` holds the identities of the
     /// bucket and of this upload.
-    pub(crate) fn parts(&self, of: (u64, u64), after: u16) -> impl Iterator<Item = PartInfo> {
+    pub(crate) fn parts(&self, of: UploadIdentity, after: u16) -> impl Iterator<Item = PartInfo> {
         let parts = after.checked_add(1).map(|next| self.parts.from(next));
         parts.into_iter().flatten().map(move |entry| PartInfo {
             number: entry.part.number,
@@ -206,7 +206,10 @@ mod tests {
     use crate::types::BodyId;
 
     fn upload(key: &str, id: u8) -> Upload {
-        let (at, time_ms, declared, parts) = (Location::LOST, 1, None, Parts::default());
+        let at = Location::LOST;
+        let time_ms = 1;
+        let declared = None;
+        let parts = Parts::default();
         Upload { at, key: key.into(), id: [id; 16], time_ms, sealed: false, declared, parts, closing: false }
     }
 

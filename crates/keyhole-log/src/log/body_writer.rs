@@ -124,7 +124,8 @@ impl<D: Disk> BodyWriter<D> {
     }
 
     fn inline(&mut self, data: &[u8], tags: &[[u8; 16]], prefix: &[u8]) -> NewBody {
-        let (id, len) = (self.id(), data.len() as u64);
+        let id = self.id();
+        let len = data.len() as u64;
         let bytes = Bytes::Inline { tags, data };
         let record = RecordPayload::Body(BodyRecord { id, relocation: 0, len, prefix, bytes }).encode();
         NewBody { id, len, record, runs: Vec::new(), pins: Vec::new() }
@@ -134,13 +135,15 @@ impl<D: Disk> BodyWriter<D> {
         while !self.in_flight.is_empty() {
             self.settle_oldest().await?;
         }
-        let (id, len) = (self.id(), self.len);
+        let id = self.id();
+        let len = self.len;
         let placed: u64 = self.runs.iter().map(|run| u64::from(run.len)).sum();
         assert_eq!(placed, self.len, "every byte of a body has a location");
         if self.runs.len() > RUNS_MAX {
             return Err(Error::TooLarge("a body in segments of this length"));
         }
-        let (runs, pins) = (std::mem::take(&mut self.runs), std::mem::take(&mut self.pins));
+        let runs = std::mem::take(&mut self.runs);
+        let pins = std::mem::take(&mut self.pins);
         let bytes = Bytes::Blocks(runs.clone());
         let record = RecordPayload::Body(BodyRecord { id, relocation: 0, len, prefix, bytes }).encode();
         Ok(NewBody { id, len, record, runs, pins })
@@ -159,9 +162,12 @@ impl<D: Disk> BodyWriter<D> {
         }
         self.log.store().check_poison()?;
         let (done, placed) = oneshot::channel();
-        let (body, tags) = (self.id(), tags.to_vec());
+        let body = self.id();
+        let tags = tags.to_vec();
         let crcs = std::mem::take(&mut self.crcs);
-        let (index, data_len, ahead) = (self.blocks, len as u32, Vec::new());
+        let index = self.blocks;
+        let data_len = len as u32;
+        let ahead = Vec::new();
         let block = BlockWrite { buf, body, index, data_len, tags, crcs, ahead, done };
         self.log.submit(Job::Block(block)).map_err(|_| Error::Closed)?;
         self.in_flight.push_back(placed);

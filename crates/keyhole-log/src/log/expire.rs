@@ -74,7 +74,8 @@ impl<D: Disk> Log<D> {
     /// Returns the latest time of any object or upload, and its bucket, among the buckets whose
     /// settings satisfy `concerns`. `None`: there is no time later than 1970.
     pub async fn newest(&self, concerns: impl Fn(&BucketSettings) -> bool) -> Option<(u64, String)> {
-        let (newest, mut found) = (Cell::new(0), None);
+        let newest = Cell::new(0);
+        let mut found = None;
         let look = |settings: &BucketSettings| {
             concerns(settings).then_some(|_: &str, time_ms: u64| {
                 newest.set(newest.get().max(time_ms));
@@ -111,7 +112,8 @@ impl<D: Disk> Log<D> {
         let state = self.store().lock();
         let (_, home) = state.index.bucket(bucket)?;
         let is_due = rules(&home.settings())?;
-        let (mut due, mut seen) = (Vec::new(), 0);
+        let mut due = Vec::new();
+        let mut seen = 0;
         for (key, entry) in home.objects_from(from) {
             if seen == EXPIRE_BATCH {
                 return Some((due, key.to_owned()));
@@ -136,7 +138,8 @@ impl<D: Disk> Log<D> {
         let state = self.store().lock();
         let (_, home) = state.index.bucket(bucket)?;
         let is_due = rules(&home.settings())?;
-        let (mut due, mut last) = (Vec::new(), None);
+        let mut due = Vec::new();
+        let mut last = None;
         for (seq, upload) in home.uploads_from(from).take(EXPIRE_BATCH) {
             last = Some(seq);
             if is_due(upload.key(), upload.time_ms()) {

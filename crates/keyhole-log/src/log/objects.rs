@@ -80,11 +80,15 @@ impl<D: Disk> Log<D> {
             (id, body_seq, seq)
         };
         drop(source);
-        let (key, head) = (key.as_str(), head.as_slice());
-        let (tags, part_checksums, upload) = (&tags[..], &part_checksums[..], None);
+        let key = key.as_str();
+        let head = head.as_slice();
+        let tags = &tags[..];
+        let part_checksums = &part_checksums[..];
+        let upload = None;
         let record =
             ObjectPut { bucket, upload, size, time_ms, etag, sealed, bound, key, head, parts, tags, part_checksums };
-        let (mut drafts, mut holds) = (Vec::with_capacity(2), Vec::new());
+        let mut drafts = Vec::with_capacity(2);
+        let mut holds = Vec::new();
         if let Some((body, seq)) = new.zip(body_seq) {
             let (body, pins) = body_draft(seq, body);
             drafts.push(body);
@@ -115,7 +119,7 @@ impl<D: Disk> Log<D> {
         let LocatedObject { at, seq, pin, ahead } = located;
         let take = |payload: RecordPayload<'_>| object_of(payload, seq, pin);
         let found = match ahead {
-            Some(ahead) => self.record_with_body(at, seq, ahead, take).await,
+            Some((body, body_at)) => self.record_with_body(at, seq, body, body_at, take).await,
             None => self.record(at, seq, take).await.map(|object| (object, None)),
         };
         found.map(Some).map_err(|error| named(error, bucket, key))
@@ -130,12 +134,15 @@ impl<D: Disk> Log<D> {
         if entry.at == Location::LOST {
             return Err(named(Damage::error(LOST_OBJECT, 0), bucket, key));
         }
-        let (at, seq, bodies) = (entry.at, entry.seq, entry.bodies.clone());
+        let at = entry.at;
+        let seq = entry.seq;
+        let bodies = entry.bodies.clone();
         let ahead = match *bodies.as_slice() {
             [body] => state.index.body(body).filter(|of_body| of_body.is_ahead_of(at)).map(|of_body| (body, of_body)),
             _ => None,
         };
-        let (at, pin) = (Located::new(self.store(), &mut state, at), Pin::new(self.store(), &mut state, bodies));
+        let at = Located::new(self.store(), &mut state, at);
+        let pin = Pin::new(self.store(), &mut state, bodies);
         Ok(Some(LocatedObject { at, seq, pin, ahead }))
     }
 

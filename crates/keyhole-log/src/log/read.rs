@@ -65,9 +65,11 @@ impl Body {
 
     /// Returns the pieces of block `index` on disk, in order.
     fn locate(&self, runs: &[Run], index: u64) -> Result<Vec<Piece>, Error> {
-        let (from, len) = (index * BLOCK_DATA as u64, self.block_len(index));
+        let from = index * BLOCK_DATA as u64;
+        let len = self.block_len(index);
         let until = from + len as u64;
-        let (mut pieces, mut at) = (Vec::with_capacity(1), 0);
+        let mut pieces = Vec::with_capacity(1);
+        let mut at = 0;
         for (start, run) in with_starts(runs) {
             if start >= until {
                 break;
@@ -186,7 +188,8 @@ impl<D: Disk> Log<D> {
             D::slice(&mut buf, 0..span.len()).copy_from_slice(&data[span]);
             return (Ok(ChunkTags::of(tags, &chunks)), buf);
         };
-        let (count, mut tags) = (pieces.len(), ChunkTags { first: chunks.start, tags: Vec::new() });
+        let count = pieces.len();
+        let mut tags = ChunkTags { first: chunks.start, tags: Vec::new() };
         for (piece, i) in pieces.iter_mut().zip(1..) {
             let here = piece.chunks(&chunks, i == count);
             if here.is_empty() && !chunks.is_empty() {
@@ -214,8 +217,10 @@ impl<D: Disk> Log<D> {
         to: usize,
     ) -> (Result<(), Error>, D::Buf) {
         let Piece { id, footer: known, .. } = piece;
-        let (disk, store) = (self.disk().as_ref(), &self.store().id);
-        let (padded, span) = (id.padded(), Footer::span(id.data_len as usize, chunks));
+        let disk = self.disk().as_ref();
+        let store = &self.store().id;
+        let padded = id.padded();
+        let span = Footer::span(id.data_len as usize, chunks);
         // A footer that follows closely is read along with the chunks.
         let mut with_footer = known.is_none() && to + padded + FOOTER_LEN - span.start <= buf.as_ref().len();
         loop {
@@ -294,10 +299,13 @@ impl<D: Disk> Log<D> {
         &self,
         located: Located,
         seq: u64,
-        ahead: (BodyId, Location),
+        id: BodyId,
+        body_at: Location,
         take: impl FnOnce(RecordPayload<'_>) -> Option<T>,
     ) -> Result<(T, Option<Body>), Error> {
-        let (disk, store, at, (id, body_at)) = (self.disk().as_ref(), &self.store().id, located.at, ahead);
+        let disk = self.disk().as_ref();
+        let store = &self.store().id;
+        let at = located.at;
         let start = align_down(body_at.offset(), PAGE as u64);
         let len = (align_up(at.offset() + u64::from(at.len()), PAGE as u64) - start) as usize;
         let (result, buf) = read_short_again(disk, start, disk.buffer_with_len(len), 0..len).await;
@@ -353,7 +361,8 @@ impl<D: Disk> Log<D> {
         chunks: Range<usize>,
         mut buf: D::Buf,
     ) -> (Result<ChunkTags, Error>, D::Buf) {
-        let (disk, store) = (self.disk().as_ref(), &self.store().id);
+        let disk = self.disk().as_ref();
+        let store = &self.store().id;
         let mut tags = ChunkTags { first: chunks.start, tags: Vec::new() };
         for (piece, i) in pieces.iter().zip(1..) {
             let here = piece.chunks(&chunks, i == pieces.len());
@@ -385,7 +394,8 @@ impl<D: Disk> Log<D> {
         located: Located,
         take: impl FnOnce(u64, RecordPayload<'_>) -> Option<T>,
     ) -> Result<T, Error> {
-        let (at, generation) = (located.at, located.generation);
+        let at = located.at;
+        let generation = located.generation;
         let disk = self.disk().as_ref();
         let result = read_record(disk, &self.store().id, at, generation, |record| {
             RecordPayload::parse(record.header.kind, record.payload)

@@ -8,7 +8,9 @@ use crate::index::{Bucket, Index, Outcome, Upload};
 use crate::limits::{HEAD_MAX, KEY_MAX, OBJECT_TAGS_MAX, PART_CHECKSUM_MAX, PART_CHECKSUMS_MAX, PARTS_MAX};
 use crate::object::PutPart;
 use crate::read::Located;
-use crate::types::{CompleteUpload, CreateUpload, ListUploads, Part, PartInfo, UploadHead, UploadListing, UploadRef};
+use crate::types::{
+    CompleteUpload, CreateUpload, ListUploads, Part, PartInfo, UploadHead, UploadIdentity, UploadListing, UploadRef,
+};
 use crate::wire::payload::{ObjectPut, PartPut, RecordPayload, UploadCreate};
 
 impl<D: Disk> Log<D> {
@@ -31,7 +33,9 @@ impl<D: Disk> Log<D> {
             }
             (bucket, state.numbers.record())
         };
-        let (key, head, tags) = (&key[..], &head[..], &tags[..]);
+        let key = &key[..];
+        let head = &head[..];
+        let tags = &tags[..];
         let record = UploadCreate { bucket, id, time_ms, sealed, declared, key, head, tags };
         self.write(CommitRequest::new(vec![draft(seq, &RecordPayload::UploadCreate(record))])).await
     }
@@ -107,7 +111,7 @@ impl<D: Disk> Log<D> {
     pub fn parts(&self, upload: &UploadRef, after: u16, limit: usize) -> Result<Vec<PartInfo>, Error> {
         let state = self.store().lock();
         let (bucket, _, found) = find(&state.index, upload)?;
-        Ok(found.parts((bucket, upload.seq), after).take(limit).collect())
+        Ok(found.parts(UploadIdentity { bucket, upload: upload.seq }, after).take(limit).collect())
     }
 
     /// Returns the checksums that a part was stored with.
@@ -117,7 +121,7 @@ impl<D: Disk> Log<D> {
     pub async fn part_checksums(&self, part: &PartInfo) -> Result<Vec<u8>, Error> {
         let located = {
             let mut state = self.store().lock();
-            let upload = state.index.bucket_by_id(part.of.0).and_then(|home| home.upload(part.of.1));
+            let upload = state.index.bucket_by_id(part.of.bucket).and_then(|home| home.upload(part.of.upload));
             let at = upload.and_then(|upload| upload.part_at(part.number, part.seq)).ok_or(Error::PartChanged)?;
             Located::new(self.store(), &mut state, at)
         };

@@ -14,7 +14,8 @@ impl<D: Disk> Maintenance<D> {
     /// Sets a segment aside, and reports the objects and uploads left in it.
     pub(super) async fn put_aside(&mut self, number: u32, unread: UnreadData) {
         self.damaged.insert(number);
-        let (mut place, mut named) = (Some(SearchPosition::default()), 0);
+        let mut place = Some(SearchPosition::default());
+        let mut named = 0;
         while let Some(from) = place {
             let (found, next) = self.store.lock().left_in(number, &from, &unread);
             named += found.len();

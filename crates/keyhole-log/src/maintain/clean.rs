@@ -105,11 +105,11 @@ impl<D: Disk> Maintenance<D> {
                 }
                 is_left
             };
-            match unread.is_empty() {
+            if is_left && unread.is_empty() {
                 // A request has it pinned at the moment.
-                true if is_left => drop(self.unmovable.insert(number)),
-                false if is_left => self.put_aside(number, unread).await,
-                _ => {}
+                self.unmovable.insert(number);
+            } else if is_left {
+                self.put_aside(number, unread).await;
             }
         }
         Ok(cleaned)
@@ -124,8 +124,10 @@ impl<D: Disk> Maintenance<D> {
         };
         let disk = Rc::clone(&self.context.disk);
         let mut window = Window::new(disk.as_ref(), end, end);
-        let (mut at, mut unread) = (start + PAGE as u64, UnreadData::default());
-        let (mut drafts, mut space) = (Vec::new(), 0);
+        let mut at = start + PAGE as u64;
+        let mut unread = UnreadData::default();
+        let mut drafts = Vec::new();
+        let mut space = 0;
         let mut moves = FuturesUnordered::new();
         while at < end {
             let bytes = window.bytes(at, HEADER_LEN).await?;
@@ -164,7 +166,8 @@ impl<D: Disk> Maintenance<D> {
     }
 
     fn draft_if_live(&self, found: &record::Record<'_>, at: u64) -> Option<Draft> {
-        let (kind, seq) = (found.header.kind, found.header.seq);
+        let kind = found.header.kind;
+        let seq = found.header.seq;
         let effect = Effect::of(&RecordPayload::parse(kind, found.payload)?);
         let live = self.store.lock().index.location(seq, &effect) == Some(Location::new(at, found.len));
         live.then(|| Draft { seq, kind, payload: found.payload.to_vec(), effect: Effect::Moved(Box::new(effect)) })
@@ -181,7 +184,8 @@ impl<D: Disk> Maintenance<D> {
 
     /// Moves the live blocks of a segment, and returns what could not be read.
     async fn clean_blocks(&self, number: u32) -> Result<UnreadData, Error> {
-        let (mut from, mut unread) = (BodyId(0), UnreadData::default());
+        let mut from = BodyId(0);
+        let mut unread = UnreadData::default();
         // The records of many bodies share a batch; a batch of its own would take a page each.
         let mut moved = MovedBodies::default();
         loop {
@@ -221,7 +225,9 @@ impl<D: Disk> Maintenance<D> {
             Located::new(&self.store, &mut state, at)
         };
         let found = self.read_body(id, &located).await?;
-        let (mut runs, mut pins, mut at) = (Vec::new(), Vec::<SegmentPin>::new(), 0);
+        let mut runs = Vec::new();
+        let mut pins = Vec::<SegmentPin>::new();
+        let mut at = 0;
         for (start, run) in with_starts(&found.runs) {
             if self.store.lock().segments.number(run.offset) != Some(segment) {
                 runs.push(*run);
@@ -255,7 +261,8 @@ impl<D: Disk> Maintenance<D> {
     }
 
     async fn read_body(&self, id: BodyId, located: &Located) -> Result<FoundBody, Error> {
-        let (disk, store) = (self.context.disk.as_ref(), &self.store.id);
+        let disk = self.context.disk.as_ref();
+        let store = &self.store.id;
         let found = read_record(disk, store, located.at, located.generation, |record| {
             match RecordPayload::parse(record.header.kind, record.payload)? {
                 RecordPayload::Body(BodyRecord { id: found, len, prefix, bytes: Bytes::Blocks(runs), .. })
@@ -277,7 +284,8 @@ impl<D: Disk> Maintenance<D> {
         let tags = footer?.tags().to_vec();
         let (done, placed) = oneshot::channel();
         let BlockIdentity { body, index, data_len, .. } = *identity;
-        let (crcs, ahead) = (Vec::new(), Vec::new());
+        let crcs = Vec::new();
+        let ahead = Vec::new();
         let block = BlockWrite { buf, body: BodyId(body), index, data_len, tags, crcs, ahead, done };
         self.log.submit(Job::Block(block)).map_err(|_| Error::Closed)?;
         placed.await.map_err(|_| Error::Closed)?

@@ -179,7 +179,8 @@ impl<D: Disk> Maintenance<D> {
 
     /// Cleans until there are spare segments or there is nothing to gain.
     async fn make_space(&mut self) -> Result<(), Error> {
-        let (mut in_vain, mut idle) = (0, 0);
+        let mut in_vain = 0;
+        let mut idle = 0;
         let mut progress = self.store.lock().segments.progress;
         while self.store.lock().is_short() {
             // Readers may have released pins.
@@ -201,7 +202,9 @@ impl<D: Disk> Maintenance<D> {
                 (state.segments.progress, state.segments.waiting() > 0, state.is_short())
             };
             if now > progress || !short {
-                (progress, in_vain, idle) = (now.max(progress), 0, 0);
+                progress = now.max(progress);
+                in_vain = 0;
+                idle = 0;
                 continue;
             }
             // Gains of less than a segment add up. Waiting segments are free after two
@@ -220,7 +223,8 @@ impl<D: Disk> Maintenance<D> {
                     break;
                 }
             }
-            (in_vain, idle) = (0, 0);
+            in_vain = 0;
+            idle = 0;
         }
         self.store.lock().wake_space();
         self.discard().await

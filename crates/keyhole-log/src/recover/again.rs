@@ -121,7 +121,8 @@ impl<'a, D: Disk> Rereader<'a, D> {
             batch: self.batch,
             effect: if taken { Effect::of(&payload) } else { Effect::Nothing },
         };
-        let (flags, prev) = (record.header.flags, record.crc);
+        let flags = record.header.flags;
+        let prev = record.crc;
         if !taken {
             if flags & FIRST != 0 {
                 self.batch = BatchStart { at, prev: record.header.prev };

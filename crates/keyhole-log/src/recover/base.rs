@@ -194,7 +194,8 @@ impl<D: Disk> CheckpointReader<'_, D> {
         let records = locations(&end, at);
         let CheckpointEnd { until, watermark, floor, ends, .. } = end;
         let segments = loader.segments.into_iter().map(|segment| (segment.number, segment)).collect();
-        let (index, pending) = (loader.index, loader.pending);
+        let index = loader.index;
+        let pending = loader.pending;
         Ok((Base { exists: true, until, pending, watermark, floor, segments, ends, index, bad: Vec::new() }, records))
     }
 }

@@ -55,14 +55,12 @@ pub(super) async fn take_space<D: Disk>(
     if file_len < in_use {
         // The file was truncated. The loss is reported; new writes need the space.
         let grown = disk.allocate(file_len, in_use - file_len).await;
-        return grown.map_err(|error| match is_full(&error) {
-            true => Error::ReadOnly(
-                format!(
-                    "the medium has {file_len} bytes, the store needs {in_use}, and there is no space to extend it"
-                )
-                .into(),
-            ),
-            false => error.into(),
+        return grown.map_err(|error| {
+            if !is_full(&error) {
+                return error.into();
+            }
+            let why = "and there is no space to extend it";
+            Error::ReadOnly(format!("the medium has {file_len} bytes, the store needs {in_use}, {why}").into())
         });
     }
     let segments = (file_len - SEGMENTS_START).div_ceil(superblock.segment_len);

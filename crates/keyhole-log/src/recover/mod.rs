@@ -116,7 +116,8 @@ pub async fn create<D: Disk>(disk: &D, format: &Format) -> Result<(), Error> {
     disk.write(0, zeros, start).await.0.map_err(full_or_io)?;
     let Format { store_id: store, capacity, segment_len, created_ms } = *format;
     let checkpoints = [0; 2];
-    let (version, epoch) = (VERSION, 1);
+    let version = VERSION;
+    let epoch = 1;
     let superblock = Superblock { version, store, epoch, segment_len, capacity, created_ms, checkpoints };
     superblock::write_both(disk, &superblock, 0).await
 }
@@ -256,7 +257,8 @@ pub async fn open<D: Disk>(disk: &D, options: OpenOptions) -> Result<(Arc<Store>
         return Err(Error::Capacity(format!("invalid worker count {}: expected 1 to {WORKERS_MAX}", options.workers)));
     }
     let mut recovered = recover(disk, RecoverOptions { rebuild: options.rebuild, extents: false }).await?;
-    let (len, capacity) = (recovered.superblock.segment_len, recovered.superblock.capacity);
+    let len = recovered.superblock.segment_len;
+    let capacity = recovered.superblock.capacity;
     let workers = options.workers.min(Segments::workers_max(len, options.capacity.unwrap_or(capacity)));
     let options = OpenOptions { workers, ..options };
     let mut read_only = options.read_only.clone();
@@ -311,7 +313,8 @@ async fn go_on<D: Disk>(disk: &D, options: &OpenOptions, recovered: &mut Recover
     take_space(disk, superblock, capacity, in_use, found.file_len).await?;
     let first = found.highest.checked_add(NUMBER_JUMP);
     let first = first.ok_or_else(|| Damage::error("a store with exhausted sequence numbers", 0))?;
-    let (writers, sound) = (options.workers + 1, recovery.damaged.is_empty());
+    let writers = options.workers + 1;
+    let sound = recovery.damaged.is_empty();
     let mut resumed = resume::resume(disk, superblock, found, writers, first, sound, *is_changed).await?;
     recovery.damaged.append(&mut resumed.unmended);
     let is_older = superblock.version != VERSION;

@@ -64,7 +64,10 @@ pub(super) async fn superblock<D: Disk>(disk: &D) -> Result<Option<(Superblock, 
     // A file is whole segments long unless an allocation was interrupted; a
     // device may end anywhere.
     let capacity = if segments > 2 { capacity.min(file_len) } else { capacity };
-    let (version, epoch, created_ms, checkpoints) = (VERSION, 1, 0, [0; CHECKPOINTS_KEPT]);
+    let version = VERSION;
+    let epoch = 1;
+    let created_ms = 0;
+    let checkpoints = [0; CHECKPOINTS_KEPT];
     let mut superblock = Superblock { version, store, epoch, segment_len, capacity, created_ms, checkpoints };
     let ours = found.iter().filter(|found| found.store == store && found.is_at(segment_len));
     let ours: BTreeMap<u32, Header> = ours.map(|found| (found.header.number, found.header.clone())).collect();
@@ -81,7 +84,8 @@ impl FoundHeader {
 
     /// Returns the segment length implied by position and number; unknown for the first segment.
     fn segment_len(&self) -> Option<u64> {
-        let (len, number) = (self.position * SEGMENT_LEN_MIN, u64::from(self.header.number));
+        let len = self.position * SEGMENT_LEN_MIN;
+        let number = u64::from(self.header.number);
         let len = (number > 0 && len.is_multiple_of(number)).then(|| len / number)?;
         (len.is_power_of_two() && (SEGMENT_LEN_MIN..=SEGMENT_LEN_MAX).contains(&len)).then_some(len)
     }
@@ -170,7 +174,8 @@ async fn ends<D: Disk>(
     headers: &BTreeMap<u32, Header>,
     file_len: u64,
 ) -> Result<Vec<FoundEnd>, Error> {
-    let (mut ends, mut watermark) = (Vec::new(), 0);
+    let mut ends = Vec::new();
+    let mut watermark = 0;
     for header in headers.values().filter(|header| header.kind == Kind::Meta) {
         let start = SEGMENTS_START + u64::from(header.number) * superblock.segment_len;
         let end = (start + superblock.segment_len).min(file_len);
@@ -189,7 +194,9 @@ async fn ends<D: Disk>(
             if let Some(RecordPayload::Checkpoint(checkpoint)) =
                 RecordPayload::parse(record.header.kind, record.payload)
             {
-                let (until, seq, at) = (checkpoint.until, record.header.seq, Location::new(at, record.len));
+                let until = checkpoint.until;
+                let seq = record.header.seq;
+                let at = Location::new(at, record.len);
                 ends.push(FoundEnd { until, seq, at, proven: false });
             }
             at += align_up(u64::from(record.len), 8);
@@ -221,7 +228,8 @@ mod tests {
         let mib = 1 << 20;
         // Positions are in units of the shortest segment length, 512 KiB.
         for (len, position, number) in [(2, 12, 3), (4, 24, 3), (64, 128, 1), (1024, 4096, 2)] {
-            let (first, other) = (found(0, 1, 0), found(position, 1, number));
+            let first = found(0, 1, 0);
+            let other = found(position, 1, number);
             assert_eq!((first.segment_len(), other.segment_len()), (None, Some(len * mib)));
             assert!(first.is_at(len * mib) && other.is_at(len * mib) && !other.is_at(2 * len * mib));
             assert_eq!(segment_len(&[first, other], &[1; 16], 0), len * mib);
@@ -249,7 +257,8 @@ mod tests {
 
     #[test]
     fn first_segment_alone_has_length_from_file() {
-        let (kib, mib) = (1 << 10, 1 << 20);
+        let kib = 1 << 10;
+        let mib = 1 << 20;
         let whole = [(8 * mib, 8), (64 * mib, 64), (4096 * mib, 1024), (mib, 1), (3 * mib, 1), (6 * mib, 2)];
         // Below the minimum length: the default one.
         for (file_len, len) in whole.into_iter().chain([(256 * kib, 64), (768 * kib, 64)]) {

@@ -105,7 +105,8 @@ impl Replay<'_> {
             if let Some(record) = source.next.take() {
                 self.take(source.scan, record);
             }
-            let (scan, file_len) = (source.scan, self.store.file_len);
+            let scan = source.scan;
+            let file_len = self.store.file_len;
             let reader = source
                 .reader
                 .get_or_insert_with(|| Rereader::new(disk, &superblock.store, file_len, scan.end, &scan.spans));
@@ -148,7 +149,10 @@ impl Replay<'_> {
         let wanted = |record: &crate::wire::record::Record<'_>| record.header.seq == moved.seq;
         let found = read_record_if(disk, &superblock.store, moved.at, wanted, |record| {
             let effect = Effect::of(&RecordPayload::parse(record.header.kind, record.payload)?);
-            let (seq, at, len, batch) = (moved.seq, moved.at, record.len, BatchStart::default());
+            let seq = moved.seq;
+            let at = moved.at;
+            let len = record.len;
+            let batch = BatchStart::default();
             Some(Reread { seq, at, len, moved: true, batch, effect })
         });
         match found.await {

@@ -61,7 +61,8 @@ pub(super) async fn resume<D: Disk>(
     let mut open: Vec<&Scan> = scans.iter().filter(|scan| !scan.closed && !scan.lost && scan.at < scan.end).collect();
     // Sorts by room left, then by number.
     open.sort_by_key(|scan| (scan.damaged || scan.spoiled, scan.at - scan.start, scan.number));
-    let (watermark, unmended) = (store.watermark, Vec::new());
+    let watermark = store.watermark;
+    let unmended = Vec::new();
     // An ended segment takes no mark that would prove its last records.
     let unproven =
         scans.iter().filter(|scan| scan.closed && !scan.lost && scan.last > watermark && scan.proven < scan.at);
@@ -105,7 +106,9 @@ pub(super) async fn resume<D: Disk>(
         let segment = &mut store.table[scan.number as usize];
         if segment.used == Use::Open(Kind::Meta) {
             let written = if scan.lost { scan.end } else { scan.at } - scan.start;
-            (segment.used, segment.written, segment.prev) = (Use::Closed(Kind::Meta), written as u32, scan.prev);
+            segment.used = Use::Closed(Kind::Meta);
+            segment.written = written as u32;
+            segment.prev = scan.prev;
         }
     }
     let mut bodies = Vec::new();
@@ -123,7 +126,8 @@ pub(super) async fn resume<D: Disk>(
             segment.used = Use::Closed(Kind::Body);
         }
     }
-    let (mut metas, mut bodies) = (metas.into_iter(), bodies.into_iter());
+    let mut metas = metas.into_iter();
+    let mut bodies = bodies.into_iter();
     // The maintenance, which is last, gets the first one. If no segment is blank, its checkpoints
     // free those that the workers need.
     let mut maintenance = metas.next();
@@ -138,7 +142,9 @@ impl Scanned {
     fn settle(&mut self, meta: &OpenMeta, goes_on: bool) {
         let segment = &mut self.table[meta.number as usize];
         let written = (meta.at - meta.start) as u32;
-        (segment.written, segment.settled, segment.prev) = (written, written, meta.prev);
+        segment.written = written;
+        segment.settled = written;
+        segment.prev = meta.prev;
         if !goes_on {
             segment.used = Use::Closed(Kind::Meta);
         }
@@ -152,7 +158,8 @@ fn open_bodies(superblock: &Superblock, store: &Scanned) -> Vec<OpenBody> {
     let mut bodies: Vec<OpenBody> = open
         .map(|(segment, number)| {
             let start = SEGMENTS_START + u64::from(number) * len;
-            let (generation, at) = (segment.generation, start + u64::from(segment.written));
+            let generation = segment.generation;
+            let at = start + u64::from(segment.written);
             OpenBody { number, generation, at, end: start + len }
         })
         .filter(|body| body.at + BODY_ROOM_MIN <= body.end)
@@ -253,12 +260,14 @@ impl<D: Disk> Settler<'_, D> {
             hint: self.unproven.last().copied().unwrap_or_default(),
         };
         self.next += 1;
-        let (at, mut prev) = (meta.at, meta.prev);
+        let at = meta.at;
+        let mut prev = meta.prev;
         if !self.page(at, |page| prev = header.emit(&superblock.store, &[], page)).await? {
             return Ok(false);
         }
         self.unproven.pop();
-        (meta.at, meta.prev) = (at + PAGE as u64, prev);
+        meta.at = at + PAGE as u64;
+        meta.prev = prev;
         Ok(true)
     }
 

@@ -166,7 +166,9 @@ impl Scanned {
             // It may have been freed, discarded and even begun since, with another header or none.
             SegmentUse::Condemned if !same => {
                 if header.is_none() {
-                    let (generation, written, prev) = (item.generation, item.written, item.prev);
+                    let generation = item.generation;
+                    let written = item.written;
+                    let prev = item.prev;
                     let used = Use::Closed(Kind::Meta);
                     let segment = Segment { used, generation, written, prev, allocated: true, ..Segment::BLANK };
                     self.condemned.push((number, segment));
@@ -197,7 +199,8 @@ impl Scanned {
                 floor: generation,
             });
         }
-        let (written, prev) = (item.written, item.prev);
+        let written = item.written;
+        let prev = item.prev;
         Plan::Known(Segment { used, generation, written, prev, allocated: true, ..Segment::BLANK })
     }
 
@@ -264,7 +267,8 @@ impl Scanned {
                 }
             }
             let Some((i, proof)) = again else { return Ok(()) };
-            let (number, damaged) = (self.scans[i].number, self.scans[i].damaged);
+            let number = self.scans[i].number;
+            let damaged = self.scans[i].damaged;
             let from = self.froms[&number];
             let scan = reader.segment(number, from, proof, base).await?;
             // A rescan without progress leaves the end unknown.
@@ -358,7 +362,8 @@ impl Scanned {
         if segment.used != Use::Blank || generation <= segment.generation {
             return;
         }
-        let (used, written) = (Use::Open(Kind::Body), PAGE as u32);
+        let used = Use::Open(Kind::Body);
+        let written = PAGE as u32;
         *segment = Segment { used, generation, written, allocated: true, ..Segment::BLANK };
         self.mend.push(Header { kind: Kind::Body, generation, number });
         // An unacknowledged body may be complete except for this header, which is no damage.
@@ -368,8 +373,8 @@ impl Scanned {
         }
     }
 
-    /// Restores condemned segments that nothing was begun in, and drops never-used blank segments at
-    /// the end, once all records have been applied.
+    /// Restores condemned segments that nothing was begun in, and drops never-used blank segments
+    /// at the end, once all records have been applied.
     pub(super) fn trim(&mut self) {
         for (number, segment) in std::mem::take(&mut self.condemned) {
             let current = &mut self.table[number as usize];

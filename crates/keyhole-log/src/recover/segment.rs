@@ -188,7 +188,8 @@ impl Batch {
 
 impl Scan {
     pub(super) fn new(number: u32, start: u64, end: u64, from: ScanStart, watermark: u64) -> Self {
-        let (generation, prev) = (from.generation.unwrap_or(0), from.prev.unwrap_or(0));
+        let generation = from.generation.unwrap_or(0);
+        let prev = from.prev.unwrap_or(0);
         Scan {
             number,
             generation,
@@ -232,7 +233,8 @@ impl Scan {
         } else {
             Damage::mendable("unreadable sectors without data", page)
         };
-        (self.damaged, self.lost) = (self.damaged || lost, self.lost || lost);
+        self.damaged = self.damaged || lost;
+        self.lost = self.lost || lost;
         self.spoiled = true;
         self.suspects.push(Suspect { damage, name: None, stored: None });
     }
@@ -280,20 +282,27 @@ impl Scan {
 
     pub(super) fn accept(&mut self, batch: Batch, next: u64, cursor: &mut ScanCursor) {
         self.highest = self.highest.max(batch.highest);
-        (self.at, self.closed, self.marked) = (next, batch.ended, batch.marked);
+        self.at = next;
+        self.closed = batch.ended;
+        self.marked = batch.marked;
         self.keep(batch, cursor);
-        (cursor.at, cursor.prev) = (next, Some(self.prev));
+        cursor.at = next;
+        cursor.prev = Some(self.prev);
     }
 
     /// Drops everything from a batch on. `prev` is the checksum of the record before it.
     pub(super) fn cut_at(&mut self, cut: u64, prev: u32) {
-        (self.at, self.prev) = (cut, prev);
+        self.at = cut;
+        self.prev = prev;
         self.spans.retain(|span| span.start < cut);
         if let Some(last) = self.spans.last_mut() {
             last.end = last.end.min(cut);
         }
         self.moved.retain(|record| record.at.offset() < cut);
         self.created.retain(|&(_, offset)| offset < cut);
-        (self.closed, self.marked, self.tail, self.blank) = (false, false, true, false);
+        self.closed = false;
+        self.marked = false;
+        self.tail = true;
+        self.blank = false;
     }
 }

@@ -126,7 +126,8 @@ impl<D: Disk> SegmentReader<'_, D> {
         base: &Base,
     ) -> Result<Batch, Error> {
         let mut batch = Batch { start: cursor.at, stopped: cursor.at, ..Batch::default() };
-        let (mut prev, mut generation) = (cursor.prev, cursor.generation);
+        let mut prev = cursor.prev;
+        let mut generation = cursor.generation;
         let mut facts = Vec::new();
         loop {
             let at = batch.stopped;
@@ -154,13 +155,14 @@ impl<D: Disk> SegmentReader<'_, D> {
                 batch.claim = Some(claim);
                 return Ok(batch);
             };
-            (prev, generation) = (Some(record.crc), Some(record.header.generation));
+            prev = Some(record.crc);
+            generation = Some(record.header.generation);
             batch.note(&record, &payload, base);
             facts.push((record.header.clone(), record.crc));
             batch.stopped = align_up(at + u64::from(record.len), record::ALIGN);
             if record.header.flags & LAST != 0 {
-                (batch.ended, batch.marked) =
-                    (record.header.kind == kind::SEGMENT_END, record.header.kind == kind::MARK);
+                batch.ended = record.header.kind == kind::SEGMENT_END;
+                batch.marked = record.header.kind == kind::MARK;
                 batch.next = Some(align_up(batch.stopped, PAGE as u64));
                 scan.believe(&facts);
                 return Ok(batch);
@@ -221,7 +223,8 @@ impl<D: Disk> SegmentReader<'_, D> {
             Some(page) => Damage::new(UNREADABLE, page.max(batch.stopped)),
             None => Damage::new("a record that does not verify", batch.stopped),
         };
-        let (mut name, mut stored) = (None, None);
+        let mut name = None;
+        let mut stored = None;
         if let Some(claim) = batch.claim {
             let bytes = window.bytes(batch.stopped, claim.len as usize).await?;
             let payload = record::suspect(bytes).and_then(|(kind, payload)| RecordPayload::parse(kind, payload));

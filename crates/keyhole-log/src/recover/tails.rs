@@ -36,7 +36,9 @@ pub(super) async fn cut<D: Disk>(
     store: &mut Scanned,
     base: &Base,
 ) -> Result<(), Error> {
-    let (mut cuts, mut references, mut damaged) = (Cuts::new(), References::default(), Vec::new());
+    let mut cuts = Cuts::new();
+    let mut references = References::default();
+    let mut damaged = Vec::new();
     let mut suspects = Vec::new();
     for scan in &store.scans {
         let first = scan.spans.partition_point(|span| span.end <= scan.proven);
@@ -291,7 +293,9 @@ mod tests {
     }
 
     fn put(bucket: u64, body: u64) -> Effect {
-        let (key, upload, etag) = ("k".into(), None, Etag { digest: [0; 16], parts: 0 });
+        let key = "k".into();
+        let upload = None;
+        let etag = Etag { digest: [0; 16], parts: 0 };
         Effect::Put(Put {
             bucket,
             key,

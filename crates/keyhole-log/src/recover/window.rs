@@ -84,7 +84,8 @@ impl<'a, D: Disk> Window<'a, D> {
     /// Reads the first `len` bytes of a buffer page by page, after a read of all of them failed.
     async fn read_pages(&mut self, from: u64, mut buf: D::Buf, len: usize) -> Result<D::Buf, Error> {
         for at in (0..len).step_by(PAGE) {
-            let (offset, place) = (from + at as u64, at..at + PAGE);
+            let offset = from + at as u64;
+            let place = at..at + PAGE;
             let read = if self.unreadable.len() < REREAD_PAGES_MAX {
                 read_again(self.disk, offset, buf, place.clone()).await
             } else {

@@ -35,7 +35,8 @@ impl Reserve {
         // waste at the ends of segments.
         let cleaner = (4 + (checkpoint * 9 / 4).div_ceil(len)).min(most / 4);
         let least = (2 + (checkpoint * 5 / 2).div_ceil(len)).min(cleaner);
-        let (waiting, slack) = (Reserve::share(most, CLEAN_RESERVE), Reserve::share(most, CLEAN_SLACK));
+        let waiting = Reserve::share(most, CLEAN_RESERVE);
+        let slack = Reserve::share(most, CLEAN_SLACK);
         Reserve { deletions, cleaner, waiting, slack, least, checkpoints }
     }
 

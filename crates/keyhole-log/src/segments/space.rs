@@ -161,7 +161,8 @@ impl Segments {
                 self.blank.insert(number);
             }
             let segment = &mut self.table[number as usize];
-            (segment.allocated, segment.filled) = (allocated, written as u32);
+            segment.allocated = allocated;
+            segment.filled = written as u32;
         }
     }
 
@@ -272,7 +273,8 @@ impl Segments {
     /// Records that a withdrawn segment has been discarded.
     pub(crate) fn discarded(&mut self, number: u32) {
         let segment = &mut self.table[number as usize];
-        (segment.allocated, segment.filled) = (false, 0);
+        segment.allocated = false;
+        segment.filled = 0;
         self.restore(number);
         self.expect_space();
     }
@@ -317,7 +319,8 @@ mod tests {
         }
         segments.block_growth();
         assert_eq!((segments.ready(), segments.free()), (5, 5));
-        let (deletions, cleaner) = (Purpose::Deletions, Purpose::Clean(Kind::Meta));
+        let deletions = Purpose::Deletions;
+        let cleaner = Purpose::Clean(Kind::Meta);
         let taken = [deletions, cleaner, cleaner, deletions, deletions, deletions].map(|by| segments.take(by, 20));
         let expected = [Some(0), Some(1), None, Some(2), Some(3), None];
         assert_eq!(

@@ -52,6 +52,7 @@ impl State {
     pub(crate) fn settle(&mut self, worker: usize, meta: &OpenMeta) {
         self.ends[worker].in_flight = u64::MAX;
         let segment = &mut self.segments.table[meta.number as usize];
-        (segment.settled, segment.prev) = ((meta.at - meta.start) as u32, meta.prev);
+        segment.settled = (meta.at - meta.start) as u32;
+        segment.prev = meta.prev;
     }
 }

@@ -19,7 +19,8 @@ impl State {
         self.condemn_dead();
         self.segments.checkpoints += 1;
         self.maintenance.since_checkpoint = 0;
-        let (most, mut front) = (self.index.checkpoint_record(), vec![Vec::new()]);
+        let most = self.index.checkpoint_record();
+        let mut front = vec![Vec::new()];
         let pending = self.numbers.pending().map(|seq| Item::Pending { seq });
         for item in self.segments.items().map(Item::Segment).chain(pending) {
             if front.last().is_some_and(|items: &Vec<u8>| items.len() >= most) {
@@ -30,7 +31,8 @@ impl State {
             }
         }
         front.append(&mut self.index.capture_floors());
-        let (until, watermark) = (self.numbers.next(), self.numbers.watermark());
+        let until = self.numbers.next();
+        let watermark = self.numbers.watermark();
         let floor = self.ends.iter().map(|end| end.in_flight).min().unwrap_or(watermark).min(watermark);
         BegunCheckpoint { until, watermark, floor, begun: self.segments.checkpoints, front }
     }

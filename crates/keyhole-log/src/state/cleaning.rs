@@ -107,7 +107,8 @@ impl State {
 
     /// Returns whether the candidates that fit gain more than the checkpoints that free them take.
     pub(crate) fn is_gain(&self, candidates: &[Candidate], most: usize) -> bool {
-        let (mut moved, mut gained) = (0, self.segments.condemned() * self.segments.len);
+        let mut moved = 0;
+        let mut gained = self.segments.condemned() * self.segments.len;
         for candidate in candidates.iter().take(most) {
             moved += candidate.live;
             if !self.fits(candidate.kind, moved) {

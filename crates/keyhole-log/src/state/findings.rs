@@ -6,7 +6,7 @@ use super::State;
 use crate::error::Damage;
 use crate::index::{Location, ObjectEntry};
 use crate::limits::FINDINGS_MAX;
-use crate::types::BodyId;
+use crate::types::{BodyId, UploadIdentity};
 
 /// Objects examined per lock acquisition.
 const OBJECTS_AT_A_TIME: usize = 4096;
@@ -61,8 +61,9 @@ impl State {
             found.extend(damage.map(|damage| damage.of(Some(home.name()), Some(key))));
         }
         for (seq, upload) in home.uploads_from(0) {
-            let bodies =
-                upload.parts((id, seq), 0).filter_map(|part| self.damage_of_body(segment, part.part.body, unread));
+            let bodies = upload
+                .parts(UploadIdentity { bucket: id, upload: seq }, 0)
+                .filter_map(|part| self.damage_of_body(segment, part.part.body, unread));
             let damage = self.damage_at(segment, upload.at).into_iter().chain(bodies).next();
             found.extend(damage.map(|damage| damage.of(Some(home.name()), Some(upload.key()))));
         }

@@ -81,7 +81,8 @@ impl State {
                         return Some(OldestCursor { bucket, at: OldestStage::Uploads(seq) });
                     }
                     let due = || {
-                        let (bucket, key) = (home.name().to_owned(), upload.key().to_owned());
+                        let bucket = home.name().to_owned();
+                        let key = upload.key().to_owned();
                         Due { seq: newest, bucket, key, upload: Some(upload.id()) }
                     };
                     oldest.take(newest, bytes, due, wanted);

@@ -9,7 +9,8 @@ use crate::stats::{SegmentCounts, SegmentKind, SegmentStat, SegmentState, Stats,
 
 impl State {
     pub(crate) fn usage(&self) -> Usage {
-        let (totals, live) = (self.index.totals, self.index.live.total());
+        let totals = self.index.totals;
+        let live = self.index.live.total();
         let in_use = self.segments.table.iter().filter(|segment| segment.in_use());
         let used: u64 = in_use.map(|segment| u64::from(segment.written).saturating_sub(PAGE as u64)).sum();
         Usage {
@@ -35,7 +36,8 @@ impl State {
                 Use::Condemned(_) => (SegmentKind::Blank, SegmentState::Condemned),
                 Use::Damaged => (SegmentKind::Blank, SegmentState::Damaged),
             };
-            let (generation, written) = (segment.generation, u64::from(segment.written));
+            let generation = segment.generation;
+            let written = u64::from(segment.written);
             SegmentStat { number, kind, state, generation, written, live: self.index.live.of(number) }
         });
         segments.collect()

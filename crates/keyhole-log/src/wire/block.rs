@@ -164,9 +164,10 @@ mod tests {
         let len = emit(&id, &[9; 16], &tags, &[], &mut block);
         assert_eq!(len, stored_len(data_len));
         let all = 0..data_len.div_ceil(CHUNK_LEN);
-        let (padded, seen) = (id.padded(), |block: &[u8]| {
+        let padded = id.padded();
+        let seen = |block: &[u8]| {
             Footer::parse(&block[id.padded()..][..FOOTER_LEN], &id, &[9; 16]).is_some_and(|f| f.verify(&all, block))
-        });
+        };
         assert!(seen(&block));
         let footer = Footer::parse(&block[padded..][..FOOTER_LEN], &id, &[9; 16]).unwrap();
         assert_eq!(footer.tags(), tags);

@@ -213,20 +213,31 @@ impl<'a> Item<'a> {
         Some(match tag {
             tag::HOME => Item::Home { bucket: c.u64()? },
             tag::BUCKET => {
-                let (id, at, time_ms, settings_at, settings_seq) = (c.u64()?, c.u64()?, c.u64()?, c.u64()?, c.u64()?);
-                let (settings, len) = (BucketSettings::parse(c)?, c.u16()?);
+                let id = c.u64()?;
+                let at = c.u64()?;
+                let time_ms = c.u64()?;
+                let settings_at = c.u64()?;
+                let settings_seq = c.u64()?;
+                let settings = BucketSettings::parse(c)?;
+                let len = c.u16()?;
                 Item::Bucket { id, at, time_ms, settings_at, settings_seq, settings, name: c.str(len.into())? }
             }
             tag::POLICY => {
-                let (bucket, len) = (c.u64()?, c.u16()?);
+                let bucket = c.u64()?;
+                let len = c.u16()?;
                 Item::Policy { bucket, policy: c.bytes(len.into())? }
             }
             tag::LIFECYCLE => {
-                let (bucket, len) = (c.u64()?, c.u16()?);
+                let bucket = c.u64()?;
+                let len = c.u16()?;
                 Item::Lifecycle { bucket, lifecycle: c.bytes(len.into())? }
             }
             tag::OBJECT => {
-                let (at, seq, size, stamp, digest) = (c.u64()?, c.u64()?, c.u64()?, c.u64()?, c.array()?);
+                let at = c.u64()?;
+                let seq = c.u64()?;
+                let size = c.u64()?;
+                let stamp = c.u64()?;
+                let digest = c.array()?;
                 let len = c.u16()?;
                 let key = c.str(len.into())?;
                 let count = c.u16()?;
@@ -234,18 +245,26 @@ impl<'a> Item<'a> {
                 Item::Object { at, seq, size, stamp, digest, bodies, key }
             }
             tag::UPLOAD => {
-                let (seq, at, id, time_ms) = (c.u64()?, c.u64()?, c.array()?, c.u64()?);
+                let seq = c.u64()?;
+                let at = c.u64()?;
+                let id = c.array()?;
+                let time_ms = c.u64()?;
                 let [sealed @ (0 | 1), declared @ (0 | 1), algorithm, kind] = c.array()? else { return None };
                 let len = c.u16()?;
                 let declared = (declared == 1).then_some((algorithm, kind));
                 Item::Upload { seq, at, id, time_ms, sealed: sealed == 1, declared, key: c.str(len.into())? }
             }
             tag::PART => {
-                let (upload, at, seq, time_ms) = (c.u64()?, c.u64()?, c.u64()?, c.u64()?);
+                let upload = c.u64()?;
+                let at = c.u64()?;
+                let seq = c.u64()?;
+                let time_ms = c.u64()?;
                 Item::Part { upload, at, seq, time_ms, part: parse_part(c)? }
             }
             tag::BODY => {
-                let (id, at, count) = (BodyId(c.u64()?), c.u64()?, c.u16()?);
+                let id = BodyId(c.u64()?);
+                let at = c.u64()?;
+                let count = c.u16()?;
                 let shares = (0..count).map(|_| Some((c.u32()?, c.u32()?))).collect::<Option<_>>()?;
                 Item::Body { id, at, shares }
             }
@@ -261,7 +280,8 @@ impl<'a> Item<'a> {
                 })
             }
             tag::FLOOR => {
-                let (applied, len) = (c.u64()?, c.u16()?);
+                let applied = c.u64()?;
+                let len = c.u16()?;
                 Item::Floor { applied, key: c.str(len.into())? }
             }
             tag::PENDING => Item::Pending { seq: c.u64()? },

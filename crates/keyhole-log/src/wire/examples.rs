@@ -14,10 +14,14 @@ fn check(structure: &str, crc: u32) {
 
 #[test]
 fn superblock_example_matches_format_page() {
-    let (segment_len, capacity, created_ms) = (1 << 26, 1 << 40, 1_700_000_000_000);
+    let segment_len = 1 << 26;
+    let capacity = 1 << 40;
+    let created_ms = 1_700_000_000_000;
     let checkpoints = [1 << 40, 1 << 39];
     let mut page = vec![0; PAGE];
-    let (version, store, epoch) = (superblock::VERSION, [7; 16], 3);
+    let version = superblock::VERSION;
+    let store = [7; 16];
+    let epoch = 3;
     superblock::Superblock { version, store, epoch, segment_len, capacity, created_ms, checkpoints }.emit(&mut page);
     check("superblock", super::u32_at(&page, 12..16));
 }

@@ -209,7 +209,8 @@ mod tests {
             hint: DurableHint::default(),
         };
         let new = Header { kind: 5, seq: 0x0506_0708, watermark: 1300, prev: 10, ..old };
-        let (mut ahead, mut behind) = (vec![0; 200], vec![0; 200]);
+        let mut ahead = vec![0; 200];
+        let mut behind = vec![0; 200];
         old.emit(&[1; 16], b"what was there", &mut ahead);
         new.emit(&[1; 16], b"payload", &mut behind);
         // All but one word of 8 bytes was written.

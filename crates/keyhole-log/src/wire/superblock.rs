@@ -107,7 +107,9 @@ mod tests {
     use super::*;
 
     fn sample() -> Superblock {
-        let (segment_len, capacity, created_ms) = (64 << 20, 1 << 40, 1_700_000_000_000);
+        let segment_len = 64 << 20;
+        let capacity = 1 << 40;
+        let created_ms = 1_700_000_000_000;
         let checkpoints = [1 << 40, 1 << 39];
         Superblock { version: VERSION, store: [7; 16], epoch: 3, segment_len, capacity, created_ms, checkpoints }
     }

@@ -34,10 +34,12 @@ impl<D: Disk> Context<D> {
         let stands_alone = u64::from(durable) == meta.at - meta.start && !drafts.iter().any(|draft| draft.has_blocks());
         let at_once = wanted && (stands_alone || sabotage::is(Sabotage::TrustWrites));
         // Another writer might never state the durable end of the previous segment.
-        let (ended, prev) = (self.ended.take(), meta.prev);
+        let ended = self.ended.take();
+        let prev = meta.prev;
         let hint = ended.unwrap_or(hint);
         let mut buf = self.spare.take().unwrap_or_else(|| self.disk.buffer());
-        let (mut at, mut places) = (0, Vec::with_capacity(drafts.len()));
+        let mut at = 0;
+        let mut places = Vec::with_capacity(drafts.len());
         for (i, draft) in drafts.iter().enumerate() {
             let border = if i == 0 { FIRST } else { 0 } | if i + 1 == drafts.len() { LAST } else { 0 };
             let header = record::Header {
@@ -51,7 +53,8 @@ impl<D: Disk> Context<D> {
                 durable,
                 hint,
             };
-            let (len, next) = (record::HEADER_LEN + draft.payload.len(), at + record::space(draft.payload.len()));
+            let len = record::HEADER_LEN + draft.payload.len();
+            let next = at + record::space(draft.payload.len());
             meta.prev = header.emit(&self.store.id, &draft.payload, D::slice(&mut buf, at..next));
             D::slice(&mut buf, at + len..next).fill(0);
             places.push(Location::new(header.offset, len as u32));
@@ -60,9 +63,10 @@ impl<D: Disk> Context<D> {
         let len = pages(at);
         D::slice(&mut buf, at..len).fill(0);
         self.dirty.set(true);
-        let (result, buf) = match at_once && !sabotage::is(Sabotage::SkipSync) {
-            true => self.disk.write_durable(meta.at, buf, 0..len).await,
-            false => self.disk.write(meta.at, buf, 0..len).await,
+        let (result, buf) = if at_once && !sabotage::is(Sabotage::SkipSync) {
+            self.disk.write_durable(meta.at, buf, 0..len).await
+        } else {
+            self.disk.write(meta.at, buf, 0..len).await
         };
         self.spare.set(Some(buf));
         if let Err(error) = self.full_or_poison(result, meta.at) {
@@ -82,9 +86,10 @@ impl<D: Disk> Context<D> {
         let mut state = self.store.lock();
         let seqs = drafts.iter().map(|draft| draft.seq);
         state.counters.syncs.durable_writes += u64::from(is_durable);
-        match is_durable {
-            true => state.numbers.durable(seqs),
-            false => state.numbers.written(seqs),
+        if is_durable {
+            state.numbers.durable(seqs);
+        } else {
+            state.numbers.written(seqs);
         }
         let end = state.ends[self.worker];
         let written = (meta.at - meta.start) as u32;

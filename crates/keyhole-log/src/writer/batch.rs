@@ -23,7 +23,8 @@ impl Batch {
         let first = queue.front().map_or(0, Commit::space);
         let most = batch_max(segment_len);
         let limit = if pages(first) <= room { room.min(most) } else { most };
-        let (mut batch, mut space) = (Batch::default(), 0);
+        let mut batch = Batch::default();
+        let mut space = 0;
         while let Some(commit) = queue.pop_front() {
             space += commit.space();
             if pages(space) > limit {

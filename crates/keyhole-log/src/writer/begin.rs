@@ -94,7 +94,8 @@ impl<D: Disk> Context<D> {
     async fn write_header(&self, kind: segment::Kind, number: u32) -> Result<BegunSegment, Error> {
         let (generation, start, len) = {
             let mut state = self.store.lock();
-            let (start, len) = (state.segments.start(number), state.segments.len);
+            let start = state.segments.start(number);
+            let len = state.segments.len;
             let segment = &mut state.segments.table[number as usize];
             segment.allocated = true;
             (segment.generation, start, len)

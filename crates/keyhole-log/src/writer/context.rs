@@ -50,7 +50,10 @@ pub(crate) struct Context<D: Disk> {
 
 impl<D: Disk> Context<D> {
     pub(crate) fn new(store: Arc<Store>, disk: Rc<D>, worker: usize, maintains: bool) -> Self {
-        let (turn, dirty, ended, spare) = (Cell::new(0), Cell::new(false), Cell::new(None), Cell::new(None));
+        let turn = Cell::new(0);
+        let dirty = Cell::new(false);
+        let ended = Cell::new(None);
+        let spare = Cell::new(None);
         let torn = Cell::new(None);
         Context { store, disk, worker, maintains, turn, dirty, ended, spare, torn }
     }

@@ -205,7 +205,8 @@ impl<D: Disk> Writer<D> {
     /// Cuts a block in two: `data_len` bytes of whole chunks, and the rest, which answers for both.
     fn split(&self, block: BlockWrite<D>, data_len: usize) -> (BlockWrite<D>, BlockWrite<D>) {
         let BlockWrite { buf, body, index, data_len: whole, mut tags, mut crcs, mut ahead, done } = block;
-        let (rest_len, chunks) = (whole as usize - data_len, data_len / CHUNK_LEN);
+        let rest_len = whole as usize - data_len;
+        let chunks = data_len / CHUNK_LEN;
         let mut rest = self.context.disk.buffer_with_len(buffer_len(rest_len));
         D::slice(&mut rest, 0..rest_len).copy_from_slice(&buf.as_ref()[data_len..whole as usize]);
         let rest_tags = tags.split_off(chunks.min(tags.len()));
@@ -214,7 +215,9 @@ impl<D: Disk> Writer<D> {
         ahead.push(answer);
         let front_len = data_len as u32;
         let front = BlockWrite { buf, body, index, data_len: front_len, tags, crcs, ahead: Vec::new(), done: placed };
-        let (tags, crcs, data_len) = (rest_tags, rest_crcs, rest_len as u32);
+        let tags = rest_tags;
+        let crcs = rest_crcs;
+        let data_len = rest_len as u32;
         (front, BlockWrite { buf: rest, body, index, data_len, tags, crcs, ahead, done })
     }
 

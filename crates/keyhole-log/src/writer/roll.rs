@@ -54,7 +54,9 @@ impl<D: Disk> Context<D> {
         let BegunSegment { number, generation, start, at, end, crc } = begun;
         {
             let segment = &mut self.store.lock().segments.table[number as usize];
-            (segment.written, segment.settled, segment.prev) = (PAGE as u32, PAGE as u32, crc);
+            segment.written = PAGE as u32;
+            segment.settled = PAGE as u32;
+            segment.prev = crc;
         }
         *meta = Some(OpenMeta { number, generation, start, end, at, prev: crc, reserve: deletions && !self.maintains });
         Ok(Some(()))

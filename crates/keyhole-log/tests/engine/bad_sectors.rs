@@ -33,9 +33,15 @@ enum Fault {
 
 async fn put(log: &Log<MemDisk>, bucket: &str, key: &str, seed: u64, len: usize) -> Result<(), Error> {
     let content = Content::New(write_body(log, &bytes(seed, len), false).await?, [9; 24]);
-    let (head, tags, sealed) = (format!("head of {seed}").into_bytes(), Vec::new(), false);
-    let (bucket, key, etag, size) = (bucket.into(), key.into(), etag(seed), len as u64);
-    let (time_ms, condition) = (seed, Condition::None);
+    let head = format!("head of {seed}").into_bytes();
+    let tags = Vec::new();
+    let sealed = false;
+    let bucket = bucket.into();
+    let key = key.into();
+    let etag = etag(seed);
+    let size = len as u64;
+    let time_ms = seed;
+    let condition = Condition::None;
     log.put_object(PutObject { bucket, key, content, head, tags, sealed, etag, size, time_ms, condition }).await
 }
 
@@ -72,13 +78,23 @@ fn sample() -> Vec<u8> {
             put(&logs[i % 2], bucket, key, seed, len).await.unwrap();
         }
         let id = [7; 16];
-        let (bucket, key, head, tags, sealed, time_ms) = ("photos", "upload", vec![1; 30], Vec::new(), false, 1);
-        let (declared, create_key) = (None, key.to_owned());
+        let bucket = "photos";
+        let key = "upload";
+        let head = vec![1; 30];
+        let tags = Vec::new();
+        let sealed = false;
+        let time_ms = 1;
+        let declared = None;
+        let create_key = key.to_owned();
         let create = CreateUpload { bucket: bucket.into(), key: create_key, id, head, tags, sealed, time_ms, declared };
         logs[1].create_upload(create).await.unwrap();
         let upload = logs[1].upload(bucket, key, &id).unwrap().unwrap();
         let content = write_body(&logs[1], &bytes(5, 67_000), false).await.unwrap();
-        let (number, salt, etag, size, checksums) = (3, [0; 24], [9; 16], 67_000, vec![4; 20]);
+        let number = 3;
+        let salt = [0; 24];
+        let etag = [9; 16];
+        let size = 67_000;
+        let checksums = vec![4; 20];
         logs[1].put_part(PutPart { upload, number, content, salt, etag, size, time_ms, checksums }).await.unwrap();
         logs[0].checkpoint().await.unwrap();
         let together = OBJECTS[5..8].iter().map(|&(bucket, key, seed, len)| put(&logs[0], bucket, key, seed, len));
@@ -114,13 +130,17 @@ fn half(image: &[u8], at: usize) -> usize {
 
 /// Returns the locations of each current object: its records and its blocks.
 fn places(image: &[u8]) -> BTreeMap<Name, Vec<Range<usize>>> {
-    let (mut bodies, mut objects, mut names) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut bodies = BTreeMap::new();
+    let mut objects = BTreeMap::new();
+    let mut names = BTreeMap::new();
     for at in (SEGMENTS_START as usize..image.len() - 80).step_by(8) {
         if !image[at..].starts_with(b"khR1") || word(image, at + 40) != at as u64 {
             continue;
         }
-        let (len, seq) = (word(image, at + 8) as u32 as usize, word(image, at + 48));
-        let (payload, record) = (at + 80, at..at + len);
+        let len = word(image, at + 8) as u32 as usize;
+        let seq = word(image, at + 48);
+        let payload = at + 80;
+        let record = at..at + len;
         match image[at + 12] {
             1 => {
                 let name = &image[payload + 10..payload + 10 + half(image, payload + 8)];
@@ -134,7 +154,8 @@ fn places(image: &[u8]) -> BTreeMap<Name, Vec<Range<usize>>> {
                     let runs = payload + 32 + usize::from(image[payload + 17]);
                     let count = word(image, payload + 20) as u32 as usize;
                     ranges.extend(image[runs..runs + 20 * count].chunks(20).map(|run| {
-                        let (block, len) = (word(run, 0) as usize, u32::from_le_bytes(run[16..].try_into().unwrap()));
+                        let block = word(run, 0) as usize;
+                        let len = u32::from_le_bytes(run[16..].try_into().unwrap());
                         block..block + (len as usize).next_multiple_of(PAGE) + PAGE
                     }));
                 }
@@ -185,7 +206,8 @@ async fn look(log: &Log<MemDisk>, expected: &[(&str, &str, u64, usize)]) -> BTre
 }
 
 async fn scrub(log: &Log<MemDisk>) -> BTreeSet<Name> {
-    let (mut cursor, mut found) = (Some(Default::default()), BTreeSet::new());
+    let mut cursor = Some(Default::default());
+    let mut found = BTreeSet::new();
     while let Some(at) = cursor {
         let step = log.scrub(at).await.unwrap();
         let names = step.findings.into_iter().map(|damage| (damage.bucket.unwrap(), damage.key.unwrap()));
@@ -199,7 +221,8 @@ fn lay(medium: &Rc<RefCell<Medium>>, image: &[u8], page: usize, fault: Fault) {
     let mut medium = medium.borrow_mut();
     medium.bytes().clear();
     medium.bytes().extend_from_slice(image);
-    (medium.unreadable, medium.heals) = (BTreeSet::new(), fault == Fault::Unreadable);
+    medium.unreadable = BTreeSet::new();
+    medium.heals = fault == Fault::Unreadable;
     match fault {
         Fault::Garbage => medium.bytes()[page..page + PAGE].fill(0x3c),
         Fault::Unreadable | Fault::Dead => drop(medium.unreadable.insert(page as u64)),
@@ -231,7 +254,8 @@ fn live(
     };
     // If the whole record is unreadable, only its location can be reported.
     let unnamed = |damage: &Damage| {
-        let (offset, mut ranges) = (damage.offset as usize, touched.values().copied().flatten());
+        let offset = damage.offset as usize;
+        let mut ranges = touched.values().copied().flatten();
         damage.key.is_none() && (offset / PAGE == page / PAGE || ranges.any(|range| range.contains(&offset)))
     };
     for (name, said) in &lost {
@@ -295,7 +319,8 @@ fn pages(medium: &Rc<RefCell<Medium>>, image: &[u8]) -> Vec<usize> {
     let report = check_with(medium, false).unwrap();
     assert_eq!(report.findings, []);
     let is_free = |page: usize| {
-        let (start, end) = (page as u64, (page + PAGE) as u64);
+        let start = page as u64;
+        let end = (page + PAGE) as u64;
         report.free.iter().any(|free| free.start <= start && end <= free.end)
     };
     let all = (0..image.len()).step_by(PAGE);
@@ -316,7 +341,8 @@ fn bad_page_costs_only_its_own_contents() {
     let medium = Medium::new(22);
     let pages = pages(&medium, &image);
     assert!(pages.len() > 150, "{}", pages.len());
-    let (mut lost, mut worse) = (0, Vec::new());
+    let mut lost = 0;
+    let mut worse = Vec::new();
     for &page in &pages {
         let touches = |ranges: &[Range<usize>]| ranges.iter().any(|at| at.start < page + PAGE && page < at.end);
         let touched: BTreeMap<&Name, &Vec<Range<usize>>> =
@@ -391,7 +417,8 @@ fn dead_region_is_read_page_by_page_a_bounded_number_of_times() {
     Store::open(&medium, 1);
     medium.borrow_mut().crash(Crash::Lost);
     let sound = medium.borrow().reads;
-    let (start, pages) = (SEGMENTS_START as usize + SEGMENT_LEN as usize / 2, BUFFER_LEN / PAGE);
+    let start = SEGMENTS_START as usize + SEGMENT_LEN as usize / 2;
+    let pages = BUFFER_LEN / PAGE;
     lay(&medium, &image, PAGE, Fault::Dead);
     let dead = (0..pages).map(|page| (start + page * PAGE) as u64);
     medium.borrow_mut().unreadable.extend(dead.filter(|page| *page < image.len() as u64));
@@ -423,7 +450,8 @@ fn under_pressure(len: usize, bad: bool) -> (CleanerStats, Vec<Damage>) {
     let mut store = Store::maintained(&medium, options(1)).unwrap();
     let log = store.log();
     // Spread over most of the file, so that only cleaning provides space.
-    let (cold, hot) = (8 * 200_000 / len as u64, 20);
+    let cold = 8 * 200_000 / len as u64;
+    let hot = 20;
     let rounds = 4 * capacity as usize / (hot * len);
     store.run(async {
         log.create_bucket("hot", 1).await.unwrap();
@@ -452,7 +480,8 @@ fn under_pressure(len: usize, bad: bool) -> (CleanerStats, Vec<Damage>) {
     let expected: Vec<_> = names.iter().zip(1000..).map(|(key, seed)| ("hot", &**key, seed, len)).collect();
     let lost = store.run(look(&log, &expected));
     assert_eq!(lost.len(), usize::from(bad), "{lost:?}");
-    let (stats, findings) = (log.store().stats(), log.store().take_findings());
+    let stats = log.store().stats();
+    let findings = log.store().take_findings();
     assert_eq!(log.store().take_findings(), []);
     assert!(!stats.poisoned && !stats.full);
     (stats.cleaner, findings)

@@ -48,7 +48,12 @@ fn sample(segments: u64, large: u64) -> Rc<RefCell<Medium>> {
         logs[1].create_upload(create).await.unwrap();
         let upload = logs[1].upload("bucket", "upload", &id).unwrap().unwrap();
         let content = write_body(&logs[1], &bytes(5, 200_000), false).await.unwrap();
-        let (number, salt, etag, size, time_ms, checksums) = (3, [0; 24], [9; 16], 200_000, 1, vec![4; 20]);
+        let number = 3;
+        let salt = [0; 24];
+        let etag = [9; 16];
+        let size = 200_000;
+        let time_ms = 1;
+        let checksums = vec![4; 20];
         logs[1].put_part(PutPart { upload, number, content, salt, etag, size, time_ms, checksums }).await.unwrap();
         logs[0].checkpoint().await.unwrap();
         put(&logs[1], "late", 3, 5000).await.unwrap();
@@ -88,7 +93,8 @@ fn check_names_every_flipped_byte_or_lists_it_as_free() {
     let len = medium.borrow_mut().bytes().len() as u64;
     medium.borrow_mut().reload();
     assert!(len >= 40 << 20, "{len}");
-    let (mut free, mut named) = (0, 0);
+    let mut free = 0;
+    let mut named = 0;
     for _ in 0..2000 {
         let at = random.below(len);
         let flip = 1 << random.below(8);
@@ -98,15 +104,12 @@ fn check_names_every_flipped_byte_or_lists_it_as_free() {
             Err(error) => panic!("byte {at}: {error}"),
         };
         let within = |ranges: &[std::ops::Range<u64>]| ranges.iter().any(|range| range.contains(&at));
-        match report.findings.is_empty() {
-            true => {
-                assert!(within(&report.free) || within(&report.tails), "byte {at} is neither named nor free");
-                free += 1;
-            }
-            false => {
-                assert!(!within(&report.free), "byte {at} is free, and yet: {:?}", report.findings);
-                named += 1;
-            }
+        if report.findings.is_empty() {
+            assert!(within(&report.free) || within(&report.tails), "byte {at} is neither named nor free");
+            free += 1;
+        } else {
+            assert!(!within(&report.free), "byte {at} is free, and yet: {:?}", report.findings);
+            named += 1;
         }
         medium.borrow_mut().flip(at, flip);
     }
@@ -129,7 +132,8 @@ fn check_reports_damage_with_name_and_verdict() {
     // A superblock, the newest checkpoint, and the header of its segment.
     let raw = u64::from_le_bytes(good[64..72].try_into().unwrap());
     let checkpoint = (raw >> 17) as usize * 8;
-    let (start, segment_len) = (SEGMENTS_START as usize, SEGMENT_LEN as usize);
+    let start = SEGMENTS_START as usize;
+    let segment_len = SEGMENT_LEN as usize;
     let header = start + (checkpoint - start) / segment_len * segment_len;
     assert_eq!(good[header..header + 8], *b"keyhseg\n");
     for (at, what, key, verdict) in [
@@ -213,7 +217,9 @@ fn scrub_reports_damaged_objects() {
     let mut store = Store::maintained(&medium, options(1)).unwrap();
     let log = store.log();
     let found = store.run(async {
-        let (mut cursor, mut found, mut steps) = (Some(Default::default()), BTreeSet::new(), 0);
+        let mut cursor = Some(Default::default());
+        let mut found = BTreeSet::new();
+        let mut steps = 0;
         while let Some(at) = cursor {
             let step = log.scrub(at).await.unwrap();
             found.extend(step.findings.into_iter().filter_map(|damage| damage.key));

@@ -70,8 +70,11 @@ async fn copy(log: &Log<MemDisk>, from: &str, to: &str, seed: u64) -> Result<(),
 async fn multipart(log: &Log<MemDisk>, key: &str, seed: u64, len: usize) -> Result<(), Error> {
     let mut id = [1; 16];
     id[..8].copy_from_slice(&seed.to_le_bytes());
-    let (bucket, sealed) = ("bucket".to_owned(), seed.is_multiple_of(2));
-    let (head, tags, declared) = (vec![1; 10], vec![2; 10], None);
+    let bucket = "bucket".to_owned();
+    let sealed = seed.is_multiple_of(2);
+    let head = vec![1; 10];
+    let tags = vec![2; 10];
+    let declared = None;
     let create = CreateUpload { bucket, key: key.into(), id, head, tags, sealed, time_ms: seed, declared };
     log.create_upload(create.clone()).await?;
     id[15] = 2;
@@ -80,7 +83,8 @@ async fn multipart(log: &Log<MemDisk>, key: &str, seed: u64, len: usize) -> Resu
     let data = bytes(seed, len);
     for (number, part) in (1..).zip(data.chunks(len.div_ceil(2).max(1))) {
         let content = write_body(log, part, sealed).await?;
-        let (upload, size) = (upload.clone(), part.len() as u64);
+        let upload = upload.clone();
+        let size = part.len() as u64;
         log.put_part(PutPart {
             upload,
             number,
@@ -98,8 +102,13 @@ async fn multipart(log: &Log<MemDisk>, key: &str, seed: u64, len: usize) -> Resu
     }
     let parts = log.parts(&upload, 0, 10)?.into_iter().map(|part| part.part).collect();
     let head = format!("head of {seed}").into_bytes();
-    let (etag, size, condition) = (etag(seed), len as u64, Condition::None);
-    let (tags, part_checksums, bound, time_ms) = (vec![3; 10], vec![4; 10], true, seed);
+    let etag = etag(seed);
+    let size = len as u64;
+    let condition = Condition::None;
+    let tags = vec![3; 10];
+    let part_checksums = vec![4; 10];
+    let bound = true;
+    let time_ms = seed;
     let complete = CompleteUpload { upload, parts, head, tags, part_checksums, bound, etag, size, time_ms, condition };
     log.complete_upload(complete).await
 }
@@ -220,7 +229,8 @@ fn crash_at_every_operation_loses_no_acknowledged_write() {
             let medium = Medium::new(stop);
             medium.borrow_mut().slowness = 2;
             format(&medium, CAPACITY).unwrap();
-            let (model, mut random) = (SharedModel::default(), Random::new(7));
+            let model = SharedModel::default();
+            let mut random = Random::new(7);
             let operations = life(&medium, &model, &mut random, 6, Some(stop), how);
             life(&medium, &model, &mut random, 2, Some(stop / 2), how);
             check(&mut Store::open(&medium, 2), &model);
@@ -323,7 +333,8 @@ fn crash_under_deferred_durability_loses_whole_objects_only() {
                 }
                 // Values only grow, so a found value may be newer but not older.
                 for step in 0..12 {
-                    let (key, value) = (format!("k{}", step % 5), round * 100 + step + 1);
+                    let key = format!("k{}", step % 5);
+                    let value = round * 100 + step + 1;
                     let log = &logs[step as usize % 2];
                     if step == 6 {
                         logs[1].flush().await.unwrap();

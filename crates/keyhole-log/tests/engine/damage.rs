@@ -232,7 +232,8 @@ fn number_of_cut_record_claims_nothing() {
     drop((logs, store));
     medium.borrow_mut().crash(Crash::Lost);
     let mut image = medium.borrow_mut().bytes().clone();
-    let (mut last, end) = (SEGMENTS_START as usize + 2 * PAGE, SEGMENTS_START as usize + 3 * PAGE);
+    let mut last = SEGMENTS_START as usize + 2 * PAGE;
+    let end = SEGMENTS_START as usize + 3 * PAGE;
     let newest = SEGMENTS_START as usize + SEGMENT_LEN as usize + 3 * PAGE;
     // The last record of its batch.
     while image[last + 13] & 2 == 0 {
@@ -241,7 +242,8 @@ fn number_of_cut_record_claims_nothing() {
     assert!(image[last..].starts_with(b"khR1") && image[end..end + PAGE].iter().all(|&byte| byte == 0));
     assert!(image[newest..].starts_with(b"khR1") && word(&image, newest + 56) > word(&image, last + 48) + 1);
     // The next record without its payload, like the one that was cut.
-    let (number, crc) = (word(&image, last + 48), image[last + 4..last + 8].to_vec());
+    let number = word(&image, last + 48);
+    let crc = image[last + 4..last + 8].to_vec();
     image.copy_within(last..last + 80, end);
     image[end + 64..end + 68].copy_from_slice(&crc);
     image[end + 40..end + 48].copy_from_slice(&(end as u64).to_le_bytes());

@@ -77,7 +77,8 @@ fn deleted_space_is_reclaimed() {
     for (len, count) in [(60_000usize, 560u64), (BLOCK_DATA - 5000, 16), (300_000, 90)] {
         println!("{count} objects of {len} bytes");
         let (medium, mut store) = fresh(3, 31, options(1));
-        let (mut model, mut random) = (BTreeMap::new(), Random::new(9));
+        let mut model = BTreeMap::new();
+        let mut random = Random::new(9);
         let log = store.log();
         for round in 0..4u64 {
             store.run(async {
@@ -110,8 +111,10 @@ fn deleted_space_is_reclaimed() {
 fn full_store_is_emptied_and_filled_again() {
     for len in [60_000usize, 400_000] {
         let (_medium, mut store) = fresh(4, 31, options(1));
-        let (mut model, mut random) = (BTreeMap::new(), Random::new(5));
-        let (mut next, mut first) = (0u64, 0);
+        let mut model = BTreeMap::new();
+        let mut random = Random::new(5);
+        let mut next = 0u64;
+        let mut first = 0;
         let log = store.log();
         for round in 0..5 {
             store.run(async {
@@ -225,7 +228,8 @@ fn damaged_checkpoint_is_replaced_by_the_previous_one() {
         let raw = u64::from_le_bytes(medium.borrow_mut().bytes()[at..at + 8].try_into().unwrap());
         (raw >> 17) as usize * 8
     };
-    let (newest, before) = (pointer(&medium, 64), pointer(&medium, 72));
+    let newest = pointer(&medium, 64);
+    let before = pointer(&medium, 72);
     assert!(newest > before && before > 0);
     medium.borrow_mut().bytes()[newest + 90] ^= 1;
     medium.borrow_mut().reload();

@@ -211,15 +211,13 @@ fn listing_pages_through_keys_and_common_prefixes() {
     let check = |prefix: &str, delimiter: Option<&str>, after: Option<&str>, expected: &[&str]| {
         // The result is independent of the page size.
         for limit in [1, 2, 100] {
-            let (mut list, mut out) = (
-                ListObjects {
-                    prefix: prefix.into(),
-                    delimiter: delimiter.map(Into::into),
-                    after: after.map(Into::into),
-                    limit,
-                },
-                Vec::new(),
-            );
+            let mut list = ListObjects {
+                prefix: prefix.into(),
+                delimiter: delimiter.map(Into::into),
+                after: after.map(Into::into),
+                limit,
+            };
+            let mut out = Vec::new();
             loop {
                 let listing = log.list_objects("bucket", &list).unwrap();
                 assert!(listing.entries.len() <= limit);
@@ -312,7 +310,8 @@ fn set_tags_changes_only_the_tags() {
         assert!(matches!(log.set_tags("bucket", "k", new, vec![6]).await, Err(Error::Conflict)));
         put(&log, "k", 8, 70_000).await.unwrap();
         let object = log.object("bucket", "k").await.unwrap().unwrap();
-        let (size, seq) = (object.size, object.seq);
+        let size = object.size;
+        let seq = object.seq;
         log.set_tags("bucket", "k", object, b"kept".to_vec()).await.unwrap();
         (size, seq)
     });

@@ -71,7 +71,8 @@ fn check_after_reopening(two: Two, expected: Option<u64>) {
 #[test]
 fn older_put_does_not_override_newer_one() {
     let mut two = two();
-    let (slow, fast) = (two.slow.clone(), two.fast.clone());
+    let slow = two.slow.clone();
+    let fast = two.fast.clone();
     two.pool.run_until(async {
         let (first, later) = overtake(&two.hold, put(&slow, "k", 1, 100), async {
             put(&fast, "k", 2, 200).await.unwrap();
@@ -90,7 +91,8 @@ fn older_put_does_not_override_newer_one() {
 #[test]
 fn older_put_does_not_restore_deleted_object() {
     let mut two = two();
-    let (slow, fast) = (two.slow.clone(), two.fast.clone());
+    let slow = two.slow.clone();
+    let fast = two.fast.clone();
     two.pool.run_until(async {
         let (first, later) =
             overtake(&two.hold, put(&slow, "k", 1, 100), fast.delete_object("bucket", "k", 5, Condition::None)).await;
@@ -106,7 +108,8 @@ fn older_put_does_not_restore_deleted_object() {
 #[test]
 fn condition_that_depends_on_write_in_flight_is_a_conflict() {
     let mut two = two();
-    let (slow, fast) = (two.slow.clone(), two.fast.clone());
+    let slow = two.slow.clone();
+    let fast = two.fast.clone();
     two.pool.run_until(async {
         // Absent now, but a write is in flight: undecided.
         let absent = put_if(&fast, "k", 2, 10, Condition::IfAbsent);
@@ -137,7 +140,8 @@ fn condition_that_depends_on_write_in_flight_is_a_conflict() {
 #[test]
 fn bucket_with_write_in_flight_is_not_deleted() {
     let mut two = two();
-    let (slow, fast) = (two.slow.clone(), two.fast.clone());
+    let slow = two.slow.clone();
+    let fast = two.fast.clone();
     two.pool.run_until(async {
         let (first, later) = overtake(&two.hold, put(&slow, "k", 1, 10), fast.delete_bucket("bucket", 1)).await;
         first.unwrap();
@@ -163,7 +167,8 @@ fn bucket_with_write_in_flight_is_not_deleted() {
 #[test]
 fn dropped_request_still_takes_effect() {
     let mut two = two();
-    let (slow, fast) = (two.slow.clone(), two.fast.clone());
+    let slow = two.slow.clone();
+    let fast = two.fast.clone();
     two.pool.run_until(async {
         two.hold.set(true);
         {

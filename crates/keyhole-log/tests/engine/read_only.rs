@@ -18,7 +18,8 @@ fn reading() -> OpenOptions {
 /// Creates a store with inline and block-stored objects and crashes it.
 fn crashed(how: Crash, seed: u64) -> Rc<RefCell<Medium>> {
     let (medium, mut store) = Store::fresh(seed, 2);
-    let (log, other) = (store.logs[0].clone(), store.logs[1].clone());
+    let log = store.logs[0].clone();
+    let other = store.logs[1].clone();
     store.run(async {
         log.create_bucket("bucket", 1).await.unwrap();
         for i in 0..20 {

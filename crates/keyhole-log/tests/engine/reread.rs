@@ -31,7 +31,8 @@ impl Disk for Fading {
     }
 
     async fn read(&self, offset: u64, buf: Buf, at: Range<usize>) -> (io::Result<()>, Buf) {
-        let (first, len) = (at.start, at.len() as u64);
+        let first = at.start;
+        let len = at.len() as u64;
         let (result, mut buf) = self.disk.read(offset, buf, at).await;
         if (offset..offset + len).contains(&self.page) {
             self.reads.set(self.reads.get() + 1);

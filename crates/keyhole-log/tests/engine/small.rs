@@ -52,7 +52,8 @@ impl Small {
 
     /// Stores objects, alternating between workers, until the store is full. Returns their number.
     fn fill(&mut self) -> u64 {
-        let (logs, len) = (self.store.logs.clone(), self.len);
+        let logs = self.store.logs.clone();
+        let len = self.len;
         self.store.run(async {
             for seed in 0u64.. {
                 let log = &logs[seed as usize % logs.len()];
@@ -136,15 +137,25 @@ fn least_capacity_full_of_tiny_objects_can_be_emptied_and_filled_again() {
 }
 
 async fn create_upload(log: &Log<MemDisk>, key: &str, id: u8) {
-    let (bucket, key, id, head) = ("bucket".into(), key.into(), [id; 16], vec![1; 30]);
-    let (tags, sealed, time_ms, declared) = (Vec::new(), true, 1, None);
+    let bucket = "bucket".into();
+    let key = key.into();
+    let id = [id; 16];
+    let head = vec![1; 30];
+    let tags = Vec::new();
+    let sealed = true;
+    let time_ms = 1;
+    let declared = None;
     log.create_upload(CreateUpload { bucket, key, id, head, tags, sealed, time_ms, declared }).await.unwrap();
 }
 
 async fn put_part(log: &Log<MemDisk>, key: &str, id: u8, number: u16, len: usize) -> Result<(), Error> {
     let upload = log.upload("bucket", key, &[id; 16])?.ok_or(Error::NoSuchUpload)?;
     let content = write_body(log, &bytes(id.into(), len), true).await?;
-    let (salt, etag, size, time_ms, checksums) = ([5; 24], [6; 16], len as u64, 7, Vec::new());
+    let salt = [5; 24];
+    let etag = [6; 16];
+    let size = len as u64;
+    let time_ms = 7;
+    let checksums = Vec::new();
     log.put_part(PutPart { upload, number, content, salt, etag, size, time_ms, checksums }).await
 }
 

@@ -217,7 +217,8 @@ impl Life<'_> {
 /// acknowledged writes hold.
 #[test]
 fn write_without_space_is_refused_and_poisons_nothing() {
-    let (mut refusals, mut doubts) = (0, 0);
+    let mut refusals = 0;
+    let mut doubts = 0;
     for (seed, file_system) in (0..12).flat_map(|seed| [(seed, FileSystem::Thin), (seed, FileSystem::CopyOnWrite)]) {
         let space = SEGMENTS_START + SEGMENTS * SEGMENT_LEN;
         let (medium, mut store) = fresh(file_system, space);
@@ -317,7 +318,8 @@ fn durable_put_is_one_write_into_written_space() {
             put(&log, "k", seed, 4096).await.unwrap();
         }
         let before = log.store().stats();
-        let (first_writes, syncs) = (medium.borrow().first_writes, medium.borrow().syncs);
+        let first_writes = medium.borrow().first_writes;
+        let syncs = medium.borrow().syncs;
         for seed in 600..1600 {
             put(&log, "k", seed, 4096).await.unwrap();
         }

@@ -79,7 +79,8 @@ fn image(segment_len: u64, checkpoints: usize) -> Vec<u8> {
 fn lay(medium: &Rc<RefCell<Medium>>, image: &[u8], fault: Fault) {
     let mut medium = medium.borrow_mut();
     *medium.bytes() = image.to_vec();
-    (medium.unreadable, medium.heals) = (BTreeSet::new(), true);
+    medium.unreadable = BTreeSet::new();
+    medium.heals = true;
     for copy in COPIES {
         match fault {
             Fault::Zeros => medium.bytes()[copy..copy + PAGE].fill(0),
@@ -89,7 +90,8 @@ fn lay(medium: &Rc<RefCell<Medium>>, image: &[u8], fault: Fault) {
         }
     }
     medium.reload();
-    (medium.changes, medium.operations) = (0, 0);
+    medium.changes = 0;
+    medium.operations = 0;
 }
 
 fn check_with(medium: &Rc<RefCell<Medium>>, repair: bool) -> Result<CheckReport, Error> {
@@ -280,7 +282,8 @@ fn interrupted_repair_can_be_repeated() {
         medium.borrow_mut().stop_after = Some(stop);
         let done = Rc::new(RefCell::new(false));
         let mut pool = LocalPool::new();
-        let (disk, flag) = (Rc::new(MemDisk::new(&medium)), Rc::clone(&done));
+        let disk = Rc::new(MemDisk::new(&medium));
+        let flag = Rc::clone(&done);
         let repair = async move {
             check(disk, CheckOptions { repair: true }).await.unwrap();
             *flag.borrow_mut() = true;

@@ -104,7 +104,8 @@ fn failed_write_or_sync_poisons_the_log() {
     for sync in [false, true] {
         for len in [100, 200_000] {
             let (medium, mut store) = Store::fresh(1, 2);
-            let (log, other) = (store.logs[0].clone(), store.logs[1].clone());
+            let log = store.logs[0].clone();
+            let other = store.logs[1].clone();
             store.run(async {
                 log.create_bucket("bucket", 1).await.unwrap();
                 put(&log, "k", 1, len).await.unwrap();
@@ -248,7 +249,8 @@ fn open_of_foreign_file_is_refused() {
     let good = medium.borrow_mut().bytes().clone();
     for found in [0u8, 1, 4] {
         let mut other = good.clone();
-        (other[8], other[(512 << 10) + 8]) = (found, found);
+        other[8] = found;
+        other[(512 << 10) + 8] = found;
         let error = check(other);
         assert!(
             matches!(error, Error::UnsupportedVersion { found: f, supported: 3 } if f == u32::from(found)),
@@ -257,7 +259,8 @@ fn open_of_foreign_file_is_refused() {
         assert!(error.to_string().contains("release"), "it says what to do: {error}");
     }
     let mut both = good.clone();
-    (both[40], both[(512 << 10) + 40]) = (0xff, 0xff);
+    both[40] = 0xff;
+    both[(512 << 10) + 40] = 0xff;
     assert!(matches!(check(both), Error::Damaged(_)));
 
     // One bad copy is reported and repaired.

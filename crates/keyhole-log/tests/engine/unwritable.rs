@@ -64,9 +64,13 @@ fn live(case: &Case, first: u64, stop: Option<u64>) -> (Option<Recovery>, bool) 
     let medium = Rc::clone(&case.medium);
     medium.borrow_mut().operations = 0;
     medium.borrow_mut().stop_after = stop;
-    let (found, done) = (Rc::new(RefCell::new(None)), Rc::new(RefCell::new(false)));
+    let found = Rc::new(RefCell::new(None));
+    let done = Rc::new(RefCell::new(false));
     let life = {
-        let (found, done, model, medium) = (found.clone(), done.clone(), case.model.clone(), medium);
+        let found = found.clone();
+        let done = done.clone();
+        let model = case.model.clone();
+        let medium = medium;
         async move {
             let disk = Rc::new(MemDisk::new(&medium));
             let (store, recovery) = open(&*disk, options(1)).await.unwrap();
@@ -75,7 +79,8 @@ fn live(case: &Case, first: u64, stop: Option<u64>) -> (Option<Recovery>, bool) 
             let (keeper, keepers) = maintenance(store, disk);
             let client = async move {
                 for i in 0..6 {
-                    let (key, seed) = (format!("k{}", 3 + i), first + i);
+                    let key = format!("k{}", 3 + i);
+                    let seed = first + i;
                     model.borrow_mut().get_mut(&key).unwrap().push(Some(seed));
                     put(&log, &key, seed, if i % 2 == 0 { 2000 } else { 120_000 }).await.unwrap();
                     model.borrow_mut().insert(key, vec![Some(seed)]);
@@ -156,7 +161,8 @@ fn uncut(how: Crash, seed: u64) -> Case {
         *body.borrow_mut() = end_of(log, SegmentKind::Body);
         medium.fail_syncs = true;
     });
-    let (meta, body) = (*meta.borrow(), *body.borrow());
+    let meta = *meta.borrow();
+    let body = *body.borrow();
     {
         let mut medium = case.medium.borrow_mut();
         // The block was never durable; how much of it is torn depends on the kind of crash.
@@ -253,7 +259,8 @@ fn unclearable_leftover_is_left_alone() {
 /// Opens the log, creates a bucket and closes the log. Returns whether all of this succeeded
 /// without a failed write.
 fn make_bucket(medium: &Rc<RefCell<Medium>>) -> bool {
-    let (medium, done) = (Rc::clone(medium), Rc::new(RefCell::new(false)));
+    let medium = Rc::clone(medium);
+    let done = Rc::new(RefCell::new(false));
     let is_done = done.clone();
     let life = async move {
         let disk = Rc::new(MemDisk::new(&medium));

@@ -26,7 +26,9 @@ async fn create(log: &Log<MemDisk>, key: &str, id: u8) -> Result<UploadRef, Erro
 
 async fn part(log: &Log<MemDisk>, upload: &UploadRef, number: u16, data: &[u8]) -> Result<(), Error> {
     let content = write_body(log, data, true).await?;
-    let (upload, etag, size) = (upload.clone(), [number as u8; 16], data.len() as u64);
+    let upload = upload.clone();
+    let etag = [number as u8; 16];
+    let size = data.len() as u64;
     let checksums = format!("checksums of {number}").into_bytes();
     log.put_part(PutPart { upload, number, content, salt: [5; 24], etag, size, time_ms: 7, checksums }).await
 }

@@ -111,7 +111,8 @@ fn checkpoint_raises_epoch_and_names_its_predecessor() {
         let [now, named, before] = fields();
         assert!(now > epoch && named != newest, "epoch {epoch}, then {now}");
         assert_eq!(before, newest, "the checkpoint before");
-        (epoch, newest) = (now, named);
+        epoch = now;
+        newest = named;
     }
 }
 

@@ -76,11 +76,15 @@ fn half(bytes: &[u8], at: usize) -> usize {
 impl State {
     /// Checks a batch about to be written, if it is one. Returns the numbers of its records.
     fn observe(&mut self, batch: &[u8]) -> Vec<u64> {
-        let (mut at, mut seqs) = (0, Vec::new());
+        let mut at = 0;
+        let mut seqs = Vec::new();
         while batch[at..].starts_with(b"khR1") {
             let record = &batch[at..];
             let len = u32::from_le_bytes(record[8..12].try_into().unwrap()) as usize;
-            let (kind, flags, seq, watermark) = (record[12], record[13], word(record, 48), word(record, 56));
+            let kind = record[12];
+            let flags = record[13];
+            let seq = word(record, 48);
+            let watermark = word(record, 56);
             if let Some(&oldest) = self.volatile.first() {
                 hold(watermark < oldest, || {
                     format!("the watermark {watermark} has passed {oldest}, which is not durable")

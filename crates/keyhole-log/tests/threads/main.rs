@@ -139,7 +139,8 @@ fn life(work: Work) {
         .map(|(number, end)| {
             let (begin, begun) = oneshot::channel();
             begins.push(begin);
-            let (store, medium) = (Arc::clone(&store), Arc::clone(&medium));
+            let store = Arc::clone(&store);
+            let medium = Arc::clone(&medium);
             thread::spawn(move || {
                 let (log, writer) = worker(store, Rc::new(ThreadDisk(Arc::clone(&medium))));
                 let clients = async move {
@@ -219,7 +220,8 @@ fn churn(
     const OPERATIONS: u64 = 8;
     Box::pin(async move {
         let clients = (0..CLIENTS).map(|client| {
-            let (log, medium) = (log.clone(), Arc::clone(&medium));
+            let log = log.clone();
+            let medium = Arc::clone(&medium);
             async move {
                 let own = format!("{number}-{client}");
                 for operation in 0..OPERATIONS {

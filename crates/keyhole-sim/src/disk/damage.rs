@@ -102,9 +102,12 @@ const ALL_CHECKPOINTS: u64 = 12;
 /// Damages one or two places. They share a segment only in checkpoints: elsewhere one could destroy
 /// the evidence of the other.
 pub(super) fn damage(pages: &mut Pages, random: &mut Random, segment_len: u64) -> Affected {
-    let (before, checkpoints) = (pages.clone(), layout::checkpoints(pages));
+    let before = pages.clone();
+    let checkpoints = layout::checkpoints(pages);
     let view = View::of(&before, checkpoints.first(), segment_len);
-    let (mut affected, mut segments, mut ranges) = (Affected::default(), BTreeSet::new(), Vec::new());
+    let mut affected = Affected::default();
+    let mut segments = BTreeSet::new();
+    let mut ranges = Vec::new();
     let written = pages.written();
     if random.chance(ALL_CHECKPOINTS) {
         for checkpoint in &checkpoints {
@@ -114,7 +117,8 @@ pub(super) fn damage(pages: &mut Pages, random: &mut Random, segment_len: u64) -
         }
     }
     for _ in 0..1 + random.below(2) {
-        let (what, any) = (random.below(10), *random.pick(&written));
+        let what = random.below(10);
+        let any = *random.pick(&written);
         let in_checkpoints: Vec<&Record> = checkpoints.iter().flat_map(Checkpoint::records).collect();
         let records: Vec<&Record> = view.referred.iter().chain(&view.replayed).collect();
         let mut page_of = |records: &[&Record]| {
@@ -154,7 +158,8 @@ fn damage_page(
 ) -> Option<Range<u64>> {
     let what = random.below(5);
     let other = pages.page(*random.pick(written)).map(Rc::clone);
-    let (bit, sector) = (random.below(8 * PAGE as u64) as usize, random.below((PAGE / SECTOR) as u64) as usize);
+    let bit = random.below(8 * PAGE as u64) as usize;
+    let sector = random.below((PAGE / SECTOR) as u64) as usize;
     let noise = random.number() as u8;
     let before = pages.page(at).map(Rc::clone)?;
     pages.change(at, |page: &mut Page| match what {
@@ -166,7 +171,8 @@ fn damage_page(
     });
     let after = pages.page(at)?;
     let differs = |i: &usize| before[*i] != after[*i];
-    let (first, last) = ((0..PAGE).find(differs)?, (0..PAGE).rev().find(differs)?);
+    let first = (0..PAGE).find(differs)?;
+    let last = (0..PAGE).rev().find(differs)?;
     affected.what.push(format!("kind {what} at {at}, bytes {first} to {last}"));
     Some(at + first as u64..at + last as u64 + 1)
 }

@@ -95,17 +95,20 @@ impl Record {
         if self.kind() != 3 || payload.get(16) != Some(&2) {
             return Vec::new();
         }
-        let (mut start, mut blocks) = (0, Vec::new());
+        let mut start = 0;
+        let mut blocks = Vec::new();
         let runs = payload.get(32 + usize::from(payload[17])..).unwrap_or_default();
         for run in runs.chunks_exact(20) {
-            let (mut at, end) = (u64_at(run, 0), start + u64::from(u32_at(run, 16)));
+            let mut at = u64_at(run, 0);
+            let end = start + u64::from(u32_at(run, 16));
             while start < end {
                 // A block ends at each multiple of the maximum block length within the body, and at
                 // the end of a run.
                 let data = (end - start).min(BLOCK_DATA as u64 - start % BLOCK_DATA as u64);
                 let len = data.next_multiple_of(PAGE as u64) + FOOTER_LEN as u64;
                 blocks.push(at..at + len);
-                (start, at) = (start + data, at + len);
+                start = start + data;
+                at = at + len;
             }
         }
         blocks
@@ -173,7 +176,9 @@ impl Checkpoint {
                 19 + 8 * u16_at(item, 17)
             }
             7 => {
-                let (generation, written, prev) = (u64_at(item, 6), u32_at(item, 14), u32_at(item, 18));
+                let generation = u64_at(item, 6);
+                let written = u32_at(item, 14);
+                let prev = u32_at(item, 18);
                 self.segments.insert(u32_at(item, 1), Segment { used: item[5], generation, written, prev });
                 22
             }
@@ -272,7 +277,8 @@ impl View {
     }
 
     fn walk(&mut self, pages: &Pages, range: Range<u64>, prev: u32, generation: u64) {
-        let (mut at, mut ahead) = (range.start, prev);
+        let mut at = range.start;
+        let mut ahead = prev;
         while at < range.end
             && let Some(record) = Record::read(pages, at)
             && record.generation() == generation
@@ -281,7 +287,8 @@ impl View {
             if prev != ahead {
                 return;
             }
-            (at, ahead) = (record.next(), crc);
+            at = record.next();
+            ahead = crc;
             self.replayed.push(record);
         }
     }

@@ -348,7 +348,8 @@ impl MediumState {
         self.dead = false;
         self.fuse = Fuse::Never;
         self.syncing = 0;
-        (self.counters.failed, self.counters.failed_at) = (0, None);
+        self.counters.failed = 0;
+        self.counters.failed_at = None;
     }
 
     /// Completes or loses each operation in flight.

@@ -160,7 +160,8 @@ impl Medium {
     /// them.
     pub fn forgive_writes(&self) {
         let mut state = self.state();
-        (state.counters.failed, state.counters.failed_at) = (0, None);
+        state.counters.failed = 0;
+        state.counters.failed_at = None;
     }
 
     /// Repairs all bad places: their content becomes readable again, and everything is writable.
@@ -253,7 +254,8 @@ pub struct SimDisk {
 impl SimDisk {
     /// Creates a handle to this medium.
     pub fn new(medium: &Rc<Medium>) -> Self {
-        let (operations_then, refused) = (Cell::new(0), Cell::new(0));
+        let operations_then = Cell::new(0);
+        let refused = Cell::new(0);
         SimDisk { medium: Rc::clone(medium), operations_then, refused }
     }
 
@@ -438,7 +440,8 @@ impl Disk for SimDisk {
             state.covered()
         };
         self.pause().await;
-        let (fault, read_only) = (self.fault(|faults| faults.sync), self.medium.is_read_only() && !covered.is_empty());
+        let fault = self.fault(|faults| faults.sync);
+        let read_only = self.medium.is_read_only() && !covered.is_empty();
         if !self.medium.state().sync_done(&covered, fault || read_only) {
             let error =
                 if read_only { io::Error::from_raw_os_error(EROFS) } else { io::Error::other("a sync that failed") };

@@ -46,8 +46,8 @@ impl Life {
     }
 
     fn open_damaged(&mut self, rebuild: bool) -> Result<(Executor, Option<Opened>), String> {
-        let (disk, options) =
-            (SimDisk::new(&self.world.medium), self.world.plan.opening().options(self.world.plan.ring));
+        let disk = SimDisk::new(&self.world.medium);
+        let options = self.world.plan.opening().options(self.world.plan.ring);
         let options = OpenOptions { rebuild, ..options };
         let mut executor = self.executor();
         let opened = self.alone(&mut executor, "open", async move { open(&disk, options).await })?;

@@ -106,7 +106,8 @@ fn live(seed: u64, setup: Setup) -> Result<Tally, String> {
     let clock = Rc::new(Clock::default());
     let medium = Medium::new(&clock, random.fork(), plan.faults.clone());
     let mut model = Model::new();
-    (model.durable, model.ring) = (plan.durability == Durability::Always, plan.ring);
+    model.durable = plan.durability == Durability::Always;
+    model.ring = plan.ring;
     let model = RefCell::new(model);
     let opening = Cell::new(plan.opening());
     let world = Rc::new(World {
@@ -172,8 +173,11 @@ impl Life {
             let within = *self.random.pick(&AIMED_WITHIN);
             (self.random.chance(60), self.random.below(within))
         });
-        let (medium, aim, store) = (&self.world.medium, Cell::new(aim), &session.store);
-        let (world, livelock) = (&self.world, RefCell::new(None));
+        let medium = &self.world.medium;
+        let aim = Cell::new(aim);
+        let store = &session.store;
+        let world = &self.world;
+        let livelock = RefCell::new(None);
         let halted = || {
             let now = store.activity();
             if let Some((cleaning, events)) = aim.get()

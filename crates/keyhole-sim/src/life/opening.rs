@@ -42,7 +42,8 @@ impl Life {
     /// Creates the file without faults: users repeat a failed creation.
     pub(super) fn make(&mut self) -> Result<(), String> {
         let faults = self.world.medium.set_faults(Faults::none());
-        let (disk, format) = (SimDisk::new(&self.world.medium), self.world.plan.format());
+        let disk = SimDisk::new(&self.world.medium);
+        let format = self.world.plan.format();
         let mut executor = self.executor();
         let made = self.alone(&mut executor, "create", async move { create(&disk, &format).await })?;
         executor.kill()?;
@@ -72,7 +73,8 @@ impl Life {
 
     /// Damages the medium while it is not in use.
     fn hurt(&mut self) {
-        let (plan, medium) = (&self.world.plan, &self.world.medium);
+        let plan = &self.world.plan;
+        let medium = &self.world.medium;
         medium.check_checkpoints(self.tally.checkpoints);
         // A bad sector may hold a name whose only other copy is in the newest checkpoint.
         let is_known_twice = self.world.rot.borrow().pages.is_empty();
@@ -110,7 +112,8 @@ impl Life {
             let stop = armed.then(|| self.random.below(events));
             self.world.medium.stop_after(stop);
             let before = self.world.medium.counters();
-            let (disk, options) = (SimDisk::new(&self.world.medium), opening.options(self.world.plan.ring));
+            let disk = SimDisk::new(&self.world.medium);
+            let options = opening.options(self.world.plan.ring);
             let mut executor = self.executor();
             let answer = self.alone(&mut executor, "open", async move { open(&disk, options).await });
             self.world.medium.stop_after(None);
@@ -189,7 +192,8 @@ impl Life {
 
     /// Starts the tasks of an open file.
     pub(super) fn start(&self, mut executor: Executor, store: Arc<Store>) -> Session {
-        let (writers, mut logs) = (Rc::new(Cell::new(0)), Vec::new());
+        let writers = Rc::new(Cell::new(0));
+        let mut logs = Vec::new();
         let mut spawn = |task: LocalBoxFuture<'static, ()>| {
             writers.set(writers.get() + 1);
             let writers = Rc::clone(&writers);

@@ -69,7 +69,8 @@ impl<V: Clone + PartialEq + std::fmt::Debug> Register<V> {
         self.answered(op, now);
         if let Some(write) = self.writes.iter_mut().find(|write| write.op == op) {
             write.ended = write.ended.or(Some(now));
-            (write.done, write.durable) = (true, write.durable || durable);
+            write.done = true;
+            write.durable = write.durable || durable;
             self.supersede(now);
         }
     }
@@ -125,7 +126,8 @@ impl<V: Clone + PartialEq + std::fmt::Debug> Register<V> {
     pub fn shadow(&mut self, op: u64, now: u64) {
         self.answered(op, now);
         for write in self.writes.iter_mut().filter(|write| write.op == op) {
-            (write.ended, write.hidden) = (Some(now), Some(0));
+            write.ended = Some(now);
+            write.hidden = Some(0);
         }
     }
 
@@ -172,7 +174,8 @@ impl<V: Clone + PartialEq + std::fmt::Debug> Register<V> {
         {
             // A visible value is durable, unless syncs are deferred.
             write.ended = write.ended.or(Some(now));
-            (write.done, write.durable) = (true, write.durable || durable);
+            write.done = true;
+            write.durable = write.durable || durable;
         }
         if found > 0 {
             let past = |write: &Write<V>| write.op != but && write.ended.is_some_and(|ended| ended < since);

@@ -21,7 +21,8 @@ impl Model {
     /// flight count towards the maximum. `but`: a key, or an upload and a part, that does not count
     /// towards the minimum.
     pub fn bytes(&self, bucket: &str, since: u64, but: (&str, Option<(u64, u16)>)) -> (u64, u64) {
-        let (mut least, mut most) = (0, 0);
+        let mut least = 0;
+        let mut most = 0;
         for ((_, key), register) in self.keys.iter().filter(|((of, _), _)| *of == bucket) {
             let versions = &self.versions;
             let of = bounds(register.values(since).copied(), |id| versions.get(&id).map_or(0, Version::size));
@@ -79,7 +80,8 @@ impl Model {
     /// Records that a missing object of a ring was dropped: that is possible at any time.
     pub fn vanish(&mut self, bucket: &'static str, key: &'static str, since: u64, now: u64) {
         if self.ring && !self.key(bucket, key).may_be(since, Option::is_none) {
-            let (op, durable) = (self.number(), self.durable);
+            let op = self.number();
+            let durable = self.durable;
             let register = self.key(bucket, key);
             register.begin(op, None, since);
             register.acknowledge(op, now, durable);
@@ -88,7 +90,8 @@ impl Model {
 
     /// Records that a missing upload of a ring was dropped.
     pub fn vanish_upload(&mut self, id: u64, since: u64, now: u64) {
-        let (op, durable) = (self.number(), self.durable);
+        let op = self.number();
+        let durable = self.durable;
         let Some(upload) = self.uploads.get_mut(&id).filter(|_| self.ring) else { return };
         if !upload.exists.may_be(since, |there| !there) {
             upload.exists.begin(op, false, since);

@@ -92,7 +92,8 @@ pub async fn audit(log: Log<SimDisk>, world: std::rc::Rc<World>, how: Audit, mut
 }
 
 fn audit_buckets(log: &Log<SimDisk>, world: &World, how: Audit, found: &mut AuditFindings) {
-    let (now, mut model) = (world.clock.tick(), world.model.borrow_mut());
+    let now = world.clock.tick();
+    let mut model = world.model.borrow_mut();
     let durable = model.durable;
     let buckets = log.buckets();
     for (name, register) in &mut model.buckets {
@@ -127,7 +128,8 @@ async fn audit_uploads(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
             Err(error) => panic!("upload {id}: {error}"),
         };
         {
-            let (now, mut model) = (world.clock.tick(), world.model.borrow_mut());
+            let now = world.clock.tick();
+            let mut model = world.model.borrow_mut();
             let durable = model.durable;
             if model.ring && reference.is_none() {
                 model.vanish_upload(id, now, now);
@@ -174,7 +176,8 @@ async fn audit_uploads(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
             found.contents.insert(piece.content.id);
             *found.bytes.entry(bucket).or_default() += piece.content.len;
         }
-        let (now, mut model) = (world.clock.tick(), world.model.borrow_mut());
+        let now = world.clock.tick();
+        let mut model = world.model.borrow_mut();
         if has_gone(log, &model, id) {
             vanished(&mut model, now, how, id);
             continue;
@@ -217,7 +220,8 @@ fn completed_if_gone(model: &mut Model, id: u64, there: bool, how: Audit, now: u
     let causes = upload.exists.causes(power, |there| !there);
     let [cause] = causes[..] else { return };
     if upload.completions.iter().any(|(op, _)| *op == cause) {
-        let (bucket, key) = (upload.bucket, upload.key);
+        let bucket = upload.bucket;
+        let key = upload.key;
         model.key(bucket, key).acknowledge(cause, now, true);
     }
 }
@@ -252,7 +256,8 @@ async fn audit_objects(log: &Log<SimDisk>, world: &World, how: Audit, found: &mu
             assert!(upload.is_none_or(|upload| !found.uploads.contains(&upload)), "{bucket}/{key}, and its upload");
             version = Some(id);
         }
-        let (now, mut model) = (world.clock.tick(), world.model.borrow_mut());
+        let now = world.clock.tick();
+        let mut model = world.model.borrow_mut();
         let durable = model.durable;
         if version.is_none() && model.ring {
             match how {
@@ -282,8 +287,11 @@ fn audit_unreadable(
     });
     let Some(id) = listed else { panic!("{how:?}: {bucket}/{key}: {damage}, and it is not listed") };
     assert!(world.rot.borrow().versions.contains(&id), "{how:?}: {bucket}/{key} = {id}: {damage}");
-    let (now, mut model) = (world.clock.tick(), world.model.borrow_mut());
-    let (size, contents, durable) = (model.versions[&id].size(), model.versions[&id].contents(), model.durable);
+    let now = world.clock.tick();
+    let mut model = world.model.borrow_mut();
+    let size = model.versions[&id].size();
+    let contents = model.versions[&id].contents();
+    let durable = model.durable;
     found.contents.extend(contents.iter().map(|content| content.id));
     *found.bytes.entry(bucket).or_default() += size;
     found.objects.get_mut(bucket).expect("its bucket is there").insert(key, id);
@@ -308,7 +316,9 @@ fn listing(of: &BTreeMap<&'static str, u64>, model: &Model, list: &ListObjects) 
             Some(prefix) => Listed::Prefix(prefix),
             None => {
                 let version = &model.versions[id];
-                let (size, etag, sealed) = (version.size(), etag(*id, version.parts), version.sealed);
+                let size = version.size();
+                let etag = etag(*id, version.parts);
+                let sealed = version.sealed;
                 Listed::Object { key: (*key).to_owned(), size, time_ms: model.time(*id), etag, sealed }
             }
         };

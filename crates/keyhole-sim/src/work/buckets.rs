@@ -20,7 +20,8 @@ impl Client {
         if judged == Some(Answer::Unknown) {
             return;
         }
-        let (now, mut model) = (self.now(), self.world.model.borrow_mut());
+        let now = self.now();
+        let mut model = self.world.model.borrow_mut();
         let durable = model.durable;
         let register = model.bucket(bucket);
         let busy = register.is_busy(since.tick, id);
@@ -62,7 +63,8 @@ impl Client {
         if judged == Some(Answer::Unknown) {
             return;
         }
-        let (now, mut model) = (self.now(), self.world.model.borrow_mut());
+        let now = self.now();
+        let mut model = self.world.model.borrow_mut();
         let durable = model.durable;
         let busy = model.bucket(bucket).is_busy(since.tick, id);
         let mut keys = KEYS.map(|key| (bucket, key)).into_iter();

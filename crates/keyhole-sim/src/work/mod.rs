@@ -151,7 +151,8 @@ pub struct Client {
 impl Client {
     /// Creates a client of this log.
     pub fn new(name: u64, log: Log<SimDisk>, world: &Rc<World>, random: Random) -> Self {
-        let (held, impatience) = (Vec::new(), world.plan.impatience);
+        let held = Vec::new();
+        let impatience = world.plan.impatience;
         Client { name, log, world: Rc::clone(world), random, held, impatience }
     }
 
@@ -333,7 +334,9 @@ impl Client {
 
     /// Requests a checkpoint or complete cleaning.
     async fn maintain(&mut self) {
-        let (since, log, compacts) = (self.since(), self.log.clone(), self.random.chance(40));
+        let since = self.since();
+        let log = self.log.clone();
+        let compacts = self.random.chance(40);
         let request = async move { if compacts { log.compact().await.map(|_| ()) } else { log.checkpoint().await } };
         let Some(answer) = self.patiently(request).await else { return };
         self.say(|| format!("compact {compacts}, or checkpoint: {answer:?}"));

@@ -17,7 +17,8 @@ impl Client {
     pub(super) async fn put_body(&mut self, bucket: &'static str, key: &'static str, content: Content, body: NewBody) {
         let id = self.world.model.borrow_mut().number();
         let piece = Piece { number: 0, content, etag: digest(id), salt: [id as u8; 24] };
-        let (name, sealed) = ((bucket, key), id.is_multiple_of(2));
+        let name = (bucket, key);
+        let sealed = id.is_multiple_of(2);
         let pieces = vec![piece];
         let version = Version { name, pieces, sealed, upload: None, parts: 0, tags: vec![id], part_checksums: None };
         self.store(bucket, key, id, version, From::New(body, [id as u8; 24])).await;
@@ -25,7 +26,8 @@ impl Client {
 
     /// Writes a body; `None`: it was abandoned or refused.
     pub(super) async fn body(&mut self, content: Content) -> Option<NewBody> {
-        let (since, log) = (self.since(), self.log.clone());
+        let since = self.since();
+        let log = self.log.clone();
         match self.patiently(content::write(&log, content)).await? {
             Ok(body) => {
                 if content.len > keyhole_log::limits::INLINE_MAX as u64 {
@@ -55,7 +57,8 @@ impl Client {
         let before = self.since();
         let Some((object, version)) = self.look(bucket, key).await else { return };
         let id = self.world.model.borrow_mut().number();
-        let (since, condition) = (self.since(), Condition::IfMatch(object.etag));
+        let since = self.since();
+        let condition = Condition::IfMatch(object.etag);
         {
             let mut model = self.world.model.borrow_mut();
             model.versions.get_mut(&version).expect("it was found").tags.push(id);
@@ -89,7 +92,8 @@ impl Client {
             time_ms: self.time(id),
             condition,
         };
-        let (since, size) = (self.since(), version.size());
+        let since = self.since();
+        let size = version.size();
         {
             let mut model = self.world.model.borrow_mut();
             model.versions.insert(id, version);
@@ -119,7 +123,8 @@ impl Client {
         condition: Condition,
         since: &Since,
     ) {
-        let (now, mut model) = (self.now(), self.world.model.borrow_mut());
+        let now = self.now();
+        let mut model = self.world.model.borrow_mut();
         let durable = model.durable;
         if condition == Condition::IfAbsent {
             model.vanish(bucket, key, since.tick, now);
@@ -143,7 +148,8 @@ impl Client {
         error: &Error,
     ) {
         let answer = self.judge(error, since);
-        let (now, mut model) = (self.now(), self.world.model.borrow_mut());
+        let now = self.now();
+        let mut model = self.world.model.borrow_mut();
         let durable = model.durable;
         if answer == Some(Answer::Unknown) {
             return;
@@ -188,7 +194,8 @@ impl Client {
                 self.written(bucket, key, id, condition, &since);
             }
             Some(Ok(false)) => {
-                let (now, mut model) = (self.now(), self.world.model.borrow_mut());
+                let now = self.now();
+                let mut model = self.world.model.borrow_mut();
                 let durable = model.durable;
                 model.key(bucket, key).refuse(id, now);
                 model.vanish(bucket, key, since.tick, now);
@@ -202,7 +209,8 @@ impl Client {
 
     /// Looks up an object and compares its properties.
     async fn look(&mut self, bucket: &'static str, key: &'static str) -> Option<(Object, u64)> {
-        let (since, log) = (self.since(), self.log.clone());
+        let since = self.since();
+        let log = self.log.clone();
         let answer = self.patiently(log.object(bucket, key)).await?;
         let now = self.now();
         self.say(|| format!("get {bucket}/{key}: {:?}", answer.as_ref().map(|o| o.as_ref().map(|o| o.time_ms))));
@@ -250,7 +258,8 @@ impl Client {
 
     /// Reads all bytes of a held object.
     pub(super) async fn check_held(&mut self, object: &Object, contents: &[Content]) {
-        let (since, log) = (self.since(), self.log.clone());
+        let since = self.since();
+        let log = self.log.clone();
         if let Some(Err(error)) = self.patiently(content::check_all(&log, object, contents)).await
             && !self.world.is_rotten(&error, contents)
         {

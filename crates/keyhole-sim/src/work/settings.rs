@@ -29,7 +29,8 @@ impl Client {
         if judged == Some(Answer::Unknown) {
             return;
         }
-        let (now, mut model) = (self.now(), self.world.model.borrow_mut());
+        let now = self.now();
+        let mut model = self.world.model.borrow_mut();
         let durable = model.durable;
         let lacks = model.may_lack_bucket(bucket, since.tick);
         let register = model.set(bucket);

@@ -34,7 +34,8 @@ impl Client {
         if judged == Some(Answer::Unknown) {
             return;
         }
-        let (now, mut model) = (self.now(), self.world.model.borrow_mut());
+        let now = self.now();
+        let mut model = self.world.model.borrow_mut();
         let durable = model.durable;
         let lacks = model.may_lack_bucket(bucket, since.tick);
         let exists = &mut model.uploads.get_mut(&id).expect("it has just begun").exists;
@@ -84,7 +85,8 @@ impl Client {
     fn may_lack_upload(&self, id: u64, since: &Since, but: u64) -> bool {
         let mut model = self.world.model.borrow_mut();
         let upload = &model.uploads[&id];
-        let (bucket, lacks) = (upload.bucket, upload.exists.may_be(since.tick, |there| !there) || model.ring);
+        let bucket = upload.bucket;
+        let lacks = upload.exists.may_be(since.tick, |there| !there) || model.ring;
         lacks || upload.exists.is_busy(since.tick, but) || model.may_lack_bucket(bucket, since.tick)
     }
 
@@ -139,9 +141,11 @@ impl Client {
             };
             assert!(legal, "part {number} of upload {upload}: {error}");
         }
-        let (now, mut model) = (self.now(), self.world.model.borrow_mut());
+        let now = self.now();
+        let mut model = self.world.model.borrow_mut();
         if answer.is_ok() {
-            let (bucket, but) = (model.uploads[&upload].bucket, ("", Some((upload, number))));
+            let bucket = model.uploads[&upload].bucket;
+            let but = ("", Some((upload, number)));
             let room = model.may_have_room(bucket, since.tick, content.len, but);
             assert!(room, "{bucket}: there is no room for part {number} of upload {upload} by its quota");
         }
@@ -197,7 +201,8 @@ impl Client {
         let condition = self.condition(bucket, key);
         let id = self.world.model.borrow_mut().number();
         let (pieces, parts): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-        let (parts_count, sealed) = (pieces.len() as u16, reference.sealed);
+        let parts_count = pieces.len() as u16;
+        let sealed = reference.sealed;
         let version = Version {
             name: (bucket, key),
             parts: parts_count,
@@ -236,7 +241,8 @@ impl Client {
             Some(Ok(())) => {
                 self.acknowledged(&since);
                 self.written(bucket, key, id, condition, &since);
-                let (now, mut model) = (self.now(), self.world.model.borrow_mut());
+                let now = self.now();
+                let mut model = self.world.model.borrow_mut();
                 let durable = model.durable;
                 let exists = &mut model.uploads.get_mut(&upload).expect("it is there").exists;
                 assert!(exists.observe(since.tick, now, durable, id, |there| *there), "completed twice");
@@ -309,7 +315,8 @@ impl Client {
             };
             assert!(legal, "abort upload {upload}: {error}");
         }
-        let (now, mut model) = (self.now(), self.world.model.borrow_mut());
+        let now = self.now();
+        let mut model = self.world.model.borrow_mut();
         let durable = model.durable;
         let exists = &mut model.uploads.get_mut(&upload).expect("it is there").exists;
         if answer.is_ok() {

@@ -51,7 +51,8 @@ impl Watch {
     /// Returns the operation that takes too long, if there is one, and the work done meanwhile.
     pub fn livelock(&self, now: Work) -> Option<String> {
         for Running { client, what, begun } in &*self.running.borrow() {
-            let (events, polls) = (now.events - begun.events, now.polls - begun.polls);
+            let events = now.events - begun.events;
+            let polls = now.polls - begun.polls;
             if events > EVENTS_MAX || polls > POLLS_MAX {
                 return Some(format!(
                     "livelock: {what} of client {client} has not ended after {events} events of the disk and {polls} polls"
@@ -68,7 +69,8 @@ mod tests {
 
     #[test]
     fn operation_within_bounds_is_not_a_livelock() {
-        let (watch, begun) = (Watch::default(), Work { events: 7, polls: 7 });
+        let watch = Watch::default();
+        let begun = Work { events: 7, polls: 7 };
         watch.begin(1, "put", begun);
         let most = Work { events: 7 + EVENTS_MAX, polls: 7 + POLLS_MAX };
         assert_eq!(watch.livelock(most), None);

@@ -73,7 +73,8 @@ impl<'a> BodyRecord<'a> {
     }
 
     pub(super) fn parse(c: &mut Cursor<'a>) -> Option<Self> {
-        let (id, len) = (BodyId(c.u64()?), c.u64()?);
+        let id = BodyId(c.u64()?);
+        let len = c.u64()?;
         let [form, prefix_len, 0, 0] = c.array()? else { return None };
         let count = c.u32()? as usize;
         let relocation = c.u64()?;
@@ -116,7 +117,9 @@ fn parse_whole_blocks(c: &mut Cursor<'_>, count: usize, len: u64) -> Option<Vec<
     }
     let mut left = len;
     let mut run = || {
-        let (offset, generation, blocks) = (c.u64()?, c.u64()?, u64::from(c.u32()?));
+        let offset = c.u64()?;
+        let generation = c.u64()?;
+        let blocks = u64::from(c.u32()?);
         let run_len = left.min(blocks * BLOCK_DATA as u64);
         left -= run_len;
         // The last block of a body may be short, but not empty.

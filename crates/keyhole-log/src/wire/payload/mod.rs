@@ -1,4 +1,5 @@
-//! Payloads of records: one struct per kind, with its `encode` and the shared [`RecordPayload::parse`].
+//! Payloads of records: one struct per kind, with its `encode` and the shared
+//! [`RecordPayload::parse`].
 
 mod body;
 mod object;
@@ -212,14 +213,17 @@ impl<'a> RecordPayload<'a> {
         let mut c = Cursor(bytes);
         let payload = match kind {
             kind::BUCKET_CREATE => {
-                let (time_ms, len) = (c.u64()?, c.u16()?);
+                let time_ms = c.u64()?;
+                let len = c.u16()?;
                 RecordPayload::BucketCreate { time_ms, name: c.str(len.into())? }
             }
             kind::BUCKET_DELETE => RecordPayload::BucketDelete { bucket: c.u64()?, time_ms: c.u64()? },
             kind::BODY => RecordPayload::Body(BodyRecord::parse(&mut c)?),
             kind::OBJECT_PUT => RecordPayload::ObjectPut(ObjectPut::parse(&mut c)?),
             kind::TOMBSTONE => {
-                let (bucket, time_ms, len) = (c.u64()?, c.u64()?, c.u16()?);
+                let bucket = c.u64()?;
+                let time_ms = c.u64()?;
+                let len = c.u16()?;
                 RecordPayload::Tombstone { bucket, time_ms, key: c.str(len.into())? }
             }
             kind::UPLOAD_CREATE => RecordPayload::UploadCreate(UploadCreate::parse(&mut c)?),
@@ -228,29 +232,37 @@ impl<'a> RecordPayload<'a> {
             kind::SEGMENT_END => RecordPayload::SegmentEnd,
             kind::MARK => RecordPayload::Mark,
             kind::CHECKPOINT_ITEMS => {
-                let (until, index) = (c.u64()?, c.u32()?);
+                let until = c.u64()?;
+                let index = c.u32()?;
                 let [0, 0, 0, 0] = c.array()? else { return None };
                 RecordPayload::CheckpointItems(CheckpointItems { until, index, items: std::mem::take(&mut c.0) })
             }
             kind::CHECKPOINT => {
-                let (until, watermark, floor, item_records, ends) = (c.u64()?, c.u64()?, c.u64()?, c.u32()?, c.u32()?);
+                let until = c.u64()?;
+                let watermark = c.u64()?;
+                let floor = c.u64()?;
+                let item_records = c.u32()?;
+                let ends = c.u32()?;
                 let item_records = (0..item_records).map(|_| c.u64()).collect::<Option<_>>()?;
                 let ends = (0..ends).map(|_| Some((c.u32()?, c.u32()?))).collect::<Option<_>>()?;
                 RecordPayload::Checkpoint(CheckpointEnd { until, watermark, floor, item_records, ends })
             }
             kind::BUCKET_SETTINGS => {
-                let (bucket, time_ms) = (c.u64()?, c.u64()?);
+                let bucket = c.u64()?;
+                let time_ms = c.u64()?;
                 RecordPayload::BucketSettings { bucket, time_ms, settings: BucketSettings::parse(&mut c)? }
             }
             kind::BUCKET_POLICY => {
-                let (bucket, time_ms) = (c.u64()?, c.u64()?);
+                let bucket = c.u64()?;
+                let time_ms = c.u64()?;
                 let settings = BucketSettings::parse(&mut c)?;
                 let len = c.u16().map(usize::from).filter(|len| (1..=POLICY_MAX).contains(len))?;
                 let settings = BucketSettings { policy: c.bytes(len)?.to_vec(), ..settings };
                 RecordPayload::BucketSettings { bucket, time_ms, settings }
             }
             kind::BUCKET_LIFECYCLE => {
-                let (bucket, time_ms) = (c.u64()?, c.u64()?);
+                let bucket = c.u64()?;
+                let time_ms = c.u64()?;
                 let settings = BucketSettings::parse(&mut c)?;
                 let len = c.u16().map(usize::from).filter(|len| *len <= POLICY_MAX)?;
                 let policy = c.bytes(len)?.to_vec();
@@ -309,7 +321,8 @@ mod tests {
         }));
         for (upload, sealed, bound) in [(None, true, false), (Some(12), true, true), (Some(12), false, false)] {
             let parts = vec![part.clone(), part.clone()];
-            let (key, head) = ("k", &b"head"[..]);
+            let key = "k";
+            let head = &b"head"[..];
             let tags = if sealed { &b"tags"[..] } else { b"" };
             let part_checksums = if bound { &b"part_checksums"[..] } else { b"" };
             check(&RecordPayload::ObjectPut(ObjectPut {
@@ -329,12 +342,15 @@ mod tests {
         }
         for declared in [None, Some((2, 1))] {
             let tags = if declared.is_some() { &b"tags"[..] } else { b"" };
-            let (id, key, head) = ([6; 16], "k", &b"h"[..]);
+            let id = [6; 16];
+            let key = "k";
+            let head = &b"h"[..];
             let create = UploadCreate { bucket: 1, id, time_ms: 1, sealed: false, declared, key, head, tags };
             check(&RecordPayload::UploadCreate(create));
         }
         let settings = |policy, lifecycle| {
-            let (policy, lifecycle) = (vec![7; policy], vec![8; lifecycle].into());
+            let policy = vec![7; policy];
+            let lifecycle = vec![8; lifecycle].into();
             let settings = BucketSettings { quota: Some(1 << 40), expire_ms: None, policy, lifecycle };
             RecordPayload::BucketSettings { bucket: 1, time_ms: 2, settings }
         };

@@ -62,7 +62,8 @@ impl<'a> ObjectPut<'a> {
         out.extend_from_slice(&self.etag.digest);
         out.extend_from_slice(&self.etag.parts.to_le_bytes());
         let flag = |flag, is: bool| if is { flag } else { 0 };
-        let (tags, part_checksums) = (!self.tags.is_empty(), !self.part_checksums.is_empty());
+        let tags = !self.tags.is_empty();
+        let part_checksums = !self.part_checksums.is_empty();
         let opaque = flag(TAGS, tags) | flag(PART_CHECKSUMS, part_checksums);
         out.extend_from_slice(&[flag(SEALED, self.sealed) | flag(BOUND, self.bound) | opaque, 0]);
         out.extend_from_slice(&(self.key.len() as u16).to_le_bytes());
@@ -83,14 +84,20 @@ impl<'a> ObjectPut<'a> {
     }
 
     pub(super) fn parse(c: &mut Cursor<'a>) -> Option<Self> {
-        let (bucket, upload, size, time_ms) = (c.u64()?, c.u64()?, c.u64()?, c.u64()?);
+        let bucket = c.u64()?;
+        let upload = c.u64()?;
+        let size = c.u64()?;
+        let time_ms = c.u64()?;
         let etag = Etag { digest: c.array()?, parts: c.u16()? };
         let [flags, 0] = c.array()? else { return None };
         if flags & !(SEALED | BOUND | TAGS | PART_CHECKSUMS) != 0 {
             return None;
         }
-        let (sealed, bound) = (flags & SEALED != 0, flags & BOUND != 0);
-        let (key_len, count, head_len) = (c.u16()?, c.u16()?, c.u32()?);
+        let sealed = flags & SEALED != 0;
+        let bound = flags & BOUND != 0;
+        let key_len = c.u16()?;
+        let count = c.u16()?;
+        let head_len = c.u32()?;
         let key = c.str(key_len.into())?;
         let head = c.bytes(head_len as usize)?;
         let parts = (0..count).map(|_| parse_part(c)).collect::<Option<_>>()?;
@@ -124,12 +131,15 @@ impl<'a> UploadCreate<'a> {
     }
 
     pub(super) fn parse(c: &mut Cursor<'a>) -> Option<Self> {
-        let (bucket, id, time_ms) = (c.u64()?, c.array()?, c.u64()?);
+        let bucket = c.u64()?;
+        let id = c.array()?;
+        let time_ms = c.u64()?;
         let [flags, algorithm, kind, 0] = c.array()? else { return None };
         if flags & !(SEALED | DECLARED | TAGS) != 0 {
             return None;
         }
-        let (key_len, head_len) = (c.u16()?, c.u32()?);
+        let key_len = c.u16()?;
+        let head_len = c.u32()?;
         let key = c.str(key_len.into())?;
         let head = c.bytes(head_len as usize)?;
         let declared = (flags & DECLARED != 0).then_some((algorithm, kind));
@@ -149,7 +159,9 @@ impl<'a> PartPut<'a> {
     }
 
     pub(super) fn parse(c: &mut Cursor<'a>) -> Option<Self> {
-        let (bucket, upload, time_ms) = (c.u64()?, c.u64()?, c.u64()?);
+        let bucket = c.u64()?;
+        let upload = c.u64()?;
+        let time_ms = c.u64()?;
         let part = parse_part(c)?;
         let len = c.u16()?;
         Some(PartPut { bucket, upload, time_ms, part, checksums: c.bytes(len.into())? })

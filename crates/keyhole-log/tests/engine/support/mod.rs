@@ -192,7 +192,8 @@ impl Medium {
         }
         self.current = self.durable.clone();
         self.stop_after = None;
-        (self.fail_writes, self.fail_syncs) = (false, false);
+        self.fail_writes = false;
+        self.fail_syncs = false;
     }
 
     /// Borrows the contents for inspection and damage. The store must be closed.
@@ -408,7 +409,8 @@ impl Disk for MemDisk {
             // Written up to where the space ended.
             let mut medium = self.medium.borrow_mut();
             medium.operations += 1;
-            let (from, bytes) = (offset as usize, &buf.0[at.start..at.start + room]);
+            let from = offset as usize;
+            let bytes = &buf.0[at.start..at.start + room];
             medium.current[from..from + room].copy_from_slice(bytes);
             medium.durable[from..from + room].copy_from_slice(bytes);
             return (Err(io::ErrorKind::StorageFull.into()), buf);

@@ -87,3 +87,49 @@ impl State {
         here.then(|| Damage::new("a record that cannot be read", at.offset()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::Index;
+    use crate::limits::SEGMENTS_START;
+    use crate::numbers::Numbers;
+    use crate::segments::Segments;
+    use crate::wire::superblock::{Superblock, VERSION};
+
+    const LEN: u64 = 2 << 20;
+
+    fn state() -> State {
+        let capacity = SEGMENTS_START + 24 * LEN;
+        State {
+            index: Index::replay(LEN),
+            numbers: Numbers::new(1),
+            segments: Segments::new(LEN, capacity, Vec::new(), 1),
+            ends: Vec::new(),
+            slots: Default::default(),
+            superblock: Superblock {
+                version: VERSION,
+                store: [1; 16],
+                epoch: 1,
+                segment_len: LEN,
+                capacity,
+                created_ms: 0,
+                checkpoints: [0; 2],
+            },
+            counters: Default::default(),
+            maintenance: Default::default(),
+            failed_write: None,
+            torn: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn findings_over_the_limit_are_only_counted() {
+        let mut state = state();
+        for (added, kept) in [(FINDINGS_MAX - 1, FINDINGS_MAX - 1), (1, FINDINGS_MAX), (1, FINDINGS_MAX)] {
+            (0..added).for_each(|at| state.add_finding(Damage::new("a record", at as u64)));
+            assert_eq!(state.maintenance.findings.len(), kept);
+        }
+        assert_eq!(state.counters.cleaner.damaged, FINDINGS_MAX as u64 + 1);
+    }
+}

@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use keyhole_log::limits::{SEGMENTS_START, SPACE_ASK_AFTER};
+use keyhole_log::limits::{FILL_BATCH_MAX, FILL_STEP, PAGE, SEGMENTS_START, SPACE_ASK_AFTER};
 use keyhole_log::{Condition, Error, Log};
 
-use crate::support::store::{SEGMENT_LEN, Store, format, get, options, put};
+use crate::support::store::{CAPACITY, SEGMENT_LEN, Store, format, get, options, put};
 use crate::support::{CRASHES, Crash, FileSystem, Medium, MemDisk, Random};
 
 const SEGMENTS: u64 = 40;
@@ -330,4 +330,30 @@ fn durable_put_is_one_write_into_written_space() {
         let syncs = medium.borrow().syncs - syncs;
         assert!(syncs < 1000 + 40, "{syncs} syncs");
     });
+}
+
+/// A batch of at most `FILL_BATCH_MAX` overwrites space that was filled in steps of `FILL_STEP`; a
+/// longer one is written without filling ahead.
+#[test]
+fn batch_over_the_fill_limit_is_written_without_filling_ahead() {
+    let first_writes = |len: usize| {
+        let medium = Medium::new(1);
+        format(&medium, CAPACITY).unwrap();
+        let mut store = Store::open(&medium, 1);
+        let log = store.log();
+        store.run(async {
+            log.create_bucket("bucket", 1).await.unwrap();
+            let other = log.store().stats().written.other;
+            assert_eq!(other, (PAGE + FILL_STEP) as u64, "a header, and the first step");
+            let before = medium.borrow().first_writes;
+            for seed in 0..100 {
+                put(&log, "k", 2 * seed, len).await.unwrap();
+            }
+            medium.borrow().first_writes - before
+        })
+    };
+    // The records of a body and of its object take less than a page beside the bytes.
+    let filled = first_writes(FILL_BATCH_MAX - PAGE);
+    let not_filled = first_writes(FILL_BATCH_MAX);
+    assert!(filled <= 12 && not_filled >= 40, "{filled} {not_filled} writes into space not written before");
 }

@@ -280,6 +280,7 @@ impl<'a> RecordPayload<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::CHUNK_LEN;
     use crate::types::{BodyId, Etag, Part};
 
     fn check(payload: &RecordPayload<'_>) {
@@ -391,6 +392,18 @@ mod tests {
         for (len, blocks) in [(2 << 20, &[1][..]), (2 << 20, &[3]), (2 << 20, &[2, 0]), (0, &[1]), (1, &[1, 1])] {
             assert_eq!(body(len, blocks), None, "{len} {blocks:?}");
         }
+    }
+
+    #[test]
+    fn body_record_with_more_runs_than_the_limit_is_rejected() {
+        let parsed = |count: usize| {
+            let run = |at: usize| Run { offset: at as u64, generation: 1, len: CHUNK_LEN as u32 };
+            let bytes = Bytes::Blocks((0..count).map(run).collect());
+            let len = (count * CHUNK_LEN) as u64;
+            let body = RecordPayload::Body(BodyRecord { id: BodyId(1), relocation: 0, len, prefix: b"", bytes });
+            RecordPayload::parse(kind::BODY, &body.encode()).is_some()
+        };
+        assert!(parsed(RUNS_MAX) && !parsed(RUNS_MAX + 1));
     }
 
     #[test]

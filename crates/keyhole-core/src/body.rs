@@ -103,6 +103,18 @@ impl fmt::Display for Etag {
 }
 
 /// Bodies of an object, collected in order, to be checked against its head.
+///
+/// ```
+/// use keyhole_core::body::{Binding, Bodies};
+/// use keyhole_core::chunked::message_len;
+/// use keyhole_core::head::Head;
+///
+/// let mut bodies = Bodies::new();
+/// bodies.push(0, message_len(16).unwrap(), &[3; 24])?;
+/// let head = Head { plaintext_length: Some(16), ..Head::default() };
+/// assert_eq!(bodies.check(&head)?, Binding::Bound);
+/// # Ok::<(), keyhole_core::body::BindingError>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct Bodies {
     count: u32,

@@ -92,6 +92,22 @@ fn nonce(base: &[u8; NONCE_LEN], index: u64) -> [u8; NONCE_LEN] {
 }
 
 /// Seals one message, chunk by chunk.
+///
+/// ```
+/// use keyhole_core::aead::Portable;
+/// use keyhole_core::chunked::{Opener, Sealer};
+///
+/// // A salt must be fresh and random.
+/// let mut sealer = Sealer::new(&Portable, &[1; 32], &[2; 24], &[b"context"]);
+/// let mut chunk = *b"temperature 21.5";
+/// let tag = sealer.seal_next(&mut chunk);
+/// assert!(sealer.is_finished(), "a short chunk ends the message");
+///
+/// let mut opener = Opener::new(&Portable, &[1; 32], &sealer.prefix(), &[b"context"])?;
+/// opener.open_at(0, &mut chunk, &tag)?;
+/// assert_eq!(&chunk, b"temperature 21.5");
+/// # Ok::<(), keyhole_core::NotAuthentic>(())
+/// ```
 pub struct Sealer<A> {
     aead: A,
     base_nonce: [u8; NONCE_LEN],
@@ -184,7 +200,7 @@ impl<A: Aead> ChunkSealer<'_, A> {
     }
 }
 
-/// Opens the chunks of one message, in any order.
+/// Opens the chunks of one message, in any order. See [`Sealer`] for an example.
 pub struct Opener<A> {
     aead: A,
     base_nonce: [u8; NONCE_LEN],

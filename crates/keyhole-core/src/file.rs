@@ -375,6 +375,16 @@ impl BodyEntry {
 }
 
 /// Validates the entries of a file in order, and sums their lengths.
+///
+/// ```
+/// use keyhole_core::chunked::message_len;
+/// use keyhole_core::file::{BodyEntry, Layout};
+///
+/// let mut layout = Layout::new(1);
+/// layout.push(&BodyEntry { part_number: 0, message_len: message_len(16).unwrap(), info_len: 0 })?;
+/// assert_eq!(layout.finish()?.plaintext_len, 16);
+/// # Ok::<(), keyhole_core::file::FileError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
     bodies: u32,

@@ -208,6 +208,21 @@ impl Default for UserMetadata<'_> {
 }
 
 /// An object head. Borrows from the values to be encoded or from the decoded bytes.
+///
+/// ```
+/// use keyhole_core::CustomerKey;
+/// use keyhole_core::aead::Portable;
+/// use keyhole_core::head::{Head, open_head, seal_head};
+///
+/// let customer_key = CustomerKey::new([1; 32]);
+/// let head = Head { data_key: Some(&[2; 32]), plaintext_length: Some(16), ..Head::default() };
+/// let mut sealed = [0; 256];
+/// // A salt must be fresh and random.
+/// let len = seal_head(&Portable, &customer_key, &[3; 24], "edge", "reading", &head, &mut sealed)?;
+/// let opened = open_head(&Portable, &customer_key, "edge", "reading", &mut sealed[..len])?;
+/// assert_eq!(opened.plaintext_length, Some(16));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Default)]
 pub struct Head<'a> {
     /// Data key: present in every sealed head, absent in unsealed ones.

@@ -48,6 +48,14 @@ macro_rules! secret_key {
 secret_key! {
     /// A key that a client sends with a request; it is dropped with the request. Seals object
     /// heads, never data.
+    ///
+    /// ```
+    /// use keyhole_core::CustomerKey;
+    ///
+    /// let key = CustomerKey::new([7; 32]);
+    /// assert_eq!(format!("{key:?}"), "CustomerKey(redacted)");
+    /// assert_ne!(key, CustomerKey::new([8; 32]));
+    /// ```
     CustomerKey
 }
 

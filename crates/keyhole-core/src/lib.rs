@@ -14,8 +14,28 @@
 //! - `sigv4`, behind the feature of the same name: request signatures for devices.
 //!
 //! The crate requires neither `std` nor an allocator and contains no `unsafe` code. It does not
-//! panic on malformed input: parsers and decryption return errors. The [`format`] page specifies
-//! every byte.
+//! panic on malformed input: parsers and decryption return errors.
+//!
+//! # Example
+//! ```
+//! use keyhole_core::aead::Portable;
+//! use keyhole_core::{CustomerKey, file};
+//!
+//! # fn fill(bytes: &mut [u8]) { bytes.fill(7) } // A secure generator.
+//! let customer_key = CustomerKey::new([7; 32]);
+//! let mut sealed = [0; 512];
+//! let len = file::seal(&Portable, &customer_key, fill, "edge", "reading", b"21.5", &mut sealed)?;
+//! assert_eq!(sealed[..8], file::MAGIC);
+//! # assert!(len > 8);
+//! # Ok::<(), file::FileError>(())
+//! ```
+//!
+//! # Further reading
+//! - `examples/seal_and_open.rs` seals a file and opens it again.
+//! - The README shows larger objects, engines for AES hardware, and the limits of wiping.
+//! - The [`format`] page specifies every byte; `tests/vectors` has test vectors of an independent
+//!   implementation.
+//! - `firmware/` has complete programs for microcontrollers.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -95,6 +95,17 @@ impl core::fmt::Display for SseCError {
 impl core::error::Error for SseCError {}
 
 /// The three SSE-C headers of one target, as received.
+///
+/// ```
+/// use keyhole_core::CustomerKey;
+/// use keyhole_core::sse_c::{Headers, SseCHeaders, SseCTarget};
+///
+/// let sent = Headers::new(&CustomerKey::new([7; 32]));
+/// let headers = sent.iter(SseCTarget::Object).map(|(name, value)| (name, value.as_bytes()));
+/// let received = SseCHeaders::from_headers(SseCTarget::Object, headers.into_iter())?;
+/// assert_eq!(received.for_write()?, Some(CustomerKey::new([7; 32])));
+/// # Ok::<(), keyhole_core::sse_c::SseCError>(())
+/// ```
 #[derive(Clone, Copy, Default)]
 pub struct SseCHeaders<'a> {
     /// Algorithm name.

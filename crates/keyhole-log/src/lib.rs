@@ -1,8 +1,31 @@
 //! A log-structured storage engine in one file or block device, generic over the disk.
 //!
 //! [`create`] formats a store, [`open()`] recovers one, and [`worker`] gives each thread a [`Log`]
-//! handle and the [`Writer`] that owns the thread's writes. The on-disk format is specified in
-//! [`format`](mod@format).
+//! handle and the [`Writer`] that owns the thread's writes.
+//!
+//! # Example
+//! ```
+//! use keyhole_log::limits::SEGMENT_LEN;
+//! use keyhole_log::{Disk, Durability, Error, Format, OpenOptions};
+//!
+//! async fn first_start<D: Disk>(disk: &D, store_id: [u8; 16], now_ms: u64) -> Result<(), Error> {
+//!     let format = Format { store_id, capacity: 1 << 30, segment_len: SEGMENT_LEN, created_ms: now_ms };
+//!     keyhole_log::create(disk, &format).await?;
+//!     let options = OpenOptions {
+//!         durability: Durability::Always,
+//!         workers: 1,
+//!         capacity: None,
+//!         ring: false,
+//!         rebuild: false,
+//!         read_only: None,
+//!     };
+//!     let (store, recovery) = keyhole_log::open(disk, options).await?;
+//!     assert_eq!((store.workers(), recovery.objects), (1, 0));
+//!     Ok(())
+//! }
+//! ```
+//! `examples/put_and_get.rs` implements a disk in memory, and stores and reads an object. The
+//! [`format`](mod@format) page specifies the bytes on disk, recovery and cleaning.
 //!
 //! # Invariants
 //! - A write acknowledged under [`Durability::Always`] is durable. Any other write is whole or

@@ -9,6 +9,14 @@ use std::sync::Arc;
 pub struct BodyId(pub(crate) u64);
 
 /// ETag of an object.
+///
+/// ```
+/// use keyhole_log::Etag;
+///
+/// let etag = Etag { digest: [0xab; 16], parts: 2 };
+/// assert_eq!(etag.to_string(), "abababababababababababababababab-2");
+/// assert_eq!("abababababababababababababababab-2".parse(), Ok(etag));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Etag {
     /// The digest.

@@ -127,7 +127,7 @@ struct Authorization<'h> {
     is_presigned: bool,
 }
 
-/// Verifies the signature of a request.
+/// Verifies the signature of a request. `examples/verify_request.rs` shows its use.
 ///
 /// # Errors
 /// `AccessDenied` without a signature or if a header is not covered by it,

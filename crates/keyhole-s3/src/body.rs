@@ -62,6 +62,31 @@ struct Declared {
 }
 
 /// Decodes one body.
+///
+/// ```
+/// use keyhole_s3::auth::unsigned_body;
+/// use keyhole_s3::body::{BodyDecoder, Step, Wanted};
+/// use keyhole_s3::http::parse_head;
+///
+/// let bytes = b"PUT /edge/reading HTTP/1.1\r\nContent-Length: 4\r\n\r\n21.5";
+/// let (head, len) = parse_head(bytes)?.expect("a complete head");
+/// let mut decoder = BodyDecoder::new(&head, unsigned_body(), Wanted::Md5, 1 << 20)?;
+/// let mut input = &bytes[len..];
+/// loop {
+///     match decoder.step(input)? {
+///         Step::Skip(len) => input = &input[len..],
+///         Step::Payload => {
+///             let (payload, rest) = input.split_at(decoder.direct() as usize);
+///             decoder.payload(payload);
+///             input = rest;
+///         }
+///         Step::Need => panic!("a complete body"),
+///         Step::Done => break,
+///     }
+/// }
+/// assert!(decoder.finish()?.md5.is_some());
+/// # Ok::<(), keyhole_s3::Error>(())
+/// ```
 pub struct BodyDecoder {
     payload_len: u64,
     remaining: u64,

@@ -123,6 +123,15 @@ const fn crc(algorithm: ChecksumAlgorithm) -> Option<CrcAlgorithm> {
 }
 
 /// An incremental digest.
+///
+/// ```
+/// use keyhole_core::head::ChecksumAlgorithm;
+/// use keyhole_s3::checksum::{Hasher, encode};
+///
+/// let mut hasher = Hasher::new(ChecksumAlgorithm::Crc32);
+/// hasher.update(b"123456789");
+/// assert_eq!(encode(&hasher.finish()), "y/Q5Jg==");
+/// ```
 #[derive(Clone)]
 pub struct Hasher {
     algorithm: ChecksumAlgorithm,

@@ -49,6 +49,31 @@ pub fn is_form(head: &RequestHead) -> bool {
 }
 
 /// Parses a form.
+///
+/// ```
+/// use keyhole_s3::form::{FormReader, Step};
+/// use keyhole_s3::http::parse_head;
+///
+/// let head = b"POST /edge HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=xyz\r\n\r\n";
+/// let (head, _) = parse_head(head)?.expect("a complete head");
+/// let mut reader = FormReader::new(&head)?;
+/// let mut input = &b"--xyz\r\nContent-Disposition: form-data; name=key\r\n\r\nreading\r\n\
+///     --xyz\r\nContent-Disposition: form-data; name=file\r\n\r\n21.5\r\n--xyz--"[..];
+/// let mut file = Vec::new();
+/// loop {
+///     match reader.step(input)? {
+///         Step::Skip(len) => input = &input[len..],
+///         Step::File(len) => {
+///             file.extend_from_slice(&input[..len]);
+///             input = &input[len..];
+///         }
+///         Step::Need => panic!("a complete form"),
+///         Step::Done => break,
+///     }
+/// }
+/// assert_eq!((reader.take_form().key()?.as_str(), &file[..]), ("reading", &b"21.5"[..]));
+/// # Ok::<(), keyhole_s3::Error>(())
+/// ```
 pub struct FormReader {
     /// `\r\n--` and the boundary, which end every part.
     delimiter: Finder<'static>,

@@ -16,6 +16,14 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// The header fields of a request, or the fields of a form, in order. Wiped on drop, because they
 /// may contain customer keys.
+///
+/// ```
+/// let bytes = b"GET / HTTP/1.1\r\nHost: node\r\nX-A: 1\r\nX-A: 2\r\n\r\n";
+/// let (head, _) = keyhole_s3::http::parse_head(bytes)?.expect("a complete head");
+/// assert_eq!(head.headers.text("host"), Some("node"));
+/// assert_eq!(head.headers.all("x-a").count(), 2);
+/// # Ok::<(), keyhole_s3::Error>(())
+/// ```
 #[derive(Default)]
 pub struct Headers {
     /// All names, concatenated.
@@ -217,6 +225,14 @@ fn content_length(headers: &Headers) -> Result<Option<u64>, Error> {
 }
 
 /// A response, or its head if the body is sent separately.
+///
+/// ```
+/// use keyhole_s3::http::Response;
+///
+/// let response = Response::new(204).header("ETag", "\"1\"");
+/// let head = response.head_bytes(None, "request-1", 0, true);
+/// assert!(head.starts_with(b"HTTP/1.1 204 No Content\r\n"));
+/// ```
 #[derive(Debug)]
 pub struct Response {
     /// The status.

@@ -10,6 +10,20 @@
 //! - [`xml`]: XML documents of requests and responses;
 //! - [`Error`]: S3 errors with status, code and message.
 //!
+//! # Example
+//! ```
+//! use keyhole_s3::http::parse_head;
+//! use keyhole_s3::ops::{HostNames, route};
+//!
+//! let bytes = b"GET /edge/reading HTTP/1.1\r\nHost: node\r\n\r\n";
+//! let (head, _len) = parse_head(bytes)?.expect("a complete head");
+//! let (target, operation) = route(&head, &HostNames::default())?;
+//! assert_eq!((target.key.as_deref(), operation.name()), (Some("reading"), "GetObject"));
+//! # Ok::<(), keyhole_s3::Error>(())
+//! ```
+//! `examples/verify_request.rs` verifies the signature as well. The crate `keyhole-node` answers the
+//! operations.
+//!
 //! # Invariants
 //! - No input causes a panic, and every buffer has a named limit ([`limits`]).
 //! - A header that requests encryption is never ignored ([`sse`]).

@@ -40,6 +40,14 @@ use crate::writer::{Commit, Job, Writer};
 /// Operations that read a record ([`object`](Self::object), [`body`](Self::body),
 /// [`upload_head`](Self::upload_head), [`part_checksums`](Self::part_checksums)) hold one
 /// buffer of the disk while they run.
+///
+/// ```
+/// use keyhole_log::{Disk, Error, Log};
+///
+/// async fn size<D: Disk>(log: &Log<D>, bucket: &str, key: &str) -> Result<Option<u64>, Error> {
+///     Ok(log.object(bucket, key).await?.map(|object| object.size))
+/// }
+/// ```
 pub struct Log<D: Disk> {
     inner: Rc<Inner<D>>,
 }

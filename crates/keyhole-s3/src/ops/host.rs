@@ -7,6 +7,17 @@ use crate::http::RequestHead;
 
 /// The host names of the node: `bucket.NAME` addresses a bucket, `NAME` and any other host are
 /// path-style.
+///
+/// ```
+/// use keyhole_s3::http::parse_head;
+/// use keyhole_s3::ops::{HostNames, route};
+///
+/// let hosts = HostNames::new(["s3.example.com".to_owned()]);
+/// let bytes = b"GET /reading HTTP/1.1\r\nHost: edge.s3.example.com\r\n\r\n";
+/// let (head, _) = parse_head(bytes)?.expect("a complete head");
+/// assert_eq!(route(&head, &hosts)?.0.bucket.as_deref(), Some("edge"));
+/// # Ok::<(), keyhole_s3::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HostNames(Vec<String>);
 

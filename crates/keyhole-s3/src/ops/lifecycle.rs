@@ -53,6 +53,15 @@ pub struct Rule {
 }
 
 /// The rules of a bucket, in the client's order.
+///
+/// ```
+/// let document = b"<LifecycleConfiguration><Rule><Filter/><Status>Enabled</Status>\
+///     <Expiration><Days>1</Days></Expiration></Rule></LifecycleConfiguration>";
+/// let lifecycle = keyhole_s3::xml::parse_lifecycle(document)?;
+/// let due = lifecycle.expiration("reading", 0).expect("a matching rule");
+/// assert_eq!(due.at_ms, 24 * 60 * 60 * 1000);
+/// # Ok::<(), keyhole_s3::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Lifecycle {
     /// At most [`RULES_MAX`].

@@ -10,6 +10,15 @@ use crate::limits::{TAG_KEY_MAX, TAG_VALUE_MAX, TAGS_MAX};
 use crate::{Error, ErrorCode};
 
 /// The tags of an object: unique keys and their values, in the client's order.
+///
+/// ```
+/// use keyhole_s3::ops::Tags;
+///
+/// let mut tags = Tags::default();
+/// tags.push("site".to_owned(), "north".to_owned())?;
+/// assert_eq!(Tags::from_bytes(&tags.to_bytes()), Some(tags));
+/// # Ok::<(), keyhole_s3::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Tags(Vec<(String, String)>);
 

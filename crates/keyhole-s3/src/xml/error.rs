@@ -6,6 +6,13 @@ use crate::http::Response;
 
 impl Error {
     /// Builds the error response; `resource` is the path of the request.
+    ///
+    /// ```
+    /// use keyhole_s3::{Error, ErrorCode};
+    ///
+    /// let response = Error::new(ErrorCode::NoSuchKey).response("/edge/reading", "request-1");
+    /// assert_eq!(response.status, 404);
+    /// ```
     pub fn response(&self, resource: &str, request_id: &str) -> Response {
         let mut document = Document::bare("Error");
         document.text("Code", self.code.code());

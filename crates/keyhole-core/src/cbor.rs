@@ -1,7 +1,8 @@
 //! The deterministic subset of CBOR used by object heads (RFC 8949 §4.2.1): unsigned integers, byte
 //! strings, text strings, arrays and maps, with definite lengths and shortest-form numbers.
 //!
-//! Library decoders also accept other encodings, which must be rejected here, hence this module.
+//! Library decoders also accept other encodings, which must be rejected here. minicbor with checks
+//! around it takes 1.2 KiB (seal) to 1.6 KiB (open) more flash on a Cortex-M4.
 
 use crate::head::HeadError;
 

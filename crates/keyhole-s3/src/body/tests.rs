@@ -267,19 +267,14 @@ fn signed_chunk_with_changed_byte_is_rejected() {
 fn random_bodies_cause_no_panic() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed_u64);
     println!("SEED={seed}");
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        state >> 33
-    };
+    let mut random = fastrand::Rng::with_seed(seed);
     let alphabet = b"0129af\r\n;:x-=\x00\xff";
     for _ in 0..5_000 {
-        let len = next() as usize % 64;
-        let wire: Vec<u8> = (0..len).map(|_| alphabet[next() as usize % alphabet.len()]).collect();
-        let piece = 1 + next() as usize % 20;
-        let kind = BodySignatureKind::Streaming { signer: None, trailer: next() % 2 == 0 };
+        let wire: Vec<u8> = (0..random.usize(..64)).map(|_| alphabet[random.usize(..alphabet.len())]).collect();
+        let piece = random.usize(1..=20);
+        let kind = BodySignatureKind::Streaming { signer: None, trailer: random.bool() };
         let _ = with_payload(kind, "\nx-amz-decoded-content-length: 9", &wire, piece);
-        let kind = BodySignatureKind::Streaming { signer: None, trailer: next() % 2 == 0 };
+        let kind = BodySignatureKind::Streaming { signer: None, trailer: random.bool() };
         let _ = transferred(kind, &wire, piece);
         let _ = parse_head(&wire);
     }

@@ -43,7 +43,8 @@ fn benches(c: &mut Criterion) {
 fn engine<E: Engine>(group: &mut Group<'_>, name: &str, engine: &E, len: usize) {
     let mut sealer = Sealer::new(engine, &[7; 32], &[9; 24], &[b"bench"]);
     let prefix = sealer.prefix();
-    let (mut data, mut opened) = (Buffer::new(len), Buffer::new(len));
+    let mut data = Buffer::new(len);
+    let mut opened = Buffer::new(len);
     // In counter mode, sealing twice restores the plaintext: opening alternates between two
     // ciphertexts, without copies.
     let mut tags: [Vec<[u8; TAG_LEN]>; 2] = Default::default();

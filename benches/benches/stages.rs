@@ -52,7 +52,8 @@ impl Credentials for One {
 /// Builds a signed request with a customer key, like those of `keyhole-load`.
 fn request(method: &str, signer: &Signer) -> Vec<u8> {
     const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
-    let (path, date) = (format!("/{BUCKET}/{NAME}"), amz_date(NOW_MS as i64));
+    let path = format!("/{BUCKET}/{NAME}");
+    let date = amz_date(NOW_MS as i64);
     let mut headers = vec![
         ("host".to_owned(), "127.0.0.1:9000".to_owned()),
         ("x-amz-content-sha256".to_owned(), UNSIGNED.to_owned()),
@@ -60,7 +61,8 @@ fn request(method: &str, signer: &Signer) -> Vec<u8> {
     ];
     headers.extend(keyhole_tests::CustomerKey(KEY).headers());
     let signature = signer.signature(method, &path, "", &headers, UNSIGNED, &date);
-    let (credential, signed) = (signer.credential(&date), signed_headers(&headers));
+    let credential = signer.credential(&date);
+    let signed = signed_headers(&headers);
     let fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     format!(
         "{method} {path} HTTP/1.1\r\n{fields}content-length: 0\r\nauthorization: AWS4-HMAC-SHA256 \
@@ -80,9 +82,12 @@ fn requests(c: &mut Criterion) {
         region: REGION.to_owned(),
     };
     let credentials = One { access_key: signer.access_key.clone(), secret: SecretKey::new(signer.secret_key.clone()) };
-    let (get, put) = (request("GET", &signer), request("PUT", &signer));
-    let (get_head, put_head) = (parsed(&get), parsed(&put));
-    let (names, keys) = (HostNames::new(Vec::new()), SigningKeys::default());
+    let get = request("GET", &signer);
+    let put = request("PUT", &signer);
+    let get_head = parsed(&get);
+    let put_head = parsed(&put);
+    let names = HostNames::new(Vec::new());
+    let keys = SigningKeys::default();
 
     let mut group = c.benchmark_group("request");
     group.bench_function("head parsed", |b| b.iter(|| parsed(black_box(&get))));

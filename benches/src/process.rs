@@ -119,7 +119,7 @@ impl Cores {
     pub fn now() -> io::Result<Self> {
         let stat = fs::read_to_string("/proc/stat")?;
         Cores::parse(&stat, rustix::param::clock_ticks_per_second())
-            .ok_or_else(|| io::Error::other("/proc/stat does not begin with the time of all cores"))
+            .ok_or_else(|| io::Error::other("invalid /proc/stat: expected the times of all cores first"))
     }
 
     /// The fields are: cpu, user, nice, system, idle, iowait, irq, softirq, steal; later ones are

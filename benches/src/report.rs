@@ -176,8 +176,9 @@ fn check_room(directory: &Path, room: u64) -> Result<()> {
     let system = rustix::fs::statvfs(directory).map_err(|error| failed(std::io::Error::from(error)))?;
     let free = system.f_bavail * system.f_frsize;
     if free < room {
-        let (free, room) = (ByteSize(free).display().iec(), ByteSize(room).display().iec());
-        let what = format!("{free} are free there, and {room} are needed; give another --directory");
+        let free = ByteSize(free).display().iec();
+        let room = ByteSize(room).display().iec();
+        let what = format!("not enough space: {free} free, {room} needed; choose another --directory");
         return Err(Error::of(directory.display(), what));
     }
     Ok(())
@@ -189,9 +190,9 @@ fn stripped(options: &Options) -> Result<Option<u64>> {
     let copy = directory.path().join("keyhole");
     match Command::new("strip").arg("-o").arg(&copy).arg(&options.keyhole).status() {
         Ok(status) if status.success() => Ok(Some(fs::metadata(&copy)?.len())),
-        Ok(status) => Err(Error::new(format!("strip has ended with {status}"))),
+        Ok(status) => Err(Error::new(format!("strip failed: {status}"))),
         Err(error) => {
-            eprintln!("keyhole-report: strip: {error}; apt-get install binutils, to learn the length of the program");
+            eprintln!("keyhole-report: cannot run strip: {error}; install binutils to measure the program");
             Ok(None)
         }
     }
@@ -215,7 +216,8 @@ impl Rig {
         let node = Node::start(&options.keyhole, &at("node"), amounts.capacity, Some(&certificate))?;
         let nginx = Nginx::start(&at("nginx"), &certificate)?;
         thread::sleep(REST);
-        let (idle, nginx_idle) = (Usage::of(node.pid())?, Usage::of_all(&nginx.pids())?);
+        let idle = Usage::of(node.pid())?;
+        let nginx_idle = Usage::of_all(&nginx.pids())?;
         let others = amounts.counts.growing.iter().filter(|objects| **objects != amounts.counts.small);
         let other = |objects: &usize| {
             // A small object takes less than 6 KiB, and the margin leaves room to overwrite them.
@@ -243,7 +245,8 @@ impl Rig {
             Server::Nginx => (self.nginx.endpoint().to_owned(), self.nginx.workers().to_vec()),
             Server::NginxTls => (self.nginx.tls_endpoint().to_owned(), self.nginx.workers().to_vec()),
             Server::Bare => {
-                let bare = self.bare.get(&scenario.size).ok_or_else(|| Error::new("no bare server of that length"))?;
+                let bare =
+                    self.bare.get(&scenario.size).ok_or_else(|| Error::new("no bare server for this object size"))?;
                 (bare.endpoint(), vec![bare.pid()])
             }
         };
@@ -281,7 +284,8 @@ impl Rig {
 
     fn measure(&self, options: &Options, counts: &Counts, cores: usize) -> Result<Results> {
         let mut results = Results::default();
-        let (scenarios, floors) = (counts.scenarios(), scenario::floors());
+        let scenarios = counts.scenarios();
+        let floors = scenario::floors();
         for turn in 1..=options.turns {
             for &floor in &floors {
                 let cost = self.disk.measure(floor, cores, options.time / 5)?;

@@ -43,14 +43,14 @@ impl Connector {
         let (is_tls, authority) = match endpoint.trim_end_matches('/').split_once("://") {
             Some(("http", authority)) => (false, authority),
             Some(("https", authority)) => (true, authority),
-            _ => return Err(Error::of(endpoint, "an endpoint is http://HOST:PORT or https://HOST:PORT")),
+            _ => return Err(Error::of(endpoint, "invalid endpoint: expected http://HOST:PORT or https://HOST:PORT")),
         };
         let mut addresses = authority.to_socket_addrs().map_err(|error| Error::of(authority, error))?;
         let address = addresses.next().ok_or_else(|| Error::of(authority, "it has no address"))?;
         match (is_tls, trusted) {
             (false, _) => Ok(Connector::plain(address, authority)),
             (true, Some(file)) => Connector::tls(address, authority, file),
-            (true, None) => Err(Error::new("https needs --ca-bundle: the certificates to trust")),
+            (true, None) => Err(Error::new("missing --ca-bundle: https needs the certificates to trust")),
         }
     }
 
@@ -70,7 +70,7 @@ impl Connector {
             roots.add(certificate.map_err(|error| wrong(&error))?).map_err(|error| wrong(&error))?;
         }
         if roots.is_empty() {
-            return Err(wrong(&"there is no certificate in it"));
+            return Err(wrong(&"no certificate found"));
         }
         let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host).trim_matches(['[', ']']);
         let name = ServerName::try_from(host.to_owned()).map_err(|error| Error::new(format!("{host}: {error}")))?;
@@ -176,13 +176,13 @@ impl Connection {
         let (status, keeps, body_len, head_len) = loop {
             let count = self.stream.read(&mut self.buffer[filled..])?;
             if count == 0 {
-                return Err(Error::new("the connection was closed before a reply"));
+                return Err(Error::new("connection closed before a response"));
             }
             filled += count;
             let mut fields = [httparse::EMPTY_HEADER; 64];
             let mut reply = httparse::Response::new(&mut fields);
             let parsed = reply.parse(&self.buffer[..filled]);
-            match parsed.map_err(|error| Error::new(format!("a reply that is none: {error}")))? {
+            match parsed.map_err(|error| Error::new(format!("invalid response: {error}")))? {
                 httparse::Status::Complete(head_len) => {
                     let field = |name: &str| {
                         let field = reply.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name));
@@ -193,11 +193,11 @@ impl Connection {
                     let status = reply.code.unwrap_or(0);
                     let none = matches!(status, 100..=199 | 204 | 304);
                     let body_len = if none { Some(0) } else { body_len };
-                    let lacking = || Error::new("a reply without Content-Length, which is what is understood here");
+                    let lacking = || Error::new("unsupported response: no Content-Length");
                     break (status, keeps, body_len.ok_or_else(lacking)?, head_len);
                 }
                 httparse::Status::Partial if filled >= HEAD_MAX => {
-                    return Err(Error::new(format!("the head of a reply is longer than {HEAD_MAX} bytes")));
+                    return Err(Error::new(format!("response head longer than {HEAD_MAX} bytes")));
                 }
                 httparse::Status::Partial => {}
             }
@@ -209,12 +209,12 @@ impl Connection {
         loop {
             let bytes = &self.buffer[piece];
             if at + bytes.len() > body_len {
-                return Err(Error::new("there is more than the reply's Content-Length says"));
+                return Err(Error::new("response body longer than its Content-Length"));
             }
             if !succeeds {
                 text.extend_from_slice(bytes);
             } else if expected.is_some_and(|expected| expected.get(at..at + bytes.len()) != Some(bytes)) {
-                return Err(Error::new(format!("wrong bytes from byte {at} of an object on")));
+                return Err(Error::new(format!("response body differs from byte {at} on")));
             } else {
                 moved(bytes.len());
             }
@@ -224,12 +224,12 @@ impl Connection {
             }
             let count = self.stream.read(&mut self.buffer)?;
             if count == 0 {
-                return Err(Error::new("the connection was closed in the middle of a body"));
+                return Err(Error::new("connection closed within a body"));
             }
             piece = 0..count;
         }
         if succeeds && at != len {
-            return Err(Error::new(format!("a body of {at} bytes instead of {len}")));
+            return Err(Error::new(format!("response body of {at} bytes: expected {len}")));
         }
         Ok(Reply { status, keeps, text: String::from_utf8_lossy(&text).into_owned() })
     }

@@ -157,9 +157,10 @@ impl Objects {
         let slots = (each * connections) as u128;
         let number = |turn: usize| {
             let slot = turn * connections + connection;
-            match slots <= self.count as u128 {
-                true => (slot as u128 * self.count as u128 / slots) as usize,
-                false => slot % self.count,
+            if slots <= self.count as u128 {
+                (slot as u128 * self.count as u128 / slots) as usize
+            } else {
+                slot % self.count
             }
         };
         let mut numbers: Vec<usize> = (0..each).map(number).collect();
@@ -202,7 +203,8 @@ impl Store {
     /// The endpoint refuses, or does not answer.
     pub fn fill(&self, objects: &Objects, numbers: Range<usize>, connections: usize) -> Result<()> {
         let bytes = &objects.bytes()[..];
-        let (next, end) = (&AtomicUsize::new(numbers.start), numbers.end);
+        let next = &AtomicUsize::new(numbers.start);
+        let end = numbers.end;
         thread::scope(|scope| {
             let one = || -> Result<()> {
                 let mut connection = self.connector.connect()?;
@@ -279,10 +281,13 @@ impl Store {
                 Ok((server, Usage::of(std::process::id())?, Cores::now()?))
             };
             let before = usage();
-            let (begun, counted) = (Instant::now(), totals(&counts));
+            let begun = Instant::now();
+            let counted = totals(&counts);
             let _ = phase.compare_exchange(WARMING, MEASURING, Ordering::Relaxed, Ordering::Relaxed);
             wait(run.time);
-            let (time, total, after) = (begun.elapsed(), totals(&counts), usage());
+            let time = begun.elapsed();
+            let total = totals(&counts);
+            let after = usage();
             phase.store(DONE, Ordering::Relaxed);
             let mut latencies = histogram()?;
             for worker in working {
@@ -292,7 +297,8 @@ impl Store {
             let ((server_before, own_before, cores_before), (server, own, cores)) = (before?, after?);
             let [operations, bytes, slow_down] = [0, 1, 2].map(|i| total[i] - counted[i]);
             let server = server.zip(server_before).map(|(after, before)| after.since(&before));
-            let (own, cores) = (own.since(&own_before), cores.since(&cores_before));
+            let own = own.since(&own_before);
+            let cores = cores.since(&cores_before);
             Ok(Measured { time, operations, bytes, slow_down, latencies, server, own, cores })
         })
     }
@@ -321,7 +327,8 @@ impl Store {
         ];
         headers.extend(self.key_headers.iter().cloned());
         let signature = signer.signature(method, path, "", &headers, UNSIGNED, date);
-        let (credential, signed) = (signer.credential(date), signed_headers(&headers));
+        let credential = signer.credential(date);
+        let signed = signed_headers(&headers);
         let fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         format!(
             "{method} {path} HTTP/1.1\r\n{fields}content-length: {len}\r\nauthorization: AWS4-HMAC-SHA256 \
@@ -421,7 +428,7 @@ fn histogram() -> Result<Histogram<u64>> {
 fn succeeded(reply: &Reply) -> Result<()> {
     match reply.status {
         200..=299 => Ok(()),
-        status => Err(Error::new(format!("the answer was {status}: {}", reply.text))),
+        status => Err(Error::new(format!("unexpected response {status}: {}", reply.text))),
     }
 }
 
@@ -445,7 +452,7 @@ mod tests {
         let all = sample(1_000_000, 65_536, 16);
         assert!(all.iter().all(|numbers| numbers.len() == 4096));
         let numbers: BTreeSet<usize> = all.into_iter().flatten().collect();
-        assert_eq!(numbers.len(), 65_536, "nobody shares one");
+        assert_eq!(numbers.len(), 65_536, "connections share no object");
         let gaps = numbers.iter().zip(numbers.iter().skip(1)).map(|(a, b)| b - a).max();
         assert!(gaps <= Some(16) && numbers.last() > Some(&999_900) && numbers.first() == Some(&0));
     }
@@ -471,6 +478,6 @@ mod tests {
             assert!(Objects::from(number) + objects.size <= bytes.len(), "{number}");
         }
         assert_ne!(bytes[Objects::from(0)..][..100], bytes[Objects::from(1)..][..100]);
-        assert_eq!(bytes, objects.bytes(), "the next run has the same");
+        assert_eq!(bytes, objects.bytes(), "equal in the next run");
     }
 }

@@ -126,7 +126,7 @@ impl Options {
             _ if self.plain || self.unsigned => Vec::new(),
             Some(file) => work::key_headers(&read_key(file)?),
             None if self.filled || self.operation == Operation::Fill => {
-                return Err(Error::new("give --key-file, so that the objects can be read later; or --plain"));
+                return Err(Error::new("missing --key-file: a later get needs the key; or give --plain"));
             }
             None => work::key_headers(&CustomerKey::random()),
         };
@@ -135,7 +135,8 @@ impl Options {
     }
 
     fn objects(&self) -> Result<Objects> {
-        let size = usize::try_from(self.size.as_u64()).map_err(|_| Error::new("--size: too long for this machine"))?;
+        let size = usize::try_from(self.size.as_u64())
+            .map_err(|_| Error::new("invalid --size: too large for this machine"))?;
         Ok(Objects { prefix: self.key_prefix.clone(), count: self.objects as usize, size })
     }
 
@@ -144,7 +145,7 @@ impl Options {
             let time = Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero());
             let time = time.filter(|time| time.as_secs_f64() <= SECONDS_MAX);
             time.ok_or_else(|| {
-                Error::new(format!("--{name} {seconds}: it is a time in seconds, above 0, of {SECONDS_MAX} at most"))
+                Error::new(format!("invalid --{name} {seconds}: expected seconds above 0, at most {SECONDS_MAX}"))
             })
         };
         Ok(Run {
@@ -170,7 +171,7 @@ impl Options {
 fn read_key(file: &Path) -> Result<CustomerKey> {
     let bytes = fs::read(file).map_err(|error| Error::of(file.display(), error))?;
     let key =
-        bytes.try_into().map_err(|_| Error::of(file.display(), "a customer key has 32 bytes, and nothing else"))?;
+        bytes.try_into().map_err(|_| Error::of(file.display(), "invalid customer key: expected exactly 32 bytes"))?;
     Ok(CustomerKey(key))
 }
 
@@ -230,20 +231,20 @@ fn print(options: &Options, measured: &Measured) {
     println!("  {:.0} operations/s, {mib:.1} MiB/s", measured.operations as f64 / seconds);
     let latency = |quantile: f64| measured.latencies.value_at_quantile(quantile) as f64 / 1e6;
     println!(
-        "  latency: p50 {:.3} ms, p99 {:.3} ms, p99.9 {:.3} ms, at most {:.3} ms",
+        "  latency: p50 {:.3} ms, p99 {:.3} ms, p99.9 {:.3} ms, max {:.3} ms",
         latency(0.5),
         latency(0.99),
         latency(0.999),
         measured.latencies.max() as f64 / 1e6
     );
     if measured.slow_down > 0 {
-        println!("  {} answers were 503 SlowDown", measured.slow_down);
+        println!("  {} responses were 503 SlowDown", measured.slow_down);
     }
-    let usage = |who: &str, usage: &Usage| {
+    let usage = |process: &str, usage: &Usage| {
         let cpu = usage.cpu.as_secs_f64();
         println!(
-            "  {who}: {:.1} us of CPU an operation, {:.3} s a GiB, {:.2} cores, {:.0} % of it in the kernel; \
-             {} resident, at most {}",
+            "  {process}: {:.1} us of CPU time per operation, {:.3} s per GiB, {:.2} cores, {:.0} % in the kernel; \
+             {} resident, peak {}",
             per(cpu, measured.operations as f64) * 1e6,
             per(cpu, measured.bytes as f64 / (1u64 << 30) as f64),
             cpu / seconds,
@@ -257,11 +258,13 @@ fn print(options: &Options, measured: &Measured) {
     }
     usage("generator", &measured.own);
     let idle = measured.cores.idle.as_secs_f64() / seconds;
-    println!("  the machine: {idle:.2} cores had nothing to do");
+    println!("  machine: {idle:.2} cores idle");
 }
 
 fn load(options: &Options) -> Result<()> {
-    let (store, objects, run) = (options.store()?, options.objects()?, options.run()?);
+    let store = options.store()?;
+    let objects = options.objects()?;
+    let run = options.run()?;
     store.make_bucket()?;
     let begun = Instant::now();
     if options.operation == Operation::Fill || (options.operation == Operation::Get && !options.filled) {
@@ -272,9 +275,10 @@ fn load(options: &Options) -> Result<()> {
         return Ok(());
     }
     let measured = store.run(&objects, &run)?;
-    match options.json {
-        true => print_json(options, &measured),
-        false => print(options, &measured),
+    if options.json {
+        print_json(options, &measured);
+    } else {
+        print(options, &measured);
     }
     Ok(())
 }

@@ -51,10 +51,7 @@ impl Options {
         let beside = program.parent().unwrap_or(Path::new("."));
         let directory = self.directory.unwrap_or_else(|| beside.to_owned());
         let benches = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let results = match self.quick {
-            true => directory.join("quick/RESULTS.md"),
-            false => benches.join("RESULTS.md"),
-        };
+        let results = if self.quick { directory.join("quick/RESULTS.md") } else { benches.join("RESULTS.md") };
         let seconds = self.seconds.unwrap_or(if self.quick { 0.3 } else { 2.5 });
         let time = Duration::try_from_secs_f64(seconds).ok().filter(|_| (0.05..=60.0).contains(&seconds));
         Ok(report::Options {
@@ -62,8 +59,7 @@ impl Options {
             results: self.results.unwrap_or(results),
             remarks: benches.join("REMARKS.md"),
             turns: self.turns.unwrap_or(if self.quick { 1 } else { 3 }).into(),
-            time: time
-                .ok_or_else(|| Error::new(format!("--seconds {seconds}: it is a time from 0.05 to 60 seconds")))?,
+            time: time.ok_or_else(|| Error::new(format!("invalid --seconds {seconds}: expected 0.05 to 60")))?,
             is_quick: self.quick,
             flame: self.flame,
             directory,
@@ -78,7 +74,7 @@ fn bare() -> Option<Result<usize>> {
         return None;
     }
     let len = arguments.next().and_then(|len| len.parse().ok());
-    Some(len.ok_or_else(|| Error::new("it is a program of its own: --help says what it does")))
+    Some(len.ok_or_else(|| Error::new("missing length of the bare server's objects")))
 }
 
 fn main() -> ExitCode {
@@ -87,10 +83,9 @@ fn main() -> ExitCode {
         None => {
             let options = Options::parse();
             let only_remarks = options.remarks;
-            options.report().and_then(|options| match only_remarks {
-                true => report::renew_remarks(&options),
-                false => report::run(&options),
-            })
+            options
+                .report()
+                .and_then(|options| if only_remarks { report::renew_remarks(&options) } else { report::run(&options) })
         }
     };
     match result {

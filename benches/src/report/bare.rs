@@ -52,7 +52,7 @@ impl Bare {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(failed)?;
-        let out = child.stdout.take().ok_or_else(|| Error::new("the bare server has no output"))?;
+        let out = child.stdout.take().ok_or_else(|| Error::new("bare server without output"))?;
         let mut line = String::new();
         BufReader::new(out).read_line(&mut line).map_err(failed)?;
         let address = line.trim().strip_prefix(READY).and_then(|address| address.parse().ok());
@@ -61,7 +61,7 @@ impl Bare {
             None => {
                 let _ = child.kill();
                 let _ = child.wait();
-                Err(Error::new("the bare server does not start; see above"))
+                Err(Error::new("bare server did not start: see its output above"))
             }
         }
     }

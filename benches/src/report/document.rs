@@ -86,18 +86,18 @@ pub(super) fn with_remarks(page: &str, remarks: &str) -> Result<String> {
 
 fn introduction(subject: &Subject<'_>, figures: &Figures<'_>) -> String {
     let Machine { processor, cores, memory, kernel, file_system } = subject.machine;
-    let mut text = "# What Keyhole takes, from end to end\n\n\
-        Written by `benches/run`; what to read out of it is in [REMARKS.md](REMARKS.md), which is the end of this page, too.\n\n"
+    let mut text = "# End-to-end costs of Keyhole\n\n\
+        Written by `benches/run`. [REMARKS.md](REMARKS.md), repeated at the end of this page, explains the figures.\n\n"
         .to_owned();
     if subject.is_quick {
-        text.push_str("**A quick run: it shows that everything works. Its figures mean little.**\n\n");
+        text.push_str("**Quick run: a functional check. Its figures mean little.**\n\n");
     }
     let _ = write!(
         text,
         "{processor}, {cores} cores; {} of memory; {kernel}; {file_system}; nginx {}. HTTP on loopback, SSE-C, \
-         `UNSIGNED-PAYLOAD`, durable PUTs, {USUAL} connections where nothing else is said. The cores are shared with the load \
-         generator, which compares every byte that comes back. All servers took turns: {} of {} s for each figure, of which the \
-         median is shown.\n\n",
+         `UNSIGNED-PAYLOAD`, durable PUTs, {USUAL} connections unless stated otherwise. The cores are shared with the load \
+         generator, which compares every received byte. All servers were measured in turns: {} of {} s per figure, whose median \
+         is shown.\n\n",
         ByteSize(*memory).display().iec(),
         subject.nginx_version,
         subject.turns,
@@ -106,14 +106,13 @@ fn introduction(subject: &Subject<'_>, figures: &Figures<'_>) -> String {
     let counts = figures.counts;
     let _ = write!(
         text,
-        "There are {} objects of 4 KiB where nothing else is said, {} of 1 MiB and {} of 64 MiB; requests are spread over all of \
-         them. CPU time is that of all threads of the server, in user mode and in the kernel. nginx is the reference: it serves \
-         files with `sendfile`, takes PUTs by DAV, and neither encrypts, nor verifies signatures, nor makes anything durable; \
-         over TLS it does encrypt once.\n\n\
-         The floors are measured in the same turns by bare programs that do nothing else. *Network*: a server that reads requests and \
-         answers with bytes that it has in memory. *Encryption*: AES-256-GCM of chunks of 16 KiB by the node's engine, once more for TLS; for \
-         4 KiB the keys are derived, too. *Disk*: reads out of the page cache; direct, durable writes. Encryption and reads are measured on \
-         all cores at once, as a server under load does them: two cores of a machine may be two threads of one.\n\n",
+        "The store has {} objects of 4 KiB unless stated otherwise, {} of 1 MiB and {} of 64 MiB; requests are spread over all \
+         of them. CPU time covers all threads of the server, user and kernel. nginx is the reference: it serves files with \
+         `sendfile` and accepts PUTs by DAV, without encryption, signatures or durability; over TLS it encrypts once.\n\n\
+         Floors are measured in the same turns by programs with a single task. *Network*: a server that reads requests and \
+         responds from memory. *Encryption*: AES-256-GCM of 16 KiB chunks with the node's engine, twice over TLS; for 4 KiB \
+         including key derivation. *Disk*: reads from the page cache; direct, durable writes. Encryption and reads run on all \
+         cores at once, as in a loaded server, where two cores may be two threads of one.\n\n",
         Unit::PerSecond.number(counts.small as f64),
         counts.mib,
         counts.large,
@@ -151,7 +150,8 @@ fn beginning(figure: &Figure) -> Vec<String> {
 fn cpu(figures: &Figures<'_>) -> String {
     let all = figures.cpu_figures();
     let rows = all.iter().map(|figure| {
-        let (unit, floors) = (figure.unit, &figure.floors);
+        let unit = figure.unit;
+        let floors = &figure.floors;
         let mut row = beginning(figure);
         row.extend([floors.network, floors.encryption, floors.disk].map(|floor| optional(floor, unit)));
         row.push(optional(floors.together, unit));
@@ -175,7 +175,7 @@ fn cpu(figures: &Figures<'_>) -> String {
     ];
     let mut text = "## 1. CPU time of the server\n\n".to_owned();
     text.push_str(&table(&header, &rows.collect::<Vec<_>>()));
-    text.push_str("*Floor* is the sum of the three before it; *in the kernel* is that part of all of Keyhole's.\n\n");
+    text.push_str("*Floor* is the sum of network, encryption and disk. *In the kernel* is the kernel's share of Keyhole's CPU time.\n\n");
     for figure in &all {
         text.push_str(&sentence(figure));
     }
@@ -196,12 +196,13 @@ fn sentence(figure: &Figure) -> String {
     let parts = [("the network", network), ("encryption", encryption), ("the disk", disk)];
     let parts = parts.map(|(name, part)| format!("{name} {}", percent(part / ours)));
     let rest = ours - floor;
-    let of_rest = match rest > 0.0 {
-        true => format!("beyond them are {}, {} of it", unit.text(rest), percent(rest / ours)),
-        false => "nothing is beyond them".to_owned(),
+    let of_rest = if rest > 0.0 {
+        format!("the rest is {}, {}", unit.text(rest), percent(rest / ours))
+    } else {
+        "there is no rest".to_owned()
     };
     format!(
-        "- {what}: {}. The floors are {} of that ({}); {of_rest}.\n",
+        "- {what}: {}. The floors account for {} ({}); {of_rest}.\n",
         unit.text(*ours),
         percent(floor / ours),
         parts.join(", ")
@@ -210,7 +211,8 @@ fn sentence(figure: &Figure) -> String {
 
 fn throughput(figures: &Figures<'_>) -> String {
     let rows = figures.throughput_figures().into_iter().map(|figure| {
-        let (unit, floors) = (figure.unit, &figure.floors);
+        let unit = figure.unit;
+        let floors = &figure.floors;
         let mut row = beginning(&figure);
         row.extend([floors.network, floors.encryption, floors.disk].map(|floor| optional(floor, unit)));
         row.push(optional(floors.together, unit));
@@ -222,9 +224,9 @@ fn throughput(figures: &Figures<'_>) -> String {
     let mut text = "## 2. Throughput and latency\n\n".to_owned();
     text.push_str(&table(&header, &rows.collect::<Vec<_>>()));
     text.push_str(
-        "*Network*, *encryption* and *disk* are what each gives by itself. *Together* is for latencies their sum; for \
-         throughput what the cores give if the generator takes what it took and the server no more than the floors, or the disk if that \
-         gives less.\n\n",
+        "*Network*, *encryption* and *disk* are the figures of each alone. *Together* is their sum for latencies; for \
+         throughput it is the rate at which the generator's measured cost and the floors fill the cores, or the disk's rate if \
+         that is lower.\n\n",
     );
     let rows = [Operation::Get, Operation::Put].into_iter().flat_map(|operation| {
         [MIB, LARGE].map(|size| {
@@ -246,7 +248,7 @@ fn throughput(figures: &Figures<'_>) -> String {
             row
         })
     });
-    let header = ["GiB/s", "Keyhole", "nginx", "network alone", "cores: node", "generator", "others", "none"];
+    let header = ["GiB/s", "Keyhole", "nginx", "network alone", "cores: node", "generator", "others", "idle"];
     text.push_str(&table(&header, &rows.collect::<Vec<_>>()));
     text.push_str("![Throughput](plots/throughput.svg)\n\n");
     text
@@ -262,14 +264,14 @@ fn sizes(figures: &Figures<'_>) -> String {
         row.push(optional(figure.nginx, figure.unit));
         row
     });
-    let mut text = "## 3. Memory, and the program\n\n".to_owned();
+    let mut text = "## 3. Memory and program size\n\n".to_owned();
     text.push_str(&table(&["bytes", "limit", "Keyhole", "", "nginx"], &rows.collect::<Vec<_>>()));
-    text.push_str("nginx's are those of all of its processes, and of its program without its modules.\n\n");
+    text.push_str("The figures of nginx cover all of its processes, and its program without modules.\n\n");
     text
 }
 
 fn growth(figures: &Figures<'_>) -> String {
-    let mut text = "## 4. What an operation takes as work grows\n\n".to_owned();
+    let mut text = "## 4. Cost per operation as load grows\n\n".to_owned();
     let rows: Vec<Vec<String>> = figures.growth_figures().iter().map(beginning).collect();
     text.push_str(&table(&["4 KiB", "limit", "Keyhole", ""], &rows));
     let number =
@@ -317,12 +319,10 @@ fn growth(figures: &Figures<'_>) -> String {
 
 fn floor_table(figures: &Figures<'_>) -> String {
     let rows = floors().into_iter().map(|floor| {
-        let (cpu, rate) =
-            (figures.results.floor(floor, |cost| cost.cpu), figures.results.floor(floor, |cost| cost.rate));
-        let (cpu_unit, rate_unit) = match floor.is_by_gib() {
-            true => (Unit::SecondsPerGib, Unit::GibPerSecond),
-            false => (Unit::Microseconds, Unit::PerSecond),
-        };
+        let cpu = figures.results.floor(floor, |cost| cost.cpu);
+        let rate = figures.results.floor(floor, |cost| cost.rate);
+        let cpu_unit = if floor.is_by_gib() { Unit::SecondsPerGib } else { Unit::Microseconds };
+        let rate_unit = if floor.is_by_gib() { Unit::GibPerSecond } else { Unit::PerSecond };
         vec![floor.name(), cpu_unit.text(cpu), rate_unit.text(rate)]
     });
     let mut rows: Vec<Vec<String>> = rows.collect();
@@ -339,7 +339,7 @@ fn floor_table(figures: &Figures<'_>) -> String {
         }
     }
     let text = table(&["bare programs", "CPU", "throughput"], &rows);
-    format!("## 5. The floors\n\n{text}")
+    format!("## 5. Floors\n\n{text}")
 }
 
 /// Describes other load on the machine, and requests answered with SlowDown.
@@ -357,14 +357,14 @@ fn disturbances(figures: &Figures<'_>, cores: usize) -> String {
     if let Some((most, scenario)) = others.first() {
         let _ = write!(
             text,
-            "In {} of the turns others than the node and the generator had more than {} of the cores (the kernel's own threads, or \
-             whoever else was on the machine); at most {most:.2} cores ({scenario}).\n\n",
+            "In {} of the turns, processes other than the node and the generator used more than {} of the cores (kernel threads \
+             included); at most {most:.2} cores ({scenario}).\n\n",
             others.len(),
             percent(OTHERS_MAX),
         );
     }
     if slow_down > 0 {
-        let _ = write!(text, "{slow_down} requests were answered with 503 SlowDown.\n\n");
+        let _ = write!(text, "{slow_down} requests received 503 SlowDown.\n\n");
     }
     text
 }
@@ -527,15 +527,15 @@ mod tests {
             file_system: "ext4".to_owned(),
         };
         let subject = Subject { machine: &machine, nginx_version: "1", turns: 3, seconds: 1.0, is_quick: false };
-        let text = page(&subject, &figures, "What people wrote.\n");
+        let text = page(&subject, &figures, "Remarks by hand.\n");
         assert!(text.contains("a processor, 2 cores; 1.0 GiB of memory") && !text.contains("NaN"), "{text}");
         for line in text.lines().filter(|line| line.starts_with("|---")) {
             let columns = line.matches('|').count();
             let table = text.lines().skip_while(|other| *other != line).take_while(|line| line.starts_with('|'));
             table.for_each(|row| assert_eq!(row.matches('|').count(), columns, "{row}"));
         }
-        let edited = with_remarks(&text, "Written anew.\n").unwrap();
-        assert!(edited.ends_with("Written anew.\n") && !edited.contains("What people wrote."));
+        let edited = with_remarks(&text, "New remarks.\n").unwrap();
+        assert!(edited.ends_with("New remarks.\n") && !edited.contains("Remarks by hand."));
         assert!(with_remarks("another page", "").is_err());
         let names: Vec<&str> = plots(&subject, &figures).into_iter().map(|(name, _)| name).collect();
         names.iter().for_each(|name| assert!(text.contains(&format!("plots/{name}.svg")), "{name}"));

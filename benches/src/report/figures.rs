@@ -314,7 +314,7 @@ impl Figures<'_> {
         let mut figures = vec![
             Figure {
                 nginx: Some(1.0),
-                ..Figure::new("GET 1 MiB over nginx's", Unit::Ratio, Limit::AtLeast(0.8), ratio)
+                ..Figure::new("GET 1 MiB relative to nginx", Unit::Ratio, Limit::AtLeast(0.8), ratio)
             },
             self.rate(get, "GET 1 MiB", None),
         ];
@@ -348,15 +348,16 @@ impl Figures<'_> {
     fn rate(&self, scenario: Scenario, what: &str, limit: Option<f64>) -> Figure {
         let is_small = scenario.size == SMALL;
         let rate = |server| {
-            self.results.median(Scenario { server, ..scenario }, |sample| match is_small {
-                true => sample.operations_per_s,
-                false => sample.bytes_per_s / GIB,
+            self.results.median(Scenario { server, ..scenario }, |sample| {
+                if is_small { sample.operations_per_s } else { sample.bytes_per_s / GIB }
             })
         };
-        let own = self.results.median(scenario, |sample| match is_small {
-            true => sample.own_per_operation,
-            false => sample.own_per_gib,
-        });
+        let own = self.results.median(
+            scenario,
+            |sample| {
+                if is_small { sample.own_per_operation } else { sample.own_per_gib }
+            },
+        );
         let (encryption, disk) = floors_of(scenario);
         let disk = self.results.floor(disk, |cost| cost.rate);
         let floor = self.cpu_floors(scenario).together.unwrap_or(f64::NAN);
@@ -375,13 +376,11 @@ impl Figures<'_> {
     /// time with the generator.
     fn saturated(&self, scenario: Scenario) -> Option<String> {
         let median = |figure: fn(&super::scenario::Sample) -> f64| self.results.median(scenario, figure);
-        let (server, own) = (median(|sample| sample.server_cores), median(|sample| sample.own_cores));
+        let server = median(|sample| sample.server_cores);
+        let own = median(|sample| sample.own_cores);
         let is_full = median(|sample| sample.idle_cores) < 0.05 * self.cores as f64;
-        (is_full && own > server).then(|| {
-            format!(
-                "the generator is saturated (it takes {own:.2} cores, the node {server:.2}; none has anything left)"
-            )
-        })
+        (is_full && own > server)
+            .then(|| format!("generator saturated: it uses {own:.2} cores, the node {server:.2}; no core is idle"))
     }
 
     /// Returns memory and program size.
@@ -392,7 +391,7 @@ impl Figures<'_> {
             Figure {
                 nginx: Some(sizes.nginx_idle as f64),
                 ..Figure::new(
-                    "resident, idle, empty store",
+                    "resident memory, idle, empty store",
                     Unit::Mib,
                     Limit::AtMost(f64::from(16 << 20)),
                     sizes.idle as f64,
@@ -402,7 +401,7 @@ impl Figures<'_> {
                 nginx: Some(sizes.nginx_peak as f64),
                 ..Figure::new(
                     format!(
-                        "resident at most, over the whole run, without the index ({})",
+                        "peak resident memory of the run, without the index ({})",
                         Unit::Mib.text(sizes.index as f64)
                     ),
                     Unit::Mib,
@@ -414,7 +413,7 @@ impl Figures<'_> {
         if let Some(Largest { objects, peak, index }) = sizes.largest {
             figures.push(Figure::new(
                 format!(
-                    "the same of a node with {} objects, without the index ({})",
+                    "peak resident memory with {} objects, without the index ({})",
                     thousands(objects as f64),
                     Unit::Mib.text(index as f64)
                 ),
@@ -443,16 +442,17 @@ impl Figures<'_> {
             let connections = CONNECTIONS.into_iter().filter(|connections| *connections >= USUAL);
             let name = operation_name(operation);
             figures.push(Figure::new(
-                format!("{name} 4 KiB, 16 to 256 connections: most over least"),
+                format!("{name} 4 KiB, 16 to 256 connections: maximum / minimum"),
                 Unit::Ratio,
                 Limit::AtMost(GROWTH_MAX),
                 growth(connections.map(|connections| self.cpu(of(connections)))),
             ));
             let objects = self.counts.growing.iter().map(|&objects| Scenario { objects, ..of(USUAL) });
-            let (least, most) = (self.counts.growing.iter().min(), self.counts.growing.iter().max());
+            let least = self.counts.growing.iter().min();
+            let most = self.counts.growing.iter().max();
             let range = [least, most].map(|objects| thousands(objects.copied().unwrap_or(0) as f64)).join(" to ");
             figures.push(Figure::new(
-                format!("{name} 4 KiB, {range} objects: most over least"),
+                format!("{name} 4 KiB, {range} objects: maximum / minimum"),
                 Unit::Ratio,
                 Limit::AtMost(GROWTH_MAX),
                 growth(objects.map(|scenario| self.cpu(scenario))),
@@ -481,12 +481,14 @@ fn floors_of(scenario: Scenario) -> (Floor, Floor) {
 
 /// Returns the maximum divided by the minimum; NaN if a value is missing.
 fn growth(values: impl Iterator<Item = f64>) -> f64 {
-    let (mut least, mut most) = (f64::INFINITY, f64::NEG_INFINITY);
+    let mut least = f64::INFINITY;
+    let mut most = f64::NEG_INFINITY;
     for value in values {
         if !value.is_finite() {
             return f64::NAN;
         }
-        (least, most) = (least.min(value), most.max(value));
+        least = least.min(value);
+        most = most.max(value);
     }
     if most > 0.0 && least > 0.0 { most / least } else { f64::NAN }
 }

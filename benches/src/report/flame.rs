@@ -35,7 +35,7 @@ impl Flames {
     /// `perf` is missing or must not observe other processes.
     pub(super) fn new(directory: &Path) -> Result<Self> {
         if Command::new("perf").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
-            return Err(Error::new("--flame needs perf, which is not there: apt-get install linux-perf"));
+            return Err(Error::new("perf not found: install linux-perf for --flame"));
         }
         fs::create_dir_all(directory).map_err(|error| Error::of(directory.display(), error))?;
         Ok(Flames { directory: directory.to_owned() })
@@ -53,7 +53,7 @@ impl Flames {
             .map_err(|error| Error::of("perf record", error))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
-            let hint = "it needs root, or kernel.perf_event_paranoid of -1";
+            let hint = "run as root, or set kernel.perf_event_paranoid to -1";
             return Err(Error::of(format_args!("perf record ({hint})"), said.trim()));
         }
         let script = Command::new("perf")
@@ -99,7 +99,8 @@ fn threads_together(folded: &str) -> String {
 fn file_name(scenario: Scenario) -> String {
     let Scenario { server, operation, size, connections, objects } = scenario;
     let tls = if server == Server::KeyholeTls { "-tls" } else { "" };
-    let (operation, size) = (operation_name(operation).to_lowercase(), size_name(size).replace(' ', ""));
+    let operation = operation_name(operation).to_lowercase();
+    let size = size_name(size).replace(' ', "");
     let objects = if scenario.size == SMALL { format!("-{objects}-objects") } else { String::new() };
     format!("{operation}-{size}{tls}-{connections}-connections{objects}.svg")
 }

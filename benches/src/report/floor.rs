@@ -106,19 +106,19 @@ impl Floor {
         match self {
             Floor::Seal => "encryption: chunks of 16 KiB sealed in place".to_owned(),
             Floor::Open => "encryption: chunks of 16 KiB opened in place".to_owned(),
-            Floor::SealAlone => "encryption: the same sealed, on one core alone".to_owned(),
-            Floor::OpenAlone => "encryption: the same opened, on one core alone".to_owned(),
-            Floor::SealObject => "encryption: a 4 KiB object sealed, its keys derived".to_owned(),
-            Floor::OpenObject => "encryption: a 4 KiB object opened, its keys derived".to_owned(),
-            Floor::WriteMib => "disk: blocks of 1 MiB written directly, 4 at a time, each made durable".to_owned(),
-            Floor::WriteLarge => "disk: the same, made durable once for 64 of them".to_owned(),
+            Floor::SealAlone => "encryption: chunks of 16 KiB sealed in place, one core".to_owned(),
+            Floor::OpenAlone => "encryption: chunks of 16 KiB opened in place, one core".to_owned(),
+            Floor::SealObject => "encryption: 4 KiB object sealed, with key derivation".to_owned(),
+            Floor::OpenObject => "encryption: 4 KiB object opened, with key derivation".to_owned(),
+            Floor::WriteMib => "disk: 1 MiB direct writes, 4 in flight, each durable".to_owned(),
+            Floor::WriteLarge => "disk: 1 MiB direct writes, one sync per 64".to_owned(),
             Floor::Commit { threads, batch } => {
                 let plural = if threads == 1 { "" } else { "s" };
-                format!("disk: 4 KiB records, {batch} in each durable write, {threads} thread{plural}")
+                format!("disk: 4 KiB records, {batch} per durable write, {threads} thread{plural}")
             }
-            Floor::ReadSmall => "disk: 4 KiB read out of the page cache".to_owned(),
-            Floor::ReadMib => "disk: 1 MiB read out of the page cache".to_owned(),
-            Floor::ReadDirect => "disk: 1 MiB read directly".to_owned(),
+            Floor::ReadSmall => "disk: 4 KiB read from the page cache".to_owned(),
+            Floor::ReadMib => "disk: 1 MiB read from the page cache".to_owned(),
+            Floor::ReadDirect => "disk: 1 MiB direct read".to_owned(),
         }
     }
 }
@@ -163,9 +163,7 @@ impl Disk {
     fn open_direct(&self) -> Result<File> {
         let direct = OFlags::DIRECT.bits() as i32;
         let file = OpenOptions::new().read(true).write(true).custom_flags(direct).open(&self.path);
-        file.map_err(|error| {
-            Error::of(format_args!("{}: it cannot be opened with O_DIRECT", self.path.display()), error)
-        })
+        file.map_err(|error| Error::of(format_args!("cannot open {} with O_DIRECT", self.path.display()), error))
     }
 
     /// Opens the file and loads all of it into the page cache.
@@ -241,13 +239,13 @@ impl Disk {
                 let at = part * thread as u64 + written % in_part * len as u64;
                 let count = rustix::io::pwritev2(&file, &[IoSlice::new(&memory[..len])], at, ReadWriteFlags::DSYNC)?;
                 if count != len {
-                    return Err(io::Error::other("a write was cut short"));
+                    return Err(io::Error::other("short write"));
                 }
                 if Instant::now() >= until {
                     return Ok((written * batch as u64) as f64);
                 }
             }
-            unreachable!("there is always another one")
+            unreachable!("the loop ends by time")
         })
         .map_err(|error| self.failed(error))
     }
@@ -258,7 +256,8 @@ impl Disk {
         let by = if len == SMALL { 1.0 } else { len as f64 / GIB };
         parallel(threads, time, |thread, until| {
             let mut memory = huge(len)?;
-            let (mut random, mut count) = (fastrand::Rng::with_seed(thread as u64), 0u64);
+            let mut random = fastrand::Rng::with_seed(thread as u64);
+            let mut count = 0u64;
             loop {
                 for _ in 0..(MIB / len).min(64) {
                     file.read_exact_at(&mut memory[..len], random.u64(..pieces) * len as u64)?;
@@ -293,7 +292,8 @@ fn parallel(
     time: Duration,
     work: impl Fn(usize, Instant) -> io::Result<f64> + Sync,
 ) -> io::Result<Cost> {
-    let (begun, cpu_before) = (Instant::now(), cpu());
+    let begun = Instant::now();
+    let cpu_before = cpu();
     let until = begun + time;
     let done = thread::scope(|scope| {
         let work = &work;
@@ -326,7 +326,8 @@ fn sealer() -> Sealer<super::accelerated::AcceleratedAead> {
 }
 
 fn seal(until: Instant) -> f64 {
-    let (mut sealer, mut data) = (sealer(), Buffer::new(MIB));
+    let mut sealer = sealer();
+    let mut data = Buffer::new(MIB);
     repeat(until, MIB as f64 / GIB, || {
         for chunk in data.chunks_mut(CHUNK_LEN) {
             std::hint::black_box(sealer.seal_next(chunk));
@@ -336,7 +337,7 @@ fn seal(until: Instant) -> f64 {
 
 /// Turns a failed authentication of data sealed here into an error.
 fn opened(is_so: bool) -> io::Result<()> {
-    if is_so { Ok(()) } else { Err(io::Error::other("what was sealed here does not open")) }
+    if is_so { Ok(()) } else { Err(io::Error::other("sealed data does not open")) }
 }
 
 fn open(until: Instant) -> io::Result<f64> {
@@ -361,7 +362,8 @@ fn open(until: Instant) -> io::Result<f64> {
 }
 
 fn seal_object(until: Instant) -> io::Result<f64> {
-    let (mut data, mut sealed) = (Buffer::new(SMALL), vec![0; SEALED_HEAD_MAX]);
+    let mut data = Buffer::new(SMALL);
+    let mut sealed = vec![0; SEALED_HEAD_MAX];
     let mut all = true;
     let done = repeat(until, 1.0, || all &= seal_once(&mut data, &mut sealed).is_some());
     opened(all).map(|()| done)
@@ -376,7 +378,8 @@ struct Sealed {
 
 /// Seals an object: its body in place, its object head into `head`.
 fn seal_once(data: &mut [u8], head: &mut [u8]) -> Option<Sealed> {
-    let (customer_key, data_key) = (CustomerKey::new(KEY), DataKey::new([9; KEY_LEN]));
+    let customer_key = CustomerKey::new(KEY);
+    let data_key = DataKey::new([9; KEY_LEN]);
     let plain =
         Head { data_key: Some(data_key.expose()), plaintext_length: Some(data.len() as u64), ..Head::default() };
     let head_len = seal_head(&Accelerated, &customer_key, &SALT, BUCKET, NAME, &plain, head).ok()?;
@@ -386,9 +389,11 @@ fn seal_once(data: &mut [u8], head: &mut [u8]) -> Option<Sealed> {
 }
 
 fn open_object(until: Instant) -> io::Result<f64> {
-    let (mut data, mut head) = (Buffer::new(SMALL), vec![0; SEALED_HEAD_MAX]);
+    let mut data = Buffer::new(SMALL);
+    let mut head = vec![0; SEALED_HEAD_MAX];
     let sealed = seal_once(&mut data, &mut head).ok_or_else(|| io::Error::other("a head is not sealed"))?;
-    let (ciphertext, sealed_head) = (data.to_vec(), head[..sealed.head_len].to_vec());
+    let ciphertext = data.to_vec();
+    let sealed_head = head[..sealed.head_len].to_vec();
     let mut head = sealed_head.clone();
     let mut all = true;
     let done = repeat(until, 1.0, || {

@@ -61,7 +61,7 @@ mod tests {
                       3 1 0:9 / /data\\040here rw - tmpfs none rw\n\
                       4 1 0:9 / /data rw - btrfs /dev/c rw\n";
         assert_eq!(file_system(mounts, Path::new("/home")), Some("ext4"));
-        assert_eq!(file_system(mounts, Path::new("/data/a")), Some("btrfs"), "what is mounted over it");
+        assert_eq!(file_system(mounts, Path::new("/data/a")), Some("btrfs"), "the mount on top");
         assert_eq!(file_system(mounts, Path::new("/data here/a")), Some("tmpfs"));
         assert_eq!(file_system(mounts, Path::new("/database")), Some("ext4"));
         assert_eq!(file_system("", Path::new("/")), None);

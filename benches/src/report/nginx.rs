@@ -43,7 +43,7 @@ impl Nginx {
         let [port, tls_port] = free_ports().map_err(failed)?;
         let file = directory.join("nginx.conf");
         let is_root = rustix::process::geteuid().is_root();
-        fs::write(&file, configuration(directory, certificate, [port, tls_port], is_root)).map_err(failed)?;
+        fs::write(&file, configuration(directory, certificate, port, tls_port, is_root)).map_err(failed)?;
         let master = Command::new(&program)
             .arg("-e")
             .arg(directory.join("error.log"))
@@ -56,7 +56,8 @@ impl Nginx {
             .stderr(Stdio::null())
             .spawn()
             .map_err(failed)?;
-        let (endpoint, tls_endpoint) = (format!("http://127.0.0.1:{port}"), format!("https://127.0.0.1:{tls_port}"));
+        let endpoint = format!("http://127.0.0.1:{port}");
+        let tls_endpoint = format!("https://127.0.0.1:{tls_port}");
         let program_len = fs::metadata(which(&program)).map(|metadata| metadata.len()).unwrap_or(0);
         let mut nginx = Nginx { master, workers: Vec::new(), endpoint, tls_endpoint, version, program_len };
         nginx.wait(port).map_err(|error| {
@@ -75,7 +76,7 @@ impl Nginx {
                 return Ok(());
             }
             if let Some(status) = self.master.try_wait()? {
-                return Err(Error::new(format!("nginx has ended with {status}")));
+                return Err(Error::new(format!("nginx exited: {status}")));
             }
             if begun.elapsed() > PATIENCE {
                 return Err(Error::new("nginx does not get ready"));
@@ -126,7 +127,7 @@ fn find() -> Result<(PathBuf, String)> {
             return Ok((PathBuf::from(program), version.to_owned()));
         }
     }
-    Err(Error::new("there is no nginx: apt-get install nginx-light, or let benches/run do it"))
+    Err(Error::new("nginx not found: install nginx-light, or use benches/run"))
 }
 
 /// Searches `PATH` for a program.
@@ -158,12 +159,16 @@ fn children(parent: u32) -> io::Result<Vec<u32>> {
     Ok(children)
 }
 
-fn configuration(directory: &Path, certificate: &Certificate, [port, tls_port]: [u16; 2], is_root: bool) -> String {
+fn configuration(directory: &Path, certificate: &Certificate, port: u16, tls_port: u16, is_root: bool) -> String {
     // Workers of a root process would run as a user without write permission here.
     let user = if is_root { "user root;\n" } else { "" };
     let at = |name: &str| format!("\"{}\"", directory.join(name).display());
-    let (pid, files, body, other) = (at("nginx.pid"), at("files"), at("body"), at("other"));
-    let (cert, key) = (certificate.path(), certificate.key_path());
+    let pid = at("nginx.pid");
+    let files = at("files");
+    let body = at("body");
+    let other = at("other");
+    let cert = certificate.path();
+    let key = certificate.key_path();
     format!(
         r#"{user}daemon off;
 worker_processes {WORKERS};
@@ -223,7 +228,7 @@ mod tests {
 
     #[test]
     fn paths_of_the_configuration_are_in_the_directory() {
-        let text = configuration(Path::new("/a b"), &Certificate::new(), [1, 2], false);
+        let text = configuration(Path::new("/a b"), &Certificate::new(), 1, 2, false);
         assert!(text.starts_with("daemon off;") && text.contains("root \"/a b/files\";"), "{text}");
         assert!(text.contains("listen 127.0.0.1:1;") && text.contains("listen 127.0.0.1:2 ssl;"), "{text}");
     }

@@ -40,7 +40,8 @@ impl Node {
         command.env("KEYHOLE_ACCESS_KEY", ACCESS_KEY).env("KEYHOLE_SECRET_KEY", SECRET_KEY);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&log).map_err(failed)?);
         let mut child = command.spawn().map_err(failed)?;
-        let (mut endpoint, mut tls_endpoint) = (None, None);
+        let mut endpoint = None;
+        let mut tls_endpoint = None;
         for line in
             child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(io::Result::ok)
         {
@@ -58,7 +59,8 @@ impl Node {
             let said = fs::read_to_string(&log).unwrap_or_default();
             return Err(Error::of("the node does not start", said.trim()));
         };
-        let (program, data) = (program.to_owned(), data.to_owned());
+        let program = program.to_owned();
+        let data = data.to_owned();
         Ok(Node { child, program, data, endpoint, tls_endpoint })
     }
 
@@ -88,7 +90,7 @@ impl Node {
             return Err(failed(&String::from_utf8_lossy(&output.stderr).trim()));
         }
         let stat: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(|error| failed(&error))?;
-        stat["index"].as_u64().ok_or_else(|| failed(&"it does not say the memory of the index"))
+        stat["index"].as_u64().ok_or_else(|| failed(&"missing memory of the index"))
     }
 
     /// Shuts it down as an operator does.
@@ -96,7 +98,7 @@ impl Node {
         let failed = |error: io::Error| Error::of("cannot end the node", error);
         kill_process(Pid::from_child(&self.child), Signal::TERM).map_err(|error| failed(error.into()))?;
         let status = self.child.wait().map_err(failed)?;
-        if status.success() { Ok(()) } else { Err(Error::new(format!("the node has ended with {status}"))) }
+        if status.success() { Ok(()) } else { Err(Error::new(format!("node exited: {status}"))) }
     }
 }
 

@@ -135,7 +135,8 @@ fn begin(heading: Heading<'_>, height: f64) -> Document {
 
 /// Draws a coloured square for each entry, with its label.
 fn legend<'n>(entries: impl Iterator<Item = (Colour, &'n str)>) -> Group {
-    let (mut legend, mut x) = (Group::new(), MARGIN);
+    let mut legend = Group::new();
+    let mut x = MARGIN;
     for (colour, name) in entries {
         let square = Rectangle::new().set("x", round(x)).set("y", 75).set("width", 12).set("height", 12).set("rx", 2);
         legend = legend.add(square.set("fill", colour.hex())).add(text(x + 18.0, 86.0, "", name));
@@ -155,14 +156,16 @@ pub(super) fn lines(
     let bottom = TOP + LINES_HEIGHT;
     let values = lines.iter().flat_map(|line| &line.points).map(|(_, y)| *y).filter(|y| y.is_finite());
     let y_ticks = ticks(values.fold(0.0, f64::max));
-    let (step, y_max) = (y_ticks.get(1).copied().unwrap_or(1.0), y_ticks.last().copied().unwrap_or(1.0));
+    let step = y_ticks.get(1).copied().unwrap_or(1.0);
+    let y_max = y_ticks.last().copied().unwrap_or(1.0);
     let (first, last) = match (x_ticks.first(), x_ticks.last()) {
         (Some(first), Some(last)) if last.0 > first.0 => (first.0, last.0),
         (Some(first), _) => (first.0, first.0 * 10.0),
         _ => (1.0, 10.0),
     };
     // A margin on both sides keeps points off the axes.
-    let (left, right) = (LINES_LEFT + 24.0, LINES_RIGHT - 24.0);
+    let left = LINES_LEFT + 24.0;
+    let right = LINES_RIGHT - 24.0;
     let x_at = |x: f64| left + (x / first).ln() / (last / first).ln() * (right - left);
     let y_at = |y: f64| bottom - y / y_max * LINES_HEIGHT;
     let mut document = begin(heading, bottom + 64.0)
@@ -200,7 +203,8 @@ pub(super) fn bars(heading: Heading<'_>, x_name: &str, colours: &[(Colour, &str)
         parts.sum::<f64>().max(bar.limit.unwrap_or(0.0))
     };
     let x_ticks = ticks(groups.iter().flatten().map(of).fold(0.0, f64::max));
-    let (step, x_max) = (x_ticks.get(1).copied().unwrap_or(1.0), x_ticks.last().copied().unwrap_or(1.0));
+    let step = x_ticks.get(1).copied().unwrap_or(1.0);
+    let x_max = x_ticks.last().copied().unwrap_or(1.0);
     let of_group = |group: &Vec<Bar>| group.len() as f64 * (BAR + BAR_GAP) + GROUP_GAP;
     let bottom = TOP + groups.iter().map(of_group).sum::<f64>();
     let x_at = |x: f64| BARS_LEFT + x / x_max * BARS_LEN;

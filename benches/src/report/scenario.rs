@@ -172,9 +172,11 @@ impl Sample {
     pub(super) fn new(measured: &Measured) -> Self {
         let seconds = measured.time.as_secs_f64();
         let per = |what: f64, of: f64| if of > 0.0 { what / of } else { f64::NAN };
-        let (operations, gib) = (measured.operations as f64, measured.bytes as f64 / GIB);
+        let operations = measured.operations as f64;
+        let gib = measured.bytes as f64 / GIB;
         let server = measured.server.unwrap_or_default();
-        let (cpu, own) = (server.cpu.as_secs_f64(), measured.own.cpu.as_secs_f64());
+        let cpu = server.cpu.as_secs_f64();
+        let own = measured.own.cpu.as_secs_f64();
         let latency = |quantile: f64| measured.latencies.value_at_quantile(quantile) as f64 / 1e9;
         Sample {
             operations_per_s: operations / seconds,

@@ -51,10 +51,10 @@ impl<'b> Package<'b> {
             return Err(PackageError::Name);
         }
         let front = SEAL_OVERHEAD - TAG_LEN + bucket.len() + key.len();
-        match buffer.len() > front + TAG_LEN {
-            true => Ok(Package { buffer, bucket, key, front }),
-            false => Err(PackageError::Room),
+        if buffer.len() <= front + TAG_LEN {
+            return Err(PackageError::Room);
         }
+        Ok(Package { buffer, bucket, key, front })
     }
 
     fn place(&self) -> Range<usize> {

@@ -3,10 +3,12 @@
 /// Formats seconds since 1970 as `YYYYMMDDTHHMMSSZ`, in the proleptic Gregorian calendar. Years
 /// after 9999 give wrong results.
 pub fn amz_date(seconds: u64) -> [u8; 16] {
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let days = seconds / 86_400;
+    let second = seconds % 86_400;
     // Days since 0000-03-01: a year that begins in March has its leap day last.
     let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
+    let era = days / 146_097;
+    let day = days % 146_097;
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
     let month = (5 * day + 2) / 153;

@@ -181,7 +181,8 @@ mod tests {
         let mut model = Model::new();
         let peripheral = Peripheral::new(ByBlock(Accelerator::new(&mut model)));
         let key = CustomerKey::new([7; 32]);
-        let (mut a, mut b) = ([0; 512], [0; 512]);
+        let mut a = [0; 512];
+        let mut b = [0; 512];
         let random = |bytes: &mut [u8]| bytes.fill(9);
         let a_len = file::seal(&&peripheral, &key, random, "edge", "a", b"temperature 21.5", &mut a).unwrap();
         let b_len = file::seal(&Portable, &key, random, "edge", "a", b"temperature 21.5", &mut b).unwrap();

@@ -20,7 +20,8 @@ const STEP: usize = 16 * BLOCK_LEN;
 /// not depend on later bytes.
 #[cfg(any(feature = "stm32-cryp", feature = "stm32-aes"))]
 fn in_steps(data: &mut [u8], mut peripheral: impl FnMut(&[u8], &mut [u8], bool)) {
-    let (mut input, mut output) = (Zeroizing::new([0; STEP]), Zeroizing::new([0; STEP]));
+    let mut input = Zeroizing::new([0; STEP]);
+    let mut output = Zeroizing::new([0; STEP]);
     let steps = data.len().div_ceil(STEP);
     for (i, piece) in data.chunks_mut(STEP).enumerate() {
         let len = piece.len().next_multiple_of(BLOCK_LEN);

@@ -52,7 +52,8 @@ fn main() -> ! {
         "" => or_exit("time", SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)).as_secs(),
         text => number("time", text),
     };
-    let (bucket, key) = (setting("bucket", "edge"), setting("key", "reading"));
+    let bucket = setting("bucket", "edge");
+    let key = setting("key", "reading");
 
     let mut buffer = [0; BUFFER_LEN];
     let mut package = or_exit("package", Package::new(&mut buffer, bucket, key));
@@ -77,7 +78,8 @@ fn main() -> ! {
     let date = or_exit("time", core::str::from_utf8(&date));
     let authorization = match setting("url", "") {
         "" => {
-            let (access_key, secret_key) = (setting("access-key", ""), setting("secret-key", ""));
+            let access_key = setting("access-key", "");
+            let secret_key = setting("secret-key", "");
             if access_key.is_empty() || secret_key.is_empty() {
                 exit("settings", "give access-key and secret-key, or url");
             }

@@ -4,6 +4,9 @@
 //! - [`wire`]: a connection, its requests and replies;
 //! - [`process`]: resource usage of processes and of the machine;
 //! - [`report`]: all end-to-end figures with their limits, floors and the figures of nginx.
+//!
+//! `benches/run` runs all measurements. `benches/README.md` describes what is measured and how to
+//! read the figures.
 #![deny(unsafe_code)]
 
 mod error;

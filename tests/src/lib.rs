@@ -4,6 +4,9 @@
 //! `tests/run` builds the binary, installs the clients, and passes their paths in the environment.
 //! A plain `cargo test` builds the binary itself and looks for the clients in the directories of
 //! `tests/run`.
+//!
+//! A test starts a node with [`Launch`] and sends [`Request`]s, or runs a client such as [`Aws`];
+//! `tests/tests/system/objects.rs` is a short example.
 
 pub mod aws;
 pub mod cgroup;

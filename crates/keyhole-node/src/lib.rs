@@ -10,6 +10,10 @@
 //! its body is received, encrypted in place and stored, and it is committed. Each handler returns
 //! one response, whose body is empty, bytes, or a source that is read while it is sent.
 //!
+//! To serve a connection, open a log, create a [`Node`] from it and a [`Config`], and pass each
+//! accepted [`Stream`] to it. The crate `keyhole` does so with io_uring and TLS;
+//! `crates/keyhole/docs/ARCHITECTURE.md` follows a request through the crates.
+//!
 //! # Invariants
 //! - The bytes of an SSE-C object are encrypted in the buffer that received them, before the log
 //!   gets that buffer. The log sees ciphertext only.

@@ -3,6 +3,9 @@
 //! The node's logic is in the library crates. This crate is everything that touches the machine:
 //! rings and sockets, buffers, the clock, files, signals and the command line. Only [`uring`] names
 //! tokio-uring.
+//!
+//! `keyhole serve` starts a node, `keyhole --help` lists all commands. The README has a quick start;
+//! `docs/ARCHITECTURE.md` describes the threads, the crates, and the path of a request.
 
 mod access;
 mod activation;

@@ -117,7 +117,9 @@ pub fn parse_delete(document: &[u8]) -> Result<DeleteRequest, Error> {
 /// `MalformedXML`, also for no parts; `InvalidArgument` for part numbers out of range.
 pub fn parse_complete(document: &[u8]) -> Result<Vec<CompletedPart>, Error> {
     let mut parts = Vec::new();
-    let (mut number, mut etag, mut checksums) = (None, None, Checksums::default());
+    let mut number = None;
+    let mut etag = None;
+    let mut checksums = Checksums::default();
     walk(document, |path, text| {
         match path {
             ["CompleteMultipartUpload", "Part", "PartNumber"] => {
@@ -158,7 +160,9 @@ pub fn parse_complete(document: &[u8]) -> Result<Vec<CompletedPart>, Error> {
 /// # Errors
 /// `MalformedXML`, and the errors of [`Tags::push`].
 pub fn parse_tagging(document: &[u8]) -> Result<Tags, Error> {
-    let (mut tags, mut key, mut value) = (Tags::default(), None, None);
+    let mut tags = Tags::default();
+    let mut key = None;
+    let mut value = None;
     let mut has_set = false;
     walk(document, |path, text| {
         match path {
@@ -206,7 +210,8 @@ pub fn parse_create_bucket(document: &[u8]) -> Result<Option<String>, Error> {
 /// `NotImplemented` for a default encryption, which would use managed keys; `MalformedXML`, also if
 /// the document does not say which types are blocked.
 pub fn parse_bucket_encryption(document: &[u8]) -> Result<bool, Error> {
-    let (mut rules, mut blocks) = (0, None);
+    let mut rules = 0;
+    let mut blocks = None;
     walk(document, |path, text| {
         let ["ServerSideEncryptionConfiguration", rest @ ..] = path else { return Err(malformed()) };
         match rest {

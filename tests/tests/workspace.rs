@@ -205,6 +205,22 @@ fn logic_crates_do_no_io() {
     }
 }
 
+/// Clippy's `incompatible_msrv` checks the standard library; this checks the dependencies.
+#[test]
+fn dependencies_support_the_minimum_rust_version() {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap();
+    let version = |package: &Value| -> Option<Vec<u32>> {
+        let text = package["rust_version"].as_str()?;
+        Some(text.split('.').take(2).map(|number| number.parse().unwrap()).collect())
+    };
+    let ours = packages.iter().find(|package| package["name"] == "keyhole").and_then(version);
+    let ours = ours.expect("keyhole declares a minimum Rust version");
+    for package in packages {
+        assert!(version(package).is_none_or(|other| other <= ours), "{} needs {:?}", package["name"], version(package));
+    }
+}
+
 #[test]
 fn unsafe_code_outside_binary_is_forbidden() {
     for name in ["keyhole-core", "keyhole-s3", "keyhole-log", "keyhole-node"] {

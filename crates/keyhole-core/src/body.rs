@@ -1,4 +1,4 @@
-//! Binds the bytes of an object or part to its head (see [`format`](crate::format), part 3).
+//! Binds the bytes of an object or part to its object head (see [`format`](crate::format), part 3).
 
 use core::fmt;
 
@@ -102,7 +102,7 @@ impl fmt::Display for Etag {
     }
 }
 
-/// Bodies of an object, collected in order, to be checked against its head.
+/// Bodies of an object, collected in order, to be checked against its object head.
 ///
 /// ```
 /// use keyhole_core::body::{Binding, Bodies};
@@ -127,7 +127,7 @@ pub struct Bodies {
 /// How strictly an object head binds the object's bodies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Binding {
-    /// The head was sealed for exactly these bodies.
+    /// The object head was sealed for exactly these bodies.
     Bound,
     /// The upload was completed without the key: each part authenticates, but the selection of
     /// parts does not. Compare the ETag with one that the client has kept.
@@ -141,14 +141,15 @@ pub enum BindingError {
     /// The number of bodies is 0 or above [`PART_NUMBER_MAX`], or a body's length is not a message
     /// length.
     Bodies,
-    /// The plaintext length differs from the length in the head.
+    /// The plaintext length differs from the length in the object head.
     Length,
-    /// The head describes a multipart object and the bodies do not, or vice versa.
+    /// The object head describes a multipart object and the bodies do not, or vice versa.
     Parts,
     /// A part is missing, duplicated or out of order, or is another attempt than the one in the
     /// manifest.
     Manifest,
-    /// The head declares checksums but lacks the manifest, which completion with the key adds.
+    /// The object head declares checksums but lacks the manifest, which completion with the key
+    /// adds.
     Incomplete,
 }
 
@@ -230,7 +231,7 @@ impl Bodies {
     }
 }
 
-/// Checks the only body of an object without parts against the opened head. Equivalent to
+/// Checks the only body of an object without parts against the opened object head. Equivalent to
 /// [`Bodies`] with one body, but skips the hashes of parts.
 ///
 /// # Errors

@@ -40,7 +40,7 @@ pub const PREFACE_MAX: usize = MAGIC.len() + 2 + BUCKET_MAX + 2 + OBJECT_KEY_MAX
 
 /// Maximum number of bytes that [`seal`] adds to the plaintext and the two names, not counting a
 /// tag of [`TAG_LEN`] for each full [`CHUNK_LEN`] of plaintext: the fixed fields of the preface,
-/// the entry, the longest head without metadata, and the body's prefix and tag.
+/// the entry, the longest object head without metadata, and the body's prefix and tag.
 pub const SEAL_OVERHEAD: usize =
     MAGIC.len() + 2 + 2 + 4 + 4 + ENTRY_LEN + (SEALED_HEAD_MIN + 48) + PREFIX_LEN + TAG_LEN;
 
@@ -104,9 +104,9 @@ pub enum Decoded<T> {
 /// The beginning of a file: names, sealed head, and number of bodies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Preface<'a> {
-    /// Bucket that the head is sealed for.
+    /// Bucket that the object head is sealed for.
     pub bucket: &'a str,
-    /// Object key (the object's name) that the head is sealed for.
+    /// Object key (the object's name) that the object head is sealed for.
     pub key: &'a str,
     /// The sealed object head.
     pub sealed_head: &'a [u8],
@@ -210,7 +210,7 @@ impl Output<'_> {
         Ok(place)
     }
 
-    /// Writes the fields before the head's length.
+    /// Writes the fields before the object head's length.
     fn put_names(&mut self, bucket: &str, key: &str) -> Result<(), FileError> {
         self.put(&MAGIC)?;
         for name in [bucket, key] {
@@ -263,7 +263,7 @@ pub fn front_len(bucket: &str, key: &str, plaintext_len: u64) -> Option<usize> {
         0x1_0000..0x1_0000_0000 => 5,
         _ => 9,
     };
-    // `SEAL_OVERHEAD` assumes the longest head, whose plaintext length takes 9 bytes.
+    // `SEAL_OVERHEAD` assumes the longest object head, whose plaintext length takes 9 bytes.
     Some(SEAL_OVERHEAD - TAG_LEN - 9 + number_len + bucket.len() + key.len())
 }
 
@@ -321,7 +321,7 @@ fn put_front<E: Engine>(
     random(&mut salt);
 
     to.put_names(bucket, key)?;
-    // The length of the head is known only after it is sealed.
+    // The length of the object head is known only after it is sealed.
     let before_head = to.len + 4;
     let place = to.out.get_mut(before_head..).ok_or(FileError::Room)?;
     let head = Head { data_key: Some(&data_key), plaintext_length: Some(len), ..Head::default() };

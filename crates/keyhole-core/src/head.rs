@@ -398,8 +398,8 @@ impl fmt::Debug for Head<'_> {
 /// and random.
 ///
 /// # Errors
-/// [`HeadError`] if the head cannot be encoded or lacks the data key. Anything written to `out` is
-/// then wiped, because it may include the data key.
+/// [`HeadError`] if the object head cannot be encoded or lacks the data key. Anything written to
+/// `out` is then wiped, because it may include the data key.
 pub fn seal_head<E: Engine>(
     engine: &E,
     customer_key: &CustomerKey,
@@ -440,7 +440,7 @@ pub(crate) fn seal_map<E: Engine>(
 ///
 /// # Errors
 /// [`OpenError::NotAuthentic`] for another key or other names, before anything is decrypted;
-/// [`OpenError::Malformed`] for an invalid head. `sealed` is wiped on every error.
+/// [`OpenError::Malformed`] for an invalid object head. `sealed` is wiped on every error.
 pub fn open_head<'a, E: Engine>(
     engine: &E,
     customer_key: &CustomerKey,

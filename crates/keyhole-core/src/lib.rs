@@ -9,7 +9,7 @@
 //! - [`aead`]: the interface to AES-256-GCM, in software or in a peripheral;
 //! - [`chunked`]: seekable authenticated encryption in chunks of 16 KiB that detects truncation;
 //! - [`head`]: the object head (data key, metadata, checksums), sealed under the customer key;
-//! - [`body`]: the binding of an object's or part's bytes to its head;
+//! - [`body`]: the binding of an object's or part's bytes to its object head;
 //! - [`file`](mod@file): a sealed object as one self-contained file;
 //! - `sigv4`, behind the feature of the same name: request signatures for devices.
 //!

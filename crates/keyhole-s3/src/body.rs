@@ -52,7 +52,7 @@ pub struct Digests {
     pub checksums: Checksums,
 }
 
-/// A digest that the client declares, in the head or in the trailer.
+/// A digest that the client declares, in the request head or in the trailer.
 struct Declared {
     hasher: Hasher,
     /// The declared value; `None` until the trailer is read.
@@ -90,7 +90,7 @@ struct Declared {
 pub struct BodyDecoder {
     payload_len: u64,
     remaining: u64,
-    /// Remaining bytes of this body on the connection, as far as the head announces them.
+    /// Remaining bytes of this body on the connection, as far as the request head announces them.
     wire_left: u64,
     /// The outer framing, if `Transfer-Encoding: chunked` wraps the body's own.
     transfer: Option<Transfer>,
@@ -111,7 +111,7 @@ pub struct Digester {
 }
 
 impl Digester {
-    /// Reads the declared digests from the head.
+    /// Reads the declared digests from the request head.
     ///
     /// # Errors
     /// `InvalidDigest` and `InvalidRequest` for malformed or ambiguous digests.
@@ -194,8 +194,8 @@ enum TransferState {
 }
 
 impl BodyDecoder {
-    /// Reads the framing and the declared digests from the head. A head without a length has no
-    /// body; the [router](crate::ops::route) knows which operations require one.
+    /// Reads the framing and the declared digests from the request head. A request head without a
+    /// length has no body; the [router](crate::ops::route) knows which operations require one.
     ///
     /// # Errors
     /// `MissingContentLength` for a streaming body without its decoded length, `NotImplemented` for
@@ -249,7 +249,8 @@ impl BodyDecoder {
         Ok(decoder)
     }
 
-    /// Returns the algorithm of the checksum that the client declares, in the head or the trailer.
+    /// Returns the algorithm of the checksum that the client declares, in the request head or the
+    /// trailer.
     pub fn checksum_algorithm(&self) -> Option<ChecksumAlgorithm> {
         let algorithms = self.digester.declared.iter().map(|declared| declared.hasher.algorithm());
         algorithms.into_iter().find(|algorithm| *algorithm != ChecksumAlgorithm::ContentMd5)
@@ -593,7 +594,7 @@ fn decoded_length(head: &RequestHead) -> Result<u64, Error> {
     })
 }
 
-/// Collects the digests that the head declares, by value or for the trailer.
+/// Collects the digests that the request head declares, by value or for the trailer.
 fn declared(head: &RequestHead) -> Result<Vec<Declared>, Error> {
     let mut declared = Vec::new();
     let hasher = Hasher::new;

@@ -97,7 +97,7 @@ enum FormState {
 }
 
 impl FormReader {
-    /// Reads the boundary from the head.
+    /// Reads the boundary from the request head.
     ///
     /// # Errors
     /// `MalformedPOSTRequest`.
@@ -418,7 +418,7 @@ impl Form {
         Err(Error::new(ErrorCode::NotImplemented).with_message(message).with_field("Header", name))
     }
 
-    /// Converts the form to the head of an equivalent PUT, with the fields as headers.
+    /// Converts the form to the request head of an equivalent PUT, with the fields as headers.
     pub fn into_head(self) -> RequestHead {
         let mut headers = Headers::default();
         for (name, value) in self.fields.iter().filter(|(name, _)| !name.starts_with(IGNORED)) {

@@ -123,8 +123,8 @@ pub struct RequestHead {
     pub is_chunked: bool,
 }
 
-/// Parses a head at the front of `bytes`. Returns it with its length, or `None` if more bytes are
-/// needed.
+/// Parses a request head at the front of `bytes`. Returns it with its length, or `None` if more
+/// bytes are needed.
 ///
 /// # Errors
 /// - [`ErrorCode::RequestHeaderSectionTooLarge`] beyond [`HEAD_MAX`] or [`HEADERS_MAX`];
@@ -224,7 +224,7 @@ fn content_length(headers: &Headers) -> Result<Option<u64>, Error> {
     }
 }
 
-/// A response, or its head if the body is sent separately.
+/// A response, or the response head if the body is sent separately.
 ///
 /// ```
 /// use keyhole_s3::http::Response;
@@ -283,7 +283,7 @@ impl Response {
         self
     }
 
-    /// Encodes the head. `content_length` is `None` if the status excludes a body.
+    /// Encodes the response head. `content_length` is `None` if the status excludes a body.
     pub fn head_bytes(&self, content_length: Option<u64>, request_id: &str, now_ms: u64, keep_alive: bool) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEAD_USUAL + self.fields.len());
         let mut line = |parts: &[&[u8]]| {
@@ -309,7 +309,7 @@ impl Response {
 /// Length of the header fields of most responses.
 const FIELDS_USUAL: usize = 512;
 
-/// Length of the rest of a response's head, and of a short body after it.
+/// Length of the rest of a response head, and of a short body after it.
 const HEAD_USUAL: usize = 256;
 
 fn reason(status: u16) -> &'static str {

@@ -31,7 +31,8 @@ pub fn headers(data: &[u8]) {
     }
 }
 
-/// Decodes a head. A valid head must encode to the same bytes, as the encoding is unique.
+/// Decodes an object head. A valid object head must encode to the same bytes, as the encoding is
+/// unique.
 pub fn head(data: &[u8]) {
     if let Ok(head) = Head::decode(data) {
         let mut encoded = vec![0; data.len()];
@@ -92,8 +93,8 @@ pub fn chunked(data: &[u8]) {
     assert!(open(&key, &message).is_err(), "damaged at {place}");
 }
 
-/// Decodes a sealed object file. Decoded pieces must encode to the same bytes, and the head must
-/// not open with another key.
+/// Decodes a sealed object file. Decoded pieces must encode to the same bytes, and the object head
+/// must not open with another key.
 pub fn sealed_file(data: &[u8]) {
     let (preface, len) = match Preface::decode(data) {
         Ok(Decoded::Whole(preface, len)) => (preface, len),

@@ -8,7 +8,7 @@ use crate::NotAuthentic;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum HeadError {
-    /// The head exceeds the maximum length or the output buffer.
+    /// The object head exceeds the maximum length or the output buffer.
     TooLong,
     /// The input ends within an item.
     Truncated,
@@ -62,7 +62,7 @@ impl core::error::Error for HeadError {}
 pub enum OpenError {
     /// Another key or other names, or altered data.
     NotAuthentic,
-    /// The head authenticates, but its plaintext is not a valid head.
+    /// The object head authenticates, but its plaintext is not a valid object head.
     Malformed(HeadError),
 }
 

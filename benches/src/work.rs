@@ -114,7 +114,7 @@ pub struct Measured {
 }
 
 /// A serialised request and the start of its object's bytes.
-struct Request {
+struct SignedRequest {
     head: Vec<u8>,
     from: usize,
 }
@@ -229,7 +229,7 @@ impl Store {
         &self,
         connection: &mut Connection,
         objects: &Objects,
-        request: &Request,
+        request: &SignedRequest,
         bytes: &[u8],
     ) -> Result<()> {
         loop {
@@ -258,7 +258,7 @@ impl Store {
             let date = now();
             let numbers = objects.sample(run.sample, run.connections, connection);
             let sign = |number| self.request(objects, run.operation, number, &date);
-            let requests: Vec<Request> = numbers.into_iter().map(sign).collect();
+            let requests: Vec<SignedRequest> = numbers.into_iter().map(sign).collect();
             signed.wait();
             Worker { store: self, objects, run, requests: &requests, bytes, phase: &phase, count }.work()
         };
@@ -303,13 +303,13 @@ impl Store {
         })
     }
 
-    fn request(&self, objects: &Objects, operation: Operation, number: usize, date: &str) -> Request {
+    fn request(&self, objects: &Objects, operation: Operation, number: usize, date: &str) -> SignedRequest {
         let path = encode_path(&format!("/{}/{}{number}", self.bucket, objects.prefix));
         let head = match operation {
             Operation::Put => self.head("PUT", &path, date, objects.size),
             Operation::Get => self.head("GET", &path, date, 0),
         };
-        Request { head, from: Objects::from(number) }
+        SignedRequest { head, from: Objects::from(number) }
     }
 
     /// Builds a request head, signed if there is a signer.
@@ -338,14 +338,14 @@ impl Store {
     }
 }
 
-fn body<'b>(objects: &Objects, request: &Request, bytes: &'b [u8]) -> &'b [u8] {
+fn body<'b>(objects: &Objects, request: &SignedRequest, bytes: &'b [u8]) -> &'b [u8] {
     &bytes[request.from..request.from + objects.size]
 }
 
 fn put(
     connection: &mut Connection,
     objects: &Objects,
-    request: &Request,
+    request: &SignedRequest,
     bytes: &[u8],
     moved: impl FnMut(usize),
 ) -> Result<Reply> {
@@ -363,7 +363,7 @@ struct Worker<'w> {
     store: &'w Store,
     objects: &'w Objects,
     run: &'w Run,
-    requests: &'w [Request],
+    requests: &'w [SignedRequest],
     bytes: &'w [u8],
     phase: &'w AtomicU8,
     count: &'w Count,
@@ -414,7 +414,7 @@ impl Worker<'_> {
         Ok(latencies)
     }
 
-    fn get(&self, connection: &mut Connection, request: &Request, moved: impl FnMut(usize)) -> Result<Reply> {
+    fn get(&self, connection: &mut Connection, request: &SignedRequest, moved: impl FnMut(usize)) -> Result<Reply> {
         connection.send(&request.head, &[], |_| {})?;
         let expected = self.run.checked.then(|| body(self.objects, request, self.bytes));
         connection.receive(expected, self.objects.size, moved)

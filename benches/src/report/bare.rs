@@ -83,7 +83,7 @@ impl Drop for Bare {
 }
 
 /// A connection and the state of its current request.
-struct Connection {
+struct BareConnection {
     stream: TcpStream,
     request: Incoming,
 }
@@ -154,7 +154,7 @@ impl Incoming {
 /// The epoll instance of one thread and its connections, by number.
 struct Waiting {
     epoll: OwnedFd,
-    connections: Mutex<Vec<Option<Connection>>>,
+    connections: Mutex<Vec<Option<BareConnection>>>,
 }
 
 /// Serves until standard input ends.
@@ -200,7 +200,7 @@ fn accept(listener: &TcpListener, waiting: &[Waiting]) -> Result<()> {
         let mut connections = one.connections.lock().unwrap_or_else(PoisonError::into_inner);
         let number = EventData::new_u64(connections.len() as u64);
         epoll::add(&one.epoll, &stream, number, EventFlags::IN).map_err(io::Error::from)?;
-        connections.push(Some(Connection { stream, request: Incoming::default() }));
+        connections.push(Some(BareConnection { stream, request: Incoming::default() }));
     }
     Ok(())
 }
@@ -232,7 +232,7 @@ impl Waiting {
     }
 }
 
-impl Connection {
+impl BareConnection {
     /// Receives the available bytes and answers a complete request; returns whether the connection
     /// stays open.
     fn go_on(&mut self, buffer: &mut [u8], reply: &[u8]) -> Result<bool> {

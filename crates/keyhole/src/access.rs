@@ -1,6 +1,7 @@
 //! The access keys of the node, from its file and from the environment.
 
 mod file;
+mod grant;
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,8 @@ use zeroize::Zeroizing;
 
 use crate::env::random;
 
-pub(crate) use file::{AccessFile, Entry, format_grant, now, parse_grant};
+pub(crate) use file::{AccessFile, Entry, now};
+pub(crate) use grant::{check_bucket_pattern, format_grant, parse_grant};
 
 const ACCESS_KEY_VARIABLE: &str = "KEYHOLE_ACCESS_KEY";
 const SECRET_KEY_VARIABLE: &str = "KEYHOLE_SECRET_KEY";

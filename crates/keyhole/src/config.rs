@@ -320,7 +320,8 @@ mod tests {
     use clap::FromArgMatches;
 
     use super::*;
-    use crate::cli::{Command, ServeOptions};
+    use crate::cli::Command;
+    use crate::cli::serve::ServeOptions;
 
     fn gather(line: &[&str], environment: &[(&str, &str)]) -> Result<Sources, String> {
         let arguments = ["keyhole"].iter().chain(line).map(OsString::from).collect();

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::access::{self, Access};
 use crate::activation::{Inherited, Listener};
 use crate::audit::Audit;
-use crate::cli::{IoMode, LogFormat, ServeOptions, SyncMode};
+use crate::cli::serve::{IoMode, LogFormat, ServeOptions, SyncMode};
 use crate::control::{Control, Running};
 use crate::engine::Chosen;
 use crate::memory::Budget;

@@ -21,7 +21,7 @@ use zeroize::Zeroize;
 use crate::activation::Listener;
 use crate::buffer::Block;
 use crate::chores::Chores;
-use crate::cli::SyncMode;
+use crate::cli::serve::SyncMode;
 use crate::connection::Connection;
 use crate::control::Running;
 use crate::engine::Chosen;

@@ -11,8 +11,8 @@ use keyhole_s3::auth::SecretKey;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::grant::{format_grant, parse_grant};
 use super::{check, new_pair};
-use crate::cli::check_bucket_pattern;
 
 /// Names in the state directory: the file, and the lock that is held while it changes.
 const FILE: &str = "credentials.toml";
@@ -89,27 +89,6 @@ mod grants {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Grant>, D::Error> {
         let texts = Vec::<String>::deserialize(deserializer)?;
         texts.iter().map(|text| super::parse_grant(text).map_err(D::Error::custom)).collect()
-    }
-}
-
-/// Parses `BUCKET[/PREFIX]:RIGHT[,RIGHT...]`. A bucket that ends in `*` matches all buckets with
-/// this prefix.
-pub(crate) fn parse_grant(text: &str) -> Result<Grant, String> {
-    let form = "expected BUCKET[/PREFIX]:RIGHT[,RIGHT...], such as photos/2026/:read,list or *:admin";
-    let (place, rights) = text.rsplit_once(':').ok_or_else(|| format!("invalid grant {text:?}: {form}"))?;
-    let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
-    check_bucket_pattern(bucket).map_err(|why| format!("{why}: {form}"))?;
-    let rights = rights.split(',').map(str::parse).collect::<Result<_, _>>()?;
-    Ok(Grant { bucket: bucket.to_owned(), prefix: prefix.to_owned(), rights })
-}
-
-/// Formats a grant in the syntax of [`parse_grant`].
-pub(crate) fn format_grant(grant: &Grant) -> String {
-    let Grant { bucket, prefix, rights } = grant;
-    let rights = rights.iter().map(keyhole_node::Right::name).collect::<Vec<_>>().join(",");
-    match prefix.is_empty() {
-        true => format!("{bucket}:{rights}"),
-        false => format!("{bucket}/{prefix}:{rights}"),
     }
 }
 

@@ -6,7 +6,6 @@
 mod buffer;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Barrier;
 use std::thread;
@@ -16,7 +15,6 @@ use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
-use clap::Args;
 use comfy_table::{CellAlignment, Table};
 use keyhole_core::aead::{Aead, Engine};
 use keyhole_core::chunked::{Opener, Sealer};
@@ -26,29 +24,8 @@ use serde::Serialize;
 use self::buffer::Buffer;
 use super::plot;
 use super::{Failure, Result};
+use crate::cli::bench::{BenchOptions, TURN_MS};
 use crate::engine::Chosen;
-
-#[derive(Args, Debug)]
-pub(crate) struct BenchOptions {
-    /// Lengths of the pieces that are encrypted, such as 4KiB,16KiB.
-    #[arg(long, value_name = "SIZES", value_delimiter = ',', default_value = "4KiB,16KiB,64KiB,1MiB")]
-    sizes: Vec<bytesize::ByteSize>,
-    /// Duration of each measurement in milliseconds.
-    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(5 * TURN_MS..=60_000))]
-    time: u64,
-    /// Use only one core.
-    #[arg(long)]
-    one_core: bool,
-    /// Print JSON instead of tables.
-    #[arg(long)]
-    json: bool,
-    /// Also draw a plot into this SVG file.
-    #[arg(long, value_name = "FILE")]
-    svg: Option<PathBuf>,
-}
-
-/// Milliseconds per turn: short, so that disturbances affect all subjects alike.
-const TURN_MS: u64 = 20;
 
 /// Limit of a piece's length.
 const SIZE_MAX: u64 = 64 << 20;

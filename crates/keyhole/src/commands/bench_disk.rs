@@ -15,54 +15,11 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::{ArgGroup, Args};
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use super::{Failure, Result};
-use crate::cli::parse_size;
-
-#[derive(Args, Debug)]
-#[command(group(ArgGroup::new("what").required(true).multiple(true)))]
-pub(crate) struct BenchDiskOptions {
-    /// A directory on the disk. The benchmark creates its files there and removes them.
-    directory: PathBuf,
-    /// Measure the start after a clean stop and after SIGKILL, the memory of the index, and
-    /// listings.
-    #[arg(long, group = "what")]
-    startup: bool,
-    /// Measure how space is reclaimed, and the cost of cleaning.
-    #[arg(long, group = "what")]
-    fill: bool,
-    /// Measure durable commits of 4 KiB, compared with a bare program.
-    #[arg(long, group = "what")]
-    commits: bool,
-    /// Measure a body of 64 MiB, compared with bare writes.
-    #[arg(long, group = "what")]
-    stream: bool,
-    /// Measure all of these.
-    #[arg(long, group = "what")]
-    all: bool,
-    /// Print JSON instead of the table.
-    #[arg(long)]
-    json: bool,
-    /// Capacity of the stores for --fill.
-    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = parse_size)]
-    size: u64,
-    /// Count of objects of 1 KiB for --startup.
-    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
-    objects: usize,
-    /// Bytes in large objects for --startup.
-    #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = parse_size)]
-    large: u64,
-    /// Turns of each comparison.
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=1000))]
-    turns: u64,
-    /// Fill the store in the directory with N objects of this length, report it, and wait to be
-    /// killed.
-    #[arg(long, hide = true, group = "what", value_name = "N:BYTES:CAPACITY")]
-    populate: Option<String>,
-}
+use crate::cli::bench::BenchDiskOptions;
 
 /// The acceptable range of a figure.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]

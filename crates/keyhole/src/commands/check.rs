@@ -1,31 +1,15 @@
 //! `keyhole check`: verifies and repairs a store that no node serves.
 
 use std::ops::Range;
-use std::path::PathBuf;
 
-use clap::Args;
 use keyhole_log::{CheckOptions as LogOptions, Report, Verdict};
 use serde::Serialize;
 
 use super::operate::{describe, print, size};
 use super::{Failure, Result};
+use crate::cli::store::CheckOptions;
 use crate::control::{self, DamageReply};
 use crate::store::{self, Place, StoreOptions};
-
-#[derive(Args, Debug)]
-pub(crate) struct CheckOptions {
-    /// The data directory or block device. No node may serve it.
-    data: PathBuf,
-    /// The state directory, if the node was given --state.
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
-    /// Repair the store as far as possible. Without it, nothing is written.
-    #[arg(long)]
-    repair: bool,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
 
 /// The structure of `--json`. All lengths are in bytes.
 #[derive(Serialize)]

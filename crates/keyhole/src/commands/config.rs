@@ -2,40 +2,15 @@
 
 use std::fmt::Write;
 
-use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::operate::print;
 use super::{Failure, Result};
 use crate::access;
-use crate::cli::ServeOptions;
+use crate::cli::config::ConfigCommand;
 use crate::config::{Origin, Setting, Sources};
 use crate::serve;
 use crate::store::Place;
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum ConfigCommand {
-    /// Check the configuration and its files without starting a node.
-    #[command(after_help = "Exit codes: 0 valid; 1 a node would not start with it; 2 invalid configuration.")]
-    Check(CheckOptions),
-    /// Show every effective option and its source, as a configuration file.
-    Show(ShowOptions),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct CheckOptions {
-    #[command(flatten)]
-    pub(crate) serve: ServeOptions,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ShowOptions {
-    #[command(flatten)]
-    pub(crate) serve: ServeOptions,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
 
 pub(crate) fn run(command: &ConfigCommand, sources: &Sources) -> Result<()> {
     for warning in sources.warnings() {

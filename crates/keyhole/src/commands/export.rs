@@ -4,16 +4,14 @@ mod archive;
 mod directory;
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
 
 use aws_lc_rs::digest;
-use clap::Args;
 use serde::Serialize;
 
 use super::operate::{describe, print};
-use super::transfer::{Bounds, Pace, count, is_dash, objects, summary};
+use super::transfer::{Pace, count, is_dash, objects, summary};
 use super::{Failure, Result};
-use crate::cli::Target;
+use crate::cli::transfer::ExportOptions;
 use crate::store::Place;
 use crate::transfer::channel::Piece;
 use crate::transfer::entry::{Bucket, Entry, Sha256, finish};
@@ -23,21 +21,6 @@ use crate::transfer::{Channel, Way};
 
 use archive::Archive;
 use directory::Directory;
-
-#[derive(Args, Debug)]
-pub(crate) struct ExportOptions {
-    #[command(flatten)]
-    target: Target,
-    /// The directory to export to, created if it is missing; `-` writes a tar stream to standard
-    /// output.
-    #[arg(value_name = "DIR|-")]
-    to: PathBuf,
-    #[command(flatten)]
-    bounds: Bounds,
-    /// Print a JSON summary at the end; on standard error if the export goes to standard output.
-    #[arg(long)]
-    json: bool,
-}
 
 /// The destination of an export.
 trait Sink {

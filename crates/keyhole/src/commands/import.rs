@@ -4,15 +4,13 @@ pub(super) mod source;
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
 
-use clap::Args;
 use serde::Serialize;
 
 use super::operate::print;
-use super::transfer::{Bounds, Pace, objects, summary};
+use super::transfer::{Pace, objects, summary};
 use super::{Failure, Result};
-use crate::cli::Target;
+use crate::cli::transfer::ImportOptions;
 use crate::control::Scope;
 use crate::store::Place;
 use crate::transfer::entry::{Bucket, Entry};
@@ -21,24 +19,6 @@ use crate::transfer::session::{DATA_MAX, Existing, FileEnd, Offer, Taken};
 use crate::transfer::{Channel, Way};
 
 use source::{Handler, Verdict};
-
-#[derive(Args, Debug)]
-pub(crate) struct ImportOptions {
-    #[command(flatten)]
-    target: Target,
-    /// The directory of the export; `-` reads a tar stream from standard input.
-    #[arg(value_name = "DIR|-")]
-    from: PathBuf,
-    #[command(flatten)]
-    bounds: Bounds,
-    /// Action if a different object of the same name, or a bucket with other settings, exists.
-    /// fail: keep and report it, and end with exit code 1. skip: keep it. replace: replace it.
-    #[arg(long, value_enum, default_value_t = Existing::Fail)]
-    existing: Existing,
-    /// Print a JSON summary at the end.
-    #[arg(long)]
-    json: bool,
-}
 
 /// The structure of `--json`.
 #[derive(Serialize, Default, Debug)]

@@ -3,38 +3,16 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use clap::Subcommand;
 use keyhole_core::limits::KEY_LEN;
 use keyhole_core::sse_c::{Headers, SseCTarget};
 use keyhole_core::{CustomerKey, key_id};
 use zeroize::Zeroizing;
 
 use super::{Failure, Result};
+use crate::cli::sealed::KeyCommand;
 use crate::env::random;
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum KeyCommand {
-    /// Create a key: 32 random bytes in a file that only its owner can read.
-    New {
-        /// The file to create; it must not exist.
-        file: PathBuf,
-    },
-    /// Show a key in the form that the AWS CLI expects: base64, with its MD5.
-    Show {
-        /// The key file of 32 bytes.
-        file: PathBuf,
-    },
-    /// Show a key's ID in a bucket, for `keyhole bucket set --pin`. It does not reveal the key.
-    Id {
-        /// The key file of 32 bytes.
-        file: PathBuf,
-        /// The bucket's name.
-        #[arg(long)]
-        bucket: String,
-    },
-}
 
 pub(crate) fn run(command: &KeyCommand) -> Result<()> {
     match command {

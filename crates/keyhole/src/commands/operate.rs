@@ -3,30 +3,16 @@
 use std::io::{self, IsTerminal, Write};
 use std::rc::Rc;
 
-use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use keyhole_node::PolicyDefaults;
 use tokio::task::{LocalSet, spawn_local};
 
 use super::{Failure, Result};
 use crate::chores::Chores;
-use crate::cli::{Target, parse_size};
+use crate::cli::Target;
+use crate::cli::store::ScrubOptions;
 use crate::control::{self, DamageReply, Replies, Reply, Request};
 use crate::store::{self, OpenedStore, Place, StoreOptions};
-
-#[derive(Args, Debug)]
-pub(crate) struct ScrubOptions {
-    #[command(flatten)]
-    target: Target,
-    /// Limit of the bytes read per second, such as 50MB/s.
-    #[arg(long, value_name = "SIZE/s", default_value = "50MB/s", value_parser = parse_rate)]
-    rate: u64,
-}
-
-pub(super) fn parse_rate(text: &str) -> std::result::Result<u64, String> {
-    let rate = parse_size(text.strip_suffix("/s").unwrap_or(text)).ok().filter(|rate| *rate > 0);
-    rate.ok_or_else(|| "expected a rate such as 50MB/s or 1GiB/s".to_owned())
-}
 
 /// Sends a request to the node, or executes it without one; returns the final reply. Passes earlier
 /// replies to `on_reply`.
@@ -157,15 +143,6 @@ pub(super) use crate::status::say::size;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rates() {
-        assert_eq!(parse_rate("50MB/s"), Ok(50_000_000));
-        assert_eq!(parse_rate("1GiB"), Ok(1 << 30));
-        for bad in ["", "/s", "0", "0MB/s", "fast", "50MB/min"] {
-            assert!(parse_rate(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn damage_is_told_by_whose_it_is() {

@@ -1,8 +1,5 @@
 //! `keyhole seal`, `open` and `inspect`: sealed object files.
 
-use std::path::PathBuf;
-
-use clap::Args;
 use keyhole_core::body::{self, Binding, Bodies, open_part_info};
 use keyhole_core::chunked::{Opener, Sealer, message_len, plaintext_len};
 use keyhole_core::file::{Decoded, ENTRY_LEN, Entry, Layout, PREFACE_MAX, Preface, Totals};
@@ -14,73 +11,11 @@ use zeroize::Zeroizing;
 
 use super::stream::{FileId, Input, Output, Progress, dash, finish_opened};
 use super::{Failure, Result, key, stream};
+use crate::cli::sealed::{InspectOptions, OpenOptions, SealOptions};
 use crate::engine::Chosen;
 use crate::env::random;
 
 const ENGINE: Chosen = Chosen::Accelerated;
-
-#[derive(Args, Debug)]
-pub(crate) struct SealOptions {
-    /// The customer key: a file of 32 bytes.
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
-    /// The bucket of the object.
-    #[arg(long)]
-    bucket: String,
-    /// The object's key (its name).
-    #[arg(long)]
-    name: String,
-    /// The object's Content-Type.
-    #[arg(long, value_name = "TYPE")]
-    content_type: Option<String>,
-    /// User metadata. May be given several times.
-    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_metadata)]
-    meta: Vec<(String, String)>,
-    /// The plaintext; `-` is standard input.
-    #[arg(default_value = "-")]
-    input: PathBuf,
-    /// The sealed object file; `-` is standard output.
-    #[arg(default_value = "-")]
-    output: PathBuf,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct OpenOptions {
-    /// The customer key: a file of 32 bytes.
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
-    /// The bucket that the file must belong to. Default: the one in the file.
-    #[arg(long)]
-    bucket: Option<String>,
-    /// The object's key (its name) that the file must belong to. Default: the one in the file.
-    #[arg(long)]
-    name: Option<String>,
-    /// Also open an object whose parts were assembled without the key. Only its ETag then shows
-    /// that no part was dropped or replaced by an earlier attempt.
-    #[arg(long)]
-    allow_unbound: bool,
-    /// The sealed object file; `-` is standard input.
-    #[arg(default_value = "-")]
-    input: PathBuf,
-    /// The plaintext; `-` is standard output.
-    #[arg(default_value = "-")]
-    output: PathBuf,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct InspectOptions {
-    /// The sealed object file; `-` is standard input.
-    #[arg(default_value = "-")]
-    file: PathBuf,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
-
-fn parse_metadata(text: &str) -> std::result::Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
-    Ok((name.to_lowercase(), value.to_owned()))
-}
 
 fn malformed(error: impl std::fmt::Display) -> Failure {
     Failure::Malformed(error.to_string())

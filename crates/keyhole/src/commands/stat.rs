@@ -1,25 +1,12 @@
 //! `keyhole stat`: shows the use of space in a store, and the writes to it.
 
-use clap::Args;
 use comfy_table::{CellAlignment, Table, TableComponent};
 use serde::Serialize;
 
 use super::operate::{ask, print, size, unexpected};
 use super::{Failure, Result};
-use crate::cli::Target;
+use crate::cli::store::StatOptions;
 use crate::control::{Reply, Request, Segment, StatReply};
-
-#[derive(Args, Debug)]
-pub(crate) struct StatOptions {
-    #[command(flatten)]
-    target: Target,
-    /// Print one JSON object, with all lengths in bytes.
-    #[arg(long)]
-    json: bool,
-    /// Also show every segment.
-    #[arg(long)]
-    segments: bool,
-}
 
 /// The structure of `--json`.
 #[derive(Serialize)]

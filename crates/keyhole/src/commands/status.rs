@@ -5,30 +5,17 @@ use std::io::{self, IsTerminal};
 use std::thread::sleep;
 use std::time::Duration;
 
-use clap::Args;
 use comfy_table::Table;
 
 use super::operate::{print, size, unexpected};
 use super::stat::table;
 use super::{Failure, Result};
 use crate::cli::Target;
+use crate::cli::store::StatusOptions;
 use crate::control::{self, Reply, Request};
 use crate::status::Status;
 use crate::status::say::{count, duration_or_dash, joined, rate, share, span, throughput};
 use crate::store::Place;
-
-#[derive(Args, Debug)]
-pub(crate) struct StatusOptions {
-    #[command(flatten)]
-    target: Target,
-    /// Print one JSON object, the same as /status.json of the admin listener; with --watch, one per
-    /// line.
-    #[arg(long)]
-    json: bool,
-    /// Repeat after this many seconds, until interrupted.
-    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    watch: Option<u64>,
-}
 
 pub(crate) fn run(options: &StatusOptions) -> Result<()> {
     loop {

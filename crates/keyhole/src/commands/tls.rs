@@ -4,30 +4,27 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
 use keyhole_node::Env;
 use keyhole_s3::time::iso8601;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
 };
+use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, DnsName};
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 use super::{Failure, Result};
+use crate::cli::tls::{SelfSignedOptions, TlsCommand};
 use crate::env::System;
 use crate::tls::certificate::Facts;
 
 /// Limit of names in a self-signed certificate.
 const HOSTS_MAX: usize = 64;
-
-/// Limit of validity in days: ten years.
-const DAYS_MAX: u32 = 3650;
 
 /// Limit of a common name (RFC 5280, ub-common-name).
 const COMMON_NAME_MAX: usize = 64;
@@ -40,53 +37,10 @@ const BEFORE: Duration = DAY;
 const CERTIFICATE: &str = "cert.pem";
 const KEY: &str = "key.pem";
 
-#[derive(Subcommand, Debug)]
-pub(crate) enum TlsCommand {
-    /// Create a self-signed certificate and its key: cert.pem and key.pem.
-    SelfSigned(SelfSignedOptions),
-    /// Show the content of certificates: names, validity, issuer, fingerprint.
-    ///
-    /// Warns of certificates that have expired or expire within 14 days. Does not check whether
-    /// they are trusted.
-    Show {
-        /// A PEM file.
-        file: PathBuf,
-    },
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct SelfSignedOptions {
-    /// Names and addresses that clients use for the node; one host name may begin with *.
-    #[arg(long = "host", value_name = "NAME", required = true, num_args = 1.., value_parser = parse_host)]
-    pub(crate) hosts: Vec<String>,
-
-    /// Validity in days.
-    #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=i64::from(DAYS_MAX)))]
-    pub(crate) days: u32,
-
-    /// The directory for both files, created if it is missing.
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    pub(crate) out: PathBuf,
-
-    /// Replace existing files. A node that uses them reloads them by itself.
-    #[arg(long)]
-    pub(crate) force: bool,
-}
-
 pub(crate) fn run(command: &TlsCommand) -> Result<()> {
     match command {
         TlsCommand::SelfSigned(options) => self_signed(options),
         TlsCommand::Show { file } => show(file),
-    }
-}
-
-fn parse_host(text: &str) -> std::result::Result<String, String> {
-    let bare = text.strip_prefix("*.").unwrap_or(text);
-    // A wildcard name needs two more labels: clients reject one for a whole top-level domain.
-    let is_name = DnsName::try_from(bare).is_ok() && (bare.len() == text.len() || bare.contains('.'));
-    match is_name || text.parse::<IpAddr>().is_ok() {
-        true => Ok(text.to_ascii_lowercase()),
-        false => Err("expected a host name such as node.example or *.s3.example, or an address".to_owned()),
     }
 }
 
@@ -227,24 +181,6 @@ fn in_url(host: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hosts() {
-        for (text, expected) in [
-            ("localhost", "localhost"),
-            ("Node.Example", "node.example"),
-            ("*.s3.example", "*.s3.example"),
-            ("192.0.2.7", "192.0.2.7"),
-            ("2001:db8::7", "2001:db8::7"),
-        ] {
-            assert_eq!(parse_host(text).unwrap(), expected);
-        }
-        for bad in
-            ["", "*", "*.", "*.example", "a.*.example", "a b", "http://a", "[::1]", "a:9443", "-a", "\u{e4}.example"]
-        {
-            assert!(parse_host(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn paths_are_quoted_for_a_shell() {

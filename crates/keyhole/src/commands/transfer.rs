@@ -5,37 +5,15 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::operate::{parse_rate, size};
+use super::operate::size;
 use super::{Failure, Result};
-use crate::control::Scope;
 
 /// Returns whether the path stands for standard input or output.
 pub(super) fn is_dash(path: &Path) -> bool {
     path.as_os_str() == "-"
-}
-
-/// The selection of objects, and the rate limit.
-#[derive(Args, Debug)]
-pub(crate) struct Bounds {
-    /// Only this bucket.
-    #[arg(long, value_name = "NAME")]
-    pub(super) bucket: Option<String>,
-    /// Only objects whose keys have this prefix.
-    #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
-    pub(super) prefix: String,
-    /// Limit of the bytes moved per second, such as 50MB/s. Default: unlimited.
-    #[arg(long, value_name = "SIZE/s", value_parser = parse_rate)]
-    pub(super) rate: Option<u64>,
-}
-
-impl Bounds {
-    pub(super) fn scope(&self) -> Scope {
-        Scope { bucket: self.bucket.clone(), prefix: self.prefix.clone() }
-    }
 }
 
 /// Shows the progress on a terminal, and limits the rate.

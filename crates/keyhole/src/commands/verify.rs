@@ -1,32 +1,17 @@
 //! `keyhole verify`: verifies an export without a store and without a key.
 
-use std::path::PathBuf;
-
-use clap::Args;
 use keyhole_core::body::Bodies;
 use keyhole_core::file::{Decoded, ENTRY_LEN, Entry as FileEntry, FileError, Layout, Preface};
 use keyhole_core::limits::SALT_LEN;
 use serde::Serialize;
 
 use super::import::source::{self, Handler, Verdict};
-use super::operate::{parse_rate, print};
+use super::operate::print;
 use super::transfer::{Pace, objects, summary};
 use super::{Failure, Result};
+use crate::cli::transfer::VerifyOptions;
 use crate::transfer::entry::{Bucket, Entry};
 use crate::transfer::manifest::End;
-
-#[derive(Args, Debug)]
-pub(crate) struct VerifyOptions {
-    /// The directory of the export; `-` reads a tar stream from standard input.
-    #[arg(value_name = "DIR|-")]
-    from: PathBuf,
-    /// Limit of the bytes read per second, such as 50MB/s. Default: unlimited.
-    #[arg(long, value_name = "SIZE/s", value_parser = parse_rate)]
-    rate: Option<u64>,
-    /// Print a JSON summary at the end.
-    #[arg(long)]
-    json: bool,
-}
 
 /// The structure of `--json`.
 #[derive(Serialize, Default)]

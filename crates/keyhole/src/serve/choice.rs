@@ -7,7 +7,7 @@ use keyhole_core::suite;
 use socket2::{Domain, Socket, Type};
 
 use crate::activation::Listener;
-use crate::cli::{EngineChoice, IoMode};
+use crate::cli::serve::{EngineChoice, IoMode};
 use crate::engine::Chosen;
 use crate::uring;
 

@@ -16,7 +16,7 @@ use zeroize::Zeroize;
 use super::certificate::{Facts, ListFacts, subject};
 use super::files::{load_certificates, load_key, load_lists};
 use super::{CHAIN_MAX, HINTS_MAX};
-use crate::cli::ClientAuth;
+use crate::cli::serve::ClientAuth;
 use crate::env::System;
 
 pub(super) const CERT: &str = "--tls-cert";

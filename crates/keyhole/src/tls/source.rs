@@ -21,7 +21,7 @@ use super::files::Watched;
 use super::material::{CERT, ClientFiles, KEY, Load, PairFiles};
 use super::names::Names;
 use super::{ALPN, PAIRS_MAX, SESSIONS_MAX};
-use crate::cli::{ClientAuth, ServeOptions};
+use crate::cli::serve::{ClientAuth, ServeOptions};
 use crate::reload::Reload;
 
 /// Interval of repeated warnings that a certificate expires soon.

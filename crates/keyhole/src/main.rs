@@ -5,15 +5,13 @@
 //! tokio-uring.
 
 mod access;
-mod activation;
 mod admin;
 mod audit;
+mod background;
 mod buffer;
-mod chores;
 mod cli;
 mod commands;
 mod config;
-mod connection;
 mod control;
 mod engine;
 mod env;
@@ -21,6 +19,7 @@ mod epoll;
 mod medium;
 mod memory;
 mod metrics;
+mod net;
 mod observe;
 mod process;
 mod reload;
@@ -28,7 +27,6 @@ mod serve;
 mod service;
 mod status;
 mod store;
-mod tls;
 mod transfer;
 mod uring;
 mod watchdog;

@@ -4,14 +4,14 @@
 //! requests. The remainder is for the index, which grows with the number of objects, for
 //! connections, whose number is limited by a quarter of the rest, and for the system's page cache.
 
-mod found;
+mod available;
 
 use bytesize::ByteSize;
 use keyhole_log::limits::{BUFFER_LEN, PAGE};
 use keyhole_node::Share;
 use serde::{Deserialize, Serialize};
 
-use crate::worker::CONNECTIONS_MAX;
+use crate::net::CONNECTIONS_MAX;
 
 /// Bytes for the program, its threads with rings and stacks, and the metrics.
 const ASIDE: u64 = 16 << 20;
@@ -45,7 +45,7 @@ impl Budget {
     /// Returns the budget of a process with `asked` bytes, or by default with the available memory,
     /// for as many of the threads as the memory allows; logs a warning if that is fewer.
     pub(crate) fn find(asked: Option<u64>, threads: usize) -> Result<Self, String> {
-        let memory = asked.unwrap_or_else(found::available);
+        let memory = asked.unwrap_or_else(available::available);
         let budget = match (Budget::of(memory, threads), asked) {
             (Some(budget), _) => budget,
             (None, Some(_)) => {

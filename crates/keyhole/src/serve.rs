@@ -16,23 +16,25 @@ use keyhole_s3::ops::HostNames;
 use tokio::sync::watch;
 
 use crate::access::{self, Access};
-use crate::activation::{Inherited, Listener};
 use crate::audit::Audit;
+use crate::background::Duties;
 use crate::cli::serve::{IoMode, LogFormat, ServeOptions, SyncMode};
 use crate::control::{Control, Running};
 use crate::engine::Chosen;
 use crate::memory::Budget;
 use crate::metrics::{Counting, Meter};
+use crate::net::activation::Inherited;
+use crate::net::{Listener, listen, tls};
 use crate::observe::Observers;
 use crate::process::{self, Signal, Signals};
 use crate::reload::{self, Reloads};
 use crate::status::{Facts, Monitor, Phase};
 use crate::store::{self, Make, Place, StoreOptions};
 use crate::watchdog::Watchdog;
-use crate::worker::{First, Setup, TlsSetup};
-use crate::{admin, epoll, service, tls, uring};
+use crate::worker::{Setup, TlsSetup};
+use crate::{admin, epoll, service, uring};
 
-use choice::{choose_engine, choose_io, listen};
+use choice::{choose_engine, choose_io};
 use greeting::Addresses;
 
 /// The warning of a build that skips syncs to make the power loss test fail.
@@ -282,17 +284,17 @@ fn listen_for_tls(
 }
 
 /// Opens the control socket for the first worker. Without the socket, the node still serves.
-fn open_control(place: &Place, running: Arc<Running>) -> (Option<Control>, Option<First>) {
+fn open_control(place: &Place, running: Arc<Running>) -> (Option<Control>, Option<Duties>) {
     let path = place.socket();
     match Control::bind(&path) {
-        Ok((control, listener)) => (Some(control), Some(First { control: Some(listener), running })),
+        Ok((control, listener)) => (Some(control), Some(Duties { control: Some(listener), running })),
         Err(error) => {
             tracing::warn!(
                 "cannot create the control socket {}: {error}; stat, compact, scrub and bucket need a stopped node, or \
                  --state DIR on another file system",
                 path.display()
             );
-            (None, Some(First { control: None, running }))
+            (None, Some(Duties { control: None, running }))
         }
     }
 }

@@ -1,17 +1,18 @@
 //! Operator requests to a store with or without a node; `keyhole compact` and `keyhole scrub`.
 
 use std::io::{self, IsTerminal, Write};
-use std::rc::Rc;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use keyhole_log::Log;
 use keyhole_node::PolicyDefaults;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::LocalSet;
 
 use super::{Failure, Result};
-use crate::chores::Chores;
+use crate::background::{self, Finished};
 use crate::cli::Target;
 use crate::cli::store::ScrubOptions;
 use crate::control::{self, DamageReply, Replies, Reply, Request};
+use crate::epoll::PlainDisk;
 use crate::store::{self, OpenedStore, Place, StoreOptions};
 
 /// Sends a request to the node, or executes it without one; returns the final reply. Passes earlier
@@ -57,18 +58,15 @@ fn alone(place: &Place, request: Request, on_reply: impl FnMut(Reply)) -> Result
 }
 
 async fn answer(store: &OpenedStore, request: Request, on_reply: impl FnMut(Reply)) -> Result<Reply> {
-    let disk = Rc::new(store::plain_disk(&store.medium)?);
-    let (log, writer) = keyhole_log::worker(store.shared.clone(), disk.clone());
-    let writer = spawn_local(writer.run());
-    let chores = Chores::start(store.shared.clone(), disk);
+    let disk = store::plain_disk(&store.medium)?;
     let defaults = PolicyDefaults::default();
-    let reply = control::answer(&log, None, &defaults, request, &mut Callback(on_reply)).await;
-    drop(log);
-    let _ = writer.await;
-    if !chores.end().await {
+    let mut replies = Callback(on_reply);
+    let work = async |log: &Log<PlainDisk>| control::answer(log, None, &defaults, request, &mut replies).await;
+    let Finished { result, is_checkpointed } = background::with_log(store.shared.clone(), disk, work).await;
+    if !is_checkpointed {
         eprintln!("keyhole: the last checkpoint was not written; the next start takes longer");
     }
-    reply.map_err(|error| Failure::io("cannot answer", error))
+    result.map_err(|error| Failure::io("cannot answer", error))
 }
 
 /// Returns a progress display, hidden if there is no terminal.

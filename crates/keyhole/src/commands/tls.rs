@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use super::{Failure, Result};
 use crate::cli::tls::{SelfSignedOptions, TlsCommand};
 use crate::env::System;
-use crate::tls::certificate::Facts;
+use crate::net::tls::certificate::Facts;
 
 /// Limit of names in a self-signed certificate.
 const HOSTS_MAX: usize = 64;

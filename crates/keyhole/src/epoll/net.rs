@@ -7,28 +7,12 @@ use std::rc::{Rc, Weak};
 
 use keyhole_node::Stream;
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
-use crate::activation::Listener;
 use crate::buffer::Block;
-use crate::worker::{Accept, Connections, Idle, LINGER, LINGER_BYTES, Open, Socket, has_come, in_time};
-
-/// A listener that accepts through epoll. Dropping it leaves no operation in flight.
-///
-/// If several workers share a socket, each new connection wakes all that wait, and one accepts it.
-/// The others make one failing call per connection, not per request.
-pub(crate) struct SharedListener(TcpListener);
-
-impl SharedListener {
-    pub(crate) fn new(listener: std::net::TcpListener) -> io::Result<Self> {
-        listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener).map(SharedListener)
-    }
-
-    pub(crate) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        self.0.accept().await
-    }
-}
+use crate::net::{
+    Accept, Connections, Idle, LINGER, LINGER_BYTES, Listener, Open, SharedListener, Socket, has_come, in_time,
+};
 
 pub(super) struct EpollListener(SharedListener);
 

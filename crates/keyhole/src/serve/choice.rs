@@ -1,18 +1,10 @@
-//! Choices that depend on the machine: I/O interface, AES engine, listeners.
-
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+//! Choices that depend on the machine: I/O interface and AES engine.
 
 use keyhole_core::suite;
-use socket2::{Domain, Socket, Type};
 
-use crate::activation::Listener;
 use crate::cli::serve::{EngineChoice, IoMode};
 use crate::engine::Chosen;
 use crate::uring;
-
-/// Backlog of each listener: connections that wait to be accepted.
-const BACKLOG: i32 = 1024;
 
 /// Returns whether to use io_uring.
 pub(super) fn choose_io(mode: IoMode) -> Result<bool, String> {
@@ -48,32 +40,4 @@ pub(super) fn choose_engine(choice: EngineChoice) -> Result<Chosen, String> {
         }
         (Err(failure), _) => Err(format!("the engine failed its self-test: {failure}; try another --engine")),
     }
-}
-
-/// Binds one listener per thread, all on one port, and returns them with the resulting address.
-pub(super) fn listen(address: SocketAddr, threads: usize, option: &str) -> Result<(Vec<Listener>, SocketAddr), String> {
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            format!("{address} is in use by another process; stop it, or give another {option}")
-        }
-        _ => format!("cannot listen on {address}: {error}"),
-    };
-    let socket = |address: SocketAddr, shared: bool| {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(shared)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        io::Result::Ok(Listener { socket: TcpListener::from(socket), is_shared: false })
-    };
-    // SO_REUSEPORT would also share the port with another node of the same user. A listener without
-    // SO_REUSEPORT detects that node.
-    let alone = socket(address, false).map_err(failed)?;
-    let address = alone.socket.local_addr().map_err(failed)?;
-    if threads == 1 {
-        return Ok((vec![alone], address));
-    }
-    drop(alone);
-    let listeners: Result<_, _> = (0..threads).map(|_| socket(address, true).map_err(failed)).collect();
-    Ok((listeners?, address))
 }

@@ -3,17 +3,18 @@
 
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
+use keyhole_log::Log;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::LocalSet;
 
 use super::session::{FRAME_HEAD, FileEnd, Kind, PATIENCE, Way, frame_head, out_of_turn, parse_frame_head, serve};
-use crate::chores::Chores;
+use crate::background::{self, Finished};
 use crate::control::{self, Reply, Request};
+use crate::epoll::PlainDisk;
 use crate::store::{self, OpenedStore, Place, StoreOptions};
 
 /// The connection.
@@ -158,18 +159,14 @@ fn open_alone(place: &Place, way: Way) -> Result<Alone, String> {
 }
 
 async fn serve_alone(store: &OpenedStore, way: &Way, stream: UnixStream) -> Result<(), String> {
-    let disk = Rc::new(store::plain_disk(&store.medium)?);
-    let (log, writer) = keyhole_log::worker(store.shared.clone(), disk.clone());
-    let writer = spawn_local(writer.run());
-    let chores = Chores::start(store.shared.clone(), disk);
+    let disk = store::plain_disk(&store.medium)?;
     let stream = tokio::net::UnixStream::from_std(stream).map_err(|error| error.to_string())?;
-    let served = serve(&log, way, stream).await;
-    drop(log);
-    let _ = writer.await;
-    if !chores.end().await {
+    let work = async |log: &Log<PlainDisk>| serve(log, way, stream).await;
+    let Finished { result, is_checkpointed } = background::with_log(store.shared.clone(), disk, work).await;
+    if !is_checkpointed {
         eprintln!("keyhole: the last checkpoint was not written; the next start takes longer");
     }
-    match served {
+    match result {
         // The command closed the connection early and reports the reason itself.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
         served => served.map_err(|error| Channel::lost(&error)),

@@ -11,10 +11,10 @@ use socket2::SockRef;
 use tokio_uring::buf::{BoundedBuf, BoundedBufMut, IoBuf};
 use tokio_uring::net::{TcpListener, TcpStream};
 
-use crate::activation::Listener;
 use crate::buffer::Block;
-use crate::epoll::SharedListener;
-use crate::worker::{Accept, Connections, Idle, LINGER, LINGER_BYTES, Open, Socket, has_come, in_time};
+use crate::net::{
+    Accept, Connections, Idle, LINGER, LINGER_BYTES, Listener, Open, SharedListener, Socket, has_come, in_time,
+};
 
 pub(super) enum UringListener {
     /// Of this process alone. An accept may be in flight when it is closed, so it is shut down.

@@ -11,8 +11,8 @@ use keyhole_node::Env;
 use tokio::task::spawn_local;
 
 use super::super::{Failure, Result};
+use crate::background::{self, Finished};
 use crate::buffer::Pools;
-use crate::chores::Chores;
 use crate::env::System;
 use crate::store::{self, Make, Place, StoreOptions};
 use crate::uring::{self, UringDisk};
@@ -50,17 +50,12 @@ pub(super) fn with_engine<T>(path: &Path, kind: Kind, work: impl AsyncFnOnce(&En
         let medium = store.medium.try_clone().map_err(|error| Failure::io("cannot share the object file", error))?;
         let disk =
             UringDisk::new(medium, Pools::default()).map_err(|error| Failure::io("cannot use the ring", error))?;
-        let disk = Rc::new(disk);
-        let (log, writer) = keyhole_log::worker(store.shared.clone(), disk.clone());
-        let writer = spawn_local(writer.run());
-        let chores = Chores::start(store.shared.clone(), disk);
-        let result = match log.create_bucket(BUCKET, System.now_ms()).await {
-            Ok(_) => work(&log).await,
+        let work = async |log: &Engine| match log.create_bucket(BUCKET, System.now_ms()).await {
+            Ok(_) => work(log).await,
             Err(error) => Err(failed(&error)),
         };
-        drop(log);
-        let _ = writer.await;
-        if !chores.end().await {
+        let Finished { result, is_checkpointed } = background::with_log(store.shared.clone(), disk, work).await;
+        if !is_checkpointed {
             return Err(Failure::Other("the maintenance does not end".to_owned()));
         }
         result

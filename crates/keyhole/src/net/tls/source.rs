@@ -18,9 +18,9 @@ use rustls::{Error, ServerConfig};
 use tokio::sync::watch;
 
 use super::files::Watched;
+use super::limits::{ALPN, PAIRS_MAX, SESSIONS_MAX};
 use super::material::{CERT, ClientFiles, KEY, Load, PairFiles};
 use super::names::Names;
-use super::{ALPN, PAIRS_MAX, SESSIONS_MAX};
 use crate::cli::serve::{ClientAuth, ServeOptions};
 use crate::reload::Reload;
 

@@ -8,10 +8,10 @@ use std::ops::Range;
 use keyhole_node::Stream;
 use rustls::{Error, InvalidMessage};
 
-use super::SEND_PLAIN;
+use super::limits::SEND_PLAIN;
 use super::session::{Session, Take};
 use crate::buffer::Block;
-use crate::worker::Socket;
+use crate::net::socket::Socket;
 
 pub(crate) struct TlsStream<P> {
     plain: P,

@@ -1,6 +1,7 @@
 //! Background tasks of the first worker: cleaning and checkpoints, expiry, and the operator's
 //! requests.
 
+use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +12,9 @@ use keyhole_s3::time::iso8601;
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::control;
+use crate::control::{self, Running};
 use crate::env::System;
 use crate::status::Monitor;
-use crate::worker::First;
 
 /// Interval of expiry passes.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
@@ -30,24 +30,32 @@ const FINDINGS_EVERY: Duration = Duration::from_secs(5);
 /// checkpoint nothing is lost: the next start reads more.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(20);
 
+/// The additional duties of the first worker.
+pub(crate) struct Duties {
+    /// The control socket, if there is one.
+    pub(crate) control: Option<UnixListener>,
+    /// The node's state that control commands query and change.
+    pub(crate) running: Arc<Running>,
+}
+
 /// The background tasks.
-pub(crate) struct Chores {
+pub(crate) struct Background {
     /// Tasks that use the log, which is closed only after they have ended.
     users: Vec<JoinHandle<()>>,
     /// Tasks that end once the log is no longer in use.
     keepers: Vec<JoinHandle<()>>,
 }
 
-impl Chores {
+impl Background {
     /// Starts cleaning and checkpoints.
     pub(crate) fn start<D: Disk>(shared: Arc<Store>, disk: Rc<D>) -> Self {
         let (maintenance, writer) = keyhole_log::maintenance(shared, disk);
-        Chores { users: Vec::new(), keepers: vec![spawn_local(maintenance.run()), spawn_local(writer.run())] }
+        Background { users: Vec::new(), keepers: vec![spawn_local(maintenance.run()), spawn_local(writer.run())] }
     }
 
     /// Starts the tasks that use the log: expiry, and the control socket if there is one.
-    pub(crate) fn with_log<D: Disk>(&mut self, log: &Log<D>, first: First) {
-        let First { control, running } = first;
+    pub(crate) fn with_log<D: Disk>(&mut self, log: &Log<D>, duties: Duties) {
+        let Duties { control, running } = duties;
         self.users.push(spawn_local(log_findings(log.shared().clone())));
         if log.shared().read_only().is_none() {
             self.users.push(spawn_local(expire_regularly(log.clone(), running.monitor.clone())));
@@ -76,6 +84,29 @@ impl Chores {
         };
         timeout(LAST_CHECKPOINT, all).await.is_ok()
     }
+}
+
+/// The result of [`with_log`].
+pub(crate) struct Finished<T> {
+    pub(crate) result: T,
+    /// Whether the last checkpoint was written.
+    pub(crate) is_checkpointed: bool,
+}
+
+/// Runs `work` on an open store without a node: with one worker, cleaning and checkpoints.
+pub(crate) async fn with_log<D: Disk, T>(
+    store: Arc<Store>,
+    disk: D,
+    work: impl AsyncFnOnce(&Log<D>) -> T,
+) -> Finished<T> {
+    let disk = Rc::new(disk);
+    let (log, writer) = keyhole_log::worker(store.clone(), disk.clone());
+    let writer = spawn_local(writer.run());
+    let background = Background::start(store, disk);
+    let result = work(&log).await;
+    drop(log);
+    let _ = writer.await;
+    Finished { result, is_checkpointed: background.end().await }
 }
 
 /// Tells the log, which has no clock, when to expect free space again.

@@ -10,7 +10,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 use rustls::{Error, ServerConfig};
 use zeroize::Zeroize;
 
-use super::{HELD_MAX, RECORD_PLAIN, RECORD_ROOM, SEND_PLAIN};
+use super::limits::{HELD_MAX, RECORD_PLAIN, RECORD_ROOM, SEND_PLAIN};
 use crate::buffer::Block;
 
 /// Upper bound of a record's overhead: header, explicit nonce, inner type and tag are less than 40
@@ -332,7 +332,7 @@ mod tests {
 
     use super::*;
     use crate::buffer::Pool;
-    use crate::tls::RECEIVE_LEN;
+    use crate::net::tls::limits::RECEIVE_LEN;
 
     const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
@@ -353,7 +353,7 @@ mod tests {
             let chain = vec![made.cert.der().clone()];
             let certified = rustls::sign::CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).unwrap();
             let certificates = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
-            let config = Arc::new(crate::tls::source::config(certificates, None).unwrap());
+            let config = Arc::new(crate::net::tls::source::config(certificates, None).unwrap());
             let session = Session::new(config, Pool::of(RECEIVE_LEN).take(), Spare::default()).unwrap();
             let mut roots = RootCertStore::empty();
             roots.add(made.cert.der().clone()).unwrap();

@@ -15,7 +15,7 @@ use zeroize::Zeroize;
 
 use super::certificate::{Facts, ListFacts, subject};
 use super::files::{load_certificates, load_key, load_lists};
-use super::{CHAIN_MAX, HINTS_MAX};
+use super::limits::{CHAIN_MAX, HINTS_MAX};
 use crate::cli::serve::ClientAuth;
 use crate::env::System;
 
@@ -209,7 +209,7 @@ pub(super) mod tests {
     use super::*;
 
     /// Writes a certificate for these names and its key into a directory.
-    pub(in crate::tls) fn files(home: &Path, names: &[&str]) {
+    pub(in crate::net::tls) fn files(home: &Path, names: &[&str]) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let made = rcgen::generate_simple_self_signed(names).unwrap();
         fs::write(home.join("cert.pem"), made.cert.pem()).unwrap();
@@ -217,14 +217,14 @@ pub(super) mod tests {
     }
 
     /// As [`files`], in a new directory.
-    pub(in crate::tls) fn home(names: &[&str]) -> tempfile::TempDir {
+    pub(in crate::net::tls) fn home(names: &[&str]) -> tempfile::TempDir {
         let home = tempfile::tempdir().unwrap();
         files(home.path(), names);
         home
     }
 
     /// Writes the certificates of `count` authorities to a file.
-    pub(in crate::tls) fn authority(path: &Path, count: usize) {
+    pub(in crate::net::tls) fn authority(path: &Path, count: usize) {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(rcgen::DnType::OrganizationName, "o".repeat(64));
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

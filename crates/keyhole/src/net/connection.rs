@@ -6,9 +6,9 @@ use std::ops::Range;
 
 use keyhole_node::Stream;
 
+use super::socket::Socket;
+use super::tls::TlsStream;
 use crate::buffer::Block;
-use crate::tls::TlsStream;
-use crate::worker::Socket;
 
 // There is one for each connection, in its task's own memory: a box would add an allocation.
 #[allow(clippy::large_enum_variant)]

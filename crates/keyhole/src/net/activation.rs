@@ -10,15 +10,10 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use socket2::{Domain, Socket, Type};
 
+use super::listener::Listener;
+
 /// The known names, each with the option that it replaces.
 const NAMES: [(&str, &str); 3] = [("http", "--listen"), ("https", "--tls-listen"), ("admin", "--admin-listen")];
-
-/// A listening socket.
-pub(crate) struct Listener {
-    pub(crate) socket: TcpListener,
-    /// Other processes accept from it as well, and may continue after this process ends.
-    pub(crate) is_shared: bool,
-}
 
 /// Inherited sockets that were not taken yet.
 #[derive(Debug)]

@@ -1,0 +1,13 @@
+//! Clients' connections: listeners, sockets with timeouts, and TLS over them.
+
+pub(crate) mod activation;
+mod connection;
+mod listener;
+mod socket;
+mod timeouts;
+pub(crate) mod tls;
+
+pub(crate) use connection::Connection;
+pub(crate) use listener::{Accept, Listener, SharedListener, listen};
+pub(crate) use socket::{LINGER, LINGER_BYTES, Socket, has_come};
+pub(crate) use timeouts::{CONNECTIONS_MAX, Connections, Idle, Open, in_time};
